@@ -1,0 +1,57 @@
+# Everything here needs Go, make and git, nothing else: the tools are pinned in
+# tools/go.mod and tools/grpcurl/go.mod and run by `go tool`, so they add nothing
+# to what the product depends on.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+GO          ?= go
+TOOL        := $(GO) tool -modfile=tools/go.mod
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Say what can be made.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/edgewalk.
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/edgewalk ./cmd/edgewalk
+
+.PHONY: run
+run: build ## Build, then run a control plane and an edge on this machine.
+	bin/edgewalk dev
+
+.PHONY: test
+test: ## Run the tests a change needs: all but the slow ones.
+	$(GO) test -short -race ./...
+
+.PHONY: test-long
+test-long: ## Run every test, the slow ones too.
+	$(GO) test -race -timeout 60m ./...
+
+.PHONY: bench
+bench: ## Run the Go benchmarks.
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: lint
+lint: ## Check format, vet, staticcheck and the protos.
+	@unformatted=$$(git ls-files -co --exclude-standard -z '*.go' | xargs -0 gofmt -l); \
+	if [[ -n $$unformatted ]]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	tools/generate.sh --deps-only
+	$(TOOL) buf lint
+	$(TOOL) buf format --diff --exit-code --path proto/edgewalk
+
+.PHONY: generate
+generate: ## Generate the Go beside each .proto.
+	tools/generate.sh
+
+.PHONY: checkgenerate
+checkgenerate: ## Fail if the generated Go is stale; changes nothing.
+	tools/generate.sh --check
+
+.PHONY: clean
+clean: ## Remove what was built.
+	rm -rf bin .buf

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Generates the Go beside each .proto, or with --check says whether what is
+# there is what would be generated. Everything is made in a temporary folder
+# first: a proto that does not compile leaves the tree as it was, and a .proto
+# that is gone takes its generated Go with it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tool() { go tool -modfile=tools/go.mod "$@"; }
+
+# The one proto that is not ours comes from the module cache, not from a
+# registry, at the version tools/go.mod pins. buf.yaml lists its folder.
+fetch_validate() {
+	local module=github.com/bufbuild/protovalidate dir
+	go mod download -modfile=tools/go.mod "$module"
+	dir=$(go list -m -modfile=tools/go.mod -f '{{.Dir}}' "$module")
+	mkdir -p .buf/buf/validate
+	install -m 644 "$dir/proto/protovalidate/buf/validate/validate.proto" .buf/buf/validate/validate.proto
+}
+
+# generated DIR: the paths of the generated files under DIR, NUL-terminated.
+generated() { (cd "$1" && find proto -name '*.pb.go' -print0); }
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+mkdir -p "$tmp/want/proto" "$tmp/have/proto"
+
+fetch_validate
+case "${1-}" in
+--deps-only) ;;
+--check)
+	tool buf generate -o "$tmp/want"
+	generated . | tar -cf - --null -T - | tar -xf - -C "$tmp/have"
+	if ! (cd "$tmp" && diff -ru have/proto want/proto); then
+		echo "generated code is stale: run make generate" >&2
+		exit 1
+	fi
+	;;
+"")
+	tool buf generate -o "$tmp/want"
+	generated . | xargs -0 rm -f
+	cp -R "$tmp/want/proto/." proto/
+	;;
+*)
+	echo "usage: tools/generate.sh [--check | --deps-only]" >&2
+	exit 2
+	;;
+esac
