@@ -1,6 +1,6 @@
 # Everything here needs Go, make and git, nothing else: the tools are pinned in
-# tools/go.mod and tools/grpcurl/go.mod and run by `go tool`, so they add nothing
-# to what the product depends on.
+# tools/go.mod and run by `go tool`, so they add nothing to what the product
+# depends on.
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -43,6 +43,10 @@ lint: ## Check format, vet, staticcheck and the protos.
 	tools/generate.sh --deps-only
 	$(TOOL) buf lint
 	$(TOOL) buf format --diff --exit-code --path proto/edgewalk
+
+.PHONY: vulncheck
+vulncheck: ## Report known vulnerabilities that the code can reach; asks vuln.go.dev.
+	$(TOOL) govulncheck ./...
 
 .PHONY: generate
 generate: ## Generate the Go beside each .proto.
