@@ -1,0 +1,366 @@
+package rfc9111
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func TestParseDate(t *testing.T) {
+	t.Parallel()
+	want := time.Date(1994, 11, 6, 8, 49, 37, 0, time.UTC)
+	for _, s := range []string{"Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"} {
+		if got, ok := ParseDate(s, t0); !ok || !got.Equal(want) {
+			t.Errorf("ParseDate(%q) = %v, %v", s, got, ok)
+		}
+	}
+	// RFC 9110 5.6.7: more than 50 years ahead is the past, whatever century Go's own pivot would choose.
+	for yy, year := range map[string]int{"75": 2075, "76": 2076, "77": 1977, "26": 2026, "00": 2000} {
+		got, ok := ParseDate("Sunday, 01-Jan-"+yy+" 00:00:00 GMT", t0)
+		if !ok || got.Year() != year {
+			t.Errorf("year %s read as %v, %v; want %d", yy, got, ok, year)
+		}
+	}
+	for _, s := range []string{"", "0", "-1", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 6 Nov 1994 08:49:37 GMT", "1994-11-06T08:49:37Z", "Sun, 06 Nov 1994 08:49:37 +0200"} {
+		if got, ok := ParseDate(s, t0); ok {
+			t.Errorf("ParseDate(%q) = %v", s, got)
+		}
+	}
+}
+
+func TestPreconditions(t *testing.T) {
+	t.Parallel()
+	const (
+		monday  = "Mon, 06 Oct 2025 00:00:00 GMT"
+		tuesday = "Tue, 07 Oct 2025 00:00:00 GMT"
+	)
+	stored := Validators{ETag: `"a"`, LastModified: monday, Date: tuesday}
+	weak := Validators{ETag: `W/"a"`, LastModified: monday, Date: tuesday}
+	tests := []struct {
+		c    Conditions
+		v    Validators
+		want Outcome
+	}{
+		{Conditions{}, stored, Proceed},
+		{Conditions{IfNoneMatch: `"a"`}, stored, NotModified},
+		{Conditions{IfNoneMatch: `W/"a"`}, stored, NotModified},
+		{Conditions{IfNoneMatch: `"a"`}, weak, NotModified},
+		{Conditions{IfNoneMatch: ` "x,y" ,,W/"z","a"`}, stored, NotModified},
+		{Conditions{IfNoneMatch: `"x, "a", "`}, stored, Proceed},
+		{Conditions{IfNoneMatch: `a`}, stored, Proceed},
+		{Conditions{IfNoneMatch: `*`}, Validators{}, NotModified},
+		{Conditions{IfNoneMatch: `"b"`, IfModifiedSince: monday}, stored, Proceed},
+		{Conditions{IfNoneMatch: `"a"`, IfModifiedSince: tuesday}, stored, NotModified},
+		{Conditions{IfModifiedSince: monday}, stored, NotModified},
+		{Conditions{IfModifiedSince: "Monday, 06-Oct-25 00:00:00 GMT"}, stored, NotModified},
+		// A newer date is another supplier's: the bytes differ.
+		{Conditions{IfModifiedSince: tuesday}, stored, Proceed},
+		{Conditions{IfModifiedSince: "yesterday"}, stored, Proceed},
+		{Conditions{IfModifiedSince: "yesterday"}, Validators{LastModified: "yesterday"}, Proceed},
+		{Conditions{IfModifiedSince: monday}, Validators{}, Proceed},
+		{Conditions{IfMatch: `"a"`}, stored, Proceed},
+		{Conditions{IfMatch: `*`}, stored, Proceed},
+		{Conditions{IfMatch: `"a"`}, weak, PreconditionFailed},
+		{Conditions{IfMatch: `"b"`}, stored, PreconditionFailed},
+		{Conditions{IfMatch: `"b"`, IfNoneMatch: `"a"`}, stored, PreconditionFailed},
+		{Conditions{IfUnmodifiedSince: monday}, stored, Proceed},
+		{Conditions{IfUnmodifiedSince: "Sun, 05 Oct 2025 00:00:00 GMT"}, stored, PreconditionFailed},
+		{Conditions{IfUnmodifiedSince: "nonsense"}, stored, Proceed},
+		{Conditions{IfMatch: `"a"`, IfUnmodifiedSince: "Sun, 05 Oct 2025 00:00:00 GMT"}, stored, Proceed},
+	}
+	for _, tt := range tests {
+		if got := tt.c.Evaluate(tt.v, t0); got != tt.want {
+			t.Errorf("%+v of %+v = %d, want %d", tt.c, tt.v, got, tt.want)
+		}
+	}
+	ranges := []struct {
+		ifRange string
+		v       Validators
+		want    bool
+	}{
+		{"", stored, true},
+		{`"a"`, stored, true},
+		{`W/"a"`, weak, false},
+		{`"a"`, weak, false},
+		{`"b"`, stored, false},
+		{monday, stored, true},
+		{tuesday, stored, false},
+		{monday, Validators{LastModified: monday, Date: monday}, false},
+		{monday, Validators{LastModified: monday}, false},
+		{"junk", Validators{LastModified: "junk", Date: tuesday}, false},
+	}
+	for _, tt := range ranges {
+		if got := (Conditions{IfRange: tt.ifRange}).RangeApplies(tt.v, t0); got != tt.want {
+			t.Errorf("If-Range %q of %+v = %v, want %v", tt.ifRange, tt.v, got, tt.want)
+		}
+	}
+}
+
+func TestConfirms(t *testing.T) {
+	t.Parallel()
+	stored := Validators{ETag: `"a"`, LastModified: "Mon, 06 Oct 2025 00:00:00 GMT"}
+	for _, tt := range []struct {
+		v    Validators
+		want bool
+	}{
+		{Validators{}, true},
+		{Validators{ETag: `"a"`}, true},
+		{Validators{ETag: `W/"a"`}, true},
+		{Validators{ETag: `"b"`}, false},
+		{Validators{LastModified: stored.LastModified}, true},
+		{Validators{LastModified: "Tue, 07 Oct 2025 00:00:00 GMT"}, false},
+	} {
+		if got := tt.v.Confirms(stored); got != tt.want {
+			t.Errorf("%+v confirms %+v: %v", tt.v, stored, got)
+		}
+	}
+}
+
+func TestRanges(t *testing.T) {
+	t.Parallel()
+	many := "bytes=0-0" + strings.Repeat(",9-9", 16)
+	tests := []struct {
+		value string
+		size  int64
+		want  RangeResult
+		parts []ByteRange
+	}{
+		{"bytes=0-4", 10, RangeSatisfiable, []ByteRange{{0, 5}}},
+		{"BYTES=0-", 10, RangeSatisfiable, []ByteRange{{0, 10}}},
+		{"bytes=5-", 10, RangeSatisfiable, []ByteRange{{5, 5}}},
+		{"bytes=-3", 10, RangeSatisfiable, []ByteRange{{7, 3}}},
+		{"bytes=-30", 10, RangeSatisfiable, []ByteRange{{0, 10}}},
+		{"bytes=8-99999999999999999999", 10, RangeSatisfiable, []ByteRange{{8, 2}}},
+		{"bytes=10-", 10, RangeUnsatisfiable, nil},
+		{"bytes=-0", 10, RangeUnsatisfiable, nil},
+		{"bytes=0-", 0, RangeUnsatisfiable, nil},
+		{"bytes=-1", 0, RangeUnsatisfiable, nil},
+		{"bytes=5-4", 10, RangeIgnored, nil},
+		{"bytes=", 10, RangeIgnored, nil},
+		{"bytes=-", 10, RangeIgnored, nil},
+		{"bytes=+1-2", 10, RangeIgnored, nil},
+		{"bytes=0-1x", 10, RangeIgnored, nil},
+		{"items=0-1", 10, RangeIgnored, nil},
+		{"bytes 0-1", 10, RangeIgnored, nil},
+		{many, 10, RangeIgnored, nil},
+		{"bytes=7-8, 0-1", 10, RangeSatisfiable, []ByteRange{{7, 2}, {0, 2}}},
+		{"bytes=0-1, 20-30", 10, RangeSatisfiable, []ByteRange{{0, 2}}},
+		{"bytes=0-1,1-3,4-4,8-8", 10, RangeSatisfiable, []ByteRange{{0, 5}, {8, 1}}},
+	}
+	for _, tt := range tests {
+		parts, got := Resolve(ParseRange(tt.value), tt.size)
+		if got != tt.want || !slices.Equal(parts, tt.parts) {
+			t.Errorf("%q of %d = %v %d, want %v %d", tt.value, tt.size, parts, got, tt.parts, tt.want)
+		}
+	}
+}
+
+func TestContentRange(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]string{
+		"bytes 0-9/100": "{0 10} 100 true", "bytes 5-5/*": "{5 1} -1 true", "bytes */100": "{0 0} 0 false",
+		"bytes 5-4/10": "{0 0} 0 false", "bytes 0-10/10": "{0 0} 0 false", "items 0-1/2": "{0 0} 0 false", "": "{0 0} 0 false",
+	} {
+		r, size, ok := ParseContentRange(value)
+		if got := fmt.Sprint(r, size, ok); got != want {
+			t.Errorf("%q = %s, want %s", value, got, want)
+		}
+	}
+	if got := string(ByteRange{3, 4}.AppendContentRange(nil, 10)); got != "bytes 3-6/10" {
+		t.Error(got)
+	}
+	if got := string(AppendUnsatisfied(nil, 10)); got != "bytes */10" {
+		t.Error(got)
+	}
+}
+
+func TestVary(t *testing.T) {
+	t.Parallel()
+	names, star := ParseVary([]string{"Accept-Encoding, accept", " ACCEPT ,,"})
+	if star || !slices.Equal(names, []string{"accept", "accept-encoding"}) {
+		t.Errorf("names %v, star %v", names, star)
+	}
+	if _, star := ParseVary([]string{"Accept", "X, *"}); !star {
+		t.Error("star in a later line was missed")
+	}
+	same := [][2]http.Header{
+		{{"Accept": {"image/webp, image/*;q=0.8"}}, {"Accept": {"image/*; q=0.8,IMAGE/WEBP"}}},
+		{{"Accept-Encoding": {"gzip, deflate, br"}}, {"Accept-Encoding": {"br;q=1.0", "GZIP"}}},
+		{{"Accept-Encoding": {"deflate"}}, {"Accept-Encoding": {"identity"}}},
+		{{"Accept-Language": {"en-GB,de"}}, {"Accept-Language": {"DE, en-gb"}}},
+		{{"X-A": {" a "}}, {"X-A": {"a"}}},
+	}
+	other := [][2]http.Header{
+		{{}, {"Accept": {""}}},
+		{{"Accept": {"image/webp"}}, {"Accept": {"image/webp;q=0.1"}}},
+		{{"Accept-Encoding": {"gzip"}}, {"Accept-Encoding": {"gzip;q=0.0"}}},
+		{{"X-A": {"a"}}, {"X-A": {"A"}}},
+		{{"X-A": {"a"}}, {"X-A": {"a", "b"}}},
+	}
+	all := []string{"accept", "accept-encoding", "accept-language", "x-a"}
+	for _, pair := range same {
+		a, b := AppendSelecting(nil, all, pair[0].Values), AppendSelecting(nil, all, pair[1].Values)
+		if string(a) != string(b) {
+			t.Errorf("%v and %v select differently: %q, %q", pair[0], pair[1], a, b)
+		}
+	}
+	for _, pair := range other {
+		a, b := AppendSelecting(nil, all, pair[0].Values), AppendSelecting(nil, all, pair[1].Values)
+		if string(a) == string(b) {
+			t.Errorf("%v and %v select the same: %q", pair[0], pair[1], a)
+		}
+	}
+}
+
+func TestNormaliseAcceptEncoding(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"": "identity", "gzip": "gzip", "gzip, deflate, br, zstd": "br, zstd, gzip", "x-gzip;q=0.5": "gzip",
+		"br;q=0, gzip;q=0.000": "identity", "*": "br, zstd, gzip", "*, br;q=0": "zstd, gzip", "*;q=0, gzip": "gzip",
+		"gzip; Q=0": "identity", "compress": "identity",
+	} {
+		if got := NormaliseAcceptEncoding([]string{in}); got != want {
+			t.Errorf("%q = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestStrip(t *testing.T) {
+	t.Parallel()
+	h := http.Header{
+		"Connection": {"close, X-Hop"}, "X-Hop": {"1"}, "Keep-Alive": {"5"}, "Transfer-Encoding": {"chunked"}, "Trailer": {"X"},
+		"Set-Cookie": {"a=b"}, "Clear-Site-Data": {"*"}, "Strict-Transport-Security": {"max-age=1"}, "Alt-Svc": {"h3"},
+		"Nel": {"{}"}, "Report-To": {"{}"}, "Service-Worker-Allowed": {"/"}, "Server": {"nginx"},
+		"Cache-Tag": {"a"}, "Surrogate-Key": {"b"}, "X-Amz-Request-Id": {"1"}, "X-Ms-Version": {"1"}, "X-Goog-Hash": {"1"},
+		"X-Secret": {"1"}, "X-Mine": {"2"},
+		"Cache-Control": {`no-cache="x-secret", private=X-Mine`}, "Content-Type": {"image/png"}, "Etag": {`"a"`},
+	}
+	Strip(h)
+	want := http.Header{"Cache-Control": {`no-cache="x-secret", private=X-Mine`}, "Content-Type": {"image/png"}, "Etag": {`"a"`}}
+	if !reflect.DeepEqual(h, want) {
+		t.Errorf("kept %v", h)
+	}
+	h["Expires"], h["Pragma"], h["Age"], h["Cdn-Cache-Control"] = []string{"0"}, []string{"no-cache"}, []string{"1"}, []string{"max-age=1"}
+	if StripOurs(h); len(h) != 2 {
+		t.Errorf("kept %v", h)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	t.Parallel()
+	stored := http.Header{"Etag": {`"a"`}, "Content-Length": {"10"}, "Content-Encoding": {"br"}, "Expires": {"x"}, "X-Old": {"1"}}
+	Update(stored, http.Header{"Cache-Control": {"max-age=5"}, "Content-Length": {"0"}, "Content-Encoding": {"gzip"}, "Content-Range": {"bytes 0-0/1"}, "X-Old": {"2", "3"}})
+	want := http.Header{"Etag": {`"a"`}, "Content-Length": {"10"}, "Content-Encoding": {"br"}, "Expires": {"x"}, "X-Old": {"2", "3"}, "Cache-Control": {"max-age=5"}}
+	if !reflect.DeepEqual(stored, want) {
+		t.Errorf("got %v", stored)
+	}
+}
+
+func TestTags(t *testing.T) {
+	t.Parallel()
+	h := http.Header{"Cache-Tag": {"a, b c,,a", "d"}, "Surrogate-Key": {"  e f a "}}
+	if got := Tags(h.Values); !slices.Equal(got, []string{"a", "b c", "d", "e", "f"}) {
+		t.Errorf("tags %q", got)
+	}
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprintf("t%d", i))
+	}
+	if got := Tags(http.Header{"Cache-Tag": {strings.Join(many, ",")}}.Values); len(got) != 64 {
+		t.Errorf("%d tags kept", len(got))
+	}
+}
+
+func TestCacheStatus(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]CacheStatus{
+		"edgewalk; hit; ttl=59":                        {Hit: true, TTL: 59900 * time.Millisecond, HasTTL: true},
+		"edgewalk; fwd=uri-miss; stored; collapsed":    {Forward: ForwardURIMiss, Stored: true, Collapsed: true},
+		"edgewalk; fwd=stale; fwd-status=304; ttl=10":  {Forward: ForwardStale, ForwardStatus: 304, TTL: 10 * time.Second, HasTTL: true},
+		"edgewalk; hit; ttl=-5; detail=stale-if-error": {Hit: true, TTL: -5 * time.Second, HasTTL: true, Detail: "stale-if-error"},
+		"edgewalk; fwd=bypass; detail=no-store":        {Forward: ForwardBypass, Detail: RefusedNoStore.String()},
+	} {
+		if got := string(c.Append(nil)); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestHitPathDoesNotAllocate(t *testing.T) {
+	names := []string{"accept-encoding"}
+	h := http.Header{"Accept-Encoding": {"gzip, deflate, br"}}
+	header := Fields(h.Values)
+	c := Conditions{IfNoneMatch: `"x", "a"`}
+	f := Evaluate(Response{Status: 200, Header: http.Header{}.Values, RequestTime: t0, ResponseTime: t0}, DefaultPolicy())
+	buf := make([]byte, 0, 256)
+	if n := testing.AllocsPerRun(100, func() {
+		buf = AppendSelecting(buf[:0], names, header)
+		buf = CacheStatus{Hit: true, TTL: f.At(t0, t0).TTL, HasTTL: true}.Append(buf)
+		buf = f.AppendCacheControl(buf, DefaultPolicy())
+		if c.Evaluate(Validators{ETag: `"a"`}, t0) != NotModified {
+			t.Error("no match")
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func FuzzRange(f *testing.F) {
+	for _, s := range []string{"bytes=0-4", "bytes=-1", "bytes=1-,0-0", "bytes=9223372036854775807-"} {
+		f.Add(s, int64(10))
+	}
+	f.Fuzz(func(t *testing.T, value string, size int64) {
+		size = max(size, 0)
+		parts, result := Resolve(ParseRange(value), size)
+		if (result == RangeSatisfiable) != (len(parts) > 0) || len(parts) > maxRanges {
+			t.Fatalf("%q: %v %d", value, parts, result)
+		}
+		var total int64
+		for _, p := range parts {
+			if p.Start < 0 || p.Length <= 0 || p.Start > size-p.Length {
+				t.Fatalf("%q of %d: part %v", value, size, p)
+			}
+			total += p.Length
+		}
+		if total > size {
+			t.Fatalf("%q of %d sends %d bytes", value, size, total)
+		}
+		ParseContentRange(value)
+	})
+}
+
+func FuzzETags(f *testing.F) {
+	for _, s := range []string{`"a"`, `W/"a", "b"`, `"x,y"`, `"`, "*", `W/`} {
+		f.Add(s, `"a"`)
+	}
+	f.Fuzz(func(t *testing.T, list, etag string) {
+		strong, weak := listMatches(list, etag, StrongMatch), listMatches(list, etag, WeakMatch)
+		if strong && !weak {
+			t.Fatalf("%q matches %q strongly only", list, etag)
+		}
+		if IsStrong(etag) && !listMatches(list+`,"z",`+etag, etag, StrongMatch) && strings.Count(list, `"`)%2 == 0 {
+			t.Fatalf("%q is not found behind %q", etag, list)
+		}
+	})
+}
+
+func FuzzDate(f *testing.F) {
+	for _, s := range []string{"Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		date, ok := ParseDate(s, t0)
+		if !ok {
+			return
+		}
+		if again, ok := ParseDate(string(AppendDate(nil, date)), t0); !ok || !again.Equal(date) {
+			t.Fatalf("%q: %v, then %v", s, date, again)
+		}
+	})
+}

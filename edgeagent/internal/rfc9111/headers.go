@@ -1,0 +1,99 @@
+package rfc9111
+
+import (
+	"net/http"
+	"strings"
+)
+
+// maxTags is how many tags of one reply count for purges; further ones are ignored.
+const maxTags = 64
+
+// Tags returns the reply's purge tags: Cache-Tag separated by commas, Surrogate-Key by spaces, each once, at most 64.
+func Tags(header Fields) []string {
+	var tags []string
+	seen := make(map[string]bool)
+	add := func(tag string) {
+		if tag = trim(tag); tag != "" && !seen[tag] && len(tags) < maxTags {
+			seen[tag] = true
+			tags = append(tags, tag)
+		}
+	}
+	for _, line := range header("Cache-Tag") {
+		for tag := range strings.SplitSeq(line, ",") {
+			add(tag)
+		}
+	}
+	for _, line := range header("Surrogate-Key") {
+		for tag := range strings.FieldsSeq(line) {
+			add(tag)
+		}
+	}
+	return tags
+}
+
+// dropped are the fields that never leave edgewalk: hop-by-hop ones (RFC 9110 7.6.1), those by which one origin would speak
+// for every site on a shared host (cookies, transport and reporting policy, service workers), and edgewalk's own inputs.
+var dropped = map[string]bool{
+	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
+	"Proxy-Authentication-Info": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
+	"Transfer-Encoding": true, "Upgrade": true,
+	"Set-Cookie": true, "Set-Cookie2": true, "Clear-Site-Data": true, "Strict-Transport-Security": true, "Alt-Svc": true,
+	"Nel": true, "Report-To": true, "Service-Worker-Allowed": true, "Server": true,
+	"Cache-Tag": true, "Surrogate-Key": true,
+}
+
+var droppedPrefixes = [...]string{"X-Amz-", "X-Ms-", "X-Goog-"}
+
+// Dropped reports whether a response field, named in canonical form, is never passed on or stored.
+func Dropped(name string) bool {
+	if dropped[name] {
+		return true
+	}
+	for _, prefix := range droppedPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Strip removes from an origin's response header what is never passed on: see [Dropped], what Connection names, and the
+// fields named by the qualified forms of no-cache and private. Judge the reply with [Evaluate] and read [Tags] before.
+func Strip(h http.Header) {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			h.Del(trim(name))
+		}
+	}
+	d := ParseCacheControl(h["Cache-Control"])
+	for _, name := range d.NoCacheFields {
+		h.Del(name)
+	}
+	for _, name := range d.PrivateFields {
+		h.Del(name)
+	}
+	for name := range h {
+		if Dropped(name) {
+			delete(h, name)
+		}
+	}
+}
+
+// StripOurs removes the fields that edgewalk's own Cache-Control replaces where it set the freshness.
+func StripOurs(h http.Header) {
+	for _, name := range [...]string{"Cache-Control", "Cdn-Cache-Control", "Expires", "Pragma", "Age"} {
+		delete(h, name)
+	}
+}
+
+// Update brings a stored header up to date with that of a 304 (RFC 9111 3.2): every field the 304 has replaces the stored
+// one, except those that describe the stored bytes.
+func Update(stored, fresh http.Header) {
+	for name, values := range fresh {
+		switch name {
+		case "Content-Length", "Content-Encoding", "Content-Range":
+			continue
+		}
+		stored[name] = values
+	}
+}

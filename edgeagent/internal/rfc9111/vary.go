@@ -1,0 +1,156 @@
+package rfc9111
+
+import (
+	"slices"
+	"strings"
+)
+
+// ParseVary returns the selecting field names of a reply, in lower case, sorted, each once. star is true if "*" stands
+// anywhere: such a reply matches no other request.
+func ParseVary(lines []string) (names []string, star bool) {
+	for _, line := range lines {
+		for name := range strings.SplitSeq(line, ",") {
+			name = strings.ToLower(trim(name))
+			switch name {
+			case "":
+			case "*":
+				star = true
+			default:
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), star
+}
+
+// AppendSelecting appends the selecting values of a request: two requests select the same variant if and only if these bytes
+// are equal. A field that is absent differs from one that is empty. names are those of [ParseVary].
+//
+// header must give the request as it would be sent to the origin, not as the client sent it: a field that no origin sees
+// cannot have selected anything.
+func AppendSelecting(dst []byte, names []string, header Fields) []byte {
+	for _, name := range names {
+		dst = append(dst, name...)
+		lines := header(canonicalName(name))
+		if len(lines) > 0 {
+			dst = append(dst, ':')
+			dst = append(dst, Normalise(name, lines)...)
+		}
+		dst = append(dst, '\n')
+	}
+	return dst
+}
+
+// canonicalName spares the allocation of http.CanonicalHeaderKey for the names nearly every Vary has.
+func canonicalName(lower string) string {
+	switch lower {
+	case "accept-encoding":
+		return "Accept-Encoding"
+	case "accept":
+		return "Accept"
+	case "accept-language":
+		return "Accept-Language"
+	case "origin":
+		return "Origin"
+	case "user-agent":
+		return "User-Agent"
+	}
+	b := []byte(lower)
+	upper := true
+	for i, c := range b {
+		if upper && isLower(c) {
+			b[i] = c - 'a' + 'A'
+		}
+		upper = c == '-'
+	}
+	return string(b)
+}
+
+// Normalise folds the differences in a request field that do not change what it asks for: spaces, and for the fields of
+// content negotiation also case and the order of the list.
+func Normalise(name string, lines []string) string {
+	switch {
+	case strings.EqualFold(name, "accept-encoding"):
+		return NormaliseAcceptEncoding(lines)
+	case strings.EqualFold(name, "accept"), strings.EqualFold(name, "accept-language"):
+		return normaliseList(lines)
+	}
+	if len(lines) == 1 {
+		return trim(lines[0])
+	}
+	trimmed := make([]string, len(lines))
+	for i, line := range lines {
+		trimmed[i] = trim(line)
+	}
+	return strings.Join(trimmed, ", ")
+}
+
+// NormaliseAcceptEncoding reduces Accept-Encoding to the codings worth a variant, in one order: a subset of br, zstd, gzip,
+// or else identity. A client that sends none gets identity, since it may not decode anything.
+func NormaliseAcceptEncoding(lines []string) string {
+	const br, zstd, gzip = 1, 2, 4
+	var accepted, named uint8
+	star := false
+	for _, line := range lines {
+		for item := range strings.SplitSeq(line, ",") {
+			coding, params, _ := strings.Cut(item, ";")
+			coding = trim(coding)
+			wanted := !zeroWeight(params)
+			var bit uint8
+			switch {
+			case strings.EqualFold(coding, "br"):
+				bit = br
+			case strings.EqualFold(coding, "zstd"):
+				bit = zstd
+			case strings.EqualFold(coding, "gzip"), strings.EqualFold(coding, "x-gzip"):
+				bit = gzip
+			case coding == "*":
+				star = star || wanted
+			}
+			named |= bit
+			if wanted {
+				accepted |= bit
+			}
+		}
+	}
+	if star {
+		accepted |= (br | zstd | gzip) &^ named
+	}
+	return encodings[accepted]
+}
+
+var encodings = [8]string{"identity", "br", "zstd", "br, zstd", "gzip", "br, gzip", "zstd, gzip", "br, zstd, gzip"}
+
+// zeroWeight reports whether the parameters hold q=0, in any of its spellings.
+func zeroWeight(params string) bool {
+	for params != "" {
+		var p string
+		p, params, _ = strings.Cut(params, ";")
+		p = trim(p)
+		if len(p) > 2 && (p[0] == 'q' || p[0] == 'Q') && p[1] == '=' {
+			return strings.Trim(p[2:], "0.") == ""
+		}
+	}
+	return false
+}
+
+// normaliseList lower-cases a list and sorts its members: their order means nothing where weights do (RFC 9110 12.4.2).
+func normaliseList(lines []string) string {
+	var members []string
+	for _, line := range lines {
+		for member := range strings.SplitSeq(strings.ToLower(line), ",") {
+			member = strings.Map(func(r rune) rune {
+				if r == ' ' || r == '\t' {
+					return -1
+				}
+				return r
+			}, member)
+			if member != "" {
+				members = append(members, member)
+			}
+		}
+	}
+	slices.Sort(members)
+	return strings.Join(slices.Compact(members), ",")
+}
