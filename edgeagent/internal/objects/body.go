@@ -1,0 +1,254 @@
+package objects
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"sync"
+)
+
+// verifyAtOnce is up to which size Open itself verifies a body that was not verified since boot: some 100 µs a MiB, for
+// which a corrupt object is a miss instead of a broken reply.
+const verifyAtOnce = 1 << 20
+
+var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
+
+// Body is the open body of an object: an io.ReadSeeker, and an io.ReaderAt for any number of goroutines. It stays
+// readable when the object is evicted or dropped. Close it.
+//
+// Every byte is verified before it is returned, once since boot: until then reads go chunk by chunk through a buffer,
+// and a chunk that does not match its checksum is an error that also drops the object.
+type Body struct {
+	s    *Store
+	o    *object
+	file *os.File
+	off  int64
+
+	mu       sync.Mutex // guards what follows
+	table    []byte     // checksums; nil when the body is verified
+	buf      *[chunkBytes]byte
+	have     int64 // chunk in buf, -1 for none
+	verified int64 // chunks that matched, from the first on without gap
+	closed   bool
+}
+
+// Open opens the body. [ErrGone] means that there is none any more, or that it is corrupt: treat it as a miss.
+func (e Entry) Open() (*Body, error) {
+	s, o := e.s, e.o
+	sh := s.shards[o.key.shard()]
+	sh.mu.RLock()
+	i := sh.find(o.key, o.seq)
+	verified := sh.slots[i].flags&flagVerified != 0
+	sh.mu.RUnlock()
+	if i == 0 {
+		return nil, ErrGone
+	}
+	// The pin comes before the open: a file that is deleted after it stays in the account.
+	sh.pin(o.seq)
+	b, err := s.openBody(o, verified)
+	if err != nil {
+		s.unpin(o.key, o.seq)
+		s.dropUnreadable(o.id, err)
+		return nil, fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return b, nil
+}
+
+func (s *Store) openBody(o *object, verified bool) (*Body, error) {
+	file, err := os.Open(s.path(o.id))
+	if err != nil {
+		return nil, err
+	}
+	b := &Body{s: s, o: o, file: file, have: -1}
+	if verified {
+		st, err := file.Stat()
+		if err == nil && st.Size() != o.size {
+			err = errCorrupt
+		}
+		if err != nil {
+			file.Close()
+			return nil, err
+		}
+		return b, nil
+	}
+	if err := b.prepare(); err != nil {
+		file.Close()
+		b.recycle()
+		return nil, err
+	}
+	return b, nil
+}
+
+// prepare reads the checksums of a body that is not verified, and verifies a small one.
+func (b *Body) prepare() error {
+	if _, err := readTail(b.file, b.o.id); err != nil {
+		return err
+	}
+	length := b.o.head.Length
+	b.table = make([]byte, tableBytes(length))
+	if err := readFull(b.file, b.table, length); err != nil {
+		return err
+	}
+	if crc32.Checksum(b.table, castagnoli) != b.o.tableCRC {
+		return errCorrupt
+	}
+	if length > verifyAtOnce {
+		return nil
+	}
+	for c := int64(0); c*chunkBytes < length; c++ {
+		if err := b.fetch(c); err != nil {
+			return err
+		}
+	}
+	b.settle()
+	return nil
+}
+
+// Size is the length of the body in bytes.
+func (b *Body) Size() int64 { return b.o.head.Length }
+
+// File is the body's own descriptor, for sendfile: the body is the file's first Size bytes, what follows is not part of
+// it, so limit what you send. It is nil while the body is not verified: then read. Its position is its own; Read does
+// not move it.
+func (b *Body) File() *os.File {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.table != nil {
+		return nil
+	}
+	return b.file
+}
+
+func (b *Body) Read(p []byte) (int, error) {
+	n, err := b.ReadAt(p, b.off)
+	b.off += int64(n)
+	if n > 0 && errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+func (b *Body) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += b.off
+	case io.SeekEnd:
+		offset += b.Size()
+	}
+	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
+		return b.off, errors.New("seek before the start of a body")
+	}
+	b.off = offset
+	return offset, nil
+}
+
+// ReadAt is an io.ReaderAt over the body alone.
+func (b *Body) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, errors.New("read before the start of a body")
+	}
+	if off >= b.Size() {
+		return 0, io.EOF
+	}
+	var eof error
+	if rest := b.Size() - off; int64(len(p)) > rest {
+		p, eof = p[:rest], io.EOF
+	}
+	n, err := b.readAt(p, off)
+	if errors.Is(err, os.ErrClosed) {
+		return n, err
+	}
+	if err != nil {
+		b.s.dropUnreadable(b.o.id, err)
+		return n, fmt.Errorf("read body: %w", err)
+	}
+	return n, eof
+}
+
+func (b *Body) readAt(p []byte, off int64) (n int, err error) {
+	b.mu.Lock()
+	if b.table == nil {
+		b.mu.Unlock()
+		if err := readFull(b.file, p, off); err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
+	defer b.mu.Unlock()
+	for n < len(p) {
+		c := (off + int64(n)) / chunkBytes
+		if err := b.fetch(c); err != nil {
+			return n, err
+		}
+		end := min(b.Size()-c*chunkBytes, chunkBytes)
+		n += copy(p[n:], b.buf[(off+int64(n))%chunkBytes:end])
+	}
+	return n, nil
+}
+
+// fetch has chunk c in buf, verified. Callers hold mu.
+func (b *Body) fetch(c int64) error {
+	if b.have == c {
+		return nil
+	}
+	if b.closed {
+		return os.ErrClosed
+	}
+	if b.buf == nil {
+		b.buf = chunkPool.Get().(*[chunkBytes]byte)
+	}
+	b.have = -1
+	part := b.buf[:min(b.Size()-c*chunkBytes, chunkBytes)]
+	if err := readFull(b.file, part, c*chunkBytes); err != nil {
+		return err
+	}
+	if crc32.Checksum(part, castagnoli) != binary.LittleEndian.Uint32(b.table[c*4:]) {
+		return errCorrupt
+	}
+	b.have = c
+	if c == b.verified {
+		b.verified++
+	}
+	return nil
+}
+
+// settle notes a body whose every chunk matched. The table stays while a reader may be at its last chunk.
+func (b *Body) settle() {
+	if b.table == nil || b.verified*chunkBytes < b.Size() {
+		return
+	}
+	b.table = nil
+	b.recycle()
+	sh := b.s.shards[b.o.key.shard()]
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	if i := sh.find(b.o.key, b.o.seq); i != 0 {
+		sh.mark(i, flagVerified)
+	}
+}
+
+func (b *Body) recycle() {
+	if b.buf != nil {
+		chunkPool.Put(b.buf)
+		b.buf, b.have = nil, -1
+	}
+}
+
+// Close closes the descriptor.
+func (b *Body) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return os.ErrClosed
+	}
+	b.closed = true
+	b.settle()
+	b.recycle()
+	err := b.file.Close()
+	b.mu.Unlock()
+	b.s.unpin(b.o.key, b.o.seq)
+	return err
+}

@@ -1,0 +1,254 @@
+package objects
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+func appendUint32(b []byte, v uint32) []byte { return binary.LittleEndian.AppendUint32(b, v) }
+
+// Commit ends a whole body. Its readers read on to the end. The error is the abort's if there was one; if the body is
+// shorter than its head said the fill is aborted; and it is [ErrNotStored], with the reason, if nothing was kept.
+func (f *Fill) Commit() (Entry, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.ended:
+		return Entry{}, f.endError()
+	case f.head == nil || f.head.Length >= 0 && f.size != f.head.Length:
+		f.err = errShort
+		if f.head == nil {
+			f.err = errNoHead
+		}
+		f.finish(f.err)
+		return Entry{}, f.err
+	case f.unkept != nil:
+		f.finish(f.unkept)
+		return Entry{}, fmt.Errorf("%w: %w", ErrNotStored, f.unkept)
+	}
+	// Readers need mu only between reads of what is there; the few writes below may keep one at the very end waiting.
+	e, err := f.store()
+	f.finish(err)
+	if err != nil {
+		return Entry{}, fmt.Errorf("%w: %w", ErrNotStored, err)
+	}
+	return e, nil
+}
+
+// store makes the temporary file an object. Callers hold mu.
+func (f *Fill) store() (Entry, error) {
+	s := f.s
+	s.life.RLock()
+	defer s.life.RUnlock()
+	switch {
+	case s.closed.Load():
+		return Entry{}, errClosed
+	case s.purges.check(&f.head.Scope, f.asof) == Hard:
+		return Entry{}, errPurged
+	}
+	o, err := f.writeTail()
+	if err != nil {
+		return Entry{}, err
+	}
+	sh := s.shards[f.key.shard()]
+	if !s.load(f.key.folder()) {
+		return Entry{}, errUnusable
+	}
+	if f.superseded(sh, o) {
+		return Entry{}, errSuperseded
+	}
+	if err := s.giveName(f.tmpPath(), o.id); err != nil {
+		s.note("rename", err)
+		return Entry{}, err
+	}
+	f.pinned = true
+	sh.pin(o.seq)
+	s.space.objects.Add(1)
+	s.settle(f.reserved, int64(o.blocks)*blockBytes)
+	for _, old := range sh.replace(o, s.cfg.HeadCacheBytes/shardCount) {
+		s.deleteFiles(sh, old)
+	}
+	return Entry{Verdict: s.purges.check(&o.head.Scope, f.asof), s: s, o: o}, nil
+}
+
+// writeTail writes what comes after the body.
+func (f *Fill) writeTail() (*object, error) {
+	if f.size%chunkBytes != 0 {
+		f.crcs = appendUint32(f.crcs, f.crc)
+	}
+	t := trailer{
+		magic: objectMagic, key: f.key, seq: f.seq, length: f.size, headLen: uint32(len(f.rawHead)),
+		tableCRC: crc32.Checksum(f.crcs, castagnoli), headCRC: crc32.Checksum(f.rawHead, castagnoli),
+	}
+	if more := f.fileBlocks(f.size) - f.reserved; more > 0 {
+		if !f.s.reserve(more) {
+			return nil, errNoRoom
+		}
+		f.reserved += more
+	}
+	tail := append(f.crcs, f.rawHead...)
+	tail = t.append(tail)
+	if _, err := f.file.WriteAt(tail, f.size); err != nil {
+		f.s.note("write", err)
+		return nil, err
+	}
+	size := f.size + int64(len(tail))
+	o := &object{
+		id:   id{key: f.key, seq: f.seq, blocks: uint32(blocks(size)), sel: selectingHash(f.head.Selecting)},
+		size: size, tableCRC: t.tableCRC,
+	}
+	return o, o.setHead(f.rawHead, t)
+}
+
+// superseded reports whether the variant's copy in the store is from a later walk: an old slow fill must not take the
+// place of what was fetched after a purge.
+func (f *Fill) superseded(sh *shard, o *object) bool {
+	var same []slot
+	sh.mu.RLock()
+	for i := sh.byKey[o.key]; i != 0; i = sh.slots[i].next {
+		if sl := &sh.slots[i]; sl.sel == o.sel {
+			same = append(same, slot{id: sl.id, side: sl.side})
+		}
+	}
+	sh.mu.RUnlock()
+	for _, sl := range same {
+		sh.mu.RLock()
+		old := sh.heads[sl.seq]
+		sh.mu.RUnlock()
+		if old == nil {
+			old = f.s.readHead(sh, sl)
+		}
+		if old != nil && old.head.Asof > f.asof {
+			return true
+		}
+	}
+	return false
+}
+
+// replace puts o into the index and takes out what it replaces: the variant's older copies, and the oldest variants
+// beyond the cap.
+func (sh *shard) replace(o *object, headShare int64) (old []slot) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	kept := 1
+	for i := sh.byKey[o.key]; i != 0; {
+		next := sh.slots[i].next
+		if kept++; sh.slots[i].sel == o.sel || kept > maxVariants {
+			kept--
+			old = append(old, sh.unlink(i))
+		}
+		i = next
+	}
+	sh.insert(slot{id: o.id, flags: flagVerified})
+	sh.keepHead(o, headShare)
+	return old
+}
+
+// giveName moves a finished file to its place. The folders of the fan-out appear with their first file.
+func (s *Store) giveName(tmp string, i id) error {
+	path := s.path(i)
+	err := os.Rename(tmp, path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	folder := filepath.Dir(path)
+	for _, dir := range []string{filepath.Dir(folder), folder} {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return os.Rename(tmp, path)
+}
+
+func (s *Store) unlinkTmp(path string) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.note("delete", err) // it goes when the cache is next opened
+	}
+}
+
+func (s *Store) unpin(k Key, seq uint64) {
+	s.space.used.Add(-s.shards[k.shard()].unpin(seq))
+}
+
+// Freshen gives an object a new head, as a 304 brings it (RFC 9111 4.3.4); Asof moves with it, Length does not. It
+// returns [ErrGone] if the object is no longer there. On a disk that cannot be written the new head is in memory only.
+func (s *Store) Freshen(e Entry, h Head) error {
+	if err := h.check(); err != nil {
+		return fmt.Errorf("freshen: %w", err)
+	}
+	raw := appendHead(nil, &h)
+	if len(raw) > maxHeadBytes {
+		return fmt.Errorf("freshen: %w", errBigHead)
+	}
+	t := trailer{
+		magic: sidecarMagic, key: e.o.key, seq: e.o.seq, length: e.o.head.Length,
+		headLen: uint32(len(raw)), headCRC: crc32.Checksum(raw, castagnoli),
+	}
+	o := &object{id: e.o.id, size: e.o.size, tableCRC: e.o.tableCRC}
+	if err := o.setHead(raw, t); err != nil {
+		return fmt.Errorf("freshen: %w", err)
+	}
+	sh := s.shards[o.key.shard()]
+	sh.freshMu.Lock()
+	defer sh.freshMu.Unlock()
+	sh.mu.RLock()
+	i := sh.find(o.key, o.seq)
+	side := int64(0)
+	if i != 0 {
+		side = int64(sh.slots[i].side)
+	}
+	sh.mu.RUnlock()
+	if i == 0 {
+		return ErrGone
+	}
+	now := s.writeSidecar(o.id, t.append(raw), side)
+	sh.mu.Lock()
+	if i = sh.find(o.key, o.seq); i != 0 {
+		sh.slots[i].side = uint32(now)
+		sh.keepHead(o, s.cfg.HeadCacheBytes/shardCount)
+	}
+	sh.mu.Unlock()
+	if i == 0 {
+		// Deleted meanwhile, with the sidecar as it was then.
+		_ = os.Remove(s.path(o.id) + sidecarSuffix)
+		s.space.used.Add(-max(now-side, 0) * blockBytes)
+		return ErrGone
+	}
+	if now < side {
+		s.space.used.Add((now - side) * blockBytes)
+	}
+	return nil
+}
+
+// writeSidecar returns how many blocks the sidecar has since, the old number if it could not be written. Blocks that it
+// adds are in the account.
+func (s *Store) writeSidecar(i id, b []byte, old int64) int64 {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed.Load() || DiskState(s.state.Load()) != DiskOK {
+		return old
+	}
+	now := blocks(int64(len(b)))
+	more := max(now-old, 0) * blockBytes
+	if more > 0 && !s.reserve(more) {
+		return old
+	}
+	tmp := filepath.Join(s.cfg.Dir, tmpFolder, i.name()+sidecarSuffix)
+	err := os.WriteFile(tmp, b, 0o600)
+	if err == nil {
+		err = os.Rename(tmp, s.path(i)+sidecarSuffix)
+	}
+	if err != nil {
+		s.note("write", err)
+		s.unlinkTmp(tmp)
+		s.release(more)
+		return old
+	}
+	s.settle(more, more)
+	return now
+}

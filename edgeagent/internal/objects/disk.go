@@ -1,0 +1,248 @@
+package objects
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// DiskState says whether replies can be stored. Stored ones are read in every state, as far as the disk lets.
+type DiskState int32
+
+const (
+	DiskOK     DiskState = iota
+	DiskFull             // no space or no inodes left, below the store's own limit
+	DiskBroken           // a write, a rename or a read has failed otherwise
+)
+
+func (d DiskState) String() string {
+	switch d {
+	case DiskFull:
+		return "full"
+	case DiskBroken:
+		return "broken"
+	}
+	return "ok"
+}
+
+const (
+	versionFile = "VERSION"
+	versionText = "edgewalk objects 1\n"
+	lockFile    = "LOCK"
+	tmpFolder   = "tmp"
+	objFolder   = "objects"
+	trashPrefix = "trash-"
+)
+
+func (s *Store) path(i id) string {
+	return s.cfg.Dir + "/" + folderPath(i.key.folder()) + "/" + i.name()
+}
+
+// note counts a disk error and, unless it is one file's own, stops storing until a probe succeeds.
+func (s *Store) note(op string, err error) {
+	s.metrics.errors.WithLabelValues(op).Inc()
+	now := s.cfg.Now().UnixNano()
+	if last := s.lastLogged.Load(); now-last > int64(logEvery) && s.lastLogged.CompareAndSwap(last, now) {
+		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
+	}
+	if op == "read" && errors.Is(err, fs.ErrNotExist) {
+		return // one object's file is gone; a folder that is gone shows at the next write
+	}
+	if state := classify(err); state != DiskOK {
+		s.setState(state, err)
+	}
+}
+
+// classify says what an error means for the whole disk. Corruption, a missing file and a process without descriptors
+// are no reason to stop storing.
+func classify(err error) DiskState {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return DiskFull
+	case errors.Is(err, errCorrupt), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return DiskOK
+	}
+	return DiskBroken
+}
+
+func (s *Store) setState(state DiskState, err error) {
+	if old := DiskState(s.state.Swap(int32(state))); old == state {
+		return
+	}
+	if state == DiskOK {
+		s.cfg.Logger.Info("cache disk is usable again", "dir", s.cfg.Dir)
+		return
+	}
+	s.cfg.Logger.Error("cache disk is not usable, replies are not stored", "dir", s.cfg.Dir, "state", state.String(), "err", err)
+}
+
+// probe finds out whether a disk that failed works again. A full one first gets some of our own bytes back: others may
+// have taken the space, and a cache that can only keep its oldest objects is worth little.
+func (s *Store) probe() {
+	state := DiskState(s.state.Load())
+	if state == DiskOK {
+		return
+	}
+	if state == DiskFull {
+		used := s.space.used.Load()
+		s.evictTo(used - max(used/64, 1<<20))
+	}
+	err := s.layout()
+	if err == nil {
+		err = s.tryWrite()
+	}
+	switch {
+	case err == nil:
+		s.setState(DiskOK, nil)
+		s.scanBriefly()
+	case classify(err) != DiskOK:
+		s.setState(classify(err), err)
+	}
+}
+
+// tryWrite writes, renames and deletes a file.
+func (s *Store) tryWrite() error {
+	name := filepath.Join(s.cfg.Dir, tmpFolder, "probe")
+	defer os.Remove(name)
+	if err := os.WriteFile(name, make([]byte, 16*blockBytes), 0o600); err != nil {
+		return err
+	}
+	renamed := filepath.Join(s.cfg.Dir, objFolder, "probe")
+	if err := os.Rename(name, renamed); err != nil {
+		return err
+	}
+	return os.Remove(renamed)
+}
+
+// layout makes the folder usable: owned by this process, of our version, with the folders we need. It is called at
+// Open and again by probes, since a broken disk may come back empty.
+func (s *Store) layout() error {
+	s.layoutMu.Lock()
+	defer s.layoutMu.Unlock()
+	dir := s.cfg.Dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	if err := s.checkVersion(); err != nil {
+		return err
+	}
+	if !s.cleaned {
+		if err := os.RemoveAll(filepath.Join(dir, tmpFolder)); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, tmpFolder), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	s.cleaned = true
+	objects := filepath.Join(dir, objFolder)
+	made := os.Mkdir(objects, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return made
+	}
+	st, err := os.Stat(objects)
+	if err != nil {
+		return err
+	}
+	// A new folder may have the old one's inode number.
+	if s.objFiles != nil && (made == nil || !os.SameFile(s.objFiles, st)) {
+		s.reset()
+	}
+	s.objFiles = st
+	s.laidOut.Store(true)
+	return nil
+}
+
+// lock takes the folder for this process. If the lock file was deleted or replaced under us, it takes the new one.
+func (s *Store) lock() error {
+	name := filepath.Join(s.cfg.Dir, lockFile)
+	if s.lockFile != nil {
+		mine, err := s.lockFile.Stat()
+		if err != nil {
+			return err
+		}
+		if there, err := os.Stat(name); err == nil && os.SameFile(mine, there) {
+			return nil
+		}
+	}
+	// Read-only, so that an existing cache on a disk that was remounted read-only can still be opened.
+	f, err := os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("%s is in use by another process", s.cfg.Dir)
+		}
+		return fmt.Errorf("lock %s: %w", name, err)
+	}
+	if s.lockFile != nil {
+		s.lockFile.Close()
+	}
+	s.lockFile = f
+	return nil
+}
+
+// checkVersion discards a cache of another version. A folder that has no version but files of others is refused: it is
+// more likely a mistyped path than a cache.
+func (s *Store) checkVersion() error {
+	name := filepath.Join(s.cfg.Dir, versionFile)
+	text, err := os.ReadFile(name)
+	if err == nil && string(text) == versionText {
+		return nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	entries, err := os.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if text == nil && !ours(e.Name()) {
+			return fmt.Errorf("%s is not empty and not a cache: it holds %q", s.cfg.Dir, e.Name())
+		}
+	}
+	trash := fmt.Sprintf("%s%d", trashPrefix, s.cfg.Now().UnixNano())
+	err = os.Rename(filepath.Join(s.cfg.Dir, objFolder), filepath.Join(s.cfg.Dir, trash))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(name, []byte(versionText), 0o600)
+}
+
+func ours(name string) bool {
+	switch name {
+	case lockFile, versionFile, tmpFolder, objFolder, "lost+found":
+		return true
+	}
+	return strings.HasPrefix(name, trashPrefix)
+}
+
+// reset forgets every object: their folder is another one, which is still to be read.
+func (s *Store) reset() {
+	s.scanMu.Lock()
+	defer s.scanMu.Unlock()
+	s.scanned.Store(false)
+	s.scanNext = 0
+	for _, sh := range s.shards {
+		sh.loadMu.Lock()
+		sh.mu.Lock()
+		for sh.newest != 0 {
+			sl := sh.unlink(sh.newest)
+			s.space.objects.Add(-1)
+			s.space.used.Add(-sh.doom(sl.seq, int64(sl.blocks+sl.side)*blockBytes))
+		}
+		sh.loaded = [foldersPerShard]bool{}
+		sh.mu.Unlock()
+		sh.loadMu.Unlock()
+	}
+}

@@ -1,0 +1,367 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+)
+
+const (
+	// A body of unknown length reserves space in steps that double from the first to the last of these.
+	firstStep = 64 << 10
+	lastStep  = 1 << 20
+)
+
+var (
+	errNoRoom     = errors.New("no room in the cache")
+	errNotScanned = errors.New("cache folder is still being read")
+	errUnusable   = errors.New("cache disk is not usable")
+	errBigHead    = fmt.Errorf("head above %d bytes", maxHeadBytes)
+	errPurged     = errors.New("purged since its walk began")
+	errSuperseded = errors.New("a copy of a later revision is there")
+	errClosed     = errors.New("cache is closed")
+	errNoHead     = errors.New("body before head")
+	errEnded      = errors.New("fill has ended")
+
+	// ErrUnread ends the Write of a fill that can keep nothing and that nobody reads any more.
+	ErrUnread = errors.New("fill has no readers and is not stored")
+	// ErrPassed says that a reader came too late for a fill that is not on disk: those bytes are gone.
+	ErrPassed = errors.New("fill has passed this offset")
+)
+
+// Fill is one body on its way into the store, and to any number of readers while it comes.
+//
+// One goroutine, the leader, calls Head, then Write, then Commit or Abort. It writes at the origin's speed: readers read
+// from the file, each at its own. If the file cannot be had or fails (disk full or broken, body too large for the store),
+// the fill goes on through a window of at most 1 MiB in memory; from then on Write waits for the slowest reader, and
+// nothing is stored. A reader that is taken before the first Write never misses a byte in either way.
+type Fill struct {
+	s    *Store
+	key  Key
+	seq  uint64
+	asof int64
+
+	mu      sync.Mutex
+	wake    chan struct{} // closed at the next change; nil while nobody waits for one
+	head    *Head
+	size    int64 // bytes that arrived
+	onDisk  int64 // of these in file; all of them while win is nil
+	file    *os.File
+	win     *window
+	readers map[*Reader]struct{}
+	ended   bool  // committed or aborted
+	err     error // of the abort
+	unkept  error // why nothing will be stored; nil while it may be
+	pinned  bool  // the file is an object now
+	closed  bool  // file and reservation were given back
+
+	// reserved disk space, changed by the leader alone, under mu.
+	reserved int64
+
+	// The leader's own.
+	rawHead []byte
+	crcs    []byte // of whole chunks, 4 bytes each
+	crc     uint32 // of the chunk that is being written
+	step    int64
+}
+
+// Begin starts a fill of key for a walk that began at revision asof. It cannot fail.
+func (s *Store) Begin(k Key, asof int64) *Fill {
+	return &Fill{s: s, key: k, asof: asof, seq: s.seq.Add(1), readers: make(map[*Reader]struct{}), step: firstStep}
+}
+
+// Asof is the revision at which the walk began.
+func (f *Fill) Asof() int64 { return f.asof }
+
+// Head sets what the reply is; once, before the first Write. It fails only for a head that breaks the rules of [Head].
+func (f *Fill) Head(h Head) error {
+	if err := h.check(); err != nil {
+		return fmt.Errorf("head of a fill: %w", err)
+	}
+	h.Asof = f.asof
+	f.rawHead = appendHead(nil, &h)
+	file, reserved, unkept := f.openFile(h.Length)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended || f.head != nil {
+		if file != nil {
+			file.Close()
+			f.s.unlinkTmp(f.tmpPath())
+			f.s.release(reserved)
+		}
+		return fmt.Errorf("head of a fill: %w", f.endError())
+	}
+	f.head, f.file, f.reserved, f.unkept = &h, file, reserved, unkept
+	if unkept != nil {
+		f.win = &window{budget: &f.s.window}
+	}
+	f.broadcast()
+	return nil
+}
+
+// openFile reserves space and creates the temporary file, or says why nothing will be stored.
+func (f *Fill) openFile(length int64) (file *os.File, reserved int64, unkept error) {
+	need := int64(firstStep)
+	if length >= 0 {
+		need = f.fileBlocks(length)
+	}
+	switch s := f.s; {
+	case len(f.rawHead) > maxHeadBytes:
+		return nil, 0, errBigHead
+	case DiskState(s.state.Load()) != DiskOK:
+		return nil, 0, errUnusable
+	case !s.scanned.Load():
+		return nil, 0, errNotScanned
+	case !s.reserve(need):
+		return nil, 0, errNoRoom
+	}
+	file, err := os.OpenFile(f.tmpPath(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		f.s.note("create", err)
+		f.s.release(need)
+		return nil, 0, fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	return file, need, nil
+}
+
+func (f *Fill) tmpPath() string {
+	return filepath.Join(f.s.cfg.Dir, tmpFolder, strconv.FormatUint(f.seq, 16))
+}
+
+// fileBlocks is the disk space of the whole file if the body has length bytes.
+func (f *Fill) fileBlocks(length int64) int64 {
+	return blocks(length+tableBytes(length)+int64(len(f.rawHead))+trailerBytes) * blockBytes
+}
+
+// Write appends to the body. It fails if the fill was aborted, if the body gets longer than its head said, or with
+// [ErrUnread]; after each the leader should Abort.
+func (f *Fill) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	var err error
+	switch {
+	case f.ended:
+		err = f.endError()
+	case f.head == nil:
+		err = errNoHead
+	case f.head.Length >= 0 && f.size+int64(len(p)) > f.head.Length:
+		err = fmt.Errorf("body is longer than its %d bytes", f.head.Length)
+	}
+	file, spool := f.file, f.win != nil
+	f.mu.Unlock()
+	switch {
+	case err != nil || len(p) == 0:
+		return 0, err
+	case spool:
+		return f.spool(p)
+	}
+	n, err := f.writeFile(file, p)
+	if err == nil {
+		return n, nil
+	}
+	if err := f.leaveDisk(err); err != nil {
+		return n, err
+	}
+	m, err := f.spool(p[n:])
+	return n + m, err
+}
+
+// writeFile writes to the file. size is the leader's to read, as only the leader moves it.
+func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
+	if err := f.grow(f.fileBlocks(f.size + int64(len(p)))); err != nil {
+		return 0, err
+	}
+	n, err := file.WriteAt(p, f.size)
+	f.checksum(p[:n])
+	if n > 0 {
+		f.mu.Lock()
+		f.size += int64(n)
+		f.onDisk = f.size
+		f.broadcast()
+		f.mu.Unlock()
+	}
+	return n, err
+}
+
+// grow reserves in steps until need bytes are reserved.
+func (f *Fill) grow(need int64) error {
+	for f.reserved < need {
+		if f.s.largest() < f.reserved+f.step || !f.s.reserve(f.step) {
+			return errNoRoom
+		}
+		f.mu.Lock()
+		if f.ended {
+			f.mu.Unlock()
+			f.s.release(f.step)
+			return f.endError()
+		}
+		f.reserved += f.step
+		f.mu.Unlock()
+		f.step = min(2*f.step, lastStep)
+	}
+	return nil
+}
+
+// checksum goes on with the chunks' checksums; it runs before size moves.
+func (f *Fill) checksum(p []byte) {
+	for at := f.size; len(p) > 0; {
+		n := min(int64(len(p)), chunkBytes-at%chunkBytes)
+		f.crc = crc32.Update(f.crc, castagnoli, p[:n])
+		p, at = p[n:], at+n
+		if at%chunkBytes == 0 {
+			f.crcs = appendUint32(f.crcs, f.crc)
+			f.crc = 0
+		}
+	}
+}
+
+// leaveDisk goes on in memory, from here. It returns an error only if the fill has ended meanwhile.
+func (f *Fill) leaveDisk(cause error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		return f.endError()
+	}
+	if !errors.Is(cause, errNoRoom) {
+		f.s.note("write", cause)
+	}
+	f.unkept = cause
+	f.win = &window{budget: &f.s.window, lo: f.size, hi: f.size}
+	return nil
+}
+
+// spool appends to the window and waits for readers while it is full.
+func (f *Fill) spool(p []byte) (n int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(p) > 0 {
+		if f.ended {
+			return n, f.endError()
+		}
+		if m := f.win.append(p); m > 0 {
+			n, p, f.size = n+m, p[m:], f.size+int64(m)
+			f.broadcast()
+			continue
+		}
+		if len(f.readers) == 0 {
+			return n, ErrUnread
+		}
+		if err := f.wait(context.Background()); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Abort ends the fill: every reader gets err, and nothing is kept. It may be called from any goroutine, also to free a
+// leader that waits in Write. After a Commit it does nothing.
+func (f *Fill) Abort(err error) {
+	if err == nil {
+		err = context.Canceled
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.ended {
+		f.err = err
+		f.finish(err)
+	}
+}
+
+// finish ends the fill; unless err is set its readers have the whole body. Callers hold mu.
+func (f *Fill) finish(unkept error) {
+	f.ended, f.unkept = true, unkept
+	if f.file != nil && unkept != nil {
+		f.s.unlinkTmp(f.tmpPath())
+	}
+	f.broadcast()
+	f.closeIfIdle()
+}
+
+// closeIfIdle gives back file, space and memory when the fill has ended and the last reader has gone. Callers hold mu.
+func (f *Fill) closeIfIdle() {
+	if !f.ended || f.closed || len(f.readers) > 0 {
+		return
+	}
+	f.closed = true
+	if f.file != nil {
+		f.file.Close()
+	}
+	if f.pinned {
+		f.s.unpin(f.key, f.seq)
+	} else if f.reserved > 0 {
+		f.s.release(f.reserved)
+	}
+	if f.win != nil {
+		f.win.trim(f.win.hi)
+	}
+}
+
+func (f *Fill) endError() error {
+	if f.err != nil {
+		return f.err
+	}
+	return errEnded
+}
+
+// broadcast wakes everyone who waits. Callers hold mu.
+func (f *Fill) broadcast() {
+	if f.wake != nil {
+		close(f.wake)
+		f.wake = nil
+	}
+}
+
+// wait lets go of mu until the next change or until ctx ends.
+func (f *Fill) wait(ctx context.Context) error {
+	if f.wake == nil {
+		f.wake = make(chan struct{})
+	}
+	wake := f.wake
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	select {
+	case <-wake:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// AwaitHead waits for the head. Its error is the abort's, or ctx's cause.
+func (f *Fill) AwaitHead(ctx context.Context) (*Head, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.head == nil {
+		if f.ended {
+			return nil, f.endError()
+		}
+		if err := f.wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	return f.head, nil
+}
+
+// Progress is how many bytes have arrived, and whether the fill has ended.
+func (f *Fill) Progress() (size int64, ended bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size, f.ended
+}
+
+// Readers is how many readers are open: with none left, the leader may decide to abort.
+func (f *Fill) Readers() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.readers)
+}
+
+var errShort = fmt.Errorf("body is shorter than its head said: %w", io.ErrUnexpectedEOF)

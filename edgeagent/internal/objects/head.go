@@ -1,0 +1,134 @@
+package objects
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Key is a primary key: a hash, made by the caller, of everything that tells one file from another (account uid,
+// endpoint uid, canonical path, kept query, host if it counts). Its bits must be evenly spread.
+type Key [16]byte
+
+// Scope is what a purge can address. It is stored with each object.
+type Scope struct {
+	Account  string   // uid
+	Endpoint string   // uid
+	Path     string   // canonical path of the file, begins with "/"
+	Query    string   // kept query without "?"
+	Tags     []string // at most [MaxTags]
+}
+
+// MaxTags is how many tags one object may carry (semantics: Cache-Tag and Surrogate-Key, at most 64 a reply). Each
+// costs a lookup per check once the account has tag purges.
+const MaxTags = 64
+
+// Head is what a reply is, without its body. A Head that came out of the store is shared: nobody may change it.
+type Head struct {
+	Status int
+	// Fields is the response header, a field list (see [AppendField]).
+	Fields []byte
+	// Selecting is the request header values this variant was selected by, a field list; empty without Vary. A new
+	// object takes the place of the one with the same key and byte-equal Selecting.
+	Selecting []byte
+	// RequestTime and ResponseTime are when the request left and the reply came, for Age (RFC 9111 4.2.3).
+	RequestTime, ResponseTime time.Time
+	// Meta is the caller's own record about the reply, opaque to the store.
+	Meta []byte
+	// Length of the body in bytes, -1 while unknown. The Head of an [Entry] always knows it.
+	Length int64
+	Scope  Scope
+	// Asof is the revision that was applied when the walk began which brought this reply.
+	Asof int64
+}
+
+// maxHeadBytes bounds an encoded head. Servers cap response headers far below (nginx 8 KiB, net/http 1 MiB by default);
+// a reply beyond it is served but not stored.
+const maxHeadBytes = 256 << 10
+
+var errTooManyTags = fmt.Errorf("more than %d tags", MaxTags)
+
+// check finds what no later step could repair: a field list that is none, or more tags than purges look at.
+func (h *Head) check() error {
+	switch {
+	case len(h.Scope.Tags) > MaxTags:
+		return errTooManyTags
+	case !ValidFields(h.Fields):
+		return errors.New("response header is not a field list")
+	case !ValidFields(h.Selecting):
+		return errors.New("selecting header is not a field list")
+	case h.Length < -1:
+		return fmt.Errorf("body length %d", h.Length)
+	}
+	return nil
+}
+
+func appendBytes[T []byte | string](b []byte, p T) []byte {
+	b = binary.AppendUvarint(b, uint64(len(p)))
+	return append(b, p...)
+}
+
+// appendHead encodes h. Length is not in it: the trailer says it.
+func appendHead(b []byte, h *Head) []byte {
+	b = binary.AppendVarint(b, int64(h.Status))
+	b = binary.AppendVarint(b, h.RequestTime.UnixNano())
+	b = binary.AppendVarint(b, h.ResponseTime.UnixNano())
+	b = binary.AppendVarint(b, h.Asof)
+	b = appendBytes(b, h.Fields)
+	b = appendBytes(b, h.Selecting)
+	b = appendBytes(b, h.Meta)
+	b = appendBytes(b, h.Scope.Account)
+	b = appendBytes(b, h.Scope.Endpoint)
+	b = appendBytes(b, h.Scope.Path)
+	b = appendBytes(b, h.Scope.Query)
+	b = binary.AppendUvarint(b, uint64(len(h.Scope.Tags)))
+	for _, t := range h.Scope.Tags {
+		b = appendBytes(b, t)
+	}
+	return b
+}
+
+var errBadHead = errors.New("malformed head")
+
+// parseHead decodes what appendHead wrote. The Head aliases b.
+func parseHead(b []byte) (Head, error) {
+	var h Head
+	var nums [4]int64
+	for i := range nums {
+		v, w := binary.Varint(b)
+		if w <= 0 {
+			return Head{}, errBadHead
+		}
+		nums[i], b = v, b[w:]
+	}
+	h.Status, h.Asof, h.Length = int(nums[0]), nums[3], -1
+	h.RequestTime, h.ResponseTime = time.Unix(0, nums[1]), time.Unix(0, nums[2])
+	var ok bool
+	for _, p := range []*[]byte{&h.Fields, &h.Selecting, &h.Meta} {
+		if *p, b, ok = cutBytes(b); !ok {
+			return Head{}, errBadHead
+		}
+	}
+	for _, s := range []*string{&h.Scope.Account, &h.Scope.Endpoint, &h.Scope.Path, &h.Scope.Query} {
+		if *s, b, ok = cutString(b); !ok {
+			return Head{}, errBadHead
+		}
+	}
+	tags, w := binary.Uvarint(b)
+	if w <= 0 || tags > MaxTags {
+		return Head{}, errBadHead
+	}
+	b = b[w:]
+	for range tags {
+		var t string
+		if t, b, ok = cutString(b); !ok {
+			return Head{}, errBadHead
+		}
+		h.Scope.Tags = append(h.Scope.Tags, t)
+	}
+	if len(b) != 0 || h.check() != nil {
+		return Head{}, errBadHead
+	}
+	return h, nil
+}

@@ -1,0 +1,214 @@
+package objects
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	shardCount      = 16
+	foldersPerShard = 256
+
+	// maxVariants of one key are kept, then the oldest go (edge (b) 14): an origin that varies on a header of endless
+	// values must not fill the cache with one URL.
+	maxVariants = 32
+)
+
+// slot is one object in the index. It holds no pointer, so that the garbage collector's cost does not follow the number
+// of objects; with its part of the map it is below 100 bytes.
+type slot struct {
+	id
+	next, newer, older uint32 // slot numbers; next is the key's next variant, or the next free slot
+	side               uint32 // blocks of the sidecar, 0 without one
+	flags              uint32 // atomic: set on the hit path, under the shard's read lock
+}
+
+const (
+	flagVisited  = 1 << iota // hit since the eviction hand last passed
+	flagVerified             // the whole body matched its checksums since boot, or was written by this process
+)
+
+// shard is one sixteenth of the keys, by their first 4 bits.
+type shard struct {
+	mu     sync.RWMutex
+	byKey  map[Key]uint32 // the key's latest variant
+	slots  []slot         // slot 0 is never used: 0 means none
+	free   uint32
+	newest uint32 // the queue of SIEVE (Zhang et al., NSDI 2024): new objects enter at newest, the hand goes from oldest to newest
+	oldest uint32
+	hand   uint32
+	count  int
+	loaded [foldersPerShard]bool // the folder's files are in the index
+
+	heads     map[uint64]*object // decoded heads by seq, at most the head cache's share
+	headBytes int64
+
+	loadMu  sync.Mutex // one folder is read at a time
+	freshMu sync.Mutex // one sidecar is written at a time
+
+	pinMu sync.Mutex
+	pins  map[uint64]pin // by seq: files that somebody holds open
+}
+
+// pin keeps a deleted file's blocks in the account until its last descriptor is closed, which is when the disk has
+// them back.
+type pin struct {
+	holders int
+	doomed  int64 // bytes to release with the last holder
+}
+
+func newShard() *shard {
+	return &shard{byKey: make(map[Key]uint32), slots: make([]slot, 1), heads: make(map[uint64]*object), pins: make(map[uint64]pin)}
+}
+
+// find returns the number of the slot of seq, 0 if it is gone. Callers hold mu.
+func (sh *shard) find(k Key, seq uint64) uint32 {
+	for i := sh.byKey[k]; i != 0; i = sh.slots[i].next {
+		if sh.slots[i].seq == seq {
+			return i
+		}
+	}
+	return 0
+}
+
+// insert puts a new object into the index, in front of the key's variants.
+func (sh *shard) insert(sl slot) {
+	i := sh.free
+	if i != 0 {
+		sh.free = sh.slots[i].next
+	} else {
+		sh.slots = append(sh.slots, slot{})
+		i = uint32(len(sh.slots) - 1)
+	}
+	sl.next, sl.newer, sl.older = sh.byKey[sl.key], 0, sh.newest
+	sh.slots[i] = sl
+	sh.byKey[sl.key] = i
+	if sh.newest != 0 {
+		sh.slots[sh.newest].newer = i
+	} else {
+		sh.oldest = i
+	}
+	sh.newest = i
+	sh.count++
+}
+
+// unlink takes slot i out of the index and returns what it was.
+func (sh *shard) unlink(i uint32) slot {
+	sl := sh.slots[i]
+	if first := sh.byKey[sl.key]; first != i {
+		for first != 0 && sh.slots[first].next != i {
+			first = sh.slots[first].next
+		}
+		sh.slots[first].next = sl.next
+	} else if sl.next != 0 {
+		sh.byKey[sl.key] = sl.next
+	} else {
+		delete(sh.byKey, sl.key)
+	}
+	if sl.newer != 0 {
+		sh.slots[sl.newer].older = sl.older
+	} else {
+		sh.newest = sl.older
+	}
+	if sl.older != 0 {
+		sh.slots[sl.older].newer = sl.newer
+	} else {
+		sh.oldest = sl.newer
+	}
+	if sh.hand == i {
+		sh.hand = sl.newer
+	}
+	sh.slots[i] = slot{next: sh.free}
+	sh.free = i
+	sh.count--
+	if o := sh.heads[sl.seq]; o != nil {
+		delete(sh.heads, sl.seq)
+		sh.headBytes -= o.weight
+	}
+	return sl
+}
+
+// victim moves the hand to the next object that was not hit since the hand's last pass and that nobody holds open:
+// deleting an open file gives no space back. It is 0 when there is none.
+func (sh *shard) victim() uint32 {
+	sh.pinMu.Lock()
+	defer sh.pinMu.Unlock()
+	i := sh.hand
+	for range 2*sh.count + 1 {
+		if i == 0 {
+			i = sh.oldest
+		}
+		sl := &sh.slots[i]
+		if visited := sl.flags&flagVisited != 0; !visited {
+			if _, open := sh.pins[sl.seq]; !open {
+				sh.hand = sl.newer
+				return i
+			}
+		}
+		sl.flags &^= flagVisited
+		i = sl.newer
+	}
+	return 0
+}
+
+// mark sets a flag of a slot; the read lock is enough.
+func (sh *shard) mark(i uint32, flag uint32) {
+	if p := &sh.slots[i].flags; atomic.LoadUint32(p)&flag == 0 {
+		atomic.OrUint32(p, flag)
+	}
+}
+
+// keepHead caches o and drops others, not lately used ones first, while the share is exceeded.
+func (sh *shard) keepHead(o *object, share int64) {
+	if old := sh.heads[o.seq]; old != nil {
+		sh.headBytes -= old.weight
+	}
+	sh.heads[o.seq] = o
+	sh.headBytes += o.weight
+	tries := 0
+	for seq, h := range sh.heads {
+		if sh.headBytes <= share {
+			return
+		}
+		// Eight second chances bound the time under the lock; the map's random order makes this a sampled clock.
+		if tries++; tries%8 != 0 && h.visited.Swap(false) {
+			continue
+		}
+		delete(sh.heads, seq)
+		sh.headBytes -= h.weight
+	}
+}
+
+func (sh *shard) pin(seq uint64) {
+	sh.pinMu.Lock()
+	defer sh.pinMu.Unlock()
+	p := sh.pins[seq]
+	p.holders++
+	sh.pins[seq] = p
+}
+
+// unpin returns the bytes that are free since.
+func (sh *shard) unpin(seq uint64) int64 {
+	sh.pinMu.Lock()
+	defer sh.pinMu.Unlock()
+	p := sh.pins[seq]
+	if p.holders--; p.holders > 0 {
+		sh.pins[seq] = p
+		return 0
+	}
+	delete(sh.pins, seq)
+	return p.doomed
+}
+
+// doom says that a file of n bytes was deleted. It returns the bytes that are free since, 0 while someone has it open.
+func (sh *shard) doom(seq uint64, n int64) int64 {
+	sh.pinMu.Lock()
+	defer sh.pinMu.Unlock()
+	p, open := sh.pins[seq]
+	if !open {
+		return n
+	}
+	p.doomed += n
+	sh.pins[seq] = p
+	return 0
+}

@@ -1,0 +1,155 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// Reader follows a fill from an offset on. Like any io.Reader it is for one goroutine; Close it.
+type Reader struct {
+	f    *Fill
+	ctx  context.Context
+	off  int64    // written by the reader under f.mu
+	body *os.File // for a reader that came after the fill's file was closed
+}
+
+// Reader opens a reader at off, which may be ahead of what has arrived. ctx ends its waiting. The error is the abort's;
+// [ErrPassed] if the bytes at off were in memory only and are gone; [ErrGone] if the object was committed and deleted.
+func (f *Fill) Reader(ctx context.Context, off int64) (*Reader, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := &Reader{f: f, ctx: ctx, off: off}
+	switch {
+	case off < 0:
+		return nil, fmt.Errorf("read a fill at offset %d", off)
+	case f.err != nil:
+		return nil, f.err
+	case f.win != nil && off >= f.onDisk && off < f.win.lo, f.closed && !f.pinned:
+		return nil, ErrPassed
+	case f.closed:
+		file, err := f.s.reopen(f.key, f.seq)
+		if err != nil {
+			return nil, err
+		}
+		r.body = file
+		return r, nil
+	}
+	f.readers[r] = struct{}{}
+	return r, nil
+}
+
+// reopen opens the file of an object that this process wrote.
+func (s *Store) reopen(k Key, seq uint64) (*os.File, error) {
+	sh := s.shards[k.shard()]
+	sh.mu.RLock()
+	i := sh.find(k, seq)
+	which := sh.slots[i].id
+	sh.mu.RUnlock()
+	if i == 0 {
+		return nil, ErrGone
+	}
+	sh.pin(seq)
+	file, err := os.Open(s.path(which))
+	if err != nil {
+		s.unpin(k, seq)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, ErrGone
+		}
+		s.note("read", err)
+		return nil, err
+	}
+	return file, nil
+}
+
+// Read waits for bytes. It returns io.EOF at the end of a whole body only.
+func (r *Reader) Read(p []byte) (int, error) {
+	f := r.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		switch {
+		case f.err != nil:
+			return 0, f.err
+		case len(p) == 0:
+			return 0, nil
+		case r.off < f.onDisk:
+			return r.readFile(p[:min(int64(len(p)), f.onDisk-r.off)])
+		case r.off < f.size && r.off < f.win.lo:
+			return 0, ErrPassed
+		case r.off < f.size:
+			n := f.win.read(p, r.off)
+			r.advance(n)
+			return n, nil
+		case f.ended, f.head != nil && f.head.Length >= 0 && r.off >= f.head.Length:
+			return 0, io.EOF
+		}
+		if err := f.wait(r.ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// readFile reads what is on disk, without mu. Callers hold mu.
+func (r *Reader) readFile(p []byte) (int, error) {
+	f, file := r.f, r.f.file
+	if r.body != nil {
+		file = r.body
+	}
+	f.mu.Unlock()
+	n, err := file.ReadAt(p, r.off)
+	f.mu.Lock()
+	if n > 0 {
+		r.advance(n)
+		return n, nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // the file was cut under us
+	}
+	f.s.note("read", err)
+	return 0, fmt.Errorf("read a fill: %w", err)
+}
+
+// advance moves on, and lets the leader have the memory that no reader needs any more.
+func (r *Reader) advance(n int) {
+	r.off += int64(n)
+	r.f.trim()
+}
+
+// trim frees what all readers have read, in a window. Callers hold mu.
+func (f *Fill) trim() {
+	if f.win == nil || len(f.readers) == 0 {
+		return
+	}
+	least := f.size
+	for r := range f.readers {
+		least = min(least, r.off)
+	}
+	lo := f.win.lo
+	if f.win.trim(least); f.win.lo != lo {
+		f.broadcast()
+	}
+}
+
+// Close ends the reader. It never fails.
+func (r *Reader) Close() error {
+	f := r.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.body != nil {
+		r.body.Close()
+		r.body = nil
+		f.s.unpin(f.key, f.seq)
+		return nil
+	}
+	if _, open := f.readers[r]; open {
+		delete(f.readers, r)
+		f.trim()
+		f.broadcast() // a leader that waits for this reader alone need not wait any more
+		f.closeIfIdle()
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// maintainEvery is how often Run looks after the disk: room for new objects, probes, purges.
+	maintainEvery = time.Second
+
+	// sweepBatch objects are read for purges, then the sweep rests: about 6,000 objects a second, a few percent of one
+	// disk. Purges are obeyed without it, it only gives space back early.
+	sweepBatch = 64
+	sweepRest  = 10 * time.Millisecond
+)
+
+// Run reads the folders that Open did not reach, keeps some room free, deletes what hard purges cover, and tries a disk
+// that failed. It returns when ctx ends, with nil.
+func (s *Store) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.scanLoop(ctx) })
+	wg.Go(func() { s.sweepLoop(ctx) })
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.maintain()
+		}
+	}
+}
+
+// maintain keeps 1/64 of the limit free, so that fills seldom wait for an eviction.
+func (s *Store) maintain() {
+	s.probe()
+	if DiskState(s.state.Load()) == DiskBroken {
+		return
+	}
+	s.deleteStuck()
+	s.evictTo(s.space.limit - s.space.limit/64)
+}
+
+// scanLoop scans until all is read, and again if the disk was exchanged.
+func (s *Store) scanLoop(ctx context.Context) {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		s.scan(func() bool { return ctx.Err() == nil })
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Store) scanBriefly() {
+	began := time.Now()
+	s.scan(func() bool { return time.Since(began) < openScan })
+}
+
+// scan reads folders while more says so and they can be read.
+func (s *Store) scan(more func() bool) {
+	s.scanMu.Lock()
+	defer s.scanMu.Unlock()
+	if s.scanned.Load() || !s.laidOut.Load() || !s.takeOutTrash(more) {
+		return
+	}
+	for ; s.scanNext < shardCount*foldersPerShard; s.scanNext++ {
+		if !more() || !s.load(s.scanNext) {
+			return
+		}
+	}
+	s.scanned.Store(true)
+	s.cfg.Logger.Info("cache folder read", "dir", s.cfg.Dir, "objects", s.space.objects.Load(), "bytes", s.space.used.Load())
+}
+
+// takeOutTrash deletes a cache of another version; false if it was told to stop before the end.
+func (s *Store) takeOutTrash(more func() bool) bool {
+	trash, err := filepath.Glob(filepath.Join(s.cfg.Dir, trashPrefix+"*"))
+	if err != nil {
+		return true
+	}
+	for _, dir := range trash {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if !more() {
+				return fs.SkipAll
+			}
+			if err != nil || d.IsDir() {
+				return err
+			}
+			return os.Remove(path)
+		})
+		if !more() {
+			return false
+		}
+		if err == nil {
+			err = os.RemoveAll(dir)
+		}
+		if err != nil {
+			s.note("scan", err)
+		}
+	}
+	return true
+}
+
+// load puts one folder's files into the index, once; false if the folder cannot be read. Nothing adds or deletes files
+// in a folder before it is loaded.
+func (s *Store) load(folder int) bool {
+	sh, at := s.shards[folder/foldersPerShard], folder%foldersPerShard
+	sh.loadMu.Lock()
+	defer sh.loadMu.Unlock()
+	sh.mu.RLock()
+	done := sh.loaded[at]
+	sh.mu.RUnlock()
+	if done {
+		return true
+	}
+	slots, err := s.readFolder(folder)
+	if err != nil {
+		s.note("scan", err)
+		return false
+	}
+	var bytes int64
+	sh.mu.Lock()
+	for _, sl := range slots {
+		sh.insert(sl)
+		bytes += int64(sl.blocks+sl.side) * blockBytes
+	}
+	sh.loaded[at] = true
+	sh.mu.Unlock()
+	s.space.used.Add(bytes)
+	s.space.objects.Add(int64(len(slots)))
+	return true
+}
+
+// readFolder goes by names alone; a file is opened when it is first used. Files with other names are deleted.
+func (s *Store) readFolder(folder int) ([]slot, error) {
+	dir := filepath.Join(s.cfg.Dir, folderPath(folder))
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", dir, err)
+	}
+	slots := make([]slot, 0, len(names))
+	byName := make(map[string]int)
+	var sidecars []string
+	for _, name := range names {
+		main, sidecar := strings.CutSuffix(name, sidecarSuffix)
+		i, ok := parseName(main)
+		switch {
+		case !ok || i.key.folder() != folder:
+			_ = os.RemoveAll(filepath.Join(dir, name))
+		case sidecar:
+			sidecars = append(sidecars, main)
+		default:
+			byName[name] = len(slots)
+			slots = append(slots, slot{id: i})
+		}
+	}
+	for _, main := range sidecars {
+		path := filepath.Join(dir, main+sidecarSuffix)
+		i, ok := byName[main]
+		st, statErr := os.Stat(path)
+		if !ok || statErr != nil {
+			_ = os.Remove(path)
+			continue
+		}
+		slots[i].side = uint32(blocks(st.Size()))
+	}
+	return slots, nil
+}
+
+func (s *Store) sweepLoop(ctx context.Context) {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.purges.tidy()
+			s.sweep(func() bool {
+				select {
+				case <-ctx.Done():
+					return false
+				case <-time.After(sweepRest):
+					return true
+				}
+			})
+		}
+	}
+}
+
+// sweep deletes what hard purges cover, if there were any since the last whole sweep. It calls rest between batches and
+// stops when that returns false.
+func (s *Store) sweep(rest func() bool) {
+	hard := s.purges.hard.Load()
+	if hard == s.swept || !s.scanned.Load() {
+		return
+	}
+	for _, sh := range s.shards {
+		for from := 1; from > 0; {
+			var batch []slot
+			batch, from = sh.batch(from)
+			for _, sl := range batch {
+				s.sweepOne(sh, sl)
+			}
+			if !rest() {
+				return
+			}
+		}
+	}
+	s.swept = hard
+}
+
+// batch copies up to sweepBatch objects from slot number from on, and says where the next batch begins, 0 at the end.
+func (sh *shard) batch(from int) (batch []slot, next int) {
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	for i := from; i < len(sh.slots); i++ {
+		if len(batch) == sweepBatch {
+			return batch, i
+		}
+		if sl := &sh.slots[i]; sl.seq != 0 {
+			batch = append(batch, slot{id: sl.id, side: sl.side})
+		}
+	}
+	return batch, 0
+}
+
+func (s *Store) sweepOne(sh *shard, sl slot) {
+	sh.mu.RLock()
+	o := sh.heads[sl.seq]
+	sh.mu.RUnlock()
+	if o == nil {
+		var err error
+		if o, err = s.readObject(sl.id, sl.side != 0); err != nil {
+			s.dropUnreadable(sl.id, err)
+			return
+		}
+	}
+	if s.purges.check(&o.head.Scope, o.head.Asof) == Hard {
+		s.remove(o.key, o.seq)
+	}
+}

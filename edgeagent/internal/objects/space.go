@@ -1,0 +1,134 @@
+package objects
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync/atomic"
+)
+
+// space is the account of disk bytes: used + filling never exceeds limit. Bytes are reserved before they are written
+// and released after their blocks are free, so the disk never holds more than the account says. Folders and names (at
+// most 16 MiB and about 100 bytes an object) are not in it.
+type space struct {
+	limit   int64
+	used    atomic.Int64 // objects, deleted ones that are open, and what fills have reserved
+	filling atomic.Int64 // what fills have reserved
+	objects atomic.Int64
+	evicted atomic.Int64
+	cursor  atomic.Uint32 // shard to evict from next
+}
+
+// largest is the size from which on an object is not stored: half of the limit, as one file must not cost all others.
+func (s *Store) largest() int64 { return s.space.limit / 2 }
+
+// reserve takes n bytes for a fill and evicts for them. Together fills may hold half of the limit, so that what would
+// not fit anyway does not cost the objects that are there.
+func (s *Store) reserve(n int64) bool {
+	sp := &s.space
+	if !s.scanned.Load() {
+		return false // what the disk holds is not known yet
+	}
+	if sp.filling.Add(n) > s.largest() {
+		sp.filling.Add(-n)
+		return false
+	}
+	for {
+		used := sp.used.Load()
+		if used+n <= sp.limit {
+			if sp.used.CompareAndSwap(used, used+n) {
+				return true
+			}
+			continue
+		}
+		if !s.evictOne() {
+			sp.filling.Add(-n)
+			return false
+		}
+	}
+}
+
+// release gives a fill's reservation back.
+func (s *Store) release(n int64) {
+	s.space.filling.Add(-n)
+	s.space.used.Add(-n)
+}
+
+// settle turns a fill's reservation into an object of n bytes.
+func (s *Store) settle(reserved, n int64) {
+	s.space.filling.Add(-reserved)
+	s.space.used.Add(n - reserved)
+}
+
+// evictOne deletes one object; false if there is none to delete.
+func (s *Store) evictOne() bool {
+	for range shardCount {
+		sh := s.shards[s.space.cursor.Add(1)%shardCount]
+		sh.mu.Lock()
+		i := sh.victim()
+		if i == 0 {
+			sh.mu.Unlock()
+			continue
+		}
+		sl := sh.unlink(i)
+		sh.mu.Unlock()
+		s.deleteFiles(sh, sl)
+		s.space.evicted.Add(1)
+		return true
+	}
+	return false
+}
+
+// evictTo deletes objects until at most target bytes are used.
+func (s *Store) evictTo(target int64) {
+	for s.space.used.Load() > target && s.evictOne() {
+	}
+}
+
+// remove takes one object out of the index and deletes its files. It reports whether this call did it.
+func (s *Store) remove(k Key, seq uint64) bool {
+	sh := s.shards[k.shard()]
+	sh.mu.Lock()
+	i := sh.find(k, seq)
+	if i == 0 {
+		sh.mu.Unlock()
+		return false
+	}
+	sl := sh.unlink(i)
+	sh.mu.Unlock()
+	s.deleteFiles(sh, sl)
+	return true
+}
+
+// deleteFiles deletes what is no longer in the index. The sidecar goes first: a crash in between leaves an object with
+// its older head, never a sidecar alone.
+func (s *Store) deleteFiles(sh *shard, sl slot) {
+	if s.closed.Load() {
+		return // the folder may belong to another process by now
+	}
+	s.space.objects.Add(-1)
+	path, bytes := s.path(sl.id), int64(sl.blocks+sl.side)*blockBytes
+	if sl.side != 0 {
+		_ = os.Remove(path + sidecarSuffix) // a sidecar that stays goes with the next scan
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.note("delete", err)
+		s.stuckMu.Lock()
+		s.stuck = append(s.stuck, sl)
+		s.stuckMu.Unlock()
+		return
+	}
+	s.space.used.Add(-sh.doom(sl.seq, bytes))
+}
+
+// deleteStuck tries again to delete the files that could not be deleted. Until they are they count as used.
+func (s *Store) deleteStuck() {
+	s.stuckMu.Lock()
+	stuck := s.stuck
+	s.stuck = nil
+	s.stuckMu.Unlock()
+	for _, sl := range stuck {
+		s.space.objects.Add(1) // deleteFiles takes it off again
+		s.deleteFiles(s.shards[sl.key.shard()], sl)
+	}
+}

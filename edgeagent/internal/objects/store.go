@@ -1,0 +1,319 @@
+// Package objects keeps stored replies in files of one folder, bounded in bytes, and knows which of them purges cover.
+//
+// It owns the folder, what is in it, and the purge index, which lives in memory only: the agent applies its purge
+// records again at boot before it serves. What a reply means (freshness, Vary, validators) is the caller's business.
+//
+// What always holds: an object is whole or it is none, also after kill -9 or a power cut; no byte that does not match
+// its checksum is returned; the files never take more than the limit; and a disk that is full, broken or gone means that
+// replies are not stored, never that a fill fails its readers.
+//
+// The file of an object is found by its key, so a store serves at once after a restart: a folder that the scan has not
+// reached is read when a lookup needs it. DESIGN.md has the format and the reasons.
+package objects
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config of a store.
+type Config struct {
+	// Dir is the cache folder. It is created, mode 0700, if it is missing; it must be empty or a cache. Required.
+	Dir string
+	// MaxBytes bounds the disk space of all objects, in allocated blocks of 4 KiB. Required. Nothing above half of it
+	// is stored.
+	MaxBytes int64
+	// HeadCacheBytes bounds the memory for decoded heads, so that a hit need not read its head. Default 64 MiB.
+	HeadCacheBytes int64
+	// WindowBytes bounds the memory of all fills that cannot go to disk, beyond the 32 KiB each of them may always
+	// have. Default 128 MiB.
+	WindowBytes int64
+	// Logger default slog.Default().
+	Logger *slog.Logger
+	// Registerer for the metrics; nil for none.
+	Registerer prometheus.Registerer
+	// Now is the clock, default time.Now.
+	Now func() time.Time
+}
+
+const (
+	defaultHeadCacheBytes = 64 << 20
+	defaultWindowBytes    = 128 << 20
+
+	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some 100,000 objects is
+	// known at once, and listeners never wait longer (goal F13: open within 300 ms at any cache size).
+	openScan = 100 * time.Millisecond
+
+	// logEvery bounds the log of a disk that fails at every request.
+	logEvery = 10 * time.Second
+)
+
+var (
+	// ErrNotStored is why a Commit kept nothing although every reader got the whole body.
+	ErrNotStored = errors.New("not stored")
+	// ErrGone says that an entry is no longer in the store: evicted, purged, replaced or found corrupt. It is a miss.
+	ErrGone = errors.New("object is gone")
+)
+
+// Store is an object store. Its methods may be called at any time from any goroutine.
+type Store struct {
+	cfg     Config
+	shards  [shardCount]*shard
+	space   space
+	window  budget
+	purges  purgeIndex
+	metrics metrics
+
+	seq        atomic.Uint64
+	state      atomic.Int32 // DiskState
+	scanned    atomic.Bool  // every folder is in the index, so used is exact
+	lastLogged atomic.Int64 // Unix nanoseconds
+
+	layoutMu sync.Mutex
+	lockFile *os.File
+	cleaned  bool        // tmp was emptied since Open; later its files are those of running fills
+	objFiles os.FileInfo // the objects folder that the index is about
+	laidOut  atomic.Bool
+
+	scanMu   sync.Mutex
+	scanNext int   // folder
+	swept    int64 // value of purges.hard that the last whole sweep began with
+
+	stuckMu sync.Mutex
+	stuck   []slot
+
+	life   sync.RWMutex // held for reading while a file gets its final name
+	closed atomic.Bool
+}
+
+// Open opens the cache in cfg.Dir for this process alone. It is an error if the folder is in use, may not be written or
+// holds something else. A disk that is full, read-only or broken is no error: the store opens and stores nothing until
+// the disk works.
+func Open(cfg Config) (*Store, error) {
+	if cfg.Dir == "" || cfg.MaxBytes <= 0 {
+		return nil, errors.New("object store needs a folder and a limit in bytes")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	cfg.HeadCacheBytes = cmp.Or(cfg.HeadCacheBytes, defaultHeadCacheBytes)
+	cfg.WindowBytes = cmp.Or(cfg.WindowBytes, defaultWindowBytes)
+	cfg.Dir = filepath.Clean(cfg.Dir)
+
+	s := &Store{cfg: cfg}
+	s.space.limit = cfg.MaxBytes
+	s.window.free.Store(cfg.WindowBytes / windowChunk)
+	s.seq.Store(uint64(cfg.Now().UnixNano()))
+	for i := range s.shards {
+		s.shards[i] = newShard()
+	}
+	s.metrics = newMetrics(s)
+	if err := s.layout(); err != nil {
+		if !diskFault(err) {
+			s.unlock()
+			return nil, fmt.Errorf("open cache folder %s: %w", cfg.Dir, err)
+		}
+		s.note("open", err)
+	}
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(s.metrics); err != nil {
+			s.unlock()
+			return nil, fmt.Errorf("register cache metrics: %w", err)
+		}
+	}
+	s.scanBriefly()
+	return s, nil
+}
+
+// diskFault tells a disk in trouble from a wrong configuration.
+func diskFault(err error) bool {
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Close gives the folder free. Open bodies and readers stay usable; running fills store nothing any more.
+func (s *Store) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.closed.Swap(true) {
+		return nil
+	}
+	if s.cfg.Registerer != nil {
+		s.cfg.Registerer.Unregister(s.metrics)
+	}
+	return s.unlock()
+}
+
+func (s *Store) unlock() error {
+	s.layoutMu.Lock()
+	defer s.layoutMu.Unlock()
+	if s.lockFile == nil {
+		return nil
+	}
+	return s.lockFile.Close()
+}
+
+// Entry is one stored reply as a lookup found it.
+type Entry struct {
+	// Verdict is None or Soft: an object that a hard purge covers is not found.
+	Verdict Verdict
+
+	s *Store
+	o *object
+}
+
+// Head is shared and must not be changed.
+func (e Entry) Head() *Head { return &e.o.head }
+
+// Lookup returns the stored variants of k, the most recent reply first. It reads the disk only for heads that are not in
+// memory.
+func (s *Store) Lookup(k Key) []Entry {
+	sh := s.shards[k.shard()]
+	var found [maxVariants]slot
+	var heads [maxVariants]*object
+	n := 0
+	sh.mu.RLock()
+	if !sh.loaded[k.folder()%foldersPerShard] {
+		sh.mu.RUnlock()
+		s.load(k.folder())
+		sh.mu.RLock()
+	}
+	for i := sh.byKey[k]; i != 0 && n < maxVariants; i = sh.slots[i].next {
+		sl := &sh.slots[i]
+		sh.mark(i, flagVisited)
+		found[n].id, found[n].side = sl.id, sl.side
+		heads[n] = sh.heads[sl.seq]
+		n++
+	}
+	sh.mu.RUnlock()
+	if n == 0 {
+		return nil
+	}
+	entries := make([]Entry, 0, n)
+	for i := range n {
+		o := heads[i]
+		if o == nil {
+			if o = s.readHead(sh, found[i]); o == nil {
+				continue
+			}
+		} else if !o.visited.Load() {
+			o.visited.Store(true)
+		}
+		v := s.purges.check(&o.head.Scope, o.head.Asof)
+		if v == Hard {
+			s.remove(k, o.seq)
+			continue
+		}
+		entries = append(entries, Entry{Verdict: v, s: s, o: o})
+	}
+	if len(entries) > 1 {
+		slices.SortStableFunc(entries, func(a, b Entry) int {
+			if c := b.o.head.ResponseTime.Compare(a.o.head.ResponseTime); c != 0 {
+				return c
+			}
+			return cmp.Compare(b.o.seq, a.o.seq)
+		})
+	}
+	return entries
+}
+
+// readHead reads and caches a head; nil if the object is not usable, which also drops it.
+func (s *Store) readHead(sh *shard, sl slot) *object {
+	o, err := s.readObject(sl.id, sl.side != 0)
+	if err != nil {
+		s.dropUnreadable(sl.id, err)
+		return nil
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	i := sh.find(o.key, o.seq)
+	if i == 0 {
+		return nil
+	}
+	if newer := sh.heads[o.seq]; newer != nil {
+		return newer // what a Freshen put there since
+	}
+	if (sh.slots[i].side != 0) == (sl.side != 0) {
+		sh.keepHead(o, s.cfg.HeadCacheBytes/shardCount)
+	}
+	return o
+}
+
+// dropUnreadable removes an object that turned out to be corrupt or missing. Missing is an error only if the index says
+// it should be there, as evictions delete files while lookups read. Another error says nothing about the object: it
+// stays, and this use of it is a miss.
+func (s *Store) dropUnreadable(i id, err error) {
+	op := "read"
+	switch {
+	case errors.Is(err, errCorrupt):
+		op = "corrupt"
+		s.remove(i.key, i.seq)
+	case errors.Is(err, fs.ErrNotExist):
+		if !s.remove(i.key, i.seq) {
+			return
+		}
+	}
+	s.note(op, fmt.Errorf("object %s: %w", i.name(), err))
+}
+
+// Drop removes an entry. Bodies that are open stay readable.
+func (s *Store) Drop(e Entry) { s.remove(e.o.key, e.o.seq) }
+
+// Purge applies p: from its return on no lookup returns what p covers without saying so. Applying one again, or in any
+// other order, changes nothing.
+func (s *Store) Purge(p Purge) error {
+	if err := s.purges.apply(p); err != nil {
+		return fmt.Errorf("purge at revision %d: %w", p.Revision, err)
+	}
+	return nil
+}
+
+// Floor says that what an account has from before softBefore must be revalidated and from before hardBefore never be
+// used. It only rises, and stands in for the records that were retired.
+func (s *Store) Floor(account string, softBefore, hardBefore int64) {
+	s.purges.floor(account, softBefore, hardBefore)
+}
+
+// Forget frees the memory of an account's purges up to a revision, some time later. Its caller has raised the floor
+// first, where it still wants what they said. math.MaxInt64 frees all of the account, when that is deleted.
+func (s *Store) Forget(account string, upTo int64) { s.purges.forget(account, upTo) }
+
+// Check is the verdict on anything that has a scope and an asof, stored here or not.
+func (s *Store) Check(sc Scope, asof int64) Verdict { return s.purges.check(&sc, asof) }
+
+// Stats are the store's figures at one moment.
+type Stats struct {
+	Objects   int64
+	Bytes     int64 // allocated or reserved, never above Limit
+	Limit     int64
+	Evictions int64            // since Open
+	Errors    map[string]int64 // since Open, by operation
+	Disk      DiskState
+	Scanned   bool // false after a restart until every folder was read; nothing is stored before
+}
+
+func (s *Store) Stats() Stats {
+	return Stats{
+		Objects: s.space.objects.Load(), Bytes: s.space.used.Load(), Limit: s.space.limit, Evictions: s.space.evicted.Load(),
+		Errors: s.metrics.errorCounts(), Disk: DiskState(s.state.Load()), Scanned: s.scanned.Load(),
+	}
+}
