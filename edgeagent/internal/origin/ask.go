@@ -1,0 +1,34 @@
+package origin
+
+import (
+	"net/http"
+	"time"
+)
+
+// Ask is what is wanted of an origin.
+type Ask struct {
+	// Account is the id of the account, which names its Media Library.
+	Account string
+	// Host is the canonical host of the client's URL, for web origins with forward_host_header.
+	Host string
+	// Path is the canonical path of the file, "" or beginning with "/"; Query is the kept query without "?".
+	Path, Query string
+	// Object is the object key below the prefix. Without ObjectOK the path cannot be a key.
+	Object   string
+	ObjectOK bool
+	// Header is what web origins may see of the client. Each is sent Accept, Accept-Encoding, and what its own
+	// forward_request_headers list.
+	Header http.Header
+	// Library is the start of the SHA-256 of a Media Library file, Revision the revision at which the path has it.
+	Library  [8]byte
+	Revision int64
+	// Conditions make the request other than a plain GET.
+	Conditions
+	// Deadline ends the wait for the head. The zero value is none.
+	Deadline time.Time
+}
+
+// Conditions are the fields that ask for a part, or for a confirmation of what is stored; "" leaves a field out.
+type Conditions struct {
+	Range, IfRange, IfNoneMatch, IfModifiedSince string
+}

@@ -1,0 +1,87 @@
+package origin
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// Outcome is what one origin's answer says about one file.
+type Outcome uint8
+
+const (
+	// Inconclusive: the origin did not answer the question. It is the zero value, so that what was never decided is never
+	// taken for an answer.
+	Inconclusive Outcome = iota
+	// NotHere: the origin says, definitely, that it has no such file.
+	NotHere
+	// Found: the origin has the file, or confirms that a stored reply is still it.
+	Found
+)
+
+var outcomes = [...]string{Inconclusive: "inconclusive", NotHere: "not_here", Found: "found"}
+
+func (o Outcome) String() string { return outcomes[o] }
+
+// Reason is the finer reason of an outcome. There are few, so it is a metric's label too.
+type Reason string
+
+const (
+	// SoftNotFound: a page where a file was asked for, which means "no such file".
+	SoftNotFound Reason = "soft-404"
+	// Denied: an object store that answers 403 for every missing key.
+	Denied Reason = "denied"
+	// Unasked: the path cannot be a key of the storage, or is not in the Media Library, so nothing was sent.
+	Unasked Reason = "unasked"
+	// Remembered: the origin said so a moment ago, so nothing was sent.
+	Remembered Reason = "remembered"
+	// Config: something an admin must mend; it says nothing about the origin's health.
+	Config Reason = "config"
+	// Busy: the origin asks for patience.
+	Busy Reason = "busy"
+	// Failed: the origin, or the way to it, is broken.
+	Failed Reason = "failed"
+	// Timeout: one of the origin's timeouts, or the walk's deadline, has passed.
+	Timeout Reason = "timeout"
+	// BreakerOpen: the origin failed so often that it is not asked for a while.
+	BreakerOpen Reason = "breaker-open"
+	// Canceled: the caller gave up; it says nothing about the origin.
+	Canceled Reason = "canceled"
+)
+
+// Response is a reply that is passed on: of status 200 or 203, 206 or 416 to our own Range, or 304 to our own validator.
+type Response struct {
+	Status int
+	Header http.Header
+	// Body is never nil and must be closed. Its first byte has arrived, unless it is empty. An error other than io.EOF says
+	// that the body is not whole. 304 and 416 have an empty one.
+	Body io.ReadCloser
+	// Length is the length of Body in bytes, -1 if unknown.
+	Length int64
+	// Framed is false if only the closed connection marks the end of Body, so that a cut cannot be told from the end.
+	Framed bool
+	// RequestTime is when the request was begun, ResponseTime when its head had arrived (RFC 9111 4.2.3).
+	RequestTime, ResponseTime time.Time
+}
+
+// Answer is what came of asking one origin.
+type Answer struct {
+	Outcome Outcome
+	Reason  Reason
+	// Kind is the origin's kind, such as "web"; "media" for the Media Library.
+	Kind string
+	// Response is set for Found only.
+	Response *Response
+	// Status is the status of the origin's answer, 0 without one.
+	Status int
+	// Request says what was asked, such as "GET http://host/a.jpg", without any secret; empty if nothing was sent.
+	Request string
+	// Detail says what happened and Advice what an admin can do about it, for people, without any secret.
+	Detail, Advice string
+	// RetryAfter is how long the origin asks to be left alone, 0 if it does not say.
+	RetryAfter time.Duration
+	// ProxyError is the RFC 9209 2.3 error type of an Inconclusive answer, such as "connection_refused".
+	ProxyError string
+	// Duration is how long it took, until the first byte of the body.
+	Duration time.Duration
+}

@@ -1,0 +1,96 @@
+package walk
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// LibraryUID is the uid by which the Media Library stands as a supplier and a step.
+const LibraryUID = "media"
+
+// Supplier names where a reply came from: the origin's uid, and its target when it answered.
+type Supplier struct {
+	// UID is [LibraryUID] for the Media Library.
+	UID    string
+	Target uint64
+}
+
+// Request asks for one file.
+type Request struct {
+	Target topology.Target
+	// Revision is the revision of the topology that Target was located in. What the walk remembers is as of it.
+	Revision int64
+	// Header is what web origins may see of the client: normalised Accept and Accept-Encoding, and the endpoint's
+	// ForwardRequestHeaders. A CDN-Loop field is passed on with ours added. Each origin is sent only what it lists.
+	Header http.Header
+	// Stored is set to revalidate a stored reply.
+	Stored *Stored
+	// StopOnInconclusive ends the walk at the first step that does not answer, since the caller holds a copy that may then
+	// be used.
+	StopOnInconclusive bool
+}
+
+// Stored holds the validators of a stored reply. They are sent to its supplier only, and only at the target it had.
+type Stored struct {
+	Supplier           Supplier
+	ETag, LastModified string
+	// Library is the start of the SHA-256 of a reply that the Media Library supplied.
+	Library [8]byte
+}
+
+// Ask is what [Walker.From] asks one supplier for.
+type Ask = origin.Conditions
+
+// Kind is how a walk ends.
+type Kind uint8
+
+const (
+	// Failed: nobody has the file, and some step did not answer. It says nothing about the file.
+	Failed Kind = iota
+	// NotFound: every step said, definitely, that it has no such file.
+	NotFound
+	// NotModified: the supplier confirms the stored reply; Response holds the 304's header.
+	NotModified
+	// Found: Response is the file.
+	Found
+)
+
+// Result is what came of a walk.
+type Result struct {
+	Kind Kind
+	// Response is set for Found and NotModified; its body must be closed, and ends with an error if the walk's context ends.
+	Response *origin.Response
+	// Supplier and Step say who answered, Version what a stored reply of that step depends on; for Found and NotModified.
+	Supplier Supplier
+	Step     int
+	Version  uint64
+	// Library is the start of the file's SHA-256 if the Media Library supplied it.
+	Library [8]byte
+	// EarlierInconclusive says that a step before the supplier did not answer.
+	EarlierInconclusive bool
+	// Steps holds what each step did that was come to, in order.
+	Steps []StepReport
+	// Status, RetryAfter and ProxyError are for Failed: 502, 503 or 504; the Retry-After of a 503; the error type of
+	// RFC 9209 2.3.
+	Status     int
+	RetryAfter time.Duration
+	ProxyError string
+}
+
+// StepReport is what one step of a walk did. It holds no secret.
+type StepReport struct {
+	// Origin is the origin's id, "media" for the Media Library.
+	Origin  string
+	Kind    string
+	Outcome origin.Outcome
+	Reason  origin.Reason
+	// Status is the status of the origin's answer, 0 without one.
+	Status   int
+	Duration time.Duration
+	// Request says what was asked; empty if nothing was sent.
+	Request        string
+	Detail, Advice string
+}
