@@ -24,22 +24,17 @@ func ParseVary(lines []string) (names []string, star bool) {
 	return slices.Compact(names), star
 }
 
-// AppendSelecting appends the selecting values of a request: two requests select the same variant if and only if these bytes
-// are equal. A field that is absent differs from one that is empty. names are those of [ParseVary].
+// Selecting returns the value by which a request selects its variant, for one name of [ParseVary]. Two requests select the
+// same variant if all their values are equal; a field that is absent differs from one that is empty.
 //
 // header must give the request as it would be sent to the origin, not as the client sent it: a field that no origin sees
 // cannot have selected anything.
-func AppendSelecting(dst []byte, names []string, header Fields) []byte {
-	for _, name := range names {
-		dst = append(dst, name...)
-		lines := header(canonicalName(name))
-		if len(lines) > 0 {
-			dst = append(dst, ':')
-			dst = append(dst, Normalise(name, lines)...)
-		}
-		dst = append(dst, '\n')
+func Selecting(name string, header Fields) (value string, present bool) {
+	lines := header(canonicalName(name))
+	if len(lines) == 0 {
+		return "", false
 	}
-	return dst
+	return Normalise(name, lines), true
 }
 
 // canonicalName spares the allocation of http.CanonicalHeaderKey for the names nearly every Vary has.
