@@ -1,0 +1,185 @@
+package topology
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Kind is a kind of stored resource, spelled as in keys.
+type Kind string
+
+// The kinds that edges see.
+const (
+	KindAccounts      Kind = "accounts"
+	KindOrigins       Kind = "origins"
+	KindOriginSecrets Kind = "originSecrets"
+	KindURLEndpoints  Kind = "urlEndpoints"
+	KindCustomDomains Kind = "customDomains"
+	KindMediaFiles    Kind = "mediaFiles"
+	KindPurges        Kind = "purges"
+	KindPurgeFloors   Kind = "purgeFloors"
+	KindSettings      Kind = "settings"
+)
+
+// Kinds holds every kind, in the order in which a person would make the resources.
+func Kinds() []Kind {
+	return []Kind{
+		KindSettings, KindAccounts, KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindMediaFiles,
+		KindPurges, KindPurgeFloors,
+	}
+}
+
+// Key names one stored resource. It is comparable; two keys are equal exactly if their strings are.
+type Key struct {
+	Kind Kind
+	// Account is the account's id, empty only for KindSettings.
+	Account string
+	// ID is the last part of the resource's name; for a media file its path, which may hold slashes. It is empty for
+	// KindAccounts, KindPurgeFloors and KindSettings.
+	ID string
+}
+
+// String joins the parts with "/": `urlEndpoints/acme/default`, `accounts/acme`, `settings`.
+func (k Key) String() string {
+	switch k.shape() {
+	case shapeGlobal:
+		return string(k.Kind)
+	case shapeAccount:
+		return string(k.Kind) + "/" + k.Account
+	}
+	return string(k.Kind) + "/" + k.Account + "/" + k.ID
+}
+
+type shape int
+
+const (
+	shapeUnknown shape = iota
+	shapeGlobal        // kind
+	shapeAccount       // kind/account
+	shapeChild         // kind/account/id
+)
+
+func (k Key) shape() shape {
+	switch k.Kind {
+	case KindSettings:
+		return shapeGlobal
+	case KindAccounts, KindPurgeFloors:
+		return shapeAccount
+	case KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindMediaFiles, KindPurges:
+		return shapeChild
+	}
+	return shapeUnknown
+}
+
+// Validate says whether the parts are well-formed for the kind.
+func (k Key) Validate() error {
+	shape := k.shape()
+	if shape == shapeUnknown {
+		return fmt.Errorf("unknown kind %q", k.Kind)
+	}
+	if shape == shapeGlobal {
+		if k.Account != "" || k.ID != "" {
+			return fmt.Errorf("%s has neither account nor id", k.Kind)
+		}
+		return nil
+	}
+	if err := ValidateAccountID(k.Account); err != nil {
+		return err
+	}
+	if shape == shapeAccount {
+		if k.ID != "" {
+			return fmt.Errorf("%s has no id besides the account's", k.Kind)
+		}
+		return nil
+	}
+	return k.validateID()
+}
+
+func (k Key) validateID() error {
+	switch k.Kind {
+	case KindOrigins, KindOriginSecrets:
+		return ValidateOriginID(k.ID)
+	case KindURLEndpoints:
+		return ValidateEndpointID(k.ID)
+	case KindCustomDomains:
+		_, err := DomainFromID(k.ID)
+		return err
+	case KindMediaFiles:
+		path, err := MediaPath(k.ID)
+		if err == nil && path != k.ID {
+			err = fmt.Errorf("media path %q begins with /", k.ID)
+		}
+		return err
+	}
+	return validatePurgeID(k.ID)
+}
+
+// ParseKey is the inverse of [Key.String]. Every part must be well-formed, so that a key which parses is the only spelling
+// of its resource.
+func ParseKey(s string) (Key, error) {
+	kind, rest, child := strings.Cut(s, "/")
+	k := Key{Kind: Kind(kind)}
+	if child {
+		k.Account, k.ID, child = strings.Cut(rest, "/")
+		if child && k.ID == "" {
+			return Key{}, fmt.Errorf("key %q: empty id", s)
+		}
+	}
+	if err := k.Validate(); err != nil {
+		return Key{}, fmt.Errorf("key %q: %w", s, err)
+	}
+	return k, nil
+}
+
+// UID tells a resource from a later one of the same id. createRevision is the revision that made it; the id is part since
+// one transaction may make several resources.
+func UID(id string, createRevision int64) string {
+	return strconv.FormatInt(createRevision, 10) + "-" + id
+}
+
+// Etag is the quoted revision of a resource's last change.
+func Etag(modRevision int64) string {
+	return `"` + strconv.FormatInt(modRevision, 10) + `"`
+}
+
+var (
+	idPattern       = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+	endpointPattern = regexp.MustCompile(`^[A-Za-z0-9-]{1,100}$`)
+	purgePattern    = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+)
+
+// ValidateAccountID says whether id may name an account.
+func ValidateAccountID(id string) error {
+	if !idPattern.MatchString(id) {
+		return fmt.Errorf("account id %q: use 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit", id)
+	}
+	return nil
+}
+
+// ValidateOriginID says whether id may name an origin. [MediaStep] may not: it stands for the Media Library in walks.
+func ValidateOriginID(id string) error {
+	if !idPattern.MatchString(id) {
+		return fmt.Errorf("origin id %q: use 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit", id)
+	}
+	if id == MediaStep {
+		return fmt.Errorf("origin id %q stands for the Media Library: choose another", id)
+	}
+	return nil
+}
+
+// ValidateEndpointID says whether id may name an endpoint.
+func ValidateEndpointID(id string) error {
+	if !endpointPattern.MatchString(id) {
+		return fmt.Errorf("identifier %q: use 1 to 100 of A-Z, a-z, 0-9 and -", id)
+	}
+	return nil
+}
+
+func validatePurgeID(id string) error {
+	if !purgePattern.MatchString(id) {
+		return fmt.Errorf("purge id %q: use 1 to 64 of a-z, 0-9 and -", id)
+	}
+	return nil
+}

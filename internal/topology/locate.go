@@ -1,0 +1,180 @@
+package topology
+
+import (
+	"strings"
+)
+
+// HTTP statuses of refusals. The package knows names, not requests.
+const (
+	statusBadRequest  = 400
+	statusNotFound    = 404
+	statusMisdirected = 421
+	statusUnavailable = 503
+)
+
+// Lookup is a topology as requests see it, at one revision.
+type Lookup interface {
+	// SharedHost is the canonical shared host, without port. It is empty before the first topology has arrived.
+	SharedHost() string
+	// Account returns nil for an unknown account.
+	Account(id string) *Account
+	// Domain returns nil unless there is an ACTIVE custom domain of this canonical name, which may begin with "*.".
+	Domain(name string) *Domain
+}
+
+// Request is what decides where a request leads.
+type Request struct {
+	// Host is the Host field or the authority of an absolute-form target, as sent.
+	Host string
+	// RawPath and RawQuery are the parts of the request target, as sent; see [SplitTarget].
+	RawPath, RawQuery string
+	TLS               bool
+	// SNI is the name in the TLS handshake, empty without one.
+	SNI string
+}
+
+// Target is where a request leads.
+type Target struct {
+	Account  *Account
+	Endpoint *Endpoint
+	// Domain is the custom domain that matched, nil on the shared host.
+	Domain *Domain
+	// Host is the canonical host.
+	Host string
+	// Path is the canonical path of the file within the endpoint: empty, or beginning with "/".
+	Path string
+	// Query is the kept query without "?".
+	Query string
+	// Object is the object key of Path. Without ObjectOK, object stores and the Media Library say NOT_HERE unasked.
+	Object   string
+	ObjectOK bool
+}
+
+// Refusal is why a request leads nowhere.
+type Refusal struct {
+	// Status is 400, 404, 421 or 503.
+	Status int
+	// Reason is for people. It holds nothing of the request but its canonical host.
+	Reason string
+}
+
+// Locate finds the endpoint that a request is for, and what is asked of it.
+func Locate(l Lookup, r Request) (Target, *Refusal) {
+	shared := ""
+	if l != nil {
+		shared = l.SharedHost()
+	}
+	if shared == "" {
+		return Target{}, &Refusal{statusUnavailable, "no topology has arrived yet"}
+	}
+	host, err := CanonicalHost(r.Host)
+	if err != nil {
+		return Target{}, &Refusal{statusBadRequest, err.Error()}
+	}
+	path, err := CanonicalPath(r.RawPath)
+	if err != nil {
+		return Target{}, &Refusal{statusBadRequest, err.Error()}
+	}
+	if !validQuery(r.RawQuery) {
+		return Target{}, &Refusal{statusBadRequest, "the query has a space or a control character"}
+	}
+
+	domain := findDomain(l, host, shared)
+	if domain == nil && host != shared {
+		if r.TLS {
+			return Target{}, &Refusal{statusMisdirected, "no account has the host " + host}
+		}
+		return Target{}, &Refusal{statusNotFound, "no account has the host " + host}
+	}
+	if r.TLS && !sameOwner(l, r.SNI, host, domain, shared) {
+		return Target{}, &Refusal{statusMisdirected, "the connection was opened for another host than " + host}
+	}
+
+	t := Target{Host: host, Domain: domain, Path: path}
+	if refusal := t.findEndpoint(l); refusal != nil {
+		return Target{}, refusal
+	}
+	t.Query = KeepQuery(&t.Endpoint.Cache, r.RawQuery)
+	t.Object, t.ObjectOK = ObjectKey(t.Path)
+	return t, nil
+}
+
+// findDomain returns nil for the shared host, which no wildcard takes away.
+func findDomain(l Lookup, host, shared string) *Domain {
+	if host == shared {
+		return nil
+	}
+	if d := l.Domain(host); d != nil {
+		return d
+	}
+	if wildcard, ok := WildcardOf(host); ok {
+		return l.Domain(wildcard)
+	}
+	return nil
+}
+
+// sameOwner says whether a connection opened for the name sni may carry a request for host. A client that named no host got
+// the default certificate and is judged by Host alone.
+func sameOwner(l Lookup, sni, host string, domain *Domain, shared string) bool {
+	if sni == "" || sni == host {
+		return true
+	}
+	name, err := CanonicalHost(sni)
+	if err != nil {
+		return false
+	}
+	if name == host {
+		return true
+	}
+	named := findDomain(l, name, shared)
+	return named != nil && domain != nil && named.Account == domain.Account
+}
+
+// findEndpoint sets Account and Endpoint, and cuts from Path what stands for them.
+func (t *Target) findEndpoint(l Lookup) *Refusal {
+	var id string
+	if t.Domain != nil {
+		id = t.Domain.Account
+	} else {
+		id, t.Path = cutSegment(t.Path)
+	}
+	if id != "" {
+		t.Account = l.Account(id)
+	}
+	if t.Account == nil || t.Account.Deleting {
+		return &Refusal{statusNotFound, "no such account"}
+	}
+	switch {
+	case t.Domain != nil && t.Domain.Endpoint != "":
+		t.Endpoint = t.Account.Endpoints[t.Domain.Endpoint]
+	default:
+		t.Endpoint, t.Path = t.Account.enter(t.Path)
+	}
+	if t.Endpoint == nil {
+		return &Refusal{statusUnavailable, "the endpoint cannot be used at this edge"}
+	}
+	return nil
+}
+
+// enter finds the endpoint by the first segment of a path and returns the rest, or the default endpoint and the whole path.
+func (a *Account) enter(path string) (*Endpoint, string) {
+	first, rest := cutSegment(path)
+	if first != "" && first != DefaultEndpointID {
+		if e, ok := a.Endpoints[first]; ok {
+			return e, rest
+		}
+	}
+	return a.Default(), path
+}
+
+// cutSegment splits the first segment off a canonical path. The rest is empty or begins with "/".
+func cutSegment(path string) (first, rest string) {
+	if path == "" {
+		return "", ""
+	}
+	end := strings.IndexByte(path[1:], '/')
+	if end < 0 {
+		return path[1:], ""
+	}
+	return path[1 : 1+end], path[1+end:]
+}

@@ -1,0 +1,107 @@
+// Package topology is the model that both programs share: names of resources, canonical hosts, paths and queries, where a
+// URL leads, and the rules between resources.
+//
+// It is pure: no I/O, no clock, no goroutines. What it returns to readers is immutable. How the model is stored is the
+// store's business, how it is looked up at an edge is route's.
+package topology
+
+import (
+	"time"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Account is one account as requests see it. It is immutable; a change makes a new one.
+type Account struct {
+	// ID and UID name the account; UID differs between an account and its successor under the same ID.
+	ID, UID string
+	// Deleting says that nothing of the account is served any more.
+	Deleting bool
+	// Endpoints holds every endpoint by identifier, the default one as [DefaultEndpointID]. It holds nil for one that
+	// exists but cannot be used: requests for it are refused, not led to the default endpoint.
+	Endpoints map[string]*Endpoint
+	// Origins holds every origin by id.
+	Origins map[string]*Origin
+	// Media is the set of paths in the account's Media Library.
+	Media *MediaSet
+}
+
+// Default returns the default endpoint, nil while an account has none.
+func (a *Account) Default() *Endpoint { return a.Endpoints[DefaultEndpointID] }
+
+// DefaultEndpointID is the id of the endpoint without identifier.
+const DefaultEndpointID = "default"
+
+// Origin is one origin as a walk sees it, with its secrets and with defaults filled in. It is immutable.
+type Origin struct {
+	ID, UID string
+	// Spec is the stored resource. It holds no secrets.
+	Spec *topologyv1.Origin
+	// Secrets holds secret values by field path, as in OriginSecrets. It may be nil.
+	Secrets map[string]string
+	// Target is a hash of everything that decides which bytes a path stands for: kind, URL or bucket or container, prefix,
+	// region, endpoint, host and escaping flags. Credentials, timeouts and names are not part of it.
+	Target uint64
+	// Connect, FirstByte and Idle are the timeouts of one request.
+	Connect, FirstByte, Idle time.Duration
+}
+
+// Step is one step of an endpoint's walk.
+type Step struct {
+	// Origin is nil for the Media Library.
+	Origin *Origin
+	// Version is a hash of (origin uid, target) of the steps up to and including this one. A stored reply of this step may
+	// be used while it is the same.
+	Version uint64
+}
+
+// Endpoint is one URL-endpoint as requests see it. It is immutable.
+type Endpoint struct {
+	ID, UID string
+	// Spec is the stored resource.
+	Spec *topologyv1.UrlEndpoint
+	// Steps is the walk, the Media Library first.
+	Steps []Step
+	// Cache is the cache policy with defaults filled in.
+	Cache CachePolicy
+	// WalkDeadline bounds a walk until the head of the file.
+	WalkDeadline time.Duration
+	// KeyHost says that the host is part of the cache key, since a web origin of the walk has forward_host_header.
+	KeyHost bool
+	// ForwardRequestHeaders holds, in lower case and sorted, the client header fields that some web origin of the walk is
+	// sent besides Accept and Accept-Encoding.
+	ForwardRequestHeaders []string
+}
+
+// CachePolicy is an endpoint's cache policy with defaults filled in.
+type CachePolicy struct {
+	Mode       topologyv1.CachePolicy_Mode
+	DefaultTTL time.Duration
+	// BrowserTTL is negative when unset.
+	BrowserTTL           time.Duration
+	NegativeTTL          time.Duration
+	StaleWhileRevalidate time.Duration
+	StaleIfError         time.Duration
+	QueryMode            topologyv1.QueryPolicy_Mode
+	QueryNames           []string
+	HonorClientNoCache   bool
+}
+
+// Domain is one custom domain as requests see it. It is immutable. Only ACTIVE ones exist for requests.
+type Domain struct {
+	// Name is the canonical name, `*.example.com` for a wildcard.
+	Name string
+	// Account is the id of the owner.
+	Account string
+	// Endpoint is the id of the endpoint of mode URL_ENDPOINT, empty for mode ACCOUNT.
+	Endpoint string
+}
+
+// Record is one stored resource as it travels: the bytes in etcd and where in history they stand.
+type Record struct {
+	Key            Key
+	CreateRevision int64
+	ModRevision    int64
+	// Value is nil when the resource is deleted.
+	Value []byte
+}
