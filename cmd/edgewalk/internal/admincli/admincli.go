@@ -1,0 +1,77 @@
+// Package admincli is the admin's side of the edgewalk command: each of its commands is one or a few calls of the admin API.
+//
+// It owns what a person types and reads: flags, tables, progress, and errors in words. It holds no rules about resources;
+// the control plane checks everything, so that scripts and people are told the same. Secrets are never printed, since the
+// API never returns them.
+package admincli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// AddCommands adds every admin command, and the flags they share, to root.
+func AddCommands(root *cobra.Command) {
+	c := &cli{}
+	c.addFlags(root)
+	for _, cmd := range []*cobra.Command{
+		c.applyCommand(), c.exportCommand(),
+		c.createCommand(), c.updateCommand(), c.getCommand(), c.deleteCommand(),
+		c.mediaCommand(), c.purgeCommand(),
+		c.edgesCommand(), c.waitCommand(), c.explainCommand(), c.testCommand(),
+	} {
+		cmd.GroupID = "admin"
+		root.AddCommand(cmd)
+	}
+	root.AddGroup(&cobra.Group{ID: "admin", Title: "Managing accounts:"})
+}
+
+// cli holds what the shared flags say.
+type cli struct {
+	server, ca, output, account string
+}
+
+func (c *cli) addFlags(root *cobra.Command) {
+	f := root.PersistentFlags()
+	f.StringVar(&c.server, "server", envOr("EDGEWALK_SERVER", "127.0.0.1:7070"), "address of the control plane's admin API (EDGEWALK_SERVER)")
+	f.StringVar(&c.ca, "ca", envOr("EDGEWALK_CA", ""), "file with the CA certificates to trust; the connection then uses TLS (EDGEWALK_CA)")
+	f.StringVarP(&c.output, "output", "o", "table", "how to print: table, json or yaml")
+	f.StringVarP(&c.account, "account", "A", envOr("EDGEWALK_ACCOUNT", ""), "id of the account (EDGEWALK_ACCOUNT)")
+}
+
+// usageError is a command typed wrong: the program ends with 2 instead of 1.
+type usageError struct{ error }
+
+// Unwrap returns what is wrong.
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// IsUsage reports whether err is about the words of a command rather than about carrying it out.
+func IsUsage(err error) bool {
+	var u usageError
+	return errors.As(err, &u)
+}
+
+// AsUsage marks err as being about the words of a command.
+func AsUsage(err error) error { return usageError{err} }
+
+// exactly asks for n arguments, described by what.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef("%s takes %s, got %d arguments; see %s --help", cmd.CommandPath(), what, len(args), cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// needAccount returns the parent name of --account.
+func (c *cli) needAccount() (string, error) {
+	if c.account == "" {
+		return "", usagef("say which account: --account ID (or EDGEWALK_ACCOUNT)")
+	}
+	return "accounts/" + c.account, nil
+}

@@ -1,0 +1,409 @@
+package admincli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"buf.build/go/protoyaml"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+// change holds the flags of commands that write one resource.
+type change struct {
+	file       string
+	set, unset []string
+	etag       string
+	dryRun     bool
+	wait       waiting
+}
+
+func (ch *change) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&ch.file, "filename", "f", "", "file with the resource in YAML or JSON, or - for standard input")
+	f.StringArrayVar(&ch.set, "set", nil, "a field and its value, such as web.baseUrl=http://127.0.0.1:9000 (repeatable)")
+	f.BoolVar(&ch.dryRun, "dry-run", false, "only check")
+	ch.wait.addFlags(cmd)
+}
+
+// parent returns the parent of resources of the kind, empty for those that have none.
+func (c *cli) parent(k *kind) (string, error) {
+	if !k.owned {
+		return "", nil
+	}
+	return c.needAccount()
+}
+
+func (c *cli) createCommand() *cobra.Command {
+	ch := &change{}
+	cmd := &cobra.Command{
+		Use:   "create KIND [ID] (-f FILE | --set FIELD=VALUE ...)",
+		Short: "Make an account, origin, URL-endpoint or custom domain",
+		Long: `Make one resource. Its fields come from a file, which looks like an entry of a manifest, from --set, or both.
+
+Fields are named as in a manifest (web.baseUrl) or as in the API (web.base_url). Lists take values separated by commas, messages and maps JSON.`,
+		Example: `  edgewalk create account acme --set displayName="Acme Shop"
+  edgewalk create origin legacy -A acme --set web.baseUrl=http://127.0.0.1:9000
+  edgewalk create url-endpoint product-images -A acme --set origins=legacy --set cache.defaultTtl=10m
+  edgewalk create domain images.example.com -A acme --set mode=ACCOUNT --wait`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := kindOf(args[0], "Create")
+			if err != nil {
+				return err
+			}
+			id := ""
+			if len(args) == 2 {
+				id = args[1]
+			}
+			return c.create(cmd, k, id, ch)
+		},
+	}
+	ch.addFlags(cmd)
+	return cmd
+}
+
+func (c *cli) create(cmd *cobra.Command, k *kind, id string, ch *change) error {
+	parent, err := c.parent(k)
+	if err != nil {
+		return err
+	}
+	resource, _, err := k.read(cmd.InOrStdin(), ch)
+	if err != nil {
+		return err
+	}
+	given := get(resource, "id").String()
+	switch {
+	case id == "":
+		id = given
+	case given != "" && given != id:
+		return usagef("the file says id %q, the command %q", given, id)
+	}
+	if k.message == "CustomDomain" {
+		domain := resource.Descriptor().Fields().ByName("domain")
+		if resource.Get(domain).String() == "" {
+			resource.Set(domain, protoreflect.ValueOfString(strings.Replace(id, "_wildcard.", "*.", 1)))
+		}
+		id = ""
+	} else if id == "" {
+		return usagef("say the id: edgewalk create %s ID", k.names[0])
+	}
+	resource.Clear(resource.Descriptor().Fields().ByName("id"))
+	fields := fieldsOf{k.field: resource, k.field + "_id": id, "validate_only": ch.dryRun}
+	if k.owned {
+		fields["parent"] = parent
+	}
+	return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		response, err := k.call(ctx, conn, "Create", fields)
+		if err != nil {
+			return err
+		}
+		return c.changed(cmd, conn, k, "created", response, ch)
+	})
+}
+
+// changed prints what a write returned and waits for edges if asked to.
+func (c *cli) changed(cmd *cobra.Command, conn *grpc.ClientConn, k *kind, verb string, response protoreflect.Message, ch *change) error {
+	if ch.dryRun {
+		verb += " (dry run)"
+	}
+	if warnings := response.Descriptor().Fields().ByName("warnings"); warnings != nil {
+		warn(cmd, response.Get(warnings).List())
+	}
+	err := c.print(cmd.OutOrStdout(), response.Interface(), func() table {
+		name := get(get(response, k.field).Message(), "name").String()
+		return table{rows: [][]string{{name + " " + verb}}}
+	})
+	if err != nil || ch.dryRun {
+		return err
+	}
+	return c.waitFor(cmd, conn, get(response, "revision").Int(), ch.wait)
+}
+
+func warn(cmd *cobra.Command, warnings protoreflect.List) {
+	for i := range warnings.Len() {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warnings.Get(i).String())
+	}
+}
+
+// read builds a resource from -f and --set, and returns the paths that --set and --unset name.
+func (k *kind) read(stdin io.Reader, ch *change) (protoreflect.Message, []string, error) {
+	resource, err := k.new()
+	if err != nil {
+		return nil, nil, err
+	}
+	if ch.file != "" {
+		text, err := readFile(stdin, ch.file)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := (protoyaml.UnmarshalOptions{Path: ch.file}).Unmarshal(text, resource.Interface()); err != nil {
+			return nil, nil, err
+		}
+	}
+	var paths []string
+	for _, assignment := range ch.set {
+		path, value, ok := strings.Cut(assignment, "=")
+		if !ok {
+			return nil, nil, usagef("--set takes FIELD=VALUE, not %q", assignment)
+		}
+		full, err := setField(resource, path, value)
+		if err != nil {
+			return nil, nil, AsUsage(fmt.Errorf("--set %s: %w", path, err))
+		}
+		paths = append(paths, full)
+	}
+	for _, path := range ch.unset {
+		full, err := unsetField(resource, path)
+		if err != nil {
+			return nil, nil, AsUsage(fmt.Errorf("--unset %s: %w", path, err))
+		}
+		paths = append(paths, full)
+	}
+	return resource, paths, nil
+}
+
+// readFile reads a file, or standard input for `-`.
+func readFile(stdin io.Reader, name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(stdin)
+	}
+	return os.ReadFile(name)
+}
+
+func (c *cli) updateCommand() *cobra.Command {
+	ch := &change{}
+	cmd := &cobra.Command{
+		Use:   "update KIND ID (-f FILE | --set FIELD=VALUE ... | --unset FIELD ...)",
+		Short: "Change fields of a resource",
+		Long: `Change one resource. With -f, the fields that the file holds are changed and the others stay. With --set and --unset, the named
+fields are changed; --unset gives a field its default back. Secrets that are not named are kept.`,
+		Example: `  edgewalk update endpoint default -A acme --set origins=product-images,legacy --wait
+  edgewalk update endpoint default -A acme --set defaultImage.path=/placeholder.png --set cache.mode=OVERRIDE
+  edgewalk update origin legacy -A acme --unset probeKey`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := kindOf(args[0], "Update")
+			if err != nil {
+				return err
+			}
+			id := ""
+			if len(args) == 2 {
+				id = args[1]
+			}
+			return c.update(cmd, k, id, ch)
+		},
+	}
+	ch.addFlags(cmd)
+	cmd.Flags().StringArrayVar(&ch.unset, "unset", nil, "a field that gets its default back (repeatable)")
+	cmd.Flags().StringVar(&ch.etag, "etag", "", "refuse unless the resource still has this etag")
+	return cmd
+}
+
+func (c *cli) update(cmd *cobra.Command, k *kind, id string, ch *change) error {
+	parent, err := c.parent(k)
+	if err != nil {
+		return err
+	}
+	if ch.file == "" && len(ch.set) == 0 && len(ch.unset) == 0 {
+		return usagef("nothing to change: use -f, --set or --unset")
+	}
+	resource, paths, err := k.read(cmd.InOrStdin(), ch)
+	if err != nil {
+		return err
+	}
+	if id == "" {
+		id = get(resource, "id").String()
+	}
+	if id == "" && k.message == "CustomDomain" {
+		id = get(resource, "domain").String()
+	}
+	if id == "" {
+		return usagef("say the id: edgewalk update %s ID", k.names[0])
+	}
+	fields := resource.Descriptor().Fields()
+	resource.Clear(fields.ByName("id"))
+	resource.Set(fields.ByName("name"), protoreflect.ValueOfString(k.name(parent, id)))
+	if ch.etag != "" {
+		resource.Set(fields.ByName("etag"), protoreflect.ValueOfString(ch.etag))
+	}
+	request := fieldsOf{k.field: resource, "validate_only": ch.dryRun}
+	if ch.file == "" {
+		request["update_mask"] = (&fieldmaskpb.FieldMask{Paths: paths}).ProtoReflect()
+	} else if len(ch.unset) > 0 {
+		return usagef("--unset goes with --set, not with -f")
+	}
+	return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		response, err := k.call(ctx, conn, "Update", request)
+		if err != nil {
+			return err
+		}
+		return c.changed(cmd, conn, k, "updated", response, ch)
+	})
+}
+
+func (c *cli) deleteCommand() *cobra.Command {
+	ch := &change{}
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "delete KIND ID",
+		Short: "Delete a resource",
+		Example: `  edgewalk delete origin legacy -A acme
+  edgewalk delete domain products.example.com -A acme --wait
+  edgewalk delete account acme --force`,
+		Args: exactly(2, "a kind and an id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := kindOf(args[0], "Delete")
+			if err != nil {
+				return err
+			}
+			parent, err := c.parent(k)
+			if err != nil {
+				return err
+			}
+			name := k.name(parent, args[1])
+			fields := fieldsOf{"name": name, "etag": ch.etag, "validate_only": ch.dryRun}
+			if force {
+				if k.message != "Account" {
+					return usagef("--force is for accounts")
+				}
+				fields["force"] = true
+			}
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				response, err := k.call(ctx, conn, "Delete", fields)
+				if err != nil {
+					return err
+				}
+				verb := " deleted"
+				if ch.dryRun {
+					verb += " (dry run)"
+				}
+				err = c.print(cmd.OutOrStdout(), response.Interface(), func() table { return table{rows: [][]string{{name + verb}}} })
+				if err != nil || ch.dryRun {
+					return err
+				}
+				return c.waitFor(cmd, conn, get(response, "revision").Int(), ch.wait)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "delete an account with everything it holds")
+	cmd.Flags().StringVar(&ch.etag, "etag", "", "refuse unless the resource still has this etag")
+	cmd.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only check")
+	ch.wait.addFlags(cmd)
+	return cmd
+}
+
+func (c *cli) getCommand() *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "get KIND [ID]",
+		Short: "Show one resource, or all of a kind",
+		Long:  "Show one resource, or all of a kind. Kinds: account, origin, url-endpoint, custom-domain, media, purge, edge.",
+		Example: `  edgewalk get accounts
+  edgewalk get endpoints -A acme
+  edgewalk get origin legacy -A acme -o yaml
+  edgewalk get edges -w`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := kindOf(args[0], "Get")
+			if err != nil {
+				return err
+			}
+			id := ""
+			if len(args) == 2 {
+				id = args[1]
+			}
+			return c.show(cmd, k, id, watch)
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again whenever it has changed")
+	return cmd
+}
+
+// show prints one resource or all of a kind, with watch again and again.
+func (c *cli) show(cmd *cobra.Command, k *kind, id string, watch bool) error {
+	parent, err := c.parent(k)
+	if err != nil {
+		return err
+	}
+	read := func(ctx context.Context, conn *grpc.ClientConn) (protoreflect.Message, error) {
+		if id != "" {
+			return k.call(ctx, conn, "Get", fieldsOf{"name": k.name(parent, id)})
+		}
+		fields := fieldsOf{}
+		if k.owned {
+			fields["parent"] = parent
+		}
+		return k.listAll(ctx, conn, fields)
+	}
+	return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		var last protoreflect.Message
+		for {
+			response, err := read(ctx, conn)
+			if err != nil {
+				return err
+			}
+			if last == nil || !sameResources(last, response) {
+				if last != nil {
+					fmt.Fprintln(cmd.OutOrStdout())
+				}
+				if err := c.print(cmd.OutOrStdout(), response.Interface(), func() table { return k.table(response) }); err != nil {
+					return err
+				}
+				last = response
+			}
+			if !watch {
+				return nil
+			}
+			if err := c.nextChange(ctx, conn, k, get(response, "revision").Int()); err != nil {
+				return nil // The person ended the watch.
+			}
+		}
+	})
+}
+
+// sameResources reports whether two responses differ at most in their revision.
+func sameResources(a, b protoreflect.Message) bool {
+	x, y := proto.Clone(a.Interface()).ProtoReflect(), proto.Clone(b.Interface()).ProtoReflect()
+	for _, m := range []protoreflect.Message{x, y} {
+		m.Clear(m.Descriptor().Fields().ByName("revision"))
+	}
+	return proto.Equal(x.Interface(), y.Interface())
+}
+
+// watchInterval is how often a watch asks whether there is something new. The API has no watch of its own; asking for the
+// revision is one small read.
+const watchInterval = time.Second
+
+// nextChange returns when the topology is newer than revision; for edges and purges, whose state is no part of the
+// topology, after one interval.
+func (c *cli) nextChange(ctx context.Context, conn *grpc.ClientConn, k *kind, revision int64) error {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		if k.message == "Edge" || k.message == "Purge" {
+			return nil
+		}
+		now, err := adminv1.NewFleetServiceClient(conn).GetRevision(ctx, &adminv1.GetRevisionRequest{})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil && now.GetRevision() > revision {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package admincli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+// waiting holds the flags of commands that can wait for edges.
+type waiting struct {
+	enabled  bool
+	region   string
+	minEdges int32
+	timeout  time.Duration
+}
+
+func (w *waiting) addFlags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&w.enabled, "wait", false, "return only when every edge serves accordingly")
+	w.addDetailFlags(cmd)
+}
+
+func (w *waiting) addDetailFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&w.region, "region", "", "wait only for edges of this region")
+	cmd.Flags().Int32Var(&w.minEdges, "min-edges", 1, "how many edges there must be at least")
+	cmd.Flags().DurationVar(&w.timeout, "timeout", 30*time.Second, "how long to wait for edges")
+}
+
+// waitFor waits until every edge has applied revision, if w asks for it.
+func (c *cli) waitFor(cmd *cobra.Command, conn *grpc.ClientConn, revision int64, w waiting) error {
+	if !w.enabled {
+		return nil
+	}
+	out := c.notes(cmd)
+	fmt.Fprintf(out, "stored at %d; waiting for the edges\n", revision)
+	start := time.Now()
+	response, err := adminv1.NewFleetServiceClient(conn).WaitApplied(cmd.Context(), &adminv1.WaitAppliedRequest{
+		Revision: revision, Region: w.region, MinEdges: &w.minEdges, Timeout: durationpb.New(w.timeout),
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "applied by %d of %d edges in %s\n", response.GetApplied(), response.GetTotal(), time.Since(start).Round(time.Millisecond))
+	if len(response.GetRejected()) == 0 {
+		return nil
+	}
+	var lines []string
+	for _, r := range response.GetRejected() {
+		lines = append(lines, fmt.Sprintf("  %s: %s: %s", r.GetEdge(), r.GetRejected().GetKey(), r.GetRejected().GetReason()))
+	}
+	return fmt.Errorf("refused by some edges, which go on with what they had:\n%s", strings.Join(lines, "\n"))
+}
+
+func (c *cli) waitCommand() *cobra.Command {
+	w := waiting{enabled: true}
+	cmd := &cobra.Command{
+		Use:   "wait REVISION",
+		Short: "Wait until every edge has applied a revision",
+		Example: `  edgewalk wait 42
+  edgewalk wait 42 --region eu --min-edges 2 --timeout 1m`,
+		Args: exactly(1, "a revision"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			revision, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil || revision <= 0 {
+				return usagef("%q is no revision: it is a number above 0, as writes print it", args[0])
+			}
+			return c.with(cmd.Context(), func(_ context.Context, conn *grpc.ClientConn) error {
+				return c.waitFor(cmd, conn, revision, w)
+			})
+		},
+	}
+	w.addDetailFlags(cmd)
+	return cmd
+}
+
+func (c *cli) edgesCommand() *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "edges",
+		Short: "Show the edges: where they are, what they have applied, what they keep",
+		Example: `  edgewalk edges
+  edgewalk edges -w
+  edgewalk edges -o json`,
+		Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			k, err := kindOf("edges", "List")
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, k, "", watch)
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show them again whenever something has changed")
+	return cmd
+}

@@ -1,0 +1,301 @@
+package admincli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// uploadPart is how many bytes a message of an upload carries: well below gRPC's limit of 4 MiB a message.
+const uploadPart = 256 << 10
+
+func (c *cli) mediaCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "media",
+		Short: "Manage the files of an account's Media Library",
+		Example: `  edgewalk media upload -A acme a.jpg b.jpg /shop/
+  edgewalk media ls -A acme /shop/
+  edgewalk media get -A acme /shop/a.jpg
+  edgewalk media rm -A acme /shop/a.jpg --wait`,
+	}
+	cmd.AddCommand(c.uploadCommand(), c.mediaListCommand(), c.downloadCommand(), c.removeCommand())
+	return cmd
+}
+
+func (c *cli) uploadCommand() *cobra.Command {
+	var contentType string
+	var tags []string
+	var createOnly bool
+	var wait waiting
+	cmd := &cobra.Command{
+		Use:   "upload FILE... PATH",
+		Short: "Store files in the Media Library",
+		Long:  "Store files in the Media Library. The last argument is the path under which the file answers; with a / at its end it is a folder, and files keep their names.",
+		Example: `  edgewalk media upload -A acme placeholder.png /placeholder.png
+  edgewalk media upload -A acme shots/*.jpg /shop/ --tag spring --wait`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usagef("say which files, and under which path: edgewalk media upload FILE... PATH")
+			}
+			if len(args) > 2 && !strings.HasSuffix(args[len(args)-1], "/") {
+				return usagef("several files need a folder: end the path with /, as in %s/", args[len(args)-1])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parent, err := c.needAccount()
+			if err != nil {
+				return err
+			}
+			files, target := args[:len(args)-1], args[len(args)-1]
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				var revision int64
+				for _, file := range files {
+					start := &adminv1.UploadMediaFileRequest_Start{
+						Parent: parent, Path: remotePath(file, target), CreateOnly: createOnly,
+						MediaFile: &topologyv1.MediaFile{ContentType: contentType, Tags: tags},
+					}
+					response, err := upload(ctx, conn, file, start, newProgress(cmd.ErrOrStderr(), file))
+					if err != nil {
+						return fmt.Errorf("upload %s: %w", file, err)
+					}
+					revision = max(revision, response.GetRevision())
+					for _, warning := range response.GetWarnings() {
+						fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warning)
+					}
+					err = c.print(cmd.OutOrStdout(), response, func() table {
+						f := response.GetMediaFile()
+						return table{rows: [][]string{{fmt.Sprintf("%s stored (%s, %s)", f.GetName(), byteSize(f.GetSizeBytes()), f.GetContentType())}}}
+					})
+					if err != nil {
+						return err
+					}
+				}
+				return c.waitFor(cmd, conn, revision, wait)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&contentType, "content-type", "", "what the files are (default: by extension, else by their first bytes)")
+	f.StringSliceVar(&tags, "tag", nil, "a cache tag, for purges (repeatable)")
+	f.BoolVar(&createOnly, "create-only", false, "refuse to replace a file")
+	wait.addFlags(cmd)
+	return cmd
+}
+
+// remotePath returns where file goes: under target when that is a folder.
+func remotePath(file, target string) string {
+	if strings.HasSuffix(target, "/") {
+		return target + filepath.Base(file)
+	}
+	return target
+}
+
+// upload sends one file in parts.
+func upload(ctx context.Context, conn *grpc.ClientConn, file string, start *adminv1.UploadMediaFileRequest_Start, p *progress) (*adminv1.UploadMediaFileResponse, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, errors.New("it is a folder; name the files")
+	}
+	if info.Mode().IsRegular() {
+		size := info.Size()
+		start.SizeBytes = &size
+		p.total = size
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // Ends the stream when the file cannot be read to its end.
+	stream, err := adminv1.NewMediaServiceClient(conn).UploadMediaFile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	request := &adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Start_{Start: start}}
+	buffer := make([]byte, uploadPart)
+	for {
+		if err := stream.Send(request); err == io.EOF {
+			break // The server has given up; its answer says why.
+		} else if err != nil {
+			return nil, err
+		}
+		n, err := io.ReadFull(f, buffer)
+		if n > 0 {
+			p.add(n)
+			request = &adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Data{Data: buffer[:n]}}
+			continue
+		}
+		if err != io.EOF {
+			return nil, fmt.Errorf("read %s: %w", file, err)
+		}
+		break
+	}
+	response, err := stream.CloseAndRecv()
+	p.done()
+	return response, err
+}
+
+func (c *cli) mediaListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls [PREFIX]",
+		Short:   "List files",
+		Example: "  edgewalk media ls -A acme /shop/",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parent, err := c.needAccount()
+			if err != nil {
+				return err
+			}
+			k, err := kindOf("media", "List")
+			if err != nil {
+				return err
+			}
+			fields := fieldsOf{"parent": parent}
+			if len(args) == 1 {
+				fields["prefix"] = strings.TrimPrefix(args[0], "/")
+			}
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				response, err := k.listAll(ctx, conn, fields)
+				if err != nil {
+					return err
+				}
+				return c.print(cmd.OutOrStdout(), response.Interface(), func() table { return k.table(response) })
+			})
+		},
+	}
+}
+
+func (c *cli) downloadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "get PATH [FILE]",
+		Short: "Copy a file out of the Media Library",
+		Long:  "Copy a file out of the Media Library, to FILE, to a file of its own name here, or with - to standard output. A file that is there is replaced once all bytes have arrived.",
+		Example: `  edgewalk media get -A acme /shop/a.jpg
+  edgewalk media get -A acme /notes.txt -`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parent, err := c.needAccount()
+			if err != nil {
+				return err
+			}
+			target := path.Base(args[0])
+			if len(args) == 2 {
+				target = args[1]
+			}
+			name := parent + "/mediaFiles/" + strings.TrimPrefix(args[0], "/")
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				if target == "-" {
+					_, err := download(ctx, conn, name, cmd.OutOrStdout(), newProgress(io.Discard, name))
+					return err
+				}
+				n, err := downloadFile(ctx, conn, name, target, newProgress(cmd.ErrOrStderr(), target))
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", target, byteSize(n))
+				return nil
+			})
+		},
+	}
+}
+
+// downloadFile writes to a temporary file first, so that a broken download leaves what was there.
+func downloadFile(ctx context.Context, conn *grpc.ClientConn, name, target string, p *progress) (int64, error) {
+	tmp, err := os.CreateTemp(filepath.Dir(target), ".edgewalk-*")
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(tmp.Name())
+	n, err := download(ctx, conn, name, tmp, p)
+	if err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if closed := tmp.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), target)
+	}
+	return n, err
+}
+
+// download copies a file's bytes to w and checks that all have arrived.
+func download(ctx context.Context, conn *grpc.ClientConn, name string, w io.Writer, p *progress) (int64, error) {
+	stream, err := adminv1.NewMediaServiceClient(conn).DownloadMediaFile(ctx, &adminv1.DownloadMediaFileRequest{Name: name})
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	for {
+		part, err := stream.Recv()
+		if err == io.EOF {
+			p.done()
+			if n != p.total {
+				return n, fmt.Errorf("the download ended after %d of %d bytes", n, p.total)
+			}
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		if f := part.GetMediaFile(); f != nil {
+			p.total = f.GetSizeBytes()
+		}
+		m, err := w.Write(part.GetData())
+		n += int64(m)
+		if err != nil {
+			return n, err
+		}
+		p.add(m)
+	}
+}
+
+func (c *cli) removeCommand() *cobra.Command {
+	var wait waiting
+	cmd := &cobra.Command{
+		Use:     "rm PATH...",
+		Short:   "Remove files",
+		Example: "  edgewalk media rm -A acme /shop/a.jpg /shop/b.jpg --wait",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parent, err := c.needAccount()
+			if err != nil {
+				return err
+			}
+			k, err := kindOf("media", "Delete")
+			if err != nil {
+				return err
+			}
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				var last protoreflect.Message
+				for _, arg := range args {
+					name := k.name(parent, arg)
+					if last, err = k.call(ctx, conn, "Delete", fieldsOf{"name": name}); err != nil {
+						return err
+					}
+					fmt.Fprintln(c.notes(cmd), name+" deleted")
+				}
+				return c.waitFor(cmd, conn, get(last, "revision").Int(), wait)
+			})
+		},
+	}
+	wait.addFlags(cmd)
+	return cmd
+}

@@ -1,0 +1,124 @@
+package admincli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+func accountRow(m proto.Message) []string {
+	a := m.(*topologyv1.Account)
+	return []string{a.GetId(), a.GetDisplayName(), a.GetState().String(), age(a.GetCreateTime())}
+}
+
+func originRow(m proto.Message) []string {
+	o := m.(*topologyv1.Origin)
+	kind, location := originPlace(o)
+	return []string{o.GetId(), kind, location, strings.Join(o.GetSecretsSet(), ", "), age(o.GetCreateTime())}
+}
+
+// originPlace says what an origin is and where it lies.
+func originPlace(o *topologyv1.Origin) (kind, location string) {
+	switch k := o.GetKind().(type) {
+	case *topologyv1.Origin_Web:
+		return "web", k.Web.GetBaseUrl()
+	case *topologyv1.Origin_S3:
+		return "s3", bucketPlace("s3", k.S3.GetBucket(), k.S3.GetPrefix(), k.S3.GetEndpoint())
+	case *topologyv1.Origin_Gcs:
+		return "gcs", bucketPlace("gs", k.Gcs.GetBucket(), k.Gcs.GetPrefix(), k.Gcs.GetEndpoint())
+	case *topologyv1.Origin_AzureBlob:
+		b := k.AzureBlob
+		return "azure_blob", bucketPlace("azblob", b.GetAccountName()+"/"+b.GetContainer(), b.GetPrefix(), b.GetEndpoint())
+	case *topologyv1.Origin_WebProxy:
+		return "web_proxy", strings.Join(k.WebProxy.GetAllowedHosts(), ", ")
+	case *topologyv1.Origin_Akeneo:
+		return "akeneo", k.Akeneo.GetBaseUrl()
+	}
+	return "", ""
+}
+
+func bucketPlace(scheme, bucket, prefix, endpoint string) string {
+	place := scheme + "://" + bucket
+	if prefix != "" {
+		place += "/" + strings.TrimPrefix(prefix, "/")
+	}
+	if endpoint != "" {
+		place += " at " + endpoint
+	}
+	return place
+}
+
+func endpointRow(m proto.Message) []string {
+	e := m.(*topologyv1.UrlEndpoint)
+	mode := e.GetCache().GetMode()
+	if mode == topologyv1.CachePolicy_MODE_UNSPECIFIED {
+		mode = topologyv1.CachePolicy_RESPECT
+	}
+	urls := ""
+	if n := len(e.GetUrls()); n > 0 {
+		urls = e.GetUrls()[0]
+		if n > 1 {
+			urls += fmt.Sprintf(" and %d more", n-1)
+		}
+	}
+	return []string{e.GetId(), strings.Join(e.GetWalk(), " → "), e.GetDefaultImage().GetPath(), mode.String(), urls, age(e.GetCreateTime())}
+}
+
+func domainRow(m proto.Message) []string {
+	d := m.(*topologyv1.CustomDomain)
+	return []string{d.GetDomain(), d.GetMode().String(), d.GetUrlEndpoint(), d.GetState().String(), age(d.GetCreateTime())}
+}
+
+func mediaRow(m proto.Message) []string {
+	f := m.(*topologyv1.MediaFile)
+	sum := f.GetSha256()
+	if len(sum) > 12 {
+		sum = sum[:12]
+	}
+	return []string{"/" + f.GetId(), byteSize(f.GetSizeBytes()), f.GetContentType(), sum, strings.Join(f.GetTags(), ", "), age(f.GetUpdateTime())}
+}
+
+func purgeRow(m proto.Message) []string {
+	p := m.(*topologyv1.Purge)
+	e := p.GetEdges()
+	edges := fmt.Sprintf("%d done, %d pending, %d offline", e.GetDone(), e.GetPending(), e.GetOffline())
+	return []string{p.GetId(), p.GetKind().String(), purgeScope(p), p.GetState().String(), edges, strconv.FormatInt(p.GetRevision(), 10), age(p.GetCreateTime())}
+}
+
+// purgeScope says what a purge covers.
+func purgeScope(p *topologyv1.Purge) string {
+	switch s := p.GetScope().(type) {
+	case *topologyv1.Purge_Urls_:
+		urls := s.Urls.GetUrls()
+		if len(urls) == 1 {
+			return "url " + urls[0]
+		}
+		return fmt.Sprintf("%d urls", len(urls))
+	case *topologyv1.Purge_Prefix:
+		return "prefix " + s.Prefix
+	case *topologyv1.Purge_Tag:
+		return "tag " + s.Tag
+	case *topologyv1.Purge_UrlEndpoint:
+		return "endpoint " + s.UrlEndpoint
+	case *topologyv1.Purge_Everything:
+		return "everything"
+	}
+	return ""
+}
+
+func edgeRow(m proto.Message) []string {
+	e := m.(*topologyv1.Edge)
+	cache := byteSize(e.GetCache().GetBytes()) + " of " + byteSize(e.GetCache().GetLimitBytes())
+	return []string{e.GetId(), e.GetRegion(), yesNo(e.GetConnected()), strconv.FormatInt(e.GetAppliedRevision(), 10), span(e.GetLag().AsDuration()), yesNo(e.GetDurable()),
+		strconv.FormatInt(e.GetCache().GetObjects(), 10), cache, strconv.Itoa(len(e.GetRejected())), age(e.GetLastSeen()), e.GetVersion(), e.GetAddress()}
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
