@@ -1,0 +1,203 @@
+// Package manifest reads an account's manifest from YAML or JSON and tells two resources apart field by field.
+//
+// It is pure. A text either decodes whole or gives errors that carry line, column and field; what a reader could
+// misunderstand (a key twice, an alias, a second document, an empty section) is an error, never a guess. No error repeats
+// the text's values next to a secret. What a manifest means for an account is adminsvc's business.
+package manifest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+
+	"buf.build/go/protoyaml"
+	"go.yaml.in/yaml/v3"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+// Document is a decoded manifest.
+type Document struct {
+	// Manifest is what the text says.
+	Manifest *adminv1.Manifest
+	// positions holds where each field of the text is, by its path: `origins[2].web.base_url`.
+	positions map[string]Position
+}
+
+// Position is a place in a text. Line and Column count from 1; 0 is unknown.
+type Position struct{ Line, Column int }
+
+// Error is one mistake in a text.
+type Error struct {
+	Position
+	// Field is the path of the field, such as `origins[2].web.base_url`. Empty when the mistake is in no field.
+	Field string
+	// Text says what is wrong.
+	Text string
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Line > 0 {
+		fmt.Fprintf(&b, "line %d", e.Line)
+		if e.Column > 0 {
+			fmt.Fprintf(&b, ", column %d", e.Column)
+		}
+		b.WriteString(": ")
+	}
+	if e.Field != "" {
+		b.WriteString(e.Field + ": ")
+	}
+	return b.String() + e.Text
+}
+
+// Errors are the mistakes of a text, in its order.
+type Errors []*Error
+
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Decode reads a manifest. Its error is [Errors].
+func Decode(text string) (*Document, error) {
+	text = fromJSON(text)
+	root, err := parse(text)
+	if err != nil {
+		return nil, Errors{err}
+	}
+	d := &Document{Manifest: new(adminv1.Manifest), positions: map[string]Position{}}
+	w := &walker{positions: d.positions}
+	w.message(root, d.Manifest.ProtoReflect().Descriptor(), "")
+	if len(w.errors) > 0 {
+		return nil, w.errors
+	}
+	if err := protoyaml.Unmarshal([]byte(text), d.Manifest); err != nil {
+		return nil, d.fromProtoyaml(err)
+	}
+	return d, nil
+}
+
+// Has reports whether the text has the section, such as `custom_domains`, be it empty.
+func (d *Document) Has(section string) bool {
+	_, ok := d.positions[section]
+	return ok
+}
+
+// At returns where a field is; a field that the text leaves out is where its nearest parent is.
+func (d *Document) At(field string) Position {
+	for {
+		if p, ok := d.positions[field]; ok {
+			return p
+		}
+		i := strings.LastIndexAny(field, ".[")
+		if i < 0 {
+			return d.positions[""]
+		}
+		field = field[:i]
+	}
+}
+
+func parse(text string) (*yaml.Node, *Error) {
+	dec := yaml.NewDecoder(strings.NewReader(text))
+	var doc, second yaml.Node
+	switch err := dec.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return nil, &Error{Text: "the manifest is empty"}
+	case err != nil:
+		return nil, fromYAML(text, err)
+	}
+	switch err := dec.Decode(&second); {
+	case err == nil:
+		return nil, &Error{Position: Position{Line: second.Line, Column: second.Column}, Text: "a second document begins here; a manifest is one"}
+	case !errors.Is(err, io.EOF):
+		return nil, fromYAML(text, err)
+	}
+	return doc.Content[0], nil
+}
+
+var (
+	yamlLine      = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+	unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
+)
+
+// fromYAML keeps the name of an unknown anchor out of the error: an unquoted secret may begin with `*`.
+func fromYAML(text string, err error) *Error {
+	if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
+		e := &Error{Text: noAlias}
+		if before, _, ok := strings.Cut(text, "*"+m[1]); ok {
+			e.Line = 1 + strings.Count(before, "\n")
+			e.Column = len(before) - strings.LastIndexByte(before, '\n')
+		}
+		return e
+	}
+	m := yamlLine.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0])
+	if m == nil {
+		return &Error{Text: "the text is neither YAML nor JSON"}
+	}
+	line, _ := strconv.Atoi(m[1]) // An error without a line has 0.
+	return &Error{Position: Position{Line: line}, Text: m[2]}
+}
+
+var protoyamlLine = regexp.MustCompile(`^:(\d+):(\d+) (.*)`)
+
+// fromProtoyaml takes position and sentence of each error and leaves out the quoted source line, which may hold a secret.
+func (d *Document) fromProtoyaml(err error) Errors {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	fields := make(map[Position]string, len(d.positions))
+	for field, p := range d.positions {
+		if len(field) > len(fields[p]) {
+			fields[p] = field
+		}
+	}
+	var out Errors
+	for _, err := range all {
+		m := protoyamlLine.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0])
+		if m == nil {
+			out = append(out, &Error{Text: "the text does not fit a manifest"})
+			continue
+		}
+		e := &Error{Text: m[3]}
+		e.Line, _ = strconv.Atoi(m[1])
+		e.Column, _ = strconv.Atoi(m[2])
+		e.Field = fields[e.Position]
+		out = append(out, e)
+	}
+	slices.SortStableFunc(out, func(a, b *Error) int { return a.Line - b.Line })
+	return out
+}
+
+// escapes finds each escape of a JSON text, a surrogate pair as one.
+var escapes = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.`)
+
+// fromJSON writes valid JSON so that a YAML parser takes it: tabs, which JSON has only between tokens, become spaces, a
+// surrogate pair becomes the one escape that YAML has for it, and `\/`, which the parser does not know, a plain slash.
+func fromJSON(text string) string {
+	if !strings.HasPrefix(strings.TrimLeft(text, " \t\r\n"), "{") || !json.Valid([]byte(text)) {
+		return text
+	}
+	text = strings.ReplaceAll(text, "\t", " ")
+	return escapes.ReplaceAllStringFunc(text, func(escape string) string {
+		switch {
+		case escape == `\/`:
+			return "/"
+		case len(escape) != len(`\ud83d\ude00`):
+			return escape
+		}
+		high, _ := strconv.ParseUint(escape[2:6], 16, 16) // The pattern lets only hex digits pass.
+		low, _ := strconv.ParseUint(escape[8:12], 16, 16)
+		return fmt.Sprintf(`\U%08X`, utf16.DecodeRune(rune(high), rune(low)))
+	})
+}
