@@ -1,10 +1,18 @@
 package topology
 
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
 // Violation is one broken rule.
 type Violation struct {
 	// Resource is the resource's name.
 	Resource string
-	// Field is the path of the field in the resource's message, such as `origins[1]`.
+	// Field is the path of the field in the resource's message, such as `origins[1]`. It is empty for the whole resource.
 	Field string
 	// Description says what is wrong and how to mend it.
 	Description string
@@ -15,4 +23,99 @@ func (v Violation) Error() string {
 		return v.Resource + ": " + v.Description
 	}
 	return v.Resource + ": " + v.Field + ": " + v.Description
+}
+
+// Check says which rules of an account an existing account's state would break. It covers what the annotations of the
+// messages cannot: references, and fields whose form takes more than a pattern. Resources are taken as normalised, see
+// [Normalize], and origins as split from their secrets, see [SplitOrigin].
+//
+// Violations come in the order origins, endpoints, domains, each by id.
+func Check(s *AccountState) []Violation {
+	var c checker
+	if err := ValidateAccountID(s.ID); err != nil {
+		c.at(AccountName(s.ID)).add("id", "%v", err)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Origins)) {
+		checkOrigin(c.at(OriginName(s.ID, id)), id, s.Origins[id].Message, s.Secrets[id].Message.GetValues())
+	}
+	if _, ok := s.Endpoints[DefaultEndpointID]; !ok && s.Account.Message.GetState() != topologyv1.Account_DELETING {
+		c.at(EndpointName(s.ID, DefaultEndpointID)).add("", "every account has its default endpoint: it cannot be deleted")
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Endpoints)) {
+		s.checkEndpoint(c.at(EndpointName(s.ID, id)), id)
+	}
+	shared, _, err := ParseSharedHost(s.SharedHost)
+	if err != nil {
+		shared = ""
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Domains)) {
+		s.checkDomain(c.at(DomainName(s.ID, id)), id, shared)
+	}
+	return c.found
+}
+
+// checker collects violations of the resource that at named last.
+type checker struct {
+	resource string
+	found    []Violation
+}
+
+func (c *checker) at(resource string) *checker {
+	c.resource = resource
+	return c
+}
+
+func (c *checker) add(field, format string, args ...any) {
+	c.found = append(c.found, Violation{c.resource, field, fmt.Sprintf(format, args...)})
+}
+
+func (s *AccountState) checkDomain(c *checker, id, shared string) {
+	d := s.Domains[id].Message
+	name, err := CanonicalDomain(d.GetDomain(), shared)
+	switch {
+	case err != nil:
+		c.add("domain", "%v", err)
+	case name != d.GetDomain():
+		c.add("domain", "write it as %q", name)
+	case DomainID(name) != id:
+		c.add("domain", "the domain of a custom domain cannot be changed: delete this one and create %q", name)
+	}
+	switch d.GetMode() {
+	case topologyv1.CustomDomain_ACCOUNT:
+		if d.GetUrlEndpoint() != "" {
+			c.add("url_endpoint", "mode ACCOUNT leads to the default endpoint: drop url_endpoint or set mode to URL_ENDPOINT")
+		}
+	case topologyv1.CustomDomain_URL_ENDPOINT:
+		if d.GetUrlEndpoint() == "" {
+			c.add("url_endpoint", "mode URL_ENDPOINT needs the id of an endpoint")
+		} else if _, ok := s.Endpoints[d.GetUrlEndpoint()]; !ok {
+			c.add("url_endpoint", "there is no endpoint %q: create it or name another", d.GetUrlEndpoint())
+		}
+	default:
+		c.add("mode", "set mode to ACCOUNT or URL_ENDPOINT")
+	}
+}
+
+// OriginUsers are the names of the endpoints that list an origin, sorted.
+func (s *AccountState) OriginUsers(origin string) []string {
+	var users []string
+	for id, e := range s.Endpoints {
+		if slices.Contains(e.Message.GetOrigins(), origin) {
+			users = append(users, EndpointName(s.ID, id))
+		}
+	}
+	slices.Sort(users)
+	return users
+}
+
+// EndpointUsers are the names of the custom domains that lead to an endpoint by mode URL_ENDPOINT, sorted.
+func (s *AccountState) EndpointUsers(endpoint string) []string {
+	var users []string
+	for id, d := range s.Domains {
+		if d.Message.GetUrlEndpoint() == endpoint {
+			users = append(users, DomainName(s.ID, id))
+		}
+	}
+	slices.Sort(users)
+	return users
 }

@@ -1,0 +1,166 @@
+package topology
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func checkOrigin(c *checker, id string, o *topologyv1.Origin, secrets map[string]string) {
+	if err := ValidateOriginID(id); err != nil {
+		c.add("id", "%v", err)
+	}
+	if u := o.GetBaseUrlForCanonicalHeader(); u != "" {
+		checkBaseURL(c, "base_url_for_canonical_header", u)
+	}
+	checkRequestHeaders(c, o, secrets)
+	checkKeyText(c, "probe_key", o.GetProbeKey())
+	switch kind := o.GetKind().(type) {
+	case *topologyv1.Origin_Web:
+		checkBaseURL(c, "web.base_url", kind.Web.GetBaseUrl())
+		for i, name := range kind.Web.GetForwardRequestHeaders() {
+			if why := requestFieldRefused(name); why != "" {
+				c.add(fmt.Sprintf("web.forward_request_headers[%d]", i), "%s", why)
+			}
+		}
+	case *topologyv1.Origin_S3:
+		checkS3(c, kind.S3, secrets)
+	case *topologyv1.Origin_Gcs:
+		checkEndpointURL(c, "gcs.endpoint", kind.Gcs.GetEndpoint())
+		checkKeyText(c, "gcs.prefix", kind.Gcs.GetPrefix())
+	case *topologyv1.Origin_AzureBlob:
+		checkEndpointURL(c, "azure_blob.endpoint", kind.AzureBlob.GetEndpoint())
+		checkKeyText(c, "azure_blob.prefix", kind.AzureBlob.GetPrefix())
+		if secrets[secretSASToken] != "" && secrets[secretAccountKey] != "" {
+			c.add(secretSASToken, "give sas_token or account_key, not both")
+		}
+	case *topologyv1.Origin_WebProxy:
+		checkAllowedHosts(c, kind.WebProxy.GetAllowedHosts())
+	case *topologyv1.Origin_Akeneo:
+		checkBaseURL(c, "akeneo.base_url", kind.Akeneo.GetBaseUrl())
+	default:
+		c.add("kind", "set exactly one of web, s3, gcs, azure_blob, web_proxy and akeneo")
+	}
+}
+
+func checkS3(c *checker, s3 *topologyv1.S3Origin, secrets map[string]string) {
+	checkEndpointURL(c, "s3.endpoint", s3.GetEndpoint())
+	checkKeyText(c, "s3.prefix", s3.GetPrefix())
+	if !s3.GetUseAmbientCredentials() {
+		return
+	}
+	if s3.GetAccessKeyId() != "" {
+		c.add("s3.access_key_id", "use_ambient_credentials takes the credentials of the edge's machine: drop access_key_id or switch it off")
+	}
+	if secrets[secretS3Key] != "" {
+		c.add(secretS3Key, "use_ambient_credentials takes the credentials of the edge's machine: clear secret_access_key or switch it off")
+	}
+}
+
+func checkAllowedHosts(c *checker, hosts []string) {
+	if len(hosts) == 0 {
+		c.add("web_proxy.allowed_hosts", "name at least one host")
+	}
+	for i, host := range hosts {
+		canonical, err := canonicalAllowedHost(host)
+		field := fmt.Sprintf("web_proxy.allowed_hosts[%d]", i)
+		switch {
+		case err != nil:
+			c.add(field, "%v", err)
+		case canonical != host:
+			c.add(field, "write it as %q", canonical)
+		}
+	}
+}
+
+// canonicalAllowedHost takes a host, an address or `*.example.com`, without port.
+func canonicalAllowedHost(raw string) (string, error) {
+	base, wildcard := strings.CutPrefix(raw, "*.")
+	host, port, err := splitHost(base)
+	switch {
+	case err != nil:
+		return "", err
+	case port != "" || strings.HasSuffix(base, ":"):
+		return "", fmt.Errorf("give the host without a port")
+	case !wildcard:
+		return host, nil
+	case isAddress(host):
+		return "", fmt.Errorf("an address has no wildcard")
+	}
+	return "*." + host, nil
+}
+
+// checkKeyText takes what becomes part of an object's key.
+func checkKeyText(c *checker, field, text string) {
+	if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
+		c.add(field, "it must be UTF-8 without NUL")
+	}
+}
+
+func checkEndpointURL(c *checker, field, raw string) {
+	if raw != "" {
+		checkBaseURL(c, field, raw)
+	}
+}
+
+// checkBaseURL takes a URL that paths are appended to.
+func checkBaseURL(c *checker, field, raw string) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		c.add(field, "it is not a URL: %v", unwrapURL(err))
+		return
+	case u.Scheme != "http" && u.Scheme != "https":
+		c.add(field, "it must begin with http:// or https://")
+		return
+	case u.User != nil:
+		c.add(field, "it must not hold a user or password: send them with request_headers")
+		return
+	case u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#"):
+		c.add(field, "it must not hold a query or fragment")
+		return
+	}
+	if _, port, err := splitHost(u.Host); err != nil {
+		c.add(field, "%v", err)
+	} else if strings.HasSuffix(u.Host, ":") || port != "" && strings.Trim(port, "0") == "" {
+		c.add(field, "the port must be 1 to 65535")
+	}
+	path, err := CanonicalPath(u.EscapedPath())
+	if err != nil {
+		c.add(field, "%v", err)
+	} else if strings.TrimSuffix(path, "/") != strings.TrimSuffix(u.EscapedPath(), "/") {
+		c.add(field, "write its path as %q", path)
+	}
+}
+
+// unwrapURL leaves out the URL, which may hold a password.
+func unwrapURL(err error) error {
+	if parse, ok := err.(*url.Error); ok {
+		return parse.Err
+	}
+	return err
+}
+
+func checkRequestHeaders(c *checker, o *topologyv1.Origin, secrets map[string]string) {
+	seen := make(map[string]bool)
+	for i, h := range o.GetRequestHeaders() {
+		field := fmt.Sprintf("request_headers[%d]", i)
+		name := strings.ToLower(h.GetName())
+		if why := requestFieldRefused(name); why != "" {
+			c.add(field+".name", "%s", why)
+		}
+		if seen[name] {
+			c.add(field+".name", "%s is listed twice: merge the two", h.GetName())
+		}
+		seen[name] = true
+		switch secret := h.GetSecretValue() != "" || secrets[headerSecret(name)] != ""; {
+		case secret && h.GetValue() != "":
+			c.add(field+".value", "give value or secret_value, not both")
+		case !secret && h.GetValue() == "":
+			c.add(field+".value", "give value or secret_value")
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package topology
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Normalize brings a resource of an account, in place, into the form that is stored: full names of siblings become ids, host
+// names canonical, one leading "/" of a media path goes. What has no such form is reported and left as it is. resource is
+// the name to report it under.
+func Normalize(account, resource string, m proto.Message) []Violation {
+	c := &checker{resource: resource}
+	switch m := m.(type) {
+	case *topologyv1.Origin:
+		hosts := m.GetWebProxy().GetAllowedHosts()
+		for i, raw := range hosts {
+			if host, err := canonicalAllowedHost(raw); err == nil {
+				hosts[i] = host
+			}
+		}
+	case *topologyv1.UrlEndpoint:
+		for i := range m.Origins {
+			sibling(c, fmt.Sprintf("origins[%d]", i), KindOrigins, account, &m.Origins[i])
+		}
+		if m.DefaultImage != nil {
+			m.DefaultImage.Path = strings.TrimPrefix(m.DefaultImage.Path, "/")
+		}
+	case *topologyv1.CustomDomain:
+		if name, err := CanonicalDomain(m.Domain, ""); err != nil {
+			c.add("domain", "%v", err)
+		} else {
+			m.Domain = name
+		}
+		sibling(c, "url_endpoint", KindURLEndpoints, account, &m.UrlEndpoint)
+	case *topologyv1.Purge:
+		if scope, ok := m.Scope.(*topologyv1.Purge_UrlEndpoint); ok {
+			sibling(c, "url_endpoint", KindURLEndpoints, account, &scope.UrlEndpoint)
+		}
+	}
+	return c.found
+}
+
+// sibling turns a full name of the same account into the id.
+func sibling(c *checker, field string, kind Kind, account string, reference *string) {
+	prefix := AccountName(account) + "/" + string(kind) + "/"
+	id, ok := strings.CutPrefix(*reference, prefix)
+	switch {
+	case ok:
+		*reference = id
+	case strings.HasPrefix(*reference, "accounts/"):
+		c.add(field, "%q is not a name of this account: want %s{id}, or the id alone", *reference, prefix)
+	}
+}

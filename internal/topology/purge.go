@@ -1,0 +1,110 @@
+package topology
+
+import (
+	"fmt"
+	"strings"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// ResolvePurge finds what the scope of a normalised purge stands for in the account, by the rules that requests are routed
+// by. Scopes tag and everything have no targets. A prefix of a whole endpoint is the empty path.
+func ResolvePurge(s *AccountState, p *topologyv1.Purge) ([]*topologyv1.PurgeTarget, []Violation) {
+	r := resolver{checker: checker{resource: AccountName(s.ID) + "/purges"}, account: s.ID}
+	switch scope := p.GetScope().(type) {
+	case *topologyv1.Purge_Urls_:
+		r.view = s.View()
+		for i, raw := range scope.Urls.GetUrls() {
+			r.url(fmt.Sprintf("urls.urls[%d]", i), raw)
+		}
+	case *topologyv1.Purge_Prefix:
+		r.prefix(s, scope.Prefix)
+	case *topologyv1.Purge_UrlEndpoint:
+		stored, ok := s.Endpoints[scope.UrlEndpoint]
+		if !ok {
+			r.add("url_endpoint", "there is no endpoint %q", scope.UrlEndpoint)
+			break
+		}
+		r.target(UID(scope.UrlEndpoint, stored.CreateRevision), "", "", true)
+	}
+	if len(r.found) > 0 {
+		return nil, r.found
+	}
+	return r.targets, nil
+}
+
+type resolver struct {
+	checker
+	account string
+	view    *View
+	targets []*topologyv1.PurgeTarget
+}
+
+func (r *resolver) target(endpointUID, path, query string, anyQuery bool) {
+	r.targets = append(r.targets, &topologyv1.PurgeTarget{UrlEndpointUid: endpointUID, Path: path, Query: query, AnyQuery: anyQuery})
+}
+
+func (r *resolver) url(field, raw string) {
+	t, hasQuery, ok := r.locate(field, raw)
+	if ok {
+		r.target(t.Endpoint.UID, t.Path, t.Query, !hasQuery)
+	}
+}
+
+func (r *resolver) prefix(s *AccountState, raw string) {
+	if !strings.HasPrefix(raw, "/") {
+		r.view = s.View()
+		t, hasQuery, ok := r.locate("prefix", raw)
+		switch {
+		case hasQuery:
+			r.add("prefix", "a prefix has no query: drop what begins with ?")
+		case ok:
+			r.target(t.Endpoint.UID, folderOf(t.Path), "", true)
+		}
+		return
+	}
+	if strings.Contains(raw, "?") {
+		r.add("prefix", "a prefix has no query: drop what begins with ?")
+		return
+	}
+	path, err := CanonicalPath(raw)
+	if err != nil {
+		r.add("prefix", "%v", err)
+		return
+	}
+	r.target("", folderOf(path), "", true)
+}
+
+// folderOf drops one trailing "/": a prefix is whole segments with or without it.
+func folderOf(path string) string { return strings.TrimSuffix(path, "/") }
+
+// locate routes an absolute URL, or host and path. Its fragment, which never leaves a browser, does not count.
+func (r *resolver) locate(field, raw string) (t Target, hasQuery, ok bool) {
+	target, _, _ := strings.Cut(raw, "#")
+	// A path may hold a URL of its own, as for a web proxy: only what stands before the first / or ? is a scheme.
+	if scheme, _, found := strings.Cut(target, "://"); !found || strings.ContainsAny(scheme, "/?") {
+		target = "http://" + target
+	}
+	authority, path, query, isURL := SplitTarget(target)
+	if !isURL {
+		r.add(field, "%q is not a URL: write https://host/path, or host/path", raw)
+		return Target{}, false, false
+	}
+	t, refusal := Locate(r.view, Request{Host: authority, RawPath: path, RawQuery: query})
+	if refusal != nil {
+		r.add(field, "%q: %s", raw, r.explain(authority, refusal))
+		return Target{}, false, false
+	}
+	return t, strings.Contains(target, "?"), true
+}
+
+func (r *resolver) explain(authority string, refusal *Refusal) string {
+	if refusal.Status != statusNotFound {
+		return refusal.Reason
+	}
+	host, err := CanonicalHost(authority)
+	if err == nil && host == r.view.SharedHost() {
+		return fmt.Sprintf("it is not account %s's: on the shared host its URLs begin with /%s", r.account, r.account)
+	}
+	return fmt.Sprintf("host %q is not an active domain of account %s", authority, r.account)
+}

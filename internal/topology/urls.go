@@ -1,0 +1,90 @@
+package topology
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Walk is the sequence that a request to an endpoint goes through: [MediaStep], then the ids of its origins.
+func Walk(e *topologyv1.UrlEndpoint) []string {
+	return append([]string{MediaStep}, e.GetOrigins()...)
+}
+
+// URLs are the URL prefixes that an endpoint of the account answers on, each with a trailing "/": the shared host first, then
+// its ACTIVE custom domains by name.
+//
+// They begin with https://, which a public host needs today, except where there can hardly be a certificate: a shared host
+// with a port or named localhost gets http://. Domains below .localhost get http:// and the shared host's port, since they are
+// for trying things on one machine.
+func (s *AccountState) URLs(endpoint string) []string {
+	folder := endpoint + "/"
+	if endpoint == DefaultEndpointID {
+		folder = ""
+	}
+	var urls []string
+	host, port, err := ParseSharedHost(s.SharedHost)
+	if err == nil {
+		urls = append(urls, sharedBase(host, port)+s.ID+"/"+folder)
+	}
+	var domains []string
+	for _, stored := range s.Domains {
+		d := stored.Message
+		switch {
+		case d.GetState() != topologyv1.CustomDomain_ACTIVE:
+		case d.GetMode() == topologyv1.CustomDomain_ACCOUNT:
+			domains = append(domains, domainBase(d.GetDomain(), port)+folder)
+		case d.GetUrlEndpoint() == endpoint:
+			domains = append(domains, domainBase(d.GetDomain(), port))
+		}
+	}
+	slices.Sort(domains)
+	return append(urls, domains...)
+}
+
+func sharedBase(host, port string) string {
+	switch {
+	case port != "":
+		return "http://" + host + ":" + port + "/"
+	case isLocal(host):
+		return "http://" + host + "/"
+	}
+	return "https://" + host + "/"
+}
+
+func domainBase(domain, sharedPort string) string {
+	switch {
+	case !isLocal(domain):
+		return "https://" + domain + "/"
+	case sharedPort != "":
+		return "http://" + domain + ":" + sharedPort + "/"
+	}
+	return "http://" + domain + "/"
+}
+
+// isLocal recognises the names that RFC 6761 6.3 keeps for the machine itself.
+func isLocal(host string) bool {
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// ShadowWarning tells that a media file cannot be reached through the default endpoint, since an identifier takes its first
+// folder. It is empty when that is not so.
+func ShadowWarning(identifier, mediaPath string) string {
+	first, _, _ := strings.Cut(mediaPath, "/")
+	if first != identifier || identifier == DefaultEndpointID {
+		return ""
+	}
+	return fmt.Sprintf("media file %q: its first folder equals the identifier of endpoint %q, so URLs of the default endpoint that "+
+		"begin with /%s lead to that endpoint; the file answers at %s/%s", mediaPath, identifier, first, identifier, mediaPath)
+}
+
+// ShadowWarning is [ShadowWarning] for a file uploaded to an account with these endpoints.
+func (s *AccountState) ShadowWarning(mediaPath string) string {
+	first, _, _ := strings.Cut(mediaPath, "/")
+	if _, ok := s.Endpoints[first]; !ok {
+		return ""
+	}
+	return ShadowWarning(first, mediaPath)
+}
