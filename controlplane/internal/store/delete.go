@@ -1,0 +1,122 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// deleteAtOnce is how many records of a dying account go in one step.
+const deleteAtOnce = 500
+
+// markDeleting makes the plan the first step of an account's end: edges stop serving it, and since the guard moves no write
+// that began before can be committed after.
+func (p *plan) markDeleting(now time.Time) error {
+	if len(p.puts)+len(p.deletes) > 0 {
+		return errors.New("an edit that deletes the account changes nothing else")
+	}
+	record, ok := p.state.Records[accountKey(p.state.Account)]
+	if !ok {
+		return fmt.Errorf("account %q: %w", p.state.Account, ErrNotFound)
+	}
+	account, err := decodeAccount(record)
+	if err != nil {
+		return err
+	}
+	account.State = topologyv1.Account_DELETING
+	account.UpdateTime = timestamppb.New(now)
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(account)
+	if err != nil {
+		return fmt.Errorf("encode account %q: %w", p.state.Account, err)
+	}
+	p.puts = []encodedPut{{record.Key, value}}
+	p.deleteAccount = true
+	return nil
+}
+
+// sweepAccounts ends every account that is being deleted. Any number of replicas may do so at the same time, and any may
+// stop anywhere: each step only happens while the account's mark in `deleting/` is the one that was read.
+func (s *Store) sweepAccounts(ctx context.Context) error {
+	resp, err := s.get(ctx, s.keys.deleting(), clientv3.WithPrefix())
+	if err != nil {
+		return fmt.Errorf("read accounts to delete: %w", err)
+	}
+	for _, mark := range resp.Kvs {
+		account := string(mark.Key[len(s.keys.deleting()):])
+		for {
+			done, err := s.deleteSome(ctx, account, mark.CreateRevision)
+			if err != nil {
+				return fmt.Errorf("delete account %q: %w", account, err)
+			}
+			if done {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// deleteSome removes some records of a dying account, and last the account itself. It reports true when nothing is left
+// to do, by whomever it was done.
+func (s *Store) deleteSome(ctx context.Context, account string, mark int64) (done bool, err error) {
+	ops, err := s.remaining(ctx, account)
+	if err != nil {
+		return false, err
+	}
+	last := len(ops) == 0
+	if last {
+		for _, key := range []string{
+			s.keys.resource(accountKey(account)), s.keys.guard(account), s.keys.deleting() + account,
+		} {
+			ops = append(ops, clientv3.OpDelete(key))
+		}
+	}
+	marked := clientv3.Compare(clientv3.CreateRevision(s.keys.deleting()+account), "=", mark)
+	gone := false
+	err = s.retry(ctx, func(ctx context.Context) error {
+		resp, err := s.client.Txn(ctx).If(marked).Then(nest(ops)...).Commit()
+		gone = err == nil && !resp.Succeeded
+		return err
+	})
+	return last || gone, err
+}
+
+// remaining returns operations that delete the next records of an account, and the claims that go with them.
+func (s *Store) remaining(ctx context.Context, account string) ([]clientv3.Op, error) {
+	var ops []clientv3.Op
+	for _, kind := range []topology.Kind{
+		topology.KindCustomDomains, topology.KindURLEndpoints, topology.KindOrigins, topology.KindOriginSecrets,
+		topology.KindMediaFiles, topology.KindPurges,
+	} {
+		folder := s.keys.of(kind, account)
+		resp, err := s.get(ctx, folder, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(int64(deleteAtOnce-len(ops))))
+		if err != nil {
+			return nil, err
+		}
+		for _, kv := range resp.Kvs {
+			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+			if kind == topology.KindCustomDomains {
+				ops = append(ops, clientv3.OpDelete(s.keys.claim(splitDomain(string(kv.Key[len(folder):])))))
+			}
+		}
+		if len(ops) >= deleteAtOnce {
+			return ops, nil
+		}
+	}
+	floor, err := s.get(ctx, s.keys.resource(floorKey(account)), clientv3.WithKeysOnly())
+	if err != nil {
+		return nil, err
+	}
+	for _, kv := range floor.Kvs {
+		ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+	}
+	return ops, nil
+}

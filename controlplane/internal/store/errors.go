@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// The kinds of errors that callers tell apart with [errors.Is]. Any other error is a bug or broken data.
+var (
+	// ErrNotFound says that the resource, or the account it would belong to, does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrAlreadyExists says that a name is taken. For a domain it does not say by whom.
+	ErrAlreadyExists = errors.New("already exists")
+	// ErrConflict says that the resource has changed: an etag that is no longer current, or an account that others kept
+	// changing until the caller's deadline.
+	ErrConflict = errors.New("conflict")
+	// ErrDeleting says that the account is being deleted and takes no writes.
+	ErrDeleting = errors.New("account is being deleted")
+	// ErrTooLarge says that one change is larger than one step may be; see [TooLargeError].
+	ErrTooLarge = errors.New("too large for one step")
+	// ErrRequestIDReused says that the request id was used for another request before.
+	ErrRequestIDReused = errors.New("request id was used for another request")
+	// ErrUnavailable says that etcd did not answer. Nothing was written.
+	ErrUnavailable = errors.New("etcd unavailable")
+	// ErrResourceExhausted says that etcd takes no more data. Nothing was written.
+	ErrResourceExhausted = errors.New("etcd quota exceeded")
+	// ErrUnknownOutcome says that a write was sent and nobody could tell whether it took effect. The same request id
+	// finds out later.
+	ErrUnknownOutcome = errors.New("outcome unknown")
+	// ErrCompacted says that etcd no longer keeps the asked revision.
+	ErrCompacted = errors.New("revision is no longer kept")
+	// ErrSchemaTooNew says that a newer edgewalk has written the topology.
+	ErrSchemaTooNew = errors.New("topology was written by a newer version")
+	// ErrEpochChanged says that etcd holds another history than the one that was opened.
+	ErrEpochChanged = errors.New("etcd holds another history")
+)
+
+// TooLargeError says how large a change was. It is an [ErrTooLarge].
+type TooLargeError struct {
+	// Resources is the number of changed resources, Bytes the size of all written keys and values.
+	Resources, Bytes int
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%d changed resources of %d bytes are too large for one step: at most %d resources and %d bytes; apply in parts",
+		e.Resources, e.Bytes, MaxResources, MaxBytes)
+}
+
+// Is makes e an [ErrTooLarge].
+func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
+
+// kind gives an error of etcd one of the kinds above. Errors of ctx stay what they are.
+func kind(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return fmt.Errorf("%w: %w", ErrResourceExhausted, err)
+	case errors.Is(err, rpctypes.ErrCompacted):
+		return fmt.Errorf("%w: %w", ErrCompacted, err)
+	case isRefusal(err):
+		return err
+	default:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+}
+
+// isRefusal reports whether etcd's answer says that it did not and will not apply the request.
+func isRefusal(err error) bool {
+	for _, refusal := range []error{
+		rpctypes.ErrEmptyKey, rpctypes.ErrTooManyOps, rpctypes.ErrDuplicateKey, rpctypes.ErrRequestTooLarge,
+		rpctypes.ErrFutureRev, rpctypes.ErrCompacted, rpctypes.ErrTooManyRequests, rpctypes.ErrPermissionDenied,
+		rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken, rpctypes.ErrLeaseNotFound,
+	} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}

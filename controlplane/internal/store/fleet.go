@@ -1,0 +1,206 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Presence keeps small keys below `fleet/` for as long as its process lives, and for ttl after. They are no part of the
+// topology.
+type Presence struct {
+	store *Store
+	ttl   time.Duration
+	dirty chan struct{}
+
+	mu     sync.Mutex
+	values map[string][]byte // what should be stored
+	stored map[string]bool   // whether it is, under the current lease
+}
+
+// Presence returns an empty presence. Its keys vanish ttl, at least 2 s, after Run ended.
+func (s *Store) Presence(ttl time.Duration) *Presence {
+	return &Presence{
+		store:  s,
+		ttl:    max(ttl, 2*time.Second),
+		dirty:  make(chan struct{}, 1),
+		values: make(map[string][]byte),
+		stored: make(map[string]bool),
+	}
+}
+
+// Put makes Run store value at `fleet/{key}`, at once and again whenever the lease is lost. A nil value removes the key.
+func (p *Presence) Put(key string, value []byte) {
+	p.mu.Lock()
+	p.values[key] = value
+	delete(p.stored, key)
+	p.mu.Unlock()
+	select {
+	case p.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// Run stores what is put until ctx ends, and then removes it.
+func (p *Presence) Run(ctx context.Context) error {
+	var pause backoff
+	for {
+		err := p.hold(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p.store.log.WarnContext(ctx, "store: keep presence", "error", err)
+		if err := pause.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// hold stores everything under one lease until that is lost.
+func (p *Presence) hold(ctx context.Context) error {
+	client := p.store.client
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+	lease, err := client.Grant(attempt, int64((p.ttl+time.Second-1)/time.Second))
+	cancel()
+	if err != nil {
+		return fmt.Errorf("grant lease: %w", kind(err))
+	}
+	defer func() {
+		revoke, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_, _ = client.Revoke(revoke, lease.ID) // else it ends by itself
+	}()
+	alive, cancel := context.WithCancel(ctx)
+	defer cancel()
+	beats, err := client.KeepAlive(alive, lease.ID)
+	if err != nil {
+		return fmt.Errorf("keep lease: %w", kind(err))
+	}
+	p.mu.Lock()
+	clear(p.stored)
+	p.mu.Unlock()
+	for {
+		if err := p.flush(ctx, lease.ID); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.dirty:
+		case _, ok := <-beats:
+			if !ok {
+				return fmt.Errorf("%w: lease is lost", ErrUnavailable)
+			}
+		}
+	}
+}
+
+func (p *Presence) flush(ctx context.Context, lease clientv3.LeaseID) error {
+	for {
+		key, value, ok := p.take()
+		if !ok {
+			return nil
+		}
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		var err error
+		if value == nil {
+			_, err = p.store.client.Delete(attempt, p.store.keys.fleet(key))
+		} else {
+			_, err = p.store.client.Put(attempt, p.store.keys.fleet(key), string(value), clientv3.WithLease(lease))
+		}
+		cancel()
+		if err != nil {
+			return fmt.Errorf("write presence %q: %w", key, kind(err))
+		}
+	}
+}
+
+// take returns a key that is not stored, and counts it as stored: a later Put undoes that, as does a new lease.
+func (p *Presence) take() (key string, value []byte, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, value := range p.values {
+		if p.stored[key] {
+			continue
+		}
+		if value == nil {
+			delete(p.values, key)
+		} else {
+			p.stored[key] = true
+		}
+		return key, value, true
+	}
+	return "", nil, false
+}
+
+// Entry is a key of the fleet.
+type Entry struct {
+	// Key is the part after `fleet/`.
+	Key string
+	// Value is nil when the key has gone.
+	Value []byte
+	// Revision is that of the change.
+	Revision int64
+}
+
+// Fleet reads the keys below `fleet/{prefix}`, whoever stored them.
+func (s *Store) Fleet(ctx context.Context, prefix string) ([]Entry, int64, error) {
+	resp, err := s.get(ctx, s.keys.fleet(prefix), clientv3.WithPrefix())
+	if err != nil {
+		return nil, 0, fmt.Errorf("read fleet: %w", err)
+	}
+	entries := make([]Entry, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		entries = append(entries, s.entry(kv))
+	}
+	return entries, resp.Header.Revision, nil
+}
+
+func (s *Store) entry(kv *mvccpb.KeyValue) Entry {
+	return Entry{Key: strings.TrimPrefix(string(kv.Key), s.keys.fleet("")), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision}
+}
+
+// WatchFleet calls all with every key below `fleet/{prefix}`, and change with each later change, until ctx ends. After a
+// failure it begins again with all. Both are called by the goroutine that called WatchFleet.
+func (s *Store) WatchFleet(ctx context.Context, prefix string, all func([]Entry), change func(Entry)) error {
+	var pause backoff
+	for {
+		err := s.watchFleetOnce(ctx, prefix, all, change)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.WarnContext(ctx, "store: watch fleet", "error", err)
+		if err := pause.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) watchFleetOnce(ctx context.Context, prefix string, all func([]Entry), change func(Entry)) error {
+	entries, revision, err := s.Fleet(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	all(entries)
+	watcher := clientv3.NewWatcher(s.client)
+	defer func() { _ = watcher.Close() }()
+	events := watcher.Watch(clientv3.WithRequireLeader(ctx), s.keys.fleet(prefix), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	for resp := range events {
+		if err := resp.Err(); err != nil {
+			return kind(err)
+		}
+		for _, event := range resp.Events {
+			entry := s.entry(event.Kv)
+			if event.Type == mvccpb.Event_DELETE {
+				entry.Value = nil
+			}
+			change(entry)
+		}
+	}
+	return fmt.Errorf("%w: the watch was closed", ErrUnavailable)
+}

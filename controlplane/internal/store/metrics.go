@@ -1,0 +1,40 @@
+package store
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	writes        *prometheus.CounterVec
+	conflicts     prometheus.Counter
+	unknown       prometheus.Counter
+	watchRestarts *prometheus.CounterVec
+	size          prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_store_writes_total",
+			Help: "Writes of accounts by how they ended: ok, noop, replayed, refused, unavailable, unknown.",
+		}, []string{"result"}),
+		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_store_conflicts_total",
+			Help: "Transactions that were tried again since another writer was faster.",
+		}),
+		unknown: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_store_unresolved_replies_total",
+			Help: "Transactions whose reply was lost, so that their outcome had to be found out.",
+		}),
+		watchRestarts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_store_watch_restarts_total",
+			Help: "Times the watch was opened anew by reason: slow, silent, compacted, broken.",
+		}, []string{"reason"}),
+		size: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "edgewalk_store_size_bytes",
+			Help: "The size of etcd's database on disk at one member.",
+		}),
+	}
+	if r != nil {
+		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.size)
+	}
+	return m
+}

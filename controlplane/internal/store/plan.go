@@ -1,0 +1,208 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// plan is one write made ready: what it changes and the transaction that does it.
+type plan struct {
+	state   *State
+	id      string // of this write
+	request string // key of the record that the write leaves
+	noop    bool
+
+	puts          []encodedPut
+	deletes       []topology.Key
+	deleteAccount bool
+	purges        int // purge records after the write
+
+	compares []clientv3.Cmp
+	ops      []clientv3.Op
+	bytes    int // keys and values of ops
+}
+
+type encodedPut struct {
+	key   topology.Key
+	value []byte
+}
+
+// plan asks decide and turns its edit into a transaction.
+func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, id string, decide func(*State) (*Edit, error)) (*plan, error) {
+	deleting, err := state.Deleting()
+	if err != nil {
+		return nil, err
+	}
+	if deleting {
+		return nil, fmt.Errorf("%w: %q", ErrDeleting, state.Account)
+	}
+	edit, err := decide(state)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{state: state, id: id, request: request, purges: state.purges}
+	if edit != nil {
+		if err := p.take(edit); err != nil {
+			return nil, err
+		}
+	}
+	if edit != nil && edit.DeleteAccount {
+		if err := p.markDeleting(s.now()); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.retireOverflow(ctx, p); err != nil {
+		return nil, err
+	}
+	p.noop = len(p.puts)+len(p.deletes) == 0
+	record := requestRecord{Write: id, Method: req.Method, Hash: req.Hash, Time: s.now().Unix()}
+	if p.noop {
+		record.Revision = p.noopRevision()
+	}
+	p.compares = append(p.compares,
+		clientv3.Compare(clientv3.ModRevision(s.keys.guard(state.Account)), "=", state.Guard),
+		clientv3.Compare(clientv3.CreateRevision(request), "=", 0))
+	p.put(request, []byte(record.value()))
+	if p.noop {
+		return p, nil
+	}
+	if err := s.changes(ctx, p); err != nil {
+		return nil, err
+	}
+	if n := len(p.puts) + len(p.deletes); n > MaxResources || p.bytes > MaxBytes {
+		return nil, &TooLargeError{Resources: n, Bytes: p.bytes}
+	}
+	p.ops = nest(p.ops)
+	return p, nil
+}
+
+// take encodes an edit and leaves out what would change nothing.
+func (p *plan) take(edit *Edit) error {
+	seen := make(map[topology.Key]bool, len(edit.Puts)+len(edit.Deletes))
+	check := func(key topology.Key) error {
+		if err := key.Validate(); err != nil {
+			return err
+		}
+		if key.Account != p.state.Account || seen[key] {
+			return fmt.Errorf("write of account %q changes %q twice or in another account", p.state.Account, key)
+		}
+		seen[key] = true
+		return nil
+	}
+	exists := p.state.Exists()
+	for _, put := range edit.Puts {
+		if err := check(put.Key); err != nil {
+			return err
+		}
+		value, err := proto.MarshalOptions{Deterministic: true}.Marshal(put.Message)
+		if err != nil {
+			return fmt.Errorf("encode %q: %w", put.Key, err)
+		}
+		exists = exists || put.Key.Kind == topology.KindAccounts
+		if old, ok := p.state.Records[put.Key]; ok && bytes.Equal(old.Value, value) {
+			continue
+		}
+		p.puts = append(p.puts, encodedPut{put.Key, value})
+	}
+	for _, key := range edit.Deletes {
+		if err := check(key); err != nil {
+			return err
+		}
+		if key.Kind == topology.KindAccounts {
+			return fmt.Errorf("account %q is deleted by DeleteAccount", key.Account)
+		}
+		if _, ok := p.state.Records[key]; !ok && inState(key.Kind) {
+			continue
+		}
+		p.deletes = append(p.deletes, key)
+	}
+	if len(p.puts)+len(p.deletes) > 0 && !exists {
+		return fmt.Errorf("account %q: %w", p.state.Account, ErrNotFound)
+	}
+	return nil
+}
+
+// changes adds the operations on resources, the claims of domains, and the guard.
+func (s *Store) changes(ctx context.Context, p *plan) error {
+	for _, put := range p.puts {
+		p.put(s.keys.resource(put.key), put.value)
+	}
+	for _, key := range p.deletes {
+		p.delete(s.keys.resource(key))
+	}
+	if p.deleteAccount {
+		p.put(s.keys.deleting()+p.state.Account, []byte(p.id))
+	}
+	if err := s.claim(ctx, p); err != nil {
+		return err
+	}
+	guard, err := json.Marshal(guardValue{Purges: p.purges})
+	if err != nil {
+		return fmt.Errorf("encode guard: %w", err)
+	}
+	p.put(s.keys.guard(p.state.Account), guard)
+	return nil
+}
+
+func (p *plan) put(key string, value []byte) {
+	p.ops = append(p.ops, clientv3.OpPut(key, string(value)))
+	p.bytes += len(key) + len(value)
+}
+
+func (p *plan) delete(key string) {
+	p.ops = append(p.ops, clientv3.OpDelete(key))
+	p.bytes += len(key)
+}
+
+// noopRevision is the revision that a write which changes nothing answers with: one that edges can reach.
+func (p *plan) noopRevision() int64 {
+	if p.state.Guard != 0 {
+		return p.state.Guard
+	}
+	return p.state.Revision
+}
+
+// changesState reports whether the plan touches what a State holds.
+func (p *plan) changesState() bool {
+	for _, put := range p.puts {
+		if inState(put.key.Kind) {
+			return true
+		}
+	}
+	for _, key := range p.deletes {
+		if inState(key.Kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// nest cuts operations into inner transactions, so that one transaction holds up to 16,384 of them in one revision.
+func nest(ops []clientv3.Op) []clientv3.Op {
+	if len(ops) <= maxTxnOps {
+		return ops
+	}
+	var nested []clientv3.Op
+	for len(ops) > 0 {
+		n := min(len(ops), maxTxnOps)
+		nested = append(nested, clientv3.OpTxn(nil, ops[:n:n], nil))
+		ops = ops[n:]
+	}
+	return nested
+}
+
+func decodeAccount(record topology.Record) (*topologyv1.Account, error) {
+	account := new(topologyv1.Account)
+	if err := proto.Unmarshal(record.Value, account); err != nil {
+		return nil, fmt.Errorf("decode %q: %w", record.Key, err)
+	}
+	return account, nil
+}

@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// Get reads one record, linearizably, and returns the revision that it was read at. It returns [ErrNotFound] when there is
+// none.
+func (s *Store) Get(ctx context.Context, key topology.Key) (topology.Record, int64, error) {
+	return s.GetAt(ctx, key, 0)
+}
+
+// GetAt reads one record as it was at a revision; 0 is the current one. It returns [ErrNotFound] when there was none and
+// [ErrCompacted] when the revision is no longer kept.
+func (s *Store) GetAt(ctx context.Context, key topology.Key, revision int64) (topology.Record, int64, error) {
+	resp, err := s.get(ctx, s.keys.resource(key), clientv3.WithRev(revision))
+	if err != nil {
+		return topology.Record{}, 0, fmt.Errorf("read %q: %w", key, err)
+	}
+	if revision == 0 {
+		revision = resp.Header.Revision
+	}
+	if len(resp.Kvs) == 0 {
+		return topology.Record{}, revision, fmt.Errorf("read %q: %w", key, ErrNotFound)
+	}
+	record, err := s.record(resp.Kvs[0])
+	return record, revision, err
+}
+
+// List reads records of one kind in the order of their ids: of one account, or of every account when account is empty.
+// Only ids that begin with prefix and sort after the id after are returned, at most limit. Listing accounts, account is
+// empty, and prefix and after are about account ids.
+func (s *Store) List(ctx context.Context, kind topology.Kind, account, prefix, after string, limit int) (records []topology.Record, more bool, revision int64, err error) {
+	return s.listAt(ctx, kind, account, prefix, after, limit, 0)
+}
+
+func (s *Store) listAt(ctx context.Context, kind topology.Kind, account, prefix, after string, limit int, revision int64) ([]topology.Record, bool, int64, error) {
+	folder := s.keys.kind(kind)
+	if account != "" {
+		folder = s.keys.of(kind, account)
+	}
+	from, end := folder+prefix, clientv3.GetPrefixRangeEnd(folder+prefix)
+	if next := folder + after + "\x00"; after != "" && next > from {
+		from = next
+	}
+	if from >= end {
+		return nil, false, revision, nil
+	}
+	resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithRev(revision))
+	if err != nil {
+		return nil, false, 0, fmt.Errorf("list %s: %w", kind, err)
+	}
+	records := make([]topology.Record, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		record, err := s.record(kv)
+		if err != nil {
+			return nil, false, 0, err
+		}
+		records = append(records, record)
+	}
+	if revision == 0 {
+		revision = resp.Header.Revision
+	}
+	return records, resp.More, revision, nil
+}
+
+// CheckEtag returns [ErrConflict] unless etag is empty or that of record.
+func CheckEtag(etag string, record topology.Record) error {
+	if etag == "" || etag == topology.Etag(record.ModRevision) {
+		return nil
+	}
+	return fmt.Errorf("%w: %q has etag %s", ErrConflict, record.Key, topology.Etag(record.ModRevision))
+}
+
+// getMany reads keys as they were at a revision. Keys that did not exist are missing in the result.
+func (s *Store) getMany(ctx context.Context, keys []string, revision int64) (map[string]*mvccpb.KeyValue, error) {
+	found := make(map[string]*mvccpb.KeyValue, len(keys))
+	for chunk := range slices.Chunk(keys, maxTxnOps) {
+		ops := make([]clientv3.Op, 0, len(chunk))
+		for _, key := range chunk {
+			ops = append(ops, clientv3.OpGet(key, clientv3.WithRev(revision)))
+		}
+		resp, err := s.do(ctx, ops)
+		if err != nil {
+			return nil, err
+		}
+		for _, part := range resp.Responses {
+			for _, kv := range part.GetResponseRange().Kvs {
+				found[string(kv.Key)] = kv
+			}
+		}
+	}
+	return found, nil
+}

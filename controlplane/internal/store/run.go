@@ -1,0 +1,70 @@
+package store
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Run does what keeps the store small until ctx ends: it ends accounts that are being deleted, forgets old requests and
+// retires old purges. It may run in any number of replicas. It returns the error of ctx.
+func (s *Store) Run(ctx context.Context) error {
+	jobs := []*job{
+		{name: "delete accounts", every: 10 * time.Second, do: s.sweepAccounts},
+		{name: "forget requests", every: time.Minute, do: s.sweepRequests},
+		{name: "retire purges", every: 10 * time.Minute, do: s.sweepPurges},
+		{name: "measure database", every: 30 * time.Second, do: s.measure},
+	}
+	for {
+		next := time.Hour
+		for _, j := range jobs {
+			next = min(next, s.runDue(ctx, j))
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-s.kick:
+			timer.Stop()
+			jobs[0].due = time.Time{}
+		case <-timer.C:
+		}
+	}
+}
+
+type job struct {
+	name  string
+	every time.Duration
+	do    func(context.Context) error
+	due   time.Time
+}
+
+// runDue runs a job whose time has come and returns how long it is until the next time. Replicas drift apart by jitter.
+func (s *Store) runDue(ctx context.Context, j *job) time.Duration {
+	if wait := time.Until(j.due); wait > 0 {
+		return wait
+	}
+	if err := j.do(ctx); err != nil && ctx.Err() == nil {
+		s.log.WarnContext(ctx, "store: "+j.name, "error", err)
+	}
+	wait := j.every + rand.N(j.every/4)
+	j.due = time.Now().Add(wait)
+	return wait
+}
+
+// wake makes Run look for accounts to delete at once.
+func (s *Store) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) measure(ctx context.Context) error {
+	size, err := s.Size(ctx)
+	if err == nil {
+		s.metrics.size.Set(float64(size))
+	}
+	return err
+}

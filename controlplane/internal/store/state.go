@@ -1,0 +1,225 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// stateKinds are the kinds that a State holds whole: those that rules inside an account are about. Media files and purges
+// are read one by one.
+var stateKinds = [...]topology.Kind{
+	topology.KindOrigins, topology.KindOriginSecrets, topology.KindURLEndpoints, topology.KindCustomDomains,
+}
+
+// State is one account at one revision, without its media files and purges. It must not be changed.
+type State struct {
+	// Account is the account's id.
+	Account string
+	// Revision is the revision that was read.
+	Revision int64
+	// Guard is the revision of the last change of the account; 0 when there was none.
+	Guard int64
+	// Records holds the account, its origins, their secrets, its endpoints and domains, as stored.
+	Records map[topology.Key]topology.Record
+
+	purges int // purge records that are kept
+	store  *Store
+}
+
+// guardValue is what `guard/{account}` holds.
+type guardValue struct {
+	// Purges is the number of purge records of the account.
+	Purges int `json:"purges"`
+}
+
+// Exists reports whether the account exists.
+func (s *State) Exists() bool {
+	_, ok := s.Records[accountKey(s.Account)]
+	return ok
+}
+
+// Deleting reports whether the account is being deleted.
+func (s *State) Deleting() (bool, error) {
+	record, ok := s.Records[accountKey(s.Account)]
+	if !ok {
+		return false, nil
+	}
+	var account topologyv1.Account
+	if err := proto.Unmarshal(record.Value, &account); err != nil {
+		return false, fmt.Errorf("decode account %q: %w", s.Account, err)
+	}
+	return account.State == topologyv1.Account_DELETING, nil
+}
+
+// Get reads any record of the account at the state's revision. It returns [ErrNotFound] when there is none.
+func (s *State) Get(ctx context.Context, key topology.Key) (topology.Record, error) {
+	if record, ok := s.Records[key]; ok {
+		return record, nil
+	}
+	record, _, err := s.store.GetAt(ctx, key, s.Revision)
+	return record, err
+}
+
+// List reads records of the account at the state's revision, as [Store.List] does.
+func (s *State) List(ctx context.Context, kind topology.Kind, prefix, after string, limit int) (records []topology.Record, more bool, err error) {
+	records, more, _, err = s.store.listAt(ctx, kind, s.Account, prefix, after, limit, s.Revision)
+	return records, more, err
+}
+
+// AccountState reads one account in one consistent read. An account that does not exist gives a State without records.
+func (s *Store) AccountState(ctx context.Context, account string) (*State, error) {
+	state, _, err := s.readState(ctx, account, "")
+	return state, err
+}
+
+// readState reads an account and, with a key of a request, the record of that request, at one revision.
+func (s *Store) readState(ctx context.Context, account, request string) (*State, *foundRequest, error) {
+	head := []clientv3.Op{clientv3.OpGet(s.keys.guard(account))}
+	if request != "" {
+		head = append(head, clientv3.OpGet(request))
+	}
+	resp, err := s.do(ctx, head)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read guard of account %q: %w", account, err)
+	}
+	record, err := requestOf(resp, request != "")
+	if err != nil {
+		return nil, nil, err
+	}
+	if cached := s.cache.get(account, guardRevision(resp)); cached != nil {
+		return cached.at(resp.Header.Revision), record, nil
+	}
+	resp, err = s.do(ctx, append(head, s.stateOps(account)...))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read account %q: %w", account, err)
+	}
+	if record, err = requestOf(resp, request != ""); err != nil {
+		return nil, nil, err
+	}
+	state, err := s.decodeState(account, resp, len(head))
+	if err != nil {
+		return nil, nil, err
+	}
+	s.cache.put(state)
+	return state, record, nil
+}
+
+func (s *Store) stateOps(account string) []clientv3.Op {
+	ops := []clientv3.Op{clientv3.OpGet(s.keys.resource(accountKey(account)))}
+	for _, kind := range stateKinds {
+		ops = append(ops, clientv3.OpGet(s.keys.of(kind, account), clientv3.WithPrefix()))
+	}
+	return ops
+}
+
+// do makes one transaction of reads, or of writes that may be repeated.
+func (s *Store) do(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
+	var resp *clientv3.TxnResponse
+	err := s.retry(ctx, func(ctx context.Context) (err error) {
+		resp, err = s.client.Txn(ctx).Then(ops...).Commit()
+		return err
+	})
+	return resp, err
+}
+
+func guardRevision(resp *clientv3.TxnResponse) int64 {
+	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+		return kv.ModRevision
+	}
+	return 0
+}
+
+func (s *Store) decodeState(account string, resp *clientv3.TxnResponse, head int) (*State, error) {
+	state := &State{
+		Account:  account,
+		Revision: resp.Header.Revision,
+		Guard:    guardRevision(resp),
+		Records:  make(map[topology.Key]topology.Record),
+		store:    s,
+	}
+	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+		var guard guardValue
+		if err := json.Unmarshal(kv.Value, &guard); err != nil {
+			return nil, fmt.Errorf("decode guard of account %q: %w", account, err)
+		}
+		state.purges = guard.Purges
+	}
+	for _, part := range resp.Responses[head:] {
+		for _, kv := range part.GetResponseRange().Kvs {
+			record, err := s.record(kv)
+			if err != nil {
+				return nil, err
+			}
+			state.Records[record.Key] = record
+		}
+	}
+	return state, nil
+}
+
+// at is the same state, seen at a later revision at which the guard was still the same.
+func (s *State) at(revision int64) *State {
+	later := *s
+	later.Revision = revision
+	return &later
+}
+
+// after is the state that an edit leads to.
+func (s *State) after(p *plan, revision int64) *State {
+	next := &State{Account: s.Account, Revision: revision, Guard: revision, Records: s.Records, purges: p.purges, store: s.store}
+	if !p.changesState() {
+		return next
+	}
+	next.Records = maps.Clone(s.Records)
+	for _, key := range p.deletes {
+		delete(next.Records, key)
+	}
+	for _, put := range p.puts {
+		if !inState(put.key.Kind) {
+			continue
+		}
+		created := revision
+		if old, ok := s.Records[put.key]; ok {
+			created = old.CreateRevision
+		}
+		next.Records[put.key] = topology.Record{Key: put.key, CreateRevision: created, ModRevision: revision, Value: put.value}
+	}
+	return next
+}
+
+func inState(kind topology.Kind) bool {
+	if kind == topology.KindAccounts {
+		return true
+	}
+	for _, k := range stateKinds {
+		if k == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func accountKey(account string) topology.Key {
+	return topology.Key{Kind: topology.KindAccounts, Account: account}
+}
+
+// record reads a stored resource. A stored value is never nil, even when it is empty.
+func (s *Store) record(kv *mvccpb.KeyValue) (topology.Record, error) {
+	key, err := s.keys.parse(kv.Key)
+	if err != nil {
+		return topology.Record{}, fmt.Errorf("read key %q: %w", kv.Key, err)
+	}
+	value := kv.Value
+	if value == nil {
+		value = []byte{}
+	}
+	return topology.Record{Key: key, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Value: value}, nil
+}

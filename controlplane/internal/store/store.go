@@ -1,0 +1,228 @@
+// Package store keeps the topology in etcd: the layout of keys, guarded transactions, and one ordered view of all changes.
+//
+// What edges see lies under `cfg/`, as the bytes that edges receive. Each write of an account compares and raises one key,
+// `guard/{account}`, so rules inside an account are checked against the state that the write replaces. Across accounts
+// only domain names meet: exactly the names with a CustomDomain record are claimed, by its account, and a wildcard shares
+// its owner with every name that it covers.
+//
+// Which resources are valid, and which rules hold between them, is the business of those who call [Store.Write]. Only
+// this package and etcdnode know etcd.
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	// MaxResources and MaxBytes bound one step. etcd takes requests of 1.5 MiB, and each key costs some bytes more than
+	// it holds.
+	MaxResources = 2000
+	MaxBytes     = 1 << 20
+
+	// maxTxnOps is etcd's default bound of operations, and of comparisons, in one (nested) transaction.
+	maxTxnOps = 128
+
+	// schema is the version of the layout and of the meaning of stored records.
+	schema = 1
+
+	// attemptTimeout bounds one request to etcd, so that a dead connection does not use up a caller's whole deadline.
+	attemptTimeout = 5 * time.Second
+	// defaultTimeout bounds a write whose caller brings no deadline.
+	defaultTimeout = 30 * time.Second
+	// outcomeGrace is how long past its caller's deadline a write goes on to find out what became of it.
+	outcomeGrace = 3 * time.Second
+)
+
+// Config is what a Store needs.
+type Config struct {
+	// Client is connected to etcd; see [Dial]. The store does not close it.
+	Client *clientv3.Client
+	// Prefix stands in front of every key and ends with `/`. Default: `/edgewalk/`.
+	Prefix string
+	// Logger is where background work reports. Default: slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: none.
+	Registerer prometheus.Registerer
+	// Now is the clock of everything that is kept for a time. Default: time.Now.
+	Now func() time.Time
+}
+
+// Store is the topology in etcd. Its methods may be called at the same time.
+type Store struct {
+	client  *clientv3.Client
+	keys    layout
+	epoch   string
+	log     *slog.Logger
+	now     func() time.Time
+	metrics *metrics
+	cache   stateCache
+	kick    chan struct{} // wakes Run to delete an account
+}
+
+// Open connects to the topology under a prefix, and founds it when there is none. It returns [ErrSchemaTooNew] when a
+// newer version has written it and [ErrUnavailable] when etcd does not answer before ctx ends.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Prefix == "" {
+		cfg.Prefix = "/edgewalk/"
+	}
+	if !strings.HasSuffix(cfg.Prefix, "/") {
+		return nil, fmt.Errorf("etcd prefix %q does not end with /", cfg.Prefix)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Store{
+		client:  cfg.Client,
+		keys:    layout{cfg.Prefix},
+		log:     cfg.Logger,
+		now:     cfg.Now,
+		metrics: newMetrics(cfg.Registerer),
+		kick:    make(chan struct{}, 1),
+	}
+	if err := s.checkSchema(ctx); err != nil {
+		return nil, err
+	}
+	epoch, err := s.readEpoch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.epoch = epoch
+	return s, nil
+}
+
+// Epoch names the history that revisions belong to: revisions of two epochs must not be compared. It changes when etcd is
+// restored from a snapshot.
+func (s *Store) Epoch() string { return s.epoch }
+
+func (s *Store) checkSchema(ctx context.Context) error {
+	stored, err := s.getOrCreate(ctx, s.keys.meta("schema"), strconv.Itoa(schema))
+	if err != nil {
+		return fmt.Errorf("read schema: %w", err)
+	}
+	version, err := strconv.Atoi(stored)
+	if err != nil {
+		return fmt.Errorf("read schema %q: %w", stored, err)
+	}
+	if version > schema {
+		return fmt.Errorf("%w: schema %d, this version knows up to %d", ErrSchemaTooNew, version, schema)
+	}
+	return nil
+}
+
+// readEpoch hashes the random id of the topology with the cluster's id, so a snapshot restored under a new cluster token
+// begins an epoch even when it was not restored by [Restore].
+func (s *Store) readEpoch(ctx context.Context) (string, error) {
+	id, err := s.getOrCreate(ctx, s.keys.meta("epoch"), rand.Text())
+	if err != nil {
+		return "", fmt.Errorf("read epoch: %w", err)
+	}
+	resp, err := s.get(ctx, s.keys.meta("epoch"))
+	if err != nil {
+		return "", fmt.Errorf("read cluster id: %w", err)
+	}
+	hash := sha256.New()
+	hash.Write([]byte(id))
+	hash.Write(binary.LittleEndian.AppendUint64(nil, resp.Header.ClusterId))
+	return hex.EncodeToString(hash.Sum(nil)[:8]), nil
+}
+
+// MediaIdentity returns the identity of the bucket that holds the Media Library, and records proposed when there is none.
+func (s *Store) MediaIdentity(ctx context.Context, proposed string) (string, error) {
+	id, err := s.getOrCreate(ctx, s.keys.meta("media"), proposed)
+	if err != nil {
+		return "", fmt.Errorf("read identity of the media bucket: %w", err)
+	}
+	return id, nil
+}
+
+// getOrCreate is repeated after any lost reply: whoever creates the key, all see one value.
+func (s *Store) getOrCreate(ctx context.Context, key, value string) (string, error) {
+	var stored string
+	err := s.retry(ctx, func(ctx context.Context) error {
+		resp, err := s.client.Txn(ctx).
+			If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
+			Then(clientv3.OpPut(key, value)).
+			Else(clientv3.OpGet(key)).
+			Commit()
+		switch {
+		case err != nil:
+			return err
+		case resp.Succeeded:
+			stored = value
+		default:
+			stored = string(resp.Responses[0].GetResponseRange().Kvs[0].Value)
+		}
+		return nil
+	})
+	return stored, err
+}
+
+// retry repeats what may be repeated until etcd answers or ctx ends.
+func (s *Store) retry(ctx context.Context, request func(context.Context) error) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var pause backoff
+	for {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err := request(attempt)
+		cancel()
+		if err == nil || isRefusal(err) {
+			return kind(err)
+		}
+		if pause.wait(ctx) != nil {
+			return kind(err)
+		}
+	}
+}
+
+// get reads keys, linearizably unless opts say otherwise.
+func (s *Store) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	var resp *clientv3.GetResponse
+	err := s.retry(ctx, func(ctx context.Context) (err error) {
+		resp, err = s.client.Get(ctx, key, opts...)
+		return err
+	})
+	return resp, err
+}
+
+// Health returns nil when etcd answers a read that needs its quorum, and otherwise says what is wrong. It waits at most 2 s.
+func (s *Store) Health(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := s.client.Get(ctx, s.keys.meta("schema"))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: no answer of a quorum in 2s", ErrUnavailable)
+	}
+	return kind(err)
+}
+
+// Size returns the bytes of etcd's database on disk, at the first member that answers.
+func (s *Store) Size(ctx context.Context) (int64, error) {
+	err := errors.New("no endpoints")
+	for _, endpoint := range s.client.Endpoints() {
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		status, statusErr := s.client.Status(attempt, endpoint)
+		cancel()
+		if statusErr == nil {
+			return status.DbSize, nil
+		}
+		err = statusErr
+	}
+	return 0, fmt.Errorf("read size of the database: %w", kind(err))
+}

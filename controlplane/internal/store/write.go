@@ -1,0 +1,197 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// Edit is what a write changes. The names of domains are claimed and released with their records.
+type Edit struct {
+	// Puts are written whole. One that equals what is stored is left out.
+	Puts []Put
+	// Deletes are removed; one that does not exist is no error.
+	Deletes []topology.Key
+	// DeleteAccount marks the account as being deleted. It excludes Puts and Deletes. [Store.Run] does the rest.
+	DeleteAccount bool
+}
+
+// Put is one resource to write, with create_time and update_time and without what is computed on reading.
+type Put struct {
+	Key     topology.Key
+	Message proto.Message
+}
+
+// Result is how a write ended.
+type Result struct {
+	// Revision is that of the step which the write made. Of a write that changed nothing it is the account's last change.
+	Revision int64
+	// Replayed says that an earlier request with the same id made the change.
+	Replayed bool
+	// Noop says that there was nothing to change.
+	Noop bool
+}
+
+// Write changes one account in one step. It reads the account, lets decide say what to change, and commits that only if the
+// account is still as decide saw it; else it begins again, until ctx ends. decide may so be called several times and must
+// depend on nothing but its argument. A nil Edit changes nothing. An error of decide is returned as it is.
+//
+// It returns [ErrNotFound] when the account does not exist and the edit does not create it, [ErrDeleting],
+// [ErrAlreadyExists] for a domain that belongs to another account, [ErrTooLarge], [ErrRequestIDReused],
+// [ErrUnavailable] and [ErrResourceExhausted] when nothing was written, and [ErrUnknownOutcome] when a reply was lost and
+// etcd stayed silent until some seconds after ctx ended.
+func (s *Store) Write(ctx context.Context, account string, req RequestID, decide func(*State) (*Edit, error)) (Result, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	result, err := s.write(ctx, account, req, decide)
+	s.metrics.writes.WithLabelValues(resultLabel(result, err)).Inc()
+	return result, err
+}
+
+// DryRun does what Write does except for the change.
+func (s *Store) DryRun(ctx context.Context, account string, decide func(*State) (*Edit, error)) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	state, _, err := s.readState(ctx, account, "")
+	if err != nil {
+		return err
+	}
+	_, err = s.plan(ctx, state, RequestID{}, s.keys.request(account, "dry"), rand.Text(), decide)
+	return err
+}
+
+func (s *Store) write(ctx context.Context, account string, req RequestID, decide func(*State) (*Edit, error)) (Result, error) {
+	id := rand.Text()
+	request := s.keys.request(account, "write-"+id)
+	if req.ID != "" {
+		request = s.keys.request(account, req.ID)
+	}
+	var pause backoff
+	for {
+		state, found, err := s.readState(ctx, account, request)
+		if err != nil {
+			return Result{}, err
+		}
+		if found != nil {
+			return found.replay(req, found.modRevision)
+		}
+		p, err := s.plan(ctx, state, req, request, id, decide)
+		if err != nil {
+			return Result{}, err
+		}
+		if p.noop && req.ID == "" {
+			return Result{Revision: p.noopRevision(), Noop: true}, nil
+		}
+		revision, applied, err := s.commit(ctx, p)
+		if err != nil {
+			return Result{}, fmt.Errorf("write account %q: %w", account, err)
+		}
+		if applied {
+			return s.applied(p, revision), nil
+		}
+		s.metrics.conflicts.Inc()
+		if pause.wait(ctx) != nil {
+			return Result{}, fmt.Errorf("%w: others kept changing account %q", ErrConflict, account)
+		}
+	}
+}
+
+func (s *Store) applied(p *plan, revision int64) Result {
+	if p.noop {
+		return Result{Revision: p.noopRevision(), Noop: true}
+	}
+	s.cache.put(p.state.after(p, revision))
+	if p.deleteAccount {
+		s.wake()
+	}
+	return Result{Revision: revision}
+}
+
+// commit sends a transaction until etcd says what became of it. A transaction compares the guard and that its own record
+// of a request does not exist, so however often it is sent and whenever its copies arrive, it takes effect at most once;
+// and once the guard has moved without the record appearing, it never will.
+func (s *Store) commit(ctx context.Context, p *plan) (revision int64, applied bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, false, kind(err)
+	}
+	longer, cancel := withGrace(ctx, outcomeGrace)
+	defer cancel()
+	var pause backoff
+	for sent := 1; ; sent++ {
+		attempt, cancel := context.WithTimeout(longer, attemptTimeout)
+		resp, err := s.client.Txn(attempt).If(p.compares...).Then(p.ops...).Else(clientv3.OpGet(p.request)).Commit()
+		cancel()
+		if err == nil {
+			return p.outcome(resp)
+		}
+		if errors.Is(err, rpctypes.ErrNoSpace) {
+			return s.outcomeWithoutSpace(longer, p, err)
+		}
+		if isRefusal(err) {
+			return 0, false, kind(err)
+		}
+		if sent == 1 {
+			s.metrics.unknown.Inc()
+		}
+		if pause.wait(longer) != nil {
+			return 0, false, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+		}
+	}
+}
+
+// outcome reads the answer to a transaction that was perhaps sent several times.
+func (p *plan) outcome(resp *clientv3.TxnResponse) (revision int64, applied bool, err error) {
+	if resp.Succeeded {
+		return resp.Header.Revision, true, nil
+	}
+	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+		var record requestRecord
+		if err := json.Unmarshal(kv.Value, &record); err != nil {
+			return 0, false, fmt.Errorf("decode request %q: %w", kv.Key, err)
+		}
+		if record.Write == p.id {
+			return kv.ModRevision, true, nil
+		}
+	}
+	return 0, false, nil
+}
+
+// outcomeWithoutSpace looks whether a transaction took effect: the one that crosses etcd's quota is applied and still
+// answered with an error.
+func (s *Store) outcomeWithoutSpace(ctx context.Context, p *plan, refusal error) (revision int64, applied bool, err error) {
+	resp, err := s.get(ctx, p.request)
+	if err != nil {
+		return 0, false, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	for _, kv := range resp.Kvs {
+		var record requestRecord
+		if json.Unmarshal(kv.Value, &record) == nil && record.Write == p.id {
+			return kv.ModRevision, true, nil
+		}
+	}
+	return 0, false, kind(refusal)
+}
+
+func resultLabel(result Result, err error) string {
+	switch {
+	case errors.Is(err, ErrUnknownOutcome):
+		return "unknown"
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrResourceExhausted):
+		return "unavailable"
+	case err != nil:
+		return "refused"
+	case result.Replayed:
+		return "replayed"
+	case result.Noop:
+		return "noop"
+	}
+	return "ok"
+}
