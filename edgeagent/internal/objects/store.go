@@ -208,7 +208,7 @@ func (s *Store) Lookup(k Key) []Entry {
 	if n == 0 {
 		return nil
 	}
-	entries := make([]Entry, 0, n)
+	var entries []Entry
 	for i := range n {
 		o := heads[i]
 		if o == nil {
@@ -222,6 +222,9 @@ func (s *Store) Lookup(k Key) []Entry {
 		if v == Hard {
 			s.remove(k, o.seq)
 			continue
+		}
+		if entries == nil {
+			entries = make([]Entry, 0, n-i)
 		}
 		entries = append(entries, Entry{Verdict: v, s: s, o: o})
 	}

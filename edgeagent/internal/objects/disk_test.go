@@ -1,0 +1,284 @@
+package objects
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// smallDisk mounts a file system of size bytes that holds at most inodes files.
+func smallDisk(t *testing.T, options string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "objects")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", dir, "tmpfs", 0, options); err != nil {
+		os.Remove(dir)
+		t.Skipf("a disk that can be filled needs the right to mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+		os.Remove(dir)
+	})
+	return dir
+}
+
+// served runs one fill of an unknown length with three readers and checks that each gets every byte.
+func served(t *testing.T, s *Store, n, length int) error {
+	t.Helper()
+	body := testBody(n, length)
+	h := testHead(n, length)
+	h.Length = -1
+	f := s.Begin(testKey(n), 10)
+	var wg sync.WaitGroup
+	for range 3 {
+		r := reader(t, f, 0)
+		wg.Go(func() {
+			defer r.Close()
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, body) {
+				t.Errorf("key %d: a reader got %d of %d bytes, %v", n, len(got), length, err)
+			}
+		})
+	}
+	if err := f.Head(h); err != nil {
+		t.Fatal(err)
+	}
+	for rest := body; len(rest) > 0; {
+		m := min(len(rest), 30_000)
+		write(t, f, rest[:m])
+		rest = rest[m:]
+	}
+	_, err := f.Commit()
+	wg.Wait()
+	return err
+}
+
+func TestDiskFullIsServedUncached(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]string{"bytes": "size=4m", "inodes": "size=64m,nr_inodes=70"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := smallDisk(t, options)
+			cache := filepath.Join(dir, "cache")
+			reg := prometheus.NewRegistry()
+			s := openStore(t, cache, limit(1<<30), func(c *Config) { c.Registerer = reg })
+			var full error
+			for n := 0; full == nil && n < 500; n++ {
+				full = served(t, s, n, 150_000)
+			}
+			if !errors.Is(full, ErrNotStored) || !errors.Is(full, syscall.ENOSPC) {
+				t.Fatalf("the disk never got full: %v", full)
+			}
+			if st := s.Stats(); st.Disk != DiskFull || st.Errors["write"]+st.Errors["create"]+st.Errors["rename"] == 0 {
+				t.Errorf("%+v", st)
+			}
+			if m := gathered(t, reg); m["edgewalk_cache_errors_total"] == 0 || m["edgewalk_cache_storing"] != 0 {
+				t.Errorf("a full disk is not in the metrics: %v", m)
+			}
+			if err := served(t, s, 1000, 2_000_000); !errors.Is(err, ErrNotStored) {
+				t.Errorf("on a full disk: %v", err)
+			}
+			wantIdle(t, s)
+			// A probe makes room, so the cache goes on with newer objects instead of keeping its oldest.
+			s.probe()
+			if st := s.Stats(); st.Disk != DiskOK || st.Evictions == 0 {
+				t.Errorf("after a probe: %+v", st)
+			}
+			if err := served(t, s, 1001, 5000); err != nil {
+				t.Errorf("after a probe: %v", err)
+			}
+			wantIdle(t, s)
+		})
+	}
+}
+
+func TestDiskFilledByOthers(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "size=4m")
+	s := openStore(t, filepath.Join(dir, "cache"))
+	put(t, s, 1, 100_000)
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer filler.Close()
+	io.Copy(filler, io.LimitReader(zeros{}, 8<<20))
+	if err := served(t, s, 2, 300_000); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("on a disk that others filled: %v", err)
+	}
+	wantStored(t, s, 1, 100_000)
+	filler.Truncate(0)
+	s.probe()
+	if err := served(t, s, 2, 300_000); err != nil {
+		t.Errorf("after others made room: %v", err)
+	}
+	wantIdle(t, s)
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestDiskRemountedReadOnly(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "size=4m")
+	s := openStore(t, dir)
+	put(t, s, 1, 100_000)
+	put(t, s, 2, 1000)
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT|flags, "size=4m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(syscall.MS_RDONLY)
+	if err := served(t, s, 3, 300_000); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("on a read-only disk: %v", err)
+	}
+	wantStored(t, s, 1, 100_000)
+	h := testHead(1, 0)
+	h.Asof = 10
+	if err := s.Freshen(s.Lookup(testKey(1))[0], h); err != nil {
+		t.Errorf("freshen on a read-only disk: %v", err)
+	}
+	used := s.Stats().Bytes
+	s.Drop(s.Lookup(testKey(2))[0])
+	if st := s.Stats(); s.Lookup(testKey(2)) != nil || st.Bytes != used {
+		t.Errorf("a file that cannot be deleted still takes its space: %+v", st)
+	}
+	s.probe()
+	if st := s.Stats(); st.Disk != DiskBroken {
+		t.Errorf("%+v", st)
+	}
+
+	s.Close()
+	s = openStore(t, dir) // as after a restart
+	if s.Stats().Disk != DiskBroken {
+		t.Errorf("opened on a read-only disk: %+v", s.Stats())
+	}
+	wantStored(t, s, 1, 100_000)
+	remount(0)
+	s.maintain()
+	if st := s.Stats(); st.Disk != DiskOK || !st.Scanned {
+		t.Errorf("after a remount: %+v", st)
+	}
+	if err := served(t, s, 3, 300_000); err != nil {
+		t.Errorf("after a remount: %v", err)
+	}
+	wantIdle(t, s)
+}
+
+func TestStuckFilesAreDeletedLater(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	e := put(t, s, 1, 5000)
+	path := s.path(e.o.id)
+	// A folder with a file in it cannot be unlinked.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	used := s.Stats().Bytes
+	s.Drop(e)
+	s.maintain()
+	if st := s.Stats(); st.Bytes != used || st.Objects != 0 || st.Errors["delete"] == 0 {
+		t.Errorf("%+v", st)
+	}
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	s.maintain()
+	if st := s.Stats(); st.Bytes != 0 || st.Objects != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestCacheFolderDeleted(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "cache")
+	s := openStore(t, dir)
+	for n := range 20 {
+		put(t, s, n, 5000)
+	}
+	running := begin(t, s, 50, 100_000)
+	r := reader(t, running, 0)
+	write(t, running, testBody(50, 100_000)[:60_000])
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	write(t, running, testBody(50, 100_000)[60_000:])
+	if _, err := running.Commit(); !errors.Is(err, ErrNotStored) {
+		t.Errorf("commit into a deleted folder: %v", err)
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, testBody(50, 100_000)) {
+		t.Errorf("reader over a deletion: %d bytes, %v", len(got), err)
+	}
+	r.Close()
+	if err := served(t, s, 60, 300_000); !errors.Is(err, ErrNotStored) {
+		t.Errorf("without a folder: %v", err)
+	}
+	if entries := s.Lookup(testKey(1)); len(entries) == 1 {
+		if _, err := entries[0].Open(); !errors.Is(err, ErrGone) || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("open of a deleted object: %v", err)
+		}
+	}
+	s.probe()
+	if st := s.Stats(); st.Disk != DiskOK || st.Objects != 0 || st.Bytes != 0 || !st.Scanned {
+		t.Errorf("after a probe: %+v", st)
+	}
+	put(t, s, 60, 300_000)
+	wantStored(t, s, 60, 300_000)
+	if _, err := Open(s.cfg); err == nil {
+		t.Error("the new folder is not locked")
+	}
+	wantIdle(t, s)
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	s := openStore(t, t.TempDir(), func(c *Config) { c.Registerer = reg })
+	put(t, s, 1, 5000)
+	s.note("read", errCorrupt)
+	want := map[string]float64{
+		"edgewalk_cache_bytes": 8192, "edgewalk_cache_limit_bytes": 64 << 20, "edgewalk_cache_objects": 1,
+		"edgewalk_cache_errors_total": 1, "edgewalk_cache_evictions_total": 0, "edgewalk_cache_storing": 1,
+	}
+	if got := gathered(t, reg); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	s.Close()
+	if got := gathered(t, reg); len(got) != 0 {
+		t.Errorf("a closed store is still in the registry: %v", got)
+	}
+}
+
+// gathered sums each metric over its labels.
+func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums := make(map[string]float64)
+	for _, f := range families {
+		for _, m := range f.Metric {
+			sums[f.GetName()] += m.Gauge.GetValue() + m.Counter.GetValue()
+		}
+	}
+	return sums
+}

@@ -1,0 +1,381 @@
+package objects
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+func begin(t testing.TB, s *Store, n, length int) *Fill {
+	t.Helper()
+	f := s.Begin(testKey(n), 10)
+	if err := f.Head(testHead(n, length)); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func reader(t testing.TB, f *Fill, off int64) *Reader {
+	t.Helper()
+	r, err := f.Reader(t.Context(), off)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func write(t testing.TB, f *Fill, p []byte) {
+	t.Helper()
+	if n, err := f.Write(p); n != len(p) || err != nil {
+		t.Fatalf("write: %d, %v", n, err)
+	}
+}
+
+func TestManyReadersFollowOneFill(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		length int
+		store  bool
+		limit  int64
+	}{
+		{"to disk", 3_000_000, true, 64 << 20},
+		{"to disk, unknown length", 3_000_000, true, 64 << 20},
+		{"in memory, too large", 3_000_000, false, 4 << 20},
+		{"disk, then memory, unknown length", 3_000_000, false, 4 << 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir(), limit(tt.limit))
+			body := testBody(1, tt.length)
+			h := testHead(1, tt.length)
+			if tt.name[len(tt.name)-len("length"):] == "length" {
+				h.Length = -1
+			}
+			f := s.Begin(testKey(1), 10)
+			var wg sync.WaitGroup
+			for i := range 30 {
+				off := int64(0)
+				if i%3 == 2 {
+					off = rand.Int64N(int64(tt.length))
+				}
+				r := reader(t, f, off)
+				wg.Go(func() {
+					defer r.Close()
+					if head, err := f.AwaitHead(t.Context()); err != nil || head.Status != 200 {
+						t.Errorf("head: %v, %v", head, err)
+					}
+					got, err := io.ReadAll(iotest.OneByteReader(io.LimitReader(r, 1000)))
+					rest, err2 := io.ReadAll(r)
+					if got = append(got, rest...); err != nil || err2 != nil || !bytes.Equal(got, body[off:]) {
+						t.Errorf("reader from %d: %d bytes, %v, %v", off, len(got), err, err2)
+					}
+				})
+			}
+			if err := f.Head(h); err != nil {
+				t.Fatal(err)
+			}
+			for at := 0; at < len(body); {
+				n := min(len(body)-at, 1+rand.IntN(100_000))
+				write(t, f, body[at:at+n])
+				at += n
+			}
+			_, err := f.Commit()
+			wg.Wait()
+			if tt.store {
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantStored(t, s, 1, tt.length)
+				return
+			}
+			if !errors.Is(err, ErrNotStored) || s.Lookup(testKey(1)) != nil {
+				t.Errorf("commit: %v", err)
+			}
+			wantIdle(t, s)
+		})
+	}
+}
+
+// wantIdle checks that ended fills gave everything back.
+func wantIdle(t testing.TB, s *Store) {
+	t.Helper()
+	objects := int64(0)
+	for _, f := range filesIn(t, filepath.Join(s.cfg.Dir, objFolder)) {
+		st, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects += blocks(st.Size()) * blockBytes
+	}
+	if used, filling := s.space.used.Load(), s.space.filling.Load(); used != objects || filling != 0 {
+		t.Errorf("%d bytes used, %d by fills; the objects have %d", used, filling, objects)
+	}
+	if free := s.window.free.Load(); free != s.cfg.WindowBytes/windowChunk {
+		t.Errorf("%d window chunks free, want all %d", free, s.cfg.WindowBytes/windowChunk)
+	}
+	if left := filesIn(t, filepath.Join(s.cfg.Dir, tmpFolder)); len(left) != 0 {
+		t.Errorf("temporary files left: %v", left)
+	}
+	for _, sh := range s.shards {
+		if len(sh.pins) != 0 {
+			t.Errorf("files pinned: %v", sh.pins)
+		}
+	}
+}
+
+func TestSlowReaderDoesNotHoldUpAFillOnDisk(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	const length = 5 << 20
+	f := begin(t, s, 1, length)
+	slow := reader(t, f, 0)
+	write(t, f, testBody(1, length)) // nobody reads, and it returns
+	if _, err := f.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	s.Drop(s.Lookup(testKey(1))[0])
+	if got, err := io.ReadAll(slow); err != nil || !bytes.Equal(got, testBody(1, length)) {
+		t.Errorf("after commit and drop the reader got %d bytes, %v", len(got), err)
+	}
+	if s.Stats().Bytes < length {
+		t.Error("the account does not hold the deleted file that a reader has open")
+	}
+	slow.Close()
+	wantIdle(t, s)
+}
+
+func TestSlowReaderHoldsUpAFillInMemory(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(1<<20), func(c *Config) { c.WindowBytes = 4 * windowChunk })
+	const length = 2 << 20
+	body := testBody(1, length)
+	f := begin(t, s, 1, length)
+	slow := reader(t, f, 0)
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.Write(body)
+		if err == nil {
+			_, err = f.Commit()
+		}
+		done <- err
+	}()
+	eventually(t, "the window is full", func() bool { size, _ := f.Progress(); return size == 5*windowChunk })
+	if got, err := io.ReadAll(slow); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("reader: %d bytes, %v", len(got), err)
+	}
+	if err := <-done; !errors.Is(err, ErrNotStored) {
+		t.Errorf("commit: %v", err)
+	}
+	slow.Close()
+	wantIdle(t, s)
+	if _, err := f.Reader(t.Context(), 0); !errors.Is(err, ErrPassed) {
+		t.Errorf("a reader after the end of a fill in memory: %v", err)
+	}
+}
+
+func TestFillInMemoryEndsWithItsLastReader(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(1<<20))
+	f := begin(t, s, 1, 8<<20)
+	r := reader(t, f, 0)
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.Write(testBody(1, 8<<20))
+		f.Abort(err)
+		done <- err
+	}()
+	eventually(t, "the window is full", func() bool { size, _ := f.Progress(); return size == windowChunks*windowChunk })
+	r.Close()
+	if err := <-done; !errors.Is(err, ErrUnread) {
+		t.Errorf("write: %v", err)
+	}
+	wantIdle(t, s)
+}
+
+func TestAbortReachesEveryone(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("origin broke")
+	for name, max := range map[string]int64{"disk": 64 << 20, "memory": 1 << 20} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir(), limit(max))
+			f := begin(t, s, 1, 4<<20)
+			var wg sync.WaitGroup
+			for range 10 {
+				r := reader(t, f, 0)
+				wg.Go(func() {
+					defer r.Close()
+					if _, err := io.Copy(io.Discard, r); err != cause {
+						t.Errorf("reader: %v", err)
+					}
+				})
+			}
+			write(t, f, testBody(1, 2<<20))
+			f.Abort(cause)
+			wg.Wait()
+			if _, err := f.Write([]byte("x")); err != cause {
+				t.Errorf("write after abort: %v", err)
+			}
+			if _, err := f.Commit(); err != cause {
+				t.Errorf("commit after abort: %v", err)
+			}
+			if _, err := f.Reader(t.Context(), 0); err != cause {
+				t.Errorf("reader after abort: %v", err)
+			}
+			if _, err := f.AwaitHead(t.Context()); err != cause {
+				t.Errorf("head after abort: %v", err)
+			}
+			if s.Lookup(testKey(1)) != nil {
+				t.Error("an aborted fill was stored")
+			}
+			wantIdle(t, s)
+		})
+	}
+}
+
+func TestAbortFreesALeaderThatWaits(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(1<<20))
+	f := begin(t, s, 1, 8<<20)
+	r := reader(t, f, 0)
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.Write(testBody(1, 8<<20))
+		done <- err
+	}()
+	eventually(t, "the window is full", func() bool { size, _ := f.Progress(); return size == windowChunks*windowChunk })
+	f.Abort(io.ErrUnexpectedEOF)
+	if err := <-done; err != io.ErrUnexpectedEOF {
+		t.Errorf("write: %v", err)
+	}
+	r.Close()
+	wantIdle(t, s)
+}
+
+// Abort may come from any goroutine at any moment of the leader's work.
+func TestAbortAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(8<<20))
+	for i := range 200 {
+		f := s.Begin(testKey(i), 10)
+		h := testHead(i, 0)
+		h.Length = -1
+		ready := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			<-ready
+			for range rand.IntN(2000) {
+				f.Progress()
+			}
+			f.Abort(io.ErrClosedPipe)
+		})
+		close(ready)
+		if f.Head(h) == nil {
+			for range 10 {
+				f.Write(testBody(i, 30_000))
+			}
+			f.Commit()
+		}
+		wg.Wait()
+	}
+	wantIdle(t, s)
+}
+
+func TestOnlyAWholeBodyIsStored(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	f := begin(t, s, 1, 10)
+	r := reader(t, f, 0)
+	write(t, f, make([]byte, 9))
+	if _, err := f.Commit(); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("commit of a short body: %v", err)
+	}
+	if _, err := io.ReadAll(r); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("reader of a short body: %v", err)
+	}
+	r.Close()
+	f = begin(t, s, 1, 10)
+	if n, err := f.Write(make([]byte, 11)); n != 0 || err == nil {
+		t.Errorf("write over the length: %d, %v", n, err)
+	}
+	f.Abort(nil)
+	f = s.Begin(testKey(1), 10)
+	if _, err := f.Write([]byte("x")); err == nil {
+		t.Error("body before head")
+	}
+	if _, err := f.Commit(); err == nil {
+		t.Error("commit without head")
+	}
+	tags := make([]string, MaxTags+1)
+	if err := s.Begin(testKey(1), 1).Head(Head{Scope: Scope{Tags: tags}}); err == nil {
+		t.Error("a head with tags that no purge would look at")
+	}
+	if s.Lookup(testKey(1)) != nil {
+		t.Error("something was stored")
+	}
+	wantIdle(t, s)
+}
+
+func TestReaderWaitsNoLongerThanItsContext(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	f := begin(t, s, 1, 10)
+	defer f.Abort(nil)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r, err := f.Reader(ctx, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	left := errors.New("client left")
+	time.AfterFunc(time.Millisecond, func() { cancel(left) })
+	if _, err := r.Read(make([]byte, 1)); err != left {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := s.Begin(testKey(2), 1).AwaitHead(ctx); err != left {
+		t.Errorf("head: %v", err)
+	}
+}
+
+func TestReaderOfACommittedFill(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	f := begin(t, s, 1, 1000)
+	write(t, f, testBody(1, 1000))
+	if _, err := f.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	r := reader(t, f, 990)
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, testBody(1, 1000)[990:]) {
+		t.Errorf("late reader: %q, %v", got, err)
+	}
+	r.Close()
+	s.Drop(s.Lookup(testKey(1))[0])
+	if _, err := f.Reader(t.Context(), 0); !errors.Is(err, ErrGone) {
+		t.Errorf("late reader of a dropped object: %v", err)
+	}
+	wantIdle(t, s)
+}
+
+// A reader at the end of a body of known length need not wait for the commit.
+func TestReaderEndsAtTheLength(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	f := begin(t, s, 1, 1000)
+	r := reader(t, f, 0)
+	write(t, f, testBody(1, 1000))
+	if got, err := io.ReadAll(r); err != nil || len(got) != 1000 {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	f.Abort(nil)
+}

@@ -1,0 +1,394 @@
+package objects
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("OBJECTS_TEST_FILL_DIR"); dir != "" {
+		fillForever(dir) // the process that TestKilledInTheMiddleOfFills kills
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func openStore(t testing.TB, dir string, change ...func(*Config)) *Store {
+	t.Helper()
+	cfg := Config{Dir: dir, MaxBytes: 64 << 20, Logger: slog.New(slog.DiscardHandler)}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func limit(n int64) func(*Config) { return func(c *Config) { c.MaxBytes = n } }
+
+func testKey(n int) Key {
+	sum := sha256.Sum256(fmt.Append(nil, n))
+	return Key(sum[:16])
+}
+
+// testBody is the only right content of key n.
+func testBody(n int, length int) []byte {
+	r := rand.NewChaCha8(sha256.Sum256(fmt.Append(nil, "body", n)))
+	b := make([]byte, length)
+	r.Read(b)
+	return b
+}
+
+func testHead(n int, length int) Head {
+	return Head{
+		Status: 200, Fields: AppendField(nil, "Content-Type", "text/plain"), Length: int64(length),
+		RequestTime: time.Unix(1000, 5), ResponseTime: time.Unix(1001, 7), Meta: fmt.Appendf(nil, "meta-%d", n),
+		Scope: Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/files/%d", n), Tags: []string{"all", fmt.Sprintf("n%d", n)}},
+	}
+}
+
+// fill writes one body in pieces and returns what Commit said.
+func fill(t testing.TB, s *Store, k Key, asof int64, h Head, body []byte) (Entry, error) {
+	t.Helper()
+	f := s.Begin(k, asof)
+	if err := f.Head(h); err != nil {
+		t.Fatal(err)
+	}
+	for len(body) > 0 {
+		n := min(len(body), 50_000)
+		if _, err := f.Write(body[:n]); err != nil {
+			f.Abort(err)
+			return Entry{}, err
+		}
+		body = body[n:]
+	}
+	return f.Commit()
+}
+
+func put(t testing.TB, s *Store, n, length int) Entry {
+	t.Helper()
+	e, err := fill(t, s, testKey(n), 10, testHead(n, length), testBody(n, length))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func get(t testing.TB, e Entry) []byte {
+	t.Helper()
+	b, err := e.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	got, err := io.ReadAll(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// wantStored checks that key n has one entry, with its head and every byte.
+func wantStored(t testing.TB, s *Store, n, length int) {
+	t.Helper()
+	entries := s.Lookup(testKey(n))
+	if len(entries) != 1 {
+		t.Fatalf("key %d has %d entries, want 1", n, len(entries))
+	}
+	h, want := entries[0].Head(), testHead(n, length)
+	if h.Status != 200 || !bytes.Equal(h.Fields, want.Fields) || !bytes.Equal(h.Meta, want.Meta) || h.Length != int64(length) ||
+		!h.RequestTime.Equal(want.RequestTime) || !h.ResponseTime.Equal(want.ResponseTime) || h.Scope.Path != want.Scope.Path ||
+		len(h.Scope.Tags) != 2 || h.Asof != 10 {
+		t.Fatalf("key %d: head %+v", n, h)
+	}
+	if !bytes.Equal(get(t, entries[0]), testBody(n, length)) {
+		t.Fatalf("key %d: wrong body", n)
+	}
+}
+
+// diskBytes is what the files under dir take, by the disk's own account.
+func diskBytes(t testing.TB, dir string) (sum int64) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if st, err := os.Stat(path); err == nil {
+			sum += st.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
+
+func filesIn(t testing.TB, dir string) []string {
+	t.Helper()
+	var files []string
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, path)
+		}
+		return nil
+	})
+	return files
+}
+
+// eventually waits for a condition that other goroutines bring about.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("still not so: %s", what)
+		}
+	}
+}
+
+var lengths = []int{0, 1, 1000, 4096, chunkBytes - 1, chunkBytes, chunkBytes + 1, 3*chunkBytes + 17, 2<<20 + 5}
+
+func TestWhatIsStoredIsFoundAlsoAfterARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	for n, length := range lengths {
+		put(t, s, n, length)
+		wantStored(t, s, n, length)
+	}
+	before := s.Stats()
+	s.Close()
+	s = openStore(t, dir)
+	if after := s.Stats(); after.Objects != before.Objects || after.Bytes != before.Bytes || !after.Scanned {
+		t.Errorf("after a restart: %+v, before: %+v", after, before)
+	}
+	for range 2 { // first unverified, then verified
+		for n, length := range lengths {
+			wantStored(t, s, n, length)
+		}
+	}
+	if s.Lookup(testKey(99)) != nil {
+		t.Error("found what was never stored")
+	}
+}
+
+func TestLookupDoesNotWaitForTheScan(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	put(t, s, 1, 5000)
+	s.Close()
+	s = openStore(t, dir)
+	s.reset() // as if Open had run out of time at the first folder
+	if s.Stats().Objects != 0 {
+		t.Fatal("objects are known before the scan")
+	}
+	wantStored(t, s, 1, 5000)
+	if _, err := fill(t, s, testKey(2), 10, testHead(2, 10), testBody(2, 10)); !errors.Is(err, ErrNotStored) || !errors.Is(err, errNotScanned) {
+		t.Errorf("commit before the scan is through: %v", err)
+	}
+	s.scanBriefly()
+	if st := s.Stats(); st.Objects != 1 || !st.Scanned {
+		t.Errorf("the scan found %+v, want the one object once", st)
+	}
+	put(t, s, 2, 10)
+}
+
+func TestVariants(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	store := func(selecting string, at int64, body string) {
+		t.Helper()
+		h := testHead(1, len(body))
+		if selecting != "" {
+			h.Selecting = AppendField(nil, "accept-encoding", selecting)
+		}
+		h.ResponseTime = time.Unix(at, 0)
+		if _, err := fill(t, s, testKey(1), 10, h, []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bodies := func() (all []string) {
+		for _, e := range s.Lookup(testKey(1)) {
+			all = append(all, string(get(t, e)))
+		}
+		return all
+	}
+	store("gzip", 300, "gzip one")
+	store("br", 100, "br one")
+	store("", 200, "plain")
+	if got := fmt.Sprint(bodies()); got != "[gzip one plain br one]" {
+		t.Errorf("variants %s, want the latest reply first", got)
+	}
+	store("br", 400, "br two")
+	if got := fmt.Sprint(bodies()); got != "[br two gzip one plain]" {
+		t.Errorf("variants %s, want the new br in place of the old", got)
+	}
+	for i := range 2 * maxVariants {
+		store(fmt.Sprint("x", i), 500+int64(i), "x")
+	}
+	if got := len(bodies()); got != maxVariants || s.Stats().Objects != maxVariants {
+		t.Errorf("%d variants, %d objects, want the cap of %d", got, s.Stats().Objects, maxVariants)
+	}
+	for _, e := range s.Lookup(testKey(1)) {
+		s.Drop(e)
+	}
+	if st := s.Stats(); st.Objects != 0 || st.Bytes != 0 || s.Lookup(testKey(1)) != nil {
+		t.Errorf("after dropping all: %+v", st)
+	}
+}
+
+func TestFreshenReplacesTheHeadAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	e := put(t, s, 1, 70_000)
+	for round, pad := range []int{10, 9000, 20} { // sidecar of one block, of three, of one
+		h := testHead(1, 0)
+		h.Asof, h.Length = int64(20+round), -1
+		h.Meta = bytes.Repeat([]byte{byte(round)}, pad)
+		if err := s.Freshen(e, h); err != nil {
+			t.Fatal(err)
+		}
+		for _, reopened := range []bool{false, true} {
+			if reopened {
+				s.Close()
+				s = openStore(t, dir)
+			}
+			got := s.Lookup(testKey(1))
+			if len(got) != 1 || got[0].Head().Asof != h.Asof || !bytes.Equal(got[0].Head().Meta, h.Meta) || got[0].Head().Length != 70_000 {
+				t.Fatalf("round %d reopened %v: %+v", round, reopened, got)
+			}
+			if !bytes.Equal(get(t, got[0]), testBody(1, 70_000)) {
+				t.Error("the body changed")
+			}
+			if st, on := s.Stats(), diskBytes(t, filepath.Join(dir, objFolder)); st.Bytes != on {
+				t.Errorf("round %d: %d bytes in the account, %d on disk", round, st.Bytes, on)
+			}
+			e = got[0]
+		}
+	}
+	s.Drop(e)
+	if err := s.Freshen(e, testHead(1, 0)); !errors.Is(err, ErrGone) {
+		t.Errorf("freshen after drop: %v", err)
+	}
+	if left := filesIn(t, filepath.Join(dir, objFolder)); len(left) != 0 || s.Stats().Bytes != 0 {
+		t.Errorf("left behind: %v, %+v", left, s.Stats())
+	}
+}
+
+func TestBodyReadsLikeAFile(t *testing.T) {
+	t.Parallel()
+	const length = 3<<20 + 100 // above what Open verifies itself
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	put(t, s, 1, length)
+	want := testBody(1, length)
+	s.Close()
+	s = openStore(t, dir)
+	b, err := s.Lookup(testKey(1))[0].Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.File() != nil {
+		t.Error("a body that was not verified may be sent by sendfile")
+	}
+	for _, r := range [][2]int64{{0, 1}, {chunkBytes - 1, 2}, {length - 5, 5}, {100_000, 300_000}} {
+		p := make([]byte, r[1])
+		if n, err := b.ReadAt(p, r[0]); n != len(p) || err != nil || !bytes.Equal(p, want[r[0]:r[0]+r[1]]) {
+			t.Errorf("ReadAt %v: %d, %v", r, n, err)
+		}
+	}
+	if n, err := b.ReadAt(make([]byte, 10), length-4); n != 4 || err != io.EOF {
+		t.Errorf("ReadAt over the end: %d, %v", n, err)
+	}
+	if off, err := b.Seek(-10, io.SeekEnd); off != length-10 || err != nil {
+		t.Errorf("Seek: %d, %v", off, err)
+	}
+	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, want[length-10:]) {
+		t.Errorf("read after Seek: %d bytes, %v", len(got), err)
+	}
+	b.Seek(0, io.SeekStart)
+	io.Copy(io.Discard, b)
+	b.Close()
+	if b, err = s.Lookup(testKey(1))[0].Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	f := b.File()
+	if f == nil {
+		t.Fatal("no descriptor after the whole body was verified")
+	}
+	if got, err := io.ReadAll(io.LimitReader(f, b.Size())); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the descriptor reads %d bytes, %v", len(got), err)
+	}
+	s.Drop(s.Lookup(testKey(1))[0])
+	if got, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size())); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("an open body after a drop: %d bytes, %v", len(got), err)
+	}
+}
+
+func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, filepath.Join(dir, "cache"))
+	if st, err := os.Stat(filepath.Join(dir, "cache")); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("cache folder: %v, %v", st.Mode(), err)
+	}
+	if _, err := Open(s.cfg); err == nil {
+		t.Error("two stores in one folder")
+	}
+	if _, err := Open(Config{Dir: dir, MaxBytes: 1 << 20}); err == nil {
+		t.Error("a folder with somebody's files was taken for a cache")
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Config{Dir: file, MaxBytes: 1 << 20}); err == nil {
+		t.Error("a file was taken for a cache")
+	}
+}
+
+func TestUnknownVersionIsDiscarded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	put(t, s, 1, 5000)
+	s.Close()
+	if err := os.WriteFile(filepath.Join(dir, versionFile), []byte("edgewalk objects 999\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir)
+	if st := s.Stats(); st.Objects != 0 || st.Bytes != 0 || s.Lookup(testKey(1)) != nil || !st.Scanned {
+		t.Errorf("kept of another version: %+v", st)
+	}
+	if on := diskBytes(t, dir); on > blockBytes {
+		t.Errorf("%d bytes on disk, want no more than the version file", on)
+	}
+	put(t, s, 1, 5000)
+}

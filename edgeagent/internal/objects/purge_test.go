@@ -1,0 +1,275 @@
+package objects
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+func TestPurgeScopes(t *testing.T) {
+	t.Parallel()
+	url := func(path, query string) Purge {
+		return Purge{URLs: []URLScope{{Endpoint: "e1", Path: path, Query: query}}}
+	}
+	prefix := func(endpoint, path string) Purge { return Purge{Prefix: &PrefixScope{Endpoint: endpoint, Path: path}} }
+	at := func(path, query string, tags ...string) Scope {
+		return Scope{Account: "acme", Endpoint: "e1", Path: path, Query: query, Tags: tags}
+	}
+	other := func(endpoint, path string) Scope { return Scope{Account: "acme", Endpoint: endpoint, Path: path} }
+	for _, tt := range []struct {
+		name    string
+		purge   Purge
+		scope   Scope
+		covered bool
+	}{
+		{"url", url("/a", ""), at("/a", ""), true},
+		{"url, other path", url("/a", ""), at("/a/", ""), false},
+		{"url, other endpoint", url("/a", ""), other("e2", "/a"), false},
+		{"url without query, copy with", url("/a", ""), at("/a", "w=1"), false},
+		{"url with query", url("/a", "w=1"), at("/a", "w=1"), true},
+		{"url with query, copy without", url("/a", "w=1"), at("/a", ""), false},
+		{"any query, copy without", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", Query: "x", AnyQuery: true}}}, at("/a", ""), true},
+		{"any query, copy with", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", AnyQuery: true}}}, at("/a", "w=1"), true},
+		{"any query, other path", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", AnyQuery: true}}}, at("/ab", "w=1"), false},
+		{"second of two urls", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/x"}, {Endpoint: "e1", Path: "/y"}}}, at("/y", ""), true},
+		{"empty path", url("", ""), at("", ""), true},
+
+		{"prefix, inside", prefix("e1", "/img"), at("/img/a.png", ""), true},
+		{"prefix, deep inside", prefix("e1", "/img"), at("/img/a/b/c", "q"), true},
+		{"prefix, itself", prefix("e1", "/img"), at("/img", ""), true},
+		{"prefix, itself with slash", prefix("e1", "/img"), at("/img/", ""), true},
+		{"prefix, half a segment", prefix("e1", "/img"), at("/img2", ""), false},
+		{"prefix, half a segment deeper", prefix("e1", "/img"), at("/img2/a", ""), false},
+		{"prefix, above", prefix("e1", "/img/a"), at("/img", ""), false},
+		{"prefix, as a later folder", prefix("e1", "/img"), at("/x/img/a", ""), false},
+		{"prefix with slash, inside", prefix("e1", "/img/"), at("/img/a", ""), true},
+		{"prefix with slash, itself", prefix("e1", "/img/"), at("/img", ""), true},
+		{"prefix with slash, half a segment", prefix("e1", "/img/"), at("/imga", ""), false},
+		{"prefix, empty segment", prefix("e1", "/img"), at("/img//a", ""), true},
+		{"prefix of two segments", prefix("e1", "/a/b"), at("/a/b/c", ""), true},
+		{"prefix of two segments, sibling", prefix("e1", "/a/b"), at("/a/c", ""), false},
+		{"prefix, other endpoint", prefix("e1", "/img"), other("e2", "/img/a"), false},
+		{"prefix, every endpoint", prefix("", "/img"), other("e2", "/img/a"), true},
+		{"prefix, root", prefix("e1", "/"), at("/a", ""), true},
+		{"prefix, root, empty path", prefix("e1", "/"), at("", ""), true},
+		{"prefix, root, other endpoint", prefix("e1", "/"), other("e2", "/a"), false},
+		{"prefix, root of every endpoint", prefix("", "/"), other("e2", "/a"), true},
+
+		{"tag", Purge{Tag: "sale"}, at("/a", "", "x", "sale"), true},
+		{"tag, other", Purge{Tag: "sale"}, at("/a", "", "sales"), false},
+		{"tag, none", Purge{Tag: "sale"}, at("/sale", ""), false},
+		{"tag, other endpoint", Purge{Tag: "sale"}, Scope{Account: "acme", Endpoint: "e2", Tags: []string{"sale"}}, true},
+		{"endpoint", Purge{Endpoint: "e1"}, at("/a", "q"), true},
+		{"endpoint, other", Purge{Endpoint: "e1"}, other("e2", "/a"), false},
+		{"everything", Purge{Everything: true}, other("e9", "/z"), true},
+		{"everything, other account", Purge{Everything: true}, Scope{Account: "acme2", Endpoint: "e1", Path: "/a"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir())
+			p := tt.purge
+			p.Account = "acme"
+			check := func(asof int64, want Verdict) {
+				t.Helper()
+				if !tt.covered {
+					want = None
+				}
+				if got := s.Check(tt.scope, asof); got != want {
+					t.Errorf("asof %d: %v, want %v", asof, got, want)
+				}
+			}
+			check(0, None)
+			for range 2 { // again changes nothing
+				p.Revision, p.Hard = 100, false
+				if err := s.Purge(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			check(99, Soft)
+			check(100, None)
+			p.Revision, p.Hard = 50, true // late, and from before the other
+			if err := s.Purge(p); err != nil {
+				t.Fatal(err)
+			}
+			check(49, Hard)
+			check(50, Soft)
+			check(100, None)
+		})
+	}
+}
+
+func TestPurgeNeedsOneScope(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	for _, p := range []Purge{{Account: "acme", Revision: 1}, {Account: "acme", Revision: 1, Tag: "t", Everything: true}} {
+		if err := s.Purge(p); err == nil {
+			t.Errorf("%+v was accepted", p)
+		}
+	}
+}
+
+func TestFloorStandsInForForgottenPurges(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	for rev := int64(1); rev <= 100; rev++ {
+		s.Purge(Purge{Account: "acme", Revision: rev, Hard: rev%2 == 0, URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/", rev)}}})
+		s.Purge(Purge{Account: "acme", Revision: rev, Prefix: &PrefixScope{Path: fmt.Sprint("/p", rev)}})
+		s.Purge(Purge{Account: "acme", Revision: rev, Tag: fmt.Sprint("t", rev)})
+		s.Purge(Purge{Account: "acme", Revision: rev, Endpoint: fmt.Sprint("e", rev)})
+	}
+	s.purges.tidy()
+	if n := s.purges.size(); n != 400 {
+		t.Fatalf("%d entries, want 400: no floor, nothing forgotten", n)
+	}
+	s.Floor("acme", 40, 0)
+	s.Floor("acme", 20, 0) // never sinks
+	s.purges.tidy()
+	if n := s.purges.size(); n != 240+20 {
+		t.Errorf("%d entries over a soft floor of 40, want the 240 above it and the 20 hard ones below", n)
+	}
+	any := Scope{Account: "acme", Endpoint: "x", Path: "/any"}
+	if a, b := s.Check(any, 39), s.Check(any, 40); a != Soft || b != None {
+		t.Errorf("around the soft floor: %v, %v", a, b)
+	}
+	if v := s.Check(Scope{Account: "acme", Endpoint: "e1", Path: "/30"}, 29); v != Hard {
+		t.Errorf("a hard purge below the soft floor: %v", v)
+	}
+	s.Floor("acme", 40, 40)
+	s.Forget("acme", 60)
+	s.purges.tidy()
+	if n := s.purges.size(); n != 160 {
+		t.Errorf("%d entries after forgetting up to 60, want 160", n)
+	}
+	if v := s.Check(any, 39); v != Hard {
+		t.Errorf("below the hard floor: %v", v)
+	}
+	s.Forget("acme", math.MaxInt64)
+	s.purges.tidy()
+	if len(s.purges.accounts) != 0 {
+		t.Error("a deleted account is still in memory")
+	}
+}
+
+// Any order of any purges with any repetition gives the verdicts of a plain list.
+func TestPurgeOrderDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	paths := []string{"", "/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/b"}
+	eps, tags, queries := []string{"e1", "e2"}, []string{"t1", "t2"}, []string{"", "q"}
+	pick := func(of []string) string { return of[r.IntN(len(of))] }
+	for range 200 {
+		var purges []Purge
+		for range 1 + r.IntN(8) {
+			p := Purge{Account: "acme", Revision: int64(1 + r.IntN(20)), Hard: r.IntN(2) == 0}
+			switch r.IntN(5) {
+			case 0:
+				p.URLs = []URLScope{{pick(eps), pick(paths), pick(queries), r.IntN(2) == 0}}
+			case 1:
+				p.Prefix = &PrefixScope{pick(append(eps, "")), pick(paths)}
+			case 2:
+				p.Tag = pick(tags)
+			case 3:
+				p.Endpoint = pick(eps)
+			case 4:
+				p.Everything = true
+			}
+			purges = append(purges, p)
+		}
+		var one, two purgeIndex
+		for _, p := range purges {
+			one.apply(p)
+		}
+		for _, i := range append(r.Perm(len(purges)), r.Perm(len(purges))...) {
+			two.apply(purges[i])
+		}
+		for range 50 {
+			sc := Scope{Account: "acme", Endpoint: pick(eps), Path: pick(paths), Query: pick(queries), Tags: tags[:r.IntN(3)]}
+			asof := int64(r.IntN(22))
+			want := None
+			for _, p := range purges {
+				if asof < p.Revision && slowlyCovers(p, sc) {
+					want = max(want, map[bool]Verdict{false: Soft, true: Hard}[p.Hard])
+				}
+			}
+			if a, b := one.check(&sc, asof), two.check(&sc, asof); a != want || b != want {
+				t.Fatalf("%+v asof %d: %v and %v, want %v of %+v", sc, asof, a, b, want, purges)
+			}
+		}
+	}
+}
+
+func slowlyCovers(p Purge, sc Scope) bool {
+	for _, u := range p.URLs {
+		return u.Endpoint == sc.Endpoint && u.Path == sc.Path && (u.AnyQuery || u.Query == sc.Query)
+	}
+	if p.Prefix != nil {
+		if p.Prefix.Endpoint != "" && p.Prefix.Endpoint != sc.Endpoint {
+			return false
+		}
+		want := p.Prefix.Path
+		for len(want) > 0 && want[len(want)-1] == '/' {
+			want = want[:len(want)-1]
+		}
+		return want == "" || sc.Path == want || len(sc.Path) > len(want) && sc.Path[:len(want)+1] == want+"/"
+	}
+	for _, t := range sc.Tags {
+		if t == p.Tag {
+			return true
+		}
+	}
+	return p.Everything || p.Endpoint != "" && p.Endpoint == sc.Endpoint
+}
+
+func TestPurgedObjects(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	put(t, s, 1, 100)
+	put(t, s, 2, 100)
+	put(t, s, 3, 100)
+	s.Purge(Purge{Account: "acme", Revision: 11, Tag: "n1"})
+	if got := s.Lookup(testKey(1)); len(got) != 1 || got[0].Verdict != Soft {
+		t.Fatalf("after a soft purge: %+v", got)
+	}
+	h := testHead(1, 100)
+	h.Asof = 11
+	if err := s.Freshen(s.Lookup(testKey(1))[0], h); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Lookup(testKey(1)); len(got) != 1 || got[0].Verdict != None {
+		t.Fatalf("after a revalidation as of the purge: %+v", got)
+	}
+
+	s.Purge(Purge{Account: "acme", Revision: 12, Hard: true, URLs: []URLScope{{Endpoint: "e1", Path: "/files/2"}}})
+	if got := s.Lookup(testKey(2)); got != nil {
+		t.Fatalf("after a hard purge: %+v", got)
+	}
+	if n := len(filesIn(t, dir+"/objects")); n != 3 { // 1 with its sidecar, and 3
+		t.Errorf("%d files, want the lookup to have deleted one", n)
+	}
+	s.Purge(Purge{Account: "acme", Revision: 12, Hard: true, Prefix: &PrefixScope{Path: "/files"}})
+	s.sweep(func() bool { return true })
+	if st := s.Stats(); st.Objects != 0 || st.Bytes != 0 || len(filesIn(t, dir+"/objects")) != 0 {
+		t.Errorf("after the sweep: %+v", st)
+	}
+}
+
+func TestFillsAndPurges(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	s.Purge(Purge{Account: "acme", Revision: 11, Hard: true, Everything: true})
+	if _, err := fill(t, s, testKey(1), 10, testHead(1, 5), testBody(1, 5)); err == nil || s.Stats().Bytes != 0 {
+		t.Errorf("a fill begun before a hard purge was stored: %v", err)
+	}
+	newer, err := fill(t, s, testKey(1), 12, testHead(1, 5), testBody(1, 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fill(t, s, testKey(1), 11, testHead(1, 6), testBody(2, 6)); err == nil {
+		t.Error("the fill of an earlier walk took the place of a later one's")
+	}
+	if got := s.Lookup(testKey(1)); len(got) != 1 || got[0].o != newer.o {
+		t.Errorf("stored: %+v", got)
+	}
+}

@@ -1,0 +1,229 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func TestFloodNeverExceedsTheLimit(t *testing.T) {
+	t.Parallel()
+	const max = 8 << 20
+	dir := t.TempDir()
+	s := openStore(t, dir, limit(max))
+	each := 300
+	if testing.Short() {
+		each = 60
+	}
+	var done atomic.Bool
+	var watch, flood sync.WaitGroup
+	watch.Go(func() {
+		for !done.Load() {
+			if on := diskBytes(t, filepath.Join(dir, objFolder)); on > max {
+				t.Errorf("%d bytes of objects on disk", on)
+			}
+			if used := s.space.used.Load(); used > max {
+				t.Errorf("%d bytes in the account", used)
+			}
+		}
+	})
+	for g := range 8 {
+		flood.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 1))
+			for i := range each {
+				n := g*each + i
+				length := r.IntN(1 << (8 + r.IntN(13)))
+				h := testHead(n, length)
+				if i%2 == 0 {
+					h.Length = -1
+				}
+				if _, err := fill(t, s, testKey(n), 10, h, testBody(n, length)); err != nil && !errors.Is(err, ErrNotStored) && !errors.Is(err, ErrUnread) {
+					t.Errorf("fill: %v", err)
+				}
+				m := r.IntN(n + 1)
+				for _, e := range s.Lookup(testKey(m)) {
+					b, err := e.Open()
+					if err != nil {
+						continue // evicted since
+					}
+					if n, err := io.Copy(io.Discard, b); n != b.Size() || err != nil {
+						t.Errorf("read: %d of %d bytes, %v", n, b.Size(), err)
+					}
+					b.Close()
+				}
+			}
+		})
+	}
+	flood.Wait()
+	done.Store(true)
+	watch.Wait()
+	wantIdle(t, s)
+	st := s.Stats()
+	if on := diskBytes(t, filepath.Join(dir, objFolder)); st.Bytes != on || st.Evictions == 0 || st.Objects != int64(len(filesIn(t, filepath.Join(dir, objFolder)))) {
+		t.Errorf("%d bytes on disk, %+v", on, st)
+	}
+	if len(st.Errors) != 0 {
+		t.Errorf("errors: %v", st.Errors)
+	}
+}
+
+func TestObjectsThatAreHitStay(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(4<<20))
+	const hot = 20
+	for n := range hot {
+		put(t, s, n, 3000)
+	}
+	for n := 100; n < 2000; n++ { // one-hit wonders, many times the cache
+		put(t, s, n, 3000)
+		for i := range hot {
+			if n%4 == 0 {
+				s.Lookup(testKey(i))
+			}
+		}
+	}
+	kept := 0
+	for n := range hot {
+		if s.Lookup(testKey(n)) != nil {
+			kept++
+		}
+	}
+	if kept < hot*9/10 {
+		t.Errorf("%d of %d objects in use survived a flood of others", kept, hot)
+	}
+}
+
+func TestTooLargeIsNotStoredAndCostsNothing(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(2<<20))
+	for n := range 50 {
+		put(t, s, n, 3000)
+	}
+	if err := served(t, s, 100, 1<<20); !errors.Is(err, ErrNotStored) {
+		t.Errorf("half of the limit: %v", err)
+	}
+	f := begin(t, s, 101, 5<<20)
+	f.Abort(nil)
+	if st := s.Stats(); st.Disk != DiskOK || st.Objects < 25 {
+		t.Errorf("%+v", st)
+	}
+	wantIdle(t, s)
+}
+
+func TestMaintainKeepsRoom(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	for n := range 100 {
+		put(t, s, n, 20_000)
+	}
+	s.Close()
+	s = openStore(t, dir, limit(1<<20)) // the operator lowered it
+	s.maintain()
+	if st := s.Stats(); st.Bytes > st.Limit-st.Limit/64 || st.Bytes < st.Limit/2 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestHeadCacheIsBounded(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), func(c *Config) { c.HeadCacheBytes = 64 << 10 })
+	for n := range 1000 {
+		put(t, s, n, 10)
+	}
+	for n := range 1000 {
+		wantStored(t, s, n, 10)
+	}
+	var sum int64
+	for _, sh := range s.shards {
+		var bytes int64
+		for _, o := range sh.heads {
+			bytes += o.weight
+		}
+		if bytes != sh.headBytes {
+			t.Errorf("%d bytes of heads in the account of %d", bytes, sh.headBytes)
+		}
+		sum += bytes
+	}
+	if sum > 80<<10 {
+		t.Errorf("%d bytes of heads", sum)
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	put(t, s, 1, 10)
+	s.Purge(Purge{Account: "acme", Revision: 99, Hard: true, Everything: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	eventually(t, "the sweep deleted what a hard purge covers", func() bool { return s.Stats().Objects == 0 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, purges := range []int{0, 100_000} {
+		b.Run(fmt.Sprintf("purges=%d", purges), func(b *testing.B) {
+			s := openStore(b, b.TempDir())
+			h := testHead(1, 1000)
+			h.Scope.Path = "/images/2024/summer/large/one.jpg"
+			if _, err := fill(b, s, testKey(1), 10, h, testBody(1, 1000)); err != nil {
+				b.Fatal(err)
+			}
+			for i := range purges / 4 {
+				s.Purge(Purge{Account: "acme", Revision: 11, URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/u", i)}}})
+				s.Purge(Purge{Account: "acme", Revision: 11, Prefix: &PrefixScope{Endpoint: "e1", Path: fmt.Sprint("/images/", i)}})
+				s.Purge(Purge{Account: "acme", Revision: 11, Prefix: &PrefixScope{Path: fmt.Sprint("/images/2024/", i)}})
+				s.Purge(Purge{Account: "acme", Revision: 11, Tag: fmt.Sprint("t", i)})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if e := s.Lookup(testKey1); len(e) != 1 || e[0].Verdict != None {
+					b.Fatal(e)
+				}
+			}
+		})
+	}
+}
+
+var testKey1 = testKey(1)
+
+func BenchmarkCommit1KB(b *testing.B) {
+	s := openStore(b, b.TempDir(), limit(1<<30))
+	body := testBody(1, 1000)
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		if _, err := fill(b, s, testKey(n), 10, testHead(n, 1000), body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkOpenRead1KB(b *testing.B) {
+	s := openStore(b, b.TempDir())
+	put(b, s, 1, 1000)
+	p := make([]byte, 1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		body, err := s.Lookup(testKey1)[0].Open()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n, _ := body.ReadAt(p, 0); n != 1000 {
+			b.Fatal(n)
+		}
+		body.Close()
+	}
+}
