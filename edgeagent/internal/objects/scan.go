@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -78,6 +79,9 @@ func (s *Store) scan(more func() bool) {
 		return
 	}
 	for ; s.scanNext < shardCount*foldersPerShard; s.scanNext++ {
+		if s.scanNext%foldersPerShard == 0 && !s.skipMissing(s.scanNext/foldersPerShard) {
+			return
+		}
 		if !more() || !s.load(s.scanNext) {
 			return
 		}
@@ -111,6 +115,31 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 		if err != nil {
 			s.note("scan", err)
 		}
+	}
+	return true
+}
+
+// skipMissing marks as loaded the folders of a shard that do not exist, since trying each costs a young cache more than
+// all its objects do. A folder that appears later was loaded before its first file was put there.
+func (s *Store) skipMissing(shard int) bool {
+	entries, err := os.ReadDir(filepath.Dir(filepath.Join(s.cfg.Dir, folderPath(shard*foldersPerShard))))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.note("scan", err)
+		return false
+	}
+	var exists [foldersPerShard]bool
+	for _, e := range entries {
+		if n, err := strconv.ParseUint(e.Name(), 16, 8); err == nil {
+			exists[n] = true
+		}
+	}
+	sh := s.shards[shard]
+	sh.loadMu.Lock()
+	defer sh.loadMu.Unlock()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for i := range sh.loaded {
+		sh.loaded[i] = sh.loaded[i] || !exists[i]
 	}
 	return true
 }

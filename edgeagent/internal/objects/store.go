@@ -54,7 +54,7 @@ const (
 
 	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some 100,000 objects is
 	// known at once, and listeners never wait longer (goal F13: open within 300 ms at any cache size).
-	openScan = 100 * time.Millisecond
+	openScan = 200 * time.Millisecond
 
 	// logEvery bounds the log of a disk that fails at every request.
 	logEvery = 10 * time.Second
@@ -169,7 +169,8 @@ func (s *Store) unlock() error {
 	if s.lockFile == nil {
 		return nil
 	}
-	return s.lockFile.Close()
+	// Closing alone would leave the lock to a child that was forked at this moment, until it execs.
+	return errors.Join(syscall.Flock(int(s.lockFile.Fd()), syscall.LOCK_UN), s.lockFile.Close())
 }
 
 // Entry is one stored reply as a lookup found it.
