@@ -1,0 +1,205 @@
+// Package route is an edge's routing table: which account, endpoints and custom domain a request is for.
+//
+// It owns the compiled topology. Where a URL leads in it is [topology.Locate]'s business; how it came here, and that it is
+// on disk, is control's.
+//
+// What always holds: a [Root] never changes, and holds one revision whole; a request takes it once. Roots share what did not
+// change, so a step costs what it touches, not what the table holds. One goroutine applies steps.
+package route
+
+import (
+	"iter"
+	"slices"
+	"sync/atomic"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Step is a change of the topology that requests see whole or not at all.
+type Step struct {
+	// Full says that the records are all there is, instead of what has changed.
+	Full bool
+	// Epoch is the identity of the history that Revision is a place in. Empty = that of the step before.
+	Epoch string
+	// Revision is where the topology stands after the step.
+	Revision int64
+	// SharedHost is `host[:port]`, for a topology that holds no settings of its own. Empty = that of the step before.
+	SharedHost string
+	// Records are in any order. Of a key that comes twice, the later counts. After an error nothing is applied. Nil = none.
+	Records iter.Seq2[topology.Record, error]
+}
+
+// Of is the records of a step that are at hand.
+func Of(records ...topology.Record) iter.Seq2[topology.Record, error] {
+	return func(yield func(topology.Record, error) bool) {
+		for _, r := range records {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Result is what became of a step.
+type Result struct {
+	// Rejected holds the resources that the step brought or touched and that could not be applied. Of each, the version
+	// before is still in effect, if there was one since it was created.
+	Rejected []*topologyv1.Rejected
+	// Touched holds the ids of accounts whose endpoints, origins or media files may have changed, deleted ones too. Sorted.
+	Touched []string
+}
+
+// Hooks tell other parts of the agent what a step says to them. All run in the goroutine that applies; each may be nil.
+type Hooks struct {
+	// Epoch is called before anything else of a step that comes from another history than the step before it, and for the
+	// first step. Revisions from before it mean nothing any more.
+	Epoch func(epoch string)
+	// Purge and Floor are called before requests see the step. A full state repeats those that are still kept.
+	Purge func(accountUID string, p *topologyv1.Purge, revision int64)
+	Floor func(accountUID string, f *topologyv1.PurgeFloor)
+	// Applied is called once requests see the step.
+	Applied func(root *Root, touched []string)
+	// Gone is called for an account that no longer exists, once requests see that.
+	Gone func(accountUID string)
+}
+
+// Root is the topology at one revision. It implements [topology.Lookup]. It never changes.
+type Root struct {
+	epoch    string
+	revision int64
+	shared   string
+	domains  trie[*topology.Domain]
+	accounts trie[*topology.Account]
+}
+
+func newRoot() *Root {
+	return &Root{
+		domains:  newTrie(func(d *topology.Domain) string { return d.Name }),
+		accounts: newTrie(func(a *topology.Account) string { return a.ID }),
+	}
+}
+
+// Epoch is the identity of the history, empty before the first topology.
+func (r *Root) Epoch() string { return r.epoch }
+
+// Revision is the topology's place in history, 0 before the first topology.
+func (r *Root) Revision() int64 { return r.revision }
+
+// SharedHost is the canonical shared host, without port. It is empty before the first topology.
+func (r *Root) SharedHost() string { return r.shared }
+
+// Account returns nil for an unknown account.
+func (r *Root) Account(id string) *topology.Account {
+	a, _ := r.accounts.get(id)
+	return a
+}
+
+// Domain returns nil unless there is an ACTIVE custom domain of this canonical name, which may begin with "*.".
+func (r *Root) Domain(name string) *topology.Domain {
+	d, _ := r.domains.get(name)
+	return d
+}
+
+// Accounts and Domains are how many there are.
+func (r *Root) Accounts() int { return r.accounts.len }
+
+// Domains is how many ACTIVE custom domains there are.
+func (r *Root) Domains() int { return r.domains.len }
+
+// Table holds the current root, and what is needed to make the next.
+type Table struct {
+	hooks Hooks
+	root  atomic.Pointer[Root]
+
+	// All below belongs to the goroutine that applies.
+
+	batch    uint64
+	holdings map[string]*holding
+	// shared is what the topology's own settings say, given what the steps have said where it says nothing.
+	shared, given string
+	// unusable holds, by account, those with resources that could not be applied; "" stands for the settings.
+	unusable map[string][]*topologyv1.Rejected
+}
+
+// New returns an empty table. Requests are refused until the first step.
+func New(hooks Hooks) *Table {
+	t := &Table{hooks: hooks, holdings: make(map[string]*holding), unusable: make(map[string][]*topologyv1.Rejected)}
+	t.root.Store(newRoot())
+	return t
+}
+
+// Root is the topology that a request takes, once.
+func (t *Table) Root() *Root { return t.root.Load() }
+
+// Rejected holds every resource that is not in effect as received, by key. It is called by the goroutine that applies.
+func (t *Table) Rejected() []*topologyv1.Rejected {
+	var all []*topologyv1.Rejected
+	for _, some := range t.unusable {
+		all = append(all, some...)
+	}
+	slices.SortFunc(all, byKey)
+	return all
+}
+
+// Apply makes the next root and shows it to requests. Resources that are undecodable or make no sense are rejected, and the
+// rest is applied. An error is one of Records; then nothing has changed. Apply is called by one goroutine at a time.
+func (t *Table) Apply(s Step) (Result, error) {
+	t.batch++
+	b := t.builder(s)
+	if s.Records != nil {
+		if err := b.takeAll(s.Records, s.Full); err != nil {
+			return Result{}, err
+		}
+	}
+	old := t.Root()
+	next, result := b.finish(s)
+	t.tellBefore(s, old, b)
+	t.holdings, t.shared, t.given, t.unusable = b.holdings, b.shared, b.given, b.unusable
+	t.root.Store(next)
+	if t.hooks.Applied != nil {
+		t.hooks.Applied(next, result.Touched)
+	}
+	if t.hooks.Gone != nil {
+		for _, uid := range b.gone {
+			t.hooks.Gone(uid)
+		}
+	}
+	return result, nil
+}
+
+func (t *Table) builder(s Step) *builder {
+	b := &builder{batch: t.batch, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, changed: make(map[string]*holding)}
+	if s.SharedHost != "" {
+		b.given = canonicalSharedHost(s.SharedHost)
+	}
+	if s.Full {
+		fresh := newRoot()
+		b.domains, b.accounts = fresh.domains, fresh.accounts
+		b.holdings = make(map[string]*holding)
+		b.unusable = make(map[string][]*topologyv1.Rejected)
+		return b
+	}
+	b.domains, b.accounts = b.old.domains, b.old.accounts
+	b.holdings, b.unusable, b.shared = t.holdings, t.unusable, t.shared
+	return b
+}
+
+// tellBefore says what others must know before requests see the step.
+func (t *Table) tellBefore(s Step, old *Root, b *builder) {
+	if t.hooks.Epoch != nil && s.Epoch != "" && s.Epoch != old.epoch {
+		t.hooks.Epoch(s.Epoch)
+	}
+	for _, p := range b.purges {
+		h := b.holdings[p.account]
+		if h == nil || h.uid == "" {
+			continue
+		}
+		if p.purge != nil && t.hooks.Purge != nil {
+			t.hooks.Purge(h.uid, p.purge, p.revision)
+		}
+		if p.floor != nil && t.hooks.Floor != nil {
+			t.hooks.Floor(h.uid, p.floor)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package route
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"unique"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// keepBefore leaves in effect what there was of a resource that cannot be read, unless it was another of the same name.
+func (b *builder) keepBefore(h *holding, r topology.Record) {
+	before := &topology.AccountState{}
+	if old := b.before[h.id]; old != nil {
+		before = old.state
+	}
+	switch r.Key.Kind {
+	case topology.KindAccounts:
+		kept := before.Account
+		if kept.CreateRevision != r.CreateRevision {
+			kept = topology.Stored[*topologyv1.Account]{}
+		}
+		h.state.Account = kept
+	case topology.KindOrigins:
+		keep(h.state.Origins, before.Origins, r)
+	case topology.KindOriginSecrets:
+		keep(h.state.Secrets, before.Secrets, r)
+	case topology.KindURLEndpoints:
+		keep(h.state.Endpoints, before.Endpoints, r)
+	}
+}
+
+func keep[M proto.Message](now, before map[string]topology.Stored[M], r topology.Record) {
+	was, ok := before[r.Key.ID]
+	if ok && was.CreateRevision == r.CreateRevision {
+		now[r.Key.ID] = was
+		return
+	}
+	delete(now, r.Key.ID)
+}
+
+// takeDomain changes only what the record's account has: a name that moves from one account to another in one step may
+// arrive before it leaves.
+func (b *builder) takeDomain(r topology.Record) error {
+	name, err := topology.DomainFromID(r.Key.ID)
+	if err != nil {
+		return err
+	}
+	held, _ := b.domains.get(name)
+	owned := held != nil && held.Account == r.Key.Account
+	var d *topology.Domain
+	if r.Value != nil {
+		if d, err = readDomain(r, name); err != nil {
+			if was := b.old.Domain(name); !owned && was != nil && was.Account == r.Key.Account {
+				b.domains.put(b.batch, was)
+			}
+			return err
+		}
+	}
+	switch {
+	case d != nil:
+		b.domains.put(b.batch, d)
+	case owned:
+		b.domains.drop(b.batch, name)
+	}
+	return nil
+}
+
+// readDomain returns nil for a domain that is not served.
+func readDomain(r topology.Record, name string) (*topology.Domain, error) {
+	m := new(topologyv1.CustomDomain)
+	if err := proto.Unmarshal(r.Value, m); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", r.Key, err)
+	}
+	if m.GetDomain() != name {
+		return nil, fmt.Errorf("decode %s: it is about %q", r.Key, m.GetDomain())
+	}
+	d := topology.CompileDomain(intern(r.Key.Account), m)
+	if d != nil {
+		d.Endpoint = intern(d.Endpoint)
+	}
+	return d, nil
+}
+
+// intern makes equal strings one: a million domains name few accounts and endpoints. It also lets go of the bytes that s is
+// a part of.
+func intern(s string) string { return unique.Make(s).Value() }
+
+func (b *builder) takeMedia(r topology.Record) error {
+	h := b.change(r.Key.Account)
+	if h.edit == nil {
+		h.edit = h.media.Edit()
+	}
+	if r.Value == nil {
+		h.edit.Delete(r.Key.ID)
+		return nil
+	}
+	sha, err := readMedia(r)
+	if err == nil {
+		h.edit.Set(r.Key.ID, sha)
+		return nil
+	}
+	if before := b.before[h.id]; before != nil && before != h {
+		if sha, ok := before.media.Lookup(r.Key.ID); ok {
+			h.edit.Set(r.Key.ID, sha)
+		}
+	}
+	return err
+}
+
+func readMedia(r topology.Record) (sha [8]byte, err error) {
+	m := new(topologyv1.MediaFile)
+	if err := proto.Unmarshal(r.Value, m); err != nil {
+		return sha, fmt.Errorf("decode %s: %w", r.Key, err)
+	}
+	sum, err := hex.DecodeString(m.GetSha256())
+	if err != nil || len(sum) != 32 {
+		return sha, fmt.Errorf("decode %s: sha256 is not 64 hex digits", r.Key)
+	}
+	return [8]byte(sum[:8]), nil
+}
+
+// takePurge collects purges and floors. One that cannot be read might be of anything in the account, so everything from
+// before it has to be revalidated. A record that went away needs nothing: the floor that covers it came first.
+func (b *builder) takePurge(r topology.Record) error {
+	if r.Value == nil {
+		return nil
+	}
+	p := purging{account: r.Key.Account, revision: r.CreateRevision}
+	err := p.read(r)
+	if err != nil {
+		p.purge, p.floor = nil, &topologyv1.PurgeFloor{StaleBefore: r.ModRevision}
+	}
+	b.purges = append(b.purges, p)
+	return err
+}
+
+func (p *purging) read(r topology.Record) error {
+	m, err := r.Decode()
+	if err != nil {
+		return err
+	}
+	if floor, ok := m.(*topologyv1.PurgeFloor); ok {
+		p.floor = floor
+		return nil
+	}
+	p.purge = m.(*topologyv1.Purge)
+	if p.purge.GetScope() == nil {
+		return fmt.Errorf("decode %s: %w", r.Key, errNoScope)
+	}
+	return nil
+}
+
+var errNoScope = errors.New("the scope is of a kind that is not known here")
+
+func (b *builder) takeSettings(r topology.Record) {
+	delete(b.unusable, "")
+	if r.Value == nil {
+		b.shared = ""
+		return
+	}
+	m := new(topologyv1.Settings)
+	err := proto.Unmarshal(r.Value, m)
+	var host string
+	if err == nil && m.GetSharedHost() != "" {
+		host, _, err = topology.ParseSharedHost(m.GetSharedHost())
+	}
+	if err != nil {
+		b.unusable[""] = []*topologyv1.Rejected{b.reject(r, err)}
+		b.shared = b.sharedBefore
+		return
+	}
+	b.shared = host
+}
+
+// canonicalSharedHost returns "" for what is no host.
+func canonicalSharedHost(raw string) string {
+	host, _, err := topology.ParseSharedHost(raw)
+	if err != nil {
+		return ""
+	}
+	return host
+}

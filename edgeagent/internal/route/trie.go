@@ -1,0 +1,209 @@
+package route
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"slices"
+)
+
+// trie is a map that readers may keep for as long as they like while one writer goes on: a change copies the nodes from
+// the root to the entry and shares the rest. It is a compressed hash-array mapped prefix tree, 32 entries wide
+// (Steindorfer and Vinju, OOPSLA 2015), so a change costs about log32(n) small copies whatever the size.
+//
+// A batch may change in place the nodes that it has made itself, since no reader has seen them yet.
+type trie[V any] struct {
+	root *node[V]
+	// hash has a random seed for each trie, so that nobody can choose names that fall on one spot.
+	hash func(key string) uint64
+	key  func(V) string
+	len  int
+}
+
+// node holds, for each of 32 spots, an entry, a child, or nothing. Below maxShift the hash is used up, and values is a
+// plain list of entries whose hashes are equal.
+type node[V any] struct {
+	batch        uint64
+	leaves, kids uint32
+	values       []V
+	children     []*node[V]
+}
+
+const (
+	shiftStep = 5
+	maxShift  = 65
+)
+
+func newTrie[V any](key func(V) string) trie[V] {
+	seed := maphash.MakeSeed()
+	return trie[V]{key: key, hash: func(key string) uint64 { return maphash.String(seed, key) }}
+}
+
+func spot(h uint64, shift uint) uint32 { return 1 << (h >> shift & 31) }
+
+// rank is the place in a packed slice of the entry for bit.
+func rank(set, bit uint32) int { return bits.OnesCount32(set & (bit - 1)) }
+
+func (t *trie[V]) get(key string) (value V, ok bool) {
+	h := t.hash(key)
+	n := t.root
+	for shift := uint(0); n != nil; shift += shiftStep {
+		if shift >= maxShift {
+			return t.search(n.values, key)
+		}
+		bit := spot(h, shift)
+		if n.leaves&bit != 0 {
+			v := n.values[rank(n.leaves, bit)]
+			if t.key(v) == key {
+				return v, true
+			}
+			return value, false
+		}
+		if n.kids&bit == 0 {
+			return value, false
+		}
+		n = n.children[rank(n.kids, bit)]
+	}
+	return value, false
+}
+
+func (t *trie[V]) search(values []V, key string) (value V, ok bool) {
+	for _, v := range values {
+		if t.key(v) == key {
+			return v, true
+		}
+	}
+	return value, false
+}
+
+// put adds v, or replaces the entry of the same key.
+func (t *trie[V]) put(batch uint64, v V) {
+	key := t.key(v)
+	if _, had := t.get(key); !had {
+		t.len++
+	}
+	t.root = t.putAt(t.root, batch, 0, t.hash(key), v)
+}
+
+func (t *trie[V]) putAt(n *node[V], batch uint64, shift uint, h uint64, v V) *node[V] {
+	if n == nil {
+		n = &node[V]{batch: batch, values: []V{v}}
+		if shift < maxShift {
+			n.leaves = spot(h, shift)
+		}
+		return n
+	}
+	n = n.own(batch)
+	if shift >= maxShift {
+		n.putEqual(t.key, v)
+		return n
+	}
+	bit := spot(h, shift)
+	switch {
+	case n.kids&bit != 0:
+		i := rank(n.kids, bit)
+		n.children[i] = t.putAt(n.children[i], batch, shift+shiftStep, h, v)
+	case n.leaves&bit == 0:
+		n.addLeaf(bit, v)
+	default:
+		i := rank(n.leaves, bit)
+		old := n.values[i]
+		if t.key(old) == t.key(v) {
+			n.values[i] = v
+			break
+		}
+		child := t.putAt(nil, batch, shift+shiftStep, t.hash(t.key(old)), old)
+		child = t.putAt(child, batch, shift+shiftStep, h, v)
+		n.dropLeaf(bit)
+		n.kids |= bit
+		n.children = inserted(n.children, rank(n.kids, bit), child)
+	}
+	return n
+}
+
+func (n *node[V]) putEqual(key func(V) string, v V) {
+	for i := range n.values {
+		if key(n.values[i]) == key(v) {
+			n.values[i] = v
+			return
+		}
+	}
+	n.values = inserted(n.values, len(n.values), v)
+}
+
+// drop removes the entry of key, if there is one.
+func (t *trie[V]) drop(batch uint64, key string) {
+	if _, had := t.get(key); !had {
+		return
+	}
+	t.len--
+	t.root = t.dropAt(t.root, batch, 0, t.hash(key), key)
+}
+
+// dropAt returns nil for a node that holds nothing any more. The entry is known to be there.
+func (t *trie[V]) dropAt(n *node[V], batch uint64, shift uint, h uint64, key string) *node[V] {
+	n = n.own(batch)
+	if shift >= maxShift {
+		n.values = slices.DeleteFunc(n.values, func(v V) bool { return t.key(v) == key })
+		if len(n.values) == 0 {
+			return nil
+		}
+		return n
+	}
+	bit := spot(h, shift)
+	if n.leaves&bit != 0 {
+		n.dropLeaf(bit)
+	} else {
+		i := rank(n.kids, bit)
+		child := t.dropAt(n.children[i], batch, shift+shiftStep, h, key)
+		n.children[i] = child
+		// A child with a single entry gives it back, so that a trie's shape, and its cost, depend on what it holds only.
+		if child == nil || child.kids == 0 && len(child.values) == 1 {
+			n.children = removed(n.children, i)
+			n.kids &^= bit
+			if child != nil {
+				n.addLeaf(bit, child.values[0])
+			}
+		}
+	}
+	if n.leaves|n.kids == 0 {
+		return nil
+	}
+	return n
+}
+
+// own returns a node that batch may change.
+func (n *node[V]) own(batch uint64) *node[V] {
+	if n.batch == batch {
+		return n
+	}
+	return &node[V]{batch: batch, leaves: n.leaves, kids: n.kids, values: slices.Clone(n.values), children: slices.Clone(n.children)}
+}
+
+func (n *node[V]) addLeaf(bit uint32, v V) {
+	n.leaves |= bit
+	n.values = inserted(n.values, rank(n.leaves, bit), v)
+}
+
+func (n *node[V]) dropLeaf(bit uint32) {
+	n.values = removed(n.values, rank(n.leaves, bit))
+	n.leaves &^= bit
+}
+
+// inserted returns a copy that is exactly as long as it needs to be: a million nodes with room to grow are mostly room.
+func inserted[T any](s []T, i int, v T) []T {
+	grown := make([]T, len(s)+1)
+	copy(grown, s[:i])
+	grown[i] = v
+	copy(grown[i+1:], s[i:])
+	return grown
+}
+
+func removed[T any](s []T, i int) []T {
+	if len(s) == 1 {
+		return nil
+	}
+	less := make([]T, len(s)-1)
+	copy(less, s[:i])
+	copy(less[i:], s[i+1:])
+	return less
+}
