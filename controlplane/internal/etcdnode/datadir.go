@@ -1,0 +1,112 @@
+package etcdnode
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+)
+
+const (
+	lockFile = "lock"
+	// identityFile says that a folder is ours. etcd itself waits forever when it is given a folder of another cluster.
+	identityFile = "edgewalk-etcd"
+	identity     = "edgewalk: data of the control plane's embedded etcd, format 1\n"
+)
+
+// ErrInUse says that another process, or another server in this one, has the data folder.
+var ErrInUse = errors.New("data folder is in use by another process")
+
+// dirLock is held for as long as a server may touch its folder. The kernel frees it when the process ends.
+type dirLock struct{ file *fileutil.LockedFile }
+
+func (l *dirLock) release() { _ = l.file.Close() }
+
+// openDir makes, checks and locks a data folder.
+func openDir(dir string) (*dirLock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data folder: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data folder private: %w", err)
+	}
+	if err := checkIdentity(dir); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, lockFile)
+	file, err := fileutil.TryLockFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fileutil.ErrLocked) {
+		return nil, fmt.Errorf("%w: %q%s", ErrInUse, dir, holder(path))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
+	lock := &dirLock{file}
+	if err := lock.sign(dir); err != nil {
+		lock.release()
+		return nil, err
+	}
+	return lock, nil
+}
+
+// sign writes who holds the folder, and that it is ours.
+func (l *dirLock) sign(dir string) error {
+	if err := l.file.Truncate(0); err != nil {
+		return fmt.Errorf("write lock of data folder: %w", err)
+	}
+	if _, err := fmt.Fprintf(l.file, "%d\n", os.Getpid()); err != nil {
+		return fmt.Errorf("write lock of data folder: %w", err)
+	}
+	return writeIdentity(dir)
+}
+
+func writeIdentity(dir string) error {
+	path := filepath.Join(dir, identityFile)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	whole := path + ".new"
+	if err := os.WriteFile(whole, []byte(identity), 0o600); err != nil {
+		return fmt.Errorf("write identity of data folder: %w", err)
+	}
+	if err := os.Rename(whole, path); err != nil {
+		return fmt.Errorf("write identity of data folder: %w", err)
+	}
+	return nil
+}
+
+// checkIdentity accepts a folder that is ours or empty. A start that died before it signed leaves an empty one.
+func checkIdentity(dir string) error {
+	stored, err := os.ReadFile(filepath.Join(dir, identityFile))
+	if err == nil {
+		if string(stored) != identity {
+			return fmt.Errorf("data folder %q says it is %q: this version cannot use it", dir, strings.TrimSpace(string(stored)))
+		}
+		return nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read identity of data folder: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read data folder: %w", err)
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name != lockFile && name != identityFile+".new" {
+			return fmt.Errorf("data folder %q holds %q but no data of edgewalk: choose an empty one", dir, name)
+		}
+	}
+	return nil
+}
+
+// holder names the process that wrote a lock, as far as it is known.
+func holder(path string) string {
+	pid, err := os.ReadFile(path)
+	if err != nil || len(pid) == 0 {
+		return ""
+	}
+	return " (process " + strings.TrimSpace(string(pid)) + ")"
+}

@@ -1,0 +1,76 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
+)
+
+// Snapshot writes everything that etcd holds to w, followed by a checksum: the file format of `etcdctl snapshot save`. It
+// returns the bytes written. After an error, what was written is no snapshot.
+func (s *Store) Snapshot(ctx context.Context, w io.Writer) (int64, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := s.client.SnapshotWithVersion(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read snapshot: %w", kind(err))
+	}
+	defer func() { _ = resp.Snapshot.Close() }()
+	check := &checksum{hash: sha256.New()}
+	n, err := io.Copy(io.MultiWriter(w, check), resp.Snapshot)
+	if err != nil {
+		return n, fmt.Errorf("copy snapshot: %w", err)
+	}
+	if !check.ok() {
+		return n, errors.New("copy snapshot: the checksum at its end is another")
+	}
+	return n, nil
+}
+
+// checksum hashes all but the last bytes written to it, which are the expected hash.
+type checksum struct {
+	hash hash.Hash
+	tail []byte
+}
+
+func (c *checksum) Write(p []byte) (int, error) {
+	c.tail = append(c.tail, p...)
+	if n := len(c.tail) - sha256.Size; n > 0 {
+		c.hash.Write(c.tail[:n])
+		c.tail = append(c.tail[:0], c.tail[n:]...)
+	}
+	return len(p), nil
+}
+
+func (c *checksum) ok() bool { return bytes.Equal(c.hash.Sum(nil), c.tail) }
+
+// Restore makes a data folder for an embedded etcd from a snapshot. Revisions go on above those of the snapshot and a new
+// epoch begins, so no edge takes what it has for what was restored. dir must be empty or not exist; prefix is that of
+// [Config].
+func Restore(ctx context.Context, file, dir, prefix string, log *slog.Logger) error {
+	return etcdnode.Restore(ctx, file, dir, log, func(ctx context.Context, endpoint string) error {
+		client, err := Dial(DialConfig{Endpoints: []string{endpoint}})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = client.Close() }()
+		s, err := Open(ctx, Config{Client: client, Prefix: prefix, Logger: log})
+		if err != nil {
+			return err
+		}
+		if _, err := s.do(ctx, []clientv3.Op{clientv3.OpPut(s.keys.meta("epoch"), rand.Text())}); err != nil {
+			return fmt.Errorf("begin an epoch: %w", err)
+		}
+		return nil
+	})
+}
