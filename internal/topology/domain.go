@@ -73,7 +73,7 @@ func DomainFromID(id string) (name string, err error) {
 		name = "*." + base
 	}
 	canonical, err := CanonicalDomain(name, "")
-	if err == nil && canonical != name {
+	if err == nil && (canonical != name || DomainID(name) != id) {
 		err = fmt.Errorf("want %q", DomainID(canonical))
 	}
 	if err != nil {

@@ -5,14 +5,18 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
 
 // maxHostBytes is the longest name in DNS without the trailing dot (RFC 1035 2.3.4), maxLabelBytes the longest label.
+// maxUnicodeBytes is about what maxHostBytes can stand for in UTF-8; more is refused before it is mapped, since Punycode
+// takes time quadratic in the length.
 const (
-	maxHostBytes  = 253
-	maxLabelBytes = 63
+	maxHostBytes    = 253
+	maxLabelBytes   = 63
+	maxUnicodeBytes = 1024
 )
 
 var (
@@ -93,6 +97,12 @@ func canonicalName(name string) (string, error) {
 	trimmed := strings.TrimSuffix(name, ".")
 	if plainHost(trimmed) && !hasPunycode(trimmed) {
 		return checkLabels(trimmed)
+	}
+	if len(trimmed) > maxUnicodeBytes {
+		return "", errHostLong
+	}
+	if !utf8.ValidString(trimmed) {
+		return "", errHostBytes
 	}
 	mapped, err := hostProfile.ToASCII(trimmed)
 	if err != nil {

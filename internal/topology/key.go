@@ -123,8 +123,8 @@ func ParseKey(s string) (Key, error) {
 	k := Key{Kind: Kind(kind)}
 	if child {
 		k.Account, k.ID, child = strings.Cut(rest, "/")
-		if child && k.ID == "" {
-			return Key{}, fmt.Errorf("key %q: empty id", s)
+		if k.Account == "" || child && k.ID == "" {
+			return Key{}, fmt.Errorf("key %q: empty account or id", s)
 		}
 	}
 	if err := k.Validate(); err != nil {
