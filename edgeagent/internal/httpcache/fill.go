@@ -1,0 +1,328 @@
+package httpcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+)
+
+const (
+	// capped is how long a reply is fresh that a later origin supplied while an earlier one did not answer: soon after that
+	// one is back, its file counts again (edge (c)).
+	capped = 15 * time.Second
+
+	// missTTL is for how long a key whose reply could not be stored is not queued for (edge (b) 12: 60 to 120 s).
+	missTTL = time.Minute
+
+	// failureTTL keeps a failing walk from being repeated for each request.
+	failureTTL = time.Second
+
+	// copyBytes is how much is carried at once.
+	copyBytes = 64 << 10
+
+	// maxResumes bounds how often one body is taken up again where it broke.
+	maxResumes = 3
+)
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
+
+// run makes the walk and lands.
+func (f *flight) run() {
+	res := f.c.cfg.Walker.Find(f.ctx, f.req)
+	if res.Kind == walk.NotModified && !f.confirms(res) {
+		// A 304 about another reply (RFC 9111 4.3.4): ask for the file itself.
+		res.Response.Body.Close()
+		f.req.Stored, f.stored = nil, candidate{}
+		res = f.c.cfg.Walker.Find(f.ctx, f.req)
+	}
+	switch res.Kind {
+	case walk.NotModified:
+		res.Response.Body.Close()
+		f.confirmed(res)
+	case walk.Found:
+		f.found(res)
+	default:
+		f.ended(res)
+	}
+}
+
+// confirms reports whether a 304 is about what is stored.
+func (f *flight) confirms(res *walk.Result) bool {
+	if !f.stored.ok {
+		return false
+	}
+	h := res.Response.Header
+	fresh := rfc9111.Validators{ETag: h.Get("Etag"), LastModified: h.Get("Last-Modified")}
+	return fresh.Confirms(validators(f.stored.Head(), f.stored.meta.shown))
+}
+
+// judgeResponse applies the caching rules to a reply. Its times are put on the cache's own clock.
+func (f *flight) judgeResponse(status int, h http.Header, res *walk.Result) (fresh rfc9111.Freshness, asked, came time.Time) {
+	came = f.c.cfg.Now()
+	asked = came.Add(-max(res.Response.ResponseTime.Sub(res.Response.RequestTime), 0))
+	fresh = rfc9111.Evaluate(rfc9111.Response{
+		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came, Library: res.Supplier.UID == walk.LibraryUID,
+	}, f.first.policy)
+	if res.EarlierInconclusive {
+		fresh = fresh.Cap(capped)
+	}
+	return fresh, asked, came
+}
+
+// confirmed brings the stored reply up to date with a 304.
+func (f *flight) confirmed(res *walk.Result) {
+	old := f.stored.Head()
+	header := originHeader(old.Fields, f.stored.meta.shown)
+	// They spoke of the moment the old reply was made.
+	header.Del("Age")
+	header.Del("Date")
+	rfc9111.Update(header, res.Response.Header)
+	tags := rfc9111.Tags(header.Values)
+	fresh, asked, came := f.judgeResponse(old.Status, header, res)
+	rfc9111.Strip(header)
+	setDate(header, came)
+	head := *old
+	head.RequestTime, head.ResponseTime, head.Asof = asked, came, f.req.Revision
+	if len(tags) > 0 {
+		head.Scope.Tags = tags
+	}
+	m := metaOf(res, fresh)
+	head.Fields, m.shown = splitFields(header, fresh)
+	head.Meta = m.append(nil)
+
+	r := result{kind: resultConfirmed, head: head, meta: m, entry: f.stored.Entry, walk: res, vary: selectingNames(head.Selecting)}
+	if !fresh.Storable() {
+		r.detail = fresh.Refusal.String()
+	} else if err := f.c.cfg.Store.Freshen(f.stored.Entry, head); err != nil && !errors.Is(err, objects.ErrGone) {
+		f.c.cfg.Logger.Warn("stored reply keeps its old header", "path", head.Scope.Path, "err", err)
+	}
+	f.c.endings.drop(f.key)
+	f.c.metrics.fills.WithLabelValues("confirmed").Inc()
+	f.land(r)
+	if r.detail != "" {
+		f.boarding.Wait() // they may still use it, nobody after them
+		f.c.cfg.Store.Drop(f.stored.Entry)
+	}
+}
+
+func setDate(h http.Header, came time.Time) {
+	if len(h["Date"]) == 0 {
+		h["Date"] = []string{string(rfc9111.AppendDate(nil, came))} // RFC 9110 6.6.1
+	}
+}
+
+func metaOf(res *walk.Result, fresh rfc9111.Freshness) meta {
+	return meta{fresh: fresh, supplier: res.Supplier, step: res.Step, version: res.Version, library: res.Library}
+}
+
+// ended lands a walk that found nothing.
+func (f *flight) ended(res *walk.Result) {
+	e := endingOf(f, res)
+	if res.Kind == walk.NotFound {
+		if f.stored.ok {
+			f.c.cfg.Store.Drop(f.stored.Entry)
+		}
+		// What the walk itself remembered is older than this walk. To remember it anew would hide a newer file for longer than
+		// negative_ttl, and asking again costs nothing until the walk has forgotten it.
+		if !slices.ContainsFunc(res.Steps, func(s walk.StepReport) bool { return s.Reason == origin.Remembered }) {
+			f.c.endings.put(f.key, e, e.at, f.first.policy.NegativeTTL)
+		}
+		f.c.metrics.fills.WithLabelValues("not_found").Inc()
+	} else {
+		f.c.endings.put(f.key, e, e.at, failureTTL)
+		f.c.metrics.fills.WithLabelValues("failed").Inc()
+	}
+	f.land(result{kind: resultEnding, ending: e, walk: res})
+}
+
+// found lands a file.
+func (f *flight) found(res *walk.Result) {
+	resp := res.Response
+	fresh, asked, came := f.judgeResponse(resp.Status, resp.Header, res)
+	tags := rfc9111.Tags(resp.Header.Values)
+	names, _ := rfc9111.ParseVary(resp.Header["Vary"])
+	header := resp.Header.Clone()
+	rfc9111.Strip(header)
+	setDate(header, came)
+
+	head := objects.Head{
+		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,
+		Length: resp.Length, Scope: f.first.scope(), Asof: f.req.Revision,
+	}
+	head.Scope.Tags = tags
+	m := metaOf(res, fresh)
+	r := result{kind: resultBody, meta: m, vary: names, walk: res}
+	if r.detail = f.unstorable(res, fresh); r.detail != "" {
+		fresh.SetByUs = fresh.SetByUs && fresh.Storable()
+		r.kind, r.pass, r.meta.fresh = resultPass, resp, fresh
+	}
+	head.Fields, r.meta.shown = splitFields(header, fresh)
+	head.Meta = r.meta.append(nil)
+	r.head = head
+	f.c.endings.drop(f.key)
+	if r.kind == resultPass {
+		f.pass(r, res.EarlierInconclusive)
+		return
+	}
+	f.store(r)
+}
+
+// unstorable says why a file may not be stored, or "".
+func (f *flight) unstorable(res *walk.Result, fresh rfc9111.Freshness) string {
+	switch {
+	case !fresh.Storable():
+		return fresh.Refusal.String()
+	case !res.Response.Framed:
+		return "no-length" // the end cannot be told from a cut
+	case res.EarlierInconclusive && f.stored.ok && f.stored.meta.step < res.Step:
+		return "earlier-copy"
+	}
+	return ""
+}
+
+// pass lands a reply that is not stored: one request takes it, the others each ask for themselves, and so do those to come.
+func (f *flight) pass(r result, soon bool) {
+	ttl := missTTL
+	if soon {
+		ttl = capped
+	}
+	f.c.misses.put(f.key, struct{}{}, f.c.cfg.Now(), ttl)
+	f.c.metrics.fills.WithLabelValues("passed").Inc()
+	f.land(r)
+	f.boarding.Wait()
+	f.mu.Lock()
+	claimed := f.claimed
+	f.claimed = true
+	f.mu.Unlock()
+	if !claimed {
+		r.pass.Body.Close()
+		return
+	}
+	select { // until then the body needs the flight's context
+	case <-f.passed:
+	case <-f.ctx.Done():
+	}
+}
+
+// store lands a reply that is stored, and carries its body.
+func (f *flight) store(r result) {
+	f.c.misses.drop(f.key)
+	fill := f.c.cfg.Store.Begin(f.key, f.req.Revision)
+	if err := fill.Head(r.head); err != nil {
+		f.c.cfg.Logger.Error("reply cannot be stored", "path", r.head.Scope.Path, "err", err)
+		r.kind, r.pass, r.detail = resultPass, r.walk.Response, "head"
+		f.pass(r, false)
+		return
+	}
+	r.fill = fill
+	stop := context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })
+	defer stop()
+	f.land(r)
+	f.boarding.Wait() // a reader that is there before the first byte misses none
+	f.giveUp()
+	err := f.carryBody(r)
+	if err == nil {
+		_, err = fill.Commit()
+	}
+	label := "stored"
+	switch {
+	case errors.Is(err, objects.ErrNotStored):
+		label = "not_stored"
+	case err != nil:
+		label = "aborted"
+		fill.Abort(err)
+		f.cancel(err)
+		if !errors.Is(err, errAbandoned) && !errors.Is(err, objects.ErrUnread) && f.c.ctx.Err() == nil {
+			f.c.cfg.Logger.Warn("body broke", "endpoint", r.head.Scope.Endpoint, "path", r.head.Scope.Path, "err", err)
+		}
+	}
+	f.c.metrics.fills.WithLabelValues(label).Inc()
+	f.depart()
+}
+
+// carryBody copies the body into the fill, and takes it up again at the same supplier if it breaks.
+func (f *flight) carryBody(r result) error {
+	body, length := r.walk.Response.Body, r.head.Length
+	defer func() { body.Close() }()
+	buf := copyBuffers.Get().(*[copyBytes]byte)
+	defer copyBuffers.Put(buf)
+	var got int64
+	for resumes := 0; ; {
+		n, err := body.Read(buf[:])
+		if n > 0 {
+			if _, err := r.fill.Write(buf[:n]); err != nil {
+				return err
+			}
+			got += int64(n)
+			f.c.metrics.bytes.Add(float64(n))
+			if !f.carry(n) {
+				return errAbandoned
+			}
+		}
+		switch {
+		case err == nil:
+			continue
+		case got == length, err == io.EOF && length < 0:
+			return nil
+		case err == io.EOF:
+			err = io.ErrUnexpectedEOF
+		}
+		if resumes++; resumes > maxResumes || f.ctx.Err() != nil {
+			return fmt.Errorf("read body: %w", err)
+		}
+		more, resumeErr := f.resume(r, got)
+		if resumeErr != nil {
+			return fmt.Errorf("read body: %w; %w", err, resumeErr)
+		}
+		f.c.metrics.resumes.Inc()
+		body.Close()
+		body = more
+	}
+}
+
+var errNotResumable = errors.New("body cannot be taken up again")
+
+// resume asks the supplier for the rest of a body. Only a strong entity tag tells that it is the rest of the same one.
+func (f *flight) resume(r result, got int64) (io.ReadCloser, error) {
+	etag := validators(&r.head, r.meta.shown).ETag
+	if !rfc9111.IsStrong(etag) {
+		return nil, errNotResumable
+	}
+	res := f.c.cfg.Walker.From(f.ctx, f.req, r.meta.supplier, walk.Ask{
+		Range: "bytes=" + strconv.FormatInt(got, 10) + "-", IfRange: etag,
+	})
+	if res.Kind != walk.Found {
+		return nil, errNotResumable
+	}
+	resp := res.Response
+	if part, size, ok := contentRange(resp); ok && part.Start == got && (r.head.Length < 0 || size == r.head.Length) &&
+		rfc9111.StrongMatch(resp.Header.Get("Etag"), etag) {
+		return resp.Body, nil
+	}
+	resp.Body.Close()
+	return nil, errNotResumable
+}
+
+// contentRange is which part a 206 holds.
+func contentRange(resp *origin.Response) (part rfc9111.ByteRange, size int64, ok bool) {
+	if resp.Status != http.StatusPartialContent {
+		return part, 0, false
+	}
+	return rfc9111.ParseContentRange(resp.Header.Get("Content-Range"))
+}
+
+func sameHeader(a, b http.Header) bool {
+	return maps.EqualFunc(a, b, func(x, y []string) bool { return slices.Equal(x, y) })
+}

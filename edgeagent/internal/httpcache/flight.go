@@ -1,0 +1,338 @@
+package httpcache
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+)
+
+// flight is one walk for one variant of one key, and what comes of it. Any number of requests join it; it belongs to none
+// of them and goes on when they leave.
+//
+// run, in its own goroutine, lands it: it sets result, once, and closes landed. If the result is a body, run then carries
+// it from the origin to the store, and the requests read along.
+type flight struct {
+	c      *Cache
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	key      objects.Key
+	req      walk.Request
+	first    *query    // the request it was started for, as it was then
+	stored   candidate // what is being revalidated, if ok
+	forward  rfc9111.Forward
+	vary     []string // selecting names known at the start
+	solo     bool     // nobody else may join
+	landed   chan struct{}
+	passed   chan struct{}  // closed when a body that is not stored was read
+	boarding sync.WaitGroup // requests that waited for the landing and have not taken what they need
+
+	// result is set before landed is closed and not changed after.
+	result result
+
+	mu sync.Mutex
+	// riders are the requests that wait for the flight or read from it.
+	riders int
+	// claimed: somebody has taken the body of a reply that is not stored.
+	claimed bool
+	// spare is how many more bytes run may carry while there are no riders.
+	spare int64
+}
+
+type resultKind uint8
+
+const (
+	// resultBody: a reply that goes to the store, and to any number of requests while it comes.
+	resultBody resultKind = iota
+	// resultPass: a reply that may not be stored, for one request.
+	resultPass
+	// resultConfirmed: the stored reply is still good; head and meta are its new ones.
+	resultConfirmed
+	// resultEnding: nobody has the file, or nobody knows.
+	resultEnding
+)
+
+// result is what a flight lands with.
+type result struct {
+	kind   resultKind
+	fill   *objects.Fill
+	head   objects.Head // of a body; of a confirmed one without fields of its own it is the entry's
+	meta   meta
+	vary   []string
+	pass   *origin.Response
+	entry  objects.Entry
+	ending ending
+	walk   *walk.Result
+	detail string // why a reply is not stored
+}
+
+// flights is the register of those that requests may join, in shards.
+type flights [64]flightShard
+
+type flightShard struct {
+	mu    sync.Mutex
+	byKey map[objects.Key][]*flight
+	// departures counts flights that left the register, after what they brought was stored or remembered. Who looked there
+	// before and finds no flight now has to look again.
+	departures uint64
+}
+
+func (f *flights) shard(k objects.Key) *flightShard { return &f[k[15]%64] }
+
+func (s *flightShard) seen() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.departures
+}
+
+var (
+	errAbandoned = errors.New("nobody reads the reply any more")
+	errClosed    = errors.New("cache is closed")
+	errNoFlight  = errors.New("as many fills as allowed are running")
+)
+
+// seat is one request's place in a flight.
+type seat struct {
+	f *flight
+	// joined: the flight was started for another request.
+	joined bool
+	// waits: run does not go on after the landing until the request has taken what it needs, or left.
+	waits bool
+}
+
+// board joins a flight for q, or starts one. Without one, retry says that what q looks for may be stored by now; if it is
+// false too, no more may run.
+func (c *Cache) board(q *query, seen uint64, solo bool) (at seat, retry bool) {
+	s := c.flights.shard(q.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !solo {
+		for _, f := range s.byKey[q.key] {
+			if waits, ok := f.takes(q); ok {
+				return seat{f: f, joined: true, waits: waits}, false
+			}
+		}
+		if s.departures != seen {
+			return seat{}, true
+		}
+	}
+	f := c.newFlight(q, solo)
+	if f == nil {
+		return seat{}, false
+	}
+	f.riders++
+	f.boarding.Add(1)
+	c.launch(f, s)
+	return seat{f: f, waits: true}, false
+}
+
+// refresh starts a flight nobody waits for, unless one that brings the same is under way or has departed since q looked.
+func (c *Cache) refresh(q *query, seen uint64) {
+	s := c.flights.shard(q.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.departures != seen {
+		return
+	}
+	for _, f := range s.byKey[q.key] {
+		if f.matches(q) {
+			return
+		}
+	}
+	if f := c.newFlight(q, false); f != nil {
+		f.riders++ // never abandoned: the reply is in use
+		c.launch(f, s)
+	}
+}
+
+// newFlight returns nil if no more may run.
+func (c *Cache) newFlight(q *query, solo bool) *flight {
+	if c.running.Add(1) > int64(c.cfg.MaxFills) {
+		c.running.Add(-1)
+		return nil
+	}
+	// The flight outlives the request, so it keeps nothing of the client's.
+	own := query{
+		Request: &Request{Method: http.MethodGet, Target: q.Target, Revision: q.Revision, Header: q.header()},
+		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
+	}
+	f := &flight{
+		c: c, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo,
+		landed: make(chan struct{}), passed: make(chan struct{}),
+		req: walk.Request{Target: q.Target, Revision: q.Revision, Header: q.header()},
+	}
+	if q.best.ok {
+		f.stored = q.best
+		f.req.StopOnInconclusive = q.best.use.OnError
+		v := validators(q.best.Head(), q.best.meta.shown)
+		f.req.Stored = &walk.Stored{
+			Supplier: q.best.meta.supplier, ETag: v.ETag, LastModified: v.LastModified, Library: q.best.meta.library,
+		}
+	}
+	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
+	return f
+}
+
+// launch registers a flight and lets it go. Callers hold the shard's lock.
+func (c *Cache) launch(f *flight, s *flightShard) {
+	if !f.solo {
+		if s.byKey == nil {
+			s.byKey = make(map[objects.Key][]*flight)
+		}
+		s.byKey[f.key] = append(s.byKey[f.key], f)
+	}
+	c.wg.Go(func() {
+		defer c.running.Add(-1)
+		defer f.cancel(nil)
+		f.run()
+	})
+}
+
+// depart takes the flight out of the register. What it brought can be found elsewhere by then.
+func (f *flight) depart() {
+	s := f.c.flights.shard(f.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.departures++
+	list := s.byKey[f.key]
+	for i, other := range list {
+		if other == f {
+			list = append(list[:i:i], list[i+1:]...)
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(s.byKey, f.key)
+	} else {
+		s.byKey[f.key] = list
+	}
+}
+
+// matches reports whether the flight may bring what q asks for: its walk is not covered by a purge that q knows of, and as
+// far as is known it brings q's variant. Whether it did is seen when it has landed.
+func (f *flight) matches(q *query) bool {
+	scope, landed := f.first.scope(), f.hasLanded()
+	if landed {
+		scope = f.result.head.Scope
+	}
+	if f.c.cfg.Store.Check(scope, f.req.Revision) != objects.None {
+		return false
+	}
+	if landed {
+		return f.result.kind == resultBody && q.selects(f.result.head.Selecting) && f.ctx.Err() == nil
+	}
+	names := q.vary
+	if names == nil {
+		names = f.vary
+	}
+	return sameVariant(names, q.field, f.first.field)
+}
+
+// takes joins q if the flight matches.
+func (f *flight) takes(q *query) (waits, ok bool) {
+	if !f.matches(q) {
+		return false, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.riders == 0 && f.spare < 0 {
+		return false, false // being given up
+	}
+	f.riders++
+	if waits = !f.hasLanded(); waits {
+		f.boarding.Add(1)
+	}
+	return waits, true
+}
+
+func (f *flight) hasLanded() bool {
+	select {
+	case <-f.landed:
+		return true
+	default:
+		return false
+	}
+}
+
+// land publishes the result. Unless it is a body, the flight has departed before: what it brought is in the store or in
+// memory, and who comes now looks there.
+func (f *flight) land(r result) {
+	if r.kind != resultBody {
+		f.depart()
+	}
+	f.result = r
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.landed)
+}
+
+// stay adds a rider beside one that is there.
+func (f *flight) stay() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.riders++
+}
+
+// leave ends one request's part in the flight.
+func (f *flight) leave() {
+	f.mu.Lock()
+	f.riders--
+	f.mu.Unlock()
+	if f.hasLanded() && f.result.kind == resultBody {
+		f.giveUp()
+	}
+}
+
+// spareBytes is what is fetched at least for nobody, once started: a small file that one impatient client asked for is
+// likely wanted by the next one.
+const spareBytes = 2 << 20
+
+// giveUp ends a flight without riders, unless so little is missing that it is better finished: at most 2 MiB, or no more
+// than has arrived (edge (b) 12). Otherwise anybody could make the edge fetch large files by asking and leaving.
+func (f *flight) giveUp() {
+	size, ended := f.result.fill.Progress()
+	spare := max(spareBytes, size)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.riders > 0 || ended {
+		return
+	}
+	if length := f.result.head.Length; length >= 0 && length-size > spare {
+		spare = -1
+	}
+	if f.spare = spare; spare < 0 {
+		f.cancel(errAbandoned)
+	}
+}
+
+// carry accounts for n bytes that were carried and reports whether to go on.
+func (f *flight) carry(n int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.riders > 0 {
+		return true
+	}
+	f.spare -= int64(n)
+	return f.spare >= 0
+}
+
+// claim takes the body of a reply that is not stored, for one request that origins would see just like the one the flight
+// was started for.
+func (f *flight) claim(q *query) bool {
+	if !sameHeader(q.header(), f.req.Header) {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.claimed {
+		return false
+	}
+	f.claimed = true
+	return true
+}

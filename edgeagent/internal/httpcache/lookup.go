@@ -1,0 +1,133 @@
+package httpcache
+
+import (
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+)
+
+// use says what may be done with a stored reply, or with one that is being fetched, for one request at one moment.
+type use struct {
+	rfc9111.Verdict
+	// Why the reply cannot be used at all, or "".
+	refused string
+	// Why the origin has to be asked first, or "".
+	ask string
+	// background: it may be used at once if it is refreshed.
+	background bool
+}
+
+// The reasons of a use, as explain shows them.
+const (
+	usePurged   = "purged"
+	useReplaced = "replaced in the library"
+	useWalk     = "walk changed"
+	useStale    = "stale"
+	useReload   = "client asks for it anew"
+)
+
+// judge decides for q on a reply. verdict is what purges say of it.
+func judge(q *query, h *objects.Head, m *meta, verdict objects.Verdict) use {
+	if verdict == objects.Hard {
+		return use{refused: usePurged}
+	}
+	if sha, in := q.library(); in != m.fromLibrary() || in && sha != m.library {
+		return use{refused: useReplaced}
+	}
+	u := use{Verdict: m.fresh.At(h.ResponseTime, q.now)}
+	if !sameWalk(q, m) {
+		u.ask = useWalk
+		u.OnError = u.OnError && suppliedStill(q, m.supplier)
+		return u
+	}
+	switch {
+	case verdict == objects.Soft:
+		u.ask = usePurged
+		u.OnError = u.OnError && !m.fresh.NoStale
+	case !u.Fresh:
+		u.ask, u.background = useStale, u.WhileRevalidating
+	case q.reloaded || m.fresh.Immutable:
+	case q.reload, q.maxAge >= 0 && u.Age > q.maxAge:
+		u.ask = useReload
+	}
+	return u
+}
+
+// sameWalk reports whether the steps up to the supplier are those of the walk that brought the reply.
+func sameWalk(q *query, m *meta) bool {
+	steps := q.Target.Endpoint.Steps
+	return m.step < len(steps) && steps[m.step].Version == m.version
+}
+
+// suppliedStill reports whether the supplier is still a step of the walk, at the target it had.
+func suppliedStill(q *query, s walk.Supplier) bool {
+	if s.UID == walk.LibraryUID {
+		return true
+	}
+	for _, step := range q.Target.Endpoint.Steps {
+		if step.Origin != nil && step.Origin.UID == s.UID {
+			return step.Origin.Target == s.Target
+		}
+	}
+	return false
+}
+
+// supplierID is the id by which an admin knows a supplier, "" if it has left.
+func supplierID(q *query, s walk.Supplier) string {
+	if s.UID == walk.LibraryUID {
+		return walk.LibraryUID
+	}
+	for _, step := range q.Target.Endpoint.Steps {
+		if step.Origin != nil && step.Origin.UID == s.UID {
+			return step.Origin.ID
+		}
+	}
+	return ""
+}
+
+// candidate is the stored reply that a request selects, if there is one.
+type candidate struct {
+	objects.Entry
+	meta meta
+	use  use
+	ok   bool
+}
+
+// find fills in q.best and why an origin would have to be asked.
+func (c *Cache) find(q *query) {
+	q.best, q.forward = candidate{}, rfc9111.ForwardURIMiss
+	for _, e := range c.cfg.Store.Lookup(q.key) {
+		h := e.Head()
+		if !sameFile(q, h) {
+			continue
+		}
+		if q.vary == nil {
+			q.vary = selectingNames(h.Selecting)
+		}
+		if !q.selects(h.Selecting) {
+			q.forward = rfc9111.ForwardVaryMiss
+			continue
+		}
+		m, err := parseMeta(h)
+		if err != nil {
+			c.cfg.Store.Drop(e) // of another version of edgewalk
+			continue
+		}
+		u := judge(q, h, &m, e.Verdict)
+		if u.refused != "" {
+			q.forward = rfc9111.ForwardURIMiss
+			continue
+		}
+		q.best, q.forward = candidate{Entry: e, meta: m, use: u, ok: true}, rfc9111.ForwardStale
+		if u.ask == useReload {
+			q.forward = rfc9111.ForwardRequest
+		}
+		return
+	}
+}
+
+// sameFile guards against two files whose keys are equal.
+func sameFile(q *query, h *objects.Head) bool {
+	t := &q.Target
+	return h.Scope.Path == t.Path && h.Scope.Query == t.Query && h.Scope.Endpoint == t.Endpoint.UID && h.Scope.Account == t.Account.UID
+}

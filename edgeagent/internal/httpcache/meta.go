@@ -1,0 +1,175 @@
+package httpcache
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+)
+
+// meta is what the cache notes beside a stored reply.
+type meta struct {
+	fresh    rfc9111.Freshness
+	supplier walk.Supplier
+	step     int
+	version  uint64
+	library  [8]byte
+	// shown is how many bytes of the stored fields clients see. Behind them are those that only the next judgement of the
+	// reply needs (see splitFields).
+	shown int
+}
+
+func (m *meta) fromLibrary() bool { return m.supplier.UID == walk.LibraryUID }
+
+const (
+	metaFormat = 1
+	metaFixed  = 3 + 3*8 + 4*8 + 4
+
+	flagSetByUs   = 1 << 0
+	flagNoCache   = 1 << 1
+	flagNoStale   = 1 << 2
+	flagImmutable = 1 << 3
+	flagCapped    = 1 << 4
+)
+
+var errMeta = errors.New("record beside a stored reply is malformed")
+
+func (m *meta) append(b []byte) []byte {
+	var flags byte
+	for bit, set := range map[byte]bool{
+		flagSetByUs: m.fresh.SetByUs, flagNoCache: m.fresh.NoCache, flagNoStale: m.fresh.NoStale,
+		flagImmutable: m.fresh.Immutable, flagCapped: m.fresh.Capped,
+	} {
+		if set {
+			flags |= bit
+		}
+	}
+	le := binary.LittleEndian
+	b = append(b, metaFormat, flags, byte(m.step))
+	b = le.AppendUint64(b, m.version)
+	b = le.AppendUint64(b, m.supplier.Target)
+	b = append(b, m.library[:]...)
+	for _, d := range [...]time.Duration{m.fresh.Lifetime, m.fresh.InitialAge, m.fresh.StaleWhileRevalidate, m.fresh.StaleIfError} {
+		b = le.AppendUint64(b, uint64(d))
+	}
+	b = le.AppendUint32(b, uint32(m.shown))
+	return append(b, m.supplier.UID...)
+}
+
+// parseMeta decodes what append wrote.
+func parseMeta(h *objects.Head) (m meta, err error) {
+	b := h.Meta
+	if len(b) < metaFixed || b[0] != metaFormat {
+		return m, errMeta
+	}
+	le := binary.LittleEndian
+	flags := b[1]
+	m.step = int(b[2])
+	m.version = le.Uint64(b[3:])
+	m.supplier.Target = le.Uint64(b[11:])
+	copy(m.library[:], b[19:])
+	m.fresh = rfc9111.Freshness{
+		SetByUs: flags&flagSetByUs != 0, NoCache: flags&flagNoCache != 0, NoStale: flags&flagNoStale != 0,
+		Immutable: flags&flagImmutable != 0, Capped: flags&flagCapped != 0,
+		Lifetime: time.Duration(le.Uint64(b[27:])), InitialAge: time.Duration(le.Uint64(b[35:])),
+		StaleWhileRevalidate: time.Duration(le.Uint64(b[43:])), StaleIfError: time.Duration(le.Uint64(b[51:])),
+	}
+	m.shown = int(le.Uint32(b[59:]))
+	if m.shown > len(h.Fields) {
+		return m, errMeta
+	}
+	if uid := b[metaFixed:]; string(uid) == walk.LibraryUID {
+		m.supplier.UID = walk.LibraryUID
+	} else {
+		m.supplier.UID = string(uid)
+	}
+	return m, nil
+}
+
+// splitFields makes the list of fields that is stored with a reply, from a header that [rfc9111.Strip] has cleaned. The
+// first shown bytes are what every client gets; behind them are fields that clients do not get, or not as the origin sent
+// them, and that count again when a 304 changes others (RFC 9111 3.2).
+func splitFields(h http.Header, f rfc9111.Freshness) (fields []byte, shown int) {
+	var hidden []byte
+	replaced := f.SetByUs && f.Storable()
+	for _, name := range sortedNames(h) {
+		for _, value := range h[name] {
+			seen := value
+			switch name {
+			case "Age", "Content-Length", "Accept-Ranges", "Content-Range":
+				continue // written for each reply
+			case "Cdn-Cache-Control":
+				seen = ""
+			case "Cache-Control", "Expires", "Pragma":
+				seen = clientFreshness(name, value, f, replaced)
+			case "Date":
+				if replaced {
+					// Whoever sends the reply puts its own: with the origin's, a client would take the lifetime we gave as
+					// partly used up.
+					seen = ""
+				}
+			}
+			if seen != "" {
+				fields = objects.AppendField(fields, name, seen)
+			}
+			if seen != value {
+				hidden = objects.AppendField(hidden, name, value)
+			}
+		}
+	}
+	if f.Capped && !replaced && len(h["Cache-Control"]) == 0 {
+		fields = objects.AppendField(fields, "Cache-Control", rfc9111.CapMaxAge("", capped))
+	}
+	return append(fields, hidden...), len(fields)
+}
+
+// clientFreshness is what clients see of a field that says how long a reply is fresh; "" is nothing.
+func clientFreshness(name, value string, f rfc9111.Freshness, replaced bool) string {
+	switch {
+	case replaced, f.Capped && name != "Cache-Control":
+		return ""
+	case f.Capped:
+		return rfc9111.CapMaxAge(value, capped)
+	}
+	return value
+}
+
+func sortedNames(h http.Header) []string {
+	names := make([]string, 0, len(h))
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// originHeader is the header as the origin sent it, from stored fields.
+func originHeader(fields []byte, shown int) http.Header {
+	h := make(http.Header)
+	for name, value := range objects.Fields(fields[:shown]) {
+		h[name] = append(h[name], value)
+	}
+	replaced := make(map[string]bool)
+	for name, value := range objects.Fields(fields[shown:]) {
+		if !replaced[name] {
+			replaced[name] = true
+			delete(h, name)
+		}
+		h[name] = append(h[name], value)
+	}
+	return h
+}
+
+// validators of a stored reply.
+func validators(h *objects.Head, shown int) rfc9111.Validators {
+	v := rfc9111.Validators{}
+	v.ETag, _ = objects.Get(h.Fields[:shown], "Etag")
+	v.LastModified, _ = objects.Get(h.Fields[:shown], "Last-Modified")
+	v.Date, _ = objects.Get(h.Fields, "Date")
+	return v
+}

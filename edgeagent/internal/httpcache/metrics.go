@@ -1,0 +1,53 @@
+package httpcache
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics is a collector of its own, so that a cache is registered and taken out as one.
+type metrics struct {
+	requests [outcomes]prometheus.Counter
+	fills    *prometheus.CounterVec
+	bytes    prometheus.Counter
+	resumes  prometheus.Counter
+	all      []prometheus.Collector
+}
+
+func newMetrics(c *Cache) *metrics {
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "edgewalk_cache_requests_total", Help: "Requests, by how they were answered.",
+	}, []string{"outcome"})
+	m := &metrics{
+		fills: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_cache_fills_total", Help: "Walks for the cache, by what came of them.",
+		}, []string{"result"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_cache_fill_bytes_total", Help: "Bytes of bodies that fills brought.",
+		}),
+		resumes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_cache_fill_resumes_total", Help: "Bodies that broke and were taken up again at the same supplier.",
+		}),
+	}
+	for o := range outcomes {
+		m.requests[o] = requests.WithLabelValues(o.String())
+	}
+	gauge := func(name, help string, read func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
+	}
+	m.all = []prometheus.Collector{
+		requests, m.fills, m.bytes, m.resumes,
+		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.running.Load()) }),
+		gauge("edgewalk_cache_endings_remembered", "Files that nobody has, as remembered.", func() float64 { return float64(c.endings.len()) }),
+	}
+	return m
+}
+
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.all {
+		c.Describe(ch)
+	}
+}
+
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.all {
+		c.Collect(ch)
+	}
+}

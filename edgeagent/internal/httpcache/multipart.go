@@ -1,0 +1,128 @@
+package httpcache
+
+import (
+	"bytes"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+)
+
+// multipart answers several ranges (RFC 9110 14.6).
+func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) (*Reply, error) {
+	contentType := ""
+	var fields []byte
+	for name, value := range objects.Fields(a.fields[:a.meta.shown]) {
+		if name == "Content-Type" {
+			contentType = value
+			continue
+		}
+		fields = objects.AppendField(fields, name, value)
+	}
+	// It has to occur in no part. Any key of ours does, and it makes replies reproducible.
+	boundary := "edgewalk-" + hex.EncodeToString(q.key[:])
+	shown := *a.meta
+	shown.shown = len(fields)
+	own := *a
+	own.fields, own.meta = fields, &shown
+	r.Status = http.StatusPartialContent
+	r.Fields = objects.AppendField(q.head(&own, true), "Content-Type", "multipart/byteranges; boundary="+boundary)
+
+	m := &multipartBody{from: a.from}
+	r.Length = 0
+	for i, part := range parts {
+		var head bytes.Buffer
+		if i > 0 {
+			head.WriteString("\r\n")
+		}
+		head.WriteString("--" + boundary + "\r\n")
+		if contentType != "" {
+			head.WriteString("Content-Type: " + contentType + "\r\n")
+		}
+		head.WriteString("Content-Range: ")
+		head.Write(part.AppendContentRange(nil, a.length))
+		head.WriteString("\r\n\r\n")
+		m.parts = append(m.parts, multipartPart{head: head.Bytes(), span: part})
+		r.Length += int64(head.Len()) + part.Length
+	}
+	m.tail = []byte("\r\n--" + boundary + "--\r\n")
+	r.Length += int64(len(m.tail))
+	if q.Method == http.MethodHead {
+		return r, nil
+	}
+	// The first part is opened now, so that a body that is gone is found out before the head is sent.
+	if err := m.next(); err != nil {
+		return nil, err
+	}
+	r.Body = m
+	return r, nil
+}
+
+type multipartPart struct {
+	head []byte
+	span rfc9111.ByteRange
+}
+
+// multipartBody reads part after part, each with a source's body of its own.
+type multipartBody struct {
+	from  source
+	parts []multipartPart // those to come
+	tail  []byte
+	text  []byte // to be read before body
+	body  io.ReadCloser
+	ended bool
+	err   error
+}
+
+// next goes on to the next part, or to the end.
+func (m *multipartBody) next() error {
+	if len(m.parts) == 0 {
+		m.text, m.ended = m.tail, true
+		return nil
+	}
+	part := m.parts[0]
+	// Opened before the one at hand is closed: a fill must not think that its last reader has left.
+	body, err := m.from.open(part.span.Start, part.span.Length)
+	if err != nil {
+		return err
+	}
+	if m.body != nil {
+		m.body.Close()
+	}
+	m.parts, m.text, m.body = m.parts[1:], part.head, body
+	return nil
+}
+
+func (m *multipartBody) Read(p []byte) (int, error) {
+	for m.err == nil {
+		if len(m.text) > 0 {
+			n := copy(p, m.text)
+			m.text = m.text[n:]
+			return n, nil
+		}
+		if m.ended {
+			return 0, io.EOF
+		}
+		n, err := m.body.Read(p)
+		if err == io.EOF {
+			err = m.next()
+		}
+		m.err = err
+		if n > 0 {
+			return n, nil
+		}
+	}
+	return 0, m.err
+}
+
+func (m *multipartBody) Close() error {
+	if m.body == nil {
+		return os.ErrClosed
+	}
+	err := m.body.Close()
+	m.body, m.err = nil, os.ErrClosed
+	return err
+}

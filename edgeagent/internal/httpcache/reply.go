@@ -1,0 +1,170 @@
+package httpcache
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+)
+
+// Reply is what a client is to be sent. Its caller writes the head, copies Body, and closes it.
+type Reply struct {
+	Status int
+	// Fields is the header, a field list as objects has them, without Content-Length, Connection, and what the front adds
+	// (Date where it is missing, CORS, the endpoint's response_headers).
+	Fields []byte
+	// Body is nil if none is sent. One that ends with an error was cut: the client must be able to see it, so close its
+	// connection (HTTP/1.1) or reset its stream. If it is a [Section], sendfile can send it.
+	Body io.ReadCloser
+	// Length is the Content-Length, of a HEAD too; -1 if the head has none.
+	Length int64
+	// Outcome is for logs and metrics.
+	Outcome Outcome
+	// Supplier is the id of the origin that supplied the file, "media" for the Media Library, "" for none.
+	Supplier string
+	// Steps says what the walk did that this request waited for, if it did.
+	Steps []walk.StepReport
+}
+
+// Outcome says in a word how a request was answered.
+type Outcome uint8
+
+const (
+	Hit          Outcome = iota // from the store
+	Stale                       // from the store, past its lifetime
+	Revalidated                 // from the store, after a supplier confirmed it
+	Miss                        // fetched for this request
+	Coalesced                   // fetched for another request, which this one joined
+	Passed                      // fetched and not stored
+	DefaultImage                // nobody has the file, the default image stands in
+	NotFound                    // nobody has the file
+	Failed                      // nobody knows: some origin did not answer
+	Refused                     // only-if-cached and not stored, or too much to do
+	Canceled                    // the client went away
+	outcomes
+)
+
+var outcomeNames = [outcomes]string{
+	"hit", "stale", "revalidated", "miss", "coalesced", "passed", "default_image", "not_found", "failed", "refused", "canceled",
+}
+
+func (o Outcome) String() string { return outcomeNames[o] }
+
+// Section is a body that lies in a file. Read gives the same bytes.
+type Section interface {
+	io.ReadCloser
+	// Section returns the file, whose position belongs to this body alone, and where in it the rest of the body lies. The
+	// file is nil if the body has to be read.
+	Section() (file *os.File, offset, length int64)
+}
+
+// source is where the bytes of a file come from: the store, or a flight.
+type source interface {
+	// open returns length bytes from offset, all from there on if length is negative.
+	open(offset, length int64) (io.ReadCloser, error)
+}
+
+// answer is what a reply to a GET or HEAD is made from.
+type answer struct {
+	status  int
+	fields  []byte // stored ones, of which clients see shown bytes
+	meta    *meta
+	vals    rfc9111.Validators // only if the request has conditions or a range
+	length  int64
+	from    source
+	verdict rfc9111.Verdict
+	cache   rfc9111.CacheStatus
+	withAge bool
+	outcome Outcome
+	steps   []walk.StepReport
+}
+
+// respond makes the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the source's.
+func (q *query) respond(a *answer) (*Reply, error) {
+	r := &Reply{Status: a.status, Length: a.length, Outcome: a.outcome, Steps: a.steps}
+	r.Supplier = supplierID(q, a.meta.supplier)
+	switch q.cond.Evaluate(a.vals, q.now) {
+	case rfc9111.NotModified:
+		r.Status, r.Length = http.StatusNotModified, -1
+		r.Fields = q.head(a, false)
+		return r, nil
+	case rfc9111.PreconditionFailed:
+		return q.plain(&Reply{Status: http.StatusPreconditionFailed, Outcome: a.outcome, Supplier: r.Supplier}, a.cache), nil
+	}
+	parts, ranged := q.parts(a.vals, a.status, a.length)
+	if ranged == rfc9111.RangeUnsatisfiable {
+		refused := &Reply{Status: http.StatusRequestedRangeNotSatisfiable, Outcome: a.outcome, Supplier: r.Supplier, Steps: a.steps}
+		refused.Fields = appendBytes(nil, "Content-Range", func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
+		return q.plain(refused, a.cache), nil
+	}
+	if len(parts) > 1 {
+		return q.multipart(a, r, parts)
+	}
+	r.Fields = q.head(a, true)
+	offset, length := int64(0), a.length
+	if len(parts) == 1 {
+		offset, length = parts[0].Start, parts[0].Length
+		r.Status, r.Length = http.StatusPartialContent, length
+		r.Fields = appendBytes(r.Fields, "Content-Range", func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
+	}
+	if q.Method == http.MethodHead {
+		return r, nil
+	}
+	body, err := a.from.open(offset, length)
+	r.Body = body
+	return r, err
+}
+
+// parts are the ranges of the file that q asks for.
+func (q *query) parts(v rfc9111.Validators, status int, length int64) ([]rfc9111.ByteRange, rfc9111.RangeResult) {
+	if q.rang == "" || status != http.StatusOK || length < 0 || !q.cond.RangeApplies(v, q.now) {
+		return nil, rfc9111.RangeIgnored
+	}
+	return rfc9111.Resolve(rfc9111.ParseRange(q.rang), length)
+}
+
+// needsValidators reports whether the reply depends on the validators of what is stored.
+func (q *query) needsValidators() bool { return q.rang != "" || q.cond.Any() }
+
+// head makes the header of a reply. A 304 describes no content (RFC 9110 15.4.5).
+func (q *query) head(a *answer, content bool) []byte {
+	shown := a.fields[:a.meta.shown]
+	b := make([]byte, 0, len(shown)+224)
+	if content {
+		b = append(b, shown...)
+	} else {
+		for name, value := range objects.Fields(shown) {
+			if !strings.HasPrefix(name, "Content-") || name == "Content-Location" {
+				b = objects.AppendField(b, name, value)
+			}
+		}
+	}
+	switch {
+	case a.meta.fresh.SetByUs:
+		b = appendBytes(b, "Cache-Control", func(b []byte) []byte { return a.meta.fresh.AppendCacheControl(b, q.policy) })
+	case a.withAge || a.verdict.Age >= time.Second:
+		b = appendBytes(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
+	}
+	if content && a.length >= 0 {
+		b = objects.AppendField(b, "Accept-Ranges", "bytes")
+	}
+	return appendStatus(b, a.cache)
+}
+
+func appendStatus(b []byte, s rfc9111.CacheStatus) []byte {
+	return appendBytes(b, "Cache-Status", s.Append)
+}
+
+// appendBytes appends a field whose value write appends, at most 127 bytes: the length before it is then one byte.
+func appendBytes(b []byte, name string, write func([]byte) []byte) []byte {
+	b = objects.AppendField(b, name, "")
+	at := len(b)
+	b = write(b)
+	b[at-1] = byte(len(b) - at)
+	return b
+}

@@ -1,0 +1,260 @@
+package httpcache
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Request is one GET or HEAD for a file.
+type Request struct {
+	Method string
+	// Target is where topology.Locate says the URL leads.
+	Target topology.Target
+	// Revision is the revision of the topology that Target was located in.
+	Revision int64
+	// Epoch is the identity of the history that Revision and the uids in Target are places in.
+	Epoch string
+	// Header is the client's, names in canonical form. It is only read, and until the reply's body is closed.
+	Header http.Header
+}
+
+// query is a request with what the cache derives from it.
+type query struct {
+	*Request
+	key    objects.Key
+	policy rfc9111.Policy
+	cond   rfc9111.Conditions
+	rang   string // the Range field, of GET only
+	now    time.Time
+
+	reload       bool          // the client wants the origin to be asked, and may
+	maxAge       time.Duration // the client wants nothing older, and may; negative without
+	onlyIfCached bool
+
+	// What the attempt at hand found.
+	best     candidate
+	forward  rfc9111.Forward // why an origin has to be asked
+	vary     []string        // selecting names, where a stored reply or a fill has told them
+	sent     http.Header     // see header
+	reloaded bool            // the origin was asked for this very request
+}
+
+func (c *Cache) newQuery(r *Request) *query {
+	q := &query{Request: r, key: keyOf(r.Epoch, &r.Target), policy: policyOf(&r.Target.Endpoint.Cache), now: c.cfg.Now(), maxAge: -1}
+	h := r.Header
+	q.cond = rfc9111.Conditions{
+		IfMatch: list(h["If-Match"]), IfNoneMatch: list(h["If-None-Match"]), IfRange: first(h["If-Range"]),
+		IfModifiedSince: first(h["If-Modified-Since"]), IfUnmodifiedSince: first(h["If-Unmodified-Since"]),
+	}
+	if r.Method == http.MethodGet {
+		q.rang = list(h["Range"])
+	}
+	q.directives()
+	return q
+}
+
+// directives reads the client's Cache-Control. Anybody could make the edge ask the origins with it, so but for
+// only-if-cached, which asks for less, it counts only where the endpoint says so.
+func (q *query) directives() {
+	lines := q.Header["Cache-Control"]
+	honour := q.Target.Endpoint.Cache.HonorClientNoCache
+	if len(lines) == 0 {
+		q.reload = honour && strings.EqualFold(first(q.Header["Pragma"]), "no-cache")
+		return
+	}
+	d := rfc9111.ParseCacheControl(lines)
+	q.onlyIfCached = d.OnlyIfCached
+	if honour {
+		q.reload = d.NoCache
+		if d.MaxAge.Set {
+			q.maxAge = d.MaxAge.Duration
+		}
+	}
+}
+
+func first(lines []string) string {
+	if len(lines) == 0 {
+		return ""
+	}
+	return lines[0]
+}
+
+func list(lines []string) string {
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return strings.Join(lines, ", ")
+}
+
+// keyOf hashes what tells one file from another. The uids keep an account or endpoint from being served what its
+// predecessor of the same name left behind, and the epoch does so for histories: uids of two may be equal. The hash is a cryptographic one since clients choose what goes in, and two
+// files of one key would be one.
+func keyOf(epoch string, t *topology.Target) objects.Key {
+	var stack [512]byte
+	b := stack[:0]
+	host := ""
+	if t.Endpoint.KeyHost {
+		host = t.Host
+	}
+	for _, part := range [...]string{epoch, t.Account.UID, t.Endpoint.UID, t.Path, t.Query, host} {
+		b = append(b, part...)
+		b = append(b, 0) // in no part: canonical paths and queries hold no NUL
+	}
+	sum := sha256.Sum256(b)
+	return objects.Key(sum[:16])
+}
+
+func policyOf(p *topology.CachePolicy) rfc9111.Policy {
+	mode := rfc9111.Respect
+	switch p.Mode {
+	case topologyv1.CachePolicy_OVERRIDE:
+		mode = rfc9111.Override
+	case topologyv1.CachePolicy_MINIMUM:
+		mode = rfc9111.Minimum
+	}
+	return rfc9111.Policy{
+		Mode: mode, DefaultTTL: p.DefaultTTL, BrowserTTL: p.BrowserTTL, NegativeTTL: p.NegativeTTL,
+		StaleWhileRevalidate: p.StaleWhileRevalidate, StaleIfError: p.StaleIfError,
+	}
+}
+
+// scope is what purges of this request's file would address, but for tags.
+func (q *query) scope() objects.Scope {
+	t := &q.Target
+	return objects.Scope{Account: t.Account.UID, Endpoint: t.Endpoint.UID, Path: t.Path, Query: t.Query}
+}
+
+// library is what the account's Media Library has for the path.
+func (q *query) library() (sha [8]byte, ok bool) {
+	if !q.Target.ObjectOK {
+		return sha, false
+	}
+	return q.Target.Account.Media.Lookup(q.Target.Object)
+}
+
+// walkVersion depends on every step of the endpoint's walk.
+func (q *query) walkVersion() uint64 {
+	steps := q.Target.Endpoint.Steps
+	if len(steps) == 0 {
+		return 0
+	}
+	return steps[len(steps)-1].Version
+}
+
+var identity = []string{"identity"}
+
+// field gives a request field as some web origin of the walk would see it: what is not forwarded is absent. Vary is
+// evaluated on it.
+func (q *query) field(name string) []string {
+	switch name {
+	case "Accept":
+		return q.Header[name]
+	case "Accept-Encoding":
+		if lines := q.Header[name]; len(lines) > 0 {
+			return lines
+		}
+		return identity
+	}
+	if q.forwards(name) {
+		return q.Header[name]
+	}
+	return nil
+}
+
+// never are fields that are not forwarded even if an origin lists them: they would make the reply another one than the
+// file, and the walk asks for whole files.
+var never = []string{
+	"connection", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "keep-alive",
+	"proxy-connection", "range", "te", "trailer", "transfer-encoding", "upgrade",
+}
+
+func (q *query) forwards(name string) bool {
+	for _, lower := range q.Target.Endpoint.ForwardRequestHeaders {
+		if strings.EqualFold(lower, name) {
+			_, no := slices.BinarySearch(never, lower)
+			return !no
+		}
+	}
+	return false
+}
+
+// header is what web origins may see of the client.
+func (q *query) header() http.Header {
+	if q.sent != nil {
+		return q.sent
+	}
+	h := make(http.Header)
+	h.Set("Accept-Encoding", rfc9111.NormaliseAcceptEncoding(q.Header["Accept-Encoding"]))
+	if lines := q.Header["Accept"]; len(lines) > 0 {
+		h.Set("Accept", rfc9111.Normalise("Accept", lines))
+	}
+	for _, lower := range q.Target.Endpoint.ForwardRequestHeaders {
+		name := http.CanonicalHeaderKey(lower)
+		if lines := q.Header[name]; len(lines) > 0 && h[name] == nil && q.forwards(name) {
+			h[name] = slices.Clone(lines)
+		}
+	}
+	if lines := q.Header["Cdn-Loop"]; len(lines) > 0 {
+		h["Cdn-Loop"] = slices.Clone(lines)
+	}
+	q.sent = h
+	return h
+}
+
+// absent is put before the name of a selecting field that the request does not have.
+const absent = '!'
+
+// appendSelecting appends the values by which a request that shows header selects a variant, in the form stored replies
+// carry them.
+func appendSelecting(b []byte, names []string, header rfc9111.Fields) []byte {
+	for _, name := range names {
+		value, present := rfc9111.Selecting(name, header)
+		if !present {
+			name = string(absent) + name
+		}
+		b = objects.AppendField(b, name, value)
+	}
+	return b
+}
+
+// selects reports whether the request selects the variant with these selecting values.
+func (q *query) selects(selecting []byte) bool {
+	if len(selecting) == 0 {
+		return true
+	}
+	header := q.field
+	for name, stored := range objects.Fields(selecting) {
+		wanted := true
+		if name[0] == absent {
+			name, wanted = name[1:], false
+		}
+		if value, present := rfc9111.Selecting(name, header); present != wanted || value != stored {
+			return false
+		}
+	}
+	return true
+}
+
+// selectingNames are the names in a variant's selecting values.
+func selectingNames(selecting []byte) []string {
+	var names []string
+	for name := range objects.Fields(selecting) {
+		names = append(names, strings.TrimPrefix(name, string(absent)))
+	}
+	return names
+}
+
+// sameVariant reports whether two requests that origins would see like this select the same variant, as far as is known:
+// without names any two may.
+func sameVariant(names []string, a, b rfc9111.Fields) bool {
+	return len(names) == 0 || bytes.Equal(appendSelecting(nil, names, a), appendSelecting(nil, names, b))
+}

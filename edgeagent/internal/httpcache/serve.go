@@ -1,0 +1,226 @@
+// Package httpcache does what an HTTP cache does with a request: it looks up what is stored, judges whether that may be
+// used, revalidates, coalesces, fills and serves ranges, as RFC 9110, 9111, 5861 and 9211 say.
+//
+// It owns the requests from the moment they are located until their reply is known, the walks they cause, and what is
+// remembered of walks that found nothing. The rules are rfc9111's, the bytes are in objects, the walk is walk's, and writing
+// to clients is edgehttp's.
+//
+// What always holds: for one variant of one key at most one walk is under way that requests may join, unless its reply
+// turns out not to be storable; nothing waits for one client's life or speed; no request is answered by a walk that a purge
+// it knows of covers, nor by a reply that the walk or the Media Library no longer stand for; "nobody has it" is remembered
+// only where every step said so; a body that was cut is never stored, nor ended as if it were whole; no file is held in memory.
+package httpcache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+)
+
+// Config of a cache.
+type Config struct {
+	// Store holds the replies. Required; it must outlive the cache.
+	Store *objects.Store
+	// Walker finds files. Required.
+	Walker *walk.Walker
+	// DefaultImage returns the image at a path of an account's Media Library if it can be sent at once. nil: never.
+	DefaultImage func(accountUID, path string) (*Image, bool)
+	// MaxFills bounds the walks and bodies under way, each of which takes a goroutine, at most 64 KiB and a connection; a
+	// request beyond is refused with 503. Default 2,048.
+	MaxFills int
+	// MaxRemembered bounds, each, the files that nobody has and the keys whose replies cannot be stored, of which the
+	// latest are remembered. Default 65,536.
+	MaxRemembered int
+	// Now is the clock, default time.Now.
+	Now func() time.Time
+	// Logger default slog.Default().
+	Logger *slog.Logger
+	// Registerer for the metrics; nil for none.
+	Registerer prometheus.Registerer
+}
+
+const (
+	defaultMaxFills      = 2048
+	defaultMaxRemembered = 65536
+)
+
+// Cache is an HTTP cache. Its methods may be called at any time from any goroutine.
+type Cache struct {
+	cfg     Config
+	metrics *metrics
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+
+	flights flights
+	running atomic.Int64
+	endings *memory[ending]
+	misses  *memory[struct{}]
+}
+
+// New returns a cache. Close it.
+func New(cfg Config) (*Cache, error) {
+	if cfg.Store == nil || cfg.Walker == nil {
+		return nil, errors.New("cache needs a store and a walker")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	cfg.MaxFills = cmp.Or(cfg.MaxFills, defaultMaxFills)
+	cfg.MaxRemembered = cmp.Or(cfg.MaxRemembered, defaultMaxRemembered)
+	c := &Cache{cfg: cfg, endings: newMemory[ending](cfg.MaxRemembered), misses: newMemory[struct{}](cfg.MaxRemembered)}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.metrics = newMetrics(c)
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(c.metrics); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Close ends every fill, with an error for those who read along, and waits for them. The cache must not be used any more;
+// bodies from the store stay readable.
+func (c *Cache) Close() {
+	c.cancel(errClosed)
+	c.wg.Wait()
+	if c.cfg.Registerer != nil {
+		c.cfg.Registerer.Unregister(c.metrics)
+	}
+}
+
+// maxAttempts bounds how often a request starts over, since what it waited for was not for it. After that it asks alone.
+const maxAttempts = 4
+
+// Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx also ends reads of the body.
+func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
+	q := c.newQuery(r)
+	reply := c.serve(ctx, q)
+	c.metrics.requests[reply.Outcome].Inc()
+	return reply
+}
+
+func (c *Cache) serve(ctx context.Context, q *query) *Reply {
+	for attempts, retries := 0, 0; ; {
+		seen := c.flights.shard(q.key).seen()
+		if r := c.serveStored(q, seen); r != nil {
+			return r
+		}
+		if q.onlyIfCached {
+			return q.refuse(http.StatusGatewayTimeout, 0)
+		}
+		if r := c.serveRemembered(q); r != nil {
+			return r
+		}
+		_, _, bypass := c.misses.get(q.key, q.now)
+		at, retry := c.board(q, seen, bypass || attempts >= maxAttempts || retries >= maxRetries)
+		switch {
+		case retry:
+			retries++
+		case at.f == nil:
+			return q.refuse(http.StatusServiceUnavailable, overloadRetry)
+		default:
+			r, again := c.ride(ctx, q, at)
+			if !again {
+				return r
+			}
+			attempts++
+		}
+		q.now = c.cfg.Now()
+	}
+}
+
+// maxRetries bounds how often a request looks again since other flights departed while it looked.
+const maxRetries = 1000
+
+// overloadRetry is the Retry-After of a request that is refused since too many fills are under way.
+const overloadRetry = time.Second
+
+// serveStored answers from the store, if that may be done without asking an origin.
+func (c *Cache) serveStored(q *query, seen uint64) *Reply {
+	for range maxAttempts {
+		c.find(q)
+		u := &q.best.use
+		if !q.best.ok || u.ask != "" && !u.background {
+			return nil
+		}
+		outcome := Hit
+		if u.background {
+			outcome = Stale
+			if q.onlyIfCached {
+				return nil
+			}
+		}
+		r, err := c.stored(q, outcome, rfc9111.CacheStatus{Hit: true})
+		if err == nil {
+			if u.background {
+				c.refresh(q, seen)
+			}
+			return r
+		}
+		// The object went, or was found corrupt, between look-up and use; the store has dropped it.
+		q.best.ok = false
+	}
+	return nil
+}
+
+// stored answers from q.best.
+func (c *Cache) stored(q *query, outcome Outcome, status rfc9111.CacheStatus) (*Reply, error) {
+	h := q.best.Head()
+	status.TTL, status.HasTTL = q.best.use.TTL, true
+	a := &answer{
+		status: h.Status, fields: h.Fields, meta: &q.best.meta, length: h.Length, from: entrySource{q.best.Entry},
+		verdict: q.best.use.Verdict, cache: status, withAge: true, outcome: outcome,
+	}
+	if q.needsValidators() {
+		a.vals = validators(h, a.meta.shown)
+	}
+	return q.respond(a)
+}
+
+// serveRemembered answers with how the last walk ended, if that was a moment ago and found nothing.
+func (c *Cache) serveRemembered(q *query) *Reply {
+	e, left, ok := c.endings.get(q.key, q.now)
+	if !ok || e.definite && q.reload || !c.holds(q, &e) {
+		return nil
+	}
+	if !e.definite && q.best.ok && q.best.use.OnError {
+		return c.staleOnError(q, nil)
+	}
+	r := c.endingReply(q, &e, left, rfc9111.CacheStatus{Hit: true, TTL: left, HasTTL: true})
+	return r
+}
+
+// staleOnError answers from q.best since the origins cannot be asked (RFC 5861 4); nil if the copy is gone.
+func (c *Cache) staleOnError(q *query, steps []walk.StepReport) *Reply {
+	r, err := c.stored(q, Stale, rfc9111.CacheStatus{Forward: rfc9111.ForwardStale, Detail: "stale-if-error"})
+	if err != nil {
+		return nil
+	}
+	r.Steps = steps
+	return r
+}
+
+// refuse answers without having looked for the file.
+func (q *query) refuse(status int, retryAfter time.Duration) *Reply {
+	r := &Reply{Status: status, Outcome: Refused, Fields: objects.AppendField(nil, "Cache-Control", noStore)}
+	if retryAfter > 0 {
+		r.Fields = appendBytes(r.Fields, "Retry-After", func(b []byte) []byte { return rfc9111.AppendSeconds(b, retryAfter) })
+	}
+	return q.plain(r, rfc9111.CacheStatus{})
+}
