@@ -1,8 +1,11 @@
 package origin
 
 import (
+	"hash/maphash"
 	"net/http"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // Ask is what is wanted of an origin.
@@ -31,4 +34,30 @@ type Ask struct {
 // Conditions are the fields that ask for a part, or for a confirmation of what is stored; "" leaves a field out.
 type Conditions struct {
 	Range, IfRange, IfNoneMatch, IfModifiedSince string
+}
+
+// WriteAsked writes to h what makes one question to o differ from another: two asks that write the same get the same answer.
+// Accept and Accept-Encoding are not part of it, since they choose the form of a file and not whether there is one.
+func (a *Ask) WriteAsked(h *maphash.Hash, o *topology.Origin) {
+	if Keyed(o) {
+		writeField(h, a.Object)
+		return
+	}
+	writeField(h, a.Path)
+	writeField(h, a.Query)
+	web := o.Spec.GetWeb()
+	if web.GetForwardHostHeader() {
+		writeField(h, a.Host)
+	}
+	for _, name := range web.GetForwardRequestHeaders() {
+		for _, value := range a.Header[http.CanonicalHeaderKey(name)] {
+			writeField(h, value)
+		}
+		h.WriteByte(1)
+	}
+}
+
+func writeField(h *maphash.Hash, s string) {
+	h.WriteString(s)
+	h.WriteByte(0)
 }

@@ -35,8 +35,8 @@ const (
 	Unasked Reason = "unasked"
 	// Remembered: the origin said so a moment ago, so nothing was sent.
 	Remembered Reason = "remembered"
-	// Config: something an admin must mend; it says nothing about the origin's health.
-	Config Reason = "config"
+	// Misconfigured: something an admin must mend; it says nothing about the origin's health.
+	Misconfigured Reason = "config"
 	// Busy: the origin asks for patience.
 	Busy Reason = "busy"
 	// Failed: the origin, or the way to it, is broken.

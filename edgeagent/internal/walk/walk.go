@@ -58,6 +58,10 @@ const (
 	Found
 )
 
+var kinds = [...]string{Failed: "failed", NotFound: "not_found", NotModified: "not_modified", Found: "found"}
+
+func (k Kind) String() string { return kinds[k] }
+
 // Result is what came of a walk.
 type Result struct {
 	Kind Kind

@@ -1,0 +1,197 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+const (
+	// firstRead is how much of a body may come with the head.
+	firstRead = 2 << 10
+	// maxResumes is how often one body may break and go on.
+	maxResumes = 3
+)
+
+// A stream is the body of one exchange. Each wait for a piece of it is bounded.
+type stream struct {
+	x     *exchange
+	first []byte // came with the head
+	err   error
+}
+
+// fill reads the first piece. It returns an error if the body breaks before its first byte.
+func (s *stream) fill() error {
+	s.first = make([]byte, firstRead)
+	n := 0
+	for n == 0 && s.err == nil {
+		n, s.err = s.receive(s.first)
+	}
+	s.first = s.first[:n]
+	switch {
+	case n > 0 || s.err == nil || s.err == io.EOF:
+		return nil
+	case errors.Is(s.err, io.ErrUnexpectedEOF):
+		return errEmptyBody
+	}
+	return s.err
+}
+
+func (s *stream) receive(p []byte) (int, error) {
+	s.x.watch.phase(s.x.idle, errIdleTimeout)
+	n, err := s.x.resp.Body.Read(p)
+	s.x.watch.stop()
+	if err != nil && err != io.EOF {
+		err = causeOf(s.x.ctx, err)
+	}
+	return n, err
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	if len(s.first) > 0 {
+		n := copy(p, s.first)
+		s.first = s.first[n:]
+		return n, nil
+	}
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.receive(p)
+	s.err = err
+	return n, err
+}
+
+func (s *stream) Close() error {
+	s.x.end()
+	return nil
+}
+
+// A body is what a reader gets: a stream that goes on at the same origin when it breaks, if that origin can prove that the rest
+// belongs to the same file.
+type body struct {
+	id    string // the origin's id, for errors
+	more  func(Conditions) *Answer
+	etag  string // strong; "" if the body cannot go on
+	next  int64  // position in the file of the next byte
+	last  int64  // position of the last byte, -1 if unknown
+	tries int
+	count func(result string)
+
+	// mu guards src against a Close while it is replaced.
+	mu     sync.Mutex
+	src    io.ReadCloser
+	closed bool
+}
+
+// mend gives the reply a body that goes on when it breaks.
+func (c *Client) mend(ctx context.Context, k *kind, o *topology.Origin, ask Ask, r *Response) {
+	if r.Body == http.NoBody {
+		return
+	}
+	ask.Deadline = time.Time{}
+	b := &body{id: MediaKind, src: r.Body, last: -1, tries: maxResumes}
+	if o != nil {
+		b.id = o.ID
+	}
+	b.more = func(conditions Conditions) *Answer {
+		ask.Conditions = conditions
+		a, _ := c.try(ctx, k, o, &ask)
+		return a
+	}
+	b.count = func(result string) { c.metrics.resumes.WithLabelValues(k.name, result).Inc() }
+	if etag := r.Header.Get("ETag"); strings.HasPrefix(etag, `"`) && r.Framed {
+		b.etag = etag
+	}
+	if r.Length >= 0 {
+		b.last = r.Length - 1
+	}
+	if part, _, ok := rfc9111.ParseContentRange(r.Header.Get("Content-Range")); r.Status == http.StatusPartialContent && ok {
+		b.next, b.last = part.Start, part.Start+part.Length-1
+	}
+	r.Body = b
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	for {
+		n, err := b.src.Read(p)
+		b.next += int64(n)
+		switch {
+		case err == nil || err == io.EOF:
+			return n, err
+		case n > 0:
+			return n, nil // the error comes back with the next read
+		}
+		f := faultOf(err)
+		if f.reason == Canceled || !b.goOn() {
+			return 0, fmt.Errorf("read body from origin %q: %s", b.id, f.detail)
+		}
+	}
+}
+
+// goOn asks for the rest of the file, and reports whether it gets it.
+func (b *body) goOn() bool {
+	if b.etag == "" || b.tries == 0 || b.last >= 0 && b.next > b.last {
+		return false
+	}
+	b.tries--
+	span := "bytes=" + strconv.FormatInt(b.next, 10) + "-"
+	if b.last >= 0 {
+		span += strconv.FormatInt(b.last, 10)
+	}
+	a := b.more(Conditions{Range: span, IfRange: b.etag})
+	if a.Outcome != Found {
+		b.count("refused")
+		return false
+	}
+	if !b.continues(a.Response) || !b.replace(a.Response.Body) {
+		a.Response.Body.Close()
+		b.count("refused")
+		return false
+	}
+	b.count("resumed")
+	return true
+}
+
+// continues reports whether r is the rest of the file, and nothing else.
+func (b *body) continues(r *Response) bool {
+	part, size, ok := rfc9111.ParseContentRange(r.Header.Get("Content-Range"))
+	if r.Status != http.StatusPartialContent || !ok || r.Header.Get("ETag") != b.etag || part.Start != b.next {
+		return false
+	}
+	end := part.Start + part.Length - 1
+	if b.last >= 0 {
+		return end == b.last
+	}
+	return size >= 0 && end == size-1
+}
+
+func (b *body) replace(src io.ReadCloser) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.src.Close()
+	b.src = src
+	return true
+}
+
+// Close ends the body. It may be called while another goroutine reads, which then gets an error.
+func (b *body) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	return b.src.Close()
+}

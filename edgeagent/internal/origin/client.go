@@ -1,0 +1,204 @@
+package origin
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// DefaultLoopID names an edge in Via and CDN-Loop unless its Config does.
+const DefaultLoopID = "edgewalk"
+
+// Config is what a [Client] needs.
+type Config struct {
+	// Version is the edge's version, for User-Agent. Default: "dev".
+	Version string
+	// LoopID is the pseudonym by which Via and CDN-Loop (RFC 8586) name this deployment. A client's request that already has it in
+	// CDN-Loop came from here. Default: [DefaultLoopID].
+	LoopID string
+	// AllowPrivate lets origins have loopback and private addresses, AllowCIDRs those in the ranges. Link-local addresses and
+	// metadata services are never allowed.
+	AllowPrivate bool
+	AllowCIDRs   []netip.Prefix
+	// MediaURL returns the URL of the Media Library, "" while the control plane has named none. It is the operator's, so any
+	// address will do. Default: none.
+	MediaURL func() string
+	// MediaToken is sent to the Media Library as a bearer token. Default: none.
+	MediaToken string
+	// MediaRoots are the authorities that the Media Library's certificate may be signed by, Roots those of origins. Default: the
+	// system's.
+	MediaRoots, Roots *x509.CertPool
+	// Resolver looks up hosts. Default: the system's.
+	Resolver *net.Resolver
+	// Registerer gets the metrics. Default: none.
+	Registerer prometheus.Registerer
+}
+
+// Client asks origins. It may be used by any number of goroutines.
+type Client struct {
+	userAgent, loopID string
+	origins, operator *http.Transport
+	mediaURL          func() string
+	mediaToken        string
+	signer            *v4.Signer
+	proofs            *proofs
+	metrics           *metrics
+}
+
+// New returns a client. Close it when it is no longer used.
+func New(cfg Config) *Client {
+	if cfg.Version == "" {
+		cfg.Version = "dev"
+	}
+	if cfg.LoopID == "" {
+		cfg.LoopID = DefaultLoopID
+	}
+	if cfg.MediaURL == nil {
+		cfg.MediaURL = func() string { return "" }
+	}
+	if cfg.Resolver == nil {
+		cfg.Resolver = net.DefaultResolver
+	}
+	g := &guard{allowPrivate: cfg.AllowPrivate, allow: cfg.AllowCIDRs}
+	return &Client{
+		userAgent:  "edgewalk/" + cfg.Version,
+		loopID:     cfg.LoopID,
+		origins:    newTransport(&dialer{guard: g, resolver: cfg.Resolver, tls: newTLSConfig(cfg.Roots)}),
+		operator:   newTransport(&dialer{resolver: cfg.Resolver, tls: newTLSConfig(cfg.MediaRoots)}),
+		mediaURL:   cfg.MediaURL,
+		mediaToken: cfg.MediaToken,
+		signer:     v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
+		proofs:     newProofs(),
+		metrics:    newMetrics(cfg.Registerer),
+	}
+}
+
+// Close closes the connections that are kept for later.
+func (c *Client) Close() {
+	c.origins.CloseIdleConnections()
+	c.operator.CloseIdleConnections()
+}
+
+// LoopID returns the name that stands for this deployment in CDN-Loop.
+func (c *Client) LoopID() string { return c.loopID }
+
+const (
+	// A busy origin gets one retry after busyDelay to twice that, unless it asks for more than busyPatience.
+	busyDelay    = 50 * time.Millisecond
+	busyPatience = time.Second
+)
+
+// Get asks o for a file; a nil o is the Media Library. The answer is never nil. ctx bounds the body too.
+func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
+	k := kindOf(o)
+	began := time.Now()
+	a := c.get(ctx, k, o, &ask)
+	if a.Outcome == Found {
+		c.mend(ctx, k, o, ask, a.Response)
+	}
+	a.Kind, a.Duration = k.name, time.Since(began)
+	if a.Request != "" {
+		c.metrics.duration.WithLabelValues(k.name).Observe(a.Duration.Seconds())
+	}
+	return a
+}
+
+func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask) *Answer {
+	if k.keyed && !ask.ObjectOK {
+		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: "the path cannot be the key of an object"}
+	}
+	a, row := c.try(ctx, k, o, ask)
+	if a.Reason == Busy && a.RetryAfter <= busyPatience && pause(ctx, ask.Deadline, busyDelay+rand.N(busyDelay)) {
+		after := a.RetryAfter
+		a, row = c.try(ctx, k, o, ask)
+		a.RetryAfter = max(a.RetryAfter, after)
+	}
+	if o == nil || !k.keyed {
+		return a
+	}
+	switch {
+	case a.Outcome == Found:
+		c.proofs.succeeded(o)
+	case row != nil && row.deniable:
+		c.prove(ctx, k, o, ask, a)
+	}
+	return a
+}
+
+// pause waits, and reports whether there is still time to ask.
+func pause(ctx context.Context, deadline time.Time, d time.Duration) bool {
+	if !deadline.IsZero() && time.Until(deadline) <= d {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// try asks once, following redirects. The row is nil if there was no answer to judge.
+func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask) (*Answer, *row) {
+	if k.build == nil {
+		return faultAnswer(fault{Misconfigured, "proxy_configuration_error", "this edge does not know origins of kind " + k.name,
+			"update the edge, or take the origin out of the walk"}), nil
+	}
+	req, err := k.build(c, o, ask)
+	if errors.Is(err, errNoKey) {
+		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: err.Error()}, nil
+	}
+	if err != nil {
+		return faultAnswer(faultOf(err)), nil
+	}
+	line := "GET " + shown(req.URL, true)
+	h := &hop{origin: o, ask: ask, req: req, own: true}
+	for {
+		ask.Conditions.apply(h.req.Header)
+		a, row, next := c.exchange(ctx, k, h)
+		if next == nil {
+			a.Request = line
+			if h.count > 0 {
+				a.Detail += ", after a redirect to " + shown(h.req.URL, false)
+			}
+			return a, row
+		}
+		h = next
+	}
+}
+
+// A hop is one request of the chain that redirects make.
+type hop struct {
+	origin *topology.Origin
+	ask    *Ask
+	req    *http.Request
+	// own says that the request goes to the origin's own host, so secrets may go along.
+	own bool
+	// count is how many redirects led here.
+	count int
+}
+
+func (c Conditions) apply(h http.Header) {
+	for _, f := range [...]struct{ name, value string }{
+		{"Range", c.Range}, {"If-Range", c.IfRange}, {"If-None-Match", c.IfNoneMatch}, {"If-Modified-Since", c.IfModifiedSince},
+	} {
+		if f.value != "" {
+			h[f.name] = []string{f.value}
+		}
+	}
+}
+
+func faultAnswer(f fault) *Answer {
+	return &Answer{Outcome: Inconclusive, Reason: f.reason, ProxyError: f.proxy, Detail: f.detail, Advice: f.advice}
+}

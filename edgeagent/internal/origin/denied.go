@@ -1,0 +1,157 @@
+package origin
+
+import (
+	"context"
+	"crypto/rand"
+	"hash/maphash"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// DeniedFor is how long "denied means missing" is believed, of an origin and of a key.
+const DeniedFor = 10 * time.Second
+
+// maxProofs bounds how many origins it is known of whether they ever answered, at about 150 bytes each. Beyond, the oldest half
+// goes, and an origin has to answer once more.
+const maxProofs = 1 << 16
+
+const adviceList = "grant s3:ListBucket, or accept that missing files answer 403"
+
+// An identity is one origin as long as neither where it looks nor its credentials change.
+type identity struct {
+	uid                 string
+	target, credentials uint64
+}
+
+// proofs knows which origins have ever answered with a file, and which deny every missing key.
+type proofs struct {
+	seed maphash.Seed
+
+	mu         sync.Mutex
+	young, old map[identity]*proof
+}
+
+type proof struct {
+	// turn is held while a proof is sought, so that a thousand denials lead to one.
+	turn chan struct{}
+
+	mu       sync.Mutex
+	answered bool      // with a file, ever
+	sought   time.Time // when the rest was found out
+	random   bool      // a key that nobody can have was denied too
+	probed   bool      // probe_key was there
+}
+
+func newProofs() *proofs {
+	return &proofs{seed: maphash.MakeSeed(), young: make(map[identity]*proof)}
+}
+
+func (p *proofs) identity(o *topology.Origin) identity {
+	var h maphash.Hash
+	h.SetSeed(p.seed)
+	h.WriteString(o.Spec.GetS3().GetAccessKeyId())
+	keys := make([]string, 0, 4)
+	for key := range o.Secrets {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		h.WriteString(key)
+		h.WriteByte(0)
+		h.WriteString(o.Secrets[key])
+		h.WriteByte(0)
+	}
+	return identity{uid: o.UID, target: o.Target, credentials: h.Sum64()}
+}
+
+func (p *proofs) of(o *topology.Origin) *proof {
+	id := p.identity(o)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if found := p.young[id]; found != nil {
+		return found
+	}
+	found := p.old[id]
+	if found == nil {
+		found = &proof{turn: make(chan struct{}, 1)}
+	}
+	if len(p.young) >= maxProofs/2 {
+		p.young, p.old = make(map[identity]*proof), p.young
+	}
+	p.young[id] = found
+	return found
+}
+
+// succeeded notes that the origin answered with a file, or confirmed one.
+func (p *proofs) succeeded(o *topology.Origin) {
+	found := p.of(o)
+	found.mu.Lock()
+	found.answered = true
+	found.mu.Unlock()
+}
+
+// prove makes a denial NotHere if the store says the same of a key that nobody can have, and yet shows that the credentials are
+// good: it has answered with a file before, or does for probe_key.
+func (c *Client) prove(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, a *Answer) {
+	p := c.proofs.of(o)
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return
+	}
+	if !p.fresh() && !c.seek(ctx, k, o, ask, p) {
+		return
+	}
+	if p.denied() {
+		a.Outcome, a.Reason, a.ProxyError, a.Advice = NotHere, Denied, "", adviceList
+		a.Detail += ", as for every missing key"
+	}
+}
+
+func (p *proof) fresh() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.sought.IsZero() && time.Since(p.sought) < DeniedFor
+}
+
+// denied reports whether a denial means that the key is missing.
+func (p *proof) denied() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.random && (p.answered || p.probed)
+}
+
+func (p *proof) hasAnswered() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answered
+}
+
+// seek asks for a key that nobody can have and, where that is denied, for probe_key if it is needed. It reports whether the store
+// said anything of use.
+func (c *Client) seek(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, p *proof) bool {
+	probe := func(key string) (*Answer, *row) {
+		a, row := c.try(ctx, k, o, &Ask{Object: key, ObjectOK: true, Deadline: ask.Deadline})
+		if a.Response != nil {
+			a.Response.Body.Close()
+		}
+		return a, row
+	}
+	a, row := probe(rand.Text())
+	if a.Outcome == Inconclusive && a.Reason != Misconfigured {
+		return false
+	}
+	random, probed := row != nil && row.deniable, false
+	if key := o.Spec.GetProbeKey(); random && key != "" && !p.hasAnswered() {
+		a, _ = probe(key)
+		probed = a.Outcome == Found
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sought, p.random, p.probed = time.Now(), random, probed
+	return true
+}

@@ -1,0 +1,192 @@
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+const (
+	// maxHeaderBytes bounds the head of an origin's reply. Larger ones are a fault or an attack on our memory.
+	maxHeaderBytes = 64 << 10
+	// dialStagger is how long the next address of a host waits for the one before (RFC 8305 5).
+	dialStagger = 250 * time.Millisecond
+	// idlePerHost and idleTotal bound the connections kept open for later, idleFor the time.
+	idlePerHost = 64
+	idleTotal   = 1024
+	idleFor     = 60 * time.Second
+)
+
+// A dialer connects to a host by the first of its addresses that the guard allows and that answers.
+type dialer struct {
+	guard    *guard // nil allows every address
+	resolver *net.Resolver
+	tls      *tls.Config
+}
+
+// connectKey is the context key of how long connecting may take, since http.Transport knows only one value for all.
+type connectKey struct{}
+
+func connectTimeout(ctx context.Context) time.Duration {
+	if d, ok := ctx.Value(connectKey{}).(time.Duration); ok && d > 0 {
+		return d
+	}
+	return topology.DefaultConnect
+}
+
+// newTransport returns a transport whose connections d makes. It speaks HTTP/1.1 only: one slow reply then holds up no other,
+// and one connection is one request. It neither asks the environment for a proxy nor touches the coding of a body.
+func newTransport(d *dialer) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Protocols:              protocols,
+		DialContext:            d.dialPlain,
+		DialTLSContext:         d.dialTLS,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		MaxIdleConns:           idleTotal,
+		MaxIdleConnsPerHost:    idlePerHost,
+		IdleConnTimeout:        idleFor,
+		ReadBufferSize:         16 << 10,
+	}
+}
+
+func newTLSConfig(roots *x509.CertPool) *tls.Config {
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256)}
+}
+
+func (d *dialer) dialPlain(ctx context.Context, network, hostport string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout(ctx), errConnectTimeout)
+	defer cancel()
+	conn, err := d.dial(ctx, hostport)
+	return conn, dialError(ctx, err)
+}
+
+func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout(ctx), errConnectTimeout)
+	defer cancel()
+	conn, err := d.dial(ctx, hostport)
+	if err != nil {
+		return nil, dialError(ctx, err)
+	}
+	config := d.tls.Clone()
+	config.ServerName, _, _ = net.SplitHostPort(hostport)
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, dialError(ctx, &tlsError{err})
+	}
+	return secure, nil
+}
+
+// dialError prefers the reason for which ctx ended to what its end made of the dial.
+func dialError(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (d *dialer) dial(ctx context.Context, hostport string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := d.allowed(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	return race(ctx, addrs, port)
+}
+
+// allowed resolves host and returns the addresses that may be connected to. What is checked here is what is dialled, so a
+// name that resolves otherwise a moment later gains nothing.
+func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	if addr, err := netip.ParseAddr(host); err == nil {
+		addrs = []netip.Addr{addr}
+	} else if addrs, err = d.resolver.LookupNetIP(ctx, "ip", host); err != nil {
+		return nil, err
+	}
+	if d.guard == nil {
+		return addrs, nil
+	}
+	var refused error
+	var ok []netip.Addr
+	for _, addr := range addrs {
+		if err := d.guard.check(addr); err != nil {
+			refused = err
+			continue
+		}
+		ok = append(ok, addr)
+	}
+	if len(ok) == 0 && refused != nil {
+		return nil, &refusedError{host: host, err: refused}
+	}
+	return ok, nil
+}
+
+// race connects to the addresses in order, starting the next when one fails or has not answered for dialStagger, and returns
+// the first connection.
+func race(ctx context.Context, addrs []netip.Addr, port string) (net.Conn, error) {
+	if len(addrs) == 0 {
+		return nil, errors.New("host has no address")
+	}
+	type attempt struct {
+		conn net.Conn
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan attempt)
+	var dialer net.Dialer
+	start := func(addr netip.Addr) {
+		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), port))
+		select {
+		case done <- attempt{conn, err}:
+		case <-ctx.Done():
+			if err == nil {
+				conn.Close()
+			}
+		}
+	}
+	stagger := time.NewTimer(dialStagger)
+	defer stagger.Stop()
+	go start(addrs[0])
+	var first error
+	for next, running := 1, 1; ; {
+		var try bool
+		select {
+		case a := <-done:
+			if a.err == nil {
+				return a.conn, nil
+			}
+			if first == nil {
+				first = a.err
+			}
+			running--
+			try = true
+		case <-stagger.C:
+			try = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		switch {
+		case try && next < len(addrs):
+			go start(addrs[next])
+			next++
+			running++
+			stagger.Reset(dialStagger)
+		case running == 0:
+			return nil, first
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+)
+
+// These end a request; context.Cause tells them apart from a caller that gave up.
+var (
+	errConnectTimeout   = errors.New("connecting took too long")
+	errFirstByteTimeout = errors.New("no answer in time")
+	errIdleTimeout      = errors.New("the body stalled")
+	errWalkDeadline     = errors.New("the walk's deadline has passed")
+	errDrained          = errors.New("the rest of the body is not wanted")
+)
+
+// ends are the reasons above for which a request of ours ends.
+var ends = []error{errConnectTimeout, errFirstByteTimeout, errIdleTimeout, errWalkDeadline, errDrained}
+
+// errEmptyBody ends a body that stops before its first byte although there should be one.
+var errEmptyBody = errors.New("the body ended before its first byte")
+
+// A configError is something an admin must mend, found before anything was sent.
+type configError struct{ detail, advice string }
+
+func (e *configError) Error() string { return e.detail }
+
+// A refusedError says that a host has only addresses that may not be connected to.
+type refusedError struct {
+	host string
+	err  error
+}
+
+func (e *refusedError) Error() string { return fmt.Sprintf("host %q: %v", e.host, e.err) }
+
+// A tlsError is an error of a TLS handshake.
+type tlsError struct{ err error }
+
+func (e *tlsError) Error() string { return "TLS: " + e.err.Error() }
+func (e *tlsError) Unwrap() error { return e.err }
+
+// A fault is what an error means.
+type fault struct {
+	reason Reason
+	proxy  string // RFC 9209 2.3
+	detail string
+	advice string
+}
+
+const adviceAddress = "use a public address, or have the operator allow it with --allow-private-origins or --allow-origin-cidr"
+
+// faultOf reads an error of a request. Its detail never repeats what net/http says, which may hold bytes of the reply.
+func faultOf(err error) fault {
+	var config *configError
+	var refused *refusedError
+	var lookup *net.DNSError
+	switch {
+	case errors.As(err, &config):
+		return fault{Misconfigured, "proxy_configuration_error", config.detail, config.advice}
+	case errors.As(err, &refused):
+		return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), adviceAddress}
+	case errors.Is(err, errConnectTimeout):
+		return fault{Timeout, "connection_timeout", err.Error(), ""}
+	case errors.Is(err, errFirstByteTimeout), errors.Is(err, errWalkDeadline):
+		return fault{Timeout, "http_response_timeout", err.Error(), ""}
+	case errors.Is(err, errIdleTimeout):
+		return fault{Timeout, "connection_read_timeout", err.Error(), ""}
+	case errors.Is(err, context.Canceled):
+		return fault{Canceled, "proxy_internal_error", "the caller gave up", ""}
+	case errors.Is(err, context.DeadlineExceeded):
+		return fault{Timeout, "http_response_timeout", "the caller's deadline has passed", ""}
+	case errors.As(err, &lookup):
+		return lookupFault(lookup)
+	}
+	if f, ok := tlsFault(err); ok {
+		return f
+	}
+	return connectionFault(err)
+}
+
+func lookupFault(err *net.DNSError) fault {
+	switch {
+	case err.IsTimeout:
+		return fault{Timeout, "dns_timeout", fmt.Sprintf("looking up %q took too long", err.Name), ""}
+	case err.IsNotFound:
+		return fault{Failed, "dns_error", fmt.Sprintf("host %q is not known", err.Name), "check the host's name"}
+	}
+	return fault{Failed, "dns_error", fmt.Sprintf("look-up of %q went wrong", err.Name), ""}
+}
+
+func tlsFault(err error) (fault, bool) {
+	var handshake *tlsError
+	if !errors.As(err, &handshake) {
+		return fault{}, false
+	}
+	var alert tls.AlertError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &certificate):
+		return fault{Failed, "tls_certificate_error", certificateDetail(certificate.Err), "renew or correct the origin's certificate"}, true
+	case errors.As(err, &alert):
+		return fault{Failed, "tls_alert_received", "the origin refused the TLS handshake", ""}, true
+	}
+	return fault{Failed, "tls_protocol_error", "the TLS handshake went wrong", ""}, true
+}
+
+func certificateDetail(err error) string {
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &host):
+		return fmt.Sprintf("the certificate is not for %q", host.Host)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the certificate has expired, or is not valid yet"
+	case errors.As(err, &unknown):
+		return "the certificate is signed by an unknown authority"
+	}
+	return "the certificate is not valid"
+}
+
+func connectionFault(err error) fault {
+	var oversize *headerSizeError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fault{Failed, "connection_refused", "the connection was refused", ""}
+	case errors.Is(err, syscall.ETIMEDOUT):
+		return fault{Timeout, "connection_timeout", errConnectTimeout.Error(), ""}
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return fault{Failed, "destination_ip_unroutable", "no route to the host", ""}
+	case errors.Is(err, errEmptyBody):
+		return fault{Failed, "http_response_incomplete", err.Error(), ""}
+	case errors.As(err, &oversize):
+		return fault{Failed, "http_response_header_section_size", fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes), ""}
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return fault{Failed, "connection_terminated", "the connection was cut", ""}
+	}
+	return fault{Failed, "http_protocol_error", "the reply is not valid HTTP", ""}
+}
+
+// A headerSizeError says that a head is over maxHeaderBytes.
+type headerSizeError struct{ err error }
+
+func (e *headerSizeError) Error() string { return "head too large" }
+func (e *headerSizeError) Unwrap() error { return e.err }
+
+// named gives a type to what net/http tells only by its text.
+func named(err error) error {
+	if err != nil && strings.Contains(err.Error(), "response headers exceeded") {
+		return &headerSizeError{err}
+	}
+	return err
+}

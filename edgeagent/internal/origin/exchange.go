@@ -1,0 +1,211 @@
+package origin
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+const (
+	// maxErrorBody bounds what is read of an object store's error, which is an XML or JSON text of some hundred bytes.
+	maxErrorBody = 64 << 10
+	// A body that nobody wants is read up to maxDrain, for at most drainFor, so that its connection can be used again.
+	maxDrain = 16 << 10
+	drainFor = 50 * time.Millisecond
+	// maxRedirects is how many redirects are followed.
+	maxRedirects = 3
+)
+
+// An exchange is one request and its reply.
+type exchange struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	watch  *watch
+	idle   time.Duration
+	resp   *http.Response
+	began  time.Time
+	headAt time.Time
+}
+
+// end frees what the exchange holds.
+func (x *exchange) end() {
+	x.watch.stop()
+	x.resp.Body.Close()
+	x.cancel(nil)
+}
+
+// exchange sends one request, and judges the reply. It returns the hop to go on with instead if that is a redirect to follow.
+func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, *hop) {
+	x, err := c.send(ctx, k, h)
+	if err != nil {
+		return faultAnswer(faultOf(err)), nil, nil
+	}
+	r := &reply{origin: h.origin, ask: h.ask, status: x.resp.StatusCode, header: x.resp.Header}
+	if location := x.resp.Header.Get("Location"); k.next != nil && redirects(r) && location != "" && follows(h.origin) {
+		return c.redirected(k, h, x, location)
+	}
+	if k.code != nil && r.status >= 300 && r.status != http.StatusNotModified {
+		if r.code, err = x.errorCode(k); err != nil {
+			return x.failed(err), nil, nil
+		}
+	}
+	row := judge(k.rows, r)
+	if row.outcome != Found {
+		x.drain()
+		return answerOf(k, row, r), row, nil
+	}
+	response, err := x.hold()
+	if err != nil {
+		return x.failed(err), nil, nil
+	}
+	a := answerOf(k, row, r)
+	a.Response = response
+	return a, row, nil
+}
+
+// failed ends the exchange and says what its error means.
+func (x *exchange) failed(err error) *Answer {
+	a := faultAnswer(faultOf(err))
+	a.Status = x.resp.StatusCode
+	x.end()
+	return a
+}
+
+func answerOf(k *kind, row *row, r *reply) *Answer {
+	a := &Answer{Outcome: row.outcome, Reason: row.reason, Status: r.status, ProxyError: row.proxy, Advice: row.advice}
+	a.Detail = "HTTP " + strconv.Itoa(r.status)
+	if r.code != "" {
+		a.Detail += " " + r.code
+	}
+	if row.outcome == Inconclusive {
+		a.RetryAfter = retryAfter(r.header.Get("Retry-After"), time.Now())
+	}
+	if k.elaborate != nil {
+		k.elaborate(r, a)
+	}
+	return a
+}
+
+// send sends one request and waits for the head of its reply.
+func (c *Client) send(parent context.Context, k *kind, h *hop) (*exchange, error) {
+	if err := parent.Err(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline)}
+	connect, firstByte, idle := timeouts(h.origin)
+	x.idle = idle
+	wait := func() { x.watch.phase(firstByte, errFirstByteTimeout) }
+	traced := httptrace.WithClientTrace(context.WithValue(ctx, connectKey{}, connect), &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { wait() },
+		WroteRequest: func(httptrace.WroteRequestInfo) { wait() },
+	})
+	transport := c.origins
+	if k.operator {
+		transport = c.operator
+	}
+	x.watch.phase(connect, errConnectTimeout)
+	x.began = time.Now()
+	resp, err := transport.RoundTrip(h.req.WithContext(traced))
+	x.headAt = time.Now()
+	x.watch.stop()
+	if err != nil {
+		err = causeOf(ctx, named(err))
+		cancel(nil)
+		return nil, err
+	}
+	x.resp = resp
+	return x, nil
+}
+
+// causeOf prefers the reason for which a request was ended to what net/http made of its end.
+func causeOf(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil:
+		return err
+	case slices.Contains(ends, cause):
+		return cause
+	}
+	return ctx.Err()
+}
+
+func timeouts(o *topology.Origin) (connect, firstByte, idle time.Duration) {
+	if o == nil {
+		return topology.DefaultConnect, topology.DefaultFirstByte, topology.DefaultIdle
+	}
+	return o.Connect, o.FirstByte, o.Idle
+}
+
+// errorCode reads the code of an object store's error.
+func (x *exchange) errorCode(k *kind) (string, error) {
+	x.watch.phase(x.idle, errIdleTimeout)
+	defer x.watch.stop()
+	text, err := io.ReadAll(io.LimitReader(x.resp.Body, maxErrorBody))
+	if err != nil {
+		return "", fmt.Errorf("read error: %w", causeOf(x.ctx, err))
+	}
+	return k.code(x.resp.Header, text), nil
+}
+
+// drain ends the exchange, and keeps its connection if the rest of the body is short and already there.
+func (x *exchange) drain() {
+	x.watch.lift()
+	x.watch.phase(drainFor, errDrained)
+	io.CopyN(io.Discard, x.resp.Body, maxDrain)
+	x.end()
+}
+
+// hold takes the head of a reply that is passed on, and waits for the first byte of its body: without it the reply is none.
+func (x *exchange) hold() (*Response, error) {
+	x.watch.lift()
+	r := &Response{
+		Status: x.resp.StatusCode, Header: x.resp.Header, Length: x.resp.ContentLength, Body: http.NoBody,
+		Framed:      x.resp.ContentLength >= 0 || len(x.resp.TransferEncoding) > 0,
+		RequestTime: x.began, ResponseTime: x.headAt,
+	}
+	switch {
+	case r.Status == http.StatusNotModified || r.Status == http.StatusRequestedRangeNotSatisfiable:
+		r.Length, r.Framed = 0, true
+		x.drain()
+		return r, nil
+	case r.Length == 0:
+		x.end()
+		return r, nil
+	}
+	s := &stream{x: x}
+	if err := s.fill(); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.err != io.EOF:
+		r.Body = s
+	case len(s.first) == 0 && !r.Framed:
+		return nil, errEmptyBody
+	default:
+		if r.Framed {
+			r.Length = int64(len(s.first))
+		}
+		x.end()
+		r.Body = s
+	}
+	return r, nil
+}
+
+// retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). What cannot be read asks for nothing.
+func retryAfter(value string, now time.Time) time.Duration {
+	if seconds, err := strconv.Atoi(value); err == nil {
+		return time.Duration(min(max(seconds, 0), 86400)) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}

@@ -1,0 +1,123 @@
+package origin
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// A reach is how far an address may be connected to. Higher is stricter.
+type reach uint8
+
+const (
+	anywhere  reach = iota
+	inside          // loopback, private and reserved ranges: only if the operator allows them
+	forbidden       // link-local, metadata services, and what stands for no single host: never
+)
+
+// special holds the ranges that are not on the public Internet: IANA's special-purpose registries (RFC 6890) as of 2025, and
+// metadata services that live in otherwise private or public space.
+var special = []struct {
+	prefix netip.Prefix
+	reach  reach
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), forbidden}, // "this host": Linux takes 0.0.0.0 as loopback
+	{netip.MustParsePrefix("10.0.0.0/8"), inside},
+	{netip.MustParsePrefix("100.64.0.0/10"), inside},
+	{netip.MustParsePrefix("100.100.100.200/32"), forbidden}, // Alibaba metadata
+	{netip.MustParsePrefix("127.0.0.0/8"), inside},
+	{netip.MustParsePrefix("168.63.129.16/32"), forbidden}, // Azure wire server
+	{netip.MustParsePrefix("169.254.0.0/16"), forbidden},   // link-local; metadata of AWS, Google, Azure, Oracle and more
+	{netip.MustParsePrefix("172.16.0.0/12"), inside},
+	{netip.MustParsePrefix("192.0.0.0/24"), inside},
+	{netip.MustParsePrefix("192.0.0.192/32"), forbidden}, // Oracle metadata, classic
+	{netip.MustParsePrefix("192.0.2.0/24"), inside},
+	{netip.MustParsePrefix("192.88.99.0/24"), inside},
+	{netip.MustParsePrefix("192.168.0.0/16"), inside},
+	{netip.MustParsePrefix("198.18.0.0/15"), inside},
+	{netip.MustParsePrefix("198.51.100.0/24"), inside},
+	{netip.MustParsePrefix("203.0.113.0/24"), inside},
+	{netip.MustParsePrefix("224.0.0.0/4"), forbidden}, // multicast
+	{netip.MustParsePrefix("240.0.0.0/4"), inside},
+	{netip.MustParsePrefix("255.255.255.255/32"), forbidden},
+	{netip.MustParsePrefix("::/128"), forbidden},
+	{netip.MustParsePrefix("::1/128"), inside},
+	{netip.MustParsePrefix("64:ff9b:1::/48"), inside},
+	{netip.MustParsePrefix("100::/64"), inside},
+	{netip.MustParsePrefix("2001::/23"), inside}, // Teredo, ORCHID, benchmarking
+	{netip.MustParsePrefix("2001:db8::/32"), inside},
+	{netip.MustParsePrefix("3fff::/20"), inside},
+	{netip.MustParsePrefix("5f00::/16"), inside},
+	{netip.MustParsePrefix("fc00::/7"), inside},
+	{netip.MustParsePrefix("fd00:ec2::/32"), forbidden},    // AWS: fd00:ec2::254 and its neighbours
+	{netip.MustParsePrefix("fd20:ce::254/128"), forbidden}, // Google metadata
+	{netip.MustParsePrefix("fe80::/10"), forbidden},
+	{netip.MustParsePrefix("fec0::/10"), inside},
+	{netip.MustParsePrefix("ff00::/8"), forbidden},
+}
+
+// embeddings are the IPv6 ranges whose addresses carry an IPv4 address at a byte offset, to which a translator or tunnel
+// leads: RFC 4291 2.5.5.1, RFC 2765, RFC 6052, RFC 8215, RFC 3056.
+var embeddings = []struct {
+	prefix netip.Prefix
+	offset int
+}{
+	{netip.MustParsePrefix("::/96"), 12},
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), 12},
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},
+	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},
+	{netip.MustParsePrefix("2002::/16"), 2},
+}
+
+// A guard decides which addresses may be connected to.
+type guard struct {
+	allowPrivate bool
+	allow        []netip.Prefix
+}
+
+// check returns an error if addr may not be connected to.
+func (g *guard) check(addr netip.Addr) error {
+	addr = addr.Unmap().WithZone("")
+	far, real := reachOf(addr), addr
+	if inner, ok := embedded(addr); ok {
+		far, real = max(far, reachOf(inner)), inner
+	}
+	switch {
+	case far == forbidden:
+		return fmt.Errorf("address %s is never allowed", addr)
+	case far == inside && !g.allowPrivate && !g.allows(addr) && !g.allows(real):
+		return fmt.Errorf("address %s is not public", addr)
+	}
+	return nil
+}
+
+func (g *guard) allows(addr netip.Addr) bool {
+	for _, p := range g.allow {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+func reachOf(addr netip.Addr) reach {
+	far := anywhere
+	for i := range special {
+		if special[i].prefix.Contains(addr) {
+			far = max(far, special[i].reach)
+		}
+	}
+	return far
+}
+
+func embedded(addr netip.Addr) (netip.Addr, bool) {
+	if !addr.Is6() || addr == netip.IPv6Loopback() || addr == netip.IPv6Unspecified() {
+		return netip.Addr{}, false
+	}
+	for _, e := range embeddings {
+		if e.prefix.Contains(addr) {
+			b := addr.As16()
+			return netip.AddrFrom4([4]byte(b[e.offset:])), true
+		}
+	}
+	return netip.Addr{}, false
+}

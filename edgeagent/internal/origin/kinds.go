@@ -1,0 +1,57 @@
+package origin
+
+import (
+	"net/http"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// MediaKind is the kind of the Media Library.
+const MediaKind = topology.MediaStep
+
+// A kind is what is particular to one kind of storage.
+type kind struct {
+	name string
+	// keyed says that files lie under object keys. What cannot be a key is not there, and nothing is sent: an empty key would
+	// list the bucket.
+	keyed bool
+	// operator says that the URL is the operator's own, which the guard does not concern.
+	operator bool
+	// build makes the request, all but the conditions, signed. Its error is a *configError, or errNoKey. It is nil for a kind
+	// that this edge does not know.
+	build func(c *Client, o *topology.Origin, a *Ask) (*http.Request, error)
+	// next makes the request that a redirect leads to. nil follows none.
+	next func(c *Client, h *hop, location string) (*http.Request, error)
+	// code reads the error code from the head and the start of the body of a reply of 300 and above. nil needs no body.
+	code func(header http.Header, body []byte) string
+	// elaborate adds to what a table's row says about an answer. It may be nil.
+	elaborate func(r *reply, answer *Answer)
+	rows      []row
+}
+
+var (
+	mediaKind = &kind{name: MediaKind, keyed: true, operator: true, build: buildMedia, rows: mediaTable}
+	webKind   = &kind{name: "web", build: buildWeb, next: followWeb, elaborate: elaborateWeb, rows: webTable}
+	s3Kind    = &kind{name: "s3", keyed: true, build: buildS3, code: s3Code, elaborate: elaborateS3, rows: s3Table}
+)
+
+// kindOf returns the kind of an origin, nil standing for the Media Library.
+func kindOf(o *topology.Origin) *kind {
+	if o == nil {
+		return mediaKind
+	}
+	switch name := topology.KindOf(o.Spec); name {
+	case "web":
+		return webKind
+	case "s3":
+		return s3Kind
+	default:
+		return &kind{name: name}
+	}
+}
+
+// KindName returns the name of an origin's kind, such as "web"; nil is the Media Library.
+func KindName(o *topology.Origin) string { return kindOf(o).name }
+
+// Keyed reports whether an origin holds its files under object keys.
+func Keyed(o *topology.Origin) bool { return kindOf(o).keyed }

@@ -1,0 +1,66 @@
+package origin
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A watch ends one request when a phase of it takes too long. The phases follow one another: connecting, waiting for the
+// head, then each wait for a piece of the body.
+type watch struct {
+	cancel context.CancelCauseFunc
+
+	mu       sync.Mutex
+	timer    *time.Timer
+	due      time.Time // zero outside of a phase
+	cause    error
+	deadline time.Time // ends every phase until it is lifted; zero is none
+}
+
+func newWatch(cancel context.CancelCauseFunc, deadline time.Time) *watch {
+	return &watch{cancel: cancel, deadline: deadline}
+}
+
+// phase begins a phase of at most limit, and ends the one before. If it takes longer, the request ends with cause.
+func (w *watch) phase(limit time.Duration, cause error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.due, w.cause = time.Now().Add(limit), cause
+	if !w.deadline.IsZero() && w.deadline.Before(w.due) {
+		w.due, w.cause = w.deadline, errWalkDeadline
+		limit = time.Until(w.deadline)
+	}
+	if w.timer == nil {
+		w.timer = time.AfterFunc(limit, w.fire)
+	} else {
+		w.timer.Reset(limit)
+	}
+}
+
+// stop ends the phase.
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.due = time.Time{}
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+// lift takes the deadline away, since the head is here.
+func (w *watch) lift() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deadline = time.Time{}
+}
+
+// fire runs when the timer does, which may be just after its phase has ended.
+func (w *watch) fire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.due.IsZero() && !time.Now().Before(w.due) {
+		w.due = time.Time{}
+		w.cancel(w.cause)
+	}
+}

@@ -1,0 +1,183 @@
+package origin
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	"golang.org/x/net/http/httpguts"
+)
+
+// buildWeb asks for the canonical path under base_url, as it is, with the kept query.
+func buildWeb(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
+	spec := o.Spec.GetWeb()
+	base, err := url.Parse(spec.GetBaseUrl())
+	if err != nil || base.Host == "" {
+		return nil, &configError{"base_url is not a URL", "correct web.base_url"}
+	}
+	path := base.EscapedPath()
+	if a.Path != "" {
+		path = strings.TrimSuffix(path, "/") + a.Path
+	}
+	req := newRequest(exactURL(base.Scheme, base.Host, path, a.Query))
+	if spec.GetForwardHostHeader() {
+		req.Host = a.Host
+	}
+	c.setWebHeader(req.Header, o, a, true)
+	return req, nil
+}
+
+// setWebHeader sets what a web server is sent of ours and of the client's. Only the origin's own host gets what may be secret: the
+// client's fields that it lists, and request_headers.
+func (c *Client) setWebHeader(h http.Header, o *topology.Origin, a *Ask, own bool) {
+	h.Set("User-Agent", c.userAgent)
+	forward(h, a.Header, "Accept")
+	forward(h, a.Header, "Accept-Encoding")
+	if own {
+		for _, name := range o.Spec.GetWeb().GetForwardRequestHeaders() {
+			if !ours(name) {
+				forward(h, a.Header, http.CanonicalHeaderKey(name))
+			}
+		}
+		setRequestHeaders(h, o)
+	}
+	h["Via"] = []string{"1.1 " + c.loopID}
+	h["Cdn-Loop"] = []string{strings.Join(append(a.Header.Values("CDN-Loop"), c.loopID), ", ")}
+}
+
+// setRequestHeaders sets the origin's request_headers, over what is there.
+func setRequestHeaders(h http.Header, o *topology.Origin) {
+	for _, field := range o.Spec.GetRequestHeaders() {
+		value := field.GetValue()
+		if secret := o.Secrets["request_headers["+strings.ToLower(field.GetName())+"].secret_value"]; secret != "" {
+			value = secret
+		}
+		if !ours(field.GetName()) && httpguts.ValidHeaderFieldName(field.GetName()) && httpguts.ValidHeaderFieldValue(value) {
+			h.Set(field.GetName(), value)
+		}
+	}
+}
+
+// ours reports whether a field is about the connection, the framing or the conditions of the request, which nobody else may set.
+func ours(name string) bool {
+	switch strings.ToLower(name) {
+	case "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
+		"expect", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "via", "cdn-loop":
+		return true
+	}
+	return false
+}
+
+func forward(to, from http.Header, name string) {
+	if values := from[name]; len(values) > 0 {
+		to[name] = values
+	}
+}
+
+func follows(o *topology.Origin) bool {
+	web := o.Spec.GetWeb()
+	return web != nil && (web.FollowRedirects == nil || *web.FollowRedirects)
+}
+
+// redirected ends the exchange and returns the hop that its reply leads to, or why it is not followed.
+func (c *Client) redirected(k *kind, h *hop, x *exchange, location string) (*Answer, *row, *hop) {
+	r := &reply{origin: h.origin, ask: h.ask, status: x.resp.StatusCode, header: x.resp.Header}
+	x.drain()
+	refuse := func(why string) (*Answer, *row, *hop) {
+		row := judge(k.rows, r)
+		a := answerOf(k, row, r)
+		a.Detail += ", " + why
+		return a, row, nil
+	}
+	if h.count == maxRedirects {
+		return refuse(fmt.Sprintf("after %d redirects", maxRedirects))
+	}
+	req, err := k.next(c, h, location)
+	if err != nil {
+		return refuse(err.Error())
+	}
+	return nil, nil, &hop{origin: h.origin, ask: h.ask, req: req, own: h.own && sameHost(h.req.URL, req.URL), count: h.count + 1}
+}
+
+// followWeb makes the request that a redirect of a web server leads to. Once the chain has left the origin's host, no secret
+// goes along any more, even if it comes back.
+func followWeb(c *Client, h *hop, location string) (*http.Request, error) {
+	to, err := url.Parse(location)
+	if err != nil {
+		return nil, &configError{detail: "which is not a URL"}
+	}
+	from := h.req.URL
+	if !to.IsAbs() {
+		base, err := url.Parse(shown(from, true))
+		if err != nil {
+			return nil, &configError{detail: "which cannot be resolved"}
+		}
+		to = base.ResolveReference(to)
+	}
+	if to.Scheme != "http" && to.Scheme != "https" || to.Host == "" || to.User != nil {
+		return nil, &configError{detail: "which is not a plain http or https URL"}
+	}
+	host := to.Host
+	named := h.req.Host != "" && to.Scheme == from.Scheme && strings.EqualFold(to.Host, h.req.Host)
+	if named {
+		// The origin calls itself by the name it was sent.
+		host = from.Host
+	}
+	req := newRequest(exactURL(to.Scheme, host, to.EscapedPath(), to.RawQuery))
+	own := h.own && sameHost(from, req.URL)
+	if own {
+		req.Host = h.req.Host
+	}
+	c.setWebHeader(req.Header, h.origin, h.ask, own)
+	return req, nil
+}
+
+// sameHost reports whether a secret for one URL may go to the other: the host is the same, and so are scheme and port, but for the
+// step from plain HTTP to TLS on their default ports.
+func sameHost(from, to *url.URL) bool {
+	if !strings.EqualFold(from.Hostname(), to.Hostname()) {
+		return false
+	}
+	if from.Scheme == to.Scheme {
+		return portOf(from) == portOf(to)
+	}
+	return from.Scheme == "http" && to.Scheme == "https" && portOf(from) == "80" && portOf(to) == "443"
+}
+
+func portOf(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	if u.Scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
+// elaborateWeb names the Location of a redirect that was not followed.
+func elaborateWeb(r *reply, a *Answer) {
+	if !redirects(r) {
+		return
+	}
+	location := r.header.Get("Location")
+	if location == "" {
+		a.Detail += " without a Location"
+		return
+	}
+	if u, err := url.Parse(location); err == nil {
+		u.User = nil
+		if u.RawQuery != "" {
+			u.RawQuery = "..."
+		}
+		location = u.String()
+	} else {
+		location = "an unreadable Location"
+	}
+	const longest = 500
+	if len(location) > longest {
+		location = location[:longest] + "..."
+	}
+	a.Detail += " to " + location
+}

@@ -1,0 +1,128 @@
+package walk
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+var outcomes = map[origin.Outcome]topologyv1.WalkStep_Outcome{
+	origin.Found:        topologyv1.WalkStep_FOUND,
+	origin.NotHere:      topologyv1.WalkStep_NOT_HERE,
+	origin.Inconclusive: topologyv1.WalkStep_INCONCLUSIVE,
+}
+
+// Explain makes the walk live, throws the replies away, and tells what each step did, those that were not come to as SKIPPED. It
+// neither uses nor changes what is remembered. ending and status say how a request without any stored reply would end.
+func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.WalkStep, ending string, status int) {
+	e := r.Target.Endpoint
+	deadline := time.Now().Add(e.WalkDeadline)
+	live := r
+	live.Stored = nil
+	var all answers
+	var troubles []string
+	for _, step := range e.Steps {
+		if ending != "" {
+			steps = append(steps, &topologyv1.WalkStep{
+				Origin: stepID(step.Origin), Kind: origin.KindName(step.Origin), Outcome: topologyv1.WalkStep_SKIPPED,
+			})
+			continue
+		}
+		a := w.ask(ctx, &live, step.Origin, Ask{}, deadline)
+		s := report(step.Origin, a)
+		steps = append(steps, s.proto())
+		all = append(all, a)
+		switch a.Outcome {
+		case origin.Found:
+			a.Response.Body.Close()
+			ending, status = "found at "+s.Origin, a.Response.Status
+		case origin.Inconclusive:
+			troubles = append(troubles, s.Origin+" "+string(a.Reason))
+		}
+	}
+	if ending == "" {
+		ending, status = describe(e, all, strings.Join(troubles, ", "))
+	}
+	return steps, ending, status
+}
+
+// describe says how a walk ends that found nothing.
+func describe(e *topology.Endpoint, all answers, troubles string) (ending string, status int) {
+	var res Result
+	all.conclude(&res)
+	image := e.Spec.GetDefaultImage()
+	switch {
+	case res.Kind == NotFound && image != nil:
+		return "default image", imageStatus(image)
+	case res.Kind == NotFound:
+		return "404: every step says no", http.StatusNotFound
+	case image.GetOnFailure():
+		return "default image: " + troubles, imageStatus(image)
+	}
+	return fmt.Sprintf("%d: %s", res.Status, troubles), res.Status
+}
+
+func imageStatus(image *topologyv1.DefaultImage) int {
+	return int(cmp.Or(image.GetStatus(), http.StatusOK))
+}
+
+func stepID(o *topology.Origin) string {
+	if o == nil {
+		return topology.MediaStep
+	}
+	return o.ID
+}
+
+func (s StepReport) proto() *topologyv1.WalkStep {
+	return &topologyv1.WalkStep{
+		Origin: s.Origin, Kind: s.Kind, Outcome: outcomes[s.Outcome], Reason: string(s.Reason), Request: s.Request,
+		Status: int32(s.Status), Duration: durationpb.New(s.Duration), Detail: s.Detail, Advice: s.Advice,
+	}
+}
+
+// TestOrigin asks o for a path, with an optional query, as a walk would. An empty path asks an object store for its probe_key, or
+// for a key that nobody can have, and a web server for its base_url. The answer is OK if a walk could go by it.
+func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string) *topologyv1.OriginTest {
+	ask, err := testAsk(o, path)
+	if err != nil {
+		return &topologyv1.OriginTest{Step: &topologyv1.WalkStep{
+			Origin: o.ID, Kind: origin.KindName(o), Outcome: topologyv1.WalkStep_INCONCLUSIVE, Reason: string(origin.Misconfigured),
+			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg",
+		}}
+	}
+	ask.Deadline = time.Now().Add(topology.DefaultWalkDeadline)
+	a := w.client.Get(ctx, o, ask)
+	if a.Response != nil {
+		a.Response.Body.Close()
+	}
+	return &topologyv1.OriginTest{Ok: a.Outcome != origin.Inconclusive, Step: report(o, a).proto()}
+}
+
+func testAsk(o *topology.Origin, path string) (origin.Ask, error) {
+	if path == "" && origin.Keyed(o) {
+		return origin.Ask{Object: cmp.Or(o.Spec.GetProbeKey(), rand.Text()), ObjectOK: true}, nil
+	}
+	if path == "" {
+		return origin.Ask{}, nil
+	}
+	raw, query, _ := strings.Cut(path, "?")
+	if !strings.HasPrefix(raw, "/") {
+		raw = "/" + raw
+	}
+	canonical, err := topology.CanonicalPath(raw)
+	if err != nil {
+		return origin.Ask{}, err
+	}
+	ask := origin.Ask{Path: canonical, Query: query}
+	ask.Object, ask.ObjectOK = topology.ObjectKey(canonical)
+	return ask, nil
+}

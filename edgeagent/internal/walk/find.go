@@ -1,0 +1,203 @@
+package walk
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config is what a [Walker] needs.
+type Config struct {
+	// Client asks the origins. Required.
+	Client *origin.Client
+	// Purged reports whether what was learnt at revision asof about a file of the endpoint is covered by a purge. Default: never.
+	Purged func(accountUID, endpointUID, path, query string, asof int64) bool
+	// MemoryBytes bounds what is remembered of "no such file". Default 16 MiB.
+	MemoryBytes int
+	// Registerer gets the metrics. Default: none.
+	Registerer prometheus.Registerer
+}
+
+// Walker walks. It may be used by any number of goroutines, and has none of its own.
+type Walker struct {
+	client  *origin.Client
+	purged  func(accountUID, endpointUID, path, query string, asof int64) bool
+	memory  *memory
+	metrics *metrics
+}
+
+// New returns a walker that remembers nothing yet.
+func New(cfg Config) *Walker {
+	if cfg.Purged == nil {
+		cfg.Purged = func(string, string, string, string, int64) bool { return false }
+	}
+	if cfg.MemoryBytes == 0 {
+		cfg.MemoryBytes = 16 << 20
+	}
+	m := newMemory(cfg.MemoryBytes)
+	return &Walker{client: cfg.Client, purged: cfg.Purged, memory: m, metrics: newMetrics(cfg.Registerer, m)}
+}
+
+// Find looks for a file in the endpoint's walk. The result is never nil. ctx bounds the walk and the body of its reply; a walk's
+// own deadline ends when the head of the file arrives.
+func (w *Walker) Find(ctx context.Context, r Request) *Result {
+	deadline := time.Now().Add(r.Target.Endpoint.WalkDeadline)
+	var answers answers
+	res := &Result{}
+	for i, step := range r.Target.Endpoint.Steps {
+		a := w.recall(&r, step.Origin)
+		if a == nil {
+			a = w.ask(ctx, &r, step.Origin, validators(&r, step.Origin), deadline)
+			w.learn(&r, step.Origin, a)
+		}
+		res.Steps = append(res.Steps, report(step.Origin, a))
+		w.metrics.step(a)
+		answers = append(answers, a)
+		if a.Outcome == origin.Found {
+			res.supply(&r, i, a)
+			break
+		}
+		if a.Outcome == origin.Inconclusive {
+			res.EarlierInconclusive = true
+			if r.StopOnInconclusive {
+				break
+			}
+		}
+	}
+	if res.Response == nil {
+		res.EarlierInconclusive = false
+		answers.conclude(res)
+	}
+	w.metrics.walk(res)
+	return res
+}
+
+// From asks the supplier of a stored reply, and nobody else. It ends Found with status 200, 203, 206 or 416, NotModified, NotFound
+// if the supplier has the file no more, or Failed, also when the supplier has left the walk or looks elsewhere.
+func (w *Walker) From(ctx context.Context, r Request, s Supplier, ask Ask) *Result {
+	res := &Result{}
+	var a *origin.Answer
+	for i, step := range r.Target.Endpoint.Steps {
+		if SupplierOf(step.Origin) != s {
+			continue
+		}
+		a = w.ask(ctx, &r, step.Origin, ask, time.Now().Add(r.Target.Endpoint.WalkDeadline))
+		w.learn(&r, step.Origin, a)
+		res.Steps = []StepReport{report(step.Origin, a)}
+		w.metrics.step(a)
+		if a.Outcome == origin.Found {
+			res.supply(&r, i, a)
+			return res
+		}
+		break
+	}
+	if a == nil {
+		a = &origin.Answer{Reason: origin.Misconfigured, ProxyError: "proxy_configuration_error"}
+	}
+	answers{a}.conclude(res)
+	return res
+}
+
+// SupplierOf names an origin as a supplier, nil standing for the Media Library.
+func SupplierOf(o *topology.Origin) Supplier {
+	if o == nil {
+		return Supplier{UID: LibraryUID}
+	}
+	return Supplier{UID: o.UID, Target: o.Target}
+}
+
+// supply makes the result that of step i, which has the file.
+func (res *Result) supply(r *Request, i int, a *origin.Answer) {
+	step := r.Target.Endpoint.Steps[i]
+	res.Kind, res.Response = Found, a.Response
+	if a.Response.Status == http.StatusNotModified {
+		res.Kind = NotModified
+	}
+	res.Supplier, res.Step, res.Version = SupplierOf(step.Origin), i, step.Version
+	if step.Origin == nil {
+		res.Library, _ = r.Target.Account.Media.Lookup(r.Target.Object)
+	}
+}
+
+// validators returns those of the stored reply if o supplied it. The Media Library did only if it still has the same file.
+func validators(r *Request, o *topology.Origin) Ask {
+	s := r.Stored
+	if s == nil || s.Supplier != SupplierOf(o) {
+		return Ask{}
+	}
+	if o == nil {
+		if sha, ok := r.Target.Account.Media.Lookup(r.Target.Object); !ok || sha != s.Library {
+			return Ask{}
+		}
+	}
+	// RFC 9110 13.1.3: the date is for replies that have no entity tag.
+	if s.ETag != "" {
+		return Ask{IfNoneMatch: s.ETag}
+	}
+	return Ask{IfModifiedSince: s.LastModified}
+}
+
+// ask asks one step.
+func (w *Walker) ask(ctx context.Context, r *Request, o *topology.Origin, conditions Ask, deadline time.Time) *origin.Answer {
+	ask := asked(r)
+	if o == nil {
+		sha, ok := r.Target.Account.Media.Lookup(r.Target.Object)
+		if !r.Target.ObjectOK || !ok {
+			return &origin.Answer{
+				Outcome: origin.NotHere, Reason: origin.Unasked, Kind: origin.MediaKind, Detail: "the Media Library has no such file",
+			}
+		}
+		ask.Library = sha
+	}
+	if !time.Now().Before(deadline) {
+		return &origin.Answer{
+			Reason: origin.Timeout, Kind: origin.KindName(o), ProxyError: "http_response_timeout", Detail: "the walk's deadline had passed",
+		}
+	}
+	ask.Conditions, ask.Deadline = conditions, deadline
+	return w.client.Get(ctx, o, ask)
+}
+
+// learn remembers a "no such file".
+func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer) {
+	if o != nil && a.Outcome == origin.NotHere && a.Reason != origin.Unasked && r.Target.Endpoint.Cache.NegativeTTL > 0 {
+		ask := asked(r)
+		w.memory.remember(w.memory.key(o, &ask), r.Revision, a.Reason == origin.Denied, time.Now())
+	}
+}
+
+// recall returns the answer that is remembered, nil if o has to be asked.
+func (w *Walker) recall(r *Request, o *topology.Origin) *origin.Answer {
+	if o == nil {
+		return nil
+	}
+	ask := asked(r)
+	t := &r.Target
+	asof, ok := w.memory.recall(w.memory.key(o, &ask), t.Endpoint.Cache.NegativeTTL, time.Now())
+	if !ok || w.purged(t.Account.UID, t.Endpoint.UID, t.Path, t.Query, asof) {
+		return nil
+	}
+	return &origin.Answer{
+		Outcome: origin.NotHere, Reason: origin.Remembered, Kind: origin.KindName(o), Detail: "it said so a moment ago",
+	}
+}
+
+// asked is the question of a request, without conditions.
+func asked(r *Request) origin.Ask {
+	t := &r.Target
+	return origin.Ask{
+		Account: t.Account.ID, Host: t.Host, Path: t.Path, Query: t.Query, Object: t.Object, ObjectOK: t.ObjectOK,
+		Header: r.Header, Revision: r.Revision,
+	}
+}
+
+func report(o *topology.Origin, a *origin.Answer) StepReport {
+	return StepReport{
+		Origin: stepID(o), Kind: a.Kind, Outcome: a.Outcome, Reason: a.Reason, Status: a.Status, Duration: a.Duration,
+		Request: a.Request, Detail: a.Detail, Advice: a.Advice,
+	}
+}

@@ -1,0 +1,117 @@
+package walk
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+const (
+	memoryShards = 16
+	// missBytes is what one remembered miss takes in a Go map of the size it is bounded to, measured by BenchmarkMemory and
+	// rounded up.
+	missBytes = 96
+)
+
+// A missKey is 128 bits of a keyed hash of an origin and what it was asked. Clients choose what is asked, so the hash must be one
+// for which they cannot make two questions meet.
+type missKey [2]uint64
+
+// A miss is one "no such file".
+type miss struct {
+	at     time.Duration // since the memory began, on the clock that never jumps
+	asof   int64         // the revision at which the walk began
+	denied bool          // a weak one, believed for at most origin.DeniedFor
+}
+
+// memory holds what origins said they have not got. It is bounded: each shard keeps two generations, and when the young one is
+// full it becomes the old one, which is dropped. Forgetting only costs a request.
+type memory struct {
+	began  time.Time
+	seeds  [2]maphash.Seed
+	limit  int // of one generation of one shard
+	shards [memoryShards]shard
+}
+
+type shard struct {
+	mu         sync.Mutex
+	young, old map[missKey]miss
+}
+
+func newMemory(bytes int) *memory {
+	m := &memory{
+		began: time.Now(),
+		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		limit: max(1, bytes/missBytes/memoryShards/2),
+	}
+	for i := range m.shards {
+		m.shards[i].young = make(map[missKey]miss)
+	}
+	return m
+}
+
+func (m *memory) key(o *topology.Origin, ask *origin.Ask) (k missKey) {
+	for i := range k {
+		var h maphash.Hash
+		h.SetSeed(m.seeds[i])
+		h.WriteString(o.UID)
+		h.WriteByte(0)
+		maphash.WriteComparable(&h, o.Target)
+		ask.WriteAsked(&h, o)
+		k[i] = h.Sum64()
+	}
+	return k
+}
+
+func (m *memory) shard(k missKey) *shard { return &m.shards[k[0]%memoryShards] }
+
+// remember notes a miss. One as of an earlier revision never replaces one of a later.
+func (m *memory) remember(k missKey, asof int64, denied bool, now time.Time) {
+	s := m.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.get(k); ok && known.asof > asof {
+		return
+	}
+	if _, ok := s.young[k]; !ok && len(s.young) >= m.limit {
+		s.young, s.old = make(map[missKey]miss, m.limit), s.young
+	}
+	s.young[k] = miss{at: now.Sub(m.began), asof: asof, denied: denied}
+}
+
+// recall returns the revision as of which there is a miss not older than ttl.
+func (m *memory) recall(k missKey, ttl time.Duration, now time.Time) (asof int64, ok bool) {
+	s := m.shard(k)
+	s.mu.Lock()
+	found, ok := s.get(k)
+	s.mu.Unlock()
+	if found.denied {
+		ttl = min(ttl, origin.DeniedFor)
+	}
+	if !ok || now.Sub(m.began)-found.at >= ttl {
+		return 0, false
+	}
+	return found.asof, true
+}
+
+func (s *shard) get(k missKey) (miss, bool) {
+	if found, ok := s.young[k]; ok {
+		return found, true
+	}
+	found, ok := s.old[k]
+	return found, ok
+}
+
+// size counts what is held, what has expired included.
+func (m *memory) size() (n int) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		n += len(s.young) + len(s.old)
+		s.mu.Unlock()
+	}
+	return n
+}
