@@ -48,7 +48,8 @@ type Fill struct {
 	asof int64
 
 	mu      sync.Mutex
-	wake    chan struct{} // closed at the next change; nil while nobody waits for one
+	wake    chan struct{} // closed when there is more for readers; nil while none waits
+	room    chan struct{} // closed when the window has room for the leader; nil while it does not wait
 	head    *Head
 	size    int64 // bytes that arrived
 	onDisk  int64 // of these in file; all of them while win is nil
@@ -251,7 +252,7 @@ func (f *Fill) spool(p []byte) (n int, err error) {
 		if len(f.readers) == 0 {
 			return n, ErrUnread
 		}
-		if err := f.wait(context.Background()); err != nil {
+		if err := f.wait(context.Background(), &f.room); err != nil {
 			return n, err
 		}
 	}
@@ -279,6 +280,7 @@ func (f *Fill) finish(unkept error) {
 		f.s.unlinkTmp(f.tmpPath())
 	}
 	f.broadcast()
+	notify(&f.room)
 	f.closeIfIdle()
 }
 
@@ -308,20 +310,22 @@ func (f *Fill) endError() error {
 	return errEnded
 }
 
-// broadcast wakes everyone who waits. Callers hold mu.
-func (f *Fill) broadcast() {
-	if f.wake != nil {
-		close(f.wake)
-		f.wake = nil
+// broadcast wakes the readers that wait. Callers hold mu.
+func (f *Fill) broadcast() { notify(&f.wake) }
+
+func notify(ch *chan struct{}) {
+	if *ch != nil {
+		close(*ch)
+		*ch = nil
 	}
 }
 
-// wait lets go of mu until the next change or until ctx ends.
-func (f *Fill) wait(ctx context.Context) error {
-	if f.wake == nil {
-		f.wake = make(chan struct{})
+// wait lets go of mu until the next notify of ch or until ctx ends.
+func (f *Fill) wait(ctx context.Context, ch *chan struct{}) error {
+	if *ch == nil {
+		*ch = make(chan struct{})
 	}
-	wake := f.wake
+	wake := *ch
 	f.mu.Unlock()
 	defer f.mu.Lock()
 	select {
@@ -340,7 +344,7 @@ func (f *Fill) AwaitHead(ctx context.Context) (*Head, error) {
 		if f.ended {
 			return nil, f.endError()
 		}
-		if err := f.wait(ctx); err != nil {
+		if err := f.wait(ctx, &f.wake); err != nil {
 			return nil, err
 		}
 	}

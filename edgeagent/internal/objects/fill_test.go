@@ -48,10 +48,10 @@ func TestManyReadersFollowOneFill(t *testing.T) {
 		store  bool
 		limit  int64
 	}{
-		{"to disk", 3_000_000, true, 64 << 20},
-		{"to disk, unknown length", 3_000_000, true, 64 << 20},
-		{"in memory, too large", 3_000_000, false, 4 << 20},
-		{"disk, then memory, unknown length", 3_000_000, false, 4 << 20},
+		{"to disk", 1_500_000, true, 64 << 20},
+		{"to disk, unknown length", 1_500_000, true, 64 << 20},
+		{"in memory, too large", 1_500_000, false, 2 << 20},
+		{"disk, then memory, unknown length", 1_500_000, false, 2 << 20},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -63,7 +63,7 @@ func TestManyReadersFollowOneFill(t *testing.T) {
 			}
 			f := s.Begin(testKey(1), 10)
 			var wg sync.WaitGroup
-			for i := range 30 {
+			for i := range 12 {
 				off := int64(0)
 				if i%3 == 2 {
 					off = rand.Int64N(int64(tt.length))
@@ -74,7 +74,7 @@ func TestManyReadersFollowOneFill(t *testing.T) {
 					if head, err := f.AwaitHead(t.Context()); err != nil || head.Status != 200 {
 						t.Errorf("head: %v, %v", head, err)
 					}
-					got, err := io.ReadAll(iotest.OneByteReader(io.LimitReader(r, 1000)))
+					got, err := io.ReadAll(iotest.OneByteReader(io.LimitReader(r, 100)))
 					rest, err2 := io.ReadAll(r)
 					if got = append(got, rest...); err != nil || err2 != nil || !bytes.Equal(got, body[off:]) {
 						t.Errorf("reader from %d: %d bytes, %v, %v", off, len(got), err, err2)
@@ -266,7 +266,7 @@ func TestAbortFreesALeaderThatWaits(t *testing.T) {
 func TestAbortAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir(), limit(8<<20))
-	for i := range 200 {
+	for i := range 100 {
 		f := s.Begin(testKey(i), 10)
 		h := testHead(i, 0)
 		h.Length = -1

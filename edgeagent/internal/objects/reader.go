@@ -87,7 +87,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		case f.ended, f.head != nil && f.head.Length >= 0 && r.off >= f.head.Length:
 			return 0, io.EOF
 		}
-		if err := f.wait(r.ctx); err != nil {
+		if err := f.wait(r.ctx, &f.wake); err != nil {
 			return 0, err
 		}
 	}
@@ -130,7 +130,7 @@ func (f *Fill) trim() {
 	}
 	lo := f.win.lo
 	if f.win.trim(least); f.win.lo != lo {
-		f.broadcast()
+		notify(&f.room)
 	}
 }
 
@@ -148,7 +148,7 @@ func (r *Reader) Close() error {
 	if _, open := f.readers[r]; open {
 		delete(f.readers, r)
 		f.trim()
-		f.broadcast() // a leader that waits for this reader alone need not wait any more
+		notify(&f.room) // the leader may have waited for this reader alone
 		f.closeIfIdle()
 	}
 	return nil

@@ -73,7 +73,9 @@ func (s *Store) scanBriefly() {
 
 // scan reads folders while more says so and they can be read.
 func (s *Store) scan(more func() bool) {
-	s.scanMu.Lock()
+	if !s.scanMu.TryLock() {
+		return // another scan is under way
+	}
 	defer s.scanMu.Unlock()
 	if s.scanned.Load() || !s.laidOut.Load() || !s.takeOutTrash(more) {
 		return

@@ -80,12 +80,12 @@ func TestFloodNeverExceedsTheLimit(t *testing.T) {
 
 func TestObjectsThatAreHitStay(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, t.TempDir(), limit(4<<20))
+	s := openStore(t, t.TempDir(), limit(2<<20))
 	const hot = 20
 	for n := range hot {
 		put(t, s, n, 3000)
 	}
-	for n := 100; n < 2000; n++ { // one-hit wonders, many times the cache
+	for n := 100; n < 1200; n++ { // one-hit wonders, many times the cache
 		put(t, s, n, 3000)
 		for i := range hot {
 			if n%4 == 0 {
@@ -139,10 +139,10 @@ func TestMaintainKeepsRoom(t *testing.T) {
 func TestHeadCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir(), func(c *Config) { c.HeadCacheBytes = 64 << 10 })
-	for n := range 1000 {
+	for n := range 400 {
 		put(t, s, n, 10)
 	}
-	for n := range 1000 {
+	for n := range 400 {
 		wantStored(t, s, n, 10)
 	}
 	var sum int64
