@@ -15,7 +15,7 @@ const (
 )
 
 // slot is one object in the index. It holds no pointer, so that the garbage collector's cost does not follow the number
-// of objects; with its part of the map it is below 100 bytes.
+// of objects; with its part of the map it is about 100 bytes.
 type slot struct {
 	id
 	next, newer, older uint32 // slot numbers; next is the key's next variant, or the next free slot
