@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"go.etcd.io/bbolt"
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 )
 
@@ -15,6 +17,9 @@ const (
 	// identityFile says that a folder is ours. etcd itself waits forever when it is given a folder of another cluster.
 	identityFile = "edgewalk-etcd"
 	identity     = "edgewalk: data of the control plane's embedded etcd, format 1\n"
+	// foundedFile says that a server once was ready over the folder. A first start that is cut off leaves a log without
+	// members, over which etcd waits for a leader forever; since nobody can have stored anything, it is thrown away.
+	foundedFile = "founded"
 )
 
 // ErrInUse says that another process, or another server in this one, has the data folder.
@@ -45,11 +50,30 @@ func openDir(dir string) (*dirLock, error) {
 		return nil, fmt.Errorf("lock data folder: %w", err)
 	}
 	lock := &dirLock{file}
-	if err := lock.sign(dir); err != nil {
+	err = lock.sign(dir)
+	if err == nil {
+		err = dropUnfounded(dir)
+	}
+	if err == nil {
+		err = checkDatabase(filepath.Join(dir, "member", "snap", "db"))
+	}
+	if err != nil {
 		lock.release()
 		return nil, err
 	}
 	return lock, nil
+}
+
+// checkDatabase opens a database that etcd is about to open: etcd ends the whole process when it cannot.
+func checkDatabase(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return fmt.Errorf("open database %q: %w", path, err)
+	}
+	return db.Close()
 }
 
 // sign writes who holds the folder, and that it is ours.
@@ -64,18 +88,52 @@ func (l *dirLock) sign(dir string) error {
 }
 
 func writeIdentity(dir string) error {
-	path := filepath.Join(dir, identityFile)
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	whole := path + ".new"
-	if err := os.WriteFile(whole, []byte(identity), 0o600); err != nil {
-		return fmt.Errorf("write identity of data folder: %w", err)
-	}
-	if err := os.Rename(whole, path); err != nil {
+	if err := writeOnce(filepath.Join(dir, identityFile), identity); err != nil {
 		return fmt.Errorf("write identity of data folder: %w", err)
 	}
 	return nil
+}
+
+func dropUnfounded(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, foundedFile))
+	if errors.Is(err, os.ErrNotExist) {
+		err = os.RemoveAll(filepath.Join(dir, "member"))
+	}
+	if err != nil {
+		return fmt.Errorf("clear data folder of a start that was cut off: %w", err)
+	}
+	return nil
+}
+
+// found records that from here on the folder may hold data. It must be on disk before anybody can store some.
+func found(dir string) error {
+	if err := writeOnce(filepath.Join(dir, foundedFile), ""); err != nil {
+		return fmt.Errorf("found data folder: %w", err)
+	}
+	return nil
+}
+
+// writeOnce makes a file, whole and synced, unless it is there.
+func writeOnce(path, content string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	whole, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = whole.WriteString(content)
+	if err := errors.Join(err, whole.Sync(), whole.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // checkIdentity accepts a folder that is ours or empty. A start that died before it signed leaves an empty one.

@@ -60,8 +60,10 @@ type Node struct {
 	grpc    atomic.Pointer[grpc.Server]
 	sockets string
 	lock    *dirLock
-	stopped chan struct{}
 	err     chan error
+
+	stopping atomic.Bool
+	stopped  chan struct{}
 }
 
 // Start runs a server over a folder and returns when it answers. It returns a clear error at once when another process
@@ -101,14 +103,14 @@ func (n *Node) start(ctx context.Context, cfg Config) (err error) {
 	defer timeout.Stop()
 	select {
 	case <-n.server.Server.ReadyNotify():
-		go n.watch()
-		return nil
-	case err, ok := <-n.server.Err():
-		if !ok || err == nil {
+		if err = found(cfg.Dir); err == nil {
+			go n.watch()
+			return nil
+		}
+	case err = <-n.server.Err():
+		if err == nil { // etcd closes the channel, or sends nil
 			err = errors.New("the server stopped")
 		}
-		n.shutDown()
-		return err
 	case <-timeout.C:
 		err = fmt.Errorf("not ready after %s", cfg.StartTimeout)
 	case <-ctx.Done():
@@ -147,6 +149,7 @@ func (n *Node) settings(cfg Config) (*embed.Config, error) {
 	c.CORS = map[string]struct{}{}
 	c.HostWhitelist = map[string]struct{}{"localhost": {}}
 	c.EnableGRPCGateway = false
+	c.AuthToken = "" // no users: who reaches the socket is this process
 	c.QuotaBackendBytes = quotaBytes
 	if cfg.QuotaBytes != 0 {
 		c.QuotaBackendBytes = cfg.QuotaBytes
@@ -154,7 +157,7 @@ func (n *Node) settings(cfg Config) (*embed.Config, error) {
 	c.AutoCompactionMode = embed.CompactorModePeriodic
 	c.AutoCompactionRetention = history
 	c.WatchProgressNotifyInterval = progressEvery
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapTo(cfg.Logger))
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapTo(cfg.Logger, &n.stopping))
 	c.ServiceRegister = func(s *grpc.Server) { n.grpc.Store(s) }
 	if cfg.Unsafe {
 		c.UnsafeNoFsync = true
@@ -207,6 +210,7 @@ func (n *Node) Stop() error {
 
 // shutDown reports whether the server has ended.
 func (n *Node) shutDown() bool {
+	n.stopping.Store(true)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 )
@@ -54,7 +55,7 @@ func unpack(file, dir string, log *slog.Logger) (err error) {
 			err = fmt.Errorf("the snapshot is broken: %v", p)
 		}
 	}()
-	return snapshot.NewV3(zapTo(log)).Restore(snapshot.RestoreConfig{
+	return snapshot.NewV3(zapTo(log, new(atomic.Bool))).Restore(snapshot.RestoreConfig{
 		SnapshotPath:   file,
 		Name:           memberName,
 		OutputDataDir:  dir,
@@ -66,7 +67,7 @@ func unpack(file, dir string, log *slog.Logger) (err error) {
 }
 
 func runOnce(ctx context.Context, dir string, log *slog.Logger, finish func(context.Context, string) error) (err error) {
-	if err := writeIdentity(dir); err != nil {
+	if err := errors.Join(writeIdentity(dir), found(dir)); err != nil {
 		return err
 	}
 	node, err := Start(ctx, Config{Dir: dir, Logger: log})
