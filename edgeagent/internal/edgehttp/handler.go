@@ -1,0 +1,270 @@
+package edgehttp
+
+import (
+	"encoding/hex"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// Outcomes of requests that the cache is not asked about, beside those of httpcache.
+const (
+	outcomeRefused = "refused"
+	outcomeOptions = "options"
+)
+
+// exchange is one request and what is said of it afterwards.
+type exchange struct {
+	w       http.ResponseWriter
+	r       *http.Request
+	start   time.Time
+	entry   accessEntry
+	outcome string
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{w: w, r: r, start: time.Now(), outcome: outcomeRefused}
+	x.entry.RequestID = newRequestID()
+	w.Header()["X-Request-Id"] = []string{x.entry.RequestID}
+	select {
+	case s.requests <- struct{}{}:
+		defer func() { <-s.requests }()
+	default:
+		s.metrics.refused.WithLabelValues("requests").Inc()
+		w.Header().Set("Retry-After", "1")
+		x.refuse(http.StatusServiceUnavailable, "the edge is busy")
+		s.finish(x)
+		return
+	}
+	s.metrics.inFlight.Inc()
+	defer s.metrics.inFlight.Dec()
+	// A reply that breaks off panics, by net/http's rule; it is logged all the same.
+	defer s.finish(x)
+	s.answer(x)
+}
+
+// finish counts and logs.
+func (s *Server) finish(x *exchange) {
+	took := time.Since(x.start)
+	s.metrics.observe(x.outcome, x.entry.Status, took)
+	s.metrics.bytes.Add(float64(x.entry.Bytes))
+	if x.entry.Aborted {
+		s.metrics.aborted.Inc()
+	}
+	if s.access == nil {
+		return
+	}
+	e := &x.entry
+	e.Time, e.Protocol, e.Method, e.Outcome = x.start.UTC(), x.r.Proto, x.r.Method, x.outcome
+	e.Client = s.client(x.r)
+	e.DurationMS = milliseconds(took)
+	if e.Host == "" {
+		e.Host = x.r.Host
+	}
+	s.access.add(e)
+}
+
+// answer decides what becomes of a request.
+func (s *Server) answer(x *exchange) {
+	r := x.r
+	if r.Method == http.MethodOptions && r.RequestURI == "*" {
+		x.outcome, x.entry.Status = outcomeOptions, http.StatusNoContent
+		x.w.Header().Set("Allow", allowed)
+		x.w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	authority, path, query, ok := topology.SplitTarget(r.RequestURI)
+	if !ok {
+		x.refuse(http.StatusBadRequest, "the request target is no path")
+		return
+	}
+	if authority == "" {
+		authority = r.Host
+	}
+	root := s.cfg.Table.Root()
+	x.entry.Revision, x.entry.Path = root.Revision(), path
+	request := topology.Request{Host: authority, RawPath: path, RawQuery: query}
+	if r.TLS != nil {
+		request.TLS, request.SNI = true, r.TLS.ServerName
+	}
+	target, refusal := topology.Locate(root, request)
+	if refusal != nil {
+		if refusal.Status == http.StatusServiceUnavailable {
+			x.w.Header().Set("Retry-After", "1")
+		}
+		x.refuse(refusal.Status, refusal.Reason)
+		return
+	}
+	e := &x.entry
+	e.Host, e.Account, e.Endpoint, e.Path, e.QueryHash = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, hashOf(target.Query)
+	switch {
+	case r.Method == http.MethodOptions:
+		x.outcome, e.Status = outcomeOptions, http.StatusNoContent
+		preflight(x.w, r, target.Endpoint)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		x.w.Header().Set("Allow", allowed)
+		x.refuse(http.StatusMethodNotAllowed, "files are read with GET and HEAD")
+	case r.ContentLength != 0:
+		// What follows on the connection must not be taken for a request.
+		x.w.Header().Set("Connection", "close")
+		x.refuse(http.StatusBadRequest, "a request for a file has no body")
+	case loops(r.Header["Cdn-Loop"], s.cfg.LoopID):
+		x.refuse(http.StatusLoopDetected, "the request has been here before; an origin leads back to the edge")
+	default:
+		s.serveFile(x, target, root.Revision(), root.Epoch())
+	}
+}
+
+// serveFile has the cache answer.
+func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, epoch string) {
+	reply := s.cfg.Cache.Serve(x.r.Context(), &httpcache.Request{Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header})
+	if reply.Body != nil {
+		defer reply.Body.Close()
+	}
+	e := &x.entry
+	x.outcome, e.Status, e.Supplier, e.Steps = reply.Outcome.String(), reply.Status, reply.Supplier, stepsOf(reply.Steps)
+	h := x.w.Header()
+	for name, value := range objects.Fields(reply.Fields) {
+		h[name] = append(h[name], value)
+	}
+	if reply.Length >= 0 && reply.Status != http.StatusNotModified {
+		h["Content-Length"] = []string{strconv.FormatInt(reply.Length, 10)}
+	}
+	addCanonicalLink(h, &target, reply.Supplier)
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+	addCORS(h, target.Endpoint, x.r.Header.Get("Origin"))
+	applyOwn(h, target.Endpoint)
+	e.FirstByteMS = milliseconds(time.Since(x.start))
+	x.w.WriteHeader(reply.Status)
+	if x.r.Method == http.MethodHead || reply.Body == nil {
+		return
+	}
+	n, err := send(x.w, reply.Body)
+	e.Bytes = n
+	if err != nil {
+		e.Aborted = true
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// send copies a body; one that lies in a file by sendfile(2) where the connection allows it.
+func send(w io.Writer, body io.Reader) (int64, error) {
+	if section, ok := body.(httpcache.Section); ok {
+		if file, offset, length := section.Section(); file != nil {
+			if _, err := file.Seek(offset, io.SeekStart); err != nil {
+				return 0, err
+			}
+			n, err := io.Copy(w, io.LimitReader(file, length))
+			if err == nil && n < length {
+				err = io.ErrUnexpectedEOF
+			}
+			return n, err
+		}
+	}
+	return io.Copy(w, body)
+}
+
+// addCanonicalLink names the file's URL at its origin, where that is wished (RFC 6596).
+func addCanonicalLink(h http.Header, t *topology.Target, supplier string) {
+	o := t.Account.Origins[supplier]
+	if o == nil || !o.Spec.GetIncludeCanonicalHeader() {
+		return
+	}
+	base := o.Spec.GetBaseUrlForCanonicalHeader()
+	if base == "" {
+		base = o.Spec.GetWeb().GetBaseUrl()
+	}
+	if base == "" {
+		return
+	}
+	h.Add("Link", "<"+strings.TrimSuffix(base, "/")+t.Path+`>; rel="canonical"`)
+}
+
+// applyOwn applies the endpoint's own headers, after everything else.
+func applyOwn(h http.Header, e *topology.Endpoint) {
+	own := e.Spec.GetResponseHeaders()
+	for _, name := range own.GetRemove() {
+		h.Del(name)
+	}
+	for name, value := range own.GetSet() {
+		h.Set(name, value)
+	}
+}
+
+// refuse answers with an error in one line of text, which nobody keeps.
+func (x *exchange) refuse(status int, reason string) {
+	x.entry.Status = status
+	h := x.w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	body := strconv.Itoa(status) + " " + reason + "\n"
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	x.w.WriteHeader(status)
+	if x.r.Method != http.MethodHead {
+		n, _ := io.WriteString(x.w, body) // The client may have gone; there is nothing more to say.
+		x.entry.Bytes = int64(n)
+	}
+}
+
+// loops reports whether id is in a CDN-Loop field (RFC 8586 2: cdn-info, a list of ids with parameters).
+func loops(lines []string, id string) bool {
+	for _, line := range lines {
+		for info := range strings.SplitSeq(line, ",") {
+			name, _, _ := strings.Cut(info, ";")
+			if strings.TrimSpace(name) == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// client is the address a request came from. A trusted proxy is believed about whom it speaks for, and so on backwards.
+func (s *Server) client(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	client := peer.Addr().Unmap()
+	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for i := len(hops) - 1; i >= 0 && contains(s.cfg.TrustedProxies, client); i-- {
+		next, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		client = next.Unmap()
+	}
+	return client.String()
+}
+
+func newRequestID() string {
+	var b [16]byte
+	for i, v := range [...]uint64{rand.Uint64(), rand.Uint64()} {
+		for j := range 8 {
+			b[8*i+j] = byte(v >> (8 * j))
+		}
+	}
+	return hex.EncodeToString(b[:])
+}
+
+// errUnready is what health checks say while requests are drained.
+var errUnready = errors.New("stopping")
+
+// Ready returns an error while clients should go elsewhere.
+func (s *Server) Ready() error {
+	if s.draining.Load() {
+		return errUnready
+	}
+	return nil
+}

@@ -1,0 +1,375 @@
+package edgehttp
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, oneFile)))
+	for _, test := range []struct {
+		name   string
+		raw    string
+		status int
+		fields map[string]string // "" = absent
+		body   string
+	}{
+		{"shared host", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200,
+			map[string]string{"Content-Type": "text/plain", "Content-Length": "8", "X-Content-Type-Options": "nosniff", "Access-Control-Allow-Origin": "*", "Timing-Allow-Origin": "*", "Set-Cookie": "", "Server": "", "Etag": `"1"`}, fileText},
+		{"port and case of the host do not count", "GET /acme/a.txt HTTP/1.1\r\nHost: SHARED.test.:8080\r\n\r\n", 200, nil, fileText},
+		{"identifier", "GET /acme/shots/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200, nil, fileText},
+		{"account domain", "GET /a.txt HTTP/1.1\r\nHost: img.acme.test\r\n\r\n", 200, nil, fileText},
+		{"account domain with identifier", "GET /shots/a.txt HTTP/1.1\r\nHost: img.acme.test\r\n\r\n", 200, nil, fileText},
+		{"endpoint domain", "GET /a.txt HTTP/1.1\r\nHost: shots.acme.test\r\n\r\n", 200, nil, fileText},
+		{"identifier is a folder there", "GET /shots/a.txt HTTP/1.1\r\nHost: shots.acme.test\r\n\r\n", 404, nil, ""},
+		{"absolute form wins over Host", "GET http://shared.test/acme/a.txt HTTP/1.1\r\nHost: nobody.test\r\n\r\n", 200, nil, fileText},
+		{"HEAD", "HEAD /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200, map[string]string{"Content-Length": "8"}, ""},
+		{"range", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nRange: bytes=4-\r\n\r\n", 206, map[string]string{"Content-Range": "bytes 4-7/8"}, "file"},
+		{"condition", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nIf-None-Match: \"1\"\r\n\r\n", 304, map[string]string{"Content-Length": "", "Etag": `"1"`}, ""},
+		{"missing file", "GET /acme/b.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, map[string]string{"Access-Control-Allow-Origin": "*"}, ""},
+		{"unknown account", "GET /nobody/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, map[string]string{"Cache-Control": "no-store"}, "404 no such account\n"},
+		{"unknown host", "GET /a.txt HTTP/1.1\r\nHost: nobody.test\r\n\r\n", 404, map[string]string{"Cache-Control": "no-store"}, "404 no account has the host nobody.test\n"},
+		{"OPTIONS", "OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204, map[string]string{"Allow": allowed, "Access-Control-Allow-Methods": ""}, ""},
+		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204, map[string]string{"Allow": allowed}, ""},
+		{"preflight", "OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nOrigin: https://shop.test\r\nAccess-Control-Request-Method: GET\r\n\r\n", 204,
+			map[string]string{"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": allowed, "Access-Control-Allow-Headers": "*"}, ""},
+		{"POST", "POST /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 2\r\n\r\nhi", 405, map[string]string{"Allow": allowed}, "405 files are read with GET and HEAD\n"},
+		{"TRACE", "TRACE /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 405, map[string]string{"Allow": allowed}, "405 files are read with GET and HEAD\n"},
+		{"CONNECT", "CONNECT shared.test:443 HTTP/1.1\r\nHost: shared.test:443\r\n\r\n", 400, nil, "400 the request target is no path\n"},
+		{"GET with a body", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 2\r\n\r\nhi", 400, map[string]string{"Connection": "close"}, "400 a request for a file has no body\n"},
+		{"chunked GET", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, nil, "400 a request for a file has no body\n"},
+		{"two Hosts", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nHost: img.acme.test\r\n\r\n", 400, nil, "400 Bad Request"},
+		{"no Host", "GET /acme/a.txt HTTP/1.1\r\n\r\n", 400, nil, "400 Bad Request: missing required Host header"},
+		{"1 MiB of header", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nX-Long: " + strings.Repeat("a", 1<<20) + "\r\n\r\n", 431, nil, "*"},
+		{"climbing", "GET /acme/../../a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
+		{"climbing, encoded dots", "GET /acme/%2e%2e/%2E%2e/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
+		{"climbing, encoded slash", "GET /acme/..%2fa.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
+		{"climbing, backslash", "GET /acme/..\\a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
+		{"climbing, encoded backslash", "GET /acme/x%5c..%5ca.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
+		{"NUL", "GET /acme/a%00.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
+		{"dots that stay inside are resolved", "GET /acme/x/../a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200, nil, fileText},
+		{"loop", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nCDN-Loop: other, edgewalk; x=1\r\n\r\n", 508, nil, "*"},
+		{"another's loop mark", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nCDN-Loop: other\r\n\r\n", 200, nil, fileText},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			response, body := e.send(test.raw)
+			if response == nil {
+				t.Fatal("no response")
+			}
+			if response.StatusCode != test.status {
+				t.Errorf("status %d, want %d; body %q", response.StatusCode, test.status, body)
+			}
+			for name, want := range test.fields {
+				if got := response.Header.Get(name); got != want && !(name == "Connection" && response.Close) {
+					t.Errorf("%s: %q, want %q", name, got, want)
+				}
+			}
+			if test.body != "*" && test.body != body && !(test.status == 404 && test.body == "") {
+				t.Errorf("body %q, want %q", body, test.body)
+			}
+		})
+	}
+}
+
+func TestBeforeTheFirstTopology(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	response, _ := e.get("shared.test", "/acme/a.txt")
+	if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || response.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("got %d %v, want 503 with Retry-After and no-store", response.StatusCode, response.Header)
+	}
+}
+
+func TestSecondRequestIsAHit(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, oneFile)))
+	for i, want := range []string{"fwd=uri-miss", "hit"} {
+		response, body := e.get("shared.test", "/acme/a.txt")
+		if status := response.Header.Get("Cache-Status"); !strings.Contains(status, want) || body != fileText {
+			t.Errorf("request %d: Cache-Status %q, body %q; want %s", i+1, status, body, want)
+		}
+		e.settle(1)
+	}
+	// All aliases share one copy.
+	response, _ := e.get("img.acme.test", "/a.txt")
+	if status := response.Header.Get("Cache-Status"); !strings.Contains(status, "hit") {
+		t.Errorf("alias: Cache-Status %q, want a hit", status)
+	}
+}
+
+func TestOwnHeaders(t *testing.T) {
+	t.Parallel()
+	origin := newOrigin(t, oneFile)
+	resources := acme(origin)
+	resources["origins/acme/legacy"] = &topologyv1.Origin{
+		Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: origin}}, IncludeCanonicalHeader: true, BaseUrlForCanonicalHeader: "https://www.acme.test/files/",
+	}
+	resources["urlEndpoints/acme/default"] = &topologyv1.UrlEndpoint{
+		Origins: []string{"legacy"}, Cors: &topologyv1.Cors{AllowOrigins: []string{"https://shop.test"}},
+		ResponseHeaders: &topologyv1.ResponseHeaders{Set: map[string]string{"X-Own": "yes", "X-Content-Type-Options": "maybe"}, Remove: []string{"etag"}},
+	}
+	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{Origins: []string{"legacy"}, Cors: &topologyv1.Cors{}}
+	e := newEdge(t, nil)
+	e.apply(resources)
+
+	response, _ := e.get("shared.test", "/acme/a.txt", "Origin: https://shop.test")
+	for name, want := range map[string]string{
+		"Access-Control-Allow-Origin": "https://shop.test", "Timing-Allow-Origin": "https://shop.test", "Vary": "Origin",
+		"X-Own": "yes", "X-Content-Type-Options": "maybe", "Etag": "", "Link": `<https://www.acme.test/files/a.txt>; rel="canonical"`,
+	} {
+		if got := response.Header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	// Asked by another page, the same stored reply allows nothing.
+	response, _ = e.get("shared.test", "/acme/a.txt", "Origin: https://elsewhere.test")
+	if got := response.Header.Get("Access-Control-Allow-Origin"); got != "" || response.Header.Get("Vary") != "Origin" {
+		t.Errorf("another page: allowed %q, Vary %q; want nothing but Vary", got, response.Header.Get("Vary"))
+	}
+	response, _ = e.get("shared.test", "/acme/shots/a.txt", "Origin: https://shop.test")
+	if got := response.Header.Get("Access-Control-Allow-Origin"); got != "" {
+		t.Errorf("cors without origins: allowed %q", got)
+	}
+}
+
+// A body that breaks off is never taken for the whole file: with a length the connection ends short of it.
+func TestBrokenBodyEndsTheConnection(t *testing.T) {
+	t.Parallel()
+	origin := newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") != "" {
+			http.Error(w, "no", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Length", "1000000")
+		w.Write(make([]byte, 100_000))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	e := newEdge(t, nil)
+	e.apply(acme(origin))
+	response, body := e.get("shared.test", "/acme/big")
+	if response == nil || response.StatusCode != 200 || response.ContentLength != 1_000_000 || !strings.HasSuffix(body, cut) {
+		t.Fatalf("a broken body came as %v with %d bytes, want one that was cut", response, len(body))
+	}
+	stream, err := e.client("img.acme.test").Get("https://img.acme.test/big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	if n, err := io.Copy(io.Discard, stream.Body); err == nil {
+		t.Errorf("over HTTP/2 the body ended after %d bytes without an error", n)
+	}
+}
+
+func TestHTTP2AndSNI(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, oneFile)))
+	for _, test := range []struct {
+		name, sni, url string
+		status         int
+	}{
+		{"shared host", "shared.test", "https://shared.test/acme/a.txt", 200},
+		{"domain", "img.acme.test", "https://img.acme.test/a.txt", 200},
+		{"two domains of one account share a connection", "img.acme.test", "https://shots.acme.test/a.txt", 200},
+		{"another account's", "img.acme.test", "https://other.acme.test/a.txt", 421},
+		{"shared host over a domain's connection", "img.acme.test", "https://shared.test/acme/a.txt", 421},
+		{"nobody's host", "img.acme.test", "https://nobody.test/a.txt", 421},
+	} {
+		response, err := e.client(test.sni).Get(test.url)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+		if response.StatusCode != test.status || response.ProtoMajor != 2 {
+			t.Errorf("%s: %d over %s, want %d over HTTP/2", test.name, response.StatusCode, response.Proto, test.status)
+		}
+	}
+}
+
+func TestAccessLog(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, oneFile)))
+	response, _ := e.get("shared.test", "/acme/a.txt?token=hunter2")
+	e.settle(1)
+	e.get("shared.test", "/acme/a.txt?token=hunter2")
+	e.get("nobody.test", "/x")
+	e.stop() // Writes what is left.
+	if strings.Contains(e.log.String(), "hunter2") {
+		t.Error("the log holds a query")
+	}
+	var entries []accessEntry
+	decoder := json.NewDecoder(strings.NewReader(e.log.String()))
+	for decoder.More() {
+		var entry accessEntry
+		if err := decoder.Decode(&entry); err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, entry)
+	}
+	if len(entries) != 3 {
+		t.Fatalf("%d lines, want 3:\n%s", len(entries), e.log)
+	}
+	first, second, third := entries[0], entries[1], entries[2]
+	if first.RequestID != response.Header.Get("X-Request-Id") || first.Outcome != "miss" || first.Status != 200 || first.Bytes != 8 || first.Account != "acme" ||
+		first.Endpoint != "default" || first.Path != "/a.txt" || first.Supplier != "legacy" || first.Client != "127.0.0.1" || first.QueryHash == "" {
+		t.Errorf("first line %+v", first)
+	}
+	if n := len(first.Steps); n == 0 || first.Steps[n-1].Origin != "legacy" || first.Steps[n-1].Outcome != "FOUND" && first.Steps[n-1].Outcome != "found" {
+		t.Errorf("first line's steps %+v", first.Steps)
+	}
+	if second.Outcome != "hit" || len(second.Steps) != 0 || second.QueryHash != first.QueryHash {
+		t.Errorf("second line %+v", second)
+	}
+	if third.Outcome != outcomeRefused || third.Status != 404 || third.Host != "nobody.test" {
+		t.Errorf("third line %+v", third)
+	}
+}
+
+func TestMetricsAfterEachOutcome(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, oneFile)))
+	e.get("shared.test", "/acme/a.txt")
+	e.settle(1)
+	e.get("shared.test", "/acme/a.txt")
+	e.get("shared.test", "/acme/b.txt")
+	e.get("nobody.test", "/")
+	e.send("OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n")
+	e.stop()
+	families, err := e.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == "edgewalk_edge_requests_total" {
+				got[m.GetLabel()[1].GetValue()+" "+m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+			if family.GetName() == "edgewalk_edge_response_bytes_total" && m.GetCounter().GetValue() < 16 {
+				t.Errorf("%v bytes counted, want both bodies", m.GetCounter().GetValue())
+			}
+		}
+	}
+	for _, want := range []string{"miss 2xx", "hit 2xx", "not_found 4xx", "refused 4xx", "options 2xx"} {
+		if got[want] != 1 {
+			t.Errorf("%s counted %v times, want once; all: %v", want, got[want], got)
+		}
+	}
+}
+
+// Requests that are being answered when the agent is told to stop are finished; new ones are not taken.
+func TestStopFinishesWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-goOn
+		io.WriteString(w, fileText)
+	})))
+	type answer struct {
+		status int
+		body   string
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		response, body := e.get("shared.test", "/acme/slow")
+		if response == nil {
+			answered <- answer{}
+			return
+		}
+		answered <- answer{response.StatusCode, body}
+	}()
+	<-asked
+	stopped := make(chan struct{})
+	go func() { e.stop(); close(stopped) }()
+	for e.server.Ready() == nil { // Until the server is told.
+		runtime.Gosched()
+	}
+	close(goOn)
+	if got := <-answered; got.status != 200 || got.body != fileText {
+		t.Errorf("got %+v, want the whole file", got)
+	}
+	<-stopped
+}
+
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	asked, goOn := make(chan struct{}, 4), make(chan struct{})
+	e := newEdge(t, func(c *Config) { c.MaxConnections = 1 })
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-goOn
+	})))
+	first := make(chan struct{})
+	go func() { defer close(first); e.get("shared.test", "/acme/slow") }()
+	<-asked
+	response, _ := e.get("shared.test", "/acme/a.txt")
+	if response != nil && (response.StatusCode != 503 || response.Header.Get("Retry-After") == "") {
+		t.Errorf("one connection too many got %d, want 503 with Retry-After", response.StatusCode)
+	}
+	close(goOn)
+	<-first
+	response, _ = e.get("shared.test", "/acme/b.txt")
+	if response == nil {
+		t.Error("no place after the first connection ended")
+	}
+}
+
+func TestTooManyRequests(t *testing.T) {
+	t.Parallel()
+	asked, goOn := make(chan struct{}, 4), make(chan struct{})
+	e := newEdge(t, func(c *Config) { c.MaxRequests = 1 })
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-goOn
+	})))
+	first := make(chan struct{})
+	go func() { defer close(first); e.get("shared.test", "/acme/slow") }()
+	<-asked
+	response, body := e.get("shared.test", "/acme/a.txt")
+	if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || body != "503 the edge is busy\n" {
+		t.Errorf("got %d %q, want 503", response.StatusCode, body)
+	}
+	close(goOn)
+	<-first
+}
+
+func TestCertificatesAreReloaded(t *testing.T) {
+	t.Parallel()
+	pair := newCertificate(t, "one.test")
+	c, err := loadCertificates([]KeyPair{pair}, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func() string { return c.set.Load().first.Leaf.Subject.CommonName }
+	writeCertificate(t, pair, "two.test-longer")
+	c.reload()
+	if name() != "two.test-longer" {
+		t.Errorf("after a change the certificate is %s's", name())
+	}
+	if err := writeGarbage(pair.Cert); err != nil {
+		t.Fatal(err)
+	}
+	c.reload()
+	if name() != "two.test-longer" {
+		t.Errorf("after a broken change the certificate is %s's", name())
+	}
+	if _, err := loadCertificates([]KeyPair{pair}, discard); err == nil || !strings.Contains(err.Error(), pair.Cert) {
+		t.Errorf("a broken certificate at start: %v, want an error with its name", err)
+	}
+}

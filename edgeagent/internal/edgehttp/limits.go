@@ -1,0 +1,159 @@
+package edgehttp
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Limits of a listener and its requests. They keep memory, sockets and goroutines bounded whatever clients do; the figures
+// of headers and timeouts are from what CDNs and Go's own advisories settled on.
+const (
+	maxHeaderBytes    = 32 << 10
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 75 * time.Second
+	// writeStall ends a connection that took nothing for this long. It is renewed by each write, so a slow client that goes
+	// on reading keeps its download.
+	writeStall = 30 * time.Second
+	// maxStreams are the concurrent requests of one HTTP/2 connection.
+	maxStreams = 128
+
+	defaultMaxConnections = 50_000
+	defaultMaxPerClient   = 4_096
+	defaultMaxRequests    = 20_000
+)
+
+// overloaded answers a connection that is one too many. It is written before anything was read, so it costs nothing.
+const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+// limitListener hands out at most max connections at a time, and at most perClient of one address.
+type limitListener struct {
+	net.Listener
+	max, perClient int
+	// plain says that the connection speaks HTTP from its first byte, so that a refusal can be put into words.
+	plain   bool
+	refused func(reason string)
+	// exempt are addresses that many clients share.
+	exempt []netip.Prefix
+
+	mu   sync.Mutex
+	open int
+	byIP map[netip.Addr]int
+}
+
+// Accept implements [net.Listener].
+func (l *limitListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		ip := addressOf(conn.RemoteAddr())
+		if reason := l.admit(ip); reason != "" {
+			l.refused(reason)
+			l.refuse(conn)
+			continue
+		}
+		return &progressConn{Conn: conn, release: sync.OnceFunc(func() { l.release(ip) })}, nil
+	}
+}
+
+func (l *limitListener) refuse(conn net.Conn) {
+	if l.plain {
+		conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // An empty socket buffer takes it at once.
+		io.WriteString(conn, overloaded)
+	}
+	conn.Close()
+}
+
+// admit counts a connection in, or says why not.
+func (l *limitListener) admit(ip netip.Addr) (refused string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open >= l.max {
+		return "connections"
+	}
+	if l.byIP[ip] >= l.perClient && !contains(l.exempt, ip) {
+		return "connections_per_client"
+	}
+	l.open++
+	if l.byIP == nil {
+		l.byIP = make(map[netip.Addr]int)
+	}
+	l.byIP[ip]++
+	return ""
+}
+
+func (l *limitListener) release(ip netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+	if l.byIP[ip]--; l.byIP[ip] == 0 {
+		delete(l.byIP, ip)
+	}
+}
+
+// progressConn ends a connection whose peer stopped reading.
+type progressConn struct {
+	net.Conn
+	release func()
+}
+
+// Close implements [net.Conn].
+func (c *progressConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
+
+// Write implements [io.Writer].
+func (c *progressConn) Write(p []byte) (int, error) {
+	c.Conn.SetWriteDeadline(time.Now().Add(writeStall))
+	return c.Conn.Write(p)
+}
+
+// sendPiece is how much of a file the kernel is asked to send before the deadline is renewed.
+const sendPiece = 1 << 20
+
+// ReadFrom implements [io.ReaderFrom], by which net/http has the kernel send files (sendfile(2)).
+func (c *progressConn) ReadFrom(r io.Reader) (sent int64, err error) {
+	to, ok := c.Conn.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	limit, bounded := r.(*io.LimitedReader)
+	for {
+		c.Conn.SetWriteDeadline(time.Now().Add(writeStall))
+		piece := io.LimitedReader{R: r, N: sendPiece}
+		if bounded { // sendfile is used for a file behind one limit, not behind two.
+			piece = io.LimitedReader{R: limit.R, N: min(sendPiece, limit.N)}
+		}
+		want := piece.N
+		n, err := to.ReadFrom(&piece)
+		sent += n
+		if bounded {
+			limit.N -= n
+		}
+		if err != nil || n < want || want == 0 {
+			return sent, err
+		}
+	}
+}
+
+func contains(prefixes []netip.Prefix, ip netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// addressOf returns the IP address of a TCP peer.
+func addressOf(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap().WithZone("")
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,54 @@
+package edgehttp
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what an operator sees of requests. Labels hold no host, path or account: their number is fixed.
+type metrics struct {
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	bytes    prometheus.Counter
+	inFlight prometheus.Gauge
+	refused  *prometheus.CounterVec
+	aborted  prometheus.Counter
+	dropped  prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_edge_requests_total", Help: "Requests by what became of them and by class of status.",
+		}, []string{"outcome", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "edgewalk_edge_request_duration_seconds", Help: "Time from a request's head to the end of its reply.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 120},
+		}, []string{"outcome"}),
+		bytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_response_bytes_total", Help: "Bytes of bodies sent to clients."}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "edgewalk_edge_requests_in_flight", Help: "Requests that are being answered."}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_edge_refused_total", Help: "Connections and requests turned away to keep the edge alive, by limit.",
+		}, []string{"reason"}),
+		aborted: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_aborted_replies_total", Help: "Replies cut off since their body broke or the client went away."}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_access_log_lost_lines_total", Help: "Lines of the access log that could not be written."}),
+	}
+	if r != nil {
+		r.MustRegister(m.requests, m.duration, m.bytes, m.inFlight, m.refused, m.aborted, m.dropped)
+	}
+	return m
+}
+
+func (m *metrics) observe(outcome string, status int, took time.Duration) {
+	m.requests.WithLabelValues(outcome, codeClass(status)).Inc()
+	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+func codeClass(status int) string {
+	if status < 100 || status > 599 {
+		return "other"
+	}
+	return strconv.Itoa(status/100) + "xx"
+}

@@ -1,0 +1,171 @@
+// Package edgehttp answers clients: it owns the listeners, TLS, the limits that keep the edge alive, and what is the same
+// for every reply (methods, CORS, security headers, the endpoint's own headers, the access log).
+//
+// Where a URL leads is topology's business, what is served for it httpcache's.
+//
+// What always holds: a request sees one revision of the topology; a body that breaks ends the connection, so that no client
+// takes a part for the whole; memory, connections and requests are bounded, and what is over a bound is refused early.
+package edgehttp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	stdlog "log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+)
+
+// Config of a server.
+type Config struct {
+	// Table says where requests lead. Required.
+	Table *route.Table
+	// Cache answers them. Required.
+	Cache *httpcache.Cache
+	// LoopID is this edge's id in CDN-Loop (RFC 8586).
+	LoopID string
+	// HTTP and HTTPS are bound listeners; either may be nil.
+	HTTP, HTTPS net.Listener
+	// Certificates for HTTPS. The first is shown to clients that name no known host.
+	Certificates []KeyPair
+	// TrustedProxies may say in X-Forwarded-For whom they speak for. It counts for the access log only.
+	TrustedProxies []netip.Prefix
+	// AccessLog takes JSON lines; nil for none.
+	AccessLog io.Writer
+	// MaxConnections, MaxConnectionsPerClient and MaxRequests bound what goes on at once. Defaults 50,000, 4,096, 20,000.
+	MaxConnections, MaxConnectionsPerClient, MaxRequests int
+	Logger                                               *slog.Logger
+	Registerer                                           prometheus.Registerer
+}
+
+// Server answers clients.
+type Server struct {
+	cfg      Config
+	metrics  *metrics
+	access   *accessLog
+	certs    *certificates
+	requests chan struct{} // A slot for each request that may go on.
+	draining atomic.Bool
+}
+
+// drainTime is how long requests that are being answered may take once the agent is told to stop.
+const drainTime = 30 * time.Second
+
+// New returns a server. An error is one of the certificates.
+func New(cfg Config) (*Server, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	setDefault(&cfg.MaxConnections, defaultMaxConnections)
+	setDefault(&cfg.MaxConnectionsPerClient, defaultMaxPerClient)
+	setDefault(&cfg.MaxRequests, defaultMaxRequests)
+	s := &Server{cfg: cfg, metrics: newMetrics(cfg.Registerer), requests: make(chan struct{}, cfg.MaxRequests)}
+	s.access = newAccessLog(cfg.AccessLog, s.metrics.dropped.Inc, cfg.Logger)
+	if cfg.HTTPS != nil {
+		var err error
+		if s.certs, err = loadCertificates(cfg.Certificates, cfg.Logger); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func setDefault(value *int, otherwise int) {
+	if *value == 0 {
+		*value = otherwise
+	}
+}
+
+// Run answers until ctx ends, then lets requests finish for at most 30 s.
+func (s *Server) Run(ctx context.Context) error {
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	if s.access != nil {
+		wg.Go(func() { s.access.run(background) })
+	}
+	if s.certs != nil {
+		wg.Go(func() { s.certs.run(background) })
+	}
+	err := s.serve(ctx)
+	stopBackground()
+	wg.Wait()
+	return err
+}
+
+func (s *Server) serve(ctx context.Context) error {
+	server := s.httpServer()
+	failed := make(chan error, 2)
+	serving := 0
+	for _, l := range []struct {
+		listener net.Listener
+		plain    bool
+	}{{s.cfg.HTTP, true}, {s.cfg.HTTPS, false}} {
+		if l.listener == nil {
+			continue
+		}
+		serving++
+		limited := s.limit(l.listener, l.plain)
+		go func() {
+			if l.plain {
+				failed <- server.Serve(limited)
+				return
+			}
+			failed <- server.ServeTLS(limited, "", "")
+		}()
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		serving--
+	}
+	s.draining.Store(true)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	if shutdown := server.Shutdown(drain); shutdown != nil {
+		server.Close()
+	}
+	for range serving {
+		<-failed
+	}
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve clients: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) limit(l net.Listener, plain bool) net.Listener {
+	return &limitListener{
+		Listener: l, max: s.cfg.MaxConnections, perClient: s.cfg.MaxConnectionsPerClient, plain: plain, exempt: s.cfg.TrustedProxies,
+		refused: func(reason string) { s.metrics.refused.WithLabelValues(reason).Inc() },
+	}
+}
+
+func (s *Server) httpServer() *http.Server {
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		// What clients do wrong is in the metrics, and no line of ours.
+		ErrorLog:                     stdlog.New(io.Discard, "", 0),
+		DisableGeneralOptionsHandler: true,
+	}
+	if s.certs != nil {
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get, NextProtos: []string{"h2", "http/1.1"}}
+	}
+	return server
+}
