@@ -1,0 +1,132 @@
+package defaultimage
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+)
+
+// A file is named by the SHA-256 of its bytes and its content type, so that one rename makes both true at once.
+const nameLength = 2 * sha256.Size
+
+// temporary begins the names of files that are not whole yet.
+const temporary = "tmp-"
+
+func fileName(sum [sha256.Size]byte, contentType string) string {
+	return hex.EncodeToString(sum[:]) + "." + base64.RawURLEncoding.EncodeToString([]byte(contentType))
+}
+
+// parseName is the reverse of fileName.
+func parseName(name string) (sum [sha256.Size]byte, contentType string, ok bool) {
+	hash, encoded, found := strings.Cut(name, ".")
+	if !found || len(hash) != nameLength {
+		return sum, "", false
+	}
+	if _, err := hex.Decode(sum[:], []byte(hash)); err != nil {
+		return sum, "", false
+	}
+	decoded, err := base64.RawURLEncoding.DecodeString(encoded)
+	return sum, string(decoded), err == nil
+}
+
+// readFolder returns the files of a folder that are what their names say, and removes the others.
+func readFolder(dir string) (map[prefix]*httpcache.Image, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read folder of default images: %w", err)
+	}
+	kept := map[prefix]*httpcache.Image{}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		sum, contentType, ok := parseName(entry.Name())
+		size, same := int64(0), false
+		if ok {
+			size, same = verify(path, sum)
+		}
+		if !same {
+			if err := os.Remove(path); err != nil {
+				return nil, fmt.Errorf("remove a broken default image: %w", err)
+			}
+			continue
+		}
+		kept[prefix(sum[:8])] = newImage(path, sum, contentType, size)
+	}
+	return kept, nil
+}
+
+func verify(path string, want [sha256.Size]byte) (size int64, ok bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err = io.Copy(h, f)
+	return size, err == nil && [sha256.Size]byte(h.Sum(nil)) == want
+}
+
+func newImage(path string, sum [sha256.Size]byte, contentType string, size int64) *httpcache.Image {
+	return &httpcache.Image{SHA256: hex.EncodeToString(sum[:]), ContentType: contentType, Length: size, Open: openable(path)}
+}
+
+// writeFile stores a body whose hash begins with sha. It is there whole or not at all.
+func writeFile(dir string, sha prefix, contentType string, body io.Reader) (image *httpcache.Image, err error) {
+	f, err := os.CreateTemp(dir, temporary)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, removeIfThere(f.Name()))
+		}
+	}()
+	h := sha256.New()
+	size, err := io.Copy(io.MultiWriter(f, h), body)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return nil, err
+	}
+	sum := [sha256.Size]byte(h.Sum(nil))
+	if prefix(sum[:8]) != sha {
+		return nil, fmt.Errorf("the bytes have hash %x, not one beginning with %s", sum[:8], hexPrefix(sha))
+	}
+	path := filepath.Join(dir, fileName(sum, contentType))
+	if err := os.Rename(f.Name(), path); err != nil {
+		return nil, err
+	}
+	return newImage(path, sum, contentType, size), nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// removeFile removes an image's file. One that stays is removed at the next start, or used again.
+func removeFile(dir string, image *httpcache.Image, log *slog.Logger) {
+	var sum [sha256.Size]byte
+	if _, err := hex.Decode(sum[:], []byte(image.SHA256)); err != nil {
+		log.Error("default image has no hash", "err", err)
+		return
+	}
+	if err := removeIfThere(filepath.Join(dir, fileName(sum, image.ContentType))); err != nil {
+		log.Warn("unused default image cannot be removed", "err", err)
+	}
+}

@@ -1,0 +1,276 @@
+// Package defaultimage keeps the default images of endpoints ahead of the requests that need them, since what stands in for
+// a missing file has to be there when nothing else is.
+//
+// It owns one folder of whole, verified files and the knowledge of which of them are in use. When an image is sent is
+// httpcache's business.
+//
+// What always holds: an image that an endpoint names, and the Media Library has, is fetched without waiting for a request and
+// kept while it is in use; a file is its bytes' SHA-256 or it is not there; what cannot be fetched is tried again.
+package defaultimage
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"maps"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// Config of a keeper.
+type Config struct {
+	// Dir is the folder, made if it is missing. Required.
+	Dir string
+	// Walker asks the Media Library. Required.
+	Walker *walk.Walker
+	Logger *slog.Logger
+}
+
+// prefix is the start of a file's SHA-256, as the account's media set has it.
+type prefix = [8]byte
+
+// Keeper keeps images.
+type Keeper struct {
+	cfg  Config
+	wake chan struct{} // Holds one token when there is work.
+
+	mu sync.RWMutex
+	// root is the newest topology, by which images are asked for.
+	root *route.Root
+	// used holds what each account's endpoints name, and uids the uid of each account in it.
+	used map[string]map[string]prefix
+	uids map[string]string
+	// uses holds, per file, where it can be asked for.
+	uses map[prefix]map[source]struct{}
+	kept map[prefix]*httpcache.Image
+	// wanted holds what is in uses and not in kept.
+	wanted map[prefix]struct{}
+}
+
+// source is the path of an account's Media Library, by the account's id.
+type source struct{ account, path string }
+
+// New reads what the folder holds.
+func New(cfg Config) (*Keeper, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder of default images: %w", err)
+	}
+	k := &Keeper{
+		cfg: cfg, wake: make(chan struct{}, 1), used: map[string]map[string]prefix{}, uids: map[string]string{}, uses: map[prefix]map[source]struct{}{},
+		wanted: map[prefix]struct{}{},
+	}
+	var err error
+	k.kept, err = readFolder(cfg.Dir)
+	return k, err
+}
+
+// Lookup returns the image at a path of an account's Media Library, if it is here.
+func (k *Keeper) Lookup(accountUID, path string) (*httpcache.Image, bool) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	sha, ok := k.used[accountUID][trimSlash(path)]
+	if !ok {
+		return nil, false
+	}
+	image, ok := k.kept[sha]
+	return image, ok
+}
+
+// Apply takes note of accounts that have changed. It returns at once; Run fetches.
+func (k *Keeper) Apply(root *route.Root, touched []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	first := k.root == nil
+	k.root = root
+	left := map[prefix]struct{}{}
+	for _, id := range touched {
+		k.forget(id, left)
+		if a := root.Account(id); a != nil && !a.Deleting {
+			k.take(a)
+		}
+	}
+	k.dropUnused(maps.Keys(left))
+	if first { // What earlier runs of the agent left.
+		k.dropUnused(maps.Keys(maps.Clone(k.kept)))
+	}
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take notes what an account's endpoints name and its Media Library has.
+func (k *Keeper) take(a *topology.Account) {
+	images := map[string]prefix{}
+	for _, e := range a.Endpoints {
+		path := trimSlash(e.Spec.GetDefaultImage().GetPath())
+		if path == "" {
+			continue
+		}
+		sha, ok := a.Media.Lookup(path)
+		if !ok {
+			continue
+		}
+		if _, known := images[path]; known {
+			continue
+		}
+		images[path] = sha
+		if k.uses[sha] == nil {
+			k.uses[sha] = map[source]struct{}{}
+		}
+		k.uses[sha][source{a.ID, path}] = struct{}{}
+		if k.kept[sha] == nil {
+			k.wanted[sha] = struct{}{}
+		}
+	}
+	if len(images) > 0 {
+		k.used[a.UID], k.uids[a.ID] = images, a.UID
+	}
+}
+
+// forget takes back what take noted, and adds to left what it was about.
+func (k *Keeper) forget(id string, left map[prefix]struct{}) {
+	uid := k.uids[id]
+	for path, sha := range k.used[uid] {
+		delete(k.uses[sha], source{id, path})
+		left[sha] = struct{}{}
+	}
+	delete(k.used, uid)
+	delete(k.uids, id)
+}
+
+// dropUnused removes those of the files that no account leads to any more.
+func (k *Keeper) dropUnused(files iter.Seq[prefix]) {
+	for sha := range files {
+		if len(k.uses[sha]) > 0 {
+			continue
+		}
+		delete(k.uses, sha)
+		delete(k.wanted, sha)
+		if image := k.kept[sha]; image != nil {
+			delete(k.kept, sha)
+			removeFile(k.cfg.Dir, image, k.cfg.Logger)
+		}
+	}
+}
+
+// trimSlash gives a path the form of the Media Library's.
+func trimSlash(path string) string { return strings.TrimPrefix(path, "/") }
+
+// Retries of images that could not be fetched begin with the first delay and grow to the last.
+const (
+	firstDelay = time.Second
+	lastDelay  = time.Minute
+)
+
+// Run fetches what is wanted until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	delay := firstDelay
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.wake:
+			delay = firstDelay
+		case <-timer.C:
+		}
+		if k.fetchAll(ctx) {
+			delay = firstDelay
+			continue
+		}
+		timer.Reset(delay)
+		delay = min(2*delay, lastDelay)
+	}
+}
+
+// fetchAll tries once for each wanted image, and reports whether none is left.
+func (k *Keeper) fetchAll(ctx context.Context) bool {
+	k.mu.RLock()
+	jobs := make(map[prefix]source, len(k.wanted))
+	for sha := range k.wanted {
+		for from := range k.uses[sha] {
+			jobs[sha] = from
+			break
+		}
+	}
+	root := k.root
+	k.mu.RUnlock()
+	done := true
+	for sha, from := range jobs {
+		if ctx.Err() != nil {
+			return false
+		}
+		image, err := k.fetch(ctx, root, sha, from)
+		if err != nil {
+			done = false
+			k.cfg.Logger.Warn("default image cannot be fetched; trying again", "account", from.account, "path", from.path, "err", err)
+			continue
+		}
+		k.keep(sha, image)
+	}
+	return done
+}
+
+// keep takes a fetched file in, unless nobody wants it any more.
+func (k *Keeper) keep(sha prefix, image *httpcache.Image) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.wanted[sha]; !ok {
+		removeFile(k.cfg.Dir, image, k.cfg.Logger)
+		return
+	}
+	delete(k.wanted, sha)
+	k.kept[sha] = image
+}
+
+// fetch asks the Media Library for one file.
+func (k *Keeper) fetch(ctx context.Context, root *route.Root, sha prefix, from source) (*httpcache.Image, error) {
+	a := root.Account(from.account)
+	if a == nil || a.Default() == nil {
+		return nil, errors.New("the account is gone")
+	}
+	request := walk.Request{
+		Target:   topology.Target{Account: a, Endpoint: a.Default(), Path: "/" + from.path, Object: from.path, ObjectOK: true},
+		Revision: root.Revision(),
+	}
+	result := k.cfg.Walker.From(ctx, request, walk.Supplier{UID: walk.LibraryUID}, walk.Ask{})
+	if result.Kind != walk.Found {
+		detail := "the Media Library does not have it"
+		if n := len(result.Steps); n > 0 {
+			detail = result.Steps[n-1].Detail
+		}
+		return nil, errors.New(detail)
+	}
+	defer result.Response.Body.Close()
+	return writeFile(k.cfg.Dir, sha, result.Response.Header.Get("Content-Type"), result.Response.Body)
+}
+
+// Missing is how many images are wanted and not here.
+func (k *Keeper) Missing() int {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return len(k.wanted)
+}
+
+func hexPrefix(sha prefix) string { return hex.EncodeToString(sha[:]) }
+
+// openable opens a file for each reply on its own, so that sendfile has a position of its own.
+func openable(path string) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return os.Open(path) }
+}
