@@ -90,7 +90,7 @@ func ParseEdgeName(name string) (edge string, err error) {
 func cutAccount(name string) (account, rest string, child bool, err error) {
 	after, ok := strings.CutPrefix(name, "accounts/")
 	if !ok {
-		return "", "", false, fmt.Errorf("name %q: want accounts/{account}...", name)
+		return "", "", false, fmt.Errorf("name %q: want a name that begins with accounts/", name)
 	}
 	account, rest, child = strings.Cut(after, "/")
 	return account, rest, child, nil
