@@ -1,0 +1,337 @@
+package edgesvc
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+)
+
+const (
+	// conflateAfter is how many steps an edge may have missed to be sent each. One that missed more is sent the last state of
+	// what changed.
+	conflateAfter = windowFrames
+	// stateTimeout bounds sending one state, since what it refers to stays in memory meanwhile.
+	stateTimeout = 10 * time.Minute
+	// admissionWait is how long a stream waits for its turn to be sent the whole topology, admissionHold how long it keeps
+	// others waiting: an edge with a slow line sends on without holding them up.
+	admissionWait = 10 * time.Second
+	admissionHold = 5 * time.Second
+	// aheadWait is how long a replica that is behind an edge may take to reach it.
+	aheadWait = 5 * time.Second
+)
+
+// cursor is where a stream stands. Only the sending goroutine uses it.
+type cursor struct {
+	pos    int64           // everything up to this revision of the feed was sent
+	told   int64           // the revision that the edge has when it has applied everything sent; 0 before it has any
+	digest topology.Digest // the digest there
+	asOf   time.Time       // of the last bookmark
+}
+
+// send serves the stream's sending side until the stream ends.
+func (st *stream) send(ctx context.Context) error {
+	if err := st.welcome(); err != nil {
+		return err
+	}
+	if err := st.begin(ctx); err != nil {
+		return err
+	}
+	bookmark := time.NewTicker(bookmarkEvery)
+	defer bookmark.Stop()
+	old := time.NewTimer(age())
+	defer old.Stop()
+	due := true // tells the edge at once where it stands
+	for {
+		view, changed, err := st.advance(ctx)
+		if err != nil {
+			return err
+		}
+		if due {
+			due = false
+			if err := st.bookmark(view); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		case <-st.woken:
+		case <-bookmark.C:
+			due = true
+		case ask := <-st.asks:
+			err = st.message("ask", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Ask{Ask: ask}})
+		case reason := <-st.drain:
+			return st.leave(ctx, reason)
+		case <-old.C:
+			return st.leave(ctx, "spread edges over control planes")
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (st *stream) welcome() error {
+	return st.message("welcome", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Welcome{Welcome: &edgev1.Welcome{
+		Epoch:    st.svc.cfg.Epoch,
+		Target:   st.svc.cfg.Feed.Revision(),
+		Server:   st.svc.cfg.Server,
+		Settings: &edgev1.Welcome_Settings{SharedHost: st.svc.cfg.SharedHost, MediaUrl: st.svc.cfg.MediaURL},
+	}}})
+}
+
+// begin puts the cursor where the agent stands, or sends the full state when that is not a place in this history.
+func (st *stream) begin(ctx context.Context) error {
+	reason, err := st.resume(ctx)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		return st.full(ctx, reason)
+	}
+	have := st.hello.GetHave().GetRevision()
+	st.cursor.told = have
+	reached := st.win.tell(have)
+	st.svc.fleet.update(st, func(e *edge) { e.applied = reached })
+	return nil
+}
+
+// resume places the cursor, or says why that is not possible.
+func (st *stream) resume(ctx context.Context) (reason string, err error) {
+	have := st.hello.GetHave()
+	switch {
+	case have.GetRevision() == 0:
+		return "new", nil
+	case have.GetEpoch() != st.svc.cfg.Epoch:
+		return "epoch", nil
+	}
+	ahead, err := st.ahead(ctx, have.GetRevision())
+	if err != nil {
+		return "", err
+	}
+	if ahead {
+		return "ahead", nil
+	}
+	view := st.svc.cfg.Feed.View()
+	digest := st.hello.GetDigest()
+	if string(view.Digest[:]) == string(digest) {
+		// The same state, however it came about: nothing to send.
+		st.cursor.pos, st.cursor.digest = view.Revision, view.Digest
+		return "", nil
+	}
+	if want, known := view.DigestAt(have.GetRevision()); known {
+		if string(want[:]) != string(digest) {
+			st.svc.metrics.resyncs.WithLabelValues("hello").Inc()
+			return "digest", nil
+		}
+		st.cursor.digest = want
+	} else if !view.Keeps(have.GetRevision()) {
+		return "history", nil
+	}
+	st.cursor.pos = have.GetRevision()
+	return "", nil
+}
+
+// ahead reports whether the agent is at a revision that etcd has never reached, as when etcd lost its last writes. A replica
+// that is merely behind catches up first, so that no edge goes back within an epoch.
+func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
+	f := st.svc.cfg.Feed
+	if f.Revision() >= revision {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, aheadWait)
+	defer cancel()
+	current, err := st.svc.currentRevision(ctx)
+	if err == nil && current < revision {
+		return true, nil
+	}
+	if err == nil {
+		err = f.WaitRevision(ctx, revision)
+	}
+	if err != nil {
+		return false, status.Errorf(codes.Unavailable, "this control plane is at revision %d, behind the edge's %d: try another", f.Revision(), revision)
+	}
+	return false, nil
+}
+
+// advance sends what there is to send and the window has room for. The channel is closed when there is more; it is nil while
+// the edge has to acknowledge first.
+func (st *stream) advance(ctx context.Context) (*feed.View, <-chan struct{}, error) {
+	for {
+		if reason := st.takeResync(); reason != "" {
+			st.svc.metrics.resyncs.WithLabelValues(reason).Inc()
+			if err := st.message("resync", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Resync{Resync: &edgev1.Resync{
+				Reason: "the digests differ",
+			}}}); err != nil {
+				return nil, nil, err
+			}
+			if err := st.full(ctx, "resync"); err != nil {
+				return nil, nil, err
+			}
+		}
+		view := st.svc.cfg.Feed.View()
+		switch {
+		case st.cursor.pos >= view.Last():
+			return view, view.Changed(), nil
+		case !st.win.open():
+			return view, nil, nil
+		}
+		if err := st.next(ctx, view); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// next sends one step, or one state for many.
+func (st *stream) next(ctx context.Context, view *feed.View) error {
+	steps, known := view.After(st.cursor.pos)
+	keeps := view.Keeps(st.cursor.pos)
+	if known && (len(steps) <= conflateAfter || !keeps) {
+		if live := frame(steps[0].Live(st.cursor.told)); live != nil {
+			return st.live(steps[0], live)
+		}
+	}
+	if keeps {
+		st.svc.metrics.catchUps.Inc()
+		return st.state(ctx, view.State(st.cursor.pos))
+	}
+	return st.full(ctx, "history")
+}
+
+func (st *stream) live(step *feed.Step, live frame) error {
+	st.cursor.pos, st.cursor.told, st.cursor.digest = step.Revision, step.Revision, step.Digest
+	st.win.add(unit{revision: step.Revision, bytes: live.size(), seen: step.Seen})
+	return st.frame("live", live)
+}
+
+// full sends the whole topology.
+func (st *stream) full(ctx context.Context, reason string) error {
+	release, err := st.svc.admit(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	st.svc.metrics.fullStates.WithLabelValues(reason).Inc()
+	return st.state(ctx, st.svc.cfg.Feed.View().State(0))
+}
+
+// state sends a state whole, whatever the window: its chunks are acknowledged together.
+func (st *stream) state(ctx context.Context, s *feed.State) error {
+	deadline := st.svc.now().Add(stateTimeout)
+	begin := &edgev1.Begin{
+		Full: s.Full, Target: s.Target, ApproxChanges: s.Changes, ApproxBytes: s.Bytes,
+		AllowShrink: s.Full && st.svc.cfg.AllowShrink,
+	}
+	if !s.Full {
+		begin.From = st.cursor.told
+	}
+	if err := st.message("begin", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Begin{Begin: begin}}); err != nil {
+		return err
+	}
+	bytes := 0
+	for chunk := s.Next(); chunk != nil; chunk = s.Next() {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if st.svc.now().After(deadline) {
+			return errSlow
+		}
+		bytes += len(chunk)
+		if err := st.frame("chunk", frame{chunk}); err != nil {
+			return err
+		}
+	}
+	st.cursor.pos, st.cursor.told, st.cursor.digest = s.Target, s.Target, s.Digest
+	st.win.add(unit{revision: s.Target, bytes: bytes})
+	return st.message("end", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{
+		Target: s.Target, Digest: s.Digest[:],
+	}}})
+}
+
+// bookmark tells the edge where it stands after everything sent, and when that was known to be the newest.
+func (st *stream) bookmark(view *feed.View) error {
+	c := &st.cursor
+	if c.pos >= view.Last() {
+		c.pos = max(c.pos, view.Revision)
+		c.told, c.digest, c.asOf = max(c.told, view.Revision), view.Digest, view.AsOf
+	}
+	// An edge that is behind stands at what was newest until the next step was seen.
+	if since := view.BehindSince(c.pos); since.After(c.asOf) {
+		c.asOf = since
+	}
+	reached := st.win.tell(c.told)
+	if reached > 0 {
+		st.svc.fleet.update(st, func(e *edge) { e.applied = max(e.applied, reached) })
+	}
+	return st.message("bookmark", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{
+		Revision: c.told, Digest: c.digest[:], AsOf: timestamppb.New(c.asOf),
+	}}})
+}
+
+// leave asks the edge to go elsewhere and waits a little for it to do so.
+func (st *stream) leave(ctx context.Context, reason string) error {
+	err := st.message("drain", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Drain{Drain: &edgev1.Drain{
+		Reason: reason, RetryAfter: durationpb.New(time.Second + rand.N(4*time.Second)),
+	}}})
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(drainGrace)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return errDrained
+	}
+}
+
+// message sends what is for this stream alone.
+func (st *stream) message(kind string, m *edgev1.SyncResponse) error {
+	return st.write(kind, m, proto.Size(m))
+}
+
+// frame sends what many streams share.
+func (st *stream) frame(kind string, f frame) error { return st.write(kind, f, f.size()) }
+
+func (st *stream) write(kind string, m any, size int) error {
+	st.sendFrom.Store(st.svc.now().UnixNano())
+	err := st.rpc.SendMsg(m)
+	st.sendFrom.Store(0)
+	if err != nil {
+		return err
+	}
+	st.svc.metrics.frames.WithLabelValues(kind).Inc()
+	st.svc.metrics.bytes.Add(float64(size))
+	return nil
+}
+
+// admit waits for a turn to send the whole topology. The turn ends when release is called, or a little later by itself.
+func (s *Service) admit(ctx context.Context) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, admissionWait)
+	defer cancel()
+	if err := s.full.Acquire(ctx, 1); err != nil {
+		if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+			return nil, cause
+		}
+		return nil, errBusy
+	}
+	early := time.AfterFunc(admissionHold, func() { s.full.Release(1) })
+	return func() {
+		if early.Stop() {
+			s.full.Release(1)
+		}
+	}, nil
+}

@@ -1,0 +1,249 @@
+// Package edgesvc is what edges talk to: it sends each the topology from the feed, takes their acknowledgements, asks them
+// questions, and knows the fleet's state.
+//
+// A stream costs a cursor and what the edge has not acknowledged, which is bounded; whatever an edge does, it neither delays
+// others nor makes memory grow. An edge is sent steps in the order of the store, each once; one that is slow or was away is
+// sent one state for many. Control planes meet in etcd below `fleet/`: each says how far its edges are, together, and no
+// single edge's acknowledgement is ever written.
+//
+// What changed, and in which order, is feed's business; who may read or change resources is adminsvc's.
+package edgesvc
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+)
+
+// Config is what a Service needs.
+type Config struct {
+	// Feed is what edges are sent.
+	Feed *feed.Feed
+	// Store is where control planes meet.
+	Store *store.Store
+	// Epoch is the epoch of the store.
+	Epoch string
+	// Server is the control plane's name, for people.
+	Server string
+	// SharedHost and MediaURL are handed to each edge; see Welcome.Settings.
+	SharedHost, MediaURL string
+	// Token is what edges must present as a bearer token. Empty: any edge may connect.
+	Token string
+	// AllowShrink lets edges replace what they have by a topology less than half its size.
+	AllowShrink bool
+	// Logger is where the service reports. Default: slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: none.
+	Registerer prometheus.Registerer
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// Service implements EdgeService.
+type Service struct {
+	edgev1.UnimplementedEdgeServiceServer
+
+	cfg       Config
+	log       *slog.Logger
+	now       func() time.Time
+	token     [sha256.Size]byte
+	validator protovalidate.Validator
+	metrics   *metrics
+	fleet     *fleet
+	presence  *store.Presence
+	self      string // this process below `fleet/`
+	full      *semaphore.Weighted
+	streams   sync.WaitGroup // calls and their goroutines
+
+	mu       sync.Mutex
+	live     map[*stream]struct{}
+	draining bool
+	asked    uint64 // questions so far
+}
+
+// New returns a service. Run must run for it to know edges of other control planes and to end streams that are stuck.
+func New(cfg Config) (*Service, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	validator, err := protovalidate.New(protovalidate.WithMessages(&edgev1.Hello{}))
+	if err != nil {
+		return nil, fmt.Errorf("read the rules of messages: %w", err)
+	}
+	s := &Service{
+		cfg:       cfg,
+		log:       cfg.Logger,
+		now:       cfg.Now,
+		token:     sha256.Sum256([]byte(cfg.Token)),
+		validator: validator,
+		fleet:     newFleet(cfg.Feed, cfg.Server, cfg.Now),
+		presence:  cfg.Store.Presence(presenceFor),
+		self:      strings.ToLower(rand.Text()[:10]),
+		// Sending the whole topology is mostly copying: more at a time than this only makes each slower.
+		full: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
+		live: make(map[*stream]struct{}),
+	}
+	s.metrics = newMetrics(cfg.Registerer, s.fleet)
+	return s, nil
+}
+
+// ServerOptions returns what a gRPC server that offers the service needs. Others may offer theirs on it too.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newCodec()),
+		// An edge that is gone without a word is noticed within 30 s.
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:    20 * time.Second,
+			Timeout: 10 * time.Second,
+			// Streams end themselves between minAge and maxAge; this is for those that do not.
+			MaxConnectionAge:      2 * maxAge,
+			MaxConnectionAgeGrace: time.Minute,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		// Edges say little: the default of 32 KiB for each connection would be most of what an idle stream costs.
+		grpc.ReadBufferSize(4 << 10),
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.MaxConcurrentStreams(16),
+	}
+}
+
+// Run keeps in touch with other control planes and ends streams that are stuck, until ctx ends. It returns the error of ctx.
+// Streams are not ended by it; see Drain.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = s.presence.Run(ctx) })
+	parts.Go(func() { _ = s.cfg.Store.WatchFleet(ctx, "", s.allPeers, s.onePeer) })
+	parts.Go(func() { s.publish(ctx) })
+	parts.Go(func() { s.watch(ctx) })
+	parts.Wait()
+	return ctx.Err()
+}
+
+// watch ends streams whose edge does not read, and forgets edges not seen for long.
+func (s *Service) watch(ctx context.Context) {
+	ticker := time.NewTicker(2 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.endStuck()
+			s.fleet.forget()
+		}
+	}
+}
+
+func (s *Service) endStuck() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit := s.now().Add(-maxSend).UnixNano()
+	for st := range s.live {
+		if from := st.sendFrom.Load(); from != 0 && from < limit {
+			st.end(errSlow)
+		}
+	}
+}
+
+// Drain asks every edge to go elsewhere, refuses new streams, and returns when all have ended, or when ctx ends after
+// ending them itself.
+func (s *Service) Drain(ctx context.Context) {
+	s.mu.Lock()
+	s.draining = true
+	for st := range s.live {
+		st.drain <- "the control plane is shutting down" // at most one is ever sent, and there is room for it
+	}
+	s.mu.Unlock()
+	gone := make(chan struct{})
+	go func() {
+		s.streams.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		return
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for st := range s.live {
+		st.end(errDrained)
+	}
+	s.mu.Unlock()
+	<-gone
+}
+
+// enter counts a stream in, unless the service is draining.
+func (s *Service) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.streams.Add(1)
+	return true
+}
+
+func (s *Service) track(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live[st] = struct{}{}
+	if s.draining {
+		st.drain <- "the control plane is shutting down"
+	}
+}
+
+func (s *Service) untrack(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, st)
+}
+
+func (s *Service) authorize(ctx context.Context) error {
+	if s.cfg.Token == "" {
+		return nil
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	for _, value := range md.Get("authorization") {
+		scheme, token, _ := strings.Cut(value, " ")
+		sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
+		if strings.EqualFold(scheme, "bearer") && subtle.ConstantTimeCompare(sum[:], s.token[:]) == 1 {
+			return nil
+		}
+	}
+	return status.Error(codes.Unauthenticated, "the edge token is missing or wrong")
+}
+
+// currentRevision asks etcd, linearizably, where it stands.
+func (s *Service) currentRevision(ctx context.Context) (int64, error) {
+	_, revision, err := s.cfg.Store.Fleet(ctx, s.self+"/")
+	if err != nil && errors.Is(err, context.Canceled) {
+		return 0, ctx.Err()
+	}
+	return revision, err
+}

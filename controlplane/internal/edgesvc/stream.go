@@ -1,0 +1,318 @@
+package edgesvc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+const (
+	// protocolVersion is the version of the protocol that is spoken here.
+	protocolVersion = 1
+	// helloTimeout bounds how long a new stream may be silent.
+	helloTimeout = 10 * time.Second
+	// bookmarkEvery is the time between signs of life.
+	bookmarkEvery = 5 * time.Second
+	// maxSend is how long a message may be blocked by an edge that does not read.
+	maxSend = 30 * time.Second
+	// minAge and maxAge bound how long a stream lives before its edge is asked to come again, which spreads edges over
+	// control planes that were added or restarted. The time is random for each stream.
+	minAge = 30 * time.Minute
+	maxAge = 60 * time.Minute
+	// drainGrace is how long an edge has to leave after Drain.
+	drainGrace = 2 * time.Second
+	// resyncEvery keeps an edge that goes wrong after every full state from being sent them without end. It is also longer
+	// than acknowledgements from before the full state are under way.
+	resyncEvery = time.Minute
+	// maxQuestions bounds the questions that wait for one stream.
+	maxQuestions = 16
+)
+
+// Why a stream was ended from this side. The texts are what agents are told.
+var (
+	errSuperseded = status.Error(codes.Aborted, "another stream of this edge has taken over")
+	errDrained    = status.Error(codes.Unavailable, "the control plane asked the edge to leave")
+	errSlow       = status.Error(codes.ResourceExhausted, "the edge reads too slowly")
+	errBusy       = status.Error(codes.ResourceExhausted, "too many edges are being sent the whole topology: come back later")
+)
+
+type syncStream = grpc.BidiStreamingServer[edgev1.SyncRequest, edgev1.SyncResponse]
+
+// stream is one Sync call. One goroutine sends, one receives; the call's own waits for them, since only its return ends a
+// send that is blocked.
+type stream struct {
+	svc   *Service
+	rpc   syncStream
+	hello *edgev1.Hello
+	from  string // the peer's address
+	end   context.CancelCauseFunc
+	win   window
+
+	woken    chan struct{} // the receiver took something that the sender waits for
+	asks     chan *edgev1.Ask
+	drain    chan string // the reason
+	sendFrom atomic.Int64
+
+	mu      sync.Mutex
+	answers map[string]chan<- *edgev1.Answer
+	// resync is why a full state is due, resynced when one was last found to be.
+	resync   string
+	resynced time.Time
+
+	cursor cursor // the sender's
+}
+
+// Sync implements EdgeService.
+func (s *Service) Sync(rpc syncStream) error {
+	st, err := s.accept(rpc)
+	if err != nil {
+		return err
+	}
+	defer s.streams.Done()
+	defer s.metrics.streams.Dec()
+	ctx, end := context.WithCancelCause(rpc.Context())
+	defer end(nil)
+	st.end = end
+	if holder := s.fleet.join(st); holder != nil {
+		s.metrics.refused.WithLabelValues("id_taken").Inc()
+		s.log.Warn("edgesvc: two agents use one edge id; the one that is connected keeps it for now", "edge", st.hello.GetId(),
+			"connected", holder.hello.GetHttpAddress(), "refused", st.hello.GetHttpAddress(), "from", st.from)
+		return status.Errorf(codes.AlreadyExists, "edge id %q is in use by the agent at %s; give this one another --id, or wait %s",
+			st.hello.GetId(), holder.hello.GetHttpAddress(), handOver)
+	}
+	s.track(st)
+	defer s.untrack(st)
+	defer s.fleet.leave(st)
+	s.log.Info("edgesvc: edge connected", "edge", st.hello.GetId(), "region", st.hello.GetRegion(), "from", st.from,
+		"http", st.hello.GetHttpAddress(), "revision", st.hello.GetHave().GetRevision())
+	err = st.run(ctx)
+	s.metrics.ended.WithLabelValues(status.Code(err).String()).Inc()
+	s.log.Info("edgesvc: edge disconnected", "edge", st.hello.GetId(), "from", st.from, "reason", reasonOf(err))
+	return err
+}
+
+func reasonOf(err error) string {
+	if err == nil {
+		return "the edge left"
+	}
+	return status.Convert(err).Message()
+}
+
+// accept checks a new stream up to its Hello.
+func (s *Service) accept(rpc syncStream) (*stream, error) {
+	st := &stream{
+		svc:     s,
+		rpc:     rpc,
+		woken:   make(chan struct{}, 1),
+		asks:    make(chan *edgev1.Ask, maxQuestions),
+		drain:   make(chan string, 1),
+		answers: make(map[string]chan<- *edgev1.Answer),
+	}
+	if p, ok := grpcpeer.FromContext(rpc.Context()); ok {
+		st.from = p.Addr.String()
+	}
+	refuse := func(reason string, err error) (*stream, error) {
+		s.metrics.refused.WithLabelValues(reason).Inc()
+		s.log.Debug("edgesvc: stream refused", "from", st.from, "reason", reason, "error", err)
+		return nil, err
+	}
+	if err := s.authorize(rpc.Context()); err != nil {
+		return refuse("unauthenticated", err)
+	}
+	if s.cfg.Feed.View() == nil {
+		return refuse("not_loaded", status.Error(codes.Unavailable, "the topology has not been loaded yet"))
+	}
+	hello, err := receiveHello(rpc)
+	if err != nil {
+		return refuse("hello", err)
+	}
+	if err := s.validator.Validate(hello); err != nil {
+		return refuse("hello", status.Errorf(codes.InvalidArgument, "hello: %v", err))
+	}
+	if hello.GetProtocolVersion() < protocolVersion {
+		return refuse("protocol", status.Errorf(codes.FailedPrecondition, "the agent speaks version %d of the protocol, at least %d is needed",
+			hello.GetProtocolVersion(), protocolVersion))
+	}
+	st.hello = hello
+	if !s.enter() {
+		return refuse("draining", status.Error(codes.Unavailable, "the control plane is shutting down"))
+	}
+	s.metrics.streams.Inc()
+	return st, nil
+}
+
+// receiveHello waits for the first message. When it does not come, the receiving goroutine ends with the call.
+func receiveHello(rpc syncStream) (*edgev1.Hello, error) {
+	type received struct {
+		msg *edgev1.SyncRequest
+		err error
+	}
+	first := make(chan received, 1)
+	go func() {
+		msg, err := rpc.Recv()
+		first <- received{msg, err}
+	}()
+	timer := time.NewTimer(helloTimeout)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil, status.Error(codes.DeadlineExceeded, "no hello")
+	case <-rpc.Context().Done():
+		return nil, status.FromContextError(rpc.Context().Err()).Err()
+	case r := <-first:
+		switch {
+		case r.err != nil:
+			return nil, r.err
+		case r.msg.GetHello() == nil:
+			return nil, status.Error(codes.InvalidArgument, "the first message is not a hello")
+		}
+		return r.msg.GetHello(), nil
+	}
+}
+
+// run serves the stream until either side ends it.
+func (st *stream) run(ctx context.Context) error {
+	st.svc.streams.Add(2)
+	go func() {
+		defer st.svc.streams.Done()
+		st.end(st.receive())
+	}()
+	go func() {
+		defer st.svc.streams.Done()
+		st.end(st.send(ctx))
+	}()
+	<-ctx.Done()
+	st.refuseQuestions()
+	err := context.Cause(ctx)
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// receive takes the agent's messages until there are no more.
+func (st *stream) receive() error {
+	for {
+		msg, err := st.rpc.Recv()
+		if err != nil {
+			return err
+		}
+		switch m := msg.GetMessage().(type) {
+		case *edgev1.SyncRequest_Ack:
+			st.takeAck(m.Ack)
+		case *edgev1.SyncRequest_Report:
+			st.svc.fleet.update(st, func(e *edge) { e.report = m.Report })
+		case *edgev1.SyncRequest_Answer:
+			st.takeAnswer(m.Answer)
+		case *edgev1.SyncRequest_Hello:
+			return status.Error(codes.InvalidArgument, "a second hello")
+		default: // of a newer protocol
+		}
+	}
+}
+
+func (st *stream) takeAck(ack *edgev1.Ack) {
+	done, reached := st.win.take(ack.GetApplied())
+	now := st.svc.now()
+	for _, u := range done {
+		if !u.seen.IsZero() {
+			st.svc.metrics.appendToAck.Observe(now.Sub(u.seen).Seconds())
+		}
+	}
+	st.checkDigest(ack)
+	for _, nack := range ack.GetNacks() {
+		st.svc.metrics.nacks.Inc()
+		st.svc.log.Warn("edgesvc: edge refused a resource", "edge", st.hello.GetId(), "key", nack.GetKey(),
+			"revision", nack.GetRevision(), "reason", nack.GetReason())
+	}
+	st.svc.fleet.update(st, func(e *edge) {
+		e.applied = max(e.applied, reached)
+		e.persisted = max(e.persisted, ack.GetPersisted())
+		e.durable = ack.GetDurable()
+		st.svc.fleet.reject(e, ack)
+	})
+	st.wake()
+}
+
+// checkDigest compares what the agent holds with what it was sent. A difference is a fault of one of the two, which a full
+// state mends.
+func (st *stream) checkDigest(ack *edgev1.Ack) {
+	if len(ack.GetDigest()) == 0 || ack.GetApplied() == 0 {
+		return
+	}
+	want, ok := st.svc.cfg.Feed.View().DigestAt(ack.GetApplied())
+	if !ok || string(want[:]) == string(ack.GetDigest()) {
+		return
+	}
+	st.mu.Lock()
+	again := !st.resynced.IsZero() && st.svc.now().Sub(st.resynced) < resyncEvery
+	if !again {
+		st.resync, st.resynced = "digest", st.svc.now()
+	}
+	st.mu.Unlock()
+	if again {
+		return
+	}
+	st.svc.log.Error("edgesvc: edge holds something else than it was sent", "edge", st.hello.GetId(), "revision", ack.GetApplied())
+}
+
+// takeResync returns why a full state is due, once.
+func (st *stream) takeResync() string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	reason := st.resync
+	st.resync = ""
+	return reason
+}
+
+func (st *stream) wake() {
+	select {
+	case st.woken <- struct{}{}:
+	default:
+	}
+}
+
+// reject brings what an edge refuses up to date: a refusal ends when its key has a later revision that was applied without
+// one. The caller holds fleet.mu.
+func (f *fleet) reject(e *edge, ack *edgev1.Ack) {
+	for key, old := range e.rejected {
+		parsed, err := topology.ParseKey(key)
+		if err != nil {
+			continue
+		}
+		current, exists := f.feed.Get(parsed)
+		if !exists || current.ModRevision > old.GetRevision() && current.ModRevision <= ack.GetApplied() {
+			delete(e.rejected, key)
+		}
+	}
+	for _, nack := range ack.GetNacks() {
+		if _, known := e.rejected[nack.GetKey()]; known || len(e.rejected) < maxRejected {
+			e.rejected[nack.GetKey()] = &topologyv1.Rejected{
+				Key: truncate(nack.GetKey(), 1200), Revision: nack.GetRevision(), Reason: truncate(nack.GetReason(), 500),
+			}
+		}
+	}
+}
+
+func truncate(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+func age() time.Duration { return minAge + rand.N(maxAge-minAge) }

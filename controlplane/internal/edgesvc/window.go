@@ -1,0 +1,77 @@
+package edgesvc
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// windowFrames and windowBytes bound what an edge may have been sent without acknowledging it. A stream that is at its
+	// bound waits, and is then sent one catch-up for all that it missed, so an edge that applies slowly costs no memory. One
+	// step or state that is larger by itself still goes.
+	windowFrames = 64
+	windowBytes  = 1 << 20
+)
+
+// window is what a stream has sent and the edge has not acknowledged. The sender adds, the receiver takes away.
+type window struct {
+	mu    sync.Mutex
+	units []unit
+	bytes int
+	told  int64 // the revision at which everything sent leaves the edge
+}
+
+// unit is a step or a state: what is acknowledged at once.
+type unit struct {
+	revision int64
+	bytes    int
+	// seen is when the feed took a step in; it is zero for a state.
+	seen time.Time
+}
+
+func (w *window) open() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.units) < windowFrames && w.bytes < windowBytes
+}
+
+func (w *window) add(u unit) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.units = append(w.units, u)
+	w.bytes += u.bytes
+	w.told = u.revision
+}
+
+// tell notes that the edge was told that nothing is missing up to a revision. It returns what the edge has applied then, if
+// it has acknowledged everything; otherwise 0.
+func (w *window) tell(revision int64) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = revision
+	return w.reached()
+}
+
+// take removes what the edge has applied. Besides the removed units it returns the revision that the edge stands at: with
+// nothing outstanding that is all it was told.
+func (w *window) take(applied int64) (done []unit, reached int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for n < len(w.units) && w.units[n].revision <= applied {
+		w.bytes -= w.units[n].bytes
+		n++
+	}
+	done, w.units = w.units[:n:n], w.units[n:]
+	if len(w.units) == 0 {
+		w.units = nil // the backing array does not outlive a burst
+	}
+	return done, max(min(applied, w.told), w.reached())
+}
+
+func (w *window) reached() int64 {
+	if len(w.units) == 0 {
+		return w.told
+	}
+	return 0
+}

@@ -1,0 +1,143 @@
+// Package feed keeps, in order, the topology changes that edges have to hear about.
+//
+// One goroutine, started by Run, follows the store and appends; every edge stream reads with its own cursor and never blocks
+// it. Each changed resource is encoded once. What is kept is bounded: the current resources, the recent steps, and the
+// recent deletions. A reader that missed more than the recent steps is sent the last state of everything that changed; one
+// that missed deletions which are no longer known is sent the whole topology.
+//
+// Revisions only go up. Two edges may stand at different revisions at the same moment; each sees an order that the store
+// also saw. Writing topology is adminsvc's business, talking to edges is edgesvc's.
+package feed
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// Feed is the log of one topology.
+type Feed struct {
+	store       *store.Store
+	allowShrink bool
+	log         *slog.Logger
+	now         func() time.Time
+	metrics     *metrics
+	loaded      chan struct{} // closed when there is a first view
+	view        atomic.Pointer[View]
+
+	// mu is held by the writer while it changes writer.index or writer.counts, and by those who read them.
+	mu     sync.RWMutex
+	writer *topologyLog
+}
+
+// Config is what a Feed needs.
+type Config struct {
+	// Store holds the topology.
+	Store *store.Store
+	// AllowShrink lets a topology that is read again have less than half of the resources it had. Without it the feed keeps
+	// what it has: a mostly empty topology is more often a fault than a wish.
+	AllowShrink bool
+	// Logger is where the feed reports. Default: slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: none.
+	Registerer prometheus.Registerer
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// New returns a feed that is empty until Run has loaded the topology.
+func New(cfg Config) *Feed {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	f := &Feed{
+		store:       cfg.Store,
+		allowShrink: cfg.AllowShrink,
+		log:         cfg.Logger,
+		now:         cfg.Now,
+		loaded:      make(chan struct{}),
+		writer:      newLog(),
+	}
+	f.metrics = newMetrics(cfg.Registerer, f)
+	return f
+}
+
+// Loaded is closed once the topology has been read. It stays closed.
+func (f *Feed) Loaded() <-chan struct{} { return f.loaded }
+
+// View returns the feed as it stands, nil before it is loaded.
+func (f *Feed) View() *View { return f.view.Load() }
+
+// Revision returns where the feed stands, 0 before it is loaded.
+func (f *Feed) Revision() int64 {
+	if v := f.view.Load(); v != nil {
+		return v.Revision
+	}
+	return 0
+}
+
+// AsOf returns when the feed last knew that it was in step with etcd, the zero time before it is loaded.
+func (f *Feed) AsOf() time.Time {
+	if v := f.view.Load(); v != nil {
+		return v.AsOf
+	}
+	return time.Time{}
+}
+
+// Digest returns the digest of the topology where the feed stands.
+func (f *Feed) Digest() topology.Digest {
+	if v := f.view.Load(); v != nil {
+		return v.Digest
+	}
+	return topology.Digest{}
+}
+
+// WaitRevision returns when the feed stands at a revision or later, or with the error of ctx. Views and Get reflect the
+// revision then.
+func (f *Feed) WaitRevision(ctx context.Context, revision int64) error {
+	select {
+	case <-f.loaded:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for {
+		v := f.view.Load()
+		if v.Revision >= revision {
+			return nil
+		}
+		select {
+		case <-v.advanced:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Get returns a current resource.
+func (f *Feed) Get(key topology.Key) (topology.Record, bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	e, ok := f.writer.index[key]
+	if !ok || e.deleted() {
+		return topology.Record{}, false
+	}
+	return e.record(), true
+}
+
+// Counts returns the number of current resources of each kind.
+func (f *Feed) Counts() map[topology.Kind]int {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return maps.Clone(f.writer.counts)
+}

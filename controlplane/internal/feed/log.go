@@ -1,0 +1,179 @@
+package feed
+
+import (
+	"slices"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+const (
+	// maxLiveBytes bounds a step that travels as one message; gRPC takes 4 MiB by default. Larger ones travel as a state.
+	maxLiveBytes = 1 << 20
+	// keepSteps and keepStepBytes bound the recent steps. An edge that was away for less is sent just those.
+	keepSteps     = 4096
+	keepStepBytes = 16 << 20
+	// keepDeletions bounds the known deletions. An edge that missed more is sent the whole topology. 100,000 take about
+	// 20 MB.
+	keepDeletions = 100_000
+	// compactSlack is how many replaced entries the log may hold besides as many as there are current ones.
+	compactSlack = 4096
+)
+
+// topologyLog is the writer's side of the views. Only the goroutine of Run uses it, but for index, under its lock.
+type topologyLog struct {
+	index     map[topology.Key]*entry // current resources and known deletions
+	counts    map[topology.Kind]int
+	view      View // the last published
+	stepBytes int  // of the frames in view.steps
+	deletions int  // entries in index that are deletions
+}
+
+func newLog() *topologyLog {
+	return &topologyLog{index: make(map[topology.Key]*entry), counts: make(map[topology.Kind]int)}
+}
+
+// put takes one record's new state into the index and the log. It reports whether that changed anything: deleting what is
+// not there, or what a reload finds as it was, does not.
+func (l *topologyLog) put(at int64, r topology.Record) (*entry, bool) {
+	old := l.index[r.Key]
+	if unchanged(old, r) {
+		return old, false
+	}
+	if old != nil {
+		l.forget(old)
+		old.successor.Store(at)
+	}
+	e := &entry{key: r.Key, at: at, mod: r.ModRevision, create: r.CreateRevision}
+	e.change, e.value = encodeChange(r)
+	l.index[r.Key] = e
+	l.view.log = append(l.view.log, e)
+	if e.deleted() {
+		l.deletions++
+		return e, true
+	}
+	l.view.Digest.Add(r)
+	l.view.records++
+	l.view.bytes += int64(len(e.change))
+	l.counts[r.Key.Kind]++
+	return e, true
+}
+
+func unchanged(old *entry, r topology.Record) bool {
+	if old == nil || old.deleted() {
+		return r.Value == nil
+	}
+	return r.Value != nil && r.ModRevision <= old.mod
+}
+
+// forget takes an entry out of the sums.
+func (l *topologyLog) forget(e *entry) {
+	if e.deleted() {
+		l.deletions--
+		return
+	}
+	l.view.Digest.Remove(e.record())
+	l.view.records--
+	l.view.bytes -= int64(len(e.change))
+	l.counts[e.key.Kind]--
+}
+
+// record is the entry as the store has it.
+func (e *entry) record() topology.Record {
+	r := topology.Record{Key: e.key, CreateRevision: e.create, ModRevision: e.mod}
+	if !e.deleted() {
+		r.Value = e.change[e.value:]
+	}
+	return r
+}
+
+// load begins a history at a revision with the records that there are. Deletions before it are not known.
+func (l *topologyLog) load(records []topology.Record, revision int64, now time.Time) {
+	slices.SortFunc(records, func(a, b topology.Record) int { return int(a.ModRevision - b.ModRevision) })
+	for _, r := range records {
+		l.put(r.ModRevision, r)
+	}
+	v := &l.view
+	v.Revision, v.stepsFloor, v.floor = revision, revision, revision
+	v.floorSum = v.Digest
+	v.loaded, v.AsOf = now, now
+	v.changed, v.advanced = make(chan struct{}), make(chan struct{})
+}
+
+// append takes a step in. It reports false when the step changes nothing that is not known.
+func (l *topologyLog) append(revision int64, records []topology.Record, now time.Time) bool {
+	changes := make([][]byte, 0, len(records))
+	size := 0
+	for _, r := range records {
+		if e, ok := l.put(revision, r); ok {
+			changes = append(changes, e.change)
+			size += fieldSize(len(e.change))
+		}
+	}
+	l.view.Revision = revision
+	if len(changes) == 0 {
+		return false
+	}
+	step := &Step{Prev: l.view.Last(), Revision: revision, Digest: l.view.Digest, Seen: now, Changes: len(changes)}
+	if size <= maxLiveBytes {
+		step.live, step.shared = encodeLive(step.Prev, revision, changes, now)
+	}
+	l.view.steps = append(l.view.steps, step)
+	l.stepBytes += len(step.live)
+	l.trim()
+	l.compact()
+	return true
+}
+
+// trim forgets the oldest steps. It moves the others to a new array once a quarter is too many, so that neither are
+// forgotten steps kept alive nor each step copies them all.
+func (l *topologyLog) trim() {
+	steps := l.view.steps
+	if len(steps) <= keepSteps+keepSteps/4 && l.stepBytes <= keepStepBytes+keepStepBytes/4 {
+		return
+	}
+	drop := 0
+	for len(steps)-drop > keepSteps || l.stepBytes > keepStepBytes {
+		l.stepBytes -= len(steps[drop].live)
+		drop++
+	}
+	l.view.stepsFloor, l.view.floorSum = steps[drop-1].Revision, steps[drop-1].Digest
+	l.view.steps = slices.Clone(steps[drop:])
+}
+
+// compact leaves replaced entries out of the log once they are as many as the others, and the oldest deletions once they are
+// too many. Readers of older views keep the log they have.
+func (l *topologyLog) compact() {
+	log := l.view.log
+	if l.deletions > keepDeletions+keepDeletions/4 {
+		l.view.floor = l.oldestKept()
+	} else if len(log) <= 2*len(l.index)+compactSlack {
+		return
+	}
+	kept := make([]*entry, 0, len(l.index)+compactSlack)
+	for _, e := range log {
+		switch {
+		case e.successor.Load() != 0:
+		case e.deleted() && e.at <= l.view.floor:
+			delete(l.index, e.key)
+			l.deletions--
+		default:
+			kept = append(kept, e)
+		}
+	}
+	l.view.log = kept
+}
+
+// oldestKept is the revision after which there are at most keepDeletions deletions.
+func (l *topologyLog) oldestKept() int64 {
+	n := 0
+	for _, e := range slices.Backward(l.view.log) {
+		if !e.deleted() || e.successor.Load() != 0 {
+			continue
+		}
+		if n++; n > keepDeletions {
+			return e.at
+		}
+	}
+	return l.view.floor
+}

@@ -1,0 +1,54 @@
+package feed
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+type metrics struct {
+	steps, changes, reloads, refusals prometheus.Counter
+}
+
+func newMetrics(registerer prometheus.Registerer, f *Feed) *metrics {
+	auto := promauto.With(registerer)
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "edgewalk_controlplane_revision",
+		Help: "The revision of the topology that this control plane stands at.",
+	}, func() float64 { return float64(f.Revision()) })
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "edgewalk_controlplane_staleness_seconds",
+		Help: "How long ago this control plane last knew that it was in step with etcd. 0 before it has loaded the topology.",
+	}, func() float64 {
+		if asOf := f.AsOf(); !asOf.IsZero() {
+			return max(0, f.now().Sub(asOf).Seconds())
+		}
+		return 0
+	})
+	for _, kind := range topology.Kinds() {
+		auto.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "edgewalk_controlplane_resources",
+			Help:        "Stored resources that edges see, by kind.",
+			ConstLabels: prometheus.Labels{"kind": string(kind)},
+		}, func() float64 { return float64(f.Counts()[kind]) })
+	}
+	return &metrics{
+		steps: auto.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_controlplane_steps_total",
+			Help: "Transactions taken in for edges.",
+		}),
+		changes: auto.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_controlplane_changes_total",
+			Help: "Changed resources taken in for edges.",
+		}),
+		reloads: auto.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_controlplane_reloads_total",
+			Help: "How often the whole topology was read again, since etcd no longer kept what had been missed.",
+		}),
+		refusals: auto.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_controlplane_shrink_refusals_total",
+			Help: "How often a topology read again was refused because most of it was gone.",
+		}),
+	}
+}

@@ -1,0 +1,200 @@
+package feed
+
+import (
+	"sort"
+	"sync/atomic"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// chunkBytes is about the size of a Chunk. Small chunks bound memory and let acknowledgements in between; gRPC takes
+// messages of 4 MiB by default.
+const chunkBytes = 256 << 10
+
+// entry is one change of one resource. Only successor is ever written after the entry is in the log.
+type entry struct {
+	key    topology.Key
+	change []byte // an encoded Change
+	value  int    // offset of the value in change, -1 when deleted
+	at     int64  // the revision of the step
+	mod    int64
+	create int64
+	// successor is the revision of the step that replaced the entry, 0 while it is the current one. A reader at an older
+	// revision still counts the entry in.
+	successor atomic.Int64
+}
+
+func (e *entry) deleted() bool { return e.value < 0 }
+
+func (e *entry) visible(revision int64) bool {
+	s := e.successor.Load()
+	return s == 0 || s > revision
+}
+
+// Step is one transaction as edges hear of it. It is immutable.
+type Step struct {
+	// Prev is the revision of the step before, Revision that of this one.
+	Prev, Revision int64
+	// Digest is the digest of the topology after the step.
+	Digest topology.Digest
+	// Seen is when the feed took it in.
+	Seen time.Time
+	// Changes is the number of changed resources.
+	Changes int
+
+	live   []byte // an encoded SyncResponse with the Live; nil when it would be too large for one message
+	shared int    // where in live the part begins that does not depend on Prev
+}
+
+// Live returns the encoded SyncResponse for an edge that stands at prev, in parts that must not be changed. An edge that was
+// told of a later revision than Prev by a bookmark needs that as the Live's prev; all others share one frame. It returns
+// nil for a step that is too large for one message.
+func (s *Step) Live(prev int64) [][]byte {
+	if s.live == nil {
+		return nil
+	}
+	if prev == s.Prev {
+		return [][]byte{s.live}
+	}
+	shared := s.live[s.shared:]
+	return [][]byte{liveHead(prev, s.Revision, len(shared)), shared}
+}
+
+// View is the feed at one moment. It is immutable, and holding one keeps nothing from being written.
+type View struct {
+	// Revision is where the feed stands: at the last step, or later when etcd has said that no step is missing up to there.
+	Revision int64
+	// Digest is the digest of the topology at Revision.
+	Digest topology.Digest
+	// AsOf is when the feed last knew that it was in step with etcd.
+	AsOf time.Time
+
+	steps      []*Step         // in order; the recent ones
+	stepsFloor int64           // every step after it is in steps
+	floorSum   topology.Digest // the digest at stepsFloor
+	log        []*entry        // in order; every current resource, recent deletions, and some entries that were replaced
+	floor      int64           // every deletion after it is in log
+	records    int             // current resources
+	bytes      int64           // of their changes
+	loaded     time.Time
+	changed    chan struct{} // closed at the next step
+	advanced   chan struct{} // closed at the next step or progress
+}
+
+// Changed is closed when a step has followed the view.
+func (v *View) Changed() <-chan struct{} { return v.changed }
+
+// Last returns the revision of the last step, or of the load when there was none.
+func (v *View) Last() int64 {
+	if n := len(v.steps); n > 0 {
+		return v.steps[n-1].Revision
+	}
+	return v.stepsFloor
+}
+
+// After returns the steps after a revision. It is false when they are no longer all known.
+func (v *View) After(revision int64) ([]*Step, bool) {
+	if revision < v.stepsFloor {
+		return nil, false
+	}
+	return v.steps[v.after(revision):], true
+}
+
+// after is the index of the first step after a revision.
+func (v *View) after(revision int64) int {
+	return sort.Search(len(v.steps), func(i int) bool { return v.steps[i].Revision > revision })
+}
+
+// StepAt returns the revision of the last step up to a revision: who has applied that has applied the revision. For one from
+// before the steps that are known it is the revision itself.
+func (v *View) StepAt(revision int64) int64 {
+	if i := v.after(revision); i > 0 {
+		return v.steps[i-1].Revision
+	}
+	return min(revision, v.stepsFloor)
+}
+
+// DigestAt returns the digest that the topology had at a revision, if it is known.
+func (v *View) DigestAt(revision int64) (topology.Digest, bool) {
+	if revision < v.stepsFloor || revision > v.Revision {
+		return topology.Digest{}, false
+	}
+	if i := v.after(revision); i > 0 {
+		return v.steps[i-1].Digest, true
+	}
+	return v.floorSum, true
+}
+
+// BehindSince returns when the topology left a revision: when its next step was seen. It is zero for a revision that no
+// step has followed. For a revision so old that its next step is forgotten, it is the earliest time known.
+func (v *View) BehindSince(revision int64) time.Time {
+	if revision < v.stepsFloor {
+		return v.loaded
+	}
+	if i := v.after(revision); i < len(v.steps) {
+		return v.steps[i].Seen
+	}
+	return time.Time{}
+}
+
+// Keeps reports whether every deletion after a revision is known, so that a state can be sent from there.
+func (v *View) Keeps(revision int64) bool { return revision >= v.floor }
+
+// State returns what a reader that stands at revision from has to hear to stand at the view's: each changed resource once,
+// in its last state. From 0 that is the whole topology. The view must keep every deletion after from.
+func (v *View) State(from int64) *State {
+	s := &State{Full: from == 0, From: from, Target: v.Revision, Digest: v.Digest, Changes: int64(v.records), Bytes: v.bytes}
+	s.rest = v.log
+	if !s.Full {
+		s.rest = v.log[sort.Search(len(v.log), func(i int) bool { return v.log[i].at > from }):]
+		s.Changes = int64(len(s.rest))
+		s.Bytes = 0
+		for i := 0; i < len(s.rest); i += 1 + len(s.rest)/64 { // a sample is enough for an estimate
+			s.Bytes += int64(len(s.rest[i].change)) * int64(1+len(s.rest)/64)
+		}
+	}
+	return s
+}
+
+// State is read once, by one goroutine. It is the same whatever is written meanwhile.
+type State struct {
+	// Full says that it is the whole topology, not what changed after From.
+	Full bool
+	// From and Target are the revisions before and after it.
+	From, Target int64
+	// Digest is the digest at Target.
+	Digest topology.Digest
+	// Changes and Bytes are about what it holds.
+	Changes, Bytes int64
+
+	rest     []*entry
+	sequence int64
+}
+
+// Next returns the next chunk as an encoded SyncResponse, nil at the end.
+func (s *State) Next() []byte {
+	var changes [][]byte
+	size := 0
+	for size < chunkBytes && len(s.rest) > 0 {
+		e := s.rest[0]
+		if !e.visible(s.Target) || s.Full && e.deleted() {
+			s.rest = s.rest[1:]
+			continue
+		}
+		n := fieldSize(len(e.change))
+		// No record is over 1.5 MiB, so a chunk that a large one would make too long ends before it.
+		if size > 0 && size+n > 2*chunkBytes {
+			break
+		}
+		changes = append(changes, e.change)
+		size += n
+		s.rest = s.rest[1:]
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	frame := encodeChunk(s.sequence, changes, size)
+	s.sequence++
+	return frame
+}
