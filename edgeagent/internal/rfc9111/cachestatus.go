@@ -61,11 +61,20 @@ func (c CacheStatus) Append(dst []byte) []byte {
 	}
 	if c.HasTTL {
 		dst = append(dst, "; ttl="...)
-		dst = strconv.AppendInt(dst, int64(c.TTL/time.Second), 10)
+		dst = strconv.AppendInt(dst, int64(ceilSeconds(c.TTL)), 10)
 	}
 	if c.Detail != "" {
 		dst = append(dst, "; detail="...)
 		dst = append(dst, c.Detail...)
 	}
 	return dst
+}
+
+// ceilSeconds rounds up, since an age is rounded down and both together are the lifetime.
+func ceilSeconds(d time.Duration) time.Duration {
+	s := d / time.Second
+	if d > s*time.Second {
+		s++
+	}
+	return s
 }

@@ -286,10 +286,10 @@ func TestTags(t *testing.T) {
 func TestCacheStatus(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]CacheStatus{
-		"edgewalk; hit; ttl=59":                        {Hit: true, TTL: 59900 * time.Millisecond, HasTTL: true},
+		"edgewalk; hit; ttl=59":                        {Hit: true, TTL: 58100 * time.Millisecond, HasTTL: true},
 		"edgewalk; fwd=uri-miss; stored; collapsed":    {Forward: ForwardURIMiss, Stored: true, Collapsed: true},
 		"edgewalk; fwd=stale; fwd-status=304; ttl=10":  {Forward: ForwardStale, ForwardStatus: 304, TTL: 10 * time.Second, HasTTL: true},
-		"edgewalk; hit; ttl=-5; detail=stale-if-error": {Hit: true, TTL: -5 * time.Second, HasTTL: true, Detail: "stale-if-error"},
+		"edgewalk; hit; ttl=-5; detail=stale-if-error": {Hit: true, TTL: -5900 * time.Millisecond, HasTTL: true, Detail: "stale-if-error"},
 		"edgewalk; fwd=bypass; detail=no-store":        {Forward: ForwardBypass, Detail: RefusedNoStore.String()},
 	} {
 		if got := string(c.Append(nil)); got != want {
