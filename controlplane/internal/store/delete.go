@@ -71,6 +71,10 @@ func (s *Store) deleteSome(ctx context.Context, account string, mark int64) (don
 	if err != nil {
 		return false, err
 	}
+	return s.deleteStep(ctx, account, mark, ops)
+}
+
+func (s *Store) deleteStep(ctx context.Context, account string, mark int64, ops []clientv3.Op) (done bool, err error) {
 	last := len(ops) == 0
 	if last {
 		for _, key := range []string{

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/proto"
@@ -185,18 +186,18 @@ func (p *plan) changesState() bool {
 	return false
 }
 
-// nest cuts operations into inner transactions, so that one transaction holds up to 16,384 of them in one revision.
+// nest puts operations into inner transactions, all of one revision. etcd's bound is on the sum of what stands side by side
+// on each way from the outermost level to the innermost, comparisons included: at most 66 of those, and two levels of
+// nestWidth below, make 54,000 operations.
 func nest(ops []clientv3.Op) []clientv3.Op {
-	if len(ops) <= maxTxnOps {
-		return ops
+	for len(ops) > 2*nestWidth {
+		var outer []clientv3.Op
+		for inner := range slices.Chunk(ops, nestWidth) {
+			outer = append(outer, clientv3.OpTxn(nil, inner, nil))
+		}
+		ops = outer
 	}
-	var nested []clientv3.Op
-	for len(ops) > 0 {
-		n := min(len(ops), maxTxnOps)
-		nested = append(nested, clientv3.OpTxn(nil, ops[:n:n], nil))
-		ops = ops[n:]
-	}
-	return nested
+	return ops
 }
 
 func decodeAccount(record topology.Record) (*topologyv1.Account, error) {

@@ -34,9 +34,9 @@ func (s *Store) GetAt(ctx context.Context, key topology.Key, revision int64) (to
 	return record, revision, err
 }
 
-// List reads records of one kind in the order of their ids: of one account, or of every account when account is empty.
-// Only ids that begin with prefix and sort after the id after are returned, at most limit. Listing accounts, account is
-// empty, and prefix and after are about account ids.
+// List reads at most limit records of one kind and account in the order of their ids: those whose ids begin with prefix and
+// sort after the id after. An account of "" stands for all, with what follows the kind in a key, `{account}/{id}`, for the
+// id; of accounts themselves that is just their id.
 func (s *Store) List(ctx context.Context, kind topology.Kind, account, prefix, after string, limit int) (records []topology.Record, more bool, revision int64, err error) {
 	return s.listAt(ctx, kind, account, prefix, after, limit, 0)
 }

@@ -34,6 +34,8 @@ const (
 
 	// maxTxnOps is etcd's default bound of operations, and of comparisons, in one (nested) transaction.
 	maxTxnOps = 128
+	// nestWidth is how many operations an inner transaction holds.
+	nestWidth = 30
 
 	// schema is the version of the layout and of the meaning of stored records.
 	schema = 1

@@ -1,0 +1,176 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// Each line is one write; `-` in front of a domain deletes it. The answer is ok or taken.
+func TestDomainsBelongToOneAccount(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]string{
+		"a name": `
+			a img.example.com -> ok
+			b img.example.com -> taken
+			a -img.example.com -> ok
+			b img.example.com -> ok
+			a img.example.com -> taken`,
+		"a wildcard shuts others out one label deep": `
+			a _wildcard.example.com -> ok
+			b img.example.com -> taken
+			a img.example.com -> ok
+			b example.com -> ok
+			b x.img.example.com -> ok
+			b _wildcard.img.example.com -> ok
+			b _wildcard.example.com -> taken`,
+		"names shut a wildcard out": `
+			a img.example.com -> ok
+			b www.example.com -> ok
+			a _wildcard.example.com -> taken
+			b -www.example.com -> ok
+			a _wildcard.example.com -> ok`,
+		"one write takes all or none": `
+			a img.example.com -> ok
+			b x.example.org img.example.com y.example.org -> taken
+			c x.example.org y.example.org -> ok`,
+		"a wildcard and its names at once": `
+			a _wildcard.example.com img.example.com -> ok
+			b www.example.com -> taken
+			a -_wildcard.example.com -> ok
+			b www.example.com -> ok
+			b img.example.com -> taken`,
+		"an update keeps the claim": `
+			a img.example.com -> ok
+			a img.example.com -> ok
+			b img.example.com -> taken`,
+		"deleting what is another's frees nothing": `
+			a img.example.com -> ok
+			b -img.example.com -> ok
+			c img.example.com -> taken`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := storetest.New(t)
+			for _, account := range []string{"a", "b", "c"} {
+				mustPut(t, s, account, accountPut(account, ""))
+			}
+			for line := range strings.Lines(strings.TrimSpace(script)) {
+				line, want, _ := strings.Cut(strings.TrimSpace(line), " -> ")
+				words := strings.Fields(line)
+				err := changeDomains(t.Context(), s, words[0], words[1:])
+				got := "ok"
+				if errors.Is(err, store.ErrAlreadyExists) {
+					got = "taken"
+				} else if err != nil {
+					got = err.Error()
+				}
+				if got != want {
+					t.Errorf("%s: %s, want %s", line, got, want)
+				}
+				if err != nil && strings.Contains(err.Error(), `account`) {
+					t.Errorf("%q tells whose it is", err)
+				}
+			}
+			checkClaims(t, s)
+		})
+	}
+}
+
+func changeDomains(ctx context.Context, s *store.Store, account string, domains []string) error {
+	edit := new(store.Edit)
+	for _, domain := range domains {
+		if gone, ok := strings.CutPrefix(domain, "-"); ok {
+			edit.Deletes = append(edit.Deletes, key(topology.KindCustomDomains, account, gone))
+		} else {
+			edit.Puts = append(edit.Puts, domainPut(account, domain))
+		}
+	}
+	_, err := s.Write(ctx, account, store.RequestID{}, func(*store.State) (*store.Edit, error) { return edit, nil })
+	return err
+}
+
+// checkClaims verifies from outside that exactly the names with a record are claimed.
+func checkClaims(t *testing.T, s *store.Store) {
+	t.Helper()
+	var want []string
+	for _, k := range keysBelow(t, s, "cfg/customDomains/") {
+		id := k[strings.LastIndex(k, "/")+1:]
+		if rest, ok := strings.CutPrefix(id, "_wildcard."); ok {
+			want = append(want, "own/"+rest+"/*")
+			continue
+		}
+		label, parent, _ := strings.Cut(id, ".")
+		want = append(want, "own/"+parent+"/"+label)
+	}
+	slices.Sort(want)
+	got := keysBelow(t, s, "own/")
+	if !slices.Equal(got, want) {
+		t.Errorf("claims %v, want %v", got, want)
+	}
+}
+
+// Accounts race for names that exclude each other; in each round exactly one may win.
+func TestRacedClaims(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	replicas := []*store.Store{storetest.Open(t, store.Config{Prefix: prefix}), storetest.Open(t, store.Config{Prefix: prefix})}
+	accounts := []string{"a", "b", "c", "d"}
+	for _, account := range accounts {
+		mustPut(t, replicas[0], account, accountPut(account, ""))
+	}
+	for round := range 15 {
+		domain := fmt.Sprintf("r%d.example.com", round)
+		names := map[string]string{ // by account
+			"a": "img." + domain, "b": "img." + domain, "c": "_wildcard." + domain, "d": "_wildcard." + domain,
+		}
+		var mu sync.Mutex
+		var winners []string
+		var wg sync.WaitGroup
+		for i, account := range accounts {
+			wg.Go(func() {
+				err := changeDomains(t.Context(), replicas[i%2], account, []string{names[account]})
+				if err != nil && !errors.Is(err, store.ErrAlreadyExists) {
+					t.Error(err)
+				}
+				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					winners = append(winners, account)
+				}
+			})
+		}
+		wg.Wait()
+		if len(winners) != 1 {
+			t.Errorf("round %d: winners %v", round, winners)
+		}
+	}
+	checkClaims(t, replicas[0])
+}
+
+// A manifest of domains is one step, however many counters of claims it touches.
+func TestManyDomainsInOneStep(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	mustPut(t, s, "a", accountPut("a", ""))
+	mustPut(t, s, "b", accountPut("b", ""))
+	var names []string
+	for i := range 2000 {
+		names = append(names, fmt.Sprintf("img.shop%d.example", i))
+	}
+	if err := changeDomains(t.Context(), s, "a", names); err != nil {
+		t.Fatal(err)
+	}
+	checkClaims(t, s)
+	if err := changeDomains(t.Context(), s, "b", names[1999:]); !errors.Is(err, store.ErrAlreadyExists) {
+		t.Errorf("claim of the last name: %v", err)
+	}
+}

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// What tests of faults reach into: single jobs of Run, and the database below the store.
+
+func (s *Store) SweepRequests(ctx context.Context) error { return s.sweepRequests(ctx) }
+func (s *Store) SweepPurges(ctx context.Context) error   { return s.sweepPurges(ctx) }
+func (s *Store) SweepAccounts(ctx context.Context) error { return s.sweepAccounts(ctx) }
+
+// DeleteSome makes one step of an account's deletion.
+func (s *Store) DeleteSome(ctx context.Context, account string) (done bool, err error) {
+	mark, err := s.get(ctx, s.keys.deleting()+account)
+	if err != nil || len(mark.Kvs) == 0 {
+		return true, err
+	}
+	return s.deleteSome(ctx, account, mark.Kvs[0].CreateRevision)
+}
+
+// Keys returns every key below prefix, without the store's own prefix.
+func (s *Store) Keys(ctx context.Context, prefix string) ([]string, error) {
+	resp, err := s.get(ctx, s.keys.prefix+prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, kv := range resp.Kvs {
+		keys = append(keys, string(kv.Key[len(s.keys.prefix):]))
+	}
+	return keys, nil
+}
+
+// Compact makes etcd forget all history.
+func (s *Store) Compact(ctx context.Context) error {
+	resp, err := s.get(ctx, s.keys.meta("schema"))
+	if err != nil {
+		return err
+	}
+	_, err = s.client.Compact(ctx, resp.Header.Revision, clientv3.WithCompactPhysical())
+	return err
+}
+
+// SetMeta overwrites what the store knows of itself.
+func (s *Store) SetMeta(ctx context.Context, name, value string) error {
+	_, err := s.client.Put(ctx, s.keys.meta(name), value)
+	return err
+}
+
+// PlanDeletion reads what one step of a deletion would do, and returns what does it.
+func (s *Store) PlanDeletion(ctx context.Context, account string) (func() (done bool, err error), error) {
+	mark, err := s.get(ctx, s.keys.deleting()+account)
+	if err != nil {
+		return nil, err
+	}
+	ops, err := s.remaining(ctx, account)
+	return func() (bool, error) { return s.deleteStep(ctx, account, mark.Kvs[0].CreateRevision, ops) }, err
+}
