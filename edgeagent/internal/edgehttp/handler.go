@@ -143,7 +143,7 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	addCanonicalLink(h, &target, reply.Supplier)
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	addCORS(h, target.Endpoint, x.r.Header.Get("Origin"))
-	applyOwn(h, target.Endpoint)
+	applyOwn(h, &target)
 	e.FirstByteMS = milliseconds(time.Since(x.start))
 	x.w.WriteHeader(reply.Status)
 	if x.r.Method == http.MethodHead || reply.Body == nil {
@@ -191,14 +191,23 @@ func addCanonicalLink(h http.Header, t *topology.Target, supplier string) {
 }
 
 // applyOwn applies the endpoint's own headers, after everything else.
-func applyOwn(h http.Header, e *topology.Endpoint) {
-	own := e.Spec.GetResponseHeaders()
+func applyOwn(h http.Header, t *topology.Target) {
+	own := t.Endpoint.Spec.GetResponseHeaders()
 	for _, name := range own.GetRemove() {
 		h.Del(name)
 	}
 	for name, value := range own.GetSet() {
+		if t.Domain == nil && speaksForHost[http.CanonicalHeaderKey(name)] {
+			continue
+		}
 		h.Set(name, value)
 	}
+}
+
+// speaksForHost are fields that bind a whole host. On the shared host, which belongs to every account, none may send them.
+var speaksForHost = map[string]bool{
+	"Set-Cookie": true, "Set-Cookie2": true, "Clear-Site-Data": true, "Strict-Transport-Security": true, "Alt-Svc": true, "Nel": true, "Report-To": true,
+	"Reporting-Endpoints": true, "Service-Worker-Allowed": true,
 }
 
 // refuse answers with an error in one line of text, which nobody keeps.

@@ -115,7 +115,7 @@ func TestOwnHeaders(t *testing.T) {
 	}
 	resources["urlEndpoints/acme/default"] = &topologyv1.UrlEndpoint{
 		Origins: []string{"legacy"}, Cors: &topologyv1.Cors{AllowOrigins: []string{"https://shop.test"}},
-		ResponseHeaders: &topologyv1.ResponseHeaders{Set: map[string]string{"X-Own": "yes", "X-Content-Type-Options": "maybe"}, Remove: []string{"etag"}},
+		ResponseHeaders: &topologyv1.ResponseHeaders{Set: map[string]string{"X-Own": "yes", "X-Content-Type-Options": "maybe", "strict-transport-security": "max-age=1"}, Remove: []string{"etag"}},
 	}
 	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{Origins: []string{"legacy"}, Cors: &topologyv1.Cors{}}
 	e := newEdge(t, nil)
@@ -124,11 +124,16 @@ func TestOwnHeaders(t *testing.T) {
 	response, _ := e.get("shared.test", "/acme/a.txt", "Origin: https://shop.test")
 	for name, want := range map[string]string{
 		"Access-Control-Allow-Origin": "https://shop.test", "Timing-Allow-Origin": "https://shop.test", "Vary": "Origin",
-		"X-Own": "yes", "X-Content-Type-Options": "maybe", "Etag": "", "Link": `<https://www.acme.test/files/a.txt>; rel="canonical"`,
+		"X-Own": "yes", "X-Content-Type-Options": "maybe", "Etag": "", "Strict-Transport-Security": "", "Link": `<https://www.acme.test/files/a.txt>; rel="canonical"`,
 	} {
 		if got := response.Header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
+	}
+	// A domain of its own an account may bind as it likes, the shared host it may not.
+	response, _ = e.get("img.acme.test", "/a.txt")
+	if got := response.Header.Get("Strict-Transport-Security"); got != "max-age=1" {
+		t.Errorf("Strict-Transport-Security on a custom domain: %q", got)
 	}
 	// Asked by another page, the same stored reply allows nothing.
 	response, _ = e.get("shared.test", "/acme/a.txt", "Origin: https://elsewhere.test")
