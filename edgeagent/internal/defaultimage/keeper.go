@@ -117,6 +117,9 @@ func (k *Keeper) Apply(root *route.Root, touched []string) {
 func (k *Keeper) take(a *topology.Account) {
 	images := map[string]prefix{}
 	for _, e := range a.Endpoints {
+		if e == nil {
+			continue // It exists, but this edge cannot use it.
+		}
 		path := trimSlash(e.Spec.GetDefaultImage().GetPath())
 		if path == "" {
 			continue
