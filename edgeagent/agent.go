@@ -1,0 +1,255 @@
+package edgeagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/control"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/defaultimage"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/edgehttp"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Agent is an edge agent.
+type Agent struct {
+	cfg       Config
+	registry  *prometheus.Registry
+	listeners listeners
+	id        string
+
+	store   *objects.Store
+	client  *origin.Client
+	walker  *walk.Walker
+	images  *defaultimage.Keeper
+	cache   *httpcache.Cache
+	table   *route.Table
+	server  *edgehttp.Server
+	control *control.Control
+
+	accessLog io.Closer
+}
+
+// listeners are the agent's sockets; https may be nil, and http too.
+type listeners struct{ http, https, metrics net.Listener }
+
+// New binds the sockets, opens the folders, and brings back the last good topology, so that Run serves at once. An error says
+// which flag to change, and leaves nothing behind. An agent that New returned must be Run.
+func New(cfg Config) (*Agent, error) {
+	cfg.setDefaults()
+	p, err := cfg.parse()
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{cfg: cfg, registry: prometheus.NewRegistry()}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := a.build(p); err != nil {
+		a.close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// build makes the parts, each after what it depends on.
+func (a *Agent) build(p parsed) (err error) {
+	cfg := &a.cfg
+	if a.listeners, err = cfg.listen(); err != nil {
+		return err
+	}
+	if a.id, err = control.ID(cfg.StateDir, cfg.ID); err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
+	a.store, err = objects.Open(objects.Config{Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, Logger: cfg.Logger, Registerer: a.registry})
+	if err != nil {
+		return fmt.Errorf("--cache-dir: %w", err)
+	}
+	originConfig := origin.Config{
+		Version: cfg.Version, AllowPrivate: cfg.AllowPrivateOrigins, AllowCIDRs: p.allow, MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
+	}
+	if p.tls != nil {
+		originConfig.MediaRoots = p.tls.RootCAs
+	}
+	a.client = origin.New(originConfig)
+	a.walker = walk.New(walk.Config{Client: a.client, Purged: a.purged, Registerer: a.registry})
+	if a.images, err = defaultimage.New(defaultimage.Config{Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, Logger: cfg.Logger}); err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
+	a.cache, err = httpcache.New(httpcache.Config{Store: a.store, Walker: a.walker, DefaultImage: a.images.Lookup, Logger: cfg.Logger, Registerer: a.registry})
+	if err != nil {
+		return err
+	}
+	a.table = route.New(a.hooks())
+	accessLog, err := cfg.openAccessLog()
+	if err != nil {
+		return err
+	}
+	serverConfig := edgehttp.Config{
+		Table: a.table, Cache: a.cache, LoopID: a.client.LoopID(), HTTP: a.listeners.http, HTTPS: a.listeners.https, TrustedProxies: p.proxies,
+		Logger: cfg.Logger, Registerer: a.registry,
+	}
+	if accessLog != nil {
+		a.accessLog, serverConfig.AccessLog = accessLog, accessLog
+	}
+	for i := range cfg.TLSCerts {
+		serverConfig.Certificates = append(serverConfig.Certificates, edgehttp.KeyPair{Cert: cfg.TLSCerts[i], Key: cfg.TLSKeys[i]})
+	}
+	if a.server, err = edgehttp.New(serverConfig); err != nil {
+		return err
+	}
+	// The last one: it brings the topology back, and with it everything above to work.
+	a.control, err = control.New(control.Config{
+		Addresses: cfg.ControlPlane, Token: p.token, TLS: p.tls, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, ID: a.id, Region: cfg.Region,
+		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, Report: a.report, Answer: a.answer,
+		Logger: cfg.Logger, Registerer: a.registry,
+	})
+	if err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
+	return nil
+}
+
+// hooks carry what a step says to the parts that are not the routing table.
+func (a *Agent) hooks() route.Hooks {
+	return route.Hooks{
+		Purge: func(uid string, p *topologyv1.Purge, revision int64) {
+			if err := a.store.Purge(purgeOf(uid, p, revision)); err != nil {
+				a.cfg.Logger.Error("purge cannot be applied; everything of the account is purged instead", "account", uid, "err", err)
+				a.store.Floor(uid, revision, revision)
+			}
+		},
+		Floor: func(uid string, f *topologyv1.PurgeFloor) {
+			a.store.Floor(uid, f.GetStaleBefore(), f.GetDropBefore())
+			a.store.Forget(uid, min(f.GetStaleBefore(), f.GetDropBefore()))
+		},
+		Applied: a.images.Apply,
+		Gone:    func(uid string) { a.store.Forget(uid, math.MaxInt64) },
+	}
+}
+
+// purged is the walk's question whether it may still believe what it learnt.
+func (a *Agent) purged(account, endpoint, path, query string, asof int64) bool {
+	return a.store.Check(objects.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != objects.None
+}
+
+// mediaURL is where the control plane says that the Media Library is. It is asked only once there is a topology.
+func (a *Agent) mediaURL() string {
+	if a.control == nil {
+		return ""
+	}
+	return a.control.Settings().GetMediaUrl()
+}
+
+func (c *Config) listen() (l listeners, err error) {
+	for _, one := range []struct {
+		flag, address string
+		to            *net.Listener
+	}{{"--http-addr", c.HTTPAddr, &l.http}, {"--https-addr", c.HTTPSAddr, &l.https}, {"--metrics-addr", c.MetricsAddr, &l.metrics}} {
+		if one.address == "" {
+			continue
+		}
+		bound, err := net.Listen("tcp", one.address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%s %s is in use by another program: choose another address", one.flag, one.address)
+		} else if err != nil {
+			err = fmt.Errorf("%s: %w", one.flag, err)
+		}
+		if err != nil {
+			l.close()
+			return listeners{}, err
+		}
+		*one.to = bound
+	}
+	return l, nil
+}
+
+func (l listeners) close() {
+	for _, one := range []net.Listener{l.http, l.https, l.metrics} {
+		if one != nil {
+			one.Close()
+		}
+	}
+}
+
+// Addresses are where the agent listens.
+type Addresses struct{ HTTP, HTTPS, Metrics string }
+
+// Addresses returns where the agent listens; empty for what it does not.
+func (a *Agent) Addresses() Addresses {
+	return Addresses{HTTP: addressOf(a.listeners.http), HTTPS: addressOf(a.listeners.https), Metrics: addressOf(a.listeners.metrics)}
+}
+
+func addressOf(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}
+
+func (a *Agent) httpAddress() string {
+	at := a.Addresses()
+	return strings.Join(slices.DeleteFunc([]string{at.HTTP, at.HTTPS}, func(s string) bool { return s == "" }), ",")
+}
+
+// Run serves until ctx ends, then lets requests finish for at most 30 s. It stops early only if a part cannot go on.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.close()
+	at := a.Addresses()
+	a.cfg.Logger.Info("edge agent is up", "id", a.id, "region", a.cfg.Region, "http", at.HTTP, "https", at.HTTPS, "metrics", at.Metrics,
+		"control_plane", strings.Join(a.cfg.ControlPlane, ","), "state_dir", a.cfg.StateDir, "cache_dir", a.cfg.CacheDir, "revision", a.table.Root().Revision())
+	// What requests use goes on until the last of them is answered.
+	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBehind()
+	var back errgroup.Group
+	back.Go(func() error { return a.store.Run(behind) })
+	back.Go(func() error { return a.images.Run(behind) })
+	back.Go(func() error { return a.serveHealth(behind) })
+
+	front, frontCtx := errgroup.WithContext(ctx)
+	front.Go(func() error { return a.server.Run(frontCtx) })
+	front.Go(func() error { return a.control.Run(frontCtx) })
+	err := front.Wait()
+	stopBehind()
+	err = errors.Join(err, back.Wait())
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// close gives back what build has taken, the last first.
+func (a *Agent) close() {
+	a.listeners.close()
+	if a.cache != nil {
+		a.cache.Close()
+	}
+	if a.client != nil {
+		a.client.Close()
+	}
+	if a.store != nil {
+		a.store.Close()
+	}
+	if a.accessLog != nil {
+		a.accessLog.Close()
+	}
+}
+
+// healthTimeout bounds requests to the metrics listener.
+const healthTimeout = 10 * time.Second

@@ -1,0 +1,227 @@
+// Package edgeagent is the edge agent: it serves files to clients from its disk and from origins, by a topology that a
+// control plane streams to it and that it keeps on disk.
+//
+// The parts are under internal. This package puts them together in the order in which they depend on each other, and stops
+// them in the reverse order.
+//
+// What always holds: an agent that has had a topology once serves by the last one it had, whether or not a control plane can
+// be reached, also after a restart.
+package edgeagent
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Config of an agent. Each field is a flag of `edgewalk edgeagent`; none is read again after the start, but for the files of
+// TLSCerts and TLSKeys.
+type Config struct {
+	// ControlPlane holds the addresses of control planes, `host:port`. Default 127.0.0.1:7071.
+	ControlPlane []string
+	// HTTPAddr is where plain HTTP is served. Default 127.0.0.1:8080; `off` for none.
+	HTTPAddr string
+	// HTTPSAddr is where HTTPS is served. Default none.
+	HTTPSAddr string
+	// TLSCerts and TLSKeys are the files of certificate chains and keys for HTTPSAddr, as many of each, PEM. They are read
+	// again when they change. The first is shown to clients that name no known host.
+	TLSCerts, TLSKeys []string
+	// MetricsAddr is where /metrics, /healthz and /readyz are served. Default 127.0.0.1:8081; only loopback, unless
+	// InsecureListen is set.
+	MetricsAddr string
+	// StateDir keeps the last good topology and the agent's id. Default ./edgewalk-edge.
+	StateDir string
+	// CacheDir keeps replies. Default the folder cache in StateDir.
+	CacheDir string
+	// CacheSize bounds CacheDir in bytes. Default 10 GiB.
+	CacheSize int64
+	// Region is what the agent says where it is. Default local.
+	Region string
+	// ID names the edge: lower-case letters, digits, `.`, `_` and `-`. Default random, kept in StateDir.
+	ID string
+	// EdgeTokenFile holds the token that control planes and their media listeners ask for. Default none.
+	EdgeTokenFile string
+	// CA is a file with the authorities of the control planes' certificates; the stream then uses TLS. `system` for those of
+	// the machine. Default none, in the clear.
+	CA string
+	// AllowPrivateOrigins lets origins have loopback and private addresses. Default false: an admin of an account could
+	// otherwise read what is inside the operator's network.
+	AllowPrivateOrigins bool
+	// AllowOriginCIDRs lets origins have addresses in these ranges.
+	AllowOriginCIDRs []string
+	// TrustedProxies are the ranges of proxies whose X-Forwarded-For is believed. It counts for the access log only.
+	TrustedProxies []string
+	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. Default none.
+	AccessLog string
+	// InsecureListen lets MetricsAddr be any address, and EdgeTokenFile's token travel in the clear.
+	InsecureListen bool
+
+	// Version is what the agent says of itself.
+	Version string
+	// Logger takes what the agent has to say. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Defaults of the fields that have one.
+const (
+	DefaultControlPlane = "127.0.0.1:7071"
+	DefaultHTTPAddr     = "127.0.0.1:8080"
+	DefaultMetricsAddr  = "127.0.0.1:8081"
+	DefaultStateDir     = "./edgewalk-edge"
+	DefaultCacheSize    = 10 << 30
+	DefaultRegion       = "local"
+)
+
+// minCacheSize is the least that holds a handful of pictures; less is a typing error.
+const minCacheSize = 1 << 20
+
+var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+func (c *Config) setDefaults() {
+	setDefault(&c.HTTPAddr, DefaultHTTPAddr)
+	setDefault(&c.MetricsAddr, DefaultMetricsAddr)
+	setDefault(&c.StateDir, DefaultStateDir)
+	setDefault(&c.CacheDir, filepath.Join(c.StateDir, "cache"))
+	setDefault(&c.Region, DefaultRegion)
+	setDefault(&c.Version, "unknown")
+	if len(c.ControlPlane) == 0 {
+		c.ControlPlane = []string{DefaultControlPlane}
+	}
+	if c.CacheSize == 0 {
+		c.CacheSize = DefaultCacheSize
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.HTTPAddr == "off" {
+		c.HTTPAddr = ""
+	}
+}
+
+func setDefault(value *string, otherwise string) {
+	if *value == "" {
+		*value = otherwise
+	}
+}
+
+// parsed is what the texts of a Config mean.
+type parsed struct {
+	allow, proxies []netip.Prefix
+	token          string
+	tls            *tls.Config
+}
+
+// parse checks what can be checked without touching anything, and reads the small files.
+func (c *Config) parse() (p parsed, err error) {
+	if c.ID != "" && !idPattern.MatchString(c.ID) {
+		return p, fmt.Errorf("--id %q: an id has 1 to 63 lower-case letters, digits, `.`, `_` and `-`, and begins with a letter or digit", c.ID)
+	}
+	if len(c.Region) > 63 {
+		return p, errors.New("--region has more than 63 bytes")
+	}
+	if c.CacheSize < minCacheSize {
+		return p, fmt.Errorf("--cache-size %d: at least 1 MiB", c.CacheSize)
+	}
+	if c.HTTPAddr == "" && c.HTTPSAddr == "" {
+		return p, errors.New("nothing to serve on: set --http-addr or --https-addr")
+	}
+	if len(c.TLSCerts) != len(c.TLSKeys) {
+		return p, fmt.Errorf("%d --tls-cert and %d --tls-key: each certificate needs its key", len(c.TLSCerts), len(c.TLSKeys))
+	}
+	if !c.InsecureListen && !loopback(c.MetricsAddr) {
+		return p, fmt.Errorf("--metrics-addr %s is not loopback, and anybody there could read the metrics: use a loopback address or --insecure-listen", c.MetricsAddr)
+	}
+	if p.allow, err = prefixes("--allow-origin-cidr", c.AllowOriginCIDRs); err != nil {
+		return p, err
+	}
+	if p.proxies, err = prefixes("--trusted-proxies", c.TrustedProxies); err != nil {
+		return p, err
+	}
+	if c.EdgeTokenFile != "" {
+		text, err := os.ReadFile(c.EdgeTokenFile)
+		if err != nil {
+			return p, fmt.Errorf("--edge-token-file: %w", err)
+		}
+		if p.token = strings.TrimSpace(string(text)); p.token == "" {
+			return p, fmt.Errorf("--edge-token-file %s is empty", c.EdgeTokenFile)
+		}
+	}
+	p.tls, err = c.controlTLS()
+	return p, err
+}
+
+// controlTLS says how to talk to control planes; nil for in the clear.
+func (c *Config) controlTLS() (*tls.Config, error) {
+	switch c.CA {
+	case "":
+		return nil, nil
+	case "system":
+		return &tls.Config{MinVersion: tls.VersionTLS12}, nil
+	}
+	pem, err := os.ReadFile(c.CA)
+	if err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--ca %s holds no PEM certificate", c.CA)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, nil
+}
+
+// prefixes reads ranges; a single address is a range of one.
+func prefixes(flag string, texts []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			addr, addrErr := netip.ParseAddr(text)
+			if addrErr != nil {
+				return nil, fmt.Errorf("%s %q is no range of addresses such as 10.0.0.0/8", flag, text)
+			}
+			p = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		all = append(all, p.Masked())
+	}
+	return all, nil
+}
+
+// loopback reports whether a listener at address can be reached from this machine only.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// openAccessLog opens what --access-log names; nil for none.
+func (c *Config) openAccessLog() (io.WriteCloser, error) {
+	switch c.AccessLog {
+	case "":
+		return nil, nil
+	case "-":
+		return standardOutput{}, nil
+	}
+	f, err := os.OpenFile(c.AccessLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("--access-log: %w", err)
+	}
+	return f, nil
+}
+
+// standardOutput is not closed with the log.
+type standardOutput struct{}
+
+func (standardOutput) Write(p []byte) (int, error) { return os.Stdout.Write(p) }
+func (standardOutput) Close() error                { return nil }

@@ -1,0 +1,105 @@
+package edgeagent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// report is what the control plane shows of the agent.
+func (a *Agent) report() *edgev1.Report {
+	s := a.store.Stats()
+	return &edgev1.Report{Cache: &topologyv1.Edge_Cache{Objects: s.Objects, Bytes: s.Bytes, LimitBytes: s.Limit}}
+}
+
+// answer answers a question of the control plane.
+func (a *Agent) answer(ctx context.Context, ask *edgev1.Ask) *edgev1.Answer {
+	switch q := ask.GetQuestion().(type) {
+	case *edgev1.Ask_TestOrigin_:
+		test, err := a.testOrigin(ctx, q.TestOrigin)
+		if err != nil {
+			return &edgev1.Answer{Result: &edgev1.Answer_Error{Error: err.Error()}}
+		}
+		return &edgev1.Answer{Result: &edgev1.Answer_TestOrigin{TestOrigin: test}}
+	case *edgev1.Ask_Explain_:
+		return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: a.explain(ctx, q.Explain.GetUrl())}}
+	default:
+		return &edgev1.Answer{Result: &edgev1.Answer_Error{Error: "this edge does not know the question; it may be older than the control plane"}}
+	}
+}
+
+func (a *Agent) testOrigin(ctx context.Context, q *edgev1.Ask_TestOrigin) (*topologyv1.OriginTest, error) {
+	o, err := topology.CompileOrigin(q.GetOrigin().GetId(), q.GetOrigin(), q.GetSecrets().GetValues())
+	if err != nil {
+		return nil, fmt.Errorf("origin cannot be used: %w", err)
+	}
+	test := a.walker.TestOrigin(ctx, o, q.GetPath())
+	test.Edge = a.id
+	return test, nil
+}
+
+// explain tells what a request for a URL would do. It stores nothing.
+func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation {
+	root := a.table.Root()
+	e := &topologyv1.Explanation{Edge: a.id, Revision: root.Revision()}
+	authority, path, query, ok := topology.SplitTarget(withScheme(url))
+	if !ok || authority == "" {
+		e.Status, e.Ending = http.StatusBadRequest, "this is no URL"
+		return e
+	}
+	target, refusal := topology.Locate(root, topology.Request{Host: authority, RawPath: path, RawQuery: query})
+	if refusal != nil {
+		e.Host, e.Status, e.Ending = authority, int32(refusal.Status), refusal.Reason
+		return e
+	}
+	e.Host, e.Account, e.UrlEndpoint, e.Path, e.Query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query
+	if target.Domain != nil {
+		e.Domain = target.Domain.Name
+	}
+	e.Cached = a.cache.Inspect(&httpcache.Request{Method: http.MethodGet, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: http.Header{}})
+	var status int
+	e.Steps, e.Ending, status = a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Header: http.Header{}})
+	e.Status = int32(status)
+	return e
+}
+
+// withScheme lets a URL come without one.
+func withScheme(url string) string {
+	for _, scheme := range []string{"http://", "https://"} {
+		if len(url) >= len(scheme) && url[:len(scheme)] == scheme {
+			return url
+		}
+	}
+	return "http://" + url
+}
+
+// purgeOf gives a purge the form of the store, which knows nothing of the topology.
+func purgeOf(accountUID string, p *topologyv1.Purge, revision int64) objects.Purge {
+	out := objects.Purge{Account: accountUID, Revision: revision, Hard: p.GetKind() == topologyv1.Purge_HARD}
+	switch s := p.GetScope().(type) {
+	case *topologyv1.Purge_Urls_:
+		for _, t := range p.GetTargets() {
+			out.URLs = append(out.URLs, objects.URLScope{Endpoint: t.GetUrlEndpointUid(), Path: t.GetPath(), Query: t.GetQuery(), AnyQuery: t.GetAnyQuery()})
+		}
+	case *topologyv1.Purge_Prefix:
+		for _, t := range p.GetTargets() {
+			out.Prefix = &objects.PrefixScope{Endpoint: t.GetUrlEndpointUid(), Path: t.GetPath()}
+		}
+	case *topologyv1.Purge_Tag:
+		out.Tag = s.Tag
+	case *topologyv1.Purge_UrlEndpoint:
+		for _, t := range p.GetTargets() {
+			out.Endpoint = t.GetUrlEndpointUid()
+		}
+	case *topologyv1.Purge_Everything:
+		out.Everything = true
+	}
+	return out
+}
