@@ -41,7 +41,7 @@ func (s *Store) Compact(ctx context.Context) error {
 		return err
 	}
 	_, err = s.client.Compact(ctx, resp.Header.Revision, clientv3.WithCompactPhysical())
-	return err
+	return kind(err)
 }
 
 // SetMeta overwrites what the store knows of itself.

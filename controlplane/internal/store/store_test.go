@@ -204,17 +204,7 @@ func TestConcurrentWritersOfOneAccount(t *testing.T) {
 	for w := range writers {
 		wg.Go(func() {
 			for range each {
-				_, err := replicas[w%2].Write(t.Context(), "acme", store.RequestID{}, func(state *store.State) (*store.Edit, error) {
-					var account topologyv1.Account
-					if err := proto.Unmarshal(state.Records[key(topology.KindAccounts, "acme", "")].Value, &account); err != nil {
-						return nil, err
-					}
-					var n int
-					if _, err := fmt.Sscan(account.DisplayName, &n); err != nil {
-						return nil, err
-					}
-					return &store.Edit{Puts: []store.Put{accountPut("acme", fmt.Sprint(n+1))}}, nil
-				})
+				err := increment(t.Context(), replicas[w%2])
 				if err != nil {
 					t.Error(err)
 				}
@@ -222,16 +212,8 @@ func TestConcurrentWritersOfOneAccount(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	record, _, err := replicas[1].Get(t.Context(), key(topology.KindAccounts, "acme", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var account topologyv1.Account
-	if err := proto.Unmarshal(record.Value, &account); err != nil {
-		t.Fatal(err)
-	}
-	if account.DisplayName != fmt.Sprint(writers*each) {
-		t.Errorf("%d writes led to %s", writers*each, account.DisplayName)
+	if n := number(t, replicas[1]); n != writers*each {
+		t.Errorf("%d writes led to %d", writers*each, n)
 	}
 }
 

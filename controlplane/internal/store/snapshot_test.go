@@ -1,0 +1,162 @@
+package store_test
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// server runs an etcd of its own over dir until the returned function is called.
+func server(t *testing.T, dir string, quota int64) (*store.Store, func()) {
+	t.Helper()
+	node, err := etcdnode.Start(t.Context(), etcdnode.Config{
+		Dir: dir, Unsafe: true, StartTimeout: time.Minute, QuotaBytes: quota, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := store.Dial(store.DialConfig{Endpoints: []string{node.Endpoint()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return storetest.Open(t, store.Config{Client: client}), func() {
+		_ = client.Close()
+		if err := node.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSnapshotAndRestore(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	s, stop := server(t, filepath.Join(folder, "old"), 0)
+	mustPut(t, s, "acme", accountPut("acme", "kept"), domainPut("acme", "img.example.com"))
+	file := filepath.Join(folder, "snapshot")
+	out, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Snapshot(t.Context(), out); err != nil || n == 0 {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lost := mustPut(t, s, "acme", accountPut("acme", "lost"))
+	epoch := s.Epoch()
+	stop()
+
+	epochs := map[string]bool{epoch: true}
+	for _, name := range []string{"new", "newer"} {
+		dir := filepath.Join(folder, name)
+		if err := store.Restore(t.Context(), file, dir, "", slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {
+			t.Fatal(err)
+		}
+		restored, stop := server(t, dir, 0)
+		if epochs[restored.Epoch()] {
+			t.Errorf("restored into epoch %s, which was there before", restored.Epoch())
+		}
+		epochs[restored.Epoch()] = true
+		record, revision, err := restored.Get(t.Context(), key(topology.KindAccounts, "acme", ""))
+		if err != nil || record.ModRevision >= lost || revision <= lost {
+			t.Errorf("account of %d at revision %d, %v; want the snapshot's at a revision above %d", record.ModRevision, revision, err, lost)
+		}
+		if next := mustPut(t, restored, "acme", accountPut("acme", "next")); next <= lost {
+			t.Errorf("next write at %d, before the lost one at %d", next, lost)
+		}
+		checkClaims(t, restored)
+		m := follow(t, restored, nil)
+		eventually(t, func() bool { return m.at() != 0 })
+		m.check(restored)
+		t.Cleanup(stop)
+	}
+}
+
+func TestRestoreRefuses(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	s, stop := server(t, filepath.Join(folder, "old"), 0)
+	mustPut(t, s, "acme", accountPut("acme", ""))
+	file := filepath.Join(folder, "snapshot")
+	out, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Snapshot(t.Context(), out); err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Close()
+	stop()
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := append([]byte{}, whole...)
+	flipped[len(flipped)/2] ^= 1
+
+	for name, broken := range map[string][]byte{
+		"empty": {}, "cut short": whole[:len(whole)-4096], "a flipped bit": flipped, "no checksum": whole[:len(whole)-32], "something else": []byte("no snapshot"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "broken")
+			if err := os.WriteFile(path, broken, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(t.TempDir(), "data")
+			if err := store.Restore(t.Context(), path, dir, "", log); err == nil {
+				t.Error("was restored")
+			}
+			if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("left a data folder: %v", err)
+			}
+		})
+	}
+	t.Run("a folder with data", func(t *testing.T) {
+		if err := store.Restore(t.Context(), file, filepath.Join(folder, "old"), "", log); err == nil {
+			t.Error("was overwritten")
+		}
+	})
+}
+
+// The quota is full: writes say so, reads and followers go on.
+func TestFullDatabase(t *testing.T) {
+	t.Parallel()
+	s, stop := server(t, filepath.Join(t.TempDir(), "data"), 4<<20)
+	t.Cleanup(stop)
+	mustPut(t, s, "acme", accountPut("acme", ""))
+	m := follow(t, s, nil)
+	var last int64
+	for i := range 1000 {
+		var puts []store.Put
+		for o := range 400 {
+			puts = append(puts, originPut("acme", "o"+string(rune('a'+o%26))+string(rune('a'+o/26)), "http://"+strings.Repeat("x", 2000)+string(rune('a'+i%26))))
+		}
+		result, err := put(t.Context(), s, "acme", puts...)
+		if errors.Is(err, store.ErrResourceExhausted) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = result.Revision
+	}
+	if _, err := put(t.Context(), s, "acme", accountPut("acme", "x")); !errors.Is(err, store.ErrResourceExhausted) {
+		t.Errorf("write over quota: %v", err)
+	}
+	if err := s.Health(t.Context()); err != nil {
+		t.Errorf("reads over quota: %v", err)
+	}
+	eventually(t, func() bool { return m.at() == last })
+	m.check(s)
+}
