@@ -1,0 +1,265 @@
+package adminsvc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+const (
+	// unaryTimeout bounds a call, so that a dead etcd is told and not waited for.
+	unaryTimeout = 10 * time.Second
+	// manifestTimeout bounds an apply or export of up to 2,000 resources.
+	manifestTimeout = 30 * time.Second
+	// askTimeout bounds a question to an edge, whose walks take up to 120 s.
+	askTimeout = 150 * time.Second
+	// answerShare of the caller's own deadline is ours, so that our error arrives before the caller gives up.
+	answerShare = 0.9
+)
+
+type metrics struct {
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_admin_requests_total",
+			Help: "Calls of the admin API, by method and gRPC code.",
+		}, []string{"method", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "edgewalk_admin_request_duration_seconds",
+			Help:    "How long calls of the admin API took, by method.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"method"}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	return m, errors.Join(r.Register(m.requests), r.Register(m.duration))
+}
+
+// observeUnary is outermost: it turns what is left of errors into statuses, counts, and logs.
+func (s *Service) observeUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	begun := time.Now()
+	resp, err := handler(ctx, req)
+	return resp, s.observe(ctx, info.FullMethod, req, resp, err, time.Since(begun))
+}
+
+func (s *Service) observeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	begun := time.Now()
+	seen := &seenStream{ServerStream: stream}
+	err := handler(srv, seen)
+	return s.observe(stream.Context(), info.FullMethod, seen.first, seen.last, err, time.Since(begun))
+}
+
+// seenStream keeps the first request and the last answer for the log.
+type seenStream struct {
+	grpc.ServerStream
+	first, last any
+}
+
+func (s *seenStream) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if up, ok := m.(*adminv1.UploadMediaFileRequest); ok && s.first == nil && up.GetStart() != nil {
+		s.first = up.GetStart()
+	}
+	return err
+}
+
+func (s *seenStream) SendMsg(m any) error {
+	if _, ok := m.(*adminv1.UploadMediaFileResponse); ok {
+		s.last = m
+	}
+	return s.ServerStream.SendMsg(m)
+}
+
+func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any, err error, took time.Duration) error {
+	var f *failure
+	if err != nil {
+		// Only gRPC's own errors are left as they are: a status deep inside another error is etcd's.
+		if _, own := err.(interface{ GRPCStatus() *status.Status }); !own {
+			f = toFailure(err)
+			err = toStatus(f)
+		}
+	}
+	code := status.Code(err)
+	method := strings.TrimPrefix(fullMethod, "/")
+	s.metrics.requests.WithLabelValues(method, code.String()).Inc()
+	s.metrics.duration.WithLabelValues(method).Observe(took.Seconds())
+
+	attrs := []slog.Attr{slog.String("method", method), slog.String("code", code.String()), slog.Duration("took", took)}
+	if p, ok := peer.FromContext(ctx); ok {
+		attrs = append(attrs, slog.String("peer", p.Addr.String()))
+	}
+	attrs = append(attrs, targetOf(req)...)
+	if r, ok := resp.(interface{ GetRevision() int64 }); ok && err == nil {
+		attrs = append(attrs, slog.Int64("revision", r.GetRevision()))
+	}
+	switch {
+	case code == codes.Internal && f != nil && f.cause != nil:
+		s.log.LogAttrs(ctx, slog.LevelError, "admin call", append(attrs, slog.String("error", f.cause.Error()))...)
+	case writes(method):
+		if f != nil {
+			attrs = append(attrs, slog.String("reason", kinds[f.kind].reason))
+		}
+		s.log.LogAttrs(ctx, slog.LevelInfo, "admin write", attrs...)
+	}
+	return err
+}
+
+// writes reports whether a method changes the topology, by the verbs of AIP-130.
+func writes(method string) bool {
+	verb := method[strings.LastIndexByte(method, '/')+1:]
+	for _, v := range []string{"Create", "Update", "Delete", "Apply", "Upload"} {
+		if strings.HasPrefix(verb, v) {
+			return true
+		}
+	}
+	return false
+}
+
+// targetOf tells what a request is about, by fields that name things and hold no content.
+func targetOf(req any) []slog.Attr {
+	m, ok := req.(proto.Message)
+	if !ok || m == nil {
+		return nil
+	}
+	var attrs []slog.Attr
+	r := m.ProtoReflect()
+	r.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		name := string(f.Name())
+		switch {
+		case f.Kind() == protoreflect.StringKind && !f.IsList() &&
+			(name == "name" || name == "parent" || name == "path" || name == "request_id" || strings.HasSuffix(name, "_id")):
+			attrs = append(attrs, slog.String(name, v.String()))
+		case name == "validate_only" || name == "force" || name == "prune":
+			attrs = append(attrs, slog.Bool(name, v.Bool()))
+		case f.Message() != nil && !f.IsList() && !f.IsMap():
+			// An update names its resource inside it, a manifest its account.
+			if inner := f.Message().Fields().ByName("name"); inner != nil && v.Message().Has(inner) {
+				attrs = append(attrs, slog.String("name", v.Message().Get(inner).String()))
+			}
+		}
+		return true
+	})
+	if a, ok := req.(*adminv1.ApplyManifestRequest); ok {
+		attrs = append(attrs, slog.String("account_id", a.GetManifest().GetAccount().GetId()))
+	}
+	return attrs
+}
+
+func (s *Service) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	defer func() { err = s.recovered(recover(), info.FullMethod, err) }()
+	return handler(ctx, req)
+}
+
+func (s *Service) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	defer func() { err = s.recovered(recover(), info.FullMethod, err) }()
+	return handler(srv, stream)
+}
+
+// recovered logs where a panic was, not what it said: that may quote a request.
+func (s *Service) recovered(p any, method string, err error) error {
+	if p == nil {
+		return err
+	}
+	s.log.Error("admin call panicked", "method", method, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+	return fail(kindInternal, "internal error; the control plane's log tells more")
+}
+
+// limitUnary gives each call a deadline of ours before the caller's.
+func (s *Service) limitUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	limit := unaryTimeout
+	switch r := req.(type) {
+	case *adminv1.WaitAppliedRequest:
+		limit = waitTimeout(r) + unaryTimeout
+	case *adminv1.ExplainRequest, *adminv1.TestOriginRequest:
+		limit = askTimeout
+	case *adminv1.ApplyManifestRequest, *adminv1.ExportManifestRequest:
+		limit = manifestTimeout
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Duration(float64(time.Until(deadline))*answerShare))
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return handler(ctx, req)
+}
+
+func (s *Service) validateUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if m, ok := req.(proto.Message); ok {
+		if err := s.validate("", m, protovalidate.WithFilter(requestFilter)); err != nil {
+			return nil, err
+		}
+	}
+	return handler(ctx, req)
+}
+
+func (s *Service) validateStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return handler(srv, &validatedStream{ServerStream: stream, service: s})
+}
+
+type validatedStream struct {
+	grpc.ServerStream
+	service *Service
+}
+
+func (v *validatedStream) RecvMsg(m any) error {
+	if err := v.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if m, ok := m.(proto.Message); ok {
+		return v.service.validate("", m)
+	}
+	return nil
+}
+
+// requestFilter leaves out what can only be checked later: the resource of an update is whole once it is merged with the
+// stored one.
+var requestFilter = protovalidate.FilterFunc(func(m protoreflect.Message, d protoreflect.Descriptor) bool {
+	f, ok := d.(protoreflect.FieldDescriptor)
+	if !ok || f.Message() == nil || f.Message().ParentFile().Package() != "edgewalk.topology.v1" {
+		return true
+	}
+	return m.Descriptor().Fields().ByName("update_mask") == nil
+})
+
+// validate checks a message by its annotations. Fields at fault are named below prefix.
+func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate.ValidationOption) error {
+	err := s.validator.Validate(m, opts...)
+	var broken *protovalidate.ValidationError
+	if !errors.As(err, &broken) {
+		return err
+	}
+	f := &failure{kind: kindInvalidField}
+	for _, v := range broken.Violations[:min(len(broken.Violations), maxFaults)] {
+		field := strings.Trim(prefix+"."+protovalidate.FieldPathString(v.Proto.GetField()), ".")
+		text := v.Proto.GetMessage()
+		if text == "" {
+			text = v.Proto.GetRuleId()
+		}
+		f.fields = append(f.fields, fieldFault{field, text})
+	}
+	f.text = strings.TrimPrefix(f.fields[0].field+": ", ": ") + f.fields[0].text
+	if n := len(broken.Violations) - 1; n > 0 {
+		f.text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return f
+}

@@ -1,0 +1,382 @@
+package adminsvc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc/manifest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+type manifests struct {
+	*Service
+	adminv1.UnimplementedManifestServiceServer
+}
+
+// source is a manifest and, when it was text, where its fields stand.
+type source struct {
+	*adminv1.Manifest
+	text *manifest.Document // nil for one given as a message
+}
+
+// has reports whether a section counts as present for prune.
+func (m *source) has(section string) bool {
+	if m.text != nil {
+		return m.text.Has(section)
+	}
+	switch section {
+	case "origins":
+		return len(m.GetOrigins()) > 0
+	case "url_endpoints":
+		return len(m.GetUrlEndpoints()) > 0
+	}
+	return len(m.GetCustomDomains()) > 0
+}
+
+func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifestRequest) (*adminv1.ApplyManifestResponse, error) {
+	m := &source{Manifest: req.GetManifest()}
+	if m.Manifest == nil {
+		doc, err := manifest.Decode(req.GetText())
+		if err != nil {
+			return nil, textError(err)
+		}
+		m.Manifest, m.text = doc.Manifest, doc
+		if err := s.validate("", m.Manifest); err != nil {
+			return nil, m.locate(err)
+		}
+	}
+	if err := m.check(); err != nil {
+		return nil, m.locate(err)
+	}
+	account := m.GetAccount().GetId()
+	resp := new(adminv1.ApplyManifestResponse)
+	out, err := s.write(ctx, req, account, "", func(d *draft) error {
+		if err := m.apply(d, req.GetPrune()); err != nil {
+			return m.locate(err)
+		}
+		if found := topology.Check(d.next); len(found) > 0 {
+			return m.locate(m.violations(d.next, found))
+		}
+		resp.Changes = m.changes(d)
+		return nil
+	})
+	if errors.Is(err, store.ErrAlreadyExists) {
+		return nil, manifestClaimed(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp.Revision = out.revision
+	if out.replayed {
+		if resp.Changes, err = s.replayedChanges(ctx, m, account, out.at); err != nil {
+			return nil, err
+		}
+	}
+	return resp, nil
+}
+
+// replayedChanges tells what the first request did: the account before its revision compared with the account at it. at is 0
+// when it did nothing, or when nobody can tell any more.
+func (s *Service) replayedChanges(ctx context.Context, m *source, account string, at int64) ([]*adminv1.ResourceChange, error) {
+	before, err := s.stateAt(ctx, account, max(at-1, 0))
+	if errors.Is(err, store.ErrCompacted) {
+		before, err = s.stateAt(ctx, account, at)
+	}
+	if err != nil {
+		return nil, err
+	}
+	next, err := s.stateAt(ctx, account, at)
+	if err != nil {
+		return nil, err
+	}
+	return m.changes(&draft{before: before, next: next}), nil
+}
+
+// textError turns the mistakes of a text into an error with a violation for each.
+func textError(err error) error {
+	var mistakes manifest.Errors
+	if !errors.As(err, &mistakes) {
+		return err
+	}
+	f := &failure{kind: kindInvalidManifest, text: mistakes[0].Error(), cause: err}
+	for _, e := range mistakes[:min(len(mistakes), maxFaults)] {
+		f.fields = append(f.fields, fieldFault{e.Field, (&manifest.Error{Position: e.Position, Text: e.Text}).Error()})
+	}
+	if n := len(mistakes) - 1; n > 0 {
+		f.text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return f
+}
+
+// locate adds to the faults of an error where they stand in the text.
+func (m *source) locate(err error) error {
+	var f *failure
+	if m.text == nil || !errors.As(err, &f) || len(f.fields) == 0 {
+		return err
+	}
+	first := ""
+	for i := range f.fields {
+		e := &manifest.Error{Position: m.text.At(f.fields[i].field), Text: f.fields[i].text}
+		if i == 0 {
+			first = (&manifest.Error{Position: e.Position, Field: f.fields[i].field, Text: e.Text}).Error()
+		}
+		f.fields[i].text = e.Error()
+	}
+	f.text = first
+	if n := len(f.fields) - 1; n > 0 {
+		f.text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return f
+}
+
+// check refuses what no account could make right: entries without or with the same id, and names, which manifests do not
+// have.
+func (m *source) check() error {
+	f := &failure{kind: kindInvalidManifest}
+	if err := topology.ValidateAccountID(m.GetAccount().GetId()); err != nil {
+		f.fields = append(f.fields, fieldFault{"account.id", err.Error()})
+	}
+	section := func(name string, n int, entry func(i int) (id, field string, err error)) {
+		seen := make(map[string]int, n)
+		for i := range n {
+			id, field, err := entry(i)
+			at := fmt.Sprintf("%s[%d].%s", name, i, field)
+			if err != nil {
+				f.fields = append(f.fields, fieldFault{at, err.Error()})
+				continue
+			}
+			if first, ok := seen[id]; ok {
+				f.fields = append(f.fields, fieldFault{at, fmt.Sprintf("%q is listed twice, first as %s[%d]", id, name, first)})
+				continue
+			}
+			seen[id] = i
+		}
+	}
+	section("origins", len(m.GetOrigins()), func(i int) (string, string, error) {
+		id := m.GetOrigins()[i].GetId()
+		return id, "id", topology.ValidateOriginID(id)
+	})
+	section("url_endpoints", len(m.GetUrlEndpoints()), func(i int) (string, string, error) {
+		id := m.GetUrlEndpoints()[i].GetId()
+		return id, "id", topology.ValidateEndpointID(id)
+	})
+	section("custom_domains", len(m.GetCustomDomains()), func(i int) (string, string, error) {
+		name, err := topology.CanonicalDomain(m.GetCustomDomains()[i].GetDomain(), "")
+		return topology.DomainID(name), "domain", err
+	})
+	if len(f.fields) == 0 {
+		return nil
+	}
+	f.text = f.fields[0].field + ": " + f.fields[0].text
+	return f
+}
+
+// apply makes the draft what the manifest says.
+func (m *source) apply(d *draft, prune bool) error {
+	if err := m.applyAccount(d); err != nil {
+		return err
+	}
+	for i, in := range m.GetOrigins() {
+		o := new(topologyv1.Origin)
+		mask{all: true}.apply(o, in)
+		if err := m.entry(d, "origins", i, in.GetEtag(), originKey(d.before.ID, in.GetId()), d.before.Origins[in.GetId()].ModRevision,
+			d.putOrigin(in.GetId(), o, clearsNothing)); err != nil {
+			return err
+		}
+	}
+	listsDefault := false
+	for i, in := range m.GetUrlEndpoints() {
+		listsDefault = listsDefault || in.GetId() == topology.DefaultEndpointID
+		e := new(topologyv1.UrlEndpoint)
+		mask{all: true}.apply(e, in)
+		if err := m.entry(d, "url_endpoints", i, in.GetEtag(), endpointKey(d.before.ID, in.GetId()), d.before.Endpoints[in.GetId()].ModRevision,
+			d.putEndpoint(in.GetId(), e)); err != nil {
+			return err
+		}
+	}
+	for i, in := range m.GetCustomDomains() {
+		id := m.domainID(i)
+		c := new(topologyv1.CustomDomain)
+		mask{all: true}.apply(c, in)
+		if err := m.entry(d, "custom_domains", i, in.GetEtag(), domainKey(d.before.ID, id), d.before.Domains[id].ModRevision,
+			d.putDomain(id, c)); err != nil {
+			return err
+		}
+	}
+	if prune {
+		m.prune(d)
+	}
+	if len(m.GetOrigins()) > 0 && !listsDefault {
+		d.joinDefault(m.GetOrigins()[0].GetId())
+	}
+	return nil
+}
+
+func (m *source) applyAccount(d *draft) error {
+	in := m.GetAccount()
+	a := new(topologyv1.Account)
+	mask{all: true}.apply(a, in)
+	if d.before.Account.Message == nil {
+		if in.GetEtag() != "" {
+			return notFound(topology.AccountName(d.before.ID))
+		}
+		return d.create(a)
+	}
+	if err := d.mustExist(); err != nil {
+		return err
+	}
+	if err := checkEtag(in.GetEtag(), topology.AccountName(d.before.ID), d.before.Account.ModRevision); err != nil {
+		return err
+	}
+	d.putAccount(a)
+	return nil
+}
+
+// entry finishes what was put for an entry: faults are named by their place in the manifest, and its etag, if it has one,
+// must be that of what it replaces.
+func (m *source) entry(d *draft, section string, i int, etag string, key topology.Key, modRevision int64, err error) error {
+	var f *failure
+	if errors.As(err, &f) {
+		for j := range f.fields {
+			f.fields[j].field = strings.TrimSuffix(fmt.Sprintf("%s[%d].%s", section, i, f.fields[j].field), ".")
+		}
+		return f
+	}
+	if err != nil {
+		return err
+	}
+	return checkEtag(etag, key.Name(), modRevision)
+}
+
+func (m *source) domainID(i int) string {
+	name, err := topology.CanonicalDomain(m.GetCustomDomains()[i].GetDomain(), "")
+	if err != nil {
+		return "" // check has refused it.
+	}
+	return topology.DomainID(name)
+}
+
+// prune drops what the manifest does not list, in the kinds whose section is present. The default endpoint stays.
+func (m *source) prune(d *draft) {
+	if m.has("origins") {
+		listed := make(map[string]bool)
+		for _, o := range m.GetOrigins() {
+			listed[o.GetId()] = true
+		}
+		for id := range d.before.Origins {
+			if !listed[id] {
+				d.deleteOrigin(id)
+			}
+		}
+	}
+	if m.has("url_endpoints") {
+		listed := map[string]bool{topology.DefaultEndpointID: true}
+		for _, e := range m.GetUrlEndpoints() {
+			listed[e.GetId()] = true
+		}
+		for id := range d.before.Endpoints {
+			if !listed[id] {
+				delete(d.next.Endpoints, id)
+			}
+		}
+	}
+	if m.has("custom_domains") {
+		listed := make(map[string]bool)
+		for i := range m.GetCustomDomains() {
+			listed[m.domainID(i)] = true
+		}
+		for id := range d.before.Domains {
+			if !listed[id] {
+				delete(d.next.Domains, id)
+			}
+		}
+	}
+}
+
+// violations names broken rules by their place in the manifest, and those of resources that it does not list by name.
+func (m *source) violations(s *topology.AccountState, found []topology.Violation) *failure {
+	f := violationsError(s, found, "")
+	places := make(map[string]string)
+	for i, o := range m.GetOrigins() {
+		places[topology.OriginName(s.ID, o.GetId())] = fmt.Sprintf("origins[%d]", i)
+	}
+	for i, e := range m.GetUrlEndpoints() {
+		places[topology.EndpointName(s.ID, e.GetId())] = fmt.Sprintf("url_endpoints[%d]", i)
+	}
+	for i := range m.GetCustomDomains() {
+		places[topology.DomainName(s.ID, m.domainID(i))] = fmt.Sprintf("custom_domains[%d]", i)
+	}
+	for i := range f.fields {
+		v := found[i]
+		place, ok := places[v.Resource]
+		if !ok {
+			place = v.Resource
+		}
+		f.fields[i].field = strings.TrimSuffix(place+"."+v.Field, ".")
+	}
+	return f
+}
+
+func manifestClaimed(cause error) *failure {
+	f := fail(kindDomainClaimed, "%s: it, or a wildcard that goes with it, belongs to another account", strings.TrimSuffix(cause.Error(), ": "+store.ErrAlreadyExists.Error()))
+	f.cause = cause
+	return f
+}
+
+// changes tells what the draft does to each resource: in the manifest's order, then what only follows from it, deletions
+// last.
+func (m *source) changes(d *draft) []*adminv1.ResourceChange {
+	list := &changeList{told: make(map[topology.Key]bool)}
+	id := d.before.ID
+	list.add(accountKey(id), d.before.Account.Message, d.next.Account.Message)
+	for _, o := range m.GetOrigins() {
+		list.origin(d, o.GetId())
+	}
+	for _, e := range m.GetUrlEndpoints() {
+		list.add(endpointKey(id, e.GetId()), d.before.Endpoints[e.GetId()].Message, d.next.Endpoints[e.GetId()].Message)
+	}
+	for i := range m.GetCustomDomains() {
+		domain := m.domainID(i)
+		list.add(domainKey(id, domain), d.before.Domains[domain].Message, d.next.Domains[domain].Message)
+	}
+	if e := topology.DefaultEndpointID; !list.told[endpointKey(id, e)] && !proto.Equal(d.next.Endpoints[e].Message, d.before.Endpoints[e].Message) {
+		list.add(endpointKey(id, e), d.before.Endpoints[e].Message, d.next.Endpoints[e].Message)
+	}
+	removed(list, id, topology.KindCustomDomains, d.before.Domains, d.next.Domains)
+	removed(list, id, topology.KindURLEndpoints, d.before.Endpoints, d.next.Endpoints)
+	removed(list, id, topology.KindOrigins, d.before.Origins, d.next.Origins)
+	return list.changes
+}
+
+func (s manifests) ExportManifest(ctx context.Context, req *adminv1.ExportManifestRequest) (*adminv1.ExportManifestResponse, error) {
+	key, err := parseName(topology.KindAccounts, "name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	state, err := s.store.AccountState(ctx, key.Account)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDraft(state, "", s.now())
+	if err != nil {
+		return nil, err
+	}
+	if d.before.Account.Message == nil {
+		return nil, notFound(key.Name())
+	}
+	return &adminv1.ExportManifestResponse{Manifest: export(d.before), Revision: state.Revision}, nil
+}
+
+// asEntry is a resource as a manifest has it: nothing that only a read computes, and no times.
+func asEntry[M proto.Message](stored M) M {
+	m := stored.ProtoReflect().New().Interface().(M)
+	mask{all: true}.apply(m, stored)
+	return m
+}

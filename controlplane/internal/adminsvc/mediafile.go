@@ -1,0 +1,353 @@
+package adminsvc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+type mediaFiles struct {
+	*Service
+	adminv1.UnimplementedMediaServiceServer
+}
+
+func mediaKey(account, path string) topology.Key {
+	return topology.Key{Kind: topology.KindMediaFiles, Account: account, ID: path}
+}
+
+func (s mediaFiles) GetMediaFile(ctx context.Context, req *adminv1.GetMediaFileRequest) (*adminv1.GetMediaFileResponse, error) {
+	key, err := parseName(topology.KindMediaFiles, "name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	stored, revision, err := readAt[*topologyv1.MediaFile](ctx, s.Service, key, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.GetMediaFileResponse{MediaFile: present(key, stored), Revision: revision}, nil
+}
+
+func (s mediaFiles) ListMediaFiles(ctx context.Context, req *adminv1.ListMediaFilesRequest) (*adminv1.ListMediaFilesResponse, error) {
+	account, err := parseParent(req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	prefix := strings.TrimPrefix(req.GetPrefix(), "/")
+	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "mediaFiles", account, prefix)
+	if err != nil {
+		return nil, err
+	}
+	resp := new(adminv1.ListMediaFilesResponse)
+	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindMediaFiles, account, prefix, p, func(r topology.Record) (proto.Message, error) {
+		stored, err := decode[*topologyv1.MediaFile](r)
+		if err != nil {
+			return nil, err
+		}
+		f := present(r.Key, stored)
+		resp.MediaFiles = append(resp.MediaFiles, f)
+		return f, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (s mediaFiles) DeleteMediaFile(ctx context.Context, req *adminv1.DeleteMediaFileRequest) (*adminv1.DeleteMediaFileResponse, error) {
+	key, err := parseName(topology.KindMediaFiles, "name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	revision, err := s.commit(ctx, req, key.Account, func(state *store.State) (*store.Edit, error) {
+		record, ok, err := s.fileOf(ctx, state, key)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, notFound(key.Name())
+		}
+		if err := checkEtag(req.GetEtag(), key.Name(), record.ModRevision); err != nil {
+			return nil, err
+		}
+		return &store.Edit{Deletes: []topology.Key{key}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.DeleteMediaFileResponse{Revision: revision}, nil
+}
+
+// fileOf reads a file's record as a write sees it; the account must exist.
+func (s *Service) fileOf(ctx context.Context, state *store.State, key topology.Key) (topology.Record, bool, error) {
+	if !state.Exists() {
+		return topology.Record{}, false, notFound(topology.AccountName(key.Account))
+	}
+	record, err := state.Get(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return topology.Record{}, false, nil
+	}
+	return record, err == nil, err
+}
+
+func (s mediaFiles) UploadMediaFile(stream adminv1.MediaService_UploadMediaFileServer) error {
+	ctx := stream.Context()
+	first, err := stream.Recv()
+	if errors.Is(err, io.EOF) {
+		return invalid("start", "the upload is empty: send start first")
+	}
+	if err != nil {
+		return err
+	}
+	start := first.GetStart()
+	if start == nil {
+		return invalid("start", "send start first, then data")
+	}
+	key, err := s.uploadKey(ctx, start)
+	if err != nil {
+		return err
+	}
+	spooled, err := s.library.Spool(ctx, &uploadReader{stream: stream, limit: start.SizeBytes})
+	if err != nil {
+		return uploadError(err)
+	}
+	defer spooled.Close()
+	if err := checkContent(start, spooled); err != nil {
+		return err
+	}
+	resp, err := s.storeUpload(ctx, key, start, spooled)
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(resp)
+}
+
+// uploadKey refuses what can be refused before the bytes arrive.
+func (s *Service) uploadKey(ctx context.Context, start *adminv1.UploadMediaFileRequest_Start) (topology.Key, error) {
+	account, err := parseParent(start.GetParent())
+	if err != nil {
+		return topology.Key{}, err
+	}
+	path, err := topology.MediaPath(start.GetPath())
+	if err != nil {
+		return topology.Key{}, invalid("start.path", "%v", err)
+	}
+	key := mediaKey(account, path)
+	stored, _, err := readAt[*topologyv1.Account](ctx, s, accountKey(account), 0)
+	switch {
+	case err != nil:
+		return topology.Key{}, err
+	case stored.Message.GetState() == topologyv1.Account_DELETING:
+		return topology.Key{}, store.ErrDeleting
+	}
+	return key, nil
+}
+
+// storeUpload places the bytes, writes the record, and looks at the bytes again: a sweep that had judged them just before
+// they were placed may have taken them.
+func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled) (*adminv1.UploadMediaFileResponse, error) {
+	id, err := requestID(ctx, start.GetRequestId(), start, spooled.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	if err := spooled.Place(ctx); err != nil {
+		return nil, libraryError(err)
+	}
+	now := timestamppb.New(s.now())
+	result, err := s.store.Write(ctx, key.Account, id, func(state *store.State) (*store.Edit, error) {
+		record, exists, err := s.fileOf(ctx, state, key)
+		if err != nil {
+			return nil, err
+		}
+		if exists && start.GetCreateOnly() {
+			return nil, alreadyExists(key.Name())
+		}
+		if etag := start.GetMediaFile().GetEtag(); etag != "" && !exists {
+			return nil, notFound(key.Name())
+		} else if err := checkEtag(etag, key.Name(), record.ModRevision); err != nil {
+			return nil, err
+		}
+		next := newFile(key, start, spooled)
+		next.CreateTime, next.UpdateTime = now, now
+		if exists {
+			stored, err := decode[*topologyv1.MediaFile](record)
+			if err != nil {
+				return nil, err
+			}
+			next.CreateTime, next.UpdateTime = stored.Message.GetCreateTime(), stored.Message.GetUpdateTime()
+			if proto.Equal(next, stored.Message) {
+				return nil, nil
+			}
+			next.UpdateTime = now
+		}
+		return &store.Edit{Puts: []store.Put{{Key: key, Message: next}}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := spooled.Place(ctx); err != nil {
+		return nil, libraryError(err)
+	}
+	at, err := s.kept(ctx, key.Account, result)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.uploaded(ctx, key, at)
+	if err != nil {
+		return nil, err
+	}
+	resp.Revision = result.Revision
+	return resp, nil
+}
+
+func newFile(key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled) *topologyv1.MediaFile {
+	f := &topologyv1.MediaFile{
+		SizeBytes: spooled.Size, Sha256: spooled.SHA256,
+		ContentType: start.GetMediaFile().GetContentType(), Tags: start.GetMediaFile().GetTags(),
+	}
+	if f.ContentType == "" {
+		f.ContentType = media.ContentType(key.ID, spooled.Head)
+	}
+	return f
+}
+
+func (s *Service) uploaded(ctx context.Context, key topology.Key, revision int64) (*adminv1.UploadMediaFileResponse, error) {
+	stored, _, err := readAt[*topologyv1.MediaFile](ctx, s, key, revision)
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminv1.UploadMediaFileResponse{MediaFile: present(key, stored)}
+	folder, _, _ := strings.Cut(key.ID, "/")
+	endpoint := endpointKey(key.Account, folder)
+	if endpoint.Validate() != nil {
+		return resp, nil
+	}
+	switch _, _, err := s.store.GetAt(ctx, endpoint, revision); {
+	case err == nil:
+		if text := topology.ShadowWarning(folder, key.ID); text != "" {
+			resp.Warnings = []string{text}
+		}
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, err
+	}
+	return resp, nil
+}
+
+func checkContent(start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled) error {
+	mismatch := func(field, format string, args ...any) error {
+		f := fail(kindContentMismatch, field+": "+format, args...)
+		f.fields = []fieldFault{{field, strings.TrimPrefix(f.text, field+": ")}}
+		return f
+	}
+	if start.SizeBytes != nil && start.GetSizeBytes() != spooled.Size {
+		return mismatch("start.size_bytes", "%d bytes were announced and %d have arrived", start.GetSizeBytes(), spooled.Size)
+	}
+	if start.GetSha256() != "" && start.GetSha256() != spooled.SHA256 {
+		return mismatch("start.sha256", "the bytes that arrived have %s", spooled.SHA256)
+	}
+	return nil
+}
+
+// uploadReader reads the data of an upload. It ends one that sends more than it announced.
+type uploadReader struct {
+	stream adminv1.MediaService_UploadMediaFileServer
+	limit  *int64
+	read   int64
+	rest   []byte
+}
+
+func (r *uploadReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		m, err := r.stream.Recv()
+		if err != nil {
+			return 0, err
+		}
+		if m.GetStart() != nil {
+			return 0, invalid("start", "start is sent once")
+		}
+		r.rest = m.GetData()
+		r.read += int64(len(r.rest))
+		if r.limit != nil && r.read > *r.limit {
+			f := fail(kindContentMismatch, "start.size_bytes: %d bytes were announced and more have arrived", *r.limit)
+			f.fields = []fieldFault{{"start.size_bytes", "more bytes have arrived"}}
+			return 0, f
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// uploadError tells a caller's mistake or end from a disk that takes no more.
+func uploadError(err error) error {
+	if f := toFailure(err); f.kind != kindInternal {
+		return f
+	}
+	return libraryError(err)
+}
+
+func libraryError(err error) error {
+	f := fail(kindLibraryUnavailable, "the media library cannot be reached; nothing was written")
+	f.cause = err
+	return f
+}
+
+// downloadChunk is how many bytes one message of a download has.
+const downloadChunk = 256 << 10
+
+func (s mediaFiles) DownloadMediaFile(req *adminv1.DownloadMediaFileRequest, stream adminv1.MediaService_DownloadMediaFileServer) error {
+	ctx := stream.Context()
+	key, err := parseName(topology.KindMediaFiles, "name", req.GetName())
+	if err != nil {
+		return err
+	}
+	stored, _, err := readAt[*topologyv1.MediaFile](ctx, s.Service, key, 0)
+	if err != nil {
+		return err
+	}
+	body, err := s.library.Read(ctx, stored.Message.GetSha256(), 0, -1)
+	if err != nil {
+		return libraryReadError(err)
+	}
+	defer body.Close()
+	head := &adminv1.DownloadMediaFileResponse{Part: &adminv1.DownloadMediaFileResponse_MediaFile{MediaFile: present(key, stored)}}
+	if err := stream.Send(head); err != nil {
+		return err
+	}
+	buf := make([]byte, downloadChunk)
+	left := stored.Message.GetSizeBytes()
+	for {
+		n, err := io.ReadFull(body, buf)
+		left -= int64(n)
+		if n > 0 {
+			part := &adminv1.DownloadMediaFileResponse{Part: &adminv1.DownloadMediaFileResponse_Data{Data: buf[:n]}}
+			if err := stream.Send(part); err != nil {
+				return err
+			}
+		}
+		switch {
+		case (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && left == 0:
+			return nil
+		case err != nil:
+			return libraryReadError(err)
+		}
+	}
+}
+
+func libraryReadError(err error) error {
+	if errors.Is(err, media.ErrNoBytes) {
+		return err
+	}
+	f := fail(kindLibraryUnavailable, "the media library cannot be read")
+	f.cause = err
+	return f
+}

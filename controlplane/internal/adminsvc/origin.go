@@ -1,0 +1,321 @@
+package adminsvc
+
+import (
+	"context"
+	"crypto/rand"
+	"net/url"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+type origins struct {
+	*Service
+	adminv1.UnimplementedOriginServiceServer
+}
+
+func originKey(account, id string) topology.Key {
+	return topology.Key{Kind: topology.KindOrigins, Account: account, ID: id}
+}
+
+func secretsKey(origin topology.Key) topology.Key {
+	return topology.Key{Kind: topology.KindOriginSecrets, Account: origin.Account, ID: origin.ID}
+}
+
+func (s origins) GetOrigin(ctx context.Context, req *adminv1.GetOriginRequest) (*adminv1.GetOriginResponse, error) {
+	key, err := parseName(topology.KindOrigins, "name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	o, revision, err := s.origin(ctx, key, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.GetOriginResponse{Origin: o, Revision: revision}, nil
+}
+
+// origin reads an origin and which of its secrets are set, both as of one revision.
+func (s *Service) origin(ctx context.Context, key topology.Key, revision int64) (*topologyv1.Origin, int64, error) {
+	stored, revision, err := readAt[*topologyv1.Origin](ctx, s, key, revision)
+	if err != nil {
+		return nil, 0, err
+	}
+	secrets, err := s.secrets(ctx, key, revision)
+	if err != nil {
+		return nil, 0, err
+	}
+	return presentOrigin(key, stored, secrets), revision, nil
+}
+
+func presentOrigin(key topology.Key, stored topology.Stored[*topologyv1.Origin], secrets *topologyv1.OriginSecrets) *topologyv1.Origin {
+	o := present(key, stored)
+	o.SecretsSet = topology.SecretsSet(secrets.GetValues())
+	return o
+}
+
+func (s *Service) secrets(ctx context.Context, origin topology.Key, revision int64) (*topologyv1.OriginSecrets, error) {
+	stored, _, err := readAt[*topologyv1.OriginSecrets](ctx, s, secretsKey(origin), revision)
+	if err != nil && toFailure(err).kind == kindNotFound {
+		return nil, nil
+	}
+	return stored.Message, err
+}
+
+func (s origins) ListOrigins(ctx context.Context, req *adminv1.ListOriginsRequest) (*adminv1.ListOriginsResponse, error) {
+	account, err := parseParent(req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "origins", account)
+	if err != nil {
+		return nil, err
+	}
+	var page []topology.Record
+	resp := new(adminv1.ListOriginsResponse)
+	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindOrigins, account, "", p, func(r topology.Record) (proto.Message, error) {
+		m, err := r.Decode()
+		page = append(page, r)
+		return m, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := s.secretsOf(ctx, account, page, resp.Revision)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range page {
+		stored, err := decode[*topologyv1.Origin](r)
+		if err != nil {
+			return nil, err
+		}
+		resp.Origins = append(resp.Origins, presentOrigin(r.Key, stored, secrets[r.Key.ID]))
+	}
+	return resp, nil
+}
+
+// secretsOf reads the secrets of a page of origins.
+func (s *Service) secretsOf(ctx context.Context, account string, page []topology.Record, revision int64) (map[string]*topologyv1.OriginSecrets, error) {
+	found := make(map[string]*topologyv1.OriginSecrets)
+	if len(page) == 0 {
+		return found, nil
+	}
+	last, after := page[len(page)-1].Key.ID, page[0].Key.ID[:len(page[0].Key.ID)-1]
+	for {
+		records, more, _, err := s.store.ListAt(ctx, topology.KindOriginSecrets, account, "", after, maxPageSize, revision)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range records {
+			stored, err := decode[*topologyv1.OriginSecrets](r)
+			if err != nil {
+				return nil, err
+			}
+			found[r.Key.ID], after = stored.Message, r.Key.ID
+		}
+		if !more || after >= last {
+			return found, nil
+		}
+	}
+}
+
+func (s origins) CreateOrigin(ctx context.Context, req *adminv1.CreateOriginRequest) (*adminv1.CreateOriginResponse, error) {
+	account, err := parseParent(req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	if err := topology.ValidateOriginID(req.GetOriginId()); err != nil {
+		return nil, invalid("origin_id", "%v", err)
+	}
+	key := originKey(account, req.GetOriginId())
+	out, err := s.write(ctx, req, account, key.Name(), func(d *draft) error {
+		if err := d.mustExist(); err != nil {
+			return err
+		}
+		if _, ok := d.before.Origins[key.ID]; ok {
+			return alreadyExists(key.Name())
+		}
+		o := new(topologyv1.Origin)
+		mask{all: true}.apply(o, req.GetOrigin())
+		if err := d.putOrigin(key.ID, o, clearsNothing); err != nil {
+			return err
+		}
+		d.joinDefault(key.ID)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.writtenOrigin(ctx, key, out)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.CreateOriginResponse{Origin: o, Revision: out.revision}, nil
+}
+
+func clearsNothing(string) bool { return false }
+
+func (s *Service) writtenOrigin(ctx context.Context, key topology.Key, out outcome) (*topologyv1.Origin, error) {
+	if out.draft != nil {
+		return presentOrigin(key, out.draft.next.Origins[key.ID], out.draft.next.Secrets[key.ID].Message), nil
+	}
+	o, _, err := s.origin(ctx, key, out.at)
+	return o, err
+}
+
+func (s origins) UpdateOrigin(ctx context.Context, req *adminv1.UpdateOriginRequest) (*adminv1.UpdateOriginResponse, error) {
+	in := orEmpty(req.GetOrigin())
+	key, err := parseName(topology.KindOrigins, "origin.name", in.GetName())
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseMask(req.GetUpdateMask(), in.ProtoReflect().Descriptor())
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
+		stored, ok := d.before.Origins[key.ID]
+		if err := d.found(ok, key, in.GetEtag(), stored.ModRevision); err != nil {
+			return err
+		}
+		next := proto.CloneOf(stored.Message)
+		m.apply(next, in)
+		if err := s.validate("origin", next); err != nil {
+			return err
+		}
+		// Only a mask that names the secret itself can mean that it shall go: in a message that is replaced, empty keeps.
+		return d.putOrigin(key.ID, next, m.names)
+	})
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.writtenOrigin(ctx, key, out)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.UpdateOriginResponse{Origin: o, Revision: out.revision}, nil
+}
+
+// found returns an error unless a resource of an account that takes writes exists and has the etag.
+func (d *draft) found(ok bool, key topology.Key, etag string, modRevision int64) error {
+	if err := d.mustExist(); err != nil {
+		return err
+	}
+	if !ok {
+		return notFound(key.Name())
+	}
+	return checkEtag(etag, key.Name(), modRevision)
+}
+
+func (s origins) DeleteOrigin(ctx context.Context, req *adminv1.DeleteOriginRequest) (*adminv1.DeleteOriginResponse, error) {
+	key, err := parseName(topology.KindOrigins, "name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
+		stored, ok := d.before.Origins[key.ID]
+		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil {
+			return err
+		}
+		if users := d.before.OriginUsers(key.ID); len(users) > 0 {
+			return inUse(key.Name(), users)
+		}
+		d.deleteOrigin(key.ID)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.DeleteOriginResponse{Revision: out.revision}, nil
+}
+
+func (s origins) TestOrigin(ctx context.Context, req *adminv1.TestOriginRequest) (*adminv1.TestOriginResponse, error) {
+	key, err := parseName(topology.KindOrigins, "name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	o, secrets, err := s.testee(ctx, key, req.GetOrigin())
+	if err != nil {
+		return nil, err
+	}
+	path, err := testPath(req.GetPath(), o)
+	if err != nil {
+		return nil, err
+	}
+	o.Id = key.ID
+	answer, err := s.ask(ctx, req.GetEdge(), req.GetRegion(), &edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
+		Account: key.Account, Origin: o, Secrets: &topologyv1.OriginSecrets{Values: secrets}, Path: path,
+	}}})
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.TestOriginResponse{Test: answer.GetTestOrigin()}, nil
+}
+
+// testee is the origin to test with its secrets: the stored one, or one that is given and takes over the secrets of the
+// stored one while its target is the same.
+func (s *Service) testee(ctx context.Context, key topology.Key, given *topologyv1.Origin) (*topologyv1.Origin, map[string]string, error) {
+	stored, revision, err := readAt[*topologyv1.Origin](ctx, s, key, 0)
+	if err != nil && (given == nil || toFailure(err).kind != kindNotFound) {
+		return nil, nil, err
+	}
+	var kept map[string]string
+	if stored.Message != nil {
+		secrets, err := s.secrets(ctx, key, revision)
+		if err != nil {
+			return nil, nil, err
+		}
+		kept = secrets.GetValues()
+	}
+	if given == nil {
+		return proto.CloneOf(stored.Message), kept, nil
+	}
+	o := new(topologyv1.Origin)
+	mask{all: true}.apply(o, given)
+	if found := topology.Normalize(key.Account, key.Name(), o); len(found) > 0 {
+		return nil, nil, violationsError(topology.NewAccountState(key.Account, ""), found, key.Name())
+	}
+	public, fresh := topology.SplitOrigin(o)
+	secrets, required := topology.MergeSecrets(stored.Message, kept, public, fresh, clearsNothing)
+	if len(required) > 0 {
+		return nil, nil, secretRequired(key.Name(), required)
+	}
+	return public, secrets, nil
+}
+
+// testPath is the canonical path to ask for. Without any it is a random one, which shows how the origin says "no such
+// file".
+func testPath(given string, o *topologyv1.Origin) (string, error) {
+	switch {
+	case given != "":
+		path, err := topology.CanonicalPath("/" + strings.TrimPrefix(given, "/"))
+		if err != nil {
+			return "", invalid("path", "%v", err)
+		}
+		return path, nil
+	case o.GetProbeKey() != "":
+		path, err := topology.CanonicalPath((&url.URL{Path: "/" + o.GetProbeKey()}).EscapedPath())
+		if err != nil {
+			return "", invalid("origin.probe_key", "%v", err)
+		}
+		return path, nil
+	}
+	return "/edgewalk-test-" + strings.ToLower(rand.Text()), nil
+}
+
+// ask puts a question to an edge.
+func (s *Service) ask(ctx context.Context, edge, region string, question *edgev1.Ask) (*edgev1.Answer, error) {
+	answer, err := s.fleet.Ask(ctx, edge, region, question)
+	if err != nil {
+		return nil, err
+	}
+	if text := answer.GetError(); text != "" {
+		return nil, fail(kindEdgeFailed, "the edge could not answer: %s", text)
+	}
+	return answer, nil
+}

@@ -1,0 +1,233 @@
+package adminsvc
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+type purges struct {
+	*Service
+	adminv1.UnimplementedPurgeServiceServer
+}
+
+func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest) (*adminv1.CreatePurgeResponse, error) {
+	account, err := parseParent(req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	if !req.GetValidateOnly() && !s.purgeRate.allow(account, s.now()) {
+		return nil, fail(kindTooManyRequests, "more than %d purges a second for account %q: put up to 100 URLs into one, or purge by prefix or tag", purgesPerSecond, account)
+	}
+	shared, err := s.sharedHost(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	now := s.now()
+	key := topology.Key{Kind: topology.KindPurges, Account: account, ID: newPurgeID(now)}
+	var purge *topologyv1.Purge
+	revision, err := s.commit(ctx, &purgeWrite{req}, account, func(state *store.State) (*store.Edit, error) {
+		d, err := newDraft(state, shared, now)
+		if err != nil {
+			return nil, err
+		}
+		if purge, err = d.purge(req.GetPurge()); err != nil {
+			return nil, err
+		}
+		return &store.Edit{Puts: []store.Put{{Key: key, Message: purge}}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if req.GetValidateOnly() {
+		p := present(key, topology.Stored[*topologyv1.Purge]{Message: purge})
+		return &adminv1.CreatePurgeResponse{Purge: p, Revision: revision}, nil
+	}
+	p, err := s.purgeOf(ctx, account, revision)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.CreatePurgeResponse{Purge: p, Revision: revision}, nil
+}
+
+// purgeWrite is a CreatePurgeRequest as a request that writes.
+type purgeWrite struct{ *adminv1.CreatePurgeRequest }
+
+// purge makes the record of a purge: its scope, and where that leads by the account's routes of this moment.
+func (d *draft) purge(in *topologyv1.Purge) (*topologyv1.Purge, error) {
+	if err := d.mustExist(); err != nil {
+		return nil, err
+	}
+	p := proto.CloneOf(in)
+	topology.Strip(p)
+	parent := topology.AccountName(d.before.ID) + "/purges"
+	if found := topology.Normalize(d.before.ID, parent, p); len(found) > 0 {
+		return nil, purgeViolations(found)
+	}
+	targets, found := topology.ResolvePurge(d.before, p)
+	if len(found) > 0 {
+		return nil, purgeViolations(found)
+	}
+	if p.GetKind() == topologyv1.Purge_KIND_UNSPECIFIED {
+		p.Kind = topologyv1.Purge_SOFT
+	}
+	p.Targets = targets
+	p.CreateTime = timestamppb.New(d.now)
+	return p, nil
+}
+
+func purgeViolations(found []topology.Violation) *failure {
+	f := &failure{kind: kindInvalidField}
+	for _, v := range found {
+		f.fields = append(f.fields, fieldFault{"purge." + v.Field, v.Description})
+	}
+	f.text = f.fields[0].field + ": " + f.fields[0].text
+	if n := len(found) - 1; n > 0 {
+		f.text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return f
+}
+
+// newPurgeID sorts later purges first, and differs even for two of the same moment.
+func newPurgeID(now time.Time) string {
+	var salt [4]byte
+	_, _ = rand.Read(salt[:]) // It never fails.
+	return fmt.Sprintf("%016x-%s", uint64(math.MaxInt64-now.UnixMicro()), hex.EncodeToString(salt[:]))
+}
+
+// purgeOf finds the purge that a write made, which a repeated request knows only by its revision.
+func (s *Service) purgeOf(ctx context.Context, account string, revision int64) (*topologyv1.Purge, error) {
+	after := ""
+	for {
+		records, more, _, err := s.store.ListAt(ctx, topology.KindPurges, account, "", after, maxPageSize, revision)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range records {
+			if r.CreateRevision == revision {
+				stored, err := decode[*topologyv1.Purge](r)
+				if err != nil {
+					return nil, err
+				}
+				return s.presentPurge(r.Key, stored), nil
+			}
+			after = r.Key.ID
+		}
+		if !more {
+			return nil, fmt.Errorf("purge of account %q at revision %d: %w", account, revision, store.ErrNotFound)
+		}
+	}
+}
+
+// presentPurge tells how far a purge has come: an edge that has applied its revision has purged.
+func (s *Service) presentPurge(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
+	p := present(key, stored)
+	p.Edges = new(topologyv1.Purge_Edges)
+	for _, e := range s.fleet.Edges() {
+		switch {
+		case !e.GetConnected():
+			p.Edges.Offline++
+		case e.GetAppliedRevision() >= stored.CreateRevision:
+			p.Edges.Done++
+		default:
+			p.Edges.Pending++
+		}
+	}
+	p.State = topologyv1.Purge_DONE
+	if p.Edges.Pending > 0 {
+		p.State = topologyv1.Purge_PENDING
+	}
+	return p
+}
+
+func (s purges) GetPurge(ctx context.Context, req *adminv1.GetPurgeRequest) (*adminv1.GetPurgeResponse, error) {
+	key, err := parseName(topology.KindPurges, "name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	stored, revision, err := readAt[*topologyv1.Purge](ctx, s.Service, key, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.GetPurgeResponse{Purge: s.presentPurge(key, stored), Revision: revision}, nil
+}
+
+func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) (*adminv1.ListPurgesResponse, error) {
+	account, err := parseParent(req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "purges", account)
+	if err != nil {
+		return nil, err
+	}
+	resp := new(adminv1.ListPurgesResponse)
+	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindPurges, account, "", p, func(r topology.Record) (proto.Message, error) {
+		stored, err := decode[*topologyv1.Purge](r)
+		if err != nil {
+			return nil, err
+		}
+		purge := s.presentPurge(r.Key, stored)
+		resp.Purges = append(resp.Purges, purge)
+		return purge, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+const (
+	// purgesPerSecond and purgeBurst bound the purges of one account at one control plane. Each is a write to etcd and a
+	// message to every edge; etcd on a small machine takes some hundred a second in all.
+	purgesPerSecond = 50
+	purgeBurst      = 500
+)
+
+// rates counts what accounts use up. An account that has used nothing for a while is forgotten.
+type rates struct {
+	mu   sync.Mutex
+	used map[string]rate
+}
+
+type rate struct {
+	level float64 // requests not yet paid off
+	at    time.Time
+}
+
+func (r *rates) allow(account string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.used == nil {
+		r.used = make(map[string]rate)
+	}
+	if len(r.used) > 1000 {
+		for id, u := range r.used {
+			if u.left(now) == 0 {
+				delete(r.used, id)
+			}
+		}
+	}
+	level := r.used[account].left(now)
+	if level+1 > purgeBurst {
+		return false
+	}
+	r.used[account] = rate{level + 1, now}
+	return true
+}
+
+func (u rate) left(now time.Time) float64 {
+	return max(0, u.level-now.Sub(u.at).Seconds()*purgesPerSecond)
+}

@@ -1,0 +1,134 @@
+// Package adminsvc is the admin API: gRPC to admins, who read and change the topology.
+//
+// It authenticates, validates, writes through store and answers with the revision of the write; an edge that has applied
+// that revision serves accordingly. Output-only fields are computed when a resource is read. Secret fields move into
+// OriginSecrets records before anything else sees them: no answer, error, log line or comparison holds one. A repeated
+// request with the same request_id has one effect and gets the first answer, since both are read back at the revision of
+// the one write. Every error has exactly one ErrorInfo; one table says which.
+//
+// What rules hold between resources is topology's business, how writes become atomic store's, and how edges hear of them
+// feed's and edgesvc's. gRPC and protobuf types of the admin API stop here.
+package adminsvc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+// Config is what the admin API needs.
+type Config struct {
+	Store   *store.Store
+	Library *media.Library
+	Fleet   *edgesvc.Service
+	// Tokens are those that callers present. Nil: nobody is asked for one.
+	Tokens *Tokens
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+	// Logger takes a line for each write and each internal error. Default: slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: none.
+	Registerer prometheus.Registerer
+}
+
+// Service is the admin API. Its methods may be called at the same time.
+type Service struct {
+	store     *store.Store
+	library   *media.Library
+	fleet     *edgesvc.Service
+	tokens    *Tokens
+	now       func() time.Time
+	log       *slog.Logger
+	validator protovalidate.Validator
+	metrics   *metrics
+	health    *health.Server
+	purgeRate rates
+}
+
+// New returns the service; see [Service.NewServer].
+func New(cfg Config) (*Service, error) {
+	s := &Service{
+		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, tokens: cfg.Tokens,
+		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	var err error
+	if s.validator, err = protovalidate.New(); err != nil {
+		return nil, fmt.Errorf("build validator: %w", err)
+	}
+	if s.metrics, err = newMetrics(cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("register admin metrics: %w", err)
+	}
+	return s, nil
+}
+
+// maxMessageBytes bounds what a caller sends at once. The largest is a manifest of 3 MiB.
+const maxMessageBytes = 4 << 20
+
+// NewServer returns a server with all services, reflection and health. opts add to its own, such as credentials.
+func (s *Service) NewServer(opts ...grpc.ServerOption) *grpc.Server {
+	server := grpc.NewServer(append([]grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(s.observeUnary, s.recoverUnary, s.authenticateUnary, s.limitUnary, s.validateUnary),
+		grpc.ChainStreamInterceptor(s.observeStream, s.recoverStream, s.authenticateStream, s.validateStream),
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+	}, opts...)...)
+	s.register(server)
+	healthv1.RegisterHealthServer(server, s.health)
+	reflection.Register(server)
+	return server
+}
+
+func (s *Service) register(r grpc.ServiceRegistrar) {
+	adminv1.RegisterAccountServiceServer(r, accounts{Service: s})
+	adminv1.RegisterOriginServiceServer(r, origins{Service: s})
+	adminv1.RegisterUrlEndpointServiceServer(r, endpoints{Service: s})
+	adminv1.RegisterCustomDomainServiceServer(r, domains{Service: s})
+	adminv1.RegisterMediaServiceServer(r, mediaFiles{Service: s})
+	adminv1.RegisterPurgeServiceServer(r, purges{Service: s})
+	adminv1.RegisterFleetServiceServer(r, fleet{Service: s})
+	adminv1.RegisterManifestServiceServer(r, manifests{Service: s})
+	adminv1.RegisterDiagnosticServiceServer(r, diagnostics{Service: s})
+}
+
+// healthEvery is how often etcd is asked whether it has a quorum.
+const healthEvery = 5 * time.Second
+
+// Run keeps the health service true until ctx ends: it serves while etcd answers with a quorum.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.health.Shutdown()
+	ticker := time.NewTicker(healthEvery)
+	defer ticker.Stop()
+	for {
+		state := healthv1.HealthCheckResponse_SERVING
+		if err := s.store.Health(ctx); err != nil {
+			state = healthv1.HealthCheckResponse_NOT_SERVING
+		}
+		s.health.SetServingStatus("", state)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}

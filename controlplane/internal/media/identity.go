@@ -1,0 +1,100 @@
+package media
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+)
+
+// identityKey is the object that tells one library from another.
+const identityKey = "identity"
+
+// maxIdentityLen bounds what is read of an identity object that somebody else wrote.
+const maxIdentityLen = 100
+
+// Identify makes sure that the bucket is the library that the topology's records speak of, and makes it so when the
+// topology speaks of none yet. Of replicas that start at the same moment with an empty bucket all agree on one identity.
+func (l *Library) Identify(ctx context.Context, st *store.Store) error {
+	kept, err := st.KeptMediaIdentity(ctx)
+	if err != nil {
+		return err
+	}
+	own, err := l.identity(ctx)
+	if err != nil {
+		return err
+	}
+	if kept == "" {
+		if own, err = l.introduce(ctx, own); err != nil {
+			return err
+		}
+		if kept, err = st.MediaIdentity(ctx, own); err != nil {
+			return err
+		}
+	}
+	switch own {
+	case kept:
+		return nil
+	case "":
+		return fmt.Errorf("the media bucket has no object %q, but the library in use is %s: this is another bucket, or it has lost its content", identityKey, kept)
+	}
+	return fmt.Errorf("the media bucket is library %s, but the library in use is %s", own, kept)
+}
+
+// introduce gives a system without a library its first. A bucket that somebody uses is refused: the sweep would take all
+// it holds for orphans.
+func (l *Library) introduce(ctx context.Context, own string) (string, error) {
+	if own != "" {
+		used, err := l.used(ctx)
+		if err != nil {
+			return "", err
+		}
+		if used {
+			return "", fmt.Errorf("the media bucket is library %s of another system: choose an empty bucket, or delete its object %q to take it over", own, identityKey)
+		}
+		return own, nil
+	}
+	err := l.bucket.WriteAll(ctx, identityKey, []byte(rand.Text()), &blob.WriterOptions{IfNotExist: true, ContentType: "text/plain"})
+	if err != nil && gcerrors.Code(err) != gcerrors.FailedPrecondition {
+		return "", fmt.Errorf("write the media bucket's identity: %w", err)
+	}
+	// Not what we wrote but what stands there counts: stores without conditional writes keep the last of several.
+	if own, err = l.identity(ctx); err == nil && own == "" {
+		err = errors.New("the media bucket does not keep what is written to it")
+	}
+	return own, err
+}
+
+func (l *Library) identity(ctx context.Context) (string, error) {
+	r, err := l.bucket.NewRangeReader(ctx, identityKey, 0, -1, nil)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the media bucket's identity: %w", err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxIdentityLen))
+	if err != nil {
+		return "", fmt.Errorf("read the media bucket's identity: %w", err)
+	}
+	return string(bytes.TrimSpace(b)), nil
+}
+
+func (l *Library) used(ctx context.Context) (bool, error) {
+	_, err := l.bucket.List(&blob.ListOptions{Prefix: objects}).Next(ctx)
+	if errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("list the media bucket: %w", err)
+	}
+	return true, nil
+}

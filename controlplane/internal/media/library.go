@@ -1,0 +1,229 @@
+// Package media owns the bytes of the Media Library: in a bucket, by the hash of their content, never changed once there.
+//
+// It takes uploads, hands bytes out to edges and admins, and removes bytes that nothing refers to any more. Which path of
+// which account stands for which bytes is a MediaFile record in etcd and the business of store and adminsvc: they write a
+// record only after [Spooled.Place] has returned. An object `sha256/{hex}` is whole or absent, and its name is the hash of
+// its content. No bytes are removed while a record needs them, or while an upload that will need them is under way.
+package media
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
+	"gocloud.dev/blob/s3blob"
+	"gocloud.dev/gcerrors"
+)
+
+// ErrNoBytes says that the bucket holds no such bytes.
+var ErrNoBytes = errors.New("the bucket holds no such bytes")
+
+// Config says where the bytes lie.
+type Config struct {
+	// URL is a folder's path, `file:///folder`, or `s3://bucket` with the parameters of gocloud.dev, such as
+	// `?region=us-east-1&endpoint=http://127.0.0.1:9000&use_path_style=true`. A folder is made when there is none.
+	// Required.
+	URL string
+	// SpoolDir is a folder for uploads to an s3 bucket while their hash is not known; it needs room for those under way.
+	// A folder library spools inside itself. Default: the system's temporary folder.
+	SpoolDir string
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+	// Logger takes what an operator should know. Default: slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: none.
+	Registerer prometheus.Registerer
+}
+
+// Library is the bucket. Its methods may be called at the same time.
+type Library struct {
+	bucket *blob.Bucket
+	// folder is the absolute path of a folder library, empty for s3.
+	folder string
+	spool  string
+	now    func() time.Time
+	log    *slog.Logger
+
+	stored  prometheus.Counter
+	removed prometheus.Counter
+}
+
+// Open opens the bucket. It does not check whose library it is; see [Library.Identify].
+func Open(ctx context.Context, cfg Config) (*Library, error) {
+	l := &Library{
+		spool: cfg.SpoolDir,
+		now:   cfg.Now,
+		log:   cfg.Logger,
+		stored: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_media_stored_bytes_total",
+			Help: "Bytes written to the media bucket.",
+		}),
+		removed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_media_removed_objects_total",
+			Help: "Objects removed from the media bucket because no file referred to them.",
+		}),
+	}
+	if l.now == nil {
+		l.now = time.Now
+	}
+	if l.log == nil {
+		l.log = slog.Default()
+	}
+	if cfg.Registerer != nil {
+		for _, c := range []prometheus.Collector{l.stored, l.removed} {
+			if err := cfg.Registerer.Register(c); err != nil {
+				return nil, fmt.Errorf("register media metrics: %w", err)
+			}
+		}
+	}
+	if err := l.open(ctx, cfg.URL); err != nil {
+		return nil, fmt.Errorf("open media library: %w", err)
+	}
+	return l, nil
+}
+
+func (l *Library) open(ctx context.Context, raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil {
+		// The error of url.Parse repeats the URL, which may hold credentials.
+		return errors.New("the URL cannot be parsed")
+	}
+	switch u.Scheme {
+	case s3blob.Scheme:
+		if u.User != nil {
+			return errors.New("credentials do not belong in the URL; use the environment or a profile")
+		}
+		l.bucket, err = new(s3blob.URLOpener).OpenBucketURL(ctx, u)
+		return err
+	case fileblob.Scheme:
+		if u.Host != "" && u.Host != "localhost" || u.RawQuery != "" {
+			return fmt.Errorf("%q: a folder is written file:///folder, without host and parameters", raw)
+		}
+		return l.openFolder(u.Path)
+	case "":
+		return l.openFolder(raw)
+	}
+	return fmt.Errorf("%q: want a folder, file:// or s3://", u.Scheme)
+}
+
+// spoolFolder lies beside the objects so that a finished upload needs only a rename.
+const spoolFolder = "spool"
+
+func (l *Library) openFolder(dir string) error {
+	if dir == "" {
+		return errors.New("no folder given")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{filepath.Join(abs, spoolFolder), filepath.Join(abs, filepath.FromSlash(objects))} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+	}
+	l.folder, l.spool = abs, filepath.Join(abs, spoolFolder)
+	l.bucket, err = fileblob.OpenBucket(abs, &fileblob.Options{
+		// A temporary file elsewhere could be on another file system, from where it cannot be renamed.
+		NoTempDir: true,
+		Metadata:  fileblob.MetadataDontWrite,
+	})
+	return err
+}
+
+// Close gives the bucket's connections back. Readers must have been closed before.
+func (l *Library) Close() error { return l.bucket.Close() }
+
+// objects is what the keys of all bytes begin with.
+const objects = "sha256/"
+
+func objectKey(sha256 string) string { return objects + sha256 }
+
+// Reader reads bytes of the library. It must be closed.
+type Reader struct {
+	io.ReadCloser
+	// Size is the length of the whole object in bytes.
+	Size int64
+}
+
+// Read returns the bytes with the hash, from offset on; length -1 is to the end. It returns [ErrNoBytes] when there are
+// none.
+func (l *Library) Read(ctx context.Context, sha256 string, offset, length int64) (*Reader, error) {
+	r, err := l.bucket.NewRangeReader(ctx, objectKey(sha256), offset, length, nil)
+	if err != nil {
+		return nil, l.explain("read", sha256, err)
+	}
+	return &Reader{ReadCloser: r, Size: r.Size()}, nil
+}
+
+// Size returns the length of the bytes with the hash, [ErrNoBytes] when there are none.
+func (l *Library) Size(ctx context.Context, sha256 string) (int64, error) {
+	a, err := l.bucket.Attributes(ctx, objectKey(sha256))
+	if err != nil {
+		return 0, l.explain("stat", sha256, err)
+	}
+	return a.Size, nil
+}
+
+func (l *Library) explain(op, sha256 string, err error) error {
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		err = ErrNoBytes
+	}
+	return fmt.Errorf("%s media bytes %s: %w", op, sha256, err)
+}
+
+// HashOf completes the beginning of a hash, 16 hex digits, by what the bucket holds. It returns [ErrNoBytes] unless
+// exactly one object begins so: two would leave open which is meant.
+func (l *Library) HashOf(ctx context.Context, prefix string) (string, error) {
+	it := l.bucket.List(&blob.ListOptions{Prefix: objectKey(prefix)})
+	var found string
+	for {
+		o, err := it.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return "", fmt.Errorf("list media bytes %s…: %w", prefix, err)
+		}
+		sha, ok := hashOfKey(o.Key)
+		if !ok {
+			continue
+		}
+		if found != "" {
+			return "", fmt.Errorf("media bytes %s… are ambiguous: %w", prefix, ErrNoBytes)
+		}
+		found = sha
+	}
+	if found == "" {
+		return "", fmt.Errorf("media bytes %s…: %w", prefix, ErrNoBytes)
+	}
+	return found, nil
+}
+
+// hashOfKey refuses keys that are not ours, such as what a killed process left half-written beside an object.
+func hashOfKey(key string) (sha256 string, ok bool) {
+	sha256, ok = strings.CutPrefix(key, objects)
+	return sha256, ok && isHex(sha256, 64)
+}
+
+func isHex(s string, n int) bool {
+	if len(s) != n {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
