@@ -1,0 +1,249 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Control keeps the table in step with a control plane.
+type Control struct {
+	cfg     Config
+	metrics *metrics
+	disk    *disk
+	// addresses are in this agent's order; next is the one to try next.
+	addresses []string
+	next      int
+
+	// at, index, gaps and unreadable belong to the goroutine that applies: New's, then Run's. gaps counts those since a step
+	// was applied.
+	at    position
+	index *index
+	gaps  int
+	// unreadable holds, by key, what was received under a malformed key of a known kind.
+	unreadable map[string]*topologyv1.Rejected
+
+	// lost says that the disk has to be written anew: the next session asks for everything.
+	lost     atomic.Bool
+	settings atomic.Pointer[edgev1.Welcome_Settings]
+
+	// mu guards what Status tells, and the session under way.
+	mu      sync.Mutex
+	status  Status
+	digest  topology.Digest // at status.Revision
+	session *session
+}
+
+// New loads the last good topology from the state folder and shows it to requests, so that an agent serves before it has
+// reached a control plane. Nothing in the folder is an error but another agent that uses it.
+func New(cfg Config) (*Control, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	d, err := openDisk(cfg.StateDir, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	c := &Control{cfg: cfg, disk: d, index: newIndex(), unreadable: make(map[string]*topologyv1.Rejected)}
+	c.addresses = slices.Clone(cfg.Addresses)
+	rand.Shuffle(len(c.addresses), func(i, j int) { c.addresses[i], c.addresses[j] = c.addresses[j], c.addresses[i] })
+	c.settings.Store(new(edgev1.Welcome_Settings))
+	c.metrics = newMetrics(c)
+	if err := cfg.Registerer.Register(c.metrics); err != nil {
+		d.close()
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	c.load()
+	return c, nil
+}
+
+func (c *Control) load() {
+	l := c.disk.load(func(s step) error {
+		_, err := c.apply(s)
+		return err
+	})
+	if l == nil {
+		return
+	}
+	c.at, c.index = l.at, l.index
+	c.settings.Store(l.settings)
+	c.inStep(l.asOf)
+	c.publish()
+	root := c.cfg.Table.Root()
+	c.cfg.Logger.Info("topology loaded from disk", "epoch", c.at.epoch, "revision", c.at.revision, "accounts", root.Accounts(), "domains", root.Domains())
+}
+
+// Run stays connected until ctx ends, which is its only end. It is called once. It leaves the state folder for others.
+func (c *Control) Run(ctx context.Context) error {
+	defer c.disk.close()
+	defer c.cfg.Registerer.Unregister(c.metrics)
+	flushing, stop := context.WithCancel(context.Background())
+	var flusher sync.WaitGroup
+	flusher.Go(func() { c.disk.flush(flushing, c.acknowledge, c.rewrite) })
+	defer flusher.Wait()
+	defer stop()
+	failures := 0
+	for ctx.Err() == nil {
+		address := c.addresses[c.next%len(c.addresses)]
+		c.next++
+		e := c.connect(ctx, address)
+		if ctx.Err() != nil {
+			break
+		}
+		var wait time.Duration
+		wait, failures = c.cfg.Backoff.wait(e, failures, len(c.addresses) > 1)
+		c.cfg.Logger.Log(ctx, e.level(), "stream to the control plane ended", "address", address, "why", e.err, "retry_in", wait.Round(time.Millisecond))
+		sleep(ctx, wait)
+	}
+	return ctx.Err()
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// rewrite asks for everything, since a disk that was broken misses what has happened meanwhile.
+func (c *Control) rewrite() {
+	c.lost.Store(true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != nil {
+		c.session.cancel(resync("journal"))
+	}
+}
+
+// have is the position to resume from, nil for nothing.
+func (c *Control) have() *edgev1.Position {
+	if c.at.epoch == "" || c.lost.Load() {
+		return nil
+	}
+	return &edgev1.Position{Epoch: c.at.epoch, Revision: c.at.revision}
+}
+
+// apply hands a step to the table and returns the resources that it refused.
+func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
+	var malformed []*topologyv1.Rejected
+	if s.full {
+		s.changes = forgetting(c, s.changes)
+	}
+	result, err := c.cfg.Table.Apply(route.Step{
+		Full:       s.full,
+		Epoch:      s.at.epoch,
+		Revision:   s.at.revision,
+		SharedHost: s.settings.GetSharedHost(),
+		Records: func(yield func(topology.Record, error) bool) {
+			for ch, err := range s.changes {
+				if err != nil {
+					yield(topology.Record{}, err)
+					return
+				}
+				key, ok, rejected := c.parse(ch)
+				if rejected != nil {
+					malformed = append(malformed, rejected)
+				}
+				if ok && !yield(topology.Record{Key: key, CreateRevision: ch.create, ModRevision: ch.mod, Value: ch.value}, nil) {
+					return
+				}
+			}
+		},
+	})
+	return append(result.Rejected, malformed...), err
+}
+
+// forgetting starts over with what was unreadable once a full state is read.
+func forgetting(c *Control, changes iter.Seq2[change, error]) iter.Seq2[change, error] {
+	clear(c.unreadable)
+	return changes
+}
+
+// parse reads a key. One of a kind that this agent does not know is skipped: a newer control plane may have more.
+func (c *Control) parse(ch change) (key topology.Key, ok bool, rejected *topologyv1.Rejected) {
+	key, err := topology.ParseKey(ch.key)
+	if err == nil {
+		return key, true, nil
+	}
+	kind, _, _ := strings.Cut(ch.key, "/")
+	if !slices.Contains(topology.Kinds(), topology.Kind(kind)) {
+		return key, false, nil
+	}
+	if ch.value == nil {
+		delete(c.unreadable, ch.key)
+		return key, false, nil
+	}
+	rejected = &topologyv1.Rejected{Key: ch.key, Revision: ch.mod, Reason: err.Error()}
+	c.unreadable[ch.key] = rejected
+	return key, false, rejected
+}
+
+// rejected is every resource that is not in effect as received.
+func (c *Control) rejected() []*topologyv1.Rejected {
+	all := c.cfg.Table.Rejected()
+	for _, r := range c.unreadable {
+		all = append(all, r)
+	}
+	return all
+}
+
+// ending is how a session ended.
+type ending struct {
+	err error
+	// well says that the agent was in step during the session.
+	well bool
+	// ours says that the agent ended it, to ask for a full state.
+	ours bool
+	// drain is the control plane's request to go, if that ended it.
+	drain  *edgev1.Drain
+	lasted time.Duration
+}
+
+// wait says how long to stay away, and how many failures there have now been in a row.
+func (b Backoff) wait(e ending, failures int, elsewhere bool) (time.Duration, int) {
+	switch {
+	case e.drain != nil:
+		wait := rand.N(b.Least)
+		if !elsewhere {
+			wait += max(0, min(e.drain.GetRetryAfter().AsDuration(), b.Most))
+		}
+		return wait, 0
+	case e.well && !e.ours:
+		return rand.N(b.Spread), 0
+	case e.well && e.lasted > b.Most:
+		failures = 0
+	}
+	bound := b.Most
+	if failures < 16 {
+		bound = min(b.Most, b.Least<<failures)
+	}
+	return rand.N(bound), failures + 1
+}
+
+// errResync ends a session because the agent cannot go on from what it has been told.
+type errResync struct {
+	reason string
+	// everything asks for a full state, instead of what is missing.
+	everything bool
+}
+
+func (e errResync) Error() string { return "the topology has to be sent again: " + e.reason }
+
+func resync(reason string) error { return errResync{reason, true} }
+
+var errDrained = errors.New("the control plane asked to go elsewhere")

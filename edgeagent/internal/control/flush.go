@@ -1,0 +1,191 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// flushDelay gathers the steps of a moment under one fsync. A step is persisted within a second of being applied while
+	// the disk takes less than the rest of it for an fsync.
+	flushDelay = 200 * time.Millisecond
+	// A broken disk is tried again after this long, and then at twice the interval each time: trying costs a full state.
+	leastMend    = time.Second
+	greatestMend = 5 * time.Minute
+)
+
+// flush fsyncs what is written until ctx ends, and once more then. persisted is called after each fsync and after the disk
+// has broken, mended once it may be whole again and wants a full state.
+func (d *disk) flush(ctx context.Context, persisted, mended func()) {
+	mend := leastMend
+	for {
+		wait, broken := flushDelay, false
+		if _, durable := d.state(); durable {
+			mend = leastMend
+			select {
+			case <-d.changed:
+			case <-ctx.Done():
+				d.sync()
+				return
+			}
+		} else {
+			wait, broken = mend, true
+			persisted()
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+		if !broken {
+			d.sync()
+			persisted()
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if _, durable := d.state(); !durable {
+			mend = min(2*mend, greatestMend)
+			if d.probe() == nil {
+				mended()
+			}
+		}
+	}
+}
+
+// sync fsyncs what has been written so far and forgets files that it has made superfluous.
+func (d *disk) sync() {
+	d.mu.Lock()
+	if d.broken != nil || !d.dirty {
+		d.mu.Unlock()
+		return
+	}
+	d.dirty = false
+	at, number, snapshot := d.at, d.number, d.snapshot
+	journal := d.journal
+	first := slices.Clone(d.unsynced)
+	d.mu.Unlock()
+
+	err := syncAll(append(slices.Clone(first), journal))
+	if err == nil && !sameFile(journal, d.path("journal", number)) {
+		err = errVanished
+	}
+	if err == nil {
+		err = syncDir(d.dir)
+	}
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if number != d.number && snapshot != d.snapshot {
+		// A full state has come meanwhile: what was fsynced, or closed under our hands, is not what counts.
+		d.dirty = true
+		d.wake()
+		return
+	}
+	if err != nil {
+		if errors.Is(err, errVanished) {
+			d.persisted = 0
+		}
+		d.fail(err)
+		return
+	}
+	d.persisted = at.revision
+	d.unsynced = slices.DeleteFunc(d.unsynced, func(f *os.File) bool {
+		if !slices.Contains(first, f) {
+			return false
+		}
+		f.Close()
+		return true
+	})
+	d.removeBefore(snapshot)
+}
+
+func syncAll(files []*os.File) error {
+	for _, f := range files {
+		if err := f.Sync(); err != nil {
+			return fmt.Errorf("fsync: %w", err)
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// probe finds out whether the folder can be used again.
+func (d *disk) probe() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.take(); err != nil {
+		return err
+	}
+	path := filepath.Join(d.dir, "probe")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	defer f.Close()
+	if _, err := f.Write(make([]byte, 64<<10)); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	d.distrusted = false
+	return nil
+}
+
+// removeBefore removes files that a snapshot stands for. What cannot be removed is harmless.
+func (d *disk) removeBefore(number uint64) {
+	snapshots, journals := d.files()
+	for _, n := range snapshots {
+		if n < number {
+			os.Remove(d.path("snapshot", n))
+		}
+	}
+	for _, n := range journals {
+		if n < number {
+			os.Remove(d.path("journal", n))
+		}
+	}
+}
+
+// files lists the numbers of the snapshots and journals in the folder, in ascending order.
+func (d *disk) files() (snapshots, journals []uint64) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, nil
+	}
+	for _, e := range entries {
+		kind, hex, ok := strings.Cut(e.Name(), "-")
+		n, err := strconv.ParseUint(hex, 16, 64)
+		if !ok || err != nil || len(hex) != 16 || n == 0 {
+			continue
+		}
+		switch kind {
+		case "snapshot":
+			snapshots = append(snapshots, n)
+		case "journal":
+			journals = append(journals, n)
+		}
+	}
+	slices.Sort(snapshots)
+	slices.Sort(journals)
+	return snapshots, journals
+}

@@ -1,0 +1,265 @@
+package control
+
+import (
+	"errors"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+)
+
+// loaded is what a state folder holds.
+type loaded struct {
+	at       position
+	settings *edgev1.Welcome_Settings
+	asOf     time.Time
+	index    *index
+}
+
+// step is some of a state: everything in a snapshot, or what the journals add to it.
+type step struct {
+	full     bool
+	at       position // of a full one only epoch and revision are known when it begins
+	settings *edgev1.Welcome_Settings
+	changes  iter.Seq2[change, error]
+}
+
+// load hands the newest whole state in the folder to apply, and makes the folder ready for more. It returns nil if there
+// is none. A damaged snapshot is no state; a journal counts up to the last step that is whole.
+//
+// An error of apply is one that changes had; then apply has done nothing.
+func (d *disk) load(apply func(step) error) *loaded {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.remove(filepath.Join(d.dir, "incoming"))
+	d.remove(filepath.Join(d.dir, "merging"))
+	snapshots, journals := d.files()
+	for i := len(snapshots) - 1; i >= 0; i-- {
+		l, err := d.loadFrom(snapshots[i], apply)
+		if err == nil {
+			return l
+		}
+		d.log.Warn("state snapshot discarded", "file", filepath.Base(d.path("snapshot", snapshots[i])), "err", err)
+		d.remove(d.path("snapshot", snapshots[i]))
+	}
+	for _, n := range journals {
+		d.remove(d.path("journal", n))
+		d.number = max(d.number, n)
+	}
+	return nil
+}
+
+// remove leaves alone a folder that could not be locked: its files may be another agent's.
+func (d *disk) remove(path string) {
+	if d.broken == nil {
+		os.Remove(path)
+	}
+}
+
+func (d *disk) loadFrom(number uint64, apply func(step) error) (*loaded, error) {
+	file, err := os.Open(d.path("snapshot", number))
+	if err != nil {
+		return nil, err
+	}
+	l, err := loadSnapshot(file, apply)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	if info, err := file.Stat(); err == nil {
+		d.snapBytes = info.Size()
+	}
+	d.snapshot, d.number = number, number
+	tail := d.loadJournals(l)
+	if len(tail) > 0 {
+		s := step{at: l.at, settings: l.settings, changes: changesOf(tail)}
+		if err := apply(s); err != nil {
+			file.Close()
+			return nil, err
+		}
+	}
+	d.at, d.settings = l.at, l.settings
+	d.asOf = l.asOf
+	d.unsynced, d.dirty = append(d.unsynced, file), true
+	if d.journal == nil && d.broken == nil {
+		if err := d.beginJournal(d.number); err != nil {
+			d.fail(err)
+		}
+	}
+	d.wake()
+	return l, nil
+}
+
+func changesOf(changes []change) iter.Seq2[change, error] {
+	return func(yield func(change, error) bool) {
+		for _, c := range changes {
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+// loadSnapshot hands a snapshot to apply while it checks it; the last error that apply can see is a wrong digest.
+func loadSnapshot(r io.Reader, apply func(step) error) (*loaded, error) {
+	f, base, err := readHeader(r)
+	if err != nil {
+		return nil, err
+	}
+	kind, body, err := f.next()
+	settings := new(edgev1.Welcome_Settings)
+	if err != nil || kind != frameSet || proto.Unmarshal(body, settings) != nil {
+		return nil, errDamaged
+	}
+	l := &loaded{at: base, settings: settings, index: newIndex()}
+	err = apply(step{full: true, at: base, settings: settings, changes: func(yield func(change, error) bool) {
+		for {
+			kind, body, err := f.next()
+			switch {
+			case err == nil && kind == framePut:
+				c, ok := decodeChange(kind, body)
+				if ok {
+					l.index.apply(c)
+					if !yield(c, nil) {
+						return
+					}
+					continue
+				}
+			case err == nil && kind == frameCommit:
+				if l.end(body) {
+					return
+				}
+			}
+			yield(change{}, errDamaged)
+			return
+		}
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// end takes a commit in, and reports whether it is about what was read.
+func (l *loaded) end(body []byte) bool {
+	c, ok := decodeCommit(body)
+	if !ok || c.digest != l.index.digest || c.revision < l.at.revision {
+		return false
+	}
+	l.at.revision, l.at.digest = c.revision, c.digest
+	if !c.asOf.IsZero() {
+		l.asOf = c.asOf
+	}
+	return true
+}
+
+// loadJournals reads the journals that follow the snapshot, leaves the last one open, cut off behind its last whole step,
+// and removes what cannot follow. It returns their changes in order.
+func (d *disk) loadJournals(l *loaded) (changes []change) {
+	_, journals := d.files()
+	follows := true
+	for _, n := range journals {
+		if n < d.snapshot {
+			continue
+		}
+		path := d.path("journal", n)
+		if follows && (n == d.snapshot || n == d.number+1) {
+			if more, ok := d.loadJournal(path, n, l); ok {
+				changes = append(changes, more...)
+				continue
+			}
+		}
+		follows = false
+		d.remove(path)
+	}
+	return changes
+}
+
+// loadJournal opens journal n if it begins where l ends, and brings l to its end.
+func (d *disk) loadJournal(path string, n uint64, l *loaded) ([]change, bool) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil || d.broken != nil {
+		if err != nil {
+			d.fail(err)
+		}
+		return d.loadUnwritable(path, n, l)
+	}
+	changes, good, err := l.replay(file)
+	if err != nil {
+		file.Close()
+		return nil, false
+	}
+	if d.journal != nil {
+		d.unsynced = append(d.unsynced, d.journal)
+	}
+	d.number, d.journal, d.size = n, file, good
+	d.outgrown = min(max(d.snapBytes, leastJournal), greatestJournal)
+	if err := errors.Join(file.Truncate(good), seekTo(file, good)); err != nil {
+		d.fail(err)
+	}
+	return changes, true
+}
+
+// loadUnwritable is loadJournal where nothing can be written.
+func (d *disk) loadUnwritable(path string, n uint64, l *loaded) ([]change, bool) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, false
+	}
+	defer file.Close()
+	changes, _, err := l.replay(file)
+	d.number = n
+	return changes, err == nil
+}
+
+func seekTo(f *os.File, offset int64) error {
+	_, err := f.Seek(offset, io.SeekStart)
+	return err
+}
+
+// replay takes a journal's whole steps in and returns their changes and where the last one ends. It is an error if the
+// journal begins elsewhere than where l is.
+func (l *loaded) replay(r io.Reader) (changes []change, good int64, err error) {
+	f, base, err := readHeader(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	if base != l.at {
+		return nil, 0, errDamaged
+	}
+	good = f.good
+	var pending []change
+	var undos []undo
+	settings := l.settings
+	for {
+		kind, body, err := f.next()
+		whole := false
+		if err == nil {
+			switch kind {
+			case framePut, frameDelete:
+				c, ok := decodeChange(kind, body)
+				if whole = ok; ok {
+					undos = append(undos, l.index.apply(c))
+					pending = append(pending, c)
+				}
+			case frameSet:
+				settings = new(edgev1.Welcome_Settings)
+				whole = proto.Unmarshal(body, settings) == nil
+			case frameCommit:
+				if whole = l.end(body); whole {
+					changes, good, l.settings = append(changes, pending...), f.good, settings
+					pending, undos = nil, undos[:0]
+				}
+			}
+		}
+		if !whole {
+			l.index.revert(undos)
+			return changes, good, nil
+		}
+	}
+}

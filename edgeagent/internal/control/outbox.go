@@ -1,0 +1,105 @@
+package control
+
+import (
+	"sync"
+	"time"
+
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// reportInterval is how often an operator's view of an edge is renewed.
+const reportInterval = 10 * time.Second
+
+// outbox is what the agent has yet to say. An ack counts for all before it, so it is made when it is sent, and receiving
+// never waits for sending.
+type outbox struct {
+	makeAck func() *edgev1.Ack
+
+	mu      sync.Mutex
+	begun   bool // whether there is anything of this control plane's topology to acknowledge
+	due     bool
+	nacks   []*topologyv1.Rejected
+	answers []*edgev1.Answer
+	closed  bool
+	wake    chan struct{}
+}
+
+func newOutbox(makeAck func() *edgev1.Ack) *outbox {
+	return &outbox{makeAck: makeAck, wake: make(chan struct{}, 1)}
+}
+
+func (o *outbox) change(f func()) {
+	o.mu.Lock()
+	f()
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) acknowledge(nacks []*topologyv1.Rejected) {
+	o.change(func() {
+		o.begun, o.due = true, true
+		o.nacks = append(o.nacks, nacks...)
+	})
+}
+
+// again renews the ack because the disk has got further.
+func (o *outbox) again() { o.change(func() { o.due = o.begun }) }
+
+func (o *outbox) answer(a *edgev1.Answer) { o.change(func() { o.answers = append(o.answers, a) }) }
+
+// close lets the sender end once everything is sent.
+func (o *outbox) close() { o.change(func() { o.closed = true }) }
+
+func (o *outbox) take() (messages []*edgev1.SyncRequest, closed bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.due {
+		ack := o.makeAck()
+		ack.Nacks = o.nacks
+		messages = append(messages, &edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: ack}})
+		o.due, o.nacks = false, nil
+	}
+	for _, a := range o.answers {
+		messages = append(messages, &edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: a}})
+	}
+	o.answers = nil
+	return messages, o.closed
+}
+
+// send is the only sender on a stream after the greeting. It ends when the outbox is closed or the stream has broken.
+func (s *session) send() {
+	reports := time.NewTicker(reportInterval)
+	defer reports.Stop()
+	if s.report() != nil {
+		return
+	}
+	for {
+		messages, closed := s.out.take()
+		for _, m := range messages {
+			if s.stream.Send(m) != nil {
+				return // receiving tells why
+			}
+		}
+		if closed {
+			s.stream.CloseSend()
+			return
+		}
+		select {
+		case <-s.out.wake:
+		case <-reports.C:
+			if s.report() != nil {
+				return
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *session) report() error {
+	return s.stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Report{Report: s.control.cfg.Report()}})
+}

@@ -1,0 +1,160 @@
+package control
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+)
+
+// Status is how an agent stands to the topology.
+type Status struct {
+	// Epoch is the identity of the topology's history, empty while there is none to serve.
+	Epoch string
+	// Revision is what requests see. Persisted is what is fsynced, 0 when nothing is.
+	Revision, Persisted int64
+	// Durable says whether what is applied is also kept on disk.
+	Durable bool
+	// Server is the control plane that the agent is connected to, empty for none.
+	Server string
+	// AsOf is when the agent last knew that it was in step with etcd, by the control plane's clock. Zero = never.
+	AsOf time.Time
+	// Age is the time since AsOf, 0 without one.
+	Age time.Duration
+	// Rejected is how many resources are not in effect as received.
+	Rejected int
+}
+
+// Status tells how the agent stands. It may be called at any time.
+func (c *Control) Status() Status {
+	persisted, durable := c.disk.state()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status
+	s.Persisted, s.Durable = min(persisted, s.Revision), durable
+	if !s.AsOf.IsZero() {
+		s.Age = max(0, c.cfg.Now().Sub(s.AsOf))
+	}
+	return s
+}
+
+// Settings are those that a control plane last gave. They are never nil and must not be changed.
+func (c *Control) Settings() *edgev1.Welcome_Settings { return c.settings.Load() }
+
+// publish makes the position what Status tells.
+func (c *Control) publish() {
+	rejected := len(c.rejected())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Epoch, c.status.Revision, c.status.Rejected, c.digest = c.at.epoch, c.at.revision, rejected, c.at.digest
+}
+
+// ack says how far the agent is. What is persisted is asked first: it may only fall behind what is applied.
+func (c *Control) ack() *edgev1.Ack {
+	persisted, durable := c.disk.state()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	digest := c.digest
+	return &edgev1.Ack{
+		Applied: c.status.Revision, Persisted: min(persisted, c.status.Revision), Durable: durable, Digest: digest[:],
+	}
+}
+
+// inStep notes a proof of being in step. Proofs of different control planes may come out of order.
+func (c *Control) inStep(asOf time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if asOf.After(c.status.AsOf) {
+		c.status.AsOf = asOf
+	}
+}
+
+// forgetAsOf is for another history, of which nothing is known yet.
+func (c *Control) forgetAsOf() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.AsOf = time.Time{}
+}
+
+func (c *Control) asOf() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status.AsOf
+}
+
+func (e ending) level() slog.Level {
+	if e.drain != nil {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
+
+// metrics tells Status, and counts.
+type metrics struct {
+	control *Control
+
+	revision, persisted, age, durable, connected, rejected *prometheus.Desc
+
+	resyncs       *prometheus.CounterVec
+	nacks         prometheus.Counter
+	refusedStates prometheus.Counter
+	duplicates    prometheus.Counter
+}
+
+func newMetrics(c *Control) *metrics {
+	gauge := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	return &metrics{
+		control:   c,
+		revision:  gauge("edgewalk_edge_config_revision", "Revision of the topology that requests see."),
+		persisted: gauge("edgewalk_edge_config_persisted_revision", "Revision of the topology that is fsynced in the state folder."),
+		age:       gauge("edgewalk_edge_config_age_seconds", "Time since the topology was last known to be that of etcd. Absent while there is none."),
+		durable:   gauge("edgewalk_edge_config_durable", "1 while the topology is kept on disk."),
+		connected: gauge("edgewalk_edge_stream_connected", "1 while a control plane is connected."),
+		rejected:  gauge("edgewalk_edge_config_rejected", "Resources that are not in effect as received."),
+		resyncs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_edge_config_resyncs_total", Help: "Full states that replaced a topology that the agent held, by reason.",
+		}, []string{"reason"}),
+		nacks:         counter("edgewalk_edge_config_nacks_total", "Resources that were refused when they arrived."),
+		refusedStates: counter("edgewalk_edge_config_refused_states_total", "Full states that were refused for being less than half of what the agent holds."),
+		duplicates:    counter("edgewalk_edge_config_duplicate_steps_total", "Steps that the agent had already."),
+	}
+}
+
+func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.revision, m.persisted, m.age, m.durable, m.connected, m.rejected} {
+		out <- d
+	}
+	m.resyncs.Describe(out)
+	for _, c := range []prometheus.Counter{m.nacks, m.refusedStates, m.duplicates} {
+		c.Describe(out)
+	}
+}
+
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	s := m.control.Status()
+	gauge := func(d *prometheus.Desc, v float64) { out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	gauge(m.revision, float64(s.Revision))
+	gauge(m.persisted, float64(s.Persisted))
+	if !s.AsOf.IsZero() {
+		gauge(m.age, s.Age.Seconds())
+	}
+	gauge(m.durable, truth(s.Durable))
+	gauge(m.connected, truth(s.Server != ""))
+	gauge(m.rejected, float64(s.Rejected))
+	m.resyncs.Collect(out)
+	for _, c := range []prometheus.Counter{m.nacks, m.refusedStates, m.duplicates} {
+		c.Collect(out)
+	}
+}
+
+func truth(v bool) float64 {
+	if v {
+		return 1
+	}
+	return 0
+}
