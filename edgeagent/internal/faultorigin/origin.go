@@ -46,6 +46,7 @@ type Origin struct {
 	conns    map[net.Conn]bool
 	scripts  map[string][]Answer
 	requests []Request
+	accepted int
 }
 
 // New starts an origin on a loopback port. It answers 404 until told otherwise, and stops when the test ends.
@@ -89,6 +90,13 @@ func (o *Origin) Count(path string) int {
 		}
 	}
 	return n
+}
+
+// Connections returns how many connections there were.
+func (o *Origin) Connections() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.accepted
 }
 
 // Forget drops the record of requests.
@@ -146,6 +154,7 @@ func (o *Origin) accept(listener net.Listener) {
 			conn.Close()
 		}
 		o.conns[conn] = true
+		o.accepted++
 		o.mu.Unlock()
 		o.done.Go(func() { o.serve(conn) })
 	}

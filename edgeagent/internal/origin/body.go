@@ -124,11 +124,14 @@ func (b *body) Read(p []byte) (int, error) {
 	for {
 		n, err := b.src.Read(p)
 		b.next += int64(n)
-		switch {
-		case err == nil || err == io.EOF:
-			return n, err
-		case n > 0:
-			return n, nil // the error comes back with the next read
+		if n > 0 {
+			return n, nil // an error comes back with the next read
+		}
+		if err == io.EOF && b.last >= 0 && b.next <= b.last {
+			err = io.ErrUnexpectedEOF // the head of a part promised more
+		}
+		if err == nil || err == io.EOF {
+			return 0, err
 		}
 		f := faultOf(err)
 		if f.reason == Canceled || !b.goOn() {

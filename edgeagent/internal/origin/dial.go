@@ -55,7 +55,6 @@ func newTransport(d *dialer) *http.Transport {
 		MaxIdleConns:           idleTotal,
 		MaxIdleConnsPerHost:    idlePerHost,
 		IdleConnTimeout:        idleFor,
-		ReadBufferSize:         16 << 10,
 	}
 }
 

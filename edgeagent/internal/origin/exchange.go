@@ -47,7 +47,7 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 	if err != nil {
 		return faultAnswer(faultOf(err)), nil, nil
 	}
-	r := &reply{origin: h.origin, ask: h.ask, status: x.resp.StatusCode, header: x.resp.Header}
+	r := &reply{origin: h.origin, ask: h.ask, status: x.resp.StatusCode, header: x.resp.Header, length: x.resp.ContentLength}
 	if location := x.resp.Header.Get("Location"); k.next != nil && redirects(r) && location != "" && follows(h.origin) {
 		return c.redirected(k, h, x, location)
 	}

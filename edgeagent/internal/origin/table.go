@@ -16,6 +16,7 @@ type reply struct {
 	ask    *Ask
 	status int
 	header http.Header
+	length int64 // of the body, -1 if unknown
 	// code is the error code that an object store's body or header names; "" for other kinds and where there is none.
 	code string
 }
@@ -119,15 +120,15 @@ func coded(status int, codes ...string) func(*reply) bool {
 }
 
 func partAsked(r *reply) bool {
-	return r.status == http.StatusPartialContent && r.ask.Range != "" && partFits(r.ask.Range, r.header)
+	return r.status == http.StatusPartialContent && r.ask.Range != "" && partFits(r.ask.Range, r.header, r.length)
 }
 
 // partFits reports whether a 206 holds a part that begins where the Range asked for it. A shorter part is right (RFC 9110
-// 15.3.7); another start would put bytes in the wrong place.
-func partFits(asked string, header http.Header) bool {
+// 15.3.7); another start would put bytes in the wrong place, another length leave bytes out.
+func partFits(asked string, header http.Header, length int64) bool {
 	specs := rfc9111.ParseRange(asked)
 	part, size, ok := rfc9111.ParseContentRange(header.Get("Content-Range"))
-	if !ok || len(specs) != 1 {
+	if !ok || len(specs) != 1 || length >= 0 && length != part.Length {
 		return false
 	}
 	spec := specs[0]

@@ -1,0 +1,134 @@
+package origin
+
+import (
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// theSecret stands for every credential in these tests. It must never be seen in what a test reads.
+const theSecret = "s3cr3t-that-nobody-may-see"
+
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+
+func newTestClient(t testing.TB, cfg Config) *Client {
+	t.Helper()
+	c := New(cfg)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func localClient(t testing.TB) *Client { return newTestClient(t, Config{AllowCIDRs: loopback}) }
+
+func compile(t testing.TB, o *topologyv1.Origin, secrets map[string]string) *topology.Origin {
+	t.Helper()
+	compiled, err := topology.CompileOrigin("legacy", o, secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compiled
+}
+
+// web is a web origin whose timeouts are short enough to wait for.
+func web(t testing.TB, baseURL string, change ...func(*topologyv1.Origin)) *topology.Origin {
+	t.Helper()
+	o := &topologyv1.Origin{
+		Kind:     &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: baseURL}},
+		Timeouts: shortTimeouts(),
+		RequestHeaders: []*topologyv1.RequestHeader{
+			{Name: "X-Api-Key"}, {Name: "X-Shop", Value: "acme"},
+		},
+	}
+	for _, f := range change {
+		f(o)
+	}
+	return compile(t, o, map[string]string{"request_headers[x-api-key].secret_value": theSecret})
+}
+
+func shortTimeouts() *topologyv1.OriginTimeouts {
+	d := durationpb.New(100 * time.Millisecond)
+	return &topologyv1.OriginTimeouts{Connect: durationpb.New(5 * time.Second), FirstByte: d, Idle: d}
+}
+
+func s3(t testing.TB, endpoint string, change ...func(*topologyv1.Origin)) *topology.Origin {
+	t.Helper()
+	o := &topologyv1.Origin{
+		Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
+			Bucket: "bucket", Endpoint: endpoint, ForcePathStyle: true, AccessKeyId: "AKID", Region: "eu-west-1",
+		}},
+		Timeouts: shortTimeouts(),
+	}
+	for _, f := range change {
+		f(o)
+	}
+	return compile(t, o, map[string]string{"s3.secret_access_key": theSecret})
+}
+
+// get is the question for a path, as topology.Locate would ask it.
+func get(path string) Ask {
+	a := Ask{Account: "acme", Host: "images.example.com", Path: path}
+	a.Object, a.ObjectOK = topology.ObjectKey(path)
+	return a
+}
+
+// read reads the body of an answer and closes it.
+func read(t testing.TB, a *Answer) (string, error) {
+	t.Helper()
+	if a.Response == nil {
+		t.Fatalf("no response: %s %s: %s", a.Outcome, a.Reason, a.Detail)
+	}
+	defer a.Response.Body.Close()
+	b, err := io.ReadAll(a.Response.Body)
+	return string(b), err
+}
+
+// discard closes the body of an answer, if there is one, and checks that the answer tells no secret.
+func discard(t testing.TB, a *Answer) {
+	t.Helper()
+	if a.Response != nil {
+		a.Response.Body.Close()
+	}
+	for _, text := range []string{a.Request, a.Detail, a.Advice, a.ProxyError} {
+		if strings.Contains(text, theSecret) {
+			t.Errorf("an answer tells a secret: %q", text)
+		}
+	}
+}
+
+func saw(t testing.TB, o *faultorigin.Origin, n int) []faultorigin.Request {
+	t.Helper()
+	seen := o.Requests()
+	if len(seen) != n {
+		t.Fatalf("the origin saw %d requests, want %d: %v", len(seen), n, seen)
+	}
+	return seen
+}
+
+func header(pairs ...string) http.Header {
+	h := http.Header{}
+	for i := 0; i < len(pairs); i += 2 {
+		h.Add(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
+func mustURL(t testing.TB, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
