@@ -1,0 +1,261 @@
+package defaultimage
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// library is a control plane's media listener with files by path.
+type library struct {
+	*httptest.Server
+	mu    sync.Mutex
+	files map[string]string
+	asked int
+}
+
+func newLibrary(t *testing.T, files map[string]string) *library {
+	l := &library{files: files}
+	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.asked++
+		// /media/{account}/{hash prefix}/{path}
+		parts := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/media/"), "/", 3)
+		body, ok := l.files[parts[2]]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		sum := sha256.Sum256([]byte(body))
+		w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:])+`"`)
+		w.Header().Set("Content-Type", "image/png")
+		io.WriteString(w, body)
+	}))
+	t.Cleanup(l.Close)
+	return l
+}
+
+func (l *library) set(path, body string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.files[path] = body
+}
+
+// keeper runs a keeper over dir until the test ends; its topology is that of the last apply.
+type keeper struct {
+	*Keeper
+	t     *testing.T
+	table *route.Table
+	stop  func()
+}
+
+func newKeeper(t *testing.T, dir string, l *library) *keeper {
+	t.Helper()
+	client := origin.New(origin.Config{MediaURL: func() string { return l.URL }})
+	k, err := New(Config{Dir: dir, Walker: walk.New(walk.Config{Client: client}), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		k.Run(ctx)
+	}()
+	run := &keeper{Keeper: k, t: t, table: route.New(route.Hooks{Applied: k.Apply})}
+	run.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+		client.Close()
+	})
+	t.Cleanup(run.stop)
+	return run
+}
+
+// apply gives the account acme a Media Library and endpoints with default images.
+func (k *keeper) apply(files map[string]string, images map[string]string) {
+	k.t.Helper()
+	resources := map[string]proto.Message{
+		"settings": &topologyv1.Settings{SharedHost: "shared.test"}, "accounts/acme": &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+		"urlEndpoints/acme/default": &topologyv1.UrlEndpoint{},
+	}
+	for path, body := range files {
+		sum := sha256.Sum256([]byte(body))
+		resources["mediaFiles/acme/"+path] = &topologyv1.MediaFile{Sha256: hex.EncodeToString(sum[:]), SizeBytes: int64(len(body))}
+	}
+	for id, path := range images {
+		resources["urlEndpoints/acme/"+id] = &topologyv1.UrlEndpoint{DefaultImage: &topologyv1.DefaultImage{Path: path}}
+	}
+	var records []topology.Record
+	for name, m := range resources {
+		key, err := topology.ParseKey(name)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		value, err := topology.Encode(m)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		records = append(records, topology.Record{Key: key, CreateRevision: 1, ModRevision: 1, Value: value})
+	}
+	result, err := k.table.Apply(route.Step{Full: true, Epoch: "e", Revision: k.table.Root().Revision() + 1, Records: route.Of(records...)})
+	if err != nil || len(result.Rejected) > 0 {
+		k.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)
+	}
+}
+
+// image returns the bytes of the image at path, "" for none.
+func (k *keeper) image(path string) string {
+	k.t.Helper()
+	image, ok := k.Lookup("1-acme", path)
+	if !ok {
+		return ""
+	}
+	body, err := image.Open()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer body.Close()
+	data, err := io.ReadAll(body)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if int64(len(data)) != image.Length || image.ContentType != "image/png" {
+		k.t.Errorf("%d bytes of %s, want %d of image/png", len(data), image.ContentType, image.Length)
+	}
+	return string(data)
+}
+
+// eventually waits for what the keeper does in the background.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(10 * time.Second)
+	for !ok() {
+		select {
+		case <-ticker.C:
+		case <-timeout:
+			t.Fatal("never: " + what)
+		}
+	}
+}
+
+func filesIn(t *testing.T, dir string) int {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestImagesAreHereBeforeTheyAreNeeded(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"a.png": "picture a", "b.png": "picture b"}
+	l := newLibrary(t, files)
+	dir := t.TempDir()
+	k := newKeeper(t, dir, l)
+	k.apply(files, map[string]string{"default": "/a.png", "shots": "a.png"})
+	eventually(t, "the image is fetched", func() bool { return k.image("/a.png") == "picture a" })
+	if k.image("a.png") != "picture a" || k.image("b.png") != "" || k.Missing() != 0 {
+		t.Error("an image is found by its path with and without /, and only if an endpoint names it")
+	}
+	if l.asked != 1 {
+		t.Errorf("the library was asked %d times for one image of two endpoints", l.asked)
+	}
+
+	// Another image, and the first is in use no more.
+	k.apply(files, map[string]string{"default": "b.png"})
+	eventually(t, "the other image is fetched", func() bool { return k.image("b.png") == "picture b" })
+	if k.image("a.png") != "" || filesIn(t, dir) != 1 {
+		t.Errorf("an unused image is kept; %d files", filesIn(t, dir))
+	}
+
+	// New bytes under the same path.
+	files = map[string]string{"b.png": "picture c"}
+	l.set("b.png", "picture c")
+	k.apply(files, map[string]string{"default": "b.png"})
+	eventually(t, "the new bytes are fetched", func() bool { return k.image("b.png") == "picture c" })
+}
+
+func TestImagesSurviveARestartWithoutControlPlane(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"a.png": "picture a"}
+	l := newLibrary(t, files)
+	dir := t.TempDir()
+	k := newKeeper(t, dir, l)
+	k.apply(files, map[string]string{"default": "a.png"})
+	eventually(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
+	k.stop()
+	l.Close()
+
+	k = newKeeper(t, dir, l)
+	k.apply(files, map[string]string{"default": "a.png"})
+	if k.image("a.png") != "picture a" {
+		t.Error("the image is gone after a restart")
+	}
+}
+
+func TestFilesThatAreNotWhatTheyAreCalledAreRemoved(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"a.png": "picture a"}
+	l := newLibrary(t, files)
+	dir := t.TempDir()
+	k := newKeeper(t, dir, l)
+	k.apply(files, map[string]string{"default": "a.png"})
+	eventually(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
+	k.stop()
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	for name, text := range map[string]string{names[0]: "picture", filepath.Join(dir, temporary+"1"): "half", filepath.Join(dir, "other"): "x"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k = newKeeper(t, dir, l)
+	if n := filesIn(t, dir); n != 0 {
+		t.Errorf("%d broken files are left", n)
+	}
+	k.apply(files, map[string]string{"default": "a.png"})
+	eventually(t, "the image is fetched anew", func() bool { return k.image("a.png") == "picture a" })
+}
+
+// Bytes that are not those of the topology are no image, and what the library lacks is asked for again.
+func TestWrongBytesAreNotKept(t *testing.T) {
+	t.Parallel()
+	l := newLibrary(t, map[string]string{"a.png": "other bytes"})
+	dir := t.TempDir()
+	k := newKeeper(t, dir, l)
+	k.apply(map[string]string{"a.png": "picture a"}, map[string]string{"default": "a.png"})
+	eventually(t, "the library is asked", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.asked > 0 })
+	if k.image("a.png") != "" || k.Missing() != 1 {
+		t.Error("wrong bytes are kept")
+	}
+	l.set("a.png", "picture a")
+	eventually(t, "the right bytes are fetched", func() bool { return k.image("a.png") == "picture a" })
+}
