@@ -19,18 +19,11 @@ const askTimeout = 30 * time.Second
 // ErrNoEdge says that no such edge is connected to this control plane, or that it left before it answered.
 var ErrNoEdge = errors.New("no such edge is connected")
 
-// Choice says which edge is asked.
-type Choice struct {
-	// Edge is its id. Empty: any.
-	Edge string
-	// Region is its region. Empty: any.
-	Region string
-}
-
-// Ask puts a question to an edge and returns its answer, in which an error of the edge stands as such, and the edge's id. The
-// id and timeout of ask are set here. It returns an [ErrNoEdge] when there is no such edge, and the error of ctx.
-func (s *Service) Ask(ctx context.Context, choice Choice, ask *edgev1.Ask) (*edgev1.Answer, string, error) {
-	answer, edge, err := s.ask(ctx, choice, ask)
+// Ask puts a question to the edge with an id, or to any of a region; both may be empty. An error of the edge stands in its
+// answer. The id and timeout of the question are set here. It returns an [ErrNoEdge] when there is no such edge, and the
+// error of ctx.
+func (s *Service) Ask(ctx context.Context, edge, region string, question *edgev1.Ask) (*edgev1.Answer, error) {
+	answer, err := s.ask(ctx, edge, region, question)
 	outcome := "answered"
 	switch {
 	case errors.Is(err, ErrNoEdge):
@@ -41,52 +34,52 @@ func (s *Service) Ask(ctx context.Context, choice Choice, ask *edgev1.Ask) (*edg
 		outcome = "error"
 	}
 	s.metrics.asks.WithLabelValues(outcome).Inc()
-	return answer, edge, err
+	return answer, err
 }
 
-func (s *Service) ask(ctx context.Context, choice Choice, ask *edgev1.Ask) (*edgev1.Answer, string, error) {
+func (s *Service) ask(ctx context.Context, edge, region string, question *edgev1.Ask) (*edgev1.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	st, err := s.choose(choice)
+	st, err := s.choose(edge, region)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	s.mu.Lock()
 	s.asked++
 	id := strconv.FormatUint(s.asked, 10)
 	s.mu.Unlock()
 	deadline, _ := ctx.Deadline()
-	ask = clone(ask)
+	ask := clone(question)
 	ask.Id, ask.Timeout = id, durationpb.New(time.Until(deadline))
 	answer := make(chan *edgev1.Answer, 1)
 	if !st.expect(id, answer) {
-		return nil, "", fmt.Errorf("edge %q: %w", st.hello.GetId(), ErrNoEdge)
+		return nil, fmt.Errorf("edge %q: %w", st.hello.GetId(), ErrNoEdge)
 	}
 	defer st.forgetQuestion(id)
 	select {
 	case st.asks <- ask:
 	case <-ctx.Done():
-		return nil, "", fmt.Errorf("ask edge %q: %w", st.hello.GetId(), ctx.Err())
+		return nil, fmt.Errorf("ask edge %q: %w", st.hello.GetId(), ctx.Err())
 	}
 	select {
 	case a := <-answer:
 		if a == nil {
-			return nil, "", fmt.Errorf("edge %q left before it answered: %w", st.hello.GetId(), ErrNoEdge)
+			return nil, fmt.Errorf("edge %q left before it answered: %w", st.hello.GetId(), ErrNoEdge)
 		}
-		return a, st.hello.GetId(), nil
+		return a, nil
 	case <-ctx.Done():
-		return nil, "", fmt.Errorf("wait for the answer of edge %q: %w", st.hello.GetId(), ctx.Err())
+		return nil, fmt.Errorf("wait for the answer of edge %q: %w", st.hello.GetId(), ctx.Err())
 	}
 }
 
 // choose picks a connected edge at random, so that questions do not all meet one.
-func (s *Service) choose(choice Choice) (*stream, error) {
+func (s *Service) choose(edge, region string) (*stream, error) {
 	f := s.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var candidates []*stream
 	for id, e := range f.edges {
-		if e.stream != nil && (choice.Edge == "" || choice.Edge == id) && (choice.Region == "" || choice.Region == e.hello.GetRegion()) {
+		if e.stream != nil && (edge == "" || edge == id) && (region == "" || region == e.hello.GetRegion()) {
 			candidates = append(candidates, e.stream)
 		}
 	}
@@ -95,16 +88,16 @@ func (s *Service) choose(choice Choice) (*stream, error) {
 	}
 	for _, p := range f.peers {
 		for id, r := range p.edges {
-			if p.present && r.Connected && (choice.Edge == "" || choice.Edge == id) && (choice.Region == "" || choice.Region == r.edge.GetRegion()) {
+			if p.present && r.Connected && (edge == "" || edge == id) && (region == "" || region == r.edge.GetRegion()) {
 				return nil, fmt.Errorf("edge %q is connected to the control plane %q, ask there: %w", id, p.server, ErrNoEdge)
 			}
 		}
 	}
 	switch {
-	case choice.Edge != "":
-		return nil, fmt.Errorf("edge %q: %w", choice.Edge, ErrNoEdge)
-	case choice.Region != "":
-		return nil, fmt.Errorf("region %q: %w", choice.Region, ErrNoEdge)
+	case edge != "":
+		return nil, fmt.Errorf("edge %q: %w", edge, ErrNoEdge)
+	case region != "":
+		return nil, fmt.Errorf("region %q: %w", region, ErrNoEdge)
 	}
 	return nil, ErrNoEdge
 }

@@ -47,9 +47,9 @@ func (st *stream) send(ctx context.Context) error {
 	if err := st.begin(ctx); err != nil {
 		return err
 	}
-	bookmark := time.NewTicker(bookmarkEvery)
+	bookmark := time.NewTicker(st.svc.timing.bookmarkEvery)
 	defer bookmark.Stop()
-	old := time.NewTimer(age())
+	old := time.NewTimer(st.svc.timing.age())
 	defer old.Stop()
 	due := true // tells the edge at once where it stands
 	for {

@@ -11,12 +11,13 @@ package edgesvc
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -75,11 +76,18 @@ type Service struct {
 	self      string // this process below `fleet/`
 	full      *semaphore.Weighted
 	streams   sync.WaitGroup // calls and their goroutines
+	timing    timing
 
 	mu       sync.Mutex
 	live     map[*stream]struct{}
 	draining bool
 	asked    uint64 // questions so far
+}
+
+// timing is what streams do by the clock.
+type timing struct {
+	bookmarkEvery time.Duration
+	age           func() time.Duration
 }
 
 // New returns a service. Run must run for it to know edges of other control planes and to end streams that are stuck.
@@ -102,10 +110,11 @@ func New(cfg Config) (*Service, error) {
 		validator: validator,
 		fleet:     newFleet(cfg.Feed, cfg.Server, cfg.Now),
 		presence:  cfg.Store.Presence(presenceFor),
-		self:      strings.ToLower(rand.Text()[:10]),
+		self:      strings.ToLower(crand.Text()[:10]),
 		// Sending the whole topology is mostly copying: more at a time than this only makes each slower.
-		full: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
-		live: make(map[*stream]struct{}),
+		full:   semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
+		live:   make(map[*stream]struct{}),
+		timing: timing{bookmarkEvery: bookmarkEvery, age: func() time.Duration { return minAge + rand.N(maxAge-minAge) }},
 	}
 	s.metrics = newMetrics(cfg.Registerer, s.fleet)
 	return s, nil

@@ -16,56 +16,47 @@ import (
 // maxNamed bounds the edges that a result of waiting names.
 const maxNamed = 20
 
-var (
-	// ErrFuture says that a revision does not exist yet.
-	ErrFuture = errors.New("the revision does not exist yet")
-	// ErrPending says that some edges had not applied a revision in time, or that there were too few edges.
-	ErrPending = errors.New("not applied by all edges in time")
-)
+// ErrFuture says that a revision does not exist yet.
+var ErrFuture = errors.New("the revision does not exist yet")
 
-// WaitRequest says what to wait for.
-type WaitRequest struct {
-	// Revision is the revision.
-	Revision int64
-	// Region restricts which edges count. Empty: all do.
-	Region string
-	// MinEdges is how many edges there must be at least.
-	MinEdges int
+// tally counts edges at a revision.
+type tally struct {
+	applied, total int
+	pending        []string
+	rejected       []*adminv1.RejectedEdge
 }
 
-// WaitResult says how far edges are.
-type WaitResult struct {
-	// Applied is the number of edges that have applied the revision, Total that of those which count.
-	Applied, Total int
-	// Pending holds ids of edges that have not, at most 20, in order.
-	Pending []string
-	// Rejected holds edges that refused a resource of the revision, at most 20. They are not in Applied.
-	Rejected []*adminv1.RejectedEdge
-
-	refusing int // edges
-}
-
-func (r *WaitResult) done(minEdges int) bool {
-	return r.Applied+r.refusing == r.Total && r.Total >= minEdges
-}
-
-// WaitApplied waits until every edge that is connected to any control plane, or was lost less than 30 s ago, has applied a
-// revision. It returns an [ErrFuture] for a revision past etcd's current one, and at the deadline of ctx an [ErrPending],
-// with the result as it is then.
-func (s *Service) WaitApplied(ctx context.Context, req WaitRequest) (WaitResult, error) {
-	target, err := s.settle(ctx, req.Revision)
-	if err != nil {
-		return WaitResult{}, err
+// response names at most so many edges of each kind, in order.
+func (t *tally) response() *adminv1.WaitAppliedResponse {
+	slices.Sort(t.pending)
+	slices.SortFunc(t.rejected, func(a, b *adminv1.RejectedEdge) int {
+		return cmp.Or(cmp.Compare(a.GetEdge(), b.GetEdge()), cmp.Compare(a.GetRejected().GetKey(), b.GetRejected().GetKey()))
+	})
+	return &adminv1.WaitAppliedResponse{
+		Applied:  int32(t.applied),
+		Total:    int32(t.total),
+		Pending:  t.pending[:min(len(t.pending), maxNamed)],
+		Rejected: t.rejected[:min(len(t.rejected), maxNamed)],
 	}
-	defer s.want(target)()
+}
+
+// WaitApplied waits until every edge of a region, empty for all, that is connected to any control plane or was lost less
+// than 30 s ago, has applied or refused a revision, and there are at least minEdges. It returns an [ErrFuture] for a
+// revision past etcd's current one. When ctx ends first it returns the counts so far with ctx's error.
+func (s *Service) WaitApplied(ctx context.Context, revision int64, region string, minEdges int) (*adminv1.WaitAppliedResponse, error) {
+	step, err := s.settle(ctx, revision)
+	if err != nil {
+		return &adminv1.WaitAppliedResponse{}, err
+	}
+	defer s.want(step)()
 	for {
 		moved := s.fleet.waiter()
-		result := s.fleet.tally(target, req.Revision, req.Region)
-		if result.done(req.MinEdges) {
-			return result, nil
+		t := s.fleet.tally(step, revision, region)
+		if len(t.pending) == 0 && t.total >= minEdges {
+			return t.response(), nil
 		}
 		// Many edges acknowledge at once: looking at all of them for each would be their number squared.
-		pause := time.NewTimer(time.Duration(result.Total) * time.Microsecond)
+		pause := time.NewTimer(time.Duration(t.total) * time.Microsecond)
 		grace := time.NewTimer(time.Second) // an edge's time of grace runs out without anybody's doing
 		select {
 		case <-moved:
@@ -76,30 +67,9 @@ func (s *Service) WaitApplied(ctx context.Context, req WaitRequest) (WaitResult,
 		pause.Stop()
 		grace.Stop()
 		if err := ctx.Err(); err != nil {
-			if errors.Is(err, context.DeadlineExceeded) {
-				err = fmt.Errorf("%w: %s", ErrPending, result.describe(req))
-			}
-			return result, err
+			return t.response(), err
 		}
 	}
-}
-
-func (r *WaitResult) describe(req WaitRequest) string {
-	if r.Total < req.MinEdges {
-		return fmt.Sprintf("%d edges are connected, %d are needed", r.Total, req.MinEdges)
-	}
-	pending := r.Total - r.Applied - r.refusing
-	text := fmt.Sprintf("%d of %d edges have applied revision %d; pending: ", r.Applied, r.Total, req.Revision)
-	for i, id := range r.Pending {
-		if i > 0 {
-			text += ", "
-		}
-		text += id
-	}
-	if more := pending - len(r.Pending); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
 }
 
 // settle waits for this replica to reach a revision, and returns the last step up to there: an edge that has applied that has
@@ -129,34 +99,29 @@ func (f *fleet) waiter() <-chan struct{} {
 }
 
 // tally counts the edges at a revision, of which step is the last step.
-func (f *fleet) tally(step, revision int64, region string) WaitResult {
-	var r WaitResult
-	for id, a := range f.standings() {
-		if region != "" && a.region != region && !a.unknown || !a.counts {
+func (f *fleet) tally(step, revision int64, region string) *tally {
+	t := new(tally)
+	for id, edge := range f.standings() {
+		if region != "" && edge.region != region && !edge.unknown || !edge.counts {
 			continue
 		}
-		r.Total++
-		refusals := 0
-		for _, rejected := range a.rejected {
+		t.total++
+		refuses := false
+		for _, rejected := range edge.rejected {
 			if rejected.GetRevision() == revision {
-				refusals++
-				r.Rejected = append(r.Rejected, &adminv1.RejectedEdge{Edge: id, Rejected: rejected})
+				refuses = true
+				t.rejected = append(t.rejected, &adminv1.RejectedEdge{Edge: id, Rejected: rejected})
 			}
 		}
 		switch {
-		case refusals > 0:
-			r.refusing++
-		case a.applied >= step:
-			r.Applied++
+		case refuses:
+		case edge.applied >= step:
+			t.applied++
 		default:
-			r.Pending = append(r.Pending, id)
+			t.pending = append(t.pending, id)
 		}
 	}
-	slices.Sort(r.Pending)
-	slices.SortFunc(r.Rejected, func(a, b *adminv1.RejectedEdge) int { return cmp.Compare(a.GetEdge(), b.GetEdge()) })
-	r.Pending = r.Pending[:min(len(r.Pending), maxNamed)]
-	r.Rejected = r.Rejected[:min(len(r.Rejected), maxNamed)]
-	return r
+	return t
 }
 
 // standing is how far an edge is.
@@ -200,31 +165,13 @@ func (f *fleet) standings() map[string]standing {
 	return all
 }
 
-// Progress counts the edges that have applied a revision.
-type Progress struct {
-	// Done and Pending are connected edges, Offline those seen in the last 24 hours that are not connected.
-	Done, Pending, Offline int
-}
-
-// Progress counts the edges of all control planes at a revision.
-func (s *Service) Progress(revision int64) Progress {
-	step := revision
-	if v := s.cfg.Feed.View(); v != nil {
-		step = v.StepAt(revision)
-	}
-	var p Progress
-	for _, a := range s.fleet.standings() {
-		switch {
-		case !a.connected:
-			p.Offline++
-		case a.applied >= step:
-			p.Done++
-		default:
-			p.Pending++
-		}
-	}
-	return p
-}
-
 // Edges returns every edge that is connected to any control plane or was seen in the last 24 hours, in the order of ids.
 func (s *Service) Edges() []*topologyv1.Edge { return s.fleet.all() }
+
+// Revision returns the revision of the last change that this control plane has seen.
+func (s *Service) Revision() int64 {
+	if v := s.cfg.Feed.View(); v != nil {
+		return v.Last()
+	}
+	return 0
+}

@@ -1,0 +1,316 @@
+package edgesvc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestMain(m *testing.M) {
+	code := storetest.Main(m)
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// clock is the real one, set forward.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// plane is the edges' side of one control plane.
+type plane struct {
+	*Service
+	store *store.Store
+	feed  *feed.Feed
+	clock *clock
+	addr  string
+	stop  func()
+}
+
+// startPlane runs a control plane over a prefix; several over one are replicas. change may alter it before it starts.
+func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
+	tb.Helper()
+	p := &plane{clock: &clock{}}
+	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	p.store = storetest.Open(tb, store.Config{Prefix: prefix, Logger: log})
+	p.feed = feed.New(feed.Config{Store: p.store, Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now})
+	svc, err := New(Config{
+		Feed: p.feed, Store: p.store, Epoch: p.store.Epoch(), Server: "plane" + prefix, SharedHost: "localhost:8080",
+		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p.Service = svc
+	if change != nil {
+		change(svc)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p.addr = listener.Addr().String()
+	server := grpc.NewServer(ServerOptions()...)
+	edgev1.RegisterEdgeServiceServer(server, svc)
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = p.feed.Run(ctx) })
+	parts.Go(func() { _ = svc.Run(ctx) })
+	parts.Go(func() { _ = server.Serve(listener) })
+	p.stop = sync.OnceFunc(func() {
+		ended, end := context.WithCancel(context.Background())
+		end()
+		svc.Drain(ended)
+		server.Stop()
+		cancel()
+		parts.Wait()
+	})
+	tb.Cleanup(p.stop)
+	select {
+	case <-p.feed.Loaded():
+	case <-time.After(30 * time.Second):
+		tb.Fatal("the feed did not load")
+	}
+	return p
+}
+
+// setting makes a step by changing the settings.
+func (p *plane) setting(tb testing.TB, host string) int64 {
+	tb.Helper()
+	revision, err := p.store.ReplaceSettings(context.Background(), &topologyv1.Settings{SharedHost: host})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return revision
+}
+
+// origins makes one step with n origins of an account.
+func (p *plane) origins(tb testing.TB, account string, n int, url string) int64 {
+	tb.Helper()
+	result, err := p.store.Write(context.Background(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		edit := &store.Edit{Puts: []store.Put{{
+			Key: topology.Key{Kind: topology.KindAccounts, Account: account}, Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+		}}}
+		for i := range n {
+			edit.Puts = append(edit.Puts, store.Put{
+				Key:     topology.Key{Kind: topology.KindOrigins, Account: account, ID: fmt.Sprintf("o%d", i)},
+				Message: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: url}}},
+			})
+		}
+		return edit, nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return result.Revision
+}
+
+// agent is an edge's side of one stream.
+type agent struct {
+	tb     testing.TB
+	rpc    edgev1.EdgeService_SyncClient
+	hello  *edgev1.Hello
+	token  string
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when the stream has ended, after err was set
+	err    error
+
+	mu      sync.Mutex
+	edge    feedtest.Edge
+	silent  bool // acknowledges nothing
+	refuses string
+	last    map[string]*edgev1.SyncResponse // by kind
+	seen    chan struct{}
+}
+
+func hello(id string) *edgev1.Hello {
+	return &edgev1.Hello{Id: id, Region: "eu", Version: "test", ProtocolVersion: 1, HttpAddress: "127.0.0.1:8080", BootId: id + "-boot"}
+}
+
+// connect opens a stream for an edge that has what another one left it with.
+func connect(tb testing.TB, p *plane, h *edgev1.Hello, change ...func(*agent)) *agent {
+	tb.Helper()
+	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &agent{tb: tb, hello: h, cancel: cancel, ended: make(chan struct{}), last: make(map[string]*edgev1.SyncResponse), seen: make(chan struct{}, 1)}
+	for _, c := range change {
+		c(a)
+	}
+	if a.token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+a.token)
+	}
+	if a.rpc, err = edgev1.NewEdgeServiceClient(conn).Sync(ctx); err != nil {
+		tb.Fatal(err)
+	}
+	if err := a.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: h}}); err != nil {
+		tb.Fatal(err)
+	}
+	go func() {
+		defer close(a.ended)
+		defer func() { _ = conn.Close() }()
+		a.err = a.read()
+	}()
+	tb.Cleanup(a.leave)
+	return a
+}
+
+// leave ends the stream.
+func (a *agent) leave() {
+	a.cancel()
+	<-a.ended
+}
+
+// resume returns a hello for the next stream of the same agent.
+func (a *agent) resume() *edgev1.Hello {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := clone(a.hello)
+	h.Have = &edgev1.Position{Epoch: a.edge.Epoch, Revision: a.edge.Revision}
+	digest := a.edge.Digest
+	h.Digest = digest[:]
+	return h
+}
+
+// holding makes an agent begin with what another one has.
+func holding(other *agent) func(*agent) {
+	return func(a *agent) {
+		other.mu.Lock()
+		defer other.mu.Unlock()
+		a.edge = feedtest.Edge{Epoch: other.edge.Epoch, Revision: other.edge.Revision, Digest: other.edge.Digest, Records: maps.Clone(other.edge.Records)}
+	}
+}
+
+func silent(a *agent) { a.silent = true }
+
+func (a *agent) read() error {
+	for {
+		m, err := a.rpc.Recv()
+		if err != nil {
+			return err
+		}
+		if err := a.take(m); err != nil {
+			a.tb.Errorf("edge %s: %v", a.hello.GetId(), err)
+			return err
+		}
+	}
+}
+
+func (a *agent) take(m *edgev1.SyncResponse) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	step, err := a.edge.Take(m)
+	if err != nil {
+		return err
+	}
+	a.last[fmt.Sprintf("%T", m.GetMessage())] = m
+	select {
+	case a.seen <- struct{}{}:
+	default:
+	}
+	if step && !a.silent {
+		ack := &edgev1.Ack{Applied: a.edge.Revision, Persisted: a.edge.Revision, Durable: true, Digest: a.edge.Digest[:]}
+		if c := a.edge.Records[a.refuses]; c != nil && c.GetModRevision() == a.edge.Revision {
+			ack.Nacks = []*topologyv1.Rejected{{Key: a.refuses, Revision: c.GetModRevision(), Reason: "too new"}}
+		}
+		return a.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: ack}})
+	}
+	return nil
+}
+
+// until waits for a condition on the agent's state.
+func (a *agent) until(what string, ok func(e *feedtest.Edge) bool) {
+	a.tb.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		a.mu.Lock()
+		done := ok(&a.edge)
+		a.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-a.seen:
+		case <-a.ended:
+			a.mu.Lock()
+			done := ok(&a.edge)
+			a.mu.Unlock()
+			if !done {
+				a.tb.Fatalf("edge %s: the stream ended before: %s: %v", a.hello.GetId(), what, a.err)
+			}
+			return
+		case <-deadline:
+			a.tb.Fatalf("edge %s: waited in vain: %s; at %d", a.hello.GetId(), what, a.edge.Revision)
+		}
+	}
+}
+
+func (a *agent) reaches(revision int64) {
+	a.tb.Helper()
+	a.until(fmt.Sprintf("reach revision %d", revision), func(e *feedtest.Edge) bool { return e.Revision >= revision })
+}
+
+// message returns the last message of a kind, such as `*edgev1.SyncResponse_Drain`, once there is one.
+func (a *agent) message(kind string) *edgev1.SyncResponse {
+	a.tb.Helper()
+	a.until("be sent "+kind, func(*feedtest.Edge) bool { return a.last[kind] != nil })
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last[kind]
+}
+
+// ends waits for the stream's end and returns how it ended.
+func (a *agent) ends() error {
+	a.tb.Helper()
+	select {
+	case <-a.ended:
+		return a.err
+	case <-time.After(20 * time.Second):
+		a.tb.Fatalf("edge %s: the stream goes on", a.hello.GetId())
+		return errors.New("unreachable")
+	}
+}
+
+// eventually polls a condition that nothing announces.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			tb.Fatalf("waited in vain: %s", what)
+		}
+		<-tick.C
+	}
+}

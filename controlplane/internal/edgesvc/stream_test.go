@@ -1,0 +1,373 @@
+package edgesvc
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestFullStateThenEachStep(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	p.reach(t, p.origins(t, "acme", 3, "http://a"))
+	a := connect(t, p, hello("e1"))
+	welcome := a.message("*edgev1.SyncResponse_Welcome").GetWelcome()
+	if welcome.GetEpoch() != p.store.Epoch() || welcome.GetSettings().GetSharedHost() != "localhost:8080" ||
+		welcome.GetSettings().GetMediaUrl() != "http://127.0.0.1:7073" || welcome.GetServer() != p.cfg.Server {
+		t.Errorf("welcome: %v", welcome)
+	}
+	var last int64
+	for i := range 20 {
+		last = p.setting(t, fmt.Sprintf("host%d", i))
+	}
+	a.reaches(last)
+	if a.edge.Fulls != 1 || len(a.edge.Records) != 5 {
+		t.Errorf("%d full states, %d records: want 1 and 5", a.edge.Fulls, len(a.edge.Records))
+	}
+	if a.edge.Lives+a.edge.CatchUps == 0 {
+		t.Error("no step came live")
+	}
+	eventually(t, "the acknowledgement", func() bool {
+		edges := p.Edges()
+		return len(edges) == 1 && edges[0].GetAppliedRevision() == last && edges[0].GetDurable() && edges[0].GetConnected() &&
+			edges[0].GetPersistedRevision() == last && edges[0].GetLag().AsDuration() == 0
+	})
+}
+
+// reach waits for the feed.
+func (p *plane) reach(tb testing.TB, revision int64) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := p.feed.WaitRevision(ctx, revision); err != nil {
+		tb.Fatalf("wait for revision %d: %v", revision, err)
+	}
+}
+
+func TestResumeSendsWhatWasMissed(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p := startPlane(t, prefix, nil)
+	first := connect(t, p, hello("e1"))
+	first.reaches(p.setting(t, "one"))
+	first.leave()
+	p.setting(t, "two")
+	revision := p.origins(t, "acme", 2, "http://a")
+	p.reach(t, revision)
+
+	t.Run("steps", func(t *testing.T) {
+		a := connect(t, p, first.resume(), holding(first))
+		a.reaches(revision)
+		if a.edge.Fulls != 0 || a.edge.Lives != 2 {
+			t.Errorf("%d full states and %d steps, want 0 and 2", a.edge.Fulls, a.edge.Lives)
+		}
+	})
+	t.Run("another control plane, same state", func(t *testing.T) {
+		a := connect(t, p, first.resume(), holding(first))
+		a.reaches(revision)
+		a.leave()
+		other := startPlane(t, prefix, nil)
+		b := connect(t, other, a.resume(), holding(a))
+		b.reaches(other.setting(t, "three"))
+		if b.edge.Fulls != 0 || b.edge.Changes != 1 {
+			t.Errorf("%d full states and %d changes, want 0 and 1", b.edge.Fulls, b.edge.Changes)
+		}
+	})
+	for name, change := range map[string]func(*edgev1.Hello){
+		"other epoch":  func(h *edgev1.Hello) { h.Have.Epoch = "elsewhere" },
+		"other digest": func(h *edgev1.Hello) { h.Digest = make([]byte, 16) },
+		"no digest":    func(h *edgev1.Hello) { h.Digest = nil },
+		"from future":  func(h *edgev1.Hello) { h.Have.Revision += 1 << 40 },
+		"from nothing": func(h *edgev1.Hello) { h.Have = nil },
+		"too old":      func(h *edgev1.Hello) { h.Have.Revision = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := first.resume()
+			change(h)
+			a := connect(t, p, h)
+			a.until("a full state", func(e *feedtest.Edge) bool { return e.Fulls == 1 && e.Revision >= revision })
+		})
+	}
+}
+
+func TestManyMissedStepsAreSentAsOneState(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	first := connect(t, p, hello("e1"))
+	first.reaches(p.setting(t, "one"))
+	first.leave()
+	p.origins(t, "acme", 2, "http://a")
+	var last int64
+	for i := range conflateAfter + 10 {
+		last = p.setting(t, fmt.Sprintf("host%d", i))
+	}
+	p.reach(t, last)
+	a := connect(t, p, first.resume(), holding(first))
+	a.reaches(last)
+	if a.edge.Fulls != 0 || a.edge.CatchUps != 1 || a.edge.Lives != 0 || a.edge.Changes != 4 {
+		t.Errorf("%d full states, %d catch-ups, %d steps, %d changes: want 0, 1, 0, 4",
+			a.edge.Fulls, a.edge.CatchUps, a.edge.Lives, a.edge.Changes)
+	}
+}
+
+func TestLargeStepIsAppliedAtOnce(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	a := connect(t, p, hello("e1"))
+	p.origins(t, "small", 1, "http://a")
+	url := "http://" + strings.Repeat("a", 450)
+	revision := p.origins(t, "large", 1998, url)
+	a.reaches(revision)
+	if a.edge.Revision != revision && a.edge.Revision < revision {
+		t.Errorf("at %d, want %d", a.edge.Revision, revision)
+	}
+	if n := len(a.edge.Records); n != 2001 {
+		t.Errorf("%d records, want 2001", n)
+	}
+}
+
+// An edge that acknowledges nothing is sent no more than the window, and then one state for all that it missed.
+func TestSilentEdgeCostsAWindow(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	quiet := connect(t, p, hello("quiet"), silent)
+	quick := connect(t, p, hello("quick"))
+	quiet.until("the full state", func(e *feedtest.Edge) bool { return e.Fulls == 1 })
+	quick.until("the full state", func(e *feedtest.Edge) bool { return e.Fulls == 1 })
+	var last int64
+	for i := range 3 * windowFrames {
+		last = p.setting(t, fmt.Sprintf("host%d", i))
+		quick.reaches(last)
+	}
+	quiet.until("a full window", func(e *feedtest.Edge) bool { return e.Lives+e.CatchUps+e.Fulls == windowFrames })
+	if quick.edge.CatchUps != 0 {
+		t.Errorf("the quick edge was sent %d catch-ups", quick.edge.CatchUps)
+	}
+	st := p.streamOf("quiet")
+	if st.win.open() {
+		t.Error("the window of the silent edge is open")
+	}
+	quiet.mu.Lock()
+	at, digest := quiet.edge.Revision, quiet.edge.Digest
+	quiet.silent = false
+	quiet.mu.Unlock()
+	if at == last {
+		t.Fatal("the silent edge was sent everything")
+	}
+	if edge := p.edge("quiet"); edge.GetAppliedRevision() >= at || edge.GetLag().AsDuration() == 0 {
+		t.Errorf("the silent edge is said to be at %d, %v behind", edge.GetAppliedRevision(), edge.GetLag().AsDuration())
+	}
+	if err := quiet.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: &edgev1.Ack{Applied: at, Digest: digest[:]}}}); err != nil {
+		t.Fatal(err)
+	}
+	quiet.reaches(last)
+	if quiet.edge.CatchUps != 1 {
+		t.Errorf("%d catch-ups, want 1", quiet.edge.CatchUps)
+	}
+}
+
+func (p *plane) streamOf(id string) *stream {
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	if e := p.fleet.edges[id]; e != nil {
+		return e.stream
+	}
+	return nil
+}
+
+func (p *plane) edge(id string) *topologyv1.Edge {
+	for _, e := range p.Edges() {
+		if e.GetId() == id {
+			return e
+		}
+	}
+	return nil
+}
+
+// An edge that does not even read is ended, and delays nobody.
+func TestEdgeThatDoesNotReadIsEnded(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	p.reach(t, p.origins(t, "large", 1998, "http://"+strings.Repeat("a", 450)))
+	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStaticStreamWindowSize(1<<16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	rpc, err := edgev1.NewEdgeServiceClient(conn).Sync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello("stuck")}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a blocked send", func() bool {
+		st := p.streamOf("stuck")
+		return st != nil && st.sendFrom.Load() != 0
+	})
+	other := connect(t, p, hello("other"))
+	other.reaches(p.setting(t, "next"))
+	p.clock.forward(maxSend + time.Second)
+	eventually(t, "the end of the stuck stream", func() bool { return p.streamOf("stuck") == nil })
+	for {
+		if _, err = rpc.Recv(); err != nil {
+			break
+		}
+	}
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("the stream ended with %v", err)
+	}
+}
+
+func TestBookmarksMoveTheEdgeOn(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.bookmarkEvery = 50 * time.Millisecond })
+	a := connect(t, p, hello("e1"))
+	a.reaches(p.setting(t, "one"))
+	begin := p.clock.now()
+	// A write that edges never see moves the revision on without a step.
+	presence := p.store.Presence(time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = presence.Run(ctx)
+	}()
+	presence.Put("elsewhere/x", []byte("y"))
+	defer func() {
+		cancel()
+		<-done
+	}()
+	a.mu.Lock()
+	before := a.edge.Revision
+	a.mu.Unlock()
+	a.reaches(before + 1)
+	bookmark := a.message("*edgev1.SyncResponse_Bookmark").GetBookmark()
+	if bookmark.GetAsOf().AsTime().Before(begin.Add(-3 * time.Second)) {
+		t.Errorf("as of %v, which is long before %v", bookmark.GetAsOf().AsTime(), begin)
+	}
+	eventually(t, "the edge counted as there", func() bool { return p.edge("e1").GetAppliedRevision() > before })
+	// The next step follows the bookmark's revision, as the edge checks.
+	a.reaches(p.setting(t, "two"))
+	if a.edge.Fulls != 1 {
+		t.Errorf("%d full states, want 1", a.edge.Fulls)
+	}
+}
+
+func TestWrongDigestBringsAFullState(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	a := connect(t, p, hello("e1"))
+	revision := p.setting(t, "one")
+	a.reaches(revision)
+	wrong := &edgev1.Ack{Applied: revision, Digest: []byte("0123456789abcdef")}
+	if err := a.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: wrong}}); err != nil {
+		t.Fatal(err)
+	}
+	a.until("a second full state", func(e *feedtest.Edge) bool { return e.Fulls == 2 })
+	a.message("*edgev1.SyncResponse_Resync")
+	a.reaches(p.setting(t, "two"))
+}
+
+func TestOneIDHasOneEdge(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	first := connect(t, p, hello("e1"))
+	first.reaches(1)
+	second := hello("e1")
+	second.BootId, second.HttpAddress = "another", "127.0.0.2:8080"
+	for _, after := range []time.Duration{0, handOver - time.Second} {
+		p.clock.forward(after)
+		refused := connect(t, p, second)
+		if err := refused.ends(); status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), "127.0.0.1:8080") {
+			t.Errorf("a second agent was answered %v", err)
+		}
+	}
+	p.clock.forward(2 * time.Second)
+	taken := connect(t, p, second)
+	taken.reaches(1)
+	if err := first.ends(); status.Code(err) != codes.Aborted {
+		t.Errorf("the first stream ended with %v", err)
+	}
+	// The same agent again needs no patience.
+	again := connect(t, p, second)
+	again.reaches(1)
+	if err := taken.ends(); status.Code(err) != codes.Aborted {
+		t.Errorf("the stream before ended with %v", err)
+	}
+}
+
+func TestWhoMayConnect(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	guarded := startPlane(t, storetest.Prefix(), func(s *Service) {
+		s.cfg.Token, s.token = "secret", sha256.Sum256([]byte("secret"))
+	})
+	for _, c := range []struct {
+		name, token string
+		want        codes.Code
+	}{{"wrong", "guess", codes.Unauthenticated}, {"no", "", codes.Unauthenticated}} {
+		a := connect(t, guarded, hello("e1"), func(a *agent) { a.token = c.token })
+		if err := a.ends(); status.Code(err) != c.want {
+			t.Errorf("%s token: %v, want %v", c.name, err, c.want)
+		}
+	}
+	connect(t, guarded, hello("e1"), func(a *agent) { a.token = "secret" }).reaches(1)
+	for name, change := range map[string]func(*edgev1.Hello){
+		"bad id":       func(h *edgev1.Hello) { h.Id = "Edge 1" },
+		"no boot":      func(h *edgev1.Hello) { h.BootId = "" },
+		"old protocol": func(h *edgev1.Hello) { h.ProtocolVersion = 0 },
+	} {
+		h := hello("e1")
+		change(h)
+		err := connect(t, p, h).ends()
+		if code := status.Code(err); code != codes.InvalidArgument && code != codes.FailedPrecondition {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestDrainSendsEdgesAway(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	a := connect(t, p, hello("e1"))
+	a.reaches(1)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	p.Drain(ctx)
+	if err := a.ends(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v", err)
+	}
+	if drain := a.message("*edgev1.SyncResponse_Drain").GetDrain(); drain.GetRetryAfter().AsDuration() <= 0 || drain.GetReason() == "" {
+		t.Errorf("drain: %v", drain)
+	}
+	if ctx.Err() != nil {
+		t.Error("draining took until its deadline")
+	}
+	if err := connect(t, p, hello("e2")).ends(); status.Code(err) != codes.Unavailable {
+		t.Errorf("a new stream was answered %v", err)
+	}
+}
+
+func TestOldStreamsAreSentElsewhere(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.age = func() time.Duration { return 20 * time.Millisecond } })
+	a := connect(t, p, hello("e1"))
+	a.message("*edgev1.SyncResponse_Drain")
+	if err := a.ends(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v", err)
+	}
+}

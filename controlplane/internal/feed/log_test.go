@@ -1,0 +1,296 @@
+package feed
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+)
+
+func origin(id string) topology.Key {
+	return topology.Key{Kind: topology.KindOrigins, Account: "acme", ID: id}
+}
+
+func stored(id string, create, mod int64, value string) topology.Record {
+	return topology.Record{Key: origin(id), CreateRevision: create, ModRevision: mod, Value: []byte(value)}
+}
+
+func deleted(id string, at int64) topology.Record {
+	return topology.Record{Key: origin(id), ModRevision: at}
+}
+
+// loaded returns a feed over a topology at revision 100.
+func loaded(records ...topology.Record) *Feed {
+	f := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	f.load(records, 100)
+	return f
+}
+
+func decode(t testing.TB, parts ...[]byte) *edgev1.SyncResponse {
+	t.Helper()
+	var whole []byte
+	for _, part := range parts {
+		whole = append(whole, part...)
+	}
+	m := new(edgev1.SyncResponse)
+	if err := proto.Unmarshal(whole, m); err != nil {
+		t.Fatalf("decode a frame: %v", err)
+	}
+	if len(m.ProtoReflect().GetUnknown()) > 0 {
+		t.Fatal("a frame has unknown fields")
+	}
+	return m
+}
+
+func take(t testing.TB, e *feedtest.Edge, m *edgev1.SyncResponse) {
+	t.Helper()
+	if _, err := e.Take(m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// drain sends a state to an edge.
+func drain(t testing.TB, e *feedtest.Edge, s *State) {
+	t.Helper()
+	take(t, e, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Begin{Begin: &edgev1.Begin{Full: s.Full, From: e.Revision, Target: s.Target}}})
+	for chunk := s.Next(); chunk != nil; chunk = s.Next() {
+		take(t, e, decode(t, chunk))
+	}
+	take(t, e, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{Target: s.Target, Digest: s.Digest[:]}}})
+}
+
+func TestLiveCarriesTheStoredBytes(t *testing.T) {
+	f := loaded(stored("gone", 7, 9, "old"))
+	f.append(105, []topology.Record{stored("a", 105, 105, "value"), stored("empty", 90, 105, ""), deleted("gone", 105)})
+	step := f.View().steps[0]
+	want := &edgev1.Live{Prev: 100, Revision: 105, Changes: []*edgev1.Change{
+		{Key: "origins/acme/a", ModRevision: 105, CreateRevision: 105, Value: []byte("value")},
+		{Key: "origins/acme/empty", ModRevision: 105, CreateRevision: 90, Value: []byte{}},
+		{Key: "origins/acme/gone", ModRevision: 105},
+	}}
+	for _, prev := range []int64{100, 103} {
+		live := decode(t, step.Live(prev)...).GetLive()
+		if !live.GetSeen().AsTime().Equal(step.Seen) {
+			t.Errorf("seen %v, want %v", live.GetSeen().AsTime(), step.Seen)
+		}
+		live.Seen, want.Prev = nil, prev
+		if !proto.Equal(live, want) {
+			t.Errorf("after %d: got %v, want %v", prev, live, want)
+		}
+	}
+	if a, b := step.Live(100), step.Live(100); &a[0][0] != &b[0][0] {
+		t.Error("two edges at one revision do not share the frame")
+	}
+}
+
+// Whatever is written while a reader is away or reads, it ends with what the topology was at the revision it is told.
+func TestAnyReadingEndsWithTheSameTopology(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			r := rand.New(rand.NewPCG(seed, 1))
+			f := loaded(stored("k0", 1, 50, "x"), stored("k1", 2, 100, "y"))
+			revision := int64(100)
+			there := map[string]int64{"k0": 1, "k1": 2}
+			write := func() {
+				revision += 1 + r.Int64N(3)
+				if r.IntN(4) == 0 {
+					f.progress(revision, time.Now())
+					return
+				}
+				var records []topology.Record
+				for _, i := range r.Perm(20)[:1+r.IntN(3)] {
+					id := fmt.Sprintf("k%d", i)
+					if created, ok := there[id]; ok && r.IntN(2) == 0 {
+						records = append(records, deleted(id, revision))
+						delete(there, id)
+					} else if ok {
+						records = append(records, stored(id, created, revision, fmt.Sprint(revision)))
+					} else {
+						records = append(records, stored(id, revision, revision, strings.Repeat("v", r.IntN(300))))
+						there[id] = revision
+					}
+				}
+				f.append(revision, records)
+			}
+			edges := make([]feedtest.Edge, 4)
+			for range 600 {
+				write()
+				e := &edges[r.IntN(len(edges))]
+				v := f.View()
+				switch kind := r.IntN(5); {
+				case e.Revision == 0 || kind == 0:
+					s := v.State(0)
+					write() // while it is read
+					drain(t, e, s)
+				case kind == 1:
+					s := v.State(e.Revision)
+					write()
+					write()
+					drain(t, e, s)
+				case kind == 2:
+					steps, ok := v.After(e.Revision)
+					if !ok {
+						t.Fatalf("the steps after %d are not known", e.Revision)
+					}
+					for _, step := range steps {
+						take(t, e, decode(t, step.Live(e.Revision)...))
+						if e.Digest != step.Digest {
+							t.Fatalf("digest after step %d differs", step.Revision)
+						}
+					}
+					take(t, e, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{
+						Revision: v.Revision, Digest: v.Digest[:],
+					}}})
+				}
+				if digest, ok := f.View().DigestAt(e.Revision); e.Revision > 0 && (!ok || digest != e.Digest) {
+					t.Fatalf("digest at %d: got %x (%v), the edge has %x", e.Revision, digest, ok, e.Digest)
+				}
+			}
+			last := f.View()
+			if n := len(there); last.records != n || f.Counts()[topology.KindOrigins] != n {
+				t.Errorf("counts %d and %d, want %d", last.records, f.Counts()[topology.KindOrigins], n)
+			}
+			if len(last.log) > 2*len(f.writer.index)+compactSlack {
+				t.Errorf("log of %d entries for %d keys", len(last.log), len(f.writer.index))
+			}
+		})
+	}
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	f := loaded()
+	value := strings.Repeat("x", 1000)
+	early := f.View()
+	for i := range int64(22_000) {
+		f.append(101+i, []topology.Record{stored(fmt.Sprint(i%10), 101, 101+i, value)})
+	}
+	v := f.View()
+	if len(v.steps) > keepSteps*5/4 || f.writer.stepBytes > keepStepBytes*5/4 {
+		t.Errorf("%d steps of %d bytes are kept", len(v.steps), f.writer.stepBytes)
+	}
+	if len(v.log) > 2*10+compactSlack+1 {
+		t.Errorf("the log has %d entries for 10 resources", len(v.log))
+	}
+	if _, ok := v.After(101); ok {
+		t.Error("the first step is still known")
+	}
+	var e feedtest.Edge
+	drain(t, &e, early.State(0))
+	drain(t, &e, v.State(e.Revision)) // conflated, since no deletion is missing
+	if e.Revision != v.Revision || e.Changes != 10 {
+		t.Errorf("at %d after %d changes, want %d after 10", e.Revision, e.Changes, v.Revision)
+	}
+}
+
+func TestLongGoneReadersNeedEverything(t *testing.T) {
+	t.Parallel()
+	f := loaded(stored("stays", 1, 1, "x"))
+	revision := int64(100)
+	for range keepDeletions*13/10/1000 {
+		var made, gone []topology.Record
+		for i := range 1000 {
+			id := fmt.Sprintf("d%d-%d", revision, i)
+			made = append(made, stored(id, revision+1, revision+1, "v"))
+			gone = append(gone, deleted(id, revision+2))
+		}
+		f.append(revision+1, made)
+		f.append(revision+2, gone)
+		revision += 2
+		if f.writer.deletions > keepDeletions*5/4+1000 {
+			t.Fatalf("%d deletions are kept", f.writer.deletions)
+		}
+	}
+	v := f.View()
+	if v.Keeps(100) {
+		t.Error("deletions after 100 are said to be known")
+	}
+	if !v.Keeps(revision - 20) {
+		t.Error("the last deletions are not known")
+	}
+	var e feedtest.Edge
+	drain(t, &e, v.State(0))
+	if len(e.Records) != 1 {
+		t.Errorf("%d records, want 1", len(e.Records))
+	}
+}
+
+func TestLargeStepTravelsAsAState(t *testing.T) {
+	t.Parallel()
+	f := loaded()
+	var records []topology.Record
+	for i := range 2000 {
+		records = append(records, stored(fmt.Sprint(i), 101, 101, strings.Repeat("x", 700)))
+	}
+	before := feedtest.Edge{Revision: 100}
+	f.append(101, records)
+	v := f.View()
+	if v.steps[0].Live(100) != nil {
+		t.Fatal("a step of 1.4 MB goes as one message")
+	}
+	s := v.State(100)
+	chunks := 0
+	for chunk := s.Next(); chunk != nil; chunk = s.Next() {
+		if chunks++; len(chunk) > 2*chunkBytes+frameRoom {
+			t.Errorf("a chunk of %d bytes", len(chunk))
+		}
+	}
+	if chunks < 5 {
+		t.Errorf("%d chunks", chunks)
+	}
+	drain(t, &before, v.State(100))
+	if len(before.Records) != 2000 {
+		t.Errorf("%d records", len(before.Records))
+	}
+}
+
+func TestBehindSince(t *testing.T) {
+	f := loaded()
+	f.append(105, []topology.Record{stored("a", 105, 105, "v")})
+	f.progress(110, time.Now())
+	v := f.View()
+	for revision, behind := range map[int64]bool{50: true, 100: true, 104: true, 105: false, 107: false, 110: false} {
+		if got := !v.BehindSince(revision).IsZero(); got != behind {
+			t.Errorf("at %d: behind %v, want %v", revision, got, behind)
+		}
+	}
+	for revision, want := range map[int64]int64{50: 50, 100: 100, 104: 100, 105: 105, 110: 105} {
+		if got := v.StepAt(revision); got != want {
+			t.Errorf("last step up to %d: %d, want %d", revision, got, want)
+		}
+	}
+}
+
+func TestReloadThatLosesMostIsRefused(t *testing.T) {
+	var records []topology.Record
+	for i := range 10 {
+		records = append(records, stored(fmt.Sprint(i), 1, 1, "v"))
+	}
+	gone := store.Step{Revision: 200, Reload: true}
+	for i := range 6 {
+		gone.Records = append(gone.Records, deleted(fmt.Sprint(i), 200))
+	}
+	f := loaded(records...)
+	if err := f.take(gone); err == nil || f.View().records != 10 {
+		t.Errorf("six of ten resources gone: error %v, %d are left", err, f.View().records)
+	}
+	allowed := New(Config{Logger: slog.New(slog.DiscardHandler), AllowShrink: true})
+	allowed.load(records, 100)
+	if err := allowed.take(gone); err != nil || allowed.View().records != 4 {
+		t.Errorf("allowed: error %v, %d are left", err, allowed.View().records)
+	}
+	if err := f.take(store.Step{Revision: 100, Reload: true, Records: []topology.Record{deleted("1", 100)}}); err == nil {
+		t.Error("a change at a revision that edges have passed was taken in")
+	}
+}
