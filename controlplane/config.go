@@ -1,0 +1,187 @@
+// Package controlplane is the control plane: it keeps the topology in etcd, offers the admin API, streams the topology to
+// edges, and serves them the bytes of Media Libraries.
+//
+// The parts are under internal. This package puts them together in the order in which they depend on each other, and stops
+// them in the reverse order.
+//
+// What always holds: nothing is served to edges before the whole topology has been read; any number of control planes may
+// share one etcd cluster and one media bucket.
+package controlplane
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// Config of a control plane. Each field is a flag of `edgewalk controlplane`; none is read again after the start, but for the
+// certificate's and the admin tokens' files.
+type Config struct {
+	// DataDir keeps the embedded etcd's data and, by default, the media bucket. Default ./edgewalk-data.
+	DataDir string
+	// EtcdEndpoints are those of an etcd cluster to use instead of the embedded server. Default none.
+	EtcdEndpoints []string
+	// EtcdCACert, EtcdCert and EtcdKey are files for TLS with that cluster; EtcdUser and EtcdPasswordFile log in to it.
+	EtcdCACert, EtcdCert, EtcdKey, EtcdUser, EtcdPasswordFile string
+	// EtcdPrefix stands before every key. Default /edgewalk/.
+	EtcdPrefix string
+	// AdminAddr, EdgeAddr, HTTPAddr and MediaAddr are where the admin API, the edges' streams, metrics and health, and the
+	// media listener are. Defaults 127.0.0.1:7070 to 7073. Only loopback, unless TLS and tokens are given or InsecureListen
+	// is set.
+	AdminAddr, EdgeAddr, HTTPAddr, MediaAddr string
+	// MediaAdvertiseURL is the URL under which edges reach MediaAddr. Default http(s):// and MediaAddr.
+	MediaAdvertiseURL string
+	// MediaURL is the media bucket: a folder, file:///..., or s3://bucket?region=... Default the folder media in DataDir.
+	MediaURL string
+	// SharedHost is `host[:port]`, the host under which every account is served. It is stored at the first start; another one
+	// later is refused, unless ReplaceSharedHost is set. Default what is stored, else localhost.
+	SharedHost        string
+	ReplaceSharedHost bool
+	// TLSCert and TLSKey are files with the certificate of all listeners, PEM, read again when they change. ClientCA is a file
+	// with the authorities that clients of the gRPC listeners must have a certificate from. Default none, in the clear.
+	TLSCert, TLSKey, ClientCA string
+	// AdminTokenFile holds the tokens that admins must present, one a line; EdgeTokenFile the one of edges. Default none,
+	// anybody may connect.
+	AdminTokenFile, EdgeTokenFile string
+	// InsecureListen lets listeners be on any address without TLS and tokens.
+	InsecureListen bool
+	// AllowShrink lets a topology replace one more than twice its size at every edge. Without it, edges keep what they have.
+	AllowShrink bool
+
+	// Logger takes what the control plane has to say. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Defaults of the fields that have one.
+const (
+	DefaultDataDir    = "./edgewalk-data"
+	DefaultEtcdPrefix = "/edgewalk/"
+	DefaultAdminAddr  = "127.0.0.1:7070"
+	DefaultEdgeAddr   = "127.0.0.1:7071"
+	DefaultHTTPAddr   = "127.0.0.1:7072"
+	DefaultMediaAddr  = "127.0.0.1:7073"
+	DefaultSharedHost = "localhost"
+)
+
+func (c *Config) setDefaults() {
+	for _, one := range []struct {
+		value     *string
+		otherwise string
+	}{
+		{&c.DataDir, DefaultDataDir}, {&c.EtcdPrefix, DefaultEtcdPrefix}, {&c.AdminAddr, DefaultAdminAddr}, {&c.EdgeAddr, DefaultEdgeAddr},
+		{&c.HTTPAddr, DefaultHTTPAddr}, {&c.MediaAddr, DefaultMediaAddr},
+	} {
+		if *one.value == "" {
+			*one.value = one.otherwise
+		}
+	}
+	if c.MediaURL == "" {
+		c.MediaURL = filepath.Join(c.DataDir, "media")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+}
+
+// parsed is what the texts and files of a Config mean.
+type parsed struct {
+	edgeToken string
+	// server is the certificate of listeners, nil for none; clients is the same for the gRPC listeners, with ClientCA.
+	server, clients *tls.Config
+}
+
+// parse checks what can be checked without starting anything.
+func (c *Config) parse() (p parsed, err error) {
+	if c.SharedHost != "" {
+		if _, _, err := topology.ParseSharedHost(c.SharedHost); err != nil {
+			return p, fmt.Errorf("--shared-host: %w", err)
+		}
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return p, errors.New("--tls-cert and --tls-key go together")
+	}
+	if c.ClientCA != "" && c.TLSCert == "" {
+		return p, errors.New("--client-ca needs --tls-cert and --tls-key")
+	}
+	if c.EdgeTokenFile != "" {
+		if p.edgeToken, err = readToken(c.EdgeTokenFile); err != nil {
+			return p, fmt.Errorf("--edge-token-file: %w", err)
+		}
+	}
+	if p.server, p.clients, err = c.serverTLS(); err != nil {
+		return p, err
+	}
+	return p, c.checkAddresses()
+}
+
+// checkAddresses refuses listeners that would be open to strangers.
+func (c *Config) checkAddresses() error {
+	for _, l := range []struct{ flag, address, tokenFlag, token string }{
+		{"--admin-addr", c.AdminAddr, "--admin-token-file", c.AdminTokenFile}, {"--edge-addr", c.EdgeAddr, "--edge-token-file", c.EdgeTokenFile},
+		{"--media-addr", c.MediaAddr, "--edge-token-file", c.EdgeTokenFile}, {"--http-addr", c.HTTPAddr, "--admin-token-file", c.AdminTokenFile},
+	} {
+		if loopback(l.address) || c.TLSCert != "" && l.token != "" {
+			continue
+		}
+		if !c.InsecureListen {
+			return fmt.Errorf("%s %s is not loopback: give --tls-cert, --tls-key and %s, or, if the network is yours alone, --insecure-listen", l.flag, l.address, l.tokenFlag)
+		}
+		c.Logger.Warn("listener is open to everybody who can reach it", "flag", l.flag, "address", l.address)
+	}
+	return nil
+}
+
+func readToken(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return "", fmt.Errorf("%s is empty", file)
+	}
+	return token, nil
+}
+
+// serverTLS reads the certificate once, so that a wrong one is an error at the start.
+func (c *Config) serverTLS() (server, clients *tls.Config, err error) {
+	if c.TLSCert == "" {
+		return nil, nil, nil
+	}
+	cert, err := newCertificate(c.TLSCert, c.TLSKey, c.Logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	server = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
+	clients = server.Clone()
+	if c.ClientCA == "" {
+		return server, clients, nil
+	}
+	pem, err := os.ReadFile(c.ClientCA)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--client-ca: %w", err)
+	}
+	clients.ClientCAs, clients.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+	if !clients.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, nil, fmt.Errorf("--client-ca %s holds no PEM certificate", c.ClientCA)
+	}
+	return server, clients, nil
+}
+
+// loopback reports whether a listener at address can be reached from this machine only.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,357 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// ControlPlane is a control plane.
+type ControlPlane struct {
+	cfg       Config
+	registry  *prometheus.Registry
+	listeners listeners
+
+	node    *etcdnode.Node // nil with an external etcd
+	etcd    io.Closer
+	store   *store.Store
+	library *media.Library
+	feed    *feed.Feed
+	edges   *edgesvc.Service
+	admin   *adminsvc.Service
+
+	adminServer, edgeServer *grpc.Server
+	mediaServer, httpServer *http.Server
+}
+
+// listeners are the sockets.
+type listeners struct{ admin, edge, http, media net.Listener }
+
+// openTimeout bounds how long New waits for etcd to answer.
+const openTimeout = 15 * time.Second
+
+// New binds the sockets, starts the embedded etcd or connects to a cluster, and opens the media bucket. An error says which
+// flag to change. What New returns must be Run.
+func New(ctx context.Context, cfg Config) (*ControlPlane, error) {
+	cfg.setDefaults()
+	p, err := cfg.parse()
+	if err != nil {
+		return nil, err
+	}
+	c := &ControlPlane{cfg: cfg, registry: prometheus.NewRegistry()}
+	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := c.build(ctx, p); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// build makes the parts, each after what it depends on.
+func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
+	cfg := &c.cfg
+	if c.listeners, err = cfg.listen(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	if err := c.openStore(ctx); err != nil {
+		return err
+	}
+	settings, err := c.settle(ctx)
+	if err != nil {
+		return err
+	}
+	c.library, err = media.Open(ctx, media.Config{URL: cfg.MediaURL, SpoolDir: cfg.DataDir, Logger: cfg.Logger, Registerer: c.registry})
+	if err != nil {
+		return fmt.Errorf("--media-url: %w", err)
+	}
+	if err := c.library.Identify(ctx, c.store); err != nil {
+		return fmt.Errorf("--media-url: %w", err)
+	}
+	c.feed = feed.New(feed.Config{Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry})
+	c.edges, err = edgesvc.New(edgesvc.Config{
+		Feed: c.feed, Store: c.store, Epoch: c.store.Epoch(), Server: serverName(c.listeners.edge), SharedHost: settings.GetSharedHost(), MediaURL: c.mediaURL(),
+		Token: p.edgeToken, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
+	})
+	if err != nil {
+		return err
+	}
+	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.edges, Logger: cfg.Logger, Registerer: c.registry}
+	if cfg.AdminTokenFile != "" {
+		if adminConfig.Tokens, err = adminsvc.LoadTokens(cfg.AdminTokenFile, cfg.Logger); err != nil {
+			return fmt.Errorf("--admin-token-file: %w", err)
+		}
+	}
+	if c.admin, err = adminsvc.New(adminConfig); err != nil {
+		return err
+	}
+	return c.buildServers(p)
+}
+
+func (c *ControlPlane) buildServers(p parsed) error {
+	var secure []grpc.ServerOption
+	if p.clients != nil {
+		secure = append(secure, grpc.Creds(credentials.NewTLS(p.clients)))
+	}
+	c.adminServer = c.admin.NewServer(secure...)
+	c.edgeServer = grpc.NewServer(append(edgesvc.ServerOptions(), secure...)...)
+	edgev1.RegisterEdgeServiceServer(c.edgeServer, c.edges)
+	handler, err := media.NewHandler(media.HandlerConfig{Library: c.library, Feed: c.feed, Store: c.store, Token: p.edgeToken, Logger: c.cfg.Logger, Registerer: c.registry})
+	if err != nil {
+		return err
+	}
+	c.mediaServer = &http.Server{Handler: handler, TLSConfig: p.server, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	c.httpServer = &http.Server{Handler: c.health(), TLSConfig: p.server, ReadTimeout: healthTimeout, WriteTimeout: healthTimeout}
+	return nil
+}
+
+// openStore starts or finds etcd and opens the topology in it.
+func (c *ControlPlane) openStore(ctx context.Context) error {
+	cfg := &c.cfg
+	endpoints, flag := cfg.EtcdEndpoints, "--etcd-endpoints"
+	if len(endpoints) == 0 {
+		flag = "--data-dir"
+		node, err := etcdnode.Start(ctx, etcdnode.Config{Dir: filepath.Join(cfg.DataDir, etcdFolder), Logger: cfg.Logger})
+		if err != nil {
+			return fmt.Errorf("%s: %w", flag, err)
+		}
+		c.node, endpoints = node, []string{node.Endpoint()}
+	}
+	client, err := store.Dial(store.DialConfig{
+		Endpoints: endpoints, CACert: cfg.EtcdCACert, Cert: cfg.EtcdCert, Key: cfg.EtcdKey, User: cfg.EtcdUser, PasswordFile: cfg.EtcdPasswordFile,
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	c.etcd = client
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if c.store, err = store.Open(ctx, store.Config{Client: client, Prefix: cfg.EtcdPrefix, Logger: cfg.Logger, Registerer: c.registry}); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
+}
+
+// etcdFolder is the embedded etcd's, in DataDir.
+const etcdFolder = "etcd"
+
+// settle makes the stored shared host and the flag agree.
+func (c *ControlPlane) settle(ctx context.Context) (*topologyv1.Settings, error) {
+	wanted := &topologyv1.Settings{SharedHost: c.cfg.SharedHost}
+	if c.cfg.ReplaceSharedHost && c.cfg.SharedHost != "" {
+		if _, err := c.store.ReplaceSettings(ctx, wanted); err != nil {
+			return nil, err
+		}
+		return wanted, nil
+	}
+	if wanted.SharedHost == "" {
+		wanted.SharedHost = DefaultSharedHost
+	}
+	stored, _, err := c.store.InitSettings(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	if c.cfg.SharedHost != "" && stored.GetSharedHost() != c.cfg.SharedHost {
+		return nil, fmt.Errorf("--shared-host %s: the topology is served at %s, and URLs under it would end: to change it, add --replace-shared-host", c.cfg.SharedHost, stored.GetSharedHost())
+	}
+	return stored, nil
+}
+
+// mediaURL is where edges are told to read media files.
+func (c *ControlPlane) mediaURL() string {
+	if c.cfg.MediaAdvertiseURL != "" {
+		return c.cfg.MediaAdvertiseURL
+	}
+	scheme := "http://"
+	if c.cfg.TLSCert != "" {
+		scheme = "https://"
+	}
+	return scheme + c.listeners.media.Addr().String()
+}
+
+// serverName tells control planes apart for people.
+func serverName(edge net.Listener) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	_, port, err := net.SplitHostPort(edge.Addr().String())
+	if err != nil {
+		return host
+	}
+	return host + ":" + port
+}
+
+func (c *Config) listen() (l listeners, err error) {
+	for _, one := range []struct {
+		flag, address string
+		to            *net.Listener
+	}{{"--admin-addr", c.AdminAddr, &l.admin}, {"--edge-addr", c.EdgeAddr, &l.edge}, {"--http-addr", c.HTTPAddr, &l.http}, {"--media-addr", c.MediaAddr, &l.media}} {
+		bound, err := net.Listen("tcp", one.address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%s %s is in use by another program: choose another address", one.flag, one.address)
+		} else if err != nil {
+			err = fmt.Errorf("%s: %w", one.flag, err)
+		}
+		if err != nil {
+			l.close()
+			return listeners{}, err
+		}
+		*one.to = bound
+	}
+	return l, nil
+}
+
+func (l listeners) close() {
+	for _, one := range []net.Listener{l.admin, l.edge, l.http, l.media} {
+		if one != nil {
+			one.Close()
+		}
+	}
+}
+
+// Addresses are where the control plane listens.
+type Addresses struct{ Admin, Edge, HTTP, Media string }
+
+// Addresses returns where the control plane listens.
+func (c *ControlPlane) Addresses() Addresses {
+	l := c.listeners
+	return Addresses{Admin: l.admin.Addr().String(), Edge: l.edge.Addr().String(), HTTP: l.http.Addr().String(), Media: l.media.Addr().String()}
+}
+
+const (
+	// drainTime bounds the end of edges' streams and of admins' calls.
+	drainTime = 10 * time.Second
+	// healthTimeout bounds requests for metrics and health.
+	healthTimeout = 10 * time.Second
+)
+
+// Run serves until ctx ends. It stops early only if a part cannot go on.
+func (c *ControlPlane) Run(ctx context.Context) error {
+	defer c.close()
+	at := c.Addresses()
+	c.cfg.Logger.Info("control plane is up", "admin", at.Admin, "edge", at.Edge, "http", at.HTTP, "media", at.Media, "media_url", c.mediaURL(), "epoch", c.store.Epoch())
+	// What servers use goes on until the last of them has stopped.
+	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBehind()
+	back, backCtx := errgroup.WithContext(behind)
+	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.edges.Run, c.admin.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
+		back.Go(func() error { return run(backCtx) })
+	}
+
+	front, frontCtx := errgroup.WithContext(ctx)
+	front.Go(func() error { return c.watchEtcd(frontCtx, backCtx) })
+	front.Go(func() error { return c.adminServer.Serve(c.listeners.admin) })
+	front.Go(func() error { return c.edgeServer.Serve(c.listeners.edge) })
+	front.Go(func() error { return serveHTTP(c.mediaServer, c.listeners.media) })
+	front.Go(func() error { return serveHTTP(c.httpServer, c.listeners.http) })
+	front.Go(func() error {
+		<-frontCtx.Done()
+		c.drain(context.WithoutCancel(ctx))
+		return nil
+	})
+	err := front.Wait()
+	stopBehind()
+	if backErr := back.Wait(); !errors.Is(backErr, context.Canceled) {
+		err = errors.Join(err, backErr)
+	}
+	return err
+}
+
+// watchEtcd ends the control plane when what it stands on has ended.
+func (c *ControlPlane) watchEtcd(ctx, back context.Context) error {
+	var failed <-chan error
+	if c.node != nil {
+		failed = c.node.Err()
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-back.Done():
+		return nil // back.Wait has the error.
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func serveHTTP(server *http.Server, l net.Listener) error {
+	var err error
+	if server.TLSConfig != nil {
+		err = server.ServeTLS(l, "", "")
+	} else {
+		err = server.Serve(l)
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// drain sends edges elsewhere, lets calls end, and closes the servers.
+func (c *ControlPlane) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	var all errgroup.Group
+	all.Go(func() error {
+		c.edges.Drain(ctx)
+		stopGRPC(ctx, c.edgeServer)
+		return nil
+	})
+	all.Go(func() error { stopGRPC(ctx, c.adminServer); return nil })
+	for _, s := range []*http.Server{c.mediaServer, c.httpServer} {
+		all.Go(func() error {
+			if s.Shutdown(ctx) != nil {
+				s.Close()
+			}
+			return nil
+		})
+	}
+	all.Wait()
+}
+
+// stopGRPC lets calls end until ctx does.
+func stopGRPC(ctx context.Context, s *grpc.Server) {
+	stop := context.AfterFunc(ctx, s.Stop)
+	defer stop()
+	s.GracefulStop()
+}
+
+// close gives back what build has taken, the last first.
+func (c *ControlPlane) close() {
+	c.listeners.close()
+	if c.library != nil {
+		c.library.Close()
+	}
+	if c.etcd != nil {
+		c.etcd.Close()
+	}
+	if c.node != nil {
+		if err := c.node.Stop(); err != nil {
+			c.cfg.Logger.Error("embedded etcd does not stop", "err", err)
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readyTimeout bounds the question to etcd that a probe asks.
+const readyTimeout = 2 * time.Second
+
+// health serves /metrics, /healthz and /readyz.
+func (c *ControlPlane) health() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{Registry: c.registry}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ready, text := c.readiness(r.Context())
+		if !ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprint(w, text)
+	})
+	return mux
+}
+
+// readiness says whether edges can be served, for which the topology is enough; admins' writes need etcd too.
+func (c *ControlPlane) readiness(ctx context.Context) (ready bool, text string) {
+	var b strings.Builder
+	select {
+	case <-c.feed.Loaded():
+		ready = true
+		fmt.Fprintf(&b, "ready\nrevision: %d\n", c.feed.Revision())
+		if asOf := c.feed.AsOf(); !asOf.IsZero() {
+			fmt.Fprintf(&b, "topology age: %s\n", time.Since(asOf).Round(time.Second))
+		}
+	default:
+		b.WriteString("not ready: the topology is being read\n")
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := c.store.Health(ctx); err != nil {
+		fmt.Fprintf(&b, "degraded: %v\n", err)
+	}
+	return ready, b.String()
+}
