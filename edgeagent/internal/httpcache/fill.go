@@ -3,12 +3,10 @@ package httpcache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -31,9 +29,6 @@ const (
 
 	// copyBytes is how much is carried at once.
 	copyBytes = 64 << 10
-
-	// maxResumes bounds how often one body is taken up again where it broke.
-	maxResumes = 3
 )
 
 var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
@@ -252,67 +247,30 @@ func (f *flight) store(r result) {
 	f.depart()
 }
 
-// carryBody copies the body into the fill, and takes it up again at the same supplier if it breaks.
+// carryBody copies the body into the fill. Where it broke and could go on, origin has seen to that.
 func (f *flight) carryBody(r result) error {
-	body, length := r.walk.Response.Body, r.head.Length
-	defer func() { body.Close() }()
+	body := r.walk.Response.Body
+	defer body.Close()
 	buf := copyBuffers.Get().(*[copyBytes]byte)
 	defer copyBuffers.Put(buf)
-	var got int64
-	for resumes := 0; ; {
+	for {
 		n, err := body.Read(buf[:])
 		if n > 0 {
 			if _, err := r.fill.Write(buf[:n]); err != nil {
 				return err
 			}
-			got += int64(n)
 			f.c.metrics.bytes.Add(float64(n))
 			if !f.carry(n) {
 				return errAbandoned
 			}
 		}
 		switch {
-		case err == nil:
-			continue
-		case got == length, err == io.EOF && length < 0:
-			return nil
 		case err == io.EOF:
-			err = io.ErrUnexpectedEOF
+			return nil
+		case err != nil:
+			return err
 		}
-		if resumes++; resumes > maxResumes || f.ctx.Err() != nil {
-			return fmt.Errorf("read body: %w", err)
-		}
-		more, resumeErr := f.resume(r, got)
-		if resumeErr != nil {
-			return fmt.Errorf("read body: %w; %w", err, resumeErr)
-		}
-		f.c.metrics.resumes.Inc()
-		body.Close()
-		body = more
 	}
-}
-
-var errNotResumable = errors.New("body cannot be taken up again")
-
-// resume asks the supplier for the rest of a body. Only a strong entity tag tells that it is the rest of the same one.
-func (f *flight) resume(r result, got int64) (io.ReadCloser, error) {
-	etag := validators(&r.head, r.meta.shown).ETag
-	if !rfc9111.IsStrong(etag) {
-		return nil, errNotResumable
-	}
-	res := f.c.cfg.Walker.From(f.ctx, f.req, r.meta.supplier, walk.Ask{
-		Range: "bytes=" + strconv.FormatInt(got, 10) + "-", IfRange: etag,
-	})
-	if res.Kind != walk.Found {
-		return nil, errNotResumable
-	}
-	resp := res.Response
-	if part, size, ok := contentRange(resp); ok && part.Start == got && (r.head.Length < 0 || size == r.head.Length) &&
-		rfc9111.StrongMatch(resp.Header.Get("Etag"), etag) {
-		return resp.Body, nil
-	}
-	resp.Body.Close()
-	return nil, errNotResumable
 }
 
 // contentRange is which part a 206 holds.

@@ -94,7 +94,6 @@ func (s *flightShard) seen() uint64 {
 var (
 	errAbandoned = errors.New("nobody reads the reply any more")
 	errClosed    = errors.New("cache is closed")
-	errNoFlight  = errors.New("as many fills as allowed are running")
 )
 
 // seat is one request's place in a flight.
@@ -214,24 +213,32 @@ func (f *flight) depart() {
 	}
 }
 
-// matches reports whether the flight may bring what q asks for: its walk is not covered by a purge that q knows of, and as
-// far as is known it brings q's variant. Whether it did is seen when it has landed.
+// matches reports whether the flight may bring what q asks for: no purge covers its walk that q knows of, q's walk and its
+// Media Library are the same, and as far as is known it brings q's variant. Whether it did is seen when it has landed.
 func (f *flight) matches(q *query) bool {
-	scope, landed := f.first.scope(), f.hasLanded()
-	if landed {
-		scope = f.result.head.Scope
+	if f.hasLanded() {
+		h := &f.result.head
+		return f.result.kind == resultBody && f.ctx.Err() == nil && q.selects(h.Selecting) && f.current(q, h, &f.result.meta)
 	}
-	if f.c.cfg.Store.Check(scope, f.req.Revision) != objects.None {
+	if f.c.cfg.Store.Check(f.first.scope(), f.req.Revision) != objects.None || f.first.walkVersion() != q.walkVersion() {
 		return false
 	}
-	if landed {
-		return f.result.kind == resultBody && q.selects(f.result.head.Selecting) && f.ctx.Err() == nil
+	sha, in := q.library()
+	if was, wasIn := f.first.library(); in != wasIn || sha != was {
+		return false
 	}
 	names := q.vary
 	if names == nil {
 		names = f.vary
 	}
 	return sameVariant(names, q.field, f.first.field)
+}
+
+// current reports whether what the flight has brought may be used for q, though q may have come when it was under way.
+func (f *flight) current(q *query, h *objects.Head, m *meta) bool {
+	verdict := f.c.cfg.Store.Check(h.Scope, h.Asof)
+	u := judge(q, h, m, verdict)
+	return u.refused == "" && verdict == objects.None && u.ask != useWalk
 }
 
 // takes joins q if the flight matches.

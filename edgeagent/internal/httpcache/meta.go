@@ -96,47 +96,52 @@ func parseMeta(h *objects.Head) (m meta, err error) {
 // them, and that count again when a 304 changes others (RFC 9111 3.2).
 func splitFields(h http.Header, f rfc9111.Freshness) (fields []byte, shown int) {
 	var hidden []byte
-	replaced := f.SetByUs && f.Storable()
 	for _, name := range sortedNames(h) {
-		for _, value := range h[name] {
-			seen := value
-			switch name {
-			case "Age", "Content-Length", "Accept-Ranges", "Content-Range":
-				continue // written for each reply
-			case "Cdn-Cache-Control":
-				seen = ""
-			case "Cache-Control", "Expires", "Pragma":
-				seen = clientFreshness(name, value, f, replaced)
-			case "Date":
-				if replaced {
-					// Whoever sends the reply puts its own: with the origin's, a client would take the lifetime we gave as
-					// partly used up.
-					seen = ""
-				}
-			}
-			if seen != "" {
-				fields = objects.AppendField(fields, name, seen)
-			}
-			if seen != value {
+		switch name {
+		case "Age", "Content-Length", "Accept-Ranges", "Content-Range":
+			continue // written for each reply
+		}
+		seen := clientValues(name, h[name], f)
+		for _, value := range seen {
+			fields = objects.AppendField(fields, name, value)
+		}
+		if !slices.Equal(seen, h[name]) {
+			for _, value := range h[name] {
 				hidden = objects.AppendField(hidden, name, value)
 			}
 		}
 	}
-	if f.Capped && !replaced && len(h["Cache-Control"]) == 0 {
+	if f.Capped && !(f.SetByUs && f.Storable()) && len(h["Cache-Control"]) == 0 {
 		fields = objects.AppendField(fields, "Cache-Control", rfc9111.CapMaxAge("", capped))
 	}
 	return append(fields, hidden...), len(fields)
 }
 
-// clientFreshness is what clients see of a field that says how long a reply is fresh; "" is nothing.
-func clientFreshness(name, value string, f rfc9111.Freshness, replaced bool) string {
-	switch {
-	case replaced, f.Capped && name != "Cache-Control":
-		return ""
-	case f.Capped:
-		return rfc9111.CapMaxAge(value, capped)
+// clientValues are what clients see of a field.
+func clientValues(name string, values []string, f rfc9111.Freshness) []string {
+	replaced := f.SetByUs && f.Storable()
+	switch name {
+	case "Cdn-Cache-Control":
+		return nil
+	case "Date":
+		// Where we gave the lifetime, whoever sends the reply puts its own: with the origin's, a client would take the
+		// lifetime as partly used up.
+		if replaced {
+			return nil
+		}
+	case "Expires", "Pragma":
+		if replaced || f.Capped {
+			return nil
+		}
+	case "Cache-Control":
+		if replaced {
+			return nil
+		}
+		if f.Capped {
+			return []string{rfc9111.CapMaxAge(list(values), capped)}
+		}
 	}
-	return value
+	return values
 }
 
 func sortedNames(h http.Header) []string {

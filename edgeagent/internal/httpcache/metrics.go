@@ -7,7 +7,6 @@ type metrics struct {
 	requests [outcomes]prometheus.Counter
 	fills    *prometheus.CounterVec
 	bytes    prometheus.Counter
-	resumes  prometheus.Counter
 	all      []prometheus.Collector
 }
 
@@ -22,9 +21,6 @@ func newMetrics(c *Cache) *metrics {
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_cache_fill_bytes_total", Help: "Bytes of bodies that fills brought.",
 		}),
-		resumes: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "edgewalk_cache_fill_resumes_total", Help: "Bodies that broke and were taken up again at the same supplier.",
-		}),
 	}
 	for o := range outcomes {
 		m.requests[o] = requests.WithLabelValues(o.String())
@@ -33,7 +29,7 @@ func newMetrics(c *Cache) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
 	}
 	m.all = []prometheus.Collector{
-		requests, m.fills, m.bytes, m.resumes,
+		requests, m.fills, m.bytes,
 		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.running.Load()) }),
 		gauge("edgewalk_cache_endings_remembered", "Files that nobody has, as remembered.", func() float64 { return float64(c.endings.len()) }),
 	}

@@ -96,8 +96,8 @@ func list(lines []string) string {
 }
 
 // keyOf hashes what tells one file from another. The uids keep an account or endpoint from being served what its
-// predecessor of the same name left behind, and the epoch does so for histories: uids of two may be equal. The hash is a cryptographic one since clients choose what goes in, and two
-// files of one key would be one.
+// predecessor of the same name left behind, and the epoch does so for histories, in two of which uids may be equal. The
+// hash is a cryptographic one since clients choose what goes in, and two files of one key would be one.
 func keyOf(epoch string, t *topology.Target) objects.Key {
 	var stack [512]byte
 	b := stack[:0]

@@ -80,12 +80,7 @@ func (t *trip) fits() bool {
 		q.vary = res.vary
 		return false
 	}
-	if !t.joined {
-		return true
-	}
-	verdict := t.c.cfg.Store.Check(res.head.Scope, res.head.Asof)
-	u := judge(q, &res.head, &res.meta, verdict)
-	return u.refused == "" && verdict == objects.None && u.ask != useWalk
+	return !t.joined || t.f.current(q, &res.head, &res.meta)
 }
 
 // status is the Cache-Status of a request that an origin was asked for.

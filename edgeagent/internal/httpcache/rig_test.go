@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -196,7 +196,7 @@ func (r *rig) request(method, url string, header http.Header) *Request {
 	if header == nil {
 		header = http.Header{}
 	}
-	return &Request{Method: method, Target: target, Revision: r.revision, Header: header}
+	return &Request{Method: method, Target: target, Revision: r.revision, Epoch: "test", Header: header}
 }
 
 // The rig is the topology that its requests are located in.
@@ -335,9 +335,9 @@ func (o *testOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // pattern is n bytes that tell where in a file they stand.
 func pattern(n int) []byte {
-	b := make([]byte, 0, n+16)
+	b := make([]byte, 0, n+8)
 	for len(b) < n {
-		b = fmt.Appendf(b, "%d,", len(b))
+		b = binary.BigEndian.AppendUint64(b, uint64(len(b))*0x9e3779b97f4a7c15)
 	}
 	return b[:n]
 }

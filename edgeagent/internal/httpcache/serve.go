@@ -168,7 +168,7 @@ func (c *Cache) serveStored(q *query, seen uint64) *Reply {
 		}
 		r, err := c.stored(q, outcome, rfc9111.CacheStatus{Hit: true})
 		if err == nil {
-			if u.background {
+			if u.background && !c.failing(q) {
 				c.refresh(q, seen)
 			}
 			return r
@@ -177,6 +177,12 @@ func (c *Cache) serveStored(q *query, seen uint64) *Reply {
 		q.best.ok = false
 	}
 	return nil
+}
+
+// failing reports whether a walk for q's key failed a moment ago.
+func (c *Cache) failing(q *query) bool {
+	e, _, ok := c.endings.get(q.key, q.now)
+	return ok && !e.definite && c.holds(q, &e)
 }
 
 // stored answers from q.best.
@@ -202,8 +208,7 @@ func (c *Cache) serveRemembered(q *query) *Reply {
 	if !e.definite && q.best.ok && q.best.use.OnError {
 		return c.staleOnError(q, nil)
 	}
-	r := c.endingReply(q, &e, left, rfc9111.CacheStatus{Hit: true, TTL: left, HasTTL: true})
-	return r
+	return c.endingReply(q, &e, left, rfc9111.CacheStatus{Hit: true, TTL: left, HasTTL: true})
 }
 
 // staleOnError answers from q.best since the origins cannot be asked (RFC 5861 4); nil if the copy is gone.

@@ -1,0 +1,242 @@
+package httpcache
+
+import (
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+)
+
+func TestMetaSurvivesStorage(t *testing.T) {
+	t.Parallel()
+	want := meta{
+		fresh: rfc9111.Freshness{
+			SetByUs: true, NoStale: true, Capped: true, Lifetime: time.Hour, InitialAge: 3 * time.Second,
+			StaleWhileRevalidate: time.Minute, StaleIfError: 24 * time.Hour,
+		},
+		supplier: walk.Supplier{UID: "12-legacy", Target: 1<<63 + 1}, step: 3, version: 1<<62 + 7, library: [8]byte{1, 2, 3}, shown: 4,
+	}
+	raw := want.append(nil)
+	fields := objects.AppendField(nil, "a", "b")
+	got, err := parseMeta(&objects.Head{Meta: raw, Fields: fields})
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+	for n := range metaFixed {
+		if _, err := parseMeta(&objects.Head{Meta: raw[:n], Fields: fields}); err == nil {
+			t.Errorf("%d bytes are taken for a record", n)
+		}
+	}
+	if _, err := parseMeta(&objects.Head{Meta: raw}); err == nil {
+		t.Error("a record that shows more fields than there are is taken")
+	}
+}
+
+func TestOriginHeaderIsKept(t *testing.T) {
+	t.Parallel()
+	h := http.Header{
+		"Cache-Control": {"max-age=5", "public"}, "Expires": {"x"}, "Date": {"d"}, "Etag": {`"1"`}, "Cdn-Cache-Control": {"max-age=9"}, "X-Two": {"1", "2"},
+	}
+	for name, f := range map[string]rfc9111.Freshness{"ours": {SetByUs: true}, "theirs": {}, "capped": {Capped: true}} {
+		fields, shown := splitFields(h, f)
+		if got := originHeader(fields, shown); !reflect.DeepEqual(got, h) {
+			t.Errorf("%s: got %v", name, got)
+		}
+		if _, ok := objects.Get(fields[:shown], "Cdn-Cache-Control"); ok {
+			t.Errorf("%s: clients see fields for caches", name)
+		}
+	}
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	m := newMemory[int](100)
+	key := func(i int) objects.Key { return objects.Key{byte(i), byte(i >> 8)} }
+	for i := range 1000 {
+		m.put(key(i), i, now, time.Minute)
+	}
+	if m.len() != 100 || len(m.order) != 100 {
+		t.Errorf("%d items in a ring of %d", m.len(), len(m.order))
+	}
+	if _, _, ok := m.get(key(899), now); ok {
+		t.Error("an old one is kept")
+	}
+	if v, left, ok := m.get(key(999), now.Add(20*time.Second)); !ok || v != 999 || left != 40*time.Second {
+		t.Errorf("%d %v %v", v, left, ok)
+	}
+	if _, _, ok := m.get(key(999), now.Add(time.Minute)); ok {
+		t.Error("remembered beyond its time")
+	}
+	if _, _, ok := m.get(key(998), now.Add(-time.Hour)); ok {
+		t.Error("a clock that is set back makes a memory last")
+	}
+	m.put(key(1), 1, now, 0)
+	if _, _, ok := m.get(key(1), now); ok {
+		t.Error("remembered for no time")
+	}
+}
+
+// A key is one file: nothing that differs may share it, and nothing that is the same may differ.
+func TestKey(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	key := func(url, host string, change func(*Request)) objects.Key {
+		q := r.request("GET", url, nil)
+		q.Target.Host = host
+		if change != nil {
+			change(q)
+		}
+		return keyOf(q.Epoch, &q.Target)
+	}
+	base := key("/a", "x", nil)
+	if key("/a", "y", nil) != base {
+		t.Error("aliases of a host do not share a copy")
+	}
+	others := map[string]objects.Key{
+		"path": key("/b", "x", nil), "query": key("/a?", "x", func(q *Request) { q.Target.Query = "b" }),
+		"endpoint": key("/a", "x", func(q *Request) { e := *q.Target.Endpoint; e.UID = "9-e"; q.Target.Endpoint = &e }),
+		"account":  key("/a", "x", func(q *Request) { a := *q.Target.Account; a.UID = "9-a"; q.Target.Account = &a }),
+		"epoch":    key("/a", "x", func(q *Request) { q.Epoch = "other" }),
+		"host":     key("/a", "x", func(q *Request) { e := *q.Target.Endpoint; e.KeyHost = true; q.Target.Endpoint = &e }),
+	}
+	seen := map[objects.Key]string{base: "base"}
+	for name, k := range others {
+		if seen[k] != "" {
+			t.Errorf("%s and %s share a key", name, seen[k])
+		}
+		seen[k] = name
+	}
+}
+
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	a.reply("/x", &originReply{status: 200, body: []byte("hello"), header: http.Header{"Cache-Control": {"max-age=60"}, "Vary": {"Accept"}}})
+	r.fetch("/x", http.Header{"Accept": {"image/png"}})
+	r.idle()
+	r.clock.add(10 * time.Second)
+	uses := func(h http.Header) string {
+		var all []string
+		for _, c := range r.cache.Inspect(r.request("GET", "/x", h)) {
+			if c.Supplier != "a" || c.Status != 200 || c.SizeBytes != 5 || c.Age.AsDuration().Round(time.Second) != 10*time.Second {
+				t.Errorf("%v", c)
+			}
+			all = append(all, c.Use)
+		}
+		return strings.Join(all, ",")
+	}
+	png := http.Header{"Accept": {"image/png"}}
+	if got := uses(png) + " " + uses(nil); got != "hit other variant" {
+		t.Error(got)
+	}
+	r.purge(objects.Purge{Everything: true})
+	if got := uses(png); got != "purged" {
+		t.Error(got)
+	}
+	r.upload("/x", []byte("new"))
+	if got := uses(png); got != "replaced in the library" {
+		t.Error(got)
+	}
+	if n := a.requests(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// Every outcome and result there is shows in the metrics, so that none is counted where nobody looks.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	r := newRig(t, func(_ *objects.Config, c *Config) { c.Registerer = registry })
+	a := r.addOrigin("a")
+	a.reply("/x", &originReply{status: 200, body: []byte("hello")})
+	r.fetch("/x", nil)
+	r.idle()
+	r.fetch("/x", nil)
+	if _, err := read(r.get("/none", nil)); err != nil {
+		t.Error(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			name := f.GetName()
+			for _, l := range m.Label {
+				name += " " + l.GetValue()
+			}
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	for o := range outcomes {
+		if _, ok := got["edgewalk_cache_requests_total "+o.String()]; !ok {
+			t.Errorf("no counter for %v", o)
+		}
+	}
+	for name, want := range map[string]float64{
+		"edgewalk_cache_requests_total hit": 1, "edgewalk_cache_requests_total miss": 1, "edgewalk_cache_requests_total not_found": 1,
+		"edgewalk_cache_fills_total stored": 1, "edgewalk_cache_fills_total not_found": 1, "edgewalk_cache_fill_bytes_total": 5,
+		"edgewalk_cache_fills_running": 0, "edgewalk_cache_endings_remembered": 1,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+}
+
+// The hit path for the front that is not net/http: allocations a request, and what they cost.
+func BenchmarkHit(b *testing.B) {
+	for name, size := range map[string]int{"1KB": 1 << 10, "1MB": 1 << 20} {
+		b.Run(name, func(b *testing.B) {
+			r := newRig(b)
+			a := r.addOrigin("a")
+			a.reply("/x", &originReply{status: 200, body: pattern(size), header: http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}}})
+			r.fetch("/x", nil)
+			r.idle()
+			request := r.request("GET", "/x", http.Header{"Accept": {"image/webp"}, "Accept-Encoding": {"gzip, br"}})
+			buf := make([]byte, 64<<10)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				reply := r.cache.Serve(bg, request)
+				if reply.Outcome != Hit {
+					b.Fatal(reply.Outcome)
+				}
+				for {
+					if _, err := reply.Body.Read(buf); err != nil {
+						break
+					}
+				}
+				reply.Body.Close()
+			}
+		})
+	}
+}
+
+// A hit as a front with sendfile has it: the body is opened and handed over as a section of a file.
+func BenchmarkHitSection(b *testing.B) {
+	r := newRig(b)
+	a := r.addOrigin("a")
+	a.reply("/x", &originReply{status: 200, body: pattern(1 << 20), header: http.Header{"Cache-Control": {"max-age=60"}}})
+	r.fetch("/x", nil)
+	r.idle()
+	request := r.request("GET", "/x", nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		reply := r.cache.Serve(bg, request)
+		if file, _, n := reply.Body.(Section).Section(); file == nil || n != 1<<20 {
+			b.Fatal("no section")
+		}
+		reply.Body.Close()
+	}
+}
