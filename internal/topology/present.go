@@ -15,7 +15,8 @@ var computed = []protoreflect.Name{"name", "id", "uid", "etag", "walk", "urls", 
 func Strip(m proto.Message) {
 	r := m.ProtoReflect()
 	for _, name := range computed {
-		if field := r.Descriptor().Fields().ByName(name); field != nil {
+		// Urls of a purge is a message and what the admin wrote, not the list that is computed for an endpoint.
+		if field := r.Descriptor().Fields().ByName(name); field != nil && field.Message() == nil {
 			r.Clear(field)
 		}
 	}
