@@ -282,6 +282,9 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	return err
 }
 
+// errPartEnded goes with the error of the part.
+var errPartEnded = errors.New("a part of the control plane has ended")
+
 // watchEtcd ends the control plane when what it stands on has ended.
 func (c *ControlPlane) watchEtcd(ctx, back context.Context) error {
 	var failed <-chan error
@@ -292,7 +295,7 @@ func (c *ControlPlane) watchEtcd(ctx, back context.Context) error {
 	case err := <-failed:
 		return err
 	case <-back.Done():
-		return nil // back.Wait has the error.
+		return errPartEnded // back.Wait has its error.
 	case <-ctx.Done():
 		return nil
 	}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgewalk/edgewalk/controlplane"
+)
+
+func controlplaneCommand(log *slog.Logger) *cobra.Command {
+	cfg := controlplane.Config{Logger: log}
+	cmd := &cobra.Command{
+		Use:   "controlplane",
+		Short: "Keep the topology and stream it to edges",
+		Long: `Keep the topology (accounts, origins, URL-endpoints, domains, media, purges) in etcd, offer the admin API, and stream every change to every edge.
+
+etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names a cluster. Any number of control planes may share a cluster and a media bucket.`,
+		Example: `  edgewalk controlplane --shared-host cdn.example.com
+  edgewalk controlplane --etcd-endpoints https://etcd-1:2379,https://etcd-2:2379 --etcd-cacert ca.pem --media-url s3://edgewalk-media?region=eu-central-1 \
+      --admin-addr :7070 --edge-addr :7071 --media-addr :7073 --media-advertise-url https://cp.internal:7073 \
+      --tls-cert cp.pem --tls-key cp.key --admin-token-file admin.token --edge-token-file edge.token`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := controlplane.New(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			return c.Run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", controlplane.DefaultDataDir, "folder for the embedded etcd and the media bucket")
+	f.StringSliceVar(&cfg.EtcdEndpoints, "etcd-endpoints", nil, "etcd cluster to use instead of the embedded server, version 3.4 or newer")
+	f.StringVar(&cfg.EtcdCACert, "etcd-cacert", "", "file with the CA certificates of the etcd cluster")
+	f.StringVar(&cfg.EtcdCert, "etcd-cert", "", "file with the certificate shown to the etcd cluster")
+	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "file with the key of --etcd-cert")
+	f.StringVar(&cfg.EtcdUser, "etcd-user", "", "user of the etcd cluster")
+	f.StringVar(&cfg.EtcdPasswordFile, "etcd-password-file", "", "file with the password of --etcd-user")
+	f.StringVar(&cfg.EtcdPrefix, "etcd-prefix", controlplane.DefaultEtcdPrefix, "what stands before every key")
+	f.StringVar(&cfg.AdminAddr, "admin-addr", controlplane.DefaultAdminAddr, "address of the admin API")
+	f.StringVar(&cfg.EdgeAddr, "edge-addr", controlplane.DefaultEdgeAddr, "address that edges connect to")
+	f.StringVar(&cfg.HTTPAddr, "http-addr", controlplane.DefaultHTTPAddr, "address of /metrics, /healthz and /readyz")
+	f.StringVar(&cfg.MediaAddr, "media-addr", controlplane.DefaultMediaAddr, "address that edges read Media Libraries from")
+	f.StringVar(&cfg.MediaAdvertiseURL, "media-advertise-url", "", "URL under which edges reach --media-addr (default by that address)")
+	f.StringVar(&cfg.MediaURL, "media-url", "", "media bucket: file:///folder or s3://bucket?region=... (default media in --data-dir)")
+	f.StringVar(&cfg.SharedHost, "shared-host", "", "host[:port] under which every account is served; kept from the first start on (default localhost)")
+	f.BoolVar(&cfg.ReplaceSharedHost, "replace-shared-host", false, "let --shared-host replace the one that is kept")
+	f.StringVar(&cfg.TLSCert, "tls-cert", "", "file with the certificate of all listeners, PEM, read again when it changes")
+	f.StringVar(&cfg.TLSKey, "tls-key", "", "file with the key of --tls-cert")
+	f.StringVar(&cfg.ClientCA, "client-ca", "", "file with CA certificates; admins and edges must show a certificate of theirs")
+	f.StringVar(&cfg.AdminTokenFile, "admin-token-file", "", "file with the tokens of admins, one a line")
+	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the token of edges")
+	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let listeners be on any address without TLS and tokens")
+	f.BoolVar(&cfg.AllowShrink, "allow-shrink", false, "let edges replace their topology by one less than half its size")
+	useEnvironment(cmd)
+	return cmd
+}

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/dev"
+)
+
+func devCommand(log *slog.Logger) *cobra.Command {
+	cfg := dev.Config{Logger: log, Version: buildVersion()}
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process, with a demo account",
+		Long: `Run everything on this machine in one process: etcd, control plane, one edge, and two sample origins, with a demo account. It prints curl lines to try.
+
+State is kept in --state-dir over restarts; --reset begins anew.`,
+		Example: `  edgewalk dev
+  edgewalk dev --reset
+  edgewalk dev --http-addr 127.0.0.1:8090`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.Out = cmd.OutOrStdout()
+			return dev.Run(cmd.Context(), cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.StateDir, "state-dir", dev.DefaultStateDir, "folder for all state")
+	f.BoolVar(&cfg.Reset, "reset", false, "delete the state of earlier runs first")
+	f.StringVar(&cfg.HTTPAddr, "http-addr", dev.DefaultHTTPAddr, "address of the edge's HTTP listener")
+	f.StringVar(&cfg.MetricsAddr, "metrics-addr", dev.DefaultMetricsAddr, "address of the edge's metrics and health")
+	f.StringVar(&cfg.AdminAddr, "admin-addr", dev.DefaultAdminAddr, "address of the admin API")
+	f.StringVar(&cfg.EdgeAddr, "edge-addr", dev.DefaultEdgeAddr, "address that edges connect to")
+	f.StringVar(&cfg.StatusAddr, "status-addr", dev.DefaultStatusAddr, "address of the control plane's metrics and health")
+	f.StringVar(&cfg.MediaAddr, "media-addr", dev.DefaultMediaAddr, "address of the Media Library's bytes")
+	return cmd
+}

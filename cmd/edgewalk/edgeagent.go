@@ -1,0 +1,55 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgewalk/edgewalk/edgeagent"
+)
+
+func edgeagentCommand(log *slog.Logger) *cobra.Command {
+	cfg := edgeagent.Config{Logger: log, Version: buildVersion()}
+	size := byteSize(edgeagent.DefaultCacheSize)
+	cmd := &cobra.Command{
+		Use:   "edgeagent",
+		Short: "Serve files to clients",
+		Long: `Serve files to clients from the disk cache and from origins, by the topology that a control plane streams. The last topology is kept on disk, so an edge
+serves without a control plane too, also after a restart.
+
+It may be stopped at any time: requests that are being answered are finished, for at most 30 s. --state-dir may be deleted while it does not run; it then needs a control plane once.`,
+		Example: `  edgewalk edgeagent --control-plane 127.0.0.1:7071 --region eu --state-dir ./edge-eu
+  edgewalk edgeagent --control-plane cp1:7071,cp2:7071 --ca ca.pem --edge-token-file token --http-addr :80 --https-addr :443 \
+      --tls-cert site.pem --tls-key site.key --state-dir /var/lib/edgewalk --cache-dir /cache --cache-size 200GiB`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.CacheSize = int64(size)
+			agent, err := edgeagent.New(cfg)
+			if err != nil {
+				return err
+			}
+			return agent.Run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&cfg.ControlPlane, "control-plane", []string{edgeagent.DefaultControlPlane}, "addresses of control planes, one of which is enough at a time")
+	f.StringVar(&cfg.HTTPAddr, "http-addr", edgeagent.DefaultHTTPAddr, "address of the HTTP listener, off for none")
+	f.StringVar(&cfg.HTTPSAddr, "https-addr", "", "address of the HTTPS listener (default none)")
+	f.StringArrayVar(&cfg.TLSCerts, "tls-cert", nil, "file with a certificate chain for --https-addr, PEM, read again when it changes (repeatable)")
+	f.StringArrayVar(&cfg.TLSKeys, "tls-key", nil, "file with the key of the --tls-cert at the same place (repeatable)")
+	f.StringVar(&cfg.MetricsAddr, "metrics-addr", edgeagent.DefaultMetricsAddr, "address of /metrics, /healthz and /readyz")
+	f.StringVar(&cfg.StateDir, "state-dir", edgeagent.DefaultStateDir, "folder for the last good topology and the id")
+	f.StringVar(&cfg.CacheDir, "cache-dir", "", "folder for replies (default cache in --state-dir)")
+	f.Var(&size, "cache-size", "how much of the disk replies may take")
+	f.StringVar(&cfg.Region, "region", edgeagent.DefaultRegion, "where the edge is")
+	f.StringVar(&cfg.ID, "id", "", "name of the edge (default random, kept in --state-dir)")
+	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the token that control planes ask for")
+	f.StringVar(&cfg.CA, "ca", "", "file with the CA certificates of control planes, or system; the stream then uses TLS")
+	f.BoolVar(&cfg.AllowPrivateOrigins, "allow-private-origins", false, "let origins have loopback and private addresses")
+	f.StringSliceVar(&cfg.AllowOriginCIDRs, "allow-origin-cidr", nil, "let origins have addresses in this range (repeatable)")
+	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed in the access log")
+	f.StringVar(&cfg.AccessLog, "access-log", "", "file for a line of JSON for each request, - for standard output")
+	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let --metrics-addr be any address, and the token travel in the clear")
+	useEnvironment(cmd)
+	return cmd
+}

@@ -1,0 +1,197 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/edgewalk/edgewalk/controlplane"
+	"github.com/edgewalk/edgewalk/edgeagent"
+)
+
+// Config of a demonstration.
+type Config struct {
+	// StateDir keeps all state. Default ./.edgewalk-dev.
+	StateDir string
+	// Reset deletes the state of earlier runs first.
+	Reset bool
+	// The addresses are those of the two daemons, with their defaults.
+	HTTPAddr, MetricsAddr, AdminAddr, EdgeAddr, StatusAddr, MediaAddr string
+
+	Version string
+	// Out is where the tour is printed.
+	Out    io.Writer
+	Logger *slog.Logger
+}
+
+// Defaults: the daemons' own, so that what is learnt here holds there.
+const (
+	DefaultStateDir    = "./.edgewalk-dev"
+	DefaultHTTPAddr    = edgeagent.DefaultHTTPAddr
+	DefaultMetricsAddr = edgeagent.DefaultMetricsAddr
+	DefaultAdminAddr   = controlplane.DefaultAdminAddr
+	DefaultEdgeAddr    = controlplane.DefaultEdgeAddr
+	DefaultStatusAddr  = controlplane.DefaultHTTPAddr
+	DefaultMediaAddr   = controlplane.DefaultMediaAddr
+)
+
+// cacheBytes is plenty for a demonstration.
+const cacheBytes = 1 << 30
+
+// marker is a file by which a state folder is known as ours: only such a folder is ever deleted.
+const marker = "edgewalk-dev"
+
+// Run runs everything until ctx ends.
+func Run(ctx context.Context, cfg Config) error {
+	if err := prepare(cfg.StateDir, cfg.Reset); err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
+	var origins []*runningOrigin
+	defer func() {
+		for _, o := range origins {
+			o.server.Close()
+			o.listen.Close()
+		}
+	}()
+	for _, sample := range sampleOrigins {
+		o, err := sample.start()
+		if err != nil {
+			return err
+		}
+		origins = append(origins, o)
+	}
+	log := quiet(cfg.Logger)
+	_, port, err := net.SplitHostPort(cfg.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("--http-addr: %w", err)
+	}
+	control, err := controlplane.New(ctx, controlplane.Config{
+		DataDir: filepath.Join(cfg.StateDir, "controlplane"), AdminAddr: cfg.AdminAddr, EdgeAddr: cfg.EdgeAddr, HTTPAddr: cfg.StatusAddr, MediaAddr: cfg.MediaAddr,
+		// Another --http-addr is another URL, and here nobody has linked the old one.
+		SharedHost: "localhost:" + port, ReplaceSharedHost: true, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	all, allCtx := errgroup.WithContext(ctx)
+	all.Go(func() error { return control.Run(allCtx) })
+	for _, o := range origins {
+		all.Go(func() error { return o.run(allCtx) })
+	}
+	all.Go(func() error { return runEdge(allCtx, cfg, control, origins, log) })
+	return all.Wait()
+}
+
+// runEdge runs the edge, and once it serves the demo account prints the tour.
+func runEdge(ctx context.Context, cfg Config, control *controlplane.ControlPlane, origins []*runningOrigin, log *slog.Logger) error {
+	at := control.Addresses()
+	agent, err := edgeagent.New(edgeagent.Config{
+		ControlPlane: []string{at.Edge}, HTTPAddr: cfg.HTTPAddr, MetricsAddr: cfg.MetricsAddr, StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes,
+		Region: "dev", ID: "dev", AllowPrivateOrigins: true, Version: cfg.Version, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	var both errgroup.Group
+	both.Go(func() error { return agent.Run(ctx) })
+	both.Go(func() error {
+		if err := prepareDemo(ctx, at.Admin, origins); err != nil {
+			return err
+		}
+		places{
+			port: portOf(agent.Addresses().HTTP), admin: at.Admin, metrics: "http://" + agent.Addresses().Metrics, status: "http://" + at.HTTP,
+			binary: binary(), server: serverFlag(at.Admin),
+		}.write(cfg.Out)
+		return nil
+	})
+	err = both.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// startTimeout bounds how long the first picture may take to be served.
+const startTimeout = time.Minute
+
+func prepareDemo(ctx context.Context, admin string, origins []*runningOrigin) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	conn, err := grpc.NewClient("passthrough:///"+admin, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return seed(ctx, conn, origins)
+}
+
+// prepare makes the state folder, or empties one that is ours.
+func prepare(dir string, reset bool) error {
+	mark := filepath.Join(dir, marker)
+	_, err := os.Stat(mark)
+	ours := err == nil
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if !ours && len(entries) > 0 {
+		return fmt.Errorf("%s holds something else: choose an empty folder", dir)
+	}
+	if reset && ours {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(mark, []byte("State of edgewalk dev. It may be deleted while that does not run.\n"), 0o600)
+}
+
+// quiet keeps what is no trouble out of the way of the tour.
+func quiet(log *slog.Logger) *slog.Logger { return slog.New(warnings{log.Handler()}) }
+
+// warnings passes on warnings and errors.
+type warnings struct{ slog.Handler }
+
+// Enabled implements [slog.Handler].
+func (h warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs implements [slog.Handler].
+func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler { return warnings{h.Handler.WithAttrs(attrs)} }
+
+// WithGroup implements [slog.Handler].
+func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handler.WithGroup(name)} }
+
+// binary is how this program was called, as far as a shell elsewhere can repeat it.
+func binary() string {
+	if strings.Contains(os.Args[0], string(filepath.Separator)) {
+		return os.Args[0]
+	}
+	return "edgewalk"
+}
+
+func portOf(address string) string {
+	_, port, _ := net.SplitHostPort(address) // A listener's address always has one.
+	return port
+}
+
+func serverFlag(admin string) string {
+	if admin == DefaultAdminAddr {
+		return ""
+	}
+	return " --server " + admin
+}

@@ -1,0 +1,139 @@
+// Command edgewalk delivers files over URL-endpoints: the control plane, the edge agent, the admin's commands, and a
+// demonstration of all of them in one binary.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
+)
+
+// version is set by the linker; see the Makefile.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal ends the program in order; from then on the default applies, so that a second one ends it at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run carries out one command line and returns the exit code: 0 done, 1 failed, 2 wrong use.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot(stderr)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return 1
+	case admincli.IsUsage(err) || strings.HasPrefix(err.Error(), "unknown command"):
+		fmt.Fprintln(stderr, "edgewalk:", err)
+		return 2
+	default:
+		fmt.Fprintln(stderr, "edgewalk:", err)
+		return 1
+	}
+}
+
+func newRoot(stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "edgewalk",
+		Short: "Deliver files over URL-endpoints, from wherever they lie",
+		Long: `edgewalk delivers files over URL-endpoints: stable URLs behind which an edge looks for a file in a Media Library and
+then in one storage after the other, and keeps what it found on disk.
+
+  edgewalk dev            shows all of it on this machine
+  edgewalk controlplane   keeps the topology, and streams it to every edge
+  edgewalk edgeagent      serves the files`,
+		Example: `  edgewalk dev
+  edgewalk apply -f acme.yaml --wait
+  edgewalk explain https://images.example.com/a.jpg`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return admincli.AsUsage(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+	})
+	root.AddGroup(&cobra.Group{ID: "daemon", Title: "Running:"})
+	log := newLogger(stderr)
+	for _, cmd := range []*cobra.Command{devCommand(log), controlplaneCommand(log), edgeagentCommand(log)} {
+		cmd.GroupID = "daemon"
+		root.AddCommand(cmd)
+	}
+	admincli.AddCommands(root)
+	root.AddCommand(versionCommand())
+	refuseWrongWords(root)
+	return root
+}
+
+// refuseWrongWords makes wrong numbers of arguments a matter of usage, as wrong flags are.
+func refuseWrongWords(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return admincli.AsUsage(err)
+			}
+			return nil
+		}
+	}
+	for _, child := range cmd.Commands() {
+		refuseWrongWords(child)
+	}
+}
+
+// newLogger writes for people on a terminal and JSON elsewhere.
+func newLogger(w io.Writer) *slog.Logger {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(w, nil))
+	}
+	return slog.New(slog.NewJSONHandler(w, nil))
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  edgewalk version",
+		Args:    cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintln(cmd.OutOrStdout(), "edgewalk", buildVersion(), goVersion())
+		},
+	}
+}
+
+// buildVersion is the linked version, else that of the module.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+func goVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.GoVersion
+	}
+	return ""
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// edgewalk runs one command line.
+func edgewalk(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(t.Context(), args, strings.NewReader(""), &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestExitCodes(t *testing.T) {
+	const nobody = "127.0.0.1:1" // Reserved, and nothing listens there.
+	for _, test := range []struct {
+		args string
+		code int
+		says string // in the output of errors, or of a command that works
+	}{
+		{"version", 0, "edgewalk "},
+		{"--help", 0, "edgewalk dev"},
+		{"help apply", 0, "--prune"},
+		{"completion bash", 0, "bash completion"},
+		{"frobnicate", 2, `unknown command "frobnicate"`},
+		{"apply --frobnicate", 2, "unknown flag: --frobnicate; see edgewalk apply --help"},
+		{"apply", 2, "say what to apply"},
+		{"apply -f - extra", 2, "takes no arguments but flags"},
+		{"get", 2, "accepts between 1 and 2 arg(s)"},
+		{"get bucket", 2, `"bucket" is no kind`},
+		{"get origins", 2, "say which account: --account ID"},
+		{"get accounts -o xml --server " + nobody, 2, "--output is table, json or yaml"},
+		{"create origin legacy -A acme --set web.baseURL=x", 2, `has no field "baseURL"`},
+		{"update endpoint default -A acme", 2, "nothing to change"},
+		{"purge -A acme", 2, "exactly one of --url"},
+		{"purge -A acme --all --tag x", 2, "exactly one of --url"},
+		{"wait soon", 2, `"soon" is no revision`},
+		{"media upload a b /x -A acme", 2, "several files need a folder"},
+		{"edgeagent --cache-size much", 2, `"much" is no size`},
+		{"edgeagent --id EU", 1, "an id has 1 to 63 lower-case letters"},
+		{"edgeagent --metrics-addr 0.0.0.0:0", 1, "--metrics-addr 0.0.0.0:0 is not loopback"},
+		{"get accounts --server " + nobody, 1, "no control plane answers at " + nobody},
+		{"apply -f /no/such/file --server " + nobody, 1, "/no/such/file"},
+	} {
+		code, stdout, stderr := edgewalk(t, strings.Fields(test.args)...)
+		if code != test.code || !strings.Contains(stdout+stderr, test.says) {
+			t.Errorf("edgewalk %s: exit %d, want %d with %q; stdout %q, stderr %q", test.args, code, test.code, test.says, stdout, stderr)
+		}
+		if code != 0 && stdout != "" {
+			t.Errorf("edgewalk %s failed and wrote to standard output: %q", test.args, stdout)
+		}
+	}
+}
+
+// Each command says what it is for and shows how it is typed.
+func TestHelpTeaches(t *testing.T) {
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		if cmd.Name() == "help" || cmd.Name() == "completion" {
+			return // Cobra's own.
+		}
+		if cmd.Short == "" || cmd.Example == "" {
+			t.Errorf("%s: short help %q, example %q", cmd.CommandPath(), cmd.Short, cmd.Example)
+		}
+		for line := range strings.Lines(cmd.Example) {
+			if text := strings.TrimSpace(line); text != "" && !strings.HasPrefix(text, "edgewalk ") && !strings.HasPrefix(text, "--") {
+				t.Errorf("%s: the example line %q is not something to type", cmd.CommandPath(), text)
+			}
+		}
+		for _, child := range cmd.Commands() {
+			visit(child)
+		}
+	}
+	visit(newRoot(io.Discard))
+}
+
+func TestEnvironmentSetsFlags(t *testing.T) {
+	t.Setenv("EDGEWALK_EDGEAGENT_METRICS_ADDR", "0.0.0.0:0")
+	code, _, stderr := edgewalk(t, "edgeagent")
+	if code != 1 || !strings.Contains(stderr, "--metrics-addr 0.0.0.0:0 is not loopback") {
+		t.Errorf("exit %d, %q; want the variable's address refused", code, stderr)
+	}
+	t.Setenv("EDGEWALK_EDGEAGENT_CACHE_SIZE", "much")
+	code, _, stderr = edgewalk(t, "edgeagent")
+	if code != 2 || !strings.Contains(stderr, "EDGEWALK_EDGEAGENT_CACHE_SIZE") {
+		t.Errorf("exit %d, %q; want an error that names the variable", code, stderr)
+	}
+	if _, help, _ := edgewalk(t, "edgeagent", "--help"); !strings.Contains(help, "EDGEWALK_EDGEAGENT_HTTP_ADDR") {
+		t.Error("the help does not name the variables")
+	}
+}
