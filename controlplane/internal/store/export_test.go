@@ -59,3 +59,6 @@ func (s *Store) PlanDeletion(ctx context.Context, account string) (func() (done 
 	ops, err := s.remaining(ctx, account)
 	return func() (bool, error) { return s.deleteStep(ctx, account, mark.Kvs[0].CreateRevision, ops) }, err
 }
+
+// SetQueueBytes bounds what waits for a slow follower, before there is one.
+func (s *Store) SetQueueBytes(n int64) { s.queueBytes = n }

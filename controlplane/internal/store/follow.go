@@ -42,9 +42,8 @@ type Follower struct {
 func (s *Store) Follow(ctx context.Context, f Follower) error {
 	var at position
 	var pause backoff
-	reason := ""
 	for {
-		err := s.followOn(ctx, f, &at, &reason)
+		err := s.followOn(ctx, f, &at)
 		var stop *stopError
 		switch {
 		case ctx.Err() != nil:
@@ -53,24 +52,30 @@ func (s *Store) Follow(ctx context.Context, f Follower) error {
 			return stop.err
 		case errors.Is(err, ErrEpochChanged):
 			return err
-		case errors.Is(err, ErrCompacted), errors.Is(err, errHistoryLost):
-			at.lost = true
-			reason = "compacted"
 		}
+		s.restarted(ctx, err, &at)
 		if at.moved {
 			pause, at.moved = backoff{}, false
 		}
-		if reason == "" {
-			reason = "broken"
-		}
-		s.metrics.watchRestarts.WithLabelValues(reason).Inc()
-		if reason == "broken" {
-			s.log.WarnContext(ctx, "store: follow etcd", "error", err)
-		}
-		reason = ""
 		if err := pause.wait(ctx); err != nil {
 			return err
 		}
+	}
+}
+
+// restarted notes why the watch has to be opened anew, and whether the follower can go on where it stands.
+func (s *Store) restarted(ctx context.Context, err error, at *position) {
+	reason := "broken"
+	var restart *restartError
+	switch {
+	case errors.Is(err, ErrCompacted), errors.Is(err, errHistoryLost):
+		reason, at.lost = "compacted", true
+	case errors.As(err, &restart):
+		reason = restart.reason
+	}
+	s.metrics.watchRestarts.WithLabelValues(reason).Inc()
+	if reason != "slow" {
+		s.log.WarnContext(ctx, "store: follow etcd", "reason", reason, "error", err)
 	}
 }
 
@@ -90,7 +95,7 @@ func (e *stopError) Error() string { return e.err.Error() }
 // errHistoryLost says that etcd is at a revision before one that it has told of.
 var errHistoryLost = errors.New("etcd has gone back in history")
 
-func (s *Store) followOn(ctx context.Context, f Follower, at *position, reason *string) error {
+func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
 	epoch, err := s.readEpoch(ctx)
 	if err != nil {
 		return err
@@ -106,10 +111,9 @@ func (s *Store) followOn(ctx context.Context, f Follower, at *position, reason *
 	w := s.startWatch(ctx, at.revision)
 	defer w.stop()
 	for {
-		batch, ok := w.next(ctx)
-		if !ok {
-			*reason = w.reason
-			return w.err
+		batch, err := w.next(ctx)
+		if err != nil {
+			return err
 		}
 		for _, step := range batch.steps {
 			step.Prev = at.step

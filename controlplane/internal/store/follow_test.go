@@ -232,6 +232,7 @@ func TestFollowSlowly(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
 	s := storetest.Open(t, store.Config{Prefix: storetest.Prefix(), Registerer: registry})
+	s.SetQueueBytes(1 << 20)
 	mustPut(t, s, "acme", accountPut("acme", ""))
 	gate := make(chan struct{})
 	m := follow(t, s, gate)
@@ -240,10 +241,10 @@ func TestFollowSlowly(t *testing.T) {
 
 	filler := strings.Repeat("x", 1900)
 	var last int64
-	const writes = 45
+	const writes = 60
 	for i := range writes {
 		var puts []store.Put
-		for o := range 450 {
+		for o := range 30 {
 			puts = append(puts, originPut("acme", fmt.Sprintf("o%d", o), fmt.Sprintf("http://%d/%s", i, filler)))
 		}
 		last = mustPut(t, s, "acme", puts...)

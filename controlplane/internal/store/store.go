@@ -72,6 +72,8 @@ type Store struct {
 	metrics *metrics
 	cache   stateCache
 	kick    chan struct{} // wakes Run to delete an account
+
+	queueBytes int64 // bounds what waits for a slow follower
 }
 
 // Open connects to the topology under a prefix, and founds it when there is none. It returns [ErrSchemaTooNew] when a
@@ -96,6 +98,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		now:     cfg.Now,
 		metrics: newMetrics(cfg.Registerer),
 		kick:    make(chan struct{}, 1),
+
+		queueBytes: maxQueueBytes,
 	}
 	if err := s.checkSchema(ctx); err != nil {
 		return nil, err

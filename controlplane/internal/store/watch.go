@@ -15,10 +15,11 @@ import (
 )
 
 const (
-	// queueBytes and queueLen bound what waits for a slow follower. Beyond, the watch is closed and opened anew where the
-	// follower stands once it has caught up; etcd keeps the changes meanwhile. etcd's own client would queue without bound.
-	queueBytes = 32 << 20
-	queueLen   = 4096
+	// maxQueueBytes and maxQueueLen bound what waits for a slow follower. Beyond, the watch is closed and opened anew where
+	// the follower stands once it has caught up; etcd keeps the changes meanwhile. etcd's own client would queue without
+	// bound.
+	maxQueueBytes = 32 << 20
+	maxQueueLen   = 4096
 
 	// progressEvery is how often etcd is asked how far the watch is; after progressTries without an answer the watch is
 	// taken for dead.
@@ -33,11 +34,17 @@ type watch struct {
 	queue   chan batch
 	waiting atomic.Int64 // bytes in queue
 	done    chan struct{}
-
-	// Set before queue is closed.
-	err    error
-	reason string
+	err     error // why queue was closed; not to be read before
 }
+
+// restartError is why a watch ended, with a word for it in the metrics.
+type restartError struct {
+	reason string
+	err    error
+}
+
+func (e *restartError) Error() string { return e.err.Error() }
+func (e *restartError) Unwrap() error { return e.err }
 
 // batch is one message of etcd: whole transactions, or how far the watch is.
 type batch struct {
@@ -49,11 +56,11 @@ type batch struct {
 
 func (s *Store) startWatch(ctx context.Context, revision int64) *watch {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{store: s, cancel: cancel, queue: make(chan batch, queueLen), done: make(chan struct{})}
+	w := &watch{store: s, cancel: cancel, queue: make(chan batch, maxQueueLen), done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
 		defer close(w.queue)
-		w.reason, w.err = w.read(ctx, revision)
+		w.err = w.read(ctx, revision)
 	}()
 	return w
 }
@@ -64,18 +71,21 @@ func (w *watch) stop() {
 	<-w.done
 }
 
-// next returns the next batch, false when the watch or ctx has ended and all that came before was returned.
-func (w *watch) next(ctx context.Context) (batch, bool) {
+// next returns the next batch, and the error that ended the watch when all that came before was returned.
+func (w *watch) next(ctx context.Context) (batch, error) {
 	select {
 	case <-ctx.Done():
-		return batch{}, false
+		return batch{}, ctx.Err()
 	case b, ok := <-w.queue:
+		if !ok {
+			return batch{}, w.err
+		}
 		w.waiting.Add(-b.bytes)
-		return b, ok
+		return b, nil
 	}
 }
 
-func (w *watch) read(ctx context.Context, revision int64) (reason string, err error) {
+func (w *watch) read(ctx context.Context, revision int64) error {
 	// A watcher of its own has a stream of its own, which dies with it.
 	watcher := clientv3.NewWatcher(w.store.client)
 	defer func() { _ = watcher.Close() }()
@@ -89,34 +99,34 @@ func (w *watch) read(ctx context.Context, revision int64) (reason string, err er
 	for {
 		select {
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return ctx.Err()
 		case <-ticker.C:
 			if silent++; silent > progressTries {
-				return "silent", fmt.Errorf("%w: the watch is silent", ErrUnavailable)
+				return &restartError{"silent", fmt.Errorf("%w: the watch is silent", ErrUnavailable)}
 			}
 			if asked.IsZero() {
 				asked = w.store.now()
 			}
 			if err := w.ask(ctx, watcher); err != nil {
-				return "broken", kind(err)
+				return kind(err)
 			}
 		case resp, ok := <-events:
 			if !ok {
-				return "broken", fmt.Errorf("%w: the watch was closed", ErrUnavailable)
+				return fmt.Errorf("%w: the watch was closed", ErrUnavailable)
 			}
 			if err := resp.Err(); err != nil {
-				return "broken", kind(err)
+				return kind(err)
 			}
 			silent = 0
 			b := w.batch(ctx, &resp)
 			if resp.IsProgressNotify() {
 				if resp.Header.Revision < revision {
-					return "broken", errHistoryLost
+					return errHistoryLost
 				}
 				b.progress, b.asOf, asked = resp.Header.Revision, asked, time.Time{}
 			}
-			if reason, err := w.push(b); err != nil {
-				return reason, err
+			if err := w.push(b); err != nil {
+				return err
 			}
 		}
 	}
@@ -129,15 +139,17 @@ func (w *watch) ask(ctx context.Context, watcher clientv3.Watcher) error {
 	return watcher.RequestProgress(ctx)
 }
 
-func (w *watch) push(b batch) (reason string, err error) {
-	if w.waiting.Add(b.bytes) <= queueBytes {
+// push queues a batch unless too much waits already. One batch has room however large it is, or a follower that is far
+// behind would never get on: etcd puts up to a thousand transactions into one message.
+func (w *watch) push(b batch) error {
+	if waiting := w.waiting.Add(b.bytes); waiting <= w.store.queueBytes || waiting == b.bytes {
 		select {
 		case w.queue <- b:
-			return "", nil
+			return nil
 		default:
 		}
 	}
-	return "slow", fmt.Errorf("the follower is %d bytes behind", w.waiting.Load())
+	return &restartError{"slow", fmt.Errorf("the follower is %d bytes behind", w.waiting.Load())}
 }
 
 // batch cuts the events of a message into transactions. etcd never splits a transaction between messages.
