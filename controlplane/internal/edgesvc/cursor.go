@@ -44,7 +44,7 @@ func (st *stream) send(ctx context.Context) error {
 	if err := st.welcome(); err != nil {
 		return err
 	}
-	if err := st.begin(ctx); err != nil {
+	if err := st.start(ctx); err != nil {
 		return err
 	}
 	bookmark := time.NewTicker(st.svc.timing.bookmarkEvery)
@@ -92,8 +92,8 @@ func (st *stream) welcome() error {
 	}}})
 }
 
-// begin puts the cursor where the agent stands, or sends the full state when that is not a place in this history.
-func (st *stream) begin(ctx context.Context) error {
+// start puts the cursor where the agent stands, or sends the full state when that is not a place in this history.
+func (st *stream) start(ctx context.Context) error {
 	reason, err := st.resume(ctx)
 	if err != nil {
 		return err
@@ -103,8 +103,9 @@ func (st *stream) begin(ctx context.Context) error {
 	}
 	have := st.hello.GetHave().GetRevision()
 	st.cursor.told = have
-	reached := st.win.tell(have)
-	st.svc.fleet.update(st, func(e *edge) { e.applied = reached })
+	st.win.resume(have)
+	st.svc.fleet.update(st, func(e *edge) { e.applied = have })
+	st.begin()
 	return nil
 }
 
@@ -230,6 +231,8 @@ func (st *stream) full(ctx context.Context, reason string) error {
 // state sends a state whole, whatever the window: its chunks are acknowledged together.
 func (st *stream) state(ctx context.Context, s *feed.State) error {
 	deadline := st.svc.now().Add(stateTimeout)
+	st.win.add(unit{revision: s.Target, bytes: int(s.Bytes), full: s.Full})
+	st.begin()
 	begin := &edgev1.Begin{
 		Full: s.Full, Target: s.Target, ApproxChanges: s.Changes, ApproxBytes: s.Bytes,
 		AllowShrink: s.Full && st.svc.cfg.AllowShrink,
@@ -240,7 +243,6 @@ func (st *stream) state(ctx context.Context, s *feed.State) error {
 	if err := st.message("begin", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Begin{Begin: begin}}); err != nil {
 		return err
 	}
-	bytes := 0
 	for chunk := s.Next(); chunk != nil; chunk = s.Next() {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -248,13 +250,11 @@ func (st *stream) state(ctx context.Context, s *feed.State) error {
 		if st.svc.now().After(deadline) {
 			return errSlow
 		}
-		bytes += len(chunk)
 		if err := st.frame("chunk", frame{chunk}); err != nil {
 			return err
 		}
 	}
 	st.cursor.pos, st.cursor.told, st.cursor.digest = s.Target, s.Target, s.Digest
-	st.win.add(unit{revision: s.Target, bytes: bytes})
 	return st.message("end", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{
 		Target: s.Target, Digest: s.Digest[:],
 	}}})

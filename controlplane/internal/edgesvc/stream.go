@@ -61,6 +61,7 @@ type stream struct {
 	end   context.CancelCauseFunc
 	win   window
 
+	begun    chan struct{} // closed when the window knows where the edge begins, or the sender has ended
 	woken    chan struct{} // the receiver took something that the sender waits for
 	asks     chan *edgev1.Ask
 	drain    chan string // the reason
@@ -73,6 +74,7 @@ type stream struct {
 	resynced time.Time
 
 	cursor cursor // the sender's
+	begin  func() // closes begun
 }
 
 // Sync implements EdgeService.
@@ -116,11 +118,13 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 	st := &stream{
 		svc:     s,
 		rpc:     rpc,
+		begun:   make(chan struct{}),
 		woken:   make(chan struct{}, 1),
 		asks:    make(chan *edgev1.Ask, maxQuestions),
 		drain:   make(chan string, 1),
 		answers: make(map[string]chan<- *edgev1.Answer),
 	}
+	st.begin = sync.OnceFunc(func() { close(st.begun) })
 	if p, ok := grpcpeer.FromContext(rpc.Context()); ok {
 		st.from = p.Addr.String()
 	}
@@ -192,6 +196,7 @@ func (st *stream) run(ctx context.Context) error {
 	}()
 	go func() {
 		defer st.svc.streams.Done()
+		defer st.begin()
 		st.end(st.send(ctx))
 	}()
 	<-ctx.Done()
@@ -212,6 +217,7 @@ func (st *stream) receive() error {
 		}
 		switch m := msg.GetMessage().(type) {
 		case *edgev1.SyncRequest_Ack:
+			<-st.begun // agents say where they stand before they know what they will be sent
 			st.takeAck(m.Ack)
 		case *edgev1.SyncRequest_Report:
 			st.svc.fleet.update(st, func(e *edge) { e.report = m.Report })
@@ -225,23 +231,32 @@ func (st *stream) receive() error {
 }
 
 func (st *stream) takeAck(ack *edgev1.Ack) {
-	done, reached := st.win.take(ack.GetApplied())
-	now := st.svc.now()
-	for _, u := range done {
-		if !u.seen.IsZero() {
-			st.svc.metrics.appendToAck.Observe(now.Sub(u.seen).Seconds())
-		}
-	}
-	st.checkDigest(ack)
 	for _, nack := range ack.GetNacks() {
 		st.svc.metrics.nacks.Inc()
 		st.svc.log.Warn("edgesvc: edge refused a resource", "edge", st.hello.GetId(), "key", nack.GetKey(),
 			"revision", nack.GetRevision(), "reason", nack.GetReason())
 	}
+	done, reached, ours := st.win.take(ack.GetApplied())
+	now := st.svc.now()
+	full := false
+	for _, u := range done {
+		full = full || u.full
+		if !u.seen.IsZero() {
+			st.svc.metrics.appendToAck.Observe(now.Sub(u.seen).Seconds())
+		}
+	}
+	if ours {
+		st.checkDigest(ack)
+	}
 	st.svc.fleet.update(st, func(e *edge) {
-		e.applied = max(e.applied, reached)
-		e.persisted = max(e.persisted, ack.GetPersisted())
 		e.durable = ack.GetDurable()
+		e.applied = max(e.applied, reached)
+		if ours {
+			e.persisted = max(e.persisted, ack.GetPersisted())
+		}
+		if full {
+			clear(e.rejected) // it has said anew what it refuses
+		}
 		st.svc.fleet.reject(e, ack)
 	})
 	st.wake()
@@ -250,7 +265,7 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 // checkDigest compares what the agent holds with what it was sent. A difference is a fault of one of the two, which a full
 // state mends.
 func (st *stream) checkDigest(ack *edgev1.Ack) {
-	if len(ack.GetDigest()) == 0 || ack.GetApplied() == 0 {
+	if len(ack.GetDigest()) == 0 {
 		return
 	}
 	want, ok := st.svc.cfg.Feed.View().DigestAt(ack.GetApplied())

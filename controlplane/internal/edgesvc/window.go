@@ -18,6 +18,7 @@ type window struct {
 	mu    sync.Mutex
 	units []unit
 	bytes int
+	base  int64 // where the edge stood, or will stand, after the last full state; what it says of before does not count
 	told  int64 // the revision at which everything sent leaves the edge
 }
 
@@ -25,6 +26,7 @@ type window struct {
 type unit struct {
 	revision int64
 	bytes    int
+	full     bool // a full state
 	// seen is when the feed took a step in; it is zero for a state.
 	seen time.Time
 }
@@ -35,9 +37,19 @@ func (w *window) open() bool {
 	return len(w.units) < windowFrames && w.bytes < windowBytes
 }
 
+// resume notes where the edge stands at the beginning.
+func (w *window) resume(revision int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.base, w.told = revision, revision
+}
+
 func (w *window) add(u unit) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if u.full {
+		w.base = u.revision
+	}
 	w.units = append(w.units, u)
 	w.bytes += u.bytes
 	w.told = u.revision
@@ -53,10 +65,13 @@ func (w *window) tell(revision int64) int64 {
 }
 
 // take removes what the edge has applied. Besides the removed units it returns the revision that the edge stands at: with
-// nothing outstanding that is all it was told.
-func (w *window) take(applied int64) (done []unit, reached int64) {
+// nothing outstanding that is all it was told. It is false for a revision that the edge does not have from this stream.
+func (w *window) take(applied int64) (done []unit, reached int64, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if applied < w.base || applied > w.told {
+		return nil, 0, false
+	}
 	n := 0
 	for n < len(w.units) && w.units[n].revision <= applied {
 		w.bytes -= w.units[n].bytes
@@ -66,7 +81,7 @@ func (w *window) take(applied int64) (done []unit, reached int64) {
 	if len(w.units) == 0 {
 		w.units = nil // the backing array does not outlive a burst
 	}
-	return done, max(min(applied, w.told), w.reached())
+	return done, max(applied, w.reached()), true
 }
 
 func (w *window) reached() int64 {
