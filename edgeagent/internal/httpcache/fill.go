@@ -73,6 +73,8 @@ func (f *flight) judgeResponse(status int, h http.Header, res *walk.Result) (fre
 	if res.EarlierInconclusive {
 		fresh = fresh.Cap(capped)
 	}
+	// What may not be stored goes out with the origin's own word on it.
+	fresh.SetByUs = fresh.SetByUs && fresh.Storable()
 	return fresh, asked, came
 }
 
@@ -160,8 +162,7 @@ func (f *flight) found(res *walk.Result) {
 	m := metaOf(res, fresh)
 	r := result{kind: resultBody, meta: m, vary: names, walk: res}
 	if r.detail = f.unstorable(res, fresh); r.detail != "" {
-		fresh.SetByUs = fresh.SetByUs && fresh.Storable()
-		r.kind, r.pass, r.meta.fresh = resultPass, resp, fresh
+		r.kind, r.pass = resultPass, resp
 	}
 	head.Fields, r.meta.shown = splitFields(header, fresh)
 	head.Meta = r.meta.append(nil)

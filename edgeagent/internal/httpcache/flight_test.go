@@ -223,6 +223,7 @@ func TestTagPurgeBeforeHead(t *testing.T) {
 	r.purge(objects.Purge{Tag: "t"})
 	second := r.fetching(bg, "/x", nil)
 	r.riders("/x", 2)
+	eventually(t, "the origin was asked", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.asked > 0 })
 	a.reply("/x", &originReply{status: 200, body: []byte("new")})
 	old.head <- struct{}{}
 	old.more <- 100

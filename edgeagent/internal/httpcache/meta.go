@@ -111,7 +111,7 @@ func splitFields(h http.Header, f rfc9111.Freshness) (fields []byte, shown int) 
 			}
 		}
 	}
-	if f.Capped && !(f.SetByUs && f.Storable()) && len(h["Cache-Control"]) == 0 {
+	if f.Capped && !f.SetByUs && len(h["Cache-Control"]) == 0 {
 		fields = objects.AppendField(fields, "Cache-Control", rfc9111.CapMaxAge("", capped))
 	}
 	return append(fields, hidden...), len(fields)
@@ -119,22 +119,21 @@ func splitFields(h http.Header, f rfc9111.Freshness) (fields []byte, shown int) 
 
 // clientValues are what clients see of a field.
 func clientValues(name string, values []string, f rfc9111.Freshness) []string {
-	replaced := f.SetByUs && f.Storable()
 	switch name {
 	case "Cdn-Cache-Control":
 		return nil
 	case "Date":
 		// Where we gave the lifetime, whoever sends the reply puts its own: with the origin's, a client would take the
 		// lifetime as partly used up.
-		if replaced {
+		if f.SetByUs {
 			return nil
 		}
 	case "Expires", "Pragma":
-		if replaced || f.Capped {
+		if f.SetByUs || f.Capped {
 			return nil
 		}
 	case "Cache-Control":
-		if replaced {
+		if f.SetByUs {
 			return nil
 		}
 		if f.Capped {
