@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// The account of the measurements, its host name, and the shared host.
+const (
+	accountID  = "bench"
+	benchHost  = "images.bench.test"
+	sharedHost = "shared.bench.test"
+)
+
+// fleet is a control plane with its embedded etcd, and edges.
+type fleet struct {
+	b            *bench
+	controlplane *process
+	edgeAddr     string
+	conn         *grpc.ClientConn
+	edges        []*edge
+}
+
+// edge is an edge agent.
+type edge struct {
+	*process
+	http, https, metrics string
+	core                 int
+	args                 []string
+}
+
+// startFleet starts a control plane and waits until it answers.
+func (b *bench) startFleet(ctx context.Context) (*fleet, error) {
+	var at [4]string
+	for i := range at {
+		var err error
+		if at[i], err = freeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	data, err := b.folder("controlplane")
+	if err != nil {
+		return nil, err
+	}
+	f := &fleet{b: b, edgeAddr: at[1]}
+	f.controlplane, err = b.start("controlplane", noCore, b.binary, "controlplane", "--data-dir", data, "--admin-addr", at[0], "--edge-addr", at[1],
+		"--http-addr", at[2], "--media-addr", at[3], "--shared-host", sharedHost)
+	if err != nil {
+		return nil, err
+	}
+	if f.conn, err = grpc.NewClient(at[0], grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, func() { f.conn.Close() })
+	return f, f.controlplane.await(ctx, func() bool { return ready(at[2]) })
+}
+
+// startEdge starts an edge, without waiting for it. name is its id.
+func (f *fleet) startEdge(name string, core int, more ...string) (*edge, error) {
+	e := &edge{core: core}
+	for _, at := range []*string{&e.http, &e.metrics} {
+		var err error
+		if *at, err = freeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	state, err := f.b.folder(name)
+	if err != nil {
+		return nil, err
+	}
+	e.args = append([]string{"edgeagent", "--control-plane", f.edgeAddr, "--http-addr", e.http, "--metrics-addr", e.metrics, "--state-dir", state,
+		"--id", name, "--allow-private-origins"}, more...)
+	if err := f.run(name, e); err != nil {
+		return nil, err
+	}
+	f.edges = append(f.edges, e)
+	return e, nil
+}
+
+// run executes the edge, for the first time or again.
+func (f *fleet) run(name string, e *edge) (err error) {
+	e.process, err = f.b.start(name, e.core, f.b.binary, e.args...)
+	return err
+}
+
+// await waits until a server is up. An error carries what the server said last.
+func (p *process) await(ctx context.Context, up func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err := poll(ctx, 10*time.Millisecond, func() bool { return p.ended() || up() })
+	if p.ended() {
+		err = fmt.Errorf("ended by itself")
+	}
+	if err != nil {
+		return fmt.Errorf("%s is not up: %w\n%s", p.name, err, p.tail())
+	}
+	return nil
+}
+
+// ready asks the health listener at address.
+func ready(address string) bool {
+	response, err := http.Get("http://" + address + "/readyz")
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	io.Copy(io.Discard, response.Body) // Only the status counts.
+	return response.StatusCode == http.StatusOK
+}
+
+// apply applies a manifest and returns its revision.
+func (f *fleet) apply(ctx context.Context, m *adminv1.Manifest) (int64, error) {
+	response, err := adminv1.NewManifestServiceClient(f.conn).ApplyManifest(ctx, &adminv1.ApplyManifestRequest{
+		Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: m},
+	})
+	return response.GetRevision(), err
+}
+
+// wait waits until all edges have applied a revision.
+func (f *fleet) wait(ctx context.Context, revision int64) error {
+	edges := int32(len(f.edges))
+	_, err := adminv1.NewFleetServiceClient(f.conn).WaitApplied(ctx, &adminv1.WaitAppliedRequest{
+		Revision: revision, MinEdges: &edges, Timeout: durationpb.New(60 * time.Second),
+	})
+	if err != nil {
+		for _, e := range f.edges {
+			if e.ended() {
+				return fmt.Errorf("%w; %s ended:\n%s", err, e.name, e.tail())
+			}
+		}
+	}
+	return err
+}
+
+// applyAndWait applies a manifest and returns once all edges serve by it.
+func (f *fleet) applyAndWait(ctx context.Context, m *adminv1.Manifest) error {
+	revision, err := f.apply(ctx, m)
+	if err != nil {
+		return err
+	}
+	return f.wait(ctx, revision)
+}
+
+// webManifest is the account of the measurements: web origins, which its default endpoint walks in order.
+func webManifest(origins ...*origin) *adminv1.Manifest {
+	m := &adminv1.Manifest{
+		Account:       &topologyv1.Account{Id: accountID},
+		UrlEndpoints:  []*topologyv1.UrlEndpoint{{Id: "default"}},
+		CustomDomains: []*topologyv1.CustomDomain{{Domain: benchHost, Mode: topologyv1.CustomDomain_ACCOUNT}},
+	}
+	for i, o := range origins {
+		id := fmt.Sprintf("origin-%d", i)
+		m.Origins = append(m.Origins, &topologyv1.Origin{Id: id, Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: o.url}}})
+		m.UrlEndpoints[0].Origins = append(m.UrlEndpoints[0].Origins, id)
+	}
+	return m
+}
+
+// singleEdge starts a control plane and one edge in front of origins.
+func (b *bench) singleEdge(ctx context.Context, core int, origins ...*origin) (*fleet, *edge, error) {
+	f, err := b.startFleet(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	certificate, key, err := b.certificate()
+	if err != nil {
+		return nil, nil, err
+	}
+	https, err := freeAddress()
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := f.startEdge("edge", core, "--https-addr", https, "--tls-cert", certificate, "--tls-key", key, "--cache-dir", filepath.Join(b.dir, "cache"))
+	if err != nil {
+		return nil, nil, err
+	}
+	e.https = https
+	return f, e, f.applyAndWait(ctx, webManifest(origins...))
+}

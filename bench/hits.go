@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"time"
+)
+
+// contender is a server under one load.
+type contender struct {
+	name    string
+	process *process
+	address string
+}
+
+// load is a kind of traffic, and who is measured under it.
+type load struct {
+	name       string
+	path       string
+	run        func(ctx context.Context, address, path string, d time.Duration) (throughput, error)
+	contenders []contender
+}
+
+// taken is what was measured of one contender, a value a round.
+type taken struct {
+	requests, bytes, perCPU []float64
+	p99                     []time.Duration
+}
+
+// hits measures cached files.
+func hits(ctx context.Context, b *bench) error {
+	loads, err := b.hitLoads(ctx)
+	if err != nil {
+		return err
+	}
+	if b.duration == 0 {
+		b.duration = 5 * time.Second
+	}
+	if b.rounds == 0 {
+		b.rounds = 5
+	}
+	if b.profile != "" {
+		return b.profileHits(ctx, loads[0])
+	}
+	t := newTable("hits", "server", "requests/s", "MB/s", "p99", "requests per CPU second", "edgewalk/it, requests/s", "edgewalk/it, per CPU second")
+	for _, l := range loads {
+		all := make([]taken, len(l.contenders))
+		for round := range b.rounds {
+			for i := range l.contenders { // Each round begins with another, so that nobody always follows the same one.
+				at := (i + round) % len(l.contenders)
+				if err := b.round(ctx, &l, l.contenders[at], &all[at]); err != nil {
+					return fmt.Errorf("%s, %s: %w", l.name, l.contenders[at].name, err)
+				}
+			}
+		}
+		for i, c := range l.contenders {
+			m, own := &all[i], &all[0]
+			p99 := "-"
+			if median(m.p99) > 0 {
+				p99 = ms(median(m.p99))
+			}
+			t.add(l.name, c.name, fmt.Sprintf("%.0f", median(m.requests)), fmt.Sprintf("%.1f", median(m.bytes)/1e6), p99, fmt.Sprintf("%.0f", median(m.perCPU)),
+				ratio(median(own.requests), median(m.requests)), ratio(median(own.perCPU), median(m.perCPU)))
+		}
+	}
+	t.print()
+	fmt.Printf("Medians of %d rounds of %s, taken in turn; %d connections (h2: 16 with 8 streams each); server and generator on a core each.\n", b.rounds, b.duration, connections)
+	return nil
+}
+
+// round loads one contender once.
+func (b *bench) round(ctx context.Context, l *load, c contender, m *taken) error {
+	before, start := c.process.cpu(), time.Now()
+	got, err := l.run(ctx, c.address, l.path, b.duration)
+	if err != nil {
+		return err
+	}
+	used, took := c.process.cpu()-before, time.Since(start)
+	m.requests = append(m.requests, got.requests)
+	m.bytes = append(m.bytes, got.bytes)
+	m.p99 = append(m.p99, got.p99)
+	m.perCPU = append(m.perCPU, got.requests*took.Seconds()/max(used, time.Millisecond).Seconds())
+	b.note("%-14s %-9s %8.0f requests/s, %4.0f%% of a core", l.name, c.name, got.requests, 100*used.Seconds()/took.Seconds())
+	return nil
+}
+
+// hitLoads starts the servers and puts the files into their caches.
+func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
+	if !have("wrk") {
+		return nil, fmt.Errorf("without wrk there is no load")
+	}
+	o, err := b.newOrigin(false)
+	if err != nil {
+		return nil, err
+	}
+	_, e, err := b.singleEdge(ctx, serverCore, o)
+	if err != nil {
+		return nil, err
+	}
+	plain, secure := []contender{{"edgewalk", e.process, e.http}}, []contender{{"edgewalk", e.process, e.https}}
+	nginx, err := b.startNginx(ctx, serverCore, o)
+	if err != nil {
+		return nil, err
+	}
+	if nginx != nil {
+		plain, secure = append(plain, contender{"nginx", nginx.process, nginx.http}), append(secure, contender{"nginx", nginx.process, nginx.https})
+	}
+	varnish, err := b.startVarnish(ctx, serverCore, o)
+	if err != nil {
+		return nil, err
+	}
+	if varnish != nil {
+		plain = append(plain, contender{"varnish", varnish.process, varnish.http})
+	}
+	const small, large = "/1024/hit", "/1048576/hit"
+	for _, c := range plain {
+		if err := warm(c.address, small, large); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	loads := []load{{"h1 1 KB", small, wrk, plain}, {"h1 1 MB", large, wrk, plain}}
+	if have("h2load") {
+		loads = append(loads, load{"h2 TLS 1 KB", small, h2load, secure}, load{"h2 TLS 1 MB", large, h2load, secure})
+	}
+	return loads, nil
+}
+
+// warm brings files into a cache and checks that they stay there.
+func warm(address string, paths ...string) error {
+	c, err := dial(address, benchHost)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	for _, path := range paths {
+		for range 2 {
+			r, err := c.get(path)
+			if err != nil {
+				return err
+			}
+			if r.status != 200 {
+				return fmt.Errorf("GET %s: status %d", path, r.status)
+			}
+		}
+		if err := until(3*time.Second, time.Millisecond, func() (bool, error) { r, err := c.get(path); return isHit(r.head), err }); err != nil {
+			return fmt.Errorf("GET %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// profileHits records what the edge does under the first load.
+func (b *bench) profileHits(ctx context.Context, l load) error {
+	perf, err := exec.LookPath("perf")
+	if err != nil {
+		return fmt.Errorf("perf is not in PATH: apt-get install linux-perf")
+	}
+	seconds := strconv.Itoa(max(1, int(b.duration.Seconds())-1))
+	record := exec.CommandContext(ctx, perf, "record", "-q", "-g", "-F", "499", "-o", b.profile, "-p", strconv.Itoa(l.contenders[0].process.cmd.Process.Pid), "--", "sleep", seconds)
+	if err := record.Start(); err != nil {
+		return err
+	}
+	got, err := wrk(ctx, l.contenders[0].address, l.path, b.duration)
+	if err != nil {
+		return err
+	}
+	if err := record.Wait(); err != nil {
+		return fmt.Errorf("perf: %w", err)
+	}
+	fmt.Printf("%.0f requests/s while recorded; see perf report -i %s --no-children\n", got.requests, b.profile)
+	return nil
+}

@@ -1,0 +1,125 @@
+// Command bench measures the real edgewalk binary, side by side with nginx and Varnish where they do the same, on the
+// machine it runs on. README.md says what each figure means.
+//
+// It owns the processes it starts, their folders under one temporary folder, and the origins, which are in its own process.
+//
+// What always holds: everything listens on loopback only and is bounded in time and number; all of it is stopped and removed
+// at the end, also when interrupted; figures are for reading, and none of them makes the program fail.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the flags that all measurements share. Zero values mean each measurement's own default.
+type options struct {
+	binary   string
+	duration time.Duration
+	rounds   int
+	count    int
+	edges    int
+	objects  int
+	domains  int
+	profile  string
+	verbose  bool
+}
+
+// measurement is one subcommand.
+type measurement struct {
+	name, about string
+	limit       time.Duration // the time after which it is given up
+	run         func(context.Context, *bench) error
+}
+
+var measurements = []measurement{
+	{"hits", "requests and bytes per second of cached files, beside nginx and Varnish", 15 * time.Minute, hits},
+	{"apply", "time from a change of the config to the first reply by it at the last of the edges", 10 * time.Minute, apply},
+	{"memory", "resident memory: idle, with 100,000 objects, with 100,000 domains", 10 * time.Minute, memory},
+	{"miss", "what the edge adds to the time to first byte of a file that is not cached; walks over origins that lack it", 10 * time.Minute, miss},
+	{"coalesce", "1,000 clients at once for one file that is not cached, behind a slow origin", 5 * time.Minute, coalesce},
+	{"restart", "time from exec to hits after a restart with 100,000 objects", 10 * time.Minute, restart},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+var errUsage = errors.New("wrong use")
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 || args[0] == "help" || strings.HasPrefix(args[0], "-h") || args[0] == "--help" {
+		usage()
+		return nil
+	}
+	for _, m := range measurements {
+		if m.name == args[0] {
+			return carryOut(ctx, m, args)
+		}
+	}
+	return fmt.Errorf("%w: no measurement %q; see --help", errUsage, args[0])
+}
+
+func usage() {
+	fmt.Println("Usage: go run ./bench MEASUREMENT [flags]")
+	fmt.Println()
+	for _, m := range measurements {
+		fmt.Printf("  %-10s %s\n", m.name, m.about)
+	}
+	fmt.Println()
+	fmt.Println("MEASUREMENT --help lists the flags. Peers and load tools: " + strings.Join(packages(), ", ") + "; what is missing is left out.")
+}
+
+func carryOut(ctx context.Context, m measurement, args []string) error {
+	var o options
+	flags := flag.NewFlagSet(m.name, flag.ContinueOnError)
+	flags.StringVar(&o.binary, "edgewalk", "", "the `binary` to measure (default: built from this checkout)")
+	flags.DurationVar(&o.duration, "duration", 0, "how long each load runs (hits: 5s)")
+	flags.IntVar(&o.rounds, "rounds", 0, "how often each figure is taken, in turn with its peers (hits: 5, restart: 3, coalesce: 1)")
+	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, miss: 1000, coalesce: 1000)")
+	flags.IntVar(&o.edges, "edges", 0, "edges of apply (default: first 2, then 20)")
+	flags.IntVar(&o.objects, "objects", 100_000, "cached objects of memory and restart")
+	flags.IntVar(&o.domains, "domains", 100_000, "domains of memory; 0 for none")
+	flags.StringVar(&o.profile, "perf", "", "write a perf(1) profile of the edge under h1 hits of 1 KB to this `file` (hits)")
+	flags.BoolVar(&o.verbose, "v", false, "show what is being done")
+	flags.Usage = func() {
+		fmt.Fprintf(flags.Output(), "bench %s: %s\n\n", m.name, m.about)
+		flags.PrintDefaults()
+	}
+	switch err := flags.Parse(args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil || flags.NArg() > 0:
+		return fmt.Errorf("%w: see %s --help", errUsage, m.name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.limit)
+	defer cancel()
+	b, err := newBench(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	fmt.Println(b.heading(m.name, args))
+	if err := m.run(ctx, b); err != nil {
+		return fmt.Errorf("%s: %w", m.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// emptyOrigins is how many origins of the longest walk lack the file.
+const emptyOrigins = 5
+
+// walks are the walks that are measured, by how many origins lack the file.
+var walks = []int{1, 3, emptyOrigins}
+
+// miss measures what the edge adds to the time to first byte of files that are not cached.
+func miss(ctx context.Context, b *bench) error {
+	if b.count == 0 {
+		b.count = 1000
+	}
+	var origins []*origin
+	for i := range emptyOrigins + 1 {
+		o, err := b.newOrigin(i < emptyOrigins)
+		if err != nil {
+			return err
+		}
+		origins = append(origins, o)
+	}
+	last := origins[emptyOrigins]
+	f, e, err := b.singleEdge(ctx, noCore, last)
+	if err != nil {
+		return err
+	}
+	if err := f.applyAndWait(ctx, walkManifest(origins)); err != nil {
+		return err
+	}
+	if err := b.missWithPeers(ctx, last, e); err != nil {
+		return err
+	}
+	return b.missWalks(origins, e)
+}
+
+// walkManifest gives each walk two endpoints: what one learns about the origins is known to the other, whose cache lacks the
+// file all the same.
+func walkManifest(origins []*origin) *adminv1.Manifest {
+	m := webManifest(origins...)
+	ids := m.UrlEndpoints[0].Origins
+	m.UrlEndpoints[0].Origins = ids[emptyOrigins:]
+	for _, k := range walks {
+		for _, state := range []string{"cold", "warm"} {
+			m.UrlEndpoints = append(m.UrlEndpoints, &topologyv1.UrlEndpoint{Id: walkEndpoint(k, state), Origins: ids[emptyOrigins-k:]})
+		}
+	}
+	return m
+}
+
+func walkEndpoint(k int, state string) string { return fmt.Sprintf("walk-%d-%s", k, state) }
+
+// missWithPeers compares an edge, its peers and the origin asked directly, each with paths of its own.
+func (b *bench) missWithPeers(ctx context.Context, o *origin, e *edge) error {
+	names, addresses := []string{"origin", "edgewalk"}, []string{strings.TrimPrefix(o.url, "http://"), e.http}
+	peers, err := b.startPeers(ctx, o)
+	if err != nil {
+		return err
+	}
+	for _, p := range peers {
+		names, addresses = append(names, p.name), append(addresses, p.http)
+	}
+	times := make([][]time.Duration, len(names))
+	clients := make([]*client, len(names))
+	for i, address := range addresses {
+		if clients[i], err = dial(address, benchHost); err != nil {
+			return err
+		}
+		defer clients[i].close()
+	}
+	for n := range b.count {
+		for i, c := range clients {
+			took, err := timeToFirstByte(c, "/10240/miss/"+strconv.Itoa(n))
+			if err != nil {
+				return fmt.Errorf("%s: %w", names[i], err)
+			}
+			times[i] = append(times[i], took)
+		}
+	}
+	t := newTable("miss: time to first byte of 10 KB", "p50", "p99", "added to the origin's p50", "added to its p99", "edgewalk/it, added p50")
+	added := func(i int, q float64) time.Duration { return quantile(times[i], q) - quantile(times[0], q) }
+	for i, name := range names {
+		t.add(name, ms(median(times[i])), ms(quantile(times[i], 0.99)), ms(added(i, 0.5)), ms(added(i, 0.99)), ratio(added(1, 0.5).Seconds(), added(i, 0.5).Seconds()))
+	}
+	t.print()
+	return nil
+}
+
+// missWalks measures walks over origins that lack the file, beside asking the same origins one after the other.
+func (b *bench) missWalks(origins []*origin, e *edge) error {
+	edge, err := dial(e.http, benchHost)
+	if err != nil {
+		return err
+	}
+	defer edge.close()
+	direct := make([]*client, len(origins))
+	for i, o := range origins {
+		if direct[i], err = dial(strings.TrimPrefix(o.url, "http://"), benchHost); err != nil {
+			return err
+		}
+		defer direct[i].close()
+	}
+	t := newTable("walk: time to first byte", "origins without the file", "p50", "p99", "added to asking the origins, p50", "p99")
+	for _, k := range walks {
+		var asked []time.Duration
+		times := map[string][]time.Duration{}
+		for n := range b.count {
+			path := "/10240/walk-" + strconv.Itoa(k) + "/" + strconv.Itoa(n)
+			var sum time.Duration
+			for _, c := range direct[emptyOrigins-k:] {
+				r, err := c.get(path)
+				if err != nil {
+					return err
+				}
+				sum += r.firstByte
+			}
+			asked = append(asked, sum)
+			for _, state := range []string{"cold", "warm"} {
+				took, err := timeToFirstByte(edge, "/"+walkEndpoint(k, state)+path)
+				if err != nil {
+					return err
+				}
+				times[state] = append(times[state], took)
+			}
+		}
+		t.add("the origins, asked in turn", strconv.Itoa(k), ms(median(asked)), ms(quantile(asked, 0.99)), "-", "-")
+		for _, state := range []string{"cold", "warm"} {
+			own := times[state]
+			t.add("edgewalk, "+state, strconv.Itoa(k), ms(median(own)), ms(quantile(own, 0.99)), ms(median(own)-median(asked)), ms(quantile(own, 0.99)-quantile(asked, 0.99)))
+		}
+	}
+	t.print()
+	return nil
+}
+
+func timeToFirstByte(c *client, path string) (time.Duration, error) {
+	r, err := c.get(path)
+	if err == nil && r.status != 200 {
+		err = fmt.Errorf("GET %s: status %d", path, r.status)
+	}
+	return r.firstByte, err
+}
