@@ -243,6 +243,9 @@ func (c *ControlPlane) Addresses() Addresses {
 	return Addresses{Admin: l.admin.Addr().String(), Edge: l.edge.Addr().String(), HTTP: l.http.Addr().String(), Media: l.media.Addr().String()}
 }
 
+// Loaded is closed once the topology has been read, and edges are served.
+func (c *ControlPlane) Loaded() <-chan struct{} { return c.feed.Loaded() }
+
 const (
 	// drainTime bounds the end of edges' streams and of admins' calls.
 	drainTime = 10 * time.Second

@@ -72,14 +72,14 @@ func Run(ctx context.Context, cfg Config) error {
 		origins = append(origins, o)
 	}
 	log := quiet(cfg.Logger)
-	_, port, err := net.SplitHostPort(cfg.HTTPAddr)
-	if err != nil {
+	var err error
+	if cfg.HTTPAddr, err = fixPort(cfg.HTTPAddr); err != nil {
 		return fmt.Errorf("--http-addr: %w", err)
 	}
 	control, err := controlplane.New(ctx, controlplane.Config{
 		DataDir: filepath.Join(cfg.StateDir, "controlplane"), AdminAddr: cfg.AdminAddr, EdgeAddr: cfg.EdgeAddr, HTTPAddr: cfg.StatusAddr, MediaAddr: cfg.MediaAddr,
 		// Another --http-addr is another URL, and here nobody has linked the old one.
-		SharedHost: "localhost:" + port, ReplaceSharedHost: true, Logger: log,
+		SharedHost: "localhost:" + portOf(cfg.HTTPAddr), ReplaceSharedHost: true, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -95,6 +95,11 @@ func Run(ctx context.Context, cfg Config) error {
 
 // runEdge runs the edge, and once it serves the demo account prints the tour.
 func runEdge(ctx context.Context, cfg Config, control *controlplane.ControlPlane, origins []*runningOrigin, log *slog.Logger) error {
+	select {
+	case <-control.Loaded():
+	case <-ctx.Done():
+		return nil
+	}
 	at := control.Addresses()
 	agent, err := edgeagent.New(edgeagent.Config{
 		ControlPlane: []string{at.Edge}, HTTPAddr: cfg.HTTPAddr, MetricsAddr: cfg.MetricsAddr, StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes,
@@ -103,7 +108,7 @@ func runEdge(ctx context.Context, cfg Config, control *controlplane.ControlPlane
 	if err != nil {
 		return err
 	}
-	var both errgroup.Group
+	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() error { return agent.Run(ctx) })
 	both.Go(func() error {
 		if err := prepareDemo(ctx, at.Admin, origins); err != nil {
@@ -115,11 +120,7 @@ func runEdge(ctx context.Context, cfg Config, control *controlplane.ControlPlane
 		}.write(cfg.Out)
 		return nil
 	})
-	err = both.Wait()
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	return both.Wait()
 }
 
 // startTimeout bounds how long the first picture may take to be served.
@@ -171,7 +172,9 @@ func (h warnings) Enabled(ctx context.Context, level slog.Level) bool {
 }
 
 // WithAttrs implements [slog.Handler].
-func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler { return warnings{h.Handler.WithAttrs(attrs)} }
+func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnings{h.Handler.WithAttrs(attrs)}
+}
 
 // WithGroup implements [slog.Handler].
 func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handler.WithGroup(name)} }
@@ -182,6 +185,20 @@ func binary() string {
 		return os.Args[0]
 	}
 	return "edgewalk"
+}
+
+// fixPort replaces port 0 by a free one, since the port is part of the URLs that the control plane shows.
+func fixPort(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port != "0" {
+		return address, err
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
 }
 
 func portOf(address string) string {
