@@ -171,14 +171,14 @@ func (s *Service) commit(ctx context.Context, req writeRequest, account string, 
 			at = state.Revision
 			return decide(state)
 		})
-		return at, err
+		return at, named(err, account)
 	}
 	id, err := requestID(ctx, req.GetRequestId(), req, "")
 	if err != nil {
 		return 0, err
 	}
 	result, err := s.store.Write(ctx, account, id, decide)
-	return result.Revision, err
+	return result.Revision, named(err, account)
 }
 
 // mustBeEmpty names what the account still holds. Its default endpoint and its purges are no content.

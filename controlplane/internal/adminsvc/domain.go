@@ -78,7 +78,7 @@ func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCust
 		c := new(topologyv1.CustomDomain)
 		mask{all: true}.apply(c, req.GetCustomDomain())
 		c.Domain = name
-		return d.putDomain(key.ID, c)
+		return under("custom_domain", d.putDomain(key.ID, c))
 	})
 	if errors.Is(err, store.ErrAlreadyExists) {
 		return nil, domainClaimed(name, err)
@@ -157,7 +157,7 @@ func (s domains) UpdateCustomDomain(ctx context.Context, req *adminv1.UpdateCust
 		if err := s.validate("custom_domain", next); err != nil {
 			return err
 		}
-		return d.putDomain(key.ID, next)
+		return under("custom_domain", d.putDomain(key.ID, next))
 	})
 	if err != nil {
 		return nil, err

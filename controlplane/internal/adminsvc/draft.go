@@ -1,6 +1,7 @@
 package adminsvc
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -42,9 +43,15 @@ func (d *draft) mustExist() error {
 	case a == nil:
 		return notFound(topology.AccountName(d.before.ID))
 	case a.GetState() == topologyv1.Account_DELETING:
-		return store.ErrDeleting
+		return deleting(d.before.ID)
 	}
 	return nil
+}
+
+func deleting(account string) *failure {
+	f := fail(kindDeleting, "%s is being deleted and takes no writes", topology.AccountName(account))
+	f.resource = topology.AccountName(account)
+	return f
 }
 
 // keep makes next the successor of stored: what is never stored goes, and create_time stays. A message equal to the stored
@@ -197,7 +204,8 @@ func collect[M interface {
 const maxBlockers = 10
 
 // violationsError turns broken rules into an error. Where all that is wrong is that siblings are missing, the account's
-// state is at fault and not the request. Fields of resource are named as they are, those of others with their resource.
+// state is at fault and not the request. Fields of resource are named as in the request that writes it, those of others
+// with their resource's name; without a resource, all as they are.
 func violationsError(s *topology.AccountState, found []topology.Violation, resource string) *failure {
 	f := &failure{kind: kindInvalidField}
 	if !slices.ContainsFunc(found, func(v topology.Violation) bool { return !missingReference(s, v) }) {
@@ -209,7 +217,11 @@ func violationsError(s *topology.AccountState, found []topology.Violation, resou
 	}
 	for _, v := range found[:min(len(found), maxFaults)] {
 		field := v.Field
-		if v.Resource != resource && resource != "" {
+		switch {
+		case resource == "":
+		case v.Resource == resource:
+			field = strings.TrimSuffix(requestField(resource)+"."+v.Field, ".")
+		default:
 			field = strings.TrimSuffix(v.Resource+"."+v.Field, ".")
 		}
 		f.fields = append(f.fields, fieldFault{field, v.Description})
@@ -218,6 +230,31 @@ func violationsError(s *topology.AccountState, found []topology.Violation, resou
 		}
 	}
 	f.resource = found[0].Resource
+	return f
+}
+
+// requestField is the field of a request that carries a resource, by the resource's name.
+func requestField(name string) string {
+	switch typeOf(name) {
+	case errorDomain + "/Account":
+		return "account"
+	case errorDomain + "/Origin":
+		return "origin"
+	case errorDomain + "/UrlEndpoint":
+		return "url_endpoint"
+	}
+	return "custom_domain"
+}
+
+// under names the faults of an error below a field.
+func under(field string, err error) error {
+	var f *failure
+	if !errors.As(err, &f) {
+		return err
+	}
+	for i := range f.fields {
+		f.fields[i].field = strings.TrimSuffix(field+"."+f.fields[i].field, ".")
+	}
 	return f
 }
 

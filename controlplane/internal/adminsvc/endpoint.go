@@ -126,7 +126,7 @@ func (s endpoints) CreateUrlEndpoint(ctx context.Context, req *adminv1.CreateUrl
 		}
 		e := new(topologyv1.UrlEndpoint)
 		mask{all: true}.apply(e, req.GetUrlEndpoint())
-		return d.putEndpoint(key.ID, e)
+		return under("url_endpoint", d.putEndpoint(key.ID, e))
 	})
 	if err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ func (s endpoints) UpdateUrlEndpoint(ctx context.Context, req *adminv1.UpdateUrl
 		if err := s.validate("url_endpoint", next); err != nil {
 			return err
 		}
-		return d.putEndpoint(key.ID, next)
+		return under("url_endpoint", d.putEndpoint(key.ID, next))
 	})
 	if err != nil {
 		return nil, err

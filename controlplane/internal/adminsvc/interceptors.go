@@ -252,7 +252,10 @@ func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate
 	for _, v := range broken.Violations[:min(len(broken.Violations), maxFaults)] {
 		field := strings.Trim(prefix+"."+protovalidate.FieldPathString(v.Proto.GetField()), ".")
 		text := v.Proto.GetMessage()
-		if text == "" {
+		switch {
+		case v.Proto.GetRuleId() == "enum.not_in": // Only the zero is ever excluded.
+			text = "value is required"
+		case text == "":
 			text = v.Proto.GetRuleId()
 		}
 		f.fields = append(f.fields, fieldFault{field, text})

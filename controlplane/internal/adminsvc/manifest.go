@@ -79,7 +79,32 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 			return nil, err
 		}
 	}
-	return resp, nil
+	resp.Warnings, err = s.manifestWarnings(ctx, resp.GetChanges(), out)
+	return resp, err
+}
+
+// maxLooks is how many endpoints of a manifest are looked at for warnings.
+const maxLooks = 50
+
+func (s manifests) manifestWarnings(ctx context.Context, changes []*adminv1.ResourceChange, out outcome) (warnings []string, err error) {
+	looks := 0
+	for _, c := range changes {
+		key, err := topology.ParseName(topology.KindURLEndpoints, c.GetName())
+		if err != nil || c.GetAction() != adminv1.ResourceChange_CREATED && c.GetAction() != adminv1.ResourceChange_UPDATED {
+			continue
+		}
+		if looks++; looks > maxLooks {
+			break
+		}
+		_, more, err := s.writtenEndpoint(ctx, key, out)
+		if err != nil {
+			return nil, err
+		}
+		for _, text := range more {
+			warnings = append(warnings, key.Name()+": "+text)
+		}
+	}
+	return warnings, nil
 }
 
 // replayedChanges tells what the first request did: the account before its revision compared with the account at it. at is 0
@@ -242,15 +267,8 @@ func (m *source) applyAccount(d *draft) error {
 // entry finishes what was put for an entry: faults are named by their place in the manifest, and its etag, if it has one,
 // must be that of what it replaces.
 func (m *source) entry(d *draft, section string, i int, etag string, key topology.Key, modRevision int64, err error) error {
-	var f *failure
-	if errors.As(err, &f) {
-		for j := range f.fields {
-			f.fields[j].field = strings.TrimSuffix(fmt.Sprintf("%s[%d].%s", section, i, f.fields[j].field), ".")
-		}
-		return f
-	}
 	if err != nil {
-		return err
+		return under(fmt.Sprintf("%s[%d]", section, i), err)
 	}
 	return checkEtag(etag, key.Name(), modRevision)
 }

@@ -147,7 +147,7 @@ func (s *Service) uploadKey(ctx context.Context, start *adminv1.UploadMediaFileR
 	case err != nil:
 		return topology.Key{}, err
 	case stored.Message.GetState() == topologyv1.Account_DELETING:
-		return topology.Key{}, store.ErrDeleting
+		return topology.Key{}, deleting(account)
 	}
 	return key, nil
 }
@@ -192,7 +192,7 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		return &store.Edit{Puts: []store.Put{{Key: key, Message: next}}}, nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, named(err, key.Account)
 	}
 	if err := spooled.Place(ctx); err != nil {
 		return nil, libraryError(err)

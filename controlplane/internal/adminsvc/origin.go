@@ -142,7 +142,7 @@ func (s origins) CreateOrigin(ctx context.Context, req *adminv1.CreateOriginRequ
 		}
 		o := new(topologyv1.Origin)
 		mask{all: true}.apply(o, req.GetOrigin())
-		if err := d.putOrigin(key.ID, o, clearsNothing); err != nil {
+		if err := under("origin", d.putOrigin(key.ID, o, clearsNothing)); err != nil {
 			return err
 		}
 		d.joinDefault(key.ID)
@@ -189,7 +189,7 @@ func (s origins) UpdateOrigin(ctx context.Context, req *adminv1.UpdateOriginRequ
 			return err
 		}
 		// Only a mask that names the secret itself can mean that it shall go: in a message that is replaced, empty keeps.
-		return d.putOrigin(key.ID, next, m.names)
+		return under("origin", d.putOrigin(key.ID, next, m.names))
 	})
 	if err != nil {
 		return nil, err

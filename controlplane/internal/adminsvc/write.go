@@ -69,7 +69,7 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 	}
 	if req.GetValidateOnly() {
 		if err := s.store.DryRun(ctx, account, decide); err != nil {
-			return outcome{}, err
+			return outcome{}, named(err, account)
 		}
 		return outcome{revision: last.state.Revision, draft: last}, nil
 	}
@@ -79,10 +79,18 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 	}
 	result, err := s.store.Write(ctx, account, id, decide)
 	if err != nil {
-		return outcome{}, err
+		return outcome{}, named(err, account)
 	}
 	at, err := s.kept(ctx, account, result)
 	return outcome{revision: result.Revision, at: at, replayed: result.Replayed}, err
+}
+
+// named tells which account takes no writes.
+func named(err error, account string) error {
+	if errors.Is(err, store.ErrDeleting) {
+		return deleting(account)
+	}
+	return err
 }
 
 // kept is the revision to read the result of a write at. A write that changed nothing answers with the account's last
