@@ -1,0 +1,327 @@
+package httpcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+)
+
+func TestRangesDuringFill(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate(pattern(20<<20), http.Header{"Etag": {`"v1"`}, "Cache-Control": {"max-age=60"}})
+	a.reply("/big", g.reply())
+	whole := r.fetching(bg, "/big", nil)
+	g.head <- struct{}{}
+	g.more <- 1 << 20
+	r.riders("/big", 1)
+
+	part := func(from, to int) http.Header {
+		return http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to)}}
+	}
+	got := <-r.fetching(bg, "/big", part(100, 199))
+	if got.reply.Status != 206 || got.body != string(g.body[100:200]) || header(got.reply, "Content-Range") != "bytes 100-199/20971520" {
+		t.Errorf("what has arrived: %d %v", got.reply.Status, got.err)
+	}
+	if got := <-r.fetching(bg, "/big", http.Header{"Range": {"bytes=0-1, 50-51"}}); got.reply.Status != 206 || int64(len(got.body)) != got.reply.Length {
+		t.Errorf("two ranges: %d, %d of %d bytes, %v", got.reply.Status, len(got.body), got.reply.Length, got.err)
+	}
+	a.requests()
+	got = <-r.fetching(bg, "/big", part(15<<20, 15<<20+9))
+	if got.reply.Status != 206 || got.body != string(g.body[15<<20:15<<20+10]) || got.reply.Outcome != Passed {
+		t.Errorf("far ahead: %d %q %v", got.reply.Status, got.body, got.err)
+	}
+	if n, asked := a.requests(), a.last.Get("Range"); n != 1 || asked != "bytes=15728640-15728649" || a.last.Get("If-Range") != `"v1"` {
+		t.Errorf("the supplier was asked %d times, for %q", n, asked)
+	}
+	near := r.fetching(bg, "/big", part(8<<20, 8<<20+9))
+	r.riders("/big", 2)
+	g.more <- 20 << 20
+	if got := <-near; got.body != string(g.body[8<<20:8<<20+10]) {
+		t.Errorf("a little ahead: %q %v", got.body, got.err)
+	}
+	if got := <-whole; got.body != string(g.body) || got.err != nil {
+		t.Errorf("the whole: %d bytes, %v", len(got.body), got.err)
+	}
+	if n := a.requests(); n != 0 {
+		t.Errorf("%d more requests", n)
+	}
+}
+
+// A range on a cold file starts a fill of the whole one, and is answered before it ends.
+func TestRangeOnMiss(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate(pattern(1<<20), http.Header{"Cache-Control": {"max-age=60"}})
+	a.reply("/x", g.reply())
+	got := r.fetching(bg, "/x", http.Header{"Range": {"bytes=0-9"}})
+	g.head <- struct{}{}
+	g.more <- 4096
+	if part := <-got; part.body != string(g.body[:10]) || part.reply.Status != 206 {
+		t.Errorf("%d %q %v", part.reply.Status, part.body, part.err)
+	}
+	g.more <- 1 << 20
+	r.idle()
+	if r.fetch("/x", nil) != string(g.body) || a.requests() != 1 {
+		t.Error("the whole file was not kept")
+	}
+}
+
+func TestBrokenBody(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate(pattern(1<<20), http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`W/"weak"`}})
+	a.reply("/x", g.reply())
+	var all []<-chan fetched
+	for range 10 {
+		all = append(all, r.fetching(bg, "/x", nil))
+	}
+	r.riders("/x", 10)
+	g.head <- struct{}{}
+	g.more <- 512 << 10
+	g.more <- -1
+	for _, done := range all {
+		if got := <-done; got.err == nil || got.reply.Length != 1<<20 || len(got.body) > 512<<10 {
+			t.Errorf("a cut body ended well: %d bytes", len(got.body))
+		}
+	}
+	r.idle()
+	a.reply("/x", &originReply{status: 200, body: []byte("whole")})
+	if got := r.fetch("/x", nil); got != "whole" {
+		t.Errorf("then: %d bytes", len(got))
+	}
+}
+
+func TestBrokenBodyIsResumed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate(pattern(1<<20), http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"strong"`}})
+	a.reply("/x", g.reply())
+	done := r.fetching(bg, "/x", nil)
+	g.head <- struct{}{}
+	g.more <- 512 << 10
+	g.more <- -1
+	if got := <-done; got.body != string(g.body) || got.err != nil {
+		t.Errorf("%d bytes, %v", len(got.body), got.err)
+	}
+	if !strings.HasPrefix(a.last.Get("Range"), "bytes=524288-") || a.last.Get("If-Range") != `"strong"` {
+		t.Errorf("asked for %v", a.last)
+	}
+	r.idle()
+	a.requests()
+	if r.fetch("/x", nil) != string(g.body) || a.requests() != 0 {
+		t.Error("it was not kept")
+	}
+}
+
+// The rest of another version is never put behind what was sent.
+func TestChangedBodyIsNotResumed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate(pattern(1<<20), http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}})
+	a.reply("/x", g.reply())
+	done := r.fetching(bg, "/x", nil)
+	g.head <- struct{}{}
+	g.more <- 512 << 10
+	a.reply("/x", &originReply{status: 200, body: bytes.Repeat([]byte("z"), 1<<20), header: http.Header{"Etag": {`"2"`}}})
+	g.more <- -1
+	if got := <-done; got.err == nil || !bytes.HasPrefix(g.body, []byte(got.body)) {
+		t.Errorf("%d bytes, %v", len(got.body), got.err)
+	}
+}
+
+func TestSlowReaderHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	body := pattern(8 << 20)
+	a.reply("/x", &originReply{status: 200, body: body})
+	slow := r.get("/x", nil)
+	if got := r.fetch("/x", nil); got != string(body) {
+		t.Error("the quick one got something else")
+	}
+	r.idle() // the fill is done, and the slow one has not read a byte
+	if got, err := read(slow); got != string(body) || err != nil {
+		t.Errorf("the slow one: %d bytes, %v", len(got), err)
+	}
+	if n := a.requests(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestFillOutlivesItsFirstClient(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate(pattern(32<<20), http.Header{"Cache-Control": {"max-age=60"}})
+	a.reply("/big", g.reply())
+	ctx, leave := context.WithCancel(bg)
+	first := r.fetching(ctx, "/big", nil)
+	r.riders("/big", 1)
+	second := r.fetching(bg, "/big", nil)
+	r.riders("/big", 2)
+	leave()
+	if got := <-first; got.reply.Outcome != Canceled {
+		t.Errorf("the first got %v", got.reply.Outcome)
+	}
+	g.head <- struct{}{}
+	g.more <- 32 << 20
+	if got := <-second; len(got.body) != 32<<20 || got.err != nil {
+		t.Errorf("the second: %d bytes, %v", len(got.body), got.err)
+	}
+	if n := a.requests(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// Nobody can make the edge fetch a large file by asking and leaving; a small one is finished.
+func TestAbandonedFill(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		size, got int
+		kept      bool
+	}{{16 << 20, 1 << 20, false}, {2 << 20, 4096, true}, {8 << 20, 5 << 20, true}} {
+		t.Run(fmt.Sprintf("%d of %d MiB", tt.got>>20, tt.size>>20), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			a := r.addOrigin("a")
+			g := newGate(pattern(tt.size), http.Header{"Cache-Control": {"max-age=60"}})
+			a.reply("/x", g.reply())
+			done := make(chan error, 1)
+			request := r.request("GET", "/x", nil)
+			go func() {
+				reply := r.cache.Serve(bg, request)
+				_, err := io.CopyN(io.Discard, reply.Body, int64(tt.got))
+				done <- errors.Join(err, reply.Body.Close())
+			}()
+			g.head <- struct{}{}
+			g.more <- tt.got
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if !tt.kept {
+				<-g.left
+				r.idle()
+				return
+			}
+			g.more <- tt.size
+			r.idle()
+			a.requests()
+			if reply := r.get("/x", nil); reply.Outcome != Hit {
+				t.Errorf("then: %v", reply.Outcome)
+			} else if _, err := read(reply); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestFullDiskServesAll(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *objects.Config, _ *Config) { o.MaxBytes = 1 << 20 })
+	a := r.addOrigin("a")
+	g := newGate(pattern(4<<20), http.Header{"Cache-Control": {"max-age=60"}})
+	a.reply("/x", g.reply())
+	var all []<-chan fetched
+	for range 8 {
+		all = append(all, r.fetching(bg, "/x", nil))
+	}
+	r.riders("/x", 8)
+	g.head <- struct{}{}
+	g.more <- 4 << 20
+	for _, done := range all {
+		if got := <-done; got.body != string(g.body) || got.err != nil {
+			t.Errorf("%d bytes, %v", len(got.body), got.err)
+		}
+	}
+	if n := a.requests(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	r.idle()
+	if r.store.Stats().Objects != 0 {
+		t.Error("stored what does not fit")
+	}
+}
+
+// A body whose end is only a closed connection cannot be told from one that was cut.
+func TestLengthlessBodyIsNotStored(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	a.reply("/x", &originReply{handle: func(w http.ResponseWriter, _ *http.Request) {
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		fmt.Fprint(buf, "HTTP/1.1 200 OK\r\nConnection: close\r\nCache-Control: max-age=60\r\n\r\nhello")
+		buf.Flush()
+		conn.Close()
+	}})
+	for range 2 {
+		reply := r.get("/x", nil)
+		body, err := read(reply)
+		if body != "hello" || err != nil || reply.Outcome != Passed || reply.Length != -1 {
+			t.Errorf("%q %v %v %d", body, err, reply.Outcome, reply.Length)
+		}
+	}
+}
+
+func TestChunkedBodyIsStored(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	cut := false
+	a.reply("/x", &originReply{handle: func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(pattern(100_000))
+		_ = http.NewResponseController(w).Flush()
+		if cut {
+			panic(http.ErrAbortHandler)
+		}
+	}})
+	r.fetch("/x", nil)
+	r.idle()
+	reply := r.get("/x", nil)
+	if body, err := read(reply); reply.Outcome != Hit || reply.Length != 100_000 || len(body) != 100_000 || err != nil {
+		t.Errorf("%v %d %v", reply.Outcome, reply.Length, err)
+	}
+	cut = true
+	r.purge(objects.Purge{Everything: true, Hard: true})
+	if _, err := read(r.get("/x", nil)); err == nil {
+		t.Error("a chunked body without its end ended well")
+	}
+	r.idle()
+	if r.store.Stats().Objects != 0 {
+		t.Error("a cut body is stored")
+	}
+}
+
+func TestCloseEndsFills(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate(pattern(1<<20), http.Header{"Cache-Control": {"max-age=60"}})
+	a.reply("/x", g.reply())
+	replies := make(chan *Reply, 1)
+	request := r.request("GET", "/x", nil)
+	go func() { replies <- r.cache.Serve(bg, request) }()
+	g.head <- struct{}{}
+	g.more <- 4096
+	reply := <-replies
+	r.cache.Close()
+	if body, err := read(reply); err == nil {
+		t.Errorf("%d bytes ended well", len(body))
+	}
+}
