@@ -56,3 +56,26 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	useEnvironment(cmd)
 	return cmd
 }
+
+func restoreCommand(log *slog.Logger) *cobra.Command {
+	cfg := controlplane.Config{Logger: log}
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Bring a saved topology back",
+		Long: `Make the data folder of a control plane from a saved topology. The folder must not have any yet, and nothing may run on it. Every edge then takes the restored
+topology, whatever it had; a cluster of your own is restored with etcdutl, with --bump-revision, --mark-compacted and another --initial-cluster-token.`,
+		Example: "  edgewalk snapshot restore edgewalk.snapshot --data-dir ./edgewalk-data",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := controlplane.Restore(cmd.Context(), cfg, args[0]); err != nil {
+				return err
+			}
+			cmd.Printf("restored into %s; start the control plane on it\n", cfg.DataDir)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", controlplane.DefaultDataDir, "folder of the control plane")
+	f.StringVar(&cfg.EtcdPrefix, "etcd-prefix", controlplane.DefaultEtcdPrefix, "what stands before every key")
+	return cmd
+}

@@ -79,7 +79,7 @@ then in one storage after the other, and keeps what it found on disk.
 		cmd.GroupID = "daemon"
 		root.AddCommand(cmd)
 	}
-	admincli.AddCommands(root)
+	admincli.AddCommands(root, restoreCommand(log))
 	root.AddCommand(versionCommand())
 	refuseWrongWords(root)
 	return root

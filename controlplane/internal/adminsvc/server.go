@@ -109,6 +109,7 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterFleetServiceServer(r, fleet{Service: s})
 	adminv1.RegisterManifestServiceServer(r, manifests{Service: s})
 	adminv1.RegisterDiagnosticServiceServer(r, diagnostics{Service: s})
+	adminv1.RegisterSnapshotServiceServer(r, snapshots{Service: s})
 }
 
 // healthEvery is how often etcd is asked whether it has a quorum.

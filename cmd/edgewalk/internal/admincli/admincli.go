@@ -12,15 +12,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// AddCommands adds every admin command, and the flags they share, to root.
-func AddCommands(root *cobra.Command) {
+// AddCommands adds every admin command, and the flags they share, to root. restore is the command that brings a snapshot back:
+// it works on a folder and not through the API.
+func AddCommands(root, restore *cobra.Command) {
 	c := &cli{}
 	c.addFlags(root)
 	for _, cmd := range []*cobra.Command{
 		c.applyCommand(), c.exportCommand(),
 		c.createCommand(), c.updateCommand(), c.getCommand(), c.deleteCommand(),
 		c.mediaCommand(), c.purgeCommand(),
-		c.edgesCommand(), c.waitCommand(), c.explainCommand(), c.testCommand(),
+		c.edgesCommand(), c.waitCommand(), c.explainCommand(), c.testCommand(), c.snapshotCommand(restore),
 	} {
 		cmd.GroupID = "admin"
 		root.AddCommand(cmd)

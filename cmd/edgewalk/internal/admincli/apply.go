@@ -28,9 +28,6 @@ are kept, resources that it does not list are kept unless --prune. Applying the 
 			if len(files) == 0 {
 				return usagef("say what to apply: -f FILE, or -f - for standard input")
 			}
-			if err := c.checkOutput(); err != nil {
-				return err
-			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				var revision int64
 				for _, name := range files {

@@ -73,6 +73,9 @@ func (b bearer) RequireTransportSecurity() bool { return false }
 
 // with dials, calls do, and explains its error.
 func (c *cli) with(ctx context.Context, do func(ctx context.Context, conn *grpc.ClientConn) error) error {
+	if err := c.checkOutput(); err != nil {
+		return err
+	}
 	conn, err := c.dial()
 	if err != nil {
 		return err

@@ -1,0 +1,88 @@
+package admincli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+// snapshotCommand is `snapshot`, with restore, which is done where the data is, as its second command.
+func (c *cli) snapshotCommand(restore *cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "snapshot",
+		Short: "Save the topology to a file, or bring it back",
+		Example: `  edgewalk snapshot save edgewalk.snapshot
+  edgewalk snapshot restore edgewalk.snapshot --data-dir ./edgewalk-data`,
+	}
+	save := &cobra.Command{
+		Use:   "save FILE",
+		Short: "Save the topology to a file",
+		Long: `Save the topology to a file, in the format of etcdctl. The file holds the origins' secrets and can be read by its owner only. The bytes of the Media Library
+are not part of it: back its bucket up too.`,
+		Example: "  edgewalk snapshot save edgewalk.snapshot",
+		Args:    exactly(1, "the name of a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				n, err := saveSnapshot(ctx, conn, args[0], newProgress(cmd.ErrOrStderr(), args[0]))
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", args[0], byteSize(n))
+				return nil
+			})
+		},
+	}
+	cmd.AddCommand(save, restore)
+	return cmd
+}
+
+// saveSnapshot writes to a temporary file first, so that only a whole snapshot ever has the name.
+func saveSnapshot(ctx context.Context, conn *grpc.ClientConn, target string, p *progress) (n int64, err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(target), ".edgewalk-*") // Mode 0600.
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(tmp.Name())
+	n, err = receiveSnapshot(ctx, conn, tmp, p)
+	p.done()
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if closed := tmp.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return 0, err
+	}
+	return n, os.Rename(tmp.Name(), target)
+}
+
+func receiveSnapshot(ctx context.Context, conn *grpc.ClientConn, w io.Writer, p *progress) (n int64, err error) {
+	stream, err := adminv1.NewSnapshotServiceClient(conn).SaveSnapshot(ctx, &adminv1.SaveSnapshotRequest{})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		m, err := w.Write(part.GetData())
+		n += int64(m)
+		if err != nil {
+			return n, err
+		}
+		p.add(m)
+	}
+}
