@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"testing"
+)
+
+// controlPlane is a running `edgewalk controlplane`.
+type controlPlane struct {
+	*process
+	dir                       string
+	admin, edges, http, media string // addresses
+}
+
+// startControlPlane runs one with its folders under dir and free ports, unless flags say otherwise.
+func startControlPlane(t *testing.T, dir string, flags ...string) *controlPlane {
+	t.Helper()
+	return startControlPlaneOf(t, binary, dir, flags...)
+}
+
+func startControlPlaneOf(t *testing.T, program, dir string, flags ...string) *controlPlane {
+	t.Helper()
+	args := []string{"controlplane", "--data-dir", dir, "--admin-addr", "127.0.0.1:0", "--edge-addr", "127.0.0.1:0",
+		"--http-addr", "127.0.0.1:0", "--media-addr", "127.0.0.1:0"}
+	cp := &controlPlane{process: start(t, "control plane", program, append(args, flags...)...), dir: dir}
+	at := cp.logged(t, "admin", "edge", "http", "media")
+	cp.admin, cp.edges, cp.http, cp.media = at["admin"], at["edge"], at["http"], at["media"]
+	eventually(t, startWithin, "the control plane is ready", func() bool { return isReady(cp.http) })
+	return cp
+}
+
+// fixedPorts are flags for a control plane that has to come back under its addresses.
+func fixedPorts(t *testing.T) []string {
+	return []string{"--admin-addr", freeAddress(t), "--edge-addr", freeAddress(t), "--http-addr", freeAddress(t), "--media-addr", freeAddress(t)}
+}
+
+// freeAddress finds a port below those that the kernel hands out by itself, so that it is still free after a restart.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(17000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// edge is a running `edgewalk edgeagent`.
+type edge struct {
+	*process
+	id, dir       string
+	http, metrics string // addresses
+}
+
+// startEdge runs an agent with its folders under dir. It returns as soon as the agent listens.
+func startEdge(t *testing.T, dir, id, controlPlanes string, flags ...string) *edge {
+	t.Helper()
+	return startEdgeOf(t, binary, dir, id, controlPlanes, flags...)
+}
+
+func startEdgeOf(t *testing.T, program, dir, id, controlPlanes string, flags ...string) *edge {
+	t.Helper()
+	args := []string{"edgeagent", "--id", id, "--control-plane", controlPlanes, "--http-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0",
+		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"), "--allow-private-origins"}
+	e := &edge{process: start(t, "edge "+id, program, append(args, flags...)...), id: id, dir: dir}
+	at := e.logged(t, "http", "metrics")
+	e.http, e.metrics = at["http"], at["metrics"]
+	return e
+}
+
+func (e *edge) waitReady(t *testing.T) {
+	t.Helper()
+	eventually(t, startWithin, e.name+" is ready", func() bool {
+		if !e.running() {
+			t.Fatalf("%s ended with %s", e.name, e.cmd.ProcessState)
+		}
+		return isReady(e.metrics)
+	})
+}
+
+// fleet is a control plane and two edges of different regions.
+type fleet struct {
+	*admin
+	controlPlane *controlPlane
+	edges        []*edge
+}
+
+func startFleet(t *testing.T) *fleet {
+	t.Helper()
+	dir := shortDir(t)
+	f := &fleet{controlPlane: startControlPlane(t, filepath.Join(dir, "cp"))}
+	for _, region := range []string{"eu", "us"} {
+		f.edges = append(f.edges, startEdge(t, filepath.Join(dir, region), region+"-1", f.controlPlane.edges, "--region", region))
+	}
+	for _, e := range f.edges {
+		e.waitReady(t)
+	}
+	f.admin = f.controlPlane.administer(t)
+	return f
+}

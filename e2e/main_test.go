@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// binary is the edgewalk that tests run; plainBinary is one without the race detector, for tests that measure. Both are set by
+// TestMain before any test.
+var binary, plainBinary string
+
+func TestMain(m *testing.M) { os.Exit(runAll(m)) }
+
+func runAll(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "edgewalk-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary, plainBinary = filepath.Join(dir, "edgewalk"), filepath.Join(dir, "edgewalk")
+	if err := build(binary, raceBuilt); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if raceBuilt {
+		plainBinary = filepath.Join(dir, "edgewalk-plain")
+	}
+	return m.Run()
+}
+
+// build compiles the binary with what the go command has in its cache.
+func build(to string, race bool) error {
+	args := []string{"build", "-o", to}
+	if race {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "./cmd/edgewalk")...)
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build edgewalk: %w\n%s", err, out)
+	}
+	return nil
+}
