@@ -78,11 +78,29 @@ func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, 
 	if err := s.changes(ctx, p); err != nil {
 		return nil, err
 	}
-	if n := len(p.puts) + len(p.deletes); n > MaxResources || p.bytes > MaxBytes {
+	if n := p.resources(); n > MaxResources || p.bytes > MaxBytes {
 		return nil, &TooLargeError{Resources: n, Bytes: p.bytes}
 	}
 	p.ops = nest(p.ops)
 	return p, nil
+}
+
+// resources counts what the plan changes as an admin counts: an origin and its secrets are one.
+func (p *plan) resources() int {
+	n := len(p.puts) + len(p.deletes)
+	changed := make(map[topology.Key]bool, n)
+	for _, put := range p.puts {
+		changed[put.key] = true
+	}
+	for _, key := range p.deletes {
+		changed[key] = true
+	}
+	for key := range changed {
+		if key.Kind == topology.KindOriginSecrets && changed[topology.Key{Kind: topology.KindOrigins, Account: key.Account, ID: key.ID}] {
+			n--
+		}
+	}
+	return n
 }
 
 // take encodes an edit and leaves out what would change nothing.
