@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,7 +36,7 @@ type Config struct {
 	EtcdPrefix string
 	// AdminAddr, EdgeAddr, HTTPAddr and MediaAddr are where the admin API, the edges' streams, metrics and health, and the
 	// media listener are. Defaults 127.0.0.1:7070 to 7073. Only loopback, unless TLS and tokens are given or InsecureListen
-	// is set.
+	// is set. Metrics at another address ask for an admin token if there is one.
 	AdminAddr, EdgeAddr, HTTPAddr, MediaAddr string
 	// MediaAdvertiseURL is the URL under which edges reach MediaAddr. Default http(s):// and MediaAddr.
 	MediaAdvertiseURL string
@@ -119,7 +120,26 @@ func (c *Config) parse() (p parsed, err error) {
 	if p.server, p.clients, err = c.serverTLS(); err != nil {
 		return p, err
 	}
+	if err := c.checkMediaURL(); err != nil {
+		return p, err
+	}
 	return p, c.checkAddresses()
+}
+
+// checkMediaURL makes sure that edges can reach what they are told.
+func (c *Config) checkMediaURL() error {
+	if c.MediaAdvertiseURL == "" {
+		host, _, err := net.SplitHostPort(c.MediaAddr)
+		if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+			return fmt.Errorf("--media-addr %s is every address of this machine: say with --media-advertise-url which one edges are to use", c.MediaAddr)
+		}
+		return nil
+	}
+	u, err := url.Parse(c.MediaAdvertiseURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+		return fmt.Errorf("--media-advertise-url %q: want http:// or https://, a host, and perhaps a port and a path", c.MediaAdvertiseURL)
+	}
+	return nil
 }
 
 // checkAddresses refuses listeners that would be open to strangers.

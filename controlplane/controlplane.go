@@ -41,6 +41,7 @@ type ControlPlane struct {
 	feed    *feed.Feed
 	edges   *edgesvc.Service
 	admin   *adminsvc.Service
+	tokens  *adminsvc.Tokens // nil without AdminTokenFile
 
 	adminServer, edgeServer *grpc.Server
 	mediaServer, httpServer *http.Server
@@ -81,8 +82,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if err := c.openStore(ctx); err != nil {
 		return err
 	}
-	settings, err := c.settle(ctx)
-	if err != nil {
+	if err := c.settle(ctx); err != nil {
 		return err
 	}
 	c.library, err = media.Open(ctx, media.Config{URL: cfg.MediaURL, SpoolDir: cfg.DataDir, Logger: cfg.Logger, Registerer: c.registry})
@@ -94,7 +94,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	}
 	c.feed = feed.New(feed.Config{Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry})
 	c.edges, err = edgesvc.New(edgesvc.Config{
-		Feed: c.feed, Store: c.store, Epoch: c.store.Epoch(), Server: serverName(c.listeners.edge), SharedHost: settings.GetSharedHost(), MediaURL: c.mediaURL(),
+		Feed: c.feed, Store: c.store, Epoch: c.store.Epoch(), Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
 		Token: p.edgeToken, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
@@ -102,9 +102,10 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	}
 	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.edges, Logger: cfg.Logger, Registerer: c.registry}
 	if cfg.AdminTokenFile != "" {
-		if adminConfig.Tokens, err = adminsvc.LoadTokens(cfg.AdminTokenFile, cfg.Logger); err != nil {
+		if c.tokens, err = adminsvc.LoadTokens(cfg.AdminTokenFile, cfg.Logger); err != nil {
 			return fmt.Errorf("--admin-token-file: %w", err)
 		}
+		adminConfig.Tokens = c.tokens
 	}
 	if c.admin, err = adminsvc.New(adminConfig); err != nil {
 		return err
@@ -160,25 +161,23 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 const etcdFolder = "etcd"
 
 // settle makes the stored shared host and the flag agree.
-func (c *ControlPlane) settle(ctx context.Context) (*topologyv1.Settings, error) {
+func (c *ControlPlane) settle(ctx context.Context) error {
 	wanted := &topologyv1.Settings{SharedHost: c.cfg.SharedHost}
 	if c.cfg.ReplaceSharedHost && c.cfg.SharedHost != "" {
-		if _, err := c.store.ReplaceSettings(ctx, wanted); err != nil {
-			return nil, err
-		}
-		return wanted, nil
+		_, err := c.store.ReplaceSettings(ctx, wanted)
+		return err
 	}
 	if wanted.SharedHost == "" {
 		wanted.SharedHost = DefaultSharedHost
 	}
 	stored, _, err := c.store.InitSettings(ctx, wanted)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if c.cfg.SharedHost != "" && stored.GetSharedHost() != c.cfg.SharedHost {
-		return nil, fmt.Errorf("--shared-host %s: the topology is served at %s, and URLs under it would end: to change it, add --replace-shared-host", c.cfg.SharedHost, stored.GetSharedHost())
+		return fmt.Errorf("--shared-host %s: the topology is served at %s, and URLs under it would end: to change it, add --replace-shared-host", c.cfg.SharedHost, stored.GetSharedHost())
 	}
-	return stored, nil
+	return nil
 }
 
 // mediaURL is where edges are told to read media files.
@@ -262,12 +261,13 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
 	back, backCtx := errgroup.WithContext(behind)
-	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.edges.Run, c.admin.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
+	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
 		back.Go(func() error { return run(backCtx) })
 	}
 
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return c.watchEtcd(frontCtx, backCtx) })
+	front.Go(func() error { return c.admin.Run(frontCtx) })
 	front.Go(func() error { return c.adminServer.Serve(c.listeners.admin) })
 	front.Go(func() error { return c.edgeServer.Serve(c.listeners.edge) })
 	front.Go(func() error { return serveHTTP(c.mediaServer, c.listeners.media) })

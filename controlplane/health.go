@@ -16,7 +16,7 @@ const readyTimeout = 2 * time.Second
 // health serves /metrics, /healthz and /readyz.
 func (c *ControlPlane) health() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{Registry: c.registry}))
+	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{Registry: c.registry})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ready, text := c.readiness(r.Context())
@@ -26,6 +26,22 @@ func (c *ControlPlane) health() http.Handler {
 		fmt.Fprint(w, text)
 	})
 	return mux
+}
+
+// guard asks for an admin token, if there is one and strangers can reach the listener. Probes never need one.
+func (c *ControlPlane) guard(next http.Handler) http.Handler {
+	if c.tokens == nil || loopback(c.cfg.HTTPAddr) {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(scheme, "bearer") || !c.tokens.Has(strings.TrimSpace(token)) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "an admin token is needed", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // readiness says whether edges can be served, for which the topology is enough; admins' writes need etcd too.

@@ -15,6 +15,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 const (
@@ -84,11 +85,17 @@ func (st *stream) send(ctx context.Context) error {
 }
 
 func (st *stream) welcome() error {
+	settings := new(topologyv1.Settings)
+	if stored, ok := st.svc.cfg.Feed.Get(topology.Key{Kind: topology.KindSettings}); ok {
+		if err := proto.Unmarshal(stored.Value, settings); err != nil {
+			return status.Errorf(codes.Internal, "decode settings: %v", err)
+		}
+	}
 	return st.message("welcome", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Welcome{Welcome: &edgev1.Welcome{
 		Epoch:    st.svc.cfg.Epoch,
 		Target:   st.svc.cfg.Feed.Revision(),
 		Server:   st.svc.cfg.Server,
-		Settings: &edgev1.Welcome_Settings{SharedHost: st.svc.cfg.SharedHost, MediaUrl: st.svc.cfg.MediaURL},
+		Settings: &edgev1.Welcome_Settings{SharedHost: settings.GetSharedHost(), MediaUrl: st.svc.cfg.MediaURL},
 	}}})
 }
 

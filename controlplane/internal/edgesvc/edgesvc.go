@@ -47,8 +47,8 @@ type Config struct {
 	Epoch string
 	// Server is the control plane's name, for people.
 	Server string
-	// SharedHost and MediaURL are handed to each edge; see Welcome.Settings.
-	SharedHost, MediaURL string
+	// MediaURL is where edges read the bytes of the Media Library; see Welcome.Settings.
+	MediaURL string
 	// Token is what edges must present as a bearer token. Empty: any edge may connect.
 	Token string
 	// AllowShrink lets edges replace what they have by a topology less than half its size.

@@ -63,7 +63,7 @@ func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 	p.store = storetest.Open(tb, store.Config{Prefix: prefix, Logger: log})
 	p.feed = feed.New(feed.Config{Store: p.store, Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now})
 	svc, err := New(Config{
-		Feed: p.feed, Store: p.store, Epoch: p.store.Epoch(), Server: "plane" + prefix, SharedHost: "localhost:8080",
+		Feed: p.feed, Store: p.store, Epoch: p.store.Epoch(), Server: "plane" + prefix,
 		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	})
 	if err != nil {

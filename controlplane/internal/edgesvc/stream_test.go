@@ -22,6 +22,7 @@ import (
 func TestFullStateThenEachStep(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
+	p.setting(t, "localhost:8080")
 	p.reach(t, p.origins(t, "acme", 3, "http://a"))
 	a := connect(t, p, hello("e1"))
 	welcome := a.message("*edgev1.SyncResponse_Welcome").GetWelcome()

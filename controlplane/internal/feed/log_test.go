@@ -198,7 +198,7 @@ func TestLongGoneReadersNeedEverything(t *testing.T) {
 	t.Parallel()
 	f := loaded(stored("stays", 1, 1, "x"))
 	revision := int64(100)
-	for range keepDeletions*13/10/1000 {
+	for range keepDeletions * 13 / 10 / 1000 {
 		var made, gone []topology.Record
 		for i := range 1000 {
 			id := fmt.Sprintf("d%d-%d", revision, i)
