@@ -1,0 +1,362 @@
+package adminsvc
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func (r *rig) must(t testing.TB, method, body string) proto.Message {
+	t.Helper()
+	resp, err := r.call(t.Context(), method, body)
+	if err != nil {
+		t.Fatalf("%s %s: %s", method, body, describe(err))
+	}
+	return resp
+}
+
+func (r *rig) refused(t testing.TB, want codes.Code, method, body string) string {
+	t.Helper()
+	_, err := r.call(t.Context(), method, body)
+	if status.Code(err) != want {
+		t.Fatalf("%s %s: got %v, want %v", method, body, err, want)
+	}
+	return describe(err)
+}
+
+func TestOneOfManyAccountsGetsADomain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	const accounts = 8
+	for i := range accounts {
+		r.must(t, "CreateAccount", fmt.Sprintf(`{"accountId": "a%d"}`, i))
+	}
+	got := make(chan codes.Code, accounts)
+	for i := range accounts {
+		// Half of them want the name, half the wildcard over it.
+		domain := "img.example.com"
+		if i%2 == 1 {
+			domain = "*.example.com"
+		}
+		go func() {
+			_, err := r.call(t.Context(), "CreateCustomDomain", fmt.Sprintf(`{"parent": "accounts/a%d", "customDomain": {"domain": %q, "mode": "ACCOUNT"}}`, i, domain))
+			got <- status.Code(err)
+		}()
+	}
+	counts := map[codes.Code]int{}
+	for range accounts {
+		counts[<-got]++
+	}
+	if counts[codes.OK] != 1 || counts[codes.AlreadyExists] != accounts-1 {
+		t.Errorf("outcomes %v, want one OK and the rest AlreadyExists", counts)
+	}
+}
+
+func TestConcurrentUpdatesOfOneAccountAllHappen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	var all sync.WaitGroup
+	for i := range 10 {
+		all.Go(func() {
+			if _, err := r.call(t.Context(), "CreateOrigin", fmt.Sprintf(`{"parent": "accounts/acme", "originId": "o%d", "origin": {"web": {"baseUrl": "http://o.example"}}}`, i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	list := r.must(t, "ListOrigins", `{"parent": "accounts/acme"}`).(*adminv1.ListOriginsResponse)
+	e := r.must(t, "GetUrlEndpoint", `{"name": "accounts/acme/urlEndpoints/default"}`).(*adminv1.GetUrlEndpointResponse)
+	if len(list.GetOrigins()) != 10 || len(e.GetUrlEndpoint().GetOrigins()) != 1 {
+		t.Errorf("%d origins, of which %v joined the default endpoint; want 10 and one", len(list.GetOrigins()), e.GetUrlEndpoint().GetOrigins())
+	}
+}
+
+func TestAnOriginInUseNamesTenUsers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	m := &adminv1.Manifest{Account: &topologyv1.Account{Id: "acme"}, Origins: []*topologyv1.Origin{webOrigin("o")}}
+	for i := range 12 {
+		m.UrlEndpoints = append(m.UrlEndpoints, &topologyv1.UrlEndpoint{Id: fmt.Sprintf("e%02d", i), Origins: []string{"o"}})
+	}
+	apply(t, r, &adminv1.ApplyManifestRequest{Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: m}})
+	text := r.refused(t, codes.FailedPrecondition, "DeleteOrigin", `{"name": "accounts/acme/origins/o"}`)
+	if n := strings.Count(text, "blocked by"); n != 10 || !strings.Contains(text, "and 3 more") {
+		t.Errorf("%d users are named:\n%s", n, text)
+	}
+}
+
+func webOrigin(id string) *topologyv1.Origin {
+	return &topologyv1.Origin{Id: id, Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://o.example"}}}
+}
+
+func apply(t testing.TB, r *rig, req *adminv1.ApplyManifestRequest) *adminv1.ApplyManifestResponse {
+	t.Helper()
+	resp, err := adminv1.NewManifestServiceClient(r.conn).ApplyManifest(t.Context(), req)
+	if err != nil {
+		t.Fatal(describe(err))
+	}
+	return resp
+}
+
+func TestManifestsAreBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	manifests := adminv1.NewManifestServiceClient(r.conn)
+	req := func(origins, padding int, secret string) *adminv1.ApplyManifestRequest {
+		m := &adminv1.Manifest{Account: &topologyv1.Account{Id: fmt.Sprintf("a%d", origins)}}
+		for i := range origins {
+			o := webOrigin(fmt.Sprintf("o%d", i))
+			o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "x-pad", Value: strings.Repeat("x", padding)}, {Name: "x-key", SecretValue: secret}}
+			m.Origins = append(m.Origins, o)
+		}
+		return &adminv1.ApplyManifestRequest{Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: m}}
+	}
+	for _, tt := range []struct {
+		name             string
+		origins, padding int
+		secret           string
+		want             string // "" when it fits
+	}{
+		{"2,000 resources with secrets", 1998, 1, "s", ""}, // and the account and its default endpoint
+		{"2,001 resources", 1999, 1, "", "resources=2001"},
+		{"over 1 MiB", 400, 3000, "", "resources=402"},
+	} {
+		_, err := manifests.ApplyManifest(t.Context(), req(tt.origins, tt.padding, tt.secret))
+		if tt.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			continue
+		}
+		text := describe(err)
+		for _, part := range []string{"FailedPrecondition edgewalk/CHANGE_TOO_LARGE", tt.want, "maxResources=2000", "maxBytes=1048576", "apply in parts"} {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: %q is missing in: %s", tt.name, part, text)
+			}
+		}
+		if _, err := r.call(t.Context(), "GetAccount", fmt.Sprintf(`{"name": "accounts/a%d"}`, tt.origins)); status.Code(err) != codes.NotFound {
+			t.Errorf("%s: the account exists: %v", tt.name, err)
+		}
+	}
+}
+
+// An export, as a message or as text, changes nothing when it is applied, and writes nothing.
+func TestExportAppliesToNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	first, err := os.ReadFile(filepath.Join("testdata", "manifest.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Split(string(first), "\n")[1]
+	r.must(t, "ApplyManifest", strings.TrimPrefix(line, "ApplyManifest "))
+	r.must(t, "UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "cors": {}, "cache": {"defaultTtl": "0s", "query": {"mode": "NONE"}}, "responseHeaders": {"set": {"x-a": "1"}}, "defaultImage": {"status": 404}}}`)
+	before := r.must(t, "ExportManifest", `{"name": "accounts/acme"}`).(*adminv1.ExportManifestResponse)
+	state, err := r.store.AccountState(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := protojson.Marshal(before.GetManifest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, req := range map[string]*adminv1.ApplyManifestRequest{
+		"message": {Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: before.GetManifest()}, Prune: true},
+		"text":    {Source: &adminv1.ApplyManifestRequest_Text{Text: string(text)}, Prune: true},
+	} {
+		for _, c := range apply(t, r, req).GetChanges() {
+			if c.GetAction() != adminv1.ResourceChange_UNCHANGED {
+				t.Errorf("%s: %v", name, c)
+			}
+		}
+	}
+	after, err := r.store.AccountState(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Guard != state.Guard {
+		t.Errorf("a no-op apply moved the account from %d to %d", state.Guard, after.Guard)
+	}
+}
+
+// Secrets enter by every way there is; none comes out again, in answers, errors, the log, or records but the one for them.
+func TestSecretsStayInside(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	const secret = "hunter2-is-the-secret"
+	var seen strings.Builder
+	do := func(method, body string) {
+		resp, err := r.call(t.Context(), method, strings.ReplaceAll(body, "SECRET", secret))
+		text, _ := json.Marshal(describe(err))
+		fmt.Fprintf(&seen, "%s %s %v\n", method, text, resp)
+	}
+	do("CreateAccount", `{"accountId": "acme"}`)
+	kinds := map[string]string{
+		"s3":     `"s3": {"bucket": "b", "accessKeyId": "k", "secretAccessKey": "SECRET"}`,
+		"gcs":    `"gcs": {"bucket": "b", "clientEmail": "e@x.example", "privateKey": "SECRET"}`,
+		"sas":    `"azureBlob": {"accountName": "a", "container": "c", "sasToken": "SECRET"}`,
+		"key":    `"azureBlob": {"accountName": "a", "container": "c", "accountKey": "SECRET"}`,
+		"akeneo": `"akeneo": {"baseUrl": "http://pim.example", "clientId": "i", "clientSecret": "SECRET", "username": "u", "password": "SECRET"}`,
+		"header": `"web": {"baseUrl": "http://o.example"}, "requestHeaders": [{"name": "x-key", "secretValue": "SECRET"}]`,
+	}
+	for id, kind := range kinds {
+		do("CreateOrigin", fmt.Sprintf(`{"parent": "accounts/acme", "originId": %q, "origin": {%s}, "validateOnly": true}`, id, kind))
+		do("CreateOrigin", fmt.Sprintf(`{"parent": "accounts/acme", "originId": %q, "origin": {%s}}`, id, kind))
+		do("CreateOrigin", fmt.Sprintf(`{"parent": "accounts/acme", "originId": %q, "origin": {%s}}`, id, kind))
+		do("CreateOrigin", fmt.Sprintf(`{"parent": "accounts/acme", "originId": "Wrong", "origin": {%s}}`, kind))
+		do("CreateOrigin", fmt.Sprintf(`{"parent": "accounts/acme", "originId": "wrong", "origin": {%s, "probeKey": "%s"}}`, kind, strings.Repeat("x", 2000)))
+		do("UpdateOrigin", fmt.Sprintf(`{"origin": {"name": "accounts/acme/origins/%s", %s, "displayName": "x"}}`, id, kind))
+		do("GetOrigin", fmt.Sprintf(`{"name": "accounts/acme/origins/%s"}`, id))
+		do("TestOrigin", fmt.Sprintf(`{"name": "accounts/acme/origins/%s", "origin": {%s}}`, id, kind))
+		do("ApplyManifest", fmt.Sprintf(`{"manifest": {"account": {"id": "acme"}, "origins": [{"id": "other-%s", %s}]}, "validateOnly": true}`, id, kind))
+		do("ApplyManifest", fmt.Sprintf(`{"text": "account: {id: acme}\norigins: [{id: %s, bogus: 1, %s}]"}`, id, strings.ReplaceAll(kind, `"`, `\"`)))
+		do("ApplyManifest", fmt.Sprintf(`{"text": "account: {id: acme}\norigins: [{id: %s, probeKey: 1, %s, s3: {}}]"}`, id, strings.ReplaceAll(kind, `"`, `\"`)))
+		do("ApplyManifest", fmt.Sprintf(`{"text": "account: {id: acme}\norigins: [{id: %s, %s, probeKey: *SECRET}]"}`, id, strings.ReplaceAll(kind, `"`, `\"`)))
+	}
+	do("ListOrigins", `{"parent": "accounts/acme"}`)
+	do("ExportManifest", `{"name": "accounts/acme"}`)
+	do("UpdateOrigin", `{"origin": {"name": "accounts/acme/origins/s3", "s3": {"bucket": "evil"}}}`)
+
+	if i := strings.Index(seen.String(), secret); i >= 0 {
+		t.Errorf("an answer holds a secret: …%s", seen.String()[max(0, i-300):i+30])
+	}
+	if i := strings.Index(r.log.String(), secret); i >= 0 {
+		t.Errorf("the log holds a secret: …%s", r.log.String()[max(0, i-300):i+30])
+	}
+	stored := 0
+	if _, err := r.store.Load(t.Context(), func(records []topology.Record) error {
+		for _, record := range records {
+			holds := strings.Contains(string(record.Value), secret)
+			if record.Key.Kind == topology.KindOriginSecrets && holds {
+				stored++
+			} else if holds {
+				t.Errorf("%s holds a secret", record.Key)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if stored != len(kinds) {
+		t.Errorf("%d records of secrets, want %d: not every way was tried", stored, len(kinds))
+	}
+}
+
+func TestPagesAreWholeAndBound(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	m := &adminv1.Manifest{Account: &topologyv1.Account{Id: "acme"}}
+	for i := range 25 {
+		m.Origins = append(m.Origins, webOrigin(fmt.Sprintf("o%02d", i)))
+	}
+	apply(t, r, &adminv1.ApplyManifestRequest{Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: m}})
+	client := adminv1.NewOriginServiceClient(r.conn)
+	req := &adminv1.ListOriginsRequest{Parent: "accounts/acme", PageSize: 10}
+	var ids []string
+	for {
+		resp, err := client.ListOrigins(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range resp.GetOrigins() {
+			ids = append(ids, o.GetId())
+		}
+		if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
+			break
+		}
+		if _, err := r.call(t.Context(), "ListUrlEndpoints", fmt.Sprintf(`{"parent": "accounts/acme", "pageToken": %q}`, req.PageToken)); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("a token of another method: %v", err)
+		}
+	}
+	if len(ids) != 25 || ids[0] != "o00" || ids[24] != "o24" {
+		t.Errorf("the pages hold %v", ids)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(path, []byte("# admins\n\n  first-token \nsecond-token\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := LoadTokens(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, rigOptions{tokens: tokens})
+	for _, tt := range []struct {
+		header string
+		want   codes.Code
+	}{
+		{"", codes.Unauthenticated},
+		{"Bearer wrong", codes.Unauthenticated},
+		{"Bearer # admins", codes.Unauthenticated},
+		{"Bearer ", codes.Unauthenticated},
+		{"Basic first-token", codes.Unauthenticated},
+		{"first-token", codes.Unauthenticated},
+		{"Bearer first-token", codes.OK},
+		{"bearer second-token", codes.OK},
+	} {
+		ctx := t.Context()
+		if tt.header != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", tt.header)
+		}
+		_, err := r.call(ctx, "ListAccounts", "{}")
+		if status.Code(err) != tt.want {
+			t.Errorf("%q: %v, want %v", tt.header, err, tt.want)
+		}
+	}
+	if strings.Contains(r.log.String(), "first-token") {
+		t.Error("the log holds a token")
+	}
+	if _, err := LoadTokens(filepath.Join(t.TempDir(), "none"), nil); err == nil {
+		t.Error("a missing file is no error")
+	}
+}
+
+func TestATokenFileMayChange(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "tokens")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old\n")
+	tokens, err := LoadTokens(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("newer\n")
+	eventually(t, func() bool { return tokens.Has("newer") && !tokens.Has("old") })
+}
+
+func eventually(t testing.TB, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for ticker := time.NewTicker(10 * time.Millisecond); !done(); {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatal("it did not happen in 30 s")
+		}
+	}
+}
