@@ -258,8 +258,8 @@ func under(field string, err error) error {
 	return f
 }
 
-// maxFaults bounds the faults that one error lists.
-const maxFaults = 100
+// maxFaults bounds the faults that one error lists. Details travel in a header, and proxies take few KiB of those.
+const maxFaults = 20
 
 // missingReference reports whether a violation only says that a sibling does not exist.
 func missingReference(s *topology.AccountState, v topology.Violation) bool {

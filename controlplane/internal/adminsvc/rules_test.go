@@ -123,7 +123,10 @@ func TestManifestsAreBounded(t *testing.T) {
 		m := &adminv1.Manifest{Account: &topologyv1.Account{Id: fmt.Sprintf("a%d", origins)}}
 		for i := range origins {
 			o := webOrigin(fmt.Sprintf("o%d", i))
-			o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "x-pad", Value: strings.Repeat("x", padding)}, {Name: "x-key", SecretValue: secret}}
+			o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "x-pad", Value: strings.Repeat("x", padding)}}
+			if secret != "" {
+				o.RequestHeaders = append(o.RequestHeaders, &topologyv1.RequestHeader{Name: "x-key", SecretValue: secret})
+			}
 			m.Origins = append(m.Origins, o)
 		}
 		return &adminv1.ApplyManifestRequest{Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: m}}
