@@ -63,7 +63,7 @@ type Node struct {
 	err     chan error
 
 	stopping atomic.Bool
-	stopped  chan struct{}
+	stopped  chan struct{} // closed by Stop
 }
 
 // Start runs a server over a folder and returns when it answers. It returns a clear error at once when another process
@@ -198,7 +198,7 @@ func (n *Node) watch() {
 }
 
 // Stop ends the server and its clients' requests, and frees the folder. It takes at most 10 s; a server that does not end
-// by then keeps the folder locked until the process ends, and Stop says so.
+// by then keeps the folder locked until the process ends, and Stop says so. It is called once.
 func (n *Node) Stop() error {
 	close(n.stopped)
 	if !n.shutDown() {

@@ -115,8 +115,8 @@ func TestExternalCluster(t *testing.T) {
 		t.Errorf("%d resources came as %d", store.MaxResources, n)
 	}
 	m.check(s)
-	if size, err := s.Size(t.Context()); err != nil || size == 0 {
-		t.Errorf("size %d, %v", size, err)
+	if status, err := s.Status(t.Context()); err != nil || status.SizeBytes == 0 {
+		t.Errorf("status %+v, %v", status, err)
 	}
 
 	// One member after the other is killed and comes back, while writers go on.

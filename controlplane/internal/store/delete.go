@@ -49,19 +49,23 @@ func (s *Store) sweepAccounts(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read accounts to delete: %w", err)
 	}
+	var errs error
 	for _, mark := range resp.Kvs {
 		account := string(mark.Key[len(s.keys.deleting()):])
-		for {
-			done, err := s.deleteSome(ctx, account, mark.CreateRevision)
-			if err != nil {
-				return fmt.Errorf("delete account %q: %w", account, err)
-			}
-			if done {
-				break
-			}
+		if err := s.deleteAll(ctx, account, mark.CreateRevision); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("delete account %q: %w", account, err))
 		}
 	}
-	return nil
+	return errs
+}
+
+func (s *Store) deleteAll(ctx context.Context, account string, mark int64) error {
+	for {
+		done, err := s.deleteSome(ctx, account, mark)
+		if err != nil || done {
+			return err
+		}
+	}
 }
 
 // deleteSome removes some records of a dying account, and last the account itself. It reports true when nothing is left

@@ -28,10 +28,8 @@ type DialConfig struct {
 func Dial(cfg DialConfig) (*clientv3.Client, error) {
 	config := clientv3.Config{
 		Endpoints:            cfg.Endpoints,
-		DialTimeout:          0,
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
-		PermitWithoutStream:  false,
 		Username:             cfg.User,
 		Logger:               zap.NewNop(),
 	}

@@ -63,7 +63,7 @@ func kind(err error) error {
 		return fmt.Errorf("%w: %w", ErrResourceExhausted, err)
 	case errors.Is(err, rpctypes.ErrCompacted):
 		return fmt.Errorf("%w: %w", ErrCompacted, err)
-	case isRefusal(err):
+	case isRefusal(err) && !errors.Is(err, rpctypes.ErrTooManyRequests):
 		return err
 	default:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

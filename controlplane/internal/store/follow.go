@@ -85,6 +85,7 @@ type position struct {
 	revision int64 // up to which nothing else has changed; at least step
 	lost     bool  // the changes since are not to be had one by one
 	moved    bool  // something was told since the last failure
+	asOf     time.Time
 }
 
 // stopError is an error that the follower wants Follow to return.
@@ -124,8 +125,11 @@ func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
 		}
 		if batch.progress > 0 {
 			at.revision, at.moved = max(at.revision, batch.progress), true
+			if batch.asOf.After(at.asOf) {
+				at.asOf = batch.asOf
+			}
 			if f.Progress != nil {
-				f.Progress(at.revision, batch.asOf)
+				f.Progress(at.revision, at.asOf)
 			}
 		}
 	}
@@ -158,7 +162,7 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position) error {
 		}
 		at.step = revision
 	}
-	at.revision, at.lost, at.moved = revision, false, true
+	at.revision, at.lost, at.moved, at.asOf = revision, false, true, asOf
 	if f.Progress != nil {
 		f.Progress(revision, asOf)
 	}

@@ -137,17 +137,20 @@ func (s *Store) sweepPurges(ctx context.Context) error {
 func (s *Store) retire(ctx context.Context, account string, records []topology.Record) error {
 	_, err := s.Write(ctx, account, RequestID{}, func(state *State) (*Edit, error) {
 		edit := new(Edit)
+		var keys []string
+		for _, record := range records {
+			keys = append(keys, s.keys.resource(record.Key))
+		}
+		found, err := s.getMany(ctx, keys, state.Revision)
+		if err != nil {
+			return nil, err
+		}
 		var kept []topology.Record
 		for _, record := range records {
-			current, err := state.Get(ctx, record.Key)
-			if errors.Is(err, ErrNotFound) || err == nil && current.CreateRevision != record.CreateRevision {
-				continue
+			if kv := found[s.keys.resource(record.Key)]; kv != nil && kv.CreateRevision == record.CreateRevision {
+				kept = append(kept, record)
+				edit.Deletes = append(edit.Deletes, record.Key)
 			}
-			if err != nil {
-				return nil, err
-			}
-			kept = append(kept, record)
-			edit.Deletes = append(edit.Deletes, record.Key)
 		}
 		if len(kept) == 0 {
 			return nil, nil

@@ -38,10 +38,12 @@ func (s *Store) GetAt(ctx context.Context, key topology.Key, revision int64) (to
 // sort after the id after. An account of "" stands for all, with what follows the kind in a key, `{account}/{id}`, for the
 // id; of accounts themselves that is just their id.
 func (s *Store) List(ctx context.Context, kind topology.Kind, account, prefix, after string, limit int) (records []topology.Record, more bool, revision int64, err error) {
-	return s.listAt(ctx, kind, account, prefix, after, limit, 0)
+	return s.ListAt(ctx, kind, account, prefix, after, limit, 0)
 }
 
-func (s *Store) listAt(ctx context.Context, kind topology.Kind, account, prefix, after string, limit int, revision int64) ([]topology.Record, bool, int64, error) {
+// ListAt does what [Store.List] does with the records as they were at a revision; 0 is the current one. It returns
+// [ErrCompacted] when the revision is no longer kept.
+func (s *Store) ListAt(ctx context.Context, kind topology.Kind, account, prefix, after string, limit int, revision int64) (records []topology.Record, more bool, at int64, err error) {
 	folder := s.keys.kind(kind)
 	if account != "" {
 		folder = s.keys.of(kind, account)
@@ -57,7 +59,7 @@ func (s *Store) listAt(ctx context.Context, kind topology.Kind, account, prefix,
 	if err != nil {
 		return nil, false, 0, fmt.Errorf("list %s: %w", kind, err)
 	}
-	records := make([]topology.Record, 0, len(resp.Kvs))
+	records = make([]topology.Record, 0, len(resp.Kvs))
 	for _, kv := range resp.Kvs {
 		record, err := s.record(kv)
 		if err != nil {

@@ -63,14 +63,15 @@ func requestOf(resp *clientv3.TxnResponse, asked bool) (*foundRequest, error) {
 	if !asked {
 		return nil, nil
 	}
-	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
-		found := &foundRequest{modRevision: kv.ModRevision}
-		if err := json.Unmarshal(kv.Value, &found.requestRecord); err != nil {
-			return nil, fmt.Errorf("decode request %q: %w", kv.Key, err)
-		}
-		return found, nil
+	kvs := resp.Responses[1].GetResponseRange().Kvs
+	if len(kvs) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	found := &foundRequest{modRevision: kvs[0].ModRevision}
+	if err := json.Unmarshal(kvs[0].Value, &found.requestRecord); err != nil {
+		return nil, fmt.Errorf("decode request %q: %w", kvs[0].Key, err)
+	}
+	return found, nil
 }
 
 // sweepRequests forgets requests whose time is over, a page at a time.

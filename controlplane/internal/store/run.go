@@ -62,9 +62,13 @@ func (s *Store) wake() {
 }
 
 func (s *Store) measure(ctx context.Context) error {
-	size, err := s.Size(ctx)
-	if err == nil {
-		s.metrics.size.Set(float64(size))
+	status, err := s.Status(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	s.metrics.size.Set(float64(status.SizeBytes))
+	if len(status.Problems) > 0 {
+		s.log.ErrorContext(ctx, "store: etcd takes no writes", "problems", status.Problems)
+	}
+	return nil
 }

@@ -157,6 +157,9 @@ func TestFullDatabase(t *testing.T) {
 	if err := s.Health(t.Context()); err != nil {
 		t.Errorf("reads over quota: %v", err)
 	}
+	if status, err := s.Status(t.Context()); err != nil || !strings.Contains(strings.Join(status.Problems, " "), "NOSPACE") {
+		t.Errorf("status over quota: %+v, %v", status, err)
+	}
 	eventually(t, func() bool { return m.at() == last })
 	m.check(s)
 }

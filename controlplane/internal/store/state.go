@@ -71,7 +71,7 @@ func (s *State) Get(ctx context.Context, key topology.Key) (topology.Record, err
 
 // List reads records of the account at the state's revision, as [Store.List] does.
 func (s *State) List(ctx context.Context, kind topology.Kind, prefix, after string, limit int) (records []topology.Record, more bool, err error) {
-	records, more, _, err = s.store.listAt(ctx, kind, s.Account, prefix, after, limit, s.Revision)
+	records, more, _, err = s.store.ListAt(ctx, kind, s.Account, prefix, after, limit, s.Revision)
 	return records, more, err
 }
 

@@ -157,6 +157,18 @@ func (s *Store) MediaIdentity(ctx context.Context, proposed string) (string, err
 	return id, nil
 }
 
+// KeptMediaIdentity returns the identity that [Store.MediaIdentity] has recorded, empty when there is none.
+func (s *Store) KeptMediaIdentity(ctx context.Context) (string, error) {
+	resp, err := s.get(ctx, s.keys.meta("media"))
+	if err != nil {
+		return "", fmt.Errorf("read identity of the media bucket: %w", err)
+	}
+	for _, kv := range resp.Kvs {
+		return string(kv.Value), nil
+	}
+	return "", nil
+}
+
 // getOrCreate is repeated after any lost reply: whoever creates the key, all see one value.
 func (s *Store) getOrCreate(ctx context.Context, key, value string) (string, error) {
 	var stored string
@@ -218,17 +230,27 @@ func (s *Store) Health(ctx context.Context) error {
 	return kind(err)
 }
 
-// Size returns the bytes of etcd's database on disk, at the first member that answers.
-func (s *Store) Size(ctx context.Context) (int64, error) {
+// Status is what one member of etcd says of itself.
+type Status struct {
+	// Version is the server's, such as `3.7.3`.
+	Version string
+	// SizeBytes is the size of the database on disk.
+	SizeBytes int64
+	// Problems are alarms in etcd's words, such as `alarm:NOSPACE`, under which it takes no writes.
+	Problems []string
+}
+
+// Status asks the first member that answers.
+func (s *Store) Status(ctx context.Context) (Status, error) {
 	err := errors.New("no endpoints")
 	for _, endpoint := range s.client.Endpoints() {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
 		status, statusErr := s.client.Status(attempt, endpoint)
 		cancel()
 		if statusErr == nil {
-			return status.DbSize, nil
+			return Status{Version: status.Version, SizeBytes: status.DbSize, Problems: status.Errors}, nil
 		}
 		err = statusErr
 	}
-	return 0, fmt.Errorf("read size of the database: %w", kind(err))
+	return Status{}, fmt.Errorf("read status of etcd: %w", kind(err))
 }

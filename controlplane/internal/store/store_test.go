@@ -314,8 +314,8 @@ func TestMeta(t *testing.T) {
 	if err := a.Health(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if size, err := a.Size(t.Context()); err != nil || size == 0 {
-		t.Errorf("size %d, %v", size, err)
+	if status, err := a.Status(t.Context()); err != nil || status.SizeBytes == 0 {
+		t.Errorf("status %+v, %v", status, err)
 	}
 	if err := a.SetMeta(t.Context(), "schema", "2"); err != nil {
 		t.Fatal(err)

@@ -51,7 +51,7 @@ type batch struct {
 	steps    []Step
 	bytes    int64
 	progress int64
-	asOf     time.Time
+	asOf     time.Time // when the question was put that progress answers; zero when etcd said it unasked
 }
 
 func (s *Store) startWatch(ctx context.Context, revision int64) *watch {

@@ -47,7 +47,8 @@ type Result struct {
 // It returns [ErrNotFound] when the account does not exist and the edit does not create it, [ErrDeleting],
 // [ErrAlreadyExists] for a domain that belongs to another account, [ErrTooLarge], [ErrRequestIDReused],
 // [ErrUnavailable] and [ErrResourceExhausted] when nothing was written, and [ErrUnknownOutcome] when a reply was lost and
-// etcd stayed silent until some seconds after ctx ended.
+// etcd stayed silent until some seconds after ctx ended. A write that was sent goes on to find out what became of it for
+// those seconds, so it may succeed after ctx ended, and then says so.
 func (s *Store) Write(ctx context.Context, account string, req RequestID, decide func(*State) (*Edit, error)) (Result, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
