@@ -192,7 +192,7 @@ func (d *disk) rotate() {
 	}
 	d.unsynced = append(d.unsynced, before)
 	d.merging = true
-	m := merge{dir: d, snapshot: d.snapshot, until: d.number, end: d.at, settings: d.settings, asOf: d.asOf}
+	m := merge{dir: d, snapshot: d.snapshot, until: d.number - 1, end: d.at, settings: d.settings, asOf: d.asOf}
 	d.merges.Go(m.run)
 }
 
@@ -243,8 +243,7 @@ func (d *disk) install(s *spool, end commit, at position) {
 	if d.broken != nil {
 		d.log.Info("state folder can be written again", "dir", d.dir)
 	}
-	d.broken = nil
-	d.dirty = true
+	d.broken, d.dirty = nil, true
 	d.wake()
 }
 

@@ -25,41 +25,49 @@ const (
 // has broken, mended once it may be whole again and wants a full state.
 func (d *disk) flush(ctx context.Context, persisted, mended func()) {
 	mend := leastMend
-	for {
-		wait, broken := flushDelay, false
-		if _, durable := d.state(); durable {
-			mend = leastMend
-			select {
-			case <-d.changed:
-			case <-ctx.Done():
-				d.sync()
-				return
-			}
-		} else {
-			wait, broken = mend, true
-			persisted()
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-		if !broken {
-			d.sync()
-			persisted()
-			continue
-		}
-		if ctx.Err() != nil {
-			return
-		}
+	for ctx.Err() == nil {
 		if _, durable := d.state(); !durable {
+			persisted()
+			if !d.idle(ctx, mend) {
+				d.wakeIfDurable()
+				continue
+			}
 			mend = min(2*mend, greatestMend)
 			if d.probe() == nil {
 				mended()
 			}
+			continue
+		}
+		mend = leastMend
+		select {
+		case <-d.changed:
+			sleep(ctx, flushDelay)
+			d.sync()
+			persisted()
+		case <-ctx.Done():
 		}
 	}
+	d.sync()
+}
+
+// wakeIfDurable renews a wake that said that the disk is whole again, and that there is something to fsync.
+func (d *disk) wakeIfDurable() {
+	if _, durable := d.state(); durable {
+		d.wake()
+	}
+}
+
+// idle waits, and reports whether it was for the whole time instead of until something has changed.
+func (d *disk) idle(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-d.changed:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // sync fsyncs what has been written so far and forgets files that it has made superfluous.

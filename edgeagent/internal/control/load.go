@@ -75,8 +75,9 @@ func (d *disk) loadFrom(number uint64, apply func(step) error) (*loaded, error) 
 		d.snapBytes = info.Size()
 	}
 	d.snapshot, d.number = number, number
+	base, settings := l.at, l.settings
 	tail := d.loadJournals(l)
-	if len(tail) > 0 {
+	if len(tail) > 0 || l.at != base || l.settings != settings {
 		s := step{at: l.at, settings: l.settings, changes: changesOf(tail)}
 		if err := apply(s); err != nil {
 			file.Close()

@@ -163,14 +163,16 @@ type peer struct {
 
 // dialogue is one stream as the control plane sees it.
 type dialogue struct {
-	t      testing.TB
-	hello  *edgev1.Hello
-	token  []string
-	stream edgev1.EdgeService_SyncServer
-	heard  chan *edgev1.SyncRequest // without reports
-	ended  chan struct{}            // closed when the agent has ended its side
-	finish chan error
-	done   sync.Once
+	t     testing.TB
+	hello *edgev1.Hello
+	// address is the peer's.
+	address string
+	token   []string
+	stream  edgev1.EdgeService_SyncServer
+	heard   chan *edgev1.SyncRequest // without reports
+	ended   chan struct{}            // closed when the agent has ended its side
+	finish  chan error
+	done    sync.Once
 }
 
 func newPeer(t testing.TB) *peer {
@@ -199,7 +201,7 @@ func (p *peer) Sync(stream edgev1.EdgeService_SyncServer) error {
 	}
 	md, _ := metadata.FromIncomingContext(stream.Context())
 	d := &dialogue{
-		t: p.t, hello: m.GetHello(), token: md.Get("authorization"), stream: stream,
+		t: p.t, address: p.address, hello: m.GetHello(), token: md.Get("authorization"), stream: stream,
 		heard: make(chan *edgev1.SyncRequest, 10_000), ended: make(chan struct{}), finish: make(chan error, 1),
 	}
 	go func() {

@@ -1,0 +1,128 @@
+package control
+
+import (
+	"fmt"
+	"iter"
+	"log/slog"
+	"runtime"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+)
+
+const domainsPerAccount = 100
+
+func manyDomains(n int) iter.Seq[change] {
+	return func(yield func(change) bool) {
+		h := newHistory("e1")
+		for i := range n {
+			account := fmt.Sprint("account-", i/domainsPerAccount)
+			var some []*edgev1.Change
+			if i%domainsPerAccount == 0 {
+				some = append(some, h.account(account))
+			}
+			some = append(some, h.domain(account, fmt.Sprintf("host-%d.customer-%d.example.com", i, i%977)))
+			for _, c := range received(some) {
+				if !yield(c) {
+					return
+				}
+			}
+			clear(h.live)
+		}
+	}
+}
+
+func benchConfig(dir string) Config {
+	cfg := testConfig(nil, dir, "127.0.0.1:1")
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	return cfg
+}
+
+// fill writes a state of n domains into a folder.
+func fill(b testing.TB, dir string, n int) {
+	b.Helper()
+	c, err := New(benchConfig(dir))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.disk.close()
+	s := c.disk.spool(position{epoch: "e1", revision: int64(2 * n)}, &edgev1.Welcome_Settings{SharedHost: "files.example"})
+	var some []change
+	for ch := range manyDomains(n) {
+		if some = append(some, ch); len(some) == 1000 {
+			s.add(some)
+			some = some[:0]
+		}
+	}
+	s.add(some)
+	at := position{epoch: "e1", revision: int64(2 * n), digest: s.index.digest}
+	c.disk.install(s, commit{revision: at.revision, digest: at.digest}, at)
+	if _, durable := c.disk.state(); !durable {
+		b.Fatal("the state cannot be written")
+	}
+}
+
+// BenchmarkBoot is the time from the start to serving, from disk.
+func BenchmarkBoot(b *testing.B) {
+	for _, n := range []int{1_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			dir := b.TempDir()
+			fill(b, dir, n)
+			for b.Loop() {
+				before := heap()
+				cfg := benchConfig(dir)
+				c, err := New(cfg)
+				if err != nil || cfg.Table.Root().Domains() != n {
+					b.Fatal(cfg.Table.Root().Domains(), err)
+				}
+				b.StopTimer()
+				b.ReportMetric(float64(heap()-before)/float64(n), "B/domain")
+				c.disk.close()
+				runtime.KeepAlive(c)
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// BenchmarkLiveStep is a step of one domain from the message to the ack: digest, table, journal.
+func BenchmarkLiveStep(b *testing.B) {
+	for _, n := range []int{1_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			dir := b.TempDir()
+			fill(b, dir, n)
+			cfg := benchConfig(dir)
+			cfg.Registerer = prometheus.NewRegistry()
+			cfg.Table = route.New(route.Hooks{})
+			c, err := New(cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.disk.close()
+			s := &session{control: c, out: newOutbox(c.ack)}
+			h := newHistory("e1")
+			var steps []*edgev1.Change
+			for i := range 1000 {
+				k := i * (n / 1000)
+				steps = append(steps, h.domain(fmt.Sprint("account-", k/domainsPerAccount), fmt.Sprintf("host-%d.customer-%d.example.com", k, k%977)))
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				at := c.at.revision
+				if err := s.live(&edgev1.Live{Prev: at, Revision: at + 1, Changes: steps[i%1000 : i%1000+1]}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
