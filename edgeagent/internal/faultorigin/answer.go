@@ -1,12 +1,14 @@
 package faultorigin
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Answer is what an origin does with one request. Header fields are given as "Name: value".
@@ -16,6 +18,7 @@ type Answer func(x *Exchange)
 type Exchange struct {
 	Request Request
 	conn    net.Conn
+	reader  *bufio.Reader
 	gone    <-chan struct{}
 	closed  bool
 }
@@ -33,15 +36,28 @@ func (x *Exchange) Hangup() {
 	x.conn.Close()
 }
 
-// Wait waits for the gate, which may be nil, and reports false if the test ended first.
+// Wait waits for the gate, which may be nil. It reports false if the peer hung up or the test ended first.
 func (x *Exchange) Wait(gate <-chan struct{}) bool {
+	left, peeked := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(peeked)
+		// This returns when the peer hangs up, when it sends its next request early, or by the deadline below.
+		if _, err := x.reader.Peek(1); err != nil {
+			close(left)
+		}
+	}()
+	open := false
 	select {
 	case <-gate:
-		return true
+		open = true
+	case <-left:
 	case <-x.gone:
-		x.closed = true
-		return false
 	}
+	x.conn.SetReadDeadline(time.Unix(1, 0))
+	<-peeked
+	x.conn.SetReadDeadline(time.Time{})
+	x.closed = x.closed || !open
+	return open
 }
 
 func (x *Exchange) head(status int, fields ...string) bool {

@@ -74,7 +74,10 @@ func (o *Origin) On(path string, answers ...Answer) {
 	o.scripts[path] = answers
 }
 
-// Requests returns the requests so far, in order.
+// maxRequests is how many requests are recorded, so that a long test does not fill the memory. Beyond, the oldest half goes.
+const maxRequests = 20000
+
+// Requests returns the requests so far, in order, but for the oldest of very many.
 func (o *Origin) Requests() []Request {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -173,7 +176,7 @@ func (o *Origin) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		x := &Exchange{Request: request, conn: conn, gone: o.gone}
+		x := &Exchange{Request: request, conn: conn, reader: reader, gone: o.gone}
 		o.next(request)(x)
 		if x.closed {
 			return
@@ -200,6 +203,9 @@ func readRequest(reader *bufio.Reader) (r Request, err error) {
 func (o *Origin) next(r Request) Answer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.requests) == maxRequests {
+		o.requests = slices.Delete(o.requests, 0, maxRequests/2)
+	}
 	o.requests = append(o.requests, r)
 	path := r.Path()
 	if _, ok := o.scripts[path]; !ok {

@@ -70,7 +70,11 @@ func TestBrokenBodies(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On("/a.jpg", test.script...)
-			a := localClient(t).Get(t.Context(), web(t, fault.URL()), get("/a.jpg"))
+			o := web(t, fault.URL())
+			if strings.HasPrefix(test.name, "stall") {
+				o.Idle = 200 * time.Millisecond
+			}
+			a := localClient(t).Get(t.Context(), o, get("/a.jpg"))
 			body, err := read(t, a)
 			if test.name == "length too short" {
 				// The origin's own length wins: what follows belongs to no reply.
@@ -183,7 +187,6 @@ func TestCloseEndsARead(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On("/a.jpg", faultorigin.StallAfter(long, 3000))
 	o := web(t, fault.URL())
-	o.Idle = time.Minute
 	body := localClient(t).Get(t.Context(), o, get("/a.jpg")).Response.Body
 	if _, err := io.ReadFull(body, make([]byte, 3000)); err != nil {
 		t.Fatal(err)

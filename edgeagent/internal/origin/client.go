@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -49,7 +48,6 @@ type Client struct {
 	origins, operator *http.Transport
 	mediaURL          func() string
 	mediaToken        string
-	signer            *v4.Signer
 	proofs            *proofs
 	metrics           *metrics
 }
@@ -76,7 +74,6 @@ func New(cfg Config) *Client {
 		operator:   newTransport(&dialer{resolver: cfg.Resolver, tls: newTLSConfig(cfg.MediaRoots)}),
 		mediaURL:   cfg.MediaURL,
 		mediaToken: cfg.MediaToken,
-		signer:     v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
 		proofs:     newProofs(),
 		metrics:    newMetrics(cfg.Registerer),
 	}

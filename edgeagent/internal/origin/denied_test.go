@@ -126,7 +126,6 @@ func TestDeniedIsProvedOnce(t *testing.T) {
 	fault.On(faultorigin.Any, denial)
 	fault.On("/bucket/probe", faultorigin.Reply(200, "x"))
 	o := s3(t, fault.URL(), func(o *topologyv1.Origin) { o.ProbeKey = "probe" })
-	o.FirstByte *= 50
 	c := localClient(t)
 	var all sync.WaitGroup
 	for range 20 {

@@ -102,7 +102,7 @@ func (c *Client) send(parent context.Context, k *kind, h *hop) (*exchange, error
 	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline)}
 	connect, firstByte, idle := timeouts(h.origin)
 	x.idle = idle
-	wait := func() { x.watch.phase(firstByte, errFirstByteTimeout) }
+	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }
 	traced := httptrace.WithClientTrace(context.WithValue(ctx, connectKey{}, connect), &httptrace.ClientTrace{
 		GotConn:      func(httptrace.GotConnInfo) { wait() },
 		WroteRequest: func(httptrace.WroteRequestInfo) { wait() },
@@ -115,7 +115,7 @@ func (c *Client) send(parent context.Context, k *kind, h *hop) (*exchange, error
 	x.began = time.Now()
 	resp, err := transport.RoundTrip(h.req.WithContext(traced))
 	x.headAt = time.Now()
-	x.watch.stop()
+	x.watch.arrived()
 	if err != nil {
 		err = causeOf(ctx, named(err))
 		cancel(nil)

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // "5xx, other 2xx, unasked 206/304, bad framing, TLS, refused, DNS, timeout": the faults on the way, each broken for real.
@@ -61,7 +59,7 @@ func TestFaults(t *testing.T) {
 			c := newTestClient(t, Config{AllowCIDRs: loopback, Resolver: dns.resolver()})
 			o := web(t, base)
 			if test.reason == Timeout {
-				o.Connect = 100 * time.Millisecond
+				o.Connect, o.FirstByte, o.Idle = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
 			}
 			a := c.Get(t.Context(), o, get("/a.jpg"))
 			discard(t, a)
@@ -196,13 +194,10 @@ func TestMediaConnectionsAreApart(t *testing.T) {
 func TestDeadlineEndsWithTheHead(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
-	slow := func(o *topologyv1.Origin) {
-		o.Timeouts.FirstByte, o.Timeouts.Idle = durationpb.New(time.Minute), durationpb.New(time.Minute)
-	}
 	fault.On("/stall", faultorigin.Stall(nil, nil))
 	next := make(chan struct{})
 	fault.On("/drip", faultorigin.Drip([]string{"a", "b", "c"}, next))
-	o := web(t, fault.URL(), slow)
+	o := web(t, fault.URL())
 	c := localClient(t)
 	ask := get("/stall")
 	ask.Deadline = time.Now().Add(50 * time.Millisecond)
@@ -211,7 +206,7 @@ func TestDeadlineEndsWithTheHead(t *testing.T) {
 		t.Errorf("got %s %s: %s", a.Outcome, a.Reason, a.Detail)
 	}
 	ask = get("/drip")
-	ask.Deadline = time.Now().Add(200 * time.Millisecond)
+	ask.Deadline = time.Now().Add(500 * time.Millisecond)
 	ctx, cancel := context.WithDeadline(t.Context(), ask.Deadline)
 	defer cancel()
 	go func() {
@@ -230,7 +225,7 @@ func TestCallerGivesUp(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On("/stall", faultorigin.Stall(nil, nil))
 	fault.On("/body", faultorigin.StallAfter("0123456789", 3, `ETag: "v1"`))
-	o := web(t, fault.URL(), func(o *topologyv1.Origin) { o.Timeouts = nil })
+	o := web(t, fault.URL())
 	c := localClient(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("a cause of the caller's own"))

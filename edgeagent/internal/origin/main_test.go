@@ -41,12 +41,12 @@ func compile(t testing.TB, o *topologyv1.Origin, secrets map[string]string) *top
 	return compiled
 }
 
-// web is a web origin whose timeouts are short enough to wait for.
+// web is a web origin whose timeouts no busy machine reaches.
 func web(t testing.TB, baseURL string, change ...func(*topologyv1.Origin)) *topology.Origin {
 	t.Helper()
 	o := &topologyv1.Origin{
 		Kind:     &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: baseURL}},
-		Timeouts: shortTimeouts(),
+		Timeouts: patient(),
 		RequestHeaders: []*topologyv1.RequestHeader{
 			{Name: "X-Api-Key"}, {Name: "X-Shop", Value: "acme"},
 		},
@@ -57,9 +57,9 @@ func web(t testing.TB, baseURL string, change ...func(*topologyv1.Origin)) *topo
 	return compile(t, o, map[string]string{"request_headers[x-api-key].secret_value": theSecret})
 }
 
-func shortTimeouts() *topologyv1.OriginTimeouts {
-	d := durationpb.New(100 * time.Millisecond)
-	return &topologyv1.OriginTimeouts{Connect: durationpb.New(5 * time.Second), FirstByte: d, Idle: d}
+func patient() *topologyv1.OriginTimeouts {
+	d := durationpb.New(30 * time.Second)
+	return &topologyv1.OriginTimeouts{Connect: d, FirstByte: d, Idle: d}
 }
 
 func s3(t testing.TB, endpoint string, change ...func(*topologyv1.Origin)) *topology.Origin {
@@ -68,7 +68,7 @@ func s3(t testing.TB, endpoint string, change ...func(*topologyv1.Origin)) *topo
 		Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
 			Bucket: "bucket", Endpoint: endpoint, ForcePathStyle: true, AccessKeyId: "AKID", Region: "eu-west-1",
 		}},
-		Timeouts: shortTimeouts(),
+		Timeouts: patient(),
 	}
 	for _, f := range change {
 		f(o)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -65,7 +66,7 @@ func (c *Client) finishS3(req *http.Request, o *topology.Origin, region string) 
 			req.Header[name] = values
 		}
 	}
-	if err := c.signS3(req, o, region); err != nil {
+	if err := signS3(req, o, region); err != nil {
 		return err
 	}
 	for name, values := range others {
@@ -103,14 +104,17 @@ func pathStyle(forced, amazon bool, bucket, host string) bool {
 	return forced || err == nil || amazon && strings.Contains(bucket, ".")
 }
 
-func (c *Client) signS3(req *http.Request, o *topology.Origin, region string) error {
+func signS3(req *http.Request, o *topology.Origin, region string) error {
 	credentials, signed, err := s3Credentials(o)
 	if err != nil || !signed {
 		return err
 	}
 	req.Header.Set("X-Amz-Content-Sha256", unsignedPayload)
 	req.Host = req.URL.Host
-	if err := c.signer.SignHTTP(context.Background(), credentials, req, unsignedPayload, "s3", region, time.Now().UTC()); err != nil {
+	// A signer of its own for each request: one keeps the key that it derived by the key id alone, and would sign for whoever
+	// names another's key id with that other's secret.
+	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
+	if err := signer.SignHTTP(context.Background(), credentials, req, unsignedPayload, "s3", region, time.Now().UTC()); err != nil {
 		return &configError{"the request cannot be signed", "check s3.access_key_id and s3.secret_access_key"}
 	}
 	return nil

@@ -245,6 +245,27 @@ func TestS3Credentials(t *testing.T) {
 	}
 }
 
+// Who names another's key id still needs its secret, whatever the client has signed before.
+func TestS3SecretsAreNotMixedUp(t *testing.T) {
+	t.Parallel()
+	store, endpoint := newS3Store(t)
+	store.objects["a.jpg"] = "x"
+	owner, thief := s3(t, endpoint), s3(t, endpoint)
+	thief.Secrets = map[string]string{"s3.secret_access_key": "a guess"}
+	c := localClient(t)
+	for range 2 {
+		a := c.Get(t.Context(), owner, get("/a.jpg"))
+		discard(t, a)
+		if a.Outcome != Found {
+			t.Errorf("the owner: %s %s: %s", a.Outcome, a.Reason, a.Detail)
+		}
+		if a = c.Get(t.Context(), thief, get("/a.jpg")); a.Outcome != Inconclusive || a.Detail != "HTTP 403 SignatureDoesNotMatch" {
+			t.Errorf("the thief: %s %s: %s", a.Outcome, a.Reason, a.Detail)
+		}
+		discard(t, a)
+	}
+}
+
 // Of an origin's own fields the store's are signed, which it insists on, and the others are sent beside.
 func TestS3RequestHeaders(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -44,7 +45,7 @@ func (c *Client) setWebHeader(h http.Header, o *topology.Origin, a *Ask, own boo
 		setRequestHeaders(h, o)
 	}
 	h["Via"] = []string{"1.1 " + c.loopID}
-	h["Cdn-Loop"] = []string{strings.Join(append(a.Header.Values("CDN-Loop"), c.loopID), ", ")}
+	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header.Values("CDN-Loop"), []string{c.loopID}), ", ")}
 }
 
 // setRequestHeaders sets the origin's request_headers, over what is there.

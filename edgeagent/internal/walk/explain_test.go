@@ -1,0 +1,179 @@
+package walk
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Explain walks live and says how a request ends.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	image := func(status int32, onFailure bool) *topologyv1.DefaultImage {
+		return &topologyv1.DefaultImage{Path: "x.png", Status: &status, OnFailure: onFailure}
+	}
+	for _, test := range []struct {
+		name    string
+		letters string // what a, b and c say
+		image   *topologyv1.DefaultImage
+		ending  string
+		status  int
+		steps   string
+	}{
+		{"found", "nfn", nil, "found at b", 200, "media NOT_HERE unasked, a NOT_HERE, b FOUND, c SKIPPED"},
+		{"found after a fault", "xfn", nil, "found at b", 200, "media NOT_HERE unasked, a INCONCLUSIVE failed, b FOUND, c SKIPPED"},
+		{"nowhere", "npg", nil, "404: every step says no", 404, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE soft-404, c NOT_HERE"},
+		{"default image", "nnn", image(0, false), "default image", 200, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE, c NOT_HERE"},
+		{"default image as 404", "nnn", image(404, false), "default image", 404, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE, c NOT_HERE"},
+		{"failed", "nxn", nil, "502: b failed", 502, "media NOT_HERE unasked, a NOT_HERE, b INCONCLUSIVE failed, c NOT_HERE"},
+		{"failed and busy", "xnb", image(200, false), "503: a failed, c busy", 503, "media NOT_HERE unasked, a INCONCLUSIVE failed, b NOT_HERE, c INCONCLUSIVE busy"},
+		{"default image on failure", "cnn", image(200, true), "default image: a config", 200, "media NOT_HERE unasked, a INCONCLUSIVE config, b NOT_HERE, c NOT_HERE"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 3, func(s *topology.AccountState) {
+				if test.image != nil {
+					if *test.image.Status == 0 {
+						test.image.Status = nil
+					}
+					endpoint(s).DefaultImage = test.image
+				}
+			})
+			for i, o := range r.origins {
+				o.On(faultorigin.Any, sayings[test.letters[i]].answer)
+			}
+			for range 2 {
+				steps, ending, status := r.Explain(t.Context(), r.to("/a.jpg"))
+				if ending != test.ending || status != test.status {
+					t.Errorf("got %q, %d", ending, status)
+				}
+				if got := summary(steps); got != test.steps {
+					t.Errorf("got  %s\nwant %s", got, test.steps)
+				}
+				if s := steps[1]; s.Request != "GET "+r.origins[0].URL()+"/a.jpg" || s.Kind != "web" || s.Status == 0 || s.Detail == "" || s.Duration.AsDuration() <= 0 {
+					t.Errorf("step %v", s)
+				}
+			}
+			// Both were live, and taught nothing.
+			res := r.Find(t.Context(), r.to("/a.jpg"))
+			discard(res)
+			if n := r.counts()[0]; n != 3 || res.Steps[1].Reason == origin.Remembered {
+				t.Errorf("a was asked %d times", n)
+			}
+		})
+	}
+}
+
+func summary(steps []*topologyv1.WalkStep) string {
+	var out []string
+	for _, s := range steps {
+		out = append(out, strings.TrimSpace(s.Origin+" "+s.Outcome.String()+" "+s.Reason))
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestTestOrigin(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t"
+	fault := faultorigin.New(t)
+	fault.On("/there.jpg", faultorigin.Reply(200, "x"))
+	fault.On("/broken", faultorigin.Reply(500, secret))
+	fault.On("/b/probe", faultorigin.Reply(200, "x"))
+	fault.On("/b/denied", faultorigin.S3Error(403, "SignatureDoesNotMatch"))
+	fault.On(faultorigin.Any, faultorigin.S3Error(404, "NoSuchKey"))
+	web := &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: fault.URL()}}}
+	s3 := func(probe string) *topologyv1.Origin {
+		return &topologyv1.Origin{ProbeKey: probe, Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
+			Bucket: "b", Endpoint: fault.URL(), ForcePathStyle: true, AccessKeyId: "k",
+		}}}
+	}
+	r := newRig(t, 0)
+	for _, test := range []struct {
+		name    string
+		origin  *topologyv1.Origin
+		path    string
+		ok      bool
+		outcome topologyv1.WalkStep_Outcome
+		target  string // asked for; "" is anything, "-" nothing
+	}{
+		{"there", web, "/there.jpg", true, topologyv1.WalkStep_FOUND, "/there.jpg"},
+		{"without a slash, with a query", web, "there.jpg?w=1", true, topologyv1.WalkStep_FOUND, "/there.jpg?w=1"},
+		{"made canonical", web, "/x/../th%65re.jpg", true, topologyv1.WalkStep_FOUND, "/there.jpg"},
+		{"missing", web, "/gone.jpg", true, topologyv1.WalkStep_NOT_HERE, "/gone.jpg"},
+		{"broken", web, "/broken", false, topologyv1.WalkStep_INCONCLUSIVE, "/broken"},
+		{"base", web, "", true, topologyv1.WalkStep_NOT_HERE, "/"},
+		{"climbing", web, "/../x", false, topologyv1.WalkStep_INCONCLUSIVE, "-"},
+		{"bucket with probe_key", s3("probe"), "", true, topologyv1.WalkStep_FOUND, "/b/probe"},
+		{"bucket without", s3(""), "", true, topologyv1.WalkStep_NOT_HERE, ""},
+		{"bucket with bad credentials", s3("denied"), "", false, topologyv1.WalkStep_INCONCLUSIVE, "/b/denied"},
+	} {
+		fault.Forget()
+		o, err := topology.CompileOrigin("o", test.origin, map[string]string{"s3.secret_access_key": secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := r.TestOrigin(t.Context(), o, test.path)
+		if got.Ok != test.ok || got.Step.Outcome != test.outcome || got.Step.Origin != "o" || got.Step.Detail == "" {
+			t.Errorf("%s: got %v", test.name, got)
+		}
+		if strings.Contains(got.String(), secret) {
+			t.Errorf("%s: the answer tells a secret: %v", test.name, got)
+		}
+		seen := fault.Requests()
+		if (test.target == "-") != (len(seen) == 0) || len(seen) > 0 && test.target != "" && seen[0].Target != test.target {
+			t.Errorf("%s: asked for %v, want %q", test.name, seen, test.target)
+		}
+	}
+}
+
+// Each walk and each step shows in the metrics.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	registry := prometheus.NewRegistry()
+	r.Walker = New(Config{Client: r.client, Registerer: registry})
+	r.origins[0].On("/busy", faultorigin.Busy(503, "9"))
+	r.origins[1].On("/there", faultorigin.Reply(200, "x"))
+	for _, path := range []string{"/there", "/there", "/gone", "/busy"} {
+		discard(r.Find(t.Context(), r.to(path)))
+	}
+	want := map[string]float64{
+		"edgewalk_walk_remembered_misses":                                       4,
+		"edgewalk_walk_steps_total kind=media outcome=not_here reason=unasked":  4,
+		"edgewalk_walk_steps_total kind=web outcome=found reason=":              2,
+		"edgewalk_walk_steps_total kind=web outcome=inconclusive reason=busy":   1,
+		"edgewalk_walk_steps_total kind=web outcome=not_here reason=":           4,
+		"edgewalk_walk_steps_total kind=web outcome=not_here reason=remembered": 1,
+		"edgewalk_walks_total ending=failed_503":                                1,
+		"edgewalk_walks_total ending=found":                                     2,
+		"edgewalk_walks_total ending=not_found":                                 1,
+	}
+	if got := gather(t, registry); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.Metric {
+			name := family.GetName()
+			for _, label := range m.Label {
+				name += " " + label.GetName() + "=" + label.GetValue()
+			}
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return got
+}

@@ -1,0 +1,225 @@
+package walk
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// A miss is remembered per origin and question, so a later origin's file costs no second round trip to the earlier ones.
+func TestMissesAreRemembered(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, forwarding)
+	r.origins[1].On("/a.jpg", faultorigin.Reply(200, "x"))
+	ask := func(change func(*Request)) *Result {
+		request := r.to("/a.jpg")
+		change(&request)
+		res := r.Find(t.Context(), request)
+		discard(res)
+		return res
+	}
+	ask(func(*Request) {})
+	res := ask(func(*Request) {})
+	if got := r.counts(); !slices.Equal(got, []int{1, 2}) {
+		t.Fatalf("asked %v", got)
+	}
+	if s := res.Steps[1]; s.Outcome != origin.NotHere || s.Reason != origin.Remembered || s.Request != "" || res.EarlierInconclusive {
+		t.Errorf("step %+v", s)
+	}
+	n := 1
+	for name, change := range map[string]func(*Request){
+		"another path":            func(r *Request) { r.Target.Path = "/b.jpg" },
+		"another query":           func(r *Request) { r.Target.Query = "w=1" },
+		"another host":            func(r *Request) { r.Target.Host = "other" },
+		"another forwarded field": func(r *Request) { r.Header.Set("Accept-Language", "de") },
+		"another target":          func(q *Request) { retarget(t, r, "a"); q.Target = r.to("/a.jpg").Target },
+	} {
+		ask(change)
+		if n++; r.counts()[0] != n {
+			t.Errorf("%s: the miss of another question was used", name)
+		}
+	}
+	ask(func(r *Request) { r.Header.Set("Accept", "image/webp") })
+	if r.counts()[0] != n {
+		t.Error("Accept made it another question")
+	}
+}
+
+func forwarding(s *topology.AccountState) {
+	web := s.Origins["a"].Message.GetWeb()
+	web.ForwardHostHeader, web.ForwardRequestHeaders = true, []string{"accept-language"}
+}
+
+// retarget gives an origin another URL, which leads to the same server.
+func retarget(t *testing.T, r *rig, id string) {
+	o := r.state.Origins[id]
+	o.Message.GetWeb().BaseUrl += "/"
+	r.compile(t)
+}
+
+// What an origin says other than "no such file" is not remembered, and neither is what was not asked.
+func TestOnlyMissesAreRemembered(t *testing.T) {
+	t.Parallel()
+	for letter, s := range sayings {
+		if s.reason == origin.Timeout {
+			continue
+		}
+		r := newRig(t, 1)
+		r.origins[0].On(faultorigin.Any, s.answer)
+		for range 2 {
+			discard(r.Find(t.Context(), r.to("/a.jpg")))
+		}
+		want := 2
+		if s.outcome == origin.NotHere {
+			want = 1
+		}
+		if got := r.counts()[0]; got != want {
+			t.Errorf("%c: asked %d times, want %d", letter, got, want)
+		}
+	}
+}
+
+// negative_ttl is the endpoint's own, and 0 remembers nothing.
+func TestNegativeTTL(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, func(s *topology.AccountState) {
+		cache := func(d time.Duration) *topologyv1.CachePolicy {
+			return &topologyv1.CachePolicy{NegativeTtl: durationpb.New(d)}
+		}
+		e := endpoint(s)
+		s.Endpoints["none"] = topology.Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{Origins: e.Origins, Cache: cache(0)}}
+		s.Endpoints["short"] = topology.Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{Origins: e.Origins, Cache: cache(time.Nanosecond)}}
+	})
+	for i, step := range []struct {
+		endpoint string
+		asked    int
+	}{{"none", 1}, {"none", 2}, {topology.DefaultEndpointID, 3}, {topology.DefaultEndpointID, 3}, {"none", 4}, {"short", 5}, {"short", 6}, {topology.DefaultEndpointID, 6}} {
+		request := r.to("/a.jpg")
+		request.Target.Endpoint = r.account.Endpoints[step.endpoint]
+		r.Find(t.Context(), request)
+		if got := r.counts()[0]; got != step.asked {
+			t.Errorf("%d: asked %d times, want %d", i, got, step.asked)
+		}
+	}
+}
+
+// A purge covers what was learnt as of an earlier revision.
+func TestPurgesCoverMisses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	purge := int64(0)
+	r.purged = func(endpoint, path, query string, asof int64) bool {
+		return endpoint == r.account.Default().UID && path == "/a.jpg" && asof < purge
+	}
+	at := func(revision int64, path string) {
+		request := r.to(path)
+		request.Revision = revision
+		r.Find(t.Context(), request)
+	}
+	at(100, "/a.jpg")
+	at(100, "/b.jpg")
+	at(101, "/a.jpg")
+	if got := r.counts()[0]; got != 2 {
+		t.Fatalf("asked %d times", got)
+	}
+	purge = 101
+	at(101, "/b.jpg")
+	at(101, "/a.jpg")
+	if got := r.counts()[0]; got != 3 {
+		t.Errorf("asked %d times, want 3", got)
+	}
+	at(101, "/a.jpg")
+	if got := r.counts()[0]; got != 3 {
+		t.Error("what was learnt after the purge is not used")
+	}
+	// A walk that began before the purge and ends after it teaches nothing.
+	purge = 102
+	at(101, "/a.jpg")
+	at(102, "/a.jpg")
+	if got := r.counts()[0]; got != 5 {
+		t.Errorf("asked %d times, want 5", got)
+	}
+	at(101, "/a.jpg")
+	at(102, "/a.jpg")
+	if got := r.counts()[0]; got != 5 {
+		t.Errorf("asked %d times, want 5", got)
+	}
+}
+
+func TestMemoryForgets(t *testing.T) {
+	t.Parallel()
+	m := newMemory(1 << 20)
+	o := &topology.Origin{UID: "1-a", Spec: &topologyv1.Origin{}}
+	key := func(path string) missKey { return m.key(o, &origin.Ask{Path: path}) }
+	begin := m.began
+	m.remember(key("/weak"), 1, true, begin)
+	m.remember(key("/sure"), 1, false, begin)
+	for _, test := range []struct {
+		path  string
+		ttl   time.Duration
+		after time.Duration
+		want  bool
+	}{
+		{"/sure", 30 * time.Second, 29 * time.Second, true},
+		{"/sure", 30 * time.Second, 30 * time.Second, false},
+		{"/weak", 30 * time.Second, 9 * time.Second, true},
+		{"/weak", 30 * time.Second, 10 * time.Second, false},
+		{"/weak", 5 * time.Second, 5 * time.Second, false},
+		{"/other", 30 * time.Second, 0, false},
+	} {
+		if _, got := m.recall(key(test.path), test.ttl, begin.Add(test.after)); got != test.want {
+			t.Errorf("%s with %s after %s: %v", test.path, test.ttl, test.after, got)
+		}
+	}
+	// What is older never replaces what is newer.
+	m.remember(key("/sure"), 5, false, begin)
+	m.remember(key("/sure"), 4, false, begin.Add(time.Second))
+	if asof, _ := m.recall(key("/sure"), time.Minute, begin); asof != 5 {
+		t.Errorf("as of %d", asof)
+	}
+}
+
+// A flood of questions takes no more than the bound, and what was learnt last stays.
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	const bytes = 1 << 20
+	m := newMemory(bytes)
+	o := &topology.Origin{UID: "1-a", Spec: &topologyv1.Origin{}}
+	for i := range 10 * bytes / missBytes {
+		k := m.key(o, &origin.Ask{Path: "/" + strconv.Itoa(i)})
+		m.remember(k, 1, false, m.began)
+		if _, ok := m.recall(k, time.Minute, m.began); !ok {
+			t.Fatal("what was just learnt is forgotten")
+		}
+	}
+	if n := m.size(); n > bytes/missBytes || n < bytes/missBytes/3 {
+		t.Errorf("%d misses are held, the bound is %d", n, bytes/missBytes)
+	}
+}
+
+// What the key is made of cannot be shifted from one part to another.
+func TestKeysKeepTheirParts(t *testing.T) {
+	t.Parallel()
+	m := newMemory(1 << 20)
+	web := func(uid string) *topology.Origin {
+		return &topology.Origin{UID: uid, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}}}
+	}
+	keys := map[missKey]bool{
+		m.key(web("1-a"), &origin.Ask{Path: "/b", Query: "c"}): true,
+		m.key(web("1-a"), &origin.Ask{Path: "/bc"}):            true,
+		m.key(web("1-a"), &origin.Ask{Query: "/bc"}):           true,
+		m.key(web("1-a/b"), &origin.Ask{Query: "c"}):           true,
+		m.key(web("1-a/b"), &origin.Ask{Path: "c"}):            true,
+	}
+	if len(keys) != 5 {
+		t.Errorf("two questions have one key: %v", slices.Collect(maps.Keys(keys)))
+	}
+}
