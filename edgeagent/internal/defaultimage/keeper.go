@@ -56,6 +56,8 @@ type Keeper struct {
 	kept map[prefix]*httpcache.Image
 	// wanted holds what is in uses and not in kept.
 	wanted map[prefix]struct{}
+	// running and swept say that Run has begun, and that what earlier runs of the agent left unused is gone.
+	running, swept bool
 }
 
 // source is the path of an account's Media Library, by the account's id.
@@ -94,7 +96,6 @@ func (k *Keeper) Lookup(accountUID, path string) (*httpcache.Image, bool) {
 func (k *Keeper) Apply(root *route.Root, touched []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	first := k.root == nil
 	k.root = root
 	left := map[prefix]struct{}{}
 	for _, id := range touched {
@@ -104,13 +105,21 @@ func (k *Keeper) Apply(root *route.Root, touched []string) {
 		}
 	}
 	k.dropUnused(maps.Keys(left))
-	if first { // What earlier runs of the agent left.
-		k.dropUnused(maps.Keys(maps.Clone(k.kept)))
-	}
+	k.sweep()
 	select {
 	case k.wake <- struct{}{}:
 	default:
 	}
+}
+
+// sweep removes what earlier runs of the agent left and nobody uses. Before Run begins, the topology may be an old one whose
+// later changes are still being read from disk: an image that only they name is in use.
+func (k *Keeper) sweep() {
+	if k.swept || !k.running || k.root == nil {
+		return
+	}
+	k.swept = true
+	k.dropUnused(maps.Keys(maps.Clone(k.kept)))
 }
 
 // take notes what an account's endpoints name and its Media Library has.
@@ -180,8 +189,12 @@ const (
 	lastDelay  = time.Minute
 )
 
-// Run fetches what is wanted until ctx ends.
+// Run fetches what is wanted until ctx ends. It is called once the topology on disk has been applied.
 func (k *Keeper) Run(ctx context.Context) error {
+	k.mu.Lock()
+	k.running = true
+	k.sweep()
+	k.mu.Unlock()
 	delay := firstDelay
 	timer := time.NewTimer(0)
 	defer timer.Stop()

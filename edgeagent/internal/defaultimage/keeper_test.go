@@ -66,12 +66,20 @@ func (l *library) set(path, body string) {
 // keeper runs a keeper over dir until the test ends; its topology is that of the last apply.
 type keeper struct {
 	*Keeper
-	t     *testing.T
-	table *route.Table
-	stop  func()
+	t         *testing.T
+	table     *route.Table
+	run, stop func()
 }
 
 func newKeeper(t *testing.T, dir string, l *library) *keeper {
+	t.Helper()
+	k := restoredKeeper(t, dir, l)
+	k.run()
+	return k
+}
+
+// restoredKeeper is one that does not run yet, as while the topology on disk is read.
+func restoredKeeper(t *testing.T, dir string, l *library) *keeper {
 	t.Helper()
 	client := origin.New(origin.Config{MediaURL: func() string { return l.URL }})
 	k, err := New(Config{Dir: dir, Walker: walk.New(walk.Config{Client: client}), Logger: slog.New(slog.DiscardHandler)})
@@ -79,19 +87,16 @@ func newKeeper(t *testing.T, dir string, l *library) *keeper {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		k.Run(ctx)
-	}()
-	run := &keeper{Keeper: k, t: t, table: route.New(route.Hooks{Applied: k.Apply})}
-	run.stop = sync.OnceFunc(func() {
+	var running sync.WaitGroup
+	r := &keeper{Keeper: k, t: t, table: route.New(route.Hooks{Applied: k.Apply})}
+	r.run = func() { running.Go(func() { k.Run(ctx) }) }
+	r.stop = sync.OnceFunc(func() {
 		cancel()
-		<-done
+		running.Wait()
 		client.Close()
 	})
-	t.Cleanup(run.stop)
-	return run
+	t.Cleanup(r.stop)
+	return r
 }
 
 // apply gives the account acme a Media Library and endpoints with default images.
@@ -214,6 +219,28 @@ func TestImagesSurviveARestartWithoutControlPlane(t *testing.T) {
 
 	k = newKeeper(t, dir, l)
 	k.apply(files, map[string]string{"default": "a.png"})
+	if k.image("a.png") != "picture a" {
+		t.Error("the image is gone after a restart")
+	}
+}
+
+// The topology on disk comes in steps, of which the first may be from before the image was in use.
+func TestImagesOutliveAnOldTopology(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"a.png": "picture a", "b.png": "picture b"}
+	l := newLibrary(t, files)
+	dir := t.TempDir()
+	k := newKeeper(t, dir, l)
+	k.apply(files, map[string]string{"default": "a.png", "shots": "b.png"})
+	eventually(t, "the images are fetched", func() bool { return k.Missing() == 0 })
+	k.stop()
+	l.Close()
+
+	k = restoredKeeper(t, dir, l)
+	k.apply(nil, nil)
+	k.apply(files, map[string]string{"default": "a.png"})
+	k.run()
+	eventually(t, "what nobody uses is removed", func() bool { return filesIn(t, dir) == 1 })
 	if k.image("a.png") != "picture a" {
 		t.Error("the image is gone after a restart")
 	}
