@@ -125,8 +125,9 @@ func (c *ControlPlane) buildServers(p parsed) error {
 	if err != nil {
 		return err
 	}
-	c.mediaServer = &http.Server{Handler: handler, TLSConfig: p.server, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
-	c.httpServer = &http.Server{Handler: c.health(), TLSConfig: p.server, ReadTimeout: healthTimeout, WriteTimeout: healthTimeout}
+	// Each server changes its own copy; that of none is none.
+	c.mediaServer = &http.Server{Handler: handler, TLSConfig: p.server.Clone(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	c.httpServer = &http.Server{Handler: c.health(), TLSConfig: p.server.Clone(), ReadTimeout: healthTimeout, WriteTimeout: healthTimeout}
 	return nil
 }
 
