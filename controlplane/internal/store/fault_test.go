@@ -35,13 +35,19 @@ type link struct {
 	wg    sync.WaitGroup
 }
 
+// newLink leads to the server that tests share.
 func newLink(t *testing.T) *link {
+	t.Helper()
+	return linkTo(t, storetest.Endpoint(t))
+}
+
+func linkTo(t *testing.T, endpoint string) *link {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ewp")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{target: strings.TrimPrefix(storetest.Endpoint(t), "unix://"), conns: make(map[net.Conn]bool)}
+	l := &link{target: strings.TrimPrefix(endpoint, "unix://"), conns: make(map[net.Conn]bool)}
 	if l.listener, err = net.Listen("unix", filepath.Join(dir, "s")); err != nil {
 		t.Fatal(err)
 	}

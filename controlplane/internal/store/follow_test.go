@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -192,10 +193,10 @@ func TestFollowTellsEachTransactionAsOneStep(t *testing.T) {
 // etcd forgets the changes while the follower is cut off: it reads the whole and is told the true differences only.
 func TestFollowAfterCompaction(t *testing.T) {
 	t.Parallel()
-	prefix := storetest.Prefix()
-	l := newLink(t)
-	near := storetest.Open(t, store.Config{Prefix: prefix})
-	far := l.open(t, store.Config{Prefix: prefix})
+	near, endpoint, stop := server(t, filepath.Join(t.TempDir(), "data"), 0)
+	t.Cleanup(stop)
+	l := linkTo(t, endpoint)
+	far := l.open(t, store.Config{})
 	mustPut(t, near, "acme", accountPut("acme", ""), originPut("acme", "same", "http://a"), originPut("acme", "changed", "http://a"), originPut("acme", "gone", "http://a"))
 	m := follow(t, far, nil)
 	eventually(t, func() bool { return m.at() != 0 })
@@ -232,7 +233,7 @@ func TestFollowSlowly(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
 	s := storetest.Open(t, store.Config{Prefix: storetest.Prefix(), Registerer: registry})
-	s.SetQueueBytes(1 << 20)
+	s.SetQueueBytes(100 << 10)
 	mustPut(t, s, "acme", accountPut("acme", ""))
 	gate := make(chan struct{})
 	m := follow(t, s, gate)
@@ -241,10 +242,10 @@ func TestFollowSlowly(t *testing.T) {
 
 	filler := strings.Repeat("x", 1900)
 	var last int64
-	const writes = 60
+	const writes = 30
 	for i := range writes {
 		var puts []store.Put
-		for o := range 30 {
+		for o := range 5 {
 			puts = append(puts, originPut("acme", fmt.Sprintf("o%d", o), fmt.Sprintf("http://%d/%s", i, filler)))
 		}
 		last = mustPut(t, s, "acme", puts...)
@@ -282,10 +283,10 @@ func restarts(t *testing.T, registry *prometheus.Registry, reason string) float6
 // Two writers change and delete over a link that breaks, and so does the follower's: it ends with what etcd has.
 func TestFollowOverABrokenLink(t *testing.T) {
 	t.Parallel()
-	prefix := storetest.Prefix()
-	l := newLink(t)
-	near := storetest.Open(t, store.Config{Prefix: prefix})
-	far := l.open(t, store.Config{Prefix: prefix})
+	near, endpoint, stop := server(t, filepath.Join(t.TempDir(), "data"), 0)
+	t.Cleanup(stop)
+	l := linkTo(t, endpoint)
+	far := l.open(t, store.Config{})
 	mustPut(t, near, "a", accountPut("a", ""))
 	mustPut(t, near, "b", accountPut("b", ""))
 	m := follow(t, far, nil)

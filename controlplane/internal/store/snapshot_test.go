@@ -16,7 +16,7 @@ import (
 )
 
 // server runs an etcd of its own over dir until the returned function is called.
-func server(t *testing.T, dir string, quota int64) (*store.Store, func()) {
+func server(t *testing.T, dir string, quota int64) (s *store.Store, endpoint string, stop func()) {
 	t.Helper()
 	node, err := etcdnode.Start(t.Context(), etcdnode.Config{
 		Dir: dir, Unsafe: true, StartTimeout: time.Minute, QuotaBytes: quota, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -28,7 +28,7 @@ func server(t *testing.T, dir string, quota int64) (*store.Store, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return storetest.Open(t, store.Config{Client: client}), func() {
+	return storetest.Open(t, store.Config{Client: client}), node.Endpoint(), func() {
 		_ = client.Close()
 		if err := node.Stop(); err != nil {
 			t.Error(err)
@@ -39,7 +39,7 @@ func server(t *testing.T, dir string, quota int64) (*store.Store, func()) {
 func TestSnapshotAndRestore(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
-	s, stop := server(t, filepath.Join(folder, "old"), 0)
+	s, _, stop := server(t, filepath.Join(folder, "old"), 0)
 	mustPut(t, s, "acme", accountPut("acme", "kept"), domainPut("acme", "img.example.com"))
 	file := filepath.Join(folder, "snapshot")
 	out, err := os.Create(file)
@@ -62,7 +62,7 @@ func TestSnapshotAndRestore(t *testing.T) {
 		if err := store.Restore(t.Context(), file, dir, "", slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {
 			t.Fatal(err)
 		}
-		restored, stop := server(t, dir, 0)
+		restored, _, stop := server(t, dir, 0)
 		if epochs[restored.Epoch()] {
 			t.Errorf("restored into epoch %s, which was there before", restored.Epoch())
 		}
@@ -86,7 +86,7 @@ func TestRestoreRefuses(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	s, stop := server(t, filepath.Join(folder, "old"), 0)
+	s, _, stop := server(t, filepath.Join(folder, "old"), 0)
 	mustPut(t, s, "acme", accountPut("acme", ""))
 	file := filepath.Join(folder, "snapshot")
 	out, err := os.Create(file)
@@ -132,7 +132,7 @@ func TestRestoreRefuses(t *testing.T) {
 // The quota is full: writes say so, reads and followers go on.
 func TestFullDatabase(t *testing.T) {
 	t.Parallel()
-	s, stop := server(t, filepath.Join(t.TempDir(), "data"), 4<<20)
+	s, _, stop := server(t, filepath.Join(t.TempDir(), "data"), 4<<20)
 	t.Cleanup(stop)
 	mustPut(t, s, "acme", accountPut("acme", ""))
 	m := follow(t, s, nil)

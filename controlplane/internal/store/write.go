@@ -85,6 +85,11 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 			return found.replay(req, found.modRevision)
 		}
 		p, err := s.plan(ctx, state, req, request, id, decide)
+		if errors.Is(err, ErrCompacted) { // the state is older than what etcd keeps: read it anew
+			if pause.wait(ctx) == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return Result{}, err
 		}
