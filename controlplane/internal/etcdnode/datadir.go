@@ -3,6 +3,7 @@ package etcdnode
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,16 +51,16 @@ func openDir(dir string) (*dirLock, error) {
 		return nil, fmt.Errorf("lock data folder: %w", err)
 	}
 	lock := &dirLock{file}
-	err = lock.sign(dir)
-	if err == nil {
-		err = dropUnfounded(dir)
-	}
-	if err == nil {
-		err = checkDatabase(filepath.Join(dir, "member", "snap", "db"))
-	}
-	if err != nil {
-		lock.release()
-		return nil, err
+	for _, prepare := range []func() error{
+		lock.clearSockets,
+		func() error { return writeIdentity(dir) },
+		func() error { return dropUnfounded(dir) },
+		func() error { return checkDatabase(filepath.Join(dir, "member", "snap", "db")) },
+	} {
+		if err := prepare(); err != nil {
+			lock.release()
+			return nil, err
+		}
 	}
 	return lock, nil
 }
@@ -76,15 +77,32 @@ func checkDatabase(path string) error {
 	return db.Close()
 }
 
-// sign writes who holds the folder, and that it is ours.
-func (l *dirLock) sign(dir string) error {
+// sign writes who holds the folder and where its sockets are.
+func (l *dirLock) sign(sockets string) error {
+	content := fmt.Sprintf("%d\n%s\n", os.Getpid(), sockets)
 	if err := l.file.Truncate(0); err != nil {
 		return fmt.Errorf("write lock of data folder: %w", err)
 	}
-	if _, err := fmt.Fprintf(l.file, "%d\n", os.Getpid()); err != nil {
+	if _, err := l.file.WriteAt([]byte(content), 0); err != nil {
 		return fmt.Errorf("write lock of data folder: %w", err)
 	}
-	return writeIdentity(dir)
+	return nil
+}
+
+// clearSockets removes the sockets of a process that held the folder before and was killed.
+func (l *dirLock) clearSockets() error {
+	content, err := io.ReadAll(l.file)
+	if err != nil {
+		return fmt.Errorf("read lock of data folder: %w", err)
+	}
+	lines := strings.Split(string(content), "\n")
+	if len(lines) < 2 || lines[1] == "" {
+		return nil
+	}
+	for _, name := range []string{clientSocket, httpSocket, ""} {
+		_ = os.Remove(filepath.Join(lines[1], name))
+	}
+	return nil
 }
 
 func writeIdentity(dir string) error {
@@ -166,5 +184,6 @@ func holder(path string) string {
 	if err != nil || len(pid) == 0 {
 		return ""
 	}
-	return " (process " + strings.TrimSpace(string(pid)) + ")"
+	first, _, _ := strings.Cut(string(pid), "\n")
+	return " (process " + first + ")"
 }

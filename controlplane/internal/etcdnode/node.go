@@ -35,6 +35,8 @@ const (
 	// stopTimeout bounds the stop: etcd's own waits for requests and peers for up to 8 s.
 	stopTimeout = 10 * time.Second
 
+	clientSocket, httpSocket = "etcd", "http"
+
 	memberName = "edgewalk"
 	// peerURL names the only member in its cluster. Nobody listens there, since nobody joins.
 	peerURL = "http://127.0.0.1:2380"
@@ -92,6 +94,9 @@ func (n *Node) start(ctx context.Context, cfg Config) (err error) {
 	if n.sockets, err = os.MkdirTemp("", "ew"); err != nil {
 		return fmt.Errorf("make a folder for sockets: %w", err)
 	}
+	if err := n.lock.sign(n.sockets); err != nil {
+		return err
+	}
 	settings, err := n.settings(cfg)
 	if err != nil {
 		return err
@@ -144,7 +149,7 @@ func (n *Node) settings(cfg Config) (*embed.Config, error) {
 	c.ListenClientUrls = []url.URL{client}
 	c.AdvertiseClientUrls = []url.URL{client}
 	// HTTP has a socket of its own, so that gRPC's need not guess which is which.
-	c.ListenClientHttpUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(n.sockets, "http")}}
+	c.ListenClientHttpUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(n.sockets, httpSocket)}}
 	c.InitialCluster = c.InitialClusterFromName(memberName)
 	c.CORS = map[string]struct{}{}
 	c.HostWhitelist = map[string]struct{}{"localhost": {}}
@@ -173,7 +178,7 @@ func (n *Node) settings(cfg Config) (*embed.Config, error) {
 	return c, nil
 }
 
-func (n *Node) socket() string { return filepath.Join(n.sockets, "etcd") }
+func (n *Node) socket() string { return filepath.Join(n.sockets, clientSocket) }
 
 // Endpoint is the address that clients dial.
 func (n *Node) Endpoint() string { return "unix://" + n.socket() }

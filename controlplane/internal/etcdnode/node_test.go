@@ -16,7 +16,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// bbolt's and etcd's own background workers end with their server; what is left over would be ours.
+	if dir := os.Getenv(holdDir); dir != "" {
+		if err := hold(dir); err != nil {
+			slog.Error("hold the folder", "error", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
 }
 
