@@ -318,3 +318,14 @@ func TestS3Addresses(t *testing.T) {
 		}
 	}
 }
+
+func FuzzS3Code(f *testing.F) {
+	f.Add([]byte(`<?xml version="1.0"?><Error xmlns="x"><Code> NoSuchKey </Code><Message>&lt;</Message></Error>`))
+	f.Add([]byte(`<Error><Code>NoSuchKey</Code>`))
+	f.Add([]byte(`<html><Code>NoSuchKey</Code></html>`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if code := s3Code(nil, body); code != "" && (len(code) > 64 || !strings.Contains(string(body), "Error")) {
+			t.Errorf("read %q", code)
+		}
+	})
+}

@@ -1,0 +1,53 @@
+package origin
+
+import (
+	"testing"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Each request that was sent, and each body that went on, shows in the metrics.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	fault := faultorigin.New(t)
+	fault.On("/good", faultorigin.Cut(long, 5000, etag(strong)), faultorigin.File(long, strong))
+	fault.On("/bad", faultorigin.Cut(long, 5000, etag(strong)), faultorigin.File(long, `"v2"`))
+	registry := prometheus.NewRegistry()
+	c := newTestClient(t, Config{AllowCIDRs: loopback, Registerer: registry})
+	o := web(t, fault.URL())
+	for _, path := range []string{"/good", "/bad", "/gone"} {
+		a := c.Get(t.Context(), o, get(path))
+		if a.Response != nil {
+			read(t, a)
+		}
+	}
+	c.Get(t.Context(), s3(t, fault.URL()), get("/"))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.Metric {
+			name := family.GetName()
+			for _, label := range m.Label {
+				name += " " + label.GetValue()
+			}
+			got[name] = m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	for name, want := range map[string]float64{
+		"edgewalk_origin_request_duration_seconds web": 3,
+		"edgewalk_origin_resumes_total web resumed":    1,
+		"edgewalk_origin_resumes_total web refused":    1,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+		delete(got, name)
+	}
+	if len(got) > 0 {
+		t.Errorf("what was never sent shows: %v", got)
+	}
+}
