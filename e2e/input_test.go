@@ -21,7 +21,7 @@ customDomains: [{domain: good.example, mode: ACCOUNT}, {domain: "*.wild.example"
 func TestWrongInputIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	a := startControlPlane(t, filepath.Join(dir, "cp")).administer(t)
+	a := startControlPlane(t, filepath.Join(dir, "cp"), "--shared-host", "cdn.example:8080").administer(t)
 	a.feed(t, goodManifest, "apply", "-f", "-")
 	a.do(t, "create", "account", "other")
 	before := a.state(t)
@@ -39,26 +39,27 @@ func TestWrongInputIsRefused(t *testing.T) {
 		code              int
 		says              []string
 	}{
-		{"unknown field", "account: {id: other}\norigins:\n  - {id: o, web: {baseUri: \"http://127.0.0.1:9\"}}\n", "apply -f -", 1, []string{"3:", "baseUri"}},
-		{"duplicate id", "account: {id: other}\norigins:\n  - {id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}\n  - {id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}\n", "apply -f -", 1, []string{"4:", "o"}},
-		{"duplicate key", "account: {id: other}\naccount: {id: good}\n", "apply -f -", 1, []string{"2:", "account"}},
+		{"unknown field", "account: {id: other}\norigins:\n  - {id: o, web: {baseUri: \"http://127.0.0.1:9\"}}\n", "apply -f -", 1, []string{"line 3, column ", "baseUri"}},
+		{"duplicate id", "account: {id: other}\norigins:\n  - {id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}\n  - {id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}\n", "apply -f -", 1, []string{"line 4, column ", "o"}},
+		{"duplicate key", "account: {id: other}\naccount: {id: good}\n", "apply -f -", 1, []string{"line 2, column ", "account"}},
 		{"second document", "account: {id: other}\n---\naccount: {id: other}\n", "apply -f -", 1, []string{"document"}},
 		{"alias", "account: &a {id: other}\norigins: [*a]\n", "apply -f -", 1, []string{"alias"}},
-		{"null section", "account: {id: other}\norigins:\n", "apply -f -", 1, []string{"2:", "origins"}},
+		{"null section", "account: {id: other}\norigins:\n", "apply -f -", 1, []string{"line 2, column ", "origins"}},
 		{"no account", "origins: [{id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}]\n", "apply -f -", 1, []string{"account"}},
-		{"nothing at all", "", "apply -f -", 1, []string{"account"}},
-		{"not YAML", "account: {id: other\n", "apply -f -", 1, []string{"yaml"}},
-		{"slash in an identifier", "account: {id: other}\nurlEndpoints:\n  - {id: a/b}\n", "apply -f -", 1, []string{"3:", "a/b"}},
+		{"nothing at all", "", "apply -f -", 1, []string{"empty"}},
+		{"not YAML", "account: {id: other\n", "apply -f -", 1, []string{"line 1"}},
+		{"slash in an identifier", "account: {id: other}\nurlEndpoints:\n  - {id: a/b}\n", "apply -f -", 1, []string{"line 3, column 10", "url_endpoints[0].id"}},
 		{"domain of another account", "account: {id: other}\norigins: [{id: new, web: {baseUrl: \"http://127.0.0.1:9\"}}]\ncustomDomains: [{domain: GOOD.example., mode: ACCOUNT}]\n", "apply -f -", 1, []string{"good.example"}},
 		{"below another's wildcard", "account: {id: other}\ncustomDomains: [{domain: x.wild.example, mode: ACCOUNT}]\n", "apply -f -", 1, []string{"x.wild.example"}},
-		{"the shared host", "account: {id: other}\ncustomDomains: [{domain: localhost, mode: ACCOUNT}]\n", "apply -f -", 1, []string{"localhost"}},
-		{"an address", "account: {id: other}\ncustomDomains: [{domain: 10.0.0.1, mode: ACCOUNT}]\n", "apply -f -", 1, []string{"10.0.0.1"}},
-		{"missing origin", "account: {id: other}\nurlEndpoints:\n  - {id: shots, origins: [nowhere]}\n", "apply -f -", 1, []string{"3:", "nowhere"}},
+		{"a single label", "account: {id: other}\ncustomDomains: [{domain: intranet, mode: ACCOUNT}]\n", "apply -f -", 1, []string{"custom_domains[0].domain", "single label"}},
+		{"the shared host", "account: {id: other}\ncustomDomains: [{domain: cdn.example, mode: ACCOUNT}]\n", "apply -f -", 1, []string{"shared host"}},
+		{"an address", "account: {id: other}\ncustomDomains: [{domain: 10.0.0.1, mode: ACCOUNT}]\n", "apply -f -", 1, []string{"custom_domains[0].domain", "IP address"}},
+		{"missing origin", "account: {id: other}\nurlEndpoints:\n  - {id: shots, origins: [nowhere]}\n", "apply -f -", 1, []string{"line 3, column ", "nowhere"}},
 		{"11 origins", eleven, "apply -f -", 1, []string{"10"}},
-		{"the same origin twice", "account: {id: good}\nurlEndpoints:\n  - {id: default, origins: [o, o]}\n", "apply -f -", 1, []string{"3:", "origins"}},
+		{"the same origin twice", "account: {id: good}\nurlEndpoints:\n  - {id: default, origins: [o, o]}\n", "apply -f -", 1, []string{"line 3, column ", "origins"}},
 		{"the library as an origin", "account: {id: good}\nurlEndpoints:\n  - {id: default, origins: [media, o]}\n", "apply -f -", 1, []string{"media"}},
-		{"origin without kind", "account: {id: other}\norigins:\n  - {id: o}\n", "apply -f -", 1, []string{"3:", "o"}},
-		{"domain of no endpoint", "account: {id: other}\ncustomDomains:\n  - {domain: x.example, mode: URL_ENDPOINT, urlEndpoint: nowhere}\n", "apply -f -", 1, []string{"3:", "nowhere"}},
+		{"origin without kind", "account: {id: other}\norigins:\n  - {id: o}\n", "apply -f -", 1, []string{"line 3, column ", "o"}},
+		{"domain of no endpoint", "account: {id: other}\ncustomDomains:\n  - {domain: x.example, mode: URL_ENDPOINT, urlEndpoint: nowhere}\n", "apply -f -", 1, []string{"line 3, column ", "nowhere"}},
 
 		{"create what exists", "", "create account good", 1, []string{"good"}},
 		{"create with a bad id", "", "create endpoint a/b -A good", 1, []string{"a/b"}},

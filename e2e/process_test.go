@@ -98,9 +98,10 @@ func start(t *testing.T, name, program string, args ...string) *process {
 	return p
 }
 
-// cleanEnvironment is the environment without what would change flags of edgewalk.
+// cleanEnvironment is the environment without what would change flags of edgewalk. A program built with the race detector
+// would sleep a second before it ends.
 func cleanEnvironment() []string {
-	var env []string
+	env := []string{"GORACE=atexit_sleep_ms=0"}
 	for _, one := range os.Environ() {
 		if !strings.HasPrefix(one, "EDGEWALK_") {
 			env = append(env, one)

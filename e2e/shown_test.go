@@ -54,7 +54,7 @@ customDomains: [{domain: why.example, mode: ACCOUNT}]
 	}
 	has(t, "explain what is nobody's", f.do(t, "explain", "http://nobody.example/a.txt"), "404")
 	has(t, "test-origin", f.do(t, "test-origin", "o", "-A", "why", "--path", "/a.txt", "--edge", "eu-1"), "FOUND", "200")
-	has(t, "get endpoints", f.do(t, "get", "endpoints", "-A", "why"), "media → empty → o", "http://why.example")
+	has(t, "get endpoints", f.do(t, "get", "endpoints", "-A", "why"), "media → empty → o", "http://localhost/why/ and 1 more")
 	has(t, "get origin", f.do(t, "get", "origin", "o", "-A", "why", "-o", "yaml"), "baseUrl: "+o.url)
 	e := f.object(t, "get", "endpoint", "shots", "-A", "why")["urlEndpoint"].(map[string]any)
 	if urls := fmt.Sprint(e["urls"]); !strings.Contains(urls, "http://localhost/why/shots") || !strings.Contains(urls, "why.example/shots") {
