@@ -142,7 +142,7 @@ func (r *rig) connectEdge(t testing.TB, id string, answer func(*edgev1.Ask) *edg
 			}}})
 		}
 	}
-	hello := &edgev1.Hello{Id: id, Region: "local", BootId: "boot-" + id, Version: "test"}
+	hello := &edgev1.Hello{Id: id, Region: "local", BootId: "boot-" + id, Version: "test", ProtocolVersion: 1}
 	if err := stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello}}); err != nil {
 		t.Fatal(err)
 	}
@@ -153,6 +153,9 @@ func (r *rig) connectEdge(t testing.TB, id string, answer func(*edgev1.Ask) *edg
 		for {
 			m, err := stream.Recv()
 			if err != nil {
+				if ctx.Err() == nil {
+					t.Errorf("the edge's stream ended: %v", err)
+				}
 				return
 			}
 			mu.Lock()

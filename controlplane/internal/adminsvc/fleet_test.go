@@ -1,0 +1,125 @@
+package adminsvc
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestFleet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	r.must(t, "CreateOrigin", `{"parent": "accounts/acme", "originId": "o", "origin": {"s3": {"bucket": "b", "accessKeyId": "k", "secretAccessKey": "hunter2"}, "probeKey": "a b/c.jpg"}}`)
+
+	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", `{"revision": "1", "timeout": "0.05s"}`); !strings.Contains(text, "0 edges are there") {
+		t.Error(text)
+	}
+	r.must(t, "WaitApplied", `{"revision": "1", "minEdges": 0}`)
+	r.refused(t, codes.InvalidArgument, "WaitApplied", `{}`)
+	if text := r.refused(t, codes.OutOfRange, "WaitApplied", `{"revision": "1000000000"}`); !strings.Contains(text, "REVISION_IN_FUTURE") {
+		t.Error(text)
+	}
+
+	questions := make(chan *edgev1.Ask, 10)
+	ack := r.connectEdge(t, "e1", func(q *edgev1.Ask) *edgev1.Answer {
+		questions <- q
+		switch {
+		case q.GetExplain().GetUrl() == "http://broken/":
+			return &edgev1.Answer{Result: &edgev1.Answer_Error{Error: "no idea"}}
+		case q.GetExplain() != nil:
+			return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: &topologyv1.Explanation{Edge: "e1", Ending: "found"}}}
+		}
+		return &edgev1.Answer{Result: &edgev1.Answer_TestOrigin{TestOrigin: &topologyv1.OriginTest{Edge: "e1", Ok: true}}}
+	})
+
+	revision := r.must(t, "UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "x"}}`).(*adminv1.UpdateAccountResponse).GetRevision()
+	wait := r.must(t, "WaitApplied", fmt.Sprintf(`{"revision": "%d"}`, revision)).(*adminv1.WaitAppliedResponse)
+	if wait.GetApplied() != 1 || wait.GetTotal() != 1 || len(wait.GetPending()) > 0 {
+		t.Errorf("applied: %v", wait)
+	}
+	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", fmt.Sprintf(`{"revision": "%d", "region": "elsewhere", "timeout": "0.05s"}`, revision)); !strings.Contains(text, "EDGES_PENDING") {
+		t.Error(text)
+	}
+	list := r.must(t, "ListEdges", `{}`).(*adminv1.ListEdgesResponse)
+	if len(list.GetEdges()) != 1 || list.GetEdges()[0].GetId() != "e1" || !list.GetEdges()[0].GetConnected() || list.GetRevision() != revision {
+		t.Errorf("edges: %v", list)
+	}
+	if list := r.must(t, "ListEdges", `{"region": "elsewhere"}`).(*adminv1.ListEdgesResponse); len(list.GetEdges()) != 0 {
+		t.Errorf("edges of another region: %v", list)
+	}
+	r.must(t, "GetEdge", `{"name": "edges/e1"}`)
+	r.refused(t, codes.NotFound, "GetEdge", `{"name": "edges/e2"}`)
+	r.refused(t, codes.InvalidArgument, "GetEdge", `{"name": "e1"}`)
+	if got := r.must(t, "GetRevision", `{}`).(*adminv1.GetRevisionResponse); got.GetRevision() != revision || got.GetEpoch() != r.store.Epoch() {
+		t.Errorf("revision: %v", got)
+	}
+
+	// A purge is done when each connected edge has applied it.
+	ack(false)
+	purge := r.must(t, "CreatePurge", `{"parent": "accounts/acme", "purge": {"everything": true}}`).(*adminv1.CreatePurgeResponse).GetPurge()
+	if purge.GetState() != topologyv1.Purge_PENDING || purge.GetEdges().GetPending() != 1 {
+		t.Errorf("purge: %v", purge)
+	}
+	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", fmt.Sprintf(`{"revision": "%d", "timeout": "0.05s"}`, purge.GetRevision())); !strings.Contains(text, "pending: e1") {
+		t.Error(text)
+	}
+	eventually(t, func() bool {
+		ack(true)
+		got := r.must(t, "GetPurge", fmt.Sprintf(`{"name": %q}`, purge.GetName())).(*adminv1.GetPurgeResponse).GetPurge()
+		return got.GetState() == topologyv1.Purge_DONE && got.GetEdges().GetDone() == 1
+	})
+
+	// The edge is asked with the secrets that only edges see.
+	test := r.must(t, "TestOrigin", `{"name": "accounts/acme/origins/o"}`).(*adminv1.TestOriginResponse)
+	asked := (<-questions).GetTestOrigin()
+	if !test.GetTest().GetOk() || asked.GetPath() != "/a%20b/c.jpg" || asked.GetSecrets().GetValues()["s3.secret_access_key"] != "hunter2" || asked.GetOrigin().GetId() != "o" || asked.GetAccount() != "acme" {
+		t.Errorf("asked %v, answered %v", asked, test)
+	}
+	r.must(t, "TestOrigin", `{"name": "accounts/acme/origins/new", "origin": {"web": {"baseUrl": "http://n.example"}}, "path": "x y.jpg", "region": "local"}`)
+	if asked = (<-questions).GetTestOrigin(); asked.GetPath() != "/x%20y.jpg" || asked.GetOrigin().GetWeb().GetBaseUrl() != "http://n.example" {
+		t.Errorf("asked %v", asked)
+	}
+	// Secrets of a stored origin are not lent to another target.
+	if text := r.refused(t, codes.InvalidArgument, "TestOrigin", `{"name": "accounts/acme/origins/o", "origin": {"s3": {"bucket": "evil"}}}`); !strings.Contains(text, "SECRET_REQUIRED") {
+		t.Error(text)
+	}
+	explain := r.must(t, "Explain", `{"url": "http://localhost/acme/x.jpg", "edge": "e1"}`).(*adminv1.ExplainResponse)
+	if explain.GetExplanation().GetEnding() != "found" {
+		t.Errorf("explained: %v", explain)
+	}
+	if text := r.refused(t, codes.Unavailable, "Explain", `{"url": "http://broken/"}`); !strings.Contains(text, "no idea") {
+		t.Error(text)
+	}
+	r.refused(t, codes.Unavailable, "Explain", `{"url": "http://localhost/", "edge": "e2"}`)
+}
+
+func TestPurgesAreLimited(t *testing.T) {
+	t.Parallel()
+	var r rates
+	now := time.Unix(1000, 0)
+	for i := range purgeBurst {
+		if !r.allow("acme", now) {
+			t.Fatalf("purge %d is refused", i)
+		}
+	}
+	if r.allow("acme", now) || !r.allow("other", now) {
+		t.Error("the limit is not one for each account")
+	}
+	if now = now.Add(time.Second); !r.allow("acme", now) {
+		t.Error("a second later none is allowed")
+	}
+	for i := range 2000 {
+		r.allow(fmt.Sprint(i), now.Add(time.Duration(i)*time.Hour))
+	}
+	if len(r.used) > 1001 {
+		t.Errorf("%d accounts are remembered", len(r.used))
+	}
+}

@@ -1,0 +1,303 @@
+package adminsvc
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	heap "runtime/metrics"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func (r *rig) upload(ctx context.Context, start *adminv1.UploadMediaFileRequest_Start, body io.Reader) (*adminv1.UploadMediaFileResponse, error) {
+	stream, err := adminv1.NewMediaServiceClient(r.conn).UploadMediaFile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = stream.Send(&adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Start_{Start: start}})
+	buf := make([]byte, 64<<10)
+	for err == nil {
+		n, readErr := body.Read(buf)
+		if n > 0 {
+			err = stream.Send(&adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Data{Data: buf[:n]}})
+		}
+		if readErr != nil {
+			break
+		}
+	}
+	return stream.CloseAndRecv()
+}
+
+func (r *rig) download(t testing.TB, name string) (*topologyv1.MediaFile, []byte) {
+	t.Helper()
+	stream, err := adminv1.NewMediaServiceClient(r.conn).DownloadMediaFile(t.Context(), &adminv1.DownloadMediaFileRequest{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file *topologyv1.MediaFile
+	var body []byte
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return file, body
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.GetMediaFile() != nil {
+			file = m.GetMediaFile()
+		}
+		body = append(body, m.GetData()...)
+	}
+}
+
+func (r *rig) stored(t testing.TB) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.folder, "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func sum(s string) string {
+	h := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(h[:])
+}
+
+func TestUploads(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	r.must(t, "CreateUrlEndpoint", `{"parent": "accounts/acme", "urlEndpointId": "shop", "urlEndpoint": {}}`)
+	png := "\x89PNG\r\n\x1a\n and so on"
+	type start = adminv1.UploadMediaFileRequest_Start
+	for _, tt := range []struct {
+		name  string
+		start *start
+		body  string
+		want  codes.Code
+		check func(t *testing.T, resp *adminv1.UploadMediaFileResponse)
+	}{
+		{"by extension", &start{Path: "/a/b c.jpg"}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+			f := resp.GetMediaFile()
+			if f.GetName() != "accounts/acme/mediaFiles/a/b c.jpg" || f.GetContentType() != "image/jpeg" || f.GetSizeBytes() != int64(len(png)) || f.GetSha256() != sum(png) || len(resp.GetWarnings()) > 0 {
+				t.Errorf("got %v", resp)
+			}
+		}},
+		{"sniffed", &start{Path: "picture"}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+			if got := resp.GetMediaFile().GetContentType(); got != "image/png" {
+				t.Errorf("content type %q", got)
+			}
+		}},
+		{"given", &start{Path: "x.jpg", MediaFile: &topologyv1.MediaFile{ContentType: "image/x-own", Tags: []string{"a", "b"}}}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+			if f := resp.GetMediaFile(); f.GetContentType() != "image/x-own" || len(f.GetTags()) != 2 {
+				t.Errorf("got %v", f)
+			}
+		}},
+		{"empty file", &start{Path: "empty.txt"}, "", codes.OK, nil},
+		{"folder of an identifier", &start{Path: "shop/a.jpg"}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+			if len(resp.GetWarnings()) != 1 {
+				t.Errorf("warnings %v, want one", resp.GetWarnings())
+			}
+		}},
+		{"size and hash right", &start{Path: "s.jpg", SizeBytes: proto.Int64(int64(len(png))), Sha256: sum(png)}, png, codes.OK, nil},
+		{"too short", &start{Path: "t.jpg", SizeBytes: proto.Int64(100)}, png, codes.InvalidArgument, nil},
+		{"too long", &start{Path: "t.jpg", SizeBytes: proto.Int64(3)}, png, codes.InvalidArgument, nil},
+		{"other hash", &start{Path: "t.jpg", Sha256: sum("x")}, png, codes.InvalidArgument, nil},
+		{"only new", &start{Path: "s.jpg", CreateOnly: true}, png, codes.AlreadyExists, nil},
+		{"only new and new", &start{Path: "new.jpg", CreateOnly: true}, png, codes.OK, nil},
+		{"other etag", &start{Path: "s.jpg", MediaFile: &topologyv1.MediaFile{Etag: `"1"`}}, png, codes.Aborted, nil},
+		{"etag of nothing", &start{Path: "none.jpg", MediaFile: &topologyv1.MediaFile{Etag: `"1"`}}, png, codes.NotFound, nil},
+		{"no path", &start{Path: "/"}, png, codes.InvalidArgument, nil},
+		{"up and away", &start{Path: "a/../../b"}, png, codes.InvalidArgument, nil},
+		{"empty segment", &start{Path: "a//b"}, png, codes.InvalidArgument, nil},
+		{"bad tag", &start{Path: "t.jpg", MediaFile: &topologyv1.MediaFile{Tags: []string{"a,b"}}}, png, codes.InvalidArgument, nil},
+		{"no such account", &start{Parent: "accounts/nobody", Path: "a.jpg"}, png, codes.NotFound, nil},
+	} {
+		if tt.start.Parent == "" {
+			tt.start.Parent = "accounts/acme"
+		}
+		resp, err := r.upload(t.Context(), tt.start, strings.NewReader(tt.body))
+		if status.Code(err) != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
+			continue
+		}
+		if err == nil {
+			if _, body := r.download(t, resp.GetMediaFile().GetName()); string(body) != tt.body {
+				t.Errorf("%s: %q came back as %q", tt.name, tt.body, body)
+			}
+		}
+		if tt.check != nil && err == nil {
+			tt.check(t, resp)
+		}
+	}
+	// One object for one content, however many files have it, and nothing of what was refused.
+	if got := r.stored(t); len(got) != 2 {
+		t.Errorf("the library holds %v, want the picture and the empty file", got)
+	}
+	list := r.must(t, "ListMediaFiles", `{"parent": "accounts/acme", "prefix": "/a/"}`).(*adminv1.ListMediaFilesResponse)
+	if len(list.GetMediaFiles()) != 1 || list.GetMediaFiles()[0].GetId() != "a/b c.jpg" {
+		t.Errorf("below a/: %v", list)
+	}
+}
+
+func TestTheSameUploadIsNoChange(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.txt", RequestId: "8c1f4b0e-0f0a-4f39-9a57-0d8a4f3c8f44"}
+	first, err := r.upload(t.Context(), start, strings.NewReader("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.txt"}
+	again, err := r.upload(t.Context(), plain, strings.NewReader("one"))
+	if err != nil || !proto.Equal(first, again) {
+		t.Errorf("the same file again: %v, %v; want %v", again, err, first)
+	}
+	other, err := r.upload(t.Context(), plain, strings.NewReader("two"))
+	if err != nil || other.GetMediaFile().GetCreateTime().AsTime() != first.GetMediaFile().GetCreateTime().AsTime() || other.GetRevision() <= first.GetRevision() {
+		t.Errorf("other content: %v, %v", other, err)
+	}
+	replay, err := r.upload(t.Context(), start, strings.NewReader("one"))
+	if err != nil || !proto.Equal(first, replay) {
+		t.Errorf("the first request again: %v, %v; want %v", replay, err, first)
+	}
+	if _, err := r.upload(t.Context(), start, strings.NewReader("three")); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("its id with other content: %v", err)
+	}
+	r.must(t, "DeleteMediaFile", `{"name": "accounts/acme/mediaFiles/a.txt"}`)
+	r.refused(t, codes.NotFound, "GetMediaFile", `{"name": "accounts/acme/mediaFiles/a.txt"}`)
+	r.refused(t, codes.NotFound, "DeleteMediaFile", `{"name": "accounts/acme/mediaFiles/a.txt"}`)
+}
+
+// brokenBody ends the call in the middle of the bytes, as a caller does that dies.
+type brokenBody struct {
+	left   int
+	cancel func()
+}
+
+func (b *brokenBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		b.cancel()
+		return 0, io.ErrUnexpectedEOF
+	}
+	b.left--
+	return len(p), nil
+}
+
+func TestABrokenUploadLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.bin"}
+	if _, err := r.upload(ctx, start, &brokenBody{left: 50, cancel: cancel}); err == nil {
+		t.Error("a broken upload has an answer")
+	}
+	eventually(t, func() bool { return len(r.stored(t)) == 0 })
+	r.refused(t, codes.NotFound, "GetMediaFile", `{"name": "accounts/acme/mediaFiles/a.bin"}`)
+}
+
+// zeros is a long file of nothing.
+type zeros struct{ left int64 }
+
+func (z *zeros) Read(p []byte) (int, error) {
+	if z.left == 0 {
+		return 0, io.EOF
+	}
+	n := min(int64(len(p)), z.left)
+	z.left -= n
+	return int(n), nil
+}
+
+// Not parallel: it looks at the memory of the process.
+func TestALargeUploadNeedsLittleMemory(t *testing.T) {
+	const size, allowed = 64 << 20, 24 << 20
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	runtime.GC()
+	before := liveHeap()
+	stop, peak := make(chan struct{}), make(chan uint64)
+	go func() {
+		var highest uint64
+		ticker := time.NewTicker(5 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-stop:
+				peak <- highest
+				return
+			case <-ticker.C:
+				highest = max(highest, liveHeap())
+			}
+		}
+	}()
+	start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "large.bin"}
+	resp, err := r.upload(t.Context(), start, &zeros{size})
+	close(stop)
+	highest := <-peak
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.GetMediaFile().GetSizeBytes() != size {
+		t.Errorf("%d bytes were stored", resp.GetMediaFile().GetSizeBytes())
+	}
+	grown := int64(highest) - int64(before)
+	t.Logf("what is held grew by %d KiB", grown>>10)
+	if grown > allowed {
+		t.Errorf("what is held grew by %d MiB", grown>>20)
+	}
+}
+
+// liveHeap is what the last collection found in use: unlike the heap's size, it has nothing that waits to be collected.
+func liveHeap() uint64 {
+	sample := []heap.Sample{{Name: "/gc/heap/live:bytes"}}
+	heap.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+func TestADownloadOfLostBytesSaysSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.txt"}
+	resp, err := r.upload(t.Context(), start, strings.NewReader("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(r.folder, "sha256", resp.GetMediaFile().GetSha256())); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := adminv1.NewMediaServiceClient(r.conn).DownloadMediaFile(t.Context(), &adminv1.DownloadMediaFileRequest{Name: resp.GetMediaFile().GetName()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(fmt.Sprint(err), "upload it again") {
+		t.Errorf("got %v", err)
+	}
+	// Uploading the same again mends it, though the record does not change.
+	if _, err := r.upload(t.Context(), start, strings.NewReader("one")); err != nil {
+		t.Fatal(err)
+	}
+	if _, body := r.download(t, resp.GetMediaFile().GetName()); !bytes.Equal(body, []byte("one")) {
+		t.Errorf("got %q", body)
+	}
+}
