@@ -53,32 +53,43 @@ func (s *Service) publish(ctx context.Context) {
 		case <-s.fleet.news:
 		case <-timer.C:
 		}
-		timer.Reset(p.round())
+		next, edges := p.round()
+		timer.Reset(next)
+		if edges > 0 {
+			// Many edges acknowledge at once: looking at all of them for each would be their number squared.
+			pause := time.NewTimer(time.Duration(edges) * time.Microsecond)
+			select {
+			case <-ctx.Done():
+			case <-pause.C:
+			}
+			pause.Stop()
+		}
 	}
 }
 
-// round says what is due and returns when there may be more to say.
-func (p *publisher) round() time.Duration {
+// round says what is due. It returns when there may be more to say, and how many edges it has looked at.
+func (p *publisher) round() (next time.Duration, edges int) {
 	f := p.svc.fleet
 	f.mu.Lock()
 	heard, want := f.audience()
 	p.sayWant(heard)
-	now := f.now()
-	lowest := f.lowest()
-	wait := publishEvery - now.Sub(p.last)
-	awaited := want > p.lowest && lowest > p.lowest
-	switch {
-	case !heard:
+	if !heard {
 		f.mu.Unlock()
 		p.summary, p.steady = "", make(map[string]string)
-		return publishEvery
-	case wait > 0 && p.summary != "" && !awaited:
+		return publishEvery, 0
+	}
+	now := f.now()
+	lowest := f.lowest()
+	awaited := want > p.lowest && lowest > p.lowest
+	if wait := publishEvery - now.Sub(p.last); wait > 0 && p.summary != "" && !awaited {
+		edges = len(f.edges)
 		f.mu.Unlock()
-		return wait
+		return wait, edges
 	}
 	summary := encode(f.summarize())
 	refresh := now.Sub(p.refreshed) >= refreshEvery+time.Duration(len(f.edges))*refreshPerEdge
 	changed := p.changedBuckets(refresh)
+	edges = len(f.edges)
 	f.mu.Unlock()
 	for bucket, value := range changed {
 		p.svc.presence.Put(p.svc.self+"/"+edgesKey+bucket, value)
@@ -91,7 +102,7 @@ func (p *publisher) round() time.Duration {
 	if refresh {
 		p.refreshed = now
 	}
-	return publishEvery
+	return publishEvery, edges
 }
 
 // sayWant announces the highest revision that somebody waits for here, so that others say at once when their edges have
