@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -142,7 +141,7 @@ func (c *Control) have() *edgev1.Position {
 func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 	var malformed []*topologyv1.Rejected
 	if s.full {
-		s.changes = forgetting(c, s.changes)
+		clear(c.unreadable)
 	}
 	result, err := c.cfg.Table.Apply(route.Step{
 		Full:       s.full,
@@ -166,12 +165,6 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 		},
 	})
 	return append(result.Rejected, malformed...), err
-}
-
-// forgetting starts over with what was unreadable once a full state is read.
-func forgetting(c *Control, changes iter.Seq2[change, error]) iter.Seq2[change, error] {
-	clear(c.unreadable)
-	return changes
 }
 
 // parse reads a key. One of a kind that this agent does not know is skipped: a newer control plane may have more.

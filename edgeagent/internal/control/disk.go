@@ -304,6 +304,8 @@ func (d *disk) close() {
 		d.journal = nil
 	}
 	if d.lock != nil {
+		// Closing is not enough: a process that is being started may hold a copy of the file for a moment.
+		unix.Flock(int(d.lock.Fd()), unix.LOCK_UN)
 		d.lock.Close()
 		d.lock = nil
 	}

@@ -101,7 +101,7 @@ func (r *Root) Domain(name string) *topology.Domain {
 	return d
 }
 
-// Accounts and Domains are how many there are.
+// Accounts is how many accounts there are.
 func (r *Root) Accounts() int { return r.accounts.len }
 
 // Domains is how many ACTIVE custom domains there are.

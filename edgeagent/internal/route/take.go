@@ -46,23 +46,29 @@ func keep[M proto.Message](now, before map[string]topology.Stored[M], r topology
 // takeDomain changes only what the record's account has: a name that moves from one account to another in one step may
 // arrive before it leaves.
 func (b *builder) takeDomain(r topology.Record) error {
-	name, err := topology.DomainFromID(r.Key.ID)
-	if err != nil {
-		return err
+	m, err := readDomain(r)
+	name := m.GetDomain()
+	if m == nil {
+		var unknown error
+		if name, unknown = topology.DomainFromID(r.Key.ID); unknown != nil {
+			return unknown
+		}
 	}
 	held, _ := b.domains.get(name)
 	owned := held != nil && held.Account == r.Key.Account
-	var d *topology.Domain
-	if r.Value != nil {
-		if d, err = readDomain(r, name); err != nil {
-			if was := b.old.Domain(name); !owned && was != nil && was.Account == r.Key.Account {
-				b.domains.put(b.batch, was)
-			}
-			return err
+	if err != nil {
+		if was := b.old.Domain(name); !owned && was != nil && was.Account == r.Key.Account {
+			b.domains.put(b.batch, was)
 		}
+		return err
+	}
+	var d *topology.Domain
+	if m != nil {
+		d = topology.CompileDomain(intern(r.Key.Account), m)
 	}
 	switch {
 	case d != nil:
+		d.Endpoint = intern(d.Endpoint)
 		b.domains.put(b.batch, d)
 	case owned:
 		b.domains.drop(b.batch, name)
@@ -70,20 +76,19 @@ func (b *builder) takeDomain(r topology.Record) error {
 	return nil
 }
 
-// readDomain returns nil for a domain that is not served.
-func readDomain(r topology.Record, name string) (*topology.Domain, error) {
+// readDomain returns nil for a domain that is deleted or cannot be read.
+func readDomain(r topology.Record) (*topologyv1.CustomDomain, error) {
+	if r.Value == nil {
+		return nil, nil
+	}
 	m := new(topologyv1.CustomDomain)
 	if err := proto.Unmarshal(r.Value, m); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", r.Key, err)
 	}
-	if m.GetDomain() != name {
+	if topology.DomainID(m.GetDomain()) != r.Key.ID {
 		return nil, fmt.Errorf("decode %s: it is about %q", r.Key, m.GetDomain())
 	}
-	d := topology.CompileDomain(intern(r.Key.Account), m)
-	if d != nil {
-		d.Endpoint = intern(d.Endpoint)
-	}
-	return d, nil
+	return m, nil
 }
 
 // intern makes equal strings one: a million domains name few accounts and endpoints. It also lets go of the bytes that s is
