@@ -143,7 +143,11 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	addCanonicalLink(h, &target, reply.Supplier)
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	addCORS(h, target.Endpoint, x.r.Header.Get("Origin"))
+	h["X-Request-Id"] = []string{e.RequestID}
 	applyOwn(h, &target)
+	if _, typed := h["Content-Type"]; !typed {
+		h["Content-Type"] = nil // net/http would guess one from the first bytes.
+	}
 	e.FirstByteMS = milliseconds(time.Since(x.start))
 	x.w.WriteHeader(reply.Status)
 	if x.r.Method == http.MethodHead || reply.Body == nil {

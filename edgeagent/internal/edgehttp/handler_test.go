@@ -146,6 +146,43 @@ func TestOwnHeaders(t *testing.T) {
 	}
 }
 
+// Whom pages may let read a reply, what it is called and what it is are never an origin's own word, nor a guess.
+func TestOriginsDoNotSpeakForTheEdge(t *testing.T) {
+	t.Parallel()
+	resources := acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h["Content-Type"] = nil
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Access-Control-Allow-Credentials", "true")
+		h.Set("Timing-Allow-Origin", "*")
+		h.Set("X-Request-Id", "the origin's")
+		io.WriteString(w, "<html><script>alert(1)</script>")
+	}))
+	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{Origins: []string{"legacy"}, Cors: &topologyv1.Cors{AllowOrigins: []string{"https://shop.test"}}}
+	e := newEdge(t, nil)
+	e.apply(resources)
+	for range 2 { // A miss, then a hit.
+		response, _ := e.get("shared.test", "/acme/shots/a", "Origin: https://elsewhere.test")
+		for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Timing-Allow-Origin", "Content-Type"} {
+			if got := response.Header[name]; len(got) > 0 {
+				t.Errorf("%s: %q, want none", name, got)
+			}
+		}
+		if ids := response.Header["X-Request-Id"]; len(ids) != 1 || ids[0] == "the origin's" {
+			t.Errorf("X-Request-Id: %q, want the edge's", ids)
+		}
+		e.settle(1)
+	}
+	response, err := e.client("img.acme.test").Get("https://img.acme.test/shots/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if got := response.Header["Content-Type"]; len(got) > 0 {
+		t.Errorf("over HTTP/2, Content-Type: %q, want none", got)
+	}
+}
+
 // A body that breaks off is never taken for the whole file: with a length the connection ends short of it.
 func TestBrokenBodyEndsTheConnection(t *testing.T) {
 	t.Parallel()

@@ -245,6 +245,7 @@ func TestStrip(t *testing.T) {
 		"Nel": {"{}"}, "Report-To": {"{}"}, "Service-Worker-Allowed": {"/"}, "Server": {"nginx"},
 		"Cache-Tag": {"a"}, "Surrogate-Key": {"b"}, "X-Amz-Request-Id": {"1"}, "X-Ms-Version": {"1"}, "X-Goog-Hash": {"1"},
 		"X-Secret": {"1"}, "X-Mine": {"2"},
+		"Access-Control-Allow-Origin": {"*"}, "Access-Control-Allow-Credentials": {"true"}, "Timing-Allow-Origin": {"*"},
 		"Cache-Control": {`no-cache="x-secret", private=X-Mine`}, "Content-Type": {"image/png"}, "Etag": {`"a"`},
 	}
 	Strip(h)

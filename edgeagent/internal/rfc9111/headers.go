@@ -32,13 +32,15 @@ func Tags(header Fields) []string {
 }
 
 // dropped are the fields that never leave edgewalk: hop-by-hop ones (RFC 9110 7.6.1), those by which one origin would speak
-// for every site on a shared host (cookies, transport and reporting policy, service workers), and edgewalk's own inputs.
+// for every site on a shared host (cookies, transport and reporting policy, service workers), those that say which pages may
+// read a reply, which is the endpoint's to say, and edgewalk's own inputs.
 var dropped = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Proxy-Authentication-Info": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
 	"Transfer-Encoding": true, "Upgrade": true,
 	"Set-Cookie": true, "Set-Cookie2": true, "Clear-Site-Data": true, "Strict-Transport-Security": true, "Alt-Svc": true,
 	"Nel": true, "Report-To": true, "Service-Worker-Allowed": true, "Server": true,
+	"Access-Control-Allow-Origin": true, "Access-Control-Allow-Credentials": true, "Timing-Allow-Origin": true,
 	"Cache-Tag": true, "Surrogate-Key": true,
 }
 
