@@ -53,29 +53,17 @@ func (s *Store) Follow(ctx context.Context, f Follower) error {
 		case errors.Is(err, ErrEpochChanged):
 			return err
 		}
-		s.restarted(ctx, err, &at)
+		reason := restartReason(err)
+		at.lost = at.lost || reason == "compacted"
+		if reason != "slow" {
+			s.log.WarnContext(ctx, "store: follow etcd", "reason", reason, "error", err)
+		}
 		if at.moved {
 			pause, at.moved = backoff{}, false
 		}
 		if err := pause.wait(ctx); err != nil {
 			return err
 		}
-	}
-}
-
-// restarted notes why the watch has to be opened anew, and whether the follower can go on where it stands.
-func (s *Store) restarted(ctx context.Context, err error, at *position) {
-	reason := "broken"
-	var restart *restartError
-	switch {
-	case errors.Is(err, ErrCompacted), errors.Is(err, errHistoryLost):
-		reason, at.lost = "compacted", true
-	case errors.As(err, &restart):
-		reason = restart.reason
-	}
-	s.metrics.watchRestarts.WithLabelValues(reason).Inc()
-	if reason != "slow" {
-		s.log.WarnContext(ctx, "store: follow etcd", "reason", reason, "error", err)
 	}
 }
 

@@ -26,7 +26,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		watchRestarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_store_watch_restarts_total",
-			Help: "Times the watch was opened anew by reason: slow (the follower), silent (no progress from etcd), compacted, broken.",
+			Help: "Watches that ended and were opened anew by reason: slow (the follower), silent (no progress from etcd), compacted, broken.",
 		}, []string{"reason"}),
 		size: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "edgewalk_store_size_bytes",

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -54,6 +55,18 @@ type batch struct {
 	asOf     time.Time // when the question was put that progress answers; zero when etcd said it unasked
 }
 
+// restartReason puts the error that ended a watch, or kept it from beginning, into one word.
+func restartReason(err error) string {
+	var restart *restartError
+	switch {
+	case errors.Is(err, ErrCompacted), errors.Is(err, errHistoryLost):
+		return "compacted"
+	case errors.As(err, &restart):
+		return restart.reason
+	}
+	return "broken"
+}
+
 func (s *Store) startWatch(ctx context.Context, revision int64) *watch {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{store: s, cancel: cancel, queue: make(chan batch, maxQueueLen), done: make(chan struct{})}
@@ -61,6 +74,9 @@ func (s *Store) startWatch(ctx context.Context, revision int64) *watch {
 		defer close(w.done)
 		defer close(w.queue)
 		w.err = w.read(ctx, revision)
+		if ctx.Err() == nil {
+			s.metrics.watchRestarts.WithLabelValues(restartReason(w.err)).Inc()
+		}
 	}()
 	return w
 }
