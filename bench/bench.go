@@ -17,6 +17,7 @@ type bench struct {
 	options
 	dir     string
 	version string
+	given   map[string]bool // addresses that freeAddress has returned
 	started []*process
 	closers []func()
 }
@@ -30,7 +31,7 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	b := &bench{options: o, dir: dir}
+	b := &bench{options: o, dir: dir, given: make(map[string]bool)}
 	if b.binary == "" {
 		b.binary = filepath.Join(dir, "edgewalk")
 		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.binary, "github.com/edgewalk/edgewalk/cmd/edgewalk")
@@ -115,20 +116,19 @@ func commit() string {
 	return strings.TrimSpace(string(out))
 }
 
-// freePort returns a loopback port that nobody listened on a moment ago.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// freeAddress is a loopback address with a port that nobody listened on a moment ago, and that no other call returns.
+func (b *bench) freeAddress() (string, error) {
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		defer l.Close()
+		if address := l.Addr().String(); !b.given[address] {
+			b.given[address] = true
+			return address, nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
-// freeAddress is a loopback address with a free port.
-func freeAddress() (string, error) {
-	port, err := freePort()
-	return fmt.Sprintf("127.0.0.1:%d", port), err
 }
 
 // poll calls done until it is true, each interval, until ctx ends.

@@ -13,9 +13,13 @@ import (
 	"time"
 )
 
-// certificate writes a self-signed ECDSA P-256 certificate for the measurements' host, the kind that sites have most today.
+// certificate writes a self-signed ECDSA P-256 certificate for the measurements' host, the kind that sites have most today,
+// when it is first asked for one.
 func (b *bench) certificate() (certificate, key string, err error) {
 	certificate, key = filepath.Join(b.dir, "cert.pem"), filepath.Join(b.dir, "key.pem")
+	if _, err := os.Stat(certificate); err == nil {
+		return certificate, key, nil
+	}
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", "", err

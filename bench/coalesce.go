@@ -32,12 +32,11 @@ func coalesce(ctx context.Context, b *bench) error {
 	t := newTable("coalesce", "round", "clients", "requests to the origin", "whole bodies", "first byte p50", "first byte p99", "last client done", "memory grew by")
 	for round := range b.rounds {
 		for _, p := range append([]*peer{{process: e.process, http: e.http}}, peers...) {
-			before := o.requests.Load()
-			c, err := b.crowd(ctx, p, fmt.Sprintf("/slow/%d/%d/%d", crowdSize, crowdRate, round))
+			c, err := b.crowd(ctx, p, o, fmt.Sprintf("/slow/%d/%d/%d", crowdSize, crowdRate, round))
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
-			t.add(p.name, strconv.Itoa(round+1), strconv.Itoa(b.count), strconv.FormatInt(o.requests.Load()-before, 10), strconv.Itoa(len(c.firstByte)),
+			t.add(p.name, strconv.Itoa(round+1), strconv.Itoa(b.count), strconv.FormatInt(c.asked, 10), strconv.Itoa(len(c.firstByte)),
 				ms(median(c.firstByte)), ms(quantile(c.firstByte, 0.99)), c.took.Round(time.Millisecond).String(), mib(c.grew))
 		}
 	}
@@ -55,12 +54,13 @@ const (
 // crowded is what became of a crowd. firstByte has a value for each client that got the whole file.
 type crowded struct {
 	firstByte []time.Duration
+	asked     int64 // requests that the origin got
 	took      time.Duration
 	grew      int64
 }
 
 // crowd has many clients, which are connected already, ask for one path at the same time.
-func (b *bench) crowd(ctx context.Context, p *peer, path string) (*crowded, error) {
+func (b *bench) crowd(ctx context.Context, p *peer, o *origin, path string) (*crowded, error) {
 	clients := make([]*client, 0, b.count)
 	defer func() {
 		for _, c := range clients {
@@ -77,7 +77,7 @@ func (b *bench) crowd(ctx context.Context, p *peer, path string) (*crowded, erro
 			return nil, err
 		}
 	}
-	result, before := &crowded{}, p.memory().total
+	result, before, asked := &crowded{}, p.memory().total, o.requests.Load()
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	var watcher sync.WaitGroup
@@ -100,7 +100,7 @@ func (b *bench) crowd(ctx context.Context, p *peer, path string) (*crowded, erro
 		})
 	}
 	wg.Wait()
-	result.took = time.Since(start)
+	result.took, result.asked = time.Since(start), o.requests.Load()-asked
 	stop()
 	watcher.Wait()
 	return result, nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
@@ -37,6 +36,7 @@ type edge struct {
 	*process
 	http, https, metrics string
 	core                 int
+	binary               string
 	args                 []string
 }
 
@@ -45,7 +45,7 @@ func (b *bench) startFleet(ctx context.Context) (*fleet, error) {
 	var at [4]string
 	for i := range at {
 		var err error
-		if at[i], err = freeAddress(); err != nil {
+		if at[i], err = b.freeAddress(); err != nil {
 			return nil, err
 		}
 	}
@@ -68,10 +68,15 @@ func (b *bench) startFleet(ctx context.Context) (*fleet, error) {
 
 // startEdge starts an edge, without waiting for it. name is its id.
 func (f *fleet) startEdge(name string, core int, more ...string) (*edge, error) {
-	e := &edge{core: core}
+	return f.startOther(f.b.binary, name, core, more...)
+}
+
+// startOther starts an edge of another binary.
+func (f *fleet) startOther(binary, name string, core int, more ...string) (*edge, error) {
+	e := &edge{core: core, binary: binary}
 	for _, at := range []*string{&e.http, &e.metrics} {
 		var err error
-		if *at, err = freeAddress(); err != nil {
+		if *at, err = f.b.freeAddress(); err != nil {
 			return nil, err
 		}
 	}
@@ -90,7 +95,7 @@ func (f *fleet) startEdge(name string, core int, more ...string) (*edge, error) 
 
 // run executes the edge, for the first time or again.
 func (f *fleet) run(name string, e *edge) (err error) {
-	e.process, err = f.b.start(name, e.core, f.b.binary, e.args...)
+	e.process, err = f.b.start(name, e.core, e.binary, e.args...)
 	return err
 }
 
@@ -173,18 +178,27 @@ func (b *bench) singleEdge(ctx context.Context, core int, origins ...*origin) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	certificate, key, err := b.certificate()
+	e, err := f.secureEdge(b.binary, "edge", core)
 	if err != nil {
 		return nil, nil, err
 	}
-	https, err := freeAddress()
+	return f, e, f.applyAndWait(ctx, webManifest(origins...))
+}
+
+// secureEdge starts an edge that serves HTTPS too.
+func (f *fleet) secureEdge(binary, name string, core int) (*edge, error) {
+	certificate, key, err := f.b.certificate()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	e, err := f.startEdge("edge", core, "--https-addr", https, "--tls-cert", certificate, "--tls-key", key, "--cache-dir", filepath.Join(b.dir, "cache"))
+	https, err := f.b.freeAddress()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	e, err := f.startOther(binary, name, core, "--https-addr", https, "--tls-cert", certificate, "--tls-key", key)
+	if err != nil {
+		return nil, err
 	}
 	e.https = https
-	return f, e, f.applyAndWait(ctx, webManifest(origins...))
+	return e, nil
 }

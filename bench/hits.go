@@ -95,11 +95,21 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, e, err := b.singleEdge(ctx, serverCore, o)
+	f, e, err := b.singleEdge(ctx, serverCore, o)
 	if err != nil {
 		return nil, err
 	}
 	plain, secure := []contender{{"edgewalk", e.process, e.http}}, []contender{{"edgewalk", e.process, e.https}}
+	if b.against != "" {
+		other, err := f.secureEdge(b.against, "other", serverCore)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.applyAndWait(ctx, numbered(webManifest(o), 1)); err != nil {
+			return nil, err
+		}
+		plain, secure = append(plain, contender{"other", other.process, other.http}), append(secure, contender{"other", other.process, other.https})
+	}
 	nginx, err := b.startNginx(ctx, serverCore, o)
 	if err != nil {
 		return nil, err

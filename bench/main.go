@@ -22,6 +22,7 @@ import (
 // options are the flags that all measurements share. Zero values mean each measurement's own default.
 type options struct {
 	binary   string
+	against  string
 	duration time.Duration
 	rounds   int
 	count    int
@@ -92,6 +93,7 @@ func carryOut(ctx context.Context, m measurement, args []string) error {
 	var o options
 	flags := flag.NewFlagSet(m.name, flag.ContinueOnError)
 	flags.StringVar(&o.binary, "edgewalk", "", "the `binary` to measure (default: built from this checkout)")
+	flags.StringVar(&o.against, "against", "", "another edgewalk `binary` to measure beside it, such as that of the commit before (hits)")
 	flags.DurationVar(&o.duration, "duration", 0, "how long each load runs (hits: 5s)")
 	flags.IntVar(&o.rounds, "rounds", 0, "how often each figure is taken, in turn with its peers (hits: 5, restart: 3, coalesce: 1)")
 	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, miss: 1000, coalesce: 1000)")

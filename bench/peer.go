@@ -63,7 +63,7 @@ func peerVersions() (all []string) {
 		line, _, _ := strings.Cut(string(out), "\n")
 		line, _, _ = strings.Cut(line, " Copyright")
 		line, _, _ = strings.Cut(strings.TrimPrefix(line, "nginx version: "), " revision")
-		all = append(all, strings.Trim(line, " ("))
+		all = append(all, strings.Replace(line, "(", "", 1))
 	}
 	return all
 }
@@ -126,7 +126,7 @@ func (b *bench) startNginx(ctx context.Context, core int, o *origin) (*peer, err
 	}
 	p := &peer{core: core}
 	for _, at := range []*string{&p.http, &p.https} {
-		if *at, err = freeAddress(); err != nil {
+		if *at, err = b.freeAddress(); err != nil {
 			return nil, err
 		}
 	}
@@ -156,7 +156,7 @@ func (b *bench) startVarnish(ctx context.Context, core int, o *origin) (*peer, e
 		return nil, err
 	}
 	p := &peer{core: core}
-	if p.http, err = freeAddress(); err != nil {
+	if p.http, err = b.freeAddress(); err != nil {
 		return nil, err
 	}
 	host, port, _ := strings.Cut(strings.TrimPrefix(o.url, "http://"), ":")
