@@ -240,3 +240,21 @@ func BenchmarkHitSection(b *testing.B) {
 		reply.Body.Close()
 	}
 }
+
+func TestSetType(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ given, path, want string }{
+		{"", "/a.webp", "image/webp"},
+		{"Application/Octet-Stream", "/a.webp", "image/webp"},
+		{"", "/a", ""},
+		{"image/png", "/a.webp", "image/png"},
+	} {
+		h := http.Header{}
+		if test.given != "" {
+			h.Set("Content-Type", test.given)
+		}
+		if setType(h, test.path); h.Get("Content-Type") != test.want {
+			t.Errorf("%q at %s: %q, want %q", test.given, test.path, h.Get("Content-Type"), test.want)
+		}
+	}
+}

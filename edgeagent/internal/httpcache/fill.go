@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/contenttype"
 )
 
 const (
@@ -88,8 +90,7 @@ func (f *flight) confirmed(res *walk.Result) {
 	rfc9111.Update(header, res.Response.Header)
 	tags := rfc9111.Tags(header.Values)
 	fresh, asked, came := f.judgeResponse(old.Status, header, res)
-	rfc9111.Strip(header)
-	setDate(header, came)
+	f.clean(header, res, came)
 	head := *old
 	head.RequestTime, head.ResponseTime, head.Asof = asked, came, f.req.Revision
 	if len(tags) > 0 {
@@ -114,9 +115,25 @@ func (f *flight) confirmed(res *walk.Result) {
 	}
 }
 
-func setDate(h http.Header, came time.Time) {
+// clean makes an origin's header what is kept of it.
+func (f *flight) clean(h http.Header, res *walk.Result, came time.Time) {
+	rfc9111.Strip(h)
 	if len(h["Date"]) == 0 {
 		h["Date"] = []string{string(rfc9111.AppendDate(nil, came))} // RFC 9110 6.6.1
+	}
+	if o := f.first.Target.Endpoint.Steps[res.Step].Origin; o != nil && origin.Keyed(o) {
+		setType(h, f.first.Target.Path)
+	}
+}
+
+// setType types a file of an object store that nobody gave a type when it was put there: its path tells more than the
+// store's own default, which for S3 is the second.
+func setType(h http.Header, path string) {
+	switch strings.ToLower(h.Get("Content-Type")) {
+	case "", "application/octet-stream", "binary/octet-stream":
+		if t, ok := contenttype.Of(path); ok {
+			h["Content-Type"] = []string{t}
+		}
 	}
 }
 
@@ -151,8 +168,7 @@ func (f *flight) found(res *walk.Result) {
 	tags := rfc9111.Tags(resp.Header.Values)
 	names, _ := rfc9111.ParseVary(resp.Header["Vary"])
 	header := resp.Header.Clone()
-	rfc9111.Strip(header)
-	setDate(header, came)
+	f.clean(header, res, came)
 
 	head := objects.Head{
 		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,

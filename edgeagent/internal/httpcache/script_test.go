@@ -23,6 +23,7 @@ import (
 //	origin a down | up                            refuse every request | answer again
 //	origin a forwards X-A                         send this client field to it
 //	origin a moves                                it looks in another folder from now on
+//	origin a bucket                               it is a bucket b of S3 from now on
 //	origins b a                                   the walk's order
 //	GET /x name: value | ...                      one request (or HEAD), and all that it sets off; what follows is about its reply
 //	code == 200 / body == TEXT / outcome == hit / supplier == a
@@ -156,6 +157,11 @@ func (s *script) originLine(id, rest string) {
 		s.apply()
 	case "moves":
 		s.setOrigin(id, &topologyv1.WebOrigin{BaseUrl: web.GetBaseUrl() + "/moved"})
+		s.apply()
+	case "bucket":
+		stored := s.state.Origins[id]
+		stored.Message = &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Endpoint: o.url, Bucket: "b", ForcePathStyle: true}}}
+		s.state.Origins[id] = stored
 		s.apply()
 	case "GET":
 		status, err := strconv.Atoi(words[2])
