@@ -1,0 +1,76 @@
+package e2e
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The lines that `edgewalk dev` prints do what they say, typed as they are.
+func TestDevPrintsLinesThatWork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: run make test-long")
+	}
+	t.Parallel()
+	tool(t, "curl", "curl")
+	args := []string{"dev", "--state-dir", filepath.Join(shortDir(t), "dev")}
+	for _, flag := range []string{"http", "metrics", "admin", "edge", "status", "media"} {
+		args = append(args, "--"+flag+"-addr", "127.0.0.1:0")
+	}
+	p := start(t, "dev", binary, args...)
+	eventually(t, startWithin, "dev prints its tour", func() bool {
+		if !p.running() {
+			t.Fatalf("dev ended with %s", p.cmd.ProcessState)
+		}
+		return strings.Contains(p.stdout.String(), "Ctrl-C stops everything")
+	})
+	expected := []struct{ shows, first, again string }{
+		{"the first origin", "HTTP/1.1 200 OK", "Cache-Status: edgewalk; hit"},
+		{"the second origin", "HTTP/1.1 200 OK", "Cache-Status: edgewalk; hit"},
+		{"the Media Library comes first", "HTTP/1.1 200 OK", "Cache-Status: edgewalk; hit"},
+		{"the default image", "detail=default-image", "detail=default-image"},
+		{"another endpoint", "HTTP/1.1 200 OK", "Cache-Status: edgewalk; hit"},
+		{"no default image there", "HTTP/1.1 404 Not Found", "HTTP/1.1 404 Not Found"},
+		{"a domain for the whole account", "Cache-Status: edgewalk; hit", "Cache-Status: edgewalk; hit"},
+		{"... with an identifier", "HTTP/1.1 200 OK", "Cache-Status: edgewalk; hit"},
+		{"a domain for one endpoint", "Cache-Status: edgewalk; hit", "Cache-Status: edgewalk; hit"},
+		{"a part of a file", "HTTP/1.1 206 Partial Content", "Content-Range: bytes 0-99/"},
+		{"what an edge does with a URL", "200: found at legacy", "legacy"},
+		{"forget what was stored", "applied by 1 of 1 edges", "applied by 1 of 1 edges"},
+		{"the edge's figures", "edgewalk_", "edgewalk_"},
+	}
+	shows, n := "", 0
+	for line := range strings.Lines(p.stdout.String()) {
+		line = strings.TrimRight(line, "\n")
+		if text, ok := strings.CutPrefix(line, "  # "); ok {
+			shows = text
+			continue
+		}
+		command, ok := strings.CutPrefix(line, "  ")
+		if !ok || shows == "" {
+			continue
+		}
+		if n == len(expected) || !strings.Contains(shows, expected[n].shows) {
+			t.Fatalf("line %d of the tour is %q: %s; the test does not know it", n, shows, command)
+		}
+		has(t, command, shell(t, command), expected[n].first)
+		has(t, command+", again", shell(t, command), expected[n].again)
+		shows, n = "", n+1
+	}
+	if n != len(expected) {
+		t.Errorf("the tour has %d lines, want %d", n, len(expected))
+	}
+}
+
+// shell types a line into a shell.
+func shell(t *testing.T, line string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "bash", "-o", "pipefail", "-c", line)
+	cmd.Env, cmd.SysProcAttr = cleanEnvironment(), childAttributes()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%s: %v\n%s", line, err, out)
+	}
+	return string(out)
+}
