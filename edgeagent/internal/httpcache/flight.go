@@ -241,9 +241,15 @@ func (f *flight) current(q *query, h *objects.Head, m *meta) bool {
 	return u.refused == "" && verdict == objects.None && u.ask != useWalk
 }
 
+// outdated reports whether the flight has brought a reply that q could not be given from the store either: a body may take
+// longer than it is fresh. Who waited for it may have it all the same (RFC 9111 4).
+func (f *flight) outdated(q *query) bool {
+	return f.hasLanded() && judge(q, &f.result.head, &f.result.meta, objects.None).ask != ""
+}
+
 // takes joins q if the flight matches.
 func (f *flight) takes(q *query) (waits, ok bool) {
-	if !f.matches(q) {
+	if !f.matches(q) || f.outdated(q) {
 		return false, false
 	}
 	f.mu.Lock()

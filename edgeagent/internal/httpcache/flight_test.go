@@ -284,6 +284,57 @@ func TestOneRefreshInTheBackground(t *testing.T) {
 	}
 }
 
+// A body may take longer than it is fresh. Who comes after that is not given what a stored copy would not give either, but a
+// refresh that is under way is refresh enough.
+func TestBodyThatGrowsStale(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	old := newGate([]byte("old bytes"), http.Header{"Cache-Control": {"max-age=10"}})
+	a.reply("/x", old.reply())
+	first := r.fetching(bg, "/x", nil)
+	old.head <- struct{}{}
+	old.more <- 3
+	second := r.fetching(bg, "/x", nil)
+	r.riders("/x", 2)
+	r.clock.add(11 * time.Second)
+	a.reply("/x", &originReply{status: 200, body: []byte("new"), header: http.Header{"Cache-Control": {"max-age=10"}}})
+	if got := r.fetch("/x", nil); got != "new" {
+		t.Errorf("after its lifetime: %q", got)
+	}
+	old.more <- 100
+	for _, done := range []<-chan fetched{first, second} {
+		if got := <-done; got.body != "old bytes" || got.err != nil {
+			t.Errorf("within its lifetime: %q, %v", got.body, got.err)
+		}
+	}
+	r.idle()
+
+	r.endpoint = &topologyv1.UrlEndpoint{Origins: []string{"a"}, Cache: &topologyv1.CachePolicy{StaleWhileRevalidate: seconds(60)}}
+	r.apply()
+	a.reply("/y", &originReply{status: 200, body: []byte("old"), header: http.Header{"Cache-Control": {"max-age=10"}}})
+	r.fetch("/y", nil)
+	r.idle()
+	r.clock.add(11 * time.Second)
+	slow := newGate([]byte("new bytes"), http.Header{"Cache-Control": {"max-age=10"}})
+	a.reply("/y", slow.reply())
+	a.requests()
+	r.fetch("/y", nil)
+	slow.head <- struct{}{}
+	slow.more <- 3
+	r.clock.add(11 * time.Second)
+	for range 10 {
+		if got := r.fetch("/y", nil); got != "old" {
+			t.Fatalf("while it is refreshed: %q", got)
+		}
+	}
+	slow.more <- 100
+	r.idle()
+	if n := a.requests(); n != 1 {
+		t.Errorf("refreshed %d times", n)
+	}
+}
+
 func TestTooManyFillsAreRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(_ *objects.Config, c *Config) { c.MaxFills = 1 })
