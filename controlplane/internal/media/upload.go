@@ -94,6 +94,13 @@ func (s *Spooled) placeInFolder(ctx context.Context) error {
 	if err := s.file.Sync(); err != nil {
 		return err
 	}
+	info, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != s.Size {
+		return fmt.Errorf("the spooled file has %d bytes in place of %d: somebody else has changed it", info.Size(), s.Size)
+	}
 	target := s.library.objectPath(s.SHA256)
 	if err := os.Link(s.file.Name(), target); err != nil && !errors.Is(err, fs.ErrExist) {
 		// Some file systems have no hard links.
