@@ -125,6 +125,14 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	case have.GetEpoch() != st.svc.cfg.Epoch:
 		return "epoch", nil
 	}
+	view := st.svc.cfg.Feed.View()
+	digest := st.hello.GetDigest()
+	if string(view.Digest[:]) == string(digest) {
+		// The same state, however it came about: nothing to send. An agent that is at a later revision by a bookmark of
+		// another control plane knows that nothing has changed up to there.
+		st.cursor.pos, st.cursor.digest = view.Revision, view.Digest
+		return "", nil
+	}
 	ahead, err := st.ahead(ctx, have.GetRevision())
 	if err != nil {
 		return "", err
@@ -132,13 +140,7 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	if ahead {
 		return "ahead", nil
 	}
-	view := st.svc.cfg.Feed.View()
-	digest := st.hello.GetDigest()
-	if string(view.Digest[:]) == string(digest) {
-		// The same state, however it came about: nothing to send.
-		st.cursor.pos, st.cursor.digest = view.Revision, view.Digest
-		return "", nil
-	}
+	view = st.svc.cfg.Feed.View()
 	if want, known := view.DigestAt(have.GetRevision()); known {
 		if string(want[:]) != string(digest) {
 			st.svc.metrics.resyncs.WithLabelValues("hello").Inc()
@@ -327,7 +329,7 @@ func (st *stream) write(kind string, m any, size int) error {
 
 // admit waits for a turn to send the whole topology. The turn ends when release is called, or a little later by itself.
 func (s *Service) admit(ctx context.Context) (release func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, admissionWait)
+	ctx, cancel := context.WithTimeout(ctx, s.timing.admissionWait)
 	defer cancel()
 	if err := s.full.Acquire(ctx, 1); err != nil {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {

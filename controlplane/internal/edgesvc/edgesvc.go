@@ -86,8 +86,8 @@ type Service struct {
 
 // timing is what streams do by the clock.
 type timing struct {
-	bookmarkEvery time.Duration
-	age           func() time.Duration
+	bookmarkEvery, admissionWait time.Duration
+	age                          func() time.Duration
 }
 
 // New returns a service. Run must run for it to know edges of other control planes and to end streams that are stuck.
@@ -112,9 +112,13 @@ func New(cfg Config) (*Service, error) {
 		presence:  cfg.Store.Presence(presenceFor),
 		self:      strings.ToLower(crand.Text()[:10]),
 		// Sending the whole topology is mostly copying: more at a time than this only makes each slower.
-		full:   semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
-		live:   make(map[*stream]struct{}),
-		timing: timing{bookmarkEvery: bookmarkEvery, age: func() time.Duration { return minAge + rand.N(maxAge-minAge) }},
+		full: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
+		live: make(map[*stream]struct{}),
+		timing: timing{
+			bookmarkEvery: bookmarkEvery,
+			admissionWait: admissionWait,
+			age:           func() time.Duration { return minAge + rand.N(maxAge-minAge) },
+		},
 	}
 	s.metrics = newMetrics(cfg.Registerer, s.fleet)
 	return s, nil
@@ -186,7 +190,7 @@ func (s *Service) Drain(ctx context.Context) {
 	s.mu.Lock()
 	s.draining = true
 	for st := range s.live {
-		st.drain <- "the control plane is shutting down" // at most one is ever sent, and there is room for it
+		st.sendAway("the control plane is shutting down")
 	}
 	s.mu.Unlock()
 	gone := make(chan struct{})
@@ -223,7 +227,7 @@ func (s *Service) track(st *stream) {
 	defer s.mu.Unlock()
 	s.live[st] = struct{}{}
 	if s.draining {
-		st.drain <- "the control plane is shutting down"
+		st.sendAway("the control plane is shutting down")
 	}
 }
 

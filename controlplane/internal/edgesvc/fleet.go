@@ -81,9 +81,9 @@ func newFleet(f *feed.Feed, server string, now func() time.Time) *fleet {
 	}
 }
 
-// join gives a stream the id of its edge. A live stream of the same agent is ended; one of another agent keeps the id for a
-// while, and refused is that stream then.
-func (f *fleet) join(st *stream) (refused *edge) {
+// join gives a stream the id of its edge. A live stream of the same agent is ended. One of another agent keeps the id for a
+// while, and is returned as what refuses this stream; after that it is returned as what had to give way.
+func (f *fleet) join(st *stream) (refusing, ousted *edgev1.Hello) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
@@ -93,10 +93,11 @@ func (f *fleet) join(st *stream) (refused *edge) {
 		e = &edge{}
 		f.edges[id] = e
 	}
-	if holder := f.holder(id, e); holder != nil && holder.hello.GetBootId() != st.hello.GetBootId() {
+	if holder := f.holder(id, e); holder != nil && holder.GetBootId() != st.hello.GetBootId() {
 		if !e.contender.mayTake(st.hello.GetBootId(), now) {
-			return holder
+			return holder, nil
 		}
+		ousted = holder
 	}
 	if e.stream != nil {
 		e.stream.end(errSuperseded)
@@ -107,17 +108,17 @@ func (f *fleet) join(st *stream) (refused *edge) {
 		rejected: make(map[string]*topologyv1.Rejected),
 	}
 	f.changed()
-	return nil
+	return nil, ousted
 }
 
-// holder is the edge that holds an id by a live stream, here or at another control plane.
-func (f *fleet) holder(id string, e *edge) *edge {
+// holder is who holds an id by a live stream, here or at another control plane.
+func (f *fleet) holder(id string, e *edge) *edgev1.Hello {
 	if e.stream != nil {
-		return e
+		return e.hello
 	}
-	for name, p := range f.peers {
+	for _, p := range f.peers {
 		if r := p.edges[id]; r != nil && r.Connected && p.present {
-			return &edge{hello: &edgev1.Hello{Id: id, BootId: r.Boot, HttpAddress: r.edge.GetAddress() + " at " + name}}
+			return &edgev1.Hello{Id: id, BootId: r.Boot, HttpAddress: r.edge.GetAddress() + " at " + p.server}
 		}
 	}
 	return nil
@@ -177,7 +178,9 @@ func (f *fleet) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
-	maps.DeleteFunc(f.edges, func(_ string, e *edge) bool { return e.stream == nil && now.Sub(e.lastSeen) > seenFor })
+	maps.DeleteFunc(f.edges, func(_ string, e *edge) bool {
+		return e.stream == nil && now.Sub(e.lastSeen) > seenFor && now.Sub(e.contender.last) > contenderFor
+	})
 	connected := make(map[string]bool, len(f.edges))
 	for id, e := range f.edges {
 		connected[id] = e.stream != nil

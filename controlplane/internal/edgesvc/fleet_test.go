@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -154,6 +157,27 @@ func TestControlPlanesMeet(t *testing.T) {
 	elsewhere.reaches(revision)
 	if _, err := p.Ask(within(t, time.Second), "far", "", &edgev1.Ask{}); !errors.Is(err, ErrNoEdge) {
 		t.Errorf("asked an edge that is gone: %v", err)
+	}
+}
+
+func TestOneIDHasOneEdgeEverywhere(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
+	first := connect(t, p, hello("e1"))
+	first.reaches(1)
+	eventually(t, "the other control plane to know", func() bool { return q.edge("e1").GetConnected() })
+	second := hello("e1")
+	second.BootId = "another"
+	if err := connect(t, q, second).ends(); status.Code(err) != codes.AlreadyExists {
+		t.Fatalf("a second agent elsewhere was answered %v", err)
+	}
+	q.fleet.forget()
+	p.clock.forward(handOver)
+	q.clock.forward(handOver)
+	connect(t, q, second).reaches(1)
+	if err := first.ends(); status.Code(err) != codes.Aborted {
+		t.Errorf("the first stream ended with %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -173,7 +174,7 @@ func connect(tb testing.TB, p *plane, h *edgev1.Hello, change ...func(*agent)) *
 	if a.rpc, err = edgev1.NewEdgeServiceClient(conn).Sync(ctx); err != nil {
 		tb.Fatal(err)
 	}
-	if err := a.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: h}}); err != nil {
+	if err := a.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: h}}); err != nil {
 		tb.Fatal(err)
 	}
 	go func() {
@@ -213,6 +214,14 @@ func holding(other *agent) func(*agent) {
 
 func silent(a *agent) { a.silent = true }
 
+// send sends. Why a stream has ended is for read to say.
+func (a *agent) send(m *edgev1.SyncRequest) error {
+	if err := a.rpc.Send(m); err != io.EOF {
+		return err
+	}
+	return nil
+}
+
 func (a *agent) read() error {
 	for {
 		m, err := a.rpc.Recv()
@@ -243,7 +252,7 @@ func (a *agent) take(m *edgev1.SyncResponse) error {
 		if c := a.edge.Records[a.refuses]; c != nil && c.GetModRevision() == a.edge.Revision {
 			ack.Nacks = []*topologyv1.Rejected{{Key: a.refuses, Revision: c.GetModRevision(), Reason: "too new"}}
 		}
-		return a.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: ack}})
+		return a.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: ack}})
 	}
 	return nil
 }
@@ -298,6 +307,15 @@ func (a *agent) ends() error {
 	case <-time.After(20 * time.Second):
 		a.tb.Fatalf("edge %s: the stream goes on", a.hello.GetId())
 		return errors.New("unreachable")
+	}
+}
+
+func (a *agent) hasEnded() bool {
+	select {
+	case <-a.ended:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -88,12 +88,17 @@ func (s *Service) Sync(rpc syncStream) error {
 	ctx, end := context.WithCancelCause(rpc.Context())
 	defer end(nil)
 	st.end = end
-	if holder := s.fleet.join(st); holder != nil {
+	holder, ousted := s.fleet.join(st)
+	if holder != nil {
 		s.metrics.refused.WithLabelValues("id_taken").Inc()
 		s.log.Warn("edgesvc: two agents use one edge id; the one that is connected keeps it for now", "edge", st.hello.GetId(),
-			"connected", holder.hello.GetHttpAddress(), "refused", st.hello.GetHttpAddress(), "from", st.from)
+			"connected", holder.GetHttpAddress(), "refused", st.hello.GetHttpAddress(), "from", st.from)
 		return status.Errorf(codes.AlreadyExists, "edge id %q is in use by the agent at %s; give this one another --id, or wait %s",
-			st.hello.GetId(), holder.hello.GetHttpAddress(), handOver)
+			st.hello.GetId(), holder.GetHttpAddress(), handOver)
+	}
+	if ousted != nil {
+		s.log.Warn("edgesvc: another agent takes over an edge id; give each its own --id", "edge", st.hello.GetId(),
+			"connected", ousted.GetHttpAddress(), "instead", st.hello.GetHttpAddress(), "from", st.from)
 	}
 	s.track(st)
 	defer s.untrack(st)
@@ -291,6 +296,14 @@ func (st *stream) takeResync() string {
 	reason := st.resync
 	st.resync = ""
 	return reason
+}
+
+// sendAway makes the sender tell the edge to go elsewhere, once.
+func (st *stream) sendAway(reason string) {
+	select {
+	case st.drain <- reason:
+	default:
+	}
 }
 
 func (st *stream) wake() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -370,5 +372,68 @@ func TestOldStreamsAreSentElsewhere(t *testing.T) {
 	a.message("*edgev1.SyncResponse_Drain")
 	if err := a.ends(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the stream ended with %v", err)
+	}
+}
+
+// Only so many are sent the whole topology at a time; who resumes need not wait.
+func TestFullStatesAreAdmitted(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.admissionWait = 50 * time.Millisecond })
+	first := connect(t, p, hello("e1"))
+	first.reaches(p.setting(t, "one"))
+	first.leave()
+	all := int64(2 * runtime.GOMAXPROCS(0))
+	if !p.full.TryAcquire(all) {
+		t.Fatal("a turn was not given back")
+	}
+	if err := connect(t, p, hello("e2")).ends(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one too many was answered %v", err)
+	}
+	resumed := connect(t, p, first.resume(), holding(first))
+	resumed.reaches(p.setting(t, "two"))
+	p.full.Release(all)
+	connect(t, p, hello("e2")).reaches(1)
+}
+
+// Whatever edges miss, however often they come and go, they end with what the store holds; at each bookmark and state on
+// the way feedtest compares digests.
+func TestEdgesComeAndGo(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	quick := func(s *Service) { s.timing.bookmarkEvery = 10 * time.Millisecond }
+	planes := []*plane{startPlane(t, prefix, quick), startPlane(t, prefix, quick)}
+	r := rand.New(rand.NewPCG(1, 2))
+	agents := make([]*agent, 4)
+	for i := range agents {
+		agents[i] = connect(t, planes[0], hello(fmt.Sprint("e", i)))
+	}
+	var last int64
+	for round := range 150 {
+		switch r.IntN(3) {
+		case 0:
+			last = planes[0].setting(t, fmt.Sprint("host", round))
+		case 1:
+			last = planes[1].origins(t, "acme", 1+r.IntN(100), fmt.Sprintf("http://h%d", round))
+		case 2:
+			i := r.IntN(len(agents))
+			gone := agents[i]
+			gone.leave()
+			h := gone.resume()
+			if h.Have.Revision == 0 {
+				h.Have, h.Digest = nil, nil
+			}
+			agents[i] = connect(t, planes[r.IntN(2)], h, holding(gone))
+		}
+	}
+	for _, a := range agents {
+		if a.hasEnded() { // another control plane took a short while to learn that it had moved
+			a = connect(t, planes[0], a.resume(), holding(a))
+		}
+		a.reaches(last)
+		a.mu.Lock()
+		if want, ok := planes[0].feed.View().DigestAt(a.edge.Revision); ok && want != a.edge.Digest {
+			t.Errorf("edge %s holds something else than the store at %d", a.hello.GetId(), a.edge.Revision)
+		}
+		a.mu.Unlock()
 	}
 }
