@@ -242,8 +242,12 @@ func TestFullDiskServesAll(t *testing.T) {
 	g.head <- struct{}{}
 	g.more <- 4 << 20
 	for _, done := range all {
-		if got := <-done; got.body != string(g.body) || got.err != nil {
+		got := <-done
+		if got.body != string(g.body) || got.err != nil {
 			t.Errorf("%d bytes, %v", len(got.body), got.err)
+		}
+		if status := header(got.reply, "Cache-Status"); !strings.HasPrefix(status, "edgewalk; fwd=uri-miss; ") || strings.Contains(status, "stored") {
+			t.Errorf("Cache-Status %q says that it is stored", status)
 		}
 	}
 	if n := a.requests(); n != 1 {

@@ -92,7 +92,7 @@ func (t *trip) status(outcome int) rfc9111.CacheStatus {
 	}
 	if res.detail == "" {
 		v := res.meta.fresh.At(res.head.ResponseTime, t.q.now)
-		s.Stored, s.TTL, s.HasTTL = true, v.TTL, true
+		s.Stored, s.TTL, s.HasTTL = res.fill == nil || res.fill.Keeping(), v.TTL, true
 	}
 	return s
 }

@@ -77,9 +77,6 @@ func (s *Store) Begin(k Key, asof int64) *Fill {
 	return &Fill{s: s, key: k, asof: asof, seq: s.seq.Add(1), readers: make(map[*Reader]struct{}), step: firstStep}
 }
 
-// Asof is the revision at which the walk began.
-func (f *Fill) Asof() int64 { return f.asof }
-
 // Head sets what the reply is; once, before the first Write. It fails only for a head that breaks the rules of [Head].
 func (f *Fill) Head(h Head) error {
 	if err := h.check(); err != nil {
@@ -336,24 +333,6 @@ func (f *Fill) wait(ctx context.Context, ch *chan struct{}) error {
 	}
 }
 
-// AwaitHead waits for the head. Its error is the abort's, or ctx's cause.
-func (f *Fill) AwaitHead(ctx context.Context) (*Head, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for f.head == nil {
-		if f.ended {
-			return nil, f.endError()
-		}
-		if err := f.wait(ctx, &f.wake); err != nil {
-			return nil, err
-		}
-	}
-	if f.err != nil {
-		return nil, f.err
-	}
-	return f.head, nil
-}
-
 // Progress is how many bytes have arrived, and whether the fill has ended.
 func (f *Fill) Progress() (size int64, ended bool) {
 	f.mu.Lock()
@@ -361,11 +340,11 @@ func (f *Fill) Progress() (size int64, ended bool) {
 	return f.size, f.ended
 }
 
-// Readers is how many readers are open: with none left, the leader may decide to abort.
-func (f *Fill) Readers() int {
+// Keeping reports whether the body is being stored, as far as is known: false once it goes through memory alone.
+func (f *Fill) Keeping() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.readers)
+	return f.unkept == nil
 }
 
 var errShort = fmt.Errorf("body is shorter than its head said: %w", io.ErrUnexpectedEOF)

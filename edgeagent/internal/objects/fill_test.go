@@ -71,9 +71,6 @@ func TestManyReadersFollowOneFill(t *testing.T) {
 				r := reader(t, f, off)
 				wg.Go(func() {
 					defer r.Close()
-					if head, err := f.AwaitHead(t.Context()); err != nil || head.Status != 200 {
-						t.Errorf("head: %v, %v", head, err)
-					}
 					got, err := io.ReadAll(iotest.OneByteReader(io.LimitReader(r, 100)))
 					rest, err2 := io.ReadAll(r)
 					if got = append(got, rest...); err != nil || err2 != nil || !bytes.Equal(got, body[off:]) {
@@ -232,9 +229,6 @@ func TestAbortReachesEveryone(t *testing.T) {
 			if _, err := f.Reader(t.Context(), 0); err != cause {
 				t.Errorf("reader after abort: %v", err)
 			}
-			if _, err := f.AwaitHead(t.Context()); err != cause {
-				t.Errorf("head after abort: %v", err)
-			}
 			if s.Lookup(testKey(1)) != nil {
 				t.Error("an aborted fill was stored")
 			}
@@ -341,9 +335,6 @@ func TestReaderWaitsNoLongerThanItsContext(t *testing.T) {
 	time.AfterFunc(time.Millisecond, func() { cancel(left) })
 	if _, err := r.Read(make([]byte, 1)); err != left {
 		t.Errorf("read: %v", err)
-	}
-	if _, err := s.Begin(testKey(2), 1).AwaitHead(ctx); err != left {
-		t.Errorf("head: %v", err)
 	}
 }
 

@@ -81,13 +81,6 @@ func Strip(h http.Header) {
 	}
 }
 
-// StripOurs removes the fields that edgewalk's own Cache-Control replaces where it set the freshness.
-func StripOurs(h http.Header) {
-	for _, name := range [...]string{"Cache-Control", "Cdn-Cache-Control", "Expires", "Pragma", "Age"} {
-		delete(h, name)
-	}
-}
-
 // Update brings a stored header up to date with that of a 304 (RFC 9111 3.2): every field the 304 has replaces the stored
 // one, except those that describe the stored bytes.
 func Update(stored, fresh http.Header) {
