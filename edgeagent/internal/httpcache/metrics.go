@@ -2,18 +2,15 @@ package httpcache
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics is a collector of its own, so that a cache is registered and taken out as one.
+// metrics is a collector of its own, so that a cache is registered and taken out as one. Requests are counted where they are
+// answered.
 type metrics struct {
-	requests [outcomes]prometheus.Counter
-	fills    *prometheus.CounterVec
-	bytes    prometheus.Counter
-	all      []prometheus.Collector
+	fills *prometheus.CounterVec
+	bytes prometheus.Counter
+	all   []prometheus.Collector
 }
 
 func newMetrics(c *Cache) *metrics {
-	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "edgewalk_cache_requests_total", Help: "Requests, by how they were answered.",
-	}, []string{"outcome"})
 	m := &metrics{
 		fills: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_cache_fills_total", Help: "Walks for the cache, by what came of them.",
@@ -22,14 +19,11 @@ func newMetrics(c *Cache) *metrics {
 			Name: "edgewalk_cache_fill_bytes_total", Help: "Bytes of bodies that fills brought.",
 		}),
 	}
-	for o := range outcomes {
-		m.requests[o] = requests.WithLabelValues(o.String())
-	}
 	gauge := func(name, help string, read func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
 	}
 	m.all = []prometheus.Collector{
-		requests, m.fills, m.bytes,
+		m.fills, m.bytes,
 		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.running.Load()) }),
 		gauge("edgewalk_cache_endings_remembered", "Files that nobody has, as remembered.", func() float64 { return float64(c.endings.len()) }),
 	}

@@ -110,12 +110,6 @@ const maxAttempts = 4
 // Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx also ends reads of the body.
 func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	q := c.newQuery(r)
-	reply := c.serve(ctx, q)
-	c.metrics.requests[reply.Outcome].Inc()
-	return reply
-}
-
-func (c *Cache) serve(ctx context.Context, q *query) *Reply {
 	for attempts, retries := 0, 0; ; {
 		seen := c.flights.shard(q.key).seen()
 		if r := c.serveStored(q, seen); r != nil {
