@@ -95,14 +95,6 @@ func (f *Feed) AsOf() time.Time {
 	return time.Time{}
 }
 
-// Digest returns the digest of the topology where the feed stands.
-func (f *Feed) Digest() topology.Digest {
-	if v := f.view.Load(); v != nil {
-		return v.Digest
-	}
-	return topology.Digest{}
-}
-
 // WaitRevision returns when the feed stands at a revision or later, or with the error of ctx. Views and Get reflect the
 // revision then.
 func (f *Feed) WaitRevision(ctx context.Context, revision int64) error {
