@@ -27,10 +27,11 @@ type topologyLog struct {
 	view      View // the last published
 	stepBytes int  // of the frames in view.steps
 	deletions int  // entries in index that are deletions
+	keep      int  // of them
 }
 
 func newLog() *topologyLog {
-	return &topologyLog{index: make(map[topology.Key]*entry), counts: make(map[topology.Kind]int)}
+	return &topologyLog{index: make(map[topology.Key]*entry), counts: make(map[topology.Kind]int), keep: keepDeletions}
 }
 
 // put takes one record's new state into the index and the log. It reports whether that changed anything: deleting what is
@@ -145,7 +146,7 @@ func (l *topologyLog) trim() {
 // too many. Readers of older views keep the log they have.
 func (l *topologyLog) compact() {
 	log := l.view.log
-	if l.deletions > keepDeletions+keepDeletions/4 {
+	if l.deletions > l.keep+l.keep/4 {
 		l.view.floor = l.oldestKept()
 	} else if len(log) <= 2*len(l.index)+compactSlack {
 		return
@@ -164,14 +165,14 @@ func (l *topologyLog) compact() {
 	l.view.log = kept
 }
 
-// oldestKept is the revision after which there are at most keepDeletions deletions.
+// oldestKept is the revision after which there are at most keep deletions.
 func (l *topologyLog) oldestKept() int64 {
 	n := 0
 	for _, e := range slices.Backward(l.view.log) {
 		if !e.deleted() || e.successor.Load() != 0 {
 			continue
 		}
-		if n++; n > keepDeletions {
+		if n++; n > l.keep {
 			return e.at
 		}
 	}
