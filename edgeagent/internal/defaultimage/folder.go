@@ -76,11 +76,33 @@ func verify(path string, want [sha256.Size]byte) (size int64, ok bool) {
 }
 
 func newImage(path string, sum [sha256.Size]byte, contentType string, size int64) *httpcache.Image {
-	return &httpcache.Image{SHA256: hex.EncodeToString(sum[:]), ContentType: contentType, Length: size, Open: openable(path)}
+	return &httpcache.Image{SHA256: hex.EncodeToString(sum[:]), ContentType: contentType, Length: size, Open: opener(path, size)}
+}
+
+// opener opens a file for each reply on its own, so that sendfile has a position of its own.
+func opener(path string, size int64) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err == nil && info.Size() != size {
+			err = fmt.Errorf("%s has %d bytes, not %d", path, info.Size(), size)
+		}
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return f, nil
+	}
 }
 
 // writeFile stores a body whose hash begins with sha. It is there whole or not at all.
 func writeFile(dir string, sha prefix, contentType string, body io.Reader) (image *httpcache.Image, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
 	f, err := os.CreateTemp(dir, temporary)
 	if err != nil {
 		return nil, err

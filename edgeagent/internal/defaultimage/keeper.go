@@ -20,6 +20,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
@@ -76,8 +77,13 @@ func New(cfg Config) (*Keeper, error) {
 		wanted: map[prefix]struct{}{},
 	}
 	var err error
-	k.kept, err = readFolder(cfg.Dir)
-	return k, err
+	if k.kept, err = readFolder(cfg.Dir); err != nil {
+		return nil, err
+	}
+	for sha, image := range k.kept {
+		k.watch(sha, image)
+	}
+	return k, nil
 }
 
 // Lookup returns the image at a path of an account's Media Library, if it is here.
@@ -90,6 +96,45 @@ func (k *Keeper) Lookup(accountUID, path string) (*httpcache.Image, bool) {
 	}
 	image, ok := k.kept[sha]
 	return image, ok
+}
+
+// watch has an image found out to be lost by the first request that cannot open it.
+func (k *Keeper) watch(sha prefix, image *httpcache.Image) *httpcache.Image {
+	open := image.Open
+	image.Open = func() (io.ReadCloser, error) {
+		body, err := open()
+		if err != nil {
+			k.lost(sha, image, err)
+		}
+		return body, err
+	}
+	return image
+}
+
+// lost has an image fetched again whose file cannot be read any more.
+func (k *Keeper) lost(sha prefix, image *httpcache.Image, err error) {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return // That is this process, not the file.
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.kept[sha] != image {
+		return
+	}
+	k.cfg.Logger.Warn("default image is lost and fetched again", "sha256", image.SHA256, "err", err)
+	delete(k.kept, sha)
+	if len(k.uses[sha]) > 0 {
+		k.wanted[sha] = struct{}{}
+		k.signal()
+	}
+}
+
+// signal tells Run that there is work.
+func (k *Keeper) signal() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Apply takes note of accounts that have changed. It returns at once; Run fetches.
@@ -106,10 +151,7 @@ func (k *Keeper) Apply(root *route.Root, touched []string) {
 	}
 	k.dropUnused(maps.Keys(left))
 	k.sweep()
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
+	k.signal()
 }
 
 // sweep removes what earlier runs of the agent left and nobody uses. Before Run begins, the topology may be an old one whose
@@ -252,7 +294,7 @@ func (k *Keeper) keep(sha prefix, image *httpcache.Image) {
 		return
 	}
 	delete(k.wanted, sha)
-	k.kept[sha] = image
+	k.kept[sha] = k.watch(sha, image)
 }
 
 // fetch asks the Media Library for one file.
@@ -285,8 +327,3 @@ func (k *Keeper) Missing() int {
 }
 
 func hexPrefix(sha prefix) string { return hex.EncodeToString(sha[:]) }
-
-// openable opens a file for each reply on its own, so that sendfile has a position of its own.
-func openable(path string) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) { return os.Open(path) }
-}

@@ -272,6 +272,41 @@ func TestFilesThatAreNotWhatTheyAreCalledAreRemoved(t *testing.T) {
 	eventually(t, "the image is fetched anew", func() bool { return k.image("a.png") == "picture a" })
 }
 
+// An image whose file goes, or is cut, while the agent runs is no image, and is fetched again.
+func TestImagesThatAreLostAreFetchedAgain(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"a.png": "picture a"}
+	for name, lose := range map[string]func(dir, file string) error{
+		"file deleted":   func(_, file string) error { return os.Remove(file) },
+		"folder deleted": func(dir, _ string) error { return os.RemoveAll(dir) },
+		"file cut":       func(_, file string) error { return os.Truncate(file, 3) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "images")
+			k := newKeeper(t, dir, newLibrary(t, files))
+			k.apply(files, map[string]string{"default": "a.png"})
+			eventually(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
+			names, err := filepath.Glob(filepath.Join(dir, "*"))
+			if err != nil || len(names) != 1 {
+				t.Fatal(names, err)
+			}
+			if err := lose(dir, names[0]); err != nil {
+				t.Fatal(err)
+			}
+			image, ok := k.Lookup("1-acme", "a.png")
+			if !ok {
+				t.Fatal("the image is not kept")
+			}
+			if body, err := image.Open(); err == nil {
+				body.Close()
+				t.Error("a lost image was opened")
+			}
+			eventually(t, "the image is fetched again", func() bool { return k.image("a.png") == "picture a" })
+		})
+	}
+}
+
 // Bytes that are not those of the topology are no image, and what the library lacks is asked for again.
 func TestWrongBytesAreNotKept(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // Image is a default image, ready to be sent.
@@ -19,7 +20,7 @@ type Image struct {
 	ContentType string
 	// Length is in bytes.
 	Length int64
-	// Open returns its bytes.
+	// Open returns its bytes. After an error it is as if there were no image.
 	Open func() (io.ReadCloser, error)
 }
 
@@ -65,12 +66,8 @@ func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9
 		cacheControl = string(rfc9111.AppendPublic(nil, left))
 	}
 	if spec.GetPath() != "" && (e.definite || spec.GetOnFailure()) {
-		if image, ok := c.defaultImage(q, spec.GetPath()); ok {
-			code := http.StatusOK
-			if spec.Status != nil {
-				code = int(spec.GetStatus())
-			}
-			return c.imageReply(q, image, code, cacheControl, status)
+		if r := c.imageReply(q, spec, cacheControl, status); r != nil {
+			return r
 		}
 		cacheControl = noStore // it may be there a moment later
 	}
@@ -104,36 +101,38 @@ func (q *query) plain(r *Reply, status rfc9111.CacheStatus) *Reply {
 	return r
 }
 
-func (c *Cache) defaultImage(q *query, path string) (*Image, bool) {
+// imageReply sends the default image, nil if that cannot be done. It has no date of its own, so that no client takes it for an
+// older version of the file.
+func (c *Cache) imageReply(q *query, spec *topologyv1.DefaultImage, cacheControl string, status rfc9111.CacheStatus) *Reply {
 	if c.cfg.DefaultImage == nil {
-		return nil, false
+		return nil
 	}
-	return c.cfg.DefaultImage(q.Target.Account.UID, path)
-}
-
-// imageReply sends the default image. It has no date of its own, so that no client takes it for an older version of the file.
-func (c *Cache) imageReply(q *query, image *Image, code int, cacheControl string, status rfc9111.CacheStatus) *Reply {
+	image, ok := c.cfg.DefaultImage(q.Target.Account.UID, spec.GetPath())
+	if !ok {
+		return nil
+	}
+	// Also for replies without a body, so that none promises what another could not keep.
+	body, err := image.Open()
+	if err != nil {
+		return nil
+	}
 	etag := `W/"default-` + image.SHA256 + `"`
 	status.Detail = "default-image"
-	r := &Reply{Status: code, Length: image.Length, Outcome: DefaultImage}
+	r := &Reply{Status: http.StatusOK, Length: image.Length, Outcome: DefaultImage, Body: body}
+	if spec.Status != nil {
+		r.Status = int(spec.GetStatus())
+	}
 	r.Fields = objects.AppendField(r.Fields, "Etag", etag)
 	r.Fields = objects.AppendField(r.Fields, "Cache-Control", cacheControl)
 	r.Fields = appendStatus(r.Fields, status)
-	if code == http.StatusOK && q.cond.Evaluate(rfc9111.Validators{ETag: etag}, q.now) == rfc9111.NotModified {
+	if r.Status == http.StatusOK && q.cond.Evaluate(rfc9111.Validators{ETag: etag}, q.now) == rfc9111.NotModified {
 		r.Status, r.Length = http.StatusNotModified, -1
-		return r
+	} else {
+		r.Fields = objects.AppendField(r.Fields, "Content-Type", image.ContentType)
 	}
-	r.Fields = objects.AppendField(r.Fields, "Content-Type", image.ContentType)
-	if q.Method == http.MethodHead {
-		return r
+	if r.Status == http.StatusNotModified || q.Method == http.MethodHead {
+		body.Close()
+		r.Body = nil
 	}
-	body, err := image.Open()
-	if err != nil {
-		c.cfg.Logger.Warn("default image cannot be read", "account", q.Target.Account.ID, "err", err)
-		return q.plain(&Reply{
-			Status: http.StatusNotFound, Outcome: NotFound, Fields: objects.AppendField(nil, "Cache-Control", noStore),
-		}, status)
-	}
-	r.Body = body
 	return r
 }

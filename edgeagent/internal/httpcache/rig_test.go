@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -170,7 +171,12 @@ func (r *rig) defaultImage(accountUID, path string) (*Image, bool) {
 	}
 	return &Image{
 		SHA256: "5ha", ContentType: "image/png", Length: int64(len(content)),
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil },
+		Open: func() (io.ReadCloser, error) {
+			if content == "" {
+				return nil, errors.New("its file is gone")
+			}
+			return io.NopCloser(strings.NewReader(content)), nil
+		},
 	}, true
 }
 

@@ -33,7 +33,7 @@ import (
 //	clock +11s
 //	purge [hard] url /x | tag T | everything
 //	upload /x TEXT | delete /x                    in the Media Library
-//	image /x TEXT                                 a default image that can be sent
+//	image /x TEXT                                 a default image that can be sent; without TEXT, whose file is gone
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
