@@ -19,7 +19,7 @@ type admin struct {
 	dir    string // where commands run
 }
 
-func (cp *controlPlane) administer(t *testing.T) *admin {
+func (cp *controlPlane) administer(t testing.TB) *admin {
 	return &admin{server: cp.admin, dir: t.TempDir()}
 }
 
@@ -35,7 +35,7 @@ type result struct {
 const commandWithin = 90 * time.Second
 
 // try runs a command and returns how it ended.
-func (a *admin) try(t *testing.T, stdin string, args ...string) result {
+func (a *admin) try(t testing.TB, stdin string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), commandWithin)
 	defer cancel()
@@ -61,13 +61,13 @@ func (a *admin) try(t *testing.T, stdin string, args ...string) result {
 }
 
 // do runs a command that has to work, and returns its output.
-func (a *admin) do(t *testing.T, args ...string) string {
+func (a *admin) do(t testing.TB, args ...string) string {
 	t.Helper()
 	return a.feed(t, "", args...)
 }
 
 // feed is do with something on standard input.
-func (a *admin) feed(t *testing.T, stdin string, args ...string) string {
+func (a *admin) feed(t testing.TB, stdin string, args ...string) string {
 	t.Helper()
 	r := a.try(t, stdin, args...)
 	if r.code != 0 {
@@ -77,13 +77,13 @@ func (a *admin) feed(t *testing.T, stdin string, args ...string) string {
 }
 
 // apply applies a manifest and returns once every edge serves accordingly.
-func (a *admin) apply(t *testing.T, manifest string, flags ...string) string {
+func (a *admin) apply(t testing.TB, manifest string, flags ...string) string {
 	t.Helper()
 	return a.feed(t, manifest, append([]string{"apply", "-f", "-", "--wait"}, flags...)...)
 }
 
 // file writes a file that commands can name.
-func (a *admin) file(t *testing.T, name, text string) string {
+func (a *admin) file(t testing.TB, name, text string) string {
 	t.Helper()
 	full := filepath.Join(a.dir, name)
 	if err := os.WriteFile(full, []byte(text), 0o600); err != nil {
@@ -93,14 +93,14 @@ func (a *admin) file(t *testing.T, name, text string) string {
 }
 
 // upload puts text into the Media Library and waits for the edges.
-func (a *admin) upload(t *testing.T, account, path, text string) {
+func (a *admin) upload(t testing.TB, account, path, text string) {
 	t.Helper()
 	name := a.file(t, "upload-"+strings.ReplaceAll(strings.Trim(path, "/"), "/", "-"), text)
 	a.do(t, "media", "upload", "-A", account, name, path, "--wait")
 }
 
 // object runs a command with -o json and returns what it printed.
-func (a *admin) object(t *testing.T, args ...string) map[string]any {
+func (a *admin) object(t testing.TB, args ...string) map[string]any {
 	t.Helper()
 	text := a.do(t, append(args, "-o", "json")...)
 	var v map[string]any
@@ -111,7 +111,7 @@ func (a *admin) object(t *testing.T, args ...string) map[string]any {
 }
 
 // shortDir is a folder whose name leaves room for unix sockets below it.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ew")
 	if err != nil {
@@ -126,7 +126,7 @@ func shortDir(t *testing.T) string {
 }
 
 // has fails the test unless text holds each part.
-func has(t *testing.T, what, text string, parts ...string) {
+func has(t testing.TB, what, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(text, part) {

@@ -57,13 +57,13 @@ func visit(ctx context.Context, address, host, path string) (reply, error) {
 }
 
 // get fetches a path from the shared host, such as /acme/a.jpg.
-func (e *edge) get(t *testing.T, path string) reply {
+func (e *edge) get(t testing.TB, path string) reply {
 	t.Helper()
 	return e.getFrom(t, "localhost", path)
 }
 
 // getFrom fetches a path from a host.
-func (e *edge) getFrom(t *testing.T, host, path string) reply {
+func (e *edge) getFrom(t testing.TB, host, path string) reply {
 	t.Helper()
 	r, err := visit(t.Context(), e.http, host, path)
 	if err != nil {
@@ -73,12 +73,12 @@ func (e *edge) getFrom(t *testing.T, host, path string) reply {
 }
 
 // serves fails the test unless the edge answers 200 with the body.
-func (e *edge) serves(t *testing.T, path, body string) reply {
+func (e *edge) serves(t testing.TB, path, body string) reply {
 	t.Helper()
 	return e.servesFrom(t, "localhost", path, body)
 }
 
-func (e *edge) servesFrom(t *testing.T, host, path, body string) reply {
+func (e *edge) servesFrom(t testing.TB, host, path, body string) reply {
 	t.Helper()
 	r := e.getFrom(t, host, path)
 	if r.status != http.StatusOK || r.body != body {
@@ -88,7 +88,7 @@ func (e *edge) servesFrom(t *testing.T, host, path, body string) reply {
 }
 
 // refuses fails the test unless the edge answers with the status.
-func (e *edge) refuses(t *testing.T, path string, status int) reply {
+func (e *edge) refuses(t testing.TB, path string, status int) reply {
 	t.Helper()
 	r := e.get(t, path)
 	if r.status != status {

@@ -48,12 +48,18 @@ func startEtcd(t *testing.T, dir string) []*etcdMember {
 	}
 	for _, m := range members {
 		m.args = append(m.args, "--initial-cluster", strings.Join(cluster, ","))
-		m.process = start(t, "etcd", program, m.args...)
+		m.run(t, program)
 	}
 	for _, m := range members {
 		m.waitHealthy(t)
 	}
 	return members
+}
+
+func (m *etcdMember) run(t *testing.T, program string) {
+	t.Helper()
+	m.process = start(t, "etcd", program, m.args...)
+	m.foreign = true
 }
 
 func (m *etcdMember) waitHealthy(t *testing.T) {
@@ -91,6 +97,12 @@ func startReplicas(t *testing.T) *replicas {
 	}
 	for _, e := range r.edges {
 		e.waitReady(t)
+	}
+	for _, a := range r.admins {
+		eventually(t, soon, "each control plane knows both edges", func() bool {
+			list, _ := a.object(t, "edges")["edges"].([]any)
+			return len(list) == 2
+		})
 	}
 	return r
 }
@@ -190,7 +202,7 @@ func (r *replicas) losesEtcd(t *testing.T) {
 	r.etcd[1].kill9(t)
 	for _, a := range r.admins {
 		got := a.try(t, fmt.Sprintf(manifest, "outage", o.url), "apply", "-f", "-")
-		if got.code != 1 || got.took > 30*time.Second {
+		if got.code != 1 || got.took > 45*time.Second {
 			t.Errorf("apply without etcd: exit code %d after %s", got.code, got.took)
 		}
 		has(t, "apply without etcd", got.stderr, "etcd")
@@ -203,7 +215,7 @@ func (r *replicas) losesEtcd(t *testing.T) {
 		e.serves(t, "/outage/uncached.txt", "uncached")
 	}
 	for _, m := range r.etcd[:2] {
-		m.process = start(t, "etcd", m.cmd.Path, m.args...)
+		m.run(t, m.cmd.Path)
 	}
 	for _, m := range r.etcd {
 		m.waitHealthy(t)

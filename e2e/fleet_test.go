@@ -16,12 +16,12 @@ type controlPlane struct {
 }
 
 // startControlPlane runs one with its folders under dir and free ports, unless flags say otherwise.
-func startControlPlane(t *testing.T, dir string, flags ...string) *controlPlane {
+func startControlPlane(t testing.TB, dir string, flags ...string) *controlPlane {
 	t.Helper()
 	return startControlPlaneOf(t, binary, dir, flags...)
 }
 
-func startControlPlaneOf(t *testing.T, program, dir string, flags ...string) *controlPlane {
+func startControlPlaneOf(t testing.TB, program, dir string, flags ...string) *controlPlane {
 	t.Helper()
 	args := []string{"controlplane", "--data-dir", dir, "--admin-addr", "127.0.0.1:0", "--edge-addr", "127.0.0.1:0",
 		"--http-addr", "127.0.0.1:0", "--media-addr", "127.0.0.1:0"}
@@ -33,12 +33,12 @@ func startControlPlaneOf(t *testing.T, program, dir string, flags ...string) *co
 }
 
 // fixedPorts are flags for a control plane that has to come back under its addresses.
-func fixedPorts(t *testing.T) []string {
+func fixedPorts(t testing.TB) []string {
 	return []string{"--admin-addr", freeAddress(t), "--edge-addr", freeAddress(t), "--http-addr", freeAddress(t), "--media-addr", freeAddress(t)}
 }
 
 // freeAddress finds a port below those that the kernel hands out by itself, so that it is still free after a restart.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(17000))
@@ -59,12 +59,12 @@ type edge struct {
 }
 
 // startEdge runs an agent with its folders under dir. It returns as soon as the agent listens.
-func startEdge(t *testing.T, dir, id, controlPlanes string, flags ...string) *edge {
+func startEdge(t testing.TB, dir, id, controlPlanes string, flags ...string) *edge {
 	t.Helper()
 	return startEdgeOf(t, binary, dir, id, controlPlanes, flags...)
 }
 
-func startEdgeOf(t *testing.T, program, dir, id, controlPlanes string, flags ...string) *edge {
+func startEdgeOf(t testing.TB, program, dir, id, controlPlanes string, flags ...string) *edge {
 	t.Helper()
 	args := []string{"edgeagent", "--id", id, "--control-plane", controlPlanes, "--http-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0",
 		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"), "--allow-private-origins"}
@@ -74,7 +74,7 @@ func startEdgeOf(t *testing.T, program, dir, id, controlPlanes string, flags ...
 	return e
 }
 
-func (e *edge) waitReady(t *testing.T) {
+func (e *edge) waitReady(t testing.TB) {
 	t.Helper()
 	eventually(t, startWithin, e.name+" is ready", func() bool {
 		if !e.running() {
@@ -91,7 +91,7 @@ type fleet struct {
 	edges        []*edge
 }
 
-func startFleet(t *testing.T) *fleet {
+func startFleet(t testing.TB) *fleet {
 	t.Helper()
 	dir := shortDir(t)
 	f := &fleet{controlPlane: startControlPlane(t, filepath.Join(dir, "cp"))}

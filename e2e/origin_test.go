@@ -25,7 +25,7 @@ type origin struct {
 }
 
 // newOrigin serves files by path.
-func newOrigin(t *testing.T, files map[string]string) *origin {
+func newOrigin(t testing.TB, files map[string]string) *origin {
 	t.Helper()
 	o := &origin{files: map[string]string{}, asked: map[string]int{}}
 	for path, body := range files {
@@ -84,7 +84,7 @@ func sizeIn(path string) (int64, bool) {
 }
 
 // generated is an origin that has every path that says its size. pace is called before each piece of a body.
-func generated(t *testing.T, pace func(r *http.Request)) *httptest.Server {
+func generated(t testing.TB, pace func(r *http.Request)) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		size, ok := sizeIn(r.URL.Path)
