@@ -156,29 +156,29 @@ func (s accounts) DeleteAccount(ctx context.Context, req *adminv1.DeleteAccountR
 		}
 		return &store.Edit{DeleteAccount: true}, nil
 	}
-	revision, err := s.commit(ctx, req, key.Account, decide)
+	result, err := s.commit(ctx, req, key.Account, decide)
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.DeleteAccountResponse{Revision: revision}, nil
+	return &adminv1.DeleteAccountResponse{Revision: result.Revision}, nil
 }
 
-// commit runs a write that is no draft's edit.
-func (s *Service) commit(ctx context.Context, req writeRequest, account string, decide func(*store.State) (*store.Edit, error)) (int64, error) {
+// commit runs a write that is no draft's edit. One that only checks has the revision that was read.
+func (s *Service) commit(ctx context.Context, req writeRequest, account string, decide func(*store.State) (*store.Edit, error)) (store.Result, error) {
 	if req.GetValidateOnly() {
-		var at int64
+		var result store.Result
 		err := s.store.DryRun(ctx, account, func(state *store.State) (*store.Edit, error) {
-			at = state.Revision
+			result.Revision = state.Revision
 			return decide(state)
 		})
-		return at, named(err, account)
+		return result, named(err, account)
 	}
 	id, err := requestID(ctx, req.GetRequestId(), req, "")
 	if err != nil {
-		return 0, err
+		return store.Result{}, err
 	}
 	result, err := s.store.Write(ctx, account, id, decide)
-	return result.Revision, named(err, account)
+	return result, named(err, account)
 }
 
 // mustBeEmpty names what the account still holds. Its default endpoint and its purges are no content.

@@ -270,6 +270,9 @@ func (m *source) entry(d *draft, section string, i int, etag string, key topolog
 	if err != nil {
 		return under(fmt.Sprintf("%s[%d]", section, i), err)
 	}
+	if etag != "" && modRevision == 0 {
+		return notFound(key.Name())
+	}
 	return checkEtag(etag, key.Name(), modRevision)
 }
 

@@ -68,7 +68,7 @@ func (s mediaFiles) DeleteMediaFile(ctx context.Context, req *adminv1.DeleteMedi
 	if err != nil {
 		return nil, err
 	}
-	revision, err := s.commit(ctx, req, key.Account, func(state *store.State) (*store.Edit, error) {
+	result, err := s.commit(ctx, req, key.Account, func(state *store.State) (*store.Edit, error) {
 		record, ok, err := s.fileOf(ctx, state, key)
 		if err != nil {
 			return nil, err
@@ -84,7 +84,7 @@ func (s mediaFiles) DeleteMediaFile(ctx context.Context, req *adminv1.DeleteMedi
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.DeleteMediaFileResponse{Revision: revision}, nil
+	return &adminv1.DeleteMediaFileResponse{Revision: result.Revision}, nil
 }
 
 // fileOf reads a file's record as a write sees it; the account must exist.

@@ -283,7 +283,14 @@ func (s *Service) testee(ctx context.Context, key topology.Key, given *topologyv
 	public, fresh := topology.SplitOrigin(o)
 	secrets, required := topology.MergeSecrets(stored.Message, kept, public, fresh, clearsNothing)
 	if len(required) > 0 {
-		return nil, nil, secretRequired(key.Name(), required)
+		return nil, nil, under("origin", secretRequired(key.Name(), required))
+	}
+	alone := topology.NewAccountState(key.Account, "")
+	alone.Endpoints[topology.DefaultEndpointID] = topology.Stored[*topologyv1.UrlEndpoint]{Message: new(topologyv1.UrlEndpoint)}
+	alone.Origins[key.ID] = topology.Stored[*topologyv1.Origin]{Message: public}
+	alone.Secrets[key.ID] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{Values: secrets}}
+	if found := topology.Check(alone); len(found) > 0 {
+		return nil, nil, violationsError(alone, found, key.Name())
 	}
 	return public, secrets, nil
 }

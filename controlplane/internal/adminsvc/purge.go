@@ -38,7 +38,7 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 	now := s.now()
 	key := topology.Key{Kind: topology.KindPurges, Account: account, ID: newPurgeID(now)}
 	var purge *topologyv1.Purge
-	revision, err := s.commit(ctx, &purgeWrite{req}, account, func(state *store.State) (*store.Edit, error) {
+	result, err := s.commit(ctx, req, account, func(state *store.State) (*store.Edit, error) {
 		d, err := newDraft(state, shared, now)
 		if err != nil {
 			return nil, err
@@ -53,17 +53,18 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 	}
 	if req.GetValidateOnly() {
 		p := present(key, topology.Stored[*topologyv1.Purge]{Message: purge})
-		return &adminv1.CreatePurgeResponse{Purge: p, Revision: revision}, nil
+		return &adminv1.CreatePurgeResponse{Purge: p, Revision: result.Revision}, nil
 	}
-	p, err := s.purgeOf(ctx, account, revision)
+	if result.Replayed {
+		p, err := s.purgeOf(ctx, account, result.Revision)
+		return &adminv1.CreatePurgeResponse{Purge: p, Revision: result.Revision}, err
+	}
+	stored, _, err := readAt[*topologyv1.Purge](ctx, s.Service, key, result.Revision)
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.CreatePurgeResponse{Purge: p, Revision: revision}, nil
+	return &adminv1.CreatePurgeResponse{Purge: s.presentPurge(key, stored), Revision: result.Revision}, nil
 }
-
-// purgeWrite is a CreatePurgeRequest as a request that writes.
-type purgeWrite struct{ *adminv1.CreatePurgeRequest }
 
 // purge makes the record of a purge: its scope, and where that leads by the account's routes of this moment.
 func (d *draft) purge(in *topologyv1.Purge) (*topologyv1.Purge, error) {

@@ -43,6 +43,12 @@ func (l *Library) Spool(ctx context.Context, r io.Reader) (*Spooled, error) {
 		return nil, fmt.Errorf("spool upload: %w", err)
 	}
 	s := &Spooled{library: l, file: f}
+	if l.folder == "" {
+		// Without a name it goes with the process, however that ends. A folder's library needs the name to link it.
+		if err := os.Remove(f.Name()); err != nil {
+			l.log.Debug("unlink spooled upload", "file", f.Name(), "error", err)
+		}
+	}
 	hash := sha256.New()
 	head := &headWriter{limit: sniffLen}
 	s.Size, err = io.Copy(io.MultiWriter(f, hash, head), &contextReader{ctx, r})
