@@ -27,6 +27,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal ends the program in order; from then on the default applies, so that a second one ends it at once.
 	context.AfterFunc(ctx, stop)
+	// What libraries say through the log package goes the same way as ours.
+	slog.SetDefault(newLogger(os.Stderr))
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
