@@ -129,6 +129,8 @@ func (a *Agent) build(p parsed) (err error) {
 // hooks carry what a step says to the parts that are not the routing table.
 func (a *Agent) hooks() route.Hooks {
 	return route.Hooks{
+		// What was stored under another history is never looked up: keys hold the epoch.
+		Epoch: func(string) { a.store.ForgetAll() },
 		Purge: func(uid string, p *topologyv1.Purge, revision int64) {
 			if err := a.store.Purge(purgeOf(uid, p, revision)); err != nil {
 				a.cfg.Logger.Error("purge cannot be applied; everything of the account is purged instead", "account", uid, "err", err)

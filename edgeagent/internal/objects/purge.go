@@ -75,8 +75,8 @@ type accountPurges struct {
 	forgotten int64                 // entries up to this revision may go
 }
 
-// forgetAll as the revision to forget says that the account itself is gone.
-const forgetAll = math.MaxInt64
+// forgetAccount as the revision to forget says that the account itself is gone.
+const forgetAccount = math.MaxInt64
 
 // revisions are the highest purges of each kind at one scope.
 type revisions struct{ soft, hard int64 }
@@ -196,6 +196,12 @@ func (x *purgeIndex) forget(account string, upTo int64) {
 	}
 }
 
+func (x *purgeIndex) forgetAll() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.accounts = nil
+}
+
 func (x *purgeIndex) check(sc *Scope, asof int64) Verdict {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -275,7 +281,7 @@ func (x *purgeIndex) tidyAccount(uid string) {
 		}
 	}
 	if a.whole.soft <= a.forgotten && a.whole.hard <= a.forgotten &&
-		len(a.endpoints)+len(a.tags)+len(a.urls)+len(a.prefixes) == 0 && a.forgotten == forgetAll {
+		len(a.endpoints)+len(a.tags)+len(a.urls)+len(a.prefixes) == 0 && a.forgotten == forgetAccount {
 		delete(x.accounts, uid)
 	}
 }

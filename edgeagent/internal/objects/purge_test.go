@@ -151,6 +151,23 @@ func TestFloorStandsInForForgottenPurges(t *testing.T) {
 	}
 }
 
+func TestForgetAll(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	s.Purge(Purge{Account: "acme", Revision: 100, Hard: true, Everything: true})
+	s.Floor("other", 100, 0)
+	s.ForgetAll()
+	for _, account := range []string{"acme", "other"} {
+		if v := s.Check(Scope{Account: account}, 1); v != None {
+			t.Errorf("%s: %v", account, v)
+		}
+	}
+	s.Purge(Purge{Account: "acme", Revision: 2, Everything: true})
+	if v := s.Check(Scope{Account: "acme"}, 1); v != Soft {
+		t.Errorf("a purge after it: %v", v)
+	}
+}
+
 // Any order of any purges with any repetition gives the verdicts of a plain list.
 func TestPurgeOrderDoesNotMatter(t *testing.T) {
 	t.Parallel()

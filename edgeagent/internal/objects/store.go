@@ -301,6 +301,10 @@ func (s *Store) Floor(account string, softBefore, hardBefore int64) {
 // first, where it still wants what they said. math.MaxInt64 frees all of the account, when that is deleted.
 func (s *Store) Forget(account string, upTo int64) { s.purges.forget(account, upTo) }
 
+// ForgetAll frees what is known of all purges, at once: the revisions to come are of another history, in which theirs mean
+// nothing. Its caller sees to it that nothing stored before is looked up any more.
+func (s *Store) ForgetAll() { s.purges.forgetAll() }
+
 // Check is the verdict on anything that has a scope and an asof, stored here or not.
 func (s *Store) Check(sc Scope, asof int64) Verdict { return s.purges.check(&sc, asof) }
 

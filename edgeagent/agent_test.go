@@ -1,0 +1,184 @@
+package edgeagent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// lone is an agent without a control plane: its test gives it the steps.
+type lone struct {
+	*Agent
+	t        *testing.T
+	epoch    string
+	revision int64
+}
+
+func newLone(t *testing.T) *lone {
+	t.Helper()
+	a, err := New(Config{
+		ControlPlane: []string{nobody(t)}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: t.TempDir(), CacheSize: 64 << 20,
+		AllowPrivateOrigins: true, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return &lone{Agent: a, t: t, epoch: "one"}
+}
+
+// nobody is an address where nobody listens.
+func nobody(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// step applies a change at the next revision, nil deleting a resource.
+func (l *lone) step(full bool, resources map[string]proto.Message) {
+	l.t.Helper()
+	l.revision++
+	var records []topology.Record
+	for name, m := range resources {
+		key, err := topology.ParseKey(name)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		r := topology.Record{Key: key, CreateRevision: l.revision, ModRevision: l.revision}
+		if full {
+			r.CreateRevision = 1 // what there was from the start
+		}
+		if m != nil {
+			if r.Value, err = topology.Encode(m); err != nil {
+				l.t.Fatal(err)
+			}
+		}
+		records = append(records, r)
+	}
+	result, err := l.table.Apply(route.Step{Full: full, Epoch: l.epoch, Revision: l.revision, Records: route.Of(records...)})
+	if err != nil || len(result.Rejected) > 0 {
+		l.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)
+	}
+}
+
+// shop is a topology of one account whose one origin is at a URL.
+func shop(originURL string) map[string]proto.Message {
+	return map[string]proto.Message{
+		"settings":                  &topologyv1.Settings{SharedHost: "shared.test"},
+		"accounts/acme":             &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+		"origins/acme/files":        &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: originURL}}},
+		"urlEndpoints/acme/default": &topologyv1.UrlEndpoint{Origins: []string{"files"}},
+	}
+}
+
+// get asks for a path of acme and waits until what came of it is stored. how is the edge's Cache-Status.
+func (l *lone) get(path string) (status int, body, how string) {
+	l.t.Helper()
+	request, err := http.NewRequestWithContext(l.t.Context(), http.MethodGet, "http://"+l.Addresses().HTTP+"/acme"+path, nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	request.Host, request.Close = "shared.test", true
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); l.filling(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			l.t.Fatal("a fill does not end")
+		}
+	}
+	return response.StatusCode, string(text), response.Header.Get("Cache-Status")
+}
+
+// filling reports whether a walk or a body is under way.
+func (l *lone) filling() bool {
+	l.t.Helper()
+	families, err := l.registry.Gather()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "edgewalk_cache_fills_running" {
+			return f.GetMetric()[0].GetGauge().GetValue() > 0
+		}
+	}
+	l.t.Fatal("the metrics do not say whether fills run")
+	return false
+}
+
+// A step reaches the routing table, the purges and all that was remembered before, in one.
+func TestStepsReachEveryPart(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=600")
+		fmt.Fprint(w, "answer ", asked.Add(1))
+	}))
+	t.Cleanup(origin.Close)
+	l := newLone(t)
+	if status, _, _ := l.get("/x"); status != http.StatusServiceUnavailable {
+		t.Errorf("before the first topology: %d", status)
+	}
+	l.revision = 100
+	l.step(true, shop(origin.URL))
+	want := func(what, wantBody, wantHow string) {
+		t.Helper()
+		if status, body, how := l.get("/x"); status != 200 || body != wantBody || !strings.Contains(how, wantHow) {
+			t.Errorf("%s: %d %q, %s; want %q and %s", what, status, body, how, wantBody, wantHow)
+		}
+	}
+	want("first", "answer 1", "fwd=uri-miss; stored")
+	want("second", "answer 1", "; hit")
+	purge := &topologyv1.Purge{Kind: topologyv1.Purge_HARD, Scope: &topologyv1.Purge_Everything{Everything: true}}
+	l.step(false, map[string]proto.Message{"purges/acme/p": purge})
+	want("purged", "answer 2", "fwd=uri-miss; stored")
+	want("and then", "answer 2", "; hit")
+	l.step(false, map[string]proto.Message{"purgeFloors/acme": &topologyv1.PurgeFloor{StaleBefore: l.revision + 1, DropBefore: l.revision + 1}})
+	want("below the floor", "answer 3", "fwd=uri-miss; stored")
+
+	// Another history counts revisions of its own: the purges of this one say nothing about it.
+	l.epoch, l.revision = "two", 1
+	l.step(true, shop(origin.URL))
+	want("another history", "answer 4", "fwd=uri-miss; stored")
+	want("and then", "answer 4", "; hit")
+
+	l.step(false, map[string]proto.Message{"accounts/acme": nil, "urlEndpoints/acme/default": nil, "origins/acme/files": nil})
+	if status, _, _ := l.get("/x"); status != http.StatusNotFound {
+		t.Errorf("deleted account: %d", status)
+	}
+}
