@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -40,6 +41,12 @@ func hits(ctx context.Context, b *bench) error {
 	}
 	if b.rounds == 0 {
 		b.rounds = 5
+	}
+	if b.only != "" {
+		loads = slices.DeleteFunc(loads, func(l load) bool { return l.name != b.only })
+	}
+	if len(loads) == 0 {
+		return fmt.Errorf("%w: no load is named %q", errUsage, b.only)
 	}
 	if b.profile != "" {
 		return b.profileHits(ctx, loads[0])
@@ -172,7 +179,7 @@ func (b *bench) profileHits(ctx context.Context, l load) error {
 	if err := record.Start(); err != nil {
 		return err
 	}
-	got, err := wrk(ctx, l.contenders[0].address, l.path, b.duration)
+	got, err := l.run(ctx, l.contenders[0].address, l.path, b.duration)
 	if err != nil {
 		return err
 	}

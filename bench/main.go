@@ -29,6 +29,7 @@ type options struct {
 	edges    int
 	objects  int
 	domains  int
+	only     string
 	profile  string
 	verbose  bool
 }
@@ -100,7 +101,8 @@ func carryOut(ctx context.Context, m measurement, args []string) error {
 	flags.IntVar(&o.edges, "edges", 0, "edges of apply (default: first 2, then 20)")
 	flags.IntVar(&o.objects, "objects", 100_000, "cached objects of memory and restart")
 	flags.IntVar(&o.domains, "domains", 100_000, "domains of memory; 0 for none")
-	flags.StringVar(&o.profile, "perf", "", "write a perf(1) profile of the edge under h1 hits of 1 KB to this `file` (hits)")
+	flags.StringVar(&o.only, "only", "", "the `load`, such as \"h2 TLS 1 KB\" (hits; default: all)")
+	flags.StringVar(&o.profile, "perf", "", "write a perf(1) profile of the edge under the first load to this `file`, and measure nothing (hits)")
 	flags.BoolVar(&o.verbose, "v", false, "show what is being done")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "bench %s: %s\n\n", m.name, m.about)
