@@ -33,6 +33,9 @@ type exchange struct {
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 {
+		w = progressWriter{w, s.cfg.WriteStall}
+	}
 	x := &exchange{w: w, r: r, start: time.Now(), outcome: outcomeRefused}
 	x.entry.RequestID = newRequestID()
 	w.Header()["X-Request-Id"] = []string{x.entry.RequestID}

@@ -3,6 +3,7 @@ package edgehttp
 import (
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -14,12 +15,10 @@ const (
 	maxHeaderBytes    = 32 << 10
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 75 * time.Second
-	// writeStall ends a connection that took nothing for this long. It is renewed by each write, so a slow client that goes
-	// on reading keeps its download.
-	writeStall = 30 * time.Second
 	// maxStreams are the concurrent requests of one HTTP/2 connection.
 	maxStreams = 128
 
+	defaultWriteStall     = 30 * time.Second
 	defaultMaxConnections = 50_000
 	defaultMaxPerClient   = 4_096
 	defaultMaxRequests    = 20_000
@@ -32,6 +31,7 @@ const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-
 type limitListener struct {
 	net.Listener
 	max, perClient int
+	stall          time.Duration // see progressConn
 	// plain says that the connection speaks HTTP from its first byte, so that a refusal can be put into words.
 	plain   bool
 	refused func(reason string)
@@ -56,7 +56,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 			l.refuse(conn)
 			continue
 		}
-		return &progressConn{Conn: conn, release: sync.OnceFunc(func() { l.release(ip) })}, nil
+		return &progressConn{Conn: conn, stall: l.stall, release: sync.OnceFunc(func() { l.release(ip) })}, nil
 	}
 }
 
@@ -95,9 +95,11 @@ func (l *limitListener) release(ip netip.Addr) {
 	}
 }
 
-// progressConn ends a connection whose peer stopped reading.
+// progressConn ends a connection whose peer took nothing for stall. Each write renews it, so a slow client that goes on reading
+// keeps its download.
 type progressConn struct {
 	net.Conn
+	stall   time.Duration
 	release func()
 }
 
@@ -109,7 +111,7 @@ func (c *progressConn) Close() error {
 
 // Write implements [io.Writer].
 func (c *progressConn) Write(p []byte) (int, error) {
-	c.Conn.SetWriteDeadline(time.Now().Add(writeStall))
+	c.Conn.SetWriteDeadline(time.Now().Add(c.stall))
 	return c.Conn.Write(p)
 }
 
@@ -124,7 +126,7 @@ func (c *progressConn) ReadFrom(r io.Reader) (sent int64, err error) {
 	}
 	limit, bounded := r.(*io.LimitedReader)
 	for {
-		c.Conn.SetWriteDeadline(time.Now().Add(writeStall))
+		c.Conn.SetWriteDeadline(time.Now().Add(c.stall))
 		piece := io.LimitedReader{R: r, N: sendPiece}
 		if bounded { // sendfile is used for a file behind one limit, not behind two.
 			piece = io.LimitedReader{R: limit.R, N: min(sendPiece, limit.N)}
@@ -139,6 +141,20 @@ func (c *progressConn) ReadFrom(r io.Reader) (sent int64, err error) {
 			return sent, err
 		}
 	}
+}
+
+// progressWriter ends a stream of HTTP/2 whose client took nothing for stall: the connection may well go on, which other
+// streams keep busy, but whose client gives this one no window (RFC 9113 5.2).
+type progressWriter struct {
+	http.ResponseWriter
+	stall time.Duration
+}
+
+// Write implements [io.Writer].
+func (w progressWriter) Write(p []byte) (int, error) {
+	// Its error is that the stream is gone, which the write says too.
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.stall))
+	return w.ResponseWriter.Write(p)
 }
 
 func contains(prefixes []netip.Prefix, ip netip.Addr) bool {

@@ -8,6 +8,7 @@
 package edgehttp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -46,8 +47,10 @@ type Config struct {
 	AccessLog io.Writer
 	// MaxConnections, MaxConnectionsPerClient and MaxRequests bound what goes on at once. Defaults 50,000, 4,096, 20,000.
 	MaxConnections, MaxConnectionsPerClient, MaxRequests int
-	Logger                                               *slog.Logger
-	Registerer                                           prometheus.Registerer
+	// WriteStall ends a reply of which its client took nothing for this long. Default 30 s.
+	WriteStall time.Duration
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Server answers clients.
@@ -68,9 +71,10 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	setDefault(&cfg.MaxConnections, defaultMaxConnections)
-	setDefault(&cfg.MaxConnectionsPerClient, defaultMaxPerClient)
-	setDefault(&cfg.MaxRequests, defaultMaxRequests)
+	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, defaultMaxConnections)
+	cfg.MaxConnectionsPerClient = cmp.Or(cfg.MaxConnectionsPerClient, defaultMaxPerClient)
+	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, defaultMaxRequests)
+	cfg.WriteStall = cmp.Or(cfg.WriteStall, defaultWriteStall)
 	s := &Server{cfg: cfg, metrics: newMetrics(cfg.Registerer), requests: make(chan struct{}, cfg.MaxRequests)}
 	s.access = newAccessLog(cfg.AccessLog, s.metrics.dropped.Inc, cfg.Logger)
 	if cfg.HTTPS != nil {
@@ -80,12 +84,6 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	return s, nil
-}
-
-func setDefault(value *int, otherwise int) {
-	if *value == 0 {
-		*value = otherwise
-	}
 }
 
 // Run answers until ctx ends, then lets requests finish for at most 30 s.
@@ -148,7 +146,8 @@ func (s *Server) serve(ctx context.Context) error {
 
 func (s *Server) limit(l net.Listener, plain bool) net.Listener {
 	return &limitListener{
-		Listener: l, max: s.cfg.MaxConnections, perClient: s.cfg.MaxConnectionsPerClient, plain: plain, exempt: s.cfg.TrustedProxies,
+		Listener: l, max: s.cfg.MaxConnections, perClient: s.cfg.MaxConnectionsPerClient, stall: s.cfg.WriteStall, plain: plain,
+		exempt:  s.cfg.TrustedProxies,
 		refused: func(reason string) { s.metrics.refused.WithLabelValues(reason).Inc() },
 	}
 }

@@ -1,0 +1,90 @@
+package edgehttp
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// A client that asks and then takes nothing holds a request only for so long, over HTTP/1.1 and over HTTP/2, where its
+// connection goes on and is kept busy.
+func TestClientThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	big := make([]byte, 16<<20) // more than sockets buffer
+	e := newEdge(t, func(c *Config) { c.WriteStall = 200 * time.Millisecond })
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) { w.Write(big) })))
+
+	t.Run("HTTP/1.1", func(t *testing.T) {
+		conn, err := net.Dial("tcp", e.http)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /acme/big HTTP/1.1\r\nHost: shared.test\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		e.awaitAborted(1)
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		conn, err := tls.Dial("tcp", e.https, &tls.Config{InsecureSkipVerify: true, ServerName: "img.acme.test", NextProtos: []string{"h2"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		framer := http2.NewFramer(conn, conn)
+		var head bytes.Buffer
+		encoder := hpack.NewEncoder(&head)
+		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "img.acme.test"}, {":path", "/none"}} {
+			encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+		}
+		_, err = io.WriteString(conn, http2.ClientPreface)
+		err = errors.Join(err,
+			framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}),
+			framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatalf("the stream was not reset: %v", err)
+			}
+			switch frame.(type) {
+			case *http2.RSTStreamFrame:
+				return
+			case *http2.DataFrame:
+				t.Fatal("data without a window")
+			}
+		}
+	})
+}
+
+// awaitAborted waits until n replies were cut off.
+func (e *edge) awaitAborted(n float64) {
+	e.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+		families, err := e.registry.Gather()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "edgewalk_edge_aborted_replies_total" && f.GetMetric()[0].GetCounter().GetValue() >= n {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatalf("no %v replies were cut off", n)
+		}
+	}
+}
