@@ -195,7 +195,9 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		return nil, named(err, key.Account)
 	}
 	if err := spooled.Place(ctx); err != nil {
-		return nil, libraryError(err)
+		f := fail(kindLibraryUnavailable, "the file is recorded, but the media library cannot be asked for its bytes: upload it again")
+		f.cause = err
+		return nil, f
 	}
 	at, err := s.kept(ctx, key.Account, result)
 	if err != nil {

@@ -301,3 +301,21 @@ func TestADownloadOfLostBytesSaysSo(t *testing.T) {
 		t.Errorf("got %q", body)
 	}
 }
+
+// A library that takes no bytes is told as such, and why is in the log only.
+func TestALibraryThatTakesNoBytes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	if err := os.RemoveAll(filepath.Join(r.folder, "spool")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.txt"}, strings.NewReader("one"))
+	if text := describe(err); status.Code(err) != codes.Unavailable || !strings.Contains(text, "MEDIA_LIBRARY_UNAVAILABLE") || strings.Contains(text, r.folder) {
+		t.Errorf("got %s", text)
+	}
+	if !strings.Contains(r.log.String(), "no such file or directory") {
+		t.Error("the log does not say why")
+	}
+	r.refused(t, codes.NotFound, "GetMediaFile", `{"name": "accounts/acme/mediaFiles/a.txt"}`)
+}
