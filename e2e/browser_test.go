@@ -34,8 +34,12 @@ func (r reply) String() string {
 	return fmt.Sprintf("%d, Cache-Status %q, body %q", r.status, r.header.Get("Cache-Status"), body)
 }
 
-// hit reports whether the edge answered from what it had stored.
-func (r reply) hit() bool { return strings.HasPrefix(r.header.Get("Cache-Status"), "edgewalk; hit") }
+// hit reports whether the edge answered without asking an origin for it: from what it had stored, or along with an earlier
+// request whose last byte was sent and whose reply was still being put away.
+func (r reply) hit() bool {
+	status := r.header.Get("Cache-Status")
+	return strings.HasPrefix(status, "edgewalk; hit") || strings.Contains(status, "; collapsed")
+}
 
 // visit asks an address for a path under a host name.
 func visit(ctx context.Context, address, host, path string) (reply, error) {
