@@ -123,3 +123,23 @@ func TestPurgesAreLimited(t *testing.T) {
 		t.Errorf("%d accounts are remembered", len(r.used))
 	}
 }
+
+// A purge travels to every edge in one step, so it has the bounds of a step.
+func TestAPurgeTooLargeForAStepIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	urls := func(n, length int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"localhost/acme/%d-%s"`, i, strings.Repeat("x", length)))
+		}
+		return fmt.Sprintf(`{"parent": "accounts/acme", "purge": {"urls": {"urls": [%s]}}}`, strings.Join(all, ","))
+	}
+	r.must(t, "CreatePurge", urls(100, 4000))
+	if text := r.refused(t, codes.FailedPrecondition, "CreatePurge", urls(100, 8000)); !strings.Contains(text, "CHANGE_TOO_LARGE") {
+		t.Error(text)
+	}
+	r.refused(t, codes.InvalidArgument, "CreatePurge", urls(101, 1))
+	r.refused(t, codes.InvalidArgument, "CreatePurge", urls(1, 8200))
+}
