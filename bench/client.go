@@ -4,9 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"io"
 	"net"
-	"strconv"
 	"time"
 )
 
@@ -15,7 +13,8 @@ type client struct {
 	conn net.Conn
 	in   *bufio.Reader
 	host string
-	out  []byte
+	out  []byte // the request
+	head []byte // of the reply
 }
 
 // reply is what a client got. head is the status line and the header, valid until the next request.
@@ -45,10 +44,13 @@ func (c *client) get(path string) (reply, error) {
 	if err != nil {
 		return r, err
 	}
-	if _, err := io.CopyN(io.Discard, c.in, r.length); err != nil {
-		return r, fmt.Errorf("GET %s: body: %w", path, err)
-	}
-	return r, nil
+	return r, c.skip(r.length)
+}
+
+// skip reads the rest of a body.
+func (c *client) skip(length int64) error {
+	_, err := c.in.Discard(int(length))
+	return err
 }
 
 // begin asks for a path and returns when the first byte of the body is there. The caller reads r.length bytes from c.in.
@@ -59,13 +61,12 @@ func (c *client) begin(path string) (r reply, err error) {
 	if _, err := c.conn.Write(c.out); err != nil {
 		return r, fmt.Errorf("GET %s: %w", path, err)
 	}
-	if r.head, err = readHead(c.in); err != nil {
+	if err := c.readHead(); err != nil {
 		return r, fmt.Errorf("GET %s: %w", path, err)
 	}
-	if r.status, err = strconv.Atoi(string(r.head[9:12])); err != nil {
-		return r, fmt.Errorf("GET %s: %w", path, err)
-	}
-	if r.length, err = strconv.ParseInt(string(field(r.head, "Content-Length")), 10, 64); err != nil {
+	r.head = c.head
+	r.status = int(number(r.head[9:12]))
+	if r.length = number(field(r.head, "Content-Length")); r.length < 0 {
 		return r, fmt.Errorf("GET %s: a reply without Content-Length: %q", path, r.head)
 	}
 	if r.length > 0 {
@@ -76,21 +77,33 @@ func (c *client) begin(path string) (r reply, err error) {
 }
 
 // readHead reads up to and with the empty line.
-func readHead(in *bufio.Reader) ([]byte, error) {
-	var head []byte
-	for {
-		line, err := in.ReadSlice('\n')
+func (c *client) readHead() error {
+	for c.head = c.head[:0]; ; {
+		line, err := c.in.ReadSlice('\n')
 		if err != nil {
-			return nil, err
+			return err
 		}
-		head = append(head, line...)
-		if len(line) <= 2 {
-			if len(head) < 14 {
-				return nil, fmt.Errorf("reply begins with %q", head)
-			}
-			return head, nil
+		c.head = append(c.head, line...)
+		if len(line) > 2 {
+			continue
 		}
+		if len(c.head) < len("HTTP/1.1 200\r\n") {
+			return fmt.Errorf("reply begins with %q", c.head)
+		}
+		return nil
 	}
+}
+
+// number is a decimal number, -1 if it is none.
+func number(digits []byte) int64 {
+	n := int64(-1)
+	for i, d := range digits {
+		if d < '0' || d > '9' || i > 17 {
+			return -1
+		}
+		n = max(n, 0)*10 + int64(d-'0')
+	}
+	return n
 }
 
 // field is the value of a header field, nil without.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"strconv"
 	"sync"
 	"time"
@@ -112,6 +111,5 @@ func (c *client) download(path string) (firstByte time.Duration, whole bool) {
 	if err != nil || r.status != 200 {
 		return 0, false
 	}
-	n, err := io.CopyN(io.Discard, c.in, r.length)
-	return r.firstByte, err == nil && n == crowdSize
+	return r.firstByte, r.length == crowdSize && c.skip(r.length) == nil
 }
