@@ -198,10 +198,19 @@ func (f *flight) unstorable(res *walk.Result, fresh rfc9111.Freshness) string {
 		return fresh.Refusal.String()
 	case !res.Response.Framed:
 		return "no-length" // the end cannot be told from a cut
-	case res.EarlierInconclusive && f.stored.ok && f.stored.meta.step < res.Step:
+	case res.EarlierInconclusive && f.holdsEarlier(res.Step):
 		return "earlier-copy"
 	}
 	return ""
+}
+
+// holdsEarlier reports whether there is a copy from an origin that comes before a step.
+func (f *flight) holdsEarlier(step int) bool {
+	if !f.stored.ok {
+		return false
+	}
+	i := suppliedBy(f.first, f.stored.meta.supplier)
+	return i >= 0 && i < step
 }
 
 // pass lands a reply that is not stored: one request takes it, the others each ask for themselves, and so do those to come.

@@ -295,6 +295,7 @@ func TestBodyThatGrowsStale(t *testing.T) {
 	first := r.fetching(bg, "/x", nil)
 	old.head <- struct{}{}
 	old.more <- 3
+	r.landed("/x")
 	second := r.fetching(bg, "/x", nil)
 	r.riders("/x", 2)
 	r.clock.add(11 * time.Second)
@@ -322,6 +323,7 @@ func TestBodyThatGrowsStale(t *testing.T) {
 	r.fetch("/y", nil)
 	slow.head <- struct{}{}
 	slow.more <- 3
+	r.landed("/y")
 	r.clock.add(11 * time.Second)
 	for range 10 {
 		if got := r.fetch("/y", nil); got != "old" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -85,23 +86,36 @@ func (r *rig) fetching(ctx context.Context, url string, h http.Header) <-chan fe
 	return done
 }
 
-// riders waits until n requests wait for or read from the one flight of a URL.
+// riders waits until n requests wait for or read from the flights of a URL.
 func (r *rig) riders(url string, n int) {
 	r.t.Helper()
-	request := r.request("GET", url, nil)
-	key := keyOf(request.Epoch, &request.Target)
 	eventually(r.t, fmt.Sprintf("%d requests ride", n), func() bool {
-		s := r.cache.flights.shard(key)
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		riders := 0
-		for _, f := range s.byKey[key] {
+		for _, f := range r.flying(url) {
 			f.mu.Lock()
 			riders += f.riders
 			f.mu.Unlock()
 		}
 		return riders == n
 	})
+}
+
+// landed waits until the one flight of a URL has its head.
+func (r *rig) landed(url string) {
+	r.t.Helper()
+	eventually(r.t, "the head has come", func() bool {
+		all := r.flying(url)
+		return len(all) == 1 && all[0].hasLanded()
+	})
+}
+
+func (r *rig) flying(url string) []*flight {
+	request := r.request("GET", url, nil)
+	key := keyOf(request.Epoch, &request.Target)
+	s := r.cache.flights.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.byKey[key])
 }
 
 var bg = context.Background()

@@ -35,15 +35,17 @@ func judge(q *query, h *objects.Head, m *meta, verdict objects.Verdict) use {
 		return use{refused: useReplaced}
 	}
 	u := use{Verdict: m.fresh.At(h.ResponseTime, q.now)}
+	if verdict == objects.Soft {
+		// It counts as stale, however young it is.
+		u.ask = usePurged
+		u.OnError = u.OnError && !m.fresh.NoStale && m.fresh.StaleIfError > 0
+	}
 	if !sameWalk(q, m) {
 		u.ask = useWalk
-		u.OnError = u.OnError && suppliedStill(q, m.supplier)
-		return u
+		u.OnError = u.OnError && suppliedBy(q, m.supplier) >= 0
 	}
 	switch {
-	case verdict == objects.Soft:
-		u.ask = usePurged
-		u.OnError = u.OnError && !m.fresh.NoStale
+	case u.ask != "":
 	case !u.Fresh:
 		u.ask, u.background = useStale, u.WhileRevalidating
 	case q.reloaded || m.fresh.Immutable:
@@ -59,30 +61,35 @@ func sameWalk(q *query, m *meta) bool {
 	return m.step < len(steps) && steps[m.step].Version == m.version
 }
 
-// suppliedStill reports whether the supplier is still a step of the walk, at the target it had.
-func suppliedStill(q *query, s walk.Supplier) bool {
-	if s.UID == walk.LibraryUID {
-		return true
-	}
-	for _, step := range q.Target.Endpoint.Steps {
-		if step.Origin != nil && step.Origin.UID == s.UID {
-			return step.Origin.Target == s.Target
+// supplierStep returns which step of the walk a supplier is, -1 if it has left.
+func supplierStep(q *query, s walk.Supplier) int {
+	for i, step := range q.Target.Endpoint.Steps {
+		if walk.SupplierOf(step.Origin).UID == s.UID {
+			return i
 		}
 	}
-	return false
+	return -1
+}
+
+// suppliedBy returns which step of the walk still supplies what s did, at the target it had; -1 for none.
+func suppliedBy(q *query, s walk.Supplier) int {
+	i := supplierStep(q, s)
+	if i >= 0 && walk.SupplierOf(q.Target.Endpoint.Steps[i].Origin) != s {
+		return -1
+	}
+	return i
 }
 
 // supplierID is the id by which an admin knows a supplier, "" if it has left.
 func supplierID(q *query, s walk.Supplier) string {
-	if s.UID == walk.LibraryUID {
+	switch i := supplierStep(q, s); {
+	case i < 0:
+		return ""
+	case q.Target.Endpoint.Steps[i].Origin == nil:
 		return walk.LibraryUID
+	default:
+		return q.Target.Endpoint.Steps[i].Origin.ID
 	}
-	for _, step := range q.Target.Endpoint.Steps {
-		if step.Origin != nil && step.Origin.UID == s.UID {
-			return step.Origin.ID
-		}
-	}
-	return ""
 }
 
 // candidate is the stored reply that a request selects, if there is one.

@@ -196,7 +196,10 @@ func (c *Cache) stored(q *query, outcome Outcome, status rfc9111.CacheStatus) (*
 // serveRemembered answers with how the last walk ended, if that was a moment ago and found nothing.
 func (c *Cache) serveRemembered(q *query) *Reply {
 	e, left, ok := c.endings.get(q.key, q.now)
-	if !ok || e.definite && q.reload || !c.holds(q, &e) {
+	if ok && e.definite {
+		left = min(left, q.policy.NegativeTTL-q.now.Sub(e.at)) // it may have been shortened since
+	}
+	if !ok || left <= 0 || e.definite && q.reload || !c.holds(q, &e) {
 		return nil
 	}
 	if !e.definite && q.best.ok && q.best.use.OnError {
