@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // verifyAtOnce is up to which size Open itself verifies a body that was not verified since boot: some 100 µs a MiB, for
@@ -41,7 +42,7 @@ func (e Entry) Open() (*Body, error) {
 	sh := s.shards[o.key.shard()]
 	sh.mu.RLock()
 	i := sh.find(o.key, o.seq)
-	verified := sh.slots[i].flags&flagVerified != 0
+	verified := atomic.LoadUint32(&sh.slots[i].flags)&flagVerified != 0
 	sh.mu.RUnlock()
 	if i == 0 {
 		return nil, ErrGone

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -350,6 +351,38 @@ func TestBodyReadsLikeAFile(t *testing.T) {
 	if got, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size())); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("an open body after a drop: %d bytes, %v", len(got), err)
 	}
+}
+
+// After a restart a body is verified while it is opened, by whoever comes first of many.
+func TestManyOpenABodyThatIsNotVerified(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	const length = 200_000
+	put(t, s, 1, length)
+	s.Close()
+	s = openStore(t, dir)
+	entries := s.Lookup(testKey(1))
+	if len(entries) != 1 {
+		t.Fatalf("%d entries, want 1", len(entries))
+	}
+	var readers sync.WaitGroup
+	for range 8 {
+		readers.Go(func() {
+			for range 20 {
+				b, err := entries[0].Open()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, testBody(1, length)) {
+					t.Errorf("read %d bytes, %v", len(got), err)
+				}
+				b.Close()
+			}
+		})
+	}
+	readers.Wait()
 }
 
 func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
