@@ -29,6 +29,7 @@ type flight struct {
 	forward  rfc9111.Forward
 	vary     []string // selecting names known at the start
 	solo     bool     // nobody else may join
+	onDisk   bool     // it began while the disk answered
 	landed   chan struct{}
 	passed   chan struct{}  // closed when a body that is not stored was read
 	boarding sync.WaitGroup // requests that waited for the landing and have not taken what they need
@@ -162,7 +163,7 @@ func (c *Cache) newFlight(q *query, solo bool) *flight {
 		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
 	}
 	f := &flight{
-		c: c, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo,
+		c: c, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo, onDisk: !c.cfg.Store.Hung(),
 		landed: make(chan struct{}), passed: make(chan struct{}),
 		req: walk.Request{Target: q.Target, Revision: q.Revision, Header: q.header()},
 	}
@@ -247,9 +248,12 @@ func (f *flight) outdated(q *query) bool {
 	return f.hasLanded() && judge(q, &f.result.head, &f.result.meta, objects.None).ask != ""
 }
 
+// mayHang reports whether the flight may wait for a disk that does not answer.
+func (f *flight) mayHang() bool { return f.onDisk && f.c.cfg.Store.Hung() }
+
 // takes joins q if the flight matches.
 func (f *flight) takes(q *query) (waits, ok bool) {
-	if !f.matches(q) || f.outdated(q) {
+	if f.mayHang() || !f.matches(q) || f.outdated(q) {
 		return false, false
 	}
 	f.mu.Lock()

@@ -39,6 +39,9 @@ type Body struct {
 // Open opens the body. [ErrGone] means that there is none any more, or that it is corrupt: treat it as a miss.
 func (e Entry) Open() (*Body, error) {
 	s, o := e.s, e.o
+	if s.hung.Load() {
+		return nil, ErrGone
+	}
 	sh := s.shards[o.key.shard()]
 	sh.mu.RLock()
 	i := sh.find(o.key, o.seq)
@@ -59,6 +62,7 @@ func (e Entry) Open() (*Body, error) {
 }
 
 func (s *Store) openBody(o *object, verified bool) (*Body, error) {
+	defer s.watch.leave(s.watch.enter())
 	file, err := os.Open(s.path(o.id))
 	if err != nil {
 		return nil, err
@@ -158,7 +162,9 @@ func (b *Body) ReadAt(p []byte, off int64) (int, error) {
 	if rest := b.Size() - off; int64(len(p)) > rest {
 		p, eof = p[:rest], io.EOF
 	}
+	watched := b.s.watch.enter()
 	n, err := b.readAt(p, off)
+	b.s.watch.leave(watched)
 	if errors.Is(err, os.ErrClosed) {
 		return n, err
 	}

@@ -43,6 +43,7 @@ func (f *Fill) Commit() (Entry, error) {
 // store makes the temporary file an object. Callers hold mu.
 func (f *Fill) store() (Entry, error) {
 	s := f.s
+	defer s.watch.leave(s.watch.enter())
 	s.life.RLock()
 	defer s.life.RUnlock()
 	switch {
@@ -166,6 +167,7 @@ func (s *Store) giveName(tmp string, i id) error {
 }
 
 func (s *Store) unlinkTmp(path string) {
+	defer s.watch.leave(s.watch.enter())
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.note("delete", err) // it goes when the cache is next opened
 	}
@@ -230,9 +232,10 @@ func (s *Store) Freshen(e Entry, h Head) error {
 func (s *Store) writeSidecar(i id, b []byte, old int64) int64 {
 	s.life.RLock()
 	defer s.life.RUnlock()
-	if s.closed.Load() || DiskState(s.state.Load()) != DiskOK {
+	if s.closed.Load() || s.disk() != DiskOK {
 		return old
 	}
+	defer s.watch.leave(s.watch.enter())
 	now := blocks(int64(len(b)))
 	more := max(now-old, 0) * blockBytes
 	if more > 0 && !s.reserve(more) {

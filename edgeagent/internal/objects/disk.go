@@ -10,13 +10,14 @@ import (
 	"syscall"
 )
 
-// DiskState says whether replies can be stored. Stored ones are read in every state, as far as the disk lets.
+// DiskState says whether replies can be stored. Stored ones are read in every state but the last, as far as the disk lets.
 type DiskState int32
 
 const (
 	DiskOK     DiskState = iota
 	DiskFull             // no space or no inodes left, below the store's own limit
 	DiskBroken           // a write, a rename or a read has failed otherwise
+	DiskHung             // an operation takes longer than Patience; then nothing is read either
 )
 
 func (d DiskState) String() string {
@@ -25,6 +26,8 @@ func (d DiskState) String() string {
 		return "full"
 	case DiskBroken:
 		return "broken"
+	case DiskHung:
+		return "hung"
 	}
 	return "ok"
 }
@@ -37,6 +40,14 @@ const (
 	objFolder   = "objects"
 	trashPrefix = "trash-"
 )
+
+// disk is the state of the disk at this moment.
+func (s *Store) disk() DiskState {
+	if s.hung.Load() {
+		return DiskHung
+	}
+	return DiskState(s.state.Load())
+}
 
 func (s *Store) path(i id) string {
 	return s.cfg.Dir + "/" + folderPath(i.key.folder()) + "/" + i.name()
@@ -106,6 +117,7 @@ func (s *Store) probe() {
 
 // tryWrite writes, renames and deletes a file.
 func (s *Store) tryWrite() error {
+	defer s.watch.leave(s.watch.enter())
 	name := filepath.Join(s.cfg.Dir, tmpFolder, "probe")
 	defer os.Remove(name)
 	if err := os.WriteFile(name, make([]byte, 16*blockBytes), 0o600); err != nil {

@@ -112,14 +112,16 @@ func (f *Fill) openFile(length int64) (file *os.File, reserved int64, unkept err
 	switch s := f.s; {
 	case len(f.rawHead) > maxHeadBytes:
 		return nil, 0, errBigHead
-	case DiskState(s.state.Load()) != DiskOK:
+	case s.disk() != DiskOK:
 		return nil, 0, errUnusable
 	case !s.scanned.Load():
 		return nil, 0, errNotScanned
 	case !s.reserve(need):
 		return nil, 0, errNoRoom
 	}
+	watched := f.s.watch.enter()
 	file, err := os.OpenFile(f.tmpPath(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	f.s.watch.leave(watched)
 	if err != nil {
 		f.s.note("create", err)
 		f.s.release(need)
@@ -174,7 +176,9 @@ func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
 	if err := f.grow(f.fileBlocks(f.size + int64(len(p)))); err != nil {
 		return 0, err
 	}
+	watched := f.s.watch.enter()
 	n, err := file.WriteAt(p, f.size)
+	f.s.watch.leave(watched)
 	f.checksum(p[:n])
 	if n > 0 {
 		f.mu.Lock()

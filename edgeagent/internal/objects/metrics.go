@@ -24,7 +24,7 @@ func newMetrics(s *Store) metrics {
 		gauge("edgewalk_cache_bytes", "Disk space in use or reserved by the cache, in bytes.", func() float64 { return float64(s.space.used.Load()) }),
 		gauge("edgewalk_cache_limit_bytes", "Disk space the cache may use, in bytes.", func() float64 { return float64(s.space.limit) }),
 		gauge("edgewalk_cache_storing", "1 while new replies can be stored; 0 while the disk is full or broken, or being read after a restart.", func() float64 {
-			if DiskState(s.state.Load()) == DiskOK && s.scanned.Load() {
+			if s.disk() == DiskOK && s.scanned.Load() {
 				return 1
 			}
 			return 0

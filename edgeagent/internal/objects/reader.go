@@ -53,7 +53,9 @@ func (s *Store) reopen(k Key, seq uint64) (*os.File, error) {
 		return nil, ErrGone
 	}
 	sh.pin(seq)
+	watched := s.watch.enter()
 	file, err := os.Open(s.path(which))
+	s.watch.leave(watched)
 	if err != nil {
 		s.unpin(k, seq)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -100,7 +102,9 @@ func (r *Reader) readFile(p []byte) (int, error) {
 		file = r.body
 	}
 	f.mu.Unlock()
+	watched := f.s.watch.enter()
 	n, err := file.ReadAt(p, r.off)
+	f.s.watch.leave(watched)
 	f.mu.Lock()
 	if n > 0 {
 		r.advance(n)

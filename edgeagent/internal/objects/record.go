@@ -148,6 +148,7 @@ func folderPath(folder int) string {
 
 // readObject decodes the tail of an object file and, if sidecar, the newer head beside it.
 func (s *Store) readObject(i id, sidecar bool) (*object, error) {
+	defer s.watch.leave(s.watch.enter())
 	f, err := os.Open(s.path(i))
 	if err != nil {
 		return nil, err

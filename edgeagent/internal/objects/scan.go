@@ -30,6 +30,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { s.scanLoop(ctx) })
 	wg.Go(func() { s.sweepLoop(ctx) })
+	wg.Go(func() { s.watchLoop(ctx) })
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
 	for {
@@ -178,6 +179,7 @@ func (s *Store) load(folder int) bool {
 
 // readFolder goes by names alone; a file is opened when it is first used. Files with other names are deleted.
 func (s *Store) readFolder(folder int) ([]slot, error) {
+	defer s.watch.leave(s.watch.enter())
 	dir := filepath.Join(s.cfg.Dir, folderPath(folder))
 	f, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {

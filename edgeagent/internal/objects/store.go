@@ -40,6 +40,9 @@ type Config struct {
 	// WindowBytes bounds the memory of all fills that cannot go to disk, beyond the 32 KiB each of them may always
 	// have. Default 128 MiB.
 	WindowBytes int64
+	// Patience is how long an operation of the disk may take; then requests are served without it until it answers.
+	// Default 5 s, which is more than a disk needs that is merely busy.
+	Patience time.Duration
 	// Logger default slog.Default().
 	Logger *slog.Logger
 	// Registerer for the metrics; nil for none.
@@ -51,6 +54,7 @@ type Config struct {
 const (
 	defaultHeadCacheBytes = 64 << 20
 	defaultWindowBytes    = 128 << 20
+	defaultPatience       = 5 * time.Second
 
 	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some 100,000 objects is
 	// known at once, and listeners never wait longer (goal F13: open within 300 ms at any cache size).
@@ -73,11 +77,13 @@ type Store struct {
 	shards  [shardCount]*shard
 	space   space
 	window  budget
+	watch   watch
 	purges  purgeIndex
 	metrics metrics
 
 	seq        atomic.Uint64
-	state      atomic.Int32 // DiskState
+	state      atomic.Int32 // DiskState, but for DiskHung
+	hung       atomic.Bool
 	scanned    atomic.Bool  // every folder is in the index, so used is exact
 	lastLogged atomic.Int64 // Unix nanoseconds
 
@@ -113,9 +119,10 @@ func Open(cfg Config) (*Store, error) {
 	}
 	cfg.HeadCacheBytes = cmp.Or(cfg.HeadCacheBytes, defaultHeadCacheBytes)
 	cfg.WindowBytes = cmp.Or(cfg.WindowBytes, defaultWindowBytes)
+	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	cfg.Dir = filepath.Clean(cfg.Dir)
 
-	s := &Store{cfg: cfg}
+	s := &Store{cfg: cfg, watch: watch{began: time.Now()}}
 	s.space.limit = cfg.MaxBytes
 	s.window.free.Store(cfg.WindowBytes / windowChunk)
 	s.seq.Store(uint64(cfg.Now().UnixNano()))
@@ -188,6 +195,9 @@ func (e Entry) Head() *Head { return &e.o.head }
 // Lookup returns the stored variants of k, the most recent reply first. It reads the disk only for heads that are not in
 // memory.
 func (s *Store) Lookup(k Key) []Entry {
+	if s.hung.Load() {
+		return nil
+	}
 	sh := s.shards[k.shard()]
 	var found [maxVariants]slot
 	var heads [maxVariants]*object
@@ -322,6 +332,6 @@ type Stats struct {
 func (s *Store) Stats() Stats {
 	return Stats{
 		Objects: s.space.objects.Load(), Bytes: s.space.used.Load(), Limit: s.space.limit, Evictions: s.space.evicted.Load(),
-		Errors: s.metrics.errorCounts(), Disk: DiskState(s.state.Load()), Scanned: s.scanned.Load(),
+		Errors: s.metrics.errorCounts(), Disk: s.disk(), Scanned: s.scanned.Load(),
 	}
 }

@@ -1,0 +1,77 @@
+package objects
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// watchSlots operations are watched at once. A disk that hangs leaves more than enough of them behind.
+const watchSlots = 128
+
+// watch knows how long the operations of the disk that are under way have taken. The kernel gives no deadline to those: a
+// disk that hangs keeps its callers, and all that can be done is to send no more after them.
+type watch struct {
+	began time.Time
+	slots [watchSlots]atomic.Int64 // nanoseconds from began to when an operation began; 0 is free
+}
+
+// enter notes that an operation begins; give what it returns to leave.
+func (w *watch) enter() int {
+	now, at := int64(time.Since(w.began)), rand.IntN(watchSlots)
+	for i := range 4 {
+		i = (at + i) % watchSlots
+		if s := &w.slots[i]; s.Load() == 0 && s.CompareAndSwap(0, now) {
+			return i
+		}
+	}
+	return -1 // so many are under way that this one need not be watched
+}
+
+func (w *watch) leave(i int) {
+	if i >= 0 {
+		w.slots[i].Store(0)
+	}
+}
+
+// oldest is how long the operation has taken that began first.
+func (w *watch) oldest() (took time.Duration) {
+	now := time.Since(w.began)
+	for i := range w.slots {
+		if at := w.slots[i].Load(); at != 0 {
+			took = max(took, now-time.Duration(at))
+		}
+	}
+	return took
+}
+
+// Hung reports whether the disk does not answer. Until it does nothing is stored or found, and what is under way may wait
+// for it.
+func (s *Store) Hung() bool { return s.hung.Load() }
+
+// watchLoop finds out whether the disk answers. It does not touch it.
+func (s *Store) watchLoop(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.Patience / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.judgeWatch()
+		}
+	}
+}
+
+func (s *Store) judgeWatch() {
+	took := s.watch.oldest()
+	hung := took > s.cfg.Patience
+	switch {
+	case s.hung.Swap(hung) == hung:
+	case hung:
+		s.cfg.Logger.Error("cache disk does not answer, requests are served without it", "dir", s.cfg.Dir, "waiting", took)
+	default:
+		s.cfg.Logger.Info("cache disk answers again", "dir", s.cfg.Dir)
+	}
+}
