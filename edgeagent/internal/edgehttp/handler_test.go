@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -184,6 +185,45 @@ func TestOriginsDoNotSpeakForTheEdge(t *testing.T) {
 }
 
 // A body that breaks off is never taken for the whole file: with a length the connection ends short of it.
+func TestHitsAreWholeWhicheverWayTheyAreSent(t *testing.T) {
+	t.Parallel()
+	sizes := []int{0, 1, smallBody - 1, smallBody, smallBody + 1, 3*sendPiece + 1}
+	file := strings.Repeat("0123456789abcdef", sizes[len(sizes)-1]/16+1)
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		size, _ := strconv.Atoi(r.URL.Path[1:])
+		w.Header().Set("Content-Type", "image/png")
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		w.Header().Set("Cache-Control", "max-age=60")
+		io.WriteString(w, file[:size])
+	})))
+	for i, size := range sizes {
+		path := "/" + strconv.Itoa(size)
+		e.get("shared.test", "/acme"+path)
+		e.settle(int64(i + 1))
+		response, body := e.get("shared.test", "/acme"+path)
+		if status := response.Header.Get("Cache-Status"); !strings.Contains(status, "hit") || body != file[:size] {
+			t.Errorf("%d bytes: Cache-Status %q, %d bytes", size, status, len(body))
+		}
+		if size < 2 {
+			continue
+		}
+		response, body = e.get("shared.test", "/acme"+path, "Range: bytes=1-")
+		if response.StatusCode != 206 || body != file[1:size] {
+			t.Errorf("%d bytes from the second on: %d, %d bytes", size, response.StatusCode, len(body))
+		}
+		stream, err := e.client("img.acme.test").Get("https://img.acme.test" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(stream.Body)
+		stream.Body.Close()
+		if err != nil || string(got) != file[:size] {
+			t.Errorf("%d bytes over HTTP/2: %d bytes, %v", size, len(got), err)
+		}
+	}
+}
+
 func TestBrokenBodyEndsTheConnection(t *testing.T) {
 	t.Parallel()
 	origin := newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
