@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -108,6 +107,3 @@ func isReady(address string) bool {
 	r, err := visit(ctx, address, address, "/readyz")
 	return err == nil && r.status == http.StatusOK
 }
-
-// isCutOff reports whether err is of a body that ended before its length.
-func isCutOff(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }

@@ -127,6 +127,7 @@ func (p *process) stop(t testing.TB) {
 		p.checkStory(t)
 		return
 	}
+	browser.CloseIdleConnections() // An edge would wait for what may still be said on them.
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
