@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 )
 
 const (
@@ -40,7 +41,8 @@ var (
 // One goroutine, the leader, calls Head, then Write, then Commit or Abort. It writes at the origin's speed: readers read
 // from the file, each at its own. If the file cannot be had or fails (disk full or broken, body too large for the store),
 // the fill goes on through a window of at most 1 MiB in memory; from then on Write waits for the slowest reader, and
-// nothing is stored. A reader that is taken before the first Write never misses a byte in either way.
+// nothing is stored. A reader that is taken before the first Write never misses a byte in either way, unless it takes
+// nothing for 5 s while others wait for it.
 type Fill struct {
 	s    *Store
 	key  Key
@@ -253,11 +255,37 @@ func (f *Fill) spool(p []byte) (n int, err error) {
 		if len(f.readers) == 0 {
 			return n, ErrUnread
 		}
-		if err := f.wait(context.Background(), &f.room); err != nil {
-			return n, err
-		}
+		f.awaitRoom()
 	}
 	return n, nil
+}
+
+// stuckAfter is how long others wait for a reader of a window that takes nothing at all.
+const stuckAfter = 5 * time.Second
+
+// awaitRoom waits for the slowest readers. Those that are stuck are left behind, if there are others who wait for more.
+// Callers hold mu.
+func (f *Fill) awaitRoom() {
+	least := f.leastRead()
+	ctx, cancel := context.WithTimeout(context.Background(), stuckAfter)
+	defer cancel()
+	if f.wait(ctx, &f.room) == nil {
+		return
+	}
+	waited := false
+	for r := range f.readers {
+		waited = waited || r.off == f.size
+	}
+	if !waited {
+		return
+	}
+	for r := range f.readers {
+		if r.off == least {
+			r.left = true
+			delete(f.readers, r)
+		}
+	}
+	f.trim()
 }
 
 // Abort ends the fill: every reader gets err, and nothing is kept. It may be called from any goroutine, also to free a

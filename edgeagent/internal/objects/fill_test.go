@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 )
 
@@ -178,6 +179,53 @@ func TestSlowReaderHoldsUpAFillInMemory(t *testing.T) {
 	if _, err := f.Reader(t.Context(), 0); !errors.Is(err, ErrPassed) {
 		t.Errorf("a reader after the end of a fill in memory: %v", err)
 	}
+}
+
+// Who takes nothing at all is left behind; who is slow is waited for.
+func TestStuckReaderIsLeftBehind(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, t.TempDir(), limit(1<<20))
+		const length = 4 << 20
+		body := testBody(1, length)
+		f := begin(t, s, 1, length)
+		stuck, slow, quick := reader(t, f, 0), reader(t, f, 0), reader(t, f, 0)
+		var wg sync.WaitGroup
+		for r, pause := range map[*Reader]time.Duration{slow: 4 * time.Second, quick: 0} {
+			wg.Go(func() {
+				defer r.Close()
+				var got []byte
+				for buf := make([]byte, 200<<10); ; time.Sleep(pause) {
+					n, err := r.Read(buf)
+					got = append(got, buf[:n]...)
+					if err == io.EOF {
+						break
+					}
+					if err != nil {
+						t.Errorf("reader with pauses of %v: %v", pause, err)
+						return
+					}
+				}
+				if !bytes.Equal(got, body) {
+					t.Errorf("reader with pauses of %v: %d bytes", pause, len(got))
+				}
+			})
+		}
+		began := time.Now()
+		write(t, f, body)
+		if _, err := f.Commit(); !errors.Is(err, ErrNotStored) {
+			t.Errorf("commit: %v", err)
+		}
+		wg.Wait()
+		if _, err := stuck.Read(make([]byte, 1)); !errors.Is(err, ErrPassed) {
+			t.Errorf("the stuck reader: %v", err)
+		}
+		stuck.Close()
+		if took := time.Since(began); took > 10*time.Minute {
+			t.Errorf("it took %v", took)
+		}
+		wantIdle(t, s)
+	})
 }
 
 func TestFillInMemoryEndsWithItsLastReader(t *testing.T) {

@@ -14,6 +14,7 @@ type Reader struct {
 	f    *Fill
 	ctx  context.Context
 	off  int64    // written by the reader under f.mu
+	left bool     // others went on without it
 	body *os.File // for a reader that came after the fill's file was closed
 }
 
@@ -76,6 +77,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 		switch {
 		case f.err != nil:
 			return 0, f.err
+		case r.left:
+			return 0, ErrPassed
 		case len(p) == 0:
 			return 0, nil
 		case r.off < f.onDisk:
@@ -128,14 +131,19 @@ func (f *Fill) trim() {
 	if f.win == nil || len(f.readers) == 0 {
 		return
 	}
+	lo := f.win.lo
+	if f.win.trim(f.leastRead()); f.win.lo != lo {
+		notify(&f.room)
+	}
+}
+
+// leastRead is up to where every reader has read. Callers hold mu.
+func (f *Fill) leastRead() int64 {
 	least := f.size
 	for r := range f.readers {
 		least = min(least, r.off)
 	}
-	lo := f.win.lo
-	if f.win.trim(least); f.win.lo != lo {
-		notify(&f.room)
-	}
+	return least
 }
 
 // Close ends the reader. It never fails.
