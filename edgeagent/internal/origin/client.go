@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"hash/maphash"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -28,6 +29,9 @@ type Config struct {
 	// metadata services are never allowed.
 	AllowPrivate bool
 	AllowCIDRs   []netip.Prefix
+	// AllowAmbientCredentials lets S3 origins use the credentials of the machine that the edge runs on, whoever's account they are
+	// of. Default: false.
+	AllowAmbientCredentials bool
 	// MediaURL returns the URL of the Media Library, "" while the control plane has named none. It is the operator's, so any
 	// address will do. Default: none.
 	MediaURL func() string
@@ -49,6 +53,8 @@ type Client struct {
 	mediaURL          func() string
 	mediaToken        string
 	proofs            *proofs
+	tokens            *tokens
+	ambient           *ambient
 	metrics           *metrics
 }
 
@@ -75,12 +81,15 @@ func New(cfg Config) *Client {
 		mediaURL:   cfg.MediaURL,
 		mediaToken: cfg.MediaToken,
 		proofs:     newProofs(),
+		tokens:     newTokens(maphash.MakeSeed()),
+		ambient:    &ambient{allowed: cfg.AllowAmbientCredentials},
 		metrics:    newMetrics(cfg.Registerer),
 	}
 }
 
-// Close closes the connections that are kept for later.
+// Close closes the connections that are kept for later, and ends what goes on behind requests.
 func (c *Client) Close() {
+	c.tokens.close()
 	c.origins.CloseIdleConnections()
 	c.operator.CloseIdleConnections()
 }
@@ -101,6 +110,14 @@ func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	a := c.get(ctx, k, o, &ask)
 	if a.Outcome == Found {
 		c.mend(ctx, k, o, ask, a.Response)
+		if k.finish != nil {
+			if err := k.finish(&ask, a.Response); err != nil {
+				a.Response.Body.Close()
+				failed := errorAnswer(err)
+				failed.Request, failed.Status = a.Request, a.Status
+				a = failed
+			}
+		}
 	}
 	a.Kind, a.Duration = k.name, time.Since(began)
 	if a.Request != "" {
@@ -153,17 +170,25 @@ func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask)
 			"update the edge, or take the origin out of the walk"}), nil
 	}
 	req, err := k.build(c, o, ask)
-	if errors.Is(err, errNoKey) {
-		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: err.Error()}, nil
-	}
 	if err != nil {
-		return faultAnswer(faultOf(err)), nil
+		return errorAnswer(err), nil
 	}
 	line := "GET " + shown(req.URL, true)
-	h := &hop{origin: o, ask: ask, req: req, own: true}
-	for {
+	h := &hop{kind: k, origin: o, ask: ask, req: req, own: true}
+	for renewed := false; ; {
 		ask.Conditions.apply(h.req.Header)
+		if k.sign != nil {
+			if err := k.sign(ctx, c, h); err != nil {
+				return errorAnswer(err), nil
+			}
+		}
 		a, row, next := c.exchange(ctx, k, h)
+		if next == nil && a.Status == http.StatusUnauthorized && h.token != "" && !renewed {
+			// It may have been revoked before its time.
+			renewed = true
+			c.tokens.spoil(o, h.token)
+			continue
+		}
 		if next == nil {
 			a.Request = line
 			if h.count > 0 {
@@ -177,9 +202,12 @@ func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask)
 
 // A hop is one request of the chain that redirects make.
 type hop struct {
+	kind   *kind
 	origin *topology.Origin
 	ask    *Ask
 	req    *http.Request
+	// token is what sign let it in with, if that was got for the origin's credentials.
+	token string
 	// own says that the request goes to the origin's own host, so secrets may go along.
 	own bool
 	// count is how many redirects led here.
@@ -194,6 +222,20 @@ func (c Conditions) apply(h http.Header) {
 			h[f.name] = []string{f.value}
 		}
 	}
+}
+
+// errorAnswer is the answer of a request that was not made.
+func errorAnswer(err error) *Answer {
+	var unasked *unaskedError
+	if errors.As(err, &unasked) {
+		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: unasked.detail, Advice: unasked.advice}
+	}
+	a := faultAnswer(faultOf(err))
+	var token *tokenError
+	if errors.As(err, &token) {
+		a.RetryAfter = token.after
+	}
+	return a
 }
 
 func faultAnswer(f fault) *Answer {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"hash/maphash"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,13 +17,10 @@ const DeniedFor = 10 * time.Second
 // goes, and an origin has to answer once more.
 const maxProofs = 1 << 16
 
-const adviceList = "grant s3:ListBucket, or accept that missing files answer 403"
-
-// An identity is one origin as long as neither where it looks nor its credentials change.
-type identity struct {
-	uid                 string
-	target, credentials uint64
-}
+const (
+	adviceList    = "grant s3:ListBucket, or accept that missing files answer 403"
+	adviceListGCS = "grant storage.objects.list, or accept that missing files answer 403"
+)
 
 // proofs knows which origins have ever answered with a file, and which deny every missing key.
 type proofs struct {
@@ -49,26 +45,8 @@ func newProofs() *proofs {
 	return &proofs{seed: maphash.MakeSeed(), young: make(map[identity]*proof)}
 }
 
-func (p *proofs) identity(o *topology.Origin) identity {
-	var h maphash.Hash
-	h.SetSeed(p.seed)
-	h.WriteString(o.Spec.GetS3().GetAccessKeyId())
-	keys := make([]string, 0, 4)
-	for key := range o.Secrets {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		h.WriteString(key)
-		h.WriteByte(0)
-		h.WriteString(o.Secrets[key])
-		h.WriteByte(0)
-	}
-	return identity{uid: o.UID, target: o.Target, credentials: h.Sum64()}
-}
-
 func (p *proofs) of(o *topology.Origin) *proof {
-	id := p.identity(o)
+	id := identityOf(p.seed, o)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if found := p.young[id]; found != nil {
@@ -107,7 +85,7 @@ func (c *Client) prove(ctx context.Context, k *kind, o *topology.Origin, ask *As
 		return
 	}
 	if p.denied() {
-		a.Outcome, a.Reason, a.ProxyError, a.Advice = NotHere, Denied, "", adviceList
+		a.Outcome, a.Reason, a.ProxyError, a.Advice = NotHere, Denied, "", k.deniedAdvice
 		a.Detail += ", as for every missing key"
 	}
 }

@@ -32,6 +32,11 @@ type configError struct{ detail, advice string }
 
 func (e *configError) Error() string { return e.detail }
 
+// An unaskedError says that what is asked for cannot be there, so nothing is sent.
+type unaskedError struct{ detail, advice string }
+
+func (e *unaskedError) Error() string { return e.detail }
+
 // A refusedError says that a host has only addresses that may not be connected to.
 type refusedError struct {
 	host string
@@ -61,7 +66,10 @@ func faultOf(err error) fault {
 	var config *configError
 	var refused *refusedError
 	var lookup *net.DNSError
+	var token *tokenError
 	switch {
+	case errors.As(err, &token):
+		return token.fault
 	case errors.As(err, &config):
 		return fault{Misconfigured, "proxy_configuration_error", config.detail, config.advice}
 	case errors.As(err, &refused):

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -17,22 +18,30 @@ type kind struct {
 	keyed bool
 	// operator says that the URL is the operator's own, which the guard does not concern.
 	operator bool
-	// build makes the request, all but the conditions, signed. Its error is a *configError, or errNoKey. It is nil for a kind
-	// that this edge does not know.
+	// build makes the request, all but the conditions and what lets it in. Its error is a *configError or an *unaskedError. It is
+	// nil for a kind that this edge does not know.
 	build func(c *Client, o *topology.Origin, a *Ask) (*http.Request, error)
+	// sign lets the request in. It comes after the conditions, which some signatures cover. Its error is like build's. nil signs
+	// nothing.
+	sign func(ctx context.Context, c *Client, h *hop) error
 	// next makes the request that a redirect leads to. nil follows none.
 	next func(c *Client, h *hop, location string) (*http.Request, error)
 	// code reads the error code from the head and the start of the body of a reply of 300 and above. nil needs no body.
 	code func(header http.Header, body []byte) string
 	// elaborate adds to what a table's row says about an answer. It may be nil.
 	elaborate func(r *reply, answer *Answer)
-	rows      []row
+	// finish makes a reply what it is for who asked. It may be nil.
+	finish func(ask *Ask, r *Response) error
+	rows   []row
+	// deniedAdvice goes with a missing key that is answered with 403.
+	deniedAdvice string
 }
 
 var (
 	mediaKind = &kind{name: MediaKind, keyed: true, operator: true, build: buildMedia, rows: mediaTable}
 	webKind   = &kind{name: "web", build: buildWeb, next: followWeb, elaborate: elaborateWeb, rows: webTable}
-	s3Kind    = &kind{name: "s3", keyed: true, build: buildS3, code: s3Code, elaborate: elaborateS3, rows: s3Table}
+	s3Kind    = &kind{name: "s3", keyed: true, build: buildS3, sign: signS3, code: s3Code, elaborate: elaborateS3, rows: s3Table,
+		deniedAdvice: adviceList}
 )
 
 // kindOf returns the kind of an origin, nil standing for the Media Library.

@@ -1,30 +1,43 @@
 package origin
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
-	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-const (
-	// maxKeyBytes is the longest key of S3.
-	maxKeyBytes = 1024
-	// unsignedPayload says that the signature does not cover the body. A GET has none.
-	unsignedPayload = "UNSIGNED-PAYLOAD"
-)
+// unsignedPayload says that the signature does not cover the body. A GET has none.
+const unsignedPayload = "UNSIGNED-PAYLOAD"
 
-// errNoKey says that what is asked for cannot be a key of the storage.
-var errNoKey = errors.New("the key would be longer than 1024 bytes")
+// objectKey puts the object under the prefix, with a "/" between. A key that no store can have is not there. One that
+// software on the way could take for another is never asked for; a client cannot ask for it, but prefix and probe_key can.
+func objectKey(prefix, object string) (string, error) {
+	key := prefix + object
+	if prefix != "" && !strings.HasSuffix(prefix, "/") {
+		key = prefix + "/" + object
+	}
+	if len(key) > topology.MaxKeyBytes {
+		return "", &unaskedError{detail: fmt.Sprintf("the key would be longer than %d bytes", topology.MaxKeyBytes)}
+	}
+	for segment := range strings.SplitSeq(strings.ReplaceAll(key, `\`, "/"), "/") {
+		if segment == "." || segment == ".." {
+			return "", &configError{"the key would have a . or .. segment", "take . and .. segments out of prefix and probe_key"}
+		}
+	}
+	return key, nil
+}
 
 // buildS3 asks for a key in path or virtual-host style. Its bytes are percent-encoded once, as SigV4 does, whatever they were in
 // the client's URL, so that what is signed is what is sent.
@@ -34,15 +47,11 @@ func buildS3(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 	if spec.GetPercentEncodeKeys() {
 		object = escape(object, unreservedOrSlash)
 	}
-	key := underPrefix(spec.GetPrefix(), object)
-	if len(key) > maxKeyBytes {
-		return nil, errNoKey
+	key, err := objectKey(spec.GetPrefix(), object)
+	if err != nil {
+		return nil, err
 	}
-	region := spec.GetRegion()
-	if region == "" {
-		region = topology.DefaultS3Region
-	}
-	base, err := url.Parse(s3Endpoint(spec.GetEndpoint(), region))
+	base, err := url.Parse(s3Endpoint(spec.GetEndpoint(), regionOf(spec)))
 	if err != nil || base.Host == "" {
 		return nil, &configError{"endpoint is not a URL", "correct s3.endpoint"}
 	}
@@ -53,90 +62,74 @@ func buildS3(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 		host = spec.GetBucket() + "." + host
 	}
 	req := newRequest(exactURL(base.Scheme, host, path+"/"+escape(key, unreservedOrSlash), ""))
-	return req, c.finishS3(req, o, region)
-}
-
-// finishS3 sets the header and signs it. Of the origin's request_headers only the store's own are signed, which it insists on;
-// what a proxy on the way may rewrite is not.
-func (c *Client) finishS3(req *http.Request, o *topology.Origin, region string) error {
-	others := make(http.Header)
-	setRequestHeaders(others, o)
-	for name, values := range others {
-		if strings.HasPrefix(name, "X-Amz-") {
-			req.Header[name] = values
-		}
-	}
-	if err := signS3(req, o, region); err != nil {
-		return err
-	}
-	for name, values := range others {
-		if name != "Authorization" && !strings.HasPrefix(name, "X-Amz-") {
-			req.Header[name] = values
-		}
-	}
+	setRequestHeaders(req.Header, o)
+	delete(req.Header, "Authorization")
 	req.Header.Set("User-Agent", c.userAgent)
-	return nil
+	return req, nil
 }
 
-// underPrefix puts prefix before key, with a "/" between.
-func underPrefix(prefix, key string) string {
-	if prefix == "" || strings.HasSuffix(prefix, "/") {
-		return prefix + key
-	}
-	return prefix + "/" + key
+func regionOf(spec *topologyv1.S3Origin) string {
+	return cmp.Or(spec.GetRegion(), topology.DefaultS3Region)
 }
 
 func s3Endpoint(endpoint, region string) string {
 	if endpoint != "" {
 		return endpoint
 	}
-	domain := "amazonaws.com"
-	if strings.HasPrefix(region, "cn-") {
-		domain += ".cn"
-	}
-	return "https://s3." + region + "." + domain
+	return "https://s3." + region + "." + domainOf(region)
 }
 
-// pathStyle reports whether the bucket goes into the path. It has to where no host name can hold it: at an IP address, and at
-// Amazon, whose certificate covers one label, when its name has a dot.
+// domainOf is the domain of a region's partition.
+func domainOf(region string) string {
+	for _, partition := range [...]struct{ prefix, domain string }{
+		{"cn-", "amazonaws.com.cn"}, {"eusc-", "amazonaws.eu"}, {"us-iso-", "c2s.ic.gov"}, {"us-isob-", "sc2s.sgov.gov"},
+	} {
+		if strings.HasPrefix(region, partition.prefix) {
+			return partition.domain
+		}
+	}
+	return "amazonaws.com"
+}
+
+// pathStyle reports whether the bucket goes into the path. It has to where no host name can hold it: at an IP address, for
+// the old names that DNS does not know, and at Amazon, whose certificate covers one label, when its name has a dot.
 func pathStyle(forced, amazon bool, bucket, host string) bool {
 	_, err := netip.ParseAddr(host)
-	return forced || err == nil || amazon && strings.Contains(bucket, ".")
+	return forced || err == nil || strings.Trim(bucket, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" || amazon && strings.Contains(bucket, ".")
 }
 
-func signS3(req *http.Request, o *topology.Origin, region string) error {
-	credentials, signed, err := s3Credentials(o)
+// signS3 signs the host and the store's own fields, which the store insists on, and no others: a proxy on the way may rewrite them.
+func signS3(ctx context.Context, c *Client, h *hop) error {
+	spec := h.origin.Spec.GetS3()
+	credentials, signed, err := c.s3Credentials(ctx, h)
 	if err != nil || !signed {
 		return err
 	}
-	req.Header.Set("X-Amz-Content-Sha256", unsignedPayload)
-	req.Host = req.URL.Host
+	part := &http.Request{Method: h.req.Method, URL: h.req.URL, Host: h.req.URL.Host, Header: make(http.Header)}
+	for name, values := range h.req.Header {
+		if strings.HasPrefix(name, "X-Amz-") {
+			part.Header[name] = values
+		}
+	}
+	part.Header.Set("X-Amz-Content-Sha256", unsignedPayload)
 	// A signer of its own for each request: one keeps the key that it derived by the key id alone, and would sign for whoever
 	// names another's key id with that other's secret.
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
-	if err := signer.SignHTTP(context.Background(), credentials, req, unsignedPayload, "s3", region, time.Now().UTC()); err != nil {
+	if err := signer.SignHTTP(ctx, credentials, part, unsignedPayload, "s3", regionOf(spec), time.Now().UTC()); err != nil {
 		return &configError{"the request cannot be signed", "check s3.access_key_id and s3.secret_access_key"}
 	}
+	maps.Copy(h.req.Header, part.Header)
 	return nil
 }
 
-// s3Credentials returns what to sign with. Ambient credentials are those of the environment: AWS_ACCESS_KEY_ID,
-// AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
-func s3Credentials(o *topology.Origin) (credentials aws.Credentials, signed bool, err error) {
-	spec := o.Spec.GetS3()
-	credentials = aws.Credentials{AccessKeyID: spec.GetAccessKeyId(), SecretAccessKey: o.Secrets["s3.secret_access_key"]}
+// s3Credentials returns what to sign with, if anything.
+func (c *Client) s3Credentials(ctx context.Context, h *hop) (credentials aws.Credentials, signed bool, err error) {
+	spec := h.origin.Spec.GetS3()
 	if spec.GetUseAmbientCredentials() {
-		credentials = aws.Credentials{
-			AccessKeyID:     os.Getenv("AWS_ACCESS_KEY_ID"),
-			SecretAccessKey: os.Getenv("AWS_SECRET_ACCESS_KEY"),
-			SessionToken:    os.Getenv("AWS_SESSION_TOKEN"),
-		}
-		if !credentials.HasKeys() {
-			return credentials, false, &configError{"the edge has no ambient credentials",
-				"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the edge's environment, or give the origin its own"}
-		}
-		return credentials, true, nil
+		credentials, err = c.ambient.credentials(ctx, h.ask.Deadline)
+		return credentials, true, err
 	}
+	credentials = aws.Credentials{AccessKeyID: spec.GetAccessKeyId(), SecretAccessKey: h.origin.Secrets["s3.secret_access_key"]}
 	switch {
 	case credentials.AccessKeyID == "" && credentials.SecretAccessKey == "":
 		return credentials, false, nil

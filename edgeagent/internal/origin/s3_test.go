@@ -219,6 +219,7 @@ func TestS3Credentials(t *testing.T) {
 			change: func(s *topologyv1.S3Origin) { s.AccessKeyId, s.UseAmbientCredentials = "", true }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 			for i, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
 				t.Setenv(name, test.env[i])
 			}
@@ -230,7 +231,7 @@ func TestS3Credentials(t *testing.T) {
 				}
 			})
 			o.Secrets = map[string]string{"s3.secret_access_key": test.secret}
-			a := localClient(t).Get(t.Context(), o, get("/a.jpg"))
+			a := newTestClient(t, Config{AllowCIDRs: loopback, AllowAmbientCredentials: true}).Get(t.Context(), o, get("/a.jpg"))
 			discard(t, a)
 			if a.Outcome != test.outcome || a.Detail != test.detail {
 				t.Errorf("got %s %s: %s", a.Outcome, a.Reason, a.Detail)
