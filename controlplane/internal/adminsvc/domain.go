@@ -80,8 +80,9 @@ func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCust
 		c.Domain = name
 		return under("custom_domain", d.putDomain(key.ID, c))
 	})
-	if errors.Is(err, store.ErrAlreadyExists) {
-		return nil, domainClaimed(name, err)
+	var claimed *store.ClaimedError
+	if errors.As(err, &claimed) {
+		return nil, domainClaimed(claimed, "custom_domain.domain")
 	}
 	if err != nil {
 		return nil, err
@@ -114,12 +115,12 @@ func newDomainID(req *adminv1.CreateCustomDomainRequest) (id, name string, err e
 	return topology.DomainID(name), name, nil
 }
 
-// domainClaimed does not tell by whom.
-func domainClaimed(name string, cause error) *failure {
-	f := fail(kindDomainClaimed, "domain %q, or a wildcard that goes with it, belongs to another account", name)
-	f.fields = []fieldFault{{"custom_domain.domain", "belongs to another account"}}
-	f.facts = map[string]string{"domain": name}
-	f.cause = cause
+// domainClaimed is about the domain in a field of a request. It does not tell by whom it is claimed.
+func domainClaimed(claimed *store.ClaimedError, field string) *failure {
+	f := fail(kindDomainClaimed, "domain %q, or a wildcard that goes with it, belongs to another account", claimed.Domain)
+	f.fields = []fieldFault{{field, f.text}}
+	f.facts = map[string]string{"domain": claimed.Domain}
+	f.cause = claimed
 	return f
 }
 

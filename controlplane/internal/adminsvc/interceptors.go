@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -201,68 +200,4 @@ func (s *Service) limitUnary(ctx context.Context, req any, _ *grpc.UnaryServerIn
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return handler(ctx, req)
-}
-
-func (s *Service) validateUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if m, ok := req.(proto.Message); ok {
-		if err := s.validate("", m, protovalidate.WithFilter(requestFilter)); err != nil {
-			return nil, err
-		}
-	}
-	return handler(ctx, req)
-}
-
-func (s *Service) validateStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return handler(srv, &validatedStream{ServerStream: stream, service: s})
-}
-
-type validatedStream struct {
-	grpc.ServerStream
-	service *Service
-}
-
-func (v *validatedStream) RecvMsg(m any) error {
-	if err := v.ServerStream.RecvMsg(m); err != nil {
-		return err
-	}
-	if m, ok := m.(proto.Message); ok {
-		return v.service.validate("", m)
-	}
-	return nil
-}
-
-// requestFilter leaves out what can only be checked later: the resource of an update is whole once it is merged with the
-// stored one.
-var requestFilter = protovalidate.FilterFunc(func(m protoreflect.Message, d protoreflect.Descriptor) bool {
-	f, ok := d.(protoreflect.FieldDescriptor)
-	if !ok || f.Message() == nil || f.Message().ParentFile().Package() != "edgewalk.topology.v1" {
-		return true
-	}
-	return m.Descriptor().Fields().ByName("update_mask") == nil
-})
-
-// validate checks a message by its annotations. Fields at fault are named below prefix.
-func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate.ValidationOption) error {
-	err := s.validator.Validate(m, opts...)
-	var broken *protovalidate.ValidationError
-	if !errors.As(err, &broken) {
-		return err
-	}
-	f := &failure{kind: kindInvalidField}
-	for _, v := range broken.Violations[:min(len(broken.Violations), maxFaults)] {
-		field := strings.Trim(prefix+"."+protovalidate.FieldPathString(v.Proto.GetField()), ".")
-		text := v.Proto.GetMessage()
-		switch {
-		case v.Proto.GetRuleId() == "enum.not_in": // Only the zero is ever excluded.
-			text = "value is required"
-		case text == "":
-			text = v.Proto.GetRuleId()
-		}
-		f.fields = append(f.fields, fieldFault{field, text})
-	}
-	f.text = strings.TrimPrefix(f.fields[0].field+": ", ": ") + f.fields[0].text
-	if n := len(broken.Violations) - 1; n > 0 {
-		f.text += fmt.Sprintf(" (and %d more)", n)
-	}
-	return f
 }

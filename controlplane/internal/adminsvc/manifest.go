@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -67,8 +66,9 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 		resp.Changes = m.changes(d)
 		return nil
 	})
-	if errors.Is(err, store.ErrAlreadyExists) {
-		return nil, manifestClaimed(err)
+	var claimed *store.ClaimedError
+	if errors.As(err, &claimed) {
+		return nil, m.locate(domainClaimed(claimed, m.fieldOf(claimed.Domain)))
 	}
 	if err != nil {
 		return nil, err
@@ -122,85 +122,6 @@ func (s *Service) replayedChanges(ctx context.Context, m *source, account string
 		return nil, err
 	}
 	return m.changes(&draft{before: before, next: next}), nil
-}
-
-// textError turns the mistakes of a text into an error with a violation for each.
-func textError(err error) error {
-	var mistakes manifest.Errors
-	if !errors.As(err, &mistakes) {
-		return err
-	}
-	f := &failure{kind: kindInvalidManifest, text: mistakes[0].Error(), cause: err}
-	for _, e := range mistakes[:min(len(mistakes), maxFaults)] {
-		f.fields = append(f.fields, fieldFault{e.Field, (&manifest.Error{Position: e.Position, Text: e.Text}).Error()})
-	}
-	if n := len(mistakes) - 1; n > 0 {
-		f.text += fmt.Sprintf(" (and %d more)", n)
-	}
-	return f
-}
-
-// locate adds to the faults of an error where they stand in the text.
-func (m *source) locate(err error) error {
-	var f *failure
-	if m.text == nil || !errors.As(err, &f) || len(f.fields) == 0 {
-		return err
-	}
-	first := ""
-	for i := range f.fields {
-		e := &manifest.Error{Position: m.text.At(f.fields[i].field), Text: f.fields[i].text}
-		if i == 0 {
-			first = (&manifest.Error{Position: e.Position, Field: f.fields[i].field, Text: e.Text}).Error()
-		}
-		f.fields[i].text = e.Error()
-	}
-	f.text = first
-	if n := len(f.fields) - 1; n > 0 {
-		f.text += fmt.Sprintf(" (and %d more)", n)
-	}
-	return f
-}
-
-// check refuses what no account could make right: entries without or with the same id, and names, which manifests do not
-// have.
-func (m *source) check() error {
-	f := &failure{kind: kindInvalidManifest}
-	if err := topology.ValidateAccountID(m.GetAccount().GetId()); err != nil {
-		f.fields = append(f.fields, fieldFault{"account.id", err.Error()})
-	}
-	section := func(name string, n int, entry func(i int) (id, field string, err error)) {
-		seen := make(map[string]int, n)
-		for i := range n {
-			id, field, err := entry(i)
-			at := fmt.Sprintf("%s[%d].%s", name, i, field)
-			if err != nil {
-				f.fields = append(f.fields, fieldFault{at, err.Error()})
-				continue
-			}
-			if first, ok := seen[id]; ok {
-				f.fields = append(f.fields, fieldFault{at, fmt.Sprintf("%q is listed twice, first as %s[%d]", id, name, first)})
-				continue
-			}
-			seen[id] = i
-		}
-	}
-	section("origins", len(m.GetOrigins()), func(i int) (string, string, error) {
-		id := m.GetOrigins()[i].GetId()
-		return id, "id", topology.ValidateOriginID(id)
-	})
-	section("url_endpoints", len(m.GetUrlEndpoints()), func(i int) (string, string, error) {
-		id := m.GetUrlEndpoints()[i].GetId()
-		return id, "id", topology.ValidateEndpointID(id)
-	})
-	section("custom_domains", len(m.GetCustomDomains()), func(i int) (string, string, error) {
-		name, err := topology.CanonicalDomain(m.GetCustomDomains()[i].GetDomain(), "")
-		return topology.DomainID(name), "domain", err
-	})
-	if len(f.fields) == 0 {
-		return nil
-	}
-	f.text = f.fields[0].field + ": " + f.fields[0].text
-	return f
 }
 
 // apply makes the draft what the manifest says.
@@ -257,7 +178,7 @@ func (m *source) applyAccount(d *draft) error {
 	if err := d.mustExist(); err != nil {
 		return err
 	}
-	if err := checkEtag(in.GetEtag(), topology.AccountName(d.before.ID), d.before.Account.ModRevision); err != nil {
+	if err := checkEntryEtag("account", in.GetEtag(), topology.AccountName(d.before.ID), d.before.Account.ModRevision); err != nil {
 		return err
 	}
 	d.putAccount(a)
@@ -267,13 +188,14 @@ func (m *source) applyAccount(d *draft) error {
 // entry finishes what was put for an entry: faults are named by their place in the manifest, and its etag, if it has one,
 // must be that of what it replaces.
 func (m *source) entry(d *draft, section string, i int, etag string, key topology.Key, modRevision int64, err error) error {
+	place := fmt.Sprintf("%s[%d]", section, i)
 	if err != nil {
-		return under(fmt.Sprintf("%s[%d]", section, i), err)
+		return under(place, err)
 	}
 	if etag != "" && modRevision == 0 {
 		return notFound(key.Name())
 	}
-	return checkEtag(etag, key.Name(), modRevision)
+	return checkEntryEtag(place, etag, key.Name(), modRevision)
 }
 
 func (m *source) domainID(i int) string {
@@ -319,36 +241,6 @@ func (m *source) prune(d *draft) {
 			}
 		}
 	}
-}
-
-// violations names broken rules by their place in the manifest, and those of resources that it does not list by name.
-func (m *source) violations(s *topology.AccountState, found []topology.Violation) *failure {
-	f := violationsError(s, found, "")
-	places := make(map[string]string)
-	for i, o := range m.GetOrigins() {
-		places[topology.OriginName(s.ID, o.GetId())] = fmt.Sprintf("origins[%d]", i)
-	}
-	for i, e := range m.GetUrlEndpoints() {
-		places[topology.EndpointName(s.ID, e.GetId())] = fmt.Sprintf("url_endpoints[%d]", i)
-	}
-	for i := range m.GetCustomDomains() {
-		places[topology.DomainName(s.ID, m.domainID(i))] = fmt.Sprintf("custom_domains[%d]", i)
-	}
-	for i := range f.fields {
-		v := found[i]
-		place, ok := places[v.Resource]
-		if !ok {
-			place = v.Resource
-		}
-		f.fields[i].field = strings.TrimSuffix(place+"."+v.Field, ".")
-	}
-	return f
-}
-
-func manifestClaimed(cause error) *failure {
-	f := fail(kindDomainClaimed, "%s: it, or a wildcard that goes with it, belongs to another account", strings.TrimSuffix(cause.Error(), ": "+store.ErrAlreadyExists.Error()))
-	f.cause = cause
-	return f
 }
 
 // changes tells what the draft does to each resource: in the manifest's order, then what only follows from it, deletions

@@ -120,5 +120,5 @@ func claimed(id string) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("domain %q: %w", name, ErrAlreadyExists)
+	return &ClaimedError{name}
 }

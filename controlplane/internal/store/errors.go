@@ -12,7 +12,7 @@ import (
 var (
 	// ErrNotFound says that the resource, or the account it would belong to, does not exist.
 	ErrNotFound = errors.New("not found")
-	// ErrAlreadyExists says that a name is taken. For a domain it does not say by whom.
+	// ErrAlreadyExists says that a name is taken; see [ClaimedError].
 	ErrAlreadyExists = errors.New("already exists")
 	// ErrConflict says that the resource has changed: an etag that is no longer current, or an account that others kept
 	// changing until the caller's deadline.
@@ -37,6 +37,19 @@ var (
 	// ErrEpochChanged says that etcd holds another history than the one that was opened.
 	ErrEpochChanged = errors.New("etcd holds another history")
 )
+
+// ClaimedError says which domain belongs to another account, and not to which. It is an [ErrAlreadyExists].
+type ClaimedError struct {
+	// Domain is the name as it was asked for, such as `*.example.com`.
+	Domain string
+}
+
+func (e *ClaimedError) Error() string {
+	return fmt.Sprintf("domain %q: %v", e.Domain, ErrAlreadyExists)
+}
+
+// Is makes e an [ErrAlreadyExists].
+func (e *ClaimedError) Is(target error) bool { return target == ErrAlreadyExists }
 
 // TooLargeError says how large a change was. It is an [ErrTooLarge].
 type TooLargeError struct {

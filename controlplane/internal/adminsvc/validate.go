@@ -1,0 +1,147 @@
+package adminsvc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+func (s *Service) validateUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if m, ok := req.(proto.Message); ok {
+		if err := s.validate("", m, protovalidate.WithFilter(requestFilter)); err != nil {
+			return nil, err
+		}
+	}
+	return handler(ctx, req)
+}
+
+func (s *Service) validateStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return handler(srv, &validatedStream{ServerStream: stream, service: s})
+}
+
+type validatedStream struct {
+	grpc.ServerStream
+	service *Service
+}
+
+func (v *validatedStream) RecvMsg(m any) error {
+	if err := v.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if m, ok := m.(proto.Message); ok {
+		return v.service.validate("", m)
+	}
+	return nil
+}
+
+// requestFilter leaves out what can only be checked later: the resource of an update is whole once it is merged with the
+// stored one.
+var requestFilter = protovalidate.FilterFunc(func(m protoreflect.Message, d protoreflect.Descriptor) bool {
+	f, ok := d.(protoreflect.FieldDescriptor)
+	if !ok || f.Message() == nil || f.Message().ParentFile().Package() != "edgewalk.topology.v1" {
+		return true
+	}
+	return m.Descriptor().Fields().ByName("update_mask") == nil
+})
+
+// validate checks a message by its annotations. Fields at fault are named below prefix, each once.
+func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate.ValidationOption) error {
+	err := s.validator.Validate(m, opts...)
+	var broken *protovalidate.ValidationError
+	if !errors.As(err, &broken) {
+		return err
+	}
+	f := &failure{kind: kindInvalidField}
+	for _, v := range broken.Violations {
+		fault := fieldFault{strings.Trim(prefix+"."+protovalidate.FieldPathString(v.Proto.GetField()), "."), violationText(m, v)}
+		if last := len(f.fields) - 1; last >= 0 && f.fields[last].field == fault.field {
+			f.fields[last] = fault // Of a text that is too short and has another form than wanted, the form tells more.
+			continue
+		}
+		f.fields = append(f.fields, fault)
+	}
+	f.text = strings.TrimPrefix(f.fields[0].field+": ", ": ") + f.fields[0].text
+	if n := len(f.fields) - 1; n > 0 {
+		f.text += fmt.Sprintf(" (and %d more)", n)
+	}
+	f.fields = f.fields[:min(len(f.fields), maxFaults)]
+	return f
+}
+
+// forms says in words what each pattern in the protos wants.
+var forms = map[string]string{
+	"^[a-z0-9][a-z0-9_-]{0,62}$":        "use 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit",
+	"^[a-z0-9][a-z0-9._-]{0,62}$":       "use 1 to 63 of a-z, 0-9, ., _ and -, beginning with a letter or digit",
+	"^[A-Za-z0-9-]{1,100}$":             "use 1 to 100 of A-Z, a-z, 0-9 and -",
+	"^https?://[^\\s@?#\\\\]+$":         "want a URL that begins with http:// or https://, without user, query and fragment",
+	"^https?://[^\\s<>?#]+$":            "want a URL that begins with http:// or https://, without query and fragment",
+	"^(\\*|https?://[^/\\s]+)$":         "want * or an origin such as https://shop.example.com",
+	"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$":     "want the name of a header field, such as X-Api-Key",
+	"^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$": "line breaks and control characters cannot be part of a header field",
+	"^[^/\\s]+$":                        "slashes and spaces cannot be part of a bucket's name",
+	"^[^\\s/]*$":                        "spaces and slashes cannot be part of a key id",
+	"^[a-z0-9-]*$":                      "want a region such as eu-central-1",
+	"^[a-z0-9]+$":                       "want the name of a storage account: a-z and 0-9",
+	"^[a-z0-9$-]+$":                     "want the name of a container: a-z, 0-9, - and $",
+	"^[\\x20-\\x7e]*$":                  "want a media type such as image/png, in ASCII",
+	"^[\\x21-\\x2b\\x2d-\\x7e]+$":       "a tag is visible ASCII without commas and spaces",
+	"^[0-9a-f]{64}$":                    "want a SHA-256 as 64 of 0-9 and a-f",
+}
+
+// violationText says what is wrong with a field of m, in words for people who have not read the protos.
+func violationText(m proto.Message, v *protovalidate.Violation) string {
+	switch v.Proto.GetRuleId() {
+	case "string.pattern", "string.min_bytes":
+		if text, ok := v.FieldValue.Interface().(string); ok && text == "" {
+			return "value is required"
+		}
+		if form, ok := forms[v.RuleValue.String()]; ok {
+			return form
+		}
+	case "repeated.unique":
+		return "something is listed twice: drop one of the two"
+	case "enum.not_in": // Only the zero is ever excluded.
+		return "value is required"
+	case "required":
+		if names := choices(m, v); names != "" {
+			return "set exactly one of " + names
+		}
+	}
+	if text := v.Proto.GetMessage(); text != "" {
+		return text
+	}
+	return v.Proto.GetRuleId()
+}
+
+// choices are the fields of the oneof that a violation is about, empty if it is about a field.
+func choices(m proto.Message, v *protovalidate.Violation) string {
+	d := m.ProtoReflect().Descriptor()
+	path := v.Proto.GetField().GetElements()
+	for _, e := range path {
+		f := d.Fields().ByName(protoreflect.Name(e.GetFieldName()))
+		switch {
+		case f != nil && f.IsMap():
+			d = f.MapValue().Message()
+		case f != nil:
+			d = f.Message()
+		}
+		if d == nil {
+			return ""
+		}
+	}
+	oneof := d.Oneofs().ByName(protoreflect.Name(path[len(path)-1].GetFieldName()))
+	if oneof == nil {
+		return ""
+	}
+	var names []string
+	for i := range oneof.Fields().Len() {
+		names = append(names, string(oneof.Fields().Get(i).Name()))
+	}
+	return strings.Join(names, ", ")
+}
