@@ -82,7 +82,8 @@ func (a *Agent) build(p parsed) (err error) {
 		return fmt.Errorf("--cache-dir: %w", err)
 	}
 	originConfig := origin.Config{
-		Version: cfg.Version, AllowPrivate: cfg.AllowPrivateOrigins, AllowCIDRs: p.allow, MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
+		Version: cfg.Version, AllowPrivate: cfg.AllowPrivateOrigins, AllowCIDRs: p.allow, AllowAmbientCredentials: cfg.AllowAmbientCredentials,
+		MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
 	}
 	if p.tls != nil {
 		originConfig.MediaRoots = p.tls.RootCAs

@@ -58,6 +58,9 @@ type Config struct {
 	AllowPrivateOrigins bool
 	// AllowOriginCIDRs lets origins have addresses in these ranges.
 	AllowOriginCIDRs []string
+	// AllowAmbientCredentials lets S3 origins with use_ambient_credentials read what this machine may read. Default false: an
+	// admin of any account could otherwise read the operator's own buckets.
+	AllowAmbientCredentials bool
 	// TrustedProxies are the ranges of proxies whose X-Forwarded-For is believed. It counts for the access log only.
 	TrustedProxies []string
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. Default none.

@@ -47,6 +47,7 @@ It may be stopped at any time: requests that are being answered are finished, fo
 	f.StringVar(&cfg.CA, "ca", "", "file with the CA certificates of control planes, or system; the stream then uses TLS")
 	f.BoolVar(&cfg.AllowPrivateOrigins, "allow-private-origins", false, "let origins have loopback and private addresses")
 	f.StringSliceVar(&cfg.AllowOriginCIDRs, "allow-origin-cidr", nil, "let origins have addresses in this range (repeatable)")
+	f.BoolVar(&cfg.AllowAmbientCredentials, "allow-ambient-credentials", false, "let S3 origins read what this machine may read (use_ambient_credentials)")
 	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed in the access log")
 	f.StringVar(&cfg.AccessLog, "access-log", "", "file for a line of JSON for each request, - for standard output")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let --metrics-addr be any address, and the token travel in the clear")
