@@ -1,6 +1,8 @@
 package topology
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -10,6 +12,14 @@ import (
 // computed are the fields that are made when a resource is read and never stored. Of a purge, revision, state and edges are
 // computed too.
 var computed = []protoreflect.Name{"name", "id", "uid", "etag", "walk", "urls", "secrets_set"}
+
+// managed are the fields that are stored and that no admin writes.
+var managed = []protoreflect.Name{"state", "create_time", "update_time", "size_bytes", "sha256"}
+
+// OutputOnly reports whether a field of a resource is one that writes ignore (AIP-203). A purge's are others.
+func OutputOnly(field protoreflect.Name) bool {
+	return slices.Contains(computed, field) || slices.Contains(managed, field)
+}
 
 // Strip clears, in place, what is never stored.
 func Strip(m proto.Message) {
@@ -26,7 +36,7 @@ func Strip(m proto.Message) {
 }
 
 // Present is a copy of a stored resource with what its key and revisions tell: name, id, uid, etag, a purge's revision. What
-// takes more than the resource itself is added by [AccountState.PresentOrigin] and [AccountState.PresentEndpoint].
+// takes more than the resource itself, such as an endpoint's URLs, callers add.
 func Present[M proto.Message](key Key, stored Stored[M]) M {
 	m := proto.Clone(stored.Message).(M)
 	id := key.ID
@@ -47,27 +57,4 @@ func Present[M proto.Message](key Key, stored Stored[M]) M {
 		p.Revision = stored.CreateRevision
 	}
 	return m
-}
-
-// PresentOrigin is an origin of the account as admins see it, nil if there is none.
-func (s *AccountState) PresentOrigin(id string) *topologyv1.Origin {
-	stored, ok := s.Origins[id]
-	if !ok {
-		return nil
-	}
-	o := Present(Key{KindOrigins, s.ID, id}, stored)
-	o.SecretsSet = SecretsSet(s.Secrets[id].Message.GetValues())
-	return o
-}
-
-// PresentEndpoint is an endpoint of the account as admins see it, nil if there is none.
-func (s *AccountState) PresentEndpoint(id string) *topologyv1.UrlEndpoint {
-	stored, ok := s.Endpoints[id]
-	if !ok {
-		return nil
-	}
-	e := Present(Key{KindURLEndpoints, s.ID, id}, stored)
-	e.Walk = Walk(e)
-	e.Urls = s.URLs(id)
-	return e
 }

@@ -79,12 +79,3 @@ func ShadowWarning(identifier, mediaPath string) string {
 	return fmt.Sprintf("media file %q: its first folder equals the identifier of endpoint %q, so URLs of the default endpoint that "+
 		"begin with /%s lead to that endpoint; the file answers at %s/%s", mediaPath, identifier, first, identifier, mediaPath)
 }
-
-// ShadowWarning is [ShadowWarning] for a file uploaded to an account with these endpoints.
-func (s *AccountState) ShadowWarning(mediaPath string) string {
-	first, _, _ := strings.Cut(mediaPath, "/")
-	if _, ok := s.Endpoints[first]; !ok {
-		return ""
-	}
-	return ShadowWarning(first, mediaPath)
-}

@@ -41,24 +41,11 @@ func (s *Service) account(ctx context.Context, id string, revision int64) (*topo
 }
 
 func (s accounts) ListAccounts(ctx context.Context, req *adminv1.ListAccountsRequest) (*adminv1.ListAccountsResponse, error) {
-	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "accounts")
+	page, err := list(ctx, s.Service, req, topology.KindAccounts, "", "", present[*topologyv1.Account])
 	if err != nil {
 		return nil, err
 	}
-	resp := new(adminv1.ListAccountsResponse)
-	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindAccounts, "", "", p, func(r topology.Record) (proto.Message, error) {
-		stored, err := decode[*topologyv1.Account](r)
-		if err != nil {
-			return nil, err
-		}
-		a := present(r.Key, stored)
-		resp.Accounts = append(resp.Accounts, a)
-		return a, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return &adminv1.ListAccountsResponse{Accounts: page.items, NextPageToken: page.next, Revision: page.revision}, nil
 }
 
 func (s accounts) CreateAccount(ctx context.Context, req *adminv1.CreateAccountRequest) (*adminv1.CreateAccountResponse, error) {

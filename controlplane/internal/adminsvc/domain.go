@@ -38,24 +38,11 @@ func (s domains) ListCustomDomains(ctx context.Context, req *adminv1.ListCustomD
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "customDomains", account)
+	page, err := list(ctx, s.Service, req, topology.KindCustomDomains, account, "", present[*topologyv1.CustomDomain])
 	if err != nil {
 		return nil, err
 	}
-	resp := new(adminv1.ListCustomDomainsResponse)
-	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindCustomDomains, account, "", p, func(r topology.Record) (proto.Message, error) {
-		stored, err := decode[*topologyv1.CustomDomain](r)
-		if err != nil {
-			return nil, err
-		}
-		d := present(r.Key, stored)
-		resp.CustomDomains = append(resp.CustomDomains, d)
-		return d, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return &adminv1.ListCustomDomainsResponse{CustomDomains: page.items, NextPageToken: page.next, Revision: page.revision}, nil
 }
 
 func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCustomDomainRequest) (*adminv1.CreateCustomDomainResponse, error) {

@@ -84,28 +84,17 @@ func (s endpoints) ListUrlEndpoints(ctx context.Context, req *adminv1.ListUrlEnd
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "urlEndpoints", account)
-	if err != nil {
-		return nil, err
-	}
 	state, err := s.entrances(ctx, account, 0)
 	if err != nil {
 		return nil, err
 	}
-	resp := new(adminv1.ListUrlEndpointsResponse)
-	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindURLEndpoints, account, "", p, func(r topology.Record) (proto.Message, error) {
-		stored, err := decode[*topologyv1.UrlEndpoint](r)
-		if err != nil {
-			return nil, err
-		}
-		e := presentEndpoint(state, r.Key, stored)
-		resp.UrlEndpoints = append(resp.UrlEndpoints, e)
-		return e, nil
+	page, err := list(ctx, s.Service, req, topology.KindURLEndpoints, account, "", func(key topology.Key, stored topology.Stored[*topologyv1.UrlEndpoint]) *topologyv1.UrlEndpoint {
+		return presentEndpoint(state, key, stored)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return resp, nil
+	return &adminv1.ListUrlEndpointsResponse{UrlEndpoints: page.items, NextPageToken: page.next, Revision: page.revision}, nil
 }
 
 func (s endpoints) CreateUrlEndpoint(ctx context.Context, req *adminv1.CreateUrlEndpointRequest) (*adminv1.CreateUrlEndpointResponse, error) {

@@ -6,13 +6,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-)
 
-// outputOnly are the fields of resources that a write ignores, in the request and in its mask (AIP-203).
-var outputOnly = map[string]bool{
-	"name": true, "id": true, "uid": true, "etag": true, "state": true, "create_time": true, "update_time": true,
-	"secrets_set": true, "walk": true, "urls": true, "size_bytes": true, "sha256": true,
-}
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
 
 // mask is a checked update_mask.
 type mask struct {
@@ -38,7 +34,7 @@ func parseMask(m *fieldmaskpb.FieldMask, resource protoreflect.MessageDescriptor
 		if err != nil {
 			return mask{}, err
 		}
-		if !outputOnly[parts[0]] {
+		if !topology.OutputOnly(protoreflect.Name(parts[0])) {
 			out.paths = append(out.paths, parts)
 		}
 	}
@@ -100,7 +96,7 @@ func (m mask) apply(dst, src proto.Message) {
 	case m.all:
 		fields := d.Descriptor().Fields()
 		for i := range fields.Len() {
-			if f := fields.Get(i); !outputOnly[string(f.Name())] {
+			if f := fields.Get(i); !topology.OutputOnly(f.Name()) {
 				copyField(d, s, f)
 			}
 		}
@@ -148,7 +144,7 @@ func applyPath(dst, src protoreflect.Message, parts []string) {
 func merge(dst, src protoreflect.Message, top bool) {
 	src.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
-		case top && outputOnly[string(f.Name())]:
+		case top && topology.OutputOnly(f.Name()):
 		case f.IsMap():
 			to := dst.Mutable(f).Map()
 			v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {

@@ -43,24 +43,11 @@ func (s mediaFiles) ListMediaFiles(ctx context.Context, req *adminv1.ListMediaFi
 		return nil, err
 	}
 	prefix := strings.TrimPrefix(req.GetPrefix(), "/")
-	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "mediaFiles", account, prefix)
+	page, err := list(ctx, s.Service, req, topology.KindMediaFiles, account, prefix, present[*topologyv1.MediaFile])
 	if err != nil {
 		return nil, err
 	}
-	resp := new(adminv1.ListMediaFilesResponse)
-	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindMediaFiles, account, prefix, p, func(r topology.Record) (proto.Message, error) {
-		stored, err := decode[*topologyv1.MediaFile](r)
-		if err != nil {
-			return nil, err
-		}
-		f := present(r.Key, stored)
-		resp.MediaFiles = append(resp.MediaFiles, f)
-		return f, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return &adminv1.ListMediaFilesResponse{MediaFiles: page.items, NextPageToken: page.next, Revision: page.revision}, nil
 }
 
 func (s mediaFiles) DeleteMediaFile(ctx context.Context, req *adminv1.DeleteMediaFileRequest) (*adminv1.DeleteMediaFileResponse, error) {

@@ -71,55 +71,44 @@ func (s origins) ListOrigins(ctx context.Context, req *adminv1.ListOriginsReques
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "origins", account)
+	page, err := list(ctx, s.Service, req, topology.KindOrigins, account, "", present[*topologyv1.Origin])
 	if err != nil {
 		return nil, err
 	}
-	var page []topology.Record
-	resp := new(adminv1.ListOriginsResponse)
-	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindOrigins, account, "", p, func(r topology.Record) (proto.Message, error) {
-		m, err := r.Decode()
-		page = append(page, r)
-		return m, err
-	})
-	if err != nil {
+	if err := s.tellSecrets(ctx, account, page); err != nil {
 		return nil, err
 	}
-	secrets, err := s.secretsOf(ctx, account, page, resp.Revision)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range page {
-		stored, err := decode[*topologyv1.Origin](r)
-		if err != nil {
-			return nil, err
-		}
-		resp.Origins = append(resp.Origins, presentOrigin(r.Key, stored, secrets[r.Key.ID]))
-	}
-	return resp, nil
+	return &adminv1.ListOriginsResponse{Origins: page.items, NextPageToken: page.next, Revision: page.revision}, nil
 }
 
-// secretsOf reads the secrets of a page of origins.
-func (s *Service) secretsOf(ctx context.Context, account string, page []topology.Record, revision int64) (map[string]*topologyv1.OriginSecrets, error) {
-	found := make(map[string]*topologyv1.OriginSecrets)
-	if len(page) == 0 {
-		return found, nil
+// tellSecrets sets, in a page of origins, which of their secrets hold a value.
+func (s *Service) tellSecrets(ctx context.Context, account string, page listing[*topologyv1.Origin]) error {
+	if len(page.items) == 0 {
+		return nil
 	}
-	last, after := page[len(page)-1].Key.ID, page[0].Key.ID[:len(page[0].Key.ID)-1]
+	origins := make(map[string]*topologyv1.Origin, len(page.items))
+	for _, o := range page.items {
+		origins[o.GetId()] = o
+	}
+	first, last := page.items[0].GetId(), page.items[len(page.items)-1].GetId()
+	after := first[:len(first)-1] // What sorts before first; ids are never empty.
 	for {
-		records, more, _, err := s.store.ListAt(ctx, topology.KindOriginSecrets, account, "", after, maxPageSize, revision)
+		records, more, _, err := s.store.ListAt(ctx, topology.KindOriginSecrets, account, "", after, maxPageSize, page.revision)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, r := range records {
 			stored, err := decode[*topologyv1.OriginSecrets](r)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			found[r.Key.ID], after = stored.Message, r.Key.ID
+			after = r.Key.ID
+			if o := origins[after]; o != nil {
+				o.SecretsSet = topology.SecretsSet(stored.Message.GetValues())
+			}
 		}
 		if !more || after >= last {
-			return found, nil
+			return nil
 		}
 	}
 }

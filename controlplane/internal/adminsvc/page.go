@@ -2,11 +2,15 @@ package adminsvc
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 const (
@@ -54,4 +58,55 @@ func (p *page) token(last string) string {
 func (p *page) full(m proto.Message) bool {
 	p.bytes += proto.Size(m)
 	return p.bytes >= maxPageBytes
+}
+
+// listRequest is what requests for a page have in common.
+type listRequest interface {
+	GetPageSize() int32
+	GetPageToken() string
+}
+
+// listing is a page of resources.
+type listing[M proto.Message] struct {
+	items    []M
+	next     string
+	revision int64
+}
+
+// list reads the page of a kind that req asks for; ids begin with prefix. show makes what admins see.
+func list[M proto.Message](ctx context.Context, s *Service, req listRequest, kind topology.Kind, account, prefix string, show func(topology.Key, topology.Stored[M]) M) (listing[M], error) {
+	var out listing[M]
+	p, err := newPage(req.GetPageSize(), req.GetPageToken(), string(kind), account, prefix)
+	if err != nil {
+		return out, err
+	}
+	records, more, revision, err := s.store.List(ctx, kind, account, prefix, p.after, p.limit)
+	if err != nil {
+		return out, err
+	}
+	out.revision = revision
+	if len(records) == 0 && account != "" {
+		_, out.revision, err = readAt[*topologyv1.Account](ctx, s, accountKey(account), 0)
+		return out, err
+	}
+	for i, record := range records {
+		stored, err := decode[M](record)
+		if err != nil {
+			return out, err
+		}
+		m := show(record.Key, stored)
+		out.items = append(out.items, m)
+		if last := i+1 == len(records); p.full(m) && !last || last && more {
+			out.next = p.token(lastID(record.Key))
+			break
+		}
+	}
+	return out, nil
+}
+
+func lastID(k topology.Key) string {
+	if k.Kind == topology.KindAccounts {
+		return k.Account
+	}
+	return k.ID
 }

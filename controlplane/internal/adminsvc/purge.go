@@ -63,7 +63,7 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.CreatePurgeResponse{Purge: s.presentPurge(key, stored), Revision: result.Revision}, nil
+	return &adminv1.CreatePurgeResponse{Purge: presentPurge(s.fleet.Edges(), key, stored), Revision: result.Revision}, nil
 }
 
 // purge makes the record of a purge: its scope, and where that leads by the account's routes of this moment.
@@ -122,7 +122,7 @@ func (s *Service) purgeOf(ctx context.Context, account string, revision int64) (
 				if err != nil {
 					return nil, err
 				}
-				return s.presentPurge(r.Key, stored), nil
+				return presentPurge(s.fleet.Edges(), r.Key, stored), nil
 			}
 			after = r.Key.ID
 		}
@@ -132,11 +132,11 @@ func (s *Service) purgeOf(ctx context.Context, account string, revision int64) (
 	}
 }
 
-// presentPurge tells how far a purge has come: an edge that has applied its revision has purged.
-func (s *Service) presentPurge(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
+// presentPurge tells how far a purge has come at edges: one that has applied its revision has purged.
+func presentPurge(edges []*topologyv1.Edge, key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
 	p := present(key, stored)
 	p.Edges = new(topologyv1.Purge_Edges)
-	for _, e := range s.fleet.Edges() {
+	for _, e := range edges {
 		switch {
 		case !e.GetConnected():
 			p.Edges.Offline++
@@ -162,7 +162,7 @@ func (s purges) GetPurge(ctx context.Context, req *adminv1.GetPurgeRequest) (*ad
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.GetPurgeResponse{Purge: s.presentPurge(key, stored), Revision: revision}, nil
+	return &adminv1.GetPurgeResponse{Purge: presentPurge(s.fleet.Edges(), key, stored), Revision: revision}, nil
 }
 
 func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) (*adminv1.ListPurgesResponse, error) {
@@ -170,24 +170,14 @@ func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "purges", account)
-	if err != nil {
-		return nil, err
-	}
-	resp := new(adminv1.ListPurgesResponse)
-	resp.NextPageToken, resp.Revision, err = s.list(ctx, topology.KindPurges, account, "", p, func(r topology.Record) (proto.Message, error) {
-		stored, err := decode[*topologyv1.Purge](r)
-		if err != nil {
-			return nil, err
-		}
-		purge := s.presentPurge(r.Key, stored)
-		resp.Purges = append(resp.Purges, purge)
-		return purge, nil
+	edges := s.fleet.Edges()
+	page, err := list(ctx, s.Service, req, topology.KindPurges, account, "", func(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
+		return presentPurge(edges, key, stored)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return resp, nil
+	return &adminv1.ListPurgesResponse{Purges: page.items, NextPageToken: page.next, Revision: page.revision}, nil
 }
 
 const (

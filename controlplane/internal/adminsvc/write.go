@@ -179,39 +179,6 @@ func (s *Service) stateAt(ctx context.Context, account string, revision int64) (
 	return state, nil
 }
 
-// list reads a page of one kind and hands each record to add, which returns what it adds to the page.
-func (s *Service) list(ctx context.Context, kind topology.Kind, account, prefix string, p *page, add func(topology.Record) (proto.Message, error)) (next string, revision int64, err error) {
-	records, more, revision, err := s.store.List(ctx, kind, account, prefix, p.after, p.limit)
-	if err != nil {
-		return "", 0, err
-	}
-	if len(records) == 0 && account != "" {
-		if _, revision, err = readAt[*topologyv1.Account](ctx, s, topology.Key{Kind: topology.KindAccounts, Account: account}, 0); err != nil {
-			return "", 0, err
-		}
-	}
-	for i, record := range records {
-		m, err := add(record)
-		if err != nil {
-			return "", 0, err
-		}
-		if p.full(m) && i+1 < len(records) {
-			return p.token(lastID(record.Key)), revision, nil
-		}
-	}
-	if more {
-		next = p.token(lastID(records[len(records)-1].Key))
-	}
-	return next, revision, nil
-}
-
-func lastID(k topology.Key) string {
-	if k.Kind == topology.KindAccounts {
-		return k.Account
-	}
-	return k.ID
-}
-
 // present is a stored resource as admins see it. What has yet to be written has no uid and no etag.
 func present[M proto.Message](key topology.Key, stored topology.Stored[M]) M {
 	m := topology.Present(key, stored)
