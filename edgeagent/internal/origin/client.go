@@ -144,6 +144,8 @@ func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask)
 		c.proofs.succeeded(o)
 	case row != nil && row.deniable:
 		c.prove(ctx, k, o, ask, a)
+	case row != nil && row.vague:
+		c.askBucket(ctx, k, o, ask, a)
 	}
 	return a
 }
@@ -166,7 +168,7 @@ func pause(ctx context.Context, deadline time.Time, d time.Duration) bool {
 // try asks once, following redirects. The row is nil if there was no answer to judge.
 func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask) (*Answer, *row) {
 	if k.build == nil {
-		return faultAnswer(fault{Misconfigured, "proxy_configuration_error", "this edge does not know origins of kind " + k.name,
+		return faultAnswer(fault{Misconfigured, "proxy_configuration_error", "this edge does not know the origin's kind",
 			"update the edge, or take the origin out of the walk"}), nil
 	}
 	req, err := k.build(c, o, ask)

@@ -39,6 +39,9 @@ type proof struct {
 	sought   time.Time // when the rest was found out
 	random   bool      // a key that nobody can have was denied too
 	probed   bool      // probe_key was there
+
+	bucket      bool // could be listed
+	bucketAsked time.Time
 }
 
 func newProofs() *proofs {

@@ -33,6 +33,8 @@ type kind struct {
 	// finish makes a reply what it is for who asked. It may be nil.
 	finish func(ask *Ask, r *Response) error
 	rows   []row
+	// bucket makes the request that lists one object, for a kind with vague rows.
+	bucket func(c *Client, o *topology.Origin) (*http.Request, error)
 	// deniedAdvice goes with a missing key that is answered with 403.
 	deniedAdvice string
 }
@@ -42,20 +44,35 @@ var (
 	webKind   = &kind{name: "web", build: buildWeb, next: followWeb, elaborate: elaborateWeb, rows: webTable}
 	s3Kind    = &kind{name: "s3", keyed: true, build: buildS3, sign: signS3, code: s3Code, elaborate: elaborateS3, rows: s3Table,
 		deniedAdvice: adviceList}
+	gcsKind = &kind{name: "gcs", keyed: true, build: buildGCS, sign: signGCS, code: s3Code, finish: finishGCS, rows: gcsTable,
+		bucket: bucketGCS, deniedAdvice: adviceListGCS}
+	azureKind  = &kind{name: "azure_blob", keyed: true, build: buildAzure, sign: signAzure, code: azureCode, elaborate: elaborateAzure, rows: azureTable}
+	proxyKind  = &kind{name: "web_proxy", build: buildProxy, next: followProxy, elaborate: elaborateWeb, rows: proxyTable}
+	akeneoKind = &kind{name: "akeneo", keyed: true, build: buildAkeneo, sign: signAkeneo, code: akeneoCode, rows: akeneoTable}
 )
+
+var unknownKind = &kind{name: "unknown"}
 
 // kindOf returns the kind of an origin, nil standing for the Media Library.
 func kindOf(o *topology.Origin) *kind {
 	if o == nil {
 		return mediaKind
 	}
-	switch name := topology.KindOf(o.Spec); name {
+	switch topology.KindOf(o.Spec) {
 	case "web":
 		return webKind
 	case "s3":
 		return s3Kind
+	case "gcs":
+		return gcsKind
+	case "azure_blob":
+		return azureKind
+	case "web_proxy":
+		return proxyKind
+	case "akeneo":
+		return akeneoKind
 	default:
-		return &kind{name: name}
+		return unknownKind
 	}
 }
 

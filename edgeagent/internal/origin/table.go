@@ -32,6 +32,8 @@ type row struct {
 	advice string
 	// deniable marks an answer that means NotHere if the storage says it of every missing key.
 	deniable bool
+	// vague marks a 404 that means NotHere if the bucket is there.
+	vague bool
 }
 
 // judge returns the first row that knows the reply. The last row of each table knows every reply.
@@ -160,7 +162,11 @@ func pageForFile(r *reply) bool {
 	if r.status != http.StatusOK || !htmlIsMissing(r.origin) || !neverPage(r.ask.Path) {
 		return false
 	}
-	kind, _, err := mime.ParseMediaType(r.header.Get("Content-Type"))
+	return isPage(r.header)
+}
+
+func isPage(h http.Header) bool {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	return err == nil && kind == "text/html"
 }
 

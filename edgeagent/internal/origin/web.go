@@ -79,7 +79,7 @@ func forward(to, from http.Header, name string) {
 
 func follows(o *topology.Origin) bool {
 	web := o.Spec.GetWeb()
-	return web != nil && (web.FollowRedirects == nil || *web.FollowRedirects)
+	return o.Spec.GetWebProxy() != nil || web != nil && (web.FollowRedirects == nil || *web.FollowRedirects)
 }
 
 // redirected ends the exchange and returns the hop that its reply leads to, or why it is not followed.

@@ -1,0 +1,55 @@
+package origin
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// askBucket makes a 404 that does not say what is missing NotHere if the bucket is there: then it is the object. It is found out at
+// most once in DeniedFor.
+func (c *Client) askBucket(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, a *Answer) {
+	p := c.proofs.of(o)
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return
+	}
+	if there, fresh := p.bucketKnown(); fresh && !there || !fresh && !c.seekBucket(ctx, k, o, ask, p) {
+		return
+	}
+	a.Outcome, a.Reason, a.ProxyError, a.Advice = NotHere, "", "", ""
+	a.Detail += ", and the bucket is there"
+}
+
+func (p *proof) bucketKnown() (there, fresh bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bucket, !p.bucketAsked.IsZero() && time.Since(p.bucketAsked) < DeniedFor
+}
+
+// seekBucket lists one object of the bucket, and reports whether that went well.
+func (c *Client) seekBucket(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, p *proof) bool {
+	req, err := k.bucket(c, o)
+	if err != nil {
+		return false
+	}
+	h := &hop{kind: k, origin: o, ask: &Ask{Deadline: ask.Deadline}, req: req, own: true}
+	if err := k.sign(ctx, c, h); err != nil {
+		return false
+	}
+	a, _, _ := c.exchange(ctx, k, h)
+	if a.Response != nil {
+		a.Response.Body.Close()
+	}
+	there := a.Outcome == Found && a.Status == http.StatusOK
+	if there || a.Reason == Misconfigured {
+		p.mu.Lock()
+		p.bucketAsked, p.bucket = time.Now(), there
+		p.mu.Unlock()
+	}
+	return there
+}

@@ -1,0 +1,120 @@
+package origin
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// A spelled is a URL that a path spells.
+type spelled struct{ scheme, host, port, path, query string }
+
+// authority is the host with its port, if it names one.
+func (u spelled) authority() string {
+	if u.port == "" {
+		return u.host
+	}
+	return u.host + ":" + u.port
+}
+
+// spell reads the URL that stands in a path: as it is, `/https://example.com/a%20b.jpg`, or percent-encoded as a whole,
+// `/https%3A%2F%2Fexample.com%2Fa%2520b.jpg%3Fv%3D2`. The former takes its query from that of the request, the latter may have
+// one of its own, which that of the request is added to.
+func spell(path, query string) (u spelled, ok bool) {
+	text := strings.TrimPrefix(path, "/")
+	u.query = query
+	if u.scheme, text, ok = cutScheme(text); !ok {
+		whole, err := url.PathUnescape(strings.TrimPrefix(path, "/"))
+		if err != nil {
+			return u, false
+		}
+		if u.scheme, text, ok = cutScheme(whole); !ok {
+			return u, false
+		}
+		text, _, _ = strings.Cut(text, "#")
+		var own string
+		if text, own, _ = strings.Cut(text, "?"); own != "" && query != "" {
+			own += "&"
+		}
+		u.query = own + query
+	}
+	end := strings.IndexByte(text, '/')
+	if end < 0 {
+		end = len(text)
+	}
+	return u, u.locate(text[:end], text[end:])
+}
+
+func (u *spelled) locate(authority, path string) bool {
+	// A user or an escape in the authority would make two readers see two hosts.
+	if strings.ContainsAny(authority, "@%\\") {
+		return false
+	}
+	host, err := topology.CanonicalHost(authority)
+	if err != nil {
+		return false
+	}
+	u.host = host
+	if at := strings.LastIndexByte(authority, ':'); at > strings.LastIndexByte(authority, ']') {
+		u.port = authority[at+1:]
+	}
+	u.path, err = topology.CanonicalPath(path)
+	return err == nil
+}
+
+func cutScheme(text string) (scheme, rest string, ok bool) {
+	for _, scheme := range [...]string{"https", "http"} {
+		if n := len(scheme) + len("://"); len(text) > n && strings.EqualFold(text[:n], scheme+"://") {
+			return scheme, text[n:], true
+		}
+	}
+	return "", text, false
+}
+
+// buildProxy asks for the URL that the path spells. What is no URL of a listed host is not there, and nothing is sent: that is
+// what this origin says of a file that belongs to another origin, or to nobody.
+func buildProxy(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
+	u, ok := spell(a.Path, a.Query)
+	if !ok {
+		return nil, &unaskedError{"the path is not a URL", "ask for a path such as /https://example.com/a.jpg"}
+	}
+	if !listed(o, u.host) {
+		return nil, &unaskedError{"host " + u.host + " is not in allowed_hosts", "add it to web_proxy.allowed_hosts if it may be fetched from"}
+	}
+	req := newRequest(exactURL(u.scheme, u.authority(), u.path, u.query))
+	c.setWebHeader(req.Header, o, a, true)
+	return req, nil
+}
+
+// listed reports whether host, in canonical form, is one of allowed_hosts. `*.example.com` stands for the hosts with one label
+// more, as it does in domains and certificates.
+func listed(o *topology.Origin, host string) bool {
+	_, above, _ := strings.Cut(host, ".")
+	for _, allowed := range o.Spec.GetWebProxy().GetAllowedHosts() {
+		if strings.EqualFold(allowed, host) || above != "" && strings.EqualFold(allowed, "*."+above) {
+			return true
+		}
+	}
+	return false
+}
+
+// followProxy follows a redirect to a listed host only.
+func followProxy(c *Client, h *hop, location string) (*http.Request, error) {
+	req, err := followWeb(c, h, location)
+	if err != nil {
+		return nil, err
+	}
+	host, err := topology.CanonicalHost(req.URL.Host)
+	if err != nil || !listed(h.origin, host) {
+		return nil, &configError{detail: "which is not in allowed_hosts"}
+	}
+	return req, nil
+}
+
+// pageForURL is pageForFile for the path of the URL that was asked for.
+func pageForURL(r *reply) bool {
+	u, ok := spell(r.ask.Path, r.ask.Query)
+	return ok && r.status == http.StatusOK && neverPage(u.path) && isPage(r.header)
+}
