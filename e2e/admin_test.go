@@ -17,6 +17,7 @@ import (
 type admin struct {
 	server string
 	dir    string // where commands run
+	env    []string
 }
 
 func (cp *controlPlane) administer(t testing.TB) *admin {
@@ -41,7 +42,7 @@ func (a *admin) try(t testing.TB, stdin string, args ...string) result {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir, cmd.Stdin, cmd.SysProcAttr = a.dir, strings.NewReader(stdin), childAttributes()
-	cmd.Env = append(cleanEnvironment(), "EDGEWALK_SERVER="+a.server)
+	cmd.Env = append(append(cleanEnvironment(), "EDGEWALK_SERVER="+a.server), a.env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
@@ -113,7 +114,7 @@ func (a *admin) object(t testing.TB, args ...string) map[string]any {
 // shortDir is a folder whose name leaves room for unix sockets below it.
 func shortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ew")
+	dir, err := os.MkdirTemp("", "ewe")
 	if err != nil {
 		t.Fatal(err)
 	}

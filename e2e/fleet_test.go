@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -28,7 +29,11 @@ func startControlPlaneOf(t testing.TB, program, dir string, flags ...string) *co
 	cp := &controlPlane{process: start(t, "control plane", program, append(args, flags...)...), dir: dir}
 	at := cp.logged(t, "admin", "edge", "http", "media")
 	cp.admin, cp.edges, cp.http, cp.media = at["admin"], at["edge"], at["http"], at["media"]
-	eventually(t, startWithin, "the control plane is ready", func() bool { return isReady(cp.http) })
+	ready := isReady
+	if slices.Contains(flags, "--tls-cert") {
+		ready = isReadyOverTLS
+	}
+	eventually(t, startWithin, "the control plane is ready", func() bool { return ready(cp.http) })
 	return cp
 }
 

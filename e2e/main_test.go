@@ -9,18 +9,19 @@ import (
 )
 
 // binary is the edgewalk that tests run; plainBinary is one without the race detector, for tests that measure. Both are set by
-// TestMain before any test.
-var binary, plainBinary string
+// TestMain before any test, like scratch, where processes keep temporary files: those that are killed leave theirs.
+var binary, plainBinary, scratch string
 
 func TestMain(m *testing.M) { os.Exit(runAll(m)) }
 
 func runAll(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "edgewalk-e2e-")
+	dir, err := os.MkdirTemp("", "ewe")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	scratch = dir // Its name is short: unix sockets lie below it.
 	binary, plainBinary = filepath.Join(dir, "edgewalk"), filepath.Join(dir, "edgewalk")
 	if err := build(binary, raceBuilt); err != nil {
 		fmt.Fprintln(os.Stderr, err)

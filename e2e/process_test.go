@@ -102,9 +102,9 @@ func start(t testing.TB, name, program string, args ...string) *process {
 // cleanEnvironment is the environment without what would change flags of edgewalk. A program built with the race detector
 // would sleep a second before it ends.
 func cleanEnvironment() []string {
-	env := []string{"GORACE=atexit_sleep_ms=0"}
+	env := []string{"GORACE=atexit_sleep_ms=0", "TMPDIR=" + scratch}
 	for _, one := range os.Environ() {
-		if !strings.HasPrefix(one, "EDGEWALK_") {
+		if !strings.HasPrefix(one, "EDGEWALK_") && !strings.HasPrefix(one, "TMPDIR=") {
 			env = append(env, one)
 		}
 	}
