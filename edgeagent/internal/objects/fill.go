@@ -267,6 +267,10 @@ const stuckAfter = 5 * time.Second
 // Callers hold mu.
 func (f *Fill) awaitRoom() {
 	least := f.leastRead()
+	if least == f.size {
+		f.trim() // they all wait for what is still to come, and none of them would make room
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), stuckAfter)
 	defer cancel()
 	if f.wait(ctx, &f.room) == nil {
@@ -274,7 +278,7 @@ func (f *Fill) awaitRoom() {
 	}
 	waited := false
 	for r := range f.readers {
-		waited = waited || r.off == f.size
+		waited = waited || r.off >= f.size
 	}
 	if !waited {
 		return

@@ -181,6 +181,37 @@ func TestSlowReaderHoldsUpAFillInMemory(t *testing.T) {
 	}
 }
 
+// A reader that waits for what is far ahead keeps nothing in the window, whatever went before it.
+func TestReaderAheadOfAFillInMemory(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(1<<20))
+	const length = 4 << 20
+	body := testBody(1, length)
+	f := begin(t, s, 1, length)
+	ahead := reader(t, f, length-100)
+	defer ahead.Close()
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.Write(body)
+		if err == nil {
+			_, err = f.Commit()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrNotStored) {
+			t.Errorf("commit: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		size, _ := f.Progress()
+		t.Fatalf("the fill stands still at %d bytes", size)
+	}
+	if got, err := io.ReadAll(ahead); err != nil || !bytes.Equal(got, body[length-100:]) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 // Who takes nothing at all is left behind; who is slow is waited for.
 func TestStuckReaderIsLeftBehind(t *testing.T) {
 	t.Parallel()
