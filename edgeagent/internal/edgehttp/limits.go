@@ -118,6 +118,11 @@ func (c *progressConn) Write(p []byte) (int, error) {
 // sendPiece is how much of a file the kernel is asked to send before the deadline is renewed.
 const sendPiece = 1 << 20
 
+// copyPiece is how much of a body that is no file is read at a time.
+const copyPiece = 32 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyPiece]byte) }}
+
 // ReadFrom implements [io.ReaderFrom], by which net/http has the kernel send files (sendfile(2)).
 func (c *progressConn) ReadFrom(r io.Reader) (sent int64, err error) {
 	to, ok := c.Conn.(io.ReaderFrom)
@@ -125,18 +130,19 @@ func (c *progressConn) ReadFrom(r io.Reader) (sent int64, err error) {
 		return io.Copy(struct{ io.Writer }{c}, r)
 	}
 	limit, bounded := r.(*io.LimitedReader)
+	if !bounded { // No section of a file, so nothing for sendfile: the connection would make a buffer for each call.
+		buffer := copyBuffers.Get().(*[copyPiece]byte)
+		defer copyBuffers.Put(buffer)
+		return io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{r}, buffer[:])
+	}
 	for {
 		c.Conn.SetWriteDeadline(time.Now().Add(c.stall))
-		piece := io.LimitedReader{R: r, N: sendPiece}
-		if bounded { // sendfile is used for a file behind one limit, not behind two.
-			piece = io.LimitedReader{R: limit.R, N: min(sendPiece, limit.N)}
-		}
+		// sendfile is used for a file behind one limit, not behind two.
+		piece := io.LimitedReader{R: limit.R, N: min(sendPiece, limit.N)}
 		want := piece.N
 		n, err := to.ReadFrom(&piece)
 		sent += n
-		if bounded {
-			limit.N -= n
-		}
+		limit.N -= n
 		if err != nil || n < want || want == 0 {
 			return sent, err
 		}
