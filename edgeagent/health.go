@@ -55,6 +55,9 @@ func (a *Agent) readiness() (ready bool, text string) {
 	if status.Server == "" {
 		b.WriteString("degraded: no control plane is connected\n")
 	}
+	if status.Refused != "" {
+		fmt.Fprintf(&b, "degraded: %s\n", status.Refused)
+	}
 	if !status.Durable {
 		b.WriteString("degraded: the topology cannot be written to --state-dir\n")
 	}

@@ -109,7 +109,7 @@ func BenchmarkLiveStep(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer c.disk.close()
-			s := &session{control: c, out: newOutbox(c.ack)}
+			s := &session{control: c, out: newOutbox(func() *edgev1.Ack { return c.ack("e1") })}
 			h := newHistory("e1")
 			var steps []*edgev1.Change
 			for i := range 1000 {

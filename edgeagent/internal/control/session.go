@@ -55,7 +55,8 @@ func (c *Control) connect(ctx context.Context, address string) ending {
 	quiet := time.AfterFunc(welcomeTimeout, func() { cancel(errors.New("no word from the control plane")) })
 	defer quiet.Stop()
 
-	s := &session{control: c, ctx: ctx, cancel: cancel, out: newOutbox(c.ack), everything: c.have() == nil}
+	s := &session{control: c, ctx: ctx, cancel: cancel, everything: c.have() == nil}
+	s.out = newOutbox(func() *edgev1.Ack { return c.ack(s.welcome.GetEpoch()) })
 	s.stream, err = edgev1.NewEdgeServiceClient(conn).Sync(ctx)
 	if err != nil && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)

@@ -113,11 +113,15 @@ func TestMostlyEmptyStateIsRefused(t *testing.T) {
 	d = p.accept()
 	d.send(lost.welcome()).send(lost.full()...)
 	ack := d.ack("with a nack", func(a *edgev1.Ack) bool { return len(a.GetNacks()) > 0 })
-	if ack.GetApplied() != h.revision || !strings.Contains(ack.GetNacks()[0].GetReason(), "full state of 3 resources") {
-		t.Errorf("ack = %v", ack)
+	why := ack.GetNacks()[0].GetReason()
+	if ack.GetApplied() != 0 || len(ack.GetDigest()) > 0 || !strings.Contains(why, "a topology of 3 resources") || !strings.Contains(why, "--allow-shrink") {
+		t.Errorf("ack = %v, want that nothing of this history is applied, and why", ack)
 	}
 	d.over()
 	a.sees(t, h)
+	if got := a.Status().Refused; got != why {
+		t.Errorf("the agent says %q of what it refuses, and the control plane was told %q", got, why)
+	}
 
 	d = p.accept()
 	all := lost.full()
@@ -125,6 +129,9 @@ func TestMostlyEmptyStateIsRefused(t *testing.T) {
 	d.send(lost.welcome()).send(all...)
 	d.applied(lost.revision)
 	a.sees(t, lost)
+	if got := a.Status().Refused; got != "" {
+		t.Errorf("the agent still says %q", got)
+	}
 }
 
 // Purges expire by the thousand, and a topology of few resources must not seem to shrink then.

@@ -25,6 +25,8 @@ type Status struct {
 	Age time.Duration
 	// Rejected is how many resources are not in effect as received.
 	Rejected int
+	// Refused says why the agent keeps what it has instead of what control planes last sent. Empty when it does not.
+	Refused string
 }
 
 // Status tells how the agent stands. It may be called at any time.
@@ -51,11 +53,15 @@ func (c *Control) publish() {
 	c.status.Epoch, c.status.Revision, c.status.Rejected, c.digest = c.at.epoch, c.at.revision, rejected, c.at.digest
 }
 
-// ack says how far the agent is. What is persisted is asked first: it may only fall behind what is applied.
-func (c *Control) ack() *edgev1.Ack {
+// ack says how far the agent is in the history of an epoch. What is persisted is asked first: it may only fall behind what is
+// applied.
+func (c *Control) ack(epoch string) *edgev1.Ack {
 	persisted, durable := c.disk.state()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.status.Epoch != epoch {
+		return &edgev1.Ack{Durable: durable} // revisions of another history would be taken for some of this one
+	}
 	digest := c.digest
 	return &edgev1.Ack{
 		Applied: c.status.Revision, Persisted: min(persisted, c.status.Revision), Durable: durable, Digest: digest[:],
@@ -69,6 +75,12 @@ func (c *Control) inStep(asOf time.Time) {
 	if asOf.After(c.status.AsOf) {
 		c.status.AsOf = asOf
 	}
+}
+
+func (c *Control) refused(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Refused = why
 }
 
 // forgetAsOf is for another history, of which nothing is known yet.

@@ -136,8 +136,10 @@ func (s *session) replace(r *receiving, e *edgev1.End) error {
 // refuse keeps what the agent has and says so.
 func (s *session) refuse(held, sent int, target int64) error {
 	s.control.metrics.refusedStates.Inc()
-	err := fmt.Errorf("a full state of %d resources is refused, since the agent holds %d: it needs to be allowed to shrink", sent, held)
-	s.control.cfg.Logger.Error("full state refused", "sent", sent, "held", held, "revision", target)
+	err := fmt.Errorf("a topology of %d resources is refused, since the edge holds %d and a loss of most is more often a fault than a wish: "+
+		"to accept it, restart the control plane with --allow-shrink", sent, held)
+	s.control.cfg.Logger.Error("topology refused", "sent", sent, "held", held, "revision", target)
+	s.control.refused(err.Error())
 	s.out.acknowledge([]*topologyv1.Rejected{{Revision: target, Reason: err.Error()}})
 	return err
 }
@@ -183,9 +185,15 @@ func (s *session) applied(nacks []*topologyv1.Rejected) {
 		c.metrics.nacks.Inc()
 		c.cfg.Logger.Warn("resource rejected", "key", r.GetKey(), "revision", r.GetRevision(), "why", r.GetReason())
 	}
-	s.well = true
+	s.inOrder()
 	c.publish()
 	s.out.acknowledge(nacks)
+}
+
+// inOrder notes that the agent and the control plane agree.
+func (s *session) inOrder() {
+	s.well = true
+	s.control.refused("")
 }
 
 func (s *session) bookmark(b *edgev1.Bookmark) error {
@@ -199,7 +207,7 @@ func (s *session) bookmark(b *edgev1.Bookmark) error {
 	if b.GetAsOf().IsValid() {
 		c.inStep(b.GetAsOf().AsTime())
 	}
-	s.well = true
+	s.inOrder()
 	if b.GetRevision() > c.at.revision {
 		return s.finish(b.GetRevision(), nil)
 	}
