@@ -104,6 +104,38 @@ func TestDiskFullIsServedUncached(t *testing.T) {
 	}
 }
 
+// A reader that comes when the disk got full half way is told at once that bytes are missing between what is in the file and
+// what is in the window: later its client would have a part of the body.
+func TestReaderAfterTheDiskGotFull(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, smallDisk(t, "size=1m"))
+	body := testBody(1, 8<<20)
+	f := begin(t, s, 1, len(body))
+	first := reader(t, f, 0)
+	defer first.Close()
+	for at := 0; at < len(body); at += 32 << 10 {
+		write(t, f, body[at:at+32<<10])
+		if _, err := io.ReadFull(first, make([]byte, 32<<10)); err != nil {
+			t.Fatal(err)
+		}
+		late, err := f.Reader(t.Context(), 0)
+		if errors.Is(err, ErrPassed) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, at+32<<10)
+		if _, err := io.ReadFull(late, got); err != nil || !bytes.Equal(got, body[:len(got)]) {
+			t.Fatalf("a reader that was taken after %d bytes: %v", len(got), err)
+		}
+		late.Close()
+	}
+	if _, err := f.Commit(); !errors.Is(err, ErrNotStored) {
+		t.Errorf("commit: %v", err)
+	}
+}
+
 func TestDiskFilledByOthers(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "size=4m")

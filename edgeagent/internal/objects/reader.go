@@ -19,7 +19,7 @@ type Reader struct {
 }
 
 // Reader opens a reader at off, which may be ahead of what has arrived. ctx ends its waiting. The error is the abort's;
-// [ErrPassed] if the bytes at off were in memory only and are gone; [ErrGone] if the object was committed and deleted.
+// [ErrPassed] if bytes from off on were in memory only and are gone; [ErrGone] if the object was committed and deleted.
 func (f *Fill) Reader(ctx context.Context, off int64) (*Reader, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -29,7 +29,7 @@ func (f *Fill) Reader(ctx context.Context, off int64) (*Reader, error) {
 		return nil, fmt.Errorf("read a fill at offset %d", off)
 	case f.err != nil:
 		return nil, f.err
-	case f.win != nil && off >= f.onDisk && off < f.win.lo, f.closed && !f.pinned:
+	case f.win != nil && f.win.lo > f.onDisk && off < f.win.lo, f.closed && !f.pinned:
 		return nil, ErrPassed
 	case f.closed:
 		file, err := f.s.reopen(f.key, f.seq)
