@@ -29,6 +29,8 @@ type Ask struct {
 	Conditions
 	// Deadline ends the wait for the head. The zero value is none.
 	Deadline time.Time
+	// Test is set for an admin's question, which is asked whatever state the origin is in, and changes nothing of it.
+	Test bool
 }
 
 // Conditions are the fields that ask for a part, or for a confirmation of what is stored; "" leaves a field out.

@@ -72,7 +72,7 @@ func (c *Client) azureRange(ctx context.Context, h *hop) error {
 	h.req.Header.Set("Range", first.Range)
 	ask := *h.ask
 	ask.Conditions = first
-	a, _ := c.try(ctx, h.kind, h.origin, &ask)
+	a, _ := c.try(ctx, h.kind, h.origin, &ask, h.health)
 	if a.Response == nil {
 		return ctx.Err()
 	}

@@ -85,6 +85,7 @@ type body struct {
 	last  int64  // position of the last byte, -1 if unknown
 	tries int
 	count func(result string)
+	broke func(fault)
 
 	// mu guards src against a Close while it is replaced.
 	mu     sync.Mutex
@@ -93,7 +94,7 @@ type body struct {
 }
 
 // mend gives the reply a body that goes on when it breaks.
-func (c *Client) mend(ctx context.Context, k *kind, o *topology.Origin, ask Ask, r *Response) {
+func (c *Client) mend(ctx context.Context, k *kind, o *topology.Origin, ask Ask, h *health, r *Response) {
 	if r.Body == http.NoBody {
 		return
 	}
@@ -104,9 +105,10 @@ func (c *Client) mend(ctx context.Context, k *kind, o *topology.Origin, ask Ask,
 	}
 	b.more = func(conditions Conditions) *Answer {
 		ask.Conditions = conditions
-		a, _ := c.try(ctx, k, o, &ask)
+		a, _ := c.guarded(ctx, k, o, &ask, h)
 		return a
 	}
+	b.broke = func(f fault) { h.report(faultAnswer(f), false, broken) }
 	b.count = func(result string) { c.metrics.resumes.WithLabelValues(k.name, result).Inc() }
 	if etag := r.Header.Get("ETag"); strings.HasPrefix(etag, `"`) && r.Framed {
 		b.etag = etag
@@ -134,6 +136,9 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		f := faultOf(err)
+		if f.reason != Canceled {
+			b.broke(f)
+		}
 		if f.reason == Canceled || !b.goOn() {
 			return 0, fmt.Errorf("read body from origin %q: %s", b.id, f.detail)
 		}

@@ -10,7 +10,7 @@ import (
 
 // askBucket makes a 404 that does not say what is missing NotHere if the bucket is there: then it is the object. It is found out at
 // most once in DeniedFor.
-func (c *Client) askBucket(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, a *Answer) {
+func (c *Client) askBucket(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, health *health, a *Answer) {
 	p := c.proofs.of(o)
 	select {
 	case p.turn <- struct{}{}:
@@ -18,7 +18,7 @@ func (c *Client) askBucket(ctx context.Context, k *kind, o *topology.Origin, ask
 	case <-ctx.Done():
 		return
 	}
-	if there, fresh := p.bucketKnown(); fresh && !there || !fresh && !c.seekBucket(ctx, k, o, ask, p) {
+	if there, fresh := p.bucketKnown(); fresh && !there || !fresh && !c.seekBucket(ctx, k, o, ask, health, p) {
 		return
 	}
 	a.Outcome, a.Reason, a.ProxyError, a.Advice = NotHere, "", "", ""
@@ -32,12 +32,12 @@ func (p *proof) bucketKnown() (there, fresh bool) {
 }
 
 // seekBucket lists one object of the bucket, and reports whether that went well.
-func (c *Client) seekBucket(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, p *proof) bool {
+func (c *Client) seekBucket(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, health *health, p *proof) bool {
 	req, err := k.bucket(c, o)
 	if err != nil {
 		return false
 	}
-	h := &hop{kind: k, origin: o, ask: &Ask{Deadline: ask.Deadline}, req: req, own: true}
+	h := &hop{kind: k, origin: o, ask: &Ask{Deadline: ask.Deadline}, health: health, req: req, own: true}
 	if err := k.sign(ctx, c, h); err != nil {
 		return false
 	}

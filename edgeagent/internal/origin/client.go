@@ -42,6 +42,8 @@ type Config struct {
 	MediaRoots, Roots *x509.CertPool
 	// Resolver looks up hosts. Default: the system's.
 	Resolver *net.Resolver
+	// Now is the clock of breakers and budgets. Default: time.Now.
+	Now func() time.Time
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
 }
@@ -53,6 +55,7 @@ type Client struct {
 	mediaURL          func() string
 	mediaToken        string
 	proofs            *proofs
+	healths           *healths
 	tokens            *tokens
 	ambient           *ambient
 	metrics           *metrics
@@ -72,6 +75,12 @@ func New(cfg Config) *Client {
 	if cfg.Resolver == nil {
 		cfg.Resolver = net.DefaultResolver
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	m := newMetrics()
+	healths := newHealths(cfg.Now, m)
+	m.register(cfg.Registerer, healths)
 	g := &guard{allowPrivate: cfg.AllowPrivate, allow: cfg.AllowCIDRs}
 	return &Client{
 		userAgent:  "edgewalk/" + cfg.Version,
@@ -81,9 +90,10 @@ func New(cfg Config) *Client {
 		mediaURL:   cfg.MediaURL,
 		mediaToken: cfg.MediaToken,
 		proofs:     newProofs(),
+		healths:    healths,
 		tokens:     newTokens(maphash.MakeSeed()),
 		ambient:    &ambient{allowed: cfg.AllowAmbientCredentials},
-		metrics:    newMetrics(cfg.Registerer),
+		metrics:    m,
 	}
 }
 
@@ -107,9 +117,11 @@ const (
 func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	k := kindOf(o)
 	began := time.Now()
-	a := c.get(ctx, k, o, &ask)
+	h := c.healths.of(k, o, &ask)
+	a := c.get(ctx, k, o, &ask, h)
+	h.conclude(a)
 	if a.Outcome == Found {
-		c.mend(ctx, k, o, ask, a.Response)
+		c.mend(ctx, k, o, ask, h, a.Response)
 		if k.finish != nil {
 			if err := k.finish(&ask, a.Response); err != nil {
 				a.Response.Body.Close()
@@ -126,14 +138,14 @@ func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	return a
 }
 
-func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask) *Answer {
+func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health) *Answer {
 	if k.keyed && !ask.ObjectOK {
 		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: "the path cannot be the key of an object"}
 	}
-	a, row := c.try(ctx, k, o, ask)
-	if a.Reason == Busy && a.RetryAfter <= busyPatience && pause(ctx, ask.Deadline, busyDelay+rand.N(busyDelay)) {
+	a, row := c.guarded(ctx, k, o, ask, h)
+	if a.Reason == Busy && a.Status != 0 && a.RetryAfter <= busyPatience && h.retry("busy") && pause(ctx, ask.Deadline, busyDelay+rand.N(busyDelay)) {
 		after := a.RetryAfter
-		a, row = c.try(ctx, k, o, ask)
+		a, row = c.guarded(ctx, k, o, ask, h)
 		a.RetryAfter = max(a.RetryAfter, after)
 	}
 	if o == nil || !k.keyed {
@@ -143,11 +155,23 @@ func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask)
 	case a.Outcome == Found:
 		c.proofs.succeeded(o)
 	case row != nil && row.deniable:
-		c.prove(ctx, k, o, ask, a)
+		c.prove(ctx, k, o, ask, h, a)
 	case row != nil && row.vague:
-		c.askBucket(ctx, k, o, ask, a)
+		c.askBucket(ctx, k, o, ask, h, a)
 	}
 	return a
+}
+
+// guarded asks once, unless the origin's breaker is open, and takes note of what comes of it.
+func (c *Client) guarded(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health) (*Answer, *row) {
+	probe, refusal := h.admit()
+	if refusal != nil {
+		return refusal, nil
+	}
+	began := time.Now()
+	a, row := c.try(ctx, k, o, ask, h)
+	h.report(a, probe, verdictOf(k, o, a, time.Since(began)))
+	return a, row
 }
 
 // pause waits, and reports whether there is still time to ask.
@@ -166,7 +190,7 @@ func pause(ctx context.Context, deadline time.Time, d time.Duration) bool {
 }
 
 // try asks once, following redirects. The row is nil if there was no answer to judge.
-func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask) (*Answer, *row) {
+func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, health *health) (*Answer, *row) {
 	if k.build == nil {
 		return faultAnswer(fault{Misconfigured, "proxy_configuration_error", "this edge does not know the origin's kind",
 			"update the edge, or take the origin out of the walk"}), nil
@@ -176,7 +200,7 @@ func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask)
 		return errorAnswer(err), nil
 	}
 	line := "GET " + shown(req.URL, true)
-	h := &hop{kind: k, origin: o, ask: ask, req: req, own: true}
+	h := &hop{kind: k, origin: o, ask: ask, health: health, req: req, own: true}
 	for renewed := false; ; {
 		ask.Conditions.apply(h.req.Header)
 		if k.sign != nil {
@@ -207,6 +231,7 @@ type hop struct {
 	kind   *kind
 	origin *topology.Origin
 	ask    *Ask
+	health *health
 	req    *http.Request
 	// token is what sign let it in with, if that was got for the origin's credentials.
 	token string
@@ -233,6 +258,7 @@ func errorAnswer(err error) *Answer {
 		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: unasked.detail, Advice: unasked.advice}
 	}
 	a := faultAnswer(faultOf(err))
+	a.hurried = hurried(err)
 	var token *tokenError
 	if errors.As(err, &token) {
 		a.RetryAfter = token.after

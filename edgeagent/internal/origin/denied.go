@@ -76,7 +76,7 @@ func (p *proofs) succeeded(o *topology.Origin) {
 
 // prove makes a denial NotHere if the store says the same of a key that nobody can have, and yet shows that the credentials are
 // good: it has answered with a file before, or does for probe_key.
-func (c *Client) prove(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, a *Answer) {
+func (c *Client) prove(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health, a *Answer) {
 	p := c.proofs.of(o)
 	select {
 	case p.turn <- struct{}{}:
@@ -84,7 +84,7 @@ func (c *Client) prove(ctx context.Context, k *kind, o *topology.Origin, ask *As
 	case <-ctx.Done():
 		return
 	}
-	if !p.fresh() && !c.seek(ctx, k, o, ask, p) {
+	if !p.fresh() && !c.seek(ctx, k, o, ask, h, p) {
 		return
 	}
 	if p.denied() {
@@ -114,9 +114,9 @@ func (p *proof) hasAnswered() bool {
 
 // seek asks for a key that nobody can have and, where that is denied, for probe_key if it is needed. It reports whether the store
 // said anything of use.
-func (c *Client) seek(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, p *proof) bool {
+func (c *Client) seek(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health, p *proof) bool {
 	probe := func(key string) (*Answer, *row) {
-		a, row := c.try(ctx, k, o, &Ask{Object: key, ObjectOK: true, Deadline: ask.Deadline})
+		a, row := c.try(ctx, k, o, &Ask{Object: key, ObjectOK: true, Deadline: ask.Deadline}, h)
 		if a.Response != nil {
 			a.Response.Body.Close()
 		}

@@ -34,6 +34,14 @@ type dialer struct {
 // connectKey is the context key of how long connecting may take, since http.Transport knows only one value for all.
 type connectKey struct{}
 
+// healthKey is the context key of the health of the origin that is dialled.
+type healthKey struct{}
+
+func healthOf(ctx context.Context) *health {
+	h, _ := ctx.Value(healthKey{}).(*health)
+	return h
+}
+
 func connectTimeout(ctx context.Context) time.Duration {
 	if d, ok := ctx.Value(connectKey{}).(time.Duration); ok && d > 0 {
 		return d
@@ -77,7 +85,8 @@ func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Con
 		return nil, dialError(ctx, err)
 	}
 	config := d.tls.Clone()
-	config.ServerName, _, _ = net.SplitHostPort(hostport)
+	host, _, _ := net.SplitHostPort(hostport)
+	config.ServerName, _ = cutAddress(host)
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
@@ -99,11 +108,13 @@ func (d *dialer) dial(ctx context.Context, hostport string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	host, prefer := cutAddress(host)
 	addrs, err := d.allowed(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	return race(ctx, addrs, port)
+	h := healthOf(ctx)
+	return race(ctx, h.order(host, addrs, prefer), port, h)
 }
 
 // allowed resolves host and returns the addresses that may be connected to. What is checked here is what is dialled, so a
@@ -133,24 +144,25 @@ func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error)
 	return ok, nil
 }
 
-// race connects to the addresses in order, starting the next when one fails or has not answered for dialStagger, and returns
-// the first connection.
-func race(ctx context.Context, addrs []netip.Addr, port string) (net.Conn, error) {
+// race connects to the addresses in order, starting the next when one fails or has not answered for dialStagger, as far as the
+// retry budget of h allows, and returns the first connection. h may be nil.
+func race(ctx context.Context, addrs []netip.Addr, port string, h *health) (net.Conn, error) {
 	if len(addrs) == 0 {
 		return nil, errors.New("host has no address")
 	}
-	type attempt struct {
+	type dialled struct {
+		addr netip.Addr
 		conn net.Conn
 		err  error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan attempt)
+	done := make(chan dialled)
 	var dialer net.Dialer
 	start := func(addr netip.Addr) {
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), port))
 		select {
-		case done <- attempt{conn, err}:
+		case done <- dialled{addr, conn, err}:
 		case <-ctx.Done():
 			if err == nil {
 				conn.Close()
@@ -166,8 +178,10 @@ func race(ctx context.Context, addrs []netip.Addr, port string) (net.Conn, error
 		select {
 		case a := <-done:
 			if a.err == nil {
+				h.overtook(addrs[:next], a.addr)
 				return a.conn, nil
 			}
+			h.note(a.addr, failureWeight)
 			if first == nil {
 				first = a.err
 			}
@@ -179,7 +193,7 @@ func race(ctx context.Context, addrs []netip.Addr, port string) (net.Conn, error
 			return nil, ctx.Err()
 		}
 		switch {
-		case try && next < len(addrs):
+		case try && next < len(addrs) && h.again():
 			go start(addrs[next])
 			next++
 			running++

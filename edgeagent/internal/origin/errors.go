@@ -24,6 +24,12 @@ var (
 // ends are the reasons above for which a request of ours ends.
 var ends = []error{errConnectTimeout, errFirstByteTimeout, errIdleTimeout, errWalkDeadline, errDrained}
 
+// These say that an origin has as many requests as it may have.
+var (
+	errPending = errors.New("too many requests wait for this origin")
+	errOpen    = errors.New("too many connections to this origin are in use")
+)
+
 // errEmptyBody ends a body that stops before its first byte although there should be one.
 var errEmptyBody = errors.New("the body ended before its first byte")
 
@@ -76,6 +82,8 @@ func faultOf(err error) fault {
 		return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), adviceAddress}
 	case errors.Is(err, errConnectTimeout):
 		return fault{Timeout, "connection_timeout", err.Error(), ""}
+	case errors.Is(err, errPending), errors.Is(err, errOpen):
+		return fault{Busy, "connection_limit_reached", err.Error(), ""}
 	case errors.Is(err, errFirstByteTimeout), errors.Is(err, errWalkDeadline):
 		return fault{Timeout, "http_response_timeout", err.Error(), ""}
 	case errors.Is(err, errIdleTimeout):
@@ -91,6 +99,11 @@ func faultOf(err error) fault {
 		return f
 	}
 	return connectionFault(err)
+}
+
+// hurried reports whether the deadline of whoever asked ended a request, and not a timeout of the origin's.
+func hurried(err error) bool {
+	return errors.Is(err, errWalkDeadline) || errors.Is(err, context.DeadlineExceeded)
 }
 
 func lookupFault(err *net.DNSError) fault {

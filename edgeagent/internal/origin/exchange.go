@@ -8,6 +8,7 @@ import (
 	"net/http/httptrace"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -32,6 +33,8 @@ type exchange struct {
 	resp   *http.Response
 	began  time.Time
 	headAt time.Time
+	by     *attempt
+	leave  func() // gives the place at the origin back, once
 }
 
 // end frees what the exchange holds.
@@ -39,13 +42,17 @@ func (x *exchange) end() {
 	x.watch.stop()
 	x.resp.Body.Close()
 	x.cancel(nil)
+	x.by.release()
+	x.leave()
 }
 
 // exchange sends one request, and judges the reply. It returns the hop to go on with instead if that is a redirect to follow.
 func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, *hop) {
-	x, err := c.send(ctx, k, h)
+	x, err := c.reach(ctx, k, h)
 	if err != nil {
-		return faultAnswer(faultOf(err)), nil, nil
+		a := faultAnswer(faultOf(err))
+		a.hurried = hurried(err)
+		return a, nil, nil
 	}
 	r := &reply{origin: h.origin, ask: h.ask, status: x.resp.StatusCode, header: x.resp.Header, length: x.resp.ContentLength}
 	if location := x.resp.Header.Get("Location"); k.next != nil && redirects(r) && location != "" && follows(h.origin) {
@@ -57,6 +64,7 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 		}
 	}
 	row := judge(k.rows, r)
+	h.health.heard(x.by.address(), row)
 	if row.outcome != Found {
 		x.drain()
 		return answerOf(k, row, r), row, nil
@@ -73,7 +81,7 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 // failed ends the exchange and says what its error means.
 func (x *exchange) failed(err error) *Answer {
 	a := faultAnswer(faultOf(err))
-	a.Status = x.resp.StatusCode
+	a.Status, a.hurried = x.resp.StatusCode, hurried(err)
 	x.end()
 	return a
 }
@@ -94,17 +102,21 @@ func answerOf(k *kind, row *row, r *reply) *Answer {
 }
 
 // send sends one request and waits for the head of its reply.
-func (c *Client) send(parent context.Context, k *kind, h *hop) (*exchange, error) {
+func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*exchange, error) {
 	if err := parent.Err(); err != nil {
 		return nil, err
 	}
+	if err := h.health.enter(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(parent)
-	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline)}
+	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline), by: by, leave: sync.OnceFunc(h.health.leave)}
 	connect, firstByte, idle := timeouts(h.origin)
 	x.idle = idle
 	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }
-	traced := httptrace.WithClientTrace(context.WithValue(ctx, connectKey{}, connect), &httptrace.ClientTrace{
-		GotConn:      func(httptrace.GotConnInfo) { wait() },
+	dialing := context.WithValue(context.WithValue(ctx, connectKey{}, connect), healthKey{}, h.health)
+	traced := httptrace.WithClientTrace(dialing, &httptrace.ClientTrace{
+		GotConn:      func(got httptrace.GotConnInfo) { by.got(got.Conn); wait() },
 		WroteRequest: func(httptrace.WroteRequestInfo) { wait() },
 	})
 	transport := c.origins
@@ -113,12 +125,15 @@ func (c *Client) send(parent context.Context, k *kind, h *hop) (*exchange, error
 	}
 	x.watch.phase(connect, errConnectTimeout)
 	x.began = time.Now()
-	resp, err := transport.RoundTrip(h.req.WithContext(traced))
+	resp, err := transport.RoundTrip(h.wire(traced, by))
 	x.headAt = time.Now()
 	x.watch.arrived()
+	h.health.answered()
 	if err != nil {
 		err = causeOf(ctx, named(err))
+		h.health.broke(by.address(), err)
 		cancel(nil)
+		x.leave()
 		return nil, err
 	}
 	x.resp = resp

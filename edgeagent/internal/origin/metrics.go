@@ -3,24 +3,48 @@ package origin
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	duration *prometheus.HistogramVec
-	resumes  *prometheus.CounterVec
+	duration    *prometheus.HistogramVec
+	resumes     *prometheus.CounterVec
+	refusals    *prometheus.CounterVec
+	transitions *prometheus.CounterVec
+	retries     *prometheus.CounterVec
+	hedges      *prometheus.CounterVec
+	hedgeWins   *prometheus.CounterVec
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
-	m := &metrics{
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "edgewalk_origin_request_duration_seconds",
-			Help:    "Time from asking an origin to the first byte of its body, by kind, a retry and redirects included.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}, []string{"kind"}),
-		resumes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "edgewalk_origin_resumes_total",
-			Help: "Bodies that broke and were asked for from there on, by kind and whether the origin gave the rest.",
-		}, []string{"kind", "result"}),
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	if reg != nil {
-		reg.MustRegister(m.duration, m.resumes)
-	}
+	m := new(metrics)
+	m.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "edgewalk_origin_request_duration_seconds",
+		Help:    "Time from asking an origin to the first byte of its body, by kind, a retry and redirects included.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"kind"})
+	m.resumes = counter("edgewalk_origin_resumes_total", "Bodies that broke and were asked for from there on, by kind and whether the origin gave the rest.",
+		"kind", "result")
+	m.refusals = counter("edgewalk_origin_refusals_total",
+		"Requests that were not sent, by kind and cause: the breaker is open, or too many are pending or have a connection.", "kind", "cause")
+	m.transitions = counter("edgewalk_origin_breaker_transitions_total", "Changes of breakers, by kind and the new state.", "kind", "to")
+	m.retries = counter("edgewalk_origin_retries_total",
+		"Requests of busy origins and connections to other addresses that were tried again, or would have been but for the retry budget.",
+		"kind", "cause", "result")
+	m.hedges = counter("edgewalk_origin_hedges_total", "Requests that were sent to a second address because the first was late.", "kind")
+	m.hedgeWins = counter("edgewalk_origin_hedge_wins_total", "Hedges whose answer came first.", "kind")
 	return m
+}
+
+// register gives the metrics to reg, unless it is nil. The breakers are counted in hs when someone asks.
+func (m *metrics) register(reg prometheus.Registerer, hs *healths) {
+	if reg == nil {
+		return
+	}
+	reg.MustRegister(m.duration, m.resumes, m.refusals, m.transitions, m.retries, m.hedges, m.hedgeWins)
+	for _, s := range []breakerState{breakerOpened, breakerHalfOpen} {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "edgewalk_origin_breakers", Help: "Origins whose breaker is not closed, by its state.",
+			ConstLabels: prometheus.Labels{"state": string(s)},
+		}, func() float64 { return hs.count(s) }))
+	}
 }

@@ -23,6 +23,27 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	c.Get(t.Context(), s3(t, fault.URL()), get("/"))
+	got := gather(t, registry)
+	for name, want := range map[string]float64{
+		"edgewalk_origin_request_duration_seconds web": 3,
+		"edgewalk_origin_resumes_total web resumed":    1,
+		"edgewalk_origin_resumes_total web refused":    1,
+		"edgewalk_origin_breakers open":                0,
+		"edgewalk_origin_breakers half_open":           0,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+		delete(got, name)
+	}
+	if len(got) > 0 {
+		t.Errorf("what was never sent shows: %v", got)
+	}
+}
+
+// gather returns each metric by its name and labels; of a histogram, how often it was fed.
+func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
+	t.Helper()
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -34,20 +55,8 @@ func TestMetrics(t *testing.T) {
 			for _, label := range m.Label {
 				name += " " + label.GetValue()
 			}
-			got[name] = m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 	}
-	for name, want := range map[string]float64{
-		"edgewalk_origin_request_duration_seconds web": 3,
-		"edgewalk_origin_resumes_total web resumed":    1,
-		"edgewalk_origin_resumes_total web refused":    1,
-	} {
-		if got[name] != want {
-			t.Errorf("%s is %v, want %v", name, got[name], want)
-		}
-		delete(got, name)
-	}
-	if len(got) > 0 {
-		t.Errorf("what was never sent shows: %v", got)
-	}
+	return got
 }

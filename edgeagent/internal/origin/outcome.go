@@ -84,4 +84,6 @@ type Answer struct {
 	ProxyError string
 	// Duration is how long it took, until the first byte of the body.
 	Duration time.Duration
+	// hurried says that not the origin's own timeout has passed, but the deadline of whoever asks.
+	hurried bool
 }

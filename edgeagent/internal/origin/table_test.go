@@ -148,7 +148,7 @@ func testOutcomes(t *testing.T, table []row, examples []example, at func(testing
 			o := at(t, fault, e)
 			c := localClient(t)
 			checkExample(t, c.Get(t.Context(), o, ask), e)
-			a, row := c.try(t.Context(), kindOf(o), o, &ask)
+			a, row := c.try(t.Context(), kindOf(o), o, &ask, c.healths.of(kindOf(o), o, &ask))
 			discard(t, a)
 			if row.says != e.row {
 				t.Errorf("judged by row %q", row.says)

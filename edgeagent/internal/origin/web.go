@@ -99,7 +99,7 @@ func (c *Client) redirected(k *kind, h *hop, x *exchange, location string) (*Ans
 	if err != nil {
 		return refuse(err.Error())
 	}
-	return nil, nil, &hop{kind: k, origin: h.origin, ask: h.ask, req: req, own: h.own && sameHost(h.req.URL, req.URL), count: h.count + 1}
+	return nil, nil, &hop{kind: k, origin: h.origin, ask: h.ask, health: h.health, req: req, own: h.own && sameHost(h.req.URL, req.URL), count: h.count + 1}
 }
 
 // followWeb makes the request that a redirect of a web server leads to. Once the chain has left the origin's host, no secret

@@ -89,7 +89,8 @@ func (s StepReport) proto() *topologyv1.WalkStep {
 	}
 }
 
-// TestOrigin asks o for a path, with an optional query, as a walk would. An empty path asks an object store for its probe_key, or
+// TestOrigin asks o for a path, with an optional query, as a walk would, but for the guards that keep walks from an origin in
+// trouble. An empty path asks an object store for its probe_key, or
 // for a key that nobody can have, and a web server for its base_url. The answer is OK if a walk could go by it.
 func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string) *topologyv1.OriginTest {
 	ask, err := testAsk(o, path)
@@ -99,7 +100,7 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg",
 		}}
 	}
-	ask.Deadline = time.Now().Add(topology.DefaultWalkDeadline)
+	ask.Deadline, ask.Test = time.Now().Add(topology.DefaultWalkDeadline), true
 	a := w.client.Get(ctx, o, ask)
 	if a.Response != nil {
 		a.Response.Body.Close()

@@ -3,6 +3,7 @@ package walk
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -184,17 +185,36 @@ func newModelRig(t *testing.T) *rig {
 	return r
 }
 
-func (r *rig) check(t *testing.T, key, letters string, stop bool) {
-	request := r.to("/" + key)
-	if letters[0] != '-' {
-		request.Target.Account = r.account.WithMedia(r.account.Media.With(key, [8]byte{}))
-	}
-	request.Target.Endpoint = r.account.Endpoints["e"+strings.Map(func(letter rune) rune {
+// endpointFor is the endpoint whose origins stall where the letters do.
+func (r *rig) endpointFor(letters string) *topology.Endpoint {
+	return r.account.Endpoints["e"+strings.Map(func(letter rune) rune {
 		if letter == 't' {
 			return letter
 		}
 		return '-'
 	}, letters[1:])]
+}
+
+// apart is the endpoint with origins of its own for each key, so that no walk knows how those of another fared.
+func apart(e *topology.Endpoint, key string) *topology.Endpoint {
+	own := *e
+	own.Steps = slices.Clone(e.Steps)
+	for i, step := range own.Steps {
+		if step.Origin != nil {
+			o := *step.Origin
+			o.UID += "/" + key
+			own.Steps[i].Origin = &o
+		}
+	}
+	return &own
+}
+
+func (r *rig) check(t *testing.T, key, letters string, stop bool) {
+	request := r.to("/" + key)
+	if letters[0] != '-' {
+		request.Target.Account = r.account.WithMedia(r.account.Media.With(key, [8]byte{}))
+	}
+	request.Target.Endpoint = apart(r.endpointFor(letters), key)
 	request.StopOnInconclusive = stop
 	res := r.Find(t.Context(), request)
 	defer discard(res)

@@ -1,0 +1,325 @@
+package origin
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// maxPending bounds the requests to one origin whose head has not come, maxOpen those whose body has not ended: beyond,
+	// an origin is busy. One that stalls then holds no more of the edge than that.
+	maxPending = 256
+	maxOpen    = 1024
+
+	// maxHealths bounds how many origins the edge knows the health of, at most 600 bytes each but for those with several
+	// addresses, which take up to 2 KiB. Who was not asked for forgetAfter to twice that is forgotten.
+	maxHealths  = 1 << 14
+	forgetAfter = 10 * time.Minute
+
+	// An error is told as long as it is the last word, for at most tellFor, and for tellAnyway in any case.
+	tellFor    = 15 * time.Minute
+	tellAnyway = time.Minute
+	maxTold    = 200 // bytes
+)
+
+// A health is what the edge knows of how one origin fares: whether it may be asked, how often, and where.
+type health struct {
+	kind, account, origin string
+	now                   func() time.Time
+	metrics               *metrics
+
+	mu            sync.Mutex
+	breaker       breaker
+	retries       budget
+	hedges        budget
+	pending, open int
+	latency       latency
+	addresses     addresses
+	ill           bool // the last word was a failure
+	failed        time.Time
+	failure       string
+}
+
+// A place names a health: an origin as long as it looks at the same place. The Media Library is one for each account, so that
+// no account can spoil it for another.
+type place struct {
+	uid, account string
+	target       uint64
+}
+
+// healths holds those of the origins that were asked of late, in two generations: when the young one is full or old it
+// becomes the old one, which is dropped.
+type healths struct {
+	now     func() time.Time
+	metrics *metrics
+
+	mu         sync.Mutex
+	turned     time.Time
+	young, old map[place]*health
+}
+
+func newHealths(now func() time.Time, m *metrics) *healths {
+	return &healths{now: now, metrics: m, turned: now(), young: make(map[place]*health)}
+}
+
+// of returns the health of an origin. An admin's test has one of its own, which is forgotten with it.
+func (hs *healths) of(k *kind, o *topology.Origin, ask *Ask) *health {
+	if ask.Test {
+		return newHealth(k, o, ask.Account, hs.now, hs.metrics)
+	}
+	p := place{uid: MediaKind, account: ask.Account}
+	if o != nil {
+		p = place{uid: o.UID, target: o.Target}
+	}
+	now := hs.now()
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if len(hs.young) >= maxHealths/2 || now.Sub(hs.turned) >= forgetAfter {
+		hs.young, hs.old, hs.turned = make(map[place]*health), hs.young, now
+	}
+	if found := hs.young[p]; found != nil {
+		return found
+	}
+	found := hs.old[p]
+	if found == nil {
+		found = newHealth(k, o, ask.Account, hs.now, hs.metrics)
+	}
+	delete(hs.old, p)
+	hs.young[p] = found
+	return found
+}
+
+func newHealth(k *kind, o *topology.Origin, account string, now func() time.Time, m *metrics) *health {
+	h := &health{kind: k.name, account: account, origin: MediaKind, now: now, metrics: m, retries: retryBudget(now()), hedges: hedgeBudget(now())}
+	if o != nil {
+		h.origin = o.ID
+	}
+	return h
+}
+
+func (hs *healths) all() map[place]*health {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	all := maps.Clone(hs.young)
+	maps.Copy(all, hs.old)
+	return all
+}
+
+// count returns how many breakers are in a state.
+func (hs *healths) count(s breakerState) (n float64) {
+	for _, h := range hs.all() {
+		h.mu.Lock()
+		if h.breaker.state(h.now()) == s {
+			n++
+		}
+		h.mu.Unlock()
+	}
+	return n
+}
+
+// admit reports whether the origin may be asked, and whether that is the probe of its breaker. If not, it says why.
+func (h *health) admit() (probe bool, refusal *Answer) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ok, probe := h.breaker.admit(now)
+	if ok {
+		h.moved(probe, breakerHalfOpen)
+		h.retries.earn()
+		h.hedges.earn()
+		return probe, nil
+	}
+	h.metrics.refusals.WithLabelValues(h.kind, "breaker").Inc()
+	left := max(0, h.breaker.until.Sub(now))
+	detail := fmt.Sprintf("not asked for another %s after failing in a row, the last time: %s", left.Round(time.Second), h.failure)
+	if left == 0 {
+		detail = "not asked while one request finds out whether it is well again; the last failure: " + h.failure
+	}
+	return false, &Answer{
+		Outcome: Inconclusive, Reason: BreakerOpen, ProxyError: "destination_unavailable", Detail: detail, RetryAfter: left,
+		Advice: "mend the origin; the edge asks it again by itself",
+	}
+}
+
+// A verdict is what an answer says about the health of its origin.
+type verdict uint8
+
+const (
+	noVerdict verdict = iota // the origin was not asked, or not for long enough
+	reached                  // it is there, but an admin has something to mend
+	well
+	busy
+	broken
+)
+
+// patience is how long an origin must have been waited for, if its own timeout is not shorter, before a deadline that the
+// steps before it have used up is held against it.
+const patience = time.Second
+
+func verdictOf(k *kind, o *topology.Origin, a *Answer, took time.Duration) verdict {
+	_, firstByte, _ := timeouts(o)
+	switch {
+	case a.Reason == Unasked, a.Reason == Canceled:
+		return noVerdict
+	case a.Outcome != Inconclusive:
+		return well
+	case a.Reason == Misconfigured:
+		if a.Status != 0 {
+			return reached
+		}
+		return noVerdict
+	case k.operator && a.Status != 0:
+		return reached // of one file, or of a replica that is behind; neither says that the library is down
+	case a.Reason == Busy:
+		if a.Status != 0 {
+			return busy
+		}
+		return noVerdict
+	case a.hurried && took < min(firstByte, patience):
+		return noVerdict
+	}
+	return broken
+}
+
+// report takes note of what came of a request that was admitted.
+func (h *health) report(a *Answer, probe bool, v verdict) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if v == busy || v == broken {
+		h.ill, h.failed, h.failure = true, now, told(a)
+	}
+	switch {
+	case v == well, v == reached && probe:
+		h.moved(h.breaker.succeed(now, probe), breakerClosed)
+	case v == busy:
+		h.moved(h.breaker.fail(now, probe, busyWeight), breakerOpened)
+	case v == broken:
+		h.moved(h.breaker.fail(now, probe, failureWeight), breakerOpened)
+	case probe:
+		h.breaker.release()
+	}
+}
+
+// conclude takes note of what a question came to, when there is nothing more to find out about the answer.
+func (h *health) conclude(a *Answer) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case a.Reason == Unasked:
+	case a.Outcome != Inconclusive:
+		h.ill = false
+	case a.Reason == Misconfigured, a.Status != 0:
+		h.ill, h.failed, h.failure = true, now, told(a)
+	}
+}
+
+func (h *health) moved(yes bool, to breakerState) {
+	if yes {
+		h.metrics.transitions.WithLabelValues(h.kind, string(to)).Inc()
+	}
+}
+
+// told is an answer as one line for people.
+func told(a *Answer) string {
+	text := string(a.Reason) + ": " + a.Detail
+	if len(text) > maxTold {
+		text = strings.ToValidUTF8(text[:maxTold], "")
+	}
+	return text
+}
+
+// retry reports whether the retry budget allows one more, of a cause that is a label.
+func (h *health) retry(cause string) bool {
+	h.mu.Lock()
+	ok := h.retries.spend(h.now())
+	h.mu.Unlock()
+	result := "made"
+	if !ok {
+		result = "over_budget"
+	}
+	h.metrics.retries.WithLabelValues(h.kind, cause, result).Inc()
+	return ok
+}
+
+// enter takes a place for a request, or says that there is none. The place is pending until answered and taken until leave.
+func (h *health) enter() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.pending >= maxPending:
+		h.metrics.refusals.WithLabelValues(h.kind, "pending").Inc()
+		return errPending
+	case h.open >= maxOpen:
+		h.metrics.refusals.WithLabelValues(h.kind, "connections").Inc()
+		return errOpen
+	}
+	h.pending++
+	h.open++
+	return nil
+}
+
+func (h *health) answered() {
+	h.mu.Lock()
+	h.pending--
+	h.mu.Unlock()
+}
+
+func (h *health) leave() {
+	h.mu.Lock()
+	h.open--
+	h.mu.Unlock()
+}
+
+// state is what there is to tell an admin, nil if all is well.
+func (h *health) state() *topologyv1.OriginState {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	open := h.breaker.state(now) != breakerClosed
+	since := now.Sub(h.failed)
+	if !open && (h.failed.IsZero() || since >= tellAnyway && (!h.ill || since >= tellFor)) {
+		return nil
+	}
+	return &topologyv1.OriginState{
+		Account: h.account, Origin: h.origin, LastError: h.failure, LastErrorTime: timestamppb.New(h.failed), BreakerOpen: open,
+	}
+}
+
+// maxStates is how many origins are told of that are not well.
+const maxStates = 100
+
+// States returns the origins that are not well, those that are not asked at all first, then those that failed last. current
+// returns the origin that has an id of an account, nil if there is none any more; of others nothing is told.
+func (c *Client) States(current func(account, id string) *topology.Origin) []*topologyv1.OriginState {
+	var states []*topologyv1.OriginState
+	for p, h := range c.healths.all() {
+		o := current(h.account, h.origin)
+		if h.kind != MediaKind && (o == nil || o.UID != p.uid || o.Target != p.target) {
+			continue
+		}
+		if s := h.state(); s != nil {
+			states = append(states, s)
+		}
+	}
+	slices.SortFunc(states, func(a, b *topologyv1.OriginState) int {
+		if a.BreakerOpen != b.BreakerOpen {
+			if a.BreakerOpen {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(b.LastErrorTime.AsTime().Compare(a.LastErrorTime.AsTime()), cmp.Compare(a.Account, b.Account), cmp.Compare(a.Origin, b.Origin))
+	})
+	return states[:min(len(states), maxStates)]
+}

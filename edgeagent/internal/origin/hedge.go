@@ -1,0 +1,191 @@
+package origin
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// samples is how many answers the 95th percentile is taken of, once there are minSamples; it is taken anew every
+	// sampleEvery.
+	samples     = 64
+	minSamples  = 32
+	sampleEvery = 16
+)
+
+// A latency knows how long the last answers of an origin took. It has no lock of its own.
+type latency struct {
+	ring []time.Duration
+	n    int // ever added
+	p95  time.Duration
+}
+
+func (l *latency) add(d time.Duration) {
+	if len(l.ring) < samples {
+		l.ring = append(l.ring, d)
+	} else {
+		l.ring[l.n%samples] = d
+	}
+	if l.n++; l.n >= minSamples && l.n%sampleEvery == 0 {
+		sorted := slices.Clone(l.ring)
+		slices.Sort(sorted)
+		l.p95 = sorted[len(sorted)*95/100]
+	}
+}
+
+// hedge returns after how long an answer of host is late enough to ask at a second address, if there is one.
+func (h *health) hedge(host string) (after time.Duration, ok bool) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, second := h.addresses.good(host, netip.Addr{}, now)
+	return h.latency.p95, second && h.latency.p95 > 0 && h.breaker.state(now) == breakerClosed
+}
+
+// second returns the address to hedge with, if the budget allows a hedge.
+func (h *health) second(host string, first netip.Addr) (netip.Addr, bool) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	addr, ok := h.addresses.good(host, first, now)
+	if !ok || h.breaker.state(now) != breakerClosed || !h.hedges.spend(now) {
+		return netip.Addr{}, false
+	}
+	h.metrics.hedges.WithLabelValues(h.kind).Inc()
+	return addr, true
+}
+
+// took takes note of how long an answer took. Without a second address nobody needs to know.
+func (h *health) took(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.addresses.known) > 1 {
+		h.latency.add(d)
+	}
+}
+
+// reach sends a hop's request, and a second time to another address of its host if the answer is later than most. The first
+// answer counts.
+func (c *Client) reach(ctx context.Context, k *kind, h *hop) (*exchange, error) {
+	host, began := h.req.URL.Hostname(), time.Now()
+	after, ok := h.health.hedge(host)
+	if !ok || !h.own {
+		x, err := c.send(ctx, k, h, new(attempt))
+		if err == nil && h.own {
+			h.health.took(time.Since(began))
+		}
+		return x, err
+	}
+	type sent struct {
+		x   *exchange
+		err error
+		by  *attempt
+	}
+	results := make(chan sent, 2)
+	start := func(by *attempt) {
+		ctx, cancel := context.WithCancel(ctx)
+		by.cancel = cancel
+		go func() {
+			x, err := c.send(ctx, k, h, by)
+			if err != nil {
+				cancel()
+			}
+			results <- sent{x, err, by}
+		}()
+	}
+	first := new(attempt)
+	start(first)
+	timer := time.NewTimer(after)
+	defer timer.Stop()
+	var second *attempt
+	for running := 1; ; {
+		select {
+		case s := <-results:
+			running--
+			if s.err != nil && running > 0 {
+				continue // the other one may do better
+			}
+			if running > 0 {
+				h.health.outrun(first, second, s.by)
+				loser := first
+				if s.by == first {
+					loser = second
+				}
+				loser.cancel()
+				go func() {
+					if late := <-results; late.x != nil {
+						late.x.end()
+					}
+				}()
+			}
+			if s.err == nil {
+				h.health.took(time.Since(began))
+			}
+			return s.x, s.err
+		case <-timer.C:
+			at := first.address()
+			if !at.IsValid() {
+				continue // still connecting, which tries every address by itself
+			}
+			if addr, ok := h.health.second(host, at); ok {
+				second = &attempt{to: addr}
+				running++
+				start(second)
+			}
+		}
+	}
+}
+
+// An attempt is one sending of a request.
+type attempt struct {
+	to     netip.Addr // where to; the zero value leaves it to the dialer
+	at     atomic.Pointer[netip.Addr]
+	cancel context.CancelFunc // frees the context of its own, if it has one
+}
+
+// address is where the attempt's connection leads, the zero value while there is none.
+func (a *attempt) address() netip.Addr {
+	if at := a.at.Load(); at != nil {
+		return *at
+	}
+	return netip.Addr{}
+}
+
+func (a *attempt) got(conn net.Conn) {
+	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		at := tcp.AddrPort().Addr().Unmap()
+		a.at.Store(&at)
+	}
+}
+
+func (a *attempt) release() {
+	if a.cancel != nil {
+		a.cancel()
+	}
+}
+
+// overtook takes note of the addresses that had not answered when another one, which was tried later, did.
+func (h *health) overtook(tried []netip.Addr, winner netip.Addr) {
+	for _, addr := range tried[:max(0, slices.Index(tried, winner))] {
+		h.note(addr, busyWeight)
+	}
+}
+
+// again reports whether another address may be tried.
+func (h *health) again() bool { return h == nil || h.retry("connect") }
+
+// outrun takes note of who won.
+func (h *health) outrun(first, second, winner *attempt) {
+	if winner != second {
+		return
+	}
+	h.metrics.hedgeWins.WithLabelValues(h.kind).Inc()
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.addresses.note(first.address(), now, busyWeight)
+}

@@ -1,0 +1,304 @@
+package origin
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// A twin is a host with two addresses, each with a server of its own that answers with its name.
+type twin struct {
+	url     string
+	servers [2]twinServer
+	dns     *dnsServer
+}
+
+type twinServer struct {
+	seen   atomic.Int64
+	answer atomic.Pointer[http.HandlerFunc]
+	conns  atomic.Int64
+	server http.Server
+}
+
+// newTwin listens on one port of 127.0.0.1 and 127.0.0.2, named shop.test.
+func newTwin(t *testing.T) *twin {
+	t.Helper()
+	first, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(first.Addr().String())
+	second, err := net.Listen("tcp", "127.0.0.2:"+port)
+	if err != nil {
+		first.Close()
+		t.Skipf("a second loopback address: %v", err)
+	}
+	w := &twin{url: "http://shop.test:" + port, dns: newDNS(t, map[string][]string{"shop.test.": {"127.0.0.1", "127.0.0.2"}})}
+	for i, listener := range []net.Listener{first, second} {
+		s := &w.servers[i]
+		s.server.ConnState = func(_ net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				s.conns.Add(1)
+			}
+		}
+		s.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.seen.Add(1)
+			if answer := s.answer.Load(); answer != nil {
+				(*answer)(w, r)
+				return
+			}
+			w.Write([]byte{'a' + byte(i)})
+		})
+		done := make(chan struct{})
+		go func() { defer close(done); s.server.Serve(listener) }()
+		t.Cleanup(func() { s.server.Close(); <-done })
+	}
+	return w
+}
+
+func (s *twinServer) on(answer http.HandlerFunc) { s.answer.Store(&answer) }
+
+func (w *twin) client(t *testing.T, now *clock, registry *prometheus.Registry) *Client {
+	return newTestClient(t, Config{
+		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Now: now.time, Registerer: registry,
+	})
+}
+
+func (w *twin) ask(t *testing.T, c *Client, o *topology.Origin) string {
+	t.Helper()
+	a := c.Get(t.Context(), o, get("/a.jpg"))
+	if a.Response == nil {
+		return string(a.Reason)
+	}
+	body, err := read(t, a)
+	if err != nil {
+		t.Error(err)
+	}
+	return body
+}
+
+var one, two = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
+
+// An answer that is later than most is asked for at a second address, within a budget, and the first that comes counts.
+func TestHedge(t *testing.T) {
+	t.Parallel()
+	w, now, registry := newTwin(t), newClock(), prometheus.NewRegistry()
+	c, o := w.client(t, now, registry), web(t, w.url)
+	h := c.healths.of(webKind, o, &Ask{})
+	if _, ok := h.hedge("shop.test"); ok {
+		t.Error("there is a hedge before anything is known")
+	}
+	for range 60 {
+		if got := w.ask(t, c, o); got != "a" {
+			t.Fatalf("answered by %q", got)
+		}
+	}
+	if n := w.servers[1].seen.Load(); n > 1 {
+		t.Fatalf("%d hedges of 60 quick answers", n)
+	}
+	h.mu.Lock()
+	h.hedges.saved = 1
+	h.mu.Unlock()
+	late := w.servers[1].seen.Load()
+	stalled := make(chan struct{}, 1)
+	w.servers[0].on(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done() // the loser is let go
+		stalled <- struct{}{}
+	})
+	if got := w.ask(t, c, o); got != "b" {
+		t.Errorf("answered by %q", got)
+	}
+	<-stalled
+	if n := w.servers[1].seen.Load() - late; n != 1 {
+		t.Errorf("%d hedges", n)
+	}
+	metrics := gather(t, registry)
+	if metrics["edgewalk_origin_hedge_wins_total web"] < 1 || metrics["edgewalk_origin_hedges_total web"] < metrics["edgewalk_origin_hedge_wins_total web"] {
+		t.Errorf("metrics %v", metrics)
+	}
+
+	if _, ok := h.second("shop.test", one); ok {
+		t.Error("there is a hedge beyond the budget")
+	}
+	h.mu.Lock()
+	h.hedges.saved = 1
+	h.breaker.fail(now.time(), false, breakAt)
+	h.mu.Unlock()
+	now.forward(maxOpenFor)
+	if _, ok := h.hedge("shop.test"); ok {
+		t.Error("the probe is hedged")
+	}
+	if _, ok := h.second("shop.test", one); ok {
+		t.Error("the probe is hedged")
+	}
+	h.mu.Lock()
+	h.breaker = breaker{}
+	h.mu.Unlock()
+	if addr, ok := h.second("shop.test", one); !ok || addr != two {
+		t.Errorf("the second address is %s", addr)
+	}
+	if _, ok := h.hedge("elsewhere.test"); ok {
+		t.Error("another host is hedged by what is known of this one")
+	}
+}
+
+// Both attempts may fail; then the origin has, once.
+func TestHedgeThatFails(t *testing.T) {
+	t.Parallel()
+	w, now := newTwin(t), newClock()
+	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	for range 60 {
+		w.ask(t, c, o)
+	}
+	h := c.healths.of(webKind, o, &Ask{})
+	h.mu.Lock()
+	h.hedges.saved = 1
+	h.mu.Unlock()
+	second := make(chan struct{})
+	w.servers[0].on(func(http.ResponseWriter, *http.Request) {
+		<-second
+		panic(http.ErrAbortHandler)
+	})
+	w.servers[1].on(func(http.ResponseWriter, *http.Request) {
+		close(second)
+		panic(http.ErrAbortHandler)
+	})
+	if got := w.ask(t, c, o); got != "failed" {
+		t.Errorf("got %q", got)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.breaker.weight != failureWeight || h.pending != 0 || h.open != 0 {
+		t.Errorf("weight %d, %d pending, %d open", h.breaker.weight, h.pending, h.open)
+	}
+}
+
+// An address that fails is left out for a while, also by connections that are open to it, and then tried again.
+func TestBadAddressIsLeftOut(t *testing.T) {
+	t.Parallel()
+	w, now := newTwin(t), newClock()
+	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	for range 4 {
+		if got := w.ask(t, c, o); got != "failed" {
+			t.Fatalf("got %q", got)
+		}
+	}
+	h := c.healths.of(webKind, o, &Ask{})
+	h.mu.Lock()
+	h.breaker.weight = 0 // so that the origin as a whole is asked
+	h.mu.Unlock()
+	w.ask(t, c, o)
+	for range 10 {
+		if got := w.ask(t, c, o); got != "b" {
+			t.Errorf("answered by %q", got)
+		}
+	}
+	if a, b := w.servers[0].seen.Load(), w.servers[1].seen.Load(); a != 5 || b != 10 {
+		t.Errorf("asked %d and %d times", a, b)
+	}
+	// With nothing better it is used all the same.
+	w.servers[1].server.Close()
+	h.mu.Lock()
+	for range 5 {
+		h.addresses.note(two, now.time(), failureWeight)
+	}
+	h.mu.Unlock()
+	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("a")) })
+	if got := w.ask(t, c, o); got != "a" {
+		t.Errorf("answered by %q", got)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.addresses.ejected(one, now.time()) {
+		t.Error("an address that answers is still left out")
+	}
+	if now.forward(maxOpenFor); h.addresses.ejected(two, now.time()) {
+		t.Error("an address is left out for ever")
+	}
+}
+
+// The connection is tried at another address when one refuses, as far as the budget for retries goes.
+func TestConnectRetryBudget(t *testing.T) {
+	t.Parallel()
+	w, now, registry := newTwin(t), newClock(), prometheus.NewRegistry()
+	c, o := w.client(t, now, registry), web(t, w.url)
+	w.servers[0].server.Close()
+	if got := w.ask(t, c, o); got != "b" {
+		t.Fatalf("answered by %q", got)
+	}
+	h := c.healths.of(webKind, o, &Ask{})
+	c.origins.CloseIdleConnections()
+	h.mu.Lock()
+	h.retries.saved = 0
+	h.mu.Unlock()
+	a := c.Get(t.Context(), o, get("/a.jpg"))
+	if a.Reason != Failed || a.ProxyError != "connection_refused" {
+		t.Errorf("got %s %s", a.Reason, a.ProxyError)
+	}
+	got := gather(t, registry)
+	if got["edgewalk_origin_retries_total connect web made"] != 1 {
+		t.Errorf("metrics %v", got)
+	}
+	// Once it is known to refuse, no retry is needed.
+	h.mu.Lock()
+	for range 5 {
+		h.addresses.note(one, now.time(), failureWeight)
+	}
+	h.retries.saved = 0
+	h.mu.Unlock()
+	if got := w.ask(t, c, o); got != "b" {
+		t.Errorf("answered by %q", got)
+	}
+}
+
+// What is known of addresses follows the look-ups of the origin's own host.
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1e9, 0)
+	var a addresses
+	a.resolved("shop.test", []netip.Addr{one, two})
+	a.resolved("cdn.test", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")})
+	for range 5 {
+		a.note(one, now, failureWeight)
+	}
+	if got := a.detour("shop.test", now); got != two {
+		t.Errorf("detour by %s", got)
+	}
+	if got := a.detour("cdn.test", now); got.IsValid() {
+		t.Errorf("detour by %s", got)
+	}
+	if got := a.sort([]netip.Addr{one, two}, netip.Addr{}, now); got[0] != two {
+		t.Errorf("tried %v", got)
+	}
+	if got := a.sort([]netip.Addr{one, two}, one, now); got[0] != one {
+		t.Errorf("tried %v", got)
+	}
+	a.resolved("shop.test", []netip.Addr{two, netip.MustParseAddr("127.0.0.3")})
+	if len(a.bad) != 0 {
+		t.Errorf("an address that is gone is remembered: %v", a.bad)
+	}
+	var many []netip.Addr
+	for addr := one; len(many) < 100; addr = addr.Next() {
+		many = append(many, addr)
+	}
+	a.resolved("shop.test", many)
+	for _, addr := range many {
+		a.note(addr, now, failureWeight)
+	}
+	if len(a.known) != maxAddresses || len(a.bad) != maxAddresses {
+		t.Errorf("%d known, %d bad", len(a.known), len(a.bad))
+	}
+	var single addresses
+	single.resolved("shop.test", []netip.Addr{one})
+	single.note(one, now, breakAt)
+	if len(single.bad) != 0 {
+		t.Error("the only address is left out")
+	}
+}
