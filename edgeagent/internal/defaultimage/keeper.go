@@ -23,6 +23,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -55,8 +57,9 @@ type Keeper struct {
 	// uses holds, per file, where it can be asked for.
 	uses map[prefix]map[source]struct{}
 	kept map[prefix]*httpcache.Image
-	// wanted holds what is in uses and not in kept.
-	wanted map[prefix]struct{}
+	// wanted holds what is in uses and not in kept. Its channel is closed once the file was asked for, or is not wanted any
+	// more.
+	wanted map[prefix]chan struct{}
 	// running and swept say that Run has begun, and that what earlier runs of the agent left unused is gone.
 	running, swept bool
 }
@@ -74,7 +77,7 @@ func New(cfg Config) (*Keeper, error) {
 	}
 	k := &Keeper{
 		cfg: cfg, wake: make(chan struct{}, 1), used: map[string]map[string]prefix{}, uids: map[string]string{}, uses: map[prefix]map[source]struct{}{},
-		wanted: map[prefix]struct{}{},
+		wanted: map[prefix]chan struct{}{},
 	}
 	var err error
 	if k.kept, err = readFolder(cfg.Dir); err != nil {
@@ -86,16 +89,59 @@ func New(cfg Config) (*Keeper, error) {
 	return k, nil
 }
 
-// Lookup returns the image at a path of an account's Media Library, if it is here.
+// lookupWait bounds how long a request waits for an image that was named a moment ago and is being fetched: after that
+// moment the request is right, and nobody waits when the control plane is gone.
+const lookupWait = 2 * time.Second
+
+// Lookup returns the image at a path of an account's Media Library, if it is here. One that has not been asked for yet is
+// waited for.
 func (k *Keeper) Lookup(accountUID, path string) (*httpcache.Image, bool) {
+	image, coming := k.find(accountUID, trimSlash(path))
+	if coming == nil {
+		return image, image != nil
+	}
+	timer := time.NewTimer(lookupWait)
+	defer timer.Stop()
+	select {
+	case <-coming:
+	case <-timer.C:
+	}
+	image, _ = k.find(accountUID, trimSlash(path))
+	return image, image != nil
+}
+
+// find returns an image that is here, or a channel that is closed once it was asked for.
+func (k *Keeper) find(accountUID, path string) (*httpcache.Image, <-chan struct{}) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	sha, ok := k.used[accountUID][trimSlash(path)]
+	sha, ok := k.used[accountUID][path]
 	if !ok {
-		return nil, false
+		return nil, nil
 	}
-	image, ok := k.kept[sha]
-	return image, ok
+	if image := k.kept[sha]; image != nil || !k.running {
+		return image, nil
+	}
+	return nil, k.wanted[sha]
+}
+
+// want notes that a file is to be fetched.
+func (k *Keeper) want(sha prefix) {
+	if k.wanted[sha] == nil {
+		k.wanted[sha] = make(chan struct{})
+	}
+}
+
+// asked lets requests go on that wait for a file.
+func (k *Keeper) asked(sha prefix) {
+	done := k.wanted[sha]
+	if done == nil {
+		return
+	}
+	select {
+	case <-done:
+	default:
+		close(done)
+	}
 }
 
 // watch has an image found out to be lost by the first request that cannot open it.
@@ -124,7 +170,7 @@ func (k *Keeper) lost(sha prefix, image *httpcache.Image, err error) {
 	k.cfg.Logger.Warn("default image is lost and fetched again", "sha256", image.SHA256, "err", err)
 	delete(k.kept, sha)
 	if len(k.uses[sha]) > 0 {
-		k.wanted[sha] = struct{}{}
+		k.want(sha)
 		k.signal()
 	}
 }
@@ -188,7 +234,7 @@ func (k *Keeper) take(a *topology.Account) {
 		}
 		k.uses[sha][source{a.ID, path}] = struct{}{}
 		if k.kept[sha] == nil {
-			k.wanted[sha] = struct{}{}
+			k.want(sha)
 		}
 	}
 	if len(images) > 0 {
@@ -214,6 +260,7 @@ func (k *Keeper) dropUnused(files iter.Seq[prefix]) {
 			continue
 		}
 		delete(k.uses, sha)
+		k.asked(sha)
 		delete(k.wanted, sha)
 		if image := k.kept[sha]; image != nil {
 			delete(k.kept, sha)
@@ -224,6 +271,9 @@ func (k *Keeper) dropUnused(files iter.Seq[prefix]) {
 
 // trimSlash gives a path the form of the Media Library's.
 func trimSlash(path string) string { return strings.TrimPrefix(path, "/") }
+
+// maxFetches are under way at a time.
+const maxFetches = 4
 
 // Retries of images that could not be fetched begin with the first delay and grow to the last.
 const (
@@ -269,26 +319,32 @@ func (k *Keeper) fetchAll(ctx context.Context) bool {
 	}
 	root := k.root
 	k.mu.RUnlock()
-	done := true
+	var fetches errgroup.Group
+	fetches.SetLimit(maxFetches)
 	for sha, from := range jobs {
-		if ctx.Err() != nil {
-			return false
-		}
-		image, err := k.fetch(ctx, root, sha, from)
-		if err != nil {
-			done = false
-			k.cfg.Logger.Warn("default image cannot be fetched; trying again", "account", from.account, "path", from.path, "err", err)
-			continue
-		}
-		k.keep(sha, image)
+		fetches.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			image, err := k.fetch(ctx, root, sha, from)
+			if err != nil {
+				k.cfg.Logger.Warn("default image cannot be fetched; trying again", "account", from.account, "path", from.path, "err", err)
+			}
+			k.keep(sha, image)
+			return err
+		})
 	}
-	return done
+	return fetches.Wait() == nil
 }
 
-// keep takes a fetched file in, unless nobody wants it any more.
+// keep takes a fetched file in, unless nobody wants it any more. image is nil if it could not be fetched.
 func (k *Keeper) keep(sha prefix, image *httpcache.Image) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.asked(sha)
+	if image == nil {
+		return
+	}
 	if _, ok := k.wanted[sha]; !ok {
 		removeFile(k.cfg.Dir, image, k.cfg.Logger)
 		return

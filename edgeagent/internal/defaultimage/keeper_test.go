@@ -321,3 +321,31 @@ func TestWrongBytesAreNotKept(t *testing.T) {
 	l.set("a.png", "picture a")
 	eventually(t, "the right bytes are fetched", func() bool { return k.image("a.png") == "picture a" })
 }
+
+// A request right after the endpoint was given an image waits for it, and gets it; with the library gone, no later one waits.
+func TestTheFirstRequestWaitsForAnImageThatIsComing(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"a.png": "picture a"}
+	l := newLibrary(t, files)
+	k := newKeeper(t, t.TempDir(), l)
+	eventually(t, "the keeper runs", func() bool { k.mu.RLock(); defer k.mu.RUnlock(); return k.running })
+	k.apply(files, map[string]string{"default": "a.png"})
+	if k.image("a.png") != "picture a" {
+		t.Error("the first request did not get the image")
+	}
+	l.Close()
+	k.apply(map[string]string{"b.png": "picture b"}, map[string]string{"default": "b.png"})
+	eventually(t, "the library was asked in vain", func() bool {
+		_, coming := k.find("1-acme", "b.png")
+		select {
+		case <-coming:
+			return true
+		default:
+			return false
+		}
+	})
+	began := time.Now()
+	if k.image("b.png") != "" || time.Since(began) > lookupWait/2 {
+		t.Errorf("a request waited %s for an image that does not come", time.Since(began))
+	}
+}
