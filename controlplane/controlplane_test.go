@@ -416,3 +416,34 @@ func TestTokensOverTLS(t *testing.T) {
 	_ = resp.Body.Close()
 	client.CloseIdleConnections()
 }
+
+func TestClientsMustShowACertificate(t *testing.T) {
+	cert, key, roots := selfSigned(t)
+	cfg := loopbackConfig(t.TempDir())
+	cfg.TLSCert, cfg.TLSKey, cfg.ClientCA = cert, key, cert
+	c := start(t, cfg)
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, one := range map[string]struct {
+		shown []tls.Certificate
+		want  codes.Code
+	}{"none": {nil, codes.Unavailable}, "one of the authority": {[]tls.Certificate{pair}, codes.OK}} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		secure := credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: one.shown})
+		_, err := adminv1.NewAccountServiceClient(dial(t, c.Addresses().Admin, secure)).ListAccounts(ctx, &adminv1.ListAccountsRequest{})
+		if status.Code(err) != one.want {
+			t.Errorf("admin with %s: %v, want %v", name, err, one.want)
+		}
+		rpc, err := edgev1.NewEdgeServiceClient(dial(t, c.Addresses().Edge, secure)).Sync(ctx)
+		if err == nil {
+			_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{Id: "e", BootId: "b", ProtocolVersion: 1}}})
+			_, err = rpc.Recv()
+		}
+		if status.Code(err) != one.want {
+			t.Errorf("edge with %s: %v, want %v", name, err, one.want)
+		}
+		cancel()
+	}
+}

@@ -24,7 +24,7 @@ import (
 )
 
 // Config of an agent. Each field is a flag of `edgewalk edgeagent`; none is read again after the start, but for the files of
-// TLSCerts and TLSKeys.
+// certificates and keys.
 type Config struct {
 	// ControlPlane holds the addresses of control planes, `host:port`. Default 127.0.0.1:7071.
 	ControlPlane []string
@@ -53,6 +53,9 @@ type Config struct {
 	// CA is a file with the authorities of the control planes' certificates; the stream then uses TLS. `system` for those of
 	// the machine. Default none, in the clear.
 	CA string
+	// Cert and Key are files with the certificate that the agent shows to control planes that ask for one, PEM. They are read
+	// at each connection, so they may be renewed. Default none.
+	Cert, Key string
 	// AllowPrivateOrigins lets origins have loopback and private addresses. Default false: an admin of an account could
 	// otherwise read what is inside the operator's network.
 	AllowPrivateOrigins bool
@@ -164,21 +167,44 @@ func (c *Config) parse() (p parsed, err error) {
 
 // controlTLS says how to talk to control planes; nil for in the clear.
 func (c *Config) controlTLS() (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	switch c.CA {
 	case "":
+		if c.Cert != "" || c.Key != "" {
+			return nil, errors.New("--cert and --key need --ca, without which the stream uses no TLS")
+		}
 		return nil, nil
 	case "system":
-		return &tls.Config{MinVersion: tls.VersionTLS12}, nil
+	default:
+		pem, err := os.ReadFile(c.CA)
+		if err != nil {
+			return nil, fmt.Errorf("--ca: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--ca %s holds no PEM certificate", c.CA)
+		}
 	}
-	pem, err := os.ReadFile(c.CA)
+	if c.Cert == "" && c.Key == "" {
+		return conf, nil
+	}
+	if _, err := c.clientCertificate(nil); err != nil {
+		return nil, err
+	}
+	conf.GetClientCertificate = c.clientCertificate
+	return conf, nil
+}
+
+// clientCertificate implements the GetClientCertificate of [tls.Config].
+func (c *Config) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	if c.Cert == "" || c.Key == "" {
+		return nil, errors.New("--cert and --key go together")
+	}
+	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 	if err != nil {
-		return nil, fmt.Errorf("--ca: %w", err)
+		return nil, fmt.Errorf("read --cert %s and --key %s: %w", c.Cert, c.Key, err)
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--ca %s holds no PEM certificate", c.CA)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, nil
+	return &pair, nil
 }
 
 // prefixes reads ranges; a single address is a range of one.

@@ -1,0 +1,103 @@
+package edgeagent
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// selfSigned writes a certificate for this machine, and its key, over what is at the paths.
+func selfSigned(t *testing.T, cert, key string, serial int64) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCertificateForControlPlanes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	selfSigned(t, cert, key, 1)
+	for name, c := range map[string]struct {
+		cfg  Config
+		want string
+	}{
+		"no authority": {Config{Cert: cert, Key: key}, "--ca"},
+		"no key":       {Config{CA: "system", Cert: cert}, "--cert and --key"},
+		"no cert":      {Config{CA: "system", Key: key}, "--cert and --key"},
+		"no file":      {Config{CA: "system", Cert: cert, Key: filepath.Join(dir, "none")}, "--key"},
+	} {
+		if _, err := c.cfg.controlTLS(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error about %s", name, err, c.want)
+		}
+	}
+
+	cfg := Config{CA: cert, Cert: cert, Key: key}
+	client, err := cfg.controlTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The control plane is shown what the files hold at the time: certificates are renewed while agents run.
+	for serial := int64(1); serial <= 2; serial++ {
+		selfSigned(t, cert, key, serial)
+		if got := shown(t, server, client); got != serial {
+			t.Errorf("the control plane was shown certificate %d, want %d", got, serial)
+		}
+	}
+}
+
+// shown is the serial number of the certificate that client shows a server that asks for one.
+func shown(t *testing.T, server tls.Certificate, client *tls.Config) int64 {
+	t.Helper()
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	accepted := tls.Server(near, &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert})
+	done := make(chan error, 1)
+	go func() { done <- accepted.Handshake() }()
+	conf := client.Clone()
+	conf.ServerName = "127.0.0.1"
+	dialed := tls.Client(far, conf)
+	if err := dialed.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = dialed.Read(make([]byte, 1)) }() // what follows the handshake has to be read
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	return accepted.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+}
