@@ -31,8 +31,9 @@ test-long: ## Run every test, the slow ones too.
 	$(GO) test -race -timeout 60m ./...
 
 .PHONY: bench
-bench: ## Run the Go benchmarks.
+bench: ## Run the Go benchmarks; `go run ./bench --help` measures the binary beside nginx and Varnish.
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	@echo 'The binary beside nginx and Varnish: go run ./bench --help'
 
 .PHONY: lint
 lint: ## Check format, vet, staticcheck and the protos.
