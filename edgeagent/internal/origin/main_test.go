@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"encoding/base64"
 	"io"
 	"net/http"
 	"net/netip"
@@ -74,6 +75,43 @@ func s3(t testing.TB, endpoint string, change ...func(*topologyv1.Origin)) *topo
 		f(o)
 	}
 	return compile(t, o, map[string]string{"s3.secret_access_key": theSecret})
+}
+
+// An originSpec changes an origin before it is compiled.
+type originSpec = func(*topologyv1.Origin)
+
+func build(t testing.TB, o *topologyv1.Origin, secrets map[string]string, change []originSpec) *topology.Origin {
+	t.Helper()
+	o.Timeouts = patient()
+	for _, f := range change {
+		f(o)
+	}
+	return compile(t, o, secrets)
+}
+
+// gcs is an anonymous origin unless its spec is changed.
+func gcs(t testing.TB, endpoint string, change ...originSpec) *topology.Origin {
+	t.Helper()
+	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{Bucket: "bucket", Endpoint: endpoint}}}, nil, change)
+}
+
+func azure(t testing.TB, endpoint string, change ...originSpec) *topology.Origin {
+	t.Helper()
+	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{AzureBlob: &topologyv1.AzureBlobOrigin{
+		AccountName: "account", Container: "container", Endpoint: endpoint,
+	}}}, map[string]string{"azure_blob.account_key": base64.StdEncoding.EncodeToString([]byte(theSecret))}, change)
+}
+
+func proxy(t testing.TB, hosts ...string) *topology.Origin {
+	t.Helper()
+	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: hosts}}}, nil, nil)
+}
+
+func akeneo(t testing.TB, baseURL string, change ...originSpec) *topology.Origin {
+	t.Helper()
+	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{
+		BaseUrl: baseURL, ClientId: "client", Username: "user",
+	}}}, map[string]string{"akeneo.client_secret": theSecret + "-client", "akeneo.password": theSecret}, change)
 }
 
 // get is the question for a path, as topology.Locate would ask it.

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"cmp"
 	"encoding/hex"
 	"testing"
 	"time"
@@ -140,12 +141,9 @@ func testOutcomes(t *testing.T, table []row, examples []example, at func(testing
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, e.answer)
-			ask := get("/a.jpg")
-			if e.path != "" {
-				ask = get(e.path)
-			}
-			ask.Conditions = e.ask
 			o := at(t, fault, e)
+			ask := get(pathAt(o, fault, cmp.Or(e.path, "/a.jpg")))
+			ask.Conditions = e.ask
 			c := localClient(t)
 			checkExample(t, c.Get(t.Context(), o, ask), e)
 			a, row := c.try(t.Context(), kindOf(o), o, &ask, c.healths.of(kindOf(o), o, &ask))
@@ -160,6 +158,17 @@ func testOutcomes(t *testing.T, table []row, examples []example, at func(testing
 			t.Errorf("no example shows the row %q", row.says)
 		}
 	}
+}
+
+// pathAt is the path by which an origin of any kind is asked for a file.
+func pathAt(o *topology.Origin, fault *faultorigin.Origin, path string) string {
+	switch KindName(o) {
+	case "web_proxy":
+		return "/" + fault.URL() + path
+	case "akeneo":
+		return "/media-files" + path
+	}
+	return path
 }
 
 func checkExample(t *testing.T, a *Answer, e example) {
