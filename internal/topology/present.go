@@ -11,7 +11,7 @@ import (
 
 // computed are the fields that are made when a resource is read and never stored. Of a purge, revision, state and edges are
 // computed too.
-var computed = []protoreflect.Name{"name", "id", "uid", "etag", "walk", "urls", "secrets_set"}
+var computed = []protoreflect.Name{"name", "id", "uid", "etag", "walk", "urls", "secrets_set", "health"}
 
 // managed are the fields that are stored and that no admin writes.
 var managed = []protoreflect.Name{"state", "create_time", "update_time", "size_bytes", "sha256"}
@@ -30,8 +30,11 @@ func Strip(m proto.Message) {
 			r.Clear(field)
 		}
 	}
-	if p, ok := m.(*topologyv1.Purge); ok {
-		p.Revision, p.State, p.Edges = 0, topologyv1.Purge_STATE_UNSPECIFIED, nil
+	switch m := m.(type) {
+	case *topologyv1.Purge:
+		m.Revision, m.State, m.Edges = 0, topologyv1.Purge_STATE_UNSPECIFIED, nil
+	case *topologyv1.Origin:
+		m.Health = nil
 	}
 }
 

@@ -16,6 +16,11 @@ func TestStripKeepsWhatAnAdminWrote(t *testing.T) {
 	if want := (&topologyv1.Purge{Scope: scope}); !proto.Equal(p, want) {
 		t.Errorf("purge: got %v, want %v", p, want)
 	}
+	o := &topologyv1.Origin{Id: "o", DisplayName: "n", SecretsSet: []string{"s3.secret_access_key"}, Health: &topologyv1.OriginHealth{EdgesWell: 1}}
+	Strip(o)
+	if want := (&topologyv1.Origin{DisplayName: "n"}); !proto.Equal(o, want) {
+		t.Errorf("origin: got %v, want %v", o, want)
+	}
 	e := &topologyv1.UrlEndpoint{Id: "e", Description: "d", Urls: []string{"https://a.example/"}, Walk: []string{"media"}, Etag: `"1"`}
 	Strip(e)
 	if want := (&topologyv1.UrlEndpoint{Description: "d"}); !proto.Equal(e, want) {

@@ -36,6 +36,7 @@ func (s origins) GetOrigin(ctx context.Context, req *adminv1.GetOriginRequest) (
 	if err != nil {
 		return nil, err
 	}
+	addHealth(s.fleet.Edges(), key.Account, o)
 	return &adminv1.GetOriginResponse{Origin: o, Revision: revision}, nil
 }
 
@@ -78,6 +79,7 @@ func (s origins) ListOrigins(ctx context.Context, req *adminv1.ListOriginsReques
 	if err := s.tellSecrets(ctx, account, page); err != nil {
 		return nil, err
 	}
+	addHealth(s.fleet.Edges(), account, page.items...)
 	return &adminv1.ListOriginsResponse{Origins: page.items, NextPageToken: page.next, Revision: page.revision}, nil
 }
 

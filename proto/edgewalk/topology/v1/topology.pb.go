@@ -563,7 +563,9 @@ type Origin struct {
 	// Output only.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The quoted revision of the last change. On a write: refuse with ABORTED unless it is still this one; empty = no check.
-	Etag          string `protobuf:"bytes,19,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,19,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Output only. How the origin fares at the edges that are connected, as they last reported. Not part of what a write returns.
+	Health        *OriginHealth `protobuf:"bytes,20,opt,name=health,proto3" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -748,6 +750,13 @@ func (x *Origin) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Origin) GetHealth() *OriginHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
 }
 
 type isOrigin_Kind interface {
@@ -2873,6 +2882,88 @@ func (x *Rejected) GetReason() string {
 	return ""
 }
 
+// OriginHealth is how an origin fares at the edges that are connected. An edge reports every 10 s.
+type OriginHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The edges that have nothing to say against it; those that never asked it count too.
+	EdgesWell int32 `protobuf:"varint,1,opt,name=edges_well,json=edgesWell,proto3" json:"edges_well,omitempty"`
+	// The edges at which it failed of late.
+	EdgesUnwell int32 `protobuf:"varint,2,opt,name=edges_unwell,json=edgesUnwell,proto3" json:"edges_unwell,omitempty"`
+	// Those of them whose breaker is open: they do not ask it for a while.
+	EdgesBreakerOpen int32 `protobuf:"varint,3,opt,name=edges_breaker_open,json=edgesBreakerOpen,proto3" json:"edges_breaker_open,omitempty"`
+	// The latest failure at any of them, as in OriginState. Holds no secret.
+	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When that was.
+	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OriginHealth) Reset() {
+	*x = OriginHealth{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OriginHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OriginHealth) ProtoMessage() {}
+
+func (x *OriginHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OriginHealth.ProtoReflect.Descriptor instead.
+func (*OriginHealth) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *OriginHealth) GetEdgesWell() int32 {
+	if x != nil {
+		return x.EdgesWell
+	}
+	return 0
+}
+
+func (x *OriginHealth) GetEdgesUnwell() int32 {
+	if x != nil {
+		return x.EdgesUnwell
+	}
+	return 0
+}
+
+func (x *OriginHealth) GetEdgesBreakerOpen() int32 {
+	if x != nil {
+		return x.EdgesBreakerOpen
+	}
+	return 0
+}
+
+func (x *OriginHealth) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *OriginHealth) GetLastErrorTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorTime
+	}
+	return nil
+}
+
 // OriginState is what one edge sees of an origin.
 type OriginState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2892,7 +2983,7 @@ type OriginState struct {
 
 func (x *OriginState) Reset() {
 	*x = OriginState{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +2995,7 @@ func (x *OriginState) String() string {
 func (*OriginState) ProtoMessage() {}
 
 func (x *OriginState) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3008,7 @@ func (x *OriginState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginState.ProtoReflect.Descriptor instead.
 func (*OriginState) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OriginState) GetAccount() string {
@@ -2967,7 +3058,7 @@ type Purge_Urls struct {
 
 func (x *Purge_Urls) Reset() {
 	*x = Purge_Urls{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3070,7 @@ func (x *Purge_Urls) String() string {
 func (*Purge_Urls) ProtoMessage() {}
 
 func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3017,7 +3108,7 @@ type Purge_Edges struct {
 
 func (x *Purge_Edges) Reset() {
 	*x = Purge_Edges{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3120,7 @@ func (x *Purge_Edges) String() string {
 func (*Purge_Edges) ProtoMessage() {}
 
 func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3172,7 @@ type Edge_Cache struct {
 
 func (x *Edge_Cache) Reset() {
 	*x = Edge_Cache{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3184,7 @@ func (x *Edge_Cache) String() string {
 func (*Edge_Cache) ProtoMessage() {}
 
 func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3241,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\f\n" +
-	"\bDELETING\x10\x02\"\xa1\b\n" +
+	"\bDELETING\x10\x02\"\xdd\b\n" +
 	"\x06Origin\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xa0\x01R\x04name\x124\n" +
 	"\x02id\x18\x02 \x01(\tB$\xbaH!\xd8\x01\x01r\x1c2\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x02id\x12\x10\n" +
@@ -3175,7 +3266,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\x13 \x01(\tR\x04etagB\r\n" +
+	"\x04etag\x18\x13 \x01(\tR\x04etag\x12:\n" +
+	"\x06health\x18\x14 \x01(\v2\".edgewalk.topology.v1.OriginHealthR\x06healthB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01\"\xe7\x01\n" +
 	"\x0eOriginTimeouts\x12F\n" +
 	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b\x1e2\x05\x10\x80\xad\xe2\x04R\aconnect\x12K\n" +
@@ -3408,7 +3500,15 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\bRejected\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc5\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe1\x01\n" +
+	"\fOriginHealth\x12\x1d\n" +
+	"\n" +
+	"edges_well\x18\x01 \x01(\x05R\tedgesWell\x12!\n" +
+	"\fedges_unwell\x18\x02 \x01(\x05R\vedgesUnwell\x12,\n" +
+	"\x12edges_breaker_open\x18\x03 \x01(\x05R\x10edgesBreakerOpen\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x04 \x01(\tR\tlastError\x12B\n" +
+	"\x0flast_error_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\xc5\x01\n" +
 	"\vOriginState\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06origin\x18\x02 \x01(\tR\x06origin\x12\x1d\n" +
@@ -3430,7 +3530,7 @@ func file_edgewalk_topology_v1_topology_proto_rawDescGZIP() []byte {
 }
 
 var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(Account_State)(0),            // 0: edgewalk.topology.v1.Account.State
 	(CachePolicy_Mode)(0),         // 1: edgewalk.topology.v1.CachePolicy.Mode
@@ -3464,19 +3564,20 @@ var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(*Settings)(nil),              // 29: edgewalk.topology.v1.Settings
 	(*Edge)(nil),                  // 30: edgewalk.topology.v1.Edge
 	(*Rejected)(nil),              // 31: edgewalk.topology.v1.Rejected
-	(*OriginState)(nil),           // 32: edgewalk.topology.v1.OriginState
-	nil,                           // 33: edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	nil,                           // 34: edgewalk.topology.v1.ResponseHeaders.SetEntry
-	(*Purge_Urls)(nil),            // 35: edgewalk.topology.v1.Purge.Urls
-	(*Purge_Edges)(nil),           // 36: edgewalk.topology.v1.Purge.Edges
-	(*Edge_Cache)(nil),            // 37: edgewalk.topology.v1.Edge.Cache
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*OriginHealth)(nil),          // 32: edgewalk.topology.v1.OriginHealth
+	(*OriginState)(nil),           // 33: edgewalk.topology.v1.OriginState
+	nil,                           // 34: edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	nil,                           // 35: edgewalk.topology.v1.ResponseHeaders.SetEntry
+	(*Purge_Urls)(nil),            // 36: edgewalk.topology.v1.Purge.Urls
+	(*Purge_Edges)(nil),           // 37: edgewalk.topology.v1.Purge.Edges
+	(*Edge_Cache)(nil),            // 38: edgewalk.topology.v1.Edge.Cache
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
 }
 var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	0,  // 0: edgewalk.topology.v1.Account.state:type_name -> edgewalk.topology.v1.Account.State
-	38, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	38, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	39, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	39, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
 	9,  // 3: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
 	10, // 4: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
 	11, // 5: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
@@ -3485,51 +3586,53 @@ var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	14, // 8: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
 	15, // 9: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
 	16, // 10: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
-	38, // 11: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
-	38, // 12: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
-	39, // 13: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
-	39, // 14: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
-	39, // 15: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
-	33, // 16: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	19, // 17: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
-	20, // 18: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
-	39, // 19: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
-	22, // 20: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
-	23, // 21: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
-	38, // 22: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	38, // 23: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 24: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
-	39, // 25: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
-	39, // 26: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
-	39, // 27: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
-	39, // 28: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
-	39, // 29: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
-	21, // 30: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
-	2,  // 31: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
-	34, // 32: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
-	3,  // 33: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
-	4,  // 34: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
-	38, // 35: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
-	38, // 36: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
-	38, // 37: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
-	38, // 38: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
-	5,  // 39: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
-	35, // 40: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
-	6,  // 41: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
-	36, // 42: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
-	38, // 43: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
-	27, // 44: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
-	39, // 45: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
-	38, // 46: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	37, // 47: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	31, // 48: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	32, // 49: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
-	38, // 50: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	39, // 11: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
+	39, // 12: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
+	32, // 13: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
+	40, // 14: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
+	40, // 15: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
+	40, // 16: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
+	34, // 17: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	19, // 18: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
+	20, // 19: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
+	40, // 20: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
+	22, // 21: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
+	23, // 22: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
+	39, // 23: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	39, // 24: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 25: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
+	40, // 26: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
+	40, // 27: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
+	40, // 28: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
+	40, // 29: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
+	40, // 30: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
+	21, // 31: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
+	2,  // 32: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
+	35, // 33: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
+	3,  // 34: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
+	4,  // 35: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
+	39, // 36: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
+	39, // 37: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
+	39, // 38: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
+	39, // 39: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 40: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
+	36, // 41: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
+	6,  // 42: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
+	37, // 43: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
+	39, // 44: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
+	27, // 45: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
+	40, // 46: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
+	39, // 47: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	38, // 48: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	31, // 49: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	33, // 50: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
+	39, // 51: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
+	39, // 52: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_topology_v1_topology_proto_init() }
@@ -3560,7 +3663,7 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_topology_v1_topology_proto_rawDesc), len(file_edgewalk_topology_v1_topology_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
