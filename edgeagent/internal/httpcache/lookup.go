@@ -47,9 +47,9 @@ func judge(q *query, h *objects.Head, m *meta, verdict objects.Verdict) use {
 	switch {
 	case u.ask != "":
 	case !u.Fresh:
-		u.ask, u.background = useStale, u.WhileRevalidating
+		u.ask, u.background = useStale, u.WhileRevalidating && !q.wantsNewer(u.Age)
 	case q.reloaded || m.fresh.Immutable:
-	case q.reload, q.maxAge >= 0 && u.Age > q.maxAge:
+	case q.wantsNewer(u.Age):
 		u.ask = useReload
 	}
 	return u
