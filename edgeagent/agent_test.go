@@ -18,7 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
-	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -67,23 +67,11 @@ func nobody(t *testing.T) string {
 func (l *lone) step(full bool, resources map[string]proto.Message) {
 	l.t.Helper()
 	l.revision++
-	var records []topology.Record
-	for name, m := range resources {
-		key, err := topology.ParseKey(name)
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		r := topology.Record{Key: key, CreateRevision: l.revision, ModRevision: l.revision}
-		if full {
-			r.CreateRevision = 1 // what there was from the start
-		}
-		if m != nil {
-			if r.Value, err = topology.Encode(m); err != nil {
-				l.t.Fatal(err)
-			}
-		}
-		records = append(records, r)
+	created := l.revision
+	if full {
+		created = 1 // what there was from the start
 	}
+	records := topologytest.Records(l.t, created, l.revision, resources)
 	result, err := l.table.Apply(route.Step{Full: full, Epoch: l.epoch, Revision: l.revision, Records: route.Of(records...)})
 	if err != nil || len(result.Rejected) > 0 {
 		l.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)

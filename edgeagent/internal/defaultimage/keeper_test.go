@@ -21,7 +21,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
-	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -113,18 +113,7 @@ func (k *keeper) apply(files map[string]string, images map[string]string) {
 	for id, path := range images {
 		resources["urlEndpoints/acme/"+id] = &topologyv1.UrlEndpoint{DefaultImage: &topologyv1.DefaultImage{Path: path}}
 	}
-	var records []topology.Record
-	for name, m := range resources {
-		key, err := topology.ParseKey(name)
-		if err != nil {
-			k.t.Fatal(err)
-		}
-		value, err := topology.Encode(m)
-		if err != nil {
-			k.t.Fatal(err)
-		}
-		records = append(records, topology.Record{Key: key, CreateRevision: 1, ModRevision: 1, Value: value})
-	}
+	records := topologytest.Records(k.t, 1, 1, resources)
 	result, err := k.table.Apply(route.Step{Full: true, Epoch: "e", Revision: k.table.Root().Revision() + 1, Records: route.Of(records...)})
 	if err != nil || len(result.Rejected) > 0 {
 		k.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)

@@ -34,7 +34,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
-	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -86,7 +86,7 @@ func newEdge(t testing.TB, change func(*Config)) *edge {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Table: e.table, Cache: cache, LoopID: client.LoopID(), HTTP: listen(t), HTTPS: listen(t), Certificates: []KeyPair{newCertificate(t, "shared.test"), newCertificate(t, "*.acme.test")},
+		Table: e.table, Cache: cache, LoopID: client.LoopID, HTTP: listen(t), HTTPS: listen(t), Certificates: []KeyPair{newCertificate(t, "shared.test"), newCertificate(t, "*.acme.test")},
 		AccessLog: e.log, Logger: slog.New(slog.DiscardHandler), Registerer: e.registry,
 	}
 	if change != nil {
@@ -167,18 +167,7 @@ func writeCertificate(t testing.TB, pair KeyPair, names ...string) {
 func (e *edge) apply(resources map[string]proto.Message) {
 	e.t.Helper()
 	resources["settings"] = &topologyv1.Settings{SharedHost: "shared.test"}
-	var records []topology.Record
-	for name, m := range resources {
-		key, err := topology.ParseKey(name)
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		value, err := topology.Encode(m)
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		records = append(records, topology.Record{Key: key, CreateRevision: 1, ModRevision: 1, Value: value})
-	}
+	records := topologytest.Records(e.t, 1, 1, resources)
 	result, err := e.table.Apply(route.Step{Full: true, Epoch: "test", Revision: e.table.Root().Revision() + 1, Records: route.Of(records...)})
 	if err != nil || len(result.Rejected) > 0 {
 		e.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)

@@ -122,7 +122,7 @@ func (s *Server) answer(x *exchange) {
 		// What follows on the connection must not be taken for a request.
 		x.w.Header().Set("Connection", "close")
 		x.refuse(http.StatusBadRequest, "a request for a file has no body")
-	case loops(r.Header["Cdn-Loop"], s.cfg.LoopID):
+	case s.loops(r.Header["Cdn-Loop"]):
 		x.refuse(http.StatusLoopDetected, "the request has been here before; an origin leads back to the edge")
 	default:
 		s.serveFile(x, target, root.Revision(), root.Epoch())
@@ -255,8 +255,12 @@ func (x *exchange) refuse(status int, reason string) {
 	}
 }
 
-// loops reports whether id is in a CDN-Loop field (RFC 8586 2: cdn-info, a list of ids with parameters).
-func loops(lines []string, id string) bool {
+// loops reports whether the deployment's own id is in a CDN-Loop field (RFC 8586 2: cdn-info, a list of ids with parameters).
+func (s *Server) loops(lines []string) bool {
+	if len(lines) == 0 {
+		return false
+	}
+	id := s.cfg.LoopID()
 	for _, line := range lines {
 		for info := range strings.SplitSeq(line, ",") {
 			name, _, _ := strings.Cut(info, ";")

@@ -35,8 +35,8 @@ type Config struct {
 	Table *route.Table
 	// Cache answers them. Required.
 	Cache *httpcache.Cache
-	// LoopID is this edge's id in CDN-Loop (RFC 8586).
-	LoopID string
+	// LoopID returns this deployment's id in CDN-Loop (RFC 8586).
+	LoopID func() string
 	// HTTP and HTTPS are bound listeners; either may be nil.
 	HTTP, HTTPS net.Listener
 	// Certificates for HTTPS. The first is shown to clients that name no known host.

@@ -82,7 +82,9 @@ func (q *query) directives() {
 }
 
 // wantsNewer reports whether the client wants the origin to be asked rather than be given a reply of that age, and may.
-func (q *query) wantsNewer(age time.Duration) bool { return q.reload || q.maxAge >= 0 && age > q.maxAge }
+func (q *query) wantsNewer(age time.Duration) bool {
+	return q.reload || q.maxAge >= 0 && age > q.maxAge
+}
 
 func first(lines []string) string {
 	if len(lines) == 0 {
