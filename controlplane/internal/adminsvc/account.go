@@ -2,6 +2,8 @@ package adminsvc
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -178,15 +180,15 @@ func (d *draft) mustBeEmpty(ctx context.Context) error {
 			f.blockers = append(f.blockers, blocker{resource, "belongs to the account"})
 		}
 	}
-	for id := range d.before.Origins {
+	for _, id := range slices.Sorted(maps.Keys(d.before.Origins)) {
 		add(topology.OriginName(d.before.ID, id))
 	}
-	for id := range d.before.Endpoints {
+	for _, id := range slices.Sorted(maps.Keys(d.before.Endpoints)) {
 		if id != topology.DefaultEndpointID {
 			add(topology.EndpointName(d.before.ID, id))
 		}
 	}
-	for id := range d.before.Domains {
+	for _, id := range slices.Sorted(maps.Keys(d.before.Domains)) {
 		add(topology.DomainName(d.before.ID, id))
 	}
 	files, _, err := d.state.List(ctx, topology.KindMediaFiles, "", "", maxBlockers)

@@ -87,7 +87,11 @@ func stillPending(req *adminv1.WaitAppliedRequest, resp *adminv1.WaitAppliedResp
 		"applied": fmt.Sprint(resp.GetApplied()), "total": fmt.Sprint(resp.GetTotal()), "pending": strings.Join(resp.GetPending(), ","),
 	}}
 	if len(resp.GetPending()) == 0 {
-		f.text = fmt.Sprintf("%d edges are there for revision %d, %d are wanted", resp.GetTotal(), req.GetRevision(), minEdges)
+		where := ""
+		if req.GetRegion() != "" {
+			where = fmt.Sprintf(" in region %q", req.GetRegion())
+		}
+		f.text = fmt.Sprintf("revision %d waits for edges: %d of at least %d are connected%s", req.GetRevision(), resp.GetTotal(), minEdges, where)
 		return f
 	}
 	f.text = fmt.Sprintf("revision %d is applied by %d of %d edges; pending: %s", req.GetRevision(), resp.GetApplied(), resp.GetTotal(),

@@ -45,7 +45,7 @@ func TestFleet(t *testing.T) {
 	if wait.GetApplied() != 1 || wait.GetTotal() != 1 || len(wait.GetPending()) > 0 {
 		t.Errorf("applied: %v", wait)
 	}
-	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", fmt.Sprintf(`{"revision": "%d", "region": "elsewhere", "timeout": "0.05s"}`, revision)); !strings.Contains(text, "EDGES_PENDING") {
+	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", fmt.Sprintf(`{"revision": "%d", "region": "elsewhere", "timeout": "0.05s"}`, revision)); !strings.Contains(text, "EDGES_PENDING") || !strings.Contains(text, `0 of at least 1 are connected in region "elsewhere"`) {
 		t.Error(text)
 	}
 	list := r.must(t, "ListEdges", `{}`).(*adminv1.ListEdgesResponse)

@@ -128,6 +128,8 @@ func parse(text string) (*yaml.Node, *Error) {
 var (
 	yamlLine      = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 	unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
+	// unfinished are errors of the YAML parser, unlike those of its scanner: it counts their lines from 0, and tells no 0.
+	unfinished = regexp.MustCompile(`^did not find expected (key|node content|',' or|'-' indicator|<)`)
 )
 
 // fromYAML keeps the name of an unknown anchor out of the error: an unquoted secret may begin with `*`.
@@ -145,6 +147,9 @@ func fromYAML(text string, err error) *Error {
 		return &Error{Text: "the text is neither YAML nor JSON"}
 	}
 	line, _ := strconv.Atoi(m[1]) // An error without a line has 0.
+	if unfinished.MatchString(m[2]) {
+		line++
+	}
 	return &Error{Position: Position{Line: line}, Text: m[2]}
 }
 

@@ -36,8 +36,12 @@ func TestDecodeErrors(t *testing.T) {
 		{"no mode", "customDomains:\n- {domain: a.example, mode: BOTH}\n", `line 2, column 29: custom_domains[0].mode: unknown enum value "BOTH", expected one of [MODE_UNSPECIFIED ACCOUNT URL_ENDPOINT]`},
 		{"no duration", "urlEndpoints:\n- {id: e, walkDeadline: soon}\n", `line 2, column 25: url_endpoints[0].walk_deadline: invalid number, expected digit`},
 		{"two kinds", "origins:\n- {id: o, web: {baseUrl: http://a}, s3: {bucket: b}}\n", "line 2, column 41: origins[0].s3: field web is already set for oneof kind"},
-		{"no YAML", "account: {id: a\norigins: []\n", "line 1: did not find expected ',' or '}'"},
-		{"no JSON", "{\"account\": {\"id\": \"a\"}", "line 1: did not find expected ',' or '}'"},
+		{"no YAML", "account: {id: a\norigins: []\n", "line 2: did not find expected ',' or '}'"},
+		{"a mapping that does not end", "account: {id: a}\norigins:\n- {id: o\n- {id: p}\n", "line 3: did not find expected ',' or '}'"},
+		{"a list among fields", "account: {id: a}\norigins: []\n- {id: p}\n", "line 3: did not find expected key"},
+		{"a tab", "account: {id: a}\norigins:\n\t- {id: p}\n", "line 3: found character that cannot start any token"},
+		{"two colons", "account:\n  id: a\n   displayName: b\n", "line 3: mapping values are not allowed in this context"},
+		{"no JSON", "{\"account\": {\"id\": \"a\"}", "line 2: did not find expected ',' or '}'"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
