@@ -2,6 +2,8 @@ package edgeagent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +28,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -83,7 +86,7 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	originConfig := origin.Config{
 		Version: cfg.Version, AllowPrivate: cfg.AllowPrivateOrigins, AllowCIDRs: p.allow, AllowAmbientCredentials: cfg.AllowAmbientCredentials,
-		MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
+		LoopID: a.loopID, MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
 	}
 	if p.tls != nil {
 		originConfig.MediaRoots = p.tls.RootCAs
@@ -103,7 +106,7 @@ func (a *Agent) build(p parsed) (err error) {
 		return err
 	}
 	serverConfig := edgehttp.Config{
-		Table: a.table, Cache: a.cache, LoopID: a.client.LoopID(), HTTP: a.listeners.http, HTTPS: a.listeners.https, TrustedProxies: p.proxies,
+		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https, TrustedProxies: p.proxies,
 		Logger: cfg.Logger, Registerer: a.registry,
 	}
 	if accessLog != nil {
@@ -150,6 +153,22 @@ func (a *Agent) hooks() route.Hooks {
 // purged is the walk's question whether it may still believe what it learnt.
 func (a *Agent) purged(account, endpoint, path, query string, asof int64) bool {
 	return a.store.Check(objects.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != objects.None
+}
+
+// loopID names the deployment in Via and CDN-Loop: the same at all its edges, and another than that of an edgewalk that it is an
+// origin of.
+func (a *Agent) loopID() string {
+	hash := sha256.Sum256([]byte(a.table.Root().SharedHost()))
+	return origin.DefaultLoopID + "-" + hex.EncodeToString(hash[:4])
+}
+
+// currentOrigin is the origin that has an id of an account, nil without one.
+func (a *Agent) currentOrigin(account, id string) *topology.Origin {
+	owner := a.table.Root().Account(account)
+	if owner == nil {
+		return nil
+	}
+	return owner.Origins[id]
 }
 
 // mediaURL is where the control plane says that the Media Library is. It is asked only once there is a topology.

@@ -16,7 +16,10 @@ import (
 // report is what the control plane shows of the agent.
 func (a *Agent) report() *edgev1.Report {
 	s := a.store.Stats()
-	return &edgev1.Report{Cache: &topologyv1.Edge_Cache{Objects: s.Objects, Bytes: s.Bytes, LimitBytes: s.Limit}}
+	return &edgev1.Report{
+		Cache:   &topologyv1.Edge_Cache{Objects: s.Objects, Bytes: s.Bytes, LimitBytes: s.Limit},
+		Origins: a.client.States(a.currentOrigin),
+	}
 }
 
 // answer answers a question of the control plane.

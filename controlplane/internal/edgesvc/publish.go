@@ -24,9 +24,11 @@ const (
 	// caches: with 10,000 edges about 40 KB/s.
 	refreshEvery   = 10 * time.Second
 	refreshPerEdge = 5 * time.Millisecond
-	// maxBehind bounds the edges that a summary names, maxSummaryRejected the refusals.
+	// maxBehind bounds the edges that a summary names, maxSummaryRejected the refusals, maxSummaryOrigins the unwell origins of
+	// each edge.
 	maxBehind          = 500
 	maxSummaryRejected = 500
+	maxSummaryOrigins  = 10
 )
 
 // publisher remembers what was said.
@@ -201,6 +203,7 @@ func (p *publisher) changedBuckets(refresh bool) map[string][]byte {
 		}
 		resource := e.resource(f.server)
 		resource.Rejected = newest(e.rejected)
+		resource.Origins = resource.Origins[:min(len(resource.Origins), maxSummaryOrigins)]
 		r := &record{Boot: e.hello.GetBootId(), Connected: e.stream != nil, Since: e.since, Lost: e.lost, Joined: e.joined}
 		same := *r
 		r.Edge = encodeProto(resource)

@@ -22,9 +22,9 @@ const DefaultLoopID = "edgewalk"
 type Config struct {
 	// Version is the edge's version, for User-Agent. Default: "dev".
 	Version string
-	// LoopID is the pseudonym by which Via and CDN-Loop (RFC 8586) name this deployment. A client's request that already has it in
-	// CDN-Loop came from here. Default: [DefaultLoopID].
-	LoopID string
+	// LoopID returns the pseudonym by which Via and CDN-Loop (RFC 8586) name this deployment. A client's request that already has
+	// it in CDN-Loop came from here. Default: [DefaultLoopID].
+	LoopID func() string
 	// AllowPrivate lets origins have loopback and private addresses, AllowCIDRs those in the ranges. Link-local addresses and
 	// metadata services are never allowed.
 	AllowPrivate bool
@@ -50,7 +50,8 @@ type Config struct {
 
 // Client asks origins. It may be used by any number of goroutines.
 type Client struct {
-	userAgent, loopID string
+	userAgent         string
+	loopID            func() string
 	origins, operator *http.Transport
 	mediaURL          func() string
 	mediaToken        string
@@ -66,8 +67,8 @@ func New(cfg Config) *Client {
 	if cfg.Version == "" {
 		cfg.Version = "dev"
 	}
-	if cfg.LoopID == "" {
-		cfg.LoopID = DefaultLoopID
+	if cfg.LoopID == nil {
+		cfg.LoopID = func() string { return DefaultLoopID }
 	}
 	if cfg.MediaURL == nil {
 		cfg.MediaURL = func() string { return "" }
@@ -105,7 +106,7 @@ func (c *Client) Close() {
 }
 
 // LoopID returns the name that stands for this deployment in CDN-Loop.
-func (c *Client) LoopID() string { return c.loopID }
+func (c *Client) LoopID() string { return c.loopID() }
 
 const (
 	// A busy origin gets one retry after busyDelay to twice that, unless it asks for more than busyPatience.

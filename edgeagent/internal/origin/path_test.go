@@ -124,7 +124,7 @@ func TestWebHeader(t *testing.T) {
 			fault := faultorigin.New(t)
 			ask := get("/a.jpg")
 			ask.Header = client
-			c := newTestClient(t, Config{AllowCIDRs: loopback, Version: "1.2", LoopID: "us"})
+			c := newTestClient(t, Config{AllowCIDRs: loopback, Version: "1.2", LoopID: func() string { return "us" }})
 			discard(t, c.Get(t.Context(), web(t, fault.URL(), test.change), ask))
 			want := map[string]string{
 				"Accept": "image/webp,*/*", "Accept-Encoding": "gzip", "User-Agent": "edgewalk/1.2", "Via": "1.1 us", "Cdn-Loop": "other; v=1, us",

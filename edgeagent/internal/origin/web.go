@@ -44,8 +44,9 @@ func (c *Client) setWebHeader(h http.Header, o *topology.Origin, a *Ask, own boo
 		}
 		setRequestHeaders(h, o)
 	}
-	h["Via"] = []string{"1.1 " + c.loopID}
-	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header.Values("CDN-Loop"), []string{c.loopID}), ", ")}
+	id := c.loopID()
+	h["Via"] = []string{"1.1 " + id}
+	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header.Values("CDN-Loop"), []string{id}), ", ")}
 }
 
 // setRequestHeaders sets the origin's request_headers, over what is there.
