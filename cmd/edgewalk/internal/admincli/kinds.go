@@ -40,7 +40,7 @@ var kinds = []*kind{
 	{names: []string{"account", "accounts"}, message: "Account", plural: "Accounts", service: "AccountService", field: "account", fields: "accounts", collection: "accounts",
 		verbs: "Get List Create Update Delete", head: []string{"ID", "NAME", "STATE", "AGE"}, row: accountRow},
 	{names: []string{"origin", "origins"}, message: "Origin", plural: "Origins", service: "OriginService", field: "origin", fields: "origins", collection: "origins", owned: true,
-		verbs: "Get List Create Update Delete", head: []string{"ID", "KIND", "LOCATION", "SECRETS", "AGE"}, row: originRow},
+		verbs: "Get List Create Update Delete", head: []string{"ID", "KIND", "LOCATION", "HEALTH", "SECRETS", "AGE"}, row: originRow},
 	{names: []string{"url-endpoint", "url-endpoints", "endpoint", "endpoints", "urlendpoint", "urlendpoints"}, message: "UrlEndpoint", plural: "UrlEndpoints", service: "UrlEndpointService",
 		field: "url_endpoint", fields: "url_endpoints", collection: "urlEndpoints", owned: true,
 		verbs: "Get List Create Update Delete", head: []string{"ID", "WALK", "DEFAULT IMAGE", "CACHE", "URLS", "AGE"}, row: endpointRow},

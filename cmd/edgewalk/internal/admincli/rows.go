@@ -17,7 +17,7 @@ func accountRow(m proto.Message) []string {
 func originRow(m proto.Message) []string {
 	o := m.(*topologyv1.Origin)
 	kind, location := originPlace(o)
-	return []string{o.GetId(), kind, location, strings.Join(o.GetSecretsSet(), ", "), age(o.GetCreateTime())}
+	return []string{o.GetId(), kind, location, originHealth(o.GetHealth()), strings.Join(o.GetSecretsSet(), ", "), age(o.GetCreateTime())}
 }
 
 // originPlace says what an origin is and where it lies.

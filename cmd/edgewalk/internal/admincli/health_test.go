@@ -1,0 +1,20 @@
+package admincli
+
+import (
+	"testing"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestOriginHealth(t *testing.T) {
+	for want, health := range map[string]*topologyv1.OriginHealth{
+		"":                                   nil,
+		"ok":                                 {EdgesWell: 3},
+		"unwell at 1 of 3; config: HTTP 403": {EdgesWell: 2, EdgesUnwell: 1, LastError: "config: HTTP 403"},
+		"unwell at 2 of 2, not asked at 1; failed: the connection was refused": {EdgesUnwell: 2, EdgesBreakerOpen: 1, LastError: "failed: the connection was refused"},
+	} {
+		if got := originHealth(health); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
