@@ -19,7 +19,7 @@ func TestFleet(t *testing.T) {
 	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
 	r.must(t, "CreateOrigin", `{"parent": "accounts/acme", "originId": "o", "origin": {"s3": {"bucket": "b", "accessKeyId": "k", "secretAccessKey": "hunter2"}, "probeKey": "a b/c.jpg"}}`)
 
-	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", `{"revision": "1", "timeout": "0.05s"}`); !strings.Contains(text, "0 edges are there") {
+	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", `{"revision": "1", "timeout": "0.05s"}`); !strings.Contains(text, "0 of at least 1 are connected") {
 		t.Error(text)
 	}
 	r.must(t, "WaitApplied", `{"revision": "1", "minEdges": 0}`)
