@@ -77,7 +77,11 @@ func (s *azureStore) sign(r *http.Request, path string) string {
 	}
 	slices.Sort(own)
 	text += strings.Join(own, "\n") + "\n/" + s.account + path
-	mac := hmac.New(sha256.New, s.key)
+	return hmacBase64(string(s.key), text)
+}
+
+func hmacBase64(key, text string) string {
+	mac := hmac.New(sha256.New, []byte(key))
 	io.WriteString(mac, text)
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }

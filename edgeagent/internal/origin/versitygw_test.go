@@ -2,12 +2,8 @@ package origin
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -30,10 +26,8 @@ func TestVersityGateway(t *testing.T) {
 	t.Parallel()
 	endpoint := startVersity(t)
 	putS3(t, endpoint, "", "")
-	for _, key := range []string{
-		"plain.jpg", "folder/a b.jpg", "a+b.jpg", "100%.jpg", "a%20b.jpg", "café.jpg", "cafe\u0301.jpg", "a;b&c=d,e@f:g!h$i'j(k)l*m~n.jpg",
-		"日本/語.webp", `odd "quotes" <and> {braces}|^.jpg`, "p/under.jpg",
-	} {
+	putS3(t, endpoint, "p/under.jpg", "body of p/under.jpg")
+	for _, key := range exactFiles {
 		putS3(t, endpoint, key, "body of "+key)
 	}
 	at := func(change func(*topologyv1.S3Origin)) *topology.Origin {
@@ -47,12 +41,7 @@ func TestVersityGateway(t *testing.T) {
 		return o
 	}
 	c := localClient(t)
-	for path, key := range map[string]string{
-		"/plain.jpg": "plain.jpg", "/folder/a%20b.jpg": "folder/a b.jpg", "/a+b.jpg": "a+b.jpg", "/a%2Bb.jpg": "a+b.jpg", "/100%25.jpg": "100%.jpg",
-		"/a%2520b.jpg": "a%20b.jpg", "/caf%C3%A9.jpg": "café.jpg", "/cafe%CC%81.jpg": "cafe\u0301.jpg",
-		"/a;b&c=d,e@f:g!h$i'j(k)l*m~n.jpg": "a;b&c=d,e@f:g!h$i'j(k)l*m~n.jpg", "/%E6%97%A5%E6%9C%AC/%E8%AA%9E.webp": "日本/語.webp",
-		"/odd%20%22quotes%22%20%3Cand%3E%20%7Bbraces%7D%7C%5E.jpg": `odd "quotes" <and> {braces}|^.jpg`,
-	} {
+	for path, key := range exactFiles {
 		a := c.Get(t.Context(), at(nil), get(path))
 		if a.Outcome != Found {
 			t.Errorf("%s: %s %s: %s", path, a.Outcome, a.Reason, a.Detail)
@@ -88,33 +77,55 @@ func TestVersityGateway(t *testing.T) {
 			t.Errorf("%s: %s %q: %s", test.name, a.Outcome, a.Reason, a.Detail)
 		}
 	}
-	versityConditions(t, c, at(nil))
+	testConditions(t, c, at(nil), "/plain.jpg", "body of plain.jpg", abilities{ifRange: true, tag: true})
 }
 
-func versityConditions(t *testing.T, c *Client, o *topology.Origin) {
-	a := c.Get(t.Context(), o, get("/plain.jpg"))
+// abilities are the conditions that a real store heeds.
+type abilities struct{ ifRange, tag, date bool }
+
+// testConditions asks for parts and confirmations of a file of a real store.
+func testConditions(t *testing.T, c *Client, o *topology.Origin, path, body string, able abilities) {
+	t.Helper()
+	a := c.Get(t.Context(), o, get(path))
 	discard(t, a)
-	tag := a.Response.Header.Get("ETag")
-	ask := get("/plain.jpg")
+	if a.Outcome != Found {
+		t.Fatalf("%s: %s %q: %s", path, a.Outcome, a.Reason, a.Detail)
+	}
+	tag, date := a.Response.Header.Get("ETag"), a.Response.Header.Get("Last-Modified")
+	last := Conditions{Range: "bytes=8-"}
+	if able.ifRange {
+		last.IfRange = tag
+	}
+	confirmed := func(able bool) (status int, want string) {
+		if able {
+			return http.StatusNotModified, ""
+		}
+		return http.StatusOK, body
+	}
+	byTag, tagBody := confirmed(able.tag)
+	byDate, dateBody := confirmed(able.date)
 	for _, test := range []struct {
 		conditions Conditions
 		status     int
 		body       string
 	}{
-		{Conditions{Range: "bytes=8-12"}, 206, "plain"},
-		{Conditions{Range: "bytes=8-", IfRange: tag}, 206, "plain.jpg"},
-		{Conditions{Range: "bytes=-3"}, 206, "jpg"},
+		{Conditions{Range: "bytes=8-12"}, 206, body[8:13]},
+		{last, 206, body[8:]},
+		{Conditions{Range: "bytes=-3"}, 206, body[len(body)-3:]},
 		{Conditions{Range: "bytes=100-"}, 416, ""},
-		{Conditions{IfNoneMatch: tag}, 304, ""},
+		{Conditions{IfNoneMatch: tag}, byTag, tagBody},
+		{Conditions{IfNoneMatch: `"other"`}, 200, body},
+		{Conditions{IfModifiedSince: date}, byDate, dateBody},
 	} {
+		ask := get(path)
 		ask.Conditions = test.conditions
 		a := c.Get(t.Context(), o, ask)
 		if a.Outcome != Found || a.Status != test.status {
 			t.Errorf("%+v: %s %s: %s", test.conditions, a.Outcome, a.Reason, a.Detail)
 			continue
 		}
-		if body, err := read(t, a); body != test.body || err != nil {
-			t.Errorf("%+v: read %q, %v", test.conditions, body, err)
+		if got, err := read(t, a); got != test.body || err != nil {
+			t.Errorf("%+v: read %q, %v", test.conditions, got, err)
 		}
 	}
 }
@@ -122,64 +133,19 @@ func versityConditions(t *testing.T, c *Client, o *topology.Origin) {
 // startVersity builds and starts a gateway over an empty folder, and returns its URL.
 func startVersity(t *testing.T) string {
 	t.Helper()
-	root, err := exec.Command("go", "env", "GOMOD").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "versitygw")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", binary, "github.com/versity/versitygw/cmd/versitygw")
-	build.Dir = filepath.Dir(string(bytes.TrimSpace(root)))
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build versitygw: %v\n%s", err, out)
-	}
+	binary := buildTool(t, "github.com/versity/versitygw/cmd/versitygw")
 	for _, folder := range []string{"data", "meta"} {
 		if err := os.Mkdir(filepath.Join(dir, folder), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	address := freeAddress(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	run := exec.CommandContext(ctx, binary, "--access", "AKID", "--secret", theSecret, "--port", address, "--quiet",
+	run := exec.Command(binary, "--access", "AKID", "--secret", theSecret, "--port", address, "--quiet",
 		"posix", "--sidecar", filepath.Join(dir, "meta"), filepath.Join(dir, "data"))
 	run.Dir = dir
-	var output bytes.Buffer
-	run.Stdout, run.Stderr = &output, &output
-	if err := run.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	go func() { run.Wait(); close(exited) }()
-	t.Cleanup(func() { cancel(); <-exited })
-	waitForServer(t, address, exited, &output)
+	startServer(t, run, address)
 	return "http://" + address
-}
-
-func waitForServer(t *testing.T, address string, exited <-chan struct{}, output *bytes.Buffer) {
-	t.Helper()
-	for deadline := time.After(30 * time.Second); ; {
-		if conn, err := net.Dial("tcp", address); err == nil {
-			conn.Close()
-			return
-		}
-		select {
-		case <-exited:
-			t.Fatalf("versitygw ended:\n%s", output)
-		case <-deadline:
-			t.Fatal("versitygw does not listen")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // putS3 stores an object in the bucket, or makes the bucket if key is empty.
@@ -201,13 +167,5 @@ func putS3(t *testing.T, endpoint, key, body string) {
 	if err := signer.SignHTTP(t.Context(), credentials, req, hash, "s3", topology.DefaultS3Region, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
-		t.Fatal(fmt.Errorf("store %q: %s: %s", key, resp.Status, text))
-	}
+	send(t, req)
 }
