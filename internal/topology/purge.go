@@ -56,6 +56,8 @@ func (r *resolver) prefix(s *AccountState, raw string) {
 		r.view = s.View()
 		t, hasQuery, ok := r.locate("prefix", raw)
 		switch {
+		case !ok && !strings.ContainsAny(raw, "./"):
+			r.found[len(r.found)-1].Description += "; a path begins with /"
 		case hasQuery:
 			r.add("prefix", "a prefix has no query: drop what begins with ?")
 		case ok:
