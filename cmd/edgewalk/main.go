@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
@@ -80,11 +81,21 @@ then in one storage after the other, and keeps what it found on disk.
 	for _, cmd := range []*cobra.Command{devCommand(log), controlplaneCommand(log), edgeagentCommand(log)} {
 		cmd.GroupID = "daemon"
 		root.AddCommand(cmd)
+		hideSharedFlags(cmd)
 	}
 	admincli.AddCommands(root, restoreCommand(log))
 	root.AddCommand(versionCommand())
 	refuseWrongWords(root)
 	return root
+}
+
+// hideSharedFlags keeps the flags of admin commands out of the help of a daemon, which has no use for them.
+func hideSharedFlags(daemon *cobra.Command) {
+	help := daemon.HelpFunc()
+	daemon.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		cmd.InheritedFlags().VisitAll(func(f *pflag.Flag) { f.Hidden = true })
+		help(cmd, args)
+	})
 }
 
 // refuseWrongWords makes wrong numbers of arguments a matter of usage, as wrong flags are.

@@ -32,14 +32,17 @@ func AddCommands(root, restore *cobra.Command) {
 // cli holds what the shared flags say.
 type cli struct {
 	server, ca, output, account string
+
+	documents int // printed so far
 }
 
 func (c *cli) addFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringVar(&c.server, "server", envOr("EDGEWALK_SERVER", "127.0.0.1:7070"), "address of the control plane's admin API (EDGEWALK_SERVER)")
+	f.StringVar(&c.server, "server", envOr("EDGEWALK_SERVER", "127.0.0.1:7070"), "address of the control plane's admin API, https:// in front for TLS (EDGEWALK_SERVER)")
 	f.StringVar(&c.ca, "ca", envOr("EDGEWALK_CA", ""), "file with the CA certificates to trust; the connection then uses TLS (EDGEWALK_CA)")
 	f.StringVarP(&c.output, "output", "o", "table", "how to print: table, json or yaml")
 	f.StringVarP(&c.account, "account", "A", envOr("EDGEWALK_ACCOUNT", ""), "id of the account (EDGEWALK_ACCOUNT)")
+	c.completeFlags(root)
 }
 
 // usageError is a command typed wrong: the program ends with 2 instead of 1.
@@ -60,13 +63,34 @@ func IsUsage(err error) bool {
 func AsUsage(err error) error { return usageError{err} }
 
 // exactly asks for n arguments, described by what.
-func exactly(n int, what string) cobra.PositionalArgs {
+func exactly(n int, what string) cobra.PositionalArgs { return between(n, n, what) }
+
+// between asks for least to most arguments, described by what.
+func between(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usagef("%s takes %s, got %d arguments; see %s --help", cmd.CommandPath(), what, len(args), cmd.CommandPath())
+		if len(args) < least || len(args) > most {
+			return usagef("%s takes %s, got %s; see %s --help", cmd.CommandPath(), what, counted(len(args), "argument"), cmd.CommandPath())
 		}
 		return nil
 	}
+}
+
+func counted(n int, thing string) string {
+	switch n {
+	case 0:
+		return "no " + thing
+	case 1:
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// group makes cmd say what its commands are, and refuse words that are none of them.
+func group(cmd *cobra.Command, children ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(children...)
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
 }
 
 // needAccount returns the parent name of --account.

@@ -28,18 +28,23 @@ are kept, resources that it does not list are kept unless --prune. Applying the 
 			if len(files) == 0 {
 				return usagef("say what to apply: -f FILE, or -f - for standard input")
 			}
+			// All of them before any is applied: a wrong name must not leave half of the work done.
+			texts := make([]string, len(files))
+			for i, name := range files {
+				text, err := readFile(cmd.InOrStdin(), name)
+				if err != nil {
+					return err
+				}
+				texts[i] = string(text)
+			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				var revision int64
-				for _, name := range files {
-					text, err := readFile(cmd.InOrStdin(), name)
-					if err != nil {
-						return err
-					}
+				for i, name := range files {
 					response, err := adminv1.NewManifestServiceClient(conn).ApplyManifest(ctx, &adminv1.ApplyManifestRequest{
-						Source: &adminv1.ApplyManifestRequest_Text{Text: string(text)}, Prune: prune, ValidateOnly: dryRun,
+						Source: &adminv1.ApplyManifestRequest_Text{Text: texts[i]}, Prune: prune, ValidateOnly: dryRun,
 					})
 					if err != nil {
-						return fmt.Errorf("%s: %w", name, err)
+						return fmt.Errorf("%s: %w", sourceName(name), err)
 					}
 					revision = max(revision, response.GetRevision())
 					for _, warning := range response.GetWarnings() {

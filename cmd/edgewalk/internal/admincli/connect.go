@@ -21,10 +21,19 @@ func envOr(name, otherwise string) string {
 	return otherwise
 }
 
+// adminPort is that of the admin API's default address.
+const adminPort = "7070"
+
 // dial opens a connection to the control plane. `https://` in front of the address, or --ca, asks for TLS.
 func (c *cli) dial() (*grpc.ClientConn, error) {
 	address, secure := strings.CutPrefix(c.server, "https://")
 	address = strings.TrimSuffix(strings.TrimPrefix(address, "http://"), "/")
+	if address == "" {
+		return nil, usagef("--server is empty: name the address of the control plane's admin API")
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		address = net.JoinHostPort(strings.Trim(address, "[]"), adminPort)
+	}
 	opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 	if secure || c.ca != "" {
 		conf := &tls.Config{MinVersion: tls.VersionTLS12}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -53,9 +55,11 @@ func (c *cli) createCommand() *cobra.Command {
 Fields are named as in a manifest (web.baseUrl) or as in the API (web.base_url). Lists take values separated by commas, messages and maps JSON.`,
 		Example: `  edgewalk create account acme --set displayName="Acme Shop"
   edgewalk create origin legacy -A acme --set web.baseUrl=http://127.0.0.1:9000
-  edgewalk create url-endpoint product-images -A acme --set origins=legacy --set cache.defaultTtl=10m
+  edgewalk create origin shots -A acme --set s3.bucket=shots --set s3.region=eu-central-1
+  edgewalk create url-endpoint product-images -A acme --set origins=shots --set cache.defaultTtl=10m
   edgewalk create domain images.example.com -A acme --set mode=ACCOUNT --wait`,
-		Args: cobra.RangeArgs(1, 2),
+		Args:              between(1, 2, "a kind and perhaps an id"),
+		ValidArgsFunction: c.completeResources("Create"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := kindOf(args[0], "Create")
 			if err != nil {
@@ -146,8 +150,8 @@ func (k *kind) read(stdin io.Reader, ch *change) (protoreflect.Message, []string
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := (protoyaml.UnmarshalOptions{Path: ch.file}).Unmarshal(text, resource.Interface()); err != nil {
-			return nil, nil, err
+		if err := protoyaml.Unmarshal(text, resource.Interface()); err != nil {
+			return nil, nil, fileError(ch.file, err)
 		}
 	}
 	var paths []string
@@ -172,6 +176,33 @@ func (k *kind) read(stdin io.Reader, ch *change) (protoreflect.Message, []string
 	return resource, paths, nil
 }
 
+var (
+	yamlPlace = regexp.MustCompile(`(?m)^:(\d+):(\d+) (.*)$`)
+	yamlLine  = regexp.MustCompile(`^yaml: (line \d+: )?`)
+)
+
+// fileError says what is wrong in a file, and where. The lines of the file that protoyaml quotes are left out: they may hold a
+// secret, and the reader has the file.
+func fileError(name string, err error) error {
+	var lines []string
+	for _, m := range yamlPlace.FindAllStringSubmatch(err.Error(), -1) {
+		lines = append(lines, fmt.Sprintf("line %s, column %s: %s", m[1], m[2], m[3]))
+	}
+	if lines == nil {
+		// The YAML parser counts lines from 0 or 1, as it happens.
+		lines = []string{yamlLine.ReplaceAllString(err.Error(), "")}
+	}
+	return fmt.Errorf("%s: %s", sourceName(name), strings.Join(lines, "\n  "))
+}
+
+// sourceName is what errors call a file.
+func sourceName(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
+}
+
 // readFile reads a file, or standard input for `-`.
 func readFile(stdin io.Reader, name string) ([]byte, error) {
 	if name == "-" {
@@ -187,10 +218,11 @@ func (c *cli) updateCommand() *cobra.Command {
 		Short: "Change fields of a resource",
 		Long: `Change one resource. With -f, the fields that the file holds are changed and the others stay. With --set and --unset, the named
 fields are changed; --unset gives a field its default back. Secrets that are not named are kept.`,
-		Example: `  edgewalk update endpoint default -A acme --set origins=product-images,legacy --wait
+		Example: `  edgewalk update endpoint default -A acme --set origins=shots,legacy --wait
   edgewalk update endpoint default -A acme --set defaultImage.path=/placeholder.png --set cache.mode=OVERRIDE
   edgewalk update origin legacy -A acme --unset probeKey`,
-		Args: cobra.RangeArgs(1, 2),
+		Args:              between(1, 2, "a kind and perhaps an id"),
+		ValidArgsFunction: c.completeResources("Update"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := kindOf(args[0], "Update")
 			if err != nil {
@@ -210,10 +242,6 @@ fields are changed; --unset gives a field its default back. Secrets that are not
 }
 
 func (c *cli) update(cmd *cobra.Command, k *kind, id string, ch *change) error {
-	parent, err := c.parent(k)
-	if err != nil {
-		return err
-	}
 	if ch.file == "" && len(ch.set) == 0 && len(ch.unset) == 0 {
 		return usagef("nothing to change: use -f, --set or --unset")
 	}
@@ -230,9 +258,13 @@ func (c *cli) update(cmd *cobra.Command, k *kind, id string, ch *change) error {
 	if id == "" {
 		return usagef("say the id: edgewalk update %s ID", k.names[0])
 	}
+	name, err := c.nameOf(k, id)
+	if err != nil {
+		return err
+	}
 	fields := resource.Descriptor().Fields()
 	resource.Clear(fields.ByName("id"))
-	resource.Set(fields.ByName("name"), protoreflect.ValueOfString(k.name(parent, id)))
+	resource.Set(fields.ByName("name"), protoreflect.ValueOfString(name))
 	if ch.etag != "" {
 		resource.Set(fields.ByName("etag"), protoreflect.ValueOfString(ch.etag))
 	}
@@ -260,17 +292,17 @@ func (c *cli) deleteCommand() *cobra.Command {
 		Example: `  edgewalk delete origin legacy -A acme
   edgewalk delete domain products.example.com -A acme --wait
   edgewalk delete account acme --force`,
-		Args: exactly(2, "a kind and an id"),
+		Args:              exactly(2, "a kind and an id"),
+		ValidArgsFunction: c.completeResources("Delete"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := kindOf(args[0], "Delete")
 			if err != nil {
 				return err
 			}
-			parent, err := c.parent(k)
+			name, err := c.nameOf(k, args[1])
 			if err != nil {
 				return err
 			}
-			name := k.name(parent, args[1])
 			fields := fieldsOf{"name": name, "etag": ch.etag, "validate_only": ch.dryRun}
 			if force {
 				if k.message != "Account" {
@@ -312,7 +344,8 @@ func (c *cli) getCommand() *cobra.Command {
   edgewalk get endpoints -A acme
   edgewalk get origin legacy -A acme -o yaml
   edgewalk get edges -w`,
-		Args: cobra.RangeArgs(1, 2),
+		Args:              between(1, 2, "a kind and perhaps an id"),
+		ValidArgsFunction: c.completeResources("Get"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := kindOf(args[0], "Get")
 			if err != nil {
@@ -331,19 +364,28 @@ func (c *cli) getCommand() *cobra.Command {
 
 // show prints one resource or all of a kind, with watch again and again.
 func (c *cli) show(cmd *cobra.Command, k *kind, id string, watch bool) error {
-	parent, err := c.parent(k)
-	if err != nil {
-		return err
+	verb, fields := "Get", fieldsOf{}
+	switch {
+	case id != "":
+		name, err := c.nameOf(k, id)
+		if err != nil {
+			return err
+		}
+		fields["name"] = name
+	case k.owned:
+		parent, err := c.needAccount()
+		if err != nil {
+			return err
+		}
+		verb, fields["parent"] = "List", parent
+	default:
+		verb = "List"
 	}
 	read := func(ctx context.Context, conn *grpc.ClientConn) (protoreflect.Message, error) {
-		if id != "" {
-			return k.call(ctx, conn, "Get", fieldsOf{"name": k.name(parent, id)})
+		if verb == "List" {
+			return k.listAll(ctx, conn, maps.Clone(fields))
 		}
-		fields := fieldsOf{}
-		if k.owned {
-			fields["parent"] = parent
-		}
-		return k.listAll(ctx, conn, fields)
+		return k.call(ctx, conn, verb, fields)
 	}
 	return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 		var last protoreflect.Message

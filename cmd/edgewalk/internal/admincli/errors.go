@@ -38,12 +38,8 @@ func (c *cli) explainError(err error) error {
 	var text strings.Builder
 	text.WriteString(prefix)
 	text.WriteString(c.headline(st))
-	for _, detail := range st.Details() {
-		for _, line := range detailLines(detail) {
-			if !strings.Contains(st.Message(), line) {
-				text.WriteString("\n  " + line)
-			}
-		}
+	for _, line := range detailLines(st) {
+		text.WriteString("\n  " + line)
 	}
 	return &apiError{text.String(), err}
 }
@@ -58,9 +54,15 @@ func (c *cli) headline(st *status.Status) string {
 	}
 	switch {
 	case reason == "" && st.Code() == codes.Unavailable:
-		return fmt.Sprintf("no control plane answers at %s (%s)\n  Is it running there? Name another address with --server or EDGEWALK_SERVER.", c.server, st.Message())
+		return c.unreachable(st.Message())
+	case reason == "" && st.Code() == codes.ResourceExhausted:
+		return "the request is larger than a control plane takes: do it in parts"
+	case reason == "" && st.Code() == codes.Internal && strings.Contains(st.Message(), "invalid UTF-8"):
+		return "a name or value is not valid UTF-8"
+	case reason == "" && st.Code() == codes.Unimplemented:
+		return fmt.Sprintf("what answers at %s is no admin API, or one of another version (%s)\n  Name the address of --admin-addr with --server.", c.server, firstLine(st.Message()))
 	case st.Code() == codes.Unauthenticated:
-		return fmt.Sprintf("%s\n  Put the admin token into EDGEWALK_TOKEN.", st.Message())
+		return "the control plane asks for a valid token\n  Put the admin token into EDGEWALK_TOKEN."
 	case reason == "":
 		return fmt.Sprintf("%s (%s)", st.Message(), st.Code())
 	default:
@@ -68,25 +70,54 @@ func (c *cli) headline(st *status.Status) string {
 	}
 }
 
-// detailLines returns the lines that a detail adds.
-func detailLines(detail any) []string {
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
+// unreachable says why no connection came about, and what to try.
+func (c *cli) unreachable(message string) string {
+	cause := strings.TrimSuffix(strings.TrimPrefix(message, `connection error: desc = "`), `"`)
+	for _, layer := range []string{"transport: ", "Error while dialing: ", "authentication handshake failed: "} {
+		cause = strings.TrimPrefix(cause, layer)
+	}
+	advice := "Is it running there? Name another address with --server or EDGEWALK_SERVER."
+	switch {
+	case strings.Contains(cause, "does not look like a TLS handshake"):
+		advice = "It does not speak TLS: leave out https:// and --ca."
+	case strings.Contains(cause, "x509: "):
+		advice = "Name the CA of its certificate with --ca, and the host that its certificate is for with --server."
+	case strings.Contains(cause, "looked like an HTTP"):
+		advice = "That is no admin API: name the address of --admin-addr with --server."
+	case strings.Contains(cause, "server preface"):
+		advice = "It may ask for TLS: use --ca FILE or --server https://HOST:PORT."
+	}
+	return fmt.Sprintf("no control plane answers at %s (%s)\n  %s", c.server, cause, advice)
+}
+
+// detailLines are what the details of a status add to its message.
+func detailLines(st *status.Status) []string {
 	var lines []string
-	switch d := detail.(type) {
-	case *errdetails.BadRequest:
-		for _, v := range d.FieldViolations {
-			lines = append(lines, joinPlace(v.Field, v.Description))
-		}
-	case *errdetails.PreconditionFailure:
-		for _, v := range d.Violations {
-			lines = append(lines, joinPlace(v.Subject, v.Description))
+	add := func(place, text string) { lines = append(lines, strings.TrimPrefix(place+": "+text, ": ")) }
+	fields := false
+	for _, detail := range st.Details() {
+		switch d := detail.(type) {
+		case *errdetails.BadRequest:
+			fields = true
+			for _, v := range d.FieldViolations {
+				// The message tells the first fault: alone, it needs no list.
+				if told := strings.Contains(st.Message(), v.Description) || v.Field != "" && strings.Contains(st.Message(), v.Field); !told || len(d.FieldViolations) > 1 {
+					add(v.Field, v.Description)
+				}
+			}
+		case *errdetails.PreconditionFailure:
+			for _, v := range d.Violations {
+				// Where fields are at fault, which stand in front, they say the same of the resources that they belong to.
+				if !fields && !strings.Contains(st.Message(), v.Subject) {
+					add(v.Subject, v.Description)
+				}
+			}
 		}
 	}
 	return lines
-}
-
-func joinPlace(place, text string) string {
-	if place == "" {
-		return text
-	}
-	return place + ": " + text
 }

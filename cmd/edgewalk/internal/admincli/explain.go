@@ -1,8 +1,8 @@
 package admincli
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -71,7 +71,8 @@ func writeExplanation(w io.Writer, e *topologyv1.Explanation) error {
 			return err
 		}
 	}
-	fmt.Fprintf(w, "\n%d: %s\n", e.GetStatus(), e.GetEnding())
+	status := strconv.Itoa(int(e.GetStatus())) + ": "
+	fmt.Fprintf(w, "\n%s%s\n", status, strings.TrimPrefix(e.GetEnding(), status))
 	for _, step := range e.GetSteps() {
 		if step.GetAdvice() != "" {
 			fmt.Fprintf(w, "%s: %s\n", step.GetOrigin(), step.GetAdvice())
@@ -133,10 +134,7 @@ func (c *cli) testCommand() *cobra.Command {
 					return err
 				}
 				if !test.GetOk() {
-					if advice := test.GetStep().GetAdvice(); advice != "" {
-						return fmt.Errorf("a walk cannot use this answer: %s", advice)
-					}
-					return errors.New("a walk cannot use this answer")
+					return fmt.Errorf("a walk cannot use this answer: %s", cmp.Or(test.GetStep().GetAdvice(), test.GetStep().GetDetail()))
 				}
 				return nil
 			})

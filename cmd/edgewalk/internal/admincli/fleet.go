@@ -38,8 +38,11 @@ func (c *cli) waitFor(cmd *cobra.Command, conn *grpc.ClientConn, revision int64,
 	if !w.enabled {
 		return nil
 	}
-	out := c.notes(cmd)
-	fmt.Fprintf(out, "stored at %d; waiting for the edges\n", revision)
+	fmt.Fprintf(c.notes(cmd), "stored at %d; waiting for the edges\n", revision)
+	return c.waitApplied(cmd, conn, revision, w)
+}
+
+func (c *cli) waitApplied(cmd *cobra.Command, conn *grpc.ClientConn, revision int64, w waiting) error {
 	start := time.Now()
 	response, err := adminv1.NewFleetServiceClient(conn).WaitApplied(cmd.Context(), &adminv1.WaitAppliedRequest{
 		Revision: revision, Region: w.region, MinEdges: &w.minEdges, Timeout: durationpb.New(w.timeout),
@@ -47,7 +50,7 @@ func (c *cli) waitFor(cmd *cobra.Command, conn *grpc.ClientConn, revision int64,
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "applied by %d of %d edges in %s\n", response.GetApplied(), response.GetTotal(), time.Since(start).Round(time.Millisecond))
+	fmt.Fprintf(c.notes(cmd), "applied by %d of %d edges in %s\n", response.GetApplied(), response.GetTotal(), time.Since(start).Round(time.Millisecond))
 	if len(response.GetRejected()) == 0 {
 		return nil
 	}
@@ -59,7 +62,7 @@ func (c *cli) waitFor(cmd *cobra.Command, conn *grpc.ClientConn, revision int64,
 }
 
 func (c *cli) waitCommand() *cobra.Command {
-	w := waiting{enabled: true}
+	var w waiting
 	cmd := &cobra.Command{
 		Use:   "wait REVISION",
 		Short: "Wait until every edge has applied a revision",
@@ -72,7 +75,7 @@ func (c *cli) waitCommand() *cobra.Command {
 				return usagef("%q is no revision: it is a number above 0, as writes print it", args[0])
 			}
 			return c.with(cmd.Context(), func(_ context.Context, conn *grpc.ClientConn) error {
-				return c.waitFor(cmd, conn, revision, w)
+				return c.waitApplied(cmd, conn, revision, w)
 			})
 		},
 	}

@@ -91,6 +91,22 @@ func (k *kind) name(parent, id string) string {
 	}
 }
 
+// nameOf returns the full name of a resource of an account, by its id or by that name, which says the account itself.
+func (c *cli) nameOf(k *kind, id string) (string, error) {
+	account, _, full := strings.Cut(strings.TrimPrefix(id, "accounts/"), "/"+k.collection+"/")
+	if k.owned && full && strings.HasPrefix(id, "accounts/") && !strings.Contains(account, "/") {
+		if c.account != "" && c.account != account {
+			return "", usagef("%s belongs to account %q, --account says %q", id, account, c.account)
+		}
+		return id, nil
+	}
+	parent, err := c.parent(k)
+	if err != nil {
+		return "", err
+	}
+	return k.name(parent, id), nil
+}
+
 // new returns an empty message of the resource.
 func (k *kind) new() (protoreflect.Message, error) {
 	return newMessage("edgewalk.topology.v1." + k.message)

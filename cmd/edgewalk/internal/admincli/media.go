@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -22,16 +24,14 @@ import (
 const uploadPart = 256 << 10
 
 func (c *cli) mediaCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return group(&cobra.Command{
 		Use:   "media",
 		Short: "Manage the files of an account's Media Library",
 		Example: `  edgewalk media upload -A acme a.jpg b.jpg /shop/
   edgewalk media ls -A acme /shop/
   edgewalk media get -A acme /shop/a.jpg
   edgewalk media rm -A acme /shop/a.jpg --wait`,
-	}
-	cmd.AddCommand(c.uploadCommand(), c.mediaListCommand(), c.downloadCommand(), c.removeCommand())
-	return cmd
+	}, c.uploadCommand(), c.mediaListCommand(), c.downloadCommand(), c.removeCommand())
 }
 
 func (c *cli) uploadCommand() *cobra.Command {
@@ -157,7 +157,7 @@ func (c *cli) mediaListCommand() *cobra.Command {
 		Use:     "ls [PREFIX]",
 		Short:   "List files",
 		Example: "  edgewalk media ls -A acme /shop/",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    between(0, 1, "at most a folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parent, err := c.needAccount()
 			if err != nil {
@@ -186,10 +186,11 @@ func (c *cli) downloadCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "get PATH [FILE]",
 		Short: "Copy a file out of the Media Library",
-		Long:  "Copy a file out of the Media Library, to FILE, to a file of its own name here, or with - to standard output. A file that is there is replaced once all bytes have arrived.",
+		Long: `Copy a file out of the Media Library, to FILE, to a file of its own name here or in the folder FILE, or with - to standard output. A file that is there is
+replaced once all bytes have arrived.`,
 		Example: `  edgewalk media get -A acme /shop/a.jpg
   edgewalk media get -A acme /notes.txt -`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: between(1, 2, "a path and where to put the file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parent, err := c.needAccount()
 			if err != nil {
@@ -197,7 +198,7 @@ func (c *cli) downloadCommand() *cobra.Command {
 			}
 			target := path.Base(args[0])
 			if len(args) == 2 {
-				target = args[1]
+				target = localPath(args[0], args[1])
 			}
 			name := parent + "/mediaFiles/" + strings.TrimPrefix(args[0], "/")
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
@@ -216,9 +217,17 @@ func (c *cli) downloadCommand() *cobra.Command {
 	}
 }
 
+// localPath returns where the file of a library path goes: into target when that is a folder.
+func localPath(file, target string) string {
+	if info, err := os.Stat(target); strings.HasSuffix(target, "/") || err == nil && info.IsDir() {
+		return filepath.Join(target, path.Base(file))
+	}
+	return target
+}
+
 // downloadFile writes to a temporary file first, so that a broken download leaves what was there.
 func downloadFile(ctx context.Context, conn *grpc.ClientConn, name, target string, p *progress) (int64, error) {
-	tmp, err := os.CreateTemp(filepath.Dir(target), ".edgewalk-*")
+	tmp, err := createBeside(target)
 	if err != nil {
 		return 0, err
 	}
@@ -234,6 +243,16 @@ func downloadFile(ctx context.Context, conn *grpc.ClientConn, name, target strin
 		err = os.Rename(tmp.Name(), target)
 	}
 	return n, err
+}
+
+// createBeside makes a temporary file, mode 0600, that can be renamed to target.
+func createBeside(target string) (*os.File, error) {
+	tmp, err := os.CreateTemp(filepath.Dir(target), ".edgewalk-*")
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		return nil, fmt.Errorf("write %s: %w", target, failed.Err) // Its path is one that nobody typed.
+	}
+	return tmp, err
 }
 
 // download copies a file's bytes to w and checks that all have arrived.
@@ -273,7 +292,7 @@ func (c *cli) removeCommand() *cobra.Command {
 		Use:     "rm PATH...",
 		Short:   "Remove files",
 		Example: "  edgewalk media rm -A acme /shop/a.jpg /shop/b.jpg --wait",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    between(1, math.MaxInt, "the paths of files"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parent, err := c.needAccount()
 			if err != nil {

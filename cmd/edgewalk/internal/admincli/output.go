@@ -1,6 +1,8 @@
 package admincli
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -21,18 +23,27 @@ type table struct {
 
 // print writes the message as --output asks; tab makes the table only when it is wanted.
 func (c *cli) print(w io.Writer, message proto.Message, tab func() table) error {
+	c.documents++
 	switch c.output {
 	case "json":
-		text, err := protojson.MarshalOptions{Multiline: true}.Marshal(message)
+		text, err := protojson.Marshal(message)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(w, "%s\n", text)
+		var indented bytes.Buffer // Protojson's own spaces differ from build to build.
+		if err := json.Indent(&indented, text, "", "  "); err != nil {
+			return err
+		}
+		indented.WriteByte('\n')
+		_, err = indented.WriteTo(w)
 		return err
 	case "yaml":
 		text, err := protoyaml.MarshalOptions{Indent: 2}.Marshal(message)
 		if err != nil {
 			return err
+		}
+		if c.documents > 1 {
+			text = append([]byte("---\n"), text...)
 		}
 		_, err = w.Write(text)
 		return err
@@ -76,6 +87,15 @@ func printable(r rune) rune {
 		return ' '
 	}
 	return r
+}
+
+// shorten cuts a text that would make a column too wide to read; with -o json or yaml it is whole.
+func shorten(text string) string {
+	const width = 80
+	if runes := []rune(text); len(runes) > width {
+		return string(runes[:width-1]) + "…"
+	}
+	return text
 }
 
 // age says how long ago t was, as short as a person needs it.

@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // setField sets the field at a dotted path to the value that text spells, and returns the path in proto names.
@@ -52,7 +54,10 @@ func findField(m protoreflect.Message, path string) (owner protoreflect.Message,
 			field = fields.ByName(protoreflect.Name(part))
 		}
 		if field == nil {
-			return nil, nil, "", fmt.Errorf("%s has no field %q; it has %s", m.Descriptor().Name(), part, fieldNames(fields))
+			return nil, nil, "", fmt.Errorf("%s has no field %q; it has %s", m.Descriptor().Name(), part, fieldNames(fields, i == 0))
+		}
+		if i == 0 && topology.OutputOnly(field.Name()) {
+			return nil, nil, "", fmt.Errorf("%s is told by the control plane and cannot be set", part)
 		}
 		names = append(names, string(field.Name()))
 		if i == len(parts)-1 {
@@ -66,10 +71,13 @@ func findField(m protoreflect.Message, path string) (owner protoreflect.Message,
 	return m, field, strings.Join(names, "."), nil
 }
 
-func fieldNames(fields protoreflect.FieldDescriptors) string {
-	names := make([]string, fields.Len())
-	for i := range names {
-		names[i] = fields.Get(i).JSONName()
+// fieldNames are the fields that can be set; top says that they are those of a resource.
+func fieldNames(fields protoreflect.FieldDescriptors, top bool) string {
+	var names []string
+	for i := range fields.Len() {
+		if f := fields.Get(i); !top || !topology.OutputOnly(f.Name()) {
+			names = append(names, f.JSONName())
+		}
 	}
 	return strings.Join(names, ", ")
 }

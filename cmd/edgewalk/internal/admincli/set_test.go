@@ -33,6 +33,9 @@ func TestSetField(t *testing.T) {
 		{&topologyv1.UrlEndpoint{}, "cache.mode", "SOMETIMES", "", "", "RESPECT, OVERRIDE, MINIMUM"},
 		{&topologyv1.UrlEndpoint{}, "cache.defaultTtl", "soon", "", "", "such as 30s or 10m"},
 		{&topologyv1.UrlEndpoint{}, "cash.mode", "OVERRIDE", "", "", `no field "cash"; it has`},
+		{&topologyv1.UrlEndpoint{}, "walk", "a,b", "", "", "walk is told by the control plane"},
+		{&topologyv1.Account{}, "state", "DELETING", "", "", "state is told by the control plane"},
+		{&topologyv1.Account{}, "stat", "DELETING", "", "", `no field "stat"; it has displayName`},
 		{&topologyv1.UrlEndpoint{}, "description.text", "x", "", "", "has no fields of its own"},
 		{&topologyv1.UrlEndpoint{}, "cors", "x", "", "", "takes JSON"},
 	} {

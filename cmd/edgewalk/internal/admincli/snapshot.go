@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -16,12 +15,6 @@ import (
 
 // snapshotCommand is `snapshot`, with restore, which is done where the data is, as its second command.
 func (c *cli) snapshotCommand(restore *cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "snapshot",
-		Short: "Save the topology to a file, or bring it back",
-		Example: `  edgewalk snapshot save edgewalk.snapshot
-  edgewalk snapshot restore edgewalk.snapshot --data-dir ./edgewalk-data`,
-	}
 	save := &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save the topology to a file",
@@ -40,13 +33,17 @@ are not part of it: back its bucket up too.`,
 			})
 		},
 	}
-	cmd.AddCommand(save, restore)
-	return cmd
+	return group(&cobra.Command{
+		Use:   "snapshot",
+		Short: "Save the topology to a file, or bring it back",
+		Example: `  edgewalk snapshot save edgewalk.snapshot
+  edgewalk snapshot restore edgewalk.snapshot --data-dir ./edgewalk-data`,
+	}, save, restore)
 }
 
 // saveSnapshot writes to a temporary file first, so that only a whole snapshot ever has the name.
 func saveSnapshot(ctx context.Context, conn *grpc.ClientConn, target string, p *progress) (n int64, err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(target), ".edgewalk-*") // Mode 0600.
+	tmp, err := createBeside(target)
 	if err != nil {
 		return 0, err
 	}
