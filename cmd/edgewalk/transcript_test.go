@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/dev"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the transcripts say anew")
+
+// TestTranscripts shows what admins type and read, against everything that `edgewalk dev` runs. A line that begins with `$` is
+// typed, those below it are what standard output and then standard error say; another exit code than 0 stands at the end.
+// What differs from run to run, such as times and revisions, is tamed.
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for i, file := range files {
+		if files[i], err = filepath.Abs(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	demo := startDemo(t)
+	t.Setenv("EDGEWALK_SERVER", demo.admin)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Chdir(t.TempDir())
+			got := demo.talk(t, string(want))
+			if *rewrite {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			wantLines, gotLines := strings.Split(string(want), "\n"), strings.Split(got, "\n")
+			for i := range max(len(wantLines), len(gotLines)) {
+				if w, g := lineAt(wantLines, i), lineAt(gotLines, i); w != g {
+					t.Fatalf("%s:%d:\ngot  %s\nwant %s", filepath.Base(file), i+1, g, w)
+				}
+			}
+		})
+	}
+	t.Run("watch", demo.watch)
+}
+
+func lineAt(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return "(end)"
+}
+
+// demonstration is a running `edgewalk dev`.
+type demonstration struct{ admin, http string }
+
+// startDemo runs a demonstration until the test ends, and waits until it has printed its tour.
+func startDemo(t *testing.T) demonstration {
+	t.Helper()
+	const any = "127.0.0.1:0"
+	out := new(output)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- dev.Run(ctx, dev.Config{
+			StateDir: filepath.Join(t.TempDir(), "dev"), HTTPAddr: any, MetricsAddr: any, AdminAddr: any, EdgeAddr: any, StatusAddr: any, MediaAddr: any,
+			Version: "test", Out: out, Logger: newLogger(t.Output()),
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the demonstration ended with %v", err)
+		}
+	})
+	text := out.wait(t, "Ctrl-C stops everything")
+	m := regexp.MustCompile(`served at http://localhost:(\d+)/demo/ ; the admin API is at (\S+)\.\n`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatalf("the tour does not say where it is served: %s", text)
+	}
+	return demonstration{http: m[1], admin: m[2]}
+}
+
+// talk types the commands of a transcript.
+func (d demonstration) talk(t *testing.T, script string) string {
+	t.Helper()
+	var out strings.Builder
+	lines := strings.Split(strings.TrimSuffix(script, "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		line := lines[i]
+		command, typed := strings.CutPrefix(line, "$ ")
+		if !typed {
+			if line == "" || strings.HasPrefix(line, "#") {
+				out.WriteString(line + "\n")
+			}
+			continue
+		}
+		out.WriteString(line + "\n")
+		stdin := ""
+		if before, ok := strings.CutSuffix(command, " <<END"); ok {
+			command = before
+			for i++; i < len(lines) && lines[i] != "END"; i++ {
+				stdin += lines[i] + "\n"
+			}
+			out.WriteString(stdin + "END\n")
+		}
+		out.WriteString(d.do(t, command, stdin))
+	}
+	return out.String()
+}
+
+// do carries out one line: a command of edgewalk, or `file NAME`, which writes a file.
+func (d demonstration) do(t *testing.T, command, stdin string) string {
+	t.Helper()
+	words := words(strings.ReplaceAll(command, "{http}", d.http))
+	switch words[0] {
+	case "file":
+		if err := os.WriteFile(words[1], []byte(stdin), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return ""
+	case "edgewalk":
+	default:
+		t.Fatalf("%q is no command of a transcript", command)
+	}
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), words[1:], strings.NewReader(stdin), &stdout, &stderr)
+	text := stdout.String() + stderr.String()
+	if code != 0 {
+		text += fmt.Sprintf("[exit %d]\n", code)
+	}
+	return tame(text)
+}
+
+// words splits a line at spaces that stand in no quotes, as a shell does.
+func words(line string) []string {
+	var all []string
+	var word strings.Builder
+	quote, begun := rune(0), false
+	for _, r := range line + " " {
+		switch {
+		case r == quote:
+			quote = 0
+		case quote == 0 && (r == '"' || r == '\''):
+			quote, begun = r, true
+		case quote == 0 && r == ' ':
+			if begun {
+				all = append(all, word.String())
+			}
+			word.Reset()
+			begun = false
+		default:
+			word.WriteRune(r)
+			begun = true
+		}
+	}
+	return all
+}
+
+// tamed are the parts of an output that differ from run to run.
+var tamed = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z`), "TIME"},
+	{regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`), "PURGE"},
+	{regexp.MustCompile(`(127\.0\.0\.1|localhost):\d{4,5}\b`), "$1:PORT"},
+	{regexp.MustCompile(`(?m)(stored at|at revision|evision"?:|is at|offline) +"?\d+"?`), "$1 REV"},
+	{regexp.MustCompile(`(uid"?: "?)\d+-`), "${1}REV-"},
+	{regexp.MustCompile(`'"\d+"'|\\"\d+\\"|is "\d+"`), "ETAG"},
+	{regexp.MustCompile(`(yes|no)  +\d+  +`), "$1  REV  "},
+	{regexp.MustCompile(`(  |in )[\d.]+(µs|ms|s|m)( ago)?\b`), "${1}SPAN"},
+	{regexp.MustCompile(`edgewalk-test-[a-z0-9]+`), "edgewalk-test-RANDOM"},
+	{regexp.MustCompile(`(\S)   +`), "$1  "}, // Columns are as wide as what was tamed.
+	{regexp.MustCompile(`(?m) +$`), ""},
+	{regexp.MustCompile(`(?m)^\n`), ""},
+	{regexp.MustCompile(`snapshot \([\d.]+ KiB\)`), "snapshot (SIZE)"},
+	{regexp.MustCompile(`  health:\n(    .*\n)+`), ""}, // As of an edge's last report.
+}
+
+func tame(text string) string {
+	for _, t := range tamed {
+		text = t.pattern.ReplaceAllString(text, t.with)
+	}
+	return text
+}
+
+// watch shows a resource again when it has changed, until it is interrupted, which is no failure.
+func (d demonstration) watch(t *testing.T) {
+	if code, _, stderr := edgewalk(t, "create", "account", "watched"); code != 0 {
+		t.Fatal(stderr)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	out, ended := new(output), make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"get", "account", "watched", "-w", "-o", "yaml"}, strings.NewReader(""), out, out)
+	}()
+	out.wait(t, "id: watched\n")
+	if code, _, stderr := edgewalk(t, "update", "account", "watched", "--set", "displayName=Seen"); code != 0 {
+		t.Error(stderr)
+	}
+	out.wait(t, "\n---\naccount:\n")
+	interrupt()
+	if code := <-ended; code != 0 || !strings.Contains(out.String(), "displayName: Seen") {
+		t.Errorf("the watch ended with %d and showed\n%s", code, out)
+	}
+}
+
+// output is what a command has written so far.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements [io.Writer].
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+// String returns all of it.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// wait returns the output once it has text.
+func (o *output) wait(t *testing.T, text string) string {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for tick := time.Tick(10 * time.Millisecond); !strings.Contains(o.String(), text); {
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatalf("%q has not been written within a minute; got %s", text, o)
+		}
+	}
+	return o.String()
+}
