@@ -34,9 +34,7 @@ func newRig(t testing.TB, n int, change ...func(*topology.AccountState)) *rig {
 		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, MediaURL: r.library.URL,
 	})
 	t.Cleanup(client.Close)
-	r.Walker = New(Config{Client: client, Purged: func(account, endpoint, path, query string, asof int64) bool {
-		return r.purged != nil && account == r.account.UID && r.purged(endpoint, path, query, asof)
-	}})
+	r.walk(client)
 	r.state.Account = topology.Stored[*topologyv1.Account]{Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE}, CreateRevision: 1}
 	endpoint := &topologyv1.UrlEndpoint{}
 	for i := range n {
@@ -55,6 +53,13 @@ func newRig(t testing.TB, n int, change ...func(*topology.AccountState)) *rig {
 	}
 	r.compile(t)
 	return r
+}
+
+// walk gives the rig a walker with a client of its own.
+func (r *rig) walk(client *origin.Client) {
+	r.Walker = New(Config{Client: client, Purged: func(account, endpoint, path, query string, asof int64) bool {
+		return r.purged != nil && account == r.account.UID && r.purged(endpoint, path, query, asof)
+	}})
 }
 
 // patient are timeouts that no busy machine reaches.

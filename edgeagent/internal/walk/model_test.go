@@ -45,7 +45,8 @@ var sayings = map[byte]said{
 // originLetters are what an origin may say, libraryLetters what the Media Library may, "-" being a file that is not in it.
 const originLetters, libraryLetters = "fonpgcbBxreut", "-fnbxc"
 
-// meaning is what step i of a walk says. A file that is in the library's set cannot be missing there.
+// meaning is what step i of a walk says: by "k", that its breaker is open. A file that is in the library's set cannot be missing
+// there.
 func meaning(letters string, i int) said {
 	s := sayings[letters[i]]
 	switch {
@@ -53,6 +54,8 @@ func meaning(letters string, i int) said {
 		s = said{outcome: origin.NotHere, reason: origin.Unasked}
 	case i == 0 && letters[i] == 'n':
 		s = said{reason: origin.Failed}
+	case letters[i] == 'k':
+		s = said{reason: origin.BreakerOpen}
 	}
 	return s
 }
@@ -78,7 +81,7 @@ func model(letters string, stop bool) ending {
 		}
 		if s.outcome == origin.Inconclusive {
 			e.kind, e.after = Failed, max(e.after, s.after)
-			busy, late = busy || s.reason == origin.Busy, late || s.reason == origin.Timeout
+			busy, late = busy || s.reason == origin.Busy || s.reason == origin.BreakerOpen, late || s.reason == origin.Timeout
 			if stop {
 				break
 			}

@@ -1,0 +1,166 @@
+package walk
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// While breakers open and close, a step that is not asked counts as one that does not answer, and the walk ends as the model says
+// of that: never NotFound, 503, and a later origin's file all the same.
+func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
+	t.Parallel()
+	r := newModelRig(t)
+	var second atomic.Int64
+	client := origin.New(origin.Config{
+		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, MediaURL: r.library.URL,
+		Now: func() time.Time { return time.Unix(1e9+second.Load(), 0) },
+	})
+	t.Cleanup(client.Close)
+	r.walk(client)
+	letters := strings.ReplaceAll(originLetters, "t", "") // for speed
+	walks, refused, probes := 3000, 0, 0
+	if !testing.Short() {
+		walks = 30_000
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	for n := range walks {
+		second.Add(random.Int64N(8))
+		said := "-"
+		for range 1 + random.IntN(4) {
+			said += string(letters[random.IntN(len(letters))])
+		}
+		request := r.to(fmt.Sprintf("/%d/%s.jpg", n, said))
+		request.Target.Endpoint, request.StopOnInconclusive = r.endpointFor(said), n%3 == 0
+		res := r.Find(t.Context(), request)
+		discard(res)
+		seen := []byte(said)
+		for i, s := range res.Steps {
+			switch {
+			case s.Reason == origin.BreakerOpen:
+				if s.Request != "" || s.Duration > time.Second {
+					t.Errorf("%s: step %d was asked: %+v", said, i, s)
+				}
+				seen[i] = 'k'
+				refused++
+			case s.Reason != meaning(said, i).reason:
+				t.Errorf("%s: step %d is %q, want %q", said, i, s.Reason, meaning(said, i).reason)
+			case i > 0:
+				probes++
+			}
+		}
+		want := model(string(seen), request.StopOnInconclusive)
+		got := ending{res.Kind, res.Step, res.EarlierInconclusive, res.Status, res.RetryAfter, len(res.Steps)}
+		if open := slices.Contains(seen[:len(res.Steps)], 'k'); open && got.kind == Failed {
+			if got.after <= 0 || got.after > maxRetryAfter || got.after < want.after {
+				t.Errorf("%s: Retry-After %s", seen, got.after)
+			}
+			want.after = got.after
+		}
+		if got != want {
+			t.Errorf("%s, stop = %v: got %+v, want %+v", seen, request.StopOnInconclusive, got, want)
+		}
+	}
+	if refused < walks/10 || probes < walks/10 {
+		t.Errorf("%d steps were asked and %d not, which shows little", probes, refused)
+	}
+}
+
+// A dead origin costs the first walks a connection each, and later ones nothing: neither a request nor a connection.
+func TestDeadOriginIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	r.origins[0].Down()
+	r.origins[1].On(faultorigin.Any, faultorigin.Reply(200, "x"))
+	for i := range 20 {
+		res := r.Find(t.Context(), r.to(fmt.Sprintf("/%d.jpg", i)))
+		read(t, res)
+		want := origin.Failed
+		if i >= 5 {
+			want = origin.BreakerOpen
+		}
+		if res.Kind != Found || !res.EarlierInconclusive || res.Steps[1].Reason != want {
+			t.Errorf("%d: %s, %+v", i, res.Kind, res.Steps[1])
+		}
+	}
+}
+
+// An origin that stalls holds up who asks it and nobody else, and has a bounded number of them: a thousand clients of one endpoint
+// wait, or are told that it is busy, while another endpoint is served.
+func TestStalledOriginHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, func(s *topology.AccountState) {
+		s.Endpoints["stalled"] = topology.Stored[*topologyv1.UrlEndpoint]{CreateRevision: 2, Message: &topologyv1.UrlEndpoint{Origins: []string{"a"}}}
+		s.Endpoints["sound"] = topology.Stored[*topologyv1.UrlEndpoint]{CreateRevision: 3, Message: &topologyv1.UrlEndpoint{Origins: []string{"b"}}}
+	})
+	gate := make(chan struct{})
+	r.origins[0].On(faultorigin.Any, faultorigin.Stall(gate, faultorigin.Reply(200, "x")))
+	r.origins[1].On(faultorigin.Any, faultorigin.Reply(200, "x"))
+	find := func(endpoint string, i int) *Result {
+		request := r.to(fmt.Sprintf("/%d.jpg", i))
+		request.Target.Endpoint = r.account.Endpoints[endpoint]
+		res := r.Find(t.Context(), request)
+		discard(res)
+		return res
+	}
+	const clients = 1000
+	var waiting, refused sync.WaitGroup
+	var served atomic.Int64
+	refused.Add(clients - 256)
+	for i := range clients {
+		waiting.Go(func() {
+			res := find("stalled", i)
+			switch {
+			case res.Kind == Found:
+				served.Add(1)
+			case res.Status == 503 && res.RetryAfter > 0 && res.ProxyError == "connection_limit_reached":
+				refused.Done()
+			default:
+				t.Errorf("%s %d %s", res.Kind, res.Status, res.ProxyError)
+			}
+		})
+	}
+	refused.Wait()
+	for i := range 100 {
+		if res := find("sound", i); res.Kind != Found {
+			t.Errorf("another endpoint: %s, %+v", res.Kind, res.Steps)
+		}
+	}
+	if served.Load() != 0 {
+		t.Error("the origin does not stall")
+	}
+	close(gate)
+	waiting.Wait()
+	if served.Load() != 256 {
+		t.Errorf("%d clients were served in the end", served.Load())
+	}
+}
+
+// Every way to fail has an error type for Proxy-Status (RFC 9209 2.3).
+func TestEveryFailureHasAProxyError(t *testing.T) {
+	t.Parallel()
+	for letter, s := range sayings {
+		if s.outcome != origin.Inconclusive || s.reason == origin.Timeout {
+			continue
+		}
+		r := newRig(t, 1)
+		r.origins[0].On(faultorigin.Any, s.answer)
+		for i := range 12 {
+			res := r.Find(t.Context(), r.to(fmt.Sprintf("/%d.jpg", i)))
+			if res.Kind != Failed || res.ProxyError == "" || res.Status < 502 || res.Status > 504 || (res.Status == 503) != (res.RetryAfter > 0) {
+				t.Errorf("%c: %s %d, %q, Retry-After %s", letter, res.Kind, res.Status, res.ProxyError, res.RetryAfter)
+			}
+		}
+	}
+}
