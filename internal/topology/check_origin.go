@@ -93,10 +93,16 @@ func canonicalAllowedHost(raw string) (string, error) {
 	return "*." + host, nil
 }
 
-// checkKeyText takes what becomes part of an object's key.
+// checkKeyText takes what becomes part of an object's key. Software on the way could resolve dot segments, and leave the bucket.
 func checkKeyText(c *checker, field, text string) {
 	if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
 		c.add(field, "it must be UTF-8 without NUL")
+	}
+	for segment := range strings.SplitSeq(strings.ReplaceAll(text, `\`, "/"), "/") {
+		if segment == "." || segment == ".." {
+			c.add(field, "it must not have a . or .. segment")
+			return
+		}
 	}
 }
 

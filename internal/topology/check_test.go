@@ -96,6 +96,7 @@ func TestCheck(t *testing.T) {
 			origin(s, "legacy").GetWeb().ForwardRequestHeaders = []string{"Cookie", "If-None-Match"}
 		}, legacy, "web.forward_request_headers[1]", "304"},
 		{"probe key", func(s *AccountState) { origin(s, "product-images").ProbeKey = "a\x00" }, bucket, "probe_key", "NUL"},
+		{"probe key that climbs", func(s *AccountState) { origin(s, "product-images").ProbeKey = "a/../../b" }, bucket, "probe_key", ".. segment"},
 		{"no kind", func(s *AccountState) { origin(s, "legacy").Kind = nil }, legacy, "kind", "exactly one"},
 		{"ambient and a key id", func(s *AccountState) {
 			origin(s, "product-images").GetS3().UseAmbientCredentials = true
