@@ -1043,7 +1043,8 @@ type S3Origin struct {
 	AccessKeyId string `protobuf:"bytes,6,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
 	// Input only.
 	SecretAccessKey string `protobuf:"bytes,7,opt,name=secret_access_key,json=secretAccessKey,proto3" json:"secret_access_key,omitempty"`
-	// Uses the credentials of the machine that the edge runs on. Excludes access_key_id. Default: false.
+	// Uses the credentials of the machine that the edge runs on, as Amazon's own tools find them. Only edges that were started with
+	// --allow-ambient-credentials lend them. Excludes access_key_id. Default: false.
 	UseAmbientCredentials bool `protobuf:"varint,8,opt,name=use_ambient_credentials,json=useAmbientCredentials,proto3" json:"use_ambient_credentials,omitempty"`
 	// The keys in the bucket are percent-encoded, as in Cloudinary's backups. Default: false.
 	PercentEncodeKeys bool `protobuf:"varint,9,opt,name=percent_encode_keys,json=percentEncodeKeys,proto3" json:"percent_encode_keys,omitempty"`
@@ -1144,7 +1145,8 @@ func (x *S3Origin) GetPercentEncodeKeys() bool {
 	return false
 }
 
-// GcsOrigin is a bucket of Google Cloud Storage.
+// GcsOrigin is a bucket of Google Cloud Storage. An object that is stored with `Content-Encoding: gzip` goes out as it is to
+// clients that take gzip and decoded to others, as Cloud Storage itself does.
 type GcsOrigin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The bucket's name, 1 to 255 bytes.
@@ -1155,7 +1157,8 @@ type GcsOrigin struct {
 	ClientEmail string `protobuf:"bytes,3,opt,name=client_email,json=clientEmail,proto3" json:"client_email,omitempty"`
 	// Input only. The service account's key, PEM.
 	PrivateKey string `protobuf:"bytes,4,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
-	// The store's URL. Default: https://storage.googleapis.com.
+	// The store's URL. Default: https://storage.googleapis.com. Tokens for hosts below googleapis.com come from
+	// https://oauth2.googleapis.com/token; any other store gives its own, at `{endpoint}/token`.
 	Endpoint      string `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1317,10 +1320,12 @@ func (x *AzureBlobOrigin) GetEndpoint() string {
 	return ""
 }
 
-// WebProxyOrigin fetches the URL that the path spells, from listed hosts only.
+// WebProxyOrigin fetches the URL that the path spells, from listed hosts only: `/https://example.com/a.jpg`, or the same
+// percent-encoded as a whole, `/https%3A%2F%2Fexample.com%2Fa.jpg`. Any other path is not here. Redirects are followed to listed
+// hosts.
 type WebProxyOrigin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Host names, exact or `*.example.com`. 1 to 100.
+	// Host names, exact or `*.example.com` for hosts with one label more, without port: any will do. 1 to 100.
 	AllowedHosts  []string `protobuf:"bytes,1,rep,name=allowed_hosts,json=allowedHosts,proto3" json:"allowed_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1363,7 +1368,8 @@ func (x *WebProxyOrigin) GetAllowedHosts() []string {
 	return nil
 }
 
-// AkeneoOrigin is the media of an Akeneo PIM.
+// AkeneoOrigin is the media of an Akeneo PIM: `media-files/`, `asset-media-files/` or `reference-entities-media-files/` and the
+// file's code. Any other path is not here.
 type AkeneoOrigin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The PIM's URL.
