@@ -109,7 +109,6 @@ func New(cfg Config) (*Service, error) {
 		token:     sha256.Sum256([]byte(cfg.Token)),
 		validator: validator,
 		fleet:     newFleet(cfg.Feed, cfg.Server, cfg.Now),
-		presence:  cfg.Store.Presence(presenceFor),
 		self:      strings.ToLower(crand.Text()[:10]),
 		// Sending the whole topology is mostly copying: more at a time than this only makes each slower.
 		full: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
@@ -120,6 +119,7 @@ func New(cfg Config) (*Service, error) {
 			age:           func() time.Duration { return minAge + rand.N(maxAge-minAge) },
 		},
 	}
+	s.presence = cfg.Store.Presence(presenceFor, s.self+"/"+helloKey)
 	s.metrics = newMetrics(cfg.Registerer, s.fleet)
 	return s, nil
 }

@@ -63,9 +63,11 @@ type fleet struct {
 	edges  map[string]*edge
 	peers  map[string]*peer
 	joined uint64        // streams that have joined
+	comers uint64        // how often it has changed who the edges are
 	wants  map[int64]int // the revisions that are waited for here, and by how many
 	moved  chan struct{} // closed when the state of an edge changes
 	news   chan struct{} // tells the publisher that it has
+	met    chan struct{} // closed once it is known what the others say
 }
 
 func newFleet(f *feed.Feed, server string, now func() time.Time) *fleet {
@@ -78,6 +80,7 @@ func newFleet(f *feed.Feed, server string, now func() time.Time) *fleet {
 		wants:  make(map[int64]int),
 		moved:  make(chan struct{}),
 		news:   make(chan struct{}, 1),
+		met:    make(chan struct{}),
 	}
 }
 
@@ -103,6 +106,7 @@ func (f *fleet) join(st *stream) (refusing, ousted *edgev1.Hello) {
 		e.stream.end(errSuperseded)
 	}
 	f.joined++
+	f.comers++
 	*e = edge{
 		hello: st.hello, stream: st, since: now, lastSeen: now, joined: f.joined, lost: e.lost, report: e.report,
 		rejected: make(map[string]*topologyv1.Rejected),
@@ -111,13 +115,14 @@ func (f *fleet) join(st *stream) (refusing, ousted *edgev1.Hello) {
 	return nil, ousted
 }
 
-// holder is who holds an id by a live stream, here or at another control plane.
+// holder is who holds an id by a live stream, here or at another control plane. One that was at the address where this one is
+// has died, even if that has not been noticed.
 func (f *fleet) holder(id string, e *edge) *edgev1.Hello {
 	if e.stream != nil {
 		return e.hello
 	}
 	for _, p := range f.peers {
-		if r := p.edges[id]; r != nil && r.Connected && p.present {
+		if r := p.edges[id]; r != nil && r.Connected && p.present && p.server != f.server {
 			return &edgev1.Hello{Id: id, BootId: r.Boot, HttpAddress: r.edge.GetAddress() + " at " + p.server}
 		}
 	}
@@ -143,6 +148,7 @@ func (f *fleet) leave(st *stream) {
 	}
 	now := f.now()
 	e.stream, e.lost, e.lastSeen = nil, now, now
+	f.comers++
 	f.changed()
 }
 
@@ -154,9 +160,12 @@ func (f *fleet) update(st *stream, change func(*edge)) {
 	if e == nil || e.stream != st {
 		return
 	}
-	before, refused := e.applied, len(e.rejected)
+	before, refused, durable := e.applied, len(e.rejected), e.durable
 	change(e)
 	e.lastSeen = f.now()
+	if e.durable != durable {
+		f.comers++
+	}
 	if e.applied != before || len(e.rejected) != refused {
 		f.changed()
 	}
@@ -178,9 +187,13 @@ func (f *fleet) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
+	before := len(f.edges)
 	maps.DeleteFunc(f.edges, func(_ string, e *edge) bool {
 		return e.stream == nil && now.Sub(e.lastSeen) > seenFor && now.Sub(e.contender.last) > contenderFor
 	})
+	if len(f.edges) < before {
+		f.comers++
+	}
 	connected := make(map[string]bool, len(f.edges))
 	for id, e := range f.edges {
 		connected[id] = e.stream != nil

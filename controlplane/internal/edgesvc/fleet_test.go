@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -158,6 +160,77 @@ func TestControlPlanesMeet(t *testing.T) {
 	if _, err := p.Ask(within(t, time.Second), "far", "", &edgev1.Ask{}); !errors.Is(err, ErrNoEdge) {
 		t.Errorf("asked an edge that is gone: %v", err)
 	}
+}
+
+// A control plane that is started again waits for the edges of the one before, whether that ended in order or was killed.
+func TestSuccessorKnowsForWhomToWait(t *testing.T) {
+	t.Parallel()
+	for name, killed := range map[string]bool{"stopped": false, "killed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			prefix := storetest.Prefix()
+			p := startPlane(t, prefix, nil)
+			revision := p.setting(t, "one")
+			first, second := connect(t, p, hello("first")), connect(t, p, hello("second"))
+			first.reaches(revision)
+			second.reaches(revision)
+			var left []store.Entry
+			eventually(t, "who its edges are to be in etcd", func() bool {
+				said := make(map[string]bool)
+				var err error
+				if left, _, err = p.store.Fleet(t.Context(), ""); err != nil {
+					t.Fatal(err)
+				}
+				for _, entry := range left {
+					_, key, _ := strings.Cut(entry.Key, "/")
+					said[key] = true
+				}
+				return said[helloKey] && said[summaryKey] && said[edgesKey+bucketOf("first")] && said[edgesKey+bucketOf("second")]
+			})
+			p.stop()
+			_, _ = first.ends(), second.ends()
+			if killed {
+				remain(t, p.store, left)
+			}
+
+			q := startPlane(t, prefix, func(s *Service) { s.fleet.server = p.cfg.Server })
+			// The agent of the first was started again too, and is let in at once: nobody else is at its control plane's address.
+			again := hello("first")
+			again.BootId = "another"
+			revision = q.setting(t, "two")
+			connect(t, q, again).reaches(revision)
+			r, err := q.WaitApplied(within(t, 200*time.Millisecond), revision, "", 1)
+			if !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[second]" || r.GetTotal() != 2 {
+				t.Errorf("one of two is back: %v, %v", r, err)
+			}
+			connect(t, q, second.resume(), holding(second)).reaches(revision)
+			if r, err := q.WaitApplied(within(t, 10*time.Second), revision, "", 1); err != nil || r.GetApplied() != 2 {
+				t.Errorf("both are back: %v, %v", r, err)
+			}
+		})
+	}
+}
+
+// remain makes entries be what a killed process has left.
+func remain(t *testing.T, s *store.Store, entries []store.Entry) {
+	ghost := s.Presence(time.Minute, "none")
+	for _, entry := range entries {
+		ghost.Put(entry.Key, entry.Value)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = ghost.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	eventually(t, "the entries to be there", func() bool {
+		there, _, err := s.Fleet(t.Context(), "")
+		return err == nil && len(there) >= len(entries)
+	})
 }
 
 func TestOneIDHasOneEdgeEverywhere(t *testing.T) {

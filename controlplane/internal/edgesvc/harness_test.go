@@ -63,8 +63,13 @@ func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	p.store = storetest.Open(tb, store.Config{Prefix: prefix, Logger: log})
 	p.feed = feed.New(feed.Config{Store: p.store, Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p.addr = listener.Addr().String()
 	svc, err := New(Config{
-		Feed: p.feed, Store: p.store, Epoch: p.store.Epoch(), Server: "plane" + prefix,
+		Feed: p.feed, Store: p.store, Epoch: p.store.Epoch(), Server: p.addr,
 		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	})
 	if err != nil {
@@ -74,11 +79,6 @@ func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 	if change != nil {
 		change(svc)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	p.addr = listener.Addr().String()
 	server := grpc.NewServer(ServerOptions()...)
 	edgev1.RegisterEdgeServiceServer(server, svc)
 	ctx, cancel := context.WithCancel(context.Background())

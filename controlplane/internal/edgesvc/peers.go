@@ -20,7 +20,8 @@ import (
 //	edges/{bucket} who its edges are: rewritten as edges come and go, and now and then
 //	want           the highest revision that somebody waits for at it
 //
-// A summary is small whatever the number of edges, since it names only those that are behind the others.
+// A summary is small whatever the number of edges, since it names only those that are behind the others. The hello goes when
+// the process ends; the rest stays for a while, for the process that takes its place.
 const (
 	helloKey   = "hello"
 	summaryKey = "summary"
@@ -149,6 +150,11 @@ func (s *Service) allPeers(entries []store.Entry) {
 		s.takeEntry(entry)
 	}
 	f.changed()
+	select {
+	case <-f.met:
+	default:
+		close(f.met)
+	}
 }
 
 // onePeer takes a change.
@@ -170,7 +176,7 @@ func (s *Service) takeEntry(entry store.Entry) {
 		if entry.Value == nil {
 			return
 		}
-		p = &peer{edges: make(map[string]*record)}
+		p = &peer{gone: s.now(), edges: make(map[string]*record)} // until its hello
 		s.fleet.peers[name] = p
 	}
 	if err := s.takeKey(p, key, entry.Value); err != nil {

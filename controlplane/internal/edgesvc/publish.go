@@ -39,10 +39,12 @@ type publisher struct {
 	lowest    int64 // what every connected edge had applied at the last summary
 	summary   string
 	steady    map[string]string // by bucket, what was said that does not change all the time
+	comers    uint64            // fleet.comers then
 	want      int64
 }
 
-// publish says how far the edges are, while there is another control plane to hear it.
+// publish says who the edges are and, while there is another control plane to hear it, how far they are. Who they are is said
+// in any case: the process that comes after this one has to know for whom to wait.
 func (s *Service) publish(ctx context.Context) {
 	p := &publisher{svc: s, steady: make(map[string]string)}
 	s.presence.Put(s.self+"/"+helloKey, []byte(s.cfg.Server))
@@ -75,11 +77,6 @@ func (p *publisher) round() (next time.Duration, edges int) {
 	f.mu.Lock()
 	heard, want := f.audience()
 	p.sayWant(heard)
-	if !heard {
-		f.mu.Unlock()
-		p.summary, p.steady = "", make(map[string]string)
-		return publishEvery, 0
-	}
 	now := f.now()
 	lowest := f.lowest()
 	awaited := want > p.lowest && lowest > p.lowest
@@ -89,14 +86,18 @@ func (p *publisher) round() (next time.Duration, edges int) {
 		return wait, edges
 	}
 	summary := encode(f.summarize())
-	refresh := now.Sub(p.refreshed) >= refreshEvery+time.Duration(len(f.edges))*refreshPerEdge
-	changed := p.changedBuckets(refresh)
+	refresh := heard && now.Sub(p.refreshed) >= refreshEvery+time.Duration(len(f.edges))*refreshPerEdge
+	var changed map[string][]byte
+	if refresh || f.comers != p.comers {
+		p.comers = f.comers
+		changed = p.changedBuckets(refresh)
+	}
 	edges = len(f.edges)
 	f.mu.Unlock()
 	for bucket, value := range changed {
 		p.svc.presence.Put(p.svc.self+"/"+edgesKey+bucket, value)
 	}
-	if string(summary) != p.summary {
+	if string(summary) != p.summary && (heard || len(changed) > 0 || p.summary == "") {
 		p.summary = string(summary)
 		p.svc.presence.Put(p.svc.self+"/"+summaryKey, summary)
 	}

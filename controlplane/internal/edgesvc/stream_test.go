@@ -242,7 +242,7 @@ func TestBookmarksMoveTheEdgeOn(t *testing.T) {
 	a.reaches(p.setting(t, "one"))
 	begin := p.clock.now()
 	// A write that edges never see moves the revision on without a step.
-	presence := p.store.Presence(time.Minute)
+	presence := p.store.Presence(time.Minute, "none")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

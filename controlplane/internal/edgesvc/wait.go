@@ -48,6 +48,11 @@ func (s *Service) WaitApplied(ctx context.Context, revision int64, region string
 	if err != nil {
 		return &adminv1.WaitAppliedResponse{}, err
 	}
+	select {
+	case <-s.fleet.met:
+	case <-ctx.Done():
+		return &adminv1.WaitAppliedResponse{}, ctx.Err()
+	}
 	defer s.want(step)()
 	for {
 		moved := s.fleet.waiter()

@@ -16,6 +16,7 @@ import (
 type Presence struct {
 	store *Store
 	ttl   time.Duration
+	alive string
 	dirty chan struct{}
 
 	mu     sync.Mutex
@@ -23,11 +24,13 @@ type Presence struct {
 	stored map[string]bool   // whether it is, under the current lease
 }
 
-// Presence returns an empty presence. Its keys vanish ttl, at least 2 s, after Run ended.
-func (s *Store) Presence(ttl time.Duration) *Presence {
+// Presence returns an empty presence. Its keys vanish ttl, at least 2 s, after the process has died or Run has ended; but the
+// key alive, which says that the process lives, vanishes as soon as Run ends.
+func (s *Store) Presence(ttl time.Duration, alive string) *Presence {
 	return &Presence{
 		store:  s,
 		ttl:    max(ttl, 2*time.Second),
+		alive:  alive,
 		dirty:  make(chan struct{}, 1),
 		values: make(map[string][]byte),
 		stored: make(map[string]bool),
@@ -46,7 +49,7 @@ func (p *Presence) Put(key string, value []byte) {
 	}
 }
 
-// Run stores what is put until ctx ends, and then removes it.
+// Run stores what is put until ctx ends, and then removes the key that says that the process lives.
 func (p *Presence) Run(ctx context.Context) error {
 	var pause backoff
 	for {
@@ -71,9 +74,12 @@ func (p *Presence) hold(ctx context.Context) error {
 		return fmt.Errorf("grant lease: %w", kind(err))
 	}
 	defer func() {
-		revoke, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		if ctx.Err() == nil {
+			return // all goes on under the next lease
+		}
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_, _ = client.Revoke(revoke, lease.ID) // else it ends by itself
+		_, _ = client.Delete(last, p.store.keys.fleet(p.alive)) // else it goes with the lease
 	}()
 	alive, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -66,7 +66,7 @@ func TestPresence(t *testing.T) {
 	far := l.open(t, store.Config{Prefix: prefix})
 	w := watchFleet(t, near)
 
-	p := far.Presence(2 * time.Second)
+	p := far.Presence(2*time.Second, "replicas/r1")
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -92,7 +92,11 @@ func TestPresence(t *testing.T) {
 	l.refuse.Store(false)
 	eventually(t, func() bool { return w.is(map[string]string{"replicas/r1": "two"}) })
 
+	// At the end, the sign of life goes at once, and the rest with the time.
+	p.Put("replicas/r2", []byte("what is known"))
+	eventually(t, func() bool { return w.is(map[string]string{"replicas/r1": "two", "replicas/r2": "what is known"}) })
 	cancel()
+	eventually(t, func() bool { return w.is(map[string]string{"replicas/r2": "what is known"}) })
 	eventually(t, func() bool { return w.is(map[string]string{}) })
 	entries, _, err := near.Fleet(t.Context(), "")
 	if err != nil {

@@ -68,7 +68,9 @@ func Restore(ctx context.Context, file, dir, prefix string, log *slog.Logger) er
 		if err != nil {
 			return err
 		}
-		if _, err := s.do(ctx, []clientv3.Op{clientv3.OpPut(s.keys.meta("epoch"), rand.Text())}); err != nil {
+		// Who was connected when the snapshot was made is of no use, and would be waited for.
+		ops := []clientv3.Op{clientv3.OpPut(s.keys.meta("epoch"), rand.Text()), clientv3.OpDelete(s.keys.fleet(""), clientv3.WithPrefix())}
+		if _, err := s.do(ctx, ops); err != nil {
 			return fmt.Errorf("begin an epoch: %w", err)
 		}
 		return nil

@@ -1,11 +1,13 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,6 +43,14 @@ func TestSnapshotAndRestore(t *testing.T) {
 	folder := t.TempDir()
 	s, _, stop := server(t, filepath.Join(folder, "old"), 0)
 	mustPut(t, s, "acme", accountPut("acme", "kept"), domainPut("acme", "img.example.com"))
+	present, leave := context.WithCancel(t.Context())
+	defer leave()
+	presence := s.Presence(time.Minute, "replica/hello")
+	presence.Put("replica/hello", []byte("r1"))
+	presence.Put("replica/edges", []byte("e1"))
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = presence.Run(present) })
+	eventually(t, func() bool { entries, _, err := s.Fleet(t.Context(), ""); return err == nil && len(entries) == 2 })
 	file := filepath.Join(folder, "snapshot")
 	out, err := os.Create(file)
 	if err != nil {
@@ -54,6 +64,8 @@ func TestSnapshotAndRestore(t *testing.T) {
 	}
 	lost := mustPut(t, s, "acme", accountPut("acme", "lost"))
 	epoch := s.Epoch()
+	leave()
+	wg.Wait()
 	stop()
 
 	epochs := map[string]bool{epoch: true}
@@ -73,6 +85,9 @@ func TestSnapshotAndRestore(t *testing.T) {
 		}
 		if next := mustPut(t, restored, "acme", accountPut("acme", "next")); next <= lost {
 			t.Errorf("next write at %d, before the lost one at %d", next, lost)
+		}
+		if fleet, _, err := restored.Fleet(t.Context(), ""); err != nil || len(fleet) > 0 {
+			t.Errorf("the fleet of the snapshot is still there: %v, %v", fleet, err)
 		}
 		checkClaims(t, restored)
 		m := follow(t, restored, nil)
