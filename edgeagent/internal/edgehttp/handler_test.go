@@ -93,12 +93,15 @@ func TestSecondRequestIsAHit(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, nil)
 	e.apply(acme(newOrigin(t, oneFile)))
-	for i, want := range []string{"fwd=uri-miss", "hit"} {
+	for i, want := range []string{"fwd=uri-miss", "hit", "hit", "hit"} { // From the origin, the disk, and memory.
 		response, body := e.get("shared.test", "/acme/a.txt")
 		if status := response.Header.Get("Cache-Status"); !strings.Contains(status, want) || body != fileText {
 			t.Errorf("request %d: Cache-Status %q, body %q; want %s", i+1, status, body, want)
 		}
 		e.settle(1)
+	}
+	if response, body := e.get("shared.test", "/acme/a.txt", "Range: bytes=4-6"); response.StatusCode != 206 || body != fileText[4:7] {
+		t.Errorf("a part: %d %q", response.StatusCode, body)
 	}
 	// All aliases share one copy.
 	response, _ := e.get("img.acme.test", "/a.txt")

@@ -254,6 +254,18 @@ func (b *storedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// WriteTo implements [io.WriterTo]. What is in memory is written without being copied.
+func (b *storedBody) WriteTo(w io.Writer) (int64, error) {
+	mem := b.body.Bytes()
+	if mem == nil {
+		return io.Copy(w, struct{ io.Reader }{b})
+	}
+	n, err := w.Write(mem[b.offset : b.offset+b.rest])
+	b.offset += int64(n)
+	b.rest -= int64(n)
+	return int64(n), err
+}
+
 func (b *storedBody) Section() (file *os.File, offset, length int64) {
 	return b.body.File(), b.offset, b.rest
 }

@@ -9,7 +9,7 @@
 // turns out not to be storable, is stale before its body is there, or hangs with the disk; nothing waits for one client's
 // life or speed; no request is answered by a walk that a purge it knows of covers, nor by a reply that the walk or the Media
 // Library no longer stand for; "nobody has it" is remembered only where every step said so; a body that was cut is never
-// stored, nor ended as if it were whole; no file is held in memory.
+// stored, nor ended as if it were whole; no file is read into memory whole.
 package httpcache
 
 import (

@@ -15,6 +15,10 @@ import (
 // which a corrupt object is a miss instead of a broken reply.
 const verifyAtOnce = 1 << 20
 
+// inMemory is up to which size a body that is asked for a second time is kept in memory: opening and closing its file costs
+// more than copying it does. Once is not enough, since most files of a large cache are asked for once (edge (b)).
+const inMemory = 64 << 10
+
 var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
 // Body is the open body of an object: an io.ReadSeeker, and an io.ReaderAt for any number of goroutines. It stays
@@ -25,7 +29,8 @@ var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 type Body struct {
 	s    *Store
 	o    *object
-	file *os.File
+	file *os.File // nil if mem is the body
+	mem  []byte
 	off  int64
 
 	mu       sync.Mutex // guards what follows
@@ -50,6 +55,9 @@ func (e Entry) Open() (*Body, error) {
 	if i == 0 {
 		return nil, ErrGone
 	}
+	if mem := o.body.Load(); mem != nil {
+		return &Body{s: s, o: o, mem: *mem}, nil
+	}
 	// The pin comes before the open: a file that is deleted after it stays in the account.
 	sh.pin(o.seq)
 	b, err := s.openBody(o, verified)
@@ -58,7 +66,22 @@ func (e Entry) Open() (*Body, error) {
 		s.dropUnreadable(o.id, err)
 		return nil, fmt.Errorf("%w: %w", ErrGone, err)
 	}
+	if b.table == nil && o.head.Length <= inMemory && o.asked.Swap(true) {
+		b.remember()
+	}
 	return b, nil
+}
+
+// remember keeps the body in memory. One that cannot be read is found out by its reader.
+func (b *Body) remember() {
+	body := make([]byte, b.Size())
+	if readFull(b.file, body, 0) != nil {
+		return
+	}
+	sh := b.s.shards[b.o.key.shard()]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.keepBody(b.o, body, b.s.memoryShare())
 }
 
 func (s *Store) openBody(o *object, verified bool) (*Body, error) {
@@ -115,9 +138,12 @@ func (b *Body) prepare() error {
 // Size is the length of the body in bytes.
 func (b *Body) Size() int64 { return b.o.head.Length }
 
+// Bytes is the body if it is in memory, nil otherwise. It must not be changed.
+func (b *Body) Bytes() []byte { return b.mem }
+
 // File is the body's own descriptor, for sendfile: the body is the file's first Size bytes, what follows is not part of
-// it, so limit what you send. It is nil while the body is not verified: then read. Its position is its own; Read does
-// not move it.
+// it, so limit what you send. It is nil while the body is not verified, and if it is in memory: then read. Its position is
+// its own; Read does not move it.
 func (b *Body) File() *os.File {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -161,6 +187,9 @@ func (b *Body) ReadAt(p []byte, off int64) (int, error) {
 	var eof error
 	if rest := b.Size() - off; int64(len(p)) > rest {
 		p, eof = p[:rest], io.EOF
+	}
+	if b.mem != nil {
+		return copy(p, b.mem[off:]), eof
 	}
 	watched := b.s.watch.enter()
 	n, err := b.readAt(p, off)
@@ -252,6 +281,10 @@ func (b *Body) Close() error {
 		return os.ErrClosed
 	}
 	b.closed = true
+	if b.mem != nil {
+		b.mu.Unlock()
+		return nil
+	}
 	b.settle()
 	b.recycle()
 	err := b.file.Close()

@@ -71,7 +71,7 @@ func (f *Fill) store() (Entry, error) {
 	sh.pin(o.seq)
 	s.space.objects.Add(1)
 	s.settle(f.reserved, int64(o.blocks)*blockBytes)
-	for _, old := range sh.replace(o, s.cfg.HeadCacheBytes/shardCount) {
+	for _, old := range sh.replace(o, s.memoryShare()) {
 		s.deleteFiles(sh, old)
 	}
 	return Entry{Verdict: s.purges.check(&o.head.Scope, f.asof), s: s, o: o}, nil
@@ -212,7 +212,7 @@ func (s *Store) Freshen(e Entry, h Head) error {
 	sh.mu.Lock()
 	if i = sh.find(o.key, o.seq); i != 0 {
 		sh.slots[i].side = uint32(now)
-		sh.keepHead(o, s.cfg.HeadCacheBytes/shardCount)
+		sh.keepHead(o, s.memoryShare())
 	}
 	sh.mu.Unlock()
 	if i == 0 {

@@ -289,6 +289,7 @@ func TestMetrics(t *testing.T) {
 	want := map[string]float64{
 		"edgewalk_cache_bytes": 8192, "edgewalk_cache_limit_bytes": 64 << 20, "edgewalk_cache_objects": 1,
 		"edgewalk_cache_errors_total": 1, "edgewalk_cache_evictions_total": 0, "edgewalk_cache_storing": 1,
+		"edgewalk_cache_memory_bytes": float64(s.memory()),
 	}
 	if got := gathered(t, reg); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

@@ -40,8 +40,8 @@ type shard struct {
 	count  int
 	loaded [foldersPerShard]bool // the folder's files are in the index
 
-	heads     map[uint64]*object // decoded heads by seq, at most the head cache's share
-	headBytes int64
+	heads map[uint64]*object // decoded heads by seq, some with bodies, at most the memory's share
+	held  int64              // by them, in bytes
 
 	loadMu  sync.Mutex // one folder is read at a time
 	freshMu sync.Mutex // one sidecar is written at a time
@@ -123,7 +123,7 @@ func (sh *shard) unlink(i uint32) slot {
 	sh.count--
 	if o := sh.heads[sl.seq]; o != nil {
 		delete(sh.heads, sl.seq)
-		sh.headBytes -= o.weight
+		sh.held -= o.held()
 	}
 	return sl
 }
@@ -158,24 +158,45 @@ func (sh *shard) mark(i uint32, flag uint32) {
 	}
 }
 
-// keepHead caches o and drops others, not lately used ones first, while the share is exceeded.
+// keepHead keeps o in memory, with the body of the object whose head it replaces.
 func (sh *shard) keepHead(o *object, share int64) {
 	if old := sh.heads[o.seq]; old != nil {
-		sh.headBytes -= old.weight
+		sh.held -= old.held()
+		o.body.Store(old.body.Load())
 	}
 	sh.heads[o.seq] = o
-	sh.headBytes += o.weight
+	sh.held += o.held()
+	sh.fit(share)
+}
+
+// keepBody keeps the body of o in memory, if its head is.
+func (sh *shard) keepBody(o *object, body []byte, share int64) {
+	if sh.heads[o.seq] != o || o.body.Load() != nil {
+		return
+	}
+	o.body.Store(&body)
+	sh.held += int64(len(body))
+	sh.fit(share)
+}
+
+// fit drops what is in memory, not lately used ones first, while the share is exceeded. Of an object that has a body there,
+// the body goes first: the next hit reads it in one piece, a head in two.
+func (sh *shard) fit(share int64) {
 	tries := 0
 	for seq, h := range sh.heads {
-		if sh.headBytes <= share {
+		if sh.held <= share {
 			return
 		}
 		// Eight second chances bound the time under the lock; the map's random order makes this a sampled clock.
 		if tries++; tries%8 != 0 && h.visited.Swap(false) {
 			continue
 		}
+		sh.held -= h.held()
+		if h.body.Swap(nil) != nil {
+			sh.held += h.weight
+			continue
+		}
 		delete(sh.heads, seq)
-		sh.headBytes -= h.weight
 	}
 }
 

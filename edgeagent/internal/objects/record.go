@@ -89,14 +89,17 @@ func tableBytes(length int64) int64 { return (length + chunkBytes - 1) / chunkBy
 // blocks is the disk space, in 4 KiB blocks, that a file of n bytes is charged.
 func blocks(n int64) int64 { return (n + blockBytes - 1) / blockBytes }
 
-// object is one stored reply as decoded from disk. It never changes; a new head makes a new object of the same file.
+// object is one stored reply as decoded from disk. It never changes; a new head makes a new object of the same file and body.
 type object struct {
 	id
 	size     int64 // of the object file
 	tableCRC uint32
 	head     Head
-	weight   int64       // bytes of memory, about
-	visited  atomic.Bool // since the head cache last looked for a victim
+	weight   int64       // bytes of memory without body, about
+	visited  atomic.Bool // since the memory last looked for a victim
+
+	asked atomic.Bool            // for its body, before
+	body  atomic.Pointer[[]byte] // the whole body; set only while the object is in its shard's heads, under its mu
 }
 
 // id is what a file's name says: enough to account for, order and replace an object without opening it.
@@ -221,6 +224,14 @@ func (o *object) setHead(raw []byte, t trailer) error {
 	h.Length = t.length
 	o.head, o.weight = h, int64(len(raw))+objectOverhead
 	return nil
+}
+
+// held is how much memory the object takes. Callers hold the shard's mu.
+func (o *object) held() int64 {
+	if body := o.body.Load(); body != nil {
+		return o.weight + int64(len(*body))
+	}
+	return o.weight
 }
 
 // objectOverhead is about what a decoded object costs beside its head's bytes: the struct and its place in a map.

@@ -48,6 +48,16 @@ func (s *Store) reserve(n int64) bool {
 	}
 }
 
+// memory is how many bytes of heads and bodies are in memory.
+func (s *Store) memory() (n int64) {
+	for _, sh := range s.shards {
+		sh.mu.RLock()
+		n += sh.held
+		sh.mu.RUnlock()
+	}
+	return n
+}
+
 // release gives a fill's reservation back.
 func (s *Store) release(n int64) {
 	s.space.filling.Add(-n)

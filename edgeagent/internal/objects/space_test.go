@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -136,28 +137,84 @@ func TestMaintainKeepsRoom(t *testing.T) {
 	}
 }
 
-func TestHeadCacheIsBounded(t *testing.T) {
+func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, t.TempDir(), func(c *Config) { c.HeadCacheBytes = 64 << 10 })
+	s := openStore(t, t.TempDir(), func(c *Config) { c.MemoryBytes = 256 << 10 })
+	const length = 2000
 	for n := range 400 {
-		put(t, s, n, 10)
+		put(t, s, n, length)
 	}
-	for n := range 400 {
-		wantStored(t, s, n, 10)
+	for range 3 {
+		for n := range 400 {
+			wantStored(t, s, n, length)
+		}
 	}
-	var sum int64
+	s.Drop(s.Lookup(testKey(1))[0])
+	bodies := 0
 	for _, sh := range s.shards {
-		var bytes int64
+		var held int64
 		for _, o := range sh.heads {
-			bytes += o.weight
+			held += o.held()
+			if o.body.Load() != nil {
+				bodies++
+			}
 		}
-		if bytes != sh.headBytes {
-			t.Errorf("%d bytes of heads in the account of %d", bytes, sh.headBytes)
+		if held != sh.held || held > s.memoryShare() {
+			t.Errorf("%d bytes of heads and bodies, %d in the account, of a share of %d", held, sh.held, s.memoryShare())
 		}
-		sum += bytes
 	}
-	if sum > 80<<10 {
-		t.Errorf("%d bytes of heads", sum)
+	if bodies == 0 || s.memory() == 0 {
+		t.Error("no body is in memory")
+	}
+}
+
+// A small body comes from memory from its second use on, is the same there, also after its head has changed, and goes with
+// its object.
+func TestBodyInMemory(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		length int
+		kept   bool
+	}{{0, true}, {100, true}, {inMemory, true}, {inMemory + 1, false}} {
+		for _, restarted := range []bool{false, true} {
+			s := openStore(t, t.TempDir())
+			e := put(t, s, 1, tt.length)
+			if restarted {
+				s.Close()
+				s = openStore(t, s.cfg.Dir)
+				e = s.Lookup(testKey(1))[0]
+			}
+			fromMemory := func() bool {
+				t.Helper()
+				body, err := s.Lookup(testKey(1))[0].Open()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer body.Close()
+				return body.Bytes() != nil && body.File() == nil && bytes.Equal(body.Bytes(), testBody(1, tt.length))
+			}
+			if fromMemory() || fromMemory() {
+				t.Errorf("%d bytes: in memory before it was asked for twice", tt.length)
+			}
+			if fromMemory() != tt.kept {
+				t.Errorf("%d bytes: in memory: %v", tt.length, !tt.kept)
+			}
+			wantStored(t, s, 1, tt.length)
+			if err := s.Freshen(e, testHead(1, tt.length)); err != nil {
+				t.Fatal(err)
+			}
+			if fromMemory() != tt.kept {
+				t.Errorf("%d bytes: in memory after a new head: %v", tt.length, !tt.kept)
+			}
+			e = s.Lookup(testKey(1))[0]
+			s.Drop(e)
+			if _, err := e.Open(); !errors.Is(err, ErrGone) {
+				t.Errorf("a dropped object was opened: %v", err)
+			}
+			if n := s.memory(); n != 0 {
+				t.Errorf("%d bytes are left in memory", n)
+			}
+		}
 	}
 }
 

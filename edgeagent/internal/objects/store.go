@@ -35,8 +35,9 @@ type Config struct {
 	// MaxBytes bounds the disk space of all objects, in allocated blocks of 4 KiB. Required. Nothing above half of it
 	// is stored.
 	MaxBytes int64
-	// HeadCacheBytes bounds the memory for decoded heads, so that a hit need not read its head. Default 64 MiB.
-	HeadCacheBytes int64
+	// MemoryBytes bounds the memory for what hits need most: decoded heads, and bodies of up to 64 KiB that were asked for
+	// more than once. Default 128 MiB.
+	MemoryBytes int64
 	// WindowBytes bounds the memory of all fills that cannot go to disk, beyond the 32 KiB each of them may always
 	// have. Default 128 MiB.
 	WindowBytes int64
@@ -52,9 +53,9 @@ type Config struct {
 }
 
 const (
-	defaultHeadCacheBytes = 64 << 20
-	defaultWindowBytes    = 128 << 20
-	defaultPatience       = 5 * time.Second
+	defaultMemoryBytes = 128 << 20
+	defaultWindowBytes = 128 << 20
+	defaultPatience    = 5 * time.Second
 
 	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some 100,000 objects is
 	// known at once, and listeners never wait longer (goal F13: open within 300 ms at any cache size).
@@ -117,7 +118,7 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	cfg.HeadCacheBytes = cmp.Or(cfg.HeadCacheBytes, defaultHeadCacheBytes)
+	cfg.MemoryBytes = cmp.Or(cfg.MemoryBytes, defaultMemoryBytes)
 	cfg.WindowBytes = cmp.Or(cfg.WindowBytes, defaultWindowBytes)
 	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	cfg.Dir = filepath.Clean(cfg.Dir)
@@ -267,7 +268,7 @@ func (s *Store) readHead(sh *shard, sl slot) *object {
 		return newer // what a Freshen put there since
 	}
 	if (sh.slots[i].side != 0) == (sl.side != 0) {
-		sh.keepHead(o, s.cfg.HeadCacheBytes/shardCount)
+		sh.keepHead(o, s.memoryShare())
 	}
 	return o
 }
@@ -288,6 +289,9 @@ func (s *Store) dropUnreadable(i id, err error) {
 	}
 	s.note(op, fmt.Errorf("object %s: %w", i.name(), err))
 }
+
+// memoryShare is how much of the memory one shard has.
+func (s *Store) memoryShare() int64 { return s.cfg.MemoryBytes / shardCount }
 
 // Drop removes an entry. Bodies that are open stay readable.
 func (s *Store) Drop(e Entry) { s.remove(e.o.key, e.o.seq) }
