@@ -193,8 +193,10 @@ func TestBodyInMemory(t *testing.T) {
 				defer body.Close()
 				return body.Bytes() != nil && body.File() == nil && bytes.Equal(body.Bytes(), testBody(1, tt.length))
 			}
-			if fromMemory() || fromMemory() {
-				t.Errorf("%d bytes: in memory before it was asked for twice", tt.length)
+			for range 2 {
+				if fromMemory() {
+					t.Errorf("%d bytes: in memory before it was asked for twice", tt.length)
+				}
 			}
 			if fromMemory() != tt.kept {
 				t.Errorf("%d bytes: in memory: %v", tt.length, !tt.kept)
