@@ -70,6 +70,9 @@ func (st *stream) send(ctx context.Context) error {
 		case <-changed:
 		case <-st.woken:
 		case <-bookmark.C:
+			if st.svc.cutOff() && st.svc.now().After(st.stays) && st.svc.fleet.hasPeers() {
+				return st.leave(ctx, "this control plane has lost etcd, which others may not have")
+			}
 			due = true
 		case ask := <-st.asks:
 			err = st.message("ask", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Ask{Ask: ask}})
@@ -287,6 +290,12 @@ func (st *stream) bookmark(view *feed.View) error {
 	return st.message("bookmark", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{
 		Revision: c.told, Digest: c.digest[:], AsOf: timestamppb.New(c.asOf),
 	}}})
+}
+
+// cutOff reports whether what this control plane tells edges may be long out of date.
+func (s *Service) cutOff() bool {
+	view := s.cfg.Feed.View()
+	return view != nil && s.now().Sub(view.AsOf) > s.timing.cutOffAfter
 }
 
 // leave asks the edge to go elsewhere and waits a little for it to do so.

@@ -86,8 +86,8 @@ type Service struct {
 
 // timing is what streams do by the clock.
 type timing struct {
-	bookmarkEvery, admissionWait time.Duration
-	age                          func() time.Duration
+	bookmarkEvery, admissionWait, cutOffAfter time.Duration
+	age                                       func() time.Duration
 }
 
 // New returns a service. Run must run for it to know edges of other control planes and to end streams that are stuck.
@@ -116,6 +116,7 @@ func New(cfg Config) (*Service, error) {
 		timing: timing{
 			bookmarkEvery: bookmarkEvery,
 			admissionWait: admissionWait,
+			cutOffAfter:   cutOffAfter,
 			age:           func() time.Duration { return minAge + rand.N(maxAge-minAge) },
 		},
 	}

@@ -147,6 +147,14 @@ func (f *fleet) audience() (heard bool, want int64) {
 	return heard, want
 }
 
+// hasPeers reports whether there was another control plane when this one last heard.
+func (f *fleet) hasPeers() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	heard, _ := f.audience()
+	return heard
+}
+
 // summarize says how far the connected edges are. The caller holds mu.
 func (f *fleet) summarize() peerSummary {
 	s := peerSummary{Joined: f.joined, Behind: make(map[string]int64), Rejected: make(map[string][][]byte)}

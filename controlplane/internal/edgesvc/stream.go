@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,10 @@ const (
 	// control planes that were added or restarted. The time is random for each stream.
 	minAge = 30 * time.Minute
 	maxAge = 60 * time.Minute
+	// cutOffAfter is how long this control plane may hear nothing of etcd before its edges are sent to others, which may be
+	// better off. Etcd is asked each 2 s. Edges that come although, as they do when all have lost etcd, stay for cutOffStay.
+	cutOffAfter = 15 * time.Second
+	cutOffStay  = time.Minute
 	// drainGrace is how long an edge has to leave after Drain.
 	drainGrace = 2 * time.Second
 	// resyncEvery keeps an edge that goes wrong after every full state from being sent them without end. It is also longer
@@ -57,7 +62,8 @@ type stream struct {
 	svc   *Service
 	rpc   syncStream
 	hello *edgev1.Hello
-	from  string // the peer's address
+	from  string    // the peer's address
+	stays time.Time // until when it is not sent away for want of etcd
 	end   context.CancelCauseFunc
 	win   window
 
@@ -128,6 +134,9 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 		asks:    make(chan *edgev1.Ask, maxQuestions),
 		drain:   make(chan string, 1),
 		answers: make(map[string]chan<- *edgev1.Answer),
+	}
+	if s.cutOff() {
+		st.stays = s.now().Add(cutOffStay + rand.N(cutOffStay))
 	}
 	st.begin = sync.OnceFunc(func() { close(st.begun) })
 	if p, ok := grpcpeer.FromContext(rpc.Context()); ok {

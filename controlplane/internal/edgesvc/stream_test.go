@@ -375,6 +375,48 @@ func TestOldStreamsAreSentElsewhere(t *testing.T) {
 	}
 }
 
+// An edge is not left with a control plane that has lost etcd while there may be one that has not, nor sent to and fro when all
+// have lost it.
+func TestEdgesLeaveWhoHasLostEtcd(t *testing.T) {
+	t.Parallel()
+	quick := func(s *Service) { s.timing.bookmarkEvery, s.timing.cutOffAfter = 20*time.Millisecond, cutOffAfter }
+	prefix := storetest.Prefix()
+	startPlane(t, prefix, nil)
+	cut, alone := startPlane(t, prefix, quick), startPlane(t, storetest.Prefix(), quick)
+	eventually(t, "the two to meet", cut.fleet.hasPeers)
+	leaves, remains := connect(t, cut, hello("e1")), connect(t, alone, hello("e1"))
+	leaves.reaches(1)
+	remains.reaches(1)
+	// What etcd last said becomes this old.
+	cut.clock.forward(cutOffAfter + time.Second)
+	alone.clock.forward(cutOffAfter + time.Second)
+	leaves.message("*edgev1.SyncResponse_Drain")
+	if err := leaves.ends(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v", err)
+	}
+	back := connect(t, cut, hello("e1"))
+	for range 5 {
+		back.bookmark()
+		remains.bookmark()
+	}
+	cut.clock.forward(2 * cutOffStay)
+	alone.clock.forward(2 * cutOffStay)
+	back.message("*edgev1.SyncResponse_Drain")
+	for range 5 {
+		remains.bookmark()
+	}
+}
+
+// bookmark waits for the next one.
+func (a *agent) bookmark() {
+	a.tb.Helper()
+	const kind = "*edgev1.SyncResponse_Bookmark"
+	a.mu.Lock()
+	delete(a.last, kind)
+	a.mu.Unlock()
+	a.message(kind)
+}
+
 // Only so many are sent the whole topology at a time; who resumes need not wait.
 func TestFullStatesAreAdmitted(t *testing.T) {
 	t.Parallel()
