@@ -54,6 +54,7 @@ type health struct {
 type place struct {
 	uid, account string
 	target       uint64
+	site         string // of an origin that asks several
 }
 
 // healths holds those of the origins that were asked of late, in two generations: when the young one is full or old it
@@ -79,6 +80,9 @@ func (hs *healths) of(k *kind, o *topology.Origin, ask *Ask) *health {
 	p := place{uid: MediaKind, account: ask.Account}
 	if o != nil {
 		p = place{uid: o.UID, target: o.Target}
+		if k.site != nil {
+			p.site = k.site(o, ask)
+		}
 	}
 	now := hs.now()
 	hs.mu.Lock()

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"crypto/rand"
 	"net/http"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -21,6 +22,8 @@ type kind struct {
 	// build makes the request, all but the conditions and what lets it in. Its error is a *configError or an *unaskedError. It is
 	// nil for a kind that this edge does not know.
 	build func(c *Client, o *topology.Origin, a *Ask) (*http.Request, error)
+	// site names the host that is asked, for a kind that asks several: one in trouble is no reason to leave the others alone.
+	site func(o *topology.Origin, a *Ask) string
 	// sign lets the request in. It comes after the conditions, which some signatures cover. Its error is like build's. nil signs
 	// nothing.
 	sign func(ctx context.Context, c *Client, h *hop) error
@@ -47,7 +50,7 @@ var (
 	gcsKind = &kind{name: "gcs", keyed: true, build: buildGCS, sign: signGCS, code: s3Code, finish: finishGCS, rows: gcsTable,
 		bucket: bucketGCS, deniedAdvice: adviceListGCS}
 	azureKind  = &kind{name: "azure_blob", keyed: true, build: buildAzure, sign: signAzure, code: azureCode, elaborate: elaborateAzure, rows: azureTable}
-	proxyKind  = &kind{name: "web_proxy", build: buildProxy, next: followProxy, elaborate: elaborateWeb, rows: proxyTable}
+	proxyKind  = &kind{name: "web_proxy", build: buildProxy, site: siteOf, next: followProxy, elaborate: elaborateWeb, rows: proxyTable}
 	akeneoKind = &kind{name: "akeneo", keyed: true, build: buildAkeneo, sign: signAkeneo, code: akeneoCode, rows: akeneoTable}
 )
 
@@ -81,3 +84,11 @@ func KindName(o *topology.Origin) string { return kindOf(o).name }
 
 // Keyed reports whether an origin holds its files under object keys.
 func Keyed(o *topology.Origin) bool { return kindOf(o).keyed }
+
+// RandomKey returns a key that nobody can have, where the origin's files lie.
+func RandomKey(o *topology.Origin) string {
+	if kindOf(o) == akeneoKind {
+		return akeneoFolders[0].folder + rand.Text()
+	}
+	return rand.Text()
+}

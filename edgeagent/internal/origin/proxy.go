@@ -88,6 +88,15 @@ func buildProxy(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 	return req, nil
 }
 
+// siteOf names the server of a request. What is not asked has none.
+func siteOf(o *topology.Origin, a *Ask) string {
+	u, ok := spell(a.Path, a.Query)
+	if !ok || !listed(o, u.host) {
+		return ""
+	}
+	return u.scheme + "://" + u.authority()
+}
+
 // listed reports whether host, in canonical form, is one of allowed_hosts. `*.example.com` stands for the hosts with one label
 // more, as it does in domains and certificates.
 func listed(o *topology.Origin, host string) bool {

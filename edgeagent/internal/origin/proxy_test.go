@@ -125,6 +125,26 @@ func TestProxyRequest(t *testing.T) {
 	}
 }
 
+// A listed host that fails is left alone, and no other with it.
+func TestProxyHostsFailApart(t *testing.T) {
+	t.Parallel()
+	broken, sound := faultorigin.New(t), faultorigin.New(t)
+	broken.On(faultorigin.Any, faultorigin.Reply(500, ""))
+	sound.On(faultorigin.Any, faultorigin.Reply(200, "x"))
+	c, o := localClient(t), proxy(t, "127.0.0.1")
+	var a *Answer
+	for range 10 {
+		a = c.Get(t.Context(), o, get("/"+broken.URL()+"/a.jpg"))
+	}
+	if a.Reason != BreakerOpen {
+		t.Errorf("the broken host: %s %q: %s", a.Outcome, a.Reason, a.Detail)
+	}
+	if a = c.Get(t.Context(), o, get("/"+sound.URL()+"/a.jpg")); a.Outcome != Found {
+		t.Errorf("the sound host: %s %q: %s", a.Outcome, a.Reason, a.Detail)
+	}
+	discard(t, a)
+}
+
 // Each redirect is checked against the list.
 func TestProxyRedirects(t *testing.T) {
 	t.Parallel()

@@ -3,7 +3,7 @@ package walk
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -97,7 +97,7 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 	if err != nil {
 		return &topologyv1.OriginTest{Step: &topologyv1.WalkStep{
 			Origin: o.ID, Kind: origin.KindName(o), Outcome: topologyv1.WalkStep_INCONCLUSIVE, Reason: string(origin.Misconfigured),
-			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg",
+			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg, or /https://example.com/a.jpg for a web_proxy",
 		}}
 	}
 	ask.Deadline, ask.Test = time.Now().Add(topology.DefaultWalkDeadline), true
@@ -108,11 +108,16 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 	return &topologyv1.OriginTest{Ok: a.Outcome != origin.Inconclusive, Step: report(o, a).proto()}
 }
 
+var errNoURL = errors.New("a web_proxy has no files but those of the URL that the path spells")
+
 func testAsk(o *topology.Origin, path string) (origin.Ask, error) {
-	if path == "" && origin.Keyed(o) {
-		return origin.Ask{Object: cmp.Or(o.Spec.GetProbeKey(), rand.Text()), ObjectOK: true}, nil
-	}
-	if path == "" {
+	switch {
+	case path != "":
+	case origin.Keyed(o):
+		return origin.Ask{Object: cmp.Or(o.Spec.GetProbeKey(), origin.RandomKey(o)), ObjectOK: true}, nil
+	case o.Spec.GetWebProxy() != nil:
+		return origin.Ask{}, errNoURL
+	default:
 		return origin.Ask{}, nil
 	}
 	raw, query, _ := strings.Cut(path, "?")

@@ -93,6 +93,9 @@ func TestTestOrigin(t *testing.T) {
 			Bucket: "b", Endpoint: fault.URL(), ForcePathStyle: true, AccessKeyId: "k",
 		}}}
 	}
+	proxy := &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"127.0.0.1"}}}}
+	pim := &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{BaseUrl: fault.URL(), ClientId: "c", Username: "u"}}}
+	gcs := &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{Bucket: "b", Endpoint: fault.URL()}}}
 	r := newRig(t, 0)
 	for _, test := range []struct {
 		name    string
@@ -112,9 +115,13 @@ func TestTestOrigin(t *testing.T) {
 		{"bucket with probe_key", s3("probe"), "", true, topologyv1.WalkStep_FOUND, "/b/probe"},
 		{"bucket without", s3(""), "", true, topologyv1.WalkStep_NOT_HERE, ""},
 		{"bucket with bad credentials", s3("denied"), "", false, topologyv1.WalkStep_INCONCLUSIVE, "/b/denied"},
+		{"bucket of Google", gcs, "", true, topologyv1.WalkStep_NOT_HERE, ""},
+		{"URL", proxy, fault.URL() + "/there.jpg?w=1", true, topologyv1.WalkStep_FOUND, "/there.jpg?w=1"},
+		{"no URL", proxy, "", false, topologyv1.WalkStep_INCONCLUSIVE, "-"},
+		{"PIM with bad credentials", pim, "", false, topologyv1.WalkStep_INCONCLUSIVE, "/api/oauth/v1/token"},
 	} {
 		fault.Forget()
-		o, err := topology.CompileOrigin("o", test.origin, map[string]string{"s3.secret_access_key": secret})
+		o, err := topology.CompileOrigin("o", test.origin, map[string]string{"s3.secret_access_key": secret, "akeneo.client_secret": secret, "akeneo.password": secret})
 		if err != nil {
 			t.Fatal(err)
 		}
