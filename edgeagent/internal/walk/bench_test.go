@@ -1,12 +1,17 @@
 package walk
 
 import (
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,15 +46,7 @@ func benchAccount(b *testing.B, url string, misses int) *topology.Account {
 
 // BenchmarkWalk compares a walk with the bare request, and shows what remembered misses cost.
 func BenchmarkWalk(b *testing.B) {
-	file := make([]byte, 1024)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.URL.Path) > 8 && r.URL.Path[:8] == "/missing" {
-			http.NotFound(w, r)
-			return
-		}
-		w.Write(file)
-	}))
-	defer server.Close()
+	server := newBenchServer(b)
 	b.Run("bare request", func(b *testing.B) {
 		transport := &http.Transport{DisableCompression: true}
 		defer transport.CloseIdleConnections()
@@ -66,21 +63,145 @@ func BenchmarkWalk(b *testing.B) {
 	})
 	for _, misses := range []int{0, 1, 3, 9} {
 		b.Run(strconv.Itoa(misses)+" remembered misses", func(b *testing.B) {
-			account := benchAccount(b, server.URL, misses)
-			client := origin.New(origin.Config{AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
-			defer client.Close()
-			w := New(Config{Client: client})
+			w, account := benchWalker(b), benchAccount(b, server.URL, misses)
 			r := Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true}}
 			for b.Loop() {
-				res := w.Find(b.Context(), r)
-				if res.Kind != Found || res.Step != misses+1 {
-					b.Fatalf("%+v", res)
-				}
-				io.Copy(io.Discard, res.Response.Body)
-				res.Response.Body.Close()
+				benchFind(b, w, r, misses+1)
 			}
 		})
 	}
+}
+
+// BenchmarkColdMisses shows that k definite misses cost k round trips the first time.
+func BenchmarkColdMisses(b *testing.B) {
+	server := newBenchServer(b)
+	for _, misses := range []int{0, 1, 3, 9} {
+		b.Run(strconv.Itoa(misses)+" cold misses", func(b *testing.B) {
+			w, account := benchWalker(b), benchAccount(b, server.URL, misses)
+			n := 0
+			for b.Loop() {
+				n++
+				path := strconv.Itoa(n) + ".jpg"
+				benchFind(b, w, Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/" + path, Object: path, ObjectOK: true}}, misses+1)
+			}
+		})
+	}
+}
+
+// BenchmarkDeadFirstOrigin shows what an origin costs a walk that refuses connections, or takes them and never answers, once it is
+// known.
+func BenchmarkDeadFirstOrigin(b *testing.B) {
+	server := newBenchServer(b)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer silent.Close()
+	refusing, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	refusing.Close()
+	for name, address := range map[string]string{"refuses": refusing.Addr().String(), "stalls": silent.Addr().String()} {
+		b.Run(name, func(b *testing.B) {
+			w, account := benchWalker(b), benchAccount(b, server.URL, 1)
+			dead := *account.Origins["o0"]
+			dead.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://" + address}}}
+			dead.FirstByte = 10 * time.Millisecond
+			e := *account.Default()
+			e.Steps = slices.Clone(e.Steps)
+			e.Steps[1].Origin = &dead
+			n := 0
+			find := func() {
+				n++
+				path := strconv.Itoa(n) + ".jpg"
+				benchFind(b, w, Request{Target: topology.Target{Account: account, Endpoint: &e, Path: "/" + path, Object: path, ObjectOK: true}}, 2)
+			}
+			for range 5 {
+				find()
+			}
+			for b.Loop() {
+				find()
+			}
+		})
+	}
+}
+
+// BenchmarkStalledOrigins measures the 50th and 99th percentile of walks of one endpoint, alone and while a thousand walks of others
+// wait for origins that do not answer.
+func BenchmarkStalledOrigins(b *testing.B) {
+	server := newBenchServer(b)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer silent.Close()
+	for _, waiting := range []int{0, 1000} {
+		b.Run(strconv.Itoa(waiting)+" waiting", func(b *testing.B) {
+			w, account := benchWalker(b), benchAccount(b, server.URL, 0)
+			ctx, cancel := context.WithCancel(b.Context())
+			var all sync.WaitGroup
+			for i := range waiting {
+				// Four origins, each with fewer than may wait for one.
+				o := *account.Origins["o0"]
+				o.UID, o.FirstByte = "stalled-"+strconv.Itoa(i%4), time.Hour
+				o.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://" + silent.Addr().String()}}}
+				e := &topology.Endpoint{Steps: []topology.Step{{Origin: &o}}, WalkDeadline: time.Hour}
+				all.Go(func() {
+					w.Find(ctx, Request{Target: topology.Target{Account: account, Endpoint: e, Path: "/" + strconv.Itoa(i)}})
+				})
+			}
+			for range waiting {
+				conn, err := silent.Accept()
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer conn.Close()
+			}
+			r := Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true}}
+			var took []time.Duration
+			for b.Loop() {
+				began := time.Now()
+				benchFind(b, w, r, 1)
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2])/1e3, "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100])/1e3, "p99-µs")
+			cancel()
+			all.Wait()
+		})
+	}
+}
+
+// newBenchServer has every file but those under /missing.
+func newBenchServer(b *testing.B) *httptest.Server {
+	file := make([]byte, 1024)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/missing") {
+			http.NotFound(w, r)
+			return
+		}
+		w.Write(file)
+	}))
+	b.Cleanup(server.Close)
+	return server
+}
+
+func benchWalker(b *testing.B) *Walker {
+	client := origin.New(origin.Config{AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
+	b.Cleanup(client.Close)
+	return New(Config{Client: client})
+}
+
+// benchFind makes a walk that has to find its file at a step.
+func benchFind(b *testing.B, w *Walker, r Request, step int) {
+	res := w.Find(b.Context(), r)
+	if res.Kind != Found || res.Step != step {
+		b.Fatalf("%+v", res)
+	}
+	io.Copy(io.Discard, res.Response.Body)
+	res.Response.Body.Close()
 }
 
 // BenchmarkMemory measures what a remembered miss costs in time and, as B/miss, what room for one costs in memory.

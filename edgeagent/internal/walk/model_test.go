@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -98,6 +99,9 @@ func model(letters string, stop bool) ending {
 	return e
 }
 
+// A million takes minutes of both cores, so it is asked for: go test -run AsTheModel -walks 1000000.
+var randomWalks = flag.Int("walks", 200_000, "random walks of a long test")
+
 // Whatever the steps say, in whatever order, a walk ends as the model does; and NotFound only if each step said so.
 func TestWalksEndAsTheModel(t *testing.T) {
 	t.Parallel()
@@ -116,7 +120,7 @@ func TestWalksEndAsTheModel(t *testing.T) {
 		}
 		random, n := rand.New(rand.NewPCG(1, 2)), 1000
 		if !testing.Short() {
-			n = 1_000_000
+			n = *randomWalks
 		}
 		for range n {
 			letters := string(libraryLetters[random.IntN(len(libraryLetters))*random.IntN(2)])

@@ -2,6 +2,7 @@ package walk
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -162,5 +163,42 @@ func TestEveryFailureHasAProxyError(t *testing.T) {
 				t.Errorf("%c: %s %d, %q, Retry-After %s", letter, res.Kind, res.Status, res.ProxyError, res.RetryAfter)
 			}
 		}
+	}
+}
+
+// A body that breaks goes on at the origin that it came from, or not at all: another one may have another file under the name.
+func TestBodiesGoOnAtTheirOrigin(t *testing.T) {
+	t.Parallel()
+	const body = "0123456789"
+	for _, test := range []struct {
+		name  string
+		first []faultorigin.Answer
+		whole bool
+		asked int
+	}{
+		{"whole", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.File(body, `"v1"`)}, true, 2},
+		{"changed", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.File(body, `"v2"`)}, false, 2},
+		{"gone", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.Reply(404, "")}, false, 2},
+		{"down", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.Reset()}, false, 2},
+		{"without a strong tag", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: W/"v1"`), faultorigin.File(body, `"v1"`)}, false, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 2)
+			r.origins[0].On("/a.jpg", test.first...)
+			r.origins[1].On("/a.jpg", faultorigin.File(body, `"v1"`))
+			res := r.Find(t.Context(), r.to("/a.jpg"))
+			if res.Kind != Found {
+				t.Fatalf("%s, %+v", res.Kind, res.Steps)
+			}
+			defer res.Response.Body.Close()
+			got, err := io.ReadAll(res.Response.Body)
+			if (err == nil) != test.whole || test.whole && string(got) != body || !strings.HasPrefix(body, string(got)) {
+				t.Errorf("read %q, %v", got, err)
+			}
+			if asked := r.counts(); asked[0] != test.asked || asked[1] != 0 {
+				t.Errorf("asked %v", asked)
+			}
+		})
 	}
 }
