@@ -128,8 +128,8 @@ func azureText(req *http.Request, account string) string {
 
 // azureCode is the error code of a blob's answer.
 func azureCode(header http.Header, body []byte) string {
-	if code := header.Get("X-Ms-Error-Code"); code != "" && len(code) <= 64 {
-		return escape(code, unreserved)
+	if code := errorCode(header.Get("X-Ms-Error-Code")); code != "" {
+		return code
 	}
 	return s3Code(header, body)
 }

@@ -145,10 +145,23 @@ func s3Code(_ http.Header, body []byte) string {
 		XMLName xml.Name `xml:"Error"`
 		Code    string   `xml:"Code"`
 	}
-	if xml.Unmarshal(body, &e) != nil || len(e.Code) > 64 {
+	if xml.Unmarshal(body, &e) != nil {
 		return ""
 	}
-	return strings.TrimSpace(e.Code)
+	return errorCode(strings.TrimSpace(e.Code))
+}
+
+// errorCode takes the name of an error, which is made of letters. Anything else is none, and not told: it may be what was sent.
+func errorCode(text string) string {
+	for i := range len(text) {
+		if c := text[i] | 0x20; c < 'a' || c > 'z' {
+			return ""
+		}
+	}
+	if len(text) > 64 {
+		return ""
+	}
+	return text
 }
 
 // elaborateS3 names the region that the bucket is in.

@@ -219,7 +219,7 @@ func TestS3Credentials(t *testing.T) {
 			change: func(s *topologyv1.S3Origin) { s.AccessKeyId, s.UseAmbientCredentials = "", true }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+			clearAmbient(t)
 			for i, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
 				t.Setenv(name, test.env[i])
 			}
@@ -300,6 +300,9 @@ func TestS3Addresses(t *testing.T) {
 		{&topologyv1.S3Origin{Bucket: "b"}, "https://b.s3.us-east-1.amazonaws.com/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b", Region: "eu-west-1"}, "https://b.s3.eu-west-1.amazonaws.com/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b", Region: "cn-north-1"}, "https://b.s3.cn-north-1.amazonaws.com.cn/p/a.jpg"},
+		{&topologyv1.S3Origin{Bucket: "b", Region: "us-gov-west-1"}, "https://b.s3.us-gov-west-1.amazonaws.com/p/a.jpg"},
+		{&topologyv1.S3Origin{Bucket: "b", Region: "eusc-de-east-1"}, "https://b.s3.eusc-de-east-1.amazonaws.eu/p/a.jpg"},
+		{&topologyv1.S3Origin{Bucket: "Old_Bucket"}, "https://s3.us-east-1.amazonaws.com/Old_Bucket/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b", ForcePathStyle: true}, "https://s3.us-east-1.amazonaws.com/b/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b.c"}, "https://s3.us-east-1.amazonaws.com/b.c/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b.c", Endpoint: "https://store.example"}, "https://b.c.store.example/p/a.jpg"},
