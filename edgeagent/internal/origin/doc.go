@@ -8,5 +8,6 @@
 // row knows is Inconclusive. No connection leads to an address that the guard refuses, whatever a name resolves to and wherever a
 // redirect points; only the operator's media URL is exempt. Secrets and request_headers never reach another host than the
 // origin's own, and appear in no error, log line, metric or report. A body that is not whole ends with an error, never
-// with io.EOF, as far as its framing can tell.
+// with io.EOF, as far as its framing can tell. An origin in trouble holds no more of the edge than its caps allow, and is sent
+// no more than its budgets do; what is known of origins is bounded.
 package origin

@@ -20,8 +20,8 @@ const (
 	maxPending = 256
 	maxOpen    = 1024
 
-	// maxHealths bounds how many origins the edge knows the health of, at most 600 bytes each but for those with several
-	// addresses, which take up to 2 KiB. Who was not asked for forgetAfter to twice that is forgotten.
+	// maxHealths bounds how many origins the edge knows the health of, at most 1 KiB each but for those with several addresses,
+	// which take up to 4 KiB. Who was not asked for forgetAfter to twice that is forgotten.
 	maxHealths  = 1 << 14
 	forgetAfter = 10 * time.Minute
 

@@ -1,9 +1,14 @@
 package origin
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,12 +27,15 @@ type twin struct {
 type twinServer struct {
 	seen   atomic.Int64
 	answer atomic.Pointer[http.HandlerFunc]
-	conns  atomic.Int64
 	server http.Server
 }
 
 // newTwin listens on one port of 127.0.0.1 and 127.0.0.2, named shop.test.
 func newTwin(t *testing.T) *twin {
+	return newTwinAs(t, "http://shop.test", func(l net.Listener) net.Listener { return l })
+}
+
+func newTwinAs(t *testing.T, url string, over func(net.Listener) net.Listener) *twin {
 	t.Helper()
 	first, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -39,14 +47,10 @@ func newTwin(t *testing.T) *twin {
 		first.Close()
 		t.Skipf("a second loopback address: %v", err)
 	}
-	w := &twin{url: "http://shop.test:" + port, dns: newDNS(t, map[string][]string{"shop.test.": {"127.0.0.1", "127.0.0.2"}})}
-	for i, listener := range []net.Listener{first, second} {
+	_, host, _ := strings.Cut(url, "://")
+	w := &twin{url: url + ":" + port, dns: newDNS(t, map[string][]string{host + ".": {"127.0.0.1", "127.0.0.2"}})}
+	for i, listener := range []net.Listener{over(first), over(second)} {
 		s := &w.servers[i]
-		s.server.ConnState = func(_ net.Conn, state http.ConnState) {
-			if state == http.StateNew {
-				s.conns.Add(1)
-			}
-		}
 		s.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s.seen.Add(1)
 			if answer := s.answer.Load(); answer != nil {
@@ -221,6 +225,35 @@ func TestBadAddressIsLeftOut(t *testing.T) {
 	}
 	if now.forward(maxOpenFor); h.addresses.ejected(two, now.time()) {
 		t.Error("an address is left out for ever")
+	}
+}
+
+// To one of several addresses TLS is spoken with the host that is meant, and the server is told its name.
+func TestBadAddressOverTLS(t *testing.T) {
+	t.Parallel()
+	authority := httptest.NewTLSServer(nil)
+	defer authority.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(authority.Certificate())
+	w := newTwinAs(t, "https://example.com", func(l net.Listener) net.Listener {
+		return tls.NewListener(l, &tls.Config{Certificates: authority.TLS.Certificates})
+	})
+	now := newClock()
+	c := newTestClient(t, Config{
+		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Now: now.time, Roots: roots,
+	})
+	o := web(t, w.url)
+	if got := w.ask(t, c, o); got != "a" {
+		t.Fatalf("answered by %q", got)
+	}
+	h := c.healths.of(webKind, o, &Ask{})
+	h.mu.Lock()
+	h.addresses.note(one, now.time(), breakAt)
+	h.mu.Unlock()
+	w.servers[1].on(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.TLS.ServerName+" "+r.Host) })
+	_, port, _ := net.SplitHostPort(w.url[len("https://"):])
+	if got, want := w.ask(t, c, o), "example.com example.com:"+port; got != want {
+		t.Errorf("the second server saw %q, want %q", got, want)
 	}
 }
 

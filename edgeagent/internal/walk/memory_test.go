@@ -65,6 +65,22 @@ func retarget(t *testing.T, r *rig, id string) {
 	r.compile(t)
 }
 
+// On revalidation the supplier is asked first, and alone, once the origins before it are known not to have the file.
+func TestSupplierIsAskedFirst(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3)
+	r.origins[2].On("/a.jpg", faultorigin.File("x", `"v1"`))
+	request := r.to("/a.jpg")
+	discard(r.Find(t.Context(), request))
+	request.Stored = &Stored{Supplier: SupplierOf(r.account.Origins["c"]), ETag: `"v1"`}
+	if res := r.Find(t.Context(), request); res.Kind != NotModified || res.EarlierInconclusive {
+		t.Errorf("%s, %+v", res.Kind, res.Steps)
+	}
+	if got := r.counts(); !slices.Equal(got, []int{1, 1, 2}) {
+		t.Errorf("asked %v", got)
+	}
+}
+
 // What an origin says other than "no such file" is not remembered, and neither is what was not asked.
 func TestOnlyMissesAreRemembered(t *testing.T) {
 	t.Parallel()
