@@ -38,6 +38,8 @@ func TestExitCodes(t *testing.T) {
 		{"media rm -A acme", 2, "takes the paths of files"},
 		{"snapshot frobnicate", 2, `unknown command "frobnicate"`},
 		{"get origin accounts/acme/origins/a -A other", 2, `belongs to account "acme"`},
+		{"get accounts --cert x", 2, "--cert and --key go together"},
+		{"get accounts --cert /no/such/cert --key /no/such/key", 1, "/no/such/cert"},
 		{"get accounts --server=", 2, "--server is empty"},
 		{"get bucket", 2, `"bucket" is no kind`},
 		{"get origins", 2, "say which account: --account ID"},

@@ -31,7 +31,7 @@ func AddCommands(root, restore *cobra.Command) {
 
 // cli holds what the shared flags say.
 type cli struct {
-	server, ca, output, account string
+	server, ca, cert, key, output, account string
 
 	documents int // printed so far
 }
@@ -40,6 +40,8 @@ func (c *cli) addFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
 	f.StringVar(&c.server, "server", envOr("EDGEWALK_SERVER", "127.0.0.1:7070"), "address of the control plane's admin API, https:// in front for TLS (EDGEWALK_SERVER)")
 	f.StringVar(&c.ca, "ca", envOr("EDGEWALK_CA", ""), "file with the CA certificates to trust; the connection then uses TLS (EDGEWALK_CA)")
+	f.StringVar(&c.cert, "cert", envOr("EDGEWALK_CERT", ""), "file with the certificate to show to a control plane that asks for one; the connection then uses TLS (EDGEWALK_CERT)")
+	f.StringVar(&c.key, "key", envOr("EDGEWALK_KEY", ""), "file with the key of --cert (EDGEWALK_KEY)")
 	f.StringVarP(&c.output, "output", "o", "table", "how to print: table, json or yaml")
 	f.StringVarP(&c.account, "account", "A", envOr("EDGEWALK_ACCOUNT", ""), "id of the account (EDGEWALK_ACCOUNT)")
 	c.completeFlags(root)

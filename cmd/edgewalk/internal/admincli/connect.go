@@ -24,10 +24,14 @@ func envOr(name, otherwise string) string {
 // adminPort is that of the admin API's default address.
 const adminPort = "7070"
 
-// dial opens a connection to the control plane. `https://` in front of the address, or --ca, asks for TLS.
+// secure reports whether TLS is asked for.
+func (c *cli) secure() bool {
+	return strings.HasPrefix(c.server, "https://") || c.ca != "" || c.cert != "" || c.key != ""
+}
+
+// dial opens a connection to the control plane.
 func (c *cli) dial() (*grpc.ClientConn, error) {
-	address, secure := strings.CutPrefix(c.server, "https://")
-	address = strings.TrimSuffix(strings.TrimPrefix(address, "http://"), "/")
+	address := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(c.server, "https://"), "http://"), "/")
 	if address == "" {
 		return nil, usagef("--server is empty: name the address of the control plane's admin API")
 	}
@@ -35,28 +39,46 @@ func (c *cli) dial() (*grpc.ClientConn, error) {
 		address = net.JoinHostPort(strings.Trim(address, "[]"), adminPort)
 	}
 	opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
-	if secure || c.ca != "" {
-		conf := &tls.Config{MinVersion: tls.VersionTLS12}
-		if c.ca != "" {
-			pem, err := os.ReadFile(c.ca)
-			if err != nil {
-				return nil, fmt.Errorf("read --ca: %w", err)
-			}
-			conf.RootCAs = x509.NewCertPool()
-			if !conf.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("read --ca %s: it holds no PEM certificate", c.ca)
-			}
+	if c.secure() {
+		conf, err := c.tlsConfig()
+		if err != nil {
+			return nil, err
 		}
-		secure = true
 		opts[0] = grpc.WithTransportCredentials(credentials.NewTLS(conf))
 	}
 	if token := os.Getenv("EDGEWALK_TOKEN"); token != "" {
-		if !secure && !loopback(address) {
+		if !c.secure() && !loopback(address) {
 			return nil, usagef("EDGEWALK_TOKEN would travel in the clear to %s: use --ca FILE or --server https://%s", address, address)
 		}
 		opts = append(opts, grpc.WithPerRPCCredentials(bearer(strings.TrimSpace(token))))
 	}
 	return grpc.NewClient("passthrough:///"+address, opts...)
+}
+
+func (c *cli) tlsConfig() (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.ca != "" {
+		pem, err := os.ReadFile(c.ca)
+		if err != nil {
+			return nil, fmt.Errorf("read --ca: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read --ca %s: it holds no PEM certificate", c.ca)
+		}
+	}
+	if c.cert == "" && c.key == "" {
+		return conf, nil
+	}
+	if c.cert == "" || c.key == "" {
+		return nil, usagef("--cert and --key go together")
+	}
+	cert, err := tls.LoadX509KeyPair(c.cert, c.key)
+	if err != nil {
+		return nil, fmt.Errorf("read --cert %s and --key %s: %w", c.cert, c.key, err)
+	}
+	conf.Certificates = []tls.Certificate{cert}
+	return conf, nil
 }
 
 // loopback reports whether address stays on this machine.

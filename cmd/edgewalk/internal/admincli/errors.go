@@ -3,6 +3,7 @@ package admincli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -81,16 +82,22 @@ func (c *cli) unreachable(message string) string {
 	for _, layer := range []string{"transport: ", "Error while dialing: ", "authentication handshake failed: "} {
 		cause = strings.TrimPrefix(cause, layer)
 	}
+	has := func(texts ...string) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(cause, text) })
+	}
 	advice := "Is it running there? Name another address with --server or EDGEWALK_SERVER."
 	switch {
-	case strings.Contains(cause, "does not look like a TLS handshake"):
-		advice = "It does not speak TLS: leave out https:// and --ca."
-	case strings.Contains(cause, "x509: "):
+	case has("does not look like a TLS handshake"):
+		advice = "It does not speak TLS: leave out https://, --ca and --cert."
+	case has("x509: "):
 		advice = "Name the CA of its certificate with --ca, and the host that its certificate is for with --server."
-	case strings.Contains(cause, "looked like an HTTP"):
+	case has("looked like an HTTP"):
 		advice = "That is no admin API: name the address of --admin-addr with --server."
-	case strings.Contains(cause, "server preface"):
+	// A server that misses something in the handshake just hangs up; in TLS 1.3 a client may not even hear why.
+	case has("server preface", "broken pipe", "connection reset", "certificate required") && !c.secure():
 		advice = "It may ask for TLS: use --ca FILE or --server https://HOST:PORT."
+	case has("server preface", "broken pipe", "connection reset", "certificate required") && c.cert == "":
+		advice = "It may ask for a certificate of an authority of its own: use --cert and --key."
 	}
 	return fmt.Sprintf("no control plane answers at %s (%s)\n  %s", c.server, cause, advice)
 }
