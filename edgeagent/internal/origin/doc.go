@@ -1,5 +1,6 @@
 // Package origin asks one origin one question: have you got this file? For each kind of storage it builds and signs the
-// request, guards where the connection may lead, bounds how long it may take, and classifies the answer.
+// request, guards where the connection may lead, bounds how long it may take, and classifies the answer. Where credentials have to
+// be exchanged for a token, it keeps that, and gets the next behind the requests before the old one ends.
 //
 // In which order origins are asked, and what follows from their answers together, is walk's business; what is kept of a
 // reply is httpcache's.
