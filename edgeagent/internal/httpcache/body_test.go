@@ -228,6 +228,31 @@ func TestAbandonedFill(t *testing.T) {
 	}
 }
 
+// A reply of several parts is of one stored reply, which may be replaced or evicted between two of them.
+func TestPartsOutliveTheirObject(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	body := pattern(200_000)
+	r.addOrigin("a").reply("/x", &originReply{status: 200, body: body, header: http.Header{"Cache-Control": {"max-age=60"}}})
+	r.fetch("/x", nil)
+	r.idle()
+	reply := r.get("/x", http.Header{"Range": {"bytes=0-9,100000-100009,199990-"}})
+	if reply.Outcome != Hit || reply.Status != 206 {
+		t.Fatal(reply.Outcome, reply.Status)
+	}
+	first := make([]byte, 200)
+	if _, err := io.ReadFull(reply.Body, first); err != nil {
+		t.Fatal(err)
+	}
+	r.purge(objects.Purge{Hard: true, Everything: true})
+	r.fetch("/x", nil)
+	r.idle()
+	rest, err := read(reply)
+	if got := string(first) + rest; err != nil || int64(len(got)) != reply.Length || !strings.Contains(got, string(body[100_000:100_010])) || !strings.Contains(got, string(body[199_990:])) {
+		t.Errorf("%d of %d bytes, %v", len(got), reply.Length, err)
+	}
+}
+
 func TestFullDiskServesAll(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *objects.Config, _ *Config) { o.MaxBytes = 1 << 20 })

@@ -84,7 +84,7 @@ func (m *multipartBody) next() error {
 		return nil
 	}
 	part := m.parts[0]
-	// Opened before the one at hand is closed: a fill must not think that its last reader has left.
+	// Opened before the one at hand is closed: neither a fill nor a stored body may think that its last reader has left.
 	body, err := m.from.open(part.span.Start, part.span.Length)
 	if err != nil {
 		return err

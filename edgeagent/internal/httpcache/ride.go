@@ -116,7 +116,7 @@ func (t *trip) confirmed() (*Reply, bool) {
 	if !t.fits() {
 		return nil, true
 	}
-	a := t.reply(entrySource{t.f.result.entry}, t.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
+	a := t.reply(&entrySource{Entry: t.f.result.entry}, t.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
 	a.withAge = true
 	r, err := t.q.respond(a)
 	return r, err != nil
@@ -223,54 +223,6 @@ func (t *trip) ending() (*Reply, bool) {
 	r.Steps = steps
 	return r, false
 }
-
-// entrySource is a stored body.
-type entrySource struct{ objects.Entry }
-
-func (s entrySource) open(offset, length int64) (io.ReadCloser, error) {
-	body, err := s.Open()
-	if err != nil {
-		return nil, err
-	}
-	return &storedBody{body: body, offset: offset, rest: length}, nil
-}
-
-// storedBody is a section of a stored body.
-type storedBody struct {
-	body         *objects.Body
-	offset, rest int64
-}
-
-func (b *storedBody) Read(p []byte) (int, error) {
-	if b.rest <= 0 {
-		return 0, io.EOF
-	}
-	n, err := b.body.ReadAt(p[:min(int64(len(p)), b.rest)], b.offset)
-	b.offset += int64(n)
-	b.rest -= int64(n)
-	if n > 0 && err == io.EOF {
-		err = nil
-	}
-	return n, err
-}
-
-// WriteTo implements [io.WriterTo]. What is in memory is written without being copied.
-func (b *storedBody) WriteTo(w io.Writer) (int64, error) {
-	mem := b.body.Bytes()
-	if mem == nil {
-		return io.Copy(w, struct{ io.Reader }{b})
-	}
-	n, err := w.Write(mem[b.offset : b.offset+b.rest])
-	b.offset += int64(n)
-	b.rest -= int64(n)
-	return int64(n), err
-}
-
-func (b *storedBody) Section() (file *os.File, offset, length int64) {
-	return b.body.File(), b.offset, b.rest
-}
-
-func (b *storedBody) Close() error { return b.body.Close() }
 
 // flightSource is the body of a flight.
 type flightSource struct{ t *trip }

@@ -185,7 +185,7 @@ func (c *Cache) stored(q *query, outcome Outcome, status rfc9111.CacheStatus) (*
 	h := q.best.Head()
 	status.TTL, status.HasTTL = q.best.use.TTL, true
 	a := &answer{
-		status: h.Status, fields: h.Fields, meta: &q.best.meta, length: h.Length, from: entrySource{q.best.Entry},
+		status: h.Status, fields: h.Fields, meta: &q.best.meta, length: h.Length, from: &entrySource{Entry: q.best.Entry},
 		verdict: q.best.use.Verdict, cache: status, withAge: true, outcome: outcome,
 	}
 	if q.needsValidators() {
