@@ -110,6 +110,7 @@ func TestEachWriteIsOneLineAndEachCallIsCounted(t *testing.T) {
 	r.must(t, "CreateAccount", `{"accountId": "acme", "requestId": "8c1f4b0e-0f0a-4f39-9a57-0d8a4f3c8f55"}`)
 	r.refused(t, codes.AlreadyExists, "CreateAccount", `{"accountId": "acme"}`)
 	r.must(t, "UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "x"}}`)
+	r.must(t, "ApplyManifest", `{"text": "account: {id: acme, displayName: y}"}`)
 	r.must(t, "GetAccount", `{"name": "accounts/acme"}`)
 	var lines []string
 	for line := range strings.Lines(r.log.String()) {
@@ -121,6 +122,7 @@ func TestEachWriteIsOneLineAndEachCallIsCounted(t *testing.T) {
 		{"AccountService/CreateAccount", "code=OK", "account_id=acme", "request_id=8c1f4b0e", "revision="},
 		{"AccountService/CreateAccount", "code=AlreadyExists", "reason=RESOURCE_EXISTS"},
 		{"AccountService/UpdateAccount", "code=OK", "name=accounts/acme", "revision="},
+		{"ManifestService/ApplyManifest", "code=OK", "name=accounts/acme", "revision="},
 	} {
 		for _, part := range parts {
 			if i >= len(lines) || !strings.Contains(lines[i], part) {
@@ -128,8 +130,8 @@ func TestEachWriteIsOneLineAndEachCallIsCounted(t *testing.T) {
 			}
 		}
 	}
-	if len(lines) != 3 {
-		t.Errorf("%d lines for 3 writes", len(lines))
+	if len(lines) != 4 {
+		t.Errorf("%d lines for 4 writes", len(lines))
 	}
 	families, err := r.registry.Gather()
 	if err != nil {

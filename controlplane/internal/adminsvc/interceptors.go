@@ -108,6 +108,10 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 		attrs = append(attrs, slog.String("peer", p.Addr.String()))
 	}
 	attrs = append(attrs, targetOf(req)...)
+	// A manifest in text says whose it is only once it is read; the account is the first that it changes.
+	if applied, ok := resp.(*adminv1.ApplyManifestResponse); ok && len(applied.GetChanges()) > 0 {
+		attrs = append(attrs, slog.String("name", applied.GetChanges()[0].GetName()))
+	}
 	if r, ok := resp.(interface{ GetRevision() int64 }); ok && err == nil {
 		attrs = append(attrs, slog.Int64("revision", r.GetRevision()))
 	}
@@ -151,16 +155,13 @@ func targetOf(req any) []slog.Attr {
 		case name == "validate_only" || name == "force" || name == "prune":
 			attrs = append(attrs, slog.Bool(name, v.Bool()))
 		case f.Message() != nil && !f.IsList() && !f.IsMap():
-			// An update names its resource inside it, a manifest its account.
+			// An update names its resource inside it.
 			if inner := f.Message().Fields().ByName("name"); inner != nil && v.Message().Has(inner) {
 				attrs = append(attrs, slog.String("name", v.Message().Get(inner).String()))
 			}
 		}
 		return true
 	})
-	if a, ok := req.(*adminv1.ApplyManifestRequest); ok {
-		attrs = append(attrs, slog.String("account_id", a.GetManifest().GetAccount().GetId()))
-	}
 	return attrs
 }
 

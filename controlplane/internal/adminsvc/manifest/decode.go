@@ -148,7 +148,7 @@ func fromYAML(text string, err error) *Error {
 	}
 	line, _ := strconv.Atoi(m[1]) // An error without a line has 0.
 	if unfinished.MatchString(m[2]) {
-		line++
+		line = min(line+1, 1+strings.Count(strings.TrimSpace(text), "\n")) // The end of a text is no line of its own.
 	}
 	return &Error{Position: Position{Line: line}, Text: m[2]}
 }

@@ -41,7 +41,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"a list among fields", "account: {id: a}\norigins: []\n- {id: p}\n", "line 3: did not find expected key"},
 		{"a tab", "account: {id: a}\norigins:\n\t- {id: p}\n", "line 3: found character that cannot start any token"},
 		{"two colons", "account:\n  id: a\n   displayName: b\n", "line 3: mapping values are not allowed in this context"},
-		{"no JSON", "{\"account\": {\"id\": \"a\"}", "line 2: did not find expected ',' or '}'"},
+		{"no JSON", "{\"account\": {\"id\": \"a\"}", "line 1: did not find expected ',' or '}'"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
