@@ -150,6 +150,7 @@ func TestEachWriteIsOneLineAndEachCallIsCounted(t *testing.T) {
 		"edgewalk.admin.v1.AccountService/CreateAccount AlreadyExists": 1,
 		"edgewalk.admin.v1.AccountService/UpdateAccount OK":            1,
 		"edgewalk.admin.v1.AccountService/GetAccount OK":               1,
+		"edgewalk.admin.v1.ManifestService/ApplyManifest OK":           1,
 	}
 	if !maps.Equal(counts, want) {
 		t.Errorf("counted %v, want %v", counts, want)
