@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -195,7 +196,8 @@ func TestAbandonedFill(t *testing.T) {
 	}{{16 << 20, 1 << 20, false}, {2 << 20, 4096, true}, {8 << 20, 5 << 20, true}} {
 		t.Run(fmt.Sprintf("%d of %d MiB", tt.got>>20, tt.size>>20), func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			var log strings.Builder
+			r := newRig(t, func(_ *objects.Config, c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			a := r.addOrigin("a")
 			g := newGate(pattern(tt.size), http.Header{"Cache-Control": {"max-age=60"}})
 			a.reply("/x", g.reply())
@@ -214,6 +216,9 @@ func TestAbandonedFill(t *testing.T) {
 			if !tt.kept {
 				<-g.left
 				r.idle()
+				if log.Len() > 0 {
+					t.Errorf("clients that leave can fill the log: %s", log.String())
+				}
 				return
 			}
 			g.more <- tt.size

@@ -263,9 +263,11 @@ func (f *flight) store(r result) {
 		label = "not_stored"
 	case err != nil:
 		label = "aborted"
+		// Nobody reads any more, or the cache is closed: that is no fault of the origin's.
+		unwanted := f.ctx.Err() != nil || errors.Is(err, errAbandoned) || errors.Is(err, objects.ErrUnread)
 		fill.Abort(err)
 		f.cancel(err)
-		if !errors.Is(err, errAbandoned) && !errors.Is(err, objects.ErrUnread) && f.c.ctx.Err() == nil {
+		if !unwanted {
 			f.c.cfg.Logger.Warn("body broke", "endpoint", r.head.Scope.Endpoint, "path", r.head.Scope.Path, "err", err)
 		}
 	}
