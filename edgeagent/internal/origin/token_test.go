@@ -41,13 +41,11 @@ func (i *issuer) exchange(ctx context.Context, refresh string) (grant, error) {
 
 var someOrigin = &topology.Origin{UID: "1-some", Spec: &topologyv1.Origin{}}
 
-// tokenBubble runs f in a bubble of its own time.
-func tokenBubble(t *testing.T, f func(t *testing.T, tokens *tokens)) {
-	synctest.Test(t, func(t *testing.T) {
-		tokens := newTokens(maphash.MakeSeed())
-		defer tokens.close()
-		f(t, tokens)
-	})
+// newBubbleTokens is closed at the end of the test's bubble.
+func newBubbleTokens(t *testing.T) *tokens {
+	tokens := newTokens(maphash.MakeSeed())
+	t.Cleanup(tokens.close)
+	return tokens
 }
 
 func wantToken(t *testing.T, tokens *tokens, i *issuer, want string) {
@@ -60,7 +58,8 @@ func wantToken(t *testing.T, tokens *tokens, i *issuer, want string) {
 // A thousand requests at once get one token, and none of them waits for the next one as long as this one is good.
 func TestTokenIsGotOnceForAll(t *testing.T) {
 	t.Parallel()
-	tokenBubble(t, func(t *testing.T, tokens *tokens) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := newBubbleTokens(t)
 		i := &issuer{takes: time.Second, life: time.Hour}
 		var all sync.WaitGroup
 		for range 1000 {
@@ -88,7 +87,8 @@ func TestTokenIsGotOnceForAll(t *testing.T) {
 // While the issuer is down the old token is used to its end, and asked for anew once a second.
 func TestTokenOutlivesItsIssuer(t *testing.T) {
 	t.Parallel()
-	tokenBubble(t, func(t *testing.T, tokens *tokens) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := newBubbleTokens(t)
 		i := &issuer{life: time.Hour}
 		wantToken(t, tokens, i, "token 1")
 		i.err = &tokenError{fault: fault{Failed, "x", "down", ""}}
@@ -114,7 +114,8 @@ func TestTokenOutlivesItsIssuer(t *testing.T) {
 func TestTokenRefusalStands(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ after, stands time.Duration }{{0, time.Second}, {7 * time.Second, 7 * time.Second}, {time.Hour, 30 * time.Second}} {
-		tokenBubble(t, func(t *testing.T, tokens *tokens) {
+		synctest.Test(t, func(t *testing.T) {
+			tokens := newBubbleTokens(t)
 			i := &issuer{err: &tokenError{fault: fault{Busy, "x", "busy", ""}, after: test.after}}
 			ask := func() {
 				if _, err := tokens.get(t.Context(), someOrigin, time.Time{}, i.exchange); faultOf(err).reason != Busy {
@@ -137,7 +138,8 @@ func TestTokenRefusalStands(t *testing.T) {
 // Who gives up ends neither the exchange nor anybody else's wait for it.
 func TestTokenWaits(t *testing.T) {
 	t.Parallel()
-	tokenBubble(t, func(t *testing.T, tokens *tokens) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := newBubbleTokens(t)
 		i := &issuer{takes: 3 * time.Second}
 		var all sync.WaitGroup
 		all.Go(func() {
@@ -160,7 +162,8 @@ func TestTokenWaits(t *testing.T) {
 // Tokens belong to the origin as it is: other credentials get another, and the number that is kept is bounded.
 func TestTokensAreApart(t *testing.T) {
 	t.Parallel()
-	tokenBubble(t, func(t *testing.T, tokens *tokens) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := newBubbleTokens(t)
 		i := &issuer{life: time.Hour}
 		wantToken(t, tokens, i, "token 1")
 		spec := func(f func(*topologyv1.AkeneoOrigin)) *topologyv1.Origin {
