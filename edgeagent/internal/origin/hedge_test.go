@@ -87,6 +87,9 @@ func (w *twin) ask(t *testing.T, c *Client, o *topology.Origin) string {
 	return body
 }
 
+// warmUp is enough requests to know how long an answer takes, and too few for the budget of a hedge.
+const warmUp = 48
+
 var one, two = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
 
 // An answer that is later than most is asked for at a second address, within a budget, and the first that comes counts.
@@ -98,13 +101,13 @@ func TestHedge(t *testing.T) {
 	if _, ok := h.hedge("shop.test"); ok {
 		t.Error("there is a hedge before anything is known")
 	}
-	for range 60 {
+	for range warmUp {
 		if got := w.ask(t, c, o); got != "a" {
 			t.Fatalf("answered by %q", got)
 		}
 	}
-	if n := w.servers[1].seen.Load(); n > 1 {
-		t.Fatalf("%d hedges of 60 quick answers", n)
+	if n := w.servers[1].seen.Load(); n > 0 {
+		t.Fatalf("%d hedges of quick answers", n)
 	}
 	h.mu.Lock()
 	h.hedges.saved = 1
@@ -157,7 +160,7 @@ func TestHedgeThatFails(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
 	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
-	for range 60 {
+	for range warmUp {
 		w.ask(t, c, o)
 	}
 	h := c.healths.of(webKind, o, &Ask{})
