@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -148,7 +149,7 @@ func (c *Config) checkAddresses() error {
 		{"--admin-addr", c.AdminAddr, "--admin-token-file", c.AdminTokenFile}, {"--edge-addr", c.EdgeAddr, "--edge-token-file", c.EdgeTokenFile},
 		{"--media-addr", c.MediaAddr, "--edge-token-file", c.EdgeTokenFile}, {"--http-addr", c.HTTPAddr, "--admin-token-file", c.AdminTokenFile},
 	} {
-		if loopback(l.address) || c.TLSCert != "" && l.token != "" {
+		if listen.Loopback(l.address) || c.TLSCert != "" && l.token != "" {
 			continue
 		}
 		if !c.InsecureListen {
@@ -194,14 +195,4 @@ func (c *Config) serverTLS() (server, clients *tls.Config, err error) {
 		return nil, nil, fmt.Errorf("--client-ca %s holds no PEM certificate", c.ClientCA)
 	}
 	return server, clients, nil
-}
-
-// loopback reports whether a listener at address can be reached from this machine only.
-func loopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +23,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/listen"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -211,12 +211,7 @@ func (c *Config) listen() (l listeners, err error) {
 		flag, address string
 		to            *net.Listener
 	}{{"--admin-addr", c.AdminAddr, &l.admin}, {"--edge-addr", c.EdgeAddr, &l.edge}, {"--http-addr", c.HTTPAddr, &l.http}, {"--media-addr", c.MediaAddr, &l.media}} {
-		bound, err := net.Listen("tcp", one.address)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			err = fmt.Errorf("%s %s is in use by another program: choose another address", one.flag, one.address)
-		} else if err != nil {
-			err = fmt.Errorf("%s: %w", one.flag, err)
-		}
+		bound, err := listen.Open(one.flag, one.address)
 		if err != nil {
 			l.close()
 			return listeners{}, err

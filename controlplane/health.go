@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
 // readyTimeout bounds the question to etcd that a probe asks.
@@ -30,7 +32,7 @@ func (c *ControlPlane) health() http.Handler {
 
 // guard asks for an admin token, if there is one and strangers can reach the listener. Probes never need one.
 func (c *ControlPlane) guard(next http.Handler) http.Handler {
-	if c.tokens == nil || loopback(c.cfg.HTTPAddr) {
+	if c.tokens == nil || listen.Loopback(c.cfg.HTTPAddr) {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

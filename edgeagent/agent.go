@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,6 +27,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -187,12 +187,7 @@ func (c *Config) listen() (l listeners, err error) {
 		if one.address == "" {
 			continue
 		}
-		bound, err := net.Listen("tcp", one.address)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			err = fmt.Errorf("%s %s is in use by another program: choose another address", one.flag, one.address)
-		} else if err != nil {
-			err = fmt.Errorf("%s: %w", one.flag, err)
-		}
+		bound, err := listen.Open(one.flag, one.address)
 		if err != nil {
 			l.close()
 			return listeners{}, err

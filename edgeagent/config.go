@@ -15,12 +15,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
 // Config of an agent. Each field is a flag of `edgewalk edgeagent`; none is read again after the start, but for the files of
@@ -143,7 +144,7 @@ func (c *Config) parse() (p parsed, err error) {
 	if len(c.TLSCerts) != len(c.TLSKeys) {
 		return p, fmt.Errorf("%d --tls-cert and %d --tls-key: each certificate needs its key", len(c.TLSCerts), len(c.TLSKeys))
 	}
-	if !c.InsecureListen && !loopback(c.MetricsAddr) {
+	if !c.InsecureListen && !listen.Loopback(c.MetricsAddr) {
 		return p, fmt.Errorf("--metrics-addr %s is not loopback, and anybody there could read the metrics: use a loopback address or --insecure-listen", c.MetricsAddr)
 	}
 	if p.allow, err = prefixes("--allow-origin-cidr", c.AllowOriginCIDRs); err != nil {
@@ -222,16 +223,6 @@ func prefixes(flag string, texts []string) ([]netip.Prefix, error) {
 		all = append(all, p.Masked())
 	}
 	return all, nil
-}
-
-// loopback reports whether a listener at address can be reached from this machine only.
-func loopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // openAccessLog opens what --access-log names; nil for none.

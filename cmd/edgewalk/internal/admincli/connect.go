@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
 func envOr(name, otherwise string) string {
@@ -47,7 +49,7 @@ func (c *cli) dial() (*grpc.ClientConn, error) {
 		opts[0] = grpc.WithTransportCredentials(credentials.NewTLS(conf))
 	}
 	if token := os.Getenv("EDGEWALK_TOKEN"); token != "" {
-		if !c.secure() && !loopback(address) {
+		if !c.secure() && !listen.Loopback(address) {
 			return nil, usagef("EDGEWALK_TOKEN would travel in the clear to %s: use --ca FILE or --server https://%s", address, address)
 		}
 		opts = append(opts, grpc.WithPerRPCCredentials(bearer(strings.TrimSpace(token))))
@@ -79,16 +81,6 @@ func (c *cli) tlsConfig() (*tls.Config, error) {
 	}
 	conf.Certificates = []tls.Certificate{cert}
 	return conf, nil
-}
-
-// loopback reports whether address stays on this machine.
-func loopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // bearer is a static token. dial decides where it may go, so it asks for no transport security itself.

@@ -1,0 +1,33 @@
+// Package listen opens sockets so that an operator knows what to change when one cannot be had, and tells the addresses that
+// only this machine can reach. What is served there is its callers' business.
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+// Open listens at address, `host:port`; port 0 picks a free one. An error names flag, where the address came from.
+func Open(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s %s is in use by another program: choose another address", flag, address)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return l, nil
+}
+
+// Loopback reports whether address, with or without a port, is one that only this machine reaches. A name other than
+// localhost may be anything.
+func Loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
