@@ -52,7 +52,7 @@ func (f *Feed) known() iter.Seq2[topology.Key, int64] {
 func (f *Feed) take(step store.Step) error {
 	before := f.view.Load()
 	if before == nil {
-		f.load(step.Records, step.Revision)
+		f.load(step)
 		return nil
 	}
 	if step.Reload {
@@ -85,13 +85,13 @@ func (f *Feed) checkReload(before *View, step store.Step) error {
 }
 
 // load begins the history.
-func (f *Feed) load(records []topology.Record, revision int64) {
+func (f *Feed) load(step store.Step) {
 	f.mu.Lock()
-	f.writer.load(records, revision, f.now())
+	f.writer.load(step.Records, step.Revision, step.Since, f.now())
 	f.mu.Unlock()
 	f.publish(nil)
 	close(f.loaded)
-	f.log.Info("feed: topology loaded", "revision", revision, "resources", f.writer.view.records)
+	f.log.Info("feed: topology loaded", "revision", step.Revision, "resources", f.writer.view.records)
 }
 
 // append takes in what changed at a revision.

@@ -45,19 +45,24 @@ func (l *topologyLog) put(at int64, r topology.Record) (*entry, bool) {
 		l.forget(old)
 		old.successor.Store(at)
 	}
+	return l.add(at, r), true
+}
+
+// add takes a record into the index and the log, as the latest of its key.
+func (l *topologyLog) add(at int64, r topology.Record) *entry {
 	e := &entry{key: r.Key, at: at, mod: r.ModRevision, create: r.CreateRevision}
 	e.change, e.value = encodeChange(r)
 	l.index[r.Key] = e
 	l.view.log = append(l.view.log, e)
 	if e.deleted() {
 		l.deletions++
-		return e, true
+		return e
 	}
 	l.view.Digest.Add(r)
 	l.view.records++
 	l.view.bytes += int64(len(e.change))
 	l.counts[r.Key.Kind]++
-	return e, true
+	return e
 }
 
 func unchanged(old *entry, r topology.Record) bool {
@@ -88,14 +93,15 @@ func (e *entry) record() topology.Record {
 	return r
 }
 
-// load begins a history at a revision with the records that there are. Deletions before it are not known.
-func (l *topologyLog) load(records []topology.Record, revision int64, now time.Time) {
+// load begins a history at a revision with the records that there are, and those that were deleted after since.
+func (l *topologyLog) load(records []topology.Record, revision, since int64, now time.Time) {
 	slices.SortFunc(records, func(a, b topology.Record) int { return int(a.ModRevision - b.ModRevision) })
 	for _, r := range records {
-		l.put(r.ModRevision, r)
+		l.add(r.ModRevision, r)
 	}
 	v := &l.view
-	v.Revision, v.stepsFloor, v.floor = revision, revision, revision
+	v.Revision, v.stepsFloor, v.floor = revision, revision, since
+	l.compact()
 	v.floorSum = v.Digest
 	v.loaded, v.AsOf = now, now
 	v.changed, v.advanced = make(chan struct{}), make(chan struct{})

@@ -31,7 +31,7 @@ func deleted(id string, at int64) topology.Record {
 // loaded returns a feed over a topology at revision 100.
 func loaded(records ...topology.Record) *Feed {
 	f := New(Config{Logger: slog.New(slog.DiscardHandler)})
-	f.load(records, 100)
+	f.load(store.Step{Revision: 100, Since: 100, Records: records})
 	return f
 }
 
@@ -227,6 +227,25 @@ func TestLongGoneReadersNeedEverything(t *testing.T) {
 	}
 }
 
+// A control plane that was started again sends edges that were connected before only what has changed, deletions included.
+func TestLoadedDeletionsAreSent(t *testing.T) {
+	t.Parallel()
+	f := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	f.load(store.Step{Revision: 100, Since: 50, Records: []topology.Record{stored("stays", 1, 1, "x"), stored("changed", 2, 70, "y"), deleted("gone", 60)}})
+	v := f.View()
+	if v.Keeps(49) || !v.Keeps(50) {
+		t.Errorf("deletions after 49 are known: %v, after 50: %v", v.Keeps(49), v.Keeps(50))
+	}
+	e := feedtest.Edge{Revision: 55}
+	before := loaded(stored("stays", 1, 1, "x"), stored("changed", 2, 2, "x"), stored("gone", 3, 3, "x"))
+	drain(t, &e, before.View().State(0))
+	e.Revision, e.Changes = 55, 0
+	drain(t, &e, v.State(55))
+	if e.Changes != 2 || len(e.Records) != 2 {
+		t.Errorf("%d changes led to %d records, want 2 and 2", e.Changes, len(e.Records))
+	}
+}
+
 func TestLargeStepTravelsAsAState(t *testing.T) {
 	t.Parallel()
 	f := loaded()
@@ -287,7 +306,7 @@ func TestReloadThatLosesMostIsRefused(t *testing.T) {
 		t.Errorf("six of ten resources gone: error %v, %d are left", err, f.View().records)
 	}
 	allowed := New(Config{Logger: slog.New(slog.DiscardHandler), AllowShrink: true})
-	allowed.load(records, 100)
+	allowed.load(store.Step{Revision: 100, Since: 100, Records: records})
 	if err := allowed.take(gone); err != nil || allowed.View().records != 4 {
 		t.Errorf("allowed: error %v, %d are left", err, allowed.View().records)
 	}

@@ -21,6 +21,9 @@ type Step struct {
 	// Reload says that the step was found by comparing the whole topology, so it may sum up several transactions. The
 	// ModRevision of its deleted records is Revision, since nobody knows when they were deleted.
 	Reload bool
+	// Since is set in the first step for a follower that holds nothing: what was deleted after it, and is not there again, is
+	// among Records.
+	Since int64
 	// Records are the changed ones in the order of keys; a deleted one has a nil Value. No key appears twice.
 	Records []topology.Record
 }
@@ -127,6 +130,7 @@ func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
 func (s *Store) reload(ctx context.Context, f Follower, at *position) error {
 	asOf := s.now()
 	known := maps.Collect(f.Known())
+	first := at.step == 0 && len(known) == 0
 	var changed []topology.Record
 	revision, err := s.Load(ctx, func(records []topology.Record) error {
 		for _, record := range records {
@@ -143,9 +147,18 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position) error {
 	for key := range known {
 		changed = append(changed, topology.Record{Key: key, ModRevision: revision})
 	}
+	var since int64
+	if first {
+		var deleted map[topology.Key]topology.Record
+		deleted, since = s.deletions(ctx, revision)
+		for _, record := range changed {
+			delete(deleted, record.Key)
+		}
+		changed = slices.AppendSeq(changed, maps.Values(deleted))
+	}
 	slices.SortFunc(changed, func(a, b topology.Record) int { return compareKeys(a.Key, b.Key) })
 	if len(changed) > 0 || at.step == 0 {
-		if err := f.Step(Step{Prev: at.step, Revision: revision, Reload: true, Records: changed}); err != nil {
+		if err := f.Step(Step{Prev: at.step, Revision: revision, Reload: true, Since: since, Records: changed}); err != nil {
 			return &stopError{err}
 		}
 		at.step = revision

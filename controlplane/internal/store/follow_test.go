@@ -80,7 +80,7 @@ func (m *mirror) step(ctx context.Context, step store.Step) error {
 	for _, record := range step.Records {
 		old, held := m.records[record.Key]
 		switch {
-		case record.Value == nil && !held:
+		case record.Value == nil && !held && step.Since == 0:
 			m.t.Errorf("step %d deletes %s, which was not there", step.Revision, record.Key)
 		case held && old.ModRevision >= record.ModRevision:
 			m.t.Errorf("step %d repeats %s of %d", step.Revision, record.Key, record.ModRevision)
@@ -188,6 +188,40 @@ func TestFollowTellsEachTransactionAsOneStep(t *testing.T) {
 	if m.at() != settings {
 		t.Errorf("a step at %d, want none after %d", m.at(), settings)
 	}
+}
+
+// What a new follower cannot find it is told of, as far as etcd remembers.
+func TestFirstStepTellsOfDeletions(t *testing.T) {
+	t.Parallel()
+	s, _, stop := server(t, filepath.Join(t.TempDir(), "data"), 0)
+	t.Cleanup(stop)
+	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "forgotten", "http://a"), originPut("acme", "gone", "http://a"), originPut("acme", "back", "http://a"))
+	if err := remove(t.Context(), s, "acme", key(topology.KindOrigins, "acme", "forgotten")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := mustPut(t, s, "acme", accountPut("acme", "later"))
+	for _, id := range []string{"gone", "back"} {
+		if err := remove(t.Context(), s, "acme", key(topology.KindOrigins, "acme", id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustPut(t, s, "acme", originPut("acme", "back", "http://b"))
+	m := follow(t, s, nil)
+	eventually(t, func() bool { return m.at() != 0 })
+	first := m.last()
+	var gone []string
+	for _, record := range first.Records {
+		if record.Value == nil {
+			gone = append(gone, record.Key.ID)
+		}
+	}
+	if fmt.Sprint(gone) != "[gone]" || first.Since == 0 || first.Since >= before {
+		t.Errorf("deleted after %d: %v; want [gone] after less than %d", first.Since, gone, before)
+	}
+	m.check(s)
 }
 
 // etcd forgets the changes while the follower is cut off: it reads the whole and is told the true differences only.
