@@ -30,7 +30,7 @@ type ending struct {
 	status     int  // of a failure
 	retryAfter time.Duration
 	proxyError string
-	at         time.Time
+	at         time.Time // what it rests on may be believed for negative_ttl, or failureTTL, from then on
 	scope      objects.Scope
 	asof       int64
 	version    uint64 // of the whole walk
@@ -44,8 +44,21 @@ func endingOf(f *flight, res *walk.Result) ending {
 		definite: res.Kind == walk.NotFound, status: res.Status, retryAfter: res.RetryAfter, proxyError: res.ProxyError,
 		at: f.c.cfg.Now(), scope: f.first.scope(), asof: f.req.Revision, version: f.first.walkVersion(),
 	}
+	if e.definite {
+		// Some step may have said so a while ago, to another request. This one must not make it last for longer.
+		e.at = e.at.Add(res.Left - f.first.policy.NegativeTTL)
+	}
 	e.library, e.inLibrary = f.first.library()
 	return e
+}
+
+// left is for how long the ending may still be believed.
+func (e *ending) left(q *query, now time.Time) time.Duration {
+	ttl := failureTTL
+	if e.definite {
+		ttl = q.policy.NegativeTTL // it may have been shortened since
+	}
+	return ttl - now.Sub(e.at)
 }
 
 // holds reports whether the ending still says something about q: no purge covers it, the walk is the same, and the Media
@@ -60,6 +73,7 @@ func (c *Cache) holds(q *query, e *ending) bool {
 
 // endingReply answers with an ending. left is how long it will still be remembered.
 func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9111.CacheStatus) *Reply {
+	left = max(0, left).Round(time.Second) // seconds are all that a client can be told
 	spec := q.Target.Endpoint.Spec.GetDefaultImage()
 	cacheControl := noStore
 	if e.definite {

@@ -148,11 +148,7 @@ func (f *flight) ended(res *walk.Result) {
 		if f.stored.ok {
 			f.c.cfg.Store.Drop(f.stored.Entry)
 		}
-		// What the walk itself remembered is older than this walk. To remember it anew would hide a newer file for longer than
-		// negative_ttl, and asking again costs nothing until the walk has forgotten it.
-		if !slices.ContainsFunc(res.Steps, func(s walk.StepReport) bool { return s.Reason == origin.Remembered }) {
-			f.c.endings.put(f.key, e, e.at, f.first.policy.NegativeTTL)
-		}
+		f.c.endings.put(f.key, e, e.at, f.first.policy.NegativeTTL)
 		f.c.metrics.fills.WithLabelValues("not_found").Inc()
 	} else {
 		f.c.endings.put(f.key, e, e.at, failureTTL)

@@ -165,7 +165,7 @@ func (c *Cache) newFlight(q *query, solo bool) *flight {
 	f := &flight{
 		c: c, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo, onDisk: !c.cfg.Store.Hung(),
 		landed: make(chan struct{}), passed: make(chan struct{}),
-		req: walk.Request{Target: q.Target, Revision: q.Revision, Header: q.header()},
+		req: walk.Request{Target: q.Target, Revision: q.Revision, Epoch: q.Epoch, Header: q.header()},
 	}
 	if q.best.ok {
 		f.stored = q.best

@@ -215,11 +215,7 @@ func (t *trip) ending() (*Reply, bool) {
 		r := t.c.staleOnError(q, steps)
 		return r, r == nil
 	}
-	left := failureTTL
-	if e.definite {
-		left = q.policy.NegativeTTL
-	}
-	r := t.c.endingReply(q, e, left, rfc9111.CacheStatus{Forward: t.f.forward, Collapsed: t.joined})
+	r := t.c.endingReply(q, e, e.left(q, t.c.cfg.Now()), rfc9111.CacheStatus{Forward: t.f.forward, Collapsed: t.joined})
 	r.Steps = steps
 	return r, false
 }

@@ -90,7 +90,7 @@ func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 	})
 	r.library = newTestOrigin(t, r.clock)
 	client := origin.New(origin.Config{AllowPrivate: true, MediaURL: func() string { return r.library.url }})
-	walker := walk.New(walk.Config{Client: client, Purged: func(account, endpoint, path, query string, asof int64) bool {
+	walker := walk.New(walk.Config{Client: client, Now: r.clock.Now, Purged: func(account, endpoint, path, query string, asof int64) bool {
 		return store.Check(objects.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != objects.None
 	}})
 	config.Store, config.Walker = store, walker

@@ -196,17 +196,15 @@ func (c *Cache) stored(q *query, outcome Outcome, status rfc9111.CacheStatus) (*
 
 // serveRemembered answers with how the last walk ended, if that was a moment ago and found nothing.
 func (c *Cache) serveRemembered(q *query) *Reply {
-	e, left, ok := c.endings.get(q.key, q.now)
-	if ok && e.definite {
-		left = min(left, q.policy.NegativeTTL-q.now.Sub(e.at)) // it may have been shortened since
-	}
+	e, _, ok := c.endings.get(q.key, q.now)
+	left := e.left(q, q.now)
 	if !ok || left <= 0 || e.definite && q.reload || !c.holds(q, &e) {
 		return nil
 	}
 	if !e.definite && q.best.ok && q.best.use.OnError {
 		return c.staleOnError(q, nil)
 	}
-	return c.endingReply(q, &e, left, rfc9111.CacheStatus{Hit: true, TTL: left, HasTTL: true})
+	return c.endingReply(q, &e, left, rfc9111.CacheStatus{Hit: true, TTL: left.Round(time.Second), HasTTL: true})
 }
 
 // staleOnError answers from q.best since the origins cannot be asked (RFC 5861 4); nil if the copy is gone.

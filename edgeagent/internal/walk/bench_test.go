@@ -209,11 +209,11 @@ func BenchmarkMemory(b *testing.B) {
 	o := &topology.Origin{UID: "123456-legacy", Target: 1, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}}}
 	ask := origin.Ask{Path: "/catalogue/2025/shoes/brown/leather-42.jpg", Query: "w=300"}
 	b.Run("recall", func(b *testing.B) {
-		m := newMemory(16 << 20)
-		m.remember(m.key(o, &ask), 1, false, m.began)
+		m := newMemory(16<<20, time.Now())
+		m.remember(m.key("e", o, &ask), miss{asof: 1})
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, ok := m.recall(m.key(o, &ask), time.Minute, m.began); !ok {
+			if _, left := m.recall(m.key("e", o, &ask), time.Minute, m.began); left <= 0 {
 				b.Fatal("forgotten")
 			}
 		}
@@ -223,9 +223,9 @@ func BenchmarkMemory(b *testing.B) {
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			m := newMemory(16 << 20)
+			m := newMemory(16<<20, time.Now())
 			for i := range 40 << 20 / missBytes {
-				m.remember(missKey{uint64(i), uint64(i)}, 1, false, m.began)
+				m.remember(missKey{uint64(i), uint64(i)}, miss{asof: 1})
 			}
 			runtime.GC()
 			runtime.ReadMemStats(&after)

@@ -16,6 +16,8 @@ type Config struct {
 	Client *origin.Client
 	// Purged reports whether what was learnt at revision asof about a file of the endpoint is covered by a purge. Default: never.
 	Purged func(accountUID, endpointUID, path, query string, asof int64) bool
+	// Now is the clock of what is remembered. Default: time.Now.
+	Now func() time.Time
 	// MemoryBytes bounds what is remembered of "no such file". Default 16 MiB.
 	MemoryBytes int
 	// Registerer gets the metrics. Default: none.
@@ -26,6 +28,7 @@ type Config struct {
 type Walker struct {
 	client  *origin.Client
 	purged  func(accountUID, endpointUID, path, query string, asof int64) bool
+	now     func() time.Time
 	memory  *memory
 	metrics *metrics
 }
@@ -35,11 +38,14 @@ func New(cfg Config) *Walker {
 	if cfg.Purged == nil {
 		cfg.Purged = func(string, string, string, string, int64) bool { return false }
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.MemoryBytes == 0 {
 		cfg.MemoryBytes = 16 << 20
 	}
-	m := newMemory(cfg.MemoryBytes)
-	return &Walker{client: cfg.Client, purged: cfg.Purged, memory: m, metrics: newMetrics(cfg.Registerer, m)}
+	m := newMemory(cfg.MemoryBytes, cfg.Now())
+	return &Walker{client: cfg.Client, purged: cfg.Purged, now: cfg.Now, memory: m, metrics: newMetrics(cfg.Registerer, m)}
 }
 
 // Find looks for a file in the endpoint's walk. The result is never nil. ctx bounds the walk and the body of its reply; a walk's
@@ -48,11 +54,16 @@ func (w *Walker) Find(ctx context.Context, r Request) *Result {
 	deadline := time.Now().Add(r.Target.Endpoint.WalkDeadline)
 	var answers answers
 	res := &Result{}
+	till := w.now().Add(r.Target.Endpoint.Cache.NegativeTTL)
 	for i, step := range r.Target.Endpoint.Steps {
-		a := w.recall(&r, step.Origin)
+		a, until := w.recall(&r, step.Origin)
 		if a == nil {
+			began := w.now()
 			a = w.ask(ctx, &r, step.Origin, validators(&r, step.Origin), deadline)
-			w.learn(&r, step.Origin, a)
+			until = w.learn(&r, step.Origin, a, began)
+		}
+		if !until.IsZero() && until.Before(till) {
+			till = until
 		}
 		res.Steps = append(res.Steps, report(step.Origin, a))
 		w.metrics.step(a)
@@ -71,6 +82,9 @@ func (w *Walker) Find(ctx context.Context, r Request) *Result {
 	if res.Response == nil {
 		res.EarlierInconclusive = false
 		answers.conclude(res)
+		if res.Kind == NotFound {
+			res.Left = max(0, till.Sub(w.now()))
+		}
 	}
 	w.metrics.walk(res)
 	return res
@@ -85,8 +99,9 @@ func (w *Walker) From(ctx context.Context, r Request, s Supplier, ask Ask) *Resu
 		if SupplierOf(step.Origin) != s {
 			continue
 		}
+		began := w.now()
 		a = w.ask(ctx, &r, step.Origin, ask, time.Now().Add(r.Target.Endpoint.WalkDeadline))
-		w.learn(&r, step.Origin, a)
+		w.learn(&r, step.Origin, a, began)
 		res.Steps = []StepReport{report(step.Origin, a)}
 		w.metrics.step(a)
 		if a.Outcome == origin.Found {
@@ -162,28 +177,34 @@ func (w *Walker) ask(ctx context.Context, r *Request, o *topology.Origin, condit
 	return w.client.Get(ctx, o, ask)
 }
 
-// learn remembers a "no such file".
-func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer) {
-	if o != nil && a.Outcome == origin.NotHere && a.Reason != origin.Unasked && r.Target.Endpoint.Cache.NegativeTTL > 0 {
-		ask := asked(r)
-		w.memory.remember(w.memory.key(o, &ask), r.Revision, a.Reason == origin.Denied, time.Now())
+// learn remembers a "no such file" to a question that was asked at began, since when there may be one. It returns until when that
+// may be believed, the zero value for what is not remembered.
+func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began time.Time) time.Time {
+	ttl := r.Target.Endpoint.Cache.NegativeTTL
+	if o == nil || a.Outcome != origin.NotHere || a.Reason == origin.Unasked || ttl <= 0 {
+		return time.Time{}
 	}
+	ask := asked(r)
+	m := miss{at: began.Sub(w.memory.began), asof: r.Revision, denied: a.Reason == origin.Denied}
+	w.memory.remember(w.memory.key(r.Epoch, o, &ask), m)
+	return began.Add(m.life(ttl))
 }
 
-// recall returns the answer that is remembered, nil if o has to be asked.
-func (w *Walker) recall(r *Request, o *topology.Origin) *origin.Answer {
+// recall returns the answer that is remembered and until when it may be believed, nil if o has to be asked.
+func (w *Walker) recall(r *Request, o *topology.Origin) (*origin.Answer, time.Time) {
 	if o == nil {
-		return nil
+		return nil, time.Time{}
 	}
 	ask := asked(r)
 	t := &r.Target
-	asof, ok := w.memory.recall(w.memory.key(o, &ask), t.Endpoint.Cache.NegativeTTL, time.Now())
-	if !ok || w.purged(t.Account.UID, t.Endpoint.UID, t.Path, t.Query, asof) {
-		return nil
+	now := w.now()
+	m, left := w.memory.recall(w.memory.key(r.Epoch, o, &ask), t.Endpoint.Cache.NegativeTTL, now)
+	if left <= 0 || w.purged(t.Account.UID, t.Endpoint.UID, t.Path, t.Query, m.asof) {
+		return nil, time.Time{}
 	}
 	return &origin.Answer{
 		Outcome: origin.NotHere, Reason: origin.Remembered, Kind: origin.KindName(o), Detail: "it said so a moment ago",
-	}
+	}, now.Add(left)
 }
 
 // asked is the question of a request, without conditions.

@@ -16,13 +16,13 @@ const (
 	missBytes = 96
 )
 
-// A missKey is 128 bits of a keyed hash of an origin and what it was asked. Clients choose what is asked, so the hash must be one
+// A missKey is 128 bits of a keyed hash of a history, an origin of it, and what that was asked. Clients choose what is asked, so the hash must be one
 // for which they cannot make two questions meet.
 type missKey [2]uint64
 
 // A miss is one "no such file".
 type miss struct {
-	at     time.Duration // since the memory began, on the clock that never jumps
+	at     time.Duration // when it was asked, since the memory began, on the clock that never jumps
 	asof   int64         // the revision at which the walk began
 	denied bool          // a weak one, believed for at most origin.DeniedFor
 }
@@ -41,9 +41,9 @@ type shard struct {
 	young, old map[missKey]miss
 }
 
-func newMemory(bytes int) *memory {
+func newMemory(bytes int, now time.Time) *memory {
 	m := &memory{
-		began: time.Now(),
+		began: now,
 		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		limit: max(1, bytes/missBytes/memoryShards/2),
 	}
@@ -53,10 +53,12 @@ func newMemory(bytes int) *memory {
 	return m
 }
 
-func (m *memory) key(o *topology.Origin, ask *origin.Ask) (k missKey) {
+func (m *memory) key(epoch string, o *topology.Origin, ask *origin.Ask) (k missKey) {
 	for i := range k {
 		var h maphash.Hash
 		h.SetSeed(m.seeds[i])
+		h.WriteString(epoch)
+		h.WriteByte(0)
 		h.WriteString(o.UID)
 		h.WriteByte(0)
 		maphash.WriteComparable(&h, o.Target)
@@ -68,33 +70,38 @@ func (m *memory) key(o *topology.Origin, ask *origin.Ask) (k missKey) {
 
 func (m *memory) shard(k missKey) *shard { return &m.shards[k[0]%memoryShards] }
 
+// life is for how long a miss may be believed where negative_ttl is ttl.
+func (m miss) life(ttl time.Duration) time.Duration {
+	if m.denied {
+		return min(ttl, origin.DeniedFor)
+	}
+	return ttl
+}
+
 // remember notes a miss. One as of an earlier revision never replaces one of a later.
-func (m *memory) remember(k missKey, asof int64, denied bool, now time.Time) {
+func (m *memory) remember(k missKey, said miss) {
 	s := m.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known, ok := s.get(k); ok && known.asof > asof {
+	if known, ok := s.get(k); ok && known.asof > said.asof {
 		return
 	}
 	if _, ok := s.young[k]; !ok && len(s.young) >= m.limit {
 		s.young, s.old = make(map[missKey]miss, m.limit), s.young
 	}
-	s.young[k] = miss{at: now.Sub(m.began), asof: asof, denied: denied}
+	s.young[k] = said
 }
 
-// recall returns the revision as of which there is a miss not older than ttl.
-func (m *memory) recall(k missKey, ttl time.Duration, now time.Time) (asof int64, ok bool) {
+// recall returns a miss, and for how long it may still be believed where negative_ttl is ttl: not at all if left is not positive.
+func (m *memory) recall(k missKey, ttl time.Duration, now time.Time) (said miss, left time.Duration) {
 	s := m.shard(k)
 	s.mu.Lock()
-	found, ok := s.get(k)
+	said, ok := s.get(k)
 	s.mu.Unlock()
-	if found.denied {
-		ttl = min(ttl, origin.DeniedFor)
+	if !ok {
+		return said, 0
 	}
-	if !ok || now.Sub(m.began)-found.at >= ttl {
-		return 0, false
-	}
-	return found.asof, true
+	return said, said.life(ttl) - (now.Sub(m.began) - said.at)
 }
 
 func (s *shard) get(k missKey) (miss, bool) {

@@ -172,34 +172,34 @@ func TestPurgesCoverMisses(t *testing.T) {
 
 func TestMemoryForgets(t *testing.T) {
 	t.Parallel()
-	m := newMemory(1 << 20)
+	m := newMemory(1<<20, time.Now())
 	o := &topology.Origin{UID: "1-a", Spec: &topologyv1.Origin{}}
-	key := func(path string) missKey { return m.key(o, &origin.Ask{Path: path}) }
+	key := func(path string) missKey { return m.key("e", o, &origin.Ask{Path: path}) }
 	begin := m.began
-	m.remember(key("/weak"), 1, true, begin)
-	m.remember(key("/sure"), 1, false, begin)
+	m.remember(key("/weak"), miss{asof: 1, denied: true})
+	m.remember(key("/sure"), miss{asof: 1})
 	for _, test := range []struct {
 		path  string
 		ttl   time.Duration
 		after time.Duration
-		want  bool
+		left  time.Duration
 	}{
-		{"/sure", 30 * time.Second, 29 * time.Second, true},
-		{"/sure", 30 * time.Second, 30 * time.Second, false},
-		{"/weak", 30 * time.Second, 9 * time.Second, true},
-		{"/weak", 30 * time.Second, 10 * time.Second, false},
-		{"/weak", 5 * time.Second, 5 * time.Second, false},
-		{"/other", 30 * time.Second, 0, false},
+		{"/sure", 30 * time.Second, 29 * time.Second, time.Second},
+		{"/sure", 30 * time.Second, 30 * time.Second, 0},
+		{"/weak", 30 * time.Second, 9 * time.Second, time.Second},
+		{"/weak", 30 * time.Second, 10 * time.Second, 0},
+		{"/weak", 5 * time.Second, 5 * time.Second, 0},
+		{"/other", 30 * time.Second, 0, 0},
 	} {
-		if _, got := m.recall(key(test.path), test.ttl, begin.Add(test.after)); got != test.want {
-			t.Errorf("%s with %s after %s: %v", test.path, test.ttl, test.after, got)
+		if _, left := m.recall(key(test.path), test.ttl, begin.Add(test.after)); max(0, left) != test.left {
+			t.Errorf("%s with %s after %s: %s are left", test.path, test.ttl, test.after, left)
 		}
 	}
 	// What is older never replaces what is newer.
-	m.remember(key("/sure"), 5, false, begin)
-	m.remember(key("/sure"), 4, false, begin.Add(time.Second))
-	if asof, _ := m.recall(key("/sure"), time.Minute, begin); asof != 5 {
-		t.Errorf("as of %d", asof)
+	m.remember(key("/sure"), miss{asof: 5})
+	m.remember(key("/sure"), miss{at: time.Second, asof: 4})
+	if said, _ := m.recall(key("/sure"), time.Minute, begin); said.asof != 5 {
+		t.Errorf("as of %d", said.asof)
 	}
 }
 
@@ -207,12 +207,12 @@ func TestMemoryForgets(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const bytes = 1 << 20
-	m := newMemory(bytes)
+	m := newMemory(bytes, time.Now())
 	o := &topology.Origin{UID: "1-a", Spec: &topologyv1.Origin{}}
 	for i := range 10 * bytes / missBytes {
-		k := m.key(o, &origin.Ask{Path: "/" + strconv.Itoa(i)})
-		m.remember(k, 1, false, m.began)
-		if _, ok := m.recall(k, time.Minute, m.began); !ok {
+		k := m.key("e", o, &origin.Ask{Path: "/" + strconv.Itoa(i)})
+		m.remember(k, miss{asof: 1})
+		if _, left := m.recall(k, time.Minute, m.began); left <= 0 {
 			t.Fatal("what was just learnt is forgotten")
 		}
 	}
@@ -224,18 +224,71 @@ func TestMemoryIsBounded(t *testing.T) {
 // What the key is made of cannot be shifted from one part to another.
 func TestKeysKeepTheirParts(t *testing.T) {
 	t.Parallel()
-	m := newMemory(1 << 20)
+	m := newMemory(1<<20, time.Now())
 	web := func(uid string) *topology.Origin {
 		return &topology.Origin{UID: uid, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}}}
 	}
 	keys := map[missKey]bool{
-		m.key(web("1-a"), &origin.Ask{Path: "/b", Query: "c"}): true,
-		m.key(web("1-a"), &origin.Ask{Path: "/bc"}):            true,
-		m.key(web("1-a"), &origin.Ask{Query: "/bc"}):           true,
-		m.key(web("1-a/b"), &origin.Ask{Query: "c"}):           true,
-		m.key(web("1-a/b"), &origin.Ask{Path: "c"}):            true,
+		m.key("f", web("1-a"), &origin.Ask{Path: "/b", Query: "c"}): true,
+		m.key("e", web("1-a"), &origin.Ask{Path: "/b", Query: "c"}): true,
+		m.key("e", web("1-a"), &origin.Ask{Path: "/bc"}):            true,
+		m.key("e", web("1-a"), &origin.Ask{Query: "/bc"}):           true,
+		m.key("e", web("1-a/b"), &origin.Ask{Query: "c"}):           true,
+		m.key("e", web("1-a/b"), &origin.Ask{Path: "c"}):            true,
 	}
-	if len(keys) != 5 {
+	if len(keys) != 6 {
 		t.Errorf("two questions have one key: %v", slices.Collect(maps.Keys(keys)))
+	}
+}
+
+// What a walk is told says how long that may be believed: the oldest answer counts, and a denial for at most ten seconds. A miss
+// counts from when it was asked for, since the file may have come right after.
+func TestEndingsLastAsLongAsTheirMisses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, func(s *topology.AccountState) {
+		c := s.Origins["c"]
+		c.Message.Kind = &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b", Endpoint: c.Message.GetWeb().BaseUrl, ForcePathStyle: true}}
+		s.Origins["c"] = c
+		for name, ids := range map[string][]string{"a": {"a"}, "ab": {"a", "b"}, "abc": {"a", "b", "c"}} {
+			s.Endpoints[name] = topology.Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{Origins: ids}}
+		}
+	})
+	r.origins[2].On("/b/there.jpg", faultorigin.Reply(200, "x"))
+	r.origins[2].On(faultorigin.Any, faultorigin.S3Error(403, "AccessDenied"))
+	now := time.Now()
+	slow := time.Duration(0)
+	r.origins[1].On(faultorigin.Any, func(x *faultorigin.Exchange) { now = now.Add(slow); faultorigin.Reply(404, "")(x) })
+	r.Walker = New(Config{Client: r.client, Now: func() time.Time { return now }})
+	left := func(endpoint, path, epoch string) time.Duration {
+		request := r.to(path)
+		request.Target.Endpoint, request.Epoch = r.account.Endpoints[endpoint], epoch
+		res := r.Find(t.Context(), request)
+		discard(res)
+		return res.Left
+	}
+	if got := left("abc", "/there.jpg", "e"); got != 0 {
+		t.Errorf("what is found: %s are left", got)
+	}
+	for _, step := range []struct {
+		after    time.Duration
+		endpoint string
+		epoch    string
+		slow     time.Duration
+		left     time.Duration
+	}{
+		{0, "a", "e", 0, 30 * time.Second},
+		{12 * time.Second, "a", "e", 0, 18 * time.Second},
+		{0, "ab", "e", 5 * time.Second, 13 * time.Second},
+		{0, "abc", "e", 0, 10 * time.Second},
+		{6 * time.Second, "abc", "e", 0, 4 * time.Second},
+		{0, "abc", "another history", 0, 10 * time.Second},
+		{4 * time.Second, "ab", "e", 0, 3 * time.Second},
+		{3 * time.Second, "a", "e", 0, 30 * time.Second},
+		{0, "ab", "e", 0, 12 * time.Second},
+	} {
+		now, slow = now.Add(step.after), step.slow
+		if got := left(step.endpoint, "/a.jpg", step.epoch); got != step.left {
+			t.Errorf("%+v: %s are left", step, got)
+		}
 	}
 }

@@ -21,8 +21,10 @@ type Supplier struct {
 // Request asks for one file.
 type Request struct {
 	Target topology.Target
-	// Revision is the revision of the topology that Target was located in. What the walk remembers is as of it.
+	// Revision is the revision of the topology that Target was located in, in the history that Epoch names. What the walk remembers
+	// is as of it, and is nothing to another history, where the same uids may be others.
 	Revision int64
+	Epoch    string
 	// Header is what web origins may see of the client: normalised Accept and Accept-Encoding, and the endpoint's
 	// ForwardRequestHeaders. A CDN-Loop field is passed on with ours added. Each origin is sent only what it lists.
 	Header http.Header
@@ -73,6 +75,8 @@ type Result struct {
 	Version  uint64
 	// Library is the start of the file's SHA-256 if the Media Library supplied it.
 	Library [8]byte
+	// Left is for NotFound: for how long the answers may still be believed, the oldest and the weakest of them included.
+	Left time.Duration
 	// EarlierInconclusive says that a step before the supplier did not answer.
 	EarlierInconclusive bool
 	// Steps holds what each step did that was come to, in order.
