@@ -143,16 +143,23 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 		}
 		c.node, endpoints = node, []string{node.Endpoint()}
 	}
-	client, err := store.Dial(store.DialConfig{
+	to := store.DialConfig{
 		Endpoints: endpoints, CACert: cfg.EtcdCACert, Cert: cfg.EtcdCert, Key: cfg.EtcdKey, User: cfg.EtcdUser, PasswordFile: cfg.EtcdPasswordFile,
-	})
+	}
+	client, err := store.Dial(to)
 	if err != nil {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	c.etcd = client
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	if c.store, err = store.Open(ctx, store.Config{Client: client, Prefix: cfg.EtcdPrefix, Logger: cfg.Logger, Registerer: c.registry}); err != nil {
+	c.store, err = store.Open(opening, store.Config{Client: client, Prefix: cfg.EtcdPrefix, Logger: cfg.Logger, Registerer: c.registry})
+	if errors.Is(err, store.ErrUnavailable) && ctx.Err() == nil {
+		if why := to.Unreachable(ctx); why != nil {
+			err = why
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	return nil

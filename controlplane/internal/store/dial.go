@@ -1,8 +1,12 @@
 package store
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -26,13 +30,17 @@ type DialConfig struct {
 	User, PasswordFile string
 }
 
-// Dial returns a client of an etcd cluster, without waiting for an answer. Half-open connections are noticed within 13 s, and
+// loginTimeout bounds the wait for etcd's answer to a user and password, for which its client has no bound of its own.
+const loginTimeout = 5 * time.Second
+
+// Dial returns a client of an etcd cluster, without waiting for an answer unless there is a user to log in. Half-open connections are noticed within 13 s, and
 // members that are back within 5 s.
 func Dial(cfg DialConfig) (*clientv3.Client, error) {
 	config := clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
+		DialTimeout:          loginTimeout,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			// The defaults are 20 s for an attempt and, after an outage of some minutes, 2 min between two.
 			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
@@ -41,12 +49,17 @@ func Dial(cfg DialConfig) (*clientv3.Client, error) {
 		Username: cfg.User,
 		Logger:   zap.NewNop(),
 	}
+	if (cfg.User == "") != (cfg.PasswordFile == "") {
+		return nil, errors.New("a user of etcd and the file of its password go together")
+	}
 	if cfg.PasswordFile != "" {
 		password, err := os.ReadFile(cfg.PasswordFile)
 		if err != nil {
 			return nil, fmt.Errorf("read password of etcd: %w", err)
 		}
-		config.Password = strings.TrimRight(string(password), "\r\n")
+		if config.Password = strings.TrimRight(string(password), "\r\n"); config.Password == "" {
+			return nil, fmt.Errorf("read password of etcd: %s is empty", cfg.PasswordFile)
+		}
 	}
 	secure, err := dialTLS(cfg)
 	if err != nil {
@@ -70,4 +83,45 @@ func dialTLS(cfg DialConfig) (*tls.Config, error) {
 	}
 	info := transport.TLSInfo{TrustedCAFile: cfg.CACert, CertFile: cfg.Cert, KeyFile: cfg.Key}
 	return info.ClientConfig()
+}
+
+// Unreachable says why no endpoint can be reached, which the client of etcd keeps to itself, and nil if one can.
+func (cfg DialConfig) Unreachable(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	secure, err := dialTLS(cfg)
+	if err != nil {
+		return err
+	}
+	var all error
+	for _, endpoint := range cfg.Endpoints {
+		if err := reach(ctx, endpoint, secure); err != nil {
+			all = errors.Join(all, err)
+			continue
+		}
+		return nil
+	}
+	return all
+}
+
+func reach(ctx context.Context, endpoint string, secure *tls.Config) error {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" {
+		return nil // not an address that this can judge
+	}
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if u.Scheme != "https" {
+		return nil
+	}
+	secure = secure.Clone()
+	secure.ServerName = u.Hostname()
+	if err := tls.Client(conn, secure).HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("%s: %w", u.Host, err)
+	}
+	return nil
 }

@@ -1,10 +1,18 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
@@ -48,5 +56,145 @@ func TestLostEtcdIsTriedOftenEnough(t *testing.T) {
 		case <-late:
 			t.Fatal("fewer than 7 attempts in 10 s")
 		}
+	}
+}
+
+// guarded is an etcd with TLS that asks for a user, root with the password secret.
+func guarded(t *testing.T) (endpoint, ca string) {
+	t.Helper()
+	c := embed.NewConfig()
+	c.Dir = t.TempDir()
+	c.LogLevel = "panic"
+	c.ListenPeerUrls = nil
+	c.ListenClientUrls = []url.URL{{Scheme: "https", Host: "127.0.0.1:0"}}
+	c.ClientAutoTLS = true
+	c.UnsafeNoFsync = true
+	c.TickMs, c.ElectionMs = 10, 100
+	c.BcryptCost = 4
+	server, err := embed.StartEtcd(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	select {
+	case <-server.Server.ReadyNotify():
+	case <-time.After(30 * time.Second):
+		t.Fatal("etcd is not ready")
+	}
+	endpoint, ca = "https://"+server.Clients[0].Addr().String(), filepath.Join(c.Dir, "fixtures", "client", "cert.pem")
+	client, err := store.Dial(store.DialConfig{Endpoints: []string{endpoint}, CACert: ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, step := range []func() error{
+		func() error { _, err := client.UserAdd(t.Context(), "root", "secret"); return err },
+		func() error { _, err := client.RoleAdd(t.Context(), "root"); return err },
+		func() error { _, err := client.UserGrantRole(t.Context(), "root", "root"); return err },
+		func() error { _, err := client.AuthEnable(t.Context()); return err },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return endpoint, ca
+}
+
+func TestTLSAndUsers(t *testing.T) {
+	t.Parallel()
+	endpoint, ca := guarded(t)
+	password := func(text string) string {
+		path := filepath.Join(t.TempDir(), "password")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	open := func(cfg store.DialConfig) error {
+		cfg.Endpoints = []string{endpoint}
+		client, err := store.Dial(cfg)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		s, err := store.Open(ctx, store.Config{Client: client})
+		if err != nil {
+			return err
+		}
+		_, err = put(ctx, s, "acme", accountPut("acme", time.Now().String()))
+		return err
+	}
+	if err := open(store.DialConfig{CACert: ca, User: "root", PasswordFile: password("secret\n")}); err != nil {
+		t.Errorf("with all that it takes: %v", err)
+	}
+	for name, c := range map[string]struct {
+		cfg  store.DialConfig
+		want string
+	}{
+		"wrong password": {store.DialConfig{CACert: ca, User: "root", PasswordFile: password("guess")}, "authentication failed"},
+		"empty password": {store.DialConfig{CACert: ca, User: "root", PasswordFile: password("")}, "is empty"},
+		"no password":    {store.DialConfig{CACert: ca, User: "root"}, "go together"},
+		"no user":        {store.DialConfig{CACert: ca}, "user name is empty"},
+	} {
+		if err := open(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error about %q", name, err, c.want)
+		}
+	}
+}
+
+func TestUnreachableSaysWhy(t *testing.T) {
+	t.Parallel()
+	endpoint, ca := guarded(t)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	dead := "http://" + closed.Addr().String()
+	for name, c := range map[string]struct {
+		cfg  store.DialConfig
+		want string
+	}{
+		"one that can be reached": {store.DialConfig{Endpoints: []string{dead, endpoint}, CACert: ca}, ""},
+		"dead":                    {store.DialConfig{Endpoints: []string{dead}}, "refused"},
+		"authority unknown":       {store.DialConfig{Endpoints: []string{endpoint}}, "unknown authority"},
+	} {
+		if err := c.cfg.Unreachable(t.Context()); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// An etcd that is not there holds up a start no longer with a user than without.
+func TestLoginIsBounded(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	path := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	type dialed struct {
+		client *clientv3.Client
+		err    error
+	}
+	done := make(chan dialed, 1)
+	go func() {
+		client, err := store.Dial(store.DialConfig{Endpoints: []string{"http://" + silent.Addr().String()}, User: "root", PasswordFile: path})
+		done <- dialed{client, err}
+	}()
+	select {
+	case d := <-done:
+		if d.err == nil {
+			d.client.Close()
+			t.Error("logged in to nothing")
+		}
+	case <-time.After(15 * time.Second):
+		t.Error("still waiting after 15 s")
 	}
 }
