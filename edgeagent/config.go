@@ -187,6 +187,7 @@ func (c *Config) controlTLS() (*tls.Config, error) {
 		}
 	}
 	if c.Cert == "" && c.Key == "" {
+		conf.GetClientCertificate = c.noCertificate
 		return conf, nil
 	}
 	if _, err := c.clientCertificate(nil); err != nil {
@@ -194,6 +195,13 @@ func (c *Config) controlTLS() (*tls.Config, error) {
 	}
 	conf.GetClientCertificate = c.clientCertificate
 	return conf, nil
+}
+
+// noCertificate implements the GetClientCertificate of [tls.Config] for an agent that has none. A control plane that insists on
+// one breaks the connection off only after the handshake, without a reason.
+func (c *Config) noCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	c.Logger.Warn("the control plane asks for a certificate: it may need --cert and --key")
+	return new(tls.Certificate), nil
 }
 
 // clientCertificate implements the GetClientCertificate of [tls.Config].
