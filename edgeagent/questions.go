@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
@@ -48,18 +49,22 @@ func (a *Agent) testOrigin(ctx context.Context, q *edgev1.Ask_TestOrigin) (*topo
 	return test, nil
 }
 
-// explain tells what a request for a URL would do. It stores nothing.
+// explain tells what a request for a URL would do that a browser sends. It stores nothing.
 func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation {
 	root := a.table.Root()
 	e := &topologyv1.Explanation{Edge: a.id, Revision: root.Revision()}
-	authority, path, query, ok := topology.SplitTarget(withScheme(url))
+	url, _, _ = strings.Cut(withScheme(url), "#")
+	authority, path, query, ok := topology.SplitTarget(url)
 	if !ok || authority == "" {
 		e.Status, e.Ending = http.StatusBadRequest, "this is no URL"
 		return e
 	}
-	target, refusal := topology.Locate(root, topology.Request{Host: authority, RawPath: path, RawQuery: query})
+	target, refusal := topology.Locate(root, topology.Request{Host: authority, RawPath: path, RawQuery: query, TLS: hasScheme(url, "https://")})
 	if refusal != nil {
 		e.Host, e.Status, e.Ending = authority, int32(refusal.Status), refusal.Reason
+		if host, err := topology.CanonicalHost(authority); err == nil {
+			e.Host = host
+		}
 		return e
 	}
 	e.Host, e.Account, e.UrlEndpoint, e.Path, e.Query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query
@@ -68,19 +73,21 @@ func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation
 	}
 	e.Cached = a.cache.Inspect(&httpcache.Request{Method: http.MethodGet, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: http.Header{}})
 	var status int
-	e.Steps, e.Ending, status = a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Header: http.Header{}})
+	e.Steps, e.Ending, status = a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: http.Header{}})
 	e.Status = int32(status)
 	return e
 }
 
 // withScheme lets a URL come without one.
 func withScheme(url string) string {
-	for _, scheme := range []string{"http://", "https://"} {
-		if len(url) >= len(scheme) && url[:len(scheme)] == scheme {
-			return url
-		}
+	if hasScheme(url, "http://") || hasScheme(url, "https://") {
+		return url
 	}
 	return "http://" + url
+}
+
+func hasScheme(url, scheme string) bool {
+	return len(url) >= len(scheme) && strings.EqualFold(url[:len(scheme)], scheme)
 }
 
 // purgeOf gives a purge the form of the store, which knows nothing of the topology.

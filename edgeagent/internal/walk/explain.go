@@ -64,11 +64,11 @@ func describe(e *topology.Endpoint, all answers, troubles string) (ending string
 	case res.Kind == NotFound && image != nil:
 		return "default image", imageStatus(image)
 	case res.Kind == NotFound:
-		return "404: every step says no", http.StatusNotFound
+		return "every step says no", http.StatusNotFound
 	case image.GetOnFailure():
 		return "default image: " + troubles, imageStatus(image)
 	}
-	return fmt.Sprintf("%d: %s", res.Status, troubles), res.Status
+	return troubles, res.Status
 }
 
 func imageStatus(image *topologyv1.DefaultImage) int {

@@ -28,11 +28,11 @@ func TestExplain(t *testing.T) {
 	}{
 		{"found", "nfn", nil, "found at b", 200, "media NOT_HERE unasked, a NOT_HERE, b FOUND, c SKIPPED"},
 		{"found after a fault", "xfn", nil, "found at b", 200, "media NOT_HERE unasked, a INCONCLUSIVE failed, b FOUND, c SKIPPED"},
-		{"nowhere", "npg", nil, "404: every step says no", 404, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE soft-404, c NOT_HERE"},
+		{"nowhere", "npg", nil, "every step says no", 404, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE soft-404, c NOT_HERE"},
 		{"default image", "nnn", image(0, false), "default image", 200, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE, c NOT_HERE"},
 		{"default image as 404", "nnn", image(404, false), "default image", 404, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE, c NOT_HERE"},
-		{"failed", "nxn", nil, "502: b failed", 502, "media NOT_HERE unasked, a NOT_HERE, b INCONCLUSIVE failed, c NOT_HERE"},
-		{"failed and busy", "xnb", image(200, false), "503: a failed, c busy", 503, "media NOT_HERE unasked, a INCONCLUSIVE failed, b NOT_HERE, c INCONCLUSIVE busy"},
+		{"failed", "nxn", nil, "b failed", 502, "media NOT_HERE unasked, a NOT_HERE, b INCONCLUSIVE failed, c NOT_HERE"},
+		{"failed and busy", "xnb", image(200, false), "a failed, c busy", 503, "media NOT_HERE unasked, a INCONCLUSIVE failed, b NOT_HERE, c INCONCLUSIVE busy"},
 		{"default image on failure", "cnn", image(200, true), "default image: a config", 200, "media NOT_HERE unasked, a INCONCLUSIVE config, b NOT_HERE, c NOT_HERE"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

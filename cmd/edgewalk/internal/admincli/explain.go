@@ -71,8 +71,7 @@ func writeExplanation(w io.Writer, e *topologyv1.Explanation) error {
 			return err
 		}
 	}
-	status := strconv.Itoa(int(e.GetStatus())) + ": "
-	fmt.Fprintf(w, "\n%s%s\n", status, strings.TrimPrefix(e.GetEnding(), status))
+	fmt.Fprintf(w, "\n%d: %s\n", e.GetStatus(), e.GetEnding())
 	for _, step := range e.GetSteps() {
 		if step.GetAdvice() != "" {
 			fmt.Fprintf(w, "%s: %s\n", step.GetOrigin(), step.GetAdvice())

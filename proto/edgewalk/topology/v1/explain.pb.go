@@ -227,7 +227,7 @@ type Explanation struct {
 	Cached []*Explanation_Cached `protobuf:"bytes,10,rep,name=cached,proto3" json:"cached,omitempty"`
 	// The walk, made live, its replies thrown away.
 	Steps []*WalkStep `protobuf:"bytes,11,rep,name=steps,proto3" json:"steps,omitempty"`
-	// How a request ends, such as `found at legacy`, `default image`, `404: every step says no`, `502: legacy failed`.
+	// How a request ends, such as `found at legacy`, `default image`, `every step says no`, `legacy failed`.
 	Ending        string `protobuf:"bytes,12,opt,name=ending,proto3" json:"ending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,78 @@
+package edgeagent
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// An explanation says where a URL leads as a browser would send it, and why it leads nowhere.
+func TestExplainLocates(t *testing.T) {
+	t.Parallel()
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/x" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(origin.Close)
+	l := newLone(t)
+	if e := l.explain(t.Context(), "http://shared.test/acme/x"); e.GetStatus() != 503 || e.GetHost() != "shared.test" || e.GetEnding() != "no topology has arrived yet" {
+		t.Errorf("before the first topology: %v", e)
+	}
+	all := shop(origin.URL)
+	all["customDomains/acme/img.test"] = &topologyv1.CustomDomain{Domain: "img.test", Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE}
+	l.step(true, all)
+	for _, test := range []struct{ url, want string }{
+		{"http://shared.test/acme/x", `shared.test acme default "/x" "" 200 found at files`},
+		{"SHARED.test:8080/acme/x?w=1#top", `shared.test acme default "/x" "w=1" 200 found at files`},
+		{"HTTPS://Img.Test.:443/a/../%78", `img.test acme default "/x" "" 200 found at files`},
+		{"https://img.test/y", `img.test acme default "/y" "" 404 every step says no`},
+		{"http://Elsewhere.test:8080/x", `elsewhere.test   "" "" 404 no account has the host elsewhere.test`},
+		{"https://elsewhere.test:8443/x", `elsewhere.test   "" "" 421 no account has the host elsewhere.test`},
+		{"http://shared.test:8080/nobody/x", `shared.test   "" "" 404 no such account`},
+		{"http://shared.test:8080/acme/../../x", `shared.test   "" "" 400 the path climbs above the root`},
+		{"http:///x", `   "" "" 400 this is no URL`},
+		{"", `   "" "" 400 this is no URL`},
+	} {
+		e := l.explain(t.Context(), test.url)
+		if got := fmt.Sprintf("%s %s %s %q %q %d %s", e.GetHost(), e.GetAccount(), e.GetUrlEndpoint(), e.GetPath(), e.GetQuery(), e.GetStatus(), e.GetEnding()); got != test.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", test.url, got, test.want)
+		}
+	}
+	if n := l.store.Stats().Objects; n != 0 {
+		t.Errorf("explaining stored %d objects", n)
+	}
+}
+
+// What an origin had not got under another history says nothing: its place may be another's.
+func TestMissesEndWithTheirHistory(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	t.Cleanup(origin.Close)
+	l := newLone(t)
+	all := func() map[string]proto.Message { return shop(origin.URL) }
+	l.revision = 100
+	l.step(true, all())
+	for _, step := range []struct {
+		epoch, path string
+		asked       int64
+	}{{"one", "/x", 1}, {"one", "/x?", 1}, {"two", "/x", 2}, {"two", "/x", 2}} {
+		if step.epoch != l.epoch {
+			l.epoch, l.revision = step.epoch, 1
+			l.step(true, all())
+		}
+		if status, _, _ := l.get(step.path); status != 404 || asked.Load() != step.asked {
+			t.Errorf("%v: %d, asked %d times", step, status, asked.Load())
+		}
+	}
+}
