@@ -27,6 +27,7 @@ type stream struct {
 	x     *exchange
 	first []byte // came with the head
 	err   error
+	told  sync.Once // how the address did
 }
 
 // fill reads the first piece. It returns an error if the body breaks before its first byte.
@@ -66,11 +67,16 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	n, err := s.receive(p)
+	if err != nil && err != io.EOF {
+		s.told.Do(func() { s.x.health.broke(s.x.by.address(), err) })
+	}
 	s.err = err
 	return n, err
 }
 
+// Close ends the exchange. It may be called again.
 func (s *stream) Close() error {
+	s.told.Do(s.x.well)
 	s.x.end()
 	return nil
 }
@@ -86,11 +92,13 @@ type body struct {
 	tries int
 	count func(result string)
 	broke func(fault)
+	whole func() // called once, unless the body breaks for good
 
-	// mu guards src against a Close while it is replaced.
+	// mu guards what follows, as a Close may come while src is read or replaced.
 	mu     sync.Mutex
 	src    io.ReadCloser
 	closed bool
+	told   bool // whether it broke or not
 }
 
 // mend gives the reply a body that goes on when it breaks.
@@ -108,6 +116,7 @@ func (c *Client) mend(ctx context.Context, k *kind, o *topology.Origin, ask Ask,
 		a, _ := c.guarded(ctx, k, o, &ask, h)
 		return a
 	}
+	b.whole = h.finished
 	b.broke = func(f fault) { h.report(faultAnswer(f), false, broken) }
 	b.count = func(result string) { c.metrics.resumes.WithLabelValues(k.name, result).Inc() }
 	if etag := r.Header.Get("ETag"); strings.HasPrefix(etag, `"`) && r.Framed {
@@ -132,17 +141,39 @@ func (b *body) Read(p []byte) (int, error) {
 		if err == io.EOF && b.last >= 0 && b.next <= b.last {
 			err = io.ErrUnexpectedEOF // the head of a part promised more
 		}
+		if err == io.EOF {
+			b.ended(b.whole)
+		}
 		if err == nil || err == io.EOF {
 			return 0, err
 		}
 		f := faultOf(err)
-		if f.reason != Canceled {
+		unwanted := f.reason == Canceled || b.isClosed()
+		if !unwanted {
 			b.broke(f)
 		}
-		if f.reason == Canceled || !b.goOn() {
+		if unwanted || !b.goOn() {
+			b.ended(func() {})
 			return 0, fmt.Errorf("read body from origin %q: %s", b.id, f.detail)
 		}
 	}
+}
+
+// ended tells once how the body came out.
+func (b *body) ended(tell func()) {
+	b.mu.Lock()
+	first := !b.told
+	b.told = true
+	b.mu.Unlock()
+	if first {
+		tell()
+	}
+}
+
+func (b *body) isClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed
 }
 
 // goOn asks for the rest of the file, and reports whether it gets it.
@@ -195,6 +226,7 @@ func (b *body) replace(src io.ReadCloser) bool {
 
 // Close ends the body. It may be called while another goroutine reads, which then gets an error.
 func (b *body) Close() error {
+	b.ended(b.whole)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {

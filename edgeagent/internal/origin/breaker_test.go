@@ -8,7 +8,7 @@ import (
 )
 
 // Each script is a row of events and, after a colon, the state they lead to: f is a failure, b a busy answer, s a success, p a
-// probe that is admitted, P one that is not, F, B and S what a probe finds, R one that tells nothing, and a number so many
+// probe that is admitted, P one that is not, F, B and S what a probe finds, H a good head, R nothing, and a number so many
 // seconds.
 func TestBreakerScripts(t *testing.T) {
 	t.Parallel()
@@ -25,6 +25,10 @@ func TestBreakerScripts(t *testing.T) {
 		"f f f f f 36 p S : closed",
 		"f f f f f 36 p S f f f f : closed",
 		"f f f f f 36 p R p S : closed",
+		// A good head closes it, and the end of the body decides.
+		"f f f f f 36 p H : closed",
+		"f f f f f 36 p H f P : open",
+		"f f f f f 36 p H s f f f f : closed",
 		"f f f f f 36 p F P : open",
 		"f f f f f 36 p B P : open",
 		// What was asked before it opened says nothing new.
@@ -52,6 +56,8 @@ func TestBreakerScripts(t *testing.T) {
 				b.fail(now, event == "B", busyWeight)
 			case "s", "S":
 				b.succeed(now, event == "S")
+			case "H":
+				b.trust(now)
 			case "p", "P":
 				if ok, probe := b.admit(now); ok != (event == "p") || probe != ok {
 					t.Errorf("%s: event %d is admitted: %v, as a probe: %v", script, i, ok, probe)

@@ -34,6 +34,7 @@ type exchange struct {
 	began  time.Time
 	headAt time.Time
 	by     *attempt
+	health *health
 	leave  func() // gives the place at the origin back, once
 }
 
@@ -64,8 +65,8 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 		}
 	}
 	row := judge(k.rows, r)
-	h.health.heard(x.by.address(), row)
 	if row.outcome != Found {
+		h.health.heard(x.by.address(), row)
 		x.drain()
 		return answerOf(k, row, r), row, nil
 	}
@@ -82,6 +83,7 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 func (x *exchange) failed(err error) *Answer {
 	a := faultAnswer(faultOf(err))
 	a.Status, a.hurried = x.resp.StatusCode, hurried(err)
+	x.health.broke(x.by.address(), err)
 	x.end()
 	return a
 }
@@ -110,7 +112,7 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(parent)
-	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline), by: by, leave: sync.OnceFunc(h.health.leave)}
+	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline), by: by, health: h.health, leave: sync.OnceFunc(h.health.leave)}
 	connect, firstByte, idle := timeouts(h.origin)
 	x.idle = idle
 	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }
@@ -189,9 +191,11 @@ func (x *exchange) hold() (*Response, error) {
 	switch {
 	case r.Status == http.StatusNotModified || r.Status == http.StatusRequestedRangeNotSatisfiable:
 		r.Length, r.Framed = 0, true
+		x.well()
 		x.drain()
 		return r, nil
 	case r.Length == 0:
+		x.well()
 		x.end()
 		return r, nil
 	}
@@ -208,11 +212,14 @@ func (x *exchange) hold() (*Response, error) {
 		if r.Framed {
 			r.Length = int64(len(s.first))
 		}
-		x.end()
+		s.Close()
 		r.Body = s
 	}
 	return r, nil
 }
+
+// well takes note that the address that was asked has done what it should.
+func (x *exchange) well() { x.health.note(x.by.address(), 0) }
 
 // retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). What cannot be read asks for nothing.
 func retryAfter(value string, now time.Time) time.Duration {

@@ -160,6 +160,7 @@ type verdict uint8
 const (
 	noVerdict verdict = iota // the origin was not asked, or not for long enough
 	reached                  // it is there, but an admin has something to mend
+	begun                    // the head of a file has come; whether it is well shows at the end of the body
 	well
 	busy
 	broken
@@ -174,6 +175,8 @@ func verdictOf(k *kind, o *topology.Origin, a *Answer, took time.Duration) verdi
 	switch {
 	case a.Reason == Unasked, a.Reason == Canceled:
 		return noVerdict
+	case a.unfinished():
+		return begun
 	case a.Outcome != Inconclusive:
 		return well
 	case a.Reason == Misconfigured:
@@ -205,6 +208,8 @@ func (h *health) report(a *Answer, probe bool, v verdict) {
 	switch {
 	case v == well, v == reached && probe:
 		h.moved(h.breaker.succeed(now, probe), breakerClosed)
+	case v == begun && probe:
+		h.moved(h.breaker.trust(now), breakerClosed)
 	case v == busy:
 		h.moved(h.breaker.fail(now, probe, busyWeight), breakerOpened)
 	case v == broken:
@@ -220,12 +225,21 @@ func (h *health) conclude(a *Answer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case a.Reason == Unasked:
+	case a.Reason == Unasked, a.unfinished():
 	case a.Outcome != Inconclusive:
 		h.ill = false
 	case a.Reason == Misconfigured, a.Status != 0:
 		h.ill, h.failed, h.failure = true, now, told(a)
 	}
+}
+
+// finished takes note of a body that came to its end, or as far as its reader wanted it.
+func (h *health) finished() {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ill = false
+	h.moved(h.breaker.succeed(now, false), breakerClosed)
 }
 
 func (h *health) moved(yes bool, to breakerState) {

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"sync"
@@ -159,6 +160,65 @@ func TestWhatOpensTheBreaker(t *testing.T) {
 				t.Errorf("open after %d", n)
 			}
 		})
+	}
+}
+
+// A body that breaks and cannot go on is a failure, however good its head was: five in a row open the breaker. One that comes to
+// its end, or as far as its reader wants it, is a success.
+func TestBrokenBodiesOpenTheBreaker(t *testing.T) {
+	t.Parallel()
+	fault, now := faultorigin.New(t), newClock()
+	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
+	o := web(t, fault.URL())
+	cut, whole := faultorigin.Cut(long, 5000), faultorigin.Reply(200, long)
+	ask := func(answer faultorigin.Answer, readAll bool) string {
+		fault.On("/a.jpg", answer)
+		a := c.Get(t.Context(), o, get("/a.jpg"))
+		if a.Response != nil && readAll {
+			if _, err := read(t, a); err != nil {
+				return "broken"
+			}
+		}
+		discard(t, a)
+		return cmp.Or(string(a.Reason), a.Outcome.String())
+	}
+	for i, step := range []struct {
+		answer  faultorigin.Answer
+		readAll bool
+		after   time.Duration
+		want    string
+	}{
+		{cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"},
+		{whole, true, 0, "found"},
+		{cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"},
+		{whole, false, 0, "found"},
+		{cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"},
+		{whole, true, 0, "breaker-open"},
+		// A probe with a good head lets others in, until its body breaks.
+		{cut, true, 40 * time.Second, "broken"},
+		{whole, true, 0, "breaker-open"},
+		{whole, true, 100 * time.Second, "found"},
+		{cut, true, 0, "broken"},
+		{whole, true, 0, "found"},
+	} {
+		now.forward(step.after)
+		if got := ask(step.answer, step.readAll); got != step.want {
+			t.Fatalf("%d: %s, want %s", i, got, step.want)
+		}
+	}
+	// One that goes on at the origin is whole.
+	for i := range 20 {
+		fault.On("/b.jpg", faultorigin.Cut(long, 5000, etag(strong)), faultorigin.File(long, strong))
+		if body, err := read(t, c.Get(t.Context(), o, get("/b.jpg"))); err != nil || body != long {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	if states := c.States(only(o)); len(states) != 1 || states[0].BreakerOpen || states[0].LastError != "failed: the connection was cut" {
+		t.Errorf("states %v", states)
+	}
+	now.forward(tellAnyway)
+	if states := c.States(only(o)); len(states) != 0 {
+		t.Errorf("a minute after the last: %v", states)
 	}
 }
 

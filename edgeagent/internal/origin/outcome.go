@@ -87,3 +87,6 @@ type Answer struct {
 	// hurried says that not the origin's own timeout has passed, but the deadline of whoever asks.
 	hurried bool
 }
+
+// unfinished reports whether a body is still to come.
+func (a *Answer) unfinished() bool { return a.Response != nil && a.Response.Body != http.NoBody }
