@@ -50,7 +50,7 @@ const (
 )
 
 var outcomeNames = [outcomes]string{
-	"hit", "stale", "revalidated", "miss", "coalesced", "passed", "default_image", "not_found", "failed", "refused", "canceled",
+	"hit", "stale", "revalidated", "miss", "coalesced", "passed", "default_image", "not_found", "error", "refused", "canceled",
 }
 
 func (o Outcome) String() string { return outcomeNames[o] }
