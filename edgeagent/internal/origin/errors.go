@@ -50,6 +50,7 @@ type refusedError struct {
 }
 
 func (e *refusedError) Error() string { return fmt.Sprintf("host %q: %v", e.host, e.err) }
+func (e *refusedError) Unwrap() error { return e.err }
 
 // A tlsError is an error of a TLS handshake.
 type tlsError struct{ err error }
@@ -65,7 +66,20 @@ type fault struct {
 	advice string
 }
 
-const adviceAddress = "use a public address, or have the operator allow it with --allow-private-origins or --allow-origin-cidr"
+// Every fault but that of a caller who gave up comes with something to do about it.
+const (
+	adviceAddress  = "use a public address, or have the operator allow it with --allow-private-origins or --allow-origin-cidr"
+	adviceNever    = "use a public address: link-local addresses and metadata services are never allowed"
+	adviceConnect  = "check the host, the port and the firewalls on the way, or raise timeouts.connect"
+	adviceListen   = "check that a server listens at this host and port"
+	adviceSlow     = "have the origin answer sooner, or raise timeouts.first_byte"
+	adviceDeadline = "raise the endpoint's walk_deadline, or shorten the timeouts of its origins"
+	adviceIdle     = "see why the origin pauses, or raise timeouts.idle"
+	adviceCrowd    = "have the origin answer sooner, or keep its files cached for longer"
+	adviceDNS      = "check the host's name servers, and those of the edge"
+	adviceLog      = "see the origin's log"
+	adviceHTTP     = "check that an HTTP server is at this host and port"
+)
 
 // faultOf reads an error of a request. Its detail never repeats what net/http says, which may hold bytes of the reply.
 func faultOf(err error) fault {
@@ -79,19 +93,25 @@ func faultOf(err error) fault {
 	case errors.As(err, &config):
 		return fault{Misconfigured, "proxy_configuration_error", config.detail, config.advice}
 	case errors.As(err, &refused):
+		var address *addressError
+		if errors.As(refused, &address) && address.never {
+			return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), adviceNever}
+		}
 		return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), adviceAddress}
 	case errors.Is(err, errConnectTimeout):
-		return fault{Timeout, "connection_timeout", err.Error(), ""}
+		return fault{Timeout, "connection_timeout", err.Error(), adviceConnect}
 	case errors.Is(err, errPending), errors.Is(err, errOpen):
-		return fault{Busy, "connection_limit_reached", err.Error(), ""}
-	case errors.Is(err, errFirstByteTimeout), errors.Is(err, errWalkDeadline):
-		return fault{Timeout, "http_response_timeout", err.Error(), ""}
+		return fault{Busy, "connection_limit_reached", err.Error(), adviceCrowd}
+	case errors.Is(err, errFirstByteTimeout):
+		return fault{Timeout, "http_response_timeout", err.Error(), adviceSlow}
+	case errors.Is(err, errWalkDeadline):
+		return fault{Timeout, "http_response_timeout", err.Error(), adviceDeadline}
 	case errors.Is(err, errIdleTimeout):
-		return fault{Timeout, "connection_read_timeout", err.Error(), ""}
+		return fault{Timeout, "connection_read_timeout", err.Error(), adviceIdle}
 	case errors.Is(err, context.Canceled):
 		return fault{Canceled, "proxy_internal_error", "the caller gave up", ""}
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault{Timeout, "http_response_timeout", "the caller's deadline has passed", ""}
+		return fault{Timeout, "http_response_timeout", "the caller's deadline has passed", adviceSlow}
 	case errors.As(err, &lookup):
 		return lookupFault(lookup)
 	}
@@ -109,11 +129,11 @@ func hurried(err error) bool {
 func lookupFault(err *net.DNSError) fault {
 	switch {
 	case err.IsTimeout:
-		return fault{Timeout, "dns_timeout", fmt.Sprintf("looking up %q took too long", err.Name), ""}
+		return fault{Timeout, "dns_timeout", fmt.Sprintf("looking up %q took too long", err.Name), adviceDNS}
 	case err.IsNotFound:
 		return fault{Failed, "dns_error", fmt.Sprintf("host %q is not known", err.Name), "check the host's name"}
 	}
-	return fault{Failed, "dns_error", fmt.Sprintf("look-up of %q went wrong", err.Name), ""}
+	return fault{Failed, "dns_error", fmt.Sprintf("look-up of %q went wrong", err.Name), adviceDNS}
 }
 
 func tlsFault(err error) (fault, bool) {
@@ -123,13 +143,16 @@ func tlsFault(err error) (fault, bool) {
 	}
 	var alert tls.AlertError
 	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
 	switch {
+	case errors.As(err, &record):
+		return fault{Failed, "tls_protocol_error", "the origin does not speak TLS", "use http, or the port at which the origin speaks TLS"}, true
 	case errors.As(err, &certificate):
 		return fault{Failed, "tls_certificate_error", certificateDetail(certificate.Err), "renew or correct the origin's certificate"}, true
 	case errors.As(err, &alert):
-		return fault{Failed, "tls_alert_received", "the origin refused the TLS handshake", ""}, true
+		return fault{Failed, "tls_alert_received", "the origin refused the TLS handshake", "check that the origin takes TLS 1.2 or newer for this host"}, true
 	}
-	return fault{Failed, "tls_protocol_error", "the TLS handshake went wrong", ""}, true
+	return fault{Failed, "tls_protocol_error", "the TLS handshake went wrong", "check that the origin speaks TLS at this port"}, true
 }
 
 func certificateDetail(err error) string {
@@ -151,19 +174,19 @@ func connectionFault(err error) fault {
 	var oversize *headerSizeError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fault{Failed, "connection_refused", "the connection was refused", ""}
+		return fault{Failed, "connection_refused", "the connection was refused", adviceListen}
 	case errors.Is(err, syscall.ETIMEDOUT):
-		return fault{Timeout, "connection_timeout", errConnectTimeout.Error(), ""}
+		return fault{Timeout, "connection_timeout", errConnectTimeout.Error(), adviceConnect}
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-		return fault{Failed, "destination_ip_unroutable", "no route to the host", ""}
+		return fault{Failed, "destination_ip_unroutable", "no route to the host", adviceConnect}
 	case errors.Is(err, errEmptyBody):
-		return fault{Failed, "http_response_incomplete", err.Error(), ""}
+		return fault{Failed, "http_response_incomplete", err.Error(), adviceLog}
 	case errors.As(err, &oversize):
-		return fault{Failed, "http_response_header_section_size", fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes), ""}
+		return fault{Failed, "http_response_header_section_size", fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes), "have the origin send fewer or shorter headers"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return fault{Failed, "connection_terminated", "the connection was cut", ""}
+		return fault{Failed, "connection_terminated", "the connection was cut", adviceLog}
 	}
-	return fault{Failed, "http_protocol_error", "the reply is not valid HTTP", ""}
+	return fault{Failed, "http_protocol_error", "the reply is not valid HTTP", adviceHTTP}
 }
 
 // A headerSizeError says that a head is over maxHeaderBytes.

@@ -66,7 +66,7 @@ func TestFaults(t *testing.T) {
 			if a.Outcome != Inconclusive || a.Reason != test.reason || a.ProxyError != test.proxy {
 				t.Errorf("got %s %q %q: %s, want %q %q", a.Outcome, a.Reason, a.ProxyError, a.Detail, test.reason, test.proxy)
 			}
-			if a.Detail == "" || a.Request == "" {
+			if a.Detail == "" || a.Request == "" || a.Advice == "" {
 				t.Errorf("an answer that tells too little: %+v", a)
 			}
 		})

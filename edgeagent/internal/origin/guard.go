@@ -83,11 +83,24 @@ func (g *guard) check(addr netip.Addr) error {
 	}
 	switch {
 	case far == forbidden:
-		return fmt.Errorf("address %s is never allowed", addr)
+		return &addressError{addr, true}
 	case far == inside && !g.allowPrivate && !g.allows(addr) && !g.allows(real):
-		return fmt.Errorf("address %s is not public", addr)
+		return &addressError{addr, false}
 	}
 	return nil
+}
+
+// An addressError says that an address may not be connected to: never, or unless the operator allows it.
+type addressError struct {
+	addr  netip.Addr
+	never bool
+}
+
+func (e *addressError) Error() string {
+	if e.never {
+		return fmt.Sprintf("address %s is never allowed", e.addr)
+	}
+	return fmt.Sprintf("address %s is not public", e.addr)
 }
 
 func (g *guard) allows(addr netip.Addr) bool {

@@ -231,6 +231,32 @@ func TestBadAddressIsLeftOut(t *testing.T) {
 	}
 }
 
+// An address whose bodies break is left out too, however good their heads are.
+func TestAddressThatBreaksBodiesIsLeftOut(t *testing.T) {
+	t.Parallel()
+	w, now := newTwin(t), newClock()
+	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "10000")
+		w.Write([]byte(long[:5000]))
+		panic(http.ErrAbortHandler)
+	})
+	h := c.healths.of(webKind, o, &Ask{})
+	for i := range 5 {
+		if body, err := read(t, c.Get(t.Context(), o, get("/a.jpg"))); err == nil {
+			t.Fatalf("%d: read %d bytes", i, len(body))
+		}
+		h.mu.Lock()
+		h.breaker.weight = 0 // so that the origin as a whole is asked
+		h.mu.Unlock()
+	}
+	for range 10 {
+		if got := w.ask(t, c, o); got != "b" {
+			t.Errorf("answered by %q", got)
+		}
+	}
+}
+
 // To one of several addresses TLS is spoken with the host that is meant, and the server is told its name.
 func TestBadAddressOverTLS(t *testing.T) {
 	t.Parallel()

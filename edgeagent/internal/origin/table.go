@@ -58,15 +58,19 @@ var usable = []row{
 
 // rest are the answers that say nothing about the file, whatever the kind of storage.
 var rest = []row{
-	{says: "429, 503", when: status(429, 503), reason: Busy, proxy: "destination_unavailable"},
-	{says: "unasked 206 or 304", when: status(206, 304), reason: Failed, proxy: "http_protocol_error"},
-	{says: "3xx", when: between(300, 399), reason: Misconfigured, proxy: "proxy_configuration_error"},
+	{says: "429, 503", when: status(429, 503), reason: Busy, proxy: "destination_unavailable", advice: adviceBusy},
+	{says: "unasked 206 or 304", when: status(206, 304), reason: Failed, proxy: "http_protocol_error",
+		advice: "correct the origin: it was not asked for a part, or not for that one, nor whether a copy is still good"},
+	{says: "3xx", when: between(300, 399), reason: Misconfigured, proxy: "proxy_configuration_error", advice: "point the origin at where the files are"},
 	{says: "401, 403", when: status(401, 403), reason: Misconfigured, proxy: "proxy_configuration_error",
 		advice: "check the credentials and what they may read"},
-	{says: "any other 4xx", when: between(400, 499), reason: Misconfigured, proxy: "proxy_configuration_error"},
-	{says: "5xx", when: between(500, 599), reason: Failed, proxy: "destination_unavailable"},
-	{says: "other 2xx, and what is no final status", when: always, reason: Failed, proxy: "http_protocol_error"},
+	{says: "any other 4xx", when: between(400, 499), reason: Misconfigured, proxy: "proxy_configuration_error", advice: adviceLog},
+	{says: "5xx", when: between(500, 599), reason: Failed, proxy: "destination_unavailable", advice: adviceLog},
+	{says: "other 2xx, and what is no final status", when: always, reason: Failed, proxy: "http_protocol_error",
+		advice: "correct the origin: this status does not carry a file"},
 }
+
+const adviceBusy = "raise the origin's limits, or keep its files cached for longer"
 
 // webTable says what the answers of a web server mean.
 var webTable = table([]row{
@@ -75,7 +79,9 @@ var webTable = table([]row{
 }, usable, []row{
 	{says: "a status in web.not_found_statuses", when: missingStatus, outcome: NotHere},
 	{says: "3xx, not followed", when: redirects, reason: Misconfigured, proxy: "proxy_configuration_error",
-		advice: "set web.follow_redirects, or point base_url at where the files are"},
+		advice: "point web.base_url at where the files are"},
+	{says: "401, 403", when: status(401, 403), reason: Misconfigured, proxy: "proxy_configuration_error",
+		advice: "send what the server wants in request_headers; if it says so of files that are missing, list the status in web.not_found_statuses"},
 }, rest)
 
 // s3Table says what the answers of Amazon S3 and compatible stores mean.
@@ -88,11 +94,16 @@ var s3Table = table(usable, []row{
 	{says: "403 AccessDenied", when: coded(403, "AccessDenied"), reason: Misconfigured, proxy: "proxy_configuration_error",
 		advice:   "allow s3:GetObject; if files are merely missing, grant s3:ListBucket or set probe_key to a key that exists",
 		deniable: true},
-	{says: "SlowDown, ServerBusy", when: coded(0, "SlowDown", "SlowDownRead", "ServerBusy"), reason: Busy, proxy: "destination_unavailable"},
+	{says: "SlowDown, ServerBusy", when: coded(0, "SlowDown", "SlowDownRead", "ServerBusy"), reason: Busy, proxy: "destination_unavailable", advice: adviceBusy},
 	{says: "wrong region", when: wrongRegion, reason: Misconfigured, proxy: "proxy_configuration_error", advice: "set s3.region to the bucket's region"},
-	{says: "bad signature", when: coded(0, "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "AuthorizationHeaderMalformed",
-		"RequestTimeTooSkewed"), reason: Misconfigured, proxy: "proxy_configuration_error",
-		advice: "check access_key_id, secret_access_key and region, and the clock of the edge"},
+	{says: "skewed clock", when: coded(0, "RequestTimeTooSkewed"), reason: Misconfigured, proxy: "proxy_configuration_error",
+		advice: "set the clock of the edge"},
+	{says: "unknown key id", when: coded(0, "InvalidAccessKeyId"), reason: Misconfigured, proxy: "proxy_configuration_error",
+		advice: "check s3.access_key_id, and that it belongs to the store at s3.endpoint"},
+	{says: "expired token", when: coded(0, "InvalidToken", "ExpiredToken"), reason: Misconfigured, proxy: "proxy_configuration_error",
+		advice: "set credentials that still hold"},
+	{says: "bad signature", when: coded(0, "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"), reason: Misconfigured, proxy: "proxy_configuration_error",
+		advice: "check s3.secret_access_key and s3.region"},
 	{says: "archived object", when: coded(403, "InvalidObjectState"), reason: Misconfigured, proxy: "proxy_configuration_error",
 		advice: "restore the object from its archive"},
 }, rest)
@@ -100,7 +111,8 @@ var s3Table = table(usable, []row{
 // mediaTable says what the answers of the Media Library mean. It is asked only for files that it holds at the revision the edge
 // has applied, so a 404 is a fault and not an answer.
 var mediaTable = table([]row{
-	{says: "a file with another hash", when: otherFile, reason: Failed, proxy: "http_protocol_error"},
+	{says: "a file with another hash", when: otherFile, reason: Failed, proxy: "http_protocol_error",
+		advice: "check that all control planes have the same media bucket"},
 }, usable, []row{
 	{says: "404 for a file in the set", when: status(404), reason: Failed, proxy: "destination_unavailable",
 		advice: "check that the media bucket is the one that the control plane wrote to"},

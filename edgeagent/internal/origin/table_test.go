@@ -103,9 +103,9 @@ var s3Examples = []example{
 	{row: "wrong region", name: "400", reason: Misconfigured,
 		answer: faultorigin.S3Error(400, "AuthorizationHeaderMalformed", "X-Amz-Bucket-Region: eu-north-1")},
 	{row: "bad signature", name: "wrong secret", answer: faultorigin.S3Error(403, "SignatureDoesNotMatch"), reason: Misconfigured},
-	{row: "bad signature", name: "unknown key id", answer: faultorigin.S3Error(403, "InvalidAccessKeyId"), reason: Misconfigured},
-	{row: "bad signature", name: "skewed clock", answer: faultorigin.S3Error(403, "RequestTimeTooSkewed"), reason: Misconfigured},
-	{row: "bad signature", name: "expired token", answer: faultorigin.S3Error(400, "ExpiredToken"), reason: Misconfigured},
+	{row: "unknown key id", name: "unknown key id", answer: faultorigin.S3Error(403, "InvalidAccessKeyId"), reason: Misconfigured},
+	{row: "skewed clock", name: "skewed clock", answer: faultorigin.S3Error(403, "RequestTimeTooSkewed"), reason: Misconfigured},
+	{row: "expired token", name: "expired token", answer: faultorigin.S3Error(400, "ExpiredToken"), reason: Misconfigured},
 	{row: "archived object", name: "archived", answer: faultorigin.S3Error(403, "InvalidObjectState"), reason: Misconfigured},
 	{row: "5xx", name: "500 InternalError", answer: faultorigin.S3Error(500, "InternalError"), reason: Failed},
 	{row: "200, 203", name: "page for an image", answer: page, outcome: Found},
@@ -181,6 +181,9 @@ func checkExample(t *testing.T, a *Answer, e example) {
 	}
 	if (a.ProxyError != "") != (a.Outcome == Inconclusive) {
 		t.Errorf("proxy error %q with outcome %s", a.ProxyError, a.Outcome)
+	}
+	if a.Outcome == Inconclusive && a.Advice == "" {
+		t.Errorf("no advice for %s", a.Detail)
 	}
 	if a.Request == "" || a.Detail == "" || a.Kind == "" || a.Duration <= 0 || a.Status == 0 {
 		t.Errorf("an answer that tells too little: %+v", a)

@@ -94,7 +94,9 @@ func (c *Client) redirected(k *kind, h *hop, x *exchange, location string) (*Ans
 		return a, row, nil
 	}
 	if h.count == maxRedirects {
-		return refuse(fmt.Sprintf("after %d redirects", maxRedirects))
+		a, row, _ := refuse(fmt.Sprintf("after %d redirects", maxRedirects))
+		a.Advice = "see where the redirects lead: they may go in a circle"
+		return a, row, nil
 	}
 	req, err := k.next(c, h, location)
 	if err != nil {
@@ -162,6 +164,9 @@ func portOf(u *url.URL) string {
 func elaborateWeb(r *reply, a *Answer) {
 	if !redirects(r) {
 		return
+	}
+	if !follows(r.origin) {
+		a.Advice = "set web.follow_redirects, or " + a.Advice
 	}
 	location := r.header.Get("Location")
 	if location == "" {
