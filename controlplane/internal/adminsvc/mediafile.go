@@ -3,6 +3,7 @@ package adminsvc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -150,7 +151,9 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		return nil, libraryError(err)
 	}
 	now := timestamppb.New(s.now())
+	sameBytes := false
 	result, err := s.store.Write(ctx, key.Account, id, func(state *store.State) (*store.Edit, error) {
+		sameBytes = false
 		record, exists, err := s.fileOf(ctx, state, key)
 		if err != nil {
 			return nil, err
@@ -175,6 +178,7 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 				return nil, nil
 			}
 			next.UpdateTime = now
+			sameBytes = next.GetSha256() == stored.Message.GetSha256()
 		}
 		return &store.Edit{Puts: []store.Put{{Key: key, Message: next}}}, nil
 	})
@@ -195,6 +199,10 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		return nil, err
 	}
 	resp.Revision = result.Revision
+	if sameBytes {
+		// Edges know files by their bytes.
+		resp.Warnings = append(resp.Warnings, fmt.Sprintf("the bytes are those that were there: edges that hold the file keep its old content type and tags until it is purged, as with `edgewalk purge -A %s --prefix /%s`", key.Account, key.ID))
+	}
 	return resp, nil
 }
 

@@ -110,6 +110,11 @@ func TestUploads(t *testing.T) {
 				t.Errorf("got %v", f)
 			}
 		}},
+		{"another type for the same bytes", &start{Path: "x.jpg", MediaFile: &topologyv1.MediaFile{ContentType: "image/y-own"}}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+			if w := resp.GetWarnings(); len(w) != 1 || !strings.Contains(w[0], "purge -A acme --prefix /x.jpg") {
+				t.Errorf("warnings %v, want that edges keep the old type until a purge", w)
+			}
+		}},
 		{"empty file", &start{Path: "empty.txt"}, "", codes.OK, nil},
 		{"folder of an identifier", &start{Path: "shop/a.jpg"}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
 			if len(resp.GetWarnings()) != 1 {
