@@ -81,6 +81,13 @@ func (s *stream) Close() error {
 	return nil
 }
 
+// A BodyError says how a body broke, for people, without any secret.
+type BodyError struct{ Origin, Detail, Advice string }
+
+func (e *BodyError) Error() string {
+	return fmt.Sprintf("read body from origin %q: %s", e.Origin, e.Detail)
+}
+
 // A body is what a reader gets: a stream that goes on at the same origin when it breaks, if that origin can prove that the rest
 // belongs to the same file.
 type body struct {
@@ -154,7 +161,7 @@ func (b *body) Read(p []byte) (int, error) {
 		}
 		if unwanted || !b.goOn() {
 			b.ended(func() {})
-			return 0, fmt.Errorf("read body from origin %q: %s", b.id, f.detail)
+			return 0, &BodyError{b.id, f.detail, f.advice}
 		}
 	}
 }

@@ -39,15 +39,17 @@ func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.Wa
 		}
 		a := w.ask(ctx, &live, step.Origin, Ask{}, deadline)
 		s := report(step.Origin, a)
-		steps = append(steps, s.proto())
 		all = append(all, a)
 		switch a.Outcome {
 		case origin.Found:
-			a.Response.Body.Close()
 			ending, status = "found at "+s.Origin, a.Response.Status
+			if !sample(&s, a.Response) {
+				ending += ", but the body breaks"
+			}
 		case origin.Inconclusive:
 			troubles = append(troubles, s.Origin+" "+string(a.Reason))
 		}
+		steps = append(steps, s.proto())
 	}
 	if ending == "" {
 		ending, status = describe(e, all, strings.Join(troubles, ", "))
@@ -102,10 +104,11 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 	}
 	ask.Deadline, ask.Test = time.Now().Add(topology.DefaultWalkDeadline), true
 	a := w.client.Get(ctx, o, ask)
+	s, ok := report(o, a), a.Outcome != origin.Inconclusive
 	if a.Response != nil {
-		a.Response.Body.Close()
+		ok = sample(&s, a.Response)
 	}
-	return &topologyv1.OriginTest{Ok: a.Outcome != origin.Inconclusive, Step: report(o, a).proto()}
+	return &topologyv1.OriginTest{Ok: ok, Step: s.proto()}
 }
 
 var errNoURL = errors.New("a web_proxy has no files but those of the URL that the path spells")

@@ -78,6 +78,43 @@ func summary(steps []*topologyv1.WalkStep) string {
 	return strings.Join(out, ", ")
 }
 
+// A body that breaks after a good head shows, as does one whose end nobody can know.
+func TestBodiesAreSampled(t *testing.T) {
+	t.Parallel()
+	const body = "0123456789"
+	for _, test := range []struct {
+		name   string
+		answer faultorigin.Answer
+		detail string
+		advice string
+		ok     bool
+	}{
+		{"whole", faultorigin.Reply(200, body), "HTTP 200", "", true},
+		{"cut", faultorigin.Cut(body, 5), "HTTP 200, but the body breaks after 5 bytes: the connection was cut", "see the origin's log", false},
+		{"chunks cut", faultorigin.CutChunks([]string{body}), "HTTP 200, but the body breaks after 10 bytes: the connection was cut", "see the origin's log", false},
+		{"without a length", faultorigin.Lengthless(200, body), "HTTP 200, without a length", adviceLengthless, true},
+		{"longer than a sample", faultorigin.Cut(strings.Repeat("x", sampleBytes+100), sampleBytes+50), "HTTP 200", "", true},
+		{"slower than a sample", faultorigin.StallAfter(body, 5), "HTTP 200", "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1)
+			r.origins[0].On(faultorigin.Any, test.answer)
+			steps, ending, status := r.Explain(t.Context(), r.to("/a.jpg"))
+			want := "found at a"
+			if !test.ok {
+				want += ", but the body breaks"
+			}
+			if s := steps[1]; s.Detail != test.detail || s.Advice != test.advice || s.Outcome != topologyv1.WalkStep_FOUND || ending != want || status != 200 {
+				t.Errorf("explained %v: %s, %d", s, ending, status)
+			}
+			if got := r.TestOrigin(t.Context(), r.account.Origins["a"], "/a.jpg"); got.Ok != test.ok || got.Step.Detail != test.detail || got.Step.Advice != test.advice {
+				t.Errorf("tested %v", got)
+			}
+		})
+	}
+}
+
 func TestTestOrigin(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t"
