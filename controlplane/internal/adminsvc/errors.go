@@ -115,6 +115,7 @@ var errorKinds = []struct {
 	{store.ErrUnavailable, kindStoreUnavailable, "etcd does not answer; nothing was written"},
 	{media.ErrNoBytes, kindLibraryUnavailable, "the media bucket has lost the file's bytes: upload it again"},
 	{edgesvc.ErrNoEdge, kindNoEdge, ""},
+	{edgesvc.ErrBusy, kindTooManyRequests, ""},
 	{edgesvc.ErrFuture, kindFutureRevision, ""},
 	{context.DeadlineExceeded, kindDeadline, "the deadline was too short"},
 	{context.Canceled, kindCanceled, "the caller went away"},

@@ -65,6 +65,7 @@ func TestErrorsOfOtherPackages(t *testing.T) {
 		{store.ErrEpochChanged, codes.Unavailable},
 		{media.ErrNoBytes, codes.Unavailable},
 		{edgesvc.ErrNoEdge, codes.Unavailable},
+		{edgesvc.ErrBusy, codes.ResourceExhausted},
 		{edgesvc.ErrFuture, codes.OutOfRange},
 		{context.Canceled, codes.Canceled},
 		{context.DeadlineExceeded, codes.DeadlineExceeded},

@@ -99,6 +99,27 @@ func TestFleet(t *testing.T) {
 		t.Error(text)
 	}
 	r.refused(t, codes.Unavailable, "Explain", `{"url": "http://localhost/", "edge": "e2"}`)
+	<-questions
+	<-questions
+
+	// Another control plane reaches the same edge, with the stored secrets but not with others.
+	other := newRig(t, rigOptions{store: r.store})
+	eventually(t, func() bool {
+		list := other.must(t, "ListEdges", `{}`).(*adminv1.ListEdgesResponse)
+		return len(list.GetEdges()) == 1 && list.GetEdges()[0].GetConnected()
+	})
+	test = other.must(t, "TestOrigin", `{"name": "accounts/acme/origins/o", "edge": "e1"}`).(*adminv1.TestOriginResponse)
+	if asked = (<-questions).GetTestOrigin(); !test.GetTest().GetOk() || asked.GetSecrets().GetValues()["s3.secret_access_key"] != "hunter2" {
+		t.Errorf("from the other control plane: asked %v, answered %v", asked, test)
+	}
+	unsaved := `{"name": "accounts/acme/origins/o", "origin": {"s3": {"bucket": "b", "accessKeyId": "k"%s}}}`
+	other.must(t, "TestOrigin", fmt.Sprintf(unsaved, ""))
+	if asked = (<-questions).GetTestOrigin(); asked.GetSecrets().GetValues()["s3.secret_access_key"] != "hunter2" {
+		t.Errorf("unsaved, with the stored secret: asked %v", asked)
+	}
+	if text := other.refused(t, codes.Unavailable, "TestOrigin", fmt.Sprintf(unsaved, `, "secretAccessKey": "fresh"`)); !strings.Contains(text, `ask the control plane "test"`) {
+		t.Error(text)
+	}
 }
 
 func TestPurgesAreLimited(t *testing.T) {

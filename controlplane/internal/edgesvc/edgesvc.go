@@ -4,7 +4,7 @@
 // A stream costs a cursor and what the edge has not acknowledged, which is bounded; whatever an edge does, it neither delays
 // others nor makes memory grow. An edge is sent steps in the order of the store, each once; one that is slow or was away is
 // sent one state for many. Control planes meet in etcd below `fleet/`: each says how far its edges are, together, and no
-// single edge's acknowledgement is ever written.
+// single edge's acknowledgement is ever written. There they also pass on questions to each other's edges, without secrets.
 //
 // What changed, and in which order, is feed's business; who may read or change resources is adminsvc's.
 package edgesvc
@@ -72,6 +72,7 @@ type Service struct {
 	validator protovalidate.Validator
 	metrics   *metrics
 	fleet     *fleet
+	relay     *relay
 	presence  *store.Presence
 	self      string // this process below `fleet/`
 	full      *semaphore.Weighted
@@ -109,6 +110,7 @@ func New(cfg Config) (*Service, error) {
 		token:     sha256.Sum256([]byte(cfg.Token)),
 		validator: validator,
 		fleet:     newFleet(cfg.Feed, cfg.Server, cfg.Now),
+		relay:     newRelay(),
 		self:      strings.ToLower(crand.Text()[:10]),
 		// Sending the whole topology is mostly copying: more at a time than this only makes each slower.
 		full: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
@@ -152,7 +154,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer cancel()
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = s.presence.Run(ctx) })
-	parts.Go(func() { _ = s.cfg.Store.WatchFleet(ctx, "", s.allPeers, s.onePeer) })
+	parts.Go(func() { s.meet(ctx) })
 	parts.Go(func() { s.publish(ctx) })
 	parts.Go(func() { s.watch(ctx) })
 	parts.Wait()
@@ -255,7 +257,7 @@ func (s *Service) authorize(ctx context.Context) error {
 
 // currentRevision asks etcd, linearizably, where it stands.
 func (s *Service) currentRevision(ctx context.Context) (int64, error) {
-	_, revision, err := s.cfg.Store.Fleet(ctx, s.self+"/")
+	_, revision, err := s.cfg.Store.Fleet(ctx, s.self+"/"+helloKey)
 	if err != nil && errors.Is(err, context.Canceled) {
 		return 0, ctx.Err()
 	}

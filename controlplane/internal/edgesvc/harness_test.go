@@ -148,6 +148,7 @@ type agent struct {
 	mu      sync.Mutex
 	edge    feedtest.Edge
 	silent  bool // acknowledges nothing
+	answers func(*edgev1.Ask) *edgev1.Answer
 	refuses string
 	last    map[string]*edgev1.SyncResponse // by kind
 	seen    chan struct{}
@@ -247,6 +248,11 @@ func (a *agent) take(m *edgev1.SyncResponse) error {
 	select {
 	case a.seen <- struct{}{}:
 	default:
+	}
+	if ask := m.GetAsk(); ask != nil && a.answers != nil {
+		answer := a.answers(ask)
+		answer.Id = ask.GetId()
+		return a.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: answer}})
 	}
 	if step && !a.silent {
 		ack := &edgev1.Ack{Applied: a.edge.Revision, Persisted: a.edge.Revision, Durable: true, Digest: a.edge.Digest[:]}

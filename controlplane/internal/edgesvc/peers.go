@@ -19,6 +19,8 @@ import (
 //	summary        how far its edges are, together: rewritten as they move on
 //	edges/{bucket} who its edges are: rewritten as edges come and go, and now and then
 //	want           the highest revision that somebody waits for at it
+//	ask/{n}        a question to an edge of another one; see relay
+//	answer/{n}     the reply to another one's question
 //
 // A summary is small whatever the number of edges, since it names only those that are behind the others. The hello goes when
 // the process ends; the rest stays for a while, for the process that takes its place.
