@@ -47,6 +47,7 @@ var measurements = []measurement{
 	{"memory", "resident memory: idle, with 100,000 objects, with 100,000 domains", 10 * time.Minute, memory},
 	{"miss", "what the edge adds to the time to first byte of a file that is not cached; walks over origins that lack it", 10 * time.Minute, miss},
 	{"coalesce", "1,000 clients at once for one file that is not cached, behind a slow origin", 5 * time.Minute, coalesce},
+	{"trouble", "other endpoints while 1,000 clients wait for an origin that stalls; a walk past a dead origin", 5 * time.Minute, trouble},
 	{"restart", "time from exec to hits after a restart with 100,000 objects", 10 * time.Minute, restart},
 }
 
@@ -96,8 +97,8 @@ func carryOut(ctx context.Context, m measurement, args []string) error {
 	flags.StringVar(&o.binary, "edgewalk", "", "the `binary` to measure (default: built from this checkout)")
 	flags.StringVar(&o.against, "against", "", "another edgewalk `binary` to measure beside it, such as that of the commit before (hits)")
 	flags.DurationVar(&o.duration, "duration", 0, "how long each load runs (hits: 5s)")
-	flags.IntVar(&o.rounds, "rounds", 0, "how often each figure is taken, in turn with its peers (hits: 5, restart: 3, coalesce: 1)")
-	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, miss: 1000, coalesce: 1000)")
+	flags.IntVar(&o.rounds, "rounds", 0, "how often each figure is taken, in turn with its peers (hits: 5, restart: 3, trouble: 3, coalesce: 1)")
+	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, miss: 1000, coalesce: 1000, trouble: 2000)")
 	flags.IntVar(&o.edges, "edges", 0, "edges of apply (default: first 2, then 20)")
 	flags.IntVar(&o.objects, "objects", 100_000, "cached objects of memory and restart")
 	flags.IntVar(&o.domains, "domains", 100_000, "domains of memory; 0 for none")
