@@ -1,9 +1,12 @@
 package etcdnode
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -25,6 +28,9 @@ func Restore(ctx context.Context, file, dir string, log *slog.Logger, finish fun
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("read data folder: %w", err)
 	}
+	if err := check(file); err != nil {
+		return fmt.Errorf("restore snapshot %q: %w", file, err)
+	}
 	parent, name := filepath.Split(filepath.Clean(dir))
 	if err := os.MkdirAll(filepath.Clean(parent), 0o700); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
@@ -45,6 +51,37 @@ func Restore(ctx context.Context, file, dir string, log *slog.Logger, finish fun
 	}
 	if err := os.Rename(work, dir); err != nil {
 		return fmt.Errorf("move data folder: %w", err)
+	}
+	return nil
+}
+
+// pageBytes divides the size of every database of etcd. A snapshot is one, with a checksum behind it.
+const pageBytes = 512
+
+// check reports whether a file is a snapshot, and whole.
+func check(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := info.Size() - sha256.Size
+	if !info.Mode().IsRegular() || size <= 0 || size%pageBytes != 0 {
+		return errors.New("this is no snapshot, or not all of one: no checksum ends it")
+	}
+	hash, want := sha256.New(), make([]byte, sha256.Size)
+	if _, err := io.CopyN(hash, f, size); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(f, want); err != nil {
+		return err
+	}
+	if !bytes.Equal(hash.Sum(nil), want) {
+		return errors.New("the snapshot is damaged: its checksum does not match")
 	}
 	return nil
 }
