@@ -28,6 +28,9 @@ func TestWhatWasAppliedIsServed(t *testing.T) {
 			{"explain", explained},
 			{"manifest", manifestRoundTrip},
 			{"hostile requests", hostileRequests},
+			{"web proxy", webProxy},
+			{"ambient credentials", ambientCredentials},
+			{"unwell origins", unwellOrigins},
 		} {
 			t.Run(part.name, func(t *testing.T) {
 				t.Parallel()
