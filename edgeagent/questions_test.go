@@ -1,14 +1,18 @@
 package edgeagent
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -73,6 +77,45 @@ func TestMissesEndWithTheirHistory(t *testing.T) {
 		}
 		if status, _, _ := l.get(step.path); status != 404 || asked.Load() != step.asked {
 			t.Errorf("%v: %d, asked %d times", step, status, asked.Load())
+		}
+	}
+}
+
+// An origin that stalls for longer than anybody asks is named as what holds the answer up, in time.
+func TestAnswersComeInTime(t *testing.T) {
+	t.Parallel()
+	gone := make(chan struct{})
+	origin := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-gone:
+		}
+	}))
+	t.Cleanup(origin.Close)
+	t.Cleanup(func() { close(gone) })
+	l := newLone(t)
+	all := shop(origin.URL)
+	minute := durationpb.New(time.Minute)
+	files := all["origins/acme/files"].(*topologyv1.Origin)
+	files.Timeouts = &topologyv1.OriginTimeouts{FirstByte: minute}
+	all["urlEndpoints/acme/default"].(*topologyv1.UrlEndpoint).WalkDeadline = minute
+	l.step(true, all)
+	for name, ask := range map[string]*edgev1.Ask{
+		"explain":     {Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: "http://shared.test/acme/x"}}},
+		"test-origin": {Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{Origin: files, Path: "/x"}}},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		a := l.answer(ctx, ask)
+		if ctx.Err() != nil {
+			t.Errorf("%s: too late", name)
+		}
+		cancel()
+		step := a.GetTestOrigin().GetStep()
+		if steps := a.GetExplain().GetSteps(); len(steps) == 2 {
+			step = steps[1]
+		}
+		if step.GetReason() != "timeout" || step.GetDetail() != "no answer within the time that there was to ask" || step.GetAdvice() != "have the origin answer sooner" {
+			t.Errorf("%s: %v", name, a)
 		}
 	}
 }

@@ -73,6 +73,7 @@ const (
 	adviceConnect  = "check the host, the port and the firewalls on the way, or raise timeouts.connect"
 	adviceListen   = "check that a server listens at this host and port"
 	adviceSlow     = "have the origin answer sooner, or raise timeouts.first_byte"
+	adviceSooner   = "have the origin answer sooner"
 	adviceDeadline = "raise the endpoint's walk_deadline, or shorten the timeouts of its origins"
 	adviceIdle     = "see why the origin pauses, or raise timeouts.idle"
 	adviceCrowd    = "have the origin answer sooner, or keep its files cached for longer"
@@ -111,7 +112,7 @@ func faultOf(err error) fault {
 	case errors.Is(err, context.Canceled):
 		return fault{Canceled, "proxy_internal_error", "the caller gave up", ""}
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault{Timeout, "http_response_timeout", "the caller's deadline has passed", adviceSlow}
+		return fault{Timeout, "http_response_timeout", "no answer within the time that there was to ask", adviceSooner}
 	case errors.As(err, &lookup):
 		return lookupFault(lookup)
 	}

@@ -102,7 +102,10 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg, or /https://example.com/a.jpg for a web_proxy",
 		}}
 	}
-	ask.Deadline, ask.Test = time.Now().Add(topology.DefaultWalkDeadline), true
+	ask.Test = true
+	// No endpoint's deadline is meant here, so none is blamed.
+	ctx, cancel := context.WithTimeout(ctx, topology.DefaultWalkDeadline)
+	defer cancel()
 	a := w.client.Get(ctx, o, ask)
 	s, ok := report(o, a), a.Outcome != origin.Inconclusive
 	if a.Response != nil {
