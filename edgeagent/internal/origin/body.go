@@ -155,7 +155,7 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		f := faultOf(err)
-		unwanted := f.reason == Canceled || b.isClosed()
+		unwanted := f.reason == Canceled || hurried(err) || b.isClosed() // nothing that the origin has done
 		if !unwanted {
 			b.broke(f)
 		}

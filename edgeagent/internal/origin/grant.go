@@ -51,7 +51,7 @@ func (c *Client) askToken(ctx context.Context, o *topology.Origin, req *http.Req
 	}
 	got, ok := readGrant(text)
 	if !ok {
-		return refuse(fault{Failed, "http_protocol_error", "the answer holds no token", ""}, 0, false)
+		return refuse(fault{Failed, "http_protocol_error", "the answer holds no token", "check that this is a token endpoint"}, 0, false)
 	}
 	return got, nil
 }
@@ -64,11 +64,11 @@ func grantFault(status int, text []byte, advice string) fault {
 	}
 	switch {
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
-		return fault{Busy, "destination_unavailable", detail, ""}
+		return fault{Busy, "destination_unavailable", detail, adviceBusy}
 	case status >= 300 && status <= 499:
 		return fault{Misconfigured, "proxy_configuration_error", detail, advice}
 	}
-	return fault{Failed, "destination_unavailable", detail, ""}
+	return fault{Failed, "destination_unavailable", detail, adviceLog}
 }
 
 // grantCode is the error code of RFC 6749 5.2, such as "invalid_grant".

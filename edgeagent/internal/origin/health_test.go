@@ -2,7 +2,9 @@ package origin
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -219,6 +221,42 @@ func TestBrokenBodiesOpenTheBreaker(t *testing.T) {
 	now.forward(tellAnyway)
 	if states := c.States(only(o)); len(states) != 0 {
 		t.Errorf("a minute after the last: %v", states)
+	}
+}
+
+// A body that its reader gives up, or has no more time for, says nothing against the origin.
+func TestUnwantedBodiesAreNoFailure(t *testing.T) {
+	t.Parallel()
+	fault := faultorigin.New(t)
+	fault.On(faultorigin.Any, faultorigin.StallAfter(long, 5000))
+	c, o := localClient(t), web(t, fault.URL())
+	for i := range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if i%2 == 0 {
+			ctx, cancel = context.WithCancel(t.Context())
+		}
+		a := c.Get(ctx, o, get("/a.jpg"))
+		if a.Outcome != Found {
+			cancel()
+			continue // a busy machine was too slow for the head
+		}
+		if _, err := io.ReadFull(a.Response.Body, make([]byte, 5000)); err != nil && ctx.Err() == nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		if i%2 == 0 {
+			cancel()
+		}
+		if _, err := a.Response.Body.Read(make([]byte, 1)); err == nil {
+			t.Errorf("%d: the body goes on", i)
+		}
+		discard(t, a)
+		cancel()
+	}
+	h := c.healths.of(webKind, o, &Ask{})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.breaker.weight != 0 || !h.breaker.until.IsZero() {
+		t.Errorf("the breaker weighs %d", h.breaker.weight)
 	}
 }
 

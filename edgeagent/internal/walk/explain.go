@@ -43,7 +43,7 @@ func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.Wa
 		switch a.Outcome {
 		case origin.Found:
 			ending, status = "found at "+s.Origin, a.Response.Status
-			if !sample(&s, a.Response) {
+			if !sample(ctx, &s, a.Response) {
 				ending += ", but the body breaks"
 			}
 		case origin.Inconclusive:
@@ -109,7 +109,7 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 	a := w.client.Get(ctx, o, ask)
 	s, ok := report(o, a), a.Outcome != origin.Inconclusive
 	if a.Response != nil {
-		ok = sample(&s, a.Response)
+		ok = sample(ctx, &s, a.Response)
 	}
 	return &topologyv1.OriginTest{Ok: ok, Step: s.proto()}
 }

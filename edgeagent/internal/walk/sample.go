@@ -2,6 +2,7 @@ package walk
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,11 +21,11 @@ const adviceLengthless = "have the origin send Content-Length, or chunks: withou
 
 // sample reads the beginning of a file that was found, closes it, and adds to the report what a head does not show. It reports
 // whether the body holds.
-func sample(s *StepReport, r *origin.Response) bool {
+func sample(ctx context.Context, s *StepReport, r *origin.Response) bool {
 	// Who closes a body while it is read ends the reading.
 	timer := time.AfterFunc(sampleFor, func() { r.Body.Close() })
 	n, err := io.Copy(io.Discard, io.LimitReader(r.Body, sampleBytes))
-	late := !timer.Stop()
+	late := !timer.Stop() || ctx.Err() != nil
 	r.Body.Close()
 	switch {
 	case err != nil && !late:
