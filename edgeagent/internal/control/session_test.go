@@ -433,6 +433,10 @@ func TestStatusAndMetrics(t *testing.T) {
 	h := smallHistory()
 	d := p.accept()
 	d.send(h.welcome()).send(h.full()...)
+	prev, change := h.revision, h.account("latest")
+	step := live(prev, h.revision, change)
+	step.GetLive().Seen = timestamppb.New(asOf.Add(-10 * time.Second))
+	d.send(step)
 	mark := bookmark(h.revision+1, h.digest())
 	mark.GetBookmark().AsOf = timestamppb.New(asOf)
 	d.send(mark)
@@ -446,8 +450,9 @@ func TestStatusAndMetrics(t *testing.T) {
 	p.accept()
 	got := gathered(t, registry)
 	for name, want := range map[string]float64{
-		"edgewalk_edge_config_revision":              9,
-		"edgewalk_edge_config_persisted_revision":    9,
+		"edgewalk_edge_config_revision":              10,
+		"edgewalk_edge_config_persisted_revision":    10,
+		"edgewalk_edge_config_lag_seconds":           100,
 		"edgewalk_edge_config_age_seconds":           90,
 		"edgewalk_edge_config_durable":               1,
 		"edgewalk_edge_stream_connected":             0,
@@ -468,7 +473,7 @@ func TestStatusAndMetrics(t *testing.T) {
 	}
 }
 
-// gathered is the value of each gauge and counter by its name and labels.
+// gathered is the value of each gauge and counter, and the sum of each histogram, by its name and labels.
 func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -482,7 +487,7 @@ func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 			for _, label := range m.GetLabel() {
 				name += " " + label.GetValue()
 			}
-			values[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			values[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
 		}
 	}
 	return values

@@ -109,6 +109,7 @@ type metrics struct {
 
 	revision, persisted, age, durable, connected, rejected *prometheus.Desc
 
+	lag           prometheus.Histogram
 	resyncs       *prometheus.CounterVec
 	nacks         prometheus.Counter
 	refusedStates prometheus.Counter
@@ -128,6 +129,10 @@ func newMetrics(c *Control) *metrics {
 		durable:   gauge("edgewalk_edge_config_durable", "1 while the topology is kept on disk."),
 		connected: gauge("edgewalk_edge_stream_connected", "1 while a control plane is connected."),
 		rejected:  gauge("edgewalk_edge_config_rejected", "Resources that are not in effect as received."),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "edgewalk_edge_config_lag_seconds", Help: "Time from a control plane seeing a step to requests seeing it here, by the two machines' clocks.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
 		resyncs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_edge_config_resyncs_total", Help: "Full states that replaced a topology that the agent held, by reason.",
 		}, []string{"reason"}),
@@ -141,6 +146,7 @@ func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.revision, m.persisted, m.age, m.durable, m.connected, m.rejected} {
 		out <- d
 	}
+	m.lag.Describe(out)
 	m.resyncs.Describe(out)
 	for _, c := range []prometheus.Counter{m.nacks, m.refusedStates, m.duplicates} {
 		c.Describe(out)
@@ -158,6 +164,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge(m.durable, truth(s.Durable))
 	gauge(m.connected, truth(s.Server != ""))
 	gauge(m.rejected, float64(s.Rejected))
+	m.lag.Collect(out)
 	m.resyncs.Collect(out)
 	for _, c := range []prometheus.Counter{m.nacks, m.refusedStates, m.duplicates} {
 		c.Collect(out)

@@ -162,7 +162,13 @@ func (s *session) live(l *edgev1.Live) error {
 	if l.GetSeen().IsValid() {
 		c.inStep(l.GetSeen().AsTime())
 	}
-	return s.finish(l.GetRevision(), changes)
+	if err := s.finish(l.GetRevision(), changes); err != nil {
+		return err
+	}
+	if l.GetSeen().IsValid() {
+		c.metrics.lag.Observe(max(0, c.cfg.Now().Sub(l.GetSeen().AsTime()).Seconds()))
+	}
+	return nil
 }
 
 // finish applies changes that the index holds already, writes them down and acknowledges them.
