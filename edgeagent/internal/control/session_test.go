@@ -433,8 +433,9 @@ func TestStatusAndMetrics(t *testing.T) {
 	h := smallHistory()
 	d := p.accept()
 	d.send(h.welcome()).send(h.full()...)
-	prev, change := h.revision, h.account("latest")
-	step := live(prev, h.revision, change)
+	before := h.revision
+	latest := h.account("latest")
+	step := live(before, h.revision, latest)
 	step.GetLive().Seen = timestamppb.New(asOf.Add(-10 * time.Second))
 	d.send(step)
 	mark := bookmark(h.revision+1, h.digest())
