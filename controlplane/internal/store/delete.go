@@ -7,7 +7,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -33,7 +32,7 @@ func (p *plan) markDeleting(now time.Time) error {
 	}
 	account.State = topologyv1.Account_DELETING
 	account.UpdateTime = timestamppb.New(now)
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(account)
+	value, err := topology.Encode(account)
 	if err != nil {
 		return fmt.Errorf("encode account %q: %w", p.state.Account, err)
 	}

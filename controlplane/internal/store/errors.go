@@ -14,8 +14,7 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrAlreadyExists says that a name is taken; see [ClaimedError].
 	ErrAlreadyExists = errors.New("already exists")
-	// ErrConflict says that the resource has changed: an etag that is no longer current, or an account that others kept
-	// changing until the caller's deadline.
+	// ErrConflict says that others kept changing the account until the caller's deadline.
 	ErrConflict = errors.New("conflict")
 	// ErrDeleting says that the account is being deleted and takes no writes.
 	ErrDeleting = errors.New("account is being deleted")

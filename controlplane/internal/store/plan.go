@@ -121,7 +121,7 @@ func (p *plan) take(edit *Edit) error {
 		if err := check(put.Key); err != nil {
 			return err
 		}
-		value, err := proto.MarshalOptions{Deterministic: true}.Marshal(put.Message)
+		value, err := topology.Encode(put.Message)
 		if err != nil {
 			return fmt.Errorf("encode %q: %w", put.Key, err)
 		}

@@ -56,7 +56,7 @@ func (s *Store) retireOverflow(ctx context.Context, p *plan) error {
 	if err != nil {
 		return err
 	}
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(floor)
+	value, err := topology.Encode(floor)
 	if err != nil {
 		return fmt.Errorf("encode purge floor: %w", err)
 	}

@@ -73,14 +73,6 @@ func (s *Store) ListAt(ctx context.Context, kind topology.Kind, account, prefix,
 	return records, resp.More, revision, nil
 }
 
-// CheckEtag returns [ErrConflict] unless etag is empty or that of record.
-func CheckEtag(etag string, record topology.Record) error {
-	if etag == "" || etag == topology.Etag(record.ModRevision) {
-		return nil
-	}
-	return fmt.Errorf("%w: %q has etag %s", ErrConflict, record.Key, topology.Etag(record.ModRevision))
-}
-
 // getMany reads keys as they were at a revision. Keys that did not exist are missing in the result.
 func (s *Store) getMany(ctx context.Context, keys []string, revision int64) (map[string]*mvccpb.KeyValue, error) {
 	found := make(map[string]*mvccpb.KeyValue, len(keys))

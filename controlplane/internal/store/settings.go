@@ -25,7 +25,7 @@ func (s *Store) Settings(ctx context.Context) (*topologyv1.Settings, int64, erro
 
 // InitSettings stores settings unless there are some, and returns those that are stored.
 func (s *Store) InitSettings(ctx context.Context, settings *topologyv1.Settings) (*topologyv1.Settings, int64, error) {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(settings)
+	value, err := topology.Encode(settings)
 	if err != nil {
 		return nil, 0, fmt.Errorf("encode settings: %w", err)
 	}
@@ -37,7 +37,7 @@ func (s *Store) InitSettings(ctx context.Context, settings *topologyv1.Settings)
 
 // ReplaceSettings stores settings whatever was there, and returns the revision of the change. Equal settings are no change.
 func (s *Store) ReplaceSettings(ctx context.Context, settings *topologyv1.Settings) (int64, error) {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(settings)
+	value, err := topology.Encode(settings)
 	if err != nil {
 		return 0, fmt.Errorf("encode settings: %w", err)
 	}

@@ -283,16 +283,6 @@ func TestList(t *testing.T) {
 	}
 }
 
-func TestEtags(t *testing.T) {
-	t.Parallel()
-	record := topology.Record{ModRevision: 7}
-	for etag, ok := range map[string]bool{"": true, `"7"`: true, `"6"`: false, "7": false} {
-		if err := store.CheckEtag(etag, record); (err == nil) != ok || err != nil && !errors.Is(err, store.ErrConflict) {
-			t.Errorf("etag %s: %v", etag, err)
-		}
-	}
-}
-
 func TestMeta(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
