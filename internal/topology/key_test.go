@@ -55,10 +55,10 @@ func TestKeyAndName(t *testing.T) {
 			t.Errorf("ParseName(origins, %q) = %+v, want an error", name, got)
 		}
 	}
-	if _, err := ParseAccountName("accounts/acme/origins/a"); err == nil {
+	if _, err := ParseName(KindAccounts, "accounts/acme/origins/a"); err == nil {
 		t.Error("an origin's name is taken for an account's")
 	}
-	if edge, err := ParseEdgeName(EdgeName("edge-1")); err != nil || edge != "edge-1" {
+	if edge, err := ParseEdgeName("edges/edge-1"); err != nil || edge != "edge-1" {
 		t.Errorf("edge %q, %v", edge, err)
 	}
 }

@@ -23,19 +23,6 @@ func DomainName(account, domainID string) string {
 	return Key{KindCustomDomains, account, domainID}.Name()
 }
 
-// MediaName is the resource name of a media file.
-func MediaName(account, path string) string {
-	return Key{KindMediaFiles, account, path}.Name()
-}
-
-// PurgeName is the resource name of a purge.
-func PurgeName(account, purge string) string {
-	return Key{KindPurges, account, purge}.Name()
-}
-
-// EdgeName is the resource name of an edge.
-func EdgeName(edge string) string { return "edges/" + edge }
-
 // Name is the resource name that admins use: `accounts/acme/origins/legacy`.
 func (k Key) Name() string {
 	switch k.shape() {
@@ -70,12 +57,6 @@ func ParseName(kind Kind, name string) (Key, error) {
 		return Key{}, fmt.Errorf("name %q: %w", name, err)
 	}
 	return k, nil
-}
-
-// ParseAccountName reads `accounts/{account}`, which is also every parent's name.
-func ParseAccountName(name string) (account string, err error) {
-	k, err := ParseName(KindAccounts, name)
-	return k.Account, err
 }
 
 // ParseEdgeName reads `edges/{edge}`.
