@@ -14,6 +14,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -29,6 +30,8 @@ type exchange struct {
 	r       *http.Request
 	start   time.Time
 	entry   accessEntry
+	query   string // the kept one
+	steps   []walk.StepReport
 	outcome string
 }
 
@@ -70,7 +73,7 @@ func (s *Server) finish(x *exchange) {
 	}
 	e := &x.entry
 	e.Time, e.Protocol, e.Method, e.Outcome = x.start.UTC(), x.r.Proto, x.r.Method, x.outcome
-	e.Client = s.client(x.r)
+	e.Client, e.QueryHash, e.Steps = s.client(x.r), hashOf(x.query), stepsOf(x.steps)
 	e.DurationMS = milliseconds(took)
 	if e.Host == "" {
 		e.Host = x.r.Host
@@ -110,7 +113,7 @@ func (s *Server) answer(x *exchange) {
 		return
 	}
 	e := &x.entry
-	e.Host, e.Account, e.Endpoint, e.Path, e.QueryHash = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, hashOf(target.Query)
+	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query
 	switch {
 	case r.Method == http.MethodOptions:
 		x.outcome, e.Status = outcomeOptions, http.StatusNoContent
@@ -136,7 +139,7 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 		defer reply.Body.Close()
 	}
 	e := &x.entry
-	x.outcome, e.Status, e.Supplier, e.Steps = reply.Outcome.String(), reply.Status, reply.Supplier, stepsOf(reply.Steps)
+	x.outcome, e.Status, e.Supplier, x.steps = reply.Outcome.String(), reply.Status, reply.Supplier, reply.Steps
 	h := x.w.Header()
 	for name, value := range objects.Fields(reply.Fields) {
 		h[name] = append(h[name], value)
