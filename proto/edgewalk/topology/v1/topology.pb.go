@@ -82,6 +82,165 @@ func (Account_State) EnumDescriptor() ([]byte, []int) {
 	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// What happens when an origin did not answer the question and a later one has the file.
+type UrlEndpoint_OnInconclusive int32
+
+const (
+	// WALK_ON.
+	UrlEndpoint_ON_INCONCLUSIVE_UNSPECIFIED UrlEndpoint_OnInconclusive = 0
+	// A stored reply is preferred, also a stale one; without one the later origin's file is served, for a short time.
+	UrlEndpoint_WALK_ON UrlEndpoint_OnInconclusive = 1
+	// No later origin is asked: the stored reply, or an error.
+	UrlEndpoint_FAIL UrlEndpoint_OnInconclusive = 2
+)
+
+// Enum value maps for UrlEndpoint_OnInconclusive.
+var (
+	UrlEndpoint_OnInconclusive_name = map[int32]string{
+		0: "ON_INCONCLUSIVE_UNSPECIFIED",
+		1: "WALK_ON",
+		2: "FAIL",
+	}
+	UrlEndpoint_OnInconclusive_value = map[string]int32{
+		"ON_INCONCLUSIVE_UNSPECIFIED": 0,
+		"WALK_ON":                     1,
+		"FAIL":                        2,
+	}
+)
+
+func (x UrlEndpoint_OnInconclusive) Enum() *UrlEndpoint_OnInconclusive {
+	p := new(UrlEndpoint_OnInconclusive)
+	*p = x
+	return p
+}
+
+func (x UrlEndpoint_OnInconclusive) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UrlEndpoint_OnInconclusive) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[1].Descriptor()
+}
+
+func (UrlEndpoint_OnInconclusive) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[1]
+}
+
+func (x UrlEndpoint_OnInconclusive) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UrlEndpoint_OnInconclusive.Descriptor instead.
+func (UrlEndpoint_OnInconclusive) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13, 0}
+}
+
+// Whether edges compress.
+type UrlEndpoint_Compress int32
+
+const (
+	// AUTO.
+	UrlEndpoint_COMPRESS_UNSPECIFIED UrlEndpoint_Compress = 0
+	// Text that its origin sends uncompressed, for clients that take it compressed.
+	UrlEndpoint_AUTO UrlEndpoint_Compress = 1
+	// Never.
+	UrlEndpoint_OFF UrlEndpoint_Compress = 2
+)
+
+// Enum value maps for UrlEndpoint_Compress.
+var (
+	UrlEndpoint_Compress_name = map[int32]string{
+		0: "COMPRESS_UNSPECIFIED",
+		1: "AUTO",
+		2: "OFF",
+	}
+	UrlEndpoint_Compress_value = map[string]int32{
+		"COMPRESS_UNSPECIFIED": 0,
+		"AUTO":                 1,
+		"OFF":                  2,
+	}
+)
+
+func (x UrlEndpoint_Compress) Enum() *UrlEndpoint_Compress {
+	p := new(UrlEndpoint_Compress)
+	*p = x
+	return p
+}
+
+func (x UrlEndpoint_Compress) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UrlEndpoint_Compress) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[2].Descriptor()
+}
+
+func (UrlEndpoint_Compress) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[2]
+}
+
+func (x UrlEndpoint_Compress) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UrlEndpoint_Compress.Descriptor instead.
+func (UrlEndpoint_Compress) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13, 1}
+}
+
+// Which paths it stands in for.
+type DefaultImage_For int32
+
+const (
+	// IMAGES.
+	DefaultImage_FOR_UNSPECIFIED DefaultImage_For = 0
+	// Paths with the extension of an image, or without any.
+	DefaultImage_IMAGES DefaultImage_For = 1
+	// Every path.
+	DefaultImage_ALL DefaultImage_For = 2
+)
+
+// Enum value maps for DefaultImage_For.
+var (
+	DefaultImage_For_name = map[int32]string{
+		0: "FOR_UNSPECIFIED",
+		1: "IMAGES",
+		2: "ALL",
+	}
+	DefaultImage_For_value = map[string]int32{
+		"FOR_UNSPECIFIED": 0,
+		"IMAGES":          1,
+		"ALL":             2,
+	}
+)
+
+func (x DefaultImage_For) Enum() *DefaultImage_For {
+	p := new(DefaultImage_For)
+	*p = x
+	return p
+}
+
+func (x DefaultImage_For) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DefaultImage_For) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[3].Descriptor()
+}
+
+func (DefaultImage_For) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[3]
+}
+
+func (x DefaultImage_For) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DefaultImage_For.Descriptor instead.
+func (DefaultImage_For) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14, 0}
+}
+
 // Who decides how long a reply is fresh.
 type CachePolicy_Mode int32
 
@@ -123,11 +282,11 @@ func (x CachePolicy_Mode) String() string {
 }
 
 func (CachePolicy_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_topology_v1_topology_proto_enumTypes[1].Descriptor()
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[4].Descriptor()
 }
 
 func (CachePolicy_Mode) Type() protoreflect.EnumType {
-	return &file_edgewalk_topology_v1_topology_proto_enumTypes[1]
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[4]
 }
 
 func (x CachePolicy_Mode) Number() protoreflect.EnumNumber {
@@ -136,7 +295,7 @@ func (x CachePolicy_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CachePolicy_Mode.Descriptor instead.
 func (CachePolicy_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // How parameters are chosen.
@@ -180,11 +339,11 @@ func (x QueryPolicy_Mode) String() string {
 }
 
 func (QueryPolicy_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_topology_v1_topology_proto_enumTypes[2].Descriptor()
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[5].Descriptor()
 }
 
 func (QueryPolicy_Mode) Type() protoreflect.EnumType {
-	return &file_edgewalk_topology_v1_topology_proto_enumTypes[2]
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[5]
 }
 
 func (x QueryPolicy_Mode) Number() protoreflect.EnumNumber {
@@ -193,7 +352,7 @@ func (x QueryPolicy_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QueryPolicy_Mode.Descriptor instead.
 func (QueryPolicy_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // What the host stands for.
@@ -233,11 +392,11 @@ func (x CustomDomain_Mode) String() string {
 }
 
 func (CustomDomain_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_topology_v1_topology_proto_enumTypes[3].Descriptor()
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[6].Descriptor()
 }
 
 func (CustomDomain_Mode) Type() protoreflect.EnumType {
-	return &file_edgewalk_topology_v1_topology_proto_enumTypes[3]
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[6]
 }
 
 func (x CustomDomain_Mode) Number() protoreflect.EnumNumber {
@@ -246,7 +405,7 @@ func (x CustomDomain_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CustomDomain_Mode.Descriptor instead.
 func (CustomDomain_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{17, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // Whether edges answer on the domain.
@@ -290,11 +449,11 @@ func (x CustomDomain_State) String() string {
 }
 
 func (CustomDomain_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_topology_v1_topology_proto_enumTypes[4].Descriptor()
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[7].Descriptor()
 }
 
 func (CustomDomain_State) Type() protoreflect.EnumType {
-	return &file_edgewalk_topology_v1_topology_proto_enumTypes[4]
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[7]
 }
 
 func (x CustomDomain_State) Number() protoreflect.EnumNumber {
@@ -303,7 +462,7 @@ func (x CustomDomain_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CustomDomain_State.Descriptor instead.
 func (CustomDomain_State) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{17, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19, 1}
 }
 
 // What becomes of a purged reply.
@@ -343,11 +502,11 @@ func (x Purge_Kind) String() string {
 }
 
 func (Purge_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_topology_v1_topology_proto_enumTypes[5].Descriptor()
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[8].Descriptor()
 }
 
 func (Purge_Kind) Type() protoreflect.EnumType {
-	return &file_edgewalk_topology_v1_topology_proto_enumTypes[5]
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[8]
 }
 
 func (x Purge_Kind) Number() protoreflect.EnumNumber {
@@ -356,7 +515,7 @@ func (x Purge_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purge_Kind.Descriptor instead.
 func (Purge_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // How far a purge has come.
@@ -396,11 +555,11 @@ func (x Purge_State) String() string {
 }
 
 func (Purge_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_topology_v1_topology_proto_enumTypes[6].Descriptor()
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[9].Descriptor()
 }
 
 func (Purge_State) Type() protoreflect.EnumType {
-	return &file_edgewalk_topology_v1_topology_proto_enumTypes[6]
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[9]
 }
 
 func (x Purge_State) Number() protoreflect.EnumNumber {
@@ -409,7 +568,7 @@ func (x Purge_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purge_State.Descriptor instead.
 func (Purge_State) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 1}
 }
 
 // Account owns origins, URL-endpoints, custom domains and a Media Library. It is served at `https://{shared host}/{id}/`.
@@ -431,7 +590,9 @@ type Account struct {
 	// Output only.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The quoted revision of the last change. On a write: refuse with ABORTED unless it is still this one; empty = no check.
-	Etag          string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
+	// What the account may hold. Default: each limit's default.
+	Limits        *AccountLimits `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -522,6 +683,97 @@ func (x *Account) GetEtag() string {
 	return ""
 }
 
+func (x *Account) GetLimits() *AccountLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// AccountLimits bound what one account may hold, so that it cannot take what others need. A write that would pass one is
+// refused with RESOURCE_EXHAUSTED and reason `QUOTA`, which names the limit. Lowering a limit below what is there
+// changes nothing that is there.
+type AccountLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Origins. Default 1,000; 0 to 100,000.
+	Origins *int32 `protobuf:"varint,1,opt,name=origins,proto3,oneof" json:"origins,omitempty"`
+	// URL-endpoints, the default endpoint included. Default 1,000; 1 to 100,000.
+	UrlEndpoints *int32 `protobuf:"varint,2,opt,name=url_endpoints,json=urlEndpoints,proto3,oneof" json:"url_endpoints,omitempty"`
+	// Custom domains. Default 10,000; 0 to 1,000,000.
+	CustomDomains *int32 `protobuf:"varint,3,opt,name=custom_domains,json=customDomains,proto3,oneof" json:"custom_domains,omitempty"`
+	// Bytes of the Media Library, the sum of its files' sizes. Default: no limit but the bucket's.
+	LibraryBytes *int64 `protobuf:"varint,4,opt,name=library_bytes,json=libraryBytes,proto3,oneof" json:"library_bytes,omitempty"`
+	// Bytes of one uploaded file. Default: --max-upload of the control plane, which always holds too.
+	UploadBytes   *int64 `protobuf:"varint,5,opt,name=upload_bytes,json=uploadBytes,proto3,oneof" json:"upload_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountLimits) Reset() {
+	*x = AccountLimits{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountLimits) ProtoMessage() {}
+
+func (x *AccountLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountLimits.ProtoReflect.Descriptor instead.
+func (*AccountLimits) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AccountLimits) GetOrigins() int32 {
+	if x != nil && x.Origins != nil {
+		return *x.Origins
+	}
+	return 0
+}
+
+func (x *AccountLimits) GetUrlEndpoints() int32 {
+	if x != nil && x.UrlEndpoints != nil {
+		return *x.UrlEndpoints
+	}
+	return 0
+}
+
+func (x *AccountLimits) GetCustomDomains() int32 {
+	if x != nil && x.CustomDomains != nil {
+		return *x.CustomDomains
+	}
+	return 0
+}
+
+func (x *AccountLimits) GetLibraryBytes() int64 {
+	if x != nil && x.LibraryBytes != nil {
+		return *x.LibraryBytes
+	}
+	return 0
+}
+
+func (x *AccountLimits) GetUploadBytes() int64 {
+	if x != nil && x.UploadBytes != nil {
+		return *x.UploadBytes
+	}
+	return 0
+}
+
 // Origin is one place where an account's files lie.
 type Origin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -565,14 +817,16 @@ type Origin struct {
 	// The quoted revision of the last change. On a write: refuse with ABORTED unless it is still this one; empty = no check.
 	Etag string `protobuf:"bytes,19,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only. How the origin fares at the edges that are connected, as they last reported. Not part of what a write returns.
-	Health        *OriginHealth `protobuf:"bytes,20,opt,name=health,proto3" json:"health,omitempty"`
+	Health *OriginHealth `protobuf:"bytes,20,opt,name=health,proto3" json:"health,omitempty"`
+	// When edges leave the origin alone for a while. Default: OriginBreaker's defaults.
+	Breaker       *OriginBreaker `protobuf:"bytes,21,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[1]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +838,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[1]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +851,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Origin) GetName() string {
@@ -759,6 +1013,13 @@ func (x *Origin) GetHealth() *OriginHealth {
 	return nil
 }
 
+func (x *Origin) GetBreaker() *OriginBreaker {
+	if x != nil {
+		return x.Breaker
+	}
+	return nil
+}
+
 type isOrigin_Kind interface {
 	isOrigin_Kind()
 }
@@ -805,12 +1066,78 @@ func (*Origin_WebProxy) isOrigin_Kind() {}
 
 func (*Origin_Akeneo) isOrigin_Kind() {}
 
+// OriginBreaker says when an edge stops asking an origin that does not answer. While it is open, walks pass the origin over
+// as INCONCLUSIVE; a question of the edge's own, never a client's request, finds out when the origin is back.
+type OriginBreaker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Failures in a row to reach the origin at all (name look-up, connection, TLS) that open it. Default 5; 1 to 1,000.
+	Failures *int32 `protobuf:"varint,1,opt,name=failures,proto3,oneof" json:"failures,omitempty"`
+	// The longest time between two questions of an open breaker; the first is 1 s, then twice the one before. Default 30 s;
+	// 1 s to 10 min.
+	MaxOpen *durationpb.Duration `protobuf:"bytes,2,opt,name=max_open,json=maxOpen,proto3" json:"max_open,omitempty"`
+	// Never opens it. Default: false.
+	Disabled      bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OriginBreaker) Reset() {
+	*x = OriginBreaker{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OriginBreaker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OriginBreaker) ProtoMessage() {}
+
+func (x *OriginBreaker) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OriginBreaker.ProtoReflect.Descriptor instead.
+func (*OriginBreaker) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *OriginBreaker) GetFailures() int32 {
+	if x != nil && x.Failures != nil {
+		return *x.Failures
+	}
+	return 0
+}
+
+func (x *OriginBreaker) GetMaxOpen() *durationpb.Duration {
+	if x != nil {
+		return x.MaxOpen
+	}
+	return nil
+}
+
+func (x *OriginBreaker) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
 // OriginTimeouts bound one request to an origin.
 type OriginTimeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name look-up, connection and TLS together. Default 1.5 s; 10 ms to 30 s.
 	Connect *durationpb.Duration `protobuf:"bytes,1,opt,name=connect,proto3" json:"connect,omitempty"`
-	// From the request sent to the head of the reply. Default 5 s; 10 ms to 120 s.
+	// From the request sent to the head of the reply. Default 10 s; 10 ms to 120 s.
 	FirstByte *durationpb.Duration `protobuf:"bytes,2,opt,name=first_byte,json=firstByte,proto3" json:"first_byte,omitempty"`
 	// Between two pieces of a body. Default 10 s; 10 ms to 120 s.
 	Idle          *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
@@ -820,7 +1147,7 @@ type OriginTimeouts struct {
 
 func (x *OriginTimeouts) Reset() {
 	*x = OriginTimeouts{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[2]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +1159,7 @@ func (x *OriginTimeouts) String() string {
 func (*OriginTimeouts) ProtoMessage() {}
 
 func (x *OriginTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[2]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +1172,7 @@ func (x *OriginTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginTimeouts.ProtoReflect.Descriptor instead.
 func (*OriginTimeouts) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{2}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *OriginTimeouts) GetConnect() *durationpb.Duration {
@@ -885,7 +1212,7 @@ type RequestHeader struct {
 
 func (x *RequestHeader) Reset() {
 	*x = RequestHeader{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[3]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1224,7 @@ func (x *RequestHeader) String() string {
 func (*RequestHeader) ProtoMessage() {}
 
 func (x *RequestHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[3]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1237,7 @@ func (x *RequestHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestHeader.ProtoReflect.Descriptor instead.
 func (*RequestHeader) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{3}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RequestHeader) GetName() string {
@@ -950,13 +1277,26 @@ type WebOrigin struct {
 	NotFoundStatuses []int32 `protobuf:"varint,5,rep,packed,name=not_found_statuses,json=notFoundStatuses,proto3" json:"not_found_statuses,omitempty"`
 	// Takes a 200 with `text/html` for a path with an image, video or font extension as "no such file". Default: true.
 	HtmlIsMissing *bool `protobuf:"varint,6,opt,name=html_is_missing,json=htmlIsMissing,proto3,oneof" json:"html_is_missing,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The Host that requests carry, `host` or `host:port`, instead of the host of base_url. Not together with
+	// forward_host_header. Default: empty.
+	HostHeader string `protobuf:"bytes,7,opt,name=host_header,json=hostHeader,proto3" json:"host_header,omitempty"`
+	// The name that TLS asks for (SNI) and that the certificate must have. Default: host_header without its port, else the
+	// host of base_url.
+	TlsServerName string `protobuf:"bytes,8,opt,name=tls_server_name,json=tlsServerName,proto3" json:"tls_server_name,omitempty"`
+	// Certificates of CAs, PEM, that are trusted instead of the system's. Default: empty.
+	CaPem string `protobuf:"bytes,9,opt,name=ca_pem,json=caPem,proto3" json:"ca_pem,omitempty"`
+	// Checks the certificate of an `https://` origin. An operator may forbid switching it off. Default: true.
+	TlsVerify *bool `protobuf:"varint,10,opt,name=tls_verify,json=tlsVerify,proto3,oneof" json:"tls_verify,omitempty"`
+	// Tells the origin the client's address and scheme, in X-Forwarded-For and X-Forwarded-Proto. What is cached was fetched for
+	// one client and is given to all: for the origin's logs only. Default: false.
+	ForwardClientIp bool `protobuf:"varint,11,opt,name=forward_client_ip,json=forwardClientIp,proto3" json:"forward_client_ip,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *WebOrigin) Reset() {
 	*x = WebOrigin{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[4]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1308,7 @@ func (x *WebOrigin) String() string {
 func (*WebOrigin) ProtoMessage() {}
 
 func (x *WebOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[4]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1321,7 @@ func (x *WebOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebOrigin.ProtoReflect.Descriptor instead.
 func (*WebOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{4}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WebOrigin) GetBaseUrl() string {
@@ -1026,6 +1366,41 @@ func (x *WebOrigin) GetHtmlIsMissing() bool {
 	return false
 }
 
+func (x *WebOrigin) GetHostHeader() string {
+	if x != nil {
+		return x.HostHeader
+	}
+	return ""
+}
+
+func (x *WebOrigin) GetTlsServerName() string {
+	if x != nil {
+		return x.TlsServerName
+	}
+	return ""
+}
+
+func (x *WebOrigin) GetCaPem() string {
+	if x != nil {
+		return x.CaPem
+	}
+	return ""
+}
+
+func (x *WebOrigin) GetTlsVerify() bool {
+	if x != nil && x.TlsVerify != nil {
+		return *x.TlsVerify
+	}
+	return false
+}
+
+func (x *WebOrigin) GetForwardClientIp() bool {
+	if x != nil {
+		return x.ForwardClientIp
+	}
+	return false
+}
+
 // S3Origin is a bucket of Amazon S3 or of a store that speaks its protocol.
 type S3Origin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1054,7 +1429,7 @@ type S3Origin struct {
 
 func (x *S3Origin) Reset() {
 	*x = S3Origin{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[5]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1441,7 @@ func (x *S3Origin) String() string {
 func (*S3Origin) ProtoMessage() {}
 
 func (x *S3Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[5]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1454,7 @@ func (x *S3Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use S3Origin.ProtoReflect.Descriptor instead.
 func (*S3Origin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{5}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *S3Origin) GetBucket() string {
@@ -1166,7 +1541,7 @@ type GcsOrigin struct {
 
 func (x *GcsOrigin) Reset() {
 	*x = GcsOrigin{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[6]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1553,7 @@ func (x *GcsOrigin) String() string {
 func (*GcsOrigin) ProtoMessage() {}
 
 func (x *GcsOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[6]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1566,7 @@ func (x *GcsOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GcsOrigin.ProtoReflect.Descriptor instead.
 func (*GcsOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{6}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GcsOrigin) GetBucket() string {
@@ -1250,7 +1625,7 @@ type AzureBlobOrigin struct {
 
 func (x *AzureBlobOrigin) Reset() {
 	*x = AzureBlobOrigin{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[7]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1637,7 @@ func (x *AzureBlobOrigin) String() string {
 func (*AzureBlobOrigin) ProtoMessage() {}
 
 func (x *AzureBlobOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[7]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1650,7 @@ func (x *AzureBlobOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AzureBlobOrigin.ProtoReflect.Descriptor instead.
 func (*AzureBlobOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{7}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AzureBlobOrigin) GetAccountName() string {
@@ -1333,7 +1708,7 @@ type WebProxyOrigin struct {
 
 func (x *WebProxyOrigin) Reset() {
 	*x = WebProxyOrigin{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[8]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1720,7 @@ func (x *WebProxyOrigin) String() string {
 func (*WebProxyOrigin) ProtoMessage() {}
 
 func (x *WebProxyOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[8]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1733,7 @@ func (x *WebProxyOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebProxyOrigin.ProtoReflect.Descriptor instead.
 func (*WebProxyOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{8}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WebProxyOrigin) GetAllowedHosts() []string {
@@ -1388,7 +1763,7 @@ type AkeneoOrigin struct {
 
 func (x *AkeneoOrigin) Reset() {
 	*x = AkeneoOrigin{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[9]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1775,7 @@ func (x *AkeneoOrigin) String() string {
 func (*AkeneoOrigin) ProtoMessage() {}
 
 func (x *AkeneoOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[9]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1788,7 @@ func (x *AkeneoOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AkeneoOrigin.ProtoReflect.Descriptor instead.
 func (*AkeneoOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{9}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AkeneoOrigin) GetBaseUrl() string {
@@ -1463,7 +1838,7 @@ type OriginSecrets struct {
 
 func (x *OriginSecrets) Reset() {
 	*x = OriginSecrets{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[10]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1850,7 @@ func (x *OriginSecrets) String() string {
 func (*OriginSecrets) ProtoMessage() {}
 
 func (x *OriginSecrets) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[10]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1863,7 @@ func (x *OriginSecrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginSecrets.ProtoReflect.Descriptor instead.
 func (*OriginSecrets) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{10}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OriginSecrets) GetValues() map[string]string {
@@ -1532,14 +1907,21 @@ type UrlEndpoint struct {
 	// Output only.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The quoted revision of the last change. On a write: refuse with ABORTED unless it is still this one; empty = no check.
-	Etag          string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The path of a file in the account's Media Library that is served, with status 404, when nobody has the file and the
+	// default image does not stand in for it. One leading `/` is dropped. Default: a plain 404.
+	NotFoundPage string `protobuf:"bytes,16,opt,name=not_found_page,json=notFoundPage,proto3" json:"not_found_page,omitempty"`
+	// Default: WALK_ON.
+	OnInconclusive UrlEndpoint_OnInconclusive `protobuf:"varint,17,opt,name=on_inconclusive,json=onInconclusive,proto3,enum=edgewalk.topology.v1.UrlEndpoint_OnInconclusive" json:"on_inconclusive,omitempty"`
+	// Default: AUTO.
+	Compress      UrlEndpoint_Compress `protobuf:"varint,18,opt,name=compress,proto3,enum=edgewalk.topology.v1.UrlEndpoint_Compress" json:"compress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UrlEndpoint) Reset() {
 	*x = UrlEndpoint{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[11]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1933,7 @@ func (x *UrlEndpoint) String() string {
 func (*UrlEndpoint) ProtoMessage() {}
 
 func (x *UrlEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[11]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1946,7 @@ func (x *UrlEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UrlEndpoint.ProtoReflect.Descriptor instead.
 func (*UrlEndpoint) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{11}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UrlEndpoint) GetName() string {
@@ -1672,6 +2054,27 @@ func (x *UrlEndpoint) GetEtag() string {
 	return ""
 }
 
+func (x *UrlEndpoint) GetNotFoundPage() string {
+	if x != nil {
+		return x.NotFoundPage
+	}
+	return ""
+}
+
+func (x *UrlEndpoint) GetOnInconclusive() UrlEndpoint_OnInconclusive {
+	if x != nil {
+		return x.OnInconclusive
+	}
+	return UrlEndpoint_ON_INCONCLUSIVE_UNSPECIFIED
+}
+
+func (x *UrlEndpoint) GetCompress() UrlEndpoint_Compress {
+	if x != nil {
+		return x.Compress
+	}
+	return UrlEndpoint_COMPRESS_UNSPECIFIED
+}
+
 // DefaultImage stands in for a file that no storage has.
 type DefaultImage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1680,14 +2083,16 @@ type DefaultImage struct {
 	// The status it is sent with: 200 or 404. Default: 200.
 	Status *int32 `protobuf:"varint,2,opt,name=status,proto3,oneof" json:"status,omitempty"`
 	// Also stands in when origins failed and nobody knows whether the file exists. Default: false.
-	OnFailure     bool `protobuf:"varint,3,opt,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
+	OnFailure bool `protobuf:"varint,3,opt,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
+	// Default: IMAGES, so that `/robots.txt` or `/app.js` never is an image.
+	For           DefaultImage_For `protobuf:"varint,4,opt,name=for,proto3,enum=edgewalk.topology.v1.DefaultImage_For" json:"for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DefaultImage) Reset() {
 	*x = DefaultImage{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[12]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +2104,7 @@ func (x *DefaultImage) String() string {
 func (*DefaultImage) ProtoMessage() {}
 
 func (x *DefaultImage) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[12]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +2117,7 @@ func (x *DefaultImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefaultImage.ProtoReflect.Descriptor instead.
 func (*DefaultImage) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{12}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DefaultImage) GetPath() string {
@@ -1734,6 +2139,13 @@ func (x *DefaultImage) GetOnFailure() bool {
 		return x.OnFailure
 	}
 	return false
+}
+
+func (x *DefaultImage) GetFor() DefaultImage_For {
+	if x != nil {
+		return x.For
+	}
+	return DefaultImage_FOR_UNSPECIFIED
 }
 
 // CachePolicy says how long an edge, and a browser, keep replies.
@@ -1762,7 +2174,7 @@ type CachePolicy struct {
 
 func (x *CachePolicy) Reset() {
 	*x = CachePolicy{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[13]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +2186,7 @@ func (x *CachePolicy) String() string {
 func (*CachePolicy) ProtoMessage() {}
 
 func (x *CachePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[13]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +2199,7 @@ func (x *CachePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CachePolicy.ProtoReflect.Descriptor instead.
 func (*CachePolicy) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CachePolicy) GetMode() CachePolicy_Mode {
@@ -1859,7 +2271,7 @@ type QueryPolicy struct {
 
 func (x *QueryPolicy) Reset() {
 	*x = QueryPolicy{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[14]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +2283,7 @@ func (x *QueryPolicy) String() string {
 func (*QueryPolicy) ProtoMessage() {}
 
 func (x *QueryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[14]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +2296,7 @@ func (x *QueryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryPolicy.ProtoReflect.Descriptor instead.
 func (*QueryPolicy) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *QueryPolicy) GetMode() QueryPolicy_Mode {
@@ -1912,7 +2324,7 @@ type Cors struct {
 
 func (x *Cors) Reset() {
 	*x = Cors{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[15]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2336,7 @@ func (x *Cors) String() string {
 func (*Cors) ProtoMessage() {}
 
 func (x *Cors) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[15]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2349,7 @@ func (x *Cors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cors.ProtoReflect.Descriptor instead.
 func (*Cors) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{15}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Cors) GetAllowOrigins() []string {
@@ -1960,7 +2372,7 @@ type ResponseHeaders struct {
 
 func (x *ResponseHeaders) Reset() {
 	*x = ResponseHeaders{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[16]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2384,7 @@ func (x *ResponseHeaders) String() string {
 func (*ResponseHeaders) ProtoMessage() {}
 
 func (x *ResponseHeaders) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[16]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2397,7 @@ func (x *ResponseHeaders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseHeaders.ProtoReflect.Descriptor instead.
 func (*ResponseHeaders) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{16}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResponseHeaders) GetSet() map[string]string {
@@ -2032,7 +2444,7 @@ type CustomDomain struct {
 
 func (x *CustomDomain) Reset() {
 	*x = CustomDomain{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[17]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2456,7 @@ func (x *CustomDomain) String() string {
 func (*CustomDomain) ProtoMessage() {}
 
 func (x *CustomDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[17]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2469,7 @@ func (x *CustomDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomDomain.ProtoReflect.Descriptor instead.
 func (*CustomDomain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{17}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CustomDomain) GetName() string {
@@ -2159,7 +2571,7 @@ type MediaFile struct {
 
 func (x *MediaFile) Reset() {
 	*x = MediaFile{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[18]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2583,7 @@ func (x *MediaFile) String() string {
 func (*MediaFile) ProtoMessage() {}
 
 func (x *MediaFile) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[18]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2596,7 @@ func (x *MediaFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaFile.ProtoReflect.Descriptor instead.
 func (*MediaFile) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{18}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MediaFile) GetName() string {
@@ -2295,7 +2707,7 @@ type Purge struct {
 
 func (x *Purge) Reset() {
 	*x = Purge{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[19]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2719,7 @@ func (x *Purge) String() string {
 func (*Purge) ProtoMessage() {}
 
 func (x *Purge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[19]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2732,7 @@ func (x *Purge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge.ProtoReflect.Descriptor instead.
 func (*Purge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Purge) GetName() string {
@@ -2494,7 +2906,7 @@ type PurgeTarget struct {
 
 func (x *PurgeTarget) Reset() {
 	*x = PurgeTarget{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[20]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2918,7 @@ func (x *PurgeTarget) String() string {
 func (*PurgeTarget) ProtoMessage() {}
 
 func (x *PurgeTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[20]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2931,7 @@ func (x *PurgeTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTarget.ProtoReflect.Descriptor instead.
 func (*PurgeTarget) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{20}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PurgeTarget) GetUrlEndpointUid() string {
@@ -2563,7 +2975,7 @@ type PurgeFloor struct {
 
 func (x *PurgeFloor) Reset() {
 	*x = PurgeFloor{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2987,7 @@ func (x *PurgeFloor) String() string {
 func (*PurgeFloor) ProtoMessage() {}
 
 func (x *PurgeFloor) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +3000,7 @@ func (x *PurgeFloor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeFloor.ProtoReflect.Descriptor instead.
 func (*PurgeFloor) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PurgeFloor) GetStaleBefore() int64 {
@@ -2617,7 +3029,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +3041,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +3054,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Settings) GetSharedHost() string {
@@ -2691,7 +3103,7 @@ type Edge struct {
 
 func (x *Edge) Reset() {
 	*x = Edge{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +3115,7 @@ func (x *Edge) String() string {
 func (*Edge) ProtoMessage() {}
 
 func (x *Edge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +3128,7 @@ func (x *Edge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge.ProtoReflect.Descriptor instead.
 func (*Edge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{23}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Edge) GetName() string {
@@ -2839,7 +3251,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3263,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3276,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{24}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Rejected) GetKey() string {
@@ -2907,7 +3319,7 @@ type OriginHealth struct {
 
 func (x *OriginHealth) Reset() {
 	*x = OriginHealth{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3331,7 @@ func (x *OriginHealth) String() string {
 func (*OriginHealth) ProtoMessage() {}
 
 func (x *OriginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3344,7 @@ func (x *OriginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginHealth.ProtoReflect.Descriptor instead.
 func (*OriginHealth) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OriginHealth) GetEdgesWell() int32 {
@@ -2989,7 +3401,7 @@ type OriginState struct {
 
 func (x *OriginState) Reset() {
 	*x = OriginState{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3413,7 @@ func (x *OriginState) String() string {
 func (*OriginState) ProtoMessage() {}
 
 func (x *OriginState) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3426,7 @@ func (x *OriginState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginState.ProtoReflect.Descriptor instead.
 func (*OriginState) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OriginState) GetAccount() string {
@@ -3064,7 +3476,7 @@ type Purge_Urls struct {
 
 func (x *Purge_Urls) Reset() {
 	*x = Purge_Urls{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3488,7 @@ func (x *Purge_Urls) String() string {
 func (*Purge_Urls) ProtoMessage() {}
 
 func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3501,7 @@ func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge_Urls.ProtoReflect.Descriptor instead.
 func (*Purge_Urls) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 0}
 }
 
 func (x *Purge_Urls) GetUrls() []string {
@@ -3114,7 +3526,7 @@ type Purge_Edges struct {
 
 func (x *Purge_Edges) Reset() {
 	*x = Purge_Edges{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3126,7 +3538,7 @@ func (x *Purge_Edges) String() string {
 func (*Purge_Edges) ProtoMessage() {}
 
 func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3139,7 +3551,7 @@ func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge_Edges.ProtoReflect.Descriptor instead.
 func (*Purge_Edges) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 1}
 }
 
 func (x *Purge_Edges) GetDone() int32 {
@@ -3178,7 +3590,7 @@ type Edge_Cache struct {
 
 func (x *Edge_Cache) Reset() {
 	*x = Edge_Cache{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3602,7 @@ func (x *Edge_Cache) String() string {
 func (*Edge_Cache) ProtoMessage() {}
 
 func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3615,7 @@ func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge_Cache.ProtoReflect.Descriptor instead.
 func (*Edge_Cache) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{23, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25, 0}
 }
 
 func (x *Edge_Cache) GetObjects() int64 {
@@ -3231,7 +3643,7 @@ var File_edgewalk_topology_v1_topology_proto protoreflect.FileDescriptor
 
 const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\n" +
-	"#edgewalk/topology/v1/topology.proto\x12\x14edgewalk.topology.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x03\n" +
+	"#edgewalk/topology/v1/topology.proto\x12\x14edgewalk.topology.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x03\n" +
 	"\aAccount\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02(PR\x04name\x124\n" +
 	"\x02id\x18\x02 \x01(\tB$\xbaH!\xd8\x01\x01r\x1c2\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x02id\x12\x10\n" +
@@ -3242,12 +3654,25 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\b \x01(\tR\x04etag\"8\n" +
+	"\x04etag\x18\b \x01(\tR\x04etag\x12;\n" +
+	"\x06limits\x18\t \x01(\v2#.edgewalk.topology.v1.AccountLimitsR\x06limits\"8\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\f\n" +
-	"\bDELETING\x10\x02\"\xdd\b\n" +
+	"\bDELETING\x10\x02\"\xe3\x02\n" +
+	"\rAccountLimits\x12*\n" +
+	"\aorigins\x18\x01 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00H\x00R\aorigins\x88\x01\x01\x125\n" +
+	"\rurl_endpoints\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x01H\x01R\furlEndpoints\x88\x01\x01\x127\n" +
+	"\x0ecustom_domains\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00H\x02R\rcustomDomains\x88\x01\x01\x121\n" +
+	"\rlibrary_bytes\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x03R\flibraryBytes\x88\x01\x01\x12/\n" +
+	"\fupload_bytes\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x04R\vuploadBytes\x88\x01\x01B\n" +
+	"\n" +
+	"\b_originsB\x10\n" +
+	"\x0e_url_endpointsB\x11\n" +
+	"\x0f_custom_domainsB\x10\n" +
+	"\x0e_library_bytesB\x0f\n" +
+	"\r_upload_bytes\"\x9c\t\n" +
 	"\x06Origin\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xa0\x01R\x04name\x124\n" +
 	"\x02id\x18\x02 \x01(\tB$\xbaH!\xd8\x01\x01r\x1c2\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x02id\x12\x10\n" +
@@ -3273,8 +3698,15 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\vupdate_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\x13 \x01(\tR\x04etag\x12:\n" +
-	"\x06health\x18\x14 \x01(\v2\".edgewalk.topology.v1.OriginHealthR\x06healthB\r\n" +
-	"\x04kind\x12\x05\xbaH\x02\b\x01\"\xe7\x01\n" +
+	"\x06health\x18\x14 \x01(\v2\".edgewalk.topology.v1.OriginHealthR\x06health\x12=\n" +
+	"\abreaker\x18\x15 \x01(\v2#.edgewalk.topology.v1.OriginBreakerR\abreakerB\r\n" +
+	"\x04kind\x12\x05\xbaH\x02\b\x01\"\xac\x01\n" +
+	"\rOriginBreaker\x12+\n" +
+	"\bfailures\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x01H\x00R\bfailures\x88\x01\x01\x12E\n" +
+	"\bmax_open\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\xd8\x042\x02\b\x01R\amaxOpen\x12\x1a\n" +
+	"\bdisabled\x18\x03 \x01(\bR\bdisabledB\v\n" +
+	"\t_failures\"\xe7\x01\n" +
 	"\x0eOriginTimeouts\x12F\n" +
 	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\b\x1e2\x05\x10\x80\xad\xe2\x04R\aconnect\x12K\n" +
 	"\n" +
@@ -3283,16 +3715,25 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\rRequestHeader\x12<\n" +
 	"\x04name\x18\x01 \x01(\tB(\xbaH%r# \x01(d2\x1d^[!#$%&'*+.^_`|~0-9A-Za-z-]+$R\x04name\x12<\n" +
 	"\x05value\x18\x02 \x01(\tB&\xbaH#r!(\x80 2\x1c^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$R\x05value\x12L\n" +
-	"\fsecret_value\x18\x03 \x01(\tB)\xbaH#r!(\x80 2\x1c^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$\x80\x01\x01R\vsecretValue\"\xad\x03\n" +
+	"\fsecret_value\x18\x03 \x01(\tB)\xbaH#r!(\x80 2\x1c^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$\x80\x01\x01R\vsecretValue\"\xbc\x05\n" +
 	"\tWebOrigin\x12=\n" +
 	"\bbase_url\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d \b(\x80\x102\x16^https?://[^\\s@?#\\\\]+$R\abaseUrl\x12.\n" +
 	"\x13forward_host_header\x18\x02 \x01(\bR\x11forwardHostHeader\x12g\n" +
 	"\x17forward_request_headers\x18\x03 \x03(\tB/\xbaH,\x92\x01)\x10\x14\"%r# \x01(d2\x1d^[!#$%&'*+.^_`|~0-9A-Za-z-]+$R\x15forwardRequestHeaders\x12.\n" +
 	"\x10follow_redirects\x18\x04 \x01(\bH\x00R\x0ffollowRedirects\x88\x01\x01\x12B\n" +
 	"\x12not_found_statuses\x18\x05 \x03(\x05B\x14\xbaH\x11\x92\x01\x0e\x10\x14\x18\x01\"\b\x1a\x06\x18\xf3\x03(\x90\x03R\x10notFoundStatuses\x12+\n" +
-	"\x0fhtml_is_missing\x18\x06 \x01(\bH\x01R\rhtmlIsMissing\x88\x01\x01B\x13\n" +
+	"\x0fhtml_is_missing\x18\x06 \x01(\bH\x01R\rhtmlIsMissing\x88\x01\x01\x12D\n" +
+	"\vhost_header\x18\a \x01(\tB#\xbaH \xd8\x01\x01r\x1b(\x84\x022\x16^[A-Za-z0-9._\\[\\]:-]+$R\n" +
+	"hostHeader\x12F\n" +
+	"\x0ftls_server_name\x18\b \x01(\tB\x1e\xbaH\x1b\xd8\x01\x01r\x16(\xfd\x012\x11^[A-Za-z0-9._-]+$R\rtlsServerName\x12 \n" +
+	"\x06ca_pem\x18\t \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x05caPem\x12\"\n" +
+	"\n" +
+	"tls_verify\x18\n" +
+	" \x01(\bH\x02R\ttlsVerify\x88\x01\x01\x12*\n" +
+	"\x11forward_client_ip\x18\v \x01(\bR\x0fforwardClientIpB\x13\n" +
 	"\x11_follow_redirectsB\x12\n" +
-	"\x10_html_is_missing\"\xcf\x03\n" +
+	"\x10_html_is_missingB\r\n" +
+	"\v_tls_verify\"\xcf\x03\n" +
 	"\bS3Origin\x12-\n" +
 	"\x06bucket\x18\x01 \x01(\tB\x15\xbaH\x12r\x10 \x01(\xff\x012\t^[^/\\s]+$R\x06bucket\x12 \n" +
 	"\x06prefix\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06prefix\x12-\n" +
@@ -3330,7 +3771,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x06values\x18\x01 \x03(\v2/.edgewalk.topology.v1.OriginSecrets.ValuesEntryB\x03\x80\x01\x01R\x06values\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\b\n" +
 	"\vUrlEndpoint\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\x04name\x12/\n" +
 	"\x02id\x18\x02 \x01(\tB\x1f\xbaH\x1c\xd8\x01\x01r\x172\x15^[A-Za-z0-9-]{1,100}$R\x02id\x12\x10\n" +
@@ -3350,13 +3791,30 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\x0f \x01(\tR\x04etag\"\x82\x01\n" +
+	"\x04etag\x18\x0f \x01(\tR\x04etag\x12.\n" +
+	"\x0enot_found_page\x18\x10 \x01(\tB\b\xbaH\x05r\x03(\x81\bR\fnotFoundPage\x12c\n" +
+	"\x0fon_inconclusive\x18\x11 \x01(\x0e20.edgewalk.topology.v1.UrlEndpoint.OnInconclusiveB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eonInconclusive\x12P\n" +
+	"\bcompress\x18\x12 \x01(\x0e2*.edgewalk.topology.v1.UrlEndpoint.CompressB\b\xbaH\x05\x82\x01\x02\x10\x01R\bcompress\"H\n" +
+	"\x0eOnInconclusive\x12\x1f\n" +
+	"\x1bON_INCONCLUSIVE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aWALK_ON\x10\x01\x12\b\n" +
+	"\x04FAIL\x10\x02\"7\n" +
+	"\bCompress\x12\x18\n" +
+	"\x14COMPRESS_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04AUTO\x10\x01\x12\a\n" +
+	"\x03OFF\x10\x02\"\xf7\x01\n" +
 	"\fDefaultImage\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x81\bR\x04path\x12(\n" +
 	"\x06status\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x060\xc8\x010\x94\x03H\x00R\x06status\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"on_failure\x18\x03 \x01(\bR\tonFailureB\t\n" +
+	"on_failure\x18\x03 \x01(\bR\tonFailure\x12B\n" +
+	"\x03for\x18\x04 \x01(\x0e2&.edgewalk.topology.v1.DefaultImage.ForB\b\xbaH\x05\x82\x01\x02\x10\x01R\x03for\"/\n" +
+	"\x03For\x12\x13\n" +
+	"\x0fFOR_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06IMAGES\x10\x01\x12\a\n" +
+	"\x03ALL\x10\x02B\t\n" +
 	"\a_status\"\xa0\x05\n" +
 	"\vCachePolicy\x12D\n" +
 	"\x04mode\x18\x01 \x01(\x0e2&.edgewalk.topology.v1.CachePolicy.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12K\n" +
@@ -3535,110 +3993,121 @@ func file_edgewalk_topology_v1_topology_proto_rawDescGZIP() []byte {
 	return file_edgewalk_topology_v1_topology_proto_rawDescData
 }
 
-var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
-	(Account_State)(0),            // 0: edgewalk.topology.v1.Account.State
-	(CachePolicy_Mode)(0),         // 1: edgewalk.topology.v1.CachePolicy.Mode
-	(QueryPolicy_Mode)(0),         // 2: edgewalk.topology.v1.QueryPolicy.Mode
-	(CustomDomain_Mode)(0),        // 3: edgewalk.topology.v1.CustomDomain.Mode
-	(CustomDomain_State)(0),       // 4: edgewalk.topology.v1.CustomDomain.State
-	(Purge_Kind)(0),               // 5: edgewalk.topology.v1.Purge.Kind
-	(Purge_State)(0),              // 6: edgewalk.topology.v1.Purge.State
-	(*Account)(nil),               // 7: edgewalk.topology.v1.Account
-	(*Origin)(nil),                // 8: edgewalk.topology.v1.Origin
-	(*OriginTimeouts)(nil),        // 9: edgewalk.topology.v1.OriginTimeouts
-	(*RequestHeader)(nil),         // 10: edgewalk.topology.v1.RequestHeader
-	(*WebOrigin)(nil),             // 11: edgewalk.topology.v1.WebOrigin
-	(*S3Origin)(nil),              // 12: edgewalk.topology.v1.S3Origin
-	(*GcsOrigin)(nil),             // 13: edgewalk.topology.v1.GcsOrigin
-	(*AzureBlobOrigin)(nil),       // 14: edgewalk.topology.v1.AzureBlobOrigin
-	(*WebProxyOrigin)(nil),        // 15: edgewalk.topology.v1.WebProxyOrigin
-	(*AkeneoOrigin)(nil),          // 16: edgewalk.topology.v1.AkeneoOrigin
-	(*OriginSecrets)(nil),         // 17: edgewalk.topology.v1.OriginSecrets
-	(*UrlEndpoint)(nil),           // 18: edgewalk.topology.v1.UrlEndpoint
-	(*DefaultImage)(nil),          // 19: edgewalk.topology.v1.DefaultImage
-	(*CachePolicy)(nil),           // 20: edgewalk.topology.v1.CachePolicy
-	(*QueryPolicy)(nil),           // 21: edgewalk.topology.v1.QueryPolicy
-	(*Cors)(nil),                  // 22: edgewalk.topology.v1.Cors
-	(*ResponseHeaders)(nil),       // 23: edgewalk.topology.v1.ResponseHeaders
-	(*CustomDomain)(nil),          // 24: edgewalk.topology.v1.CustomDomain
-	(*MediaFile)(nil),             // 25: edgewalk.topology.v1.MediaFile
-	(*Purge)(nil),                 // 26: edgewalk.topology.v1.Purge
-	(*PurgeTarget)(nil),           // 27: edgewalk.topology.v1.PurgeTarget
-	(*PurgeFloor)(nil),            // 28: edgewalk.topology.v1.PurgeFloor
-	(*Settings)(nil),              // 29: edgewalk.topology.v1.Settings
-	(*Edge)(nil),                  // 30: edgewalk.topology.v1.Edge
-	(*Rejected)(nil),              // 31: edgewalk.topology.v1.Rejected
-	(*OriginHealth)(nil),          // 32: edgewalk.topology.v1.OriginHealth
-	(*OriginState)(nil),           // 33: edgewalk.topology.v1.OriginState
-	nil,                           // 34: edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	nil,                           // 35: edgewalk.topology.v1.ResponseHeaders.SetEntry
-	(*Purge_Urls)(nil),            // 36: edgewalk.topology.v1.Purge.Urls
-	(*Purge_Edges)(nil),           // 37: edgewalk.topology.v1.Purge.Edges
-	(*Edge_Cache)(nil),            // 38: edgewalk.topology.v1.Edge.Cache
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
+	(Account_State)(0),              // 0: edgewalk.topology.v1.Account.State
+	(UrlEndpoint_OnInconclusive)(0), // 1: edgewalk.topology.v1.UrlEndpoint.OnInconclusive
+	(UrlEndpoint_Compress)(0),       // 2: edgewalk.topology.v1.UrlEndpoint.Compress
+	(DefaultImage_For)(0),           // 3: edgewalk.topology.v1.DefaultImage.For
+	(CachePolicy_Mode)(0),           // 4: edgewalk.topology.v1.CachePolicy.Mode
+	(QueryPolicy_Mode)(0),           // 5: edgewalk.topology.v1.QueryPolicy.Mode
+	(CustomDomain_Mode)(0),          // 6: edgewalk.topology.v1.CustomDomain.Mode
+	(CustomDomain_State)(0),         // 7: edgewalk.topology.v1.CustomDomain.State
+	(Purge_Kind)(0),                 // 8: edgewalk.topology.v1.Purge.Kind
+	(Purge_State)(0),                // 9: edgewalk.topology.v1.Purge.State
+	(*Account)(nil),                 // 10: edgewalk.topology.v1.Account
+	(*AccountLimits)(nil),           // 11: edgewalk.topology.v1.AccountLimits
+	(*Origin)(nil),                  // 12: edgewalk.topology.v1.Origin
+	(*OriginBreaker)(nil),           // 13: edgewalk.topology.v1.OriginBreaker
+	(*OriginTimeouts)(nil),          // 14: edgewalk.topology.v1.OriginTimeouts
+	(*RequestHeader)(nil),           // 15: edgewalk.topology.v1.RequestHeader
+	(*WebOrigin)(nil),               // 16: edgewalk.topology.v1.WebOrigin
+	(*S3Origin)(nil),                // 17: edgewalk.topology.v1.S3Origin
+	(*GcsOrigin)(nil),               // 18: edgewalk.topology.v1.GcsOrigin
+	(*AzureBlobOrigin)(nil),         // 19: edgewalk.topology.v1.AzureBlobOrigin
+	(*WebProxyOrigin)(nil),          // 20: edgewalk.topology.v1.WebProxyOrigin
+	(*AkeneoOrigin)(nil),            // 21: edgewalk.topology.v1.AkeneoOrigin
+	(*OriginSecrets)(nil),           // 22: edgewalk.topology.v1.OriginSecrets
+	(*UrlEndpoint)(nil),             // 23: edgewalk.topology.v1.UrlEndpoint
+	(*DefaultImage)(nil),            // 24: edgewalk.topology.v1.DefaultImage
+	(*CachePolicy)(nil),             // 25: edgewalk.topology.v1.CachePolicy
+	(*QueryPolicy)(nil),             // 26: edgewalk.topology.v1.QueryPolicy
+	(*Cors)(nil),                    // 27: edgewalk.topology.v1.Cors
+	(*ResponseHeaders)(nil),         // 28: edgewalk.topology.v1.ResponseHeaders
+	(*CustomDomain)(nil),            // 29: edgewalk.topology.v1.CustomDomain
+	(*MediaFile)(nil),               // 30: edgewalk.topology.v1.MediaFile
+	(*Purge)(nil),                   // 31: edgewalk.topology.v1.Purge
+	(*PurgeTarget)(nil),             // 32: edgewalk.topology.v1.PurgeTarget
+	(*PurgeFloor)(nil),              // 33: edgewalk.topology.v1.PurgeFloor
+	(*Settings)(nil),                // 34: edgewalk.topology.v1.Settings
+	(*Edge)(nil),                    // 35: edgewalk.topology.v1.Edge
+	(*Rejected)(nil),                // 36: edgewalk.topology.v1.Rejected
+	(*OriginHealth)(nil),            // 37: edgewalk.topology.v1.OriginHealth
+	(*OriginState)(nil),             // 38: edgewalk.topology.v1.OriginState
+	nil,                             // 39: edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	nil,                             // 40: edgewalk.topology.v1.ResponseHeaders.SetEntry
+	(*Purge_Urls)(nil),              // 41: edgewalk.topology.v1.Purge.Urls
+	(*Purge_Edges)(nil),             // 42: edgewalk.topology.v1.Purge.Edges
+	(*Edge_Cache)(nil),              // 43: edgewalk.topology.v1.Edge.Cache
+	(*timestamppb.Timestamp)(nil),   // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 45: google.protobuf.Duration
 }
 var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	0,  // 0: edgewalk.topology.v1.Account.state:type_name -> edgewalk.topology.v1.Account.State
-	39, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	39, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
-	9,  // 3: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
-	10, // 4: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
-	11, // 5: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
-	12, // 6: edgewalk.topology.v1.Origin.s3:type_name -> edgewalk.topology.v1.S3Origin
-	13, // 7: edgewalk.topology.v1.Origin.gcs:type_name -> edgewalk.topology.v1.GcsOrigin
-	14, // 8: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
-	15, // 9: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
-	16, // 10: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
-	39, // 11: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
-	39, // 12: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
-	32, // 13: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
-	40, // 14: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
-	40, // 15: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
-	40, // 16: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
-	34, // 17: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	19, // 18: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
-	20, // 19: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
-	40, // 20: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
-	22, // 21: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
-	23, // 22: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
-	39, // 23: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	39, // 24: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 25: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
-	40, // 26: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
-	40, // 27: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
-	40, // 28: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
-	40, // 29: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
-	40, // 30: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
-	21, // 31: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
-	2,  // 32: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
-	35, // 33: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
-	3,  // 34: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
-	4,  // 35: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
-	39, // 36: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
-	39, // 37: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
-	39, // 38: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
-	39, // 39: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
-	5,  // 40: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
-	36, // 41: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
-	6,  // 42: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
-	37, // 43: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
-	39, // 44: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
-	27, // 45: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
-	40, // 46: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
-	39, // 47: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	38, // 48: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	31, // 49: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	33, // 50: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
-	39, // 51: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
-	39, // 52: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	44, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	44, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	11, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
+	14, // 4: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
+	15, // 5: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
+	16, // 6: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
+	17, // 7: edgewalk.topology.v1.Origin.s3:type_name -> edgewalk.topology.v1.S3Origin
+	18, // 8: edgewalk.topology.v1.Origin.gcs:type_name -> edgewalk.topology.v1.GcsOrigin
+	19, // 9: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
+	20, // 10: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
+	21, // 11: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
+	44, // 12: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
+	44, // 13: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
+	37, // 14: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
+	13, // 15: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
+	45, // 16: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
+	45, // 17: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
+	45, // 18: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
+	45, // 19: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
+	39, // 20: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	24, // 21: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
+	25, // 22: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
+	45, // 23: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
+	27, // 24: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
+	28, // 25: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
+	44, // 26: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	44, // 27: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 28: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
+	2,  // 29: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
+	3,  // 30: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
+	4,  // 31: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
+	45, // 32: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
+	45, // 33: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
+	45, // 34: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
+	45, // 35: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
+	45, // 36: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
+	26, // 37: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
+	5,  // 38: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
+	40, // 39: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
+	6,  // 40: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
+	7,  // 41: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
+	44, // 42: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
+	44, // 43: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
+	44, // 44: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
+	44, // 45: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 46: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
+	41, // 47: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
+	9,  // 48: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
+	42, // 49: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
+	44, // 50: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
+	32, // 51: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
+	45, // 52: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
+	44, // 53: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	43, // 54: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	36, // 55: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	38, // 56: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
+	44, // 57: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
+	44, // 58: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
+	59, // [59:59] is the sub-list for method output_type
+	59, // [59:59] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_topology_v1_topology_proto_init() }
@@ -3646,7 +4115,8 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 	if File_edgewalk_topology_v1_topology_proto != nil {
 		return
 	}
-	file_edgewalk_topology_v1_topology_proto_msgTypes[1].OneofWrappers = []any{
+	file_edgewalk_topology_v1_topology_proto_msgTypes[1].OneofWrappers = []any{}
+	file_edgewalk_topology_v1_topology_proto_msgTypes[2].OneofWrappers = []any{
 		(*Origin_Web)(nil),
 		(*Origin_S3)(nil),
 		(*Origin_Gcs)(nil),
@@ -3654,9 +4124,10 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 		(*Origin_WebProxy)(nil),
 		(*Origin_Akeneo)(nil),
 	}
-	file_edgewalk_topology_v1_topology_proto_msgTypes[4].OneofWrappers = []any{}
-	file_edgewalk_topology_v1_topology_proto_msgTypes[12].OneofWrappers = []any{}
-	file_edgewalk_topology_v1_topology_proto_msgTypes[19].OneofWrappers = []any{
+	file_edgewalk_topology_v1_topology_proto_msgTypes[3].OneofWrappers = []any{}
+	file_edgewalk_topology_v1_topology_proto_msgTypes[6].OneofWrappers = []any{}
+	file_edgewalk_topology_v1_topology_proto_msgTypes[14].OneofWrappers = []any{}
+	file_edgewalk_topology_v1_topology_proto_msgTypes[21].OneofWrappers = []any{
 		(*Purge_Urls_)(nil),
 		(*Purge_Prefix)(nil),
 		(*Purge_Tag)(nil),
@@ -3668,8 +4139,8 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_topology_v1_topology_proto_rawDesc), len(file_edgewalk_topology_v1_topology_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   32,
+			NumEnums:      10,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
