@@ -121,7 +121,7 @@ func TestInspect(t *testing.T) {
 	r := newRig(t)
 	a := r.addOrigin("a")
 	a.reply("/x", &originReply{status: 200, body: []byte("hello"), header: http.Header{"Cache-Control": {"max-age=60"}, "Vary": {"Accept"}}})
-	r.fetch("/x", http.Header{"Accept": {"image/png"}})
+	r.fetch("/x", http.Header{"Accept": {"image/webp"}})
 	r.idle()
 	r.clock.add(10 * time.Second)
 	uses := func(h http.Header) string {
@@ -134,16 +134,16 @@ func TestInspect(t *testing.T) {
 		}
 		return strings.Join(all, ",")
 	}
-	png := http.Header{"Accept": {"image/png"}}
-	if got := uses(png) + " " + uses(nil); got != "hit other variant" {
+	webp := http.Header{"Accept": {"image/webp"}}
+	if got := uses(webp) + " " + uses(nil); got != "hit other variant" {
 		t.Error(got)
 	}
 	r.purge(objects.Purge{Everything: true})
-	if got := uses(png); got != "purged" {
+	if got := uses(webp); got != "purged" {
 		t.Error(got)
 	}
 	r.upload("/x", []byte("new"))
-	if got := uses(png); got != "replaced in the library" {
+	if got := uses(webp); got != "replaced in the library" {
 		t.Error(got)
 	}
 	if n := a.requests(); n != 1 {

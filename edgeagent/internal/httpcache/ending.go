@@ -34,6 +34,7 @@ type ending struct {
 	scope      objects.Scope
 	asof       int64
 	version    uint64 // of the whole walk
+	asked      uint64 // what of the request it may be due to, see query.asked
 	// What the Media Library was known to have for the path.
 	library   [8]byte
 	inLibrary bool
@@ -48,6 +49,7 @@ func endingOf(f *flight, res *walk.Result) ending {
 		// Some step may have said so a while ago, to another request. This one must not make it last for longer.
 		e.at = e.at.Add(res.Left - f.first.policy.NegativeTTL)
 	}
+	e.asked = f.first.asked(e.definite)
 	e.library, e.inLibrary = f.first.library()
 	return e
 }
@@ -61,10 +63,10 @@ func (e *ending) left(q *query, now time.Time) time.Duration {
 	return ttl - now.Sub(e.at)
 }
 
-// holds reports whether the ending still says something about q: no purge covers it, the walk is the same, and the Media
-// Library has nothing new.
+// holds reports whether the ending still says something about q: no purge covers it, the walk is the same, the Media Library
+// has nothing new, and it is not due to what another client sent.
 func (c *Cache) holds(q *query, e *ending) bool {
-	if q.walkVersion() != e.version || c.cfg.Store.Check(e.scope, e.asof) != objects.None {
+	if q.walkVersion() != e.version || c.cfg.Store.Check(e.scope, e.asof) != objects.None || q.asked(e.definite) != e.asked {
 		return false
 	}
 	sha, in := q.library()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -207,8 +208,8 @@ func TestVariantsStartOver(t *testing.T) {
 	var all []<-chan fetched
 	var want []string
 	for i := range 30 {
-		accept := "image/" + itoa(i%3)
-		want = append(want, accept)
+		accept := []string{"image/avif", "image/jxl", "image/webp"}[i%3]
+		want = append(want, accept+",*/*")
 		all = append(all, r.fetching(bg, "/v", http.Header{"Accept": {accept}}))
 	}
 	r.riders("/v", 30)
@@ -220,6 +221,58 @@ func TestVariantsStartOver(t *testing.T) {
 	}
 	if n := a.requests(); n != 3 {
 		t.Errorf("%d requests for 3 variants", n)
+	}
+}
+
+// What an origin says to one client's unusual request is no answer to anybody else's, neither at once nor a moment later.
+func TestFailuresOfUnusualRequestsAreNotShared(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		unusual http.Header
+		refuse  func(http.Header) bool
+		status  int
+	}{
+		{"a forwarded field", http.Header{"X-Device": {"odd"}}, func(h http.Header) bool { return h.Get("X-Device") == "odd" }, 500},
+		{"no file for a forwarded field", http.Header{"X-Device": {"odd"}}, func(h http.Header) bool { return h.Get("X-Device") == "odd" }, 404},
+		{"CDN-Loop", http.Header{"Cdn-Loop": {"cdn.example"}}, func(h http.Header) bool { return strings.HasPrefix(h.Get("CDN-Loop"), "cdn.example") }, 508},
+		{"Accept", http.Header{"Accept": {"image/avif"}}, func(h http.Header) bool { return h.Get("Accept") != "*/*" }, 406},
+		{"Accept-Encoding", http.Header{"Accept-Encoding": {"zstd"}}, func(h http.Header) bool { return h.Get("Accept-Encoding") == "zstd" }, 415},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			a := r.addOrigin("a")
+			r.setOrigin("a", &topologyv1.WebOrigin{BaseUrl: a.url, ForwardRequestHeaders: []string{"X-Device"}})
+			r.apply()
+			release := make(chan struct{})
+			a.reply("/x", &originReply{handle: func(w http.ResponseWriter, req *http.Request) {
+				<-release
+				if tt.refuse(req.Header) {
+					w.WriteHeader(tt.status)
+					return
+				}
+				fmt.Fprint(w, "file")
+			}})
+			first := r.fetching(bg, "/x", tt.unusual)
+			r.riders("/x", 1)
+			waiting := r.fetching(bg, "/x", nil)
+			r.riders("/x", 2)
+			close(release)
+			if got := <-first; got.body == "file" {
+				t.Error("the unusual request got the file")
+			}
+			if got := <-waiting; got.body != "file" {
+				t.Errorf("who waited got %q, %v", got.body, got.err)
+			}
+			r.purge(objects.Purge{Everything: true, Hard: true})
+			if reply := r.get("/x", tt.unusual); reply.Status == 200 {
+				t.Error("the unusual request got the file")
+			}
+			if got := r.fetch("/x", nil); got != "file" {
+				t.Errorf("who came a moment later got %q", got)
+			}
+		})
 	}
 }
 

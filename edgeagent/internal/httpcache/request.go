@@ -3,6 +3,8 @@ package httpcache
 import (
 	"bytes"
 	"crypto/sha256"
+	"hash/maphash"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -155,14 +157,21 @@ func (q *query) walkVersion() uint64 {
 	return steps[len(steps)-1].Version
 }
 
-var identity = []string{"identity"}
+// What a client that says nothing in them is taken to accept.
+var (
+	identity = []string{"identity"}
+	anyType  = []string{"*/*"}
+)
 
 // field gives a request field as some web origin of the walk would see it: what is not forwarded is absent. Vary is
 // evaluated on it.
 func (q *query) field(name string) []string {
 	switch name {
 	case "Accept":
-		return q.Header[name]
+		if lines := q.Header[name]; len(lines) > 0 {
+			return lines
+		}
+		return anyType
 	case "Accept-Encoding":
 		if lines := q.Header[name]; len(lines) > 0 {
 			return lines
@@ -199,9 +208,7 @@ func (q *query) header() http.Header {
 	}
 	h := make(http.Header)
 	h.Set("Accept-Encoding", rfc9111.NormaliseAcceptEncoding(q.Header["Accept-Encoding"]))
-	if lines := q.Header["Accept"]; len(lines) > 0 {
-		h.Set("Accept", rfc9111.Normalise("Accept", lines))
-	}
+	h.Set("Accept", rfc9111.NormaliseAccept(q.Header["Accept"]))
 	for _, lower := range q.Target.Endpoint.ForwardRequestHeaders {
 		name := http.CanonicalHeaderKey(lower)
 		if lines := q.Header[name]; len(lines) > 0 && h[name] == nil && q.forwards(name) {
@@ -213,6 +220,29 @@ func (q *query) header() http.Header {
 	}
 	q.sent = h
 	return h
+}
+
+var askedSeed = maphash.MakeSeed()
+
+// asked hashes what of the client's a walk that finds nothing may be due to. A failure may be due to all that origins were
+// sent, CDN-Loop included; that there is no such file, to what they list in forward_request_headers, since Accept and
+// Accept-Encoding choose the form of a file and not whether there is one.
+func (q *query) asked(definite bool) uint64 {
+	var h maphash.Hash
+	h.SetSeed(askedSeed)
+	sent := q.header()
+	for _, name := range slices.Sorted(maps.Keys(sent)) {
+		if definite && !q.forwards(name) {
+			continue
+		}
+		h.WriteString(name)
+		for _, line := range sent[name] {
+			h.WriteByte(0) // in no field
+			h.WriteString(line)
+		}
+		h.WriteByte('\n') // nor this
+	}
+	return h.Sum64()
 }
 
 // absent is put before the name of a selecting field that the request does not have.

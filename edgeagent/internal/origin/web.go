@@ -2,6 +2,7 @@ package origin
 
 import (
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -37,16 +38,25 @@ func (c *Client) setWebHeader(h http.Header, o *topology.Origin, a *Ask, own boo
 	forward(h, a.Header, "Accept")
 	forward(h, a.Header, "Accept-Encoding")
 	if own {
-		for _, name := range o.Spec.GetWeb().GetForwardRequestHeaders() {
-			if !ours(name) {
-				forward(h, a.Header, http.CanonicalHeaderKey(name))
-			}
+		for name := range Forwarded(o) {
+			forward(h, a.Header, name)
 		}
 		setRequestHeaders(h, o)
 	}
 	id := c.loopID()
 	h["Via"] = []string{"1.1 " + id}
 	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header.Values("CDN-Loop"), []string{id}), ", ")}
+}
+
+// Forwarded yields the names, in canonical form, of the client's fields that o is sent because it lists them.
+func Forwarded(o *topology.Origin) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, name := range o.Spec.GetWeb().GetForwardRequestHeaders() {
+			if !ours(name) && !yield(http.CanonicalHeaderKey(name)) {
+				return
+			}
+		}
+	}
 }
 
 // setRequestHeaders sets the origin's request_headers, over what is there.

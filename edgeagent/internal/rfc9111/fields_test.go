@@ -191,6 +191,8 @@ func TestVary(t *testing.T) {
 	}
 	same := [][2]http.Header{
 		{{"Accept": {"image/webp, image/*;q=0.8"}}, {"Accept": {"image/*; q=0.8,IMAGE/WEBP"}}},
+		{{"Accept": {"image/webp"}}, {"Accept": {"text/html", "image/webp;q=0.1"}}},
+		{{"Accept": {"text/html"}}, {"Accept": {"image/*"}}},
 		{{"Accept-Encoding": {"gzip, deflate, br"}}, {"Accept-Encoding": {"br;q=1.0", "GZIP"}}},
 		{{"Accept-Encoding": {"deflate"}}, {"Accept-Encoding": {"identity"}}},
 		{{"Accept-Language": {"en-GB,de"}}, {"Accept-Language": {"DE, en-gb"}}},
@@ -198,7 +200,7 @@ func TestVary(t *testing.T) {
 	}
 	other := [][2]http.Header{
 		{{}, {"Accept": {""}}},
-		{{"Accept": {"image/webp"}}, {"Accept": {"image/webp;q=0.1"}}},
+		{{"Accept": {"image/webp"}}, {"Accept": {"image/webp;q=0.0"}}},
 		{{"Accept-Encoding": {"gzip"}}, {"Accept-Encoding": {"gzip;q=0.0"}}},
 		{{"X-A": {"a"}}, {"X-A": {"A"}}},
 		{{"X-A": {"a"}}, {"X-A": {"a", "b"}}},
@@ -234,6 +236,31 @@ func TestNormaliseAcceptEncoding(t *testing.T) {
 		if got := NormaliseAcceptEncoding([]string{in}); got != want {
 			t.Errorf("%q = %q, want %q", in, got, want)
 		}
+	}
+}
+
+// However a client spells its Accept, an origin sees one of a few short values.
+func TestNormaliseAccept(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"": "*/*", "*/*": "*/*", "text/html": "*/*", "image/png": "*/*", "image/*": "*/*", "video/*;q=0.8": "*/*",
+		"image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8": "image/avif,image/webp,*/*",
+		"image/webp,image/avif,image/jxl,image/heic,video/*;q=0.8":         "image/avif,image/jxl,image/webp,*/*",
+		" IMAGE/WEBP ; q=0.1 ": "image/webp,*/*", "image/webp;q=0": "*/*", "image/webp;q=0, image/webp": "image/webp,*/*",
+		"video/webm, video/mp4;q=0.5":                             "video/mp4,video/webm,*/*",
+		strings.Repeat("text/x,", 20000) + "image/webp":           "image/webp,*/*",
+		strings.Repeat("image/webp,image/avif;q=0.9,", 1000):      "image/avif,image/webp,*/*",
+		"image/webp\x00, image/avif\r\nX: y, image/jxl;;;q;=;q=1": "image/jxl,*/*",
+	} {
+		if got := NormaliseAccept([]string{in}); got != want {
+			t.Errorf("%.80q = %q, want %q", in, got, want)
+		}
+	}
+	if got := NormaliseAccept(nil); got != "*/*" {
+		t.Errorf("no Accept = %q", got)
+	}
+	if got := NormaliseAccept([]string{"image/webp", "image/avif"}); got != "image/avif,image/webp,*/*" {
+		t.Errorf("two lines = %q", got)
 	}
 }
 

@@ -68,7 +68,9 @@ func Normalise(name string, lines []string) string {
 	switch {
 	case strings.EqualFold(name, "accept-encoding"):
 		return NormaliseAcceptEncoding(lines)
-	case strings.EqualFold(name, "accept"), strings.EqualFold(name, "accept-language"):
+	case strings.EqualFold(name, "accept"):
+		return NormaliseAccept(lines)
+	case strings.EqualFold(name, "accept-language"):
 		return normaliseList(lines)
 	}
 	if len(lines) == 1 {
@@ -116,6 +118,43 @@ func NormaliseAcceptEncoding(lines []string) string {
 }
 
 var encodings = [8]string{"identity", "br", "zstd", "br, zstd", "gzip", "br, gzip", "zstd, gzip", "br, zstd, gzip"}
+
+// NormaliseAccept reduces Accept to the types worth a variant, those of images and videos that a client cannot be expected to
+// take, and "*/*", in one order. Only a type that is named counts: wildcards say nothing about whether a client takes it. A
+// client that sends none takes every type (RFC 9110 12.5.1), and none is refused for what it does not take: an edge has the
+// file that it was asked for, or not.
+func NormaliseAccept(lines []string) string {
+	accepted := 0
+	for _, line := range lines {
+		for item := range strings.SplitSeq(line, ",") {
+			media, params, _ := strings.Cut(item, ";")
+			media = trim(media)
+			for i, name := range negotiated {
+				if strings.EqualFold(media, name) && !zeroWeight(params) {
+					accepted |= 1 << i
+				}
+			}
+		}
+	}
+	return accepts[accepted]
+}
+
+// negotiated are the types that origins choose by Accept.
+var negotiated = [...]string{"image/avif", "image/jxl", "image/webp", "video/mp4", "video/webm"}
+
+// accepts holds what NormaliseAccept returns, by the set of the types.
+var accepts = func() (all [1 << len(negotiated)]string) {
+	for set := range all {
+		var members []string
+		for i, name := range negotiated {
+			if set&(1<<i) != 0 {
+				members = append(members, name)
+			}
+		}
+		all[set] = strings.Join(append(members, "*/*"), ",")
+	}
+	return all
+}()
 
 // zeroWeight reports whether the parameters hold q=0, in any of its spellings.
 func zeroWeight(params string) bool {

@@ -3,6 +3,7 @@ package walk
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
@@ -136,6 +137,28 @@ func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 	if step.Origin == nil {
 		res.Library, _ = r.Target.Account.Media.Lookup(r.Target.Object)
 	}
+	res.Forwarded = forwarded(r.Target.Endpoint.Steps[:i+1])
+	for _, name := range res.Forwarded {
+		if name != "Authorization" { // RFC 9111 3.5 says who else may be given the reply
+			a.Response.Header.Add("Vary", name)
+		}
+	}
+	if res.EarlierInconclusive {
+		// How a file is asked for may be why an earlier origin did not answer.
+		a.Response.Header.Add("Vary", "Accept, Accept-Encoding")
+	}
+}
+
+// forwarded are the names of the client's fields that the origins of steps list.
+func forwarded(steps []topology.Step) []string {
+	var names []string
+	for _, step := range steps {
+		if step.Origin != nil {
+			names = slices.AppendSeq(names, origin.Forwarded(step.Origin))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // validators returns those of the stored reply if o supplied it. The Media Library did only if it still has the same file.

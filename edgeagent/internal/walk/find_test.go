@@ -117,6 +117,50 @@ func TestLibraryFaultsAreNoMiss(t *testing.T) {
 }
 
 // Validators go to the supplier of the stored reply, at the target it had, and to nobody else.
+// A file depends on what the origins up to its supplier were sent of the client's, so its Vary says so: an earlier one may have
+// said "not here" because of it.
+func TestForwardedFieldsAreInVary(t *testing.T) {
+	t.Parallel()
+	lists := func(fields ...string) func(*topologyv1.WebOrigin) {
+		return func(web *topologyv1.WebOrigin) { web.ForwardRequestHeaders = fields }
+	}
+	for _, tt := range []struct {
+		name      string
+		at        int // the origin that has the file
+		fails     bool
+		forwarded []string
+		vary      []string
+	}{
+		{"none yet", 0, false, nil, nil},
+		{"the supplier's", 1, false, []string{"Cookie", "X-Device"}, []string{"Cookie", "X-Device"}},
+		{"those of all that were asked", 2, false, []string{"Authorization", "Cookie", "X-Device"}, []string{"Cookie", "X-Device"}},
+		{"and how it was asked for, where one did not answer", 1, true, []string{"Cookie", "X-Device"}, []string{"Cookie", "X-Device", "Accept, Accept-Encoding"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 3, func(s *topology.AccountState) {
+				lists("x-device", "COOKIE")(s.Origins["b"].Message.GetWeb())
+				lists("Authorization", "Cookie")(s.Origins["c"].Message.GetWeb())
+			})
+			for i, o := range r.origins {
+				status := 404
+				switch {
+				case i == tt.at:
+					status = 200
+				case tt.fails:
+					status = 500
+				}
+				o.On(faultorigin.Any, faultorigin.Reply(status, "x"))
+			}
+			res := r.Find(t.Context(), r.to("/x.jpg"))
+			defer discard(res)
+			if got := res.Response.Header["Vary"]; !slices.Equal(res.Forwarded, tt.forwarded) || !slices.Equal(got, tt.vary) {
+				t.Errorf("forwarded %q, Vary %q", res.Forwarded, got)
+			}
+		})
+	}
+}
+
 func TestValidatorsGoToTheSupplier(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 3)
