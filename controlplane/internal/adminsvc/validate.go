@@ -86,6 +86,8 @@ var forms = map[string]string{
 	"^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$": "line breaks and control characters cannot be part of a header field",
 	"^[^/\\s]+$":                        "slashes and spaces cannot be part of a bucket's name",
 	"^[^\\s/]*$":                        "spaces and slashes cannot be part of a key id",
+	"^[A-Za-z0-9._\\[\\]:-]+$":          "want a host name or address, with a port or without",
+	"^[A-Za-z0-9._-]+$":                 "want a host name",
 	"^[a-z0-9-]*$":                      "want a region such as eu-central-1",
 	"^[a-z0-9]+$":                       "want the name of a storage account: a-z and 0-9",
 	"^[a-z0-9$-]+$":                     "want the name of a container: a-z, 0-9, - and $",
