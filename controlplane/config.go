@@ -39,6 +39,9 @@ type Config struct {
 	// media listener are. Defaults 127.0.0.1:7070 to 7073. Only loopback, unless TLS and tokens are given or InsecureListen
 	// is set. Metrics at another address ask for an admin token if there is one.
 	AdminAddr, EdgeAddr, HTTPAddr, MediaAddr string
+	// PeerAddr is where other control planes of the same etcd cluster connect, each known by a certificate whose hash it has put
+	// into etcd. Not used with the embedded etcd. Default :0, any port.
+	PeerAddr string
 	// MediaAdvertiseURL is the URL under which edges reach MediaAddr. Default http(s):// and MediaAddr.
 	MediaAdvertiseURL string
 	// MediaURL is the media bucket: a folder, file:///..., or s3://bucket?region=... Default the folder media in DataDir.
@@ -70,6 +73,7 @@ const (
 	DefaultEdgeAddr   = "127.0.0.1:7071"
 	DefaultHTTPAddr   = "127.0.0.1:7072"
 	DefaultMediaAddr  = "127.0.0.1:7073"
+	DefaultPeerAddr   = ":0"
 	DefaultSharedHost = "localhost"
 )
 
@@ -79,7 +83,7 @@ func (c *Config) setDefaults() {
 		otherwise string
 	}{
 		{&c.DataDir, DefaultDataDir}, {&c.EtcdPrefix, DefaultEtcdPrefix}, {&c.AdminAddr, DefaultAdminAddr}, {&c.EdgeAddr, DefaultEdgeAddr},
-		{&c.HTTPAddr, DefaultHTTPAddr}, {&c.MediaAddr, DefaultMediaAddr},
+		{&c.HTTPAddr, DefaultHTTPAddr}, {&c.MediaAddr, DefaultMediaAddr}, {&c.PeerAddr, DefaultPeerAddr},
 	} {
 		if *one.value == "" {
 			*one.value = one.otherwise

@@ -1,14 +1,17 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +24,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -39,6 +43,7 @@ type ControlPlane struct {
 	store   *store.Store
 	library *media.Library
 	feed    *feed.Feed
+	fleet   *fleet.Fleet
 	edges   *edgesvc.Service
 	admin   *adminsvc.Service
 	tokens  *adminsvc.Tokens // nil without AdminTokenFile
@@ -48,7 +53,7 @@ type ControlPlane struct {
 }
 
 // listeners are the sockets.
-type listeners struct{ admin, edge, http, media net.Listener }
+type listeners struct{ admin, edge, http, media, peer net.Listener } // peer is nil with the embedded etcd
 
 // openTimeout bounds how long New waits for etcd to answer.
 const openTimeout = 15 * time.Second
@@ -93,14 +98,21 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return fmt.Errorf("--media-url: %w", err)
 	}
 	c.feed = feed.New(feed.Config{Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry})
+	c.fleet, err = fleet.New(fleet.Config{
+		Feed: c.feed, Store: c.store, Server: serverName(c.listeners.edge), Listener: c.listeners.peer, Address: c.peerAddress(ctx),
+		Logger: cfg.Logger, Registerer: c.registry,
+	})
+	if err != nil {
+		return err
+	}
 	c.edges, err = edgesvc.New(edgesvc.Config{
-		Feed: c.feed, Store: c.store, Epoch: c.store.Epoch(), Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
+		Feed: c.feed, Store: c.store, Fleet: c.fleet, Epoch: c.store.Epoch(), Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
 		Token: p.edgeToken, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
 		return err
 	}
-	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.edges, Logger: cfg.Logger, Registerer: c.registry}
+	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.fleet, Logger: cfg.Logger, Registerer: c.registry}
 	if cfg.AdminTokenFile != "" {
 		if c.tokens, err = adminsvc.LoadTokens(cfg.AdminTokenFile, cfg.Logger); err != nil {
 			return fmt.Errorf("--admin-token-file: %w", err)
@@ -213,6 +225,34 @@ func serverName(edge net.Listener) string {
 	return host + ":" + port
 }
 
+// peerAddress is how other control planes reach this one. Where the listener is on every address of the machine, they are told
+// the one from which it reaches etcd: they reach that etcd too.
+func (c *ControlPlane) peerAddress(ctx context.Context) string {
+	if c.listeners.peer == nil {
+		return ""
+	}
+	at := c.listeners.peer.Addr().(*net.TCPAddr)
+	if !at.IP.IsUnspecified() {
+		return at.String()
+	}
+	host := "127.0.0.1"
+	for _, endpoint := range c.cfg.EtcdEndpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Host == "" {
+			u = &url.URL{Host: endpoint}
+		}
+		// Connecting UDP sends nothing; it finds the way.
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "udp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "2379")))
+		if err != nil {
+			continue
+		}
+		host = conn.LocalAddr().(*net.UDPAddr).IP.String()
+		conn.Close()
+		break
+	}
+	return net.JoinHostPort(host, strconv.Itoa(at.Port))
+}
+
 func (c *Config) listen() (l listeners, err error) {
 	for _, one := range []struct {
 		flag, address string
@@ -225,11 +265,18 @@ func (c *Config) listen() (l listeners, err error) {
 		}
 		*one.to = bound
 	}
+	if len(c.EtcdEndpoints) == 0 {
+		return l, nil
+	}
+	if l.peer, err = listen.Open("--peer-addr", c.PeerAddr); err != nil {
+		l.close()
+		return listeners{}, err
+	}
 	return l, nil
 }
 
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.admin, l.edge, l.http, l.media} {
+	for _, one := range []net.Listener{l.admin, l.edge, l.http, l.media, l.peer} {
 		if one != nil {
 			one.Close()
 		}
@@ -264,7 +311,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
 	back, backCtx := errgroup.WithContext(behind)
-	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
+	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.fleet.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
 		back.Go(func() error { return run(backCtx) })
 	}
 

@@ -42,6 +42,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	f.StringVar(&cfg.EdgeAddr, "edge-addr", controlplane.DefaultEdgeAddr, "address that edges connect to")
 	f.StringVar(&cfg.HTTPAddr, "http-addr", controlplane.DefaultHTTPAddr, "address of /metrics, /healthz and /readyz")
 	f.StringVar(&cfg.MediaAddr, "media-addr", controlplane.DefaultMediaAddr, "address that edges read Media Libraries from")
+	f.StringVar(&cfg.PeerAddr, "peer-addr", controlplane.DefaultPeerAddr, "address that other control planes of the same --etcd-endpoints reach this one at")
 	f.StringVar(&cfg.MediaAdvertiseURL, "media-advertise-url", "", "URL under which edges reach --media-addr (default by that address)")
 	f.StringVar(&cfg.MediaURL, "media-url", "", "media bucket: file:///folder or s3://bucket?region=... (default media in --data-dir)")
 	f.StringVar(&cfg.SharedHost, "shared-host", "", "host[:port] under which every account is served; kept from the first start on (default localhost)")

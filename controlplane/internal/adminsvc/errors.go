@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -114,9 +114,9 @@ var errorKinds = []struct {
 	{store.ErrCompacted, kindContention, "the topology moved on while it was read: try again"},
 	{store.ErrUnavailable, kindStoreUnavailable, "etcd does not answer; nothing was written"},
 	{media.ErrNoBytes, kindLibraryUnavailable, "the media bucket has lost the file's bytes: upload it again"},
-	{edgesvc.ErrNoEdge, kindNoEdge, ""},
-	{edgesvc.ErrBusy, kindTooManyRequests, ""},
-	{edgesvc.ErrFuture, kindFutureRevision, ""},
+	{fleet.ErrNoEdge, kindNoEdge, ""},
+	{fleet.ErrBusy, kindTooManyRequests, ""},
+	{fleet.ErrFuture, kindFutureRevision, ""},
 	{context.DeadlineExceeded, kindDeadline, "the deadline was too short"},
 	{context.Canceled, kindCanceled, "the caller went away"},
 }

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
@@ -64,9 +64,9 @@ func TestErrorsOfOtherPackages(t *testing.T) {
 		{store.ErrSchemaTooNew, codes.Unavailable},
 		{store.ErrEpochChanged, codes.Unavailable},
 		{media.ErrNoBytes, codes.Unavailable},
-		{edgesvc.ErrNoEdge, codes.Unavailable},
-		{edgesvc.ErrBusy, codes.ResourceExhausted},
-		{edgesvc.ErrFuture, codes.OutOfRange},
+		{fleet.ErrNoEdge, codes.Unavailable},
+		{fleet.ErrBusy, codes.ResourceExhausted},
+		{fleet.ErrFuture, codes.OutOfRange},
 		{context.Canceled, codes.Canceled},
 		{context.DeadlineExceeded, codes.DeadlineExceeded},
 		{fmt.Errorf("%w: %w", store.ErrUnavailable, context.DeadlineExceeded), codes.Unavailable},

@@ -11,16 +11,17 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-type fleet struct {
+type fleetService struct {
 	*Service
 	adminv1.UnimplementedFleetServiceServer
 }
 
-func (s fleet) ListEdges(_ context.Context, req *adminv1.ListEdgesRequest) (*adminv1.ListEdgesResponse, error) {
+func (s fleetService) ListEdges(ctx context.Context, req *adminv1.ListEdgesRequest) (*adminv1.ListEdgesResponse, error) {
 	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "edges", req.GetRegion())
 	if err != nil {
 		return nil, err
 	}
+	s.fleet.Refresh(ctx)
 	resp := &adminv1.ListEdgesResponse{Revision: s.fleet.Revision()}
 	for _, e := range s.fleet.Edges() {
 		if e.GetId() <= p.after || req.GetRegion() != "" && e.GetRegion() != req.GetRegion() {
@@ -36,11 +37,12 @@ func (s fleet) ListEdges(_ context.Context, req *adminv1.ListEdgesRequest) (*adm
 	return resp, nil
 }
 
-func (s fleet) GetEdge(_ context.Context, req *adminv1.GetEdgeRequest) (*adminv1.GetEdgeResponse, error) {
+func (s fleetService) GetEdge(ctx context.Context, req *adminv1.GetEdgeRequest) (*adminv1.GetEdgeResponse, error) {
 	id, err := topology.ParseEdgeName(req.GetName())
 	if err != nil {
 		return nil, invalid("name", "%v", err)
 	}
+	s.fleet.Refresh(ctx)
 	for _, e := range s.fleet.Edges() {
 		if e.GetId() == id {
 			return &adminv1.GetEdgeResponse{Edge: e, Revision: s.fleet.Revision()}, nil
@@ -49,7 +51,7 @@ func (s fleet) GetEdge(_ context.Context, req *adminv1.GetEdgeRequest) (*adminv1
 	return nil, notFound(req.GetName())
 }
 
-func (s fleet) GetRevision(context.Context, *adminv1.GetRevisionRequest) (*adminv1.GetRevisionResponse, error) {
+func (s fleetService) GetRevision(context.Context, *adminv1.GetRevisionRequest) (*adminv1.GetRevisionResponse, error) {
 	return &adminv1.GetRevisionResponse{Revision: s.fleet.Revision(), Epoch: s.store.Epoch()}, nil
 }
 
@@ -63,7 +65,7 @@ func waitTimeout(req *adminv1.WaitAppliedRequest) time.Duration {
 	return req.GetTimeout().AsDuration()
 }
 
-func (s fleet) WaitApplied(ctx context.Context, req *adminv1.WaitAppliedRequest) (*adminv1.WaitAppliedResponse, error) {
+func (s fleetService) WaitApplied(ctx context.Context, req *adminv1.WaitAppliedRequest) (*adminv1.WaitAppliedResponse, error) {
 	minEdges := 1
 	if req.MinEdges != nil {
 		minEdges = int(req.GetMinEdges())

@@ -162,6 +162,7 @@ func (s purges) GetPurge(ctx context.Context, req *adminv1.GetPurgeRequest) (*ad
 	if err != nil {
 		return nil, err
 	}
+	s.fleet.Refresh(ctx)
 	return &adminv1.GetPurgeResponse{Purge: presentPurge(s.fleet.Edges(), key, stored), Revision: revision}, nil
 }
 
@@ -170,6 +171,7 @@ func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) 
 	if err != nil {
 		return nil, err
 	}
+	s.fleet.Refresh(ctx)
 	edges := s.fleet.Edges()
 	page, err := list(ctx, s.Service, req, topology.KindPurges, account, "", func(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
 		return presentPurge(edges, key, stored)

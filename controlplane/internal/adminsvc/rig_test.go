@@ -20,6 +20,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
@@ -73,13 +74,23 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	}
 	t.Cleanup(func() { r.library.Close() })
 	r.feed = feed.New(feed.Config{Store: r.store, Logger: logger})
-	if r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Epoch: r.store.Epoch(), Server: "test", Logger: logger}); err != nil {
+	peers, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	everywhere, err := fleet.New(fleet.Config{Feed: r.feed, Store: r.store, Server: peers.Addr().String(), Listener: peers, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Fleet: everywhere, Epoch: r.store.Epoch(), Server: "test", Logger: logger})
+	if err != nil {
 		t.Fatal(err)
 	}
 	background(t, r.feed.Run)
+	background(t, everywhere.Run)
 	background(t, r.edges.Run)
 	r.service, err = New(Config{
-		Store: r.store, Library: r.library, Fleet: r.edges, Tokens: opts.tokens, Now: opts.now, Logger: logger, Registerer: r.registry,
+		Store: r.store, Library: r.library, Fleet: everywhere, Tokens: opts.tokens, Now: opts.now, Logger: logger, Registerer: r.registry,
 	})
 	if err != nil {
 		t.Fatal(err)

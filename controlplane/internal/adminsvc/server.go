@@ -24,7 +24,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -34,7 +34,7 @@ import (
 type Config struct {
 	Store   *store.Store
 	Library *media.Library
-	Fleet   *edgesvc.Service
+	Fleet   *fleet.Fleet
 	// Tokens are those that callers present. Nil: nobody is asked for one.
 	Tokens *Tokens
 	// Now is the clock. Default: time.Now.
@@ -49,7 +49,7 @@ type Config struct {
 type Service struct {
 	store     *store.Store
 	library   *media.Library
-	fleet     *edgesvc.Service
+	fleet     *fleet.Fleet
 	tokens    *Tokens
 	now       func() time.Time
 	log       *slog.Logger
@@ -106,7 +106,7 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterCustomDomainServiceServer(r, domains{Service: s})
 	adminv1.RegisterMediaServiceServer(r, mediaFiles{Service: s})
 	adminv1.RegisterPurgeServiceServer(r, purges{Service: s})
-	adminv1.RegisterFleetServiceServer(r, fleet{Service: s})
+	adminv1.RegisterFleetServiceServer(r, fleetService{Service: s})
 	adminv1.RegisterManifestServiceServer(r, manifests{Service: s})
 	adminv1.RegisterDiagnosticServiceServer(r, diagnostics{Service: s})
 	adminv1.RegisterSnapshotServiceServer(r, snapshots{Service: s})

@@ -70,7 +70,7 @@ func (st *stream) send(ctx context.Context) error {
 		case <-changed:
 		case <-st.woken:
 		case <-bookmark.C:
-			if st.svc.cutOff() && st.svc.now().After(st.stays) && st.svc.fleet.hasPeers() {
+			if st.svc.cutOff() && st.svc.now().After(st.stays) && st.svc.cfg.Fleet.HasOthers() {
 				return st.leave(ctx, "this control plane has lost etcd, which others may not have")
 			}
 			due = true
@@ -114,7 +114,7 @@ func (st *stream) start(ctx context.Context) error {
 	have := st.hello.GetHave().GetRevision()
 	st.cursor.told = have
 	st.win.resume(have)
-	st.svc.fleet.update(st, func(e *edge) { e.applied = have })
+	st.svc.cfg.Fleet.Reached(&st.conn, have)
 	st.begin()
 	return nil
 }
@@ -166,7 +166,7 @@ func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, aheadWait)
 	defer cancel()
-	current, err := st.svc.currentRevision(ctx)
+	current, err := st.svc.cfg.Store.Revision(ctx)
 	if err == nil && current < revision {
 		return true, nil
 	}
@@ -285,7 +285,7 @@ func (st *stream) bookmark(view *feed.View) error {
 	}
 	reached := st.win.tell(c.told)
 	if reached > 0 {
-		st.svc.fleet.update(st, func(e *edge) { e.applied = max(e.applied, reached) })
+		st.svc.cfg.Fleet.Reached(&st.conn, reached)
 	}
 	return st.message("bookmark", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{
 		Revision: c.told, Digest: c.digest[:], AsOf: timestamppb.New(c.asOf),

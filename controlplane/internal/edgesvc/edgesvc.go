@@ -1,20 +1,18 @@
-// Package edgesvc is what edges talk to: it sends each the topology from the feed, takes their acknowledgements, asks them
-// questions, and knows the fleet's state.
+// Package edgesvc is what edges talk to: it sends each the topology from the feed, takes their acknowledgements and asks
+// them questions.
 //
 // A stream costs a cursor and what the edge has not acknowledged, which is bounded; whatever an edge does, it neither delays
 // others nor makes memory grow. An edge is sent steps in the order of the store, each once; one that is slow or was away is
-// sent one state for many. Control planes meet in etcd below `fleet/`: each says how far its edges are, together, and no
-// single edge's acknowledgement is ever written. There they also pass on questions to each other's edges, without secrets.
+// sent one state for many.
 //
-// What changed, and in which order, is feed's business; who may read or change resources is adminsvc's.
+// What changed, and in which order, is feed's business; which edges there are and how far they are is fleet's; who may read
+// or change resources is adminsvc's.
 package edgesvc
 
 import (
 	"context"
-	crand "crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -33,6 +31,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -41,9 +40,11 @@ import (
 type Config struct {
 	// Feed is what edges are sent.
 	Feed *feed.Feed
-	// Store is where control planes meet.
+	// Store tells how far etcd is.
 	Store *store.Store
-	// Epoch is the epoch of the store.
+	// Fleet is told who the edges are and how far they are.
+	Fleet *fleet.Fleet
+	// Epoch is the epoch of the topology.
 	Epoch string
 	// Server is the control plane's name, for people.
 	Server string
@@ -71,10 +72,6 @@ type Service struct {
 	token     [sha256.Size]byte
 	validator protovalidate.Validator
 	metrics   *metrics
-	fleet     *fleet
-	relay     *relay
-	presence  *store.Presence
-	self      string // this process below `fleet/`
 	full      *semaphore.Weighted
 	streams   sync.WaitGroup // calls and their goroutines
 	timing    timing
@@ -91,7 +88,7 @@ type timing struct {
 	age                                       func() time.Duration
 }
 
-// New returns a service. Run must run for it to know edges of other control planes and to end streams that are stuck.
+// New returns a service. Run must run for it to end streams that are stuck.
 func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -109,9 +106,6 @@ func New(cfg Config) (*Service, error) {
 		now:       cfg.Now,
 		token:     sha256.Sum256([]byte(cfg.Token)),
 		validator: validator,
-		fleet:     newFleet(cfg.Feed, cfg.Server, cfg.Now),
-		relay:     newRelay(),
-		self:      strings.ToLower(crand.Text()[:10]),
 		// Sending the whole topology is mostly copying: more at a time than this only makes each slower.
 		full: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
 		live: make(map[*stream]struct{}),
@@ -122,8 +116,7 @@ func New(cfg Config) (*Service, error) {
 			age:           func() time.Duration { return minAge + rand.N(maxAge-minAge) },
 		},
 	}
-	s.presence = cfg.Store.Presence(presenceFor, s.self+"/"+helloKey)
-	s.metrics = newMetrics(cfg.Registerer, s.fleet)
+	s.metrics = newMetrics(cfg.Registerer)
 	return s, nil
 }
 
@@ -147,31 +140,17 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Run keeps in touch with other control planes and ends streams that are stuck, until ctx ends. It returns the error of ctx.
-// Streams are not ended by it; see Drain.
+// Run ends streams whose edge does not read, until ctx ends. It returns the error of ctx. Other streams are not ended by it;
+// see Drain.
 func (s *Service) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var parts sync.WaitGroup
-	parts.Go(func() { _ = s.presence.Run(ctx) })
-	parts.Go(func() { s.meet(ctx) })
-	parts.Go(func() { s.publish(ctx) })
-	parts.Go(func() { s.watch(ctx) })
-	parts.Wait()
-	return ctx.Err()
-}
-
-// watch ends streams whose edge does not read, and forgets edges not seen for long.
-func (s *Service) watch(ctx context.Context) {
 	ticker := time.NewTicker(2 * time.Second)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return ctx.Err()
 		case <-ticker.C:
 			s.endStuck()
-			s.fleet.forget()
 		}
 	}
 }
@@ -253,13 +232,4 @@ func (s *Service) authorize(ctx context.Context) error {
 		}
 	}
 	return status.Error(codes.Unauthenticated, "the edge token is missing or wrong")
-}
-
-// currentRevision asks etcd, linearizably, where it stands.
-func (s *Service) currentRevision(ctx context.Context) (int64, error) {
-	_, revision, err := s.cfg.Store.Fleet(ctx, s.self+"/"+helloKey)
-	if err != nil && errors.Is(err, context.Canceled) {
-		return 0, ctx.Err()
-	}
-	return revision, err
 }

@@ -2,18 +2,32 @@ package edgesvc
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
+	"net"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	fleetv1 "github.com/edgewalk/edgewalk/proto/edgewalk/fleet/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -33,7 +47,7 @@ func TestWaitApplied(t *testing.T) {
 	if r, err := p.WaitApplied(within(t, 50*time.Millisecond), revision, "", 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no edges, one needed: %v, %v", r, err)
 	}
-	if _, err := p.WaitApplied(within(t, 10*time.Second), revision+1_000_000, "", 0); !errors.Is(err, ErrFuture) {
+	if _, err := p.WaitApplied(within(t, 10*time.Second), revision+1_000_000, "", 0); !errors.Is(err, fleet.ErrFuture) {
 		t.Errorf("a revision of the future: %v", err)
 	}
 	quick := connect(t, p, hello("quick"))
@@ -56,12 +70,12 @@ func TestWaitApplied(t *testing.T) {
 	if r, err = p.WaitApplied(within(t, 100*time.Millisecond), revision, "", 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one lost: %v, %v", r, err)
 	}
-	p.clock.forward(lostGrace)
+	p.clock.forward(fleet.LostGrace)
 	if r, err = p.WaitApplied(within(t, 10*time.Second), revision, "", 1); err != nil || r.GetTotal() != 1 {
 		t.Errorf("one lost long ago: %v, %v", r, err)
 	}
-	p.clock.forward(seenFor)
-	p.fleet.forget()
+	p.clock.forward(fleet.SeenFor)
+	p.Forget()
 	if edges := p.Edges(); len(edges) != 1 {
 		t.Errorf("after a day there are still %d edges", len(edges))
 	}
@@ -123,16 +137,16 @@ func TestControlPlanesMeet(t *testing.T) {
 		t.Errorf("one silent at the other: %v, %v", r, err)
 	}
 	quiet.leave()
-	// With nobody silent, waiting takes the time of a few writes to etcd, not of a summary a second.
-	q.clock.forward(2 * lostGrace)
-	p.clock.forward(2 * lostGrace)
+	// With nobody silent, waiting takes the time of a few messages, not of one that comes each second.
+	q.clock.forward(2 * fleet.LostGrace)
+	p.clock.forward(2 * fleet.LostGrace)
 	for i := range 5 {
 		revision = p.setting(t, fmt.Sprint("again", i))
 		began := time.Now()
 		if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "eu", 2); err != nil || r.GetApplied() != 2 {
 			t.Errorf("all: %v, %v", r, err)
 		}
-		if took := time.Since(began); took > publishEvery/2 {
+		if took := time.Since(began); took > time.Second/2 {
 			t.Errorf("waiting took %v", took)
 		}
 	}
@@ -157,7 +171,7 @@ func TestControlPlanesMeet(t *testing.T) {
 	q.stop()
 	elsewhere := connect(t, p, hello("last"))
 	elsewhere.reaches(revision)
-	if _, err := p.Ask(within(t, time.Second), "far", "", &edgev1.Ask{}); !errors.Is(err, ErrNoEdge) {
+	if _, err := p.Ask(within(t, time.Second), "far", "", &edgev1.Ask{}); !errors.Is(err, fleet.ErrNoEdge) {
 		t.Errorf("asked an edge that is gone: %v", err)
 	}
 }
@@ -176,16 +190,17 @@ func TestSuccessorKnowsForWhomToWait(t *testing.T) {
 			second.reaches(revision)
 			var left []store.Entry
 			eventually(t, "who its edges are to be in etcd", func() bool {
-				said := make(map[string]bool)
+				said := ""
 				var err error
 				if left, _, err = p.store.Fleet(t.Context(), ""); err != nil {
 					t.Fatal(err)
 				}
 				for _, entry := range left {
-					_, key, _ := strings.Cut(entry.Key, "/")
-					said[key] = true
+					if strings.HasPrefix(entry.Key, "edges/") {
+						said += string(entry.Value)
+					}
 				}
-				return said[helloKey] && said[summaryKey] && said[edgesKey+bucketOf("first")] && said[edgesKey+bucketOf("second")]
+				return strings.Contains(said, "first") && strings.Contains(said, "second")
 			})
 			p.stop()
 			_, _ = first.ends(), second.ends()
@@ -193,7 +208,7 @@ func TestSuccessorKnowsForWhomToWait(t *testing.T) {
 				remain(t, p.store, left)
 			}
 
-			q := startPlane(t, prefix, func(s *Service) { s.fleet.server = p.cfg.Server })
+			q := startPlaneAs(t, prefix, p.cfg.Server, nil, nil) // as with the embedded etcd
 			// The agent of the first was started again too, and is let in at once: nobody else is at its control plane's address.
 			again := hello("first")
 			again.BootId = "another"
@@ -245,65 +260,189 @@ func TestOneIDHasOneEdgeEverywhere(t *testing.T) {
 	if err := connect(t, q, second).ends(); status.Code(err) != codes.AlreadyExists {
 		t.Fatalf("a second agent elsewhere was answered %v", err)
 	}
-	q.fleet.forget()
-	p.clock.forward(handOver)
-	q.clock.forward(handOver)
+	q.Forget()
+	p.clock.forward(fleet.HandOver)
+	q.clock.forward(fleet.HandOver)
 	connect(t, q, second).reaches(1)
 	if err := first.ends(); status.Code(err) != codes.Aborted {
 		t.Errorf("the first stream ended with %v", err)
 	}
 }
 
-func TestAsk(t *testing.T) {
+// An agent that lost its id to another one, or is refused for that, goes on serving what it has: whoever waits is told.
+func TestAgentsWithOneIDAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
-	question := &edgev1.Ask{Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: "http://localhost/x"}}}
-	if _, err := p.Ask(within(t, time.Second), "", "", question); !errors.Is(err, ErrNoEdge) {
-		t.Errorf("without edges: %v", err)
-	}
-	a := connect(t, p, hello("e1"))
-	a.reaches(1)
-	answered := make(chan error, 1)
-	go func() {
-		answer, err := p.Ask(within(t, 10*time.Second), "", "eu", question)
-		if err == nil && answer.GetExplain() == nil {
-			err = fmt.Errorf("answer %v", answer)
+	first := connect(t, p, hello("e1"))
+	first.reaches(1)
+	other := hello("e1")
+	other.BootId, other.HttpAddress = "another", "127.0.0.1:9090"
+	pending := func(what, want string) {
+		t.Helper()
+		revision := p.setting(t, what)
+		r, err := p.WaitApplied(within(t, 200*time.Millisecond), revision, "", 1)
+		if want == "" && (err != nil || r.GetApplied() != 1 || r.GetTotal() != 1) {
+			t.Errorf("%s: %v, %v", what, r, err)
 		}
-		answered <- err
-	}()
-	ask := a.message("*edgev1.SyncResponse_Ask").GetAsk()
-	if ask.GetExplain().GetUrl() != "http://localhost/x" || ask.GetTimeout().AsDuration() <= 0 {
-		t.Errorf("the edge was asked %v", ask)
+		if want != "" && (!errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(r.GetPending()), want)) {
+			t.Errorf("%s: %v, %v; want %q pending", what, r, err, want)
+		}
 	}
-	answer := &edgev1.Answer{Id: ask.GetId(), Result: &edgev1.Answer_Explain{Explain: &topologyv1.Explanation{}}}
-	for _, id := range []string{"999", ask.GetId(), ask.GetId()} { // one nobody asked for, and one given twice
-		answer.Id = id
-		if err := a.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: answer}}); err != nil {
+	pending("one agent", "")
+	_ = connect(t, p, other).ends()
+	pending("another one was refused", "at 127.0.0.1:9090")
+	p.clock.forward(fleet.HandOver)
+	second := connect(t, p, other)
+	second.reaches(1)
+	_ = first.ends()
+	pending("the first one has lost the id", "at 127.0.0.1:8080")
+	p.clock.forward(fleet.LostGrace)
+	pending("and was not heard since", "")
+	p.clock.forward(-10 * time.Second)
+	_ = connect(t, p, first.resume(), holding(first)).ends()
+	pending("it has come back", "at 127.0.0.1:8080")
+	p.clock.forward(fleet.LostGrace)
+	pending("and goes on", "at 127.0.0.1:8080")
+}
+
+// A wait counts the edges that another control plane accepted a moment before it began.
+func TestWaitCountsEdgesOfAMomentAgo(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
+	connect(t, p, hello("here")).reaches(1)
+	eventually(t, "the two to meet", func() bool { return p.HasOthers() && q.HasOthers() })
+	for i := range 20 {
+		id := fmt.Sprint("new-", i)
+		quiet := connect(t, q, hello(id), silent)
+		eventually(t, "the edge to be accepted", func() bool { return q.edge(id) != nil })
+		revision := p.setting(t, id)
+		if r, err := p.WaitApplied(within(t, 50*time.Millisecond), revision, "", 1); !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "["+id+"]" {
+			t.Errorf("%s has applied nothing: %v, %v", id, r, err)
+		}
+		quiet.leave()
+		eventually(t, "the edge to be gone", func() bool { return !q.edge(id).GetConnected() })
+		p.clock.forward(fleet.LostGrace)
+		q.clock.forward(fleet.LostGrace)
+	}
+}
+
+// Acknowledgements, reports and waits write nothing to etcd, with two control planes neither.
+func TestEdgesWriteNothingToEtcd(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
+	connect(t, p, hello("here")).reaches(1)
+	there := connect(t, q, hello("there"))
+	there.reaches(1)
+	eventually(t, "each to know all edges", func() bool { return len(p.Edges()) == 2 && len(q.Edges()) == 2 })
+	var mu sync.Mutex
+	written := 0
+	ctx, cancel := context.WithCancel(t.Context())
+	watching := make(chan struct{})
+	var watch sync.WaitGroup
+	begun := sync.OnceFunc(func() { close(watching) })
+	watch.Go(func() {
+		_ = p.store.WatchFleet(ctx, "", func([]store.Entry, int64) { begun() }, func(e store.Entry) {
+			mu.Lock()
+			defer mu.Unlock()
+			if !strings.Contains(string(e.Value), "last") { // who the edges are may be written
+				written++
+			}
+		})
+	})
+	defer watch.Wait()
+	defer cancel()
+	<-watching
+	for i := range 50 {
+		revision := p.setting(t, fmt.Sprint("step", i))
+		report := &edgev1.Report{Cache: &topologyv1.Edge_Cache{Objects: int64(i + 1)}}
+		if err := there.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Report{Report: report}}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := <-answered; err != nil {
-		t.Error(err)
-	}
-	if _, err := p.Ask(within(t, 50*time.Millisecond), "e1", "", question); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("an edge that does not answer: %v", err)
-	}
-	for _, who := range [][2]string{{"e2", ""}, {"", "us"}, {"e1", "us"}} {
-		if _, err := p.Ask(within(t, time.Second), who[0], who[1], question); !errors.Is(err, ErrNoEdge) {
-			t.Errorf("%v: %v", who, err)
+		if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "", 2); err != nil || r.GetApplied() != 2 {
+			t.Fatalf("%v, %v", r, err)
 		}
 	}
-	go func() {
-		_, err := p.Ask(within(t, 10*time.Second), "e1", "", question)
-		answered <- err
-	}()
-	eventually(t, "the question", func() bool {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return a.last["*edgev1.SyncResponse_Ask"].GetAsk().GetId() != ask.GetId()
+	eventually(t, "the report to be known at the other", func() bool { return p.edge("there").GetCache().GetObjects() == 50 })
+	connect(t, p, hello("last")).reaches(1) // what is written is seen in order
+	eventually(t, "the new edge to be written", func() bool {
+		entries, _, err := p.store.Fleet(t.Context(), "edges/")
+		return err == nil && slices.ContainsFunc(entries, func(e store.Entry) bool { return strings.Contains(string(e.Value), "last") })
 	})
-	a.leave()
-	if err := <-answered; !errors.Is(err, ErrNoEdge) {
-		t.Errorf("an edge that left: %v", err)
+	mu.Lock()
+	defer mu.Unlock()
+	if written > 0 {
+		t.Errorf("%d keys were written below fleet/", written)
+	}
+}
+
+// ghost makes etcd say that there is a control plane at an address, with a certificate.
+func ghost(t *testing.T, s *store.Store, address, certificate string) {
+	t.Helper()
+	remain(t, s, []store.Entry{{
+		Key: "hello/ghost", Value: fmt.Appendf(nil, `{"server":"ghost","address":%q,"certificate":%q}`, address, certificate),
+	}})
+}
+
+// Nobody knows the edges of a control plane that lives, as etcd says, but does not answer: a wait says so instead of counting
+// the others only.
+func TestWaitNamesAControlPlaneThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	connect(t, p, hello("here")).reaches(1)
+	swallows, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { swallows.Close() })
+	ghost(t, p.store, swallows.Addr().String(), "00")
+	r, err := p.WaitApplied(within(t, 300*time.Millisecond), p.setting(t, "one"), "", 1)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(r.GetPending()), "ghost, which does not answer") || r.GetApplied() != 1 {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// Control planes talk only to those whose certificate etcd knows, in both directions.
+func TestStrangersAreNotTalkedTo(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
+	connect(t, q, hello("there")).reaches(1)
+	eventually(t, "the two to meet", func() bool { return p.edge("there").GetConnected() })
+	address := q.fleetConfig.Listener.Addr().String()
+
+	// One who shows no certificate, or one of his own.
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, creds := range map[string]credentials.TransportCredentials{
+		"in the clear":   insecure.NewCredentials(),
+		"no certificate": credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}),
+		"its own certificate": credentials.NewTLS(&tls.Config{
+			InsecureSkipVerify: true, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		}),
+	} {
+		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(creds))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = fleetv1.NewFleetServiceClient(conn).Ask(within(t, 5*time.Second), &fleetv1.AskRequest{Ask: explain})
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: %v", name, err)
+		}
+		conn.Close()
+	}
+	// A record that names the address of another control plane with a certificate that it does not have.
+	ghost(t, p.store, address, strings.Repeat("0", 64))
+	r, err := p.WaitApplied(within(t, 500*time.Millisecond), p.setting(t, "one"), "", 1)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(r.GetPending()), "ghost") {
+		t.Errorf("%v, %v", r, err)
 	}
 }

@@ -1,6 +1,7 @@
 package edgesvc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -49,15 +52,27 @@ func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
 // plane is the edges' side of one control plane.
 type plane struct {
 	*Service
-	store *store.Store
-	feed  *feed.Feed
-	clock *clock
-	addr  string
-	stop  func()
+	*fleet.Fleet
+	fleetConfig fleet.Config
+	store       *store.Store
+	feed        *feed.Feed
+	clock       *clock
+	addr        string
+	stop        func()
 }
 
 // startPlane runs a control plane over a prefix; several over one are replicas. change may alter it before it starts.
 func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
+	tb.Helper()
+	peers, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return startPlaneAs(tb, prefix, "", peers, change)
+}
+
+// startPlaneAs runs one under a name, by default its address, that listens for others, unless peers is nil.
+func startPlaneAs(tb testing.TB, prefix, server string, peers net.Listener, change func(*Service)) *plane {
 	tb.Helper()
 	p := &plane{clock: &clock{}}
 	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -68,8 +83,14 @@ func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 		tb.Fatal(err)
 	}
 	p.addr = listener.Addr().String()
+	p.fleetConfig = fleet.Config{
+		Feed: p.feed, Store: p.store, Server: cmp.Or(server, p.addr), Listener: peers, Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
+	}
+	if p.Fleet, err = fleet.New(p.fleetConfig); err != nil {
+		tb.Fatal(err)
+	}
 	svc, err := New(Config{
-		Feed: p.feed, Store: p.store, Epoch: p.store.Epoch(), Server: p.addr,
+		Feed: p.feed, Store: p.store, Fleet: p.Fleet, Epoch: p.store.Epoch(), Server: p.fleetConfig.Server,
 		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	})
 	if err != nil {
@@ -80,18 +101,19 @@ func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 	if change != nil {
 		change(svc)
 	}
-	server := grpc.NewServer(ServerOptions()...)
-	edgev1.RegisterEdgeServiceServer(server, svc)
+	listening := grpc.NewServer(ServerOptions()...)
+	edgev1.RegisterEdgeServiceServer(listening, svc)
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = p.feed.Run(ctx) })
+	parts.Go(func() { _ = p.Fleet.Run(ctx) })
 	parts.Go(func() { _ = svc.Run(ctx) })
-	parts.Go(func() { _ = server.Serve(listener) })
+	parts.Go(func() { _ = listening.Serve(listener) })
 	p.stop = sync.OnceFunc(func() {
 		ended, end := context.WithCancel(context.Background())
 		end()
 		svc.Drain(ended)
-		server.Stop()
+		listening.Stop()
 		cancel()
 		parts.Wait()
 	})
@@ -198,7 +220,7 @@ func (a *agent) leave() {
 func (a *agent) resume() *edgev1.Hello {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := clone(a.hello)
+	h := proto.Clone(a.hello).(*edgev1.Hello)
 	h.Have = &edgev1.Position{Epoch: a.edge.Epoch, Revision: a.edge.Revision}
 	digest := a.edge.Digest
 	h.Digest = digest[:]

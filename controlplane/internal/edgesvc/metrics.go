@@ -6,14 +6,14 @@ import (
 )
 
 type metrics struct {
-	streams                               prometheus.Gauge
-	refused, fullStates, resyncs, ended   *prometheus.CounterVec
-	catchUps, nacks, bytes, summaryErrors prometheus.Counter
-	frames, asks                          *prometheus.CounterVec
-	appendToAck                           prometheus.Histogram
+	streams                             prometheus.Gauge
+	refused, fullStates, resyncs, ended *prometheus.CounterVec
+	catchUps, nacks, bytes              prometheus.Counter
+	frames                              *prometheus.CounterVec
+	appendToAck                         prometheus.Histogram
 }
 
-func newMetrics(registerer prometheus.Registerer, f *fleet) *metrics {
+func newMetrics(registerer prometheus.Registerer) *metrics {
 	auto := promauto.With(registerer)
 	counter := func(name, help string) prometheus.Counter {
 		return auto.NewCounter(prometheus.CounterOpts{Name: "edgewalk_controlplane_" + name, Help: help})
@@ -21,32 +21,19 @@ func newMetrics(registerer prometheus.Registerer, f *fleet) *metrics {
 	vector := func(name, help, label string) *prometheus.CounterVec {
 		return auto.NewCounterVec(prometheus.CounterOpts{Name: "edgewalk_controlplane_" + name, Help: help}, []string{label})
 	}
-	edges := func(state string, count func(summary) int) {
-		auto.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "edgewalk_controlplane_edges",
-			Help:        "Edges known to this control plane, by state. An edge counts in each state that it is in.",
-			ConstLabels: prometheus.Labels{"state": state},
-		}, func() float64 { return float64(count(f.summary())) })
-	}
-	edges("connected", func(s summary) int { return s.connected })
-	edges("lost", func(s summary) int { return s.lost })
-	edges("behind", func(s summary) int { return s.behind })
-	edges("rejecting", func(s summary) int { return s.rejecting })
 	return &metrics{
 		streams: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "edgewalk_controlplane_streams",
 			Help: "Open streams of edges.",
 		}),
-		refused:       vector("streams_refused_total", "Streams that were refused, by reason.", "reason"),
-		ended:         vector("streams_ended_total", "Streams that ended, by reason.", "reason"),
-		fullStates:    vector("full_states_total", "Whole topologies sent, by reason.", "reason"),
-		catchUps:      counter("catch_ups_total", "Catch-ups sent: the last state of what an edge had missed."),
-		resyncs:       vector("resyncs_total", "Edges found to hold something else than they were sent, by reason.", "reason"),
-		nacks:         counter("nacks_total", "Resources that edges refused."),
-		frames:        vector("frames_sent_total", "Messages sent to edges, by kind.", "kind"),
-		bytes:         counter("bytes_sent_total", "Bytes of messages sent to edges."),
-		asks:          vector("asks_total", "Questions to edges, by outcome.", "outcome"),
-		summaryErrors: counter("fleet_errors_total", "Failed exchanges of fleet summaries with other control planes."),
+		refused:    vector("streams_refused_total", "Streams that were refused, by reason.", "reason"),
+		ended:      vector("streams_ended_total", "Streams that ended, by reason.", "reason"),
+		fullStates: vector("full_states_total", "Whole topologies sent, by reason.", "reason"),
+		catchUps:   counter("catch_ups_total", "Catch-ups sent: the last state of what an edge had missed."),
+		resyncs:    vector("resyncs_total", "Edges found to hold something else than they were sent, by reason.", "reason"),
+		nacks:      counter("nacks_total", "Resources that edges refused."),
+		frames:     vector("frames_sent_total", "Messages sent to edges, by kind.", "kind"),
+		bytes:      counter("bytes_sent_total", "Bytes of messages sent to edges."),
 		appendToAck: auto.NewHistogram(prometheus.HistogramOpts{
 			Name:    "edgewalk_controlplane_append_to_ack_seconds",
 			Help:    "Time from taking a step in to an edge's acknowledgement that requests see it.",

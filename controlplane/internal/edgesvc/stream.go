@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,9 +14,8 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 const (
@@ -62,6 +60,7 @@ type stream struct {
 	svc   *Service
 	rpc   syncStream
 	hello *edgev1.Hello
+	conn  fleet.Conn
 	from  string    // the peer's address
 	stays time.Time // until when it is not sent away for want of etcd
 	end   context.CancelCauseFunc
@@ -94,13 +93,14 @@ func (s *Service) Sync(rpc syncStream) error {
 	ctx, end := context.WithCancelCause(rpc.Context())
 	defer end(nil)
 	st.end = end
-	holder, ousted := s.fleet.join(st)
+	st.conn = fleet.Conn{Hello: st.hello, Supersede: func() { end(errSuperseded) }, Ask: st.ask}
+	holder, ousted := s.cfg.Fleet.Join(&st.conn)
 	if holder != nil {
 		s.metrics.refused.WithLabelValues("id_taken").Inc()
 		s.log.Warn("edgesvc: two agents use one edge id; the one that is connected keeps it for now", "edge", st.hello.GetId(),
 			"connected", holder.GetHttpAddress(), "refused", st.hello.GetHttpAddress(), "from", st.from)
 		return status.Errorf(codes.AlreadyExists, "edge id %q is in use by the agent at %s; give this one another --id, or wait %s",
-			st.hello.GetId(), holder.GetHttpAddress(), handOver)
+			st.hello.GetId(), holder.GetHttpAddress(), fleet.HandOver)
 	}
 	if ousted != nil {
 		s.log.Warn("edgesvc: another agent takes over an edge id; give each its own --id", "edge", st.hello.GetId(),
@@ -108,7 +108,7 @@ func (s *Service) Sync(rpc syncStream) error {
 	}
 	s.track(st)
 	defer s.untrack(st)
-	defer s.fleet.leave(st)
+	defer s.cfg.Fleet.Leave(&st.conn)
 	s.log.Info("edgesvc: edge connected", "edge", st.hello.GetId(), "region", st.hello.GetRegion(), "from", st.from,
 		"http", st.hello.GetHttpAddress(), "revision", st.hello.GetHave().GetRevision())
 	err = st.run(ctx)
@@ -234,7 +234,7 @@ func (st *stream) receive() error {
 			<-st.begun // agents say where they stand before they know what they will be sent
 			st.takeAck(m.Ack)
 		case *edgev1.SyncRequest_Report:
-			st.svc.fleet.update(st, func(e *edge) { e.report = m.Report })
+			st.svc.cfg.Fleet.Report(&st.conn, m.Report)
 		case *edgev1.SyncRequest_Answer:
 			st.takeAnswer(m.Answer)
 		case *edgev1.SyncRequest_Hello:
@@ -262,17 +262,7 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 	if ours {
 		st.checkDigest(ack)
 	}
-	st.svc.fleet.update(st, func(e *edge) {
-		e.durable = ack.GetDurable()
-		e.applied = max(e.applied, reached)
-		if ours {
-			e.persisted = max(e.persisted, ack.GetPersisted())
-		}
-		if full {
-			clear(e.rejected) // it has said anew what it refuses
-		}
-		st.svc.fleet.reject(e, ack)
-	})
+	st.svc.cfg.Fleet.Acknowledge(&st.conn, ack, reached, ours, full)
 	st.wake()
 }
 
@@ -320,33 +310,4 @@ func (st *stream) wake() {
 	case st.woken <- struct{}{}:
 	default:
 	}
-}
-
-// reject brings what an edge refuses up to date: a refusal ends when its key has a later revision that was applied without
-// one. The caller holds fleet.mu.
-func (f *fleet) reject(e *edge, ack *edgev1.Ack) {
-	for key, old := range e.rejected {
-		parsed, err := topology.ParseKey(key)
-		if err != nil {
-			continue
-		}
-		current, exists := f.feed.Get(parsed)
-		if !exists || current.ModRevision > old.GetRevision() && current.ModRevision <= ack.GetApplied() {
-			delete(e.rejected, key)
-		}
-	}
-	for _, nack := range ack.GetNacks() {
-		if _, known := e.rejected[nack.GetKey()]; known || len(e.rejected) < maxRejected {
-			e.rejected[nack.GetKey()] = &topologyv1.Rejected{
-				Key: truncate(nack.GetKey(), 1200), Revision: nack.GetRevision(), Reason: truncate(nack.GetReason(), 500),
-			}
-		}
-	}
-}
-
-func truncate(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "")
 }

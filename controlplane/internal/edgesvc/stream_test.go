@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -201,10 +202,12 @@ func TestSilentEdgeCostsAWindow(t *testing.T) {
 }
 
 func (p *plane) streamOf(id string) *stream {
-	p.fleet.mu.Lock()
-	defer p.fleet.mu.Unlock()
-	if e := p.fleet.edges[id]; e != nil {
-		return e.stream
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for st := range p.live {
+		if st.hello.GetId() == id {
+			return st
+		}
 	}
 	return nil
 }
@@ -310,7 +313,7 @@ func TestOneIDHasOneEdge(t *testing.T) {
 	first.reaches(1)
 	second := hello("e1")
 	second.BootId, second.HttpAddress = "another", "127.0.0.2:8080"
-	for _, after := range []time.Duration{0, handOver - time.Second} {
+	for _, after := range []time.Duration{0, fleet.HandOver - time.Second} {
 		p.clock.forward(after)
 		refused := connect(t, p, second)
 		if err := refused.ends(); status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), "127.0.0.1:8080") {
@@ -401,7 +404,7 @@ func TestEdgesLeaveWhoHasLostEtcd(t *testing.T) {
 	prefix := storetest.Prefix()
 	startPlane(t, prefix, nil)
 	cut, alone := startPlane(t, prefix, quick), startPlane(t, storetest.Prefix(), quick)
-	eventually(t, "the two to meet", cut.fleet.hasPeers)
+	eventually(t, "the two to meet", cut.HasOthers)
 	leaves, remains := connect(t, cut, hello("e1")), connect(t, alone, hello("e1"))
 	leaves.reaches(1)
 	remains.reaches(1)

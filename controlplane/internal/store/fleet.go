@@ -171,9 +171,10 @@ func (s *Store) entry(kv *mvccpb.KeyValue) Entry {
 	return Entry{Key: strings.TrimPrefix(string(kv.Key), s.keys.fleet("")), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision}
 }
 
-// WatchFleet calls all with every key below `fleet/{prefix}`, and change with each later change, until ctx ends. After a
-// failure it begins again with all. Both are called by the goroutine that called WatchFleet.
-func (s *Store) WatchFleet(ctx context.Context, prefix string, all func([]Entry), change func(Entry)) error {
+// WatchFleet calls all with every key below `fleet/{prefix}` and the revision at which they were read, and change with each
+// later change, until ctx ends. After a failure it begins again with all. Both are called by the goroutine that called
+// WatchFleet.
+func (s *Store) WatchFleet(ctx context.Context, prefix string, all func([]Entry, int64), change func(Entry)) error {
 	var pause backoff
 	for {
 		err := s.watchFleetOnce(ctx, prefix, all, change)
@@ -187,12 +188,12 @@ func (s *Store) WatchFleet(ctx context.Context, prefix string, all func([]Entry)
 	}
 }
 
-func (s *Store) watchFleetOnce(ctx context.Context, prefix string, all func([]Entry), change func(Entry)) error {
+func (s *Store) watchFleetOnce(ctx context.Context, prefix string, all func([]Entry, int64), change func(Entry)) error {
 	entries, revision, err := s.Fleet(ctx, prefix)
 	if err != nil {
 		return err
 	}
-	all(entries)
+	all(entries, revision)
 	watcher := clientv3.NewWatcher(s.client)
 	defer func() { _ = watcher.Close() }()
 	events := watcher.Watch(clientv3.WithRequireLeader(ctx), s.keys.fleet(prefix), clientv3.WithPrefix(), clientv3.WithRev(revision+1))

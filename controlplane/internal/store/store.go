@@ -219,6 +219,15 @@ func (s *Store) get(ctx context.Context, key string, opts ...clientv3.OpOption) 
 	return resp, err
 }
 
+// Revision returns the revision that etcd stands at, linearizably.
+func (s *Store) Revision(ctx context.Context) (int64, error) {
+	resp, err := s.get(ctx, s.keys.prefix, clientv3.WithCountOnly())
+	if err != nil {
+		return 0, fmt.Errorf("read the revision: %w", err)
+	}
+	return resp.Header.Revision, nil
+}
+
 // Health returns nil when etcd answers a read that needs its quorum, and otherwise says what is wrong. It waits at most 2 s.
 func (s *Store) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -1,0 +1,397 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+const (
+	// LostGrace is how long an edge that lost its stream is still waited for: it may go on serving what it has, and comes
+	// back to some control plane within seconds.
+	LostGrace = 30 * time.Second
+	// SeenFor is how long an edge that is not connected is remembered.
+	SeenFor = 24 * time.Hour
+	// HandOver is how long a second stream with the id of a live one is refused. An edge that was started again with its
+	// old state, whose first life has not been noticed to be over, waits no longer than that.
+	HandOver = 15 * time.Second
+	// contenderFor is how long an edge that was refused keeps its place. Agents come back within 60 s.
+	contenderFor = 2 * time.Minute
+	// maxRejected bounds what is kept of an edge's refusals.
+	maxRejected = 100
+)
+
+// Conn is a stream of an edge to this control plane.
+type Conn struct {
+	// Hello is what the edge said of itself.
+	Hello *edgev1.Hello
+	// Supersede ends the stream because another one has the edge's id. It must not block.
+	Supersede func()
+	// Ask puts a question to the edge and waits for the answer, as [Fleet.Ask] does.
+	Ask func(context.Context, *edgev1.Ask) (*edgev1.Answer, error)
+}
+
+// edge is what this control plane knows of an edge that is, or was, connected to it. Fleet.mu guards it.
+type edge struct {
+	hello     *edgev1.Hello // nil when only a contender has come
+	conn      *Conn         // nil while not connected
+	since     time.Time
+	lost      time.Time // when the last stream ended
+	lastSeen  time.Time
+	applied   int64
+	persisted int64
+	durable   bool
+	report    *edgev1.Report
+	rejected  map[string]*topologyv1.Rejected
+	contender contender
+	version   uint64 // of the last change that others are told
+}
+
+// contender is another agent that uses the id.
+type contender struct {
+	hello       *edgev1.Hello
+	first, last time.Time // when it was first refused, and last heard
+	// refused says that it was refused at last, and so is alive; else it lost the id.
+	refused bool
+}
+
+// Join gives a stream the id of its edge. A live stream of the same agent is superseded. One of another agent keeps the id
+// for a while, and is returned as what refuses this stream; after that it is returned as what had to give way.
+func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now()
+	id := c.Hello.GetId()
+	e := f.edges[id]
+	if e == nil {
+		e = &edge{}
+		f.edges[id] = e
+	}
+	var loser contender
+	if holder := f.holder(id, e); holder != nil && holder.GetBootId() != c.Hello.GetBootId() {
+		may := e.contender.mayTake(c.Hello, now)
+		f.tell(e)
+		f.wake()
+		if !may {
+			return holder, nil
+		}
+		ousted = holder
+		loser = contender{hello: holder, first: now, last: now}
+	}
+	if e.conn != nil {
+		e.conn.Supersede()
+	}
+	*e = edge{
+		hello: c.Hello, conn: c, since: now, lastSeen: now, lost: e.lost, report: e.report, contender: loser,
+		rejected: make(map[string]*topologyv1.Rejected),
+	}
+	f.tell(e)
+	f.membership()
+	f.wake()
+	return nil, ousted
+}
+
+// holder is who holds an id by a live stream, here or at another control plane. One that was at the address where this
+// control plane is has died, even if that has not been noticed.
+func (f *Fleet) holder(id string, e *edge) *edgev1.Hello {
+	if e.conn != nil {
+		return e.hello
+	}
+	for _, p := range f.peers {
+		m := p.members[id]
+		if m.GetEdge().GetConnected() && p.present() && p.server() != f.cfg.Server {
+			return &edgev1.Hello{
+				Id: id, BootId: m.GetBootId(), Region: m.GetEdge().GetRegion(),
+				HttpAddress: m.GetEdge().GetAddress() + " at " + p.server(),
+			}
+		}
+	}
+	return nil
+}
+
+// mayTake records an attempt, and reports whether the first one is long enough ago.
+func (c *contender) mayTake(hello *edgev1.Hello, now time.Time) bool {
+	if c.hello.GetBootId() != hello.GetBootId() || now.Sub(c.last) > contenderFor || !c.refused {
+		*c = contender{hello: hello, first: now}
+	}
+	c.last, c.refused = now, true
+	return now.Sub(c.first) >= HandOver
+}
+
+// uses reports whether the contender may still be serving by an older topology at a moment.
+func (c *contender) uses(now time.Time) bool {
+	if c.hello == nil {
+		return false
+	}
+	patience := LostGrace
+	if c.refused {
+		patience = contenderFor
+	}
+	return now.Sub(c.last) < patience
+}
+
+// Leave takes the id from a stream that has ended, unless another stream has it.
+func (f *Fleet) Leave(c *Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := f.edges[c.Hello.GetId()]
+	if e == nil || e.conn != c {
+		return
+	}
+	now := f.now()
+	e.conn, e.lost, e.lastSeen = nil, now, now
+	f.tell(e)
+	f.membership()
+	f.wake()
+}
+
+// Acknowledge takes how far the edge of a stream is. reached is the revision that the acknowledgement proves; ours says that
+// the rest of it is about what this control plane has sent; full that it follows a full state.
+func (f *Fleet) Acknowledge(c *Conn, ack *edgev1.Ack, reached int64, ours, full bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := f.edges[c.Hello.GetId()]
+	if e == nil || e.conn != c {
+		return
+	}
+	e.lastSeen = f.now()
+	was := e.applied
+	e.applied = max(e.applied, reached)
+	if ours {
+		e.persisted = max(e.persisted, ack.GetPersisted())
+	}
+	changed := f.reject(e, ack, full)
+	if changed || e.durable != ack.GetDurable() {
+		e.durable = ack.GetDurable()
+		f.tell(e)
+	}
+	if changed || e.applied != was {
+		f.wake()
+	}
+}
+
+// Reached takes that the edge of a stream is known to have applied a revision.
+func (f *Fleet) Reached(c *Conn, revision int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e := f.edges[c.Hello.GetId()]; e != nil && e.conn == c && e.applied < revision {
+		e.applied = revision
+		f.wake()
+	}
+}
+
+// reject brings what an edge refuses up to date, and reports whether that changes it. A refusal ends when its key has a
+// later revision that was applied without one, and a full state ends all: the edge then says anew what it refuses.
+func (f *Fleet) reject(e *edge, ack *edgev1.Ack, full bool) (changed bool) {
+	if full && len(e.rejected) > 0 {
+		clear(e.rejected)
+		changed = true
+	}
+	for key, old := range e.rejected {
+		parsed, err := topology.ParseKey(key)
+		if err != nil {
+			continue
+		}
+		current, exists := f.cfg.Feed.Get(parsed)
+		if !exists || current.ModRevision > old.GetRevision() && current.ModRevision <= ack.GetApplied() {
+			delete(e.rejected, key)
+			changed = true
+		}
+	}
+	for _, nack := range ack.GetNacks() {
+		if _, known := e.rejected[nack.GetKey()]; known || len(e.rejected) < maxRejected {
+			e.rejected[nack.GetKey()] = &topologyv1.Rejected{
+				Key: truncate(nack.GetKey(), 1200), Revision: nack.GetRevision(), Reason: truncate(nack.GetReason(), 500),
+			}
+			changed = true
+		}
+	}
+	return changed
+}
+
+func truncate(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// Report takes what an edge reports of itself.
+func (f *Fleet) Report(c *Conn, report *edgev1.Report) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e := f.edges[c.Hello.GetId()]; e != nil && e.conn == c {
+		e.report, e.lastSeen = report, f.now()
+		f.tell(e)
+	}
+}
+
+// tell records that an edge has changed in what others are told. The caller holds mu.
+func (f *Fleet) tell(e *edge) {
+	f.version++
+	e.version = f.version
+}
+
+// membership makes save write who the edges are. The caller holds mu.
+func (f *Fleet) membership() {
+	select {
+	case f.joined <- struct{}{}:
+	default:
+	}
+}
+
+// wake wakes those who wait for edges. The caller holds mu.
+func (f *Fleet) wake() {
+	close(f.moved)
+	f.moved = make(chan struct{})
+}
+
+// Forget drops edges that have not been seen for long, and what control planes that are gone said of edges that have since
+// connected elsewhere.
+func (f *Fleet) Forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now()
+	before := len(f.edges)
+	maps.DeleteFunc(f.edges, func(_ string, e *edge) bool {
+		return e.conn == nil && now.Sub(e.lastSeen) > SeenFor && !e.contender.uses(now)
+	})
+	if len(f.edges) < before {
+		f.membership()
+	}
+	connected := make(map[string]bool, len(f.edges))
+	for id, e := range f.edges {
+		connected[id] = e.conn != nil
+	}
+	for _, p := range f.peers {
+		for id, m := range p.members {
+			connected[id] = connected[id] || p.connected(m)
+		}
+	}
+	for name, p := range f.peers {
+		p.forget(connected, now)
+		if !p.present() && len(p.members) == 0 {
+			delete(f.peers, name)
+		}
+	}
+}
+
+// resource is the edge as admins see it, without its lag. The caller holds mu.
+func (e *edge) resource(server string) *topologyv1.Edge {
+	r := &topologyv1.Edge{
+		Name:              "edges/" + e.hello.GetId(),
+		Id:                e.hello.GetId(),
+		Region:            e.hello.GetRegion(),
+		Version:           e.hello.GetVersion(),
+		Address:           e.hello.GetHttpAddress(),
+		Connected:         e.conn != nil,
+		AppliedRevision:   e.applied,
+		PersistedRevision: e.persisted,
+		Durable:           e.durable,
+		LastSeen:          timestamppb.New(e.lastSeen),
+		Cache:             e.report.GetCache(),
+		Origins:           e.report.GetOrigins(),
+	}
+	if r.Connected {
+		r.Server = server
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.rejected)) {
+		r.Rejected = append(r.Rejected, e.rejected[key])
+	}
+	return r
+}
+
+// Edges returns every edge that is connected to any control plane or was seen in the last 24 hours, in the order of ids.
+// What edges of other control planes have applied may be a second old; see [Fleet.Refresh].
+func (f *Fleet) Edges() []*topologyv1.Edge {
+	f.mu.Lock()
+	best := make(map[string]*topologyv1.Edge, len(f.edges))
+	consider := func(r *topologyv1.Edge) {
+		old := best[r.GetId()]
+		if old == nil || cmp.Or(order(r.GetConnected(), old.GetConnected()),
+			r.GetLastSeen().AsTime().Compare(old.GetLastSeen().AsTime())) > 0 {
+			best[r.GetId()] = r
+		}
+	}
+	for _, e := range f.edges {
+		if e.hello != nil {
+			consider(e.resource(f.cfg.Server))
+		}
+	}
+	for _, p := range f.peers {
+		for _, m := range p.members {
+			if m.GetBootId() != "" {
+				consider(p.resource(m))
+			}
+		}
+	}
+	f.mu.Unlock()
+	now := f.now()
+	view := f.cfg.Feed.View()
+	edges := slices.SortedFunc(maps.Values(best), func(a, b *topologyv1.Edge) int { return cmp.Compare(a.GetId(), b.GetId()) })
+	for _, r := range edges {
+		r.Lag = durationpb.New(lag(view, r.GetAppliedRevision(), now))
+	}
+	return edges
+}
+
+func lag(v *feed.View, applied int64, now time.Time) time.Duration {
+	if v == nil {
+		return 0
+	}
+	since := v.BehindSince(applied)
+	if since.IsZero() {
+		return 0
+	}
+	return max(0, now.Sub(since)).Truncate(time.Millisecond)
+}
+
+func order(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// summary counts this control plane's edges.
+type summary struct{ connected, lost, behind, rejecting int }
+
+func (f *Fleet) summary() (s summary) {
+	last := f.Revision()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range f.edges {
+		switch {
+		case e.hello == nil:
+			continue
+		case e.conn != nil:
+			s.connected++
+			if e.applied < last {
+				s.behind++
+			}
+		default:
+			s.lost++
+		}
+		if len(e.rejected) > 0 {
+			s.rejecting++
+		}
+	}
+	return s
+}
+
+func clone[M proto.Message](m M) M { return proto.Clone(m).(M) }

@@ -1,0 +1,159 @@
+// Package fleet knows the edges of all control planes: who is connected to which of them, and how far each edge is. It
+// waits for edges and puts questions to them.
+//
+// A control plane knows its own edges from their streams. It finds the other control planes by a record of each in etcd,
+// which vanishes with its process, and follows each over a connection. Both ends of such a connection show the certificate
+// whose hash stands in their record: who may write to etcd is who may take part.
+//
+// What always holds: a wait counts every edge that any control plane had accepted before the wait began, or says that it
+// cannot know; and no acknowledgement or report of an edge is ever written to etcd. Only who the edges are is, so that a
+// control plane that is started again knows for whom to wait.
+package fleet
+
+import (
+	"context"
+	crand "crypto/rand"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+)
+
+// Config is what a Fleet needs.
+type Config struct {
+	// Feed says what there is to apply.
+	Feed *feed.Feed
+	// Store is where control planes find each other.
+	Store *store.Store
+	// Server is the control plane's name, for people.
+	Server string
+	// Listener is where the other control planes connect. Run closes it. Nil when there can be no others.
+	Listener net.Listener
+	// Address is how they reach Listener. Default: Listener's address.
+	Address string
+	// Logger is where the fleet reports. Default: slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: none.
+	Registerer prometheus.Registerer
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// Fleet is the edges of all control planes.
+type Fleet struct {
+	cfg      Config
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	self     string // this process in etcd
+	identity *identity
+	presence *store.Presence
+	asking   *semaphore.Weighted // questions of other control planes
+
+	mu    sync.Mutex
+	edges map[string]*edge // of this control plane, by id
+	peers map[string]*peer // by process
+	// version counts what others are told as a Member.
+	version uint64
+	waiting int           // waits under way here
+	moved   chan struct{} // closed when the state of an edge changes
+	watched int64         // the last revision of etcd that the watch has told of
+	met     chan struct{} // closed once it is known which other control planes there are
+	joined  chan struct{} // tells that the edges are others than before
+}
+
+const (
+	// presenceFor is how long a control plane that has died still counts as present.
+	presenceFor = 10 * time.Second
+	// forgetEvery is the time between two looks for edges that were not seen for long.
+	forgetEvery = 10 * time.Second
+)
+
+// New returns a fleet without edges. Run must run for it to know other control planes.
+func New(cfg Config) (*Fleet, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Listener != nil && cfg.Address == "" {
+		cfg.Address = cfg.Listener.Addr().String()
+	}
+	identity, err := newIdentity()
+	if err != nil {
+		return nil, err
+	}
+	f := &Fleet{
+		cfg:      cfg,
+		log:      cfg.Logger,
+		now:      cfg.Now,
+		self:     strings.ToLower(crand.Text()[:10]),
+		identity: identity,
+		asking:   semaphore.NewWeighted(maxAsking),
+		edges:    make(map[string]*edge),
+		peers:    make(map[string]*peer),
+		moved:    make(chan struct{}),
+		met:      make(chan struct{}),
+		joined:   make(chan struct{}, 1),
+	}
+	f.presence = cfg.Store.Presence(presenceFor, helloKey+f.self)
+	f.metrics = newMetrics(cfg.Registerer, f)
+	return f, nil
+}
+
+// Run keeps in touch with the other control planes until ctx ends. It returns the error of ctx.
+func (f *Fleet) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = f.presence.Run(ctx) })
+	parts.Go(func() { f.meet(ctx) })
+	parts.Go(func() { f.save(ctx) })
+	parts.Go(func() { f.forgetOldEdges(ctx) })
+	if f.cfg.Listener != nil {
+		parts.Go(func() { f.serve(ctx) })
+	}
+	parts.Wait()
+	return ctx.Err()
+}
+
+func (f *Fleet) forgetOldEdges(ctx context.Context) {
+	ticker := time.NewTicker(forgetEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			f.Forget()
+		}
+	}
+}
+
+// Revision returns the revision of the last change that this control plane has seen.
+func (f *Fleet) Revision() int64 {
+	if v := f.cfg.Feed.View(); v != nil {
+		return v.Last()
+	}
+	return 0
+}
+
+// HasOthers reports whether there is another control plane.
+func (f *Fleet) HasOthers() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.peers {
+		if p.present() {
+			return true
+		}
+	}
+	return false
+}

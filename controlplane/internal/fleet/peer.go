@@ -1,0 +1,346 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	fleetv1 "github.com/edgewalk/edgewalk/proto/edgewalk/fleet/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+const (
+	// linkRetry is the time between two attempts to follow a control plane.
+	linkRetry = 200 * time.Millisecond
+	// linkTime and linkTimeout find a dead connection to another control plane within 10 s.
+	linkTime    = 5 * time.Second
+	linkTimeout = 5 * time.Second
+)
+
+// peer is another control plane. Fleet.mu guards it.
+type peer struct {
+	record   *record // nil when it has ended
+	revision int64   // of etcd, at which the record was written or removed
+	gone     time.Time
+	members  map[string]*fleetv1.Member // the edges, by id
+	link     *link                      // nil when it has ended
+}
+
+// link is the connection to a peer. Fleet.mu guards it, but for client and what ends it.
+type link struct {
+	client fleetv1.FleetServiceClient
+	end    context.CancelFunc
+	wanted chan struct{} // tells the sender that barrier or prompt has changed
+
+	barrier uint64 // the last one asked for
+	passed  uint64 // the last one that has come back
+	up      bool   // everything has been told once, and the stream lives
+	floor   int64
+	behind  map[string]int64
+}
+
+func (p *peer) server() string {
+	if p.record == nil {
+		return ""
+	}
+	return p.record.Server
+}
+
+// present reports whether the peer lives, as far as etcd knows.
+func (p *peer) present() bool { return p.record != nil }
+
+func (p *peer) connected(m *fleetv1.Member) bool { return p.present() && m.GetEdge().GetConnected() }
+
+// applied is what an edge has applied, as far as the peer has told.
+func (p *peer) applied(m *fleetv1.Member) int64 {
+	known := m.GetEdge().GetAppliedRevision()
+	if p.link == nil || !p.link.up || !m.GetEdge().GetConnected() {
+		return known
+	}
+	if behind, ok := p.link.behind[m.GetEdge().GetId()]; ok {
+		return behind
+	}
+	return max(p.link.floor, known)
+}
+
+// settle makes what the edges have applied part of what is known of them, before the link that tells it goes down.
+func (p *peer) settle() {
+	if p.link == nil || !p.link.up {
+		return
+	}
+	for _, m := range p.members {
+		if m.GetEdge().GetConnected() {
+			m.Edge.AppliedRevision = p.applied(m)
+		}
+	}
+	p.link.up = false
+}
+
+// lost is when an edge that is not connected lost its stream.
+func (p *peer) lost(m *fleetv1.Member) time.Time {
+	if m.GetEdge().GetConnected() {
+		return p.gone
+	}
+	return m.GetLost().AsTime()
+}
+
+func (p *peer) forget(connected map[string]bool, now time.Time) {
+	maps.DeleteFunc(p.members, func(id string, m *fleetv1.Member) bool {
+		if p.connected(m) || contenderOf(m).uses(now) {
+			return false
+		}
+		return connected[id] || now.Sub(m.GetEdge().GetLastSeen().AsTime()) > SeenFor
+	})
+}
+
+// resource is the edge as admins see it, without its lag.
+func (p *peer) resource(m *fleetv1.Member) *topologyv1.Edge {
+	e := clone(m.GetEdge())
+	e.Name = "edges/" + e.GetId()
+	e.AppliedRevision = p.applied(m)
+	e.Connected = p.connected(m)
+	e.Server = ""
+	if e.Connected {
+		e.Server = p.server()
+	}
+	return e
+}
+
+// meet watches etcd for other control planes, and follows each, until ctx ends.
+func (f *Fleet) meet(ctx context.Context) {
+	var links sync.WaitGroup
+	defer links.Wait()
+	_ = f.cfg.Store.WatchFleet(ctx, "", func(entries []store.Entry, revision int64) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		there := make(map[string]bool)
+		for _, entry := range entries {
+			there[entry.Key] = true
+		}
+		for name, p := range f.peers {
+			if !there[helloKey+name] {
+				f.ended(p, revision)
+			}
+		}
+		for _, entry := range entries {
+			f.take(ctx, &links, entry)
+		}
+		f.watched = max(f.watched, revision)
+		f.wake()
+		select {
+		case <-f.met:
+		default:
+			close(f.met)
+		}
+	}, func(entry store.Entry) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.take(ctx, &links, entry)
+		f.watched = max(f.watched, entry.Revision)
+		f.wake()
+	})
+}
+
+// take takes one key of the fleet. The caller holds mu.
+func (f *Fleet) take(ctx context.Context, links *sync.WaitGroup, entry store.Entry) {
+	kind, rest, _ := strings.Cut(entry.Key, "/")
+	name, bucket, _ := strings.Cut(rest, "/")
+	if name == f.self {
+		return
+	}
+	p := f.peers[name]
+	if p == nil {
+		if entry.Value == nil {
+			return
+		}
+		p = &peer{gone: f.now(), members: make(map[string]*fleetv1.Member)} // until its record is seen
+		f.peers[name] = p
+	}
+	var err error
+	switch {
+	case kind+"/" == helloKey && entry.Value == nil:
+		f.ended(p, entry.Revision)
+	case kind+"/" == helloKey:
+		err = f.began(ctx, links, p, entry)
+	case kind+"/" == edgesKey && entry.Value != nil && (p.link == nil || !p.link.up):
+		err = p.takeSaved(bucket, entry.Value) // what is removed goes with its record; what was known stays known
+	}
+	if err != nil {
+		f.metrics.errors.Inc()
+		f.log.Error("fleet: read what another control plane says in etcd", "key", entry.Key, "error", err)
+	}
+}
+
+// began takes a record. The caller holds mu.
+func (f *Fleet) began(ctx context.Context, links *sync.WaitGroup, p *peer, entry store.Entry) error {
+	var r record
+	if err := json.Unmarshal(entry.Value, &r); err != nil {
+		return fmt.Errorf("decode record: %w", err)
+	}
+	if entry.Revision <= p.revision {
+		return nil
+	}
+	p.revision = entry.Revision
+	if p.record != nil && *p.record == r {
+		return nil // stored again under another lease
+	}
+	f.unlink(p)
+	if f.cfg.Listener == nil {
+		p.gone = f.now() // there are no others: it is the process before this one
+		return nil
+	}
+	p.record, p.gone = &r, time.Time{}
+	linkCtx, end := context.WithCancel(ctx)
+	conn, err := grpc.NewClient(r.Address,
+		grpc.WithTransportCredentials(credentials.NewTLS(f.identity.tls(func(hash string) bool { return hash == r.Certificate }))),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: linkRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: linkTimeout,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: linkTime, Timeout: linkTimeout, PermitWithoutStream: true}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	)
+	if err != nil {
+		end()
+		return fmt.Errorf("address %q: %w", r.Address, err)
+	}
+	// The first barrier tells when everything has been told.
+	p.link = &link{client: fleetv1.NewFleetServiceClient(conn), end: end, wanted: make(chan struct{}, 1), barrier: 1}
+	l := p.link
+	links.Go(func() {
+		defer conn.Close()
+		f.keepFollowing(linkCtx, p, l, r.Server)
+	})
+	return nil
+}
+
+// ended takes that a peer's record is gone. The caller holds mu.
+func (f *Fleet) ended(p *peer, revision int64) {
+	p.revision = max(p.revision, revision)
+	if p.record == nil {
+		return
+	}
+	f.unlink(p)
+	p.record, p.gone = nil, f.now()
+}
+
+func (f *Fleet) unlink(p *peer) {
+	if p.link != nil {
+		p.settle()
+		p.link.end()
+		p.link = nil
+	}
+}
+
+// takeSaved takes who the edges in a bucket are from etcd.
+func (p *peer) takeSaved(bucket string, value []byte) error {
+	var saved fleetv1.Members
+	if err := proto.Unmarshal(value, &saved); err != nil {
+		return fmt.Errorf("decode edges: %w", err)
+	}
+	maps.DeleteFunc(p.members, func(id string, _ *fleetv1.Member) bool { return bucketOf(id) == bucket })
+	for _, m := range saved.GetMembers() {
+		p.members[m.GetEdge().GetId()] = m
+	}
+	return nil
+}
+
+// keepFollowing follows a peer until ctx ends.
+func (f *Fleet) keepFollowing(ctx context.Context, p *peer, l *link, server string) {
+	quiet := false
+	for {
+		err := f.follow(ctx, p, l)
+		f.mu.Lock()
+		was := p.link == l && l.up
+		if p.link == l {
+			p.settle()
+		}
+		f.mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		f.metrics.errors.Inc()
+		if was || !quiet {
+			f.log.Warn("fleet: another control plane does not tell about its edges; waits say so", "server", server, "error", err)
+		}
+		quiet = true
+		pause := time.NewTimer(linkRetry)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+}
+
+// follow takes what a peer tells, over one stream.
+func (f *Fleet) follow(ctx context.Context, p *peer, l *link) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := l.client.Follow(ctx)
+	if err != nil {
+		return err
+	}
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	defer cancel()
+	sender.Go(func() {
+		for {
+			f.mu.Lock()
+			request := &fleetv1.FollowRequest{Barrier: l.barrier, Prompt: f.waiting > 0}
+			f.mu.Unlock()
+			if stream.Send(request) != nil {
+				return // why is for receiving to say
+			}
+			select {
+			case <-l.wanted:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	members := make(map[string]*fleetv1.Member) // nobody sees them before all have been told
+	for {
+		told, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		f.mu.Lock()
+		if p.link == l {
+			f.takeTold(p, members, told)
+		}
+		f.mu.Unlock()
+	}
+}
+
+// takeTold takes what a peer tells. The caller holds mu.
+func (f *Fleet) takeTold(p *peer, members map[string]*fleetv1.Member, told *fleetv1.FollowResponse) {
+	for _, m := range told.GetMembers() {
+		id := m.GetEdge().GetId()
+		members[id] = m
+		// This control plane's stream of an edge that has since connected to another one is a leftover of the same
+		// agent, or lost the id to another agent.
+		if e := f.edges[id]; m.GetEdge().GetConnected() && e != nil && e.conn != nil && m.GetSince().AsTime().After(e.since) {
+			e.conn.Supersede()
+		}
+	}
+	l := p.link
+	l.floor, l.behind = told.GetFloor(), told.GetBehind()
+	l.passed = told.GetBarrier()
+	if !l.up && l.passed > 0 {
+		l.up, p.members = true, members
+		f.log.Info("fleet: follows another control plane", "server", p.server(), "edges", len(members))
+	}
+	f.wake()
+}

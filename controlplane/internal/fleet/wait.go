@@ -1,0 +1,327 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// refreshFor bounds how long [Fleet.Refresh] waits for a control plane that does not answer.
+const refreshFor = time.Second
+
+// ErrFuture says that a revision does not exist yet.
+var ErrFuture = errors.New("the revision does not exist yet")
+
+// tally counts edges at a revision.
+type tally struct {
+	applied, total int
+	pending        []string
+	rejected       []*adminv1.RejectedEdge
+}
+
+// response names at most so many edges of each kind, in order.
+func (t *tally) response() *adminv1.WaitAppliedResponse {
+	slices.Sort(t.pending)
+	slices.SortFunc(t.rejected, func(a, b *adminv1.RejectedEdge) int {
+		return cmp.Or(cmp.Compare(a.GetEdge(), b.GetEdge()), cmp.Compare(a.GetRejected().GetKey(), b.GetRejected().GetKey()))
+	})
+	return &adminv1.WaitAppliedResponse{
+		Applied:  int32(t.applied),
+		Total:    int32(t.total),
+		Pending:  t.pending[:min(len(t.pending), maxNamed)],
+		Rejected: t.rejected[:min(len(t.rejected), maxNamed)],
+	}
+}
+
+// WaitApplied waits until every edge of a region, empty for all, has applied or refused a revision, and there are at least
+// minEdges. It counts the edges that any control plane had accepted when it was called, and those that have come since;
+// those that were lost less than [LostGrace] ago; and agents that use the id of another one, which are sent nothing. A
+// control plane that does not say who its edges are counts as one that is pending.
+//
+// It returns an [ErrFuture] for a revision past etcd's current one. When ctx ends first it returns the counts so far with
+// the error of ctx.
+func (f *Fleet) WaitApplied(ctx context.Context, revision int64, region string, minEdges int) (*adminv1.WaitAppliedResponse, error) {
+	step, err := f.stepOf(ctx, revision)
+	if err != nil {
+		return &adminv1.WaitAppliedResponse{}, err
+	}
+	defer f.prompt()()
+	barriers, err := f.barriers(ctx)
+	if err != nil {
+		return &adminv1.WaitAppliedResponse{}, err
+	}
+	for {
+		moved := f.waiter()
+		t := f.tally(step, revision, region, barriers)
+		if len(t.pending) == 0 && t.total >= minEdges {
+			return t.response(), nil
+		}
+		// Many edges acknowledge at once: looking at all of them for each would be their number squared.
+		pause := time.NewTimer(time.Duration(t.total) * time.Microsecond)
+		grace := time.NewTimer(time.Second) // an edge's time of grace runs out without anybody's doing
+		select {
+		case <-moved:
+			<-pause.C
+		case <-grace.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+		grace.Stop()
+		if err := ctx.Err(); err != nil {
+			return t.response(), err
+		}
+	}
+}
+
+// Refresh makes the next [Fleet.Edges] tell what every control plane knew when Refresh was called. It does not wait long for
+// one that does not answer.
+func (f *Fleet) Refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, refreshFor)
+	defer cancel()
+	barriers, err := f.barriers(ctx)
+	if err != nil {
+		return
+	}
+	for {
+		moved := f.waiter()
+		if len(f.silent(barriers)) == 0 {
+			return
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stepOf waits for this control plane to reach a revision, and returns the last step up to there: an edge that has applied
+// that has applied the revision.
+func (f *Fleet) stepOf(ctx context.Context, revision int64) (int64, error) {
+	feed := f.cfg.Feed
+	if feed.Revision() < revision {
+		current, err := f.cfg.Store.Revision(ctx)
+		if err != nil {
+			return 0, cmp.Or(ctx.Err(), err)
+		}
+		if revision > current {
+			return 0, fmt.Errorf("%w: %d, etcd is at %d", ErrFuture, revision, current)
+		}
+		if err := feed.WaitRevision(ctx, revision); err != nil {
+			return 0, fmt.Errorf("wait for this control plane to reach revision %d: %w", revision, err)
+		}
+	}
+	return feed.View().StepAt(revision), nil
+}
+
+// prompt makes others tell progress at once until the returned function is called.
+func (f *Fleet) prompt() (done func()) {
+	change := func(by int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		was := f.waiting > 0
+		f.waiting += by
+		if was == (f.waiting > 0) {
+			return
+		}
+		for _, p := range f.peers {
+			p.ask()
+		}
+	}
+	change(1)
+	return func() { change(-1) }
+}
+
+// ask makes the link say what is wanted. The caller holds mu.
+func (p *peer) ask() {
+	if p.link == nil {
+		return
+	}
+	select {
+	case p.link.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// barriers asks every other control plane to tell what it knows, and returns what each has to pass, by process.
+func (f *Fleet) barriers(ctx context.Context) (map[string]uint64, error) {
+	select {
+	case <-f.met: // else the edges of the process before this one are not known
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if f.cfg.Listener == nil {
+		return nil, nil // there are no others
+	}
+	// Only etcd knows who there is at this moment.
+	entries, _, err := f.cfg.Store.Fleet(ctx, helloKey)
+	if err != nil {
+		return nil, cmp.Or(ctx.Err(), fmt.Errorf("find the other control planes: %w", err))
+	}
+	var last int64
+	for _, entry := range entries {
+		if entry.Key != helloKey+f.self {
+			last = max(last, entry.Revision)
+		}
+	}
+	for {
+		f.mu.Lock()
+		moved, watched := f.moved, f.watched
+		if watched >= last {
+			break
+		}
+		f.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer f.mu.Unlock()
+	need := make(map[string]uint64)
+	for name, p := range f.peers {
+		if !p.present() {
+			continue
+		}
+		need[name] = 1
+		if p.link != nil {
+			p.link.barrier++
+			need[name] = p.link.barrier
+			p.ask()
+		}
+	}
+	return need, nil
+}
+
+// silent returns the names of the control planes that have not passed their barrier.
+func (f *Fleet) silent(barriers map[string]uint64) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.silentPeers(barriers)
+}
+
+// silentPeers is silent. The caller holds mu.
+func (f *Fleet) silentPeers(barriers map[string]uint64) (names []string) {
+	for name, barrier := range barriers {
+		p := f.peers[name]
+		if p != nil && p.present() && (p.link == nil || !p.link.up || p.link.passed < barrier) {
+			names = append(names, p.server())
+		}
+	}
+	return names
+}
+
+// waiter returns what is closed at the next change of an edge's state. It must be asked for before the state is looked at.
+func (f *Fleet) waiter() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.moved
+}
+
+// tally counts the edges at a revision, of which step is the last step.
+func (f *Fleet) tally(step, revision int64, region string, barriers map[string]uint64) *tally {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := new(tally)
+	for _, server := range f.silentPeers(barriers) {
+		t.total++
+		t.pending = append(t.pending, "(edges of the control plane "+server+", which does not answer)")
+	}
+	for id, edge := range f.standings() {
+		if region != "" && edge.region != region || !edge.counts {
+			continue
+		}
+		t.total++
+		refuses := false
+		for _, rejected := range edge.rejected {
+			if rejected.GetRevision() == revision {
+				refuses = true
+				t.rejected = append(t.rejected, &adminv1.RejectedEdge{Edge: id, Rejected: rejected})
+			}
+		}
+		switch {
+		case refuses:
+		case edge.applied >= step:
+			t.applied++
+		default:
+			t.pending = append(t.pending, id)
+		}
+	}
+	return t
+}
+
+// standing is how far an edge is.
+type standing struct {
+	boot, region string
+	connected    bool
+	counts       bool // it is waited for
+	applied      int64
+	rejected     []*topologyv1.Rejected
+}
+
+// standings returns every known edge once, and every agent that uses the id of another one. Of what is known of an edge, that
+// by which it is connected counts; else that by which it got furthest. The caller holds mu.
+func (f *Fleet) standings() map[string]standing {
+	now := f.now()
+	all := make(map[string]standing, len(f.edges))
+	contenders := make(map[string][]*contender)
+	consider := func(id string, s standing) {
+		old, known := all[id]
+		if !known || cmp.Or(order(s.connected, old.connected), cmp.Compare(s.applied, old.applied)) > 0 {
+			s.counts = s.counts || old.counts && !s.connected
+			all[id] = s
+		}
+	}
+	contends := func(id string, c *contender) {
+		if c.uses(now) {
+			contenders[id] = append(contenders[id], c)
+		}
+	}
+	for id, e := range f.edges {
+		contends(id, &e.contender)
+		if e.hello == nil {
+			continue
+		}
+		consider(id, standing{
+			boot:      e.hello.GetBootId(),
+			region:    e.hello.GetRegion(),
+			connected: e.conn != nil,
+			counts:    e.conn != nil || now.Sub(e.lost) < LostGrace,
+			applied:   e.applied,
+			rejected:  slices.Collect(maps.Values(e.rejected)),
+		})
+	}
+	for _, p := range f.peers {
+		for id, m := range p.members {
+			contends(id, contenderOf(m))
+			if m.GetBootId() == "" {
+				continue
+			}
+			connected := p.connected(m)
+			consider(id, standing{
+				boot:      m.GetBootId(),
+				region:    m.GetEdge().GetRegion(),
+				connected: connected,
+				counts:    connected || now.Sub(p.lost(m)) < LostGrace,
+				applied:   p.applied(m),
+				rejected:  m.GetEdge().GetRejected(),
+			})
+		}
+	}
+	for id, list := range contenders {
+		for _, c := range list {
+			if all[id].boot != c.hello.GetBootId() {
+				name := fmt.Sprintf("%s (another agent with this id, at %s)", id, c.hello.GetHttpAddress())
+				all[name] = standing{region: c.hello.GetRegion(), counts: true}
+			}
+		}
+	}
+	return all
+}
