@@ -118,6 +118,7 @@ func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origins 
 		UID:          UID(id, stored.CreateRevision),
 		Spec:         spec,
 		Steps:        []Step{{Version: walkStart}},
+		Keyed:        true,
 		Cache:        compileCache(spec.GetCache()),
 		WalkDeadline: duration(spec.GetWalkDeadline(), DefaultWalkDeadline),
 	}
@@ -128,6 +129,7 @@ func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origins 
 		}
 		version := nextVersion(e.Steps[len(e.Steps)-1].Version, o.UID, o.Target)
 		e.Steps = append(e.Steps, Step{Origin: o, Version: version})
+		e.Keyed = e.Keyed && Keyed(o.Spec)
 		e.KeyHost = e.KeyHost || o.Spec.GetWeb().GetForwardHostHeader()
 		for _, field := range o.Spec.GetWeb().GetForwardRequestHeaders() {
 			e.ForwardRequestHeaders = append(e.ForwardRequestHeaders, strings.ToLower(field))

@@ -50,6 +50,16 @@ type Target struct {
 	ObjectOK bool
 }
 
+// File tells the file from every other one of the endpoint, and is a canonical path. Where each step holds its files under
+// object keys it is the same for every spelling of a key. A web origin may tell "(" from "%28" (RFC 3986 6.2.2.2), so with one
+// in the walk it is Path.
+func (t *Target) File() string {
+	if !t.ObjectOK || !t.Endpoint.Keyed || strings.IndexByte(t.Path, '%') < 0 {
+		return t.Path
+	}
+	return objectPath(t.Object)
+}
+
 // Refusal is why a request leads nowhere.
 type Refusal struct {
 	// Status is 400, 404, 421 or 503.

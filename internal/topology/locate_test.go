@@ -192,3 +192,54 @@ func BenchmarkLocate(b *testing.B) {
 		})
 	}
 }
+
+// Where all storages hold objects, the spellings of an object's path are one file; a web origin may tell them apart.
+func TestFileIsTheObjectWhereEveryStepIsKeyed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		path         string
+		keyed, mixed string
+	}{
+		{"/a(1).jpg", "/a(1).jpg", "/a(1).jpg"},
+		{"/a%281%29.jpg", "/a(1).jpg", "/a%281%29.jpg"},
+		{"/b%2Bc+d%40.jpg", "/b+c+d@.jpg", "/b%2Bc+d%40.jpg"},
+		{"/a%2Fb", "/a/b", "/a%2Fb"},
+		{"/caf%C3%A9 %25", "/caf%C3%A9%20%25", "/caf%C3%A9%20%25"},
+		{"/a%28/", "/a%28/", "/a%28/"}, // no object
+	} {
+		canonical, err := CanonicalPath(tt.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := Target{Path: canonical, Endpoint: &Endpoint{Keyed: true}}
+		target.Object, target.ObjectOK = ObjectKey(canonical)
+		if got := target.File(); got != tt.keyed {
+			t.Errorf("%s: object stores alone: %s, want %s", tt.path, got, tt.keyed)
+		}
+		target.Endpoint = &Endpoint{}
+		if got := target.File(); got != tt.mixed {
+			t.Errorf("%s: with a web origin: %s, want %s", tt.path, got, tt.mixed)
+		}
+	}
+}
+
+func TestEndpointIsKeyedUnlessSomeStepIsAskedForPaths(t *testing.T) {
+	t.Parallel()
+	s3 := &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b"}}}
+	web := &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://o.test"}}}
+	state := NewAccountState("acme", "localhost")
+	state.Account.Message = &topologyv1.Account{}
+	state.Origins["s3"], state.Origins["web"] = Stored[*topologyv1.Origin]{Message: s3}, Stored[*topologyv1.Origin]{Message: web}
+	for id, origins := range map[string][]string{"none": nil, "objects": {"s3"}, "mixed": {"s3", "web"}} {
+		state.Endpoints[id] = Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{Origins: origins}}
+	}
+	account, rejected := Compile(state, nil)
+	if len(rejected) > 0 {
+		t.Fatal(rejected)
+	}
+	for id, want := range map[string]bool{"none": true, "objects": true, "mixed": false} {
+		if got := account.Endpoints[id].Keyed; got != want {
+			t.Errorf("%s: keyed %v, want %v", id, got, want)
+		}
+	}
+}

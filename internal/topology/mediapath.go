@@ -12,8 +12,8 @@ const MaxKeyBytes = 1024
 
 // MediaPath checks the path of a media file and drops one leading "/". Everything else stays as given.
 //
-// Besides what the API names, a dot segment between backslashes is refused, since no URL could ask for such a file: see
-// [CanonicalPath].
+// Besides what the API names, a dot segment between backslashes or before a semicolon is refused, since no URL could ask for
+// such a file: see [CanonicalPath].
 func MediaPath(raw string) (string, error) {
 	path := strings.TrimPrefix(raw, "/")
 	switch {
@@ -31,7 +31,7 @@ func MediaPath(raw string) (string, error) {
 			return "", errors.New("the path has an empty segment: drop the doubled or trailing /")
 		}
 		for part := range strings.SplitSeq(segment, `\`) {
-			if part == "." || part == ".." {
+			if name, _, _ := strings.Cut(part, ";"); name == "." || name == ".." {
 				return "", errors.New("the path has a . or .. segment")
 			}
 		}
@@ -53,6 +53,20 @@ func ObjectKey(path string) (key string, ok bool) {
 		return "", false
 	}
 	return key, true
+}
+
+// objectPath is the one canonical path that [ObjectKey] makes key of and that escapes nothing which may stand in a path.
+func objectPath(key string) string {
+	b := make([]byte, 0, len(key)+16)
+	b = append(b, '/')
+	for i := range len(key) {
+		if pathBytes[key[i]] {
+			b = append(b, key[i])
+		} else {
+			b = appendEscaped(b, key[i])
+		}
+	}
+	return string(b)
 }
 
 func decodeOnce(s string) (string, bool) {

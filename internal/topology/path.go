@@ -10,7 +10,7 @@ var (
 	errPathRelative = errors.New("the path does not begin with /")
 	errPathEscape   = errors.New("the path has a % that is not followed by two hex digits")
 	errPathClimbs   = errors.New("the path climbs above the root")
-	errPathHidden   = errors.New("the path hides a . or .. segment behind an escape or a backslash")
+	errPathHidden   = errors.New("the path hides a . or .. segment behind an escape, a backslash or a semicolon")
 	errPathControl  = errors.New("the path has a NUL or a control character")
 )
 
@@ -19,8 +19,9 @@ var (
 // backslash or raw UTF-8, are escaped. "//", "+", "%2B", "%2F" and a trailing "/" stay, and so does what is escaped twice: it
 // names a file whose name has a "%".
 //
-// It refuses a path that climbs above the root, and one that an origin which decodes, or takes a backslash for a slash, could
-// read as having dot segments. It returns raw itself when that is canonical.
+// It refuses a path that climbs above the root, and one that an origin which decodes, takes a backslash for a slash, or cuts
+// parameters off segments (RFC 3986 3.3, as servlet containers do), could read as having dot segments. It returns raw itself
+// when that is canonical.
 func CanonicalPath(raw string) (string, error) {
 	if raw == "" {
 		return "/", nil
@@ -42,7 +43,7 @@ func CanonicalPath(raw string) (string, error) {
 }
 
 // isCanonicalPath says whether normalising would change nothing and nothing is refused. Dot segments are looked for in the
-// decoded bytes with a backslash as a separator, which finds the plain ones too.
+// decoded bytes with a backslash as a separator and a semicolon as an end, which finds the plain ones too.
 func isCanonicalPath(path string) bool {
 	dots := 0 // dots since the last separator, -1 once the segment has another byte
 	for i := 0; i < len(path); i++ {
@@ -57,11 +58,13 @@ func isCanonicalPath(path string) bool {
 			return false
 		}
 		switch {
-		case c == '/' || c == '\\':
+		case c == '/' || c == '\\' || c == ';':
 			if dots == 1 || dots == 2 {
 				return false
 			}
-			dots = 0
+			if dots = 0; c == ';' {
+				dots = -1
+			}
 		case c == '.' && dots >= 0:
 			dots++
 		default:

@@ -38,7 +38,7 @@ func TestCanonicalPath(t *testing.T) {
 		// Names that only look alike stay.
 		{"/...", "/..."},
 		{"/.a/..b/c..", "/.a/..b/c.."},
-		{"/a/..;/b", "/a/..;/b"},
+		{"/a/b..;/...;x/;../c;.", "/a/b..;/...;x/;../c;."},
 		// What is escaped twice is a name with a %, not a dot segment.
 		{"/%252e%252e/a", "/%252e%252e/a"},
 		{"/%25%34%31", "/%2541"},
@@ -67,6 +67,8 @@ func TestCanonicalPathRefuses(t *testing.T) {
 		// A dot segment in the decoding, with a backslash as a slash.
 		"/a/..%2Fb", "/..%2f", "/a%2f..%2fb", "/a%2F.", "/a/.%2f", "/%2e%2e%2fb", "/%2F..",
 		`/a\..\b`, `/..\a`, `/a/..\`, "/a%5C..%5cb", "/a%5C.", "/%2e%2e%5Ca", `/a%2F..\b`,
+		// A dot segment with parameters.
+		"/a/..;/b", "/..;a=1/b", "/a/.;/b", "/a/.;", "/a/..%3B/b", "/a/..%3bx", "/a/%2e%2E;/b", "/a/.%2e%3Bv/b", `/a\..;\b`, "/a%2F..;b",
 		// NUL and control characters.
 		"/a%00", "/%00", "/a\x00b", "/a\nb", "/a\x7f",
 		// Broken escapes.
@@ -114,6 +116,30 @@ func TestObjectKey(t *testing.T) {
 	}
 }
 
+// The spelling of an object's path that stands for all of them is one of them, and the same for each.
+func FuzzObjectPath(f *testing.F) {
+	for _, seed := range []string{"/a%281%29.jpg", "/a(1).jpg", "//a%2Fb+c", "/%2541", "/caf%C3%A9/a b", "/%2Fa"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		canonical, err := CanonicalPath(raw)
+		if err != nil {
+			return
+		}
+		key, ok := ObjectKey(canonical)
+		if !ok {
+			return
+		}
+		one := objectPath(key)
+		if again, err := CanonicalPath(one); err != nil || again != one {
+			t.Fatalf("%q is %q, whose canonical form is %q, %v", raw, one, again, err)
+		}
+		if same, ok := ObjectKey(one); !ok || same != key {
+			t.Fatalf("%q is object %q, but %q is %q, %v", raw, key, one, same, ok)
+		}
+	})
+}
+
 func TestMediaPath(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ raw, want string }{
@@ -131,7 +157,7 @@ func TestMediaPath(t *testing.T) {
 		}
 	}
 	for _, raw := range []string{
-		"", "/", "//a", "a//b", "a/", "a/./b", "..", "a/..", `a\..\b`, "a\x00", "\xff", strings.Repeat("k", 1025),
+		"", "/", "//a", "a//b", "a/", "a/./b", "..", "a/..", `a\..\b`, "..;x/a", "a/.;", "a\x00", "\xff", strings.Repeat("k", 1025),
 	} {
 		if got, err := MediaPath(raw); err == nil {
 			t.Errorf("MediaPath(%.40q) = %.40q, want an error", raw, got)

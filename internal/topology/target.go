@@ -29,6 +29,15 @@ func KindOf(o *topologyv1.Origin) string {
 	return ""
 }
 
+// Keyed reports whether an origin holds its files under object keys: it is asked for [Target.Object], not for a path.
+func Keyed(o *topologyv1.Origin) bool {
+	switch KindOf(o) {
+	case "s3", "gcs", "azure_blob", "akeneo":
+		return true
+	}
+	return false
+}
+
 // targetOf hashes what decides which bytes a path stands for at an origin. URLs count as they are spelled: a needless
 // difference only costs a revalidation. The hosts that a web proxy may reach count, so that none of its stored replies
 // outlives the permission.

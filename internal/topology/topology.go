@@ -66,6 +66,8 @@ type Endpoint struct {
 	Cache CachePolicy
 	// WalkDeadline bounds a walk until the head of the file.
 	WalkDeadline time.Duration
+	// Keyed says that every step of the walk holds its files under object keys.
+	Keyed bool
 	// KeyHost says that the host is part of the cache key, since a web origin of the walk has forward_host_header.
 	KeyHost bool
 	// ForwardRequestHeaders holds, in lower case and sorted, the client header fields that some web origin of the walk is

@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"maps"
 	"net/http"
 	"reflect"
 	"strings"
@@ -250,4 +251,36 @@ func TestSetType(t *testing.T) {
 			t.Errorf("%q at %s: %q, want %q", test.given, test.path, h.Get("Content-Type"), test.want)
 		}
 	}
+}
+
+// The spellings of one object's path share one copy; those of a web origin's path do not, and a purge of one covers both.
+func TestSpellingsOfAPath(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.upload("/b=c(1).png", []byte("object"))
+	for target, reply := range maps.Clone(r.library.replies) { // the Media Library is asked with every reserved byte escaped
+		r.library.reply(strings.NewReplacer("=", "%3D", "(", "%28", ")", "%29").Replace(target), reply)
+	}
+	statuses := func(want ...string) {
+		t.Helper()
+		for i, path := range []string{"/b=c(1).png", "/b%3Dc%281%29.png", "/b%3Dc(1).png"} {
+			reply := r.get(path, nil)
+			if body, err := read(reply); err != nil || reply.Status != 200 || reply.Outcome.String() != want[i] {
+				t.Errorf("%s: %d %s %q %v, want %s", path, reply.Status, reply.Outcome, body, err, want[i])
+			}
+			r.idle()
+		}
+	}
+	statuses("miss", "hit", "hit")
+
+	web := r.addOrigin("web")
+	r.upload("/b=c(1).png", nil)
+	for _, path := range []string{"/b=c(1).png", "/b%3Dc%281%29.png", "/b%3Dc(1).png"} {
+		web.reply(path, &originReply{status: 200, body: []byte("file"), header: http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}}})
+	}
+	statuses("miss", "miss", "miss")
+	r.purge(objects.Purge{URLs: []objects.URLScope{{Endpoint: r.account.Default().UID, Path: "/b%3Dc(1).png", AnyQuery: true}}})
+	statuses("revalidated", "revalidated", "revalidated")
+	r.purge(objects.Purge{Prefix: &objects.PrefixScope{Path: "/b=c%281%29.png"}})
+	statuses("revalidated", "revalidated", "revalidated")
 }

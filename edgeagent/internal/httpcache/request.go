@@ -112,7 +112,7 @@ func keyOf(epoch string, t *topology.Target) objects.Key {
 	if t.Endpoint.KeyHost {
 		host = t.Host
 	}
-	for _, part := range [...]string{epoch, t.Account.UID, t.Endpoint.UID, t.Path, t.Query, host} {
+	for _, part := range [...]string{epoch, t.Account.UID, t.Endpoint.UID, t.File(), t.Query, host} {
 		b = append(b, part...)
 		b = append(b, 0) // in no part: canonical paths and queries hold no NUL
 	}
@@ -137,7 +137,7 @@ func policyOf(p *topology.CachePolicy) rfc9111.Policy {
 // scope is what purges of this request's file would address, but for tags.
 func (q *query) scope() objects.Scope {
 	t := &q.Target
-	return objects.Scope{Account: t.Account.UID, Endpoint: t.Endpoint.UID, Path: t.Path, Query: t.Query}
+	return objects.Scope{Account: t.Account.UID, Endpoint: t.Endpoint.UID, Path: t.File(), Query: t.Query}
 }
 
 // library is what the account's Media Library has for the path.

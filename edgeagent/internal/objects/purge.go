@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"encoding/hex"
 	"errors"
 	"math"
 	"strings"
@@ -41,7 +42,8 @@ type Purge struct {
 	Everything bool
 }
 
-// URLScope is one file of an endpoint: with one kept query (which may be empty), or with any.
+// URLScope is one file of an endpoint, however its path and query are spelled: with one kept query (which may be empty), or
+// with any.
 type URLScope struct {
 	Endpoint string // uid
 	Path     string // canonical
@@ -152,6 +154,7 @@ func (x *purgeIndex) apply(p Purge) error {
 		a.addPrefix(*p.Prefix, r)
 	}
 	for _, u := range p.URLs {
+		u.Path, u.Query = spelledOut(u.Path), queryOut(u.Query)
 		if u.AnyQuery {
 			u.Query = ""
 		}
@@ -172,7 +175,7 @@ func (a *accountPurges) addPrefix(p PrefixScope, r revisions) {
 		set = &prefixSet{}
 		a.prefixes[p.Endpoint] = set
 	}
-	path := strings.TrimRight(p.Path, "/")
+	path := strings.TrimRight(spelledOut(p.Path), "/")
 	add(&set.byPath, path, r)
 	set.longest = max(set.longest, len(path))
 }
@@ -218,14 +221,67 @@ func (x *purgeIndex) check(sc *Scope, asof int64) Verdict {
 			r = r.merge(a.tags[t])
 		}
 	}
+	if len(a.urls)+len(a.prefixes) == 0 {
+		return r.covers(asof)
+	}
+	path := spelledOut(sc.Path)
 	if len(a.urls) > 0 {
-		r = r.merge(a.urls[URLScope{Endpoint: sc.Endpoint, Path: sc.Path, Query: sc.Query}])
-		r = r.merge(a.urls[URLScope{Endpoint: sc.Endpoint, Path: sc.Path, AnyQuery: true}])
+		r = r.merge(a.urls[URLScope{Endpoint: sc.Endpoint, Path: path, Query: queryOut(sc.Query)}])
+		r = r.merge(a.urls[URLScope{Endpoint: sc.Endpoint, Path: path, AnyQuery: true}])
 	}
 	if len(a.prefixes) > 0 {
-		r = r.merge(a.prefixes[""].at(sc.Path)).merge(a.prefixes[sc.Endpoint].at(sc.Path))
+		r = r.merge(a.prefixes[""].at(path)).merge(a.prefixes[sc.Endpoint].at(path))
 	}
 	return r.covers(asof)
+}
+
+// spelledOut is the form in which purges compare paths. Spellings that some origin takes for one file have one form: escaped or
+// not, "%2F" or "/", "//" or "/". Others may share a form too, since a purge that covers too much costs a revalidation, and one
+// that covers too little leaves what its sender believes gone.
+func spelledOut(path string) string {
+	if strings.IndexByte(path, '%') < 0 && !strings.Contains(path, "//") {
+		return path
+	}
+	b := unescape(path)
+	n := 0
+	for i, c := range b {
+		if c != '/' || i == 0 || b[i-1] != '/' {
+			b[n] = c
+			n++
+		}
+	}
+	return string(b[:n])
+}
+
+// queryOut does the same for queries, in which forms write a space as "+".
+func queryOut(query string) string {
+	if !strings.ContainsAny(query, "%+") {
+		return query
+	}
+	b := unescape(query)
+	for i, c := range b {
+		if c == '+' {
+			b[i] = ' '
+		}
+	}
+	return string(b)
+}
+
+// unescape decodes once what is escaped, and leaves an escape that is broken.
+func unescape(s string) []byte {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			var c [1]byte
+			if _, err := hex.Decode(c[:], []byte(s[i+1:i+3])); err == nil {
+				b = append(b, c[0])
+				i += 2
+				continue
+			}
+		}
+		b = append(b, s[i])
+	}
+	return b
 }
 
 // at merges what covers path: the set's entries that end where path ends or has a slash.
