@@ -18,7 +18,7 @@ func TestCrowdGetsRightBytes(t *testing.T) {
 	t.Parallel()
 	const size, clients, each = 3 << 19, 6, 12
 	body := string(pattern(size))
-	for name, limit := range map[string]int64{"stored": 1 << 30, "too large for the store": 1 << 20, "evicting": 6 << 20} {
+	for name, limit := range map[string]int64{"stored": 1 << 30, "too large for the store": 1 << 20, "evicting": 13 << 20} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, func(o *objects.Config, _ *Config) { o.MaxBytes = limit })

@@ -118,7 +118,7 @@ func (f *Fill) openFile(length int64) (file *os.File, reserved int64, unkept err
 		return nil, 0, errUnusable
 	case !s.scanned.Load():
 		return nil, 0, errNotScanned
-	case !s.reserve(need):
+	case need > s.largest(), !s.reserve(need):
 		return nil, 0, errNoRoom
 	}
 	watched := f.s.watch.enter()

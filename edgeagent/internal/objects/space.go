@@ -19,8 +19,8 @@ type space struct {
 	cursor  atomic.Uint32 // shard to evict from next
 }
 
-// largest is the size from which on an object is not stored: half of the limit, as one file must not cost all others.
-func (s *Store) largest() int64 { return s.space.limit / 2 }
+// largest is the size above which an object is not stored: an eighth of the limit, as one file must not cost many others.
+func (s *Store) largest() int64 { return s.space.limit / 8 }
 
 // reserve takes n bytes for a fill and evicts for them. Together fills may hold half of the limit, so that what would
 // not fit anyway does not cost the objects that are there.
@@ -29,7 +29,7 @@ func (s *Store) reserve(n int64) bool {
 	if !s.scanned.Load() {
 		return false // what the disk holds is not known yet
 	}
-	if sp.filling.Add(n) > s.largest() {
+	if sp.filling.Add(n) > sp.limit/2 {
 		sp.filling.Add(-n)
 		return false
 	}

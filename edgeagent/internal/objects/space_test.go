@@ -111,8 +111,8 @@ func TestTooLargeIsNotStoredAndCostsNothing(t *testing.T) {
 	for n := range 50 {
 		put(t, s, n, 3000)
 	}
-	if err := served(t, s, 100, 1<<20); !errors.Is(err, ErrNotStored) {
-		t.Errorf("half of the limit: %v", err)
+	if err := served(t, s, 100, 2<<20/8); !errors.Is(err, ErrNotStored) {
+		t.Errorf("more than an eighth of the limit: %v", err)
 	}
 	f := begin(t, s, 101, 5<<20)
 	f.Abort(nil)
@@ -120,6 +120,36 @@ func TestTooLargeIsNotStoredAndCostsNothing(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	wantIdle(t, s)
+}
+
+// One file may cost others at most an eighth of the cache, whether or not its origin says how long it is.
+func TestOneObjectTakesAtMostAnEighth(t *testing.T) {
+	t.Parallel()
+	const max = 2 << 20
+	for _, test := range []struct {
+		name         string
+		length, body int
+		stored       bool
+	}{
+		{"below", max/8 - 8<<10, max/8 - 8<<10, true},
+		{"above", max/8 + 1, max/8 + 1, false},
+		{"below, length unknown", -1, max/8 - 128<<10, true},
+		{"above, length unknown", -1, max/8 + 1, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir(), limit(max))
+			f := begin(t, s, 1, test.length)
+			r := reader(t, f, 0)
+			go io.Copy(io.Discard, r)
+			write(t, f, testBody(1, test.body))
+			_, err := f.Commit()
+			if stored := err == nil; stored != test.stored || !stored && !errors.Is(err, ErrNotStored) {
+				t.Errorf("%d bytes of %d: %v", test.body, max, err)
+			}
+			r.Close()
+		})
+	}
 }
 
 func TestMaintainKeepsRoom(t *testing.T) {

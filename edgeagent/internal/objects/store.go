@@ -32,8 +32,8 @@ import (
 type Config struct {
 	// Dir is the cache folder. It is created, mode 0700, if it is missing; it must be empty or a cache. Required.
 	Dir string
-	// MaxBytes bounds the disk space of all objects, in allocated blocks of 4 KiB. Required. Nothing above half of it
-	// is stored.
+	// MaxBytes bounds the disk space of all objects, in allocated blocks of 4 KiB. Required. Nothing above an
+	// eighth of it is stored.
 	MaxBytes int64
 	// MemoryBytes bounds the memory for what hits need most: decoded heads, and bodies of up to 64 KiB that were asked for
 	// more than once. Default 128 MiB.
