@@ -151,7 +151,9 @@ func (f *flight) ended(res *walk.Result) {
 		f.c.endings.put(f.key, e, e.at, f.first.policy.NegativeTTL)
 		f.c.metrics.fills.WithLabelValues("not_found").Inc()
 	} else {
-		f.c.endings.put(f.key, e, e.at, failureTTL)
+		if f.ctx.Err() == nil { // else it was ended before anybody said anything
+			f.c.endings.put(f.key, e, e.at, failureTTL)
+		}
 		f.c.metrics.fills.WithLabelValues("failed").Inc()
 	}
 	f.land(result{kind: resultEnding, ending: e, walk: res})
@@ -227,6 +229,7 @@ func (f *flight) pass(r result, soon bool) {
 		r.pass.Body.Close()
 		return
 	}
+	defer f.keepPace()()
 	select { // until then the body needs the flight's context
 	case <-f.passed:
 	case <-f.ctx.Done():
@@ -249,6 +252,7 @@ func (f *flight) store(r result) {
 	f.land(r)
 	f.boarding.Wait() // a reader that is there before the first byte misses none
 	f.giveUp()
+	defer f.keepPace()()
 	err := f.carryBody(r)
 	if err == nil {
 		_, err = fill.Commit()
@@ -259,8 +263,11 @@ func (f *flight) store(r result) {
 		label = "not_stored"
 	case err != nil:
 		label = "aborted"
+		if cause := context.Cause(f.ctx); cause != nil {
+			err = cause
+		}
 		// Nobody reads any more, or the cache is closed: that is no fault of the origin's.
-		unwanted := f.ctx.Err() != nil || errors.Is(err, errAbandoned) || errors.Is(err, objects.ErrUnread)
+		unwanted := errors.Is(err, errAbandoned) || errors.Is(err, errClosed) || errors.Is(err, objects.ErrUnread)
 		fill.Abort(err)
 		f.cancel(err)
 		if !unwanted {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
@@ -22,17 +25,22 @@ type flight struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	key      objects.Key
-	req      walk.Request
-	first    *query    // the request it was started for, as it was then
-	stored   candidate // what is being revalidated, if ok
-	forward  rfc9111.Forward
-	vary     []string // selecting names known at the start
-	solo     bool     // nobody else may join
-	onDisk   bool     // it began while the disk answered
-	landed   chan struct{}
-	passed   chan struct{}  // closed when a body that is not stored was read
-	boarding sync.WaitGroup // requests that waited for the landing and have not taken what they need
+	key     objects.Key
+	req     walk.Request
+	first   *query    // the request it was started for, as it was then
+	stored  candidate // what is being revalidated, if ok
+	forward rfc9111.Forward
+	vary    []string // selecting names known at the start
+	solo    bool     // nobody else may join
+	onDisk  bool     // it began while the disk answered
+	// background: it brings anew what is in use, whether or not somebody waits for it.
+	background bool
+	landed     chan struct{}
+	passed     chan struct{}  // closed when a body that is not stored was read
+	boarding   sync.WaitGroup // requests that waited for the landing and have not taken what they need
+
+	// carried are the bytes of the body that have come.
+	carried atomic.Int64
 
 	// result is set before landed is closed and not changed after.
 	result result
@@ -44,6 +52,12 @@ type flight struct {
 	claimed bool
 	// spare is how many more bytes run may carry while there are no riders.
 	spare int64
+	// over: run has returned.
+	over bool
+	// alone runs while there are no riders. It has periods left, the last of which began when seen bytes had come.
+	alone   *time.Timer
+	periods int
+	seen    int64
 }
 
 type resultKind uint8
@@ -106,30 +120,44 @@ type seat struct {
 	waits bool
 }
 
-// board joins a flight for q, or starts one. Without one, retry says that what q looks for may be stored by now; if it is
-// false too, no more may run.
-func (c *Cache) board(q *query, seen uint64, solo bool) (at seat, retry bool) {
+// Why a request is refused that needs an origin.
+const (
+	refusedFills     = "fills"             // as many are under way as may be
+	refusedAccount   = "fills_per_account" // the account has its share of them
+	refusedWaiters   = "waiters"           // as many wait for the file as may
+	refusedElsewhere = "requests"          // by Request.Admit
+)
+
+// maxWaiters wait for one flight to land.
+const maxWaiters = 4096
+
+// board joins a flight for q, or starts one. Without one, refused says why; if it is empty too, what q looks for may be
+// stored by now.
+func (c *Cache) board(q *query, seen uint64, solo bool) (at seat, refused string) {
 	s := c.flights.shard(q.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !solo {
 		for _, f := range s.byKey[q.key] {
-			if waits, ok := f.takes(q); ok {
-				return seat{f: f, joined: true, waits: waits}, false
+			switch waits, crowded, ok := f.takes(q); {
+			case crowded:
+				return seat{}, refusedWaiters
+			case ok:
+				return seat{f: f, joined: true, waits: waits}, ""
 			}
 		}
 		if s.departures != seen {
-			return seat{}, true
+			return seat{}, ""
 		}
 	}
-	f := c.newFlight(q, solo)
+	f, refused := c.newFlight(q, solo)
 	if f == nil {
-		return seat{}, false
+		return seat{}, refused
 	}
 	f.riders++
 	f.boarding.Add(1)
 	c.launch(f, s)
-	return seat{f: f, waits: true}, false
+	return seat{f: f, waits: true}, ""
 }
 
 // refresh starts a flight nobody waits for, unless one that brings the same is under way or has departed since q looked.
@@ -145,24 +173,35 @@ func (c *Cache) refresh(q *query, seen uint64) {
 			return
 		}
 	}
-	if f := c.newFlight(q, false); f != nil {
+	if f, _ := c.newFlight(q, false); f != nil {
+		f.background = true
 		f.riders++ // never abandoned: the reply is in use
 		c.launch(f, s)
 	}
 }
 
-// newFlight returns nil if no more may run.
-func (c *Cache) newFlight(q *query, solo bool) *flight {
-	if c.running.Add(1) > int64(c.cfg.MaxFills) {
-		c.running.Add(-1)
-		return nil
+// place takes one of the places for fills, or says why there is none.
+func (c *Cache) place(q *query) (refused string) {
+	switch c.fills.Take(q.Target.Account.UID) {
+	case share.Full:
+		return refusedFills
+	case share.OverShare:
+		return refusedAccount
+	}
+	return ""
+}
+
+// newFlight returns nil and why, if no more may run.
+func (c *Cache) newFlight(q *query, solo bool) (f *flight, refused string) {
+	if refused := c.place(q); refused != "" {
+		return nil, refused
 	}
 	// The flight outlives the request, so it keeps nothing of the client's.
 	own := query{
 		Request: &Request{Method: http.MethodGet, Target: q.Target, Revision: q.Revision, Header: q.header()},
 		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
 	}
-	f := &flight{
+	f = &flight{
 		c: c, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo, onDisk: !c.cfg.Store.Hung(),
 		landed: make(chan struct{}), passed: make(chan struct{}),
 		req: walk.Request{Target: q.Target, Revision: q.Revision, Epoch: q.Epoch, Header: q.header()},
@@ -176,7 +215,7 @@ func (c *Cache) newFlight(q *query, solo bool) *flight {
 		}
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
-	return f
+	return f, ""
 }
 
 // launch registers a flight and lets it go. Callers hold the shard's lock.
@@ -188,8 +227,9 @@ func (c *Cache) launch(f *flight, s *flightShard) {
 		s.byKey[f.key] = append(s.byKey[f.key], f)
 	}
 	c.wg.Go(func() {
-		defer c.running.Add(-1)
+		defer c.fills.Release(f.req.Target.Account.UID)
 		defer f.cancel(nil)
+		defer f.finish()
 		f.run()
 	})
 }
@@ -251,21 +291,28 @@ func (f *flight) outdated(q *query) bool {
 // mayHang reports whether the flight may wait for a disk that does not answer.
 func (f *flight) mayHang() bool { return f.onDisk && f.c.cfg.Store.Hung() }
 
-// takes joins q if the flight matches.
-func (f *flight) takes(q *query) (waits, ok bool) {
+// takes joins q if the flight matches. crowded says that as many wait for it as may.
+func (f *flight) takes(q *query) (waits, crowded, ok bool) {
 	if f.mayHang() || !f.matches(q) || f.outdated(q) {
-		return false, false
+		return false, false, false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.riders == 0 && f.spare < 0 {
-		return false, false // being given up
+		return false, false, false // being given up
+	}
+	waits = !f.hasLanded()
+	if waits && f.riders >= maxWaiters {
+		return false, true, false
 	}
 	f.riders++
-	if waits = !f.hasLanded(); waits {
+	if f.alone != nil {
+		f.alone.Stop()
+	}
+	if waits {
 		f.boarding.Add(1)
 	}
-	return waits, true
+	return waits, false, true
 }
 
 func (f *flight) hasLanded() bool {
@@ -299,7 +346,9 @@ func (f *flight) stay() {
 // leave ends one request's part in the flight.
 func (f *flight) leave() {
 	f.mu.Lock()
-	f.riders--
+	if f.riders--; f.riders == 0 {
+		f.abandoned()
+	}
 	f.mu.Unlock()
 	if f.hasLanded() && f.result.kind == resultBody {
 		f.giveUp()
@@ -325,11 +374,14 @@ func (f *flight) giveUp() {
 	}
 	if f.spare = spare; spare < 0 {
 		f.cancel(errAbandoned)
+		return
 	}
+	f.abandoned() // from here on the body has to come
 }
 
 // carry accounts for n bytes that were carried and reports whether to go on.
 func (f *flight) carry(n int) bool {
+	f.carried.Add(int64(n))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.riders > 0 {

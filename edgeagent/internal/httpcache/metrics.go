@@ -5,9 +5,10 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics is a collector of its own, so that a cache is registered and taken out as one. Requests are counted where they are
 // answered.
 type metrics struct {
-	fills *prometheus.CounterVec
-	bytes prometheus.Counter
-	all   []prometheus.Collector
+	fills   *prometheus.CounterVec
+	refused *prometheus.CounterVec
+	bytes   prometheus.Counter
+	all     []prometheus.Collector
 }
 
 func newMetrics(c *Cache) *metrics {
@@ -15,6 +16,9 @@ func newMetrics(c *Cache) *metrics {
 		fills: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_cache_fills_total", Help: "Walks for the cache, by what came of them.",
 		}, []string{"result"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_cache_refused_total", Help: "Requests that needed an origin and had to be turned away or given a stale copy, by limit.",
+		}, []string{"reason"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_cache_fill_bytes_total", Help: "Bytes of bodies that fills brought.",
 		}),
@@ -23,8 +27,8 @@ func newMetrics(c *Cache) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
 	}
 	m.all = []prometheus.Collector{
-		m.fills, m.bytes,
-		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.running.Load()) }),
+		m.fills, m.refused, m.bytes,
+		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.fills.Taken()) }),
 		gauge("edgewalk_cache_endings_remembered", "Files that nobody has, as remembered.", func() float64 { return float64(c.endings.len()) }),
 	}
 	return m

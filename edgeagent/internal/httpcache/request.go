@@ -27,6 +27,9 @@ type Request struct {
 	Epoch string
 	// Header is the client's, names in canonical form. It is only read, and until the reply's body is closed.
 	Header http.Header
+	// Admit says whether the request may wait for an origin. It is called at most once, and not for what can be answered from
+	// here. nil: it may.
+	Admit func() bool
 }
 
 // query is a request with what the cache derives from it.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
@@ -161,22 +162,39 @@ func (t *trip) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
 	if rfc9111.IsStrong(a.vals.ETag) {
 		ask.IfRange = a.vals.ETag
 	}
-	res := t.c.cfg.Walker.From(t.ctx, t.f.req, a.meta.supplier, ask)
-	if res.Kind != walk.Found {
+	if t.c.place(t.q) != "" {
 		return nil
 	}
+	release := sync.OnceFunc(func() { t.c.fills.Release(t.q.Target.Account.UID) })
+	res := t.c.cfg.Walker.From(t.ctx, t.f.req, a.meta.supplier, ask)
+	if res.Kind != walk.Found {
+		release()
+		return nil
+	}
+	body := &placedBody{res.Response.Body, release}
 	got, size, ok := contentRange(res.Response)
 	same := res.Response.Header.Get("Etag") == a.vals.ETag && res.Response.Header.Get("Last-Modified") == a.vals.LastModified
 	if !ok || got != part || size >= 0 && size != a.length || !same {
-		res.Response.Body.Close()
+		body.Close()
 		return nil
 	}
 	a.cache = rfc9111.CacheStatus{Forward: rfc9111.ForwardPartial, ForwardStatus: http.StatusPartialContent}
-	r := &Reply{Status: http.StatusPartialContent, Length: part.Length, Outcome: Passed, Steps: a.steps, Body: res.Response.Body}
+	r := &Reply{Status: http.StatusPartialContent, Length: part.Length, Outcome: Passed, Steps: a.steps, Body: body}
 	r.Supplier = supplierID(t.q, a.meta.supplier)
 	r.Fields = t.q.head(a, true)
 	r.Fields = appendBytes(r.Fields, "Content-Range", func(b []byte) []byte { return part.AppendContentRange(b, a.length) })
 	return r
+}
+
+// placedBody gives back the place of a fill that goes to one client alone.
+type placedBody struct {
+	io.ReadCloser
+	release func()
+}
+
+func (b *placedBody) Close() error {
+	defer b.release()
+	return b.ReadCloser.Close()
 }
 
 // pass answers with the body of a reply that is not stored, if q may have it.
@@ -305,6 +323,7 @@ func (b *passBody) Read(p []byte) (int, error) {
 		p = p[:min(int64(len(p)), b.rest)]
 	}
 	n, err := b.body.Read(p)
+	b.t.f.carried.Add(int64(n))
 	if b.rest > 0 {
 		if b.rest -= int64(n); b.rest > 0 && err == io.EOF {
 			err = io.ErrUnexpectedEOF

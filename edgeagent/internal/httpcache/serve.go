@@ -19,13 +19,13 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
@@ -37,8 +37,8 @@ type Config struct {
 	Walker *walk.Walker
 	// DefaultImage returns the image at a path of an account's Media Library if it can be sent at once. nil: never.
 	DefaultImage func(accountUID, path string) (*Image, bool)
-	// MaxFills bounds the walks and bodies under way, each of which takes a goroutine, at most 64 KiB and a connection; a
-	// request beyond is refused with 503. Default 2,048.
+	// MaxFills bounds the walks and bodies under way, each of which takes a goroutine, at most 64 KiB, a connection and a file;
+	// a request beyond is refused with 503. Accounts share them by the rules of package share. Default 2,048.
 	MaxFills int
 	// MaxRemembered bounds, each, the files that nobody has and the keys whose replies cannot be stored, of which the
 	// latest are remembered. Default 65,536.
@@ -66,9 +66,11 @@ type Cache struct {
 	wg     sync.WaitGroup
 
 	flights flights
-	running atomic.Int64
+	fills   *share.Pool // places, by account
 	endings *memory[ending]
 	misses  *memory[struct{}]
+
+	unreadTime, paceTime time.Duration // those of the constants, but in tests
 }
 
 // New returns a cache. Close it.
@@ -85,6 +87,7 @@ func New(cfg Config) (*Cache, error) {
 	cfg.MaxFills = cmp.Or(cfg.MaxFills, defaultMaxFills)
 	cfg.MaxRemembered = cmp.Or(cfg.MaxRemembered, defaultMaxRemembered)
 	c := &Cache{cfg: cfg, endings: newMemory[ending](cfg.MaxRemembered), misses: newMemory[struct{}](cfg.MaxRemembered)}
+	c.fills, c.unreadTime, c.paceTime = share.NewPool(cfg.MaxFills), unreadTime, paceTime
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.metrics = newMetrics(c)
 	if cfg.Registerer != nil {
@@ -111,6 +114,7 @@ const maxAttempts = 4
 // Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx also ends reads of the body.
 func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	q := c.newQuery(r)
+	admitted := false
 	for attempts, retries := 0, 0; ; {
 		seen := c.flights.shard(q.key).seen()
 		if r := c.serveStored(q, seen); r != nil {
@@ -122,13 +126,17 @@ func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 		if r := c.serveRemembered(q); r != nil {
 			return r
 		}
+		if !admitted && q.Admit != nil && !q.Admit() {
+			return c.overloaded(q, refusedElsewhere)
+		}
+		admitted = true
 		_, _, bypass := c.misses.get(q.key, q.now)
-		at, retry := c.board(q, seen, bypass || attempts >= maxAttempts || retries >= maxRetries)
+		at, refused := c.board(q, seen, bypass || attempts >= maxAttempts || retries >= maxRetries)
 		switch {
-		case retry:
-			retries++
+		case refused != "":
+			return c.overloaded(q, refused)
 		case at.f == nil:
-			return q.refuse(http.StatusServiceUnavailable, overloadRetry)
+			retries++
 		default:
 			r, again := c.ride(ctx, q, at)
 			if !again {
@@ -215,6 +223,18 @@ func (c *Cache) staleOnError(q *query, steps []walk.StepReport) *Reply {
 	}
 	r.Steps = steps
 	return r
+}
+
+// overloaded answers a request that may not wait for an origin: from a stale copy, if that may be used when there is an error,
+// else with 503.
+func (c *Cache) overloaded(q *query, reason string) *Reply {
+	c.metrics.refused.WithLabelValues(reason).Inc()
+	if q.best.ok && q.best.use.OnError {
+		if r := c.staleOnError(q, nil); r != nil {
+			return r
+		}
+	}
+	return q.refuse(http.StatusServiceUnavailable, overloadRetry)
 }
 
 // refuse answers without having looked for the file.

@@ -1,0 +1,97 @@
+package httpcache
+
+import (
+	"errors"
+	"time"
+)
+
+// How long a flight may hold its place.
+const (
+	// unreadTime is for how long a walk goes on that no request waits for, and for how long at a time a body that none reads
+	// is watched.
+	unreadTime = 2 * time.Second
+	// unreadPeriods of unreadTime are all that a body gets that nobody reads.
+	unreadPeriods = 15
+	// unreadRate is how many bytes of it have to come a second.
+	unreadRate = 64 << 10
+
+	// unreadPaces of paceTime are all that the body of a flight in the background gets while no request reads it.
+	unreadPaces = 10
+	// paceTime is how long each piece of leastPace bytes of a body may take, whoever reads it.
+	paceTime  = time.Minute
+	leastPace = 4 << 10
+)
+
+var errSlow = errors.New("the origin sends less than 4 KiB a minute")
+
+// abandoned starts the time that a flight has without requests. Callers hold mu.
+func (f *flight) abandoned() {
+	if f.over || f.background {
+		return
+	}
+	f.periods, f.seen = unreadPeriods, f.carried.Load()
+	if f.alone == nil {
+		f.alone = time.AfterFunc(f.c.unreadTime, f.unread)
+	} else {
+		f.alone.Reset(f.c.unreadTime)
+	}
+}
+
+// unread ends a flight that had no requests for unreadTime, unless it brings a body that is nearly there and comes fast enough.
+func (f *flight) unread() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.riders > 0 || f.over {
+		return
+	}
+	landed := f.hasLanded()
+	if landed && f.result.kind != resultBody {
+		return // it ends by itself, or its one request reads it
+	}
+	n := f.carried.Load()
+	f.periods--
+	if landed && f.periods > 0 && n-f.seen >= int64(unreadRate*f.c.unreadTime/time.Second) {
+		f.seen = n
+		f.alone.Reset(f.c.unreadTime)
+		return
+	}
+	f.spare = -1
+	f.cancel(errAbandoned)
+}
+
+// keepPace ends a flight whose body comes slower than leastPace, until stop is called.
+func (f *flight) keepPace() (stop func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var timer *time.Timer
+	seen, unread := f.carried.Load(), 0
+	timer = time.AfterFunc(f.c.paceTime, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		n := f.carried.Load()
+		if unread++; !f.background || f.riders > 1 {
+			unread = 0
+		}
+		switch {
+		case f.over:
+		case unread >= unreadPaces:
+			f.cancel(errAbandoned)
+		case n-seen < leastPace:
+			f.cancel(errSlow)
+		default:
+			seen = n
+			timer.Reset(f.c.paceTime)
+		}
+	})
+	return func() { timer.Stop() }
+}
+
+// finish stops the timers of a flight that has ended.
+func (f *flight) finish() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.over = true
+	if f.alone != nil {
+		f.alone.Stop()
+	}
+}

@@ -1,0 +1,300 @@
+package httpcache
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+)
+
+// hurry shortens what flights may take, so that a test sees the end of it.
+func (r *rig) hurry(unread, pace time.Duration) { r.cache.unreadTime, r.cache.paceTime = unread, pace }
+
+// silent is an origin's reply that never comes.
+func silent(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+// drip sends the head of a body of length bytes, then a byte at a time.
+func drip(length int, every time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", itoa(length))
+		w.Header().Set("Cache-Control", "max-age=60")
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for range length {
+			if _, err := w.Write([]byte("x")); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}
+}
+
+// of makes a request one of another account, whose files are in the same origins.
+func of(account string, request *Request) *Request {
+	other := *request.Target.Account
+	other.UID = account
+	request.Target.Account = &other
+	return request
+}
+
+// An account whose origins never answer, with many more clients than there are places, leaves the others theirs, and its own
+// are free soon after its clients have gone.
+func TestOneAccountLeavesFillsToOthers(t *testing.T) {
+	t.Parallel()
+	const fills, clients = 64, 500
+	r := newRig(t, func(_ *objects.Config, c *Config) { c.MaxFills = fills })
+	r.hurry(100*time.Millisecond, time.Hour)
+	a := r.addOrigin("a")
+	for i := range clients {
+		a.reply("/slow"+itoa(i), &originReply{handle: silent})
+		a.reply("/quick"+itoa(i), &originReply{status: 200, body: []byte("quick")})
+	}
+	ctx, leave := context.WithCancel(bg)
+	defer leave()
+	var mu sync.Mutex
+	refused := 0
+	var attack sync.WaitGroup
+	for i := range clients {
+		request := r.request("GET", "/slow"+itoa(i), nil)
+		attack.Go(func() {
+			reply := r.cache.Serve(ctx, request)
+			if reply.Outcome == Refused && reply.Status == 503 && header(reply, "Retry-After") == "1" {
+				mu.Lock()
+				refused++
+				mu.Unlock()
+			}
+		})
+	}
+	eventually(t, "the attack has all that it can have", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return refused == clients-fills/2
+	})
+	for i := range clients {
+		other := []string{"b", "c", "d"}[i%3]
+		if reply := r.cache.Serve(bg, of(other, r.request("GET", "/quick"+itoa(i), nil))); reply.Status != 200 {
+			t.Fatalf("%s got %d", other, reply.Status)
+		} else if _, err := read(reply); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leave()
+	attack.Wait()
+	r.idle()
+}
+
+func TestWalkWithoutClientsEndsInTwoSeconds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if testing.Short() {
+		r.hurry(50*time.Millisecond, time.Hour)
+	}
+	a := r.addOrigin("a")
+	a.reply("/x", &originReply{handle: silent})
+	ctx, leave := context.WithCancel(bg)
+	first := r.fetching(ctx, "/x", nil)
+	r.riders("/x", 1)
+	leave()
+	if got := <-first; got.reply.Outcome != Canceled {
+		t.Errorf("the client got %v", got.reply.Outcome)
+	}
+	left := time.Now()
+	r.idle()
+	if took := time.Since(left); took < r.cache.unreadTime*9/10 || took > r.cache.unreadTime+5*time.Second {
+		t.Errorf("ended after %v", took)
+	}
+	// Nobody has said anything about the file.
+	a.reply("/x", &originReply{status: 200, body: []byte("x")})
+	if got := r.fetch("/x", nil); got != "x" {
+		t.Errorf("then %q", got)
+	}
+}
+
+// Who comes while a walk has nobody takes it over.
+func TestWalkWithoutClientsFindsAnother(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.hurry(300*time.Millisecond, time.Hour)
+	a := r.addOrigin("a")
+	g := newGate([]byte("x"), nil)
+	a.reply("/x", g.reply())
+	ctx, leave := context.WithCancel(bg)
+	first := r.fetching(ctx, "/x", nil)
+	r.riders("/x", 1)
+	leave()
+	<-first
+	second := r.fetching(bg, "/x", nil)
+	r.riders("/x", 1)
+	timer := time.NewTimer(2 * r.cache.unreadTime)
+	defer timer.Stop()
+	<-timer.C
+	g.head <- struct{}{}
+	g.more <- 1
+	if got := <-second; got.body != "x" || got.err != nil || a.requests() != 1 {
+		t.Errorf("%q, %v", got.body, got.err)
+	}
+}
+
+// A body that is nearly there is finished for nobody only while it comes, and not for long.
+func TestUnreadBodyHasToCome(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.hurry(50*time.Millisecond, time.Hour)
+	a := r.addOrigin("a")
+	a.reply("/drip", &originReply{handle: drip(1000, time.Second)})
+	a.reply("/steady", &originReply{handle: func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for r.Context().Err() == nil { // chunked, without an end, and faster than unreadRate
+			if _, err := w.Write(pattern(1 << 10)); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			<-tick.C
+		}
+	}})
+	for _, url := range []string{"/drip", "/steady"} {
+		reply := r.get(url, nil)
+		if reply.Status != 200 {
+			t.Fatalf("%s: %d", url, reply.Status)
+		}
+		reply.Body.Close()
+		r.idle()
+	}
+}
+
+// Whoever reads it, a body that comes a byte at a time does not hold its place for ever.
+func TestBodyHasAPace(t *testing.T) {
+	t.Parallel()
+	for name, control := range map[string]string{"stored": "max-age=60", "passed": "no-store"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log strings.Builder
+			r := newRig(t, func(_ *objects.Config, c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			r.hurry(time.Hour, 300*time.Millisecond)
+			a := r.addOrigin("a")
+			trickle := drip(1000, time.Second)
+			a.reply("/x", &originReply{handle: func(w http.ResponseWriter, r *http.Request) {
+				trickle(ownControl{w, control}, r)
+			}})
+			reply := r.get("/x", nil)
+			if _, err := read(reply); reply.Status != 200 || err == nil {
+				t.Errorf("%d, %v", reply.Status, err)
+			}
+			r.idle()
+			if name == "stored" && !strings.Contains(log.String(), errSlow.Error()) {
+				t.Errorf("the operator is told %q", log.String())
+			}
+		})
+	}
+}
+
+// ownControl replaces the Cache-Control of a reply.
+type ownControl struct {
+	http.ResponseWriter
+	control string
+}
+
+func (w ownControl) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w ownControl) Write(p []byte) (int, error) {
+	w.Header().Set("Cache-Control", w.control)
+	return w.ResponseWriter.Write(p)
+}
+
+func TestWaitersOfOneFillAreBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate([]byte("x"), nil)
+	a.reply("/x", g.reply())
+	first := r.fetching(bg, "/x", nil)
+	r.riders("/x", 1)
+	var seats []seat
+	q := r.cache.newQuery(r.request("GET", "/x", nil))
+	for range maxWaiters - 1 {
+		at, refused := r.cache.board(q, 0, false)
+		if at.f == nil || !at.joined {
+			t.Fatalf("refused by %q after %d", refused, len(seats))
+		}
+		seats = append(seats, at)
+	}
+	if reply := r.get("/x", nil); reply.Status != 503 || header(reply, "Retry-After") != "1" {
+		t.Errorf("one too many got %d", reply.Status)
+	}
+	for _, at := range seats {
+		at.f.boarding.Done()
+		at.f.leave()
+	}
+	g.head <- struct{}{}
+	g.more <- 1
+	if got := <-first; got.body != "x" {
+		t.Errorf("the first got %q", got.body)
+	}
+}
+
+// A range far ahead of a fill is a fetch of its own, and so it counts as one.
+func TestRangesAheadTakePlaces(t *testing.T) {
+	t.Parallel()
+	const size = 32 << 20
+	r := newRig(t, func(_ *objects.Config, c *Config) { c.MaxFills = 4 })
+	a := r.addOrigin("a")
+	g := newGate(pattern(size), http.Header{"Etag": {`"1"`}, "Cache-Control": {"max-age=60"}})
+	a.reply("/x", g.reply())
+	whole := r.fetching(bg, "/x", nil)
+	g.head <- struct{}{}
+	g.more <- 4096
+	r.landed("/x")
+	ahead := r.get("/x", http.Header{"Range": {fmt.Sprintf("bytes=%d-", size-1000)}})
+	if n := r.cache.fills.Taken(); ahead.Outcome != Passed || n != 2 {
+		t.Errorf("%v, %d places taken", ahead.Outcome, n)
+	}
+	if body, err := read(ahead); len(body) != 1000 || err != nil {
+		t.Errorf("%d bytes, %v", len(body), err)
+	}
+	if n := r.cache.fills.Taken(); n != 1 {
+		t.Errorf("%d places taken after its end", n)
+	}
+	g.more <- size
+	<-whole
+}
+
+// A request that may not wait for an origin gets what is here, and else is told to come again.
+func TestAdmitDecidesOnMissesAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	a.reply("/x", &originReply{status: 200, body: []byte("x"), header: http.Header{"Cache-Control": {"max-age=60, stale-if-error=600"}}})
+	r.fetch("/x", nil)
+	r.idle()
+	for _, test := range []struct {
+		url     string
+		later   time.Duration
+		status  int
+		outcome Outcome
+		asked   int
+	}{
+		{"/x", 0, 200, Hit, 0},
+		{"/y", 0, 503, Refused, 1},
+		{"/x", 2 * time.Minute, 200, Stale, 1},
+	} {
+		r.clock.add(test.later)
+		asked := 0
+		request := r.request("GET", test.url, nil)
+		request.Admit = func() bool { asked++; return false }
+		reply := r.cache.Serve(bg, request)
+		if _, err := read(reply); reply.Status != test.status || reply.Outcome != test.outcome || asked != test.asked || err != nil {
+			t.Errorf("%s after %v: %d %v, asked %d times, %v", test.url, test.later, reply.Status, reply.Outcome, asked, err)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package share
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"testing"
+)
+
+func TestOneHolderLeavesPlacesToOthers(t *testing.T) {
+	t.Parallel()
+	p := NewPool(64)
+	greedy := 0
+	for p.Take("greedy") == Taken {
+		greedy++
+	}
+	if greedy != 32 {
+		t.Errorf("alone, one holder got %d of 64", greedy)
+	}
+	for _, other := range []string{"b", "c", "d", "e"} {
+		for i := range 8 {
+			if v := p.Take(other); v != Taken {
+				t.Errorf("%s was refused its %dth place: %d", other, i+1, v)
+			}
+		}
+	}
+	if v := p.Take("f"); v != Full {
+		t.Errorf("a place too many: %d", v)
+	}
+	p.Release("b")
+	if v := p.Take("greedy"); v != OverShare {
+		t.Errorf("the greedy one took what another gave back: %d", v)
+	}
+	if v := p.Take("f"); v != Taken {
+		t.Errorf("a newcomer was refused: %d", v)
+	}
+}
+
+func TestSmallPools(t *testing.T) {
+	t.Parallel()
+	for places, alone := range map[int]int{0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 8: 4, 16: 8} {
+		p, n := NewPool(places), 0
+		for p.Take("a") == Taken {
+			n++
+		}
+		if n != alone {
+			t.Errorf("of %d places one holder got %d, want %d", places, n, alone)
+		}
+	}
+}
+
+// Whatever is taken and given back: the promises of the package hold, and nothing is left of who has gone.
+func TestPoolOverRandomHolders(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	const places = 40
+	p, held, taken := NewPool(places), map[string]int{}, 0
+	for range 20_000 {
+		who := strconv.Itoa(random.IntN(12))
+		if random.IntN(3) == 0 {
+			if held[who] > 0 {
+				p.Release(who)
+				held[who]--
+				taken--
+			}
+			continue
+		}
+		want := Taken
+		switch {
+		case taken == places:
+			want = Full
+		case held[who] >= places/8 && taken >= places/2:
+			want = OverShare
+		}
+		if got := p.Take(who); got != want {
+			t.Fatalf("%s with %d, of %d taken: %d, want %d", who, held[who], taken, got, want)
+		}
+		if want == Taken {
+			held[who]++
+			taken++
+		}
+	}
+	for who, n := range held {
+		for range n {
+			p.Release(who)
+		}
+	}
+	if p.Taken() != 0 || len(p.held) != 0 {
+		t.Errorf("%d taken, %v held after all have gone", p.Taken(), p.held)
+	}
+}
