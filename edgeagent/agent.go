@@ -107,7 +107,8 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	serverConfig := edgehttp.Config{
 		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https, TrustedProxies: p.proxies,
-		Logger: cfg.Logger, Registerer: a.registry,
+		AccountHosts: cfg.AccountHosts,
+		Logger:       cfg.Logger, Registerer: a.registry,
 	}
 	if accessLog != nil {
 		a.accessLog, serverConfig.AccessLog = accessLog, accessLog

@@ -65,6 +65,9 @@ type Config struct {
 	// AllowAmbientCredentials lets S3 origins with use_ambient_credentials read what this machine may read. Default false: an
 	// admin of any account could otherwise read the operator's own buckets.
 	AllowAmbientCredentials bool
+	// AccountHosts serves each account also at `{account}.{shared host}`, where its pages are a web origin of their own. An
+	// account whose id is no label of a host name, since it has a `_` or ends with a `-`, has no such host. Default false.
+	AccountHosts bool
 	// TrustedProxies are the ranges of proxies whose X-Forwarded-For is believed. It counts for the access log only.
 	TrustedProxies []string
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. Default none.

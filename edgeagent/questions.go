@@ -66,7 +66,9 @@ func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation
 		e.Status, e.Ending = http.StatusBadRequest, "this is no URL"
 		return e
 	}
-	target, refusal := topology.Locate(root, topology.Request{Host: authority, RawPath: path, RawQuery: query, TLS: hasScheme(url, "https://")})
+	target, refusal := topology.Locate(root, topology.Request{
+		Host: authority, RawPath: path, RawQuery: query, TLS: hasScheme(url, "https://"), AccountHosts: a.cfg.AccountHosts,
+	})
 	if refusal != nil {
 		e.Host, e.Status, e.Ending = authority, int32(refusal.Status), refusal.Reason
 		if host, err := topology.CanonicalHost(authority); err == nil {

@@ -47,6 +47,7 @@ It may be stopped at any time: requests that are being answered are finished, fo
 	f.StringVar(&cfg.CA, "ca", "", "file with the CA certificates of control planes, or system; the stream then uses TLS")
 	f.StringVar(&cfg.Cert, "cert", "", "file with the certificate shown to control planes that ask for one, PEM, read at each connection")
 	f.StringVar(&cfg.Key, "key", "", "file with the key of --cert")
+	f.BoolVar(&cfg.AccountHosts, "account-hosts", false, "serve each account also at {account}.{shared host}, unless its id has a _ or ends with a -")
 	f.BoolVar(&cfg.AllowPrivateOrigins, "allow-private-origins", false, "let origins have loopback and private addresses")
 	f.StringSliceVar(&cfg.AllowOriginCIDRs, "allow-origin-cidr", nil, "let origins have addresses in this range (repeatable)")
 	f.BoolVar(&cfg.AllowAmbientCredentials, "allow-ambient-credentials", false, "let S3 origins read what this machine may read (use_ambient_credentials)")

@@ -29,6 +29,8 @@ type Request struct {
 	// RawPath and RawQuery are the parts of the request target, as sent; see [SplitTarget].
 	RawPath, RawQuery string
 	TLS               bool
+	// AccountHosts says that accounts also have the host `{account}.{shared host}`.
+	AccountHosts bool
 	// SNI is the name in the TLS handshake, empty without one.
 	SNI string
 }
@@ -89,14 +91,14 @@ func Locate(l Lookup, r Request) (Target, *Refusal) {
 		return Target{}, &Refusal{statusBadRequest, "the query has a space or a control character"}
 	}
 
-	domain := findDomain(l, host, shared)
+	domain := findDomain(l, host, shared, r.AccountHosts)
 	if domain == nil && host != shared {
 		if r.TLS {
 			return Target{}, &Refusal{statusMisdirected, "no account has the host " + host}
 		}
 		return Target{}, &Refusal{statusNotFound, "no account has the host " + host}
 	}
-	if r.TLS && !sameOwner(l, r.SNI, host, domain, shared) {
+	if r.TLS && !sameOwner(l, &r, host, domain, shared) {
 		return Target{}, &Refusal{statusMisdirected, "the connection was opened for another host than " + host}
 	}
 
@@ -109,13 +111,16 @@ func Locate(l Lookup, r Request) (Target, *Refusal) {
 	return t, nil
 }
 
-// findDomain returns nil for the shared host, which no wildcard takes away.
-func findDomain(l Lookup, host, shared string) *Domain {
+// findDomain returns nil for the shared host, which no wildcard takes away. The host of an account counts as a domain of it.
+func findDomain(l Lookup, host, shared string, accountHosts bool) *Domain {
 	if host == shared {
 		return nil
 	}
 	if d := l.Domain(host); d != nil {
 		return d
+	}
+	if id := accountOf(host, shared); accountHosts && id != "" && l.Account(id) != nil {
+		return &Domain{Name: host, Account: id}
 	}
 	if wildcard, ok := WildcardOf(host); ok {
 		return l.Domain(wildcard)
@@ -123,20 +128,30 @@ func findDomain(l Lookup, host, shared string) *Domain {
 	return nil
 }
 
-// sameOwner says whether a connection opened for the name sni may carry a request for host. A client that named no host got
-// the default certificate and is judged by Host alone.
-func sameOwner(l Lookup, sni, host string, domain *Domain, shared string) bool {
-	if sni == "" || sni == host {
+// accountOf is the account whose host is `{account}.{shared host}`, empty if host is none. An id that is no label of a host name
+// (RFC 1123 2.1), since it has a "_" or ends with a "-", has no such host: browsers and certificates refuse it.
+func accountOf(host, shared string) string {
+	n := len(host) - len(shared) - 1
+	if n <= 0 || host[n] != '.' || host[n+1:] != shared || host[n-1] == '-' || strings.IndexByte(host[:n], '_') >= 0 {
+		return ""
+	}
+	return host[:n]
+}
+
+// sameOwner says whether a connection opened for the name of r.SNI may carry a request for host. A client that named no host
+// got the default certificate and is judged by Host alone.
+func sameOwner(l Lookup, r *Request, host string, domain *Domain, shared string) bool {
+	if r.SNI == "" || r.SNI == host {
 		return true
 	}
-	name, err := CanonicalHost(sni)
+	name, err := CanonicalHost(r.SNI)
 	if err != nil {
 		return false
 	}
 	if name == host {
 		return true
 	}
-	named := findDomain(l, name, shared)
+	named := findDomain(l, name, shared, r.AccountHosts)
 	return named != nil && domain != nil && named.Account == domain.Account
 }
 

@@ -243,3 +243,43 @@ func TestEndpointIsKeyedUnlessSomeStepIsAskedForPaths(t *testing.T) {
 		}
 	}
 }
+
+// With account hosts, an account's own host is like a domain of mode ACCOUNT; without, it is nobody's.
+func TestAccountHosts(t *testing.T) {
+	t.Parallel()
+	w := streets(t)
+	for _, tt := range []struct {
+		host, sni string
+		on        bool
+		want      string // account, endpoint, path; or the status
+	}{
+		{"acme.cdn.example.net", "", true, "acme default /product-images2/a"},
+		{"ACME.cdn.example.net.:8443", "", true, "acme default /product-images2/a"},
+		{"acme.cdn.example.net", "", false, "404"},
+		{"nobody.cdn.example.net", "", true, "404"},
+		{"a.acme.cdn.example.net", "", true, "404"},
+		{"acme.cdn.example.net", "acme.cdn.example.net", true, "acme default /product-images2/a"},
+		{"acme.cdn.example.net", "cdn.example.net", true, "421"},
+		{"cdn.example.net", "acme.cdn.example.net", true, "421"},
+		{"main.example.com", "acme.cdn.example.net", true, "acme default /product-images2/a"},
+	} {
+		target, refusal := Locate(w, Request{Host: tt.host, RawPath: "/product-images2/a", TLS: tt.sni != "", SNI: tt.sni, AccountHosts: tt.on})
+		got := ""
+		if refusal != nil {
+			got = fmt.Sprint(refusal.Status)
+		} else {
+			got = target.Account.ID + " " + target.Endpoint.ID + " " + target.Path
+			if target.Domain == nil {
+				t.Errorf("%s: taken for the shared host", tt.host)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s (SNI %q, account hosts %v): %s, want %s", tt.host, tt.sni, tt.on, got, tt.want)
+		}
+	}
+	for _, host := range []string{"a_b.s.test", "a-.s.test", ".s.test", "s.test", "xs.test", "a.s.test.x"} {
+		if got := accountOf(host, "s.test"); got != "" {
+			t.Errorf("%s is the host of %q", host, got)
+		}
+	}
+}

@@ -92,7 +92,8 @@ func (r *resolver) locate(field, raw string) (t Target, hasQuery, ok bool) {
 		r.add(field, "%q is not a URL: write https://host/path, or host/path", raw)
 		return Target{}, false, false
 	}
-	t, refusal := Locate(r.view, Request{Host: authority, RawPath: path, RawQuery: query})
+	// Edges decide whether accounts have hosts of their own. Where they have none, nobody is harmed.
+	t, refusal := Locate(r.view, Request{Host: authority, RawPath: path, RawQuery: query, AccountHosts: true})
 	if refusal != nil {
 		r.add(field, "%q: %s", raw, r.explain(authority, refusal))
 		return Target{}, false, false

@@ -100,7 +100,7 @@ func (s *Server) answer(x *exchange) {
 	}
 	root := s.cfg.Table.Root()
 	x.entry.Revision, x.entry.Path = root.Revision(), path
-	request := topology.Request{Host: authority, RawPath: path, RawQuery: query}
+	request := topology.Request{Host: authority, RawPath: path, RawQuery: query, AccountHosts: s.cfg.AccountHosts}
 	if r.TLS != nil {
 		request.TLS, request.SNI = true, r.TLS.ServerName
 	}
@@ -127,8 +127,36 @@ func (s *Server) answer(x *exchange) {
 		x.refuse(http.StatusBadRequest, "a request for a file has no body")
 	case s.loops(r.Header["Cdn-Loop"]):
 		x.refuse(http.StatusLoopDetected, "the request has been here before; an origin leads back to the edge")
+	case target.Domain == nil && wantsWorker(r.Header):
+		x.refuse(http.StatusForbidden, "a service worker would act for every account of this host; serve it from a domain of your own")
+	case target.Domain == nil && target.Path == "" && target.Endpoint.ID == topology.DefaultEndpointID:
+		s.serveFolder(x, target, root.Revision(), root.Epoch(), query)
 	default:
 		s.serveFile(x, target, root.Revision(), root.Epoch())
+	}
+}
+
+// serveFolder answers for an account without a path on the shared host. No file is served there: a service worker at
+// `/{account}` would have the whole host as its scope. Where the account has a file at `/{account}/`, it leads there.
+func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64, epoch, query string) {
+	target.Path = "/"
+	reply := s.cfg.Cache.Serve(x.r.Context(), &httpcache.Request{Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header})
+	x.steps = reply.Steps
+	switch {
+	case reply.Outcome == httpcache.Failed || reply.Outcome == httpcache.Refused || reply.Outcome == httpcache.Canceled:
+		x.outcome = reply.Outcome.String()
+		x.refuse(reply.Status, "whether the account has a file here is not known")
+	case reply.Outcome == httpcache.NotFound || reply.Outcome == httpcache.DefaultImage:
+		x.outcome = httpcache.NotFound.String()
+		x.refuse(http.StatusNotFound, "an account's files are below /"+target.Account.ID+"/")
+	default:
+		x.outcome, x.entry.Supplier = reply.Outcome.String(), reply.Supplier
+		location := "/" + target.Account.ID + "/"
+		if query != "" {
+			location += "?" + query
+		}
+		x.w.Header().Set("Location", location)
+		x.refuse(http.StatusMovedPermanently, "the file is at "+location)
 	}
 }
 
@@ -147,11 +175,12 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	if reply.Length >= 0 && reply.Status != http.StatusNotModified {
 		h["Content-Length"] = []string{strconv.FormatInt(reply.Length, 10)}
 	}
+	dropOrders(h, &target)
 	addCanonicalLink(h, &target, reply.Supplier)
-	h["X-Content-Type-Options"] = []string{"nosniff"}
 	addCORS(h, target.Endpoint, x.r.Header.Get("Origin"))
 	h["X-Request-Id"] = []string{e.RequestID}
 	applyOwn(h, &target)
+	protect(h, &target, reply.Status)
 	if _, typed := h["Content-Type"]; !typed {
 		h["Content-Type"] = nil // net/http would guess one from the first bytes.
 	}
@@ -220,26 +249,6 @@ func addCanonicalLink(h http.Header, t *topology.Target, supplier string) {
 		return
 	}
 	h.Add("Link", "<"+strings.TrimSuffix(base, "/")+t.Path+`>; rel="canonical"`)
-}
-
-// applyOwn applies the endpoint's own headers, after everything else.
-func applyOwn(h http.Header, t *topology.Target) {
-	own := t.Endpoint.Spec.GetResponseHeaders()
-	for _, name := range own.GetRemove() {
-		h.Del(name)
-	}
-	for name, value := range own.GetSet() {
-		if t.Domain == nil && speaksForHost[http.CanonicalHeaderKey(name)] {
-			continue
-		}
-		h.Set(name, value)
-	}
-}
-
-// speaksForHost are fields that bind a whole host. On the shared host, which belongs to every account, none may send them.
-var speaksForHost = map[string]bool{
-	"Set-Cookie": true, "Set-Cookie2": true, "Clear-Site-Data": true, "Strict-Transport-Security": true, "Alt-Svc": true, "Nel": true, "Report-To": true,
-	"Reporting-Endpoints": true, "Service-Worker-Allowed": true,
 }
 
 // refuse answers with an error in one line of text, which nobody keeps.

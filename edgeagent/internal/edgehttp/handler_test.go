@@ -57,6 +57,8 @@ func TestRequests(t *testing.T) {
 		{"climbing, encoded backslash", "GET /acme/x%5c..%5ca.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"NUL", "GET /acme/a%00.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"dots that stay inside are resolved", "GET /acme/x/../a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200, nil, fileText},
+		{"climbing, parameters", "GET /acme/..;/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
+		{"climbing, encoded parameters", "GET /acme/%2e.%3bx/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"loop", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nCDN-Loop: other, edgewalk; x=1\r\n\r\n", 508, nil, "*"},
 		{"another's loop mark", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nCDN-Loop: other\r\n\r\n", 200, nil, fileText},
 	} {
@@ -128,7 +130,7 @@ func TestOwnHeaders(t *testing.T) {
 	response, _ := e.get("shared.test", "/acme/a.txt", "Origin: https://shop.test")
 	for name, want := range map[string]string{
 		"Access-Control-Allow-Origin": "https://shop.test", "Timing-Allow-Origin": "https://shop.test", "Vary": "Origin",
-		"X-Own": "yes", "X-Content-Type-Options": "maybe", "Etag": "", "Strict-Transport-Security": "", "Link": `<https://www.acme.test/files/a.txt>; rel="canonical"`,
+		"X-Own": "yes", "X-Content-Type-Options": "nosniff", "Etag": "", "Strict-Transport-Security": "", "Link": `<https://www.acme.test/files/a.txt>; rel="canonical"`,
 	} {
 		if got := response.Header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)

@@ -37,6 +37,8 @@ type Config struct {
 	Cache *httpcache.Cache
 	// LoopID returns this deployment's id in CDN-Loop (RFC 8586).
 	LoopID func() string
+	// AccountHosts says that each account is also served at `{account}.{shared host}`, a web origin of its own.
+	AccountHosts bool
 	// HTTP and HTTPS are bound listeners; either may be nil.
 	HTTP, HTTPS net.Listener
 	// Certificates for HTTPS. The first is shown to clients that name no known host.
