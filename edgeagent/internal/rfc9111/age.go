@@ -6,8 +6,9 @@ import "time"
 // time is taken to have stood still; beyond it the reply is stale, so no jump makes one immortal.
 const clockStep = time.Minute
 
-// initialAge is corrected_initial_age of RFC 9111 4.2.3: the larger of what Date suggests and what Age says plus the time the
-// reply took. An origin whose clock is ahead gives no negative age. An Age that cannot be read makes the reply old.
+// initialAge is corrected_initial_age of RFC 9111 4.2.3: the larger of what Date suggests and what
+// Age says plus the time the reply took. An origin whose clock is ahead gives no negative age. An
+// Age that cannot be read is ignored (RFC 9111 5.1).
 func initialAge(r Response) time.Duration {
 	apparent := clampDelta(r.ResponseTime.Sub(dateOf(r)))
 	delay := clampDelta(r.ResponseTime.Sub(r.RequestTime))
@@ -20,10 +21,9 @@ func initialAge(r Response) time.Duration {
 				break
 			}
 		}
-		if age = MaxDelta; isDigits(trim(value)) {
-			age = deltaSeconds(trim(value))
+		if value = trim(value); isDigits(value) {
+			age = min(deltaSeconds(value)+delay, MaxDelta)
 		}
-		age = min(age+delay, MaxDelta)
 	}
 	return max(apparent.Truncate(time.Second), age)
 }

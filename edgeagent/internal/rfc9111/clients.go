@@ -10,8 +10,9 @@ import (
 // otherwise. A purge does not reach browsers, so it bounds how long they show what was purged.
 const clientMaxAge = time.Hour
 
-// AppendCacheControl appends the Cache-Control that replaces the origin's where [Freshness.SetByUs], with Expires, Pragma and
-// Age dropped. It counts from the moment the client gets it, so it does not shrink as the stored reply ages.
+// AppendCacheControl appends the Cache-Control that replaces the origin's where
+// [Freshness.ClientsTold], with Expires, Pragma and Age dropped. It counts from the moment the
+// client gets it, so it does not shrink as the stored reply ages.
 func (f Freshness) AppendCacheControl(dst []byte, p Policy) []byte {
 	age := p.BrowserTTL
 	if age < 0 {

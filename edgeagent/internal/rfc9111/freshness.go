@@ -49,12 +49,14 @@ const (
 	RefusedPrivate
 	RefusedSetCookie
 	RefusedVary
+	RefusedAuthorization
 	RefusedNoLifetime
 )
 
 var refusals = [...]string{
 	Storable: "", RefusedStatus: "status", RefusedNoStore: "no-store", RefusedPrivate: "private",
-	RefusedSetCookie: "set-cookie", RefusedVary: "vary-star", RefusedNoLifetime: "no-lifetime",
+	RefusedSetCookie: "set-cookie", RefusedVary: "vary-star", RefusedAuthorization: "authorization",
+	RefusedNoLifetime: "no-lifetime",
 }
 
 func (r Refusal) String() string { return refusals[r] }
@@ -64,6 +66,9 @@ type Freshness struct {
 	Refusal Refusal
 	// SetByUs: the lifetime is edgewalk's, so clients get edgewalk's Cache-Control and no Age.
 	SetByUs bool
+	// ToldApart: beside a targeted field for caches, the origin has told clients what they may do
+	// (RFC 9213 2.1), and they are told that whoever set the lifetime here.
+	ToldApart bool
 	// NoCache: never used without asking the origin, however young.
 	NoCache bool
 	// NoStale: must-revalidate, proxy-revalidate, no-cache or s-maxage forbid any use past the lifetime.
@@ -86,9 +91,14 @@ type Response struct {
 	Header       Fields
 	RequestTime  time.Time
 	ResponseTime time.Time
+	// Authorized: the request that an origin was sent had an Authorization field.
+	Authorized bool
 	// Library: it came from the Media Library, whose files are fresh until they change there.
 	Library bool
 }
+
+// ClientsTold reports whether clients are told edgewalk's lifetime instead of what the origin says.
+func (f Freshness) ClientsTold() bool { return f.SetByUs && !f.ToldApart }
 
 // Storable reports whether the reply may be kept at all.
 func (f Freshness) Storable() bool { return f.Refusal == Storable }
@@ -104,11 +114,12 @@ func Evaluate(r Response, p Policy) Freshness {
 		NoCache:              d.NoCache,
 		NoStale:              d.MustRevalidate || d.ProxyRevalidate || d.NoCache || d.SMaxAge.Set,
 		Immutable:            d.Immutable,
+		ToldApart:            targeted && (len(r.Header("Cache-Control")) > 0 || len(r.Header("Expires")) > 0),
 		StaleWhileRevalidate: p.StaleWhileRevalidate,
 		StaleIfError:         p.StaleIfError,
 	}
 	if r.Library {
-		f.Lifetime, f.SetByUs, f.NoCache, f.NoStale, f.InitialAge = MaxDelta, true, false, false, 0
+		f.Lifetime, f.SetByUs, f.ToldApart, f.NoCache, f.NoStale, f.InitialAge = MaxDelta, true, false, false, false, 0
 		f.Refusal = refuseAlways(r)
 		return f
 	}
@@ -156,15 +167,15 @@ func explicitLifetime(r Response, d Directives, targeted bool) Delta {
 	case targeted:
 		return Delta{}
 	}
-	var out Delta
-	for _, line := range r.Header("Expires") {
-		expires, ok := ParseDate(line, r.ResponseTime)
-		if !ok {
-			return Delta{Set: true} // "Expires: 0" and its like mean already expired
-		}
-		out.least(clampDelta(expires.Sub(dateOf(r))))
+	lines := r.Header("Expires")
+	if len(lines) == 0 {
+		return Delta{}
 	}
-	return out
+	expires, ok := ParseDate(lines[0], r.ResponseTime)
+	if !ok || len(lines) > 1 {
+		return Delta{Set: true} // "Expires: 0" and its like mean already expired (RFC 9111 5.3)
+	}
+	return Delta{Duration: clampDelta(expires.Sub(dateOf(r))), Set: true}
 }
 
 // dateOf is the reply's Date, or when it arrived if it has none that can be read.
@@ -193,6 +204,9 @@ func refuseAlways(r Response) Refusal {
 func refuse(r Response, p Policy, d Directives, explicit Delta, f Freshness) Refusal {
 	if always := refuseAlways(r); always != Storable {
 		return always
+	}
+	if r.Authorized && !d.Public && !d.SMaxAge.Set && !d.MustRevalidate {
+		return RefusedAuthorization // RFC 9111 3.5; no policy may give one person's reply to others
 	}
 	if p.Mode == Override {
 		if p.DefaultTTL == 0 {

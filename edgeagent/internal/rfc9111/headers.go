@@ -2,6 +2,7 @@ package rfc9111
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -81,14 +82,40 @@ func Strip(h http.Header) {
 	}
 }
 
+// representation are the fields that say what the bytes of a reply are. A 304 has none, so what it
+// says of them is at best a repetition, and often the server's default.
+var representation = map[string]bool{
+	"Content-Disposition": true, "Content-Encoding": true, "Content-Language": true, "Content-Length": true, "Content-Md5": true,
+	"Content-Range": true, "Content-Type": true, "Content-Digest": true, "Repr-Digest": true, "Digest": true,
+}
+
 // Update brings a stored header up to date with that of a 304 (RFC 9111 3.2): every field the 304 has replaces the stored
 // one, except those that describe the stored bytes.
 func Update(stored, fresh http.Header) {
 	for name, values := range fresh {
-		switch name {
-		case "Content-Length", "Content-Encoding", "Content-Range":
-			continue
+		if !representation[name] {
+			stored[name] = values
 		}
-		stored[name] = values
+	}
+}
+
+// Codings are the content codings of a reply (RFC 9110 8.4), in lower case and in the order they
+// were applied. Identity and empty members are none.
+func Codings(header Fields) (codings []string) {
+	for _, line := range header("Content-Encoding") {
+		for coding := range strings.SplitSeq(line, ",") {
+			if coding = strings.ToLower(trim(coding)); coding != "" && coding != "identity" {
+				codings = append(codings, coding)
+			}
+		}
+	}
+	return codings
+}
+
+// AddVary adds a field name to a reply's Vary.
+func AddVary(h http.Header, name string) {
+	names, star := ParseVary(h["Vary"])
+	if !star && !slices.Contains(names, strings.ToLower(name)) {
+		h["Vary"] = []string{strings.Join(append(slices.Clone(h["Vary"]), name), ", ")}
 	}
 }

@@ -140,13 +140,16 @@ func join(in []ByteRange) []ByteRange {
 	return out
 }
 
-// AppendContentRange appends "bytes 0-9/100".
+// AppendContentRange appends "bytes 0-9/100", or "bytes 0-9/*" for a size below 0: it is not known.
 func (r ByteRange) AppendContentRange(dst []byte, size int64) []byte {
 	dst = append(dst, "bytes "...)
 	dst = strconv.AppendInt(dst, r.Start, 10)
 	dst = append(dst, '-')
 	dst = strconv.AppendInt(dst, r.Start+r.Length-1, 10)
 	dst = append(dst, '/')
+	if size < 0 {
+		return append(dst, '*')
+	}
 	return strconv.AppendInt(dst, size, 10)
 }
 

@@ -19,7 +19,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the rules decide into test
 // stands behind "->" below its question. The clock starts at 2026-01-01 00:00:00 GMT.
 //
 //	policy mode=minimum default_ttl=1m     the endpoint; what is not named has its default
-//	response 200 [library] [took=2s]       the reply, its header in the indented lines below
+//	response 200 [library] [authorized] [took=2s]   the reply, its header in the indented lines below
 //	  cache-control: max-age=10
 //	at +11s                                what may be done with it then, and what a client would see
 //	request if-none-match: "a"             how a conditional or ranged GET of a 10-byte file is answered
@@ -129,9 +129,10 @@ func (s *scene) respond(t *testing.T, args []string) {
 	for _, arg := range args[1:] {
 		if took, ok := strings.CutPrefix(arg, "took="); ok {
 			s.resp.ResponseTime = t0.Add(duration(t, took))
-		} else {
-			s.resp.Library = arg == "library"
+			continue
 		}
+		s.resp.Library = s.resp.Library || arg == "library"
+		s.resp.Authorized = s.resp.Authorized || arg == "authorized"
 	}
 }
 
@@ -152,7 +153,7 @@ func (s *scene) at(after time.Duration) string {
 	if !v.Fresh && v.OnError {
 		words = append(words, "on-error")
 	}
-	if f.SetByUs {
+	if f.ClientsTold() {
 		words = append(words, "client: "+string(f.AppendCacheControl(nil, s.policy)))
 	}
 	return strings.Join(words, " ")

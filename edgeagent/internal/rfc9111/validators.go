@@ -45,10 +45,10 @@ func (c Conditions) Evaluate(v Validators, now time.Time) Outcome {
 		if !listMatches(c.IfMatch, v.ETag, StrongMatch) {
 			return PreconditionFailed
 		}
-	case c.IfUnmodifiedSince != "":
+	case c.IfUnmodifiedSince != "": // RFC 9110 13.1.4: of no account where there is no modification date
 		since, ok := ParseDate(c.IfUnmodifiedSince, now)
 		modified, known := ParseDate(v.LastModified, now)
-		if ok && (!known || modified.After(since)) {
+		if ok && known && modified.After(since) {
 			return PreconditionFailed
 		}
 	}
@@ -101,10 +101,11 @@ func IsStrong(etag string) bool {
 // StrongMatch compares two entity tags by RFC 9110 8.8.3.2: equal and both strong.
 func StrongMatch(a, b string) bool { return a == b && IsStrong(a) }
 
-// WeakMatch compares two entity tags without regard to weakness.
+// WeakMatch compares two entity tags without regard to weakness. A tag whose origin forgot the
+// quotes comes back from clients as it is, and matches itself.
 func WeakMatch(a, b string) bool {
 	a = strings.TrimPrefix(a, "W/")
-	return a == strings.TrimPrefix(b, "W/") && IsStrong(a)
+	return a == strings.TrimPrefix(b, "W/") && a != ""
 }
 
 // listMatches reports whether a list of entity tags, or "*", holds etag. "*" stands for any reply there is.
@@ -114,6 +115,9 @@ func listMatches(list, etag string, match func(a, b string) bool) bool {
 	}
 	if etag == "" {
 		return false
+	}
+	if match(trim(list), etag) {
+		return true // without quotes, a comma may be part of a tag
 	}
 	for list != "" {
 		var tag string

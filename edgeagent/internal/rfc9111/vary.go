@@ -62,8 +62,9 @@ func canonicalName(lower string) string {
 	return string(b)
 }
 
-// Normalise folds the differences in a request field that do not change what it asks for: spaces, and for the fields of
-// content negotiation also case and the order of the list.
+// Normalise folds the differences in a request field that do not change what it asks for: spaces
+// around values and the commas between them, and for the fields of content negotiation also case
+// and the order of the list. Credentials count to the byte.
 func Normalise(name string, lines []string) string {
 	switch {
 	case strings.EqualFold(name, "accept-encoding"):
@@ -73,14 +74,41 @@ func Normalise(name string, lines []string) string {
 	case strings.EqualFold(name, "accept-language"):
 		return normaliseList(lines)
 	}
-	if len(lines) == 1 {
-		return trim(lines[0])
+	value := trim(lines[0])
+	if len(lines) > 1 {
+		value = trim(strings.Join(lines, ","))
 	}
-	trimmed := make([]string, len(lines))
-	for i, line := range lines {
-		trimmed[i] = trim(line)
+	if strings.EqualFold(name, "authorization") || strings.EqualFold(name, "cookie") || strings.IndexByte(value, ',') < 0 {
+		return value
 	}
-	return strings.Join(trimmed, ", ")
+	return foldCommas(value)
+}
+
+// foldCommas takes away the spaces around the commas of a list, but for those in quoted strings.
+func foldCommas(list string) string {
+	b := make([]byte, 0, len(list))
+	quoted, afterComma := false, false
+	for i := 0; i < len(list); i++ {
+		c := list[i]
+		switch {
+		case quoted && c == '\\' && i+1 < len(list):
+			b = append(b, c)
+			i++
+			c = list[i]
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == ',':
+			for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+				b = b[:len(b)-1]
+			}
+		case afterComma && (c == ' ' || c == '\t'):
+			continue
+		}
+		afterComma = c == ',' && !quoted
+		b = append(b, c)
+	}
+	return string(b)
 }
 
 // NormaliseAcceptEncoding reduces Accept-Encoding to the codings worth a variant, in one order: a subset of br, zstd, gzip,
