@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -339,6 +340,133 @@ func TestChunkedBodyIsStored(t *testing.T) {
 	r.idle()
 	if r.store.Stats().Objects != 0 {
 		t.Error("a cut body is stored")
+	}
+}
+
+// The first range of a file that comes in chunks is answered as any other: at its end the length is
+// known, and before that a range that has arrived can be cut out.
+func TestRangeOfChunkedBodyOnMiss(t *testing.T) {
+	t.Parallel()
+	body := pattern(100_000)
+	for _, tt := range []struct {
+		name, rang   string
+		status       int
+		contentRange string
+		body         string
+	}{
+		{"a closed range, before the end", "bytes=10-19", 206, "bytes 10-19/*", string(body[10:20])},
+		{"a closed range that only the end can tell", "bytes=99990-100005", 206, "bytes 99990-99999/100000", string(body[99990:])},
+		{"an open range", "bytes=99990-", 206, "bytes 99990-99999/100000", string(body[99990:])},
+		{"a suffix", "bytes=-5", 206, "bytes 99995-99999/100000", string(body[99995:])},
+		{"past the end", "bytes=100000-", 416, "bytes */100000", ""},
+		{"no range", "lines=1-2", 200, "", string(body)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			a := r.addOrigin("a")
+			rest := make(chan struct{})
+			a.reply("/x", &originReply{handle: func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = w.Write(body[:50_000])
+				_ = http.NewResponseController(w).Flush()
+				<-rest
+				_, _ = w.Write(body[50_000:])
+			}})
+			done := r.fetching(bg, "/x", http.Header{"Range": {tt.rang}})
+			if strings.HasSuffix(tt.contentRange, "/*") {
+				defer close(rest)
+			} else {
+				r.landed("/x")
+				close(rest)
+			}
+			got := <-done
+			if got.reply.Status != tt.status || header(got.reply, "Content-Range") != tt.contentRange || got.err != nil {
+				t.Fatalf("%d %q %v", got.reply.Status, header(got.reply, "Content-Range"), got.err)
+			}
+			if tt.status != 416 && got.body != tt.body {
+				t.Errorf("%d bytes", len(got.body))
+			}
+		})
+	}
+}
+
+// Whoever takes no body does not keep a large file's fill alive, and is not told that it is stored.
+func TestAbandonedFillIsNotSaidToBeStored(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, method string
+		header       http.Header
+		size         int
+		stored       bool
+	}{
+		{"HEAD of a large file", "HEAD", nil, 16 << 20, false},
+		{"HEAD of a small file", "HEAD", nil, 1 << 20, true},
+		{"GET that ends in 304", "GET", http.Header{"If-None-Match": {`"1"`}}, 16 << 20, false},
+		{"GET that ends in 416", "GET", http.Header{"Range": {"bytes=99999999-"}}, 16 << 20, false},
+		{"GET", "GET", nil, 16 << 20, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			a := r.addOrigin("a")
+			a.reply("/x", &originReply{handle: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Etag", `"1"`)
+				w.Header().Set("Content-Length", itoa(tt.size))
+				_, _ = w.Write(pattern(tt.size))
+			}})
+			reply := r.serve(tt.method, "/x", tt.header)
+			if got := header(reply, "Cache-Status"); strings.Contains(got, "stored") != tt.stored {
+				t.Error(got)
+			}
+			if _, err := read(reply); err != nil {
+				t.Error(err)
+			}
+			r.idle()
+			if got := r.serve("HEAD", "/x", nil).Outcome == Hit; got != tt.stored {
+				t.Errorf("stored: %v", got)
+			}
+			r.idle()
+		})
+	}
+}
+
+// Who has a walk made is told of an origin's interim replies at once; they are part of no reply
+// that is stored.
+func TestInterimReplies(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	release := make(chan struct{})
+	a.reply("/x", &originReply{handle: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</a.css>; rel=preload")
+		w.Header().Set("Set-Cookie", "a=b")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		w.Header().Del("Set-Cookie")
+		<-release
+		w.WriteHeader(http.StatusProcessing)
+		fmt.Fprint(w, "file")
+	}})
+	request := r.request("GET", "/x", nil)
+	var got []string
+	request.Interim = func(status int, h http.Header) {
+		got = append(got, fmt.Sprint(status, " ", h["Link"], h["Set-Cookie"]))
+		if len(got) == 1 {
+			close(release)
+		}
+	}
+	reply := r.cache.Serve(bg, request)
+	if body, err := read(reply); body != "file" || err != nil {
+		t.Fatal(body, err)
+	}
+	if want := []string{"103 [</a.css>; rel=preload] []", "102 [] []"}; !slices.Equal(got, want) {
+		t.Errorf("told %q", got)
+	}
+	r.idle()
+	request.Interim = func(status int, _ http.Header) { t.Errorf("a hit tells of %d", status) }
+	reply = r.cache.Serve(bg, request)
+	if _, err := read(reply); reply.Outcome != Hit || header(reply, "Link") != "" || err != nil {
+		t.Errorf("%v %q %v", reply.Outcome, header(reply, "Link"), err)
 	}
 }
 

@@ -19,7 +19,7 @@ func TestMetaSurvivesStorage(t *testing.T) {
 	t.Parallel()
 	want := meta{
 		fresh: rfc9111.Freshness{
-			SetByUs: true, NoStale: true, Capped: true, Lifetime: time.Hour, InitialAge: 3 * time.Second,
+			SetByUs: true, ToldApart: true, NoStale: true, Capped: true, Lifetime: time.Hour, InitialAge: 3 * time.Second,
 			StaleWhileRevalidate: time.Minute, StaleIfError: 24 * time.Hour,
 		},
 		supplier: walk.Supplier{UID: "12-legacy", Target: 1<<63 + 1}, step: 3, version: 1<<62 + 7, library: [8]byte{1, 2, 3}, shown: 4,
@@ -45,7 +45,7 @@ func TestOriginHeaderIsKept(t *testing.T) {
 	h := http.Header{
 		"Cache-Control": {"max-age=5", "public"}, "Expires": {"x"}, "Date": {"d"}, "Etag": {`"1"`}, "Cdn-Cache-Control": {"max-age=9"}, "X-Two": {"1", "2"},
 	}
-	for name, f := range map[string]rfc9111.Freshness{"ours": {SetByUs: true}, "theirs": {}, "capped": {Capped: true}} {
+	for name, f := range map[string]rfc9111.Freshness{"ours": {SetByUs: true}, "apart": {SetByUs: true, ToldApart: true}, "theirs": {}, "capped": {Capped: true}} {
 		fields, shown := splitFields(h, f)
 		if got := originHeader(fields, shown); !reflect.DeepEqual(got, h) {
 			t.Errorf("%s: got %v", name, got)

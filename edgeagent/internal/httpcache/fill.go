@@ -71,6 +71,7 @@ func (f *flight) judgeResponse(status int, h http.Header, res *walk.Result) (fre
 	asked = came.Add(-max(res.Response.ResponseTime.Sub(res.Response.RequestTime), 0))
 	fresh = rfc9111.Evaluate(rfc9111.Response{
 		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came, Library: res.Supplier.UID == walk.LibraryUID,
+		Authorized: len(f.req.Header["Authorization"]) > 0 && slices.Contains(res.Forwarded, "Authorization"),
 	}, f.first.policy)
 	if res.EarlierInconclusive {
 		fresh = fresh.Cap(capped)
@@ -88,6 +89,9 @@ func (f *flight) confirmed(res *walk.Result) {
 	header.Del("Age")
 	header.Del("Date")
 	rfc9111.Update(header, res.Response.Header)
+	for _, name := range selectingNames(old.Selecting) {
+		rfc9111.AddVary(header, http.CanonicalHeaderKey(name))
+	}
 	tags := rfc9111.Tags(header.Values)
 	fresh, asked, came := f.judgeResponse(old.Status, header, res)
 	f.clean(header, res, came)
@@ -123,7 +127,22 @@ func (f *flight) clean(h http.Header, res *walk.Result, came time.Time) {
 	}
 	if o := f.first.Target.Endpoint.Steps[res.Step].Origin; o != nil && origin.Keyed(o) {
 		setType(h, f.first.Target.Path)
+		setCodings(h)
 	}
+}
+
+// setCodings leaves of an object's Content-Encoding what is one: tools upload files with an empty
+// field, and with aws-chunked, which was about the upload.
+func setCodings(h http.Header) {
+	if len(h["Content-Encoding"]) == 0 {
+		return
+	}
+	codings := slices.DeleteFunc(rfc9111.Codings(h.Values), func(coding string) bool { return coding == "aws-chunked" })
+	if len(codings) == 0 {
+		h.Del("Content-Encoding")
+		return
+	}
+	h.Set("Content-Encoding", strings.Join(codings, ", "))
 }
 
 // setType types a file of an object store that nobody gave a type when it was put there: its path tells more than the
@@ -164,9 +183,13 @@ func (f *flight) found(res *walk.Result) {
 	resp := res.Response
 	fresh, asked, came := f.judgeResponse(resp.Status, resp.Header, res)
 	tags := rfc9111.Tags(resp.Header.Values)
-	names, _ := rfc9111.ParseVary(resp.Header["Vary"])
 	header := resp.Header.Clone()
 	f.clean(header, res, came)
+	if len(rfc9111.Codings(header.Values)) > 0 || slices.Contains(f.vary, "accept-encoding") {
+		// An origin that codes replies has chosen by Accept-Encoding, whether it says so or not.
+		rfc9111.AddVary(header, "Accept-Encoding")
+	}
+	names, _ := rfc9111.ParseVary(header["Vary"])
 
 	head := objects.Head{
 		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,

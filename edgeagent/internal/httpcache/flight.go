@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +37,7 @@ type flight struct {
 	onDisk  bool     // it began while the disk answered
 	// background: it brings anew what is in use, whether or not somebody waits for it.
 	background bool
+	interim    chan interim
 	landed     chan struct{}
 	passed     chan struct{}  // closed when a body that is not stored was read
 	boarding   sync.WaitGroup // requests that waited for the landing and have not taken what they need
@@ -203,7 +206,7 @@ func (c *Cache) newFlight(q *query, solo bool) (f *flight, refused string) {
 	}
 	f = &flight{
 		c: c, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo, onDisk: !c.cfg.Store.Hung(),
-		landed: make(chan struct{}), passed: make(chan struct{}),
+		interim: make(chan interim, maxInterim), landed: make(chan struct{}), passed: make(chan struct{}),
 		req: walk.Request{Target: q.Target, Revision: q.Revision, Epoch: q.Epoch, Header: q.header()},
 	}
 	if q.best.ok {
@@ -215,7 +218,32 @@ func (c *Cache) newFlight(q *query, solo bool) (f *flight, refused string) {
 		}
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
+	f.ctx = httptrace.WithClientTrace(f.ctx, &httptrace.ClientTrace{Got1xxResponse: f.tell})
 	return f, ""
+}
+
+// interim is an interim reply of an origin.
+type interim struct {
+	status int
+	header http.Header
+}
+
+// maxInterim is how many interim replies wait to be passed on; more at once are dropped, since none
+// has to be sent.
+const maxInterim = 8
+
+// tell keeps an interim reply for whom the flight was started.
+func (f *flight) tell(status int, fields textproto.MIMEHeader) error {
+	if status == http.StatusContinue {
+		return nil // it is about this edge's own request
+	}
+	header := http.Header(fields).Clone()
+	rfc9111.Strip(header)
+	select {
+	case f.interim <- interim{status, header}:
+	default:
+	}
+	return nil
 }
 
 // launch registers a flight and lets it go. Callers hold the shard's lock.
@@ -377,6 +405,15 @@ func (f *flight) giveUp() {
 		return
 	}
 	f.abandoned() // from here on the body has to come
+}
+
+// survives reports whether the body will be carried to its end although one rider leaves.
+func (f *flight) survives() bool {
+	size, _ := f.result.fill.Progress()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	length := f.result.head.Length
+	return f.riders > 1 || length >= 0 && length-size <= max(spareBytes, size)
 }
 
 // carry accounts for n bytes that were carried and reports whether to go on.

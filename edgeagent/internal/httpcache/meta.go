@@ -35,6 +35,7 @@ const (
 	flagNoStale   = 1 << 2
 	flagImmutable = 1 << 3
 	flagCapped    = 1 << 4
+	flagToldApart = 1 << 5
 )
 
 var errMeta = errors.New("record beside a stored reply is malformed")
@@ -44,6 +45,7 @@ func (m *meta) append(b []byte) []byte {
 	for bit, set := range map[byte]bool{
 		flagSetByUs: m.fresh.SetByUs, flagNoCache: m.fresh.NoCache, flagNoStale: m.fresh.NoStale,
 		flagImmutable: m.fresh.Immutable, flagCapped: m.fresh.Capped,
+		flagToldApart: m.fresh.ToldApart,
 	} {
 		if set {
 			flags |= bit
@@ -76,7 +78,8 @@ func parseMeta(h *objects.Head) (m meta, err error) {
 	m.fresh = rfc9111.Freshness{
 		SetByUs: flags&flagSetByUs != 0, NoCache: flags&flagNoCache != 0, NoStale: flags&flagNoStale != 0,
 		Immutable: flags&flagImmutable != 0, Capped: flags&flagCapped != 0,
-		Lifetime: time.Duration(le.Uint64(b[27:])), InitialAge: time.Duration(le.Uint64(b[35:])),
+		ToldApart: flags&flagToldApart != 0,
+		Lifetime:  time.Duration(le.Uint64(b[27:])), InitialAge: time.Duration(le.Uint64(b[35:])),
 		StaleWhileRevalidate: time.Duration(le.Uint64(b[43:])), StaleIfError: time.Duration(le.Uint64(b[51:])),
 	}
 	m.shown = int(le.Uint32(b[59:]))
@@ -98,7 +101,7 @@ func splitFields(h http.Header, f rfc9111.Freshness) (fields []byte, shown int) 
 	var hidden []byte
 	for _, name := range sortedNames(h) {
 		switch name {
-		case "Age", "Content-Length", "Accept-Ranges", "Content-Range":
+		case "Age", "Content-Length", "Accept-Ranges":
 			continue // written for each reply
 		}
 		seen := clientValues(name, h[name], f)
@@ -111,7 +114,7 @@ func splitFields(h http.Header, f rfc9111.Freshness) (fields []byte, shown int) 
 			}
 		}
 	}
-	if f.Capped && !f.SetByUs && len(h["Cache-Control"]) == 0 {
+	if f.Capped && !f.ClientsTold() && len(h["Cache-Control"]) == 0 {
 		fields = objects.AppendField(fields, "Cache-Control", rfc9111.CapMaxAge("", capped))
 	}
 	return append(fields, hidden...), len(fields)
@@ -125,15 +128,15 @@ func clientValues(name string, values []string, f rfc9111.Freshness) []string {
 	case "Date":
 		// Where we gave the lifetime, whoever sends the reply puts its own: with the origin's, a client would take the
 		// lifetime as partly used up.
-		if f.SetByUs {
+		if f.ClientsTold() {
 			return nil
 		}
 	case "Expires", "Pragma":
-		if f.SetByUs || f.Capped {
+		if f.ClientsTold() || f.Capped {
 			return nil
 		}
 	case "Cache-Control":
-		if f.SetByUs {
+		if f.ClientsTold() {
 			return nil
 		}
 		if f.Capped {

@@ -29,7 +29,7 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) (*Repl
 	own := *a
 	own.fields, own.meta = fields, &shown
 	r.Status = http.StatusPartialContent
-	r.Fields = objects.AppendField(q.head(&own, true), "Content-Type", "multipart/byteranges; boundary="+boundary)
+	r.Fields = objects.AppendField(q.head(&own, partialContent), "Content-Type", "multipart/byteranges; boundary="+boundary)
 
 	m := &multipartBody{from: a.from}
 	r.Length = 0

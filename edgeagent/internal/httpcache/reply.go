@@ -76,27 +76,34 @@ type answer struct {
 	meta    *meta
 	vals    rfc9111.Validators // only if the request has conditions or a range
 	length  int64
+	arrived int64 // of a body whose length is not known yet, how much there is
 	from    source
 	verdict rfc9111.Verdict
 	cache   rfc9111.CacheStatus
 	withAge bool
-	outcome Outcome
-	steps   []walk.StepReport
+	// fleeting: unless the client reads the body, it will not be stored.
+	fleeting bool
+	outcome  Outcome
+	steps    []walk.StepReport
 }
 
 // respond makes the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the source's.
 func (q *query) respond(a *answer) (*Reply, error) {
 	r := &Reply{Status: a.status, Length: a.length, Outcome: a.outcome, Steps: a.steps}
 	r.Supplier = supplierID(q, a.meta.supplier)
-	switch q.cond.Evaluate(a.vals, q.now) {
+	conditions := q.cond.Evaluate(a.vals, q.now)
+	parts, ranged := q.parts(a)
+	if a.fleeting && (q.Method == http.MethodHead || conditions != rfc9111.Proceed || ranged == rfc9111.RangeUnsatisfiable) {
+		a.cache.Stored = false
+	}
+	switch conditions {
 	case rfc9111.NotModified:
 		r.Status, r.Length = http.StatusNotModified, -1
-		r.Fields = q.head(a, false)
+		r.Fields = q.head(a, noContent)
 		return r, nil
 	case rfc9111.PreconditionFailed:
 		return q.plain(&Reply{Status: http.StatusPreconditionFailed, Outcome: a.outcome, Supplier: r.Supplier}, a.cache), nil
 	}
-	parts, ranged := q.parts(a.vals, a.status, a.length)
 	if ranged == rfc9111.RangeUnsatisfiable {
 		refused := &Reply{Status: http.StatusRequestedRangeNotSatisfiable, Outcome: a.outcome, Supplier: r.Supplier, Steps: a.steps}
 		refused.Fields = appendBytes(nil, "Content-Range", func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
@@ -105,11 +112,13 @@ func (q *query) respond(a *answer) (*Reply, error) {
 	if len(parts) > 1 {
 		return q.multipart(a, r, parts)
 	}
-	r.Fields = q.head(a, true)
 	offset, length := int64(0), a.length
-	if len(parts) == 1 {
+	if len(parts) == 0 {
+		r.Fields = q.head(a, wholeContent)
+	} else {
 		offset, length = parts[0].Start, parts[0].Length
 		r.Status, r.Length = http.StatusPartialContent, length
+		r.Fields = q.head(a, partialContent)
 		r.Fields = appendBytes(r.Fields, "Content-Range", func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
 	}
 	if q.Method == http.MethodHead {
@@ -120,37 +129,80 @@ func (q *query) respond(a *answer) (*Reply, error) {
 	return r, err
 }
 
-// parts are the ranges of the file that q asks for.
-func (q *query) parts(v rfc9111.Validators, status int, length int64) ([]rfc9111.ByteRange, rfc9111.RangeResult) {
-	if q.rang == "" || status != http.StatusOK || length < 0 || !q.cond.RangeApplies(v, q.now) {
-		return nil, rfc9111.RangeIgnored
+// ranges are what q asks for of a file, as it says it.
+func (q *query) ranges(a *answer) []rfc9111.RangeSpec {
+	if q.rang == "" || a.status != http.StatusOK || !q.cond.RangeApplies(a.vals, q.now) {
+		return nil
 	}
-	return rfc9111.Resolve(rfc9111.ParseRange(q.rang), length)
+	return rfc9111.ParseRange(q.rang)
+}
+
+// parts are the ranges of the file that q asks for. Of a file whose length is not known yet, that
+// is one that has arrived.
+func (q *query) parts(a *answer) ([]rfc9111.ByteRange, rfc9111.RangeResult) {
+	specs := q.ranges(a)
+	if a.length >= 0 {
+		return rfc9111.Resolve(specs, a.length)
+	}
+	if last, ok := lastOf(specs); ok && last < a.arrived {
+		return rfc9111.Resolve(specs, a.arrived)
+	}
+	return nil, rfc9111.RangeIgnored
+}
+
+// lastOf is the last byte of the only range there is, if it names one.
+func lastOf(specs []rfc9111.RangeSpec) (last int64, ok bool) {
+	if len(specs) != 1 || specs[0].First < 0 || specs[0].Last < 0 {
+		return 0, false
+	}
+	return specs[0].Last, true
 }
 
 // needsValidators reports whether the reply depends on the validators of what is stored.
 func (q *query) needsValidators() bool { return q.rang != "" || q.cond.Any() }
 
-// head makes the header of a reply. A 304 describes no content (RFC 9110 15.4.5).
-func (q *query) head(a *answer, content bool) []byte {
+// content is how much of a file a reply has.
+type content uint8
+
+const (
+	noContent content = iota
+	partialContent
+	wholeContent
+)
+
+// describes reports whether a stored field is true of a reply with that much of the file. A 304
+// describes no content (RFC 9110 15.4.5), and of a part, what was said of the bytes of the whole
+// reply does not hold.
+func (c content) describes(name string) bool {
+	switch c {
+	case noContent:
+		return !strings.HasPrefix(name, "Content-") || name == "Content-Location" || strings.HasPrefix(name, "Content-Security-Policy")
+	case partialContent:
+		return name != "Content-Range" && name != "Content-Digest" && name != "Content-Md5"
+	}
+	return true
+}
+
+// head makes the header of a reply.
+func (q *query) head(a *answer, has content) []byte {
 	shown := a.fields[:a.meta.shown]
 	b := make([]byte, 0, len(shown)+224)
-	if content {
+	if has == wholeContent {
 		b = append(b, shown...)
 	} else {
 		for name, value := range objects.Fields(shown) {
-			if !strings.HasPrefix(name, "Content-") || name == "Content-Location" {
+			if has.describes(name) {
 				b = objects.AppendField(b, name, value)
 			}
 		}
 	}
 	switch {
-	case a.meta.fresh.SetByUs:
+	case a.meta.fresh.ClientsTold():
 		b = appendBytes(b, "Cache-Control", func(b []byte) []byte { return a.meta.fresh.AppendCacheControl(b, q.policy) })
 	case a.withAge || a.verdict.Age >= time.Second:
 		b = appendBytes(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
 	}
-	if content && a.length >= 0 {
+	if has != noContent && a.length >= 0 {
 		b = objects.AppendField(b, "Accept-Ranges", "bytes")
 	}
 	return appendStatus(b, a.cache)

@@ -30,6 +30,9 @@ type Request struct {
 	// Admit says whether the request may wait for an origin. It is called at most once, and not for what can be answered from
 	// here. nil: it may.
 	Admit func() bool
+	// Interim is told of interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
+	// waits for the file; nil for nobody.
+	Interim func(status int, header http.Header)
 }
 
 // query is a request with what the cache derives from it.

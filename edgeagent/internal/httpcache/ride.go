@@ -23,9 +23,7 @@ func (c *Cache) ride(ctx context.Context, q *query, at seat) (r *Reply, again bo
 	t := trip{c: c, ctx: ctx, q: q, seat: at}
 	defer t.f.leave()
 	defer t.settle()
-	select {
-	case <-t.f.landed:
-	case <-ctx.Done():
+	if !t.wait() {
 		return q.canceled(), false
 	}
 	q.now = c.cfg.Now()
@@ -42,6 +40,29 @@ func (c *Cache) ride(ctx context.Context, q *query, at seat) (r *Reply, again bo
 
 func (q *query) canceled() *Reply {
 	return q.plain(&Reply{Status: http.StatusServiceUnavailable, Outcome: Canceled}, rfc9111.CacheStatus{})
+}
+
+// wait waits for the landing, and reports whether the client did so too. Who has the walk made is
+// told what comes meanwhile.
+func (t *trip) wait() bool {
+	var interim <-chan interim
+	if t.q.Interim != nil && !t.joined {
+		interim = t.f.interim
+	}
+	for {
+		select {
+		case i := <-interim:
+			t.q.Interim(i.status, i.header)
+		case <-t.f.landed:
+			for len(interim) > 0 {
+				i := <-interim
+				t.q.Interim(i.status, i.header)
+			}
+			return true
+		case <-t.ctx.Done():
+			return false
+		}
+	}
 }
 
 // trip is one request's part in a flight that has landed.
@@ -114,7 +135,9 @@ func (t *trip) reply(from source, length int64, status int, outcome Outcome) *an
 
 // confirmed answers from the stored reply that a supplier has confirmed.
 func (t *trip) confirmed() (*Reply, bool) {
-	if !t.fits() {
+	// What may no longer be stored is for the client whose request the supplier has seen, and for
+	// those just like it.
+	if !t.fits() || t.f.result.detail != "" && !sameHeader(t.q.header(), t.f.req.Header) {
 		return nil, true
 	}
 	a := t.reply(&entrySource{Entry: t.f.result.entry}, t.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
@@ -134,6 +157,10 @@ func (t *trip) body() (*Reply, bool) {
 		outcome = Coalesced
 	}
 	a := t.reply(flightSource{t}, res.head.Length, res.head.Status, outcome)
+	a.fleeting = !t.f.survives()
+	if err := t.measure(a); err != nil {
+		return nil, true
+	}
 	if r := t.ahead(a); r != nil {
 		return r, false
 	}
@@ -141,11 +168,31 @@ func (t *trip) body() (*Reply, bool) {
 	return r, err != nil
 }
 
+// measure waits until a range can be answered of a file whose length its head did not say: for the
+// end, or the range's own, but for no more than may be waited for anyway.
+func (t *trip) measure(a *answer) error {
+	specs := t.q.ranges(a)
+	if a.length >= 0 || len(specs) == 0 || t.q.cond.Evaluate(a.vals, t.q.now) != rfc9111.Proceed {
+		return nil
+	}
+	enough := int64(waitAhead)
+	if last, ok := lastOf(specs); ok {
+		enough = min(enough, last+1)
+	}
+	t.settle()
+	size, ended, err := t.f.result.fill.Await(t.ctx, enough)
+	if ended {
+		a.length = size
+	}
+	a.arrived = size
+	return err
+}
+
 // ahead answers a range that starts so far past what has arrived that its client would wait for long: it comes straight
 // from the supplier and is not stored. nil if there is no need, or the supplier does not give it.
 func (t *trip) ahead(a *answer) *Reply {
 	q, f := t.q, t.f
-	parts, _ := q.parts(a.vals, a.status, a.length)
+	parts, _ := q.parts(a)
 	if len(parts) != 1 || q.cond.Evaluate(a.vals, q.now) != rfc9111.Proceed {
 		return nil
 	}
@@ -166,7 +213,9 @@ func (t *trip) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
 		return nil
 	}
 	release := sync.OnceFunc(func() { t.c.fills.Release(t.q.Target.Account.UID) })
-	res := t.c.cfg.Walker.From(t.ctx, t.f.req, a.meta.supplier, ask)
+	req := t.f.req
+	req.Header = t.q.header() // with its own credentials, not those of whom the flight was started for
+	res := t.c.cfg.Walker.From(t.ctx, req, a.meta.supplier, ask)
 	if res.Kind != walk.Found {
 		release()
 		return nil
@@ -181,7 +230,7 @@ func (t *trip) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
 	a.cache = rfc9111.CacheStatus{Forward: rfc9111.ForwardPartial, ForwardStatus: http.StatusPartialContent}
 	r := &Reply{Status: http.StatusPartialContent, Length: part.Length, Outcome: Passed, Steps: a.steps, Body: body}
 	r.Supplier = supplierID(t.q, a.meta.supplier)
-	r.Fields = t.q.head(a, true)
+	r.Fields = t.q.head(a, partialContent)
 	r.Fields = appendBytes(r.Fields, "Content-Range", func(b []byte) []byte { return part.AppendContentRange(b, a.length) })
 	return r
 }
@@ -206,7 +255,7 @@ func (t *trip) pass() (*Reply, bool) {
 	src := &passSource{t: t, body: res.pass.Body}
 	t.settle()
 	a := t.reply(src, res.head.Length, res.head.Status, Passed)
-	switch parts, _ := t.q.parts(a.vals, a.status, a.length); {
+	switch parts, _ := t.q.parts(a); {
 	case len(parts) > 1:
 		t.q.rang = "" // one pass over the body cannot give several parts in any order
 	case len(parts) == 1 && parts[0].Start > waitAhead:

@@ -376,6 +376,20 @@ func (f *Fill) Progress() (size int64, ended bool) {
 	return f.size, f.ended
 }
 
+// Await waits until n bytes have arrived or the fill has ended, and returns its progress. The error
+// is the abort's, or that of ctx.
+func (f *Fill) Await(ctx context.Context, n int64) (size int64, ended bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.size < n && !f.ended && err == nil {
+		err = f.wait(ctx, &f.wake)
+	}
+	if f.err != nil {
+		err = f.err
+	}
+	return f.size, f.ended, err
+}
+
 // Keeping reports whether the body is being stored, as far as is known: false once it goes through memory alone.
 func (f *Fill) Keeping() bool {
 	f.mu.Lock()

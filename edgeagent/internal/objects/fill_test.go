@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -313,6 +314,50 @@ func TestAbortReachesEveryone(t *testing.T) {
 			}
 			wantIdle(t, s)
 		})
+	}
+}
+
+func TestAwait(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(64<<20))
+	f := begin(t, s, 1, -1)
+	done := make(chan error, 1)
+	await := func(n, wantSize int64, wantEnded bool) {
+		go func() {
+			size, ended, err := f.Await(t.Context(), n)
+			if err == nil && (size != wantSize || ended != wantEnded) {
+				err = fmt.Errorf("%d bytes, ended: %v", size, ended)
+			}
+			done <- err
+		}()
+	}
+	result := func(what string) {
+		t.Helper()
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	await(100, 100, false)
+	write(t, f, testBody(1, 100))
+	result("as many bytes as were asked for")
+	await(50, 100, false)
+	result("fewer than there are")
+	await(1000, 100, true)
+	if _, err := f.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	result("more than there will be")
+
+	f = begin(t, s, 2, -1)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := f.Await(gone, 1); err != context.Canceled {
+		t.Errorf("after its client left: %v", err)
+	}
+	cause := errors.New("origin broke")
+	f.Abort(cause)
+	if _, _, err := f.Await(t.Context(), 1); err != cause {
+		t.Errorf("after the abort: %v", err)
 	}
 }
 
