@@ -59,7 +59,7 @@ func newTransport(d *dialer) *http.Transport {
 		DialContext:            d.dialPlain,
 		DialTLSContext:         d.dialTLS,
 		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxHeaderBytes,
+		MaxResponseHeaderBytes: 2 * maxHeaderBytes, // each conn holds heads to maxHeaderBytes as they are sent
 		MaxIdleConns:           idleTotal,
 		MaxIdleConnsPerHost:    idlePerHost,
 		IdleConnTimeout:        idleFor,
@@ -73,26 +73,30 @@ func newTLSConfig(roots *x509.CertPool) *tls.Config {
 func (d *dialer) dialPlain(ctx context.Context, network, hostport string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout(ctx), errConnectTimeout)
 	defer cancel()
-	conn, err := d.dial(ctx, hostport)
-	return conn, dialError(ctx, err)
+	tcp, err := d.dial(ctx, hostport)
+	if err != nil {
+		return nil, dialError(ctx, err)
+	}
+	return newConn(tcp, tcp, nil)
 }
 
 func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout(ctx), errConnectTimeout)
 	defer cancel()
-	conn, err := d.dial(ctx, hostport)
+	tcp, err := d.dial(ctx, hostport)
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
 	config := d.tls.Clone()
 	host, _, _ := net.SplitHostPort(hostport)
 	config.ServerName, _ = cutAddress(host)
-	secure := tls.Client(conn, config)
+	records := newRecords(tcp)
+	secure := tls.Client(records, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
+		tcp.Close()
 		return nil, dialError(ctx, &tlsError{err})
 	}
-	return secure, nil
+	return newConn(secure, tcp, records)
 }
 
 // dialError prefers the reason for which ctx ended to what its end made of the dial.

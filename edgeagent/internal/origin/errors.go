@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"syscall"
 )
 
@@ -79,6 +78,8 @@ const (
 	adviceCrowd    = "have the origin answer sooner, or keep its files cached for longer"
 	adviceDNS      = "check the host's name servers, and those of the edge"
 	adviceLog      = "see the origin's log"
+	adviceTLS      = "use https://"
+	adviceFraming  = "correct the origin: a reply has one Content-Length, or Transfer-Encoding: chunked, and is of HTTP/1.1"
 	adviceHTTP     = "check that an HTTP server is at this host and port"
 )
 
@@ -173,7 +174,14 @@ func certificateDetail(err error) string {
 
 func connectionFault(err error) fault {
 	var oversize *headerSizeError
+	var bad *framingError
 	switch {
+	case errors.Is(err, errSpeaksTLS):
+		return fault{Failed, "http_protocol_error", err.Error(), adviceTLS}
+	case errors.Is(err, errNotHTTP):
+		return fault{Failed, "http_protocol_error", errNotHTTP.detail, adviceHTTP}
+	case errors.As(err, &bad):
+		return fault{Failed, "http_protocol_error", bad.detail, adviceFraming}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fault{Failed, "connection_refused", "the connection was refused", adviceListen}
 	case errors.Is(err, syscall.ETIMEDOUT):
@@ -191,15 +199,6 @@ func connectionFault(err error) fault {
 }
 
 // A headerSizeError says that a head is over maxHeaderBytes.
-type headerSizeError struct{ err error }
+type headerSizeError struct{}
 
 func (e *headerSizeError) Error() string { return "head too large" }
-func (e *headerSizeError) Unwrap() error { return e.err }
-
-// named gives a type to what net/http tells only by its text.
-func named(err error) error {
-	if err != nil && strings.Contains(err.Error(), "response headers exceeded") {
-		return &headerSizeError{err}
-	}
-	return err
-}

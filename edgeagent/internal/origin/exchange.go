@@ -8,6 +8,7 @@ import (
 	"net/http/httptrace"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,18 +66,29 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 		}
 	}
 	row := judge(k.rows, r)
+	a := answerOf(k, row, r)
+	c.remark(k, a, x.by.notes)
 	if row.outcome != Found {
 		h.health.heard(x.by.address(), row)
 		x.drain()
-		return answerOf(k, row, r), row, nil
+		return a, row, nil
 	}
-	response, err := x.hold()
-	if err != nil {
+	if a.Response, err = x.hold(); err != nil {
 		return x.failed(err), nil, nil
 	}
-	a := answerOf(k, row, r)
-	a.Response = response
 	return a, row, nil
+}
+
+// remark tells what the head of a reply leaves to be desired.
+func (c *Client) remark(k *kind, a *Answer, notes []string) {
+	if len(notes) == 0 {
+		return
+	}
+	c.metrics.droppedLines.WithLabelValues(k.name).Add(float64(len(notes)))
+	a.Detail += ", " + strings.Join(notes, ", ")
+	if a.Advice == "" {
+		a.Advice = "correct the header that the origin sends"
+	}
 }
 
 // failed ends the exchange and says what its error means.
@@ -118,7 +130,7 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }
 	dialing := context.WithValue(context.WithValue(ctx, connectKey{}, connect), healthKey{}, h.health)
 	traced := httptrace.WithClientTrace(dialing, &httptrace.ClientTrace{
-		GotConn:      func(got httptrace.GotConnInfo) { by.got(got.Conn); wait() },
+		GotConn:      func(got httptrace.GotConnInfo) { by.got(got); wait() },
 		WroteRequest: func(httptrace.WroteRequestInfo) { wait() },
 	})
 	transport := c.origins
@@ -132,7 +144,7 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 	x.watch.arrived()
 	h.health.answered()
 	if err != nil {
-		err = causeOf(ctx, named(err))
+		err = causeOf(ctx, err)
 		h.health.broke(by.address(), err)
 		cancel(nil)
 		x.leave()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"time"
@@ -36,9 +37,13 @@ func (c *Client) askToken(ctx context.Context, o *topology.Origin, req *http.Req
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Connect+o.FirstByte, errFirstByteTimeout)
 	defer cancel()
 	req.Header.Set("User-Agent", c.userAgent)
-	resp, err := c.origins.RoundTrip(req.WithContext(context.WithValue(ctx, connectKey{}, o.Connect)))
+	var notes []string
+	traced := httptrace.WithClientTrace(context.WithValue(ctx, connectKey{}, o.Connect), &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { begin(got, &notes) },
+	})
+	resp, err := c.origins.RoundTrip(req.WithContext(traced))
 	if err != nil {
-		return refuse(faultOf(causeOf(ctx, named(err))), 0, false)
+		return refuse(faultOf(causeOf(ctx, err)), 0, false)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxGrantBytes))

@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"net"
+	"net/http/httptrace"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -145,6 +146,7 @@ type attempt struct {
 	to     netip.Addr // where to; the zero value leaves it to the dialer
 	at     atomic.Pointer[netip.Addr]
 	cancel context.CancelFunc // frees the context of its own, if it has one
+	notes  []string           // what the head of the reply leaves to be desired, once that has come
 }
 
 // address is where the attempt's connection leads, the zero value while there is none.
@@ -155,8 +157,9 @@ func (a *attempt) address() netip.Addr {
 	return netip.Addr{}
 }
 
-func (a *attempt) got(conn net.Conn) {
-	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+func (a *attempt) got(conn httptrace.GotConnInfo) {
+	begin(conn, &a.notes)
+	if tcp, ok := conn.Conn.RemoteAddr().(*net.TCPAddr); ok {
 		at := tcp.AddrPort().Addr().Unmap()
 		a.at.Store(&at)
 	}

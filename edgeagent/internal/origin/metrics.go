@@ -3,13 +3,14 @@ package origin
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	duration    *prometheus.HistogramVec
-	resumes     *prometheus.CounterVec
-	refusals    *prometheus.CounterVec
-	transitions *prometheus.CounterVec
-	retries     *prometheus.CounterVec
-	hedges      *prometheus.CounterVec
-	hedgeWins   *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	resumes      *prometheus.CounterVec
+	droppedLines *prometheus.CounterVec
+	refusals     *prometheus.CounterVec
+	transitions  *prometheus.CounterVec
+	retries      *prometheus.CounterVec
+	hedges       *prometheus.CounterVec
+	hedgeWins    *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -24,6 +25,8 @@ func newMetrics() *metrics {
 	}, []string{"kind"})
 	m.resumes = counter("edgewalk_origin_resumes_total", "Bodies that broke and were asked for from there on, by kind and whether the origin gave the rest.",
 		"kind", "result")
+	m.droppedLines = counter("edgewalk_origin_dropped_header_lines_total", "Lines of replies' heads that are no header fields and were left out, by kind.",
+		"kind")
 	m.refusals = counter("edgewalk_origin_refusals_total",
 		"Requests that were not sent, by kind and cause: the breaker is open, or too many are pending or have a connection.", "kind", "cause")
 	m.transitions = counter("edgewalk_origin_breaker_transitions_total", "Changes of breakers, by kind and the new state.", "kind", "to")
@@ -40,7 +43,7 @@ func (m *metrics) register(reg prometheus.Registerer, hs *healths) {
 	if reg == nil {
 		return
 	}
-	reg.MustRegister(m.duration, m.resumes, m.refusals, m.transitions, m.retries, m.hedges, m.hedgeWins)
+	reg.MustRegister(m.duration, m.resumes, m.droppedLines, m.refusals, m.transitions, m.retries, m.hedges, m.hedgeWins)
 	for _, s := range []breakerState{breakerOpened, breakerHalfOpen} {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "edgewalk_origin_breakers", Help: "Origins whose breaker is not closed, by its state.",

@@ -1,0 +1,373 @@
+package origin
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http/httptrace"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// errSpent says that a connection carries no further request: its peer has hung up, or has sent what belongs to no reply.
+var errSpent = errors.New("the connection carries no further request")
+
+// errSpeaksTLS says that a server wants TLS where it was spoken to in the clear.
+var errSpeaksTLS = errors.New("the server speaks TLS, and was asked without")
+
+// A phase is what is expected of the peer of a conn.
+type phase uint8
+
+const (
+	// awaitHead: the head of a reply. A new connection begins with it.
+	awaitHead phase = iota
+	// awaitBody: rest more bytes of the body.
+	awaitBody
+	// awaitChunk: the line that begins a chunk.
+	awaitChunk
+	// awaitTrailer: the lines after the last chunk.
+	awaitTrailer
+	// awaitClose: the body, to the end of the connection.
+	awaitClose
+	// idle: nothing, until the next request is sent.
+	idle
+	// spoiled: nothing that could be told from something else.
+	spoiled
+)
+
+// A conn is a connection to an origin that carries one request and its reply at a time. It gives its reader, which is net/http,
+// heads that [readHead] has read and bodies up to their end and not a byte more. What the peer sends beyond a reply can so be
+// taken for no other reply: the connection then carries no further request.
+type conn struct {
+	net.Conn
+	r       *bufio.Reader
+	raw     syscall.RawConn // of the TCP connection
+	records *records        // under TLS; nil in the clear
+
+	// mu guards what follows. While idle its holder may use the reader; in every other phase, only the goroutine that reads.
+	mu    sync.Mutex
+	phase phase
+	begun bool      // the next Write begins a request
+	notes *[]string // of the request at hand, see begin
+
+	// What follows belongs to the goroutine that reads.
+	ready []byte // to be read before anything else
+	err   error  // to be returned then
+	rest  int64
+	lined bool // rest belongs to a chunk
+}
+
+// newConn returns a conn over c, which is tcp or, if records is not nil, TLS over that. It closes tcp if it fails.
+func newConn(c, tcp net.Conn, records *records) (net.Conn, error) {
+	raw, err := tcp.(syscall.Conn).SyscallConn()
+	if err != nil {
+		tcp.Close()
+		return nil, err
+	}
+	return &conn{Conn: c, r: bufio.NewReader(c), raw: raw, records: records}, nil
+}
+
+// begin says that got, from a conn, is to carry a request. What its reply's head leaves to be desired is appended to notes.
+func begin(got httptrace.GotConnInfo, notes *[]string) {
+	c := got.Conn.(*conn)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun, c.notes = true, notes
+}
+
+// Write implements [net.Conn]. It refuses to begin a request where something is already there to be taken for its reply.
+// net/http then uses another connection.
+func (c *conn) Write(p []byte) (int, error) {
+	if err := c.open(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *conn) open() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.begun {
+		return nil
+	}
+	c.begun = false
+	switch {
+	case c.phase == awaitHead: // a new connection
+		return nil
+	case c.phase != idle || c.unread():
+		c.phase = spoiled
+		return errSpent
+	}
+	c.phase = awaitHead
+	return nil
+}
+
+// unread reports whether the peer has sent more than the replies that were read, or hung up.
+func (c *conn) unread() bool {
+	if c.r.Buffered() > 0 {
+		return true
+	}
+	if c.records != nil && c.records.unread(c.Conn) {
+		return true
+	}
+	arrived := true
+	if err := c.raw.Control(func(fd uintptr) { arrived = readable(fd) }); err != nil {
+		return true
+	}
+	return arrived
+}
+
+// readable reports whether a read would not have to wait.
+func readable(fd uintptr) bool {
+	var b [1]byte
+	_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return !errors.Is(err, unix.EAGAIN)
+}
+
+// Read implements [net.Conn].
+func (c *conn) Read(p []byte) (int, error) {
+	for {
+		if len(c.ready) > 0 {
+			n := copy(p, c.ready)
+			c.ready = c.ready[n:]
+			return n, nil
+		}
+		if c.err != nil {
+			return 0, c.err
+		}
+		switch c.expects() {
+		case awaitHead:
+			c.err = c.readHead()
+		case awaitBody:
+			n, err := c.r.Read(p[:min(int64(len(p)), c.rest)])
+			c.took(n)
+			if n > 0 || err != nil {
+				return n, err
+			}
+		case awaitChunk:
+			c.err = c.readChunkLine()
+		case awaitTrailer:
+			c.err = c.readTrailer()
+		case awaitClose:
+			return c.r.Read(p)
+		case idle:
+			c.err = c.wait()
+		case spoiled:
+			c.err = errSpent
+		}
+	}
+}
+
+func (c *conn) expects() phase {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.phase
+}
+
+func (c *conn) expect(p phase) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.phase = p
+}
+
+// took counts what was read of a body.
+func (c *conn) took(n int) {
+	if c.rest -= int64(n); c.rest > 0 {
+		return
+	}
+	if c.lined {
+		c.expect(awaitChunk)
+	} else {
+		c.expect(idle)
+	}
+}
+
+// wait waits until a request is under way, or the peer sends something or hangs up although none is. Nothing is read: in a moment
+// there may be a request, and what is there belongs to none.
+func (c *conn) wait() error {
+	c.mu.Lock()
+	spent := c.phase == idle && c.unread()
+	c.mu.Unlock()
+	if !spent {
+		if err := c.raw.Read(readable); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase != idle {
+		return nil
+	}
+	c.phase = spoiled
+	return errSpent
+}
+
+// readHead reads the next head. That it is refused is told only after the line that begins a head: instead of
+// that line, net/http would take it for the end of a connection that was not used, and ask again.
+func (c *conn) readHead() error {
+	var h *head
+	raw, err := c.readHeadText()
+	if err == nil {
+		h, err = readHead(raw)
+	}
+	if err != nil {
+		if len(raw) > 0 {
+			c.ready = []byte("HTTP/1.1 502 \r\n")
+		}
+		return err
+	}
+	c.ready = h.text
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.notes != nil {
+		*c.notes = append(*c.notes, h.dropped...)
+	}
+	if !h.final() {
+		return nil
+	}
+	c.notes = nil
+	c.rest, c.lined = h.length, h.framing == chunked
+	switch {
+	case h.status == 101, h.framing == untilClose:
+		c.phase = awaitClose
+	case h.framing == chunked:
+		c.phase = awaitChunk
+	case h.framing == counted && h.length > 0:
+		c.phase = awaitBody
+	default:
+		c.phase = idle
+	}
+	return nil
+}
+
+// readHeadText reads up to an empty line. What is no head is not waited for.
+func (c *conn) readHeadText() ([]byte, error) {
+	start, err := c.r.Peek(1)
+	if err != nil {
+		return nil, err
+	}
+	switch start[0] {
+	case 'H':
+	case recordAlert:
+		return start, errSpeaksTLS
+	default:
+		return start, errNotHTTP
+	}
+	var raw []byte
+	for {
+		line, err := c.r.ReadSlice('\n')
+		raw = append(raw, line...)
+		switch {
+		case len(raw) > maxHeaderBytes:
+			return raw, &headerSizeError{}
+		case err == io.EOF:
+			return raw, io.ErrUnexpectedEOF
+		case err == bufio.ErrBufferFull:
+		case err != nil:
+			return raw, err
+		case len(raw) > len(line) && strings.Trim(string(line), "\r\n") == "" && raw[len(raw)-len(line)-1] == '\n':
+			return raw, nil
+		}
+	}
+}
+
+// readChunkLine reads the line that begins a chunk: its size in hexadecimal, and perhaps extensions (RFC 9112 7.1).
+func (c *conn) readChunkLine() error {
+	line, err := c.r.ReadSlice('\n')
+	switch {
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
+	case err == bufio.ErrBufferFull:
+		return &framingError{"a chunk begins with a line that is too long"}
+	case err != nil:
+		return err
+	}
+	text, ok := strings.CutSuffix(string(line), "\r\n")
+	digits, _, _ := strings.Cut(text, ";")
+	size, err := strconv.ParseUint(trimOWS(digits), 16, 60)
+	if !ok || err != nil {
+		return &framingError{"a chunk does not begin with its size"}
+	}
+	if size == 0 {
+		c.rest = maxHeaderBytes // of trailers
+		c.expect(awaitTrailer)
+		return nil
+	}
+	c.ready = []byte(strconv.FormatUint(size, 16) + "\r\n")
+	c.rest = int64(size) + int64(len("\r\n"))
+	c.expect(awaitBody)
+	return nil
+}
+
+// readTrailer reads one line behind the last chunk. Trailers are dropped: nothing here asks for any.
+func (c *conn) readTrailer() error {
+	line, err := c.r.ReadSlice('\n')
+	c.rest -= int64(len(line))
+	switch {
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
+	case err == bufio.ErrBufferFull || c.rest < 0:
+		return &framingError{"the trailer is too long"}
+	case err != nil:
+		return err
+	case string(line) == "\r\n":
+		c.ready = []byte("0\r\n\r\n")
+		c.expect(idle)
+	case !strings.HasSuffix(string(line), "\r\n"):
+		return &framingError{"a line of the trailer does not end as lines do"}
+	}
+	return nil
+}
+
+// records gives TLS no byte beyond the record that it reads, so that it can be seen whether there is one.
+type records struct {
+	net.Conn
+	r    *bufio.Reader
+	rest int  // of the record at hand
+	dry  bool // there is nothing to be read
+}
+
+func newRecords(tcp net.Conn) *records { return &records{Conn: tcp, r: bufio.NewReader(tcp)} }
+
+const (
+	recordHeader = 5    // bytes: the type, the version and the length (RFC 8446 5.1)
+	recordAlert  = 0x15 // the type
+)
+
+// Read implements [net.Conn].
+func (c *records) Read(p []byte) (int, error) {
+	if c.dry {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if c.rest == 0 {
+		h, err := c.r.Peek(recordHeader)
+		if err != nil && len(h) == 0 {
+			return 0, err
+		}
+		c.rest = len(h)
+		if len(h) == recordHeader {
+			c.rest += int(h[3])<<8 | int(h[4])
+		}
+	}
+	n, err := c.r.Read(p[:min(len(p), c.rest)])
+	c.rest -= n
+	return n, err
+}
+
+// unread reports whether there is something that secure, the connection above, has not given to its reader.
+func (c *records) unread(secure net.Conn) bool {
+	if c.rest > 0 || c.r.Buffered() > 0 {
+		return true
+	}
+	c.dry = true
+	defer func() { c.dry = false }()
+	var b [1]byte
+	n, _ := secure.Read(b[:]) // a deadline that has passed does a TLS connection no harm
+	return n > 0
+}
