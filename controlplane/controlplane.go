@@ -106,7 +106,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return err
 	}
 	c.edges, err = edgesvc.New(edgesvc.Config{
-		Feed: c.feed, Store: c.store, Fleet: c.fleet, Epoch: c.store.Epoch(), Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
+		Feed: c.feed, Store: c.store, Fleet: c.fleet, Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
 		Token: p.edgeToken, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {

@@ -109,7 +109,7 @@ var errorKinds = []struct {
 	{store.ErrTooLarge, kindTooLarge, ""},
 	{store.ErrRequestIDReused, kindRequestIDReused, "the request_id was used for another request within the last 15 minutes"},
 	{store.ErrResourceExhausted, kindStoreFull, "etcd is full and takes no more writes: raise its quota, or compact and defragment it"},
-	{store.ErrEpochChanged, kindStoreUnavailable, "etcd holds another history than this control plane: restart it"},
+	{store.ErrEpochChanged, kindStoreUnavailable, "etcd was restored, and this control plane is about to take in what it holds: try again"},
 	{store.ErrSchemaTooNew, kindStoreUnavailable, "a newer edgewalk has written the topology: update this control plane"},
 	{store.ErrCompacted, kindContention, "the topology moved on while it was read: try again"},
 	{store.ErrUnavailable, kindStoreUnavailable, "etcd does not answer; nothing was written"},

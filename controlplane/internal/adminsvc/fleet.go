@@ -52,7 +52,7 @@ func (s fleetService) GetEdge(ctx context.Context, req *adminv1.GetEdgeRequest) 
 }
 
 func (s fleetService) GetRevision(context.Context, *adminv1.GetRevisionRequest) (*adminv1.GetRevisionResponse, error) {
-	return &adminv1.GetRevisionResponse{Revision: s.fleet.Revision(), Epoch: s.store.Epoch()}, nil
+	return &adminv1.GetRevisionResponse{Revision: s.fleet.Revision(), Epoch: s.fleet.Epoch()}, nil
 }
 
 // defaultWait is how long WaitApplied waits unless told otherwise.

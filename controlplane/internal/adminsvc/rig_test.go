@@ -82,7 +82,7 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Fleet: everywhere, Epoch: r.store.Epoch(), Server: "test", Logger: logger})
+	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Fleet: everywhere, Server: "test", Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

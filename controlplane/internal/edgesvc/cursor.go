@@ -95,11 +95,20 @@ func (st *stream) welcome() error {
 		}
 	}
 	return st.message("welcome", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Welcome{Welcome: &edgev1.Welcome{
-		Epoch:    st.svc.cfg.Epoch,
+		Epoch:    st.history.Epoch,
 		Target:   st.svc.cfg.Feed.Revision(),
 		Server:   st.svc.cfg.Server,
 		Settings: &edgev1.Welcome_Settings{SharedHost: settings.GetSharedHost(), MediaUrl: st.svc.cfg.MediaURL},
 	}}})
+}
+
+// view is the feed as it stands, as long as it is the history that the stream is about.
+func (st *stream) view() (*feed.View, error) {
+	view := st.svc.cfg.Feed.View()
+	if view.History != st.history {
+		return nil, errHistory
+	}
+	return view, nil
 }
 
 // start puts the cursor where the agent stands, or sends the full state when that is not a place in this history.
@@ -125,10 +134,13 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	switch {
 	case have.GetRevision() == 0:
 		return "new", nil
-	case have.GetEpoch() != st.svc.cfg.Epoch:
+	case have.GetEpoch() != st.history.Epoch:
 		return "epoch", nil
 	}
-	view := st.svc.cfg.Feed.View()
+	view, err := st.view()
+	if err != nil {
+		return "", err
+	}
 	digest := st.hello.GetDigest()
 	if string(view.Digest[:]) == string(digest) {
 		// The same state, however it came about: nothing to send. An agent that is at a later revision by a bookmark of
@@ -143,7 +155,9 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	if ahead {
 		return "ahead", nil
 	}
-	view = st.svc.cfg.Feed.View()
+	if view, err = st.view(); err != nil {
+		return "", err
+	}
 	if want, known := view.DigestAt(have.GetRevision()); known {
 		if string(want[:]) != string(digest) {
 			st.svc.metrics.resyncs.WithLabelValues("hello").Inc()
@@ -194,7 +208,10 @@ func (st *stream) advance(ctx context.Context) (*feed.View, <-chan struct{}, err
 				return nil, nil, err
 			}
 		}
-		view := st.svc.cfg.Feed.View()
+		view, err := st.view()
+		if err != nil {
+			return nil, nil, err
+		}
 		switch {
 		case st.cursor.pos >= view.Last():
 			return view, view.Changed(), nil
@@ -236,8 +253,12 @@ func (st *stream) full(ctx context.Context, reason string) error {
 		return err
 	}
 	defer release()
+	view, err := st.view()
+	if err != nil {
+		return err
+	}
 	st.svc.metrics.fullStates.WithLabelValues(reason).Inc()
-	return st.state(ctx, st.svc.cfg.Feed.View().State(0))
+	return st.state(ctx, view.State(0))
 }
 
 // state sends a state whole, whatever the window: its chunks are acknowledged together.

@@ -3,7 +3,8 @@
 //
 // A stream costs a cursor and what the edge has not acknowledged, which is bounded; whatever an edge does, it neither delays
 // others nor makes memory grow. An edge is sent steps in the order of the store, each once; one that is slow or was away is
-// sent one state for many.
+// sent one state for many. When etcd turns out to hold another history, every stream ends, and edges come again to be sent
+// what is there.
 //
 // What changed, and in which order, is feed's business; which edges there are and how far they are is fleet's; who may read
 // or change resources is adminsvc's.
@@ -44,8 +45,6 @@ type Config struct {
 	Store *store.Store
 	// Fleet is told who the edges are and how far they are.
 	Fleet *fleet.Fleet
-	// Epoch is the epoch of the topology.
-	Epoch string
 	// Server is the control plane's name, for people.
 	Server string
 	// MediaURL is where edges read the bytes of the Media Library; see Welcome.Settings.

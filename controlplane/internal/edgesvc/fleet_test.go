@@ -343,7 +343,7 @@ func TestEdgesWriteNothingToEtcd(t *testing.T) {
 	var watch sync.WaitGroup
 	begun := sync.OnceFunc(func() { close(watching) })
 	watch.Go(func() {
-		_ = p.store.WatchFleet(ctx, "", func([]store.Entry, int64) { begun() }, func(e store.Entry) {
+		_ = p.store.WatchFleet(ctx, "", func([]store.Entry, string, int64) { begun() }, func(e store.Entry) {
 			mu.Lock()
 			defer mu.Unlock()
 			if !strings.Contains(string(e.Value), "last") { // who the edges are may be written

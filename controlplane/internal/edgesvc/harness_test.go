@@ -90,7 +90,7 @@ func startPlaneAs(tb testing.TB, prefix, server string, peers net.Listener, chan
 		tb.Fatal(err)
 	}
 	svc, err := New(Config{
-		Feed: p.feed, Store: p.store, Fleet: p.Fleet, Epoch: p.store.Epoch(), Server: p.fleetConfig.Server,
+		Feed: p.feed, Store: p.store, Fleet: p.Fleet, Server: p.fleetConfig.Server,
 		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -49,6 +50,7 @@ var (
 	errSuperseded = status.Error(codes.Aborted, "another stream of this edge has taken over")
 	errDrained    = status.Error(codes.Unavailable, "the control plane asked the edge to leave")
 	errSlow       = status.Error(codes.ResourceExhausted, "the edge reads too slowly")
+	errHistory    = status.Error(codes.Aborted, "the topology has another history now: come again")
 	errBusy       = status.Error(codes.ResourceExhausted, "too many edges are being sent the whole topology: come back later")
 )
 
@@ -65,6 +67,8 @@ type stream struct {
 	stays time.Time // until when it is not sent away for want of etcd
 	end   context.CancelCauseFunc
 	win   window
+	// history is what everything is about that is sent. When the feed goes on with another one the stream ends.
+	history *feed.History
 
 	begun    chan struct{} // closed when the window knows where the edge begins, or the sender has ended
 	woken    chan struct{} // the receiver took something that the sender waits for
@@ -93,7 +97,7 @@ func (s *Service) Sync(rpc syncStream) error {
 	ctx, end := context.WithCancelCause(rpc.Context())
 	defer end(nil)
 	st.end = end
-	st.conn = fleet.Conn{Hello: st.hello, Supersede: func() { end(errSuperseded) }, Ask: st.ask}
+	st.conn = fleet.Conn{Hello: st.hello, History: st.history, Supersede: func() { end(errSuperseded) }, Ask: st.ask}
 	holder, ousted := s.cfg.Fleet.Join(&st.conn)
 	if holder != nil {
 		s.metrics.refused.WithLabelValues("id_taken").Inc()
@@ -150,9 +154,11 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 	if err := s.authorize(rpc.Context()); err != nil {
 		return refuse("unauthenticated", err)
 	}
-	if s.cfg.Feed.View() == nil {
+	view := s.cfg.Feed.View()
+	if view == nil {
 		return refuse("not_loaded", status.Error(codes.Unavailable, "the topology has not been loaded yet"))
 	}
+	st.history = view.History
 	hello, err := receiveHello(rpc)
 	if err != nil {
 		return refuse("hello", err)
@@ -272,7 +278,11 @@ func (st *stream) checkDigest(ack *edgev1.Ack) {
 	if len(ack.GetDigest()) == 0 {
 		return
 	}
-	want, ok := st.svc.cfg.Feed.View().DigestAt(ack.GetApplied())
+	view, err := st.view()
+	if err != nil {
+		return
+	}
+	want, ok := view.DigestAt(ack.GetApplied())
 	if !ok || string(want[:]) == string(ack.GetDigest()) {
 		return
 	}

@@ -5,7 +5,8 @@
 // recent deletions. A reader that missed more than the recent steps is sent the last state of everything that changed; one
 // that missed deletions which are no longer known is sent the whole topology.
 //
-// Revisions only go up. Two edges may stand at different revisions at the same moment; each sees an order that the store
+// Revisions only go up within a history. When etcd turns out to hold another one, a new [History] begins, and whoever read
+// the old one has to begin anew. Two edges may stand at different revisions at the same moment; each sees an order that the store
 // also saw. Writing topology is adminsvc's business, talking to edges is edgesvc's.
 package feed
 

@@ -16,8 +16,7 @@ const shrinkRetry = 10 * time.Second
 
 var errShrunk = errors.New("more than half of the topology is gone")
 
-// Run follows the store until ctx ends, and then returns the error of ctx. Any other error means that what the feed holds
-// can no longer be continued, as after a restore of etcd.
+// Run follows the store until ctx ends, and then returns the error of ctx.
 func (f *Feed) Run(ctx context.Context) error {
 	for {
 		err := f.store.Follow(ctx, store.Follower{Known: f.known, Step: f.take, Progress: f.progress})
@@ -38,10 +37,13 @@ func (f *Feed) Run(ctx context.Context) error {
 }
 
 // known tells the store what need not be read again.
-func (f *Feed) known() iter.Seq2[topology.Key, int64] {
-	return func(yield func(topology.Key, int64) bool) {
-		for key, e := range f.writer.index { // only this goroutine writes it
-			if !e.deleted() && !yield(key, e.mod) {
+func (f *Feed) known() (epoch string, records iter.Seq[topology.Record]) {
+	if v := f.view.Load(); v != nil {
+		epoch = v.History.Epoch
+	}
+	return epoch, func(yield func(topology.Record) bool) {
+		for _, e := range f.writer.index { // only this goroutine writes it
+			if !e.deleted() && !yield(e.record()) {
 				return
 			}
 		}
@@ -60,38 +62,64 @@ func (f *Feed) take(step store.Step) error {
 			return err
 		}
 	}
-	if len(step.Records) > 0 && step.Revision <= before.Revision {
-		return fmt.Errorf("%d changes at revision %d were missed: etcd had said that there were none up to %d",
-			len(step.Records), step.Revision, before.Revision)
+	switch {
+	case step.Epoch != before.History.Epoch:
+		f.load(step)
+	case step.Revision <= before.Revision && len(step.Records) > 0:
+		f.restart(step)
+	default:
+		f.append(step.Revision, step.Records)
 	}
-	f.append(step.Revision, step.Records)
 	return nil
 }
 
 func (f *Feed) checkReload(before *View, step store.Step) error {
 	f.metrics.reloads.Inc()
-	change := 0
+	after := before.records
+	if step.Epoch != before.History.Epoch {
+		after = 0
+	}
 	for _, r := range step.Records {
-		if r.Value == nil {
-			change--
-		} else if e := f.writer.index[r.Key]; e == nil || e.deleted() {
-			change++
+		e := f.writer.index[r.Key]
+		held := step.Epoch == before.History.Epoch && e != nil && !e.deleted()
+		switch {
+		case r.Value == nil && held:
+			after--
+		case r.Value != nil && !held:
+			after++
 		}
 	}
-	if after := before.records + change; 2*after < before.records && !f.allowShrink {
+	if 2*after < before.records && !f.allowShrink {
 		return fmt.Errorf("%w: %d of %d resources are left at revision %d", errShrunk, after, before.records, step.Revision)
 	}
 	return nil
 }
 
-// load begins the history.
+// load begins a history with the whole topology.
 func (f *Feed) load(step store.Step) {
+	before := f.view.Load()
 	f.mu.Lock()
-	f.writer.load(step.Records, step.Revision, step.Since, f.now())
+	keep := f.writer.keep
+	f.writer = newLog()
+	f.writer.keep = keep
+	f.writer.load(step.Epoch, step.Records, step.Revision, step.Since, f.now())
 	f.mu.Unlock()
-	f.publish(nil)
-	close(f.loaded)
-	f.log.Info("feed: topology loaded", "revision", step.Revision, "resources", f.writer.view.records)
+	f.publish(before)
+	if before == nil {
+		close(f.loaded)
+	}
+	f.log.Info("feed: topology loaded", "epoch", step.Epoch, "revision", step.Revision, "resources", f.writer.view.records)
+}
+
+// restart begins a history that differs from the last in what was wrong with that: edges were told that they stood at a
+// revision, and did not.
+func (f *Feed) restart(step store.Step) {
+	before := f.view.Load()
+	f.mu.Lock()
+	f.writer.restart(step.Records, step.Revision, f.now())
+	f.mu.Unlock()
+	f.publish(before)
+	f.log.Warn("feed: changes were missed: every edge's state is checked", "revision", step.Revision, "changes", len(step.Records))
 }
 
 // append takes in what changed at a revision.

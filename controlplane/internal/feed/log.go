@@ -93,13 +93,28 @@ func (e *entry) record() topology.Record {
 	return r
 }
 
-// load begins a history at a revision with the records that there are, and those that were deleted after since.
-func (l *topologyLog) load(records []topology.Record, revision, since int64, now time.Time) {
+// restart begins another history at a revision, with the records that there are but for what is changed.
+func (l *topologyLog) restart(changed []topology.Record, revision int64, now time.Time) {
+	for _, r := range changed {
+		l.put(revision, r)
+	}
+	v := &l.view
+	v.History = &History{v.History.Epoch}
+	v.Revision, v.stepsFloor, v.floor, v.floorSum = revision, revision, revision, v.Digest
+	v.steps, l.stepBytes = nil, 0
+	v.loaded, v.AsOf = now, now
+	v.changed, v.advanced = make(chan struct{}), make(chan struct{})
+}
+
+// load begins the first history, or one of another epoch, at a revision with the records that there are, and those that were
+// deleted after since.
+func (l *topologyLog) load(epoch string, records []topology.Record, revision, since int64, now time.Time) {
 	slices.SortFunc(records, func(a, b topology.Record) int { return int(a.ModRevision - b.ModRevision) })
 	for _, r := range records {
 		l.add(r.ModRevision, r)
 	}
 	v := &l.view
+	v.History = &History{epoch}
 	v.Revision, v.stepsFloor, v.floor = revision, revision, since
 	l.compact()
 	v.floorSum = v.Digest

@@ -310,7 +310,60 @@ func TestReloadThatLosesMostIsRefused(t *testing.T) {
 	if err := allowed.take(gone); err != nil || allowed.View().records != 4 {
 		t.Errorf("allowed: error %v, %d are left", err, allowed.View().records)
 	}
-	if err := f.take(store.Step{Revision: 100, Reload: true, Records: []topology.Record{deleted("1", 100)}}); err == nil {
-		t.Error("a change at a revision that edges have passed was taken in")
+	fewer := store.Step{Epoch: "restored", Revision: 60, Reload: true, Records: []topology.Record{stored("1", 1, 1, "v")}}
+	if err := f.take(fewer); err == nil || f.View().records != 10 || f.View().History.Epoch != "" {
+		t.Errorf("one of ten resources left in another epoch: error %v, %d are left", err, f.View().records)
+	}
+}
+
+// What was said to be the newest up to a revision was not: no edge's revision says any more what it has, only its digest.
+func TestMissedChangesBeginAHistory(t *testing.T) {
+	f := loaded(stored("a", 1, 1, "x"), stored("b", 1, 1, "x"))
+	f.append(105, []topology.Record{stored("a", 1, 105, "y")})
+	f.progress(110, time.Now())
+	before := f.View()
+	if err := f.take(store.Step{Revision: 110, Reload: true, Records: []topology.Record{deleted("b", 108)}}); err != nil {
+		t.Fatal(err)
+	}
+	v := f.View()
+	select {
+	case <-before.Changed():
+	default:
+		t.Error("readers are not woken")
+	}
+	if v.History == before.History || v.History.Epoch != before.History.Epoch || v.Revision != 110 || v.Digest == before.Digest {
+		t.Errorf("history %p at %d after %p at %d", v.History, v.Revision, before.History, before.Revision)
+	}
+	if _, known := v.DigestAt(105); known || v.Keeps(109) {
+		t.Error("an edge of the history before is sent what has changed since, not everything")
+	}
+	var e feedtest.Edge
+	drain(t, &e, v.State(0))
+	if len(e.Records) != 1 {
+		t.Errorf("%d records are left", len(e.Records))
+	}
+}
+
+// etcd holds less than it held: the revision goes back, and what was lost is gone.
+func TestAnotherEpochReplacesEverything(t *testing.T) {
+	f := loaded(stored("stays", 1, 1, "x"), stored("lost", 90, 90, "x"))
+	f.append(105, []topology.Record{stored("stays", 1, 105, "lost")})
+	before := f.View()
+	step := store.Step{Epoch: "restored", Revision: 60, Since: 60, Reload: true, Records: []topology.Record{stored("stays", 1, 1, "x")}}
+	if err := f.take(step); err != nil {
+		t.Fatal(err)
+	}
+	v := f.View()
+	if v.History == before.History || v.History.Epoch != "restored" || v.Revision != 60 {
+		t.Errorf("history %+v at %d", v.History, v.Revision)
+	}
+	var e feedtest.Edge
+	drain(t, &e, v.State(0))
+	if got := string(e.Records["origins/acme/stays"].GetValue()); len(e.Records) != 1 || got != "x" {
+		t.Errorf("%d records, one holds %q", len(e.Records), got)
+	}
+	f.append(61, []topology.Record{stored("new", 61, 61, "z")})
+	if steps, known := f.View().After(60); !known || len(steps) != 1 || steps[0].Prev != 60 {
+		t.Errorf("the next step: %v, %v", steps, known)
 	}
 }

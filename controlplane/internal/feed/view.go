@@ -61,8 +61,17 @@ func (s *Step) Live(prev int64) [][]byte {
 	return [][]byte{liveHead(prev, s.Revision, len(shared)), shared}
 }
 
+// History is a sequence of steps. Revisions of two histories must not be compared: in another one, an edge may stand
+// anywhere, and only its digest tells.
+type History struct {
+	// Epoch is the store's epoch. Two histories may have the same.
+	Epoch string
+}
+
 // View is the feed at one moment. It is immutable, and holding one keeps nothing from being written.
 type View struct {
+	// History is what the revisions belong to.
+	History *History
 	// Revision is where the feed stands: at the last step, or later when etcd has said that no step is missing up to there.
 	Revision int64
 	// Digest is the digest of the topology at Revision.

@@ -37,6 +37,8 @@ const (
 type Conn struct {
 	// Hello is what the edge said of itself.
 	Hello *edgev1.Hello
+	// History is what the edge is sent, and what all that it has applied is about.
+	History *feed.History
 	// Supersede ends the stream because another one has the edge's id. It must not block.
 	Supersede func()
 	// Ask puts a question to the edge and waits for the answer, as [Fleet.Ask] does.
@@ -72,6 +74,7 @@ type contender struct {
 func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.renew()
 	now := f.now()
 	id := c.Hello.GetId()
 	e := f.edges[id]
@@ -162,8 +165,9 @@ func (f *Fleet) Leave(c *Conn) {
 func (f *Fleet) Acknowledge(c *Conn, ack *edgev1.Ack, reached int64, ours, full bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.renew()
 	e := f.edges[c.Hello.GetId()]
-	if e == nil || e.conn != c {
+	if e == nil || e.conn != c || c.History != f.history {
 		return
 	}
 	e.lastSeen = f.now()
@@ -186,7 +190,8 @@ func (f *Fleet) Acknowledge(c *Conn, ack *edgev1.Ack, reached int64, ours, full 
 func (f *Fleet) Reached(c *Conn, revision int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e := f.edges[c.Hello.GetId()]; e != nil && e.conn == c && e.applied < revision {
+	f.renew()
+	if e := f.edges[c.Hello.GetId()]; e != nil && e.conn == c && c.History == f.history && e.applied < revision {
 		e.applied = revision
 		f.wake()
 	}
@@ -236,6 +241,34 @@ func (f *Fleet) Report(c *Conn, report *edgev1.Report) {
 		e.report, e.lastSeen = report, f.now()
 		f.tell(e)
 	}
+}
+
+// renew forgets how far edges are in a history that the feed has left. Where they stand in the one that follows, they say when
+// they come again. The caller holds mu.
+func (f *Fleet) renew() {
+	view := f.cfg.Feed.View()
+	if view == nil || view.History == f.history {
+		return
+	}
+	first := f.history == nil
+	f.history = view.History
+	if first {
+		return
+	}
+	for _, e := range f.edges {
+		e.applied, e.persisted = 0, 0
+		clear(e.rejected)
+		f.tell(e)
+	}
+	f.wake()
+}
+
+// epoch is the feed's, empty before it is loaded. The caller holds mu.
+func (f *Fleet) epoch() string {
+	if f.history == nil {
+		return ""
+	}
+	return f.history.Epoch
 }
 
 // tell records that an edge has changed in what others are told. The caller holds mu.
@@ -317,6 +350,7 @@ func (e *edge) resource(server string) *topologyv1.Edge {
 // What edges of other control planes have applied may be a second old; see [Fleet.Refresh].
 func (f *Fleet) Edges() []*topologyv1.Edge {
 	f.mu.Lock()
+	f.renew()
 	best := make(map[string]*topologyv1.Edge, len(f.edges))
 	consider := func(r *topologyv1.Edge) {
 		old := best[r.GetId()]
@@ -333,7 +367,7 @@ func (f *Fleet) Edges() []*topologyv1.Edge {
 	for _, p := range f.peers {
 		for _, m := range p.members {
 			if m.GetBootId() != "" {
-				consider(p.resource(m))
+				consider(p.resource(f.epoch(), m))
 			}
 		}
 	}

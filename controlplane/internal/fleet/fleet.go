@@ -57,14 +57,16 @@ type Fleet struct {
 	presence *store.Presence
 	asking   *semaphore.Weighted // questions of other control planes
 
-	mu    sync.Mutex
-	edges map[string]*edge // of this control plane, by id
-	peers map[string]*peer // by process
+	mu      sync.Mutex
+	history *feed.History    // what this control plane's edges have applied is about
+	edges   map[string]*edge // of this control plane, by id
+	peers   map[string]*peer // by process
 	// version counts what others are told as a Member.
 	version uint64
 	waiting int           // waits under way here
 	moved   chan struct{} // closed when the state of an edge changes
-	watched int64         // the last revision of etcd that the watch has told of
+	watched int64         // the last revision of etcd that the watch has told of, in an epoch
+	watches string        // that epoch
 	met     chan struct{} // closed once it is known which other control planes there are
 	joined  chan struct{} // tells that the edges are others than before
 }
@@ -144,6 +146,14 @@ func (f *Fleet) Revision() int64 {
 		return v.Last()
 	}
 	return 0
+}
+
+// Epoch returns the epoch of what this control plane knows of the topology, empty before it knows one.
+func (f *Fleet) Epoch() string {
+	if v := f.cfg.Feed.View(); v != nil {
+		return v.History.Epoch
+	}
+	return ""
 }
 
 // HasOthers reports whether there is another control plane.

@@ -46,6 +46,7 @@ type link struct {
 	barrier uint64 // the last one asked for
 	passed  uint64 // the last one that has come back
 	up      bool   // everything has been told once, and the stream lives
+	epoch   string // of floor and behind
 	floor   int64
 	behind  map[string]int64
 }
@@ -62,10 +63,13 @@ func (p *peer) present() bool { return p.record != nil }
 
 func (p *peer) connected(m *fleetv1.Member) bool { return p.present() && m.GetEdge().GetConnected() }
 
-// applied is what an edge has applied, as far as the peer has told.
-func (p *peer) applied(m *fleetv1.Member) int64 {
+// applied is what an edge has applied in an epoch, as far as the peer has told.
+func (p *peer) applied(epoch string, m *fleetv1.Member) int64 {
+	if m.GetEpoch() != epoch {
+		return 0
+	}
 	known := m.GetEdge().GetAppliedRevision()
-	if p.link == nil || !p.link.up || !m.GetEdge().GetConnected() {
+	if p.link == nil || !p.link.up || p.link.epoch != epoch || !m.GetEdge().GetConnected() {
 		return known
 	}
 	if behind, ok := p.link.behind[m.GetEdge().GetId()]; ok {
@@ -81,7 +85,7 @@ func (p *peer) settle() {
 	}
 	for _, m := range p.members {
 		if m.GetEdge().GetConnected() {
-			m.Edge.AppliedRevision = p.applied(m)
+			m.Edge.AppliedRevision = p.applied(m.GetEpoch(), m)
 		}
 	}
 	p.link.up = false
@@ -105,10 +109,13 @@ func (p *peer) forget(connected map[string]bool, now time.Time) {
 }
 
 // resource is the edge as admins see it, without its lag.
-func (p *peer) resource(m *fleetv1.Member) *topologyv1.Edge {
+func (p *peer) resource(epoch string, m *fleetv1.Member) *topologyv1.Edge {
 	e := clone(m.GetEdge())
 	e.Name = "edges/" + e.GetId()
-	e.AppliedRevision = p.applied(m)
+	e.AppliedRevision = p.applied(epoch, m)
+	if m.GetEpoch() != epoch {
+		e.PersistedRevision, e.Rejected = 0, nil
+	}
 	e.Connected = p.connected(m)
 	e.Server = ""
 	if e.Connected {
@@ -121,9 +128,15 @@ func (p *peer) resource(m *fleetv1.Member) *topologyv1.Edge {
 func (f *Fleet) meet(ctx context.Context) {
 	var links sync.WaitGroup
 	defer links.Wait()
-	_ = f.cfg.Store.WatchFleet(ctx, "", func(entries []store.Entry, revision int64) {
+	_ = f.cfg.Store.WatchFleet(ctx, "", func(entries []store.Entry, epoch string, revision int64) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
+		if f.watches != epoch {
+			f.watches, f.watched = epoch, 0
+			for _, p := range f.peers {
+				p.revision = 0
+			}
+		}
 		there := make(map[string]bool)
 		for _, entry := range entries {
 			there[entry.Key] = true
@@ -336,7 +349,7 @@ func (f *Fleet) takeTold(p *peer, members map[string]*fleetv1.Member, told *flee
 		}
 	}
 	l := p.link
-	l.floor, l.behind = told.GetFloor(), told.GetBehind()
+	l.epoch, l.floor, l.behind = told.GetEpoch(), told.GetFloor(), told.GetBehind()
 	l.passed = told.GetBarrier()
 	if !l.up && l.passed > 0 {
 		l.up, p.members = true, members

@@ -125,6 +125,7 @@ func (f *Fleet) tellFollower(ctx context.Context, fo *follower, send func(*fleet
 	for {
 		request := fo.wants()
 		f.mu.Lock()
+		f.renew()
 		moved := f.moved
 		members := f.membersSince(sent)
 		sent = f.version
@@ -132,7 +133,7 @@ func (f *Fleet) tellFollower(ctx context.Context, fo *follower, send func(*fleet
 		edges := len(f.edges)
 		f.mu.Unlock()
 		for len(members) > membersAtOnce {
-			part := &fleetv1.FollowResponse{Members: members[:membersAtOnce], Floor: progress.GetFloor(), Behind: progress.GetBehind()}
+			part := &fleetv1.FollowResponse{Members: members[:membersAtOnce], Epoch: progress.GetEpoch(), Floor: progress.GetFloor(), Behind: progress.GetBehind()}
 			part.Barrier = last.GetBarrier()
 			if err := send(part); err != nil {
 				return err
@@ -141,6 +142,7 @@ func (f *Fleet) tellFollower(ctx context.Context, fo *follower, send func(*fleet
 		}
 		progress.Members, progress.Barrier = members, request.GetBarrier()
 		if len(members) > 0 || last == nil || last.GetBarrier() != progress.GetBarrier() || last.GetFloor() != progress.GetFloor() ||
+			last.GetEpoch() != progress.GetEpoch() ||
 			!maps.Equal(last.GetBehind(), progress.GetBehind()) {
 			if err := send(progress); err != nil {
 				return err
@@ -183,7 +185,7 @@ func (f *Fleet) membersSince(version uint64) (members []*fleetv1.Member) {
 
 // member is what others are told of an edge. The caller holds mu.
 func (f *Fleet) member(e *edge) *fleetv1.Member {
-	m := &fleetv1.Member{Edge: new(topologyv1.Edge)}
+	m := &fleetv1.Member{Edge: new(topologyv1.Edge), Epoch: f.epoch()}
 	if e.hello != nil {
 		m.Edge, m.BootId = e.resource(f.cfg.Server), e.hello.GetBootId()
 		m.Edge.Rejected = newest(e.rejected)
@@ -236,7 +238,7 @@ func (f *Fleet) progress() *fleetv1.FollowResponse {
 		}
 	}
 	slices.Sort(applied)
-	r := new(fleetv1.FollowResponse)
+	r := &fleetv1.FollowResponse{Epoch: f.epoch()}
 	if n := len(applied); n > 0 {
 		r.Floor = applied[min(maxBehind, n-1)]
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -48,18 +50,35 @@ func (t *tally) response() *adminv1.WaitAppliedResponse {
 // It returns an [ErrFuture] for a revision past etcd's current one. When ctx ends first it returns the counts so far with
 // the error of ctx.
 func (f *Fleet) WaitApplied(ctx context.Context, revision int64, region string, minEdges int) (*adminv1.WaitAppliedResponse, error) {
-	step, err := f.stepOf(ctx, revision)
-	if err != nil {
-		return &adminv1.WaitAppliedResponse{}, err
-	}
 	defer f.prompt()()
+	for {
+		view, err := f.settle(ctx, revision)
+		if err != nil {
+			return &adminv1.WaitAppliedResponse{}, err
+		}
+		resp, err := f.waitIn(ctx, view, revision, region, minEdges)
+		if !errors.Is(err, errHistory) {
+			return resp, err
+		}
+	}
+}
+
+// errHistory says that the feed has gone on with another history.
+var errHistory = errors.New("the topology has another history")
+
+// waitIn waits in the history of a view, and returns errHistory when the feed has left that.
+func (f *Fleet) waitIn(ctx context.Context, view *feed.View, revision int64, region string, minEdges int) (*adminv1.WaitAppliedResponse, error) {
 	barriers, err := f.barriers(ctx)
 	if err != nil {
 		return &adminv1.WaitAppliedResponse{}, err
 	}
+	step := view.StepAt(revision)
 	for {
 		moved := f.waiter()
 		t := f.tally(step, revision, region, barriers)
+		if f.cfg.Feed.View().History != view.History {
+			return t.response(), errHistory
+		}
 		if len(t.pending) == 0 && t.total >= minEdges {
 			return t.response(), nil
 		}
@@ -102,23 +121,45 @@ func (f *Fleet) Refresh(ctx context.Context) {
 	}
 }
 
-// stepOf waits for this control plane to reach a revision, and returns the last step up to there: an edge that has applied
-// that has applied the revision.
-func (f *Fleet) stepOf(ctx context.Context, revision int64) (int64, error) {
+// settle waits for this control plane to reach a revision of the history that etcd holds, and returns its view from there on.
+func (f *Fleet) settle(ctx context.Context, revision int64) (*feed.View, error) {
 	feed := f.cfg.Feed
+	if err := f.meetHistory(ctx); err != nil {
+		return nil, err
+	}
 	if feed.Revision() < revision {
 		current, err := f.cfg.Store.Revision(ctx)
 		if err != nil {
-			return 0, cmp.Or(ctx.Err(), err)
+			return nil, cmp.Or(ctx.Err(), err)
 		}
 		if revision > current {
-			return 0, fmt.Errorf("%w: %d, etcd is at %d", ErrFuture, revision, current)
+			return nil, fmt.Errorf("%w: %d, etcd is at %d", ErrFuture, revision, current)
 		}
 		if err := feed.WaitRevision(ctx, revision); err != nil {
-			return 0, fmt.Errorf("wait for this control plane to reach revision %d: %w", revision, err)
+			return nil, fmt.Errorf("wait for this control plane to reach revision %d: %w", revision, err)
 		}
 	}
-	return feed.View().StepAt(revision), nil
+	return feed.View(), nil
+}
+
+// meetHistory returns when the feed is in the history that etcd holds: a revision of another one says nothing.
+func (f *Fleet) meetHistory(ctx context.Context) error {
+	for {
+		err := f.cfg.Store.CheckHistory(ctx)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, store.ErrEpochChanged) {
+			return cmp.Or(ctx.Err(), err)
+		}
+		pause := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return fmt.Errorf("wait for this control plane to take in what etcd holds: %w", ctx.Err())
+		}
+	}
 }
 
 // prompt makes others tell progress at once until the returned function is called.
@@ -174,7 +215,7 @@ func (f *Fleet) barriers(ctx context.Context) (map[string]uint64, error) {
 	for {
 		f.mu.Lock()
 		moved, watched := f.moved, f.watched
-		if watched >= last {
+		if watched >= last && f.watches == f.cfg.Store.Epoch() {
 			break
 		}
 		f.mu.Unlock()
@@ -269,6 +310,7 @@ type standing struct {
 // standings returns every known edge once, and every agent that uses the id of another one. Of what is known of an edge, that
 // by which it is connected counts; else that by which it got furthest. The caller holds mu.
 func (f *Fleet) standings() map[string]standing {
+	f.renew()
 	now := f.now()
 	all := make(map[string]standing, len(f.edges))
 	contenders := make(map[string][]*contender)
@@ -305,13 +347,17 @@ func (f *Fleet) standings() map[string]standing {
 				continue
 			}
 			connected := p.connected(m)
+			rejected := m.GetEdge().GetRejected()
+			if m.GetEpoch() != f.epoch() {
+				rejected = nil
+			}
 			consider(id, standing{
 				boot:      m.GetBootId(),
 				region:    m.GetEdge().GetRegion(),
 				connected: connected,
 				counts:    connected || now.Sub(p.lost(m)) < LostGrace,
-				applied:   p.applied(m),
-				rejected:  m.GetEdge().GetRejected(),
+				applied:   p.applied(f.epoch(), m),
+				rejected:  rejected,
 			})
 		}
 	}

@@ -17,7 +17,7 @@ type stateCache struct {
 	bytes  int
 }
 
-func (c *stateCache) get(account string, guard int64) *State {
+func (c *stateCache) get(account string, guard guard) *State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	place, ok := c.places[account]
@@ -25,7 +25,7 @@ func (c *stateCache) get(account string, guard int64) *State {
 		return nil
 	}
 	state := place.Value.(*State)
-	if state.Guard != guard {
+	if state.Guard != guard.revision || state.write != guard.Write {
 		return nil
 	}
 	c.recent.MoveToFront(place)
@@ -56,6 +56,14 @@ func (c *stateCache) put(state *State) {
 	for c.bytes > cacheBytes {
 		c.drop(c.recent.Back())
 	}
+}
+
+// clear forgets all states.
+func (c *stateCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recent.Init()
+	c.places, c.bytes = nil, 0
 }
 
 func (c *stateCache) drop(place *list.Element) {

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -88,11 +90,17 @@ func (s *Store) deleteStep(ctx context.Context, account string, mark int64, ops 
 	}
 	marked := clientv3.Compare(clientv3.CreateRevision(s.keys.deleting()+account), "=", mark)
 	gone := false
-	err = s.retry(ctx, func(ctx context.Context) error {
-		resp, err := s.client.Txn(ctx).If(marked).Then(nest(ops)...).Commit()
-		gone = err == nil && !resp.Succeeded
-		return err
-	})
+	step := func(tip clientv3.Op) error {
+		return s.retry(ctx, func(ctx context.Context) error {
+			resp, err := s.client.Txn(ctx).If(marked).Then(nest(append(slices.Clone(ops), tip))...).Commit()
+			gone = err == nil && !resp.Succeeded
+			return err
+		})
+	}
+	err = step(s.putTip(rand.Text()))
+	if errors.Is(err, ErrResourceExhausted) {
+		err = step(s.dropTip())
+	}
 	return last || gone, err
 }
 

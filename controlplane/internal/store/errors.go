@@ -33,6 +33,8 @@ var (
 	ErrCompacted = errors.New("revision is no longer kept")
 	// ErrSchemaTooNew says that a newer edgewalk has written the topology.
 	ErrSchemaTooNew = errors.New("topology was written by a newer version")
+	// ErrServerTooOld says that a member of etcd lacks what is needed.
+	ErrServerTooOld = fmt.Errorf("etcd must have version %d.%d or newer", oldest.major, oldest.minor)
 	// ErrEpochChanged says that etcd holds another history than the one that was opened.
 	ErrEpochChanged = errors.New("etcd holds another history")
 )

@@ -26,7 +26,7 @@ import (
 // link is a connection between a store and etcd that can be broken.
 type link struct {
 	listener net.Listener
-	target   string
+	target   atomic.Pointer[string]
 
 	dropRequests, dropReplies, refuse atomic.Bool
 
@@ -47,7 +47,8 @@ func linkTo(t *testing.T, endpoint string) *link {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{target: strings.TrimPrefix(endpoint, "unix://"), conns: make(map[net.Conn]bool)}
+	l := &link{conns: make(map[net.Conn]bool)}
+	l.lead(endpoint)
 	if l.listener, err = net.Listen("unix", filepath.Join(dir, "s")); err != nil {
 		t.Fatal(err)
 	}
@@ -61,13 +62,19 @@ func linkTo(t *testing.T, endpoint string) *link {
 	return l
 }
 
+// lead makes new connections lead to another server.
+func (l *link) lead(endpoint string) {
+	target := strings.TrimPrefix(endpoint, "unix://")
+	l.target.Store(&target)
+}
+
 func (l *link) accept() {
 	for {
 		near, err := l.listener.Accept()
 		if err != nil {
 			return
 		}
-		far, err := net.Dial("unix", l.target)
+		far, err := net.Dial("unix", *l.target.Load())
 		if err != nil || l.refuse.Load() {
 			_ = near.Close()
 			if err == nil {

@@ -87,6 +87,7 @@ func (p *Presence) hold(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("keep lease: %w", kind(err))
 	}
+	epoch := p.store.epoch.Load()
 	p.mu.Lock()
 	clear(p.stored)
 	p.mu.Unlock()
@@ -98,6 +99,8 @@ func (p *Presence) hold(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-p.dirty:
+		case <-epoch.ended:
+			return ErrEpochChanged
 		case _, ok := <-beats:
 			if !ok {
 				return fmt.Errorf("%w: lease is lost", ErrUnavailable)
@@ -171,10 +174,10 @@ func (s *Store) entry(kv *mvccpb.KeyValue) Entry {
 	return Entry{Key: strings.TrimPrefix(string(kv.Key), s.keys.fleet("")), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision}
 }
 
-// WatchFleet calls all with every key below `fleet/{prefix}` and the revision at which they were read, and change with each
-// later change, until ctx ends. After a failure it begins again with all. Both are called by the goroutine that called
+// WatchFleet calls all with every key below `fleet/{prefix}` and the epoch and revision at which they were read, and change with
+// each later change, until ctx ends. After a failure it begins again with all. Both are called by the goroutine that called
 // WatchFleet.
-func (s *Store) WatchFleet(ctx context.Context, prefix string, all func([]Entry, int64), change func(Entry)) error {
+func (s *Store) WatchFleet(ctx context.Context, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry)) error {
 	var pause backoff
 	for {
 		err := s.watchFleetOnce(ctx, prefix, all, change)
@@ -188,26 +191,34 @@ func (s *Store) WatchFleet(ctx context.Context, prefix string, all func([]Entry,
 	}
 }
 
-func (s *Store) watchFleetOnce(ctx context.Context, prefix string, all func([]Entry, int64), change func(Entry)) error {
+func (s *Store) watchFleetOnce(ctx context.Context, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry)) error {
+	epoch := s.epoch.Load()
 	entries, revision, err := s.Fleet(ctx, prefix)
 	if err != nil {
 		return err
 	}
-	all(entries, revision)
+	all(entries, epoch.id, revision)
 	watcher := clientv3.NewWatcher(s.client)
 	defer func() { _ = watcher.Close() }()
 	events := watcher.Watch(clientv3.WithRequireLeader(ctx), s.keys.fleet(prefix), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
-	for resp := range events {
-		if err := resp.Err(); err != nil {
-			return kind(err)
-		}
-		for _, event := range resp.Events {
-			entry := s.entry(event.Kv)
-			if event.Type == mvccpb.Event_DELETE {
-				entry.Value = nil
+	for {
+		select {
+		case <-epoch.ended: // the watch waits for a revision that may be long in coming
+			return ErrEpochChanged
+		case resp, ok := <-events:
+			if !ok {
+				return fmt.Errorf("%w: the watch was closed", ErrUnavailable)
 			}
-			change(entry)
+			if err := resp.Err(); err != nil {
+				return kind(err)
+			}
+			for _, event := range resp.Events {
+				entry := s.entry(event.Kv)
+				if event.Type == mvccpb.Event_DELETE {
+					entry.Value = nil
+				}
+				change(entry)
+			}
 		}
 	}
-	return fmt.Errorf("%w: the watch was closed", ErrUnavailable)
 }

@@ -25,7 +25,7 @@ func watchFleet(t *testing.T, s *store.Store) *watched {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := s.WatchFleet(ctx, "replicas/", func(entries []store.Entry, _ int64) {
+		err := s.WatchFleet(ctx, "replicas/", func(entries []store.Entry, _ string, _ int64) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.keys = make(map[string]string)

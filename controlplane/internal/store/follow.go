@@ -9,20 +9,24 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // Step is what changed for edges between two revisions. From a running watch it is one transaction.
 type Step struct {
-	// Prev is the Revision of the step before, 0 for the first.
+	// Epoch is the epoch of the revisions.
+	Epoch string
+	// Prev is the Revision of the step before, 0 for the first of an epoch.
 	Prev int64
 	// Revision is that of the transaction.
 	Revision int64
 	// Reload says that the step was found by comparing the whole topology, so it may sum up several transactions. The
-	// ModRevision of its deleted records is Revision, since nobody knows when they were deleted.
+	// ModRevision of its deleted records is Revision, since nobody knows when they were deleted. Its Revision may be one up to
+	// which nothing had been said to change, when that was wrong. In the first step of an epoch Records are all that there are.
 	Reload bool
-	// Since is set in the first step for a follower that holds nothing: what was deleted after it, and is not there again, is
-	// among Records.
+	// Since is set in the first step of an epoch: what was deleted after it, and is not there again, is among Records.
 	Since int64
 	// Records are the changed ones in the order of keys; a deleted one has a nil Value. No key appears twice.
 	Records []topology.Record
@@ -30,9 +34,9 @@ type Step struct {
 
 // Follower is told of all changes in their order, by one goroutine.
 type Follower struct {
-	// Known yields the keys that the follower holds, with the revisions of their last changes. It is asked when the
-	// topology has to be read whole: at the start and when etcd no longer keeps the changes since.
-	Known func() iter.Seq2[topology.Key, int64]
+	// Known yields what the follower holds and of which epoch that is. It is asked when the topology has to be read whole: at
+	// the start and when the changes since are not to be had.
+	Known func() (epoch string, records iter.Seq[topology.Record])
 	// Step takes the next changes. An error ends Follow.
 	Step func(Step) error
 	// Progress says that nothing but what was told has changed up to revision, and that this was so at asOf. May be nil.
@@ -40,8 +44,8 @@ type Follower struct {
 }
 
 // Follow tells f of the whole topology and then of each change, without losing or repeating one, through failures of etcd
-// and however slow f is. The first step is a reload. It returns when ctx ends, when f.Step returns an error, or with
-// [ErrEpochChanged] when etcd was restored and its revisions mean something else.
+// and however slow f is. The first step is a reload. When etcd has lost what f was told, an epoch begins, with all that etcd
+// holds. Follow returns when ctx ends or when f.Step returns an error.
 func (s *Store) Follow(ctx context.Context, f Follower) error {
 	var at position
 	var pause backoff
@@ -53,11 +57,10 @@ func (s *Store) Follow(ctx context.Context, f Follower) error {
 			return ctx.Err()
 		case errors.As(err, &stop):
 			return stop.err
-		case errors.Is(err, ErrEpochChanged):
-			return err
 		}
 		reason := restartReason(err)
-		at.lost = at.lost || reason == "compacted"
+		at.compacted = at.compacted || reason == "compacted"
+		at.lost = at.lost || reason == "missed"
 		if reason != "slow" {
 			s.log.WarnContext(ctx, "store: follow etcd", "reason", reason, "error", err)
 		}
@@ -72,11 +75,15 @@ func (s *Store) Follow(ctx context.Context, f Follower) error {
 
 // position is how far a follower has been told.
 type position struct {
-	step     int64 // the last step
-	revision int64 // up to which nothing else has changed; at least step
-	lost     bool  // the changes since are not to be had one by one
-	moved    bool  // something was told since the last failure
-	asOf     time.Time
+	knowledge
+	step      int64 // the last step
+	compacted bool  // etcd no longer keeps the changes since
+	lost      bool  // a change since was not told, or was told too late
+	moved     bool  // something was told since the last failure
+	asOf      time.Time
+
+	awaited tip // one that etcd has and that has not been told
+	missing int // how often in a row
 }
 
 // stopError is an error that the follower wants Follow to return.
@@ -84,58 +91,171 @@ type stopError struct{ err error }
 
 func (e *stopError) Error() string { return e.err.Error() }
 
-// errHistoryLost says that etcd is at a revision before one that it has told of.
-var errHistoryLost = errors.New("etcd has gone back in history")
+// errMissed says that a change was not told, or only after it had been said that there was none.
+var errMissed = errors.New("a change was missed")
 
 func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
-	epoch, err := s.readEpoch(ctx)
+	seen, err := s.sight(ctx)
 	if err != nil {
 		return err
 	}
-	if epoch != s.epoch {
-		return fmt.Errorf("%w: epoch %s, opened %s", ErrEpochChanged, epoch, s.epoch)
+	reload, err := s.resume(ctx, at, &seen)
+	if err != nil {
+		return err
 	}
-	if at.revision == 0 || at.lost {
-		if err := s.reload(ctx, f, at); err != nil {
+	if reload {
+		if err := s.reload(ctx, f, at, seen); err != nil {
 			return err
 		}
 	}
-	w := s.startWatch(ctx, at.revision)
+	w := s.startWatch(ctx, at.knowledge)
 	defer w.stop()
 	for {
 		batch, err := w.next(ctx)
 		if err != nil {
 			return err
 		}
-		for _, step := range batch.steps {
-			step.Prev = at.step
-			if err := f.Step(step); err != nil {
-				return &stopError{err}
+		for _, event := range batch.events {
+			if err := at.take(f, event); err != nil {
+				return err
 			}
-			at.step, at.revision, at.moved = step.Revision, step.Revision, true
 		}
-		if batch.progress > 0 {
-			at.revision, at.moved = max(at.revision, batch.progress), true
-			if batch.asOf.After(at.asOf) {
-				at.asOf = batch.asOf
-			}
-			if f.Progress != nil {
-				f.Progress(at.revision, at.asOf)
+		if batch.seen != nil {
+			if err := at.compare(f, batch.seen.knowledge, batch.asOf); err != nil {
+				return err
 			}
 		}
 	}
 }
 
+// resume finds out whether the changes after a position can be told one by one. If etcd has lost what was told before, it
+// sees to an epoch for what etcd holds instead.
+func (s *Store) resume(ctx context.Context, at *position, seen *sighting) (reload bool, err error) {
+	switch {
+	case seen.epoch != s.Epoch():
+		s.log.WarnContext(ctx, "store: etcd is in another epoch", "epoch", seen.epoch, "before", s.Epoch(), "revision", seen.revision)
+	case at.step == 0 || at.epoch != seen.epoch:
+		return true, nil
+	default:
+		err = s.continues(ctx, at.knowledge, *seen)
+		switch {
+		case err == nil && !at.lost && at.tip.exists() && seen.tip == at.tip:
+			at.revision, at.compacted = seen.revision, false // nothing has changed since
+			return false, nil
+		case err == nil:
+			return at.lost || at.compacted, nil
+		case errors.Is(err, errUnproven):
+			return true, nil
+		case !errors.Is(err, errHistoryLost):
+			return false, err
+		}
+		return true, s.renew(ctx, seen, err)
+	}
+	s.metrics.historyLosses.Inc()
+	s.enter(seen.epoch)
+	return true, nil
+}
+
+// renew begins an epoch for what etcd holds.
+func (s *Store) renew(ctx context.Context, seen *sighting, loss error) error {
+	s.log.ErrorContext(ctx, "store: etcd has lost writes: an epoch begins with what it holds", "error", loss)
+	if _, err := s.beginEpoch(ctx, *seen); err != nil {
+		return err
+	}
+	now, err := s.sight(ctx)
+	if err != nil {
+		return err
+	}
+	*seen = now
+	s.metrics.historyLosses.Inc()
+	s.enter(seen.epoch)
+	return nil
+}
+
+// enter makes an epoch the store's.
+func (s *Store) enter(id string) {
+	s.cache.clear() // guards of two epochs must not be compared
+	before := s.epoch.Swap(newEpoch(id))
+	close(before.ended)
+}
+
+// take tells f of a transaction.
+func (at *position) take(f Follower, e event) error {
+	if e.revision <= at.revision {
+		return fmt.Errorf("%w: it was made at revision %d and told after %d", errMissed, e.revision, at.revision)
+	}
+	if len(e.records) > 0 {
+		step := Step{Epoch: at.epoch, Prev: at.step, Revision: e.revision, Records: e.records}
+		if err := f.Step(step); err != nil {
+			return &stopError{err}
+		}
+		at.step = e.revision
+	}
+	at.revision, at.moved = e.revision, true
+	if e.tip != nil {
+		at.tip = *e.tip
+	}
+	return nil
+}
+
+// compare takes note of where etcd stood when it was asked. What it holds by then is on its way, or was told: if it stays out,
+// it was missed.
+func (at *position) compare(f Follower, seen knowledge, asked time.Time) error {
+	switch {
+	case at.tip == seen.tip:
+		at.revision = max(at.revision, seen.revision)
+	case at.tip.version < seen.tip.version:
+		if at.missing == 0 || at.tip.version >= at.awaited.version {
+			at.awaited, at.missing = seen.tip, 0
+		}
+		if at.missing++; at.missing > progressTries {
+			at.missing = 0
+			return fmt.Errorf("%w: that of revision %d is still not told", errMissed, at.awaited.revision)
+		}
+		return nil
+	}
+	at.missing, at.moved = 0, true
+	if asked.After(at.asOf) {
+		at.asOf = asked
+	}
+	if f.Progress != nil {
+		f.Progress(at.revision, at.asOf)
+	}
+	return nil
+}
+
+// stamp tells two states of a record apart.
+type stamp struct {
+	revision int64
+	value    uint64
+}
+
+func stampOf(r topology.Record) stamp { return stamp{r.ModRevision, xxhash.Sum64(r.Value)} }
+
 // reload compares the whole topology with what the follower holds, and tells it the difference.
-func (s *Store) reload(ctx context.Context, f Follower, at *position) error {
+func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sighting) error {
 	asOf := s.now()
-	known := maps.Collect(f.Known())
-	first := at.step == 0 && len(known) == 0
+	epoch, held := f.Known()
+	known := make(map[topology.Key]stamp)
+	for record := range held {
+		known[record.Key] = stampOf(record)
+	}
+	start := len(known) == 0
+	if epoch != seen.epoch { // the follower begins anew, with everything
+		clear(known)
+		at.step = 0
+	}
 	var changed []topology.Record
-	revision, err := s.Load(ctx, func(records []topology.Record) error {
+	var lost error
+	err := s.loadAt(ctx, s.keys.cfg(), seen.revision, func(records []topology.Record) error {
 		for _, record := range records {
-			if known[record.Key] != record.ModRevision {
+			before, ok := known[record.Key]
+			now := stampOf(record)
+			switch {
+			case !ok || before.revision < now.revision:
 				changed = append(changed, record)
+			case before != now:
+				lost = fmt.Errorf("%w: %q is that of revision %d and was that of %d", errHistoryLost, record.Key, now.revision, before.revision)
 			}
 			delete(known, record.Key)
 		}
@@ -144,13 +264,22 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position) error {
 	if err != nil {
 		return err
 	}
+	if lost != nil {
+		if err := s.renew(ctx, &seen, lost); err != nil {
+			return err
+		}
+		return s.reload(ctx, f, at, seen)
+	}
 	for key := range known {
-		changed = append(changed, topology.Record{Key: key, ModRevision: revision})
+		changed = append(changed, topology.Record{Key: key, ModRevision: seen.revision})
 	}
 	var since int64
-	if first {
+	if at.step == 0 {
+		since = seen.revision
+	}
+	if start {
 		var deleted map[topology.Key]topology.Record
-		deleted, since = s.deletions(ctx, revision)
+		deleted, since = s.deletions(ctx, seen.revision)
 		for _, record := range changed {
 			delete(deleted, record.Key)
 		}
@@ -158,14 +287,19 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position) error {
 	}
 	slices.SortFunc(changed, func(a, b topology.Record) int { return compareKeys(a.Key, b.Key) })
 	if len(changed) > 0 || at.step == 0 {
-		if err := f.Step(Step{Prev: at.step, Revision: revision, Reload: true, Since: since, Records: changed}); err != nil {
+		step := Step{Epoch: seen.epoch, Prev: at.step, Revision: seen.revision, Reload: true, Since: since, Records: changed}
+		if err := f.Step(step); err != nil {
 			return &stopError{err}
 		}
-		at.step = revision
+		at.step = seen.revision
 	}
-	at.revision, at.lost, at.moved, at.asOf = revision, false, true, asOf
+	*at = position{knowledge: seen.knowledge, step: at.step, moved: true, asOf: asOf}
+	s.hear(at.knowledge)
 	if f.Progress != nil {
-		f.Progress(revision, asOf)
+		f.Progress(at.revision, asOf)
 	}
 	return nil
 }
+
+// hear keeps what the follower was told for [Store.CheckHistory].
+func (s *Store) hear(k knowledge) { s.heard.Store(&k) }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -12,10 +13,12 @@ import (
 // transaction compares each counter it needs, and etcd takes at most 128 comparisons.
 const claimShards = 64
 
-// layout gives every key its place below one literal prefix.
+// layout gives every key its place below one literal prefix. The tip comes right behind all keys below `cfg/`, so that one
+// watch sees both.
 type layout struct{ prefix string }
 
 func (l layout) cfg() string                         { return l.prefix + "cfg/" }
+func (l layout) tip() string                         { return clientv3.GetPrefixRangeEnd(l.cfg()) }
 func (l layout) resource(k topology.Key) string      { return l.prefix + "cfg/" + k.String() }
 func (l layout) kind(k topology.Kind) string         { return l.prefix + "cfg/" + string(k) + "/" }
 func (l layout) of(k topology.Kind, a string) string { return l.kind(k) + a + "/" }

@@ -16,7 +16,7 @@ import (
 const loadPage = 1000
 
 // Load hands every record that edges see, in parts and in the order of keys, to each, all as they were at the revision that
-// it returns. An error of each ends it.
+// it returns. What is not ours is left out. An error of each ends it.
 func (s *Store) Load(ctx context.Context, each func([]topology.Record) error) (revision int64, err error) {
 	return s.load(ctx, s.keys.cfg(), each)
 }
@@ -26,7 +26,11 @@ func (s *Store) load(ctx context.Context, prefix string, each func([]topology.Re
 	if err != nil {
 		return 0, fmt.Errorf("read revision: %w", err)
 	}
-	revision := now.Header.Revision
+	return now.Header.Revision, s.loadAt(ctx, prefix, now.Header.Revision, each)
+}
+
+// loadAt reads all below a prefix as it was at a revision.
+func (s *Store) loadAt(ctx context.Context, prefix string, revision int64, each func([]topology.Record) error) error {
 	hand := func(kvs []*mvccpb.KeyValue) error {
 		records := make([]topology.Record, 0, len(kvs))
 		for _, kv := range kvs {
@@ -42,14 +46,14 @@ func (s *Store) load(ctx context.Context, prefix string, each func([]topology.Re
 		}
 		return each(records)
 	}
-	err = s.loadStream(ctx, prefix, revision, hand)
+	err := s.loadStream(ctx, prefix, revision, hand)
 	if status.Code(err) == codes.Unimplemented {
 		err = s.loadPages(ctx, prefix, revision, hand)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read all below %q: %w", prefix, err)
+		return fmt.Errorf("read all below %q: %w", prefix, err)
 	}
-	return revision, nil
+	return nil
 }
 
 // loadStream reads a range as one stream, which etcd has since 3.7.

@@ -7,6 +7,7 @@ type metrics struct {
 	conflicts     prometheus.Counter
 	unknown       prometheus.Counter
 	watchRestarts *prometheus.CounterVec
+	historyLosses prometheus.Counter
 	size          prometheus.Gauge
 }
 
@@ -26,15 +27,20 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		watchRestarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_store_watch_restarts_total",
-			Help: "Watches that ended and were opened anew by reason: slow (the follower), silent (no progress from etcd), compacted, broken.",
+			Help: "Watches that ended and were opened anew by reason: slow (the follower), silent (no answer from etcd), missed (changes were not told), " +
+				"history (etcd has lost what it had told), compacted, broken.",
 		}, []string{"reason"}),
+		historyLosses: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_store_history_losses_total",
+			Help: "How often etcd was found to have lost writes that it had told of, as after a restore, so that an epoch began.",
+		}),
 		size: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "edgewalk_store_size_bytes",
 			Help: "The size of etcd's database on disk at one member.",
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.size)
+		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.historyLosses, m.size)
 	}
 	return m
 }

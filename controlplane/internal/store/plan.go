@@ -149,7 +149,7 @@ func (p *plan) take(edit *Edit) error {
 	return nil
 }
 
-// changes adds the operations on resources, the claims of domains, and the guard.
+// changes adds the operations on resources, the claims of domains, the guard, and the tip.
 func (s *Store) changes(ctx context.Context, p *plan) error {
 	for _, put := range p.puts {
 		p.put(s.keys.resource(put.key), put.value)
@@ -163,11 +163,16 @@ func (s *Store) changes(ctx context.Context, p *plan) error {
 	if err := s.claim(ctx, p); err != nil {
 		return err
 	}
-	guard, err := json.Marshal(guardValue{Purges: p.purges})
+	left := guard{Purges: p.purges, Write: p.id}
+	if !p.changesState() {
+		left.Changed = p.state.Changed
+	}
+	value, err := json.Marshal(left)
 	if err != nil {
 		return fmt.Errorf("encode guard: %w", err)
 	}
-	p.put(s.keys.guard(p.state.Account), guard)
+	p.put(s.keys.guard(p.state.Account), value)
+	p.ops = append(p.ops, s.putTip(p.id))
 	return nil
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -29,7 +30,7 @@ func (s *Store) InitSettings(ctx context.Context, settings *topologyv1.Settings)
 	if err != nil {
 		return nil, 0, fmt.Errorf("encode settings: %w", err)
 	}
-	if _, err := s.getOrCreate(ctx, s.keys.resource(settingsKey), string(value)); err != nil {
+	if _, err := s.getOrCreate(ctx, s.keys.resource(settingsKey), string(value), s.putTip(rand.Text())); err != nil {
 		return nil, 0, fmt.Errorf("write settings: %w", err)
 	}
 	return s.Settings(ctx)
@@ -44,7 +45,7 @@ func (s *Store) ReplaceSettings(ctx context.Context, settings *topologyv1.Settin
 	key := s.keys.resource(settingsKey)
 	_, err = s.do(ctx, []clientv3.Op{clientv3.OpTxn(
 		[]clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", string(value)), clientv3.Compare(clientv3.CreateRevision(key), ">", 0)},
-		nil, []clientv3.Op{clientv3.OpPut(key, string(value))})})
+		nil, []clientv3.Op{clientv3.OpPut(key, string(value)), s.putTip(rand.Text())})})
 	if err != nil {
 		return 0, fmt.Errorf("write settings: %w", err)
 	}

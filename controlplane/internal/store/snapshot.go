@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -68,10 +67,16 @@ func Restore(ctx context.Context, file, dir, prefix string, log *slog.Logger) er
 		if err != nil {
 			return err
 		}
+		seen, err := s.sight(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := s.beginEpoch(ctx, seen); err != nil {
+			return err
+		}
 		// Who was connected when the snapshot was made is of no use, and would be waited for.
-		ops := []clientv3.Op{clientv3.OpPut(s.keys.meta("epoch"), rand.Text()), clientv3.OpDelete(s.keys.fleet(""), clientv3.WithPrefix())}
-		if _, err := s.do(ctx, ops); err != nil {
-			return fmt.Errorf("begin an epoch: %w", err)
+		if _, err := s.do(ctx, []clientv3.Op{clientv3.OpDelete(s.keys.fleet(""), clientv3.WithPrefix())}); err != nil {
+			return fmt.Errorf("forget who was connected: %w", err)
 		}
 		return nil
 	})

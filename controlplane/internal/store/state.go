@@ -31,14 +31,24 @@ type State struct {
 	// Records holds the account, its origins, their secrets, its endpoints and domains, as stored.
 	Records map[topology.Key]topology.Record
 
-	purges int // purge records that are kept
+	// Changed is the revision of the last change of Records; 0 when nobody knows.
+	Changed int64
+
+	purges int    // purge records that are kept
+	write  string // the write that left the guard
 	store  *Store
 }
 
-// guardValue is what `guard/{account}` holds.
-type guardValue struct {
+// guard is what `guard/{account}` holds.
+type guard struct {
 	// Purges is the number of purge records of the account.
 	Purges int `json:"purges"`
+	// Write is the random id of the write that left it.
+	Write string `json:"write,omitempty"`
+	// Changed is the revision of the last change of what a State holds, if that is not the guard's own.
+	Changed int64 `json:"changed,omitempty"`
+
+	revision int64 // 0 when there is none
 }
 
 // Exists reports whether the account exists.
@@ -95,7 +105,11 @@ func (s *Store) readState(ctx context.Context, account, request string) (*State,
 	if err != nil {
 		return nil, nil, err
 	}
-	if cached := s.cache.get(account, guardRevision(resp)); cached != nil {
+	found, err := guardOf(account, resp)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cached := s.cache.get(account, found); cached != nil {
 		return cached.at(resp.Header.Revision), record, nil
 	}
 	resp, err = s.do(ctx, append(head, s.stateOps(account)...))
@@ -131,27 +145,34 @@ func (s *Store) do(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnRespons
 	return resp, err
 }
 
-func guardRevision(resp *clientv3.TxnResponse) int64 {
+// guardOf reads the first answer of a read, which asked for the guard.
+func guardOf(account string, resp *clientv3.TxnResponse) (found guard, err error) {
 	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
-		return kv.ModRevision
+		if err := json.Unmarshal(kv.Value, &found); err != nil {
+			return found, fmt.Errorf("decode guard of account %q: %w", account, err)
+		}
+		found.revision = kv.ModRevision
+		if found.Changed == 0 {
+			found.Changed = kv.ModRevision
+		}
 	}
-	return 0
+	return found, nil
 }
 
 func (s *Store) decodeState(account string, resp *clientv3.TxnResponse, head int) (*State, error) {
+	guard, err := guardOf(account, resp)
+	if err != nil {
+		return nil, err
+	}
 	state := &State{
 		Account:  account,
 		Revision: resp.Header.Revision,
-		Guard:    guardRevision(resp),
+		Guard:    guard.revision,
+		Changed:  guard.Changed,
 		Records:  make(map[topology.Key]topology.Record),
+		purges:   guard.Purges,
+		write:    guard.Write,
 		store:    s,
-	}
-	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
-		var guard guardValue
-		if err := json.Unmarshal(kv.Value, &guard); err != nil {
-			return nil, fmt.Errorf("decode guard of account %q: %w", account, err)
-		}
-		state.purges = guard.Purges
 	}
 	for _, part := range resp.Responses[head:] {
 		for _, kv := range part.GetResponseRange().Kvs {
@@ -174,10 +195,13 @@ func (s *State) at(revision int64) *State {
 
 // after is the state that an edit leads to.
 func (s *State) after(p *plan, revision int64) *State {
-	next := &State{Account: s.Account, Revision: revision, Guard: revision, Records: s.Records, purges: p.purges, store: s.store}
+	next := &State{
+		Account: s.Account, Revision: revision, Guard: revision, Changed: s.Changed, Records: s.Records, purges: p.purges, write: p.id, store: s.store,
+	}
 	if !p.changesState() {
 		return next
 	}
+	next.Changed = revision
 	next.Records = maps.Clone(s.Records)
 	for _, key := range p.deletes {
 		delete(next.Records, key)

@@ -12,14 +12,12 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,14 +64,17 @@ type Config struct {
 type Store struct {
 	client  *clientv3.Client
 	keys    layout
-	epoch   string
+	epoch   atomic.Pointer[epoch] // only the follower replaces it
 	log     *slog.Logger
 	now     func() time.Time
 	metrics *metrics
 	cache   stateCache
 	kick    chan struct{} // wakes Run to delete an account
+	doubt   chan struct{} // makes the follower look whether the history goes on
 
-	queueBytes int64 // bounds what waits for a slow follower
+	heard      atomic.Pointer[knowledge] // what etcd has told the follower, nil before it was told anything
+	misorders  bool                      // a member may say too early how far a watch is
+	queueBytes int64                     // bounds what waits for a slow follower
 }
 
 // Open connects to the topology under a prefix, and founds it when there is none. It returns [ErrSchemaTooNew] when a
@@ -98,23 +99,34 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		now:     cfg.Now,
 		metrics: newMetrics(cfg.Registerer),
 		kick:    make(chan struct{}, 1),
+		doubt:   make(chan struct{}, 1),
 
 		queueBytes: maxQueueBytes,
 	}
 	if err := s.checkSchema(ctx); err != nil {
 		return nil, err
 	}
-	epoch, err := s.readEpoch(ctx)
+	if err := s.checkVersions(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.getOrCreate(ctx, s.keys.meta("epoch"), rand.Text()); err != nil {
+		return nil, fmt.Errorf("read epoch: %w", err)
+	}
+	seen, err := s.sight(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.epoch = epoch
+	id, err := s.checkLineage(ctx, seen)
+	if err != nil {
+		return nil, err
+	}
+	s.epoch.Store(newEpoch(id))
 	return s, nil
 }
 
-// Epoch names the history that revisions belong to: revisions of two epochs must not be compared. It changes when etcd is
-// restored from a snapshot.
-func (s *Store) Epoch() string { return s.epoch }
+// Epoch names the history that revisions belong to: revisions of two epochs must not be compared. It changes when etcd has
+// lost writes, as after a restore from a snapshot.
+func (s *Store) Epoch() string { return s.epoch.Load().id }
 
 func (s *Store) checkSchema(ctx context.Context) error {
 	stored, err := s.getOrCreate(ctx, s.keys.meta("schema"), strconv.Itoa(schema))
@@ -129,23 +141,6 @@ func (s *Store) checkSchema(ctx context.Context) error {
 		return fmt.Errorf("%w: schema %d, this version knows up to %d", ErrSchemaTooNew, version, schema)
 	}
 	return nil
-}
-
-// readEpoch hashes the random id of the topology with the cluster's id, so a snapshot restored under a new cluster token
-// begins an epoch even when it was not restored by [Restore].
-func (s *Store) readEpoch(ctx context.Context) (string, error) {
-	id, err := s.getOrCreate(ctx, s.keys.meta("epoch"), rand.Text())
-	if err != nil {
-		return "", fmt.Errorf("read epoch: %w", err)
-	}
-	resp, err := s.get(ctx, s.keys.meta("epoch"))
-	if err != nil {
-		return "", fmt.Errorf("read cluster id: %w", err)
-	}
-	hash := sha256.New()
-	hash.Write([]byte(id))
-	hash.Write(binary.LittleEndian.AppendUint64(nil, resp.Header.ClusterId))
-	return hex.EncodeToString(hash.Sum(nil)[:8]), nil
 }
 
 // MediaIdentity returns the identity of the bucket that holds the Media Library, and records proposed when there is none.
@@ -169,13 +164,21 @@ func (s *Store) KeptMediaIdentity(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// getOrCreate is repeated after any lost reply: whoever creates the key, all see one value.
-func (s *Store) getOrCreate(ctx context.Context, key, value string) (string, error) {
+// getOrCreate is repeated after any lost reply: whoever creates the key, all see one value. It reads first, since etcd
+// refuses what might write when it has no space.
+func (s *Store) getOrCreate(ctx context.Context, key, value string, more ...clientv3.Op) (string, error) {
+	resp, err := s.get(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	for _, kv := range resp.Kvs {
+		return string(kv.Value), nil
+	}
 	var stored string
-	err := s.retry(ctx, func(ctx context.Context) error {
+	err = s.retry(ctx, func(ctx context.Context) error {
 		resp, err := s.client.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
-			Then(clientv3.OpPut(key, value)).
+			Then(append(more, clientv3.OpPut(key, value))...).
 			Else(clientv3.OpGet(key)).
 			Commit()
 		switch {

@@ -22,8 +22,8 @@ const (
 	maxQueueBytes = 32 << 20
 	maxQueueLen   = 4096
 
-	// progressEvery is how often etcd is asked how far the watch is; after progressTries without an answer the watch is
-	// taken for dead.
+	// progressEvery is how often etcd is asked where it stands. After progressTries without an answer, or with one that the
+	// watch has not reached, the watch is taken for dead.
 	progressEvery = 2 * time.Second
 	progressTries = 3
 )
@@ -47,33 +47,45 @@ type restartError struct {
 func (e *restartError) Error() string { return e.err.Error() }
 func (e *restartError) Unwrap() error { return e.err }
 
-// batch is one message of etcd: whole transactions, or how far the watch is.
+// batch is one message of a watch, or where etcd stood when it was asked.
 type batch struct {
-	steps    []Step
-	bytes    int64
-	progress int64
-	asOf     time.Time // when the question was put that progress answers; zero when etcd said it unasked
+	events []event
+	bytes  int64
+	seen   *sighting
+	asOf   time.Time // when it was asked
+}
+
+// event is one transaction.
+type event struct {
+	revision int64
+	records  []topology.Record
+	tip      *tip // the one that it left, nil if it left the one before
 }
 
 // restartReason puts the error that ended a watch, or kept it from beginning, into one word.
 func restartReason(err error) string {
 	var restart *restartError
 	switch {
-	case errors.Is(err, ErrCompacted), errors.Is(err, errHistoryLost):
+	case errors.Is(err, ErrCompacted):
 		return "compacted"
+	case errors.Is(err, errMissed):
+		return "missed"
+	case errors.Is(err, errHistoryLost):
+		return "history"
 	case errors.As(err, &restart):
 		return restart.reason
 	}
 	return "broken"
 }
 
-func (s *Store) startWatch(ctx context.Context, revision int64) *watch {
+// startWatch watches what comes after what is known.
+func (s *Store) startWatch(ctx context.Context, known knowledge) *watch {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{store: s, cancel: cancel, queue: make(chan batch, maxQueueLen), done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
 		defer close(w.queue)
-		w.err = w.read(ctx, revision)
+		w.err = w.read(ctx, known)
 		if ctx.Err() == nil {
 			s.metrics.watchRestarts.WithLabelValues(restartReason(w.err)).Inc()
 		}
@@ -101,30 +113,49 @@ func (w *watch) next(ctx context.Context) (batch, error) {
 	}
 }
 
-func (w *watch) read(ctx context.Context, revision int64) error {
+func (w *watch) read(ctx context.Context, known knowledge) error {
 	// A watcher of its own has a stream of its own, which dies with it.
 	watcher := clientv3.NewWatcher(w.store.client)
 	defer func() { _ = watcher.Close() }()
-	ctx = clientv3.WithRequireLeader(ctx)
-	events := watcher.Watch(ctx, w.store.keys.cfg(), clientv3.WithPrefix(), clientv3.WithRev(revision+1),
-		clientv3.WithFragment(), clientv3.WithProgressNotify())
+	ctx, cancel := context.WithCancel(ctx)
+	answers := make(chan answer, 1)
+	asking := false
+	defer func() {
+		cancel()
+		if asking {
+			<-answers
+		}
+	}()
+	keys := w.store.keys
+	events := watcher.Watch(clientv3.WithRequireLeader(ctx), keys.cfg(), clientv3.WithRange(keys.tip()+"\x00"),
+		clientv3.WithRev(known.revision+1), clientv3.WithFragment())
 	ticker := time.NewTicker(progressEvery)
 	defer ticker.Stop()
 	silent := 0
-	asked := time.Time{} // when the oldest unanswered question was put
+	w.store.hear(known)
 	for {
+		ask := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-w.store.doubt:
+			ask = true
 		case <-ticker.C:
+			ask = true
 			if silent++; silent > progressTries {
-				return &restartError{"silent", fmt.Errorf("%w: the watch is silent", ErrUnavailable)}
+				return &restartError{"silent", fmt.Errorf("%w: etcd does not say where it stands", ErrUnavailable)}
 			}
-			if asked.IsZero() {
-				asked = w.store.now()
+		case a := <-answers:
+			asking = false
+			switch {
+			case errors.Is(a.err, errHistoryLost):
+				return a.err
+			case a.err != nil && !errors.Is(a.err, errUnproven):
+				continue
 			}
-			if err := w.ask(ctx, watcher); err != nil {
-				return kind(err)
+			silent = 0
+			if err := w.push(batch{seen: &a.seen, asOf: a.asked}); err != nil {
+				return err
 			}
 		case resp, ok := <-events:
 			if !ok {
@@ -133,26 +164,42 @@ func (w *watch) read(ctx context.Context, revision int64) error {
 			if err := resp.Err(); err != nil {
 				return kind(err)
 			}
-			silent = 0
-			b := w.batch(ctx, &resp)
-			if resp.IsProgressNotify() {
-				if resp.Header.Revision < revision {
-					return errHistoryLost
-				}
-				b.progress, b.asOf, asked = resp.Header.Revision, asked, time.Time{}
+			b, err := w.batch(ctx, &resp, &known)
+			if err != nil {
+				return err
 			}
+			w.store.hear(known)
 			if err := w.push(b); err != nil {
 				return err
 			}
 		}
+		if ask && !asking {
+			asking = true
+			go func(before knowledge) { answers <- w.store.ask(ctx, before) }(known)
+		}
 	}
 }
 
-// ask requests a note of progress. It may not block the reading of events for long.
-func (w *watch) ask(ctx context.Context, watcher clientv3.Watcher) error {
-	ctx, cancel := context.WithTimeout(ctx, progressEvery)
+// answer is where etcd stands, and whether what was known when it was asked is the beginning of that.
+type answer struct {
+	seen  sighting
+	asked time.Time
+	err   error
+}
+
+func (s *Store) ask(ctx context.Context, before knowledge) answer {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	return watcher.RequestProgress(ctx)
+	a := answer{asked: s.now()}
+	a.seen, a.err = s.sight(ctx)
+	switch {
+	case a.err != nil:
+	case a.seen.epoch != before.epoch:
+		a.err = fmt.Errorf("%w: it is in epoch %s", errHistoryLost, a.seen.epoch)
+	default:
+		a.err = s.continues(ctx, before, a.seen)
+	}
+	return a
 }
 
 // push queues a batch unless too much waits already. One batch has room however large it is, or a follower that is far
@@ -168,29 +215,42 @@ func (w *watch) push(b batch) error {
 	return &restartError{"slow", fmt.Errorf("the follower is %d bytes behind", w.waiting.Load())}
 }
 
-// batch cuts the events of a message into transactions. etcd never splits a transaction between messages.
-func (w *watch) batch(ctx context.Context, resp *clientv3.WatchResponse) batch {
+// batch cuts the events of a message into transactions, which etcd never splits between messages, and adds them to what is
+// known. An error says that one is missing.
+func (w *watch) batch(ctx context.Context, resp *clientv3.WatchResponse, known *knowledge) (batch, error) {
 	var b batch
-	for _, event := range resp.Events {
-		record, err := w.store.record(event.Kv)
+	for _, e := range resp.Events {
+		b.bytes += int64(len(e.Kv.Key)+len(e.Kv.Value)) + 128
+		if n := len(b.events); n == 0 || b.events[n-1].revision != e.Kv.ModRevision {
+			b.events = append(b.events, event{revision: e.Kv.ModRevision})
+		}
+		last := &b.events[len(b.events)-1]
+		known.revision = max(known.revision, last.revision)
+		if string(e.Kv.Key) == w.store.keys.tip() {
+			now := tip{}
+			if e.Type != mvccpb.Event_DELETE {
+				now = tipOf(e.Kv)
+				if !now.follows(known.tip) {
+					return b, fmt.Errorf("%w: write %d came after write %d", errMissed, now.version, known.tip.version)
+				}
+			}
+			known.tip, last.tip = now, &now
+			continue
+		}
+		record, err := w.store.record(e.Kv)
 		if err != nil {
 			w.store.log.ErrorContext(ctx, "store: skip a change that is not ours", "error", err)
 			continue
 		}
-		if event.Type == mvccpb.Event_DELETE {
+		if e.Type == mvccpb.Event_DELETE {
 			record.Value = nil
 		}
-		b.bytes += int64(len(event.Kv.Key)+len(event.Kv.Value)) + 128
-		if n := len(b.steps); n == 0 || b.steps[n-1].Revision != record.ModRevision {
-			b.steps = append(b.steps, Step{Revision: record.ModRevision})
-		}
-		last := &b.steps[len(b.steps)-1]
-		last.Records = append(last.Records, record)
+		last.records = append(last.records, record)
 	}
-	for _, step := range b.steps {
-		slices.SortFunc(step.Records, func(a, b topology.Record) int { return compareKeys(a.Key, b.Key) })
+	for _, event := range b.events {
+		slices.SortFunc(event.records, func(a, b topology.Record) int { return compareKeys(a.Key, b.Key) })
 	}
-	return b
+	return b, nil
 }
 
 func compareKeys(a, b topology.Key) int {

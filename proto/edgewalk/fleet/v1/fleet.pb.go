@@ -96,7 +96,9 @@ type FollowResponse struct {
 	// What each connected edge has applied that is not in behind.
 	Floor int64 `protobuf:"varint,3,opt,name=floor,proto3" json:"floor,omitempty"`
 	// What the other connected edges have applied, by id.
-	Behind        map[string]int64 `protobuf:"bytes,4,rep,name=behind,proto3" json:"behind,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Behind map[string]int64 `protobuf:"bytes,4,rep,name=behind,proto3" json:"behind,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The epoch of floor and behind.
+	Epoch         string `protobuf:"bytes,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,6 +161,13 @@ func (x *FollowResponse) GetBehind() map[string]int64 {
 	return nil
 }
 
+func (x *FollowResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
 // Member is an edge as its control plane knows it.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -171,7 +180,9 @@ type Member struct {
 	// When its stream ended. Unset while it has one.
 	Lost *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=lost,proto3" json:"lost,omitempty"`
 	// Another agent that uses the id, and has no stream for that reason.
-	Contender     *Contender `protobuf:"bytes,5,opt,name=contender,proto3" json:"contender,omitempty"`
+	Contender *Contender `protobuf:"bytes,5,opt,name=contender,proto3" json:"contender,omitempty"`
+	// The epoch of the revisions in edge.
+	Epoch         string `protobuf:"bytes,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +250,13 @@ func (x *Member) GetContender() *Contender {
 		return x.Contender
 	}
 	return nil
+}
+
+func (x *Member) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
 }
 
 // Contender is an agent that uses the id of another one.
@@ -495,21 +513,23 @@ const file_edgewalk_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x1dedgewalk/fleet/v1/fleet.proto\x12\x11edgewalk.fleet.v1\x1a\x1bedgewalk/edge/v1/edge.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n" +
 	"\rFollowRequest\x12\x18\n" +
 	"\abarrier\x18\x01 \x01(\x04R\abarrier\x12\x16\n" +
-	"\x06prompt\x18\x02 \x01(\bR\x06prompt\"\xf7\x01\n" +
+	"\x06prompt\x18\x02 \x01(\bR\x06prompt\"\x8d\x02\n" +
 	"\x0eFollowResponse\x12\x18\n" +
 	"\abarrier\x18\x01 \x01(\x04R\abarrier\x123\n" +
 	"\amembers\x18\x02 \x03(\v2\x19.edgewalk.fleet.v1.MemberR\amembers\x12\x14\n" +
 	"\x05floor\x18\x03 \x01(\x03R\x05floor\x12E\n" +
-	"\x06behind\x18\x04 \x03(\v2-.edgewalk.fleet.v1.FollowResponse.BehindEntryR\x06behind\x1a9\n" +
+	"\x06behind\x18\x04 \x03(\v2-.edgewalk.fleet.v1.FollowResponse.BehindEntryR\x06behind\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\tR\x05epoch\x1a9\n" +
 	"\vBehindEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xef\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x85\x02\n" +
 	"\x06Member\x12.\n" +
 	"\x04edge\x18\x01 \x01(\v2\x1a.edgewalk.topology.v1.EdgeR\x04edge\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x120\n" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12.\n" +
 	"\x04lost\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04lost\x12:\n" +
-	"\tcontender\x18\x05 \x01(\v2\x1c.edgewalk.fleet.v1.ContenderR\tcontender\"\xa0\x01\n" +
+	"\tcontender\x18\x05 \x01(\v2\x1c.edgewalk.fleet.v1.ContenderR\tcontender\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\tR\x05epoch\"\xa0\x01\n" +
 	"\tContender\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
