@@ -21,6 +21,11 @@ func (s *AccountState) checkEndpoint(c *checker, id string) {
 			c.add("default_image.path", "%v", err)
 		}
 	}
+	if page := e.GetNotFoundPage(); page != "" {
+		if _, err := MediaPath(page); err != nil {
+			c.add("not_found_page", "%v", err)
+		}
+	}
 	query := e.GetCache().GetQuery()
 	switch {
 	case query.GetMode() == topologyv1.QueryPolicy_LIST && len(query.GetNames()) == 0:

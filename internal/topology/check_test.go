@@ -61,6 +61,7 @@ func TestCheck(t *testing.T) {
 		{"repeated origin", func(s *AccountState) { endpoint(s, "default").Origins[1] = "product-images" }, def, "origins[1]", "twice"},
 		{"media library listed", func(s *AccountState) { endpoint(s, "default").Origins[1] = "media" }, def, "origins[1]", "always the first step"},
 		{"media library by its long name", func(s *AccountState) { endpoint(s, "default").Origins[1] = "media-library" }, def, "origins[1]", "always the first step"},
+		{"not-found page", func(s *AccountState) { endpoint(s, "default").NotFoundPage = "a//404.html" }, def, "not_found_page", "empty segment"},
 		{"default image", func(s *AccountState) { endpoint(s, "default").DefaultImage.Path = "a/../b" }, def, "default_image.path", ". or .."},
 		{"list without names", func(s *AccountState) {
 			endpoint(s, "default").Cache = &topologyv1.CachePolicy{Query: &topologyv1.QueryPolicy{Mode: topologyv1.QueryPolicy_LIST}}
@@ -210,10 +211,10 @@ func TestNormalize(t *testing.T) {
 	t.Parallel()
 	e := &topologyv1.UrlEndpoint{
 		Origins:      []string{"legacy", "accounts/acme/origins/product-images", "accounts/other/origins/a", "accounts/acme/urlEndpoints/b"},
-		DefaultImage: &topologyv1.DefaultImage{Path: "/placeholder.png"},
+		DefaultImage: &topologyv1.DefaultImage{Path: "/placeholder.png"}, NotFoundPage: "/404.html",
 	}
 	found := Normalize("acme", "accounts/acme/urlEndpoints/default", e)
-	if !slices.Equal(e.Origins[:2], []string{"legacy", "product-images"}) || e.DefaultImage.Path != "placeholder.png" {
+	if !slices.Equal(e.Origins[:2], []string{"legacy", "product-images"}) || e.DefaultImage.Path != "placeholder.png" || e.NotFoundPage != "404.html" {
 		t.Errorf("normalised to %v", e)
 	}
 	if len(found) != 2 || found[0].Field != "origins[2]" || found[1].Field != "origins[3]" {

@@ -26,6 +26,7 @@ func Normalize(account, resource string, m proto.Message) []Violation {
 		for i := range m.Origins {
 			sibling(c, fmt.Sprintf("origins[%d]", i), KindOrigins, account, &m.Origins[i])
 		}
+		m.NotFoundPage = strings.TrimPrefix(m.NotFoundPage, "/")
 		if m.DefaultImage != nil {
 			m.DefaultImage.Path = strings.TrimPrefix(m.DefaultImage.Path, "/")
 		}

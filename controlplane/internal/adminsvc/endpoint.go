@@ -142,7 +142,7 @@ func (s *Service) writtenEndpoint(ctx context.Context, key topology.Key, out out
 }
 
 // endpointWarnings tells what is allowed and probably not meant: an identifier that hides a folder of the library, and a
-// default image that the library does not have.
+// default image or not-found page that the library does not have.
 func (s *Service) endpointWarnings(ctx context.Context, key topology.Key, e *topologyv1.UrlEndpoint, revision int64) ([]string, error) {
 	var warnings []string
 	files, _, _, err := s.store.ListAt(ctx, topology.KindMediaFiles, key.Account, key.ID+"/", "", 1, revision)
@@ -154,11 +154,16 @@ func (s *Service) endpointWarnings(ctx context.Context, key topology.Key, e *top
 			warnings = append(warnings, text)
 		}
 	}
-	if image := e.GetDefaultImage().GetPath(); image != "" {
-		_, _, err := s.store.GetAt(ctx, topology.Key{Kind: topology.KindMediaFiles, Account: key.Account, ID: image}, revision)
+	for _, named := range []struct{ what, path string }{
+		{"default image", e.GetDefaultImage().GetPath()}, {"not-found page", e.GetNotFoundPage()},
+	} {
+		if named.path == "" {
+			continue
+		}
+		_, _, err := s.store.GetAt(ctx, topology.Key{Kind: topology.KindMediaFiles, Account: key.Account, ID: named.path}, revision)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			warnings = append(warnings, fmt.Sprintf("default image %q is not in the Media Library: until it is, the endpoint answers with a plain 404", image))
+			warnings = append(warnings, fmt.Sprintf("%s %q is not in the Media Library: until it is, the endpoint answers with a plain 404", named.what, named.path))
 		case err != nil:
 			return nil, err
 		}

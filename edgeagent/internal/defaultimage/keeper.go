@@ -1,5 +1,5 @@
-// Package defaultimage keeps the default images of endpoints ahead of the requests that need them, since what stands in for
-// a missing file has to be there when nothing else is.
+// Package defaultimage keeps the default images of endpoints, and their not-found pages, ahead of the requests that need them,
+// since what stands in for a missing file has to be there when nothing else is.
 //
 // It owns one folder of whole, verified files and the knowledge of which of them are in use. When an image is sent is
 // httpcache's business.
@@ -217,24 +217,19 @@ func (k *Keeper) take(a *topology.Account) {
 		if e == nil {
 			continue // It exists, but this edge cannot use it.
 		}
-		path := trimSlash(e.Spec.GetDefaultImage().GetPath())
-		if path == "" {
-			continue
-		}
-		sha, ok := a.Media.Lookup(path)
-		if !ok {
-			continue
-		}
-		if _, known := images[path]; known {
-			continue
-		}
-		images[path] = sha
-		if k.uses[sha] == nil {
-			k.uses[sha] = map[source]struct{}{}
-		}
-		k.uses[sha][source{a.ID, path}] = struct{}{}
-		if k.kept[sha] == nil {
-			k.want(sha)
+		for _, path := range []string{trimSlash(e.Spec.GetDefaultImage().GetPath()), trimSlash(e.Spec.GetNotFoundPage())} {
+			sha, ok := a.Media.Lookup(path)
+			if _, known := images[path]; !ok || known {
+				continue
+			}
+			images[path] = sha
+			if k.uses[sha] == nil {
+				k.uses[sha] = map[source]struct{}{}
+			}
+			k.uses[sha][source{a.ID, path}] = struct{}{}
+			if k.kept[sha] == nil {
+				k.want(sha)
+			}
 		}
 	}
 	if len(images) > 0 {

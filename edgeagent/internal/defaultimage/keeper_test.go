@@ -99,7 +99,7 @@ func restoredKeeper(t *testing.T, dir string, l *library) *keeper {
 	return r
 }
 
-// apply gives the account acme a Media Library and endpoints with default images.
+// apply gives the account acme a Media Library and endpoints with default images, or not-found pages if they end with ".html".
 func (k *keeper) apply(files map[string]string, images map[string]string) {
 	k.t.Helper()
 	resources := map[string]proto.Message{
@@ -111,7 +111,11 @@ func (k *keeper) apply(files map[string]string, images map[string]string) {
 		resources["mediaFiles/acme/"+path] = &topologyv1.MediaFile{Sha256: hex.EncodeToString(sum[:]), SizeBytes: int64(len(body))}
 	}
 	for id, path := range images {
-		resources["urlEndpoints/acme/"+id] = &topologyv1.UrlEndpoint{DefaultImage: &topologyv1.DefaultImage{Path: path}}
+		e := &topologyv1.UrlEndpoint{DefaultImage: &topologyv1.DefaultImage{Path: path}}
+		if strings.HasSuffix(path, ".html") {
+			e = &topologyv1.UrlEndpoint{NotFoundPage: path}
+		}
+		resources["urlEndpoints/acme/"+id] = e
 	}
 	records := topologytest.Records(k.t, 1, 1, resources)
 	result, err := k.table.Apply(route.Step{Full: true, Epoch: "e", Revision: k.table.Root().Revision() + 1, Records: route.Of(records...)})
@@ -336,5 +340,17 @@ func TestTheFirstRequestWaitsForAnImageThatIsComing(t *testing.T) {
 	began := time.Now()
 	if k.image("b.png") != "" || time.Since(began) > lookupWait/2 {
 		t.Errorf("a request waited %s for an image that does not come", time.Since(began))
+	}
+}
+
+func TestNotFoundPagesAreKeptToo(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"404.html": "no such page", "a.png": "picture a"}
+	k := newKeeper(t, t.TempDir(), newLibrary(t, files))
+	k.apply(files, map[string]string{"default": "/404.html", "shots": "a.png"})
+	eventually(t, "both are fetched", func() bool { return k.image("404.html") == "no such page" && k.image("a.png") == "picture a" })
+	k.apply(files, map[string]string{"shots": "a.png"})
+	if k.image("404.html") != "" || k.image("a.png") != "picture a" {
+		t.Error("what no endpoint names any more is kept, or what one names is not")
 	}
 }

@@ -13,7 +13,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Image is a default image, ready to be sent.
+// Image is a default image or a not-found page, ready to be sent.
 type Image struct {
 	// SHA256 is the hex hash of its bytes.
 	SHA256      string
@@ -76,16 +76,21 @@ func (c *Cache) holds(q *query, e *ending) bool {
 // endingReply answers with an ending. left is how long it will still be remembered.
 func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9111.CacheStatus) *Reply {
 	left = max(0, left).Round(time.Second) // seconds are all that a client can be told
-	spec := q.Target.Endpoint.Spec.GetDefaultImage()
 	cacheControl := noStore
 	if e.definite {
 		cacheControl = string(rfc9111.AppendPublic(nil, left))
 	}
-	if spec.GetPath() != "" && (e.definite || spec.GetOnFailure()) {
+	if spec := q.Target.Endpoint.DefaultImageFor(q.Target.Path); spec != nil && (e.definite || spec.GetOnFailure()) {
 		if r := c.imageReply(q, spec, cacheControl, status); r != nil {
 			return r
 		}
 		cacheControl = noStore // it may be there a moment later
+	}
+	if page := q.Target.Endpoint.Spec.GetNotFoundPage(); page != "" && e.definite {
+		if r := c.pageReply(q, page, cacheControl, status); r != nil {
+			return r
+		}
+		cacheControl = noStore
 	}
 	r := &Reply{Outcome: NotFound}
 	r.Status = http.StatusNotFound
@@ -120,16 +125,8 @@ func (q *query) plain(r *Reply, status rfc9111.CacheStatus) *Reply {
 // imageReply sends the default image, nil if that cannot be done. It has no date of its own, so that no client takes it for an
 // older version of the file.
 func (c *Cache) imageReply(q *query, spec *topologyv1.DefaultImage, cacheControl string, status rfc9111.CacheStatus) *Reply {
-	if c.cfg.DefaultImage == nil {
-		return nil
-	}
-	image, ok := c.cfg.DefaultImage(q.Target.Account.UID, spec.GetPath())
-	if !ok {
-		return nil
-	}
-	// Also for replies without a body, so that none promises what another could not keep.
-	body, err := image.Open()
-	if err != nil {
+	image, body := c.standIn(q, spec.GetPath())
+	if image == nil {
 		return nil
 	}
 	etag := `W/"default-` + image.SHA256 + `"`
@@ -151,4 +148,39 @@ func (c *Cache) imageReply(q *query, spec *topologyv1.DefaultImage, cacheControl
 		r.Body = nil
 	}
 	return r
+}
+
+// pageReply sends a file of the Media Library with status 404, nil if that cannot be done.
+func (c *Cache) pageReply(q *query, path, cacheControl string, status rfc9111.CacheStatus) *Reply {
+	page, body := c.standIn(q, path)
+	if page == nil {
+		return nil
+	}
+	status.Detail = "not-found-page"
+	r := &Reply{Status: http.StatusNotFound, Length: page.Length, Outcome: NotFound, Body: body}
+	r.Fields = objects.AppendField(r.Fields, "Cache-Control", cacheControl)
+	r.Fields = objects.AppendField(r.Fields, "Content-Type", page.ContentType)
+	r.Fields = appendStatus(r.Fields, status)
+	if q.Method == http.MethodHead {
+		body.Close()
+		r.Body = nil
+	}
+	return r
+}
+
+// standIn opens a file that is kept to stand in for others; nil if it cannot be read now. It is opened for replies without a
+// body too, so that none promises what another could not keep.
+func (c *Cache) standIn(q *query, path string) (*Image, io.ReadCloser) {
+	if c.cfg.DefaultImage == nil {
+		return nil, nil
+	}
+	image, ok := c.cfg.DefaultImage(q.Target.Account.UID, path)
+	if !ok {
+		return nil, nil
+	}
+	body, err := image.Open()
+	if err != nil {
+		return nil, nil
+	}
+	return image, body
 }

@@ -52,19 +52,21 @@ func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.Wa
 		steps = append(steps, s.proto())
 	}
 	if ending == "" {
-		ending, status = describe(e, all, strings.Join(troubles, ", "))
+		ending, status = describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
 	}
 	return steps, ending, status
 }
 
-// describe says how a walk ends that found nothing.
-func describe(e *topology.Endpoint, all answers, troubles string) (ending string, status int) {
+// describe says how a walk for a path ends that found nothing.
+func describe(e *topology.Endpoint, path string, all answers, troubles string) (ending string, status int) {
 	var res Result
 	all.conclude(&res)
-	image := e.Spec.GetDefaultImage()
+	image := e.DefaultImageFor(path)
 	switch {
 	case res.Kind == NotFound && image != nil:
 		return "default image", imageStatus(image)
+	case res.Kind == NotFound && e.Spec.GetNotFoundPage() != "":
+		return "not-found page", http.StatusNotFound
 	case res.Kind == NotFound:
 		return "every step says no", http.StatusNotFound
 	case image.GetOnFailure():

@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -220,4 +221,19 @@ func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 		}
 	}
 	return got
+}
+
+// What stands in for a missing file depends on the path.
+func TestExplainTellsWhatStandsIn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, func(s *topology.AccountState) {
+		endpoint(s).DefaultImage = &topologyv1.DefaultImage{Path: "x.png"}
+		endpoint(s).NotFoundPage = "404.html"
+	})
+	r.origins[0].On(faultorigin.Any, sayings['n'].answer)
+	for path, want := range map[string]string{"/a.jpg": "default image 200", "/robots.txt": "not-found page 404"} {
+		if _, ending, status := r.Explain(t.Context(), r.to(path)); fmt.Sprint(ending, " ", status) != want {
+			t.Errorf("%s: %s %d, want %s", path, ending, status, want)
+		}
+	}
 }
