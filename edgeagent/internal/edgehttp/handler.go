@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
@@ -39,6 +40,9 @@ type exchange struct {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 2 {
 		w = progressWriter{w, s.cfg.WriteStall}
+	}
+	if conn, plain := r.Context().Value(connKey{}).(*progressConn); plain && r.ContentLength == 0 {
+		conn.betweenRequests()
 	}
 	x := &exchange{w: w, r: r, start: time.Now(), outcome: outcomeRefused}
 	x.entry.RequestID = newRequestID()
@@ -121,7 +125,7 @@ func (s *Server) answer(x *exchange) {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		x.w.Header().Set("Allow", allowed)
 		x.refuse(http.StatusMethodNotAllowed, "files are read with GET and HEAD")
-	case r.ContentLength != 0:
+	case hasBody(x.w, r):
 		// What follows on the connection must not be taken for a request.
 		x.w.Header().Set("Connection", "close")
 		x.refuse(http.StatusBadRequest, "a request for a file has no body")
@@ -136,11 +140,27 @@ func (s *Server) answer(x *exchange) {
 	}
 }
 
+// hasBody reports whether a request has content. Where HTTP/2 does not announce a length, its next
+// frame tells, which may be the end.
+func hasBody(w http.ResponseWriter, r *http.Request) bool {
+	if r.ContentLength >= 0 || r.ProtoMajor == 1 {
+		return r.ContentLength != 0
+	}
+	control := http.NewResponseController(w)
+	if control.SetReadDeadline(time.Now().Add(readHeaderTimeout)) != nil {
+		return true // the stream is gone
+	}
+	n, err := r.Body.Read(make([]byte, 1))
+	return n > 0 || err != io.EOF || control.SetReadDeadline(time.Time{}) != nil
+}
+
 // serveFolder answers for an account without a path on the shared host. No file is served there: a service worker at
 // `/{account}` would have the whole host as its scope. Where the account has a file at `/{account}/`, it leads there.
 func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64, epoch, query string) {
 	target.Path = "/"
-	reply := s.cfg.Cache.Serve(x.r.Context(), &httpcache.Request{Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header})
+	ctx, _, done := patience(x.r)
+	defer done()
+	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header})
 	x.steps = reply.Steps
 	switch {
 	case reply.Outcome == httpcache.Failed || reply.Outcome == httpcache.Refused || reply.Outcome == httpcache.Canceled:
@@ -162,7 +182,12 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 
 // serveFile has the cache answer.
 func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, epoch string) {
-	reply := s.cfg.Cache.Serve(x.r.Context(), &httpcache.Request{Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header})
+	ctx, answered, done := patience(x.r)
+	defer done()
+	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{
+		Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header, Interim: x.interim(&target),
+	})
+	answered()
 	if reply.Body != nil {
 		defer reply.Body.Close()
 	}
@@ -189,7 +214,7 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	if x.r.Method == http.MethodHead || reply.Body == nil {
 		return
 	}
-	n, err := send(x.w, reply.Body)
+	n, err := send(x.w, reply.Body, reply.Length)
 	e.Bytes = n
 	if err != nil {
 		e.Aborted = true
@@ -197,8 +222,25 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	}
 }
 
+// interim returns what passes interim replies on to the client; nil for one of HTTP/1.0, which
+// knows none (RFC 9110 15.2).
+func (x *exchange) interim(target *topology.Target) func(int, http.Header) {
+	if !x.r.ProtoAtLeast(1, 1) {
+		return nil
+	}
+	return func(status int, fields http.Header) {
+		dropOrders(fields, target)
+		h := x.w.Header()
+		own := h.Clone()
+		maps.Copy(h, fields)
+		x.w.WriteHeader(status)
+		clear(h)
+		maps.Copy(h, own)
+	}
+}
+
 // send copies a body; one that lies in a file by sendfile(2) where that pays and the connection allows it.
-func send(w io.Writer, body io.Reader) (int64, error) {
+func send(w http.ResponseWriter, body io.Reader, length int64) (int64, error) {
 	if section, ok := body.(httpcache.Section); ok {
 		file, offset, length := section.Section()
 		switch {
@@ -213,9 +255,39 @@ func send(w io.Writer, body io.Reader) (int64, error) {
 				err = io.ErrUnexpectedEOF
 			}
 			return n, err
+		default:
+			return io.Copy(w, body)
 		}
 	}
-	return io.Copy(w, body)
+	return sendAsItComes(w, body, length)
+}
+
+// sendAsItComes copies a body that may come slowly, of a length that may be known. What has come
+// leaves at once, rather than when a buffer is full: a read that does not fill the buffer had to do
+// with what there was. The last bytes leave when the body has ended.
+func sendAsItComes(w http.ResponseWriter, body io.Reader, length int64) (sent int64, err error) {
+	buffer := copyBuffers.Get().(*[copyPiece]byte)
+	defer copyBuffers.Put(buffer)
+	control := http.NewResponseController(w)
+	for {
+		n, err := body.Read(buffer[:])
+		if n > 0 {
+			written, failed := w.Write(buffer[:n])
+			sent += int64(written)
+			if failed == nil && err == nil && n < len(buffer) && sent != length {
+				failed = control.Flush()
+			}
+			if failed != nil {
+				return sent, failed
+			}
+		}
+		if err == io.EOF {
+			return sent, nil
+		}
+		if err != nil {
+			return sent, err
+		}
+	}
 }
 
 // smallBody is up to which length a body is copied. Its head and it then leave in one write, and at 1 KB in one packet; for

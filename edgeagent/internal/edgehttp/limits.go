@@ -1,11 +1,13 @@
 package edgehttp
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -56,7 +58,11 @@ func (l *limitListener) Accept() (net.Conn, error) {
 			l.refuse(conn)
 			continue
 		}
-		return &progressConn{Conn: conn, stall: l.stall, release: sync.OnceFunc(func() { l.release(ip) })}, nil
+		c := &progressConn{Conn: conn, stall: l.stall, release: sync.OnceFunc(func() { l.release(ip) })}
+		if l.plain {
+			c.betweenRequests()
+		}
+		return c, nil
 	}
 }
 
@@ -101,6 +107,48 @@ type progressConn struct {
 	net.Conn
 	stall   time.Duration
 	release func()
+	// blank is how many more bytes of empty lines Read leaves out.
+	blank atomic.Int32
+}
+
+// blankLines is how many bytes of empty lines may come before a request line: two lines.
+const blankLines = 4
+
+// betweenRequests has empty lines left out before the next request line, as RFC 9112 2.2 asks for:
+// some clients end a request with one too many. What comes next must not be content, whose length
+// would no longer be true.
+func (c *progressConn) betweenRequests() { c.blank.Store(blankLines) }
+
+// connKey is the context key of the plain connection that a request came on.
+type connKey struct{}
+
+// withConn is an [http.Server.ConnContext].
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	if plain, ok := conn.(*progressConn); ok {
+		return context.WithValue(ctx, connKey{}, plain)
+	}
+	return ctx
+}
+
+// Read implements [io.Reader].
+func (c *progressConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	for left := c.blank.Load(); left > 0 && n > 0; left = c.blank.Load() {
+		skip := 0
+		for skip < n && skip < int(left) && (p[skip] == '\r' || p[skip] == '\n') {
+			skip++
+		}
+		c.blank.Store(left - int32(skip))
+		if skip < n {
+			c.blank.Store(0)
+			return copy(p, p[skip:n]), err
+		}
+		if err != nil {
+			return 0, err
+		}
+		n, err = c.Conn.Read(p)
+	}
+	return n, err
 }
 
 // Close implements [net.Conn].
@@ -162,6 +210,15 @@ func (w progressWriter) Write(p []byte) (int, error) {
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.stall))
 	return w.ResponseWriter.Write(p)
 }
+
+// FlushError is what [http.ResponseController.Flush] calls.
+func (w progressWriter) FlushError() error {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.stall))
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Unwrap is for [http.ResponseController].
+func (w progressWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func contains(prefixes []netip.Prefix, ip netip.Addr) bool {
 	for _, p := range prefixes {

@@ -164,6 +164,7 @@ func (s *Server) httpServer() *http.Server {
 		// What clients do wrong is in the metrics, and no line of ours.
 		ErrorLog:                     stdlog.New(io.Discard, "", 0),
 		DisableGeneralOptionsHandler: true,
+		ConnContext:                  withConn,
 	}
 	if s.certs != nil {
 		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get, NextProtos: []string{"h2", "http/1.1"}}
