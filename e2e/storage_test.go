@@ -21,11 +21,11 @@ import (
 // A path that spells a URL is fetched from the host it names, if that is listed.
 func webProxy(t *testing.T, f *fleet) {
 	o := newOrigin(t, map[string]string{"/a.txt": "a of elsewhere"})
-	f.apply(t, `
+	f.apply(t, fmt.Sprintf(`
 account: {id: proxy}
-origins: [{id: any, webProxy: {allowedHosts: [127.0.0.1]}}]
+origins: [{id: any, webProxy: {allowedHosts: ["%s"]}}]
 urlEndpoints: [{id: default, origins: [any]}]
-`)
+`, o.url))
 	for i, e := range f.edges {
 		e.serves(t, "/proxy/"+o.url+"/a.txt", "a of elsewhere")
 		e.serves(t, "/proxy/"+url.PathEscape(o.url+"/a.txt"), "a of elsewhere")

@@ -76,21 +76,49 @@ func checkAllowedHosts(c *checker, hosts []string) {
 	}
 }
 
-// canonicalAllowedHost takes a host, an address or `*.example.com`, without port.
+// canonicalAllowedHost takes a host, an address or `*.example.com`, with a scheme and a port if they are not https and its
+// default.
 func canonicalAllowedHost(raw string) (string, error) {
-	base, wildcard := strings.CutPrefix(raw, "*.")
+	scheme, authority, found := strings.Cut(raw, "://")
+	if !found {
+		scheme, authority = "https", raw
+	}
+	scheme = strings.ToLower(scheme)
+	if scheme != "http" && scheme != "https" {
+		return "", fmt.Errorf("the scheme must be http or https")
+	}
+	base, wildcard := strings.CutPrefix(authority, "*.")
 	host, port, err := splitHost(base)
 	switch {
+	case strings.ContainsAny(authority, "/?#@"):
+		return "", fmt.Errorf("give the host, perhaps with a scheme before and a port behind it, and nothing else")
 	case err != nil:
 		return "", err
-	case port != "" || strings.HasSuffix(base, ":"):
-		return "", fmt.Errorf("give the host without a port")
-	case !wildcard:
-		return host, nil
-	case isAddress(host):
+	case strings.HasSuffix(base, ":") || port != "" && strings.Trim(port, "0") == "":
+		return "", fmt.Errorf("the port must be 1 to 65535")
+	case wildcard && isAddress(host):
 		return "", fmt.Errorf("an address has no wildcard")
 	}
-	return "*." + host, nil
+	if wildcard {
+		host = "*." + host
+	}
+	return AllowedHost(scheme, host, port), nil
+}
+
+// AllowedHost is how allowed_hosts of a web proxy list a server, by its scheme, its host in canonical form and its port, which
+// may be empty: https at its default port is not written out.
+func AllowedHost(scheme, host, port string) string {
+	port = strings.TrimLeft(port, "0")
+	switch {
+	case port == "443" && scheme == "https", port == "80" && scheme == "http":
+		port = ""
+	case port != "":
+		port = ":" + port
+	}
+	if scheme == "https" {
+		return host + port
+	}
+	return scheme + "://" + host + port
 }
 
 // checkKeyText takes what becomes part of an object's key. Software on the way could resolve dot segments, and leave the bucket.

@@ -117,8 +117,19 @@ func TestCheck(t *testing.T) {
 			}}
 		}, bucket, secretSASToken, "not both"},
 		{"allowed host with a port", func(s *AccountState) {
-			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"*.a.example", "10.0.0.1", "b.example:80"}}}
-		}, legacy, "web_proxy.allowed_hosts[2]", "without a port"},
+			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{
+				"*.a.example", "10.0.0.1", "b.example:80", "http://b.example:8080", "http://[::1]", "https://b.example/a",
+			}}}
+		}, legacy, "web_proxy.allowed_hosts[5]", "nothing else"},
+		{"allowed host of another scheme", func(s *AccountState) {
+			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"ftp://b.example"}}}
+		}, legacy, "web_proxy.allowed_hosts[0]", "http or https"},
+		{"allowed host with port 0", func(s *AccountState) {
+			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"b.example:0"}}}
+		}, legacy, "web_proxy.allowed_hosts[0]", "1 to 65535"},
+		{"allowed host with its default written out", func(s *AccountState) {
+			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"https://b.example:443"}}}
+		}, legacy, "web_proxy.allowed_hosts[0]", `write it as "b.example"`},
 		{"reserved origin id", func(s *AccountState) { s.Origins["media"] = s.Origins["legacy"] }, "accounts/acme/origins/media", "id", "Media Library"},
 
 		{"request field Host", header("Host", "x"), legacy, "request_headers[0].name", "forward_host_header"},
@@ -232,8 +243,12 @@ func TestNormalize(t *testing.T) {
 	if found := Normalize("acme", "x", p); len(found) > 0 || p.GetUrlEndpoint() != "default" {
 		t.Errorf("normalised to %v, %v", p, found)
 	}
-	o := &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"*.Example.com", "[::1]"}}}}
-	if found := Normalize("acme", "x", o); len(found) > 0 || !slices.Equal(o.GetWebProxy().AllowedHosts, []string{"*.example.com", "[::1]"}) {
+	o := &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{
+		"*.Example.com", "[::1]", "HTTPS://A.example:443", "http://A.example:080", "HTTP://*.A.example:8080",
+	}}}}
+	if found := Normalize("acme", "x", o); len(found) > 0 || !slices.Equal(o.GetWebProxy().AllowedHosts, []string{
+		"*.example.com", "[::1]", "a.example", "http://a.example", "http://*.a.example:8080",
+	}) {
 		t.Errorf("normalised to %v, %v", o, found)
 	}
 }

@@ -36,7 +36,7 @@ func buildAkeneo(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 	}
 	path := strings.TrimSuffix(base.EscapedPath(), "/") + akeneoAPI + escape(a.Object, unreservedOrSlash) + end
 	req := newRequest(exactURL(base.Scheme, base.Host, path, ""))
-	setRequestHeaders(req.Header, o)
+	setRequestHeaders(req, o)
 	req.Header.Set("User-Agent", c.userAgent)
 	return req, nil
 }
@@ -93,7 +93,7 @@ func (c *Client) akeneoGrant(ctx context.Context, o *topology.Origin, ask map[st
 	if err != nil {
 		return grant{}, err
 	}
-	setRequestHeaders(req.Header, o)
+	setRequestHeaders(req, o)
 	req.Header.Set("Content-Type", "application/json")
 	req.SetBasicAuth(o.Spec.GetAkeneo().GetClientId(), o.Secrets["akeneo.client_secret"])
 	return c.askToken(ctx, o, req, adviceAkeneo)

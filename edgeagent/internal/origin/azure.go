@@ -34,7 +34,7 @@ func buildAzure(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 	}
 	path := strings.TrimSuffix(base.EscapedPath(), "/") + "/" + spec.GetContainer() + "/" + escape(key, unreservedOrSlash)
 	req := newRequest(exactURL(base.Scheme, base.Host, path, ""))
-	setRequestHeaders(req.Header, o)
+	setRequestHeaders(req, o)
 	req.Header.Set("X-Ms-Version", azureVersion)
 	req.Header.Set("User-Agent", c.userAgent)
 	return req, nil

@@ -49,7 +49,7 @@ func buildGCS(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 	}
 	path := bucketPath(base, spec.GetBucket()) + "/" + escape(key, unreservedOrSlash)
 	req := newRequest(exactURL(base.Scheme, base.Host, path, ""))
-	setRequestHeaders(req.Header, o)
+	setRequestHeaders(req, o)
 	req.Header.Set("Accept-Encoding", "gzip")
 	req.Header.Set("User-Agent", c.userAgent)
 	return req, nil
@@ -74,7 +74,7 @@ func bucketGCS(c *Client, o *topology.Origin) (*http.Request, error) {
 		return nil, err
 	}
 	req := newRequest(exactURL(base.Scheme, base.Host, bucketPath(base, o.Spec.GetGcs().GetBucket())+"/", "max-keys=1"))
-	setRequestHeaders(req.Header, o)
+	setRequestHeaders(req, o)
 	req.Header.Set("User-Agent", c.userAgent)
 	return req, nil
 }

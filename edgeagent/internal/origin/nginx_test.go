@@ -58,8 +58,8 @@ http {
 		for name, a := range map[string]*Answer{
 			"web":           c.Get(t.Context(), web(t, base+"/files"), get(path)),
 			"redirected":    c.Get(t.Context(), web(t, base+"/moved/"), get("/plain.jpg")),
-			"proxy":         c.Get(t.Context(), proxy(t, "127.0.0.1"), get("/"+base+"/files"+path)),
-			"proxy encoded": c.Get(t.Context(), proxy(t, "127.0.0.1"), get("/"+url.PathEscape(base+"/files"+path))),
+			"proxy":         c.Get(t.Context(), proxy(t, base), get("/"+base+"/files"+path)),
+			"proxy encoded": c.Get(t.Context(), proxy(t, base), get("/"+url.PathEscape(base+"/files"+path))),
 		} {
 			if a.Outcome != Found {
 				t.Errorf("%s %s: %s %q: %s", name, path, a.Outcome, a.Reason, a.Detail)
@@ -83,7 +83,7 @@ http {
 		{"/private/a.jpg", Inconclusive, Misconfigured}, {"/broken/a.jpg", Inconclusive, Failed}, {"/busy/a.jpg", Inconclusive, Busy},
 	} {
 		for path, o := range map[string]*Answer{
-			"web": c.Get(t.Context(), web(t, base), get(test.path)), "proxy": c.Get(t.Context(), proxy(t, "127.0.0.1"), get("/"+base+test.path)),
+			"web": c.Get(t.Context(), web(t, base), get(test.path)), "proxy": c.Get(t.Context(), proxy(t, base), get("/"+base+test.path)),
 		} {
 			if discard(t, o); o.Outcome != test.outcome || o.Reason != test.reason {
 				t.Errorf("%s %s: %s %q: %s", path, test.path, o.Outcome, o.Reason, o.Detail)

@@ -1,6 +1,8 @@
 package origin
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -8,7 +10,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// A spelled is a URL that a path spells.
+// A spelled is a URL that a path spells. port is empty for the scheme's default.
 type spelled struct{ scheme, host, port, path, query string }
 
 // authority is the host with its port, if it names one.
@@ -19,8 +21,8 @@ func (u spelled) authority() string {
 	return u.host + ":" + u.port
 }
 
-// spell reads the URL that stands in a path: as it is, `/https://example.com/a%20b.jpg`, or percent-encoded as a whole,
-// `/https%3A%2F%2Fexample.com%2Fa%2520b.jpg%3Fv%3D2`. The former takes its query from that of the request, the latter may have
+// spell reads the URL that stands in a path: as it is, `/https://example.com/a%20b.jpg`, also with one slash where something in
+// front has merged the two, or percent-encoded as a whole, `/https%3A%2F%2Fexample.com%2Fa%2520b.jpg%3Fv%3D2`. The former takes its query from that of the request, the latter may have
 // one of its own, which that of the request is added to.
 func spell(path, query string) (u spelled, ok bool) {
 	text := strings.TrimPrefix(path, "/")
@@ -58,7 +60,9 @@ func (u *spelled) locate(authority, path string) bool {
 	}
 	u.host = host
 	if at := strings.LastIndexByte(authority, ':'); at > strings.LastIndexByte(authority, ']') {
-		u.port = authority[at+1:]
+		if u.port = strings.TrimLeft(authority[at+1:], "0"); u.port == defaultPort(u.scheme) {
+			u.port = ""
+		}
 	}
 	u.path, err = topology.CanonicalPath(path)
 	return err == nil
@@ -66,8 +70,8 @@ func (u *spelled) locate(authority, path string) bool {
 
 func cutScheme(text string) (scheme, rest string, ok bool) {
 	for _, scheme := range [...]string{"https", "http"} {
-		if n := len(scheme) + len("://"); len(text) > n && strings.EqualFold(text[:n], scheme+"://") {
-			return scheme, text[n:], true
+		if n := len(scheme) + len(":/"); len(text) > n && strings.EqualFold(text[:n], scheme+":/") {
+			return scheme, strings.TrimPrefix(text[n:], "/"), true
 		}
 	}
 	return "", text, false
@@ -80,29 +84,34 @@ func buildProxy(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 	if !ok {
 		return nil, &unaskedError{"the path is not a URL", "ask for a path such as /https://example.com/a.jpg"}
 	}
-	if !listed(o, u.host) {
-		return nil, &unaskedError{"host " + u.host + " is not in allowed_hosts", "add it to web_proxy.allowed_hosts if it may be fetched from"}
+	if !listed(o, u.scheme, u.host, u.port) {
+		port := cmp.Or(u.port, defaultPort(u.scheme))
+		return nil, &unaskedError{fmt.Sprintf("host %s is not in allowed_hosts with %s at port %s", u.host, u.scheme, port),
+			fmt.Sprintf("add it to web_proxy.allowed_hosts as %s if it may be fetched from", topology.AllowedHost(u.scheme, u.host, u.port))}
 	}
 	req := newRequest(exactURL(u.scheme, u.authority(), u.path, u.query))
-	c.setWebHeader(req.Header, o, a, true)
+	c.setWebHeader(req, o, a, true)
 	return req, nil
 }
 
 // siteOf names the server of a request. What is not asked has none.
 func siteOf(o *topology.Origin, a *Ask) string {
 	u, ok := spell(a.Path, a.Query)
-	if !ok || !listed(o, u.host) {
+	if !ok || !listed(o, u.scheme, u.host, u.port) {
 		return ""
 	}
 	return u.scheme + "://" + u.authority()
 }
 
-// listed reports whether host, in canonical form, is one of allowed_hosts. `*.example.com` stands for the hosts with one label
-// more, as it does in domains and certificates.
-func listed(o *topology.Origin, host string) bool {
-	_, above, _ := strings.Cut(host, ".")
+// listed reports whether the server at host, in canonical form, and port is one of allowed_hosts. `*.example.com` stands for the
+// hosts with one label more, as it does in domains and certificates.
+func listed(o *topology.Origin, scheme, host, port string) bool {
+	exact, wildcard := topology.AllowedHost(scheme, host, port), ""
+	if _, above, _ := strings.Cut(host, "."); above != "" {
+		wildcard = topology.AllowedHost(scheme, "*."+above, port)
+	}
 	for _, allowed := range o.Spec.GetWebProxy().GetAllowedHosts() {
-		if strings.EqualFold(allowed, host) || above != "" && strings.EqualFold(allowed, "*."+above) {
+		if strings.EqualFold(allowed, exact) || wildcard != "" && strings.EqualFold(allowed, wildcard) {
 			return true
 		}
 	}
@@ -116,7 +125,7 @@ func followProxy(c *Client, h *hop, location string) (*http.Request, error) {
 		return nil, err
 	}
 	host, err := topology.CanonicalHost(req.URL.Host)
-	if err != nil || !listed(h.origin, host) {
+	if err != nil || !listed(h.origin, req.URL.Scheme, host, req.URL.Port()) {
 		return nil, &configError{detail: "which is not in allowed_hosts"}
 	}
 	return req, nil

@@ -1,11 +1,14 @@
 package origin
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // Which URL a path spells.
@@ -42,7 +45,13 @@ func TestSpell(t *testing.T) {
 		{"/https://example.com:99999/a", "", ""},
 		{"/https://", "", ""},
 		{"/https:///a", "", ""},
-		{"/https:/example.com/a", "", ""},
+		{"/https:/example.com/a", "", "https example.com /a "},
+		{"/http:/example.com:8080/a//b", "", "http example.com:8080 /a//b "},
+		{"/https%3A%2Fexample.com%2Fa", "", "https example.com /a "},
+		{"/https://example.com:443/a", "", "https example.com /a "},
+		{"/http://example.com:0080/a", "", "http example.com /a "},
+		{"/http://example.com:443/a", "", "http example.com:443 /a "},
+		{"/https:example.com/a", "", ""},
 		{"/ftp://example.com/a", "", ""},
 		{"/file:///etc/passwd", "", ""},
 		{"//example.com/a", "", ""},
@@ -61,15 +70,20 @@ func TestSpell(t *testing.T) {
 	}
 }
 
+// Who asks chooses among the servers that are listed, and neither a scheme nor a port beyond.
 func TestListed(t *testing.T) {
 	t.Parallel()
-	o := proxy(t, "example.com", "*.img.example", "10.0.0.1", "[::1]")
-	for host, want := range map[string]bool{
-		"example.com": true, "www.example.com": false, "a.img.example": true, "img.example": false, "a.b.img.example": false, "xample.com": false,
-		"10.0.0.1": true, "110.0.0.1": false, "[::1]": true, "localhost": false, "aimg.example": false,
+	o := proxy(t, "example.com", "*.img.example", "10.0.0.1", "http://[::1]", "http://legacy.example:8080", "cdn.example:8443", "http://*.old.example")
+	for text, want := range map[string]bool{
+		"https example.com": true, "https www.example.com": false, "https a.img.example": true, "https img.example": false,
+		"https a.b.img.example": false, "https xample.com": false, "https 10.0.0.1": true, "https 110.0.0.1": false, "http [::1]": true,
+		"https localhost": false, "https aimg.example": false, "http example.com": false, "https example.com 8443": false, "http a.img.example": false,
+		"https [::1]": false, "http legacy.example 8080": true, "http legacy.example": false, "https legacy.example 8080": false,
+		"https cdn.example 8443": true, "https cdn.example": false, "http a.old.example": true, "https a.old.example": false, "http a.old.example 81": false,
 	} {
-		if got := listed(o, host); got != want {
-			t.Errorf("%s: %v", host, got)
+		part := append(strings.Fields(text), "")
+		if got := listed(o, part[0], part[1], part[2]); got != want {
+			t.Errorf("%s: %v", text, got)
 		}
 	}
 }
@@ -80,7 +94,7 @@ func TestProxyAsksListedHostsOnly(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
 	for _, path := range []string{"/a.jpg", "/" + fault.URL() + "/a.jpg", "/http%3A%2F%2F" + fault.Host() + "%2Fa.jpg", ""} {
-		a := localClient(t).Get(t.Context(), proxy(t, "example.com", "*.example.com"), get(path))
+		a := localClient(t).Get(t.Context(), proxy(t, "example.com", "127.0.0.1", "http://127.0.0.1", fault.Host()), get(path))
 		if a.Outcome != NotHere || a.Reason != Unasked || a.Request != "" || a.Detail == "" || a.Advice == "" {
 			t.Errorf("%s: %+v", path, a)
 		}
@@ -92,7 +106,7 @@ func TestProxyAsksListedHostsOnly(t *testing.T) {
 func TestProxyIsGuarded(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
-	a := newTestClient(t, Config{}).Get(t.Context(), proxy(t, "127.0.0.1"), get("/"+fault.URL()+"/a.jpg"))
+	a := newTestClient(t, Config{}).Get(t.Context(), proxy(t, fault.URL()), get("/"+fault.URL()+"/a.jpg"))
 	if a.Outcome != Inconclusive || a.ProxyError != "destination_ip_prohibited" {
 		t.Errorf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 	}
@@ -113,7 +127,7 @@ func TestProxyRequest(t *testing.T) {
 		ask := get(canonical)
 		ask.Query = "v=1"
 		ask.Header = header("Accept", "image/webp", "Cookie", "a=b", "Authorization", "Basic eA==")
-		a := localClient(t).Get(t.Context(), proxy(t, "127.0.0.1"), ask)
+		a := localClient(t).Get(t.Context(), proxy(t, fault.URL()), ask)
 		if discard(t, a); a.Outcome != Found || a.Request != "GET "+fault.URL()+path+"?v=1" {
 			t.Errorf("%s: %s %q %q", path, a.Outcome, a.Detail, a.Request)
 		}
@@ -131,7 +145,7 @@ func TestProxyHostsFailApart(t *testing.T) {
 	broken, sound := faultorigin.New(t), faultorigin.New(t)
 	broken.On(faultorigin.Any, faultorigin.Reply(500, ""))
 	sound.On(faultorigin.Any, faultorigin.Reply(200, "x"))
-	c, o := localClient(t), proxy(t, "127.0.0.1")
+	c, o := localClient(t), proxy(t, broken.URL(), sound.URL())
 	var a *Answer
 	for range 10 {
 		a = c.Get(t.Context(), o, get("/"+broken.URL()+"/a.jpg"))
@@ -156,6 +170,8 @@ func TestProxyRedirects(t *testing.T) {
 		{"same host", "/b.jpg", Found, "HTTP 200, after a redirect to "},
 		{"listed host", "http://localhost:PORT/b.jpg", Found, "HTTP 200, after a redirect to http://localhost:"},
 		{"another host", "http://elsewhere.example/b.jpg?x=" + theSecret, Inconclusive, "HTTP 302 to http://elsewhere.example/b.jpg?..., which is not in allowed_hosts"},
+		{"another scheme of a listed host", "https://localhost:PORT/b.jpg", Inconclusive, "which is not in allowed_hosts"},
+		{"another port of a listed host", "http://localhost/b.jpg", Inconclusive, "which is not in allowed_hosts"},
 		{"address of a listed host", "http://127.1:PORT/b.jpg", Inconclusive, "which is not in allowed_hosts"},
 		{"user", "http://u:p@localhost:PORT/b.jpg", Inconclusive, "which is not a plain http or https URL"},
 	} {
@@ -167,7 +183,7 @@ func TestProxyRedirects(t *testing.T) {
 			fault.On("/b.jpg", faultorigin.Reply(200, "x"))
 			cfg := Config{AllowCIDRs: loopback}
 			cfg.Resolver = newDNS(t, map[string][]string{"localhost.": {"127.0.0.1"}}).resolver()
-			a := newTestClient(t, cfg).Get(t.Context(), proxy(t, "127.0.0.1", "localhost"), get("/"+fault.URL()+"/a.jpg"))
+			a := newTestClient(t, cfg).Get(t.Context(), proxy(t, fault.URL(), "http://localhost:"+port), get("/"+fault.URL()+"/a.jpg"))
 			discard(t, a)
 			if a.Outcome != test.outcome || !strings.Contains(a.Detail, test.detail) {
 				t.Errorf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
@@ -176,6 +192,31 @@ func TestProxyRedirects(t *testing.T) {
 				t.Errorf("got %q, advice %q", a.Reason, a.Advice)
 			}
 		})
+	}
+}
+
+// A header with a secret goes to a listed host over TLS, and nowhere in the clear.
+func TestProxySecretsGoOverTLSOnly(t *testing.T) {
+	t.Parallel()
+	seen := make(chan http.Header, 1)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen <- r.Header })
+	secure, open := httptest.NewTLSServer(handler), httptest.NewServer(handler)
+	defer secure.Close()
+	defer open.Close()
+	c := newTestClient(t, Config{AllowCIDRs: loopback, Roots: secure.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
+	o := compile(t, &topologyv1.Origin{
+		Kind:           &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{strings.TrimPrefix(secure.URL, "https://"), open.URL}}},
+		RequestHeaders: []*topologyv1.RequestHeader{{Name: "X-Api-Key"}, {Name: "X-Shop", Value: "acme"}},
+	}, map[string]string{"request_headers[x-api-key].secret_value": theSecret})
+	for base, want := range map[string]string{secure.URL: theSecret, open.URL: ""} {
+		a := c.Get(t.Context(), o, get("/"+base+"/a.jpg"))
+		discard(t, a)
+		if a.Outcome != Found {
+			t.Fatalf("%s: %s", base, a.Detail)
+		}
+		if h := <-seen; h.Get("X-Api-Key") != want || h.Get("X-Shop") != "acme" {
+			t.Errorf("%s was sent %q, %q", base, h.Get("X-Api-Key"), h.Get("X-Shop"))
+		}
 	}
 }
 

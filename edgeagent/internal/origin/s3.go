@@ -62,7 +62,7 @@ func buildS3(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 		host = spec.GetBucket() + "." + host
 	}
 	req := newRequest(exactURL(base.Scheme, host, path+"/"+escape(key, unreservedOrSlash), ""))
-	setRequestHeaders(req.Header, o)
+	setRequestHeaders(req, o)
 	delete(req.Header, "Authorization")
 	req.Header.Set("User-Agent", c.userAgent)
 	return req, nil

@@ -52,7 +52,7 @@ func TestNoSecretIsTold(t *testing.T) {
 		c := newTestClient(t, Config{AllowCIDRs: loopback, Registerer: registry})
 		for _, o := range []*topology.Origin{
 			web(t, fault.URL()), s3(t, fault.URL()), withHeader, account(t, fault.URL(), key), account(t, withTokens.URL(), key),
-			signature, keyed, akeneo(t, fault.URL()), akeneo(t, withTokens.URL()), proxy(t, "127.0.0.1"),
+			signature, keyed, akeneo(t, fault.URL()), akeneo(t, withTokens.URL()), proxy(t, fault.URL()),
 		} {
 			ask := get(pathAt(o, fault, "/a.jpg"))
 			a := c.Get(t.Context(), o, ask)

@@ -92,7 +92,7 @@ func TestAzureOutcomes(t *testing.T) {
 func TestProxyOutcomes(t *testing.T) {
 	t.Parallel()
 	testOutcomes(t, proxyTable, append(proxyExamples, commonExamples...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
-		return proxy(t, "127.0.0.1")
+		return proxy(t, o.URL())
 	}, "3xx")
 }
 

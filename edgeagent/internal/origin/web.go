@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"net/http"
@@ -27,13 +28,14 @@ func buildWeb(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 	if spec.GetForwardHostHeader() {
 		req.Host = a.Host
 	}
-	c.setWebHeader(req.Header, o, a, true)
+	c.setWebHeader(req, o, a, true)
 	return req, nil
 }
 
 // setWebHeader sets what a web server is sent of ours and of the client's. Only the origin's own host gets what may be secret: the
 // client's fields that it lists, and request_headers.
-func (c *Client) setWebHeader(h http.Header, o *topology.Origin, a *Ask, own bool) {
+func (c *Client) setWebHeader(req *http.Request, o *topology.Origin, a *Ask, own bool) {
+	h := req.Header
 	h.Set("User-Agent", c.userAgent)
 	forward(h, a.Header, "Accept")
 	forward(h, a.Header, "Accept-Encoding")
@@ -41,7 +43,7 @@ func (c *Client) setWebHeader(h http.Header, o *topology.Origin, a *Ask, own boo
 		for name := range Forwarded(o) {
 			forward(h, a.Header, name)
 		}
-		setRequestHeaders(h, o)
+		setRequestHeaders(req, o)
 	}
 	id := c.loopID()
 	h["Via"] = []string{"1.1 " + id}
@@ -59,15 +61,19 @@ func Forwarded(o *topology.Origin) iter.Seq[string] {
 	}
 }
 
-// setRequestHeaders sets the origin's request_headers, over what is there.
-func setRequestHeaders(h http.Header, o *topology.Origin) {
+// setRequestHeaders sets the origin's request_headers, over what is there. Where a URL chooses the scheme, secret ones go over
+// TLS only.
+func setRequestHeaders(req *http.Request, o *topology.Origin) {
 	for _, field := range o.Spec.GetRequestHeaders() {
 		value := field.GetValue()
 		if secret := o.Secrets["request_headers["+strings.ToLower(field.GetName())+"].secret_value"]; secret != "" {
+			if req.URL.Scheme != "https" && o.Spec.GetWebProxy() != nil {
+				continue
+			}
 			value = secret
 		}
 		if !ours(field.GetName()) && httpguts.ValidHeaderFieldName(field.GetName()) && httpguts.ValidHeaderFieldValue(value) {
-			h.Set(field.GetName(), value)
+			req.Header.Set(field.GetName(), value)
 		}
 	}
 }
@@ -144,7 +150,7 @@ func followWeb(c *Client, h *hop, location string) (*http.Request, error) {
 	if own {
 		req.Host = h.req.Host
 	}
-	c.setWebHeader(req.Header, h.origin, h.ask, own)
+	c.setWebHeader(req, h.origin, h.ask, own)
 	return req, nil
 }
 
@@ -161,10 +167,11 @@ func sameHost(from, to *url.URL) bool {
 }
 
 func portOf(u *url.URL) string {
-	if p := u.Port(); p != "" {
-		return p
-	}
-	if u.Scheme == "https" {
+	return cmp.Or(u.Port(), defaultPort(u.Scheme))
+}
+
+func defaultPort(scheme string) string {
+	if scheme == "https" {
 		return "443"
 	}
 	return "80"

@@ -131,7 +131,7 @@ func TestTestOrigin(t *testing.T) {
 			Bucket: "b", Endpoint: fault.URL(), ForcePathStyle: true, AccessKeyId: "k",
 		}}}
 	}
-	proxy := &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"127.0.0.1"}}}}
+	proxy := &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{fault.URL()}}}}
 	pim := &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{BaseUrl: fault.URL(), ClientId: "c", Username: "u"}}}
 	gcs := &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{Bucket: "b", Endpoint: fault.URL()}}}
 	r := newRig(t, 0)

@@ -1695,12 +1695,14 @@ func (x *AzureBlobOrigin) GetEndpoint() string {
 	return ""
 }
 
-// WebProxyOrigin fetches the URL that the path spells, from listed hosts only: `/https://example.com/a.jpg`, or the same
-// percent-encoded as a whole, `/https%3A%2F%2Fexample.com%2Fa.jpg`. Any other path is not here. Redirects are followed to listed
+// WebProxyOrigin fetches the URL that the path spells, from listed hosts only: `/https://example.com/a.jpg`, also with one slash
+// behind the colon, or the same percent-encoded as a whole, `/https%3A%2F%2Fexample.com%2Fa.jpg`. Any other path is not here. Redirects are followed to listed
 // hosts.
 type WebProxyOrigin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Host names, exact or `*.example.com` for hosts with one label more, without port: any will do. 1 to 100.
+	// Hosts, exact or `*.example.com` for hosts with one label more. A URL must have their scheme and port too: https and 443
+	// unless written otherwise, `http://legacy.example.com:8080`, `cdn.example.com:8443`. A request header with a secret value is
+	// sent over https only. 1 to 100.
 	AllowedHosts  []string `protobuf:"bytes,1,rep,name=allowed_hosts,json=allowedHosts,proto3" json:"allowed_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3760,7 +3762,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"accountKey\x12?\n" +
 	"\bendpoint\x18\x06 \x01(\tB#\xbaH \xd8\x01\x01r\x1b(\x80\x102\x16^https?://[^\\s@?#\\\\]+$R\bendpoint\"L\n" +
 	"\x0eWebProxyOrigin\x12:\n" +
-	"\rallowed_hosts\x18\x01 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10d\x18\x01\"\ar\x05 \x01(\xfd\x01R\fallowedHosts\"\xf5\x01\n" +
+	"\rallowed_hosts\x18\x01 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10d\x18\x01\"\ar\x05 \x01(\x8e\x02R\fallowedHosts\"\xf5\x01\n" +
 	"\fAkeneoOrigin\x12=\n" +
 	"\bbase_url\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d \b(\x80\x102\x16^https?://[^\\s@?#\\\\]+$R\abaseUrl\x12%\n" +
 	"\tclient_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\bclientId\x120\n" +
