@@ -18,7 +18,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -42,6 +44,13 @@ type Config struct {
 	// PeerAddr is where other control planes of the same etcd cluster connect, each known by a certificate whose hash it has put
 	// into etcd. Not used with the embedded etcd. Default :0, any port.
 	PeerAddr string
+	// FreezeAfter is how many edges, and which share of those connected, must refuse resources of one revision for all edges to
+	// be frozen before it: both numbers are to be passed. Default "3,5%"; "off" for never.
+	FreezeAfter string
+	// CanaryRegion is the region whose edges hear of a step first. The others do after CanaryHold, unless they are frozen.
+	// Default none; 30 s.
+	CanaryRegion string
+	CanaryHold   time.Duration
 	// MediaAdvertiseURL is the URL under which edges reach MediaAddr. Default http(s):// and MediaAddr.
 	MediaAdvertiseURL string
 	// MediaURL is the media bucket: a folder, file:///..., or s3://bucket?region=... Default the folder media in DataDir.
@@ -75,6 +84,9 @@ const (
 	DefaultMediaAddr  = "127.0.0.1:7073"
 	DefaultPeerAddr   = ":0"
 	DefaultSharedHost = "localhost"
+
+	DefaultFreezeAfter = "3,5%"
+	DefaultCanaryHold  = 30 * time.Second
 )
 
 func (c *Config) setDefaults() {
@@ -83,7 +95,7 @@ func (c *Config) setDefaults() {
 		otherwise string
 	}{
 		{&c.DataDir, DefaultDataDir}, {&c.EtcdPrefix, DefaultEtcdPrefix}, {&c.AdminAddr, DefaultAdminAddr}, {&c.EdgeAddr, DefaultEdgeAddr},
-		{&c.HTTPAddr, DefaultHTTPAddr}, {&c.MediaAddr, DefaultMediaAddr}, {&c.PeerAddr, DefaultPeerAddr},
+		{&c.HTTPAddr, DefaultHTTPAddr}, {&c.MediaAddr, DefaultMediaAddr}, {&c.PeerAddr, DefaultPeerAddr}, {&c.FreezeAfter, DefaultFreezeAfter},
 	} {
 		if *one.value == "" {
 			*one.value = one.otherwise
@@ -92,6 +104,9 @@ func (c *Config) setDefaults() {
 	if c.MediaURL == "" {
 		c.MediaURL = filepath.Join(c.DataDir, "media")
 	}
+	if c.CanaryHold == 0 {
+		c.CanaryHold = DefaultCanaryHold
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -99,7 +114,8 @@ func (c *Config) setDefaults() {
 
 // parsed is what the texts and files of a Config mean.
 type parsed struct {
-	edgeToken string
+	freezeEdges, freezePercent int
+	edgeToken                  string
 	// server is the certificate of listeners, nil for none; clients is the same for the gRPC listeners, with ClientCA.
 	server, clients *tls.Config
 }
@@ -128,7 +144,26 @@ func (c *Config) parse() (p parsed, err error) {
 	if err := c.checkMediaURL(); err != nil {
 		return p, err
 	}
+	if p.freezeEdges, p.freezePercent, err = parseFreezeAfter(c.FreezeAfter); err != nil {
+		return p, err
+	}
+	if c.CanaryHold < 0 || c.CanaryHold > time.Hour {
+		return p, fmt.Errorf("--canary-hold %s: want at most 1h", c.CanaryHold)
+	}
 	return p, c.checkAddresses()
+}
+
+func parseFreezeAfter(text string) (edges, percent int, err error) {
+	if text == "off" {
+		return 0, 100, nil
+	}
+	number, share, ok := strings.Cut(text, ",")
+	edges, numberErr := strconv.Atoi(number)
+	percent, shareErr := strconv.Atoi(strings.TrimSuffix(share, "%"))
+	if !ok || !strings.HasSuffix(share, "%") || numberErr != nil || shareErr != nil || edges < 0 || percent < 0 || percent > 100 {
+		return 0, 0, fmt.Errorf(`--freeze-after %q: want a number of edges and a share, such as 3,5%%, or off`, text)
+	}
+	return edges, percent, nil
 }
 
 // checkMediaURL makes sure that edges can reach what they are told.

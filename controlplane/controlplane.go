@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
@@ -43,6 +44,7 @@ type ControlPlane struct {
 	store   *store.Store
 	library *media.Library
 	feed    *feed.Feed
+	brake   *brake.Brake
 	fleet   *fleet.Fleet
 	edges   *edgesvc.Service
 	admin   *adminsvc.Service
@@ -98,21 +100,22 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return fmt.Errorf("--media-url: %w", err)
 	}
 	c.feed = feed.New(feed.Config{Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry})
+	c.brake = brake.New(brake.Config{Feed: c.feed, Store: c.store, CanaryRegion: cfg.CanaryRegion, CanaryHold: cfg.CanaryHold, Logger: cfg.Logger})
 	c.fleet, err = fleet.New(fleet.Config{
-		Feed: c.feed, Store: c.store, Server: serverName(c.listeners.edge), Listener: c.listeners.peer, Address: c.peerAddress(ctx),
+		Feed: c.feed, Store: c.store, Brake: c.brake, FreezeEdges: p.freezeEdges, FreezePercent: p.freezePercent, Server: serverName(c.listeners.edge), Listener: c.listeners.peer, Address: c.peerAddress(ctx),
 		Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
 		return err
 	}
 	c.edges, err = edgesvc.New(edgesvc.Config{
-		Feed: c.feed, Store: c.store, Fleet: c.fleet, Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
+		Feed: c.feed, Store: c.store, Brake: c.brake, Fleet: c.fleet, Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
 		Token: p.edgeToken, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
 		return err
 	}
-	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.fleet, Logger: cfg.Logger, Registerer: c.registry}
+	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, Logger: cfg.Logger, Registerer: c.registry}
 	if cfg.AdminTokenFile != "" {
 		if c.tokens, err = adminsvc.LoadTokens(cfg.AdminTokenFile, cfg.Logger); err != nil {
 			return fmt.Errorf("--admin-token-file: %w", err)
@@ -311,7 +314,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
 	back, backCtx := errgroup.WithContext(behind)
-	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.fleet.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
+	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.brake.Run, c.fleet.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
 		back.Go(func() error { return run(backCtx) })
 	}
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -43,6 +44,7 @@ const (
 	kindNotEmpty
 	kindDeleting
 	kindTooLarge
+	kindFrozen
 	kindStoreUnavailable
 	kindOutcomeUnknown
 	kindLibraryUnavailable
@@ -82,6 +84,7 @@ var kinds = [kindCount]struct {
 	kindNotEmpty:           {codes.FailedPrecondition, "ACCOUNT_NOT_EMPTY"},
 	kindDeleting:           {codes.FailedPrecondition, "ACCOUNT_DELETING"},
 	kindTooLarge:           {codes.FailedPrecondition, "CHANGE_TOO_LARGE"},
+	kindFrozen:             {codes.FailedPrecondition, "FROZEN"},
 	kindStoreUnavailable:   {codes.Unavailable, "STORE_UNAVAILABLE"},
 	kindOutcomeUnknown:     {codes.Unavailable, "OUTCOME_UNKNOWN"},
 	kindLibraryUnavailable: {codes.Unavailable, "MEDIA_LIBRARY_UNAVAILABLE"},
@@ -116,7 +119,7 @@ var errorKinds = []struct {
 	{media.ErrNoBytes, kindLibraryUnavailable, "the media bucket has lost the file's bytes: upload it again"},
 	{fleet.ErrNoEdge, kindNoEdge, ""},
 	{fleet.ErrBusy, kindTooManyRequests, ""},
-	{fleet.ErrFuture, kindFutureRevision, ""},
+	{brake.ErrFuture, kindFutureRevision, ""},
 	{context.DeadlineExceeded, kindDeadline, "the deadline was too short"},
 	{context.Canceled, kindCanceled, "the caller went away"},
 }

@@ -7,6 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
@@ -78,6 +82,11 @@ func (s fleetService) WaitApplied(ctx context.Context, req *adminv1.WaitAppliedR
 		return nil, err
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, stillPending(req, resp, minEdges)
+	case errors.Is(err, brake.ErrFrozen):
+		f := stillPending(req, resp, minEdges)
+		f.kind = kindFrozen
+		f.text += fmt.Sprintf(": %v; edgewalk unfreeze lets them go on", err)
+		return nil, f
 	case err != nil:
 		return nil, err
 	}
@@ -102,4 +111,38 @@ func stillPending(req *adminv1.WaitAppliedRequest, resp *adminv1.WaitAppliedResp
 		f.text += fmt.Sprintf(" and %d more", more)
 	}
 	return f
+}
+
+func (s fleetService) FreezeEdges(ctx context.Context, req *adminv1.FreezeEdgesRequest) (*adminv1.FreezeEdgesResponse, error) {
+	f, err := s.brake.Freeze(ctx, req.GetRegion(), req.GetRevision(), req.GetReason(), false)
+	switch {
+	case errors.Is(err, store.ErrCompacted):
+		return nil, &failure{kind: kindReferenceMissing, text: fmt.Sprintf("revision %d is no longer kept: edges can be frozen at a newer one", req.GetRevision())}
+	case err != nil:
+		return nil, err
+	}
+	return &adminv1.FreezeEdgesResponse{Freeze: presentFreeze(f)}, nil
+}
+
+func (s fleetService) UnfreezeEdges(ctx context.Context, req *adminv1.UnfreezeEdgesRequest) (*adminv1.UnfreezeEdgesResponse, error) {
+	err := s.brake.Unfreeze(ctx, req.GetRegion())
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, &failure{kind: kindNotFound, text: fmt.Sprintf("nothing is frozen under region %q; edgewalk edges tells what is", req.GetRegion())}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.UnfreezeEdgesResponse{}, nil
+}
+
+func (s fleetService) ListFreezes(context.Context, *adminv1.ListFreezesRequest) (*adminv1.ListFreezesResponse, error) {
+	resp := new(adminv1.ListFreezesResponse)
+	for _, f := range s.brake.Freezes() {
+		resp.Freezes = append(resp.Freezes, presentFreeze(f))
+	}
+	return resp, nil
+}
+
+func presentFreeze(f brake.Freeze) *adminv1.Freeze {
+	return &adminv1.Freeze{Region: f.Region, Revision: f.Revision, Reason: f.Reason, FreezeTime: timestamppb.New(f.Time)}
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
@@ -78,19 +79,23 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	everywhere, err := fleet.New(fleet.Config{Feed: r.feed, Store: r.store, Server: peers.Addr().String(), Listener: peers, Logger: logger})
+	holds := brake.New(brake.Config{Feed: r.feed, Store: r.store, Logger: logger})
+	everywhere, err := fleet.New(fleet.Config{
+		Feed: r.feed, Store: r.store, Brake: holds, FreezeEdges: 3, FreezePercent: 5, Server: peers.Addr().String(), Listener: peers, Logger: logger,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Fleet: everywhere, Server: "test", Logger: logger})
+	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Brake: holds, Fleet: everywhere, Server: "test", Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
 	background(t, r.feed.Run)
+	background(t, holds.Run)
 	background(t, everywhere.Run)
 	background(t, r.edges.Run)
 	r.service, err = New(Config{
-		Store: r.store, Library: r.library, Fleet: everywhere, Tokens: opts.tokens, Now: opts.now, Logger: logger, Registerer: r.registry,
+		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Tokens: opts.tokens, Now: opts.now, Logger: logger, Registerer: r.registry,
 	})
 	if err != nil {
 		t.Fatal(err)

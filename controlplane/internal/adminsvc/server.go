@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -35,6 +36,7 @@ type Config struct {
 	Store   *store.Store
 	Library *media.Library
 	Fleet   *fleet.Fleet
+	Brake   *brake.Brake
 	// Tokens are those that callers present. Nil: nobody is asked for one.
 	Tokens *Tokens
 	// Now is the clock. Default: time.Now.
@@ -50,6 +52,7 @@ type Service struct {
 	store     *store.Store
 	library   *media.Library
 	fleet     *fleet.Fleet
+	brake     *brake.Brake
 	tokens    *Tokens
 	now       func() time.Time
 	log       *slog.Logger
@@ -62,7 +65,7 @@ type Service struct {
 // New returns the service; see [Service.NewServer].
 func New(cfg Config) (*Service, error) {
 	s := &Service{
-		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, tokens: cfg.Tokens,
+		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, tokens: cfg.Tokens,
 		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
 	}
 	if s.now == nil {

@@ -84,6 +84,7 @@ var forms = map[string]string{
 	"^(\\*|https?://[^/\\s]+)$":         "want * or an origin such as https://shop.example.com",
 	"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$":     "want the name of a header field, such as X-Api-Key",
 	"^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$": "line breaks and control characters cannot be part of a header field",
+	"^[^/]*$":                           "slashes cannot be part of a region",
 	"^[^/\\s]+$":                        "slashes and spaces cannot be part of a bucket's name",
 	"^[^\\s/]*$":                        "spaces and slashes cannot be part of a key id",
 	"^[A-Za-z0-9._\\[\\]:-]+$":          "want a host name or address, with a port or without",

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -36,8 +37,9 @@ const (
 type cursor struct {
 	pos    int64           // everything up to this revision of the feed was sent
 	told   int64           // the revision that the edge has when it has applied everything sent; 0 before it has any
-	digest topology.Digest // the digest there
-	asOf   time.Time       // of the last bookmark
+	digest topology.Digest // the digest there, if known
+	known  bool
+	asOf   time.Time // of the last bookmark
 }
 
 // send serves the stream's sending side until the stream ends.
@@ -54,13 +56,13 @@ func (st *stream) send(ctx context.Context) error {
 	defer old.Stop()
 	due := true // tells the edge at once where it stands
 	for {
-		view, changed, err := st.advance(ctx)
+		limit, changed, err := st.advance(ctx)
 		if err != nil {
 			return err
 		}
 		if due {
 			due = false
-			if err := st.bookmark(view); err != nil {
+			if err := st.bookmark(limit.View); err != nil {
 				return err
 			}
 		}
@@ -68,6 +70,7 @@ func (st *stream) send(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-changed:
+		case <-limit.Changed:
 		case <-st.woken:
 		case <-bookmark.C:
 			if st.svc.cutOff() && st.svc.now().After(st.stays) && st.svc.cfg.Fleet.HasOthers() {
@@ -111,6 +114,19 @@ func (st *stream) view() (*feed.View, error) {
 	return view, nil
 }
 
+// limit is how far the edge may go in the history that the stream is about.
+func (st *stream) limit() (brake.Limit, error) {
+	limit := st.svc.cfg.Brake.Limit(st.hello.GetRegion())
+	if limit.View == nil {
+		_, err := st.view()
+		return limit, err
+	}
+	if limit.View.History != st.history {
+		return limit, errHistory
+	}
+	return limit, nil
+}
+
 // start puts the cursor where the agent stands, or sends the full state when that is not a place in this history.
 func (st *stream) start(ctx context.Context) error {
 	reason, err := st.resume(ctx)
@@ -145,7 +161,7 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	if string(view.Digest[:]) == string(digest) {
 		// The same state, however it came about: nothing to send. An agent that is at a later revision by a bookmark of
 		// another control plane knows that nothing has changed up to there.
-		st.cursor.pos, st.cursor.digest = view.Revision, view.Digest
+		st.cursor.pos, st.cursor.digest, st.cursor.known = view.Revision, view.Digest, true
 		return "", nil
 	}
 	ahead, err := st.ahead(ctx, have.GetRevision())
@@ -163,7 +179,7 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 			st.svc.metrics.resyncs.WithLabelValues("hello").Inc()
 			return "digest", nil
 		}
-		st.cursor.digest = want
+		st.cursor.digest, st.cursor.known = want, true
 	} else if !view.Keeps(have.GetRevision()) {
 		return "history", nil
 	}
@@ -193,33 +209,35 @@ func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 	return false, nil
 }
 
-// advance sends what there is to send and the window has room for. The channel is closed when there is more; it is nil while
-// the edge has to acknowledge first.
-func (st *stream) advance(ctx context.Context) (*feed.View, <-chan struct{}, error) {
+// advance sends what there is to send, the brake allows and the window has room for. The channel is closed when there is more;
+// it is nil while the edge has to acknowledge first.
+func (st *stream) advance(ctx context.Context) (brake.Limit, <-chan struct{}, error) {
 	for {
+		limit, err := st.limit()
+		if err != nil {
+			return brake.Limit{}, nil, err
+		}
 		if reason := st.takeResync(); reason != "" {
 			st.svc.metrics.resyncs.WithLabelValues(reason).Inc()
 			if err := st.message("resync", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Resync{Resync: &edgev1.Resync{
 				Reason: "the digests differ",
 			}}}); err != nil {
-				return nil, nil, err
+				return brake.Limit{}, nil, err
 			}
 			if err := st.full(ctx, "resync"); err != nil {
-				return nil, nil, err
+				return brake.Limit{}, nil, err
 			}
 		}
-		view, err := st.view()
-		if err != nil {
-			return nil, nil, err
-		}
-		switch {
+		switch view := limit.View; {
+		case view == nil:
+			return limit, nil, nil
 		case st.cursor.pos >= view.Last():
-			return view, view.Changed(), nil
+			return limit, view.Changed(), nil
 		case !st.win.open():
-			return view, nil, nil
+			return limit, nil, nil
 		}
-		if err := st.next(ctx, view); err != nil {
-			return nil, nil, err
+		if err := st.next(ctx, limit.View); err != nil {
+			return brake.Limit{}, nil, err
 		}
 	}
 }
@@ -241,7 +259,7 @@ func (st *stream) next(ctx context.Context, view *feed.View) error {
 }
 
 func (st *stream) live(step *feed.Step, live frame) error {
-	st.cursor.pos, st.cursor.told, st.cursor.digest = step.Revision, step.Revision, step.Digest
+	st.cursor.pos, st.cursor.told, st.cursor.digest, st.cursor.known = step.Revision, step.Revision, step.Digest, true
 	st.win.add(unit{revision: step.Revision, bytes: live.size(), seen: step.Seen})
 	return st.frame("live", live)
 }
@@ -253,12 +271,42 @@ func (st *stream) full(ctx context.Context, reason string) error {
 		return err
 	}
 	defer release()
-	view, err := st.view()
+	view, err := st.wholeView(ctx)
 	if err != nil {
 		return err
 	}
 	st.svc.metrics.fullStates.WithLabelValues(reason).Inc()
 	return st.state(ctx, view.State(0))
+}
+
+// wholeView is the topology that the edge is sent whole: as far as the brake allows, but not behind where the edge is. Where that
+// is not known, it waits for the brake to change.
+func (st *stream) wholeView(ctx context.Context) (*feed.View, error) {
+	for {
+		limit, err := st.limit()
+		switch {
+		case err != nil:
+			return nil, err
+		case limit.View == nil:
+		case limit.View.Revision < max(st.cursor.pos, st.have()):
+			return st.view()
+		default:
+			return limit.View, nil
+		}
+		select {
+		case <-limit.Changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// have is the revision of this history that the agent came with.
+func (st *stream) have() int64 {
+	if st.hello.GetHave().GetEpoch() != st.history.Epoch {
+		return 0
+	}
+	return st.hello.GetHave().GetRevision()
 }
 
 // state sends a state whole, whatever the window: its chunks are acknowledged together.
@@ -287,7 +335,7 @@ func (st *stream) state(ctx context.Context, s *feed.State) error {
 			return err
 		}
 	}
-	st.cursor.pos, st.cursor.told, st.cursor.digest = s.Target, s.Target, s.Digest
+	st.cursor.pos, st.cursor.told, st.cursor.digest, st.cursor.known = s.Target, s.Target, s.Digest, true
 	return st.message("end", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{
 		Target: s.Target, Digest: s.Digest[:],
 	}}})
@@ -296,9 +344,12 @@ func (st *stream) state(ctx context.Context, s *feed.State) error {
 // bookmark tells the edge where it stands after everything sent, and when that was known to be the newest.
 func (st *stream) bookmark(view *feed.View) error {
 	c := &st.cursor
+	if view == nil || c.pos > view.Revision {
+		return st.sign() // the brake holds edges before where this one is
+	}
 	if c.pos >= view.Last() {
 		c.pos = max(c.pos, view.Revision)
-		c.told, c.digest, c.asOf = max(c.told, view.Revision), view.Digest, view.AsOf
+		c.told, c.digest, c.known, c.asOf = max(c.told, view.Revision), view.Digest, true, view.AsOf
 	}
 	// An edge that is behind stands at what was newest until the next step was seen.
 	if since := view.BehindSince(c.pos); since.After(c.asOf) {
@@ -308,9 +359,17 @@ func (st *stream) bookmark(view *feed.View) error {
 	if reached > 0 {
 		st.svc.cfg.Fleet.Reached(&st.conn, reached)
 	}
-	return st.message("bookmark", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{
-		Revision: c.told, Digest: c.digest[:], AsOf: timestamppb.New(c.asOf),
-	}}})
+	return st.sign()
+}
+
+// sign sends a bookmark.
+func (st *stream) sign() error {
+	c := &st.cursor
+	b := &edgev1.Bookmark{Revision: c.told, AsOf: timestamppb.New(c.asOf)}
+	if c.known {
+		b.Digest = c.digest[:]
+	}
+	return st.message("bookmark", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: b}})
 }
 
 // cutOff reports whether what this control plane tells edges may be long out of date.

@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -43,6 +44,8 @@ type Config struct {
 	Feed *feed.Feed
 	// Store tells how far etcd is.
 	Store *store.Store
+	// Brake says how far edges may go.
+	Brake *brake.Brake
 	// Fleet is told who the edges are and how far they are.
 	Fleet *fleet.Fleet
 	// Server is the control plane's name, for people.

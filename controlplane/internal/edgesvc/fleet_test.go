@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
@@ -47,7 +48,7 @@ func TestWaitApplied(t *testing.T) {
 	if r, err := p.WaitApplied(within(t, 50*time.Millisecond), revision, "", 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no edges, one needed: %v, %v", r, err)
 	}
-	if _, err := p.WaitApplied(within(t, 10*time.Second), revision+1_000_000, "", 0); !errors.Is(err, fleet.ErrFuture) {
+	if _, err := p.WaitApplied(within(t, 10*time.Second), revision+1_000_000, "", 0); !errors.Is(err, brake.ErrFuture) {
 		t.Errorf("a revision of the future: %v", err)
 	}
 	quick := connect(t, p, hello("quick"))
@@ -208,7 +209,7 @@ func TestSuccessorKnowsForWhomToWait(t *testing.T) {
 				remain(t, p.store, left)
 			}
 
-			q := startPlaneAs(t, prefix, p.cfg.Server, nil, nil) // as with the embedded etcd
+			q := startPlaneWith(t, prefix, planeConfig{server: p.cfg.Server, alone: true}) // as with the embedded etcd
 			// The agent of the first was started again too, and is let in at once: nobody else is at its control plane's address.
 			again := hello("first")
 			again.BootId = "another"
@@ -311,7 +312,9 @@ func TestWaitCountsEdgesOfAMomentAgo(t *testing.T) {
 	prefix := storetest.Prefix()
 	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
 	connect(t, p, hello("here")).reaches(1)
-	eventually(t, "the two to meet", func() bool { return p.HasOthers() && q.HasOthers() })
+	if r, err := p.WaitApplied(within(t, 20*time.Second), 1, "", 1); err != nil || r.GetApplied() != 1 {
+		t.Fatalf("before: %v, %v", r, err)
+	}
 	for i := range 20 {
 		id := fmt.Sprint("new-", i)
 		quiet := connect(t, q, hello(id), silent)

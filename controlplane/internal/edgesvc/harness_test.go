@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
@@ -54,6 +55,7 @@ type plane struct {
 	*Service
 	*fleet.Fleet
 	fleetConfig fleet.Config
+	brake       *brake.Brake
 	store       *store.Store
 	feed        *feed.Feed
 	clock       *clock
@@ -64,15 +66,19 @@ type plane struct {
 // startPlane runs a control plane over a prefix; several over one are replicas. change may alter it before it starts.
 func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 	tb.Helper()
-	peers, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return startPlaneAs(tb, prefix, "", peers, change)
+	return startPlaneWith(tb, prefix, planeConfig{change: change})
 }
 
-// startPlaneAs runs one under a name, by default its address, that listens for others, unless peers is nil.
-func startPlaneAs(tb testing.TB, prefix, server string, peers net.Listener, change func(*Service)) *plane {
+// planeConfig is what tests change of a control plane.
+type planeConfig struct {
+	server string // its name; by default its address
+	alone  bool   // it does not listen for others
+	canary string // its canary region
+	hold   time.Duration
+	change func(*Service)
+}
+
+func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	tb.Helper()
 	p := &plane{clock: &clock{}}
 	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -83,14 +89,22 @@ func startPlaneAs(tb testing.TB, prefix, server string, peers net.Listener, chan
 		tb.Fatal(err)
 	}
 	p.addr = listener.Addr().String()
+	p.brake = brake.New(brake.Config{
+		Feed: p.feed, Store: p.store, Logger: log, Now: p.clock.now, CanaryRegion: cfg.canary, CanaryHold: cfg.hold,
+	})
 	p.fleetConfig = fleet.Config{
-		Feed: p.feed, Store: p.store, Server: cmp.Or(server, p.addr), Listener: peers, Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
+		Feed: p.feed, Store: p.store, Brake: p.brake, FreezeEdges: 3, FreezePercent: 5, Server: cmp.Or(cfg.server, p.addr), Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
+	}
+	if !cfg.alone {
+		if p.fleetConfig.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			tb.Fatal(err)
+		}
 	}
 	if p.Fleet, err = fleet.New(p.fleetConfig); err != nil {
 		tb.Fatal(err)
 	}
 	svc, err := New(Config{
-		Feed: p.feed, Store: p.store, Fleet: p.Fleet, Server: p.fleetConfig.Server,
+		Feed: p.feed, Store: p.store, Brake: p.brake, Fleet: p.Fleet, Server: p.fleetConfig.Server,
 		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	})
 	if err != nil {
@@ -98,14 +112,15 @@ func startPlaneAs(tb testing.TB, prefix, server string, peers net.Listener, chan
 	}
 	p.Service = svc
 	svc.timing.cutOffAfter = 24 * time.Hour // or setting the clock forward would seem to be that
-	if change != nil {
-		change(svc)
+	if cfg.change != nil {
+		cfg.change(svc)
 	}
 	listening := grpc.NewServer(ServerOptions()...)
 	edgev1.RegisterEdgeServiceServer(listening, svc)
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = p.feed.Run(ctx) })
+	parts.Go(func() { _ = p.brake.Run(ctx) })
 	parts.Go(func() { _ = p.Fleet.Run(ctx) })
 	parts.Go(func() { _ = svc.Run(ctx) })
 	parts.Go(func() { _ = listening.Serve(listener) })

@@ -12,6 +12,7 @@ package feed
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
@@ -115,6 +116,30 @@ func (f *Feed) WaitRevision(ctx context.Context, revision int64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// ViewAt returns the feed as it was at a revision: from what it holds, else from etcd, where a long history is compacted. A
+// view from etcd knows nothing of what was before it.
+func (f *Feed) ViewAt(ctx context.Context, revision int64) (*View, error) {
+	if err := f.WaitRevision(ctx, revision); err != nil {
+		return nil, err
+	}
+	current := f.View()
+	if v, ok := current.At(revision); ok {
+		return v, nil
+	}
+	l := newLog()
+	var records []topology.Record
+	err := f.store.LoadAt(ctx, revision, func(some []topology.Record) error {
+		records = append(records, some...)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the topology as it was at revision %d: %w", revision, err)
+	}
+	l.load(current.History.Epoch, records, revision, revision, f.now())
+	l.view.History = current.History
+	return &l.view, nil
 }
 
 // Get returns a current resource.

@@ -183,7 +183,7 @@ func (l *topologyLog) compact() {
 			kept = append(kept, e)
 		}
 	}
-	l.view.log = kept
+	l.view.log, l.view.compacted = kept, l.view.Revision
 }
 
 // oldestKept is the revision after which there are at most keep deletions.

@@ -84,6 +84,7 @@ type View struct {
 	floorSum   topology.Digest // the digest at stepsFloor
 	log        []*entry        // in order; every current resource, recent deletions, and some entries that were replaced
 	floor      int64           // every deletion after it is in log
+	compacted  int64           // every entry that was replaced after it is in log
 	records    int             // current resources
 	bytes      int64           // of their changes
 	loaded     time.Time
@@ -149,6 +150,19 @@ func (v *View) BehindSince(revision int64) time.Time {
 
 // Keeps reports whether every deletion after a revision is known, so that a state can be sent from there.
 func (v *View) Keeps(revision int64) bool { return revision >= v.floor }
+
+// At returns the view as it was at a revision. It is false when what was replaced since is no longer all known.
+func (v *View) At(revision int64) (*View, bool) {
+	digest, ok := v.DigestAt(revision)
+	if !ok || revision < v.compacted {
+		return nil, false
+	}
+	old := *v
+	old.Revision, old.Digest = revision, digest
+	old.steps = v.steps[:v.after(revision):v.after(revision)]
+	old.log = v.log[:sort.Search(len(v.log), func(i int) bool { return v.log[i].at > revision })]
+	return &old, true
+}
 
 // State returns what a reader that stands at revision from has to hear to stand at the view's: each changed resource once,
 // in its last state. From 0 that is the whole topology. The view must keep every deletion after from.

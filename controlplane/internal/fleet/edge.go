@@ -181,6 +181,9 @@ func (f *Fleet) Acknowledge(c *Conn, ack *edgev1.Ack, reached int64, ours, full 
 		e.durable = ack.GetDurable()
 		f.tell(e)
 	}
+	if changed {
+		f.refuses()
+	}
 	if changed || e.applied != was {
 		f.wake()
 	}
@@ -376,6 +379,9 @@ func (f *Fleet) Edges() []*topologyv1.Edge {
 	view := f.cfg.Feed.View()
 	edges := slices.SortedFunc(maps.Values(best), func(a, b *topologyv1.Edge) int { return cmp.Compare(a.GetId(), b.GetId()) })
 	for _, r := range edges {
+		if frozen := f.cfg.Brake.Limit(r.GetRegion()).Frozen; frozen != nil {
+			r.FrozenRevision = frozen.Revision
+		}
 		r.Lag = durationpb.New(lag(view, r.GetAppliedRevision(), now))
 	}
 	return edges

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
@@ -32,6 +33,10 @@ type Config struct {
 	Feed *feed.Feed
 	// Store is where control planes find each other.
 	Store *store.Store
+	// Brake says how far edges may go. It is told to freeze them when more than FreezeEdges of them, and more than
+	// FreezePercent of those that are connected, refuse resources of one revision. FreezePercent 100 switches that off.
+	Brake                      *brake.Brake
+	FreezeEdges, FreezePercent int
 	// Server is the control plane's name, for people.
 	Server string
 	// Listener is where the other control planes connect. Run closes it. Nil when there can be no others.
@@ -69,6 +74,7 @@ type Fleet struct {
 	watches string        // that epoch
 	met     chan struct{} // closed once it is known which other control planes there are
 	joined  chan struct{} // tells that the edges are others than before
+	refused chan struct{} // tells that an edge refuses something else than before
 }
 
 const (
@@ -105,6 +111,7 @@ func New(cfg Config) (*Fleet, error) {
 		moved:    make(chan struct{}),
 		met:      make(chan struct{}),
 		joined:   make(chan struct{}, 1),
+		refused:  make(chan struct{}, 1),
 	}
 	f.presence = cfg.Store.Presence(presenceFor, helloKey+f.self)
 	f.metrics = newMetrics(cfg.Registerer, f)
@@ -120,6 +127,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	parts.Go(func() { f.meet(ctx) })
 	parts.Go(func() { f.save(ctx) })
 	parts.Go(func() { f.forgetOldEdges(ctx) })
+	parts.Go(func() { f.watchRefusals(ctx) })
 	if f.cfg.Listener != nil {
 		parts.Go(func() { f.serve(ctx) })
 	}

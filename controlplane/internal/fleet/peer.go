@@ -342,6 +342,9 @@ func (f *Fleet) takeTold(p *peer, members map[string]*fleetv1.Member, told *flee
 	for _, m := range told.GetMembers() {
 		id := m.GetEdge().GetId()
 		members[id] = m
+		if len(m.GetEdge().GetRejected()) > 0 {
+			f.refuses()
+		}
 		// This control plane's stream of an edge that has since connected to another one is a leftover of the same
 		// agent, or lost the id to another agent.
 		if e := f.edges[id]; m.GetEdge().GetConnected() && e != nil && e.conn != nil && m.GetSince().AsTime().After(e.since) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -18,14 +19,14 @@ import (
 // refreshFor bounds how long [Fleet.Refresh] waits for a control plane that does not answer.
 const refreshFor = time.Second
 
-// ErrFuture says that a revision does not exist yet.
-var ErrFuture = errors.New("the revision does not exist yet")
-
 // tally counts edges at a revision.
 type tally struct {
 	applied, total int
 	pending        []string
 	rejected       []*adminv1.RejectedEdge
+	// frozen counts the pending ones that a freeze holds before the revision, by is the last such freeze.
+	frozen int
+	by     *brake.Freeze
 }
 
 // response names at most so many edges of each kind, in order.
@@ -47,7 +48,8 @@ func (t *tally) response() *adminv1.WaitAppliedResponse {
 // those that were lost less than [LostGrace] ago; and agents that use the id of another one, which are sent nothing. A
 // control plane that does not say who its edges are counts as one that is pending.
 //
-// It returns an [ErrFuture] for a revision past etcd's current one. When ctx ends first it returns the counts so far with
+// It returns a [brake.ErrFuture] for a revision past etcd's current one, and a [brake.ErrFrozen] with the counts so far as soon as
+// only edges that are frozen before it have not applied it. When ctx ends first it returns the counts so far with
 // the error of ctx.
 func (f *Fleet) WaitApplied(ctx context.Context, revision int64, region string, minEdges int) (*adminv1.WaitAppliedResponse, error) {
 	defer f.prompt()()
@@ -81,6 +83,9 @@ func (f *Fleet) waitIn(ctx context.Context, view *feed.View, revision int64, reg
 		}
 		if len(t.pending) == 0 && t.total >= minEdges {
 			return t.response(), nil
+		}
+		if t.frozen > 0 && t.frozen == len(t.pending) {
+			return t.response(), fmt.Errorf("%w at revision %d%s", brake.ErrFrozen, t.by.Revision, because(t.by.Reason))
 		}
 		// Many edges acknowledge at once: looking at all of them for each would be their number squared.
 		pause := time.NewTimer(time.Duration(t.total) * time.Microsecond)
@@ -133,7 +138,7 @@ func (f *Fleet) settle(ctx context.Context, revision int64) (*feed.View, error) 
 			return nil, cmp.Or(ctx.Err(), err)
 		}
 		if revision > current {
-			return nil, fmt.Errorf("%w: %d, etcd is at %d", ErrFuture, revision, current)
+			return nil, fmt.Errorf("%w: %d, etcd is at %d", brake.ErrFuture, revision, current)
 		}
 		if err := feed.WaitRevision(ctx, revision); err != nil {
 			return nil, fmt.Errorf("wait for this control plane to reach revision %d: %w", revision, err)
@@ -293,9 +298,20 @@ func (f *Fleet) tally(step, revision int64, region string, barriers map[string]u
 			t.applied++
 		default:
 			t.pending = append(t.pending, id)
+			if by := f.cfg.Brake.Limit(edge.region).Frozen; by != nil && by.Revision < step {
+				t.frozen++
+				t.by = by
+			}
 		}
 	}
 	return t
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + reason + ")"
 }
 
 // standing is how far an edge is.

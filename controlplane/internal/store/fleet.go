@@ -174,6 +174,40 @@ func (s *Store) entry(kv *mvccpb.KeyValue) Entry {
 	return Entry{Key: strings.TrimPrefix(string(kv.Key), s.keys.fleet("")), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision}
 }
 
+// PutFleet stores a key below `fleet/` that stays until it is deleted, unless it is there and create is set: then it returns
+// [ErrAlreadyExists].
+func (s *Store) PutFleet(ctx context.Context, key string, value []byte, create bool) error {
+	full := s.keys.fleet(key)
+	var conditions []clientv3.Cmp
+	if create {
+		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(full), "=", 0))
+	}
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	resp, err := s.client.Txn(attempt).If(conditions...).Then(clientv3.OpPut(full, string(value))).Commit()
+	switch {
+	case err != nil:
+		return fmt.Errorf("write %q: %w", key, kind(err))
+	case !resp.Succeeded:
+		return fmt.Errorf("write %q: %w", key, ErrAlreadyExists)
+	}
+	return nil
+}
+
+// DeleteFleet deletes a key below `fleet/`. It returns [ErrNotFound] when there is none.
+func (s *Store) DeleteFleet(ctx context.Context, key string) error {
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	resp, err := s.client.Delete(attempt, s.keys.fleet(key))
+	switch {
+	case err != nil:
+		return fmt.Errorf("delete %q: %w", key, kind(err))
+	case resp.Deleted == 0:
+		return fmt.Errorf("delete %q: %w", key, ErrNotFound)
+	}
+	return nil
+}
+
 // WatchFleet calls all with every key below `fleet/{prefix}` and the epoch and revision at which they were read, and change with
 // each later change, until ctx ends. After a failure it begins again with all. Both are called by the goroutine that called
 // WatchFleet.

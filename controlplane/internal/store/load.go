@@ -21,6 +21,12 @@ func (s *Store) Load(ctx context.Context, each func([]topology.Record) error) (r
 	return s.load(ctx, s.keys.cfg(), each)
 }
 
+// LoadAt hands every record that edges see, as Load does, as they were at a revision. It returns [ErrCompacted] when that is
+// no longer kept.
+func (s *Store) LoadAt(ctx context.Context, revision int64, each func([]topology.Record) error) error {
+	return s.loadAt(ctx, s.keys.cfg(), revision, each)
+}
+
 func (s *Store) load(ctx context.Context, prefix string, each func([]topology.Record) error) (int64, error) {
 	now, err := s.get(ctx, s.keys.meta("schema"))
 	if err != nil {

@@ -97,7 +97,12 @@ func (c *cli) edgesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.show(cmd, k, "", watch)
+			if err := c.show(cmd, k, "", watch); err != nil {
+				return err
+			}
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				return c.showFreezes(ctx, cmd, conn)
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show them again whenever something has changed")

@@ -112,7 +112,11 @@ func purgeScope(p *topologyv1.Purge) string {
 func edgeRow(m proto.Message) []string {
 	e := m.(*topologyv1.Edge)
 	cache := byteSize(e.GetCache().GetBytes()) + " of " + byteSize(e.GetCache().GetLimitBytes())
-	return []string{e.GetId(), e.GetRegion(), yesNo(e.GetConnected()), strconv.FormatInt(e.GetAppliedRevision(), 10), span(e.GetLag().AsDuration()), yesNo(e.GetDurable()),
+	connected := yesNo(e.GetConnected())
+	if at := e.GetFrozenRevision(); at > 0 {
+		connected += fmt.Sprintf(", frozen at %d", at)
+	}
+	return []string{e.GetId(), e.GetRegion(), connected, strconv.FormatInt(e.GetAppliedRevision(), 10), span(e.GetLag().AsDuration()), yesNo(e.GetDurable()),
 		strconv.FormatInt(e.GetCache().GetObjects(), 10), cache, strconv.Itoa(len(e.GetRejected())), age(e.GetLastSeen()), e.GetVersion(), e.GetAddress()}
 }
 

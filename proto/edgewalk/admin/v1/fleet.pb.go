@@ -12,6 +12,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -23,6 +24,355 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// Freeze holds the edges of a region.
+type Freeze struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The region. Empty: all edges.
+	Region string `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	// The revision that its edges are sent at most.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Why, for people.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When it was frozen.
+	FreezeTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=freeze_time,json=freezeTime,proto3" json:"freeze_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Freeze) Reset() {
+	*x = Freeze{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Freeze) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Freeze) ProtoMessage() {}
+
+func (x *Freeze) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
+func (*Freeze) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Freeze) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Freeze) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Freeze) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Freeze) GetFreezeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FreezeTime
+	}
+	return nil
+}
+
+// FreezeEdgesRequest freezes edges.
+type FreezeEdgesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only edges of this region. Default: all.
+	Region string `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	// The revision to hold them at. Default: the current one, so that each edge goes on to what is stored now.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Why, for people. At most 200 characters.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FreezeEdgesRequest) Reset() {
+	*x = FreezeEdgesRequest{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreezeEdgesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreezeEdgesRequest) ProtoMessage() {}
+
+func (x *FreezeEdgesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreezeEdgesRequest.ProtoReflect.Descriptor instead.
+func (*FreezeEdgesRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FreezeEdgesRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *FreezeEdgesRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *FreezeEdgesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// FreezeEdgesResponse returns the freeze.
+type FreezeEdgesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The freeze. One that was there for the region is replaced.
+	Freeze        *Freeze `protobuf:"bytes,1,opt,name=freeze,proto3" json:"freeze,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FreezeEdgesResponse) Reset() {
+	*x = FreezeEdgesResponse{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreezeEdgesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreezeEdgesResponse) ProtoMessage() {}
+
+func (x *FreezeEdgesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreezeEdgesResponse.ProtoReflect.Descriptor instead.
+func (*FreezeEdgesResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FreezeEdgesResponse) GetFreeze() *Freeze {
+	if x != nil {
+		return x.Freeze
+	}
+	return nil
+}
+
+// UnfreezeEdgesRequest ends the freeze of a region.
+type UnfreezeEdgesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The region that was frozen. Empty: the freeze of all edges; those of single regions stay.
+	Region        string `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnfreezeEdgesRequest) Reset() {
+	*x = UnfreezeEdgesRequest{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnfreezeEdgesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnfreezeEdgesRequest) ProtoMessage() {}
+
+func (x *UnfreezeEdgesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnfreezeEdgesRequest.ProtoReflect.Descriptor instead.
+func (*UnfreezeEdgesRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UnfreezeEdgesRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+// UnfreezeEdgesResponse is empty.
+type UnfreezeEdgesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnfreezeEdgesResponse) Reset() {
+	*x = UnfreezeEdgesResponse{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnfreezeEdgesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnfreezeEdgesResponse) ProtoMessage() {}
+
+func (x *UnfreezeEdgesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnfreezeEdgesResponse.ProtoReflect.Descriptor instead.
+func (*UnfreezeEdgesResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+// ListFreezesRequest asks for the freezes.
+type ListFreezesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFreezesRequest) Reset() {
+	*x = ListFreezesRequest{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFreezesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFreezesRequest) ProtoMessage() {}
+
+func (x *ListFreezesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFreezesRequest.ProtoReflect.Descriptor instead.
+func (*ListFreezesRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{5}
+}
+
+// ListFreezesResponse returns them.
+type ListFreezesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The freezes, in the order of regions.
+	Freezes       []*Freeze `protobuf:"bytes,1,rep,name=freezes,proto3" json:"freezes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFreezesResponse) Reset() {
+	*x = ListFreezesResponse{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFreezesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFreezesResponse) ProtoMessage() {}
+
+func (x *ListFreezesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFreezesResponse.ProtoReflect.Descriptor instead.
+func (*ListFreezesResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListFreezesResponse) GetFreezes() []*Freeze {
+	if x != nil {
+		return x.Freezes
+	}
+	return nil
+}
 
 // ListEdgesRequest asks for a page.
 type ListEdgesRequest struct {
@@ -39,7 +389,7 @@ type ListEdgesRequest struct {
 
 func (x *ListEdgesRequest) Reset() {
 	*x = ListEdgesRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[0]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +401,7 @@ func (x *ListEdgesRequest) String() string {
 func (*ListEdgesRequest) ProtoMessage() {}
 
 func (x *ListEdgesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[0]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +414,7 @@ func (x *ListEdgesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEdgesRequest.ProtoReflect.Descriptor instead.
 func (*ListEdgesRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{0}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListEdgesRequest) GetRegion() string {
@@ -103,7 +453,7 @@ type ListEdgesResponse struct {
 
 func (x *ListEdgesResponse) Reset() {
 	*x = ListEdgesResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[1]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -115,7 +465,7 @@ func (x *ListEdgesResponse) String() string {
 func (*ListEdgesResponse) ProtoMessage() {}
 
 func (x *ListEdgesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[1]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -128,7 +478,7 @@ func (x *ListEdgesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEdgesResponse.ProtoReflect.Descriptor instead.
 func (*ListEdgesResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{1}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListEdgesResponse) GetEdges() []*v1.Edge {
@@ -163,7 +513,7 @@ type GetEdgeRequest struct {
 
 func (x *GetEdgeRequest) Reset() {
 	*x = GetEdgeRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[2]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -175,7 +525,7 @@ func (x *GetEdgeRequest) String() string {
 func (*GetEdgeRequest) ProtoMessage() {}
 
 func (x *GetEdgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[2]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -188,7 +538,7 @@ func (x *GetEdgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEdgeRequest.ProtoReflect.Descriptor instead.
 func (*GetEdgeRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetEdgeRequest) GetName() string {
@@ -211,7 +561,7 @@ type GetEdgeResponse struct {
 
 func (x *GetEdgeResponse) Reset() {
 	*x = GetEdgeResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[3]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +573,7 @@ func (x *GetEdgeResponse) String() string {
 func (*GetEdgeResponse) ProtoMessage() {}
 
 func (x *GetEdgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[3]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +586,7 @@ func (x *GetEdgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEdgeResponse.ProtoReflect.Descriptor instead.
 func (*GetEdgeResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetEdgeResponse) GetEdge() *v1.Edge {
@@ -270,7 +620,7 @@ type WaitAppliedRequest struct {
 
 func (x *WaitAppliedRequest) Reset() {
 	*x = WaitAppliedRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[4]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +632,7 @@ func (x *WaitAppliedRequest) String() string {
 func (*WaitAppliedRequest) ProtoMessage() {}
 
 func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[4]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +645,7 @@ func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedRequest.ProtoReflect.Descriptor instead.
 func (*WaitAppliedRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WaitAppliedRequest) GetRevision() int64 {
@@ -343,7 +693,7 @@ type WaitAppliedResponse struct {
 
 func (x *WaitAppliedResponse) Reset() {
 	*x = WaitAppliedResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[5]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +705,7 @@ func (x *WaitAppliedResponse) String() string {
 func (*WaitAppliedResponse) ProtoMessage() {}
 
 func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[5]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +718,7 @@ func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedResponse.ProtoReflect.Descriptor instead.
 func (*WaitAppliedResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WaitAppliedResponse) GetApplied() int32 {
@@ -412,7 +762,7 @@ type RejectedEdge struct {
 
 func (x *RejectedEdge) Reset() {
 	*x = RejectedEdge{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[6]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -424,7 +774,7 @@ func (x *RejectedEdge) String() string {
 func (*RejectedEdge) ProtoMessage() {}
 
 func (x *RejectedEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[6]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -437,7 +787,7 @@ func (x *RejectedEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedEdge.ProtoReflect.Descriptor instead.
 func (*RejectedEdge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RejectedEdge) GetEdge() string {
@@ -463,7 +813,7 @@ type GetRevisionRequest struct {
 
 func (x *GetRevisionRequest) Reset() {
 	*x = GetRevisionRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[7]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +825,7 @@ func (x *GetRevisionRequest) String() string {
 func (*GetRevisionRequest) ProtoMessage() {}
 
 func (x *GetRevisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[7]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +838,7 @@ func (x *GetRevisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevisionRequest.ProtoReflect.Descriptor instead.
 func (*GetRevisionRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 // GetRevisionResponse returns it.
@@ -504,7 +854,7 @@ type GetRevisionResponse struct {
 
 func (x *GetRevisionResponse) Reset() {
 	*x = GetRevisionResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[8]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +866,7 @@ func (x *GetRevisionResponse) String() string {
 func (*GetRevisionResponse) ProtoMessage() {}
 
 func (x *GetRevisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[8]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +879,7 @@ func (x *GetRevisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevisionResponse.ProtoReflect.Descriptor instead.
 func (*GetRevisionResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetRevisionResponse) GetRevision() int64 {
@@ -550,7 +900,25 @@ var File_edgewalk_admin_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/fleet.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\"\x82\x01\n" +
+	"\x1dedgewalk/admin/v1/fleet.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x01\n" +
+	"\x06Freeze\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12;\n" +
+	"\vfreeze_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"freezeTime\"\x85\x01\n" +
+	"\x12FreezeEdgesRequest\x12(\n" +
+	"\x06region\x18\x01 \x01(\tB\x10\xbaH\rr\v(?2\a^[^/]*$R\x06region\x12#\n" +
+	"\brevision\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\brevision\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"H\n" +
+	"\x13FreezeEdgesResponse\x121\n" +
+	"\x06freeze\x18\x01 \x01(\v2\x19.edgewalk.admin.v1.FreezeR\x06freeze\"7\n" +
+	"\x14UnfreezeEdgesRequest\x12\x1f\n" +
+	"\x06region\x18\x01 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\"\x17\n" +
+	"\x15UnfreezeEdgesResponse\"\x14\n" +
+	"\x12ListFreezesRequest\"J\n" +
+	"\x13ListFreezesResponse\x123\n" +
+	"\afreezes\x18\x01 \x03(\v2\x19.edgewalk.admin.v1.FreezeR\afreezes\"\x82\x01\n" +
 	"\x10ListEdgesRequest\x12\x1f\n" +
 	"\x06region\x18\x01 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
@@ -584,12 +952,15 @@ const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\x12GetRevisionRequest\"G\n" +
 	"\x13GetRevisionResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\xf4\x02\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\x94\x05\n" +
 	"\fFleetService\x12V\n" +
 	"\tListEdges\x12#.edgewalk.admin.v1.ListEdgesRequest\x1a$.edgewalk.admin.v1.ListEdgesResponse\x12P\n" +
 	"\aGetEdge\x12!.edgewalk.admin.v1.GetEdgeRequest\x1a\".edgewalk.admin.v1.GetEdgeResponse\x12\\\n" +
 	"\vWaitApplied\x12%.edgewalk.admin.v1.WaitAppliedRequest\x1a&.edgewalk.admin.v1.WaitAppliedResponse\x12\\\n" +
-	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\x12\\\n" +
+	"\vFreezeEdges\x12%.edgewalk.admin.v1.FreezeEdgesRequest\x1a&.edgewalk.admin.v1.FreezeEdgesResponse\x12b\n" +
+	"\rUnfreezeEdges\x12'.edgewalk.admin.v1.UnfreezeEdgesRequest\x1a(.edgewalk.admin.v1.UnfreezeEdgesResponse\x12\\\n" +
+	"\vListFreezes\x12%.edgewalk.admin.v1.ListFreezesRequest\x1a&.edgewalk.admin.v1.ListFreezesResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_fleet_proto_rawDescOnce sync.Once
@@ -603,40 +974,57 @@ func file_edgewalk_admin_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_edgewalk_admin_v1_fleet_proto_rawDescData
 }
 
-var file_edgewalk_admin_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_edgewalk_admin_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_edgewalk_admin_v1_fleet_proto_goTypes = []any{
-	(*ListEdgesRequest)(nil),    // 0: edgewalk.admin.v1.ListEdgesRequest
-	(*ListEdgesResponse)(nil),   // 1: edgewalk.admin.v1.ListEdgesResponse
-	(*GetEdgeRequest)(nil),      // 2: edgewalk.admin.v1.GetEdgeRequest
-	(*GetEdgeResponse)(nil),     // 3: edgewalk.admin.v1.GetEdgeResponse
-	(*WaitAppliedRequest)(nil),  // 4: edgewalk.admin.v1.WaitAppliedRequest
-	(*WaitAppliedResponse)(nil), // 5: edgewalk.admin.v1.WaitAppliedResponse
-	(*RejectedEdge)(nil),        // 6: edgewalk.admin.v1.RejectedEdge
-	(*GetRevisionRequest)(nil),  // 7: edgewalk.admin.v1.GetRevisionRequest
-	(*GetRevisionResponse)(nil), // 8: edgewalk.admin.v1.GetRevisionResponse
-	(*v1.Edge)(nil),             // 9: edgewalk.topology.v1.Edge
-	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
-	(*v1.Rejected)(nil),         // 11: edgewalk.topology.v1.Rejected
+	(*Freeze)(nil),                // 0: edgewalk.admin.v1.Freeze
+	(*FreezeEdgesRequest)(nil),    // 1: edgewalk.admin.v1.FreezeEdgesRequest
+	(*FreezeEdgesResponse)(nil),   // 2: edgewalk.admin.v1.FreezeEdgesResponse
+	(*UnfreezeEdgesRequest)(nil),  // 3: edgewalk.admin.v1.UnfreezeEdgesRequest
+	(*UnfreezeEdgesResponse)(nil), // 4: edgewalk.admin.v1.UnfreezeEdgesResponse
+	(*ListFreezesRequest)(nil),    // 5: edgewalk.admin.v1.ListFreezesRequest
+	(*ListFreezesResponse)(nil),   // 6: edgewalk.admin.v1.ListFreezesResponse
+	(*ListEdgesRequest)(nil),      // 7: edgewalk.admin.v1.ListEdgesRequest
+	(*ListEdgesResponse)(nil),     // 8: edgewalk.admin.v1.ListEdgesResponse
+	(*GetEdgeRequest)(nil),        // 9: edgewalk.admin.v1.GetEdgeRequest
+	(*GetEdgeResponse)(nil),       // 10: edgewalk.admin.v1.GetEdgeResponse
+	(*WaitAppliedRequest)(nil),    // 11: edgewalk.admin.v1.WaitAppliedRequest
+	(*WaitAppliedResponse)(nil),   // 12: edgewalk.admin.v1.WaitAppliedResponse
+	(*RejectedEdge)(nil),          // 13: edgewalk.admin.v1.RejectedEdge
+	(*GetRevisionRequest)(nil),    // 14: edgewalk.admin.v1.GetRevisionRequest
+	(*GetRevisionResponse)(nil),   // 15: edgewalk.admin.v1.GetRevisionResponse
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*v1.Edge)(nil),               // 17: edgewalk.topology.v1.Edge
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*v1.Rejected)(nil),           // 19: edgewalk.topology.v1.Rejected
 }
 var file_edgewalk_admin_v1_fleet_proto_depIdxs = []int32{
-	9,  // 0: edgewalk.admin.v1.ListEdgesResponse.edges:type_name -> edgewalk.topology.v1.Edge
-	9,  // 1: edgewalk.admin.v1.GetEdgeResponse.edge:type_name -> edgewalk.topology.v1.Edge
-	10, // 2: edgewalk.admin.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
-	6,  // 3: edgewalk.admin.v1.WaitAppliedResponse.rejected:type_name -> edgewalk.admin.v1.RejectedEdge
-	11, // 4: edgewalk.admin.v1.RejectedEdge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	0,  // 5: edgewalk.admin.v1.FleetService.ListEdges:input_type -> edgewalk.admin.v1.ListEdgesRequest
-	2,  // 6: edgewalk.admin.v1.FleetService.GetEdge:input_type -> edgewalk.admin.v1.GetEdgeRequest
-	4,  // 7: edgewalk.admin.v1.FleetService.WaitApplied:input_type -> edgewalk.admin.v1.WaitAppliedRequest
-	7,  // 8: edgewalk.admin.v1.FleetService.GetRevision:input_type -> edgewalk.admin.v1.GetRevisionRequest
-	1,  // 9: edgewalk.admin.v1.FleetService.ListEdges:output_type -> edgewalk.admin.v1.ListEdgesResponse
-	3,  // 10: edgewalk.admin.v1.FleetService.GetEdge:output_type -> edgewalk.admin.v1.GetEdgeResponse
-	5,  // 11: edgewalk.admin.v1.FleetService.WaitApplied:output_type -> edgewalk.admin.v1.WaitAppliedResponse
-	8,  // 12: edgewalk.admin.v1.FleetService.GetRevision:output_type -> edgewalk.admin.v1.GetRevisionResponse
-	9,  // [9:13] is the sub-list for method output_type
-	5,  // [5:9] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	16, // 0: edgewalk.admin.v1.Freeze.freeze_time:type_name -> google.protobuf.Timestamp
+	0,  // 1: edgewalk.admin.v1.FreezeEdgesResponse.freeze:type_name -> edgewalk.admin.v1.Freeze
+	0,  // 2: edgewalk.admin.v1.ListFreezesResponse.freezes:type_name -> edgewalk.admin.v1.Freeze
+	17, // 3: edgewalk.admin.v1.ListEdgesResponse.edges:type_name -> edgewalk.topology.v1.Edge
+	17, // 4: edgewalk.admin.v1.GetEdgeResponse.edge:type_name -> edgewalk.topology.v1.Edge
+	18, // 5: edgewalk.admin.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
+	13, // 6: edgewalk.admin.v1.WaitAppliedResponse.rejected:type_name -> edgewalk.admin.v1.RejectedEdge
+	19, // 7: edgewalk.admin.v1.RejectedEdge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	7,  // 8: edgewalk.admin.v1.FleetService.ListEdges:input_type -> edgewalk.admin.v1.ListEdgesRequest
+	9,  // 9: edgewalk.admin.v1.FleetService.GetEdge:input_type -> edgewalk.admin.v1.GetEdgeRequest
+	11, // 10: edgewalk.admin.v1.FleetService.WaitApplied:input_type -> edgewalk.admin.v1.WaitAppliedRequest
+	14, // 11: edgewalk.admin.v1.FleetService.GetRevision:input_type -> edgewalk.admin.v1.GetRevisionRequest
+	1,  // 12: edgewalk.admin.v1.FleetService.FreezeEdges:input_type -> edgewalk.admin.v1.FreezeEdgesRequest
+	3,  // 13: edgewalk.admin.v1.FleetService.UnfreezeEdges:input_type -> edgewalk.admin.v1.UnfreezeEdgesRequest
+	5,  // 14: edgewalk.admin.v1.FleetService.ListFreezes:input_type -> edgewalk.admin.v1.ListFreezesRequest
+	8,  // 15: edgewalk.admin.v1.FleetService.ListEdges:output_type -> edgewalk.admin.v1.ListEdgesResponse
+	10, // 16: edgewalk.admin.v1.FleetService.GetEdge:output_type -> edgewalk.admin.v1.GetEdgeResponse
+	12, // 17: edgewalk.admin.v1.FleetService.WaitApplied:output_type -> edgewalk.admin.v1.WaitAppliedResponse
+	15, // 18: edgewalk.admin.v1.FleetService.GetRevision:output_type -> edgewalk.admin.v1.GetRevisionResponse
+	2,  // 19: edgewalk.admin.v1.FleetService.FreezeEdges:output_type -> edgewalk.admin.v1.FreezeEdgesResponse
+	4,  // 20: edgewalk.admin.v1.FleetService.UnfreezeEdges:output_type -> edgewalk.admin.v1.UnfreezeEdgesResponse
+	6,  // 21: edgewalk.admin.v1.FleetService.ListFreezes:output_type -> edgewalk.admin.v1.ListFreezesResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_fleet_proto_init() }
@@ -644,14 +1032,14 @@ func file_edgewalk_admin_v1_fleet_proto_init() {
 	if File_edgewalk_admin_v1_fleet_proto != nil {
 		return
 	}
-	file_edgewalk_admin_v1_fleet_proto_msgTypes[4].OneofWrappers = []any{}
+	file_edgewalk_admin_v1_fleet_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_admin_v1_fleet_proto_rawDesc), len(file_edgewalk_admin_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

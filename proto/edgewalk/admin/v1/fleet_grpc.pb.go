@@ -19,10 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FleetService_ListEdges_FullMethodName   = "/edgewalk.admin.v1.FleetService/ListEdges"
-	FleetService_GetEdge_FullMethodName     = "/edgewalk.admin.v1.FleetService/GetEdge"
-	FleetService_WaitApplied_FullMethodName = "/edgewalk.admin.v1.FleetService/WaitApplied"
-	FleetService_GetRevision_FullMethodName = "/edgewalk.admin.v1.FleetService/GetRevision"
+	FleetService_ListEdges_FullMethodName     = "/edgewalk.admin.v1.FleetService/ListEdges"
+	FleetService_GetEdge_FullMethodName       = "/edgewalk.admin.v1.FleetService/GetEdge"
+	FleetService_WaitApplied_FullMethodName   = "/edgewalk.admin.v1.FleetService/WaitApplied"
+	FleetService_GetRevision_FullMethodName   = "/edgewalk.admin.v1.FleetService/GetRevision"
+	FleetService_FreezeEdges_FullMethodName   = "/edgewalk.admin.v1.FleetService/FreezeEdges"
+	FleetService_UnfreezeEdges_FullMethodName = "/edgewalk.admin.v1.FleetService/UnfreezeEdges"
+	FleetService_ListFreezes_FullMethodName   = "/edgewalk.admin.v1.FleetService/ListFreezes"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -36,11 +39,18 @@ type FleetServiceClient interface {
 	// GetEdge returns one edge.
 	GetEdge(ctx context.Context, in *GetEdgeRequest, opts ...grpc.CallOption) (*GetEdgeResponse, error)
 	// WaitApplied waits until every edge that is connected to any control plane, or was lost less than 30 s ago, has applied
-	// a revision. OUT_OF_RANGE for a revision that does not exist yet; DEADLINE_EXCEEDED, naming the pending edges, after the
-	// timeout.
+	// a revision. OUT_OF_RANGE for a revision that does not exist yet; FAILED_PRECONDITION with reason `FROZEN` when only edges
+	// that are frozen before it have not; DEADLINE_EXCEEDED, naming the pending edges, after the timeout.
 	WaitApplied(ctx context.Context, in *WaitAppliedRequest, opts ...grpc.CallOption) (*WaitAppliedResponse, error)
 	// GetRevision returns the revision that the topology stands at.
 	GetRevision(ctx context.Context, in *GetRevisionRequest, opts ...grpc.CallOption) (*GetRevisionResponse, error)
+	// FreezeEdges holds edges at a revision until UnfreezeEdges: they are sent nothing newer, while writes go on. Edges that are
+	// past it stay where they are. FAILED_PRECONDITION for a revision that is no longer kept.
+	FreezeEdges(ctx context.Context, in *FreezeEdgesRequest, opts ...grpc.CallOption) (*FreezeEdgesResponse, error)
+	// UnfreezeEdges ends a freeze. NOT_FOUND when there is none.
+	UnfreezeEdges(ctx context.Context, in *UnfreezeEdgesRequest, opts ...grpc.CallOption) (*UnfreezeEdgesResponse, error)
+	// ListFreezes returns the freezes.
+	ListFreezes(ctx context.Context, in *ListFreezesRequest, opts ...grpc.CallOption) (*ListFreezesResponse, error)
 }
 
 type fleetServiceClient struct {
@@ -91,6 +101,36 @@ func (c *fleetServiceClient) GetRevision(ctx context.Context, in *GetRevisionReq
 	return out, nil
 }
 
+func (c *fleetServiceClient) FreezeEdges(ctx context.Context, in *FreezeEdgesRequest, opts ...grpc.CallOption) (*FreezeEdgesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FreezeEdgesResponse)
+	err := c.cc.Invoke(ctx, FleetService_FreezeEdges_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) UnfreezeEdges(ctx context.Context, in *UnfreezeEdgesRequest, opts ...grpc.CallOption) (*UnfreezeEdgesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnfreezeEdgesResponse)
+	err := c.cc.Invoke(ctx, FleetService_UnfreezeEdges_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListFreezes(ctx context.Context, in *ListFreezesRequest, opts ...grpc.CallOption) (*ListFreezesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListFreezesResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListFreezes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -102,11 +142,18 @@ type FleetServiceServer interface {
 	// GetEdge returns one edge.
 	GetEdge(context.Context, *GetEdgeRequest) (*GetEdgeResponse, error)
 	// WaitApplied waits until every edge that is connected to any control plane, or was lost less than 30 s ago, has applied
-	// a revision. OUT_OF_RANGE for a revision that does not exist yet; DEADLINE_EXCEEDED, naming the pending edges, after the
-	// timeout.
+	// a revision. OUT_OF_RANGE for a revision that does not exist yet; FAILED_PRECONDITION with reason `FROZEN` when only edges
+	// that are frozen before it have not; DEADLINE_EXCEEDED, naming the pending edges, after the timeout.
 	WaitApplied(context.Context, *WaitAppliedRequest) (*WaitAppliedResponse, error)
 	// GetRevision returns the revision that the topology stands at.
 	GetRevision(context.Context, *GetRevisionRequest) (*GetRevisionResponse, error)
+	// FreezeEdges holds edges at a revision until UnfreezeEdges: they are sent nothing newer, while writes go on. Edges that are
+	// past it stay where they are. FAILED_PRECONDITION for a revision that is no longer kept.
+	FreezeEdges(context.Context, *FreezeEdgesRequest) (*FreezeEdgesResponse, error)
+	// UnfreezeEdges ends a freeze. NOT_FOUND when there is none.
+	UnfreezeEdges(context.Context, *UnfreezeEdgesRequest) (*UnfreezeEdgesResponse, error)
+	// ListFreezes returns the freezes.
+	ListFreezes(context.Context, *ListFreezesRequest) (*ListFreezesResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -128,6 +175,15 @@ func (UnimplementedFleetServiceServer) WaitApplied(context.Context, *WaitApplied
 }
 func (UnimplementedFleetServiceServer) GetRevision(context.Context, *GetRevisionRequest) (*GetRevisionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRevision not implemented")
+}
+func (UnimplementedFleetServiceServer) FreezeEdges(context.Context, *FreezeEdgesRequest) (*FreezeEdgesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FreezeEdges not implemented")
+}
+func (UnimplementedFleetServiceServer) UnfreezeEdges(context.Context, *UnfreezeEdgesRequest) (*UnfreezeEdgesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnfreezeEdges not implemented")
+}
+func (UnimplementedFleetServiceServer) ListFreezes(context.Context, *ListFreezesRequest) (*ListFreezesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFreezes not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -222,6 +278,60 @@ func _FleetService_GetRevision_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_FreezeEdges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FreezeEdgesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).FreezeEdges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_FreezeEdges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).FreezeEdges(ctx, req.(*FreezeEdgesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_UnfreezeEdges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnfreezeEdgesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).UnfreezeEdges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_UnfreezeEdges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).UnfreezeEdges(ctx, req.(*UnfreezeEdgesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListFreezes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListFreezesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListFreezes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListFreezes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListFreezes(ctx, req.(*ListFreezesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -244,6 +354,18 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetRevision",
 			Handler:    _FleetService_GetRevision_Handler,
+		},
+		{
+			MethodName: "FreezeEdges",
+			Handler:    _FleetService_FreezeEdges_Handler,
+		},
+		{
+			MethodName: "UnfreezeEdges",
+			Handler:    _FleetService_UnfreezeEdges_Handler,
+		},
+		{
+			MethodName: "ListFreezes",
+			Handler:    _FleetService_ListFreezes_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -3098,9 +3098,11 @@ type Edge struct {
 	// The states of origins at the edge that are not well.
 	Origins []*OriginState `protobuf:"bytes,14,rep,name=origins,proto3" json:"origins,omitempty"`
 	// The control plane that the stream is open to.
-	Server        string `protobuf:"bytes,15,opt,name=server,proto3" json:"server,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Server string `protobuf:"bytes,15,opt,name=server,proto3" json:"server,omitempty"`
+	// The revision that a freeze holds the edge at. 0 when it is not frozen.
+	FrozenRevision int64 `protobuf:"varint,16,opt,name=frozen_revision,json=frozenRevision,proto3" json:"frozen_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Edge) Reset() {
@@ -3236,6 +3238,13 @@ func (x *Edge) GetServer() string {
 		return x.Server
 	}
 	return ""
+}
+
+func (x *Edge) GetFrozenRevision() int64 {
+	if x != nil {
+		return x.FrozenRevision
+	}
+	return 0
 }
 
 // Rejected is a resource that an edge refused.
@@ -3940,7 +3949,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"dropBefore\"5\n" +
 	"\bSettings\x12)\n" +
 	"\vshared_host\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x84\x02R\n" +
-	"sharedHost\"\x91\x05\n" +
+	"sharedHost\"\xba\x05\n" +
 	"\x04Edge\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -3957,7 +3966,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x05cache\x18\f \x01(\v2 .edgewalk.topology.v1.Edge.CacheR\x05cache\x12:\n" +
 	"\brejected\x18\r \x03(\v2\x1e.edgewalk.topology.v1.RejectedR\brejected\x12;\n" +
 	"\aorigins\x18\x0e \x03(\v2!.edgewalk.topology.v1.OriginStateR\aorigins\x12\x16\n" +
-	"\x06server\x18\x0f \x01(\tR\x06server\x1aX\n" +
+	"\x06server\x18\x0f \x01(\tR\x06server\x12'\n" +
+	"\x0ffrozen_revision\x18\x10 \x01(\x03R\x0efrozenRevision\x1aX\n" +
 	"\x05Cache\x12\x18\n" +
 	"\aobjects\x18\x01 \x01(\x03R\aobjects\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +

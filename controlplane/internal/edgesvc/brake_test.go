@@ -1,0 +1,231 @@
+package edgesvc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+)
+
+func (p *plane) freeze(t *testing.T, region string, revision int64) {
+	t.Helper()
+	if _, err := p.brake.Freeze(t.Context(), region, revision, "test", false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *plane) frozen(region string) bool {
+	l := p.brake.Limit(region)
+	return l.Frozen != nil && l.View != nil
+}
+
+// staysBefore checks that an edge does not reach a step, though it has had time to.
+func (a *agent) staysBefore(step int64) {
+	a.tb.Helper()
+	for range 3 {
+		a.bookmark()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.edge.Revision >= step {
+		a.tb.Errorf("edge %s is at %d, want it before %d", a.hello.GetId(), a.edge.Revision, step)
+	}
+}
+
+func quickBookmarks(s *Service) { s.timing.bookmarkEvery = 20 * time.Millisecond }
+
+// Frozen edges stay where they are, at every control plane, while writes go on; new ones are given the topology as it was; and a
+// wait says so at once. Afterwards all go on.
+func TestFrozenEdgesStayWhereTheyAre(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p, q := startPlane(t, prefix, quickBookmarks), startPlane(t, prefix, quickBookmarks)
+	first := p.origins(t, "acme", 3, "http://first")
+	here, there := connect(t, p, hello("here")), connect(t, q, hello("there"))
+	far := hello("far")
+	far.Region = "us"
+	us := connect(t, q, far)
+	for _, a := range []*agent{here, there, us} {
+		a.reaches(first)
+	}
+	p.freeze(t, "eu", 0)
+	eventually(t, "both to know", func() bool { return p.frozen("eu") && q.frozen("eu") })
+	second := p.origins(t, "acme", 3, "http://second")
+	us.reaches(second)
+	here.staysBefore(second)
+	there.staysBefore(second)
+
+	began := time.Now()
+	r, err := p.WaitApplied(within(t, 20*time.Second), second, "", 1)
+	if !errors.Is(err, brake.ErrFrozen) || time.Since(began) > 10*time.Second || r.GetApplied() != 1 || len(r.GetPending()) != 2 {
+		t.Errorf("a wait for all: %v, %v", r, err)
+	}
+	if r, err := p.WaitApplied(within(t, 20*time.Second), second, "us", 1); err != nil || r.GetApplied() != 1 {
+		t.Errorf("a wait for edges that are not frozen: %v, %v", r, err)
+	}
+	if e := p.edge("there"); e.GetFrozenRevision() < first || e.GetFrozenRevision() >= second {
+		t.Errorf("the edge is shown as frozen at %d", e.GetFrozenRevision())
+	}
+	fresh := connect(t, p, hello("fresh"))
+	fresh.reaches(first)
+	fresh.staysBefore(second)
+	for key, change := range fresh.edge.Records {
+		if strings.Contains(string(change.GetValue()), "second") {
+			t.Errorf("a new edge was given %s as it is now", key)
+		}
+	}
+	again := connect(t, p, there.resume(), holding(there)) // one that comes back
+	again.staysBefore(second)
+
+	if err := q.brake.Unfreeze(t.Context(), "eu"); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []*agent{here, fresh, again} {
+		a.reaches(second)
+	}
+	if r, err := q.WaitApplied(within(t, 20*time.Second), second, "", 4); err != nil || r.GetApplied() != 4 {
+		t.Errorf("afterwards: %v, %v", r, err)
+	}
+}
+
+// Edges may be pinned to an earlier revision, from memory or, after a restart of the control plane, from etcd. Those that are past it
+// stay; one that has nothing is given what there was.
+func TestEdgesArePinnedToARevision(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p := startPlane(t, prefix, quickBookmarks)
+	first := p.origins(t, "acme", 2, "http://first")
+	second := p.origins(t, "acme", 2, "http://second")
+	past := connect(t, p, hello("past"))
+	past.reaches(second)
+	p.freeze(t, "", first)
+	eventually(t, "it to be frozen", func() bool { return p.frozen("eu") })
+	third := p.origins(t, "acme", 2, "http://third")
+	past.staysBefore(third)
+	fresh := connect(t, p, hello("fresh"))
+	fresh.reaches(first)
+	fresh.staysBefore(second)
+
+	restarted := startPlane(t, prefix, quickBookmarks)
+	eventually(t, "it to be frozen", func() bool { return restarted.frozen("eu") })
+	newer := connect(t, restarted, hello("newer"))
+	newer.reaches(first)
+	newer.staysBefore(second)
+	back := connect(t, restarted, fresh.resume(), holding(fresh))
+	back.staysBefore(second)
+	if _, err := p.brake.Freeze(t.Context(), "", third+1_000_000, "", false); !errors.Is(err, brake.ErrFuture) {
+		t.Errorf("a revision of the future: %v", err)
+	}
+	if err := p.brake.Unfreeze(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []*agent{past, newer, back} {
+		a.reaches(third)
+	}
+}
+
+// When many edges refuse a revision, those that have not got it yet are kept from it. Once an admin has let them go on, the same
+// revision freezes nobody again.
+func TestRefusalsFreezeTheFleet(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p, q := startPlane(t, prefix, quickBookmarks), startPlane(t, prefix, quickBookmarks)
+	first := p.setting(t, "one")
+	var refusing []*agent
+	for i := range 4 {
+		at := []*plane{p, q}[i%2]
+		a := connect(t, at, hello(fmt.Sprint("e", i)), func(a *agent) { a.refuses = "origins/acme/o0" })
+		a.reaches(first)
+		refusing = append(refusing, a)
+	}
+	bad := p.origins(t, "acme", 1, "http://bad")
+	for _, a := range refusing {
+		a.reaches(bad)
+	}
+	eventually(t, "all edges to be frozen", func() bool { return p.frozen("eu") && q.frozen("us") })
+	freeze := p.brake.Freezes()[0]
+	if freeze.Revision >= bad || !strings.Contains(freeze.Reason, fmt.Sprintf("4 of 4 edges refuse revision %d", bad)) {
+		t.Errorf("frozen at %d before %d: %s", freeze.Revision, bad, freeze.Reason)
+	}
+	fresh := connect(t, p, hello("fresh"))
+	fresh.reaches(first)
+	fresh.staysBefore(bad)
+	if err := p.brake.Unfreeze(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	fresh.reaches(bad)
+	mended := p.origins(t, "acme", 1, "http://good")
+	for _, a := range append(refusing, fresh) {
+		a.reaches(mended)
+	}
+	if freezes := append(p.brake.Freezes(), q.brake.Freezes()...); len(freezes) > 0 {
+		t.Errorf("still frozen: %v", freezes)
+	}
+}
+
+// A few edges that refuse a revision freeze nobody.
+func TestFewRefusalsFreezeNobody(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), quickBookmarks)
+	first := p.setting(t, "one")
+	for i := range 3 {
+		connect(t, p, hello(fmt.Sprint("e", i)), func(a *agent) { a.refuses = "origins/acme/o0" }).reaches(first)
+	}
+	bad := p.origins(t, "acme", 1, "http://bad")
+	if r, err := p.WaitApplied(within(t, 20*time.Second), bad, "", 3); err != nil || len(r.GetRejected()) != 3 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	next := p.setting(t, "two")
+	if r, err := p.WaitApplied(within(t, 20*time.Second), next, "", 3); err != nil || r.GetApplied() != 3 {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// With a canary region the others hear of a step when the hold is over, and not at all if they are frozen before.
+func TestCanaryRegionGoesFirst(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p := startPlaneWith(t, prefix, planeConfig{canary: "canary", hold: time.Hour, change: quickBookmarks})
+	// later makes the steps so far be two hours old.
+	later := func(revision int64) {
+		t.Helper()
+		if err := p.feed.WaitRevision(within(t, 20*time.Second), revision); err != nil {
+			t.Fatal(err)
+		}
+		p.clock.forward(2 * time.Hour)
+	}
+	first := p.setting(t, "one")
+	later(first)
+	p.setting(t, "one and a half") // makes it look at the clock
+	bird := hello("bird")
+	bird.Region = "canary"
+	canary, rest := connect(t, p, bird), connect(t, p, hello("rest"))
+	canary.reaches(first)
+	rest.reaches(first)
+	second := p.setting(t, "two")
+	canary.reaches(second)
+	rest.staysBefore(second)
+	if r, err := p.WaitApplied(within(t, 100*time.Millisecond), second, "", 1); !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[rest]" {
+		t.Errorf("a wait for all: %v, %v", r, err)
+	}
+	later(second)
+	third := p.setting(t, "three")
+	rest.reaches(second)
+	canary.reaches(third)
+	p.freeze(t, "", 0)
+	eventually(t, "it to be frozen", func() bool { return p.frozen("eu") })
+	later(third)
+	later(p.setting(t, "four"))
+	rest.staysBefore(third)
+	if err := p.brake.Unfreeze(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it to go on", func() bool { return !p.frozen("eu") })
+	p.setting(t, "five")
+	rest.reaches(third)
+}
