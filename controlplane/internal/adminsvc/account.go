@@ -84,7 +84,7 @@ func (s *Service) writtenAccount(ctx context.Context, id string, out outcome) (*
 		return present(accountKey(id), out.draft.next.Account), nil
 	}
 	a, _, err := s.account(ctx, id, out.at)
-	return a, err
+	return a, unread(err, out.revision)
 }
 
 func (s accounts) UpdateAccount(ctx context.Context, req *adminv1.UpdateAccountRequest) (*adminv1.UpdateAccountResponse, error) {
@@ -160,14 +160,14 @@ func (s *Service) commit(ctx context.Context, req writeRequest, account string, 
 			result.Revision = state.Revision
 			return decide(state)
 		})
-		return result, named(err, account)
+		return result, notWritten(err, account, "")
 	}
 	id, err := requestID(ctx, req.GetRequestId(), req, "")
 	if err != nil {
 		return store.Result{}, err
 	}
 	result, err := s.store.Write(ctx, account, id, decide)
-	return result, named(err, account)
+	return result, notWritten(err, account, id.ID)
 }
 
 // mustBeEmpty names what the account still holds. Its default endpoint and its purges are no content.

@@ -117,7 +117,7 @@ func (s *Service) writtenDomain(ctx context.Context, key topology.Key, out outco
 	}
 	stored, _, err := readAt[*topologyv1.CustomDomain](ctx, s, key, out.at)
 	if err != nil {
-		return nil, err
+		return nil, unread(err, out.revision)
 	}
 	return present(key, stored), nil
 }

@@ -1,6 +1,7 @@
 package adminsvc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -77,6 +78,29 @@ func keep[M proto.Message](stored topology.Stored[M], next M, now time.Time) top
 		r.Set(updated, at)
 	}
 	return topology.Stored[M]{Message: next, CreateRevision: stored.CreateRevision, ModRevision: stored.ModRevision}
+}
+
+// written makes the draft what is stored once its edit was written at a revision.
+func (d *draft) written(revision int64) {
+	if a := &d.next.Account; a.Message != d.before.Account.Message {
+		a.CreateRevision, a.ModRevision = cmp.Or(a.CreateRevision, revision), revision
+	}
+	stamp(d.before.Origins, d.next.Origins, revision)
+	stamp(d.before.Secrets, d.next.Secrets, revision)
+	stamp(d.before.Endpoints, d.next.Endpoints, revision)
+	stamp(d.before.Domains, d.next.Domains, revision)
+}
+
+func stamp[M interface {
+	proto.Message
+	comparable
+}](before, next map[string]topology.Stored[M], revision int64) {
+	for id, stored := range next {
+		if stored.Message != before[id].Message {
+			stored.CreateRevision, stored.ModRevision = cmp.Or(stored.CreateRevision, revision), revision
+			next[id] = stored
+		}
+	}
 }
 
 func (d *draft) putAccount(a *topologyv1.Account) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -134,11 +135,27 @@ func (s *Service) writtenEndpoint(ctx context.Context, key topology.Key, out out
 	} else {
 		var err error
 		if e, _, err = s.endpoint(ctx, key, out.at); err != nil {
-			return nil, nil, err
+			return nil, nil, unread(err, out.revision)
 		}
 	}
+	if out.committed {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lookTimeout)
+		defer cancel()
+	}
 	warnings, err := s.endpointWarnings(ctx, key, e, out.at)
+	if err != nil && out.committed {
+		return e, []string{notLooked(err)}, nil
+	}
 	return e, warnings, err
+}
+
+// lookTimeout bounds how long the answer to a write waits for what to warn of.
+const lookTimeout = time.Second
+
+// notLooked takes the place of warnings about a write that is done, if they cannot be had.
+func notLooked(err error) string {
+	return "nobody could look for what is probably not meant: " + toFailure(err).text
 }
 
 // endpointWarnings tells what is allowed and probably not meant: an identifier that hides a folder of the library, and a

@@ -47,6 +47,7 @@ const (
 	kindFrozen
 	kindStoreUnavailable
 	kindOutcomeUnknown
+	kindResultUnread
 	kindLibraryUnavailable
 	kindNoEdge
 	kindEdgeFailed
@@ -87,6 +88,7 @@ var kinds = [kindCount]struct {
 	kindFrozen:             {codes.FailedPrecondition, "FROZEN"},
 	kindStoreUnavailable:   {codes.Unavailable, "STORE_UNAVAILABLE"},
 	kindOutcomeUnknown:     {codes.Unavailable, "OUTCOME_UNKNOWN"},
+	kindResultUnread:       {codes.Unavailable, "RESULT_UNREAD"},
 	kindLibraryUnavailable: {codes.Unavailable, "MEDIA_LIBRARY_UNAVAILABLE"},
 	kindNoEdge:             {codes.Unavailable, "NO_EDGE_CONNECTED"},
 	kindEdgeFailed:         {codes.Unavailable, "EDGE_FAILED"},
@@ -104,7 +106,7 @@ var errorKinds = []struct {
 	kind kind
 	text string // what a client is told; empty: the error's own words
 }{
-	{store.ErrUnknownOutcome, kindOutcomeUnknown, "etcd was lost during the write, which may or may not have happened: repeat it with the same request_id, or read first"},
+	{store.ErrUnknownOutcome, kindOutcomeUnknown, "etcd was lost during the write, which may or may not have happened"},
 	{store.ErrNotFound, kindNotFound, ""},
 	{store.ErrAlreadyExists, kindDomainClaimed, ""},
 	{store.ErrConflict, kindContention, "others kept changing the account: try again"},
@@ -115,7 +117,7 @@ var errorKinds = []struct {
 	{store.ErrEpochChanged, kindStoreUnavailable, "etcd was restored, and this control plane is about to take in what it holds: try again"},
 	{store.ErrSchemaTooNew, kindStoreUnavailable, "a newer edgewalk has written the topology: update this control plane"},
 	{store.ErrCompacted, kindContention, "the topology moved on while it was read: try again"},
-	{store.ErrUnavailable, kindStoreUnavailable, "etcd does not answer; nothing was written"},
+	{store.ErrUnavailable, kindStoreUnavailable, "etcd does not answer"},
 	{media.ErrNoBytes, kindLibraryUnavailable, "the media bucket has lost the file's bytes: upload it again"},
 	{fleet.ErrNoEdge, kindNoEdge, ""},
 	{fleet.ErrBusy, kindTooManyRequests, ""},
@@ -176,6 +178,9 @@ func toFailure(err error) *failure {
 		f = &failure{kind: k.kind, text: k.text, cause: err}
 		if f.text == "" {
 			f.text = err.Error()
+		}
+		if k.err == store.ErrUnavailable {
+			f.text += because(err)
 		}
 		var large *store.TooLargeError
 		if errors.As(err, &large) {

@@ -74,9 +74,9 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 		return nil, err
 	}
 	resp.Revision = out.revision
-	if out.replayed {
+	if out.draft == nil {
 		if resp.Changes, err = s.replayedChanges(ctx, m, account, out.at); err != nil {
-			return nil, err
+			return nil, unread(err, out.revision)
 		}
 	}
 	resp.Warnings, err = s.manifestWarnings(ctx, resp.GetChanges(), out)
@@ -171,14 +171,23 @@ func (m *source) applyAccount(d *draft) error {
 	mask{all: true}.apply(a, in)
 	if d.before.Account.Message == nil {
 		if in.GetEtag() != "" {
-			return notFound(topology.AccountName(d.before.ID))
+			f := notFound(topology.AccountName(d.before.ID))
+			f.text += ": leave account.etag out to make it"
+			return f
 		}
 		return d.create(a)
 	}
 	if err := d.mustExist(); err != nil {
 		return err
 	}
-	if err := checkEntryEtag("account", in.GetEtag(), topology.AccountName(d.before.ID), d.before.Account.ModRevision); err != nil {
+	// The account's etag in a manifest speaks for all that a manifest may hold.
+	if err := checkEntryEtag("account", in.GetEtag(), topology.AccountName(d.before.ID), d.state.Changed); err != nil {
+		var f *failure
+		if errors.As(err, &f) {
+			f.text = fmt.Sprintf("%s has changed, or what it holds: its etag is %s and not %s: export it again, or leave account.etag out to write over what others did",
+				topology.AccountName(d.before.ID), topology.Etag(d.state.Changed), in.GetEtag())
+			f.fields[0].text = f.text
+		}
 		return err
 	}
 	d.putAccount(a)
@@ -284,7 +293,9 @@ func (s manifests) ExportManifest(ctx context.Context, req *adminv1.ExportManife
 	if d.before.Account.Message == nil {
 		return nil, notFound(key.Name())
 	}
-	return &adminv1.ExportManifestResponse{Manifest: export(d.before), Revision: state.Revision}, nil
+	m := export(d.before)
+	m.Account.Etag = topology.Etag(state.Changed)
+	return &adminv1.ExportManifestResponse{Manifest: m, Revision: state.Revision}, nil
 }
 
 // asEntry is a resource as a manifest has it: nothing that only a read computes, and no times.

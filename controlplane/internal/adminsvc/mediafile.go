@@ -1,6 +1,7 @@
 package adminsvc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,6 +153,7 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 	}
 	now := timestamppb.New(s.now())
 	sameBytes := false
+	var written topology.Stored[*topologyv1.MediaFile]
 	result, err := s.store.Write(ctx, key.Account, id, func(state *store.State) (*store.Edit, error) {
 		sameBytes = false
 		record, exists, err := s.fileOf(ctx, state, key)
@@ -168,6 +170,7 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		}
 		next := newFile(key, start, spooled)
 		next.CreateTime, next.UpdateTime = now, now
+		written = topology.Stored[*topologyv1.MediaFile]{Message: next, CreateRevision: record.CreateRevision, ModRevision: record.ModRevision}
 		if exists {
 			stored, err := decode[*topologyv1.MediaFile](record)
 			if err != nil {
@@ -183,22 +186,22 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		return &store.Edit{Puts: []store.Put{{Key: key, Message: next}}}, nil
 	})
 	if err != nil {
-		return nil, named(err, key.Account)
+		return nil, notWritten(err, key.Account, id.ID)
 	}
 	if err := spooled.Place(ctx); err != nil {
 		f := fail(kindLibraryUnavailable, "the file is recorded, but the media library cannot be asked for its bytes: upload it again")
 		f.cause = err
 		return nil, f
 	}
-	at, err := s.kept(ctx, key.Account, result)
-	if err != nil {
-		return nil, err
+	switch {
+	case result.Replayed:
+		if written, err = s.uploadedBefore(ctx, key, result); err != nil {
+			return nil, unread(err, result.Revision)
+		}
+	case !result.Noop:
+		written.CreateRevision, written.ModRevision = cmp.Or(written.CreateRevision, result.Revision), result.Revision
 	}
-	resp, err := s.uploaded(ctx, key, at)
-	if err != nil {
-		return nil, err
-	}
-	resp.Revision = result.Revision
+	resp := &adminv1.UploadMediaFileResponse{MediaFile: present(key, written), Revision: result.Revision, Warnings: s.uploadWarnings(ctx, key)}
 	if sameBytes {
 		// Edges know files by their bytes.
 		resp.Warnings = append(resp.Warnings, fmt.Sprintf("the bytes are those that were there: edges that hold the file keep its old content type and tags until it is purged, as with `edgewalk purge -A %s --prefix /%s`", key.Account, key.ID))
@@ -217,26 +220,33 @@ func newFile(key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spoo
 	return f
 }
 
-func (s *Service) uploaded(ctx context.Context, key topology.Key, revision int64) (*adminv1.UploadMediaFileResponse, error) {
-	stored, _, err := readAt[*topologyv1.MediaFile](ctx, s, key, revision)
+// uploadedBefore reads what an earlier request with the same id has stored.
+func (s *Service) uploadedBefore(ctx context.Context, key topology.Key, result store.Result) (stored topology.Stored[*topologyv1.MediaFile], err error) {
+	at, err := s.kept(ctx, key.Account, result)
 	if err != nil {
-		return nil, err
+		return stored, err
 	}
-	resp := &adminv1.UploadMediaFileResponse{MediaFile: present(key, stored)}
+	stored, _, err = readAt[*topologyv1.MediaFile](ctx, s, key, at)
+	return stored, err
+}
+
+// uploadWarnings tells what is allowed and probably not meant: a file below a folder that an endpoint's id hides.
+func (s *Service) uploadWarnings(ctx context.Context, key topology.Key) []string {
 	folder, _, _ := strings.Cut(key.ID, "/")
 	endpoint := endpointKey(key.Account, folder)
-	if endpoint.Validate() != nil {
-		return resp, nil
+	text := topology.ShadowWarning(folder, key.ID)
+	if endpoint.Validate() != nil || text == "" {
+		return nil
 	}
-	switch _, _, err := s.store.GetAt(ctx, endpoint, revision); {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	switch _, _, err := s.store.Get(ctx, endpoint); {
 	case err == nil:
-		if text := topology.ShadowWarning(folder, key.ID); text != "" {
-			resp.Warnings = []string{text}
-		}
+		return []string{text}
 	case !errors.Is(err, store.ErrNotFound):
-		return nil, err
+		return []string{notLooked(err)}
 	}
-	return resp, nil
+	return nil
 }
 
 func checkContent(start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled) error {

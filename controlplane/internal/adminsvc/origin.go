@@ -156,7 +156,7 @@ func (s *Service) writtenOrigin(ctx context.Context, key topology.Key, out outco
 		return presentOrigin(key, out.draft.next.Origins[key.ID], out.draft.next.Secrets[key.ID].Message), nil
 	}
 	o, _, err := s.origin(ctx, key, out.at)
-	return o, err
+	return o, unread(err, out.revision)
 }
 
 func (s origins) UpdateOrigin(ctx context.Context, req *adminv1.UpdateOriginRequest) (*adminv1.UpdateOriginResponse, error) {

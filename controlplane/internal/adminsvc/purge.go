@@ -33,7 +33,7 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 	}
 	shared, err := s.sharedHost(ctx, 0)
 	if err != nil {
-		return nil, err
+		return nil, notWritten(err, account, "")
 	}
 	now := s.now()
 	key := topology.Key{Kind: topology.KindPurges, Account: account, ID: newPurgeID(now)}
@@ -57,12 +57,9 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 	}
 	if result.Replayed {
 		p, err := s.purgeOf(ctx, account, result.Revision)
-		return &adminv1.CreatePurgeResponse{Purge: p, Revision: result.Revision}, err
+		return &adminv1.CreatePurgeResponse{Purge: p, Revision: result.Revision}, unread(err, result.Revision)
 	}
-	stored, _, err := readAt[*topologyv1.Purge](ctx, s.Service, key, result.Revision)
-	if err != nil {
-		return nil, err
-	}
+	stored := topology.Stored[*topologyv1.Purge]{Message: purge, CreateRevision: result.Revision, ModRevision: result.Revision}
 	return &adminv1.CreatePurgeResponse{Purge: presentPurge(s.fleet.Edges(), key, stored), Revision: result.Revision}, nil
 }
 

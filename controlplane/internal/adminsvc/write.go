@@ -5,10 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -22,10 +25,14 @@ type writeRequest interface {
 	GetValidateOnly() bool
 }
 
-// requestID is what the store remembers of a request. Of its content that is only a hash, since it may hold secrets.
+// requestID is what the store remembers of a request. Of its content that is only a hash, since it may hold secrets. A request
+// without an id is given one, with which it can be repeated if nobody can tell what became of it.
 func requestID(ctx context.Context, id string, req proto.Message, more string) (store.RequestID, error) {
-	if id == "" {
-		return store.RequestID{}, nil
+	assigned := id == ""
+	if assigned {
+		id = uuid.NewString()
+		r := req.ProtoReflect()
+		r.Set(r.Descriptor().Fields().ByName("request_id"), protoreflect.ValueOfString(id))
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
 	if err != nil {
@@ -33,26 +40,27 @@ func requestID(ctx context.Context, id string, req proto.Message, more string) (
 	}
 	sum := sha256.Sum256(append(b, more...))
 	method, _ := grpc.Method(ctx)
-	return store.RequestID{ID: strings.ToLower(id), Method: method[strings.LastIndexByte(method, '/')+1:], Hash: hex.EncodeToString(sum[:])}, nil
+	return store.RequestID{ID: strings.ToLower(id), Method: method[strings.LastIndexByte(method, '/')+1:], Hash: hex.EncodeToString(sum[:]), Assigned: assigned}, nil
 }
 
 // outcome is how a write ended.
 type outcome struct {
 	revision int64
-	// at is the revision to read what was written at: the same, or 0, the current one, where nothing was written, perhaps
-	// for longer than etcd keeps revisions.
-	at int64
-	// replayed says that an earlier request with the same id made the change.
-	replayed bool
-	// draft is the account as it would be, for requests that only check; else nil.
+	// draft is the account as it is then, or would be for a request that only checks. What is answered comes from it and from
+	// no read, which could fail after the write. It is nil if an earlier request with the same id made the change.
 	draft *draft
+	// committed says that the request was to write and that this is done, now or by an earlier request.
+	committed bool
+	// at is the revision to read what an earlier request wrote at: that of the write, or 0, the current one, where nothing was
+	// written, or for longer than etcd keeps revisions.
+	at int64
 }
 
 // write changes an account. change works on a draft and may run several times; resource is the name of what it writes.
 func (s *Service) write(ctx context.Context, req writeRequest, account, resource string, change func(*draft) error) (outcome, error) {
 	shared, err := s.sharedHost(ctx, 0)
 	if err != nil {
-		return outcome{}, err
+		return outcome{}, notWritten(err, account, "")
 	}
 	now := s.now()
 	var last *draft
@@ -69,7 +77,7 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 	}
 	if req.GetValidateOnly() {
 		if err := s.store.DryRun(ctx, account, decide); err != nil {
-			return outcome{}, named(err, account)
+			return outcome{}, notWritten(err, account, "")
 		}
 		return outcome{revision: last.state.Revision, draft: last}, nil
 	}
@@ -79,33 +87,73 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 	}
 	result, err := s.store.Write(ctx, account, id, decide)
 	if err != nil {
-		return outcome{}, named(err, account)
+		return outcome{}, notWritten(err, account, id.ID)
 	}
-	at, err := s.kept(ctx, account, result)
-	return outcome{revision: result.Revision, at: at, replayed: result.Replayed}, err
+	out := outcome{revision: result.Revision, committed: true}
+	switch {
+	case result.Replayed:
+		out.at, err = s.kept(ctx, account, result)
+		return out, unread(err, result.Revision)
+	case !result.Noop:
+		last.written(result.Revision)
+	}
+	out.draft = last
+	return out, nil
 }
 
-// named tells which account takes no writes.
-func named(err error, account string) error {
-	if errors.Is(err, store.ErrDeleting) {
+// notWritten tells of a write that did not happen why, or that nobody knows and how to find out.
+func notWritten(err error, account, request string) error {
+	switch {
+	case errors.Is(err, store.ErrDeleting):
 		return deleting(account)
+	case errors.Is(err, store.ErrUnknownOutcome):
+		f := fail(kindOutcomeUnknown, "etcd was lost during the write%s, so it may or may not have happened: repeat it with request_id %s, which writes at most once", because(err), request)
+		f.facts = map[string]string{"requestId": request}
+		f.cause = err
+		return f
+	case errors.Is(err, store.ErrUnavailable):
+		f := toFailure(err)
+		f.text += "; nothing was written"
+		return f
 	}
 	return err
 }
 
-// kept is the revision to read the result of a write at. A write that changed nothing answers with the account's last
-// change, and a cluster of others may have compacted the first answer of a repeated request away.
+// because is the reason that the store gives, as part of a sentence.
+func because(err error) string {
+	var lost *store.UnavailableError
+	if errors.As(err, &lost) && lost.Reason != "" {
+		return " (" + lost.Reason + ")"
+	}
+	return ""
+}
+
+// unread tells that a write is done, by an earlier request with the same id, but what it wrote cannot be read.
+func unread(err error, revision int64) error {
+	if err == nil {
+		return nil
+	}
+	why := toFailure(err)
+	if why.kind == kindNotFound {
+		return err
+	}
+	f := fail(kindResultUnread, "the request was done before, at revision %d; its result cannot be read now: %s", revision, why.text)
+	f.facts = map[string]string{"revision": strconv.FormatInt(revision, 10)}
+	f.cause = err
+	return f
+}
+
+// kept is the revision to read the result of an earlier request at. A write that changed nothing answers with the account's
+// last change, and etcd may have compacted the result away.
 func (s *Service) kept(ctx context.Context, account string, result store.Result) (int64, error) {
 	if result.Noop {
 		return 0, nil
 	}
-	if result.Replayed {
-		switch _, _, err := s.store.GetAt(ctx, accountKey(account), result.Revision); {
-		case errors.Is(err, store.ErrCompacted):
-			return 0, nil
-		case err != nil && !errors.Is(err, store.ErrNotFound):
-			return 0, err
-		}
+	switch _, _, err := s.store.GetAt(ctx, accountKey(account), result.Revision); {
+	case errors.Is(err, store.ErrCompacted):
+		return 0, nil
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return 0, err
 	}
 	return result.Revision, nil
 }

@@ -22,7 +22,7 @@ var (
 	ErrTooLarge = errors.New("too large for one step")
 	// ErrRequestIDReused says that the request id was used for another request before.
 	ErrRequestIDReused = errors.New("request id was used for another request")
-	// ErrUnavailable says that etcd did not answer. Nothing was written.
+	// ErrUnavailable says that etcd did not answer; see [UnavailableError]. From a write it says that nothing was written.
 	ErrUnavailable = errors.New("etcd unavailable")
 	// ErrResourceExhausted says that etcd takes no more data. Nothing was written.
 	ErrResourceExhausted = errors.New("etcd quota exceeded")
@@ -65,6 +65,17 @@ func (e *TooLargeError) Error() string {
 
 // Is makes e an [ErrTooLarge].
 func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
+
+// UnavailableError says why etcd does not answer, as far as its members tell. It is what its Err is.
+type UnavailableError struct {
+	// Reason is for people, and says nothing of where etcd is.
+	Reason string
+	Err    error
+}
+
+func (e *UnavailableError) Error() string { return e.Reason + ": " + e.Err.Error() }
+
+func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // kind gives an error of etcd one of the kinds above. Errors of ctx stay what they are.
 func kind(err error) error {

@@ -16,6 +16,8 @@ const requestsKept = 15 * time.Minute
 type RequestID struct {
 	// ID is the caller's id of the request, unique in its account.
 	ID string
+	// Assigned says that the caller gave no id, so that nobody repeats the request unless its outcome is unknown.
+	Assigned bool
 	// Method and Hash stand for what is asked; another method or hash under the same id is refused.
 	Method, Hash string
 }

@@ -63,12 +63,7 @@ func Restore(ctx context.Context, file, dir, prefix string, log *slog.Logger) er
 			return err
 		}
 		defer func() { _ = client.Close() }()
-		// That history was lost, which Open warns of, is what the caller wants.
-		s, err := Open(ctx, Config{Client: client, Prefix: prefix, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			return err
-		}
-		seen, err := s.sight(ctx)
+		s, seen, err := open(ctx, Config{Client: client, Prefix: prefix, Logger: log})
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ type State struct {
 	// Records holds the account, its origins, their secrets, its endpoints and domains, as stored.
 	Records map[topology.Key]topology.Record
 
-	// Changed is the revision of the last change of Records; 0 when nobody knows.
+	// Changed is the revision of the last change of Records, deletions included as long as there is a Guard.
 	Changed int64
 
 	purges int    // purge records that are kept
@@ -181,6 +181,11 @@ func (s *Store) decodeState(account string, resp *clientv3.TxnResponse, head int
 				return nil, err
 			}
 			state.Records[record.Key] = record
+		}
+	}
+	if state.Changed == 0 {
+		for _, record := range state.Records {
+			state.Changed = max(state.Changed, record.ModRevision)
 		}
 	}
 	return state, nil

@@ -40,6 +40,8 @@ const (
 
 	// attemptTimeout bounds one request to etcd, so that a dead connection does not use up a caller's whole deadline.
 	attemptTimeout = 5 * time.Second
+	// patience bounds the attempts of one request, whatever the caller's deadline. An election takes a second or two.
+	patience = 8 * time.Second
 	// defaultTimeout bounds a write whose caller brings no deadline.
 	defaultTimeout = 30 * time.Second
 	// outcomeGrace is how long past its caller's deadline a write goes on to find out what became of it.
@@ -80,11 +82,25 @@ type Store struct {
 // Open connects to the topology under a prefix, and founds it when there is none. It returns [ErrSchemaTooNew] when a
 // newer version has written it and [ErrUnavailable] when etcd does not answer before ctx ends.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s, seen, err := open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.checkLineage(ctx, seen)
+	if err != nil {
+		return nil, err
+	}
+	s.epoch.Store(newEpoch(id))
+	return s, nil
+}
+
+// open does what Open does, but for looking whether etcd was restored.
+func open(ctx context.Context, cfg Config) (*Store, sighting, error) {
 	if cfg.Prefix == "" {
 		cfg.Prefix = "/edgewalk/"
 	}
 	if !strings.HasSuffix(cfg.Prefix, "/") {
-		return nil, fmt.Errorf("etcd prefix %q does not end with /", cfg.Prefix)
+		return nil, sighting{}, fmt.Errorf("etcd prefix %q does not end with /", cfg.Prefix)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -103,25 +119,25 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 		queueBytes: maxQueueBytes,
 	}
-	if err := s.checkSchema(ctx); err != nil {
-		return nil, err
+	err := s.checkSchema(ctx)
+	for errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		err = s.checkSchema(ctx)
+	}
+	if err != nil {
+		return nil, sighting{}, err
 	}
 	if err := s.checkVersions(ctx); err != nil {
-		return nil, err
+		return nil, sighting{}, err
 	}
 	if _, err := s.getOrCreate(ctx, s.keys.meta("epoch"), rand.Text()); err != nil {
-		return nil, fmt.Errorf("read epoch: %w", err)
+		return nil, sighting{}, fmt.Errorf("read epoch: %w", err)
 	}
 	seen, err := s.sight(ctx)
 	if err != nil {
-		return nil, err
+		return nil, sighting{}, err
 	}
-	id, err := s.checkLineage(ctx, seen)
-	if err != nil {
-		return nil, err
-	}
-	s.epoch.Store(newEpoch(id))
-	return s, nil
+	s.epoch.Store(newEpoch(seen.epoch))
+	return s, seen, nil
 }
 
 // Epoch names the history that revisions belong to: revisions of two epochs must not be compared. It changes when etcd has
@@ -194,9 +210,9 @@ func (s *Store) getOrCreate(ctx context.Context, key, value string, more ...clie
 	return stored, err
 }
 
-// retry repeats what may be repeated until etcd answers or ctx ends.
+// retry repeats what may be repeated until etcd answers, patience is at an end, or ctx ends.
 func (s *Store) retry(ctx context.Context, request func(context.Context) error) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var pause backoff
 	for {

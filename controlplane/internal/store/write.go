@@ -53,6 +53,7 @@ func (s *Store) Write(ctx context.Context, account string, req RequestID, decide
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	result, err := s.write(ctx, account, req, decide)
+	err = s.explain(ctx, err)
 	s.metrics.writes.WithLabelValues(resultLabel(result, err)).Inc()
 	return result, err
 }
@@ -93,7 +94,7 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 		if err != nil {
 			return Result{}, err
 		}
-		if p.noop && req.ID == "" {
+		if p.noop && (req.ID == "" || req.Assigned) {
 			return Result{Revision: p.noopRevision(), Noop: true}, nil
 		}
 		revision, applied, err := s.commit(ctx, p)
@@ -130,6 +131,8 @@ func (s *Store) commit(ctx context.Context, p *plan) (revision int64, applied bo
 	}
 	longer, cancel := withGrace(ctx, outcomeGrace)
 	defer cancel()
+	longer, cancelPatience := context.WithTimeout(longer, patience)
+	defer cancelPatience()
 	var pause backoff
 	for sent := 1; ; sent++ {
 		attempt, cancel := context.WithTimeout(longer, attemptTimeout)
@@ -138,11 +141,8 @@ func (s *Store) commit(ctx context.Context, p *plan) (revision int64, applied bo
 		if err == nil {
 			return p.outcome(resp)
 		}
-		if errors.Is(err, rpctypes.ErrNoSpace) {
-			return s.outcomeWithoutSpace(longer, p, err)
-		}
-		if isRefusal(err) {
-			return 0, false, kind(err)
+		if errors.Is(err, rpctypes.ErrNoSpace) || isRefusal(err) {
+			return s.outcomeOfRefusal(longer, p, err, sent)
 		}
 		if sent == 1 {
 			s.metrics.unknown.Inc()
@@ -170,9 +170,12 @@ func (p *plan) outcome(resp *clientv3.TxnResponse) (revision int64, applied bool
 	return 0, false, nil
 }
 
-// outcomeWithoutSpace looks whether a transaction took effect: the one that crosses etcd's quota is applied and still
-// answered with an error.
-func (s *Store) outcomeWithoutSpace(ctx context.Context, p *plan, refusal error) (revision int64, applied bool, err error) {
+// outcomeOfRefusal looks whether a transaction took effect although etcd refused it: one that it was sent before, whose reply
+// was lost, may have, and the one that crosses its quota is applied and still answered with an error.
+func (s *Store) outcomeOfRefusal(ctx context.Context, p *plan, refusal error, sent int) (revision int64, applied bool, err error) {
+	if sent == 1 && !errors.Is(refusal, rpctypes.ErrNoSpace) {
+		return 0, false, kind(refusal)
+	}
 	resp, err := s.get(ctx, p.request)
 	if err != nil {
 		return 0, false, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
@@ -182,6 +185,9 @@ func (s *Store) outcomeWithoutSpace(ctx context.Context, p *plan, refusal error)
 		if json.Unmarshal(kv.Value, &record) == nil && record.Write == p.id {
 			return kv.ModRevision, true, nil
 		}
+	}
+	if sent > 1 { // an earlier one may still be under way
+		return 0, false, fmt.Errorf("%w: %w", ErrUnknownOutcome, refusal)
 	}
 	return 0, false, kind(refusal)
 }

@@ -89,7 +89,8 @@ func (ResourceChange_Action) EnumDescriptor() ([]byte, []int) {
 // prunes.
 type Manifest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account. Its id is required; made when there is none. An etag guards against other writers.
+	// The account. Its id is required; made when there is none. Its etag, which ExportManifest writes, guards all that a manifest
+	// may hold: the apply is refused if any of the account's own fields, origins, endpoints or domains has changed since.
 	Account *v1.Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// Its storages.
 	Origins []*v1.Origin `protobuf:"bytes,2,rep,name=origins,proto3" json:"origins,omitempty"`

@@ -2,15 +2,55 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // statusTimeout bounds the question to one member how it is.
 const statusTimeout = 2 * time.Second
+
+// explainTimeout bounds the question why etcd does not answer.
+const explainTimeout = 500 * time.Millisecond
+
+// explain adds to an error that etcd does not answer why, as far as its members say at once.
+func (s *Store) explain(ctx context.Context, err error) error {
+	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnknownOutcome) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), explainTimeout)
+	defer cancel()
+	endpoints := s.client.Endpoints()
+	answers := make(chan *clientv3.StatusResponse, len(endpoints))
+	for _, endpoint := range endpoints {
+		go func() {
+			status, _ := s.client.Status(ctx, endpoint)
+			answers <- status
+		}()
+	}
+	up, led := 0, 0
+	for range endpoints {
+		if status := <-answers; status != nil {
+			up++
+			if status.Leader != 0 {
+				led++
+			}
+		}
+	}
+	reason := "it answers too slowly"
+	switch {
+	case up == 0:
+		reason = "no member of it can be reached"
+	case led == 0:
+		reason = "it has no leader, since too few of its members are up"
+	}
+	return &UnavailableError{Reason: reason, Err: err}
+}
 
 // oldest is the first version of etcd that has all that is used here: nested transactions and fragments of watches.
 var oldest = version{3, 4, 0}

@@ -1,0 +1,221 @@
+package adminsvc
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+var errLost = errors.New("the connection to etcd is lost")
+
+// losing is a connection to a real etcd that is lost at a chosen moment.
+type losing struct {
+	clientv3.KV
+	lost      atomic.Bool
+	afterNext atomic.Bool // lost with the next write, once it was answered
+	inNext    atomic.Bool // lost with the next write, after it was sent and before it is answered
+}
+
+func (l *losing) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	if l.lost.Load() {
+		return nil, errLost
+	}
+	return l.KV.Get(ctx, key, opts...)
+}
+
+func (l *losing) Txn(ctx context.Context) clientv3.Txn { return &losingTxn{Txn: l.KV.Txn(ctx), on: l} }
+
+type losingTxn struct {
+	clientv3.Txn
+	on     *losing
+	writes bool
+}
+
+func (x *losingTxn) If(cmps ...clientv3.Cmp) clientv3.Txn {
+	x.Txn, x.writes = x.Txn.If(cmps...), true // only writes compare
+	return x
+}
+
+func (x *losingTxn) Then(ops ...clientv3.Op) clientv3.Txn {
+	x.Txn = x.Txn.Then(ops...)
+	return x
+}
+
+func (x *losingTxn) Else(ops ...clientv3.Op) clientv3.Txn {
+	x.Txn = x.Txn.Else(ops...)
+	return x
+}
+
+func (x *losingTxn) Commit() (*clientv3.TxnResponse, error) {
+	if x.on.lost.Load() {
+		return nil, errLost
+	}
+	resp, err := x.Txn.Commit()
+	if x.writes && x.on.afterNext.CompareAndSwap(true, false) {
+		x.on.lost.Store(true)
+	}
+	if x.writes && x.on.inNext.CompareAndSwap(true, false) {
+		x.on.lost.Store(true)
+		return nil, errLost
+	}
+	return resp, err
+}
+
+func newLosingRig(t *testing.T) (*rig, *losing) {
+	t.Helper()
+	prefix := storetest.Prefix()
+	client, err := store.Dial(store.DialConfig{Endpoints: []string{storetest.Endpoint(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	l := &losing{KV: client.KV}
+	client.KV = l
+	s := storetest.Open(t, store.Config{Client: client, Prefix: prefix})
+	if _, _, err := s.InitSettings(t.Context(), &topologyv1.Settings{SharedHost: "localhost:8080"}); err != nil {
+		t.Fatal(err)
+	}
+	return newRig(t, rigOptions{store: s}), l
+}
+
+// etcd is lost right after it has written: the answer is what was written, as a later read has it.
+func TestTheAnswerComesFromTheWrite(t *testing.T) {
+	t.Parallel()
+	r, l := newLosingRig(t)
+	for _, tt := range []struct{ method, body, read, name string }{
+		{"CreateAccount", `{"accountId": "acme", "account": {"displayName": "Acme"}}`, "GetAccount", "accounts/acme"},
+		{"UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "More"}}`, "GetAccount", "accounts/acme"},
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "o", "origin": {"web": {"baseUrl": "http://a.example"}, "requestHeaders": [{"name": "x-key", "secretValue": "k"}]}}`, "GetOrigin", "accounts/acme/origins/o"},
+		{"UpdateOrigin", `{"origin": {"name": "accounts/acme/origins/o", "web": {"baseUrl": "http://a.example"}, "requestHeaders": [{"name": "x-key", "secretValue": "l"}]}}`, "GetOrigin", "accounts/acme/origins/o"},
+		{"CreateUrlEndpoint", `{"parent": "accounts/acme", "urlEndpointId": "shop", "urlEndpoint": {"origins": ["o"]}}`, "GetUrlEndpoint", "accounts/acme/urlEndpoints/shop"},
+		{"UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/shop", "description": "x", "origins": ["o"]}}`, "GetUrlEndpoint", "accounts/acme/urlEndpoints/shop"},
+		{"CreateCustomDomain", `{"parent": "accounts/acme", "customDomain": {"domain": "img.example.com", "mode": "URL_ENDPOINT", "urlEndpoint": "shop"}}`, "GetCustomDomain", "accounts/acme/customDomains/img.example.com"},
+		{"ApplyManifest", `{"text": "account: {id: acme, displayName: y}"}`, "", ""},
+		{"CreatePurge", `{"parent": "accounts/acme", "purge": {"everything": true}}`, "GetPurge", ""},
+		{"DeleteCustomDomain", `{"name": "accounts/acme/customDomains/img.example.com"}`, "", ""},
+	} {
+		l.afterNext.Store(true)
+		got, err := r.call(t.Context(), tt.method, tt.body)
+		if !l.lost.Swap(false) {
+			t.Errorf("%s: etcd was not lost", tt.method)
+		}
+		l.afterNext.Store(false)
+		if err != nil {
+			t.Errorf("%s: %s", tt.method, describe(err))
+			continue
+		}
+		if tt.read == "" {
+			continue
+		}
+		name := tt.name
+		if p, ok := got.(*adminv1.CreatePurgeResponse); ok {
+			name = p.GetPurge().GetName()
+		}
+		want := r.must(t, tt.read, `{"name": "`+name+`"}`)
+		if a, b := resourceOf(got), resourceOf(want); !proto.Equal(a, b) {
+			t.Errorf("%s answered %v, and later there is %v", tt.method, a, b)
+		}
+	}
+}
+
+// resourceOf is the resource in an answer.
+func resourceOf(m proto.Message) proto.Message {
+	r := m.ProtoReflect()
+	return r.Get(r.Descriptor().Fields().ByNumber(1)).Message().Interface()
+}
+
+var assigned = regexp.MustCompile(`request_id ([0-9a-f-]{36})`)
+
+// Before etcd is asked to write, nothing is written and the answer says so. After it was asked and has not answered, nobody
+// knows, and the answer names what makes a repeat safe. A repeat whose result cannot be read says that it was done.
+func TestTheAnswerClaimsNoMoreThanIsKnown(t *testing.T) {
+	t.Parallel()
+	r, l := newLosingRig(t)
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	l.lost.Store(true)
+	for method, body := range map[string]string{
+		"UpdateAccount": `{"account": {"name": "accounts/acme", "displayName": "lost"}}`,
+		"CreatePurge":   `{"parent": "accounts/acme", "purge": {"everything": true}}`,
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, err := r.call(ctx, method, body)
+		cancel()
+		if text := describe(err); status.Code(err) != codes.Unavailable || !strings.Contains(text, "STORE_UNAVAILABLE") || !strings.Contains(text, "nothing was written") {
+			t.Errorf("%s without etcd: %s", method, text)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	_, err := r.call(ctx, "GetAccount", `{"name": "accounts/acme"}`)
+	cancel()
+	if text := describe(err); strings.Contains(text, "written") || !strings.Contains(text, "etcd does not answer") {
+		t.Errorf("a read without etcd: %s", text)
+	}
+	l.lost.Store(false)
+	if testing.Short() {
+		return
+	}
+
+	l.inNext.Store(true)
+	body := `{"parent": "accounts/acme", "originId": "o", "origin": {"web": {"baseUrl": "http://a.example"}}`
+	_, err = r.call(t.Context(), "CreateOrigin", body+`}`)
+	text := describe(err)
+	id := assigned.FindStringSubmatch(text)
+	if status.Code(err) != codes.Unavailable || !strings.Contains(text, "OUTCOME_UNKNOWN") || strings.Contains(text, "nothing was written") || id == nil {
+		t.Fatalf("a write that was not answered: %s", text)
+	}
+	l.lost.Store(false)
+	got := r.must(t, "CreateOrigin", body+`, "requestId": "`+id[1]+`"}`).(*adminv1.CreateOriginResponse)
+	want := r.must(t, "GetOrigin", `{"name": "accounts/acme/origins/o"}`).(*adminv1.GetOriginResponse)
+	if !proto.Equal(got.GetOrigin(), want.GetOrigin()) {
+		t.Errorf("the repeat answered %v, want %v", got, want)
+	}
+}
+
+// The etag that an export has is good as long as nobody has changed what a manifest may hold, by whatever call.
+func TestTheEtagOfAnExportGuardsTheWholeAccount(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "ApplyManifest", `{"text": "account: {id: acme}\norigins: [{id: o, web: {base_url: 'http://a.example'}}]"}`)
+	apply := func(m *adminv1.Manifest) error {
+		_, err := adminv1.NewManifestServiceClient(r.conn).ApplyManifest(t.Context(), &adminv1.ApplyManifestRequest{
+			Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: m}, Prune: true,
+		})
+		return err
+	}
+	for _, tt := range []struct {
+		colleague, body string
+		want            codes.Code
+	}{
+		{"", "", codes.OK},
+		{"CreatePurge", `{"parent": "accounts/acme", "purge": {"everything": true}}`, codes.OK},
+		{"UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "theirs"}}`, codes.Aborted},
+		{"UpdateOrigin", `{"origin": {"name": "accounts/acme/origins/o", "web": {"baseUrl": "http://theirs.example"}}}`, codes.Aborted},
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "p", "origin": {"web": {"baseUrl": "http://b.example"}}}`, codes.Aborted},
+		{"CreateCustomDomain", `{"parent": "accounts/acme", "customDomain": {"domain": "img.example.com", "mode": "ACCOUNT"}}`, codes.Aborted},
+		{"DeleteCustomDomain", `{"name": "accounts/acme/customDomains/img.example.com"}`, codes.Aborted},
+		{"UpdateOrigin", `{"origin": {"name": "accounts/acme/origins/o", "web": {"baseUrl": "http://theirs.example"}}}`, codes.OK}, // changes nothing
+	} {
+		m := r.must(t, "ExportManifest", `{"name": "accounts/acme"}`).(*adminv1.ExportManifestResponse).GetManifest()
+		if tt.colleague != "" {
+			r.must(t, tt.colleague, tt.body)
+		}
+		m.Account.DisplayName = "mine, before " + tt.colleague
+		if err := apply(m); status.Code(err) != tt.want {
+			t.Errorf("after %s: %s", tt.colleague, describe(err))
+		}
+	}
+}
