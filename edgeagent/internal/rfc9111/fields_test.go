@@ -392,6 +392,7 @@ func TestAddVary(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ in, want []string }{
 		{nil, []string{"Accept-Encoding"}},
+		{[]string{"", "X-A"}, []string{"X-A, Accept-Encoding"}},
 		{[]string{"X-A", "X-B"}, []string{"X-A, X-B, Accept-Encoding"}},
 		{[]string{"X-A, accept-encoding"}, []string{"X-A, accept-encoding"}},
 		{[]string{"*"}, []string{"*"}},

@@ -116,6 +116,7 @@ func Codings(header Fields) (codings []string) {
 func AddVary(h http.Header, name string) {
 	names, star := ParseVary(h["Vary"])
 	if !star && !slices.Contains(names, strings.ToLower(name)) {
-		h["Vary"] = []string{strings.Join(append(slices.Clone(h["Vary"]), name), ", ")}
+		lines := slices.DeleteFunc(slices.Clone(h["Vary"]), func(line string) bool { return trim(line) == "" })
+		h["Vary"] = []string{strings.Join(append(lines, name), ", ")}
 	}
 }

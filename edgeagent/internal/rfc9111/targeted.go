@@ -2,8 +2,9 @@ package rfc9111
 
 import "strings"
 
-// ParseTargeted reads the lines of a targeted cache control field such as CDN-Cache-Control (RFC 9213). It is a structured
-// dictionary (RFC 9651), so one syntax error anywhere makes the field invalid; ok is false then, and when it is empty, and
+// ParseTargeted reads the lines of a targeted cache control field such as CDN-Cache-Control (RFC
+// 9213). It is a structured dictionary (RFC 9651), so one syntax error anywhere makes the field
+// invalid; ok is false then, and when it is empty or says nothing but what cannot be, and
 // Cache-Control counts instead.
 func ParseTargeted(lines []string) (d Directives, ok bool) {
 	if len(lines) == 0 {
@@ -29,18 +30,20 @@ func ParseTargeted(lines []string) (d Directives, ok bool) {
 		}
 	}
 	for key, value := range members {
-		d.setTargeted(key, value)
+		ok = d.setTargeted(key, value) || ok
 	}
-	return d, len(members) > 0
+	return d, ok
 }
 
-// setTargeted ignores a directive whose value has a type it cannot have (RFC 9213 2.1).
-func (d *Directives) setTargeted(key string, v sfValue) {
+// setTargeted ignores a directive whose value has a type it cannot have (RFC 9213 2.1), and reports
+// whether it did not.
+func (d *Directives) setTargeted(key string, v sfValue) bool {
 	switch key {
 	case "max-age", "s-maxage", "stale-while-revalidate", "stale-if-error":
-		if v.kind == sfInteger {
-			d.set(key, v.text, true, false)
+		if v.kind != sfInteger {
+			return false
 		}
+		d.set(key, v.text, true, false)
 	case "no-cache", "private":
 		if v.kind == sfString || v.kind == sfToken {
 			d.set(key, v.text, true, true)
@@ -52,6 +55,7 @@ func (d *Directives) setTargeted(key string, v sfValue) {
 			d.set(key, "", false, false)
 		}
 	}
+	return true
 }
 
 type sfKind uint8

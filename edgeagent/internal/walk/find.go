@@ -4,9 +4,11 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -138,15 +140,32 @@ func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 		res.Library, _ = r.Target.Account.Media.Lookup(r.Target.Object)
 	}
 	res.Forwarded = forwarded(r.Target.Endpoint.Steps[:i+1])
-	for _, name := range res.Forwarded {
-		if name != "Authorization" { // RFC 9111 3.5 says who else may be given the reply
-			a.Response.Header.Add("Vary", name)
-		}
+	if res.Kind == NotModified {
+		return // what the file depends on is known since it was found
+	}
+	h := a.Response.Header
+	for _, name := range res.dependsOn(r, h["Vary"]) {
+		rfc9111.AddVary(h, name)
 	}
 	if res.EarlierInconclusive {
 		// How a file is asked for may be why an earlier origin did not answer.
-		a.Response.Header.Add("Vary", "Accept, Accept-Encoding")
+		rfc9111.AddVary(h, "Accept")
+		rfc9111.AddVary(h, "Accept-Encoding")
 	}
+}
+
+// dependsOn are the forwarded fields that a file with this Vary may depend on. A supplier whose
+// Vary names one of those that it lists has said which ones it looks at; earlier origins have said
+// nothing, and a Cookie is somebody's whatever is said. Authorization is another matter: RFC 9111
+// 3.5 says who else may be given the reply.
+func (res *Result) dependsOn(r *Request, vary []string) []string {
+	own := forwarded(r.Target.Endpoint.Steps[res.Step : res.Step+1])
+	names, _ := rfc9111.ParseVary(vary)
+	said := slices.ContainsFunc(own, func(name string) bool { return slices.Contains(names, strings.ToLower(name)) })
+	earlier := forwarded(r.Target.Endpoint.Steps[:res.Step])
+	return slices.DeleteFunc(slices.Clone(res.Forwarded), func(name string) bool {
+		return name == "Authorization" || said && name != "Cookie" && !slices.Contains(earlier, name)
+	})
 }
 
 // forwarded are the names of the client's fields that the origins of steps list.

@@ -128,19 +128,24 @@ func TestForwardedFieldsAreInVary(t *testing.T) {
 		name      string
 		at        int // the origin that has the file
 		fails     bool
+		says      string // the file's own Vary
 		forwarded []string
-		vary      []string
+		vary      string
 	}{
-		{"none yet", 0, false, nil, nil},
-		{"the supplier's", 1, false, []string{"Cookie", "X-Device"}, []string{"Cookie", "X-Device"}},
-		{"those of all that were asked", 2, false, []string{"Authorization", "Cookie", "X-Device"}, []string{"Cookie", "X-Device"}},
-		{"and how it was asked for, where one did not answer", 1, true, []string{"Cookie", "X-Device"}, []string{"Cookie", "X-Device", "Accept, Accept-Encoding"}},
+		{"none yet", 0, false, "", nil, ""},
+		{"the supplier's", 1, false, "", []string{"Cookie", "X-Device", "X-Size"}, "Cookie, X-Device, X-Size"},
+		{"those of all that were asked", 2, false, "", []string{"Authorization", "Cookie", "X-Device", "X-Lang", "X-Size"}, "Cookie, X-Device, X-Lang, X-Size"},
+		{"and how it was asked for, where one did not answer", 1, true, "", []string{"Cookie", "X-Device", "X-Size"}, "Cookie, X-Device, X-Size, Accept, Accept-Encoding"},
+		{"what the supplier says of others", 1, false, "Accept-Encoding", []string{"Cookie", "X-Device", "X-Size"}, "Accept-Encoding, Cookie, X-Device, X-Size"},
+		{"what the supplier says of them, but for Cookie", 1, false, "x-device", []string{"Cookie", "X-Device", "X-Size"}, "x-device, Cookie"},
+		{"and of those of earlier ones it says nothing", 2, false, "X-Lang", []string{"Authorization", "Cookie", "X-Device", "X-Lang", "X-Size"}, "X-Lang, Cookie, X-Device, X-Size"},
+		{"nothing is added to all", 1, false, "*", []string{"Cookie", "X-Device", "X-Size"}, "*"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, 3, func(s *topology.AccountState) {
-				lists("x-device", "COOKIE")(s.Origins["b"].Message.GetWeb())
-				lists("Authorization", "Cookie")(s.Origins["c"].Message.GetWeb())
+				lists("x-device", "COOKIE", "X-Size")(s.Origins["b"].Message.GetWeb())
+				lists("Authorization", "Cookie", "X-Lang")(s.Origins["c"].Message.GetWeb())
 			})
 			for i, o := range r.origins {
 				status := 404
@@ -150,11 +155,11 @@ func TestForwardedFieldsAreInVary(t *testing.T) {
 				case tt.fails:
 					status = 500
 				}
-				o.On(faultorigin.Any, faultorigin.Reply(status, "x"))
+				o.On(faultorigin.Any, faultorigin.Reply(status, "x", "Vary: "+tt.says))
 			}
 			res := r.Find(t.Context(), r.to("/x.jpg"))
 			defer discard(res)
-			if got := res.Response.Header["Vary"]; !slices.Equal(res.Forwarded, tt.forwarded) || !slices.Equal(got, tt.vary) {
+			if got := strings.Join(res.Response.Header["Vary"], " + "); !slices.Equal(res.Forwarded, tt.forwarded) || got != tt.vary {
 				t.Errorf("forwarded %q, Vary %q", res.Forwarded, got)
 			}
 		})

@@ -77,9 +77,10 @@ type Result struct {
 	Library [8]byte
 	// Left is for NotFound: for how long the answers may still be believed, the oldest and the weakest of them included.
 	Left time.Duration
-	// Forwarded holds the names of the client's fields that origins up to the supplier are sent because they list them, in
-	// canonical form, sorted. The file depends on them, so the Vary of Response names them too, but for Authorization. For Found
-	// and NotModified.
+	// Forwarded holds the names of the client's fields that origins up to the supplier are sent
+	// because they list them, in canonical form, sorted, for Found and NotModified. The Vary of a
+	// Response that is Found names those of them that the file may depend on, but for
+	// Authorization.
 	Forwarded []string
 	// EarlierInconclusive says that a step before the supplier did not answer.
 	EarlierInconclusive bool
