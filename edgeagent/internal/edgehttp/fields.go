@@ -75,10 +75,16 @@ func sharedMaySet(name string) bool {
 const sandbox = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
 // protect sets what no account may take back: a browser never guesses a type, and on the shared host the file of one account
-// does not act in the name of the others.
+// does not act in the name of the others. A 304 does not tell the type, and would replace the policy that a browser has kept
+// (RFC 9111 3.2), so it has none.
 func protect(h http.Header, t *topology.Target, status int) {
 	h["X-Content-Type-Options"] = []string{"nosniff"}
-	if t.Domain == nil && status != http.StatusNotModified && active(h["Content-Type"]) {
+	switch {
+	case t.Domain != nil:
+	case status == http.StatusNotModified:
+		delete(h, "Content-Security-Policy")
+		delete(h, "Content-Security-Policy-Report-Only")
+	case active(h["Content-Type"]):
 		h["Content-Security-Policy"] = []string{sandbox}
 		delete(h, "Content-Security-Policy-Report-Only")
 	}

@@ -50,6 +50,21 @@ func TestScriptsAreSandboxedOnTheSharedHost(t *testing.T) {
 	}
 }
 
+// A browser brings what it has kept up to date with a 304: the sandbox stays.
+func TestNotModifiedTakesNoSandboxAway(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, echo)))
+	path := "/acme/f?Content-Type=text/html&Content-Security-Policy=default-src%20*&Etag=%221%22"
+	if response, _ := e.get("shared.test", path); response.Header.Get("Content-Security-Policy") != sandbox {
+		t.Errorf("at first %v", response.Header)
+	}
+	response, _ := e.get("shared.test", path, `If-None-Match: "1"`)
+	if got := response.Header["Content-Security-Policy"]; response.StatusCode != 304 || len(got) > 0 {
+		t.Errorf("%d with policy %q, want a 304 with none", response.StatusCode, got)
+	}
+}
+
 // Neither an origin nor an account gives orders to what stands in front of the edge, or speaks for the whole shared host.
 func TestFieldsThatActBeyondTheFile(t *testing.T) {
 	t.Parallel()

@@ -83,8 +83,10 @@ type answer struct {
 	withAge bool
 	// fleeting: unless the client reads the body, it will not be stored.
 	fleeting bool
-	outcome  Outcome
-	steps    []walk.StepReport
+	// coded: the file is sent in a coding that it is not stored in.
+	coded   bool
+	outcome Outcome
+	steps   []walk.StepReport
 }
 
 // respond makes the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the source's.
@@ -202,7 +204,7 @@ func (q *query) head(a *answer, has content) []byte {
 	case a.withAge || a.verdict.Age >= time.Second:
 		b = appendBytes(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
 	}
-	if has != noContent && a.length >= 0 {
+	if has != noContent && a.length >= 0 && !a.coded { // parts are of the file as it is
 		b = objects.AppendField(b, "Accept-Ranges", "bytes")
 	}
 	return appendStatus(b, a.cache)

@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"hash/maphash"
 	"maps"
@@ -38,6 +39,7 @@ type Request struct {
 // query is a request with what the cache derives from it.
 type query struct {
 	*Request
+	ctx    context.Context // ends reads of the reply's body
 	key    objects.Key
 	policy rfc9111.Policy
 	cond   rfc9111.Conditions

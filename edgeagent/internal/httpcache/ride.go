@@ -142,6 +142,7 @@ func (t *trip) confirmed() (*Reply, bool) {
 	}
 	a := t.reply(&entrySource{Entry: t.f.result.entry}, t.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
 	a.withAge = true
+	t.c.compress(t.q, a, storedOriginal(t.f.result.entry))
 	r, err := t.q.respond(a)
 	return r, err != nil
 }
@@ -156,7 +157,7 @@ func (t *trip) body() (*Reply, bool) {
 	if t.joined {
 		outcome = Coalesced
 	}
-	a := t.reply(flightSource{t}, res.head.Length, res.head.Status, outcome)
+	a := t.reply(flightSource{t.ctx, t.f}, res.head.Length, res.head.Status, outcome)
 	a.fleeting = !t.f.survives()
 	if err := t.measure(a); err != nil {
 		return nil, true
@@ -164,6 +165,9 @@ func (t *trip) body() (*Reply, bool) {
 	if r := t.ahead(a); r != nil {
 		return r, false
 	}
+	t.c.compress(t.q, a, original{copy: res.fill.Copy(), head: &res.head, open: func(ctx context.Context) (io.ReadCloser, error) {
+		return flightSource{ctx, t.f}.open(0, res.head.Length)
+	}})
 	r, err := t.q.respond(a)
 	return r, err != nil
 }
@@ -288,15 +292,18 @@ func (t *trip) ending() (*Reply, bool) {
 }
 
 // flightSource is the body of a flight.
-type flightSource struct{ t *trip }
+type flightSource struct {
+	ctx context.Context // of whom it is for
+	f   *flight
+}
 
 func (s flightSource) open(offset, length int64) (io.ReadCloser, error) {
-	reader, err := s.t.f.result.fill.Reader(s.t.ctx, offset)
+	reader, err := s.f.result.fill.Reader(s.ctx, offset)
 	if err != nil {
 		return nil, err
 	}
-	s.t.f.stay()
-	return &flightBody{reader: reader, f: s.t.f, rest: length}, nil
+	s.f.stay()
+	return &flightBody{reader: reader, f: s.f, rest: length}, nil
 }
 
 // flightBody reads along with a flight. rest is negative if it reads to the end.

@@ -71,6 +71,8 @@ type Cache struct {
 	endings *memory[ending]
 	misses  *memory[struct{}]
 
+	encodings *encodings
+
 	unreadTime, paceTime time.Duration // those of the constants, but in tests
 }
 
@@ -88,6 +90,7 @@ func New(cfg Config) (*Cache, error) {
 	cfg.MaxFills = cmp.Or(cfg.MaxFills, defaultMaxFills)
 	cfg.MaxRemembered = cmp.Or(cfg.MaxRemembered, defaultMaxRemembered)
 	c := &Cache{cfg: cfg, endings: newMemory[ending](cfg.MaxRemembered), misses: newMemory[struct{}](cfg.MaxRemembered)}
+	c.encodings = newEncodings()
 	c.fills, c.unreadTime, c.paceTime = share.NewPool(cfg.MaxFills), unreadTime, paceTime
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.metrics = newMetrics(c)
@@ -115,6 +118,7 @@ const maxAttempts = 4
 // Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx also ends reads of the body.
 func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	q := c.newQuery(r)
+	q.ctx = ctx
 	admitted := false
 	for attempts, retries := 0, 0; ; {
 		seen := c.flights.shard(q.key).seen()
@@ -200,6 +204,7 @@ func (c *Cache) stored(q *query, outcome Outcome, status rfc9111.CacheStatus) (*
 	if q.needsValidators() {
 		a.vals = validators(h, a.meta.shown)
 	}
+	c.compress(q, a, storedOriginal(q.best.Entry))
 	return q.respond(a)
 }
 

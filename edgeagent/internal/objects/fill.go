@@ -79,6 +79,9 @@ func (s *Store) Begin(k Key, asof int64) *Fill {
 	return &Fill{s: s, key: k, asof: asof, seq: s.seq.Add(1), readers: make(map[*Reader]struct{}), step: firstStep}
 }
 
+// Copy is what [Entry.Copy] will be of the object, once it is stored.
+func (f *Fill) Copy() uint64 { return f.seq }
+
 // Head sets what the reply is; once, before the first Write. It fails only for a head that breaks the rules of [Head].
 func (f *Fill) Head(h Head) error {
 	if err := h.check(); err != nil {

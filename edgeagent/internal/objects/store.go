@@ -190,6 +190,10 @@ type Entry struct {
 	o *object
 }
 
+// Copy tells the object from every other one that the store ever had. It is the [Fill.Copy] of the fill that brought it, and a
+// Freshen leaves it.
+func (e Entry) Copy() uint64 { return e.o.seq }
+
 // Head is shared and must not be changed.
 func (e Entry) Head() *Head { return &e.o.head }
 

@@ -1,0 +1,325 @@
+package httpcache
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+const (
+	// Files below leastCompressed fit into a packet as they are; those above mostCompressed cost more time than is worth it.
+	leastCompressed = 256
+	mostCompressed  = 8 << 20
+
+	// maxEncodings are under way at a time, each with some 2 MB. Who finds no place gets the file as it is.
+	maxEncodings = 16
+)
+
+// encodings compress stored files, and those that are being stored. What comes of one is an object of its own, under a key that
+// only this copy of the file leads to: whether it may be used is what may be done with the copy, and a new copy has none.
+type encodings struct {
+	places *share.Pool   // by account
+	cpus   chan struct{} // Compressing takes at most half of the processors.
+
+	mu      sync.Mutex
+	running map[objects.Key]*encoding
+}
+
+func newEncodings() *encodings {
+	return &encodings{
+		places: share.NewPool(maxEncodings), cpus: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)), running: map[objects.Key]*encoding{},
+	}
+}
+
+// encoding is one copy of a file on its way through a coding. Any number of requests read along.
+type encoding struct {
+	account string // uid
+	key     objects.Key
+	fill    *objects.Fill
+	ready   chan struct{} // closed when the copy is open, or cannot be opened and fill is aborted
+	// stored: the whole copy was there at the start.
+	stored bool
+
+	// Under the mu of encodings.
+
+	// cancel ends it, once it is ready.
+	cancel context.CancelFunc
+	// riders are the requests that read along. Without any, an encoding of a file that is still on its way ends: nothing is
+	// fetched for nobody.
+	riders int
+}
+
+// original is a copy of a file as it is stored or being stored.
+type original struct {
+	copy uint64
+	head *objects.Head
+	// stored: the whole copy is here.
+	stored bool
+	// open opens it to be read while ctx lasts.
+	open func(ctx context.Context) (io.ReadCloser, error)
+}
+
+// compress makes a an answer with the file compressed, where the endpoint allows it, the file gets smaller, and the client
+// takes it. That the answer depends on Accept-Encoding is said to every client. Parts of a file are always parts of it as it is.
+func (c *Cache) compress(q *query, a *answer, o original) {
+	if q.Target.Endpoint.Spec.GetCompress() == topologyv1.UrlEndpoint_OFF || !compressible(a) {
+		return
+	}
+	name := coding.Choose(q.Header["Accept-Encoding"])
+	if name == "" || q.rang != "" || q.cond.IfMatch != "" {
+		a.recode("")
+		return
+	}
+	vals := a.vals
+	vals.ETag = weak(vals.ETag)
+	key := encodedKey(q.key, o.copy, name)
+	length, from := int64(-1), source(nil)
+	if entries := c.cfg.Store.Lookup(key); len(entries) > 0 {
+		length, from = entries[0].Head().Length, &entrySource{Entry: entries[0]}
+	} else if q.Method == http.MethodGet && q.cond.Evaluate(vals, q.now) == rfc9111.Proceed {
+		body := c.encode(q, key, name, o)
+		if body == nil {
+			a.recode("")
+			return
+		}
+		from = &openSource{body}
+	}
+	a.recode(name)
+	a.vals, a.length, a.from = vals, length, from
+}
+
+// compressible reports whether the file of an answer gets smaller and may be changed (RFC 9111 5.2.2.6).
+func compressible(a *answer) bool {
+	if a.status != http.StatusOK || a.length < leastCompressed || a.length > mostCompressed {
+		return false
+	}
+	mediaType := ""
+	for name, value := range objects.Fields(a.fields) {
+		switch name {
+		case "Content-Type":
+			mediaType = value
+		case "Content-Encoding":
+			if !strings.EqualFold(value, "identity") {
+				return false
+			}
+		case "Cache-Control":
+			if strings.Contains(strings.ToLower(value), "no-transform") {
+				return false
+			}
+		}
+	}
+	return coding.Compressible(mediaType)
+}
+
+// recode makes the stored fields of an answer those of the file in a coding, "" for as it is.
+func (a *answer) recode(name string) {
+	fields := make([]byte, 0, a.meta.shown+64)
+	varies := false
+	for field, value := range objects.Fields(a.fields[:a.meta.shown]) {
+		switch field {
+		case "Vary":
+			if !varies {
+				h := http.Header{"Vary": {value}}
+				rfc9111.AddVary(h, "Accept-Encoding")
+				value, varies = h.Get("Vary"), true
+			}
+		case "Etag":
+			if name != "" {
+				value = weak(value)
+			}
+		case "Content-Encoding", "Content-Md5", "Content-Digest", "Repr-Digest", "Digest", "Content-Range": // of other bytes
+			if name != "" {
+				continue
+			}
+		}
+		fields = objects.AppendField(fields, field, value)
+	}
+	if !varies {
+		fields = objects.AppendField(fields, "Vary", "Accept-Encoding")
+	}
+	if name != "" {
+		fields = objects.AppendField(fields, "Content-Encoding", name)
+	}
+	m := *a.meta
+	m.shown = len(fields)
+	a.fields, a.meta, a.coded = fields, &m, name != ""
+}
+
+// weak makes an entity tag one of a file whose bytes may differ and mean the same (RFC 9110 8.8.1).
+func weak(etag string) string {
+	if etag == "" || !rfc9111.IsStrong(etag) {
+		return etag
+	}
+	return "W/" + etag
+}
+
+// encodedKey is where one copy of a file lies in a coding.
+func encodedKey(file objects.Key, copy uint64, name string) objects.Key {
+	b := append(make([]byte, 0, 64), file[:]...)
+	b = binary.LittleEndian.AppendUint64(b, copy)
+	sum := sha256.Sum256(append(b, name...))
+	return objects.Key(sum[:16])
+}
+
+// encode reads along with the encoding of a copy, or starts it; nil if that cannot be done now.
+func (c *Cache) encode(q *query, key objects.Key, name string, o original) io.ReadCloser {
+	e, started := c.encodings.join(q.Target.Account.UID, key, func() *objects.Fill { return c.cfg.Store.Begin(key, o.head.Asof) }, o.stored)
+	if e == nil {
+		return nil
+	}
+	if started {
+		c.startEncoding(name, e, o)
+	}
+	body := &encodedBody{s: c.encodings, e: e}
+	select {
+	case <-e.ready:
+	case <-q.ctx.Done():
+	}
+	reader, err := e.fill.Reader(q.ctx, 0)
+	if err != nil {
+		body.leave()
+		return nil
+	}
+	body.Reader = reader
+	return body
+}
+
+// join makes a request a rider of the encoding under key, a new one if there is none; nil if there is no place for it.
+func (s *encodings) join(account string, key objects.Key, begin func() *objects.Fill, stored bool) (e *encoding, started bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e = s.running[key]; e == nil {
+		if s.places.Take(account) != share.Taken {
+			return nil, false
+		}
+		e, started = &encoding{account: account, key: key, fill: begin(), ready: make(chan struct{}), stored: stored}, true
+		s.running[key] = e
+	}
+	e.riders++
+	return e, started
+}
+
+// startEncoding opens the copy, and compresses it in the background.
+func (c *Cache) startEncoding(name string, e *encoding, o original) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	body, err := o.open(ctx)
+	if err == nil {
+		err = e.fill.Head(objects.Head{
+			Status: http.StatusOK, RequestTime: o.head.RequestTime, ResponseTime: o.head.ResponseTime, Length: -1, Scope: o.head.Scope,
+		})
+	}
+	if err != nil {
+		e.fill.Abort(err)
+	}
+	c.encodings.mu.Lock()
+	e.cancel = cancel
+	c.encodings.mu.Unlock()
+	close(e.ready)
+	c.wg.Go(func() {
+		defer cancel()
+		defer c.encodings.ended(e)
+		if body == nil {
+			return
+		}
+		stop := context.AfterFunc(ctx, func() { e.fill.Abort(context.Cause(ctx)) }) // it may wait for a reader
+		defer stop()
+		err := c.encodings.carry(body, name, e)
+		body.Close()
+		if err != nil {
+			e.fill.Abort(err)
+			return
+		}
+		// What is not stored is compressed again. Its readers have it all the same.
+		_, _ = e.fill.Commit()
+	})
+}
+
+func (s *encodings) ended(e *encoding) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(e)
+	s.places.Release(e.account)
+}
+
+// forget sees to it that nobody joins e any more. Callers hold mu.
+func (s *encodings) forget(e *encoding) {
+	if s.running[e.key] == e {
+		delete(s.running, e.key)
+	}
+}
+
+// carry compresses body into the encoding's fill. What comes slowly is passed on as it comes.
+func (s *encodings) carry(body io.Reader, name string, e *encoding) error {
+	var out bytes.Buffer
+	w := coding.NewWriter(name, &out)
+	buf := copyBuffers.Get().(*[copyBytes]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, end := body.Read(buf[:])
+		if end != nil && end != io.EOF {
+			return end
+		}
+		s.cpus <- struct{}{}
+		_, err := w.Write(buf[:n])
+		switch {
+		case err != nil:
+		case end == io.EOF:
+			err = w.Close()
+		case !e.stored:
+			err = w.Flush()
+		}
+		<-s.cpus
+		if err == nil {
+			_, err = e.fill.Write(out.Bytes())
+		}
+		if err != nil || end == io.EOF {
+			return err
+		}
+		out.Reset()
+	}
+}
+
+// encodedBody is one request's part in an encoding.
+type encodedBody struct {
+	*objects.Reader
+	s      *encodings
+	e      *encoding
+	closed bool
+}
+
+func (b *encodedBody) Close() error {
+	if b.closed {
+		return os.ErrClosed
+	}
+	b.closed = true
+	err := b.Reader.Close()
+	b.leave()
+	return err
+}
+
+func (b *encodedBody) leave() {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	if b.e.riders--; b.e.riders == 0 && !b.e.stored && b.e.cancel != nil {
+		b.s.forget(b.e) // who comes now starts its own
+		b.e.cancel()
+	}
+}
+
+// openSource is a body that is open already, for one reply.
+type openSource struct{ body io.ReadCloser }
+
+func (s *openSource) open(int64, int64) (io.ReadCloser, error) { return s.body, nil }
