@@ -19,6 +19,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // The test binary, started with this variable, is an agent: a process that can be killed, or run out of disk.
@@ -34,10 +35,12 @@ func runChild() bool {
 	if limit, err := strconv.ParseUint(os.Getenv("LIMIT"), 10, 64); err == nil {
 		limitFileSize(limit)
 	}
+	// A resource that no test of agents that live has ends the process, as a bug would.
+	hooks := route.Hooks{Floor: func(string, *topologyv1.PurgeFloor) { os.Exit(9) }}
 	c, err := New(Config{
-		Addresses: []string{os.Getenv("PEER")}, StateDir: os.Getenv("STATE"), ID: "edge-1", Version: "test", BootID: rand.Text(),
+		Addresses: []string{os.Getenv("PEER")}, StateDir: os.Getenv("STATE"), ID: "edge-1", Version: os.Getenv("VERSION"), BootID: rand.Text(),
 		HTTPAddress: func() string { return "" },
-		Table:       route.New(route.Hooks{}),
+		Table:       route.New(hooks),
 		Report:      func() *edgev1.Report { return &edgev1.Report{} },
 		Answer:      func(context.Context, *edgev1.Ask) *edgev1.Answer { return nil },
 		Logger:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
@@ -79,14 +82,15 @@ type child struct {
 	stdin io.WriteCloser
 }
 
-func startChild(t *testing.T, stateDir, peer, limit string) *child {
+func startChild(t *testing.T, stateDir, peer, limit string, env ...string) *child {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childVariable+"=1", "STATE="+stateDir, "PEER="+peer, "LIMIT="+limit)
+	cmd.Env = append(os.Environ(), childVariable+"=1", "STATE="+stateDir, "PEER="+peer, "LIMIT="+limit, "VERSION=1")
+	cmd.Env = append(cmd.Env, env...)
 	if testing.Verbose() {
 		cmd.Stderr = os.Stderr
 	}

@@ -22,6 +22,7 @@ type Control struct {
 	cfg     Config
 	metrics *metrics
 	disk    *disk
+	crashes *crashes
 	// addresses are in this agent's order; next is the one to try next.
 	addresses []string
 	next      int
@@ -31,7 +32,7 @@ type Control struct {
 	at    position
 	index *index
 	gaps  int
-	// unreadable holds, by key, what was received under a malformed key of a known kind.
+	// unreadable holds, by key, what was received under a malformed key of a known kind, or crashed the agent.
 	unreadable map[string]*topologyv1.Rejected
 
 	// lost says that the disk has to be written anew: the next session asks for everything.
@@ -56,13 +57,14 @@ func New(cfg Config) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Control{cfg: cfg, disk: d, index: newIndex(), unreadable: make(map[string]*topologyv1.Rejected)}
+	c := &Control{cfg: cfg, disk: d, crashes: openCrashes(cfg.StateDir, cfg.Version, cfg.Logger), index: newIndex(), unreadable: make(map[string]*topologyv1.Rejected)}
 	c.addresses = slices.Clone(cfg.Addresses)
 	rand.Shuffle(len(c.addresses), func(i, j int) { c.addresses[i], c.addresses[j] = c.addresses[j], c.addresses[i] })
 	c.settings.Store(new(edgev1.Welcome_Settings))
 	c.metrics = newMetrics(c)
 	if err := cfg.Registerer.Register(c.metrics); err != nil {
 		d.close()
+		c.crashes.close()
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	c.load()
@@ -74,6 +76,7 @@ func (c *Control) load() {
 		_, err := c.apply(s)
 		return err
 	})
+	c.crashes.loaded()
 	if l == nil {
 		return
 	}
@@ -88,6 +91,7 @@ func (c *Control) load() {
 // Run stays connected until ctx ends, which is its only end. It is called once. It leaves the state folder for others.
 func (c *Control) Run(ctx context.Context) error {
 	defer c.disk.close()
+	defer c.crashes.close()
 	defer c.cfg.Registerer.Unregister(c.metrics)
 	flushing, stop := context.WithCancel(context.Background())
 	var flusher sync.WaitGroup
@@ -143,6 +147,12 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 	if s.full {
 		clear(c.unreadable)
 	}
+	from := int64(0)
+	if root := c.cfg.Table.Root(); root.Epoch() == s.at.epoch {
+		from = root.Revision()
+	}
+	c.crashes.begin(s.at.epoch, from, s.at.revision)
+	defer c.crashes.end()
 	result, err := c.cfg.Table.Apply(route.Step{
 		Full:       s.full,
 		Epoch:      s.at.epoch,
@@ -154,7 +164,7 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 					yield(topology.Record{}, err)
 					return
 				}
-				key, ok, rejected := c.parse(ch)
+				key, ok, rejected := c.parse(s.at.epoch, ch)
 				if rejected != nil {
 					malformed = append(malformed, rejected)
 				}
@@ -168,9 +178,14 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 }
 
 // parse reads a key. One of a kind that this agent does not know is skipped: a newer control plane may have more.
-func (c *Control) parse(ch change) (key topology.Key, ok bool, rejected *topologyv1.Rejected) {
+func (c *Control) parse(epoch string, ch change) (key topology.Key, ok bool, rejected *topologyv1.Rejected) {
 	key, err := topology.ParseKey(ch.key)
 	if err == nil {
+		if rejected := c.crashes.refuse(epoch, ch); rejected != nil {
+			c.unreadable[ch.key] = rejected
+			return key, false, rejected
+		}
+		delete(c.unreadable, ch.key)
 		return key, true, nil
 	}
 	kind, _, _ := strings.Cut(ch.key, "/")
