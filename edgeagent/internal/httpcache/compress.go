@@ -75,7 +75,7 @@ type original struct {
 // compress makes a an answer with the file compressed, where the endpoint allows it, the file gets smaller, and the client
 // takes it. That the answer depends on Accept-Encoding is said to every client. Parts of a file are always parts of it as it is.
 func (c *Cache) compress(q *query, a *answer, o original) {
-	if q.Target.Endpoint.Spec.GetCompress() == topologyv1.UrlEndpoint_OFF || !compressible(a) {
+	if a.length < 0 || !q.mayCompress(a.length) || !compressible(a) {
 		return
 	}
 	name := coding.Choose(q.Header["Accept-Encoding"])
@@ -101,9 +101,15 @@ func (c *Cache) compress(q *query, a *answer, o original) {
 	a.vals, a.length, a.from = vals, length, from
 }
 
+// mayCompress reports whether files of a length are compressed here; below 0 it is not known yet.
+func (q *query) mayCompress(length int64) bool {
+	return q.Target.Endpoint.Spec.GetCompress() != topologyv1.UrlEndpoint_OFF &&
+		(length < 0 || length >= leastCompressed && length <= mostCompressed)
+}
+
 // compressible reports whether the file of an answer gets smaller and may be changed (RFC 9111 5.2.2.6).
 func compressible(a *answer) bool {
-	if a.status != http.StatusOK || a.length < leastCompressed || a.length > mostCompressed {
+	if a.status != http.StatusOK {
 		return false
 	}
 	mediaType := ""

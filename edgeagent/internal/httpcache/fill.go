@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
@@ -88,8 +89,9 @@ func (f *flight) confirmed(res *walk.Result) {
 	// They spoke of the moment the old reply was made.
 	header.Del("Age")
 	header.Del("Date")
+	varies, _ := rfc9111.ParseVary(header["Vary"])
 	rfc9111.Update(header, res.Response.Header)
-	for _, name := range selectingNames(old.Selecting) {
+	for _, name := range varies { // the bytes were chosen by these
 		rfc9111.AddVary(header, http.CanonicalHeaderKey(name))
 	}
 	tags := rfc9111.Tags(header.Values)
@@ -125,24 +127,25 @@ func (f *flight) clean(h http.Header, res *walk.Result, came time.Time) {
 	if len(h["Date"]) == 0 {
 		h["Date"] = []string{string(rfc9111.AppendDate(nil, came))} // RFC 9110 6.6.1
 	}
+	if rfc9111.Codings(h.Values) == nil {
+		h.Del("Content-Encoding") // identity, or nothing at all
+	}
 	if o := f.first.Target.Endpoint.Steps[res.Step].Origin; o != nil && origin.Keyed(o) {
 		setType(h, f.first.Target.Path)
-		setCodings(h)
+		dropChunked(h)
 	}
 }
 
-// setCodings leaves of an object's Content-Encoding what is one: tools upload files with an empty
-// field, and with aws-chunked, which was about the upload.
-func setCodings(h http.Header) {
-	if len(h["Content-Encoding"]) == 0 {
-		return
-	}
-	codings := slices.DeleteFunc(rfc9111.Codings(h.Values), func(coding string) bool { return coding == "aws-chunked" })
-	if len(codings) == 0 {
+// dropChunked drops aws-chunked from an object's Content-Encoding, which was about its upload.
+func dropChunked(h http.Header) {
+	codings := rfc9111.Codings(h.Values)
+	kept := slices.DeleteFunc(slices.Clone(codings), func(coding string) bool { return coding == "aws-chunked" })
+	switch {
+	case len(kept) == 0:
 		h.Del("Content-Encoding")
-		return
+	case len(kept) < len(codings):
+		h.Set("Content-Encoding", strings.Join(kept, ", "))
 	}
-	h.Set("Content-Encoding", strings.Join(codings, ", "))
 }
 
 // setType types a file of an object store that nobody gave a type when it was put there: its path tells more than the
@@ -185,11 +188,15 @@ func (f *flight) found(res *walk.Result) {
 	tags := rfc9111.Tags(resp.Header.Values)
 	header := resp.Header.Clone()
 	f.clean(header, res, came)
-	if len(rfc9111.Codings(header.Values)) > 0 || slices.Contains(f.vary, "accept-encoding") {
-		// An origin that codes replies has chosen by Accept-Encoding, whether it says so or not.
+	if f.choseCoding(header) {
 		rfc9111.AddVary(header, "Accept-Encoding")
 	}
 	names, _ := rfc9111.ParseVary(header["Vary"])
+	if f.mayCodeForOthers(header, res) {
+		names = append(names, "accept-encoding")
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
 
 	head := objects.Head{
 		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,
@@ -210,6 +217,29 @@ func (f *flight) found(res *walk.Result) {
 		return
 	}
 	f.store(r)
+}
+
+// choseCoding reports whether the origin has chosen the reply by Accept-Encoding, though its Vary
+// may not say so: it is coded, or another one for the same file is.
+func (f *flight) choseCoding(h http.Header) bool {
+	if len(rfc9111.Codings(h.Values)) > 0 {
+		return true
+	}
+	for _, e := range f.c.cfg.Store.Lookup(f.key) {
+		if _, coded := objects.Get(e.Head().Fields, "Content-Encoding"); coded {
+			return true
+		}
+	}
+	return false
+}
+
+// mayCodeForOthers reports whether the reply is only for clients that take no coding either: what
+// they get does not tell what others do. But it does where the file gets no smaller, the edge codes
+// it itself, or it is kept as it was uploaded.
+func (f *flight) mayCodeForOthers(h http.Header, res *walk.Result) bool {
+	o := f.first.Target.Endpoint.Steps[res.Step].Origin
+	return f.req.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
+		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
 }
 
 // unstorable says why a file may not be stored, or "".
