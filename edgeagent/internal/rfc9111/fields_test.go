@@ -302,6 +302,18 @@ func TestVary(t *testing.T) {
 	}
 }
 
+// Stored replies must not give away who asked for them.
+func TestSelectingHoldsNoCredentials(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"authorization", "cookie"} {
+		h := http.Header{}
+		h.Set(name, "secret")
+		if value, present := Selecting(name, h.Values); !present || len(value) != 64 || strings.Contains(value, "secret") {
+			t.Errorf("%s is kept as %q", name, value)
+		}
+	}
+}
+
 func TestNormaliseAcceptEncoding(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

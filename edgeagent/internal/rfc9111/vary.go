@@ -1,6 +1,8 @@
 package rfc9111
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 )
@@ -34,7 +36,18 @@ func Selecting(name string, header Fields) (value string, present bool) {
 	if len(lines) == 0 {
 		return "", false
 	}
-	return Normalise(name, lines), true
+	value = Normalise(name, lines)
+	if credentials(name) {
+		sum := sha256.Sum256([]byte(value))
+		value = hex.EncodeToString(sum[:])
+	}
+	return value, true
+}
+
+// credentials reports whether a request field says who its client is. What is stored holds no more
+// than a hash of it.
+func credentials(name string) bool {
+	return strings.EqualFold(name, "authorization") || strings.EqualFold(name, "cookie")
 }
 
 // canonicalName spares the allocation of http.CanonicalHeaderKey for the names nearly every Vary has.
@@ -78,7 +91,7 @@ func Normalise(name string, lines []string) string {
 	if len(lines) > 1 {
 		value = trim(strings.Join(lines, ","))
 	}
-	if strings.EqualFold(name, "authorization") || strings.EqualFold(name, "cookie") || strings.IndexByte(value, ',') < 0 {
+	if credentials(name) || strings.IndexByte(value, ',') < 0 {
 		return value
 	}
 	return foldCommas(value)

@@ -1269,7 +1269,9 @@ type WebOrigin struct {
 	// Sends the host of the client's URL in Host, instead of the host of base_url. The cache then keeps a copy per host.
 	// Default: false.
 	ForwardHostHeader bool `protobuf:"varint,2,opt,name=forward_host_header,json=forwardHostHeader,proto3" json:"forward_host_header,omitempty"`
-	// Names of client header fields to pass on. Default: none. At most 20.
+	// Names of client header fields to pass on. Default: none. At most 20. Edges keep a reply for each combination of their values,
+	// unless the origin's Vary names those that it looks at; a Cookie always counts. A reply to a request with Authorization is
+	// kept, and then given to everybody, only if its Cache-Control says public, s-maxage or must-revalidate (RFC 9111 3.5).
 	ForwardRequestHeaders []string `protobuf:"bytes,3,rep,name=forward_request_headers,json=forwardRequestHeaders,proto3" json:"forward_request_headers,omitempty"`
 	// Follows at most 3 redirects, each checked like the first request. Default: true.
 	FollowRedirects *bool `protobuf:"varint,4,opt,name=follow_redirects,json=followRedirects,proto3,oneof" json:"follow_redirects,omitempty"`
