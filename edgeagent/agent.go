@@ -86,7 +86,8 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	originConfig := origin.Config{
 		Version: cfg.Version, AllowPrivate: cfg.AllowPrivateOrigins, AllowCIDRs: p.allow, AllowAmbientCredentials: cfg.AllowAmbientCredentials,
-		LoopID: a.loopID, MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
+		VerifyTLS: cfg.VerifyOriginTLS,
+		LoopID:    a.loopID, MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
 	}
 	if p.tls != nil {
 		originConfig.MediaRoots = p.tls.RootCAs

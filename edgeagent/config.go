@@ -68,7 +68,10 @@ type Config struct {
 	// AccountHosts serves each account also at `{account}.{shared host}`, where its pages are a web origin of their own. An
 	// account whose id is no label of a host name, since it has a `_` or ends with a `-`, has no such host. Default false.
 	AccountHosts bool
-	// TrustedProxies are the ranges of proxies whose X-Forwarded-For is believed. It counts for the access log only.
+	// VerifyOriginTLS refuses web origins with tls_verify off. Default false.
+	VerifyOriginTLS bool
+	// TrustedProxies are the ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. It counts for the access
+	// log, and for origins with forward_client_ip.
 	TrustedProxies []string
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. Default none.
 	AccessLog string

@@ -1,6 +1,9 @@
 package topology
 
 import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -21,6 +24,7 @@ func checkOrigin(c *checker, id string, o *topologyv1.Origin, secrets map[string
 	switch kind := o.GetKind().(type) {
 	case *topologyv1.Origin_Web:
 		checkBaseURL(c, "web.base_url", kind.Web.GetBaseUrl())
+		checkSite(c, kind.Web)
 		for i, name := range kind.Web.GetForwardRequestHeaders() {
 			if why := requestFieldRefused(name); why != "" {
 				c.add(fmt.Sprintf("web.forward_request_headers[%d]", i), "%s", why)
@@ -43,6 +47,58 @@ func checkOrigin(c *checker, id string, o *topologyv1.Origin, secrets map[string
 		checkBaseURL(c, "akeneo.base_url", kind.Akeneo.GetBaseUrl())
 	default:
 		c.add("kind", "set exactly one of web, s3, gcs, azure_blob, web_proxy and akeneo")
+	}
+}
+
+// checkSite takes what a web server is asked for by and known by.
+func checkSite(c *checker, web *topologyv1.WebOrigin) {
+	if host := web.GetHostHeader(); host != "" {
+		if web.GetForwardHostHeader() {
+			c.add("web.host_header", "forward_host_header sends the host of the client's URL: drop one of the two")
+		}
+		if _, port, err := splitHost(host); err != nil {
+			c.add("web.host_header", "%v", err)
+		} else if strings.HasSuffix(host, ":") || port != "" && strings.Trim(port, "0") == "" {
+			c.add("web.host_header", "the port must be 1 to 65535")
+		}
+	}
+	if name := web.GetTlsServerName(); name != "" {
+		if _, err := canonicalName(name); err != nil {
+			c.add("web.tls_server_name", "%v", err)
+		}
+	}
+	switch cas := web.GetCaPem(); {
+	case cas == "":
+	case web.TlsVerify != nil && !*web.TlsVerify:
+		c.add("web.ca_pem", "nothing is checked while tls_verify is false: drop one of the two")
+	default:
+		if err := checkCAs(cas); err != nil {
+			c.add("web.ca_pem", "%v", err)
+		}
+	}
+}
+
+// checkCAs takes certificates in PEM and nothing else but text between them.
+func checkCAs(text string) error {
+	rest := []byte(text)
+	for n := 1; ; n++ {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		switch {
+		case block == nil && n == 1:
+			return errors.New("it holds no PEM block: want one or more of -----BEGIN CERTIFICATE-----")
+		case block == nil && strings.Contains(string(rest), "-----BEGIN"):
+			return fmt.Errorf("PEM block %d cannot be read", n)
+		case block == nil:
+			return nil
+		case strings.Contains(block.Type, "PRIVATE KEY"):
+			return fmt.Errorf("PEM block %d is a private key, which belongs here no more than anywhere else: give the certificates of CAs", n)
+		case block.Type != "CERTIFICATE":
+			return fmt.Errorf("PEM block %d is a %s: give the certificates of CAs", n, block.Type)
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Errorf("PEM block %d is no certificate: %v", n, err)
+		}
 	}
 }
 

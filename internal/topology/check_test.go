@@ -39,6 +39,9 @@ func TestCheck(t *testing.T) {
 	baseURL := func(u string) func(*AccountState) {
 		return func(s *AccountState) { origin(s, "legacy").GetWeb().BaseUrl = u }
 	}
+	site := func(change func(*topologyv1.WebOrigin)) func(*AccountState) {
+		return func(s *AccountState) { change(origin(s, "legacy").GetWeb()) }
+	}
 	cors := func(o string) func(*AccountState) {
 		return func(s *AccountState) {
 			endpoint(s, "default").Cors = &topologyv1.Cors{AllowOrigins: []string{"*", "https://a.example:8443", o}}
@@ -92,6 +95,23 @@ func TestCheck(t *testing.T) {
 		{"base URL of another scheme", baseURL("ftp://h"), legacy, "web.base_url", "http://"},
 		{"base URL with dot segments", baseURL("http://h/a/../b"), legacy, "web.base_url", `"/b"`},
 		{"base URL above the root", baseURL("http://h/../b"), legacy, "web.base_url", "above the root"},
+		{"host header beside the client's", site(func(w *topologyv1.WebOrigin) { w.HostHeader, w.ForwardHostHeader = "a.example", true }), legacy, "web.host_header", "drop one of the two"},
+		{"host header that is a URL", site(func(w *topologyv1.WebOrigin) { w.HostHeader = "http://a.example" }), legacy, "web.host_header", "port"},
+		{"host header with a bad label", site(func(w *topologyv1.WebOrigin) { w.HostHeader = "a..example" }), legacy, "web.host_header", "label"},
+		{"host header with port 0", site(func(w *topologyv1.WebOrigin) { w.HostHeader = "a.example:0" }), legacy, "web.host_header", "1 to 65535"},
+		{"TLS name with a bad label", site(func(w *topologyv1.WebOrigin) { w.TlsServerName = "a..example" }), legacy, "web.tls_server_name", "label"},
+		{"CA that is no PEM", site(func(w *topologyv1.WebOrigin) { w.CaPem = "MIIB" }), legacy, "web.ca_pem", "BEGIN CERTIFICATE"},
+		{"CA that is cut off", site(func(w *topologyv1.WebOrigin) { w.CaPem = caPEM + caPEM[:200] }), legacy, "web.ca_pem", "PEM block 2 cannot be read"},
+		{"CA that is a key", site(func(w *topologyv1.WebOrigin) {
+			w.CaPem = caPEM + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+		}), legacy, "web.ca_pem", "PEM block 2 is a private key"},
+		{"CA that is a request", site(func(w *topologyv1.WebOrigin) {
+			w.CaPem = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
+		}), legacy, "web.ca_pem", "is a CERTIFICATE REQUEST"},
+		{"CA that is garbage", site(func(w *topologyv1.WebOrigin) {
+			w.CaPem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+		}), legacy, "web.ca_pem", "PEM block 1 is no certificate"},
+		{"CA without checking", site(func(w *topologyv1.WebOrigin) { w.CaPem, w.TlsVerify = caPEM, new(bool) }), legacy, "web.ca_pem", "tls_verify"},
 		{"canonical link", func(s *AccountState) { origin(s, "legacy").BaseUrlForCanonicalHeader = "http://a@b" }, legacy, "base_url_for_canonical_header", "user"},
 		{"forwarded field", func(s *AccountState) {
 			origin(s, "legacy").GetWeb().ForwardRequestHeaders = []string{"Cookie", "If-None-Match"}
@@ -181,6 +201,16 @@ func TestCheck(t *testing.T) {
 				t.Errorf("%v shows a password", found[i])
 			}
 		})
+	}
+}
+
+func TestCheckTakesASite(t *testing.T) {
+	t.Parallel()
+	s := shop(t)
+	web := origin(s, "legacy").GetWeb()
+	web.HostHeader, web.TlsServerName, web.CaPem, web.ForwardClientIp = "[2001:db8::1]:8443", "a.example", "our CA:\n"+caPEM+"\n"+caPEM, true
+	if found := Check(s); len(found) > 0 {
+		t.Errorf("violations %v", found)
 	}
 }
 

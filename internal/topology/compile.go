@@ -131,6 +131,7 @@ func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origins 
 		e.Steps = append(e.Steps, Step{Origin: o, Version: version})
 		e.Keyed = e.Keyed && Keyed(o.Spec)
 		e.KeyHost = e.KeyHost || o.Spec.GetWeb().GetForwardHostHeader()
+		e.ForwardClientIP = e.ForwardClientIP || o.Spec.GetWeb().GetForwardClientIp()
 		for _, field := range o.Spec.GetWeb().GetForwardRequestHeaders() {
 			e.ForwardRequestHeaders = append(e.ForwardRequestHeaders, strings.ToLower(field))
 		}

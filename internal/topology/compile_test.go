@@ -158,6 +158,11 @@ func TestTargetHash(t *testing.T) {
 	}{
 		{"web URL", web, func(o *origin) { o.GetWeb().BaseUrl = "https://b.example/base" }, true},
 		{"web host flag", web, func(o *origin) { o.GetWeb().ForwardHostHeader = true }, true},
+		{"web host", web, func(o *origin) { o.GetWeb().HostHeader = "a.example" }, true},
+		{"web TLS name", web, func(o *origin) { o.GetWeb().TlsServerName = "a.example" }, true},
+		{"web CAs", web, func(o *origin) { o.GetWeb().CaPem = caPEM }, false},
+		{"web checking", web, func(o *origin) { o.GetWeb().TlsVerify = new(bool) }, false},
+		{"web client address", web, func(o *origin) { o.GetWeb().ForwardClientIp = true }, false},
 		{"web redirects", web, func(o *origin) { o.GetWeb().FollowRedirects = proto.Bool(false) }, false},
 		{"web soft 404", web, func(o *origin) { o.GetWeb().HtmlIsMissing = proto.Bool(false) }, false},
 		{"name", web, func(o *origin) { o.DisplayName = "x" }, false},

@@ -12,6 +12,20 @@ func webOrigin(baseURL string) *topologyv1.Origin {
 	return &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: baseURL}}}
 }
 
+// caPEM is a certificate whose key nobody has.
+const caPEM = `-----BEGIN CERTIFICATE-----
+MIIBjTCCATOgAwIBAgIUdYn/IRH8qo0puzNTFBL5XXpbiNgwCgYIKoZIzj0EAwIw
+GzEZMBcGA1UEAwwQZWRnZXdhbGsgdGVzdCBDQTAgFw0yNjExMjYwMDM5MjJaGA8y
+MTI2MTEwMjAwMzkyMlowGzEZMBcGA1UEAwwQZWRnZXdhbGsgdGVzdCBDQTBZMBMG
+ByqGSM49AgEGCCqGSM49AwEHA0IABDeB5fIxfA+nTJAg+CMVmF2KGMR9p4LpFPxt
+MfCBJVFQhMj4RbNVYPYKxbINhK7XEPeiwHvn0KR0jbjoVIlu3i6jUzBRMB0GA1Ud
+DgQWBBRi0W+A1Eaemk8FvwQZtSx/pmWOPzAfBgNVHSMEGDAWgBRi0W+A1Eaemk8F
+vwQZtSx/pmWOPzAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIByR
+S4psAtNBec5V3vo402zu5JPzfucj+yJmOiNyz1d1AiEA/kkBmFAZoqBmnHzQ1ES/
+Cy5Ry2g6xiU0vqvK0tNdQRE=
+-----END CERTIFICATE-----
+`
+
 func s3Origin(s3 *topologyv1.S3Origin) *topologyv1.Origin {
 	return &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: s3}}
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -123,7 +124,7 @@ func replaced(path string, given map[string]string) bool {
 
 // TargetChanged says whether secrets stored for one origin would go somewhere else with the other: another kind, host,
 // endpoint, bucket, container or storage account, or a further allowed host. The scheme and port of a URL are part of its
-// host, since over http everyone on the way could read them.
+// host, since over http everyone on the way could read them, and so is what a web server is asked for by and known by.
 func TargetChanged(before, next *topologyv1.Origin) bool {
 	if KindOf(before) != KindOf(next) {
 		return true
@@ -144,7 +145,11 @@ func TargetChanged(before, next *topologyv1.Origin) bool {
 func reach(o *topologyv1.Origin) map[string]string {
 	switch kind := o.GetKind().(type) {
 	case *topologyv1.Origin_Web:
-		return map[string]string{"host": siteOf(kind.Web.GetBaseUrl())}
+		web := kind.Web
+		return map[string]string{
+			"host": siteOf(web.GetBaseUrl()), "host_header": strings.ToLower(web.GetHostHeader()), "tls_server_name": strings.ToLower(web.GetTlsServerName()),
+			"ca_pem": web.GetCaPem(), "tls_verify": strconv.FormatBool(web.TlsVerify == nil || *web.TlsVerify),
+		}
 	case *topologyv1.Origin_S3:
 		return map[string]string{"bucket": kind.S3.GetBucket(), "endpoint": kind.S3.GetEndpoint()}
 	case *topologyv1.Origin_Gcs:

@@ -124,6 +124,11 @@ func TestTargetChanged(t *testing.T) {
 	akeneo := func(url, client string) *topologyv1.Origin {
 		return &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{BaseUrl: url, ClientId: client}}}
 	}
+	site := func(change func(*topologyv1.WebOrigin)) *topologyv1.Origin {
+		o := webOrigin("https://h")
+		change(o.GetWeb())
+		return o
+	}
 	same := s3(func(*topologyv1.S3Origin) {})
 	for _, tt := range []struct {
 		name         string
@@ -134,6 +139,12 @@ func TestTargetChanged(t *testing.T) {
 		{"web host", webOrigin("http://h/a"), webOrigin("http://g/a"), true},
 		{"web port", webOrigin("http://h/a"), webOrigin("http://h:81/a"), true},
 		{"web scheme", webOrigin("https://h"), webOrigin("http://h"), true},
+		{"web host header", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.HostHeader = "g" }), true},
+		{"web TLS name", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.TlsServerName = "g" }), true},
+		{"web CAs", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.CaPem = caPEM }), true},
+		{"web checking switched off", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.TlsVerify = proto.Bool(false) }), true},
+		{"web checking spelled out", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.TlsVerify = proto.Bool(true) }), false},
+		{"web client address", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.ForwardClientIp = true }), false},
 		{"kind", webOrigin("http://h"), same, true},
 		{"s3 endpoint", same, s3(func(o *topologyv1.S3Origin) { o.Endpoint = "http://g" }), true},
 		{"s3 bucket", same, s3(func(o *topologyv1.S3Origin) { o.Bucket = "c" }), true},

@@ -50,6 +50,11 @@ func targetOf(o *topologyv1.Origin) (uint64, bool) {
 		web := o.GetWeb()
 		h.add(web.GetBaseUrl())
 		h.addFlag(web.GetForwardHostHeader())
+		// Only where they are set, so that the hash of every other origin stays what it was.
+		if host, name := web.GetHostHeader(), web.GetTlsServerName(); host != "" || name != "" {
+			h.add(strings.ToLower(host))
+			h.add(strings.ToLower(name))
+		}
 	case "s3":
 		s3 := o.GetS3()
 		h.add(s3.GetBucket())

@@ -131,6 +131,8 @@ func (s *Server) answer(x *exchange) {
 		x.refuse(http.StatusBadRequest, "a request for a file has no body")
 	case s.loops(r.Header["Cdn-Loop"]):
 		x.refuse(http.StatusLoopDetected, "the request has been here before; an origin leads back to the edge")
+	case !fits(r.Header["Cdn-Loop"]):
+		x.refuse(http.StatusLoopDetected, "the request has been through more CDNs than it could have without going in a circle")
 	case target.Domain == nil && wantsWorker(r.Header):
 		x.refuse(http.StatusForbidden, "a service worker would act for every account of this host; serve it from a domain of your own")
 	case target.Domain == nil && target.Path == "" && target.Endpoint.ID == topology.DefaultEndpointID:
@@ -160,7 +162,7 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 	target.Path = "/"
 	ctx, _, done := patience(x.r)
 	defer done()
-	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header})
+	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header, Client: s.speaksFor(x.r, &target)})
 	x.steps = reply.Steps
 	switch {
 	case reply.Outcome == httpcache.Failed || reply.Outcome == httpcache.Refused || reply.Outcome == httpcache.Canceled:
@@ -185,7 +187,8 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	ctx, answered, done := patience(x.r)
 	defer done()
 	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{
-		Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header, Interim: x.interim(&target),
+		Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header, Client: s.speaksFor(x.r, &target),
+		Interim: x.interim(&target),
 	})
 	answered()
 	if reply.Body != nil {
@@ -354,6 +357,36 @@ func (s *Server) loops(lines []string) bool {
 		}
 	}
 	return false
+}
+
+// maxLoop bounds a CDN-Loop field, all of which goes to origins (RFC 8586 2). Ten CDNs take some 200 bytes.
+const maxLoop = 1 << 10
+
+// fits reports whether a CDN-Loop field is short enough to be passed on.
+func fits(lines []string) bool {
+	n := 0
+	for _, line := range lines {
+		n += len(line) + len(", ")
+	}
+	return n <= maxLoop
+}
+
+// speaksFor is the client of a request, for an endpoint whose origins are told.
+func (s *Server) speaksFor(r *http.Request, t *topology.Target) httpcache.Client {
+	if !t.Endpoint.ForwardClientIP {
+		return httpcache.Client{}
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && contains(s.cfg.TrustedProxies, peer.Addr().Unmap()) {
+		said := r.Header["X-Forwarded-Proto"]
+		if last := len(said) - 1; last >= 0 && (said[last] == "http" || said[last] == "https") {
+			scheme = said[last]
+		}
+	}
+	return httpcache.Client{Address: s.client(r), Scheme: scheme}
 }
 
 // client is the address a request came from. A trusted proxy is believed about whom it speaks for, and so on backwards.

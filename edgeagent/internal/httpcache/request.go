@@ -28,12 +28,20 @@ type Request struct {
 	Epoch string
 	// Header is the client's, names in canonical form. It is only read, and until the reply's body is closed.
 	Header http.Header
+	// Client is told to origins that ask for it. It counts only where the endpoint's ForwardClientIP is set.
+	Client Client
 	// Admit says whether the request may wait for an origin. It is called at most once, and not for what can be answered from
 	// here. nil: it may.
 	Admit func() bool
 	// Interim is told of interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
 	// waits for the file; nil for nobody.
 	Interim func(status int, header http.Header)
+}
+
+// Client is where a request came from.
+type Client struct {
+	// Address is the IP address, Scheme "http" or "https".
+	Address, Scheme string
 }
 
 // query is a request with what the cache derives from it.
@@ -217,6 +225,9 @@ func (q *query) header() http.Header {
 	h := make(http.Header)
 	h.Set("Accept-Encoding", rfc9111.NormaliseAcceptEncoding(q.Header["Accept-Encoding"]))
 	h.Set("Accept", rfc9111.NormaliseAccept(q.Header["Accept"]))
+	if q.Target.Endpoint.ForwardClientIP && q.Client.Address != "" {
+		h["X-Forwarded-For"], h["X-Forwarded-Proto"] = []string{q.Client.Address}, []string{q.Client.Scheme}
+	}
 	for _, lower := range q.Target.Endpoint.ForwardRequestHeaders {
 		name := http.CanonicalHeaderKey(lower)
 		if lines := q.Header[name]; len(lines) > 0 && h[name] == nil && q.forwards(name) {

@@ -107,22 +107,33 @@ func (a *addresses) detour(host string, now time.Time) netip.Addr {
 // connections apart. No URL can have it in its host.
 const addressMark = "|"
 
-// wire is the hop's request as net/http gets it. If it has to go to one address of several, only connections that were made for
-// that address may carry it.
+// wire is the hop's request as net/http gets it. If it has to go to one address of several, or the origin wants something of TLS
+// that others do not, only connections that were made for that may carry it.
 func (h *hop) wire(ctx context.Context, by *attempt) *http.Request {
+	secured := h.secure != nil && h.own && h.req.URL.Scheme == "https"
+	if secured {
+		ctx = context.WithValue(ctx, secureKey{}, h.secure)
+	}
 	req := h.req.WithContext(ctx)
 	to := by.to
 	if !to.IsValid() && h.own {
 		to = h.health.detour(req.URL.Hostname())
 	}
-	if !to.IsValid() {
+	if !to.IsValid() && !secured {
 		return req
 	}
 	u := *req.URL
 	if req.Host == "" {
 		req.Host = u.Host
 	}
-	u.Host = net.JoinHostPort(u.Hostname()+addressMark+to.String(), portOf(&u))
+	host := u.Hostname()
+	if secured {
+		host += secureMark + h.secure.key
+	}
+	if to.IsValid() {
+		host += addressMark + to.String()
+	}
+	u.Host = net.JoinHostPort(host, portOf(&u))
 	req.URL = &u
 	return req
 }

@@ -40,6 +40,8 @@ type Config struct {
 	// MediaRoots are the authorities that the Media Library's certificate may be signed by, Roots those of origins. Default: the
 	// system's.
 	MediaRoots, Roots *x509.CertPool
+	// VerifyTLS refuses web origins whose certificate is not to be checked. Default: false.
+	VerifyTLS bool
 	// Resolver looks up hosts. Default: the system's.
 	Resolver *net.Resolver
 	// Now is the clock of breakers and budgets. Default: time.Now.
@@ -55,6 +57,7 @@ type Client struct {
 	origins, operator *http.Transport
 	mediaURL          func() string
 	mediaToken        string
+	secures           *secures
 	proofs            *proofs
 	healths           *healths
 	tokens            *tokens
@@ -82,14 +85,16 @@ func New(cfg Config) *Client {
 	m := newMetrics()
 	healths := newHealths(cfg.Now, m)
 	m.register(cfg.Registerer, healths)
+	base := newTLSConfig(cfg.Roots)
 	g := &guard{allowPrivate: cfg.AllowPrivate, allow: cfg.AllowCIDRs}
 	return &Client{
 		userAgent:  "edgewalk/" + cfg.Version,
 		loopID:     cfg.LoopID,
-		origins:    newTransport(&dialer{guard: g, resolver: cfg.Resolver, tls: newTLSConfig(cfg.Roots)}),
+		origins:    newTransport(&dialer{guard: g, resolver: cfg.Resolver, tls: base}),
 		operator:   newTransport(&dialer{resolver: cfg.Resolver, tls: newTLSConfig(cfg.MediaRoots)}),
 		mediaURL:   cfg.MediaURL,
 		mediaToken: cfg.MediaToken,
+		secures:    newSecures(base, cfg.VerifyTLS),
 		proofs:     newProofs(),
 		healths:    healths,
 		tokens:     newTokens(maphash.MakeSeed()),
@@ -202,6 +207,11 @@ func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask,
 	}
 	line := "GET " + shown(req.URL, true)
 	h := &hop{kind: k, origin: o, ask: ask, health: health, req: req, own: true}
+	if k == webKind {
+		if h.secure, err = c.secures.of(o); err != nil {
+			return errorAnswer(err), nil
+		}
+	}
 	for renewed := false; ; {
 		ask.Conditions.apply(h.req.Header)
 		if k.sign != nil {
@@ -236,6 +246,8 @@ type hop struct {
 	req    *http.Request
 	// token is what sign let it in with, if that was got for the origin's credentials.
 	token string
+	// secure is what the origin wants of TLS at its own host, nil for what every origin gets.
+	secure *secure
 	// own says that the request goes to the origin's own host, so secrets may go along.
 	own bool
 	// count is how many redirects led here.

@@ -87,9 +87,9 @@ func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Con
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
-	config := d.tls.Clone()
 	host, _, _ := net.SplitHostPort(hostport)
-	config.ServerName, _ = cutAddress(host)
+	host, _ = cutAddress(host)
+	config := d.secureOf(ctx, cutSecure(host))
 	records := newRecords(tcp)
 	secure := tls.Client(records, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
@@ -113,6 +113,7 @@ func (d *dialer) dial(ctx context.Context, hostport string) (net.Conn, error) {
 		return nil, err
 	}
 	host, prefer := cutAddress(host)
+	host = cutSecure(host)
 	addrs, err := d.allowed(ctx, host)
 	if err != nil {
 		return nil, err

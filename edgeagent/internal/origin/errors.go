@@ -150,26 +150,29 @@ func tlsFault(err error) (fault, bool) {
 	case errors.As(err, &record):
 		return fault{Failed, "tls_protocol_error", "the origin does not speak TLS", "use http, or the port at which the origin speaks TLS"}, true
 	case errors.As(err, &certificate):
-		return fault{Failed, "tls_certificate_error", certificateDetail(certificate.Err), "renew or correct the origin's certificate"}, true
+		detail, advice := certificateFault(certificate.Err)
+		return fault{Failed, "tls_certificate_error", detail, advice}, true
 	case errors.As(err, &alert):
-		return fault{Failed, "tls_alert_received", "the origin refused the TLS handshake", "check that the origin takes TLS 1.2 or newer for this host"}, true
+		return fault{Failed, "tls_alert_received", "the origin refused the TLS handshake",
+			"check that the origin takes TLS 1.2 or newer for this host; a web origin is asked for another with tls_server_name"}, true
 	}
 	return fault{Failed, "tls_protocol_error", "the TLS handshake went wrong", "check that the origin speaks TLS at this port"}, true
 }
 
-func certificateDetail(err error) string {
+func certificateFault(err error) (detail, advice string) {
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var unknown x509.UnknownAuthorityError
+	advice = "renew or correct the origin's certificate"
 	switch {
 	case errors.As(err, &host):
-		return fmt.Sprintf("the certificate is not for %q", host.Host)
+		return fmt.Sprintf("the certificate is not for %q", host.Host), advice + "; a web origin is asked for another name with host_header or tls_server_name"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "the certificate has expired, or is not valid yet"
+		return "the certificate has expired, or is not valid yet", advice
 	case errors.As(err, &unknown):
-		return "the certificate is signed by an unknown authority"
+		return "the certificate is signed by an unknown authority", advice + "; of a web origin, ca_pem may name the authority"
 	}
-	return "the certificate is not valid"
+	return "the certificate is not valid", advice
 }
 
 func connectionFault(err error) fault {
@@ -177,7 +180,7 @@ func connectionFault(err error) fault {
 	var bad *framingError
 	switch {
 	case errors.Is(err, errSpeaksTLS):
-		return fault{Failed, "http_protocol_error", err.Error(), adviceTLS}
+		return fault{Failed, "http_protocol_error", errSpeaksTLS.Error(), adviceTLS}
 	case errors.Is(err, errNotHTTP):
 		return fault{Failed, "http_protocol_error", errNotHTTP.detail, adviceHTTP}
 	case errors.As(err, &bad):

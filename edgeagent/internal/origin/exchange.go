@@ -60,11 +60,12 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 	if location := x.resp.Header.Get("Location"); k.next != nil && redirects(r) && location != "" && follows(h.origin) {
 		return c.redirected(k, h, x, location)
 	}
-	if k.code != nil && r.status >= 300 && r.status != http.StatusNotModified {
+	if k.code != nil && (r.status == http.StatusBadRequest || k.keyed && r.status >= 300 && r.status != http.StatusNotModified) {
 		if r.code, err = x.errorCode(k); err != nil {
 			return x.failed(err), nil, nil
 		}
 	}
+	cleanCoding(r.header)
 	row := judge(k.rows, r)
 	a := answerOf(k, row, r)
 	c.remark(k, a, x.by.notes)
@@ -77,6 +78,26 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 		return x.failed(err), nil, nil
 	}
 	return a, row, nil
+}
+
+// cleanCoding drops from Content-Encoding what is no coding of the body: nothing at all, "identity", and the "aws-chunked" of an
+// upload, which object stores keep and no client can decode.
+func cleanCoding(h http.Header) {
+	lines := h["Content-Encoding"]
+	if len(lines) == 0 {
+		return
+	}
+	var codings []string
+	for _, line := range lines {
+		for coding := range strings.SplitSeq(line, ",") {
+			if coding = trimOWS(coding); coding != "" && !strings.EqualFold(coding, "aws-chunked") && !strings.EqualFold(coding, "identity") {
+				codings = append(codings, coding)
+			}
+		}
+	}
+	if h.Del("Content-Encoding"); len(codings) > 0 {
+		h.Set("Content-Encoding", strings.Join(codings, ", "))
+	}
 }
 
 // remark tells what the head of a reply leaves to be desired.

@@ -29,7 +29,8 @@ type kind struct {
 	sign func(ctx context.Context, c *Client, h *hop) error
 	// next makes the request that a redirect leads to. nil follows none.
 	next func(c *Client, h *hop, location string) (*http.Request, error)
-	// code reads the error code from the head and the start of the body of a reply of 300 and above. nil needs no body.
+	// code reads the error code from the head and the start of the body of a reply: for an object store of one of 300 and above,
+	// for a web server of a 400. nil needs no body.
 	code func(header http.Header, body []byte) string
 	// elaborate adds to what a table's row says about an answer. It may be nil.
 	elaborate func(r *reply, answer *Answer)
@@ -44,13 +45,13 @@ type kind struct {
 
 var (
 	mediaKind = &kind{name: MediaKind, keyed: true, operator: true, build: buildMedia, rows: mediaTable}
-	webKind   = &kind{name: "web", build: buildWeb, next: followWeb, elaborate: elaborateWeb, rows: webTable}
+	webKind   = &kind{name: "web", build: buildWeb, next: followWeb, code: webCode, elaborate: elaborateWeb, rows: webTable}
 	s3Kind    = &kind{name: "s3", keyed: true, build: buildS3, sign: signS3, code: s3Code, elaborate: elaborateS3, rows: s3Table,
 		deniedAdvice: adviceList}
 	gcsKind = &kind{name: "gcs", keyed: true, build: buildGCS, sign: signGCS, code: s3Code, finish: finishGCS, rows: gcsTable,
 		bucket: bucketGCS, deniedAdvice: adviceListGCS}
 	azureKind  = &kind{name: "azure_blob", keyed: true, build: buildAzure, sign: signAzure, code: azureCode, elaborate: elaborateAzure, rows: azureTable}
-	proxyKind  = &kind{name: "web_proxy", build: buildProxy, site: siteOf, next: followProxy, elaborate: elaborateWeb, rows: proxyTable}
+	proxyKind  = &kind{name: "web_proxy", build: buildProxy, site: siteOf, next: followProxy, code: webCode, elaborate: elaborateWeb, rows: proxyTable}
 	akeneoKind = &kind{name: "akeneo", keyed: true, build: buildAkeneo, sign: signAkeneo, code: akeneoCode, rows: akeneoTable}
 )
 

@@ -23,6 +23,8 @@ func TestRedirects(t *testing.T) {
 	}{
 		{name: "one hop", outcome: Found, script: map[string]faultorigin.Answer{"/a.jpg": faultorigin.Redirect(302, "/b.jpg"), "/b.jpg": file}},
 		{name: "relative", outcome: Found, script: map[string]faultorigin.Answer{"/a.jpg": faultorigin.Redirect(301, "b%20c/d.jpg?x=1"), "/b%20c/d.jpg": file}},
+		{name: "with a stray percent", outcome: Found, script: map[string]faultorigin.Answer{"/a.jpg": faultorigin.Redirect(302, "/100%.jpg?q=5%"), "/100%25.jpg": file}},
+		{name: "with a bad escape", outcome: Found, script: map[string]faultorigin.Answer{"/a.jpg": faultorigin.Redirect(302, "b/%zz%20%C3%A9.jpg"), "/b/%25zz%20%C3%A9.jpg": file}},
 		{name: "three hops", outcome: Found, script: map[string]faultorigin.Answer{
 			"/a.jpg": faultorigin.Redirect(301, "/1"), "/1": faultorigin.Redirect(307, "/2"), "/2": faultorigin.Redirect(308, "/3"), "/3": file}},
 		{name: "four hops", reason: Misconfigured, detail: "after 3 redirects", script: map[string]faultorigin.Answer{

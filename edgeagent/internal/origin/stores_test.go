@@ -91,7 +91,7 @@ func TestAzureOutcomes(t *testing.T) {
 
 func TestProxyOutcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, proxyTable, append(proxyExamples, commonExamples...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
+	testOutcomes(t, proxyTable, slices.Concat(proxyExamples, strayExamples, commonExamples), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
 		return proxy(t, o.URL())
 	}, "3xx")
 }

@@ -72,6 +72,17 @@ var rest = []row{
 
 const adviceBusy = "raise the origin's limits, or keep its files cached for longer"
 
+// strayRows are the answers of a web server that was not to be asked, or not like this.
+func strayRows(unknown string) []row {
+	return []row{
+		{says: "400 of a TLS port to a request in the clear", when: coded(400, clearToTLS), reason: Misconfigured, proxy: "proxy_configuration_error",
+			advice: adviceTLS},
+		{says: "421", when: status(421), reason: Misconfigured, proxy: "proxy_configuration_error", advice: unknown},
+		{says: "508", when: status(508), reason: Misconfigured, proxy: "proxy_configuration_error",
+			advice: "ask the server that has the files: the request went in a circle, as it does if this URL leads back to edgewalk"},
+	}
+}
+
 // webTable says what the answers of a web server mean.
 var webTable = table([]row{
 	{says: "200 text/html for an image, video or font extension", when: pageForFile, outcome: NotHere, reason: SoftNotFound,
@@ -82,7 +93,7 @@ var webTable = table([]row{
 		advice: "point web.base_url at where the files are"},
 	{says: "401, 403", when: status(401, 403), reason: Misconfigured, proxy: "proxy_configuration_error",
 		advice: "send what the server wants in request_headers; if it says so of files that are missing, list the status in web.not_found_statuses"},
-}, rest)
+}, strayRows("the server does not serve the Host, or the TLS name, that it was sent: set web.host_header to a name that it serves, and web.tls_server_name if its certificate is for another"), rest)
 
 // s3Table says what the answers of Amazon S3 and compatible stores mean.
 var s3Table = table(usable, []row{

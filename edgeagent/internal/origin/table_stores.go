@@ -43,7 +43,7 @@ var proxyTable = table([]row{
 	{says: "404, 410", when: status(404, 410), outcome: NotHere},
 	{says: "3xx, not followed", when: redirects, reason: Misconfigured, proxy: "proxy_configuration_error",
 		advice: "add the host that it leads to to web_proxy.allowed_hosts, if it may be fetched from"},
-}, rest)
+}, strayRows("the server does not serve the host of the URL: correct the URL, or the host's DNS"), rest)
 
 // akeneoTable says what the answers of Akeneo's REST API mean.
 var akeneoTable = table(usable, []row{

@@ -3,6 +3,7 @@ package origin
 import (
 	"cmp"
 	"encoding/hex"
+	"slices"
 	"testing"
 	"time"
 
@@ -69,6 +70,18 @@ var commonExamples = []example{
 	{row: "other 2xx, and what is no final status", name: "999", answer: faultorigin.Reply(999, ""), reason: Failed},
 }
 
+// strayExamples hold for web servers, those of web proxies included.
+var strayExamples = []example{
+	{row: "400 of a TLS port to a request in the clear", name: "nginx", reason: Misconfigured,
+		answer: faultorigin.Reply(400, "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>")},
+	{row: "400 of a TLS port to a request in the clear", name: "Apache httpd", reason: Misconfigured,
+		answer: faultorigin.Reply(400, "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />")},
+	{row: "400 of a TLS port to a request in the clear", name: "Go", reason: Misconfigured,
+		answer: faultorigin.Lengthless(400, "Client sent an HTTP request to an HTTPS server.\n")},
+	{row: "421", name: "421", answer: faultorigin.Reply(421, ""), reason: Misconfigured},
+	{row: "508", name: "508", answer: faultorigin.Reply(508, "508 the request has been here before\n"), reason: Misconfigured},
+}
+
 var webExamples = []example{
 	{row: "200 text/html for an image, video or font extension", name: "page for an image", answer: page, outcome: NotHere, reason: SoftNotFound},
 	{row: "200 text/html for an image, video or font extension", name: "page for a font in capitals", path: "/f/A.WOFF2", answer: page,
@@ -113,7 +126,7 @@ var s3Examples = []example{
 
 func TestWebOutcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, webTable, append(webExamples, commonExamples...), func(t testing.TB, o *faultorigin.Origin, e example) *topology.Origin {
+	testOutcomes(t, webTable, slices.Concat(webExamples, strayExamples, commonExamples), func(t testing.TB, o *faultorigin.Origin, e example) *topology.Origin {
 		change := e.change
 		if change == nil {
 			change = func(*topologyv1.Origin) {}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"golang.org/x/net/http/httpguts"
 )
 
@@ -25,8 +26,11 @@ func buildWeb(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
 		path = strings.TrimSuffix(path, "/") + a.Path
 	}
 	req := newRequest(exactURL(base.Scheme, base.Host, path, a.Query))
-	if spec.GetForwardHostHeader() {
+	switch {
+	case spec.GetForwardHostHeader():
 		req.Host = a.Host
+	case spec.GetHostHeader() != "":
+		req.Host = spec.GetHostHeader()
 	}
 	c.setWebHeader(req, o, a, true)
 	return req, nil
@@ -42,6 +46,10 @@ func (c *Client) setWebHeader(req *http.Request, o *topology.Origin, a *Ask, own
 	if own {
 		for name := range Forwarded(o) {
 			forward(h, a.Header, name)
+		}
+		if o.Spec.GetWeb().GetForwardClientIp() {
+			forward(h, a.Header, "X-Forwarded-For")
+			forward(h, a.Header, "X-Forwarded-Proto")
 		}
 		setRequestHeaders(req, o)
 	}
@@ -118,13 +126,13 @@ func (c *Client) redirected(k *kind, h *hop, x *exchange, location string) (*Ans
 	if err != nil {
 		return refuse(err.Error())
 	}
-	return nil, nil, &hop{kind: k, origin: h.origin, ask: h.ask, health: h.health, req: req, own: h.own && sameHost(h.req.URL, req.URL), count: h.count + 1}
+	return nil, nil, &hop{kind: k, origin: h.origin, ask: h.ask, health: h.health, req: req, secure: h.secure, own: h.own && sameHost(h.req.URL, req.URL), count: h.count + 1}
 }
 
 // followWeb makes the request that a redirect of a web server leads to. Once the chain has left the origin's host, no secret
 // goes along any more, even if it comes back.
 func followWeb(c *Client, h *hop, location string) (*http.Request, error) {
-	to, err := url.Parse(location)
+	to, err := parseLocation(location)
 	if err != nil {
 		return nil, &configError{detail: "which is not a URL"}
 	}
@@ -154,6 +162,24 @@ func followWeb(c *Client, h *hop, location string) (*http.Request, error) {
 	return req, nil
 }
 
+// parseLocation reads a Location as browsers do, to whom a "%" that begins no escape is one as such.
+func parseLocation(location string) (*url.URL, error) {
+	u, err := url.Parse(location)
+	if err == nil {
+		return u, nil
+	}
+	var b strings.Builder
+	for i := range len(location) {
+		b.WriteByte(location[i])
+		if location[i] == '%' && (i+2 >= len(location) || !isHex(location[i+1]) || !isHex(location[i+2])) {
+			b.WriteString("25")
+		}
+	}
+	return url.Parse(b.String())
+}
+
+func isHex(c byte) bool { return isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'f' }
+
 // sameHost reports whether a secret for one URL may go to the other: the host is the same, and so are scheme and port, but for the
 // step from plain HTTP to TLS on their default ports.
 func sameHost(from, to *url.URL) bool {
@@ -177,8 +203,46 @@ func defaultPort(scheme string) string {
 	return "80"
 }
 
-// elaborateWeb names the Location of a redirect that was not followed.
+// asksFor is by which names a web server is asked.
+func asksFor(web *topologyv1.WebOrigin, a *Ask) string {
+	base, err := url.Parse(web.GetBaseUrl())
+	if err != nil {
+		return ""
+	}
+	host := cmp.Or(web.GetHostHeader(), base.Host)
+	if web.GetForwardHostHeader() {
+		host = a.Host
+	}
+	text := "Host " + host
+	if base.Scheme == "https" {
+		text += " and TLS name " + cmp.Or(tlsName(web), base.Hostname())
+	}
+	return text
+}
+
+// clearToTLS is the code of a 400 that says, in the words of the common servers, that the port wants TLS.
+const clearToTLS = "in the clear to a port for TLS"
+
+func webCode(_ http.Header, body []byte) string {
+	text := strings.ToLower(string(body))
+	for _, says := range [...]string{
+		"plain http request was sent to https port",       // nginx
+		"plain http to an ssl-enabled server port",        // Apache httpd
+		"client sent an http request to an https server.", // Go, Caddy
+		"this combination of host and port requires tls",  // Tomcat
+	} {
+		if strings.Contains(text, says) {
+			return clearToTLS
+		}
+	}
+	return ""
+}
+
+// elaborateWeb says what a server was asked for that it does not serve, and names the Location of a redirect that was not followed.
 func elaborateWeb(r *reply, a *Answer) {
+	if web := r.origin.Spec.GetWeb(); web != nil && r.status == http.StatusMisdirectedRequest {
+		a.Detail += " for " + asksFor(web, r.ask)
+	}
 	if !redirects(r) {
 		return
 	}
@@ -190,7 +254,7 @@ func elaborateWeb(r *reply, a *Answer) {
 		a.Detail += " without a Location"
 		return
 	}
-	if u, err := url.Parse(location); err == nil {
+	if u, err := parseLocation(location); err == nil {
 		u.User = nil
 		if u.RawQuery != "" {
 			u.RawQuery = "..."

@@ -1,0 +1,112 @@
+package origin
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"net"
+	"strings"
+	"sync"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// secureMark stands between a host and the key of a [secure], in the authority by which net/http keeps connections apart. No URL
+// can have it in its host.
+const secureMark = "~"
+
+// A secure is what an origin wants of TLS besides what every origin gets. Connections are shared only among those who want the
+// same, and sessions too: one that was made with other CAs, or without checking, proves nothing.
+type secure struct {
+	key    string
+	config *tls.Config
+}
+
+// secureKey is the context key of the secure of the origin that is dialled.
+type secureKey struct{}
+
+// cutSecure parts a host from the key of a secure.
+func cutSecure(host string) string {
+	name, _, _ := strings.Cut(host, secureMark)
+	return name
+}
+
+// maxSecures bounds the TLS settings that are kept. Beyond, all are forgotten.
+const maxSecures = 1024
+
+// secures holds TLS settings of origins, by their key.
+type secures struct {
+	base     *tls.Config
+	enforced bool // every certificate is checked
+
+	mu    sync.Mutex
+	known map[string]*secure
+}
+
+func newSecures(base *tls.Config, enforced bool) *secures {
+	return &secures{base: base, enforced: enforced, known: make(map[string]*secure)}
+}
+
+// of returns what o wants of TLS, nil if it is what every origin gets. Its error is a *configError.
+func (s *secures) of(o *topology.Origin) (*secure, error) {
+	web := o.Spec.GetWeb()
+	name, cas, checked := tlsName(web), web.GetCaPem(), web == nil || web.TlsVerify == nil || *web.TlsVerify
+	if name == "" && cas == "" && checked {
+		return nil, nil
+	}
+	if !checked && s.enforced {
+		return nil, &configError{"the operator of this edge has every certificate checked",
+			"set web.tls_verify to true, with web.ca_pem if the certificate is of a CA of your own"}
+	}
+	hash := sha256.New()
+	hash.Write([]byte(name + "\x00" + cas))
+	if !checked {
+		hash.Write([]byte{0, 1})
+	}
+	key := hex.EncodeToString(hash.Sum(nil)[:16])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if found := s.known[key]; found != nil {
+		return found, nil
+	}
+	config := s.base.Clone()
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	config.ServerName, config.InsecureSkipVerify = name, !checked
+	if cas != "" {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM([]byte(cas)) {
+			return nil, &configError{"ca_pem holds no certificate", "correct web.ca_pem"}
+		}
+	}
+	if len(s.known) >= maxSecures {
+		clear(s.known)
+	}
+	s.known[key] = &secure{key, config}
+	return s.known[key], nil
+}
+
+// tlsName is the name that a web server is asked for by in TLS, "" for the host of its URL.
+func tlsName(web *topologyv1.WebOrigin) string {
+	host := web.GetHostHeader()
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return cmp.Or(web.GetTlsServerName(), strings.Trim(host, "[]"))
+}
+
+// secureOf is the TLS configuration for a dial.
+func (d *dialer) secureOf(ctx context.Context, host string) *tls.Config {
+	s, _ := ctx.Value(secureKey{}).(*secure)
+	config := d.tls
+	if s != nil {
+		config = s.config
+	}
+	if config = config.Clone(); config.ServerName == "" {
+		config.ServerName = host
+	}
+	return config
+}
