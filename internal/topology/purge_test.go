@@ -36,6 +36,7 @@ func TestResolvePurge(t *testing.T) {
 		{"url", urls("https://images.example.com/a.jpg"), []string{def + " /a.jpg" + any}},
 		{"scheme and port do not count", urls("http://IMAGES.example.com:8443/a.jpg"), []string{def + " /a.jpg" + any}},
 		{"host and path", urls("images.example.com/a.jpg"), []string{def + " /a.jpg" + any}},
+		{"the account's own host", urls("acme.cdn.example.net/a.jpg"), []string{def + " /a.jpg" + any}},
 		{"host with port and path", urls("images.example.com:80/a.jpg"), []string{def + " /a.jpg" + any}},
 		{"a URL in the path", urls("images.example.com/https://x.example/a.jpg"), []string{def + " /https://x.example/a.jpg" + any}},
 		{"host alone", urls("images.example.com"), []string{def + " /" + any}},

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -21,7 +22,7 @@ func addCORS(h http.Header, e *topology.Endpoint, origin string) {
 		if len(cors.GetAllowOrigins()) == 0 {
 			return
 		}
-		h.Add("Vary", "Origin")
+		rfc9111.AddVary(h, "Origin")
 		if !slices.ContainsFunc(cors.GetAllowOrigins(), func(o string) bool { return strings.EqualFold(o, origin) }) {
 			return
 		}

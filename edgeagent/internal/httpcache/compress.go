@@ -79,7 +79,7 @@ func (c *Cache) compress(q *query, a *answer, o original) {
 		return
 	}
 	name := coding.Choose(q.Header["Accept-Encoding"])
-	if name == "" || q.rang != "" || q.cond.IfMatch != "" {
+	if name == "" || q.rang != "" || q.cond.IfMatch != "" || noTransform(list(q.Header["Cache-Control"])) {
 		a.recode("")
 		return
 	}
@@ -107,7 +107,7 @@ func (q *query) mayCompress(length int64) bool {
 		(length < 0 || length >= leastCompressed && length <= mostCompressed)
 }
 
-// compressible reports whether the file of an answer gets smaller and may be changed (RFC 9111 5.2.2.6).
+// compressible reports whether the file of an answer gets smaller and may be changed.
 func compressible(a *answer) bool {
 	if a.status != http.StatusOK {
 		return false
@@ -122,12 +122,17 @@ func compressible(a *answer) bool {
 				return false
 			}
 		case "Cache-Control":
-			if strings.Contains(strings.ToLower(value), "no-transform") {
+			if noTransform(value) {
 				return false
 			}
 		}
 	}
 	return coding.Compressible(mediaType)
+}
+
+// noTransform reports whether a Cache-Control field, of either side (RFC 9111 5.2.1.6, 5.2.2.6), forbids to change the file.
+func noTransform(cacheControl string) bool {
+	return strings.Contains(strings.ToLower(cacheControl), "no-transform")
 }
 
 // recode makes the stored fields of an answer those of the file in a coding, "" for as it is.

@@ -131,6 +131,7 @@ func TestWhatIsNotCompressed(t *testing.T) {
 		{"no-transform", with("Cache-Control", "max-age=60, No-Transform"), nil, false},
 		{"coded", with("Content-Encoding", "gzip"), nil, true},
 		{"range", css(text, `"1"`), http.Header{"Range": {"bytes=0-9"}}, true},
+		{"client-no-transform", css(text, `"1"`), http.Header{"Cache-Control": {"no-transform"}}, true},
 		{"if-match", css(text, `"1"`), http.Header{"If-Match": {`"1"`}}, true},
 	} {
 		a.reply("/"+tt.name, tt.reply)
