@@ -70,8 +70,8 @@ type Config struct {
 	AccountHosts bool
 	// VerifyOriginTLS refuses web origins with tls_verify off. Default false.
 	VerifyOriginTLS bool
-	// TrustedProxies are the ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. It counts for the access
-	// log, and for origins with forward_client_ip.
+	// TrustedProxies are the ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto are
+	// believed. It counts for the access log, and for origins with forward_client_ip.
 	TrustedProxies []string
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. Default none.
 	AccessLog string

@@ -132,8 +132,8 @@ func checkAllowedHosts(c *checker, hosts []string) {
 	}
 }
 
-// canonicalAllowedHost takes a host, an address or `*.example.com`, with a scheme and a port if they are not https and its
-// default.
+// canonicalAllowedHost takes a host, an address or `*.example.com`, with a scheme and a port if
+// they are not https and its default.
 func canonicalAllowedHost(raw string) (string, error) {
 	scheme, authority, found := strings.Cut(raw, "://")
 	if !found {
@@ -161,8 +161,8 @@ func canonicalAllowedHost(raw string) (string, error) {
 	return AllowedHost(scheme, host, port), nil
 }
 
-// AllowedHost is how allowed_hosts of a web proxy list a server, by its scheme, its host in canonical form and its port, which
-// may be empty: https at its default port is not written out.
+// AllowedHost is how allowed_hosts of a web proxy list a server, by its scheme, its host in
+// canonical form and its port, which may be empty: https at its default port is not written out.
 func AllowedHost(scheme, host, port string) string {
 	port = strings.TrimLeft(port, "0")
 	switch {

@@ -122,9 +122,10 @@ func replaced(path string, given map[string]string) bool {
 	return path == secretSASToken && given[secretAccountKey] != "" || path == secretAccountKey && given[secretSASToken] != ""
 }
 
-// TargetChanged says whether secrets stored for one origin would go somewhere else with the other: another kind, host,
-// endpoint, bucket, container or storage account, or a further allowed host. The scheme and port of a URL are part of its
-// host, since over http everyone on the way could read them, and so is what a web server is asked for by and known by.
+// TargetChanged says whether secrets stored for one origin would go somewhere else with the other:
+// another kind, host, endpoint, bucket, container or storage account, or a further allowed host.
+// The scheme and port of a URL are part of its host, since over http everyone on the way could read
+// them, and so is what a web server is asked for by and known by.
 func TargetChanged(before, next *topologyv1.Origin) bool {
 	if KindOf(before) != KindOf(next) {
 		return true

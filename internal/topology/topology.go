@@ -39,8 +39,9 @@ type Origin struct {
 	Spec *topologyv1.Origin
 	// Secrets holds secret values by field path, as in OriginSecrets. It may be nil.
 	Secrets map[string]string
-	// Target is a hash of everything that decides which bytes a path stands for: kind, URL or bucket or container, prefix,
-	// region, endpoint, host, TLS name and escaping flags. Credentials, timeouts and names are not part of it.
+	// Target is a hash of everything that decides which bytes a path stands for: kind, URL or
+	// bucket or container, prefix, region, endpoint, host, TLS name and escaping flags.
+	// Credentials, timeouts and names are not part of it.
 	Target uint64
 	// Connect, FirstByte and Idle are the timeouts of one request.
 	Connect, FirstByte, Idle time.Duration
@@ -73,7 +74,8 @@ type Endpoint struct {
 	// ForwardRequestHeaders holds, in lower case and sorted, the client header fields that some web origin of the walk is
 	// sent besides Accept and Accept-Encoding.
 	ForwardRequestHeaders []string
-	// ForwardClientIP says that some web origin of the walk is told the client's address and scheme.
+	// ForwardClientIP says that some web origin of the walk is told the client's address and
+	// scheme.
 	ForwardClientIP bool
 }
 

@@ -9,7 +9,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// An origin is told the client's address and scheme only if it asks, and then what is so, whatever the client says.
+// An origin is told the client's address and scheme only if it asks, and then what is so, whatever
+// the client says.
 func TestOriginsAreToldWhoAsks(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -162,7 +162,10 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 	target.Path = "/"
 	ctx, _, done := patience(x.r)
 	defer done()
-	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header, Client: s.speaksFor(x.r, &target)})
+	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{
+		Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header,
+		Client: s.speaksFor(x.r, &target),
+	})
 	x.steps = reply.Steps
 	switch {
 	case reply.Outcome == httpcache.Failed || reply.Outcome == httpcache.Refused || reply.Outcome == httpcache.Canceled:
@@ -187,8 +190,8 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	ctx, answered, done := patience(x.r)
 	defer done()
 	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{
-		Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header, Client: s.speaksFor(x.r, &target),
-		Interim: x.interim(&target),
+		Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header,
+		Client: s.speaksFor(x.r, &target), Interim: x.interim(&target),
 	})
 	answered()
 	if reply.Body != nil {
@@ -359,7 +362,8 @@ func (s *Server) loops(lines []string) bool {
 	return false
 }
 
-// maxLoop bounds a CDN-Loop field, all of which goes to origins (RFC 8586 2). Ten CDNs take some 200 bytes.
+// maxLoop bounds a CDN-Loop field, all of which goes to origins (RFC 8586 2). Ten CDNs take some
+// 200 bytes.
 const maxLoop = 1 << 10
 
 // fits reports whether a CDN-Loop field is short enough to be passed on.
@@ -380,7 +384,8 @@ func (s *Server) speaksFor(r *http.Request, t *topology.Target) httpcache.Client
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && contains(s.cfg.TrustedProxies, peer.Addr().Unmap()) {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err == nil && contains(s.cfg.TrustedProxies, peer.Addr().Unmap()) {
 		said := r.Header["X-Forwarded-Proto"]
 		if last := len(said) - 1; last >= 0 && (said[last] == "http" || said[last] == "https") {
 			scheme = said[last]

@@ -43,8 +43,8 @@ type Config struct {
 	HTTP, HTTPS net.Listener
 	// Certificates for HTTPS. The first is shown to clients that name no known host.
 	Certificates []KeyPair
-	// TrustedProxies may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for. It counts for the access log, and for
-	// origins that are told.
+	// TrustedProxies may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for. It
+	// counts for the access log, and for origins that are told.
 	TrustedProxies []netip.Prefix
 	// AccessLog takes JSON lines; nil for none.
 	AccessLog io.Writer

@@ -63,10 +63,13 @@ func (e *ending) left(q *query, now time.Time) time.Duration {
 	return ttl - now.Sub(e.at)
 }
 
-// holds reports whether the ending still says something about q: no purge covers it, the walk is the same, the Media Library
-// has nothing new, and it is not due to what another client sent.
+// holds reports whether the ending still says something about q: no purge covers it, the walk is
+// the same, the Media Library has nothing new, and it is not due to what another client sent.
 func (c *Cache) holds(q *query, e *ending) bool {
-	if q.walkVersion() != e.version || c.cfg.Store.Check(e.scope, e.asof) != objects.None || q.asked(e.definite) != e.asked {
+	if q.walkVersion() != e.version || c.cfg.Store.Check(e.scope, e.asof) != objects.None {
+		return false
+	}
+	if q.asked(e.definite) != e.asked {
 		return false
 	}
 	sha, in := q.library()

@@ -224,7 +224,8 @@ func TestVariantsStartOver(t *testing.T) {
 	}
 }
 
-// What an origin says to one client's unusual request is no answer to anybody else's, neither at once nor a moment later.
+// What an origin says to one client's unusual request is no answer to anybody else's, neither at
+// once nor a moment later.
 func TestFailuresOfUnusualRequestsAreNotShared(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

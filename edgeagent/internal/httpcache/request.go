@@ -28,7 +28,8 @@ type Request struct {
 	Epoch string
 	// Header is the client's, names in canonical form. It is only read, and until the reply's body is closed.
 	Header http.Header
-	// Client is told to origins that ask for it. It counts only where the endpoint's ForwardClientIP is set.
+	// Client is told to origins that ask for it. It counts only where the endpoint's
+	// ForwardClientIP is set.
 	Client Client
 	// Admit says whether the request may wait for an origin. It is called at most once, and not for what can be answered from
 	// here. nil: it may.
@@ -243,9 +244,10 @@ func (q *query) header() http.Header {
 
 var askedSeed = maphash.MakeSeed()
 
-// asked hashes what of the client's a walk that finds nothing may be due to. A failure may be due to all that origins were
-// sent, CDN-Loop included; that there is no such file, to what they list in forward_request_headers, since Accept and
-// Accept-Encoding choose the form of a file and not whether there is one.
+// asked hashes what of the client's a walk that finds nothing may be due to. A failure may be due
+// to all that origins were sent, CDN-Loop included; that there is no such file, to what they list
+// in forward_request_headers, since Accept and Accept-Encoding choose the form of a file and not
+// whether there is one.
 func (q *query) asked(definite bool) uint64 {
 	var h maphash.Hash
 	h.SetSeed(askedSeed)

@@ -107,8 +107,9 @@ func (a *addresses) detour(host string, now time.Time) netip.Addr {
 // connections apart. No URL can have it in its host.
 const addressMark = "|"
 
-// wire is the hop's request as net/http gets it. If it has to go to one address of several, or the origin wants something of TLS
-// that others do not, only connections that were made for that may carry it.
+// wire is the hop's request as net/http gets it. If it has to go to one address of several, or the
+// origin wants something of TLS that others do not, only connections that were made for that may
+// carry it.
 func (h *hop) wire(ctx context.Context, by *attempt) *http.Request {
 	secured := h.secure != nil && h.own && h.req.URL.Scheme == "https"
 	if secured {

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errSpent says that a connection carries no further request: its peer has hung up, or has sent what belongs to no reply.
+// errSpent says that a connection carries no further request: its peer has hung up, or has sent
+// what belongs to no reply.
 var errSpent = errors.New("the connection carries no further request")
 
 // errSpeaksTLS says that a server wants TLS where it was spoken to in the clear.
@@ -41,16 +42,18 @@ const (
 	spoiled
 )
 
-// A conn is a connection to an origin that carries one request and its reply at a time. It gives its reader, which is net/http,
-// heads that [readHead] has read and bodies up to their end and not a byte more. What the peer sends beyond a reply can so be
-// taken for no other reply: the connection then carries no further request.
+// A conn is a connection to an origin that carries one request and its reply at a time. It gives
+// its reader, which is net/http, heads that [readHead] has read and bodies up to their end and not
+// a byte more. What the peer sends beyond a reply can so be taken for no other reply: the
+// connection then carries no further request.
 type conn struct {
 	net.Conn
 	r       *bufio.Reader
 	raw     syscall.RawConn // of the TCP connection
 	records *records        // under TLS; nil in the clear
 
-	// mu guards what follows. While idle its holder may use the reader; in every other phase, only the goroutine that reads.
+	// mu guards what follows. While idle its holder may use the reader; in every other phase, only
+	// the goroutine that reads.
 	mu    sync.Mutex
 	phase phase
 	begun bool      // the next Write begins a request
@@ -63,7 +66,8 @@ type conn struct {
 	lined bool // rest belongs to a chunk
 }
 
-// newConn returns a conn over c, which is tcp or, if records is not nil, TLS over that. It closes tcp if it fails.
+// newConn returns a conn over c, which is tcp or, if records is not nil, TLS over that. It closes
+// tcp if it fails.
 func newConn(c, tcp net.Conn, records *records) (net.Conn, error) {
 	raw, err := tcp.(syscall.Conn).SyscallConn()
 	if err != nil {
@@ -73,7 +77,8 @@ func newConn(c, tcp net.Conn, records *records) (net.Conn, error) {
 	return &conn{Conn: c, r: bufio.NewReader(c), raw: raw, records: records}, nil
 }
 
-// begin says that got, from a conn, is to carry a request. What its reply's head leaves to be desired is appended to notes.
+// begin says that got, from a conn, is to carry a request. What its reply's head leaves to be
+// desired is appended to notes.
 func begin(got httptrace.GotConnInfo, notes *[]string) {
 	c := got.Conn.(*conn)
 	c.mu.Lock()
@@ -81,8 +86,8 @@ func begin(got httptrace.GotConnInfo, notes *[]string) {
 	c.begun, c.notes = true, notes
 }
 
-// Write implements [net.Conn]. It refuses to begin a request where something is already there to be taken for its reply.
-// net/http then uses another connection.
+// Write implements [net.Conn]. It refuses to begin a request where something is already there to be
+// taken for its reply. net/http then uses another connection.
 func (c *conn) Write(p []byte) (int, error) {
 	if err := c.open(); err != nil {
 		return 0, err
@@ -188,8 +193,8 @@ func (c *conn) took(n int) {
 	}
 }
 
-// wait waits until a request is under way, or the peer sends something or hangs up although none is. Nothing is read: in a moment
-// there may be a request, and what is there belongs to none.
+// wait waits until a request is under way, or the peer sends something or hangs up although none
+// is. Nothing is read: in a moment there may be a request, and what is there belongs to none.
 func (c *conn) wait() error {
 	c.mu.Lock()
 	spent := c.phase == idle && c.unread()
@@ -208,8 +213,9 @@ func (c *conn) wait() error {
 	return errSpent
 }
 
-// readHead reads the next head. That it is refused is told only after the line that begins a head: instead of
-// that line, net/http would take it for the end of a connection that was not used, and ask again.
+// readHead reads the next head. That it is refused is told only after the line that begins a head:
+// instead of that line, net/http would take it for the end of a connection that was not used, and
+// ask again.
 func (c *conn) readHead() error {
 	var h *head
 	raw, err := c.readHeadText()
@@ -277,7 +283,8 @@ func (c *conn) readHeadText() ([]byte, error) {
 	}
 }
 
-// readChunkLine reads the line that begins a chunk: its size in hexadecimal, and perhaps extensions (RFC 9112 7.1).
+// readChunkLine reads the line that begins a chunk: its size in hexadecimal, and perhaps extensions
+// (RFC 9112 7.1).
 func (c *conn) readChunkLine() error {
 	line, err := c.r.ReadSlice('\n')
 	switch {
@@ -305,7 +312,8 @@ func (c *conn) readChunkLine() error {
 	return nil
 }
 
-// readTrailer reads one line behind the last chunk. Trailers are dropped: nothing here asks for any.
+// readTrailer reads one line behind the last chunk. Trailers are dropped: nothing here asks for
+// any.
 func (c *conn) readTrailer() error {
 	line, err := c.r.ReadSlice('\n')
 	c.rest -= int64(len(line))
@@ -325,7 +333,8 @@ func (c *conn) readTrailer() error {
 	return nil
 }
 
-// records gives TLS no byte beyond the record that it reads, so that it can be seen whether there is one.
+// records gives TLS no byte beyond the record that it reads, so that it can be seen whether there
+// is one.
 type records struct {
 	net.Conn
 	r    *bufio.Reader
@@ -360,7 +369,8 @@ func (c *records) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// unread reports whether there is something that secure, the connection above, has not given to its reader.
+// unread reports whether there is something that secure, the connection above, has not given to its
+// reader.
 func (c *records) unread(secure net.Conn) bool {
 	if c.rest > 0 || c.r.Buffered() > 0 {
 		return true

@@ -80,8 +80,9 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 	return a, row, nil
 }
 
-// cleanCoding drops from Content-Encoding what is no coding of the body: nothing at all, "identity", and the "aws-chunked" of an
-// upload, which object stores keep and no client can decode.
+// cleanCoding drops from Content-Encoding what is no coding of the body: nothing at all,
+// "identity", and the "aws-chunked" of an upload, which object stores keep and no client can
+// decode.
 func cleanCoding(h http.Header) {
 	lines := h["Content-Encoding"]
 	if len(lines) == 0 {
@@ -90,7 +91,9 @@ func cleanCoding(h http.Header) {
 	var codings []string
 	for _, line := range lines {
 		for coding := range strings.SplitSeq(line, ",") {
-			if coding = trimOWS(coding); coding != "" && !strings.EqualFold(coding, "aws-chunked") && !strings.EqualFold(coding, "identity") {
+			switch coding = trimOWS(coding); strings.ToLower(coding) {
+			case "", "identity", "aws-chunked":
+			default:
 				codings = append(codings, coding)
 			}
 		}

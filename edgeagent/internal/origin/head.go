@@ -32,7 +32,8 @@ type head struct {
 // final reports whether no other head follows for the same request.
 func (h *head) final() bool { return h.status >= 200 || h.status == 101 }
 
-// A framingError says why a reply cannot be parted from what follows it, or read at all. Such a reply is never used.
+// A framingError says why a reply cannot be parted from what follows it, or read at all. Such a
+// reply is never used.
 type framingError struct{ detail string }
 
 func (e *framingError) Error() string { return e.detail }
@@ -40,16 +41,18 @@ func (e *framingError) Error() string { return e.detail }
 var errNotHTTP = &framingError{"the reply does not begin as one of HTTP/1.1 does"}
 
 const (
-	// maxDropped and maxShown bound what is told of header lines that were left out: how many, and how much of each.
+	// maxDropped and maxShown bound what is told of header lines that were left out: how many, and
+	// how much of each.
 	maxDropped = 4
 	maxShown   = 60
 )
 
 // readHead reads a head, which ends with an empty line.
 //
-// Of header lines, it is as lenient as browsers and other proxies are: a line that is none is left out, a line that was folded is
-// joined (RFC 9112 5.2), a space before a colon goes (5.1), and so does `Transfer-Encoding: identity`, which RFC 7230 dropped.
-// Nothing is forgiven of what frames the body: two readers would see two replies.
+// Of header lines, it is as lenient as browsers and other proxies are: a line that is none is left
+// out, a line that was folded is joined (RFC 9112 5.2), a space before a colon goes (5.1), and so
+// does `Transfer-Encoding: identity`, which RFC 7230 dropped. Nothing is forgiven of what frames
+// the body: two readers would see two replies.
 func readHead(raw []byte) (*head, error) {
 	lines := bytes.Split(bytes.TrimSuffix(raw, []byte("\n")), []byte("\n"))
 	minor, status, err := readStatusLine(trimCR(lines[0]))
@@ -88,16 +91,18 @@ func readHead(raw []byte) (*head, error) {
 
 func trimCR(line []byte) string { return string(bytes.TrimSuffix(line, []byte("\r"))) }
 
-// readStatusLine reads `HTTP/1.1 200 OK`. A minor version above the one that is spoken here means that one (RFC 9112 2.3).
+// readStatusLine reads `HTTP/1.1 200 OK`. A minor version above the one that is spoken here means
+// that one (RFC 9112 2.3).
 func readStatusLine(line string) (minor, status int, err error) {
 	version, rest, _ := strings.Cut(line, " ")
-	if len(version) != len("HTTP/1.1") || !strings.HasPrefix(version, "HTTP/") || version[6] != '.' || !isDigit(version[5]) || !isDigit(version[7]) {
+	number, ok := strings.CutPrefix(version, "HTTP/")
+	if !ok || len(number) != len("1.1") || !isDigit(number[0]) || number[1] != '.' || !isDigit(number[2]) {
 		return 0, 0, errNotHTTP
 	}
-	if version[5] != '1' {
-		return 0, 0, &framingError{"the reply is of HTTP version " + version[5:]}
+	if number[0] != '1' {
+		return 0, 0, &framingError{"the reply is of HTTP version " + number}
 	}
-	if version[7] != '0' {
+	if number[2] != '0' {
 		minor = 1
 	}
 	rest = strings.TrimLeft(rest, " ")
@@ -111,7 +116,8 @@ func readStatusLine(line string) (minor, status int, err error) {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// A field is one header field. first marks the first one of its name among those that frame the body.
+// A field is one header field. first marks the first one of its name among those that frame the
+// body.
 type field struct {
 	name, lower, value string
 	first              bool
@@ -131,12 +137,12 @@ func (h *head) readFields(lines [][]byte) ([]field, error) {
 				}
 				h.drop(number, line, "begins with a space and continues no field")
 			case framesBody(fields[len(fields)-1].lower):
-				return nil, &framingError{fmt.Sprintf("header line %d continues %s, which frames the body", number, fields[len(fields)-1].name)}
+				return nil, &framingError{fmt.Sprintf("header line %d continues one that frames the body", number)}
 			case unclean(line):
 				h.drop(number, line, "has a control character")
 			default:
 				f := &fields[len(fields)-1]
-				f.value = strings.TrimSpace(f.value + " " + trimOWS(line))
+				f.value = trimOWS(f.value + " " + trimOWS(line))
 			}
 			continue
 		}
@@ -203,7 +209,8 @@ func unclean(value string) bool {
 
 func framesBody(lower string) bool { return lower == "content-length" || lower == "transfer-encoding" }
 
-// namesFraming reports whether somebody could take a line that is no field for one that frames the body.
+// namesFraming reports whether somebody could take a line that is no field for one that frames the
+// body.
 func namesFraming(line string) bool {
 	letters := strings.Map(func(r rune) rune {
 		switch {

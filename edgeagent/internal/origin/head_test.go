@@ -66,7 +66,8 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 	}
 }
 
-// Two readers of a reply must not see two bodies. Whatever could make them is refused, and nothing of it is served.
+// Two readers of a reply must not see two bodies. Whatever could make them is refused, and nothing
+// of it is served.
 func TestBadFramingIsRefused(t *testing.T) {
 	t.Parallel()
 	const ok = "HTTP/1.1 200 OK\r\n"
@@ -166,7 +167,8 @@ func TestSoundFramings(t *testing.T) {
 	}
 }
 
-// What an origin sends beyond a reply is never taken for the reply to the next request, in the clear and over TLS.
+// What an origin sends beyond a reply is never taken for the reply to the next request, in the
+// clear and over TLS.
 func TestSurplusBytesBelongToNoReply(t *testing.T) {
 	t.Parallel()
 	const evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
@@ -188,7 +190,8 @@ func TestSurplusBytesBelongToNoReply(t *testing.T) {
 						return
 					}
 					defer conn.Close()
-					// Every request gets its reply, and with it another one that it did not ask for.
+					// Every request gets its reply, and with it another one that it did not ask
+					// for.
 					for {
 						text := strings.ReplaceAll(reply, "GOOD", r.URL.Path[1:5])
 						conn.Write([]byte(text + evil))
@@ -231,7 +234,8 @@ func TestSurplusBytesBelongToNoReply(t *testing.T) {
 	}
 }
 
-// Whatever is sent as a head, net/http reads from what is made of it the same status and the same framing, or it is refused.
+// Whatever is sent as a head, net/http reads from what is made of it the same status and the same
+// framing, or it is refused.
 func FuzzReadHead(f *testing.F) {
 	for _, seed := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nA: b\r\n c\r\n\r\n",

@@ -29,8 +29,8 @@ type kind struct {
 	sign func(ctx context.Context, c *Client, h *hop) error
 	// next makes the request that a redirect leads to. nil follows none.
 	next func(c *Client, h *hop, location string) (*http.Request, error)
-	// code reads the error code from the head and the start of the body of a reply: for an object store of one of 300 and above,
-	// for a web server of a 400. nil needs no body.
+	// code reads the error code from the head and the start of the body of a reply: for an object
+	// store of one of 300 and above, for a web server of a 400. nil needs no body.
 	code func(header http.Header, body []byte) string
 	// elaborate adds to what a table's row says about an answer. It may be nil.
 	elaborate func(r *reply, answer *Answer)

@@ -21,9 +21,10 @@ func (u spelled) authority() string {
 	return u.host + ":" + u.port
 }
 
-// spell reads the URL that stands in a path: as it is, `/https://example.com/a%20b.jpg`, also with one slash where something in
-// front has merged the two, or percent-encoded as a whole, `/https%3A%2F%2Fexample.com%2Fa%2520b.jpg%3Fv%3D2`. The former takes its query from that of the request, the latter may have
-// one of its own, which that of the request is added to.
+// spell reads the URL that stands in a path: as it is, `/https://example.com/a%20b.jpg`, also with
+// one slash where something in front has merged the two, or percent-encoded as a whole,
+// `/https%3A%2F%2Fexample.com%2Fa%2520b.jpg%3Fv%3D2`. The former takes its query from that of the
+// request, the latter may have one of its own, which that of the request is added to.
 func spell(path, query string) (u spelled, ok bool) {
 	text := strings.TrimPrefix(path, "/")
 	u.query = query
@@ -103,8 +104,8 @@ func siteOf(o *topology.Origin, a *Ask) string {
 	return u.scheme + "://" + u.authority()
 }
 
-// listed reports whether the server at host, in canonical form, and port is one of allowed_hosts. `*.example.com` stands for the
-// hosts with one label more, as it does in domains and certificates.
+// listed reports whether the server at host, in canonical form, and port is one of allowed_hosts.
+// `*.example.com` stands for the hosts with one label more, as it does in domains and certificates.
 func listed(o *topology.Origin, scheme, host, port string) bool {
 	exact, wildcard := topology.AllowedHost(scheme, host, port), ""
 	if _, above, _ := strings.Cut(host, "."); above != "" {

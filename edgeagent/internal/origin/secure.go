@@ -15,12 +15,13 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// secureMark stands between a host and the key of a [secure], in the authority by which net/http keeps connections apart. No URL
-// can have it in its host.
+// secureMark stands between a host and the key of a [secure], in the authority by which net/http
+// keeps connections apart. No URL can have it in its host.
 const secureMark = "~"
 
-// A secure is what an origin wants of TLS besides what every origin gets. Connections are shared only among those who want the
-// same, and sessions too: one that was made with other CAs, or without checking, proves nothing.
+// A secure is what an origin wants of TLS besides what every origin gets. Connections are shared
+// only among those who want the same, and sessions too: one that was made with other CAs, or
+// without checking, proves nothing.
 type secure struct {
 	key    string
 	config *tls.Config

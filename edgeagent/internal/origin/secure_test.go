@@ -21,8 +21,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// site is a TLS server that serves one name, with a certificate of a CA that nobody knows. It answers with the Host and the TLS
-// name that it was asked by, and redirects /to?URL there.
+// site is a TLS server that serves one name, with a certificate of a CA that nobody knows. It
+// answers with the Host and the TLS name that it was asked by, and redirects /to?URL there.
 func site(t *testing.T, name string) (base, ca string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -56,7 +56,8 @@ func site(t *testing.T, name string) (base, ca string) {
 	return server.URL, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// A web server is asked for by the names that its origin sets, and believed by the CAs that it sets.
+// A web server is asked for by the names that its origin sets, and believed by the CAs that it
+// sets.
 func TestWebSite(t *testing.T) {
 	t.Parallel()
 	base, ca := site(t, "shop.test")
@@ -113,7 +114,8 @@ func TestWebSite(t *testing.T) {
 	}
 }
 
-// What an origin says of TLS is for its own host: a redirect elsewhere gets what every server gets, and no secret.
+// What an origin says of TLS is for its own host: a redirect elsewhere gets what every server gets,
+// and no secret.
 func TestWebSiteEndsAtItsHost(t *testing.T) {
 	t.Parallel()
 	base, ca := site(t, "shop.test")

@@ -93,7 +93,8 @@ var webTable = table([]row{
 		advice: "point web.base_url at where the files are"},
 	{says: "401, 403", when: status(401, 403), reason: Misconfigured, proxy: "proxy_configuration_error",
 		advice: "send what the server wants in request_headers; if it says so of files that are missing, list the status in web.not_found_statuses"},
-}, strayRows("the server does not serve the Host, or the TLS name, that it was sent: set web.host_header to a name that it serves, and web.tls_server_name if its certificate is for another"), rest)
+}, strayRows("the server does not serve the Host, or the TLS name, that it was sent: set web.host_header to a name that "+
+	"it serves, and web.tls_server_name if its certificate is for another"), rest)
 
 // s3Table says what the answers of Amazon S3 and compatible stores mean.
 var s3Table = table(usable, []row{

@@ -58,7 +58,8 @@ func (c *Client) setWebHeader(req *http.Request, o *topology.Origin, a *Ask, own
 	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header.Values("CDN-Loop"), []string{id}), ", ")}
 }
 
-// Forwarded yields the names, in canonical form, of the client's fields that o is sent because it lists them.
+// Forwarded yields the names, in canonical form, of the client's fields that o is sent because it
+// lists them.
 func Forwarded(o *topology.Origin) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, name := range o.Spec.GetWeb().GetForwardRequestHeaders() {
@@ -69,8 +70,8 @@ func Forwarded(o *topology.Origin) iter.Seq[string] {
 	}
 }
 
-// setRequestHeaders sets the origin's request_headers, over what is there. Where a URL chooses the scheme, secret ones go over
-// TLS only.
+// setRequestHeaders sets the origin's request_headers, over what is there. Where a URL chooses the
+// scheme, secret ones go over TLS only.
 func setRequestHeaders(req *http.Request, o *topology.Origin) {
 	for _, field := range o.Spec.GetRequestHeaders() {
 		value := field.GetValue()
@@ -126,7 +127,9 @@ func (c *Client) redirected(k *kind, h *hop, x *exchange, location string) (*Ans
 	if err != nil {
 		return refuse(err.Error())
 	}
-	return nil, nil, &hop{kind: k, origin: h.origin, ask: h.ask, health: h.health, req: req, secure: h.secure, own: h.own && sameHost(h.req.URL, req.URL), count: h.count + 1}
+	next := *h
+	next.req, next.own, next.count = req, h.own && sameHost(h.req.URL, req.URL), h.count+1
+	return nil, nil, &next
 }
 
 // followWeb makes the request that a redirect of a web server leads to. Once the chain has left the origin's host, no secret
@@ -162,7 +165,8 @@ func followWeb(c *Client, h *hop, location string) (*http.Request, error) {
 	return req, nil
 }
 
-// parseLocation reads a Location as browsers do, to whom a "%" that begins no escape is one as such.
+// parseLocation reads a Location as browsers do, to whom a "%" that begins no escape is one as
+// such.
 func parseLocation(location string) (*url.URL, error) {
 	u, err := url.Parse(location)
 	if err == nil {
@@ -220,7 +224,8 @@ func asksFor(web *topologyv1.WebOrigin, a *Ask) string {
 	return text
 }
 
-// clearToTLS is the code of a 400 that says, in the words of the common servers, that the port wants TLS.
+// clearToTLS is the code of a 400 that says, in the words of the common servers, that the port
+// wants TLS.
 const clearToTLS = "in the clear to a port for TLS"
 
 func webCode(_ http.Header, body []byte) string {
@@ -238,7 +243,8 @@ func webCode(_ http.Header, body []byte) string {
 	return ""
 }
 
-// elaborateWeb says what a server was asked for that it does not serve, and names the Location of a redirect that was not followed.
+// elaborateWeb says what a server was asked for that it does not serve, and names the Location of a
+// redirect that was not followed.
 func elaborateWeb(r *reply, a *Answer) {
 	if web := r.origin.Spec.GetWeb(); web != nil && r.status == http.StatusMisdirectedRequest {
 		a.Detail += " for " + asksFor(web, r.ask)

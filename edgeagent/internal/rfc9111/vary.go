@@ -160,10 +160,11 @@ func NormaliseAcceptEncoding(lines []string) string {
 
 var encodings = [8]string{"identity", "br", "zstd", "br, zstd", "gzip", "br, gzip", "zstd, gzip", "br, zstd, gzip"}
 
-// NormaliseAccept reduces Accept to the types worth a variant, those of images and videos that a client cannot be expected to
-// take, and "*/*", in one order. Only a type that is named counts: wildcards say nothing about whether a client takes it. A
-// client that sends none takes every type (RFC 9110 12.5.1), and none is refused for what it does not take: an edge has the
-// file that it was asked for, or not.
+// NormaliseAccept reduces Accept to the types worth a variant, those of images and videos that a
+// client cannot be expected to take, and "*/*", in one order. Only a type that is named counts:
+// wildcards say nothing about whether a client takes it. A client that sends none takes every type
+// (RFC 9110 12.5.1), and none is refused for what it does not take: an edge has the file that it
+// was asked for, or not.
 func NormaliseAccept(lines []string) string {
 	accepted := 0
 	for _, line := range lines {

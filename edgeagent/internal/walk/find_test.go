@@ -116,9 +116,9 @@ func TestLibraryFaultsAreNoMiss(t *testing.T) {
 	}
 }
 
-// Validators go to the supplier of the stored reply, at the target it had, and to nobody else.
-// A file depends on what the origins up to its supplier were sent of the client's, so its Vary says so: an earlier one may have
-// said "not here" because of it.
+// Validators go to the supplier of the stored reply, at the target it had, and to nobody else. A
+// file depends on what the origins up to its supplier were sent of the client's, so its Vary says
+// so: an earlier one may have said "not here" because of it.
 func TestForwardedFieldsAreInVary(t *testing.T) {
 	t.Parallel()
 	lists := func(fields ...string) func(*topologyv1.WebOrigin) {
