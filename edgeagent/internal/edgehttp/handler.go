@@ -160,11 +160,11 @@ func hasBody(w http.ResponseWriter, r *http.Request) bool {
 // `/{account}` would have the whole host as its scope. Where the account has a file at `/{account}/`, it leads there.
 func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64, epoch, query string) {
 	target.Path = "/"
-	ctx, _, done := patience(x.r)
+	ctx, leaving, done := patience(x.r)
 	defer done()
 	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{
 		Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header,
-		Client: s.speaksFor(x.r, &target),
+		Client: s.speaksFor(x.r, &target), Leaving: leaving,
 	})
 	x.steps = reply.Steps
 	switch {
@@ -187,13 +187,12 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 
 // serveFile has the cache answer.
 func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, epoch string) {
-	ctx, answered, done := patience(x.r)
+	ctx, leaving, done := patience(x.r)
 	defer done()
 	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{
 		Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header,
-		Client: s.speaksFor(x.r, &target), Interim: x.interim(&target),
+		Client: s.speaksFor(x.r, &target), Leaving: leaving, Interim: x.interim(&target),
 	})
-	answered()
 	if reply.Body != nil {
 		defer reply.Body.Close()
 	}

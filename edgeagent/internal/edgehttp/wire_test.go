@@ -14,7 +14,6 @@ import (
 	"net/textproto"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -67,56 +66,6 @@ func TestHalfClosedClientGetsItsReply(t *testing.T) {
 	defer reply.Body.Close()
 	if body, err := io.ReadAll(reply.Body); string(body) != fileText || err != nil {
 		t.Errorf("%d %q, %v", reply.StatusCode, body, err)
-	}
-}
-
-// A client that has closed its side may be gone, so a reply that is not there is waited for only so
-// long; one that has begun goes on until it cannot be written.
-func TestPatienceWithHalfClosedClients(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name     string
-		major    int
-		answered time.Duration // after the client has closed its side
-		ends     time.Duration // negative: not
-	}{
-		{"unanswered", 1, time.Hour, halfClosed},
-		{"answered in time", 1, time.Second, -1},
-		{"answered before", 1, 0, -1},
-		{"HTTP/2", 2, time.Hour, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				client, leave := context.WithCancel(context.Background())
-				defer leave()
-				ctx, answered, done := patience((&http.Request{ProtoMajor: tt.major}).WithContext(client))
-				if tt.answered == 0 {
-					answered()
-				}
-				leave()
-				start := time.Now()
-				if tt.answered > 0 {
-					time.AfterFunc(tt.answered, answered)
-				}
-				synctest.Wait()
-				select {
-				case <-ctx.Done():
-					if took := time.Since(start); took != tt.ends {
-						t.Errorf("ended after %v", took)
-					}
-				case <-time.After(time.Minute):
-					if tt.ends >= 0 {
-						t.Error("never ended")
-					}
-				}
-				done()
-				time.Sleep(2 * time.Hour) // lets what is left end
-				if client.Err() == nil || ctx.Err() == nil {
-					t.Error("goes on after the request")
-				}
-			})
-		})
 	}
 }
 

@@ -373,13 +373,18 @@ func (f *flight) stay() {
 
 // leave ends one request's part in the flight.
 func (f *flight) leave() {
-	f.mu.Lock()
-	if f.riders--; f.riders == 0 {
-		f.abandoned()
-	}
-	f.mu.Unlock()
+	f.stepBack()
 	if f.hasLanded() && f.result.kind == resultBody {
 		f.giveUp()
+	}
+}
+
+// stepBack takes one request away from the riders.
+func (f *flight) stepBack() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.riders--; f.riders == 0 {
+		f.abandoned()
 	}
 }
 

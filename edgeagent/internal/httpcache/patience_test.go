@@ -298,3 +298,83 @@ func TestAdmitDecidesOnMissesAlone(t *testing.T) {
 		}
 	}
 }
+
+// A client that may be gone gets the reply if it comes in the time that a walk has for nobody, or
+// as long as others wait for it.
+func TestClientThatMayBeGone(t *testing.T) {
+	t.Parallel()
+	gone := make(chan struct{})
+	close(gone)
+	for _, tt := range []struct {
+		name   string
+		unread time.Duration
+		others int
+		comes  bool
+	}{
+		{"alone, and the reply comes", time.Hour, 0, true},
+		{"alone, and it does not", 50 * time.Millisecond, 0, false},
+		{"with others", time.Millisecond, 3, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.hurry(tt.unread, time.Hour)
+			a := r.addOrigin("a")
+			g := newGate(pattern(5<<20), http.Header{"Cache-Control": {"max-age=60"}})
+			a.reply("/x", g.reply())
+			var others []<-chan fetched
+			for range tt.others {
+				others = append(others, r.fetching(bg, "/x", nil))
+			}
+			r.riders("/x", tt.others)
+			request := r.request("GET", "/x", nil)
+			request.Leaving = gone
+			done := make(chan fetched, 1)
+			go func() {
+				reply := r.cache.Serve(bg, request)
+				body, err := read(reply)
+				done <- fetched{reply, body, err}
+			}()
+			if tt.comes {
+				g.head <- struct{}{}
+				g.more <- 5 << 20
+			}
+			got := <-done
+			if tt.comes != (got.body == string(g.body)) || got.err != nil || tt.comes == (got.reply.Outcome == Canceled) {
+				t.Errorf("%v, %d bytes, %v", got.reply.Outcome, len(got.body), got.err)
+			}
+			for _, other := range others {
+				if got := <-other; got.body != string(g.body) || got.err != nil {
+					t.Errorf("another got %d bytes, %v", len(got.body), got.err)
+				}
+			}
+			r.idle()
+		})
+	}
+}
+
+// Nor does it wait longer for a range of a body that comes without a length.
+func TestClientThatMayBeGoneWaitsForNoRange(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	release := make(chan struct{})
+	a.reply("/x", &originReply{handle: func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(pattern(100))
+		_ = http.NewResponseController(w).Flush()
+		<-release
+	}})
+	leaving := make(chan struct{})
+	request := r.request("GET", "/x", http.Header{"Range": {"bytes=200-"}})
+	request.Leaving = leaving
+	done := make(chan *Reply, 1)
+	go func() { done <- r.cache.Serve(bg, request) }()
+	r.landed("/x")
+	close(leaving)
+	reply := <-done
+	close(release)
+	if _, err := read(reply); reply.Status != 200 || err != nil {
+		t.Errorf("%d, %v", reply.Status, err)
+	}
+	r.idle()
+}

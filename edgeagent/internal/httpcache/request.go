@@ -34,6 +34,10 @@ type Request struct {
 	// Admit says whether the request may wait for an origin. It is called at most once, and not for what can be answered from
 	// here. nil: it may.
 	Admit func() bool
+	// Leaving is closed when the client may be gone, though it may as well wait for its reply: it
+	// has closed its side of the connection. It gets what comes, but nothing goes on for it that
+	// would not for nobody. nil: never.
+	Leaving <-chan struct{}
 	// Interim is told of interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
 	// waits for the file; nil for nobody.
 	Interim func(status int, header http.Header)

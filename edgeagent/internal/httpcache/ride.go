@@ -43,16 +43,22 @@ func (q *query) canceled() *Reply {
 }
 
 // wait waits for the landing, and reports whether the client did so too. Who has the walk made is
-// told what comes meanwhile.
+// told what comes meanwhile. A client that may be gone no longer rides, but is there when the
+// flight lands.
 func (t *trip) wait() bool {
 	var interim <-chan interim
 	if t.q.Interim != nil && !t.joined {
 		interim = t.f.interim
 	}
+	leaving := t.q.Leaving
 	for {
 		select {
 		case i := <-interim:
 			t.q.Interim(i.status, i.header)
+		case <-leaving:
+			leaving = nil
+			t.f.stepBack()
+			defer t.f.stay()
 		case <-t.f.landed:
 			for len(interim) > 0 {
 				i := <-interim
@@ -184,11 +190,25 @@ func (t *trip) measure(a *answer) error {
 		enough = min(enough, last+1)
 	}
 	t.settle()
-	size, ended, err := t.f.result.fill.Await(t.ctx, enough)
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	if t.q.Leaving != nil {
+		go func() {
+			select {
+			case <-t.q.Leaving:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	size, ended, err := t.f.result.fill.Await(ctx, enough)
 	if ended {
 		a.length = size
 	}
 	a.arrived = size
+	if ctx.Err() != nil && t.ctx.Err() == nil {
+		return nil // with what there is
+	}
 	return err
 }
 
@@ -278,6 +298,9 @@ func (t *trip) pass() (*Reply, bool) {
 // ending answers when nobody has the file, or nobody knows.
 func (t *trip) ending() (*Reply, bool) {
 	q, e := t.q, &t.f.result.ending
+	if errors.Is(context.Cause(t.f.ctx), errAbandoned) {
+		return q.canceled(), false // it may have been gone, and nobody else was there
+	}
 	if t.joined && !t.c.holds(q, e) {
 		return nil, true
 	}
