@@ -189,6 +189,7 @@ func encodedKey(file objects.Key, copy uint64, name string) objects.Key {
 func (c *Cache) encode(q *query, key objects.Key, name string, o original) io.ReadCloser {
 	e, started := c.encodings.join(q.Target.Account.UID, key, func() *objects.Fill { return c.cfg.Store.Begin(key, o.head.Asof) }, o.stored)
 	if e == nil {
+		c.metrics.encoded.WithLabelValues("refused").Inc()
 		return nil
 	}
 	if started {
@@ -249,12 +250,17 @@ func (c *Cache) startEncoding(name string, e *encoding, o original) {
 		defer stop()
 		err := c.encodings.carry(body, name, e)
 		body.Close()
-		if err != nil {
+		result := "stored"
+		switch {
+		case err != nil:
+			result = "aborted"
 			e.fill.Abort(err)
-			return
+		default:
+			if _, err := e.fill.Commit(); err != nil {
+				result = "not_stored" // Its readers have it all the same; the next are compressed for again.
+			}
 		}
-		// What is not stored is compressed again. Its readers have it all the same.
-		_, _ = e.fill.Commit()
+		c.metrics.encoded.WithLabelValues(result).Inc()
 	})
 }
 

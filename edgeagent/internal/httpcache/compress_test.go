@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/andybalholm/brotli"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
@@ -312,6 +313,12 @@ func TestBusyEdgeSendsFilesAsTheyAre(t *testing.T) {
 			t.Errorf("in %q, vary %q", header(reply, "Content-Encoding"), header(reply, "Vary"))
 		}
 		r.idle()
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(r.cache.metrics.encoded)
+	families, err := registry.Gather()
+	if err != nil || len(families) != 1 || families[0].Metric[0].GetCounter().GetValue() != 2 {
+		t.Errorf("refused encodings: %v, %v, want 2", families, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	fills   *prometheus.CounterVec
 	refused *prometheus.CounterVec
+	encoded *prometheus.CounterVec
 	bytes   prometheus.Counter
 	all     []prometheus.Collector
 }
@@ -19,6 +20,9 @@ func newMetrics(c *Cache) *metrics {
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_cache_refused_total", Help: "Requests that needed an origin and had to be turned away or given a stale copy, by limit.",
 		}, []string{"reason"}),
+		encoded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "edgewalk_cache_encodings_total", Help: "Files to be compressed, by what came of it.",
+		}, []string{"result"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_cache_fill_bytes_total", Help: "Bytes of bodies that fills brought.",
 		}),
@@ -27,7 +31,7 @@ func newMetrics(c *Cache) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
 	}
 	m.all = []prometheus.Collector{
-		m.fills, m.refused, m.bytes,
+		m.fills, m.refused, m.encoded, m.bytes,
 		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.fills.Taken()) }),
 		gauge("edgewalk_cache_endings_remembered", "Files that nobody has, as remembered.", func() float64 { return float64(c.endings.len()) }),
 	}

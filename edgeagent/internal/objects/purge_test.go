@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 func TestPurgeScopes(t *testing.T) {
@@ -307,4 +309,35 @@ func TestFillsAndPurges(t *testing.T) {
 	if got := s.Lookup(testKey(1)); len(got) != 1 || got[0].o != newer.o {
 		t.Errorf("stored: %+v", got)
 	}
+}
+
+// However the path of an object is spelled, purges see one path, and a purge of a folder of it covers it.
+func FuzzPurgeCoversEverySpelling(f *testing.F) {
+	for _, seed := range []string{"/a(1)/b+c.jpg", "/a%281%29/b%2Bc.jpg", "//a%2F%2Fb/", "/%2541/%25", "/caf%C3%A9/ü"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		path, err := topology.CanonicalPath(raw)
+		if err != nil {
+			return
+		}
+		target := topology.Target{Path: path, Endpoint: &topology.Endpoint{Keyed: true}}
+		target.Object, target.ObjectOK = topology.ObjectKey(path)
+		file := target.File()
+		if spelledOut(path) != spelledOut(file) {
+			t.Fatalf("%q and %q are one object, but purges see %q and %q", path, file, spelledOut(path), spelledOut(file))
+		}
+		for i := range path {
+			if path[i] != '/' {
+				continue
+			}
+			var x purgeIndex
+			if err := x.apply(Purge{Account: "a", Revision: 1, Prefix: &PrefixScope{Path: path[:i]}}); err != nil {
+				t.Fatal(err)
+			}
+			if x.check(&Scope{Account: "a", Path: file}, 0) != Soft {
+				t.Fatalf("a purge of %q does not cover %q", path[:i], file)
+			}
+		}
+	})
 }

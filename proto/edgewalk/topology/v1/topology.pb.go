@@ -2363,10 +2363,12 @@ func (x *Cors) GetAllowOrigins() []string {
 	return nil
 }
 
-// ResponseHeaders change the header of each reply, after everything else.
+// ResponseHeaders change the header of each reply, after everything else but nosniff.
 type ResponseHeaders struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Field values by name. At most 20. Fields of framing and caching are refused.
+	// Field values by name. At most 20. Fields of framing and caching are refused. Orders to web servers, such as
+	// X-Accel-Redirect, are never sent. On the shared host, which is one web origin for all accounts, only
+	// Access-Control-*, Content-Disposition, Content-Language, Cross-Origin-*, Link, Timing-Allow-Origin and X-* are.
 	Set map[string]string `protobuf:"bytes,1,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Field names to drop. At most 20.
 	Remove        []string `protobuf:"bytes,2,rep,name=remove,proto3" json:"remove,omitempty"`
@@ -3477,8 +3479,8 @@ func (x *OriginState) GetBreakerOpen() bool {
 	return false
 }
 
-// Absolute URLs, or host and path without a scheme. Without `?`: each query; with `?`: that one. Scheme and port do not
-// count.
+// Absolute URLs, or host and path without a scheme. Without `?`: each query; with `?`: that one. Scheme, port and which
+// bytes are percent-encoded do not count.
 type Purge_Urls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 100, each at most 8,192 bytes.
