@@ -97,7 +97,18 @@ func (a *Agent) build(p parsed) (err error) {
 	if a.images, err = defaultimage.New(defaultimage.Config{Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, Logger: cfg.Logger}); err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	a.cache, err = httpcache.New(httpcache.Config{Store: a.store, Walker: a.walker, DefaultImage: a.images.Lookup, Logger: cfg.Logger, Registerer: a.registry})
+	files, err := openFiles()
+	if err != nil {
+		return err
+	}
+	capacity := fit(files)
+	if capacity != wanted {
+		cfg.Logger.Info("few files may be open; the edge does less at once", "limit", files, "connections", capacity.connections,
+			"requests", capacity.requests, "fills", capacity.fills, "fix", fmt.Sprintf("raise the limit on open files (ulimit -n) to %d", wanted.files()+spareFiles))
+	}
+	a.cache, err = httpcache.New(httpcache.Config{
+		Store: a.store, Walker: a.walker, DefaultImage: a.images.Lookup, MaxFills: capacity.fills, Logger: cfg.Logger, Registerer: a.registry,
+	})
 	if err != nil {
 		return err
 	}
@@ -108,8 +119,8 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	serverConfig := edgehttp.Config{
 		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https, TrustedProxies: p.proxies,
-		AccountHosts: cfg.AccountHosts,
-		Logger:       cfg.Logger, Registerer: a.registry,
+		MaxConnections: capacity.connections, MaxRequests: capacity.requests,
+		AccountHosts: cfg.AccountHosts, Logger: cfg.Logger, Registerer: a.registry,
 	}
 	if accessLog != nil {
 		a.accessLog, serverConfig.AccessLog = accessLog, accessLog

@@ -71,7 +71,8 @@ type Config struct {
 	// VerifyOriginTLS refuses web origins with tls_verify off. Default false.
 	VerifyOriginTLS bool
 	// TrustedProxies are the ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto are
-	// believed. It counts for the access log, and for origins with forward_client_ip.
+	// believed. It counts for the access log, for origins with forward_client_ip, and for limits per
+	// client.
 	TrustedProxies []string
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. Default none.
 	AccessLog string

@@ -52,7 +52,7 @@ It may be stopped at any time: requests that are being answered are finished, fo
 	f.StringSliceVar(&cfg.AllowOriginCIDRs, "allow-origin-cidr", nil, "let origins have addresses in this range (repeatable)")
 	f.BoolVar(&cfg.AllowAmbientCredentials, "allow-ambient-credentials", false, "let S3 origins read what this machine may read (use_ambient_credentials)")
 	f.BoolVar(&cfg.VerifyOriginTLS, "verify-origin-tls", false, "refuse web origins whose certificate is not to be checked (tls_verify: false)")
-	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed, in the access log and for origins that are told")
+	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed, in the access log, for origins that are told, and for limits per client")
 	f.StringVar(&cfg.AccessLog, "access-log", "", "file for a line of JSON for each request, - for standard output")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let --metrics-addr be any address, and the token travel in the clear")
 	useEnvironment(cmd)

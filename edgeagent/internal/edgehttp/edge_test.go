@@ -46,6 +46,7 @@ type edge struct {
 	table    *route.Table
 	store    *objects.Store
 	registry *prometheus.Registry
+	dir      string // of the cache
 	http     string // address
 	https    string
 	log      *lockedBuffer
@@ -74,8 +75,8 @@ func (l *lockedBuffer) String() string {
 // newEdge starts an edge that has no topology yet.
 func newEdge(t testing.TB, change func(*Config)) *edge {
 	t.Helper()
-	e := &edge{t: t, table: route.New(route.Hooks{}), registry: prometheus.NewRegistry(), log: &lockedBuffer{}}
-	store, err := objects.Open(objects.Config{Dir: t.TempDir(), MaxBytes: 256 << 20})
+	e := &edge{t: t, table: route.New(route.Hooks{}), registry: prometheus.NewRegistry(), log: &lockedBuffer{}, dir: t.TempDir()}
+	store, err := objects.Open(objects.Config{Dir: e.dir, MaxBytes: 256 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -30,8 +32,13 @@ type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	start   time.Time
+	client  netip.Addr
+	holder  netip.Addr // the network of client, whom its places are counted for
+	waits   bool       // it holds places among those that wait for origins
+	account string     // uid
 	entry   accessEntry
 	query   string // the kept one
+	asked   httpcache.Request
 	steps   []walk.StepReport
 	outcome string
 }
@@ -44,24 +51,94 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if conn, plain := r.Context().Value(connKey{}).(*progressConn); plain && r.ContentLength == 0 {
 		conn.betweenRequests()
 	}
-	x := &exchange{w: w, r: r, start: time.Now(), outcome: outcomeRefused}
+	x := &exchange{w: w, r: r, start: time.Now(), client: s.client(r), outcome: outcomeRefused}
 	x.entry.RequestID = newRequestID()
 	w.Header()["X-Request-Id"] = []string{x.entry.RequestID}
-	select {
-	case s.requests <- struct{}{}:
-		defer func() { <-s.requests }()
-	default:
-		s.metrics.refused.WithLabelValues("requests").Inc()
-		w.Header().Set("Retry-After", "1")
-		x.refuse(http.StatusServiceUnavailable, "the edge is busy")
-		s.finish(x)
-		return
-	}
-	s.metrics.inFlight.Inc()
-	defer s.metrics.inFlight.Dec()
+	defer s.recovered(x)
 	// A reply that breaks off panics, by net/http's rule; it is logged all the same.
 	defer s.finish(x)
+	if r.ContentLength != 0 {
+		x.leaveBody()
+	}
+	x.holder = network(x.client)
+	if !s.place(x, s.requests.clients.Take(x.holder), "client") {
+		return
+	}
+	defer s.requests.clients.Release(x.holder)
+	s.metrics.inFlight.Inc()
+	defer s.metrics.inFlight.Dec()
+	defer s.leave(x)
 	s.answer(x)
+}
+
+// place refuses a request that got no place of its client's or its account's.
+func (s *Server) place(x *exchange, verdict share.Verdict, of string) bool {
+	reason, text := "requests", "the edge is busy"
+	switch verdict {
+	case share.Taken:
+		return true
+	case share.OverShare:
+		reason, text = "requests_per_"+of, "too many requests at once for one "+of
+	}
+	s.metrics.refused.WithLabelValues(reason).Inc()
+	x.w.Header().Set("Retry-After", "1")
+	x.refuse(http.StatusServiceUnavailable, text)
+	return false
+}
+
+// admit reports whether a request may wait for an origin. Some places are only for those that need not, so that what is
+// stored is served while origins are slow.
+func (s *Server) admit(x *exchange) bool {
+	if x.waits {
+		return true
+	}
+	verdict, of := s.waiting.clients.Take(x.holder), "client"
+	if verdict == share.Taken {
+		if verdict, of = s.waiting.accounts.Take(x.account), "account"; verdict != share.Taken {
+			s.waiting.clients.Release(x.holder)
+		}
+	}
+	x.waits = verdict == share.Taken
+	switch verdict {
+	case share.Full:
+		s.metrics.refused.WithLabelValues("waiting").Inc()
+	case share.OverShare:
+		s.metrics.refused.WithLabelValues("waiting_per_" + of).Inc()
+	}
+	return x.waits
+}
+
+// leave gives back what admit took.
+func (s *Server) leave(x *exchange) {
+	if x.waits {
+		s.waiting.clients.Release(x.holder)
+		s.waiting.accounts.Release(x.account)
+	}
+}
+
+// leaveBody sees to it that a body, which no request here needs, is not waited for, and that nothing that follows it on the
+// connection is taken for a request: where it ends may be understood differently by something in front (RFC 9112 11.2).
+func (x *exchange) leaveBody() {
+	if x.r.ProtoMajor != 1 {
+		return // a stream of its own, which net/http ends
+	}
+	x.w.Header().Set("Connection", "close")
+	// Its error is that the connection is gone, which the reply finds out too.
+	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyTimeout))
+}
+
+// recovered tells of a fault of ours. net/http then ends the connection or the stream.
+func (s *Server) recovered(x *exchange) {
+	fault := recover()
+	if fault == nil {
+		return
+	}
+	if fault != http.ErrAbortHandler {
+		s.metrics.panics.Inc()
+		s.panics.error("a request ended by a fault of edgewalk", "request_id", x.entry.RequestID, "method", x.r.Method,
+			"host", x.entry.Host, "path", x.entry.Path, "panic", fault, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // finish counts and logs.
@@ -77,7 +154,7 @@ func (s *Server) finish(x *exchange) {
 	}
 	e := &x.entry
 	e.Time, e.Protocol, e.Method, e.Outcome = x.start.UTC(), x.r.Proto, x.r.Method, x.outcome
-	e.Client, e.QueryHash, e.Steps = s.client(x.r), hashOf(x.query), stepsOf(x.steps)
+	e.Client, e.QueryHash, e.Steps = x.client.String(), hashOf(x.query), stepsOf(x.steps)
 	e.DurationMS = milliseconds(took)
 	if e.Host == "" {
 		e.Host = x.r.Host
@@ -118,6 +195,11 @@ func (s *Server) answer(x *exchange) {
 	}
 	e := &x.entry
 	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query
+	x.account = target.Account.UID
+	if !s.place(x, s.requests.accounts.Take(x.account), "account") {
+		return
+	}
+	defer s.requests.accounts.Release(x.account)
 	switch {
 	case r.Method == http.MethodOptions:
 		x.outcome, e.Status = outcomeOptions, http.StatusNoContent
@@ -126,8 +208,6 @@ func (s *Server) answer(x *exchange) {
 		x.w.Header().Set("Allow", allowed)
 		x.refuse(http.StatusMethodNotAllowed, "files are read with GET and HEAD")
 	case hasBody(x.w, r):
-		// What follows on the connection must not be taken for a request.
-		x.w.Header().Set("Connection", "close")
 		x.refuse(http.StatusBadRequest, "a request for a file has no body")
 	case s.loops(r.Header["Cdn-Loop"]):
 		x.refuse(http.StatusLoopDetected, "the request has been here before; an origin leads back to the edge")
@@ -162,10 +242,9 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 	target.Path = "/"
 	ctx, leaving, done := patience(x.r)
 	defer done()
-	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{
-		Method: http.MethodHead, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header,
-		Client: s.speaksFor(x.r, &target), Leaving: leaving,
-	})
+	x.asked = s.request(x, &target, revision, epoch)
+	x.asked.Method, x.asked.Leaving = http.MethodHead, leaving
+	reply := s.cfg.Cache.Serve(ctx, &x.asked)
 	x.steps = reply.Steps
 	switch {
 	case reply.Outcome == httpcache.Failed || reply.Outcome == httpcache.Refused || reply.Outcome == httpcache.Canceled:
@@ -185,14 +264,21 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 	}
 }
 
+// request is what the cache is asked.
+func (s *Server) request(x *exchange, target *topology.Target, revision int64, epoch string) httpcache.Request {
+	return httpcache.Request{
+		Method: x.r.Method, Target: *target, Revision: revision, Epoch: epoch, Header: x.r.Header, Client: s.speaksFor(x, target),
+		Holder: x.holder, Admit: func() bool { return s.admit(x) },
+	}
+}
+
 // serveFile has the cache answer.
 func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, epoch string) {
 	ctx, leaving, done := patience(x.r)
 	defer done()
-	reply := s.cfg.Cache.Serve(ctx, &httpcache.Request{
-		Method: x.r.Method, Target: target, Revision: revision, Epoch: epoch, Header: x.r.Header,
-		Client: s.speaksFor(x.r, &target), Leaving: leaving, Interim: x.interim(&target),
-	})
+	x.asked = s.request(x, &target, revision, epoch)
+	x.asked.Leaving, x.asked.Interim = leaving, x.interim(&target)
+	reply := s.cfg.Cache.Serve(ctx, &x.asked)
 	if reply.Body != nil {
 		defer reply.Body.Close()
 	}
@@ -375,40 +461,43 @@ func fits(lines []string) bool {
 }
 
 // speaksFor is the client of a request, for an endpoint whose origins are told.
-func (s *Server) speaksFor(r *http.Request, t *topology.Target) httpcache.Client {
+func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 	if !t.Endpoint.ForwardClientIP {
 		return httpcache.Client{}
 	}
 	scheme := "http"
-	if r.TLS != nil {
+	if x.r.TLS != nil {
 		scheme = "https"
 	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	peer, err := netip.ParseAddrPort(x.r.RemoteAddr)
 	if err == nil && contains(s.cfg.TrustedProxies, peer.Addr().Unmap()) {
-		said := r.Header["X-Forwarded-Proto"]
+		said := x.r.Header["X-Forwarded-Proto"]
 		if last := len(said) - 1; last >= 0 && (said[last] == "http" || said[last] == "https") {
 			scheme = said[last]
 		}
 	}
-	return httpcache.Client{Address: s.client(r), Scheme: scheme}
+	return httpcache.Client{Address: x.client.String(), Scheme: scheme}
 }
 
 // client is the address a request came from. A trusted proxy is believed about whom it speaks for, and so on backwards.
-func (s *Server) client(r *http.Request) string {
+func (s *Server) client(r *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return r.RemoteAddr
+		return netip.Addr{}
 	}
-	client := peer.Addr().Unmap()
+	client := peer.Addr().Unmap().WithZone("")
+	if !contains(s.cfg.TrustedProxies, client) {
+		return client
+	}
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
 	for i := len(hops) - 1; i >= 0 && contains(s.cfg.TrustedProxies, client); i-- {
 		next, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
 		if err != nil {
 			break
 		}
-		client = next.Unmap()
+		client = next.Unmap().WithZone("")
 	}
-	return client.String()
+	return client
 }
 
 func newRequestID() string {

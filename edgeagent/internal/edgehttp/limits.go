@@ -2,10 +2,13 @@ package edgehttp
 
 import (
 	"context"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +20,9 @@ const (
 	maxHeaderBytes    = 32 << 10
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 75 * time.Second
+	// bodyTimeout is how long a body may still come that nobody wants. A client that sends one while it is refused reads the
+	// refusal then, rather than that its connection was reset (RFC 9112 9.6).
+	bodyTimeout = time.Second
 	// maxStreams are the concurrent requests of one HTTP/2 connection.
 	maxStreams = 128
 
@@ -24,12 +30,24 @@ const (
 	defaultMaxConnections = 50_000
 	defaultMaxPerClient   = 4_096
 	defaultMaxRequests    = 20_000
+
+	// leastTaken is what a client has to take of a reply in each time of WriteStall: some 500 bytes a second.
+	leastTaken = 16 << 10
 )
 
 // overloaded answers a connection that is one too many. It is written before anything was read, so it costs nothing.
 const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
-// limitListener hands out at most max connections at a time, and at most perClient of one address.
+// network is what counts as one client: an IPv4 address, or the /56 that one customer of a provider has of IPv6 (RFC 6177 2).
+func network(ip netip.Addr) netip.Addr {
+	if ip.Is6() {
+		p, _ := ip.Prefix(56) // of 128 bits
+		return p.Addr()
+	}
+	return ip
+}
+
+// limitListener hands out at most max connections at a time, and at most perClient of one client.
 type limitListener struct {
 	net.Listener
 	max, perClient int
@@ -37,12 +55,14 @@ type limitListener struct {
 	// plain says that the connection speaks HTTP from its first byte, so that a refusal can be put into words.
 	plain   bool
 	refused func(reason string)
+	// failed takes what accept(2) could not do.
+	failed func(error)
 	// exempt are addresses that many clients share.
 	exempt []netip.Prefix
 
-	mu   sync.Mutex
-	open int
-	byIP map[netip.Addr]int
+	mu       sync.Mutex
+	open     int
+	byClient map[netip.Addr]int
 }
 
 // Accept implements [net.Listener].
@@ -50,7 +70,10 @@ func (l *limitListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
-			return nil, err
+			if !errors.Is(err, net.ErrClosed) {
+				l.failed(err)
+			}
+			return nil, err // net/http tries again after a while
 		}
 		ip := addressOf(conn.RemoteAddr())
 		if reason := l.admit(ip); reason != "" {
@@ -81,14 +104,15 @@ func (l *limitListener) admit(ip netip.Addr) (refused string) {
 	if l.open >= l.max {
 		return "connections"
 	}
-	if l.byIP[ip] >= l.perClient && !contains(l.exempt, ip) {
+	client := network(ip)
+	if l.byClient[client] >= l.perClient && !contains(l.exempt, ip) {
 		return "connections_per_client"
 	}
 	l.open++
-	if l.byIP == nil {
-		l.byIP = make(map[netip.Addr]int)
+	if l.byClient == nil {
+		l.byClient = make(map[netip.Addr]int)
 	}
-	l.byIP[ip]++
+	l.byClient[client]++
 	return ""
 }
 
@@ -96,13 +120,14 @@ func (l *limitListener) release(ip netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
-	if l.byIP[ip]--; l.byIP[ip] == 0 {
-		delete(l.byIP, ip)
+	client := network(ip)
+	if l.byClient[client]--; l.byClient[client] == 0 {
+		delete(l.byClient, client)
 	}
 }
 
-// progressConn ends a connection whose peer took nothing for stall. Each write renews it, so a slow client that goes on reading
-// keeps its download.
+// progressConn ends a connection whose peer took less than leastTaken for stall. A slow client that takes more keeps its
+// download, however long that takes.
 type progressConn struct {
 	net.Conn
 	stall   time.Duration
@@ -158,10 +183,18 @@ func (c *progressConn) Close() error {
 }
 
 // Write implements [io.Writer].
-func (c *progressConn) Write(p []byte) (int, error) {
-	c.Conn.SetWriteDeadline(time.Now().Add(c.stall))
-	return c.Conn.Write(p)
+func (c *progressConn) Write(p []byte) (sent int, err error) {
+	for {
+		c.Conn.SetWriteDeadline(time.Now().Add(c.stall))
+		n, err := c.Conn.Write(p[sent:])
+		if sent += n; !slow(n, err) {
+			return sent, err
+		}
+	}
 }
+
+// slow reports whether a write that took too long is of a client that goes on reading.
+func slow(n int, err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) && n >= leastTaken }
 
 // sendPiece is how much of a file the kernel is asked to send before the deadline is renewed.
 const sendPiece = 1 << 20
@@ -191,6 +224,9 @@ func (c *progressConn) ReadFrom(r io.Reader) (sent int64, err error) {
 		n, err := to.ReadFrom(&piece)
 		sent += n
 		limit.N -= n
+		if slow(int(n), err) && want-piece.N == n { // what was read was sent
+			continue
+		}
 		if err != nil || n < want || want == 0 {
 			return sent, err
 		}
@@ -227,6 +263,29 @@ func contains(prefixes []netip.Prefix, ip netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// seldom logs what may happen often at most once in each seldomTime.
+type seldom struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	last  time.Time
+	quiet int // how often nothing was said since
+}
+
+const seldomTime = 10 * time.Second
+
+func (s *seldom) error(message string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if !s.last.IsZero() && now.Sub(s.last) < seldomTime {
+		s.quiet++
+		return
+	}
+	s.log.Error(message, append(args, "not_logged", s.quiet)...)
+	s.last, s.quiet = now, 0
 }
 
 // addressOf returns the IP address of a TCP peer.

@@ -16,6 +16,8 @@ type metrics struct {
 	refused  *prometheus.CounterVec
 	aborted  prometheus.Counter
 	dropped  prometheus.Counter
+
+	acceptErrors, panics prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -34,9 +36,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"reason"}),
 		aborted: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_aborted_replies_total", Help: "Replies cut off since their body broke or the client went away."}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_access_log_lost_lines_total", Help: "Lines of the access log that could not be written."}),
+		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_edge_accept_errors_total", Help: "Connections that the machine could not hand over; see the log.",
+		}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_panics_total", Help: "Requests that ended by a fault of edgewalk; see the log."}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.duration, m.bytes, m.inFlight, m.refused, m.aborted, m.dropped)
+		r.MustRegister(m.requests, m.duration, m.bytes, m.inFlight, m.refused, m.aborted, m.dropped, m.acceptErrors, m.panics)
 	}
 	return m
 }

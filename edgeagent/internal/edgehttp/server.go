@@ -27,6 +27,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 )
 
 // Config of a server.
@@ -44,13 +45,16 @@ type Config struct {
 	// Certificates for HTTPS. The first is shown to clients that name no known host.
 	Certificates []KeyPair
 	// TrustedProxies may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for. It
-	// counts for the access log, and for origins that are told.
+	// counts for the access log, for origins that are told, and for what one client may have.
 	TrustedProxies []netip.Prefix
 	// AccessLog takes JSON lines; nil for none.
 	AccessLog io.Writer
-	// MaxConnections, MaxConnectionsPerClient and MaxRequests bound what goes on at once. Defaults 50,000, 4,096, 20,000.
-	MaxConnections, MaxConnectionsPerClient, MaxRequests int
-	// WriteStall ends a reply of which its client took nothing for this long. Default 30 s.
+	// MaxConnections and MaxConnectionsPerClient bound the connections. Defaults 50,000 and an eighth of them, at most 4,096.
+	MaxConnections, MaxConnectionsPerClient int
+	// MaxRequests bounds the requests that are being answered, of which three quarters may wait for origins. Clients and
+	// accounts share both by the rules of package share. Default 20,000.
+	MaxRequests int
+	// WriteStall ends a reply of which its client took less than 16 KiB for this long. Default 30 s.
 	WriteStall time.Duration
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -62,8 +66,21 @@ type Server struct {
 	metrics  *metrics
 	access   *accessLog
 	certs    *certificates
-	requests chan struct{} // A slot for each request that may go on.
+	requests places // of all requests
+	waiting  places // of those that wait for origins
 	draining atomic.Bool
+
+	acceptErrors, panics seldom
+}
+
+// places are those of clients and those of accounts. A request takes one of each.
+type places struct {
+	clients  *share.Pool[netip.Addr]
+	accounts *share.Pool[string]
+}
+
+func newPlaces(n int) places {
+	return places{share.NewClients[netip.Addr](n), share.NewAccounts(n)}
 }
 
 // drainTime is how long requests that are being answered may take once the agent is told to stop.
@@ -75,10 +92,13 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger = slog.Default()
 	}
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, defaultMaxConnections)
-	cfg.MaxConnectionsPerClient = cmp.Or(cfg.MaxConnectionsPerClient, defaultMaxPerClient)
+	cfg.MaxConnectionsPerClient = cmp.Or(cfg.MaxConnectionsPerClient, min(max(cfg.MaxConnections/8, 1), defaultMaxPerClient))
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, defaultMaxRequests)
 	cfg.WriteStall = cmp.Or(cfg.WriteStall, defaultWriteStall)
-	s := &Server{cfg: cfg, metrics: newMetrics(cfg.Registerer), requests: make(chan struct{}, cfg.MaxRequests)}
+	s := &Server{
+		cfg: cfg, metrics: newMetrics(cfg.Registerer), requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
+		acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
+	}
 	s.access = newAccessLog(cfg.AccessLog, s.metrics.dropped.Inc, cfg.Logger)
 	if cfg.HTTPS != nil {
 		var err error
@@ -152,6 +172,10 @@ func (s *Server) limit(l net.Listener, plain bool) net.Listener {
 		Listener: l, max: s.cfg.MaxConnections, perClient: s.cfg.MaxConnectionsPerClient, stall: s.cfg.WriteStall, plain: plain,
 		exempt:  s.cfg.TrustedProxies,
 		refused: func(reason string) { s.metrics.refused.WithLabelValues(reason).Inc() },
+		failed: func(err error) {
+			s.metrics.acceptErrors.Inc()
+			s.acceptErrors.error("connection cannot be accepted", "address", l.Addr().String(), "err", err)
+		},
 	}
 }
 
@@ -162,7 +186,7 @@ func (s *Server) httpServer() *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		// What clients do wrong is in the metrics, and no line of ours.
+		// What clients do wrong is in the metrics, and no line of ours. The rest of what net/http says here is said by us.
 		ErrorLog:                     stdlog.New(io.Discard, "", 0),
 		DisableGeneralOptionsHandler: true,
 		ConnContext:                  withConn,

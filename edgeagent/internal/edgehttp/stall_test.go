@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -34,25 +35,7 @@ func TestClientThatTakesNothing(t *testing.T) {
 		e.awaitAborted(1)
 	})
 	t.Run("HTTP/2", func(t *testing.T) {
-		conn, err := tls.Dial("tcp", e.https, &tls.Config{InsecureSkipVerify: true, ServerName: "img.acme.test", NextProtos: []string{"h2"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
-		framer := http2.NewFramer(conn, conn)
-		var head bytes.Buffer
-		encoder := hpack.NewEncoder(&head)
-		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "img.acme.test"}, {":path", "/none"}} {
-			encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
-		}
-		_, err = io.WriteString(conn, http2.ClientPreface)
-		err = errors.Join(err,
-			framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}),
-			framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		framer := e.windowless("img.acme.test", "/none")
 		for {
 			frame, err := framer.ReadFrame()
 			if err != nil {
@@ -68,23 +51,70 @@ func TestClientThatTakesNothing(t *testing.T) {
 	})
 }
 
+// windowless asks for paths of a host on streams of one HTTP/2 connection, which give the edge no window to answer in.
+func (e *edge) windowless(host string, paths ...string) *http2.Framer {
+	e.t.Helper()
+	conn, err := tls.Dial("tcp", e.https, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"h2"}})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	framer := http2.NewFramer(conn, conn)
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	err = errors.Join(err, framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+	var head bytes.Buffer
+	encoder := hpack.NewEncoder(&head)
+	for i, path := range paths {
+		head.Reset()
+		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", host}, {":path", path}} {
+			encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+		}
+		err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: uint32(2*i + 1), BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true,
+		}))
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return framer
+}
+
 // awaitAborted waits until n replies were cut off.
 func (e *edge) awaitAborted(n float64) {
 	e.t.Helper()
+	e.await(fmt.Sprintf("%v replies are cut off", n), func() bool { return e.metric("edgewalk_edge_aborted_replies_total") >= n })
+}
+
+// await waits until something holds.
+func (e *edge) await(what string, holds func() bool) {
+	e.t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
-		families, err := e.registry.Gather()
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		for _, f := range families {
-			if f.GetName() == "edgewalk_edge_aborted_replies_total" && f.GetMetric()[0].GetCounter().GetValue() >= n {
-				return
-			}
-		}
+	for deadline := time.Now().Add(20 * time.Second); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
-			e.t.Fatalf("no %v replies were cut off", n)
+			e.t.Fatalf("waited in vain until %s", what)
 		}
 	}
+}
+
+// metric reads a counter or gauge; one with a label is named by both.
+func (e *edge) metric(name string) (value float64) {
+	e.t.Helper()
+	families, err := e.registry.Gather()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			full := f.GetName()
+			for _, l := range m.GetLabel() {
+				full += " " + l.GetValue()
+			}
+			if full == name {
+				value += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return value
 }

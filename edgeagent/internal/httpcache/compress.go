@@ -31,8 +31,8 @@ const (
 // encodings compress stored files, and those that are being stored. What comes of one is an object of its own, under a key that
 // only this copy of the file leads to: whether it may be used is what may be done with the copy, and a new copy has none.
 type encodings struct {
-	places *share.Pool   // by account
-	cpus   chan struct{} // Compressing takes at most half of the processors.
+	places *share.Pool[string] // by account
+	cpus   chan struct{}       // Compressing takes at most half of the processors.
 
 	mu      sync.Mutex
 	running map[objects.Key]*encoding
@@ -40,7 +40,7 @@ type encodings struct {
 
 func newEncodings() *encodings {
 	return &encodings{
-		places: share.NewPool(maxEncodings), cpus: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)), running: map[objects.Key]*encoding{},
+		places: share.NewPool[string](maxEncodings, maxEncodings/2), cpus: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)), running: map[objects.Key]*encoding{},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"net/textproto"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type flight struct {
 	c      *Cache
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	// release gives its place back.
+	release func()
 
 	key     objects.Key
 	req     walk.Request
@@ -125,10 +128,10 @@ type seat struct {
 
 // Why a request is refused that needs an origin.
 const (
-	refusedFills     = "fills"             // as many are under way as may be
-	refusedAccount   = "fills_per_account" // the account has its share of them
-	refusedWaiters   = "waiters"           // as many wait for the file as may
-	refusedElsewhere = "requests"          // by Request.Admit
+	refusedFills   = "fills"             // as many are under way as may be
+	refusedAccount = "fills_per_account" // the account has its share of them
+	refusedClient  = "fills_per_client"  // the client has its share of them
+	refusedWaiters = "waiters"           // as many wait for the file as may
 )
 
 // maxWaiters wait for one flight to land.
@@ -183,20 +186,35 @@ func (c *Cache) refresh(q *query, seen uint64) {
 	}
 }
 
-// place takes one of the places for fills, or says why there is none.
-func (c *Cache) place(q *query) (refused string) {
-	switch c.fills.Take(q.Target.Account.UID) {
+// filler is a client as one of an account's.
+type filler struct {
+	account string
+	client  netip.Addr
+}
+
+// place takes one of the places for fills, or says why there is none. release gives it back.
+func (c *Cache) place(q *query) (release func(), refused string) {
+	by := filler{q.Target.Account.UID, q.Holder}
+	switch c.fillers.Take(by) {
 	case share.Full:
-		return refusedFills
+		return nil, refusedFills
 	case share.OverShare:
-		return refusedAccount
+		return nil, refusedClient
 	}
-	return ""
+	if c.fills.Take(by.account) != share.Taken {
+		c.fillers.Release(by)
+		return nil, refusedAccount
+	}
+	return func() {
+		c.fills.Release(by.account)
+		c.fillers.Release(by)
+	}, ""
 }
 
 // newFlight returns nil and why, if no more may run.
 func (c *Cache) newFlight(q *query, solo bool) (f *flight, refused string) {
-	if refused := c.place(q); refused != "" {
+	release, refused := c.place(q)
+	if refused != "" {
 		return nil, refused
 	}
 	// The flight outlives the request, so it keeps nothing of the client's.
@@ -205,7 +223,7 @@ func (c *Cache) newFlight(q *query, solo bool) (f *flight, refused string) {
 		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
 	}
 	f = &flight{
-		c: c, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo, onDisk: !c.cfg.Store.Hung(),
+		c: c, release: release, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo, onDisk: !c.cfg.Store.Hung(),
 		interim: make(chan interim, maxInterim), landed: make(chan struct{}), passed: make(chan struct{}),
 		req: walk.Request{Target: q.Target, Revision: q.Revision, Epoch: q.Epoch, Header: q.header()},
 	}
@@ -255,7 +273,7 @@ func (c *Cache) launch(f *flight, s *flightShard) {
 		s.byKey[f.key] = append(s.byKey[f.key], f)
 	}
 	c.wg.Go(func() {
-		defer c.fills.Release(f.req.Target.Account.UID)
+		defer f.release()
 		defer f.cancel(nil)
 		defer f.finish()
 		f.run()

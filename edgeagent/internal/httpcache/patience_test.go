@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +41,12 @@ func drip(length int, every time.Duration) http.HandlerFunc {
 	}
 }
 
+// by makes a request one of the nth client.
+func by(n int, request *Request) *Request {
+	request.Holder = netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
+	return request
+}
+
 // of makes a request one of another account, whose files are in the same origins.
 func of(account string, request *Request) *Request {
 	other := *request.Target.Account
@@ -61,25 +69,18 @@ func TestOneAccountLeavesFillsToOthers(t *testing.T) {
 	}
 	ctx, leave := context.WithCancel(bg)
 	defer leave()
-	var mu sync.Mutex
-	refused := 0
+	var refused atomic.Int64
 	var attack sync.WaitGroup
 	for i := range clients {
-		request := r.request("GET", "/slow"+itoa(i), nil)
+		request := by(i%10, r.request("GET", "/slow"+itoa(i), nil))
 		attack.Go(func() {
 			reply := r.cache.Serve(ctx, request)
 			if reply.Outcome == Refused && reply.Status == 503 && header(reply, "Retry-After") == "1" {
-				mu.Lock()
-				refused++
-				mu.Unlock()
+				refused.Add(1)
 			}
 		})
 	}
-	eventually(t, "the attack has all that it can have", func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return refused == clients-fills/2
-	})
+	eventually(t, "the attack has all that it can have", func() bool { return refused.Load() == clients-fills*3/4 })
 	for i := range clients {
 		other := []string{"b", "c", "d"}[i%3]
 		if reply := r.cache.Serve(bg, of(other, r.request("GET", "/quick"+itoa(i), nil))); reply.Status != 200 {
@@ -91,6 +92,37 @@ func TestOneAccountLeavesFillsToOthers(t *testing.T) {
 	leave()
 	attack.Wait()
 	r.idle()
+}
+
+// A client that asks an account for files which never come leaves places to the account's other clients.
+func TestOneClientLeavesFillsToOthersOfItsAccount(t *testing.T) {
+	t.Parallel()
+	const fills, files = 64, 100
+	r := newRig(t, func(_ *objects.Config, c *Config) { c.MaxFills = fills })
+	r.hurry(100*time.Millisecond, time.Hour)
+	a := r.addOrigin("a")
+	a.reply("/quick", &originReply{status: 200, body: []byte("quick")})
+	ctx, leave := context.WithCancel(bg)
+	defer leave()
+	var refused atomic.Int64
+	var attack sync.WaitGroup
+	for i := range files {
+		a.reply("/slow"+itoa(i), &originReply{handle: silent})
+		request := by(1, r.request("GET", "/slow"+itoa(i), nil))
+		attack.Go(func() {
+			if r.cache.Serve(ctx, request).Outcome == Refused {
+				refused.Add(1)
+			}
+		})
+	}
+	eventually(t, "the client has all that it can have", func() bool { return refused.Load() == files-fills/2 })
+	if reply := r.cache.Serve(bg, by(2, r.request("GET", "/quick", nil))); reply.Status != 200 {
+		t.Errorf("another client got %d", reply.Status)
+	} else if _, err := read(reply); err != nil {
+		t.Error(err)
+	}
+	leave()
+	attack.Wait()
 }
 
 func TestWalkWithoutClientsEndsInTwoSeconds(t *testing.T) {
@@ -247,7 +279,7 @@ func TestWaitersOfOneFillAreBounded(t *testing.T) {
 func TestRangesAheadTakePlaces(t *testing.T) {
 	t.Parallel()
 	const size = 32 << 20
-	r := newRig(t, func(_ *objects.Config, c *Config) { c.MaxFills = 4 })
+	r := newRig(t, func(_ *objects.Config, c *Config) { c.MaxFills = 8 })
 	a := r.addOrigin("a")
 	g := newGate(pattern(size), http.Header{"Etag": {`"1"`}, "Cache-Control": {"max-age=60"}})
 	a.reply("/x", g.reply())

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,8 @@ type Request struct {
 	// Client is told to origins that ask for it. It counts only where the endpoint's
 	// ForwardClientIP is set.
 	Client Client
+	// Holder is the address or network that its fills are counted for.
+	Holder netip.Addr
 	// Admit says whether the request may wait for an origin. It is called at most once, and not for what can be answered from
 	// here. nil: it may.
 	Admit func() bool

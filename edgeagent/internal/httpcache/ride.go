@@ -233,10 +233,10 @@ func (t *trip) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
 	if rfc9111.IsStrong(a.vals.ETag) {
 		ask.IfRange = a.vals.ETag
 	}
-	if t.c.place(t.q) != "" {
+	release, refused := t.c.place(t.q)
+	if refused != "" {
 		return nil
 	}
-	release := sync.OnceFunc(func() { t.c.fills.Release(t.q.Target.Account.UID) })
 	req := t.f.req
 	req.Header = t.q.header() // with its own credentials, not those of whom the flight was started for
 	res := t.c.cfg.Walker.From(t.ctx, req, a.meta.supplier, ask)
@@ -244,7 +244,7 @@ func (t *trip) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
 		release()
 		return nil
 	}
-	body := &placedBody{res.Response.Body, release}
+	body := &placedBody{res.Response.Body, sync.OnceFunc(release)}
 	got, size, ok := contentRange(res.Response)
 	same := res.Response.Header.Get("Etag") == a.vals.ETag && res.Response.Header.Get("Last-Modified") == a.vals.LastModified
 	if !ok || got != part || size >= 0 && size != a.length || !same {

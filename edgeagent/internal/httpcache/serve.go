@@ -67,7 +67,8 @@ type Cache struct {
 	wg     sync.WaitGroup
 
 	flights flights
-	fills   *share.Pool // places, by account
+	fills   *share.Pool[string] // places, by account
+	fillers *share.Pool[filler] // the same places, by who asked first
 	endings *memory[ending]
 	misses  *memory[struct{}]
 
@@ -91,7 +92,8 @@ func New(cfg Config) (*Cache, error) {
 	cfg.MaxRemembered = cmp.Or(cfg.MaxRemembered, defaultMaxRemembered)
 	c := &Cache{cfg: cfg, endings: newMemory[ending](cfg.MaxRemembered), misses: newMemory[struct{}](cfg.MaxRemembered)}
 	c.encodings = newEncodings()
-	c.fills, c.unreadTime, c.paceTime = share.NewPool(cfg.MaxFills), unreadTime, paceTime
+	c.fills, c.fillers = share.NewAccounts(cfg.MaxFills), share.NewClients[filler](cfg.MaxFills)
+	c.unreadTime, c.paceTime = unreadTime, paceTime
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.metrics = newMetrics(c)
 	if cfg.Registerer != nil {
@@ -132,14 +134,15 @@ func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 			return r
 		}
 		if !admitted && q.Admit != nil && !q.Admit() {
-			return c.overloaded(q, refusedElsewhere)
+			return c.overloaded(q)
 		}
 		admitted = true
 		_, _, bypass := c.misses.get(q.key, q.now)
 		at, refused := c.board(q, seen, bypass || attempts >= maxAttempts || retries >= maxRetries)
 		switch {
 		case refused != "":
-			return c.overloaded(q, refused)
+			c.metrics.refused.WithLabelValues(refused).Inc()
+			return c.overloaded(q)
 		case at.f == nil:
 			retries++
 		default:
@@ -233,8 +236,7 @@ func (c *Cache) staleOnError(q *query, steps []walk.StepReport) *Reply {
 
 // overloaded answers a request that may not wait for an origin: from a stale copy, if that may be used when there is an error,
 // else with 503.
-func (c *Cache) overloaded(q *query, reason string) *Reply {
-	c.metrics.refused.WithLabelValues(reason).Inc()
+func (c *Cache) overloaded(q *query) *Reply {
 	if q.best.ok && q.best.use.OnError {
 		if r := c.staleOnError(q, nil); r != nil {
 			return r

@@ -1,8 +1,8 @@
-// Package share divides what is scarce among holders, such as accounts, so that none of them can take what the others need.
+// Package share divides what is scarce among holders, such as accounts or clients, so that none of them can take what the others need.
 //
 // What always holds: no more than the pool's places are taken; a holder that has less than its share, an eighth of them, is
-// refused only when all are taken; what it takes beyond that it takes from the first half, so that the second half is there
-// for those who have little.
+// refused only when all are taken; what it takes beyond that it takes from those that are open to all, so that the others are
+// there for those who have little.
 package share
 
 import "sync"
@@ -20,26 +20,36 @@ const (
 )
 
 // Pool hands out places. Its methods may be called from any goroutine.
-type Pool struct {
-	places int
+type Pool[Holder comparable] struct {
+	places, open int
 
 	mu    sync.Mutex
 	taken int
-	held  map[string]int
+	held  map[Holder]int
 }
 
-// NewPool returns a pool of at least one place.
-func NewPool(places int) *Pool { return &Pool{places: max(places, 1), held: map[string]int{}} }
+// NewPool returns a pool of at least one place, of which the first are open to all.
+func NewPool[Holder comparable](places, open int) *Pool[Holder] {
+	return &Pool[Holder]{places: max(places, 1), open: open, held: map[Holder]int{}}
+}
+
+// NewClients returns a pool for clients: one of them gets half.
+func NewClients[Holder comparable](places int) *Pool[Holder] {
+	return NewPool[Holder](places, places/2)
+}
+
+// NewAccounts returns a pool for accounts: one of them gets three quarters, which is more than one of its clients can take.
+func NewAccounts(places int) *Pool[string] { return NewPool[string](places, places*3/4) }
 
 // Take takes a place for a holder. Who was given one calls Release.
-func (p *Pool) Take(holder string) Verdict {
+func (p *Pool[Holder]) Take(holder Holder) Verdict {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := p.held[holder]
 	switch {
 	case p.taken >= p.places:
 		return Full
-	case held >= max(p.places/8, 1) && p.taken >= p.places/2:
+	case held >= max(p.places/8, 1) && p.taken >= p.open:
 		return OverShare
 	}
 	p.taken++
@@ -48,7 +58,7 @@ func (p *Pool) Take(holder string) Verdict {
 }
 
 // Release gives a place of a holder back.
-func (p *Pool) Release(holder string) {
+func (p *Pool[Holder]) Release(holder Holder) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
@@ -58,7 +68,7 @@ func (p *Pool) Release(holder string) {
 }
 
 // Taken is how many places are taken.
-func (p *Pool) Taken() int {
+func (p *Pool[Holder]) Taken() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.taken

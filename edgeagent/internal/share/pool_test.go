@@ -8,7 +8,7 @@ import (
 
 func TestOneHolderLeavesPlacesToOthers(t *testing.T) {
 	t.Parallel()
-	p := NewPool(64)
+	p := NewPool[string](64, 32)
 	greedy := 0
 	for p.Take("greedy") == Taken {
 		greedy++
@@ -35,10 +35,32 @@ func TestOneHolderLeavesPlacesToOthers(t *testing.T) {
 	}
 }
 
+// A client that asks for files of one account alone leaves places to the account's other clients.
+func TestOneClientLeavesPlacesToOthersOfItsAccount(t *testing.T) {
+	t.Parallel()
+	clients, accounts := NewClients[string](64), NewAccounts(64)
+	take := func(client string) (taken int) {
+		for clients.Take(client) == Taken {
+			if accounts.Take("acme") != Taken {
+				clients.Release(client)
+				break
+			}
+			taken++
+		}
+		return taken
+	}
+	if one, another, third := take("one"), take("another"), take("third"); one != 32 || another != 8 || third != 8 {
+		t.Errorf("%d, %d and %d of 64", one, another, third)
+	}
+	if v := accounts.Take("other"); v != Taken {
+		t.Errorf("another account was refused: %d", v)
+	}
+}
+
 func TestSmallPools(t *testing.T) {
 	t.Parallel()
 	for places, alone := range map[int]int{0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 8: 4, 16: 8} {
-		p, n := NewPool(places), 0
+		p, n := NewPool[string](places, places/2), 0
 		for p.Take("a") == Taken {
 			n++
 		}
@@ -53,7 +75,7 @@ func TestPoolOverRandomHolders(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	const places = 40
-	p, held, taken := NewPool(places), map[string]int{}, 0
+	p, held, taken := NewPool[string](places, places/2), map[string]int{}, 0
 	for range 20_000 {
 		who := strconv.Itoa(random.IntN(12))
 		if random.IntN(3) == 0 {

@@ -1,0 +1,446 @@
+package edgehttp
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// loopback lets a test speak for any client, in X-Forwarded-For.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
+func from(client string) string { return "X-Forwarded-For: " + client }
+
+// stuck has /slow..., whose replies never come, and one file.
+func stuck(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/slow") {
+		<-r.Context().Done()
+		return
+	}
+	oneFile(w, r)
+}
+
+// crowd are requests that have no reply yet.
+type crowd struct {
+	e     *edge
+	conns []net.Conn
+}
+
+func (e *edge) crowd() *crowd {
+	c := &crowd{e: e}
+	e.t.Cleanup(c.leave)
+	return c
+}
+
+// ask asks for a path of the shared host on a connection of its own, and waits for no reply.
+func (c *crowd) ask(path, client string) {
+	c.e.t.Helper()
+	conn, err := net.Dial("tcp", c.e.http)
+	if err == nil {
+		_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: shared.test\r\n%s\r\n\r\n", path, from(client))
+	}
+	if err != nil {
+		c.e.t.Fatal(err)
+	}
+	c.conns = append(c.conns, conn)
+}
+
+func (c *crowd) leave() {
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+}
+
+// refused are the requests that found no place among those that may wait for origins.
+func (e *edge) refused() (n float64) {
+	for _, reason := range []string{"waiting", "waiting_per_client", "waiting_per_account", "requests", "requests_per_client", "requests_per_account"} {
+		n += e.metric("edgewalk_edge_refused_total " + reason)
+	}
+	return n
+}
+
+// However many requests wait for origins that never answer: what is stored is served, to those who wait as well.
+func TestHitsAreServedWhileMissesFillEverySlot(t *testing.T) {
+	t.Parallel()
+	const requests = 64
+	e := newEdge(t, func(c *Config) { c.MaxRequests, c.TrustedProxies = requests, loopback })
+	resources := acme(newOrigin(t, stuck))
+	for i := range 8 {
+		account := fmt.Sprintf("a%d", i)
+		resources["accounts/"+account] = &topologyv1.Account{State: topologyv1.Account_ACTIVE}
+		resources["origins/"+account+"/o"] = proto.Clone(resources["origins/acme/legacy"])
+		resources["urlEndpoints/"+account+"/default"] = &topologyv1.UrlEndpoint{Origins: []string{"o"}}
+	}
+	e.apply(resources)
+	e.get("shared.test", "/acme/a.txt")
+	e.settle(1)
+	attack := e.crowd()
+	const waiting, asked = requests * 3 / 4, 4 * requests
+	for i := range asked {
+		attack.ask(fmt.Sprintf("/a%d/slow%d", i%8, i), fmt.Sprintf("192.0.2.%d", i%100))
+	}
+	e.await("every place is taken", func() bool {
+		return e.metric("edgewalk_edge_requests_in_flight") == waiting && e.refused() == asked-waiting
+	})
+	for _, client := range []string{"198.51.100.1", "192.0.2.1", "2001:db8::1"} {
+		if response, body := e.get("shared.test", "/acme/a.txt", from(client)); response.StatusCode != 200 || body != fileText {
+			t.Errorf("a hit of %s is %d", client, response.StatusCode)
+		}
+		if response, _ := e.get("shared.test", "/acme/b.txt", from(client)); response.StatusCode != 503 || response.Header.Get("Retry-After") == "" {
+			t.Errorf("a miss of %s is %d", client, response.StatusCode)
+		}
+	}
+}
+
+// The misses of an account whose origins never answer leave places to the other accounts'.
+func TestOneAccountLeavesRequestsToOthers(t *testing.T) {
+	t.Parallel()
+	const requests = 64
+	e := newEdge(t, func(c *Config) { c.MaxRequests, c.TrustedProxies = requests, loopback })
+	resources := acme(newOrigin(t, stuck))
+	resources["origins/other/o"] = proto.Clone(resources["origins/acme/legacy"])
+	resources["urlEndpoints/other/default"] = &topologyv1.UrlEndpoint{Origins: []string{"o"}}
+	e.apply(resources)
+	attack := e.crowd()
+	for i := range 2 * requests {
+		attack.ask(fmt.Sprintf("/acme/slow%d", i), fmt.Sprintf("192.0.2.%d", i))
+	}
+	const waiting = requests * 3 / 4 * 3 / 4
+	e.await("the attack has all that it can have", func() bool { return e.refused() == 2*requests-waiting })
+	if n := e.metric("edgewalk_edge_refused_total waiting_per_account"); n != 2*requests-waiting {
+		t.Errorf("%v refused as too many of one account", n)
+	}
+	if response, body := e.get("shared.test", "/other/a.txt", from("198.51.100.1")); response.StatusCode != 200 {
+		t.Errorf("a miss of another account is %d %s", response.StatusCode, body)
+	}
+}
+
+// Addresses of one client count together, and so do its connections and their streams.
+func TestOneClientLeavesRequestsToOthers(t *testing.T) {
+	t.Parallel()
+	const requests = 64
+	for name, address := range map[string]func(i int) string{
+		"IPv4":    func(int) string { return "192.0.2.1" },
+		"IPv6":    func(i int) string { return fmt.Sprintf("2001:db8:0:%x::%x", i%256, i) },
+		"streams": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEdge(t, func(c *Config) { c.MaxRequests, c.TrustedProxies = requests, loopback })
+			e.apply(acme(newOrigin(t, stuck)))
+			const waiting = requests * 3 / 4 / 2
+			if address == nil {
+				for connection := range 4 {
+					var paths []string
+					for i := range requests / 2 {
+						paths = append(paths, fmt.Sprintf("/slow%d-%d", connection, i))
+					}
+					e.windowless("img.acme.test", paths...)
+				}
+			} else {
+				attack := e.crowd()
+				for i := range 2 * requests {
+					attack.ask(fmt.Sprintf("/acme/slow%d", i), address(i))
+				}
+			}
+			e.await("the attack has all that it can have", func() bool { return e.refused() >= 2*requests-waiting })
+			if n := e.metric("edgewalk_edge_requests_in_flight"); n > requests {
+				t.Errorf("%v requests are under way", n)
+			}
+			for _, other := range []string{"192.0.2.2", "2001:db8:0:100::1"} {
+				if response, body := e.get("shared.test", "/acme/a.txt", from(other)); response.StatusCode != 200 {
+					t.Errorf("%s got %d %s", other, response.StatusCode, body)
+				}
+			}
+		})
+	}
+}
+
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "2001:db8:1:2ff:3::4": "2001:db8:1:200::", "2001:db8:1:300::": "2001:db8:1:300::", "::1": "::",
+	} {
+		if got := network(netip.MustParseAddr(address)); got != netip.MustParseAddr(want) {
+			t.Errorf("%s is of %s, want %s", address, got, want)
+		}
+	}
+	if network(netip.Addr{}) != (netip.Addr{}) {
+		t.Error("no address has a network")
+	}
+}
+
+// Who asks for large files and takes nothing gives their descriptors back.
+func TestStalledReadersGiveBackTheirFiles(t *testing.T) {
+	t.Parallel()
+	const streams = 40
+	big := make([]byte, 1<<20)
+	e := newEdge(t, func(c *Config) { c.WriteStall = 500 * time.Millisecond })
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Write(big)
+	})))
+	e.get("shared.test", "/acme/big")
+	e.settle(1)
+	paths := make([]string, streams)
+	for i := range paths {
+		paths[i] = "/big"
+	}
+	e.windowless("img.acme.test", paths...)
+	e.await("the streams hold files", func() bool { return e.openFiles() == streams })
+	e.await("they have given them back", func() bool { return e.openFiles() == 0 })
+	e.awaitAborted(streams)
+}
+
+// openFiles is how many files of the cache this process has open, but for its lock.
+func (e *edge) openFiles() (n int) {
+	e.t.Helper()
+	descriptors, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		e.t.Skip("no /proc")
+	}
+	for _, d := range descriptors {
+		name, _ := os.Readlink("/proc/self/fd/" + d.Name())
+		if rest, ok := strings.CutPrefix(name, e.dir); ok && strings.Count(rest, "/") > 1 {
+			n++
+		}
+	}
+	return n
+}
+
+// A client that goes on reading keeps its download however slow it is; one that takes next to nothing does not.
+func TestDownloadsEndOnlyForThoseWhoTakeNothing(t *testing.T) {
+	t.Parallel()
+	const stall = 30 * time.Second
+	for _, test := range []struct {
+		name  string
+		piece int
+		every time.Duration
+		kept  bool
+	}{
+		{"quick", 64 << 10, time.Second, true},
+		{"1 KiB a second", 1 << 10, time.Second, true},
+		{"a pause", 64 << 10, 25 * time.Second, true},
+		{"100 bytes a second", 100, time.Second, false},
+		{"a byte in each 10 s", 1, 10 * time.Second, false},
+		{"nothing", 0, time.Second, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server, client := net.Pipe()
+				ctx, stop := context.WithCancel(t.Context())
+				go func() {
+					defer client.Close()
+					tick := time.NewTicker(test.every)
+					defer tick.Stop()
+					for {
+						if _, err := io.CopyN(io.Discard, client, int64(test.piece)); err != nil {
+							return
+						}
+						select {
+						case <-tick.C:
+						case <-ctx.Done():
+							return
+						}
+					}
+				}()
+				conn := &progressConn{Conn: server, stall: stall, release: func() {}}
+				n, err := conn.Write(make([]byte, 256<<10))
+				if kept := err == nil && n == 256<<10; kept != test.kept || !kept && !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+				conn.Close()
+				stop()
+			})
+		})
+	}
+}
+
+// smallSockets has the kernel take little of what is sent.
+type smallSockets struct{ net.Listener }
+
+func (l smallSockets) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		err = conn.(*net.TCPConn).SetWriteBuffer(16 << 10)
+	}
+	return conn, err
+}
+
+// A file that the kernel sends is whole for a client that needs many times WriteStall for each piece of it.
+func TestSlowClientGetsFilesWhole(t *testing.T) {
+	t.Parallel()
+	big := make([]byte, 3<<20)
+	for i := range big {
+		big[i] = byte(i >> 8 * 7)
+	}
+	e := newEdge(t, func(c *Config) { c.HTTP, c.WriteStall = smallSockets{c.HTTP}, 150*time.Millisecond })
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Write(big)
+	})))
+	e.get("shared.test", "/acme/big")
+	e.settle(1)
+	conn, err := net.Dial("tcp", e.http)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(conn, "GET /acme/big HTTP/1.1\r\nHost: shared.test\r\nConnection: close\r\n\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	var got bytes.Buffer
+	for err == nil {
+		<-tick.C
+		_, err = io.CopyN(&got, response.Body, 64<<10)
+	}
+	if err != io.EOF || !bytes.Equal(got.Bytes(), big) {
+		t.Errorf("%d of %d bytes, %v", got.Len(), len(big), err)
+	}
+}
+
+// A body that is announced and never sent holds its connection for a moment, whatever it is announced for.
+func TestAnnouncedBodyThatNeverComesIsBounded(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, oneFile)))
+	for _, head := range []string{
+		"POST /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 100\r\n\r\n",
+		"POST /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 100\r\n\r\nonly this",
+		"OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 100\r\n\r\n",
+		"OPTIONS * HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 100\r\n\r\n",
+		"PUT /nobody HTTP/1.1\r\nHost: nobody.test\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+	} {
+		t.Run(strings.ReplaceAll(head[:strings.Index(head, " HTTP")], "/", "_"), func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", e.http)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(bodyTimeout + 10*time.Second))
+			io.WriteString(conn, head)
+			answer, err := io.ReadAll(conn)
+			if err != nil || bytes.Count(answer, []byte("HTTP/1.1 ")) != 1 || !bytes.Contains(answer, []byte("\r\nConnection: close\r\n")) {
+				t.Errorf("%q, %v", answer, err)
+			}
+		})
+	}
+}
+
+// Where a body ends may be understood differently by something in front, so that nothing is read behind one.
+func TestNothingIsReadBehindABody(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, oneFile)))
+	const behind = "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n"
+	for _, method := range []string{"POST", "OPTIONS", "GET", "DELETE"} {
+		for name, framing := range map[string]string{
+			"Content-Length":                       "Content-Length: 2\r\n\r\nhi",
+			"Transfer-Encoding":                    "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+			"Content-Length and Transfer-Encoding": "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+			"Transfer-Encoding and Content-Length": "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n",
+		} {
+			t.Run(method+" "+name, func(t *testing.T) {
+				t.Parallel()
+				conn, err := net.Dial("tcp", e.http)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(10 * time.Second))
+				io.WriteString(conn, method+" /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n"+framing+behind)
+				answer, _ := io.ReadAll(conn) // what was not read may reset the connection
+				if n := bytes.Count(answer, []byte("HTTP/1.1 ")); n != 1 {
+					t.Errorf("%d replies: %q", n, answer)
+				}
+			})
+		}
+	}
+}
+
+// failing is a listener whose first Accepts fail as they do when no descriptor is left.
+type failing struct {
+	net.Listener
+	mu    sync.Mutex
+	times int
+}
+
+func (l *failing) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.times > 0 {
+		l.times--
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+func TestAcceptErrorsAreLogged(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	e := newEdge(t, func(c *Config) {
+		c.Logger, c.HTTP = slog.New(slog.NewTextHandler(&log, nil)), &failing{Listener: c.HTTP, times: 3}
+	})
+	e.apply(acme(newOrigin(t, oneFile)))
+	if response, _ := e.get("shared.test", "/acme/a.txt"); response == nil || response.StatusCode != 200 {
+		t.Error("no answer after descriptors were free again")
+	}
+	if n := e.metric("edgewalk_edge_accept_errors_total"); n != 3 {
+		t.Errorf("%v counted, want 3", n)
+	}
+	if text := log.String(); strings.Count(text, "too many open files") != 1 || !strings.Contains(text, "connection cannot be accepted") {
+		t.Errorf("log: %s", text)
+	}
+}
+
+func TestPanicIsLogged(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	e := newEdge(t, func(c *Config) {
+		c.Logger, c.LoopID = slog.New(slog.NewTextHandler(&log, nil)), func() string { panic("out of order") }
+	})
+	e.apply(acme(newOrigin(t, oneFile)))
+	for range 3 {
+		if response, _ := e.get("shared.test", "/acme/a.txt", "CDN-Loop: x"); response != nil {
+			t.Errorf("got %d", response.StatusCode)
+		}
+	}
+	e.await("each is counted", func() bool { return e.metric("edgewalk_edge_panics_total") == 3 })
+	if text := log.String(); strings.Count(text, "out of order") != 1 || !strings.Contains(text, "path=/a.txt") || !strings.Contains(text, "loops") {
+		t.Errorf("log: %s", text)
+	}
+	if response, _ := e.get("shared.test", "/acme/a.txt"); response == nil || response.StatusCode != 200 {
+		t.Error("no answer after a panic")
+	}
+	if n := e.metric("edgewalk_edge_requests_in_flight"); n != 0 {
+		t.Errorf("%v requests are still counted", n)
+	}
+}
