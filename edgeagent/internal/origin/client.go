@@ -90,8 +90,8 @@ func New(cfg Config) *Client {
 	return &Client{
 		userAgent:  "edgewalk/" + cfg.Version,
 		loopID:     cfg.LoopID,
-		origins:    newTransport(&dialer{guard: g, resolver: cfg.Resolver, tls: base}),
-		operator:   newTransport(&dialer{resolver: cfg.Resolver, tls: newTLSConfig(cfg.MediaRoots)}),
+		origins:    newTransport(&dialer{guard: g, resolver: cfg.Resolver, tls: base, strays: newStrays()}),
+		operator:   newTransport(&dialer{resolver: cfg.Resolver, tls: newTLSConfig(cfg.MediaRoots), strays: newStrays()}),
 		mediaURL:   cfg.MediaURL,
 		mediaToken: cfg.MediaToken,
 		secures:    newSecures(base, cfg.VerifyTLS),

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +53,9 @@ type conn struct {
 	r       *bufio.Reader
 	raw     syscall.RawConn // of the TCP connection
 	records *records        // under TLS; nil in the clear
+	host    string
+	strays  *strays
+	single  bool // it carries one request and no more
 
 	// mu guards what follows. While idle its holder may use the reader; in every other phase, only
 	// the goroutine that reads.
@@ -66,15 +71,18 @@ type conn struct {
 	lined bool // rest belongs to a chunk
 }
 
-// newConn returns a conn over c, which is tcp or, if records is not nil, TLS over that. It closes
+// newConn returns a conn to host over c, which is tcp or, if records is not nil, TLS over that. It closes
 // tcp if it fails.
-func newConn(c, tcp net.Conn, records *records) (net.Conn, error) {
+func newConn(c, tcp net.Conn, records *records, host string, s *strays) (net.Conn, error) {
 	raw, err := tcp.(syscall.Conn).SyscallConn()
 	if err != nil {
 		tcp.Close()
 		return nil, err
 	}
-	return &conn{Conn: c, r: bufio.NewReader(c), raw: raw, records: records}, nil
+	return &conn{
+		Conn: c, r: bufio.NewReader(c), raw: raw, records: records,
+		host: host, strays: s, single: s.known(host),
+	}, nil
 }
 
 // begin says that got, from a conn, is to carry a request. What its reply's head leaves to be
@@ -115,24 +123,25 @@ func (c *conn) open() error {
 
 // unread reports whether the peer has sent more than the replies that were read, or hung up.
 func (c *conn) unread() bool {
-	if c.r.Buffered() > 0 {
+	if c.r.Buffered() > 0 || c.records != nil && c.records.unread(c.Conn) {
+		c.strays.note(c.host)
 		return true
 	}
-	if c.records != nil && c.records.unread(c.Conn) {
+	bytes, ended := 0, true
+	if err := c.raw.Control(func(fd uintptr) { bytes, ended = peek(fd) }); err != nil {
 		return true
 	}
-	arrived := true
-	if err := c.raw.Control(func(fd uintptr) { arrived = readable(fd) }); err != nil {
-		return true
+	if bytes > 0 && c.records == nil { // TLS may be about to end, which takes a record
+		c.strays.note(c.host)
 	}
-	return arrived
+	return bytes > 0 || ended
 }
 
-// readable reports whether a read would not have to wait.
-func readable(fd uintptr) bool {
+// peek reports what a read would find: bytes, or the end of the connection, or neither yet.
+func peek(fd uintptr) (bytes int, ended bool) {
 	var b [1]byte
-	_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return !errors.Is(err, unix.EAGAIN)
+	n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return max(n, 0), n <= 0 && !errors.Is(err, unix.EAGAIN)
 }
 
 // Read implements [net.Conn].
@@ -200,7 +209,8 @@ func (c *conn) wait() error {
 	spent := c.phase == idle && c.unread()
 	c.mu.Unlock()
 	if !spent {
-		if err := c.raw.Read(readable); err != nil {
+		arrived := func(fd uintptr) bool { bytes, ended := peek(fd); return bytes > 0 || ended }
+		if err := c.raw.Read(arrived); err != nil {
 			return err
 		}
 	}
@@ -209,6 +219,7 @@ func (c *conn) wait() error {
 	if c.phase != idle {
 		return nil
 	}
+	c.unread() // for what it notes
 	c.phase = spoiled
 	return errSpent
 }
@@ -229,6 +240,9 @@ func (c *conn) readHead() error {
 		return err
 	}
 	c.ready = h.text
+	if c.single && h.final() {
+		c.ready = append(bytes.TrimSuffix(h.text, []byte("\r\n")), "Connection: close\r\n\r\n"...)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.notes != nil {
@@ -331,6 +345,38 @@ func (c *conn) readTrailer() error {
 		return &framingError{"a line of the trailer does not end as lines do"}
 	}
 	return nil
+}
+
+const (
+	// A host that has sent stray bytes is not trusted with a second request on one connection for
+	// strayFor. At most maxStrays such hosts are known.
+	strayFor  = 10 * time.Minute
+	maxStrays = 1024
+)
+
+// strays knows the hosts that have sent bytes beyond a reply. Bytes that come a moment later than
+// the reply cannot be told from the reply to a request that was sent in between, so connections to
+// such hosts carry one request each.
+type strays struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+func newStrays() *strays { return &strays{until: make(map[string]time.Time)} }
+
+func (s *strays) note(host string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.until) >= maxStrays {
+		clear(s.until)
+	}
+	s.until[host] = time.Now().Add(strayFor)
+}
+
+func (s *strays) known(host string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Before(s.until[host])
 }
 
 // records gives TLS no byte beyond the record that it reads, so that it can be seen whether there

@@ -29,6 +29,7 @@ type dialer struct {
 	guard    *guard // nil allows every address
 	resolver *net.Resolver
 	tls      *tls.Config
+	strays   *strays
 }
 
 // connectKey is the context key of how long connecting may take, since http.Transport knows only one value for all.
@@ -77,7 +78,7 @@ func (d *dialer) dialPlain(ctx context.Context, network, hostport string) (net.C
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
-	return newConn(tcp, tcp, nil)
+	return newConn(tcp, tcp, nil, hostport, d.strays)
 }
 
 func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Conn, error) {
@@ -96,7 +97,7 @@ func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Con
 		tcp.Close()
 		return nil, dialError(ctx, &tlsError{err})
 	}
-	return newConn(secure, tcp, records)
+	return newConn(secure, tcp, records, hostport, d.strays)
 }
 
 // dialError prefers the reason for which ctx ended to what its end made of the dial.

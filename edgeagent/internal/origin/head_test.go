@@ -235,6 +235,38 @@ func TestSurplusBytesBelongToNoReply(t *testing.T) {
 	}
 }
 
+// A host that sends bytes beyond a reply once gets a connection for each request from then on: those
+// that come late would be taken for the reply to a request that was sent in between.
+func TestStrayBytesEndReuse(t *testing.T) {
+	t.Parallel()
+	fault, tidy := faultorigin.New(t), faultorigin.New(t)
+	tidy.On(faultorigin.Any, faultorigin.Reply(200, "GOOD"))
+	fault.On(faultorigin.Any, faultorigin.Reply(200, "GOOD"))
+	fault.On("/stray.jpg", func(x *faultorigin.Exchange) { x.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nGOOD\r\n") })
+	c := localClient(t)
+	for _, step := range []struct {
+		o           *faultorigin.Origin
+		path        string
+		connections int
+	}{
+		{fault, "/a.jpg", 1},
+		{fault, "/b.jpg", 1},
+		{fault, "/stray.jpg", 1},
+		{fault, "/c.jpg", 2},
+		{fault, "/d.jpg", 3},
+		{fault, "/missing/", 4},
+		{tidy, "/a.jpg", 1},
+		{tidy, "/b.jpg", 1},
+	} {
+		if body, err := read(t, c.Get(t.Context(), web(t, step.o.URL()), get(step.path))); body != "GOOD" || err != nil {
+			t.Fatalf("%s: read %q, %v", step.path, body, err)
+		}
+		if n := step.o.Connections(); n != step.connections {
+			t.Errorf("%s: %d connections, want %d", step.path, n, step.connections)
+		}
+	}
+}
+
 // Whatever is sent as a head, net/http reads from what is made of it the same status and the same
 // framing, or it is refused.
 func FuzzReadHead(f *testing.F) {
