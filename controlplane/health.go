@@ -63,6 +63,8 @@ func (c *ControlPlane) readiness(ctx context.Context) (ready bool, text string) 
 	defer cancel()
 	if err := c.store.Health(ctx); err != nil {
 		fmt.Fprintf(&b, "degraded: %v\n", err)
+	} else if etcd, err := c.store.Status(ctx); err == nil && etcd.Trouble() != "" {
+		fmt.Fprintf(&b, "degraded: %s\n", etcd.Trouble())
 	}
 	return ready, b.String()
 }

@@ -46,6 +46,7 @@ const (
 	kindTooLarge
 	kindFrozen
 	kindStoreUnavailable
+	kindStoreForbidden
 	kindOutcomeUnknown
 	kindResultUnread
 	kindLibraryUnavailable
@@ -87,6 +88,7 @@ var kinds = [kindCount]struct {
 	kindTooLarge:           {codes.FailedPrecondition, "CHANGE_TOO_LARGE"},
 	kindFrozen:             {codes.FailedPrecondition, "FROZEN"},
 	kindStoreUnavailable:   {codes.Unavailable, "STORE_UNAVAILABLE"},
+	kindStoreForbidden:     {codes.Unavailable, "STORE_FORBIDDEN"},
 	kindOutcomeUnknown:     {codes.Unavailable, "OUTCOME_UNKNOWN"},
 	kindResultUnread:       {codes.Unavailable, "RESULT_UNREAD"},
 	kindLibraryUnavailable: {codes.Unavailable, "MEDIA_LIBRARY_UNAVAILABLE"},
@@ -113,10 +115,11 @@ var errorKinds = []struct {
 	{store.ErrDeleting, kindDeleting, "the account is being deleted and takes no writes"},
 	{store.ErrTooLarge, kindTooLarge, ""},
 	{store.ErrRequestIDReused, kindRequestIDReused, "the request_id was used for another request within the last 15 minutes"},
-	{store.ErrResourceExhausted, kindStoreFull, "etcd is full and takes no more writes: raise its quota, or compact and defragment it"},
+	{store.ErrResourceExhausted, kindStoreFull, "etcd is full and takes no writes but deletions: run `etcdctl defrag --cluster` and `etcdctl alarm disarm`, or raise its quota"},
 	{store.ErrEpochChanged, kindStoreUnavailable, "etcd was restored, and this control plane is about to take in what it holds: try again"},
 	{store.ErrSchemaTooNew, kindStoreUnavailable, "a newer edgewalk has written the topology: update this control plane"},
 	{store.ErrCompacted, kindContention, "the topology moved on while it was read: try again"},
+	{store.ErrForbidden, kindStoreForbidden, "etcd refuses the user of this control plane: give it back its role, or correct --etcd-user and --etcd-password-file"},
 	{store.ErrUnavailable, kindStoreUnavailable, "etcd does not answer"},
 	{media.ErrNoBytes, kindLibraryUnavailable, "the media bucket has lost the file's bytes: upload it again"},
 	{fleet.ErrNoEdge, kindNoEdge, ""},

@@ -111,7 +111,7 @@ func notWritten(err error, account, request string) error {
 		f.facts = map[string]string{"requestId": request}
 		f.cause = err
 		return f
-	case errors.Is(err, store.ErrUnavailable):
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrForbidden), errors.Is(err, store.ErrResourceExhausted):
 		f := toFailure(err)
 		f.text += "; nothing was written"
 		return f

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -26,7 +27,7 @@ type DialConfig struct {
 	CACert string
 	// Cert and Key are files with the certificate that we show. Both or neither.
 	Cert, Key string
-	// User, and the file that holds its password, for clusters with authentication.
+	// User, and the file that holds its password, for clusters with authentication. The file is read again for each login.
 	User, PasswordFile string
 }
 
@@ -53,13 +54,11 @@ func Dial(cfg DialConfig) (*clientv3.Client, error) {
 		return nil, errors.New("a user of etcd and the file of its password go together")
 	}
 	if cfg.PasswordFile != "" {
-		password, err := os.ReadFile(cfg.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("read password of etcd: %w", err)
+		var err error
+		if config.Password, err = readPassword(cfg.PasswordFile); err != nil {
+			return nil, err
 		}
-		if config.Password = strings.TrimRight(string(password), "\r\n"); config.Password == "" {
-			return nil, fmt.Errorf("read password of etcd: %s is empty", cfg.PasswordFile)
-		}
+		config.DialOptions = append(config.DialOptions, grpc.WithChainUnaryInterceptor(cfg.logIn))
 	}
 	secure, err := dialTLS(cfg)
 	if err != nil {
@@ -71,6 +70,31 @@ func Dial(cfg DialConfig) (*clientv3.Client, error) {
 		return nil, fmt.Errorf("connect to etcd: %w", err)
 	}
 	return client, nil
+}
+
+func readPassword(file string) (string, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read password of etcd: %w", err)
+	}
+	password := strings.TrimRight(string(content), "\r\n")
+	if password == "" {
+		return "", fmt.Errorf("read password of etcd: %s is empty", file)
+	}
+	return password, nil
+}
+
+// logIn puts the password that the file has now into each login. The client of etcd logs in again whenever its token is
+// refused, as after a change of the password.
+func (cfg DialConfig) logIn(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if login, ok := req.(*etcdserverpb.AuthenticateRequest); ok {
+		password, err := readPassword(cfg.PasswordFile)
+		if err != nil {
+			return err
+		}
+		login.Password = password
+	}
+	return invoke(ctx, method, req, reply, conn, opts...)
 }
 
 func dialTLS(cfg DialConfig) (*tls.Config, error) {

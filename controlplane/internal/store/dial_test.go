@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 )
 
 // However long etcd was away, its return is noticed within seconds: attempts do not grow rarer without end.
@@ -197,4 +198,62 @@ func TestLoginIsBounded(t *testing.T) {
 	case <-time.After(15 * time.Second):
 		t.Error("still waiting after 15 s")
 	}
+}
+
+// The password changes, and so does the role of the user: a running store goes on as soon as it may.
+func TestUserIsChangedWhileRunning(t *testing.T) {
+	t.Parallel()
+	endpoint, ca := guarded(t)
+	path := filepath.Join(t.TempDir(), "password")
+	set := func(file, text string) string {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	dial := func(user, file string) *clientv3.Client {
+		client, err := store.Dial(store.DialConfig{Endpoints: []string{endpoint}, CACert: ca, User: user, PasswordFile: file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+		return client
+	}
+	root := dial("root", set(filepath.Join(t.TempDir(), "root"), "secret"))
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow := func() {
+		must(root.RoleGrantPermission(t.Context(), "edgewalk", "/edgewalk/", clientv3.GetPrefixRangeEnd("/edgewalk/"), clientv3.PermissionType(clientv3.PermReadWrite)))
+	}
+	must(root.RoleAdd(t.Context(), "edgewalk"))
+	allow()
+	must(root.UserAdd(t.Context(), "ew", "first"))
+	must(root.UserGrantRole(t.Context(), "ew", "edgewalk"))
+	s := storetest.Open(t, store.Config{Client: dial("ew", set(path, "first"))})
+	mustPut(t, s, "acme", accountPut("acme", "1"))
+	m := follow(t, s, nil)
+	eventually(t, func() bool { return m.at() != 0 })
+
+	must(root.UserChangePassword(t.Context(), "ew", "second"))
+	if _, err := put(t.Context(), s, "acme", accountPut("acme", "2")); !errors.Is(err, store.ErrForbidden) {
+		t.Errorf("with the old password: %v", err)
+	}
+	set(path, "second")
+	mustPut(t, s, "acme", accountPut("acme", "2"))
+
+	must(root.UserRevokeRole(t.Context(), "ew", "edgewalk"))
+	if _, err := put(t.Context(), s, "acme", accountPut("acme", "3")); !errors.Is(err, store.ErrForbidden) || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("without the role: %v", err)
+	}
+	if err := s.Health(t.Context()); !errors.Is(err, store.ErrForbidden) {
+		t.Errorf("health without the role: %v", err)
+	}
+	must(root.UserGrantRole(t.Context(), "ew", "edgewalk"))
+	last := mustPut(t, s, "acme", accountPut("acme", "3"))
+	eventually(t, func() bool { return m.at() == last })
+	m.check(s)
 }

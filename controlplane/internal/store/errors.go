@@ -26,6 +26,8 @@ var (
 	ErrUnavailable = errors.New("etcd unavailable")
 	// ErrResourceExhausted says that etcd takes no more data. Nothing was written.
 	ErrResourceExhausted = errors.New("etcd quota exceeded")
+	// ErrForbidden says that etcd refuses the user that this store logs in as. Nothing was written.
+	ErrForbidden = errors.New("etcd refuses its user")
 	// ErrUnknownOutcome says that a write was sent and nobody could tell whether it took effect. The same request id
 	// finds out later.
 	ErrUnknownOutcome = errors.New("outcome unknown")
@@ -73,7 +75,7 @@ type UnavailableError struct {
 	Err    error
 }
 
-func (e *UnavailableError) Error() string { return e.Reason + ": " + e.Err.Error() }
+func (e *UnavailableError) Error() string { return e.Err.Error() + " (" + e.Reason + ")" }
 
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
@@ -88,6 +90,8 @@ func kind(err error) error {
 		return fmt.Errorf("%w: %w", ErrResourceExhausted, err)
 	case errors.Is(err, rpctypes.ErrCompacted):
 		return fmt.Errorf("%w: %w", ErrCompacted, err)
+	case isForbidden(err):
+		return fmt.Errorf("%w: %w", ErrForbidden, err)
 	case isRefusal(err) && !errors.Is(err, rpctypes.ErrTooManyRequests):
 		return err
 	default:
@@ -95,16 +99,28 @@ func kind(err error) error {
 	}
 }
 
+// isForbidden reports whether etcd's answer is about the user's name, password or role.
+func isForbidden(err error) bool {
+	for _, forbidden := range []error{
+		rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrInvalidAuthToken,
+		rpctypes.ErrAuthOldRevision,
+	} {
+		if errors.Is(err, forbidden) {
+			return true
+		}
+	}
+	return false
+}
+
 // isRefusal reports whether etcd's answer says that it did not and will not apply the request.
 func isRefusal(err error) bool {
 	for _, refusal := range []error{
 		rpctypes.ErrEmptyKey, rpctypes.ErrTooManyOps, rpctypes.ErrDuplicateKey, rpctypes.ErrRequestTooLarge,
-		rpctypes.ErrFutureRev, rpctypes.ErrCompacted, rpctypes.ErrTooManyRequests, rpctypes.ErrPermissionDenied,
-		rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken, rpctypes.ErrLeaseNotFound,
+		rpctypes.ErrFutureRev, rpctypes.ErrCompacted, rpctypes.ErrTooManyRequests, rpctypes.ErrLeaseNotFound,
 	} {
 		if errors.Is(err, refusal) {
 			return true
 		}
 	}
-	return false
+	return isForbidden(err)
 }

@@ -44,6 +44,12 @@ func (s *Store) Compact(ctx context.Context) error {
 	return kind(err)
 }
 
+// Measure looks how full etcd is, and frees space where it may.
+func (s *Store) Measure(ctx context.Context) error { return s.measure(ctx) }
+
+// ForgetHistory returns the job that compacts.
+func (s *Store) ForgetHistory() func(context.Context) error { return new(history).forget(s) }
+
 // SetMeta overwrites what the store knows of itself.
 func (s *Store) SetMeta(ctx context.Context, name, value string) error {
 	_, err := s.client.Put(ctx, s.keys.meta(name), value)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -52,17 +53,24 @@ func (p *Presence) Put(key string, value []byte) {
 // Run stores what is put until ctx ends, and then removes the key that says that the process lives.
 func (p *Presence) Run(ctx context.Context) error {
 	var pause backoff
+	full := false // no lease can be had
 	for {
 		err := p.hold(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		p.store.log.WarnContext(ctx, "store: keep presence", "error", err)
+		if !errors.Is(err, ErrResourceExhausted) || !full {
+			p.store.log.WarnContext(ctx, "store: keep presence", "error", err)
+		}
+		full = errors.Is(err, ErrResourceExhausted)
 		if err := pause.wait(ctx); err != nil {
 			return err
 		}
 	}
 }
+
+// spaceRetry is about the time between two attempts to write presence to an etcd that is full.
+const spaceRetry = 5 * time.Second
 
 // hold stores everything under one lease until that is lost.
 func (p *Presence) hold(ctx context.Context) error {
@@ -91,13 +99,20 @@ func (p *Presence) hold(ctx context.Context) error {
 	p.mu.Lock()
 	clear(p.stored)
 	p.mu.Unlock()
+	retry := time.NewTimer(spaceRetry)
+	defer retry.Stop()
 	for {
-		if err := p.flush(ctx, lease.ID); err != nil {
+		err := p.flush(ctx, lease.ID)
+		switch {
+		case errors.Is(err, ErrResourceExhausted):
+			retry.Reset(spaceRetry) // what is stored stays as long as the lease is kept
+		case err != nil:
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-retry.C:
 		case <-p.dirty:
 		case <-epoch.ended:
 			return ErrEpochChanged
@@ -124,6 +139,12 @@ func (p *Presence) flush(ctx context.Context, lease clientv3.LeaseID) error {
 		}
 		cancel()
 		if err != nil {
+			p.mu.Lock()
+			delete(p.stored, key)
+			if _, again := p.values[key]; value == nil && !again {
+				p.values[key] = nil
+			}
+			p.mu.Unlock()
 			return fmt.Errorf("write presence %q: %w", key, kind(err))
 		}
 	}

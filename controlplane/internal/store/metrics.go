@@ -9,6 +9,9 @@ type metrics struct {
 	watchRestarts *prometheus.CounterVec
 	historyLosses prometheus.Counter
 	size          prometheus.Gauge
+	quota         prometheus.Gauge
+	full          prometheus.Gauge
+	compactions   prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -36,11 +39,23 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		size: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "edgewalk_store_size_bytes",
-			Help: "The size of etcd's database on disk at one member.",
+			Help: "The size of etcd's database on disk at the member where it is largest.",
+		}),
+		quota: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "edgewalk_store_quota_bytes",
+			Help: "The size at which etcd takes no more writes. 0 when etcd does not say, as before version 3.6.",
+		}),
+		full: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "edgewalk_store_full",
+			Help: "1 while etcd takes no writes because its quota is used up (alarm NOSPACE), else 0.",
+		}),
+		compactions: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_store_compactions_total",
+			Help: "How often this control plane made etcd forget old revisions.",
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.historyLosses, m.size)
+		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.historyLosses, m.size, m.quota, m.full, m.compactions)
 	}
 	return m
 }

@@ -26,6 +26,8 @@ type plan struct {
 	deleteAccount bool
 	purges        int // purge records after the write
 
+	withoutGuard bool // it was committed so; see commitWithoutSpace
+
 	compares []clientv3.Cmp
 	ops      []clientv3.Op
 	bytes    int // keys and values of ops

@@ -13,7 +13,8 @@ func (s *Store) Run(ctx context.Context) error {
 		{name: "delete accounts", every: 10 * time.Second, do: s.sweepAccounts},
 		{name: "forget requests", every: time.Minute, do: s.sweepRequests},
 		{name: "retire purges", every: 10 * time.Minute, do: s.sweepPurges},
-		{name: "measure database", every: 30 * time.Second, do: s.measure},
+		{name: "measure database", every: 10 * time.Second, do: s.measure},
+		{name: "forget history", every: time.Minute, do: new(history).forget(s)},
 	}
 	for {
 		next := time.Hour
@@ -59,16 +60,4 @@ func (s *Store) wake() {
 	case s.kick <- struct{}{}:
 	default:
 	}
-}
-
-func (s *Store) measure(ctx context.Context) error {
-	status, err := s.Status(ctx)
-	if err != nil {
-		return err
-	}
-	s.metrics.size.Set(float64(status.SizeBytes))
-	if len(status.Problems) > 0 {
-		s.log.ErrorContext(ctx, "store: etcd takes no writes", "problems", status.Problems)
-	}
-	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -142,39 +141,4 @@ func TestRestoreRefuses(t *testing.T) {
 			t.Error("was overwritten")
 		}
 	})
-}
-
-// The quota is full: writes say so, reads and followers go on.
-func TestFullDatabase(t *testing.T) {
-	t.Parallel()
-	s, _, stop := server(t, filepath.Join(t.TempDir(), "data"), 4<<20)
-	t.Cleanup(stop)
-	mustPut(t, s, "acme", accountPut("acme", ""))
-	m := follow(t, s, nil)
-	var last int64
-	for i := range 1000 {
-		var puts []store.Put
-		for o := range 400 {
-			puts = append(puts, originPut("acme", "o"+string(rune('a'+o%26))+string(rune('a'+o/26)), "http://"+strings.Repeat("x", 2000)+string(rune('a'+i%26))))
-		}
-		result, err := put(t.Context(), s, "acme", puts...)
-		if errors.Is(err, store.ErrResourceExhausted) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		last = result.Revision
-	}
-	if _, err := put(t.Context(), s, "acme", accountPut("acme", "x")); !errors.Is(err, store.ErrResourceExhausted) {
-		t.Errorf("write over quota: %v", err)
-	}
-	if err := s.Health(t.Context()); err != nil {
-		t.Errorf("reads over quota: %v", err)
-	}
-	if status, err := s.Status(t.Context()); err != nil || !strings.Contains(strings.Join(status.Problems, " "), "NOSPACE") {
-		t.Errorf("status over quota: %+v, %v", status, err)
-	}
-	eventually(t, func() bool { return m.at() == last })
-	m.check(s)
 }

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -54,6 +55,8 @@ type Config struct {
 	Client *clientv3.Client
 	// Prefix stands in front of every key and ends with `/`. Default: `/edgewalk/`.
 	Prefix string
+	// Alone says that etcd serves nobody else, so that it may be given back its space without asking.
+	Alone bool
 	// Logger is where background work reports. Default: slog.Default().
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: none.
@@ -70,10 +73,12 @@ type Store struct {
 	log     *slog.Logger
 	now     func() time.Time
 	metrics *metrics
+	alone   bool
 	cache   stateCache
 	kick    chan struct{} // wakes Run to delete an account
 	doubt   chan struct{} // makes the follower look whether the history goes on
 
+	status     atomic.Pointer[Status]    // what measure has last found, nil before
 	heard      atomic.Pointer[knowledge] // what etcd has told the follower, nil before it was told anything
 	misorders  bool                      // a member may say too early how far a watch is
 	queueBytes int64                     // bounds what waits for a slow follower
@@ -114,6 +119,7 @@ func open(ctx context.Context, cfg Config) (*Store, sighting, error) {
 		log:     cfg.Logger,
 		now:     cfg.Now,
 		metrics: newMetrics(cfg.Registerer),
+		alone:   cfg.Alone,
 		kick:    make(chan struct{}, 1),
 		doubt:   make(chan struct{}, 1),
 
@@ -219,7 +225,7 @@ func (s *Store) retry(ctx context.Context, request func(context.Context) error) 
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err := request(attempt)
 		cancel()
-		if err == nil || isRefusal(err) {
+		if err == nil || isRefusal(err) || errors.Is(err, rpctypes.ErrNoSpace) {
 			return kind(err)
 		}
 		if pause.wait(ctx) != nil {
@@ -252,33 +258,5 @@ func (s *Store) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err := s.client.Get(ctx, s.keys.meta("schema"))
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: no answer of a quorum in 2s", ErrUnavailable)
-	}
-	return kind(err)
-}
-
-// Status is what one member of etcd says of itself.
-type Status struct {
-	// Version is the server's, such as `3.7.3`.
-	Version string
-	// SizeBytes is the size of the database on disk.
-	SizeBytes int64
-	// Problems are alarms in etcd's words, such as `alarm:NOSPACE`, under which it takes no writes.
-	Problems []string
-}
-
-// Status asks the first member that answers.
-func (s *Store) Status(ctx context.Context) (Status, error) {
-	err := errors.New("no endpoints")
-	for _, endpoint := range s.client.Endpoints() {
-		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-		status, statusErr := s.client.Status(attempt, endpoint)
-		cancel()
-		if statusErr == nil {
-			return Status{Version: status.Version, SizeBytes: status.DbSize, Problems: status.Errors}, nil
-		}
-		err = statusErr
-	}
-	return Status{}, fmt.Errorf("read status of etcd: %w", kind(err))
+	return s.explain(ctx, kind(err))
 }

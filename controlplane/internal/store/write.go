@@ -85,6 +85,16 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 		if found != nil {
 			return found.replay(req, found.modRevision)
 		}
+		full := false
+		if state.Guard == 0 && state.Exists() {
+			err := s.refound(ctx, account)
+			if err == nil {
+				continue
+			}
+			if full = errors.Is(err, ErrResourceExhausted); !full {
+				return Result{}, err
+			}
+		}
 		p, err := s.plan(ctx, state, req, request, id, decide)
 		if errors.Is(err, ErrCompacted) { // the state is older than what etcd keeps: read it anew
 			if pause.wait(ctx) == nil {
@@ -96,6 +106,9 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 		}
 		if p.noop && (req.ID == "" || req.Assigned) {
 			return Result{Revision: p.noopRevision(), Noop: true}, nil
+		}
+		if full && !p.onlyDeletes() {
+			return Result{}, fmt.Errorf("write account %q: %w", account, ErrResourceExhausted)
 		}
 		revision, applied, err := s.commit(ctx, p)
 		if err != nil {
@@ -115,7 +128,9 @@ func (s *Store) applied(p *plan, revision int64) Result {
 	if p.noop {
 		return Result{Revision: p.noopRevision(), Noop: true}
 	}
-	s.cache.put(p.state.after(p, revision))
+	if !p.withoutGuard {
+		s.cache.put(p.state.after(p, revision))
+	}
 	if p.deleteAccount {
 		s.wake()
 	}
@@ -186,10 +201,56 @@ func (s *Store) outcomeOfRefusal(ctx context.Context, p *plan, refusal error, se
 			return kv.ModRevision, true, nil
 		}
 	}
-	if sent > 1 { // an earlier one may still be under way
+	switch {
+	case sent > 1: // an earlier one may still be under way
 		return 0, false, fmt.Errorf("%w: %w", ErrUnknownOutcome, refusal)
+	case errors.Is(refusal, rpctypes.ErrNoSpace) && p.onlyDeletes():
+		return s.commitWithoutSpace(ctx, p)
 	}
 	return 0, false, kind(refusal)
+}
+
+// commitWithoutSpace deletes where etcd takes no puts. The guard and the tip go too, in place of a new one each: nobody takes
+// what was known before for what is there. No record of the request is left, so a lost reply leaves the outcome unknown.
+//
+// Where there is no guard, nothing but such deletions has happened since the last one went: whoever wants to put begins with
+// a new guard. Two deletions need none between them, since what one of them may delete the other cannot make needed.
+func (s *Store) commitWithoutSpace(ctx context.Context, p *plan) (revision int64, applied bool, err error) {
+	ops := []clientv3.Op{clientv3.OpDelete(s.keys.guard(p.state.Account)), s.dropTip()}
+	for _, key := range p.deletes {
+		ops = append(ops, clientv3.OpDelete(s.keys.resource(key)))
+		if key.Kind == topology.KindCustomDomains {
+			ops = append(ops, clientv3.OpDelete(s.keys.claim(splitDomain(key.ID))))
+		}
+	}
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	resp, err := s.client.Txn(attempt).If(p.compares...).Then(nest(ops)...).Commit()
+	switch {
+	case err == nil:
+		p.withoutGuard = true
+		return resp.Header.Revision, resp.Succeeded, nil
+	case isRefusal(err):
+		return 0, false, kind(err)
+	}
+	return 0, false, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+}
+
+// onlyDeletes reports whether the plan makes nothing and deletes something.
+func (p *plan) onlyDeletes() bool { return len(p.puts) == 0 && len(p.deletes) > 0 }
+
+// refound makes a guard for an account that has lost it with a deletion that had no space; see commitWithoutSpace.
+func (s *Store) refound(ctx context.Context, account string) error {
+	purges, err := s.get(ctx, s.keys.of(topology.KindPurges, account), clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return fmt.Errorf("count purges: %w", err)
+	}
+	value, err := json.Marshal(guard{Purges: int(purges.Count), Write: rand.Text()})
+	if err != nil {
+		return fmt.Errorf("encode guard: %w", err)
+	}
+	_, err = s.getOrCreate(ctx, s.keys.guard(account), string(value))
+	return err
 }
 
 func resultLabel(result Result, err error) string {
