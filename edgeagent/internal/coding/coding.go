@@ -94,7 +94,7 @@ type Writer interface {
 	Flush() error
 }
 
-// brotliWindow is the logarithm of how far back brotli looks. It bounds the memory of a writer to some 2 MB and costs files
+// brotliWindow is the logarithm of how far back brotli looks. It bounds the memory of a writer to some 4 MB and costs files
 // of the size that edges compress next to nothing.
 const brotliWindow = 18
 

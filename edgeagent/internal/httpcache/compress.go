@@ -24,7 +24,7 @@ const (
 	leastCompressed = 256
 	mostCompressed  = 8 << 20
 
-	// maxEncodings are under way at a time, each with some 2 MB. Who finds no place gets the file as it is.
+	// maxEncodings are under way at a time, each with some 4 MB. Who finds no place gets the file as it is.
 	maxEncodings = 16
 )
 
