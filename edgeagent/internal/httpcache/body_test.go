@@ -470,6 +470,21 @@ func TestInterimReplies(t *testing.T) {
 	}
 }
 
+// An origin that sends nothing else does not hold a walk until its deadline.
+func TestEndlessInterimReplies(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	a.reply("/x", &originReply{handle: func(w http.ResponseWriter, req *http.Request) {
+		for req.Context().Err() == nil {
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+	}})
+	if reply := r.get("/x", nil); reply.Status != http.StatusBadGateway {
+		t.Errorf("%d", reply.Status)
+	}
+}
+
 func TestCloseEndsFills(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -47,6 +47,8 @@ type flight struct {
 
 	// carried are the bytes of the body that have come.
 	carried atomic.Int64
+	// told counts the interim replies that have come.
+	told atomic.Int32
 
 	// result is set before landed is closed and not changed after.
 	result result
@@ -246,12 +248,22 @@ type interim struct {
 	header http.Header
 }
 
-// maxInterim is how many interim replies wait to be passed on; more at once are dropped, since none
-// has to be sent.
-const maxInterim = 8
+const (
+	// maxInterim is how many interim replies wait to be passed on; more at once are dropped, since
+	// none has to be sent.
+	maxInterim = 8
+	// mostInterim is how many a walk may get before they are no help any more. Without anybody to
+	// tell, net/http ends at 5.
+	mostInterim = 32
+)
+
+var errInterim = errors.New("the origin sends nothing but interim replies")
 
 // tell keeps an interim reply for whom the flight was started.
 func (f *flight) tell(status int, fields textproto.MIMEHeader) error {
+	if f.told.Add(1) > mostInterim {
+		return errInterim
+	}
 	if status == http.StatusContinue {
 		return nil // it is about this edge's own request
 	}
