@@ -330,6 +330,9 @@ func (f *flight) matches(q *query) bool {
 	if names == nil {
 		names = f.vary
 	}
+	if names == nil && !in {
+		names = q.forwarded()
+	}
 	return sameVariant(names, q.field, f.first.field)
 }
 

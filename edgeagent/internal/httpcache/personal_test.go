@@ -73,6 +73,32 @@ func TestNobodyIsGivenAnothersReply(t *testing.T) {
 	}
 }
 
+// Those who are each to get a reply of their own do not wait for one another.
+func TestPersonalRepliesAreFetchedSideBySide(t *testing.T) {
+	t.Parallel()
+	const crowd = 10
+	r := newRig(t)
+	a := r.addOrigin("a")
+	r.setOrigin("a", &topologyv1.WebOrigin{BaseUrl: a.url, ForwardRequestHeaders: []string{"Cookie"}})
+	r.apply()
+	var asked sync.WaitGroup
+	asked.Add(crowd)
+	a.reply("/me", &originReply{handle: func(w http.ResponseWriter, req *http.Request) {
+		asked.Done()
+		asked.Wait()
+		fmt.Fprint(w, "for ", req.Header.Get("Cookie"))
+	}})
+	var all []<-chan fetched
+	for i := range 3 * crowd {
+		all = append(all, r.fetching(bg, "/me", http.Header{"Cookie": {itoa(i % crowd)}}))
+	}
+	for i, done := range all {
+		if got := <-done; got.body != "for "+itoa(i%crowd) || got.err != nil {
+			t.Errorf("%d got %q, %v", i%crowd, got.body, got.err)
+		}
+	}
+}
+
 // A reply whose origin says that it is for everybody is fetched with one client's credentials and
 // given to all, ranges that come straight from the supplier are asked for with the client's own.
 func TestPublicReplyIsSharedBeyondItsCredentials(t *testing.T) {

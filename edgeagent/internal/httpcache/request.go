@@ -225,6 +225,13 @@ func (q *query) forwards(name string) bool {
 	return false
 }
 
+// forwarded are the fields by which a reply may be a client's own, as far as is known before there
+// is one. Authorization is not among them: if it makes the reply one person's, the reply is not
+// stored.
+func (q *query) forwarded() []string {
+	return slices.DeleteFunc(slices.Clone(q.Target.Endpoint.ForwardRequestHeaders), func(name string) bool { return name == "authorization" })
+}
+
 // header is what web origins may see of the client.
 func (q *query) header() http.Header {
 	if q.sent != nil {
