@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,9 +81,19 @@ func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation
 	if target.Domain != nil {
 		e.Domain = target.Domain.Name
 	}
+	alone := target.AccountAlone()
+	if alone {
+		target.Path = "/"
+	}
 	e.Cached = a.cache.Inspect(&httpcache.Request{Method: http.MethodGet, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: http.Header{}})
 	var status int
 	e.Steps, e.Ending, status = a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: http.Header{}})
+	switch found := slices.ContainsFunc(e.Steps, func(s *topologyv1.WalkStep) bool { return s.GetOutcome() == topologyv1.WalkStep_FOUND }); {
+	case alone && found:
+		status, e.Ending = http.StatusMovedPermanently, e.Ending+", at /"+e.Account+"/, which an account alone leads to"
+	case alone && status < http.StatusInternalServerError:
+		status, e.Ending = http.StatusNotFound, "an account alone is no file, and there is none at /"+e.Account+"/"
+	}
 	e.Status = int32(status)
 	return e
 }

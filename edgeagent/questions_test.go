@@ -20,7 +20,7 @@ import (
 func TestExplainLocates(t *testing.T) {
 	t.Parallel()
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/x" {
+		if r.URL.Path != "/x" && r.URL.Path != "/home/" {
 			w.WriteHeader(http.StatusNotFound)
 		}
 	}))
@@ -31,12 +31,17 @@ func TestExplainLocates(t *testing.T) {
 	}
 	all := shop(origin.URL)
 	all["customDomains/acme/img.test"] = &topologyv1.CustomDomain{Domain: "img.test", Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE}
+	all["accounts/home"] = &topologyv1.Account{State: topologyv1.Account_ACTIVE}
+	all["origins/home/files"] = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: origin.URL + "/home"}}}
+	all["urlEndpoints/home/default"] = &topologyv1.UrlEndpoint{Origins: []string{"files"}}
 	l.step(true, all)
 	for _, test := range []struct{ url, want string }{
 		{"http://shared.test/acme/x", `shared.test acme default "/x" "" 200 found at files`},
 		{"SHARED.test:8080/acme/x?w=1#top", `shared.test acme default "/x" "w=1" 200 found at files`},
 		{"HTTPS://Img.Test.:443/a/../%78", `img.test acme default "/x" "" 200 found at files`},
 		{"https://img.test/y", `img.test acme default "/y" "" 404 every step says no`},
+		{"http://shared.test/acme", `shared.test acme default "" "" 404 an account alone is no file, and there is none at /acme/`},
+		{"http://shared.test/home", `shared.test home default "" "" 301 found at files, at /home/, which an account alone leads to`},
 		{"http://Elsewhere.test:8080/x", `elsewhere.test   "" "" 404 no account has the host elsewhere.test`},
 		{"https://elsewhere.test:8443/x", `elsewhere.test   "" "" 421 no account has the host elsewhere.test`},
 		{"http://shared.test:8080/nobody/x", `shared.test   "" "" 404 no such account`},

@@ -62,6 +62,12 @@ func (t *Target) File() string {
 	return objectPath(t.Object)
 }
 
+// AccountAlone reports whether the URL is an account's on the shared host, without a path. No file is served there: a service
+// worker at `/{account}` would have the whole host as its scope. Where the account has a file at `/{account}/`, it leads there.
+func (t *Target) AccountAlone() bool {
+	return t.Domain == nil && t.Path == "" && t.Endpoint.ID == DefaultEndpointID
+}
+
 // Refusal is why a request leads nowhere.
 type Refusal struct {
 	// Status is 400, 404, 421 or 503.

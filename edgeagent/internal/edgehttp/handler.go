@@ -215,7 +215,7 @@ func (s *Server) answer(x *exchange) {
 		x.refuse(http.StatusLoopDetected, "the request has been through more CDNs than it could have without going in a circle")
 	case target.Domain == nil && wantsWorker(r.Header):
 		x.refuse(http.StatusForbidden, "a service worker would act for every account of this host; serve it from a domain of your own")
-	case target.Domain == nil && target.Path == "" && target.Endpoint.ID == topology.DefaultEndpointID:
+	case target.AccountAlone():
 		s.serveFolder(x, target, root.Revision(), root.Epoch(), query)
 	default:
 		s.serveFile(x, target, root.Revision(), root.Epoch())
@@ -236,8 +236,7 @@ func hasBody(w http.ResponseWriter, r *http.Request) bool {
 	return n > 0 || err != io.EOF || control.SetReadDeadline(time.Time{}) != nil
 }
 
-// serveFolder answers for an account without a path on the shared host. No file is served there: a service worker at
-// `/{account}` would have the whole host as its scope. Where the account has a file at `/{account}/`, it leads there.
+// serveFolder answers for an account alone (see [topology.Target.AccountAlone]).
 func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64, epoch, query string) {
 	target.Path = "/"
 	ctx, leaving, done := patience(x.r)
