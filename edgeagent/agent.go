@@ -94,7 +94,10 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	a.client = origin.New(originConfig)
 	a.walker = walk.New(walk.Config{Client: a.client, Purged: a.purged, Registerer: a.registry})
-	if a.images, err = defaultimage.New(defaultimage.Config{Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, Logger: cfg.Logger}); err != nil {
+	a.images, err = defaultimage.New(defaultimage.Config{
+		Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, MaxBytes: cfg.CacheSize / 8, Occupy: a.store.Occupy, Logger: cfg.Logger,
+	})
+	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
 	files, err := openFiles()

@@ -71,8 +71,8 @@ func verify(path string, want [sha256.Size]byte) (size int64, ok bool) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	size, err = io.Copy(h, f)
-	return size, err == nil && [sha256.Size]byte(h.Sum(nil)) == want
+	size, err = io.Copy(h, io.LimitReader(f, maxImage+1))
+	return size, err == nil && size <= maxImage && [sha256.Size]byte(h.Sum(nil)) == want
 }
 
 func newImage(path string, sum [sha256.Size]byte, contentType string, size int64) *httpcache.Image {
@@ -109,12 +109,17 @@ func writeFile(dir string, sha prefix, contentType string, body io.Reader) (imag
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, removeIfThere(f.Name()))
+			if left := removeIfThere(f.Name()); left != nil {
+				err = errors.Join(err, left)
+			}
 		}
 	}()
 	h := sha256.New()
-	size, err := io.Copy(io.MultiWriter(f, h), body)
-	if err == nil {
+	size, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(body, maxImage+1))
+	switch {
+	case err == nil && size > maxImage:
+		err = errTooLarge
+	case err == nil:
 		err = f.Sync()
 	}
 	if closed := f.Close(); err == nil {

@@ -5,10 +5,12 @@
 // httpcache's business.
 //
 // What always holds: an image that an endpoint names, and the Media Library has, is fetched without waiting for a request and
-// kept while it is in use; a file is its bytes' SHA-256 or it is not there; what cannot be fetched is tried again.
+// kept while it is in use, unless it is larger than 1 MiB or finds no room; a file is its bytes' SHA-256 or it is not there;
+// what cannot be fetched is tried again.
 package defaultimage
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -37,8 +39,24 @@ type Config struct {
 	Dir string
 	// Walker asks the Media Library. Required.
 	Walker *walk.Walker
+	// MaxBytes bounds the folder; the files that are being fetched come on top. Default 128 MiB.
+	MaxBytes int64
+	// Occupy is told by how many bytes the folder grows, or shrinks if they are negative. Optional.
+	Occupy func(bytes int64)
 	Logger *slog.Logger
 }
+
+const (
+	// maxImage is the size of the largest file that is kept: it stands in for many, on the disk that holds the topology.
+	maxImage        = 1 << 20
+	defaultMaxBytes = 128 << 20
+)
+
+// Why a file is not kept, and not asked for again as long as that is so.
+var (
+	errTooLarge = errors.New("it is larger than 1 MiB")
+	errNoRoom   = errors.New("there is no more room, for which --cache-size has to be raised")
+)
 
 // prefix is the start of a file's SHA-256, as the account's media set has it.
 type prefix = [8]byte
@@ -60,6 +78,10 @@ type Keeper struct {
 	// wanted holds what is in uses and not in kept. Its channel is closed once the file was asked for, or is not wanted any
 	// more.
 	wanted map[prefix]chan struct{}
+	// refused holds what is in uses and is not kept, and why.
+	refused map[prefix]error
+	// bytes are those of kept.
+	bytes int64
 	// running and swept say that Run has begun, and that what earlier runs of the agent left unused is gone.
 	running, swept bool
 }
@@ -72,21 +94,51 @@ func New(cfg Config) (*Keeper, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of default images: %w", err)
 	}
 	k := &Keeper{
 		cfg: cfg, wake: make(chan struct{}, 1), used: map[string]map[string]prefix{}, uids: map[string]string{}, uses: map[prefix]map[source]struct{}{},
-		wanted: map[prefix]chan struct{}{},
+		wanted: map[prefix]chan struct{}{}, kept: map[prefix]*httpcache.Image{}, refused: map[prefix]error{},
 	}
-	var err error
-	if k.kept, err = readFolder(cfg.Dir); err != nil {
+	found, err := readFolder(cfg.Dir)
+	if err != nil {
 		return nil, err
 	}
-	for sha, image := range k.kept {
-		k.watch(sha, image)
+	for sha, image := range found {
+		if k.bytes+image.Length > k.cfg.MaxBytes { // it was larger
+			removeFile(cfg.Dir, image, cfg.Logger)
+			continue
+		}
+		k.hold(sha, image)
 	}
 	return k, nil
+}
+
+// hold takes a file in.
+func (k *Keeper) hold(sha prefix, image *httpcache.Image) {
+	k.kept[sha] = k.watch(sha, image)
+	k.grow(image.Length)
+}
+
+// release is the reverse of hold. What found no room may find it now.
+func (k *Keeper) release(sha prefix) {
+	k.grow(-k.kept[sha].Length)
+	delete(k.kept, sha)
+	for other, why := range k.refused {
+		if why == errNoRoom {
+			delete(k.refused, other)
+			k.want(other)
+		}
+	}
+}
+
+func (k *Keeper) grow(n int64) {
+	k.bytes += n
+	if k.cfg.Occupy != nil {
+		k.cfg.Occupy(n)
+	}
 }
 
 // lookupWait bounds how long a request waits for an image that was named a moment ago and is being fetched: after that
@@ -168,11 +220,11 @@ func (k *Keeper) lost(sha prefix, image *httpcache.Image, err error) {
 		return
 	}
 	k.cfg.Logger.Warn("default image is lost and fetched again", "sha256", image.SHA256, "err", err)
-	delete(k.kept, sha)
+	k.release(sha)
 	if len(k.uses[sha]) > 0 {
 		k.want(sha)
-		k.signal()
 	}
+	k.signal()
 }
 
 // signal tells Run that there is work.
@@ -227,7 +279,7 @@ func (k *Keeper) take(a *topology.Account) {
 				k.uses[sha] = map[source]struct{}{}
 			}
 			k.uses[sha][source{a.ID, path}] = struct{}{}
-			if k.kept[sha] == nil {
+			if k.kept[sha] == nil && k.refused[sha] == nil {
 				k.want(sha)
 			}
 		}
@@ -257,8 +309,9 @@ func (k *Keeper) dropUnused(files iter.Seq[prefix]) {
 		delete(k.uses, sha)
 		k.asked(sha)
 		delete(k.wanted, sha)
+		delete(k.refused, sha)
 		if image := k.kept[sha]; image != nil {
-			delete(k.kept, sha)
+			k.release(sha)
 			removeFile(k.cfg.Dir, image, k.cfg.Logger)
 		}
 	}
@@ -322,30 +375,54 @@ func (k *Keeper) fetchAll(ctx context.Context) bool {
 				return ctx.Err()
 			}
 			image, err := k.fetch(ctx, root, sha, from)
-			if err != nil {
+			err = k.keep(sha, image, err)
+			switch {
+			case err == errTooLarge, err == errNoRoom:
+				k.cfg.Logger.Warn("default image is not kept", "account", from.account, "path", from.path, "err", err)
+				return nil
+			case err != nil:
 				k.cfg.Logger.Warn("default image cannot be fetched; trying again", "account", from.account, "path", from.path, "err", err)
 			}
-			k.keep(sha, image)
 			return err
 		})
 	}
 	return fetches.Wait() == nil
 }
 
-// keep takes a fetched file in, unless nobody wants it any more. image is nil if it could not be fetched.
-func (k *Keeper) keep(sha prefix, image *httpcache.Image) {
+// keep takes a fetched file in, unless nobody wants it any more. err is why it could not be fetched; the error that is returned
+// is why it is not kept.
+func (k *Keeper) keep(sha prefix, image *httpcache.Image, err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.asked(sha)
-	if image == nil {
-		return
+	_, wanted := k.wanted[sha]
+	if err == nil && wanted && k.bytes+image.Length > k.cfg.MaxBytes {
+		err = errNoRoom
 	}
-	if _, ok := k.wanted[sha]; !ok {
+	if image != nil && (err != nil || !wanted) {
 		removeFile(k.cfg.Dir, image, k.cfg.Logger)
-		return
 	}
-	delete(k.wanted, sha)
-	k.kept[sha] = k.watch(sha, image)
+	switch {
+	case !wanted:
+		return nil
+	case err == errTooLarge, err == errNoRoom:
+		delete(k.wanted, sha)
+		k.refused[sha] = err
+	case err == nil:
+		delete(k.wanted, sha)
+		k.hold(sha, image)
+	}
+	return err
+}
+
+// Refused says why the image at a path of an account's Media Library is not kept, "" if it is or will be.
+func (k *Keeper) Refused(accountUID, path string) string {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if why := k.refused[k.used[accountUID][trimSlash(path)]]; why != nil {
+		return why.Error()
+	}
+	return ""
 }
 
 // fetch asks the Media Library for one file.
@@ -367,6 +444,9 @@ func (k *Keeper) fetch(ctx context.Context, root *route.Root, sha prefix, from s
 		return nil, errors.New(detail)
 	}
 	defer result.Response.Body.Close()
+	if result.Response.Length > maxImage {
+		return nil, errTooLarge
+	}
 	return writeFile(k.cfg.Dir, sha, result.Response.Header.Get("Content-Type"), result.Response.Body)
 }
 

@@ -10,8 +10,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +53,9 @@ func newLibrary(t *testing.T, files map[string]string) *library {
 		sum := sha256.Sum256([]byte(body))
 		w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:])+`"`)
 		w.Header().Set("Content-Type", "image/png")
+		if parts[2] != "chunked.png" {
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		}
 		io.WriteString(w, body)
 	}))
 	t.Cleanup(l.Close)
@@ -71,18 +76,22 @@ type keeper struct {
 	run, stop func()
 }
 
-func newKeeper(t *testing.T, dir string, l *library) *keeper {
+func newKeeper(t *testing.T, dir string, l *library, change ...func(*Config)) *keeper {
 	t.Helper()
-	k := restoredKeeper(t, dir, l)
+	k := restoredKeeper(t, dir, l, change...)
 	k.run()
 	return k
 }
 
 // restoredKeeper is one that does not run yet, as while the topology on disk is read.
-func restoredKeeper(t *testing.T, dir string, l *library) *keeper {
+func restoredKeeper(t *testing.T, dir string, l *library, change ...func(*Config)) *keeper {
 	t.Helper()
 	client := origin.New(origin.Config{MediaURL: func() string { return l.URL }})
-	k, err := New(Config{Dir: dir, Walker: walk.New(walk.Config{Client: client}), Logger: slog.New(slog.DiscardHandler)})
+	cfg := Config{Dir: dir, Walker: walk.New(walk.Config{Client: client}), Logger: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&cfg)
+	}
+	k, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,5 +361,77 @@ func TestNotFoundPagesAreKeptToo(t *testing.T) {
 	k.apply(files, map[string]string{"shots": "a.png"})
 	if k.image("404.html") != "" || k.image("a.png") != "picture a" {
 		t.Error("what no endpoint names any more is kept, or what one names is not")
+	}
+}
+
+// An image that is too large takes no disk, is not asked for again, and an explanation can say so.
+func TestLargeImagesAreNotKept(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{
+		"most.png": strings.Repeat("a", maxImage), "more.png": strings.Repeat("b", maxImage+1), "chunked.png": strings.Repeat("c", 3*maxImage),
+	}
+	l := newLibrary(t, files)
+	dir := t.TempDir()
+	k := newKeeper(t, dir, l)
+	for _, test := range []struct {
+		path, refused string
+		files         int
+	}{{"most.png", "", 1}, {"more.png", errTooLarge.Error(), 0}, {"chunked.png", errTooLarge.Error(), 0}} {
+		k.apply(files, map[string]string{"default": test.path})
+		eventually(t, test.path+" is asked for", func() bool { return k.Missing() == 0 })
+		if got := k.Refused("1-acme", "/"+test.path); got != test.refused {
+			t.Errorf("%s is refused since %q, want %q", test.path, got, test.refused)
+		}
+		if kept := k.image(test.path) != ""; kept != (test.refused == "") || filesIn(t, dir) != test.files {
+			t.Errorf("%s is kept: %v; %d files", test.path, kept, filesIn(t, dir))
+		}
+	}
+}
+
+// However many images there are, the folder stays within its room, and what is occupied is told. What finds none gets it when
+// another goes.
+func TestImagesStayWithinTheirRoom(t *testing.T) {
+	t.Parallel()
+	const each, room = 1000, 3500
+	files, images := map[string]string{}, map[string]string{}
+	for i := range 6 {
+		path := string(rune('a'+i)) + ".png"
+		files[path], images["e-"+path[:1]] = strings.Repeat(path[:1], each), path
+	}
+	l := newLibrary(t, files)
+	dir := t.TempDir()
+	var occupied atomic.Int64
+	bounded := func(c *Config) { c.MaxBytes, c.Occupy = room, func(n int64) { occupied.Add(n) } }
+	k := newKeeper(t, dir, l, bounded)
+	k.apply(files, images)
+	kept := func() (n int) {
+		for path := range files {
+			if k.image(path) != "" {
+				n++
+			} else if k.Refused("1-acme", path) != errNoRoom.Error() {
+				return -1
+			}
+		}
+		return n
+	}
+	eventually(t, "what fits is kept", func() bool { return k.Missing() == 0 && kept() == 3 })
+	if n := filesIn(t, dir); n != 3 || occupied.Load() != 3*each {
+		t.Errorf("%d files, %d bytes occupied", n, occupied.Load())
+	}
+	for endpoint, path := range images {
+		if k.image(path) != "" {
+			delete(images, endpoint)
+			delete(files, path)
+			break
+		}
+	}
+	k.apply(files, images)
+	eventually(t, "another has its place", func() bool { return k.Missing() == 0 && kept() == 3 })
+	k.stop()
+
+	occupied.Store(0)
+	smaller := restoredKeeper(t, dir, l, bounded, func(c *Config) { c.MaxBytes = 2 * each })
+	if n := filesIn(t, dir); n != 2 || occupied.Load() != 2*each || smaller.bytes != 2*each {
+		t.Errorf("with less room: %d files, %d bytes occupied", n, occupied.Load())
 	}
 }

@@ -48,6 +48,10 @@ func (s *Store) reserve(n int64) bool {
 	}
 }
 
+// Occupy counts n bytes that lie elsewhere as part of the cache, or takes them off if n is negative.
+// Both together stay within the limit: the next fill, or Run, evicts for them.
+func (s *Store) Occupy(n int64) { s.space.used.Add(n) }
+
 // memory is how many bytes of heads and bodies are in memory.
 func (s *Store) memory() (n int64) {
 	for _, sh := range s.shards {

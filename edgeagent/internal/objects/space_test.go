@@ -152,6 +152,26 @@ func TestOneObjectTakesAtMostAnEighth(t *testing.T) {
 	}
 }
 
+// What the operator keeps beside the cache, and the cache, are within the limit together.
+func TestOccupiedBytesCountAsTheCaches(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), limit(2<<20))
+	s.Occupy(1 << 20)
+	for n := range 200 {
+		put(t, s, n, 20_000)
+	}
+	if st := s.Stats(); st.Bytes > st.Limit || st.Objects > (1<<20)/20_000 {
+		t.Errorf("%+v", st)
+	}
+	s.Occupy(-1 << 20)
+	for n := range 200 {
+		put(t, s, n, 20_000)
+	}
+	if st := s.Stats(); st.Bytes > st.Limit || st.Objects < 3*(1<<20)/2/24_576 {
+		t.Errorf("after it has gone: %+v", st)
+	}
+}
+
 func TestMaintainKeepsRoom(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -57,6 +57,12 @@ func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.Wa
 	return steps, ending, status
 }
 
+// How a walk ends that found nothing, where a file stands in for it.
+const (
+	EndsInImage = "default image"
+	EndsInPage  = "not-found page"
+)
+
 // describe says how a walk for a path ends that found nothing.
 func describe(e *topology.Endpoint, path string, all answers, troubles string) (ending string, status int) {
 	var res Result
@@ -64,13 +70,13 @@ func describe(e *topology.Endpoint, path string, all answers, troubles string) (
 	image := e.DefaultImageFor(path)
 	switch {
 	case res.Kind == NotFound && image != nil:
-		return "default image", imageStatus(image)
+		return EndsInImage, imageStatus(image)
 	case res.Kind == NotFound && e.Spec.GetNotFoundPage() != "":
-		return "not-found page", http.StatusNotFound
+		return EndsInPage, http.StatusNotFound
 	case res.Kind == NotFound:
 		return "every step says no", http.StatusNotFound
 	case image.GetOnFailure():
-		return "default image: " + troubles, imageStatus(image)
+		return EndsInImage + ": " + troubles, imageStatus(image)
 	}
 	return troubles, res.Status
 }
