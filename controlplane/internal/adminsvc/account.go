@@ -76,6 +76,9 @@ func (s accounts) CreateAccount(ctx context.Context, req *adminv1.CreateAccountR
 // create makes the account and, as it never lacks one, its default endpoint.
 func (d *draft) create(a *topologyv1.Account) error {
 	d.putAccount(a)
+	if _, ok := d.before.Endpoints[topology.DefaultEndpointID]; ok {
+		return nil // it is only the account's own record that cannot be read
+	}
 	return d.putEndpoint(topology.DefaultEndpointID, new(topologyv1.UrlEndpoint))
 }
 
@@ -128,10 +131,7 @@ func (s accounts) DeleteAccount(ctx context.Context, req *adminv1.DeleteAccountR
 		return nil, err
 	}
 	decide := func(state *store.State) (*store.Edit, error) {
-		d, err := newDraft(state, "", s.now())
-		if err != nil {
-			return nil, err
-		}
+		d := newDraft(state, "", s.now())
 		if err := d.mustExist(); err != nil {
 			return nil, err
 		}

@@ -164,7 +164,7 @@ func (s domains) DeleteCustomDomain(ctx context.Context, req *adminv1.DeleteCust
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
 		stored, ok := d.before.Domains[key.ID]
-		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil {
+		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
 			return err
 		}
 		delete(d.next.Domains, key.ID)

@@ -26,21 +26,46 @@ type draft struct {
 	before *topology.AccountState
 	next   *topology.AccountState
 	now    time.Time
+	// broken holds why records of the account cannot be read. They are neither in before nor in next: to what else the
+	// account holds they do no harm. A write may put another in their place, or discard them.
+	broken    map[topology.Key]error
+	discarded []topology.Key
 }
 
-func newDraft(state *store.State, sharedHost string, now time.Time) (*draft, error) {
+func newDraft(state *store.State, sharedHost string, now time.Time) *draft {
 	before := topology.NewAccountState(state.Account, sharedHost)
+	d := &draft{state: state, before: before, now: now, broken: make(map[topology.Key]error)}
 	for _, record := range state.Records {
 		if err := before.Apply(record); err != nil {
-			return nil, fmt.Errorf("read account %q: %w", state.Account, err)
+			d.broken[record.Key] = err
 		}
 	}
-	return &draft{state: state, before: before, next: before.Clone(), now: now}, nil
+	d.next = before.Clone()
+	return d
+}
+
+// brokenRecord says that what etcd holds for a resource is not what edgewalk writes there.
+func brokenRecord(key topology.Key, cause error) *failure {
+	f := fail(kindBrokenRecord, "what etcd holds as %s cannot be read, since it is damaged or was not written by edgewalk: delete it, or apply it whole", key.Name())
+	f.resource = key.Name()
+	f.cause = cause
+	return f
+}
+
+// discard removes a record that cannot be read, and reports whether there is one.
+func (d *draft) discard(key topology.Key) bool {
+	if d.broken[key] == nil {
+		return false
+	}
+	d.discarded = append(d.discarded, key)
+	return true
 }
 
 // mustExist returns an error unless the account exists and takes writes.
 func (d *draft) mustExist() error {
 	switch a := d.before.Account.Message; {
+	case a == nil && d.broken[accountKey(d.before.ID)] != nil:
+		return brokenRecord(accountKey(d.before.ID), d.broken[accountKey(d.before.ID)])
 	case a == nil:
 		return notFound(topology.AccountName(d.before.ID))
 	case a.GetState() == topologyv1.Account_DELETING:
@@ -194,10 +219,31 @@ func (d *draft) joinDefault(origin string) {
 // edit is what leads from before to next. It checks the rules first; resource is the one that the caller wrote, whose faults
 // are told by field, or empty when there are several.
 func (d *draft) edit(resource string) (*store.Edit, error) {
-	if found := topology.Check(d.next); len(found) > 0 {
+	if found := d.faults(); len(found) > 0 {
 		return nil, violationsError(d.next, found, resource)
 	}
-	e := new(store.Edit)
+	return d.changes(), nil
+}
+
+// faults are the broken rules that the write answers for: not those that were broken before, in what it leaves alone.
+func (d *draft) faults() []topology.Violation {
+	found := topology.Check(d.next)
+	if len(found) == 0 {
+		return nil
+	}
+	old := make(map[topology.Violation]bool)
+	for _, v := range topology.Check(d.before) {
+		old[v] = true
+	}
+	for _, put := range d.changes().Puts {
+		maps.DeleteFunc(old, func(v topology.Violation, _ bool) bool { return v.Resource == put.Key.Name() })
+	}
+	return slices.DeleteFunc(found, func(v topology.Violation) bool { return old[v] })
+}
+
+// changes is the edit as it stands.
+func (d *draft) changes() *store.Edit {
+	e := &store.Edit{Deletes: slices.Clone(d.discarded)}
 	if d.next.Account.Message != d.before.Account.Message {
 		e.Puts = append(e.Puts, store.Put{Key: topology.Key{Kind: topology.KindAccounts, Account: d.before.ID}, Message: d.next.Account.Message})
 	}
@@ -205,7 +251,7 @@ func (d *draft) edit(resource string) (*store.Edit, error) {
 	collect(e, d.before.ID, topology.KindOriginSecrets, d.before.Secrets, d.next.Secrets)
 	collect(e, d.before.ID, topology.KindURLEndpoints, d.before.Endpoints, d.next.Endpoints)
 	collect(e, d.before.ID, topology.KindCustomDomains, d.before.Domains, d.next.Domains)
-	return e, nil
+	return e
 }
 
 func collect[M interface {

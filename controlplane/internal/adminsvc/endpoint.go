@@ -69,10 +69,8 @@ func (s *Service) entrances(ctx context.Context, account string, revision int64)
 			return nil, err
 		}
 		for _, r := range records {
-			if err := state.Apply(r); err != nil {
-				return nil, err
-			}
 			after = r.Key.ID
+			_ = state.Apply(r) // one that cannot be read is no entrance
 		}
 		if !more {
 			return state, nil
@@ -227,7 +225,7 @@ func (s endpoints) DeleteUrlEndpoint(ctx context.Context, req *adminv1.DeleteUrl
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
 		stored, ok := d.before.Endpoints[key.ID]
-		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil {
+		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
 			return err
 		}
 		if key.ID == topology.DefaultEndpointID {

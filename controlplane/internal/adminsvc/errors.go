@@ -46,6 +46,7 @@ const (
 	kindTooLarge
 	kindFrozen
 	kindStoreUnavailable
+	kindBrokenRecord
 	kindStoreForbidden
 	kindOutcomeUnknown
 	kindResultUnread
@@ -88,6 +89,7 @@ var kinds = [kindCount]struct {
 	kindTooLarge:           {codes.FailedPrecondition, "CHANGE_TOO_LARGE"},
 	kindFrozen:             {codes.FailedPrecondition, "FROZEN"},
 	kindStoreUnavailable:   {codes.Unavailable, "STORE_UNAVAILABLE"},
+	kindBrokenRecord:       {codes.DataLoss, "RECORD_BROKEN"},
 	kindStoreForbidden:     {codes.Unavailable, "STORE_FORBIDDEN"},
 	kindOutcomeUnknown:     {codes.Unavailable, "OUTCOME_UNKNOWN"},
 	kindResultUnread:       {codes.Unavailable, "RESULT_UNREAD"},
@@ -119,6 +121,7 @@ var errorKinds = []struct {
 	{store.ErrEpochChanged, kindStoreUnavailable, "etcd was restored, and this control plane is about to take in what it holds: try again"},
 	{store.ErrSchemaTooNew, kindStoreUnavailable, "a newer edgewalk has written the topology: update this control plane"},
 	{store.ErrCompacted, kindContention, "the topology moved on while it was read: try again"},
+	{store.ErrBroken, kindBrokenRecord, ""},
 	{store.ErrForbidden, kindStoreForbidden, "etcd refuses the user of this control plane: give it back its role, or correct --etcd-user and --etcd-password-file"},
 	{store.ErrUnavailable, kindStoreUnavailable, "etcd does not answer"},
 	{media.ErrNoBytes, kindLibraryUnavailable, "the media bucket has lost the file's bytes: upload it again"},

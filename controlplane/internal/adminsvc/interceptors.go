@@ -116,7 +116,7 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 		attrs = append(attrs, slog.Int64("revision", r.GetRevision()))
 	}
 	switch {
-	case f != nil && f.cause != nil && f.kind != kindNoEdge && (code == codes.Internal || code == codes.Unavailable):
+	case f != nil && f.cause != nil && f.kind != kindNoEdge && (code == codes.Internal || code == codes.Unavailable || code == codes.DataLoss):
 		s.log.LogAttrs(ctx, slog.LevelError, "admin call", append(attrs, slog.String("error", f.cause.Error()))...)
 	case writes(method):
 		if f != nil {

@@ -60,7 +60,7 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 		if err := m.apply(d, req.GetPrune()); err != nil {
 			return m.locate(err)
 		}
-		if found := topology.Check(d.next); len(found) > 0 {
+		if found := d.faults(); len(found) > 0 {
 			return m.locate(m.violations(d.next, found))
 		}
 		resp.Changes = m.changes(d)
@@ -286,9 +286,9 @@ func (s manifests) ExportManifest(ctx context.Context, req *adminv1.ExportManife
 	if err != nil {
 		return nil, err
 	}
-	d, err := newDraft(state, "", s.now())
-	if err != nil {
-		return nil, err
+	d := newDraft(state, "", s.now())
+	for key, cause := range d.broken {
+		return nil, brokenRecord(key, cause)
 	}
 	if d.before.Account.Message == nil {
 		return nil, notFound(key.Name())

@@ -100,11 +100,11 @@ func (s *Service) tellSecrets(ctx context.Context, account string, page listing[
 			return err
 		}
 		for _, r := range records {
+			after = r.Key.ID
 			stored, err := decode[*topologyv1.OriginSecrets](r)
 			if err != nil {
-				return err
+				continue
 			}
-			after = r.Key.ID
 			if o := origins[after]; o != nil {
 				o.SecretsSet = topology.SecretsSet(stored.Message.GetValues())
 			}
@@ -197,6 +197,9 @@ func (d *draft) found(ok bool, key topology.Key, etag string, modRevision int64)
 	if err := d.mustExist(); err != nil {
 		return err
 	}
+	if !ok && d.broken[key] != nil {
+		return brokenRecord(key, d.broken[key])
+	}
 	if !ok {
 		return notFound(key.Name())
 	}
@@ -210,13 +213,14 @@ func (s origins) DeleteOrigin(ctx context.Context, req *adminv1.DeleteOriginRequ
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
 		stored, ok := d.before.Origins[key.ID]
-		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil {
+		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
 			return err
 		}
 		if users := d.before.OriginUsers(key.ID); len(users) > 0 {
 			return inUse(key.Name(), users)
 		}
 		d.deleteOrigin(key.ID)
+		d.discard(secretsKey(key))
 		return nil
 	})
 	if err != nil {

@@ -91,10 +91,15 @@ func list[M proto.Message](ctx context.Context, s *Service, req listRequest, kin
 	}
 	for i, record := range records {
 		stored, err := decode[M](record)
-		if err != nil {
-			return out, err
+		var m M
+		if err == nil {
+			m = show(record.Key, stored)
+		} else { // just its name, for who wants to get or delete it
+			stored.Message = m.ProtoReflect().New().Interface().(M)
+			stored.CreateRevision, stored.ModRevision = record.CreateRevision, record.ModRevision
+			m = present(record.Key, stored)
+			s.log.ErrorContext(ctx, "adminsvc: a record cannot be read", "key", record.Key.String(), "error", err)
 		}
-		m := show(record.Key, stored)
 		out.items = append(out.items, m)
 		if last := i+1 == len(records); p.full(m) && !last || last && more {
 			out.next = p.token(lastID(record.Key))

@@ -39,10 +39,7 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 	key := topology.Key{Kind: topology.KindPurges, Account: account, ID: newPurgeID(now)}
 	var purge *topologyv1.Purge
 	result, err := s.commit(ctx, req, account, func(state *store.State) (*store.Edit, error) {
-		d, err := newDraft(state, shared, now)
-		if err != nil {
-			return nil, err
-		}
+		d := newDraft(state, shared, now)
 		if purge, err = d.purge(req.GetPurge()); err != nil {
 			return nil, err
 		}

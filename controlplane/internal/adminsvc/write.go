@@ -65,10 +65,7 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 	now := s.now()
 	var last *draft
 	decide := func(state *store.State) (*store.Edit, error) {
-		d, err := newDraft(state, shared, now)
-		if err != nil {
-			return nil, err
-		}
+		d := newDraft(state, shared, now)
 		if err := change(d); err != nil {
 			return nil, err
 		}
@@ -169,7 +166,7 @@ func (s *Service) sharedHost(ctx context.Context, revision int64) (string, error
 	}
 	m, err := record.Decode()
 	if err != nil {
-		return "", err
+		return "", fail(kindBrokenRecord, "the settings in etcd cannot be read: start a control plane with --shared-host and --replace-shared-host")
 	}
 	return m.(*topologyv1.Settings).GetSharedHost(), nil
 }
@@ -190,7 +187,7 @@ func readAt[M proto.Message](ctx context.Context, s *Service, key topology.Key, 
 func decode[M proto.Message](record topology.Record) (topology.Stored[M], error) {
 	m, err := record.Decode()
 	if err != nil {
-		return topology.Stored[M]{}, err
+		return topology.Stored[M]{}, brokenRecord(record.Key, err)
 	}
 	return topology.Stored[M]{Message: m.(M), CreateRevision: record.CreateRevision, ModRevision: record.ModRevision}, nil
 }
@@ -200,9 +197,7 @@ func (s *Service) stateAt(ctx context.Context, account string, revision int64) (
 	state := topology.NewAccountState(account, "")
 	switch record, _, err := s.store.GetAt(ctx, accountKey(account), revision); {
 	case err == nil:
-		if err := state.Apply(record); err != nil {
-			return nil, err
-		}
+		_ = state.Apply(record) // as below
 	case !errors.Is(err, store.ErrNotFound):
 		return nil, err
 	}
@@ -214,9 +209,7 @@ func (s *Service) stateAt(ctx context.Context, account string, revision int64) (
 				return nil, err
 			}
 			for _, record := range records {
-				if err := state.Apply(record); err != nil {
-					return nil, err
-				}
+				_ = state.Apply(record) // one that cannot be read is told by whoever asks for it
 				after = record.Key.ID
 			}
 			if !more {

@@ -35,8 +35,7 @@ func (c *stateCache) get(account string, guard guard) *State {
 // put keeps state unless a later one of the account is kept. An account that was never written, or that is being deleted,
 // has no use for it.
 func (c *stateCache) put(state *State) {
-	deleting, err := state.Deleting()
-	if state.Guard == 0 || deleting || err != nil {
+	if state.Guard == 0 || state.Deleting() {
 		return
 	}
 	c.mu.Lock()

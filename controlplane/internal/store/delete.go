@@ -29,8 +29,8 @@ func (p *plan) markDeleting(now time.Time) error {
 		return fmt.Errorf("account %q: %w", p.state.Account, ErrNotFound)
 	}
 	account, err := decodeAccount(record)
-	if err != nil {
-		return err
+	if err != nil { // it goes all the same
+		account = new(topologyv1.Account)
 	}
 	account.State = topologyv1.Account_DELETING
 	account.UpdateTime = timestamppb.New(now)

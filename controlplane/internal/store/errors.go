@@ -28,6 +28,8 @@ var (
 	ErrResourceExhausted = errors.New("etcd quota exceeded")
 	// ErrForbidden says that etcd refuses the user that this store logs in as. Nothing was written.
 	ErrForbidden = errors.New("etcd refuses its user")
+	// ErrBroken says that etcd holds something that cannot be read where only this package writes.
+	ErrBroken = errors.New("a record in etcd cannot be read")
 	// ErrUnknownOutcome says that a write was sent and nobody could tell whether it took effect. The same request id
 	// finds out later.
 	ErrUnknownOutcome = errors.New("outcome unknown")

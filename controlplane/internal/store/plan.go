@@ -40,11 +40,7 @@ type encodedPut struct {
 
 // plan asks decide and turns its edit into a transaction.
 func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, id string, decide func(*State) (*Edit, error)) (*plan, error) {
-	deleting, err := state.Deleting()
-	if err != nil {
-		return nil, err
-	}
-	if deleting {
+	if state.Deleting() {
 		return nil, fmt.Errorf("%w: %q", ErrDeleting, state.Account)
 	}
 	edit, err := decide(state)

@@ -87,7 +87,7 @@ func raisedFloor(ctx context.Context, state *State, records []topology.Record) (
 	for _, record := range records {
 		purge, err := decodePurge(record)
 		if err != nil {
-			return nil, err
+			purge = &topologyv1.Purge{Kind: topologyv1.Purge_HARD} // whatever it was, it goes no further than that
 		}
 		floor.StaleBefore = max(floor.StaleBefore, record.CreateRevision)
 		if purge.Kind == topologyv1.Purge_HARD {
@@ -113,7 +113,7 @@ func (s *Store) sweepPurges(ctx context.Context) error {
 		for _, record := range records {
 			purge, err := decodePurge(record)
 			if err != nil {
-				return err
+				s.log.ErrorContext(ctx, "store: a purge cannot be read", "error", err) // it is retired as if it were old
 			}
 			account := record.Key.Account
 			if purge.GetCreateTime().AsTime().Before(oldest) && len(due[account]) < MaxResources/2 {

@@ -63,7 +63,8 @@ func (s *Store) ListAt(ctx context.Context, kind topology.Kind, account, prefix,
 	for _, kv := range resp.Kvs {
 		record, err := s.record(kv)
 		if err != nil {
-			return nil, false, 0, err
+			s.log.ErrorContext(ctx, "store: skip a record that is not ours", "error", err)
+			continue
 		}
 		records = append(records, record)
 	}

@@ -71,7 +71,7 @@ func requestOf(resp *clientv3.TxnResponse, asked bool) (*foundRequest, error) {
 	}
 	found := &foundRequest{modRevision: kvs[0].ModRevision}
 	if err := json.Unmarshal(kvs[0].Value, &found.requestRecord); err != nil {
-		return nil, fmt.Errorf("decode request %q: %w", kvs[0].Key, err)
+		return nil, fmt.Errorf("%w: %q: delete it, or use another request_id: %w", ErrBroken, kvs[0].Key, err)
 	}
 	return found, nil
 }

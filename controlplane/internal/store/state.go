@@ -57,17 +57,10 @@ func (s *State) Exists() bool {
 	return ok
 }
 
-// Deleting reports whether the account is being deleted.
-func (s *State) Deleting() (bool, error) {
-	record, ok := s.Records[accountKey(s.Account)]
-	if !ok {
-		return false, nil
-	}
+// Deleting reports whether the account is being deleted. One whose record cannot be read is not.
+func (s *State) Deleting() bool {
 	var account topologyv1.Account
-	if err := proto.Unmarshal(record.Value, &account); err != nil {
-		return false, fmt.Errorf("decode account %q: %w", s.Account, err)
-	}
-	return account.State == topologyv1.Account_DELETING, nil
+	return proto.Unmarshal(s.Records[accountKey(s.Account)].Value, &account) == nil && account.State == topologyv1.Account_DELETING
 }
 
 // Get reads any record of the account at the state's revision. It returns [ErrNotFound] when there is none.
@@ -149,7 +142,7 @@ func (s *Store) do(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnRespons
 func guardOf(account string, resp *clientv3.TxnResponse) (found guard, err error) {
 	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
 		if err := json.Unmarshal(kv.Value, &found); err != nil {
-			return found, fmt.Errorf("decode guard of account %q: %w", account, err)
+			return found, fmt.Errorf("%w: %q: delete it, and the next write makes another: %w", ErrBroken, kv.Key, err)
 		}
 		found.revision = kv.ModRevision
 		if found.Changed == 0 {
@@ -178,7 +171,8 @@ func (s *Store) decodeState(account string, resp *clientv3.TxnResponse, head int
 		for _, kv := range part.GetResponseRange().Kvs {
 			record, err := s.record(kv)
 			if err != nil {
-				return nil, err
+				s.log.Error("store: skip a record that is not ours", "error", err)
+				continue
 			}
 			state.Records[record.Key] = record
 		}
