@@ -123,25 +123,41 @@ func (c *conn) open() error {
 
 // unread reports whether the peer has sent more than the replies that were read, or hung up.
 func (c *conn) unread() bool {
-	if c.r.Buffered() > 0 || c.records != nil && c.records.unread(c.Conn) {
-		c.strays.note(c.host)
-		return true
+	n := c.r.Buffered()
+	peeked, _ := c.r.Peek(min(n, partingLen)) // no more than is there
+	start, ended := string(peeked), false
+	if n == 0 && c.records != nil {
+		start, ended = c.records.drain(c.Conn)
 	}
-	bytes, ended := 0, true
-	if err := c.raw.Control(func(fd uintptr) { bytes, ended = peek(fd) }); err != nil {
-		return true
-	}
-	if bytes > 0 && c.records == nil { // TLS may be about to end, which takes a record
+	if start != "" && !parting(start) {
 		c.strays.note(c.host)
 	}
-	return bytes > 0 || ended
+	if start != "" || ended {
+		return true
+	}
+	// Under TLS this may be the record that ends it.
+	err := c.raw.Control(func(fd uintptr) { start, ended = peek(fd) })
+	if start != "" && c.records == nil && !parting(start) {
+		c.strays.note(c.host)
+	}
+	return start != "" || ended || err != nil
 }
 
-// peek reports what a read would find: bytes, or the end of the connection, or neither yet.
-func peek(fd uintptr) (bytes int, ended bool) {
-	var b [1]byte
+// partingLen is how much [parting] looks at.
+const partingLen = len("HTTP/1.1 408")
+
+// parting reports whether bytes that nobody asked for are a server's way to end a connection that
+// was idle for long.
+func parting(start string) bool {
+	return len(start) == partingLen && strings.HasPrefix(start, "HTTP/1.") && strings.HasSuffix(start, " 408")
+}
+
+// peek returns the start of what a read would find: bytes, or the end of the connection, or neither
+// yet.
+func peek(fd uintptr) (start string, ended bool) {
+	var b [partingLen]byte
 	n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return max(n, 0), n <= 0 && !errors.Is(err, unix.EAGAIN)
+	return string(b[:max(n, 0)]), n <= 0 && !errors.Is(err, unix.EAGAIN)
 }
 
 // Read implements [net.Conn].
@@ -209,7 +225,7 @@ func (c *conn) wait() error {
 	spent := c.phase == idle && c.unread()
 	c.mu.Unlock()
 	if !spent {
-		arrived := func(fd uintptr) bool { bytes, ended := peek(fd); return bytes > 0 || ended }
+		arrived := func(fd uintptr) bool { start, ended := peek(fd); return start != "" || ended }
 		if err := c.raw.Read(arrived); err != nil {
 			return err
 		}
@@ -385,7 +401,7 @@ type records struct {
 	net.Conn
 	r    *bufio.Reader
 	rest int  // of the record at hand
-	dry  bool // there is nothing to be read
+	dry  bool // only what is here already is to be read
 }
 
 func newRecords(tcp net.Conn) *records { return &records{Conn: tcp, r: bufio.NewReader(tcp)} }
@@ -397,7 +413,7 @@ const (
 
 // Read implements [net.Conn].
 func (c *records) Read(p []byte) (int, error) {
-	if c.dry {
+	if n := c.r.Buffered(); c.dry && (n == 0 || c.rest == 0 && n < recordHeader) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	if c.rest == 0 {
@@ -415,15 +431,13 @@ func (c *records) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// unread reports whether there is something that secure, the connection above, has not given to its
-// reader.
-func (c *records) unread(secure net.Conn) bool {
-	if c.rest > 0 || c.r.Buffered() > 0 {
-		return true
-	}
+// drain returns the start of what secure, the connection above, has received and not given to its
+// reader, and whether it has received anything at all. It asks nothing of the network.
+func (c *records) drain(secure net.Conn) (start string, some bool) {
+	some = c.rest > 0 || c.r.Buffered() > 0
 	c.dry = true
 	defer func() { c.dry = false }()
-	var b [1]byte
-	n, _ := secure.Read(b[:]) // a deadline that has passed does a TLS connection no harm
-	return n > 0
+	b := make([]byte, partingLen)
+	n, _ := secure.Read(b) // a deadline that has passed does a TLS connection no harm
+	return string(b[:n]), some
 }
