@@ -190,6 +190,11 @@ func (s *Server) answer(x *exchange) {
 		if refusal.Status == http.StatusServiceUnavailable {
 			x.w.Header().Set("Retry-After", "1")
 		}
+		if s.loops(r.Header["Cdn-Loop"]) {
+			// A 404 would say of an origin that leads back here that it has no such file.
+			x.refuse(http.StatusLoopDetected, hereBefore)
+			return
+		}
 		x.refuse(refusal.Status, refusal.Reason)
 		return
 	}
@@ -210,7 +215,7 @@ func (s *Server) answer(x *exchange) {
 	case hasBody(x.w, r):
 		x.refuse(http.StatusBadRequest, "a request for a file has no body")
 	case s.loops(r.Header["Cdn-Loop"]):
-		x.refuse(http.StatusLoopDetected, "the request has been here before; an origin leads back to the edge")
+		x.refuse(http.StatusLoopDetected, hereBefore)
 	case !fits(r.Header["Cdn-Loop"]):
 		x.refuse(http.StatusLoopDetected, "the request has been through more CDNs than it could have without going in a circle")
 	case target.Domain == nil && wantsWorker(r.Header):
@@ -428,6 +433,9 @@ func (x *exchange) refuse(status int, reason string) {
 		x.entry.Bytes = int64(n)
 	}
 }
+
+// hereBefore is what a request in a circle is told.
+const hereBefore = "the request has been here before; an origin leads back to the edge"
 
 // loops reports whether the deployment's own id is in a CDN-Loop field (RFC 8586 2: cdn-info, a list of ids with parameters).
 func (s *Server) loops(lines []string) bool {

@@ -60,6 +60,7 @@ func TestRequests(t *testing.T) {
 		{"climbing, parameters", "GET /acme/..;/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"climbing, encoded parameters", "GET /acme/%2e.%3bx/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"loop", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nCDN-Loop: other, edgewalk; x=1\r\n\r\n", 508, nil, "*"},
+		{"loop by a host of nobody's", "GET /a.txt HTTP/1.1\r\nHost: nobody.test\r\nCDN-Loop: edgewalk\r\n\r\n", 508, nil, "*"},
 		{"another's loop mark", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nCDN-Loop: other\r\n\r\n", 200, nil, fileText},
 		{"endless loop marks", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nCDN-Loop: " + strings.Repeat("other,", 200) + "\r\n\r\n", 508, nil, "*"},
 	} {
