@@ -11,12 +11,12 @@ type capacity struct{ connections, requests, fills int }
 // wanted is the capacity where nothing bounds it.
 var wanted = capacity{connections: 50_000, requests: 20_000, fills: 2_048}
 
-// spareFiles are for what is not counted: connections to origins that are kept for later, listeners, the journal, the stream,
-// lookups, certificates.
+// spareFiles are for what is not counted: connections to origins that are kept for later,
+// listeners, the journal, the stream, lookups, certificates.
 const spareFiles = 1024 + 256
 
-// files are what it keeps open at most: a connection is one, a request reads one, and a fill has a connection and a file, and
-// another connection where it asks a second address.
+// files are what it keeps open at most: a connection is one, a request reads one, and a fill has a
+// connection and a file, and another connection where it asks a second address.
 func (c capacity) files() int { return c.connections + c.requests + 3*c.fills }
 
 // fit returns the capacity that a limit on open files allows.
@@ -30,7 +30,8 @@ func fit(limit uint64) capacity {
 	return capacity{connections: part(wanted.connections), requests: part(wanted.requests), fills: part(wanted.fills)}
 }
 
-// openFiles is how many files this process may have open. The Go runtime has raised that to the hard limit at the start.
+// openFiles is how many files this process may have open. The Go runtime has raised that to the
+// hard limit at the start.
 func openFiles() (uint64, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

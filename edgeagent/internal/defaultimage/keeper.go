@@ -1,12 +1,13 @@
-// Package defaultimage keeps the default images of endpoints, and their not-found pages, ahead of the requests that need them,
-// since what stands in for a missing file has to be there when nothing else is.
+// Package defaultimage keeps the default images of endpoints, and their not-found pages, ahead of
+// the requests that need them, since what stands in for a missing file has to be there when nothing
+// else is.
 //
-// It owns one folder of whole, verified files and the knowledge of which of them are in use. When an image is sent is
-// httpcache's business.
+// It owns one folder of whole, verified files and the knowledge of which of them are in use. When
+// an image is sent is httpcache's business.
 //
-// What always holds: an image that an endpoint names, and the Media Library has, is fetched without waiting for a request and
-// kept while it is in use, unless it is larger than 1 MiB or finds no room; a file is its bytes' SHA-256 or it is not there;
-// what cannot be fetched is tried again.
+// What always holds: an image that an endpoint names, and the Media Library has, is fetched without
+// waiting for a request and kept while it is in use, unless it is larger than 1 MiB or finds no
+// room; a file is its bytes' SHA-256 or it is not there; what cannot be fetched is tried again.
 package defaultimage
 
 import (
@@ -47,7 +48,8 @@ type Config struct {
 }
 
 const (
-	// maxImage is the size of the largest file that is kept: it stands in for many, on the disk that holds the topology.
+	// maxImage is the size of the largest file that is kept: it stands in for many, on the disk
+	// that holds the topology.
 	maxImage        = 1 << 20
 	defaultMaxBytes = 128 << 20
 )
@@ -389,8 +391,8 @@ func (k *Keeper) fetchAll(ctx context.Context) bool {
 	return fetches.Wait() == nil
 }
 
-// keep takes a fetched file in, unless nobody wants it any more. err is why it could not be fetched; the error that is returned
-// is why it is not kept.
+// keep takes a fetched file in, unless nobody wants it any more. err is why it could not be
+// fetched; the error that is returned is why it is not kept.
 func (k *Keeper) keep(sha prefix, image *httpcache.Image, err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -415,7 +417,8 @@ func (k *Keeper) keep(sha prefix, image *httpcache.Image, err error) error {
 	return err
 }
 
-// Refused says why the image at a path of an account's Media Library is not kept, "" if it is or will be.
+// Refused says why the image at a path of an account's Media Library is not kept, "" if it is or
+// will be.
 func (k *Keeper) Refused(accountUID, path string) string {
 	k.mu.RLock()
 	defer k.mu.RUnlock()

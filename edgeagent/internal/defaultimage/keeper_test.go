@@ -108,7 +108,8 @@ func restoredKeeper(t *testing.T, dir string, l *library, change ...func(*Config
 	return r
 }
 
-// apply gives the account acme a Media Library and endpoints with default images, or not-found pages if they end with ".html".
+// apply gives the account acme a Media Library and endpoints with default images, or not-found
+// pages if they end with ".html".
 func (k *keeper) apply(files map[string]string, images map[string]string) {
 	k.t.Helper()
 	resources := map[string]proto.Message{
@@ -388,8 +389,8 @@ func TestLargeImagesAreNotKept(t *testing.T) {
 	}
 }
 
-// However many images there are, the folder stays within its room, and what is occupied is told. What finds none gets it when
-// another goes.
+// However many images there are, the folder stays within its room, and what is occupied is told.
+// What finds none gets it when another goes.
 func TestImagesStayWithinTheirRoom(t *testing.T) {
 	t.Parallel()
 	const each, room = 1000, 3500

@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -71,13 +72,16 @@ func (c *crowd) leave() {
 
 // refused are the requests that found no place among those that may wait for origins.
 func (e *edge) refused() (n float64) {
-	for _, reason := range []string{"waiting", "waiting_per_client", "waiting_per_account", "requests", "requests_per_client", "requests_per_account"} {
-		n += e.metric("edgewalk_edge_refused_total " + reason)
+	for _, reason := range []string{"waiting", "requests"} {
+		for _, share := range []string{"", "_per_client", "_per_account"} {
+			n += e.metric("edgewalk_edge_refused_total " + reason + share)
+		}
 	}
 	return n
 }
 
-// However many requests wait for origins that never answer: what is stored is served, to those who wait as well.
+// However many requests wait for origins that never answer: what is stored is served, to those who
+// wait as well.
 func TestHitsAreServedWhileMissesFillEverySlot(t *testing.T) {
 	t.Parallel()
 	const requests = 64
@@ -104,8 +108,9 @@ func TestHitsAreServedWhileMissesFillEverySlot(t *testing.T) {
 		if response, body := e.get("shared.test", "/acme/a.txt", from(client)); response.StatusCode != 200 || body != fileText {
 			t.Errorf("a hit of %s is %d", client, response.StatusCode)
 		}
-		if response, _ := e.get("shared.test", "/acme/b.txt", from(client)); response.StatusCode != 503 || response.Header.Get("Retry-After") == "" {
-			t.Errorf("a miss of %s is %d", client, response.StatusCode)
+		miss, _ := e.get("shared.test", "/acme/b.txt", from(client))
+		if miss.StatusCode != 503 || miss.Header.Get("Retry-After") == "" {
+			t.Errorf("a miss of %s is %d", client, miss.StatusCode)
 		}
 	}
 }
@@ -174,10 +179,65 @@ func TestOneClientLeavesRequestsToOthers(t *testing.T) {
 	}
 }
 
+// The limits as they are by default, against what an account and a client can really bring.
+func TestDefaultLimitsHoldAgainstThousands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens thousands of connections")
+	}
+	var held atomic.Int64
+	e := newEdge(t, func(c *Config) { c.TrustedProxies = loopback })
+	resources := acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		held.Add(1)
+		defer held.Add(-1)
+		stuck(w, r)
+	}))
+	resources["origins/other/o"] = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{
+		BaseUrl: newOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, fileText) }),
+	}}}
+	resources["urlEndpoints/other/default"] = &topologyv1.UrlEndpoint{Origins: []string{"o"}}
+	e.apply(resources)
+	e.get("shared.test", "/acme/a.txt")
+	e.settle(1)
+
+	attack := e.crowd()
+	for i := range 2300 {
+		attack.ask(fmt.Sprintf("/acme/slow%d", i), fmt.Sprintf("192.0.2.%d", i%8))
+	}
+	for i := range 300 {
+		response, body := e.get("shared.test", fmt.Sprintf("/other/%d", i), from("198.51.100.1"))
+		if response == nil || response.StatusCode != 200 {
+			t.Fatalf("another account's miss %d: %v %s", i, response, body)
+		}
+	}
+	t.Logf("the origins hold %d requests", held.Load())
+	attack.leave()
+	left := time.Now()
+	e.await("the places are free", func() bool { return held.Load() == 0 })
+	if took := time.Since(left); took > 5*time.Second {
+		t.Errorf("the places were free after %v", took)
+	}
+
+	var paths []string
+	for i := range maxStreams {
+		paths = append(paths, fmt.Sprintf("/slow%d", i))
+	}
+	for range 160 {
+		e.windowless("img.acme.test", paths...)
+	}
+	for i := range 300 {
+		response, _ := e.get("shared.test", "/acme/a.txt", from("198.51.100.2"))
+		if response == nil || response.StatusCode != 200 {
+			t.Fatalf("another client's hit %d: %v", i, response)
+		}
+	}
+	t.Logf("%v requests in flight, %v refused", e.metric("edgewalk_edge_requests_in_flight"), e.refused())
+}
+
 func TestNetwork(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1", "2001:db8:1:2ff:3::4": "2001:db8:1:200::", "2001:db8:1:300::": "2001:db8:1:300::", "::1": "::",
+		"192.0.2.1": "192.0.2.1", "::1": "::",
+		"2001:db8:1:2ff:3::4": "2001:db8:1:200::", "2001:db8:1:300::": "2001:db8:1:300::",
 	} {
 		if got := network(netip.MustParseAddr(address)); got != netip.MustParseAddr(want) {
 			t.Errorf("%s is of %s, want %s", address, got, want)
@@ -226,7 +286,8 @@ func (e *edge) openFiles() (n int) {
 	return n
 }
 
-// A client that goes on reading keeps its download however slow it is; one that takes next to nothing does not.
+// A client that goes on reading keeps its download however slow it is; one that takes next to
+// nothing does not.
 func TestDownloadsEndOnlyForThoseWhoTakeNothing(t *testing.T) {
 	t.Parallel()
 	const stall = 30 * time.Second
@@ -286,7 +347,8 @@ func (l smallSockets) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// A file that the kernel sends is whole for a client that needs many times WriteStall for each piece of it.
+// A file that the kernel sends is whole for a client that needs many times WriteStall for each
+// piece of it.
 func TestSlowClientGetsFilesWhole(t *testing.T) {
 	t.Parallel()
 	big := make([]byte, 3<<20)
@@ -325,7 +387,8 @@ func TestSlowClientGetsFilesWhole(t *testing.T) {
 	}
 }
 
-// A body that is announced and never sent holds its connection for a moment, whatever it is announced for.
+// A body that is announced and never sent holds its connection for a moment, whatever it is
+// announced for.
 func TestAnnouncedBodyThatNeverComesIsBounded(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, nil)
@@ -348,14 +411,16 @@ func TestAnnouncedBodyThatNeverComesIsBounded(t *testing.T) {
 			conn.SetDeadline(time.Now().Add(bodyTimeout + 10*time.Second))
 			io.WriteString(conn, head)
 			answer, err := io.ReadAll(conn)
-			if err != nil || bytes.Count(answer, []byte("HTTP/1.1 ")) != 1 || !bytes.Contains(answer, []byte("\r\nConnection: close\r\n")) {
+			closes := bytes.Contains(answer, []byte("\r\nConnection: close\r\n"))
+			if err != nil || bytes.Count(answer, []byte("HTTP/1.1 ")) != 1 || !closes {
 				t.Errorf("%q, %v", answer, err)
 			}
 		})
 	}
 }
 
-// Where a body ends may be understood differently by something in front, so that nothing is read behind one.
+// Where a body ends may be understood differently by something in front, so that nothing is read
+// behind one.
 func TestNothingIsReadBehindABody(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, nil)
@@ -416,7 +481,8 @@ func TestAcceptErrorsAreLogged(t *testing.T) {
 	if n := e.metric("edgewalk_edge_accept_errors_total"); n != 3 {
 		t.Errorf("%v counted, want 3", n)
 	}
-	if text := log.String(); strings.Count(text, "too many open files") != 1 || !strings.Contains(text, "connection cannot be accepted") {
+	text := log.String()
+	if strings.Count(text, "too many open files") != 1 || !strings.Contains(text, "connection cannot be accepted") {
 		t.Errorf("log: %s", text)
 	}
 }
@@ -434,7 +500,8 @@ func TestPanicIsLogged(t *testing.T) {
 		}
 	}
 	e.await("each is counted", func() bool { return e.metric("edgewalk_edge_panics_total") == 3 })
-	if text := log.String(); strings.Count(text, "out of order") != 1 || !strings.Contains(text, "path=/a.txt") || !strings.Contains(text, "loops") {
+	text := log.String()
+	if strings.Count(text, "out of order") != 1 || !strings.Contains(text, "path=/a.txt") || !strings.Contains(text, "loops") {
 		t.Errorf("log: %s", text)
 	}
 	if response, _ := e.get("shared.test", "/acme/a.txt"); response == nil || response.StatusCode != 200 {

@@ -86,8 +86,8 @@ func (s *Server) place(x *exchange, verdict share.Verdict, of string) bool {
 	return false
 }
 
-// admit reports whether a request may wait for an origin. Some places are only for those that need not, so that what is
-// stored is served while origins are slow.
+// admit reports whether a request may wait for an origin. Some places are only for those that need
+// not, so that what is stored is served while origins are slow.
 func (s *Server) admit(x *exchange) bool {
 	if x.waits {
 		return true
@@ -116,8 +116,9 @@ func (s *Server) leave(x *exchange) {
 	}
 }
 
-// leaveBody sees to it that a body, which no request here needs, is not waited for, and that nothing that follows it on the
-// connection is taken for a request: where it ends may be understood differently by something in front (RFC 9112 11.2).
+// leaveBody sees to it that a body, which no request here needs, is not waited for, and that
+// nothing that follows it on the connection is taken for a request: where it ends may be understood
+// differently by something in front (RFC 9112 11.2).
 func (x *exchange) leaveBody() {
 	if x.r.ProtoMajor != 1 {
 		return // a stream of its own, which net/http ends

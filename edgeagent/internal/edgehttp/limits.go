@@ -20,8 +20,9 @@ const (
 	maxHeaderBytes    = 32 << 10
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 75 * time.Second
-	// bodyTimeout is how long a body may still come that nobody wants. A client that sends one while it is refused reads the
-	// refusal then, rather than that its connection was reset (RFC 9112 9.6).
+	// bodyTimeout is how long a body may still come that nobody wants. A client that sends one
+	// while it is refused reads the refusal then, rather than that its connection was reset (RFC
+	// 9112 9.6).
 	bodyTimeout = time.Second
 	// maxStreams are the concurrent requests of one HTTP/2 connection.
 	maxStreams = 128
@@ -31,14 +32,16 @@ const (
 	defaultMaxPerClient   = 4_096
 	defaultMaxRequests    = 20_000
 
-	// leastTaken is what a client has to take of a reply in each time of WriteStall: some 500 bytes a second.
+	// leastTaken is what a client has to take of a reply in each time of WriteStall: some 500 bytes
+	// a second.
 	leastTaken = 16 << 10
 )
 
 // overloaded answers a connection that is one too many. It is written before anything was read, so it costs nothing.
 const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
-// network is what counts as one client: an IPv4 address, or the /56 that one customer of a provider has of IPv6 (RFC 6177 2).
+// network is what counts as one client: an IPv4 address, or the /56 that one customer of a provider
+// has of IPv6 (RFC 6177 2).
 func network(ip netip.Addr) netip.Addr {
 	if ip.Is6() {
 		p, _ := ip.Prefix(56) // of 128 bits
@@ -126,8 +129,8 @@ func (l *limitListener) release(ip netip.Addr) {
 	}
 }
 
-// progressConn ends a connection whose peer took less than leastTaken for stall. A slow client that takes more keeps its
-// download, however long that takes.
+// progressConn ends a connection whose peer took less than leastTaken for stall. A slow client that
+// takes more keeps its download, however long that takes.
 type progressConn struct {
 	net.Conn
 	stall   time.Duration

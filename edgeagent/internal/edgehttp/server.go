@@ -38,7 +38,8 @@ type Config struct {
 	Cache *httpcache.Cache
 	// LoopID returns this deployment's id in CDN-Loop (RFC 8586).
 	LoopID func() string
-	// AccountHosts says that each account is also served at `{account}.{shared host}`, a web origin of its own.
+	// AccountHosts says that each account is also served at `{account}.{shared host}`, a web origin
+	// of its own.
 	AccountHosts bool
 	// HTTP and HTTPS are bound listeners; either may be nil.
 	HTTP, HTTPS net.Listener
@@ -49,12 +50,14 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// AccessLog takes JSON lines; nil for none.
 	AccessLog io.Writer
-	// MaxConnections and MaxConnectionsPerClient bound the connections. Defaults 50,000 and an eighth of them, at most 4,096.
+	// MaxConnections and MaxConnectionsPerClient bound the connections. Defaults 50,000 and an
+	// eighth of them, at most 4,096.
 	MaxConnections, MaxConnectionsPerClient int
-	// MaxRequests bounds the requests that are being answered, of which three quarters may wait for origins. Clients and
-	// accounts share both by the rules of package share. Default 20,000.
+	// MaxRequests bounds the requests that are being answered, of which three quarters may wait for
+	// origins. Clients and accounts share both by the rules of package share. Default 20,000.
 	MaxRequests int
-	// WriteStall ends a reply of which its client took less than 16 KiB for this long. Default 30 s.
+	// WriteStall ends a reply of which its client took less than 16 KiB for this long. It is 30 s
+	// by default.
 	WriteStall time.Duration
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -96,7 +99,8 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, defaultMaxRequests)
 	cfg.WriteStall = cmp.Or(cfg.WriteStall, defaultWriteStall)
 	s := &Server{
-		cfg: cfg, metrics: newMetrics(cfg.Registerer), requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
+		cfg: cfg, metrics: newMetrics(cfg.Registerer),
+		requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
 		acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
 	}
 	s.access = newAccessLog(cfg.AccessLog, s.metrics.dropped.Inc, cfg.Logger)
@@ -186,7 +190,8 @@ func (s *Server) httpServer() *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		// What clients do wrong is in the metrics, and no line of ours. The rest of what net/http says here is said by us.
+		// What clients do wrong is in the metrics, and no line of ours. The rest of what net/http
+		// says here is said by us.
 		ErrorLog:                     stdlog.New(io.Discard, "", 0),
 		DisableGeneralOptionsHandler: true,
 		ConnContext:                  withConn,

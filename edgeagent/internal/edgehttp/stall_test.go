@@ -51,7 +51,8 @@ func TestClientThatTakesNothing(t *testing.T) {
 	})
 }
 
-// windowless asks for paths of a host on streams of one HTTP/2 connection, which give the edge no window to answer in.
+// windowless asks for paths of a host on streams of one HTTP/2 connection, which give the edge no
+// window to answer in.
 func (e *edge) windowless(host string, paths ...string) *http2.Framer {
 	e.t.Helper()
 	conn, err := tls.Dial("tcp", e.https, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"h2"}})

@@ -62,7 +62,8 @@ type flight struct {
 	spare int64
 	// over: run has returned.
 	over bool
-	// alone runs while there are no riders. It has periods left, the last of which began when seen bytes had come.
+	// alone runs while there are no riders. It has periods left, the last of which began when seen
+	// bytes had come.
 	alone   *time.Timer
 	periods int
 	seen    int64
@@ -139,8 +140,8 @@ const (
 // maxWaiters wait for one flight to land.
 const maxWaiters = 4096
 
-// board joins a flight for q, or starts one. Without one, refused says why; if it is empty too, what q looks for may be
-// stored by now.
+// board joins a flight for q, or starts one. Without one, refused says why; if it is empty too,
+// what q looks for may be stored by now.
 func (c *Cache) board(q *query, seen uint64, solo bool) (at seat, refused string) {
 	s := c.flights.shard(q.key)
 	s.mu.Lock()

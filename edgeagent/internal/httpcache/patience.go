@@ -7,15 +7,16 @@ import (
 
 // How long a flight may hold its place.
 const (
-	// unreadTime is for how long a walk goes on that no request waits for, and for how long at a time a body that none reads
-	// is watched.
+	// unreadTime is for how long a walk goes on that no request waits for, and for how long at a
+	// time a body that none reads is watched.
 	unreadTime = 2 * time.Second
 	// unreadPeriods of unreadTime are all that a body gets that nobody reads.
 	unreadPeriods = 15
 	// unreadRate is how many bytes of it have to come a second.
 	unreadRate = 64 << 10
 
-	// unreadPaces of paceTime are all that the body of a flight in the background gets while no request reads it.
+	// unreadPaces of paceTime are all that the body of a flight in the background gets while no
+	// request reads it.
 	unreadPaces = 10
 	// paceTime is how long each piece of leastPace bytes of a body may take, whoever reads it.
 	paceTime  = time.Minute
@@ -37,7 +38,8 @@ func (f *flight) abandoned() {
 	}
 }
 
-// unread ends a flight that had no requests for unreadTime, unless it brings a body that is nearly there and comes fast enough.
+// unread ends a flight that had no requests for unreadTime, unless it brings a body that is nearly
+// there and comes fast enough.
 func (f *flight) unread() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

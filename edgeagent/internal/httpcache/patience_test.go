@@ -55,8 +55,8 @@ func of(account string, request *Request) *Request {
 	return request
 }
 
-// An account whose origins never answer, with many more clients than there are places, leaves the others theirs, and its own
-// are free soon after its clients have gone.
+// An account whose origins never answer, with many more clients than there are places, leaves the
+// others theirs, and its own are free soon after its clients have gone.
 func TestOneAccountLeavesFillsToOthers(t *testing.T) {
 	t.Parallel()
 	const fills, clients = 64, 500
@@ -94,7 +94,8 @@ func TestOneAccountLeavesFillsToOthers(t *testing.T) {
 	r.idle()
 }
 
-// A client that asks an account for files which never come leaves places to the account's other clients.
+// A client that asks an account for files which never come leaves places to the account's other
+// clients.
 func TestOneClientLeavesFillsToOthersOfItsAccount(t *testing.T) {
 	t.Parallel()
 	const fills, files = 64, 100
@@ -306,7 +307,8 @@ func TestAdmitDecidesOnMissesAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	a := r.addOrigin("a")
-	a.reply("/x", &originReply{status: 200, body: []byte("x"), header: http.Header{"Cache-Control": {"max-age=60, stale-if-error=600"}}})
+	control := http.Header{"Cache-Control": {"max-age=60, stale-if-error=600"}}
+	a.reply("/x", &originReply{status: 200, body: []byte("x"), header: control})
 	r.fetch("/x", nil)
 	r.idle()
 	for _, test := range []struct {
@@ -325,7 +327,8 @@ func TestAdmitDecidesOnMissesAlone(t *testing.T) {
 		request := r.request("GET", test.url, nil)
 		request.Admit = func() bool { asked++; return false }
 		reply := r.cache.Serve(bg, request)
-		if _, err := read(reply); reply.Status != test.status || reply.Outcome != test.outcome || asked != test.asked || err != nil {
+		_, err := read(reply)
+		if reply.Status != test.status || reply.Outcome != test.outcome || asked != test.asked || err != nil {
 			t.Errorf("%s after %v: %d %v, asked %d times, %v", test.url, test.later, reply.Status, reply.Outcome, asked, err)
 		}
 	}

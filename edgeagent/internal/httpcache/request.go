@@ -34,8 +34,8 @@ type Request struct {
 	Client Client
 	// Holder is the address or network that its fills are counted for.
 	Holder netip.Addr
-	// Admit says whether the request may wait for an origin. It is called at most once, and not for what can be answered from
-	// here. nil: it may.
+	// Admit says whether the request may wait for an origin. It is called at most once, and not for
+	// what can be answered from here. nil: it may.
 	Admit func() bool
 	// Leaving is closed when the client may be gone, though it may as well wait for its reply: it
 	// has closed its side of the connection. It gets what comes, but nothing goes on for it that

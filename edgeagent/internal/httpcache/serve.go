@@ -35,11 +35,12 @@ type Config struct {
 	Store *objects.Store
 	// Walker finds files. Required.
 	Walker *walk.Walker
-	// DefaultImage returns the default image or not-found page at a path of an account's Media Library if it can be sent at
-	// once. nil: never.
+	// DefaultImage returns the default image or not-found page at a path of an account's Media
+	// Library if it can be sent at once. nil: never.
 	DefaultImage func(accountUID, path string) (*Image, bool)
-	// MaxFills bounds the walks and bodies under way, each of which takes a goroutine, at most 64 KiB, a connection and a file;
-	// a request beyond is refused with 503. Accounts share them by the rules of package share. Default 2,048.
+	// MaxFills bounds the walks and bodies under way, each of which takes a goroutine, at most 64
+	// KiB, a connection and a file; a request beyond is refused with 503. Accounts share them by
+	// the rules of package share. Default 2,048.
 	MaxFills int
 	// MaxRemembered bounds, each, the files that nobody has and the keys whose replies cannot be stored, of which the
 	// latest are remembered. Default 65,536.
@@ -234,8 +235,8 @@ func (c *Cache) staleOnError(q *query, steps []walk.StepReport) *Reply {
 	return r
 }
 
-// overloaded answers a request that may not wait for an origin: from a stale copy, if that may be used when there is an error,
-// else with 503.
+// overloaded answers a request that may not wait for an origin: from a stale copy, if that may be
+// used when there is an error, else with 503.
 func (c *Cache) overloaded(q *query) *Reply {
 	if q.best.ok && q.best.use.OnError {
 		if r := c.staleOnError(q, nil); r != nil {

@@ -19,7 +19,8 @@ type space struct {
 	cursor  atomic.Uint32 // shard to evict from next
 }
 
-// largest is the size above which an object is not stored: an eighth of the limit, as one file must not cost many others.
+// largest is the size above which an object is not stored: an eighth of the limit, as one file must
+// not cost many others.
 func (s *Store) largest() int64 { return s.space.limit / 8 }
 
 // reserve takes n bytes for a fill and evicts for them. Together fills may hold half of the limit, so that what would
@@ -48,8 +49,8 @@ func (s *Store) reserve(n int64) bool {
 	}
 }
 
-// Occupy counts n bytes that lie elsewhere as part of the cache, or takes them off if n is negative.
-// Both together stay within the limit: the next fill, or Run, evicts for them.
+// Occupy counts n bytes that lie elsewhere as part of the cache, or takes them off if n is
+// negative. Both together stay within the limit: the next fill, or Run, evicts for them.
 func (s *Store) Occupy(n int64) { s.space.used.Add(n) }
 
 // memory is how many bytes of heads and bodies are in memory.

@@ -122,7 +122,8 @@ func TestTooLargeIsNotStoredAndCostsNothing(t *testing.T) {
 	wantIdle(t, s)
 }
 
-// One file may cost others at most an eighth of the cache, whether or not its origin says how long it is.
+// One file may cost others at most an eighth of the cache, whether or not its origin says how long
+// it is.
 func TestOneObjectTakesAtMostAnEighth(t *testing.T) {
 	t.Parallel()
 	const max = 2 << 20

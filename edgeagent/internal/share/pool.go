@@ -1,8 +1,9 @@
-// Package share divides what is scarce among holders, such as accounts or clients, so that none of them can take what the others need.
+// Package share divides what is scarce among holders, such as accounts or clients, so that none of
+// them can take what the others need.
 //
-// What always holds: no more than the pool's places are taken; a holder that has less than its share, an eighth of them, is
-// refused only when all are taken; what it takes beyond that it takes from those that are open to all, so that the others are
-// there for those who have little.
+// What always holds: no more than the pool's places are taken; a holder that has less than its
+// share, an eighth of them, is refused only when all are taken; what it takes beyond that it takes
+// from those that are open to all, so that the others are there for those who have little.
 package share
 
 import "sync"
@@ -38,7 +39,8 @@ func NewClients[Holder comparable](places int) *Pool[Holder] {
 	return NewPool[Holder](places, places/2)
 }
 
-// NewAccounts returns a pool for accounts: one of them gets three quarters, which is more than one of its clients can take.
+// NewAccounts returns a pool for accounts: one of them gets three quarters, which is more than one
+// of its clients can take.
 func NewAccounts(places int) *Pool[string] { return NewPool[string](places, places*3/4) }
 
 // Take takes a place for a holder. Who was given one calls Release.

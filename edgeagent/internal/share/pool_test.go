@@ -70,7 +70,8 @@ func TestSmallPools(t *testing.T) {
 	}
 }
 
-// Whatever is taken and given back: the promises of the package hold, and nothing is left of who has gone.
+// Whatever is taken and given back: the promises of the package hold, and nothing is left of who
+// has gone.
 func TestPoolOverRandomHolders(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
