@@ -113,7 +113,7 @@ func (c *conn) open() error {
 	switch {
 	case c.phase == awaitHead: // a new connection
 		return nil
-	case c.phase != idle || c.unread():
+	case c.phase != idle || c.unread() || c.strays.known(c.host):
 		c.phase = spoiled
 		return errSpent
 	}

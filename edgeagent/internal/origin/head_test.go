@@ -6,8 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
@@ -269,6 +271,40 @@ func TestStrayBytesEndReuse(t *testing.T) {
 		if n := step.o.Connections(); n != step.connections {
 			t.Errorf("%s: %d connections, want %d", step.path, n, step.connections)
 		}
+	}
+}
+
+// Nor is a connection used again that was made before: it may be off by one reply already.
+func TestStrayBytesEndOtherConnections(t *testing.T) {
+	t.Parallel()
+	fault := faultorigin.New(t)
+	gate, ended := make(chan struct{}), make(chan struct{})
+	fault.On(faultorigin.Any, faultorigin.Reply(200, "GOOD"))
+	fault.On("/slow.jpg", faultorigin.Stall(gate, faultorigin.Reply(200, "GOOD")))
+	fault.On("/stray.jpg", func(x *faultorigin.Exchange) {
+		x.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nGOOD\r\n")
+		x.Wait(nil) // until the edge hangs up
+		close(ended)
+	})
+	c := localClient(t)
+	fetch := func(path string) {
+		if body, err := read(t, c.Get(t.Context(), web(t, fault.URL()), get(path))); body != "GOOD" || err != nil {
+			t.Errorf("%s: read %q, %v", path, body, err)
+		}
+	}
+	var slow sync.WaitGroup
+	slow.Go(func() { fetch("/slow.jpg") })
+	for fault.Count("/slow.jpg") == 0 {
+		runtime.Gosched()
+	}
+	fetch("/stray.jpg")
+	<-ended
+	close(gate)
+	slow.Wait()
+	fetch("/a.jpg")
+	fetch("/b.jpg")
+	if n := fault.Connections(); n != 4 {
+		t.Errorf("%d connections, want one for each request", n)
 	}
 }
 
