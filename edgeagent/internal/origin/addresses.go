@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,15 +14,29 @@ import (
 // maxAddresses bounds what is known of the addresses of one origin.
 const maxAddresses = 16
 
-// Addresses are those of an origin's host when it was last looked up, each with a breaker of its own: one that fails is tried
-// after the others. It has no lock of its own.
+// Addresses are those of an origin's host when it was last looked up. One that fails is asked after
+// the others until it has rested, and then by one request that finds out. It has no lock of its own.
 type addresses struct {
 	host  string
 	known []netip.Addr
-	bad   map[netip.Addr]*breaker // of those that failed since they last answered
+	bad   map[netip.Addr]*respite // of those that failed since they last answered
 }
 
-// resolved takes note of a look-up. The first host that is looked up is the origin's own; redirects may lead to others.
+// A respite is how long an address that failed is asked after the others. It grows like that of an
+// open breaker, with every request that finds out in vain.
+type respite struct {
+	failed time.Time // last
+	until  time.Time
+	times  int
+}
+
+func (r *respite) begin(now time.Time) {
+	d := min(time.Duration(r.times)*openFor, maxOpenFor)
+	r.until = now.Add(d + rand.N(d/5))
+}
+
+// resolved takes note of a look-up. The first host that is looked up is the origin's own; redirects
+// may lead to others.
 func (a *addresses) resolved(host string, found []netip.Addr) {
 	if a.host == "" {
 		a.host = host
@@ -37,56 +52,84 @@ func (a *addresses) resolved(host string, found []netip.Addr) {
 	}
 }
 
-func (a *addresses) ejected(addr netip.Addr, now time.Time) bool {
-	b := a.bad[addr]
-	return b != nil && b.state(now) == breakerOpened
+func (a *addresses) resting(addr netip.Addr, now time.Time) bool {
+	r := a.bad[addr]
+	return r != nil && now.Before(r.until)
 }
 
-// note takes note of what an address did. A zero weight is a success.
-func (a *addresses) note(addr netip.Addr, now time.Time, weight int) {
-	b := a.bad[addr]
-	switch {
-	case len(a.known) < 2 || !slices.Contains(a.known, addr):
+func (a *addresses) succeed(addr netip.Addr) { delete(a.bad, addr) }
+
+func (a *addresses) fail(addr netip.Addr, now time.Time) {
+	if len(a.known) < 2 || !slices.Contains(a.known, addr) {
 		return // without another one there is nothing to choose
-	case weight == 0 && b == nil:
-		return
-	case weight == 0:
-		// The breaker stays, since it knows how often it opened of late.
-		if b.succeed(now, true); now.Sub(b.closed) > maxOpenFor {
-			delete(a.bad, addr)
-		}
-		return
-	case b == nil:
-		b = new(breaker)
-		if a.bad == nil {
-			a.bad = make(map[netip.Addr]*breaker)
-		}
-		a.bad[addr] = b
 	}
-	b.fail(now, b.state(now) == breakerHalfOpen, weight)
+	r := a.bad[addr]
+	if r == nil {
+		r = new(respite)
+		if a.bad == nil {
+			a.bad = make(map[netip.Addr]*respite)
+		}
+		a.bad[addr] = r
+	}
+	if r.failed = now; !now.Before(r.until) {
+		r.times++
+		r.begin(now)
+	}
 }
 
-// sort puts the addresses that are ejected last, and prefer, if it is among them, first.
+// sort puts prefer, if it is among the addresses, first, and those that rest last, the one that
+// failed longest ago before the others. The rest stays in order, but families take turns (RFC 8305 4).
 func (a *addresses) sort(addrs []netip.Addr, prefer netip.Addr, now time.Time) []netip.Addr {
-	rank := func(addr netip.Addr) int {
-		switch {
-		case addr == prefer:
-			return 0
-		case a.ejected(addr, now):
-			return 2
+	sorted := interleave(addrs)
+	slices.SortStableFunc(sorted, func(x, y netip.Addr) int {
+		switch rx, ry := a.resting(x, now), a.resting(y, now); {
+		case x == prefer || y == prefer:
+			return order(x != prefer, y != prefer)
+		case rx && ry:
+			return a.bad[x].failed.Compare(a.bad[y].failed)
+		default:
+			return order(rx, ry)
 		}
-		return 1
-	}
-	sorted := slices.Clone(addrs)
-	slices.SortStableFunc(sorted, func(x, y netip.Addr) int { return rank(x) - rank(y) })
+	})
 	return sorted
 }
 
-// good returns the first address of host that is neither ejected nor the one to avoid.
+// order orders false before true.
+func order(x, y bool) int {
+	switch {
+	case x == y:
+		return 0
+	case x:
+		return 1
+	}
+	return -1
+}
+
+// interleave lets the families take turns, beginning with that of the first address.
+func interleave(addrs []netip.Addr) []netip.Addr {
+	mixed := make([]netip.Addr, 0, len(addrs))
+	var other []netip.Addr
+	for _, addr := range addrs {
+		if addr.Is4() != addrs[0].Is4() {
+			other = append(other, addr)
+		}
+	}
+	for _, addr := range addrs {
+		if addr.Is4() != addrs[0].Is4() {
+			continue
+		}
+		if mixed = append(mixed, addr); len(other) > 0 {
+			mixed, other = append(mixed, other[0]), other[1:]
+		}
+	}
+	return append(mixed, other...)
+}
+
+// good returns the first address of host that neither rests nor is the one to avoid.
 func (a *addresses) good(host string, avoid netip.Addr, now time.Time) (netip.Addr, bool) {
 	if a.host == host && len(a.known) > 1 {
-		for _, addr := range a.known {
-			if addr != avoid && !a.ejected(addr, now) {
+		for _, addr := range interleave(a.known) {
+			if addr != avoid && !a.resting(addr, now) {
 				return addr, true
 			}
 		}
@@ -94,12 +137,28 @@ func (a *addresses) good(host string, avoid netip.Addr, now time.Time) (netip.Ad
 	return netip.Addr{}, false
 }
 
-// detour returns an address of host to ask at if another one is ejected, so that no connection that leads there is used again.
+// other returns the address of host to ask after those that were tried.
+func (a *addresses) other(host string, tried []netip.Addr, now time.Time) (netip.Addr, bool) {
+	if a.host == host && len(a.known) > 1 {
+		for _, addr := range a.sort(a.known, netip.Addr{}, now) {
+			if !slices.Contains(tried, addr) {
+				return addr, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// detour returns the address of host to ask if one has failed, so that no connection that leads
+// there is used again. If that one has rested, it rests on for everybody but the caller.
 func (a *addresses) detour(host string, now time.Time) netip.Addr {
-	if len(a.bad) == 0 || !slices.ContainsFunc(a.known, func(addr netip.Addr) bool { return a.ejected(addr, now) }) {
+	if len(a.bad) == 0 {
 		return netip.Addr{}
 	}
-	addr, _ := a.good(host, netip.Addr{}, now)
+	addr, _ := a.other(host, nil, now)
+	if r := a.bad[addr]; r != nil && !now.Before(r.until) {
+		r.begin(now)
+	}
 	return addr
 }
 
@@ -153,43 +212,35 @@ func (h *health) detour(host string) netip.Addr {
 	return h.addresses.detour(host, now)
 }
 
-// order takes note of a look-up and returns the addresses in the order to try them. A nil health knows none.
-func (h *health) order(host string, found []netip.Addr, prefer netip.Addr) []netip.Addr {
-	if h == nil {
-		return found
-	}
-	now := h.now()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.addresses.resolved(host, found)
-	return h.addresses.sort(found, prefer, now)
-}
-
 // heard takes note of an answer by an address.
 func (h *health) heard(addr netip.Addr, row *row) {
-	switch {
-	case row.reason == Failed:
-		h.note(addr, failureWeight)
-	case row.reason == Busy:
-		h.note(addr, busyWeight)
-	case row.reason != Misconfigured:
-		h.note(addr, 0)
-	}
+	h.note(addr, row.reason != Failed && row.reason != Busy)
 }
 
-// broke takes note of a request to an address that ended without an answer, not by the caller's will.
+// broke takes note of a body that ended before its time, not by the caller's will.
 func (h *health) broke(addr netip.Addr, err error) {
-	if f := faultOf(err); (f.reason == Failed || f.reason == Timeout) && !hurried(err) {
-		h.note(addr, failureWeight)
+	if unwell(err) {
+		h.note(addr, false)
 	}
 }
 
-func (h *health) note(addr netip.Addr, weight int) {
+// unwell reports whether an error is the fault of the address that was asked.
+func unwell(err error) bool {
+	f := faultOf(err)
+	return (f.reason == Failed || f.reason == Timeout) && !hurried(err)
+}
+
+// note takes note of what an address did.
+func (h *health) note(addr netip.Addr, well bool) {
 	if h == nil || !addr.IsValid() {
 		return
 	}
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.addresses.note(addr, now, weight)
+	if well {
+		h.addresses.succeed(addr)
+	} else {
+		h.addresses.fail(addr, now)
+	}
 }

@@ -44,7 +44,7 @@ type Config struct {
 	VerifyTLS bool
 	// Resolver looks up hosts. Default: the system's.
 	Resolver *net.Resolver
-	// Now is the clock of breakers and budgets. Default: time.Now.
+	// Now is the clock of breakers and budgets, and of how old connections and look-ups are. Default: time.Now.
 	Now func() time.Time
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
@@ -87,11 +87,12 @@ func New(cfg Config) *Client {
 	m.register(cfg.Registerer, healths)
 	base := newTLSConfig(cfg.Roots)
 	g := &guard{allowPrivate: cfg.AllowPrivate, allow: cfg.AllowCIDRs}
+	lookups := newLookups(cfg.Resolver, cfg.Now)
 	return &Client{
 		userAgent:  "edgewalk/" + cfg.Version,
 		loopID:     cfg.LoopID,
-		origins:    newTransport(&dialer{guard: g, resolver: cfg.Resolver, tls: base, strays: newStrays()}),
-		operator:   newTransport(&dialer{resolver: cfg.Resolver, tls: newTLSConfig(cfg.MediaRoots), strays: newStrays()}),
+		origins:    newTransport(&dialer{guard: g, lookups: lookups, now: cfg.Now, tls: base, strays: newStrays()}),
+		operator:   newTransport(&dialer{lookups: lookups, now: cfg.Now, tls: newTLSConfig(cfg.MediaRoots), strays: newStrays()}),
 		mediaURL:   cfg.MediaURL,
 		mediaToken: cfg.MediaToken,
 		secures:    newSecures(base, cfg.VerifyTLS),

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http/httptrace"
 	"os"
@@ -18,7 +19,7 @@ import (
 )
 
 // errSpent says that a connection carries no further request: its peer has hung up, or has sent
-// what belongs to no reply.
+// what belongs to no reply, or it is old.
 var errSpent = errors.New("the connection carries no further request")
 
 // errSpeaksTLS says that a server wants TLS where it was spoken to in the clear.
@@ -56,6 +57,8 @@ type conn struct {
 	host    string
 	strays  *strays
 	single  bool // it carries one request and no more
+	now     func() time.Time
+	until   time.Time // from when on it begins no request
 
 	// mu guards what follows. While idle its holder may use the reader; in every other phase, only
 	// the goroutine that reads.
@@ -73,7 +76,7 @@ type conn struct {
 
 // newConn returns a conn to host over c, which is tcp or, if records is not nil, TLS over that. It closes
 // tcp if it fails.
-func newConn(c, tcp net.Conn, records *records, host string, s *strays) (net.Conn, error) {
+func (d *dialer) newConn(c, tcp net.Conn, records *records, host string) (net.Conn, error) {
 	raw, err := tcp.(syscall.Conn).SyscallConn()
 	if err != nil {
 		tcp.Close()
@@ -81,7 +84,8 @@ func newConn(c, tcp net.Conn, records *records, host string, s *strays) (net.Con
 	}
 	return &conn{
 		Conn: c, r: bufio.NewReader(c), raw: raw, records: records,
-		host: host, strays: s, single: s.known(host),
+		host: host, strays: d.strays, single: d.strays.known(host),
+		now: d.now, until: d.now().Add(connFor - rand.N(connFor/4)),
 	}, nil
 }
 
@@ -113,7 +117,7 @@ func (c *conn) open() error {
 	switch {
 	case c.phase == awaitHead: // a new connection
 		return nil
-	case c.phase != idle || c.unread() || c.strays.known(c.host):
+	case c.phase != idle || c.unread() || c.strays.known(c.host) || !c.now().Before(c.until):
 		c.phase = spoiled
 		return errSpent
 	}

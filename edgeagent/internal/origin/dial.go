@@ -22,25 +22,30 @@ const (
 	idlePerHost = 64
 	idleTotal   = 1024
 	idleFor     = 60 * time.Second
+	// connFor is for how long a connection begins requests, up to a quarter less so that not all end
+	// at once. A host that has moved is then asked where it is now, however many requests there are.
+	connFor = 60 * time.Second
 )
 
 // A dialer connects to a host by the first of its addresses that the guard allows and that answers.
 type dialer struct {
-	guard    *guard // nil allows every address
-	resolver *net.Resolver
-	tls      *tls.Config
-	strays   *strays
+	guard   *guard // nil allows every address
+	lookups *lookups
+	now     func() time.Time
+	tls     *tls.Config
+	strays  *strays
 }
 
 // connectKey is the context key of how long connecting may take, since http.Transport knows only one value for all.
 type connectKey struct{}
 
-// healthKey is the context key of the health of the origin that is dialled.
-type healthKey struct{}
+// attemptKey is the context key of the attempt that a dial is for.
+type attemptKey struct{}
 
-func healthOf(ctx context.Context) *health {
-	h, _ := ctx.Value(healthKey{}).(*health)
-	return h
+// attemptOf returns nil for a dial of no attempt.
+func attemptOf(ctx context.Context) *attempt {
+	by, _ := ctx.Value(attemptKey{}).(*attempt)
+	return by
 }
 
 func connectTimeout(ctx context.Context) time.Duration {
@@ -78,7 +83,7 @@ func (d *dialer) dialPlain(ctx context.Context, network, hostport string) (net.C
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
-	return newConn(tcp, tcp, nil, hostport, d.strays)
+	return d.newConn(tcp, tcp, nil, hostport)
 }
 
 func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Conn, error) {
@@ -91,13 +96,14 @@ func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Con
 	host, _, _ := net.SplitHostPort(hostport)
 	host, _ = cutAddress(host)
 	config := d.secureOf(ctx, cutSecure(host))
+	attemptOf(ctx).connected(addressOf(tcp))
 	records := newRecords(tcp)
 	secure := tls.Client(records, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		tcp.Close()
 		return nil, dialError(ctx, &tlsError{err})
 	}
-	return newConn(secure, tcp, records, hostport, d.strays)
+	return d.newConn(secure, tcp, records, hostport)
 }
 
 // dialError prefers the reason for which ctx ended to what its end made of the dial.
@@ -119,17 +125,15 @@ func (d *dialer) dial(ctx context.Context, hostport string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := healthOf(ctx)
-	return race(ctx, h.order(host, addrs, prefer), port, h)
+	by := attemptOf(ctx)
+	return race(ctx, by.order(host, addrs, prefer), port, by)
 }
 
 // allowed resolves host and returns the addresses that may be connected to. What is checked here is what is dialled, so a
 // name that resolves otherwise a moment later gains nothing.
 func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error) {
-	var addrs []netip.Addr
-	if addr, err := netip.ParseAddr(host); err == nil {
-		addrs = []netip.Addr{addr}
-	} else if addrs, err = d.resolver.LookupNetIP(ctx, "ip", host); err != nil {
+	addrs, err := d.lookups.of(ctx, host)
+	if err != nil {
 		return nil, err
 	}
 	if d.guard == nil {
@@ -150,9 +154,9 @@ func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error)
 	return ok, nil
 }
 
-// race connects to the addresses in order, starting the next when one fails or has not answered for dialStagger, as far as the
-// retry budget of h allows, and returns the first connection. h may be nil.
-func race(ctx context.Context, addrs []netip.Addr, port string, h *health) (net.Conn, error) {
+// race connects to the addresses in order, starting the next when one fails or has not answered for
+// dialStagger, and returns the first connection (RFC 8305 5). by may be nil.
+func race(ctx context.Context, addrs []netip.Addr, port string, by *attempt) (net.Conn, error) {
 	if len(addrs) == 0 {
 		return nil, errors.New("host has no address")
 	}
@@ -184,10 +188,10 @@ func race(ctx context.Context, addrs []netip.Addr, port string, h *health) (net.
 		select {
 		case a := <-done:
 			if a.err == nil {
-				h.overtook(addrs[:next], a.addr)
+				by.overtook(addrs[:next], a.addr)
 				return a.conn, nil
 			}
-			h.note(a.addr, failureWeight)
+			by.failedAt(a.addr)
 			if first == nil {
 				first = a.err
 			}
@@ -199,7 +203,7 @@ func race(ctx context.Context, addrs []netip.Addr, port string, h *health) (net.
 			return nil, ctx.Err()
 		}
 		switch {
-		case try && next < len(addrs) && h.again():
+		case try && next < len(addrs):
 			go start(addrs[next])
 			next++
 			running++

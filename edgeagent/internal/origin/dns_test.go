@@ -17,6 +17,7 @@ type dnsServer struct {
 
 	mu    sync.Mutex
 	table map[string][]string
+	ill   bool     // every look-up fails
 	held  []func() // late answers, since net.Resolver goes on waiting for a look-up that nobody wants any more
 }
 
@@ -67,13 +68,41 @@ func (s *dnsServer) serve() {
 		s.mu.Lock()
 		addresses, known := s.table[m.Questions[0].Name.String()]
 		answer := func() { s.conn.WriteTo(resolve(&m, addresses), from) }
-		if known && len(addresses) == 0 {
+		if s.ill {
+			answer = func() { s.conn.WriteTo(refuse(&m), from) }
+		}
+		if known && len(addresses) == 0 && !s.ill {
 			s.held = append(s.held, answer)
 		} else {
 			answer()
 		}
 		s.mu.Unlock()
 	}
+}
+
+func (s *dnsServer) remove(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.table, name)
+}
+
+// fail has every look-up fail, or no longer.
+func (s *dnsServer) fail(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ill = yes
+}
+
+// refuse answers a question with a failure of the server.
+func refuse(m *dnsmessage.Message) []byte {
+	out := dnsmessage.Message{
+		Header: dnsmessage.Header{ID: m.ID, Response: true, RCode: dnsmessage.RCodeServerFailure}, Questions: m.Questions,
+	}
+	packed, err := out.Pack()
+	if err != nil {
+		panic(err)
+	}
+	return packed
 }
 
 // resolve answers a question with the addresses of its type; without any address the name does not exist.

@@ -147,12 +147,13 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 	if err := h.health.enter(); err != nil {
 		return nil, err
 	}
+	by.health = h.health
 	ctx, cancel := context.WithCancelCause(parent)
 	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline), by: by, health: h.health, leave: sync.OnceFunc(h.health.leave)}
 	connect, firstByte, idle := timeouts(h.origin)
 	x.idle = idle
 	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }
-	dialing := context.WithValue(context.WithValue(ctx, connectKey{}, connect), healthKey{}, h.health)
+	dialing := context.WithValue(context.WithValue(ctx, connectKey{}, connect), attemptKey{}, by)
 	traced := httptrace.WithClientTrace(dialing, &httptrace.ClientTrace{
 		GotConn:      func(got httptrace.GotConnInfo) { by.got(got); wait() },
 		WroteRequest: func(httptrace.WroteRequestInfo) { wait() },
@@ -169,7 +170,9 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 	h.health.answered()
 	if err != nil {
 		err = causeOf(ctx, err)
-		h.health.broke(by.address(), err)
+		if unwell(err) {
+			by.failedAt(by.address())
+		}
 		cancel(nil)
 		x.leave()
 		return nil, err
@@ -255,7 +258,7 @@ func (x *exchange) hold() (*Response, error) {
 }
 
 // well takes note that the address that was asked has done what it should.
-func (x *exchange) well() { x.health.note(x.by.address(), 0) }
+func (x *exchange) well() { x.health.note(x.by.address(), true) }
 
 // retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). What cannot be read asks for nothing.
 func retryAfter(value string, now time.Time) time.Duration {

@@ -6,6 +6,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -69,17 +70,47 @@ func (h *health) took(d time.Duration) {
 	}
 }
 
-// reach sends a hop's request, and a second time to another address of its host if the answer is later than most. The first
-// answer counts.
+// maxAsked is how many addresses one request is sent to, one after the other. Connecting, of which
+// the origin sees nothing, is tried at all of them.
+const maxAsked = 3
+
+// reach sends a hop's request. If an address of the origin fails before it answers, the next is asked.
 func (c *Client) reach(ctx context.Context, k *kind, h *hop) (*exchange, error) {
+	host := h.req.URL.Hostname()
+	first := new(attempt)
+	var tried []netip.Addr
+	for asked := 1; ; asked++ {
+		x, failed, err := c.hedged(ctx, k, h, first)
+		if err == nil || !h.own || asked == maxAsked || len(failed) == 0 || ctx.Err() != nil || !unwell(err) {
+			return x, err
+		}
+		tried = append(tried, failed...)
+		to, ok := h.health.other(host, tried)
+		if !ok {
+			return nil, err
+		}
+		first = &attempt{to: to}
+	}
+}
+
+func (h *health) other(host string, tried []netip.Addr) (netip.Addr, bool) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.addresses.other(host, tried, now)
+}
+
+// hedged sends a hop's request, and a second time to another address of its host if the answer is
+// later than most. The first answer counts; without one, it tells the addresses that failed.
+func (c *Client) hedged(ctx context.Context, k *kind, h *hop, first *attempt) (*exchange, []netip.Addr, error) {
 	host, began := h.req.URL.Hostname(), time.Now()
 	after, ok := h.health.hedge(host)
 	if !ok || !h.own {
-		x, err := c.send(ctx, k, h, new(attempt))
+		x, err := c.send(ctx, k, h, first)
 		if err == nil && h.own {
 			h.health.took(time.Since(began))
 		}
-		return x, err
+		return x, first.failed(), err
 	}
 	type sent struct {
 		x   *exchange
@@ -98,7 +129,6 @@ func (c *Client) reach(ctx context.Context, k *kind, h *hop) (*exchange, error) 
 			results <- sent{x, err, by}
 		}()
 	}
-	first := new(attempt)
 	start(first)
 	timer := time.NewTimer(after)
 	defer timer.Stop()
@@ -126,7 +156,11 @@ func (c *Client) reach(ctx context.Context, k *kind, h *hop) (*exchange, error) 
 			if s.err == nil {
 				h.health.took(time.Since(began))
 			}
-			return s.x, s.err
+			failed := first.failed()
+			if second != nil {
+				failed = append(failed, second.failed()...)
+			}
+			return s.x, failed, s.err
 		case <-timer.C:
 			at := first.address()
 			if !at.IsValid() {
@@ -147,6 +181,40 @@ type attempt struct {
 	at     atomic.Pointer[netip.Addr]
 	cancel context.CancelFunc // frees the context of its own, if it has one
 	notes  []string           // what the head of the reply leaves to be desired, once that has come
+	health *health            // of the origin, once it is sent
+
+	mu  sync.Mutex
+	bad []netip.Addr // the addresses that failed
+}
+
+// failedAt takes note of an address that failed. No address, and no attempt, are none.
+func (a *attempt) failedAt(addr netip.Addr) {
+	if a == nil || !addr.IsValid() {
+		return
+	}
+	a.health.note(addr, false)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.bad = append(a.bad, addr)
+}
+
+func (a *attempt) failed() []netip.Addr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.bad)
+}
+
+// order takes note of a look-up and returns the addresses in the order to try them.
+func (a *attempt) order(host string, found []netip.Addr, prefer netip.Addr) []netip.Addr {
+	if a == nil {
+		return interleave(found)
+	}
+	h := a.health
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.addresses.resolved(host, found)
+	return h.addresses.sort(found, prefer, now)
 }
 
 // address is where the attempt's connection leads, the zero value while there is none.
@@ -159,10 +227,23 @@ func (a *attempt) address() netip.Addr {
 
 func (a *attempt) got(conn httptrace.GotConnInfo) {
 	begin(conn, &a.notes)
-	if tcp, ok := conn.Conn.RemoteAddr().(*net.TCPAddr); ok {
-		at := tcp.AddrPort().Addr().Unmap()
-		a.at.Store(&at)
+	at := addressOf(conn.Conn)
+	a.at.Store(&at)
+}
+
+// connected takes note of where the attempt's connection will lead if nothing goes wrong.
+func (a *attempt) connected(to netip.Addr) {
+	if a != nil {
+		a.at.CompareAndSwap(nil, &to)
 	}
+}
+
+// addressOf is where a connection leads, the zero value if that is no IP address.
+func addressOf(c net.Conn) netip.Addr {
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 func (a *attempt) release() {
@@ -171,15 +252,16 @@ func (a *attempt) release() {
 	}
 }
 
-// overtook takes note of the addresses that had not answered when another one, which was tried later, did.
-func (h *health) overtook(tried []netip.Addr, winner netip.Addr) {
+// overtook takes note of the addresses that had not answered when another one, which was tried
+// later, did.
+func (a *attempt) overtook(tried []netip.Addr, winner netip.Addr) {
+	if a == nil {
+		return
+	}
 	for _, addr := range tried[:max(0, slices.Index(tried, winner))] {
-		h.note(addr, busyWeight)
+		a.health.note(addr, false)
 	}
 }
-
-// again reports whether another address may be tried.
-func (h *health) again() bool { return h == nil || h.retry("connect") }
 
 // outrun takes note of who won.
 func (h *health) outrun(first, second, winner *attempt) {
@@ -190,5 +272,5 @@ func (h *health) outrun(first, second, winner *attempt) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.addresses.note(first.address(), now, busyWeight)
+	h.addresses.fail(first.address(), now)
 }

@@ -8,13 +8,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // A twin is a host with two addresses, each with a server of its own that answers with its name.
@@ -186,48 +190,124 @@ func TestHedgeThatFails(t *testing.T) {
 	}
 }
 
-// An address that fails is left out for a while, also by connections that are open to it, and then tried again.
-func TestBadAddressIsLeftOut(t *testing.T) {
+// An address that answers with errors is left out for a while, also by connections that are open to
+// it. Then one request finds out whether it is well again.
+func TestBadAddressIsLeftOutUntilItIsWell(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
 	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
 	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-	for range 4 {
-		if got := w.ask(t, c, o); got != "failed" {
-			t.Fatalf("got %q", got)
-		}
+	if got := w.ask(t, c, o); got != "failed" {
+		t.Fatalf("got %q", got)
 	}
-	h := c.healths.of(webKind, o, &Ask{})
-	h.mu.Lock()
-	h.breaker.weight = 0 // so that the origin as a whole is asked
-	h.mu.Unlock()
-	w.ask(t, c, o)
 	for range 10 {
 		if got := w.ask(t, c, o); got != "b" {
 			t.Errorf("answered by %q", got)
 		}
 	}
-	if a, b := w.servers[0].seen.Load(), w.servers[1].seen.Load(); a != 5 || b != 10 {
+	now.forward(2 * openFor)
+	if got := w.ask(t, c, o); got != "failed" {
+		t.Errorf("nobody finds out: got %q", got)
+	}
+	for range 10 {
+		if got := w.ask(t, c, o); got != "b" {
+			t.Errorf("answered by %q", got)
+		}
+	}
+	if a, b := w.servers[0].seen.Load(), w.servers[1].seen.Load(); a != 2 || b != 20 {
 		t.Errorf("asked %d and %d times", a, b)
 	}
-	// With nothing better it is used all the same.
-	w.servers[1].server.Close()
-	h.mu.Lock()
-	for range 5 {
-		h.addresses.note(two, now.time(), failureWeight)
-	}
-	h.mu.Unlock()
 	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("a")) })
-	if got := w.ask(t, c, o); got != "a" {
-		t.Errorf("answered by %q", got)
+	now.forward(2 * maxOpenFor)
+	for range 10 {
+		if got := w.ask(t, c, o); got != "a" {
+			t.Errorf("it is well, and %q answers", got)
+		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.addresses.ejected(one, now.time()) {
-		t.Error("an address that answers is still left out")
+}
+
+// An address that hangs up without an answer costs no request, no retry budget and not its origin.
+func TestNextAddressAnswersTheSameRequest(t *testing.T) {
+	t.Parallel()
+	for _, refuses := range []bool{false, true} {
+		w, now := newTwin(t), newClock()
+		c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+		w.servers[0].on(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+		if refuses {
+			w.servers[0].server.Close()
+		}
+		h := c.healths.of(webKind, o, &Ask{})
+		h.retries.saved = 0
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				if got := w.ask(t, c, o); got != "b" {
+					t.Errorf("got %q", got)
+				}
+			})
+		}
+		all.Wait()
+		for range 5 {
+			now.forward(2 * maxOpenFor)
+			if got := w.ask(t, c, o); got != "b" {
+				t.Errorf("when it is tried again: got %q", got)
+			}
+		}
+		h.mu.Lock()
+		if h.breaker.weight != 0 || h.breaker.state(now.time()) != breakerClosed {
+			t.Errorf("the origin's breaker: %+v", h.breaker)
+		}
+		h.mu.Unlock()
 	}
-	if now.forward(maxOpenFor); h.addresses.ejected(two, now.time()) {
-		t.Error("an address is left out for ever")
+}
+
+// An address that takes requests and answers none costs those that it has a first-byte timeout, and
+// later ones nothing.
+func TestSilentAddressCostsNoRequest(t *testing.T) {
+	t.Parallel()
+	w, now := newTwin(t), newClock()
+	c := w.client(t, now, prometheus.NewRegistry())
+	o := web(t, w.url, func(o *topologyv1.Origin) { o.Timeouts.FirstByte = durationpb.New(500 * time.Millisecond) })
+	w.servers[0].on(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			if got := w.ask(t, c, o); got != "b" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+	all.Wait()
+	seen := w.servers[0].seen.Load()
+	for range 100 {
+		if got := w.ask(t, c, o); got != "b" {
+			t.Errorf("got %q", got)
+		}
+	}
+	if n := w.servers[0].seen.Load() - seen; n != 0 {
+		t.Errorf("%d more requests went to the silent address", n)
+	}
+}
+
+// An origin has failed once all of its addresses have.
+func TestOriginFailsWithAllOfItsAddresses(t *testing.T) {
+	t.Parallel()
+	w, now := newTwin(t), newClock()
+	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	for i := range w.servers {
+		w.servers[i].on(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	}
+	if got := w.ask(t, c, o); got != "failed" {
+		t.Errorf("got %q", got)
+	}
+	if a, b := w.servers[0].seen.Load(), w.servers[1].seen.Load(); a != 1 || b != 1 {
+		t.Errorf("asked %d and %d times", a, b)
+	}
+	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("a")) })
+	for range 10 {
+		if got := w.ask(t, c, o); got != "a" {
+			t.Errorf("one is well again, and got %q", got)
+		}
 	}
 }
 
@@ -241,14 +321,8 @@ func TestAddressThatBreaksBodiesIsLeftOut(t *testing.T) {
 		w.Write([]byte(long[:5000]))
 		panic(http.ErrAbortHandler)
 	})
-	h := c.healths.of(webKind, o, &Ask{})
-	for i := range 5 {
-		if body, err := read(t, c.Get(t.Context(), o, get("/a.jpg"))); err == nil {
-			t.Fatalf("%d: read %d bytes", i, len(body))
-		}
-		h.mu.Lock()
-		h.breaker.weight = 0 // so that the origin as a whole is asked
-		h.mu.Unlock()
+	if body, err := read(t, c.Get(t.Context(), o, get("/a.jpg"))); err == nil {
+		t.Fatalf("read %d bytes", len(body))
 	}
 	for range 10 {
 		if got := w.ask(t, c, o); got != "b" {
@@ -277,46 +351,12 @@ func TestBadAddressOverTLS(t *testing.T) {
 	}
 	h := c.healths.of(webKind, o, &Ask{})
 	h.mu.Lock()
-	h.addresses.note(one, now.time(), breakAt)
+	h.addresses.fail(one, now.time())
 	h.mu.Unlock()
 	w.servers[1].on(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.TLS.ServerName+" "+r.Host) })
 	_, port, _ := net.SplitHostPort(w.url[len("https://"):])
 	if got, want := w.ask(t, c, o), "example.com example.com:"+port; got != want {
 		t.Errorf("the second server saw %q, want %q", got, want)
-	}
-}
-
-// The connection is tried at another address when one refuses, as far as the budget for retries goes.
-func TestConnectRetryBudget(t *testing.T) {
-	t.Parallel()
-	w, now, registry := newTwin(t), newClock(), prometheus.NewRegistry()
-	c, o := w.client(t, now, registry), web(t, w.url)
-	w.servers[0].server.Close()
-	if got := w.ask(t, c, o); got != "b" {
-		t.Fatalf("answered by %q", got)
-	}
-	h := c.healths.of(webKind, o, &Ask{})
-	c.origins.CloseIdleConnections()
-	h.mu.Lock()
-	h.retries.saved = 0
-	h.mu.Unlock()
-	a := c.Get(t.Context(), o, get("/a.jpg"))
-	if a.Reason != Failed || a.ProxyError != "connection_refused" {
-		t.Errorf("got %s %s", a.Reason, a.ProxyError)
-	}
-	got := gather(t, registry)
-	if got["edgewalk_origin_retries_total connect web made"] != 1 {
-		t.Errorf("metrics %v", got)
-	}
-	// Once it is known to refuse, no retry is needed.
-	h.mu.Lock()
-	for range 5 {
-		h.addresses.note(one, now.time(), failureWeight)
-	}
-	h.retries.saved = 0
-	h.mu.Unlock()
-	if got := w.ask(t, c, o); got != "b" {
-		t.Errorf("answered by %q", got)
 	}
 }
 
@@ -327,9 +367,7 @@ func TestAddresses(t *testing.T) {
 	var a addresses
 	a.resolved("shop.test", []netip.Addr{one, two})
 	a.resolved("cdn.test", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")})
-	for range 5 {
-		a.note(one, now, failureWeight)
-	}
+	a.fail(one, now)
 	if got := a.detour("shop.test", now); got != two {
 		t.Errorf("detour by %s", got)
 	}
@@ -342,6 +380,18 @@ func TestAddresses(t *testing.T) {
 	if got := a.sort([]netip.Addr{one, two}, one, now); got[0] != one {
 		t.Errorf("tried %v", got)
 	}
+	a.fail(two, now.Add(time.Second))
+	if got, ok := a.other("shop.test", []netip.Addr{one}, now); !ok || got != two {
+		t.Errorf("after the first comes %s", got)
+	}
+	if got := a.detour("shop.test", now); got != one {
+		t.Errorf("all have failed, and %s is asked, not the one that failed first", got)
+	}
+	a.succeed(two)
+	a.fail(one, now)
+	if later := now.Add(2 * maxOpenFor); a.detour("shop.test", later) != one || a.detour("shop.test", later) != two {
+		t.Error("not one request and no more asks an address that has rested")
+	}
 	a.resolved("shop.test", []netip.Addr{two, netip.MustParseAddr("127.0.0.3")})
 	if len(a.bad) != 0 {
 		t.Errorf("an address that is gone is remembered: %v", a.bad)
@@ -352,14 +402,18 @@ func TestAddresses(t *testing.T) {
 	}
 	a.resolved("shop.test", many)
 	for _, addr := range many {
-		a.note(addr, now, failureWeight)
+		a.fail(addr, now)
 	}
 	if len(a.known) != maxAddresses || len(a.bad) != maxAddresses {
 		t.Errorf("%d known, %d bad", len(a.known), len(a.bad))
 	}
+	six, seven := netip.MustParseAddr("2001:db8::6"), netip.MustParseAddr("2001:db8::7")
+	if got := a.sort([]netip.Addr{six, seven, one, two}, netip.Addr{}, now.Add(24*time.Hour)); !slices.Equal(got, []netip.Addr{six, one, seven, two}) {
+		t.Errorf("families do not take turns: %v", got)
+	}
 	var single addresses
 	single.resolved("shop.test", []netip.Addr{one})
-	single.note(one, now, breakAt)
+	single.fail(one, now)
 	if len(single.bad) != 0 {
 		t.Error("the only address is left out")
 	}

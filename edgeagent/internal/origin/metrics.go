@@ -31,7 +31,7 @@ func newMetrics() *metrics {
 		"Requests that were not sent, by kind and cause: the breaker is open, or too many are pending or have a connection.", "kind", "cause")
 	m.transitions = counter("edgewalk_origin_breaker_transitions_total", "Changes of breakers, by kind and the new state.", "kind", "to")
 	m.retries = counter("edgewalk_origin_retries_total",
-		"Requests of busy origins and connections to other addresses that were tried again, or would have been but for the retry budget.",
+		"Requests of busy origins that were tried again, or would have been but for the retry budget.",
 		"kind", "cause", "result")
 	m.hedges = counter("edgewalk_origin_hedges_total", "Requests that were sent to a second address because the first was late.", "kind")
 	m.hedgeWins = counter("edgewalk_origin_hedge_wins_total", "Hedges whose answer came first.", "kind")

@@ -1,0 +1,73 @@
+package origin
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// A host that moves is asked where it is now within a minute, although requests keep its connections
+// busy.
+func TestConnectionsFollowDNS(t *testing.T) {
+	t.Parallel()
+	w, now := newTwin(t), newClock()
+	w.dns.set("shop.test.", "127.0.0.1")
+	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	if got := w.ask(t, c, o); got != "a" {
+		t.Fatalf("answered by %q", got)
+	}
+	w.dns.set("shop.test.", "127.0.0.2")
+	if got := w.ask(t, c, o); got != "a" {
+		t.Errorf("a young connection is not used again: answered by %q", got)
+	}
+	now.forward(connFor)
+	if got := w.ask(t, c, o); got != "b" {
+		t.Errorf("after %s it is answered by %q", connFor, got)
+	}
+}
+
+// While DNS fails the last addresses serve, for days. A host that no longer exists is gone at once.
+func TestLastAddressesServeWhileDNSFails(t *testing.T) {
+	t.Parallel()
+	dns, now := newDNS(t, map[string][]string{"shop.test.": {"127.0.0.1"}}), newClock()
+	l := newLookups(dns.resolver(), now.time)
+	look := func() string {
+		addrs, err := l.of(t.Context(), "shop.test")
+		if err != nil {
+			return "failed"
+		}
+		return addrs[0].String()
+	}
+	for _, step := range []struct {
+		change func()
+		want   string
+	}{
+		{func() { dns.fail(true) }, "failed"},
+		{func() { dns.fail(false) }, "127.0.0.1"},
+		{func() { dns.fail(true) }, "127.0.0.1"},
+		{func() { dns.fail(false); dns.set("shop.test.", "127.0.0.2") }, "127.0.0.1"}, // until lookupAgain
+		{func() { now.forward(lookupAgain) }, "127.0.0.2"},
+		{func() { dns.fail(true); now.forward(lastGoodFor - 1) }, "127.0.0.2"},
+		{func() { now.forward(1) }, "failed"},
+		{func() { dns.fail(false) }, "127.0.0.2"},
+		{func() { dns.remove("shop.test."); now.forward(lookupAgain) }, "failed"},
+		{func() { dns.fail(true) }, "failed"},
+	} {
+		step.change()
+		if got := look(); got != step.want {
+			t.Fatalf("got %s, want %s", got, step.want)
+		}
+	}
+}
+
+// An IPv4 address is one in whatever form it is looked up.
+func TestMappedAddressesAreIPv4(t *testing.T) {
+	t.Parallel()
+	l := newLookups(newDNS(t, nil).resolver(), newClock().time)
+	got, err := l.of(t.Context(), "::ffff:127.0.0.1")
+	if err != nil || !slices.Equal(got, []netip.Addr{one}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
