@@ -316,7 +316,7 @@ func (st *stream) state(ctx context.Context, s *feed.State) error {
 	st.begin()
 	begin := &edgev1.Begin{
 		Full: s.Full, Target: s.Target, ApproxChanges: s.Changes, ApproxBytes: s.Bytes,
-		AllowShrink: s.Full && st.svc.cfg.AllowShrink,
+		AllowShrink: s.Full && (st.svc.cfg.AllowShrink || st.svc.cfg.Store.Succeeds(st.hello.GetHave().GetEpoch())),
 	}
 	if !s.Full {
 		begin.From = st.cursor.told

@@ -45,7 +45,7 @@ type Config struct {
 	// Store holds the topology.
 	Store *store.Store
 	// AllowShrink lets a topology that is read again have less than half of the resources it had. Without it the feed keeps
-	// what it has: a mostly empty topology is more often a fault than a wish.
+	// what it has: a mostly empty topology is more often a fault than a wish. A restore of the topology needs no leave.
 	AllowShrink bool
 	// Logger is where the feed reports. Default: slog.Default().
 	Logger *slog.Logger

@@ -89,7 +89,7 @@ func (f *Feed) checkReload(before *View, step store.Step) error {
 			after++
 		}
 	}
-	if 2*after < before.records && !f.allowShrink {
+	if 2*after < before.records && !f.allowShrink && !step.Succeeds {
 		return fmt.Errorf("%w: %d of %d resources are left at revision %d", errShrunk, after, before.records, step.Revision)
 	}
 	return nil

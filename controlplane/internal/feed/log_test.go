@@ -346,10 +346,10 @@ func TestMissedChangesBeginAHistory(t *testing.T) {
 
 // etcd holds less than it held: the revision goes back, and what was lost is gone.
 func TestAnotherEpochReplacesEverything(t *testing.T) {
-	f := loaded(stored("stays", 1, 1, "x"), stored("lost", 90, 90, "x"))
+	f := loaded(stored("stays", 1, 1, "x"), stored("lost", 90, 90, "x"), stored("lost too", 91, 91, "x"))
 	f.append(105, []topology.Record{stored("stays", 1, 105, "lost")})
 	before := f.View()
-	step := store.Step{Epoch: "restored", Revision: 60, Since: 60, Reload: true, Records: []topology.Record{stored("stays", 1, 1, "x")}}
+	step := store.Step{Epoch: "restored", Succeeds: true, Revision: 60, Since: 60, Reload: true, Records: []topology.Record{stored("stays", 1, 1, "x")}}
 	if err := f.take(step); err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,8 @@ type Step struct {
 	// ModRevision of its deleted records is Revision, since nobody knows when they were deleted. Its Revision may be one up to
 	// which nothing had been said to change, when that was wrong. In the first step of an epoch Records are all that there are.
 	Reload bool
+	// Succeeds says that the epoch holds what a restore has left of the one that the follower knows.
+	Succeeds bool
 	// Since is set in the first step of an epoch: what was deleted after it, and is not there again, is among Records.
 	Since int64
 	// Records are the changed ones in the order of keys; a deleted one has a nil Value. No key appears twice.
@@ -132,6 +134,8 @@ func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
 // sees to an epoch for what etcd holds instead.
 func (s *Store) resume(ctx context.Context, at *position, seen *sighting) (reload bool, err error) {
 	switch {
+	case seen.moved():
+		return true, s.renew(ctx, seen, fmt.Errorf("%w: it is another cluster", errHistoryLost))
 	case seen.epoch != s.Epoch():
 		s.log.WarnContext(ctx, "store: etcd is in another epoch", "epoch", seen.epoch, "before", s.Epoch(), "revision", seen.revision)
 	case at.step == 0 || at.epoch != seen.epoch:
@@ -159,16 +163,13 @@ func (s *Store) resume(ctx context.Context, at *position, seen *sighting) (reloa
 // renew begins an epoch for what etcd holds.
 func (s *Store) renew(ctx context.Context, seen *sighting, loss error) error {
 	s.log.ErrorContext(ctx, "store: etcd has lost writes: an epoch begins with what it holds", "error", loss)
-	if _, err := s.beginEpoch(ctx, *seen); err != nil {
-		return err
-	}
-	now, err := s.sight(ctx)
+	now, err := s.beginEpoch(ctx, *seen)
 	if err != nil {
 		return err
 	}
 	*seen = now
 	s.metrics.historyLosses.Inc()
-	s.enter(seen.epoch)
+	s.enter(now.epoch)
 	return nil
 }
 
@@ -287,7 +288,9 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sight
 	}
 	slices.SortFunc(changed, func(a, b topology.Record) int { return compareKeys(a.Key, b.Key) })
 	if len(changed) > 0 || at.step == 0 {
-		step := Step{Epoch: seen.epoch, Prev: at.step, Revision: seen.revision, Reload: true, Since: since, Records: changed}
+		step := Step{
+			Epoch: seen.epoch, Prev: at.step, Revision: seen.revision, Reload: true, Succeeds: s.Succeeds(epoch), Since: since, Records: changed,
+		}
 		if err := f.Step(step); err != nil {
 			return &stopError{err}
 		}

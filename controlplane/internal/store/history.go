@@ -6,13 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
+	"strings"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -30,6 +30,14 @@ type epoch struct {
 
 func newEpoch(id string) *epoch { return &epoch{id, make(chan struct{})} }
 
+// lineage is what `meta/lineage` keeps of the cluster, so that a restore is noticed by whoever comes next.
+type lineage struct {
+	// Length is the length of the cluster's log less the revision, or less; see [Store.length].
+	Length int64 `json:"length"`
+	// Cluster is the id of the cluster.
+	Cluster uint64 `json:"cluster"`
+}
+
 // knowledge is how much of a history somebody has heard.
 type knowledge struct {
 	epoch    string
@@ -40,9 +48,15 @@ type knowledge struct {
 // sighting is what etcd holds at one moment, by a linearizable read.
 type sighting struct {
 	knowledge
-	epochRevision int64 // of the epoch's record
-	lineage       *mvccpb.KeyValue
+	id            string // random, of the epoch
+	epochRevision int64  // of the record that holds it
+	cluster       uint64
+	lineage       lineage
+	lineageAt     int64 // the revision of the lineage, 0 when there is none
 }
+
+// moved reports whether the data lies in another cluster than before, as when it was restored under another cluster token.
+func (s sighting) moved() bool { return s.lineageAt != 0 && s.lineage.Cluster != s.cluster }
 
 // sight reads where etcd stands.
 func (s *Store) sight(ctx context.Context) (sighting, error) {
@@ -53,28 +67,40 @@ func (s *Store) sight(ctx context.Context) (sighting, error) {
 		return sighting{}, fmt.Errorf("read where etcd stands: %w", err)
 	}
 	var found sighting
-	found.revision = resp.Header.Revision
-	id := ""
+	found.revision, found.cluster = resp.Header.Revision, resp.Header.ClusterId
 	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
-		id, found.epochRevision = string(kv.Value), kv.ModRevision
+		found.id, found.epochRevision = string(kv.Value), kv.ModRevision
 	}
-	found.epoch = epochOf(id, resp.Header.ClusterId)
+	found.epoch = epochOf(found.id, found.cluster)
 	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
 		found.tip = tipOf(kv)
 	}
 	for _, kv := range resp.Responses[2].GetResponseRange().Kvs {
-		found.lineage = kv
+		if json.Unmarshal(kv.Value, &found.lineage) == nil { // else somebody makes it anew
+			found.lineageAt = kv.ModRevision
+		}
 	}
 	return found, nil
 }
 
-// epochOf hashes the random id of the topology with the cluster's id, so a snapshot restored under a new cluster token
-// begins an epoch by itself.
+// epochOf names the epoch of an id in a cluster. The id of the first is a random text, that of each later one is
+// `{first epoch}/{random text}`, and its name `{first epoch}.{hash}`: so all epochs of one topology can be told from those of
+// others, also those that a restore has made etcd forget. The cluster's id keeps apart what is restored under a new token.
 func epochOf(id string, cluster uint64) string {
 	hash := sha256.New()
 	hash.Write([]byte(id))
 	hash.Write(binary.LittleEndian.AppendUint64(nil, cluster))
-	return hex.EncodeToString(hash.Sum(nil)[:8])
+	name := hex.EncodeToString(hash.Sum(nil)[:8])
+	if first, _, later := strings.Cut(id, "/"); later {
+		return first + "." + name
+	}
+	return name
+}
+
+// firstEpoch is the first epoch of the topology that an epoch is of.
+func firstEpoch(epoch string) string {
+	first, _, _ := strings.Cut(epoch, ".")
+	return first
 }
 
 // continues returns nil if what etcd holds follows from what was known when the read began, [errHistoryLost] if it does not,
@@ -106,32 +132,41 @@ func (s *Store) continues(ctx context.Context, before knowledge, now sighting) e
 
 // beginEpoch makes what etcd holds the beginning of an epoch, unless somebody has done so since it was looked at. It returns
 // the epoch that it is in then.
-func (s *Store) beginEpoch(ctx context.Context, seen sighting) (string, error) {
+func (s *Store) beginEpoch(ctx context.Context, seen sighting) (sighting, error) {
 	key := s.keys.meta("epoch")
-	begin := []clientv3.Op{clientv3.OpPut(key, rand.Text())}
-	// The lineage is about the cluster, which is another now.
-	if length, err := s.lineage(ctx, seen.revision, math.MinInt64); err == nil {
-		begin = append(begin, clientv3.OpPut(s.keys.meta("lineage"), strconv.FormatInt(length, 10)))
-	} else {
-		begin = append(begin, clientv3.OpDelete(s.keys.meta("lineage")))
+	first := firstEpoch(seen.epoch)
+	if seen.moved() {
+		first = firstEpoch(epochOf(seen.id, seen.lineage.Cluster))
 	}
+	next := lineage{Length: math.MinInt64, Cluster: seen.cluster} // which no length falls below
+	if length, err := s.length(ctx, seen.revision, math.MinInt64); err == nil {
+		next.Length = length
+	}
+	begin := []clientv3.Op{clientv3.OpPut(key, first+"/"+rand.Text()), clientv3.OpPut(s.keys.meta("lineage"), next.value())}
 	err := s.retry(ctx, func(ctx context.Context) error {
 		_, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", seen.epochRevision)).Then(begin...).Commit()
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("begin an epoch: %w", err)
+		return sighting{}, fmt.Errorf("begin an epoch: %w", err)
 	}
-	now, err := s.sight(ctx)
-	return now.epoch, err
+	return s.sight(ctx)
 }
 
-// lineage is the length of the cluster's log less the revision. Each revision is an entry of the log and not each entry a
+func (l lineage) value() string {
+	value, err := json.Marshal(l)
+	if err != nil {
+		panic(err) // numbers and strings
+	}
+	return string(value)
+}
+
+// length is the length of the cluster's log less the revision. Each revision is an entry of the log and not each entry a
 // revision, so it never falls while the log goes on. A restore begins the log anew and keeps the revision.
 //
 // It may be told too small, by what is written while a member answers. So it is asked for until it is enough, up to looks
 // times. The member must have reached a revision.
-func (s *Store) lineage(ctx context.Context, revision, enough int64) (length int64, err error) {
+func (s *Store) length(ctx context.Context, revision, enough int64) (length int64, err error) {
 	const looks, between = 50, 2 * time.Millisecond
 	err = fmt.Errorf("%w: no member has reached revision %d", ErrUnavailable, revision)
 	for _, endpoint := range s.client.Endpoints() {
@@ -165,36 +200,48 @@ func (s *Store) lineage(ctx context.Context, revision, enough int64) (length int
 
 // checkLineage begins an epoch when the cluster was restored since somebody last looked, and makes a first record for later.
 // It tells of restores while no control plane ran, whatever was written since.
-func (s *Store) checkLineage(ctx context.Context, seen sighting) (epoch string, err error) {
-	enough := int64(math.MinInt64)
-	if seen.lineage != nil {
-		if enough, err = strconv.ParseInt(string(seen.lineage.Value), 10, 64); err != nil {
-			return "", fmt.Errorf("read %q: %w", seen.lineage.Key, err)
+func (s *Store) checkLineage(ctx context.Context, seen sighting) (sighting, error) {
+	restored := seen.moved()
+	if !restored {
+		enough := int64(math.MinInt64)
+		if seen.lineageAt != 0 {
+			enough = seen.lineage.Length
 		}
-	}
-	length, err := s.lineage(ctx, seen.revision, enough)
-	if err != nil {
-		s.log.WarnContext(ctx, "store: cannot tell whether etcd was restored since the last start", "error", err)
-		return seen.epoch, nil
-	}
-	if seen.lineage == nil {
-		_, err := s.getOrCreate(ctx, s.keys.meta("lineage"), strconv.FormatInt(length, 10))
-		if errors.Is(err, ErrResourceExhausted) {
-			err = nil // the next start does it
+		length, err := s.length(ctx, seen.revision, enough)
+		switch {
+		case err != nil:
+			s.log.WarnContext(ctx, "store: cannot tell whether etcd was restored since the last start", "error", err)
+			return seen, nil
+		case seen.lineageAt == 0:
+			err := s.retry(ctx, func(ctx context.Context) error {
+				_, err := s.client.Put(ctx, s.keys.meta("lineage"), lineage{Length: length, Cluster: seen.cluster}.value())
+				return err
+			})
+			if errors.Is(err, ErrResourceExhausted) {
+				err = nil // the next start does it
+			}
+			return seen, err
 		}
-		return seen.epoch, err
+		restored = length < enough
 	}
-	if length >= enough {
-		return seen.epoch, nil
+	if !restored {
+		return seen, nil
 	}
 	s.metrics.historyLosses.Inc()
-	s.log.WarnContext(ctx, "store: etcd was restored from a snapshot: begin an epoch", "revision", seen.revision)
-	epoch, err = s.beginEpoch(ctx, seen)
+	s.log.WarnContext(ctx, "store: etcd was restored from a snapshot: an epoch begins", "revision", seen.revision)
+	now, err := s.beginEpoch(ctx, seen)
 	if errors.Is(err, ErrResourceExhausted) {
 		s.log.ErrorContext(ctx, "store: etcd has no space for a new epoch: edges may keep what was lost until it has", "error", err)
-		return seen.epoch, nil
+		return seen, nil
 	}
-	return epoch, err
+	return now, err
+}
+
+// Succeeds reports whether the store's epoch holds what a restore has left of another one, or has brought back: who has that
+// may take this, even if it is far less.
+func (s *Store) Succeeds(epoch string) bool {
+	now := s.Epoch()
+	return epoch != now && firstEpoch(epoch) == firstEpoch(now)
 }
 
 // CheckHistory returns nil if what the follower of this store was told is the beginning of what etcd holds, as far as anybody

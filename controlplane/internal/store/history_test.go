@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// rewindable is an etcd that can be put back to a snapshot in the ways that etcd's manual of disaster recovery has. Each way
-// leaves the cluster's id as it was, since nothing but the data is new.
+// rewindable is an etcd that can be put back to a snapshot in the ways that etcd's manual of disaster recovery has. All but
+// that with another token leave the cluster's id as it was, since nothing but the data is new.
 type rewindable interface {
 	// start runs it and returns where.
 	start() (endpoint string)
@@ -37,6 +38,7 @@ type embedded struct {
 	folder string
 	lives  int
 	bump   uint64
+	token  string // of what is restored
 	node   *etcdnode.Node
 }
 
@@ -66,7 +68,7 @@ func (e *embedded) rewind(file string) {
 	e.lives++
 	err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
 		SnapshotPath: file, Name: "edgewalk", OutputDataDir: e.dir(), PeerURLs: []string{"http://127.0.0.1:2380"},
-		InitialCluster: "edgewalk=http://127.0.0.1:2380", InitialClusterToken: "etcd-cluster", RevisionBump: e.bump, MarkCompacted: e.bump > 0,
+		InitialCluster: "edgewalk=http://127.0.0.1:2380", InitialClusterToken: cmp.Or(e.token, "etcd-cluster"), RevisionBump: e.bump, MarkCompacted: e.bump > 0,
 	})
 	if err != nil {
 		e.t.Fatal(err)
@@ -154,8 +156,15 @@ func eachHistory(t *testing.T, test func(*testing.T, *history)) {
 		return dir
 	}
 	for name, make := range map[string]func(*testing.T) rewindable{
-		"embedded":                     func(t *testing.T) rewindable { return &embedded{t: t, folder: folder(t)} },
-		"embedded and revision raised": func(t *testing.T) rewindable { return &embedded{t: t, folder: folder(t), bump: 1_000_000} },
+		"embedded": func(t *testing.T) rewindable { return &embedded{t: t, folder: folder(t)} },
+		"embedded and another token": func(t *testing.T) rewindable {
+			notShort(t)
+			return &embedded{t: t, folder: folder(t), token: "another"}
+		},
+		"embedded and revision raised": func(t *testing.T) rewindable {
+			notShort(t)
+			return &embedded{t: t, folder: folder(t), bump: 1_000_000}
+		},
 		"installed": func(t *testing.T) rewindable {
 			etcdBinary(t)
 			return &installed{t: t, folder: folder(t)}
@@ -176,6 +185,12 @@ func eachHistory(t *testing.T, test func(*testing.T, *history)) {
 			}
 			test(t, h)
 		})
+	}
+}
+
+func notShort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: run make test-long")
 	}
 }
 
@@ -220,6 +235,9 @@ func (m *mirror) inEpoch() string {
 func (m *mirror) became(s *store.Store, before string) {
 	m.t.Helper()
 	eventually(m.t, func() bool { return m.inEpoch() != before && m.inEpoch() == s.Epoch() })
+	if !s.Succeeds(before) || s.Succeeds("a stranger") {
+		m.t.Errorf("epoch %s does not succeed %s", s.Epoch(), before)
+	}
 	last := mustPut(m.t, s, "acme", accountPut("acme", "end of "+s.Epoch()))
 	eventually(m.t, func() bool { return m.at() == last })
 	m.check(s)
@@ -230,7 +248,7 @@ func (m *mirror) became(s *store.Store, before string) {
 func TestRestoreIsNoticedByARunningReplica(t *testing.T) {
 	t.Parallel()
 	for _, since := range []int{0, 1, 3, 12} {
-		if testing.Short() && since == 12 {
+		if testing.Short() && since != 1 {
 			continue
 		}
 		t.Run(fmt.Sprintf("%d writes since", since), func(t *testing.T) {
@@ -282,6 +300,9 @@ func TestRestoreIsNoticedAtTheStart(t *testing.T) {
 			h.rewind()
 			h.mend(1)
 			restored := h.links[1].open(t, store.Config{})
+			if !restored.Succeeds(s.Epoch()) {
+				t.Errorf("epoch %s does not succeed %s", restored.Epoch(), s.Epoch())
+			}
 			if epochs[restored.Epoch()] {
 				t.Errorf("after a restore the epoch %s goes on", restored.Epoch())
 			}

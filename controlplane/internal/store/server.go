@@ -20,7 +20,7 @@ const explainTimeout = 500 * time.Millisecond
 
 // explain adds to an error that etcd does not answer why, as far as its members say at once.
 func (s *Store) explain(ctx context.Context, err error) error {
-	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnknownOutcome) {
+	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnknownOutcome) || errors.As(err, new(*UnavailableError)) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), explainTimeout)

@@ -91,11 +91,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := s.checkLineage(ctx, seen)
-	if err != nil {
+	if seen, err = s.checkLineage(ctx, seen); err != nil {
 		return nil, err
 	}
-	s.epoch.Store(newEpoch(id))
+	s.epoch.Store(newEpoch(seen.epoch))
 	return s, nil
 }
 
@@ -218,6 +217,7 @@ func (s *Store) getOrCreate(ctx context.Context, key, value string, more ...clie
 
 // retry repeats what may be repeated until etcd answers, patience is at an end, or ctx ends.
 func (s *Store) retry(ctx context.Context, request func(context.Context) error) error {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var pause backoff
@@ -228,9 +228,13 @@ func (s *Store) retry(ctx context.Context, request func(context.Context) error) 
 		if err == nil || isRefusal(err) || errors.Is(err, rpctypes.ErrNoSpace) {
 			return kind(err)
 		}
-		if pause.wait(ctx) != nil {
-			return kind(err)
+		if pause.wait(ctx) == nil {
+			continue
 		}
+		if caller.Err() == nil {
+			return s.explain(caller, kind(err))
+		}
+		return kind(err)
 	}
 }
 
