@@ -21,7 +21,7 @@ const MaxOrigins = 10
 // Defaults of fields that are unset, as their comments in topology.proto say.
 const (
 	DefaultConnect      = 1500 * time.Millisecond
-	DefaultFirstByte    = 5 * time.Second
+	DefaultFirstByte    = 10 * time.Second
 	DefaultIdle         = 10 * time.Second
 	DefaultWalkDeadline = 20 * time.Second
 	DefaultTTL          = time.Hour
@@ -105,7 +105,16 @@ func compileOrigin(id string, stored Stored[*topologyv1.Origin], secrets map[str
 		Connect:   duration(timeouts.GetConnect(), DefaultConnect),
 		FirstByte: duration(timeouts.GetFirstByte(), DefaultFirstByte),
 		Idle:      duration(timeouts.GetIdle(), DefaultIdle),
+		Breaker:   breakerOf(o.GetBreaker()),
 	}, nil
+}
+
+func breakerOf(b *topologyv1.OriginBreaker) Breaker {
+	compiled := Breaker{Failures: DefaultBreaker.Failures, MaxOpen: duration(b.GetMaxOpen(), DefaultBreaker.MaxOpen), Disabled: b.GetDisabled()}
+	if b.GetFailures() > 0 {
+		compiled.Failures = int(b.GetFailures())
+	}
+	return compiled
 }
 
 func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origins map[string]*Origin) (*Endpoint, error) {

@@ -23,8 +23,11 @@ func TestCompileFillsDefaults(t *testing.T) {
 		t.Errorf("account %+v, default %+v", a, a.Default())
 	}
 	o := a.Origins["legacy"]
-	if o.Connect != 1500*time.Millisecond || o.FirstByte != 5*time.Second || o.Idle != 10*time.Second {
+	if o.Connect != 1500*time.Millisecond || o.FirstByte != 10*time.Second || o.Idle != 10*time.Second {
 		t.Errorf("timeouts %v, %v, %v", o.Connect, o.FirstByte, o.Idle)
+	}
+	if o.Breaker != DefaultBreaker {
+		t.Errorf("breaker %+v", o.Breaker)
 	}
 	if got := a.Origins["product-images"].Secrets[secretS3Key]; got != "s" {
 		t.Errorf("secret %q", got)

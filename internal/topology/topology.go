@@ -45,7 +45,19 @@ type Origin struct {
 	Target uint64
 	// Connect, FirstByte and Idle are the timeouts of one request.
 	Connect, FirstByte, Idle time.Duration
+	// Breaker says when edges leave the origin alone.
+	Breaker Breaker
 }
+
+// Breaker is a [topologyv1.OriginBreaker] with its defaults filled in.
+type Breaker struct {
+	Failures int
+	MaxOpen  time.Duration
+	Disabled bool
+}
+
+// DefaultBreaker is that of an origin that has no settings of its own, and of the Media Library.
+var DefaultBreaker = Breaker{Failures: 5, MaxOpen: 30 * time.Second}
 
 // Step is one step of an endpoint's walk.
 type Step struct {

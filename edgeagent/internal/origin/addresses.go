@@ -22,8 +22,14 @@ type addresses struct {
 	bad   map[netip.Addr]*respite // of those that failed since they last answered
 }
 
-// A respite is how long an address that failed is asked after the others. It grows like that of an
-// open breaker, with every request that finds out in vain.
+// A respite takes restFor times how often it was begun, at most maxRestFor, and up to a fifth more.
+const (
+	restFor    = 30 * time.Second
+	maxRestFor = 300 * time.Second
+)
+
+// A respite is how long an address that failed is asked after the others. It grows with every
+// request that finds out in vain.
 type respite struct {
 	failed time.Time // last
 	until  time.Time
@@ -31,7 +37,7 @@ type respite struct {
 }
 
 func (r *respite) begin(now time.Time) {
-	d := min(time.Duration(r.times)*openFor, maxOpenFor)
+	d := min(time.Duration(r.times)*restFor, maxRestFor)
 	r.until = now.Add(d + rand.N(d/5))
 }
 

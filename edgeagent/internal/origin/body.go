@@ -124,7 +124,7 @@ func (c *Client) mend(ctx context.Context, k *kind, o *topology.Origin, ask Ask,
 		return a
 	}
 	b.whole = h.finished
-	b.broke = func(f fault) { h.report(faultAnswer(f), false, broken) }
+	b.broke = func(f fault) { h.report(k, o, &ask, faultAnswer(f), broken) }
 	b.count = func(result string) { c.metrics.resumes.WithLabelValues(k.name, result).Inc() }
 	if etag := r.Header.Get("ETag"); strings.HasPrefix(etag, `"`) && r.Framed {
 		b.etag = etag

@@ -3,27 +3,33 @@ package origin
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 const (
-	// A failure weighs as much as two busy answers. breakAt is five failures in a row (Envoy's consecutive_5xx).
-	busyWeight, failureWeight = 1, 2
-	breakAt                   = 5 * failureWeight
-	// A breaker opens for openFor times how often it opened of late, at most maxOpenFor, and up to a fifth more, so that not
-	// every edge comes back at once (Envoy's base_ejection_time and max_ejection_time).
-	openFor    = 30 * time.Second
-	maxOpenFor = 300 * time.Second
+	// A breaker that opens is asked about after firstOpen, then after twice as long each time.
+	firstOpen = time.Second
+	// askEvery is the least time between two questions of the edge's own to one origin.
+	askEvery = time.Second
+	// confirmBy is how many questions of the edge's own have to fail in a row to open the breaker of a suspect.
+	confirmBy = 2
 )
 
-// A breaker keeps requests from what fails. It is closed until breakAt is reached without a success between, then open for a
-// while, then half-open: one request, the probe, decides whether it closes or opens again. It has no lock of its own.
+// A breaker keeps requests from an origin. It opens when the origin cannot be reached several times
+// in a row, or when the edge's own questions fail; and it closes when one of them is answered. What
+// clients ask for neither closes it nor, as long as the origin answers at all, opens it. It has no
+// lock of its own.
 type breaker struct {
-	weight int           // of the failures since the last success
-	times  int           // opened, without having held closed for as long as it was open
-	open   time.Duration // for how long it was opened last
-	until  time.Time     // when it is half-open; zero while it is closed
-	closed time.Time     // when it closed
-	probed bool          // the probe is under way
+	limits  topology.Breaker
+	row     int           // failures to reach the origin since it was last reached
+	open    time.Duration // how long it was opened for last, zero once it has held closed for as long
+	until   time.Time     // when the next question is due; zero while it is closed
+	closed  time.Time     // when it closed
+	suspect bool          // it opened, or may open, for what the origin answers
+	failed  int           // questions of the edge's own about a suspect, in a row
+	asking  bool          // a question of the edge's own is under way
+	asked   time.Time     // when the last question began
 }
 
 type breakerState string
@@ -44,59 +50,117 @@ func (b *breaker) state(now time.Time) breakerState {
 	return breakerHalfOpen
 }
 
-// admit reports whether a request may go, and whether it is the probe. A probe must end in succeed, fail or release.
-func (b *breaker) admit(now time.Time) (ok, probe bool) {
-	switch b.state(now) {
-	case breakerClosed:
-		return true, false
-	case breakerHalfOpen:
-		if !b.probed {
-			b.probed = true
-			return true, true
-		}
-	}
-	return false, false
-}
-
-// succeed takes note of a success, and reports whether the breaker closes. What was asked before it opened says nothing new.
-func (b *breaker) succeed(now time.Time, probe bool) bool {
-	if !b.until.IsZero() && !probe {
+// due reports whether the edge should ask a question of its own now.
+func (b *breaker) due(now time.Time) bool {
+	if b.asking || b.limits.Disabled {
 		return false
 	}
-	wasOpen := !b.until.IsZero()
-	b.weight, b.until, b.probed = 0, time.Time{}, false
-	if wasOpen {
-		b.closed = now
+	if b.until.IsZero() {
+		return b.suspect && !now.Before(b.asked.Add(askEvery))
 	}
-	return wasOpen
+	return !now.Before(b.until)
 }
 
-// trust closes a breaker whose probe brought a good head: others need not wait for the end of its body. If that breaks, the
-// breaker opens again at once. It reports whether the breaker closes.
-func (b *breaker) trust(now time.Time) bool {
-	closes := b.succeed(now, true)
-	b.weight = breakAt - failureWeight
-	return closes
-}
+// reached takes note that a client's request got an answer, whatever it was.
+func (b *breaker) reached() { b.row = 0 }
 
-// fail takes note of a failure, and reports whether the breaker opens.
-func (b *breaker) fail(now time.Time, probe bool, weight int) bool {
-	if !b.until.IsZero() && !probe {
+// unreached takes note of a client's request that did not get to the origin, and reports whether
+// the breaker opens. What was asked before it opened says nothing new.
+func (b *breaker) unreached(now time.Time) bool {
+	if b.row++; b.row < b.limits.Failures || b.limits.Disabled || !b.until.IsZero() {
 		return false
 	}
-	b.probed = false
-	if b.weight += weight; b.weight < breakAt && b.until.IsZero() {
-		return false
-	}
-	if b.until.IsZero() && now.Sub(b.closed) >= b.open {
-		b.times = 0
-	}
-	b.times++
-	b.open = min(time.Duration(b.times)*openFor, maxOpenFor)
-	b.open += rand.N(b.open / 5)
-	b.until = now.Add(b.open)
+	b.suspect = false
+	b.trip(now, 0)
 	return true
 }
 
-// release ends a probe that told nothing, so that the next request is one.
-func (b *breaker) release() { b.probed = false }
+// confirm takes note of a question of the edge's own that failed, and reports whether the breaker
+// opens by it. after is how long the origin asks to be left alone.
+func (b *breaker) confirm(now time.Time, after time.Duration) bool {
+	wasOpen := !b.until.IsZero()
+	if b.failed++; b.failed < confirmBy && !wasOpen {
+		return false
+	}
+	b.trip(now, after)
+	return !wasOpen
+}
+
+func (b *breaker) trip(now time.Time, after time.Duration) {
+	if b.until.IsZero() && now.Sub(b.closed) >= b.open {
+		b.open = 0
+	}
+	b.open = min(max(firstOpen, 2*b.open), b.limits.MaxOpen)
+	wait := min(max(b.open, after), b.limits.MaxOpen)
+	// Up to a fifth more, so that not every edge comes back at once.
+	b.until = now.Add(wait + rand.N(wait/5))
+}
+
+// close takes note of a question of the edge's own that was answered well, and reports whether the
+// breaker closes by it.
+func (b *breaker) close(now time.Time) bool {
+	wasOpen := !b.until.IsZero()
+	if wasOpen {
+		b.closed = now
+	}
+	b.row, b.failed, b.suspect, b.until = 0, 0, false, time.Time{}
+	return wasOpen
+}
+
+const (
+	// An origin is suspect when, within doubtFor, at least doubtFailures of its replies failed, of
+	// at least doubtPaths paths, and no more than a fifth did not.
+	doubtFor      = 30 * time.Second
+	doubtFailures = 20
+	doubtPaths    = 10
+)
+
+// A doubt counts what an origin replies. It has no lock of its own.
+type doubt struct {
+	began           time.Time // of the second half
+	replies, failed [2]int    // in the half of doubtFor that has passed, and in the one that runs
+	paths           [doubtPaths]struct {
+		hash uint64
+		at   time.Time
+	}
+}
+
+// well takes note of a reply that did not fail.
+func (d *doubt) well(now time.Time) {
+	d.turn(now)
+	d.replies[1]++
+}
+
+// fail takes note of a reply that failed, to a path by its hash, and reports whether the origin is suspect.
+func (d *doubt) fail(now time.Time, path uint64) bool {
+	d.turn(now)
+	d.replies[1]++
+	d.failed[1]++
+	oldest, recent := 0, 0
+	for i := range d.paths {
+		if d.paths[i].hash == path {
+			d.paths[i].at = time.Time{}
+		}
+		if d.paths[i].at.Before(d.paths[oldest].at) {
+			oldest = i
+		}
+	}
+	d.paths[oldest].hash, d.paths[oldest].at = path, now
+	for i := range d.paths {
+		if !d.paths[i].at.IsZero() && now.Sub(d.paths[i].at) < doubtFor {
+			recent++
+		}
+	}
+	failed, replies := d.failed[0]+d.failed[1], d.replies[0]+d.replies[1]
+	return failed >= doubtFailures && recent >= doubtPaths && 5*failed >= 4*replies
+}
+
+func (d *doubt) turn(now time.Time) {
+	switch since := now.Sub(d.began); {
+	case since >= doubtFor || since < 0:
+		d.replies, d.failed, d.began = [2]int{}, [2]int{}, now
+	case since >= doubtFor/2:
+		d.replies, d.failed = [2]int{d.replies[1]}, [2]int{d.failed[1]}
+		d.began = d.began.Add(doubtFor / 2)
+	}
+}

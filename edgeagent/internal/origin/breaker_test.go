@@ -1,161 +1,358 @@
 package origin
 
 import (
-	"strconv"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Each script is a row of events and, after a colon, the state they lead to: f is a failure, b a busy answer, s a success, p a
-// probe that is admitted, P one that is not, F, B and S what a probe finds, H a good head, R nothing, and a number so many
-// seconds.
-func TestBreakerScripts(t *testing.T) {
+// settle waits until no question of the edge's own is under way.
+func settle(t *testing.T, c *Client) {
+	t.Helper()
+	c.asker.done.Wait()
+}
+
+// An origin that cannot be reached is left alone after five requests in a row: then the edge asks it
+// by itself after 1 s, 2 s, 4 s and so on up to 30 s, and no client's request goes there until it
+// has answered.
+func TestDeadOriginIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	for _, script := range []string{
-		"f f f f : closed",
-		"f f f f f : open",
-		"f f f f s f f f f : closed",
-		"b b b b b b b b b : closed",
-		"b b b b b b b b b b : open",
-		"f b f b f b f : open",
-		"f f f f f P 29 P : open",
-		"f f f f f 36 : half_open",
-		"f f f f f 36 p P P : half_open",
-		"f f f f f 36 p S : closed",
-		"f f f f f 36 p S f f f f : closed",
-		"f f f f f 36 p R p S : closed",
-		// A good head closes it, and the end of the body decides.
-		"f f f f f 36 p H : closed",
-		"f f f f f 36 p H f P : open",
-		"f f f f f 36 p H s f f f f : closed",
-		"f f f f f 36 p F P : open",
-		"f f f f f 36 p B P : open",
-		// What was asked before it opened says nothing new.
-		"f f f f f s : open",
-		"f f f f f f f f f f f 36 : half_open",
-		"f f f f f 36 p s f P S : closed",
-		// Each time in a row it opens for longer, up to a bound.
-		"f f f f f 36 p F 59 P : open",
-		"f f f f f 36 p F 72 : half_open",
-		"f f f f f 36 p F 72 p F 89 P : open",
-		"f f f f f 36 p F 72 p F 108 : half_open",
-		"f f f f f 36 p F 72 p F 108 p F 144 p F 180 p F 216 p F 252 p F 288 p F 324 p F 360 p F 360 : half_open",
-		// Soon after it closed it opens for longer again, and for as long as the first time once it has held.
-		"f f f f f 36 p S f f f f f 59 : open",
-		"f f f f f 36 p S 36 f f f f f 36 : half_open",
+	fault, now, registry := faultorigin.New(t), newClock(), prometheus.NewRegistry()
+	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time, Registerer: registry})
+	o := web(t, fault.URL())
+	fault.On("/a.jpg", faultorigin.Reply(200, "x"))
+	if got := ask(t, c, o); got != "found" {
+		t.Fatalf("got %s", got)
+	}
+	url := fault.URL()
+	fault.Down()
+	for i := range 5 {
+		if got := ask(t, c, o); got != "failed" {
+			t.Fatalf("%d: got %s", i, got)
+		}
+	}
+	wait := firstOpen
+	for range 8 {
+		a := c.Get(t.Context(), o, get("/b.jpg"))
+		discard(t, a)
+		if a.Reason != BreakerOpen || a.Outcome != Inconclusive || a.ProxyError != "destination_unavailable" || a.Request != "" ||
+			a.RetryAfter < wait || a.RetryAfter > wait*6/5 || !strings.Contains(a.Detail, "refused") || a.Advice == "" {
+			t.Errorf("after %s: got %+v", wait, a)
+		}
+		wait = min(2*wait, topology.DefaultBreaker.MaxOpen)
+		now.forward(a.RetryAfter)
+	}
+	if states := c.States(only(o)); len(states) != 1 || !states[0].BreakerOpen || states[0].LastError != "failed: the connection was refused" {
+		t.Errorf("states %v", states)
+	}
+	if got := ask(t, c, web(t, url+"/elsewhere")); got == "breaker-open" {
+		t.Error("another target of the origin is not asked")
+	}
+	if got := gather(t, registry)["edgewalk_origin_breaker_transitions_total web open"]; got != 1 {
+		t.Errorf("%v transitions", got)
+	}
+}
+
+// reopened is a client whose breaker for o is open since the origin could not be reached, and due.
+func reopened(t *testing.T, fault *faultorigin.Origin, o *topology.Origin, paths ...string) *Client {
+	t.Helper()
+	now := newClock()
+	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
+	for _, path := range paths {
+		if got := askFor(t, c, o, path); got != "found" {
+			t.Fatalf("%s: got %s", path, got)
+		}
+	}
+	h := c.healths.of(webKind, o, &Ask{Account: "acme"})
+	h.mu.Lock()
+	for range 5 {
+		h.breaker.unreached(now.time())
+	}
+	h.mu.Unlock()
+	fault.Forget()
+	now.forward(2 * time.Second)
+	return c
+}
+
+// The question that closes a breaker is the edge's own: probe_key, else the file that was there
+// last or first, else the root; a part of one byte, without anything of the client's.
+func TestEdgeAsksItsOwnQuestion(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		probe string
+		found []string
+		want  string
+	}{
+		{"probe_key", "probe it.jpg", []string{"/x.jpg"}, "/probe%20it.jpg"},
+		{"file that was there", "", []string{"/x.jpg"}, "/x.jpg"},
+		{"nothing was there", "", nil, "/"},
 	} {
-		events, want, _ := strings.Cut(script, " : ")
-		var b breaker
-		now := time.Unix(1e9, 0)
-		for i, event := range strings.Fields(events) {
-			switch event {
-			case "f", "F":
-				b.fail(now, event == "F", failureWeight)
-			case "b", "B":
-				b.fail(now, event == "B", busyWeight)
-			case "s", "S":
-				b.succeed(now, event == "S")
-			case "H":
-				b.trust(now)
-			case "p", "P":
-				if ok, probe := b.admit(now); ok != (event == "p") || probe != ok {
-					t.Errorf("%s: event %d is admitted: %v, as a probe: %v", script, i, ok, probe)
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			fault := faultorigin.New(t)
+			fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
+			o := web(t, fault.URL(), func(o *topologyv1.Origin) { o.ProbeKey = test.probe })
+			c := reopened(t, fault, o, test.found...)
+			theirs := get("/theirs.jpg")
+			theirs.Header = header("Accept", "image/odd")
+			a := c.Get(t.Context(), o, theirs)
+			discard(t, a)
+			if a.Outcome != Found {
+				t.Errorf("got %s: %s", a.Reason, a.Detail)
+			}
+			seen := saw(t, fault, 2)
+			if q := seen[0]; q.Path() != test.want || q.Header.Get("Range") != "bytes=0-0" || q.Header.Get("Accept") != "" {
+				t.Errorf("asked %s with %v", q.Path(), q.Header)
+			}
+		})
+	}
+}
+
+// Whatever an origin that was out of reach says shows that it is back.
+func TestAnyReplyShowsThatAnOriginIsBack(t *testing.T) {
+	t.Parallel()
+	fault := faultorigin.New(t)
+	fault.On("/x.jpg", faultorigin.Reply(200, "x"), faultorigin.Reply(500, ""))
+	fault.On("/a.jpg", faultorigin.Reply(200, "x"))
+	o := web(t, fault.URL())
+	if got := ask(t, reopened(t, fault, o, "/x.jpg"), o); got != "found" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// 20 requests a second for files that fail, for 150 s, and no request for another file is refused.
+func TestFailingURLsNeverCloseAnOrigin(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]faultorigin.Answer{
+		"500": faultorigin.Reply(500, ""), "503": faultorigin.Busy(503, "30"), "reset": faultorigin.Reset(),
+		"body without a byte": faultorigin.Cut("0123456789", 0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fault, now := faultorigin.New(t), newClock()
+			fault.On(faultorigin.Any, func(x *faultorigin.Exchange) {
+				if strings.HasPrefix(x.Request.Path(), "/good") {
+					faultorigin.Reply(200, "x")(x)
+					return
 				}
-			case "R":
-				b.release()
-			default:
-				seconds, err := strconv.Atoi(event)
-				if err != nil {
-					t.Fatal(err)
+				answer(x)
+			})
+			c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
+			o := web(t, fault.URL())
+			if got := askFor(t, c, o, "/good.jpg"); got != "found" {
+				t.Fatalf("got %s", got)
+			}
+			requests := 3000
+			if testing.Short() {
+				requests = 300
+			}
+			for i := range requests {
+				now.forward(50 * time.Millisecond)
+				if got := askFor(t, c, o, fmt.Sprintf("/bad%d.jpg", i)); got == "breaker-open" {
+					t.Fatalf("%d: not asked", i)
 				}
-				now = now.Add(time.Duration(seconds) * time.Second)
+				if i%20 == 0 {
+					if got := askFor(t, c, o, fmt.Sprintf("/good%d.jpg", i)); got != "found" {
+						t.Fatalf("%d: another's file: %s", i, got)
+					}
+				}
+			}
+		})
+	}
+}
+
+// An origin that fails whatever it is asked, the edge's own question twice included, is left alone,
+// and for as long as it then asks for. It is asked again when that question is answered.
+func TestSuspectIsLeftAloneOnceConfirmed(t *testing.T) {
+	t.Parallel()
+	fault, now := faultorigin.New(t), newClock()
+	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
+	o := web(t, fault.URL())
+	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
+	askFor(t, c, o, "/good.jpg")
+	fault.On(faultorigin.Any, faultorigin.Busy(503, "20"))
+	fault.On("/good.jpg", faultorigin.Busy(503, "20"))
+	own := 0
+	var refused *Answer
+	for i := 0; refused == nil && i < 100; i++ {
+		now.forward(100 * time.Millisecond)
+		a := c.Get(t.Context(), o, get(fmt.Sprintf("/%d.jpg", i)))
+		discard(t, a)
+		settle(t, c)
+		if a.Reason == BreakerOpen {
+			refused = a
+		}
+	}
+	for _, q := range fault.Requests() {
+		if q.Header.Get("Range") == "bytes=0-0" {
+			own++
+		}
+	}
+	if refused == nil || own != confirmBy || refused.RetryAfter < 19*time.Second || refused.RetryAfter > 24*time.Second {
+		t.Fatalf("%d questions, %+v", own, refused)
+	}
+	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
+	fault.On("/good.jpg", faultorigin.Reply(200, "x"))
+	now.forward(25 * time.Second)
+	if got := askFor(t, c, o, "/later.jpg"); got != "found" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// Without a file that was ever there, nothing confirms a suspicion, so clients alone close nothing.
+func TestNothingKnownOpensNothing(t *testing.T) {
+	t.Parallel()
+	fault, now := faultorigin.New(t), newClock()
+	fault.On(faultorigin.Any, faultorigin.Reply(500, ""))
+	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
+	o := web(t, fault.URL())
+	for i := range 200 {
+		now.forward(50 * time.Millisecond)
+		if got := askFor(t, c, o, fmt.Sprintf("/%d.jpg", i)); got != "failed" {
+			t.Fatalf("%d: got %s", i, got)
+		}
+	}
+	saw(t, fault, 200)
+}
+
+// A host that an origin redirects to is not the origin: that it is down closes nothing.
+func TestRedirectTargetsAreNotTheOrigin(t *testing.T) {
+	t.Parallel()
+	fault, gone := faultorigin.New(t), faultorigin.New(t)
+	fault.On("/away.jpg", faultorigin.Redirect(302, gone.URL()+"/x.jpg"))
+	fault.On("/a.jpg", faultorigin.Reply(200, "x"))
+	gone.Down()
+	c, o := localClient(t), web(t, fault.URL())
+	for range 20 {
+		if got := askFor(t, c, o, "/away.jpg"); got != "failed" {
+			t.Fatalf("got %s", got)
+		}
+	}
+	if got := ask(t, c, o); got != "found" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// No order of requests for paths that each always say the same changes what another path says.
+func TestNoPathChangesTheAnswerForAnother(t *testing.T) {
+	t.Parallel()
+	answers := map[string]faultorigin.Answer{
+		"ok": faultorigin.Reply(200, "x"), "gone": faultorigin.Reply(404, ""), "denied": faultorigin.Reply(403, ""),
+		"error": faultorigin.Reply(500, ""), "busy": faultorigin.Busy(503, "30"), "limit": faultorigin.Busy(429, "30"),
+		"reset": faultorigin.Reset(), "page": faultorigin.Reply(200, "<html>", "Content-Type: text/html"),
+		"part": faultorigin.Part("0123456789", 0, 3), "nonsense": faultorigin.Raw("no"), "circle": faultorigin.Redirect(302, "/circle/0.jpg"),
+		"void": faultorigin.Cut("0123456789", 0),
+	}
+	says := map[string]string{
+		"ok": "found", "gone": "not_here", "denied": "config", "error": "failed", "busy": "busy", "limit": "busy", "reset": "failed",
+		"page": "soft-404", "part": "failed", "nonsense": "failed", "circle": "config", "void": "failed",
+	}
+	var kinds []string
+	for name := range answers {
+		kinds = append(kinds, name)
+	}
+	runs := 20
+	if testing.Short() {
+		runs = 4
+	}
+	for seed := range runs {
+		random, fault, now := rand.New(rand.NewPCG(1, uint64(seed))), faultorigin.New(t), newClock()
+		fault.On(faultorigin.Any, func(x *faultorigin.Exchange) {
+			answers[strings.Split(x.Request.Path(), "/")[1]](x)
+		})
+		c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
+		o := web(t, fault.URL())
+		// Each run prefers one kind, so that some runs are nearly all failures.
+		often := kinds[random.IntN(len(kinds))]
+		for i := range 300 {
+			now.forward(time.Duration(random.IntN(200)) * time.Millisecond)
+			name := often
+			if random.IntN(10) == 0 {
+				name = kinds[random.IntN(len(kinds))]
+			}
+			if got := askFor(t, c, o, fmt.Sprintf("/%s/%d.jpg", name, random.IntN(40))); got != says[name] {
+				t.Fatalf("seed %d, request %d: %s got %s", seed, i, name, got)
 			}
 		}
-		if got := b.state(now); string(got) != want {
-			t.Errorf("%s: it is %s", script, got)
-		}
+		c.Close()
 	}
 }
 
-// No two edges open for the same time.
-func TestBreakerJitter(t *testing.T) {
+// An origin's own settings say after how many failures it is left alone, for how long at most, and whether at all.
+func TestBreakerSettings(t *testing.T) {
 	t.Parallel()
-	now, seen := time.Unix(1e9, 0), map[time.Duration]bool{}
-	for range 20 {
-		var b breaker
-		b.fail(now, false, breakAt)
-		if b.open < openFor || b.open > openFor*6/5 {
-			t.Errorf("opens for %s", b.open)
-		}
-		seen[b.open] = true
-	}
-	if len(seen) < 10 {
-		t.Errorf("20 breakers share %d times", len(seen))
-	}
-}
-
-func TestBudgets(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1e9, 0)
-	spend := func(b *budget) (n int) {
-		for b.spend(now) {
+	for _, test := range []struct {
+		breaker topology.Breaker
+		opens   int // 0: never
+	}{
+		{topology.Breaker{Failures: 2, MaxOpen: time.Second}, 2},
+		{topology.Breaker{Failures: 7, MaxOpen: time.Minute}, 7},
+		{topology.Breaker{Failures: 2, MaxOpen: time.Minute, Disabled: true}, 0},
+	} {
+		fault, now := faultorigin.New(t), newClock()
+		c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
+		o := web(t, fault.URL())
+		o.Breaker = test.breaker
+		fault.Down()
+		n := 0
+		for n < 20 && ask(t, c, o) != "breaker-open" {
 			n++
 		}
-		return n
-	}
-	retries := retryBudget(now)
-	if n := spend(&retries); n != 10 {
-		t.Errorf("%d retries at the start", n)
-	}
-	for range 6 {
-		retries.earn()
-	}
-	if n := spend(&retries); n != 1 {
-		t.Errorf("%d retries for 6 requests", n)
-	}
-	now = now.Add(time.Second)
-	if n := spend(&retries); n != 3 {
-		t.Errorf("%d retries in a second", n)
-	}
-	now = now.Add(time.Hour)
-	if n := spend(&retries); n != 10 {
-		t.Errorf("%d retries saved in an hour", n)
-	}
-	now = now.Add(-time.Hour)
-	if n := spend(&retries); n != 0 {
-		t.Errorf("%d retries for a clock that went back", n)
-	}
-	hedges, made := hedgeBudget(now), 0
-	for range 10_000 {
-		if hedges.earn(); hedges.spend(now) {
-			made++
+		if n != test.opens && (test.opens != 0 || n != 20) {
+			t.Errorf("%+v: open after %d", test.breaker, n)
 		}
-	}
-	if made < 195 || made > 200 {
-		t.Errorf("%d hedges for 10,000 requests", made)
+		for range 10 {
+			if a := c.Get(t.Context(), o, get("/a.jpg")); a.RetryAfter > test.breaker.MaxOpen*6/5 {
+				t.Errorf("%+v: Retry-After %s", test.breaker, a.RetryAfter)
+			}
+			now.forward(2 * time.Minute)
+		}
 	}
 }
 
-func TestLatency(t *testing.T) {
+// One path gets at most half of an origin's places, whatever its query.
+func TestHangingPathLeavesPlacesToOthers(t *testing.T) {
 	t.Parallel()
-	var l latency
-	for i := range minSamples - 1 {
-		l.add(time.Duration(i))
+	fault := faultorigin.New(t)
+	gate := make(chan struct{})
+	fault.On("/b.jpg", faultorigin.Reply(200, "x"))
+	fault.On(faultorigin.Any, faultorigin.Stall(gate, faultorigin.Reply(200, "x")))
+	c, o := localClient(t), web(t, fault.URL())
+	const clients = 400
+	results := make(chan string, clients)
+	for i := range clients {
+		go func() {
+			q := get("/hangs.jpg")
+			q.Query = fmt.Sprint(i)
+			a := c.Get(t.Context(), o, q)
+			discard(t, a)
+			results <- a.Outcome.String()
+		}()
 	}
-	if l.p95 != 0 {
-		t.Errorf("%s after too few", l.p95)
+	for range clients - maxPending/2 {
+		if got := <-results; got != "inconclusive" {
+			t.Errorf("got %s", got)
+		}
 	}
-	for i := range 1000 {
-		l.add(time.Duration(i%100) * time.Millisecond)
+	if got := askFor(t, c, o, "/b.jpg"); got != "found" {
+		t.Errorf("another path: %s", got)
 	}
-	if l.p95 < 85*time.Millisecond || len(l.ring) != samples {
-		t.Errorf("%s of %d", l.p95, len(l.ring))
+	close(gate)
+	for range maxPending / 2 {
+		<-results
 	}
-	for range 2 * samples {
-		l.add(time.Second)
-	}
-	if l.p95 != time.Second {
-		t.Errorf("%s, which is long ago", l.p95)
+	h := c.healths.of(webKind, o, &Ask{})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.shares) != 0 {
+		t.Errorf("%d shares are left", len(h.shares))
 	}
 }

@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -37,7 +38,7 @@ func (c *Client) seekBucket(ctx context.Context, k *kind, o *topology.Origin, as
 	if err != nil {
 		return false
 	}
-	h := &hop{kind: k, origin: o, ask: &Ask{Deadline: ask.Deadline}, health: health, req: req, own: true}
+	h := &hop{reached: new(atomic.Bool), kind: k, origin: o, ask: &Ask{Deadline: ask.Deadline}, health: health, req: req, own: true}
 	if err := k.sign(ctx, c, h); err != nil {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -61,6 +62,7 @@ type Client struct {
 	proofs            *proofs
 	healths           *healths
 	tokens            *tokens
+	asker             *asker
 	ambient           *ambient
 	metrics           *metrics
 }
@@ -99,6 +101,7 @@ func New(cfg Config) *Client {
 		proofs:     newProofs(),
 		healths:    healths,
 		tokens:     newTokens(maphash.MakeSeed()),
+		asker:      newAsker(),
 		ambient:    &ambient{allowed: cfg.AllowAmbientCredentials},
 		metrics:    m,
 	}
@@ -106,6 +109,7 @@ func New(cfg Config) *Client {
 
 // Close closes the connections that are kept for later, and ends what goes on behind requests.
 func (c *Client) Close() {
+	c.asker.close()
 	c.tokens.close()
 	c.origins.CloseIdleConnections()
 	c.operator.CloseIdleConnections()
@@ -169,15 +173,23 @@ func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask,
 	return a
 }
 
-// guarded asks once, unless the origin's breaker is open, and takes note of what comes of it.
+// guarded asks once, unless the origin's breaker is open, and takes note of what comes of it. When
+// it is time to find out whether the origin is well again, the edge asks a question of its own,
+// which one who comes then waits for.
 func (c *Client) guarded(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health) (*Answer, *row) {
-	probe, refusal := h.admit()
+	refusal := h.admit()
+	if refusal != nil && refusal.RetryAfter == 0 {
+		if c.learn(ctx, k, o, ask, h) {
+			refusal = h.admit()
+		}
+	}
 	if refusal != nil {
 		return refusal, nil
 	}
 	began := time.Now()
 	a, row := c.try(ctx, k, o, ask, h)
-	h.report(a, probe, verdictOf(k, o, a, time.Since(began)))
+	h.report(k, o, ask, a, verdictOf(k, o, a, time.Since(began)))
+	c.wonder(k, o, ask, h)
 	return a, row
 }
 
@@ -207,7 +219,7 @@ func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask,
 		return errorAnswer(err), nil
 	}
 	line := "GET " + shown(req.URL, true)
-	h := &hop{kind: k, origin: o, ask: ask, health: health, req: req, own: true}
+	h := &hop{reached: new(atomic.Bool), kind: k, origin: o, ask: ask, health: health, req: req, own: true}
 	if k == webKind {
 		if h.secure, err = c.secures.of(o); err != nil {
 			return errorAnswer(err), nil
@@ -229,6 +241,7 @@ func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask,
 		}
 		if next == nil {
 			a.Request = line
+			a.elsewhere = !h.own
 			if h.count > 0 {
 				a.Detail += ", after a redirect to " + shown(h.req.URL, false)
 			}
@@ -251,6 +264,8 @@ type hop struct {
 	secure *secure
 	// own says that the request goes to the origin's own host, so secrets may go along.
 	own bool
+	// reached says that the origin was connected to, at whichever address, by this hop or one before.
+	reached *atomic.Bool
 	// count is how many redirects led here.
 	count int
 }

@@ -53,9 +53,10 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 	x, err := c.reach(ctx, k, h)
 	if err != nil {
 		a := faultAnswer(faultOf(err))
-		a.hurried = hurried(err)
+		a.hurried, a.unreached = hurried(err), h.own && !h.reached.Load()
 		return a, nil, nil
 	}
+	h.reached.Store(true)
 	r := &reply{origin: h.origin, ask: h.ask, status: x.resp.StatusCode, header: x.resp.Header, length: x.resp.ContentLength}
 	if location := x.resp.Header.Get("Location"); k.next != nil && redirects(r) && location != "" && follows(h.origin) {
 		return c.redirected(k, h, x, location)
@@ -144,17 +145,20 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 	if err := parent.Err(); err != nil {
 		return nil, err
 	}
-	if err := h.health.enter(); err != nil {
+	path := h.health.path(k, h.ask)
+	if err := h.health.enter(path); err != nil {
 		return nil, err
 	}
 	by.health = h.health
 	ctx, cancel := context.WithCancelCause(parent)
-	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline), by: by, health: h.health, leave: sync.OnceFunc(h.health.leave)}
+	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline), by: by, health: h.health, leave: sync.OnceFunc(func() { h.health.leave(path) })}
 	connect, firstByte, idle := timeouts(h.origin)
 	x.idle = idle
 	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }
 	dialing := context.WithValue(context.WithValue(ctx, connectKey{}, connect), attemptKey{}, by)
 	traced := httptrace.WithClientTrace(dialing, &httptrace.ClientTrace{
+		// net/http tries again by itself when a connection that was kept has died.
+		GetConn:      func(string) { by.at.Store(nil) },
 		GotConn:      func(got httptrace.GotConnInfo) { by.got(got); wait() },
 		WroteRequest: func(httptrace.WroteRequestInfo) { wait() },
 	})
@@ -167,7 +171,7 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 	resp, err := transport.RoundTrip(h.wire(traced, by))
 	x.headAt = time.Now()
 	x.watch.arrived()
-	h.health.answered()
+	h.health.answered(path)
 	if err != nil {
 		err = causeOf(ctx, err)
 		if unwell(err) {
@@ -175,6 +179,9 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 		}
 		cancel(nil)
 		x.leave()
+		if by.address().IsValid() {
+			h.reached.Store(true)
+		}
 		return nil, err
 	}
 	x.resp = resp

@@ -3,6 +3,7 @@ package origin
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"strings"
@@ -36,18 +37,26 @@ type health struct {
 	kind, account, origin string
 	now                   func() time.Time
 	metrics               *metrics
+	seed                  maphash.Seed
 
 	mu            sync.Mutex
 	breaker       breaker
+	doubt         doubt
+	known         []known
+	turns         int // questions of the edge's own, ever
 	retries       budget
 	hedges        budget
 	pending, open int
+	shares        map[uint64]share // by path
 	latency       latency
 	addresses     addresses
 	ill           bool // the last word was a failure
 	failed        time.Time
 	failure       string
 }
+
+// A share is how many of an origin's places the requests for one path have.
+type share struct{ pending, open int }
 
 // A place names a health: an origin as long as it looks at the same place. The Media Library is one for each account, so that
 // no account can spoil it for another.
@@ -74,6 +83,21 @@ func newHealths(now func() time.Time, m *metrics) *healths {
 
 // of returns the health of an origin. An admin's test has one of its own, which is forgotten with it.
 func (hs *healths) of(k *kind, o *topology.Origin, ask *Ask) *health {
+	h := hs.find(k, o, ask)
+	limits := topology.DefaultBreaker
+	if o != nil {
+		limits = o.Breaker
+	}
+	h.mu.Lock()
+	h.breaker.limits = limits
+	if limits.Disabled {
+		h.breaker = breaker{limits: limits, asking: h.breaker.asking}
+	}
+	h.mu.Unlock()
+	return h
+}
+
+func (hs *healths) find(k *kind, o *topology.Origin, ask *Ask) *health {
 	if ask.Test {
 		return newHealth(k, o, ask.Account, hs.now, hs.metrics)
 	}
@@ -103,7 +127,10 @@ func (hs *healths) of(k *kind, o *topology.Origin, ask *Ask) *health {
 }
 
 func newHealth(k *kind, o *topology.Origin, account string, now func() time.Time, m *metrics) *health {
-	h := &health{kind: k.name, account: account, origin: MediaKind, now: now, metrics: m, retries: retryBudget(now()), hedges: hedgeBudget(now())}
+	h := &health{
+		kind: k.name, account: account, origin: MediaKind, now: now, metrics: m, seed: maphash.MakeSeed(),
+		retries: retryBudget(now()), hedges: hedgeBudget(now()), shares: make(map[uint64]share),
+	}
 	if o != nil {
 		h.origin = o.ID
 	}
@@ -130,25 +157,23 @@ func (hs *healths) count(s breakerState) (n float64) {
 	return n
 }
 
-// admit reports whether the origin may be asked, and whether that is the probe of its breaker. If not, it says why.
-func (h *health) admit() (probe bool, refusal *Answer) {
+// admit says why the origin may not be asked, nil if it may.
+func (h *health) admit() (refusal *Answer) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ok, probe := h.breaker.admit(now)
-	if ok {
-		h.moved(probe, breakerHalfOpen)
+	if h.breaker.state(now) == breakerClosed {
 		h.retries.earn()
 		h.hedges.earn()
-		return probe, nil
+		return nil
 	}
 	h.metrics.refusals.WithLabelValues(h.kind, "breaker").Inc()
 	left := max(0, h.breaker.until.Sub(now))
-	detail := fmt.Sprintf("not asked for another %s after failing in a row, the last time: %s", left.Round(time.Second), h.failure)
+	detail := fmt.Sprintf("not asked for another %s, the last failure: %s", left.Round(time.Second), h.failure)
 	if left == 0 {
-		detail = "not asked while one request finds out whether it is well again; the last failure: " + h.failure
+		detail = "not asked while the edge finds out whether it is well again; the last failure: " + h.failure
 	}
-	return false, &Answer{
+	return &Answer{
 		Outcome: Inconclusive, Reason: BreakerOpen, ProxyError: "destination_unavailable", Detail: detail, RetryAfter: left,
 		Advice: "mend the origin; the edge asks it again by itself",
 	}
@@ -197,26 +222,43 @@ func verdictOf(k *kind, o *topology.Origin, a *Answer, took time.Duration) verdi
 	return broken
 }
 
-// report takes note of what came of a request that was admitted.
-func (h *health) report(a *Answer, probe bool, v verdict) {
+// report takes note of what came of a client's request that was admitted.
+func (h *health) report(k *kind, o *topology.Origin, ask *Ask, a *Answer, v verdict) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if v == busy || v == broken {
+	failed := v == busy || v == broken
+	if failed {
 		h.ill, h.failed, h.failure = true, now, told(a)
 	}
 	switch {
-	case v == well, v == reached && probe:
-		h.moved(h.breaker.succeed(now, probe), breakerClosed)
-	case v == begun && probe:
-		h.moved(h.breaker.trust(now), breakerClosed)
-	case v == busy:
-		h.moved(h.breaker.fail(now, probe, busyWeight), breakerOpened)
-	case v == broken:
-		h.moved(h.breaker.fail(now, probe, failureWeight), breakerOpened)
-	case probe:
-		h.breaker.release()
+	case v == noVerdict:
+		return
+	case a.unreached:
+		h.moved(h.breaker.unreached(now), breakerOpened)
+		return
 	}
+	h.breaker.reached()
+	switch {
+	case a.elsewhere: // another host's doing
+	case failed:
+		if h.doubt.fail(now, h.path(k, ask)) && h.breaker.until.IsZero() {
+			h.breaker.suspect = true
+		}
+	case v != begun:
+		h.doubt.well(now)
+	}
+	if a.hasFile() && !a.elsewhere {
+		h.remember(o, ask)
+	}
+}
+
+// path names the file that is asked for, whatever its query.
+func (h *health) path(k *kind, ask *Ask) uint64 {
+	if k.keyed {
+		return maphash.String(h.seed, ask.Object)
+	}
+	return maphash.String(h.seed, ask.Path)
 }
 
 // conclude takes note of what a question came to, when there is nothing more to find out about the answer.
@@ -239,7 +281,7 @@ func (h *health) finished() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ill = false
-	h.moved(h.breaker.succeed(now, false), breakerClosed)
+	h.doubt.well(now)
 }
 
 func (h *health) moved(yes bool, to breakerState) {
@@ -270,33 +312,45 @@ func (h *health) retry(cause string) bool {
 	return ok
 }
 
-// enter takes a place for a request, or says that there is none. The place is pending until answered and taken until leave.
-func (h *health) enter() error {
+// enter takes a place for a request of a path, or says that there is none: one path gets at most
+// half of an origin's. The place is pending until answered and taken until leave.
+func (h *health) enter(path uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	s := h.shares[path]
 	switch {
-	case h.pending >= maxPending:
+	case h.pending >= maxPending, s.pending >= maxPending/2:
 		h.metrics.refusals.WithLabelValues(h.kind, "pending").Inc()
 		return errPending
-	case h.open >= maxOpen:
+	case h.open >= maxOpen, s.open >= maxOpen/2:
 		h.metrics.refusals.WithLabelValues(h.kind, "connections").Inc()
 		return errOpen
 	}
 	h.pending++
 	h.open++
+	h.shares[path] = share{s.pending + 1, s.open + 1}
 	return nil
 }
 
-func (h *health) answered() {
+func (h *health) answered(path uint64) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.pending--
-	h.mu.Unlock()
+	s := h.shares[path]
+	s.pending--
+	h.shares[path] = s
 }
 
-func (h *health) leave() {
+func (h *health) leave(path uint64) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.open--
-	h.mu.Unlock()
+	s := h.shares[path]
+	if s.open--; s.open == 0 {
+		delete(h.shares, path)
+		return
+	}
+	h.shares[path] = s
 }
 
 // state is what there is to tell an admin, nil if all is well.

@@ -1,7 +1,6 @@
 package origin
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -38,7 +37,12 @@ func (c *clock) forward(d time.Duration) {
 // ask asks for /a.jpg and says what came of it in one word: the reason, or the outcome if there is none.
 func ask(t *testing.T, c *Client, o *topology.Origin) string {
 	t.Helper()
-	a := c.Get(t.Context(), o, get("/a.jpg"))
+	return askFor(t, c, o, "/a.jpg")
+}
+
+func askFor(t *testing.T, c *Client, o *topology.Origin, path string) string {
+	t.Helper()
+	a := c.Get(t.Context(), o, get(path))
 	discard(t, a)
 	if a.Reason != "" {
 		return string(a.Reason)
@@ -46,182 +50,8 @@ func ask(t *testing.T, c *Client, o *topology.Origin) string {
 	return a.Outcome.String()
 }
 
-// Five failures in a row open the breaker: nothing is sent for a while, then one request, and after its success all.
-func TestBreakerOpensAndCloses(t *testing.T) {
-	t.Parallel()
-	fault, now, registry := faultorigin.New(t), newClock(), prometheus.NewRegistry()
-	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time, Registerer: registry})
-	o := web(t, fault.URL())
-	fault.On("/a.jpg", faultorigin.Reply(500, theSecret))
-	for range 5 {
-		if got := ask(t, c, o); got != "failed" {
-			t.Fatalf("got %s", got)
-		}
-	}
-	a := c.Get(t.Context(), o, get("/b.jpg"))
-	discard(t, a)
-	if a.Reason != BreakerOpen || a.Outcome != Inconclusive || a.ProxyError != "destination_unavailable" || a.Request != "" ||
-		a.RetryAfter < openFor || a.RetryAfter > openFor*6/5 || !strings.Contains(a.Detail, "HTTP 500") || a.Advice == "" {
-		t.Errorf("got %+v", a)
-	}
-	saw(t, fault, 5)
-	if states := c.States(only(o)); len(states) != 1 || !states[0].BreakerOpen || states[0].LastError != "failed: HTTP 500" ||
-		states[0].Account != "acme" || states[0].Origin != "legacy" || !states[0].LastErrorTime.AsTime().Equal(now.time()) {
-		t.Errorf("states %v", states)
-	}
-	if ask(t, c, web(t, fault.URL()+"/elsewhere")) == "breaker-open" {
-		t.Error("another target of the origin is not asked")
-	}
-	fault.Forget()
-
-	// Half-open, a hundred at once make one request.
-	now.forward(openFor * 6 / 5)
-	gate, asked := make(chan struct{}), make(chan struct{})
-	fault.On("/a.jpg", func(x *faultorigin.Exchange) {
-		close(asked)
-		faultorigin.Stall(gate, faultorigin.Reply(200, "x"))(x)
-	})
-	probe := make(chan string)
-	go func() { probe <- ask(t, c, o) }()
-	<-asked
-	if got := gather(t, registry)["edgewalk_origin_breakers half_open"]; got != 1 {
-		t.Errorf("%v breakers are half-open", got)
-	}
-	var all sync.WaitGroup
-	for range 100 {
-		all.Go(func() {
-			if got := ask(t, c, o); got != "breaker-open" {
-				t.Errorf("beside the probe: %s", got)
-			}
-		})
-	}
-	all.Wait()
-	close(gate)
-	if got := <-probe; got != "found" {
-		t.Errorf("the probe got %s", got)
-	}
-	saw(t, fault, 1)
-
-	fault.On("/a.jpg", faultorigin.Reply(200, "x"))
-	if got := ask(t, c, o); got != "found" {
-		t.Errorf("after the probe: %s", got)
-	}
-	now.forward(tellAnyway)
-	if states := c.States(only(o)); len(states) != 0 {
-		t.Errorf("states %v", states)
-	}
-	metrics := gather(t, registry)
-	for name, want := range map[string]float64{
-		"edgewalk_origin_breakers open":                           0,
-		"edgewalk_origin_breakers half_open":                      0,
-		"edgewalk_origin_breaker_transitions_total web open":      1,
-		"edgewalk_origin_breaker_transitions_total web half_open": 1,
-		"edgewalk_origin_breaker_transitions_total web closed":    1,
-		"edgewalk_origin_refusals_total breaker web":              101,
-	} {
-		if metrics[name] != want {
-			t.Errorf("%s is %v, want %v", name, metrics[name], want)
-		}
-	}
-}
-
 func only(o *topology.Origin) func(account, id string) *topology.Origin {
 	return func(string, string) *topology.Origin { return o }
-}
-
-// What an answer says of the origin's health: the number is after how many in a row the breaker is open.
-func TestWhatOpensTheBreaker(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name   string
-		answer faultorigin.Answer
-		opens  int // 0: never
-	}{
-		{"found", faultorigin.Reply(200, "x"), 0},
-		{"not here", faultorigin.Reply(404, ""), 0},
-		{"soft 404", faultorigin.Reply(200, "<html>", "Content-Type: text/html"), 0},
-		{"config", faultorigin.Reply(403, ""), 0},
-		{"redirect to nowhere", faultorigin.Redirect(302, "ftp://x"), 0},
-		{"busy", faultorigin.Busy(503, "30"), 10},
-		{"failed", faultorigin.Reply(500, ""), 5},
-		{"reset", faultorigin.Reset(), 5},
-		{"body without a byte", faultorigin.Cut("0123456789", 0), 5},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			fault := faultorigin.New(t)
-			fault.On(faultorigin.Any, test.answer)
-			c := newTestClient(t, Config{AllowCIDRs: loopback, Now: newClock().time})
-			o := web(t, fault.URL())
-			const most = 25
-			n := 0
-			for n < most && ask(t, c, o) != "breaker-open" {
-				n++
-			}
-			if want := test.opens; n != want && (want != 0 || n != most) {
-				t.Errorf("open after %d", n)
-			}
-		})
-	}
-}
-
-// A body that breaks and cannot go on is a failure, however good its head was: five in a row open the breaker. One that comes to
-// its end, or as far as its reader wants it, is a success.
-func TestBrokenBodiesOpenTheBreaker(t *testing.T) {
-	t.Parallel()
-	fault, now := faultorigin.New(t), newClock()
-	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
-	o := web(t, fault.URL())
-	cut, whole := faultorigin.Cut(long, 5000), faultorigin.Reply(200, long)
-	ask := func(answer faultorigin.Answer, readAll bool) string {
-		fault.On("/a.jpg", answer)
-		a := c.Get(t.Context(), o, get("/a.jpg"))
-		if a.Response != nil && readAll {
-			if _, err := read(t, a); err != nil {
-				return "broken"
-			}
-		}
-		discard(t, a)
-		return cmp.Or(string(a.Reason), a.Outcome.String())
-	}
-	for i, step := range []struct {
-		answer  faultorigin.Answer
-		readAll bool
-		after   time.Duration
-		want    string
-	}{
-		{cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"},
-		{whole, true, 0, "found"},
-		{cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"},
-		{whole, false, 0, "found"},
-		{cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"}, {cut, true, 0, "broken"},
-		{whole, true, 0, "breaker-open"},
-		// A probe with a good head lets others in, until its body breaks.
-		{cut, true, 40 * time.Second, "broken"},
-		{whole, true, 0, "breaker-open"},
-		{whole, true, 100 * time.Second, "found"},
-		{cut, true, 0, "broken"},
-		{whole, true, 0, "found"},
-	} {
-		now.forward(step.after)
-		if got := ask(step.answer, step.readAll); got != step.want {
-			t.Fatalf("%d: %s, want %s", i, got, step.want)
-		}
-	}
-	// One that goes on at the origin is whole.
-	for i := range 20 {
-		fault.On("/b.jpg", faultorigin.Cut(long, 5000, etag(strong)), faultorigin.File(long, strong))
-		if body, err := read(t, c.Get(t.Context(), o, get("/b.jpg"))); err != nil || body != long {
-			t.Fatalf("%d: %v", i, err)
-		}
-	}
-	if states := c.States(only(o)); len(states) != 1 || states[0].BreakerOpen || states[0].LastError != "failed: the connection was cut" {
-		t.Errorf("states %v", states)
-	}
-	now.forward(tellAnyway)
-	if states := c.States(only(o)); len(states) != 0 {
-		t.Errorf("a minute after the last: %v", states)
-	}
 }
 
 // A body that its reader gives up, or has no more time for, says nothing against the origin.
@@ -255,38 +85,36 @@ func TestUnwantedBodiesAreNoFailure(t *testing.T) {
 	h := c.healths.of(webKind, o, &Ask{})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.breaker.weight != 0 || !h.breaker.until.IsZero() {
-		t.Errorf("the breaker weighs %d", h.breaker.weight)
+	if h.doubt.failed != [2]int{} {
+		t.Errorf("%d bodies are held against the origin", h.doubt.failed)
 	}
 }
 
-// A deadline that others have used up says nothing of an origin that was hardly asked, and neither does a caller who gives up.
-// One that was waited for as long as it may take has failed.
+// A deadline that others have used up says nothing of an origin that was hardly asked, and neither
+// does a caller who gives up. One that was waited for as long as it may take has failed.
 func TestHurryIsNoFailure(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
 	fault.On(faultorigin.Any, faultorigin.Stall(nil, nil))
 	c := newTestClient(t, Config{AllowCIDRs: loopback})
 	o := web(t, fault.URL())
-	late := func() string {
-		hurry := get("/a.jpg")
-		hurry.Deadline = time.Now().Add(20 * time.Millisecond)
-		a := c.Get(t.Context(), o, hurry)
-		return string(a.Reason)
+	hurry := get("/a.jpg")
+	hurry.Deadline = time.Now().Add(20 * time.Millisecond)
+	if a := c.Get(t.Context(), o, hurry); a.Reason != Timeout {
+		t.Fatalf("got %s", a.Reason)
 	}
-	for range 8 {
-		if got := late(); got != "timeout" {
-			t.Fatalf("got %s", got)
-		}
+	failures := func() int {
+		h := c.healths.of(webKind, o, &Ask{})
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.doubt.failed[1]
+	}
+	if n := failures(); n != 0 {
+		t.Errorf("%d failures for a hurry", n)
 	}
 	o.FirstByte = 20 * time.Millisecond
-	for range 5 {
-		if got := ask(t, c, o); got != "timeout" {
-			t.Fatalf("got %s", got)
-		}
-	}
-	if got := late(); got != "breaker-open" {
-		t.Errorf("got %s", got)
+	if got := ask(t, c, o); got != "timeout" || failures() != 1 {
+		t.Errorf("got %s, %d failures", got, failures())
 	}
 }
 
@@ -358,8 +186,8 @@ func TestPendingCap(t *testing.T) {
 	o := web(t, slow.URL())
 	const clients = 1000
 	results := make(chan string, clients)
-	for range clients {
-		go func() { results <- ask(t, c, o) }()
+	for i := range clients {
+		go func() { results <- askFor(t, c, o, fmt.Sprintf("/%d.jpg", i)) }()
 	}
 	for range clients - maxPending {
 		if got := <-results; got != "busy" {
@@ -451,7 +279,6 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		if h.pending != 0 || h.open != 0 {
 			t.Errorf("%d: %d pending and %d open", i, h.pending, h.open)
 		}
-		h.breaker = breaker{}
 		h.mu.Unlock()
 	}
 }
@@ -519,16 +346,16 @@ func TestStates(t *testing.T) {
 	say := func(id string, reason Reason, status, times int) {
 		o := origins[id]
 		if o == nil {
-			o = &topology.Origin{ID: id, UID: "1-" + id}
+			o = &topology.Origin{ID: id, UID: "1-" + id, Breaker: topology.DefaultBreaker}
 			origins[id] = o
 		}
 		h := c.healths.of(webKind, o, &Ask{Account: "acme"})
-		a := &Answer{Reason: reason, Status: status, Detail: strings.Repeat("é", 300)}
+		a := &Answer{Reason: reason, Status: status, unreached: reason == Failed && status == 0, Detail: strings.Repeat("é", 300)}
 		if reason == "" {
 			a.Outcome = Found
 		}
 		for range times {
-			h.report(a, false, verdictOf(webKind, o, a, time.Second))
+			h.report(webKind, o, &Ask{}, a, verdictOf(webKind, o, a, time.Second))
 			h.conclude(a)
 		}
 	}
@@ -547,7 +374,7 @@ func TestStates(t *testing.T) {
 			t.Errorf("told of %q, want %q", got, ids)
 		}
 	}
-	say("a", Failed, 500, 5)
+	say("a", Failed, 0, 5)
 	say("b", Misconfigured, 403, 1)
 	now.forward(time.Second)
 	say("c", Misconfigured, 0, 1)

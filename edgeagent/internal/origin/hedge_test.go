@@ -139,14 +139,15 @@ func TestHedge(t *testing.T) {
 	}
 	h.mu.Lock()
 	h.hedges.saved = 1
-	h.breaker.fail(now.time(), false, breakAt)
+	h.breaker.limits = topology.DefaultBreaker
+	h.breaker.trip(now.time(), 0)
 	h.mu.Unlock()
-	now.forward(maxOpenFor)
+	now.forward(maxRestFor)
 	if _, ok := h.hedge("shop.test"); ok {
-		t.Error("the probe is hedged")
+		t.Error("a question of the edge's own is hedged")
 	}
 	if _, ok := h.second("shop.test", one); ok {
-		t.Error("the probe is hedged")
+		t.Error("a question of the edge's own is hedged")
 	}
 	h.mu.Lock()
 	h.breaker = breaker{}
@@ -185,8 +186,8 @@ func TestHedgeThatFails(t *testing.T) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.breaker.weight != failureWeight || h.pending != 0 || h.open != 0 {
-		t.Errorf("weight %d, %d pending, %d open", h.breaker.weight, h.pending, h.open)
+	if h.doubt.failed[1] != 1 || h.pending != 0 || h.open != 0 {
+		t.Errorf("%d failures, %d pending, %d open", h.doubt.failed[1], h.pending, h.open)
 	}
 }
 
@@ -205,7 +206,7 @@ func TestBadAddressIsLeftOutUntilItIsWell(t *testing.T) {
 			t.Errorf("answered by %q", got)
 		}
 	}
-	now.forward(2 * openFor)
+	now.forward(2 * restFor)
 	if got := w.ask(t, c, o); got != "failed" {
 		t.Errorf("nobody finds out: got %q", got)
 	}
@@ -218,7 +219,7 @@ func TestBadAddressIsLeftOutUntilItIsWell(t *testing.T) {
 		t.Errorf("asked %d and %d times", a, b)
 	}
 	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("a")) })
-	now.forward(2 * maxOpenFor)
+	now.forward(2 * maxRestFor)
 	for range 10 {
 		if got := w.ask(t, c, o); got != "a" {
 			t.Errorf("it is well, and %q answers", got)
@@ -248,13 +249,13 @@ func TestNextAddressAnswersTheSameRequest(t *testing.T) {
 		}
 		all.Wait()
 		for range 5 {
-			now.forward(2 * maxOpenFor)
+			now.forward(2 * maxRestFor)
 			if got := w.ask(t, c, o); got != "b" {
 				t.Errorf("when it is tried again: got %q", got)
 			}
 		}
 		h.mu.Lock()
-		if h.breaker.weight != 0 || h.breaker.state(now.time()) != breakerClosed {
+		if h.breaker.row != 0 || h.breaker.state(now.time()) != breakerClosed {
 			t.Errorf("the origin's breaker: %+v", h.breaker)
 		}
 		h.mu.Unlock()
@@ -389,7 +390,7 @@ func TestAddresses(t *testing.T) {
 	}
 	a.succeed(two)
 	a.fail(one, now)
-	if later := now.Add(2 * maxOpenFor); a.detour("shop.test", later) != one || a.detour("shop.test", later) != two {
+	if later := now.Add(2 * maxRestFor); a.detour("shop.test", later) != one || a.detour("shop.test", later) != two {
 		t.Error("not one request and no more asks an address that has rested")
 	}
 	a.resolved("shop.test", []netip.Addr{two, netip.MustParseAddr("127.0.0.3")})

@@ -86,6 +86,9 @@ type Answer struct {
 	Duration time.Duration
 	// hurried says that not the origin's own timeout has passed, but the deadline of whoever asks.
 	hurried bool
+	// unreached says that no connection to the origin's own host came about, elsewhere that the
+	// answer is that of another host, to which the origin redirected.
+	unreached, elsewhere bool
 }
 
 // unfinished reports whether a body is still to come.

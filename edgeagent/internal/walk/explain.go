@@ -48,6 +48,9 @@ func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.Wa
 			}
 		case origin.Inconclusive:
 			troubles = append(troubles, s.Origin+" "+string(a.Reason))
+			if failsOn(e) {
+				ending, status = describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
+			}
 		}
 		steps = append(steps, s.proto())
 	}

@@ -3,6 +3,7 @@ package walk
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -339,4 +340,37 @@ func TestWalksAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// With on_inconclusive FAIL a walk ends at the first step that does not answer, whether that was
+// asked or is being left alone, and no later origin's file, which may be an older one, is served.
+// With WALK_ON, the default, the later file is served and known to be second best.
+func TestOnInconclusive(t *testing.T) {
+	t.Parallel()
+	for _, on := range []topologyv1.UrlEndpoint_OnInconclusive{
+		topologyv1.UrlEndpoint_ON_INCONCLUSIVE_UNSPECIFIED, topologyv1.UrlEndpoint_WALK_ON, topologyv1.UrlEndpoint_FAIL,
+	} {
+		r := newRig(t, 2, func(s *topology.AccountState) { endpoint(s).OnInconclusive = on })
+		r.origins[0].On("/a.jpg", faultorigin.Reply(404, ""))
+		r.origins[1].On(faultorigin.Any, faultorigin.Reply(200, "old"))
+		if res := r.Find(t.Context(), r.to("/a.jpg")); res.Kind != Found || res.EarlierInconclusive {
+			t.Errorf("%s: an origin that says no: %s, %+v", on, res.Kind, res.Steps)
+		} else {
+			discard(res)
+		}
+		r.origins[0].Down()
+		for i := range 10 {
+			request := r.to(fmt.Sprintf("/%d.jpg", i))
+			res := r.Find(t.Context(), request)
+			discard(res)
+			steps, ending, _ := r.Explain(t.Context(), request)
+			fails := on == topologyv1.UrlEndpoint_FAIL
+			if fails != (res.Kind == Failed) || fails != (len(res.Steps) == 2) || fails != !res.EarlierInconclusive {
+				t.Errorf("%s, %d: %s, %+v", on, i, res.Kind, res.Steps)
+			}
+			if skipped := steps[2].GetOutcome() == topologyv1.WalkStep_SKIPPED; skipped != fails || fails == (ending == "found at b") {
+				t.Errorf("%s, %d: explained as %q, %v", on, i, ending, steps[2])
+			}
+		}
+	}
 }

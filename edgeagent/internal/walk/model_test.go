@@ -176,7 +176,11 @@ func newModelRig(t *testing.T) *rig {
 	saying := func(i int) faultorigin.Answer {
 		return func(x *faultorigin.Exchange) {
 			target := x.Request.Path()
-			sayings[target[strings.LastIndexByte(target, '/')+1+i]].answer(x)
+			if name := target[strings.LastIndexByte(target, '/')+1:]; i < len(name) {
+				sayings[name[i]].answer(x)
+				return
+			}
+			faultorigin.Reply(404, "")(x) // the edge's own question
 		}
 	}
 	for i, o := range r.origins {

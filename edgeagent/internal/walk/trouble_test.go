@@ -18,7 +18,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// While breakers open and close, a step that is not asked counts as one that does not answer, and the walk ends as the model says
+// While origins come and go and breakers open and close, a step that is not asked counts as one that does not answer, and the walk ends as the model says
 // of that: never NotFound, 503, and a later origin's file all the same.
 func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 	t.Parallel()
@@ -31,13 +31,22 @@ func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 	t.Cleanup(client.Close)
 	r.walk(client)
 	letters := strings.ReplaceAll(originLetters, "t", "") // for speed
-	walks, refused, probes := 3000, 0, 0
+	walks, refused, asked := 3000, 0, 0
+	down := make([]bool, len(r.origins))
 	if !testing.Short() {
 		walks = 30_000
 	}
 	random := rand.New(rand.NewPCG(3, 4))
 	for n := range walks {
 		second.Add(random.Int64N(8))
+		if n%20 == 0 {
+			i := random.IntN(len(down))
+			if down[i] = !down[i]; down[i] {
+				r.origins[i].Down()
+			} else {
+				r.origins[i].Up()
+			}
+		}
 		said := "-"
 		for range 1 + random.IntN(4) {
 			said += string(letters[random.IntN(len(letters))])
@@ -55,10 +64,15 @@ func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 				}
 				seen[i] = 'k'
 				refused++
+			case i > 0 && down[i-1]:
+				if s.Reason != origin.Failed {
+					t.Errorf("%s: step %d, which is down, is %q", said, i, s.Reason)
+				}
+				seen[i] = 'r'
 			case s.Reason != meaning(said, i).reason:
 				t.Errorf("%s: step %d is %q, want %q", said, i, s.Reason, meaning(said, i).reason)
 			case i > 0:
-				probes++
+				asked++
 			}
 		}
 		want := model(string(seen), request.StopOnInconclusive)
@@ -73,8 +87,8 @@ func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 			t.Errorf("%s, stop = %v: got %+v, want %+v", seen, request.StopOnInconclusive, got, want)
 		}
 	}
-	if refused < walks/10 || probes < walks/10 {
-		t.Errorf("%d steps were asked and %d not, which shows little", probes, refused)
+	if refused < walks/10 || asked < walks/10 {
+		t.Errorf("%d steps were asked and %d not, which shows little", asked, refused)
 	}
 }
 

@@ -1,0 +1,210 @@
+package origin
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// maxKnown is how many files that were there an origin is remembered by: the first, which no client
+// can push out, and the last. maxForgiven is how often in a row the question about one may fail.
+const (
+	maxKnown    = 2
+	maxForgiven = 4
+)
+
+// A known is a file that the edge asks for by itself, since it was there.
+type known struct {
+	ask    Ask
+	failed int // questions in a row
+}
+
+// asker runs the questions of the edge's own, which end with the client.
+type asker struct {
+	life context.Context
+	stop context.CancelFunc
+
+	mu     sync.Mutex
+	closed bool
+	done   sync.WaitGroup
+}
+
+func newAsker() *asker {
+	a := new(asker)
+	a.life, a.stop = context.WithCancel(context.Background())
+	return a
+}
+
+func (a *asker) close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.stop()
+	a.done.Wait()
+}
+
+func (a *asker) run(f func(ctx context.Context)) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	a.done.Go(func() { f(a.life) })
+	return true
+}
+
+// plain is the question for the same file without anything that a client sent along.
+func (a *Ask) plain() Ask {
+	return Ask{
+		Account: a.Account, Host: a.Host, Path: a.Path, Query: a.Query, Object: a.Object, ObjectOK: a.ObjectOK,
+		Library: a.Library, Revision: a.Revision,
+	}
+}
+
+// isPlain reports whether no field of the client's that o lists decided the answer.
+func (a *Ask) isPlain(o *topology.Origin) bool {
+	if o != nil {
+		for name := range Forwarded(o) {
+			if len(a.Header[name]) > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// remember keeps a file that was there for questions of the edge's own. The caller holds h.mu.
+func (h *health) remember(o *topology.Origin, ask *Ask) {
+	same := func(k known) bool {
+		return k.ask.Path == ask.Path && k.ask.Query == ask.Query && k.ask.Object == ask.Object && k.ask.Host == ask.Host
+	}
+	if !ask.isPlain(o) || slices.ContainsFunc(h.known, same) {
+		return
+	}
+	if len(h.known) == maxKnown {
+		h.known = h.known[:maxKnown-1]
+	}
+	h.known = append(h.known, known{ask: ask.plain()})
+}
+
+// question is what the edge asks by itself: probe_key, else a file that was there, the last one and
+// the first one in turn. Where none is known, sure is false: any answer of the origin, to its root
+// or to a key that nobody has, shows no more than that it can be reached. The caller holds h.mu.
+func (h *health) question(k *kind, o *topology.Origin, ask *Ask) (q Ask, sure bool) {
+	h.turns++
+	probe := ""
+	if o != nil && k.site == nil {
+		probe = o.Spec.GetProbeKey()
+	}
+	path, err := topology.CanonicalPath((&url.URL{Path: "/" + probe}).EscapedPath())
+	switch {
+	case probe != "" && (k.keyed || err == nil):
+		q, sure = Ask{Account: ask.Account, Host: ask.Host, Path: path, Object: probe, ObjectOK: true}, true
+	case len(h.known) > 0:
+		q, sure = h.known[len(h.known)-1-h.turns%len(h.known)].ask, true
+	case k.site != nil:
+		q = Ask{Account: ask.Account, Host: ask.Host, Path: "/" + k.site(o, ask) + "/"}
+	default:
+		q = Ask{Account: ask.Account, Host: ask.Host, Object: RandomKey(o), ObjectOK: true}
+	}
+	q.Range = "bytes=0-0"
+	return q, sure
+}
+
+// wonder asks a question of the edge's own if one is due, and reports whether it does. done is closed
+// at its end.
+func (c *Client) wonder(k *kind, o *topology.Origin, ask *Ask, h *health) (done chan struct{}, asked bool) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ask.Test || !h.breaker.due(now) {
+		return nil, false
+	}
+	q, sure := h.question(k, o, ask)
+	if !sure && h.breaker.until.IsZero() {
+		h.breaker.suspect = false // nothing could confirm it
+		return nil, false
+	}
+	done = make(chan struct{})
+	if !c.asker.run(func(ctx context.Context) {
+		defer close(done)
+		connect, firstByte, _ := timeouts(o)
+		q.Deadline = time.Now().Add(connect + firstByte)
+		a, _ := c.try(ctx, k, o, &q, h)
+		if a.Response != nil {
+			a.Response.Body.Close()
+		}
+		h.answeredOwn(&q, a, sure)
+	}) {
+		return nil, false
+	}
+	h.moved(!h.breaker.until.IsZero(), breakerHalfOpen)
+	h.breaker.asking, h.breaker.asked = true, now
+	return done, true
+}
+
+// learn waits for the question of the edge's own that is due, and reports whether it was asked. Whoever
+// comes while it is under way does not wait.
+func (c *Client) learn(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health) bool {
+	done, mine := c.wonder(k, o, ask, h)
+	if !mine {
+		return false
+	}
+	var late <-chan time.Time
+	if !ask.Deadline.IsZero() {
+		timer := time.NewTimer(time.Until(ask.Deadline))
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	case <-late:
+	}
+	return false
+}
+
+// answeredOwn takes note of what came of a question of the edge's own.
+func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := &h.breaker
+	b.asking = false
+	if a.Reason == Canceled || a.Status == 0 && a.Reason == Busy {
+		if !b.until.IsZero() {
+			b.until = now.Add(askEvery) // it was not asked
+		}
+		return
+	}
+	// A breaker that opened because the origin could not be reached closes when it can: what it
+	// says of one file is about that file.
+	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere || !a.unreached && (!sure || !b.suspect)
+	i := slices.IndexFunc(h.known, func(k known) bool { return k.ask.Path == q.Path && k.ask.Query == q.Query && k.ask.Object == q.Object })
+	if well {
+		if i >= 0 {
+			h.known[i].failed = 0
+		}
+		h.doubt = doubt{}
+		h.moved(b.close(now), breakerClosed)
+		return
+	}
+	if i >= 0 && !a.unreached {
+		if h.known[i].failed++; h.known[i].failed >= maxForgiven {
+			h.known = slices.Delete(h.known, i, i+1) // the file, and not the origin, may be what is broken
+		}
+	}
+	h.ill, h.failed, h.failure = true, now, told(a)
+	h.moved(b.confirm(now, a.RetryAfter), breakerOpened)
+}
+
+// hasFile reports whether an answer is the file itself.
+func (a *Answer) hasFile() bool {
+	return a.Outcome == Found && (a.Status == http.StatusOK || a.Status == http.StatusNonAuthoritativeInfo || a.Status == http.StatusPartialContent)
+}
