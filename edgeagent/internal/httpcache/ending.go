@@ -30,7 +30,8 @@ type ending struct {
 	status     int  // of a failure
 	retryAfter time.Duration
 	proxyError string
-	at         time.Time // what it rests on may be believed for negative_ttl, or failureTTL, from then on
+	at         time.Time // what it rests on may be believed for negative_ttl, or failure, from then on
+	failure    time.Duration
 	scope      objects.Scope
 	asof       int64
 	version    uint64 // of the whole walk
@@ -56,7 +57,7 @@ func endingOf(f *flight, res *walk.Result) ending {
 
 // left is for how long the ending may still be believed.
 func (e *ending) left(q *query, now time.Time) time.Duration {
-	ttl := failureTTL
+	ttl := e.failure
 	if e.definite {
 		ttl = q.policy.NegativeTTL // it may have been shortened since
 	}

@@ -27,8 +27,10 @@ const (
 	// missTTL is for how long a key whose reply could not be stored is not queued for (edge (b) 12: 60 to 120 s).
 	missTTL = time.Minute
 
-	// failureTTL keeps a failing walk from being repeated for each request.
-	failureTTL = time.Second
+	// failureTTL keeps a failing walk from being repeated for each request. A file that fails again
+	// each time is left alone for twice as long as before, up to maxFailureTTL.
+	failureTTL    = time.Second
+	maxFailureTTL = 30 * time.Second
 
 	// copyBytes is how much is carried at once.
 	copyBytes = 64 << 10
@@ -174,11 +176,31 @@ func (f *flight) ended(res *walk.Result) {
 		f.c.metrics.fills.WithLabelValues("not_found").Inc()
 	} else {
 		if f.ctx.Err() == nil { // else it was ended before anybody said anything
-			f.c.endings.put(f.key, e, e.at, failureTTL)
+			e.failure = f.failureFor(res, &e)
+			f.c.endings.put(f.key, e, e.at, e.failure+maxFailureTTL)
 		}
 		f.c.metrics.fills.WithLabelValues("failed").Inc()
 	}
 	f.land(result{kind: resultEnding, ending: e, walk: res})
+}
+
+// failureFor is for how long a failure is remembered. Only what origins say of this very file makes it
+// longer: one that is left alone, or out of reach, may be back at any time for all of its files.
+func (f *flight) failureFor(res *walk.Result, e *ending) time.Duration {
+	about := func(s walk.StepReport) bool {
+		return s.Outcome != origin.Inconclusive ||
+			!s.Unreached && s.Request != "" && (s.Reason == origin.Failed || s.Reason == origin.Timeout || s.Reason == origin.Busy)
+	}
+	for _, s := range res.Steps {
+		if !about(s) {
+			return failureTTL
+		}
+	}
+	last, _, ok := f.c.endings.get(f.key, e.at)
+	if !ok || last.definite || last.asked != e.asked || !f.c.holds(f.first, &last) {
+		return failureTTL
+	}
+	return min(2*last.failure, maxFailureTTL)
 }
 
 // found lands a file.

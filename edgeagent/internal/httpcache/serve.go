@@ -194,7 +194,7 @@ func (c *Cache) serveStored(q *query, seen uint64) *Reply {
 // failing reports whether a walk for q's key failed a moment ago.
 func (c *Cache) failing(q *query) bool {
 	e, _, ok := c.endings.get(q.key, q.now)
-	return ok && !e.definite && c.holds(q, &e)
+	return ok && !e.definite && e.left(q, q.now) > 0 && c.holds(q, &e)
 }
 
 // stored answers from q.best.

@@ -53,7 +53,7 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 	x, err := c.reach(ctx, k, h)
 	if err != nil {
 		a := faultAnswer(faultOf(err))
-		a.hurried, a.unreached = hurried(err), h.own && !h.reached.Load()
+		a.hurried, a.Unreached = hurried(err), h.own && !h.reached.Load()
 		return a, nil, nil
 	}
 	h.reached.Store(true)

@@ -234,7 +234,7 @@ func (h *health) report(k *kind, o *topology.Origin, ask *Ask, a *Answer, v verd
 	switch {
 	case v == noVerdict:
 		return
-	case a.unreached:
+	case a.Unreached:
 		h.moved(h.breaker.unreached(now), breakerOpened)
 		return
 	}

@@ -350,7 +350,7 @@ func TestStates(t *testing.T) {
 			origins[id] = o
 		}
 		h := c.healths.of(webKind, o, &Ask{Account: "acme"})
-		a := &Answer{Reason: reason, Status: status, unreached: reason == Failed && status == 0, Detail: strings.Repeat("é", 300)}
+		a := &Answer{Reason: reason, Status: status, Unreached: reason == Failed && status == 0, Detail: strings.Repeat("é", 300)}
 		if reason == "" {
 			a.Outcome = Found
 		}

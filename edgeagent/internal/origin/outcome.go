@@ -82,13 +82,14 @@ type Answer struct {
 	RetryAfter time.Duration
 	// ProxyError is the RFC 9209 2.3 error type of an Inconclusive answer, such as "connection_refused".
 	ProxyError string
+	// Unreached says that no connection to the origin's own host came about.
+	Unreached bool
 	// Duration is how long it took, until the first byte of the body.
 	Duration time.Duration
 	// hurried says that not the origin's own timeout has passed, but the deadline of whoever asks.
 	hurried bool
-	// unreached says that no connection to the origin's own host came about, elsewhere that the
-	// answer is that of another host, to which the origin redirected.
-	unreached, elsewhere bool
+	// elsewhere says that the answer is that of another host, to which the origin redirected.
+	elsewhere bool
 }
 
 // unfinished reports whether a body is still to come.

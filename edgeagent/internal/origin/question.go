@@ -185,7 +185,7 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 	}
 	// A breaker that opened because the origin could not be reached closes when it can: what it
 	// says of one file is about that file.
-	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere || !a.unreached && (!sure || !b.suspect)
+	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere || !a.Unreached && (!sure || !b.suspect)
 	i := slices.IndexFunc(h.known, func(k known) bool { return k.ask.Path == q.Path && k.ask.Query == q.Query && k.ask.Object == q.Object })
 	if well {
 		if i >= 0 {
@@ -195,7 +195,7 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 		h.moved(b.close(now), breakerClosed)
 		return
 	}
-	if i >= 0 && !a.unreached {
+	if i >= 0 && !a.Unreached {
 		if h.known[i].failed++; h.known[i].failed >= maxForgiven {
 			h.known = slices.Delete(h.known, i, i+1) // the file, and not the origin, may be what is broken
 		}

@@ -266,7 +266,7 @@ func asked(r *Request) origin.Ask {
 
 func report(o *topology.Origin, a *origin.Answer) StepReport {
 	return StepReport{
-		Origin: stepID(o), Kind: a.Kind, Outcome: a.Outcome, Reason: a.Reason, Status: a.Status, Duration: a.Duration,
+		Origin: stepID(o), Kind: a.Kind, Outcome: a.Outcome, Reason: a.Reason, Status: a.Status, Unreached: a.Unreached, Duration: a.Duration,
 		Request: a.Request, Detail: a.Detail, Advice: a.Advice,
 	}
 }

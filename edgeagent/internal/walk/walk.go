@@ -101,8 +101,10 @@ type StepReport struct {
 	Outcome origin.Outcome
 	Reason  origin.Reason
 	// Status is the status of the origin's answer, 0 without one.
-	Status   int
-	Duration time.Duration
+	Status int
+	// Unreached says that no connection to the origin came about.
+	Unreached bool
+	Duration  time.Duration
 	// Request says what was asked; empty if nothing was sent.
 	Request        string
 	Detail, Advice string
