@@ -31,7 +31,7 @@ func AddCommands(root, restore *cobra.Command) {
 
 // cli holds what the shared flags say.
 type cli struct {
-	server, ca, cert, key, output, account string
+	server, ca, cert, key, output, account, requestID string
 
 	documents int // printed so far
 }
@@ -44,6 +44,7 @@ func (c *cli) addFlags(root *cobra.Command) {
 	f.StringVar(&c.key, "key", envOr("EDGEWALK_KEY", ""), "file with the key of --cert (EDGEWALK_KEY)")
 	f.StringVarP(&c.output, "output", "o", "table", "how to print: table, json or yaml")
 	f.StringVarP(&c.account, "account", "A", envOr("EDGEWALK_ACCOUNT", ""), "id of the account (EDGEWALK_ACCOUNT)")
+	f.StringVar(&c.requestID, "request-id", "", "repeat a write whose outcome is unknown, under the id that its error names")
 	c.completeFlags(root)
 }
 

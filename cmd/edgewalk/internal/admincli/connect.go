@@ -40,7 +40,7 @@ func (c *cli) dial() (*grpc.ClientConn, error) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		address = net.JoinHostPort(strings.Trim(address, "[]"), adminPort)
 	}
-	opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(c.identify)}
 	if c.secure() {
 		conf, err := c.tlsConfig()
 		if err != nil {

@@ -1,0 +1,67 @@
+package admincli
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+// A write whose outcome nobody knows is repeated under its id, and if that helps not, the id is named.
+func TestAWriteOfUnknownOutcomeIsRepeated(t *testing.T) {
+	unknown, err := status.New(codes.Unavailable, "etcd was lost").WithDetails(&errdetails.ErrorInfo{Reason: "OUTCOME_UNKNOWN"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := status.New(codes.Unavailable, "error reading from server: EOF")
+	dead := status.New(codes.Unavailable, `connection error: desc = "refused"`)
+	refused := status.New(codes.AlreadyExists, "exists")
+	for name, tt := range map[string]struct {
+		answers []*status.Status
+		calls   int
+		want    string
+	}{
+		"done":                     {[]*status.Status{nil}, 1, ""},
+		"refused":                  {[]*status.Status{refused}, 1, "exists"},
+		"never sent":               {[]*status.Status{dead}, 1, "refused"},
+		"unknown, then done":       {[]*status.Status{unknown, nil}, 2, ""},
+		"cut, then done":           {[]*status.Status{cut, nil}, 2, ""},
+		"cut, then refused":        {[]*status.Status{cut, refused}, 2, "exists"},
+		"cut, then nobody answers": {[]*status.Status{cut, dead}, 2, "--request-id "},
+		"unknown twice":            {[]*status.Status{unknown, unknown}, 2, "--request-id "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var ids []string
+				invoke := func(_ context.Context, _ string, req, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+					ids = append(ids, req.(*adminv1.CreateAccountRequest).GetRequestId())
+					return tt.answers[len(ids)-1].Err()
+				}
+				err := new(cli).identify(t.Context(), "CreateAccount", &adminv1.CreateAccountRequest{}, nil, nil, invoke)
+				if len(ids) != tt.calls || ids[0] == "" || ids[len(ids)-1] != ids[0] {
+					t.Errorf("asked under the ids %q, want one id %d times", ids, tt.calls)
+				}
+				if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("got %v, want %q", err, tt.want)
+				}
+				var own *apiError
+				if errors.As(err, &own) && !strings.Contains(err.Error(), ids[0]) {
+					t.Errorf("%v does not name %s", err, ids[0])
+				}
+			})
+		})
+	}
+	given := &cli{requestID: "given"}
+	req := &adminv1.CreateAccountRequest{}
+	if err := given.identify(t.Context(), "", req, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil }); err != nil || req.GetRequestId() != "given" {
+		t.Errorf("under %q, %v", req.GetRequestId(), err)
+	}
+}
