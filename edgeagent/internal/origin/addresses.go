@@ -14,8 +14,9 @@ import (
 // maxAddresses bounds what is known of the addresses of one origin.
 const maxAddresses = 16
 
-// Addresses are those of an origin's host when it was last looked up. One that fails is asked after
-// the others until it has rested, and then by one request that finds out. It has no lock of its own.
+// Addresses are those of an origin's host when it was last looked up. One that fails is asked
+// after the others until it has rested, and then by one request that finds out. It has no lock of
+// its own.
 type addresses struct {
 	host  string
 	known []netip.Addr
@@ -84,7 +85,8 @@ func (a *addresses) fail(addr netip.Addr, now time.Time) {
 }
 
 // sort puts prefer, if it is among the addresses, first, and those that rest last, the one that
-// failed longest ago before the others. The rest stays in order, but families take turns (RFC 8305 4).
+// failed longest ago before the others. The rest stays in order, but families take turns (RFC 8305
+// 4).
 func (a *addresses) sort(addrs []netip.Addr, prefer netip.Addr, now time.Time) []netip.Addr {
 	sorted := interleave(addrs)
 	slices.SortStableFunc(sorted, func(x, y netip.Addr) int {
@@ -168,8 +170,8 @@ func (a *addresses) detour(host string, now time.Time) netip.Addr {
 	return addr
 }
 
-// addressMark stands between a host and the address of it to connect to first, in the authority by which net/http keeps
-// connections apart. No URL can have it in its host.
+// addressMark stands between a host and the address of it to connect to first, in the authority by
+// which net/http keeps connections apart. No URL can have it in its host.
 const addressMark = "|"
 
 // wire is the hop's request as net/http gets it. If it has to go to one address of several, or the

@@ -74,8 +74,8 @@ type conn struct {
 	lined bool // rest belongs to a chunk
 }
 
-// newConn returns a conn over c, which is tcp or, if records is not nil, TLS over that. It closes tcp
-// if it fails. What is known of the strays of a host holds for all of its addresses.
+// newConn returns a conn over c, which is tcp or, if records is not nil, TLS over that. It closes
+// tcp if it fails. What is known of the strays of a host holds for all of its addresses.
 func (d *dialer) newConn(c, tcp net.Conn, records *records, hostport string) (net.Conn, error) {
 	host, port, _ := net.SplitHostPort(hostport)
 	host, _ = cutAddress(host)

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// maxHeaderBytes bounds the head of an origin's reply. Larger ones are a fault or an attack on our memory.
+	// maxHeaderBytes bounds the head of an origin's reply. Larger ones are a fault or an attack on
+	// our memory.
 	maxHeaderBytes = 64 << 10
 	// dialStagger is how long the next address of a host waits for the one before (RFC 8305 5).
 	dialStagger = 250 * time.Millisecond
@@ -36,7 +37,8 @@ type dialer struct {
 	strays  *strays
 }
 
-// connectKey is the context key of how long connecting may take, since http.Transport knows only one value for all.
+// connectKey is the context key of how long connecting may take, since http.Transport knows only
+// one value for all.
 type connectKey struct{}
 
 // attemptKey is the context key of the attempt that a dial is for.
@@ -55,8 +57,9 @@ func connectTimeout(ctx context.Context) time.Duration {
 	return topology.DefaultConnect
 }
 
-// newTransport returns a transport whose connections d makes. It speaks HTTP/1.1 only: one slow reply then holds up no other,
-// and one connection is one request. It neither asks the environment for a proxy nor touches the coding of a body.
+// newTransport returns a transport whose connections d makes. It speaks HTTP/1.1 only: one slow
+// reply then holds up no other, and one connection is one request. It neither asks the environment
+// for a proxy nor touches the coding of a body.
 func newTransport(d *dialer) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -129,8 +132,8 @@ func (d *dialer) dial(ctx context.Context, hostport string) (net.Conn, error) {
 	return race(ctx, by.order(host, addrs, prefer), port, by)
 }
 
-// allowed resolves host and returns the addresses that may be connected to. What is checked here is what is dialled, so a
-// name that resolves otherwise a moment later gains nothing.
+// allowed resolves host and returns the addresses that may be connected to. What is checked here
+// is what is dialled, so a name that resolves otherwise a moment later gains nothing.
 func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error) {
 	addrs, err := d.lookups.of(ctx, host)
 	if err != nil {

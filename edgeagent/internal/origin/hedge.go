@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// samples is how many answers the 95th percentile is taken of, once there are minSamples; it is taken anew every
-	// sampleEvery.
+	// samples is how many answers the 95th percentile is taken of, once there are minSamples; it
+	// is taken anew every sampleEvery.
 	samples     = 64
 	minSamples  = 32
 	sampleEvery = 16
@@ -39,7 +39,8 @@ func (l *latency) add(d time.Duration) {
 	}
 }
 
-// hedge returns after how long an answer of host is late enough to ask at a second address, if there is one.
+// hedge returns after how long an answer of host is late enough to ask at a second address, if
+// there is one.
 func (h *health) hedge(host string) (after time.Duration, ok bool) {
 	now := h.now()
 	h.mu.Lock()
@@ -74,7 +75,8 @@ func (h *health) took(d time.Duration) {
 // the origin sees nothing, is tried at all of them.
 const maxAsked = 3
 
-// reach sends a hop's request. If an address of the origin fails before it answers, the next is asked.
+// reach sends a hop's request. If an address of the origin fails before it answers, the next is
+// asked.
 func (c *Client) reach(ctx context.Context, k *kind, h *hop) (*exchange, error) {
 	host := h.req.URL.Hostname()
 	first := new(attempt)

@@ -91,12 +91,14 @@ func (w *twin) ask(t *testing.T, c *Client, o *topology.Origin) string {
 	return body
 }
 
-// warmUp is enough requests to know how long an answer takes, and too few for the budget of a hedge.
+// warmUp is enough requests to know how long an answer takes, and too few for the budget of a
+// hedge.
 const warmUp = 48
 
 var one, two = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
 
-// An answer that is later than most is asked for at a second address, within a budget, and the first that comes counts.
+// An answer that is later than most is asked for at a second address, within a budget, and the
+// first that comes counts.
 func TestHedge(t *testing.T) {
 	t.Parallel()
 	w, now, registry := newTwin(t), newClock(), prometheus.NewRegistry()
@@ -332,7 +334,8 @@ func TestAddressThatBreaksBodiesIsLeftOut(t *testing.T) {
 	}
 }
 
-// To one of several addresses TLS is spoken with the host that is meant, and the server is told its name.
+// To one of several addresses TLS is spoken with the host that is meant, and the server is told
+// its name.
 func TestBadAddressOverTLS(t *testing.T) {
 	t.Parallel()
 	authority := httptest.NewTLSServer(nil)
@@ -358,6 +361,48 @@ func TestBadAddressOverTLS(t *testing.T) {
 	_, port, _ := net.SplitHostPort(w.url[len("https://"):])
 	if got, want := w.ask(t, c, o), "example.com example.com:"+port; got != want {
 		t.Errorf("the second server saw %q, want %q", got, want)
+	}
+}
+
+// An address that speaks no TLS costs no request to a host whose other one does.
+func TestNextAddressAnswersWhereOneSpeaksNoTLS(t *testing.T) {
+	t.Parallel()
+	authority := httptest.NewTLSServer(nil)
+	defer authority.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(authority.Certificate())
+	first := true
+	w := newTwinAs(t, "https://example.com", func(l net.Listener) net.Listener {
+		if first {
+			first = false
+			return l
+		}
+		return tls.NewListener(l, &tls.Config{Certificates: authority.TLS.Certificates})
+	})
+	c := newTestClient(t, Config{
+		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Roots: roots,
+	})
+	o := web(t, w.url)
+	for range 5 {
+		if got := w.ask(t, c, o); got != "b" {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+// A family that does not connect delays one request by the stagger; later ones begin with the
+// other.
+func TestSlowFamilyIsWaitedForOnce(t *testing.T) {
+	t.Parallel()
+	six := netip.MustParseAddr("2001:db8::6")
+	by := &attempt{health: newHealth(webKind, nil, "", newClock().time, newMetrics())}
+	found := []netip.Addr{six, one}
+	if got := by.order("shop.test", found, netip.Addr{}); got[0] != six {
+		t.Errorf("tried %v", got)
+	}
+	by.overtook(found, one)
+	if got := by.order("shop.test", found, netip.Addr{}); got[0] != one {
+		t.Errorf("tried %v", got)
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A host that moves is asked where it is now within a minute, although requests keep its connections
-// busy.
+// A host that moves is asked where it is now within a minute, although requests keep its
+// connections busy.
 func TestConnectionsFollowDNS(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
