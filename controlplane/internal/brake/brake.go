@@ -252,7 +252,31 @@ func (b *Brake) Freeze(ctx context.Context, region string, revision int64, reaso
 	if err != nil {
 		return Freeze{}, fmt.Errorf("encode the freeze: %w", err)
 	}
-	return f, b.cfg.Store.PutFleet(ctx, freezeKey+region, value, unless)
+	if err := b.cfg.Store.PutFleet(ctx, freezeKey+region, value, unless); err != nil {
+		return f, err
+	}
+	return f, b.until(ctx, func() bool {
+		held := b.freezes[region]
+		return held != nil && held.Freeze == f && held.view != nil
+	})
+}
+
+// until waits for what the watch will tell, so that this control plane already acts by what it has just written. ok is called with
+// mu held.
+func (b *Brake) until(ctx context.Context, ok func() bool) error {
+	for {
+		b.mu.Lock()
+		done, changed := ok(), b.changed
+		b.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // FreezeBefore holds all edges before a revision that too many of them refuse, once: neither if they are frozen already, nor if
@@ -280,7 +304,10 @@ func (b *Brake) Unfreeze(ctx context.Context, region string) error {
 	if err := b.cfg.Store.PutFleet(ctx, forgivenKey, strconv.AppendInt(nil, current, 10), false); err != nil {
 		return err
 	}
-	return b.cfg.Store.DeleteFleet(ctx, freezeKey+region)
+	if err := b.cfg.Store.DeleteFleet(ctx, freezeKey+region); err != nil {
+		return err
+	}
+	return b.until(ctx, func() bool { return b.freezes[region] == nil })
 }
 
 // release lets regions other than the canary go on to steps whose hold is over.

@@ -210,7 +210,7 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 	second := p.setting(t, "two")
 	canary.reaches(second)
 	rest.staysBefore(second)
-	if r, err := p.WaitApplied(within(t, 100*time.Millisecond), second, "", 1); !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[rest]" {
+	if r, err := p.WaitApplied(within(t, time.Second), second, "", 1); !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[rest]" {
 		t.Errorf("a wait for all: %v, %v", r, err)
 	}
 	later(second)
