@@ -46,8 +46,7 @@ func (s fleetService) GetEdge(ctx context.Context, req *adminv1.GetEdgeRequest) 
 	if err != nil {
 		return nil, invalid("name", "%v", err)
 	}
-	s.fleet.Refresh(ctx)
-	for _, e := range s.fleet.Edges() {
+	for _, e := range s.edgesNow(ctx) {
 		if e.GetId() == id {
 			return &adminv1.GetEdgeResponse{Edge: e, Revision: s.fleet.Revision()}, nil
 		}

@@ -57,7 +57,8 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 		return &adminv1.CreatePurgeResponse{Purge: p, Revision: result.Revision}, unread(err, result.Revision)
 	}
 	stored := topology.Stored[*topologyv1.Purge]{Message: purge, CreateRevision: result.Revision, ModRevision: result.Revision}
-	return &adminv1.CreatePurgeResponse{Purge: presentPurge(s.fleet.Edges(), key, stored), Revision: result.Revision}, nil
+	// No edge can have applied it before it was written, whatever revisions are known.
+	return &adminv1.CreatePurgeResponse{Purge: presentPurge(unapplied(s.fleet.Edges()), key, stored), Revision: result.Revision}, nil
 }
 
 // purge makes the record of a purge: its scope, and where that leads by the account's routes of this moment.
@@ -126,6 +127,22 @@ func (s *Service) purgeOf(ctx context.Context, account string, revision int64) (
 	}
 }
 
+// edgesNow returns the edges as they stand in the history that etcd holds. While this control plane has yet to take that in, it
+// knows of no edge that has applied anything.
+func (s *Service) edgesNow(ctx context.Context) []*topologyv1.Edge {
+	if err := s.fleet.Refresh(ctx); err != nil {
+		return unapplied(s.fleet.Edges())
+	}
+	return s.fleet.Edges()
+}
+
+func unapplied(edges []*topologyv1.Edge) []*topologyv1.Edge {
+	for _, e := range edges {
+		e.AppliedRevision = 0
+	}
+	return edges
+}
+
 // presentPurge tells how far a purge has come at edges: one that has applied its revision has purged.
 func presentPurge(edges []*topologyv1.Edge, key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
 	p := present(key, stored)
@@ -156,8 +173,7 @@ func (s purges) GetPurge(ctx context.Context, req *adminv1.GetPurgeRequest) (*ad
 	if err != nil {
 		return nil, err
 	}
-	s.fleet.Refresh(ctx)
-	return &adminv1.GetPurgeResponse{Purge: presentPurge(s.fleet.Edges(), key, stored), Revision: revision}, nil
+	return &adminv1.GetPurgeResponse{Purge: presentPurge(s.edgesNow(ctx), key, stored), Revision: revision}, nil
 }
 
 func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) (*adminv1.ListPurgesResponse, error) {
@@ -165,8 +181,7 @@ func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) 
 	if err != nil {
 		return nil, err
 	}
-	s.fleet.Refresh(ctx)
-	edges := s.fleet.Edges()
+	edges := s.edgesNow(ctx)
 	page, err := list(ctx, s.Service, req, topology.KindPurges, account, "", func(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
 		return presentPurge(edges, key, stored)
 	})

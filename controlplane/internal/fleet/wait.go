@@ -105,23 +105,27 @@ func (f *Fleet) waitIn(ctx context.Context, view *feed.View, revision int64, reg
 }
 
 // Refresh makes the next [Fleet.Edges] tell what every control plane knew when Refresh was called. It does not wait long for
-// one that does not answer.
-func (f *Fleet) Refresh(ctx context.Context) {
+// one that does not answer. It returns [store.ErrEpochChanged] when this control plane has yet to take in that etcd was
+// restored.
+func (f *Fleet) Refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, refreshFor)
 	defer cancel()
+	if err := f.meetHistory(ctx); errors.Is(err, store.ErrEpochChanged) {
+		return err
+	}
 	barriers, err := f.barriers(ctx)
 	if err != nil {
-		return
+		return nil
 	}
 	for {
 		moved := f.waiter()
 		if len(f.silent(barriers)) == 0 {
-			return
+			return nil
 		}
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }
@@ -162,7 +166,7 @@ func (f *Fleet) meetHistory(ctx context.Context) error {
 		case <-pause.C:
 		case <-ctx.Done():
 			pause.Stop()
-			return fmt.Errorf("wait for this control plane to take in what etcd holds: %w", ctx.Err())
+			return fmt.Errorf("wait for this control plane to take in what etcd holds: %w: %w", ctx.Err(), err)
 		}
 	}
 }
