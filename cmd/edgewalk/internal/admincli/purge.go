@@ -3,9 +3,12 @@ package admincli
 import (
 	"context"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -50,6 +53,9 @@ stand in while origins fail; after a hard one they are never used again.`,
 				if err != nil {
 					return err
 				}
+				if response.GetPurge().GetEdges().GetOffline() > 0 {
+					tellOffline(ctx, cmd.ErrOrStderr(), adminv1.NewFleetServiceClient(conn))
+				}
 				return c.waitFor(cmd, conn, response.GetRevision(), wait)
 			})
 		},
@@ -63,6 +69,35 @@ stand in while origins fail; after a hard one they are never used again.`,
 	f.BoolVar(&hard, "hard", false, "never use the stored replies again, not even while origins fail")
 	wait.addFlags(cmd)
 	return cmd
+}
+
+// maxOffline is how many edges are named that are not connected.
+const maxOffline = 20
+
+// tellOffline names the edges that nobody waits for, since they are not connected: what they serve meanwhile is as it was.
+func tellOffline(ctx context.Context, w io.Writer, fleet adminv1.FleetServiceClient) {
+	var names []string
+	for token, more := "", true; more; more = token != "" {
+		resp, err := fleet.ListEdges(ctx, &adminv1.ListEdgesRequest{PageToken: token})
+		if err != nil {
+			fmt.Fprintf(w, "some edges are not connected, and purge when they come back (which ones cannot be told: %s)\n", status.Convert(err).Message())
+			return
+		}
+		for _, e := range resp.GetEdges() {
+			if !e.GetConnected() {
+				names = append(names, e.GetId())
+			}
+		}
+		token = resp.GetNextPageToken()
+	}
+	if len(names) == 0 {
+		return
+	}
+	rest := ""
+	if more := len(names) - maxOffline; more > 0 {
+		names, rest = names[:maxOffline], fmt.Sprintf(" and %d more", more)
+	}
+	fmt.Fprintf(w, "not connected, and purge when they come back: %s%s\n", strings.Join(names, ", "), rest)
 }
 
 // newPurge makes a purge of the one scope that is given.
