@@ -93,7 +93,7 @@ func (b *breaker) trip(now time.Time, after time.Duration) {
 	b.open = min(max(firstOpen, 2*b.open), b.limits.MaxOpen)
 	wait := min(max(b.open, after), b.limits.MaxOpen)
 	// Up to a fifth more, so that not every edge comes back at once.
-	b.until = now.Add(wait + rand.N(wait/5))
+	b.until = now.Add(wait + rand.N(wait/5+1))
 }
 
 // close takes note of a question of the edge's own that was answered well, and reports whether the
