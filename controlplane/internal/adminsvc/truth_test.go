@@ -2,14 +2,11 @@ package adminsvc
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -20,72 +17,10 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-var errLost = errors.New("the connection to etcd is lost")
-
-// losing is a connection to a real etcd that is lost at a chosen moment.
-type losing struct {
-	clientv3.KV
-	lost      atomic.Bool
-	afterNext atomic.Bool // lost with the next write, once it was answered
-	inNext    atomic.Bool // lost with the next write, after it was sent and before it is answered
-}
-
-func (l *losing) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	if l.lost.Load() {
-		return nil, errLost
-	}
-	return l.KV.Get(ctx, key, opts...)
-}
-
-func (l *losing) Txn(ctx context.Context) clientv3.Txn { return &losingTxn{Txn: l.KV.Txn(ctx), on: l} }
-
-type losingTxn struct {
-	clientv3.Txn
-	on     *losing
-	writes bool
-}
-
-func (x *losingTxn) If(cmps ...clientv3.Cmp) clientv3.Txn {
-	x.Txn, x.writes = x.Txn.If(cmps...), true // only writes compare
-	return x
-}
-
-func (x *losingTxn) Then(ops ...clientv3.Op) clientv3.Txn {
-	x.Txn = x.Txn.Then(ops...)
-	return x
-}
-
-func (x *losingTxn) Else(ops ...clientv3.Op) clientv3.Txn {
-	x.Txn = x.Txn.Else(ops...)
-	return x
-}
-
-func (x *losingTxn) Commit() (*clientv3.TxnResponse, error) {
-	if x.on.lost.Load() {
-		return nil, errLost
-	}
-	resp, err := x.Txn.Commit()
-	if x.writes && x.on.afterNext.CompareAndSwap(true, false) {
-		x.on.lost.Store(true)
-	}
-	if x.writes && x.on.inNext.CompareAndSwap(true, false) {
-		x.on.lost.Store(true)
-		return nil, errLost
-	}
-	return resp, err
-}
-
-func newLosingRig(t *testing.T) (*rig, *losing) {
+func newLosingRig(t *testing.T) (*rig, *storetest.Losing) {
 	t.Helper()
 	prefix := storetest.Prefix()
-	client, err := store.Dial(store.DialConfig{Endpoints: []string{storetest.Endpoint(t)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	l := &losing{KV: client.KV}
-	client.KV = l
-	s := storetest.Open(t, store.Config{Client: client, Prefix: prefix})
+	s, l := storetest.OpenLosing(t, store.Config{Prefix: prefix})
 	if _, _, err := s.InitSettings(t.Context(), &topologyv1.Settings{SharedHost: "localhost:8080"}); err != nil {
 		t.Fatal(err)
 	}
@@ -108,12 +43,12 @@ func TestTheAnswerComesFromTheWrite(t *testing.T) {
 		{"CreatePurge", `{"parent": "accounts/acme", "purge": {"everything": true}}`, "GetPurge", ""},
 		{"DeleteCustomDomain", `{"name": "accounts/acme/customDomains/img.example.com"}`, "", ""},
 	} {
-		l.afterNext.Store(true)
+		l.AfterNext.Store(true)
 		got, err := r.call(t.Context(), tt.method, tt.body)
-		if !l.lost.Swap(false) {
+		if !l.Lost.Swap(false) {
 			t.Errorf("%s: etcd was not lost", tt.method)
 		}
-		l.afterNext.Store(false)
+		l.AfterNext.Store(false)
 		if err != nil {
 			t.Errorf("%s: %s", tt.method, describe(err))
 			continue
@@ -146,7 +81,7 @@ func TestTheAnswerClaimsNoMoreThanIsKnown(t *testing.T) {
 	t.Parallel()
 	r, l := newLosingRig(t)
 	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
-	l.lost.Store(true)
+	l.Lost.Store(true)
 	for method, body := range map[string]string{
 		"UpdateAccount": `{"account": {"name": "accounts/acme", "displayName": "lost"}}`,
 		"CreatePurge":   `{"parent": "accounts/acme", "purge": {"everything": true}}`,
@@ -164,12 +99,12 @@ func TestTheAnswerClaimsNoMoreThanIsKnown(t *testing.T) {
 	if text := describe(err); strings.Contains(text, "written") || !strings.Contains(text, "etcd does not answer") {
 		t.Errorf("a read without etcd: %s", text)
 	}
-	l.lost.Store(false)
+	l.Lost.Store(false)
 	if testing.Short() {
 		return
 	}
 
-	l.inNext.Store(true)
+	l.InNext.Store(true)
 	body := `{"parent": "accounts/acme", "originId": "o", "origin": {"web": {"baseUrl": "http://a.example"}}`
 	_, err = r.call(t.Context(), "CreateOrigin", body+`}`)
 	text := describe(err)
@@ -177,7 +112,7 @@ func TestTheAnswerClaimsNoMoreThanIsKnown(t *testing.T) {
 	if status.Code(err) != codes.Unavailable || !strings.Contains(text, "OUTCOME_UNKNOWN") || strings.Contains(text, "nothing was written") || id == nil {
 		t.Fatalf("a write that was not answered: %s", text)
 	}
-	l.lost.Store(false)
+	l.Lost.Store(false)
 	got := r.must(t, "CreateOrigin", body+`, "requestId": "`+id[1]+`"}`).(*adminv1.CreateOriginResponse)
 	want := r.must(t, "GetOrigin", `{"name": "accounts/acme/origins/o"}`).(*adminv1.GetOriginResponse)
 	if !proto.Equal(got.GetOrigin(), want.GetOrigin()) {
