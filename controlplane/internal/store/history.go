@@ -175,9 +175,6 @@ func (s *Store) length(ctx context.Context, revision, enough int64) (length int6
 			status, statusErr := s.client.Status(attempt, endpoint)
 			cancel()
 			if statusErr != nil {
-				if err != nil {
-					err = kind(statusErr)
-				}
 				break
 			}
 			if status.Header.Revision >= revision {
@@ -191,11 +188,8 @@ func (s *Store) length(ctx context.Context, revision, enough int64) (length int6
 			}
 			time.Sleep(between)
 		}
-		if err == nil {
-			return length, nil
-		}
 	}
-	return 0, err
+	return length, err
 }
 
 // checkLineage begins an epoch when the cluster was restored since somebody last looked, and makes a first record for later.

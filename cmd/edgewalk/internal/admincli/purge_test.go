@@ -32,7 +32,9 @@ func (f *fleetPages) ListEdges(context.Context, *adminv1.ListEdgesRequest, ...gr
 }
 
 func TestAPurgeNamesTheEdgesThatAreNotConnected(t *testing.T) {
-	edge := func(id string, connected bool) *topologyv1.Edge { return &topologyv1.Edge{Id: id, Connected: connected} }
+	edge := func(id string, connected bool) *topologyv1.Edge {
+		return &topologyv1.Edge{Id: id, Connected: connected}
+	}
 	var many []*topologyv1.Edge
 	for i := range maxOffline + 2 {
 		many = append(many, edge(fmt.Sprint("e", i), false))
