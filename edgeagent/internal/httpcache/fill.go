@@ -203,6 +203,22 @@ func (f *flight) failureFor(res *walk.Result, e *ending) time.Duration {
 	return min(2*last.failure, maxFailureTTL)
 }
 
+// choseType reports whether an origin has chosen a type that not every client takes because this one
+// names it, whatever the origin says of it: the file's path names another type, or none.
+func (f *flight) choseType(h http.Header, res *walk.Result) bool {
+	o := f.first.Target.Endpoint.Steps[res.Step].Origin
+	if o == nil || origin.Keyed(o) {
+		return false // they do not look at Accept
+	}
+	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	if !rfc9111.Named(f.req.Header.Get("Accept"), media) {
+		return false
+	}
+	byPath, _ := contenttype.Of(f.first.Target.Path)
+	return byPath != media
+}
+
 // found lands a file.
 func (f *flight) found(res *walk.Result) {
 	resp := res.Response
@@ -212,6 +228,9 @@ func (f *flight) found(res *walk.Result) {
 	f.clean(header, res, came)
 	if f.choseCoding(header) {
 		rfc9111.AddVary(header, "Accept-Encoding")
+	}
+	if f.choseType(header, res) {
+		rfc9111.AddVary(header, "Accept")
 	}
 	names, _ := rfc9111.ParseVary(header["Vary"])
 	if f.mayCodeForOthers(header, res) {

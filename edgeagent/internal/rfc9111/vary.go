@@ -181,6 +181,20 @@ func NormaliseAccept(lines []string) string {
 	return accepts[accepted]
 }
 
+// Named reports whether a media type is one of those that [NormaliseAccept] keeps, and an Accept that
+// it returned holds it.
+func Named(accept, media string) bool {
+	if !slices.Contains(negotiated[:], media) {
+		return false
+	}
+	for item := range strings.SplitSeq(accept, ",") {
+		if item == media {
+			return true
+		}
+	}
+	return false
+}
+
 // negotiated are the types that origins choose by Accept.
 var negotiated = [...]string{"image/avif", "image/jxl", "image/webp", "video/mp4", "video/webm"}
 
