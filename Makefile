@@ -30,6 +30,12 @@ test: ## Run the tests a change needs: all but the slow ones.
 test-long: ## Run every test, the slow ones too.
 	$(GO) test -race -timeout 60m ./...
 
+SOAK ?= 30m
+
+.PHONY: soak
+soak: ## Kill, stop and restart everything at random for SOAK (30m), and hold all promises against it.
+	$(GO) test -count=1 -timeout $$(( $(patsubst %m,%,$(SOAK)) + 10 ))m -v -run TestSoak ./e2e -soak $(SOAK)
+
 .PHONY: bench
 bench: ## Run the Go benchmarks; `go run ./bench --help` measures the binary beside nginx and Varnish.
 	$(GO) test -run '^$$' -bench . -benchmem ./...
