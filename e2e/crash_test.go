@@ -3,7 +3,9 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // Edges go on alone: without a control plane, and also when they are started again without one.
@@ -55,7 +57,25 @@ customDomains: [{domain: alone.example, mode: ACCOUNT}]
 	e.kill9(t)
 	e = startEdge(t, filepath.Join(dir, "edge"), "edge-1", cp.edges)
 	e.waitReady(t)
+	trusts := func(hit bool) {
+		t.Helper()
+		eventually(t, soon, fmt.Sprintf("cached files are hits: %v", hit), func() bool {
+			return e.servesFrom(t, "alone.example", "/cached.txt", "cached").hit() == hit && e.serves(t, "/alone/library.txt", "from the library").hit() == hit
+		})
+	}
+	// A purge may have been missed: what is cached is revalidated until a control plane answers, for 2 s if none does.
+	trusts(true)
 	asBefore(e, "after")
+	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+		if err := e.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if signal == syscall.SIGSTOP {
+			time.Sleep(1200 * time.Millisecond) // it has to stand still for longer than it can by chance
+		}
+	}
+	trusts(false)
+	trusts(true)
 
 	cp = startControlPlane(t, filepath.Join(dir, "cp"), flags...)
 	a = cp.administer(t)

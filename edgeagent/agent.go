@@ -137,13 +137,41 @@ func (a *Agent) build(p parsed) (err error) {
 	// The last one: it brings the topology back, and with it everything above to work.
 	a.control, err = control.New(control.Config{
 		Addresses: cfg.ControlPlane, Token: p.token, TLS: p.tls, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, ID: a.id, Region: cfg.Region,
-		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, Report: a.report, Answer: a.answer,
+		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, InStep: a.store.Trust, Report: a.report, Answer: a.answer,
 		Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
+	a.store.Doubt(doubtFor) // of what was stored before this start
 	return nil
+}
+
+const (
+	// doubtFor is how long a cache is revalidated at most that may have missed purges, if no control plane says that it has not.
+	doubtFor = 2 * time.Second
+	// pulseEvery and stoppedFor find out that the process stood still, as after SIGSTOP.
+	pulseEvery = 100 * time.Millisecond
+	stoppedFor = time.Second
+)
+
+// pulse has the cache revalidated whenever the process has stood still, until ctx ends.
+func (a *Agent) pulse(ctx context.Context) error {
+	tick := time.NewTicker(pulseEvery)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			now := time.Now()
+			if now.Sub(last) > stoppedFor {
+				a.store.Doubt(doubtFor)
+			}
+			last = now
+		}
+	}
 }
 
 // hooks carry what a step says to the parts that are not the routing table.
@@ -252,6 +280,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stopBehind()
 	var back errgroup.Group
 	back.Go(func() error { return a.store.Run(behind) })
+	back.Go(func() error { return a.pulse(behind) })
 	back.Go(func() error { return a.images.Run(behind) })
 	back.Go(func() error { return a.serveHealth(behind) })
 

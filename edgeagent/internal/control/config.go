@@ -43,6 +43,8 @@ type Config struct {
 
 	// Table is brought up to date. Only this package applies steps to it.
 	Table *route.Table
+	// InStep is called whenever the control plane has said that the agent has all that there is. May be nil.
+	InStep func()
 	// Report is asked every 10 s while connected.
 	Report func() *edgev1.Report
 	// Answer answers one question, from several goroutines at a time, within its context. It sets result only.

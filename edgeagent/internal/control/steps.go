@@ -215,7 +215,12 @@ func (s *session) bookmark(b *edgev1.Bookmark) error {
 	}
 	s.inOrder()
 	if b.GetRevision() > c.at.revision {
-		return s.finish(b.GetRevision(), nil)
+		if err := s.finish(b.GetRevision(), nil); err != nil {
+			return err
+		}
+	}
+	if c.cfg.InStep != nil {
+		c.cfg.InStep()
 	}
 	return nil
 }

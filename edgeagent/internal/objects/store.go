@@ -80,6 +80,7 @@ type Store struct {
 	window  budget
 	watch   watch
 	purges  purgeIndex
+	doubt   atomic.Pointer[doubt] // nil without one
 	metrics metrics
 
 	seq        atomic.Uint64
@@ -238,6 +239,9 @@ func (s *Store) Lookup(k Key) []Entry {
 		if v == Hard {
 			s.remove(k, o.seq)
 			continue
+		}
+		if v == None && s.doubts(o) {
+			v = Soft
 		}
 		if entries == nil {
 			entries = make([]Entry, 0, n-i)
