@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -56,4 +57,52 @@ func TestSnapshotIsRestored(t *testing.T) {
 	}
 	has(t, "apply", a.apply(t, fmt.Sprintf(manifest, young.url, "young")), "applied by 1 of 1 edges")
 	e.serves(t, "/saved/a.txt", "young")
+}
+
+// README's backup, brought back on a machine that has nothing: with the media bucket's own backup everything is as it was; without it
+// the topology is, and files of the Media Library are served again once they are uploaded.
+func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	lost := startControlPlane(t, filepath.Join(dir, "lost"))
+	a := lost.administer(t)
+	o := newOrigin(t, map[string]string{"/a.txt": "of the origin"})
+	a.feed(t, fmt.Sprintf("account: {id: saved}\norigins: [{id: o, web: {baseUrl: \"%s\"}}]\nurlEndpoints: [{id: default, origins: [o]}]\n", o.url), "apply", "-f", "-")
+	name := a.file(t, "m.txt", "media")
+	a.do(t, "media", "upload", "-A", "saved", name, "/m.txt")
+	a.do(t, "snapshot", "save", "topology.snapshot")
+	snapshot := filepath.Join(a.dir, "topology.snapshot")
+	lost.stop(t)
+
+	for _, machine := range []struct {
+		name   string
+		bucket bool // its backup is brought back too
+	}{{"with", true}, {"without", false}} {
+		t.Run(machine.name+" the media bucket", func(t *testing.T) {
+			data := filepath.Join(dir, machine.name)
+			a.do(t, "snapshot", "restore", snapshot, "--data-dir", data)
+			if machine.bucket {
+				if err := os.CopyFS(filepath.Join(data, "media"), os.DirFS(filepath.Join(dir, "lost", "media"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cp := startControlPlane(t, data)
+			e := startEdge(t, filepath.Join(dir, "edge-"+machine.name), "edge-1", cp.edges)
+			e.waitReady(t)
+			b := cp.administer(t)
+			e.serves(t, "/saved/a.txt", "of the origin")
+			if !machine.bucket {
+				has(t, "the log", cp.stderr.String(), "upload them again")
+				if r := b.try(t, "", "media", "get", "-A", "saved", "/m.txt", "-"); r.code != 1 || !strings.Contains(r.stderr, "upload it again") {
+					t.Errorf("a file whose bytes are lost: exit code %d, %s", r.code, r.stderr)
+				}
+				b.upload(t, "saved", "/m.txt", "media")
+			}
+			e.serves(t, "/saved/m.txt", "media")
+			// It goes on as any other does.
+			cp.stop(t)
+			cp = startControlPlane(t, data)
+			has(t, "media ls", cp.administer(t).do(t, "media", "ls", "-A", "saved", "/"), "/m.txt")
+		})
+	}
 }

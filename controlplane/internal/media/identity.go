@@ -21,7 +21,9 @@ const identityKey = "identity"
 const maxIdentityLen = 100
 
 // Identify makes sure that the bucket is the library that the topology's records speak of, and makes it so when the
-// topology speaks of none yet. Of replicas that start at the same moment with an empty bucket all agree on one identity.
+// topology speaks of none yet. Of replicas that start at the same moment with an empty bucket all agree on one identity. A topology
+// that was restored from a snapshot may have lost its bucket: then an empty one takes its place, and what was in the lost one has to
+// be uploaded or copied again.
 func (l *Library) Identify(ctx context.Context, st *store.Store) error {
 	kept, err := st.KeptMediaIdentity(ctx)
 	if err != nil {
@@ -39,8 +41,20 @@ func (l *Library) Identify(ctx context.Context, st *store.Store) error {
 			return err
 		}
 	}
+	restored, err := st.Restored(ctx)
+	if err != nil {
+		return err
+	}
+	if restored && own == "" {
+		if own, err = l.replace(ctx, kept); err != nil {
+			return err
+		}
+	}
 	switch own {
 	case kept:
+		if restored {
+			return st.Resumed(ctx)
+		}
 		return nil
 	case "":
 		return fmt.Errorf("the media bucket has no object %q, but the library in use is %s: this is another bucket, or it has lost its content", identityKey, kept)
@@ -70,6 +84,21 @@ func (l *Library) introduce(ctx context.Context, own string) (string, error) {
 		err = errors.New("the media bucket does not keep what is written to it")
 	}
 	return own, err
+}
+
+// replace gives a bucket that holds nothing the identity of one that is lost. It returns the identity that the bucket has then.
+func (l *Library) replace(ctx context.Context, lost string) (string, error) {
+	used, err := l.used(ctx)
+	if err != nil || used {
+		return "", err
+	}
+	err = l.bucket.WriteAll(ctx, identityKey, []byte(lost), &blob.WriterOptions{IfNotExist: true, ContentType: "text/plain"})
+	if err != nil && gcerrors.Code(err) != gcerrors.FailedPrecondition {
+		return "", fmt.Errorf("write the media bucket's identity: %w", err)
+	}
+	l.log.WarnContext(ctx, "media: the topology was restored with an empty bucket: files of Media Libraries are known but their bytes are "+
+		"not there; copy them into the bucket from its backup, or upload them again")
+	return l.identity(ctx)
 }
 
 func (l *Library) identity(ctx context.Context) (string, error) {

@@ -260,6 +260,38 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// After a restore an empty bucket takes the place of one that is lost, once; one that is used does not, nor does another library.
+func TestIdentityAfterARestore(t *testing.T) {
+	t.Parallel()
+	lost, s := open(t, Config{}), storetest.New(t)
+	if err := lost.Identify(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	other := open(t, Config{})
+	if err := other.Identify(t.Context(), storetest.New(t)); err != nil {
+		t.Fatal(err)
+	}
+	foreign := open(t, Config{})
+	put(t, foreign, "somebody's")
+	if err := s.MarkRestored(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, l := range map[string]*Library{"another library": other, "a bucket that is used": foreign} {
+		if err := l.Identify(t.Context(), s); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	fresh := open(t, Config{})
+	for range 2 {
+		if err := fresh.Identify(t.Context(), s); err != nil {
+			t.Errorf("an empty bucket: %v", err)
+		}
+	}
+	if err := open(t, Config{}).Identify(t.Context(), s); err == nil {
+		t.Error("a second empty bucket is taken")
+	}
+}
+
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)

@@ -74,6 +74,31 @@ func Restore(ctx context.Context, file, dir, prefix string, log *slog.Logger) er
 		if _, err := s.do(ctx, []clientv3.Op{clientv3.OpDelete(s.keys.fleet(""), clientv3.WithPrefix())}); err != nil {
 			return fmt.Errorf("forget who was connected: %w", err)
 		}
-		return nil
+		return s.MarkRestored(ctx)
 	})
+}
+
+// MarkRestored makes [Store.Restored] true.
+func (s *Store) MarkRestored(ctx context.Context) error {
+	if _, err := s.do(ctx, []clientv3.Op{clientv3.OpPut(s.keys.meta("restored"), "1")}); err != nil {
+		return fmt.Errorf("record that the topology was restored: %w", err)
+	}
+	return nil
+}
+
+// Restored reports whether the topology was restored from a snapshot, and no control plane has called [Store.Resumed] since.
+func (s *Store) Restored(ctx context.Context) (bool, error) {
+	resp, err := s.get(ctx, s.keys.meta("restored"))
+	if err != nil {
+		return false, fmt.Errorf("read whether the topology was restored: %w", err)
+	}
+	return len(resp.Kvs) > 0, nil
+}
+
+// Resumed records that what a restored topology needs around it is there.
+func (s *Store) Resumed(ctx context.Context) error {
+	if _, err := s.do(ctx, []clientv3.Op{clientv3.OpDelete(s.keys.meta("restored"))}); err != nil {
+		return fmt.Errorf("record that the restored topology is in use: %w", err)
+	}
+	return nil
 }
