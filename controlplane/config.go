@@ -22,12 +22,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // Config of a control plane. Each field is a flag of `edgewalk controlplane`; none is read again after the start, but for the
-// certificate's and the admin tokens' files.
+// files of the certificate and of tokens.
 type Config struct {
 	// DataDir keeps the embedded etcd's data and, by default, the media bucket. Default ./edgewalk-data.
 	DataDir string
@@ -62,8 +63,8 @@ type Config struct {
 	// TLSCert and TLSKey are files with the certificate of all listeners, PEM, read again when they change. ClientCA is a file
 	// with the authorities that clients of the gRPC listeners must have a certificate from. Default none, in the clear.
 	TLSCert, TLSKey, ClientCA string
-	// AdminTokenFile holds the tokens that admins must present, one a line; EdgeTokenFile the one of edges. Default none,
-	// anybody may connect.
+	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of edges, one a line, read again
+	// when they change. Default none, anybody may connect.
 	AdminTokenFile, EdgeTokenFile string
 	// InsecureListen lets listeners be on any address without TLS and tokens.
 	InsecureListen bool
@@ -115,7 +116,7 @@ func (c *Config) setDefaults() {
 // parsed is what the texts and files of a Config mean.
 type parsed struct {
 	freezeEdges, freezePercent int
-	edgeToken                  string
+	edgeTokens                 *bearer.Tokens // nil for none
 	// server is the certificate of listeners, nil for none; clients is the same for the gRPC listeners, with ClientCA.
 	server, clients *tls.Config
 }
@@ -134,7 +135,7 @@ func (c *Config) parse() (p parsed, err error) {
 		return p, errors.New("--client-ca needs --tls-cert and --tls-key")
 	}
 	if c.EdgeTokenFile != "" {
-		if p.edgeToken, err = readToken(c.EdgeTokenFile); err != nil {
+		if p.edgeTokens, err = bearer.Load(c.EdgeTokenFile, c.Logger); err != nil {
 			return p, fmt.Errorf("--edge-token-file: %w", err)
 		}
 	}
@@ -197,18 +198,6 @@ func (c *Config) checkAddresses() error {
 		c.Logger.Warn("listener is open to everybody who can reach it", "flag", l.flag, "address", l.address)
 	}
 	return nil
-}
-
-func readToken(file string) (string, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	token := strings.TrimSpace(string(text))
-	if token == "" {
-		return "", fmt.Errorf("%s is empty", file)
-	}
-	return token, nil
 }
 
 // serverTLS reads the certificate once, so that a wrong one is an error at the start.

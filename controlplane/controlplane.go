@@ -28,6 +28,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -48,7 +49,7 @@ type ControlPlane struct {
 	fleet   *fleet.Fleet
 	edges   *edgesvc.Service
 	admin   *adminsvc.Service
-	tokens  *adminsvc.Tokens // nil without AdminTokenFile
+	tokens  *bearer.Tokens // nil without AdminTokenFile
 
 	adminServer, edgeServer *grpc.Server
 	mediaServer, httpServer *http.Server
@@ -110,14 +111,14 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	}
 	c.edges, err = edgesvc.New(edgesvc.Config{
 		Feed: c.feed, Store: c.store, Brake: c.brake, Fleet: c.fleet, Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
-		Token: p.edgeToken, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
+		Tokens: p.edgeTokens, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
 		return err
 	}
 	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, Logger: cfg.Logger, Registerer: c.registry}
 	if cfg.AdminTokenFile != "" {
-		if c.tokens, err = adminsvc.LoadTokens(cfg.AdminTokenFile, cfg.Logger); err != nil {
+		if c.tokens, err = bearer.Load(cfg.AdminTokenFile, cfg.Logger); err != nil {
 			return fmt.Errorf("--admin-token-file: %w", err)
 		}
 		adminConfig.Tokens = c.tokens
@@ -136,7 +137,7 @@ func (c *ControlPlane) buildServers(p parsed) error {
 	c.adminServer = c.admin.NewServer(secure...)
 	c.edgeServer = grpc.NewServer(append(edgesvc.ServerOptions(), secure...)...)
 	edgev1.RegisterEdgeServiceServer(c.edgeServer, c.edges)
-	handler, err := media.NewHandler(media.HandlerConfig{Library: c.library, Feed: c.feed, Store: c.store, Token: p.edgeToken, Logger: c.cfg.Logger, Registerer: c.registry})
+	handler, err := media.NewHandler(media.HandlerConfig{Library: c.library, Feed: c.feed, Store: c.store, Tokens: p.edgeTokens, Logger: c.cfg.Logger, Registerer: c.registry})
 	if err != nil {
 		return err
 	}

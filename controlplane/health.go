@@ -36,8 +36,7 @@ func (c *ControlPlane) guard(next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if !strings.EqualFold(scheme, "bearer") || !c.tokens.Has(strings.TrimSpace(token)) {
+		if !c.tokens.Accept(r.Header.Values("Authorization")...) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "an admin token is needed", http.StatusUnauthorized)
 			return

@@ -19,8 +19,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
@@ -49,7 +49,8 @@ type Config struct {
 	Region string
 	// ID names the edge: lower-case letters, digits, `.`, `_` and `-`. Default random, kept in StateDir.
 	ID string
-	// EdgeTokenFile holds the token that control planes and their media listeners ask for. Default none.
+	// EdgeTokenFile holds the token that control planes and their media listeners ask for, the first one if it holds several.
+	// It is read again when it changes. Default none.
 	EdgeTokenFile string
 	// CA is a file with the authorities of the control planes' certificates; the stream then uses TLS. `system` for those of
 	// the machine. Default none, in the clear.
@@ -130,7 +131,7 @@ func setDefault(value *string, otherwise string) {
 // parsed is what the texts of a Config mean.
 type parsed struct {
 	allow, proxies []netip.Prefix
-	token          string
+	token          func() string // nil for none
 	tls            *tls.Config
 }
 
@@ -161,13 +162,11 @@ func (c *Config) parse() (p parsed, err error) {
 		return p, err
 	}
 	if c.EdgeTokenFile != "" {
-		text, err := os.ReadFile(c.EdgeTokenFile)
+		tokens, err := bearer.Load(c.EdgeTokenFile, c.Logger)
 		if err != nil {
 			return p, fmt.Errorf("--edge-token-file: %w", err)
 		}
-		if p.token = strings.TrimSpace(string(text)); p.token == "" {
-			return p, fmt.Errorf("--edge-token-file %s is empty", c.EdgeTokenFile)
-		}
+		p.token = tokens.First
 	}
 	p.tls, err = c.controlTLS()
 	return p, err

@@ -43,7 +43,7 @@ It may be stopped at any time: requests that are being answered are finished, fo
 	f.Var(&size, "cache-size", "how much of the disk replies may take")
 	f.StringVar(&cfg.Region, "region", edgeagent.DefaultRegion, "where the edge is")
 	f.StringVar(&cfg.ID, "id", "", "name of the edge (default random, kept in --state-dir)")
-	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the token that control planes ask for")
+	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the token that control planes ask for; read again when it changes")
 	f.StringVar(&cfg.CA, "ca", "", "file with the CA certificates of control planes, or system; the stream then uses TLS")
 	f.StringVar(&cfg.Cert, "cert", "", "file with the certificate shown to control planes that ask for one, PEM, read at each connection")
 	f.StringVar(&cfg.Key, "key", "", "file with the key of --cert")

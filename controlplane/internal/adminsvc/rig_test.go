@@ -25,6 +25,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -55,7 +56,7 @@ type rig struct {
 
 type rigOptions struct {
 	store  *store.Store
-	tokens *Tokens
+	tokens *bearer.Tokens
 	now    func() time.Time
 }
 

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -299,7 +300,7 @@ func TestTokens(t *testing.T) {
 	if err := os.WriteFile(path, []byte("# admins\n\n  first-token \nsecond-token\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tokens, err := LoadTokens(path, nil)
+	tokens, err := bearer.Load(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,26 +330,6 @@ func TestTokens(t *testing.T) {
 	if strings.Contains(r.log.String(), "first-token") {
 		t.Error("the log holds a token")
 	}
-	if _, err := LoadTokens(filepath.Join(t.TempDir(), "none"), nil); err == nil {
-		t.Error("a missing file is no error")
-	}
-}
-
-func TestATokenFileMayChange(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "tokens")
-	write := func(text string) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("old\n")
-	tokens, err := LoadTokens(path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write("newer\n")
-	eventually(t, func() bool { return tokens.Has("newer") && !tokens.Has("old") })
 }
 
 func eventually(t testing.TB, done func() bool) {

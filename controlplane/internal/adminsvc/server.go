@@ -28,6 +28,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -38,7 +39,7 @@ type Config struct {
 	Fleet   *fleet.Fleet
 	Brake   *brake.Brake
 	// Tokens are those that callers present. Nil: nobody is asked for one.
-	Tokens *Tokens
+	Tokens *bearer.Tokens
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Logger takes a line for each write and each internal error. Default: slog.Default().
@@ -53,7 +54,7 @@ type Service struct {
 	library   *media.Library
 	fleet     *fleet.Fleet
 	brake     *brake.Brake
-	tokens    *Tokens
+	tokens    *bearer.Tokens
 	now       func() time.Time
 	log       *slog.Logger
 	validator protovalidate.Validator

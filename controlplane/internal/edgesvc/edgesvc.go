@@ -12,13 +12,10 @@ package edgesvc
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +32,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
@@ -52,8 +50,8 @@ type Config struct {
 	Server string
 	// MediaURL is where edges read the bytes of the Media Library; see Welcome.Settings.
 	MediaURL string
-	// Token is what edges must present as a bearer token. Empty: any edge may connect.
-	Token string
+	// Tokens are those of which edges must present one. Nil: any edge may connect.
+	Tokens *bearer.Tokens
 	// AllowShrink lets edges replace what they have by a topology less than half its size.
 	AllowShrink bool
 	// Logger is where the service reports. Default: slog.Default().
@@ -71,7 +69,6 @@ type Service struct {
 	cfg       Config
 	log       *slog.Logger
 	now       func() time.Time
-	token     [sha256.Size]byte
 	validator protovalidate.Validator
 	metrics   *metrics
 	full      *semaphore.Weighted
@@ -106,7 +103,6 @@ func New(cfg Config) (*Service, error) {
 		cfg:       cfg,
 		log:       cfg.Logger,
 		now:       cfg.Now,
-		token:     sha256.Sum256([]byte(cfg.Token)),
 		validator: validator,
 		// Sending the whole topology is mostly copying: more at a time than this only makes each slower.
 		full: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
@@ -222,16 +218,8 @@ func (s *Service) untrack(st *stream) {
 }
 
 func (s *Service) authorize(ctx context.Context) error {
-	if s.cfg.Token == "" {
+	if s.cfg.Tokens == nil || s.cfg.Tokens.Accept(metadata.ValueFromIncomingContext(ctx, "authorization")...) {
 		return nil
-	}
-	md, _ := metadata.FromIncomingContext(ctx)
-	for _, value := range md.Get("authorization") {
-		scheme, token, _ := strings.Cut(value, " ")
-		sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
-		if strings.EqualFold(scheme, "bearer") && subtle.ConstantTimeCompare(sum[:], s.token[:]) == 1 {
-			return nil
-		}
 	}
 	return status.Error(codes.Unauthenticated, "the edge token is missing or wrong")
 }

@@ -2,9 +2,11 @@ package edgesvc
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -337,8 +340,16 @@ func TestOneIDHasOneEdge(t *testing.T) {
 func TestWhoMayConnect(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
+	file := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(file, []byte("secret\nnext-secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := bearer.Load(file, slog.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
 	guarded := startPlane(t, storetest.Prefix(), func(s *Service) {
-		s.cfg.Token, s.token = "secret", sha256.Sum256([]byte("secret"))
+		s.cfg.Tokens = tokens
 	})
 	for _, c := range []struct {
 		name, token string
@@ -349,7 +360,9 @@ func TestWhoMayConnect(t *testing.T) {
 			t.Errorf("%s token: %v, want %v", c.name, err, c.want)
 		}
 	}
-	connect(t, guarded, hello("e1"), func(a *agent) { a.token = "secret" }).reaches(1)
+	for _, token := range []string{"secret", "next-secret"} {
+		connect(t, guarded, hello("of-"+token), func(a *agent) { a.token = token }).reaches(1)
+	}
 	for name, change := range map[string]func(*edgev1.Hello){
 		"bad id":       func(h *edgev1.Hello) { h.Id = "Edge 1" },
 		"no boot":      func(h *edgev1.Hello) { h.BootId = "" },

@@ -2,8 +2,6 @@ package media
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -36,8 +35,8 @@ type HandlerConfig struct {
 	Feed *feed.Feed
 	// Store answers for records as they were: the replica's revision may have left an edge's behind.
 	Store *store.Store
-	// Token is what edges must present as a bearer token. Empty: anybody may read.
-	Token string
+	// Tokens are those of which edges must present one. Nil: anybody may read.
+	Tokens *bearer.Tokens
 	// Logger takes what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: none.
@@ -48,16 +47,13 @@ type HandlerConfig struct {
 // for at the edge's revision, or those of the same hash, never others.
 type Handler struct {
 	HandlerConfig
-	// tokenHash is compared instead of the token, so that the time says nothing about its length either.
-	tokenHash [sha256.Size]byte
-	requests  *prometheus.CounterVec
+	requests *prometheus.CounterVec
 }
 
 // NewHandler returns the handler.
 func NewHandler(cfg HandlerConfig) (*Handler, error) {
 	h := &Handler{
 		HandlerConfig: cfg,
-		tokenHash:     sha256.Sum256([]byte(cfg.Token)),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_media_requests_total",
 			Help: "Requests of edges for media files, by status.",
@@ -83,7 +79,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(cw, http.StatusMethodNotAllowed, "only GET and HEAD")
 		return
 	}
-	if !h.authorized(r) {
+	if h.Tokens != nil && !h.Tokens.Accept(r.Header.Values("Authorization")...) {
 		cw.Header().Set("WWW-Authenticate", "Bearer")
 		refuse(cw, http.StatusUnauthorized, "a bearer token is needed")
 		return
@@ -99,15 +95,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.serve(cw, r, asked)
-}
-
-func (h *Handler) authorized(r *http.Request) bool {
-	if h.Token == "" {
-		return true
-	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
-	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], h.tokenHash[:]) == 1
 }
 
 func (h *Handler) caughtUp(ctx context.Context, revision int64) bool {
@@ -189,27 +176,28 @@ func (h *Handler) refuseError(w http.ResponseWriter, a asked, err error) {
 	refuse(w, http.StatusServiceUnavailable, "the media library cannot be read")
 }
 
-// find returns what the asked hash stands for: the record in force, else the one of the edge's revision, else just the
-// bytes, typed by the path's extension.
+// find returns the record that the asked hash stands for: the one in force, else the one of the edge's revision. It returns
+// [ErrNoBytes] if the account has no such file, also when another account has these bytes.
 func (h *Handler) find(ctx context.Context, a asked) (*topologyv1.MediaFile, error) {
 	if record, ok := h.Feed.Get(a.key); ok {
 		if file := a.match(record); file != nil {
 			return file, nil
 		}
 	}
-	if a.revision > 0 {
-		// What cannot be told any more, compacted or out of reach, leaves the bytes themselves.
-		if record, _, err := h.Store.GetAt(ctx, a.key, a.revision); err == nil {
-			if file := a.match(record); file != nil {
-				return file, nil
-			}
-		}
+	if a.revision == 0 {
+		return nil, ErrNoBytes
 	}
-	sha, err := h.Library.HashOf(ctx, a.prefix)
+	record, _, err := h.Store.GetAt(ctx, a.key, a.revision)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, ErrNoBytes
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &topologyv1.MediaFile{Sha256: sha, ContentType: ContentType(a.key.ID, nil)}, nil
+	if file := a.match(record); file != nil {
+		return file, nil
+	}
+	return nil, ErrNoBytes
 }
 
 func (a asked) match(record topology.Record) *topologyv1.MediaFile {

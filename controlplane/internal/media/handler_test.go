@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -33,7 +36,18 @@ func newReplica(t *testing.T, l *Library, token string) *replica {
 		t.Fatal(err)
 	}
 	r.feed = feed.New(feed.Config{Store: r.store})
-	h, err := NewHandler(HandlerConfig{Library: l, Feed: r.feed, Store: r.store, Token: token})
+	var tokens *bearer.Tokens
+	if token != "" {
+		file := filepath.Join(t.TempDir(), "tokens")
+		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if tokens, err = bearer.Load(file, slog.Default()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := NewHandler(HandlerConfig{Library: l, Feed: r.feed, Store: r.store, Tokens: tokens})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +93,7 @@ func TestHandler(t *testing.T) {
 	const content = "0123456789"
 	sha := put(t, l, content)
 	other := put(t, l, "other")
+	record(t, r.store, "globex", "secret.txt", other)
 	revision := record(t, r.store, "acme", "a b/ü.txt", sha)
 	auth := map[string]string{"Authorization": "Bearer edge-token", RevisionHeader: fmt.Sprint(revision)}
 	with := func(more ...string) map[string]string {
@@ -108,7 +123,9 @@ func TestHandler(t *testing.T) {
 		{"a range of another", "GET", path, with("Range", "bytes=7-", "If-Range", `"x"`), 200, content, nil},
 		{"no such range", "GET", path, with("Range", "bytes=20-"), 416, "", map[string]string{"Content-Range": "bytes */10"}},
 		{"not modified", "GET", path, with("If-None-Match", `"`+sha+`"`), 304, "", nil},
-		{"other bytes of the same path", "GET", strings.Replace(path, sha[:16], other[:16], 1), auth, 200, "other", map[string]string{"ETag": `"` + other + `"`}},
+		{"bytes of another account", "GET", strings.Replace(path, sha[:16], other[:16], 1), auth, 404, "no such file\n", nil},
+		{"those of this one by another", "GET", strings.Replace(path, "acme", "globex", 1), auth, 404, "no such file\n", nil},
+		{"bytes of another account, without a revision", "GET", strings.Replace(path, sha[:16], other[:16], 1), map[string]string{"Authorization": "Bearer edge-token"}, 404, "", nil},
 		{"bytes that nobody has", "GET", strings.Replace(path, sha[:16], "0000000000000000", 1), auth, 404, "", nil},
 		{"without a revision", "GET", path, map[string]string{"Authorization": "bearer edge-token"}, 200, content, nil},
 		{"a revision ahead", "GET", path, with(RevisionHeader, "999999999"), 503, "", map[string]string{"Retry-After": "1"}},
@@ -151,7 +168,7 @@ func TestHandlerServesWhatAnEdgeKnows(t *testing.T) {
 		revision int64
 		want     string
 	}{
-		{old, before, "old"}, {fresh, after, "new"}, {old, after, "old"}, {fresh, gone, "new"}, {old, gone, "old"},
+		{old, before, "old"}, {fresh, after, "new"},
 	} {
 		resp, body := r.get(t, "GET", "/media/acme/"+tt.sha[:16]+"/a.css", map[string]string{RevisionHeader: fmt.Sprint(tt.revision)})
 		if body != tt.want || resp.Header.Get("Content-Type") != "text/css; charset=utf-8" {
@@ -159,6 +176,18 @@ func TestHandlerServesWhatAnEdgeKnows(t *testing.T) {
 		}
 		if tt.revision == before && resp.Header.Get("Cache-Tag") == "" {
 			t.Error("the tags of the edge's revision are lost")
+		}
+	}
+	for _, tt := range []struct {
+		sha      string
+		revision int64
+		want     int
+	}{
+		{old, after, 404}, {fresh, gone, 404}, {old, gone, 404},
+	} {
+		resp, body := r.get(t, "GET", "/media/acme/"+tt.sha[:16]+"/a.css", map[string]string{RevisionHeader: fmt.Sprint(tt.revision)})
+		if resp.StatusCode != tt.want {
+			t.Errorf("%s at %d: %d %q, want %d", tt.sha[:4], tt.revision, resp.StatusCode, body, tt.want)
 		}
 	}
 }
@@ -186,8 +215,13 @@ func TestHandlerNeverEndsShort(t *testing.T) {
 	r := newReplica(t, l, "")
 	content := strings.Repeat("x", 8<<20)
 	sha := put(t, l, content)
-	record(t, r.store, "acme", "a.bin", sha)
-	resp, err := r.client.Get(r.URL + "/media/acme/" + sha[:16] + "/a.bin")
+	revision := record(t, r.store, "acme", "a.bin", sha)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.URL+"/media/acme/"+sha[:16]+"/a.bin", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set(RevisionHeader, fmt.Sprint(revision))
+	resp, err := r.client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

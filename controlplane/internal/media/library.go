@@ -182,34 +182,6 @@ func (l *Library) explain(op, sha256 string, err error) error {
 	return fmt.Errorf("%s media bytes %s: %w", op, sha256, err)
 }
 
-// HashOf completes the beginning of a hash, 16 hex digits, by what the bucket holds. It returns [ErrNoBytes] unless
-// exactly one object begins so: two would leave open which is meant.
-func (l *Library) HashOf(ctx context.Context, prefix string) (string, error) {
-	it := l.bucket.List(&blob.ListOptions{Prefix: objectKey(prefix)})
-	var found string
-	for {
-		o, err := it.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return "", fmt.Errorf("list media bytes %s…: %w", prefix, err)
-		}
-		sha, ok := hashOfKey(o.Key)
-		if !ok {
-			continue
-		}
-		if found != "" {
-			return "", fmt.Errorf("media bytes %s… are ambiguous: %w", prefix, ErrNoBytes)
-		}
-		found = sha
-	}
-	if found == "" {
-		return "", fmt.Errorf("media bytes %s…: %w", prefix, ErrNoBytes)
-	}
-	return found, nil
-}
-
 // hashOfKey refuses keys that are not ours, such as what a killed process left half-written beside an object.
 func hashOfKey(key string) (sha256 string, ok bool) {
 	sha256, ok = strings.CutPrefix(key, objects)

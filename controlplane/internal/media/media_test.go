@@ -181,28 +181,6 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-func TestHashOf(t *testing.T) {
-	t.Parallel()
-	l := open(t, Config{})
-	sha := put(t, l, "one")
-	if got, err := l.HashOf(t.Context(), sha[:16]); got != sha || err != nil {
-		t.Errorf("got %s, %v", got, err)
-	}
-	if _, err := l.HashOf(t.Context(), strings.Repeat("0", 16)); !errors.Is(err, ErrNoBytes) {
-		t.Errorf("unknown: %v", err)
-	}
-	// Two that begin alike leave open which is meant, and what is no hash does not count.
-	twin := sha[:16] + strings.Repeat("0", 48)
-	for _, name := range []string{twin, sha + ".tmp"} {
-		if err := os.WriteFile(filepath.Join(l.folder, "sha256", name), []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := l.HashOf(t.Context(), sha[:16]); !errors.Is(err, ErrNoBytes) {
-		t.Errorf("ambiguous: %v", err)
-	}
-}
-
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{"", "ftp://a/b", "file://host/x", "file:///x?create_dir=1", "s3://key:hunter2@bucket", "://hunter2"} {

@@ -106,9 +106,6 @@ func TestS3(t *testing.T) {
 	if string(part) != "0123" || err != nil {
 		t.Errorf("a part: %q, %v", part, err)
 	}
-	if got, err := l.HashOf(t.Context(), sha[:16]); got != sha || err != nil {
-		t.Errorf("by prefix: %s, %v", got, err)
-	}
 	if _, err := l.Read(t.Context(), hashOf("nothing"), 0, -1); !errors.Is(err, ErrNoBytes) {
 		t.Errorf("nothing: %v", err)
 	}

@@ -24,9 +24,9 @@ import (
 type Config struct {
 	// Addresses are the control planes' `host:port`. They are tried in an order that is random for each agent.
 	Addresses []string
-	// Token is sent with each call. Empty = none.
-	Token string
-	// TLS is how to talk to the control plane. Nil = in the clear, which with a Token is refused for addresses that are not
+	// Token is asked at each call for the token to send. Nil = none.
+	Token func() string
+	// TLS is how to talk to the control plane. Nil = in the clear, which with Token is refused for addresses that are not
 	// loopback unless Insecure is set.
 	TLS      *tls.Config
 	Insecure bool
@@ -80,7 +80,7 @@ func (c *Config) validate() error {
 	if len(c.Addresses) == 0 {
 		return errors.New("no address of a control plane")
 	}
-	if c.TLS != nil || c.Token == "" || c.Insecure {
+	if c.TLS != nil || c.Token == nil || c.Insecure {
 		return nil
 	}
 	for _, address := range c.Addresses {
@@ -108,7 +108,7 @@ func (c *Config) dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithUserAgent("edgewalk/" + c.Version),
 	}
-	if c.Token != "" {
+	if c.Token != nil {
 		options = append(options, grpc.WithPerRPCCredentials(token{c.Token, c.TLS != nil}))
 	}
 	return grpc.NewClient(address, options...)
@@ -116,12 +116,12 @@ func (c *Config) dial(address string) (*grpc.ClientConn, error) {
 
 // token is sent with each call.
 type token struct {
-	value  string
+	value  func() string
 	secure bool
 }
 
 func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + t.value}, nil
+	return map[string]string{"authorization": "Bearer " + t.value()}, nil
 }
 
 func (t token) RequireTransportSecurity() bool { return t.secure }

@@ -394,7 +394,10 @@ func TestTokenOverTLSAndOnlyThereOrOnLoopback(t *testing.T) {
 		{"control.example:7071", "secret", true, true},
 		{"control.example:7071", "", false, true},
 	} {
-		cfg := Config{Addresses: []string{"127.0.0.1:1", tt.address}, Token: tt.token, Insecure: tt.insecure}
+		cfg := Config{Addresses: []string{"127.0.0.1:1", tt.address}, Insecure: tt.insecure}
+		if tt.token != "" {
+			cfg.Token = func() string { return tt.token }
+		}
 		if err := cfg.validate(); (err == nil) != tt.ok || err != nil && strings.Contains(err.Error(), tt.token) {
 			t.Errorf("%+v: %v", tt, err)
 		}
@@ -411,7 +414,7 @@ func TestTokenOverTLSAndOnlyThereOrOnLoopback(t *testing.T) {
 	cfg := testConfig(t, t.TempDir(), p.address)
 	roots := x509.NewCertPool()
 	roots.AddCert(web.Certificate())
-	cfg.TLS, cfg.Token = &tls.Config{RootCAs: roots}, "secret"
+	cfg.TLS, cfg.Token = &tls.Config{RootCAs: roots}, func() string { return "secret" }
 	start(t, cfg)
 	if got := p.accept().token; !slices.Equal(got, []string{"Bearer secret"}) {
 		t.Errorf("authorization %q", got)

@@ -36,8 +36,8 @@ type Config struct {
 	// MediaURL returns the URL of the Media Library, "" while the control plane has named none. It is the operator's, so any
 	// address will do. Default: none.
 	MediaURL func() string
-	// MediaToken is sent to the Media Library as a bearer token. Default: none.
-	MediaToken string
+	// MediaToken is asked at each request for the bearer token that is sent to the Media Library. Default: none.
+	MediaToken func() string
 	// MediaRoots are the authorities that the Media Library's certificate may be signed by, Roots those of origins. Default: the
 	// system's.
 	MediaRoots, Roots *x509.CertPool
@@ -57,7 +57,7 @@ type Client struct {
 	loopID            func() string
 	origins, operator *http.Transport
 	mediaURL          func() string
-	mediaToken        string
+	mediaToken        func() string // nil for none
 	secures           *secures
 	proofs            *proofs
 	healths           *healths

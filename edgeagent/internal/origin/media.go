@@ -22,8 +22,8 @@ func buildMedia(c *Client, _ *topology.Origin, a *Ask) (*http.Request, error) {
 	req := newRequest(exactURL(base.Scheme, base.Host, path, ""))
 	req.Header.Set("User-Agent", c.userAgent)
 	req.Header.Set("Edgewalk-Revision", strconv.FormatInt(a.Revision, 10))
-	if c.mediaToken != "" {
-		req.Header.Set("Authorization", "Bearer "+c.mediaToken)
+	if c.mediaToken != nil {
+		req.Header.Set("Authorization", "Bearer "+c.mediaToken())
 	}
 	return req, nil
 }

@@ -226,7 +226,7 @@ func TestMediaOutcomes(t *testing.T) {
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, e.answer)
 			// The media URL is the operator's: it may be on loopback, where an origin may not.
-			c := newTestClient(t, Config{MediaURL: fault.URL, MediaToken: theSecret, Version: "1.2"})
+			c := newTestClient(t, Config{MediaURL: fault.URL, MediaToken: func() string { return theSecret }, Version: "1.2"})
 			ask := ask
 			ask.Conditions = e.ask
 			a := c.Get(t.Context(), nil, ask)
