@@ -9,10 +9,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -54,9 +56,11 @@ const marker = "edgewalk-dev"
 
 // Run runs everything until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
-	if err := prepare(cfg.StateDir, cfg.Reset); err != nil {
+	mark, err := prepare(cfg.StateDir, cfg.Reset)
+	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
+	defer mark.Close()
 	var origins []*runningOrigin
 	defer func() {
 		for _, o := range origins {
@@ -72,7 +76,6 @@ func Run(ctx context.Context, cfg Config) error {
 		origins = append(origins, o)
 	}
 	log := quiet(cfg.Logger)
-	var err error
 	if cfg.HTTPAddr, err = fixPort(cfg.HTTPAddr); err != nil {
 		return fmt.Errorf("--http-addr: %w", err)
 	}
@@ -137,27 +140,44 @@ func prepareDemo(ctx context.Context, admin string, origins []*runningOrigin) er
 	return seed(ctx, conn, origins)
 }
 
-// prepare makes the state folder, or empties one that is ours.
-func prepare(dir string, reset bool) error {
-	mark := filepath.Join(dir, marker)
-	_, err := os.Stat(mark)
-	ours := err == nil
+// prepare makes the state folder, or empties one that is ours. The file it returns is locked until it is closed: the folder
+// belongs to this run.
+func prepare(dir string, reset bool) (mark *os.File, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return nil, err
 	}
+	ours := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == marker })
 	if !ours && len(entries) > 0 {
-		return fmt.Errorf("%s holds something else: choose an empty folder", dir)
-	}
-	if reset && ours {
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
+		return nil, fmt.Errorf("%s holds something else: choose an empty folder", dir)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return nil, err
 	}
-	return os.WriteFile(mark, []byte("State of edgewalk dev. It may be deleted while that does not run.\n"), 0o600)
+	mark, err = os.OpenFile(filepath.Join(dir, marker), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			mark.Close()
+		}
+	}()
+	if err := unix.Flock(int(mark.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("another edgewalk dev runs on %s (%w): stop it, or choose another folder", dir, err)
+	}
+	if reset {
+		for _, e := range entries {
+			if e.Name() == marker {
+				continue
+			}
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return nil, err
+			}
+		}
+	}
+	_, err = mark.WriteAt([]byte("State of edgewalk dev. It may be deleted while that does not run.\n"), 0)
+	return mark, err
 }
 
 // quiet keeps what is no trouble out of the way of the tour.

@@ -35,7 +35,10 @@ func TestPrepare(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := prepare(dir, test.reset)
+			mark, err := prepare(dir, test.reset)
+			if err == nil {
+				mark.Close()
+			}
 			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("error %v, want %q", err, test.err)
 			}
@@ -52,4 +55,30 @@ func TestPrepare(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The state of a running demonstration is nobody else's, least of all to delete.
+func TestStateOfARunningDev(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	mark, err := prepare(dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "edge"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, reset := range []bool{false, true} {
+		if _, err := prepare(dir, reset); err == nil || !strings.Contains(err.Error(), "another edgewalk dev runs on "+dir) {
+			t.Errorf("reset %t: %v", reset, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "edge")); err != nil {
+			t.Errorf("reset %t: the state is gone: %v", reset, err)
+		}
+	}
+	mark.Close()
+	if mark, err = prepare(dir, true); err != nil {
+		t.Fatalf("once it has ended: %v", err)
+	}
+	mark.Close()
 }
