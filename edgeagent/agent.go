@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"path/filepath"
@@ -48,7 +47,7 @@ type Agent struct {
 	server  *edgehttp.Server
 	control *control.Control
 
-	accessLog io.Closer
+	accessLog *logFile // nil for none
 }
 
 // listeners are the agent's sockets; https may be nil, and http too.
@@ -116,7 +115,7 @@ func (a *Agent) build(p parsed) (err error) {
 		return err
 	}
 	a.table = route.New(a.hooks())
-	accessLog, err := cfg.openAccessLog()
+	accessLog, err := openLogFile(cfg.AccessLog)
 	if err != nil {
 		return err
 	}
@@ -309,8 +308,17 @@ func (a *Agent) close() {
 		a.store.Close()
 	}
 	if a.accessLog != nil {
-		a.accessLog.Close()
+		a.accessLog.close()
 	}
+}
+
+// ReopenAccessLog opens the file of the access log again, once what it was has been renamed. Until then the renamed one takes
+// the lines, so that none is lost. After an error it goes on with it.
+func (a *Agent) ReopenAccessLog() error {
+	if a.accessLog == nil {
+		return nil
+	}
+	return a.accessLog.reopen()
 }
 
 // healthTimeout bounds requests to the metrics listener.

@@ -13,7 +13,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -75,7 +74,8 @@ type Config struct {
 	// believed. It counts for the access log, for origins with forward_client_ip, and for limits per
 	// client.
 	TrustedProxies []string
-	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. Default none.
+	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. [Agent.ReopenAccessLog]
+	// opens it again. Default none.
 	AccessLog string
 	// InsecureListen lets MetricsAddr be any address, and EdgeTokenFile's token travel in the clear.
 	InsecureListen bool
@@ -238,24 +238,3 @@ func prefixes(flag string, texts []string) ([]netip.Prefix, error) {
 	}
 	return all, nil
 }
-
-// openAccessLog opens what --access-log names; nil for none.
-func (c *Config) openAccessLog() (io.WriteCloser, error) {
-	switch c.AccessLog {
-	case "":
-		return nil, nil
-	case "-":
-		return standardOutput{}, nil
-	}
-	f, err := os.OpenFile(c.AccessLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("--access-log: %w", err)
-	}
-	return f, nil
-}
-
-// standardOutput is not closed with the log.
-type standardOutput struct{}
-
-func (standardOutput) Write(p []byte) (int, error) { return os.Stdout.Write(p) }
-func (standardOutput) Close() error                { return nil }

@@ -22,11 +22,12 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
       --tls-cert cp.pem --tls-key cp.key --admin-token-file admin.token --edge-token-file edge.token`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			hangups := catchHangups()
 			c, err := controlplane.New(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
-			return c.Run(cmd.Context())
+			return answerHangups(cmd.Context(), log, hangups, c.Run, nothingToReopen)
 		},
 	}
 	f := cmd.Flags()

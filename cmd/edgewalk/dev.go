@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 
 	"github.com/spf13/cobra"
@@ -21,8 +22,9 @@ State is kept in --state-dir over restarts; --reset begins anew.`,
   edgewalk dev --http-addr 127.0.0.1:8090`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			hangups := catchHangups()
 			cfg.Out = cmd.OutOrStdout()
-			return dev.Run(cmd.Context(), cfg)
+			return answerHangups(cmd.Context(), log, hangups, func(ctx context.Context) error { return dev.Run(ctx, cfg) }, nothingToReopen)
 		},
 	}
 	f := cmd.Flags()

@@ -17,18 +17,20 @@ func edgeagentCommand(log *slog.Logger) *cobra.Command {
 		Long: `Serve files to clients from the disk cache and from origins, by the topology that a control plane streams. The last topology is kept on disk, so an edge
 serves without a control plane too, also after a restart.
 
-It may be stopped at any time: requests that are being answered are finished, for at most 30 s. --state-dir may be deleted while it does not run; it then needs a control plane once.`,
+It may be stopped at any time: requests that are being answered are finished, for at most 30 s. --state-dir may be deleted while it does not run; it then needs a control plane once.
+SIGHUP opens the --access-log again, for those who rotate it.`,
 		Example: `  edgewalk edgeagent --control-plane 127.0.0.1:7071 --region eu --state-dir ./edge-eu
   edgewalk edgeagent --control-plane cp1:7071,cp2:7071 --ca ca.pem --edge-token-file token --http-addr :80 --https-addr :443 \
       --tls-cert site.pem --tls-key site.key --state-dir /var/lib/edgewalk --cache-dir /cache --cache-size 200GiB`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			hangups := catchHangups()
 			cfg.CacheSize = int64(size)
 			agent, err := edgeagent.New(cfg)
 			if err != nil {
 				return err
 			}
-			return agent.Run(cmd.Context())
+			return answerHangups(cmd.Context(), log, hangups, agent.Run, agent.ReopenAccessLog)
 		},
 	}
 	f := cmd.Flags()

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// catchHangups is called first by a daemon: from then on SIGHUP does not end the process, as it would by default. Daemons by
+// custom take up changed files at SIGHUP instead.
+func catchHangups() chan os.Signal {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	return hangups
+}
+
+// answerHangups runs a daemon until its context ends, and answers each SIGHUP with reopen.
+func answerHangups(ctx context.Context, log *slog.Logger, hangups chan os.Signal, run func(context.Context) error, reopen func() error) error {
+	ended := make(chan struct{})
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		for {
+			select {
+			case <-ended:
+				return
+			case <-hangups:
+				if err := reopen(); err != nil {
+					log.Error("SIGHUP", "error", err)
+					continue
+				}
+				log.Info("SIGHUP: logs are opened again; certificates and tokens are read by themselves when they change")
+			}
+		}
+	}()
+	defer func() {
+		close(ended)
+		<-answered
+		signal.Stop(hangups)
+	}()
+	return run(ctx)
+}
+
+// nothingToReopen is for daemons that write no files of their own.
+func nothingToReopen() error { return nil }
