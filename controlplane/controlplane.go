@@ -135,7 +135,7 @@ func (c *ControlPlane) buildServers(p parsed) error {
 		secure = append(secure, grpc.Creds(credentials.NewTLS(p.clients)))
 	}
 	c.adminServer = c.admin.NewServer(secure...)
-	c.edgeServer = grpc.NewServer(append(edgesvc.ServerOptions(), secure...)...)
+	c.edgeServer = grpc.NewServer(append(c.edges.ServerOptions(), secure...)...)
 	edgev1.RegisterEdgeServiceServer(c.edgeServer, c.edges)
 	handler, err := media.NewHandler(media.HandlerConfig{Library: c.library, Feed: c.feed, Store: c.store, Tokens: p.edgeTokens, Logger: c.cfg.Logger, Registerer: c.registry})
 	if err != nil {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"strings"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/tap"
 )
 
 // open are the methods that need no token: load balancers ask for health.
@@ -21,16 +21,10 @@ func (s *Service) authenticate(ctx context.Context, method string) error {
 	return fail(kindUnauthenticated, "a valid token is needed: send `authorization: Bearer TOKEN`, as the edgewalk command does with EDGEWALK_TOKEN")
 }
 
-func (s *Service) authenticateUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := s.authenticate(ctx, info.FullMethod); err != nil {
-		return nil, err
+// tap refuses a call without a token as soon as its header has come, before any of its messages takes memory.
+func (s *Service) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if err := s.authenticate(ctx, info.FullMethodName); err != nil {
+		return ctx, s.observe(ctx, info.FullMethodName, nil, nil, err, 0)
 	}
-	return handler(ctx, req)
-}
-
-func (s *Service) authenticateStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if err := s.authenticate(stream.Context(), info.FullMethod); err != nil {
-		return err
-	}
-	return handler(srv, stream)
+	return ctx, nil
 }

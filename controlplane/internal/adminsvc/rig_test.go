@@ -141,7 +141,7 @@ func serve(t testing.TB, server *grpc.Server) *grpc.ClientConn {
 // connectEdge runs the least edge there can be: it acknowledges what it is sent while hold is open, and answers questions.
 func (r *rig) connectEdge(t testing.TB, id string, answer func(*edgev1.Ask) *edgev1.Answer) (ack func(bool)) {
 	t.Helper()
-	server := grpc.NewServer(edgesvc.ServerOptions()...)
+	server := grpc.NewServer(r.edges.ServerOptions()...)
 	edgev1.RegisterEdgeServiceServer(server, r.edges)
 	conn := serve(t, server)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -329,6 +330,42 @@ func TestTokens(t *testing.T) {
 	}
 	if strings.Contains(r.log.String(), "first-token") {
 		t.Error("the log holds a token")
+	}
+}
+
+func TestNoCallTakesMemoryBeforeItsTokenIsKnown(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(path, []byte("token\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := bearer.Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, rigOptions{tokens: tokens})
+	open := func(ctx context.Context) (grpc.ClientStream, error) {
+		return r.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, adminv1.AccountService_ListAccounts_FullMethodName)
+	}
+	// Half a call: its header has come, and no byte of its message ever does.
+	stream, err := open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.RecvMsg(new(adminv1.ListAccountsResponse)); status.Code(err) != codes.Unauthenticated || len(status.Convert(err).Details()) == 0 {
+		t.Errorf("without a token: %v, with details %v", err, status.Convert(err).Details())
+	}
+	// With a token there is a bound on how many halves one connection has.
+	known := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer token")
+	for range maxStreams {
+		if _, err := open(known); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(known, 50*time.Millisecond)
+	defer cancel()
+	if _, err := open(ctx); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("one call more than may be: %v", err)
 	}
 }
 

@@ -88,12 +88,23 @@ func New(cfg Config) (*Service, error) {
 // maxMessageBytes bounds what a caller sends at once. The largest is a manifest of 3 MiB.
 const maxMessageBytes = 4 << 20
 
+const (
+	// maxHeaderBytes bounds the fields of a call, which are read before its token is.
+	maxHeaderBytes = 16 << 10
+	// maxStreams are the calls at once of one connection. Some 64 KiB of each may have arrived before it is read.
+	maxStreams = 64
+)
+
 // NewServer returns a server with all services, reflection and health. opts add to its own, such as credentials.
 func (s *Service) NewServer(opts ...grpc.ServerOption) *grpc.Server {
 	server := grpc.NewServer(append([]grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(s.observeUnary, s.recoverUnary, s.authenticateUnary, s.limitUnary, s.validateUnary),
-		grpc.ChainStreamInterceptor(s.observeStream, s.recoverStream, s.authenticateStream, s.validateStream),
+		grpc.ChainUnaryInterceptor(s.observeUnary, s.recoverUnary, s.limitUnary, s.validateUnary),
+		grpc.ChainStreamInterceptor(s.observeStream, s.recoverStream, s.validateStream),
+		grpc.InTapHandle(s.tap),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 	}, opts...)...)

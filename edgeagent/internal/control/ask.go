@@ -2,8 +2,11 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -57,11 +60,17 @@ func (s *session) ask(q *edgev1.Ask) {
 		if a == nil || a.GetResult() == nil {
 			a = refusal(q, "the edge has no answer")
 		}
+		if why := a.GetError(); why != "" {
+			a = refusal(q, why)
+		}
 		a.Id = q.GetId()
+		if n := proto.Size(a); n > maxAnswer {
+			a = refusal(q, fmt.Sprintf("the edge's answer takes %d bytes, and at most %d are sent", n, maxAnswer))
+		}
 		s.out.answer(a)
 	})
 }
 
 func refusal(q *edgev1.Ask, why string) *edgev1.Answer {
-	return &edgev1.Answer{Id: q.GetId(), Result: &edgev1.Answer_Error{Error: why}}
+	return &edgev1.Answer{Id: q.GetId(), Result: &edgev1.Answer_Error{Error: cut(why)}}
 }

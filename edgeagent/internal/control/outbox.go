@@ -1,6 +1,7 @@
 package control
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -10,6 +11,26 @@ import (
 
 // reportInterval is how often an operator's view of an edge is renewed.
 const reportInterval = 10 * time.Second
+
+// A control plane takes no message of more than 64 KiB. One Ack has at most maxNacks; texts are cut at maxReason bytes; an
+// answer that takes more than maxAnswer is replaced by an error.
+const (
+	maxNacks  = 40
+	maxReason = 1000
+	maxAnswer = 60 << 10
+)
+
+// brief is a refusal with a reason of bounded length.
+func brief(r *topologyv1.Rejected) *topologyv1.Rejected {
+	return &topologyv1.Rejected{Key: r.GetKey(), Revision: r.GetRevision(), Reason: cut(r.GetReason())}
+}
+
+func cut(text string) string {
+	if len(text) <= maxReason {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxReason-3], "") + "..."
+}
 
 // outbox is what the agent has yet to say. An ack counts for all before it, so it is made when it is sent, and receiving
 // never waits for sending.
@@ -42,7 +63,9 @@ func (o *outbox) change(f func()) {
 func (o *outbox) acknowledge(nacks []*topologyv1.Rejected) {
 	o.change(func() {
 		o.begun, o.due = true, true
-		o.nacks = append(o.nacks, nacks...)
+		for _, r := range nacks {
+			o.nacks = append(o.nacks, brief(r))
+		}
 	})
 }
 
@@ -57,11 +80,12 @@ func (o *outbox) close() { o.change(func() { o.closed = true }) }
 func (o *outbox) take() (messages []*edgev1.SyncRequest, closed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.due {
+	for o.due {
 		ack := o.makeAck()
-		ack.Nacks = o.nacks
+		n := min(len(o.nacks), maxNacks)
+		ack.Nacks, o.nacks = o.nacks[:n:n], o.nacks[n:]
 		messages = append(messages, &edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: ack}})
-		o.due, o.nacks = false, nil
+		o.due = len(o.nacks) > 0
 	}
 	for _, a := range o.answers {
 		messages = append(messages, &edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: a}})

@@ -521,7 +521,8 @@ func (x *Hello) GetBootId() string {
 	return ""
 }
 
-// Ack says how far the agent is. Each number counts for everything before it too.
+// Ack says how far the agent is. Each number counts for everything before it too. Like each message of an agent it takes at
+// most 64 KiB; more nacks go into further ones.
 type Ack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Requests see this revision.
@@ -1660,9 +1661,9 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\x03ask\x18\a \x01(\v2\x15.edgewalk.edge.v1.AskH\x00R\x03ask\x12/\n" +
 	"\x05drain\x18\b \x01(\v2\x17.edgewalk.edge.v1.DrainH\x00R\x05drain\x122\n" +
 	"\x06resync\x18\t \x01(\v2\x18.edgewalk.edge.v1.ResyncH\x00R\x06resyncB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"<\n" +
-	"\bPosition\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"E\n" +
+	"\bPosition\x12\x1d\n" +
+	"\x05epoch\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\"\xcc\x02\n" +
 	"\x05Hello\x122\n" +
 	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,62}$R\x02id\x12\x1f\n" +
@@ -1672,22 +1673,22 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\fhttp_address\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\vhttpAddress\x12.\n" +
 	"\x04have\x18\x06 \x01(\v2\x1a.edgewalk.edge.v1.PositionR\x04have\x12\x1f\n" +
 	"\x06digest\x18\a \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06digest\x12\"\n" +
-	"\aboot_id\x18\b \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x06bootId\"\xa5\x01\n" +
+	"\aboot_id\x18\b \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x06bootId\"\xb8\x01\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\x03R\aapplied\x12\x1c\n" +
 	"\tpersisted\x18\x02 \x01(\x03R\tpersisted\x12\x18\n" +
-	"\adurable\x18\x03 \x01(\bR\adurable\x12\x16\n" +
-	"\x06digest\x18\x04 \x01(\fR\x06digest\x124\n" +
-	"\x05nacks\x18\x05 \x03(\v2\x1e.edgewalk.topology.v1.RejectedR\x05nacks\"}\n" +
+	"\adurable\x18\x03 \x01(\bR\adurable\x12\x1f\n" +
+	"\x06digest\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06digest\x12>\n" +
+	"\x05nacks\x18\x05 \x03(\v2\x1e.edgewalk.topology.v1.RejectedB\b\xbaH\x05\x92\x01\x02\x10dR\x05nacks\"\x87\x01\n" +
 	"\x06Report\x126\n" +
-	"\x05cache\x18\x01 \x01(\v2 .edgewalk.topology.v1.Edge.CacheR\x05cache\x12;\n" +
-	"\aorigins\x18\x02 \x03(\v2!.edgewalk.topology.v1.OriginStateR\aorigins\"\xbe\x01\n" +
-	"\x06Answer\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12C\n" +
+	"\x05cache\x18\x01 \x01(\v2 .edgewalk.topology.v1.Edge.CacheR\x05cache\x12E\n" +
+	"\aorigins\x18\x02 \x03(\v2!.edgewalk.topology.v1.OriginStateB\b\xbaH\x05\x92\x01\x02\x10dR\aorigins\"\xd1\x01\n" +
+	"\x06Answer\x12\x17\n" +
+	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x02id\x12C\n" +
 	"\vtest_origin\x18\x02 \x01(\v2 .edgewalk.topology.v1.OriginTestH\x00R\n" +
 	"testOrigin\x12=\n" +
-	"\aexplain\x18\x03 \x01(\v2!.edgewalk.topology.v1.ExplanationH\x00R\aexplain\x12\x16\n" +
-	"\x05error\x18\x04 \x01(\tH\x00R\x05errorB\b\n" +
+	"\aexplain\x18\x03 \x01(\v2!.edgewalk.topology.v1.ExplanationH\x00R\aexplain\x12 \n" +
+	"\x05error\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xa0\x1fH\x00R\x05errorB\b\n" +
 	"\x06result\"\xd9\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x16\n" +

@@ -3976,11 +3976,11 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\aobjects\x18\x01 \x01(\x03R\aobjects\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +
 	"\vlimit_bytes\x18\x03 \x01(\x03R\n" +
-	"limitBytes\"P\n" +
-	"\bRejected\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe1\x01\n" +
+	"limitBytes\"d\n" +
+	"\bRejected\x12\x1a\n" +
+	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xd8\x04R\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xd0\x0fR\x06reason\"\xe1\x01\n" +
 	"\fOriginHealth\x12\x1d\n" +
 	"\n" +
 	"edges_well\x18\x01 \x01(\x05R\tedgesWell\x12!\n" +
@@ -3988,12 +3988,12 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x12edges_breaker_open\x18\x03 \x01(\x05R\x10edgesBreakerOpen\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x04 \x01(\tR\tlastError\x12B\n" +
-	"\x0flast_error_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\xc5\x01\n" +
-	"\vOriginState\x12\x18\n" +
-	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
-	"\x06origin\x18\x02 \x01(\tR\x06origin\x12\x1d\n" +
+	"\x0flast_error_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\xe1\x01\n" +
+	"\vOriginState\x12!\n" +
+	"\aaccount\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\aaccount\x12\x1f\n" +
+	"\x06origin\x18\x02 \x01(\tB\a\xbaH\x04r\x02(dR\x06origin\x12'\n" +
 	"\n" +
-	"last_error\x18\x03 \x01(\tR\tlastError\x12B\n" +
+	"last_error\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xe8\aR\tlastError\x12B\n" +
 	"\x0flast_error_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\x12!\n" +
 	"\fbreaker_open\x18\x05 \x01(\bR\vbreakerOpenBDZBgithub.com/edgewalk/edgewalk/proto/edgewalk/topology/v1;topologyv1b\x06proto3"
 
