@@ -3,6 +3,7 @@ package topology
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -39,42 +40,137 @@ func Compile(s *AccountState, prev *Account) (a *Account, rejected []*topologyv1
 	if s.Account.Message == nil {
 		return nil, nil
 	}
-	a = &Account{
+	uid := UID(s.ID, s.Account.CreateRevision)
+	if prev == nil || prev.UID != uid {
+		prev = &Account{}
+	}
+	c := &compilation{state: s, prev: prev, account: &Account{
 		ID:        s.ID,
-		UID:       UID(s.ID, s.Account.CreateRevision),
+		UID:       uid,
 		Deleting:  s.Account.Message.GetState() == topologyv1.Account_DELETING,
 		Endpoints: make(map[string]*Endpoint, len(s.Endpoints)),
 		Origins:   make(map[string]*Origin, len(s.Origins)),
+		Named:     make(map[string]int),
+		Media:     prev.Media,
+	}}
+	for id := range s.Origins {
+		c.origin(id)
 	}
-	if prev == nil || prev.UID != a.UID {
-		prev = &Account{}
+	for id := range s.Endpoints {
+		c.endpoint(id)
 	}
-	a.Media = prev.Media
-	reject := func(kind Kind, id string, revision int64, err error) {
-		rejected = append(rejected, &topologyv1.Rejected{
-			Key: Key{kind, s.ID, id}.String(), Revision: revision, Reason: err.Error(),
-		})
+	return c.account, sorted(c.rejected)
+}
+
+// Recompile is Compile for a state of which nothing but the resources of changed have changed since prev was made of it,
+// with what was rejected then. It compiles those and what refers to them, so that an account of many endpoints costs little.
+func Recompile(s *AccountState, prev *Account, changed map[Key]struct{}, before []*topologyv1.Rejected) (a *Account, rejected []*topologyv1.Rejected) {
+	if _, ok := changed[Key{KindAccounts, s.ID, ""}]; ok || prev == nil {
+		return Compile(s, prev)
 	}
-	for id, stored := range s.Origins {
-		o, err := compileOrigin(id, stored, s.Secrets[id].Message.GetValues())
-		if err != nil {
-			reject(KindOrigins, id, stored.ModRevision, err)
-			continue
+	next := *prev
+	c := &compilation{state: s, prev: prev, account: &next}
+	origins, endpoints := map[string]struct{}{}, map[string]struct{}{}
+	for key := range changed {
+		switch key.Kind {
+		case KindOrigins, KindOriginSecrets:
+			origins[key.ID] = struct{}{}
+		case KindURLEndpoints:
+			endpoints[key.ID] = struct{}{}
 		}
-		a.Origins[id] = o
 	}
-	for id, stored := range s.Endpoints {
-		e, err := compileEndpoint(id, stored, a.Origins)
-		if err != nil {
-			reject(KindURLEndpoints, id, stored.ModRevision, err)
-			if e = prev.Endpoints[id]; e != nil && e.UID != UID(id, stored.CreateRevision) {
-				e = nil
+	if len(origins) > 0 {
+		next.Origins = maps.Clone(prev.Origins)
+		for id := range origins {
+			delete(next.Origins, id)
+			c.origin(id)
+		}
+		for id, stored := range s.Endpoints {
+			if slices.ContainsFunc(stored.Message.GetOrigins(), func(name string) bool { _, ok := origins[name]; return ok }) {
+				endpoints[id] = struct{}{}
 			}
 		}
-		a.Endpoints[id] = e
 	}
+	if len(endpoints) > 0 {
+		next.Endpoints, next.Named = maps.Clone(prev.Endpoints), maps.Clone(prev.Named)
+		for id := range endpoints {
+			c.endpoint(id)
+		}
+	}
+	for _, r := range before {
+		key, err := ParseKey(r.GetKey())
+		_, origin := origins[key.ID]
+		_, endpoint := endpoints[key.ID]
+		if err == nil && !(key.Kind == KindOrigins && origin) && !(key.Kind == KindURLEndpoints && endpoint) {
+			c.rejected = append(c.rejected, r)
+		}
+	}
+	return c.account, sorted(c.rejected)
+}
+
+// compilation makes an account's next view.
+type compilation struct {
+	state    *AccountState
+	prev     *Account
+	account  *Account
+	rejected []*topologyv1.Rejected
+}
+
+func sorted(rejected []*topologyv1.Rejected) []*topologyv1.Rejected {
 	slices.SortFunc(rejected, func(x, y *topologyv1.Rejected) int { return strings.Compare(x.Key, y.Key) })
-	return a, rejected
+	return rejected
+}
+
+func (c *compilation) reject(kind Kind, id string, revision int64, err error) {
+	c.rejected = append(c.rejected, &topologyv1.Rejected{Key: Key{kind, c.state.ID, id}.String(), Revision: revision, Reason: err.Error()})
+}
+
+// origin adds the origin, if there is one.
+func (c *compilation) origin(id string) {
+	stored, ok := c.state.Origins[id]
+	if !ok {
+		return
+	}
+	o, err := compileOrigin(id, stored, c.state.Secrets[id].Message.GetValues())
+	if err != nil {
+		c.reject(KindOrigins, id, stored.ModRevision, err)
+		return
+	}
+	c.account.Origins[id] = o
+}
+
+// endpoint puts the endpoint in the place of what was there.
+func (c *compilation) endpoint(id string) {
+	c.name(c.account.Endpoints[id], -1)
+	delete(c.account.Endpoints, id)
+	stored, ok := c.state.Endpoints[id]
+	if !ok {
+		return
+	}
+	e, err := compileEndpoint(id, stored, c.account.Origins)
+	if err != nil {
+		c.reject(KindURLEndpoints, id, stored.ModRevision, err)
+		if e = c.prev.Endpoints[id]; e != nil && e.UID != UID(id, stored.CreateRevision) {
+			e = nil
+		}
+	}
+	c.account.Endpoints[id] = e
+	c.name(e, 1)
+}
+
+// name counts the files of the Media Library that an endpoint names.
+func (c *compilation) name(e *Endpoint, by int) {
+	if e == nil {
+		return
+	}
+	for _, path := range []string{e.Spec.GetDefaultImage().GetPath(), e.Spec.GetNotFoundPage()} {
+		if path = strings.TrimPrefix(path, "/"); path == "" {
+			continue
+		}
+		if c.account.Named[path] += by; c.account.Named[path] == 0 {
+			delete(c.account.Named, path)
+		}
+	}
 }
 
 // WithMedia is the account with another set of media files.

@@ -22,6 +22,9 @@ type Account struct {
 	Endpoints map[string]*Endpoint
 	// Origins holds every origin by id.
 	Origins map[string]*Origin
+	// Named holds the paths of the Media Library that endpoints name as default images and pages, without a leading slash,
+	// and how many times they do.
+	Named map[string]int
 	// Media is the set of paths in the account's Media Library.
 	Media *MediaSet
 }

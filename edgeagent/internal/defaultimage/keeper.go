@@ -267,23 +267,18 @@ func (k *Keeper) sweep() {
 // take notes what an account's endpoints name and its Media Library has.
 func (k *Keeper) take(a *topology.Account) {
 	images := map[string]prefix{}
-	for _, e := range a.Endpoints {
-		if e == nil {
-			continue // It exists, but this edge cannot use it.
+	for path := range a.Named {
+		sha, ok := a.Media.Lookup(path)
+		if !ok {
+			continue
 		}
-		for _, path := range []string{trimSlash(e.Spec.GetDefaultImage().GetPath()), trimSlash(e.Spec.GetNotFoundPage())} {
-			sha, ok := a.Media.Lookup(path)
-			if _, known := images[path]; !ok || known {
-				continue
-			}
-			images[path] = sha
-			if k.uses[sha] == nil {
-				k.uses[sha] = map[source]struct{}{}
-			}
-			k.uses[sha][source{a.ID, path}] = struct{}{}
-			if k.kept[sha] == nil && k.refused[sha] == nil {
-				k.want(sha)
-			}
+		images[path] = sha
+		if k.uses[sha] == nil {
+			k.uses[sha] = map[source]struct{}{}
+		}
+		k.uses[sha][source{a.ID, path}] = struct{}{}
+		if k.kept[sha] == nil && k.refused[sha] == nil {
+			k.want(sha)
 		}
 	}
 	if len(images) > 0 {

@@ -76,6 +76,25 @@ func BenchmarkApplyOneEndpoint(b *testing.B) {
 	}
 }
 
+// A change of one endpoint must not cost what the account's other endpoints are.
+func BenchmarkApplyOneEndpointOfAnAccount(b *testing.B) {
+	for _, n := range []int{10, 1_000, 19_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			table := New(Hooks{})
+			records := []topology.Record{put(b, "accounts/acme", "5", &topologyv1.Account{State: topologyv1.Account_ACTIVE})}
+			for i := range n {
+				records = append(records, put(b, fmt.Sprintf("urlEndpoints/acme/e%d", i), "5", endpoint()))
+			}
+			mustApply(b, table, Step{Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example", Records: Of(records...)})
+			record := put(b, "urlEndpoints/acme/e3", "5/6", endpoint())
+			b.ReportAllocs()
+			for b.Loop() {
+				mustApply(b, table, Step{Revision: 6, Records: Of(record)})
+			}
+		})
+	}
+}
+
 func BenchmarkDomainLookup(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

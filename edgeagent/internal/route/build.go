@@ -25,9 +25,9 @@ type holding struct {
 	undecodable map[topology.Key]*topologyv1.Rejected
 	refused     []*topologyv1.Rejected
 
-	// edit and recompile belong to the step that is being built.
-	edit      *topology.MediaEdit
-	recompile bool
+	// edit and changed, what of the state the step has changed, belong to the step that is being built.
+	edit    *topology.MediaEdit
+	changed map[topology.Key]struct{}
 }
 
 func (h *holding) empty() bool {
@@ -46,6 +46,7 @@ type purging struct {
 // builder makes the next root.
 type builder struct {
 	batch    uint64
+	full     bool
 	domains  trie[*topology.Domain]
 	accounts trie[*topology.Account]
 	// before is what the table holds. For a full state, holdings are new ones.
@@ -93,7 +94,10 @@ func (b *builder) take(r topology.Record) {
 		b.settle(r, b.takePurge(r))
 	case topology.KindAccounts, topology.KindOrigins, topology.KindOriginSecrets, topology.KindURLEndpoints:
 		h := b.change(r.Key.Account)
-		h.recompile = true
+		if h.changed == nil {
+			h.changed = make(map[topology.Key]struct{})
+		}
+		h.changed[r.Key] = struct{}{}
 		err := h.state.Apply(r)
 		if err != nil {
 			b.keepBefore(h, r)
@@ -177,9 +181,9 @@ func (b *builder) show(h *holding) bool {
 	}
 	was := b.old.Account(h.id)
 	switch {
-	case h.recompile:
-		h.recompile = false
+	case h.changed != nil:
 		b.compile(h, was)
+		h.changed = nil
 		return true
 	case edited && h.uid != "":
 		b.accounts.put(b.batch, was.WithMedia(h.media))
@@ -189,7 +193,13 @@ func (b *builder) show(h *holding) bool {
 }
 
 func (b *builder) compile(h *holding, was *topology.Account) {
-	a, refused := topology.Compile(h.state, was)
+	var a *topology.Account
+	var refused []*topologyv1.Rejected
+	if b.full {
+		a, refused = topology.Compile(h.state, was)
+	} else {
+		a, refused = topology.Recompile(h.state, was, h.changed, h.refused)
+	}
 	for _, r := range refused {
 		if !slices.ContainsFunc(h.refused, func(x *topologyv1.Rejected) bool { return proto.Equal(x, r) }) {
 			b.rejected = append(b.rejected, r)

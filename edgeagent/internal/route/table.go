@@ -169,7 +169,7 @@ func (t *Table) Apply(s Step) (Result, error) {
 }
 
 func (t *Table) builder(s Step) *builder {
-	b := &builder{batch: t.batch, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, changed: make(map[string]*holding)}
+	b := &builder{batch: t.batch, full: s.Full, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, changed: make(map[string]*holding)}
 	if s.SharedHost != "" {
 		b.given = canonicalSharedHost(s.SharedHost)
 	}
