@@ -71,7 +71,7 @@ customDomains: [{domain: alone.example, mode: ACCOUNT}]
 			t.Fatal(err)
 		}
 		if signal == syscall.SIGSTOP {
-			time.Sleep(1200 * time.Millisecond) // it has to stand still for longer than it can by chance
+			pause(t, 1200*time.Millisecond, 1300*time.Millisecond) // It has to stand still for longer than it can by chance.
 		}
 	}
 	trusts(false)

@@ -194,11 +194,11 @@ func (s *soak) read(t *testing.T, i, n int) {
 
 // fault makes trouble of one kind.
 func (s *soak) fault(t *testing.T) {
-	pause := func(p *process, what string) {
+	suspend := func(p *process, what string) {
 		d := time.Duration(200+s.random.IntN(4000)) * time.Millisecond
 		t.Logf("%s stands still for %s", what, d)
 		p.cmd.Process.Signal(syscall.SIGSTOP)
-		time.Sleep(d)
+		pause(t, d, d+time.Millisecond)
 		p.cmd.Process.Signal(syscall.SIGCONT)
 	}
 	switch i := s.random.IntN(3); s.random.IntN(6) {
@@ -206,7 +206,7 @@ func (s *soak) fault(t *testing.T) {
 		plane := s.planes[i%2]
 		t.Logf("kill control plane %d", i%2)
 		plane.kill9(t)
-		time.Sleep(time.Duration(s.random.IntN(2000)) * time.Millisecond)
+		pause(t, 0, 2*time.Second)
 		plane.controlPlane = startControlPlane(t, plane.controlPlane.dir, plane.flags...)
 	case 1:
 		s.mu.Lock()
@@ -219,16 +219,16 @@ func (s *soak) fault(t *testing.T) {
 	case 2:
 		t.Logf("kill member %d of etcd", i)
 		s.etcd[i].kill9(t)
-		time.Sleep(time.Duration(s.random.IntN(2000)) * time.Millisecond)
+		pause(t, 0, 2*time.Second)
 		s.etcd[i].run(t, tool(t, "etcd", "etcd-server"))
 		s.etcd[i].waitHealthy(t)
 	case 3:
-		pause(s.etcd[i].process, fmt.Sprintf("member %d of etcd", i))
+		suspend(s.etcd[i].process, fmt.Sprintf("member %d of etcd", i))
 	case 4:
-		pause(s.planes[i%2].process, fmt.Sprintf("control plane %d", i%2))
+		suspend(s.planes[i%2].process, fmt.Sprintf("control plane %d", i%2))
 	case 5:
 		s.mu.Lock()
-		pause(s.edges[i].process, s.edges[i].name)
+		suspend(s.edges[i].process, s.edges[i].name)
 		s.mu.Unlock()
 	}
 }
