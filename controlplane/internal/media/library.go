@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -180,12 +179,6 @@ func (l *Library) explain(op, sha256 string, err error) error {
 		err = ErrNoBytes
 	}
 	return fmt.Errorf("%s media bytes %s: %w", op, sha256, err)
-}
-
-// hashOfKey refuses keys that are not ours, such as what a killed process left half-written beside an object.
-func hashOfKey(key string) (sha256 string, ok bool) {
-	sha256, ok = strings.CutPrefix(key, objects)
-	return sha256, ok && isHex(sha256, 64)
 }
 
 func isHex(s string, n int) bool {
