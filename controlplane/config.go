@@ -22,6 +22,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -56,6 +57,9 @@ type Config struct {
 	MediaAdvertiseURL string
 	// MediaURL is the media bucket: a folder, file:///..., or s3://bucket?region=... Default the folder media in DataDir.
 	MediaURL string
+	// MaxUpload is the most bytes that one uploaded file may have; what is on its way takes four times as much of the disk at
+	// most. Default 1 GiB.
+	MaxUpload int64
 	// SharedHost is `host[:port]`, the host under which every account is served. It is stored at the first start; another one
 	// later is refused, unless ReplaceSharedHost is set. Default what is stored, else localhost.
 	SharedHost        string
@@ -88,6 +92,7 @@ const (
 
 	DefaultFreezeAfter = "3,5%"
 	DefaultCanaryHold  = 30 * time.Second
+	DefaultMaxUpload   = adminsvc.DefaultMaxUpload
 )
 
 func (c *Config) setDefaults() {

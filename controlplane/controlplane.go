@@ -116,7 +116,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if err != nil {
 		return err
 	}
-	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, Logger: cfg.Logger, Registerer: c.registry}
+	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry}
 	if cfg.AdminTokenFile != "" {
 		if c.tokens, err = bearer.Load(cfg.AdminTokenFile, cfg.Logger); err != nil {
 			return fmt.Errorf("--admin-token-file: %w", err)

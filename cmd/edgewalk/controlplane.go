@@ -10,6 +10,7 @@ import (
 
 func controlplaneCommand(log *slog.Logger) *cobra.Command {
 	cfg := controlplane.Config{Logger: log}
+	upload := byteSize(controlplane.DefaultMaxUpload)
 	cmd := &cobra.Command{
 		Use:   "controlplane",
 		Short: "Keep the topology and stream it to edges",
@@ -23,6 +24,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			hangups := catchHangups()
+			cfg.MaxUpload = int64(upload)
 			c, err := controlplane.New(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -49,6 +51,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	f.DurationVar(&cfg.CanaryHold, "canary-hold", controlplane.DefaultCanaryHold, "how long the other regions wait for it")
 	f.StringVar(&cfg.MediaAdvertiseURL, "media-advertise-url", "", "URL under which edges reach --media-addr (default by that address)")
 	f.StringVar(&cfg.MediaURL, "media-url", "", "media bucket: file:///folder or s3://bucket?region=... (default media in --data-dir)")
+	f.Var(&upload, "max-upload", "how much one file uploaded to a Media Library may take")
 	f.StringVar(&cfg.SharedHost, "shared-host", "", "host[:port] under which every account is served; kept from the first start on (default localhost)")
 	f.BoolVar(&cfg.ReplaceSharedHost, "replace-shared-host", false, "let --shared-host replace the one that is kept")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "file with the certificate of all listeners, PEM, read again when it changes")

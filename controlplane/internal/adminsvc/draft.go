@@ -219,6 +219,9 @@ func (d *draft) joinDefault(origin string) {
 // edit is what leads from before to next. It checks the rules first; resource is the one that the caller wrote, whose faults
 // are told by field, or empty when there are several.
 func (d *draft) edit(resource string) (*store.Edit, error) {
+	if err := d.quota(); err != nil {
+		return nil, err
+	}
 	if found := d.faults(); len(found) > 0 {
 		return nil, violationsError(d.next, found, resource)
 	}

@@ -55,6 +55,7 @@ const (
 	kindEdgeFailed
 	kindStoreFull
 	kindTooManyRequests
+	kindQuota
 	kindFutureRevision
 	kindEdgesPending
 	kindDeadline
@@ -98,6 +99,7 @@ var kinds = [kindCount]struct {
 	kindEdgeFailed:         {codes.Unavailable, "EDGE_FAILED"},
 	kindStoreFull:          {codes.ResourceExhausted, "STORE_FULL"},
 	kindTooManyRequests:    {codes.ResourceExhausted, "TOO_MANY_REQUESTS"},
+	kindQuota:              {codes.ResourceExhausted, "QUOTA"},
 	kindFutureRevision:     {codes.OutOfRange, "REVISION_IN_FUTURE"},
 	kindEdgesPending:       {codes.DeadlineExceeded, "EDGES_PENDING"},
 	kindDeadline:           {codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},

@@ -101,16 +101,21 @@ func (s mediaFiles) UploadMediaFile(stream adminv1.MediaService_UploadMediaFileS
 	if start == nil {
 		return invalid("start", "send start first, then data")
 	}
-	key, err := s.uploadKey(ctx, start)
+	key, account, err := s.uploadKey(ctx, start)
 	if err != nil {
 		return err
 	}
-	spooled, err := s.library.Spool(ctx, &uploadReader{stream: stream, limit: start.SizeBytes})
+	reader := &uploadReader{stream: stream, limit: start.SizeBytes, spool: &s.spool, over: func(size int64) error { return s.checkSize(account, key, size) }}
+	defer reader.done()
+	spooled, err := s.library.Spool(ctx, reader)
 	if err != nil {
 		return uploadError(err)
 	}
 	defer spooled.Close()
 	if err := checkContent(start, spooled); err != nil {
+		return err
+	}
+	if err := s.roomFor(ctx, account, key, spooled.Size); err != nil {
 		return err
 	}
 	resp, err := s.storeUpload(ctx, key, start, spooled)
@@ -121,24 +126,35 @@ func (s mediaFiles) UploadMediaFile(stream adminv1.MediaService_UploadMediaFileS
 }
 
 // uploadKey refuses what can be refused before the bytes arrive.
-func (s *Service) uploadKey(ctx context.Context, start *adminv1.UploadMediaFileRequest_Start) (topology.Key, error) {
+func (s *Service) uploadKey(ctx context.Context, start *adminv1.UploadMediaFileRequest_Start) (topology.Key, *topologyv1.Account, error) {
 	account, err := parseParent(start.GetParent())
 	if err != nil {
-		return topology.Key{}, err
+		return topology.Key{}, nil, err
 	}
 	path, err := topology.MediaPath(start.GetPath())
 	if err != nil {
-		return topology.Key{}, invalid("start.path", "%v", err)
+		return topology.Key{}, nil, invalid("start.path", "%v", err)
 	}
 	key := mediaKey(account, path)
 	stored, _, err := readAt[*topologyv1.Account](ctx, s, accountKey(account), 0)
 	switch {
 	case err != nil:
-		return topology.Key{}, err
+		return topology.Key{}, nil, err
 	case stored.Message.GetState() == topologyv1.Account_DELETING:
-		return topology.Key{}, deleting(account)
+		return topology.Key{}, nil, deleting(account)
 	}
-	return key, nil
+	if err := s.checkSize(stored.Message, key, start.GetSizeBytes()); err != nil {
+		return topology.Key{}, nil, err
+	}
+	return key, stored.Message, s.roomFor(ctx, stored.Message, key, start.GetSizeBytes())
+}
+
+// checkSize returns an error if a file is larger than one of the account may be.
+func (s *Service) checkSize(account *topologyv1.Account, key topology.Key, size int64) error {
+	if limit, field, remedy := s.uploadLimit(account.GetLimits()); size > limit {
+		return overQuota(key.Account, field, limit, size, " bytes", remedy)
+	}
+	return nil
 }
 
 // storeUpload places the bytes, writes the record, and looks at the bytes again: a sweep that had judged them just before
@@ -166,6 +182,9 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		if etag := start.GetMediaFile().GetEtag(); etag != "" && !exists {
 			return nil, notFound(key.Name())
 		} else if err := checkEtag(etag, key.Name(), record.ModRevision); err != nil {
+			return nil, err
+		}
+		if err := roomIn(ctx, state, key, spooled.Size); err != nil {
 			return nil, err
 		}
 		next := newFile(key, start, spooled)
@@ -264,10 +283,12 @@ func checkContent(start *adminv1.UploadMediaFileRequest_Start, spooled *media.Sp
 	return nil
 }
 
-// uploadReader reads the data of an upload. It ends one that sends more than it announced.
+// uploadReader reads the data of an upload. It ends one that sends more than it announced or may.
 type uploadReader struct {
 	stream adminv1.MediaService_UploadMediaFileServer
 	limit  *int64
+	spool  *spool
+	over   func(size int64) error
 	read   int64
 	rest   []byte
 }
@@ -283,16 +304,25 @@ func (r *uploadReader) Read(p []byte) (int, error) {
 		}
 		r.rest = m.GetData()
 		r.read += int64(len(r.rest))
+		if err := r.spool.take(int64(len(r.rest))); err != nil {
+			return 0, err
+		}
 		if r.limit != nil && r.read > *r.limit {
 			f := fail(kindContentMismatch, "start.size_bytes: %d bytes were announced and more have arrived", *r.limit)
 			f.fields = []fieldFault{{"start.size_bytes", "more bytes have arrived"}}
 			return 0, f
+		}
+		if err := r.over(r.read); err != nil {
+			return 0, err
 		}
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
 }
+
+// done gives back what the upload took of the spool.
+func (r *uploadReader) done() { r.spool.give(r.read) }
 
 // uploadError tells a caller's mistake or end from a disk that takes no more.
 func uploadError(err error) error {

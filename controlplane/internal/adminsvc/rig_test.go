@@ -58,6 +58,7 @@ type rigOptions struct {
 	store  *store.Store
 	tokens *bearer.Tokens
 	now    func() time.Time
+	upload int64
 }
 
 func newRig(t testing.TB, opts rigOptions) *rig {
@@ -96,7 +97,7 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	background(t, everywhere.Run)
 	background(t, r.edges.Run)
 	r.service, err = New(Config{
-		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Tokens: opts.tokens, Now: opts.now, Logger: logger, Registerer: r.registry,
+		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Tokens: opts.tokens, Now: opts.now, MaxUpload: opts.upload, Logger: logger, Registerer: r.registry,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@
 package adminsvc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,8 @@ type Config struct {
 	Brake   *brake.Brake
 	// Tokens are those that callers present. Nil: nobody is asked for one.
 	Tokens *bearer.Tokens
+	// MaxUpload is the most bytes that one uploaded file may have. Default: DefaultMaxUpload.
+	MaxUpload int64
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Logger takes a line for each write and each internal error. Default: slog.Default().
@@ -61,14 +64,17 @@ type Service struct {
 	metrics   *metrics
 	health    *health.Server
 	purgeRate rates
+	maxUpload int64
+	spool     spool // of uploads under way
 }
 
 // New returns the service; see [Service.NewServer].
 func New(cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, tokens: cfg.Tokens,
-		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
+		now: cfg.Now, log: cfg.Logger, health: health.NewServer(), maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload),
 	}
+	s.spool.limit = spoolFor * s.maxUpload
 	if s.now == nil {
 		s.now = time.Now
 	}

@@ -695,9 +695,9 @@ func (x *Account) GetLimits() *AccountLimits {
 // changes nothing that is there.
 type AccountLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Origins. Default 1,000; 0 to 100,000.
+	// Origins. Default 10,000; 0 to 100,000.
 	Origins *int32 `protobuf:"varint,1,opt,name=origins,proto3,oneof" json:"origins,omitempty"`
-	// URL-endpoints, the default endpoint included. Default 1,000; 1 to 100,000.
+	// URL-endpoints, the default endpoint included. Default 10,000; 1 to 100,000.
 	UrlEndpoints *int32 `protobuf:"varint,2,opt,name=url_endpoints,json=urlEndpoints,proto3,oneof" json:"url_endpoints,omitempty"`
 	// Custom domains. Default 10,000; 0 to 1,000,000.
 	CustomDomains *int32 `protobuf:"varint,3,opt,name=custom_domains,json=customDomains,proto3,oneof" json:"custom_domains,omitempty"`

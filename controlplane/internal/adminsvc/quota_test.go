@@ -1,0 +1,96 @@
+package adminsvc
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+// quotaOf is what an error says of the limit that it names.
+func quotaOf(err error) string {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && status.Code(err) == codes.ResourceExhausted {
+			return fmt.Sprintf("%s %s %s", info.GetReason(), info.GetMetadata()["field"], info.GetMetadata()["limit"])
+		}
+	}
+	return fmt.Sprint(err)
+}
+
+func TestAnAccountHoldsNoMoreThanItsLimits(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme", "account": {"limits": {"origins": 2, "urlEndpoints": 2, "customDomains": 1}}}`)
+	web := `"origin": {"web": {"baseUrl": "https://o.example.com"}}`
+	for _, step := range []struct{ method, body, want string }{
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "a", ` + web + `}`, ""},
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "b", ` + web + `}`, ""},
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "c", ` + web + `}`, "QUOTA limits.origins 2"},
+		{"CreateUrlEndpoint", `{"parent": "accounts/acme", "urlEndpointId": "shop", "urlEndpoint": {"origins": ["a"]}}`, ""},
+		{"CreateUrlEndpoint", `{"parent": "accounts/acme", "urlEndpointId": "blog", "urlEndpoint": {"origins": ["a"]}}`, "QUOTA limits.url_endpoints 2"},
+		{"CreateCustomDomain", `{"parent": "accounts/acme", "customDomain": {"domain": "a.example.com", "mode": "ACCOUNT"}}`, ""},
+		{"CreateCustomDomain", `{"parent": "accounts/acme", "customDomain": {"domain": "b.example.com", "mode": "ACCOUNT"}}`, "QUOTA limits.custom_domains 1"},
+		{"ApplyManifest", `{"manifest": {"account": {"id": "acme", "limits": {"origins": 2, "urlEndpoints": 2, "customDomains": 1}}, "origins": [{"id": "c", "web": {"baseUrl": "https://o.example.com"}}]}}`, "QUOTA limits.origins 2"},
+		// A limit below what is there leaves it as it is, to be changed and deleted.
+		{"UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 1}}, "updateMask": "limits.origins"}`, ""},
+		{"UpdateOrigin", `{"origin": {"name": "accounts/acme/origins/b", "timeouts": {"connect": "1s"}}, "updateMask": "timeouts"}`, ""},
+		{"DeleteOrigin", `{"name": "accounts/acme/origins/b"}`, ""},
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "c", ` + web + `}`, "QUOTA limits.origins 1"},
+		{"UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 2}}, "updateMask": "limits.origins"}`, ""},
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "c", ` + web + `}`, ""},
+		{"UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": -1}}, "updateMask": "limits.origins"}`, "limits.origins"},
+	} {
+		_, err := r.call(t.Context(), step.method, step.body)
+		if got := quotaOf(err); err == nil != (step.want == "") || err != nil && !strings.Contains(got, step.want) {
+			t.Errorf("%s %s: %s, want %q", step.method, step.body, got, step.want)
+		}
+	}
+}
+
+func TestUploadsAreBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{upload: 100})
+	r.must(t, "CreateAccount", `{"accountId": "acme", "account": {"limits": {"libraryBytes": 150, "uploadBytes": 90}}}`)
+	r.must(t, "CreateAccount", `{"accountId": "free"}`)
+	size := func(n int64) *int64 { return &n }
+	for _, step := range []struct {
+		account, path string
+		announced     *int64
+		size          int
+		want          string
+	}{
+		{"free", "a", nil, 100, ""},
+		{"free", "b", nil, 101, "QUOTA limits.upload_bytes 100"},
+		{"free", "b", size(101), 101, "QUOTA limits.upload_bytes 100"},
+		{"acme", "a", nil, 91, "QUOTA limits.upload_bytes 90"},
+		{"acme", "a", nil, 90, ""},
+		{"acme", "b", nil, 61, "QUOTA limits.library_bytes 150"},
+		{"acme", "b", size(61), 61, "QUOTA limits.library_bytes 150"},
+		{"acme", "b", nil, 60, ""},
+		{"acme", "a", nil, 89, ""}, // in place of what is there
+		{"acme", "c", nil, 2, "QUOTA limits.library_bytes 150"},
+	} {
+		start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/" + step.account, Path: step.path, SizeBytes: step.announced}
+		_, err := r.upload(t.Context(), start, strings.NewReader(strings.Repeat("x", step.size)))
+		if got := quotaOf(err); err == nil != (step.want == "") || err != nil && got != step.want {
+			t.Errorf("%v: %s", step, got)
+		}
+	}
+	if n := r.service.spool.taken.Load(); n != 0 {
+		t.Errorf("%d bytes of uploads that ended still count", n)
+	}
+	// What is on its way takes a bounded part of the disk, however many send it.
+	r.service.spool.taken.Store(4 * 100)
+	start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/free", Path: "c"}
+	if _, err := r.upload(t.Context(), start, strings.NewReader("x")); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("with a full spool: %v", err)
+	}
+	if n := r.service.spool.taken.Load(); n != 4*100 {
+		t.Errorf("%d bytes count, want %d", n, 4*100)
+	}
+}
