@@ -211,7 +211,7 @@ func (a *Agent) currentOrigin(account, id string) *topology.Origin {
 	if owner == nil {
 		return nil
 	}
-	return owner.Origins[id]
+	return owner.Origin(id)
 }
 
 // mediaURL is where the control plane says that the Media Library is. It is asked only once there is a topology.

@@ -3,13 +3,13 @@ package topology
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/internal/persistent"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -44,15 +44,8 @@ func Compile(s *AccountState, prev *Account) (a *Account, rejected []*topologyv1
 	if prev == nil || prev.UID != uid {
 		prev = &Account{}
 	}
-	c := &compilation{state: s, prev: prev, account: &Account{
-		ID:        s.ID,
-		UID:       uid,
-		Deleting:  s.Account.Message.GetState() == topologyv1.Account_DELETING,
-		Endpoints: make(map[string]*Endpoint, len(s.Endpoints)),
-		Origins:   make(map[string]*Origin, len(s.Origins)),
-		Named:     make(map[string]int),
-		Media:     prev.Media,
-	}}
+	c := &compilation{batch: new(persistent.Batch), state: s, prev: prev, account: newAccount(s.ID, uid)}
+	c.account.Deleting, c.account.Media = s.Account.Message.GetState() == topologyv1.Account_DELETING, prev.Media
 	for id := range s.Origins {
 		c.origin(id)
 	}
@@ -69,7 +62,7 @@ func Recompile(s *AccountState, prev *Account, changed map[Key]struct{}, before 
 		return Compile(s, prev)
 	}
 	next := *prev
-	c := &compilation{state: s, prev: prev, account: &next}
+	c := &compilation{batch: new(persistent.Batch), state: s, prev: prev, account: &next}
 	origins, endpoints := map[string]struct{}{}, map[string]struct{}{}
 	for key := range changed {
 		switch key.Kind {
@@ -80,9 +73,8 @@ func Recompile(s *AccountState, prev *Account, changed map[Key]struct{}, before 
 		}
 	}
 	if len(origins) > 0 {
-		next.Origins = maps.Clone(prev.Origins)
 		for id := range origins {
-			delete(next.Origins, id)
+			next.origins.Drop(c.batch, id)
 			c.origin(id)
 		}
 		for id, stored := range s.Endpoints {
@@ -91,11 +83,8 @@ func Recompile(s *AccountState, prev *Account, changed map[Key]struct{}, before 
 			}
 		}
 	}
-	if len(endpoints) > 0 {
-		next.Endpoints, next.Named = maps.Clone(prev.Endpoints), maps.Clone(prev.Named)
-		for id := range endpoints {
-			c.endpoint(id)
-		}
+	for id := range endpoints {
+		c.endpoint(id)
 	}
 	for _, r := range before {
 		key, err := ParseKey(r.GetKey())
@@ -110,6 +99,7 @@ func Recompile(s *AccountState, prev *Account, changed map[Key]struct{}, before 
 
 // compilation makes an account's next view.
 type compilation struct {
+	batch    *persistent.Batch
 	state    *AccountState
 	prev     *Account
 	account  *Account
@@ -136,25 +126,25 @@ func (c *compilation) origin(id string) {
 		c.reject(KindOrigins, id, stored.ModRevision, err)
 		return
 	}
-	c.account.Origins[id] = o
+	c.account.origins.Put(c.batch, o)
 }
 
 // endpoint puts the endpoint in the place of what was there.
 func (c *compilation) endpoint(id string) {
-	c.name(c.account.Endpoints[id], -1)
-	delete(c.account.Endpoints, id)
+	c.name(c.account.Endpoint(id), -1)
+	c.account.endpoints.Drop(c.batch, id)
 	stored, ok := c.state.Endpoints[id]
 	if !ok {
 		return
 	}
-	e, err := compileEndpoint(id, stored, c.account.Origins)
+	e, err := compileEndpoint(id, stored, c.account.Origin)
 	if err != nil {
 		c.reject(KindURLEndpoints, id, stored.ModRevision, err)
-		if e = c.prev.Endpoints[id]; e != nil && e.UID != UID(id, stored.CreateRevision) {
+		if e = c.prev.Endpoint(id); e != nil && e.UID != UID(id, stored.CreateRevision) {
 			e = nil
 		}
 	}
-	c.account.Endpoints[id] = e
+	c.account.endpoints.Put(c.batch, heldEndpoint{id, e})
 	c.name(e, 1)
 }
 
@@ -167,9 +157,12 @@ func (c *compilation) name(e *Endpoint, by int) {
 		if path = strings.TrimPrefix(path, "/"); path == "" {
 			continue
 		}
-		if c.account.Named[path] += by; c.account.Named[path] == 0 {
-			delete(c.account.Named, path)
+		file, _ := c.account.named.Get(path)
+		if file = (namedFile{path, file.times + by}); file.times == 0 {
+			c.account.named.Drop(c.batch, path)
+			continue
 		}
+		c.account.named.Put(c.batch, file)
 	}
 }
 
@@ -213,7 +206,7 @@ func breakerOf(b *topologyv1.OriginBreaker) Breaker {
 	return compiled
 }
 
-func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origins map[string]*Origin) (*Endpoint, error) {
+func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origin func(id string) *Origin) (*Endpoint, error) {
 	spec := stored.Message
 	if n := len(spec.GetOrigins()); n > MaxOrigins {
 		return nil, fmt.Errorf("%d origins, at most %d are allowed", n, MaxOrigins)
@@ -228,7 +221,7 @@ func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origins 
 		WalkDeadline: duration(spec.GetWalkDeadline(), DefaultWalkDeadline),
 	}
 	for _, name := range spec.GetOrigins() {
-		o := origins[name]
+		o := origin(name)
 		if o == nil {
 			return nil, fmt.Errorf("origin %q is missing or cannot be used", name)
 		}

@@ -22,14 +22,14 @@ func TestCompileFillsDefaults(t *testing.T) {
 	if a.ID != "acme" || a.UID != "10-acme" || a.Deleting || a.Default().UID != UID("default", 13) {
 		t.Errorf("account %+v, default %+v", a, a.Default())
 	}
-	o := a.Origins["legacy"]
+	o := a.Origin("legacy")
 	if o.Connect != 1500*time.Millisecond || o.FirstByte != 10*time.Second || o.Idle != 10*time.Second {
 		t.Errorf("timeouts %v, %v, %v", o.Connect, o.FirstByte, o.Idle)
 	}
 	if o.Breaker != DefaultBreaker {
 		t.Errorf("breaker %+v", o.Breaker)
 	}
-	if got := a.Origins["product-images"].Secrets[secretS3Key]; got != "s" {
+	if got := a.Origin("product-images").Secrets[secretS3Key]; got != "s" {
 		t.Errorf("secret %q", got)
 	}
 	e := a.Default()
@@ -61,7 +61,7 @@ func TestCompileKeepsZeros(t *testing.T) {
 		DefaultTtl: durationpb.New(0), BrowserTtl: durationpb.New(0), NegativeTtl: durationpb.New(0), StaleIfError: durationpb.New(0),
 	}})
 	a, _ := Compile(s, nil)
-	if c := a.Endpoints["zero"].Cache; c.DefaultTTL != 0 || c.BrowserTTL != 0 || c.NegativeTTL != 0 || c.StaleIfError != 0 {
+	if c := a.Endpoint("zero").Cache; c.DefaultTTL != 0 || c.BrowserTTL != 0 || c.NegativeTTL != 0 || c.StaleIfError != 0 {
 		t.Errorf("policy %+v", c)
 	}
 }
@@ -78,7 +78,7 @@ func TestCompileJoinsWhatWebOriginsAskFor(t *testing.T) {
 	put(t, s, Key{Kind: KindOrigins, ID: "b"}, b)
 	put(t, s, Key{Kind: KindURLEndpoints, ID: "both"}, &topologyv1.UrlEndpoint{Origins: []string{"a", "b"}})
 	account, _ := Compile(s, nil)
-	e := account.Endpoints["both"]
+	e := account.Endpoint("both")
 	if want := []string{"cookie", "x-a", "x-b"}; !slices.Equal(e.ForwardRequestHeaders, want) || !e.KeyHost {
 		t.Errorf("forwards %v, key host %v; want %v and true", e.ForwardRequestHeaders, e.KeyHost, want)
 	}
@@ -97,10 +97,10 @@ func TestCompileKeepsTheLastGoodEndpoint(t *testing.T) {
 		rejected[1].Revision != 77 || !strings.Contains(rejected[1].Reason, `"gone"`) {
 		t.Errorf("rejected %v", rejected)
 	}
-	if after.Endpoints["product-images"] != before.Endpoints["product-images"] {
+	if after.Endpoint("product-images") != before.Endpoint("product-images") {
 		t.Error("the last good endpoint is lost")
 	}
-	if e, ok := after.Endpoints["new"]; e != nil || !ok {
+	if e, ok := after.LookupEndpoint("new"); e != nil || !ok {
 		t.Error("an endpoint that cannot be used is there, or its identifier is free")
 	}
 	if after.Default() == nil || after.Media.Len() != 1 {
@@ -109,7 +109,7 @@ func TestCompileKeepsTheLastGoodEndpoint(t *testing.T) {
 
 	// A later endpoint of the same id is another one.
 	putAt(t, s, Key{Kind: KindURLEndpoints, ID: "product-images"}, &topologyv1.UrlEndpoint{Origins: []string{"gone"}}, 90, 90)
-	if again, _ := Compile(s, after); again.Endpoints["product-images"] != nil {
+	if again, _ := Compile(s, after); again.Endpoint("product-images") != nil {
 		t.Error("an endpoint was taken for its predecessor")
 	}
 	// So is a later account.
@@ -128,7 +128,7 @@ func TestCompileRejectsAnUnknownKindOfOrigin(t *testing.T) {
 	s := shop(t)
 	put(t, s, Key{Kind: KindOrigins, ID: "future"}, &topologyv1.Origin{DisplayName: "a kind of a later version"})
 	a, rejected := Compile(s, nil)
-	if len(rejected) != 1 || rejected[0].Key != "origins/acme/future" || a.Origins["future"] != nil || a.Default() == nil {
+	if len(rejected) != 1 || rejected[0].Key != "origins/acme/future" || a.Origin("future") != nil || a.Default() == nil {
 		t.Errorf("rejected %v", rejected)
 	}
 }

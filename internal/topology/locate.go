@@ -177,7 +177,7 @@ func (t *Target) findEndpoint(l Lookup) *Refusal {
 	}
 	switch {
 	case t.Domain != nil && t.Domain.Endpoint != "":
-		t.Endpoint = t.Account.Endpoints[t.Domain.Endpoint]
+		t.Endpoint = t.Account.Endpoint(t.Domain.Endpoint)
 	default:
 		t.Endpoint, t.Path = t.Account.enter(t.Path)
 	}
@@ -191,7 +191,7 @@ func (t *Target) findEndpoint(l Lookup) *Refusal {
 func (a *Account) enter(path string) (*Endpoint, string) {
 	first, rest := cutSegment(path)
 	if first != "" && first != DefaultEndpointID {
-		if e, ok := a.Endpoints[first]; ok {
+		if e, ok := a.LookupEndpoint(first); ok {
 			return e, rest
 		}
 	}

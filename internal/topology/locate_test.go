@@ -238,7 +238,7 @@ func TestEndpointIsKeyedUnlessSomeStepIsAskedForPaths(t *testing.T) {
 		t.Fatal(rejected)
 	}
 	for id, want := range map[string]bool{"none": true, "objects": true, "mixed": false} {
-		if got := account.Endpoints[id].Keyed; got != want {
+		if got := account.Endpoint(id).Keyed; got != want {
 			t.Errorf("%s: keyed %v, want %v", id, got, want)
 		}
 	}

@@ -35,7 +35,7 @@ func TestRecompileIsCompile(t *testing.T) {
 				key.Account = "acme"
 				changed[key] = struct{}{}
 			}
-			before := maps.Clone(quick.Endpoints)
+			before := maps.Collect(quick.Endpoints())
 			was := quick
 			quick, quickRejected = Recompile(s, quick, changed, quickRejected)
 			var wholeRejected []*topologyv1.Rejected
@@ -46,7 +46,7 @@ func TestRecompileIsCompile(t *testing.T) {
 			if !slices.EqualFunc(quickRejected, wholeRejected, func(x, y *topologyv1.Rejected) bool { return proto.Equal(x, y) }) {
 				t.Fatalf("seed %d, %v: rejected %v, want %v", seed, changed, quickRejected, wholeRejected)
 			}
-			if !maps.Equal(before, was.Endpoints) {
+			if !maps.Equal(before, maps.Collect(was.Endpoints())) {
 				t.Fatalf("seed %d, %v: a view that requests may hold has changed", seed, changed)
 			}
 		}
@@ -87,16 +87,19 @@ func anyChange(random *rand.Rand) (Key, proto.Message) {
 
 // differ says what tells two views of an account apart, "" for nothing.
 func differ(a, b *Account) string {
-	if a.UID != b.UID || a.Deleting != b.Deleting || !maps.Equal(a.Named, b.Named) || len(a.Origins) != len(b.Origins) || len(a.Endpoints) != len(b.Endpoints) {
+	if a.UID != b.UID || a.Deleting != b.Deleting || a.origins.Len() != b.origins.Len() || a.endpoints.Len() != b.endpoints.Len() {
 		return fmt.Sprintf("account %+v, want %+v", a, b)
 	}
-	for id, o := range a.Origins {
-		if other := b.Origins[id]; other == nil || o.UID != other.UID || o.Spec != other.Spec || !maps.Equal(o.Secrets, other.Secrets) {
-			return "origin " + id
+	if x, y := timesNamed(a), timesNamed(b); !maps.Equal(x, y) {
+		return fmt.Sprintf("named %v, want %v", x, y)
+	}
+	for o := range a.origins.All() {
+		if other := b.Origin(o.ID); other == nil || o.UID != other.UID || o.Spec != other.Spec || !maps.Equal(o.Secrets, other.Secrets) {
+			return "origin " + o.ID
 		}
 	}
-	for id, e := range a.Endpoints {
-		other, ok := b.Endpoints[id]
+	for id, e := range a.Endpoints() {
+		other, ok := b.LookupEndpoint(id)
 		if !ok || (e == nil) != (other == nil) {
 			return "endpoint " + id
 		}
@@ -108,4 +111,12 @@ func differ(a, b *Account) string {
 		}
 	}
 	return ""
+}
+
+func timesNamed(a *Account) map[string]int {
+	times := map[string]int{}
+	for f := range a.named.All() {
+		times[f.path] = f.times
+	}
+	return times
 }

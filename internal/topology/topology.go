@@ -6,8 +6,10 @@
 package topology
 
 import (
+	"iter"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/persistent"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -17,20 +19,91 @@ type Account struct {
 	ID, UID string
 	// Deleting says that nothing of the account is served any more.
 	Deleting bool
-	// Endpoints holds every endpoint by identifier, the default one as [DefaultEndpointID]. It holds nil for one that
-	// exists but cannot be used: requests for it are refused, not led to the default endpoint.
-	Endpoints map[string]*Endpoint
-	// Origins holds every origin by id.
-	Origins map[string]*Origin
-	// Named holds the paths of the Media Library that endpoints name as default images and pages, without a leading slash,
-	// and how many times they do.
-	Named map[string]int
 	// Media is the set of paths in the account's Media Library.
 	Media *MediaSet
+
+	endpoints persistent.Map[heldEndpoint]
+	origins   persistent.Map[*Origin]
+	// named counts how many endpoints name a file of the Media Library.
+	named persistent.Map[namedFile]
+}
+
+// heldEndpoint has nil for an endpoint that exists but cannot be used.
+type heldEndpoint struct {
+	id       string
+	endpoint *Endpoint
+}
+
+// namedFile is named by an endpoint or more as default image or page for 404.
+type namedFile struct {
+	path  string // without a leading slash
+	times int
+}
+
+func newAccount(id, uid string) *Account {
+	return &Account{
+		ID:        id,
+		UID:       uid,
+		endpoints: persistent.New(func(h heldEndpoint) string { return h.id }),
+		origins:   persistent.New(func(o *Origin) string { return o.ID }),
+		named:     persistent.New(func(f namedFile) string { return f.path }),
+	}
+}
+
+// LookupEndpoint returns the endpoint of an identifier, the default one's is [DefaultEndpointID]. It returns nil and true
+// for one that exists but cannot be used: requests for it are refused, not led to the default endpoint.
+func (a *Account) LookupEndpoint(id string) (e *Endpoint, exists bool) {
+	held, exists := a.endpoints.Get(id)
+	return held.endpoint, exists
+}
+
+// Endpoints yields what LookupEndpoint knows, in no order.
+func (a *Account) Endpoints() iter.Seq2[string, *Endpoint] {
+	return func(yield func(string, *Endpoint) bool) {
+		for held := range a.endpoints.All() {
+			if !yield(held.id, held.endpoint) {
+				return
+			}
+		}
+	}
+}
+
+// Endpoint returns the endpoint of an identifier, nil unless it can be used.
+func (a *Account) Endpoint(id string) *Endpoint {
+	e, _ := a.LookupEndpoint(id)
+	return e
 }
 
 // Default returns the default endpoint, nil while an account has none.
-func (a *Account) Default() *Endpoint { return a.Endpoints[DefaultEndpointID] }
+func (a *Account) Default() *Endpoint { return a.Endpoint(DefaultEndpointID) }
+
+// Origin returns the origin of an id, nil for none.
+func (a *Account) Origin(id string) *Origin {
+	o, _ := a.origins.Get(id)
+	return o
+}
+
+// Named yields the paths of the Media Library that endpoints name as default images and pages for 404, without a leading
+// slash, each once.
+func (a *Account) Named() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for f := range a.named.All() {
+			if !yield(f.path) {
+				return
+			}
+		}
+	}
+}
+
+// Refuse is the account with an endpoint more that exists but cannot be used, unless it knows the identifier.
+func (a *Account) Refuse(id string) *Account {
+	if _, exists := a.LookupEndpoint(id); exists {
+		return a
+	}
+	b := *a
+	b.endpoints.Put(new(persistent.Batch), heldEndpoint{id: id})
+	return &b
+}
 
 // DefaultEndpointID is the id of the endpoint without identifier.
 const DefaultEndpointID = "default"

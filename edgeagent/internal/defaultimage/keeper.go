@@ -267,7 +267,7 @@ func (k *Keeper) sweep() {
 // take notes what an account's endpoints name and its Media Library has.
 func (k *Keeper) take(a *topology.Account) {
 	images := map[string]prefix{}
-	for path := range a.Named {
+	for path := range a.Named() {
 		sha, ok := a.Media.Lookup(path)
 		if !ok {
 			continue

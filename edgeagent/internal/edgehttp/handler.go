@@ -405,7 +405,7 @@ func sendSmall(w io.Writer, body io.Reader, length int64) (int64, error) {
 
 // addCanonicalLink names the file's URL at its origin, where that is wished (RFC 6596).
 func addCanonicalLink(h http.Header, t *topology.Target, supplier string) {
-	o := t.Account.Origins[supplier]
+	o := t.Account.Origin(supplier)
 	if o == nil || !o.Spec.GetIncludeCanonicalHeader() {
 		return
 	}

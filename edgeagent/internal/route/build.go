@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/persistent"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -45,10 +46,10 @@ type purging struct {
 
 // builder makes the next root.
 type builder struct {
-	batch    uint64
+	batch    *persistent.Batch
 	full     bool
-	domains  trie[*topology.Domain]
-	accounts trie[*topology.Account]
+	domains  persistent.Map[*topology.Domain]
+	accounts persistent.Map[*topology.Account]
 	// before is what the table holds. For a full state, holdings are new ones.
 	holdings, before map[string]*holding
 	unusable         map[string][]*topologyv1.Rejected
@@ -186,7 +187,7 @@ func (b *builder) show(h *holding) bool {
 		h.changed = nil
 		return true
 	case edited && h.uid != "":
-		b.accounts.put(b.batch, was.WithMedia(h.media))
+		b.accounts.Put(b.batch, was.WithMedia(h.media))
 		return true
 	}
 	return false
@@ -208,12 +209,12 @@ func (b *builder) compile(h *holding, was *topology.Account) {
 	h.refused = refused
 	uid := ""
 	if a == nil {
-		b.accounts.drop(b.batch, h.id)
+		b.accounts.Drop(b.batch, h.id)
 	} else {
 		uid = a.UID
 		a.Media = h.media
-		h.blockUndecodable(a)
-		b.accounts.put(b.batch, a)
+		a = h.refuseUndecodable(a)
+		b.accounts.Put(b.batch, a)
 	}
 	if h.uid != "" && h.uid != uid {
 		b.gone = append(b.gone, h.uid)
@@ -221,13 +222,14 @@ func (b *builder) compile(h *holding, was *topology.Account) {
 	h.uid = uid
 }
 
-// blockUndecodable keeps requests for an endpoint that nothing is known of from landing in the default endpoint.
-func (h *holding) blockUndecodable(a *topology.Account) {
+// refuseUndecodable keeps requests for an endpoint that nothing is known of from landing in the default endpoint.
+func (h *holding) refuseUndecodable(a *topology.Account) *topology.Account {
 	for key := range h.undecodable {
-		if _, known := a.Endpoints[key.ID]; key.Kind == topology.KindURLEndpoints && !known {
-			a.Endpoints[key.ID] = nil
+		if key.Kind == topology.KindURLEndpoints {
+			a = a.Refuse(key.ID)
 		}
 	}
+	return a
 }
 
 // note writes down which of the account's resources are not in effect as received.

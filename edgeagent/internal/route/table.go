@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/edgewalk/edgewalk/internal/persistent"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -69,14 +70,14 @@ type Root struct {
 	epoch    string
 	revision int64
 	shared   string
-	domains  trie[*topology.Domain]
-	accounts trie[*topology.Account]
+	domains  persistent.Map[*topology.Domain]
+	accounts persistent.Map[*topology.Account]
 }
 
 func newRoot() *Root {
 	return &Root{
-		domains:  newTrie(func(d *topology.Domain) string { return d.Name }),
-		accounts: newTrie(func(a *topology.Account) string { return a.ID }),
+		domains:  persistent.New(func(d *topology.Domain) string { return d.Name }),
+		accounts: persistent.New(func(a *topology.Account) string { return a.ID }),
 	}
 }
 
@@ -91,21 +92,21 @@ func (r *Root) SharedHost() string { return r.shared }
 
 // Account returns nil for an unknown account.
 func (r *Root) Account(id string) *topology.Account {
-	a, _ := r.accounts.get(id)
+	a, _ := r.accounts.Get(id)
 	return a
 }
 
 // Domain returns nil unless there is an ACTIVE custom domain of this canonical name, which may begin with "*.".
 func (r *Root) Domain(name string) *topology.Domain {
-	d, _ := r.domains.get(name)
+	d, _ := r.domains.Get(name)
 	return d
 }
 
 // Accounts is how many accounts there are.
-func (r *Root) Accounts() int { return r.accounts.len }
+func (r *Root) Accounts() int { return r.accounts.Len() }
 
 // Domains is how many ACTIVE custom domains there are.
-func (r *Root) Domains() int { return r.domains.len }
+func (r *Root) Domains() int { return r.domains.Len() }
 
 // Table holds the current root, and what is needed to make the next.
 type Table struct {
@@ -114,7 +115,6 @@ type Table struct {
 
 	// All below belongs to the goroutine that applies.
 
-	batch    uint64
 	holdings map[string]*holding
 	// shared is what the topology's own settings say, given what the steps have said where it says nothing.
 	shared, given string
@@ -145,7 +145,6 @@ func (t *Table) Rejected() []*topologyv1.Rejected {
 // Apply makes the next root and shows it to requests. Resources that are undecodable or make no sense are rejected, and the
 // rest is applied. An error is one of Records; then nothing has changed. Apply is called by one goroutine at a time.
 func (t *Table) Apply(s Step) (Result, error) {
-	t.batch++
 	b := t.builder(s)
 	if s.Records != nil {
 		if err := b.takeAll(s.Records, s.Full); err != nil {
@@ -169,7 +168,7 @@ func (t *Table) Apply(s Step) (Result, error) {
 }
 
 func (t *Table) builder(s Step) *builder {
-	b := &builder{batch: t.batch, full: s.Full, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, changed: make(map[string]*holding)}
+	b := &builder{batch: new(persistent.Batch), full: s.Full, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, changed: make(map[string]*holding)}
 	if s.SharedHost != "" {
 		b.given = canonicalSharedHost(s.SharedHost)
 	}

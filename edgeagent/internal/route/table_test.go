@@ -82,8 +82,8 @@ func describe(r *Root) string {
 			state = " deleting"
 		}
 		lines = append(lines, fmt.Sprintf("%s uid=%s%s media=%d", id, a.UID, state, a.Media.Len()))
-		for _, name := range slices.Sorted(maps.Keys(a.Endpoints)) {
-			e := a.Endpoints[name]
+		for _, name := range slices.Sorted(maps.Keys(maps.Collect(a.Endpoints()))) {
+			e := a.Endpoint(name)
 			if e == nil {
 				lines = append(lines, id+"/"+name+" blocked")
 				continue

@@ -54,11 +54,11 @@ func (b *builder) takeDomain(r topology.Record) error {
 			return unknown
 		}
 	}
-	held, _ := b.domains.get(name)
+	held, _ := b.domains.Get(name)
 	owned := held != nil && held.Account == r.Key.Account
 	if err != nil {
 		if was := b.old.Domain(name); !owned && was != nil && was.Account == r.Key.Account {
-			b.domains.put(b.batch, was)
+			b.domains.Put(b.batch, was)
 		}
 		return err
 	}
@@ -69,9 +69,9 @@ func (b *builder) takeDomain(r topology.Record) error {
 	switch {
 	case d != nil:
 		d.Endpoint = intern(d.Endpoint)
-		b.domains.put(b.batch, d)
+		b.domains.Put(b.batch, d)
 	case owned:
-		b.domains.drop(b.batch, name)
+		b.domains.Drop(b.batch, name)
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func BenchmarkDeadFirstOrigin(b *testing.B) {
 	for name, address := range map[string]string{"refuses": refusing.Addr().String(), "stalls": silent.Addr().String()} {
 		b.Run(name, func(b *testing.B) {
 			w, account := benchWalker(b), benchAccount(b, server.URL, 1)
-			dead := *account.Origins["o0"]
+			dead := *account.Origin("o0")
 			dead.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://" + address}}}
 			dead.FirstByte = 10 * time.Millisecond
 			e := *account.Default()
@@ -143,7 +143,7 @@ func BenchmarkStalledOrigins(b *testing.B) {
 			var all sync.WaitGroup
 			for i := range waiting {
 				// Four origins, each with fewer than may wait for one.
-				o := *account.Origins["o0"]
+				o := *account.Origin("o0")
 				o.UID, o.FirstByte = "stalled-"+strconv.Itoa(i%4), time.Hour
 				o.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://" + silent.Addr().String()}}}
 				e := &topology.Endpoint{Steps: []topology.Step{{Origin: &o}}, WalkDeadline: time.Hour}

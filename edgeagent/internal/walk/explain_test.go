@@ -109,7 +109,7 @@ func TestBodiesAreSampled(t *testing.T) {
 			if s := steps[1]; s.Detail != test.detail || s.Advice != test.advice || s.Outcome != topologyv1.WalkStep_FOUND || ending != want || status != 200 {
 				t.Errorf("explained %v: %s, %d", s, ending, status)
 			}
-			if got := r.TestOrigin(t.Context(), r.account.Origins["a"], "/a.jpg"); got.Ok != test.ok || got.Step.Detail != test.detail || got.Step.Advice != test.advice {
+			if got := r.TestOrigin(t.Context(), r.account.Origin("a"), "/a.jpg"); got.Ok != test.ok || got.Step.Detail != test.detail || got.Step.Advice != test.advice {
 				t.Errorf("tested %v", got)
 			}
 		})

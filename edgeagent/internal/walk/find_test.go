@@ -27,7 +27,7 @@ func TestFirstFoundWins(t *testing.T) {
 	if body := read(t, res); body != "from b" {
 		t.Errorf("read %q", body)
 	}
-	b := r.account.Origins["b"]
+	b := r.account.Origin("b")
 	if want := (Supplier{UID: "11-b", Target: b.Target}); res.Kind != Found || res.Supplier != want || res.Step != 2 || res.EarlierInconclusive {
 		t.Errorf("got %s by %+v at step %d", res.Kind, res.Supplier, res.Step)
 	}
@@ -171,7 +171,7 @@ func TestValidatorsGoToTheSupplier(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 3)
 	r.origins[1].On("/a.jpg", faultorigin.File("x", `"v1"`))
-	supplier := SupplierOf(r.account.Origins["b"])
+	supplier := SupplierOf(r.account.Origin("b"))
 	for _, test := range []struct {
 		name   string
 		stored Stored
@@ -214,7 +214,7 @@ func TestDateValidator(t *testing.T) {
 	r := newRig(t, 1)
 	r.origins[0].On("/a.jpg", faultorigin.Reply(304, ""))
 	request := r.to("/a.jpg")
-	request.Stored = &Stored{Supplier: SupplierOf(r.account.Origins["a"]), LastModified: "Sun, 06 Nov 1994 08:49:37 GMT"}
+	request.Stored = &Stored{Supplier: SupplierOf(r.account.Origin("a")), LastModified: "Sun, 06 Nov 1994 08:49:37 GMT"}
 	if res := r.Find(t.Context(), request); res.Kind != NotModified || res.Response.Status != 304 {
 		t.Errorf("got %s", res.Kind)
 	}
@@ -263,7 +263,7 @@ func TestFrom(t *testing.T) {
 	r := newRig(t, 3)
 	r.origins[1].On("/a.jpg", faultorigin.File("0123456789", `"v1"`))
 	r.origins[1].On("/x.jpg", faultorigin.Reply(500, ""))
-	b := SupplierOf(r.account.Origins["b"])
+	b := SupplierOf(r.account.Origin("b"))
 	for _, test := range []struct {
 		name     string
 		path     string

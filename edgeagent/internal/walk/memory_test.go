@@ -72,7 +72,7 @@ func TestSupplierIsAskedFirst(t *testing.T) {
 	r.origins[2].On("/a.jpg", faultorigin.File("x", `"v1"`))
 	request := r.to("/a.jpg")
 	discard(r.Find(t.Context(), request))
-	request.Stored = &Stored{Supplier: SupplierOf(r.account.Origins["c"]), ETag: `"v1"`}
+	request.Stored = &Stored{Supplier: SupplierOf(r.account.Origin("c")), ETag: `"v1"`}
 	if res := r.Find(t.Context(), request); res.Kind != NotModified || res.EarlierInconclusive {
 		t.Errorf("%s, %+v", res.Kind, res.Steps)
 	}
@@ -119,7 +119,7 @@ func TestNegativeTTL(t *testing.T) {
 		asked    int
 	}{{"none", 1}, {"none", 2}, {topology.DefaultEndpointID, 3}, {topology.DefaultEndpointID, 3}, {"none", 4}, {"short", 5}, {"short", 6}, {topology.DefaultEndpointID, 6}} {
 		request := r.to("/a.jpg")
-		request.Target.Endpoint = r.account.Endpoints[step.endpoint]
+		request.Target.Endpoint = r.account.Endpoint(step.endpoint)
 		r.Find(t.Context(), request)
 		if got := r.counts()[0]; got != step.asked {
 			t.Errorf("%d: asked %d times, want %d", i, got, step.asked)
@@ -261,7 +261,7 @@ func TestEndingsLastAsLongAsTheirMisses(t *testing.T) {
 	r.Walker = New(Config{Client: r.client, Now: func() time.Time { return now }})
 	left := func(endpoint, path, epoch string) time.Duration {
 		request := r.to(path)
-		request.Target.Endpoint, request.Epoch = r.account.Endpoints[endpoint], epoch
+		request.Target.Endpoint, request.Epoch = r.account.Endpoint(endpoint), epoch
 		res := r.Find(t.Context(), request)
 		discard(res)
 		return res.Left

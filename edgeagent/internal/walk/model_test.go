@@ -198,12 +198,12 @@ func newModelRig(t *testing.T) *rig {
 
 // endpointFor is the endpoint whose origins stall where the letters do.
 func (r *rig) endpointFor(letters string) *topology.Endpoint {
-	return r.account.Endpoints["e"+strings.Map(func(letter rune) rune {
+	return r.account.Endpoint("e" + strings.Map(func(letter rune) rune {
 		if letter == 't' {
 			return letter
 		}
 		return '-'
-	}, letters[1:])]
+	}, letters[1:]))
 }
 
 // apart is the endpoint with origins of its own for each key, so that no walk knows how those of another fared.

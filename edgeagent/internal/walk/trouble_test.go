@@ -124,7 +124,7 @@ func TestStalledOriginHoldsUpNobodyElse(t *testing.T) {
 	r.origins[1].On(faultorigin.Any, faultorigin.Reply(200, "x"))
 	find := func(endpoint string, i int) *Result {
 		request := r.to(fmt.Sprintf("/%d.jpg", i))
-		request.Target.Endpoint = r.account.Endpoints[endpoint]
+		request.Target.Endpoint = r.account.Endpoint(endpoint)
 		res := r.Find(t.Context(), request)
 		discard(res)
 		return res

@@ -1,28 +1,32 @@
-package route
+// Package persistent has a map that readers may keep for as long as they like while one writer goes on.
+package persistent
 
 import (
 	"hash/maphash"
+	"iter"
 	"math/bits"
 	"slices"
 )
 
-// trie is a map that readers may keep for as long as they like while one writer goes on: a change copies the nodes from
-// the root to the entry and shares the rest. It is a compressed hash-array mapped prefix tree, 32 entries wide
-// (Steindorfer and Vinju, OOPSLA 2015), so a change costs about log32(n) small copies whatever the size.
-//
-// A batch may change in place the nodes that it has made itself, since no reader has seen them yet.
-type trie[V any] struct {
+// Map is a persistent map from a value's key to the value: a change copies the nodes from the root to the entry and shares
+// the rest with what the map was before, which a copy of the Map still is. It is a compressed hash-array mapped prefix tree,
+// 32 entries wide (Steindorfer and Vinju, OOPSLA 2015), so a change costs about log32(n) small copies whatever the size.
+type Map[V any] struct {
 	root *node[V]
-	// hash has a random seed for each trie, so that nobody can choose names that fall on one spot.
+	// hash has a random seed for each map, so that nobody can choose names that fall on one spot.
 	hash func(key string) uint64
 	key  func(V) string
 	len  int
 }
 
+// Batch marks the nodes that one run of changes has made. It may change those in place, since no reader has seen them yet:
+// nobody else reads the map before the last change of a batch. A batch is used with any number of maps.
+type Batch struct{ _ byte } // Not empty: pointers to distinct zero-size variables may be equal.
+
 // node holds, for each of 32 spots, an entry, a child, or nothing. Below maxShift the hash is used up, and values is a
 // plain list of entries whose hashes are equal.
 type node[V any] struct {
-	batch        uint64
+	batch        *Batch
 	leaves, kids uint32
 	values       []V
 	children     []*node[V]
@@ -33,9 +37,35 @@ const (
 	maxShift  = 65
 )
 
-func newTrie[V any](key func(V) string) trie[V] {
+// New returns an empty map. The key of a value never changes.
+func New[V any](key func(V) string) Map[V] {
 	seed := maphash.MakeSeed()
-	return trie[V]{key: key, hash: func(key string) uint64 { return maphash.String(seed, key) }}
+	return Map[V]{key: key, hash: func(key string) uint64 { return maphash.String(seed, key) }}
+}
+
+// Len is how many entries there are.
+func (t *Map[V]) Len() int { return t.len }
+
+// All yields the entries in no order.
+func (t *Map[V]) All() iter.Seq[V] {
+	return func(yield func(V) bool) { t.root.all(yield) }
+}
+
+func (n *node[V]) all(yield func(V) bool) bool {
+	if n == nil {
+		return true
+	}
+	for _, v := range n.values {
+		if !yield(v) {
+			return false
+		}
+	}
+	for _, child := range n.children {
+		if !child.all(yield) {
+			return false
+		}
+	}
+	return true
 }
 
 func spot(h uint64, shift uint) uint32 { return 1 << (h >> shift & 31) }
@@ -43,7 +73,11 @@ func spot(h uint64, shift uint) uint32 { return 1 << (h >> shift & 31) }
 // rank is the place in a packed slice of the entry for bit.
 func rank(set, bit uint32) int { return bits.OnesCount32(set & (bit - 1)) }
 
-func (t *trie[V]) get(key string) (value V, ok bool) {
+// Get returns the entry of key.
+func (t *Map[V]) Get(key string) (value V, ok bool) {
+	if t.root == nil {
+		return value, false
+	}
 	h := t.hash(key)
 	n := t.root
 	for shift := uint(0); n != nil; shift += shiftStep {
@@ -66,7 +100,7 @@ func (t *trie[V]) get(key string) (value V, ok bool) {
 	return value, false
 }
 
-func (t *trie[V]) search(values []V, key string) (value V, ok bool) {
+func (t *Map[V]) search(values []V, key string) (value V, ok bool) {
 	for _, v := range values {
 		if t.key(v) == key {
 			return v, true
@@ -75,16 +109,16 @@ func (t *trie[V]) search(values []V, key string) (value V, ok bool) {
 	return value, false
 }
 
-// put adds v, or replaces the entry of the same key.
-func (t *trie[V]) put(batch uint64, v V) {
+// Put adds v, or replaces the entry of the same key.
+func (t *Map[V]) Put(batch *Batch, v V) {
 	key := t.key(v)
-	if _, had := t.get(key); !had {
+	if _, had := t.Get(key); !had {
 		t.len++
 	}
 	t.root = t.putAt(t.root, batch, 0, t.hash(key), v)
 }
 
-func (t *trie[V]) putAt(n *node[V], batch uint64, shift uint, h uint64, v V) *node[V] {
+func (t *Map[V]) putAt(n *node[V], batch *Batch, shift uint, h uint64, v V) *node[V] {
 	if n == nil {
 		n = &node[V]{batch: batch, values: []V{v}}
 		if shift < maxShift {
@@ -130,9 +164,9 @@ func (n *node[V]) putEqual(key func(V) string, v V) {
 	n.values = inserted(n.values, len(n.values), v)
 }
 
-// drop removes the entry of key, if there is one.
-func (t *trie[V]) drop(batch uint64, key string) {
-	if _, had := t.get(key); !had {
+// Drop removes the entry of key, if there is one.
+func (t *Map[V]) Drop(batch *Batch, key string) {
+	if _, had := t.Get(key); !had {
 		return
 	}
 	t.len--
@@ -140,7 +174,7 @@ func (t *trie[V]) drop(batch uint64, key string) {
 }
 
 // dropAt returns nil for a node that holds nothing any more. The entry is known to be there.
-func (t *trie[V]) dropAt(n *node[V], batch uint64, shift uint, h uint64, key string) *node[V] {
+func (t *Map[V]) dropAt(n *node[V], batch *Batch, shift uint, h uint64, key string) *node[V] {
 	n = n.own(batch)
 	if shift >= maxShift {
 		n.values = slices.DeleteFunc(n.values, func(v V) bool { return t.key(v) == key })
@@ -156,7 +190,7 @@ func (t *trie[V]) dropAt(n *node[V], batch uint64, shift uint, h uint64, key str
 		i := rank(n.kids, bit)
 		child := t.dropAt(n.children[i], batch, shift+shiftStep, h, key)
 		n.children[i] = child
-		// A child with a single entry gives it back, so that a trie's shape, and its cost, depend on what it holds only.
+		// A child with a single entry gives it back, so that a map's shape, and its cost, depend on what it holds only.
 		if child == nil || child.kids == 0 && len(child.values) == 1 {
 			n.children = removed(n.children, i)
 			n.kids &^= bit
@@ -172,7 +206,7 @@ func (t *trie[V]) dropAt(n *node[V], batch uint64, shift uint, h uint64, key str
 }
 
 // own returns a node that batch may change.
-func (n *node[V]) own(batch uint64) *node[V] {
+func (n *node[V]) own(batch *Batch) *node[V] {
 	if n.batch == batch {
 		return n
 	}

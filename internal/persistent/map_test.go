@@ -1,4 +1,4 @@
-package route
+package persistent
 
 import (
 	"fmt"
@@ -12,8 +12,8 @@ type entry struct {
 	value int
 }
 
-// A trie must be what a map is, whatever its keys hash to, and what readers hold of it must not change.
-func TestTrieIsAMapThatReadersMayKeep(t *testing.T) {
+// It must be what a map is, whatever its keys hash to, and what readers hold of it must not change.
+func TestItIsAMapThatReadersMayKeep(t *testing.T) {
 	t.Parallel()
 	hashes := map[string]func(string) uint64{
 		"random": nil,
@@ -24,48 +24,57 @@ func TestTrieIsAMapThatReadersMayKeep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(1, 2))
-			tr := newTrie(func(e *entry) string { return e.key })
+			m := New(func(e *entry) string { return e.key })
 			if hash != nil {
-				tr.hash = hash
+				m.hash = hash
 			}
 			want := map[string]int{}
-			var kept trie[*entry]
+			var kept Map[*entry]
 			var keptWant map[string]int
+			batch := new(Batch)
 			for step := range 2100 {
 				key := fmt.Sprint(rng.IntN(100))
 				if rng.IntN(5) < 2 {
-					tr.drop(uint64(step/7), key)
+					m.Drop(batch, key)
 					delete(want, key)
 				} else {
-					tr.put(uint64(step/7), &entry{key, step})
+					m.Put(batch, &entry{key, step})
 					want[key] = step
 				}
 				if step%7 == 6 { // the batch ends
 					if kept.root != nil {
 						sameEntries(t, &kept, keptWant)
 					}
-					kept, keptWant = tr, maps.Clone(want)
+					kept, keptWant = m, maps.Clone(want)
+					batch = new(Batch)
 				}
 			}
-			sameEntries(t, &tr, want)
+			sameEntries(t, &m, want)
 			for key := range want {
-				tr.drop(1<<40, key)
+				m.Drop(new(Batch), key)
 			}
-			if tr.root != nil || tr.len != 0 {
-				t.Errorf("after dropping everything: %d entries, root %v", tr.len, tr.root)
+			if m.root != nil || m.len != 0 {
+				t.Errorf("after dropping everything: %d entries, root %v", m.len, m.root)
 			}
 		})
 	}
 }
 
-func sameEntries(t *testing.T, tr *trie[*entry], want map[string]int) {
+func sameEntries(t *testing.T, m *Map[*entry], want map[string]int) {
 	t.Helper()
-	if tr.len != len(want) {
-		t.Fatalf("len = %d, want %d", tr.len, len(want))
+	if m.len != len(want) {
+		t.Fatalf("len = %d, want %d", m.len, len(want))
+	}
+	all := map[string]int{}
+	for e := range m.All() {
+		all[e.key] = e.value
+	}
+	if !maps.Equal(all, want) {
+		t.Fatalf("all are %v, want %v", all, want)
 	}
 	for i := range 100 {
 		key := fmt.Sprint(i)
-		e, ok := tr.get(key)
+		e, ok := m.Get(key)
 		value, has := want[key]
 		if ok != has || ok && e.value != value {
 			t.Fatalf("get(%s) = %v, %v; want %d, %v", key, e, ok, value, has)
