@@ -17,12 +17,15 @@ const (
 	lastGoodFor    = 3 * 24 * time.Hour
 	lookupPatience = 500 * time.Millisecond
 	lookupAgain    = 30 * time.Second
+	// goneFor is how long the last answer serves once DNS says that the host does not exist: a zone
+	// that is being mended, or a resolver that leads nowhere, says so too.
+	goneFor = 5 * time.Minute
 	// maxHosts bounds the hosts whose last answer is known. Beyond, all are forgotten.
 	maxHosts = 1 << 14
 )
 
 // A lookups resolves hosts, and remembers what it found for when DNS fails. That a host does not
-// exist is an answer too, and ends what is known of it.
+// exist is an answer too, which ends what is known of it unless it is taken back soon.
 type lookups struct {
 	resolver *net.Resolver
 	now      func() time.Time
@@ -35,6 +38,7 @@ type lookup struct {
 	addrs  []netip.Addr
 	at     time.Time // when DNS gave them
 	failed time.Time // when it last gave no answer since
+	gone   time.Time // since when it says that there is no such host
 }
 
 func newLookups(r *net.Resolver, now func() time.Time) *lookups {
@@ -78,16 +82,19 @@ func (l *lookups) of(ctx context.Context, host string) ([]netip.Addr, error) {
 // failed returns the last answer in place of one that did not come, if there is one.
 func (l *lookups) failed(ctx context.Context, host string, last lookup, err error) ([]netip.Addr, error) {
 	var dns *net.DNSError
+	absent, now := errors.As(err, &dns) && dns.IsNotFound, l.now()
 	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
+	case last.addrs == nil || ctx.Err() != nil:
+		return nil, err
+	case absent && last.gone.IsZero():
+		last.gone = now
+	case absent && now.Sub(last.gone) >= goneFor:
 		l.mu.Lock()
 		delete(l.known, host)
 		l.mu.Unlock()
 		return nil, err
-	case last.addrs == nil || ctx.Err() != nil:
-		return nil, err
 	}
-	last.failed = l.now()
+	last.failed = now
 	l.keep(host, last)
 	return last.addrs, nil
 }

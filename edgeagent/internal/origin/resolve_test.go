@@ -28,7 +28,8 @@ func TestConnectionsFollowDNS(t *testing.T) {
 	}
 }
 
-// While DNS fails the last addresses serve, for days. A host that no longer exists is gone at once.
+// While DNS fails the last addresses serve, for days; for minutes if it says that the host does not
+// exist.
 func TestLastAddressesServeWhileDNSFails(t *testing.T) {
 	t.Parallel()
 	dns, now := newDNS(t, map[string][]string{"shop.test.": {"127.0.0.1"}}), newClock()
@@ -52,7 +53,12 @@ func TestLastAddressesServeWhileDNSFails(t *testing.T) {
 		{func() { dns.fail(true); now.forward(lastGoodFor - 1) }, "127.0.0.2"},
 		{func() { now.forward(1) }, "failed"},
 		{func() { dns.fail(false) }, "127.0.0.2"},
-		{func() { dns.remove("shop.test."); now.forward(lookupAgain) }, "failed"},
+		{func() { dns.remove("shop.test."); now.forward(lookupAgain) }, "127.0.0.2"},
+		{func() { dns.fail(true); now.forward(lookupAgain) }, "127.0.0.2"},
+		{func() { dns.fail(false); now.forward(goneFor - lookupAgain - 1) }, "127.0.0.2"},
+		{func() { dns.set("shop.test.", "127.0.0.3"); now.forward(lookupAgain) }, "127.0.0.3"},
+		{func() { dns.remove("shop.test."); now.forward(goneFor) }, "127.0.0.3"}, // it is heard of now
+		{func() { now.forward(goneFor) }, "failed"},
 		{func() { dns.fail(true) }, "failed"},
 	} {
 		step.change()
