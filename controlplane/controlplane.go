@@ -142,8 +142,8 @@ func (c *ControlPlane) buildServers(p parsed) error {
 		return err
 	}
 	// Each server changes its own copy; that of none is none.
-	c.mediaServer = &http.Server{Handler: handler, TLSConfig: p.server.Clone(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
-	c.httpServer = &http.Server{Handler: c.health(), TLSConfig: p.server.Clone(), ReadTimeout: healthTimeout, WriteTimeout: healthTimeout}
+	c.mediaServer = &http.Server{Handler: handler, TLSConfig: p.server.Clone(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader}
+	c.httpServer = &http.Server{Handler: c.health(), TLSConfig: p.server.Clone(), ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, MaxHeaderBytes: maxHeader}
 	return nil
 }
 
@@ -304,6 +304,8 @@ const (
 	drainTime = 10 * time.Second
 	// healthTimeout bounds requests for metrics and health.
 	healthTimeout = 10 * time.Second
+	// maxHeader bounds the fields of a request, in bytes.
+	maxHeader = 32 << 10
 )
 
 // Run serves until ctx ends. It stops early only if a part cannot go on.

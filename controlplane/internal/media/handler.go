@@ -28,6 +28,10 @@ const RevisionHeader = "Edgewalk-Revision"
 // up that could ask another replica.
 const behindWait = 2 * time.Second
 
+// bodyTimeout is how long the body of a request may still come, which nobody wants: long enough for its sender to read the
+// refusal (RFC 9112 9.6).
+const bodyTimeout = time.Second
+
 // HandlerConfig says who may read.
 type HandlerConfig struct {
 	Library *Library
@@ -74,6 +78,13 @@ func NewHandler(cfg HandlerConfig) (*Handler, error) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	cw := &countingWriter{ResponseWriter: w}
 	defer func() { h.requests.WithLabelValues(strconv.Itoa(cw.code)).Inc() }()
+	if r.ContentLength != 0 {
+		cw.Header().Set("Connection", "close")
+		// Its error is that the connection is gone, which the reply finds out too.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		refuse(cw, http.StatusBadRequest, "a request for a file has no body")
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		cw.Header().Set("Allow", "GET, HEAD")
 		refuse(cw, http.StatusMethodNotAllowed, "only GET and HEAD")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -257,4 +259,29 @@ func FuzzParseAsked(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Whoever announces a body and sends none, with a token or without, does not keep the connection.
+func TestABodyIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	r := newReplica(t, open(t, Config{URL: t.TempDir()}), "secret")
+	for _, request := range []string{
+		"GET /media/acme/0011223344556677/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc",
+	} {
+		conn, err := net.Dial("tcp", r.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		reply, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(reply), "HTTP/1.1 400 ") {
+			t.Errorf("%q: %q, %v", request, reply, err)
+		}
+	}
 }
