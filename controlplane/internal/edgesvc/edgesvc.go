@@ -141,6 +141,10 @@ func (s *Service) ServerOptions() []grpc.ServerOption {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		// Edges say little: the default of 32 KiB for each connection would be most of what an idle stream costs.
 		grpc.ReadBufferSize(4 << 10),
+		// Windows of fixed size: gRPC otherwise estimates the bandwidth, with a ping for nearly each message of an edge.
+		// The least that gRPC takes is as much as an edge's largest message.
+		grpc.StaticStreamWindowSize(maxMessage),
+		grpc.StaticConnWindowSize(maxMessage),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.MaxConcurrentStreams(16),
 	}
