@@ -411,6 +411,61 @@ func TestWaitNamesAControlPlaneThatDoesNotAnswer(t *testing.T) {
 }
 
 // Control planes talk only to those whose certificate etcd knows, in both directions.
+// Who has the edges' token can make up as many ids as they like.
+func TestTheIDsOfEdgesAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens 10,000 streams")
+	}
+	t.Parallel()
+	const most = 100
+	p := startPlaneWith(t, storetest.Prefix(), planeConfig{edges: most})
+	honest := connect(t, p, hello("honest"))
+	honest.reaches(1)
+	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	try := func(id string) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		stream, err := edgev1.NewEdgeServiceClient(conn).Sync(ctx)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello(id)}}); err != nil {
+			return err
+		}
+		_, err = stream.Recv()
+		return err
+	}
+	taken := 1
+	for i := range 10_000 {
+		switch err := try(fmt.Sprint("made-up-", i)); status.Code(err) {
+		case codes.OK:
+			taken++
+		case codes.ResourceExhausted:
+		default:
+			t.Fatal(err)
+		}
+	}
+	if n := len(p.Edges()); taken != most || n != most {
+		t.Errorf("%d ids were taken and %d are known, want %d", taken, n, most)
+	}
+	// Whom it knows it knows, and others come in place of who has been away for long.
+	honest.reaches(p.setting(t, "next"))
+	honest.leave()
+	honest = connect(t, p, honest.resume(), holding(honest))
+	honest.reaches(p.setting(t, "after"))
+	p.clock.forward(fleet.LostGrace)
+	if err := try("new"); err != nil {
+		t.Errorf("after a while: %v", err)
+	}
+	if n := len(p.Edges()); n != most || !p.edge("honest").GetConnected() || p.edge("new") == nil {
+		t.Errorf("%d edges, want %d, honest and new among them", n, most)
+	}
+}
+
 func TestStrangersAreNotTalkedTo(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()

@@ -73,6 +73,7 @@ func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 type planeConfig struct {
 	server string // its name; by default its address
 	alone  bool   // it does not listen for others
+	edges  int    // how many it takes
 	canary string // its canary region
 	hold   time.Duration
 	change func(*Service)
@@ -93,7 +94,7 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 		Feed: p.feed, Store: p.store, Logger: log, Now: p.clock.now, CanaryRegion: cfg.canary, CanaryHold: cfg.hold,
 	})
 	p.fleetConfig = fleet.Config{
-		Feed: p.feed, Store: p.store, Brake: p.brake, FreezeEdges: 3, FreezePercent: 5, Server: cmp.Or(cfg.server, p.addr), Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
+		Feed: p.feed, Store: p.store, Brake: p.brake, FreezeEdges: 3, FreezePercent: 5, MaxEdges: cfg.edges, Server: cmp.Or(cfg.server, p.addr), Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	}
 	if !cfg.alone {
 		if p.fleetConfig.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {

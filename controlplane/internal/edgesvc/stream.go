@@ -100,7 +100,12 @@ func (s *Service) Sync(rpc syncStream) error {
 	defer end(nil)
 	st.end = end
 	st.conn = fleet.Conn{Hello: st.hello, History: st.history, Supersede: func() { end(errSuperseded) }, Ask: st.ask}
-	holder, ousted := s.cfg.Fleet.Join(&st.conn)
+	holder, ousted, err := s.cfg.Fleet.Join(&st.conn)
+	if err != nil {
+		s.metrics.refused.WithLabelValues("full").Inc()
+		s.log.Warn("edgesvc: an edge is refused: add a control plane", "edge", st.hello.GetId(), "from", st.from, "error", err)
+		return status.Errorf(codes.ResourceExhausted, "%v: try another one", err)
+	}
 	if holder != nil {
 		s.metrics.refused.WithLabelValues("id_taken").Inc()
 		s.log.Warn("edgesvc: two agents use one edge id; the one that is connected keeps it for now", "edge", st.hello.GetId(),
@@ -257,7 +262,7 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 	for _, nack := range ack.GetNacks() {
 		st.svc.metrics.nacks.Inc()
 		st.svc.log.Warn("edgesvc: edge refused a resource", "edge", st.hello.GetId(), "key", nack.GetKey(),
-			"revision", nack.GetRevision(), "reason", nack.GetReason())
+			"revision", nack.GetRevision(), "reason", fleet.Brief(nack.GetReason()))
 	}
 	done, reached, ours := st.win.take(ack.GetApplied())
 	now := st.svc.now()

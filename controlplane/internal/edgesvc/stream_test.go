@@ -397,13 +397,12 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 		message *edgev1.SyncRequest
 		want    codes.Code
 	}{
-		"a report of 3 MB":     {report(100, text(30_000)), codes.ResourceExhausted},
-		"too many origins":     {report(101, ""), codes.InvalidArgument},
-		"a long error":         {report(1, text(1001)), codes.InvalidArgument},
-		"a long digest":        {ack(&edgev1.Ack{Digest: make([]byte, 17)}), codes.InvalidArgument},
-		"too many nacks":       {ack(&edgev1.Ack{Nacks: make([]*topologyv1.Rejected, 101)}), codes.InvalidArgument},
-		"a nack's long reason": {ack(&edgev1.Ack{Nacks: []*topologyv1.Rejected{{Reason: text(2001)}}}), codes.InvalidArgument},
-		"a nack's long key":    {ack(&edgev1.Ack{Nacks: []*topologyv1.Rejected{{Key: text(601)}}}), codes.InvalidArgument},
+		"a report of 3 MB":  {report(100, text(30_000)), codes.ResourceExhausted},
+		"too many origins":  {report(101, ""), codes.InvalidArgument},
+		"a long error":      {report(1, text(1001)), codes.InvalidArgument},
+		"a long digest":     {ack(&edgev1.Ack{Digest: make([]byte, 17)}), codes.InvalidArgument},
+		"too many nacks":    {ack(&edgev1.Ack{Nacks: make([]*topologyv1.Rejected, 101)}), codes.InvalidArgument},
+		"a nack's long key": {ack(&edgev1.Ack{Nacks: []*topologyv1.Rejected{{Key: text(601)}}}), codes.InvalidArgument},
 		"a long id": {
 			&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: &edgev1.Answer{Id: text(101)}}}, codes.InvalidArgument,
 		},
@@ -428,6 +427,14 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 	}
 	eventually(t, "the report to be known", func() bool { return len(p.edge("loud").GetOrigins()) > 0 })
 	other.reaches(p.setting(t, "next"))
+	// Why a resource is refused is worth more than its form: what is too long is cut.
+	if err := a.send(ack(&edgev1.Ack{Applied: 1, Nacks: []*topologyv1.Rejected{{Key: "settings", Revision: 1, Reason: text(50_000)}}})); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the refusal to be known", func() bool { return len(p.edge("loud").GetRejected()) > 0 })
+	if got := p.edge("loud").GetRejected()[0].GetReason(); got != text(500) {
+		t.Errorf("a reason of %d bytes is kept", len(got))
+	}
 }
 
 func TestDrainSendsEdgesAway(t *testing.T) {

@@ -3,6 +3,8 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -31,7 +33,14 @@ const (
 	contenderFor = 2 * time.Minute
 	// maxRejected bounds what is kept of an edge's refusals.
 	maxRejected = 100
+	// maxReason bounds the bytes of the reason of each.
+	maxReason = 500
+	// maxReports bounds the bytes of what is kept of all edges' reports.
+	maxReports = 256 << 20
 )
+
+// ErrFull says that an edge with a new id cannot be taken in.
+var ErrFull = errors.New("this control plane has as many edges as it can")
 
 // Conn is a stream of an edge to this control plane.
 type Conn struct {
@@ -56,6 +65,7 @@ type edge struct {
 	persisted int64
 	durable   bool
 	report    *edgev1.Report
+	reported  int // the size of report
 	rejected  map[string]*topologyv1.Rejected
 	contender contender
 	version   uint64 // of the last change that others are told
@@ -70,8 +80,9 @@ type contender struct {
 }
 
 // Join gives a stream the id of its edge. A live stream of the same agent is superseded. One of another agent keeps the id
-// for a while, and is returned as what refuses this stream; after that it is returned as what had to give way.
-func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello) {
+// for a while, and is returned as what refuses this stream; after that it is returned as what had to give way. It returns
+// [ErrFull] for a new id when there is no room for one.
+func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.renew()
@@ -79,6 +90,9 @@ func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello) {
 	id := c.Hello.GetId()
 	e := f.edges[id]
 	if e == nil {
+		if !f.makeRoom(now) {
+			return nil, nil, fmt.Errorf("%w: %d", ErrFull, len(f.edges))
+		}
 		e = &edge{}
 		f.edges[id] = e
 	}
@@ -88,7 +102,7 @@ func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello) {
 		f.tell(e)
 		f.wake()
 		if !may {
-			return holder, nil
+			return holder, nil, nil
 		}
 		ousted = holder
 		loser = contender{hello: holder, first: now, last: now}
@@ -97,13 +111,42 @@ func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello) {
 		e.conn.Supersede()
 	}
 	*e = edge{
-		hello: c.Hello, conn: c, since: now, lastSeen: now, lost: e.lost, report: e.report, contender: loser,
+		hello: c.Hello, conn: c, since: now, lastSeen: now, lost: e.lost, report: e.report, reported: e.reported, contender: loser,
 		rejected: make(map[string]*topologyv1.Rejected),
 	}
 	f.tell(e)
 	f.membership()
 	f.wake()
-	return nil, ousted
+	return nil, ousted, nil
+}
+
+// makeRoom reports whether one more id can be taken in. For that it forgets the edge that was lost
+// first, unless that may still be serving. The caller holds mu.
+func (f *Fleet) makeRoom(now time.Time) bool {
+	if len(f.edges) < f.cfg.MaxEdges {
+		return true
+	}
+	var oldest string
+	for id, e := range f.edges {
+		if e.conn != nil || e.contender.uses(now) || now.Sub(e.lastSeen) < LostGrace {
+			continue
+		}
+		if oldest == "" || e.lastSeen.Before(f.edges[oldest].lastSeen) {
+			oldest = id
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	f.drop(oldest)
+	return true
+}
+
+// drop forgets an edge. The caller holds mu.
+func (f *Fleet) drop(id string) {
+	f.reported -= f.edges[id].reported
+	delete(f.edges, id)
+	f.membership()
 }
 
 // holder is who holds an id by a live stream, here or at another control plane. One that was at the address where this
@@ -221,13 +264,16 @@ func (f *Fleet) reject(e *edge, ack *edgev1.Ack, full bool) (changed bool) {
 	for _, nack := range ack.GetNacks() {
 		if _, known := e.rejected[nack.GetKey()]; known || len(e.rejected) < maxRejected {
 			e.rejected[nack.GetKey()] = &topologyv1.Rejected{
-				Key: truncate(nack.GetKey(), 1200), Revision: nack.GetRevision(), Reason: truncate(nack.GetReason(), 500),
+				Key: truncate(nack.GetKey(), 1200), Revision: nack.GetRevision(), Reason: Brief(nack.GetReason()),
 			}
 			changed = true
 		}
 	}
 	return changed
 }
+
+// Brief is as much of the reason of a refusal as is kept and logged.
+func Brief(reason string) string { return truncate(reason, maxReason) }
 
 func truncate(s string, n int) string {
 	if len(s) <= n {
@@ -236,12 +282,18 @@ func truncate(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "")
 }
 
-// Report takes what an edge reports of itself.
+// Report takes what an edge reports of itself. Where reports take too much memory, it goes without its origins.
 func (f *Fleet) Report(c *Conn, report *edgev1.Report) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e := f.edges[c.Hello.GetId()]; e != nil && e.conn == c {
-		e.report, e.lastSeen = report, f.now()
+		size := proto.Size(report)
+		if f.reported-e.reported+size > maxReports {
+			report = &edgev1.Report{Cache: report.GetCache()}
+			size = proto.Size(report)
+		}
+		f.reported += size - e.reported
+		e.report, e.reported, e.lastSeen = report, size, f.now()
 		f.tell(e)
 	}
 }
@@ -300,12 +352,10 @@ func (f *Fleet) Forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
-	before := len(f.edges)
-	maps.DeleteFunc(f.edges, func(_ string, e *edge) bool {
-		return e.conn == nil && now.Sub(e.lastSeen) > SeenFor && !e.contender.uses(now)
-	})
-	if len(f.edges) < before {
-		f.membership()
+	for id, e := range f.edges {
+		if e.conn == nil && now.Sub(e.lastSeen) > SeenFor && !e.contender.uses(now) {
+			f.drop(id)
+		}
 	}
 	connected := make(map[string]bool, len(f.edges))
 	for id, e := range f.edges {

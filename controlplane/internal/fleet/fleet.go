@@ -37,6 +37,10 @@ type Config struct {
 	// FreezePercent of those that are connected, refuse resources of one revision. FreezePercent 100 switches that off.
 	Brake                      *brake.Brake
 	FreezeEdges, FreezePercent int
+	// MaxEdges bounds the edges that are connected or remembered, in memory and in the few keys of
+	// etcd that hold who they are: the edges' token lets its holder make up any id. Default:
+	// DefaultMaxEdges.
+	MaxEdges int
 	// Server is the control plane's name, for people.
 	Server string
 	// Listener is where the other control planes connect. Run closes it. Nil when there can be no others.
@@ -65,7 +69,9 @@ type Fleet struct {
 	mu      sync.Mutex
 	history *feed.History    // what this control plane's edges have applied is about
 	edges   map[string]*edge // of this control plane, by id
-	peers   map[string]*peer // by process
+	// reported is the size of all their reports.
+	reported int
+	peers    map[string]*peer // by process
 	// version counts what others are told as a Member.
 	version uint64
 	waiting int           // waits under way here
@@ -78,6 +84,8 @@ type Fleet struct {
 }
 
 const (
+	// DefaultMaxEdges is the most edges of one control plane.
+	DefaultMaxEdges = 20_000
 	// presenceFor is how long a control plane that has died still counts as present.
 	presenceFor = 10 * time.Second
 	// forgetEvery is the time between two looks for edges that were not seen for long.
@@ -91,6 +99,9 @@ func New(cfg Config) (*Fleet, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.MaxEdges == 0 {
+		cfg.MaxEdges = DefaultMaxEdges
 	}
 	if cfg.Listener != nil && cfg.Address == "" {
 		cfg.Address = cfg.Listener.Addr().String()

@@ -3258,7 +3258,7 @@ type Rejected struct {
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The revision of the refused change.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Why, for people.
+	// Why, for people. The control plane keeps the first 500 bytes.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3976,11 +3976,11 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\aobjects\x18\x01 \x01(\x03R\aobjects\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +
 	"\vlimit_bytes\x18\x03 \x01(\x03R\n" +
-	"limitBytes\"d\n" +
+	"limitBytes\"Z\n" +
 	"\bRejected\x12\x1a\n" +
 	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xd8\x04R\x03key\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\x12 \n" +
-	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xd0\x0fR\x06reason\"\xe1\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe1\x01\n" +
 	"\fOriginHealth\x12\x1d\n" +
 	"\n" +
 	"edges_well\x18\x01 \x01(\x05R\tedgesWell\x12!\n" +
