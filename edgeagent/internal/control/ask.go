@@ -64,6 +64,7 @@ func (s *session) ask(q *edgev1.Ask) {
 			a = refusal(q, why)
 		}
 		a.Id = q.GetId()
+		readable(a.ProtoReflect())
 		if n := proto.Size(a); n > maxAnswer {
 			a = refusal(q, fmt.Sprintf("the edge's answer takes %d bytes, and at most %d are sent", n, maxAnswer))
 		}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -26,10 +28,35 @@ func brief(r *topologyv1.Rejected) *topologyv1.Rejected {
 }
 
 func cut(text string) string {
+	text = strings.ToValidUTF8(text, "\ufffd")
 	if len(text) <= maxReason {
 		return text
 	}
 	return strings.ToValidUTF8(text[:maxReason-3], "") + "..."
+}
+
+// readable makes each text in a message UTF-8: else it could not be encoded, and the stream would end. Texts quote what origins
+// send, which may be any bytes.
+func readable(m protoreflect.Message) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		of := func(v protoreflect.Value) protoreflect.Value {
+			switch {
+			case f.Message() != nil:
+				readable(v.Message())
+			case f.Kind() == protoreflect.StringKind:
+				return protoreflect.ValueOfString(strings.ToValidUTF8(v.String(), "\ufffd"))
+			}
+			return v
+		}
+		if !f.IsList() {
+			m.Set(f, of(v))
+			return true
+		}
+		for i := range v.List().Len() {
+			v.List().Set(i, of(v.List().Get(i)))
+		}
+		return true
+	})
 }
 
 // outbox is what the agent has yet to say. An ack counts for all before it, so it is made when it is sent, and receiving
@@ -125,5 +152,7 @@ func (s *session) send() {
 }
 
 func (s *session) report() error {
-	return s.stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Report{Report: s.control.cfg.Report()}})
+	report := s.control.cfg.Report()
+	readable(report.ProtoReflect())
+	return s.stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Report{Report: report}})
 }

@@ -238,6 +238,52 @@ func TestGapsInARowAskForEverything(t *testing.T) {
 	d.applied(h.revision)
 }
 
+// Origins may send any bytes, and agents quote them.
+func TestWhatOriginsSendNeverEndsTheStream(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	cfg := testConfig(t, t.TempDir(), p.address)
+	cfg.Report = func() *edgev1.Report {
+		return &edgev1.Report{Origins: []*topologyv1.OriginState{{Account: "acme", LastError: "failed: \xff"}}}
+	}
+	cfg.Answer = func(_ context.Context, q *edgev1.Ask) *edgev1.Answer {
+		if q.GetExplain().GetUrl() == "fails" {
+			return &edgev1.Answer{Result: &edgev1.Answer_Error{Error: "failed: \xff"}}
+		}
+		return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: &topologyv1.Explanation{
+			Ending: "é", Steps: []*topologyv1.WalkStep{{Detail: "type \xff"}},
+		}}}
+	}
+	start(t, cfg)
+	d := p.accept()
+	h := smallHistory()
+	d.send(h.welcome()).send(h.full()...)
+	for _, url := range []string{"quotes", "fails"} {
+		d.send(&edgev1.SyncResponse{Message: &edgev1.SyncResponse_Ask{Ask: &edgev1.Ask{
+			Id: url, Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: url}},
+		}}})
+	}
+	got := map[string]*edgev1.Answer{}
+	for deadline := time.After(patience); len(got) < 2; {
+		select {
+		case m := <-d.heard:
+			if a := m.GetAnswer(); a != nil {
+				got[a.GetId()] = a
+			}
+		case <-d.ended:
+			t.Fatal("the stream ended")
+		case <-deadline:
+			t.Fatalf("%d answers", len(got))
+		}
+	}
+	if e := got["quotes"].GetExplain(); e.GetEnding() != "é" || e.GetSteps()[0].GetDetail() != "type \ufffd" {
+		t.Errorf("explained as %v", e)
+	}
+	if got := got["fails"].GetError(); got != "failed: \ufffd" {
+		t.Errorf("failed with %q", got)
+	}
+}
+
 func TestQuestions(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
