@@ -242,10 +242,16 @@ func (st *stream) advance(ctx context.Context) (brake.Limit, <-chan struct{}, er
 	}
 }
 
-// next sends one step, or one state for many.
+// next sends all that the edge is behind as one step, or one state for many. Where that would be too large for a message, or
+// a deletion may be forgotten, it sends the first step alone.
 func (st *stream) next(ctx context.Context, view *feed.View) error {
 	steps, known := view.After(st.cursor.pos)
 	keeps := view.Keeps(st.cursor.pos)
+	if known && keeps && len(steps) <= conflateAfter {
+		if step := view.Merge(st.cursor.pos); step != nil {
+			return st.live(step, step.Live(st.cursor.told))
+		}
+	}
 	if known && (len(steps) <= conflateAfter || !keeps) {
 		if live := frame(steps[0].Live(st.cursor.told)); live != nil {
 			return st.live(steps[0], live)

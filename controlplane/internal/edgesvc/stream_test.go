@@ -80,8 +80,9 @@ func TestResumeSendsWhatWasMissed(t *testing.T) {
 	t.Run("steps", func(t *testing.T) {
 		a := connect(t, p, first.resume(), holding(first))
 		a.reaches(revision)
-		if a.edge.Fulls != 0 || a.edge.Lives != 2 {
-			t.Errorf("%d full states and %d steps, want 0 and 2", a.edge.Fulls, a.edge.Lives)
+		if a.edge.Fulls != 0 || a.edge.CatchUps != 0 || a.edge.Lives != 1 || a.edge.Changes != 4 {
+			t.Errorf("%d full states, %d catch-ups, %d steps and %d changes, want the two missed steps in one: 0, 0, 1 and 4",
+				a.edge.Fulls, a.edge.CatchUps, a.edge.Lives, a.edge.Changes)
 		}
 	})
 	t.Run("another control plane, same state", func(t *testing.T) {

@@ -133,6 +133,9 @@ func (f *Feed) append(revision int64, records []topology.Record) {
 	if stepped {
 		w.changed = make(chan struct{})
 		f.metrics.steps.Inc()
+		if w.steps[len(w.steps)-1].live != nil {
+			f.metrics.frames.Inc()
+		}
 		f.metrics.changes.Add(float64(w.steps[len(w.steps)-1].Changes))
 	}
 	f.publish(before)
@@ -155,6 +158,7 @@ func (f *Feed) progress(revision int64, asOf time.Time) {
 // publish makes the writer's state the current view and wakes those who waited for what differs from the one before.
 func (f *Feed) publish(before *View) {
 	next := f.writer.view
+	next.merges = &merges{encoded: f.metrics.frames, steps: make(map[span]*Step)}
 	f.view.Store(&next)
 	if before == nil {
 		return

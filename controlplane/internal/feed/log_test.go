@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
@@ -128,7 +129,7 @@ func TestAnyReadingEndsWithTheSameTopology(t *testing.T) {
 				write()
 				e := &edges[r.IntN(len(edges))]
 				v := f.View()
-				switch kind := r.IntN(5); {
+				switch kind := r.IntN(6); {
 				case e.Revision == 0 || kind == 0:
 					s := v.State(0)
 					write() // while it is read
@@ -152,6 +153,16 @@ func TestAnyReadingEndsWithTheSameTopology(t *testing.T) {
 					take(t, e, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{
 						Revision: v.Revision, Digest: v.Digest[:],
 					}}})
+				case kind == 3:
+					write() // before it is merged
+					step := v.Merge(e.Revision)
+					if step == nil {
+						break
+					}
+					take(t, e, decode(t, step.Live(e.Revision)...))
+					if e.Revision != v.Last() || e.Digest != step.Digest {
+						t.Fatalf("a merged step leads to %d, want %d, or to another digest", e.Revision, v.Last())
+					}
 				}
 				if digest, ok := f.View().DigestAt(e.Revision); e.Revision > 0 && (!ok || digest != e.Digest) {
 					t.Fatalf("digest at %d: got %x (%v), the edge has %x", e.Revision, digest, ok, e.Digest)
@@ -165,6 +176,59 @@ func TestAnyReadingEndsWithTheSameTopology(t *testing.T) {
 				t.Errorf("log of %d entries for %d keys", len(last.log), len(f.writer.index))
 			}
 		})
+	}
+}
+
+func encodedFrames(t testing.TB, f *Feed) float64 {
+	t.Helper()
+	m := new(dto.Metric)
+	if err := f.metrics.frames.Write(m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
+}
+
+// Steps that wait together are one, with each resource in its last state, which is encoded once for all readers of a place.
+func TestStepsThatWaitAreOne(t *testing.T) {
+	t.Parallel()
+	f := loaded(stored("gone", 7, 9, "old"))
+	f.append(105, []topology.Record{stored("a", 105, 105, "one"), deleted("gone", 105)})
+	f.append(110, []topology.Record{stored("a", 105, 110, "two"), stored("b", 110, 110, "b")})
+	f.append(115, []topology.Record{stored("a", 105, 115, "three")})
+	v := f.View()
+	f.append(120, []topology.Record{stored("a", 105, 120, "later")})
+	encoded := encodedFrames(t, f)
+	step := v.Merge(100)
+	live := decode(t, step.Live(103)...).GetLive()
+	if !live.GetSeen().AsTime().Equal(v.steps[0].Seen) {
+		t.Errorf("seen %v, want when the first was: %v", live.GetSeen().AsTime(), v.steps[0].Seen)
+	}
+	live.Seen = nil
+	want := &edgev1.Live{Prev: 103, Revision: 115, Changes: []*edgev1.Change{
+		{Key: "origins/acme/gone", ModRevision: 105},
+		{Key: "origins/acme/b", ModRevision: 110, CreateRevision: 110, Value: []byte("b")},
+		{Key: "origins/acme/a", ModRevision: 115, CreateRevision: 105, Value: []byte("three")},
+	}}
+	if !proto.Equal(live, want) || step.Digest != v.Digest {
+		t.Errorf("got %v, want %v", live, want)
+	}
+	if v.Merge(100) != step || encodedFrames(t, f) != encoded+1 {
+		t.Error("two readers at one revision do not share the frame")
+	}
+	if v.Merge(110) != v.steps[2] {
+		t.Error("one step alone is encoded again")
+	}
+	if step := v.Merge(115); step != nil {
+		t.Errorf("nothing follows, and the step to %d does", step.Revision)
+	}
+	old, _ := f.View().At(110)
+	if step := old.Merge(100); step != nil && step.Revision != 110 {
+		t.Errorf("the view at 110 leads to %d", step.Revision)
+	}
+	f.append(125, []topology.Record{stored("big", 125, 125, strings.Repeat("x", maxLiveBytes-200))})
+	f.append(130, []topology.Record{stored("more", 130, 130, strings.Repeat("x", 500))})
+	if f.View().Merge(120) != nil {
+		t.Error("steps that are too large for one message are merged")
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 type metrics struct {
-	steps, changes, reloads, refusals prometheus.Counter
+	steps, changes, frames, reloads, refusals prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer, f *Feed) *metrics {
@@ -41,6 +41,10 @@ func newMetrics(registerer prometheus.Registerer, f *Feed) *metrics {
 		changes: auto.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_controlplane_changes_total",
 			Help: "Changed resources taken in for edges.",
+		}),
+		frames: auto.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_controlplane_frames_encoded_total",
+			Help: "Messages encoded of one transaction or several. All edges that stand at one revision are sent the same.",
 		}),
 		reloads: auto.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_controlplane_reloads_total",

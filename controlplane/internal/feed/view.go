@@ -88,6 +88,7 @@ type View struct {
 	records    int             // current resources
 	bytes      int64           // of their changes
 	loaded     time.Time
+	merges     *merges
 	changed    chan struct{} // closed at the next step
 	advanced   chan struct{} // closed at the next step or progress
 }

@@ -1047,17 +1047,17 @@ func (x *End) GetDigest() []byte {
 	return nil
 }
 
-// Live is one transaction. It is applied in one step, if `prev` is the agent's revision; an older `prev` is dropped when
+// Live is one transaction, or several that follow one another. It is applied in one step, if `prev` is the agent's revision; an older `prev` is dropped when
 // `revision` is not newer than the agent's, and else asks for a Resync.
 type Live struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision of the step before.
+	// The revision before the first of them.
 	Prev int64 `protobuf:"varint,1,opt,name=prev,proto3" json:"prev,omitempty"`
-	// The revision of this step.
+	// The revision of the last.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What changed. No key twice.
+	// What changed, in its last state. No key twice.
 	Changes []*Change `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
-	// When the control plane saw it, for the time from there to the edge's Ack.
+	// When the control plane saw the first of them, for the time from there to the edge's Ack.
 	Seen          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
