@@ -355,6 +355,23 @@ func TestNoCallTakesMemoryBeforeItsTokenIsKnown(t *testing.T) {
 	if err := stream.RecvMsg(new(adminv1.ListAccountsResponse)); status.Code(err) != codes.Unauthenticated || len(status.Convert(err).Details()) == 0 {
 		t.Errorf("without a token: %v, with details %v", err, status.Convert(err).Details())
 	}
+	// Nor does what is called, which anybody may make up.
+	for i := range 100 {
+		err := r.conn.Invoke(t.Context(), fmt.Sprintf("/edgewalk.admin.v1.AccountService/Create%d", i), new(adminv1.ListAccountsRequest), new(adminv1.ListAccountsResponse))
+		if status.Code(err) != codes.Unauthenticated {
+			t.Fatal(err)
+		}
+	}
+	// One counter of each, of ListAccounts and of all that is unknown.
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "edgewalk_admin_requests_total" && len(f.GetMetric()) != 2 {
+			t.Errorf("%d methods are counted, want 2", len(f.GetMetric()))
+		}
+	}
 	// With a token there is a bound on how many halves one connection has.
 	known := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer token")
 	for range maxStreams {
