@@ -21,10 +21,10 @@ import (
 
 const (
 	// capped is how long a reply is fresh that a later origin supplied while an earlier one did not answer: soon after that
-	// one is back, its file counts again (edge (c)).
+	// one is back, its file counts again.
 	capped = 15 * time.Second
 
-	// missTTL is for how long a key whose reply could not be stored is not queued for (edge (b) 12: 60 to 120 s).
+	// missTTL is for how long a key whose reply could not be stored is not queued for.
 	missTTL = time.Minute
 
 	// failureTTL keeps a failing walk from being repeated for each request. A file that fails again

@@ -427,7 +427,7 @@ func (f *flight) stepBack() {
 const spareBytes = 2 << 20
 
 // giveUp ends a flight without riders, unless so little is missing that it is better finished: at most 2 MiB, or no more
-// than has arrived (edge (b) 12). Otherwise anybody could make the edge fetch large files by asking and leaving.
+// than has arrived. Otherwise anybody could make the edge fetch large files by asking and leaving.
 func (f *flight) giveUp() {
 	size, ended := f.result.fill.Progress()
 	spare := max(spareBytes, size)

@@ -14,7 +14,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// waitAhead is how far past what has arrived a range may start and still wait for it; others ask the supplier (edge (b) 13).
+// waitAhead is how far past what has arrived a range may start and still wait for it; others ask the supplier.
 const waitAhead = 8 << 20
 
 // ride waits for the flight that q has boarded and answers with what it brings. again says that this was not for q, which

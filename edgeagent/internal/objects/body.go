@@ -16,7 +16,7 @@ import (
 const verifyAtOnce = 1 << 20
 
 // inMemory is up to which size a body that is asked for a second time is kept in memory: opening and closing its file costs
-// more than copying it does. Once is not enough, since most files of a large cache are asked for once (edge (b)).
+// more than copying it does. Once is not enough, since most files of a large cache are asked for once.
 const inMemory = 64 << 10
 
 var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}

@@ -9,7 +9,7 @@ const (
 	shardCount      = 16
 	foldersPerShard = 256
 
-	// maxVariants of one key are kept, then the oldest go (edge (b) 14): an origin that varies on a header of endless
+	// maxVariants of one key are kept, then the oldest go: an origin that varies on a header of endless
 	// values must not fill the cache with one URL.
 	maxVariants = 32
 )
