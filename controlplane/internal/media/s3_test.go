@@ -114,8 +114,8 @@ func TestS3(t *testing.T) {
 	}
 
 	h := newReplica(t, l, "")
-	record(t, h.store, "acme", "a.txt", sha)
-	resp, body := h.get(t, "GET", "/media/acme/"+sha[:16]+"/a.txt", map[string]string{"Range": "bytes=5-8"})
+	revision := record(t, h.store, "acme", "a.txt", sha)
+	resp, body := h.get(t, "GET", "/media/acme/"+sha[:16]+"/a.txt", map[string]string{"Range": "bytes=5-8", RevisionHeader: fmt.Sprint(revision)})
 	if resp.StatusCode != 206 || body != "5678" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
