@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -29,6 +30,10 @@ const (
 	// others waiting: an edge with a slow line sends on without holding them up.
 	admissionWait = 10 * time.Second
 	admissionHold = 5 * time.Second
+	// sendCost is about what sending a step to one edge takes of a processor, with its acknowledgement.
+	sendCost = 50 * time.Microsecond
+	// maxPace bounds how long a step waits for others to be sent with.
+	maxPace = 250 * time.Millisecond
 	// aheadWait is how long a replica that is behind an edge may take to reach it.
 	aheadWait = 5 * time.Second
 )
@@ -40,6 +45,7 @@ type cursor struct {
 	digest topology.Digest // the digest there, if known
 	known  bool
 	asOf   time.Time // of the last bookmark
+	next   time.Time // when the next step may be sent
 }
 
 // send serves the stream's sending side until the stream ends.
@@ -54,6 +60,8 @@ func (st *stream) send(ctx context.Context) error {
 	defer bookmark.Stop()
 	old := time.NewTimer(st.svc.timing.age())
 	defer old.Stop()
+	st.pace = time.AfterFunc(maxPace, st.wake)
+	defer st.pace.Stop()
 	due := true // tells the edge at once where it stands
 	for {
 		limit, changed, err := st.advance(ctx)
@@ -210,7 +218,7 @@ func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 }
 
 // advance sends what there is to send, the brake allows and the window has room for. The channel is closed when there is more;
-// it is nil while the edge has to acknowledge first.
+// it is nil while the edge has to acknowledge first, or the stream is woken at its pace.
 func (st *stream) advance(ctx context.Context) (brake.Limit, <-chan struct{}, error) {
 	for {
 		limit, err := st.limit()
@@ -234,6 +242,10 @@ func (st *stream) advance(ctx context.Context) (brake.Limit, <-chan struct{}, er
 		case st.cursor.pos >= view.Last():
 			return limit, view.Changed(), nil
 		case !st.win.open():
+			return limit, nil, nil
+		}
+		if wait := time.Until(st.cursor.next); wait > 0 {
+			st.pace.Reset(wait)
 			return limit, nil, nil
 		}
 		if err := st.next(ctx, limit.View); err != nil {
@@ -267,7 +279,17 @@ func (st *stream) next(ctx context.Context, view *feed.View) error {
 func (st *stream) live(step *feed.Step, live frame) error {
 	st.cursor.pos, st.cursor.told, st.cursor.digest, st.cursor.known = step.Revision, step.Revision, step.Digest, true
 	st.win.add(unit{revision: step.Revision, bytes: live.size(), seen: step.Seen})
+	st.cursor.next = time.Now().Add(st.svc.timing.pace())
 	return st.frame("live", live)
+}
+
+// pace is the least time between two steps to one edge. The first step after a rest goes at once; those that follow it closely
+// wait and are merged, so that sending to many edges leaves about half of the processors' time to those who write.
+func (s *Service) pace() time.Duration {
+	s.mu.Lock()
+	streams := len(s.live)
+	s.mu.Unlock()
+	return min(maxPace, 2*sendCost*time.Duration(streams)/time.Duration(runtime.GOMAXPROCS(0)))
 }
 
 // full sends the whole topology.

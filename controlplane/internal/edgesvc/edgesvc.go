@@ -88,7 +88,7 @@ const maxHeader = 16 << 10
 // timing is what streams do by the clock.
 type timing struct {
 	bookmarkEvery, admissionWait, cutOffAfter time.Duration
-	age                                       func() time.Duration
+	age, pace                                 func() time.Duration
 }
 
 // New returns a service. Run must run for it to end streams that are stuck.
@@ -118,6 +118,7 @@ func New(cfg Config) (*Service, error) {
 			age:           func() time.Duration { return minAge + rand.N(maxAge-minAge) },
 		},
 	}
+	s.timing.pace = s.pace
 	s.metrics = newMetrics(cfg.Registerer)
 	return s, nil
 }

@@ -84,8 +84,9 @@ type stream struct {
 	resync   string
 	resynced time.Time
 
-	cursor cursor // the sender's
-	begin  func() // closes begun
+	cursor cursor      // the sender's
+	pace   *time.Timer // wakes the sender when the next step may be sent
+	begin  func()      // closes begun
 }
 
 // Sync implements EdgeService.

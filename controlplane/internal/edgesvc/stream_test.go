@@ -149,6 +149,29 @@ func TestManyMissedStepsAreSentAsOneState(t *testing.T) {
 	}
 }
 
+// The first step after a rest goes at once, and those that follow it closely wait for the pace.
+func TestStepsKeepThePace(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), func(s *Service) {
+		s.timing.bookmarkEvery = 20 * time.Millisecond
+		s.timing.pace = func() time.Duration { return time.Hour }
+	})
+	a := connect(t, p, hello("e1"))
+	a.until("the full state", func(e *feedtest.Edge) bool { return e.Fulls == 1 })
+	first := p.setting(t, "one")
+	a.reaches(first)
+	p.reach(t, p.setting(t, "two"))
+	a.mu.Lock()
+	before := a.edge.Bookmarks
+	a.mu.Unlock()
+	a.until("signs of life", func(e *feedtest.Edge) bool { return e.Bookmarks > before+2 })
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.edge.Lives != 1 || a.edge.Revision != first {
+		t.Errorf("%d steps, at %d: want 1 and %d", a.edge.Lives, a.edge.Revision, first)
+	}
+}
+
 func TestLargeStepIsAppliedAtOnce(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
