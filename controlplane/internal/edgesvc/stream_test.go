@@ -450,9 +450,11 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the report to be known", func() bool { return len(p.edge("loud").GetOrigins()) > 0 })
-	other.reaches(p.setting(t, "next"))
+	next := p.setting(t, "next")
+	other.reaches(next)
+	a.reaches(next)
 	// Why a resource is refused is worth more than its form: what is too long is cut.
-	if err := a.send(ack(&edgev1.Ack{Applied: 1, Nacks: []*topologyv1.Rejected{{Key: "settings", Revision: 1, Reason: text(50_000)}}})); err != nil {
+	if err := a.send(ack(&edgev1.Ack{Applied: next, Nacks: []*topologyv1.Rejected{{Key: "settings", Revision: next, Reason: text(50_000)}}})); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the refusal to be known", func() bool { return len(p.edge("loud").GetRejected()) > 0 })
