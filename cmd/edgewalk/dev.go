@@ -7,10 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/dev"
+	"github.com/edgewalk/edgewalk/controlplane"
 )
 
 func devCommand(log *slog.Logger) *cobra.Command {
 	cfg := dev.Config{Logger: log, Version: buildVersion()}
+	upload := byteSize(controlplane.DefaultMaxUpload)
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run everything in one process, with a demo account",
@@ -23,6 +25,7 @@ State is kept in --state-dir over restarts; --reset begins anew.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			hangups := catchHangups()
+			cfg.MaxUpload = int64(upload)
 			cfg.Out = cmd.OutOrStdout()
 			return answerHangups(cmd.Context(), log, hangups, func(ctx context.Context) error { return dev.Run(ctx, cfg) }, nothingToReopen)
 		},
@@ -36,5 +39,6 @@ State is kept in --state-dir over restarts; --reset begins anew.`,
 	f.StringVar(&cfg.EdgeAddr, "edge-addr", dev.DefaultEdgeAddr, "address that edges connect to")
 	f.StringVar(&cfg.StatusAddr, "status-addr", dev.DefaultStatusAddr, "address of the control plane's metrics and health")
 	f.StringVar(&cfg.MediaAddr, "media-addr", dev.DefaultMediaAddr, "address of the Media Library's bytes")
+	f.Var(&upload, "max-upload", "how much one file uploaded to a Media Library may take")
 	return cmd
 }

@@ -54,6 +54,7 @@ const (
 	kindNoEdge
 	kindEdgeFailed
 	kindStoreFull
+	kindLibraryFull
 	kindTooManyRequests
 	kindQuota
 	kindFutureRevision
@@ -98,6 +99,7 @@ var kinds = [kindCount]struct {
 	kindNoEdge:             {codes.Unavailable, "NO_EDGE_CONNECTED"},
 	kindEdgeFailed:         {codes.Unavailable, "EDGE_FAILED"},
 	kindStoreFull:          {codes.ResourceExhausted, "STORE_FULL"},
+	kindLibraryFull:        {codes.ResourceExhausted, "MEDIA_LIBRARY_FULL"},
 	kindTooManyRequests:    {codes.ResourceExhausted, "TOO_MANY_REQUESTS"},
 	kindQuota:              {codes.ResourceExhausted, "QUOTA"},
 	kindFutureRevision:     {codes.OutOfRange, "REVISION_IN_FUTURE"},
@@ -126,6 +128,7 @@ var errorKinds = []struct {
 	{store.ErrBroken, kindBrokenRecord, ""},
 	{store.ErrForbidden, kindStoreForbidden, "etcd refuses the user of this control plane: give it back its role, or correct --etcd-user and --etcd-password-file"},
 	{store.ErrUnavailable, kindStoreUnavailable, "etcd does not answer"},
+	{media.ErrDiskFull, kindLibraryFull, "the control plane's disk has no room for the upload, of which nothing is kept: delete files there, or give --data-dir and a --media-url folder a larger disk"},
 	{media.ErrNoBytes, kindLibraryUnavailable, "the media bucket has lost the file's bytes: upload it again"},
 	{fleet.ErrNoEdge, kindNoEdge, ""},
 	{fleet.ErrBusy, kindTooManyRequests, ""},

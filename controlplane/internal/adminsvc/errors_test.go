@@ -52,6 +52,7 @@ func TestErrorsOfOtherPackages(t *testing.T) {
 		want codes.Code
 	}{
 		{store.ErrNotFound, codes.NotFound},
+		{media.ErrDiskFull, codes.ResourceExhausted},
 		{store.ErrAlreadyExists, codes.AlreadyExists},
 		{store.ErrConflict, codes.Aborted},
 		{store.ErrDeleting, codes.FailedPrecondition},

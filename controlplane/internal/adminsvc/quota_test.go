@@ -94,3 +94,45 @@ func TestUploadsAreBounded(t *testing.T) {
 		t.Errorf("%d bytes count, want %d", n, 4*100)
 	}
 }
+
+// A full disk refuses an upload with words of its own, and nothing is kept.
+func TestAnUploadToAFullDisk(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{reserve: 1 << 62})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	_, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a"}, strings.NewReader("one"))
+	if text := describe(err); status.Code(err) != codes.ResourceExhausted || !strings.Contains(text, "MEDIA_LIBRARY_FULL") || strings.Contains(text, r.folder) {
+		t.Errorf("got %s", text)
+	}
+	if left := r.stored(t); len(left) > 0 {
+		t.Errorf("there is %v", left)
+	}
+	r.refused(t, codes.NotFound, "GetMediaFile", `{"name": "accounts/acme/mediaFiles/a"}`)
+}
+
+// However many uploads come at the same time, the library holds what its limit allows.
+func TestConcurrentUploadsKeepTheLibrarysLimit(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme", "account": {"limits": {"libraryBytes": 3000}}}`)
+	errs := make(chan error)
+	for i := range 12 {
+		go func() {
+			start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: fmt.Sprint("f", i)}
+			_, err := r.upload(t.Context(), start, strings.NewReader(strings.Repeat(string(rune('a'+i)), 1000)))
+			errs <- err
+		}()
+	}
+	stored := 0
+	for range 12 {
+		switch err := <-errs; {
+		case err == nil:
+			stored++
+		case quotaOf(err) != "QUOTA limits.library_bytes 3000":
+			t.Error(err)
+		}
+	}
+	if stored != 3 {
+		t.Errorf("%d uploads were taken, want 3", stored)
+	}
+}

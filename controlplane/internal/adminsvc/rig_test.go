@@ -55,10 +55,11 @@ type rig struct {
 }
 
 type rigOptions struct {
-	store  *store.Store
-	tokens *bearer.Tokens
-	now    func() time.Time
-	upload int64
+	store   *store.Store
+	tokens  *bearer.Tokens
+	now     func() time.Time
+	upload  int64
+	reserve int64 // of the library's disk
 }
 
 func newRig(t testing.TB, opts rigOptions) *rig {
@@ -72,7 +73,7 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	}
 	logger := slog.New(slog.NewTextHandler(r.log, nil))
 	var err error
-	if r.library, err = media.Open(t.Context(), media.Config{URL: r.folder, Logger: logger}); err != nil {
+	if r.library, err = media.Open(t.Context(), media.Config{URL: r.folder, Reserve: opts.reserve, Logger: logger}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.library.Close() })

@@ -36,6 +36,8 @@ type Config struct {
 	// SpoolDir is a folder for uploads to an s3 bucket while their hash is not known; it needs room for those under way.
 	// A folder library spools inside itself. Default: the system's temporary folder.
 	SpoolDir string
+	// Reserve is how many bytes of the disk of uploads must stay free. Default: 1 GiB, or a twentieth of a smaller disk.
+	Reserve int64
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Logger takes what an operator should know. Default: slog.Default().
@@ -50,8 +52,11 @@ type Library struct {
 	// folder is the absolute path of a folder library, empty for s3.
 	folder string
 	spool  string
-	now    func() time.Time
-	log    *slog.Logger
+	// space asks the disk of a folder.
+	space   func(dir string) (space, error)
+	reserve int64
+	now     func() time.Time
+	log     *slog.Logger
 
 	stored  prometheus.Counter
 	removed prometheus.Counter
@@ -60,9 +65,9 @@ type Library struct {
 // Open opens the bucket. It does not check whose library it is; see [Library.Identify].
 func Open(ctx context.Context, cfg Config) (*Library, error) {
 	l := &Library{
-		spool: cfg.SpoolDir,
-		now:   cfg.Now,
-		log:   cfg.Logger,
+		spool: cfg.SpoolDir, space: spaceOf, reserve: cfg.Reserve,
+		now: cfg.Now,
+		log: cfg.Logger,
 		stored: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_media_stored_bytes_total",
 			Help: "Bytes written to the media bucket.",
@@ -88,6 +93,10 @@ func Open(ctx context.Context, cfg Config) (*Library, error) {
 	if err := l.open(ctx, cfg.URL); err != nil {
 		return nil, fmt.Errorf("open media library: %w", err)
 	}
+	if l.spool == "" {
+		l.spool = os.TempDir()
+	}
+	l.sweepSpool(func(path string, _ time.Time) bool { return abandoned(path) })
 	return l, nil
 }
 

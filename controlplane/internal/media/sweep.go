@@ -60,7 +60,8 @@ func (l *Library) Run(ctx context.Context, records *store.Store) error {
 // removed here only if they were old a moment ago, and an upload that fell into that moment puts them back before it
 // answers.
 func (l *Library) Sweep(ctx context.Context, records *store.Store) error {
-	l.sweepSpool()
+	// A file system without locks does not say what is under way, but its age does.
+	l.sweepSpool(func(_ string, modified time.Time) bool { return l.now().Sub(modified) >= SweepGrace })
 	used, err := hashesInUse(ctx, records)
 	if err != nil {
 		return err
@@ -161,22 +162,28 @@ func (l *Library) list(ctx context.Context, prefix string, keep func(sha string,
 	}
 }
 
-// sweepSpool drops what a killed process left of uploads to a folder library.
-func (l *Library) sweepSpool() {
+// sweepSpool drops what killed processes left of uploads to a folder library, which other replicas may use at the same time.
+// An upload whose file goes all the same, between being made and being locked, still has it open and loses nothing.
+func (l *Library) sweepSpool(over func(path string, modified time.Time) bool) {
 	if l.folder == "" {
 		return
 	}
-	left, err := filepath.Glob(filepath.Join(l.spool, spoolPattern))
+	entries, err := os.ReadDir(l.spool)
 	if err != nil {
-		return // The pattern is ours and well-formed unless the folder's name is a pattern too.
+		l.log.Warn("list spooled uploads", "error", err)
+		return
 	}
-	for _, name := range left {
-		info, err := os.Stat(name)
-		if err != nil || l.now().Sub(info.ModTime()) < SweepGrace {
+	for _, e := range entries {
+		if ok, _ := filepath.Match(spoolPattern, e.Name()); !ok {
 			continue
 		}
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			l.log.Warn("remove spooled upload", "file", name, "error", err)
+		path := filepath.Join(l.spool, e.Name())
+		info, err := e.Info()
+		if err != nil || !over(path, info.ModTime()) {
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			l.log.Warn("remove spooled upload", "file", path, "error", err)
 		}
 	}
 }

@@ -36,14 +36,22 @@ type Spooled struct {
 }
 
 // Spool receives a file to local disk and hashes it on the way. Memory does not grow with the file. What has been received
-// of a file that breaks off is gone when Spool returns.
+// of a file that breaks off is gone when Spool returns. It returns [ErrDiskFull] rather than leave less of the disk free than
+// Config.Reserve.
 func (l *Library) Spool(ctx context.Context, r io.Reader) (*Spooled, error) {
-	f, err := os.CreateTemp(l.spool, spoolPattern)
-	if err != nil {
+	if err := l.checkDisk(0); err != nil {
 		return nil, fmt.Errorf("spool upload: %w", err)
 	}
+	f, err := os.CreateTemp(l.spool, spoolPattern)
+	if err != nil {
+		return nil, fmt.Errorf("spool upload: %w", diskError(err))
+	}
 	s := &Spooled{library: l, file: f}
-	if l.folder == "" {
+	if l.folder != "" {
+		if err := holdSpooled(f); err != nil {
+			l.log.Debug("lock spooled upload", "file", f.Name(), "error", err)
+		}
+	} else {
 		// Without a name it goes with the process, however that ends. A folder's library needs the name to link it.
 		if err := os.Remove(f.Name()); err != nil {
 			l.log.Debug("unlink spooled upload", "file", f.Name(), "error", err)
@@ -51,10 +59,10 @@ func (l *Library) Spool(ctx context.Context, r io.Reader) (*Spooled, error) {
 	}
 	hash := sha256.New()
 	head := &headWriter{limit: sniffLen}
-	s.Size, err = io.Copy(io.MultiWriter(f, hash, head), &contextReader{ctx, r})
+	s.Size, err = io.Copy(io.MultiWriter(&diskWriter{l, f}, hash, head), &contextReader{ctx, r})
 	if err != nil {
 		s.Close()
-		return nil, fmt.Errorf("spool upload: %w", err)
+		return nil, fmt.Errorf("spool upload: %w", diskError(err))
 	}
 	s.SHA256 = hex.EncodeToString(hash.Sum(nil))
 	s.Head = head.b
