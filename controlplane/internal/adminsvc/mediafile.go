@@ -115,6 +115,13 @@ func (s mediaFiles) UploadMediaFile(stream adminv1.MediaService_UploadMediaFileS
 	if err := checkContent(start, spooled); err != nil {
 		return err
 	}
+	if account.GetLimits().GetLibraryBytes() > 0 {
+		done, err := s.turns.take(ctx, key.Account)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
 	if err := s.roomFor(ctx, account, key, spooled.Size); err != nil {
 		return err
 	}

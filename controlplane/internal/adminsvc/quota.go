@@ -3,6 +3,7 @@ package adminsvc
 import (
 	"context"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -141,3 +142,44 @@ func (s *spool) take(n int64) error {
 }
 
 func (s *spool) give(n int64) { s.taken.Add(-n) }
+
+// turns let the uploads to one account go on one after the other, from the look at its library's limit to the record: of
+// several that fit one by one and not together, none is placed for nothing.
+type turns struct {
+	mu sync.Mutex
+	of map[string]*turn
+}
+
+type turn struct {
+	taken chan struct{} // full while it is somebody's turn
+	users int           // those whose turn it is and who wait
+}
+
+// take waits for an account's turn, which ends with done.
+func (t *turns) take(ctx context.Context, account string) (done func(), err error) {
+	t.mu.Lock()
+	one := t.of[account]
+	if one == nil {
+		one = &turn{taken: make(chan struct{}, 1)}
+		if t.of == nil {
+			t.of = make(map[string]*turn)
+		}
+		t.of[account] = one
+	}
+	one.users++
+	t.mu.Unlock()
+	leave := func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if one.users--; one.users == 0 {
+			delete(t.of, account)
+		}
+	}
+	select {
+	case one.taken <- struct{}{}:
+		return func() { <-one.taken; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
+}

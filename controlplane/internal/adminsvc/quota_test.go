@@ -2,6 +2,7 @@ package adminsvc
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -110,7 +111,7 @@ func TestAnUploadToAFullDisk(t *testing.T) {
 	r.refused(t, codes.NotFound, "GetMediaFile", `{"name": "accounts/acme/mediaFiles/a"}`)
 }
 
-// However many uploads come at the same time, the library holds what its limit allows.
+// However many uploads come at the same time, the library holds what its limit allows, and of the others nothing is kept.
 func TestConcurrentUploadsKeepTheLibrarysLimit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -132,7 +133,8 @@ func TestConcurrentUploadsKeepTheLibrarysLimit(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if stored != 3 {
-		t.Errorf("%d uploads were taken, want 3", stored)
+	objects, err := filepath.Glob(filepath.Join(r.folder, "sha256", "*"))
+	if stored != 3 || len(objects) != 3 || err != nil {
+		t.Errorf("%d uploads of 3 were taken, and the bytes of %d are kept, %v", stored, len(objects), err)
 	}
 }

@@ -66,6 +66,7 @@ type Service struct {
 	purgeRate rates
 	maxUpload int64
 	spool     spool // of uploads under way
+	turns     turns // of uploads to accounts whose library has a limit
 }
 
 // New returns the service; see [Service.NewServer].
