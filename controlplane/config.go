@@ -58,7 +58,7 @@ type Config struct {
 	// MediaURL is the media bucket: a folder, file:///..., or s3://bucket?region=... Default the folder media in DataDir.
 	MediaURL string
 	// MaxUpload is the most bytes that one uploaded file may have; what is on its way takes four times as much of the disk at
-	// most. Default 1 GiB.
+	// most. At most 16 TiB. Default 1 GiB.
 	MaxUpload int64
 	// SharedHost is `host[:port]`, the host under which every account is served. It is stored at the first start; another one
 	// later is refused, unless ReplaceSharedHost is set. Default what is stored, else localhost.
@@ -94,6 +94,9 @@ const (
 	DefaultCanaryHold  = 30 * time.Second
 	DefaultMaxUpload   = adminsvc.DefaultMaxUpload
 )
+
+// maxMaxUpload is more than any file, and so little that some of them can be added up.
+const maxMaxUpload = 16 << 40
 
 func (c *Config) setDefaults() {
 	for _, one := range []struct {
@@ -152,6 +155,9 @@ func (c *Config) parse() (p parsed, err error) {
 	}
 	if p.freezeEdges, p.freezePercent, err = parseFreezeAfter(c.FreezeAfter); err != nil {
 		return p, err
+	}
+	if c.MaxUpload < 0 || c.MaxUpload > maxMaxUpload {
+		return p, fmt.Errorf("--max-upload %d: want at most 16TiB", c.MaxUpload)
 	}
 	if c.CanaryHold < 0 || c.CanaryHold > time.Hour {
 		return p, fmt.Errorf("--canary-hold %s: want at most 1h", c.CanaryHold)

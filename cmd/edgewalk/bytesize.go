@@ -37,7 +37,7 @@ func (b *byteSize) Set(text string) error {
 			continue
 		}
 		value, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || value < 0 || value*unit.factor > math.MaxInt64/2 {
+		if err != nil || !(value*unit.factor >= 1 && value*unit.factor <= math.MaxInt64/2) {
 			break
 		}
 		*b = byteSize(value * unit.factor)
