@@ -34,6 +34,9 @@ type heldEndpoint struct {
 	endpoint *Endpoint
 }
 
+// MaxNamedFile is how many bytes a default image or a page for 404 has at most: each edge keeps all of them.
+const MaxNamedFile = 1 << 20
+
 // namedFile is named by an endpoint or more as default image or page for 404.
 type namedFile struct {
 	path  string // without a leading slash

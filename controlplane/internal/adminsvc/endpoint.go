@@ -157,7 +157,7 @@ func notLooked(err error) string {
 }
 
 // endpointWarnings tells what is allowed and probably not meant: an identifier that hides a folder of the library, and a
-// default image or not-found page that the library does not have.
+// default image or not-found page that the library does not have, or that is too large.
 func (s *Service) endpointWarnings(ctx context.Context, key topology.Key, e *topologyv1.UrlEndpoint, revision int64) ([]string, error) {
 	var warnings []string
 	files, _, _, err := s.store.ListAt(ctx, topology.KindMediaFiles, key.Account, key.ID+"/", "", 1, revision)
@@ -175,8 +175,15 @@ func (s *Service) endpointWarnings(ctx context.Context, key topology.Key, e *top
 		if named.path == "" {
 			continue
 		}
-		_, _, err := s.store.GetAt(ctx, topology.Key{Kind: topology.KindMediaFiles, Account: key.Account, ID: named.path}, revision)
+		record, _, err := s.store.GetAt(ctx, topology.Key{Kind: topology.KindMediaFiles, Account: key.Account, ID: named.path}, revision)
+		file := new(topologyv1.MediaFile)
+		if err == nil {
+			err = proto.Unmarshal(record.Value, file)
+		}
 		switch {
+		case err == nil && file.GetSizeBytes() > topology.MaxNamedFile:
+			warnings = append(warnings, fmt.Sprintf("%s %q has %d bytes: edges keep %d at most, and answer with a plain 404 instead",
+				named.what, named.path, file.GetSizeBytes(), topology.MaxNamedFile))
 		case errors.Is(err, store.ErrNotFound):
 			warnings = append(warnings, fmt.Sprintf("%s %q is not in the Media Library: until it is, the endpoint answers with a plain 404", named.what, named.path))
 		case err != nil:

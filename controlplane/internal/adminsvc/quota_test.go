@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -136,5 +137,25 @@ func TestConcurrentUploadsKeepTheLibrarysLimit(t *testing.T) {
 	objects, err := filepath.Glob(filepath.Join(r.folder, "sha256", "*"))
 	if stored != 3 || len(objects) != 3 || err != nil {
 		t.Errorf("%d uploads of 3 were taken, and the bytes of %d are kept, %v", stored, len(objects), err)
+	}
+}
+
+// What edges will not keep is said when it is named, not first by their 404s.
+func TestAPageThatIsTooLargeIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	for path, size := range map[string]int{"most.png": topology.MaxNamedFile, "more.png": topology.MaxNamedFile + 1} {
+		start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: path}
+		if _, err := r.upload(t.Context(), start, strings.NewReader(strings.Repeat("x", size))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{"most.png": "", "more.png": "edges keep 1048576 at most"} {
+		got := r.must(t, "UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "defaultImage": {"path": "`+path+`"}}, "updateMask": "defaultImage"}`)
+		warnings := got.(*adminv1.UpdateUrlEndpointResponse).GetWarnings()
+		if len(warnings) > 1 || strings.Join(warnings, "") != "" != (want != "") || !strings.Contains(strings.Join(warnings, ""), want) {
+			t.Errorf("%s: warnings %q, want %q", path, warnings, want)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // A file is named by the SHA-256 of its bytes and its content type, so that one rename makes both true at once.
@@ -71,8 +72,8 @@ func verify(path string, want [sha256.Size]byte) (size int64, ok bool) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	size, err = io.Copy(h, io.LimitReader(f, maxImage+1))
-	return size, err == nil && size <= maxImage && [sha256.Size]byte(h.Sum(nil)) == want
+	size, err = io.Copy(h, io.LimitReader(f, topology.MaxNamedFile+1))
+	return size, err == nil && size <= topology.MaxNamedFile && [sha256.Size]byte(h.Sum(nil)) == want
 }
 
 func newImage(path string, sum [sha256.Size]byte, contentType string, size int64) *httpcache.Image {
@@ -115,9 +116,9 @@ func writeFile(dir string, sha prefix, contentType string, body io.Reader) (imag
 		}
 	}()
 	h := sha256.New()
-	size, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(body, maxImage+1))
+	size, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(body, topology.MaxNamedFile+1))
 	switch {
-	case err == nil && size > maxImage:
+	case err == nil && size > topology.MaxNamedFile:
 		err = errTooLarge
 	case err == nil:
 		err = f.Sync()

@@ -47,12 +47,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-const (
-	// maxImage is the size of the largest file that is kept: it stands in for many, on the disk
-	// that holds the topology.
-	maxImage        = 1 << 20
-	defaultMaxBytes = 128 << 20
-)
+const defaultMaxBytes = 128 << 20
 
 // Why a file is not kept, and not asked for again as long as that is so.
 var (
@@ -442,7 +437,7 @@ func (k *Keeper) fetch(ctx context.Context, root *route.Root, sha prefix, from s
 		return nil, errors.New(detail)
 	}
 	defer result.Response.Body.Close()
-	if result.Response.Length > maxImage {
+	if result.Response.Length > topology.MaxNamedFile {
 		return nil, errTooLarge
 	}
 	return writeFile(k.cfg.Dir, sha, result.Response.Header.Get("Content-Type"), result.Response.Body)

@@ -23,6 +23,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -369,7 +370,7 @@ func TestNotFoundPagesAreKeptToo(t *testing.T) {
 func TestLargeImagesAreNotKept(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{
-		"most.png": strings.Repeat("a", maxImage), "more.png": strings.Repeat("b", maxImage+1), "chunked.png": strings.Repeat("c", 3*maxImage),
+		"most.png": strings.Repeat("a", topology.MaxNamedFile), "more.png": strings.Repeat("b", topology.MaxNamedFile+1), "chunked.png": strings.Repeat("c", 3*topology.MaxNamedFile),
 	}
 	l := newLibrary(t, files)
 	dir := t.TempDir()
