@@ -2,6 +2,7 @@ package objects
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -26,6 +27,7 @@ func fillForever(dir string) {
 		os.Stderr.WriteString(err.Error())
 		os.Exit(3)
 	}
+	go s.Run(context.Background()) // It reads what Open had no time for; nothing is stored before.
 	for range 4 {
 		go func() {
 			for {
