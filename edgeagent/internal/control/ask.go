@@ -49,7 +49,6 @@ func (s *session) ask(q *edgev1.Ask) {
 		return
 	}
 	s.asking.Go(func() {
-		defer s.asking.leave()
 		timeout := usualAnswer
 		if q.GetTimeout().AsDuration() > 0 {
 			timeout = min(q.GetTimeout().AsDuration(), longestAnswer)
@@ -68,6 +67,7 @@ func (s *session) ask(q *edgev1.Ask) {
 		if n := proto.Size(a); n > maxAnswer {
 			a = refusal(q, fmt.Sprintf("the edge's answer takes %d bytes, and at most %d are sent", n, maxAnswer))
 		}
+		s.asking.leave() // Who has the answer may ask again.
 		s.out.answer(a)
 	})
 }
