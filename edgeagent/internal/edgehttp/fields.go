@@ -10,7 +10,7 @@ import (
 // serverOrders are the starts of fields by which a web server or proxy in front of the edge takes orders from what it
 // passes on, such as which file of its own to send instead (X-Accel-Redirect of nginx, X-Sendfile of Apache httpd, others).
 // Neither an origin nor an account gives those.
-var serverOrders = [...]string{"X-Accel-", "X-Sendfile", "X-Lighttpd-Send-", "X-Litespeed-", "X-Reproxy-"}
+var serverOrders = [...]string{"X-Accel-", "X-Sendfile", "X-Lighttpd-", "X-Litespeed-", "X-Reproxy-"}
 
 func ordersServers(name string) bool {
 	for _, start := range serverOrders {

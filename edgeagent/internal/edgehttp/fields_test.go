@@ -68,7 +68,7 @@ func TestNotModifiedTakesNoSandboxAway(t *testing.T) {
 // Neither an origin nor an account gives orders to what stands in front of the edge, or speaks for the whole shared host.
 func TestFieldsThatActBeyondTheFile(t *testing.T) {
 	t.Parallel()
-	never := []string{"X-Accel-Redirect", "X-Accel-Buffering", "X-Sendfile", "X-Sendfile2", "X-Lighttpd-Send-File", "X-Reproxy-Url"}
+	never := []string{"X-Accel-Redirect", "X-Accel-Buffering", "X-Sendfile", "X-Sendfile2", "X-Lighttpd-Send-File", "X-Lighttpd-Kbytes-Per-Second", "X-Reproxy-Url"}
 	notShared := []string{"Location", "Refresh", "Origin-Agent-Cluster", "Accept-Ch", "Reporting-Endpoints", "Speculation-Rules"}
 	set := map[string]string{
 		"X-Own": "own", "content-disposition": "inline", "Cross-Origin-Resource-Policy": "same-site", "X-Content-Type-Options": "no",
