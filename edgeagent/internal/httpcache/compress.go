@@ -121,7 +121,7 @@ func compressible(a *answer) bool {
 			if !strings.EqualFold(value, "identity") {
 				return false
 			}
-		case "Cache-Control":
+		case "Cache-Control", "Cdn-Cache-Control":
 			if noTransform(value) {
 				return false
 			}
@@ -130,7 +130,8 @@ func compressible(a *answer) bool {
 	return coding.Compressible(mediaType)
 }
 
-// noTransform reports whether a Cache-Control field, of either side (RFC 9111 5.2.1.6, 5.2.2.6), forbids to change the file.
+// noTransform reports whether a Cache-Control field, of either side (RFC 9111 5.2.1.6, 5.2.2.6), or one for caches like this
+// (RFC 9213 2.1), forbids to change the file.
 func noTransform(cacheControl string) bool {
 	return strings.Contains(strings.ToLower(cacheControl), "no-transform")
 }

@@ -130,6 +130,7 @@ func TestWhatIsNotCompressed(t *testing.T) {
 		{"small", css("short", `"1"`), nil, false},
 		{"large", css(strings.Repeat(text, mostCompressed/len(text)+1), `"1"`), nil, false},
 		{"no-transform", with("Cache-Control", "max-age=60, No-Transform"), nil, false},
+		{"no-transform-for-caches", with("Cdn-Cache-Control", "max-age=60, no-transform"), nil, false},
 		{"coded", with("Content-Encoding", "gzip"), nil, true},
 		{"range", css(text, `"1"`), http.Header{"Range": {"bytes=0-9"}}, true},
 		{"client-no-transform", css(text, `"1"`), http.Header{"Cache-Control": {"no-transform"}}, true},
