@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -128,6 +130,54 @@ func TestPublicReplyIsSharedBeyondItsCredentials(t *testing.T) {
 	}
 	if n := a.requests(); n != 0 {
 		t.Errorf("%d more requests", n)
+	}
+}
+
+// What somebody without credentials was given is not what those with credentials get, unless the
+// origin says that it is for everybody; nor is it lost to those without.
+func TestCredentialsAreNotAnsweredWithWhatAnybodyGets(t *testing.T) {
+	t.Parallel()
+	for cacheControl, shared := range map[string]bool{
+		"": false, "max-age=60": false, "private": false, "no-cache": false,
+		"public, max-age=60": true, "s-maxage=60": true, "max-age=60, must-revalidate": true,
+	} {
+		for _, mode := range []topologyv1.CachePolicy_Mode{topologyv1.CachePolicy_RESPECT, topologyv1.CachePolicy_OVERRIDE, topologyv1.CachePolicy_MINIMUM} {
+			for _, method := range []string{"GET", "HEAD"} {
+				t.Run(fmt.Sprint(cacheControl, " ", mode, " ", method), func(t *testing.T) {
+					t.Parallel()
+					r := newRig(t)
+					a := r.addOrigin("a")
+					r.setOrigin("a", &topologyv1.WebOrigin{BaseUrl: a.url, ForwardRequestHeaders: []string{"Authorization"}})
+					r.endpoint.Cache = &topologyv1.CachePolicy{Mode: mode, DefaultTtl: durationpb.New(time.Minute)}
+					r.apply()
+					a.reply("/me", &originReply{handle: func(w http.ResponseWriter, req *http.Request) {
+						if cacheControl != "" {
+							w.Header().Set("Cache-Control", cacheControl)
+						}
+						w.Header().Set("X-For", "<"+req.Header.Get("Authorization")+">")
+						fmt.Fprint(w, "file")
+					}})
+					for _, who := range []string{"", "ann", "", "bob", "ann"} {
+						h := http.Header{}
+						want := ""
+						if who != "" {
+							h.Set("Authorization", who)
+						}
+						if !shared {
+							want += who
+						}
+						reply := r.serve(method, "/me", h)
+						if got := header(reply, "X-For"); got != "<"+want+">" {
+							t.Errorf("%q was given what is %q, want %q", who, got, want)
+						}
+						if _, err := read(reply); err != nil {
+							t.Error(err)
+						}
+						r.idle()
+					}
+				})
+			}
+		}
 	}
 }
 

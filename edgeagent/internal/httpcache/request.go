@@ -226,8 +226,8 @@ func (q *query) forwards(name string) bool {
 }
 
 // forwarded are the fields by which a reply may be a client's own, as far as is known before there
-// is one. Authorization is not among them: if it makes the reply one person's, the reply is not
-// stored.
+// is one. Authorization is not among them: a reply for all is fetched once for all, and one that is
+// not is seen to be none of theirs by those who waited for it.
 func (q *query) forwarded() []string {
 	return slices.DeleteFunc(slices.Clone(q.Target.Endpoint.ForwardRequestHeaders), func(name string) bool { return name == "authorization" })
 }

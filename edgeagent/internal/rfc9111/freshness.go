@@ -105,10 +105,7 @@ func (f Freshness) Storable() bool { return f.Refusal == Storable }
 
 // Evaluate judges whether a reply may be stored, and for how long it is fresh, under an endpoint's policy.
 func Evaluate(r Response, p Policy) Freshness {
-	d, targeted := ParseTargeted(r.Header("Cdn-Cache-Control"))
-	if !targeted {
-		d = ParseCacheControl(r.Header("Cache-Control"))
-	}
+	d, targeted := directivesOf(r.Header)
 	f := Freshness{
 		InitialAge:           initialAge(r),
 		NoCache:              d.NoCache,
@@ -136,6 +133,22 @@ func Evaluate(r Response, p Policy) Freshness {
 	f.Refusal = refuse(r, p, d, explicit, f)
 	return f
 }
+
+// directivesOf are those that a shared cache follows: of the targeted field if there is one.
+func directivesOf(header Fields) (d Directives, targeted bool) {
+	if d, targeted = ParseTargeted(header("Cdn-Cache-Control")); !targeted {
+		d = ParseCacheControl(header("Cache-Control"))
+	}
+	return d, targeted
+}
+
+// SharedByAll reports whether a reply to a request with Authorization may be given to others (RFC 9111 3.5).
+func SharedByAll(header Fields) bool {
+	d, _ := directivesOf(header)
+	return d.sharedByAll()
+}
+
+func (d Directives) sharedByAll() bool { return d.Public || d.SMaxAge.Set || d.MustRevalidate }
 
 func (f *Freshness) setLifetime(r Response, p Policy, explicit Delta) {
 	ours := func() {
@@ -205,7 +218,7 @@ func refuse(r Response, p Policy, d Directives, explicit Delta, f Freshness) Ref
 	if always := refuseAlways(r); always != Storable {
 		return always
 	}
-	if r.Authorized && !d.Public && !d.SMaxAge.Set && !d.MustRevalidate {
+	if r.Authorized && !d.sharedByAll() {
 		return RefusedAuthorization // RFC 9111 3.5; no policy may give one person's reply to others
 	}
 	if p.Mode == Override {

@@ -79,8 +79,7 @@ type Result struct {
 	Left time.Duration
 	// Forwarded holds the names of the client's fields that origins up to the supplier are sent
 	// because they list them, in canonical form, sorted, for Found and NotModified. The Vary of a
-	// Response that is Found names those of them that the file may depend on, but for
-	// Authorization.
+	// Response that is Found names those of them that the file may depend on.
 	Forwarded []string
 	// EarlierInconclusive says that a step before the supplier did not answer.
 	EarlierInconclusive bool
