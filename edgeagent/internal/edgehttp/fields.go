@@ -74,11 +74,14 @@ func sharedMaySet(name string) bool {
 // gets a web origin of its own, runs nothing and sends nothing.
 const sandbox = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
+// nosniff is the value of X-Content-Type-Options. Headers share it, and nobody changes a value in place.
+var nosniff = []string{"nosniff"}
+
 // protect sets what no account may take back: a browser never guesses a type, and on the shared host the file of one account
 // does not act in the name of the others. A 304 does not tell the type, and would replace the policy that a browser has kept
 // (RFC 9111 3.2), so it has none.
 func protect(h http.Header, t *topology.Target, status int) {
-	h["X-Content-Type-Options"] = []string{"nosniff"}
+	h["X-Content-Type-Options"] = nosniff
 	switch {
 	case t.Domain != nil:
 	case status == http.StatusNotModified:

@@ -245,8 +245,7 @@ func hasBody(w http.ResponseWriter, r *http.Request) bool {
 // serveFolder answers for an account alone (see [topology.Target.AccountAlone]).
 func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64, epoch, query string) {
 	target.Path = "/"
-	ctx, leaving, done := patience(x.r)
-	defer done()
+	ctx, leaving := patience(x.r)
 	x.asked = s.request(x, &target, revision, epoch)
 	x.asked.Method, x.asked.Leaving = http.MethodHead, leaving
 	reply := s.cfg.Cache.Serve(ctx, &x.asked)
@@ -279,8 +278,7 @@ func (s *Server) request(x *exchange, target *topology.Target, revision int64, e
 
 // serveFile has the cache answer.
 func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, epoch string) {
-	ctx, leaving, done := patience(x.r)
-	defer done()
+	ctx, leaving := patience(x.r)
 	x.asked = s.request(x, &target, revision, epoch)
 	x.asked.Leaving, x.asked.Interim = leaving, x.interim(&target)
 	reply := s.cfg.Cache.Serve(ctx, &x.asked)

@@ -190,16 +190,23 @@ func TestMetrics(t *testing.T) {
 
 // The hit path for the front that is not net/http: allocations a request, and what they cost.
 func BenchmarkHit(b *testing.B) {
-	for name, size := range map[string]int{"1KB": 1 << 10, "1MB": 1 << 20} {
-		b.Run(name, func(b *testing.B) {
+	for _, file := range []struct {
+		name, mediaType string
+		size            int
+	}{
+		{"picture/1KB", "image/jpeg", 1 << 10}, {"picture/1MB", "image/jpeg", 1 << 20}, {"text/1KB", "text/css", 1 << 10}, {"text/1MB", "text/css", 1 << 20},
+	} {
+		b.Run(file.name, func(b *testing.B) {
 			r := newRig(b)
 			a := r.addOrigin("a")
-			a.reply("/x", &originReply{status: 200, body: pattern(size), header: http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}}})
+			a.reply("/x", &originReply{status: 200, body: pattern(file.size), header: http.Header{
+				"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}, "Content-Type": {file.mediaType},
+			}})
 			r.fetch("/x", nil)
 			r.idle()
 			request := r.request("GET", "/x", http.Header{"Accept": {"image/webp"}, "Accept-Encoding": {"gzip, br"}})
 			buf := make([]byte, 64<<10)
-			b.SetBytes(int64(size))
+			b.SetBytes(int64(file.size))
 			b.ReportAllocs()
 			for b.Loop() {
 				reply := r.cache.Serve(bg, request)

@@ -62,14 +62,35 @@ type encoding struct {
 	riders int
 }
 
-// original is a copy of a file as it is stored or being stored.
+// original is a copy of a file as it is stored or being stored, in entry or, if that is not nil, on flight.
 type original struct {
-	copy uint64
-	head *objects.Head
-	// stored: the whole copy is here.
-	stored bool
-	// open opens it to be read while ctx lasts.
-	open func(ctx context.Context) (io.ReadCloser, error)
+	entry  objects.Entry
+	flight *flight
+}
+
+func (o *original) copy() uint64 {
+	if o.flight != nil {
+		return o.flight.result.fill.Copy()
+	}
+	return o.entry.Copy()
+}
+
+func (o *original) head() *objects.Head {
+	if o.flight != nil {
+		return &o.flight.result.head
+	}
+	return o.entry.Head()
+}
+
+// stored says that the whole copy is here.
+func (o *original) stored() bool { return o.flight == nil }
+
+// open opens the copy to be read while ctx lasts.
+func (o *original) open(ctx context.Context) (io.ReadCloser, error) {
+	if o.flight != nil {
+		return flightSource{ctx, o.flight}.open(0, o.head().Length)
+	}
+	return (&entrySource{Entry: o.entry}).open(0, o.head().Length)
 }
 
 // compress makes a an answer with the file compressed, where the endpoint allows it, the file gets smaller, and the client
@@ -78,27 +99,25 @@ func (c *Cache) compress(q *query, a *answer, o original) {
 	if a.length < 0 || !q.mayCompress(a.length) || !compressible(a) {
 		return
 	}
+	a.varies = true
 	name := coding.Choose(q.Header["Accept-Encoding"])
 	if name == "" || q.rang != "" || q.cond.IfMatch != "" || noTransform(list(q.Header["Cache-Control"])) {
-		a.recode("")
 		return
 	}
 	vals := a.vals
 	vals.ETag = weak(vals.ETag)
-	key := encodedKey(q.key, o.copy, name)
+	key := encodedKey(q.key, o.copy(), name)
 	length, from := int64(-1), source(nil)
 	if entries := c.cfg.Store.Lookup(key); len(entries) > 0 {
 		length, from = entries[0].Head().Length, &entrySource{Entry: entries[0]}
 	} else if q.Method == http.MethodGet && q.cond.Evaluate(vals, q.now) == rfc9111.Proceed {
-		body := c.encode(q, key, name, o)
+		body := c.encode(q, key, name, &o)
 		if body == nil {
-			a.recode("")
 			return
 		}
 		from = &openSource{body}
 	}
-	a.recode(name)
-	a.vals, a.length, a.from = vals, length, from
+	a.coding, a.vals, a.length, a.from = name, vals, length, from
 }
 
 // mayCompress reports whether files of a length are compressed here; below 0 it is not known yet.
@@ -112,11 +131,13 @@ func compressible(a *answer) bool {
 	if a.status != http.StatusOK {
 		return false
 	}
-	mediaType := ""
+	typed := false
 	for name, value := range objects.Fields(a.fields) {
 		switch name {
 		case "Content-Type":
-			mediaType = value
+			if typed = coding.Compressible(value); !typed {
+				return false
+			}
 		case "Content-Encoding":
 			if !strings.EqualFold(value, "identity") {
 				return false
@@ -127,7 +148,7 @@ func compressible(a *answer) bool {
 			}
 		}
 	}
-	return coding.Compressible(mediaType)
+	return typed
 }
 
 // noTransform reports whether a Cache-Control field, of either side (RFC 9111 5.2.1.6, 5.2.2.6), or one for caches like this
@@ -136,38 +157,42 @@ func noTransform(cacheControl string) bool {
 	return strings.Contains(strings.ToLower(cacheControl), "no-transform")
 }
 
-// recode makes the stored fields of an answer those of the file in a coding, "" for as it is.
-func (a *answer) recode(name string) {
-	fields := make([]byte, 0, a.meta.shown+64)
-	varies := false
-	for field, value := range objects.Fields(a.fields[:a.meta.shown]) {
-		switch field {
+// appendShown appends the stored fields of an answer that clients see, and what compressing changes in them.
+func (a *answer) appendShown(b []byte, has content) []byte {
+	shown := a.fields[:a.meta.shown]
+	if has == wholeContent && !a.varies {
+		return append(b, shown...)
+	}
+	varies := !a.varies
+	for name, value := range objects.Fields(shown) {
+		if !has.describes(name) {
+			continue
+		}
+		switch name {
 		case "Vary":
 			if !varies {
-				h := http.Header{"Vary": {value}}
+				h := http.Header{name: {value}}
 				rfc9111.AddVary(h, "Accept-Encoding")
-				value, varies = h.Get("Vary"), true
+				value, varies = h.Get(name), true
 			}
 		case "Etag":
-			if name != "" {
+			if a.coding != "" {
 				value = weak(value)
 			}
 		case "Content-Encoding", "Content-Md5", "Content-Digest", "Repr-Digest", "Digest", "Content-Range": // of other bytes
-			if name != "" {
+			if a.coding != "" {
 				continue
 			}
 		}
-		fields = objects.AppendField(fields, field, value)
+		b = objects.AppendField(b, name, value)
 	}
 	if !varies {
-		fields = objects.AppendField(fields, "Vary", "Accept-Encoding")
+		b = objects.AppendField(b, "Vary", "Accept-Encoding")
 	}
-	if name != "" {
-		fields = objects.AppendField(fields, "Content-Encoding", name)
+	if a.coding != "" && has.describes("Content-Encoding") {
+		b = objects.AppendField(b, "Content-Encoding", a.coding)
 	}
-	m := *a.meta
-	m.shown = len(fields)
-	a.fields, a.meta, a.coded = fields, &m, name != ""
+	return b
 }
 
 // weak makes an entity tag one of a file whose bytes may differ and mean the same (RFC 9110 8.8.1).
@@ -187,8 +212,8 @@ func encodedKey(file objects.Key, copy uint64, name string) objects.Key {
 }
 
 // encode reads along with the encoding of a copy, or starts it; nil if that cannot be done now.
-func (c *Cache) encode(q *query, key objects.Key, name string, o original) io.ReadCloser {
-	e, started := c.encodings.join(q.Target.Account.UID, key, func() *objects.Fill { return c.cfg.Store.Begin(key, o.head.Asof) }, o.stored)
+func (c *Cache) encode(q *query, key objects.Key, name string, o *original) io.ReadCloser {
+	e, started := c.encodings.join(q.Target.Account.UID, key, func() *objects.Fill { return c.cfg.Store.Begin(key, o.head().Asof) }, o.stored())
 	if e == nil {
 		c.metrics.encoded.WithLabelValues("refused").Inc()
 		return nil
@@ -226,12 +251,13 @@ func (s *encodings) join(account string, key objects.Key, begin func() *objects.
 }
 
 // startEncoding opens the copy, and compresses it in the background.
-func (c *Cache) startEncoding(name string, e *encoding, o original) {
+func (c *Cache) startEncoding(name string, e *encoding, o *original) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	body, err := o.open(ctx)
 	if err == nil {
+		h := o.head()
 		err = e.fill.Head(objects.Head{
-			Status: http.StatusOK, RequestTime: o.head.RequestTime, ResponseTime: o.head.ResponseTime, Length: -1, Scope: o.head.Scope,
+			Status: http.StatusOK, RequestTime: h.RequestTime, ResponseTime: h.ResponseTime, Length: -1, Scope: h.Scope,
 		})
 	}
 	if err != nil {

@@ -83,8 +83,10 @@ type answer struct {
 	withAge bool
 	// fleeting: unless the client reads the body, it will not be stored.
 	fleeting bool
-	// coded: the file is sent in a coding that it is not stored in.
-	coded   bool
+	// varies: whether the file is compressed depends on Accept-Encoding. coding is what it is sent in and not stored in, "" for
+	// none.
+	varies  bool
+	coding  string
 	outcome Outcome
 	steps   []walk.StepReport
 }
@@ -187,24 +189,14 @@ func (c content) describes(name string) bool {
 
 // head makes the header of a reply.
 func (q *query) head(a *answer, has content) []byte {
-	shown := a.fields[:a.meta.shown]
-	b := make([]byte, 0, len(shown)+224)
-	if has == wholeContent {
-		b = append(b, shown...)
-	} else {
-		for name, value := range objects.Fields(shown) {
-			if has.describes(name) {
-				b = objects.AppendField(b, name, value)
-			}
-		}
-	}
+	b := a.appendShown(make([]byte, 0, a.meta.shown+256), has)
 	switch {
 	case a.meta.fresh.ClientsTold():
 		b = appendBytes(b, "Cache-Control", func(b []byte) []byte { return a.meta.fresh.AppendCacheControl(b, q.policy) })
 	case a.withAge || a.verdict.Age >= time.Second:
 		b = appendBytes(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
 	}
-	if has != noContent && a.length >= 0 && !a.coded { // parts are of the file as it is
+	if has != noContent && a.length >= 0 && a.coding == "" { // parts are of the file as it is
 		b = objects.AppendField(b, "Accept-Ranges", "bytes")
 	}
 	return appendStatus(b, a.cache)

@@ -148,7 +148,7 @@ func (t *trip) confirmed() (*Reply, bool) {
 	}
 	a := t.reply(&entrySource{Entry: t.f.result.entry}, t.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
 	a.withAge = true
-	t.c.compress(t.q, a, storedOriginal(t.f.result.entry))
+	t.c.compress(t.q, a, original{entry: t.f.result.entry})
 	r, err := t.q.respond(a)
 	return r, err != nil
 }
@@ -171,9 +171,7 @@ func (t *trip) body() (*Reply, bool) {
 	if r := t.ahead(a); r != nil {
 		return r, false
 	}
-	t.c.compress(t.q, a, original{copy: res.fill.Copy(), head: &res.head, open: func(ctx context.Context) (io.ReadCloser, error) {
-		return flightSource{ctx, t.f}.open(0, res.head.Length)
-	}})
+	t.c.compress(t.q, a, original{flight: t.f})
 	r, err := t.q.respond(a)
 	return r, err != nil
 }

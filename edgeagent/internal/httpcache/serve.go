@@ -208,7 +208,7 @@ func (c *Cache) stored(q *query, outcome Outcome, status rfc9111.CacheStatus) (*
 	if q.needsValidators() {
 		a.vals = validators(h, a.meta.shown)
 	}
-	c.compress(q, a, storedOriginal(q.best.Entry))
+	c.compress(q, a, original{entry: q.best.Entry})
 	return q.respond(a)
 }
 

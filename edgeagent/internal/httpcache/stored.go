@@ -1,7 +1,6 @@
 package httpcache
 
 import (
-	"context"
 	"io"
 	"os"
 
@@ -26,13 +25,6 @@ func (s *entrySource) open(offset, length int64) (io.ReadCloser, error) {
 	}
 	s.parts++
 	return &storedBody{from: s, offset: offset, rest: length}, nil
-}
-
-// storedOriginal is a stored copy to be compressed.
-func storedOriginal(e objects.Entry) original {
-	return original{copy: e.Copy(), head: e.Head(), stored: true, open: func(context.Context) (io.ReadCloser, error) {
-		return (&entrySource{Entry: e}).open(0, e.Head().Length)
-	}}
 }
 
 // storedBody is a section of a stored body.
