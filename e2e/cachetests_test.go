@@ -78,11 +78,12 @@ func TestHTTPCacheSuite(t *testing.T) {
 	}
 	cp.administer(t).apply(t, "account: {id: suite}\norigins:\n"+origins.String()+"urlEndpoints:\n"+endpoints.String())
 
-	// Few talk at the same time, so that what has to happen before a second has passed does so on a busy machine.
-	talking := make(chan struct{}, 6)
+	// Few begin at the same time, and so few go on at the same time after their pauses: what has to
+	// happen before a second has passed does so on a busy machine too.
+	beginning := make(chan struct{}, 6)
 	var all sync.WaitGroup
 	for i, c := range cases {
-		all.Go(func() { c.play(t.Context(), e.http, fmt.Sprintf("/suite/t%d/", i), talking) })
+		all.Go(func() { c.play(t.Context(), e.http, fmt.Sprintf("/suite/t%d/", i), beginning) })
 	}
 	all.Wait()
 
@@ -471,40 +472,36 @@ type answered struct {
 	now     time.Time // when the origin sent it
 }
 
-// play sends the requests, checks what comes, and then what the origin got.
-func (c *cacheCase) play(ctx context.Context, address, path string, talking chan struct{}) {
+// play sends the requests, checks what comes, and then what the origin got. It holds a place among
+// those that begin until its first pause.
+func (c *cacheCase) play(ctx context.Context, address, path string, beginning chan struct{}) {
+	beginning <- struct{}{}
+	begun := sync.OnceFunc(func() { <-beginning })
+	defer begun()
 	var replies []*answered
-	talking <- struct{}{}
+	var before time.Time
 	for i, q := range c.requests {
 		c.mu.Lock()
 		c.current = i
 		c.mu.Unlock()
-		var before time.Time
-		if i > 0 {
-			before = replies[i-1].now
-		}
 		r, err := q.ask(address, path, before)
 		if err != nil {
 			c.check(false, false, "request %d: %v", i+1, err)
-			break
+			return
 		}
-		replies = append(replies, r)
 		if c.checkReply(i, q, r); c.fault != nil {
-			break
+			return
 		}
+		replies, before = append(replies, r), r.now
 		if q.pause {
-			<-talking
+			begun()
 			select {
 			case <-time.After(3 * time.Second):
 			case <-ctx.Done():
 			}
-			talking <- struct{}{}
 		}
 	}
-	<-talking
-	if c.fault == nil {
-		c.checkArrivals(replies)
-	}
+	c.checkArrivals(replies)
 }
 
 func (q *cacheRequest) ask(address, path string, before time.Time) (*answered, error) {
