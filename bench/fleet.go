@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -26,7 +29,12 @@ const (
 type fleet struct {
 	b            *bench
 	controlplane *process
+	args         []string // of the control plane
+	data         string   // its folder
 	edgeAddr     string
+	httpAddr     string
+	certificate  string      // the file with the control plane's, empty for none
+	trust        *tls.Config // nil without a certificate
 	conn         *grpc.ClientConn
 	edges        []*edge
 }
@@ -42,6 +50,11 @@ type edge struct {
 
 // startFleet starts a control plane and waits until it answers.
 func (b *bench) startFleet(ctx context.Context) (*fleet, error) {
+	return b.startControlPlane(ctx, "controlplane", false)
+}
+
+// startControlPlane starts one with a folder of its own, and waits until it answers. secure is for TLS at all its listeners.
+func (b *bench) startControlPlane(ctx context.Context, name string, secure bool) (*fleet, error) {
 	var at [4]string
 	for i := range at {
 		var err error
@@ -49,21 +62,39 @@ func (b *bench) startFleet(ctx context.Context) (*fleet, error) {
 			return nil, err
 		}
 	}
-	data, err := b.folder("controlplane")
+	data, err := b.folder(name)
 	if err != nil {
 		return nil, err
 	}
-	f := &fleet{b: b, edgeAddr: at[1]}
-	f.controlplane, err = b.start("controlplane", noCore, b.binary, "controlplane", "--data-dir", data, "--admin-addr", at[0], "--edge-addr", at[1],
-		"--http-addr", at[2], "--media-addr", at[3], "--shared-host", sharedHost)
-	if err != nil {
-		return nil, err
+	f := &fleet{b: b, data: data, edgeAddr: at[1], httpAddr: at[2]}
+	f.args = []string{"controlplane", "--data-dir", data, "--admin-addr", at[0], "--edge-addr", at[1], "--http-addr", at[2], "--media-addr", at[3],
+		"--shared-host", sharedHost}
+	transport := insecure.NewCredentials()
+	if secure {
+		certificate, key, err := b.certificate()
+		if err != nil {
+			return nil, err
+		}
+		if f.trust, err = trusting(certificate); err != nil {
+			return nil, err
+		}
+		f.certificate, transport = certificate, credentials.NewTLS(f.trust)
+		f.args = append(f.args, "--tls-cert", certificate, "--tls-key", key)
 	}
-	if f.conn, err = grpc.NewClient(at[0], grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+	if f.conn, err = grpc.NewClient(at[0], grpc.WithTransportCredentials(transport)); err != nil {
 		return nil, err
 	}
 	b.closers = append(b.closers, func() { f.conn.Close() })
-	return f, f.controlplane.await(ctx, func() bool { return ready(at[2]) })
+	return f, f.runControlPlane(ctx, name)
+}
+
+// runControlPlane executes the control plane, for the first time or again, and waits until it has the topology.
+func (f *fleet) runControlPlane(ctx context.Context, name string) (err error) {
+	f.controlplane, err = f.b.start(name, noCore, f.b.binary, f.args...)
+	if err != nil {
+		return err
+	}
+	return f.controlplane.await(ctx, f.ready)
 }
 
 // startEdge starts an edge, without waiting for it. name is its id.
@@ -101,7 +132,7 @@ func (f *fleet) run(name string, e *edge) (err error) {
 
 // await waits until a server is up. An error carries what the server said last.
 func (p *process) await(ctx context.Context, up func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	err := poll(ctx, 10*time.Millisecond, func() bool { return p.ended() || up() })
 	if p.ended() {
@@ -113,9 +144,21 @@ func (p *process) await(ctx context.Context, up func() bool) error {
 	return nil
 }
 
-// ready asks the health listener at address.
-func ready(address string) bool {
-	response, err := http.Get("http://" + address + "/readyz")
+// ready asks whether the control plane is.
+func (f *fleet) ready() bool {
+	if f.trust == nil {
+		return readyAt(http.DefaultClient, "http://"+f.httpAddr)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: f.trust}}
+	defer client.CloseIdleConnections()
+	return readyAt(client, "https://"+f.httpAddr)
+}
+
+// ready asks the health listener of an edge.
+func ready(address string) bool { return readyAt(http.DefaultClient, "http://"+address) }
+
+func readyAt(client *http.Client, url string) bool {
+	response, err := client.Get(url + "/readyz")
 	if err != nil {
 		return false
 	}
@@ -140,7 +183,7 @@ func (f *fleet) wait(ctx context.Context, revision int64) error {
 	})
 	if err != nil {
 		for _, e := range f.edges {
-			if e.ended() {
+			if e.process != nil && e.ended() {
 				return fmt.Errorf("%w; %s ended:\n%s", err, e.name, e.tail())
 			}
 		}
@@ -170,6 +213,17 @@ func webManifest(origins ...*origin) *adminv1.Manifest {
 		m.UrlEndpoints[0].Origins = append(m.UrlEndpoints[0].Origins, id)
 	}
 	return m
+}
+
+// stop ends the control plane and its edges and removes what it has stored, so that the next one has the machine to itself.
+func (f *fleet) stop() {
+	for _, e := range f.edges {
+		if e.process != nil {
+			e.stop()
+		}
+	}
+	f.controlplane.stop()
+	os.RemoveAll(f.data)
 }
 
 // singleEdge starts a control plane and one edge in front of origins.

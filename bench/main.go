@@ -30,6 +30,7 @@ type options struct {
 	objects  int
 	domains  int
 	only     string
+	scale    float64
 	profile  string
 	verbose  bool
 }
@@ -39,16 +40,18 @@ type measurement struct {
 	name, about string
 	limit       time.Duration // the time after which it is given up
 	run         func(context.Context, *bench) error
+	more        string // what --help says besides
 }
 
 var measurements = []measurement{
-	{"hits", "requests and bytes per second of cached files, beside nginx and Varnish", 15 * time.Minute, hits},
-	{"apply", "time from a change of the config to the first reply by it at the last of the edges", 10 * time.Minute, apply},
-	{"memory", "resident memory: idle, with 100,000 objects, with 100,000 domains", 10 * time.Minute, memory},
-	{"miss", "what the edge adds to the time to first byte of a file that is not cached; walks over origins that lack it", 10 * time.Minute, miss},
-	{"coalesce", "1,000 clients at once for one file that is not cached, behind a slow origin", 5 * time.Minute, coalesce},
-	{"trouble", "other endpoints while 1,000 clients wait for an origin that stalls; a walk past a dead origin", 5 * time.Minute, trouble},
-	{"restart", "time from exec to hits after a restart with 100,000 objects", 10 * time.Minute, restart},
+	{"hits", "requests and bytes per second of cached files, beside nginx and Varnish", 15 * time.Minute, hits, ""},
+	{"apply", "time from a change of the config to the first reply by it at the last of the edges", 10 * time.Minute, apply, ""},
+	{"memory", "resident memory: idle, with 100,000 objects, with 100,000 domains", 10 * time.Minute, memory, ""},
+	{"miss", "what the edge adds to the time to first byte of a file that is not cached; walks over origins that lack it", 10 * time.Minute, miss, ""},
+	{"coalesce", "1,000 clients at once for one file that is not cached, behind a slow origin", 5 * time.Minute, coalesce, ""},
+	{"trouble", "other endpoints while 1,000 clients wait for an origin that stalls; a walk past a dead origin", 5 * time.Minute, trouble, ""},
+	{"fleet", "what a control plane does for many edges, many writers and many domains, beside the goals", 2 * time.Hour, fleetFigures, fleetHelp()},
+	{"restart", "time from exec to hits after a restart with 100,000 objects", 10 * time.Minute, restart, ""},
 }
 
 func main() {
@@ -72,6 +75,9 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 0 || args[0] == "help" || strings.HasPrefix(args[0], "-h") || args[0] == "--help" {
 		usage()
 		return nil
+	}
+	if args[0] == streamsCommand {
+		return serveStreams(ctx, args[1:])
 	}
 	for _, m := range measurements {
 		if m.name == args[0] {
@@ -98,15 +104,16 @@ func carryOut(ctx context.Context, m measurement, args []string) error {
 	flags.StringVar(&o.against, "against", "", "another edgewalk `binary` to measure beside it, such as that of the commit before (hits)")
 	flags.DurationVar(&o.duration, "duration", 0, "how long each load runs (hits: 5s)")
 	flags.IntVar(&o.rounds, "rounds", 0, "how often each figure is taken, in turn with its peers (hits: 5, restart: 3, trouble: 3, coalesce: 1)")
-	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, miss: 1000, coalesce: 1000, trouble: 2000)")
+	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, fleet: 200, miss: 1000, coalesce: 1000, trouble: 2000)")
 	flags.IntVar(&o.edges, "edges", 0, "edges of apply (default: first 2, then 20)")
 	flags.IntVar(&o.objects, "objects", 100_000, "cached objects of memory and restart")
 	flags.IntVar(&o.domains, "domains", 100_000, "domains of memory; 0 for none")
-	flags.StringVar(&o.only, "only", "", "the `load`, such as \"h2 TLS 1 KB\" (hits; default: all)")
+	flags.StringVar(&o.only, "only", "", "the `load`, such as \"h2 TLS 1 KB\" (hits), or the parts, such as \"writes,reach\" (fleet); default: all")
+	flags.Float64Var(&o.scale, "scale", 1, "what the sizes and times of fleet are multiplied by: 0.01 for a try")
 	flags.StringVar(&o.profile, "perf", "", "write a perf(1) profile of the edge under the first load to this `file`, and measure nothing (hits)")
 	flags.BoolVar(&o.verbose, "v", false, "show what is being done")
 	flags.Usage = func() {
-		fmt.Fprintf(flags.Output(), "bench %s: %s\n\n", m.name, m.about)
+		fmt.Fprintf(flags.Output(), "bench %s: %s\n\n%s", m.name, m.about, m.more)
 		flags.PrintDefaults()
 	}
 	switch err := flags.Parse(args[1:]); {

@@ -118,27 +118,12 @@ func fillPart(ctx context.Context, address string, from, step, objects int) erro
 // perManifest is how many domains one account gets: what one step is guaranteed to hold, less the account itself.
 const perManifest = 1950
 
-// loadDomains makes accounts with custom domains, until there are as many as asked for.
+// loadDomains makes accounts with custom domains, waits for them and says how long that took.
 func (b *bench) loadDomains(ctx context.Context, f *fleet) error {
 	start := time.Now()
-	var times []time.Duration
-	var last int64
-	for made := 0; made < b.domains; {
-		id := fmt.Sprintf("shop-%04d", len(times))
-		m := &adminv1.Manifest{Account: &topologyv1.Account{Id: id}}
-		for range min(perManifest, b.domains-made) {
-			m.CustomDomains = append(m.CustomDomains, &topologyv1.CustomDomain{
-				Domain: fmt.Sprintf("images-%06d.%s.example.com", made, id), Mode: topologyv1.CustomDomain_ACCOUNT,
-			})
-			made++
-		}
-		sent := time.Now()
-		revision, err := f.apply(ctx, m)
-		if err != nil {
-			return fmt.Errorf("after %d domains: %w", made, err)
-		}
-		times, last = append(times, time.Since(sent)), revision
-		b.note("%d domains, the last %d in %s", made, len(m.CustomDomains), times[len(times)-1].Round(time.Millisecond))
+	times, last, err := f.makeAccounts(ctx, b.domains)
+	if err != nil {
+		return err
 	}
 	stored := time.Since(start)
 	if err := f.wait(ctx, last); err != nil {
@@ -147,4 +132,33 @@ func (b *bench) loadDomains(ctx context.Context, f *fleet) error {
 	fmt.Printf("%d domains in %d applies: p50 %s, p99 %s an apply; all stored after %s, all at the edge after %s\n", b.domains, len(times),
 		ms(median(times)), ms(quantile(times, 0.99)), stored.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
 	return nil
+}
+
+// makeAccounts makes accounts with custom domains, until there are as many as asked for. It returns how long each apply took
+// and the last revision.
+func (f *fleet) makeAccounts(ctx context.Context, domains int) (times []time.Duration, last int64, err error) {
+	for made := 0; made < domains; {
+		m := accountManifest(fmt.Sprintf("shop-%04d", len(times)), made, min(perManifest, domains-made))
+		made += len(m.CustomDomains)
+		sent := time.Now()
+		if last, err = f.apply(ctx, m); err != nil {
+			return nil, 0, fmt.Errorf("after %d domains: %w", made, err)
+		}
+		times = append(times, time.Since(sent))
+		f.b.note("%d domains, the last %d in %s", made, len(m.CustomDomains), times[len(times)-1].Round(time.Millisecond))
+	}
+	return times, last, nil
+}
+
+// accountManifest is an account with custom domains, of which the first has the number first.
+func accountManifest(id string, first, count int) *adminv1.Manifest {
+	m := &adminv1.Manifest{Account: &topologyv1.Account{Id: id}}
+	for i := range count {
+		m.CustomDomains = append(m.CustomDomains, &topologyv1.CustomDomain{Domain: domainName(id, first+i), Mode: topologyv1.CustomDomain_ACCOUNT})
+	}
+	return m
+}
+
+func domainName(account string, n int) string {
+	return fmt.Sprintf("images-%06d.%s.example.com", n, account)
 }
