@@ -48,9 +48,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 2 {
 		w = progressWriter{w, s.cfg.WriteStall}
 	}
-	if conn, plain := r.Context().Value(connKey{}).(*progressConn); plain && r.ContentLength == 0 {
-		conn.betweenRequests()
-	}
 	x := &exchange{w: w, r: r, start: time.Now(), client: s.client(r), outcome: outcomeRefused}
 	x.entry.RequestID = newRequestID()
 	w.Header()["X-Request-Id"] = []string{x.entry.RequestID}

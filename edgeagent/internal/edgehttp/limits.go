@@ -1,7 +1,6 @@
 package edgehttp
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -10,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -86,7 +84,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		}
 		c := &progressConn{Conn: conn, stall: l.stall, release: sync.OnceFunc(func() { l.release(ip) })}
 		if l.plain {
-			c.betweenRequests()
+			c.heads = new(heads)
 		}
 		return c, nil
 	}
@@ -135,48 +133,21 @@ type progressConn struct {
 	net.Conn
 	stall   time.Duration
 	release func()
-	// blank is how many more bytes of empty lines Read leaves out.
-	blank atomic.Int32
-}
-
-// blankLines is how many bytes of empty lines may come before a request line: two lines.
-const blankLines = 4
-
-// betweenRequests has empty lines left out before the next request line, as RFC 9112 2.2 asks for:
-// some clients end a request with one too many. What comes next must not be content, whose length
-// would no longer be true.
-func (c *progressConn) betweenRequests() { c.blank.Store(blankLines) }
-
-// connKey is the context key of the plain connection that a request came on.
-type connKey struct{}
-
-// withConn is an [http.Server.ConnContext].
-func withConn(ctx context.Context, conn net.Conn) context.Context {
-	if plain, ok := conn.(*progressConn); ok {
-		return context.WithValue(ctx, connKey{}, plain)
-	}
-	return ctx
+	// heads are those of a connection that speaks HTTP from its first byte. Others have none.
+	heads *heads
 }
 
 // Read implements [io.Reader].
 func (c *progressConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	for left := c.blank.Load(); left > 0 && n > 0; left = c.blank.Load() {
-		skip := 0
-		for skip < n && skip < int(left) && (p[skip] == '\r' || p[skip] == '\n') {
-			skip++
+	for {
+		n, err := c.Conn.Read(p)
+		if c.heads == nil || n == 0 {
+			return n, err
 		}
-		c.blank.Store(left - int32(skip))
-		if skip < n {
-			c.blank.Store(0)
-			return copy(p, p[skip:n]), err
+		if kept := c.heads.keep(p[:n]); kept > 0 || err != nil {
+			return kept, err
 		}
-		if err != nil {
-			return 0, err
-		}
-		n, err = c.Conn.Read(p)
 	}
-	return n, err
 }
 
 // Close implements [net.Conn].

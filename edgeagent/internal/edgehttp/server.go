@@ -194,7 +194,6 @@ func (s *Server) httpServer() *http.Server {
 		// says here is said by us.
 		ErrorLog:                     stdlog.New(io.Discard, "", 0),
 		DisableGeneralOptionsHandler: true,
-		ConnContext:                  withConn,
 	}
 	if s.certs != nil {
 		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get, NextProtos: []string{"h2", "http/1.1"}}
