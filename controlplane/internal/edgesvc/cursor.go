@@ -3,6 +3,7 @@ package edgesvc
 import (
 	"context"
 	"errors"
+	"iter"
 	"math/rand/v2"
 	"runtime"
 	"time"
@@ -24,6 +25,8 @@ const (
 	// conflateAfter is how many steps an edge may have missed to be sent each. One that missed more is sent the last state of
 	// what changed.
 	conflateAfter = windowFrames
+	// compressFrom is the size of a state that is worth compressing. Most catch-ups are smaller.
+	compressFrom = 64 << 10
 	// stateTimeout bounds sending one state, since what it refers to stays in memory meanwhile.
 	stateTimeout = 10 * time.Minute
 	// admissionWait is how long a stream waits for its turn to be sent the whole topology, admissionHold how long it keeps
@@ -40,6 +43,7 @@ const (
 
 // cursor is where a stream stands. Only the sending goroutine uses it.
 type cursor struct {
+	came   int64           // the last step of the feed when the edge came
 	pos    int64           // everything up to this revision of the feed was sent
 	told   int64           // the revision that the edge has when it has applied everything sent; 0 before it has any
 	digest topology.Digest // the digest there, if known
@@ -137,6 +141,11 @@ func (st *stream) limit() (brake.Limit, error) {
 
 // start puts the cursor where the agent stands, or sends the full state when that is not a place in this history.
 func (st *stream) start(ctx context.Context) error {
+	view, err := st.view()
+	if err != nil {
+		return err
+	}
+	st.cursor.came = view.Last()
 	reason, err := st.resume(ctx)
 	if err != nil {
 		return err
@@ -271,7 +280,7 @@ func (st *stream) next(ctx context.Context, view *feed.View) error {
 	}
 	if keeps {
 		st.svc.metrics.catchUps.Inc()
-		return st.state(ctx, view.State(st.cursor.pos))
+		return st.state(ctx, view, st.cursor.pos)
 	}
 	return st.full(ctx, "history")
 }
@@ -304,7 +313,7 @@ func (st *stream) full(ctx context.Context, reason string) error {
 		return err
 	}
 	st.svc.metrics.fullStates.WithLabelValues(reason).Inc()
-	return st.state(ctx, view.State(0))
+	return st.state(ctx, view, 0)
 }
 
 // wholeView is the topology that the edge is sent whole: as far as the brake allows, but not behind where the edge is. Where that
@@ -337,8 +346,22 @@ func (st *stream) have() int64 {
 	return st.hello.GetHave().GetRevision()
 }
 
-// state sends a state whole, whatever the window: its chunks are acknowledged together.
-func (st *stream) state(ctx context.Context, s *feed.State) error {
+// state sends what has changed after a revision, from 0 everything. It is compressed once for all edges that need it now. An edge
+// does not share a state from before it came: who made a purge then was told that the edge was away, so that it has to hear of the
+// purge before it is told that nothing is missing.
+func (st *stream) state(ctx context.Context, view *feed.View, from int64) error {
+	s := view.State(from)
+	if !st.hello.GetAcceptsZstd() || s.Bytes < compressFrom {
+		return st.chunks(ctx, s, s.Chunks())
+	}
+	least := max(st.cursor.pos, st.have(), min(st.cursor.came, view.Last()))
+	shared, release := st.svc.cfg.Feed.Share(view, from, least)
+	defer release()
+	return st.chunks(ctx, shared.State, shared.Chunks())
+}
+
+// chunks sends a state whole, whatever the window: its chunks are acknowledged together.
+func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]byte]) error {
 	deadline := st.svc.now().Add(stateTimeout)
 	st.win.add(unit{revision: s.Target, bytes: int(s.Bytes), full: s.Full})
 	st.begin()
@@ -352,7 +375,7 @@ func (st *stream) state(ctx context.Context, s *feed.State) error {
 	if err := st.message("begin", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Begin{Begin: begin}}); err != nil {
 		return err
 	}
-	for chunk := s.Next(); chunk != nil; chunk = s.Next() {
+	for chunk := range chunks {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}

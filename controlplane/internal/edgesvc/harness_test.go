@@ -58,6 +58,7 @@ type plane struct {
 	brake       *brake.Brake
 	store       *store.Store
 	feed        *feed.Feed
+	registry    *prometheus.Registry // of the feed
 	clock       *clock
 	addr        string
 	stop        func()
@@ -81,10 +82,10 @@ type planeConfig struct {
 
 func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	tb.Helper()
-	p := &plane{clock: &clock{}}
+	p := &plane{clock: &clock{}, registry: prometheus.NewRegistry()}
 	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	p.store = storetest.Open(tb, store.Config{Prefix: prefix, Logger: log})
-	p.feed = feed.New(feed.Config{Store: p.store, Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now})
+	p.feed = feed.New(feed.Config{Store: p.store, Logger: log, Registerer: p.registry, Now: p.clock.now})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)

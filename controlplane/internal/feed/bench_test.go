@@ -39,8 +39,7 @@ func BenchmarkFullState(b *testing.B) {
 	held := heap() - before
 	for b.Loop() {
 		bytes := 0
-		for s, chunk := f.View().State(0), []byte{0}; chunk != nil; {
-			chunk = s.Next()
+		for chunk := range f.View().State(0).Chunks() {
 			bytes += len(chunk)
 		}
 		b.SetBytes(int64(bytes))

@@ -23,6 +23,9 @@ const (
 
 	chunkSequence protowire.Number = 1
 	chunkChanges  protowire.Number = 2
+	chunkZstd     protowire.Number = 3
+
+	changesChanges protowire.Number = 1
 
 	responseChunk protowire.Number = 3
 	responseLive  protowire.Number = 5
@@ -89,6 +92,26 @@ func encodeChunk(sequence int64, changes [][]byte, size int) []byte {
 		frame = protowire.AppendBytes(frame, change)
 	}
 	return frame
+}
+
+// appendChanges adds the encoding of a Changes message to b.
+func appendChanges(b []byte, changes [][]byte) []byte {
+	for _, change := range changes {
+		b = protowire.AppendTag(b, changesChanges, protowire.BytesType)
+		b = protowire.AppendBytes(b, change)
+	}
+	return b
+}
+
+// encodeZstdChunk encodes a SyncResponse with a Chunk that holds compressed changes.
+func encodeZstdChunk(sequence int64, compressed []byte) []byte {
+	head := appendInt(nil, chunkSequence, sequence)
+	frame := make([]byte, 0, len(compressed)+len(head)+frameRoom)
+	frame = protowire.AppendTag(frame, responseChunk, protowire.BytesType)
+	frame = protowire.AppendVarint(frame, uint64(len(head)+fieldSize(len(compressed))))
+	frame = append(frame, head...)
+	frame = protowire.AppendTag(frame, chunkZstd, protowire.BytesType)
+	return protowire.AppendBytes(frame, compressed)
 }
 
 // fieldSize is what a field of n bytes with a number below 16 takes.

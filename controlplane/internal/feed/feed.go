@@ -34,6 +34,7 @@ type Feed struct {
 	metrics     *metrics
 	loaded      chan struct{} // closed when there is a first view
 	view        atomic.Pointer[View]
+	shares      shares
 
 	// mu is held by the writer while it changes writer.index or writer.counts, and by those who read them.
 	mu     sync.RWMutex

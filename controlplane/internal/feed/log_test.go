@@ -2,6 +2,7 @@ package feed
 
 import (
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -62,8 +63,13 @@ func take(t testing.TB, e *feedtest.Edge, m *edgev1.SyncResponse) {
 // drain sends a state to an edge.
 func drain(t testing.TB, e *feedtest.Edge, s *State) {
 	t.Helper()
+	drainChunks(t, e, s, s.Chunks())
+}
+
+func drainChunks(t testing.TB, e *feedtest.Edge, s *State, chunks iter.Seq[[]byte]) {
+	t.Helper()
 	take(t, e, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Begin{Begin: &edgev1.Begin{Full: s.Full, From: e.Revision, Target: s.Target}}})
-	for chunk := s.Next(); chunk != nil; chunk = s.Next() {
+	for chunk := range chunks {
 		take(t, e, decode(t, chunk))
 	}
 	take(t, e, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{Target: s.Target, Digest: s.Digest[:]}}})
@@ -129,7 +135,7 @@ func TestAnyReadingEndsWithTheSameTopology(t *testing.T) {
 				write()
 				e := &edges[r.IntN(len(edges))]
 				v := f.View()
-				switch kind := r.IntN(6); {
+				switch kind := r.IntN(7); {
 				case e.Revision == 0 || kind == 0:
 					s := v.State(0)
 					write() // while it is read
@@ -163,6 +169,13 @@ func TestAnyReadingEndsWithTheSameTopology(t *testing.T) {
 					if e.Revision != v.Last() || e.Digest != step.Digest {
 						t.Fatalf("a merged step leads to %d, want %d, or to another digest", e.Revision, v.Last())
 					}
+				case kind == 4 && r.IntN(10) == 0: // a compressor takes some time to set up
+					from := e.Revision * r.Int64N(2)
+					write() // before it is shared
+					s, release := f.Share(v, from, e.Revision)
+					write()
+					drainChunks(t, e, s.State, s.Chunks())
+					release()
 				}
 				if digest, ok := f.View().DigestAt(e.Revision); e.Revision > 0 && (!ok || digest != e.Digest) {
 					t.Fatalf("digest at %d: got %x (%v), the edge has %x", e.Revision, digest, ok, e.Digest)
@@ -325,7 +338,7 @@ func TestLargeStepTravelsAsAState(t *testing.T) {
 	}
 	s := v.State(100)
 	chunks := 0
-	for chunk := s.Next(); chunk != nil; chunk = s.Next() {
+	for chunk := range s.Chunks() {
 		if chunks++; len(chunk) > 2*chunkBytes+frameRoom {
 			t.Errorf("a chunk of %d bytes", len(chunk))
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 type metrics struct {
-	steps, changes, frames, reloads, refusals prometheus.Counter
+	steps, changes, frames, compressed, reloads, refusals prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer, f *Feed) *metrics {
@@ -33,6 +33,10 @@ func newMetrics(registerer prometheus.Registerer, f *Feed) *metrics {
 			ConstLabels: prometheus.Labels{"kind": string(kind)},
 		}, func() float64 { return float64(f.Counts()[kind]) })
 	}
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "edgewalk_controlplane_compressed_chunk_bytes",
+		Help: "Bytes of compressed parts of states that are kept for other edges that need the same.",
+	}, func() float64 { return float64(f.shares.held()) })
 	return &metrics{
 		steps: auto.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_controlplane_steps_total",
@@ -45,6 +49,10 @@ func newMetrics(registerer prometheus.Registerer, f *Feed) *metrics {
 		frames: auto.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_controlplane_frames_encoded_total",
 			Help: "Messages encoded of one transaction or several. All edges that stand at one revision are sent the same.",
+		}),
+		compressed: auto.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_controlplane_chunks_compressed_total",
+			Help: "Parts of states compressed. All edges that need a state at the same time are sent the same.",
 		}),
 		reloads: auto.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_controlplane_reloads_total",

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"iter"
 	"sort"
 	"sync/atomic"
 	"time"
@@ -168,20 +169,22 @@ func (v *View) At(revision int64) (*View, bool) {
 // State returns what a reader that stands at revision from has to hear to stand at the view's: each changed resource once,
 // in its last state. From 0 that is the whole topology. The view must keep every deletion after from.
 func (v *View) State(from int64) *State {
-	s := &State{Full: from == 0, From: from, Target: v.Revision, Digest: v.Digest, Changes: int64(v.records), Bytes: v.bytes}
-	s.rest = v.log
+	s := &State{
+		Full: from == 0, From: from, Target: v.Revision, Digest: v.Digest, Changes: int64(v.records), Bytes: v.bytes,
+		history: v.History, log: v.log,
+	}
 	if !s.Full {
-		s.rest = v.log[sort.Search(len(v.log), func(i int) bool { return v.log[i].at > from }):]
-		s.Changes = int64(len(s.rest))
+		s.log = v.log[sort.Search(len(v.log), func(i int) bool { return v.log[i].at > from }):]
+		s.Changes = int64(len(s.log))
 		s.Bytes = 0
-		for i := 0; i < len(s.rest); i += 1 + len(s.rest)/64 { // a sample is enough for an estimate
-			s.Bytes += int64(len(s.rest[i].change)) * int64(1+len(s.rest)/64)
+		for i := 0; i < len(s.log); i += 1 + len(s.log)/64 { // a sample is enough for an estimate
+			s.Bytes += int64(len(s.log[i].change)) * int64(1+len(s.log)/64)
 		}
 	}
 	return s
 }
 
-// State is read once, by one goroutine. It is the same whatever is written meanwhile.
+// State is the same whatever is written meanwhile, and may be read any number of times.
 type State struct {
 	// Full says that it is the whole topology, not what changed after From.
 	Full bool
@@ -192,18 +195,29 @@ type State struct {
 	// Changes and Bytes are about what it holds.
 	Changes, Bytes int64
 
-	rest     []*entry
-	sequence int64
+	history *History
+	log     []*entry
 }
 
-// Next returns the next chunk as an encoded SyncResponse, nil at the end.
-func (s *State) Next() []byte {
-	var changes [][]byte
-	size := 0
-	for size < chunkBytes && len(s.rest) > 0 {
-		e := s.rest[0]
+// Chunks yields the state's chunks, each an encoded SyncResponse.
+func (s *State) Chunks() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		sequence := int64(0)
+		for changes, size, at := s.part(0); len(changes) > 0; changes, size, at = s.part(at) {
+			if !yield(encodeChunk(sequence, changes, size)) {
+				return
+			}
+			sequence++
+		}
+	}
+}
+
+// part returns the changes of the chunk that begins at a place in the log, what they take as fields of a message, and where the
+// next chunk begins. There are none at the end.
+func (s *State) part(at int) (changes [][]byte, size, next int) {
+	for ; size < chunkBytes && at < len(s.log); at++ {
+		e := s.log[at]
 		if !e.visible(s.Target) || s.Full && e.deleted() {
-			s.rest = s.rest[1:]
 			continue
 		}
 		n := fieldSize(len(e.change))
@@ -213,12 +227,6 @@ func (s *State) Next() []byte {
 		}
 		changes = append(changes, e.change)
 		size += n
-		s.rest = s.rest[1:]
 	}
-	if len(changes) == 0 {
-		return nil
-	}
-	frame := encodeChunk(s.sequence, changes, size)
-	s.sequence++
-	return frame
+	return changes, size, at
 }

@@ -25,12 +25,14 @@ func TestStateCutAnywhereChangesNothing(t *testing.T) {
 		other.account(fmt.Sprint("account-", i))
 	}
 	d.close(nil)
-	whole := other.full()
-	for n := range whole {
-		d = p.accept()
-		a.sees(t, was)
-		d.send(other.welcome()).send(whole[:n]...)
-		d.close(status.Error(codes.Unavailable, "going away"))
+	whole := compressed(t, other.full())
+	for _, messages := range [][]message{other.full(), whole} {
+		for n := range messages {
+			d = p.accept()
+			a.sees(t, was)
+			d.send(other.welcome()).send(messages[:n]...)
+			d.close(status.Error(codes.Unavailable, "going away"))
+		}
 	}
 	d = p.accept()
 	a.sees(t, was)

@@ -80,7 +80,7 @@ func (s *session) hello() error {
 	c := s.control
 	hello := &edgev1.Hello{
 		Id: c.cfg.ID, Region: c.cfg.Region, Version: c.cfg.Version, ProtocolVersion: 1,
-		HttpAddress: c.cfg.HTTPAddress(), BootId: c.cfg.BootID, Have: c.have(),
+		HttpAddress: c.cfg.HTTPAddress(), BootId: c.cfg.BootID, Have: c.have(), AcceptsZstd: true,
 	}
 	if hello.Have != nil {
 		hello.Digest = c.at.digest[:]

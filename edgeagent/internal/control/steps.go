@@ -18,6 +18,7 @@ type receiving struct {
 	sequence int64 // of the next chunk
 	spool    *spool
 	changes  []change
+	decoder  decoder
 }
 
 // discard gives back what the state takes on disk. A nil receiver is no state.
@@ -50,7 +51,17 @@ func (s *session) chunk(chunk *edgev1.Chunk) error {
 		return protocolError("a chunk is out of turn")
 	}
 	r.sequence++
-	changes := received(chunk.GetChanges())
+	sent := chunk.GetChanges()
+	if compressed := chunk.GetZstd(); len(compressed) > 0 {
+		if len(sent) > 0 {
+			return protocolError("a chunk is both plain and compressed")
+		}
+		var err error
+		if sent, err = r.decoder.decode(compressed); err != nil {
+			return protocolError(fmt.Sprintf("chunk %d cannot be read: %v", chunk.GetSequence(), err))
+		}
+	}
+	changes := received(sent)
 	if r.spool == nil {
 		r.changes = append(r.changes, changes...)
 		return nil

@@ -6,6 +6,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -20,8 +24,9 @@ type Edge struct {
 	// Records is what it holds, by key.
 	Records map[string]*edgev1.Change
 
-	// Fulls, CatchUps, Lives and Bookmarks count what it was sent, Changes the changes in them.
-	Fulls, CatchUps, Lives, Bookmarks, Changes int
+	// Fulls, CatchUps, Lives and Bookmarks count what it was sent, Changes the changes in them, Compressed the chunks that
+	// were compressed.
+	Fulls, CatchUps, Lives, Bookmarks, Changes, Compressed int
 
 	open   *edgev1.Begin
 	chunks int64
@@ -39,8 +44,7 @@ func (e *Edge) Take(m *edgev1.SyncResponse) (step bool, err error) {
 		if e.open == nil || m.Chunk.GetSequence() != e.chunks {
 			return false, fmt.Errorf("chunk %d out of turn", m.Chunk.GetSequence())
 		}
-		e.chunks++
-		e.held = append(e.held, m.Chunk.GetChanges()...)
+		return false, e.chunk(m.Chunk)
 	case *edgev1.SyncResponse_End:
 		return true, e.end(m.End)
 	case *edgev1.SyncResponse_Live:
@@ -65,6 +69,34 @@ func (e *Edge) begin(b *edgev1.Begin) error {
 	e.open, e.chunks, e.held = b, 0, nil
 	return nil
 }
+
+func (e *Edge) chunk(c *edgev1.Chunk) error {
+	e.chunks++
+	e.held = append(e.held, c.GetChanges()...)
+	if len(c.GetZstd()) == 0 {
+		return nil
+	}
+	e.Compressed++
+	plain, err := decoder().DecodeAll(c.GetZstd(), nil)
+	if err != nil {
+		return fmt.Errorf("chunk %d: %w", c.GetSequence(), err)
+	}
+	changes := new(edgev1.Changes)
+	if err := proto.Unmarshal(plain, changes); err != nil {
+		return fmt.Errorf("chunk %d: %w", c.GetSequence(), err)
+	}
+	e.held = append(e.held, changes.GetChanges()...)
+	return nil
+}
+
+// decoder is bounded as the protocol says.
+var decoder = sync.OnceValue(func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(4<<20), zstd.WithDecoderMaxWindow(4<<20))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return d
+})
 
 func (e *Edge) end(end *edgev1.End) error {
 	b := e.open

@@ -305,7 +305,7 @@ type SyncResponse_Begin struct {
 }
 
 type SyncResponse_Chunk struct {
-	// A part of it, about 256 KiB.
+	// A part of it, of about 256 KiB before compression.
 	Chunk *Chunk `protobuf:"bytes,3,opt,name=chunk,proto3,oneof"`
 }
 
@@ -430,7 +430,9 @@ type Hello struct {
 	// The digest of what the agent received up to there. See Bookmark.
 	Digest []byte `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Random for each start of the agent.
-	BootId        string `protobuf:"bytes,8,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	BootId string `protobuf:"bytes,8,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// Whether the agent takes Chunk.zstd. One that does not is sent `changes`.
+	AcceptsZstd   bool `protobuf:"varint,9,opt,name=accepts_zstd,json=acceptsZstd,proto3" json:"accepts_zstd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +521,13 @@ func (x *Hello) GetBootId() string {
 		return x.BootId
 	}
 	return ""
+}
+
+func (x *Hello) GetAcceptsZstd() bool {
+	if x != nil {
+		return x.AcceptsZstd
+	}
+	return false
 }
 
 // Ack says how far the agent is. Each number counts for everything before it too. Like each message of an agent it takes at
@@ -856,7 +865,7 @@ type Begin struct {
 	Target int64 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
 	// About how many changes follow.
 	ApproxChanges int64 `protobuf:"varint,4,opt,name=approx_changes,json=approxChanges,proto3" json:"approx_changes,omitempty"`
-	// About how many bytes follow.
+	// About how many bytes follow, before compression.
 	ApproxBytes int64 `protobuf:"varint,5,opt,name=approx_bytes,json=approxBytes,proto3" json:"approx_bytes,omitempty"`
 	// Lets a full state replace one more than twice its size. Without it an agent keeps what it has and says so, since a
 	// mostly empty topology is more often a fault than a wish.
@@ -943,7 +952,10 @@ type Chunk struct {
 	// Counts from 0.
 	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Changes, encoded Change messages each. In no particular order; no key twice.
-	Changes       []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	Changes []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	// The changes instead of in `changes`: an encoded Changes message, compressed with zstd (RFC 8878). It takes at most 4 MiB
+	// decompressed, and needs a window of at most 4 MiB. Each chunk is compressed by itself.
+	Zstd          []byte `protobuf:"bytes,3,opt,name=zstd,proto3" json:"zstd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -992,6 +1004,59 @@ func (x *Chunk) GetChanges() []*Change {
 	return nil
 }
 
+func (x *Chunk) GetZstd() []byte {
+	if x != nil {
+		return x.Zstd
+	}
+	return nil
+}
+
+// Changes is what Chunk.zstd holds.
+type Changes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Chunk.
+	Changes       []*Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Changes) Reset() {
+	*x = Changes{}
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Changes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Changes) ProtoMessage() {}
+
+func (x *Changes) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Changes.ProtoReflect.Descriptor instead.
+func (*Changes) Descriptor() ([]byte, []int) {
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Changes) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 // End closes a state.
 type End struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1005,7 +1070,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1082,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1095,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *End) GetTarget() int64 {
@@ -1065,7 +1130,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1142,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1155,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Live) GetPrev() int64 {
@@ -1138,7 +1203,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1215,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1228,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{12}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Change) GetKey() string {
@@ -1211,7 +1276,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1288,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1301,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{13}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Bookmark) GetRevision() int64 {
@@ -1280,7 +1345,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1357,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1370,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ask) GetId() string {
@@ -1378,7 +1443,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1455,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1468,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Drain) GetReason() string {
@@ -1431,7 +1496,7 @@ type Resync struct {
 
 func (x *Resync) Reset() {
 	*x = Resync{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1508,7 @@ func (x *Resync) String() string {
 func (*Resync) ProtoMessage() {}
 
 func (x *Resync) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1521,7 @@ func (x *Resync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resync.ProtoReflect.Descriptor instead.
 func (*Resync) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Resync) GetReason() string {
@@ -1479,7 +1544,7 @@ type Welcome_Settings struct {
 
 func (x *Welcome_Settings) Reset() {
 	*x = Welcome_Settings{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1556,7 @@ func (x *Welcome_Settings) String() string {
 func (*Welcome_Settings) ProtoMessage() {}
 
 func (x *Welcome_Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1603,7 @@ type Ask_TestOrigin struct {
 
 func (x *Ask_TestOrigin) Reset() {
 	*x = Ask_TestOrigin{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1615,7 @@ func (x *Ask_TestOrigin) String() string {
 func (*Ask_TestOrigin) ProtoMessage() {}
 
 func (x *Ask_TestOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1628,7 @@ func (x *Ask_TestOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask_TestOrigin.ProtoReflect.Descriptor instead.
 func (*Ask_TestOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14, 0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *Ask_TestOrigin) GetAccount() string {
@@ -1605,7 +1670,7 @@ type Ask_Explain struct {
 
 func (x *Ask_Explain) Reset() {
 	*x = Ask_Explain{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1682,7 @@ func (x *Ask_Explain) String() string {
 func (*Ask_Explain) ProtoMessage() {}
 
 func (x *Ask_Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1695,7 @@ func (x *Ask_Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask_Explain.ProtoReflect.Descriptor instead.
 func (*Ask_Explain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14, 1}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *Ask_Explain) GetUrl() string {
@@ -1664,7 +1729,7 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"E\n" +
 	"\bPosition\x12\x1d\n" +
 	"\x05epoch\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xcc\x02\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xef\x02\n" +
 	"\x05Hello\x122\n" +
 	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,62}$R\x02id\x12\x1f\n" +
 	"\x06region\x18\x02 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\x12!\n" +
@@ -1673,7 +1738,8 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\fhttp_address\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\vhttpAddress\x12.\n" +
 	"\x04have\x18\x06 \x01(\v2\x1a.edgewalk.edge.v1.PositionR\x04have\x12\x1f\n" +
 	"\x06digest\x18\a \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06digest\x12\"\n" +
-	"\aboot_id\x18\b \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x06bootId\"\xb8\x01\n" +
+	"\aboot_id\x18\b \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x06bootId\x12!\n" +
+	"\faccepts_zstd\x18\t \x01(\bR\vacceptsZstd\"\xb8\x01\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\x03R\aapplied\x12\x1c\n" +
 	"\tpersisted\x18\x02 \x01(\x03R\tpersisted\x12\x18\n" +
@@ -1705,10 +1771,13 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\x06target\x18\x03 \x01(\x03R\x06target\x12%\n" +
 	"\x0eapprox_changes\x18\x04 \x01(\x03R\rapproxChanges\x12!\n" +
 	"\fapprox_bytes\x18\x05 \x01(\x03R\vapproxBytes\x12!\n" +
-	"\fallow_shrink\x18\x06 \x01(\bR\vallowShrink\"W\n" +
+	"\fallow_shrink\x18\x06 \x01(\bR\vallowShrink\"k\n" +
 	"\x05Chunk\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x122\n" +
-	"\achanges\x18\x02 \x03(\v2\x18.edgewalk.edge.v1.ChangeR\achanges\"5\n" +
+	"\achanges\x18\x02 \x03(\v2\x18.edgewalk.edge.v1.ChangeR\achanges\x12\x12\n" +
+	"\x04zstd\x18\x03 \x01(\fR\x04zstd\"=\n" +
+	"\aChanges\x122\n" +
+	"\achanges\x18\x01 \x03(\v2\x18.edgewalk.edge.v1.ChangeR\achanges\"5\n" +
 	"\x03End\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\x03R\x06target\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"\x9a\x01\n" +
@@ -1763,7 +1832,7 @@ func file_edgewalk_edge_v1_edge_proto_rawDescGZIP() []byte {
 	return file_edgewalk_edge_v1_edge_proto_rawDescData
 }
 
-var file_edgewalk_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_edgewalk_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_edgewalk_edge_v1_edge_proto_goTypes = []any{
 	(*SyncRequest)(nil),           // 0: edgewalk.edge.v1.SyncRequest
 	(*SyncResponse)(nil),          // 1: edgewalk.edge.v1.SyncResponse
@@ -1775,25 +1844,26 @@ var file_edgewalk_edge_v1_edge_proto_goTypes = []any{
 	(*Welcome)(nil),               // 7: edgewalk.edge.v1.Welcome
 	(*Begin)(nil),                 // 8: edgewalk.edge.v1.Begin
 	(*Chunk)(nil),                 // 9: edgewalk.edge.v1.Chunk
-	(*End)(nil),                   // 10: edgewalk.edge.v1.End
-	(*Live)(nil),                  // 11: edgewalk.edge.v1.Live
-	(*Change)(nil),                // 12: edgewalk.edge.v1.Change
-	(*Bookmark)(nil),              // 13: edgewalk.edge.v1.Bookmark
-	(*Ask)(nil),                   // 14: edgewalk.edge.v1.Ask
-	(*Drain)(nil),                 // 15: edgewalk.edge.v1.Drain
-	(*Resync)(nil),                // 16: edgewalk.edge.v1.Resync
-	(*Welcome_Settings)(nil),      // 17: edgewalk.edge.v1.Welcome.Settings
-	(*Ask_TestOrigin)(nil),        // 18: edgewalk.edge.v1.Ask.TestOrigin
-	(*Ask_Explain)(nil),           // 19: edgewalk.edge.v1.Ask.Explain
-	(*v1.Rejected)(nil),           // 20: edgewalk.topology.v1.Rejected
-	(*v1.Edge_Cache)(nil),         // 21: edgewalk.topology.v1.Edge.Cache
-	(*v1.OriginState)(nil),        // 22: edgewalk.topology.v1.OriginState
-	(*v1.OriginTest)(nil),         // 23: edgewalk.topology.v1.OriginTest
-	(*v1.Explanation)(nil),        // 24: edgewalk.topology.v1.Explanation
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
-	(*v1.Origin)(nil),             // 27: edgewalk.topology.v1.Origin
-	(*v1.OriginSecrets)(nil),      // 28: edgewalk.topology.v1.OriginSecrets
+	(*Changes)(nil),               // 10: edgewalk.edge.v1.Changes
+	(*End)(nil),                   // 11: edgewalk.edge.v1.End
+	(*Live)(nil),                  // 12: edgewalk.edge.v1.Live
+	(*Change)(nil),                // 13: edgewalk.edge.v1.Change
+	(*Bookmark)(nil),              // 14: edgewalk.edge.v1.Bookmark
+	(*Ask)(nil),                   // 15: edgewalk.edge.v1.Ask
+	(*Drain)(nil),                 // 16: edgewalk.edge.v1.Drain
+	(*Resync)(nil),                // 17: edgewalk.edge.v1.Resync
+	(*Welcome_Settings)(nil),      // 18: edgewalk.edge.v1.Welcome.Settings
+	(*Ask_TestOrigin)(nil),        // 19: edgewalk.edge.v1.Ask.TestOrigin
+	(*Ask_Explain)(nil),           // 20: edgewalk.edge.v1.Ask.Explain
+	(*v1.Rejected)(nil),           // 21: edgewalk.topology.v1.Rejected
+	(*v1.Edge_Cache)(nil),         // 22: edgewalk.topology.v1.Edge.Cache
+	(*v1.OriginState)(nil),        // 23: edgewalk.topology.v1.OriginState
+	(*v1.OriginTest)(nil),         // 24: edgewalk.topology.v1.OriginTest
+	(*v1.Explanation)(nil),        // 25: edgewalk.topology.v1.Explanation
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*v1.Origin)(nil),             // 28: edgewalk.topology.v1.Origin
+	(*v1.OriginSecrets)(nil),      // 29: edgewalk.topology.v1.OriginSecrets
 }
 var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
 	3,  // 0: edgewalk.edge.v1.SyncRequest.hello:type_name -> edgewalk.edge.v1.Hello
@@ -1803,36 +1873,37 @@ var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
 	7,  // 4: edgewalk.edge.v1.SyncResponse.welcome:type_name -> edgewalk.edge.v1.Welcome
 	8,  // 5: edgewalk.edge.v1.SyncResponse.begin:type_name -> edgewalk.edge.v1.Begin
 	9,  // 6: edgewalk.edge.v1.SyncResponse.chunk:type_name -> edgewalk.edge.v1.Chunk
-	10, // 7: edgewalk.edge.v1.SyncResponse.end:type_name -> edgewalk.edge.v1.End
-	11, // 8: edgewalk.edge.v1.SyncResponse.live:type_name -> edgewalk.edge.v1.Live
-	13, // 9: edgewalk.edge.v1.SyncResponse.bookmark:type_name -> edgewalk.edge.v1.Bookmark
-	14, // 10: edgewalk.edge.v1.SyncResponse.ask:type_name -> edgewalk.edge.v1.Ask
-	15, // 11: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
-	16, // 12: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
+	11, // 7: edgewalk.edge.v1.SyncResponse.end:type_name -> edgewalk.edge.v1.End
+	12, // 8: edgewalk.edge.v1.SyncResponse.live:type_name -> edgewalk.edge.v1.Live
+	14, // 9: edgewalk.edge.v1.SyncResponse.bookmark:type_name -> edgewalk.edge.v1.Bookmark
+	15, // 10: edgewalk.edge.v1.SyncResponse.ask:type_name -> edgewalk.edge.v1.Ask
+	16, // 11: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
+	17, // 12: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
 	2,  // 13: edgewalk.edge.v1.Hello.have:type_name -> edgewalk.edge.v1.Position
-	20, // 14: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
-	21, // 15: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	22, // 16: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
-	23, // 17: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
-	24, // 18: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
-	17, // 19: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
-	12, // 20: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
-	12, // 21: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
-	25, // 22: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
-	25, // 23: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
-	26, // 24: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
-	18, // 25: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
-	19, // 26: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
-	26, // 27: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
-	27, // 28: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
-	28, // 29: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
-	0,  // 30: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
-	1,  // 31: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
-	31, // [31:32] is the sub-list for method output_type
-	30, // [30:31] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	21, // 14: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
+	22, // 15: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	23, // 16: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
+	24, // 17: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
+	25, // 18: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
+	18, // 19: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
+	13, // 20: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
+	13, // 21: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
+	13, // 22: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
+	26, // 23: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
+	26, // 24: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
+	27, // 25: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
+	19, // 26: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
+	20, // 27: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
+	27, // 28: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
+	28, // 29: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
+	29, // 30: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
+	0,  // 31: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
+	1,  // 32: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
+	32, // [32:33] is the sub-list for method output_type
+	31, // [31:32] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_edge_v1_edge_proto_init() }
@@ -1862,8 +1933,8 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 		(*Answer_Explain)(nil),
 		(*Answer_Error)(nil),
 	}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[12].OneofWrappers = []any{}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[14].OneofWrappers = []any{
+	file_edgewalk_edge_v1_edge_proto_msgTypes[13].OneofWrappers = []any{}
+	file_edgewalk_edge_v1_edge_proto_msgTypes[15].OneofWrappers = []any{
 		(*Ask_TestOrigin_)(nil),
 		(*Ask_Explain_)(nil),
 	}
@@ -1873,7 +1944,7 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_edge_v1_edge_proto_rawDesc), len(file_edgewalk_edge_v1_edge_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,114 @@
+package edgesvc
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+)
+
+// zstdHello is the hello of an agent that takes compressed chunks.
+func zstdHello(id string) *edgev1.Hello {
+	h := hello(id)
+	h.AcceptsZstd = true
+	return h
+}
+
+// compressions is how many chunks the control plane has compressed.
+func (p *plane) compressions(tb testing.TB) int {
+	tb.Helper()
+	families, err := p.registry.Gather()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "edgewalk_controlplane_chunks_compressed_total" {
+			return int(family.Metric[0].Counter.GetValue())
+		}
+	}
+	tb.Fatal("there is no such metric")
+	return 0
+}
+
+// The whole topology is compressed once for all edges that need it at the time, and an agent that does not know of compression
+// is sent it plain. They all end with the same.
+func TestFullStateIsCompressedOnce(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	url := "http://" + strings.Repeat("a", 450)
+	revision := p.origins(t, "acme", 1998, url)
+	p.reach(t, revision)
+	var agents []*agent
+	for i := range 6 {
+		agents = append(agents, connect(t, p, zstdHello(fmt.Sprint("e", i))))
+	}
+	old := connect(t, p, hello("old"))
+	for _, a := range append(agents, old) {
+		a.reaches(revision)
+	}
+	chunks := p.compressions(t)
+	for _, a := range agents {
+		if a.edge.Compressed != chunks || chunks < 4 || a.edge.Digest != old.edge.Digest {
+			t.Errorf("edge %s was sent %d compressed chunks, %d were made for all", a.hello.GetId(), a.edge.Compressed, chunks)
+		}
+	}
+	if old.edge.Compressed > 0 || len(old.edge.Records) != 1999 {
+		t.Errorf("an old agent was sent %d compressed chunks, and has %d records", old.edge.Compressed, len(old.edge.Records))
+	}
+}
+
+// Edges that missed the same are sent the same.
+func TestCatchUpIsCompressedOnce(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	var agents []*agent
+	for i := range 3 {
+		agents = append(agents, connect(t, p, zstdHello(fmt.Sprint("e", i))))
+	}
+	first := p.setting(t, "one")
+	for _, a := range agents {
+		a.reaches(first)
+		a.leave()
+	}
+	before := p.compressions(t)
+	revision := p.origins(t, "acme", 1998, "http://"+strings.Repeat("a", 450))
+	for i := range conflateAfter {
+		revision = p.setting(t, fmt.Sprint("host", i))
+	}
+	p.reach(t, revision)
+	for i, a := range agents {
+		agents[i] = connect(t, p, a.resume(), holding(a))
+	}
+	for _, a := range agents {
+		a.reaches(revision)
+	}
+	chunks := p.compressions(t) - before
+	for _, a := range agents {
+		if a.edge.Fulls > 0 || a.edge.CatchUps != 1 || a.edge.Compressed != chunks || chunks < 4 {
+			t.Errorf("edge %s: %d full states, %d catch-ups, %d compressed chunks of %d", a.hello.GetId(), a.edge.Fulls, a.edge.CatchUps,
+				a.edge.Compressed, chunks)
+		}
+	}
+}
+
+// An edge that comes after a step is not given the state from before it, though others are being sent that.
+func TestSharedStateIsNotFromBeforeTheEdgeCame(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	p.reach(t, p.origins(t, "acme", 1998, "http://"+strings.Repeat("a", 450)))
+	connect(t, p, zstdHello("e1")).until("a full state", func(e *feedtest.Edge) bool { return e.Fulls == 1 && e.Revision > 0 })
+	chunks := p.compressions(t)
+	revision := p.setting(t, "two")
+	p.reach(t, revision)
+	a := connect(t, p, zstdHello("e2"))
+	a.until("a full state", func(e *feedtest.Edge) bool { return e.Revision > 0 })
+	if end := a.message("*edgev1.SyncResponse_End").GetEnd(); end.GetTarget() < revision {
+		t.Errorf("the state leads to %d, want %d", end.GetTarget(), revision)
+	}
+	if p.compressions(t) == chunks {
+		t.Error("a later state is the same as the one before")
+	}
+}
