@@ -235,9 +235,12 @@ func (f *flight) found(res *walk.Result) {
 	names, _ := rfc9111.ParseVary(header["Vary"])
 	if f.mayCodeForOthers(header, res) {
 		names = append(names, "accept-encoding")
-		slices.Sort(names)
-		names = slices.Compact(names)
 	}
+	if dependsOnCredentials(resp.Header, res) {
+		names = append(names, "authorization")
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
 
 	head := objects.Head{
 		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,
@@ -281,6 +284,13 @@ func (f *flight) mayCodeForOthers(h http.Header, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
 	return f.req.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
 		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
+}
+
+// dependsOnCredentials reports whether a reply that was fetched without credentials is not for those
+// who send theirs: an origin is sent them, and does not say that the reply is for all (RFC 9111 3.5).
+// It need not say so in Vary, and what it says there is passed on as it is (RFC 9110 12.5.5).
+func dependsOnCredentials(h http.Header, res *walk.Result) bool {
+	return slices.Contains(res.Forwarded, "Authorization") && !rfc9111.SharedByAll(h.Values)
 }
 
 // unstorable says why a file may not be stored, or "".

@@ -150,7 +150,7 @@ func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 		return // what the file depends on is known since it was found
 	}
 	h := a.Response.Header
-	for _, name := range res.dependsOn(r, h) {
+	for _, name := range res.dependsOn(r, h["Vary"]) {
 		rfc9111.AddVary(h, name)
 	}
 	if res.EarlierInconclusive {
@@ -162,18 +162,15 @@ func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 
 // dependsOn are the forwarded fields that a file with this Vary may depend on. A supplier whose
 // Vary names one of those that it lists has said which ones it looks at; earlier origins have said
-// nothing, and a Cookie is somebody's whatever is said. So is Authorization, unless the file is for
-// all (RFC 9111 3.5): what is shown to nobody in particular is not what one with credentials gets.
-func (res *Result) dependsOn(r *Request, h http.Header) []string {
+// nothing, and a Cookie is somebody's whatever is said. Authorization is not for Vary to name (RFC
+// 9110 12.5.5): RFC 9111 3.5 says who else may be given the reply.
+func (res *Result) dependsOn(r *Request, vary []string) []string {
 	own := forwarded(r.Target.Endpoint.Steps[res.Step : res.Step+1])
-	names, _ := rfc9111.ParseVary(h["Vary"])
+	names, _ := rfc9111.ParseVary(vary)
 	said := slices.ContainsFunc(own, func(name string) bool { return slices.Contains(names, strings.ToLower(name)) })
 	earlier := forwarded(r.Target.Endpoint.Steps[:res.Step])
 	return slices.DeleteFunc(slices.Clone(res.Forwarded), func(name string) bool {
-		if name == "Authorization" {
-			return rfc9111.SharedByAll(h.Values)
-		}
-		return said && name != "Cookie" && !slices.Contains(earlier, name)
+		return name == "Authorization" || said && name != "Cookie" && !slices.Contains(earlier, name)
 	})
 }
 

@@ -79,7 +79,8 @@ type Result struct {
 	Left time.Duration
 	// Forwarded holds the names of the client's fields that origins up to the supplier are sent
 	// because they list them, in canonical form, sorted, for Found and NotModified. The Vary of a
-	// Response that is Found names those of them that the file may depend on.
+	// Response that is Found names those of them that the file may depend on, but for
+	// Authorization.
 	Forwarded []string
 	// EarlierInconclusive says that a step before the supplier did not answer.
 	EarlierInconclusive bool
