@@ -111,24 +111,17 @@ func (t *Map[V]) search(values []V, key string) (value V, ok bool) {
 
 // Put adds v, or replaces the entry of the same key.
 func (t *Map[V]) Put(batch *Batch, v V) {
-	key := t.key(v)
-	if _, had := t.Get(key); !had {
-		t.len++
-	}
-	t.root = t.putAt(t.root, batch, 0, t.hash(key), v)
+	t.root = t.putAt(t.root, batch, 0, t.hash(t.key(v)), v)
 }
 
 func (t *Map[V]) putAt(n *node[V], batch *Batch, shift uint, h uint64, v V) *node[V] {
 	if n == nil {
-		n = &node[V]{batch: batch, values: []V{v}}
-		if shift < maxShift {
-			n.leaves = spot(h, shift)
-		}
-		return n
+		t.len++
+		return newNode(batch, shift, h, v)
 	}
 	n = n.own(batch)
 	if shift >= maxShift {
-		n.putEqual(t.key, v)
+		t.putEqual(n, v)
 		return n
 	}
 	bit := spot(h, shift)
@@ -137,6 +130,7 @@ func (t *Map[V]) putAt(n *node[V], batch *Batch, shift uint, h uint64, v V) *nod
 		i := rank(n.kids, bit)
 		n.children[i] = t.putAt(n.children[i], batch, shift+shiftStep, h, v)
 	case n.leaves&bit == 0:
+		t.len++
 		n.addLeaf(bit, v)
 	default:
 		i := rank(n.leaves, bit)
@@ -145,7 +139,7 @@ func (t *Map[V]) putAt(n *node[V], batch *Batch, shift uint, h uint64, v V) *nod
 			n.values[i] = v
 			break
 		}
-		child := t.putAt(nil, batch, shift+shiftStep, t.hash(t.key(old)), old)
+		child := newNode(batch, shift+shiftStep, t.hash(t.key(old)), old)
 		child = t.putAt(child, batch, shift+shiftStep, h, v)
 		n.dropLeaf(bit)
 		n.kids |= bit
@@ -154,13 +148,24 @@ func (t *Map[V]) putAt(n *node[V], batch *Batch, shift uint, h uint64, v V) *nod
 	return n
 }
 
-func (n *node[V]) putEqual(key func(V) string, v V) {
+// newNode returns a node with one entry.
+func newNode[V any](batch *Batch, shift uint, h uint64, v V) *node[V] {
+	n := &node[V]{batch: batch, values: []V{v}}
+	if shift < maxShift {
+		n.leaves = spot(h, shift)
+	}
+	return n
+}
+
+// putEqual adds v to a list of entries whose hashes are equal, or replaces the one of its key.
+func (t *Map[V]) putEqual(n *node[V], v V) {
 	for i := range n.values {
-		if key(n.values[i]) == key(v) {
+		if t.key(n.values[i]) == t.key(v) {
 			n.values[i] = v
 			return
 		}
 	}
+	t.len++
 	n.values = inserted(n.values, len(n.values), v)
 }
 

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -129,5 +130,19 @@ func TestDigest(t *testing.T) {
 	const want = "0837f7f1ccb76a3b37a9eeaa2dc35d98"
 	if got := fmt.Sprintf("%x", sum(records[0])); got != want {
 		t.Errorf("the digest of one record is %s, want %s: edges of another version would not agree", got, want)
+	}
+}
+
+func TestIDsAreWhatThePatternSays(t *testing.T) {
+	t.Parallel()
+	pattern := regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+	ids := []string{"", "\n", "a\n", "é", strings.Repeat("a", 63), strings.Repeat("a", 64)}
+	for c := range 256 {
+		ids = append(ids, string([]byte{byte(c)}), string([]byte{'a', byte(c)}))
+	}
+	for _, id := range ids {
+		if isID(id) != pattern.MatchString(id) {
+			t.Errorf("%q: %v", id, isID(id))
+		}
 	}
 }

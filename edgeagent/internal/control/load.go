@@ -6,6 +6,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -106,6 +107,53 @@ func changesOf(changes []change) iter.Seq2[change, error] {
 	}
 }
 
+// ahead yields what changes does, which it reads in another goroutine: reading a million and applying them take about the same
+// time. That goroutine has ended when the iteration has.
+func ahead(changes iter.Seq2[change, error]) iter.Seq2[change, error] {
+	const some = 256
+	return func(yield func(change, error) bool) {
+		batches := make(chan []change, 4)
+		stop := make(chan struct{})
+		var failed error // set before batches is closed
+		var reading sync.WaitGroup
+		reading.Go(func() {
+			defer close(batches)
+			batch := make([]change, 0, some)
+			for c, err := range changes {
+				if err != nil {
+					failed = err
+					break
+				}
+				if batch = append(batch, c); len(batch) < some {
+					continue
+				}
+				select {
+				case batches <- batch:
+					batch = make([]change, 0, some)
+				case <-stop:
+					return
+				}
+			}
+			select {
+			case batches <- batch:
+			case <-stop:
+			}
+		})
+		defer reading.Wait()
+		defer close(stop)
+		for batch := range batches {
+			for _, c := range batch {
+				if !yield(c, nil) {
+					return
+				}
+			}
+		}
+		if failed != nil {
+			yield(change{}, failed)
+		}
+	}
+}
+
 // loadSnapshot hands a snapshot to apply while it checks it; the last error that apply can see is a wrong digest.
 func loadSnapshot(r io.Reader, apply func(step) error) (*loaded, error) {
 	f, base, err := readHeader(r)
@@ -118,7 +166,7 @@ func loadSnapshot(r io.Reader, apply func(step) error) (*loaded, error) {
 		return nil, errDamaged
 	}
 	l := &loaded{at: base, settings: settings, index: newIndex()}
-	err = apply(step{full: true, at: base, settings: settings, changes: func(yield func(change, error) bool) {
+	err = apply(step{full: true, at: base, settings: settings, changes: ahead(func(yield func(change, error) bool) {
 		for {
 			kind, body, err := f.next()
 			switch {
@@ -139,7 +187,7 @@ func loadSnapshot(r io.Reader, apply func(step) error) (*loaded, error) {
 			yield(change{}, errDamaged)
 			return
 		}
-	}})
+	})})
 	if err != nil {
 		return nil, err
 	}

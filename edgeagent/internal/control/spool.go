@@ -67,7 +67,7 @@ func (s *spool) write(frames []byte) bool {
 
 // changes reads back what was added.
 func (s *spool) changes() iter.Seq2[change, error] {
-	return func(yield func(change, error) bool) {
+	return ahead(func(yield func(change, error) bool) {
 		if s.file != nil && s.size > 0 {
 			f, _, err := readHeader(io.NewSectionReader(s.file, 0, s.size))
 			if err != nil {
@@ -97,7 +97,7 @@ func (s *spool) changes() iter.Seq2[change, error] {
 				return
 			}
 		}
-	}
+	})
 }
 
 // seal ends the file with a commit.

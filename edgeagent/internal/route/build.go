@@ -61,6 +61,7 @@ type builder struct {
 	changed map[string]*holding
 	purges  []purging
 	gone    []string
+	domain  topologyv1.CustomDomain // the last that was read
 }
 
 // takeAll takes the records in. Those of a change are collected first: an error may come after any of them, and what they

@@ -46,7 +46,7 @@ func keep[M proto.Message](now, before map[string]topology.Stored[M], r topology
 // takeDomain changes only what the record's account has: a name that moves from one account to another in one step may
 // arrive before it leaves.
 func (b *builder) takeDomain(r topology.Record) error {
-	m, err := readDomain(r)
+	m, err := b.readDomain(r)
 	name := m.GetDomain()
 	if m == nil {
 		var unknown error
@@ -54,10 +54,12 @@ func (b *builder) takeDomain(r topology.Record) error {
 			return unknown
 		}
 	}
-	held, _ := b.domains.Get(name)
-	owned := held != nil && held.Account == r.Key.Account
+	owned := func() bool {
+		held, _ := b.domains.Get(name)
+		return held != nil && held.Account == r.Key.Account
+	}
 	if err != nil {
-		if was := b.old.Domain(name); !owned && was != nil && was.Account == r.Key.Account {
+		if was := b.old.Domain(name); was != nil && was.Account == r.Key.Account && !owned() {
 			b.domains.Put(b.batch, was)
 		}
 		return err
@@ -70,18 +72,18 @@ func (b *builder) takeDomain(r topology.Record) error {
 	case d != nil:
 		d.Endpoint = intern(d.Endpoint)
 		b.domains.Put(b.batch, d)
-	case owned:
+	case owned():
 		b.domains.Drop(b.batch, name)
 	}
 	return nil
 }
 
-// readDomain returns nil for a domain that is deleted or cannot be read.
-func readDomain(r topology.Record) (*topologyv1.CustomDomain, error) {
+// readDomain returns nil for a domain that is deleted or cannot be read. What it returns is valid until the next call.
+func (b *builder) readDomain(r topology.Record) (*topologyv1.CustomDomain, error) {
 	if r.Value == nil {
 		return nil, nil
 	}
-	m := new(topologyv1.CustomDomain)
+	m := &b.domain
 	if err := proto.Unmarshal(r.Value, m); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", r.Key, err)
 	}
