@@ -95,27 +95,3 @@ func (s *AccountState) checkDomain(c *checker, id, shared string) {
 		c.add("mode", "set mode to ACCOUNT or URL_ENDPOINT")
 	}
 }
-
-// OriginUsers are the names of the endpoints that list an origin, sorted.
-func (s *AccountState) OriginUsers(origin string) []string {
-	var users []string
-	for id, e := range s.Endpoints {
-		if slices.Contains(e.Message.GetOrigins(), origin) {
-			users = append(users, EndpointName(s.ID, id))
-		}
-	}
-	slices.Sort(users)
-	return users
-}
-
-// EndpointUsers are the names of the custom domains that lead to an endpoint by mode URL_ENDPOINT, sorted.
-func (s *AccountState) EndpointUsers(endpoint string) []string {
-	var users []string
-	for id, d := range s.Domains {
-		if d.Message.GetUrlEndpoint() == endpoint {
-			users = append(users, DomainName(s.ID, id))
-		}
-	}
-	slices.Sort(users)
-	return users
-}

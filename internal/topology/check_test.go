@@ -233,21 +233,6 @@ func TestCheckBoundsTheWalk(t *testing.T) {
 	}
 }
 
-func TestUsers(t *testing.T) {
-	t.Parallel()
-	s := shop(t)
-	want := []string{"accounts/acme/urlEndpoints/default", "accounts/acme/urlEndpoints/product-images"}
-	if got := s.OriginUsers("product-images"); !slices.Equal(got, want) {
-		t.Errorf("users %v", got)
-	}
-	if got := s.OriginUsers("nobody's"); got != nil {
-		t.Errorf("users %v", got)
-	}
-	if got := s.EndpointUsers("product-images"); !slices.Equal(got, []string{"accounts/acme/customDomains/products.example.com"}) {
-		t.Errorf("users %v", got)
-	}
-}
-
 func TestNormalize(t *testing.T) {
 	t.Parallel()
 	e := &topologyv1.UrlEndpoint{

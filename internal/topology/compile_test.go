@@ -265,11 +265,10 @@ func TestApplyRefuses(t *testing.T) {
 	if err := s.Apply(Record{Key: Key{KindOrigins, "acme", "legacy"}, Value: []byte{0xff}}); err == nil || s.Origins["legacy"].Message.GetWeb() == nil {
 		t.Errorf("a broken record is applied: %v", err)
 	}
-	clone := s.Clone()
-	if err := clone.Apply(Record{Key: Key{KindOrigins, "acme", "legacy"}}); err != nil {
+	if err := s.Apply(Record{Key: Key{KindOrigins, "acme", "legacy"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := clone.Origins["legacy"]; ok || s.Origins["legacy"].Message == nil {
-		t.Error("a deletion in a clone is not one, or reaches the original")
+	if _, ok := s.Origins["legacy"]; ok {
+		t.Error("a deletion is not one")
 	}
 }

@@ -3,6 +3,7 @@ package topology
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -53,7 +54,7 @@ func TestMediaSetAgreesWithMap(t *testing.T) {
 			model[path] = sha
 		}
 		set = edit.Done()
-		versions = append(versions, version{set, cloneMap(model)})
+		versions = append(versions, version{set, maps.Clone(model)})
 	}
 	for i, v := range versions {
 		if v.set.Len() != len(v.model) {

@@ -33,6 +33,35 @@ func ResolvePurge(s *AccountState, p *topologyv1.Purge) ([]*topologyv1.PurgeTarg
 	return r.targets, nil
 }
 
+// PurgeReads returns the ids of the endpoints and domains that the scope of a purge can lead to, whether there are any of them:
+// [ResolvePurge] finds the same in an account of these, of the endpoints that the domains lead to and of the default endpoint.
+func PurgeReads(p *topologyv1.Purge) (endpoints, domains []string) {
+	urls := p.GetUrls().GetUrls()
+	if prefix := p.GetPrefix(); prefix != "" && !strings.HasPrefix(prefix, "/") {
+		urls = append(urls, prefix)
+	}
+	for _, raw := range urls {
+		authority, path, _, _ := splitURL(raw)
+		host, err := CanonicalHost(authority)
+		if err != nil {
+			continue
+		}
+		domains = append(domains, DomainID(host))
+		if wildcard, ok := WildcardOf(host); ok {
+			domains = append(domains, DomainID(wildcard))
+		}
+		if path, err = CanonicalPath(path); err == nil {
+			first, rest := cutSegment(path)
+			second, _ := cutSegment(rest) // behind the account, on the shared host
+			endpoints = append(endpoints, first, second)
+		}
+	}
+	if id := p.GetUrlEndpoint(); id != "" {
+		endpoints = append(endpoints, id)
+	}
+	return endpoints, domains
+}
+
 type resolver struct {
 	checker
 	account string
@@ -82,12 +111,7 @@ func folderOf(path string) string { return strings.TrimSuffix(path, "/") }
 
 // locate routes an absolute URL, or host and path. Its fragment, which never leaves a browser, does not count.
 func (r *resolver) locate(field, raw string) (t Target, hasQuery, ok bool) {
-	target, _, _ := strings.Cut(raw, "#")
-	// A path may hold a URL of its own, as for a web proxy: only what stands before the first / or ? is a scheme.
-	if scheme, _, found := strings.Cut(target, "://"); !found || strings.ContainsAny(scheme, "/?") {
-		target = "http://" + target
-	}
-	authority, path, query, isURL := SplitTarget(target)
+	authority, path, query, isURL := splitURL(raw)
 	if !isURL {
 		r.add(field, "%q is not a URL: write https://host/path, or host/path", raw)
 		return Target{}, false, false
@@ -98,7 +122,18 @@ func (r *resolver) locate(field, raw string) (t Target, hasQuery, ok bool) {
 		r.add(field, "%q: %s", raw, r.explain(authority, refusal))
 		return Target{}, false, false
 	}
+	target, _, _ := strings.Cut(raw, "#")
 	return t, strings.Contains(target, "?"), true
+}
+
+// splitURL splits an absolute URL, or host and path, without its fragment.
+func splitURL(raw string) (authority, path, query string, isURL bool) {
+	target, _, _ := strings.Cut(raw, "#")
+	// A path may hold a URL of its own, as for a web proxy: only what stands before the first / or ? is a scheme.
+	if scheme, _, found := strings.Cut(target, "://"); !found || strings.ContainsAny(scheme, "/?") {
+		target = "http://" + target
+	}
+	return SplitTarget(target)
 }
 
 func (r *resolver) explain(authority string, refusal *Refusal) string {

@@ -107,6 +107,13 @@ func TestResolvePurge(t *testing.T) {
 	}
 }
 
+func domains(s *AccountState) (domains []*topologyv1.CustomDomain) {
+	for _, stored := range s.Domains {
+		domains = append(domains, stored.Message)
+	}
+	return domains
+}
+
 func TestURLs(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
@@ -124,8 +131,7 @@ func TestURLs(t *testing.T) {
 		{"localhost:8080", "default", "http://localhost:8080/acme/ http://images.localhost:8080/ https://*.example.org/ https://images.example.com/"},
 		{"localhost", "default", "http://localhost/acme/ http://images.localhost/ https://*.example.org/ https://images.example.com/"},
 	} {
-		s.SharedHost = tt.shared
-		if got := strings.Join(s.URLs(tt.endpoint), " "); got != tt.want {
+		if got := strings.Join(URLs(tt.shared, s.ID, tt.endpoint, domains(s)), " "); got != tt.want {
 			t.Errorf("%s on %s: %s\nwant %s", tt.endpoint, tt.shared, got, tt.want)
 		}
 	}
@@ -137,7 +143,7 @@ func TestURLsLeadToTheirEndpoint(t *testing.T) {
 	s := shop(t)
 	put(t, s, Key{Kind: KindCustomDomains, ID: "_wildcard.example.org"}, activeDomain("*.example.org", ""))
 	for _, id := range []string{"default", "product-images"} {
-		for _, prefix := range s.URLs(id) {
+		for _, prefix := range URLs(s.SharedHost, s.ID, id, domains(s)) {
 			url := strings.Replace(prefix, "*", "any", 1) + "folder/a.jpg"
 			authority, path, _, ok := SplitTarget(url)
 			target, refusal := Locate(s.View(), Request{Host: authority, RawPath: path})
@@ -171,7 +177,7 @@ func TestPresentAndStrip(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
 	e := Present(Key{KindURLEndpoints, "acme", "default"}, s.Endpoints["default"])
-	if got := fmt.Sprintln(e.Name, e.Id, e.Uid, e.Etag, Walk(e), len(s.URLs(e.Id))); got != "accounts/acme/urlEndpoints/default default 13-default \"13\" [media product-images legacy] 2\n" {
+	if got := fmt.Sprintln(e.Name, e.Id, e.Uid, e.Etag, Walk(e), len(URLs(s.SharedHost, s.ID, e.Id, domains(s)))); got != "accounts/acme/urlEndpoints/default default 13-default \"13\" [media product-images legacy] 2\n" {
 		t.Errorf("endpoint is shown as %s", got)
 	}
 	o := Present(Key{KindOrigins, "acme", "product-images"}, s.Origins["product-images"])

@@ -39,25 +39,6 @@ func NewAccountState(id, sharedHost string) *AccountState {
 	}
 }
 
-// Clone is a copy that can be changed while s stays. Messages are shared: replace them, do not change them.
-func (s *AccountState) Clone() *AccountState {
-	c := *s
-	c.Origins = cloneMap(s.Origins)
-	c.Secrets = cloneMap(s.Secrets)
-	c.Endpoints = cloneMap(s.Endpoints)
-	c.Domains = cloneMap(s.Domains)
-	return &c
-}
-
-// cloneMap never returns nil, unlike maps.Clone.
-func cloneMap[V any](m map[string]V) map[string]V {
-	c := make(map[string]V, len(m)+1)
-	for k, v := range m {
-		c[k] = v
-	}
-	return c
-}
-
 // NewMessage is an empty message of a kind's type, nil for an unknown kind.
 func NewMessage(kind Kind) proto.Message {
 	switch kind {

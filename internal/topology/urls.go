@@ -13,35 +13,34 @@ func Walk(e *topologyv1.UrlEndpoint) []string {
 	return append([]string{MediaStep}, e.GetOrigins()...)
 }
 
-// URLs are the URL prefixes that an endpoint of the account answers on, each with a trailing "/": the shared host first, then
-// its ACTIVE custom domains by name.
+// URLs are the URL prefixes that an endpoint of an account answers on, each with a trailing "/": the shared host, `host[:port]`,
+// first, then those of domains that are ACTIVE and lead to it, sorted.
 //
 // They begin with https://, which a public host needs today, except where there can hardly be a certificate: a shared host
 // with a port or named localhost gets http://. Domains below .localhost get http:// and the shared host's port, since they are
 // for trying things on one machine.
-func (s *AccountState) URLs(endpoint string) []string {
+func URLs(sharedHost, account, endpoint string, domains []*topologyv1.CustomDomain) []string {
 	folder := endpoint + "/"
 	if endpoint == DefaultEndpointID {
 		folder = ""
 	}
 	var urls []string
-	host, port, err := ParseSharedHost(s.SharedHost)
+	host, port, err := ParseSharedHost(sharedHost)
 	if err == nil {
-		urls = append(urls, sharedBase(host, port)+s.ID+"/"+folder)
+		urls = append(urls, sharedBase(host, port)+account+"/"+folder)
 	}
-	var domains []string
-	for _, stored := range s.Domains {
-		d := stored.Message
+	shared := len(urls)
+	for _, d := range domains {
 		switch {
 		case d.GetState() != topologyv1.CustomDomain_ACTIVE:
 		case d.GetMode() == topologyv1.CustomDomain_ACCOUNT:
-			domains = append(domains, domainBase(d.GetDomain(), port)+folder)
+			urls = append(urls, domainBase(d.GetDomain(), port)+folder)
 		case d.GetUrlEndpoint() == endpoint:
-			domains = append(domains, domainBase(d.GetDomain(), port))
+			urls = append(urls, domainBase(d.GetDomain(), port))
 		}
 	}
-	slices.Sort(domains)
-	return append(urls, domains...)
+	slices.Sort(urls[shared:])
+	return urls
 }
 
 func sharedBase(host, port string) string {

@@ -2,8 +2,6 @@ package adminsvc
 
 import (
 	"context"
-	"maps"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -56,7 +54,7 @@ func (s accounts) CreateAccount(ctx context.Context, req *adminv1.CreateAccountR
 		return nil, invalid("account_id", "%v", err)
 	}
 	out, err := s.write(ctx, req, id, topology.AccountName(id), func(d *draft) error {
-		if d.before.Account.Message != nil {
+		if d.account.existed("") {
 			return alreadyExists(topology.AccountName(id))
 		}
 		a := new(topologyv1.Account)
@@ -76,7 +74,7 @@ func (s accounts) CreateAccount(ctx context.Context, req *adminv1.CreateAccountR
 // create makes the account and, as it never lacks one, its default endpoint.
 func (d *draft) create(a *topologyv1.Account) error {
 	d.putAccount(a)
-	if _, ok := d.before.Endpoints[topology.DefaultEndpointID]; ok {
+	if d.endpoints.existed(topology.DefaultEndpointID) {
 		return nil // it is only the account's own record that cannot be read
 	}
 	return d.putEndpoint(topology.DefaultEndpointID, new(topologyv1.UrlEndpoint))
@@ -84,7 +82,7 @@ func (d *draft) create(a *topologyv1.Account) error {
 
 func (s *Service) writtenAccount(ctx context.Context, id string, out outcome) (*topologyv1.Account, error) {
 	if out.draft != nil {
-		return present(accountKey(id), out.draft.next.Account), nil
+		return present(accountKey(id), out.draft.account.after("")), nil
 	}
 	a, _, err := s.account(ctx, id, out.at)
 	return a, unread(err, out.revision)
@@ -104,10 +102,10 @@ func (s accounts) UpdateAccount(ctx context.Context, req *adminv1.UpdateAccountR
 		if err := d.mustExist(); err != nil {
 			return err
 		}
-		if err := checkEtag(in.GetEtag(), key.Name(), d.before.Account.ModRevision); err != nil {
+		if err := checkEtag(in.GetEtag(), key.Name(), d.account.before("").ModRevision); err != nil {
 			return err
 		}
-		next := proto.CloneOf(d.before.Account.Message)
+		next := proto.CloneOf(d.account.before("").Message)
 		m.apply(next, in)
 		if err := s.validate("account", next); err != nil {
 			return err
@@ -131,11 +129,14 @@ func (s accounts) DeleteAccount(ctx context.Context, req *adminv1.DeleteAccountR
 		return nil, err
 	}
 	decide := func(state *store.State) (*store.Edit, error) {
-		d := newDraft(state, "", s.now())
+		d, err := newDraft(state, s.now())
+		if err != nil {
+			return nil, err
+		}
 		if err := d.mustExist(); err != nil {
 			return nil, err
 		}
-		if err := checkEtag(req.GetEtag(), key.Name(), d.before.Account.ModRevision); err != nil {
+		if err := checkEtag(req.GetEtag(), key.Name(), d.account.before("").ModRevision); err != nil {
 			return nil, err
 		}
 		if !req.GetForce() {
@@ -172,7 +173,7 @@ func (s *Service) commit(ctx context.Context, req writeRequest, account string, 
 
 // mustBeEmpty names what the account still holds. Its default endpoint and its purges are no content.
 func (d *draft) mustBeEmpty(ctx context.Context) error {
-	name := topology.AccountName(d.before.ID)
+	name := topology.AccountName(d.id)
 	f := fail(kindNotEmpty, "%s is not empty: delete what it holds, or set force", name)
 	f.resource = name
 	add := func(resource string) {
@@ -180,16 +181,15 @@ func (d *draft) mustBeEmpty(ctx context.Context) error {
 			f.blockers = append(f.blockers, blocker{resource, "belongs to the account"})
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(d.before.Origins)) {
-		add(topology.OriginName(d.before.ID, id))
-	}
-	for _, id := range slices.Sorted(maps.Keys(d.before.Endpoints)) {
-		if id != topology.DefaultEndpointID {
-			add(topology.EndpointName(d.before.ID, id))
+	for _, kind := range []topology.Kind{topology.KindOrigins, topology.KindURLEndpoints, topology.KindCustomDomains} {
+		for item := range d.state.Records.All(kind, "", "") {
+			if item.Key() != endpointKey(d.id, topology.DefaultEndpointID) {
+				add(item.Key().Name())
+			}
+			if len(f.blockers) == maxBlockers {
+				break
+			}
 		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(d.before.Domains)) {
-		add(topology.DomainName(d.before.ID, id))
 	}
 	files, _, err := d.state.List(ctx, topology.KindMediaFiles, "", "", maxBlockers)
 	if err != nil {

@@ -7,8 +7,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc/manifest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // secretChanged stands for a secret in a list of changes.
@@ -42,10 +44,14 @@ func (l *changeList) add(key topology.Key, before, next proto.Message) *adminv1.
 	return c
 }
 
+func (l *changeList) endpoint(d *draft, id string) {
+	l.add(endpointKey(d.id, id), d.endpoints.before(id).Message, d.endpoints.after(id).Message)
+}
+
 // origin tells what becomes of an origin. Of its secrets only that they differ is told.
 func (l *changeList) origin(d *draft, id string) {
-	c := l.add(originKey(d.before.ID, id), d.before.Origins[id].Message, d.next.Origins[id].Message)
-	before, next := d.before.Secrets[id].Message.GetValues(), d.next.Secrets[id].Message.GetValues()
+	c := l.add(originKey(d.id, id), d.origins.before(id).Message, d.origins.after(id).Message)
+	before, next := d.secrets.before(id).Message.GetValues(), d.secrets.after(id).Message.GetValues()
 	paths := maps.Clone(before)
 	if paths == nil {
 		paths = make(map[string]string)
@@ -66,45 +72,60 @@ func (l *changeList) origin(d *draft, id string) {
 	}
 }
 
-func removed[M proto.Message](l *changeList, account string, kind topology.Kind, before, next map[string]topology.Stored[M]) {
-	for _, id := range slices.Sorted(maps.Keys(before)) {
-		if _, ok := next[id]; !ok {
-			l.add(topology.Key{Kind: kind, Account: account, ID: id}, before[id].Message, next[id].Message)
-		}
+func removed[M message](l *changeList, t *table[M]) {
+	for _, id := range t.removed() {
+		l.add(topology.Key{Kind: t.kind, Account: t.state.Account, ID: id}, t.before(id).Message, t.after(id).Message)
 	}
 }
 
-// export is an account as a manifest, sections in the order of ids but for what the account has by itself.
-func export(s *topology.AccountState) *adminv1.Manifest {
-	m := &adminv1.Manifest{Account: asEntry(s.Account.Message)}
-	m.Account.Id = s.ID
-	for _, id := range slices.Sorted(maps.Keys(s.Origins)) {
-		o := asEntry(s.Origins[id].Message)
-		o.Id = id
+// export is an account as a manifest, sections in the order of ids but for what the account has by itself: the default endpoint
+// comes first. It returns an error if a record cannot be read.
+func export(state *store.State) (*adminv1.Manifest, error) {
+	record, ok := state.Records.Get(topology.KindAccounts, "")
+	if !ok {
+		return nil, notFound(topology.AccountName(state.Account))
+	}
+	account, err := decode[*topologyv1.Account](record.Record())
+	if err != nil {
+		return nil, err
+	}
+	m := &adminv1.Manifest{Account: asEntry(account.Message)}
+	m.Account.Id, m.Account.Etag = state.Account, topology.Etag(state.Changed)
+	for item := range state.Records.All(topology.KindOrigins, "", "") {
+		stored, err := decode[*topologyv1.Origin](item.Record())
+		if err != nil {
+			return nil, err
+		}
+		o := asEntry(stored.Message)
+		o.Id = item.Key().ID
 		m.Origins = append(m.Origins, o)
 	}
-	for _, id := range exportedEndpoints(s) {
-		e := asEntry(s.Endpoints[id].Message)
-		e.Id = id
-		m.UrlEndpoints = append(m.UrlEndpoints, e)
+	for item := range state.Records.All(topology.KindURLEndpoints, "", "") {
+		stored, err := decode[*topologyv1.UrlEndpoint](item.Record())
+		if err != nil {
+			return nil, err
+		}
+		e := asEntry(stored.Message)
+		e.Id = item.Key().ID
+		if e.Id == topology.DefaultEndpointID {
+			m.UrlEndpoints = slices.Insert(m.UrlEndpoints, 0, e)
+		} else {
+			m.UrlEndpoints = append(m.UrlEndpoints, e)
+		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(s.Domains)) {
-		m.CustomDomains = append(m.CustomDomains, asEntry(s.Domains[id].Message))
+	for item := range state.Records.All(topology.KindCustomDomains, "", "") {
+		stored, err := decode[*topologyv1.CustomDomain](item.Record())
+		if err != nil {
+			return nil, err
+		}
+		m.CustomDomains = append(m.CustomDomains, asEntry(stored.Message))
 	}
-	return m
+	return m, nil
 }
 
-// exportedEndpoints puts the default endpoint first, as people do.
-func exportedEndpoints(s *topology.AccountState) []string {
-	ids := slices.Sorted(maps.Keys(s.Endpoints))
-	slices.SortStableFunc(ids, func(a, b string) int {
-		switch topology.DefaultEndpointID {
-		case a:
-			return -1
-		case b:
-			return 1
-		}
-		return 0
-	})
-	return ids
+// asEntry is a resource as a manifest has it: nothing that only a read computes, and no times.
+func asEntry[M proto.Message](stored M) M {
+	m := stored.ProtoReflect().New().Interface().(M)
+	mask{all: true}.apply(m, stored)
+	return m
 }

@@ -59,7 +59,7 @@ func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCust
 		if err := d.mustExist(); err != nil {
 			return err
 		}
-		if _, ok := d.before.Domains[key.ID]; ok {
+		if d.domains.existed(key.ID) {
 			return alreadyExists(key.Name())
 		}
 		c := new(topologyv1.CustomDomain)
@@ -113,7 +113,7 @@ func domainClaimed(claimed *store.ClaimedError, field string) *failure {
 
 func (s *Service) writtenDomain(ctx context.Context, key topology.Key, out outcome) (*topologyv1.CustomDomain, error) {
 	if out.draft != nil {
-		return present(key, out.draft.next.Domains[key.ID]), nil
+		return present(key, out.draft.domains.after(key.ID)), nil
 	}
 	stored, _, err := readAt[*topologyv1.CustomDomain](ctx, s, key, out.at)
 	if err != nil {
@@ -133,8 +133,8 @@ func (s domains) UpdateCustomDomain(ctx context.Context, req *adminv1.UpdateCust
 		return nil, err
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored, ok := d.before.Domains[key.ID]
-		if err := d.found(ok, key, in.GetEtag(), stored.ModRevision); err != nil {
+		stored := d.domains.before(key.ID)
+		if err := d.found(there(stored), key, in.GetEtag(), stored.ModRevision); err != nil {
 			return err
 		}
 		next := proto.CloneOf(stored.Message)
@@ -163,11 +163,11 @@ func (s domains) DeleteCustomDomain(ctx context.Context, req *adminv1.DeleteCust
 		return nil, err
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored, ok := d.before.Domains[key.ID]
-		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
+		stored := d.domains.before(key.ID)
+		if err := d.found(there(stored), key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
 			return err
 		}
-		delete(d.next.Domains, key.ID)
+		d.domains.remove(key.ID)
 		return nil
 	})
 	if err != nil {

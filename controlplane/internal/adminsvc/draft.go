@@ -19,29 +19,180 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// draft is an account as a write found it and as it shall be. A write changes next freely; rules are checked, and the edit
-// computed, at the end. It belongs to one call of a write's decide.
+// draft is an account as a write found it and as it shall be. A write changes its tables freely; rules are checked, and the
+// edit computed, at the end. Nothing but what the write is about is read, so it costs the same in accounts of every size. It
+// belongs to one call of a write's decide.
 type draft struct {
-	state  *store.State
-	before *topology.AccountState
-	next   *topology.AccountState
-	now    time.Time
-	// broken holds why records of the account cannot be read. They are neither in before nor in next: to what else the
-	// account holds they do no harm. A write may put another in their place, or discard them.
-	broken    map[topology.Key]error
+	state      *store.State
+	id         string // the account's
+	sharedHost string
+	now        time.Time
+
+	account   table[*topologyv1.Account] // with one entry, of id ""
+	origins   table[*topologyv1.Origin]
+	secrets   table[*topologyv1.OriginSecrets] // by the origin's id
+	endpoints table[*topologyv1.UrlEndpoint]
+	domains   table[*topologyv1.CustomDomain]
+
+	// discarded are records to delete that cannot be read. No table has those: to what else the account holds they do no harm. A
+	// write may put another in the place of one.
 	discarded []topology.Key
+	// fail makes an error of the rules that state, which has what they are about, breaks. Nil: violationsError.
+	fail func(state *topology.AccountState, found []topology.Violation) error
 }
 
-func newDraft(state *store.State, sharedHost string, now time.Time) *draft {
-	before := topology.NewAccountState(state.Account, sharedHost)
-	d := &draft{state: state, before: before, now: now, broken: make(map[topology.Key]error)}
-	for _, record := range state.Records {
-		if err := before.Apply(record); err != nil {
-			d.broken[record.Key] = err
+func newDraft(state *store.State, now time.Time) (*draft, error) {
+	shared, err := sharedHostOf(state.Settings)
+	if err != nil {
+		return nil, err
+	}
+	return &draft{
+		state: state, id: state.Account, sharedHost: shared, now: now,
+		account:   newTable[*topologyv1.Account](state, topology.KindAccounts),
+		origins:   newTable[*topologyv1.Origin](state, topology.KindOrigins),
+		secrets:   newTable[*topologyv1.OriginSecrets](state, topology.KindOriginSecrets),
+		endpoints: newTable[*topologyv1.UrlEndpoint](state, topology.KindURLEndpoints),
+		domains:   newTable[*topologyv1.CustomDomain](state, topology.KindCustomDomains),
+	}, nil
+}
+
+// message is a resource's message.
+type message interface {
+	proto.Message
+	comparable
+}
+
+// table is the resources of one kind in a draft. A message that is nil stands for a resource that is not there.
+type table[M message] struct {
+	state *store.State
+	kind  topology.Kind
+	read  map[string]topology.Stored[M] // as stored; what was asked for
+	next  map[string]topology.Stored[M] // what the write changes
+}
+
+func newTable[M message](state *store.State, kind topology.Kind) table[M] {
+	return table[M]{state, kind, make(map[string]topology.Stored[M]), make(map[string]topology.Stored[M])}
+}
+
+// before is a resource as the write found it. One that cannot be read is not there.
+func (t *table[M]) before(id string) topology.Stored[M] {
+	if stored, ok := t.read[id]; ok {
+		return stored
+	}
+	var stored topology.Stored[M]
+	if item, ok := t.state.Records.Get(t.kind, id); ok {
+		stored, _ = decode[M](item.Record())
+	}
+	t.read[id] = stored
+	return stored
+}
+
+// after is a resource as it shall be.
+func (t *table[M]) after(id string) topology.Stored[M] {
+	if stored, ok := t.next[id]; ok {
+		return stored
+	}
+	return t.before(id)
+}
+
+func (t *table[M]) at(id string, after bool) topology.Stored[M] {
+	if after {
+		return t.after(id)
+	}
+	return t.before(id)
+}
+
+// fill adds those of some resources that are there.
+func (t *table[M]) fill(to map[string]topology.Stored[M], ids map[string]bool, after bool) {
+	for id := range ids {
+		if stored := t.at(id, after); there(stored) {
+			to[id] = stored
 		}
 	}
-	d.next = before.Clone()
-	return d
+}
+
+func (t *table[M]) existed(id string) bool { return there(t.before(id)) }
+
+func (t *table[M]) put(id string, stored topology.Stored[M]) { t.next[id] = stored }
+
+func (t *table[M]) remove(id string) { t.next[id] = topology.Stored[M]{} }
+
+// there reports whether a resource is there.
+func there[M message](stored topology.Stored[M]) bool {
+	var none M
+	return stored.Message != none
+}
+
+// removed are the ids of what was there and shall not be, sorted.
+func (t *table[M]) removed() []string {
+	var ids []string
+	for id, stored := range t.next {
+		if !there(stored) && t.existed(id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// all yields every id that the write found, in order, also of what cannot be read.
+func (t *table[M]) all(yield func(string) bool) {
+	for item := range t.state.Records.All(t.kind, "", "") {
+		if !yield(item.Key().ID) {
+			return
+		}
+	}
+}
+
+// counts are how many resources there were and will be. What cannot be read counts.
+func (t *table[M]) counts() (before, after int) {
+	before = t.state.Records.Count(t.kind)
+	after = before
+	for id, stored := range t.next {
+		_, had := t.state.Records.Get(t.kind, id)
+		switch {
+		case there(stored) && !had:
+			after++
+		case !there(stored) && had:
+			after--
+		}
+	}
+	return before, after
+}
+
+// written makes the table what is stored once the draft's edit was written at a revision.
+func (t *table[M]) written(revision int64) {
+	for id, stored := range t.next {
+		if there(stored) && stored.Message != t.before(id).Message {
+			stored.CreateRevision, stored.ModRevision = cmp.Or(stored.CreateRevision, revision), revision
+			t.next[id] = stored
+		}
+	}
+}
+
+func (t *table[M]) become(next *store.State) {
+	for id := range t.all {
+		t.remove(id)
+	}
+	for item := range next.Records.All(t.kind, "", "") {
+		if stored, err := decode[M](item.Record()); err == nil {
+			t.put(item.Key().ID, stored)
+		}
+	}
+}
+
+// collect adds to an edit what changes, in the order of ids.
+func (t *table[M]) collect(e *store.Edit) {
+	for _, id := range slices.Sorted(maps.Keys(t.next)) {
+		stored, was := t.next[id], t.before(id)
+		key := topology.Key{Kind: t.kind, Account: t.state.Account, ID: id}
+		switch {
+		case !there(stored) && there(was):
+			e.Deletes = append(e.Deletes, key)
+		case there(stored) && stored.Message != was.Message:
+			e.Puts = append(e.Puts, store.Put{Key: key, Message: stored.Message})
+		}
+	}
 }
 
 // brokenRecord says that what etcd holds for a resource is not what edgewalk writes there.
@@ -52,9 +203,21 @@ func brokenRecord(key topology.Key, cause error) *failure {
 	return f
 }
 
+// broken returns an error if there is a record that cannot be read.
+func (d *draft) broken(key topology.Key) error {
+	item, ok := d.state.Records.Get(key.Kind, key.ID)
+	if !ok {
+		return nil
+	}
+	if _, err := item.Record().Decode(); err != nil {
+		return brokenRecord(key, err)
+	}
+	return nil
+}
+
 // discard removes a record that cannot be read, and reports whether there is one.
 func (d *draft) discard(key topology.Key) bool {
-	if d.broken[key] == nil {
+	if d.broken(key) == nil {
 		return false
 	}
 	d.discarded = append(d.discarded, key)
@@ -63,13 +226,14 @@ func (d *draft) discard(key topology.Key) bool {
 
 // mustExist returns an error unless the account exists and takes writes.
 func (d *draft) mustExist() error {
-	switch a := d.before.Account.Message; {
-	case a == nil && d.broken[accountKey(d.before.ID)] != nil:
-		return brokenRecord(accountKey(d.before.ID), d.broken[accountKey(d.before.ID)])
+	switch a := d.account.before("").Message; {
 	case a == nil:
-		return notFound(topology.AccountName(d.before.ID))
+		if err := d.broken(accountKey(d.id)); err != nil {
+			return err
+		}
+		return notFound(topology.AccountName(d.id))
 	case a.GetState() == topologyv1.Account_DELETING:
-		return deleting(d.before.ID)
+		return deleting(d.id)
 	}
 	return nil
 }
@@ -92,8 +256,11 @@ func keep[M proto.Message](stored topology.Stored[M], next M, now time.Time) top
 	r.Clear(updated)
 	if exists {
 		was := stored.Message.ProtoReflect()
-		r.Set(created, was.Get(created))
-		r.Set(updated, was.Get(updated))
+		for _, field := range []protoreflect.FieldDescriptor{created, updated} {
+			if was.Has(field) { // a record that others wrote may lack it
+				r.Set(field, was.Get(field))
+			}
+		}
 		if proto.Equal(stored.Message, next) {
 			return stored
 		}
@@ -107,66 +274,59 @@ func keep[M proto.Message](stored topology.Stored[M], next M, now time.Time) top
 
 // written makes the draft what is stored once its edit was written at a revision.
 func (d *draft) written(revision int64) {
-	if a := &d.next.Account; a.Message != d.before.Account.Message {
-		a.CreateRevision, a.ModRevision = cmp.Or(a.CreateRevision, revision), revision
-	}
-	stamp(d.before.Origins, d.next.Origins, revision)
-	stamp(d.before.Secrets, d.next.Secrets, revision)
-	stamp(d.before.Endpoints, d.next.Endpoints, revision)
-	stamp(d.before.Domains, d.next.Domains, revision)
+	d.account.written(revision)
+	d.origins.written(revision)
+	d.secrets.written(revision)
+	d.endpoints.written(revision)
+	d.domains.written(revision)
 }
 
-func stamp[M interface {
-	proto.Message
-	comparable
-}](before, next map[string]topology.Stored[M], revision int64) {
-	for id, stored := range next {
-		if stored.Message != before[id].Message {
-			stored.CreateRevision, stored.ModRevision = cmp.Or(stored.CreateRevision, revision), revision
-			next[id] = stored
-		}
-	}
+// become makes the draft lead to another state of the account.
+func (d *draft) become(next *store.State) {
+	d.account.become(next)
+	d.origins.become(next)
+	d.secrets.become(next)
+	d.endpoints.become(next)
+	d.domains.become(next)
 }
 
 func (d *draft) putAccount(a *topologyv1.Account) {
-	if was := d.before.Account.Message; was != nil {
-		a.State = was.GetState()
-	} else {
-		a.State = topologyv1.Account_ACTIVE
+	stored := d.account.before("")
+	a.State = topologyv1.Account_ACTIVE
+	if stored.Message != nil {
+		a.State = stored.Message.GetState()
 	}
-	d.next.Account = keep(d.before.Account, a, d.now)
+	d.account.put("", keep(stored, a, d.now))
 }
 
 // putOrigin stores an origin and its secrets. cleared tells which secrets the caller wants gone.
 func (d *draft) putOrigin(id string, o *topologyv1.Origin, cleared func(path string) bool) error {
-	name := topology.OriginName(d.before.ID, id)
-	if found := topology.Normalize(d.before.ID, name, o); len(found) > 0 {
-		return violationsError(d.next, found, "")
+	name := topology.OriginName(d.id, id)
+	if found := topology.Normalize(d.id, name, o); len(found) > 0 {
+		return violationsError(topology.NewAccountState(d.id, d.sharedHost), found, "")
 	}
 	public, given := topology.SplitOrigin(o)
-	stored := d.before.Origins[id]
-	was := d.before.Secrets[id]
+	stored := d.origins.before(id)
+	was := d.secrets.before(id)
 	secrets, required := topology.MergeSecrets(stored.Message, was.Message.GetValues(), public, given, cleared)
 	if len(required) > 0 {
 		return secretRequired(name, required)
 	}
-	d.next.Origins[id] = keep(stored, public, d.now)
+	next := keep(stored, public, d.now)
 	switch {
 	case len(secrets) == 0:
-		delete(d.next.Secrets, id)
+		d.secrets.remove(id)
 	case !maps.Equal(secrets, was.Message.GetValues()):
-		d.next.Secrets[id] = topology.Stored[*topologyv1.OriginSecrets]{
+		d.secrets.put(id, topology.Stored[*topologyv1.OriginSecrets]{
 			Message: &topologyv1.OriginSecrets{Values: secrets}, CreateRevision: was.CreateRevision, ModRevision: was.ModRevision,
-		}
+		})
 		// The origin's etag and update_time speak for its secrets too.
-		if d.next.Origins[id].Message == stored.Message {
-			touched := proto.CloneOf(stored.Message)
-			touched.UpdateTime = timestamppb.New(d.now)
-			d.next.Origins[id] = topology.Stored[*topologyv1.Origin]{
-				Message: touched, CreateRevision: stored.CreateRevision, ModRevision: stored.ModRevision,
-			}
+		if next.Message == stored.Message {
+			next.Message = proto.CloneOf(stored.Message)
+			next.Message.UpdateTime = timestamppb.New(d.now)
 		}
 	}
+	d.origins.put(id, next)
 	return nil
 }
 
@@ -180,97 +340,144 @@ func secretRequired(name string, paths []string) *failure {
 }
 
 func (d *draft) deleteOrigin(id string) {
-	delete(d.next.Origins, id)
-	delete(d.next.Secrets, id)
+	d.origins.remove(id)
+	d.secrets.remove(id)
 }
 
 func (d *draft) putEndpoint(id string, e *topologyv1.UrlEndpoint) error {
-	if found := topology.Normalize(d.before.ID, topology.EndpointName(d.before.ID, id), e); len(found) > 0 {
-		return violationsError(d.next, found, "")
+	if found := topology.Normalize(d.id, topology.EndpointName(d.id, id), e); len(found) > 0 {
+		return violationsError(topology.NewAccountState(d.id, d.sharedHost), found, "")
 	}
-	d.next.Endpoints[id] = keep(d.before.Endpoints[id], e, d.now)
+	d.endpoints.put(id, keep(d.endpoints.before(id), e, d.now))
 	return nil
 }
 
 func (d *draft) putDomain(id string, c *topologyv1.CustomDomain) error {
-	if found := topology.Normalize(d.before.ID, topology.DomainName(d.before.ID, id), c); len(found) > 0 {
-		return violationsError(d.next, found, "")
+	if found := topology.Normalize(d.id, topology.DomainName(d.id, id), c); len(found) > 0 {
+		return violationsError(topology.NewAccountState(d.id, d.sharedHost), found, "")
 	}
-	stored := d.before.Domains[id]
+	stored := d.domains.before(id)
 	c.State = topologyv1.CustomDomain_ACTIVE
 	if stored.Message != nil {
 		c.State = stored.Message.GetState()
 	}
-	d.next.Domains[id] = keep(stored, c, d.now)
+	d.domains.put(id, keep(stored, c, d.now))
 	return nil
 }
 
 // joinDefault appends the account's first origin to its default endpoint while that has none.
 func (d *draft) joinDefault(origin string) {
-	stored, ok := d.next.Endpoints[topology.DefaultEndpointID]
-	if !ok || len(d.before.Origins) > 0 || len(stored.Message.GetOrigins()) > 0 {
+	stored := d.endpoints.after(topology.DefaultEndpointID)
+	if before, _ := d.origins.counts(); !there(stored) || before > 0 || len(stored.Message.GetOrigins()) > 0 {
 		return
 	}
 	e := proto.CloneOf(stored.Message)
 	e.Origins = []string{origin}
-	d.next.Endpoints[topology.DefaultEndpointID] = keep(d.before.Endpoints[topology.DefaultEndpointID], e, d.now)
+	d.endpoints.put(topology.DefaultEndpointID, keep(d.endpoints.before(topology.DefaultEndpointID), e, d.now))
 }
 
-// edit is what leads from before to next. It checks the rules first; resource is the one that the caller wrote, whose faults
-// are told by field, or empty when there are several.
+// edit is what leads from what the write found to what shall be. It checks the rules first; resource is the one that the caller
+// wrote, whose faults are told by field, or empty when there are several.
 func (d *draft) edit(resource string) (*store.Edit, error) {
 	if err := d.quota(); err != nil {
 		return nil, err
 	}
-	if found := d.faults(); len(found) > 0 {
-		return nil, violationsError(d.next, found, resource)
+	found, next := d.faults()
+	switch {
+	case len(found) == 0:
+		return d.changes(), nil
+	case d.fail != nil:
+		return nil, d.fail(next, found)
 	}
-	return d.changes(), nil
+	return nil, violationsError(next, found, resource)
 }
 
-// faults are the broken rules that the write answers for: not those that were broken before, in what it leaves alone.
-func (d *draft) faults() []topology.Violation {
-	found := topology.Check(d.next)
+// faults are the broken rules that the write answers for, and the account as it shall be as far as they are about it. What was
+// broken before, in what the write leaves alone, is no fault of it.
+func (d *draft) faults() ([]topology.Violation, *topology.AccountState) {
+	p := d.concerned()
+	next := d.part(p, true)
+	found := topology.Check(next)
 	if len(found) == 0 {
-		return nil
+		return nil, next
 	}
 	old := make(map[topology.Violation]bool)
-	for _, v := range topology.Check(d.before) {
+	for _, v := range topology.Check(d.part(p, false)) {
 		old[v] = true
 	}
 	for _, put := range d.changes().Puts {
 		maps.DeleteFunc(old, func(v topology.Violation, _ bool) bool { return v.Resource == put.Key.Name() })
 	}
-	return slices.DeleteFunc(found, func(v topology.Violation) bool { return old[v] })
+	return slices.DeleteFunc(found, func(v topology.Violation) bool { return old[v] }), next
+}
+
+// part is some of an account's resources, by their ids.
+type part struct{ origins, endpoints, domains map[string]bool }
+
+// concerned is what the rules have to look at: what the write changes, what that refers to, and what refers to what it removes.
+func (d *draft) concerned() part {
+	p := part{keysOf(d.origins.next), keysOf(d.endpoints.next), keysOf(d.domains.next)}
+	for id := range d.secrets.next {
+		p.origins[id] = true
+	}
+	for _, id := range d.origins.removed() {
+		for user := range d.state.Records.Users(topology.KindOrigins, id) {
+			p.endpoints[user] = true
+		}
+	}
+	for _, id := range d.endpoints.removed() {
+		for user := range d.state.Records.Users(topology.KindURLEndpoints, id) {
+			p.domains[user] = true
+		}
+	}
+	return d.withReferences(p)
+}
+
+// withReferences adds the endpoints that domains of a part lead to, the default endpoint, and the origins that endpoints list.
+func (d *draft) withReferences(p part) part {
+	p.endpoints[topology.DefaultEndpointID] = true
+	for id := range p.domains {
+		p.endpoints[d.domains.before(id).Message.GetUrlEndpoint()] = true
+		p.endpoints[d.domains.after(id).Message.GetUrlEndpoint()] = true
+	}
+	for id := range p.endpoints {
+		for _, e := range []*topologyv1.UrlEndpoint{d.endpoints.before(id).Message, d.endpoints.after(id).Message} {
+			for _, origin := range e.GetOrigins() {
+				p.origins[origin] = true
+			}
+		}
+	}
+	return p
+}
+
+func keysOf[V any](m map[string]V) map[string]bool {
+	keys := make(map[string]bool, len(m))
+	for key := range m {
+		keys[key] = true
+	}
+	return keys
+}
+
+// part is the account with a part of its resources, after or before the write.
+func (d *draft) part(p part, after bool) *topology.AccountState {
+	s := topology.NewAccountState(d.id, d.sharedHost)
+	s.Account = d.account.at("", after)
+	d.origins.fill(s.Origins, p.origins, after)
+	d.secrets.fill(s.Secrets, p.origins, after)
+	d.endpoints.fill(s.Endpoints, p.endpoints, after)
+	d.domains.fill(s.Domains, p.domains, after)
+	return s
 }
 
 // changes is the edit as it stands.
 func (d *draft) changes() *store.Edit {
 	e := &store.Edit{Deletes: slices.Clone(d.discarded)}
-	if d.next.Account.Message != d.before.Account.Message {
-		e.Puts = append(e.Puts, store.Put{Key: topology.Key{Kind: topology.KindAccounts, Account: d.before.ID}, Message: d.next.Account.Message})
-	}
-	collect(e, d.before.ID, topology.KindOrigins, d.before.Origins, d.next.Origins)
-	collect(e, d.before.ID, topology.KindOriginSecrets, d.before.Secrets, d.next.Secrets)
-	collect(e, d.before.ID, topology.KindURLEndpoints, d.before.Endpoints, d.next.Endpoints)
-	collect(e, d.before.ID, topology.KindCustomDomains, d.before.Domains, d.next.Domains)
+	d.account.collect(e)
+	d.origins.collect(e)
+	d.secrets.collect(e)
+	d.endpoints.collect(e)
+	d.domains.collect(e)
 	return e
-}
-
-func collect[M interface {
-	proto.Message
-	comparable
-}](e *store.Edit, account string, kind topology.Kind, before, next map[string]topology.Stored[M]) {
-	for _, id := range slices.Sorted(maps.Keys(next)) {
-		if next[id].Message != before[id].Message {
-			e.Puts = append(e.Puts, store.Put{Key: topology.Key{Kind: kind, Account: account, ID: id}, Message: next[id].Message})
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(before)) {
-		if _, ok := next[id]; !ok {
-			e.Deletes = append(e.Deletes, topology.Key{Kind: kind, Account: account, ID: id})
-		}
-	}
 }
 
 // maxBlockers is how many resources an error names.
@@ -354,14 +561,23 @@ func missingReference(s *topology.AccountState, v topology.Violation) bool {
 	return false
 }
 
-// inUse says which resources stand in the way of removing one.
-func inUse(name string, users []string) *failure {
-	f := &failure{kind: kindInUse, resource: name, text: fmt.Sprintf("%s is used by %s", name, strings.Join(users[:min(len(users), maxBlockers)], ", "))}
-	if n := len(users) - maxBlockers; n > 0 {
+// inUse returns an error that says which resources stand in the way of removing one, if any do.
+func (d *draft) inUse(key topology.Key, userKind topology.Kind) error {
+	var users []string
+	for id := range d.state.Records.Users(key.Kind, key.ID) {
+		if users = append(users, topology.Key{Kind: userKind, Account: d.id, ID: id}.Name()); len(users) == maxBlockers {
+			break
+		}
+	}
+	if len(users) == 0 {
+		return nil
+	}
+	f := &failure{kind: kindInUse, resource: key.Name(), text: fmt.Sprintf("%s is used by %s", key.Name(), strings.Join(users, ", "))}
+	if n := d.state.Records.UserCount(key.Kind, key.ID) - len(users); n > 0 {
 		f.text += fmt.Sprintf(" and %d more", n)
 	}
-	for _, user := range users[:min(len(users), maxBlockers)] {
-		f.blockers = append(f.blockers, blocker{user, "uses " + name})
+	for _, user := range users {
+		f.blockers = append(f.blockers, blocker{user, "uses " + key.Name()})
 	}
 	return f
 }

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/index"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -35,47 +36,80 @@ func (s endpoints) GetUrlEndpoint(ctx context.Context, req *adminv1.GetUrlEndpoi
 	return &adminv1.GetUrlEndpointResponse{UrlEndpoint: e, Revision: revision}, nil
 }
 
-// endpoint reads an endpoint with what only a read computes, all as of one revision.
+// endpoint reads an endpoint with what only a read computes, all as of one revision; 0 is the current one.
 func (s *Service) endpoint(ctx context.Context, key topology.Key, revision int64) (*topologyv1.UrlEndpoint, int64, error) {
-	stored, revision, err := readAt[*topologyv1.UrlEndpoint](ctx, s, key, revision)
+	state, err := s.store.AccountStateAt(ctx, key.Account, revision)
 	if err != nil {
 		return nil, 0, err
 	}
-	state, err := s.entrances(ctx, key.Account, revision)
+	entrances, err := newEntrances(state)
 	if err != nil {
 		return nil, 0, err
 	}
-	return presentEndpoint(state, key, stored), revision, nil
+	stored, err := endpointOf(state, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	return entrances.present(key, stored), state.Revision, nil
 }
 
-func presentEndpoint(s *topology.AccountState, key topology.Key, stored topology.Stored[*topologyv1.UrlEndpoint]) *topologyv1.UrlEndpoint {
-	e := present(key, stored)
-	e.Walk = topology.Walk(e)
-	e.Urls = s.URLs(key.ID)
-	return e
+func endpointOf(state *store.State, key topology.Key) (topology.Stored[*topologyv1.UrlEndpoint], error) {
+	item, ok := state.Records.Get(key.Kind, key.ID)
+	if !ok {
+		return topology.Stored[*topologyv1.UrlEndpoint]{}, notFound(key.Name())
+	}
+	return decode[*topologyv1.UrlEndpoint](item.Record())
 }
+
+// maxURLs is how many URLs of an endpoint are listed.
+const maxURLs = 100
 
 // entrances is what the URLs of an account's endpoints depend on: the shared host and the account's domains.
-func (s *Service) entrances(ctx context.Context, account string, revision int64) (*topology.AccountState, error) {
-	shared, err := s.sharedHost(ctx, revision)
+type entrances struct {
+	sharedHost string
+	account    string
+	records    *index.Account
+	everywhere []*topologyv1.CustomDomain // some of mode ACCOUNT, which lead to every endpoint
+}
+
+func newEntrances(state *store.State) (*entrances, error) {
+	shared, err := sharedHostOf(state.Settings)
 	if err != nil {
 		return nil, err
 	}
-	state := topology.NewAccountState(account, shared)
-	after := ""
-	for {
-		records, more, _, err := s.store.ListAt(ctx, topology.KindCustomDomains, account, "", after, maxPageSize, revision)
-		if err != nil {
-			return nil, err
+	e := &entrances{sharedHost: shared, account: state.Account, records: state.Records}
+	e.everywhere = e.domains(topology.KindAccounts, "")
+	return e, nil
+}
+
+// domains are the first domains that serve and lead to a resource, one more than are listed. One that cannot be read leads
+// nowhere.
+func (e *entrances) domains(kind topology.Kind, id string) (domains []*topologyv1.CustomDomain) {
+	for user := range e.records.Users(kind, id) {
+		item, ok := e.records.Get(topology.KindCustomDomains, user)
+		if !ok {
+			continue
 		}
-		for _, r := range records {
-			after = r.Key.ID
-			_ = state.Apply(r) // one that cannot be read is no entrance
+		stored, err := decode[*topologyv1.CustomDomain](item.Record())
+		if err != nil || stored.Message.GetState() != topologyv1.CustomDomain_ACTIVE {
+			continue
 		}
-		if !more {
-			return state, nil
+		if domains = append(domains, stored.Message); len(domains) > maxURLs {
+			break
 		}
 	}
+	return domains
+}
+
+// present is a stored endpoint as admins see it.
+func (e *entrances) present(key topology.Key, stored topology.Stored[*topologyv1.UrlEndpoint]) *topologyv1.UrlEndpoint {
+	m := present(key, stored)
+	m.Walk = topology.Walk(m)
+	m.Urls = topology.URLs(e.sharedHost, e.account, key.ID, append(e.domains(topology.KindURLEndpoints, key.ID), e.everywhere...))
+	if m.MoreUrls = len(m.Urls) > maxURLs; m.MoreUrls {
+		m.Urls = m.Urls[:maxURLs]
+	}
+	return m
 }
 
 func (s endpoints) ListUrlEndpoints(ctx context.Context, req *adminv1.ListUrlEndpointsRequest) (*adminv1.ListUrlEndpointsResponse, error) {
@@ -83,13 +117,15 @@ func (s endpoints) ListUrlEndpoints(ctx context.Context, req *adminv1.ListUrlEnd
 	if err != nil {
 		return nil, err
 	}
-	state, err := s.entrances(ctx, account, 0)
+	state, err := s.store.AccountState(ctx, account)
 	if err != nil {
 		return nil, err
 	}
-	page, err := list(ctx, s.Service, req, topology.KindURLEndpoints, account, "", func(key topology.Key, stored topology.Stored[*topologyv1.UrlEndpoint]) *topologyv1.UrlEndpoint {
-		return presentEndpoint(state, key, stored)
-	})
+	entrances, err := newEntrances(state)
+	if err != nil {
+		return nil, err
+	}
+	page, err := list(ctx, s.Service, req, topology.KindURLEndpoints, account, "", entrances.present)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +145,7 @@ func (s endpoints) CreateUrlEndpoint(ctx context.Context, req *adminv1.CreateUrl
 		if err := d.mustExist(); err != nil {
 			return err
 		}
-		if _, ok := d.before.Endpoints[key.ID]; ok {
+		if d.endpoints.existed(key.ID) {
 			return alreadyExists(key.Name())
 		}
 		e := new(topologyv1.UrlEndpoint)
@@ -127,25 +163,52 @@ func (s endpoints) CreateUrlEndpoint(ctx context.Context, req *adminv1.CreateUrl
 }
 
 func (s *Service) writtenEndpoint(ctx context.Context, key topology.Key, out outcome) (*topologyv1.UrlEndpoint, []string, error) {
-	var e *topologyv1.UrlEndpoint
-	if out.draft != nil {
-		e = presentEndpoint(out.draft.next, key, out.draft.next.Endpoints[key.ID])
-	} else {
-		var err error
-		if e, _, err = s.endpoint(ctx, key, out.at); err != nil {
-			return nil, nil, unread(err, out.revision)
-		}
+	state, err := s.answered(ctx, key.Account, out)
+	if err != nil {
+		return nil, nil, err
 	}
+	entrances, err := newEntrances(state)
+	if err != nil {
+		return nil, nil, err
+	}
+	stored, err := out.endpoint(state, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	warnings, err := s.writtenWarnings(ctx, state, key.ID, stored.Message, out)
+	return entrances.present(key, stored), warnings, err
+}
+
+// answered is the account that the answer to a write tells of, besides what was written.
+func (s *Service) answered(ctx context.Context, account string, out outcome) (*store.State, error) {
+	if out.draft != nil {
+		return out.draft.state, nil
+	}
+	state, err := s.store.AccountStateAt(ctx, account, out.at)
+	return state, unread(err, out.revision)
+}
+
+// endpoint is an endpoint as it was written, now or by an earlier request.
+func (o outcome) endpoint(state *store.State, key topology.Key) (topology.Stored[*topologyv1.UrlEndpoint], error) {
+	if o.draft != nil {
+		return o.draft.endpoints.after(key.ID), nil
+	}
+	stored, err := endpointOf(state, key)
+	return stored, unread(err, o.revision)
+}
+
+// writtenWarnings are endpointWarnings of an endpoint that was written, or would be.
+func (s *Service) writtenWarnings(ctx context.Context, state *store.State, id string, e *topologyv1.UrlEndpoint, out outcome) ([]string, error) {
 	if out.committed {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, lookTimeout)
 		defer cancel()
 	}
-	warnings, err := s.endpointWarnings(ctx, key, e, out.at)
+	warnings, err := endpointWarnings(ctx, state, id, e)
 	if err != nil && out.committed {
-		return e, []string{notLooked(err)}, nil
+		return []string{notLooked(err)}, nil
 	}
-	return e, warnings, err
+	return warnings, err
 }
 
 // lookTimeout bounds how long the answer to a write waits for what to warn of.
@@ -158,14 +221,14 @@ func notLooked(err error) string {
 
 // endpointWarnings tells what is allowed and probably not meant: an identifier that hides a folder of the library, and a
 // default image or not-found page that the library does not have, or that is too large.
-func (s *Service) endpointWarnings(ctx context.Context, key topology.Key, e *topologyv1.UrlEndpoint, revision int64) ([]string, error) {
+func endpointWarnings(ctx context.Context, state *store.State, id string, e *topologyv1.UrlEndpoint) ([]string, error) {
 	var warnings []string
-	files, _, _, err := s.store.ListAt(ctx, topology.KindMediaFiles, key.Account, key.ID+"/", "", 1, revision)
+	files, _, err := state.List(ctx, topology.KindMediaFiles, id+"/", "", 1)
 	if err != nil {
 		return nil, err
 	}
 	for _, file := range files {
-		if text := topology.ShadowWarning(key.ID, file.Key.ID); text != "" {
+		if text := topology.ShadowWarning(id, file.Key.ID); text != "" {
 			warnings = append(warnings, text)
 		}
 	}
@@ -175,7 +238,7 @@ func (s *Service) endpointWarnings(ctx context.Context, key topology.Key, e *top
 		if named.path == "" {
 			continue
 		}
-		record, _, err := s.store.GetAt(ctx, topology.Key{Kind: topology.KindMediaFiles, Account: key.Account, ID: named.path}, revision)
+		record, err := state.Get(ctx, topology.Key{Kind: topology.KindMediaFiles, Account: state.Account, ID: named.path})
 		file := new(topologyv1.MediaFile)
 		if err == nil {
 			err = proto.Unmarshal(record.Value, file)
@@ -204,8 +267,8 @@ func (s endpoints) UpdateUrlEndpoint(ctx context.Context, req *adminv1.UpdateUrl
 		return nil, err
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored, ok := d.before.Endpoints[key.ID]
-		if err := d.found(ok, key, in.GetEtag(), stored.ModRevision); err != nil {
+		stored := d.endpoints.before(key.ID)
+		if err := d.found(there(stored), key, in.GetEtag(), stored.ModRevision); err != nil {
 			return err
 		}
 		next := proto.CloneOf(stored.Message)
@@ -231,8 +294,8 @@ func (s endpoints) DeleteUrlEndpoint(ctx context.Context, req *adminv1.DeleteUrl
 		return nil, err
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored, ok := d.before.Endpoints[key.ID]
-		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
+		stored := d.endpoints.before(key.ID)
+		if err := d.found(there(stored), key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
 			return err
 		}
 		if key.ID == topology.DefaultEndpointID {
@@ -240,10 +303,10 @@ func (s endpoints) DeleteUrlEndpoint(ctx context.Context, req *adminv1.DeleteUrl
 			f.resource = key.Name()
 			return f
 		}
-		if users := d.before.EndpointUsers(key.ID); len(users) > 0 {
-			return inUse(key.Name(), users)
+		if err := d.inUse(key, topology.KindCustomDomains); err != nil {
+			return err
 		}
-		delete(d.next.Endpoints, key.ID)
+		d.endpoints.remove(key.ID)
 		return nil
 	})
 	if err != nil {

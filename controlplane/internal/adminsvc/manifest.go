@@ -60,8 +60,8 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 		if err := m.apply(d, req.GetPrune()); err != nil {
 			return m.locate(err)
 		}
-		if found := d.faults(); len(found) > 0 {
-			return m.locate(m.violations(d.next, found))
+		d.fail = func(state *topology.AccountState, found []topology.Violation) error {
+			return m.locate(m.violations(state, found))
 		}
 		resp.Changes = m.changes(d)
 		return nil
@@ -79,14 +79,18 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 			return nil, unread(err, out.revision)
 		}
 	}
-	resp.Warnings, err = s.manifestWarnings(ctx, resp.GetChanges(), out)
+	resp.Warnings, err = s.manifestWarnings(ctx, account, resp.GetChanges(), out)
 	return resp, err
 }
 
 // maxLooks is how many endpoints of a manifest are looked at for warnings.
 const maxLooks = 50
 
-func (s manifests) manifestWarnings(ctx context.Context, changes []*adminv1.ResourceChange, out outcome) (warnings []string, err error) {
+func (s manifests) manifestWarnings(ctx context.Context, account string, changes []*adminv1.ResourceChange, out outcome) (warnings []string, err error) {
+	state, err := s.answered(ctx, account, out)
+	if err != nil {
+		return nil, err
+	}
 	looks := 0
 	for _, c := range changes {
 		key, err := topology.ParseName(topology.KindURLEndpoints, c.GetName())
@@ -96,7 +100,11 @@ func (s manifests) manifestWarnings(ctx context.Context, changes []*adminv1.Reso
 		if looks++; looks > maxLooks {
 			break
 		}
-		_, more, err := s.writtenEndpoint(ctx, key, out)
+		stored, err := out.endpoint(state, key)
+		if err != nil {
+			return nil, err
+		}
+		more, err := s.writtenWarnings(ctx, state, key.ID, stored.Message, out)
 		if err != nil {
 			return nil, err
 		}
@@ -110,18 +118,23 @@ func (s manifests) manifestWarnings(ctx context.Context, changes []*adminv1.Reso
 // replayedChanges tells what the first request did: the account before its revision compared with the account at it. at is 0
 // when it did nothing, or when nobody can tell any more.
 func (s *Service) replayedChanges(ctx context.Context, m *source, account string, at int64) ([]*adminv1.ResourceChange, error) {
-	before, err := s.stateAt(ctx, account, max(at-1, 0))
+	before, err := s.store.AccountStateAt(ctx, account, max(at-1, 0))
 	if errors.Is(err, store.ErrCompacted) {
-		before, err = s.stateAt(ctx, account, at)
+		before, err = s.store.AccountStateAt(ctx, account, at)
 	}
 	if err != nil {
 		return nil, err
 	}
-	next, err := s.stateAt(ctx, account, at)
+	next, err := s.store.AccountStateAt(ctx, account, at)
 	if err != nil {
 		return nil, err
 	}
-	return m.changes(&draft{before: before, next: next}), nil
+	d, err := newDraft(before, s.now())
+	if err != nil {
+		return nil, err
+	}
+	d.become(next)
+	return m.changes(d), nil
 }
 
 // apply makes the draft what the manifest says.
@@ -132,7 +145,7 @@ func (m *source) apply(d *draft, prune bool) error {
 	for i, in := range m.GetOrigins() {
 		o := new(topologyv1.Origin)
 		mask{all: true}.apply(o, in)
-		if err := m.entry(d, "origins", i, in.GetEtag(), originKey(d.before.ID, in.GetId()), d.before.Origins[in.GetId()].ModRevision,
+		if err := m.entry(d, "origins", i, in.GetEtag(), originKey(d.id, in.GetId()), d.origins.before(in.GetId()).ModRevision,
 			d.putOrigin(in.GetId(), o, clearsNothing)); err != nil {
 			return err
 		}
@@ -142,7 +155,7 @@ func (m *source) apply(d *draft, prune bool) error {
 		listsDefault = listsDefault || in.GetId() == topology.DefaultEndpointID
 		e := new(topologyv1.UrlEndpoint)
 		mask{all: true}.apply(e, in)
-		if err := m.entry(d, "url_endpoints", i, in.GetEtag(), endpointKey(d.before.ID, in.GetId()), d.before.Endpoints[in.GetId()].ModRevision,
+		if err := m.entry(d, "url_endpoints", i, in.GetEtag(), endpointKey(d.id, in.GetId()), d.endpoints.before(in.GetId()).ModRevision,
 			d.putEndpoint(in.GetId(), e)); err != nil {
 			return err
 		}
@@ -151,7 +164,7 @@ func (m *source) apply(d *draft, prune bool) error {
 		id := m.domainID(i)
 		c := new(topologyv1.CustomDomain)
 		mask{all: true}.apply(c, in)
-		if err := m.entry(d, "custom_domains", i, in.GetEtag(), domainKey(d.before.ID, id), d.before.Domains[id].ModRevision,
+		if err := m.entry(d, "custom_domains", i, in.GetEtag(), domainKey(d.id, id), d.domains.before(id).ModRevision,
 			d.putDomain(id, c)); err != nil {
 			return err
 		}
@@ -169,9 +182,9 @@ func (m *source) applyAccount(d *draft) error {
 	in := m.GetAccount()
 	a := new(topologyv1.Account)
 	mask{all: true}.apply(a, in)
-	if d.before.Account.Message == nil {
+	if !d.account.existed("") {
 		if in.GetEtag() != "" {
-			f := notFound(topology.AccountName(d.before.ID))
+			f := notFound(topology.AccountName(d.id))
 			f.text += ": leave account.etag out to make it"
 			return f
 		}
@@ -181,11 +194,11 @@ func (m *source) applyAccount(d *draft) error {
 		return err
 	}
 	// The account's etag in a manifest speaks for all that a manifest may hold.
-	if err := checkEntryEtag("account", in.GetEtag(), topology.AccountName(d.before.ID), d.state.Changed); err != nil {
+	if err := checkEntryEtag("account", in.GetEtag(), topology.AccountName(d.id), d.state.Changed); err != nil {
 		var f *failure
 		if errors.As(err, &f) {
 			f.text = fmt.Sprintf("%s has changed, or what it holds: its etag is %s and not %s: export it again, or leave account.etag out to write over what others did",
-				topology.AccountName(d.before.ID), topology.Etag(d.state.Changed), in.GetEtag())
+				topology.AccountName(d.id), topology.Etag(d.state.Changed), in.GetEtag())
 			f.fields[0].text = f.text
 		}
 		return err
@@ -222,8 +235,8 @@ func (m *source) prune(d *draft) {
 		for _, o := range m.GetOrigins() {
 			listed[o.GetId()] = true
 		}
-		for id := range d.before.Origins {
-			if !listed[id] {
+		for id := range d.origins.all {
+			if !listed[id] && d.origins.existed(id) {
 				d.deleteOrigin(id)
 			}
 		}
@@ -233,9 +246,9 @@ func (m *source) prune(d *draft) {
 		for _, e := range m.GetUrlEndpoints() {
 			listed[e.GetId()] = true
 		}
-		for id := range d.before.Endpoints {
+		for id := range d.endpoints.all {
 			if !listed[id] {
-				delete(d.next.Endpoints, id)
+				d.endpoints.remove(id)
 			}
 		}
 	}
@@ -244,9 +257,9 @@ func (m *source) prune(d *draft) {
 		for i := range m.GetCustomDomains() {
 			listed[m.domainID(i)] = true
 		}
-		for id := range d.before.Domains {
+		for id := range d.domains.all {
 			if !listed[id] {
-				delete(d.next.Domains, id)
+				d.domains.remove(id)
 			}
 		}
 	}
@@ -256,24 +269,24 @@ func (m *source) prune(d *draft) {
 // last.
 func (m *source) changes(d *draft) []*adminv1.ResourceChange {
 	list := &changeList{told: make(map[topology.Key]bool)}
-	id := d.before.ID
-	list.add(accountKey(id), d.before.Account.Message, d.next.Account.Message)
+	id := d.id
+	list.add(accountKey(id), d.account.before("").Message, d.account.after("").Message)
 	for _, o := range m.GetOrigins() {
 		list.origin(d, o.GetId())
 	}
 	for _, e := range m.GetUrlEndpoints() {
-		list.add(endpointKey(id, e.GetId()), d.before.Endpoints[e.GetId()].Message, d.next.Endpoints[e.GetId()].Message)
+		list.endpoint(d, e.GetId())
 	}
 	for i := range m.GetCustomDomains() {
 		domain := m.domainID(i)
-		list.add(domainKey(id, domain), d.before.Domains[domain].Message, d.next.Domains[domain].Message)
+		list.add(domainKey(id, domain), d.domains.before(domain).Message, d.domains.after(domain).Message)
 	}
-	if e := topology.DefaultEndpointID; !list.told[endpointKey(id, e)] && !proto.Equal(d.next.Endpoints[e].Message, d.before.Endpoints[e].Message) {
-		list.add(endpointKey(id, e), d.before.Endpoints[e].Message, d.next.Endpoints[e].Message)
+	if e := topology.DefaultEndpointID; !list.told[endpointKey(id, e)] && !proto.Equal(d.endpoints.after(e).Message, d.endpoints.before(e).Message) {
+		list.endpoint(d, e)
 	}
-	removed(list, id, topology.KindCustomDomains, d.before.Domains, d.next.Domains)
-	removed(list, id, topology.KindURLEndpoints, d.before.Endpoints, d.next.Endpoints)
-	removed(list, id, topology.KindOrigins, d.before.Origins, d.next.Origins)
+	removed(list, &d.domains)
+	removed(list, &d.endpoints)
+	removed(list, &d.origins)
 	return list.changes
 }
 
@@ -286,21 +299,9 @@ func (s manifests) ExportManifest(ctx context.Context, req *adminv1.ExportManife
 	if err != nil {
 		return nil, err
 	}
-	d := newDraft(state, "", s.now())
-	for key, cause := range d.broken {
-		return nil, brokenRecord(key, cause)
+	m, err := export(state)
+	if err != nil {
+		return nil, err
 	}
-	if d.before.Account.Message == nil {
-		return nil, notFound(key.Name())
-	}
-	m := export(d.before)
-	m.Account.Etag = topology.Etag(state.Changed)
 	return &adminv1.ExportManifestResponse{Manifest: m, Revision: state.Revision}, nil
-}
-
-// asEntry is a resource as a manifest has it: nothing that only a read computes, and no times.
-func asEntry[M proto.Message](stored M) M {
-	m := stored.ProtoReflect().New().Interface().(M)
-	mask{all: true}.apply(m, stored)
-	return m
 }

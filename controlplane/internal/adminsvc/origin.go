@@ -128,7 +128,7 @@ func (s origins) CreateOrigin(ctx context.Context, req *adminv1.CreateOriginRequ
 		if err := d.mustExist(); err != nil {
 			return err
 		}
-		if _, ok := d.before.Origins[key.ID]; ok {
+		if d.origins.existed(key.ID) {
 			return alreadyExists(key.Name())
 		}
 		o := new(topologyv1.Origin)
@@ -153,7 +153,7 @@ func clearsNothing(string) bool { return false }
 
 func (s *Service) writtenOrigin(ctx context.Context, key topology.Key, out outcome) (*topologyv1.Origin, error) {
 	if out.draft != nil {
-		return presentOrigin(key, out.draft.next.Origins[key.ID], out.draft.next.Secrets[key.ID].Message), nil
+		return presentOrigin(key, out.draft.origins.after(key.ID), out.draft.secrets.after(key.ID).Message), nil
 	}
 	o, _, err := s.origin(ctx, key, out.at)
 	return o, unread(err, out.revision)
@@ -170,8 +170,8 @@ func (s origins) UpdateOrigin(ctx context.Context, req *adminv1.UpdateOriginRequ
 		return nil, err
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored, ok := d.before.Origins[key.ID]
-		if err := d.found(ok, key, in.GetEtag(), stored.ModRevision); err != nil {
+		stored := d.origins.before(key.ID)
+		if err := d.found(there(stored), key, in.GetEtag(), stored.ModRevision); err != nil {
 			return err
 		}
 		next := proto.CloneOf(stored.Message)
@@ -197,10 +197,10 @@ func (d *draft) found(ok bool, key topology.Key, etag string, modRevision int64)
 	if err := d.mustExist(); err != nil {
 		return err
 	}
-	if !ok && d.broken[key] != nil {
-		return brokenRecord(key, d.broken[key])
-	}
 	if !ok {
+		if err := d.broken(key); err != nil {
+			return err
+		}
 		return notFound(key.Name())
 	}
 	return checkEtag(etag, key.Name(), modRevision)
@@ -212,12 +212,12 @@ func (s origins) DeleteOrigin(ctx context.Context, req *adminv1.DeleteOriginRequ
 		return nil, err
 	}
 	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored, ok := d.before.Origins[key.ID]
-		if err := d.found(ok, key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
+		stored := d.origins.before(key.ID)
+		if err := d.found(there(stored), key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
 			return err
 		}
-		if users := d.before.OriginUsers(key.ID); len(users) > 0 {
-			return inUse(key.Name(), users)
+		if err := d.inUse(key, topology.KindURLEndpoints); err != nil {
+			return err
 		}
 		d.deleteOrigin(key.ID)
 		d.discard(secretsKey(key))

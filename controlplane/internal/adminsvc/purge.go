@@ -31,15 +31,14 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 	if !req.GetValidateOnly() && !s.purgeRate.allow(account, s.now()) {
 		return nil, fail(kindTooManyRequests, "more than %d purges a second for account %q: put up to 100 URLs into one, or purge by prefix or tag", purgesPerSecond, account)
 	}
-	shared, err := s.sharedHost(ctx, 0)
-	if err != nil {
-		return nil, notWritten(err, account, "")
-	}
 	now := s.now()
 	key := topology.Key{Kind: topology.KindPurges, Account: account, ID: newPurgeID(now)}
 	var purge *topologyv1.Purge
 	result, err := s.commit(ctx, req, account, func(state *store.State) (*store.Edit, error) {
-		d := newDraft(state, shared, now)
+		d, err := newDraft(state, now)
+		if err != nil {
+			return nil, err
+		}
 		if purge, err = d.purge(req.GetPurge()); err != nil {
 			return nil, err
 		}
@@ -68,11 +67,11 @@ func (d *draft) purge(in *topologyv1.Purge) (*topologyv1.Purge, error) {
 	}
 	p := proto.CloneOf(in)
 	topology.Strip(p)
-	parent := topology.AccountName(d.before.ID) + "/purges"
-	if found := topology.Normalize(d.before.ID, parent, p); len(found) > 0 {
+	parent := topology.AccountName(d.id) + "/purges"
+	if found := topology.Normalize(d.id, parent, p); len(found) > 0 {
 		return nil, purgeViolations(found)
 	}
-	targets, found := topology.ResolvePurge(d.before, p)
+	targets, found := topology.ResolvePurge(d.part(d.purged(p), false), p)
 	if len(found) > 0 {
 		return nil, purgeViolations(found)
 	}
@@ -82,6 +81,19 @@ func (d *draft) purge(in *topologyv1.Purge) (*topologyv1.Purge, error) {
 	p.Targets = targets
 	p.CreateTime = timestamppb.New(d.now)
 	return p, nil
+}
+
+// purged is what the scope of a purge can lead to.
+func (d *draft) purged(purge *topologyv1.Purge) part {
+	endpoints, domains := topology.PurgeReads(purge)
+	p := part{make(map[string]bool), make(map[string]bool), make(map[string]bool)}
+	for _, id := range endpoints {
+		p.endpoints[id] = true
+	}
+	for _, id := range domains {
+		p.domains[id] = true
+	}
+	return d.withReferences(p)
 }
 
 func purgeViolations(found []topology.Violation) *failure {

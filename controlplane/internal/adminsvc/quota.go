@@ -35,26 +35,26 @@ func overQuota(account, field string, limit, wanted int64, unit, remedy string) 
 
 // quota returns an error if the draft adds to what is over the account's limits by then. What is there may stay and change.
 func (d *draft) quota() error {
-	limits := d.next.Account.Message.GetLimits()
+	limits := d.account.after("").Message.GetLimits()
 	if limits == nil {
 		limits = new(topologyv1.AccountLimits)
 	}
 	for _, one := range []struct {
-		field        string
-		limit        *int32
-		otherwise    int
-		before, next int
+		field     string
+		limit     *int32
+		otherwise int
+		counts    func() (before, after int)
 	}{
-		{"limits.origins", limits.Origins, defaultOrigins, len(d.before.Origins), len(d.next.Origins)},
-		{"limits.url_endpoints", limits.UrlEndpoints, defaultEndpoints, len(d.before.Endpoints), len(d.next.Endpoints)},
-		{"limits.custom_domains", limits.CustomDomains, defaultDomains, len(d.before.Domains), len(d.next.Domains)},
+		{"limits.origins", limits.Origins, defaultOrigins, d.origins.counts},
+		{"limits.url_endpoints", limits.UrlEndpoints, defaultEndpoints, d.endpoints.counts},
+		{"limits.custom_domains", limits.CustomDomains, defaultDomains, d.domains.counts},
 	} {
 		limit := one.otherwise
 		if one.limit != nil {
 			limit = int(*one.limit)
 		}
-		if one.next > one.before && one.next > limit {
-			return overQuota(d.before.ID, one.field, int64(limit), int64(one.next), "", "delete some, or raise the account's limit")
+		if before, after := one.counts(); after > before && after > limit {
+			return overQuota(d.id, one.field, int64(limit), int64(after), "", "delete some, or raise the account's limit")
 		}
 	}
 	return nil

@@ -58,14 +58,13 @@ type outcome struct {
 
 // write changes an account. change works on a draft and may run several times; resource is the name of what it writes.
 func (s *Service) write(ctx context.Context, req writeRequest, account, resource string, change func(*draft) error) (outcome, error) {
-	shared, err := s.sharedHost(ctx, 0)
-	if err != nil {
-		return outcome{}, notWritten(err, account, "")
-	}
 	now := s.now()
 	var last *draft
 	decide := func(state *store.State) (*store.Edit, error) {
-		d := newDraft(state, shared, now)
+		d, err := newDraft(state, now)
+		if err != nil {
+			return nil, err
+		}
 		if err := change(d); err != nil {
 			return nil, err
 		}
@@ -155,16 +154,12 @@ func (s *Service) kept(ctx context.Context, account string, result store.Result)
 	return result.Revision, nil
 }
 
-// sharedHost reads the settings as of a revision; 0 is the current one. Before they are set it is empty.
-func (s *Service) sharedHost(ctx context.Context, revision int64) (string, error) {
-	record, _, err := s.store.GetAt(ctx, topology.Key{Kind: topology.KindSettings}, revision)
-	if errors.Is(err, store.ErrNotFound) {
+// sharedHostOf reads the record of the settings. Before there is one, the host is empty.
+func sharedHostOf(settings topology.Record) (string, error) {
+	if settings.Value == nil {
 		return "", nil
 	}
-	if err != nil {
-		return "", err
-	}
-	m, err := record.Decode()
+	m, err := settings.Decode()
 	if err != nil {
 		return "", fail(kindBrokenRecord, "the settings in etcd cannot be read: start a control plane with --shared-host and --replace-shared-host")
 	}
@@ -190,34 +185,6 @@ func decode[M proto.Message](record topology.Record) (topology.Stored[M], error)
 		return topology.Stored[M]{}, brokenRecord(record.Key, err)
 	}
 	return topology.Stored[M]{Message: m.(M), CreateRevision: record.CreateRevision, ModRevision: record.ModRevision}, nil
-}
-
-// stateAt reads an account as it was at a revision.
-func (s *Service) stateAt(ctx context.Context, account string, revision int64) (*topology.AccountState, error) {
-	state := topology.NewAccountState(account, "")
-	switch record, _, err := s.store.GetAt(ctx, accountKey(account), revision); {
-	case err == nil:
-		_ = state.Apply(record) // as below
-	case !errors.Is(err, store.ErrNotFound):
-		return nil, err
-	}
-	for _, kind := range []topology.Kind{topology.KindOrigins, topology.KindOriginSecrets, topology.KindURLEndpoints, topology.KindCustomDomains} {
-		after := ""
-		for {
-			records, more, _, err := s.store.ListAt(ctx, kind, account, "", after, maxPageSize, revision)
-			if err != nil {
-				return nil, err
-			}
-			for _, record := range records {
-				_ = state.Apply(record) // one that cannot be read is told by whoever asks for it
-				after = record.Key.ID
-			}
-			if !more {
-				break
-			}
-		}
-	}
-	return state, nil
 }
 
 // present is a stored resource as admins see it. What has yet to be written has no uid and no etag.

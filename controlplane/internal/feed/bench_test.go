@@ -24,7 +24,7 @@ func BenchmarkAppend(b *testing.B) {
 			revision := int64(100)
 			for b.Loop() {
 				revision++
-				f.append(revision, []topology.Record{stored(fmt.Sprintf("origin-%d", revision%int64(n)), 1, revision, "changed")})
+				f.append(stepOf(revision, []topology.Record{stored(fmt.Sprintf("origin-%d", revision%int64(n)), 1, revision, "changed")}))
 			}
 		})
 	}

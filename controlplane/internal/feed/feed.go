@@ -1,8 +1,8 @@
 // Package feed keeps, in order, the topology changes that edges have to hear about.
 //
 // One goroutine, started by Run, follows the store and appends; every edge stream reads with its own cursor and never blocks
-// it. Each changed resource is encoded once. What is kept is bounded: the current resources, the recent steps, and the
-// recent deletions. A reader that missed more than the recent steps is sent the last state of everything that changed; one
+// it. Each changed resource is encoded once. What is kept is bounded: the current resources, found by package index for
+// those who write, the recent steps, and the recent deletions. A reader that missed more than the recent steps is sent the last state of everything that changed; one
 // that missed deletions which are no longer known is sent the whole topology.
 //
 // Revisions only go up within a history. When etcd turns out to hold another one, a new [History] begins, and whoever read
@@ -14,8 +14,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,10 +33,7 @@ type Feed struct {
 	loaded      chan struct{} // closed when there is a first view
 	view        atomic.Pointer[View]
 	shares      shares
-
-	// mu is held by the writer while it changes writer.index or writer.counts, and by those who read them.
-	mu     sync.RWMutex
-	writer *topologyLog
+	writer      *topologyLog
 }
 
 // Config is what a Feed needs.
@@ -130,33 +125,37 @@ func (f *Feed) ViewAt(ctx context.Context, revision int64) (*View, error) {
 		return v, nil
 	}
 	l := newLog()
-	var records []topology.Record
+	step := store.Step{Epoch: current.History.Epoch, Revision: revision, Since: revision}
 	err := f.store.LoadAt(ctx, revision, func(some []topology.Record) error {
-		records = append(records, some...)
+		step.Records = append(step.Records, some...)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the topology as it was at revision %d: %w", revision, err)
 	}
-	l.load(current.History.Epoch, records, revision, revision, f.now())
+	l.load(step, f.now())
 	l.view.History = current.History
 	return &l.view, nil
 }
 
 // Get returns a current resource.
 func (f *Feed) Get(key topology.Key) (topology.Record, bool) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	e, ok := f.writer.index[key]
-	if !ok || e.deleted() {
+	v := f.view.Load()
+	if v == nil {
 		return topology.Record{}, false
 	}
-	return e.record(), true
+	item, ok := v.index.Get(key)
+	if !ok {
+		return topology.Record{}, false
+	}
+	return item.Record(), true
 }
 
-// Counts returns the number of current resources of each kind.
-func (f *Feed) Counts() map[topology.Kind]int {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return maps.Clone(f.writer.counts)
+// Count returns the number of current resources of a kind.
+func (f *Feed) Count(kind topology.Kind) int {
+	v := f.view.Load()
+	if v == nil {
+		return 0
+	}
+	return v.index.Count(kind)
 }

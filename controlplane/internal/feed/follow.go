@@ -19,7 +19,7 @@ var errShrunk = errors.New("more than half of the topology is gone")
 // Run follows the store until ctx ends, and then returns the error of ctx.
 func (f *Feed) Run(ctx context.Context) error {
 	for {
-		err := f.store.Follow(ctx, store.Follower{Known: f.known, Step: f.take, Progress: f.progress})
+		err := f.store.Follow(ctx, store.Follower{Known: f.known, Step: f.take, Account: f.held, Progress: f.progress})
 		if !errors.Is(err, errShrunk) {
 			return err
 		}
@@ -42,12 +42,21 @@ func (f *Feed) known() (epoch string, records iter.Seq[topology.Record]) {
 		epoch = v.History.Epoch
 	}
 	return epoch, func(yield func(topology.Record) bool) {
-		for _, e := range f.writer.index { // only this goroutine writes it
-			if !e.deleted() && !yield(e.record()) {
+		for item := range f.writer.view.index.All() {
+			if !yield(item.Record()) {
 				return
 			}
 		}
 	}
+}
+
+// held is an account as the feed holds it.
+func (f *Feed) held(account string) store.Held {
+	v := f.view.Load()
+	if v == nil {
+		return store.Held{}
+	}
+	return store.Held{Records: v.index.Account(account), Epoch: v.History.Epoch, Revision: v.Revision, Advanced: v.advanced}
 }
 
 // take takes in a step of the store.
@@ -68,7 +77,7 @@ func (f *Feed) take(step store.Step) error {
 	case step.Revision <= before.Revision && len(step.Records) > 0:
 		f.restart(step)
 	default:
-		f.append(step.Revision, step.Records)
+		f.append(step)
 	}
 	return nil
 }
@@ -80,8 +89,8 @@ func (f *Feed) checkReload(before *View, step store.Step) error {
 		after = 0
 	}
 	for _, r := range step.Records {
-		e := f.writer.index[r.Key]
-		held := step.Epoch == before.History.Epoch && e != nil && !e.deleted()
+		_, held := f.writer.index.Get(r.Key)
+		held = held && step.Epoch == before.History.Epoch
 		switch {
 		case r.Value == nil && held:
 			after--
@@ -98,12 +107,10 @@ func (f *Feed) checkReload(before *View, step store.Step) error {
 // load begins a history with the whole topology.
 func (f *Feed) load(step store.Step) {
 	before := f.view.Load()
-	f.mu.Lock()
 	keep := f.writer.keep
 	f.writer = newLog()
 	f.writer.keep = keep
-	f.writer.load(step.Epoch, step.Records, step.Revision, step.Since, f.now())
-	f.mu.Unlock()
+	f.writer.load(step, f.now())
 	f.publish(before)
 	if before == nil {
 		close(f.loaded)
@@ -115,19 +122,15 @@ func (f *Feed) load(step store.Step) {
 // revision, and did not.
 func (f *Feed) restart(step store.Step) {
 	before := f.view.Load()
-	f.mu.Lock()
-	f.writer.restart(step.Records, step.Revision, f.now())
-	f.mu.Unlock()
+	f.writer.restart(step, f.now())
 	f.publish(before)
 	f.log.Warn("feed: changes were missed: every edge's state is checked", "revision", step.Revision, "changes", len(step.Records))
 }
 
-// append takes in what changed at a revision.
-func (f *Feed) append(revision int64, records []topology.Record) {
+// append takes in what changed in a step.
+func (f *Feed) append(step store.Step) {
 	before := f.view.Load()
-	f.mu.Lock()
-	stepped := f.writer.append(revision, records, f.now())
-	f.mu.Unlock()
+	stepped := f.writer.append(step, f.now())
 	w := &f.writer.view
 	w.advanced = make(chan struct{})
 	if stepped {

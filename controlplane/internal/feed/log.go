@@ -1,9 +1,12 @@
 package feed
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/index"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -20,24 +23,33 @@ const (
 	compactSlack = 4096
 )
 
-// topologyLog is the writer's side of the views. Only the goroutine of Run uses it, but for index, under its lock.
+// topologyLog is the writer's side of the views. Only the goroutine of Run uses it.
 type topologyLog struct {
-	index     map[topology.Key]*entry // current resources and known deletions
-	counts    map[topology.Kind]int
-	view      View // the last published
-	stepBytes int  // of the frames in view.steps
-	deletions int  // entries in index that are deletions
-	keep      int  // of them
+	index     *index.Writer           // the current resources
+	deletions map[topology.Key]*entry // the known ones of what is not there
+	view      View                    // the last published
+	stepBytes int                     // of the frames in view.steps
+	keep      int                     // of deletions
 }
 
 func newLog() *topologyLog {
-	return &topologyLog{index: make(map[topology.Key]*entry), counts: make(map[topology.Kind]int), keep: keepDeletions}
+	l := &topologyLog{index: index.NewWriter(), deletions: make(map[topology.Key]*entry), keep: keepDeletions}
+	l.view.index = l.index.Index()
+	return l
+}
+
+// latest is the last entry of a key, nil if there is none.
+func (l *topologyLog) latest(key topology.Key) *entry {
+	if item, ok := l.index.Get(key); ok {
+		return item.(*entry)
+	}
+	return l.deletions[key]
 }
 
 // put takes one record's new state into the index and the log. It reports whether that changed anything: deleting what is
 // not there, or what a reload finds as it was, does not.
 func (l *topologyLog) put(at int64, r topology.Record) (*entry, bool) {
-	old := l.index[r.Key]
+	old := l.latest(r.Key)
 	if unchanged(old, r) {
 		return old, false
 	}
@@ -45,23 +57,28 @@ func (l *topologyLog) put(at int64, r topology.Record) (*entry, bool) {
 		l.forget(old)
 		old.successor.Store(at)
 	}
-	return l.add(at, r), true
+	e := l.add(at, r)
+	switch {
+	case !e.deleted():
+		l.index.Put(e)
+	case old != nil:
+		l.index.Drop(r.Key)
+	}
+	return e, true
 }
 
-// add takes a record into the index and the log, as the latest of its key.
+// add takes a record into the log, as the latest of its key, but not into the index.
 func (l *topologyLog) add(at int64, r topology.Record) *entry {
 	e := &entry{key: r.Key, at: at, mod: r.ModRevision, create: r.CreateRevision}
 	e.change, e.value = encodeChange(r)
-	l.index[r.Key] = e
 	l.view.log = append(l.view.log, e)
 	if e.deleted() {
-		l.deletions++
+		l.deletions[r.Key] = e
 		return e
 	}
 	l.view.Digest.Add(r)
 	l.view.records++
 	l.view.bytes += int64(len(e.change))
-	l.counts[r.Key.Kind]++
 	return e
 }
 
@@ -75,29 +92,29 @@ func unchanged(old *entry, r topology.Record) bool {
 // forget takes an entry out of the sums.
 func (l *topologyLog) forget(e *entry) {
 	if e.deleted() {
-		l.deletions--
+		delete(l.deletions, e.key)
 		return
 	}
-	l.view.Digest.Remove(e.record())
+	l.view.Digest.Remove(e.Record())
 	l.view.records--
 	l.view.bytes -= int64(len(e.change))
-	l.counts[e.key.Kind]--
 }
 
-// record is the entry as the store has it.
-func (e *entry) record() topology.Record {
-	r := topology.Record{Key: e.key, CreateRevision: e.create, ModRevision: e.mod}
-	if !e.deleted() {
-		r.Value = e.change[e.value:]
+// written says by which writes accounts are as they stand, and makes the index the view's.
+func (l *topologyLog) written(writes map[string]string) {
+	for account, write := range writes {
+		l.index.Written(account, write)
 	}
-	return r
+	l.view.index = l.index.Index()
 }
 
 // restart begins another history at a revision, with the records that there are but for what is changed.
-func (l *topologyLog) restart(changed []topology.Record, revision int64, now time.Time) {
-	for _, r := range changed {
+func (l *topologyLog) restart(step store.Step, now time.Time) {
+	revision := step.Revision
+	for _, r := range step.Records {
 		l.put(revision, r)
 	}
+	l.written(step.Writes)
 	v := &l.view
 	v.History = &History{v.History.Epoch}
 	v.Revision, v.stepsFloor, v.floor, v.floorSum = revision, revision, revision, v.Digest
@@ -106,16 +123,19 @@ func (l *topologyLog) restart(changed []topology.Record, revision int64, now tim
 	v.changed, v.advanced = make(chan struct{}), make(chan struct{})
 }
 
-// load begins the first history, or one of another epoch, at a revision with the records that there are, and those that were
-// deleted after since.
-func (l *topologyLog) load(epoch string, records []topology.Record, revision, since int64, now time.Time) {
-	slices.SortFunc(records, func(a, b topology.Record) int { return int(a.ModRevision - b.ModRevision) })
-	for _, r := range records {
-		l.add(r.ModRevision, r)
+// load begins the first history, or one of another epoch, with the first step of it: the records that there are, and those
+// that were deleted lately.
+func (l *topologyLog) load(step store.Step, now time.Time) {
+	for _, r := range step.Records {
+		if e := l.add(r.ModRevision, r); !e.deleted() {
+			l.index.Load(e)
+		}
 	}
 	v := &l.view
-	v.History = &History{epoch}
-	v.Revision, v.stepsFloor, v.floor = revision, revision, since
+	slices.SortFunc(v.log, func(a, b *entry) int { return cmp.Compare(a.at, b.at) })
+	l.written(step.Writes)
+	v.History = &History{step.Epoch}
+	v.Revision, v.stepsFloor, v.floor = step.Revision, step.Revision, step.Since
 	l.compact()
 	v.floorSum = v.Digest
 	v.loaded, v.AsOf = now, now
@@ -123,16 +143,18 @@ func (l *topologyLog) load(epoch string, records []topology.Record, revision, si
 }
 
 // append takes a step in. It reports false when the step changes nothing that is not known.
-func (l *topologyLog) append(revision int64, records []topology.Record, now time.Time) bool {
-	changes := make([][]byte, 0, len(records))
+func (l *topologyLog) append(in store.Step, now time.Time) bool {
+	revision := in.Revision
+	changes := make([][]byte, 0, len(in.Records))
 	size := 0
-	for _, r := range records {
+	for _, r := range in.Records {
 		if e, ok := l.put(revision, r); ok {
 			changes = append(changes, e.change)
 			size += fieldSize(len(e.change))
 		}
 	}
 	l.view.Revision = revision
+	l.written(in.Writes)
 	if len(changes) == 0 {
 		return false
 	}
@@ -167,18 +189,18 @@ func (l *topologyLog) trim() {
 // too many. Readers of older views keep the log they have.
 func (l *topologyLog) compact() {
 	log := l.view.log
-	if l.deletions > l.keep+l.keep/4 {
+	known := l.view.records + len(l.deletions)
+	if len(l.deletions) > l.keep+l.keep/4 {
 		l.view.floor = l.oldestKept()
-	} else if len(log) <= 2*len(l.index)+compactSlack {
+	} else if len(log) <= 2*known+compactSlack {
 		return
 	}
-	kept := make([]*entry, 0, len(l.index)+compactSlack)
+	kept := make([]*entry, 0, known+compactSlack)
 	for _, e := range log {
 		switch {
 		case e.successor.Load() != 0:
 		case e.deleted() && e.at <= l.view.floor:
-			delete(l.index, e.key)
-			l.deletions--
+			delete(l.deletions, e.key)
 		default:
 			kept = append(kept, e)
 		}

@@ -31,7 +31,7 @@ func newMetrics(registerer prometheus.Registerer, f *Feed) *metrics {
 			Name:        "edgewalk_controlplane_resources",
 			Help:        "Stored resources that edges see, by kind.",
 			ConstLabels: prometheus.Labels{"kind": string(kind)},
-		}, func() float64 { return float64(f.Counts()[kind]) })
+		}, func() float64 { return float64(f.Count(kind)) })
 	}
 	auto.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "edgewalk_controlplane_compressed_chunk_bytes",

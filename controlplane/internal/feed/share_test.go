@@ -94,8 +94,8 @@ func TestWhoSharesAState(t *testing.T) {
 	defer release()
 	pinned := f.View()
 	f.progress(105, time.Now())
-	f.append(110, []topology.Record{stored("b", 110, 110, "y")})
-	f.append(120, []topology.Record{stored("c", 120, 120, "z")})
+	f.append(stepOf(110, []topology.Record{stored("b", 110, 110, "y")}))
+	f.append(stepOf(120, []topology.Record{stored("c", 120, 120, "z")}))
 	for _, tt := range []struct {
 		what        string
 		view        *View
@@ -162,7 +162,7 @@ func TestSharedStatesAreBounded(t *testing.T) {
 	var all []*reading
 	for i := range 4 {
 		if i > 0 {
-			f.append(100+int64(i), incompressible(1, 100+int64(i)))
+			f.append(stepOf(100+int64(i), incompressible(1, 100+int64(i))))
 		}
 		v := f.View()
 		s, release := f.Share(v, 0, v.Last())

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/index"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -27,6 +28,18 @@ type entry struct {
 }
 
 func (e *entry) deleted() bool { return e.value < 0 }
+
+// Key is the key of the entry's resource.
+func (e *entry) Key() topology.Key { return e.key }
+
+// Record is the entry as the store has it.
+func (e *entry) Record() topology.Record {
+	r := topology.Record{Key: e.key, CreateRevision: e.create, ModRevision: e.mod}
+	if !e.deleted() {
+		r.Value = e.change[e.value:]
+	}
+	return r
+}
 
 func (e *entry) visible(revision int64) bool {
 	s := e.successor.Load()
@@ -80,6 +93,7 @@ type View struct {
 	// AsOf is when the feed last knew that it was in step with etcd.
 	AsOf time.Time
 
+	index      index.Index     // the current resources, whatever Revision is
 	steps      []*Step         // in order; the recent ones
 	stepsFloor int64           // every step after it is in steps
 	floorSum   topology.Digest // the digest at stepsFloor

@@ -10,12 +10,18 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
+// assumedAtOnce is how many names a transaction claims without a look at them first. Each takes two of etcd's comparisons.
+const assumedAtOnce = 40
+
 // claim adds what makes the names of new domains the account's, and what frees the names of deleted ones.
 //
-// Names with one parent have one counter, which every claim raises and compares. So a name, the wildcard above it and all
-// names below a wildcard can be looked at before the transaction, and the transaction fails if anybody claimed one since.
-// The state says which names are the account's already, and the guard that this is still so.
-func (s *Store) claim(ctx context.Context, p *plan) error {
+// Names with one parent have one counter, which every claim raises, and those compare that have looked at names. So a name,
+// the wildcard above it and all names below a wildcard can be looked at before the transaction, and the transaction fails if
+// anybody claimed one since. The state says which names are the account's already, and the guard that this is still so.
+//
+// Without a look, the transaction depends on nobody having the names, nor the wildcards above them that the account does not
+// have. That saves a round trip, but a failure does not say why. Wildcards are always looked at.
+func (s *Store) claim(ctx context.Context, p *plan, look bool) error {
 	account := p.state.Account
 	for _, key := range p.deletes {
 		if key.Kind == topology.KindCustomDomains {
@@ -24,18 +30,27 @@ func (s *Store) claim(ctx context.Context, p *plan) error {
 	}
 	var fresh []string
 	for _, put := range p.puts {
-		if _, mine := p.state.Records[put.key]; put.key.Kind == topology.KindCustomDomains && !mine {
+		if _, mine := p.state.record(put.key); put.key.Kind == topology.KindCustomDomains && !mine {
 			fresh = append(fresh, put.key.ID)
+			_, label := splitDomain(put.key.ID)
+			look = look || label == "*"
 		}
 	}
-	if len(fresh) == 0 {
+	switch {
+	case len(fresh) == 0:
 		return nil
+	case look || len(fresh) > assumedAtOnce:
+		if err := s.compareShards(ctx, p, fresh); err != nil {
+			return err
+		}
+		if err := s.checkNames(ctx, p, fresh); err != nil {
+			return err
+		}
+	default:
+		s.assumeFree(p, fresh)
 	}
-	if err := s.compareShards(ctx, p, fresh); err != nil {
-		return err
-	}
-	if err := s.checkNames(ctx, p, fresh); err != nil {
-		return err
+	for _, shard := range s.shards(fresh) {
+		p.put(shard, []byte(p.id))
 	}
 	for _, id := range fresh {
 		p.put(s.keys.claim(splitDomain(id)), []byte(account))
@@ -43,15 +58,37 @@ func (s *Store) claim(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// compareShards makes the transaction depend on the counters of names as they stand at the state's revision.
-func (s *Store) compareShards(ctx context.Context, p *plan, names []string) error {
+// assumeFree makes the transaction depend on nobody having names.
+func (s *Store) assumeFree(p *plan, names []string) {
+	var absent []string
+	for _, id := range names {
+		parent, label := splitDomain(id)
+		absent = append(absent, s.keys.claim(parent, label))
+		wildcard := topology.Key{Kind: topology.KindCustomDomains, Account: p.state.Account, ID: wildcardID(parent)}
+		if _, mine := p.state.record(wildcard); !mine {
+			absent = append(absent, s.keys.claim(parent, "*"))
+		}
+	}
+	slices.Sort(absent)
+	for _, key := range slices.Compact(absent) {
+		p.compares = append(p.compares, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
+	}
+}
+
+// shards are the counters of names, each once.
+func (s *Store) shards(names []string) []string {
 	var shards []string
 	for _, id := range names {
 		parent, _ := splitDomain(id)
 		shards = append(shards, s.keys.shard(parent))
 	}
 	slices.Sort(shards)
-	shards = slices.Compact(shards)
+	return slices.Compact(shards)
+}
+
+// compareShards makes the transaction depend on the counters of names as they stand at the state's revision.
+func (s *Store) compareShards(ctx context.Context, p *plan, names []string) error {
+	shards := s.shards(names)
 	found, err := s.getMany(ctx, shards, p.state.Revision)
 	if err != nil {
 		return fmt.Errorf("read claims: %w", err)
@@ -62,7 +99,6 @@ func (s *Store) compareShards(ctx context.Context, p *plan, names []string) erro
 			at = kv.ModRevision
 		}
 		p.compares = append(p.compares, clientv3.Compare(clientv3.ModRevision(shard), "=", at))
-		p.put(shard, []byte(p.id))
 	}
 	return nil
 }

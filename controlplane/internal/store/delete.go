@@ -24,7 +24,7 @@ func (p *plan) markDeleting(now time.Time) error {
 	if len(p.puts)+len(p.deletes) > 0 {
 		return errors.New("an edit that deletes the account changes nothing else")
 	}
-	record, ok := p.state.Records[accountKey(p.state.Account)]
+	record, ok := p.state.record(accountKey(p.state.Account))
 	if !ok {
 		return fmt.Errorf("account %q: %w", p.state.Account, ErrNotFound)
 	}

@@ -95,8 +95,8 @@ func TestDeletionGoesOnAfterACrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(state.Records) != 3 {
-		t.Errorf("successor begins with %d records", len(state.Records))
+	if n := count(state); n != 3 {
+		t.Errorf("successor begins with %d records", n)
 	}
 }
 

@@ -300,7 +300,11 @@ func TestWritersOverABrokenLink(t *testing.T) {
 func increment(ctx context.Context, s *store.Store) error {
 	_, err := s.Write(ctx, "acme", store.RequestID{}, func(state *store.State) (*store.Edit, error) {
 		var account topologyv1.Account
-		if err := proto.Unmarshal(state.Records[key(topology.KindAccounts, "acme", "")].Value, &account); err != nil {
+		record, err := state.Get(ctx, key(topology.KindAccounts, "acme", ""))
+		if err != nil {
+			return nil, err
+		}
+		if err := proto.Unmarshal(record.Value, &account); err != nil {
 			return nil, err
 		}
 		var n int

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/index"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -32,6 +33,9 @@ type Step struct {
 	Since int64
 	// Records are the changed ones in the order of keys; a deleted one has a nil Value. No key appears twice.
 	Records []topology.Record
+	// Writes are, by account, the ids of the last writes of accounts that are as a write left them: those that the step changed,
+	// and all if it is a reload.
+	Writes map[string]string
 }
 
 // Follower is told of all changes in their order, by one goroutine.
@@ -41,14 +45,30 @@ type Follower struct {
 	Known func() (epoch string, records iter.Seq[topology.Record])
 	// Step takes the next changes. An error ends Follow.
 	Step func(Step) error
+	// Account returns an account as the follower holds it, so that it need not be read from etcd for each write. It may be called
+	// by any goroutine. May be nil.
+	Account func(id string) Held
 	// Progress says that nothing but what was told has changed up to revision, and that this was so at asOf. May be nil.
 	Progress func(revision int64, asOf time.Time)
+}
+
+// Held is an account as a follower holds it.
+type Held struct {
+	// Records are the account's, and say which write left them so.
+	Records *index.Account
+	// Epoch and Revision say where the follower stands.
+	Epoch    string
+	Revision int64
+	// Advanced is closed when the follower stands at a later revision.
+	Advanced <-chan struct{}
 }
 
 // Follow tells f of the whole topology and then of each change, without losing or repeating one, through failures of etcd
 // and however slow f is. The first step is a reload. When etcd has lost what f was told, an epoch begins, with all that etcd
 // holds. Follow returns when ctx ends or when f.Step returns an error.
 func (s *Store) Follow(ctx context.Context, f Follower) error {
+	s.follower.Store(&f)
+	defer s.follower.Store(nil)
 	var at position
 	var pause backoff
 	for {
@@ -175,7 +195,6 @@ func (s *Store) renew(ctx context.Context, seen *sighting, loss error) error {
 
 // enter makes an epoch the store's.
 func (s *Store) enter(id string) {
-	s.cache.clear() // guards of two epochs must not be compared
 	before := s.epoch.Swap(newEpoch(id))
 	close(before.ended)
 }
@@ -186,7 +205,7 @@ func (at *position) take(f Follower, e event) error {
 		return fmt.Errorf("%w: it was made at revision %d and told after %d", errMissed, e.revision, at.revision)
 	}
 	if len(e.records) > 0 {
-		step := Step{Epoch: at.epoch, Prev: at.step, Revision: e.revision, Records: e.records}
+		step := Step{Epoch: at.epoch, Prev: at.step, Revision: e.revision, Records: e.records, Writes: e.writes()}
 		if err := f.Step(step); err != nil {
 			return &stopError{err}
 		}
@@ -288,8 +307,13 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sight
 	}
 	slices.SortFunc(changed, func(a, b topology.Record) int { return compareKeys(a.Key, b.Key) })
 	if len(changed) > 0 || at.step == 0 {
+		writes, err := s.writesAt(ctx, seen.revision)
+		if err != nil {
+			return err
+		}
 		step := Step{
-			Epoch: seen.epoch, Prev: at.step, Revision: seen.revision, Reload: true, Succeeds: s.Succeeds(epoch), Since: since, Records: changed,
+			Epoch: seen.epoch, Prev: at.step, Revision: seen.revision, Reload: true, Succeeds: s.Succeeds(epoch), Since: since,
+			Records: changed, Writes: writes,
 		}
 		if err := f.Step(step); err != nil {
 			return &stopError{err}

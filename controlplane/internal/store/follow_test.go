@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/index"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -32,15 +33,24 @@ type mirror struct {
 	steps    []store.Step
 	progress int64
 	asOf     time.Time
+	writer   *index.Writer
+	index    index.Index
+	advanced chan struct{}
 }
+
+type item struct{ record topology.Record }
+
+func (i *item) Key() topology.Key       { return i.record.Key }
+func (i *item) Record() topology.Record { return i.record }
 
 func follow(t *testing.T, s *store.Store, gate chan struct{}) *mirror {
 	t.Helper()
-	m := &mirror{t: t, gate: gate, records: make(map[topology.Key]topology.Record)}
+	m := &mirror{t: t, gate: gate, records: make(map[topology.Key]topology.Record), writer: index.NewWriter(), advanced: make(chan struct{})}
+	m.index = m.writer.Index()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := s.Follow(ctx, store.Follower{Known: m.known, Step: func(step store.Step) error { return m.step(ctx, step) }, Progress: m.note})
+		err := s.Follow(ctx, store.Follower{Known: m.known, Step: func(step store.Step) error { return m.step(ctx, step) }, Account: m.account, Progress: m.note})
 		if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
 			t.Errorf("follow ended: %v", err)
 		}
@@ -74,6 +84,7 @@ func (m *mirror) step(ctx context.Context, step store.Step) error {
 		}
 		m.epoch, m.progress = step.Epoch, 0
 		clear(m.records)
+		m.writer = index.NewWriter()
 	}
 	if step.Prev != prev || step.Revision <= prev {
 		m.t.Errorf("step %d after %d, want after %d", step.Revision, step.Prev, prev)
@@ -81,7 +92,7 @@ func (m *mirror) step(ctx context.Context, step store.Step) error {
 	for _, record := range step.Records {
 		old, held := m.records[record.Key]
 		switch {
-		case record.Value == nil && !held && step.Since == 0:
+		case record.Value == nil && !held && step.Prev != 0: // the first step tells of deletions too
 			m.t.Errorf("step %d deletes %s, which was not there", step.Revision, record.Key)
 		case held && old.ModRevision >= record.ModRevision:
 			m.t.Errorf("step %d repeats %s of %d", step.Revision, record.Key, record.ModRevision)
@@ -90,12 +101,30 @@ func (m *mirror) step(ctx context.Context, step store.Step) error {
 		}
 		if record.Value == nil {
 			delete(m.records, record.Key)
+			m.writer.Drop(record.Key)
 		} else {
 			m.records[record.Key] = record
+			m.writer.Put(&item{record})
 		}
 	}
+	for account, write := range step.Writes {
+		m.writer.Written(account, write)
+	}
+	m.index = m.writer.Index()
 	m.steps = append(m.steps, step)
+	close(m.advanced)
+	m.advanced = make(chan struct{})
 	return nil
+}
+
+func (m *mirror) account(id string) store.Held {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := store.Held{Records: m.index.Account(id), Epoch: m.epoch, Advanced: m.advanced}
+	if n := len(m.steps); n > 0 {
+		at.Revision = m.steps[n-1].Revision
+	}
+	return at
 }
 
 func (m *mirror) note(revision int64, asOf time.Time) {

@@ -43,9 +43,12 @@ func (l layout) shard(parent string) string {
 // splitDomain splits the id of a custom domain into its first label, `*` for a wildcard, and the rest. Names that one
 // wildcard covers share the rest.
 func splitDomain(id string) (parent, label string) {
-	if rest, ok := strings.CutPrefix(id, "_wildcard."); ok {
+	if rest, ok := strings.CutPrefix(id, wildcardID("")); ok {
 		return rest, "*"
 	}
 	label, parent, _ = strings.Cut(id, ".")
 	return parent, label
 }
+
+// wildcardID is the id of the custom domain that is the wildcard below parent.
+func wildcardID(parent string) string { return "_wildcard." + parent }

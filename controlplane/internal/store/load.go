@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -52,14 +53,36 @@ func (s *Store) loadAt(ctx context.Context, prefix string, revision int64, each 
 		}
 		return each(records)
 	}
+	if err := s.loadKeys(ctx, prefix, revision, hand); err != nil {
+		return fmt.Errorf("read all below %q: %w", prefix, err)
+	}
+	return nil
+}
+
+// writesAt returns, by account, the ids of the last writes as of a revision.
+func (s *Store) writesAt(ctx context.Context, revision int64) (map[string]string, error) {
+	writes := make(map[string]string)
+	err := s.loadKeys(ctx, s.keys.guard(""), revision, func(kvs []*mvccpb.KeyValue) error {
+		for _, kv := range kvs {
+			var found guard
+			if json.Unmarshal(kv.Value, &found) == nil { // a broken one is told by whoever writes the account
+				writes[string(kv.Key[len(s.keys.guard("")):])] = found.Write
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read guards: %w", err)
+	}
+	return writes, nil
+}
+
+func (s *Store) loadKeys(ctx context.Context, prefix string, revision int64, hand func([]*mvccpb.KeyValue) error) error {
 	err := s.loadStream(ctx, prefix, revision, hand)
 	if status.Code(err) == codes.Unimplemented {
 		err = s.loadPages(ctx, prefix, revision, hand)
 	}
-	if err != nil {
-		return fmt.Errorf("read all below %q: %w", prefix, err)
-	}
-	return nil
+	return err
 }
 
 // loadStream reads a range as one stream, which etcd has since 3.7.

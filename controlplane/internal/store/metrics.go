@@ -12,6 +12,7 @@ type metrics struct {
 	quota         prometheus.Gauge
 	full          prometheus.Gauge
 	compactions   prometheus.Counter
+	accountLoads  prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -53,9 +54,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "edgewalk_store_compactions_total",
 			Help: "How often this control plane made etcd forget old revisions.",
 		}),
+		accountLoads: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_store_account_loads_total",
+			Help: "Accounts that were read whole from etcd, since what this control plane holds of them was not known to be the latest.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.historyLosses, m.size, m.quota, m.full, m.compactions)
+		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.historyLosses, m.size, m.quota, m.full, m.compactions, m.accountLoads)
 	}
 	return m
 }

@@ -26,8 +26,6 @@ type plan struct {
 	deleteAccount bool
 	purges        int // purge records after the write
 
-	withoutGuard bool // it was committed so; see commitWithoutSpace
-
 	compares []clientv3.Cmp
 	ops      []clientv3.Op
 	bytes    int // keys and values of ops
@@ -38,8 +36,8 @@ type encodedPut struct {
 	value []byte
 }
 
-// plan asks decide and turns its edit into a transaction.
-func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, id string, decide func(*State) (*Edit, error)) (*plan, error) {
+// plan asks decide and turns its edit into a transaction. look says to look at the claims of names first; see claim.
+func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, id string, look bool, decide func(*State) (*Edit, error)) (*plan, error) {
 	if state.Deleting() {
 		return nil, fmt.Errorf("%w: %q", ErrDeleting, state.Account)
 	}
@@ -73,7 +71,7 @@ func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, 
 	if p.noop {
 		return p, nil
 	}
-	if err := s.changes(ctx, p); err != nil {
+	if err := s.changes(ctx, p, look); err != nil {
 		return nil, err
 	}
 	if n := p.resources(); n > MaxResources || p.bytes > MaxBytes {
@@ -124,7 +122,7 @@ func (p *plan) take(edit *Edit) error {
 			return fmt.Errorf("encode %q: %w", put.Key, err)
 		}
 		exists = exists || put.Key.Kind == topology.KindAccounts
-		if old, ok := p.state.Records[put.Key]; ok && bytes.Equal(old.Value, value) {
+		if old, ok := p.state.record(put.Key); ok && bytes.Equal(old.Value, value) {
 			continue
 		}
 		p.puts = append(p.puts, encodedPut{put.Key, value})
@@ -136,7 +134,7 @@ func (p *plan) take(edit *Edit) error {
 		if key.Kind == topology.KindAccounts {
 			return fmt.Errorf("account %q is deleted by DeleteAccount", key.Account)
 		}
-		if _, ok := p.state.Records[key]; !ok && inState(key.Kind) {
+		if _, ok := p.state.record(key); !ok && inState(key.Kind) {
 			continue
 		}
 		p.deletes = append(p.deletes, key)
@@ -148,7 +146,7 @@ func (p *plan) take(edit *Edit) error {
 }
 
 // changes adds the operations on resources, the claims of domains, the guard, and the tip.
-func (s *Store) changes(ctx context.Context, p *plan) error {
+func (s *Store) changes(ctx context.Context, p *plan, look bool) error {
 	for _, put := range p.puts {
 		p.put(s.keys.resource(put.key), put.value)
 	}
@@ -158,7 +156,7 @@ func (s *Store) changes(ctx context.Context, p *plan) error {
 	if p.deleteAccount {
 		p.put(s.keys.deleting()+p.state.Account, []byte(p.id))
 	}
-	if err := s.claim(ctx, p); err != nil {
+	if err := s.claim(ctx, p, look); err != nil {
 		return err
 	}
 	left := guard{Purges: p.purges, Write: p.id}

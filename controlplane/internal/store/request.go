@@ -60,12 +60,12 @@ type foundRequest struct {
 	modRevision int64
 }
 
-// requestOf reads the second answer of a read that asked for a request.
+// requestOf reads the answer behind the head of a read that asked for a request.
 func requestOf(resp *clientv3.TxnResponse, asked bool) (*foundRequest, error) {
 	if !asked {
 		return nil, nil
 	}
-	kvs := resp.Responses[1].GetResponseRange().Kvs
+	kvs := resp.Responses[headOps].GetResponseRange().Kvs
 	if len(kvs) == 0 {
 		return nil, nil
 	}

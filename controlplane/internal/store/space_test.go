@@ -148,7 +148,7 @@ func TestDeletionWithoutSpaceIsSeenByWritesUnderWay(t *testing.T) {
 				if err := alone.Measure(t.Context()); err != nil {
 					t.Error(err)
 				}
-			} else if _, there := state.Records[key(topology.KindOrigins, "acme", id)]; there {
+			} else if _, there := state.Records.Get(topology.KindOrigins, id); there {
 				t.Errorf("decided on an account that still has %s", id)
 			}
 			return &store.Edit{Puts: []store.Put{accountPut("acme", "uses "+id)}}, nil

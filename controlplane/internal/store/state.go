@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
+	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/index"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -20,7 +21,7 @@ var stateKinds = [...]topology.Kind{
 	topology.KindOrigins, topology.KindOriginSecrets, topology.KindURLEndpoints, topology.KindCustomDomains,
 }
 
-// State is one account at one revision, without its media files and purges. It must not be changed.
+// State is one account at one revision. It must not be changed.
 type State struct {
 	// Account is the account's id.
 	Account string
@@ -28,14 +29,17 @@ type State struct {
 	Revision int64
 	// Guard is the revision of the last change of the account; 0 when there was none.
 	Guard int64
-	// Records holds the account, its origins, their secrets, its endpoints and domains, as stored.
-	Records map[topology.Key]topology.Record
+	// Settings is the record of the settings, without a Value before there are any.
+	Settings topology.Record
+	// Records holds the account, its origins, their secrets, its endpoints and domains, as stored. Of media files and purges it
+	// may hold none; see Get.
+	Records *index.Account
 
-	// Changed is the revision of the last change of Records, deletions included as long as there is a Guard.
+	// Changed is the revision of the last change of those kinds, deletions included as long as there is a Guard.
 	Changed int64
 
-	purges int    // purge records that are kept
-	write  string // the write that left the guard
+	purges int  // purge records that are kept
+	whole  bool // Records holds every kind
 	store  *Store
 }
 
@@ -53,20 +57,36 @@ type guard struct {
 
 // Exists reports whether the account exists.
 func (s *State) Exists() bool {
-	_, ok := s.Records[accountKey(s.Account)]
+	_, ok := s.Records.Get(topology.KindAccounts, "")
 	return ok
 }
 
 // Deleting reports whether the account is being deleted. One whose record cannot be read is not.
 func (s *State) Deleting() bool {
-	var account topologyv1.Account
-	return proto.Unmarshal(s.Records[accountKey(s.Account)].Value, &account) == nil && account.State == topologyv1.Account_DELETING
+	record, ok := s.record(accountKey(s.Account))
+	if !ok {
+		return false
+	}
+	account, err := decodeAccount(record)
+	return err == nil && account.State == topologyv1.Account_DELETING
+}
+
+// record returns a record of a kind that Records holds.
+func (s *State) record(key topology.Key) (topology.Record, bool) {
+	item, ok := s.Records.Get(key.Kind, key.ID)
+	if !ok {
+		return topology.Record{}, false
+	}
+	return item.Record(), true
 }
 
 // Get reads any record of the account at the state's revision. It returns [ErrNotFound] when there is none.
 func (s *State) Get(ctx context.Context, key topology.Key) (topology.Record, error) {
-	if record, ok := s.Records[key]; ok {
+	if record, ok := s.record(key); ok {
 		return record, nil
+	}
+	if s.whole || inState(key.Kind) {
+		return topology.Record{}, ErrNotFound
 	}
 	record, _, err := s.store.GetAt(ctx, key, s.Revision)
 	return record, err
@@ -74,8 +94,17 @@ func (s *State) Get(ctx context.Context, key topology.Key) (topology.Record, err
 
 // List reads records of the account at the state's revision, as [Store.List] does.
 func (s *State) List(ctx context.Context, kind topology.Kind, prefix, after string, limit int) (records []topology.Record, more bool, err error) {
-	records, more, _, err = s.store.ListAt(ctx, kind, s.Account, prefix, after, limit, s.Revision)
-	return records, more, err
+	if !s.whole {
+		records, more, _, err = s.store.ListAt(ctx, kind, s.Account, prefix, after, limit, s.Revision)
+		return records, more, err
+	}
+	for item := range s.Records.All(kind, prefix, after) {
+		if len(records) == limit && limit > 0 {
+			return records, true, nil
+		}
+		records = append(records, item.Record())
+	}
+	return records, false, nil
 }
 
 // AccountState reads one account in one consistent read. An account that does not exist gives a State without records.
@@ -84,9 +113,39 @@ func (s *Store) AccountState(ctx context.Context, account string) (*State, error
 	return state, err
 }
 
+// AccountStateAt reads an account as it was at a revision; 0 is the current one. Its Guard and Changed are those of now. It
+// returns [ErrCompacted] when the revision is no longer kept.
+func (s *Store) AccountStateAt(ctx context.Context, account string, revision int64) (*State, error) {
+	if revision == 0 {
+		return s.AccountState(ctx, account)
+	}
+	resp, err := s.do(ctx, append(s.head(account, clientv3.WithRev(revision)), s.stateOps(account, clientv3.WithRev(revision))...))
+	if err != nil {
+		return nil, fmt.Errorf("read account %q as of revision %d: %w", account, revision, err)
+	}
+	found, err := guardOf(account, resp)
+	if err != nil {
+		return nil, err
+	}
+	state := s.state(account, found, resp, s.decodeRecords(account, resp.Responses[headOps:]))
+	state.Revision = revision
+	return state, nil
+}
+
+// headOps is the number of reads of a head.
+const headOps = 3
+
+// head reads an account's guard, the settings, perhaps as of a revision, and whether there is an account.
+func (s *Store) head(account string, at ...clientv3.OpOption) []clientv3.Op {
+	return []clientv3.Op{
+		clientv3.OpGet(s.keys.guard(account)), clientv3.OpGet(s.keys.resource(topology.Key{Kind: topology.KindSettings}), at...),
+		clientv3.OpGet(s.keys.resource(accountKey(account)), clientv3.WithCountOnly()),
+	}
+}
+
 // readState reads an account and, with a key of a request, the record of that request, at one revision.
 func (s *Store) readState(ctx context.Context, account, request string) (*State, *foundRequest, error) {
-	head := []clientv3.Op{clientv3.OpGet(s.keys.guard(account))}
+	head := s.head(account)
 	if request != "" {
 		head = append(head, clientv3.OpGet(request))
 	}
@@ -102,9 +161,15 @@ func (s *Store) readState(ctx context.Context, account, request string) (*State,
 	if err != nil {
 		return nil, nil, err
 	}
-	if cached := s.cache.get(account, found); cached != nil {
-		return cached.at(resp.Header.Revision), record, nil
+	if found.revision == 0 && resp.Responses[2].GetResponseRange().Count == 0 { // it has nothing
+		return s.state(account, found, resp, nil), record, nil
 	}
+	if records := s.held(ctx, account, found); records != nil {
+		state := s.state(account, found, resp, records)
+		state.whole = true
+		return state, record, nil
+	}
+	s.metrics.accountLoads.Inc()
 	resp, err = s.do(ctx, append(head, s.stateOps(account)...))
 	if err != nil {
 		return nil, nil, fmt.Errorf("read account %q: %w", account, err)
@@ -112,18 +177,67 @@ func (s *Store) readState(ctx context.Context, account, request string) (*State,
 	if record, err = requestOf(resp, request != ""); err != nil {
 		return nil, nil, err
 	}
-	state, err := s.decodeState(account, resp, len(head))
-	if err != nil {
+	if found, err = guardOf(account, resp); err != nil {
 		return nil, nil, err
 	}
-	s.cache.put(state)
-	return state, record, nil
+	return s.state(account, found, resp, s.decodeRecords(account, resp.Responses[len(head):])), record, nil
 }
 
-func (s *Store) stateOps(account string) []clientv3.Op {
-	ops := []clientv3.Op{clientv3.OpGet(s.keys.resource(accountKey(account)))}
+// catchUp bounds how long a read waits for the follower to hear of the account's last write.
+const catchUp = 500 * time.Millisecond
+
+// held returns an account's records as the follower holds them, if those are what the write that left the guard left. It
+// returns nil if that is not so, or not soon.
+func (s *Store) held(ctx context.Context, account string, found guard) *index.Account {
+	f := s.follower.Load()
+	if f == nil || f.Account == nil || found.Write == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	for {
+		held := f.Account(account)
+		switch {
+		case held.Epoch != s.Epoch():
+			return nil
+		case held.Records.Write() == found.Write:
+			return held.Records
+		case held.Revision >= found.revision:
+			return nil
+		}
+		select {
+		case <-held.Advanced:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// state is an account whose records and guard were read in one transaction, or are known to go together.
+func (s *Store) state(account string, found guard, resp *clientv3.TxnResponse, records *index.Account) *State {
+	state := &State{
+		Account: account, Revision: resp.Header.Revision, Guard: found.revision, Changed: found.Changed, Records: records,
+		purges: found.Purges, store: s,
+	}
+	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+		if settings, err := s.record(kv); err == nil {
+			state.Settings = settings
+		}
+	}
+	if state.Changed == 0 {
+		for _, kind := range append([]topology.Kind{topology.KindAccounts}, stateKinds[:]...) {
+			for item := range records.All(kind, "", "") {
+				state.Changed = max(state.Changed, item.Record().ModRevision)
+			}
+		}
+	}
+	return state
+}
+
+func (s *Store) stateOps(account string, at ...clientv3.OpOption) []clientv3.Op {
+	ops := []clientv3.Op{clientv3.OpGet(s.keys.resource(accountKey(account)), at...)}
 	for _, kind := range stateKinds {
-		ops = append(ops, clientv3.OpGet(s.keys.of(kind, account), clientv3.WithPrefix()))
+		ops = append(ops, clientv3.OpGet(s.keys.of(kind, account), append(at[:len(at):len(at)], clientv3.WithPrefix())...))
 	}
 	return ops
 }
@@ -152,70 +266,26 @@ func guardOf(account string, resp *clientv3.TxnResponse) (found guard, err error
 	return found, nil
 }
 
-func (s *Store) decodeState(account string, resp *clientv3.TxnResponse, head int) (*State, error) {
-	guard, err := guardOf(account, resp)
-	if err != nil {
-		return nil, err
-	}
-	state := &State{
-		Account:  account,
-		Revision: resp.Header.Revision,
-		Guard:    guard.revision,
-		Changed:  guard.Changed,
-		Records:  make(map[topology.Key]topology.Record),
-		purges:   guard.Purges,
-		write:    guard.Write,
-		store:    s,
-	}
-	for _, part := range resp.Responses[head:] {
+// plain is a record alone as an index's item.
+type plain struct{ record topology.Record }
+
+func (p *plain) Key() topology.Key       { return p.record.Key }
+func (p *plain) Record() topology.Record { return p.record }
+
+func (s *Store) decodeRecords(account string, parts []*pb.ResponseOp) *index.Account {
+	w := index.NewWriter()
+	for _, part := range parts {
 		for _, kv := range part.GetResponseRange().Kvs {
 			record, err := s.record(kv)
 			if err != nil {
 				s.log.Error("store: skip a record that is not ours", "error", err)
 				continue
 			}
-			state.Records[record.Key] = record
+			w.Load(&plain{record})
 		}
 	}
-	if state.Changed == 0 {
-		for _, record := range state.Records {
-			state.Changed = max(state.Changed, record.ModRevision)
-		}
-	}
-	return state, nil
-}
-
-// at is the same state, seen at a later revision at which the guard was still the same.
-func (s *State) at(revision int64) *State {
-	later := *s
-	later.Revision = revision
-	return &later
-}
-
-// after is the state that an edit leads to.
-func (s *State) after(p *plan, revision int64) *State {
-	next := &State{
-		Account: s.Account, Revision: revision, Guard: revision, Changed: s.Changed, Records: s.Records, purges: p.purges, write: p.id, store: s.store,
-	}
-	if !p.changesState() {
-		return next
-	}
-	next.Changed = revision
-	next.Records = maps.Clone(s.Records)
-	for _, key := range p.deletes {
-		delete(next.Records, key)
-	}
-	for _, put := range p.puts {
-		if !inState(put.key.Kind) {
-			continue
-		}
-		created := revision
-		if old, ok := s.Records[put.key]; ok {
-			created = old.CreateRevision
-		}
-		next.Records[put.key] = topology.Record{Key: put.key, CreateRevision: created, ModRevision: revision, Value: put.value}
-	}
-	return next
+	all := w.Index()
+	return all.Account(account)
 }
 
 func inState(kind topology.Kind) bool {

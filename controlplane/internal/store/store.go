@@ -67,16 +67,16 @@ type Config struct {
 
 // Store is the topology in etcd. Its methods may be called at the same time.
 type Store struct {
-	client  *clientv3.Client
-	keys    layout
-	epoch   atomic.Pointer[epoch] // only the follower replaces it
-	log     *slog.Logger
-	now     func() time.Time
-	metrics *metrics
-	alone   bool
-	cache   stateCache
-	kick    chan struct{} // wakes Run to delete an account
-	doubt   chan struct{} // makes the follower look whether the history goes on
+	client   *clientv3.Client
+	keys     layout
+	epoch    atomic.Pointer[epoch] // only the follower replaces it
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	alone    bool
+	follower atomic.Pointer[Follower] // while Follow runs
+	kick     chan struct{}            // wakes Run to delete an account
+	doubt    chan struct{}            // makes the follower look whether the history goes on
 
 	status     atomic.Pointer[Status]    // what measure has last found, nil before
 	heard      atomic.Pointer[knowledge] // what etcd has told the follower, nil before it was told anything

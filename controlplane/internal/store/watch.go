@@ -62,6 +62,19 @@ type event struct {
 	tip      *tip // the one that it left, nil if it left the one before
 }
 
+// writes are, by account, the id of the write that the event is, for those that it changed.
+func (e *event) writes() map[string]string {
+	id := ""
+	if e.tip != nil {
+		id = e.tip.id
+	}
+	writes := make(map[string]string, 1)
+	for _, record := range e.records {
+		writes[record.Key.Account] = id
+	}
+	return writes
+}
+
 // restartReason puts the error that ended a watch, or kept it from beginning, into one word.
 func restartReason(err error) string {
 	var restart *restartError

@@ -53,7 +53,9 @@ func (s *Store) Write(ctx context.Context, account string, req RequestID, decide
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	result, err := s.write(ctx, account, req, decide)
-	err = s.explain(ctx, err)
+	if ctx.Err() == nil { // a caller whose time is up waits for no reason
+		err = s.explain(ctx, err)
+	}
 	s.metrics.writes.WithLabelValues(resultLabel(result, err)).Inc()
 	return result, err
 }
@@ -66,7 +68,7 @@ func (s *Store) DryRun(ctx context.Context, account string, decide func(*State) 
 	if err != nil {
 		return err
 	}
-	_, err = s.plan(ctx, state, RequestID{}, s.keys.request(account, "dry"), rand.Text(), decide)
+	_, err = s.plan(ctx, state, RequestID{}, s.keys.request(account, "dry"), rand.Text(), true, decide)
 	return err
 }
 
@@ -77,7 +79,7 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 		request = s.keys.request(account, req.ID)
 	}
 	var pause backoff
-	for {
+	for look := false; ; look = true {
 		state, found, err := s.readState(ctx, account, request)
 		if err != nil {
 			return Result{}, err
@@ -95,7 +97,7 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 				return Result{}, err
 			}
 		}
-		p, err := s.plan(ctx, state, req, request, id, decide)
+		p, err := s.plan(ctx, state, req, request, id, look, decide)
 		if errors.Is(err, ErrCompacted) { // the state is older than what etcd keeps: read it anew
 			if pause.wait(ctx) == nil {
 				continue
@@ -127,9 +129,6 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 func (s *Store) applied(p *plan, revision int64) Result {
 	if p.noop {
 		return Result{Revision: p.noopRevision(), Noop: true}
-	}
-	if !p.withoutGuard {
-		s.cache.put(p.state.after(p, revision))
 	}
 	if p.deleteAccount {
 		s.wake()
@@ -228,7 +227,6 @@ func (s *Store) commitWithoutSpace(ctx context.Context, p *plan) (revision int64
 	resp, err := s.client.Txn(attempt).If(p.compares...).Then(nest(ops)...).Commit()
 	switch {
 	case err == nil:
-		p.withoutGuard = true
 		return resp.Header.Revision, resp.Succeeded, nil
 	case isRefusal(err):
 		return 0, false, kind(err)

@@ -23,7 +23,7 @@ func TestWriteOverACompaction(t *testing.T) {
 				return nil, err
 			}
 		}
-		return &store.Edit{Puts: []store.Put{domainPut("a", "img.example.com")}}, nil
+		return &store.Edit{Puts: []store.Put{domainPut("a", "_wildcard.example.com")}}, nil
 	})
 	if err != nil || decided != 2 {
 		t.Errorf("%v after %d decisions, want success after two", err, decided)

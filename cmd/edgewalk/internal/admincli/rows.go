@@ -60,7 +60,10 @@ func endpointRow(m proto.Message) []string {
 	urls := ""
 	if n := len(e.GetUrls()); n > 0 {
 		urls = e.GetUrls()[0]
-		if n > 1 {
+		switch {
+		case e.GetMoreUrls():
+			urls += fmt.Sprintf(" and more than %d more", n-1)
+		case n > 1:
 			urls += fmt.Sprintf(" and %d more", n-1)
 		}
 	}

@@ -1904,7 +1904,8 @@ type UrlEndpoint struct {
 	ResponseHeaders *ResponseHeaders `protobuf:"bytes,10,opt,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty"`
 	// Output only. The sequence that a request goes through, the Media Library first.
 	Walk []string `protobuf:"bytes,11,rep,name=walk,proto3" json:"walk,omitempty"`
-	// Output only. Every URL prefix that this endpoint answers on.
+	// Output only. The URL prefixes that this endpoint answers on: that of the shared host, then those of its custom domains,
+	// sorted. At most 100.
 	Urls []string `protobuf:"bytes,12,rep,name=urls,proto3" json:"urls,omitempty"`
 	// Output only.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -1918,7 +1919,10 @@ type UrlEndpoint struct {
 	// Default: WALK_ON.
 	OnInconclusive UrlEndpoint_OnInconclusive `protobuf:"varint,17,opt,name=on_inconclusive,json=onInconclusive,proto3,enum=edgewalk.topology.v1.UrlEndpoint_OnInconclusive" json:"on_inconclusive,omitempty"`
 	// Default: AUTO.
-	Compress      UrlEndpoint_Compress `protobuf:"varint,18,opt,name=compress,proto3,enum=edgewalk.topology.v1.UrlEndpoint_Compress" json:"compress,omitempty"`
+	Compress UrlEndpoint_Compress `protobuf:"varint,18,opt,name=compress,proto3,enum=edgewalk.topology.v1.UrlEndpoint_Compress" json:"compress,omitempty"`
+	// Output only. There are more URL prefixes than urls lists: one for each custom domain of mode ACCOUNT, and for each that leads
+	// to this endpoint.
+	MoreUrls      bool `protobuf:"varint,19,opt,name=more_urls,json=moreUrls,proto3" json:"more_urls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2077,6 +2081,13 @@ func (x *UrlEndpoint) GetCompress() UrlEndpoint_Compress {
 		return x.Compress
 	}
 	return UrlEndpoint_COMPRESS_UNSPECIFIED
+}
+
+func (x *UrlEndpoint) GetMoreUrls() bool {
+	if x != nil {
+		return x.MoreUrls
+	}
+	return false
 }
 
 // DefaultImage stands in for a file that no storage has.
@@ -3786,7 +3797,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x06values\x18\x01 \x03(\v2/.edgewalk.topology.v1.OriginSecrets.ValuesEntryB\x03\x80\x01\x01R\x06values\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\b\n" +
 	"\vUrlEndpoint\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\x04name\x12/\n" +
 	"\x02id\x18\x02 \x01(\tB\x1f\xbaH\x1c\xd8\x01\x01r\x172\x15^[A-Za-z0-9-]{1,100}$R\x02id\x12\x10\n" +
@@ -3809,7 +3820,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x04etag\x18\x0f \x01(\tR\x04etag\x12.\n" +
 	"\x0enot_found_page\x18\x10 \x01(\tB\b\xbaH\x05r\x03(\x81\bR\fnotFoundPage\x12c\n" +
 	"\x0fon_inconclusive\x18\x11 \x01(\x0e20.edgewalk.topology.v1.UrlEndpoint.OnInconclusiveB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eonInconclusive\x12P\n" +
-	"\bcompress\x18\x12 \x01(\x0e2*.edgewalk.topology.v1.UrlEndpoint.CompressB\b\xbaH\x05\x82\x01\x02\x10\x01R\bcompress\"H\n" +
+	"\bcompress\x18\x12 \x01(\x0e2*.edgewalk.topology.v1.UrlEndpoint.CompressB\b\xbaH\x05\x82\x01\x02\x10\x01R\bcompress\x12\x1b\n" +
+	"\tmore_urls\x18\x13 \x01(\bR\bmoreUrls\"H\n" +
 	"\x0eOnInconclusive\x12\x1f\n" +
 	"\x1bON_INCONCLUSIVE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aWALK_ON\x10\x01\x12\b\n" +
