@@ -84,6 +84,11 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if c.listeners, err = cfg.listen(); err != nil {
 		return err
 	}
+	files, err := openFiles()
+	if err != nil {
+		return err
+	}
+	c.listeners.limit(fitConnections(files), c.registry)
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("--data-dir: %w", err)
 	}
@@ -142,7 +147,7 @@ func (c *ControlPlane) buildServers(p parsed) error {
 		return err
 	}
 	// Each server changes its own copy; that of none is none.
-	c.mediaServer = &http.Server{Handler: handler, TLSConfig: p.server.Clone(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader}
+	c.mediaServer = &http.Server{Handler: handler, TLSConfig: p.server.Clone(), ReadTimeout: mediaReadTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader}
 	c.httpServer = &http.Server{Handler: c.health(), TLSConfig: p.server.Clone(), ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, MaxHeaderBytes: maxHeader}
 	return nil
 }
@@ -304,6 +309,8 @@ const (
 	drainTime = 10 * time.Second
 	// healthTimeout bounds requests for metrics and health.
 	healthTimeout = 10 * time.Second
+	// mediaReadTimeout bounds what an edge sends of a request, which has no content.
+	mediaReadTimeout = 5 * time.Second
 	// maxHeader bounds the fields of a request, in bytes.
 	maxHeader = 32 << 10
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -383,6 +385,62 @@ func TestNoCallTakesMemoryBeforeItsTokenIsKnown(t *testing.T) {
 	defer cancel()
 	if _, err := open(ctx); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("one call more than may be: %v", err)
+	}
+}
+
+// Probes need no token: they are answered before their message has come, and few wait at once.
+func TestProbesTakeNoMemory(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(path, []byte("token\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := bearer.Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, rigOptions{tokens: tokens})
+	probe := func(method string) error {
+		stream, err := r.conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, method)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := new(healthv1.HealthCheckResponse)
+		if err := stream.RecvMsg(state); err != nil {
+			return err
+		}
+		if state.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+			t.Errorf("the answer is %v", state)
+		}
+		return nil
+	}
+	for range 2 * maxProbes { // one after the other: each gives its place back
+		eventually(t, func() bool { return probe(healthv1.Health_Check_FullMethodName) == nil })
+	}
+	for _, method := range []string{healthv1.Health_Watch_FullMethodName, healthv1.Health_List_FullMethodName} {
+		if err := probe(method); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	var here netip.Addr         // the rig's connections have no address
+	eventually(t, func() bool { // the last probe's end may be seen later than its answer
+		taken := 0
+		for r.service.probes.Take(here) == "" {
+			taken++
+		}
+		if taken == maxProbes/8 {
+			return true
+		}
+		for range taken {
+			r.service.probes.Release(here)
+		}
+		return false
+	})
+	if err := probe(healthv1.Health_Check_FullMethodName); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one probe too many: %v", err)
+	}
+	if r.service.probes.Take(netip.MustParseAddr("192.0.2.1")) != "" {
+		t.Error("another client's probe is refused")
 	}
 }
 

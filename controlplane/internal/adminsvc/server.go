@@ -15,6 +15,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -30,6 +31,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/bearer"
+	"github.com/edgewalk/edgewalk/internal/listen"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -64,6 +66,7 @@ type Service struct {
 	metrics   *metrics
 	health    *health.Server
 	purgeRate rates
+	probes    listen.Places
 	maxUpload int64
 	spool     spool // of uploads under way
 	turns     turns // of uploads to accounts whose library has a limit
@@ -73,7 +76,8 @@ type Service struct {
 func New(cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, tokens: cfg.Tokens,
-		now: cfg.Now, log: cfg.Logger, health: health.NewServer(), maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload),
+		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
+		probes: listen.Places{Max: maxProbes, PerClient: maxProbes / 8}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload),
 	}
 	s.spool.limit = spoolFor * s.maxUpload
 	if s.now == nil {
@@ -98,8 +102,13 @@ const maxMessageBytes = 4 << 20
 const (
 	// maxHeaderBytes bounds the fields of a call, which are read before its token is.
 	maxHeaderBytes = 16 << 10
-	// maxStreams are the calls at once of one connection. Some 64 KiB of each may have arrived before it is read.
+	// maxStreams are the calls at once of one connection.
 	maxStreams = 64
+	// window is how much of a call may have arrived before it is read: enough for uploads of 10 MB/s
+	// over 100 ms. gRPC would let it grow to 16 MiB at the wish of the caller, who has perhaps no token.
+	window = 1 << 20
+	// maxProbes are the probes at once.
+	maxProbes = 64
 )
 
 // NewServer returns a server with all services, reflection and health. opts add to its own, such as credentials.
@@ -111,12 +120,18 @@ func (s *Service) NewServer(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.StaticStreamWindowSize(window),
+		grpc.StaticConnWindowSize(window),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 20 * time.Second, Timeout: 10 * time.Second,
+			// Who has no token has no call under way for longer than a moment.
+			MaxConnectionIdle: 5 * time.Minute,
+		}),
 	}, opts...)...)
 	s.register(server)
-	healthv1.RegisterHealthServer(server, s.health)
+	s.registerHealth(server)
 	reflection.Register(server)
 	return server
 }
@@ -132,6 +147,26 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterManifestServiceServer(r, manifests{Service: s})
 	adminv1.RegisterDiagnosticServiceServer(r, diagnostics{Service: s})
 	adminv1.RegisterSnapshotServiceServer(r, snapshots{Service: s})
+}
+
+// registerHealth registers the health service (https://grpc.io/docs/guides/health-checking/). Probes
+// need no token, so Check reads nothing of what it is sent: each call could hold as many bytes as
+// the largest message. Its answer is about all services, whichever it is asked for.
+func (s *Service) registerHealth(r grpc.ServiceRegistrar) {
+	desc := healthv1.Health_ServiceDesc
+	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == "Check" })
+	desc.Streams = append(slices.Clone(desc.Streams), grpc.StreamDesc{
+		StreamName: "Check",
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			state, err := s.health.Check(stream.Context(), new(healthv1.HealthCheckRequest))
+			if err != nil {
+				return err
+			}
+			return stream.SendMsg(state)
+		},
+		ServerStreams: true,
+	})
+	r.RegisterService(&desc, s.health)
 }
 
 // healthEvery is how often etcd is asked whether it has a quorum.

@@ -135,6 +135,8 @@ func (s *Service) ServerOptions() []grpc.ServerOption {
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time:    20 * time.Second,
 			Timeout: 10 * time.Second,
+			// An edge has a stream all the time; who has no token has none.
+			MaxConnectionIdle: time.Minute,
 			// Streams end themselves between minAge and maxAge; this is for those that do not.
 			MaxConnectionAge:      2 * maxAge,
 			MaxConnectionAgeGrace: time.Minute,

@@ -233,21 +233,6 @@ func TestDefaultLimitsHoldAgainstThousands(t *testing.T) {
 	t.Logf("%v requests in flight, %v refused", e.metric("edgewalk_edge_requests_in_flight"), e.refused())
 }
 
-func TestNetwork(t *testing.T) {
-	t.Parallel()
-	for address, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1", "::1": "::",
-		"2001:db8:1:2ff:3::4": "2001:db8:1:200::", "2001:db8:1:300::": "2001:db8:1:300::",
-	} {
-		if got := network(netip.MustParseAddr(address)); got != netip.MustParseAddr(want) {
-			t.Errorf("%s is of %s, want %s", address, got, want)
-		}
-	}
-	if network(netip.Addr{}) != (netip.Addr{}) {
-		t.Error("no address has a network")
-	}
-}
-
 // Who asks for large files and takes nothing gives their descriptors back.
 func TestStalledReadersGiveBackTheirFiles(t *testing.T) {
 	t.Parallel()

@@ -87,7 +87,7 @@ func newEdge(t testing.TB, change func(*Config)) *edge {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Table: e.table, Cache: cache, LoopID: client.LoopID, HTTP: listen(t), HTTPS: listen(t), Certificates: []KeyPair{newCertificate(t, "shared.test"), newCertificate(t, "*.acme.test")},
+		Table: e.table, Cache: cache, LoopID: client.LoopID, HTTP: bind(t), HTTPS: bind(t), Certificates: []KeyPair{newCertificate(t, "shared.test"), newCertificate(t, "*.acme.test")},
 		AccessLog: e.log, Logger: slog.New(slog.DiscardHandler), Registerer: e.registry,
 	}
 	if change != nil {
@@ -117,7 +117,7 @@ func newEdge(t testing.TB, change func(*Config)) *edge {
 	return e
 }
 
-func listen(t testing.TB) net.Listener {
+func bind(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

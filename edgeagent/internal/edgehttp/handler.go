@@ -18,6 +18,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -57,7 +58,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		x.leaveBody()
 	}
-	x.holder = network(x.client)
+	x.holder = listen.Client(x.client)
 	if !s.place(x, s.requests.clients.Take(x.holder), "client") {
 		return
 	}
@@ -522,4 +523,13 @@ func (s *Server) Ready() error {
 		return errUnready
 	}
 	return nil
+}
+
+func contains(prefixes []netip.Prefix, ip netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
 }

@@ -6,10 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
 // Limits of a listener and its requests. They keep memory, sockets and goroutines bounded whatever clients do; the figures
@@ -38,32 +39,16 @@ const (
 // overloaded answers a connection that is one too many. It is written before anything was read, so it costs nothing.
 const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
-// network is what counts as one client: an IPv4 address, or the /56 that one customer of a provider
-// has of IPv6 (RFC 6177 2).
-func network(ip netip.Addr) netip.Addr {
-	if ip.Is6() {
-		p, _ := ip.Prefix(56) // of 128 bits
-		return p.Addr()
-	}
-	return ip
-}
-
-// limitListener hands out at most max connections at a time, and at most perClient of one client.
+// limitListener hands out as many connections at a time as there are places.
 type limitListener struct {
 	net.Listener
-	max, perClient int
-	stall          time.Duration // see progressConn
+	places listen.Places
+	stall  time.Duration // see progressConn
 	// plain says that the connection speaks HTTP from its first byte, so that a refusal can be put into words.
 	plain   bool
 	refused func(reason string)
 	// failed takes what accept(2) could not do.
 	failed func(error)
-	// exempt are addresses that many clients share.
-	exempt []netip.Prefix
-
-	mu       sync.Mutex
-	open     int
-	byClient map[netip.Addr]int
 }
 
 // Accept implements [net.Listener].
@@ -76,13 +61,13 @@ func (l *limitListener) Accept() (net.Conn, error) {
 			}
 			return nil, err // net/http tries again after a while
 		}
-		ip := addressOf(conn.RemoteAddr())
-		if reason := l.admit(ip); reason != "" {
+		ip := listen.IP(conn.RemoteAddr())
+		if reason := l.places.Take(ip); reason != "" {
 			l.refused(reason)
 			l.refuse(conn)
 			continue
 		}
-		c := &progressConn{Conn: conn, stall: l.stall, release: sync.OnceFunc(func() { l.release(ip) })}
+		c := &progressConn{Conn: conn, stall: l.stall, release: sync.OnceFunc(func() { l.places.Release(ip) })}
 		if l.plain {
 			c.heads = new(heads)
 		}
@@ -96,35 +81,6 @@ func (l *limitListener) refuse(conn net.Conn) {
 		io.WriteString(conn, overloaded)
 	}
 	conn.Close()
-}
-
-// admit counts a connection in, or says why not.
-func (l *limitListener) admit(ip netip.Addr) (refused string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open >= l.max {
-		return "connections"
-	}
-	client := network(ip)
-	if l.byClient[client] >= l.perClient && !contains(l.exempt, ip) {
-		return "connections_per_client"
-	}
-	l.open++
-	if l.byClient == nil {
-		l.byClient = make(map[netip.Addr]int)
-	}
-	l.byClient[client]++
-	return ""
-}
-
-func (l *limitListener) release(ip netip.Addr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.open--
-	client := network(ip)
-	if l.byClient[client]--; l.byClient[client] == 0 {
-		delete(l.byClient, client)
-	}
 }
 
 // progressConn ends a connection whose peer took less than leastTaken for stall. A slow client that
@@ -230,15 +186,6 @@ func (w progressWriter) FlushError() error {
 // Unwrap is for [http.ResponseController].
 func (w progressWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func contains(prefixes []netip.Prefix, ip netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(ip) {
-			return true
-		}
-	}
-	return false
-}
-
 // seldom logs what may happen often at most once in each seldomTime.
 type seldom struct {
 	log *slog.Logger
@@ -260,12 +207,4 @@ func (s *seldom) error(message string, args ...any) {
 	}
 	s.log.Error(message, append(args, "not_logged", s.quiet)...)
 	s.last, s.quiet = now, 0
-}
-
-// addressOf returns the IP address of a TCP peer.
-func addressOf(a net.Addr) netip.Addr {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap().WithZone("")
-	}
-	return netip.Addr{}
 }

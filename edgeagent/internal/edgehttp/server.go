@@ -28,6 +28,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
+	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
 // Config of a server.
@@ -173,8 +174,8 @@ func (s *Server) serve(ctx context.Context) error {
 
 func (s *Server) limit(l net.Listener, plain bool) net.Listener {
 	return &limitListener{
-		Listener: l, max: s.cfg.MaxConnections, perClient: s.cfg.MaxConnectionsPerClient, stall: s.cfg.WriteStall, plain: plain,
-		exempt:  s.cfg.TrustedProxies,
+		Listener: l, stall: s.cfg.WriteStall, plain: plain,
+		places:  listen.Places{Max: s.cfg.MaxConnections, PerClient: s.cfg.MaxConnectionsPerClient, Exempt: s.cfg.TrustedProxies},
 		refused: func(reason string) { s.metrics.refused.WithLabelValues(reason).Inc() },
 		failed: func(err error) {
 			s.metrics.acceptErrors.Inc()
