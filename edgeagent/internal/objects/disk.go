@@ -60,8 +60,8 @@ func (s *Store) note(op string, err error) {
 	if last := s.lastLogged.Load(); now-last > int64(logEvery) && s.lastLogged.CompareAndSwap(last, now) {
 		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
 	}
-	if op == "read" && errors.Is(err, fs.ErrNotExist) {
-		return // one object's file is gone; a folder that is gone shows at the next write
+	if op == "read" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EIO)) {
+		return // of one file; a folder that is gone or a disk that fails shows at the next write
 	}
 	if state := classify(err); state != DiskOK {
 		s.setState(state, err)

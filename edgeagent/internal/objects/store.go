@@ -281,15 +281,19 @@ func (s *Store) readHead(sh *shard, sl slot) *object {
 	return o
 }
 
-// dropUnreadable removes an object that turned out to be corrupt or missing. Missing is an error only if the index says
-// it should be there, as evictions delete files while lookups read. Another error says nothing about the object: it
-// stays, and this use of it is a miss.
+// dropUnreadable removes an object that turned out to be corrupt or missing, or that the disk cannot read while it is well
+// otherwise. Missing is an error only if the index says it should be there, as evictions delete files while lookups read.
+// Another error says nothing about the object: it stays, and this use of it is a miss.
 func (s *Store) dropUnreadable(i id, err error) {
 	op := "read"
 	switch {
 	case errors.Is(err, errCorrupt):
 		op = "corrupt"
 		s.remove(i.key, i.seq)
+	case errors.Is(err, syscall.EIO):
+		if s.disk() == DiskOK {
+			s.remove(i.key, i.seq)
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		if !s.remove(i.key, i.seq) {
 			return
