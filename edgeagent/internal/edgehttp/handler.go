@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
@@ -343,10 +344,12 @@ func send(w http.ResponseWriter, body io.Reader, length int64) (int64, error) {
 				return 0, err
 			}
 			n, err := io.Copy(w, io.LimitReader(file, length))
-			if err == nil && n < length {
-				err = io.ErrUnexpectedEOF
+			if err == nil && n == length || err != nil && !errors.Is(err, syscall.EIO) {
+				return n, err
 			}
-			return n, err
+			section.Sent(n) // It is the store's to find out what is wrong with its file.
+			rest, err := io.Copy(w, body)
+			return n + rest, err
 		default:
 			return io.Copy(w, body)
 		}

@@ -2,8 +2,12 @@ package edgehttp
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -228,6 +232,45 @@ func TestHitsAreWholeWhicheverWayTheyAreSent(t *testing.T) {
 		if err != nil || string(got) != file[:size] {
 			t.Errorf("%d bytes over HTTP/2: %d bytes, %v", size, len(got), err)
 		}
+	}
+}
+
+// unreadable is a section whose file the kernel cannot read.
+type unreadable struct {
+	file  *os.File
+	found error // by Read
+	sent  int64
+}
+
+func (u *unreadable) Read([]byte) (int, error)                       { return 0, u.found }
+func (u *unreadable) Close() error                                   { return u.file.Close() }
+func (u *unreadable) Sent(n int64)                                   { u.sent += n }
+func (u *unreadable) Section() (file *os.File, offset, length int64) { return u.file, 0, smallBody + 1 }
+
+// A file that cannot be sent is read, so that the store finds out and drops it.
+func TestFileThatCannotBeSentIsReadByTheStore(t *testing.T) {
+	t.Parallel()
+	file, err := os.Open("/proc/self/mem") // Nothing is at its beginning: reading there is EIO.
+	if err != nil {
+		t.Skip(err)
+	}
+	short, err := os.Create(filepath.Join(t.TempDir(), "short"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := short.WriteString("short"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		file *os.File
+		sent int64
+	}{{file, 0}, {short, 5}} {
+		body := &unreadable{file: test.file, found: errors.New("found out")}
+		n, err := send(httptest.NewRecorder(), body, smallBody+1)
+		if !errors.Is(err, body.found) || n != test.sent || body.sent != test.sent {
+			t.Errorf("%s: %d bytes, %v; read on behind %d", test.file.Name(), n, err, body.sent)
+		}
+		body.Close()
 	}
 }
 

@@ -61,6 +61,9 @@ type Section interface {
 	// Section returns the file, whose position belongs to this body alone, and where in it the rest of the body lies. The
 	// file is nil if the body has to be read.
 	Section() (file *os.File, offset, length int64)
+	// Sent says that the first n bytes of the rest were sent from the file. Read goes on behind them, and finds out what is
+	// wrong with a file that cannot be sent to its end.
+	Sent(n int64)
 }
 
 // source is where the bytes of a file come from: the store, or a flight.

@@ -64,6 +64,12 @@ func (b *storedBody) Section() (file *os.File, offset, length int64) {
 	return b.from.body.File(), b.offset, b.rest
 }
 
+// Sent implements [Section].
+func (b *storedBody) Sent(n int64) {
+	b.offset += n
+	b.rest -= n
+}
+
 // Close implements [io.Closer].
 func (b *storedBody) Close() error {
 	if b.closed {
