@@ -2,8 +2,10 @@ package persistent
 
 import (
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -57,6 +59,62 @@ func TestItIsAMapThatReadersMayKeep(t *testing.T) {
 				t.Errorf("after dropping everything: %d entries, root %v", m.len, m.root)
 			}
 		})
+	}
+}
+
+// A map that was filled at once is the map that was filled one by one, also when keys come twice.
+func TestFillIsManyPuts(t *testing.T) {
+	t.Parallel()
+	for name, hash := range map[string]func(string) uint64{
+		"random":     func(key string) uint64 { return maphash.String(fillSeed, key) },
+		"few hashes": func(key string) uint64 { return uint64(len(key)) << 60 },
+		"one hash":   func(string) uint64 { return 0xfeedface },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(1, 2))
+			for n := range 150 {
+				filled, put := New(func(e *entry) string { return e.key }), New(func(e *entry) string { return e.key })
+				filled.hash, put.hash = hash, hash
+				batch := new(Batch)
+				values := make([]*entry, n)
+				want := map[string]int{}
+				for i := range values {
+					values[i] = &entry{fmt.Sprint(rng.IntN(100)), i}
+					put.Put(batch, values[i])
+					want[values[i].key] = i
+				}
+				filled.Fill(batch, values)
+				sameEntries(t, &filled, want)
+				sameShape(t, filled.root, put.root)
+				kept := filled
+				for key := range want {
+					filled.Drop(new(Batch), key)
+				}
+				if filled.root != nil || filled.len != 0 {
+					t.Fatalf("after dropping everything: %d entries, root %v", filled.len, filled.root)
+				}
+				sameEntries(t, &kept, want)
+			}
+		})
+	}
+}
+
+var fillSeed = maphash.MakeSeed()
+
+func sameShape(t *testing.T, a, b *node[*entry]) {
+	t.Helper()
+	if a == nil || b == nil {
+		if a != b {
+			t.Fatalf("a node is %v, want %v", a, b)
+		}
+		return
+	}
+	if a.batch != b.batch || a.leaves != b.leaves || a.kids != b.kids || !slices.Equal(a.values, b.values) || len(a.children) != len(b.children) {
+		t.Fatalf("a node is %+v, want %+v", a, b)
+	}
+	for i := range a.children {
+		sameShape(t, a.children[i], b.children[i])
 	}
 }
 

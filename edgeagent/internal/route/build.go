@@ -62,6 +62,11 @@ type builder struct {
 	purges  []purging
 	gone    []string
 	domain  topologyv1.CustomDomain // the last that was read
+
+	// filling says that the domains of a full state are collected, to be put into the map at once.
+	filling  bool
+	fill     []*topology.Domain
+	inactive []inactive
 }
 
 // takeAll takes the records in. Those of a change are collected first: an error may come after any of them, and what they
@@ -81,6 +86,7 @@ func (b *builder) takeAll(records iter.Seq2[topology.Record, error], full bool) 
 	for _, r := range collected {
 		b.take(r)
 	}
+	b.fillDomains()
 	return nil
 }
 

@@ -168,7 +168,7 @@ func (t *Table) Apply(s Step) (Result, error) {
 }
 
 func (t *Table) builder(s Step) *builder {
-	b := &builder{batch: new(persistent.Batch), full: s.Full, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, changed: make(map[string]*holding)}
+	b := &builder{batch: new(persistent.Batch), full: s.Full, filling: s.Full, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, changed: make(map[string]*holding)}
 	if s.SharedHost != "" {
 		b.given = canonicalSharedHost(s.SharedHost)
 	}

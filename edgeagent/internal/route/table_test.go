@@ -65,6 +65,10 @@ func domain(name, endpoint string) *topologyv1.CustomDomain {
 	return &topologyv1.CustomDomain{Domain: name, Mode: mode, UrlEndpoint: endpoint, State: topologyv1.CustomDomain_ACTIVE}
 }
 
+func pending(name string) *topologyv1.CustomDomain {
+	return &topologyv1.CustomDomain{Domain: name, Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_PENDING}
+}
+
 func media(sum byte) *topologyv1.MediaFile {
 	return &topologyv1.MediaFile{Sha256: hex.EncodeToString(slices.Repeat([]byte{sum}, 32))}
 }
@@ -197,6 +201,13 @@ func TestApply(t *testing.T) {
 		}},
 		{"of a key that comes twice, the later counts", []stepTest{
 			{full(9, append(acme, put(t, "origins/acme/one", "6/9", web("http://new")))...), "acme uid=5-acme media=0\nacme/default media http://new", nil, []string{"acme"}},
+			{full(10, append(acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "")), put(t, "customDomains/acme/a.test.example", "9/10", pending("a.test.example")))...), acmeSeen, nil, []string{"acme"}},
+			{full(11, append(acme, put(t, "customDomains/acme/a.test.example", "9", pending("a.test.example")), put(t, "customDomains/acme/a.test.example", "9/10", domain("a.test.example", "")))...), acmeSeen + "\na.test.example -> acme", nil, []string{"acme"}},
+			{full(12, append(acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "one")), garbage(t, "customDomains/acme/a.test.example", "9/12"), put(t, "customDomains/acme/b.test.example", "9", domain("b.test.example", "")))...),
+				acmeSeen + "\na.test.example -> acme/one\nb.test.example -> acme", []string{"customDomains/acme/a.test.example"}, []string{"acme"}},
+		}},
+		{"a domain that waits to be verified takes nothing from who has it", []stepTest{
+			{full(9, append(acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "")), put(t, "customDomains/globex/a.test.example", "9", pending("a.test.example")))...), acmeSeen + "\na.test.example -> acme", nil, []string{"acme"}},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

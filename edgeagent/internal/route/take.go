@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"unique"
 
 	"google.golang.org/protobuf/proto"
@@ -54,12 +55,9 @@ func (b *builder) takeDomain(r topology.Record) error {
 			return unknown
 		}
 	}
-	owned := func() bool {
-		held, _ := b.domains.Get(name)
-		return held != nil && held.Account == r.Key.Account
-	}
 	if err != nil {
-		if was := b.old.Domain(name); was != nil && was.Account == r.Key.Account && !owned() {
+		b.fillDomains()
+		if was := b.old.Domain(name); was != nil && was.Account == r.Key.Account && !b.owns(r.Key.Account, name) {
 			b.domains.Put(b.batch, was)
 		}
 		return err
@@ -68,14 +66,47 @@ func (b *builder) takeDomain(r topology.Record) error {
 	if m != nil {
 		d = topology.CompileDomain(intern(r.Key.Account), m)
 	}
-	switch {
-	case d != nil:
+	if d != nil {
 		d.Endpoint = intern(d.Endpoint)
+	}
+	switch {
+	case d != nil && b.filling:
+		b.fill = append(b.fill, d)
+	case d != nil:
 		b.domains.Put(b.batch, d)
-	case owned():
+	case b.filling:
+		b.inactive = append(b.inactive, inactive{name, r.Key.Account, len(b.fill)})
+	case b.owns(r.Key.Account, name):
 		b.domains.Drop(b.batch, name)
 	}
 	return nil
+}
+
+// owns reports whether a name leads to an account so far.
+func (b *builder) owns(account, name string) bool {
+	held, _ := b.domains.Get(name)
+	return held != nil && held.Account == account
+}
+
+// inactive is a domain of an account that leads nowhere, which came after some others.
+type inactive struct {
+	name, account string
+	after         int
+}
+
+// fillDomains puts what was collected of a full state into the map. A domain is dropped again if it came a second time, inactive.
+func (b *builder) fillDomains() {
+	if !b.filling {
+		return
+	}
+	b.filling = false
+	b.domains.Fill(b.batch, b.fill)
+	for _, i := range b.inactive {
+		if held, _ := b.domains.Get(i.name); held != nil && held.Account == i.account && slices.Contains(b.fill[:i.after], held) {
+			b.domains.Drop(b.batch, i.name)
+		}
+	}
+	b.fill, b.inactive = nil, nil
 }
 
 // readDomain returns nil for a domain that is deleted or cannot be read. What it returns is valid until the next call.
