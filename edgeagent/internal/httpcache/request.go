@@ -258,16 +258,15 @@ func (q *query) header() http.Header {
 
 var askedSeed = maphash.MakeSeed()
 
-// asked hashes what of the client's a walk that finds nothing may be due to. A failure may be due
-// to all that origins were sent, CDN-Loop included; that there is no such file, to what they list
-// in forward_request_headers, since Accept and Accept-Encoding choose the form of a file and not
-// whether there is one.
+// asked hashes what of the client's a walk that finds nothing may be due to, which is all that
+// origins were sent, Accept and CDN-Loop included: one may say that there is no file where one of its
+// forms is missing. Only that there is none at all is taken not to be due to where a client is.
 func (q *query) asked(definite bool) uint64 {
 	var h maphash.Hash
 	h.SetSeed(askedSeed)
 	sent := q.header()
 	for _, name := range slices.Sorted(maps.Keys(sent)) {
-		if definite && !q.forwards(name) {
+		if definite && strings.HasPrefix(name, "X-Forwarded-") && !q.forwards(name) {
 			continue
 		}
 		h.WriteString(name)

@@ -39,7 +39,8 @@ type Conditions struct {
 }
 
 // WriteAsked writes to h what makes one question to o differ from another: two asks that write the same get the same answer.
-// Accept and Accept-Encoding are not part of it, since they choose the form of a file and not whether there is one.
+// Accept and Accept-Encoding are part of it: an origin may say that there is no file where one of its forms is missing. The
+// client's address is not, which is sent for an origin's log.
 func (a *Ask) WriteAsked(h *maphash.Hash, o *topology.Origin) {
 	if Keyed(o) {
 		writeField(h, a.Object)
@@ -51,12 +52,19 @@ func (a *Ask) WriteAsked(h *maphash.Hash, o *topology.Origin) {
 	if web.GetForwardHostHeader() {
 		writeField(h, a.Host)
 	}
+	writeLines(h, a.Header["Accept"])
+	writeLines(h, a.Header["Accept-Encoding"])
+	writeLines(h, a.Header["Cdn-Loop"])
 	for _, name := range web.GetForwardRequestHeaders() {
-		for _, value := range a.Header[http.CanonicalHeaderKey(name)] {
-			writeField(h, value)
-		}
-		h.WriteByte(1)
+		writeLines(h, a.Header[http.CanonicalHeaderKey(name)])
 	}
+}
+
+func writeLines(h *maphash.Hash, lines []string) {
+	for _, line := range lines {
+		writeField(h, line)
+	}
+	h.WriteByte(1)
 }
 
 func writeField(h *maphash.Hash, s string) {

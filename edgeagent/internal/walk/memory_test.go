@@ -40,6 +40,9 @@ func TestMissesAreRemembered(t *testing.T) {
 		"another query":           func(r *Request) { r.Target.Query = "w=1" },
 		"another host":            func(r *Request) { r.Target.Host = "other" },
 		"another forwarded field": func(r *Request) { r.Header.Set("Accept-Language", "de") },
+		"other types":             func(r *Request) { r.Header.Set("Accept", "image/webp") },
+		"other codings":           func(r *Request) { r.Header.Set("Accept-Encoding", "br") },
+		"another loop mark":       func(r *Request) { r.Header.Set("Cdn-Loop", "other") },
 		"another target":          func(q *Request) { retarget(t, r, "a"); q.Target = r.to("/a.jpg").Target },
 	} {
 		ask(change)
@@ -47,9 +50,9 @@ func TestMissesAreRemembered(t *testing.T) {
 			t.Errorf("%s: the miss of another question was used", name)
 		}
 	}
-	ask(func(r *Request) { r.Header.Set("Accept", "image/webp") })
+	ask(func(r *Request) { r.Header.Set("X-Forwarded-For", "192.0.2.1") })
 	if r.counts()[0] != n {
-		t.Error("Accept made it another question")
+		t.Error("the client's address made it another question")
 	}
 }
 
