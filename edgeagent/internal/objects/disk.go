@@ -91,6 +91,27 @@ func (s *Store) setState(state DiskState, err error) {
 	s.cfg.Logger.Error("cache disk is not usable, replies are not stored", "dir", s.cfg.Dir, "state", state.String(), "err", err)
 }
 
+// lookForFolder finds out that the cache folder is no longer the one that this process has locked: nothing fails where another
+// cache has taken its place.
+func (s *Store) lookForFolder() {
+	s.layoutMu.Lock()
+	defer s.layoutMu.Unlock()
+	if s.lockFile == nil || s.objFiles == nil || s.disk() != DiskOK {
+		return
+	}
+	defer s.watch.leave(s.watch.enter())
+	mine, err := s.lockFile.Stat()
+	for name, known := range map[string]os.FileInfo{lockFile: mine, objFolder: s.objFiles} {
+		there, missing := os.Stat(filepath.Join(s.cfg.Dir, name))
+		if err = errors.Join(err, missing); err == nil && !os.SameFile(known, there) {
+			err = fmt.Errorf("%s was exchanged", filepath.Join(s.cfg.Dir, name))
+		}
+	}
+	if err != nil {
+		s.setState(DiskBroken, err)
+	}
+}
+
 // probe finds out whether a disk that failed works again. A full one first gets some of our own bytes back: others may
 // have taken the space, and a cache that can only keep its oldest objects is worth little.
 func (s *Store) probe() {

@@ -280,6 +280,40 @@ func TestCacheFolderDeleted(t *testing.T) {
 	wantIdle(t, s)
 }
 
+// A cache folder that another one takes the place of, as when a backup is put back under a running edge, is noticed without
+// a failure: what is in it counts and is served, what was there before is forgotten, and no other process may have it.
+func TestCacheFolderExchanged(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	dir, other, away := filepath.Join(root, "cache"), filepath.Join(root, "other"), filepath.Join(root, "away")
+	s := openStore(t, other)
+	for n := range 10 {
+		put(t, s, n, 5000)
+	}
+	s.Close()
+	s = openStore(t, dir)
+	for n := 10; n < 30; n++ {
+		put(t, s, n, 5000)
+	}
+	if err := errors.Join(os.Rename(dir, away), os.Rename(other, dir)); err != nil {
+		t.Fatal(err)
+	}
+	s.maintain()
+	if st := s.Stats(); st.Disk != DiskOK || st.Objects != 10 || st.Bytes != diskBytes(t, filepath.Join(dir, objFolder)) || !st.Scanned {
+		t.Errorf("after an exchange: %+v", st)
+	}
+	wantStored(t, s, 1, 5000)
+	if s.Lookup(testKey(10)) != nil {
+		t.Error("found what is in the folder that was moved away")
+	}
+	put(t, s, 40, 5000)
+	wantStored(t, s, 40, 5000)
+	if _, err := Open(s.cfg); err == nil {
+		t.Error("the folder that took its place is not locked")
+	}
+	wantIdle(t, s)
+}
+
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()

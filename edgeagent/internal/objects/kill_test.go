@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -72,7 +73,7 @@ func TestKilledInTheMiddleOfFills(t *testing.T) {
 	dir := t.TempDir()
 	seen, tmp := 0, 0
 	for range rounds {
-		killAChild(t, dir)
+		killAChild(t, dir, "OBJECTS_TEST_FILL_DIR")
 		tmp += len(filesIn(t, filepath.Join(dir, tmpFolder)))
 		s := openStore(t, dir)
 		if left := filesIn(t, filepath.Join(dir, tmpFolder)); len(left) != 0 {
@@ -98,11 +99,71 @@ func TestKilledInTheMiddleOfFills(t *testing.T) {
 	t.Logf("%d objects checked after %d kills, %d temporary files reclaimed", seen, rounds, tmp)
 }
 
-// killAChild lets a process fill the cache and kills it at a random moment after a random commit.
-func killAChild(t *testing.T, dir string) {
+// storeForever stores one object after the other in dir until it is killed, and prints the number of each that is stored.
+func storeForever(dir string) {
+	s, err := Open(Config{Dir: dir, MaxBytes: 1 << 30, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		os.Stderr.WriteString(err.Error())
+		os.Exit(3)
+	}
+	go s.Run(context.Background())
+	var n atomic.Int64
+	for range 4 {
+		go func() {
+			for {
+				n := int(n.Add(1))
+				length := killLength(n % killKeys)
+				f := s.Begin(testKey(n), 10)
+				if f.Head(testHead(n, length)) != nil {
+					os.Exit(4)
+				}
+				if _, err := f.Write(testBody(n, length)); err != nil {
+					os.Exit(5)
+				}
+				if _, err := f.Commit(); err == nil {
+					os.Stdout.WriteString(strconv.Itoa(n) + "\n")
+				}
+			}
+		}()
+	}
+	select {}
+}
+
+// What was stored when the process is killed is stored afterwards, each object of it.
+func TestKillLosesNothingThatWasStored(t *testing.T) {
+	t.Parallel()
+	rounds := 40
+	if testing.Short() {
+		rounds = 4
+	}
+	stored := 0
+	for range rounds {
+		dir := t.TempDir()
+		said := killAChild(t, dir, "OBJECTS_TEST_STORE_DIR")
+		s := openStore(t, dir)
+		lines := strings.SplitAfter(said, "\n")
+		for _, line := range lines[:len(lines)-1] {
+			n, err := strconv.Atoi(strings.TrimSuffix(line, "\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantStored(t, s, n, killLength(n%killKeys))
+			stored++
+		}
+		if st := s.Stats(); st.Objects > int64(len(lines)-1)+4 { // and what was stored but not said yet
+			t.Errorf("%d objects of %d", st.Objects, len(lines)-1)
+		}
+		s.Close()
+	}
+	t.Logf("%d objects were there after %d kills", stored, rounds)
+}
+
+// killAChild lets a process fill the cache, as the variable asks for, and kills it at a random moment after a random commit.
+// It returns what the process said of its commits.
+func killAChild(t *testing.T, dir, variable string) (said string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "OBJECTS_TEST_FILL_DIR="+dir)
+	cmd.Env = append(os.Environ(), variable+"="+dir)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -112,11 +173,13 @@ func killAChild(t *testing.T, dir string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadFull(out, make([]byte, 1+rand.IntN(100))); err != nil {
+	first := make([]byte, 1+rand.IntN(100))
+	if _, err := io.ReadFull(out, first); err != nil {
 		t.Errorf("child: %v: %s", err, stderr.String())
 	}
 	timer := time.AfterFunc(time.Duration(rand.Int64N(int64(5*time.Millisecond))), func() { cmd.Process.Kill() })
 	defer timer.Stop()
-	io.Copy(io.Discard, out) // until it is dead
+	rest, _ := io.ReadAll(out) // until it is dead
 	cmd.Wait()
+	return string(first) + string(rest)
 }

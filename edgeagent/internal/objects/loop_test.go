@@ -4,25 +4,29 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
-	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // imageBlock is the block size of an image's file system.
 const imageBlock = 4096
 
-// image is a disk in a file, with a file system that has no journal, so that what is in the file is all that there is.
+// image is a disk in a file.
 type image struct {
 	t    *testing.T
 	file string
 	dir  string // where it is mounted
 }
 
-func newImage(t *testing.T, bytes int64) *image {
+// newImage makes a disk of ext4 with a feature, or without one: "^has_journal".
+func newImage(t *testing.T, bytes int64, feature string) *image {
 	t.Helper()
 	scratch := t.TempDir()
 	i := &image{t: t, file: filepath.Join(scratch, "disk"), dir: filepath.Join(scratch, "mounted")}
@@ -35,7 +39,7 @@ func newImage(t *testing.T, bytes int64) *image {
 	if err := os.Truncate(i.file, bytes); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-b", "4096", "-O", "^has_journal", "-E", "packed_meta_blocks=1", i.file).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mkfs.ext4", "-q", "-b", "4096", "-O", feature, "-E", "packed_meta_blocks=1", i.file).CombinedOutput(); err != nil {
 		t.Skipf("a disk that breaks needs mkfs.ext4: %v %s", err, out)
 	}
 	i.mount()
@@ -59,7 +63,7 @@ func (i *image) unmount() {
 }
 
 // firstBlock is where on the disk a file begins.
-func (i *image) firstBlock(name string) (block int32) {
+func (i *image) firstBlock(name string) int {
 	i.t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
@@ -70,14 +74,15 @@ func (i *image) firstBlock(name string) (block int32) {
 		i.t.Fatal(err)
 	}
 	const fibmap = 1 // FIBMAP of linux/fs.h
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), fibmap, uintptr(unsafe.Pointer(&block))); errno != 0 {
-		i.t.Skipf("where a file lies on a disk: %v", errno)
+	block, err := unix.IoctlGetInt(int(f.Fd()), fibmap)
+	if err != nil {
+		i.t.Skipf("where a file lies on a disk: %v", err)
 	}
 	return block
 }
 
 // cut has every sector from a block on fail to be read, unless it is in memory, until it is written again.
-func (i *image) cut(block int32) {
+func (i *image) cut(block int) {
 	i.t.Helper()
 	if err := os.Truncate(i.file, int64(block)*imageBlock); err != nil {
 		i.t.Fatal(err)
@@ -88,11 +93,11 @@ func (i *image) cut(block int32) {
 // still to be.
 func TestBadSectors(t *testing.T) {
 	t.Parallel()
-	disk := newImage(t, 64<<20)
+	disk := newImage(t, 64<<20, "^has_journal")
 	s := openStore(t, disk.dir)
 	const small, large, cold, good = 0, 1, 2, 3
 	lengths := []int{300_000, 2 << 20, 5000, 300_000}
-	first := int32(1 << 30)
+	first := 1 << 30
 	for n, length := range lengths {
 		path := s.path(put(t, s, n, length).o.id)
 		first = min(first, disk.firstBlock(path))
@@ -137,4 +142,126 @@ func TestBadSectors(t *testing.T) {
 	wantStored(t, s, good, lengths[good])
 	wantIdle(t, s)
 	s.Close()
+}
+
+// asAfterAPowerCut is a disk with what has got to this one by now, its file system repaired as at a boot.
+func (i *image) asAfterAPowerCut() *image {
+	i.t.Helper()
+	scratch := i.t.TempDir()
+	after := &image{t: i.t, file: filepath.Join(scratch, "disk"), dir: filepath.Join(scratch, "mounted")}
+	if err := os.Mkdir(after.dir, 0o700); err != nil {
+		i.t.Fatal(err)
+	}
+	now, err := os.ReadFile(i.file)
+	if err == nil {
+		err = os.WriteFile(after.file, now, 0o600)
+	}
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	const repaired = 1 | 2 // of the exit codes of e2fsck(8)
+	out, err := exec.Command("e2fsck", "-fy", after.file).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode()&^repaired != 0) {
+		i.t.Fatalf("%v %s", err, out)
+	}
+	after.mount()
+	return after
+}
+
+// After a power cut at any moment of many fills the store opens, gives no wrong byte, and stores again.
+func TestPowerCut(t *testing.T) {
+	t.Parallel()
+	for name, feature := range map[string]string{"journal": "has_journal", "no journal": "^has_journal"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := newImage(t, 48<<20, feature)
+			s := openStore(t, disk.dir, limit(24<<20))
+			done := make(chan struct{})
+			var all sync.WaitGroup
+			for range 3 {
+				all.Go(func() {
+					for {
+						select {
+						case <-done:
+							return
+						default:
+							n := rand.IntN(killKeys)
+							h := testHead(n, killLength(n))
+							if _, err := fill(t, s, testKey(n), 10, h, testBody(n, killLength(n))); err != nil && !errors.Is(err, ErrNotStored) {
+								t.Errorf("fill: %v", err)
+							}
+						}
+					}
+				})
+			}
+			all.Go(func() { // A disk gets what is written in the end, some of it before other that was written earlier.
+				for {
+					select {
+					case <-done:
+						return
+					default:
+						for n := range killKeys {
+							if entries := s.Lookup(testKey(n)); len(entries) > 0 && n%7 == 0 {
+								syncFile(s.path(entries[0].o.id))
+							}
+						}
+						syncFile(disk.dir)
+					}
+				}
+			})
+			rounds, whole, damaged := 15, 0, 0
+			if testing.Short() {
+				rounds = 2
+			}
+			for range rounds {
+				before := s.seq.Load()
+				eventually(t, "some fills", func() bool { return s.seq.Load() > before+20 })
+				after := disk.asAfterAPowerCut()
+				again := openStore(t, after.dir, limit(24<<20))
+				for n := range killKeys {
+					for _, e := range again.Lookup(testKey(n)) {
+						if string(e.Head().Meta) != string(testHead(n, 0).Meta) {
+							t.Errorf("key %d: head %+v", n, e.Head())
+						}
+						b, err := e.Open()
+						if err != nil {
+							continue
+						}
+						got, err := io.ReadAll(b)
+						b.Close()
+						if want := testBody(n, killLength(n)); !bytes.Equal(got, want[:len(got)]) || err == nil && len(got) != len(want) {
+							t.Errorf("key %d: wrong bytes", n)
+						}
+						whole++
+					}
+				}
+				damaged += int(again.Stats().Errors["corrupt"])
+				put(t, again, 1000, 100_000)
+				wantStored(t, again, 1000, 100_000)
+				again.Close()
+				after.unmount()
+			}
+			close(done)
+			all.Wait()
+			s.Close()
+			if whole == 0 {
+				t.Error("no object outlived any power cut")
+			}
+			t.Logf("%d objects were whole and %d damaged after %d power cuts", whole, damaged, rounds)
+		})
+	}
+}
+
+// syncFile has a file written to its disk, or all that a folder's file system has to write.
+func syncFile(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.IsDir() {
+		unix.Syncfs(int(f.Fd()))
+		return
+	}
+	f.Sync()
 }

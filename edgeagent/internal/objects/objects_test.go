@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 		fillForever(dir) // the process that TestKilledInTheMiddleOfFills kills
 		return
 	}
+	if dir := os.Getenv("OBJECTS_TEST_STORE_DIR"); dir != "" {
+		storeForever(dir) // the one that TestKillLosesNothingThatWasStored kills
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

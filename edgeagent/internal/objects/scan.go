@@ -45,6 +45,7 @@ func (s *Store) Run(ctx context.Context) error {
 
 // maintain keeps 1/64 of the limit free, so that fills seldom wait for an eviction.
 func (s *Store) maintain() {
+	s.lookForFolder()
 	s.probe()
 	if DiskState(s.state.Load()) == DiskBroken {
 		return
