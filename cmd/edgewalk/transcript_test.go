@@ -184,6 +184,9 @@ var tamed = []struct {
 	{regexp.MustCompile(`'"\d+"'|\\"\d+\\"|is "\d+"`), "ETAG"},
 	{regexp.MustCompile(`(yes|no|frozen at REV)  +\d+  +`), "$1  REV  "},
 	{regexp.MustCompile(`(  |in |since )[\d.]+(µs|ms|s|m)( ago)?\b`), "${1}SPAN"},
+	{regexp.MustCompile(`(topology +revision )\d+(, in step with etcd )\S+`), "${1}REV${2}SPAN"},
+	{regexp.MustCompile(`(control planes +)\S+`), "${1}HOST:PORT"},
+	{regexp.MustCompile(`unix:\S+, version [\d.]+, [\d.]+ [KM]iB`), "ADDRESS, version VERSION, SIZE"},
 	{regexp.MustCompile(`edgewalk-test-[a-z0-9]+`), "edgewalk-test-RANDOM"},
 	{regexp.MustCompile(`(\S)   +`), "$1  "}, // Columns are as wide as what was tamed.
 	{regexp.MustCompile(`(?m) +$`), ""},

@@ -78,6 +78,10 @@ func TestADeadEtcdIsUnavailable(t *testing.T) {
 	// What the control plane knows by itself it goes on telling.
 	r.must(t, "ListEdges", `{}`)
 	r.must(t, "GetRevision", `{}`)
+	if s := r.must(t, "GetStatus", `{}`).(*adminv1.GetStatusResponse); len(s.GetProblems()) == 0 || !strings.Contains(s.GetProblems()[0], "writes are refused") ||
+		len(s.GetEtcdMembers()) != 1 || s.GetEtcdMembers()[0].GetVersion() != "" {
+		t.Errorf("status without etcd: %v", s)
+	}
 	eventually(t, func() bool {
 		resp, err := healthv1.NewHealthClient(r.conn).Check(t.Context(), &healthv1.HealthCheckRequest{})
 		return err == nil && resp.GetStatus() == healthv1.HealthCheckResponse_NOT_SERVING

@@ -2,11 +2,14 @@ package adminsvc
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -164,4 +167,61 @@ func TestAPurgeTooLargeForAStepIsRefused(t *testing.T) {
 	}
 	r.refused(t, codes.InvalidArgument, "CreatePurge", urls(101, 1))
 	r.refused(t, codes.InvalidArgument, "CreatePurge", urls(1, 8200))
+}
+
+// The status says what needs a person, and that nothing does once it has passed.
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	status := func() *adminv1.GetStatusResponse {
+		return r.must(t, "GetStatus", `{}`).(*adminv1.GetStatusResponse)
+	}
+	if s := status(); !slices.Equal(s.GetProblems(), []string{"no edge is connected: those that run go on with what they have"}) {
+		t.Errorf("without an edge: %q", s.GetProblems())
+	}
+	r.connectEdge(t, "e1", nil)
+	eventually(t, func() bool { return len(status().GetProblems()) == 0 })
+	s := status()
+	if s.GetRevision() != r.feed.Revision() || s.GetEpoch() != r.store.Epoch() || s.GetAsOf() == nil || s.GetEdges().GetConnected() != 1 {
+		t.Errorf("status %v", s)
+	}
+	if len(s.GetEtcdMembers()) != 1 || !s.GetEtcdMembers()[0].GetLeader() || s.GetEtcdMembers()[0].GetVersion() == "" || s.GetEtcdMembers()[0].GetSizeBytes() == 0 {
+		t.Errorf("etcd members %v", s.GetEtcdMembers())
+	}
+	if len(s.GetControlPlanes()) != 1 || !s.GetControlPlanes()[0].GetConnected() {
+		t.Errorf("control planes %v", s.GetControlPlanes())
+	}
+	r.must(t, "FreezeEdges", `{"region": "eu", "reason": "sale"}`)
+	eventually(t, func() bool { return len(status().GetFreezes()) == 1 })
+	if s := status(); len(s.GetProblems()) != 1 || !strings.Contains(s.GetProblems()[0], "region eu are frozen") {
+		t.Errorf("frozen: %q", s.GetProblems())
+	}
+}
+
+// What edges say becomes problems, each with the edge or the origin that it is about.
+func TestProblemsOfEdges(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1e9, 0)
+	ago := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-d)) }
+	open := &topologyv1.OriginState{Account: "acme", Origin: "web", LastError: "failed: connection refused", BreakerOpen: true}
+	edges := []*topologyv1.Edge{
+		{Id: "well", Connected: true, LastSeen: ago(0), Origins: []*topologyv1.OriginState{open, {Account: "acme", Origin: "other", LastError: "failed: 500"}}},
+		{Id: "behind", Connected: true, LastSeen: ago(0), Lag: durationpb.New(time.Minute), Origins: []*topologyv1.OriginState{open}},
+		{Id: "held", Connected: true, LastSeen: ago(0), Lag: durationpb.New(time.Minute), FrozenRevision: 9},
+		{Id: "refuses", Connected: true, LastSeen: ago(0), Rejected: []*topologyv1.Rejected{{Key: "urlEndpoints/acme/shop", Reason: "too new"}}},
+		{Id: "lost", LastSeen: ago(2 * time.Minute), Origins: []*topologyv1.OriginState{open}},
+		{Id: "retired", LastSeen: ago(2 * time.Hour)},
+	}
+	want := []string{
+		"edge behind has been behind for 1m0s: see its log and its way to the control plane",
+		"edge refuses refuses urlEndpoints/acme/shop and goes on with what it had: too new",
+		"edge lost has been gone for 2m0s",
+		"accounts/acme/origins/web does not answer 2 of the connected edges, last: failed: connection refused",
+	}
+	if got := append(edgeProblems(edges, now), originProblems(edges)...); !slices.Equal(got, want) {
+		t.Errorf("problems\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if got := countEdges(edges); got.GetConnected() != 4 || got.GetGone() != 2 || got.GetBehind() != 1 || got.GetFrozen() != 1 || got.GetRefusing() != 1 {
+		t.Errorf("counts %v", got)
+	}
 }

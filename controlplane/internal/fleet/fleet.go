@@ -11,10 +11,12 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	crand "crypto/rand"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -173,6 +175,34 @@ func (f *Fleet) Epoch() string {
 		return v.History.Epoch
 	}
 	return ""
+}
+
+// AsOf is when this control plane last knew that it was in step with etcd, the zero time before it was.
+func (f *Fleet) AsOf() time.Time { return f.cfg.Feed.AsOf() }
+
+// Peer is another control plane.
+type Peer struct {
+	// Server is its name.
+	Server string
+	// Connected says that it tells what its edges have applied.
+	Connected bool
+}
+
+// Server is the name of this control plane.
+func (f *Fleet) Server() string { return f.cfg.Server }
+
+// Peers are the other control planes that live, as far as etcd knows, by name.
+func (f *Fleet) Peers() []Peer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var peers []Peer
+	for _, p := range f.peers {
+		if p.present() {
+			peers = append(peers, Peer{p.server(), p.link != nil && p.link.up})
+		}
+	}
+	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(a.Server, b.Server) })
+	return peers
 }
 
 // HasOthers reports whether there is another control plane.

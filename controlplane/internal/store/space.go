@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,18 @@ type Status struct {
 	Full bool
 	// Corrupt says that members hold different data, so that it takes no writes.
 	Corrupt bool
+	// Members are the members that are asked, in the order of their addresses.
+	Members []Member
+}
+
+// Member is a member of etcd.
+type Member struct {
+	// Endpoint is the address that it is asked at.
+	Endpoint string
+	// Version is empty when it does not answer.
+	Version   string
+	SizeBytes int64
+	Leader    bool
 }
 
 // Used is the share of the quota that is used, 1 when etcd is full and 0 when nobody knows.
@@ -73,11 +86,11 @@ func (s Status) size() string {
 	return fmt.Sprintf("%d of %d MiB", s.SizeBytes/mib, s.QuotaBytes/mib)
 }
 
-// Status asks the members of etcd. It returns an error when none answers within 2 s.
+// Status asks the members of etcd. When none answers within 2 s it returns an error, and who they are.
 func (s *Store) Status(ctx context.Context) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	endpoints := s.client.Endpoints()
+	endpoints := slices.Sorted(slices.Values(s.client.Endpoints()))
 	answers := make([]*clientv3.StatusResponse, len(endpoints))
 	errs := make([]error, len(endpoints))
 	var asked sync.WaitGroup
@@ -87,6 +100,11 @@ func (s *Store) Status(ctx context.Context) (Status, error) {
 	asked.Wait()
 	var all Status
 	for i, answer := range answers {
+		member := Member{Endpoint: endpoints[i]}
+		if errs[i] == nil {
+			member.Version, member.SizeBytes, member.Leader = answer.Version, answer.DbSize, answer.Leader == answer.Header.MemberId
+		}
+		all.Members = append(all.Members, member)
 		if errs[i] != nil {
 			continue
 		}
@@ -100,7 +118,7 @@ func (s *Store) Status(ctx context.Context) (Status, error) {
 		all.Corrupt = all.Corrupt || strings.Contains(alarms, "CORRUPT")
 	}
 	if all.Version == "" {
-		return Status{}, fmt.Errorf("read status of etcd: %w", kind(errors.Join(errs...)))
+		return all, fmt.Errorf("read status of etcd: %w", kind(errors.Join(errs...)))
 	}
 	return all, nil
 }

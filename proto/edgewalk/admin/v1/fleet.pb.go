@@ -25,6 +25,170 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// GetStatusRequest asks how everything stands.
+type GetStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusRequest) Reset() {
+	*x = GetStatusRequest{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusRequest) ProtoMessage() {}
+
+func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
+func (*GetStatusRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{0}
+}
+
+// GetStatusResponse says it.
+type GetStatusResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision that the topology stands at.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The epoch of the topology: another one after etcd was restored.
+	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// When this control plane last knew that it was in step with etcd. Unset before it was.
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	// The control planes, the one that answers first, then by name.
+	ControlPlanes []*GetStatusResponse_ControlPlane `protobuf:"bytes,4,rep,name=control_planes,json=controlPlanes,proto3" json:"control_planes,omitempty"`
+	// What etcd's members say of themselves, in the order of their addresses.
+	EtcdMembers []*GetStatusResponse_EtcdMember `protobuf:"bytes,5,rep,name=etcd_members,json=etcdMembers,proto3" json:"etcd_members,omitempty"`
+	// The size at which etcd takes no more writes. 0 when it does not say, as before version 3.6.
+	EtcdQuotaBytes int64 `protobuf:"varint,6,opt,name=etcd_quota_bytes,json=etcdQuotaBytes,proto3" json:"etcd_quota_bytes,omitempty"`
+	// How many edges there are.
+	Edges *GetStatusResponse_EdgeCounts `protobuf:"bytes,7,opt,name=edges,proto3" json:"edges,omitempty"`
+	// The freezes, in the order of regions.
+	Freezes []*Freeze `protobuf:"bytes,8,rep,name=freezes,proto3" json:"freezes,omitempty"`
+	// What needs a person, and what to do about it. At most 20, the gravest first. Empty: nothing does.
+	Problems []string `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
+	// How many more there are.
+	MoreProblems  int32 `protobuf:"varint,10,opt,name=more_problems,json=moreProblems,proto3" json:"more_problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse) Reset() {
+	*x = GetStatusResponse{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse) ProtoMessage() {}
+
+func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GetStatusResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetControlPlanes() []*GetStatusResponse_ControlPlane {
+	if x != nil {
+		return x.ControlPlanes
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetEtcdMembers() []*GetStatusResponse_EtcdMember {
+	if x != nil {
+		return x.EtcdMembers
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetEtcdQuotaBytes() int64 {
+	if x != nil {
+		return x.EtcdQuotaBytes
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetEdges() *GetStatusResponse_EdgeCounts {
+	if x != nil {
+		return x.Edges
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetFreezes() []*Freeze {
+	if x != nil {
+		return x.Freezes
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetMoreProblems() int32 {
+	if x != nil {
+		return x.MoreProblems
+	}
+	return 0
+}
+
 // Freeze holds the edges of a region.
 type Freeze struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -42,7 +206,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[0]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -54,7 +218,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[0]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -67,7 +231,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{0}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Freeze) GetRegion() string {
@@ -113,7 +277,7 @@ type FreezeEdgesRequest struct {
 
 func (x *FreezeEdgesRequest) Reset() {
 	*x = FreezeEdgesRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[1]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -125,7 +289,7 @@ func (x *FreezeEdgesRequest) String() string {
 func (*FreezeEdgesRequest) ProtoMessage() {}
 
 func (x *FreezeEdgesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[1]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -138,7 +302,7 @@ func (x *FreezeEdgesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeEdgesRequest.ProtoReflect.Descriptor instead.
 func (*FreezeEdgesRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{1}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FreezeEdgesRequest) GetRegion() string {
@@ -173,7 +337,7 @@ type FreezeEdgesResponse struct {
 
 func (x *FreezeEdgesResponse) Reset() {
 	*x = FreezeEdgesResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[2]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +349,7 @@ func (x *FreezeEdgesResponse) String() string {
 func (*FreezeEdgesResponse) ProtoMessage() {}
 
 func (x *FreezeEdgesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[2]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +362,7 @@ func (x *FreezeEdgesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeEdgesResponse.ProtoReflect.Descriptor instead.
 func (*FreezeEdgesResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FreezeEdgesResponse) GetFreeze() *Freeze {
@@ -219,7 +383,7 @@ type UnfreezeEdgesRequest struct {
 
 func (x *UnfreezeEdgesRequest) Reset() {
 	*x = UnfreezeEdgesRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[3]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -231,7 +395,7 @@ func (x *UnfreezeEdgesRequest) String() string {
 func (*UnfreezeEdgesRequest) ProtoMessage() {}
 
 func (x *UnfreezeEdgesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[3]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -244,7 +408,7 @@ func (x *UnfreezeEdgesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfreezeEdgesRequest.ProtoReflect.Descriptor instead.
 func (*UnfreezeEdgesRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UnfreezeEdgesRequest) GetRegion() string {
@@ -263,7 +427,7 @@ type UnfreezeEdgesResponse struct {
 
 func (x *UnfreezeEdgesResponse) Reset() {
 	*x = UnfreezeEdgesResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[4]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -275,7 +439,7 @@ func (x *UnfreezeEdgesResponse) String() string {
 func (*UnfreezeEdgesResponse) ProtoMessage() {}
 
 func (x *UnfreezeEdgesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[4]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -288,7 +452,7 @@ func (x *UnfreezeEdgesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfreezeEdgesResponse.ProtoReflect.Descriptor instead.
 func (*UnfreezeEdgesResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 // ListFreezesRequest asks for the freezes.
@@ -300,7 +464,7 @@ type ListFreezesRequest struct {
 
 func (x *ListFreezesRequest) Reset() {
 	*x = ListFreezesRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[5]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +476,7 @@ func (x *ListFreezesRequest) String() string {
 func (*ListFreezesRequest) ProtoMessage() {}
 
 func (x *ListFreezesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[5]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +489,7 @@ func (x *ListFreezesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFreezesRequest.ProtoReflect.Descriptor instead.
 func (*ListFreezesRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 // ListFreezesResponse returns them.
@@ -339,7 +503,7 @@ type ListFreezesResponse struct {
 
 func (x *ListFreezesResponse) Reset() {
 	*x = ListFreezesResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[6]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +515,7 @@ func (x *ListFreezesResponse) String() string {
 func (*ListFreezesResponse) ProtoMessage() {}
 
 func (x *ListFreezesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[6]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +528,7 @@ func (x *ListFreezesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFreezesResponse.ProtoReflect.Descriptor instead.
 func (*ListFreezesResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListFreezesResponse) GetFreezes() []*Freeze {
@@ -389,7 +553,7 @@ type ListEdgesRequest struct {
 
 func (x *ListEdgesRequest) Reset() {
 	*x = ListEdgesRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[7]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +565,7 @@ func (x *ListEdgesRequest) String() string {
 func (*ListEdgesRequest) ProtoMessage() {}
 
 func (x *ListEdgesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[7]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +578,7 @@ func (x *ListEdgesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEdgesRequest.ProtoReflect.Descriptor instead.
 func (*ListEdgesRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListEdgesRequest) GetRegion() string {
@@ -453,7 +617,7 @@ type ListEdgesResponse struct {
 
 func (x *ListEdgesResponse) Reset() {
 	*x = ListEdgesResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[8]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +629,7 @@ func (x *ListEdgesResponse) String() string {
 func (*ListEdgesResponse) ProtoMessage() {}
 
 func (x *ListEdgesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[8]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +642,7 @@ func (x *ListEdgesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEdgesResponse.ProtoReflect.Descriptor instead.
 func (*ListEdgesResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListEdgesResponse) GetEdges() []*v1.Edge {
@@ -513,7 +677,7 @@ type GetEdgeRequest struct {
 
 func (x *GetEdgeRequest) Reset() {
 	*x = GetEdgeRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[9]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +689,7 @@ func (x *GetEdgeRequest) String() string {
 func (*GetEdgeRequest) ProtoMessage() {}
 
 func (x *GetEdgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[9]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +702,7 @@ func (x *GetEdgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEdgeRequest.ProtoReflect.Descriptor instead.
 func (*GetEdgeRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetEdgeRequest) GetName() string {
@@ -561,7 +725,7 @@ type GetEdgeResponse struct {
 
 func (x *GetEdgeResponse) Reset() {
 	*x = GetEdgeResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[10]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +737,7 @@ func (x *GetEdgeResponse) String() string {
 func (*GetEdgeResponse) ProtoMessage() {}
 
 func (x *GetEdgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[10]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +750,7 @@ func (x *GetEdgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEdgeResponse.ProtoReflect.Descriptor instead.
 func (*GetEdgeResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{10}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetEdgeResponse) GetEdge() *v1.Edge {
@@ -620,7 +784,7 @@ type WaitAppliedRequest struct {
 
 func (x *WaitAppliedRequest) Reset() {
 	*x = WaitAppliedRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[11]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +796,7 @@ func (x *WaitAppliedRequest) String() string {
 func (*WaitAppliedRequest) ProtoMessage() {}
 
 func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[11]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +809,7 @@ func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedRequest.ProtoReflect.Descriptor instead.
 func (*WaitAppliedRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{11}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WaitAppliedRequest) GetRevision() int64 {
@@ -693,7 +857,7 @@ type WaitAppliedResponse struct {
 
 func (x *WaitAppliedResponse) Reset() {
 	*x = WaitAppliedResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[12]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +869,7 @@ func (x *WaitAppliedResponse) String() string {
 func (*WaitAppliedResponse) ProtoMessage() {}
 
 func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[12]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +882,7 @@ func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedResponse.ProtoReflect.Descriptor instead.
 func (*WaitAppliedResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitAppliedResponse) GetApplied() int32 {
@@ -762,7 +926,7 @@ type RejectedEdge struct {
 
 func (x *RejectedEdge) Reset() {
 	*x = RejectedEdge{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[13]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +938,7 @@ func (x *RejectedEdge) String() string {
 func (*RejectedEdge) ProtoMessage() {}
 
 func (x *RejectedEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[13]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +951,7 @@ func (x *RejectedEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedEdge.ProtoReflect.Descriptor instead.
 func (*RejectedEdge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{13}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RejectedEdge) GetEdge() string {
@@ -813,7 +977,7 @@ type GetRevisionRequest struct {
 
 func (x *GetRevisionRequest) Reset() {
 	*x = GetRevisionRequest{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[14]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +989,7 @@ func (x *GetRevisionRequest) String() string {
 func (*GetRevisionRequest) ProtoMessage() {}
 
 func (x *GetRevisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[14]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +1002,7 @@ func (x *GetRevisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevisionRequest.ProtoReflect.Descriptor instead.
 func (*GetRevisionRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{14}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 // GetRevisionResponse returns it.
@@ -854,7 +1018,7 @@ type GetRevisionResponse struct {
 
 func (x *GetRevisionResponse) Reset() {
 	*x = GetRevisionResponse{}
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[15]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1030,7 @@ func (x *GetRevisionResponse) String() string {
 func (*GetRevisionResponse) ProtoMessage() {}
 
 func (x *GetRevisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[15]
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +1043,7 @@ func (x *GetRevisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevisionResponse.ProtoReflect.Descriptor instead.
 func (*GetRevisionResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{15}
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetRevisionResponse) GetRevision() int64 {
@@ -896,11 +1060,251 @@ func (x *GetRevisionResponse) GetEpoch() string {
 	return ""
 }
 
+// A control plane.
+type GetStatusResponse_ControlPlane struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Server string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// Whether the control plane that answers is connected to it, or is it.
+	Connected     bool `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse_ControlPlane) Reset() {
+	*x = GetStatusResponse_ControlPlane{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse_ControlPlane) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse_ControlPlane) ProtoMessage() {}
+
+func (x *GetStatusResponse_ControlPlane) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse_ControlPlane.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse_ControlPlane) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{1, 0}
+}
+
+func (x *GetStatusResponse_ControlPlane) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *GetStatusResponse_ControlPlane) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+// A member of etcd.
+type GetStatusResponse_EtcdMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address that it is asked at.
+	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Its version. Empty when it does not answer.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The size of its database on disk.
+	SizeBytes int64 `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// Whether it leads the others.
+	Leader        bool `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse_EtcdMember) Reset() {
+	*x = GetStatusResponse_EtcdMember{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse_EtcdMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse_EtcdMember) ProtoMessage() {}
+
+func (x *GetStatusResponse_EtcdMember) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse_EtcdMember.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse_EtcdMember) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{1, 1}
+}
+
+func (x *GetStatusResponse_EtcdMember) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *GetStatusResponse_EtcdMember) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetStatusResponse_EtcdMember) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_EtcdMember) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+// Edges, each counted in connected or gone.
+type GetStatusResponse_EdgeCounts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With a stream to any control plane.
+	Connected int32 `protobuf:"varint,1,opt,name=connected,proto3" json:"connected,omitempty"`
+	// Seen in the last 24 hours, and not connected.
+	Gone int32 `protobuf:"varint,2,opt,name=gone,proto3" json:"gone,omitempty"`
+	// Connected, not frozen, and behind the topology for more than 5 s.
+	Behind int32 `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Connected, and held by a freeze.
+	Frozen int32 `protobuf:"varint,4,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	// Connected, and going on with an older version of something that they refuse.
+	Refusing      int32 `protobuf:"varint,5,opt,name=refusing,proto3" json:"refusing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse_EdgeCounts) Reset() {
+	*x = GetStatusResponse_EdgeCounts{}
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse_EdgeCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse_EdgeCounts) ProtoMessage() {}
+
+func (x *GetStatusResponse_EdgeCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_fleet_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse_EdgeCounts.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse_EdgeCounts) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_fleet_proto_rawDescGZIP(), []int{1, 2}
+}
+
+func (x *GetStatusResponse_EdgeCounts) GetConnected() int32 {
+	if x != nil {
+		return x.Connected
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_EdgeCounts) GetGone() int32 {
+	if x != nil {
+		return x.Gone
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_EdgeCounts) GetBehind() int32 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_EdgeCounts) GetFrozen() int32 {
+	if x != nil {
+		return x.Frozen
+	}
+	return 0
+}
+
+func (x *GetStatusResponse_EdgeCounts) GetRefusing() int32 {
+	if x != nil {
+		return x.Refusing
+	}
+	return 0
+}
+
 var File_edgewalk_admin_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/fleet.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x01\n" +
+	"\x1dedgewalk/admin/v1/fleet.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\xd9\x06\n" +
+	"\x11GetStatusResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12/\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12X\n" +
+	"\x0econtrol_planes\x18\x04 \x03(\v21.edgewalk.admin.v1.GetStatusResponse.ControlPlaneR\rcontrolPlanes\x12R\n" +
+	"\fetcd_members\x18\x05 \x03(\v2/.edgewalk.admin.v1.GetStatusResponse.EtcdMemberR\vetcdMembers\x12(\n" +
+	"\x10etcd_quota_bytes\x18\x06 \x01(\x03R\x0eetcdQuotaBytes\x12E\n" +
+	"\x05edges\x18\a \x01(\v2/.edgewalk.admin.v1.GetStatusResponse.EdgeCountsR\x05edges\x123\n" +
+	"\afreezes\x18\b \x03(\v2\x19.edgewalk.admin.v1.FreezeR\afreezes\x12\x1a\n" +
+	"\bproblems\x18\t \x03(\tR\bproblems\x12#\n" +
+	"\rmore_problems\x18\n" +
+	" \x01(\x05R\fmoreProblems\x1aD\n" +
+	"\fControlPlane\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1c\n" +
+	"\tconnected\x18\x02 \x01(\bR\tconnected\x1ay\n" +
+	"\n" +
+	"EtcdMember\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\bR\x06leader\x1a\x8a\x01\n" +
+	"\n" +
+	"EdgeCounts\x12\x1c\n" +
+	"\tconnected\x18\x01 \x01(\x05R\tconnected\x12\x12\n" +
+	"\x04gone\x18\x02 \x01(\x05R\x04gone\x12\x16\n" +
+	"\x06behind\x18\x03 \x01(\x05R\x06behind\x12\x16\n" +
+	"\x06frozen\x18\x04 \x01(\x05R\x06frozen\x12\x1a\n" +
+	"\brefusing\x18\x05 \x01(\x05R\brefusing\"\x91\x01\n" +
 	"\x06Freeze\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
@@ -952,12 +1356,13 @@ const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\x12GetRevisionRequest\"G\n" +
 	"\x13GetRevisionResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\x94\x05\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\xec\x05\n" +
 	"\fFleetService\x12V\n" +
 	"\tListEdges\x12#.edgewalk.admin.v1.ListEdgesRequest\x1a$.edgewalk.admin.v1.ListEdgesResponse\x12P\n" +
 	"\aGetEdge\x12!.edgewalk.admin.v1.GetEdgeRequest\x1a\".edgewalk.admin.v1.GetEdgeResponse\x12\\\n" +
 	"\vWaitApplied\x12%.edgewalk.admin.v1.WaitAppliedRequest\x1a&.edgewalk.admin.v1.WaitAppliedResponse\x12\\\n" +
-	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\x12\\\n" +
+	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\x12V\n" +
+	"\tGetStatus\x12#.edgewalk.admin.v1.GetStatusRequest\x1a$.edgewalk.admin.v1.GetStatusResponse\x12\\\n" +
 	"\vFreezeEdges\x12%.edgewalk.admin.v1.FreezeEdgesRequest\x1a&.edgewalk.admin.v1.FreezeEdgesResponse\x12b\n" +
 	"\rUnfreezeEdges\x12'.edgewalk.admin.v1.UnfreezeEdgesRequest\x1a(.edgewalk.admin.v1.UnfreezeEdgesResponse\x12\\\n" +
 	"\vListFreezes\x12%.edgewalk.admin.v1.ListFreezesRequest\x1a&.edgewalk.admin.v1.ListFreezesResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
@@ -974,57 +1379,69 @@ func file_edgewalk_admin_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_edgewalk_admin_v1_fleet_proto_rawDescData
 }
 
-var file_edgewalk_admin_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_edgewalk_admin_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_edgewalk_admin_v1_fleet_proto_goTypes = []any{
-	(*Freeze)(nil),                // 0: edgewalk.admin.v1.Freeze
-	(*FreezeEdgesRequest)(nil),    // 1: edgewalk.admin.v1.FreezeEdgesRequest
-	(*FreezeEdgesResponse)(nil),   // 2: edgewalk.admin.v1.FreezeEdgesResponse
-	(*UnfreezeEdgesRequest)(nil),  // 3: edgewalk.admin.v1.UnfreezeEdgesRequest
-	(*UnfreezeEdgesResponse)(nil), // 4: edgewalk.admin.v1.UnfreezeEdgesResponse
-	(*ListFreezesRequest)(nil),    // 5: edgewalk.admin.v1.ListFreezesRequest
-	(*ListFreezesResponse)(nil),   // 6: edgewalk.admin.v1.ListFreezesResponse
-	(*ListEdgesRequest)(nil),      // 7: edgewalk.admin.v1.ListEdgesRequest
-	(*ListEdgesResponse)(nil),     // 8: edgewalk.admin.v1.ListEdgesResponse
-	(*GetEdgeRequest)(nil),        // 9: edgewalk.admin.v1.GetEdgeRequest
-	(*GetEdgeResponse)(nil),       // 10: edgewalk.admin.v1.GetEdgeResponse
-	(*WaitAppliedRequest)(nil),    // 11: edgewalk.admin.v1.WaitAppliedRequest
-	(*WaitAppliedResponse)(nil),   // 12: edgewalk.admin.v1.WaitAppliedResponse
-	(*RejectedEdge)(nil),          // 13: edgewalk.admin.v1.RejectedEdge
-	(*GetRevisionRequest)(nil),    // 14: edgewalk.admin.v1.GetRevisionRequest
-	(*GetRevisionResponse)(nil),   // 15: edgewalk.admin.v1.GetRevisionResponse
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*v1.Edge)(nil),               // 17: edgewalk.topology.v1.Edge
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*v1.Rejected)(nil),           // 19: edgewalk.topology.v1.Rejected
+	(*GetStatusRequest)(nil),               // 0: edgewalk.admin.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),              // 1: edgewalk.admin.v1.GetStatusResponse
+	(*Freeze)(nil),                         // 2: edgewalk.admin.v1.Freeze
+	(*FreezeEdgesRequest)(nil),             // 3: edgewalk.admin.v1.FreezeEdgesRequest
+	(*FreezeEdgesResponse)(nil),            // 4: edgewalk.admin.v1.FreezeEdgesResponse
+	(*UnfreezeEdgesRequest)(nil),           // 5: edgewalk.admin.v1.UnfreezeEdgesRequest
+	(*UnfreezeEdgesResponse)(nil),          // 6: edgewalk.admin.v1.UnfreezeEdgesResponse
+	(*ListFreezesRequest)(nil),             // 7: edgewalk.admin.v1.ListFreezesRequest
+	(*ListFreezesResponse)(nil),            // 8: edgewalk.admin.v1.ListFreezesResponse
+	(*ListEdgesRequest)(nil),               // 9: edgewalk.admin.v1.ListEdgesRequest
+	(*ListEdgesResponse)(nil),              // 10: edgewalk.admin.v1.ListEdgesResponse
+	(*GetEdgeRequest)(nil),                 // 11: edgewalk.admin.v1.GetEdgeRequest
+	(*GetEdgeResponse)(nil),                // 12: edgewalk.admin.v1.GetEdgeResponse
+	(*WaitAppliedRequest)(nil),             // 13: edgewalk.admin.v1.WaitAppliedRequest
+	(*WaitAppliedResponse)(nil),            // 14: edgewalk.admin.v1.WaitAppliedResponse
+	(*RejectedEdge)(nil),                   // 15: edgewalk.admin.v1.RejectedEdge
+	(*GetRevisionRequest)(nil),             // 16: edgewalk.admin.v1.GetRevisionRequest
+	(*GetRevisionResponse)(nil),            // 17: edgewalk.admin.v1.GetRevisionResponse
+	(*GetStatusResponse_ControlPlane)(nil), // 18: edgewalk.admin.v1.GetStatusResponse.ControlPlane
+	(*GetStatusResponse_EtcdMember)(nil),   // 19: edgewalk.admin.v1.GetStatusResponse.EtcdMember
+	(*GetStatusResponse_EdgeCounts)(nil),   // 20: edgewalk.admin.v1.GetStatusResponse.EdgeCounts
+	(*timestamppb.Timestamp)(nil),          // 21: google.protobuf.Timestamp
+	(*v1.Edge)(nil),                        // 22: edgewalk.topology.v1.Edge
+	(*durationpb.Duration)(nil),            // 23: google.protobuf.Duration
+	(*v1.Rejected)(nil),                    // 24: edgewalk.topology.v1.Rejected
 }
 var file_edgewalk_admin_v1_fleet_proto_depIdxs = []int32{
-	16, // 0: edgewalk.admin.v1.Freeze.freeze_time:type_name -> google.protobuf.Timestamp
-	0,  // 1: edgewalk.admin.v1.FreezeEdgesResponse.freeze:type_name -> edgewalk.admin.v1.Freeze
-	0,  // 2: edgewalk.admin.v1.ListFreezesResponse.freezes:type_name -> edgewalk.admin.v1.Freeze
-	17, // 3: edgewalk.admin.v1.ListEdgesResponse.edges:type_name -> edgewalk.topology.v1.Edge
-	17, // 4: edgewalk.admin.v1.GetEdgeResponse.edge:type_name -> edgewalk.topology.v1.Edge
-	18, // 5: edgewalk.admin.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
-	13, // 6: edgewalk.admin.v1.WaitAppliedResponse.rejected:type_name -> edgewalk.admin.v1.RejectedEdge
-	19, // 7: edgewalk.admin.v1.RejectedEdge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	7,  // 8: edgewalk.admin.v1.FleetService.ListEdges:input_type -> edgewalk.admin.v1.ListEdgesRequest
-	9,  // 9: edgewalk.admin.v1.FleetService.GetEdge:input_type -> edgewalk.admin.v1.GetEdgeRequest
-	11, // 10: edgewalk.admin.v1.FleetService.WaitApplied:input_type -> edgewalk.admin.v1.WaitAppliedRequest
-	14, // 11: edgewalk.admin.v1.FleetService.GetRevision:input_type -> edgewalk.admin.v1.GetRevisionRequest
-	1,  // 12: edgewalk.admin.v1.FleetService.FreezeEdges:input_type -> edgewalk.admin.v1.FreezeEdgesRequest
-	3,  // 13: edgewalk.admin.v1.FleetService.UnfreezeEdges:input_type -> edgewalk.admin.v1.UnfreezeEdgesRequest
-	5,  // 14: edgewalk.admin.v1.FleetService.ListFreezes:input_type -> edgewalk.admin.v1.ListFreezesRequest
-	8,  // 15: edgewalk.admin.v1.FleetService.ListEdges:output_type -> edgewalk.admin.v1.ListEdgesResponse
-	10, // 16: edgewalk.admin.v1.FleetService.GetEdge:output_type -> edgewalk.admin.v1.GetEdgeResponse
-	12, // 17: edgewalk.admin.v1.FleetService.WaitApplied:output_type -> edgewalk.admin.v1.WaitAppliedResponse
-	15, // 18: edgewalk.admin.v1.FleetService.GetRevision:output_type -> edgewalk.admin.v1.GetRevisionResponse
-	2,  // 19: edgewalk.admin.v1.FleetService.FreezeEdges:output_type -> edgewalk.admin.v1.FreezeEdgesResponse
-	4,  // 20: edgewalk.admin.v1.FleetService.UnfreezeEdges:output_type -> edgewalk.admin.v1.UnfreezeEdgesResponse
-	6,  // 21: edgewalk.admin.v1.FleetService.ListFreezes:output_type -> edgewalk.admin.v1.ListFreezesResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	21, // 0: edgewalk.admin.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	18, // 1: edgewalk.admin.v1.GetStatusResponse.control_planes:type_name -> edgewalk.admin.v1.GetStatusResponse.ControlPlane
+	19, // 2: edgewalk.admin.v1.GetStatusResponse.etcd_members:type_name -> edgewalk.admin.v1.GetStatusResponse.EtcdMember
+	20, // 3: edgewalk.admin.v1.GetStatusResponse.edges:type_name -> edgewalk.admin.v1.GetStatusResponse.EdgeCounts
+	2,  // 4: edgewalk.admin.v1.GetStatusResponse.freezes:type_name -> edgewalk.admin.v1.Freeze
+	21, // 5: edgewalk.admin.v1.Freeze.freeze_time:type_name -> google.protobuf.Timestamp
+	2,  // 6: edgewalk.admin.v1.FreezeEdgesResponse.freeze:type_name -> edgewalk.admin.v1.Freeze
+	2,  // 7: edgewalk.admin.v1.ListFreezesResponse.freezes:type_name -> edgewalk.admin.v1.Freeze
+	22, // 8: edgewalk.admin.v1.ListEdgesResponse.edges:type_name -> edgewalk.topology.v1.Edge
+	22, // 9: edgewalk.admin.v1.GetEdgeResponse.edge:type_name -> edgewalk.topology.v1.Edge
+	23, // 10: edgewalk.admin.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
+	15, // 11: edgewalk.admin.v1.WaitAppliedResponse.rejected:type_name -> edgewalk.admin.v1.RejectedEdge
+	24, // 12: edgewalk.admin.v1.RejectedEdge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	9,  // 13: edgewalk.admin.v1.FleetService.ListEdges:input_type -> edgewalk.admin.v1.ListEdgesRequest
+	11, // 14: edgewalk.admin.v1.FleetService.GetEdge:input_type -> edgewalk.admin.v1.GetEdgeRequest
+	13, // 15: edgewalk.admin.v1.FleetService.WaitApplied:input_type -> edgewalk.admin.v1.WaitAppliedRequest
+	16, // 16: edgewalk.admin.v1.FleetService.GetRevision:input_type -> edgewalk.admin.v1.GetRevisionRequest
+	0,  // 17: edgewalk.admin.v1.FleetService.GetStatus:input_type -> edgewalk.admin.v1.GetStatusRequest
+	3,  // 18: edgewalk.admin.v1.FleetService.FreezeEdges:input_type -> edgewalk.admin.v1.FreezeEdgesRequest
+	5,  // 19: edgewalk.admin.v1.FleetService.UnfreezeEdges:input_type -> edgewalk.admin.v1.UnfreezeEdgesRequest
+	7,  // 20: edgewalk.admin.v1.FleetService.ListFreezes:input_type -> edgewalk.admin.v1.ListFreezesRequest
+	10, // 21: edgewalk.admin.v1.FleetService.ListEdges:output_type -> edgewalk.admin.v1.ListEdgesResponse
+	12, // 22: edgewalk.admin.v1.FleetService.GetEdge:output_type -> edgewalk.admin.v1.GetEdgeResponse
+	14, // 23: edgewalk.admin.v1.FleetService.WaitApplied:output_type -> edgewalk.admin.v1.WaitAppliedResponse
+	17, // 24: edgewalk.admin.v1.FleetService.GetRevision:output_type -> edgewalk.admin.v1.GetRevisionResponse
+	1,  // 25: edgewalk.admin.v1.FleetService.GetStatus:output_type -> edgewalk.admin.v1.GetStatusResponse
+	4,  // 26: edgewalk.admin.v1.FleetService.FreezeEdges:output_type -> edgewalk.admin.v1.FreezeEdgesResponse
+	6,  // 27: edgewalk.admin.v1.FleetService.UnfreezeEdges:output_type -> edgewalk.admin.v1.UnfreezeEdgesResponse
+	8,  // 28: edgewalk.admin.v1.FleetService.ListFreezes:output_type -> edgewalk.admin.v1.ListFreezesResponse
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_fleet_proto_init() }
@@ -1032,14 +1449,14 @@ func file_edgewalk_admin_v1_fleet_proto_init() {
 	if File_edgewalk_admin_v1_fleet_proto != nil {
 		return
 	}
-	file_edgewalk_admin_v1_fleet_proto_msgTypes[11].OneofWrappers = []any{}
+	file_edgewalk_admin_v1_fleet_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_admin_v1_fleet_proto_rawDesc), len(file_edgewalk_admin_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	FleetService_GetEdge_FullMethodName       = "/edgewalk.admin.v1.FleetService/GetEdge"
 	FleetService_WaitApplied_FullMethodName   = "/edgewalk.admin.v1.FleetService/WaitApplied"
 	FleetService_GetRevision_FullMethodName   = "/edgewalk.admin.v1.FleetService/GetRevision"
+	FleetService_GetStatus_FullMethodName     = "/edgewalk.admin.v1.FleetService/GetStatus"
 	FleetService_FreezeEdges_FullMethodName   = "/edgewalk.admin.v1.FleetService/FreezeEdges"
 	FleetService_UnfreezeEdges_FullMethodName = "/edgewalk.admin.v1.FleetService/UnfreezeEdges"
 	FleetService_ListFreezes_FullMethodName   = "/edgewalk.admin.v1.FleetService/ListFreezes"
@@ -44,6 +45,9 @@ type FleetServiceClient interface {
 	WaitApplied(ctx context.Context, in *WaitAppliedRequest, opts ...grpc.CallOption) (*WaitAppliedResponse, error)
 	// GetRevision returns the revision that the topology stands at.
 	GetRevision(ctx context.Context, in *GetRevisionRequest, opts ...grpc.CallOption) (*GetRevisionResponse, error)
+	// GetStatus says how everything stands, as the control plane that answers sees it: control planes, etcd and edges, and what
+	// needs a person. It answers while etcd does not.
+	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// FreezeEdges holds edges at a revision until UnfreezeEdges: they are sent nothing newer, while writes go on. Edges that are
 	// past it stay where they are. FAILED_PRECONDITION for a revision that is no longer kept.
 	FreezeEdges(ctx context.Context, in *FreezeEdgesRequest, opts ...grpc.CallOption) (*FreezeEdgesResponse, error)
@@ -101,6 +105,16 @@ func (c *fleetServiceClient) GetRevision(ctx context.Context, in *GetRevisionReq
 	return out, nil
 }
 
+func (c *fleetServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetStatusResponse)
+	err := c.cc.Invoke(ctx, FleetService_GetStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fleetServiceClient) FreezeEdges(ctx context.Context, in *FreezeEdgesRequest, opts ...grpc.CallOption) (*FreezeEdgesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(FreezeEdgesResponse)
@@ -147,6 +161,9 @@ type FleetServiceServer interface {
 	WaitApplied(context.Context, *WaitAppliedRequest) (*WaitAppliedResponse, error)
 	// GetRevision returns the revision that the topology stands at.
 	GetRevision(context.Context, *GetRevisionRequest) (*GetRevisionResponse, error)
+	// GetStatus says how everything stands, as the control plane that answers sees it: control planes, etcd and edges, and what
+	// needs a person. It answers while etcd does not.
+	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// FreezeEdges holds edges at a revision until UnfreezeEdges: they are sent nothing newer, while writes go on. Edges that are
 	// past it stay where they are. FAILED_PRECONDITION for a revision that is no longer kept.
 	FreezeEdges(context.Context, *FreezeEdgesRequest) (*FreezeEdgesResponse, error)
@@ -175,6 +192,9 @@ func (UnimplementedFleetServiceServer) WaitApplied(context.Context, *WaitApplied
 }
 func (UnimplementedFleetServiceServer) GetRevision(context.Context, *GetRevisionRequest) (*GetRevisionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRevision not implemented")
+}
+func (UnimplementedFleetServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
 }
 func (UnimplementedFleetServiceServer) FreezeEdges(context.Context, *FreezeEdgesRequest) (*FreezeEdgesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method FreezeEdges not implemented")
@@ -278,6 +298,24 @@ func _FleetService_GetRevision_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_GetStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetStatus(ctx, req.(*GetStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FleetService_FreezeEdges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(FreezeEdgesRequest)
 	if err := dec(in); err != nil {
@@ -354,6 +392,10 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetRevision",
 			Handler:    _FleetService_GetRevision_Handler,
+		},
+		{
+			MethodName: "GetStatus",
+			Handler:    _FleetService_GetStatus_Handler,
 		},
 		{
 			MethodName: "FreezeEdges",
