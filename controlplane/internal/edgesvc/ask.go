@@ -26,6 +26,7 @@ func (st *stream) ask(ctx context.Context, question *edgev1.Ask) (*edgev1.Answer
 	defer st.forgetQuestion(id)
 	select {
 	case st.asks <- ask:
+		st.due(askDue)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("ask edge %q: %w", st.hello.GetId(), ctx.Err())
 	}

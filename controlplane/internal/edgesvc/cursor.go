@@ -5,7 +5,6 @@ import (
 	"errors"
 	"iter"
 	"math/rand/v2"
-	"runtime"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -33,10 +32,6 @@ const (
 	// others waiting: an edge with a slow line sends on without holding them up.
 	admissionWait = 10 * time.Second
 	admissionHold = 5 * time.Second
-	// sendCost is about what sending a step to one edge takes of a processor, with its acknowledgement.
-	sendCost = 50 * time.Microsecond
-	// maxPace bounds how long a step waits for others to be sent with.
-	maxPace = 250 * time.Millisecond
 	// aheadWait is how long a replica that is behind an edge may take to reach it.
 	aheadWait = 5 * time.Second
 )
@@ -49,7 +44,6 @@ type cursor struct {
 	digest topology.Digest // the digest there, if known
 	known  bool
 	asOf   time.Time // of the last bookmark
-	next   time.Time // when the next step may be sent
 }
 
 // send serves the stream's sending side until the stream ends.
@@ -60,44 +54,76 @@ func (st *stream) send(ctx context.Context) error {
 	if err := st.start(ctx); err != nil {
 		return err
 	}
-	bookmark := time.NewTicker(st.svc.timing.bookmarkEvery)
+	bookmark := time.AfterFunc(st.svc.timing.bookmarkEvery, func() { st.due(bookmarkDue) })
 	defer bookmark.Stop()
-	old := time.NewTimer(st.svc.timing.age())
+	old := time.AfterFunc(st.svc.timing.age(), func() { st.due(oldDue) })
 	defer old.Stop()
-	st.pace = time.AfterFunc(maxPace, st.wake)
-	defer st.pace.Stop()
-	due := true // tells the edge at once where it stands
+	st.due(stepDue | bookmarkDue) // tells the edge at once where it stands
 	for {
-		limit, changed, err := st.advance(ctx)
-		if err != nil {
+		if err := st.attend(ctx, st.todo.Swap(0), bookmark); err != nil {
 			return err
-		}
-		if due {
-			due = false
-			if err := st.bookmark(limit.View); err != nil {
-				return err
-			}
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-changed:
-		case <-limit.Changed:
 		case <-st.woken:
-		case <-bookmark.C:
-			if st.svc.cutOff() && st.svc.now().After(st.stays) && st.svc.cfg.Fleet.HasOthers() {
-				return st.leave(ctx, "this control plane has lost etcd, which others may not have")
-			}
-			due = true
-		case ask := <-st.asks:
-			err = st.message("ask", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Ask{Ask: ask}})
-		case reason := <-st.drain:
-			return st.leave(ctx, reason)
-		case <-old.C:
-			return st.leave(ctx, "spread edges over control planes")
 		}
+	}
+}
+
+// What the sender of a stream has to do; see stream.due.
+const (
+	stepDue     = 1 << iota // there may be a step to send, or room for one, or a full state is due
+	bookmarkDue             // a sign of life
+	askDue                  // a question waits
+	drainDue                // the edge is to go elsewhere
+	oldDue                  // so it is for the stream's age
+)
+
+// attend does what is due.
+func (st *stream) attend(ctx context.Context, due uint32, bookmark *time.Timer) error {
+	if due&stepDue != 0 {
+		if err := st.advance(ctx); err != nil {
+			return err
+		}
+	}
+	if due&bookmarkDue != 0 {
+		if st.svc.cutOff() && st.svc.now().After(st.stays) && st.svc.cfg.Fleet.HasOthers() {
+			return st.leave(ctx, "this control plane has lost etcd, which others may not have")
+		}
+		limit, err := st.limit()
 		if err != nil {
 			return err
+		}
+		if err := st.bookmark(limit.View); err != nil {
+			return err
+		}
+		bookmark.Reset(st.svc.timing.bookmarkEvery)
+	}
+	if due&askDue != 0 {
+		if err := st.question(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case due&drainDue != 0:
+		return st.leave(ctx, <-st.drain)
+	case due&oldDue != 0:
+		return st.leave(ctx, "spread edges over control planes")
+	}
+	return nil
+}
+
+// question sends the questions that wait.
+func (st *stream) question() error {
+	for {
+		select {
+		case ask := <-st.asks:
+			if err := st.message("ask", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Ask{Ask: ask}}); err != nil {
+				return err
+			}
+		default:
+			return nil
 		}
 	}
 }
@@ -226,39 +252,37 @@ func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 	return false, nil
 }
 
-// advance sends what there is to send, the brake allows and the window has room for. The channel is closed when there is more;
-// it is nil while the edge has to acknowledge first, or the stream is woken at its pace.
-func (st *stream) advance(ctx context.Context) (brake.Limit, <-chan struct{}, error) {
+// advance sends what there was to send when it was called, as far as the brake allows and the window has room. For what comes
+// later, and for room, the stream is woken again.
+func (st *stream) advance(ctx context.Context) error {
+	target := int64(-1)
 	for {
 		limit, err := st.limit()
 		if err != nil {
-			return brake.Limit{}, nil, err
+			return err
 		}
 		if reason := st.takeResync(); reason != "" {
 			st.svc.metrics.resyncs.WithLabelValues(reason).Inc()
 			if err := st.message("resync", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Resync{Resync: &edgev1.Resync{
 				Reason: "the digests differ",
 			}}}); err != nil {
-				return brake.Limit{}, nil, err
+				return err
 			}
 			if err := st.full(ctx, "resync"); err != nil {
-				return brake.Limit{}, nil, err
+				return err
 			}
 		}
-		switch view := limit.View; {
-		case view == nil:
-			return limit, nil, nil
-		case st.cursor.pos >= view.Last():
-			return limit, view.Changed(), nil
-		case !st.win.open():
-			return limit, nil, nil
+		if limit.View == nil {
+			return nil
 		}
-		if wait := time.Until(st.cursor.next); wait > 0 {
-			st.pace.Reset(wait)
-			return limit, nil, nil
+		if target < 0 {
+			target = limit.View.Last()
+		}
+		if st.cursor.pos >= min(target, limit.View.Last()) || !st.win.open() {
+			return nil
 		}
 		if err := st.next(ctx, limit.View); err != nil {
-			return brake.Limit{}, nil, err
+			return err
 		}
 	}
 }
@@ -288,17 +312,7 @@ func (st *stream) next(ctx context.Context, view *feed.View) error {
 func (st *stream) live(step *feed.Step, live frame) error {
 	st.cursor.pos, st.cursor.told, st.cursor.digest, st.cursor.known = step.Revision, step.Revision, step.Digest, true
 	st.win.add(unit{revision: step.Revision, bytes: live.size(), seen: step.Seen})
-	st.cursor.next = time.Now().Add(st.svc.timing.pace())
 	return st.frame("live", live)
-}
-
-// pace is the least time between two steps to one edge. The first step after a rest goes at once; those that follow it closely
-// wait and are merged, so that sending to many edges leaves about half of the processors' time to those who write.
-func (s *Service) pace() time.Duration {
-	s.mu.Lock()
-	streams := len(s.live)
-	s.mu.Unlock()
-	return min(maxPace, 2*sendCost*time.Duration(streams)/time.Duration(runtime.GOMAXPROCS(0)))
 }
 
 // full sends the whole topology.

@@ -91,7 +91,7 @@ type timing struct {
 	age, pace                                 func() time.Duration
 }
 
-// New returns a service. Run must run for it to end streams that are stuck.
+// New returns a service. Run must run for its streams to be sent more than they begin with.
 func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -153,9 +153,12 @@ func (s *Service) ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Run ends streams whose edge does not read, until ctx ends. It returns the error of ctx. Other streams are not ended by it;
-// see Drain.
+// Run wakes streams for what there is to send, and ends those whose edge does not read, until ctx ends. It returns the error
+// of ctx. Other streams are not ended by it; see Drain.
 func (s *Service) Run(ctx context.Context) error {
+	var spreading sync.WaitGroup
+	spreading.Go(func() { s.spread(ctx) })
+	defer spreading.Wait()
 	ticker := time.NewTicker(2 * time.Second)
 	defer ticker.Stop()
 	for {

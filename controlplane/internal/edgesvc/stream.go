@@ -73,7 +73,8 @@ type stream struct {
 	history *feed.History
 
 	begun    chan struct{} // closed when the window knows where the edge begins, or the sender has ended
-	woken    chan struct{} // the receiver took something that the sender waits for
+	woken    chan struct{} // the sender has something to do
+	todo     atomic.Uint32 // what that is; see due
 	asks     chan *edgev1.Ask
 	drain    chan string // the reason
 	sendFrom atomic.Int64
@@ -84,9 +85,8 @@ type stream struct {
 	resync   string
 	resynced time.Time
 
-	cursor cursor      // the sender's
-	pace   *time.Timer // wakes the sender when the next step may be sent
-	begin  func()      // closes begun
+	cursor cursor // the sender's
+	begin  func() // closes begun
 }
 
 // Sync implements EdgeService.
@@ -265,7 +265,7 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 		st.svc.log.Warn("edgesvc: edge refused a resource", "edge", st.hello.GetId(), "key", nack.GetKey(),
 			"revision", nack.GetRevision(), "reason", fleet.Brief(nack.GetReason()))
 	}
-	done, reached, ours := st.win.take(ack.GetApplied())
+	done, reached, ours, room := st.win.take(ack.GetApplied())
 	now := st.svc.now()
 	full := false
 	for _, u := range done {
@@ -278,7 +278,9 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 		st.checkDigest(ack)
 	}
 	st.svc.cfg.Fleet.Acknowledge(&st.conn, ack, reached, ours, full)
-	st.wake()
+	if room {
+		st.due(stepDue)
+	}
 }
 
 // checkDigest compares what the agent holds with what it was sent. A difference is a fault of one of the two, which a full
@@ -304,6 +306,7 @@ func (st *stream) checkDigest(ack *edgev1.Ack) {
 	if again {
 		return
 	}
+	st.due(stepDue)
 	st.svc.log.Error("edgesvc: edge holds something else than it was sent", "edge", st.hello.GetId(), "revision", ack.GetApplied())
 }
 
@@ -320,11 +323,14 @@ func (st *stream) takeResync() string {
 func (st *stream) sendAway(reason string) {
 	select {
 	case st.drain <- reason:
+		st.due(drainDue)
 	default:
 	}
 }
 
-func (st *stream) wake() {
+// due wakes the sender to do something.
+func (st *stream) due(what uint32) {
+	st.todo.Or(what)
 	select {
 	case st.woken <- struct{}{}:
 	default:

@@ -20,6 +20,7 @@ type window struct {
 	bytes int
 	base  int64 // where the edge stood, or will stand, after the last full state; what it says of before does not count
 	told  int64 // the revision at which everything sent leaves the edge
+	full  bool  // the sender waits for room
 }
 
 // unit is a step or a state: what is acknowledged at once.
@@ -31,11 +32,15 @@ type unit struct {
 	seen time.Time
 }
 
+// open reports whether there is room for a step. If there is none, the take that makes room tells.
 func (w *window) open() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.units) < windowFrames && w.bytes < windowBytes
+	w.full = !w.hasRoom()
+	return !w.full
 }
+
+func (w *window) hasRoom() bool { return len(w.units) < windowFrames && w.bytes < windowBytes }
 
 // resume notes where the edge stands at the beginning.
 func (w *window) resume(revision int64) {
@@ -65,12 +70,13 @@ func (w *window) tell(revision int64) int64 {
 }
 
 // take removes what the edge has applied. Besides the removed units it returns the revision that the edge stands at: with
-// nothing outstanding that is all it was told. It is false for a revision that the edge does not have from this stream.
-func (w *window) take(applied int64) (done []unit, reached int64, ok bool) {
+// nothing outstanding that is all it was told. It is not ok for a revision that the edge does not have from this stream. room
+// says that the sender has waited for what was removed.
+func (w *window) take(applied int64) (done []unit, reached int64, ok, room bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if applied < w.base || applied > w.told {
-		return nil, 0, false
+		return nil, 0, false, false
 	}
 	n := 0
 	for n < len(w.units) && w.units[n].revision <= applied {
@@ -81,7 +87,10 @@ func (w *window) take(applied int64) (done []unit, reached int64, ok bool) {
 	if len(w.units) == 0 {
 		w.units = nil // the backing array does not outlive a burst
 	}
-	return done, max(applied, w.reached()), true
+	if room = w.full && w.hasRoom(); room {
+		w.full = false
+	}
+	return done, max(applied, w.reached()), true, room
 }
 
 func (w *window) reached() int64 {
