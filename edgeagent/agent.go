@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -108,6 +109,8 @@ func (a *Agent) build(p parsed) (err error) {
 		cfg.Logger.Info("few files may be open; the edge does less at once", "limit", files, "connections", capacity.connections,
 			"requests", capacity.requests, "fills", capacity.fills, "fix", fmt.Sprintf("raise the limit on open files (ulimit -n) to %d", wanted.files()+spareFiles))
 	}
+	// A request whose file the kernel sends has a thread while the disk does not answer. Go ends a process of more than 10,000.
+	debug.SetMaxThreads(10_000 + capacity.requests)
 	a.cache, err = httpcache.New(httpcache.Config{
 		Store: a.store, Walker: a.walker, DefaultImage: a.images.Lookup, MaxFills: capacity.fills, Logger: cfg.Logger, Registerer: a.registry,
 	})

@@ -85,7 +85,11 @@ func (b *Body) remember() {
 }
 
 func (s *Store) openBody(o *object, verified bool) (*Body, error) {
-	defer s.watch.leave(s.watch.enter())
+	watched, ok := s.enterUnlessHung()
+	if !ok {
+		return nil, errHung
+	}
+	defer s.watch.leaveTurn(watched)
 	file, err := os.Open(s.path(o.id))
 	if err != nil {
 		return nil, err
@@ -191,9 +195,9 @@ func (b *Body) ReadAt(p []byte, off int64) (int, error) {
 	if b.mem != nil {
 		return copy(p, b.mem[off:]), eof
 	}
-	watched := b.s.watch.enter()
+	watched := b.s.watch.enterInTurn()
 	n, err := b.readAt(p, off)
-	b.s.watch.leave(watched)
+	b.s.watch.leaveTurn(watched)
 	if errors.Is(err, os.ErrClosed) {
 		return n, err
 	}

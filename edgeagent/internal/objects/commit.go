@@ -167,7 +167,7 @@ func (s *Store) giveName(tmp string, i id) error {
 }
 
 func (s *Store) unlinkTmp(path string) {
-	defer s.watch.leave(s.watch.enter())
+	defer s.watch.leaveTurn(s.watch.enterInTurn())
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.note("delete", err) // it goes when the cache is next opened
 	}

@@ -55,6 +55,9 @@ func (s *Store) path(i id) string {
 
 // note counts a disk error and, unless it is one file's own, stops storing until a probe succeeds.
 func (s *Store) note(op string, err error) {
+	if errors.Is(err, errHung) {
+		return // which the disk itself has not said
+	}
 	s.metrics.errors.WithLabelValues(op).Inc()
 	now := s.cfg.Now().UnixNano()
 	if last := s.lastLogged.Load(); now-last > int64(logEvery) && s.lastLogged.CompareAndSwap(last, now) {

@@ -23,6 +23,7 @@ var (
 	errNoRoom     = errors.New("no room in the cache")
 	errNotScanned = errors.New("cache folder is still being read")
 	errUnusable   = errors.New("cache disk is not usable")
+	errHung       = errors.New("cache disk does not answer")
 	errBigHead    = fmt.Errorf("head above %d bytes", maxHeadBytes)
 	errPurged     = errors.New("purged since its walk began")
 	errSuperseded = errors.New("a copy of a later revision is there")
@@ -124,9 +125,13 @@ func (f *Fill) openFile(length int64) (file *os.File, reserved int64, unkept err
 	case need > s.largest(), !s.reserve(need):
 		return nil, 0, errNoRoom
 	}
-	watched := f.s.watch.enter()
+	watched, ok := f.s.enterUnlessHung()
+	if !ok {
+		f.s.release(need)
+		return nil, 0, errHung
+	}
 	file, err := os.OpenFile(f.tmpPath(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	f.s.watch.leave(watched)
+	f.s.watch.leaveTurn(watched)
 	if err != nil {
 		f.s.note("create", err)
 		f.s.release(need)
@@ -181,9 +186,9 @@ func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
 	if err := f.grow(f.fileBlocks(f.size + int64(len(p)))); err != nil {
 		return 0, err
 	}
-	watched := f.s.watch.enter()
+	watched := f.s.watch.enterInTurn()
 	n, err := file.WriteAt(p, f.size)
-	f.s.watch.leave(watched)
+	f.s.watch.leaveTurn(watched)
 	f.checksum(p[:n])
 	if n > 0 {
 		f.mu.Lock()

@@ -54,9 +54,9 @@ func (s *Store) reopen(k Key, seq uint64) (*os.File, error) {
 		return nil, ErrGone
 	}
 	sh.pin(seq)
-	watched := s.watch.enter()
+	watched := s.watch.enterInTurn()
 	file, err := os.Open(s.path(which))
-	s.watch.leave(watched)
+	s.watch.leaveTurn(watched)
 	if err != nil {
 		s.unpin(k, seq)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -105,9 +105,9 @@ func (r *Reader) readFile(p []byte) (int, error) {
 		file = r.body
 	}
 	f.mu.Unlock()
-	watched := f.s.watch.enter()
+	watched := f.s.watch.enterInTurn()
 	n, err := file.ReadAt(p, r.off)
-	f.s.watch.leave(watched)
+	f.s.watch.leaveTurn(watched)
 	f.mu.Lock()
 	if n > 0 {
 		r.advance(n)

@@ -151,7 +151,11 @@ func folderPath(folder int) string {
 
 // readObject decodes the tail of an object file and, if sidecar, the newer head beside it.
 func (s *Store) readObject(i id, sidecar bool) (*object, error) {
-	defer s.watch.leave(s.watch.enter())
+	watched, ok := s.enterUnlessHung()
+	if !ok {
+		return nil, errHung
+	}
+	defer s.watch.leaveTurn(watched)
 	f, err := os.Open(s.path(i))
 	if err != nil {
 		return nil, err

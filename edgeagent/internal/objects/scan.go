@@ -180,7 +180,11 @@ func (s *Store) load(folder int) bool {
 
 // readFolder goes by names alone; a file is opened when it is first used. Files with other names are deleted.
 func (s *Store) readFolder(folder int) ([]slot, error) {
-	defer s.watch.leave(s.watch.enter())
+	watched, ok := s.enterUnlessHung()
+	if !ok {
+		return nil, errHung
+	}
+	defer s.watch.leaveTurn(watched)
 	dir := filepath.Join(s.cfg.Dir, folderPath(folder))
 	f, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {

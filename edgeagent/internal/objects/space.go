@@ -121,7 +121,7 @@ func (s *Store) deleteFiles(sh *shard, sl slot) {
 	if s.closed.Load() {
 		return // the folder may belong to another process by now
 	}
-	defer s.watch.leave(s.watch.enter())
+	defer s.watch.leaveTurn(s.watch.enterInTurn())
 	s.space.objects.Add(-1)
 	path, bytes := s.path(sl.id), int64(sl.blocks+sl.side)*blockBytes
 	if sl.side != 0 {

@@ -124,7 +124,7 @@ func Open(cfg Config) (*Store, error) {
 	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	cfg.Dir = filepath.Clean(cfg.Dir)
 
-	s := &Store{cfg: cfg, watch: watch{began: time.Now()}}
+	s := &Store{cfg: cfg, watch: newWatch()}
 	s.space.limit = cfg.MaxBytes
 	s.window.free.Store(cfg.WindowBytes / windowChunk)
 	s.seq.Store(uint64(cfg.Now().UnixNano()))

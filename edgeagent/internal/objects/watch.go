@@ -15,6 +15,46 @@ const watchSlots = 128
 type watch struct {
 	began time.Time
 	slots [watchSlots]atomic.Int64 // nanoseconds from began to when an operation began; 0 is free
+	turns chan struct{}            // one for each operation that has a turn
+}
+
+// mostTurns operations are in the kernel at once, each with a thread, beside those of commits, of which there is one a fill.
+// The others wait outside, which costs no thread: a process with thousands of threads ends.
+const mostTurns = 256
+
+func newWatch() watch { return watch{began: time.Now(), turns: make(chan struct{}, mostTurns)} }
+
+// enterInTurn is enter once few enough operations are under way. Nothing that has a turn may wait for another one.
+func (w *watch) enterInTurn() int {
+	w.turns <- struct{}{}
+	return w.enter()
+}
+
+func (w *watch) leaveTurn(i int) {
+	w.leave(i)
+	<-w.turns
+}
+
+// enterUnlessHung is enterInTurn for what can be done without: ok is false once the disk hangs.
+func (s *Store) enterUnlessHung() (i int, ok bool) {
+	w := &s.watch
+	select {
+	case w.turns <- struct{}{}:
+		return w.enter(), true
+	default:
+	}
+	again := time.NewTicker(s.cfg.Patience / 4)
+	defer again.Stop()
+	for {
+		select {
+		case w.turns <- struct{}{}:
+			return w.enter(), true
+		case <-again.C:
+			if s.hung.Load() {
+				return 0, false
+			}
+		}
+	}
 }
 
 // enter notes that an operation begins; give what it returns to leave.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -91,9 +92,46 @@ func TestHungDisk(t *testing.T) {
 	wantStored(t, s, 3, 100)
 }
 
+// However many ask a disk that hangs, some wait in the kernel for it, each with a thread; the others wait in turn, and are
+// served without it once it is found to hang.
+func TestHungDiskHoldsFewThreads(t *testing.T) {
+	t.Parallel()
+	threads := func() int {
+		tasks, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Skip("no /proc")
+		}
+		return len(tasks)
+	}
+	s := openStore(t, t.TempDir(), func(c *Config) { c.Patience = 500 * time.Millisecond })
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	stuck := put(t, s, 1, 100_000)
+	release := hang(t, s, stuck)
+	defer release()
+	before := threads()
+	const clients = 10 * mostTurns
+	var gone atomic.Int64
+	for range clients {
+		all.Go(func() {
+			if _, err := stuck.Open(); !errors.Is(err, ErrGone) {
+				t.Errorf("opened: %v", err)
+			}
+			gone.Add(1)
+		})
+	}
+	all.Go(func() { s.Run(ctx) })
+	eventually(t, "who waited for a turn is served without the disk", func() bool { return gone.Load() >= clients-mostTurns })
+	if n := threads() - before; n > 2*mostTurns {
+		t.Errorf("%d threads for %d clients", n, clients)
+	}
+}
+
 func TestWatchHoldsMoreThanItsSlots(t *testing.T) {
 	t.Parallel()
-	w := watch{began: time.Now()}
+	w := newWatch()
 	var entered []int
 	for range 10 * watchSlots {
 		entered = append(entered, w.enter())
@@ -110,7 +148,7 @@ func TestWatchHoldsMoreThanItsSlots(t *testing.T) {
 }
 
 func BenchmarkWatch(b *testing.B) {
-	w := watch{began: time.Now()}
+	w := newWatch()
 	for b.Loop() {
 		w.leave(w.enter())
 	}
