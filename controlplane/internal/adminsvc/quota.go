@@ -24,7 +24,7 @@ const (
 // spoolFor bounds what uploads under way take of the disk: so many of the largest.
 const spoolFor = 4
 
-// overQuota says that a write would pass a limit of its account, and names that by its field.
+// overQuota says that a write would pass a limit of its account, and names that by its field, or by the operator's flag.
 func overQuota(account, field string, limit, wanted int64, unit, remedy string) *failure {
 	name := topology.AccountName(account)
 	f := fail(kindQuota, "%s: %s may be at most %d%s, and this would make it %d: %s", name, field, limit, unit, wanted, remedy)
@@ -60,12 +60,12 @@ func (d *draft) quota() error {
 	return nil
 }
 
-// uploadLimit is how many bytes a file of an account may have, and the field that says so.
+// uploadLimit is how many bytes a file of an account may have, and the field or flag that says so.
 func (s *Service) uploadLimit(limits *topologyv1.AccountLimits) (limit int64, field, remedy string) {
 	if limits != nil && limits.UploadBytes != nil && *limits.UploadBytes < s.maxUpload {
 		return *limits.UploadBytes, "limits.upload_bytes", "raise the account's limit"
 	}
-	return s.maxUpload, "limits.upload_bytes", "raise --max-upload of the control plane"
+	return s.maxUpload, "--max-upload", "raise that of the control plane"
 }
 
 // lister lists media files of an account.

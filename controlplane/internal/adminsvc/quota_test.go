@@ -67,8 +67,8 @@ func TestUploadsAreBounded(t *testing.T) {
 		want          string
 	}{
 		{"free", "a", nil, 100, ""},
-		{"free", "b", nil, 101, "QUOTA limits.upload_bytes 100"},
-		{"free", "b", size(101), 101, "QUOTA limits.upload_bytes 100"},
+		{"free", "b", nil, 101, "QUOTA --max-upload 100"},
+		{"free", "b", size(101), 101, "QUOTA --max-upload 100"},
 		{"acme", "a", nil, 91, "QUOTA limits.upload_bytes 90"},
 		{"acme", "a", nil, 90, ""},
 		{"acme", "b", nil, 61, "QUOTA limits.library_bytes 150"},
