@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // Normalize brings a resource of an account, in place, into the form that is stored: full names of siblings become ids, host
-// names canonical, one leading "/" of a media path goes. What has no such form is reported and left as it is. resource is
+// names canonical, one leading "/" of a media path goes, and a custom domain without a mode gets ACCOUNT. What has no such form is reported and left as it is. resource is
 // the name to report it under.
 func Normalize(account, resource string, m proto.Message) []Violation {
 	c := &checker{resource: resource}
@@ -36,6 +37,7 @@ func Normalize(account, resource string, m proto.Message) []Violation {
 		} else {
 			m.Domain = name
 		}
+		m.Mode = cmp.Or(m.Mode, topologyv1.CustomDomain_ACCOUNT)
 		sibling(c, "url_endpoint", KindURLEndpoints, account, &m.UrlEndpoint)
 	case *topologyv1.Purge:
 		if scope, ok := m.Scope.(*topologyv1.Purge_UrlEndpoint); ok {

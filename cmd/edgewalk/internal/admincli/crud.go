@@ -57,7 +57,7 @@ Fields are named as in a manifest (web.baseUrl) or as in the API (web.base_url).
   edgewalk create origin legacy -A acme --set web.baseUrl=http://127.0.0.1:9000
   edgewalk create origin shots -A acme --set s3.bucket=shots --set s3.region=eu-central-1
   edgewalk create url-endpoint product-images -A acme --set origins=shots --set cache.defaultTtl=10m
-  edgewalk create domain images.example.com -A acme --set mode=ACCOUNT --wait`,
+  edgewalk create domain images.example.com -A acme --wait`,
 		Args:              between(1, 2, "a kind and perhaps an id"),
 		ValidArgsFunction: c.completeResources("Create"),
 		RunE: func(cmd *cobra.Command, args []string) error {

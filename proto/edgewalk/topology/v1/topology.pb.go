@@ -359,7 +359,7 @@ func (QueryPolicy_Mode) EnumDescriptor() ([]byte, []int) {
 type CustomDomain_Mode int32
 
 const (
-	// Refused.
+	// Never stored; as ACCOUNT on a write.
 	CustomDomain_MODE_UNSPECIFIED CustomDomain_Mode = 0
 	// The account's default endpoint; an identifier as the first folder leads to that endpoint.
 	CustomDomain_ACCOUNT CustomDomain_Mode = 1
@@ -2441,7 +2441,7 @@ type CustomDomain struct {
 	// The host name, or `*.example.com` for each name one label below. Stored in lower case, IDNA as ASCII, at most 253
 	// bytes. No addresses, no single labels, not the shared host. Immutable.
 	Domain string `protobuf:"bytes,3,opt,name=domain,proto3" json:"domain,omitempty"`
-	// Required.
+	// ACCOUNT if it is not set.
 	Mode CustomDomain_Mode `protobuf:"varint,4,opt,name=mode,proto3,enum=edgewalk.topology.v1.CustomDomain_Mode" json:"mode,omitempty"`
 	// The id of the endpoint, for URL_ENDPOINT only.
 	UrlEndpoint string `protobuf:"bytes,5,opt,name=url_endpoint,json=urlEndpoint,proto3" json:"url_endpoint,omitempty"`
@@ -3875,13 +3875,12 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x06remove\x18\x02 \x03(\tB/\xbaH,\x92\x01)\x10\x14\"%r# \x01(d2\x1d^[!#$%&'*+.^_`|~0-9A-Za-z-]+$R\x06remove\x1a6\n" +
 	"\bSetEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcd\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcb\x04\n" +
 	"\fCustomDomain\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xe8\x02R\x04name\x12\x18\n" +
 	"\x02id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x8e\x02R\x02id\x12 \n" +
-	"\x06domain\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06domain\x12G\n" +
-	"\x04mode\x18\x04 \x01(\x0e2'.edgewalk.topology.v1.CustomDomain.ModeB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04mode\x12+\n" +
+	"\x06domain\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06domain\x12E\n" +
+	"\x04mode\x18\x04 \x01(\x0e2'.edgewalk.topology.v1.CustomDomain.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12+\n" +
 	"\furl_endpoint\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\vurlEndpoint\x12H\n" +
 	"\x05state\x18\x06 \x01(\x0e2(.edgewalk.topology.v1.CustomDomain.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12;\n" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
