@@ -142,6 +142,8 @@ func compressible(a *answer) bool {
 			if !strings.EqualFold(value, "identity") {
 				return false
 			}
+		case "Content-Range":
+			return false // it means nothing here, and passes: it is not to be about other bytes
 		case "Cache-Control", "Cdn-Cache-Control":
 			if noTransform(value) {
 				return false
@@ -179,7 +181,7 @@ func (a *answer) appendShown(b []byte, has content) []byte {
 			if a.coding != "" {
 				value = weak(value)
 			}
-		case "Content-Encoding", "Content-Md5", "Content-Digest", "Repr-Digest", "Digest", "Content-Range": // of other bytes
+		case "Content-Encoding", "Content-Md5", "Content-Digest", "Repr-Digest", "Digest": // of other bytes
 			if a.coding != "" {
 				continue
 			}

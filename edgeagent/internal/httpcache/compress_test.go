@@ -132,6 +132,7 @@ func TestWhatIsNotCompressed(t *testing.T) {
 		{"no-transform", with("Cache-Control", "max-age=60, No-Transform"), nil, false},
 		{"no-transform-for-caches", with("Cdn-Cache-Control", "max-age=60, no-transform"), nil, false},
 		{"coded", with("Content-Encoding", "gzip"), nil, true},
+		{"stray-range", with("Content-Range", "bytes 0-9/99"), nil, false},
 		{"range", css(text, `"1"`), http.Header{"Range": {"bytes=0-9"}}, true},
 		{"client-no-transform", css(text, `"1"`), http.Header{"Cache-Control": {"no-transform"}}, true},
 		{"if-match", css(text, `"1"`), http.Header{"If-Match": {`"1"`}}, true},
@@ -146,6 +147,9 @@ func TestWhatIsNotCompressed(t *testing.T) {
 			reply := r.get("/"+tt.name, h)
 			if got := header(reply, "Content-Encoding"); got != want || header(reply, "Etag") != `"1"` || (header(reply, "Vary") != "") != tt.varies {
 				t.Errorf("%s: coding %q, etag %s, vary %q", tt.name, got, header(reply, "Etag"), header(reply, "Vary"))
+			}
+			if got := header(reply, "Content-Range"); reply.Status == 200 && got != tt.reply.header.Get("Content-Range") {
+				t.Errorf("%s: content-range %q", tt.name, got)
 			}
 			if body, err := read(reply); err != nil || reply.Length >= 0 && reply.Length != int64(len(body)) {
 				t.Errorf("%s: %d bytes, %v", tt.name, len(body), err)
