@@ -591,6 +591,123 @@ func TestAnySplitOfAHistoryEndsAlike(t *testing.T) {
 	}
 }
 
+// Steps may be lost, come twice or come late, in any mixture: at each moment the agent has what the control plane had at some
+// revision, never goes back, and in the end has everything.
+func TestMangledStreamsNeverMislead(t *testing.T) {
+	t.Parallel()
+	rounds := 300
+	if testing.Short() {
+		rounds = 60
+	}
+	for seed := range uint64(4) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		h := smallHistory()
+		p, a, d := synced(t, h)
+		was := map[int64][]byte{h.revision: h.digest()} // digests
+		type step struct {
+			revision int64
+			change   *edgev1.Change
+		}
+		var log []step
+		reached := int64(0)
+		judge := func(revision int64, digest []byte) {
+			t.Helper()
+			if revision < reached || len(digest) > 0 && !slices.Equal(digest, was[revision]) {
+				t.Fatalf("seed %d: the agent is at %d with %x after %d, want %x", seed, revision, digest, reached, was[revision])
+			}
+			reached = revision
+		}
+		resume := func() {
+			d = p.accept()
+			d.send(h.welcome())
+			have := d.hello.GetHave().GetRevision()
+			if have == 0 { // It asks for everything, and still serves what it has.
+				d.send(h.full()...)
+				return
+			}
+			judge(have, d.hello.GetDigest())
+			since := map[string]*edgev1.Change{}
+			for _, s := range log {
+				if s.revision > have {
+					since[s.change.Key] = s.change
+				}
+			}
+			d.send(begin(&edgev1.Begin{From: have, Target: h.revision}))
+			sequence := int64(0)
+			for _, ch := range since {
+				d.send(chunk(sequence, ch))
+				sequence++
+			}
+			d.send(end(h.revision, h.digest()))
+		}
+		listen := func() (over bool) {
+			for {
+				select {
+				case m := <-d.heard:
+					if ack := m.GetAck(); ack != nil {
+						judge(ack.GetApplied(), ack.GetDigest())
+					}
+					continue
+				default:
+				}
+				select {
+				case <-d.ended:
+					return true
+				default:
+					return false
+				}
+			}
+		}
+		var late []message
+		resumed := 0
+		for range rounds {
+			at := h.revision
+			ch := randomChange(h, rng)
+			was[h.revision] = h.digest()
+			log = append(log, step{h.revision, ch})
+			m := live(at, h.revision, ch)
+			if rng.IntN(10) == 0 {
+				m = bookmark(h.revision, h.digest()) // The step before it is lost.
+			}
+			switch rng.IntN(12) {
+			case 0: // lost
+			case 1:
+				late = append(late, m)
+			case 2:
+				late = append(late, m)
+				fallthrough
+			default:
+				d.stream.Send(m) // Its end is seen below.
+			}
+			if len(late) > 0 && rng.IntN(3) == 0 {
+				d.stream.Send(late[0])
+				late = late[1:]
+			}
+			if listen() {
+				late = nil
+				resumed++
+				resume()
+			}
+		}
+		for last := time.Now().Add(patience); reached < h.revision; {
+			d.stream.Send(bookmark(h.revision, h.digest()))
+			if listen() {
+				resumed++
+				resume()
+			}
+			if time.Now().After(last) {
+				t.Fatalf("seed %d: the agent stays at %d, want %d", seed, reached, h.revision)
+			}
+		}
+		a.sees(t, h)
+		a.stop()
+		load(t, a.cfg.StateDir).sees(t, h)
+		if resumed == 0 {
+			t.Errorf("seed %d: nothing was ever missing", seed)
+		}
+	}
+}
+
 func randomChange(h *history, rng *rand.Rand) *edgev1.Change {
 	account := fmt.Sprint("account-", rng.IntN(8))
 	name := fmt.Sprintf("h%d.test.example", rng.IntN(20))

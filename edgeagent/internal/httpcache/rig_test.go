@@ -88,6 +88,8 @@ func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 			t.Error(err)
 		}
 	})
+	// Open gives up early on a busy machine, and nothing is stored before the folder is read.
+	eventually(t, "the cache folder is read", func() bool { return store.Stats().Scanned })
 	r.library = newTestOrigin(t, r.clock)
 	client := origin.New(origin.Config{AllowPrivate: true, MediaURL: func() string { return r.library.url }})
 	walker := walk.New(walk.Config{Client: client, Now: r.clock.Now, Purged: func(account, endpoint, path, query string, asof int64) bool {
