@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
@@ -48,6 +49,7 @@ func TestFullStateIsCompressedOnce(t *testing.T) {
 	old := connect(t, p, hello("old"))
 	for _, a := range append(agents, old) {
 		a.reaches(revision)
+		a.leave()
 	}
 	chunks := p.compressions(t)
 	for _, a := range agents {
@@ -84,6 +86,7 @@ func TestCatchUpIsCompressedOnce(t *testing.T) {
 	}
 	for _, a := range agents {
 		a.reaches(revision)
+		a.leave()
 	}
 	chunks := p.compressions(t) - before
 	for _, a := range agents {
@@ -94,21 +97,35 @@ func TestCatchUpIsCompressedOnce(t *testing.T) {
 	}
 }
 
-// An edge that comes after a step is not given the state from before it, though others are being sent that.
-func TestSharedStateIsNotFromBeforeTheEdgeCame(t *testing.T) {
+// An edge may share a state from before it came. It is told that nothing is missing only once it has been sent what was there
+// when it came.
+func TestSharedStateIsFollowedByWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	p := startPlane(t, storetest.Prefix(), nil)
-	p.reach(t, p.origins(t, "acme", 1998, "http://"+strings.Repeat("a", 450)))
+	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.bookmarkEvery = time.Millisecond })
+	p.origins(t, "acme", 1998, "http://"+strings.Repeat("a", 450))
+	p.reach(t, p.origins(t, "globex", 1998, "http://"+strings.Repeat("a", 450)))
 	connect(t, p, zstdHello("e1")).until("a full state", func(e *feedtest.Edge) bool { return e.Fulls == 1 && e.Revision > 0 })
 	chunks := p.compressions(t)
 	revision := p.setting(t, "two")
 	p.reach(t, revision)
-	a := connect(t, p, zstdHello("e2"))
-	a.until("a full state", func(e *feedtest.Edge) bool { return e.Revision > 0 })
-	if end := a.message("*edgev1.SyncResponse_End").GetEnd(); end.GetTarget() < revision {
-		t.Errorf("the state leads to %d, want %d", end.GetTarget(), revision)
+
+	quiet := connect(t, p, zstdHello("quiet"), silent) // its window is full after the state
+	quiet.until("a full state", func(e *feedtest.Edge) bool { return e.Revision > 0 })
+	for range 3 {
+		quiet.bookmark()
 	}
-	if p.compressions(t) == chunks {
-		t.Error("a later state is the same as the one before")
+	quiet.leave()
+	if end := quiet.message("*edgev1.SyncResponse_End").GetEnd(); end.GetTarget() >= revision || quiet.edge.Bookmarks > 0 {
+		t.Errorf("a state to %d was shared; a bookmark said that nothing is missing: %v", end.GetTarget(), quiet.edge.Bookmarks > 0)
+	}
+
+	a := connect(t, p, zstdHello("e2"))
+	a.until("a bookmark", func(e *feedtest.Edge) bool { return e.Bookmarks > 0 })
+	a.leave()
+	if a.edge.Revision < revision {
+		t.Errorf("nothing is missing at %d, it was said, though %d was there", a.edge.Revision, revision)
+	}
+	if n := p.compressions(t); n != chunks {
+		t.Errorf("%d chunks were compressed, want %d", n, chunks)
 	}
 }

@@ -39,6 +39,7 @@ const (
 // cursor is where a stream stands. Only the sending goroutine uses it.
 type cursor struct {
 	came   int64           // the last step of the feed when the edge came
+	owes   bool            // the edge waits to hear that nothing is missing
 	pos    int64           // everything up to this revision of the feed was sent
 	told   int64           // the revision that the edge has when it has applied everything sent; 0 before it has any
 	digest topology.Digest // the digest there, if known
@@ -87,7 +88,7 @@ func (st *stream) attend(ctx context.Context, due uint32, bookmark *time.Timer) 
 			return err
 		}
 	}
-	if due&bookmarkDue != 0 {
+	if due&bookmarkDue != 0 || st.cursor.owes {
 		if st.svc.cutOff() && st.svc.now().After(st.stays) && st.svc.cfg.Fleet.HasOthers() {
 			return st.leave(ctx, "this control plane has lost etcd, which others may not have")
 		}
@@ -360,16 +361,14 @@ func (st *stream) have() int64 {
 	return st.hello.GetHave().GetRevision()
 }
 
-// state sends what has changed after a revision, from 0 everything. It is compressed once for all edges that need it now. An edge
-// does not share a state from before it came: who made a purge then was told that the edge was away, so that it has to hear of the
-// purge before it is told that nothing is missing.
+// state sends what has changed after a revision, from 0 everything. It is compressed once for all edges that need it at about the
+// same time, so that it may lead to a step from before the edge came; the others follow.
 func (st *stream) state(ctx context.Context, view *feed.View, from int64) error {
 	s := view.State(from)
 	if !st.hello.GetAcceptsZstd() || s.Bytes < compressFrom {
 		return st.chunks(ctx, s, s.Chunks())
 	}
-	least := max(st.cursor.pos, st.have(), min(st.cursor.came, view.Last()))
-	shared, release := st.svc.cfg.Feed.Share(view, from, least)
+	shared, release := st.svc.cfg.Feed.Share(view, from, max(st.cursor.pos, st.have()))
 	defer release()
 	return st.chunks(ctx, shared.State, shared.Chunks())
 }
@@ -406,9 +405,21 @@ func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]b
 	}}})
 }
 
+// behind reports whether the edge has not been sent all that there was when it came. Who made a purge before was told that the
+// edge was away, so that it has to hear of the purge before it hears that nothing is missing.
+func (st *stream) behind(view *feed.View) bool {
+	return view != nil && st.cursor.pos < min(st.cursor.came, view.Last())
+}
+
+// signOfLife is a bookmark that says nothing.
+var signOfLife = &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{}}}
+
 // bookmark tells the edge where it stands after everything sent, and when that was known to be the newest.
 func (st *stream) bookmark(view *feed.View) error {
 	c := &st.cursor
+	if c.owes = st.behind(view); c.owes {
+		return st.message("bookmark", signOfLife)
+	}
 	if view == nil || c.pos > view.Revision {
 		return st.sign() // the brake holds edges before where this one is
 	}

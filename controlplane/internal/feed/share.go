@@ -11,7 +11,7 @@ import (
 
 const (
 	// shareLinger is how long a compressed state is kept after its last reader has left: edges that lost a control plane
-	// come one after another.
+	// come one after another. For as long after its first reader came, a state is shared though steps have followed it.
 	shareLinger = 10 * time.Second
 	// leastShareBytes is what compressed states may take however small the topology is. Otherwise they may take as much as
 	// the topology itself.
@@ -30,7 +30,8 @@ type shares struct {
 // Shared is a state whose chunks are compressed once for all its readers: by whoever is the first to need one.
 type Shared struct {
 	*State
-	feed *Feed
+	feed  *Feed
+	begun time.Time
 
 	// compressing is held by the reader that compresses a chunk, so that the others wait for it.
 	compressing sync.Mutex
@@ -52,21 +53,21 @@ type sharedPart struct {
 }
 
 // Share is [View.State] for a reader that takes compressed chunks. The state may be one that others read: it leads to revision
-// least at least, and to the view's at most. The reader calls release when it has read.
+// least at least, and to the view's at most; what has followed it is known. The reader calls release when it has read.
 func (f *Feed) Share(view *View, from, least int64) (s *Shared, release func()) {
 	from = view.StepAt(from) // those who were told of later revisions need no more
-	p := &f.shares
+	p, now := &f.shares, f.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, other := range slices.Backward(p.states) {
-		if other.history == view.History && other.From == from && other.Target >= least && other.Target <= view.Revision &&
-			view.Keeps(other.Target) {
+		recent := other.Target >= view.Last() || view.Keeps(other.Target) && now.Sub(other.begun) < shareLinger
+		if other.history == view.History && other.From == from && other.Target >= least && other.Target <= view.Revision && recent {
 			s = other
 			break
 		}
 	}
 	if s == nil {
-		s = &Shared{State: view.State(from), feed: f, encoder: newEncoder()}
+		s = &Shared{State: view.State(from), feed: f, begun: now, encoder: newEncoder()}
 		p.states = append(p.states, s)
 	}
 	s.readers++

@@ -86,39 +86,52 @@ func TestChunksAreCompressedOnceForAllWhoReadThem(t *testing.T) {
 	}
 }
 
-// A reader shares the state of others only if that leads where the reader has to be.
+// A reader shares the state of others only if that leads where the reader may go, and is recent.
 func TestWhoSharesAState(t *testing.T) {
 	t.Parallel()
 	f := loaded(stored("a", 1, 100, "x"))
-	first, release := f.Share(f.View(), 0, 100)
-	defer release()
+	now := time.Now()
+	f.now = func() time.Time { return now }
 	pinned := f.View()
-	f.progress(105, time.Now())
-	f.append(stepOf(110, []topology.Record{stored("b", 110, 110, "y")}))
-	f.append(stepOf(120, []topology.Record{stored("c", 120, 120, "z")}))
+	first, release := f.Share(pinned, 0, 0)
+	defer release()
+	f.progress(105, now)
+	now = now.Add(2 * shareLinger)
 	for _, tt := range []struct {
 		what        string
-		view        *View
+		age         time.Duration
+		steps       int
 		from, least int64
+		pinned      bool
 		shares      bool
 	}{
-		{"came before the first step", f.View(), 0, 100, true},
-		{"came after it", f.View(), 0, 110, false},
-		{"held at the revision", pinned, 0, 100, true},
-		{"needs less", f.View(), 100, 100, false},
+		{what: "long after, when nothing has changed", age: time.Hour, shares: true},
+		{what: "shortly after, when something has", steps: 2, shares: true},
+		{what: "just after that", age: shareLinger - 1, shares: true},
+		{what: "later", age: shareLinger},
+		{what: "later, but held where it leads", age: shareLinger, pinned: true, shares: true},
+		{what: "for one that is already further", least: 101},
+		{what: "for one that needs less", from: 100, least: 100},
 	} {
-		s, release := f.Share(tt.view, tt.from, tt.least)
+		now = first.begun.Add(tt.age)
+		for range tt.steps {
+			revision := f.Revision() + 5
+			f.append(stepOf(revision, []topology.Record{stored("b", 110, revision, "y")}))
+		}
+		view := f.View()
+		if tt.pinned {
+			view = pinned
+		}
+		s, release := f.Share(view, tt.from, tt.least)
 		if (s == first) != tt.shares {
 			t.Errorf("%s: shares %v, want %v", tt.what, s == first, tt.shares)
 		}
-		if s.Target < tt.least || s.Target > tt.view.Revision {
+		if s.Target < tt.least || s.Target > view.Revision {
 			t.Errorf("%s: the state leads to %d", tt.what, s.Target)
 		}
 		release()
 	}
-	if s, _ := f.Share(pinned, 0, 100); s != first {
-		t.Error("a reader that is held at a revision is sent a later one")
-	}
+	now = first.begun
 	f.restart(store.Step{Revision: 130, Records: []topology.Record{stored("d", 130, 130, "")}})
 	if s, _ := f.Share(f.View(), 0, 0); s == first || s.Target != 130 {
 		t.Error("a state of another history is shared")
@@ -165,7 +178,7 @@ func TestSharedStatesAreBounded(t *testing.T) {
 			f.append(stepOf(100+int64(i), incompressible(1, 100+int64(i))))
 		}
 		v := f.View()
-		s, release := f.Share(v, 0, v.Last())
+		s, release := f.Share(v, 0, v.Last()) // by readers that are further than those before them
 		all = append(all, &reading{state: s, want: v.Digest, release: release})
 	}
 	var readers sync.WaitGroup

@@ -129,6 +129,9 @@ func (e *Edge) live(l *edgev1.Live) error {
 }
 
 func (e *Edge) bookmark(b *edgev1.Bookmark) error {
+	if b.GetRevision() == 0 {
+		return nil
+	}
 	e.Bookmarks++
 	if b.GetRevision() < e.Revision {
 		return fmt.Errorf("bookmark at %d, the edge is at %d", b.GetRevision(), e.Revision)

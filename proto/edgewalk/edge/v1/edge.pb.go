@@ -1263,7 +1263,7 @@ func (x *Change) GetValue() []byte {
 type Bookmark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that the control plane stands at and has sent. It may be newer than the last Live: revisions are shared
-	// with keys that edges never see.
+	// with keys that edges never see. 0 while something is missing: then the bookmark is a sign of life only.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The digest there: the sum, modulo 2^128, of a hash of key, mod_revision and value of each resource, 16 bytes
 	// little-endian. Order does not count.
