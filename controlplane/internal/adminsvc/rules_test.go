@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +22,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -90,6 +94,142 @@ func TestConcurrentUpdatesOfOneAccountAllHappen(t *testing.T) {
 	if len(list.GetOrigins()) != 10 || len(e.GetUrlEndpoint().GetOrigins()) != 1 {
 		t.Errorf("%d origins, of which %v joined the default endpoint; want 10 and one", len(list.GetOrigins()), e.GetUrlEndpoint().GetOrigins())
 	}
+}
+
+// Many admins create, change and delete some twenty resources that refer to each other, through two control planes. Whoever
+// wins, no resource ever refers to one that is not there, and no domain has two owners.
+func TestRacedWritesLeaveNoReferenceToNothing(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	var planes []*rig
+	for range 2 {
+		s := storetest.Open(t, store.Config{Prefix: prefix})
+		if _, _, err := s.InitSettings(t.Context(), &topologyv1.Settings{SharedHost: "localhost:8080"}); err != nil {
+			t.Fatal(err)
+		}
+		planes = append(planes, newRig(t, rigOptions{store: s}))
+	}
+	accounts := []string{"one", "two"}
+	for _, account := range accounts {
+		planes[0].must(t, "CreateAccount", fmt.Sprintf(`{"accountId": %q}`, account))
+	}
+	owners := map[string]string{}
+	check := func() {
+		clear(owners)
+		for _, account := range accounts {
+			state, err := planes[0].store.AccountState(t.Context(), account)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			there := func(kind topology.Kind, id string) bool {
+				_, ok := state.Records.Get(kind, id)
+				return ok
+			}
+			for item := range state.Records.All(topology.KindURLEndpoints, "", "") {
+				var endpoint topologyv1.UrlEndpoint
+				if err := proto.Unmarshal(item.Record().Value, &endpoint); err != nil {
+					t.Error(err)
+				}
+				for _, o := range endpoint.GetOrigins() {
+					if !there(topology.KindOrigins, o) {
+						t.Errorf("%s refers to an origin %s, which is not there", item.Key(), o)
+					}
+				}
+			}
+			for item := range state.Records.All(topology.KindCustomDomains, "", "") {
+				var domain topologyv1.CustomDomain
+				if err := proto.Unmarshal(item.Record().Value, &domain); err != nil {
+					t.Error(err)
+				}
+				if e := domain.GetUrlEndpoint(); e != "" && !there(topology.KindURLEndpoints, e) {
+					t.Errorf("%s refers to an endpoint %s, which is not there", item.Key(), e)
+				}
+				owners[domain.GetDomain()] += account + " "
+			}
+		}
+	}
+	each := 120
+	if testing.Short() {
+		each = 30
+	}
+	var mu sync.Mutex
+	ends := map[string]int{}
+	var writers sync.WaitGroup
+	for w := range 8 {
+		random := rand.New(rand.NewPCG(uint64(w), 1))
+		writers.Go(func() {
+			for range each {
+				account := accounts[random.IntN(2)]
+				origin, endpoint, domain := fmt.Sprint("o", random.IntN(3)), fmt.Sprint("e", random.IntN(3)), fmt.Sprintf("d%d.example.com", random.IntN(4))
+				name := "accounts/" + account
+				call := [...][2]string{
+					{"CreateOrigin", fmt.Sprintf(`{"parent": %q, "originId": %q, "origin": {"web": {"baseUrl": "http://o.example"}}}`, name, origin)},
+					{"DeleteOrigin", fmt.Sprintf(`{"name": "%s/origins/%s"}`, name, origin)},
+					{"CreateUrlEndpoint", fmt.Sprintf(`{"parent": %q, "urlEndpointId": %q, "urlEndpoint": {"origins": [%q]}}`, name, endpoint, origin)},
+					{"UpdateUrlEndpoint", fmt.Sprintf(`{"urlEndpoint": {"name": "%s/urlEndpoints/%s", "origins": [%q]}, "updateMask": "origins"}`, name, endpoint, origin)},
+					{"DeleteUrlEndpoint", fmt.Sprintf(`{"name": "%s/urlEndpoints/%s"}`, name, endpoint)},
+					{"CreateCustomDomain", fmt.Sprintf(`{"parent": %q, "customDomain": {"domain": %q, "mode": "URL_ENDPOINT", "urlEndpoint": %q}}`, name, domain, endpoint)},
+					{"DeleteCustomDomain", fmt.Sprintf(`{"name": "%s/customDomains/%s"}`, name, domain)},
+				}[random.IntN(7)]
+				_, err := planes[random.IntN(2)].call(t.Context(), call[0], call[1])
+				switch code := status.Code(err); code {
+				case codes.OK, codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition, codes.Aborted:
+					mu.Lock()
+					ends[call[0]+" "+code.String()]++
+					mu.Unlock()
+				default:
+					t.Errorf("%s %s: %s", call[0], call[1], describe(err))
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		writers.Wait()
+	}()
+	for {
+		check()
+		select {
+		case <-done:
+			check()
+			for domain, of := range owners {
+				if strings.Count(of, " ") != 1 {
+					t.Errorf("%s belongs to %s", domain, of)
+				}
+			}
+			for _, account := range accounts {
+				for i, p := range planes {
+					held, err := p.store.AccountState(t.Context(), account)
+					if err != nil {
+						t.Fatal(err)
+					}
+					stored, err := p.store.AccountStateAt(t.Context(), account, held.Revision)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got, want := modRevisions(held), modRevisions(stored); !maps.Equal(got, want) {
+						t.Errorf("control plane %d holds %v of %s, and etcd %v", i, got, account, want)
+					}
+				}
+			}
+			t.Log(ends)
+			return
+		default:
+		}
+	}
+}
+
+// modRevisions are those of all resources of an account that refer to others or are referred to.
+func modRevisions(state *store.State) map[string]int64 {
+	all := map[string]int64{}
+	for _, kind := range []topology.Kind{topology.KindOrigins, topology.KindURLEndpoints, topology.KindCustomDomains} {
+		for item := range state.Records.All(kind, "", "") {
+			all[item.Key().String()] = item.Record().ModRevision
+		}
+	}
+	return all
 }
 
 func TestAnOriginInUseNamesTenUsers(t *testing.T) {
