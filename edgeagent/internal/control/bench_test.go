@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -86,6 +88,62 @@ func BenchmarkBoot(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkFullState is the time that an agent takes for a compressed full state, from the first message to the ack.
+func BenchmarkFullState(b *testing.B) {
+	for _, n := range []int{1_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			welcome := &edgev1.Welcome{Epoch: "e1", Settings: &edgev1.Welcome_Settings{SharedHost: "files.example"}}
+			target := int64(2 * n)
+			messages := [][]byte{encoded(b, begin(&edgev1.Begin{Full: true, Target: target}))}
+			counted := newIndex()
+			var some []*edgev1.Change
+			size, sent := 0, 0
+			send := func() {
+				m := encoded(b, zstdChunk(int64(len(messages)-1), compress(b, encodedChanges(b, some...))))
+				messages = append(messages, m)
+				sent += len(m)
+				some, size = nil, 0
+			}
+			for c := range manyDomains(n) {
+				counted.apply(c)
+				some = append(some, &edgev1.Change{Key: c.key, ModRevision: c.mod, CreateRevision: c.create, Value: c.value})
+				if size += len(c.key) + len(c.value) + 12; size > 256<<10 {
+					send()
+				}
+			}
+			send()
+			messages = append(messages, encoded(b, end(target, counted.digest[:])))
+			for b.Loop() {
+				cfg := benchConfig(b.TempDir())
+				c, err := New(cfg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s := &session{control: c, welcome: welcome, everything: true, out: newOutbox(func() *edgev1.Ack { return c.ack("e1") })}
+				for _, raw := range messages {
+					m := new(edgev1.SyncResponse)
+					if err := errors.Join(proto.Unmarshal(raw, m), s.handle(m)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if got := cfg.Table.Root().Domains(); got != n {
+					b.Fatal(got)
+				}
+				c.disk.close()
+			}
+			b.ReportMetric(float64(sent)/float64(n), "wire-B/domain")
+		})
+	}
+}
+
+func encoded(tb testing.TB, m message) []byte {
+	raw, err := proto.Marshal(m)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return raw
 }
 
 func heap() uint64 {

@@ -16,10 +16,11 @@ type spool struct {
 	settings *edgev1.Welcome_Settings
 	index    *index
 
-	file *os.File
-	size int64 // of file, in whole changes
-	err  error // the disk's
-	tail []change
+	file   *os.File
+	size   int64 // of file, in whole changes
+	err    error // the disk's
+	tail   []change
+	frames []byte // buffer
 }
 
 // newSpool begins the file at path. With an error in err it holds everything in memory.
@@ -42,14 +43,14 @@ func newSpool(path string, base position, settings *edgev1.Welcome_Settings, bro
 
 // add takes changes in. In a full state, a deleted resource is no resource.
 func (s *spool) add(changes []change) {
-	var frames []byte
+	s.frames = s.frames[:0]
 	for _, c := range changes {
 		s.index.apply(c)
 		if s.err == nil {
-			frames = appendChange(frames, c)
+			s.frames = appendChange(s.frames, c)
 		}
 	}
-	if !s.write(frames) {
+	if !s.write(s.frames) {
 		s.tail = append(s.tail, changes...)
 	}
 }
