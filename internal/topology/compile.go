@@ -3,6 +3,7 @@ package topology
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -46,6 +47,8 @@ func Compile(s *AccountState, prev *Account) (a *Account, rejected []*topologyv1
 	}
 	c := &compilation{batch: new(persistent.Batch), state: s, prev: prev, account: newAccount(s.ID, uid)}
 	c.account.Deleting, c.account.Media = s.Account.Message.GetState() == topologyv1.Account_DELETING, prev.Media
+	limits := s.Account.Message.GetLimits()
+	c.account.MaxFills, c.account.MaxRequests = int(limits.GetFills()), int(limits.GetRequests())
 	for id := range s.Origins {
 		c.origin(id)
 	}
@@ -126,6 +129,8 @@ func (c *compilation) origin(id string) {
 		c.reject(KindOrigins, id, stored.ModRevision, err)
 		return
 	}
+	longest := duration(c.state.Account.Message.GetLimits().GetOriginTimeout(), math.MaxInt64)
+	o.Connect, o.FirstByte, o.Idle = min(o.Connect, longest), min(o.FirstByte, longest), min(o.Idle, longest)
 	c.account.origins.Put(c.batch, o)
 }
 
@@ -143,6 +148,9 @@ func (c *compilation) endpoint(id string) {
 		if e = c.prev.Endpoint(id); e != nil && e.UID != UID(id, stored.CreateRevision) {
 			e = nil
 		}
+	}
+	if err == nil {
+		e.WalkDeadline = min(e.WalkDeadline, duration(c.state.Account.Message.GetLimits().GetWalkDeadline(), math.MaxInt64))
 	}
 	c.account.endpoints.Put(c.batch, heldEndpoint{id, e})
 	c.name(e, 1)

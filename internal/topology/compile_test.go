@@ -272,3 +272,23 @@ func TestApplyRefuses(t *testing.T) {
 		t.Error("a deletion is not one")
 	}
 }
+
+// The account's limits cut what its endpoints and origins say of times, defaults included.
+func TestLimitsCutTimes(t *testing.T) {
+	t.Parallel()
+	s := shop(t)
+	s.Account.Message.Limits = &topologyv1.AccountLimits{
+		WalkDeadline: durationpb.New(3 * time.Second), OriginTimeout: durationpb.New(time.Second), Fills: proto.Int32(5), Requests: proto.Int32(6),
+	}
+	s.Endpoints["product-images"].Message.WalkDeadline = durationpb.New(2 * time.Second)
+	a, _ := Compile(s, nil)
+	if a.MaxFills != 5 || a.MaxRequests != 6 {
+		t.Errorf("%d fills and %d requests", a.MaxFills, a.MaxRequests)
+	}
+	if by, own := a.Endpoint("default").WalkDeadline, a.Endpoint("product-images").WalkDeadline; by != 3*time.Second || own != 2*time.Second {
+		t.Errorf("walk deadlines %v and %v, want 3 s and 2 s", by, own)
+	}
+	if o := a.Origin("legacy"); o.Connect != time.Second || o.FirstByte != time.Second || o.Idle != time.Second {
+		t.Errorf("timeouts %v, %v and %v, want 1 s", o.Connect, o.FirstByte, o.Idle)
+	}
+}

@@ -21,6 +21,8 @@ type Account struct {
 	Deleting bool
 	// Media is the set of paths in the account's Media Library.
 	Media *MediaSet
+	// MaxFills and MaxRequests bound what the account takes of an edge at once, besides its share. 0: no more than that.
+	MaxFills, MaxRequests int
 
 	endpoints persistent.Map[heldEndpoint]
 	origins   persistent.Map[*Origin]

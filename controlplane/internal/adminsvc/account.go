@@ -29,6 +29,7 @@ func (s accounts) GetAccount(ctx context.Context, req *adminv1.GetAccountRequest
 	if err != nil {
 		return nil, err
 	}
+	a.EffectiveLimits = s.effectiveLimits(a.GetLimits())
 	return &adminv1.GetAccountResponse{Account: a, Revision: revision}, nil
 }
 

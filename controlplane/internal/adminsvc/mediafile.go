@@ -115,15 +115,19 @@ func (s mediaFiles) UploadMediaFile(stream adminv1.MediaService_UploadMediaFileS
 	if err := checkContent(start, spooled); err != nil {
 		return err
 	}
-	if account.GetLimits().GetLibraryBytes() > 0 {
+	room, err := s.roomFor(ctx, key, spooled.Size)
+	if err != nil {
+		return err
+	}
+	if room < s.spool.limit { // what else is under way may take it
 		done, err := s.turns.take(ctx, key.Account)
 		if err != nil {
 			return err
 		}
 		defer done()
-	}
-	if err := s.roomFor(ctx, account, key, spooled.Size); err != nil {
-		return err
+		if _, err := s.roomFor(ctx, key, spooled.Size); err != nil {
+			return err
+		}
 	}
 	resp, err := s.storeUpload(ctx, key, start, spooled)
 	if err != nil {
@@ -153,7 +157,8 @@ func (s *Service) uploadKey(ctx context.Context, start *adminv1.UploadMediaFileR
 	if err := s.checkSize(stored.Message, key, start.GetSizeBytes()); err != nil {
 		return topology.Key{}, nil, err
 	}
-	return key, stored.Message, s.roomFor(ctx, stored.Message, key, start.GetSizeBytes())
+	_, err = s.roomFor(ctx, key, start.GetSizeBytes())
+	return key, stored.Message, err
 }
 
 // checkSize returns an error if a file is larger than one of the account may be.
@@ -191,7 +196,7 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		} else if err := checkEtag(etag, key.Name(), record.ModRevision); err != nil {
 			return nil, err
 		}
-		if err := roomIn(ctx, state, key, spooled.Size); err != nil {
+		if _, err := roomIn(ctx, state, key, spooled.Size); err != nil {
 			return nil, err
 		}
 		next := newFile(key, start, spooled)

@@ -2,13 +2,17 @@ package adminsvc
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // DefaultMaxUpload is the most bytes that one uploaded file may have unless Config says otherwise.
@@ -19,6 +23,9 @@ const (
 	defaultOrigins   = 10_000
 	defaultEndpoints = 10_000
 	defaultDomains   = 10_000
+	defaultLibrary   = 1 << 40 // bytes
+	defaultWalk      = 120 * time.Second
+	defaultTimeout   = 120 * time.Second
 )
 
 // spoolFor bounds what uploads under way take of the disk: so many of the largest.
@@ -57,7 +64,68 @@ func (d *draft) quota() error {
 			return overQuota(d.id, one.field, int64(limit), int64(after), "", "delete some, or raise the account's limit")
 		}
 	}
+	return d.timeQuota(limits)
+}
+
+// timeQuota does the same for times: what the draft changes may not have longer ones than the account may, unless it had them.
+func (d *draft) timeQuota(limits *topologyv1.AccountLimits) error {
+	check := func(resource, what, field string, limit, before, after time.Duration) error {
+		if after <= limit || after <= before {
+			return nil
+		}
+		f := fail(kindQuota, "%s: %s of %s is longer than %s of the account, %s: shorten it, or raise the account's limit", resource, what, after, field, limit)
+		f.resource = resource
+		f.facts = map[string]string{"field": field, "limit": limit.String()}
+		return f
+	}
+	walk := durationOf(limits.GetWalkDeadline(), defaultWalk)
+	for id, stored := range d.endpoints.next {
+		was := d.endpoints.before(id).Message
+		if err := check(topology.EndpointName(d.id, id), "walk_deadline", "limits.walk_deadline", walk, was.GetWalkDeadline().AsDuration(), stored.Message.GetWalkDeadline().AsDuration()); err != nil {
+			return err
+		}
+	}
+	longest := durationOf(limits.GetOriginTimeout(), defaultTimeout)
+	for id, stored := range d.origins.next {
+		was, is := d.origins.before(id).Message.GetTimeouts(), stored.Message.GetTimeouts()
+		for _, one := range []struct {
+			what          string
+			before, after *durationpb.Duration
+		}{
+			{"timeouts.connect", was.GetConnect(), is.GetConnect()}, {"timeouts.first_byte", was.GetFirstByte(), is.GetFirstByte()}, {"timeouts.idle", was.GetIdle(), is.GetIdle()},
+		} {
+			if err := check(topology.OriginName(d.id, id), one.what, "limits.origin_timeout", longest, one.before.AsDuration(), one.after.AsDuration()); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+func durationOf(d *durationpb.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return d.AsDuration()
+}
+
+// effectiveLimits are the limits that hold for an account, defaults included.
+func (s *Service) effectiveLimits(of *topologyv1.AccountLimits) *topologyv1.AccountLimits {
+	limits := proto.CloneOf(orEmpty(of))
+	or := func(limit *int32, otherwise int32) *int32 {
+		if limit == nil {
+			return &otherwise
+		}
+		return limit
+	}
+	limits.Origins, limits.UrlEndpoints = or(limits.Origins, defaultOrigins), or(limits.UrlEndpoints, defaultEndpoints)
+	limits.CustomDomains = or(limits.CustomDomains, defaultDomains)
+	limits.LibraryBytes = proto.Int64(libraryBytes(limits))
+	upload, _, _ := s.uploadLimit(limits)
+	limits.UploadBytes = &upload
+	limits.WalkDeadline = durationpb.New(durationOf(limits.GetWalkDeadline(), defaultWalk))
+	limits.OriginTimeout = durationpb.New(durationOf(limits.GetOriginTimeout(), defaultTimeout))
+	return limits
 }
 
 // uploadLimit is how many bytes a file of an account may have, and the field or flag that says so.
@@ -68,63 +136,52 @@ func (s *Service) uploadLimit(limits *topologyv1.AccountLimits) (limit int64, fi
 	return s.maxUpload, "--max-upload", "raise that of the control plane"
 }
 
-// lister lists media files of an account.
-type lister func(after string, limit int) (records []topology.Record, more bool, err error)
-
-// libraryQuota returns an error if a file would take its account's library over its limit.
-func libraryQuota(account *topologyv1.Account, key topology.Key, size int64, list lister) error {
-	limits := account.GetLimits()
+// libraryBytes is how many bytes an account's library may have.
+func libraryBytes(limits *topologyv1.AccountLimits) int64 {
 	if limits == nil || limits.LibraryBytes == nil {
-		return nil
+		return defaultLibrary
 	}
-	total, was, after := size, int64(0), ""
-	for {
-		records, more, err := list(after, maxPageSize)
-		if err != nil {
-			return err
-		}
-		for _, record := range records {
-			after = record.Key.ID
-			stored, err := decode[*topologyv1.MediaFile](record)
-			switch {
-			case err != nil: // its size is not known
-			case after == key.ID:
-				was = stored.Message.GetSizeBytes()
-			default:
-				total += stored.Message.GetSizeBytes()
-			}
-		}
-		if !more {
-			break
-		}
-	}
-	if total > *limits.LibraryBytes && size > was {
-		return overQuota(key.Account, "limits.library_bytes", *limits.LibraryBytes, total, " bytes", "delete files, or raise the account's limit")
-	}
-	return nil
+	return *limits.LibraryBytes
 }
 
-// roomFor checks a file against the library's limit before its bytes are placed, as of now.
-func (s *Service) roomFor(ctx context.Context, account *topologyv1.Account, key topology.Key, size int64) error {
-	return libraryQuota(account, key, size, func(after string, limit int) ([]topology.Record, bool, error) {
-		records, more, _, err := s.store.ListAt(ctx, topology.KindMediaFiles, key.Account, "", after, limit, 0)
-		return records, more, err
-	})
-}
-
-// roomIn is roomFor as a write sees it.
-func roomIn(ctx context.Context, state *store.State, key topology.Key, size int64) error {
+// roomIn returns an error if a file would take its account's library over its limit. room is how many bytes are left then.
+func roomIn(ctx context.Context, state *store.State, key topology.Key, size int64) (room int64, err error) {
 	record, err := state.Get(ctx, accountKey(key.Account))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	account, err := decode[*topologyv1.Account](record)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return libraryQuota(account.Message, key, size, func(after string, limit int) ([]topology.Record, bool, error) {
-		return state.List(ctx, topology.KindMediaFiles, "", after, limit)
-	})
+	total, err := state.MediaBytes(ctx)
+	if err != nil {
+		return 0, err
+	}
+	was := int64(0)
+	switch record, err := state.Get(ctx, key); {
+	case err == nil:
+		if stored, err := decode[*topologyv1.MediaFile](record); err == nil {
+			was = stored.Message.GetSizeBytes()
+		}
+	case !errors.Is(err, store.ErrNotFound):
+		return 0, err
+	}
+	total += size - was
+	limit := libraryBytes(account.Message.GetLimits())
+	if total > limit && size > was {
+		return 0, overQuota(key.Account, "limits.library_bytes", limit, total, " bytes", "delete files, or raise the account's limit")
+	}
+	return limit - total, nil
+}
+
+// roomFor checks a file against the library's limit before its bytes are placed, as of now.
+func (s *Service) roomFor(ctx context.Context, key topology.Key, size int64) (room int64, err error) {
+	state, err := s.store.AccountState(ctx, key.Account)
+	if err != nil {
+		return 0, err
+	}
+	return roomIn(ctx, state, key, size)
 }
 
 // spool counts the bytes of uploads under way.

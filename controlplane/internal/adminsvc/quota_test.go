@@ -5,13 +5,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // quotaOf is what an error says of the limit that it names.
@@ -51,6 +55,36 @@ func TestAnAccountHoldsNoMoreThanItsLimits(t *testing.T) {
 		if got := quotaOf(err); err == nil != (step.want == "") || err != nil && !strings.Contains(got, step.want) {
 			t.Errorf("%s %s: %s, want %q", step.method, step.body, got, step.want)
 		}
+	}
+}
+
+// Times are bounded as numbers are. What the account did not set has defaults, which it is told.
+func TestTimesOfAnAccountAreBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{upload: 100})
+	r.must(t, "CreateAccount", `{"accountId": "acme", "account": {"limits": {"walkDeadline": "10s", "originTimeout": "5s", "fills": 7}}}`)
+	for _, step := range []struct{ method, body, want string }{
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "a", "origin": {"web": {"baseUrl": "https://o.example.com"}, "timeouts": {"firstByte": "6s"}}}`, "QUOTA limits.origin_timeout 5s"},
+		{"CreateOrigin", `{"parent": "accounts/acme", "originId": "a", "origin": {"web": {"baseUrl": "https://o.example.com"}, "timeouts": {"firstByte": "5s"}}}`, ""},
+		{"UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "walkDeadline": "11s"}, "updateMask": "walkDeadline"}`, "QUOTA limits.walk_deadline 10s"},
+		{"UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "walkDeadline": "10s"}, "updateMask": "walkDeadline"}`, ""},
+		{"UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"walkDeadline": "1s"}}, "updateMask": "limits.walkDeadline"}`, ""},
+		{"UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "description": "x"}, "updateMask": "description"}`, ""},
+		{"UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "walkDeadline": "9s"}, "updateMask": "walkDeadline"}`, ""},
+		{"UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "walkDeadline": "20s"}, "updateMask": "walkDeadline"}`, "QUOTA limits.walk_deadline 1s"},
+	} {
+		_, err := r.call(t.Context(), step.method, step.body)
+		if got := quotaOf(err); err == nil != (step.want == "") || err != nil && !strings.Contains(got, step.want) {
+			t.Errorf("%s %s: %s, want %q", step.method, step.body, got, step.want)
+		}
+	}
+	got := r.must(t, "GetAccount", `{"name": "accounts/acme"}`).(*adminv1.GetAccountResponse).GetAccount().GetEffectiveLimits()
+	want := &topologyv1.AccountLimits{
+		Origins: proto.Int32(10000), UrlEndpoints: proto.Int32(10000), CustomDomains: proto.Int32(10000), LibraryBytes: proto.Int64(1 << 40), UploadBytes: proto.Int64(100),
+		Fills: proto.Int32(7), WalkDeadline: durationpb.New(time.Second), OriginTimeout: durationpb.New(5 * time.Second),
+	}
+	if !proto.Equal(got, want) {
+		t.Errorf("limits %v, want %v", got, want)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/tidwall/btree"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/internal/persistent"
@@ -39,6 +40,7 @@ type Account struct {
 	records *btree.BTreeG[Item]
 	used    persistent.Map[*used]
 	counts  map[topology.Kind]int
+	media   int64             // bytes of its media files
 	batch   *persistent.Batch // may change it, and its tree, in place
 }
 
@@ -103,6 +105,14 @@ func (a *Account) Count(kind topology.Kind) int {
 		return 0
 	}
 	return a.counts[kind]
+}
+
+// MediaBytes is the sum of the sizes of the account's media files.
+func (a *Account) MediaBytes() int64 {
+	if a == nil {
+		return 0
+	}
+	return a.media
 }
 
 // All yields, in the order of ids, the records of a kind whose ids begin with prefix and come after one.
@@ -185,6 +195,36 @@ func references(r topology.Record) []reference {
 	return nil
 }
 
+// sizeField is MediaFile.size_bytes.
+const sizeField protowire.Number = 4
+
+// mediaSize is the size of the file that a record is of, 0 for other kinds and for what cannot be read. It reads just the one
+// field, since a library may have millions of files.
+func mediaSize(r topology.Record) (size int64) {
+	if r.Key.Kind != topology.KindMediaFiles {
+		return 0
+	}
+	for value := r.Value; len(value) > 0; {
+		number, wire, n := protowire.ConsumeTag(value)
+		if n < 0 {
+			return 0
+		}
+		if number == sizeField && wire == protowire.VarintType {
+			v, m := protowire.ConsumeVarint(value[n:])
+			if m < 0 {
+				return 0
+			}
+			size = int64(v)
+		}
+		m := protowire.ConsumeFieldValue(number, wire, value[n:])
+		if m < 0 {
+			return 0
+		}
+		value = value[n+m:]
+	}
+	return size
+}
+
 // Writer changes an index. It belongs to one goroutine; what Index returns is everybody's.
 type Writer struct {
 	index Index
@@ -225,6 +265,10 @@ func (w *Writer) Load(item Item) {
 }
 
 func (w *Writer) note(account *Account, item, old Item, had bool) {
+	account.media += mediaSize(item.Record())
+	if had {
+		account.media -= mediaSize(old.Record())
+	}
 	now := references(item.Record())
 	if had {
 		was := references(old.Record())
@@ -259,6 +303,7 @@ func (w *Writer) Drop(key topology.Key) {
 	account := w.own(key.Account)
 	old, _ := account.records.Delete(place(key))
 	w.forget(account, references(old.Record()), key.ID)
+	account.media -= mediaSize(old.Record())
 	w.count(account, key.Kind, -1)
 	if account.records.Len() == 0 {
 		w.index.accounts.Drop(w.batch, key.Account)

@@ -35,12 +35,20 @@ func (m model) check(t *testing.T, x Index) {
 	counts := make(map[topology.Kind]int)
 	perAccount := make(map[string]map[topology.Kind][]string)
 	users := make(map[string]map[reference][]string)
+	media := make(map[string]int64)
 	for key, held := range m {
 		counts[key.Kind]++
 		if perAccount[key.Account] == nil {
 			perAccount[key.Account], users[key.Account] = make(map[topology.Kind][]string), make(map[reference][]string)
 		}
 		perAccount[key.Account][key.Kind] = append(perAccount[key.Account][key.Kind], key.ID)
+		if key.Kind == topology.KindMediaFiles {
+			var file topologyv1.MediaFile
+			if err := proto.Unmarshal(held.record.Value, &file); err != nil {
+				t.Fatal(err)
+			}
+			media[key.Account] += file.GetSizeBytes()
+		}
 		for _, to := range references(held.record) {
 			users[key.Account][to] = append(users[key.Account][to], key.ID)
 		}
@@ -67,6 +75,9 @@ func (m model) check(t *testing.T, x Index) {
 		account := x.Account(id)
 		if (account == nil) != (perAccount[id] == nil) {
 			t.Errorf("account %q: %v, want records %v", id, account, perAccount[id])
+		}
+		if got := account.MediaBytes(); got != media[id] {
+			t.Errorf("%d bytes of media files of %q, want %d", got, id, media[id])
 		}
 		for _, kind := range topology.Kinds() {
 			want := slices.Sorted(slices.Values(perAccount[id][kind]))
@@ -137,7 +148,9 @@ func TestIndex(t *testing.T) {
 func randomItem(t *testing.T, random *rand.Rand) *item {
 	account := string(rune('a' + random.IntN(3)))
 	n := random.IntN(120) // more than one node of a tree
-	switch random.IntN(5) {
+	switch random.IntN(6) {
+	case 5:
+		return newItem(t, topology.KindMediaFiles, account, fmt.Sprint("m", n), &topologyv1.MediaFile{SizeBytes: random.Int64N(1 << 40), ContentType: "image/png", Tags: []string{"a"}})
 	case 0:
 		return newItem(t, topology.KindAccounts, account, "", &topologyv1.Account{DisplayName: fmt.Sprint(n)})
 	case 1:

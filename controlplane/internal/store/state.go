@@ -107,6 +107,27 @@ func (s *State) List(ctx context.Context, kind topology.Kind, prefix, after stri
 	return records, false, nil
 }
 
+// MediaBytes is the sum of the sizes of the account's media files. One that cannot be read has none.
+func (s *State) MediaBytes(ctx context.Context) (sum int64, err error) {
+	if s.whole {
+		return s.Records.MediaBytes(), nil
+	}
+	w := index.NewWriter()
+	after := ""
+	for more := true; more; {
+		var records []topology.Record
+		if records, more, err = s.List(ctx, topology.KindMediaFiles, "", after, loadPage); err != nil {
+			return 0, err
+		}
+		for _, record := range records {
+			w.Load(&plain{record})
+			after = record.Key.ID
+		}
+	}
+	all := w.Index()
+	return all.Account(s.Account).MediaBytes(), nil
+}
+
 // AccountState reads one account in one consistent read. An account that does not exist gives a State without records.
 func (s *Store) AccountState(ctx context.Context, account string) (*State, error) {
 	state, _, err := s.readState(ctx, account, "")

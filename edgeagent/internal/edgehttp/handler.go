@@ -60,7 +60,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.leaveBody()
 	}
 	x.holder = listen.Client(x.client)
-	if !s.place(x, s.requests.clients.Take(x.holder), "client") {
+	if !s.place(x, s.requests.clients.Take(x.holder, 0), "client") {
 		return
 	}
 	defer s.requests.clients.Release(x.holder)
@@ -91,9 +91,9 @@ func (s *Server) admit(x *exchange) bool {
 	if x.waits {
 		return true
 	}
-	verdict, of := s.waiting.clients.Take(x.holder), "client"
+	verdict, of := s.waiting.clients.Take(x.holder, 0), "client"
 	if verdict == share.Taken {
-		if verdict, of = s.waiting.accounts.Take(x.account), "account"; verdict != share.Taken {
+		if verdict, of = s.waiting.accounts.Take(x.account, 0), "account"; verdict != share.Taken {
 			s.waiting.clients.Release(x.holder)
 		}
 	}
@@ -201,7 +201,7 @@ func (s *Server) answer(x *exchange) {
 	e := &x.entry
 	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query
 	x.account = target.Account.UID
-	if !s.place(x, s.requests.accounts.Take(x.account), "account") {
+	if !s.place(x, s.requests.accounts.Take(x.account, target.Account.MaxRequests), "account") {
 		return
 	}
 	defer s.requests.accounts.Release(x.account)

@@ -242,7 +242,7 @@ func (s *encodings) join(account string, key objects.Key, begin func() *objects.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e = s.running[key]; e == nil {
-		if s.places.Take(account) != share.Taken {
+		if s.places.Take(account, 0) != share.Taken {
 			return nil, false
 		}
 		e, started = &encoding{account: account, key: key, fill: begin(), ready: make(chan struct{}), stored: stored}, true

@@ -310,7 +310,7 @@ func TestBusyEdgeSendsFilesAsTheyAre(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.addOrigin("a").reply("/a.css", css(text, `"1"`))
-	for i := 0; r.cache.encodings.places.Take(fmt.Sprint("other", i)) != share.Full; i++ {
+	for i := 0; r.cache.encodings.places.Take(fmt.Sprint("other", i), 0) != share.Full; i++ {
 	}
 	for range 2 {
 		reply := r.get("/a.css", accept("gzip"))

@@ -198,13 +198,13 @@ type filler struct {
 // place takes one of the places for fills, or says why there is none. release gives it back.
 func (c *Cache) place(q *query) (release func(), refused string) {
 	by := filler{q.Target.Account.UID, q.Holder}
-	switch c.fillers.Take(by) {
+	switch c.fillers.Take(by, 0) {
 	case share.Full:
 		return nil, refusedFills
 	case share.OverShare:
 		return nil, refusedClient
 	}
-	if c.fills.Take(by.account) != share.Taken {
+	if c.fills.Take(by.account, q.Target.Account.MaxFills) != share.Taken {
 		c.fillers.Release(by)
 		return nil, refusedAccount
 	}

@@ -94,6 +94,35 @@ func TestOneAccountLeavesFillsToOthers(t *testing.T) {
 	r.idle()
 }
 
+// An account that may have less than its share of the fills gets that.
+func TestAnAccountTakesNoMoreFillsThanItsLimit(t *testing.T) {
+	t.Parallel()
+	const clients, most = 8, 3
+	r := newRig(t, func(_ *objects.Config, c *Config) { c.MaxFills = 64 })
+	r.hurry(100*time.Millisecond, time.Hour)
+	a := r.addOrigin("a")
+	ctx, leave := context.WithCancel(bg)
+	defer leave()
+	var refused atomic.Int64
+	var attack sync.WaitGroup
+	for i := range clients {
+		a.reply("/slow"+itoa(i), &originReply{handle: silent})
+		request := by(i, r.request("GET", "/slow"+itoa(i), nil))
+		limited := *request.Target.Account
+		limited.MaxFills = most
+		request.Target.Account = &limited
+		attack.Go(func() {
+			if reply := r.cache.Serve(ctx, request); reply.Outcome == Refused {
+				refused.Add(1)
+			}
+		})
+	}
+	eventually(t, "the account has what it may have", func() bool { return refused.Load() == clients-most })
+	leave()
+	attack.Wait()
+	r.idle()
+}
+
 // A client that asks an account for files which never come leaves places to the account's other
 // clients.
 func TestOneClientLeavesFillsToOthersOfItsAccount(t *testing.T) {

@@ -10,7 +10,7 @@ func TestOneHolderLeavesPlacesToOthers(t *testing.T) {
 	t.Parallel()
 	p := NewPool[string](64, 32)
 	greedy := 0
-	for p.Take("greedy") == Taken {
+	for p.Take("greedy", 0) == Taken {
 		greedy++
 	}
 	if greedy != 32 {
@@ -18,19 +18,19 @@ func TestOneHolderLeavesPlacesToOthers(t *testing.T) {
 	}
 	for _, other := range []string{"b", "c", "d", "e"} {
 		for i := range 8 {
-			if v := p.Take(other); v != Taken {
+			if v := p.Take(other, 0); v != Taken {
 				t.Errorf("%s was refused its %dth place: %d", other, i+1, v)
 			}
 		}
 	}
-	if v := p.Take("f"); v != Full {
+	if v := p.Take("f", 0); v != Full {
 		t.Errorf("a place too many: %d", v)
 	}
 	p.Release("b")
-	if v := p.Take("greedy"); v != OverShare {
+	if v := p.Take("greedy", 0); v != OverShare {
 		t.Errorf("the greedy one took what another gave back: %d", v)
 	}
-	if v := p.Take("f"); v != Taken {
+	if v := p.Take("f", 0); v != Taken {
 		t.Errorf("a newcomer was refused: %d", v)
 	}
 }
@@ -40,8 +40,8 @@ func TestOneClientLeavesPlacesToOthersOfItsAccount(t *testing.T) {
 	t.Parallel()
 	clients, accounts := NewClients[string](64), NewAccounts(64)
 	take := func(client string) (taken int) {
-		for clients.Take(client) == Taken {
-			if accounts.Take("acme") != Taken {
+		for clients.Take(client, 0) == Taken {
+			if accounts.Take("acme", 0) != Taken {
 				clients.Release(client)
 				break
 			}
@@ -52,8 +52,26 @@ func TestOneClientLeavesPlacesToOthersOfItsAccount(t *testing.T) {
 	if one, another, third := take("one"), take("another"), take("third"); one != 32 || another != 8 || third != 8 {
 		t.Errorf("%d, %d and %d of 64", one, another, third)
 	}
-	if v := accounts.Take("other"); v != Taken {
+	if v := accounts.Take("other", 0); v != Taken {
 		t.Errorf("another account was refused: %d", v)
+	}
+}
+
+// A holder that may have less than its share gets that and no more, however much is free.
+func TestAHolderHasItsOwnMost(t *testing.T) {
+	t.Parallel()
+	p := NewPool[string](64, 32)
+	for i := range 5 {
+		if v, want := p.Take("small", 3), []Verdict{Taken, Taken, Taken, OverShare, OverShare}[i]; v != want {
+			t.Errorf("place %d: %d, want %d", i+1, v, want)
+		}
+	}
+	p.Release("small")
+	if v := p.Take("small", 3); v != Taken {
+		t.Errorf("a place that was given back: %d", v)
+	}
+	if v := p.Take("large", 1000); v != Taken {
+		t.Errorf("another holder: %d", v)
 	}
 }
 
@@ -61,7 +79,7 @@ func TestSmallPools(t *testing.T) {
 	t.Parallel()
 	for places, alone := range map[int]int{0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 8: 4, 16: 8} {
 		p, n := NewPool[string](places, places/2), 0
-		for p.Take("a") == Taken {
+		for p.Take("a", 0) == Taken {
 			n++
 		}
 		if n != alone {
@@ -94,7 +112,7 @@ func TestPoolOverRandomHolders(t *testing.T) {
 		case held[who] >= places/8 && taken >= places/2:
 			want = OverShare
 		}
-		if got := p.Take(who); got != want {
+		if got := p.Take(who, 0); got != want {
 			t.Fatalf("%s with %d, of %d taken: %d, want %d", who, held[who], taken, got, want)
 		}
 		if want == Taken {

@@ -591,10 +591,12 @@ type Account struct {
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The quoted revision of the last change. On a write: refuse with ABORTED unless it is still this one; empty = no check.
 	Etag string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
-	// What the account may hold. Default: each limit's default.
-	Limits        *AccountLimits `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// What the account may hold, and take of an edge. Default: each limit's default.
+	Limits *AccountLimits `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Output only. The limits that hold, defaults included. Only GetAccount tells them.
+	EffectiveLimits *AccountLimits `protobuf:"bytes,10,opt,name=effective_limits,json=effectiveLimits,proto3" json:"effective_limits,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Account) Reset() {
@@ -690,9 +692,16 @@ func (x *Account) GetLimits() *AccountLimits {
 	return nil
 }
 
-// AccountLimits bound what one account may hold, so that it cannot take what others need. A write that would pass one is
-// refused with RESOURCE_EXHAUSTED and reason `QUOTA`, which names the limit. Lowering a limit below what is there
-// changes nothing that is there.
+func (x *Account) GetEffectiveLimits() *AccountLimits {
+	if x != nil {
+		return x.EffectiveLimits
+	}
+	return nil
+}
+
+// AccountLimits bound what one account may hold, and take of each edge, so that it cannot take what others need. A write that
+// would pass one is refused with RESOURCE_EXHAUSTED and reason `QUOTA`, which names the limit. Lowering a limit below what is
+// there deletes nothing and refuses no change that does not add to it; edges keep to the new limit at once.
 type AccountLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Origins. Default 10,000; 0 to 100,000.
@@ -701,10 +710,20 @@ type AccountLimits struct {
 	UrlEndpoints *int32 `protobuf:"varint,2,opt,name=url_endpoints,json=urlEndpoints,proto3,oneof" json:"url_endpoints,omitempty"`
 	// Custom domains. Default 10,000; 0 to 1,000,000.
 	CustomDomains *int32 `protobuf:"varint,3,opt,name=custom_domains,json=customDomains,proto3,oneof" json:"custom_domains,omitempty"`
-	// Bytes of the Media Library, the sum of its files' sizes. Default: no limit but the bucket's.
+	// Bytes of the Media Library, the sum of its files' sizes. Default 1 TiB.
 	LibraryBytes *int64 `protobuf:"varint,4,opt,name=library_bytes,json=libraryBytes,proto3,oneof" json:"library_bytes,omitempty"`
 	// Bytes of one uploaded file. Default: --max-upload of the control plane, which always holds too.
-	UploadBytes   *int64 `protobuf:"varint,5,opt,name=upload_bytes,json=uploadBytes,proto3,oneof" json:"upload_bytes,omitempty"`
+	UploadBytes *int64 `protobuf:"varint,5,opt,name=upload_bytes,json=uploadBytes,proto3,oneof" json:"upload_bytes,omitempty"`
+	// Files that one edge gets from the account's origins at once. Default: the account's share of the edge's places, which
+	// always holds too. 1 to 1,000,000.
+	Fills *int32 `protobuf:"varint,6,opt,name=fills,proto3,oneof" json:"fills,omitempty"`
+	// Requests that one edge answers at once. Default: the account's share of the edge's places, which always holds too.
+	// 1 to 1,000,000.
+	Requests *int32 `protobuf:"varint,7,opt,name=requests,proto3,oneof" json:"requests,omitempty"`
+	// The longest walk_deadline of an endpoint; edges cut longer ones, and the default of 20 s. Default 120 s; 100 ms to 120 s.
+	WalkDeadline *durationpb.Duration `protobuf:"bytes,8,opt,name=walk_deadline,json=walkDeadline,proto3" json:"walk_deadline,omitempty"`
+	// The longest of each timeout of an origin; edges cut longer ones, and the defaults. Default 120 s; 100 ms to 120 s.
+	OriginTimeout *durationpb.Duration `protobuf:"bytes,9,opt,name=origin_timeout,json=originTimeout,proto3" json:"origin_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -772,6 +791,34 @@ func (x *AccountLimits) GetUploadBytes() int64 {
 		return *x.UploadBytes
 	}
 	return 0
+}
+
+func (x *AccountLimits) GetFills() int32 {
+	if x != nil && x.Fills != nil {
+		return *x.Fills
+	}
+	return 0
+}
+
+func (x *AccountLimits) GetRequests() int32 {
+	if x != nil && x.Requests != nil {
+		return *x.Requests
+	}
+	return 0
+}
+
+func (x *AccountLimits) GetWalkDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.WalkDeadline
+	}
+	return nil
+}
+
+func (x *AccountLimits) GetOriginTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.OriginTimeout
+	}
+	return nil
 }
 
 // Origin is one place where an account's files lie.
@@ -3669,7 +3716,7 @@ var File_edgewalk_topology_v1_topology_proto protoreflect.FileDescriptor
 
 const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\n" +
-	"#edgewalk/topology/v1/topology.proto\x12\x14edgewalk.topology.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x03\n" +
+	"#edgewalk/topology/v1/topology.proto\x12\x14edgewalk.topology.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x04\n" +
 	"\aAccount\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02(PR\x04name\x124\n" +
 	"\x02id\x18\x02 \x01(\tB$\xbaH!\xd8\x01\x01r\x1c2\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x02id\x12\x10\n" +
@@ -3681,24 +3728,32 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\b \x01(\tR\x04etag\x12;\n" +
-	"\x06limits\x18\t \x01(\v2#.edgewalk.topology.v1.AccountLimitsR\x06limits\"8\n" +
+	"\x06limits\x18\t \x01(\v2#.edgewalk.topology.v1.AccountLimitsR\x06limits\x12N\n" +
+	"\x10effective_limits\x18\n" +
+	" \x01(\v2#.edgewalk.topology.v1.AccountLimitsR\x0feffectiveLimits\"8\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\f\n" +
-	"\bDELETING\x10\x02\"\xe3\x02\n" +
+	"\bDELETING\x10\x02\"\xf8\x04\n" +
 	"\rAccountLimits\x12*\n" +
 	"\aorigins\x18\x01 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00H\x00R\aorigins\x88\x01\x01\x125\n" +
 	"\rurl_endpoints\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x01H\x01R\furlEndpoints\x88\x01\x01\x127\n" +
 	"\x0ecustom_domains\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00H\x02R\rcustomDomains\x88\x01\x01\x121\n" +
 	"\rlibrary_bytes\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x03R\flibraryBytes\x88\x01\x01\x12/\n" +
-	"\fupload_bytes\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x04R\vuploadBytes\x88\x01\x01B\n" +
+	"\fupload_bytes\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x04R\vuploadBytes\x88\x01\x01\x12&\n" +
+	"\x05fills\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x05R\x05fills\x88\x01\x01\x12,\n" +
+	"\brequests\x18\a \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x06R\brequests\x88\x01\x01\x12Q\n" +
+	"\rwalk_deadline\x18\b \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\bx2\x05\x10\x80\xc2\xd7/R\fwalkDeadline\x12S\n" +
+	"\x0eorigin_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\bx2\x05\x10\x80\xc2\xd7/R\roriginTimeoutB\n" +
 	"\n" +
 	"\b_originsB\x10\n" +
 	"\x0e_url_endpointsB\x11\n" +
 	"\x0f_custom_domainsB\x10\n" +
 	"\x0e_library_bytesB\x0f\n" +
-	"\r_upload_bytes\"\x9c\t\n" +
+	"\r_upload_bytesB\b\n" +
+	"\x06_fillsB\v\n" +
+	"\t_requests\"\x9c\t\n" +
 	"\x06Origin\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xa0\x01R\x04name\x124\n" +
 	"\x02id\x18\x02 \x01(\tB$\xbaH!\xd8\x01\x01r\x1c2\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x02id\x12\x10\n" +
@@ -4075,66 +4130,69 @@ var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	44, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
 	44, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
 	11, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
-	14, // 4: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
-	15, // 5: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
-	16, // 6: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
-	17, // 7: edgewalk.topology.v1.Origin.s3:type_name -> edgewalk.topology.v1.S3Origin
-	18, // 8: edgewalk.topology.v1.Origin.gcs:type_name -> edgewalk.topology.v1.GcsOrigin
-	19, // 9: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
-	20, // 10: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
-	21, // 11: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
-	44, // 12: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
-	44, // 13: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
-	37, // 14: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
-	13, // 15: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
-	45, // 16: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
-	45, // 17: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
-	45, // 18: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
-	45, // 19: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
-	39, // 20: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	24, // 21: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
-	25, // 22: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
-	45, // 23: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
-	27, // 24: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
-	28, // 25: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
-	44, // 26: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	44, // 27: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 28: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
-	2,  // 29: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
-	3,  // 30: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
-	4,  // 31: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
-	45, // 32: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
-	45, // 33: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
-	45, // 34: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
-	45, // 35: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
-	45, // 36: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
-	26, // 37: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
-	5,  // 38: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
-	40, // 39: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
-	6,  // 40: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
-	7,  // 41: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
-	44, // 42: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
-	44, // 43: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
-	44, // 44: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
-	44, // 45: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 46: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
-	41, // 47: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
-	9,  // 48: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
-	42, // 49: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
-	44, // 50: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
-	32, // 51: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
-	45, // 52: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
-	44, // 53: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	43, // 54: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	36, // 55: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	38, // 56: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
-	44, // 57: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
-	44, // 58: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
-	59, // [59:59] is the sub-list for method output_type
-	59, // [59:59] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	11, // 4: edgewalk.topology.v1.Account.effective_limits:type_name -> edgewalk.topology.v1.AccountLimits
+	45, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
+	45, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
+	14, // 7: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
+	15, // 8: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
+	16, // 9: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
+	17, // 10: edgewalk.topology.v1.Origin.s3:type_name -> edgewalk.topology.v1.S3Origin
+	18, // 11: edgewalk.topology.v1.Origin.gcs:type_name -> edgewalk.topology.v1.GcsOrigin
+	19, // 12: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
+	20, // 13: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
+	21, // 14: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
+	44, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
+	44, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
+	37, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
+	13, // 18: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
+	45, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
+	45, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
+	45, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
+	45, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
+	39, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	24, // 24: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
+	25, // 25: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
+	45, // 26: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
+	27, // 27: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
+	28, // 28: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
+	44, // 29: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	44, // 30: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 31: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
+	2,  // 32: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
+	3,  // 33: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
+	4,  // 34: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
+	45, // 35: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
+	45, // 36: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
+	45, // 37: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
+	45, // 38: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
+	45, // 39: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
+	26, // 40: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
+	5,  // 41: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
+	40, // 42: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
+	6,  // 43: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
+	7,  // 44: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
+	44, // 45: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
+	44, // 46: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
+	44, // 47: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
+	44, // 48: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 49: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
+	41, // 50: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
+	9,  // 51: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
+	42, // 52: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
+	44, // 53: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
+	32, // 54: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
+	45, // 55: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
+	44, // 56: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	43, // 57: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	36, // 58: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	38, // 59: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
+	44, // 60: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
+	44, // 61: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_topology_v1_topology_proto_init() }
