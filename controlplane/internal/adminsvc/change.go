@@ -7,10 +7,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc/manifest"
-	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // secretChanged stands for a secret in a list of changes.
@@ -76,51 +74,6 @@ func removed[M message](l *changeList, t *table[M]) {
 	for _, id := range t.removed() {
 		l.add(topology.Key{Kind: t.kind, Account: t.state.Account, ID: id}, t.before(id).Message, t.after(id).Message)
 	}
-}
-
-// export is an account as a manifest, sections in the order of ids but for what the account has by itself: the default endpoint
-// comes first. It returns an error if a record cannot be read.
-func export(state *store.State) (*adminv1.Manifest, error) {
-	record, ok := state.Records.Get(topology.KindAccounts, "")
-	if !ok {
-		return nil, notFound(topology.AccountName(state.Account))
-	}
-	account, err := decode[*topologyv1.Account](record.Record())
-	if err != nil {
-		return nil, err
-	}
-	m := &adminv1.Manifest{Account: asEntry(account.Message)}
-	m.Account.Id, m.Account.Etag = state.Account, topology.Etag(state.Changed)
-	for item := range state.Records.All(topology.KindOrigins, "", "") {
-		stored, err := decode[*topologyv1.Origin](item.Record())
-		if err != nil {
-			return nil, err
-		}
-		o := asEntry(stored.Message)
-		o.Id = item.Key().ID
-		m.Origins = append(m.Origins, o)
-	}
-	for item := range state.Records.All(topology.KindURLEndpoints, "", "") {
-		stored, err := decode[*topologyv1.UrlEndpoint](item.Record())
-		if err != nil {
-			return nil, err
-		}
-		e := asEntry(stored.Message)
-		e.Id = item.Key().ID
-		if e.Id == topology.DefaultEndpointID {
-			m.UrlEndpoints = slices.Insert(m.UrlEndpoints, 0, e)
-		} else {
-			m.UrlEndpoints = append(m.UrlEndpoints, e)
-		}
-	}
-	for item := range state.Records.All(topology.KindCustomDomains, "", "") {
-		stored, err := decode[*topologyv1.CustomDomain](item.Record())
-		if err != nil {
-			return nil, err
-		}
-		m.CustomDomains = append(m.CustomDomains, asEntry(stored.Message))
-	}
-	return m, nil
 }
 
 // asEntry is a resource as a manifest has it: nothing that only a read computes, and no times.

@@ -38,12 +38,14 @@ const (
 	kindDomainClaimed
 	kindEtagMismatch
 	kindContention
+	kindExportOutdated
 	kindReferenceMissing
 	kindInUse
 	kindDefaultEndpoint
 	kindNotEmpty
 	kindDeleting
 	kindTooLarge
+	kindExportTooLarge
 	kindFrozen
 	kindStoreUnavailable
 	kindBrokenRecord
@@ -83,12 +85,14 @@ var kinds = [kindCount]struct {
 	kindDomainClaimed:      {codes.AlreadyExists, "DOMAIN_CLAIMED"},
 	kindEtagMismatch:       {codes.Aborted, "ETAG_MISMATCH"},
 	kindContention:         {codes.Aborted, "CONCURRENT_WRITES"},
+	kindExportOutdated:     {codes.Aborted, "ACCOUNT_CHANGED"},
 	kindReferenceMissing:   {codes.FailedPrecondition, "REFERENCE_MISSING"},
 	kindInUse:              {codes.FailedPrecondition, "RESOURCE_IN_USE"},
 	kindDefaultEndpoint:    {codes.FailedPrecondition, "DEFAULT_ENDPOINT_REQUIRED"},
 	kindNotEmpty:           {codes.FailedPrecondition, "ACCOUNT_NOT_EMPTY"},
 	kindDeleting:           {codes.FailedPrecondition, "ACCOUNT_DELETING"},
 	kindTooLarge:           {codes.FailedPrecondition, "CHANGE_TOO_LARGE"},
+	kindExportTooLarge:     {codes.FailedPrecondition, "EXPORT_TOO_LARGE"},
 	kindFrozen:             {codes.FailedPrecondition, "FROZEN"},
 	kindStoreUnavailable:   {codes.Unavailable, "STORE_UNAVAILABLE"},
 	kindBrokenRecord:       {codes.DataLoss, "RECORD_BROKEN"},

@@ -23,6 +23,7 @@ type manifests struct {
 type source struct {
 	*adminv1.Manifest
 	text *manifest.Document // nil for one given as a message
+	etag string             // of the account, instead of the manifest's
 }
 
 // has reports whether a section counts as present for prune.
@@ -40,7 +41,7 @@ func (m *source) has(section string) bool {
 }
 
 func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifestRequest) (*adminv1.ApplyManifestResponse, error) {
-	m := &source{Manifest: req.GetManifest()}
+	m := &source{Manifest: req.GetManifest(), etag: req.GetEtag()}
 	if m.Manifest == nil {
 		doc, err := manifest.Decode(req.GetText())
 		if err != nil {
@@ -73,7 +74,7 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 	if err != nil {
 		return nil, err
 	}
-	resp.Revision = out.revision
+	resp.Revision, resp.Etag = out.revision, etagOf(out.changed)
 	if out.draft == nil {
 		if resp.Changes, err = s.replayedChanges(ctx, m, account, out.at); err != nil {
 			return nil, unread(err, out.revision)
@@ -182,10 +183,14 @@ func (m *source) applyAccount(d *draft) error {
 	in := m.GetAccount()
 	a := new(topologyv1.Account)
 	mask{all: true}.apply(a, in)
+	etag, field, remedy := in.GetEtag(), "account.etag", ": export it again, or leave account.etag out to write over what others did"
+	if m.etag != "" {
+		etag, field, remedy = m.etag, "etag", ""
+	}
 	if !d.account.existed("") {
-		if in.GetEtag() != "" {
+		if etag != "" {
 			f := notFound(topology.AccountName(d.id))
-			f.text += ": leave account.etag out to make it"
+			f.text += ": leave " + field + " out to make it"
 			return f
 		}
 		return d.create(a)
@@ -194,14 +199,14 @@ func (m *source) applyAccount(d *draft) error {
 		return err
 	}
 	// The account's etag in a manifest speaks for all that a manifest may hold.
-	if err := checkEntryEtag("account", in.GetEtag(), topology.AccountName(d.id), d.state.Changed); err != nil {
-		var f *failure
-		if errors.As(err, &f) {
-			f.text = fmt.Sprintf("%s has changed, or what it holds: its etag is %s and not %s: export it again, or leave account.etag out to write over what others did",
-				topology.AccountName(d.id), topology.Etag(d.state.Changed), in.GetEtag())
-			f.fields[0].text = f.text
+	if now := etagOf(d.state.Changed); etag != "" && etag != now {
+		f := fail(kindEtagMismatch, "%s has changed, or what it holds: its etag is %s and not %s%s", topology.AccountName(d.id), now, etag, remedy)
+		f.resource = topology.AccountName(d.id)
+		f.facts = map[string]string{"etag": now}
+		if m.etag == "" {
+			f.fields = []fieldFault{{field, f.text}}
 		}
-		return err
+		return f
 	}
 	d.putAccount(a)
 	return nil
@@ -288,20 +293,4 @@ func (m *source) changes(d *draft) []*adminv1.ResourceChange {
 	removed(list, &d.endpoints)
 	removed(list, &d.origins)
 	return list.changes
-}
-
-func (s manifests) ExportManifest(ctx context.Context, req *adminv1.ExportManifestRequest) (*adminv1.ExportManifestResponse, error) {
-	key, err := parseName(topology.KindAccounts, "name", req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	state, err := s.store.AccountState(ctx, key.Account)
-	if err != nil {
-		return nil, err
-	}
-	m, err := export(state)
-	if err != nil {
-		return nil, err
-	}
-	return &adminv1.ExportManifestResponse{Manifest: m, Revision: state.Revision}, nil
 }

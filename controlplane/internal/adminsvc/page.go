@@ -41,12 +41,16 @@ func newPage(size int32, token string, what ...string) (*page, error) {
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) <= len(p.bound) || !bytes.HasPrefix(raw, p.bound) {
-		f := fail(kindInvalidPageToken, "page_token: not a token of this request: take next_page_token of the page before, and change nothing but page_size")
-		f.fields = []fieldFault{{"page_token", "not a token of this request"}}
-		return nil, f
+		return nil, invalidPageToken()
 	}
 	p.after = string(raw[len(p.bound):])
 	return p, nil
+}
+
+func invalidPageToken() error {
+	f := fail(kindInvalidPageToken, "page_token: not a token of this request: take next_page_token of the page before, and change nothing but page_size")
+	f.fields = []fieldFault{{"page_token", "not a token of this request"}}
+	return f
 }
 
 // token is the token of the page after the one that ends with last.

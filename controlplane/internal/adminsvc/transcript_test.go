@@ -120,7 +120,7 @@ func (c *conversation) call(t *testing.T, method, body string) string {
 
 var (
 	reads        = regexp.MustCompile(`^(Get|List|Export)|"validateOnly": true`)
-	lastRevision = regexp.MustCompile(`"revision":"\d+"((?:,"warnings":\[[^]]*\])?\}\n)$`)
+	lastRevision = regexp.MustCompile(`"revision":"\d+"((?:,"warnings":\[[^]]*\])?(?:,"etag":"[^,]*")?(?:,"nextPageToken":"[^"]*")?\}\n)$`)
 
 	times     = regexp.MustCompile(`"20\d\d-[^"]*Z"`)
 	revisions = regexp.MustCompile(`("revision":"|"etag":"\\"|"uid":"|[uU]rlEndpointUid":"|etag is \\?"|not \\?"|etag=\\?")(\d+)`)

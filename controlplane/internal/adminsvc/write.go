@@ -54,6 +54,8 @@ type outcome struct {
 	// at is the revision to read what an earlier request wrote at: that of the write, or 0, the current one, where nothing was
 	// written, or for longer than etcd keeps revisions.
 	at int64
+	// changed is the revision of the last change of the account then, 0 if there is no account.
+	changed int64
 }
 
 // write changes an account. change works on a draft and may run several times; resource is the name of what it writes.
@@ -75,7 +77,7 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 		if err := s.store.DryRun(ctx, account, decide); err != nil {
 			return outcome{}, notWritten(err, account, "")
 		}
-		return outcome{revision: last.state.Revision, draft: last}, nil
+		return outcome{revision: last.state.Revision, draft: last, changed: last.state.Changed}, nil
 	}
 	id, err := requestID(ctx, req.GetRequestId(), req, "")
 	if err != nil {
@@ -85,7 +87,7 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 	if err != nil {
 		return outcome{}, notWritten(err, account, id.ID)
 	}
-	out := outcome{revision: result.Revision, committed: true}
+	out := outcome{revision: result.Revision, committed: true, changed: result.Changed}
 	switch {
 	case result.Replayed:
 		out.at, err = s.kept(ctx, account, result)

@@ -64,6 +64,9 @@ func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, 
 	if p.noop {
 		record.Revision = p.noopRevision()
 	}
+	if !p.changesState() {
+		record.Changed = state.Changed
+	}
 	p.compares = append(p.compares,
 		clientv3.Compare(clientv3.ModRevision(s.keys.guard(state.Account)), "=", state.Guard),
 		clientv3.Compare(clientv3.CreateRevision(request), "=", 0))

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +31,8 @@ type requestRecord struct {
 	Hash   string `json:"hash,omitempty"`
 	// Revision is the result of a request that changed nothing. That of any other is the record's own revision.
 	Revision int64 `json:"revision,omitempty"`
+	// Changed is what the account's State said that the request left, if it did not change that itself.
+	Changed int64 `json:"changed,omitempty"`
 	// Time is when it was written, in seconds since 1970.
 	Time int64 `json:"time"`
 }
@@ -47,7 +50,7 @@ func (r *requestRecord) replay(req RequestID, modRevision int64) (Result, error)
 	if r.Method != req.Method || r.Hash != req.Hash {
 		return Result{}, fmt.Errorf("%w: %s", ErrRequestIDReused, req.ID)
 	}
-	result := Result{Revision: modRevision, Replayed: true}
+	result := Result{Revision: modRevision, Changed: cmp.Or(r.Changed, modRevision), Replayed: true}
 	if r.Revision != 0 {
 		result.Revision, result.Noop = r.Revision, true
 	}

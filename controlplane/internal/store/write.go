@@ -34,6 +34,8 @@ type Put struct {
 type Result struct {
 	// Revision is that of the step which the write made. Of a write that changed nothing it is the account's last change.
 	Revision int64
+	// Changed is the Changed of the account's [State] after the write.
+	Changed int64
 	// Replayed says that an earlier request with the same id made the change.
 	Replayed bool
 	// Noop says that there was nothing to change.
@@ -107,7 +109,7 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 			return Result{}, err
 		}
 		if p.noop && (req.ID == "" || req.Assigned) {
-			return Result{Revision: p.noopRevision(), Noop: true}, nil
+			return Result{Revision: p.noopRevision(), Changed: state.Changed, Noop: true}, nil
 		}
 		if full && !p.onlyDeletes() {
 			return Result{}, fmt.Errorf("write account %q: %w", account, ErrResourceExhausted)
@@ -128,12 +130,15 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 
 func (s *Store) applied(p *plan, revision int64) Result {
 	if p.noop {
-		return Result{Revision: p.noopRevision(), Noop: true}
+		return Result{Revision: p.noopRevision(), Changed: p.state.Changed, Noop: true}
 	}
 	if p.deleteAccount {
 		s.wake()
 	}
-	return Result{Revision: revision}
+	if !p.changesState() {
+		return Result{Revision: revision, Changed: p.state.Changed}
+	}
+	return Result{Revision: revision, Changed: revision}
 }
 
 // commit sends a transaction until etcd says what became of it. A transaction compares the guard and that its own record

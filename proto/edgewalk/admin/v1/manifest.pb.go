@@ -176,7 +176,10 @@ type ApplyManifestRequest struct {
 	// Only checks, and shows what would change.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// See CreateAccountRequest.
-	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The account's etag to ask for instead of the manifest's `account.etag`. Whoever applies an account in parts gives with each
+	// the etag that the answer to the part before has, so that nobody's change in between is overwritten.
+	Etag          string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +260,13 @@ func (x *ApplyManifestRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *ApplyManifestRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type isApplyManifestRequest_Source interface {
 	isApplyManifestRequest_Source()
 }
@@ -283,7 +293,10 @@ type ApplyManifestResponse struct {
 	// The revision of the write; the current one when nothing changed.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What is allowed, but probably not meant.
-	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The account's etag after the apply, as ExportManifest writes it. Of an apply that only checks it is that before it, empty if
+	// there is no account.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -337,6 +350,13 @@ func (x *ApplyManifestResponse) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *ApplyManifestResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // ResourceChange is what an apply does to one resource.
@@ -471,7 +491,13 @@ func (x *FieldChange) GetAfter() string {
 type ExportManifestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `accounts/{account}`.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// 0 asks for the whole account in one answer: FAILED_PRECONDITION if it is too large for that. Else the account comes in
+	// parts, of which each is a manifest that ApplyManifest takes in one step, and this is the most origins, endpoints and
+	// domains of one. Above 1,900 it is 1,900; a part may have fewer.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the part before. ABORTED if the account has changed since: begin again.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -513,13 +539,31 @@ func (x *ExportManifestRequest) GetName() string {
 	return ""
 }
 
+func (x *ExportManifestRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ExportManifestRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // ExportManifestResponse returns it.
 type ExportManifestResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account. Fields that only a read computes are left out.
+	// The account, or a part of it. Fields that only a read computes are left out. Every part has the account's own fields; what
+	// others refer to comes in no later part than they, the default endpoint before other endpoints. Only the first has
+	// `account.etag`, since applying that may change it.
 	Manifest *Manifest `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	// The revision of the topology that it was read at.
-	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// For the next part. Empty after the last.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -568,6 +612,13 @@ func (x *ExportManifestResponse) GetRevision() int64 {
 	return 0
 }
 
+func (x *ExportManifestResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_edgewalk_admin_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
@@ -580,7 +631,7 @@ const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\rurl_endpoints\x18\x03 \x03(\v2!.edgewalk.topology.v1.UrlEndpointB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\furlEndpoints\x12U\n" +
 	"\x0ecustom_domains\x18\x04 \x03(\v2\".edgewalk.topology.v1.CustomDomainB\n" +
-	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\rcustomDomains\"\xeb\x01\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\rcustomDomains\"\x88\x02\n" +
 	"\x14ApplyManifestRequest\x129\n" +
 	"\bmanifest\x18\x01 \x01(\v2\x1b.edgewalk.admin.v1.ManifestH\x00R\bmanifest\x12 \n" +
 	"\x04text\x18\x02 \x01(\tB\n" +
@@ -588,12 +639,14 @@ const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\x05prune\x18\x03 \x01(\bR\x05prune\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12*\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestIdB\x0f\n" +
-	"\x06source\x12\x05\xbaH\x02\b\x01\"\x8c\x01\n" +
+	"request_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12\x1b\n" +
+	"\x04etag\x18\x06 \x01(\tB\a\xbaH\x04r\x02( R\x04etagB\x0f\n" +
+	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa0\x01\n" +
 	"\x15ApplyManifestResponse\x12;\n" +
 	"\achanges\x18\x01 \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xf6\x01\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"\xf6\x01\n" +
 	"\x0eResourceChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12@\n" +
 	"\x06action\x18\x02 \x01(\x0e2(.edgewalk.admin.v1.ResourceChange.ActionR\x06action\x126\n" +
@@ -607,12 +660,16 @@ const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\vFieldChange\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"6\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"\x85\x01\n" +
 	"\x15ExportManifestRequest\x12\x1d\n" +
-	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x04name\"m\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x04name\x12$\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\tpageToken\"\x95\x01\n" +
 	"\x16ExportManifestResponse\x127\n" +
 	"\bmanifest\x18\x01 \x01(\v2\x1b.edgewalk.admin.v1.ManifestR\bmanifest\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision2\xdc\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xdc\x01\n" +
 	"\x0fManifestService\x12b\n" +
 	"\rApplyManifest\x12'.edgewalk.admin.v1.ApplyManifestRequest\x1a(.edgewalk.admin.v1.ApplyManifestResponse\x12e\n" +
 	"\x0eExportManifest\x12(.edgewalk.admin.v1.ExportManifestRequest\x1a).edgewalk.admin.v1.ExportManifestResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"

@@ -33,7 +33,8 @@ type ManifestServiceClient interface {
 	// writes nothing. FAILED_PRECONDITION, with both numbers, when more than 2,000 resources or 1 MiB would change: apply in
 	// parts.
 	ApplyManifest(ctx context.Context, in *ApplyManifestRequest, opts ...grpc.CallOption) (*ApplyManifestResponse, error)
-	// ExportManifest returns an account as a manifest, without secrets, media and purges.
+	// ExportManifest returns an account as a manifest, without secrets, media and purges: whole, or with a page_size in parts
+	// that ApplyManifest takes one after the other.
 	ExportManifest(ctx context.Context, in *ExportManifestRequest, opts ...grpc.CallOption) (*ExportManifestResponse, error)
 }
 
@@ -75,7 +76,8 @@ type ManifestServiceServer interface {
 	// writes nothing. FAILED_PRECONDITION, with both numbers, when more than 2,000 resources or 1 MiB would change: apply in
 	// parts.
 	ApplyManifest(context.Context, *ApplyManifestRequest) (*ApplyManifestResponse, error)
-	// ExportManifest returns an account as a manifest, without secrets, media and purges.
+	// ExportManifest returns an account as a manifest, without secrets, media and purges: whole, or with a page_size in parts
+	// that ApplyManifest takes one after the other.
 	ExportManifest(context.Context, *ExportManifestRequest) (*ExportManifestResponse, error)
 	mustEmbedUnimplementedManifestServiceServer()
 }
