@@ -187,6 +187,7 @@ var tamed = []struct {
 	{regexp.MustCompile(`(topology +revision )\d+(, in step with etcd )\S+`), "${1}REV${2}SPAN"},
 	{regexp.MustCompile(`(control planes +)\S+`), "${1}HOST:PORT"},
 	{regexp.MustCompile(`unix:\S+, version [\d.]+, [\d.]+ [KM]iB`), "ADDRESS, version VERSION, SIZE"},
+	{regexp.MustCompile(`--request-id [0-9a-f-]{36}\n`), "--request-id UUID\n"},
 	{regexp.MustCompile(`edgewalk-test-[a-z0-9]+`), "edgewalk-test-RANDOM"},
 	{regexp.MustCompile(`(\S)   +`), "$1  "}, // Columns are as wide as what was tamed.
 	{regexp.MustCompile(`(?m) +$`), ""},

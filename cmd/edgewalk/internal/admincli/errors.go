@@ -45,14 +45,19 @@ func (c *cli) explainError(err error) error {
 	return &apiError{text.String(), err}
 }
 
-// headline is the first line for a status.
-func (c *cli) headline(st *status.Status) string {
-	reason := ""
+// reasonOf is what went wrong as the control plane names it, empty if it did not say.
+func reasonOf(st *status.Status) string {
 	for _, detail := range st.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {
-			reason = info.Reason
+			return info.Reason
 		}
 	}
+	return ""
+}
+
+// headline is the first line for a status.
+func (c *cli) headline(st *status.Status) string {
+	reason := reasonOf(st)
 	switch {
 	case reason == "" && st.Code() == codes.Unavailable:
 		return c.unreachable(st.Message())

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,15 +19,18 @@ import (
 const repeatAfter = time.Second
 
 // identify gives each write an id, under which it happens at most once, and repeats it once when nobody knows whether it has
-// happened.
+// happened. Who gives a write an id tells people how to repeat it.
 func (c *cli) identify(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	r := req.(proto.Message).ProtoReflect()
 	field := r.Descriptor().Fields().ByName("request_id")
 	if field == nil {
 		return invoke(ctx, method, req, reply, conn, opts...)
 	}
+	identified := r.Has(field)
 	id := cmp.Or(c.requestID, uuid.NewString())
-	r.Set(field, protoreflect.ValueOfString(id))
+	if !identified {
+		r.Set(field, protoreflect.ValueOfString(id))
+	}
 	err := invoke(ctx, method, req, reply, conn, opts...)
 	if !unknownOutcome(err) {
 		return err
@@ -42,6 +44,9 @@ func (c *cli) identify(ctx context.Context, method string, req, reply any, conn 
 			return err
 		}
 	}
+	if identified {
+		return err
+	}
 	return &apiError{fmt.Sprintf("nobody knows whether it has happened (%s)\n  Repeat it with --request-id %s: then it happens once, if it has not yet.",
 		status.Convert(err).Message(), id), err}
 }
@@ -49,10 +54,8 @@ func (c *cli) identify(ctx context.Context, method string, req, reply any, conn 
 // unknownOutcome reports whether a request was sent, and neither done nor refused as far as anybody knows.
 func unknownOutcome(err error) bool {
 	st := status.Convert(err)
-	for _, detail := range st.Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok {
-			return info.Reason == "OUTCOME_UNKNOWN"
-		}
+	if reason := reasonOf(st); reason != "" {
+		return reason == "OUTCOME_UNKNOWN"
 	}
 	return st.Code() == codes.Unavailable && !strings.HasPrefix(st.Message(), "connection error")
 }
