@@ -1,20 +1,15 @@
 package adminsvc
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
 	"github.com/edgewalk/edgewalk/controlplane/internal/index"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
@@ -190,18 +185,7 @@ func TestPurgeLeadsWhereTheWholeAccountSays(t *testing.T) {
 // done in two round trips: what it depends on, and the change.
 func TestAWriteTakesTwoRoundTrips(t *testing.T) {
 	t.Parallel()
-	node, err := etcdnode.Start(t.Context(), etcdnode.Config{Dir: t.TempDir(), Unsafe: true, StartTimeout: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = node.Stop() }()
-	var requests requests
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{node.Endpoint()}, DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(requests.note)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	s := storetest.Open(t, store.Config{Client: client})
+	s, requests := storetest.OpenNoting(t, "acme", "/claims/", "/own/")
 	if _, _, err := s.InitSettings(t.Context(), &topologyv1.Settings{SharedHost: "localhost"}); err != nil {
 		t.Fatal(err)
 	}
@@ -217,33 +201,10 @@ func TestAWriteTakesTwoRoundTrips(t *testing.T) {
 		{"DeleteCustomDomain", `{"name": "accounts/acme/customDomains/img.example.com"}`},
 		{"DeleteUrlEndpoint", `{"name": "accounts/acme/urlEndpoints/shop"}`},
 	} {
-		requests.take()
+		requests.Take()
 		r.must(t, call.method, call.body)
-		if got := requests.take(); len(got) > 2 {
+		if got := requests.Take(); len(got) > 2 {
 			t.Errorf("%s takes %d round trips:\n%s", call.method, len(got), strings.Join(got, "\n"))
 		}
 	}
-}
-
-// requests notes what is asked of etcd for account acme and for names.
-type requests struct {
-	mu   sync.Mutex
-	made []string
-}
-
-func (r *requests) note(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	if text := fmt.Sprint(req); strings.Contains(text, "acme") || strings.Contains(text, "/claims/") || strings.Contains(text, "/own/") {
-		r.mu.Lock()
-		r.made = append(r.made, method+" "+text)
-		r.mu.Unlock()
-	}
-	return invoke(ctx, method, req, reply, conn, opts...)
-}
-
-func (r *requests) take() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	made := r.made
-	r.made = nil
-	return made
 }
