@@ -24,7 +24,7 @@ func TestRangesDuringFill(t *testing.T) {
 	whole := r.fetching(bg, "/big", nil)
 	g.head <- struct{}{}
 	g.more <- 1 << 20
-	r.riders("/big", 1)
+	r.users("/big", 1)
 
 	part := func(from, to int) http.Header {
 		return http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to)}}
@@ -45,7 +45,7 @@ func TestRangesDuringFill(t *testing.T) {
 		t.Errorf("the supplier was asked %d times, for %q", n, asked)
 	}
 	near := r.fetching(bg, "/big", part(8<<20, 8<<20+9))
-	r.riders("/big", 2)
+	r.users("/big", 2)
 	g.more <- 20 << 20
 	if got := <-near; got.body != string(g.body[8<<20:8<<20+10]) {
 		t.Errorf("a little ahead: %q %v", got.body, got.err)
@@ -88,7 +88,7 @@ func TestBrokenBody(t *testing.T) {
 	for range 10 {
 		all = append(all, r.fetching(bg, "/x", nil))
 	}
-	r.riders("/x", 10)
+	r.users("/x", 10)
 	g.head <- struct{}{}
 	g.more <- 512 << 10
 	g.more <- -1
@@ -171,9 +171,9 @@ func TestFillOutlivesItsFirstClient(t *testing.T) {
 	a.reply("/big", g.reply())
 	ctx, leave := context.WithCancel(bg)
 	first := r.fetching(ctx, "/big", nil)
-	r.riders("/big", 1)
+	r.users("/big", 1)
 	second := r.fetching(bg, "/big", nil)
-	r.riders("/big", 2)
+	r.users("/big", 2)
 	leave()
 	if got := <-first; got.reply.Outcome != Canceled {
 		t.Errorf("the first got %v", got.reply.Outcome)
@@ -269,7 +269,7 @@ func TestFullDiskServesAll(t *testing.T) {
 	for range 8 {
 		all = append(all, r.fetching(bg, "/x", nil))
 	}
-	r.riders("/x", 8)
+	r.users("/x", 8)
 	g.head <- struct{}{}
 	g.more <- 4 << 20
 	for _, done := range all {
@@ -376,7 +376,7 @@ func TestRangeOfChunkedBodyOnMiss(t *testing.T) {
 			if strings.HasSuffix(tt.contentRange, "/*") {
 				defer close(rest)
 			} else {
-				r.landed("/x")
+				r.published("/x")
 				close(rest)
 			}
 			got := <-done

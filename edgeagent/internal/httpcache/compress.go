@@ -57,38 +57,38 @@ type encoding struct {
 
 	// cancel ends it, once it is ready.
 	cancel context.CancelFunc
-	// riders are the requests that read along. Without any, an encoding of a file that is still on its way ends: nothing is
+	// users are the requests that read along. Without any, an encoding of a file that is still on its way ends: nothing is
 	// fetched for nobody.
-	riders int
+	users int
 }
 
-// original is a copy of a file as it is stored or being stored, in entry or, if that is not nil, on flight.
+// original is a copy of a file as it is stored or being stored, in entry or, if that is not nil, on fill.
 type original struct {
-	entry  objects.Entry
-	flight *flight
+	entry objects.Entry
+	fill  *fill
 }
 
 func (o *original) copy() uint64 {
-	if o.flight != nil {
-		return o.flight.result.fill.Copy()
+	if o.fill != nil {
+		return o.fill.result.object.Copy()
 	}
 	return o.entry.Copy()
 }
 
 func (o *original) head() *objects.Head {
-	if o.flight != nil {
-		return &o.flight.result.head
+	if o.fill != nil {
+		return &o.fill.result.head
 	}
 	return o.entry.Head()
 }
 
 // stored says that the whole copy is here.
-func (o *original) stored() bool { return o.flight == nil }
+func (o *original) stored() bool { return o.fill == nil }
 
 // open opens the copy to be read while ctx lasts.
 func (o *original) open(ctx context.Context) (io.ReadCloser, error) {
-	if o.flight != nil {
-		return flightSource{ctx, o.flight}.open(0, o.head().Length)
+	if o.fill != nil {
+		return fillSource{ctx, o.fill}.open(0, o.head().Length)
 	}
 	return (&entrySource{Entry: o.entry}).open(0, o.head().Length)
 }
@@ -237,7 +237,7 @@ func (c *Cache) encode(q *query, key objects.Key, name string, o *original) io.R
 	return body
 }
 
-// join makes a request a rider of the encoding under key, a new one if there is none; nil if there is no place for it.
+// join makes a request a user of the encoding under key, a new one if there is none; nil if there is no place for it.
 func (s *encodings) join(account string, key objects.Key, begin func() *objects.Fill, stored bool) (e *encoding, started bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,7 +248,7 @@ func (s *encodings) join(account string, key objects.Key, begin func() *objects.
 		e, started = &encoding{account: account, key: key, fill: begin(), ready: make(chan struct{}), stored: stored}, true
 		s.running[key] = e
 	}
-	e.riders++
+	e.users++
 	return e, started
 }
 
@@ -359,7 +359,7 @@ func (b *encodedBody) Close() error {
 func (b *encodedBody) leave() {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
-	if b.e.riders--; b.e.riders == 0 && !b.e.stored && b.e.cancel != nil {
+	if b.e.users--; b.e.users == 0 && !b.e.stored && b.e.cancel != nil {
 		b.s.forget(b.e) // who comes now starts its own
 		b.e.cancel()
 	}

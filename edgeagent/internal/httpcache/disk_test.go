@@ -27,7 +27,7 @@ func TestHungDisk(t *testing.T) {
 	slow := newGate([]byte("slow"), nil)
 	a.reply("/y", slow.reply())
 	before := r.fetching(bg, "/y", nil)
-	r.riders("/y", 1)
+	r.users("/y", 1)
 	eventually(t, "the origin is asked", func() bool { return a.requests() > 0 })
 
 	path := hang(t, dir)

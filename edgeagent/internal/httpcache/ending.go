@@ -41,7 +41,7 @@ type ending struct {
 	inLibrary bool
 }
 
-func endingOf(f *flight, res *walk.Result) ending {
+func endingOf(f *fill, res *walk.Result) ending {
 	e := ending{
 		definite: res.Kind == walk.NotFound, status: res.Status, retryAfter: res.RetryAfter, proxyError: res.ProxyError,
 		at: f.c.cfg.Now(), scope: f.first.scope(), asof: f.req.Revision, version: f.first.walkVersion(),

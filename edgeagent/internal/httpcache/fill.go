@@ -3,419 +3,482 @@ package httpcache
 import (
 	"context"
 	"errors"
-	"io"
-	"maps"
 	"net/http"
-	"slices"
-	"strings"
+	"net/http/httptrace"
+	"net/netip"
+	"net/textproto"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
-	"github.com/edgewalk/edgewalk/internal/contenttype"
 )
+
+// fill is one walk for one variant of one key, and what comes of it. Any number of requests join it. It belongs to none of
+// them and goes on when they leave.
+//
+// run has a goroutine of its own. It publishes the result: it sets result, once, and closes published. If the result is a
+// body, run then copies it from the origin to the store, and the requests read what has arrived.
+type fill struct {
+	c      *Cache
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// release gives its place back.
+	release func()
+
+	key     objects.Key
+	req     walk.Request
+	first   *query    // the request it was started for, as it was then
+	stored  candidate // what is being revalidated, if ok
+	forward rfc9111.Forward
+	vary    []string // selecting names known at the start
+	solo    bool     // nobody else may join
+	onDisk  bool     // it began while the disk answered
+	// background: it brings anew what is in use, whether or not somebody waits for it.
+	background bool
+	interim    chan interim
+	published  chan struct{}
+	passed     chan struct{}  // closed when a body that is not stored was read
+	waiting    sync.WaitGroup // requests that waited for the result and have not taken what they need
+
+	// carried are the bytes of the body that have come.
+	carried atomic.Int64
+	// told counts the interim replies that have come.
+	told atomic.Int32
+
+	// result is set before published is closed, and not changed after.
+	result result
+
+	mu sync.Mutex
+	// users are the requests that wait for the fill or read from it.
+	users int
+	// claimed: somebody has taken the body of a reply that is not stored.
+	claimed bool
+	// spare is how many more bytes run may carry while there are no users.
+	spare int64
+	// over: run has returned.
+	over bool
+	// alone runs while there are no users. It has periods left, the last of which began when seen
+	// bytes had come.
+	alone   *time.Timer
+	periods int
+	seen    int64
+}
+
+type resultKind uint8
 
 const (
-	// capped is how long a reply is fresh that a later origin supplied while an earlier one did not answer: soon after that
-	// one is back, its file counts again.
-	capped = 15 * time.Second
-
-	// missTTL is for how long a key whose reply could not be stored is not queued for.
-	missTTL = time.Minute
-
-	// failureTTL keeps a failing walk from being repeated for each request. A file that fails again
-	// each time is left alone for twice as long as before, up to maxFailureTTL.
-	failureTTL    = time.Second
-	maxFailureTTL = 30 * time.Second
-
-	// copyBytes is how much is carried at once.
-	copyBytes = 64 << 10
+	// resultBody: a reply that goes to the store, and to any number of requests while it comes.
+	resultBody resultKind = iota
+	// resultPass: a reply that may not be stored, for one request.
+	resultPass
+	// resultConfirmed: the stored reply is still good; head and meta are its new ones.
+	resultConfirmed
+	// resultEnding: nobody has the file, or nobody knows.
+	resultEnding
 )
 
-var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
-
-// run makes the walk and lands.
-func (f *flight) run() {
-	res := f.c.cfg.Walker.Find(f.ctx, f.req)
-	if res.Kind == walk.NotModified && !f.confirms(res) {
-		// A 304 about another reply (RFC 9111 4.3.4): ask for the file itself.
-		res.Response.Body.Close()
-		f.req.Stored, f.stored = nil, candidate{}
-		res = f.c.cfg.Walker.Find(f.ctx, f.req)
-	}
-	switch res.Kind {
-	case walk.NotModified:
-		res.Response.Body.Close()
-		f.confirmed(res)
-	case walk.Found:
-		f.found(res)
-	default:
-		f.ended(res)
-	}
+// result is what a fill has brought.
+type result struct {
+	kind   resultKind
+	object *objects.Fill
+	head   objects.Head // of a body; of a confirmed one without fields of its own it is the entry's
+	meta   meta
+	vary   []string
+	pass   *origin.Response
+	entry  objects.Entry
+	ending ending
+	walk   *walk.Result
+	detail string // why a reply is not stored
 }
 
-// confirms reports whether a 304 is about what is stored.
-func (f *flight) confirms(res *walk.Result) bool {
-	if !f.stored.ok {
-		return false
-	}
-	h := res.Response.Header
-	fresh := rfc9111.Validators{ETag: h.Get("Etag"), LastModified: h.Get("Last-Modified")}
-	return fresh.Confirms(validators(f.stored.Head(), f.stored.meta.shown))
+// fills is the register of those that requests may join, in shards.
+type fills [64]fillShard
+
+type fillShard struct {
+	mu    sync.Mutex
+	byKey map[objects.Key][]*fill
+	// removals counts the fills that were removed from the register, after what they brought was stored or remembered. A
+	// request that looked in the store before, and finds no fill now, has to look there again.
+	removals uint64
 }
 
-// judgeResponse applies the caching rules to a reply. Its times are put on the cache's own clock.
-func (f *flight) judgeResponse(status int, h http.Header, res *walk.Result) (fresh rfc9111.Freshness, asked, came time.Time) {
-	came = f.c.cfg.Now()
-	asked = came.Add(-max(res.Response.ResponseTime.Sub(res.Response.RequestTime), 0))
-	fresh = rfc9111.Evaluate(rfc9111.Response{
-		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came, Library: res.Supplier.UID == walk.LibraryUID,
-		Authorized: len(f.req.Header["Authorization"]) > 0 && slices.Contains(res.Forwarded, "Authorization"),
-	}, f.first.policy)
-	if res.EarlierInconclusive {
-		fresh = fresh.Cap(capped)
-	}
-	// What may not be stored goes out with the origin's own word on it.
-	fresh.SetByUs = fresh.SetByUs && fresh.Storable()
-	return fresh, asked, came
+func (f *fills) shard(k objects.Key) *fillShard { return &f[k[15]%64] }
+
+func (s *fillShard) seen() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removals
 }
 
-// confirmed brings the stored reply up to date with a 304.
-func (f *flight) confirmed(res *walk.Result) {
-	old := f.stored.Head()
-	header := originHeader(old.Fields, f.stored.meta.shown)
-	// They spoke of the moment the old reply was made.
-	header.Del("Age")
-	header.Del("Date")
-	varies, _ := rfc9111.ParseVary(header["Vary"])
-	rfc9111.Update(header, res.Response.Header)
-	for _, name := range varies { // the bytes were chosen by these
-		rfc9111.AddVary(header, http.CanonicalHeaderKey(name))
-	}
-	tags := rfc9111.Tags(header.Values)
-	fresh, asked, came := f.judgeResponse(old.Status, header, res)
-	f.clean(header, res, came)
-	head := *old
-	head.RequestTime, head.ResponseTime, head.Asof = asked, came, f.req.Revision
-	if len(tags) > 0 {
-		head.Scope.Tags = tags
-	}
-	m := metaOf(res, fresh)
-	head.Fields, m.shown = splitFields(header, fresh)
-	head.Meta = m.append(nil)
+var (
+	errAbandoned = errors.New("nobody reads the reply any more")
+	errClosed    = errors.New("cache is closed")
+)
 
-	r := result{kind: resultConfirmed, head: head, meta: m, entry: f.stored.Entry, walk: res, vary: selectingNames(head.Selecting)}
-	if !fresh.Storable() {
-		r.detail = fresh.Refusal.String()
-	} else if err := f.c.cfg.Store.Freshen(f.stored.Entry, head); err != nil && !errors.Is(err, objects.ErrGone) {
-		f.c.cfg.Logger.Warn("stored reply keeps its old header", "path", head.Scope.Path, "err", err)
-	}
-	f.c.endings.drop(f.key)
-	f.c.metrics.fills.WithLabelValues("confirmed").Inc()
-	f.land(r)
-	if r.detail != "" {
-		f.boarding.Wait() // they may still use it, nobody after them
-		f.c.cfg.Store.Drop(f.stored.Entry)
-	}
+// slot is one request's place in a fill.
+type slot struct {
+	f *fill
+	// joined: the fill was started for another request.
+	joined bool
+	// waits: after it has published its result, run does not go on until the request has taken what it needs, or has left.
+	waits bool
 }
 
-// clean makes an origin's header what is kept of it.
-func (f *flight) clean(h http.Header, res *walk.Result, came time.Time) {
-	rfc9111.Strip(h)
-	if len(h["Date"]) == 0 {
-		h["Date"] = []string{string(rfc9111.AppendDate(nil, came))} // RFC 9110 6.6.1
-	}
-	if rfc9111.Codings(h.Values) == nil {
-		h.Del("Content-Encoding") // identity, or nothing at all
-	}
-	if o := f.first.Target.Endpoint.Steps[res.Step].Origin; o != nil && origin.Keyed(o) {
-		setType(h, f.first.Target.Path)
-		dropChunked(h)
-	}
-}
+// Why a request is refused that needs an origin.
+const (
+	refusedFills   = "fills"             // as many are under way as may be
+	refusedAccount = "fills_per_account" // the account has its share of them
+	refusedClient  = "fills_per_client"  // the client has its share of them
+	refusedWaiters = "waiters"           // as many wait for the file as may
+)
 
-// dropChunked drops aws-chunked from an object's Content-Encoding, which was about its upload.
-func dropChunked(h http.Header) {
-	codings := rfc9111.Codings(h.Values)
-	kept := slices.DeleteFunc(slices.Clone(codings), func(coding string) bool { return coding == "aws-chunked" })
-	switch {
-	case len(kept) == 0:
-		h.Del("Content-Encoding")
-	case len(kept) < len(codings):
-		h.Set("Content-Encoding", strings.Join(kept, ", "))
-	}
-}
+// maxWaiters is how many requests may wait for the result of one fill.
+const maxWaiters = 4096
 
-// setType types a file of an object store that nobody gave a type when it was put there: its path tells more than the
-// store's own default, which for S3 is the second.
-func setType(h http.Header, path string) {
-	switch strings.ToLower(h.Get("Content-Type")) {
-	case "", "application/octet-stream", "binary/octet-stream":
-		if t, ok := contenttype.Of(path); ok {
-			h["Content-Type"] = []string{t}
+// join adds q to the running fill for its key, or starts one. If neither is possible, refused says why; if refused is empty,
+// q should look in the store again.
+func (c *Cache) join(q *query, seen uint64, solo bool) (at slot, refused string) {
+	s := c.running.shard(q.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !solo {
+		for _, f := range s.byKey[q.key] {
+			switch waits, crowded, ok := f.accepts(q); {
+			case crowded:
+				return slot{}, refusedWaiters
+			case ok:
+				return slot{f: f, joined: true, waits: waits}, ""
+			}
+		}
+		if s.removals != seen {
+			return slot{}, ""
 		}
 	}
+	f, refused := c.newFill(q, solo)
+	if f == nil {
+		return slot{}, refused
+	}
+	f.users++
+	f.waiting.Add(1)
+	c.start(f, s)
+	return slot{f: f, waits: true}, ""
 }
 
-func metaOf(res *walk.Result, fresh rfc9111.Freshness) meta {
-	return meta{fresh: fresh, supplier: res.Supplier, step: res.Step, version: res.Version, library: res.Library}
-}
-
-// ended lands a walk that found nothing.
-func (f *flight) ended(res *walk.Result) {
-	e := endingOf(f, res)
-	if res.Kind == walk.NotFound {
-		if f.stored.ok {
-			f.c.cfg.Store.Drop(f.stored.Entry)
-		}
-		f.c.endings.put(f.key, e, e.at, f.first.policy.NegativeTTL)
-		f.c.metrics.fills.WithLabelValues("not_found").Inc()
-	} else {
-		if f.ctx.Err() == nil { // else it was ended before anybody said anything
-			e.failure = f.failureFor(res, &e)
-			f.c.endings.put(f.key, e, e.at, e.failure+maxFailureTTL)
-		}
-		f.c.metrics.fills.WithLabelValues("failed").Inc()
-	}
-	f.land(result{kind: resultEnding, ending: e, walk: res})
-}
-
-// failureFor is for how long a failure is remembered. Only what origins say of this very file makes it
-// longer: one that is left alone, or out of reach, may be back at any time for all of its files.
-func (f *flight) failureFor(res *walk.Result, e *ending) time.Duration {
-	about := func(s walk.StepReport) bool {
-		return s.Outcome != origin.Inconclusive ||
-			!s.Unreached && s.Request != "" && (s.Reason == origin.Failed || s.Reason == origin.Timeout || s.Reason == origin.Busy)
-	}
-	for _, s := range res.Steps {
-		if !about(s) {
-			return failureTTL
-		}
-	}
-	last, _, ok := f.c.endings.get(f.key, e.at)
-	if !ok || last.definite || last.asked != e.asked || !f.c.holds(f.first, &last) {
-		return failureTTL
-	}
-	return min(2*last.failure, maxFailureTTL)
-}
-
-// choseType reports whether an origin has chosen a type that not every client takes because this one
-// names it, whatever the origin says of it: the file's path names another type, or none.
-func (f *flight) choseType(h http.Header, res *walk.Result) bool {
-	o := f.first.Target.Endpoint.Steps[res.Step].Origin
-	if o == nil || origin.Keyed(o) {
-		return false // they do not look at Accept
-	}
-	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	media = strings.ToLower(strings.TrimSpace(media))
-	if !rfc9111.Named(f.req.Header.Get("Accept"), media) {
-		return false
-	}
-	byPath, _ := contenttype.Of(f.first.Target.Path)
-	return byPath != media
-}
-
-// found lands a file.
-func (f *flight) found(res *walk.Result) {
-	resp := res.Response
-	fresh, asked, came := f.judgeResponse(resp.Status, resp.Header, res)
-	tags := rfc9111.Tags(resp.Header.Values)
-	header := resp.Header.Clone()
-	f.clean(header, res, came)
-	if f.choseCoding(header) {
-		rfc9111.AddVary(header, "Accept-Encoding")
-	}
-	if f.choseType(header, res) {
-		rfc9111.AddVary(header, "Accept")
-	}
-	names, _ := rfc9111.ParseVary(header["Vary"])
-	if f.mayCodeForOthers(header, res) {
-		names = append(names, "accept-encoding")
-	}
-	if dependsOnCredentials(resp.Header, res) {
-		names = append(names, "authorization")
-	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-
-	head := objects.Head{
-		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,
-		Length: resp.Length, Scope: f.first.scope(), Asof: f.req.Revision,
-	}
-	head.Scope.Tags = tags
-	m := metaOf(res, fresh)
-	r := result{kind: resultBody, meta: m, vary: names, walk: res}
-	if r.detail = f.unstorable(res, fresh); r.detail != "" {
-		r.kind, r.pass = resultPass, resp
-	}
-	head.Fields, r.meta.shown = splitFields(header, fresh)
-	head.Meta = r.meta.append(nil)
-	r.head = head
-	f.c.endings.drop(f.key)
-	if r.kind == resultPass {
-		f.pass(r, res.EarlierInconclusive)
+// refresh starts a fill that nobody waits for, unless one that brings the same is running, or was removed since q looked in
+// the store.
+func (c *Cache) refresh(q *query, seen uint64) {
+	s := c.running.shard(q.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.removals != seen {
 		return
 	}
-	f.store(r)
+	for _, f := range s.byKey[q.key] {
+		if f.matches(q) {
+			return
+		}
+	}
+	if f, _ := c.newFill(q, false); f != nil {
+		f.background = true
+		f.users++ // never abandoned: the reply is in use
+		c.start(f, s)
+	}
 }
 
-// choseCoding reports whether the origin has chosen the reply by Accept-Encoding, though its Vary
-// may not say so: it is coded, or another one for the same file is.
-func (f *flight) choseCoding(h http.Header) bool {
-	if len(rfc9111.Codings(h.Values)) > 0 {
+// accountClient is a client as one of an account's.
+type accountClient struct {
+	account string
+	client  netip.Addr
+}
+
+// place takes one of the places for fills, or says why there is none. release gives it back.
+func (c *Cache) place(q *query) (release func(), refused string) {
+	by := accountClient{q.Target.Account.UID, q.Holder}
+	switch c.clientPlaces.Take(by, 0) {
+	case share.Full:
+		return nil, refusedFills
+	case share.OverShare:
+		return nil, refusedClient
+	}
+	if c.fillPlaces.Take(by.account, q.Target.Account.MaxFills) != share.Taken {
+		c.clientPlaces.Release(by)
+		return nil, refusedAccount
+	}
+	return func() {
+		c.fillPlaces.Release(by.account)
+		c.clientPlaces.Release(by)
+	}, ""
+}
+
+// newFill returns nil and why, if no more may run.
+func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
+	release, refused := c.place(q)
+	if refused != "" {
+		return nil, refused
+	}
+	// The fill outlives the request, so it keeps nothing of the client's.
+	own := query{
+		Request: &Request{Method: http.MethodGet, Target: q.Target, Revision: q.Revision, Header: q.header()},
+		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
+	}
+	f = &fill{
+		c: c, release: release, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo, onDisk: !c.cfg.Store.Hung(),
+		interim: make(chan interim, maxInterim), published: make(chan struct{}), passed: make(chan struct{}),
+		req: walk.Request{Target: q.Target, Revision: q.Revision, Epoch: q.Epoch, Header: q.header()},
+	}
+	if q.best.ok {
+		f.stored = q.best
+		f.req.StopOnInconclusive = q.best.use.OnError
+		v := validators(q.best.Head(), q.best.meta.shown)
+		f.req.Stored = &walk.Stored{
+			Supplier: q.best.meta.supplier, ETag: v.ETag, LastModified: v.LastModified, Library: q.best.meta.library,
+		}
+	}
+	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
+	f.ctx = httptrace.WithClientTrace(f.ctx, &httptrace.ClientTrace{Got1xxResponse: f.tell})
+	return f, ""
+}
+
+// interim is an interim reply of an origin.
+type interim struct {
+	status int
+	header http.Header
+}
+
+const (
+	// maxInterim is how many interim replies wait to be passed on; more at once are dropped, since
+	// none has to be sent.
+	maxInterim = 8
+	// mostInterim is how many a walk may get before they are no help any more. Without anybody to
+	// tell, net/http ends at 5.
+	mostInterim = 32
+)
+
+var errInterim = errors.New("the origin sends nothing but interim replies")
+
+// tell keeps an interim reply for the request that started the fill.
+func (f *fill) tell(status int, fields textproto.MIMEHeader) error {
+	if f.told.Add(1) > mostInterim {
+		return errInterim
+	}
+	if status == http.StatusContinue {
+		return nil // it is about this edge's own request
+	}
+	header := http.Header(fields).Clone()
+	rfc9111.Strip(header)
+	select {
+	case f.interim <- interim{status, header}:
+	default:
+	}
+	return nil
+}
+
+// start registers a fill and runs it. Callers hold the shard's lock.
+func (c *Cache) start(f *fill, s *fillShard) {
+	if !f.solo {
+		if s.byKey == nil {
+			s.byKey = make(map[objects.Key][]*fill)
+		}
+		s.byKey[f.key] = append(s.byKey[f.key], f)
+	}
+	c.wg.Go(func() {
+		defer f.release()
+		defer f.cancel(nil)
+		defer f.finish()
+		f.run()
+	})
+}
+
+// unregister removes the fill from the register. By then the store, or a memory, holds what it brought.
+func (f *fill) unregister() {
+	s := f.c.running.shard(f.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removals++
+	list := s.byKey[f.key]
+	for i, other := range list {
+		if other == f {
+			list = append(list[:i:i], list[i+1:]...)
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(s.byKey, f.key)
+	} else {
+		s.byKey[f.key] = list
+	}
+}
+
+// matches reports whether the fill may bring what q asks for: no purge covers its walk that q knows of, q's walk and its
+// Media Library are the same, and as far as is known it brings q's variant. Whether it did is known once its result is published.
+func (f *fill) matches(q *query) bool {
+	if f.isPublished() {
+		h := &f.result.head
+		return f.result.kind == resultBody && f.ctx.Err() == nil && q.selects(h.Selecting) && f.current(q, h, &f.result.meta)
+	}
+	if f.c.cfg.Store.Check(f.first.scope(), f.req.Revision) != objects.None || f.first.walkVersion() != q.walkVersion() {
+		return false
+	}
+	sha, in := q.library()
+	if was, wasIn := f.first.library(); in != wasIn || sha != was {
+		return false
+	}
+	names := q.vary
+	if names == nil {
+		names = f.vary
+	}
+	if names == nil && !in {
+		names = q.forwarded()
+	}
+	return sameVariant(names, q.field, f.first.field)
+}
+
+// current reports whether what the fill has brought may be used for q, though q may have come when it was under way.
+func (f *fill) current(q *query, h *objects.Head, m *meta) bool {
+	verdict := f.c.cfg.Store.Check(h.Scope, h.Asof)
+	u := judge(q, h, m, verdict)
+	return u.refused == "" && verdict == objects.None && u.ask != useWalk
+}
+
+// outdated reports whether the fill has brought a reply that q could not be given from the store either: a body may take
+// longer than it is fresh. Who waited for it may have it all the same (RFC 9111 4).
+func (f *fill) outdated(q *query) bool {
+	return f.isPublished() && judge(q, &f.result.head, &f.result.meta, objects.None).ask != ""
+}
+
+// mayHang reports whether the fill may wait for a disk that does not answer.
+func (f *fill) mayHang() bool { return f.onDisk && f.c.cfg.Store.Hung() }
+
+// accepts joins q if the fill matches. crowded says that as many wait for it as may.
+func (f *fill) accepts(q *query) (waits, crowded, ok bool) {
+	if f.mayHang() || !f.matches(q) || f.outdated(q) {
+		return false, false, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.users == 0 && f.spare < 0 {
+		return false, false, false // being given up
+	}
+	waits = !f.isPublished()
+	if waits && f.users >= maxWaiters {
+		return false, true, false
+	}
+	f.users++
+	if f.alone != nil {
+		f.alone.Stop()
+	}
+	if waits {
+		f.waiting.Add(1)
+	}
+	return waits, false, true
+}
+
+func (f *fill) isPublished() bool {
+	select {
+	case <-f.published:
+		return true
+	default:
+		return false
+	}
+}
+
+// publish sets the result and wakes those who wait for it. Unless the result is a body, the fill leaves the register first:
+// what it brought is in the store or in a memory, and requests that come now look there.
+func (f *fill) publish(r result) {
+	if r.kind != resultBody {
+		f.unregister()
+	}
+	f.result = r
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.published)
+}
+
+// addUser adds a user to a fill that has one.
+func (f *fill) addUser() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.users++
+}
+
+// leave takes one request away, and gives the fill up if nobody else needs it.
+func (f *fill) leave() {
+	f.removeUser()
+	if f.isPublished() && f.result.kind == resultBody {
+		f.giveUp()
+	}
+}
+
+// removeUser takes one request away.
+func (f *fill) removeUser() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.users--; f.users == 0 {
+		f.startGrace()
+	}
+}
+
+// spareBytes is what is fetched at least for nobody, once started: a small file that one impatient client asked for is
+// likely wanted by the next one.
+const spareBytes = 2 << 20
+
+// giveUp ends a fill without users, unless so little is missing that it is better finished: at most 2 MiB, or no more
+// than has arrived. Otherwise anybody could make the edge fetch large files by asking and leaving.
+func (f *fill) giveUp() {
+	size, ended := f.result.object.Progress()
+	spare := max(spareBytes, size)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.users > 0 || ended {
+		return
+	}
+	if length := f.result.head.Length; length >= 0 && length-size > spare {
+		spare = -1
+	}
+	if f.spare = spare; spare < 0 {
+		f.cancel(errAbandoned)
+		return
+	}
+	f.startGrace() // from here on the body has to come
+}
+
+// survives reports whether the body will be carried to its end although one user leaves.
+func (f *fill) survives() bool {
+	size, _ := f.result.object.Progress()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	length := f.result.head.Length
+	return f.users > 1 || length >= 0 && length-size <= max(spareBytes, size)
+}
+
+// carry accounts for n bytes that were carried and reports whether to go on.
+func (f *fill) carry(n int) bool {
+	f.carried.Add(int64(n))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.users > 0 {
 		return true
 	}
-	for _, e := range f.c.cfg.Store.Lookup(f.key) {
-		if _, coded := objects.Get(e.Head().Fields, "Content-Encoding"); coded {
-			return true
-		}
-	}
-	return false
+	f.spare -= int64(n)
+	return f.spare >= 0
 }
 
-// mayCodeForOthers reports whether the reply is only for clients that take no coding either: what
-// they get does not tell what others do. But it does where the file gets no smaller, the edge codes
-// it itself, or it is kept as it was uploaded.
-func (f *flight) mayCodeForOthers(h http.Header, res *walk.Result) bool {
-	o := f.first.Target.Endpoint.Steps[res.Step].Origin
-	return f.req.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
-		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
-}
-
-// dependsOnCredentials reports whether a reply that was fetched without credentials is not for those
-// who send theirs: an origin is sent them, and does not say that the reply is for all (RFC 9111 3.5).
-// It need not say so in Vary, and what it says there is passed on as it is (RFC 9110 12.5.5).
-func dependsOnCredentials(h http.Header, res *walk.Result) bool {
-	return slices.Contains(res.Forwarded, "Authorization") && !rfc9111.SharedByAll(h.Values)
-}
-
-// unstorable says why a file may not be stored, or "".
-func (f *flight) unstorable(res *walk.Result, fresh rfc9111.Freshness) string {
-	switch {
-	case !fresh.Storable():
-		return fresh.Refusal.String()
-	case !res.Response.Framed:
-		return "no-length" // the end cannot be told from a cut
-	case res.EarlierInconclusive && f.holdsEarlier(res.Step):
-		return "earlier-copy"
-	}
-	return ""
-}
-
-// holdsEarlier reports whether there is a copy from an origin that comes before a step.
-func (f *flight) holdsEarlier(step int) bool {
-	if !f.stored.ok {
+// claim takes the body of a reply that is not stored, for one request that origins would see just like the one the fill
+// was started for.
+func (f *fill) claim(q *query) bool {
+	if !sameHeader(q.header(), f.req.Header) {
 		return false
 	}
-	i := suppliedBy(f.first, f.stored.meta.supplier)
-	return i >= 0 && i < step
-}
-
-// pass lands a reply that is not stored: one request takes it, the others each ask for themselves, and so do those to come.
-func (f *flight) pass(r result, soon bool) {
-	ttl := missTTL
-	if soon {
-		ttl = capped
-	}
-	f.c.misses.put(f.key, struct{}{}, f.c.cfg.Now(), ttl)
-	f.c.metrics.fills.WithLabelValues("passed").Inc()
-	f.land(r)
-	f.boarding.Wait()
 	f.mu.Lock()
-	claimed := f.claimed
+	defer f.mu.Unlock()
+	if f.claimed {
+		return false
+	}
 	f.claimed = true
-	f.mu.Unlock()
-	if !claimed {
-		r.pass.Body.Close()
-		return
-	}
-	defer f.keepPace()()
-	select { // until then the body needs the flight's context
-	case <-f.passed:
-	case <-f.ctx.Done():
-	}
-}
-
-// store lands a reply that is stored, and carries its body.
-func (f *flight) store(r result) {
-	f.c.misses.drop(f.key)
-	fill := f.c.cfg.Store.Begin(f.key, f.req.Revision)
-	if err := fill.Head(r.head); err != nil {
-		f.c.cfg.Logger.Error("reply cannot be stored", "path", r.head.Scope.Path, "err", err)
-		r.kind, r.pass, r.detail = resultPass, r.walk.Response, "head"
-		f.pass(r, false)
-		return
-	}
-	r.fill = fill
-	stop := context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })
-	defer stop()
-	f.land(r)
-	f.boarding.Wait() // a reader that is there before the first byte misses none
-	f.giveUp()
-	defer f.keepPace()()
-	err := f.carryBody(r)
-	if err == nil {
-		_, err = fill.Commit()
-	}
-	label := "stored"
-	switch {
-	case errors.Is(err, objects.ErrNotStored):
-		label = "not_stored"
-	case err != nil:
-		label = "aborted"
-		if cause := context.Cause(f.ctx); cause != nil {
-			err = cause
-		}
-		// Nobody reads any more, or the cache is closed: that is no fault of the origin's.
-		unwanted := errors.Is(err, errAbandoned) || errors.Is(err, errClosed) || errors.Is(err, objects.ErrUnread)
-		fill.Abort(err)
-		f.cancel(err)
-		if !unwanted {
-			f.c.cfg.Logger.Warn("body broke", "endpoint", r.head.Scope.Endpoint, "path", r.head.Scope.Path, "err", err)
-		}
-	}
-	f.c.metrics.fills.WithLabelValues(label).Inc()
-	f.depart()
-}
-
-// carryBody copies the body into the fill. Where it broke and could go on, origin has seen to that.
-func (f *flight) carryBody(r result) error {
-	body := r.walk.Response.Body
-	defer body.Close()
-	buf := copyBuffers.Get().(*[copyBytes]byte)
-	defer copyBuffers.Put(buf)
-	for {
-		n, err := body.Read(buf[:])
-		if n > 0 {
-			if _, err := r.fill.Write(buf[:n]); err != nil {
-				return err
-			}
-			f.c.metrics.bytes.Add(float64(n))
-			if !f.carry(n) {
-				return errAbandoned
-			}
-		}
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		}
-	}
-}
-
-// contentRange is which part a 206 holds.
-func contentRange(resp *origin.Response) (part rfc9111.ByteRange, size int64, ok bool) {
-	if resp.Status != http.StatusPartialContent {
-		return part, 0, false
-	}
-	return rfc9111.ParseContentRange(resp.Header.Get("Content-Range"))
-}
-
-func sameHeader(a, b http.Header) bool {
-	return maps.EqualFunc(a, b, func(x, y []string) bool { return slices.Equal(x, y) })
+	return true
 }

@@ -86,33 +86,33 @@ func (r *rig) fetching(ctx context.Context, url string, h http.Header) <-chan fe
 	return done
 }
 
-// riders waits until n requests wait for or read from the flights of a URL.
-func (r *rig) riders(url string, n int) {
+// users waits until n requests wait for or read from the fills of a URL.
+func (r *rig) users(url string, n int) {
 	r.t.Helper()
-	eventually(r.t, fmt.Sprintf("%d requests ride", n), func() bool {
-		riders := 0
+	eventually(r.t, fmt.Sprintf("%d requests use it", n), func() bool {
+		users := 0
 		for _, f := range r.flying(url) {
 			f.mu.Lock()
-			riders += f.riders
+			users += f.users
 			f.mu.Unlock()
 		}
-		return riders == n
+		return users == n
 	})
 }
 
-// landed waits until the one flight of a URL has its head.
-func (r *rig) landed(url string) {
+// published waits until the one fill of a URL has its head.
+func (r *rig) published(url string) {
 	r.t.Helper()
 	eventually(r.t, "the head has come", func() bool {
 		all := r.flying(url)
-		return len(all) == 1 && all[0].hasLanded()
+		return len(all) == 1 && all[0].isPublished()
 	})
 }
 
-func (r *rig) flying(url string) []*flight {
+func (r *rig) flying(url string) []*fill {
 	request := r.request("GET", url, nil)
 	key := keyOf(request.Epoch, &request.Target)
-	s := r.cache.flights.shard(key)
+	s := r.cache.running.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.byKey[key])

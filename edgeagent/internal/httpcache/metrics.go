@@ -32,7 +32,7 @@ func newMetrics(c *Cache) *metrics {
 	}
 	m.all = []prometheus.Collector{
 		m.fills, m.refused, m.encoded, m.bytes,
-		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.fills.Taken()) }),
+		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.fillPlaces.Taken()) }),
 		gauge("edgewalk_cache_endings_remembered", "Files that nobody has, as remembered.", func() float64 { return float64(c.endings.len()) }),
 	}
 	return m

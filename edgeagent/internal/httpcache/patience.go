@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// How long a flight may hold its place.
+// How long a fill may hold its place.
 const (
 	// unreadTime is for how long a walk goes on that no request waits for, and for how long at a
 	// time a body that none reads is watched.
@@ -15,7 +15,7 @@ const (
 	// unreadRate is how many bytes of it have to come a second.
 	unreadRate = 64 << 10
 
-	// unreadPaces of paceTime are all that the body of a flight in the background gets while no
+	// unreadPaces of paceTime are all that the body of a fill in the background gets while no
 	// request reads it.
 	unreadPaces = 10
 	// paceTime is how long each piece of leastPace bytes of a body may take, whoever reads it.
@@ -25,8 +25,8 @@ const (
 
 var errSlow = errors.New("the origin sends less than 4 KiB a minute")
 
-// abandoned starts the time that a flight has without requests. Callers hold mu.
-func (f *flight) abandoned() {
+// startGrace starts the time that a fill has without requests. Callers hold mu.
+func (f *fill) startGrace() {
 	if f.over || f.background {
 		return
 	}
@@ -38,21 +38,21 @@ func (f *flight) abandoned() {
 	}
 }
 
-// unread ends a flight that had no requests for unreadTime, unless it brings a body that is nearly
+// unread ends a fill that had no requests for unreadTime, unless it brings a body that is nearly
 // there and comes fast enough.
-func (f *flight) unread() {
+func (f *fill) unread() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.riders > 0 || f.over {
+	if f.users > 0 || f.over {
 		return
 	}
-	landed := f.hasLanded()
-	if landed && f.result.kind != resultBody {
+	published := f.isPublished()
+	if published && f.result.kind != resultBody {
 		return // it ends by itself, or its one request reads it
 	}
 	n := f.carried.Load()
 	f.periods--
-	if landed && f.periods > 0 && n-f.seen >= int64(unreadRate*f.c.unreadTime/time.Second) {
+	if published && f.periods > 0 && n-f.seen >= int64(unreadRate*f.c.unreadTime/time.Second) {
 		f.seen = n
 		f.alone.Reset(f.c.unreadTime)
 		return
@@ -61,8 +61,8 @@ func (f *flight) unread() {
 	f.cancel(errAbandoned)
 }
 
-// keepPace ends a flight whose body comes slower than leastPace, until stop is called.
-func (f *flight) keepPace() (stop func()) {
+// keepPace ends a fill whose body comes slower than leastPace, until stop is called.
+func (f *fill) keepPace() (stop func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var timer *time.Timer
@@ -71,7 +71,7 @@ func (f *flight) keepPace() (stop func()) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		n := f.carried.Load()
-		if unread++; !f.background || f.riders > 1 {
+		if unread++; !f.background || f.users > 1 {
 			unread = 0
 		}
 		switch {
@@ -88,8 +88,8 @@ func (f *flight) keepPace() (stop func()) {
 	return func() { timer.Stop() }
 }
 
-// finish stops the timers of a flight that has ended.
-func (f *flight) finish() {
+// finish stops the timers of a fill that has ended.
+func (f *fill) finish() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.over = true

@@ -15,7 +15,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 )
 
-// hurry shortens what flights may take, so that a test sees the end of it.
+// hurry shortens what fills may take, so that a test sees the end of it.
 func (r *rig) hurry(unread, pace time.Duration) { r.cache.unreadTime, r.cache.paceTime = unread, pace }
 
 // silent is an origin's reply that never comes.
@@ -165,7 +165,7 @@ func TestWalkWithoutClientsEndsInTwoSeconds(t *testing.T) {
 	a.reply("/x", &originReply{handle: silent})
 	ctx, leave := context.WithCancel(bg)
 	first := r.fetching(ctx, "/x", nil)
-	r.riders("/x", 1)
+	r.users("/x", 1)
 	leave()
 	if got := <-first; got.reply.Outcome != Canceled {
 		t.Errorf("the client got %v", got.reply.Outcome)
@@ -192,11 +192,11 @@ func TestWalkWithoutClientsFindsAnother(t *testing.T) {
 	a.reply("/x", g.reply())
 	ctx, leave := context.WithCancel(bg)
 	first := r.fetching(ctx, "/x", nil)
-	r.riders("/x", 1)
+	r.users("/x", 1)
 	leave()
 	<-first
 	second := r.fetching(bg, "/x", nil)
-	r.riders("/x", 1)
+	r.users("/x", 1)
 	timer := time.NewTimer(2 * r.cache.unreadTime)
 	defer timer.Stop()
 	<-timer.C
@@ -281,21 +281,21 @@ func TestWaitersOfOneFillAreBounded(t *testing.T) {
 	g := newGate([]byte("x"), nil)
 	a.reply("/x", g.reply())
 	first := r.fetching(bg, "/x", nil)
-	r.riders("/x", 1)
-	var seats []seat
+	r.users("/x", 1)
+	var slots []slot
 	q := r.cache.newQuery(r.request("GET", "/x", nil))
 	for range maxWaiters - 1 {
-		at, refused := r.cache.board(q, 0, false)
+		at, refused := r.cache.join(q, 0, false)
 		if at.f == nil || !at.joined {
-			t.Fatalf("refused by %q after %d", refused, len(seats))
+			t.Fatalf("refused by %q after %d", refused, len(slots))
 		}
-		seats = append(seats, at)
+		slots = append(slots, at)
 	}
 	if reply := r.get("/x", nil); reply.Status != 503 || header(reply, "Retry-After") != "1" {
 		t.Errorf("one too many got %d", reply.Status)
 	}
-	for _, at := range seats {
-		at.f.boarding.Done()
+	for _, at := range slots {
+		at.f.waiting.Done()
 		at.f.leave()
 	}
 	g.head <- struct{}{}
@@ -316,15 +316,15 @@ func TestRangesAheadTakePlaces(t *testing.T) {
 	whole := r.fetching(bg, "/x", nil)
 	g.head <- struct{}{}
 	g.more <- 4096
-	r.landed("/x")
+	r.published("/x")
 	ahead := r.get("/x", http.Header{"Range": {fmt.Sprintf("bytes=%d-", size-1000)}})
-	if n := r.cache.fills.Taken(); ahead.Outcome != Passed || n != 2 {
+	if n := r.cache.fillPlaces.Taken(); ahead.Outcome != Passed || n != 2 {
 		t.Errorf("%v, %d places taken", ahead.Outcome, n)
 	}
 	if body, err := read(ahead); len(body) != 1000 || err != nil {
 		t.Errorf("%d bytes, %v", len(body), err)
 	}
-	if n := r.cache.fills.Taken(); n != 1 {
+	if n := r.cache.fillPlaces.Taken(); n != 1 {
 		t.Errorf("%d places taken after its end", n)
 	}
 	g.more <- size
@@ -390,7 +390,7 @@ func TestClientThatMayBeGone(t *testing.T) {
 			for range tt.others {
 				others = append(others, r.fetching(bg, "/x", nil))
 			}
-			r.riders("/x", tt.others)
+			r.users("/x", tt.others)
 			request := r.request("GET", "/x", nil)
 			request.Leaving = gone
 			done := make(chan fetched, 1)
@@ -433,7 +433,7 @@ func TestClientThatMayBeGoneWaitsForNoRange(t *testing.T) {
 	request.Leaving = leaving
 	done := make(chan *Reply, 1)
 	go func() { done <- r.cache.Serve(bg, request) }()
-	r.landed("/x")
+	r.published("/x")
 	close(leaving)
 	reply := <-done
 	close(release)

@@ -113,10 +113,10 @@ func TestPublicReplyIsSharedBeyondItsCredentials(t *testing.T) {
 	a.reply("/x", g.reply())
 	ann := r.fetching(bg, "/x", http.Header{"Authorization": {"ann"}})
 	bob := r.fetching(bg, "/x", http.Header{"Authorization": {"bob"}})
-	r.riders("/x", 2)
+	r.users("/x", 2)
 	g.head <- struct{}{}
 	g.more <- 1 << 20
-	r.landed("/x")
+	r.published("/x")
 	a.requests()
 	far := <-r.fetching(bg, "/x", http.Header{"Authorization": {"cid"}, "Range": {"bytes=15728640-15728649"}})
 	if got := a.last.Get("Authorization"); got != "cid" || a.requests() != 1 || far.body != string(g.body[15<<20:15<<20+10]) {
@@ -213,9 +213,9 @@ func TestReplyThatBecomesPersonalWhileOthersWait(t *testing.T) {
 	personal = true
 	r.clock.add(11 * time.Second)
 	ann := r.fetching(bg, "/x", http.Header{"Authorization": {"ann"}})
-	r.riders("/x", 1)
+	r.users("/x", 1)
 	bob := r.fetching(bg, "/x", http.Header{"Authorization": {"bob"}})
-	r.riders("/x", 2)
+	r.users("/x", 2)
 	close(release)
 	if got := <-ann; got.body != "all" {
 		t.Errorf("she got %q", got.body)

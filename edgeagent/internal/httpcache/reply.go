@@ -66,7 +66,7 @@ type Section interface {
 	Sent(n int64)
 }
 
-// source is where the bytes of a file come from: the store, or a flight.
+// source is where the bytes of a file come from: the store, or a fill.
 type source interface {
 	// open returns length bytes from offset, all from there on if length is negative.
 	open(offset, length int64) (io.ReadCloser, error)

@@ -260,7 +260,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 // idle waits until no walk or body is under way.
 func (r *rig) idle() {
 	r.t.Helper()
-	eventually(r.t, "the cache is idle", func() bool { return r.cache.fills.Taken() == 0 })
+	eventually(r.t, "the cache is idle", func() bool { return r.cache.fillPlaces.Taken() == 0 })
 }
 
 // originReply is what a test origin says about a path.

@@ -67,11 +67,11 @@ type Cache struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 
-	flights flights
-	fills   *share.Pool[string] // places, by account
-	fillers *share.Pool[filler] // the same places, by who asked first
-	endings *memory[ending]
-	misses  *memory[struct{}]
+	running      fills
+	fillPlaces   *share.Pool[string]        // places, by account
+	clientPlaces *share.Pool[accountClient] // the same places, by who asked first
+	endings      *memory[ending]
+	misses       *memory[struct{}]
 
 	encodings *encodings
 
@@ -93,7 +93,7 @@ func New(cfg Config) (*Cache, error) {
 	cfg.MaxRemembered = cmp.Or(cfg.MaxRemembered, defaultMaxRemembered)
 	c := &Cache{cfg: cfg, endings: newMemory[ending](cfg.MaxRemembered), misses: newMemory[struct{}](cfg.MaxRemembered)}
 	c.encodings = newEncodings()
-	c.fills, c.fillers = share.NewAccounts(cfg.MaxFills), share.NewClients[filler](cfg.MaxFills)
+	c.fillPlaces, c.clientPlaces = share.NewAccounts(cfg.MaxFills), share.NewClients[accountClient](cfg.MaxFills)
 	c.unreadTime, c.paceTime = unreadTime, paceTime
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.metrics = newMetrics(c)
@@ -124,7 +124,7 @@ func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	q.ctx = ctx
 	admitted := false
 	for attempts, retries := 0, 0; ; {
-		seen := c.flights.shard(q.key).seen()
+		seen := c.running.shard(q.key).seen()
 		if r := c.serveStored(q, seen); r != nil {
 			return r
 		}
@@ -139,7 +139,7 @@ func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 		}
 		admitted = true
 		_, _, bypass := c.misses.get(q.key, q.now)
-		at, refused := c.board(q, seen, bypass || attempts >= maxAttempts || retries >= maxRetries)
+		at, refused := c.join(q, seen, bypass || attempts >= maxAttempts || retries >= maxRetries)
 		switch {
 		case refused != "":
 			c.metrics.refused.WithLabelValues(refused).Inc()
@@ -147,7 +147,7 @@ func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 		case at.f == nil:
 			retries++
 		default:
-			r, again := c.ride(ctx, q, at)
+			r, again := c.await(ctx, q, at)
 			if !again {
 				return r
 			}
@@ -157,7 +157,7 @@ func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	}
 }
 
-// maxRetries bounds how often a request looks again since other flights departed while it looked.
+// maxRetries bounds how often a request looks in the store again because a fill was removed while it looked.
 const maxRetries = 1000
 
 // overloadRetry is the Retry-After of a request that is refused since too many fills are under way.

@@ -51,7 +51,7 @@ func TestThousandClientsMakeOneRequest(t *testing.T) {
 			}
 		})
 	}
-	r.riders("/big", clients)
+	r.users("/big", clients)
 	g.head <- struct{}{}
 	for sent := 0; sent < size; {
 		sent += 64 << 10
@@ -91,7 +91,7 @@ func TestPurgeDuringFill(t *testing.T) {
 			first := r.fetching(bg, "/x", nil)
 			old.head <- struct{}{}
 			old.more <- 3
-			r.riders("/x", 1)
+			r.users("/x", 1)
 
 			a.reply("/x", &originReply{status: 200, body: []byte("new"), header: http.Header{"Cache-Control": {"max-age=60"}}})
 			r.purge(objects.Purge{Hard: hard, URLs: []objects.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}}})
@@ -119,10 +119,10 @@ func TestTagPurgeBeforeHead(t *testing.T) {
 	old := newGate([]byte("old"), http.Header{"Cache-Control": {"max-age=60"}, "Cache-Tag": {"t"}})
 	a.reply("/x", old.reply())
 	first := r.fetching(bg, "/x", nil)
-	r.riders("/x", 1)
+	r.users("/x", 1)
 	r.purge(objects.Purge{Tag: "t"})
 	second := r.fetching(bg, "/x", nil)
-	r.riders("/x", 2)
+	r.users("/x", 2)
 	eventually(t, "the origin was asked", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.asked > 0 })
 	a.reply("/x", &originReply{status: 200, body: []byte("new")})
 	old.head <- struct{}{}
@@ -143,7 +143,7 @@ func TestUploadDuringFill(t *testing.T) {
 	g := newGate([]byte("origin"), http.Header{"Cache-Control": {"max-age=60"}})
 	a.reply("/x.png", g.reply())
 	first := r.fetching(bg, "/x.png", nil)
-	r.riders("/x.png", 1)
+	r.users("/x.png", 1)
 	r.upload("/x.png", []byte("library"))
 	if got := r.fetch("/x.png", nil); got != "library" {
 		t.Errorf("after the upload: %q", got)
@@ -181,7 +181,7 @@ func TestOneRevalidation(t *testing.T) {
 			for range 20 {
 				all = append(all, r.fetching(bg, "/x", nil))
 			}
-			r.riders("/x", 20)
+			r.users("/x", 20)
 			close(release)
 			for _, done := range all {
 				if got := <-done; got.body != "old" || got.err != nil || got.reply.Outcome != want {
@@ -212,7 +212,7 @@ func TestVariantsStartOver(t *testing.T) {
 		want = append(want, accept+",*/*")
 		all = append(all, r.fetching(bg, "/v", http.Header{"Accept": {accept}}))
 	}
-	r.riders("/v", 30)
+	r.users("/v", 30)
 	close(release)
 	for i, done := range all {
 		if got := <-done; got.body != want[i] || got.err != nil {
@@ -256,9 +256,9 @@ func TestFailuresOfUnusualRequestsAreNotShared(t *testing.T) {
 				fmt.Fprint(w, "file")
 			}})
 			first := r.fetching(bg, "/x", tt.unusual)
-			r.riders("/x", 1)
+			r.users("/x", 1)
 			waiting := r.fetching(bg, "/x", nil)
-			r.riders("/x", 2)
+			r.users("/x", 2)
 			close(release)
 			if got := <-first; got.body == "file" {
 				t.Error("the unusual request got the file")
@@ -349,9 +349,9 @@ func TestBodyThatGrowsStale(t *testing.T) {
 	first := r.fetching(bg, "/x", nil)
 	old.head <- struct{}{}
 	old.more <- 3
-	r.landed("/x")
+	r.published("/x")
 	second := r.fetching(bg, "/x", nil)
-	r.riders("/x", 2)
+	r.users("/x", 2)
 	r.clock.add(11 * time.Second)
 	a.reply("/x", &originReply{status: 200, body: []byte("new"), header: http.Header{"Cache-Control": {"max-age=10"}}})
 	if got := r.fetch("/x", nil); got != "new" {
@@ -377,7 +377,7 @@ func TestBodyThatGrowsStale(t *testing.T) {
 	r.fetch("/y", nil)
 	slow.head <- struct{}{}
 	slow.more <- 3
-	r.landed("/y")
+	r.published("/y")
 	r.clock.add(11 * time.Second)
 	for range 10 {
 		if got := r.fetch("/y", nil); got != "old" {
@@ -398,7 +398,7 @@ func TestTooManyFillsAreRefused(t *testing.T) {
 	g := newGate([]byte("x"), nil)
 	a.reply("/x", g.reply())
 	done := r.fetching(bg, "/x", nil)
-	r.riders("/x", 1)
+	r.users("/x", 1)
 	reply := r.get("/y", nil)
 	if _, err := read(reply); reply.Status != 503 || header(reply, "Retry-After") != "1" || reply.Outcome != Refused || err != nil {
 		t.Errorf("%d %v", reply.Status, err)

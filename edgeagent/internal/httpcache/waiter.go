@@ -17,21 +17,21 @@ import (
 // waitAhead is how far past what has arrived a range may start and still wait for it; others ask the supplier.
 const waitAhead = 8 << 20
 
-// ride waits for the flight that q has boarded and answers with what it brings. again says that this was not for q, which
+// await waits for the fill that q has joined and answers with its result. again reports that the result is not for q, which
 // has to start over.
-func (c *Cache) ride(ctx context.Context, q *query, at seat) (r *Reply, again bool) {
-	t := trip{c: c, ctx: ctx, q: q, seat: at}
-	defer t.f.leave()
-	defer t.settle()
-	if !t.wait() {
+func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again bool) {
+	w := waiter{c: c, ctx: ctx, q: q, slot: at}
+	defer w.f.leave()
+	defer w.done()
+	if !w.wait() {
 		return q.canceled(), false
 	}
 	q.now = c.cfg.Now()
 	q.reloaded = true
 	if q.vary == nil {
-		q.vary = t.f.result.vary
+		q.vary = w.f.result.vary
 	}
-	r, again = t.answer()
+	r, again = w.answer()
 	if again && ctx.Err() != nil {
 		return q.canceled(), false
 	}
@@ -42,169 +42,168 @@ func (q *query) canceled() *Reply {
 	return q.plain(&Reply{Status: http.StatusServiceUnavailable, Outcome: Canceled}, rfc9111.CacheStatus{})
 }
 
-// wait waits for the landing, and reports whether the client did so too. Who has the walk made is
-// told what comes meanwhile. A client that may be gone no longer rides, but is there when the
-// flight lands.
-func (t *trip) wait() bool {
+// wait waits for the result and reports whether the client waited as long. The request that started the fill is sent the
+// interim replies that come meanwhile. A client that has perhaps gone is no user until the result is there.
+func (w *waiter) wait() bool {
 	var interim <-chan interim
-	if t.q.Interim != nil && !t.joined {
-		interim = t.f.interim
+	if w.q.Interim != nil && !w.joined {
+		interim = w.f.interim
 	}
-	leaving := t.q.Leaving
+	leaving := w.q.Leaving
 	for {
 		select {
 		case i := <-interim:
-			t.q.Interim(i.status, i.header)
+			w.q.Interim(i.status, i.header)
 		case <-leaving:
 			leaving = nil
-			t.f.stepBack()
-			defer t.f.stay()
-		case <-t.f.landed:
+			w.f.removeUser()
+			defer w.f.addUser()
+		case <-w.f.published:
 			for len(interim) > 0 {
 				i := <-interim
-				t.q.Interim(i.status, i.header)
+				w.q.Interim(i.status, i.header)
 			}
 			return true
-		case <-t.ctx.Done():
+		case <-w.ctx.Done():
 			return false
 		}
 	}
 }
 
-// trip is one request's part in a flight that has landed.
-type trip struct {
+// waiter is a request that waits for a fill, and answers with its result.
+type waiter struct {
 	c   *Cache
 	ctx context.Context
 	q   *query
-	seat
+	slot
 }
 
-// settle lets the flight go on: the request has its reader, or needs none.
-func (t *trip) settle() {
-	if t.waits {
-		t.waits = false
-		t.f.boarding.Done()
+// done tells the fill that the request has its reader, or needs none. The fill goes on once all have said so.
+func (w *waiter) done() {
+	if w.waits {
+		w.waits = false
+		w.f.waiting.Done()
 	}
 }
 
-func (t *trip) answer() (r *Reply, again bool) {
-	switch t.f.result.kind {
+func (w *waiter) answer() (r *Reply, again bool) {
+	switch w.f.result.kind {
 	case resultBody:
-		return t.body()
+		return w.body()
 	case resultPass:
-		return t.pass()
+		return w.pass()
 	case resultConfirmed:
-		return t.confirmed()
+		return w.confirmed()
 	default:
-		return t.ending()
+		return w.ending()
 	}
 }
 
 // fits reports whether the reply is one that q may be given: its variant, of a walk that is still the same and that no
 // purge covers which q knows of.
-func (t *trip) fits() bool {
-	q, res := t.q, &t.f.result
+func (w *waiter) fits() bool {
+	q, res := w.q, &w.f.result
 	if !q.selects(res.head.Selecting) {
 		q.vary = res.vary
 		return false
 	}
-	return !t.joined || t.f.current(q, &res.head, &res.meta)
+	return !w.joined || w.f.current(q, &res.head, &res.meta)
 }
 
 // status is the Cache-Status of a request that an origin was asked for.
-func (t *trip) status(outcome int) rfc9111.CacheStatus {
-	res := &t.f.result
-	s := rfc9111.CacheStatus{Forward: t.f.forward, Collapsed: t.joined, Detail: res.detail}
+func (w *waiter) status(outcome int) rfc9111.CacheStatus {
+	res := &w.f.result
+	s := rfc9111.CacheStatus{Forward: w.f.forward, Collapsed: w.joined, Detail: res.detail}
 	if outcome != res.head.Status {
 		s.ForwardStatus = outcome
 	}
 	if res.detail == "" {
-		v := res.meta.fresh.At(res.head.ResponseTime, t.q.now)
-		s.Stored, s.TTL, s.HasTTL = res.fill == nil || res.fill.Keeping(), v.TTL, true
+		v := res.meta.fresh.At(res.head.ResponseTime, w.q.now)
+		s.Stored, s.TTL, s.HasTTL = res.object == nil || res.object.Keeping(), v.TTL, true
 	}
 	return s
 }
 
-// reply is what is common to the answers from a flight's head.
-func (t *trip) reply(from source, length int64, status int, outcome Outcome) *answer {
-	res := &t.f.result
+// reply is what is common to the answers from a fill's head.
+func (w *waiter) reply(from source, length int64, status int, outcome Outcome) *answer {
+	res := &w.f.result
 	a := &answer{
 		status: res.head.Status, fields: res.head.Fields, meta: &res.meta, length: length, from: from,
-		verdict: res.meta.fresh.At(res.head.ResponseTime, t.q.now), cache: t.status(status), outcome: outcome,
+		verdict: res.meta.fresh.At(res.head.ResponseTime, w.q.now), cache: w.status(status), outcome: outcome,
 		steps: res.walk.Steps,
 	}
-	if t.q.needsValidators() {
+	if w.q.needsValidators() {
 		a.vals = validators(&res.head, res.meta.shown)
 	}
 	return a
 }
 
 // confirmed answers from the stored reply that a supplier has confirmed.
-func (t *trip) confirmed() (*Reply, bool) {
+func (w *waiter) confirmed() (*Reply, bool) {
 	// What may no longer be stored is for the client whose request the supplier has seen, and for
 	// those just like it.
-	if !t.fits() || t.f.result.detail != "" && !sameHeader(t.q.header(), t.f.req.Header) {
+	if !w.fits() || w.f.result.detail != "" && !sameHeader(w.q.header(), w.f.req.Header) {
 		return nil, true
 	}
-	a := t.reply(&entrySource{Entry: t.f.result.entry}, t.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
+	a := w.reply(&entrySource{Entry: w.f.result.entry}, w.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
 	a.withAge = true
-	t.c.compress(t.q, a, original{entry: t.f.result.entry})
-	r, err := t.q.respond(a)
+	w.c.compress(w.q, a, original{entry: w.f.result.entry})
+	r, err := w.q.respond(a)
 	return r, err != nil
 }
 
 // body answers from the reply that is being stored.
-func (t *trip) body() (*Reply, bool) {
-	if !t.fits() {
+func (w *waiter) body() (*Reply, bool) {
+	if !w.fits() {
 		return nil, true
 	}
-	res := &t.f.result
+	res := &w.f.result
 	outcome := Miss
-	if t.joined {
+	if w.joined {
 		outcome = Coalesced
 	}
-	a := t.reply(flightSource{t.ctx, t.f}, res.head.Length, res.head.Status, outcome)
-	a.fleeting = !t.f.survives()
-	if err := t.measure(a); err != nil {
+	a := w.reply(fillSource{w.ctx, w.f}, res.head.Length, res.head.Status, outcome)
+	a.fleeting = !w.f.survives()
+	if err := w.measure(a); err != nil {
 		return nil, true
 	}
-	if r := t.ahead(a); r != nil {
+	if r := w.ahead(a); r != nil {
 		return r, false
 	}
-	t.c.compress(t.q, a, original{flight: t.f})
-	r, err := t.q.respond(a)
+	w.c.compress(w.q, a, original{fill: w.f})
+	r, err := w.q.respond(a)
 	return r, err != nil
 }
 
 // measure waits until a range can be answered of a file whose length its head did not say: for the
 // end, or the range's own, but for no more than may be waited for anyway.
-func (t *trip) measure(a *answer) error {
-	specs := t.q.ranges(a)
-	if a.length >= 0 || len(specs) == 0 || t.q.cond.Evaluate(a.vals, t.q.now) != rfc9111.Proceed {
+func (w *waiter) measure(a *answer) error {
+	specs := w.q.ranges(a)
+	if a.length >= 0 || len(specs) == 0 || w.q.cond.Evaluate(a.vals, w.q.now) != rfc9111.Proceed {
 		return nil
 	}
 	enough := int64(waitAhead)
 	if last, ok := lastOf(specs); ok {
 		enough = min(enough, last+1)
 	}
-	t.settle()
-	ctx, cancel := context.WithCancel(t.ctx)
+	w.done()
+	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
-	if t.q.Leaving != nil {
+	if w.q.Leaving != nil {
 		go func() {
 			select {
-			case <-t.q.Leaving:
+			case <-w.q.Leaving:
 				cancel()
 			case <-ctx.Done():
 			}
 		}()
 	}
-	size, ended, err := t.f.result.fill.Await(ctx, enough)
+	size, ended, err := w.f.result.object.Await(ctx, enough)
 	if ended {
 		a.length = size
 	}
 	a.arrived = size
-	if ctx.Err() != nil && t.ctx.Err() == nil {
+	if ctx.Err() != nil && w.ctx.Err() == nil {
 		return nil // with what there is
 	}
 	return err
@@ -212,32 +211,32 @@ func (t *trip) measure(a *answer) error {
 
 // ahead answers a range that starts so far past what has arrived that its client would wait for long: it comes straight
 // from the supplier and is not stored. nil if there is no need, or the supplier does not give it.
-func (t *trip) ahead(a *answer) *Reply {
-	q, f := t.q, t.f
+func (w *waiter) ahead(a *answer) *Reply {
+	q, f := w.q, w.f
 	parts, _ := q.parts(a)
 	if len(parts) != 1 || q.cond.Evaluate(a.vals, q.now) != rfc9111.Proceed {
 		return nil
 	}
-	if size, _ := f.result.fill.Progress(); parts[0].Start <= size+waitAhead {
+	if size, _ := f.result.object.Progress(); parts[0].Start <= size+waitAhead {
 		return nil
 	}
-	return t.fromSupplier(a, parts[0])
+	return w.fromSupplier(a, parts[0])
 }
 
 // fromSupplier asks the supplier for one part of the file; nil if it does not give exactly that.
-func (t *trip) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
-	t.settle() // nobody else waits for this request's round trip
+func (w *waiter) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
+	w.done() // nobody else waits for this request's round trip
 	ask := walk.Ask{Range: "bytes=" + strconv.FormatInt(part.Start, 10) + "-" + strconv.FormatInt(part.Start+part.Length-1, 10)}
 	if rfc9111.IsStrong(a.vals.ETag) {
 		ask.IfRange = a.vals.ETag
 	}
-	release, refused := t.c.place(t.q)
+	release, refused := w.c.place(w.q)
 	if refused != "" {
 		return nil
 	}
-	req := t.f.req
-	req.Header = t.q.header() // with its own credentials, not those of whom the flight was started for
-	res := t.c.cfg.Walker.From(t.ctx, req, a.meta.supplier, ask)
+	req := w.f.req
+	req.Header = w.q.header() // with its own credentials, not those of the request that started the fill
+	res := w.c.cfg.Walker.From(w.ctx, req, a.meta.supplier, ask)
 	if res.Kind != walk.Found {
 		release()
 		return nil
@@ -251,8 +250,8 @@ func (t *trip) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
 	}
 	a.cache = rfc9111.CacheStatus{Forward: rfc9111.ForwardPartial, ForwardStatus: http.StatusPartialContent}
 	r := &Reply{Status: http.StatusPartialContent, Length: part.Length, Outcome: Passed, Steps: a.steps, Body: body}
-	r.Supplier = supplierID(t.q, a.meta.supplier)
-	r.Fields = t.q.head(a, partialContent)
+	r.Supplier = supplierID(w.q, a.meta.supplier)
+	r.Fields = w.q.head(a, partialContent)
 	r.Fields = appendBytes(r.Fields, "Content-Range", func(b []byte) []byte { return part.AppendContentRange(b, a.length) })
 	return r
 }
@@ -269,24 +268,24 @@ func (b *placedBody) Close() error {
 }
 
 // pass answers with the body of a reply that is not stored, if q may have it.
-func (t *trip) pass() (*Reply, bool) {
-	res := &t.f.result
-	if !t.fits() || !t.f.claim(t.q) {
+func (w *waiter) pass() (*Reply, bool) {
+	res := &w.f.result
+	if !w.fits() || !w.f.claim(w.q) {
 		return nil, true
 	}
-	src := &passSource{t: t, body: res.pass.Body}
-	t.settle()
-	a := t.reply(src, res.head.Length, res.head.Status, Passed)
-	switch parts, _ := t.q.parts(a); {
+	src := &passSource{w: w, body: res.pass.Body}
+	w.done()
+	a := w.reply(src, res.head.Length, res.head.Status, Passed)
+	switch parts, _ := w.q.parts(a); {
 	case len(parts) > 1:
-		t.q.rang = "" // one pass over the body cannot give several parts in any order
+		w.q.rang = "" // one pass over the body cannot give several parts in any order
 	case len(parts) == 1 && parts[0].Start > waitAhead:
-		if r := t.fromSupplier(a, parts[0]); r != nil {
+		if r := w.fromSupplier(a, parts[0]); r != nil {
 			src.finish()
 			return r, false
 		}
 	}
-	r, err := t.q.respond(a)
+	r, err := w.q.respond(a)
 	if !src.opened {
 		src.finish()
 	}
@@ -294,48 +293,48 @@ func (t *trip) pass() (*Reply, bool) {
 }
 
 // ending answers when nobody has the file, or nobody knows.
-func (t *trip) ending() (*Reply, bool) {
-	q, e := t.q, &t.f.result.ending
-	if errors.Is(context.Cause(t.f.ctx), errAbandoned) {
+func (w *waiter) ending() (*Reply, bool) {
+	q, e := w.q, &w.f.result.ending
+	if errors.Is(context.Cause(w.f.ctx), errAbandoned) {
 		return q.canceled(), false // it may have been gone, and nobody else was there
 	}
-	if t.joined && !t.c.holds(q, e) {
+	if w.joined && !w.c.holds(q, e) {
 		return nil, true
 	}
-	steps := t.f.result.walk.Steps
+	steps := w.f.result.walk.Steps
 	if !e.definite && q.best.ok && q.best.use.OnError {
-		r := t.c.staleOnError(q, steps)
+		r := w.c.staleOnError(q, steps)
 		return r, r == nil
 	}
-	r := t.c.endingReply(q, e, e.left(q, t.c.cfg.Now()), rfc9111.CacheStatus{Forward: t.f.forward, Collapsed: t.joined})
+	r := w.c.endingReply(q, e, e.left(q, w.c.cfg.Now()), rfc9111.CacheStatus{Forward: w.f.forward, Collapsed: w.joined})
 	r.Steps = steps
 	return r, false
 }
 
-// flightSource is the body of a flight.
-type flightSource struct {
+// fillSource is the body of a fill.
+type fillSource struct {
 	ctx context.Context // of whom it is for
-	f   *flight
+	f   *fill
 }
 
-func (s flightSource) open(offset, length int64) (io.ReadCloser, error) {
-	reader, err := s.f.result.fill.Reader(s.ctx, offset)
+func (s fillSource) open(offset, length int64) (io.ReadCloser, error) {
+	reader, err := s.f.result.object.Reader(s.ctx, offset)
 	if err != nil {
 		return nil, err
 	}
-	s.f.stay()
-	return &flightBody{reader: reader, f: s.f, rest: length}, nil
+	s.f.addUser()
+	return &fillBody{reader: reader, f: s.f, rest: length}, nil
 }
 
-// flightBody reads along with a flight. rest is negative if it reads to the end.
-type flightBody struct {
+// fillBody reads along with a fill. rest is negative if it reads to the end.
+type fillBody struct {
 	reader *objects.Reader
-	f      *flight
+	f      *fill
 	rest   int64
 	closed bool
 }
 
-func (b *flightBody) Read(p []byte) (int, error) {
+func (b *fillBody) Read(p []byte) (int, error) {
 	if b.rest == 0 {
 		return 0, io.EOF
 	}
@@ -349,7 +348,7 @@ func (b *flightBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *flightBody) Close() error {
+func (b *fillBody) Close() error {
 	if b.closed {
 		return os.ErrClosed
 	}
@@ -361,7 +360,7 @@ func (b *flightBody) Close() error {
 
 // passSource is a body that goes to one client and nowhere else. It is opened once.
 type passSource struct {
-	t      *trip
+	w      *waiter
 	body   io.ReadCloser
 	opened bool
 	done   bool
@@ -378,12 +377,12 @@ func (s *passSource) open(offset, length int64) (io.ReadCloser, error) {
 	return &passBody{passSource: s, rest: length}, nil
 }
 
-// finish lets the flight go home.
+// finish lets the fill end.
 func (s *passSource) finish() {
 	if !s.done {
 		s.done = true
 		s.body.Close()
-		close(s.t.f.passed)
+		close(s.w.f.passed)
 	}
 }
 
@@ -400,7 +399,7 @@ func (b *passBody) Read(p []byte) (int, error) {
 		p = p[:min(int64(len(p)), b.rest)]
 	}
 	n, err := b.body.Read(p)
-	b.t.f.carried.Add(int64(n))
+	b.w.f.carried.Add(int64(n))
 	if b.rest > 0 {
 		if b.rest -= int64(n); b.rest > 0 && err == io.EOF {
 			err = io.ErrUnexpectedEOF

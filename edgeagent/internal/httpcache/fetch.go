@@ -1,0 +1,421 @@
+package httpcache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/contenttype"
+)
+
+const (
+	// capped is how long a reply is fresh that a later origin supplied while an earlier one did not answer: soon after that
+	// one is back, its file counts again.
+	capped = 15 * time.Second
+
+	// missTTL is for how long a key whose reply could not be stored is not queued for.
+	missTTL = time.Minute
+
+	// failureTTL keeps a failing walk from being repeated for each request. A file that fails again
+	// each time is left alone for twice as long as before, up to maxFailureTTL.
+	failureTTL    = time.Second
+	maxFailureTTL = 30 * time.Second
+
+	// copyBytes is how much is carried at once.
+	copyBytes = 64 << 10
+)
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
+
+// run makes the walk and publishes what it found.
+func (f *fill) run() {
+	res := f.c.cfg.Walker.Find(f.ctx, f.req)
+	if res.Kind == walk.NotModified && !f.confirms(res) {
+		// A 304 about another reply (RFC 9111 4.3.4): ask for the file itself.
+		res.Response.Body.Close()
+		f.req.Stored, f.stored = nil, candidate{}
+		res = f.c.cfg.Walker.Find(f.ctx, f.req)
+	}
+	switch res.Kind {
+	case walk.NotModified:
+		res.Response.Body.Close()
+		f.confirmed(res)
+	case walk.Found:
+		f.found(res)
+	default:
+		f.ended(res)
+	}
+}
+
+// confirms reports whether a 304 is about what is stored.
+func (f *fill) confirms(res *walk.Result) bool {
+	if !f.stored.ok {
+		return false
+	}
+	h := res.Response.Header
+	fresh := rfc9111.Validators{ETag: h.Get("Etag"), LastModified: h.Get("Last-Modified")}
+	return fresh.Confirms(validators(f.stored.Head(), f.stored.meta.shown))
+}
+
+// judgeResponse applies the caching rules to a reply. Its times are put on the cache's own clock.
+func (f *fill) judgeResponse(status int, h http.Header, res *walk.Result) (fresh rfc9111.Freshness, asked, came time.Time) {
+	came = f.c.cfg.Now()
+	asked = came.Add(-max(res.Response.ResponseTime.Sub(res.Response.RequestTime), 0))
+	fresh = rfc9111.Evaluate(rfc9111.Response{
+		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came, Library: res.Supplier.UID == walk.LibraryUID,
+		Authorized: len(f.req.Header["Authorization"]) > 0 && slices.Contains(res.Forwarded, "Authorization"),
+	}, f.first.policy)
+	if res.EarlierInconclusive {
+		fresh = fresh.Cap(capped)
+	}
+	// What may not be stored goes out with the origin's own word on it.
+	fresh.SetByUs = fresh.SetByUs && fresh.Storable()
+	return fresh, asked, came
+}
+
+// confirmed brings the stored reply up to date with a 304.
+func (f *fill) confirmed(res *walk.Result) {
+	old := f.stored.Head()
+	header := originHeader(old.Fields, f.stored.meta.shown)
+	// They spoke of the moment the old reply was made.
+	header.Del("Age")
+	header.Del("Date")
+	varies, _ := rfc9111.ParseVary(header["Vary"])
+	rfc9111.Update(header, res.Response.Header)
+	for _, name := range varies { // the bytes were chosen by these
+		rfc9111.AddVary(header, http.CanonicalHeaderKey(name))
+	}
+	tags := rfc9111.Tags(header.Values)
+	fresh, asked, came := f.judgeResponse(old.Status, header, res)
+	f.clean(header, res, came)
+	head := *old
+	head.RequestTime, head.ResponseTime, head.Asof = asked, came, f.req.Revision
+	if len(tags) > 0 {
+		head.Scope.Tags = tags
+	}
+	m := metaOf(res, fresh)
+	head.Fields, m.shown = splitFields(header, fresh)
+	head.Meta = m.append(nil)
+
+	r := result{kind: resultConfirmed, head: head, meta: m, entry: f.stored.Entry, walk: res, vary: selectingNames(head.Selecting)}
+	if !fresh.Storable() {
+		r.detail = fresh.Refusal.String()
+	} else if err := f.c.cfg.Store.Freshen(f.stored.Entry, head); err != nil && !errors.Is(err, objects.ErrGone) {
+		f.c.cfg.Logger.Warn("stored reply keeps its old header", "path", head.Scope.Path, "err", err)
+	}
+	f.c.endings.drop(f.key)
+	f.c.metrics.fills.WithLabelValues("confirmed").Inc()
+	f.publish(r)
+	if r.detail != "" {
+		f.waiting.Wait() // they may still use it, nobody after them
+		f.c.cfg.Store.Drop(f.stored.Entry)
+	}
+}
+
+// clean makes an origin's header what is kept of it.
+func (f *fill) clean(h http.Header, res *walk.Result, came time.Time) {
+	rfc9111.Strip(h)
+	if len(h["Date"]) == 0 {
+		h["Date"] = []string{string(rfc9111.AppendDate(nil, came))} // RFC 9110 6.6.1
+	}
+	if rfc9111.Codings(h.Values) == nil {
+		h.Del("Content-Encoding") // identity, or nothing at all
+	}
+	if o := f.first.Target.Endpoint.Steps[res.Step].Origin; o != nil && origin.Keyed(o) {
+		setType(h, f.first.Target.Path)
+		dropChunked(h)
+	}
+}
+
+// dropChunked drops aws-chunked from an object's Content-Encoding, which was about its upload.
+func dropChunked(h http.Header) {
+	codings := rfc9111.Codings(h.Values)
+	kept := slices.DeleteFunc(slices.Clone(codings), func(coding string) bool { return coding == "aws-chunked" })
+	switch {
+	case len(kept) == 0:
+		h.Del("Content-Encoding")
+	case len(kept) < len(codings):
+		h.Set("Content-Encoding", strings.Join(kept, ", "))
+	}
+}
+
+// setType types a file of an object store that nobody gave a type when it was put there: its path tells more than the
+// store's own default, which for S3 is the second.
+func setType(h http.Header, path string) {
+	switch strings.ToLower(h.Get("Content-Type")) {
+	case "", "application/octet-stream", "binary/octet-stream":
+		if t, ok := contenttype.Of(path); ok {
+			h["Content-Type"] = []string{t}
+		}
+	}
+}
+
+func metaOf(res *walk.Result, fresh rfc9111.Freshness) meta {
+	return meta{fresh: fresh, supplier: res.Supplier, step: res.Step, version: res.Version, library: res.Library}
+}
+
+// ended publishes that a walk found nothing.
+func (f *fill) ended(res *walk.Result) {
+	e := endingOf(f, res)
+	if res.Kind == walk.NotFound {
+		if f.stored.ok {
+			f.c.cfg.Store.Drop(f.stored.Entry)
+		}
+		f.c.endings.put(f.key, e, e.at, f.first.policy.NegativeTTL)
+		f.c.metrics.fills.WithLabelValues("not_found").Inc()
+	} else {
+		if f.ctx.Err() == nil { // else it was ended before anybody said anything
+			e.failure = f.failureFor(res, &e)
+			f.c.endings.put(f.key, e, e.at, e.failure+maxFailureTTL)
+		}
+		f.c.metrics.fills.WithLabelValues("failed").Inc()
+	}
+	f.publish(result{kind: resultEnding, ending: e, walk: res})
+}
+
+// failureFor is for how long a failure is remembered. Only what origins say of this very file makes it
+// longer: one that is left alone, or out of reach, may be back at any time for all of its files.
+func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
+	about := func(s walk.StepReport) bool {
+		return s.Outcome != origin.Inconclusive ||
+			!s.Unreached && s.Request != "" && (s.Reason == origin.Failed || s.Reason == origin.Timeout || s.Reason == origin.Busy)
+	}
+	for _, s := range res.Steps {
+		if !about(s) {
+			return failureTTL
+		}
+	}
+	last, _, ok := f.c.endings.get(f.key, e.at)
+	if !ok || last.definite || last.asked != e.asked || !f.c.holds(f.first, &last) {
+		return failureTTL
+	}
+	return min(2*last.failure, maxFailureTTL)
+}
+
+// choseType reports whether an origin has chosen a type that not every client takes because this one
+// names it, whatever the origin says of it: the file's path names another type, or none.
+func (f *fill) choseType(h http.Header, res *walk.Result) bool {
+	o := f.first.Target.Endpoint.Steps[res.Step].Origin
+	if o == nil || origin.Keyed(o) {
+		return false // they do not look at Accept
+	}
+	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	if !rfc9111.Named(f.req.Header.Get("Accept"), media) {
+		return false
+	}
+	byPath, _ := contenttype.Of(f.first.Target.Path)
+	return byPath != media
+}
+
+// found publishes a file.
+func (f *fill) found(res *walk.Result) {
+	resp := res.Response
+	fresh, asked, came := f.judgeResponse(resp.Status, resp.Header, res)
+	tags := rfc9111.Tags(resp.Header.Values)
+	header := resp.Header.Clone()
+	f.clean(header, res, came)
+	if f.choseCoding(header) {
+		rfc9111.AddVary(header, "Accept-Encoding")
+	}
+	if f.choseType(header, res) {
+		rfc9111.AddVary(header, "Accept")
+	}
+	names, _ := rfc9111.ParseVary(header["Vary"])
+	if f.mayCodeForOthers(header, res) {
+		names = append(names, "accept-encoding")
+	}
+	if dependsOnCredentials(resp.Header, res) {
+		names = append(names, "authorization")
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+
+	head := objects.Head{
+		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,
+		Length: resp.Length, Scope: f.first.scope(), Asof: f.req.Revision,
+	}
+	head.Scope.Tags = tags
+	m := metaOf(res, fresh)
+	r := result{kind: resultBody, meta: m, vary: names, walk: res}
+	if r.detail = f.unstorable(res, fresh); r.detail != "" {
+		r.kind, r.pass = resultPass, resp
+	}
+	head.Fields, r.meta.shown = splitFields(header, fresh)
+	head.Meta = r.meta.append(nil)
+	r.head = head
+	f.c.endings.drop(f.key)
+	if r.kind == resultPass {
+		f.pass(r, res.EarlierInconclusive)
+		return
+	}
+	f.store(r)
+}
+
+// choseCoding reports whether the origin has chosen the reply by Accept-Encoding, though its Vary
+// may not say so: it is coded, or another one for the same file is.
+func (f *fill) choseCoding(h http.Header) bool {
+	if len(rfc9111.Codings(h.Values)) > 0 {
+		return true
+	}
+	for _, e := range f.c.cfg.Store.Lookup(f.key) {
+		if _, coded := objects.Get(e.Head().Fields, "Content-Encoding"); coded {
+			return true
+		}
+	}
+	return false
+}
+
+// mayCodeForOthers reports whether the reply is only for clients that take no coding either: what
+// they get does not tell what others do. But it does where the file gets no smaller, the edge codes
+// it itself, or it is kept as it was uploaded.
+func (f *fill) mayCodeForOthers(h http.Header, res *walk.Result) bool {
+	o := f.first.Target.Endpoint.Steps[res.Step].Origin
+	return f.req.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
+		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
+}
+
+// dependsOnCredentials reports whether a reply that was fetched without credentials is not for those
+// who send theirs: an origin is sent them, and does not say that the reply is for all (RFC 9111 3.5).
+// It need not say so in Vary, and what it says there is passed on as it is (RFC 9110 12.5.5).
+func dependsOnCredentials(h http.Header, res *walk.Result) bool {
+	return slices.Contains(res.Forwarded, "Authorization") && !rfc9111.SharedByAll(h.Values)
+}
+
+// unstorable says why a file may not be stored, or "".
+func (f *fill) unstorable(res *walk.Result, fresh rfc9111.Freshness) string {
+	switch {
+	case !fresh.Storable():
+		return fresh.Refusal.String()
+	case !res.Response.Framed:
+		return "no-length" // the end cannot be told from a cut
+	case res.EarlierInconclusive && f.holdsEarlier(res.Step):
+		return "earlier-copy"
+	}
+	return ""
+}
+
+// holdsEarlier reports whether there is a copy from an origin that comes before a step.
+func (f *fill) holdsEarlier(step int) bool {
+	if !f.stored.ok {
+		return false
+	}
+	i := suppliedBy(f.first, f.stored.meta.supplier)
+	return i >= 0 && i < step
+}
+
+// pass publishes a reply that is not stored: one request takes it, the others each ask for themselves, and so do those to come.
+func (f *fill) pass(r result, soon bool) {
+	ttl := missTTL
+	if soon {
+		ttl = capped
+	}
+	f.c.misses.put(f.key, struct{}{}, f.c.cfg.Now(), ttl)
+	f.c.metrics.fills.WithLabelValues("passed").Inc()
+	f.publish(r)
+	f.waiting.Wait()
+	f.mu.Lock()
+	claimed := f.claimed
+	f.claimed = true
+	f.mu.Unlock()
+	if !claimed {
+		r.pass.Body.Close()
+		return
+	}
+	defer f.keepPace()()
+	select { // until then the body needs the fill's context
+	case <-f.passed:
+	case <-f.ctx.Done():
+	}
+}
+
+// store publishes a reply that is stored, and carries its body.
+func (f *fill) store(r result) {
+	f.c.misses.drop(f.key)
+	fill := f.c.cfg.Store.Begin(f.key, f.req.Revision)
+	if err := fill.Head(r.head); err != nil {
+		f.c.cfg.Logger.Error("reply cannot be stored", "path", r.head.Scope.Path, "err", err)
+		r.kind, r.pass, r.detail = resultPass, r.walk.Response, "head"
+		f.pass(r, false)
+		return
+	}
+	r.object = fill
+	stop := context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })
+	defer stop()
+	f.publish(r)
+	f.waiting.Wait() // a reader that is there before the first byte misses none
+	f.giveUp()
+	defer f.keepPace()()
+	err := f.carryBody(r)
+	if err == nil {
+		_, err = fill.Commit()
+	}
+	label := "stored"
+	switch {
+	case errors.Is(err, objects.ErrNotStored):
+		label = "not_stored"
+	case err != nil:
+		label = "aborted"
+		if cause := context.Cause(f.ctx); cause != nil {
+			err = cause
+		}
+		// Nobody reads any more, or the cache is closed: that is no fault of the origin's.
+		unwanted := errors.Is(err, errAbandoned) || errors.Is(err, errClosed) || errors.Is(err, objects.ErrUnread)
+		fill.Abort(err)
+		f.cancel(err)
+		if !unwanted {
+			f.c.cfg.Logger.Warn("body broke", "endpoint", r.head.Scope.Endpoint, "path", r.head.Scope.Path, "err", err)
+		}
+	}
+	f.c.metrics.fills.WithLabelValues(label).Inc()
+	f.unregister()
+}
+
+// carryBody copies the body into the fill. Where it broke and could go on, origin has seen to that.
+func (f *fill) carryBody(r result) error {
+	body := r.walk.Response.Body
+	defer body.Close()
+	buf := copyBuffers.Get().(*[copyBytes]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, err := body.Read(buf[:])
+		if n > 0 {
+			if _, err := r.object.Write(buf[:n]); err != nil {
+				return err
+			}
+			f.c.metrics.bytes.Add(float64(n))
+			if !f.carry(n) {
+				return errAbandoned
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// contentRange is which part a 206 holds.
+func contentRange(resp *origin.Response) (part rfc9111.ByteRange, size int64, ok bool) {
+	if resp.Status != http.StatusPartialContent {
+		return part, 0, false
+	}
+	return rfc9111.ParseContentRange(resp.Header.Get("Content-Range"))
+}
+
+func sameHeader(a, b http.Header) bool {
+	return maps.EqualFunc(a, b, func(x, y []string) bool { return slices.Equal(x, y) })
+}
