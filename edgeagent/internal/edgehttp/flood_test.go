@@ -15,7 +15,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// mostFlood is how much an attacker may send on one connection before it is ended. What the kernel's buffers hold is part of it.
+// mostFlood is how much an attacker may send on one connection before it is ended, of which the kernel's buffers hold a part. A
+// small frame counts for more than its bytes.
 const mostFlood = 32 << 20
 
 // A flood of frames on one connection ends that connection, or is worked off, before it costs memory; it starts no more requests
@@ -62,13 +63,13 @@ func TestFloodsOfFrames(t *testing.T) {
 			if i == 0 {
 				return 9, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head("/a.txt"), EndStream: true})
 			}
-			return 64, f.WriteContinuation(1, false, nil) // 500,000 times
+			return 256, f.WriteContinuation(1, false, nil)
 		}},
 		{"pings whose answers nobody reads", true, func(f *http2.Framer, i uint32) (int, error) {
-			return 64, f.WritePing(false, [8]byte{byte(i)})
+			return 128, f.WritePing(false, [8]byte{byte(i)})
 		}},
 		{"settings", false, func(f *http2.Framer, i uint32) (int, error) {
-			return 64, f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: i & 0xffff})
+			return 512, f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: i & 0xffff})
 		}},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
