@@ -3,7 +3,10 @@ package origin
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,6 +116,46 @@ func TestEdgeAsksItsOwnQuestion(t *testing.T) {
 				t.Errorf("asked %s with %v", q.Path(), q.Header)
 			}
 		})
+	}
+}
+
+// An origin that comes back is asked one question, however many clients come at once; none of them is sent there before it is
+// answered, and afterwards no more of them at once than it has places.
+func TestNoHerdAsksAnOriginThatComesBack(t *testing.T) {
+	t.Parallel()
+	fault := faultorigin.New(t)
+	answer, reply := make(chan struct{}), make(chan struct{})
+	fault.On("/x.jpg", faultorigin.Reply(200, "x"), faultorigin.Stall(answer, faultorigin.Reply(200, "x")))
+	fault.On(faultorigin.Any, faultorigin.Stall(reply, faultorigin.Reply(200, "x")))
+	o := web(t, fault.URL())
+	c := reopened(t, fault, o, "/x.jpg")
+	const clients = 3 * maxPending
+	var all sync.WaitGroup
+	var early atomic.Int64
+	for i := range clients {
+		all.Go(func() {
+			a := c.Get(t.Context(), o, get(fmt.Sprintf("/%d.jpg", i)))
+			discard(t, a)
+			if a.Reason == BreakerOpen {
+				early.Add(1)
+			}
+		})
+	}
+	for len(fault.Requests()) == 0 {
+		runtime.Gosched()
+	}
+	for range 100 {
+		runtime.Gosched()
+	}
+	if n := len(fault.Requests()); n != 1 {
+		t.Errorf("%d requests before the first is answered", n)
+	}
+	close(answer)
+	close(reply)
+	all.Wait()
+	t.Logf("%d of %d were refused meanwhile, %d requests", early.Load(), clients, len(fault.Requests()))
+	if got := askFor(t, c, o, "/later.jpg"); got != "found" {
+		t.Errorf("then got %s", got)
 	}
 }
 
