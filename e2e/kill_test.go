@@ -123,26 +123,31 @@ func checkBody(ctx context.Context, address, account, path string) (hit bool, er
 	if answer.StatusCode != http.StatusOK {
 		return false, fmt.Errorf("GET %s: status %d", path, answer.StatusCode)
 	}
+	return reply{header: answer.Header}.hit(), checkWhole(answer.Body, path)
+}
+
+// checkWhole compares a generated file.
+func checkWhole(body io.Reader, path string) error {
 	want, buffer, expected := bodyOf(path), make([]byte, 32<<10), make([]byte, 32<<10)
 	var got int64
 	for {
-		n, err := answer.Body.Read(buffer)
+		n, err := body.Read(buffer)
 		io.ReadFull(want, expected[:n]) // The stream has no end.
 		if !bytes.Equal(buffer[:n], expected[:n]) {
-			return false, wrongBytes{fmt.Errorf("GET %s: wrong bytes between %d and %d", path, got, got+int64(n))}
+			return wrongBytes{fmt.Errorf("GET %s: wrong bytes between %d and %d", path, got, got+int64(n))}
 		}
 		got += int64(n)
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
 	}
 	if size, _ := sizeIn(path); got != size {
-		return false, wrongBytes{fmt.Errorf("GET %s: a reply of %d bytes that looked whole, want %d", path, got, size)}
+		return wrongBytes{fmt.Errorf("GET %s: a reply of %d bytes that looked whole, want %d", path, got, size)}
 	}
-	return reply{header: answer.Header}.hit(), nil
+	return nil
 }
 
 var generation = regexp.MustCompile(`description: generation (\d+)`)
