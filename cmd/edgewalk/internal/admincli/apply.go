@@ -150,7 +150,7 @@ func (a *applying) run(ctx context.Context, cmd *cobra.Command, client adminv1.M
 		}
 	}
 	if unchecked > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d documents are not checked\n", unchecked, len(a.documents))
+		fmt.Fprintf(cmd.ErrOrStderr(), "not checked: %d of %d documents\n", unchecked, len(a.documents))
 	}
 	return revision, nil
 }
