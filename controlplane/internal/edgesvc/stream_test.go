@@ -557,6 +557,66 @@ func TestFullStatesAreAdmitted(t *testing.T) {
 	connect(t, p, hello("e2")).reaches(1)
 }
 
+// All edges of a control plane that was away come back at once, some with what they had and some with nothing: no more than so
+// many are sent everything at a time, who is refused comes again, and all end with the same.
+func TestHerdOfEdgesIsInStepAgain(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.admissionWait = 20 * time.Millisecond })
+	p.reach(t, p.origins(t, "large", 500, "http://"+strings.Repeat("a", 400)))
+	edges := 100
+	if testing.Short() {
+		edges = 30
+	}
+	var before []*agent
+	for i := range edges {
+		a := connect(t, p, hello(fmt.Sprint("e", i)))
+		before = append(before, a)
+		a.until("a state", func(e *feedtest.Edge) bool { return e.Revision > 0 })
+	}
+	for _, a := range before {
+		a.leave()
+	}
+	last := p.setting(t, "changed")
+	p.reach(t, last)
+	others := int64(2*runtime.GOMAXPROCS(0) - 1)
+	if !p.full.TryAcquire(others) { // So that one turn is left, on a machine of any size.
+		t.Fatal("a turn was not given back")
+	}
+	defer p.full.Release(others)
+	var herd []*agent
+	for i, a := range before {
+		if i%2 == 0 {
+			herd = append(herd, connect(t, p, a.resume(), holding(a)))
+		} else {
+			herd = append(herd, connect(t, p, hello(fmt.Sprint("e", i))))
+		}
+	}
+	refused := 0
+	for i, a := range herd {
+		eventually(t, fmt.Sprintf("edge %d is in step", i), func() bool {
+			if a.hasEnded() {
+				if code := status.Code(a.ends()); code != codes.ResourceExhausted {
+					t.Fatalf("edge %d was answered %v", i, a.ends())
+				}
+				refused++
+				a = connect(t, p, hello(fmt.Sprint("e", i)))
+			}
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.edge.Revision >= last
+		})
+		a.mu.Lock()
+		if want, ok := p.feed.View().DigestAt(a.edge.Revision); ok && want != a.edge.Digest {
+			t.Errorf("edge %d holds something else than the store", i)
+		}
+		if i%2 == 0 && a.edge.Fulls != 0 {
+			t.Errorf("edge %d, which had everything but the last step, was sent everything", i)
+		}
+		a.mu.Unlock()
+	}
+	t.Logf("%d edges, refused %d times", edges, refused)
+}
+
 // Whatever edges miss, however often they come and go, they end with what the store holds; at each bookmark and state on
 // the way feedtest compares digests.
 func TestEdgesComeAndGo(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -256,6 +257,55 @@ func slowlyCovers(p Purge, sc Scope) bool {
 		}
 	}
 	return p.Everything || p.Endpoint != "" && p.Endpoint == sc.Endpoint
+}
+
+// 100,000 purges of one account, of which 10,000 come in a second, cost each no more than a few map entries: each takes effect
+// as Purge returns, and what none of them is about stays as it was.
+func TestStormOfPurges(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	purges := 100_000
+	if testing.Short() {
+		purges = 10_000
+	}
+	put(t, s, 1, 100)
+	scope := func(n int) Scope {
+		return Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/storm/%d/x", n), Tags: []string{fmt.Sprintf("t%d", n)}}
+	}
+	began := time.Now()
+	for n := range purges {
+		p := Purge{Account: "acme", Revision: 100 + int64(n), Hard: n%2 == 0}
+		switch n % 3 {
+		case 0:
+			p.URLs = []URLScope{{Endpoint: "e1", Path: scope(n).Path}}
+		case 1:
+			p.Tag = scope(n).Tags[0]
+		case 2:
+			p.Prefix = &PrefixScope{Endpoint: "e1", Path: fmt.Sprintf("/storm/%d", n)}
+		}
+		if err := s.Purge(p); err != nil {
+			t.Fatal(err)
+		}
+		want := Soft
+		if p.Hard {
+			want = Hard
+		}
+		if got := s.Check(scope(n), 50); got != want {
+			t.Fatalf("purge %d: %v, want %v", n, got, want)
+		}
+	}
+	t.Logf("%v a purge", time.Since(began)/time.Duration(purges))
+	for n := range purges {
+		if got := s.Check(scope(n), 100+int64(n)); got != None {
+			t.Fatalf("what was fetched after purge %d is %v", n, got)
+		}
+	}
+	for _, sc := range []Scope{{Account: "acme", Endpoint: "e1", Path: "/storm"}, {Account: "acme", Endpoint: "e1", Path: "/storm/x/1"}, {Account: "other", Endpoint: "e1", Path: "/storm/0/x"}} {
+		if got := s.Check(sc, 50); got != None {
+			t.Errorf("%+v: %v", sc, got)
+		}
+	}
+	wantStored(t, s, 1, 100)
 }
 
 func TestPurgedObjects(t *testing.T) {
