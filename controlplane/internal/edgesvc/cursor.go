@@ -182,13 +182,16 @@ func (st *stream) start(ctx context.Context) error {
 	}
 	have := st.hello.GetHave().GetRevision()
 	st.cursor.told = have
-	st.win.resume(have)
-	st.svc.cfg.Fleet.Reached(&st.conn, have)
+	st.win.resume(have, st.cursor.known)
+	if st.cursor.known {
+		st.svc.cfg.Fleet.Reached(&st.conn, have)
+	}
 	st.begin()
 	return nil
 }
 
-// resume places the cursor, or says why that is not possible.
+// resume places the cursor, or says why that is not possible. Where the digest at the agent's revision is not known, the state that
+// follows tells whether the agent has what it should: it cannot close it otherwise.
 func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	have := st.hello.GetHave()
 	switch {
@@ -197,29 +200,28 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	case have.GetEpoch() != st.history.Epoch:
 		return "epoch", nil
 	}
+	// An agent with the same state may be ahead all the same: steps up to its revision would be old to it.
+	ahead, err := st.ahead(ctx, have.GetRevision())
+	if err != nil {
+		return "", err
+	}
+	if ahead {
+		st.doubt()
+		return "ahead", nil
+	}
 	view, err := st.view()
 	if err != nil {
 		return "", err
 	}
 	digest := st.hello.GetDigest()
 	if string(view.Digest[:]) == string(digest) {
-		// The same state, however it came about: nothing to send. An agent that is at a later revision by a bookmark of
-		// another control plane knows that nothing has changed up to there.
+		// The same state, however it came about: nothing to send.
 		st.cursor.pos, st.cursor.digest, st.cursor.known = view.Revision, view.Digest, true
 		return "", nil
 	}
-	ahead, err := st.ahead(ctx, have.GetRevision())
-	if err != nil {
-		return "", err
-	}
-	if ahead {
-		return "ahead", nil
-	}
-	if view, err = st.view(); err != nil {
-		return "", err
-	}
 	if want, known := view.DigestAt(have.GetRevision()); known {
 		if string(want[:]) != string(digest) {
+			st.doubt()
 			st.svc.metrics.resyncs.WithLabelValues("hello").Inc()
 			return "digest", nil
 		}
@@ -328,6 +330,7 @@ func (st *stream) full(ctx context.Context, reason string) error {
 		return err
 	}
 	st.svc.metrics.fullStates.WithLabelValues(reason).Inc()
+	st.rewritten = reason == "ahead" || reason == "digest" || reason == "resync"
 	return st.state(ctx, view, 0)
 }
 
@@ -380,6 +383,7 @@ func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]b
 	st.begin()
 	begin := &edgev1.Begin{
 		Full: s.Full, Target: s.Target, ApproxChanges: s.Changes, ApproxBytes: s.Bytes,
+		Rewritten:   s.Full && st.rewritten,
 		AllowShrink: s.Full && (st.svc.cfg.AllowShrink || st.svc.cfg.Store.Succeeds(st.hello.GetHave().GetEpoch())),
 	}
 	if !s.Full {

@@ -73,6 +73,7 @@ func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 // planeConfig is what tests change of a control plane.
 type planeConfig struct {
 	server string // its name; by default its address
+	etcd   string // by default the one that tests share
 	alone  bool   // it does not listen for others
 	edges  int    // how many it takes
 	canary string // its canary region
@@ -84,7 +85,16 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	tb.Helper()
 	p := &plane{clock: &clock{}, registry: prometheus.NewRegistry()}
 	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p.store = storetest.Open(tb, store.Config{Prefix: prefix, Logger: log})
+	stored := store.Config{Prefix: prefix, Logger: log}
+	disconnect := func() {}
+	if cfg.etcd != "" {
+		client, err := store.Dial(store.DialConfig{Endpoints: []string{cfg.etcd}})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		stored.Client, disconnect = client, func() { _ = client.Close() }
+	}
+	p.store = storetest.Open(tb, stored)
 	p.feed = feed.New(feed.Config{Store: p.store, Logger: log, Registerer: p.registry, Now: p.clock.now})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -133,6 +143,7 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 		listening.Stop()
 		cancel()
 		parts.Wait()
+		disconnect()
 	})
 	tb.Cleanup(p.stop)
 	select {
@@ -187,10 +198,13 @@ type agent struct {
 	mu      sync.Mutex
 	edge    feedtest.Edge
 	silent  bool // acknowledges nothing
+	misled  bool // may be sent what does not fit what it holds, and then ends the stream as agents do
 	answers func(*edgev1.Ask) *edgev1.Answer
 	refuses string
-	last    map[string]*edgev1.SyncResponse // by kind
-	seen    chan struct{}
+	// rewritten says that the last full state was said to be of a rewritten history.
+	rewritten bool
+	last      map[string]*edgev1.SyncResponse // by kind
+	seen      chan struct{}
 }
 
 func hello(id string) *edgev1.Hello {
@@ -255,6 +269,8 @@ func holding(other *agent) func(*agent) {
 
 func silent(a *agent) { a.silent = true }
 
+func misled(a *agent) { a.misled = true }
+
 // send sends. Why a stream has ended is for read to say.
 func (a *agent) send(m *edgev1.SyncRequest) error {
 	if err := a.rpc.Send(m); err != io.EOF {
@@ -270,6 +286,9 @@ func (a *agent) read() error {
 			return err
 		}
 		if err := a.take(m); err != nil {
+			if a.misled {
+				return err
+			}
 			a.tb.Errorf("edge %s: %v", a.hello.GetId(), err)
 			return err
 		}
@@ -282,6 +301,9 @@ func (a *agent) take(m *edgev1.SyncResponse) error {
 	step, err := a.edge.Take(m)
 	if err != nil {
 		return err
+	}
+	if begin := m.GetBegin(); begin.GetFull() {
+		a.rewritten = begin.GetRewritten()
 	}
 	a.last[fmt.Sprintf("%T", m.GetMessage())] = m
 	select {

@@ -85,8 +85,10 @@ type stream struct {
 	resync   string
 	resynced time.Time
 
-	cursor cursor // the sender's
-	begin  func() // closes begun
+	// The sender's: rewritten says that the agent holds what this history never had, and the full state has to tell it.
+	cursor    cursor
+	rewritten bool
+	begin     func() // closes begun
 }
 
 // Sync implements EdgeService.
@@ -265,6 +267,11 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 		st.svc.log.Warn("edgesvc: edge refused a resource", "edge", st.hello.GetId(), "key", nack.GetKey(),
 			"revision", nack.GetRevision(), "reason", fleet.Brief(nack.GetReason()))
 	}
+	if st.win.covers(ack.GetApplied()) && !st.rightly(ack) {
+		// It may be about another history, in which the edge stood before the state that it is being sent.
+		st.svc.cfg.Fleet.Acknowledge(&st.conn, ack, 0, false, false)
+		return
+	}
 	done, reached, ours, room := st.win.take(ack.GetApplied())
 	now := st.svc.now()
 	full := false
@@ -274,28 +281,25 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 			st.svc.metrics.appendToAck.Observe(now.Sub(u.seen).Seconds())
 		}
 	}
-	if ours {
-		st.checkDigest(ack)
-	}
 	st.svc.cfg.Fleet.Acknowledge(&st.conn, ack, reached, ours, full)
 	if room {
 		st.due(stepDue)
 	}
 }
 
-// checkDigest compares what the agent holds with what it was sent. A difference is a fault of one of the two, which a full
-// state mends.
-func (st *stream) checkDigest(ack *edgev1.Ack) {
+// rightly reports whether the agent holds what it was sent, as far as is known. A difference is a fault of one of the two, which a
+// full state mends.
+func (st *stream) rightly(ack *edgev1.Ack) bool {
 	if len(ack.GetDigest()) == 0 {
-		return
+		return true
 	}
 	view, err := st.view()
 	if err != nil {
-		return
+		return true
 	}
 	want, ok := view.DigestAt(ack.GetApplied())
 	if !ok || string(want[:]) == string(ack.GetDigest()) {
-		return
+		return true
 	}
 	st.mu.Lock()
 	again := !st.resynced.IsZero() && st.svc.now().Sub(st.resynced) < resyncEvery
@@ -304,10 +308,20 @@ func (st *stream) checkDigest(ack *edgev1.Ack) {
 	}
 	st.mu.Unlock()
 	if again {
-		return
+		return false
 	}
 	st.due(stepDue)
 	st.svc.log.Error("edgesvc: edge holds something else than it was sent", "edge", st.hello.GetId(), "revision", ack.GetApplied())
+	return false
+}
+
+// doubt notes that the agent is about to be sent a full state, as what it holds is wrong: until that has come, it may say so again.
+func (st *stream) doubt() {
+	st.svc.log.Warn("edgesvc: edge knows another history: etcd was taken back, or one of the two is at fault",
+		"edge", st.hello.GetId(), "revision", st.hello.GetHave().GetRevision())
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.resynced = st.svc.now()
 }
 
 // takeResync returns why a full state is due, once.

@@ -21,6 +21,9 @@ type window struct {
 	base  int64 // where the edge stood, or will stand, after the last full state; what it says of before does not count
 	told  int64 // the revision at which everything sent leaves the edge
 	full  bool  // the sender waits for room
+	// unproven says that the edge began with something that may not be of this history. The end of the state that it is
+	// sent first proves what it has then.
+	unproven bool
 }
 
 // unit is a step or a state: what is acknowledged at once.
@@ -42,18 +45,18 @@ func (w *window) open() bool {
 
 func (w *window) hasRoom() bool { return len(w.units) < windowFrames && w.bytes < windowBytes }
 
-// resume notes where the edge stands at the beginning.
-func (w *window) resume(revision int64) {
+// resume notes where the edge stands at the beginning, and whether it is known that it has what it should there.
+func (w *window) resume(revision int64, proven bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.base, w.told = revision, revision
+	w.base, w.told, w.unproven = revision, revision, !proven
 }
 
 func (w *window) add(u unit) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if u.full {
-		w.base = u.revision
+	if u.full || w.unproven {
+		w.base, w.unproven = u.revision, false
 	}
 	w.units = append(w.units, u)
 	w.bytes += u.bytes
@@ -69,13 +72,24 @@ func (w *window) tell(revision int64) int64 {
 	return w.reached()
 }
 
+// covers reports whether an edge may have applied a revision from this stream.
+func (w *window) covers(applied int64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.has(applied)
+}
+
+func (w *window) has(applied int64) bool {
+	return !w.unproven && applied >= w.base && applied <= w.told
+}
+
 // take removes what the edge has applied. Besides the removed units it returns the revision that the edge stands at: with
 // nothing outstanding that is all it was told. It is not ok for a revision that the edge does not have from this stream. room
 // says that the sender has waited for what was removed.
 func (w *window) take(applied int64) (done []unit, reached int64, ok, room bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if applied < w.base || applied > w.told {
+	if !w.has(applied) {
 		return nil, 0, false, false
 	}
 	n := 0
@@ -94,7 +108,7 @@ func (w *window) take(applied int64) (done []unit, reached int64, ok, room bool)
 }
 
 func (w *window) reached() int64 {
-	if len(w.units) == 0 {
+	if len(w.units) == 0 && !w.unproven {
 		return w.told
 	}
 	return 0

@@ -5,7 +5,7 @@ import "testing"
 // Room is told of once, and only to a sender that has found none.
 func TestWindowTellsOfRoomThatWasWaitedFor(t *testing.T) {
 	var w window
-	w.resume(1)
+	w.resume(1, true)
 	for i := range windowFrames {
 		if !w.open() {
 			t.Fatalf("no room for step %d", i)
@@ -40,5 +40,25 @@ func TestWindowTellsOfRoomThatWasWaitedFor(t *testing.T) {
 	}
 	if _, _, _, room := w.take(100); room {
 		t.Error("told twice")
+	}
+}
+
+// Of an edge whose state is not known to be right, nothing counts before it has closed the state that it is sent.
+func TestWindowCountsNothingUnproven(t *testing.T) {
+	var w window
+	w.resume(10, false)
+	if w.covers(10) || w.tell(10) != 0 {
+		t.Error("where the edge says that it stands counts, though it may be in another history")
+	}
+	w.add(unit{revision: 20, bytes: 1})
+	w.add(unit{revision: 21, bytes: 1})
+	if w.covers(10) || w.covers(19) {
+		t.Error("what the edge says of before the state counts")
+	}
+	if _, reached, ok, _ := w.take(20); !ok || reached != 20 {
+		t.Errorf("after the state: reached %d, %v; want 20, true", reached, ok)
+	}
+	if _, reached, ok, _ := w.take(21); !ok || reached != 21 {
+		t.Errorf("after the step: reached %d, %v; want 21, true", reached, ok)
 	}
 }

@@ -32,6 +32,9 @@ type Control struct {
 	at    position
 	index *index
 	gaps  int
+	// stray says that what the agent holds is not what the control plane's history had at its revision: the full state that
+	// is due does not go on from it. It belongs to the goroutine that applies.
+	stray bool
 	// unreadable holds, by key, what was received under a malformed key of a known kind, or crashed the agent.
 	unreadable map[string]*topologyv1.Rejected
 
@@ -85,7 +88,7 @@ func (c *Control) load() {
 	c.inStep(l.asOf)
 	c.publish()
 	root := c.cfg.Table.Root()
-	c.cfg.Logger.Info("topology loaded from disk", "epoch", c.at.epoch, "revision", c.at.revision, "accounts", root.Accounts(), "domains", root.Domains())
+	c.cfg.Logger.Info("topology loaded from disk", "epoch", common(c.at.epoch), "revision", c.at.revision, "accounts", root.Accounts(), "domains", root.Domains())
 }
 
 // Run stays connected until ctx ends, which is its only end. It is called once. It leaves the state folder for others.
@@ -138,7 +141,7 @@ func (c *Control) have() *edgev1.Position {
 	if c.at.epoch == "" || c.lost.Load() {
 		return nil
 	}
-	return &edgev1.Position{Epoch: c.at.epoch, Revision: c.at.revision}
+	return &edgev1.Position{Epoch: common(c.at.epoch), Revision: c.at.revision}
 }
 
 // apply hands a step to the table and returns the resources that it refused.
@@ -148,10 +151,11 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 		clear(c.unreadable)
 	}
 	from := int64(0)
-	if root := c.cfg.Table.Root(); root.Epoch() == s.at.epoch {
+	epoch := common(s.at.epoch)
+	if root := c.cfg.Table.Root(); common(root.Epoch()) == epoch {
 		from = root.Revision()
 	}
-	c.crashes.begin(s.at.epoch, from, s.at.revision)
+	c.crashes.begin(epoch, from, s.at.revision)
 	defer c.crashes.end()
 	result, err := c.cfg.Table.Apply(route.Step{
 		Full:       s.full,
@@ -164,7 +168,7 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 					yield(topology.Record{}, err)
 					return
 				}
-				key, ok, rejected := c.parse(s.at.epoch, ch)
+				key, ok, rejected := c.parse(epoch, ch)
 				if rejected != nil {
 					malformed = append(malformed, rejected)
 				}

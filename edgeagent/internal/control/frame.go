@@ -2,12 +2,14 @@ package control
 
 import (
 	"bufio"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"math"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -51,9 +53,23 @@ type change struct {
 
 // position is a place in a history and the digest of everything up to there.
 type position struct {
+	// epoch is that of the control plane. Once that has said that the history before was another one, it is followed by an
+	// [ownMark] and something random: whatever is remembered by epochs and revisions is then of another epoch.
 	epoch    string
 	revision int64
 	digest   topology.Digest
+}
+
+// ownMark is in no epoch of a control plane.
+const ownMark = "\n"
+
+// own returns an epoch of this agent's own within one of the control plane.
+func own(epoch string) string { return epoch + ownMark + rand.Text() }
+
+// common returns the epoch as the control plane knows it.
+func common(epoch string) string {
+	epoch, _, _ = strings.Cut(epoch, ownMark)
+	return epoch
 }
 
 // commit closes a step.

@@ -371,8 +371,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func (a *agent) sees(t testing.TB, h *history) {
 	t.Helper()
 	root := a.table.Root()
-	if root.Epoch() != h.epoch || root.Revision() != h.revision {
-		t.Errorf("at %s/%d, want %s/%d", root.Epoch(), root.Revision(), h.epoch, h.revision)
+	if common(root.Epoch()) != h.epoch || root.Revision() != h.revision {
+		t.Errorf("at %s/%d, want %s/%d", common(root.Epoch()), root.Revision(), h.epoch, h.revision)
 	}
 	if got := a.Status().Revision; got != root.Revision() {
 		t.Errorf("status says %d, the table %d", got, root.Revision())

@@ -164,7 +164,7 @@ func (c *Control) acknowledge() {
 // not have heard.
 func (s *session) greet() {
 	c := s.control
-	if c.at.epoch != "" && c.at.epoch != s.welcome.GetEpoch() {
+	if c.at.epoch != "" && common(c.at.epoch) != s.welcome.GetEpoch() {
 		s.everything = true
 		c.metrics.resyncs.WithLabelValues("epoch").Inc()
 		return

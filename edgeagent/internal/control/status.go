@@ -11,7 +11,8 @@ import (
 
 // Status is how an agent stands to the topology.
 type Status struct {
-	// Epoch is the identity of the topology's history, empty while there is none to serve.
+	// Epoch is the identity of the topology's history, empty while there is none to serve. Agents that were sent a history that
+	// was rewritten have one of their own.
 	Epoch string
 	// Revision is what requests see. Persisted is what is fsynced, 0 when nothing is.
 	Revision, Persisted int64
@@ -59,7 +60,7 @@ func (c *Control) ack(epoch string) *edgev1.Ack {
 	persisted, durable := c.disk.state()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.status.Epoch != epoch {
+	if common(c.status.Epoch) != epoch {
 		return &edgev1.Ack{Durable: durable} // revisions of another history would be taken for some of this one
 	}
 	digest := c.digest

@@ -40,9 +40,23 @@ func (s *session) begin(b *edgev1.Begin) error {
 	}
 	s.receiving = &receiving{begin: b}
 	if b.GetFull() {
-		s.receiving.spool = c.disk.spool(position{epoch: s.welcome.GetEpoch(), revision: b.GetTarget()}, s.welcome.GetSettings())
+		s.receiving.spool = c.disk.spool(position{epoch: s.epoch(b), revision: b.GetTarget()}, s.welcome.GetSettings())
 	}
 	return nil
+}
+
+// epoch is what a full state is kept under. One that does not go on from what the agent holds begins an epoch of the agent's own:
+// a purge that comes with a later revision of it would else not count for what was stored by revisions that are lost.
+func (s *session) epoch(b *edgev1.Begin) string {
+	c := s.control
+	epoch := s.welcome.GetEpoch()
+	if common(c.at.epoch) != epoch {
+		return epoch
+	}
+	if c.stray = c.stray || b.GetRewritten() || b.GetTarget() < c.at.revision; c.stray {
+		return own(epoch)
+	}
+	return c.at.epoch
 }
 
 func (s *session) chunk(chunk *edgev1.Chunk) error {
@@ -107,6 +121,7 @@ func (s *session) catchUp(r *receiving, e *edgev1.End) error {
 	}
 	if !same(e.GetDigest(), c.index.digest) {
 		c.index.revert(undos)
+		c.stray = true
 		return resync("digest")
 	}
 	return s.finish(e.GetTarget(), r.changes)
@@ -115,15 +130,15 @@ func (s *session) catchUp(r *receiving, e *edgev1.End) error {
 // replace applies a full state.
 func (s *session) replace(r *receiving, e *edgev1.End) error {
 	c := s.control
-	at := position{epoch: s.welcome.GetEpoch(), revision: e.GetTarget(), digest: r.spool.index.digest}
+	at := position{epoch: r.spool.base.epoch, revision: e.GetTarget(), digest: r.spool.index.digest}
 	if !same(e.GetDigest(), at.digest) {
 		return resync("digest")
 	}
 	if held, sent := c.index.lasting, r.spool.index.lasting; 2*sent < held && !r.begin.GetAllowShrink() {
 		return s.refuse(held, sent, e.GetTarget())
 	}
-	if at.epoch == c.at.epoch && at.revision < c.at.revision {
-		c.cfg.Logger.Warn("the topology goes back", "from", c.at.revision, "to", at.revision)
+	if c.stray {
+		c.cfg.Logger.Warn("the topology has another history: what is cached is not used again", "from", c.at.revision, "to", at.revision)
 	}
 	nacks, err := c.apply(step{full: true, at: at, settings: s.welcome.GetSettings(), changes: r.spool.changes()})
 	if err != nil {
@@ -134,13 +149,14 @@ func (s *session) replace(r *receiving, e *edgev1.End) error {
 		c.forgetAsOf()
 	}
 	c.at, c.index = at, r.spool.index
+	c.stray = false
 	c.lost.Store(false)
 	c.settings.Store(s.welcome.GetSettings())
 	c.disk.install(r.spool, commit{revision: at.revision, digest: at.digest, asOf: c.asOf()}, at)
 	s.everything = false
 	s.applied(nacks)
 	root := c.cfg.Table.Root()
-	c.cfg.Logger.Info("topology received", "epoch", at.epoch, "revision", at.revision, "accounts", root.Accounts(), "domains", root.Domains())
+	c.cfg.Logger.Info("topology received", "epoch", common(at.epoch), "revision", at.revision, "accounts", root.Accounts(), "domains", root.Domains())
 	return nil
 }
 
@@ -219,6 +235,7 @@ func (s *session) bookmark(b *edgev1.Bookmark) error {
 		return nil // a sign of life
 	}
 	if len(b.GetDigest()) > 0 && !same(b.GetDigest(), c.at.digest) {
+		c.stray = true
 		return resync("digest")
 	}
 	if b.GetAsOf().IsValid() {

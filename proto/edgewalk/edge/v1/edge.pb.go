@@ -869,7 +869,10 @@ type Begin struct {
 	ApproxBytes int64 `protobuf:"varint,5,opt,name=approx_bytes,json=approxBytes,proto3" json:"approx_bytes,omitempty"`
 	// Lets a full state replace one more than twice its size. Without it an agent keeps what it has and says so, since a
 	// mostly empty topology is more often a fault than a wish.
-	AllowShrink   bool `protobuf:"varint,6,opt,name=allow_shrink,json=allowShrink,proto3" json:"allow_shrink,omitempty"`
+	AllowShrink bool `protobuf:"varint,6,opt,name=allow_shrink,json=allowShrink,proto3" json:"allow_shrink,omitempty"`
+	// For a full state: what the agent has is not what this epoch had at the agent's revision, as when etcd was taken back. Of
+	// what the agent remembers by revisions, nothing may be compared with those that follow.
+	Rewritten     bool `protobuf:"varint,7,opt,name=rewritten,proto3" json:"rewritten,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -942,6 +945,13 @@ func (x *Begin) GetApproxBytes() int64 {
 func (x *Begin) GetAllowShrink() bool {
 	if x != nil {
 		return x.AllowShrink
+	}
+	return false
+}
+
+func (x *Begin) GetRewritten() bool {
+	if x != nil {
+		return x.Rewritten
 	}
 	return false
 }
@@ -1764,14 +1774,15 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\bSettings\x12\x1f\n" +
 	"\vshared_host\x18\x01 \x01(\tR\n" +
 	"sharedHost\x12\x1b\n" +
-	"\tmedia_url\x18\x02 \x01(\tR\bmediaUrl\"\xb4\x01\n" +
+	"\tmedia_url\x18\x02 \x01(\tR\bmediaUrl\"\xd2\x01\n" +
 	"\x05Begin\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\x03R\x06target\x12%\n" +
 	"\x0eapprox_changes\x18\x04 \x01(\x03R\rapproxChanges\x12!\n" +
 	"\fapprox_bytes\x18\x05 \x01(\x03R\vapproxBytes\x12!\n" +
-	"\fallow_shrink\x18\x06 \x01(\bR\vallowShrink\"k\n" +
+	"\fallow_shrink\x18\x06 \x01(\bR\vallowShrink\x12\x1c\n" +
+	"\trewritten\x18\a \x01(\bR\trewritten\"k\n" +
 	"\x05Chunk\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x122\n" +
 	"\achanges\x18\x02 \x03(\v2\x18.edgewalk.edge.v1.ChangeR\achanges\x12\x12\n" +
