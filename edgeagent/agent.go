@@ -80,7 +80,10 @@ func (a *Agent) build(p parsed) (err error) {
 	if a.id, err = control.ID(cfg.StateDir, cfg.ID); err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	a.store, err = objects.Open(objects.Config{Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, Logger: cfg.Logger, Registerer: a.registry})
+	memory := memoryShare(debug.SetMemoryLimit(-1))
+	a.store, err = objects.Open(objects.Config{
+		Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, MemoryBytes: memory, WindowBytes: memory, Logger: cfg.Logger, Registerer: a.registry,
+	})
 	if err != nil {
 		return fmt.Errorf("--cache-dir: %w", err)
 	}
@@ -148,6 +151,11 @@ func (a *Agent) build(p parsed) (err error) {
 	a.store.Doubt(doubtFor) // of what was stored before this start
 	return nil
 }
+
+// memoryShare is how much memory what hits need may take, and as much those fills that go to no disk, under a limit that the
+// operator has set on all (GOMEMLIMIT): half of it together. A garbage collector that has to keep a limit below what is in use
+// does nothing else.
+func memoryShare(limit int64) int64 { return min(max(limit/4, 1<<20), 128<<20) }
 
 const (
 	// doubtFor is how long a cache is revalidated at most that may have missed purges, if no control plane says that it has not.

@@ -1,6 +1,7 @@
 package edgeagent
 
 import (
+	"math"
 	"syscall"
 	"testing"
 )
@@ -33,5 +34,19 @@ func TestLimitOnOpenFilesIsRaised(t *testing.T) {
 	}
 	if got, err := openFiles(); got != limit.Max || err != nil {
 		t.Errorf("%d files may be open, of %d: %v", got, limit.Max, err)
+	}
+}
+
+func TestMemoryFitsTheLimitOnIt(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[int64]int64{
+		math.MaxInt64: 128 << 20, // none was set
+		1 << 30:       128 << 20,
+		200 << 20:     50 << 20,
+		0:             1 << 20,
+	} {
+		if got := memoryShare(limit); got != want {
+			t.Errorf("of %d bytes: %d, want %d", limit, got, want)
+		}
 	}
 }
