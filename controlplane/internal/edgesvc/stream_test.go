@@ -109,6 +109,9 @@ func TestResumeSendsWhatWasMissed(t *testing.T) {
 		other := startPlane(t, prefix, nil)
 		b := connect(t, other, a.resume(), holding(a))
 		b.reaches(other.Revision())
+		if got, err := other.WaitApplied(within(t, 10*time.Second), other.Revision(), "", 1); err != nil || got.GetApplied() != 1 {
+			t.Errorf("once the edge has what it missed: %v, %v; want that it counts", got, err)
+		}
 		if b.edge.Fulls != 0 || b.edge.Records["origins/acme/o0"] != nil || b.edge.Records["origins/acme/o1"] == nil {
 			t.Errorf("%d full states, and what is left is %v", b.edge.Fulls, b.edge.Records)
 		}
