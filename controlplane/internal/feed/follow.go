@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime/debug"
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -13,6 +14,10 @@ import (
 
 // shrinkRetry is how long the feed keeps a topology before it reads again one that had shrunk too much.
 const shrinkRetry = 10 * time.Second
+
+// muchToRead is how large a topology is of which the reading leaves so much garbage that it is worth giving back to the system
+// at once: about as much as what is kept.
+const muchToRead = 16 << 20
 
 var errShrunk = errors.New("more than half of the topology is gone")
 
@@ -116,6 +121,9 @@ func (f *Feed) load(step store.Step) {
 		close(f.loaded)
 	}
 	f.log.Info("feed: topology loaded", "epoch", step.Epoch, "revision", step.Revision, "resources", f.writer.view.records)
+	if f.writer.view.bytes > muchToRead {
+		go debug.FreeOSMemory()
+	}
 }
 
 // restart begins a history that differs from the last in what was wrong with that: edges were told that they stood at a

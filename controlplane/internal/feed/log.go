@@ -124,12 +124,14 @@ func (l *topologyLog) restart(step store.Step, now time.Time) {
 }
 
 // load begins the first history, or one of another epoch, with the first step of it: the records that there are, and those
-// that were deleted lately.
+// that were deleted lately. It takes the records out of the step.
 func (l *topologyLog) load(step store.Step, now time.Time) {
-	for _, r := range step.Records {
+	l.view.log = make([]*entry, 0, len(step.Records)+compactSlack)
+	for i, r := range step.Records {
 		if e := l.add(r.ModRevision, r); !e.deleted() {
 			l.index.Load(e)
 		}
+		step.Records[i] = topology.Record{} // the entry has a copy of it
 	}
 	v := &l.view
 	slices.SortFunc(v.log, func(a, b *entry) int { return cmp.Compare(a.at, b.at) })

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -382,7 +383,7 @@ func TestReloadThatLosesMostIsRefused(t *testing.T) {
 	for i := range 6 {
 		gone.Records = append(gone.Records, deleted(fmt.Sprint(i), 200))
 	}
-	f := loaded(records...)
+	f := loaded(slices.Clone(records)...)
 	if err := f.take(gone); err == nil || f.View().records != 10 {
 		t.Errorf("six of ten resources gone: error %v, %d are left", err, f.View().records)
 	}

@@ -43,7 +43,7 @@ type Follower struct {
 	// Known yields what the follower holds and of which epoch that is. It is asked when the topology has to be read whole: at
 	// the start and when the changes since are not to be had.
 	Known func() (epoch string, records iter.Seq[topology.Record])
-	// Step takes the next changes. An error ends Follow.
+	// Step takes the next changes, and may keep or change Records. An error ends Follow.
 	Step func(Step) error
 	// Account returns an account as the follower holds it, so that it need not be read from etcd for each write. It may be called
 	// by any goroutine. May be nil.
