@@ -195,6 +195,18 @@ func TestEtcdIsTakenBackWhileNobodyLooks(t *testing.T) {
 			if p.Epoch() != epoch {
 				t.Fatal("the control plane has noticed")
 			}
+			if test.unseen > 0 {
+				early := connect(t, p, e.resume(), holding(e))
+				early.until("be sent the same state", func(e *feedtest.Edge) bool { return e.Fulls == 1 && early.rewritten })
+				first := p.setting(t, "first")
+				got, err := p.WaitApplied(within(t, 20*time.Second), first, "", 1)
+				early.leave()
+				if err != nil || got.GetApplied() != 1 ||
+					early.edge.Revision >= e.edge.Revision || early.edge.Digest == e.edge.Digest {
+					t.Errorf("%v, %v; the edge was at %d and is at %d", got, err, e.edge.Revision, early.edge.Revision)
+				}
+				return
+			}
 			first := p.setting(t, "first")
 			last := first
 			for i := range test.after {
