@@ -58,13 +58,14 @@ func (s *Service) wakeAll(ctx context.Context) {
 	}
 }
 
-// pace is the least time between the starts of two rounds of steps to all edges, so that sending to many of them leaves about
-// half of the processors' time to those who write.
+// pace is the least time between the starts of two rounds of steps to all edges, so that sending to many of them leaves most of
+// the processors' time to those who write. At half of it, 64 writers beside 1,000 edges got less than half as far, and the last
+// edge had what they wrote hardly sooner.
 func (s *Service) pace() time.Duration {
 	s.mu.Lock()
 	streams := len(s.live)
 	s.mu.Unlock()
-	return min(maxPace, 2*sendCost*time.Duration(streams)/time.Duration(runtime.GOMAXPROCS(0)))
+	return min(maxPace, 4*sendCost*time.Duration(streams)/time.Duration(runtime.GOMAXPROCS(0)))
 }
 
 // rest waits, unless ctx ends.
