@@ -2,9 +2,9 @@
 //
 // It authenticates, validates, writes through store and answers with the revision of the write; an edge that has applied
 // that revision serves accordingly. Output-only fields are computed when a resource is read. Secret fields move into
-// OriginSecrets records before anything else sees them: no answer, error, log line or comparison holds one. A repeated
-// request with the same request_id has one effect and gets the first answer, since both are read back at the revision of
-// the one write. Every error has exactly one ErrorInfo; one table says which.
+// OriginSecrets records before anything else sees them: no answer, error, log line or comparison holds one. A write
+// is answered from what was written. A repeated request with the same request_id has one effect and gets the first answer, read
+// at the revision of the one write. Every error has exactly one ErrorInfo; one table says which.
 //
 // What rules hold between resources is topology's business, how writes become atomic store's, and how edges hear of them
 // feed's and edgesvc's. gRPC and protobuf types of the admin API stop here.

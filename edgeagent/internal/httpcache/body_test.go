@@ -502,3 +502,26 @@ func TestCloseEndsFills(t *testing.T) {
 		t.Errorf("%d bytes ended well", len(body))
 	}
 }
+
+// Whoever makes a file can embed no boundary in it, since each reply has another one.
+func TestBoundaryIsOfOneReply(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.addOrigin("a").reply("/x", &originReply{status: 200, body: []byte("0123456789"), header: http.Header{"Cache-Control": {"max-age=60"}}})
+	if _, err := read(r.get("/x", nil)); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]bool)
+	for range 3 {
+		reply := r.get("/x", http.Header{"Range": {"bytes=0-1, 5-6"}})
+		body, err := read(reply)
+		_, boundary, ok := strings.Cut(header(reply, "Content-Type"), "boundary=")
+		if err != nil || !ok || strings.Count(body, "--"+boundary) != 3 || int64(len(body)) != reply.Length {
+			t.Fatalf("%q, %v", body, err)
+		}
+		seen[boundary] = true
+	}
+	if len(seen) != 3 {
+		t.Errorf("boundaries %v", seen)
+	}
+}

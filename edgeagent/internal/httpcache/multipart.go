@@ -2,7 +2,7 @@ package httpcache
 
 import (
 	"bytes"
-	"encoding/hex"
+	"crypto/rand"
 	"io"
 	"net/http"
 	"os"
@@ -22,8 +22,8 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) (*Repl
 		}
 		fields = objects.AppendField(fields, name, value)
 	}
-	// It has to occur in no part. Any key of ours does, and it makes replies reproducible.
-	boundary := "edgewalk-" + hex.EncodeToString(q.key[:])
+	// It must occur in no part (RFC 2046 5.1.1): whoever makes a file cannot know it.
+	boundary := "edgewalk-" + rand.Text()
 	shown := *a.meta
 	shown.shown = len(fields)
 	own := *a

@@ -8,8 +8,8 @@ import (
 )
 
 // A field list is an ordered list of names and values in one []byte: for each field the length of the name as uvarint,
-// the name, the length of the value as uvarint, the value. It is the form in which heads are stored, so a hit parses
-// nothing and allocates nothing.
+// the name, the length of the value as uvarint, the value. It is the form in which heads are stored, so a hit reads its
+// fields without parsing or copying them.
 
 // AppendField appends one field to the list b. It keeps the name's case and never joins fields of equal names.
 func AppendField(b []byte, name, value string) []byte {

@@ -5,8 +5,8 @@
 // It does no I/O, starts nothing, logs nothing and never asks the time: "now" is always an argument. Which reply is stored,
 // and who asks for it, is httpcache's business; whether a purge covers it is the object store's.
 //
-// What always holds: input that cannot be understood makes a reply less reusable, never more; a duration read from a header
-// lies between 0 and [MaxDelta]; no function keeps what it was given.
+// What always holds: input that cannot be understood makes a reply less reusable, never more, but for an Age, which counts for
+// nothing then (RFC 9111 5.1); a duration read from a header lies between 0 and [MaxDelta]; no function keeps what it was given.
 package rfc9111
 
 // Fields returns the values of the named header field, one for each line it came in, in order. http.Header.Values is one.
