@@ -42,7 +42,7 @@ func TestWrongInputIsRefused(t *testing.T) {
 		{"unknown field", "account: {id: other}\norigins:\n  - {id: o, web: {baseUri: \"http://127.0.0.1:9\"}}\n", "apply -f -", 1, []string{"line 3, column ", "baseUri"}},
 		{"duplicate id", "account: {id: other}\norigins:\n  - {id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}\n  - {id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}\n", "apply -f -", 1, []string{"line 4, column ", "o"}},
 		{"duplicate key", "account: {id: other}\naccount: {id: good}\n", "apply -f -", 1, []string{"line 2, column ", "account"}},
-		{"second document", "account: {id: other}\n---\naccount: {id: other}\n", "apply -f -", 1, []string{"document"}},
+		{"second document", "account: {id: other}\n---\naccount: {id: other\n", "apply -f -", 1, []string{"document 2 of 2"}},
 		{"alias", "account: &a {id: other}\norigins: [*a]\n", "apply -f -", 1, []string{"alias"}},
 		{"null section", "account: {id: other}\norigins:\n", "apply -f -", 1, []string{"line 2, column ", "origins"}},
 		{"no account", "origins: [{id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}]\n", "apply -f -", 1, []string{"account"}},
