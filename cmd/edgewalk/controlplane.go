@@ -71,7 +71,7 @@ func restoreCommand(log *slog.Logger) *cobra.Command {
 		Use:   "restore FILE",
 		Short: "Bring a saved topology back",
 		Long: `Make the data folder of a control plane from a saved topology. The folder must not have any yet, and nothing may run on it. Every edge then takes the restored
-topology, whatever it had; a cluster of your own is restored with etcdutl, with --bump-revision, --mark-compacted and another --initial-cluster-token.`,
+topology, whatever it had; a cluster of your own is restored with etcdutl, by whatever flags; see docs/etcd.md.`,
 		Example: "  edgewalk snapshot restore edgewalk.snapshot --data-dir ./edgewalk-data",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -84,7 +84,7 @@ func (s fleetService) WaitApplied(ctx context.Context, req *adminv1.WaitAppliedR
 	case errors.Is(err, brake.ErrFrozen):
 		f := stillPending(req, resp, minEdges)
 		f.kind = kindFrozen
-		f.text += fmt.Sprintf(": %v; edgewalk unfreeze lets them go on", err)
+		f.text += fmt.Sprintf(": %v; %s lets them go on", err, unfreezing(s.frozenRegion()))
 		return nil, f
 	case err != nil:
 		return nil, err
@@ -126,7 +126,11 @@ func (s fleetService) FreezeEdges(ctx context.Context, req *adminv1.FreezeEdgesR
 func (s fleetService) UnfreezeEdges(ctx context.Context, req *adminv1.UnfreezeEdgesRequest) (*adminv1.UnfreezeEdgesResponse, error) {
 	err := s.brake.Unfreeze(ctx, req.GetRegion())
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, &failure{kind: kindNotFound, text: fmt.Sprintf("nothing is frozen under region %q; edgewalk edges tells what is", req.GetRegion())}
+		text := "not all edges are frozen; edgewalk edges tells which are"
+		if req.GetRegion() != "" {
+			text = fmt.Sprintf("region %q is not frozen by itself; edgewalk edges tells what is", req.GetRegion())
+		}
+		return nil, &failure{kind: kindNotFound, text: text}
 	}
 	if err != nil {
 		return nil, err
@@ -140,6 +144,23 @@ func (s fleetService) ListFreezes(context.Context, *adminv1.ListFreezesRequest) 
 		resp.Freezes = append(resp.Freezes, presentFreeze(f))
 	}
 	return resp, nil
+}
+
+// unfreezing is the command that ends the freeze of a region, empty for all edges.
+func unfreezing(region string) string {
+	if region == "" {
+		return "edgewalk unfreeze"
+	}
+	return "edgewalk unfreeze --region " + region
+}
+
+// frozenRegion is the region of a freeze, empty if all edges are frozen.
+func (s fleetService) frozenRegion() string {
+	freezes := s.brake.Freezes()
+	if len(freezes) == 0 {
+		return ""
+	}
+	return freezes[0].Region // in the order of regions
 }
 
 func presentFreeze(f brake.Freeze) *adminv1.Freeze {

@@ -193,7 +193,7 @@ func TestStatus(t *testing.T) {
 	}
 	r.must(t, "FreezeEdges", `{"region": "eu", "reason": "sale"}`)
 	eventually(t, func() bool { return len(status().GetFreezes()) == 1 })
-	if s := status(); len(s.GetProblems()) != 1 || !strings.Contains(s.GetProblems()[0], "region eu are frozen") {
+	if s := status(); len(s.GetProblems()) != 1 || !strings.Contains(s.GetProblems()[0], "region eu are frozen") || !strings.Contains(s.GetProblems()[0], "edgewalk unfreeze --region eu") {
 		t.Errorf("frozen: %q", s.GetProblems())
 	}
 }

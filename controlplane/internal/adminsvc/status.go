@@ -78,7 +78,7 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 		if f.Region != "" {
 			which = fmt.Sprintf("the edges of region %s are", f.Region)
 		}
-		add("%s frozen at revision %d (%s): edgewalk unfreeze lets them go on", which, f.Revision, cmp.Or(f.Reason, "no reason given"))
+		add("%s frozen at revision %d (%s): %s lets them go on", which, f.Revision, cmp.Or(f.Reason, "no reason given"), unfreezing(f.Region))
 	}
 	edges := s.fleet.Edges()
 	resp.Edges = countEdges(edges)

@@ -85,9 +85,12 @@ func (c *cli) unfreezeCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(cmd.OutOrStdout(), resp, func() table {
+				if err := c.print(cmd.OutOrStdout(), resp, func() table {
 					return table{rows: [][]string{{whichEdges(region) + " go on"}}}
-				})
+				}); err != nil {
+					return err
+				}
+				return c.showFreezes(ctx, cmd, conn) // which stay
 			})
 		},
 	}
