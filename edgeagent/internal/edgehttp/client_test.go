@@ -1,9 +1,11 @@
 package edgehttp
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -45,5 +47,75 @@ func TestOriginsAreToldWhoAsks(t *testing.T) {
 				t.Errorf("the origin was told %q, want %q", body, test.want)
 			}
 		})
+	}
+}
+
+// What an origin is told of the client may choose its reply: where Vary says so, clients that differ in it share none. Each
+// client is answered with one question to the origin, also where the fields are listed to be forwarded as well.
+func TestRepliesThatVaryByWhoAsks(t *testing.T) {
+	t.Parallel()
+	for _, listed := range []bool{false, true} {
+		for _, vary := range []string{"", "X-Forwarded-Proto", "X-Forwarded-For"} {
+			t.Run(fmt.Sprintf("%q, listed %v", vary, listed), func(t *testing.T) {
+				t.Parallel()
+				e := newEdge(t, func(cfg *Config) { cfg.TrustedProxies = loopback })
+				var asked atomic.Int64
+				resources := acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+					asked.Add(1)
+					w.Header().Set("Cache-Control", "max-age=60")
+					if vary != "" {
+						w.Header().Set("Vary", vary)
+					}
+					io.WriteString(w, r.Header.Get("X-Forwarded-For")+" "+r.Header.Get("X-Forwarded-Proto"))
+				}))
+				site := resources["origins/acme/legacy"].(*topologyv1.Origin).GetWeb()
+				site.ForwardClientIp = true
+				if listed {
+					site.ForwardRequestHeaders = []string{"X-Forwarded-For", "X-Forwarded-Proto"}
+				}
+				e.apply(resources)
+				apart := vary != "" || listed
+				for i, client := range []struct{ address, scheme string }{{"192.0.2.1", "http"}, {"192.0.2.2", "https"}, {"192.0.2.1", "http"}} {
+					response, body := e.send(fmt.Sprintf("GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nX-Forwarded-For: %s\r\nX-Forwarded-Proto: %s\r\n\r\n", client.address, client.scheme))
+					want := "192.0.2.1 http"
+					if apart {
+						want = client.address + " " + client.scheme
+					}
+					if response == nil || response.StatusCode != 200 || body != want {
+						t.Fatalf("client %d got %q, want %q", i+1, body, want)
+					}
+				}
+				most := int64(1)
+				if apart {
+					most = 2
+				}
+				if n := asked.Load(); n != most {
+					t.Errorf("the origin was asked %d times, want %d", n, most)
+				}
+			})
+		}
+	}
+}
+
+// On the shared host no file acts beyond itself.
+func TestFieldsForAWholeHostEndOnTheSharedHost(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		for name := range hostWide {
+			w.Header().Set(name, "x")
+		}
+		w.Header().Del("Location")
+		w.Header().Set("X-Own", "y")
+		io.WriteString(w, "file")
+	})))
+	response, _ := e.get("shared.test", "/acme/a.txt")
+	if response.StatusCode != 200 || response.Header.Get("X-Own") != "y" {
+		t.Fatalf("got %d, %v", response.StatusCode, response.Header)
+	}
+	for name := range response.Header {
+		if hostWide[name] {
+			t.Errorf("%s is sent", name)
+		}
 	}
 }

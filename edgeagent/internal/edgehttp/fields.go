@@ -24,10 +24,13 @@ func ordersServers(name string) bool {
 // hostWide are fields of a file that act beyond it: on its whole web origin, or on where the browser goes next. On the shared
 // host, which is one web origin for every account, none may send them.
 var hostWide = map[string]bool{
-	"Accept-Ch": true, "Alt-Svc": true, "Clear-Site-Data": true, "Critical-Ch": true, "Location": true, "Nel": true,
-	"Origin-Agent-Cluster": true, "Refresh": true, "Report-To": true, "Reporting-Endpoints": true,
-	"Service-Worker-Allowed": true, "Set-Cookie": true, "Set-Cookie2": true, "Set-Login": true, "Speculation-Rules": true,
-	"Strict-Transport-Security": true, "Use-As-Dictionary": true,
+	"Accept-Ch": true, "Activate-Storage-Access": true, "Alt-Svc": true, "Attribution-Reporting-Register-Source": true,
+	"Attribution-Reporting-Register-Trigger": true, "Clear-Site-Data": true, "Critical-Ch": true, "Expect-Ct": true,
+	"Location": true, "Login-Status": true, "Nel": true, "Observe-Browsing-Topics": true, "Origin-Agent-Cluster": true,
+	"Public-Key-Pins": true, "Public-Key-Pins-Report-Only": true, "Refresh": true, "Report-To": true,
+	"Reporting-Endpoints": true, "Sec-Session-Registration": true, "Secure-Session-Registration": true,
+	"Service-Worker-Allowed": true, "Set-Cookie": true, "Set-Cookie2": true, "Set-Login": true, "Shared-Storage-Write": true,
+	"Speculation-Rules": true, "Strict-Transport-Security": true, "Use-As-Dictionary": true,
 }
 
 // dropOrders drops what an origin may not say to whom the reply passes.

@@ -202,6 +202,9 @@ func (q *query) field(name string) []string {
 		}
 		return identity
 	}
+	if q.Target.Endpoint.ForwardClientIP && (name == "X-Forwarded-For" || name == "X-Forwarded-Proto") {
+		return q.header()[name]
+	}
 	if q.forwards(name) {
 		return q.Header[name]
 	}

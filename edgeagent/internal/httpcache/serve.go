@@ -118,6 +118,10 @@ func (c *Cache) Close() {
 // maxAttempts bounds how often a request starts over, since what it waited for was not for it. After that it asks alone.
 const maxAttempts = 4
 
+// maxAlone bounds how often it asks alone: a reply that is not even for the request which it was fetched for ends in an error,
+// and not in asking for ever.
+const maxAlone = 2
+
 // Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx also ends reads of the body.
 func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	q := c.newQuery(r)
@@ -151,7 +155,9 @@ func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 			if !again {
 				return r
 			}
-			attempts++
+			if attempts++; attempts >= maxAttempts+maxAlone {
+				return q.refuse(http.StatusBadGateway, 0)
+			}
 		}
 		q.now = c.cfg.Now()
 	}

@@ -30,7 +30,7 @@ type head struct {
 }
 
 // final reports whether no other head follows for the same request.
-func (h *head) final() bool { return h.status >= 200 || h.status == 101 }
+func (h *head) final() bool { return h.status >= 200 }
 
 // A framingError says why a reply cannot be parted from what follows it, or read at all. Such a
 // reply is never used.
@@ -59,6 +59,9 @@ func readHead(raw []byte) (*head, error) {
 	if err != nil {
 		return nil, err
 	}
+	if status == 101 {
+		return nil, &framingError{"the reply switches protocols (101), which nobody asked for"}
+	}
 	h := &head{status: status}
 	fields, err := h.readFields(lines[1 : len(lines)-1])
 	if err != nil {
@@ -70,7 +73,11 @@ func readHead(raw []byte) (*head, error) {
 	var b bytes.Buffer
 	b.Grow(len(raw) + 64)
 	fmt.Fprintf(&b, "HTTP/1.%d %d \r\n", minor, status)
+	hop := namedByConnection(fields)
 	for _, f := range fields {
+		if hop[f.lower] {
+			continue
+		}
 		switch f.lower {
 		case "transfer-encoding", "trailer":
 		case "content-length":
@@ -87,6 +94,33 @@ func readHead(raw []byte) (*head, error) {
 	b.WriteString("\r\n")
 	h.text = b.Bytes()
 	return h, nil
+}
+
+// namedByConnection are the fields that Connection names, which go no further (RFC 9110 7.6.1). net/http forgets who they are
+// when it is told to close. What says how a reply may be used stays: to leave it out would make more of the reply.
+func namedByConnection(fields []field) map[string]bool {
+	var named map[string]bool
+	for _, f := range fields {
+		if f.lower != "connection" {
+			continue
+		}
+		for name := range strings.SplitSeq(f.value, ",") {
+			name = strings.ToLower(trimOWS(name))
+			switch {
+			case name == "" || strings.HasPrefix(name, "content-") || strings.HasSuffix(name, "cache-control") || framesBody(name):
+				continue
+			}
+			switch name {
+			case "connection", "close", "keep-alive", "vary", "expires", "age", "date", "pragma", "etag", "last-modified", "surrogate-control":
+				continue
+			}
+			if named == nil {
+				named = make(map[string]bool)
+			}
+			named[name] = true
+		}
+	}
+	return named
 }
 
 func trimCR(line []byte) string { return string(bytes.TrimSuffix(line, []byte("\r"))) }

@@ -69,6 +69,25 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 	}
 }
 
+// A field that Connection names goes no further, though the connection closes. What says how a reply may be used counts all the
+// same.
+func TestConnectionNamesWhatGoesNoFurther(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{"close, X-Hop, Cache-Control", "X-Hop, Cache-Control, Content-Length, Content-Type", "close\r\nConnection: x-hop"} {
+		fault := faultorigin.New(t)
+		fault.On("/a.jpg", func(x *faultorigin.Exchange) {
+			x.Send("HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nConnection: " + line + "\r\nX-Hop: 1\r\nX-Own: 2\r\nCache-Control: no-store\r\nContent-Length: 4\r\n\r\nJPEG")
+		})
+		a := localClient(t).Get(t.Context(), web(t, fault.URL()), get("/a.jpg"))
+		if body, err := read(t, a); body != "JPEG" || err != nil {
+			t.Fatalf("%s: read %q, %v", line, body, err)
+		}
+		if h := a.Response.Header; h.Get("X-Hop") != "" || h.Get("X-Own") != "2" || h.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %v", line, h)
+		}
+	}
+}
+
 // Two readers of a reply must not see two bodies. Whatever could make them is refused, and nothing
 // of it is served.
 func TestBadFramingIsRefused(t *testing.T) {
@@ -108,6 +127,7 @@ func TestBadFramingIsRefused(t *testing.T) {
 		"HTTP/11 200 OK\r\nContent-Length: 4\r\n\r\nJPEG",
 		"HTTP/1.1 20 OK\r\nContent-Length: 4\r\n\r\nJPEG",
 		"HTTP/1.1 OK\r\nContent-Length: 4\r\n\r\nJPEG",
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nJPEG",
 		"HTTP/1.1\r\nContent-Length: 4\r\n\r\nJPEG",
 		"HTTP/1.1 2000 OK\r\nContent-Length: 4\r\n\r\nJPEG",
 		"\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nJPEG",
@@ -322,7 +342,7 @@ func FuzzReadHead(f *testing.F) {
 			return
 		}
 		h, err := readHead(raw)
-		if err != nil || !h.final() || h.status == 101 {
+		if err != nil || !h.final() {
 			return
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(h.text)), nil)
