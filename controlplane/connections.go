@@ -1,10 +1,7 @@
 package controlplane
 
 import (
-	"fmt"
-	"math"
 	"net"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -29,16 +26,6 @@ func fitConnections(limit uint64) connections {
 	usable := min(limit-min(limit/4, spareFiles), total)
 	part := func(n int) int { return max(int(uint64(n)*usable/total), 1) }
 	return connections{admin: part(w.admin), edge: part(w.edge), http: part(w.http), media: part(w.media), peer: part(w.peer)}
-}
-
-// openFiles is how many files this process may have open. The Go runtime has raised that to the
-// hard limit at the start.
-func openFiles() (uint64, error) {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 0, fmt.Errorf("read the limit on open files: %w", err)
-	}
-	return min(limit.Cur, math.MaxInt32), nil
 }
 
 // limit bounds the connections of each listener. All edges of a site may come from one address, so

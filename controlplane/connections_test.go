@@ -18,6 +18,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/edgewalk/edgewalk/internal/listen"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -96,7 +97,7 @@ func TestHalfSentCallsTakeNothingFromOthers(t *testing.T) {
 func TestOneClientsConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	r := start(t, loopbackConfig(t.TempDir()))
-	files, err := openFiles()
+	files, err := listen.OpenFiles()
 	if err != nil {
 		t.Fatal(err)
 	}

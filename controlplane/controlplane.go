@@ -84,7 +84,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if c.listeners, err = cfg.listen(); err != nil {
 		return err
 	}
-	files, err := openFiles()
+	files, err := listen.OpenFiles()
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func (a *Agent) build(p parsed) (err error) {
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	files, err := openFiles()
+	files, err := listen.OpenFiles()
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,5 @@
 package edgeagent
 
-import (
-	"fmt"
-	"syscall"
-)
-
 // capacity is how much an agent does at once, each of which keeps files of the machine's open.
 type capacity struct{ connections, requests, fills int }
 
@@ -28,14 +23,4 @@ func fit(limit uint64) capacity {
 	usable := limit - min(limit/4, spareFiles)
 	part := func(n int) int { return max(int(uint64(n)*usable/total), 1) }
 	return capacity{connections: part(wanted.connections), requests: part(wanted.requests), fills: part(wanted.fills)}
-}
-
-// openFiles is how many files this process may have open. The Go runtime has raised that to the
-// hard limit at the start.
-func openFiles() (uint64, error) {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 0, fmt.Errorf("read the limit on open files: %w", err)
-	}
-	return limit.Cur, nil
 }

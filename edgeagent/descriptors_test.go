@@ -4,6 +4,8 @@ import (
 	"math"
 	"syscall"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
 func TestCapacityFitsTheLimitOnOpenFiles(t *testing.T) {
@@ -32,7 +34,7 @@ func TestLimitOnOpenFilesIsRaised(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := openFiles(); got != limit.Max || err != nil {
+	if got, err := listen.OpenFiles(); got != limit.Max || err != nil {
 		t.Errorf("%d files may be open, of %d: %v", got, limit.Max, err)
 	}
 }

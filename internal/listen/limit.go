@@ -1,10 +1,12 @@
 package listen
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 )
 
 // Client is what counts as one client: an IPv4 address, or the /56 that one customer of a provider
@@ -107,4 +109,14 @@ type placed struct {
 func (c *placed) Close() error {
 	c.release()
 	return c.Conn.Close()
+}
+
+// OpenFiles is how many files this process may have open. The Go runtime has raised that to the
+// hard limit at the start.
+func OpenFiles() (uint64, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("read the limit on open files: %w", err)
+	}
+	return limit.Cur, nil
 }

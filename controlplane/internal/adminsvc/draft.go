@@ -303,7 +303,7 @@ func (d *draft) putAccount(a *topologyv1.Account) {
 func (d *draft) putOrigin(id string, o *topologyv1.Origin, cleared func(path string) bool) error {
 	name := topology.OriginName(d.id, id)
 	if found := topology.Normalize(d.id, name, o); len(found) > 0 {
-		return violationsError(topology.NewAccountState(d.id, d.sharedHost), found, "")
+		return malformed(d.id, found, "")
 	}
 	public, given := topology.SplitOrigin(o)
 	stored := d.origins.before(id)
@@ -346,7 +346,7 @@ func (d *draft) deleteOrigin(id string) {
 
 func (d *draft) putEndpoint(id string, e *topologyv1.UrlEndpoint) error {
 	if found := topology.Normalize(d.id, topology.EndpointName(d.id, id), e); len(found) > 0 {
-		return violationsError(topology.NewAccountState(d.id, d.sharedHost), found, "")
+		return malformed(d.id, found, "")
 	}
 	d.endpoints.put(id, keep(d.endpoints.before(id), e, d.now))
 	return nil
@@ -354,7 +354,7 @@ func (d *draft) putEndpoint(id string, e *topologyv1.UrlEndpoint) error {
 
 func (d *draft) putDomain(id string, c *topologyv1.CustomDomain) error {
 	if found := topology.Normalize(d.id, topology.DomainName(d.id, id), c); len(found) > 0 {
-		return violationsError(topology.NewAccountState(d.id, d.sharedHost), found, "")
+		return malformed(d.id, found, "")
 	}
 	stored := d.domains.before(id)
 	c.State = topologyv1.CustomDomain_ACTIVE
@@ -511,6 +511,11 @@ func violationsError(s *topology.AccountState, found []topology.Violation, resou
 	}
 	f.resource = found[0].Resource
 	return f
+}
+
+// malformed is violationsError for what is wrong with a resource whatever else the account holds.
+func malformed(account string, found []topology.Violation, resource string) *failure {
+	return violationsError(topology.NewAccountState(account, ""), found, resource)
 }
 
 // requestField is the field of a request that carries a resource, by the resource's name.

@@ -273,7 +273,7 @@ func (s *Service) testee(ctx context.Context, key topology.Key, given *topologyv
 	o := new(topologyv1.Origin)
 	mask{all: true}.apply(o, given)
 	if found := topology.Normalize(key.Account, key.Name(), o); len(found) > 0 {
-		return nil, nil, violationsError(topology.NewAccountState(key.Account, ""), found, key.Name())
+		return nil, nil, malformed(key.Account, found, key.Name())
 	}
 	public, fresh := topology.SplitOrigin(o)
 	secrets, required := topology.MergeSecrets(stored.Message, kept, public, fresh, clearsNothing)

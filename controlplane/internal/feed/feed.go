@@ -2,8 +2,8 @@
 //
 // One goroutine, started by Run, follows the store and appends; every edge stream reads with its own cursor and never blocks
 // it. Each changed resource is encoded once. What is kept is bounded: the current resources, found by package index for
-// those who write, the recent steps, and the recent deletions. A reader that missed more than the recent steps is sent the last state of everything that changed; one
-// that missed deletions which are no longer known is sent the whole topology.
+// those who write, the recent steps, and the recent deletions. A reader that missed more than the recent steps is sent the
+// last state of everything that changed; one that missed deletions which are no longer known is sent the whole topology.
 //
 // Revisions only go up within a history. When etcd turns out to hold another one, a new [History] begins, and whoever read
 // the old one has to begin anew. Two edges may stand at different revisions at the same moment; each sees an order that the store

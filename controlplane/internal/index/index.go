@@ -198,9 +198,9 @@ func references(r topology.Record) []reference {
 // sizeField is MediaFile.size_bytes.
 const sizeField protowire.Number = 4
 
-// mediaSize is the size of the file that a record is of, 0 for other kinds and for what cannot be read. It reads just the one
+// MediaSize is the size of the file that a record is of, 0 for other kinds and for what cannot be read. It reads just the one
 // field, since a library may have millions of files.
-func mediaSize(r topology.Record) (size int64) {
+func MediaSize(r topology.Record) (size int64) {
 	if r.Key.Kind != topology.KindMediaFiles {
 		return 0
 	}
@@ -265,9 +265,9 @@ func (w *Writer) Load(item Item) {
 }
 
 func (w *Writer) note(account *Account, item, old Item, had bool) {
-	account.media += mediaSize(item.Record())
+	account.media += MediaSize(item.Record())
 	if had {
-		account.media -= mediaSize(old.Record())
+		account.media -= MediaSize(old.Record())
 	}
 	now := references(item.Record())
 	if had {
@@ -303,7 +303,7 @@ func (w *Writer) Drop(key topology.Key) {
 	account := w.own(key.Account)
 	old, _ := account.records.Delete(place(key))
 	w.forget(account, references(old.Record()), key.ID)
-	account.media -= mediaSize(old.Record())
+	account.media -= MediaSize(old.Record())
 	w.count(account, key.Kind, -1)
 	if account.records.Len() == 0 {
 		w.index.accounts.Drop(w.batch, key.Account)

@@ -112,7 +112,6 @@ func (s *State) MediaBytes(ctx context.Context) (sum int64, err error) {
 	if s.whole {
 		return s.Records.MediaBytes(), nil
 	}
-	w := index.NewWriter()
 	after := ""
 	for more := true; more; {
 		var records []topology.Record
@@ -120,12 +119,11 @@ func (s *State) MediaBytes(ctx context.Context) (sum int64, err error) {
 			return 0, err
 		}
 		for _, record := range records {
-			w.Load(&plain{record})
+			sum += index.MediaSize(record)
 			after = record.Key.ID
 		}
 	}
-	all := w.Index()
-	return all.Account(s.Account).MediaBytes(), nil
+	return sum, nil
 }
 
 // AccountState reads one account in one consistent read. An account that does not exist gives a State without records.
