@@ -16,7 +16,7 @@ help: ## Say what can be made.
 
 .PHONY: build
 build: ## Build bin/edgewalk.
-	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/edgewalk ./cmd/edgewalk
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X github.com/edgewalk/edgewalk/internal/buildinfo.version=$(VERSION)' -o bin/edgewalk ./cmd/edgewalk
 
 .PHONY: run
 run: build ## Build, then run a control plane and an edge on this machine.

@@ -8,10 +8,11 @@ import (
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/dev"
 	"github.com/edgewalk/edgewalk/controlplane"
+	"github.com/edgewalk/edgewalk/internal/buildinfo"
 )
 
 func devCommand(log *slog.Logger) *cobra.Command {
-	cfg := dev.Config{Logger: log, Version: buildVersion()}
+	cfg := dev.Config{Logger: log, Version: buildinfo.Get().Version}
 	upload := byteSize(controlplane.DefaultMaxUpload)
 	cmd := &cobra.Command{
 		Use:   "dev",

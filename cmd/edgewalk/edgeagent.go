@@ -6,10 +6,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgewalk/edgewalk/edgeagent"
+	"github.com/edgewalk/edgewalk/internal/buildinfo"
 )
 
 func edgeagentCommand(log *slog.Logger) *cobra.Command {
-	cfg := edgeagent.Config{Logger: log, Version: buildVersion()}
+	cfg := edgeagent.Config{Logger: log, Version: buildinfo.Get().Version}
 	size := byteSize(edgeagent.DefaultCacheSize)
 	cmd := &cobra.Command{
 		Use:   "edgeagent",

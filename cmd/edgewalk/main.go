@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -19,10 +18,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
+	"github.com/edgewalk/edgewalk/internal/buildinfo"
 )
-
-// version is set by the linker; see the Makefile.
-var version string
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -68,11 +65,13 @@ then in one storage after the other, and keeps what it found on disk.
 		Example: `  edgewalk dev
   edgewalk apply -f acme.yaml --wait
   edgewalk explain https://images.example.com/a.jpg`,
+		Version:       buildinfo.Get().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("edgewalk {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return admincli.AsUsage(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
@@ -119,34 +118,4 @@ func newLogger(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, nil))
 	}
 	return slog.New(slog.NewJSONHandler(w, nil))
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version",
-		Example: "  edgewalk version",
-		Args:    cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), "edgewalk", buildVersion(), goVersion())
-		},
-	}
-}
-
-// buildVersion is the linked version, else that of the module.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
-}
-
-func goVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.GoVersion
-	}
-	return ""
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -25,6 +26,10 @@ func TestExitCodes(t *testing.T) {
 		says string // in the output of errors, or of a command that works
 	}{
 		{"version", 0, "edgewalk "},
+		{"--version", 0, "edgewalk "},
+		{"version -o json", 0, `"platform": "` + runtime.GOOS + "/" + runtime.GOARCH + `"`},
+		{"version -o yaml", 0, "platform: " + runtime.GOOS + "/" + runtime.GOARCH},
+		{"version -o xml", 2, "--output is table, json or yaml"},
 		{"--help", 0, "edgewalk dev"},
 		{"help apply", 0, "--prune"},
 		{"completion bash", 0, "bash completion"},
