@@ -15,8 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
-	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -287,7 +287,7 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	e := &x.entry
 	x.outcome, e.Status, e.Supplier, x.steps = reply.Outcome.String(), reply.Status, reply.Supplier, reply.Steps
 	h := x.w.Header()
-	for name, value := range objects.Fields(reply.Fields) {
+	for name, value := range field.Fields(reply.Fields) {
 		h[name] = append(h[name], value)
 	}
 	if reply.Length >= 0 && reply.Status != http.StatusNotModified {

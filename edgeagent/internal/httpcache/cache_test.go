@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -25,7 +26,7 @@ func TestMetaSurvivesStorage(t *testing.T) {
 		supplier: walk.Supplier{UID: "12-legacy", Target: 1<<63 + 1}, step: 3, version: 1<<62 + 7, library: [8]byte{1, 2, 3}, shown: 4,
 	}
 	raw := want.append(nil)
-	fields := objects.AppendField(nil, "a", "b")
+	fields := field.Append(nil, "a", "b")
 	got, err := parseMeta(&objects.Head{Meta: raw, Fields: fields})
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
@@ -50,7 +51,7 @@ func TestOriginHeaderIsKept(t *testing.T) {
 		if got := originHeader(fields, shown); !reflect.DeepEqual(got, h) {
 			t.Errorf("%s: got %v", name, got)
 		}
-		if _, ok := objects.Get(fields[:shown], "Cdn-Cache-Control"); ok {
+		if _, ok := field.Get(fields[:shown], "Cdn-Cache-Control"); ok {
 			t.Errorf("%s: clients see fields for caches", name)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
@@ -132,7 +133,7 @@ func compressible(a *answer) bool {
 		return false
 	}
 	typed := false
-	for name, value := range objects.Fields(a.fields) {
+	for name, value := range field.Fields(a.fields) {
 		switch name {
 		case "Content-Type":
 			if typed = coding.Compressible(value); !typed {
@@ -166,7 +167,7 @@ func (a *answer) appendShown(b []byte, has content) []byte {
 		return append(b, shown...)
 	}
 	varies := !a.varies
-	for name, value := range objects.Fields(shown) {
+	for name, value := range field.Fields(shown) {
 		if !has.describes(name) {
 			continue
 		}
@@ -186,13 +187,13 @@ func (a *answer) appendShown(b []byte, has content) []byte {
 				continue
 			}
 		}
-		b = objects.AppendField(b, name, value)
+		b = field.Append(b, name, value)
 	}
 	if !varies {
-		b = objects.AppendField(b, "Vary", "Accept-Encoding")
+		b = field.Append(b, "Vary", "Accept-Encoding")
 	}
 	if a.coding != "" && has.describes("Content-Encoding") {
-		b = objects.AppendField(b, "Content-Encoding", a.coding)
+		b = field.Append(b, "Content-Encoding", a.coding)
 	}
 	return b
 }

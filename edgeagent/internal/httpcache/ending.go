@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -102,13 +103,13 @@ func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9
 		r.Status, r.Outcome = e.status, Failed
 		if e.retryAfter > 0 {
 			seconds := (e.retryAfter + time.Second - 1) / time.Second
-			r.Fields = objects.AppendField(r.Fields, "Retry-After", strconv.FormatInt(int64(seconds), 10))
+			r.Fields = field.Append(r.Fields, "Retry-After", strconv.FormatInt(int64(seconds), 10))
 		}
 		if e.proxyError != "" {
-			r.Fields = objects.AppendField(r.Fields, "Proxy-Status", "edgewalk; error="+e.proxyError)
+			r.Fields = field.Append(r.Fields, "Proxy-Status", "edgewalk; error="+e.proxyError)
 		}
 	}
-	r.Fields = objects.AppendField(r.Fields, "Cache-Control", cacheControl)
+	r.Fields = field.Append(r.Fields, "Cache-Control", cacheControl)
 	return q.plain(r, status)
 }
 
@@ -117,7 +118,7 @@ const noStore = "no-store"
 // plain gives a reply without a file a body for people.
 func (q *query) plain(r *Reply, status rfc9111.CacheStatus) *Reply {
 	text := []byte(strconv.Itoa(r.Status) + " " + http.StatusText(r.Status) + "\n")
-	r.Fields = objects.AppendField(r.Fields, "Content-Type", "text/plain; charset=utf-8")
+	r.Fields = field.Append(r.Fields, "Content-Type", "text/plain; charset=utf-8")
 	r.Fields = appendStatus(r.Fields, status)
 	r.Length = int64(len(text))
 	if q.Method != http.MethodHead {
@@ -139,13 +140,13 @@ func (c *Cache) imageReply(q *query, spec *topologyv1.DefaultImage, cacheControl
 	if spec.Status != nil {
 		r.Status = int(spec.GetStatus())
 	}
-	r.Fields = objects.AppendField(r.Fields, "Etag", etag)
-	r.Fields = objects.AppendField(r.Fields, "Cache-Control", cacheControl)
+	r.Fields = field.Append(r.Fields, "Etag", etag)
+	r.Fields = field.Append(r.Fields, "Cache-Control", cacheControl)
 	r.Fields = appendStatus(r.Fields, status)
 	if r.Status == http.StatusOK && q.cond.Evaluate(rfc9111.Validators{ETag: etag}, q.now) == rfc9111.NotModified {
 		r.Status, r.Length = http.StatusNotModified, -1
 	} else {
-		r.Fields = objects.AppendField(r.Fields, "Content-Type", image.ContentType)
+		r.Fields = field.Append(r.Fields, "Content-Type", image.ContentType)
 	}
 	if r.Status == http.StatusNotModified || q.Method == http.MethodHead {
 		body.Close()
@@ -162,8 +163,8 @@ func (c *Cache) pageReply(q *query, path, cacheControl string, status rfc9111.Ca
 	}
 	status.Detail = "not-found-page"
 	r := &Reply{Status: http.StatusNotFound, Length: page.Length, Outcome: NotFound, Body: body}
-	r.Fields = objects.AppendField(r.Fields, "Cache-Control", cacheControl)
-	r.Fields = objects.AppendField(r.Fields, "Content-Type", page.ContentType)
+	r.Fields = field.Append(r.Fields, "Cache-Control", cacheControl)
+	r.Fields = field.Append(r.Fields, "Content-Type", page.ContentType)
 	r.Fields = appendStatus(r.Fields, status)
 	if q.Method == http.MethodHead {
 		body.Close()

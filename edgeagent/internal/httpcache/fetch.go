@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
@@ -270,7 +271,7 @@ func (f *fill) choseCoding(h http.Header) bool {
 		return true
 	}
 	for _, e := range f.c.cfg.Store.Lookup(f.key) {
-		if _, coded := objects.Get(e.Head().Fields, "Content-Encoding"); coded {
+		if _, coded := field.Get(e.Head().Fields, "Content-Encoding"); coded {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -106,16 +107,16 @@ func splitFields(h http.Header, f rfc9111.Freshness) (fields []byte, shown int) 
 		}
 		seen := clientValues(name, h[name], f)
 		for _, value := range seen {
-			fields = objects.AppendField(fields, name, value)
+			fields = field.Append(fields, name, value)
 		}
 		if !slices.Equal(seen, h[name]) {
 			for _, value := range h[name] {
-				hidden = objects.AppendField(hidden, name, value)
+				hidden = field.Append(hidden, name, value)
 			}
 		}
 	}
 	if f.Capped && !f.ClientsTold() && len(h["Cache-Control"]) == 0 {
-		fields = objects.AppendField(fields, "Cache-Control", rfc9111.CapMaxAge("", capped))
+		fields = field.Append(fields, "Cache-Control", rfc9111.CapMaxAge("", capped))
 	}
 	return append(fields, hidden...), len(fields)
 }
@@ -158,11 +159,11 @@ func sortedNames(h http.Header) []string {
 // originHeader is the header as the origin sent it, from stored fields.
 func originHeader(fields []byte, shown int) http.Header {
 	h := make(http.Header)
-	for name, value := range objects.Fields(fields[:shown]) {
+	for name, value := range field.Fields(fields[:shown]) {
 		h[name] = append(h[name], value)
 	}
 	replaced := make(map[string]bool)
-	for name, value := range objects.Fields(fields[shown:]) {
+	for name, value := range field.Fields(fields[shown:]) {
 		if !replaced[name] {
 			replaced[name] = true
 			delete(h, name)
@@ -175,8 +176,8 @@ func originHeader(fields []byte, shown int) http.Header {
 // validators of a stored reply.
 func validators(h *objects.Head, shown int) rfc9111.Validators {
 	v := rfc9111.Validators{}
-	v.ETag, _ = objects.Get(h.Fields[:shown], "Etag")
-	v.LastModified, _ = objects.Get(h.Fields[:shown], "Last-Modified")
-	v.Date, _ = objects.Get(h.Fields, "Date")
+	v.ETag, _ = field.Get(h.Fields[:shown], "Etag")
+	v.LastModified, _ = field.Get(h.Fields[:shown], "Last-Modified")
+	v.Date, _ = field.Get(h.Fields, "Date")
 	return v
 }

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"os"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 )
 
@@ -15,12 +15,12 @@ import (
 func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) (*Reply, error) {
 	contentType := ""
 	var fields []byte
-	for name, value := range objects.Fields(a.fields[:a.meta.shown]) {
+	for name, value := range field.Fields(a.fields[:a.meta.shown]) {
 		if name == "Content-Type" {
 			contentType = value
 			continue
 		}
-		fields = objects.AppendField(fields, name, value)
+		fields = field.Append(fields, name, value)
 	}
 	// It must occur in no part (RFC 2046 5.1.1): whoever makes a file cannot know it.
 	boundary := "edgewalk-" + rand.Text()
@@ -29,7 +29,7 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) (*Repl
 	own := *a
 	own.fields, own.meta = fields, &shown
 	r.Status = http.StatusPartialContent
-	r.Fields = objects.AppendField(q.head(&own, partialContent), "Content-Type", "multipart/byteranges; boundary="+boundary)
+	r.Fields = field.Append(q.head(&own, partialContent), "Content-Type", "multipart/byteranges; boundary="+boundary)
 
 	m := &multipartBody{from: a.from}
 	r.Length = 0

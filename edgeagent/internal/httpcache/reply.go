@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
@@ -113,7 +113,7 @@ func (q *query) respond(a *answer) (*Reply, error) {
 	}
 	if ranged == rfc9111.RangeUnsatisfiable {
 		refused := &Reply{Status: http.StatusRequestedRangeNotSatisfiable, Outcome: a.outcome, Supplier: r.Supplier, Steps: a.steps}
-		refused.Fields = appendBytes(nil, "Content-Range", func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
+		refused.Fields = field.AppendFunc(nil, "Content-Range", func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
 		return q.plain(refused, a.cache), nil
 	}
 	if len(parts) > 1 {
@@ -126,7 +126,7 @@ func (q *query) respond(a *answer) (*Reply, error) {
 		offset, length = parts[0].Start, parts[0].Length
 		r.Status, r.Length = http.StatusPartialContent, length
 		r.Fields = q.head(a, partialContent)
-		r.Fields = appendBytes(r.Fields, "Content-Range", func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
+		r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
 	}
 	if q.Method == http.MethodHead {
 		return r, nil
@@ -195,25 +195,16 @@ func (q *query) head(a *answer, has content) []byte {
 	b := a.appendShown(make([]byte, 0, a.meta.shown+256), has)
 	switch {
 	case a.meta.fresh.ClientsTold():
-		b = appendBytes(b, "Cache-Control", func(b []byte) []byte { return a.meta.fresh.AppendCacheControl(b, q.policy) })
+		b = field.AppendFunc(b, "Cache-Control", func(b []byte) []byte { return a.meta.fresh.AppendCacheControl(b, q.policy) })
 	case a.withAge || a.verdict.Age >= time.Second:
-		b = appendBytes(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
+		b = field.AppendFunc(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
 	}
 	if has != noContent && a.length >= 0 && a.coding == "" { // parts are of the file as it is
-		b = objects.AppendField(b, "Accept-Ranges", "bytes")
+		b = field.Append(b, "Accept-Ranges", "bytes")
 	}
 	return appendStatus(b, a.cache)
 }
 
 func appendStatus(b []byte, s rfc9111.CacheStatus) []byte {
-	return appendBytes(b, "Cache-Status", s.Append)
-}
-
-// appendBytes appends a field whose value write appends, at most 127 bytes: the length before it is then one byte.
-func appendBytes(b []byte, name string, write func([]byte) []byte) []byte {
-	b = objects.AppendField(b, name, "")
-	at := len(b)
-	b = write(b)
-	b[at-1] = byte(len(b) - at)
-	return b
+	return field.AppendFunc(b, "Cache-Status", s.Append)
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -293,7 +294,7 @@ func appendSelecting(b []byte, names []string, header rfc9111.Fields) []byte {
 		if !present {
 			name = string(absent) + name
 		}
-		b = objects.AppendField(b, name, value)
+		b = field.Append(b, name, value)
 	}
 	return b
 }
@@ -304,7 +305,7 @@ func (q *query) selects(selecting []byte) bool {
 		return true
 	}
 	header := q.field
-	for name, stored := range objects.Fields(selecting) {
+	for name, stored := range field.Fields(selecting) {
 		wanted := true
 		if name[0] == absent {
 			name, wanted = name[1:], false
@@ -319,7 +320,7 @@ func (q *query) selects(selecting []byte) bool {
 // selectingNames are the names in a variant's selecting values.
 func selectingNames(selecting []byte) []string {
 	var names []string
-	for name := range objects.Fields(selecting) {
+	for name := range field.Fields(selecting) {
 		names = append(names, strings.TrimPrefix(name, string(absent)))
 	}
 	return names

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -215,7 +216,7 @@ func (r *rig) Account(id string) *topology.Account {
 }
 func (r *rig) Domain(name string) *topology.Domain  { return nil }
 func seconds(n int) *durationpb.Duration            { return durationpb.New(time.Duration(n) * time.Second) }
-func header(r *Reply, name string) (v string)       { v, _ = objects.Get(r.Fields, name); return v }
+func header(r *Reply, name string) (v string)       { v, _ = field.Get(r.Fields, name); return v }
 func (r *rig) get(url string, h http.Header) *Reply { return r.serve("GET", url, h) }
 
 func (r *rig) serve(method, url string, h http.Header) *Reply {

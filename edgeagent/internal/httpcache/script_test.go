@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -216,7 +217,7 @@ func (s *script) check(line string) {
 	case "length":
 		got = itoa(int(s.last.Length))
 	case "header":
-		got, ok = objects.Get(s.last.Fields, words[1])
+		got, ok = field.Get(s.last.Fields, words[1])
 		words = words[1:]
 	case "asked":
 		got = itoa(s.origins[words[1]].requests())

@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
@@ -254,9 +255,9 @@ func (c *Cache) overloaded(q *query) *Reply {
 
 // refuse answers without having looked for the file.
 func (q *query) refuse(status int, retryAfter time.Duration) *Reply {
-	r := &Reply{Status: status, Outcome: Refused, Fields: objects.AppendField(nil, "Cache-Control", noStore)}
+	r := &Reply{Status: status, Outcome: Refused, Fields: field.Append(nil, "Cache-Control", noStore)}
 	if retryAfter > 0 {
-		r.Fields = appendBytes(r.Fields, "Retry-After", func(b []byte) []byte { return rfc9111.AppendSeconds(b, retryAfter) })
+		r.Fields = field.AppendFunc(r.Fields, "Retry-After", func(b []byte) []byte { return rfc9111.AppendSeconds(b, retryAfter) })
 	}
 	return q.plain(r, rfc9111.CacheStatus{})
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -252,7 +253,7 @@ func (w *waiter) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
 	r := &Reply{Status: http.StatusPartialContent, Length: part.Length, Outcome: Passed, Steps: a.steps, Body: body}
 	r.Supplier = supplierID(w.q, a.meta.supplier)
 	r.Fields = w.q.head(a, partialContent)
-	r.Fields = appendBytes(r.Fields, "Content-Range", func(b []byte) []byte { return part.AppendContentRange(b, a.length) })
+	r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return part.AppendContentRange(b, a.length) })
 	return r
 }
 

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // neverWrong reads key 1 in every way; bytes may be missing but never be others. It reports whether all were there.
@@ -201,24 +203,7 @@ func FuzzParseHead(f *testing.F) {
 		if err != nil || !bytes.Equal(appendHead(nil, &again), appendHead(nil, &h)) {
 			t.Errorf("%+v is not what it encodes to: %+v, %v", h, again, err)
 		}
-		for range Fields(h.Fields) {
-		}
-	})
-}
-
-func FuzzFields(f *testing.F) {
-	f.Add(AppendField(AppendField(nil, "a", "b"), "", ""), "a")
-	f.Fuzz(func(t *testing.T, b []byte, name string) {
-		var again []byte
-		for n, v := range Fields(b) {
-			again = AppendField(again, n, v)
-		}
-		if ValidFields(b) && len(again) > len(b) { // equal but for overlong lengths
-			t.Errorf("%q became %q", b, again)
-		}
-		Get(b, name)
-		if v, ok := Get(AppendField(again, name, "x"), name); !ok || (v != "x" && len(again) == 0) {
-			t.Errorf("%q is not found: %q", name, v)
+		for range field.Fields(h.Fields) {
 		}
 	})
 }
@@ -233,26 +218,4 @@ func FuzzTail(f *testing.F) {
 		o := &object{}
 		o.replaceHead(b)
 	})
-}
-
-func TestFieldsKeepOrderAndCase(t *testing.T) {
-	b := AppendField(AppendField(AppendField(nil, "Vary", "a"), "ETag", `"x"`), "vary", "b")
-	if v, ok := Get(b, "etag"); v != `"x"` || !ok {
-		t.Errorf("Get: %q, %v", v, ok)
-	}
-	if v, _ := Get(b, "VARY"); v != "a" {
-		t.Errorf("Get gives %q, want the first", v)
-	}
-	if _, ok := Get(b, "Age"); ok {
-		t.Error("found what is not there")
-	}
-	sum := 0
-	if n := testing.AllocsPerRun(100, func() {
-		for n, v := range Fields(b) {
-			sum += len(n) + len(v)
-		}
-		Get(b, "missing")
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // Key is a primary key: a hash, made by the caller, of everything that tells one file from another (account uid,
@@ -27,7 +29,7 @@ const MaxTags = 64
 // Head is what a reply is, without its body. A Head that came out of the store is shared: nobody may change it.
 type Head struct {
 	Status int
-	// Fields is the response header, a field list (see [AppendField]).
+	// Fields is the response header, a field list (see [field.Append]).
 	Fields []byte
 	// Selecting is the request header values this variant was selected by, a field list; empty without Vary. A new
 	// object takes the place of the one with the same key and byte-equal Selecting.
@@ -54,9 +56,9 @@ func (h *Head) check() error {
 	switch {
 	case len(h.Scope.Tags) > MaxTags:
 		return errTooManyTags
-	case !ValidFields(h.Fields):
+	case !field.Valid(h.Fields):
 		return errors.New("response header is not a field list")
-	case !ValidFields(h.Selecting):
+	case !field.Valid(h.Selecting):
 		return errors.New("selecting header is not a field list")
 	case h.Length < -1:
 		return fmt.Errorf("body length %d", h.Length)
@@ -75,16 +77,16 @@ func appendHead(b []byte, h *Head) []byte {
 	b = binary.AppendVarint(b, h.RequestTime.UnixNano())
 	b = binary.AppendVarint(b, h.ResponseTime.UnixNano())
 	b = binary.AppendVarint(b, h.Asof)
-	b = appendBytes(b, h.Fields)
-	b = appendBytes(b, h.Selecting)
-	b = appendBytes(b, h.Meta)
-	b = appendBytes(b, h.Scope.Account)
-	b = appendBytes(b, h.Scope.Endpoint)
-	b = appendBytes(b, h.Scope.Path)
-	b = appendBytes(b, h.Scope.Query)
+	b = field.AppendBytes(b, h.Fields)
+	b = field.AppendBytes(b, h.Selecting)
+	b = field.AppendBytes(b, h.Meta)
+	b = field.AppendBytes(b, h.Scope.Account)
+	b = field.AppendBytes(b, h.Scope.Endpoint)
+	b = field.AppendBytes(b, h.Scope.Path)
+	b = field.AppendBytes(b, h.Scope.Query)
 	b = binary.AppendUvarint(b, uint64(len(h.Scope.Tags)))
 	for _, t := range h.Scope.Tags {
-		b = appendBytes(b, t)
+		b = field.AppendBytes(b, t)
 	}
 	return b
 }
@@ -106,12 +108,12 @@ func parseHead(b []byte) (Head, error) {
 	h.RequestTime, h.ResponseTime = time.Unix(0, nums[1]), time.Unix(0, nums[2])
 	var ok bool
 	for _, p := range []*[]byte{&h.Fields, &h.Selecting, &h.Meta} {
-		if *p, b, ok = cutBytes(b); !ok {
+		if *p, b, ok = field.CutBytes(b); !ok {
 			return Head{}, errBadHead
 		}
 	}
 	for _, s := range []*string{&h.Scope.Account, &h.Scope.Endpoint, &h.Scope.Path, &h.Scope.Query} {
-		if *s, b, ok = cutString(b); !ok {
+		if *s, b, ok = field.CutString(b); !ok {
 			return Head{}, errBadHead
 		}
 	}
@@ -122,7 +124,7 @@ func parseHead(b []byte) (Head, error) {
 	b = b[w:]
 	for range tags {
 		var t string
-		if t, b, ok = cutString(b); !ok {
+		if t, b, ok = field.CutString(b); !ok {
 			return Head{}, errBadHead
 		}
 		h.Scope.Tags = append(h.Scope.Tags, t)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 func TestMain(m *testing.M) {
@@ -63,7 +65,7 @@ func testBody(n int, length int) []byte {
 
 func testHead(n int, length int) Head {
 	return Head{
-		Status: 200, Fields: AppendField(nil, "Content-Type", "text/plain"), Length: int64(length),
+		Status: 200, Fields: field.Append(nil, "Content-Type", "text/plain"), Length: int64(length),
 		RequestTime: time.Unix(1000, 5), ResponseTime: time.Unix(1001, 7), Meta: fmt.Appendf(nil, "meta-%d", n),
 		Scope: Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/files/%d", n), Tags: []string{"all", fmt.Sprintf("n%d", n)}},
 	}
@@ -231,7 +233,7 @@ func TestVariants(t *testing.T) {
 		t.Helper()
 		h := testHead(1, len(body))
 		if selecting != "" {
-			h.Selecting = AppendField(nil, "accept-encoding", selecting)
+			h.Selecting = field.Append(nil, "accept-encoding", selecting)
 		}
 		h.ResponseTime = time.Unix(at, 0)
 		if _, err := fill(t, s, testKey(1), 10, h, []byte(body)); err != nil {

@@ -1,0 +1,67 @@
+package field
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func FuzzFields(f *testing.F) {
+	f.Add(Append(Append(nil, "a", "b"), "", ""), "a")
+	f.Fuzz(func(t *testing.T, b []byte, name string) {
+		var again []byte
+		for n, v := range Fields(b) {
+			again = Append(again, n, v)
+		}
+		if Valid(b) && len(again) > len(b) { // equal but for overlong lengths
+			t.Errorf("%q became %q", b, again)
+		}
+		Get(b, name)
+		if v, ok := Get(Append(again, name, "x"), name); !ok || (v != "x" && len(again) == 0) {
+			t.Errorf("%q is not found: %q", name, v)
+		}
+	})
+}
+
+func TestFieldsKeepOrderAndCase(t *testing.T) {
+	b := Append(Append(Append(nil, "Vary", "a"), "ETag", `"x"`), "vary", "b")
+	if v, ok := Get(b, "etag"); v != `"x"` || !ok {
+		t.Errorf("Get: %q, %v", v, ok)
+	}
+	if v, _ := Get(b, "VARY"); v != "a" {
+		t.Errorf("Get gives %q, want the first", v)
+	}
+	if _, ok := Get(b, "Age"); ok {
+		t.Error("found what is not there")
+	}
+	sum := 0
+	if n := testing.AllocsPerRun(100, func() {
+		for n, v := range Fields(b) {
+			sum += len(n) + len(v)
+		}
+		Get(b, "missing")
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestAppendFuncTakesAValueOfAnyLength(t *testing.T) {
+	for _, n := range []int{0, 1, 127, 128, 129, 1<<14 - 1, 1 << 14, 70_000} {
+		value := strings.Repeat("v", n)
+		b := AppendFunc(Append(nil, "A", "before"), "Name", func(b []byte) []byte { return append(b, value...) })
+		if want := Append(Append(nil, "A", "before"), "Name", value); !bytes.Equal(b, want) {
+			t.Errorf("a value of %d bytes is not as Append has it", n)
+		}
+	}
+}
+
+func TestAppendFuncAllocatesNothing(t *testing.T) {
+	room := make([]byte, 0, 128)
+	seconds := int64(42)
+	if n := testing.AllocsPerRun(100, func() {
+		AppendFunc(room, "Age", func(b []byte) []byte { return strconv.AppendInt(b, seconds, 10) })
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
