@@ -1,0 +1,133 @@
+// Package front speaks HTTP/1.1 and HTTP/2 with clients, over TCP and over TLS. It owns their connections, what is read
+// from them and written to them, and how long either may take. What a request means, and what is answered, is its
+// handler's business.
+//
+// What always holds: replies leave in the order of the requests of a connection or on the stream of their own; what
+// follows something that two parties may read differently is never taken for a request; a body that breaks off is never
+// ended as if it were whole; what a client makes the server hold is bounded, in bytes and in time.
+package front
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+)
+
+// Version of HTTP that a request came in.
+type Version uint8
+
+// The versions that are spoken.
+const (
+	HTTP10 Version = iota
+	HTTP11
+	HTTP2
+)
+
+// String returns the version as access logs have it, such as "HTTP/1.1".
+func (v Version) String() string { return [...]string{"HTTP/1.0", "HTTP/1.1", "HTTP/2.0"}[v] }
+
+// Conn is what is known of a connection. It does not change while the connection lives.
+type Conn struct {
+	Remote, Local netip.AddrPort
+	// TLS says that it is encrypted, and SNI which host it was opened for (RFC 6066 3); empty if the
+	// client named none.
+	TLS bool
+	SNI string
+}
+
+// Handler answers one request. It calls [Exchange.Reply] once. If it does not, the connection of HTTP/1 ends, and the
+// stream of HTTP/2 is reset.
+type Handler func(x *Exchange)
+
+// Exchange is one request and the way to its reply. It belongs to its handler until that returns. The strings in it lie
+// in memory that is then used again: what has to outlive the handler is copied, see [Exchange.Own].
+type Exchange struct {
+	Version Version
+	Method  string
+	// Target is the request target as it was received (RFC 9112 3.2), and :path of HTTP/2.
+	Target string
+	// Authority is the Host field, or :authority of HTTP/2, and Host where that has none. HTTP/1.0 may
+	// have neither.
+	Authority string
+	// Fields are the others, without Host.
+	Fields field.Lines
+	Conn   *Conn
+	// Now is when the request had come.
+	Now time.Time
+
+	stream stream
+	owned  bool // see Own
+}
+
+// stream is what an exchange came over, one request of HTTP/1 or one stream of HTTP/2. Its methods are those of
+// [Exchange].
+type stream interface {
+	hasContent() bool
+	context() context.Context
+	leaving() <-chan struct{}
+	interim(status int, fields []byte) error
+	reply(r *Reply) (sent int64, err error)
+}
+
+// HasContent reports whether the request has content, which nobody reads: HTTP/1 ends the connection behind the reply,
+// HTTP/2 resets the stream. Where only the next frame of HTTP/2 tells, it waits for that.
+func (x *Exchange) HasContent() bool { return x.stream.hasContent() }
+
+// Context returns one that ends when nobody can get the reply any more: the stream was reset, or the connection is
+// broken. It costs something, so whoever has the reply at hand does not ask.
+func (x *Exchange) Context() context.Context { return x.stream.context() }
+
+// Leaving returns a channel that is closed when the client of HTTP/1 has closed its side of the connection. It may have
+// nothing more to ask, which RFC 9112 9.6 allows, or be gone: TCP does not tell until something is written. It is nil
+// for HTTP/2, where a client that leaves resets its stream.
+func (x *Exchange) Leaving() <-chan struct{} { return x.stream.leaving() }
+
+// Interim sends an interim reply (RFC 9110 15.2) with a field list. A client of HTTP/1.0 knows none and is sent none.
+func (x *Exchange) Interim(status int, fields []byte) error { return x.stream.interim(status, fields) }
+
+// Reply sends the reply, and returns how many bytes of its body were sent once the client, or the kernel, has all of
+// them. An error is that the client did not get it whole, which it can see.
+func (x *Exchange) Reply(r *Reply) (sent int64, err error) { return x.stream.reply(r) }
+
+// Own copies the strings, so that they stay what they are when the handler has returned.
+func (x *Exchange) Own() {
+	if x.owned {
+		return
+	}
+	x.owned = true
+	x.Fields = x.Fields.Clone()
+	n, m := len(x.Method), len(x.Method)+len(x.Target)
+	all := x.Method + x.Target + x.Authority
+	x.Method, x.Target, x.Authority = all[:n], all[n:m], all[m:]
+}
+
+// Reply is what is sent. Its memory is its handler's again when [Exchange.Reply] returns.
+type Reply struct {
+	Status int
+	// Fields is a field list without Content-Length, Connection and Transfer-Encoding. Date is added if it
+	// is missing.
+	Fields []byte
+	// Length is that of the body, of a HEAD too; -1 if it is not known.
+	Length int64
+	// Close ends the connection of HTTP/1 behind the reply.
+	Close bool
+
+	// The body is one of these. It is not sent where none may be: to HEAD, and with 204 and 304.
+
+	// Mem is the body.
+	Mem []byte
+	// File has the body at Offset. Its position counts for nothing and stays. The body is cut where it
+	// cannot be read, unless Unsent gives the rest.
+	File   *os.File
+	Offset int64
+	// Unsent returns what is behind the first bytes of a File that was sent no further, because it could
+	// not be read there; nil if nothing else has it.
+	Unsent func(sent int64) io.Reader
+	// Stream is read until its end, and what has come is sent at once. With an error of it, and if it
+	// ends before Length, the reply is cut.
+	Stream io.Reader
+}
