@@ -2,6 +2,7 @@ package field
 
 import (
 	"bytes"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,4 +65,16 @@ func TestAppendFuncAllocatesNothing(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// net/http has the same canonical form, in which replies of origins come.
+func FuzzCanonical(f *testing.F) {
+	for _, name := range []string{"", "accept", "Accept", "ACCEPT-encoding", "x-a-", "-", "a b", "ä", "Content-MD5", "WWW-Authenticate"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if got, want := Canonical(name), http.CanonicalHeaderKey(name); got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	})
 }

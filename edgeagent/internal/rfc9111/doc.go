@@ -9,6 +9,5 @@
 // nothing then (RFC 9111 5.1); a duration read from a header lies between 0 and [MaxDelta]; no function keeps what it was given.
 package rfc9111
 
-// Fields returns the values of the named header field, one for each line it came in, in order. http.Header.Values is one.
-// Names are given in canonical form ("Cache-Control").
+// Fields returns the values of the named field, one for each line it came in, in order. Names are given in canonical form ("Cache-Control").
 type Fields = func(name string) []string

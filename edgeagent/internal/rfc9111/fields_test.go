@@ -258,6 +258,11 @@ func TestVary(t *testing.T) {
 	if _, star := ParseVary([]string{"Accept", "X, *"}); !star {
 		t.Error("star in a later line was missed")
 	}
+	for _, line := range []string{"Acc ept", "Accept, a b", `"Accept"`, "Accept;q=1", "Accept:", "\x00"} {
+		if _, star := ParseVary([]string{line}); !star {
+			t.Errorf("%q is taken for a list of field names", line)
+		}
+	}
 	same := [][2]http.Header{
 		{{"Accept": {"image/webp, image/*;q=0.8"}}, {"Accept": {"image/*; q=0.8,IMAGE/WEBP"}}},
 		{{"Accept": {"image/webp"}}, {"Accept": {"text/html", "image/webp;q=0.1"}}},

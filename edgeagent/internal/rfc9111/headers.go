@@ -1,9 +1,10 @@
 package rfc9111
 
 import (
-	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // maxTags is how many tags of one reply count for purges; further ones are ignored.
@@ -61,19 +62,20 @@ func Dropped(name string) bool {
 }
 
 // Strip removes from an origin's response header what is never passed on: see [Dropped], what Connection names, and the
-// fields named by the qualified forms of no-cache and private. Judge the reply with [Evaluate] and read [Tags] before.
-func Strip(h http.Header) {
+// fields named by the qualified forms of no-cache and private. Judge the reply with [Evaluate] and read [Tags] before. Names
+// are in canonical form.
+func Strip(h map[string][]string) {
 	for _, line := range h["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
-			h.Del(trim(name))
+			delete(h, field.Canonical(trim(name)))
 		}
 	}
 	d := ParseCacheControl(h["Cache-Control"])
 	for _, name := range d.NoCacheFields {
-		h.Del(name)
+		delete(h, field.Canonical(name))
 	}
 	for _, name := range d.PrivateFields {
-		h.Del(name)
+		delete(h, field.Canonical(name))
 	}
 	for name := range h {
 		if Dropped(name) {
@@ -91,7 +93,7 @@ var representation = map[string]bool{
 
 // Update brings a stored header up to date with that of a 304 (RFC 9111 3.2): every field the 304 has replaces the stored
 // one, except those that describe the stored bytes.
-func Update(stored, fresh http.Header) {
+func Update(stored, fresh map[string][]string) {
 	for name, values := range fresh {
 		if !representation[name] {
 			stored[name] = values
@@ -113,7 +115,7 @@ func Codings(header Fields) (codings []string) {
 }
 
 // AddVary adds a field name to a reply's Vary.
-func AddVary(h http.Header, name string) {
+func AddVary(h map[string][]string, name string) {
 	names, star := ParseVary(h["Vary"])
 	if !star && !slices.Contains(names, strings.ToLower(name)) {
 		lines := slices.DeleteFunc(slices.Clone(h["Vary"]), func(line string) bool { return trim(line) == "" })

@@ -5,17 +5,20 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // ParseVary returns the selecting field names of a reply, in lower case, sorted, each once. star is true if "*" stands
-// anywhere: such a reply matches no other request.
+// anywhere, or what is no field name (RFC 9110 12.5.5): nobody knows what such a reply was selected by, so it matches no
+// other request.
 func ParseVary(lines []string) (names []string, star bool) {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
 			name = strings.ToLower(trim(name))
-			switch name {
-			case "":
-			case "*":
+			switch {
+			case name == "":
+			case name == "*" || !isToken(name):
 				star = true
 			default:
 				names = append(names, name)
@@ -32,7 +35,7 @@ func ParseVary(lines []string) (names []string, star bool) {
 // header must give the request as it would be sent to the origin, not as the client sent it: a field that no origin sees
 // cannot have selected anything.
 func Selecting(name string, header Fields) (value string, present bool) {
-	lines := header(canonicalName(name))
+	lines := header(field.Canonical(name))
 	if len(lines) == 0 {
 		return "", false
 	}
@@ -48,31 +51,6 @@ func Selecting(name string, header Fields) (value string, present bool) {
 // than a hash of it.
 func credentials(name string) bool {
 	return strings.EqualFold(name, "authorization") || strings.EqualFold(name, "cookie")
-}
-
-// canonicalName spares the allocation of http.CanonicalHeaderKey for the names nearly every Vary has.
-func canonicalName(lower string) string {
-	switch lower {
-	case "accept-encoding":
-		return "Accept-Encoding"
-	case "accept":
-		return "Accept"
-	case "accept-language":
-		return "Accept-Language"
-	case "origin":
-		return "Origin"
-	case "user-agent":
-		return "User-Agent"
-	}
-	b := []byte(lower)
-	upper := true
-	for i, c := range b {
-		if upper && isLower(c) {
-			b[i] = c - 'a' + 'A'
-		}
-		upper = c == '-'
-	}
-	return string(b)
 }
 
 // Normalise folds the differences in a request field that do not change what it asks for: spaces
