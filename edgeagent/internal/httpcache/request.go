@@ -193,12 +193,12 @@ var (
 func (q *query) field(name string) []string {
 	switch name {
 	case "Accept":
-		if lines := q.Header[name]; len(lines) > 0 {
+		if lines := q.endToEnd(name); len(lines) > 0 {
 			return lines
 		}
 		return anyType
 	case "Accept-Encoding":
-		if lines := q.Header[name]; len(lines) > 0 {
+		if lines := q.endToEnd(name); len(lines) > 0 {
 			return lines
 		}
 		return identity
@@ -207,9 +207,22 @@ func (q *query) field(name string) []string {
 		return q.header()[name]
 	}
 	if q.forwards(name) {
-		return q.Header[name]
+		return q.endToEnd(name)
 	}
 	return nil
+}
+
+// endToEnd returns the lines of a field, named in canonical form, unless the client's Connection names it: then it is for the
+// edge alone (RFC 9110 7.6.1).
+func (q *query) endToEnd(name string) []string {
+	for _, line := range q.Header["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(option, " \t"), name) {
+				return nil
+			}
+		}
+	}
+	return q.Header[name]
 }
 
 // never are fields that are not forwarded even if an origin lists them: they would make the reply another one than the
@@ -242,17 +255,18 @@ func (q *query) header() http.Header {
 		return q.sent
 	}
 	h := make(http.Header)
-	h.Set("Accept-Encoding", rfc9111.NormaliseAcceptEncoding(q.Header["Accept-Encoding"]))
-	h.Set("Accept", rfc9111.NormaliseAccept(q.Header["Accept"]))
+	h.Set("Accept-Encoding", rfc9111.NormaliseAcceptEncoding(q.endToEnd("Accept-Encoding")))
+	h.Set("Accept", rfc9111.NormaliseAccept(q.endToEnd("Accept")))
 	if q.Target.Endpoint.ForwardClientIP && q.Client.Address != "" {
 		h["X-Forwarded-For"], h["X-Forwarded-Proto"] = []string{q.Client.Address}, []string{q.Client.Scheme}
 	}
 	for _, lower := range q.Target.Endpoint.ForwardRequestHeaders {
 		name := http.CanonicalHeaderKey(lower)
-		if lines := q.Header[name]; len(lines) > 0 && h[name] == nil && q.forwards(name) {
+		if lines := q.endToEnd(name); len(lines) > 0 && h[name] == nil && q.forwards(name) {
 			h[name] = slices.Clone(lines)
 		}
 	}
+	// A client cannot have the edge forget through which CDNs a request came (RFC 8586 3).
 	if lines := q.Header["Cdn-Loop"]; len(lines) > 0 {
 		h["Cdn-Loop"] = slices.Clone(lines)
 	}
