@@ -31,6 +31,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/listen"
+	"github.com/edgewalk/edgewalk/internal/systemd"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -301,6 +302,16 @@ type Addresses struct{ Admin, Edge, HTTP, Media string }
 func (c *ControlPlane) Addresses() Addresses {
 	l := c.listeners
 	return Addresses{Admin: l.admin.Addr().String(), Edge: l.edge.Addr().String(), HTTP: l.http.Addr().String(), Media: l.media.Addr().String()}
+}
+
+// State is how the control plane stands, in a word and a line for people.
+func (c *ControlPlane) State() systemd.State {
+	select {
+	case <-c.feed.Loaded():
+		return systemd.State{Ready: true, Text: fmt.Sprintf("streams revision %d", c.feed.Revision())}
+	default:
+		return systemd.State{Text: "reads the topology from etcd"}
+	}
 }
 
 // Loaded is closed once the topology has been read, and edges are served.

@@ -79,10 +79,17 @@ type process struct {
 // start runs a program until the test ends, and judges then how it stopped.
 func start(t testing.TB, name, program string, args ...string) *process {
 	t.Helper()
-	p := &process{name: name, args: args, cmd: exec.Command(program, args...), stderr: &transcript{}, stdout: &transcript{}, done: make(chan struct{})}
+	cmd := exec.Command(program, args...)
+	cmd.Env = cleanEnvironment()
+	return run(t, name, args, cmd)
+}
+
+// run does the same with a command that has its own environment.
+func run(t testing.TB, name string, args []string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{name: name, args: args, cmd: cmd, stderr: &transcript{}, stdout: &transcript{}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.cmd.SysProcAttr = childAttributes()
-	p.cmd.Env = cleanEnvironment()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/listen"
+	"github.com/edgewalk/edgewalk/internal/systemd"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -279,6 +280,19 @@ func addressOf(l net.Listener) string {
 func (a *Agent) httpAddress() string {
 	at := a.Addresses()
 	return strings.Join(slices.DeleteFunc([]string{at.HTTP, at.HTTPS}, func(s string) bool { return s == "" }), ",")
+}
+
+// State is how the agent stands, in a word and a line for people.
+func (a *Agent) State() systemd.State {
+	ready, _ := a.readiness()
+	if !ready {
+		return systemd.State{Text: "waits for the first topology of " + strings.Join(a.cfg.ControlPlane, ", ")}
+	}
+	text := fmt.Sprintf("serves revision %d", a.table.Root().Revision())
+	if a.control.Status().Server == "" {
+		text += ", without a control plane"
+	}
+	return systemd.State{Ready: true, Text: text}
 }
 
 // Run serves until ctx ends, then lets requests finish for at most 30 s. It stops early only if a part cannot go on.

@@ -28,9 +28,10 @@ import (
 type Config struct {
 	// ControlPlane holds the addresses of control planes, `host:port`. Default 127.0.0.1:7071.
 	ControlPlane []string
-	// HTTPAddr is where plain HTTP is served. Default 127.0.0.1:8080; `off` for none.
+	// HTTPAddr is where plain HTTP is served. Default 127.0.0.1:8080; `off` for none, `systemd:NAME`
+	// for a socket that systemd has opened.
 	HTTPAddr string
-	// HTTPSAddr is where HTTPS is served. Default none.
+	// HTTPSAddr is where HTTPS is served, as HTTPAddr. Default none.
 	HTTPSAddr string
 	// TLSCerts and TLSKeys are the files of certificate chains and keys for HTTPSAddr, as many of each, PEM. They are read
 	// again when they change. The first is shown to clients that name no known host.

@@ -31,13 +31,13 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 			if err != nil {
 				return err
 			}
-			return answerHangups(cmd.Context(), log, hangups, agent.Run, agent.ReopenAccessLog)
+			return answerHangups(cmd.Context(), log, hangups, telling(log, agent.State, agent.Run), agent.ReopenAccessLog)
 		},
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&cfg.ControlPlane, "control-plane", []string{edgeagent.DefaultControlPlane}, "addresses of control planes, one of which is enough at a time")
-	f.StringVar(&cfg.HTTPAddr, "http-addr", edgeagent.DefaultHTTPAddr, "address of the HTTP listener, off for none")
-	f.StringVar(&cfg.HTTPSAddr, "https-addr", "", "address of the HTTPS listener (default none)")
+	f.StringVar(&cfg.HTTPAddr, "http-addr", edgeagent.DefaultHTTPAddr, "address of the HTTP listener, off for none, systemd:NAME for a socket of systemd")
+	f.StringVar(&cfg.HTTPSAddr, "https-addr", "", "address of the HTTPS listener, or systemd:NAME (default none)")
 	f.StringArrayVar(&cfg.TLSCerts, "tls-cert", nil, "file with a certificate chain for --https-addr, PEM, read again when it changes (repeatable)")
 	f.StringArrayVar(&cfg.TLSKeys, "tls-key", nil, "file with the key of the --tls-cert at the same place (repeatable)")
 	f.StringVar(&cfg.MetricsAddr, "metrics-addr", edgeagent.DefaultMetricsAddr, "address of /metrics, /healthz and /readyz")

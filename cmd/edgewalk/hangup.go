@@ -5,7 +5,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
+
+	"github.com/edgewalk/edgewalk/internal/systemd"
 )
 
 // catchHangups is called first by a daemon: from then on SIGHUP does not end the process, as it would by default. Daemons by
@@ -45,3 +48,15 @@ func answerHangups(ctx context.Context, log *slog.Logger, hangups chan os.Signal
 
 // nothingToReopen is for daemons that write no files of their own.
 func nothingToReopen() error { return nil }
+
+// telling runs a daemon, and tells systemd meanwhile how it stands.
+func telling(log *slog.Logger, state func() systemd.State, run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		var told sync.WaitGroup
+		told.Go(func() { systemd.Notify(ctx, log, state) })
+		defer told.Wait()
+		defer cancel()
+		return run(ctx)
+	}
+}

@@ -7,10 +7,20 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+
+	"github.com/edgewalk/edgewalk/internal/systemd"
 )
 
-// Open listens at address, `host:port`; port 0 picks a free one. An error names flag, where the address came from.
+// Open listens at address, `host:port`; port 0 picks a free one. `systemd:NAME` is a socket that systemd has opened. An error
+// names flag, where the address came from.
 func Open(flag, address string) (net.Listener, error) {
+	if systemd.Names(address) {
+		l, err := systemd.Listener(address)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", flag, address, err)
+		}
+		return l, nil
+	}
 	l, err := net.Listen("tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
