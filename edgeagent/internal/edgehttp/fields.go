@@ -10,10 +10,34 @@ import (
 // serverOrders are the starts of fields by which a web server or proxy in front of the edge takes orders from what it
 // passes on, such as which file of its own to send instead (X-Accel-Redirect of nginx, X-Sendfile of Apache httpd, others).
 // Neither an origin nor an account gives those.
-var serverOrders = [...]string{"X-Accel-", "X-Sendfile", "X-Lighttpd-", "X-Litespeed-", "X-Reproxy-"}
+var serverOrders = []string{"X-Accel-", "X-Sendfile", "X-Lighttpd-", "X-Litespeed-", "X-Reproxy-"}
 
-func ordersServers(name string) bool {
-	for _, start := range serverOrders {
+func ordersServers(name string) bool { return nameSet{prefixes: serverOrders}.has(name) }
+
+// nameSet is a set of field names in canonical form, and of what names begin with.
+type nameSet struct {
+	exact    map[string]bool
+	prefixes []string
+}
+
+// namesOf reads names that are parted by white space; one that ends with a "-" is the beginning of names.
+func namesOf(text string) (n nameSet) {
+	n.exact = make(map[string]bool)
+	for _, name := range strings.Fields(text) {
+		if name = http.CanonicalHeaderKey(name); strings.HasSuffix(name, "-") {
+			n.prefixes = append(n.prefixes, name)
+		} else {
+			n.exact[name] = true
+		}
+	}
+	return n
+}
+
+func (n nameSet) has(name string) bool {
+	if n.exact[name] {
+		return true
+	}
+	for _, start := range n.prefixes {
 		if strings.HasPrefix(name, start) {
 			return true
 		}
@@ -21,22 +45,41 @@ func ordersServers(name string) bool {
 	return false
 }
 
-// hostWide are fields of a file that act beyond it: on its whole web origin, or on where the browser goes next. On the shared
-// host, which is one web origin for every account, none may send them.
-var hostWide = map[string]bool{
-	"Accept-Ch": true, "Activate-Storage-Access": true, "Alt-Svc": true, "Attribution-Reporting-Register-Source": true,
-	"Attribution-Reporting-Register-Trigger": true, "Clear-Site-Data": true, "Critical-Ch": true, "Expect-Ct": true,
-	"Location": true, "Login-Status": true, "Nel": true, "Observe-Browsing-Topics": true, "Origin-Agent-Cluster": true,
-	"Public-Key-Pins": true, "Public-Key-Pins-Report-Only": true, "Refresh": true, "Report-To": true,
-	"Reporting-Endpoints": true, "Sec-Session-Registration": true, "Secure-Session-Registration": true,
-	"Service-Worker-Allowed": true, "Set-Cookie": true, "Set-Cookie2": true, "Set-Login": true, "Shared-Storage-Write": true,
-	"Speculation-Rules": true, "Strict-Transport-Security": true, "Use-As-Dictionary": true,
-}
+// ofFile are the fields that say something about the one reply they come with and have no effect on anything else.
+// Public-Key-Pins is among them because no browser obeys it any more.
+var ofFile = namesOf(`
+	Accept-Ranges Access-Control- Age Allow Cache-Control Cache-Status CDN-Cache-Control CMSD-Dynamic CMSD-Static Content-
+	Cross-Origin- Date Deprecation Digest Document-Isolation-Policy Document-Policy ETag Expires Last-Modified Link
+	Memento-Datetime MIME-Version No-Vary-Search P3P Permissions-Policy Pragma Priority Proxy-Status Public-Key-Pins
+	Referrer-Policy Repr-Digest Retry-After Server-Timing Signature Signature-Input SourceMap Sunset Surrogate-Control
+	Timing-Allow-Origin TTL Unencoded-Digest Vary Via Warning X-`)
+
+// withMeaning are the names to which a specification gives a meaning: IANA's HTTP Field Name Registry as of 2026, without
+// those that only requests have, and those that browsers know besides. Of a family, the beginning is named, so that its
+// next member is known too.
+var withMeaning = namesOf(`
+	Accept- Access-Control Activate- Ad-Auction- Alt- Alternates AMP-Cache-Transform Attribution- Authentication-
+	Available-Dictionary C-Ext C-Man C-Opt C-PEP C-PEP-Info Cal-Managed-ID CalDAV-Timezones Capsule-Protocol Clear-
+	Client-Cert Client-Cert-Chain Concealed-Auth-Export Configuration-Context Critical- DAV Default-Style Delta-Base
+	Dictionary-ID Document-Policy-Report-Only DPoP DPoP-Nonce DPR Early-Data Expect-CT Ext Feature-Policy GetProfile Hobareg
+	IM Integrity-Policy Integrity-Policy-Report-Only Isolation Key Large-Allocation Location Lock-Token Login-Status Man
+	Method-Check Method-Check-Expires NEL Negotiate Observe- OHTTP- Opt Optional-WWW-Authenticate Origin Origin-Agent-Cluster
+	Origin-Isolation Origin-Policy Origin-Trial PEP Permissions- Persistent- PICS-Label Ping- Preference-Applied
+	ProfileObject Protocol Protocol-Info Protocol-Query Proxy- Public Public-Key- Redirect-Ref Refresh Replay-Nonce Report-To
+	Reporting- Require-Document-Policy Safe Sec- Secure-Session- Security-Scheme Server Service-Worker Service-Worker- Set-
+	SetProfile Shared-Storage- Speculation- Status-URI Strict- Supports- Surrogate- TCN Tk Token-Binding URI Upgrade Upgrade-
+	Use-As-Dictionary Variant-Key Variant-Vary Variants Want- WWW-`)
+
+// mayAct reports whether a field of a file might act beyond it: on its whole web origin, or on where the browser goes next. On
+// the shared host, which is one web origin for every account, none may send those. Of the names with a meaning, only those
+// that are known to be harmless pass. A name without one passes, because no client does anything by it, and applications and
+// tests have fields of their own.
+func mayAct(name string) bool { return !ofFile.has(name) && withMeaning.has(name) }
 
 // dropOrders drops what an origin may not say to whom the reply passes.
 func dropOrders(h http.Header, t *topology.Target) {
 	for name := range h {
-		if ordersServers(name) || t.Domain == nil && hostWide[name] {
+		if ordersServers(name) || t.Domain == nil && mayAct(name) {
 			delete(h, name)
 		}
 	}
@@ -50,28 +93,15 @@ func applyOwn(h http.Header, t *topology.Target) {
 	}
 	for name, value := range own.GetSet() {
 		name = http.CanonicalHeaderKey(name)
-		if !ordersServers(name) && (t.Domain != nil || sharedMaySet(name)) {
+		if !ordersServers(name) && (t.Domain != nil || settable.has(name) && name != "X-Request-Id") {
 			h[name] = []string{value}
 		}
 	}
 }
 
-// sharedMaySet reports whether an endpoint may set a field, named in canonical form, on the shared host: those that say
-// something about one file alone.
-func sharedMaySet(name string) bool {
-	switch name {
-	case "Cache-Control", "Content-Disposition", "Content-Language", "Link", "Timing-Allow-Origin":
-		return true
-	case "X-Request-Id":
-		return false
-	}
-	for _, start := range [...]string{"Access-Control-", "Cross-Origin-", "X-"} {
-		if strings.HasPrefix(name, start) {
-			return true
-		}
-	}
-	return false
-}
+// settable are the fields that an endpoint may set on the shared host, but for X-Request-Id, which is the edge's.
+var settable = namesOf(`Access-Control- Cache-Control Content-Disposition Content-Language Cross-Origin- Link
+	Timing-Allow-Origin X-`)
 
 // sandbox is the policy of files on the shared host that a browser would run scripts of (CSP 3). Shown by itself such a file
 // gets a web origin of its own, runs nothing and sends nothing.
