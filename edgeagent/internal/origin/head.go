@@ -73,13 +73,16 @@ func readHead(raw []byte) (*head, error) {
 	var b bytes.Buffer
 	b.Grow(len(raw) + 64)
 	fmt.Fprintf(&b, "HTTP/1.%d %d \r\n", minor, status)
-	hop := namedByConnection(fields)
+	hop, options := connectionOptions(fields)
+	for _, option := range options {
+		b.WriteString("Connection: " + option + "\r\n")
+	}
 	for _, f := range fields {
 		if hop[f.lower] {
 			continue
 		}
 		switch f.lower {
-		case "transfer-encoding", "trailer":
+		case "connection", "transfer-encoding", "trailer":
 		case "content-length":
 			if f.first {
 				b.WriteString("Content-Length: " + f.value + "\r\n")
@@ -96,31 +99,26 @@ func readHead(raw []byte) (*head, error) {
 	return h, nil
 }
 
-// namedByConnection are the fields that Connection names, which go no further (RFC 9110 7.6.1). net/http forgets who they are
-// when it is told to close. What says how a reply may be used stays: to leave it out would make more of the reply.
-func namedByConnection(fields []field) map[string]bool {
-	var named map[string]bool
+// connectionOptions reads what Connection says (RFC 9110 7.6.1): which fields are for this connection alone and go no further,
+// and whether it stays open. A field that says how a reply may be used, or what its bytes are, is never for the connection
+// alone, because to leave it out would make more of the reply.
+func connectionOptions(fields []field) (hop map[string]bool, options []string) {
+	hop = make(map[string]bool)
 	for _, f := range fields {
 		if f.lower != "connection" {
 			continue
 		}
-		for name := range strings.SplitSeq(f.value, ",") {
-			name = strings.ToLower(trimOWS(name))
-			switch {
-			case name == "" || strings.HasPrefix(name, "content-") || strings.HasSuffix(name, "cache-control") || framesBody(name):
-				continue
+		for option := range strings.SplitSeq(strings.ToLower(f.value), ",") {
+			switch option = trimOWS(option); option {
+			case "close", "keep-alive":
+				options = append(options, option)
+			case "vary", "expires", "age", "date", "pragma", "etag", "last-modified", "surrogate-control", "transfer-encoding":
+			default:
+				hop[option] = !strings.HasPrefix(option, "content-") && !strings.HasSuffix(option, "cache-control")
 			}
-			switch name {
-			case "connection", "close", "keep-alive", "vary", "expires", "age", "date", "pragma", "etag", "last-modified", "surrogate-control":
-				continue
-			}
-			if named == nil {
-				named = make(map[string]bool)
-			}
-			named[name] = true
 		}
 	}
-	return named
+	return hop, options
 }
 
 func trimCR(line []byte) string { return string(bytes.TrimSuffix(line, []byte("\r"))) }

@@ -61,8 +61,8 @@ func Dropped(name string) bool {
 	return false
 }
 
-// Strip removes from an origin's response header what is never passed on: see [Dropped], what Connection names, and the
-// fields named by the qualified forms of no-cache and private. Judge the reply with [Evaluate] and read [Tags] before. Names
+// Strip removes from an origin's response header what is never passed on: see [Dropped], and the fields named by the qualified
+// forms of no-cache and private. What Connection names is for whoever reads it off the connection to remove. Judge the reply with [Evaluate] and read [Tags] before. Names
 // are in canonical form.
 func Strip(h map[string][]string) {
 	for _, line := range h["Connection"] {
