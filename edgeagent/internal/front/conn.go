@@ -1,6 +1,15 @@
 package front
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -8,26 +17,233 @@ import (
 type conn struct {
 	server *Server
 	facts  Conn
+	wire   *wire
+	secure *tls.Conn // nil without TLS
+	config *tls.Config
+
+	// What await uses.
+	readFirst func(fd uintptr) bool
+	got       *h1
+	one       [1]byte
+
+	shard *shard
+	place int // in shard, under its lock
+
+	// until is when the connection ends, in ticks of the server and shifted by one: the lowest bit says that nothing is under
+	// way on it. It is 0 for no such time and -1 once it is over.
+	until atomic.Int64
+
+	release func() // gives back its place
+	ended   sync.Once
+
+	mu     sync.Mutex
+	leave  func() // see onDrain
+	killed bool
+	cancel context.CancelFunc // of what is asked
+}
+
+func newConn(s *Server, socket net.Conn, config *tls.Config) *conn {
+	c := &conn{server: s, wire: newWire(socket, s.cfg.WriteStall), config: config}
+	c.readFirst = c.tryFirst
+	c.facts.Remote, c.facts.Local = addrPort(socket.RemoteAddr()), addrPort(socket.LocalAddr())
+	return c
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// run serves the connection.
+func (c *conn) run() {
+	defer func() {
+		if fault := recover(); fault != nil {
+			c.server.cfg.Panicked(fault, debug.Stack())
+			c.end()
+		}
+	}()
+	if c.config != nil {
+		h2, ok := c.handshake()
+		if h2 {
+			c.serveH2() // and ends it: what is under way on it may outlive this goroutine
+			return
+		}
+		if !ok {
+			c.end()
+			return
+		}
+	}
+	c.serveH1()
+	c.end()
+}
+
+// end gives back all that the connection has.
+func (c *conn) end() {
+	c.ended.Do(func() {
+		c.hangUp()
+		c.server.remove(c)
+		c.release()
+		c.server.serving.Done()
+	})
+}
+
+// handshake begins TLS and reports whether that went well, and chose HTTP/2.
+func (c *conn) handshake() (h2, ok bool) {
+	c.arm(headTime)
+	c.secure = tls.Server(c.wire, c.config)
+	if err := c.secure.Handshake(); err != nil {
+		if plain := (tls.RecordHeaderError{}); errors.As(err, &plain) && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader) {
+			c.wire.Write([]byte(wantsTLS))
+		}
+		return false, false
+	}
+	state := c.secure.ConnectionState()
+	c.facts.TLS, c.facts.SNI = true, state.ServerName
+	ok = c.disarm()
+	return ok && state.NegotiatedProtocol == "h2", ok
+}
+
+// wantsTLS tells a client that does not speak TLS what it should.
+const wantsTLS = "HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\nThis port is for HTTPS, and the request came in plain HTTP.\n"
+
+// looksLikeHTTP reports whether what came in place of a TLS record begins a request.
+func looksLikeHTTP(header [5]byte) bool {
+	switch string(header[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":
+		return true
+	}
+	return false
 }
 
 // Read reads what the client sends, without TLS.
-func (c *conn) Read(p []byte) (int, error) { panic("soon") }
+func (c *conn) Read(p []byte) (int, error) {
+	if c.secure != nil {
+		return c.secure.Read(p)
+	}
+	return c.wire.Read(p)
+}
 
-// Write writes to the client, through TLS, and ends with an error if it takes next to nothing. What it is given in one
-// call leaves in records of 16 KiB.
-func (c *conn) Write(p []byte) (int, error) { panic("soon") }
+// Write writes to the client, through TLS, and ends with an error if it takes next to nothing.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.secure != nil {
+		return c.secure.Write(p)
+	}
+	return c.wire.Write(p)
+}
 
-// arm has the connection end after a time, give or take a second, unless it is armed anew or disarmed before.
-func (c *conn) arm(after time.Duration) {}
+// arm has the connection end after a time, up to a second late, unless it is armed anew or disarmed before.
+func (c *conn) arm(after time.Duration) { c.setUntil(after, 0) }
+
+// armIdle does too, and lets it end when the server stops: nothing is under way. It reports whether the server serves on.
+func (c *conn) armIdle(after time.Duration) bool {
+	c.setUntil(after, 1)
+	return !c.server.stopping.Load()
+}
+
+func (c *conn) setUntil(after time.Duration, idle int64) {
+	at := (c.server.tick.Load()+int64((after+tickTime-1)/tickTime)+1)<<1 | idle
+	for {
+		was := c.until.Load()
+		if was < 0 || c.until.CompareAndSwap(was, at) {
+			return
+		}
+	}
+}
 
 // disarm reports whether the time was not over yet.
-func (c *conn) disarm() bool { return true }
+func (c *conn) disarm() bool {
+	for {
+		was := c.until.Load()
+		if was < 0 {
+			return false
+		}
+		if was == 0 || c.until.CompareAndSwap(was, 0) {
+			return true
+		}
+	}
+}
+
+// expire ends the connection if its time is over.
+func (c *conn) expire(now int64) {
+	if at := c.until.Load(); at > 0 && at>>1 <= now && c.until.CompareAndSwap(at, -1) {
+		c.wake()
+	}
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// wake has reads return with [os.ErrDeadlineExceeded]. Whoever reads ends the connection.
+func (c *conn) wake() { c.wire.SetReadDeadline(past) }
 
 // onDrain has leave called, in another goroutine, when the server stops: the connection then ends once what is under way
 // on it is done. It is called at once if that is so already.
-func (c *conn) onDrain(leave func()) {}
-
-// Server serves connections.
-type Server struct {
-	handler Handler
+func (c *conn) onDrain(leave func()) {
+	c.mu.Lock()
+	c.leave = leave
+	c.mu.Unlock()
+	if c.server.stopping.Load() {
+		leave()
+	}
 }
+
+// drain is called when the server stops.
+func (c *conn) drain() {
+	c.mu.Lock()
+	leave := c.leave
+	c.mu.Unlock()
+	if leave != nil {
+		leave()
+		return
+	}
+	if at := c.until.Load(); at > 0 && at&1 != 0 && c.until.CompareAndSwap(at, -1) {
+		c.wake()
+	}
+}
+
+// kill ends the connection at once, and what is asked on it.
+func (c *conn) kill() {
+	c.mu.Lock()
+	cancel := c.cancel
+	c.killed = true
+	c.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	c.hangUp()
+}
+
+// hangUp closes the socket, so that reads and writes fail.
+func (c *conn) hangUp() { c.wire.Close() }
+
+// finish ends a connection whose last reply was sent. TLS says so, so that the client knows that it has it whole. If the
+// client may be sending, that is read and thrown away for a while.
+func (c *conn) finish(linger bool) {
+	if c.secure != nil {
+		c.secure.CloseWrite() // An error is that the client is gone.
+	}
+	if !linger {
+		return
+	}
+	c.arm(lingerTime)
+	if c.wire.CloseWrite() != nil {
+		return
+	}
+	buffer := copyBuffers.Get().(*[copyBytes]byte)
+	defer copyBuffers.Put(buffer)
+	for left := maxLinger; left > 0; {
+		n, err := c.wire.Read(buffer[:])
+		if err != nil {
+			return
+		}
+		left -= n
+	}
+}
+
+// maxLinger is how much may come that nobody reads.
+const maxLinger = 256 << 10
+
+// closed reports whether an error of a read is that the client has closed its side, and not that it is gone.
+func closed(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

@@ -66,6 +66,7 @@ type Exchange struct {
 // stream is what an exchange came over, one request of HTTP/1 or one stream of HTTP/2. Its methods are those of
 // [Exchange].
 type stream interface {
+	slow() // the handler may wait from here on
 	hasContent() bool
 	context() context.Context
 	leaving() <-chan struct{}
@@ -93,12 +94,14 @@ func (x *Exchange) Interim(status int, fields []byte) error { return x.stream.in
 // them. An error is that the client did not get it whole, which it can see.
 func (x *Exchange) Reply(r *Reply) (sent int64, err error) { return x.stream.reply(r) }
 
-// Own copies the strings, so that they stay what they are when the handler has returned.
+// Own copies the strings, so that they stay what they are when the handler has returned. A handler calls it before it
+// waits for anything but the client: other requests of an HTTP/2 connection go on then.
 func (x *Exchange) Own() {
 	if x.owned {
 		return
 	}
 	x.owned = true
+	x.stream.slow()
 	x.Fields = x.Fields.Clone()
 	n, m := len(x.Method), len(x.Method)+len(x.Target)
 	all := x.Method + x.Target + x.Authority

@@ -1,0 +1,297 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+)
+
+// firstRead is how much is read at first: the heads of nearly all requests are smaller.
+const firstRead = 4 << 10
+
+// h1 is what a connection of HTTP/1 has while something is under way on it. An idle one has none.
+type h1 struct {
+	c    *conn
+	x    Exchange
+	head head
+
+	small [firstRead]byte
+	buf   []byte // small, or larger for a larger head; its beginning is that of the request
+	end   int    // of what was read
+	eof   error  // what the last read found, after which there is nothing
+
+	out     []byte // the head of the reply
+	keep    bool   // another request may follow
+	linger  bool   // the client may be sending what nobody reads
+	replied bool
+	whole   bool // the reply was sent
+
+	// While the handler asks about the client, it is read on.
+	ctx    context.Context
+	cancel context.CancelFunc
+	left   chan struct{} // closed when the client closes its side
+	read   chan int      // how much was read on; nil if nothing is
+}
+
+var (
+	h1Pool     sync.Pool
+	largeHeads = sync.Pool{New: func() any { return new([maxHead]byte) }}
+)
+
+func takeH1(c *conn) *h1 {
+	h, _ := h1Pool.Get().(*h1)
+	if h == nil {
+		h = &h1{out: make([]byte, 0, 2<<10)}
+		h.buf, h.head.Fields, h.x.stream = h.small[:], &h.x.Fields, h
+	}
+	h.c, h.x.Conn = c, &c.facts
+	return h
+}
+
+// release gives h back, with nothing of the connection in it.
+func (h *h1) release() {
+	if len(h.buf) == maxHead {
+		largeHeads.Put((*[maxHead]byte)(h.buf))
+		h.buf = h.small[:]
+	}
+	if cap(h.out) > firstRead {
+		h.out = make([]byte, 0, 2<<10)
+	}
+	h.c, h.x.Conn, h.end, h.eof = nil, nil, 0, nil
+	h.head.reset()
+	h1Pool.Put(h)
+}
+
+// serveH1 answers the requests of a connection one after the other.
+func (c *conn) serveH1() {
+	for first := true; ; first = false {
+		h := c.await(first)
+		if h == nil {
+			return
+		}
+		goesOn := h.serve(first)
+		h.release()
+		if !goesOn {
+			return
+		}
+	}
+}
+
+// await waits for the first bytes of a request and returns them, or nil if none come. Meanwhile the connection has no
+// buffer.
+func (c *conn) await(first bool) *h1 {
+	if first {
+		c.arm(headTime)
+	} else if !c.armIdle(idleTime) {
+		return nil
+	}
+	if c.secure == nil && c.wire.raw != nil {
+		if c.wire.raw.Read(c.readFirst) != nil {
+			return nil
+		}
+		h := c.got
+		c.got = nil
+		return h
+	}
+	n, err := c.Read(c.one[:])
+	if n == 0 || err != nil {
+		return nil
+	}
+	h := takeH1(c)
+	h.buf[0], h.end = c.one[0], 1
+	if c.secure != nil { // The rest of the record is there.
+		if !first {
+			c.arm(headTime)
+		}
+		n, h.eof = c.Read(h.buf[1:])
+		h.end += n
+	}
+	return h
+}
+
+// tryFirst is what [syscall.RawConn] calls until there is something to read.
+func (c *conn) tryFirst(fd uintptr) bool {
+	h := takeH1(c)
+	for {
+		n, err := unix.Read(int(fd), h.buf)
+		switch {
+		case n > 0:
+			h.end = n
+			c.got = h
+			return true
+		case err == unix.EINTR:
+			continue
+		}
+		h.release()
+		return err != unix.EAGAIN // the end, or a fault: there is no request
+	}
+}
+
+// serve answers what has begun to come and what follows it at once. It reports whether the connection goes on, with
+// nothing read of a next request.
+func (h *h1) serve(first bool) (goesOn bool) {
+	c := h.c
+	for timed := first; ; {
+		whole, refused := h.head.read(h.buf[:h.end])
+		if refused != nil {
+			h.refuse(refused)
+			return false
+		}
+		if whole {
+			if !c.disarm() || !h.answer() {
+				return false
+			}
+			if h.end == 0 && h.eof == nil {
+				return true
+			}
+			timed = false
+			continue
+		}
+		begun := h.head.begins(h.buf[:h.end])
+		switch {
+		case timed:
+		case begun:
+			c.arm(headTime)
+			timed = true
+		case !c.armIdle(idleTime):
+			return false
+		}
+		if !h.more() {
+			if begun && closed(h.eof) {
+				h.refuse(malformed)
+			}
+			return false
+		}
+	}
+}
+
+// begins reports whether a request line has begun in b, rather than only empty lines before one.
+func (h *head) begins(b []byte) bool {
+	rest := b[h.at:]
+	return h.begun || len(rest) > 1 || len(rest) == 1 && rest[0] != '\r'
+}
+
+// more reads on.
+func (h *h1) more() bool {
+	if h.eof != nil {
+		return false
+	}
+	if h.end == len(h.buf) {
+		if h.end == maxHead {
+			h.refuse(tooLarge)
+			return false
+		}
+		large := largeHeads.Get().(*[maxHead]byte)
+		copy(large[:], h.buf)
+		h.buf = large[:]
+		h.head.reset() // its strings lie in the other one
+	}
+	n, err := h.c.Read(h.buf[h.end:])
+	h.end += n
+	h.eof = err
+	return n > 0
+}
+
+// answer has one request answered. It reports whether the connection goes on.
+func (h *h1) answer() bool {
+	x, c := &h.x, h.c
+	x.Version, x.Method, x.Target, x.Authority = h.head.Version, h.head.Method, h.head.Target, h.head.Authority
+	x.Now = time.Now()
+	h.keep, h.replied, h.whole = h.head.keep(), false, false
+	c.server.cfg.Handler(x)
+	h.unwatch()
+	if x.owned {
+		x.owned, x.Fields = false, field.Lines{}
+	}
+	if poison {
+		for i := range h.head.at {
+			h.buf[i] = '\xff'
+		}
+	}
+	if !h.whole {
+		return false
+	}
+	rest := h.end - h.head.at
+	if !h.keep {
+		c.finish(h.linger || rest > 0)
+		return false
+	}
+	copy(h.buf, h.buf[h.head.at:h.end])
+	h.end = rest
+	h.head.reset()
+	return true
+}
+
+// slow implements stream: nothing else goes on with HTTP/1.
+func (h *h1) slow() {}
+
+func (h *h1) hasContent() bool { return h.head.content() }
+
+func (h *h1) context() context.Context {
+	h.watch()
+	return h.ctx
+}
+
+func (h *h1) leaving() <-chan struct{} {
+	h.watch()
+	return h.left
+}
+
+// watch reads on, to find out when the client leaves. What it sends meanwhile is of the next request; when there is some,
+// or no room for any, nothing more is found out.
+func (h *h1) watch() {
+	if h.ctx != nil {
+		return
+	}
+	c := h.c
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.left = make(chan struct{})
+	c.mu.Lock()
+	c.cancel = h.cancel
+	if c.killed {
+		h.cancel()
+	}
+	c.mu.Unlock()
+	if h.end == len(h.buf) || h.eof != nil {
+		if h.eof != nil {
+			close(h.left)
+		}
+		return
+	}
+	h.read = make(chan int, 1)
+	go func() {
+		n, err := c.Read(h.buf[h.end:])
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			h.eof = err
+			close(h.left)
+			if !closed(err) {
+				h.cancel()
+			}
+		}
+		h.read <- n
+	}()
+}
+
+// unwatch ends what watch began.
+func (h *h1) unwatch() {
+	if h.ctx == nil {
+		return
+	}
+	c := h.c
+	if h.read != nil {
+		c.wire.SetReadDeadline(past)
+		h.end += <-h.read
+		c.wire.SetReadDeadline(time.Time{})
+	}
+	c.mu.Lock()
+	c.cancel = nil
+	c.mu.Unlock()
+	h.cancel()
+	h.ctx, h.cancel, h.left, h.read = nil, nil, nil, nil
+}

@@ -1,0 +1,7 @@
+//go:build race
+
+package front
+
+// poison says that the memory of a request is overwritten once its handler has returned, so that a test finds who has
+// kept a string of it.
+const poison = true

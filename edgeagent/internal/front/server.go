@@ -1,0 +1,280 @@
+package front
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/listen"
+)
+
+// Config of a server.
+type Config struct {
+	// Handler answers requests. Required.
+	Handler Handler
+	// MaxConnections and MaxConnectionsPerClient bound the connections of each listener; those of
+	// addresses in Exempt count for the first alone.
+	MaxConnections, MaxConnectionsPerClient int
+	Exempt                                  []netip.Prefix
+	// WriteStall ends a reply of which its client took less than 16 KiB for this long. Default 30 s.
+	WriteStall time.Duration
+	// Refused is told of each connection that is one too many: connections or connections_per_client.
+	Refused func(reason string)
+	// AcceptFailed is told what accept(2) could not do.
+	AcceptFailed func(error)
+	// Panicked is told of a fault of this package, which ends one connection.
+	Panicked func(fault any, stack []byte)
+}
+
+// The times that clients have. What is due is looked for once in each [sweepTime].
+const (
+	// headTime is how long a client may take for a TLS handshake, and for the head of a request.
+	headTime = 5 * time.Second
+	// idleTime is how long a connection is kept on which nothing is asked.
+	idleTime = 75 * time.Second
+	// lingerTime is how long a client may still send what nobody reads, after the last reply. If the
+	// connection were closed at once, it might read that it was reset, and not the reply (RFC 9112 9.6).
+	lingerTime = time.Second
+
+	defaultWriteStall = 30 * time.Second
+)
+
+// Server serves connections.
+type Server struct {
+	cfg  Config
+	live [shards]shard
+	next atomic.Uint32 // numbers connections, for their shards
+	tick atomic.Int64  // the time in sweeps of one shard
+	date atomic.Pointer[date]
+
+	stopping atomic.Bool
+	mu       sync.Mutex
+	serving  sync.WaitGroup
+	open     map[net.Listener]bool
+	halted   context.Context // ends when nothing is accepted any more
+	halt     context.CancelFunc
+	swept    context.Context // ends with the sweeps
+	endSweep context.CancelFunc
+}
+
+// shards are the parts in which connections are looked through, one in each tick.
+const shards = 8
+
+// sweepTime is in which time every connection is looked at once.
+const (
+	sweepTime = time.Second
+	tickTime  = sweepTime / shards
+)
+
+// shard has some of the connections.
+type shard struct {
+	mu    sync.Mutex
+	conns []*conn
+}
+
+// New returns a server. Close it.
+func New(cfg Config) *Server {
+	cfg.WriteStall = cmp.Or(cfg.WriteStall, defaultWriteStall)
+	s := &Server{cfg: cfg, open: make(map[net.Listener]bool)}
+	s.halted, s.halt = context.WithCancel(context.Background())
+	s.swept, s.endSweep = context.WithCancel(context.Background())
+	go s.sweep()
+	return s
+}
+
+// sweep ends what is overdue.
+func (s *Server) sweep() {
+	ticker := time.NewTicker(tickTime)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.swept.Done():
+			return
+		case <-ticker.C:
+		}
+		now := s.tick.Add(1)
+		s.live[now%shards].each(func(c *conn) { c.expire(now) })
+	}
+}
+
+func (sh *shard) each(do func(*conn)) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for _, c := range sh.conns {
+		do(c)
+	}
+}
+
+func (s *Server) add(c *conn) {
+	c.shard = &s.live[s.next.Add(1)%shards]
+	c.shard.mu.Lock()
+	defer c.shard.mu.Unlock()
+	c.place = len(c.shard.conns)
+	c.shard.conns = append(c.shard.conns, c)
+}
+
+func (s *Server) remove(c *conn) {
+	c.shard.mu.Lock()
+	defer c.shard.mu.Unlock()
+	last := len(c.shard.conns) - 1
+	moved := c.shard.conns[last]
+	c.shard.conns[c.place], moved.place = moved, c.place
+	c.shard.conns[last] = nil
+	c.shard.conns = c.shard.conns[:last]
+}
+
+// ErrStopped is what [Server.Serve] returns when the server was told to stop.
+var ErrStopped = errors.New("server was stopped")
+
+// Serve accepts connections of a listener, which it closes at the end: HTTP/1.1, or, with a TLS configuration, what that
+// agrees on with the client by ALPN. It returns when the listener fails or the server stops.
+func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
+	if !s.track(l) {
+		l.Close()
+		return ErrStopped
+	}
+	defer s.untrack(l)
+	places := &listen.Places{Max: s.cfg.MaxConnections, PerClient: s.cfg.MaxConnectionsPerClient, Exempt: s.cfg.Exempt}
+	var wait time.Duration
+	for {
+		socket, err := l.Accept()
+		if err != nil {
+			if s.stopping.Load() {
+				return ErrStopped
+			}
+			s.cfg.AcceptFailed(err)
+			if temporary := net.Error(nil); !errors.As(err, &temporary) || !temporary.Temporary() {
+				return err
+			}
+			wait = min(max(2*wait, minAcceptWait), maxAcceptWait)
+			if !s.pause(wait) {
+				return ErrStopped
+			}
+			continue
+		}
+		wait = 0
+		s.accept(socket, places, secure)
+	}
+}
+
+// How long nothing is accepted after that has failed, for example because no descriptor is left. It doubles.
+const (
+	minAcceptWait = 5 * time.Millisecond
+	maxAcceptWait = time.Second
+)
+
+// pause reports whether the server is still to serve after a time.
+func (s *Server) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.halted.Done():
+		return false
+	}
+}
+
+// overloaded answers a connection that is one too many. It is written before anything was read, so it costs nothing.
+const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+func (s *Server) accept(socket net.Conn, places *listen.Places, secure *tls.Config) {
+	ip := listen.IP(socket.RemoteAddr())
+	if reason := places.Take(ip); reason != "" {
+		s.cfg.Refused(reason)
+		if secure == nil {
+			socket.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // An empty socket buffer takes it at once.
+			socket.Write([]byte(overloaded))
+		}
+		socket.Close()
+		return
+	}
+	c := newConn(s, socket, secure)
+	c.release = func() { places.Release(ip) }
+	s.add(c)
+	s.serving.Add(1)
+	go c.run()
+}
+
+// track reports whether the server serves at all.
+func (s *Server) track(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() {
+		return false
+	}
+	s.open[l] = true
+	s.serving.Add(1)
+	return true
+}
+
+func (s *Server) untrack(l net.Listener) {
+	s.mu.Lock()
+	delete(s.open, l)
+	s.mu.Unlock()
+	l.Close()
+	s.serving.Done()
+}
+
+// Shutdown accepts no more connections, ends those on which nothing is asked, lets requests finish, and returns when
+// all connections have ended. When ctx ends before that, it returns its error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.closeListeners()
+	for i := range s.live {
+		s.live[i].each((*conn).drain)
+	}
+	ended := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		s.endSweep()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Server) closeListeners() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping.Store(true)
+	s.halt()
+	for l := range s.open {
+		l.Close()
+	}
+}
+
+// Close ends all connections at once, whatever is under way on them.
+func (s *Server) Close() {
+	s.closeListeners()
+	s.endSweep()
+	for i := range s.live {
+		s.live[i].each((*conn).kill)
+	}
+}
+
+// date is one second as Date fields have it (RFC 9110 5.6.7).
+type date struct {
+	second int64
+	text   [len("Sun, 06 Nov 1994 08:49:37 GMT")]byte
+}
+
+// appendDate appends a moment as the value of a Date field.
+func (s *Server) appendDate(b []byte, now time.Time) []byte {
+	d := s.date.Load()
+	if second := now.Unix(); d == nil || d.second != second {
+		d = &date{second: second}
+		now.UTC().AppendFormat(d.text[:0], "Mon, 02 Jan 2006 15:04:05 GMT")
+		s.date.Store(d)
+	}
+	return append(b, d.text[:]...)
+}
