@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -168,31 +166,9 @@ func (p *Presence) take() (key string, value []byte, ok bool) {
 	return "", nil, false
 }
 
-// Entry is a key of the fleet.
-type Entry struct {
-	// Key is the part after `fleet/`.
-	Key string
-	// Value is nil when the key has gone.
-	Value []byte
-	// Revision is that of the change.
-	Revision int64
-}
-
-// Fleet reads the keys below `fleet/{prefix}`, whoever stored them.
+// Fleet reads the keys below `fleet/{prefix}`, whoever stored them. What follows `fleet/` is the key of an [Entry].
 func (s *Store) Fleet(ctx context.Context, prefix string) ([]Entry, int64, error) {
-	resp, err := s.get(ctx, s.keys.fleet(prefix), clientv3.WithPrefix())
-	if err != nil {
-		return nil, 0, fmt.Errorf("read fleet: %w", err)
-	}
-	entries := make([]Entry, 0, len(resp.Kvs))
-	for _, kv := range resp.Kvs {
-		entries = append(entries, s.entry(kv))
-	}
-	return entries, resp.Header.Revision, nil
-}
-
-func (s *Store) entry(kv *mvccpb.KeyValue) Entry {
-	return Entry{Key: strings.TrimPrefix(string(kv.Key), s.keys.fleet("")), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision}
+	return s.entries(ctx, s.keys.fleet(""), prefix)
 }
 
 // PutFleet stores a key below `fleet/` that stays until it is deleted, unless it is there and create is set: then it returns
@@ -233,47 +209,5 @@ func (s *Store) DeleteFleet(ctx context.Context, key string) error {
 // each later change, until ctx ends. After a failure it begins again with all. Both are called by the goroutine that called
 // WatchFleet.
 func (s *Store) WatchFleet(ctx context.Context, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry)) error {
-	var pause backoff
-	for {
-		err := s.watchFleetOnce(ctx, prefix, all, change)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		s.log.WarnContext(ctx, "store: watch fleet", "error", err)
-		if err := pause.wait(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-func (s *Store) watchFleetOnce(ctx context.Context, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry)) error {
-	epoch := s.epoch.Load()
-	entries, revision, err := s.Fleet(ctx, prefix)
-	if err != nil {
-		return err
-	}
-	all(entries, epoch.id, revision)
-	watcher := clientv3.NewWatcher(s.client)
-	defer func() { _ = watcher.Close() }()
-	events := watcher.Watch(clientv3.WithRequireLeader(ctx), s.keys.fleet(prefix), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
-	for {
-		select {
-		case <-epoch.ended: // the watch waits for a revision that may be long in coming
-			return ErrEpochChanged
-		case resp, ok := <-events:
-			if !ok {
-				return fmt.Errorf("%w: the watch was closed", ErrUnavailable)
-			}
-			if err := resp.Err(); err != nil {
-				return kind(err)
-			}
-			for _, event := range resp.Events {
-				entry := s.entry(event.Kv)
-				if event.Type == mvccpb.Event_DELETE {
-					entry.Value = nil
-				}
-				change(entry)
-			}
-		}
-	}
+	return s.watchEntries(ctx, s.keys.fleet(""), prefix, all, change, func() {})
 }

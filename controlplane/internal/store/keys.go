@@ -28,6 +28,7 @@ func (l layout) idem() string                        { return l.prefix + "idem/"
 func (l layout) request(account, id string) string   { return l.idem() + account + "/" + id }
 func (l layout) meta(name string) string             { return l.prefix + "meta/" + name }
 func (l layout) fleet(name string) string            { return l.prefix + "fleet/" + name }
+func (l layout) auth(name string) string             { return l.prefix + "auth/" + name }
 func (l layout) claims(parent string) string         { return l.prefix + "own/" + parent + "/" }
 func (l layout) claim(parent, label string) string   { return l.claims(parent) + label }
 func (l layout) parse(key []byte) (topology.Key, error) {

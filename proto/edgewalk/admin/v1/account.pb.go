@@ -653,7 +653,7 @@ var File_edgewalk_admin_v1_account_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_account_proto_rawDesc = "" +
 	"\n" +
-	"\x1fedgewalk/admin/v1/account.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"3\n" +
+	"\x1fedgewalk/admin/v1/account.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"3\n" +
 	"\x11GetAccountRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"i\n" +
@@ -699,14 +699,15 @@ const file_edgewalk_admin_v1_account_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12\x14\n" +
 	"\x05force\x18\x05 \x01(\bR\x05force\"3\n" +
 	"\x15DeleteAccountResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xf8\x03\n" +
-	"\x0eAccountService\x12Y\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision2\xc2\x04\n" +
+	"\x0eAccountService\x12g\n" +
 	"\n" +
-	"GetAccount\x12$.edgewalk.admin.v1.GetAccountRequest\x1a%.edgewalk.admin.v1.GetAccountResponse\x12_\n" +
-	"\fListAccounts\x12&.edgewalk.admin.v1.ListAccountsRequest\x1a'.edgewalk.admin.v1.ListAccountsResponse\x12b\n" +
-	"\rCreateAccount\x12'.edgewalk.admin.v1.CreateAccountRequest\x1a(.edgewalk.admin.v1.CreateAccountResponse\x12b\n" +
-	"\rUpdateAccount\x12'.edgewalk.admin.v1.UpdateAccountRequest\x1a(.edgewalk.admin.v1.UpdateAccountResponse\x12b\n" +
-	"\rDeleteAccount\x12'.edgewalk.admin.v1.DeleteAccountRequest\x1a(.edgewalk.admin.v1.DeleteAccountResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"GetAccount\x12$.edgewalk.admin.v1.GetAccountRequest\x1a%.edgewalk.admin.v1.GetAccountResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12o\n" +
+	"\fListAccounts\x12&.edgewalk.admin.v1.ListAccountsRequest\x1a'.edgewalk.admin.v1.ListAccountsResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06caller\x12j\n" +
+	"\rCreateAccount\x12'.edgewalk.admin.v1.CreateAccountRequest\x1a(.edgewalk.admin.v1.CreateAccountResponse\"\x06\xa2\xbb\x18\x02\b\a\x12x\n" +
+	"\rUpdateAccount\x12'.edgewalk.admin.v1.UpdateAccountRequest\x1a(.edgewalk.admin.v1.UpdateAccountResponse\"\x14\xa2\xbb\x18\x10\b\x05\x12\faccount.name\x12p\n" +
+	"\rDeleteAccount\x12'.edgewalk.admin.v1.DeleteAccountRequest\x1a(.edgewalk.admin.v1.DeleteAccountResponse\"\f\xa2\xbb\x18\b\b\a\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_account_proto_rawDescOnce sync.Once
@@ -765,6 +766,7 @@ func file_edgewalk_admin_v1_account_proto_init() {
 	if File_edgewalk_admin_v1_account_proto != nil {
 		return
 	}
+	file_edgewalk_admin_v1_rule_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

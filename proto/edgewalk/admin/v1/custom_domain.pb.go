@@ -661,7 +661,7 @@ var File_edgewalk_admin_v1_custom_domain_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_custom_domain_proto_rawDesc = "" +
 	"\n" +
-	"%edgewalk/admin/v1/custom_domain.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"8\n" +
+	"%edgewalk/admin/v1/custom_domain.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"8\n" +
 	"\x16GetCustomDomainRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"~\n" +
@@ -707,13 +707,15 @@ const file_edgewalk_admin_v1_custom_domain_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"8\n" +
 	"\x1aDeleteCustomDomainResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xc8\x04\n" +
-	"\x13CustomDomainService\x12h\n" +
-	"\x0fGetCustomDomain\x12).edgewalk.admin.v1.GetCustomDomainRequest\x1a*.edgewalk.admin.v1.GetCustomDomainResponse\x12n\n" +
-	"\x11ListCustomDomains\x12+.edgewalk.admin.v1.ListCustomDomainsRequest\x1a,.edgewalk.admin.v1.ListCustomDomainsResponse\x12q\n" +
-	"\x12CreateCustomDomain\x12,.edgewalk.admin.v1.CreateCustomDomainRequest\x1a-.edgewalk.admin.v1.CreateCustomDomainResponse\x12q\n" +
-	"\x12UpdateCustomDomain\x12,.edgewalk.admin.v1.UpdateCustomDomainRequest\x1a-.edgewalk.admin.v1.UpdateCustomDomainResponse\x12q\n" +
-	"\x12DeleteCustomDomain\x12,.edgewalk.admin.v1.DeleteCustomDomainRequest\x1a-.edgewalk.admin.v1.DeleteCustomDomainResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\brevision\x18\x01 \x01(\x03R\brevision2\xa2\x05\n" +
+	"\x13CustomDomainService\x12v\n" +
+	"\x0fGetCustomDomain\x12).edgewalk.admin.v1.GetCustomDomainRequest\x1a*.edgewalk.admin.v1.GetCustomDomainResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12~\n" +
+	"\x11ListCustomDomains\x12+.edgewalk.admin.v1.ListCustomDomainsRequest\x1a,.edgewalk.admin.v1.ListCustomDomainsResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x12\x81\x01\n" +
+	"\x12CreateCustomDomain\x12,.edgewalk.admin.v1.CreateCustomDomainRequest\x1a-.edgewalk.admin.v1.CreateCustomDomainResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06parent\x12\x8d\x01\n" +
+	"\x12UpdateCustomDomain\x12,.edgewalk.admin.v1.UpdateCustomDomainRequest\x1a-.edgewalk.admin.v1.UpdateCustomDomainResponse\"\x1a\xa2\xbb\x18\x16\b\x05\x12\x12custom_domain.name\x12\x7f\n" +
+	"\x12DeleteCustomDomain\x12,.edgewalk.admin.v1.DeleteCustomDomainRequest\x1a-.edgewalk.admin.v1.DeleteCustomDomainResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_custom_domain_proto_rawDescOnce sync.Once
@@ -772,6 +774,7 @@ func file_edgewalk_admin_v1_custom_domain_proto_init() {
 	if File_edgewalk_admin_v1_custom_domain_proto != nil {
 		return
 	}
+	file_edgewalk_admin_v1_rule_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1274,7 +1274,7 @@ var File_edgewalk_admin_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/fleet.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x1dedgewalk/admin/v1/fleet.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\xd9\x06\n" +
 	"\x11GetStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
@@ -1356,16 +1356,18 @@ const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\x12GetRevisionRequest\"G\n" +
 	"\x13GetRevisionResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\xec\x05\n" +
-	"\fFleetService\x12V\n" +
-	"\tListEdges\x12#.edgewalk.admin.v1.ListEdgesRequest\x1a$.edgewalk.admin.v1.ListEdgesResponse\x12P\n" +
-	"\aGetEdge\x12!.edgewalk.admin.v1.GetEdgeRequest\x1a\".edgewalk.admin.v1.GetEdgeResponse\x12\\\n" +
-	"\vWaitApplied\x12%.edgewalk.admin.v1.WaitAppliedRequest\x1a&.edgewalk.admin.v1.WaitAppliedResponse\x12\\\n" +
-	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\x12V\n" +
-	"\tGetStatus\x12#.edgewalk.admin.v1.GetStatusRequest\x1a$.edgewalk.admin.v1.GetStatusResponse\x12\\\n" +
-	"\vFreezeEdges\x12%.edgewalk.admin.v1.FreezeEdgesRequest\x1a&.edgewalk.admin.v1.FreezeEdgesResponse\x12b\n" +
-	"\rUnfreezeEdges\x12'.edgewalk.admin.v1.UnfreezeEdgesRequest\x1a(.edgewalk.admin.v1.UnfreezeEdgesResponse\x12\\\n" +
-	"\vListFreezes\x12%.edgewalk.admin.v1.ListFreezesRequest\x1a&.edgewalk.admin.v1.ListFreezesResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\xbc\x06\n" +
+	"\fFleetService\x12^\n" +
+	"\tListEdges\x12#.edgewalk.admin.v1.ListEdgesRequest\x1a$.edgewalk.admin.v1.ListEdgesResponse\"\x06\xa2\xbb\x18\x02\b\b\x12X\n" +
+	"\aGetEdge\x12!.edgewalk.admin.v1.GetEdgeRequest\x1a\".edgewalk.admin.v1.GetEdgeResponse\"\x06\xa2\xbb\x18\x02\b\b\x12l\n" +
+	"\vWaitApplied\x12%.edgewalk.admin.v1.WaitAppliedRequest\x1a&.edgewalk.admin.v1.WaitAppliedResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x03\x12\x06caller\x12l\n" +
+	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x03\x12\x06caller\x12^\n" +
+	"\tGetStatus\x12#.edgewalk.admin.v1.GetStatusRequest\x1a$.edgewalk.admin.v1.GetStatusResponse\"\x06\xa2\xbb\x18\x02\b\b\x12d\n" +
+	"\vFreezeEdges\x12%.edgewalk.admin.v1.FreezeEdgesRequest\x1a&.edgewalk.admin.v1.FreezeEdgesResponse\"\x06\xa2\xbb\x18\x02\b\t\x12j\n" +
+	"\rUnfreezeEdges\x12'.edgewalk.admin.v1.UnfreezeEdgesRequest\x1a(.edgewalk.admin.v1.UnfreezeEdgesResponse\"\x06\xa2\xbb\x18\x02\b\t\x12d\n" +
+	"\vListFreezes\x12%.edgewalk.admin.v1.ListFreezesRequest\x1a&.edgewalk.admin.v1.ListFreezesResponse\"\x06\xa2\xbb\x18\x02\b\bB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_fleet_proto_rawDescOnce sync.Once
@@ -1449,6 +1451,7 @@ func file_edgewalk_admin_v1_fleet_proto_init() {
 	if File_edgewalk_admin_v1_fleet_proto != nil {
 		return
 	}
+	file_edgewalk_admin_v1_rule_proto_init()
 	file_edgewalk_admin_v1_fleet_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -623,7 +623,7 @@ var File_edgewalk_admin_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	" edgewalk/admin/v1/manifest.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\"\xba\x02\n" +
+	" edgewalk/admin/v1/manifest.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\"\xba\x02\n" +
 	"\bManifest\x12?\n" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.edgewalk.topology.v1.AccountB\x06\xbaH\x03\xc8\x01\x01R\aaccount\x12B\n" +
 	"\aorigins\x18\x02 \x03(\v2\x1c.edgewalk.topology.v1.OriginB\n" +
@@ -669,10 +669,11 @@ const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\x16ExportManifestResponse\x127\n" +
 	"\bmanifest\x18\x01 \x01(\v2\x1b.edgewalk.admin.v1.ManifestR\bmanifest\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xdc\x01\n" +
-	"\x0fManifestService\x12b\n" +
-	"\rApplyManifest\x12'.edgewalk.admin.v1.ApplyManifestRequest\x1a(.edgewalk.admin.v1.ApplyManifestResponse\x12e\n" +
-	"\x0eExportManifest\x12(.edgewalk.admin.v1.ExportManifestRequest\x1a).edgewalk.admin.v1.ExportManifestResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xfa\x01\n" +
+	"\x0fManifestService\x12r\n" +
+	"\rApplyManifest\x12'.edgewalk.admin.v1.ApplyManifestRequest\x1a(.edgewalk.admin.v1.ApplyManifestResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06caller\x12s\n" +
+	"\x0eExportManifest\x12(.edgewalk.admin.v1.ExportManifestRequest\x1a).edgewalk.admin.v1.ExportManifestResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_manifest_proto_rawDescOnce sync.Once
@@ -728,6 +729,7 @@ func file_edgewalk_admin_v1_manifest_proto_init() {
 	if File_edgewalk_admin_v1_manifest_proto != nil {
 		return
 	}
+	file_edgewalk_admin_v1_rule_proto_init()
 	file_edgewalk_admin_v1_manifest_proto_msgTypes[1].OneofWrappers = []any{
 		(*ApplyManifestRequest_Manifest)(nil),
 		(*ApplyManifestRequest_Text)(nil),

@@ -789,7 +789,7 @@ var File_edgewalk_admin_v1_origin_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_origin_proto_rawDesc = "" +
 	"\n" +
-	"\x1eedgewalk/admin/v1/origin.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"2\n" +
+	"\x1eedgewalk/admin/v1/origin.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"2\n" +
 	"\x10GetOriginRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"e\n" +
@@ -844,15 +844,17 @@ const file_edgewalk_admin_v1_origin_proto_rawDesc = "" +
 	"\x04edge\x18\x04 \x01(\tB\a\xbaH\x04r\x02(?R\x04edge\x12\x1f\n" +
 	"\x06region\x18\x05 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\"J\n" +
 	"\x12TestOriginResponse\x124\n" +
-	"\x04test\x18\x01 \x01(\v2 .edgewalk.topology.v1.OriginTestR\x04test2\xc3\x04\n" +
-	"\rOriginService\x12V\n" +
-	"\tGetOrigin\x12#.edgewalk.admin.v1.GetOriginRequest\x1a$.edgewalk.admin.v1.GetOriginResponse\x12\\\n" +
-	"\vListOrigins\x12%.edgewalk.admin.v1.ListOriginsRequest\x1a&.edgewalk.admin.v1.ListOriginsResponse\x12_\n" +
-	"\fCreateOrigin\x12&.edgewalk.admin.v1.CreateOriginRequest\x1a'.edgewalk.admin.v1.CreateOriginResponse\x12_\n" +
-	"\fUpdateOrigin\x12&.edgewalk.admin.v1.UpdateOriginRequest\x1a'.edgewalk.admin.v1.UpdateOriginResponse\x12_\n" +
-	"\fDeleteOrigin\x12&.edgewalk.admin.v1.DeleteOriginRequest\x1a'.edgewalk.admin.v1.DeleteOriginResponse\x12Y\n" +
+	"\x04test\x18\x01 \x01(\v2 .edgewalk.topology.v1.OriginTestR\x04test2\xa2\x05\n" +
+	"\rOriginService\x12d\n" +
+	"\tGetOrigin\x12#.edgewalk.admin.v1.GetOriginRequest\x1a$.edgewalk.admin.v1.GetOriginResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12l\n" +
+	"\vListOrigins\x12%.edgewalk.admin.v1.ListOriginsRequest\x1a&.edgewalk.admin.v1.ListOriginsResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x12o\n" +
+	"\fCreateOrigin\x12&.edgewalk.admin.v1.CreateOriginRequest\x1a'.edgewalk.admin.v1.CreateOriginResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06parent\x12t\n" +
+	"\fUpdateOrigin\x12&.edgewalk.admin.v1.UpdateOriginRequest\x1a'.edgewalk.admin.v1.UpdateOriginResponse\"\x13\xa2\xbb\x18\x0f\b\x05\x12\vorigin.name\x12m\n" +
+	"\fDeleteOrigin\x12&.edgewalk.admin.v1.DeleteOriginRequest\x1a'.edgewalk.admin.v1.DeleteOriginResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04name\x12g\n" +
 	"\n" +
-	"TestOrigin\x12$.edgewalk.admin.v1.TestOriginRequest\x1a%.edgewalk.admin.v1.TestOriginResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"TestOrigin\x12$.edgewalk.admin.v1.TestOriginRequest\x1a%.edgewalk.admin.v1.TestOriginResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_origin_proto_rawDescOnce sync.Once
@@ -918,6 +920,7 @@ func file_edgewalk_admin_v1_origin_proto_init() {
 	if File_edgewalk_admin_v1_origin_proto != nil {
 		return
 	}
+	file_edgewalk_admin_v1_rule_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

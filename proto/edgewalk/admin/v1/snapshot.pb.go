@@ -108,12 +108,13 @@ var File_edgewalk_admin_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	" edgewalk/admin/v1/snapshot.proto\x12\x11edgewalk.admin.v1\"\x15\n" +
+	" edgewalk/admin/v1/snapshot.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\"\x15\n" +
 	"\x13SaveSnapshotRequest\"*\n" +
 	"\x14SaveSnapshotResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2t\n" +
-	"\x0fSnapshotService\x12a\n" +
-	"\fSaveSnapshot\x12&.edgewalk.admin.v1.SaveSnapshotRequest\x1a'.edgewalk.admin.v1.SaveSnapshotResponse0\x01B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x04data\x18\x01 \x01(\fR\x04data2|\n" +
+	"\x0fSnapshotService\x12i\n" +
+	"\fSaveSnapshot\x12&.edgewalk.admin.v1.SaveSnapshotRequest\x1a'.edgewalk.admin.v1.SaveSnapshotResponse\"\x06\xa2\xbb\x18\x02\b\n" +
+	"0\x01B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_snapshot_proto_rawDescOnce sync.Once
@@ -147,6 +148,7 @@ func file_edgewalk_admin_v1_snapshot_proto_init() {
 	if File_edgewalk_admin_v1_snapshot_proto != nil {
 		return
 	}
+	file_edgewalk_admin_v1_rule_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -661,7 +661,7 @@ var File_edgewalk_admin_v1_url_endpoint_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_url_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"$edgewalk/admin/v1/url_endpoint.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"7\n" +
+	"$edgewalk/admin/v1/url_endpoint.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"7\n" +
 	"\x15GetUrlEndpointRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"z\n" +
@@ -707,13 +707,15 @@ const file_edgewalk_admin_v1_url_endpoint_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"7\n" +
 	"\x19DeleteUrlEndpointResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xb8\x04\n" +
-	"\x12UrlEndpointService\x12e\n" +
-	"\x0eGetUrlEndpoint\x12(.edgewalk.admin.v1.GetUrlEndpointRequest\x1a).edgewalk.admin.v1.GetUrlEndpointResponse\x12k\n" +
-	"\x10ListUrlEndpoints\x12*.edgewalk.admin.v1.ListUrlEndpointsRequest\x1a+.edgewalk.admin.v1.ListUrlEndpointsResponse\x12n\n" +
-	"\x11CreateUrlEndpoint\x12+.edgewalk.admin.v1.CreateUrlEndpointRequest\x1a,.edgewalk.admin.v1.CreateUrlEndpointResponse\x12n\n" +
-	"\x11UpdateUrlEndpoint\x12+.edgewalk.admin.v1.UpdateUrlEndpointRequest\x1a,.edgewalk.admin.v1.UpdateUrlEndpointResponse\x12n\n" +
-	"\x11DeleteUrlEndpoint\x12+.edgewalk.admin.v1.DeleteUrlEndpointRequest\x1a,.edgewalk.admin.v1.DeleteUrlEndpointResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\brevision\x18\x01 \x01(\x03R\brevision2\x90\x05\n" +
+	"\x12UrlEndpointService\x12s\n" +
+	"\x0eGetUrlEndpoint\x12(.edgewalk.admin.v1.GetUrlEndpointRequest\x1a).edgewalk.admin.v1.GetUrlEndpointResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12{\n" +
+	"\x10ListUrlEndpoints\x12*.edgewalk.admin.v1.ListUrlEndpointsRequest\x1a+.edgewalk.admin.v1.ListUrlEndpointsResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x12~\n" +
+	"\x11CreateUrlEndpoint\x12+.edgewalk.admin.v1.CreateUrlEndpointRequest\x1a,.edgewalk.admin.v1.CreateUrlEndpointResponse\"\x0e\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06parent\x12\x89\x01\n" +
+	"\x11UpdateUrlEndpoint\x12+.edgewalk.admin.v1.UpdateUrlEndpointRequest\x1a,.edgewalk.admin.v1.UpdateUrlEndpointResponse\"\x19\xa2\xbb\x18\x15\b\x05\x12\x11url_endpoint.name\x12|\n" +
+	"\x11DeleteUrlEndpoint\x12+.edgewalk.admin.v1.DeleteUrlEndpointRequest\x1a,.edgewalk.admin.v1.DeleteUrlEndpointResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_url_endpoint_proto_rawDescOnce sync.Once
@@ -772,6 +774,7 @@ func file_edgewalk_admin_v1_url_endpoint_proto_init() {
 	if File_edgewalk_admin_v1_url_endpoint_proto != nil {
 		return
 	}
+	file_edgewalk_admin_v1_rule_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
