@@ -1,5 +1,5 @@
 // Package topology is the model that both programs share: names of resources, canonical hosts, paths and queries, where a
-// URL leads, and the rules between resources.
+// URL leads, and what requests see of an account.
 //
 // It is pure: no I/O, no clock, no goroutines. What it returns to readers is immutable. How the model is stored is the
 // store's business, how it is looked up at an edge is route's.
@@ -60,17 +60,6 @@ func newAccount(id, uid string) *Account {
 func (a *Account) LookupEndpoint(id string) (e *Endpoint, exists bool) {
 	held, exists := a.endpoints.Get(id)
 	return held.endpoint, exists
-}
-
-// Endpoints yields what LookupEndpoint knows, in no order.
-func (a *Account) Endpoints() iter.Seq2[string, *Endpoint] {
-	return func(yield func(string, *Endpoint) bool) {
-		for held := range a.endpoints.All() {
-			if !yield(held.id, held.endpoint) {
-				return
-			}
-		}
-	}
 }
 
 // Endpoint returns the endpoint of an identifier, nil unless it can be used.

@@ -73,7 +73,7 @@ func media(sum byte) *topologyv1.MediaFile {
 	return &topologyv1.MediaFile{Sha256: hex.EncodeToString(slices.Repeat([]byte{sum}, 32))}
 }
 
-// describe says what a root holds of acme, globex and a few hosts.
+// describe says what a root holds of acme, globex, a few endpoints and a few hosts.
 func describe(r *Root) string {
 	var lines []string
 	for _, id := range []string{"acme", "globex"} {
@@ -86,8 +86,11 @@ func describe(r *Root) string {
 			state = " deleting"
 		}
 		lines = append(lines, fmt.Sprintf("%s uid=%s%s media=%d", id, a.UID, state, a.Media.Len()))
-		for _, name := range slices.Sorted(maps.Keys(maps.Collect(a.Endpoints()))) {
-			e := a.Endpoint(name)
+		for _, name := range []string{topology.DefaultEndpointID, "more", "x"} {
+			e, exists := a.LookupEndpoint(name)
+			if !exists {
+				continue
+			}
 			if e == nil {
 				lines = append(lines, id+"/"+name+" blocked")
 				continue
