@@ -30,9 +30,9 @@ var rules = []rule{
 	},
 	{
 		name:   "pure packages never ask the time",
-		reason: "topology and rfc9111 give the same answer to the same arguments; now is one of them",
+		reason: "topology, rules and rfc9111 give the same answer to the same arguments; now is one of them",
 		check: func(f *file) []finding {
-			if f.isTest() || !f.under("internal/topology", "edgeagent/internal/rfc9111") {
+			if f.isTest() || !f.under("internal/topology", "controlplane/internal/rules", "edgeagent/internal/rfc9111") {
 				return nil
 			}
 			asks := []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", "NewTicker", "Sleep", "Tick"}
@@ -136,14 +136,14 @@ var boundaries = []boundary{
 		reason: "only store and etcdnode know etcd",
 	},
 	{
-		from:   []string{"internal/topology", "edgeagent/internal/rfc9111"},
+		from:   []string{"internal/topology", "controlplane/internal/rules", "edgeagent/internal/rfc9111"},
 		to:     []string{"os", "google.golang.org/grpc"},
-		reason: "topology and rfc9111 do no I/O",
+		reason: "topology, rules and rfc9111 do no I/O",
 	},
 	{
-		from:   []string{"internal/topology"},
+		from:   []string{"internal/topology", "controlplane/internal/rules"},
 		to:     []string{"net/http"},
-		reason: "topology knows names, not requests",
+		reason: "topology and rules know names, not requests",
 	},
 }
 

@@ -29,7 +29,7 @@ func TestCompileFillsDefaults(t *testing.T) {
 	if o.Breaker != DefaultBreaker {
 		t.Errorf("breaker %+v", o.Breaker)
 	}
-	if got := a.Origin("product-images").Secrets[secretS3Key]; got != "s" {
+	if got := a.Origin("product-images").Secrets["s3.secret_access_key"]; got != "s" {
 		t.Errorf("secret %q", got)
 	}
 	e := a.Default()

@@ -19,7 +19,7 @@ func CanonicalDomain(raw, sharedHost string) (string, error) {
 	case strings.ContainsAny(base, ":/[]"):
 		return "", errors.New("give the host name alone, without scheme, port or path")
 	}
-	name, err := canonicalName(base)
+	name, err := CanonicalName(base)
 	if err != nil {
 		return "", err
 	}
@@ -41,7 +41,7 @@ func CanonicalDomain(raw, sharedHost string) (string, error) {
 func checkDomain(name string, wildcard bool) error {
 	first, _, more := strings.Cut(name, ".")
 	switch {
-	case isAddress(name):
+	case IsAddress(name):
 		return errors.New("an IP address is not a domain")
 	case !more && wildcard:
 		return errors.New("a wildcard needs at least two labels below it, as in *.example.com")

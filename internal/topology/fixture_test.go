@@ -68,7 +68,7 @@ func shop(t testing.TB) *AccountState {
 	put(t, s, Key{Kind: KindAccounts}, &topologyv1.Account{State: topologyv1.Account_ACTIVE})
 	put(t, s, Key{Kind: KindOrigins, ID: "legacy"}, webOrigin("http://127.0.0.1:9000"))
 	put(t, s, Key{Kind: KindOrigins, ID: "product-images"}, s3Origin(&topologyv1.S3Origin{Bucket: "products", Endpoint: "http://127.0.0.1:9001", AccessKeyId: "k"}))
-	put(t, s, Key{Kind: KindOriginSecrets, ID: "product-images"}, &topologyv1.OriginSecrets{Values: map[string]string{secretS3Key: "s"}})
+	put(t, s, Key{Kind: KindOriginSecrets, ID: "product-images"}, &topologyv1.OriginSecrets{Values: map[string]string{"s3.secret_access_key": "s"}})
 	put(t, s, Key{Kind: KindURLEndpoints, ID: "default"}, &topologyv1.UrlEndpoint{
 		Origins: []string{"product-images", "legacy"}, DefaultImage: &topologyv1.DefaultImage{Path: "placeholder.png"},
 	})

@@ -41,12 +41,12 @@ var hostProfile = idna.New(
 // CanonicalHost is the form in which hosts are compared: without port, in lower case, IDNA as ASCII, without the trailing
 // dot. An IPv6 address keeps its brackets. It returns a part of raw when that is canonical.
 func CanonicalHost(raw string) (string, error) {
-	host, _, err := splitHost(raw)
+	host, _, err := SplitHost(raw)
 	return host, err
 }
 
-// splitHost canonicalises the host of `host[:port]` and returns the port too, empty if there is none.
-func splitHost(raw string) (host, port string, err error) {
+// SplitHost is [CanonicalHost] that returns the port too, empty if there is none.
+func SplitHost(raw string) (host, port string, err error) {
 	if strings.HasPrefix(raw, "[") {
 		return splitIPv6(raw)
 	}
@@ -57,7 +57,7 @@ func splitHost(raw string) (host, port string, err error) {
 			return "", "", errHostPort
 		}
 	}
-	host, err = canonicalName(host)
+	host, err = CanonicalName(host)
 	return host, port, err
 }
 
@@ -93,7 +93,8 @@ func validPort(port string) bool {
 	return true
 }
 
-func canonicalName(name string) (string, error) {
+// CanonicalName is [CanonicalHost] for a name that has no port.
+func CanonicalName(name string) (string, error) {
 	trimmed := strings.TrimSuffix(name, ".")
 	if plainHost(trimmed) && !hasPunycode(trimmed) {
 		return checkLabels(trimmed)
@@ -151,8 +152,8 @@ func hasPunycode(name string) bool {
 	return strings.HasPrefix(name, "xn--") || strings.Contains(name, ".xn--")
 }
 
-// isAddress says whether a canonical host is an IP address, or a name that many programs would read as one.
-func isAddress(host string) bool {
+// IsAddress reports whether a canonical host is an IP address, or a name that many programs would read as one.
+func IsAddress(host string) bool {
 	if strings.HasPrefix(host, "[") {
 		return true
 	}
@@ -162,9 +163,25 @@ func isAddress(host string) bool {
 
 // ParseSharedHost reads `host[:port]` of the settings. The port counts only in URLs that are shown.
 func ParseSharedHost(raw string) (host, port string, err error) {
-	host, port, err = splitHost(raw)
+	host, port, err = SplitHost(raw)
 	if err != nil {
 		return "", "", fmt.Errorf("shared host %q: %w", raw, err)
 	}
 	return host, port, nil
+}
+
+// AllowedHost is how allowed_hosts of a web proxy list a server, by its scheme, its host in
+// canonical form and its port, which may be empty: https at its default port is not written out.
+func AllowedHost(scheme, host, port string) string {
+	port = strings.TrimLeft(port, "0")
+	switch {
+	case port == "443" && scheme == "https", port == "80" && scheme == "http":
+		port = ""
+	case port != "":
+		port = ":" + port
+	}
+	if scheme == "https" {
+		return host + port
+	}
+	return scheme + "://" + host + port
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -38,7 +39,7 @@ type draft struct {
 	// write may put another in the place of one.
 	discarded []topology.Key
 	// fail makes an error of the rules that state, which has what they are about, breaks. Nil: violationsError.
-	fail func(state *topology.AccountState, found []topology.Violation) error
+	fail func(state *topology.AccountState, found []rules.Violation) error
 }
 
 func newDraft(state *store.State, now time.Time) (*draft, error) {
@@ -247,7 +248,7 @@ func deleting(account string) *failure {
 // keep makes next the successor of stored: what is never stored goes, and create_time stays. A message equal to the stored
 // one leaves the stored one.
 func keep[M proto.Message](stored topology.Stored[M], next M, now time.Time) topology.Stored[M] {
-	topology.Strip(next)
+	rules.Strip(next)
 	r := next.ProtoReflect()
 	at := protoreflect.ValueOfMessage(timestamppb.New(now).ProtoReflect())
 	created, updated := r.Descriptor().Fields().ByName("create_time"), r.Descriptor().Fields().ByName("update_time")
@@ -302,13 +303,13 @@ func (d *draft) putAccount(a *topologyv1.Account) {
 // putOrigin stores an origin and its secrets. cleared tells which secrets the caller wants gone.
 func (d *draft) putOrigin(id string, o *topologyv1.Origin, cleared func(path string) bool) error {
 	name := topology.OriginName(d.id, id)
-	if found := topology.Normalize(d.id, name, o); len(found) > 0 {
+	if found := rules.Normalize(d.id, name, o); len(found) > 0 {
 		return malformed(d.id, found, "")
 	}
-	public, given := topology.SplitOrigin(o)
+	public, given := rules.SplitOrigin(o)
 	stored := d.origins.before(id)
 	was := d.secrets.before(id)
-	secrets, required := topology.MergeSecrets(stored.Message, was.Message.GetValues(), public, given, cleared)
+	secrets, required := rules.MergeSecrets(stored.Message, was.Message.GetValues(), public, given, cleared)
 	if len(required) > 0 {
 		return secretRequired(name, required)
 	}
@@ -345,7 +346,7 @@ func (d *draft) deleteOrigin(id string) {
 }
 
 func (d *draft) putEndpoint(id string, e *topologyv1.UrlEndpoint) error {
-	if found := topology.Normalize(d.id, topology.EndpointName(d.id, id), e); len(found) > 0 {
+	if found := rules.Normalize(d.id, topology.EndpointName(d.id, id), e); len(found) > 0 {
 		return malformed(d.id, found, "")
 	}
 	d.endpoints.put(id, keep(d.endpoints.before(id), e, d.now))
@@ -353,7 +354,7 @@ func (d *draft) putEndpoint(id string, e *topologyv1.UrlEndpoint) error {
 }
 
 func (d *draft) putDomain(id string, c *topologyv1.CustomDomain) error {
-	if found := topology.Normalize(d.id, topology.DomainName(d.id, id), c); len(found) > 0 {
+	if found := rules.Normalize(d.id, topology.DomainName(d.id, id), c); len(found) > 0 {
 		return malformed(d.id, found, "")
 	}
 	stored := d.domains.before(id)
@@ -394,21 +395,21 @@ func (d *draft) edit(resource string) (*store.Edit, error) {
 
 // faults are the broken rules that the write answers for, and the account as it shall be as far as they are about it. What was
 // broken before, in what the write leaves alone, is no fault of it.
-func (d *draft) faults() ([]topology.Violation, *topology.AccountState) {
+func (d *draft) faults() ([]rules.Violation, *topology.AccountState) {
 	p := d.concerned()
 	next := d.part(p, true)
-	found := topology.Check(next)
+	found := rules.Check(next)
 	if len(found) == 0 {
 		return nil, next
 	}
-	old := make(map[topology.Violation]bool)
-	for _, v := range topology.Check(d.part(p, false)) {
+	old := make(map[rules.Violation]bool)
+	for _, v := range rules.Check(d.part(p, false)) {
 		old[v] = true
 	}
 	for _, put := range d.changes().Puts {
-		maps.DeleteFunc(old, func(v topology.Violation, _ bool) bool { return v.Resource == put.Key.Name() })
+		maps.DeleteFunc(old, func(v rules.Violation, _ bool) bool { return v.Resource == put.Key.Name() })
 	}
-	return slices.DeleteFunc(found, func(v topology.Violation) bool { return old[v] }), next
+	return slices.DeleteFunc(found, func(v rules.Violation) bool { return old[v] }), next
 }
 
 // part is some of an account's resources, by their ids.
@@ -486,9 +487,9 @@ const maxBlockers = 10
 // violationsError turns broken rules into an error. Where all that is wrong is that siblings are missing, the account's
 // state is at fault and not the request. Fields of resource are named as in the request that writes it, those of others
 // with their resource's name; without a resource, all as they are.
-func violationsError(s *topology.AccountState, found []topology.Violation, resource string) *failure {
+func violationsError(s *topology.AccountState, found []rules.Violation, resource string) *failure {
 	f := &failure{kind: kindInvalidField}
-	if !slices.ContainsFunc(found, func(v topology.Violation) bool { return !missingReference(s, v) }) {
+	if !slices.ContainsFunc(found, func(v rules.Violation) bool { return !missingReference(s, v) }) {
 		f.kind = kindReferenceMissing
 	}
 	f.text = found[0].Error()
@@ -514,7 +515,7 @@ func violationsError(s *topology.AccountState, found []topology.Violation, resou
 }
 
 // malformed is violationsError for what is wrong with a resource whatever else the account holds.
-func malformed(account string, found []topology.Violation, resource string) *failure {
+func malformed(account string, found []rules.Violation, resource string) *failure {
 	return violationsError(topology.NewAccountState(account, ""), found, resource)
 }
 
@@ -547,7 +548,7 @@ func under(field string, err error) error {
 const maxFaults = 20
 
 // missingReference reports whether a violation only says that a sibling does not exist.
-func missingReference(s *topology.AccountState, v topology.Violation) bool {
+func missingReference(s *topology.AccountState, v rules.Violation) bool {
 	if key, err := topology.ParseName(topology.KindURLEndpoints, v.Resource); err == nil {
 		rest, ok := strings.CutPrefix(v.Field, "origins[")
 		i, err := strconv.Atoi(strings.TrimSuffix(rest, "]"))

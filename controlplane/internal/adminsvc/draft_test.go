@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/index"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -129,15 +130,15 @@ func TestFaultsAreThoseOfTheWholeAccount(t *testing.T) {
 		for range 1 + random.IntN(4) {
 			d.change(random)
 		}
-		old := make(map[topology.Violation]bool)
-		for _, v := range topology.Check(d.whole(false)) {
+		old := make(map[rules.Violation]bool)
+		for _, v := range rules.Check(d.whole(false)) {
 			old[v] = true
 		}
 		puts := make(map[string]bool)
 		for _, put := range d.changes().Puts {
 			puts[put.Key.Name()] = true
 		}
-		want := slices.DeleteFunc(topology.Check(d.whole(true)), func(v topology.Violation) bool { return old[v] && !puts[v.Resource] })
+		want := slices.DeleteFunc(rules.Check(d.whole(true)), func(v rules.Violation) bool { return old[v] && !puts[v.Resource] })
 		got, _ := d.faults()
 		if !slices.Equal(got, want) {
 			t.Fatalf("seed %d: faults\n%v\nwant\n%v", seed, got, want)
@@ -169,8 +170,8 @@ func TestPurgeLeadsWhereTheWholeAccountSays(t *testing.T) {
 		case 1:
 			p = &topologyv1.Purge{Scope: &topologyv1.Purge_UrlEndpoint{UrlEndpoint: pick("e1", "default", "e9")}}
 		}
-		want, wantFound := topology.ResolvePurge(d.whole(false), p)
-		got, found := topology.ResolvePurge(d.part(d.purged(p), false), p)
+		want, wantFound := rules.ResolvePurge(d.whole(false), p)
+		got, found := rules.ResolvePurge(d.part(d.purged(p), false), p)
 		if fmt.Sprint(got, found) != fmt.Sprint(want, wantFound) {
 			t.Fatalf("seed %d: %v leads to %v, %v\nwant %v, %v", seed, p, got, found, want, wantFound)
 		}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/index"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -104,8 +105,8 @@ func (e *entrances) domains(kind topology.Kind, id string) (domains []*topologyv
 // present is a stored endpoint as admins see it.
 func (e *entrances) present(key topology.Key, stored topology.Stored[*topologyv1.UrlEndpoint]) *topologyv1.UrlEndpoint {
 	m := present(key, stored)
-	m.Walk = topology.Walk(m)
-	m.Urls = topology.URLs(e.sharedHost, e.account, key.ID, append(e.domains(topology.KindURLEndpoints, key.ID), e.everywhere...))
+	m.Walk = rules.Walk(m)
+	m.Urls = rules.URLs(e.sharedHost, e.account, key.ID, append(e.domains(topology.KindURLEndpoints, key.ID), e.everywhere...))
 	if m.MoreUrls = len(m.Urls) > maxURLs; m.MoreUrls {
 		m.Urls = m.Urls[:maxURLs]
 	}
@@ -228,7 +229,7 @@ func endpointWarnings(ctx context.Context, state *store.State, id string, e *top
 		return nil, err
 	}
 	for _, file := range files {
-		if text := topology.ShadowWarning(id, file.Key.ID); text != "" {
+		if text := rules.ShadowWarning(id, file.Key.ID); text != "" {
 			warnings = append(warnings, text)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc/manifest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -61,7 +62,7 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 		if err := m.apply(d, req.GetPrune()); err != nil {
 			return m.locate(err)
 		}
-		d.fail = func(state *topology.AccountState, found []topology.Violation) error {
+		d.fail = func(state *topology.AccountState, found []rules.Violation) error {
 			return m.locate(m.violations(state, found))
 		}
 		resp.Changes = m.changes(d)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc/manifest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -105,7 +106,7 @@ func checkEntryEtag(place, given, name string, modRevision int64) error {
 }
 
 // violations names broken rules by their place in the manifest, and those of resources that it does not list by name.
-func (m *source) violations(s *topology.AccountState, found []topology.Violation) *failure {
+func (m *source) violations(s *topology.AccountState, found []rules.Violation) *failure {
 	f := violationsError(s, found, "")
 	places := make(map[string]string)
 	for i, o := range m.GetOrigins() {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -265,7 +266,7 @@ func (s *Service) uploadedBefore(ctx context.Context, key topology.Key, result s
 func (s *Service) uploadWarnings(ctx context.Context, key topology.Key) []string {
 	folder, _, _ := strings.Cut(key.ID, "/")
 	endpoint := endpointKey(key.Account, folder)
-	text := topology.ShadowWarning(folder, key.ID)
+	text := rules.ShadowWarning(folder, key.ID)
 	if endpoint.Validate() != nil || text == "" {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -55,7 +56,7 @@ func (s *Service) origin(ctx context.Context, key topology.Key, revision int64) 
 
 func presentOrigin(key topology.Key, stored topology.Stored[*topologyv1.Origin], secrets *topologyv1.OriginSecrets) *topologyv1.Origin {
 	o := present(key, stored)
-	o.SecretsSet = topology.SecretsSet(secrets.GetValues())
+	o.SecretsSet = rules.SecretsSet(secrets.GetValues())
 	return o
 }
 
@@ -106,7 +107,7 @@ func (s *Service) tellSecrets(ctx context.Context, account string, page listing[
 				continue
 			}
 			if o := origins[after]; o != nil {
-				o.SecretsSet = topology.SecretsSet(stored.Message.GetValues())
+				o.SecretsSet = rules.SecretsSet(stored.Message.GetValues())
 			}
 		}
 		if !more || after >= last {
@@ -272,11 +273,11 @@ func (s *Service) testee(ctx context.Context, key topology.Key, given *topologyv
 	}
 	o := new(topologyv1.Origin)
 	mask{all: true}.apply(o, given)
-	if found := topology.Normalize(key.Account, key.Name(), o); len(found) > 0 {
+	if found := rules.Normalize(key.Account, key.Name(), o); len(found) > 0 {
 		return nil, nil, malformed(key.Account, found, key.Name())
 	}
-	public, fresh := topology.SplitOrigin(o)
-	secrets, required := topology.MergeSecrets(stored.Message, kept, public, fresh, clearsNothing)
+	public, fresh := rules.SplitOrigin(o)
+	secrets, required := rules.MergeSecrets(stored.Message, kept, public, fresh, clearsNothing)
 	if len(required) > 0 {
 		return nil, nil, under("origin", secretRequired(key.Name(), required))
 	}
@@ -284,7 +285,7 @@ func (s *Service) testee(ctx context.Context, key topology.Key, given *topologyv
 	alone.Endpoints[topology.DefaultEndpointID] = topology.Stored[*topologyv1.UrlEndpoint]{Message: new(topologyv1.UrlEndpoint)}
 	alone.Origins[key.ID] = topology.Stored[*topologyv1.Origin]{Message: public}
 	alone.Secrets[key.ID] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{Values: secrets}}
-	if found := topology.Check(alone); len(found) > 0 {
+	if found := rules.Check(alone); len(found) > 0 {
 		return nil, nil, violationsError(alone, found, key.Name())
 	}
 	return public, secrets, nil

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -66,12 +67,12 @@ func (d *draft) purge(in *topologyv1.Purge) (*topologyv1.Purge, error) {
 		return nil, err
 	}
 	p := proto.CloneOf(in)
-	topology.Strip(p)
+	rules.Strip(p)
 	parent := topology.AccountName(d.id) + "/purges"
-	if found := topology.Normalize(d.id, parent, p); len(found) > 0 {
+	if found := rules.Normalize(d.id, parent, p); len(found) > 0 {
 		return nil, purgeViolations(found)
 	}
-	targets, found := topology.ResolvePurge(d.part(d.purged(p), false), p)
+	targets, found := rules.ResolvePurge(d.part(d.purged(p), false), p)
 	if len(found) > 0 {
 		return nil, purgeViolations(found)
 	}
@@ -85,7 +86,7 @@ func (d *draft) purge(in *topologyv1.Purge) (*topologyv1.Purge, error) {
 
 // purged is what the scope of a purge can lead to.
 func (d *draft) purged(purge *topologyv1.Purge) part {
-	endpoints, domains := topology.PurgeReads(purge)
+	endpoints, domains := rules.PurgeReads(purge)
 	p := part{make(map[string]bool), make(map[string]bool), make(map[string]bool)}
 	for _, id := range endpoints {
 		p.endpoints[id] = true
@@ -96,7 +97,7 @@ func (d *draft) purged(purge *topologyv1.Purge) part {
 	return d.withReferences(p)
 }
 
-func purgeViolations(found []topology.Violation) *failure {
+func purgeViolations(found []rules.Violation) *failure {
 	f := &failure{kind: kindInvalidField}
 	for _, v := range found {
 		f.fields = append(f.fields, fieldFault{"purge." + v.Field, v.Description})

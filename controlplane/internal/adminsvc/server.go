@@ -6,7 +6,7 @@
 // is answered from what was written. A repeated request with the same request_id has one effect and gets the first answer, read
 // at the revision of the one write. Every error has exactly one ErrorInfo; one table says which.
 //
-// What rules hold between resources is topology's business, how writes become atomic store's, and how edges hear of them
+// What rules hold between resources is the business of rules, how writes become atomic store's, and how edges hear of them
 // feed's and edgesvc's. gRPC and protobuf types of the admin API stop here.
 package adminsvc
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -191,7 +192,7 @@ func decode[M proto.Message](record topology.Record) (topology.Stored[M], error)
 
 // present is a stored resource as admins see it. What has yet to be written has no uid and no etag.
 func present[M proto.Message](key topology.Key, stored topology.Stored[M]) M {
-	m := topology.Present(key, stored)
+	m := rules.Present(key, stored)
 	if stored.ModRevision == 0 {
 		r := m.ProtoReflect()
 		for _, name := range []string{"uid", "etag"} {

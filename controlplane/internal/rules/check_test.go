@@ -1,4 +1,4 @@
-package topology
+package rules
 
 import (
 	"fmt"
@@ -9,12 +9,17 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-func endpoint(s *AccountState, id string) *topologyv1.UrlEndpoint { return s.Endpoints[id].Message }
-func origin(s *AccountState, id string) *topologyv1.Origin        { return s.Origins[id].Message }
-func domain(s *AccountState, id string) *topologyv1.CustomDomain  { return s.Domains[id].Message }
+func endpoint(s *topology.AccountState, id string) *topologyv1.UrlEndpoint {
+	return s.Endpoints[id].Message
+}
+func origin(s *topology.AccountState, id string) *topologyv1.Origin { return s.Origins[id].Message }
+func domain(s *topology.AccountState, id string) *topologyv1.CustomDomain {
+	return s.Domains[id].Message
+}
 
 func TestCheckTakesTheShop(t *testing.T) {
 	t.Parallel()
@@ -26,24 +31,24 @@ func TestCheckTakesTheShop(t *testing.T) {
 // Each change breaks one rule of the shop.
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	header := func(name, value string) func(*AccountState) {
-		return func(s *AccountState) {
+	header := func(name, value string) func(*topology.AccountState) {
+		return func(s *topology.AccountState) {
 			origin(s, "legacy").RequestHeaders = []*topologyv1.RequestHeader{{Name: name, Value: value}}
 		}
 	}
-	set := func(name string) func(*AccountState) {
-		return func(s *AccountState) {
+	set := func(name string) func(*topology.AccountState) {
+		return func(s *topology.AccountState) {
 			endpoint(s, "default").ResponseHeaders = &topologyv1.ResponseHeaders{Set: map[string]string{name: "x"}}
 		}
 	}
-	baseURL := func(u string) func(*AccountState) {
-		return func(s *AccountState) { origin(s, "legacy").GetWeb().BaseUrl = u }
+	baseURL := func(u string) func(*topology.AccountState) {
+		return func(s *topology.AccountState) { origin(s, "legacy").GetWeb().BaseUrl = u }
 	}
-	site := func(change func(*topologyv1.WebOrigin)) func(*AccountState) {
-		return func(s *AccountState) { change(origin(s, "legacy").GetWeb()) }
+	site := func(change func(*topologyv1.WebOrigin)) func(*topology.AccountState) {
+		return func(s *topology.AccountState) { change(origin(s, "legacy").GetWeb()) }
 	}
-	cors := func(o string) func(*AccountState) {
-		return func(s *AccountState) {
+	cors := func(o string) func(*topology.AccountState) {
+		return func(s *topology.AccountState) {
 			endpoint(s, "default").Cors = &topologyv1.Cors{AllowOrigins: []string{"*", "https://a.example:8443", o}}
 		}
 	}
@@ -56,31 +61,31 @@ func TestCheck(t *testing.T) {
 	)
 	for _, tt := range []struct {
 		name            string
-		change          func(s *AccountState)
+		change          func(s *topology.AccountState)
 		resource, field string
 		says            string
 	}{
-		{"unknown origin", func(s *AccountState) { endpoint(s, "default").Origins[1] = "gone" }, def, "origins[1]", `no origin "gone"`},
-		{"repeated origin", func(s *AccountState) { endpoint(s, "default").Origins[1] = "product-images" }, def, "origins[1]", "twice"},
-		{"media library listed", func(s *AccountState) { endpoint(s, "default").Origins[1] = "media" }, def, "origins[1]", "always the first step"},
-		{"media library by its long name", func(s *AccountState) { endpoint(s, "default").Origins[1] = "media-library" }, def, "origins[1]", "always the first step"},
-		{"not-found page", func(s *AccountState) { endpoint(s, "default").NotFoundPage = "a//404.html" }, def, "not_found_page", "empty segment"},
-		{"default image", func(s *AccountState) { endpoint(s, "default").DefaultImage.Path = "a/../b" }, def, "default_image.path", ". or .."},
-		{"list without names", func(s *AccountState) {
+		{"unknown origin", func(s *topology.AccountState) { endpoint(s, "default").Origins[1] = "gone" }, def, "origins[1]", `no origin "gone"`},
+		{"repeated origin", func(s *topology.AccountState) { endpoint(s, "default").Origins[1] = "product-images" }, def, "origins[1]", "twice"},
+		{"media library listed", func(s *topology.AccountState) { endpoint(s, "default").Origins[1] = "media" }, def, "origins[1]", "always the first step"},
+		{"media library by its long name", func(s *topology.AccountState) { endpoint(s, "default").Origins[1] = "media-library" }, def, "origins[1]", "always the first step"},
+		{"not-found page", func(s *topology.AccountState) { endpoint(s, "default").NotFoundPage = "a//404.html" }, def, "not_found_page", "empty segment"},
+		{"default image", func(s *topology.AccountState) { endpoint(s, "default").DefaultImage.Path = "a/../b" }, def, "default_image.path", ". or .."},
+		{"list without names", func(s *topology.AccountState) {
 			endpoint(s, "default").Cache = &topologyv1.CachePolicy{Query: &topologyv1.QueryPolicy{Mode: topologyv1.QueryPolicy_LIST}}
 		}, def, "cache.query.names", "needs names"},
-		{"names without list", func(s *AccountState) {
+		{"names without list", func(s *topology.AccountState) {
 			endpoint(s, "default").Cache = &topologyv1.CachePolicy{Query: &topologyv1.QueryPolicy{Names: []string{"a"}}}
 		}, def, "cache.query.mode", "LIST"},
-		{"no default endpoint", func(s *AccountState) { delete(s.Endpoints, "default") }, def, "", "cannot be deleted"},
+		{"no default endpoint", func(s *topology.AccountState) { delete(s.Endpoints, "default") }, def, "", "cannot be deleted"},
 
-		{"domain to a missing endpoint", func(s *AccountState) { delete(s.Endpoints, "product-images") }, products, "url_endpoint", `no endpoint "product-images"`},
-		{"domain without endpoint", func(s *AccountState) { domain(s, "products.example.com").UrlEndpoint = "" }, products, "url_endpoint", "needs the id"},
-		{"domain with one endpoint too many", func(s *AccountState) { domain(s, "images.example.com").UrlEndpoint = "default" }, images, "url_endpoint", "mode ACCOUNT"},
-		{"domain without mode", func(s *AccountState) { domain(s, "images.example.com").Mode = 0 }, images, "mode", "ACCOUNT or URL_ENDPOINT"},
-		{"domain renamed", func(s *AccountState) { domain(s, "images.example.com").Domain = "b.example.com" }, images, "domain", "cannot be changed"},
-		{"domain is the shared host", func(s *AccountState) { s.SharedHost = "Images.example.com:8080" }, images, "domain", "shared host"},
-		{"domain is an address", func(s *AccountState) { domain(s, "images.example.com").Domain = "10.0.0.1" }, images, "domain", "IP address"},
+		{"domain to a missing endpoint", func(s *topology.AccountState) { delete(s.Endpoints, "product-images") }, products, "url_endpoint", `no endpoint "product-images"`},
+		{"domain without endpoint", func(s *topology.AccountState) { domain(s, "products.example.com").UrlEndpoint = "" }, products, "url_endpoint", "needs the id"},
+		{"domain with one endpoint too many", func(s *topology.AccountState) { domain(s, "images.example.com").UrlEndpoint = "default" }, images, "url_endpoint", "mode ACCOUNT"},
+		{"domain without mode", func(s *topology.AccountState) { domain(s, "images.example.com").Mode = 0 }, images, "mode", "ACCOUNT or URL_ENDPOINT"},
+		{"domain renamed", func(s *topology.AccountState) { domain(s, "images.example.com").Domain = "b.example.com" }, images, "domain", "cannot be changed"},
+		{"domain is the shared host", func(s *topology.AccountState) { s.SharedHost = "Images.example.com:8080" }, images, "domain", "shared host"},
+		{"domain is an address", func(s *topology.AccountState) { domain(s, "images.example.com").Domain = "10.0.0.1" }, images, "domain", "IP address"},
 
 		{"base URL with a user", baseURL("http://u:secret@h"), legacy, "web.base_url", "user or password"},
 		{"base URL with a query", baseURL("http://h/?a"), legacy, "web.base_url", "query"},
@@ -112,45 +117,45 @@ func TestCheck(t *testing.T) {
 			w.CaPem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 		}), legacy, "web.ca_pem", "PEM block 1 is no certificate"},
 		{"CA without checking", site(func(w *topologyv1.WebOrigin) { w.CaPem, w.TlsVerify = caPEM, new(bool) }), legacy, "web.ca_pem", "tls_verify"},
-		{"canonical link", func(s *AccountState) { origin(s, "legacy").BaseUrlForCanonicalHeader = "http://a@b" }, legacy, "base_url_for_canonical_header", "user"},
-		{"forwarded field", func(s *AccountState) {
+		{"canonical link", func(s *topology.AccountState) { origin(s, "legacy").BaseUrlForCanonicalHeader = "http://a@b" }, legacy, "base_url_for_canonical_header", "user"},
+		{"forwarded field", func(s *topology.AccountState) {
 			origin(s, "legacy").GetWeb().ForwardRequestHeaders = []string{"Cookie", "If-None-Match"}
 		}, legacy, "web.forward_request_headers[1]", "304"},
-		{"probe key", func(s *AccountState) { origin(s, "product-images").ProbeKey = "a\x00" }, bucket, "probe_key", "NUL"},
-		{"probe key that climbs", func(s *AccountState) { origin(s, "product-images").ProbeKey = "a/../../b" }, bucket, "probe_key", ".. segment"},
-		{"no kind", func(s *AccountState) { origin(s, "legacy").Kind = nil }, legacy, "kind", "exactly one"},
-		{"ambient and a key id", func(s *AccountState) {
+		{"probe key", func(s *topology.AccountState) { origin(s, "product-images").ProbeKey = "a\x00" }, bucket, "probe_key", "NUL"},
+		{"probe key that climbs", func(s *topology.AccountState) { origin(s, "product-images").ProbeKey = "a/../../b" }, bucket, "probe_key", ".. segment"},
+		{"no kind", func(s *topology.AccountState) { origin(s, "legacy").Kind = nil }, legacy, "kind", "exactly one"},
+		{"ambient and a key id", func(s *topology.AccountState) {
 			origin(s, "product-images").GetS3().UseAmbientCredentials = true
 			delete(s.Secrets, "product-images")
 		}, bucket, "s3.access_key_id", "ambient"},
-		{"ambient and a secret", func(s *AccountState) {
+		{"ambient and a secret", func(s *topology.AccountState) {
 			origin(s, "product-images").GetS3().UseAmbientCredentials = true
 			origin(s, "product-images").GetS3().AccessKeyId = ""
 		}, bucket, secretS3Key, "ambient"},
-		{"s3 endpoint", func(s *AccountState) { origin(s, "product-images").GetS3().Endpoint = "http://h:99999" }, bucket, "s3.endpoint", "port"},
-		{"two credentials of Azure", func(s *AccountState) {
-			s.Origins["product-images"] = Stored[*topologyv1.Origin]{Message: &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{
+		{"s3 endpoint", func(s *topology.AccountState) { origin(s, "product-images").GetS3().Endpoint = "http://h:99999" }, bucket, "s3.endpoint", "port"},
+		{"two credentials of Azure", func(s *topology.AccountState) {
+			s.Origins["product-images"] = topology.Stored[*topologyv1.Origin]{Message: &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{
 				AzureBlob: &topologyv1.AzureBlobOrigin{AccountName: "a", Container: "c"},
 			}}}
-			s.Secrets["product-images"] = Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{
+			s.Secrets["product-images"] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{
 				Values: map[string]string{secretSASToken: "x", secretAccountKey: "y"},
 			}}
 		}, bucket, secretSASToken, "not both"},
-		{"allowed host with a port", func(s *AccountState) {
+		{"allowed host with a port", func(s *topology.AccountState) {
 			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{
 				"*.a.example", "10.0.0.1", "b.example:80", "http://b.example:8080", "http://[::1]", "https://b.example/a",
 			}}}
 		}, legacy, "web_proxy.allowed_hosts[5]", "nothing else"},
-		{"allowed host of another scheme", func(s *AccountState) {
+		{"allowed host of another scheme", func(s *topology.AccountState) {
 			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"ftp://b.example"}}}
 		}, legacy, "web_proxy.allowed_hosts[0]", "http or https"},
-		{"allowed host with port 0", func(s *AccountState) {
+		{"allowed host with port 0", func(s *topology.AccountState) {
 			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"b.example:0"}}}
 		}, legacy, "web_proxy.allowed_hosts[0]", "1 to 65535"},
-		{"allowed host with its default written out", func(s *AccountState) {
+		{"allowed host with its default written out", func(s *topology.AccountState) {
 			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"https://b.example:443"}}}
 		}, legacy, "web_proxy.allowed_hosts[0]", `write it as "b.example"`},
-		{"reserved origin id", func(s *AccountState) { s.Origins["media"] = s.Origins["legacy"] }, "accounts/acme/origins/media", "id", "Media Library"},
+		{"reserved origin id", func(s *topology.AccountState) { s.Origins["media"] = s.Origins["legacy"] }, "accounts/acme/origins/media", "id", "Media Library"},
 
 		{"request field Host", header("Host", "x"), legacy, "request_headers[0].name", "forward_host_header"},
 		{"request field Range", header("RANGE", "x"), legacy, "request_headers[0].name", "part"},
@@ -159,22 +164,22 @@ func TestCheck(t *testing.T) {
 		{"request field Connection", header("Connection", "x"), legacy, "request_headers[0].name", "connection"},
 		{"request field CDN-Loop", header("CDN-Loop", "x"), legacy, "request_headers[0].name", "circles"},
 		{"request field without value", header("X-Key", ""), legacy, "request_headers[0].value", "value or secret_value"},
-		{"request field twice", func(s *AccountState) {
+		{"request field twice", func(s *topology.AccountState) {
 			origin(s, "legacy").RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Key", Value: "a"}, {Name: "x-key", Value: "b"}}
 		}, legacy, "request_headers[1].name", "twice"},
-		{"request field with value and secret", func(s *AccountState) {
+		{"request field with value and secret", func(s *topology.AccountState) {
 			header("X-Key", "a")(s)
-			s.Secrets["legacy"] = Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{Values: map[string]string{headerSecret("X-KEY"): "s"}}}
+			s.Secrets["legacy"] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{Values: map[string]string{headerSecret("X-KEY"): "s"}}}
 		}, legacy, "request_headers[0].value", "not both"},
 
 		{"response field of framing", set("Transfer-Encoding"), def, `response_headers.set["Transfer-Encoding"]`, "frames"},
 		{"response field of caching", set("cache-control"), def, `response_headers.set["cache-control"]`, "cache fields"},
 		{"response field Vary", set("Vary"), def, `response_headers.set["Vary"]`, "cache fields"},
 		{"response field of the body", set("Content-Encoding"), def, `response_headers.set["Content-Encoding"]`, "as it is sent"},
-		{"removed field of framing", func(s *AccountState) {
+		{"removed field of framing", func(s *topology.AccountState) {
 			endpoint(s, "default").ResponseHeaders = &topologyv1.ResponseHeaders{Remove: []string{"X-A", "Content-Length"}}
 		}, def, "response_headers.remove[1]", "frames"},
-		{"response field twice", func(s *AccountState) {
+		{"response field twice", func(s *topology.AccountState) {
 			endpoint(s, "default").ResponseHeaders = &topologyv1.ResponseHeaders{Set: map[string]string{"X-A": "1", "x-a": "2"}}
 		}, def, `response_headers.set["x-a"]`, "twice"},
 
@@ -218,9 +223,9 @@ func TestCheckBoundsTheWalk(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
 	var all []string
-	for i := range MaxOrigins {
+	for i := range topology.MaxOrigins {
 		id := fmt.Sprint("o", i)
-		put(t, s, Key{Kind: KindOrigins, ID: id}, webOrigin("http://h"))
+		put(t, s, topology.Key{Kind: topology.KindOrigins, ID: id}, webOrigin("http://h"))
 		all = append(all, id)
 	}
 	endpoint(s, "default").Origins = all
@@ -296,7 +301,7 @@ func TestSplitOrigin(t *testing.T) {
 		whole := proto.CloneOf(tt.o)
 		public, secrets := SplitOrigin(tt.o)
 		if !maps.Equal(secrets, tt.want) {
-			t.Errorf("%v: secrets %v, want %v", KindOf(tt.o), secrets, tt.want)
+			t.Errorf("%v: secrets %v, want %v", topology.KindOf(tt.o), secrets, tt.want)
 		}
 		if !proto.Equal(tt.o, whole) {
 			t.Error("the argument is changed")

@@ -1,4 +1,4 @@
-package topology
+package rules
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -22,11 +23,11 @@ func TestResolvePurge(t *testing.T) {
 	s := shop(t)
 	suspended := activeDomain("suspended.example.com", "")
 	suspended.State = topologyv1.CustomDomain_SUSPENDED
-	put(t, s, Key{Kind: KindCustomDomains, ID: "suspended.example.com"}, suspended)
-	put(t, s, Key{Kind: KindURLEndpoints, ID: "list"}, &topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "suspended.example.com"}, suspended)
+	put(t, s, topology.Key{Kind: topology.KindURLEndpoints, ID: "list"}, &topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{
 		Query: &topologyv1.QueryPolicy{Mode: topologyv1.QueryPolicy_LIST, Names: []string{"v"}},
 	}})
-	def, products, list := UID("default", 13), UID("product-images", 14), UID("list", 18)
+	def, products, list := topology.UID("default", 13), topology.UID("product-images", 14), topology.UID("list", 18)
 	const any = "?*"
 	for _, tt := range []struct {
 		name  string
@@ -107,7 +108,7 @@ func TestResolvePurge(t *testing.T) {
 	}
 }
 
-func domains(s *AccountState) (domains []*topologyv1.CustomDomain) {
+func domains(s *topology.AccountState) (domains []*topologyv1.CustomDomain) {
 	for _, stored := range s.Domains {
 		domains = append(domains, stored.Message)
 	}
@@ -117,11 +118,11 @@ func domains(s *AccountState) (domains []*topologyv1.CustomDomain) {
 func TestURLs(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
-	put(t, s, Key{Kind: KindCustomDomains, ID: "images.localhost"}, activeDomain("images.localhost", ""))
-	put(t, s, Key{Kind: KindCustomDomains, ID: "_wildcard.example.org"}, activeDomain("*.example.org", ""))
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "images.localhost"}, activeDomain("images.localhost", ""))
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "_wildcard.example.org"}, activeDomain("*.example.org", ""))
 	suspended := activeDomain("suspended.example.com", "")
 	suspended.State = topologyv1.CustomDomain_SUSPENDED
-	put(t, s, Key{Kind: KindCustomDomains, ID: "suspended.example.com"}, suspended)
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "suspended.example.com"}, suspended)
 	for _, tt := range []struct {
 		shared, endpoint, want string
 	}{
@@ -141,12 +142,12 @@ func TestURLs(t *testing.T) {
 func TestURLsLeadToTheirEndpoint(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
-	put(t, s, Key{Kind: KindCustomDomains, ID: "_wildcard.example.org"}, activeDomain("*.example.org", ""))
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "_wildcard.example.org"}, activeDomain("*.example.org", ""))
 	for _, id := range []string{"default", "product-images"} {
 		for _, prefix := range URLs(s.SharedHost, s.ID, id, domains(s)) {
 			url := strings.Replace(prefix, "*", "any", 1) + "folder/a.jpg"
-			authority, path, _, ok := SplitTarget(url)
-			target, refusal := Locate(s.View(), Request{Host: authority, RawPath: path})
+			authority, path, _, ok := topology.SplitTarget(url)
+			target, refusal := topology.Locate(s.View(), topology.Request{Host: authority, RawPath: path})
 			if !ok || refusal != nil || target.Endpoint.ID != id || target.Path != "/folder/a.jpg" {
 				t.Errorf("%s leads to %v, %v", url, target.Endpoint, refusal)
 			}
@@ -176,20 +177,20 @@ func TestShadowWarning(t *testing.T) {
 func TestPresentAndStrip(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
-	e := Present(Key{KindURLEndpoints, "acme", "default"}, s.Endpoints["default"])
+	e := Present(topology.Key{Kind: topology.KindURLEndpoints, Account: "acme", ID: "default"}, s.Endpoints["default"])
 	if got := fmt.Sprintln(e.Name, e.Id, e.Uid, e.Etag, Walk(e), len(URLs(s.SharedHost, s.ID, e.Id, domains(s)))); got != "accounts/acme/urlEndpoints/default default 13-default \"13\" [media product-images legacy] 2\n" {
 		t.Errorf("endpoint is shown as %s", got)
 	}
-	o := Present(Key{KindOrigins, "acme", "product-images"}, s.Origins["product-images"])
+	o := Present(topology.Key{Kind: topology.KindOrigins, Account: "acme", ID: "product-images"}, s.Origins["product-images"])
 	o.SecretsSet = SecretsSet(s.Secrets["product-images"].Message.GetValues())
 	if o.Name != "accounts/acme/origins/product-images" || !slices.Equal(o.SecretsSet, []string{secretS3Key}) || o.Uid != "11-product-images" {
 		t.Errorf("origin is shown as %v", o)
 	}
-	a := Present(Key{Kind: KindAccounts, Account: "acme"}, s.Account)
+	a := Present(topology.Key{Kind: topology.KindAccounts, Account: "acme"}, s.Account)
 	if a.Name != "accounts/acme" || a.Id != "acme" || a.Uid != "10-acme" {
 		t.Errorf("account is shown as %v", a)
 	}
-	p := Present(Key{KindPurges, "acme", "p"}, Stored[*topologyv1.Purge]{&topologyv1.Purge{}, 40, 40})
+	p := Present(topology.Key{Kind: topology.KindPurges, Account: "acme", ID: "p"}, topology.Stored[*topologyv1.Purge]{Message: &topologyv1.Purge{}, CreateRevision: 40, ModRevision: 40})
 	if p.Revision != 40 || p.Name != "accounts/acme/purges/p" {
 		t.Errorf("purge is shown as %v", p)
 	}

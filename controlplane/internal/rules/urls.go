@@ -1,16 +1,17 @@
-package topology
+package rules
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // Walk is the sequence that a request to an endpoint goes through: [MediaStep], then the ids of its origins.
 func Walk(e *topologyv1.UrlEndpoint) []string {
-	return append([]string{MediaStep}, e.GetOrigins()...)
+	return append([]string{topology.MediaStep}, e.GetOrigins()...)
 }
 
 // URLs are the URL prefixes that an endpoint of an account answers on, each with a trailing "/": the shared host, `host[:port]`,
@@ -21,11 +22,11 @@ func Walk(e *topologyv1.UrlEndpoint) []string {
 // for trying things on one machine.
 func URLs(sharedHost, account, endpoint string, domains []*topologyv1.CustomDomain) []string {
 	folder := endpoint + "/"
-	if endpoint == DefaultEndpointID {
+	if endpoint == topology.DefaultEndpointID {
 		folder = ""
 	}
 	var urls []string
-	host, port, err := ParseSharedHost(sharedHost)
+	host, port, err := topology.ParseSharedHost(sharedHost)
 	if err == nil {
 		urls = append(urls, sharedBase(host, port)+account+"/"+folder)
 	}
@@ -72,7 +73,7 @@ func isLocal(host string) bool {
 // folder. It is empty when that is not so.
 func ShadowWarning(identifier, mediaPath string) string {
 	first, _, _ := strings.Cut(mediaPath, "/")
-	if first != identifier || identifier == DefaultEndpointID {
+	if first != identifier || identifier == topology.DefaultEndpointID {
 		return ""
 	}
 	return fmt.Sprintf("media file %q: its first folder equals the identifier of endpoint %q, so URLs of the default endpoint that "+

@@ -1,10 +1,15 @@
-package topology
+// Package rules holds what an account's resources have to obey, and the form in which they are stored and shown: checks,
+// normal form, secrets apart from origins, computed fields, and what a purge stands for.
+//
+// It is pure: no I/O, no clock. Edges need none of it, because they are sent what has passed.
+package rules
 
 import (
 	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -30,26 +35,26 @@ func (v Violation) Error() string {
 // [Normalize], and origins as split from their secrets, see [SplitOrigin].
 //
 // Violations come in the order origins, endpoints, domains, each by id.
-func Check(s *AccountState) []Violation {
+func Check(s *topology.AccountState) []Violation {
 	var c checker
-	if err := ValidateAccountID(s.ID); err != nil {
-		c.at(AccountName(s.ID)).add("id", "%v", err)
+	if err := topology.ValidateAccountID(s.ID); err != nil {
+		c.at(topology.AccountName(s.ID)).add("id", "%v", err)
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Origins)) {
-		checkOrigin(c.at(OriginName(s.ID, id)), id, s.Origins[id].Message, s.Secrets[id].Message.GetValues())
+		checkOrigin(c.at(topology.OriginName(s.ID, id)), id, s.Origins[id].Message, s.Secrets[id].Message.GetValues())
 	}
-	if _, ok := s.Endpoints[DefaultEndpointID]; !ok && s.Account.Message.GetState() != topologyv1.Account_DELETING {
-		c.at(EndpointName(s.ID, DefaultEndpointID)).add("", "every account has its default endpoint: it cannot be deleted")
+	if _, ok := s.Endpoints[topology.DefaultEndpointID]; !ok && s.Account.Message.GetState() != topologyv1.Account_DELETING {
+		c.at(topology.EndpointName(s.ID, topology.DefaultEndpointID)).add("", "every account has its default endpoint: it cannot be deleted")
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Endpoints)) {
-		s.checkEndpoint(c.at(EndpointName(s.ID, id)), id)
+		checkEndpoint(c.at(topology.EndpointName(s.ID, id)), s, id)
 	}
-	shared, _, err := ParseSharedHost(s.SharedHost)
+	shared, _, err := topology.ParseSharedHost(s.SharedHost)
 	if err != nil {
 		shared = ""
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Domains)) {
-		s.checkDomain(c.at(DomainName(s.ID, id)), id, shared)
+		checkCustomDomain(c.at(topology.DomainName(s.ID, id)), s, id, shared)
 	}
 	return c.found
 }
@@ -69,15 +74,15 @@ func (c *checker) add(field, format string, args ...any) {
 	c.found = append(c.found, Violation{c.resource, field, fmt.Sprintf(format, args...)})
 }
 
-func (s *AccountState) checkDomain(c *checker, id, shared string) {
+func checkCustomDomain(c *checker, s *topology.AccountState, id, shared string) {
 	d := s.Domains[id].Message
-	name, err := CanonicalDomain(d.GetDomain(), shared)
+	name, err := topology.CanonicalDomain(d.GetDomain(), shared)
 	switch {
 	case err != nil:
 		c.add("domain", "%v", err)
 	case name != d.GetDomain():
 		c.add("domain", "write it as %q", name)
-	case DomainID(name) != id:
+	case topology.DomainID(name) != id:
 		c.add("domain", "the domain of a custom domain cannot be changed: delete this one and create %q", name)
 	}
 	switch d.GetMode() {

@@ -1,4 +1,4 @@
-package topology
+package rules
 
 import (
 	"crypto/x509"
@@ -9,11 +9,12 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 func checkOrigin(c *checker, id string, o *topologyv1.Origin, secrets map[string]string) {
-	if err := ValidateOriginID(id); err != nil {
+	if err := topology.ValidateOriginID(id); err != nil {
 		c.add("id", "%v", err)
 	}
 	if u := o.GetBaseUrlForCanonicalHeader(); u != "" {
@@ -56,14 +57,14 @@ func checkSite(c *checker, web *topologyv1.WebOrigin) {
 		if web.GetForwardHostHeader() {
 			c.add("web.host_header", "forward_host_header sends the host of the client's URL: drop one of the two")
 		}
-		if _, port, err := splitHost(host); err != nil {
+		if _, port, err := topology.SplitHost(host); err != nil {
 			c.add("web.host_header", "%v", err)
 		} else if strings.HasSuffix(host, ":") || port != "" && strings.Trim(port, "0") == "" {
 			c.add("web.host_header", "the port must be 1 to 65535")
 		}
 	}
 	if name := web.GetTlsServerName(); name != "" {
-		if _, err := canonicalName(name); err != nil {
+		if _, err := topology.CanonicalName(name); err != nil {
 			c.add("web.tls_server_name", "%v", err)
 		}
 	}
@@ -144,7 +145,7 @@ func canonicalAllowedHost(raw string) (string, error) {
 		return "", fmt.Errorf("the scheme must be http or https")
 	}
 	base, wildcard := strings.CutPrefix(authority, "*.")
-	host, port, err := splitHost(base)
+	host, port, err := topology.SplitHost(base)
 	switch {
 	case strings.ContainsAny(authority, "/?#@"):
 		return "", fmt.Errorf("give the host, perhaps with a scheme before and a port behind it, and nothing else")
@@ -152,29 +153,13 @@ func canonicalAllowedHost(raw string) (string, error) {
 		return "", err
 	case strings.HasSuffix(base, ":") || port != "" && strings.Trim(port, "0") == "":
 		return "", fmt.Errorf("the port must be 1 to 65535")
-	case wildcard && isAddress(host):
+	case wildcard && topology.IsAddress(host):
 		return "", fmt.Errorf("an address has no wildcard")
 	}
 	if wildcard {
 		host = "*." + host
 	}
-	return AllowedHost(scheme, host, port), nil
-}
-
-// AllowedHost is how allowed_hosts of a web proxy list a server, by its scheme, its host in
-// canonical form and its port, which may be empty: https at its default port is not written out.
-func AllowedHost(scheme, host, port string) string {
-	port = strings.TrimLeft(port, "0")
-	switch {
-	case port == "443" && scheme == "https", port == "80" && scheme == "http":
-		port = ""
-	case port != "":
-		port = ":" + port
-	}
-	if scheme == "https" {
-		return host + port
-	}
-	return scheme + "://" + host + port
+	return topology.AllowedHost(scheme, host, port), nil
 }
 
 // checkKeyText takes what becomes part of an object's key. Software on the way could resolve dot segments, and leave the bucket.
@@ -213,12 +198,12 @@ func checkBaseURL(c *checker, field, raw string) {
 		c.add(field, "it must not hold a query or fragment")
 		return
 	}
-	if _, port, err := splitHost(u.Host); err != nil {
+	if _, port, err := topology.SplitHost(u.Host); err != nil {
 		c.add(field, "%v", err)
 	} else if strings.HasSuffix(u.Host, ":") || port != "" && strings.Trim(port, "0") == "" {
 		c.add(field, "the port must be 1 to 65535")
 	}
-	path, err := CanonicalPath(u.EscapedPath())
+	path, err := topology.CanonicalPath(u.EscapedPath())
 	if err != nil {
 		c.add(field, "%v", err)
 	} else if strings.TrimSuffix(path, "/") != strings.TrimSuffix(u.EscapedPath(), "/") {

@@ -1,4 +1,4 @@
-package topology
+package rules
 
 import (
 	"fmt"
@@ -7,22 +7,23 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-func (s *AccountState) checkEndpoint(c *checker, id string) {
+func checkEndpoint(c *checker, s *topology.AccountState, id string) {
 	e := s.Endpoints[id].Message
-	if err := ValidateEndpointID(id); err != nil {
+	if err := topology.ValidateEndpointID(id); err != nil {
 		c.add("id", "%v", err)
 	}
-	s.checkWalk(c, e.GetOrigins())
+	checkWalk(c, s, e.GetOrigins())
 	if image := e.GetDefaultImage(); image != nil {
-		if _, err := MediaPath(image.GetPath()); err != nil {
+		if _, err := topology.MediaPath(image.GetPath()); err != nil {
 			c.add("default_image.path", "%v", err)
 		}
 	}
 	if page := e.GetNotFoundPage(); page != "" {
-		if _, err := MediaPath(page); err != nil {
+		if _, err := topology.MediaPath(page); err != nil {
 			c.add("not_found_page", "%v", err)
 		}
 	}
@@ -41,9 +42,9 @@ func (s *AccountState) checkEndpoint(c *checker, id string) {
 	checkResponseHeaders(c, e.GetResponseHeaders())
 }
 
-func (s *AccountState) checkWalk(c *checker, origins []string) {
-	if len(origins) > MaxOrigins {
-		c.add("origins", "%d origins, at most %d are allowed", len(origins), MaxOrigins)
+func checkWalk(c *checker, s *topology.AccountState, origins []string) {
+	if len(origins) > topology.MaxOrigins {
+		c.add("origins", "%d origins, at most %d are allowed", len(origins), topology.MaxOrigins)
 	}
 	for i, id := range origins {
 		field := fmt.Sprintf("origins[%d]", i)
@@ -62,7 +63,7 @@ func (s *AccountState) checkWalk(c *checker, origins []string) {
 // isMediaLibrary recognises what people write when they try to list the Media Library.
 func isMediaLibrary(id string) bool {
 	switch strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "").Replace(id)) {
-	case MediaStep, "medialibrary", "mediafiles":
+	case topology.MediaStep, "medialibrary", "mediafiles":
 		return true
 	}
 	return false
@@ -82,7 +83,7 @@ func checkCorsOrigin(origin string) error {
 	case strings.Contains(u.Host, "*"):
 		return fmt.Errorf("wildcards in a host are not known: list each origin, or *")
 	}
-	host, port, err := splitHost(u.Host)
+	host, port, err := topology.SplitHost(u.Host)
 	if err != nil {
 		return err
 	}

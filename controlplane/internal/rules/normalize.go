@@ -1,4 +1,4 @@
-package topology
+package rules
 
 import (
 	"cmp"
@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -25,31 +26,31 @@ func Normalize(account, resource string, m proto.Message) []Violation {
 		}
 	case *topologyv1.UrlEndpoint:
 		for i := range m.Origins {
-			sibling(c, fmt.Sprintf("origins[%d]", i), KindOrigins, account, &m.Origins[i])
+			sibling(c, fmt.Sprintf("origins[%d]", i), topology.KindOrigins, account, &m.Origins[i])
 		}
 		m.NotFoundPage = strings.TrimPrefix(m.NotFoundPage, "/")
 		if m.DefaultImage != nil {
 			m.DefaultImage.Path = strings.TrimPrefix(m.DefaultImage.Path, "/")
 		}
 	case *topologyv1.CustomDomain:
-		if name, err := CanonicalDomain(m.Domain, ""); err != nil {
+		if name, err := topology.CanonicalDomain(m.Domain, ""); err != nil {
 			c.add("domain", "%v", err)
 		} else {
 			m.Domain = name
 		}
 		m.Mode = cmp.Or(m.Mode, topologyv1.CustomDomain_ACCOUNT)
-		sibling(c, "url_endpoint", KindURLEndpoints, account, &m.UrlEndpoint)
+		sibling(c, "url_endpoint", topology.KindURLEndpoints, account, &m.UrlEndpoint)
 	case *topologyv1.Purge:
 		if scope, ok := m.Scope.(*topologyv1.Purge_UrlEndpoint); ok {
-			sibling(c, "url_endpoint", KindURLEndpoints, account, &scope.UrlEndpoint)
+			sibling(c, "url_endpoint", topology.KindURLEndpoints, account, &scope.UrlEndpoint)
 		}
 	}
 	return c.found
 }
 
 // sibling turns a full name of the same account into the id.
-func sibling(c *checker, field string, kind Kind, account string, reference *string) {
-	prefix := AccountName(account) + "/" + string(kind) + "/"
+func sibling(c *checker, field string, kind topology.Kind, account string, reference *string) {
+	prefix := topology.AccountName(account) + "/" + string(kind) + "/"
 	id, ok := strings.CutPrefix(*reference, prefix)
 	switch {
 	case ok:

@@ -1,16 +1,17 @@
-package topology
+package rules
 
 import (
 	"fmt"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // ResolvePurge finds what the scope of a normalised purge stands for in the account, by the rules that requests are routed
 // by. Scopes tag and everything have no targets. A prefix of a whole endpoint is the empty path.
-func ResolvePurge(s *AccountState, p *topologyv1.Purge) ([]*topologyv1.PurgeTarget, []Violation) {
-	r := resolver{checker: checker{resource: AccountName(s.ID) + "/purges"}, account: s.ID}
+func ResolvePurge(s *topology.AccountState, p *topologyv1.Purge) ([]*topologyv1.PurgeTarget, []Violation) {
+	r := resolver{checker: checker{resource: topology.AccountName(s.ID) + "/purges"}, account: s.ID}
 	switch scope := p.GetScope().(type) {
 	case *topologyv1.Purge_Urls_:
 		r.view = s.View()
@@ -25,7 +26,7 @@ func ResolvePurge(s *AccountState, p *topologyv1.Purge) ([]*topologyv1.PurgeTarg
 			r.add("url_endpoint", "there is no endpoint %q", scope.UrlEndpoint)
 			break
 		}
-		r.target(UID(scope.UrlEndpoint, stored.CreateRevision), "", "", true)
+		r.target(topology.UID(scope.UrlEndpoint, stored.CreateRevision), "", "", true)
 	}
 	if len(r.found) > 0 {
 		return nil, r.found
@@ -42,17 +43,17 @@ func PurgeReads(p *topologyv1.Purge) (endpoints, domains []string) {
 	}
 	for _, raw := range urls {
 		authority, path, _, _ := splitURL(raw)
-		host, err := CanonicalHost(authority)
+		host, err := topology.CanonicalHost(authority)
 		if err != nil {
 			continue
 		}
-		domains = append(domains, DomainID(host))
-		if wildcard, ok := WildcardOf(host); ok {
-			domains = append(domains, DomainID(wildcard))
+		domains = append(domains, topology.DomainID(host))
+		if wildcard, ok := topology.WildcardOf(host); ok {
+			domains = append(domains, topology.DomainID(wildcard))
 		}
-		if path, err = CanonicalPath(path); err == nil {
-			first, rest := cutSegment(path)
-			second, _ := cutSegment(rest) // behind the account, on the shared host
+		if path, err = topology.CanonicalPath(path); err == nil {
+			first, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+			second, _, _ := strings.Cut(rest, "/") // behind the account, on the shared host
 			endpoints = append(endpoints, first, second)
 		}
 	}
@@ -65,7 +66,7 @@ func PurgeReads(p *topologyv1.Purge) (endpoints, domains []string) {
 type resolver struct {
 	checker
 	account string
-	view    *View
+	view    *topology.View
 	targets []*topologyv1.PurgeTarget
 }
 
@@ -80,7 +81,7 @@ func (r *resolver) url(field, raw string) {
 	}
 }
 
-func (r *resolver) prefix(s *AccountState, raw string) {
+func (r *resolver) prefix(s *topology.AccountState, raw string) {
 	if !strings.HasPrefix(raw, "/") {
 		r.view = s.View()
 		t, hasQuery, ok := r.locate("prefix", raw)
@@ -98,7 +99,7 @@ func (r *resolver) prefix(s *AccountState, raw string) {
 		r.add("prefix", "a prefix has no query: drop what begins with ?")
 		return
 	}
-	path, err := CanonicalPath(raw)
+	path, err := topology.CanonicalPath(raw)
 	if err != nil {
 		r.add("prefix", "%v", err)
 		return
@@ -110,17 +111,17 @@ func (r *resolver) prefix(s *AccountState, raw string) {
 func folderOf(path string) string { return strings.TrimSuffix(path, "/") }
 
 // locate routes an absolute URL, or host and path. Its fragment, which never leaves a browser, does not count.
-func (r *resolver) locate(field, raw string) (t Target, hasQuery, ok bool) {
+func (r *resolver) locate(field, raw string) (t topology.Target, hasQuery, ok bool) {
 	authority, path, query, isURL := splitURL(raw)
 	if !isURL {
 		r.add(field, "%q is not a URL: write https://host/path, or host/path", raw)
-		return Target{}, false, false
+		return topology.Target{}, false, false
 	}
 	// Edges decide whether accounts have hosts of their own. Where they have none, nobody is harmed.
-	t, refusal := Locate(r.view, Request{Host: authority, RawPath: path, RawQuery: query, AccountHosts: true})
+	t, refusal := topology.Locate(r.view, topology.Request{Host: authority, RawPath: path, RawQuery: query, AccountHosts: true})
 	if refusal != nil {
 		r.add(field, "%q: %s", raw, r.explain(authority, refusal))
-		return Target{}, false, false
+		return topology.Target{}, false, false
 	}
 	target, _, _ := strings.Cut(raw, "#")
 	return t, strings.Contains(target, "?"), true
@@ -133,14 +134,14 @@ func splitURL(raw string) (authority, path, query string, isURL bool) {
 	if scheme, _, found := strings.Cut(target, "://"); !found || strings.ContainsAny(scheme, "/?") {
 		target = "http://" + target
 	}
-	return SplitTarget(target)
+	return topology.SplitTarget(target)
 }
 
-func (r *resolver) explain(authority string, refusal *Refusal) string {
-	if refusal.Status != statusNotFound {
+func (r *resolver) explain(authority string, refusal *topology.Refusal) string {
+	if refusal.Status != 404 {
 		return refusal.Reason
 	}
-	host, err := CanonicalHost(authority)
+	host, err := topology.CanonicalHost(authority)
 	if err == nil && host == r.view.SharedHost() {
 		return fmt.Sprintf("it is not account %s's: on the shared host its URLs begin with /%s", r.account, r.account)
 	}

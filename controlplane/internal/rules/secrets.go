@@ -1,4 +1,4 @@
-package topology
+package rules
 
 import (
 	"maps"
@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -127,7 +128,7 @@ func replaced(path string, given map[string]string) bool {
 // The scheme and port of a URL are part of its host, since over http everyone on the way could read
 // them, and so is what a web server is asked for by and known by.
 func TargetChanged(before, next *topologyv1.Origin) bool {
-	if KindOf(before) != KindOf(next) {
+	if topology.KindOf(before) != topology.KindOf(next) {
 		return true
 	}
 	if _, ok := next.GetKind().(*topologyv1.Origin_WebProxy); ok {
