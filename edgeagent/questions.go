@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -85,9 +86,9 @@ func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation
 	if alone {
 		target.Path = "/"
 	}
-	e.Cached = a.cache.Inspect(&httpcache.Request{Method: http.MethodGet, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: http.Header{}})
+	e.Cached = a.cache.Inspect(&httpcache.Request{Method: http.MethodGet, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Fields: new(field.Lines)})
 	var status int
-	e.Steps, e.Ending, status = a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: http.Header{}})
+	e.Steps, e.Ending, status = a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: field.Map{}})
 	switch found := slices.ContainsFunc(e.Steps, func(s *topologyv1.WalkStep) bool { return s.GetOutcome() == topologyv1.WalkStep_FOUND }); {
 	case alone && found:
 		status, e.Ending = http.StatusMovedPermanently, e.Ending+", at /"+e.Account+"/, which an account alone leads to"

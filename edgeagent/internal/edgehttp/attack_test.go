@@ -270,8 +270,8 @@ func TestStalledReadersGiveBackTheirFiles(t *testing.T) {
 		paths[i] = "/big"
 	}
 	e.windowless("img.acme.test", paths...)
-	e.await("the streams hold files", func() bool { return e.openFiles() == streams })
-	e.await("they have given them back", func() bool { return e.openFiles() == 0 })
+	e.await("the streams hold files", func() bool { return e.openFiles() >= streams })
+	e.await("they have given them back", func() bool { return e.openFiles() <= 1 }) // which the store keeps open
 	e.awaitAborted(streams)
 }
 

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -270,9 +271,20 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 // request is what the cache is asked.
 func (s *Server) request(x *exchange, target *topology.Target, revision int64, epoch string) httpcache.Request {
 	return httpcache.Request{
-		Method: x.r.Method, Target: *target, Revision: revision, Epoch: epoch, Header: x.r.Header, Client: s.speaksFor(x, target),
+		Method: x.r.Method, Target: *target, Revision: revision, Epoch: epoch, Fields: linesOf(x.r.Header), Client: s.speaksFor(x, target),
 		Holder: x.holder, Admit: func() bool { return s.admit(x) },
 	}
+}
+
+// linesOf has the fields of a request as the cache takes them.
+func linesOf(h http.Header) *field.Lines {
+	lines := new(field.Lines)
+	for name, values := range h {
+		for _, value := range values {
+			lines.Append(name, value)
+		}
+	}
+	return lines
 }
 
 // serveFile has the cache answer.
@@ -281,9 +293,7 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	x.asked = s.request(x, &target, revision, epoch)
 	x.asked.Leaving, x.asked.Interim = leaving, x.interim(&target)
 	reply := s.cfg.Cache.Serve(ctx, &x.asked)
-	if reply.Body != nil {
-		defer reply.Body.Close()
-	}
+	defer reply.Close()
 	e := &x.entry
 	x.outcome, e.Status, e.Supplier, x.steps = reply.Outcome.String(), reply.Status, reply.Supplier, reply.Steps
 	h := x.w.Header()
@@ -304,10 +314,10 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 	}
 	e.FirstByteMS = milliseconds(time.Since(x.start))
 	x.w.WriteHeader(reply.Status)
-	if x.r.Method == http.MethodHead || reply.Body == nil {
+	if x.r.Method == http.MethodHead {
 		return
 	}
-	n, err := send(x.w, reply.Body, reply.Length)
+	n, err := send(x.w, reply)
 	e.Bytes = n
 	if err != nil {
 		e.Aborted = true
@@ -317,14 +327,18 @@ func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, 
 
 // interim returns what passes interim replies on to the client; nil for one of HTTP/1.0, which
 // knows none (RFC 9110 15.2).
-func (x *exchange) interim(target *topology.Target) func(int, http.Header) {
+func (x *exchange) interim(target *topology.Target) func(int, []byte) {
 	if !x.r.ProtoAtLeast(1, 1) {
 		return nil
 	}
-	return func(status int, fields http.Header) {
-		dropOrders(fields, target)
+	return func(status int, list []byte) {
 		h := x.w.Header()
 		own := h.Clone()
+		fields := make(http.Header)
+		for name, value := range field.Fields(list) {
+			fields[name] = append(fields[name], value)
+		}
+		dropOrders(fields, target)
 		maps.Copy(h, fields)
 		x.w.WriteHeader(status)
 		clear(h)
@@ -332,29 +346,39 @@ func (x *exchange) interim(target *topology.Target) func(int, http.Header) {
 	}
 }
 
-// send copies a body; one that lies in a file by sendfile(2) where that pays and the connection allows it.
-func send(w http.ResponseWriter, body io.Reader, length int64) (int64, error) {
-	if section, ok := body.(httpcache.Section); ok {
-		file, offset, length := section.Section()
-		switch {
-		case length <= smallBody:
-			return sendSmall(w, body, length)
-		case file != nil:
-			if _, err := file.Seek(offset, io.SeekStart); err != nil {
-				return 0, err
-			}
-			n, err := io.Copy(w, io.LimitReader(file, length))
-			if err == nil && n == length || err != nil && !errors.Is(err, syscall.EIO) {
-				return n, err
-			}
-			section.Sent(n) // It is the store's to find out what is wrong with its file.
-			rest, err := io.Copy(w, body)
-			return n + rest, err
-		default:
-			return io.Copy(w, body)
-		}
+// send sends a body; one that lies in a file by sendfile(2) where that pays and the connection allows it.
+func send(w http.ResponseWriter, reply *httpcache.Reply) (int64, error) {
+	switch {
+	case reply.Stream != nil:
+		return sendAsItComes(w, reply.Stream, reply.Length)
+	case reply.File == nil && len(reply.Mem) == 0:
+		return 0, nil
+	case reply.File == nil:
+		n, err := w.Write(reply.Mem)
+		return int64(n), err
+	case reply.Length <= smallBody:
+		return sendSmall(w, reply.Unsent(0), reply.Length)
 	}
-	return sendAsItComes(w, body, length)
+	n, err := sendFile(w, reply)
+	if err == nil && n == reply.Length || err != nil && !errors.Is(err, syscall.EIO) {
+		return n, err
+	}
+	rest, err := io.Copy(w, reply.Unsent(n)) // It is the store's to find out what is wrong with its file.
+	return n + rest, err
+}
+
+// sendFile sends from a descriptor of its own, because net/http sends from the position of a file. It sends nothing where
+// there is none to be had.
+func sendFile(w http.ResponseWriter, reply *httpcache.Reply) (int64, error) {
+	file, err := os.Open(reply.File.Name())
+	if err != nil {
+		return 0, nil
+	}
+	defer file.Close()
+	if _, err := file.Seek(reply.Offset, io.SeekStart); err != nil {
+		return 0, nil
+	}
+	return io.Copy(w, io.LimitReader(file, reply.Length))
 }
 
 // sendAsItComes copies a body that may come slowly, of a length that may be known. What has come
@@ -483,7 +507,7 @@ func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 			scheme = said[last]
 		}
 	}
-	return httpcache.Client{Address: x.client.String(), Scheme: scheme}
+	return httpcache.Client{Address: x.client, Scheme: scheme}
 }
 
 // client is the address a request came from. A trusted proxy is believed about whom it speaks for, and so on backwards.

@@ -12,7 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -235,18 +237,6 @@ func TestHitsAreWholeWhicheverWayTheyAreSent(t *testing.T) {
 	}
 }
 
-// unreadable is a section whose file the kernel cannot read.
-type unreadable struct {
-	file  *os.File
-	found error // by Read
-	sent  int64
-}
-
-func (u *unreadable) Read([]byte) (int, error)                       { return 0, u.found }
-func (u *unreadable) Close() error                                   { return u.file.Close() }
-func (u *unreadable) Sent(n int64)                                   { u.sent += n }
-func (u *unreadable) Section() (file *os.File, offset, length int64) { return u.file, 0, smallBody + 1 }
-
 // A file that cannot be sent is read, so that the store finds out and drops it.
 func TestFileThatCannotBeSentIsReadByTheStore(t *testing.T) {
 	t.Parallel()
@@ -265,12 +255,15 @@ func TestFileThatCannotBeSentIsReadByTheStore(t *testing.T) {
 		file *os.File
 		sent int64
 	}{{file, 0}, {short, 5}} {
-		body := &unreadable{file: test.file, found: errors.New("found out")}
-		n, err := send(httptest.NewRecorder(), body, smallBody+1)
-		if !errors.Is(err, body.found) || n != test.sent || body.sent != test.sent {
-			t.Errorf("%s: %d bytes, %v; read on behind %d", test.file.Name(), n, err, body.sent)
+		found, behind := errors.New("found out"), int64(-1)
+		n, err := send(httptest.NewRecorder(), &httpcache.Reply{
+			File: test.file, Length: smallBody + 1,
+			Unsent: func(sent int64) io.Reader { behind = sent; return iotest.ErrReader(found) },
+		})
+		if !errors.Is(err, found) || n != test.sent || behind != test.sent {
+			t.Errorf("%s: %d bytes, %v; read on behind %d", test.file.Name(), n, err, behind)
 		}
-		body.Close()
+		test.file.Close()
 	}
 }
 

@@ -43,7 +43,7 @@ func TestMetaSurvivesStorage(t *testing.T) {
 
 func TestOriginHeaderIsKept(t *testing.T) {
 	t.Parallel()
-	h := http.Header{
+	h := field.Map{
 		"Cache-Control": {"max-age=5", "public"}, "Expires": {"x"}, "Date": {"d"}, "Etag": {`"1"`}, "Cdn-Cache-Control": {"max-age=9"}, "X-Two": {"1", "2"},
 	}
 	for name, f := range map[string]rfc9111.Freshness{"ours": {SetByUs: true}, "apart": {SetByUs: true, ToldApart: true}, "theirs": {}, "capped": {Capped: true}} {
@@ -214,12 +214,13 @@ func BenchmarkHit(b *testing.B) {
 				if reply.Outcome != Hit {
 					b.Fatal(reply.Outcome)
 				}
+				body := bodyOf(reply)
 				for {
-					if _, err := reply.Body.Read(buf); err != nil {
+					if _, err := body.Read(buf); err != nil {
 						break
 					}
 				}
-				reply.Body.Close()
+				reply.Close()
 			}
 		})
 	}
@@ -236,10 +237,10 @@ func BenchmarkHitSection(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		reply := r.cache.Serve(bg, request)
-		if file, _, n := reply.Body.(Section).Section(); file == nil || n != 1<<20 {
+		if reply.File == nil || reply.Length != 1<<20 {
 			b.Fatal("no section")
 		}
-		reply.Body.Close()
+		reply.Close()
 	}
 }
 
@@ -251,7 +252,7 @@ func TestSetType(t *testing.T) {
 		{"", "/a", ""},
 		{"image/png", "/a.webp", "image/png"},
 	} {
-		h := http.Header{}
+		h := field.Map{}
 		if test.given != "" {
 			h.Set("Content-Type", test.given)
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -87,7 +88,7 @@ func (o *original) head() *objects.Head {
 func (o *original) stored() bool { return o.fill == nil }
 
 // open opens the copy to be read while ctx lasts.
-func (o *original) open(ctx context.Context) (io.ReadCloser, error) {
+func (o *original) open(ctx context.Context) (part, error) {
 	if o.fill != nil {
 		return fillSource{ctx, o.fill}.open(0, o.head().Length)
 	}
@@ -101,8 +102,8 @@ func (c *Cache) compress(q *query, a *answer, o original) {
 		return
 	}
 	a.varies = true
-	name := coding.Choose(q.Header["Accept-Encoding"])
-	if name == "" || q.rang != "" || q.cond.IfMatch != "" || noTransform(list(q.Header["Cache-Control"])) {
+	name := coding.Choose(slices.Collect(q.Fields.Values(field.AcceptEncoding)))
+	if name == "" || q.rang != "" || q.cond.IfMatch != "" || noTransform(q.Fields.List(field.CacheControl)) {
 		return
 	}
 	vals := a.vals
@@ -116,7 +117,7 @@ func (c *Cache) compress(q *query, a *answer, o original) {
 		if body == nil {
 			return
 		}
-		from = &openSource{body}
+		from = &openSource{part{stream: body, closer: body}}
 	}
 	a.coding, a.vals, a.length, a.from = name, vals, length, from
 }
@@ -174,9 +175,9 @@ func (a *answer) appendShown(b []byte, has content) []byte {
 		switch name {
 		case "Vary":
 			if !varies {
-				h := http.Header{name: {value}}
+				h := map[string][]string{name: {value}}
 				rfc9111.AddVary(h, "Accept-Encoding")
-				value, varies = h.Get(name), true
+				value, varies = h[name][0], true
 			}
 		case "Etag":
 			if a.coding != "" {
@@ -273,13 +274,15 @@ func (c *Cache) startEncoding(name string, e *encoding, o *original) {
 	c.wg.Go(func() {
 		defer cancel()
 		defer c.encodings.ended(e)
-		if body == nil {
+		if err != nil {
 			return
 		}
 		stop := context.AfterFunc(ctx, func() { e.fill.Abort(context.Cause(ctx)) }) // it may wait for a reader
 		defer stop()
-		err := c.encodings.carry(body, name, e)
-		body.Close()
+		err := c.encodings.carry(body.reader(o.head().Length), name, e)
+		if body.closer != nil {
+			body.closer.Close()
+		}
 		result := "stored"
 		switch {
 		case err != nil:
@@ -367,6 +370,6 @@ func (b *encodedBody) leave() {
 }
 
 // openSource is a body that is open already, for one reply.
-type openSource struct{ body io.ReadCloser }
+type openSource struct{ body part }
 
-func (s *openSource) open(int64, int64) (io.ReadCloser, error) { return s.body, nil }
+func (s *openSource) open(int64, int64) (part, error) { return s.body, nil }

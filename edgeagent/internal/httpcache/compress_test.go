@@ -235,7 +235,7 @@ func TestFileOnItsWayIsCompressedAsItComes(t *testing.T) {
 		if header(reply, "Content-Encoding") != "gzip" || reply.Length != -1 {
 			t.Fatalf("%q, %d bytes", header(reply, "Content-Encoding"), reply.Length)
 		}
-		z, err := gzip.NewReader(reply.Body)
+		z, err := gzip.NewReader(bodyOf(reply))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +253,7 @@ func TestFileOnItsWayIsCompressedAsItComes(t *testing.T) {
 		if rest, err := io.ReadAll(readers[i]); err != nil || string(rest) != text {
 			t.Errorf("the rest: %d bytes, %v", len(rest), err)
 		}
-		reply.Body.Close()
+		reply.Close()
 	}
 	<-gone
 	r.idleEncodings()
@@ -280,7 +280,7 @@ func TestEncodingEndsWithItsReaders(t *testing.T) {
 	if header(reply, "Content-Encoding") != "gzip" {
 		t.Fatalf("in %q", header(reply, "Content-Encoding"))
 	}
-	reply.Body.Close()
+	reply.Close()
 	<-gone
 	r.idleEncodings()
 }
@@ -340,7 +340,7 @@ func TestCrowdIsCompressedFor(t *testing.T) {
 			reply := r.cache.Serve(ctx, r.request("GET", "/a.css", accept([]string{"gzip", "br", "identity"}[i%3])))
 			if i%5 == 0 {
 				cancel()
-				reply.Body.Close()
+				reply.Close()
 				return
 			}
 			if got := decoded(t, reply); got != text {

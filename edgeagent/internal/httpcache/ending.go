@@ -1,7 +1,6 @@
 package httpcache
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"strconv"
@@ -110,21 +109,21 @@ func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9
 		}
 	}
 	r.Fields = field.Append(r.Fields, "Cache-Control", cacheControl)
-	return q.plain(r, status)
+	q.plain(r, status)
+	return r
 }
 
 const noStore = "no-store"
 
 // plain gives a reply without a file a body for people.
-func (q *query) plain(r *Reply, status rfc9111.CacheStatus) *Reply {
+func (q *query) plain(r *Reply, status rfc9111.CacheStatus) {
 	text := []byte(strconv.Itoa(r.Status) + " " + http.StatusText(r.Status) + "\n")
 	r.Fields = field.Append(r.Fields, "Content-Type", "text/plain; charset=utf-8")
 	r.Fields = appendStatus(r.Fields, status)
 	r.Length = int64(len(text))
 	if q.Method != http.MethodHead {
-		r.Body = io.NopCloser(bytes.NewReader(text))
+		r.setBody(part{mem: text})
 	}
-	return r
 }
 
 // imageReply sends the default image, nil if that cannot be done. It has no date of its own, so that no client takes it for an
@@ -136,7 +135,7 @@ func (c *Cache) imageReply(q *query, spec *topologyv1.DefaultImage, cacheControl
 	}
 	etag := `W/"default-` + image.SHA256 + `"`
 	status.Detail = "default-image"
-	r := &Reply{Status: http.StatusOK, Length: image.Length, Outcome: DefaultImage, Body: body}
+	r := &Reply{Status: http.StatusOK, Length: image.Length, Outcome: DefaultImage}
 	if spec.Status != nil {
 		r.Status = int(spec.GetStatus())
 	}
@@ -148,9 +147,10 @@ func (c *Cache) imageReply(q *query, spec *topologyv1.DefaultImage, cacheControl
 	} else {
 		r.Fields = field.Append(r.Fields, "Content-Type", image.ContentType)
 	}
+	r.setBody(part{stream: body, closer: body})
 	if r.Status == http.StatusNotModified || q.Method == http.MethodHead {
-		body.Close()
-		r.Body = nil
+		r.Close()
+		r.setBody(part{})
 	}
 	return r
 }
@@ -162,13 +162,14 @@ func (c *Cache) pageReply(q *query, path, cacheControl string, status rfc9111.Ca
 		return nil
 	}
 	status.Detail = "not-found-page"
-	r := &Reply{Status: http.StatusNotFound, Length: page.Length, Outcome: NotFound, Body: body}
+	r := &Reply{Status: http.StatusNotFound, Length: page.Length, Outcome: NotFound}
 	r.Fields = field.Append(r.Fields, "Cache-Control", cacheControl)
 	r.Fields = field.Append(r.Fields, "Content-Type", page.ContentType)
 	r.Fields = appendStatus(r.Fields, status)
+	r.setBody(part{stream: body, closer: body})
 	if q.Method == http.MethodHead {
-		body.Close()
-		r.Body = nil
+		r.Close()
+		r.setBody(part{})
 	}
 	return r
 }

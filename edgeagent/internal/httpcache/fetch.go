@@ -64,13 +64,13 @@ func (f *fill) confirms(res *walk.Result) bool {
 	if !f.stored.ok {
 		return false
 	}
-	h := res.Response.Header
+	h := field.Map(res.Response.Header)
 	fresh := rfc9111.Validators{ETag: h.Get("Etag"), LastModified: h.Get("Last-Modified")}
 	return fresh.Confirms(validators(f.stored.Head(), f.stored.meta.shown))
 }
 
 // judgeResponse applies the caching rules to a reply. Its times are put on the cache's own clock.
-func (f *fill) judgeResponse(status int, h http.Header, res *walk.Result) (fresh rfc9111.Freshness, asked, came time.Time) {
+func (f *fill) judgeResponse(status int, h field.Map, res *walk.Result) (fresh rfc9111.Freshness, asked, came time.Time) {
 	came = f.c.cfg.Now()
 	asked = came.Add(-max(res.Response.ResponseTime.Sub(res.Response.RequestTime), 0))
 	fresh = rfc9111.Evaluate(rfc9111.Response{
@@ -95,7 +95,7 @@ func (f *fill) confirmed(res *walk.Result) {
 	varies, _ := rfc9111.ParseVary(header["Vary"])
 	rfc9111.Update(header, res.Response.Header)
 	for _, name := range varies { // the bytes were chosen by these
-		rfc9111.AddVary(header, http.CanonicalHeaderKey(name))
+		rfc9111.AddVary(header, field.Canonical(name))
 	}
 	tags := rfc9111.Tags(header.Values)
 	fresh, asked, came := f.judgeResponse(old.Status, header, res)
@@ -125,7 +125,7 @@ func (f *fill) confirmed(res *walk.Result) {
 }
 
 // clean makes an origin's header what is kept of it.
-func (f *fill) clean(h http.Header, res *walk.Result, came time.Time) {
+func (f *fill) clean(h field.Map, res *walk.Result, came time.Time) {
 	rfc9111.Strip(h)
 	if len(h["Date"]) == 0 {
 		h["Date"] = []string{string(rfc9111.AppendDate(nil, came))} // RFC 9110 6.6.1
@@ -140,7 +140,7 @@ func (f *fill) clean(h http.Header, res *walk.Result, came time.Time) {
 }
 
 // dropChunked drops aws-chunked from an object's Content-Encoding, which was about its upload.
-func dropChunked(h http.Header) {
+func dropChunked(h field.Map) {
 	codings := rfc9111.Codings(h.Values)
 	kept := slices.DeleteFunc(slices.Clone(codings), func(coding string) bool { return coding == "aws-chunked" })
 	switch {
@@ -153,7 +153,7 @@ func dropChunked(h http.Header) {
 
 // setType types a file of an object store that nobody gave a type when it was put there: its path tells more than the
 // store's own default, which for S3 is the second.
-func setType(h http.Header, path string) {
+func setType(h field.Map, path string) {
 	switch strings.ToLower(h.Get("Content-Type")) {
 	case "", "application/octet-stream", "binary/octet-stream":
 		if t, ok := contenttype.Of(path); ok {
@@ -206,7 +206,7 @@ func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 
 // choseType reports whether an origin has chosen a type that not every client takes because this one
 // names it, whatever the origin says of it: the file's path names another type, or none.
-func (f *fill) choseType(h http.Header, res *walk.Result) bool {
+func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
 	if o == nil || origin.Keyed(o) {
 		return false // they do not look at Accept
@@ -223,9 +223,9 @@ func (f *fill) choseType(h http.Header, res *walk.Result) bool {
 // found publishes a file.
 func (f *fill) found(res *walk.Result) {
 	resp := res.Response
-	fresh, asked, came := f.judgeResponse(resp.Status, resp.Header, res)
+	fresh, asked, came := f.judgeResponse(resp.Status, field.Map(resp.Header), res)
 	tags := rfc9111.Tags(resp.Header.Values)
-	header := resp.Header.Clone()
+	header := maps.Clone(field.Map(resp.Header))
 	f.clean(header, res, came)
 	if f.choseCoding(header) {
 		rfc9111.AddVary(header, "Accept-Encoding")
@@ -237,7 +237,7 @@ func (f *fill) found(res *walk.Result) {
 	if f.mayCodeForOthers(header, res) {
 		names = append(names, "accept-encoding")
 	}
-	if dependsOnCredentials(resp.Header, res) {
+	if dependsOnCredentials(field.Map(resp.Header), res) {
 		names = append(names, "authorization")
 	}
 	slices.Sort(names)
@@ -266,7 +266,7 @@ func (f *fill) found(res *walk.Result) {
 
 // choseCoding reports whether the origin has chosen the reply by Accept-Encoding, though its Vary
 // may not say so: it is coded, or another one for the same file is.
-func (f *fill) choseCoding(h http.Header) bool {
+func (f *fill) choseCoding(h field.Map) bool {
 	if len(rfc9111.Codings(h.Values)) > 0 {
 		return true
 	}
@@ -281,7 +281,7 @@ func (f *fill) choseCoding(h http.Header) bool {
 // mayCodeForOthers reports whether the reply is only for clients that take no coding either: what
 // they get does not tell what others do. But it does where the file gets no smaller, the edge codes
 // it itself, or it is kept as it was uploaded.
-func (f *fill) mayCodeForOthers(h http.Header, res *walk.Result) bool {
+func (f *fill) mayCodeForOthers(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
 	return f.req.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
 		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
@@ -290,7 +290,7 @@ func (f *fill) mayCodeForOthers(h http.Header, res *walk.Result) bool {
 // dependsOnCredentials reports whether a reply that was fetched without credentials is not for those
 // who send theirs: an origin is sent them, and does not say that the reply is for all (RFC 9111 3.5).
 // It need not say so in Vary, and what it says there is passed on as it is (RFC 9110 12.5.5).
-func dependsOnCredentials(h http.Header, res *walk.Result) bool {
+func dependsOnCredentials(h field.Map, res *walk.Result) bool {
 	return slices.Contains(res.Forwarded, "Authorization") && !rfc9111.SharedByAll(h.Values)
 }
 
@@ -417,6 +417,6 @@ func contentRange(resp *origin.Response) (part rfc9111.ByteRange, size int64, ok
 	return rfc9111.ParseContentRange(resp.Header.Get("Content-Range"))
 }
 
-func sameHeader(a, b http.Header) bool {
+func sameHeader(a, b field.Map) bool {
 	return maps.EqualFunc(a, b, func(x, y []string) bool { return slices.Equal(x, y) })
 }

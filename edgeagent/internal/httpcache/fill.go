@@ -3,14 +3,14 @@ package httpcache
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
-	"net/textproto"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
@@ -47,8 +47,8 @@ type fill struct {
 
 	// carried are the bytes of the body that have come.
 	carried atomic.Int64
-	// told counts the interim replies that have come.
-	told atomic.Int32
+	// interims counts the interim replies that have come.
+	interims atomic.Int32
 
 	// result is set before published is closed, and not changed after.
 	result result
@@ -223,7 +223,7 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 	}
 	// The fill outlives the request, so it keeps nothing of the client's.
 	own := query{
-		Request: &Request{Method: http.MethodGet, Target: q.Target, Revision: q.Revision, Header: q.header()},
+		Request: &Request{Method: http.MethodGet, Target: q.Target, Revision: q.Revision},
 		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
 	}
 	f = &fill{
@@ -240,14 +240,14 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 		}
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
-	f.ctx = httptrace.WithClientTrace(f.ctx, &httptrace.ClientTrace{Got1xxResponse: f.tell})
+	f.ctx = walk.WithInterim(f.ctx, f.passOn)
 	return f, ""
 }
 
 // interim is an interim reply of an origin.
 type interim struct {
 	status int
-	header http.Header
+	fields []byte
 }
 
 const (
@@ -261,18 +261,24 @@ const (
 
 var errInterim = errors.New("the origin sends nothing but interim replies")
 
-// tell keeps an interim reply for the request that started the fill.
-func (f *fill) tell(status int, fields textproto.MIMEHeader) error {
-	if f.told.Add(1) > mostInterim {
+// passOn keeps an interim reply for the request that started the fill. Its error ends the walk.
+func (f *fill) passOn(status int, header map[string][]string) error {
+	if f.interims.Add(1) > mostInterim {
 		return errInterim
 	}
 	if status == http.StatusContinue {
 		return nil // it is about this edge's own request
 	}
-	header := http.Header(fields).Clone()
+	header = maps.Clone(header)
 	rfc9111.Strip(header)
+	var fields []byte
+	for _, name := range sortedNames(header) {
+		for _, value := range header[name] {
+			fields = field.Append(fields, name, value)
+		}
+	}
 	select {
-	case f.interim <- interim{status, header}:
+	case f.interim <- interim{status, fields}:
 	default:
 	}
 	return nil

@@ -34,10 +34,11 @@ func TestThousandClientsMakeOneRequest(t *testing.T) {
 		request := r.request("GET", "/big", nil)
 		wg.Go(func() {
 			reply := r.cache.Serve(bg, request)
-			defer reply.Body.Close()
+			defer reply.Close()
+			body := bodyOf(reply)
 			buf, got := make([]byte, 16<<10), 0
 			for {
-				n, err := reply.Body.Read(buf)
+				n, err := body.Read(buf)
 				if !bytes.Equal(buf[:n], g.body[got:got+n]) {
 					t.Errorf("wrong bytes at %d", got)
 					return

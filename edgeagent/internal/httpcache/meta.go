@@ -3,8 +3,8 @@ package httpcache
 import (
 	"encoding/binary"
 	"errors"
-	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
@@ -98,7 +98,7 @@ func parseMeta(h *objects.Head) (m meta, err error) {
 // splitFields makes the list of fields that is stored with a reply, from a header that [rfc9111.Strip] has cleaned. The
 // first shown bytes are what every client gets; behind them are fields that clients do not get, or not as the origin sent
 // them, and that count again when a 304 changes others (RFC 9111 3.2).
-func splitFields(h http.Header, f rfc9111.Freshness) (fields []byte, shown int) {
+func splitFields(h field.Map, f rfc9111.Freshness) (fields []byte, shown int) {
 	var hidden []byte
 	for _, name := range sortedNames(h) {
 		switch name {
@@ -141,13 +141,13 @@ func clientValues(name string, values []string, f rfc9111.Freshness) []string {
 			return nil
 		}
 		if f.Capped {
-			return []string{rfc9111.CapMaxAge(list(values), capped)}
+			return []string{rfc9111.CapMaxAge(strings.Join(values, ", "), capped)}
 		}
 	}
 	return values
 }
 
-func sortedNames(h http.Header) []string {
+func sortedNames(h field.Map) []string {
 	names := make([]string, 0, len(h))
 	for name := range h {
 		names = append(names, name)
@@ -157,8 +157,8 @@ func sortedNames(h http.Header) []string {
 }
 
 // originHeader is the header as the origin sent it, from stored fields.
-func originHeader(fields []byte, shown int) http.Header {
-	h := make(http.Header)
+func originHeader(fields []byte, shown int) field.Map {
+	h := make(field.Map)
 	for name, value := range field.Fields(fields[:shown]) {
 		h[name] = append(h[name], value)
 	}

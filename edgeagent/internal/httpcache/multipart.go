@@ -12,7 +12,7 @@ import (
 )
 
 // multipart answers several ranges (RFC 9110 14.6).
-func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) (*Reply, error) {
+func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) error {
 	contentType := ""
 	var fields []byte
 	for name, value := range field.Fields(a.fields[:a.meta.shown]) {
@@ -29,7 +29,7 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) (*Repl
 	own := *a
 	own.fields, own.meta = fields, &shown
 	r.Status = http.StatusPartialContent
-	r.Fields = field.Append(q.head(&own, partialContent), "Content-Type", "multipart/byteranges; boundary="+boundary)
+	r.Fields = field.Append(q.appendHead(r.Fields, &own, partialContent), "Content-Type", "multipart/byteranges; boundary="+boundary)
 
 	m := &multipartBody{from: a.from}
 	r.Length = 0
@@ -51,14 +51,14 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) (*Repl
 	m.tail = []byte("\r\n--" + boundary + "--\r\n")
 	r.Length += int64(len(m.tail))
 	if q.Method == http.MethodHead {
-		return r, nil
+		return nil
 	}
 	// The first part is opened now, so that a body that is gone is found out before the head is sent.
 	if err := m.next(); err != nil {
-		return nil, err
+		return err
 	}
-	r.Body = m
-	return r, nil
+	r.setBody(part{stream: m, closer: m})
+	return nil
 }
 
 type multipartPart struct {
@@ -72,7 +72,8 @@ type multipartBody struct {
 	parts []multipartPart // those to come
 	tail  []byte
 	text  []byte // to be read before body
-	body  io.ReadCloser
+	body  io.Reader
+	part  part // that body reads
 	ended bool
 	err   error
 }
@@ -83,17 +84,21 @@ func (m *multipartBody) next() error {
 		m.text, m.ended = m.tail, true
 		return nil
 	}
-	part := m.parts[0]
-	// Opened before the one at hand is closed: neither a fill nor a stored body may think that its last reader has left.
-	body, err := m.from.open(part.span.Start, part.span.Length)
+	next := m.parts[0]
+	// It is opened before the last one is closed: neither a fill nor a stored body may think that its last reader has left.
+	opened, err := m.from.open(next.span.Start, next.span.Length)
 	if err != nil {
 		return err
 	}
-	if m.body != nil {
-		m.body.Close()
-	}
-	m.parts, m.text, m.body = m.parts[1:], part.head, body
+	m.closePart()
+	m.parts, m.text, m.part, m.body = m.parts[1:], next.head, opened, opened.reader(next.span.Length)
 	return nil
+}
+
+func (m *multipartBody) closePart() {
+	if m.part.closer != nil {
+		m.part.closer.Close()
+	}
 }
 
 func (m *multipartBody) Read(p []byte) (int, error) {
@@ -119,10 +124,7 @@ func (m *multipartBody) Read(p []byte) (int, error) {
 }
 
 func (m *multipartBody) Close() error {
-	if m.body == nil {
-		return os.ErrClosed
-	}
-	err := m.body.Close()
-	m.body, m.err = nil, os.ErrClosed
-	return err
+	m.closePart()
+	m.part, m.err = part{}, os.ErrClosed
+	return nil
 }

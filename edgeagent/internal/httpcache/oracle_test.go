@@ -64,8 +64,8 @@ func TestPurgeOracle(t *testing.T) {
 				}
 				least := floor.Load()
 				reply := r.get("/x", h)
-				body, err := io.ReadAll(reply.Body)
-				reply.Body.Close()
+				body, err := io.ReadAll(bodyOf(reply))
+				reply.Close()
 				replies.Add(1)
 				if err != nil || int64(len(body)) != reply.Length {
 					t.Errorf("%d of %d bytes, %v", len(body), reply.Length, err)

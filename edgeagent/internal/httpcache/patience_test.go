@@ -230,7 +230,7 @@ func TestUnreadBodyHasToCome(t *testing.T) {
 		if reply.Status != 200 {
 			t.Fatalf("%s: %d", url, reply.Status)
 		}
-		reply.Body.Close()
+		reply.Close()
 		r.idle()
 	}
 }

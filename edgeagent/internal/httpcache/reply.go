@@ -1,9 +1,11 @@
 package httpcache
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,23 +14,78 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// Reply is what a client is to be sent. Its caller writes the head, copies Body, and closes it.
+// Reply is what a client is to be sent. Its caller writes the head, sends the body, and closes the reply.
 type Reply struct {
 	Status int
-	// Fields is the header, a field list as objects has them, without Content-Length, Connection, and what the front adds
+	// Fields is the header, a field list, without Content-Length, Connection, and what the front adds
 	// (Date where it is missing, CORS, the endpoint's response_headers).
 	Fields []byte
-	// Body is nil if none is sent. One that ends with an error was cut: the client must be able to see it, so close its
-	// connection (HTTP/1.1) or reset its stream. If it is a [Section], sendfile can send it.
-	Body io.ReadCloser
-	// Length is the Content-Length, of a HEAD too; -1 if the head has none.
+	// Length is that of the body, of a HEAD too; -1 if it is not known.
 	Length int64
+
+	// The body is at most one of these; without any, none is sent.
+
+	// Mem is the body. It is shared: nobody may change it.
+	Mem []byte
+	// File has the body at Offset. It is shared, so its position counts for nothing and stays. Unsent returns what is
+	// behind the first bytes of the body, for a front that could not send it to its end: reading that finds out what is
+	// wrong with the file, and the store then drops it.
+	File   *os.File
+	Offset int64
+	Unsent func(sent int64) io.Reader
+	// Stream is read until its end. If it ends with an error, the body was cut: the client must be able to see
+	// that, so close its connection (HTTP/1.1) or reset its stream (HTTP/2).
+	Stream io.Reader
+
 	// Outcome is for logs and metrics.
 	Outcome Outcome
 	// Supplier is the id of the origin that supplied the file, "media" for the Media Library, "" for none.
 	Supplier string
 	// Steps says what the walk did that this request waited for, if it did.
 	Steps []walk.StepReport
+
+	body part // what Mem, File and Stream are of
+}
+
+// Close frees what the body holds.
+func (r *Reply) Close() {
+	if closer := r.body.closer; closer != nil {
+		r.body.closer = nil
+		closer.Close() // It was only read.
+	}
+}
+
+// setBody gives the reply its body.
+func (r *Reply) setBody(p part) {
+	r.Mem, r.File, r.Offset, r.Stream, r.Unsent, r.body = p.mem, p.file, p.offset, p.stream, nil, p
+	if p.file != nil {
+		length := r.Length
+		r.Unsent = func(sent int64) io.Reader { return io.NewSectionReader(p.at, p.offset+sent, length-sent) }
+	}
+}
+
+// reset makes r the zero Reply, but keeps the memory of its fields.
+func (r *Reply) reset() { *r = Reply{Fields: r.Fields[:0]} }
+
+// part is a body, or a part of one: one of mem, file and stream.
+type part struct {
+	mem    []byte
+	file   *os.File
+	offset int64       // in file
+	at     io.ReaderAt // reads file
+	stream io.Reader
+	closer io.Closer // nil if there is nothing to close
+}
+
+// reader reads the part, of which length is known unless it is a stream.
+func (p *part) reader(length int64) io.Reader {
+	switch {
+	case p.stream != nil:
+		return p.stream
+	case p.file != nil:
+		return io.NewSectionReader(p.at, p.offset, length)
+	}
+	return bytes.NewReader(p.mem)
 }
 
 // Outcome says in a word how a request was answered.
@@ -55,21 +112,10 @@ var outcomeNames = [outcomes]string{
 
 func (o Outcome) String() string { return outcomeNames[o] }
 
-// Section is a body that lies in a file. Read gives the same bytes.
-type Section interface {
-	io.ReadCloser
-	// Section returns the file, whose position belongs to this body alone, and where in it the rest of the body lies. The
-	// file is nil if the body has to be read.
-	Section() (file *os.File, offset, length int64)
-	// Sent says that the first n bytes of the rest were sent from the file. Read goes on behind them, and finds out what is
-	// wrong with a file that cannot be sent to its end.
-	Sent(n int64)
-}
-
 // source is where the bytes of a file come from: the store, or a fill.
 type source interface {
 	// open returns length bytes from offset, all from there on if length is negative.
-	open(offset, length int64) (io.ReadCloser, error)
+	open(offset, length int64) (part, error)
 }
 
 // answer is what a reply to a GET or HEAD is made from.
@@ -94,9 +140,9 @@ type answer struct {
 	steps   []walk.StepReport
 }
 
-// respond makes the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the source's.
-func (q *query) respond(a *answer) (*Reply, error) {
-	r := &Reply{Status: a.status, Length: a.length, Outcome: a.outcome, Steps: a.steps}
+// respond makes r the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the source's.
+func (q *query) respond(a *answer, r *Reply) error {
+	r.Status, r.Length, r.Outcome, r.Steps = a.status, a.length, a.outcome, a.steps
 	r.Supplier = supplierID(q, a.meta.supplier)
 	conditions := q.cond.Evaluate(a.vals, q.now)
 	parts, ranged := q.parts(a)
@@ -106,34 +152,37 @@ func (q *query) respond(a *answer) (*Reply, error) {
 	switch conditions {
 	case rfc9111.NotModified:
 		r.Status, r.Length = http.StatusNotModified, -1
-		r.Fields = q.head(a, noContent)
-		return r, nil
+		r.Fields = q.appendHead(r.Fields, a, noContent)
+		return nil
 	case rfc9111.PreconditionFailed:
-		return q.plain(&Reply{Status: http.StatusPreconditionFailed, Outcome: a.outcome, Supplier: r.Supplier}, a.cache), nil
+		r.Status, r.Steps = http.StatusPreconditionFailed, nil
+		q.plain(r, a.cache)
+		return nil
 	}
 	if ranged == rfc9111.RangeUnsatisfiable {
-		refused := &Reply{Status: http.StatusRequestedRangeNotSatisfiable, Outcome: a.outcome, Supplier: r.Supplier, Steps: a.steps}
-		refused.Fields = field.AppendFunc(nil, "Content-Range", func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
-		return q.plain(refused, a.cache), nil
+		r.Status = http.StatusRequestedRangeNotSatisfiable
+		r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
+		q.plain(r, a.cache)
+		return nil
 	}
 	if len(parts) > 1 {
 		return q.multipart(a, r, parts)
 	}
 	offset, length := int64(0), a.length
 	if len(parts) == 0 {
-		r.Fields = q.head(a, wholeContent)
+		r.Fields = q.appendHead(r.Fields, a, wholeContent)
 	} else {
 		offset, length = parts[0].Start, parts[0].Length
 		r.Status, r.Length = http.StatusPartialContent, length
-		r.Fields = q.head(a, partialContent)
+		r.Fields = q.appendHead(r.Fields, a, partialContent)
 		r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
 	}
 	if q.Method == http.MethodHead {
-		return r, nil
+		return nil
 	}
 	body, err := a.from.open(offset, length)
-	r.Body = body
-	return r, err
+	r.setBody(body)
+	return err
 }
 
 // ranges are what q asks for of a file, as it says it.
@@ -190,9 +239,9 @@ func (c content) describes(name string) bool {
 	return true
 }
 
-// head makes the header of a reply.
-func (q *query) head(a *answer, has content) []byte {
-	b := a.appendShown(make([]byte, 0, a.meta.shown+256), has)
+// appendHead appends the fields of a reply.
+func (q *query) appendHead(b []byte, a *answer, has content) []byte {
+	b = a.appendShown(slices.Grow(b, a.meta.shown+256), has)
 	switch {
 	case a.meta.fresh.ClientsTold():
 		b = field.AppendFunc(b, "Cache-Control", func(b []byte) []byte { return a.meta.fresh.AppendCacheControl(b, q.policy) })

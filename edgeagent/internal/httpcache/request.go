@@ -28,29 +28,32 @@ type Request struct {
 	Revision int64
 	// Epoch is the identity of the history that Revision and the uids in Target are places in.
 	Epoch string
-	// Header is the client's, names in canonical form. It is only read, and until the reply's body is closed.
-	Header http.Header
-	// Client is told to origins that ask for it. It counts only where the endpoint's
-	// ForwardClientIP is set.
+	// Fields are the client's. They are only read.
+	Fields *field.Lines
+	// Client is who origins that ask for it are told the request is from. It counts only where the
+	// endpoint's ForwardClientIP is set.
 	Client Client
 	// Holder is the address or network that its fills are counted for.
 	Holder netip.Addr
+	// Now is when the request came. The zero Time stands for the moment it is served.
+	Now time.Time
 	// Admit says whether the request may wait for an origin. It is called at most once, and not for
 	// what can be answered from here. nil: it may.
 	Admit func() bool
 	// Leaving is closed when the client may be gone, though it may as well wait for its reply: it
-	// has closed its side of the connection. It gets what comes, but nothing goes on for it that
-	// would not for nobody. nil: never.
+	// has closed its side of the connection. It gets what comes, but nothing is fetched for it that
+	// would not be fetched for nobody. nil: never.
 	Leaving <-chan struct{}
-	// Interim is told of interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
-	// waits for the file; nil for nobody.
-	Interim func(status int, header http.Header)
+	// Interim is given interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
+	// waits for the file, each with a field list; nil for nobody.
+	Interim func(status int, fields []byte)
 }
 
 // Client is where a request came from.
 type Client struct {
-	// Address is the IP address, Scheme "http" or "https".
-	Address, Scheme string
+	Address netip.Addr
+	// Scheme is "http" or "https".
+	Scheme string
 }
 
 // query is a request with what the cache derives from it.
@@ -70,35 +73,46 @@ type query struct {
 	// What the attempt at hand found.
 	best     candidate
 	forward  rfc9111.Forward // why an origin has to be asked
-	vary     []string        // selecting names, where a stored reply or a fill has told them
-	sent     http.Header     // see header
+	vary     []string        // selecting names, where a stored reply or a fill has them
+	sent     field.Map       // see header
 	reloaded bool            // the origin was asked for this very request
+
+	lines []string // see endToEnd
+}
+
+// begin makes q the query of r.
+func (c *Cache) begin(q *query, r *Request) {
+	q.Request, q.key, q.policy, q.now, q.maxAge = r, keyOf(r.Epoch, &r.Target), policyOf(&r.Target.Endpoint.Cache), r.Now, -1
+	if q.now.IsZero() {
+		q.now = c.cfg.Now()
+	}
+	h := r.Fields
+	q.cond = rfc9111.Conditions{
+		IfMatch: h.List(field.IfMatch), IfNoneMatch: h.List(field.IfNoneMatch), IfRange: h.Get(field.IfRange),
+		IfModifiedSince: h.Get(field.IfModifiedSince), IfUnmodifiedSince: h.Get(field.IfUnmodifiedSince),
+	}
+	if r.Method == http.MethodGet {
+		q.rang = h.List(field.Range)
+	}
+	q.directives()
 }
 
 func (c *Cache) newQuery(r *Request) *query {
-	q := &query{Request: r, key: keyOf(r.Epoch, &r.Target), policy: policyOf(&r.Target.Endpoint.Cache), now: c.cfg.Now(), maxAge: -1}
-	h := r.Header
-	q.cond = rfc9111.Conditions{
-		IfMatch: list(h["If-Match"]), IfNoneMatch: list(h["If-None-Match"]), IfRange: first(h["If-Range"]),
-		IfModifiedSince: first(h["If-Modified-Since"]), IfUnmodifiedSince: first(h["If-Unmodified-Since"]),
-	}
-	if r.Method == http.MethodGet {
-		q.rang = list(h["Range"])
-	}
-	q.directives()
+	q := new(query)
+	c.begin(q, r)
 	return q
 }
 
 // directives reads the client's Cache-Control. Anybody could make the edge ask the origins with it, so but for
 // only-if-cached, which asks for less, it counts only where the endpoint says so.
 func (q *query) directives() {
-	lines := q.Header["Cache-Control"]
 	honour := q.Target.Endpoint.Cache.HonorClientNoCache
-	if len(lines) == 0 {
-		q.reload = honour && strings.EqualFold(first(q.Header["Pragma"]), "no-cache")
+	if !q.Fields.Has(field.CacheControl) {
+		q.reload = honour && strings.EqualFold(q.Fields.Get(field.Pragma), "no-cache")
 		return
 	}
-	d := rfc9111.ParseCacheControl(lines)
+	q.lines = slices.AppendSeq(q.lines[:0], q.Fields.Values(field.CacheControl))
+	d := rfc9111.ParseCacheControl(q.lines)
 	q.onlyIfCached = d.OnlyIfCached
 	if honour {
 		q.reload = d.NoCache
@@ -111,20 +125,6 @@ func (q *query) directives() {
 // wantsNewer reports whether the client wants the origin to be asked rather than be given a reply of that age, and may.
 func (q *query) wantsNewer(age time.Duration) bool {
 	return q.reload || q.maxAge >= 0 && age > q.maxAge
-}
-
-func first(lines []string) string {
-	if len(lines) == 0 {
-		return ""
-	}
-	return lines[0]
-}
-
-func list(lines []string) string {
-	if len(lines) == 1 {
-		return lines[0]
-	}
-	return strings.Join(lines, ", ")
 }
 
 // keyOf hashes what tells one file from another. The uids keep an account or endpoint from being served what its
@@ -188,9 +188,15 @@ var (
 	anyType  = []string{"*/*"}
 )
 
-// field gives a request field as some web origin of the walk would see it: what is not forwarded is absent. Vary is
-// evaluated on it.
+// field returns a request field as some web origin of the walk would see it: what is not forwarded is absent. Vary is
+// evaluated on it. The result may be used until the next call.
 func (q *query) field(name string) []string {
+	if q.sent != nil {
+		if name == cdnLoop && !q.forwards(name) {
+			return nil
+		}
+		return q.sent[name]
+	}
 	switch name {
 	case "Accept":
 		if lines := q.endToEnd(name); len(lines) > 0 {
@@ -212,18 +218,21 @@ func (q *query) field(name string) []string {
 	return nil
 }
 
-// endToEnd returns the lines of a field, named in canonical form, unless the client's Connection names it: then it is for the
-// edge alone (RFC 9110 7.6.1).
+// endToEnd returns the lines of a field, unless the client's Connection names it: then it is for the edge alone (RFC 9110
+// 7.6.1). The result may be used until the next call.
 func (q *query) endToEnd(name string) []string {
-	for _, line := range q.Header["Connection"] {
+	for line := range q.Fields.Values(field.Connection) {
 		for option := range strings.SplitSeq(line, ",") {
 			if strings.EqualFold(strings.Trim(option, " \t"), name) {
 				return nil
 			}
 		}
 	}
-	return q.Header[name]
+	q.lines = slices.AppendSeq(q.lines[:0], q.Fields.Lookup(name))
+	return q.lines
 }
+
+const cdnLoop = "Cdn-Loop"
 
 // never are fields that are not forwarded even if an origin lists them: they would make the reply another one than the
 // file, and the walk asks for whole files.
@@ -249,26 +258,27 @@ func (q *query) forwarded() []string {
 	return slices.DeleteFunc(slices.Clone(q.Target.Endpoint.ForwardRequestHeaders), func(name string) bool { return name == "authorization" })
 }
 
-// header is what web origins may see of the client.
-func (q *query) header() http.Header {
+// header is what web origins may see of the client, by canonical name.
+func (q *query) header() field.Map {
 	if q.sent != nil {
 		return q.sent
 	}
-	h := make(http.Header)
-	h.Set("Accept-Encoding", rfc9111.NormaliseAcceptEncoding(q.endToEnd("Accept-Encoding")))
-	h.Set("Accept", rfc9111.NormaliseAccept(q.endToEnd("Accept")))
-	if q.Target.Endpoint.ForwardClientIP && q.Client.Address != "" {
-		h["X-Forwarded-For"], h["X-Forwarded-Proto"] = []string{q.Client.Address}, []string{q.Client.Scheme}
+	h := field.Map{
+		"Accept-Encoding": {rfc9111.NormaliseAcceptEncoding(q.endToEnd("Accept-Encoding"))},
+		"Accept":          {rfc9111.NormaliseAccept(q.endToEnd("Accept"))},
+	}
+	if q.Target.Endpoint.ForwardClientIP && q.Client.Address.IsValid() {
+		h["X-Forwarded-For"], h["X-Forwarded-Proto"] = []string{q.Client.Address.String()}, []string{q.Client.Scheme}
 	}
 	for _, lower := range q.Target.Endpoint.ForwardRequestHeaders {
-		name := http.CanonicalHeaderKey(lower)
+		name := field.Canonical(lower)
 		if lines := q.endToEnd(name); len(lines) > 0 && h[name] == nil && q.forwards(name) {
 			h[name] = slices.Clone(lines)
 		}
 	}
 	// A client cannot have the edge forget through which CDNs a request came (RFC 8586 3).
-	if lines := q.Header["Cdn-Loop"]; len(lines) > 0 {
-		h["Cdn-Loop"] = slices.Clone(lines)
+	if q.Fields.Has(field.CDNLoop) {
+		h[cdnLoop] = slices.Collect(q.Fields.Values(field.CDNLoop))
 	}
 	q.sent = h
 	return h
@@ -318,13 +328,12 @@ func (q *query) selects(selecting []byte) bool {
 	if len(selecting) == 0 {
 		return true
 	}
-	header := q.field
 	for name, stored := range field.Fields(selecting) {
 		wanted := true
 		if name[0] == absent {
 			name, wanted = name[1:], false
 		}
-		if value, present := rfc9111.Selecting(name, header); present != wanted || value != stored {
+		if value, present := rfc9111.Selecting(name, q.field); present != wanted || value != stored {
 			return false
 		}
 	}

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -202,10 +204,18 @@ func (r *rig) request(method, url string, header http.Header) *Request {
 	if refusal != nil {
 		r.t.Errorf("%s: %+v", url, refusal)
 	}
-	if header == nil {
-		header = http.Header{}
+	return &Request{Method: method, Target: target, Revision: r.revision, Epoch: "test", Fields: linesOf(header)}
+}
+
+// linesOf has the fields of a header as they would be received.
+func linesOf(h http.Header) *field.Lines {
+	var lines field.Lines
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		for _, value := range h[name] {
+			lines.Append(name, value)
+		}
 	}
-	return &Request{Method: method, Target: target, Revision: r.revision, Epoch: "test", Header: header}
+	return &lines
 }
 
 // The rig is the topology that its requests are located in.
@@ -223,13 +233,20 @@ func (r *rig) serve(method, url string, h http.Header) *Reply {
 	return r.cache.Serve(context.Background(), r.request(method, url, h))
 }
 
+// bodyOf reads the body of a reply, whatever it lies in.
+func bodyOf(r *Reply) io.Reader {
+	if !hasBody(r) {
+		return strings.NewReader("")
+	}
+	return r.body.reader(r.Length)
+}
+
+func hasBody(r *Reply) bool { return r.Mem != nil || r.File != nil || r.Stream != nil }
+
 // read reads and closes a reply's body.
 func read(r *Reply) (string, error) {
-	if r.Body == nil {
-		return "", nil
-	}
-	defer r.Body.Close()
-	b, err := io.ReadAll(r.Body)
+	defer r.Close()
+	b, err := io.ReadAll(bodyOf(r))
 	return string(b), err
 }
 

@@ -216,7 +216,8 @@ func (c *Cache) stored(q *query, outcome Outcome, status rfc9111.CacheStatus) (*
 		a.vals = validators(h, a.meta.shown)
 	}
 	c.compress(q, a, original{entry: q.best.Entry})
-	return q.respond(a)
+	r := new(Reply)
+	return r, q.respond(a, r)
 }
 
 // serveRemembered answers with how the last walk ended, if that was a moment ago and found nothing.
@@ -259,5 +260,6 @@ func (q *query) refuse(status int, retryAfter time.Duration) *Reply {
 	if retryAfter > 0 {
 		r.Fields = field.AppendFunc(r.Fields, "Retry-After", func(b []byte) []byte { return rfc9111.AppendSeconds(b, retryAfter) })
 	}
-	return q.plain(r, rfc9111.CacheStatus{})
+	q.plain(r, rfc9111.CacheStatus{})
+	return r
 }

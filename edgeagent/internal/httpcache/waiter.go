@@ -40,7 +40,9 @@ func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again b
 }
 
 func (q *query) canceled() *Reply {
-	return q.plain(&Reply{Status: http.StatusServiceUnavailable, Outcome: Canceled}, rfc9111.CacheStatus{})
+	r := &Reply{Status: http.StatusServiceUnavailable, Outcome: Canceled}
+	q.plain(r, rfc9111.CacheStatus{})
+	return r
 }
 
 // wait waits for the result and reports whether the client waited as long. The request that started the fill is sent the
@@ -54,7 +56,7 @@ func (w *waiter) wait() bool {
 	for {
 		select {
 		case i := <-interim:
-			w.q.Interim(i.status, i.header)
+			w.q.Interim(i.status, i.fields)
 		case <-leaving:
 			leaving = nil
 			w.f.removeUser()
@@ -62,7 +64,7 @@ func (w *waiter) wait() bool {
 		case <-w.f.published:
 			for len(interim) > 0 {
 				i := <-interim
-				w.q.Interim(i.status, i.header)
+				w.q.Interim(i.status, i.fields)
 			}
 			return true
 		case <-w.ctx.Done():
@@ -149,8 +151,7 @@ func (w *waiter) confirmed() (*Reply, bool) {
 	a := w.reply(&entrySource{Entry: w.f.result.entry}, w.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
 	a.withAge = true
 	w.c.compress(w.q, a, original{entry: w.f.result.entry})
-	r, err := w.q.respond(a)
-	return r, err != nil
+	return w.respond(a)
 }
 
 // body answers from the reply that is being stored.
@@ -172,8 +173,7 @@ func (w *waiter) body() (*Reply, bool) {
 		return r, false
 	}
 	w.c.compress(w.q, a, original{fill: w.f})
-	r, err := w.q.respond(a)
-	return r, err != nil
+	return w.respond(a)
 }
 
 // measure waits until a range can be answered of a file whose length its head did not say: for the
@@ -225,9 +225,9 @@ func (w *waiter) ahead(a *answer) *Reply {
 }
 
 // fromSupplier asks the supplier for one part of the file; nil if it does not give exactly that.
-func (w *waiter) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
+func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	w.done() // nobody else waits for this request's round trip
-	ask := walk.Ask{Range: "bytes=" + strconv.FormatInt(part.Start, 10) + "-" + strconv.FormatInt(part.Start+part.Length-1, 10)}
+	ask := walk.Ask{Range: "bytes=" + strconv.FormatInt(span.Start, 10) + "-" + strconv.FormatInt(span.Start+span.Length-1, 10)}
 	if rfc9111.IsStrong(a.vals.ETag) {
 		ask.IfRange = a.vals.ETag
 	}
@@ -245,15 +245,16 @@ func (w *waiter) fromSupplier(a *answer, part rfc9111.ByteRange) *Reply {
 	body := &placedBody{res.Response.Body, sync.OnceFunc(release)}
 	got, size, ok := contentRange(res.Response)
 	same := res.Response.Header.Get("Etag") == a.vals.ETag && res.Response.Header.Get("Last-Modified") == a.vals.LastModified
-	if !ok || got != part || size >= 0 && size != a.length || !same {
+	if !ok || got != span || size >= 0 && size != a.length || !same {
 		body.Close()
 		return nil
 	}
 	a.cache = rfc9111.CacheStatus{Forward: rfc9111.ForwardPartial, ForwardStatus: http.StatusPartialContent}
-	r := &Reply{Status: http.StatusPartialContent, Length: part.Length, Outcome: Passed, Steps: a.steps, Body: body}
+	r := &Reply{Status: http.StatusPartialContent, Length: span.Length, Outcome: Passed, Steps: a.steps}
+	r.setBody(part{stream: body, closer: body})
 	r.Supplier = supplierID(w.q, a.meta.supplier)
-	r.Fields = w.q.head(a, partialContent)
-	r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return part.AppendContentRange(b, a.length) })
+	r.Fields = w.q.appendHead(nil, a, partialContent)
+	r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return span.AppendContentRange(b, a.length) })
 	return r
 }
 
@@ -286,10 +287,17 @@ func (w *waiter) pass() (*Reply, bool) {
 			return r, false
 		}
 	}
-	r, err := w.q.respond(a)
+	r, again := w.respond(a)
 	if !src.opened {
 		src.finish()
 	}
+	return r, again
+}
+
+// respond answers with a. again reports that its body is gone.
+func (w *waiter) respond(a *answer) (r *Reply, again bool) {
+	r = new(Reply)
+	err := w.q.respond(a, r)
 	return r, err != nil
 }
 
@@ -318,13 +326,14 @@ type fillSource struct {
 	f   *fill
 }
 
-func (s fillSource) open(offset, length int64) (io.ReadCloser, error) {
+func (s fillSource) open(offset, length int64) (part, error) {
 	reader, err := s.f.result.object.Reader(s.ctx, offset)
 	if err != nil {
-		return nil, err
+		return part{}, err
 	}
 	s.f.addUser()
-	return &fillBody{reader: reader, f: s.f, rest: length}, nil
+	body := &fillBody{reader: reader, f: s.f, rest: length}
+	return part{stream: body, closer: body}, nil
 }
 
 // fillBody reads along with a fill. rest is negative if it reads to the end.
@@ -367,15 +376,16 @@ type passSource struct {
 	done   bool
 }
 
-func (s *passSource) open(offset, length int64) (io.ReadCloser, error) {
+func (s *passSource) open(offset, length int64) (part, error) {
 	if s.opened {
-		return nil, errors.New("body is opened twice")
+		return part{}, errors.New("body is opened twice")
 	}
 	if _, err := io.CopyN(io.Discard, s.body, offset); err != nil {
-		return nil, err
+		return part{}, err
 	}
 	s.opened = true
-	return &passBody{passSource: s, rest: length}, nil
+	body := &passBody{passSource: s, rest: length}
+	return part{stream: body, closer: body}, nil
 }
 
 // finish lets the fill end.

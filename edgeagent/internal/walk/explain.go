@@ -9,10 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 var outcomes = map[origin.Outcome]topologyv1.WalkStep_Outcome{

@@ -7,11 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config is what a [Walker] needs.
@@ -260,7 +261,7 @@ func asked(r *Request) origin.Ask {
 	t := &r.Target
 	return origin.Ask{
 		Account: t.Account.ID, Host: t.Host, Path: t.Path, Query: t.Query, Object: t.Object, ObjectOK: t.ObjectOK,
-		Header: r.Header, Revision: r.Revision,
+		Header: http.Header(r.Header), Revision: r.Revision,
 	}
 }
 

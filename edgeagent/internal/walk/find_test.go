@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // The first that has the file wins; later ones are not asked.

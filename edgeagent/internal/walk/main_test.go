@@ -2,17 +2,18 @@ package walk
 
 import (
 	"io"
-	"net/http"
 	"net/netip"
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
-	"go.uber.org/goleak"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -86,7 +87,7 @@ func endpoint(s *topology.AccountState) *topologyv1.UrlEndpoint {
 func (r *rig) to(path string) Request {
 	t := topology.Target{Account: r.account, Endpoint: r.account.Default(), Host: "localhost", Path: path}
 	t.Object, t.ObjectOK = topology.ObjectKey(path)
-	return Request{Target: t, Revision: 100, Header: http.Header{}}
+	return Request{Target: t, Revision: 100, Header: field.Map{}}
 }
 
 // read reads the body of a result and closes it.

@@ -3,8 +3,9 @@ package walk
 import (
 	"strconv"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 )
 
 type metrics struct {

@@ -1,9 +1,12 @@
 package walk
 
 import (
-	"net/http"
+	"context"
+	"net/http/httptrace"
+	"net/textproto"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -27,7 +30,7 @@ type Request struct {
 	Epoch    string
 	// Header is what web origins may see of the client: normalised Accept and Accept-Encoding, and the endpoint's
 	// ForwardRequestHeaders. A CDN-Loop field is passed on with ours added. Each origin is sent only what it lists.
-	Header http.Header
+	Header field.Map
 	// Stored is set to revalidate a stored reply.
 	Stored *Stored
 	// StopOnInconclusive ends the walk at the first step that does not answer, since the caller holds a copy that may then
@@ -108,4 +111,12 @@ type StepReport struct {
 	// Request says what was asked; empty if nothing was sent.
 	Request        string
 	Detail, Advice string
+}
+
+// WithInterim has passOn called with the interim replies (RFC 9110 15.2) that origins send while a walk under the context
+// waits for them. An error of it ends the request to the origin.
+func WithInterim(ctx context.Context, passOn func(status int, header map[string][]string) error) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(status int, header textproto.MIMEHeader) error { return passOn(status, header) },
+	})
 }
