@@ -29,6 +29,7 @@ test: ## Run the tests a change needs: all but the slow ones.
 .PHONY: test-long
 test-long: ## Run every test, the slow ones too.
 	$(GO) test -race -timeout 60m ./...
+	cd release && $(GO) test -timeout 30m ./...
 
 SOAK ?= 30m
 
@@ -46,6 +47,7 @@ lint: ## Check format, vet, staticcheck and the protos.
 	@unformatted=$$(git ls-files -co --exclude-standard -z '*.go' | xargs -0 gofmt -l); \
 	if [[ -n $$unformatted ]]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	cd release && $(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	tools/generate.sh --deps-only
 	$(TOOL) buf lint
@@ -56,13 +58,18 @@ vulncheck: ## Report known vulnerabilities that the code can reach; asks vuln.go
 	$(TOOL) govulncheck ./...
 
 .PHONY: generate
-generate: ## Generate the Go beside each .proto.
+generate: ## Generate the Go beside each .proto, and the dashboards.
 	tools/generate.sh
+	cd release && $(GO) run ./dashboards ../deploy/grafana
 
 .PHONY: checkgenerate
 checkgenerate: ## Fail if the generated Go is stale; changes nothing.
 	tools/generate.sh --check
 
+.PHONY: release
+release: ## Make archives, packages, an image and checksums of this commit in dist/ (VERSION=v1.2.3).
+	cd release && $(GO) run . -root .. -out ../dist -version '$(VERSION)'
+
 .PHONY: clean
 clean: ## Remove what was built.
-	rm -rf bin .buf
+	rm -rf bin dist .buf

@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -28,5 +32,57 @@ func TestMetricsAreWellNamed(t *testing.T) {
 			t.Errorf("promtool check metrics of the %s: %v\n%s", name, err, out)
 		}
 		has(t, name, r.body, "edgewalk_")
+	}
+}
+
+// What alerts, recording rules and dashboards ask for is there to be scraped: names and labels.
+func TestMetricsThatAreAskedForExist(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: run make test-long")
+	}
+	t.Parallel()
+	f := startFleet(t)
+	walkAndCache(t, f)
+	scraped := `up{job="" ,instance=""} 1` + "\n"
+	for _, address := range []string{f.edges[0].metrics, f.controlPlane.http} {
+		r, err := visit(t.Context(), address, address, "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		scraped += r.body
+	}
+	files, err := filepath.Glob("../deploy/*/*.[jy]*")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("files %q, %v", files, err)
+	}
+	var text strings.Builder
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.WriteString(strings.ReplaceAll(string(raw), `\"`, `"`))
+	}
+	recorded := regexp.MustCompile(`record: \S*:(edgewalk_\w+)`).FindAllStringSubmatch(text.String(), -1)
+	names := 0
+	for _, m := range regexp.MustCompile(`\b(edgewalk_\w+)(\{[^}]*\})?`).FindAllStringSubmatch(text.String(), -1) {
+		name := m[1]
+		if slices.ContainsFunc(recorded, func(r []string) bool { return r[1] == name }) {
+			continue
+		}
+		names++
+		sample := regexp.MustCompile(`(?m)^` + name + `(\{.*\})? \S+$`).FindString(scraped)
+		if sample == "" {
+			t.Errorf("%s is asked for and not there", name)
+			continue
+		}
+		for _, label := range regexp.MustCompile(`(\w+)(?:=~|!=|=)"`).FindAllStringSubmatch(m[2], -1) {
+			if label[1] != "instance" && label[1] != "job" && !strings.Contains(sample, label[1]+"=") {
+				t.Errorf("%s has no label %s", name, label[1])
+			}
+		}
+	}
+	if names < 50 {
+		t.Errorf("only %d metrics were found in rules and dashboards", names)
 	}
 }

@@ -83,7 +83,7 @@ then in one storage after the other, and keeps what it found on disk.
 		hideSharedFlags(cmd)
 	}
 	admincli.AddCommands(root, restoreCommand(log))
-	root.AddCommand(versionCommand())
+	root.AddCommand(versionCommand(), manCommand())
 	refuseWrongWords(root)
 	return root
 }

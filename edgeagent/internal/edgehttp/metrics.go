@@ -41,6 +41,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_panics_total", Help: "Requests that ended by a fault of edgewalk; see the log."}),
 	}
+	// Alerts are about rates, for which a count has to be there before the first refusal.
+	for _, reason := range []string{
+		"connections", "connections_per_client", "requests", "requests_per_client", "requests_per_account",
+		"waiting", "waiting_per_client", "waiting_per_account",
+	} {
+		m.refused.WithLabelValues(reason)
+	}
 	if r != nil {
 		r.MustRegister(m.requests, m.duration, m.bytes, m.inFlight, m.refused, m.aborted, m.dropped, m.acceptErrors, m.panics)
 	}
