@@ -67,6 +67,10 @@ type Config struct {
 	// TLSCert and TLSKey are files with the certificate of all listeners, PEM, read again when they change. ClientCA is a file
 	// with the authorities that clients of the gRPC listeners must have a certificate from. Default none, in the clear.
 	TLSCert, TLSKey, ClientCA string
+	// SecretKeyFile holds the key that protects all secrets in etcd. Each control plane of an etcd needs the same, and so does
+	// one that is restored from a snapshot. Default the file secret-key in DataDir. The first control plane of an etcd makes it
+	// when it is not there; without the embedded etcd, only where it is asked for.
+	SecretKeyFile string
 	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of edges, one a line, read again
 	// when they change. Default none, anybody may connect.
 	AdminTokenFile, EdgeTokenFile string

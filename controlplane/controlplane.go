@@ -177,14 +177,14 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 	c.etcd = client
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	c.store, err = store.Open(opening, store.Config{Client: client, Prefix: cfg.EtcdPrefix, Alone: c.node != nil, Logger: cfg.Logger, Registerer: c.registry})
+	c.store, err = store.Open(opening, store.Config{Client: client, Prefix: cfg.EtcdPrefix, Key: cfg.secretKey, Alone: c.node != nil, Logger: cfg.Logger, Registerer: c.registry})
 	if errors.Is(err, store.ErrUnavailable) && ctx.Err() == nil {
 		if why := to.Unreachable(ctx); why != nil {
 			err = why
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", flag, err)
+		return cfg.explainKey(flag, err)
 	}
 	return nil
 }

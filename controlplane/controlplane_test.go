@@ -236,6 +236,10 @@ func TestControlPlanesShareACluster(t *testing.T) {
 	first := start(t, loopbackConfig(t.TempDir()))
 	cfg := loopbackConfig(t.TempDir())
 	cfg.EtcdEndpoints = []string{first.node.Endpoint()}
+	if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "--secret-key-file") {
+		t.Errorf("without the key: %v", err)
+	}
+	cfg.SecretKeyFile = first.cfg.secretKeyFile()
 	if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "--media-url") {
 		t.Errorf("another media bucket: %v", err)
 	}

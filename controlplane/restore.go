@@ -2,19 +2,31 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/seal"
 )
 
 // Restore fills the embedded etcd of cfg.DataDir, which must not have any data yet, from a file that a snapshot was saved to.
 // Revisions go on above those of the snapshot, and a new epoch begins, so no edge takes what it has for what was restored.
-// Nothing else may use the folder meanwhile.
-func Restore(ctx context.Context, cfg Config, file string) error {
+// Nothing else may use the folder meanwhile. If cfg.SecretKeyFile is there, it must be the key that the snapshot was made with; if it
+// is not, Restore returns where it is missing.
+func Restore(ctx context.Context, cfg Config, file string) (missing string, err error) {
 	cfg.setDefaults()
-	if err := store.Restore(ctx, file, filepath.Join(cfg.DataDir, etcdFolder), cfg.EtcdPrefix, cfg.Logger); err != nil {
-		return fmt.Errorf("restore %s into %s: %w", file, cfg.DataDir, err)
+	key, err := seal.ReadKey(cfg.secretKeyFile())
+	if err != nil && (cfg.SecretKeyFile != "" || !errors.Is(err, fs.ErrNotExist)) {
+		return "", keyFault("%w", err)
 	}
-	return nil
+	err = store.Restore(ctx, file, filepath.Join(cfg.DataDir, etcdFolder), cfg.EtcdPrefix, key, cfg.Logger)
+	if err != nil {
+		return "", cfg.explainKey(fmt.Sprintf("restore %s into %s", file, cfg.DataDir), err)
+	}
+	if key == nil {
+		return cfg.secretKeyFile(), nil
+	}
+	return "", nil
 }

@@ -91,7 +91,7 @@ func startReplicas(t *testing.T) *replicas {
 	r := &replicas{etcd: startEtcd(t, filepath.Join(dir, "etcd"))}
 	for i := range 2 {
 		name := fmt.Sprint(i)
-		cp := startControlPlane(t, filepath.Join(dir, "cp"+name), "--etcd-endpoints", endpointsOf(r.etcd), "--media-url", "file://"+dir+"/bucket")
+		cp := startControlPlane(t, filepath.Join(dir, "cp"+name), "--etcd-endpoints", endpointsOf(r.etcd), "--secret-key-file", dir+"/secret-key", "--media-url", "file://"+dir+"/bucket")
 		r.admins = append(r.admins, cp.administer(t))
 		r.edges = append(r.edges, startEdge(t, filepath.Join(dir, "edge"+name), "edge-"+name, cp.edges, "--region", "region-"+name))
 	}

@@ -44,7 +44,8 @@ func TestSnapshotIsRestored(t *testing.T) {
 	if r := a.try(t, "", "snapshot", "restore", a.dir+"/"+a.file(t, "nonsense", "no snapshot"), "--data-dir", filepath.Join(dir, "cp3")); r.code != 1 {
 		t.Errorf("restore of nonsense: exit code %d: %s%s", r.code, r.stdout, r.stderr)
 	}
-	a.do(t, "snapshot", "restore", snapshot, "--data-dir", filepath.Join(dir, "cp2"))
+	a.do(t, "snapshot", "restore", snapshot, "--data-dir", filepath.Join(dir, "cp2"), "--secret-key-file", filepath.Join(dir, "cp", "secret-key"))
+	flags = append(flags, "--secret-key-file", filepath.Join(dir, "cp", "secret-key"))
 	cp = startControlPlane(t, filepath.Join(dir, "cp2"), flags...)
 	a = cp.administer(t)
 	if now := a.do(t, "export", "saved"); now != saved {
@@ -73,6 +74,7 @@ func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 	a.do(t, "snapshot", "save", "topology.snapshot")
 	snapshot := filepath.Join(a.dir, "topology.snapshot")
 	lost.stop(t)
+	key := filepath.Join(dir, "lost", "secret-key")
 
 	for _, machine := range []struct {
 		name   string
@@ -80,13 +82,13 @@ func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 	}{{"with", true}, {"without", false}} {
 		t.Run(machine.name+" the media bucket", func(t *testing.T) {
 			data := filepath.Join(dir, machine.name)
-			a.do(t, "snapshot", "restore", snapshot, "--data-dir", data)
+			a.do(t, "snapshot", "restore", snapshot, "--data-dir", data, "--secret-key-file", key)
 			if machine.bucket {
 				if err := os.CopyFS(filepath.Join(data, "media"), os.DirFS(filepath.Join(dir, "lost", "media"))); err != nil {
 					t.Fatal(err)
 				}
 			}
-			cp := startControlPlane(t, data)
+			cp := startControlPlane(t, data, "--secret-key-file", key)
 			e := startEdge(t, filepath.Join(dir, "edge-"+machine.name), "edge-1", cp.edges)
 			e.waitReady(t)
 			b := cp.administer(t)

@@ -80,7 +80,7 @@ func newSoak(t *testing.T, seed uint64) *soak {
 	s.origin = newOrigin(t, files)
 	var addresses []string
 	for i := range 2 {
-		flags := append(fixedPorts(t), "--etcd-endpoints", endpointsOf(s.etcd), "--media-url", "file://"+dir+"/bucket")
+		flags := append(fixedPorts(t), "--etcd-endpoints", endpointsOf(s.etcd), "--secret-key-file", dir+"/secret-key", "--media-url", "file://"+dir+"/bucket")
 		cp := startControlPlane(t, filepath.Join(dir, fmt.Sprint("cp", i)), flags...)
 		s.planes = append(s.planes, &soakPlane{cp, cp.administer(t), flags})
 		addresses = append(addresses, cp.edges)

@@ -144,7 +144,7 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	// The last one: it brings the topology back, and with it everything above to work.
 	a.control, err = control.New(control.Config{
-		Addresses: cfg.ControlPlane, Token: p.token, TLS: p.tls, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, ID: a.id, Region: cfg.Region,
+		Addresses: cfg.ControlPlane, Token: p.token, TLS: p.tls, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region,
 		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, InStep: a.store.Trust, Report: a.report, Answer: a.answer,
 		Logger: cfg.Logger, Registerer: a.registry,
 	})

@@ -41,6 +41,9 @@ type Config struct {
 	MetricsAddr string
 	// StateDir keeps the last good topology and the agent's id. Default ./edgewalk-edge.
 	StateDir string
+	// StateKeyFile holds the key that protects the secrets of origins in StateDir. Default: `state-key` in StateDir, made at the
+	// first start; then nothing but the rest of the folder is protected.
+	StateKeyFile string
 	// CacheDir keeps replies. Default the folder cache in StateDir.
 	CacheDir string
 	// CacheSize bounds CacheDir in bytes. Default 10 GiB.

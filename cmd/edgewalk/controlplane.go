@@ -57,6 +57,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "file with the certificate of all listeners, PEM, read again when it changes")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "file with the key of --tls-cert")
 	f.StringVar(&cfg.ClientCA, "client-ca", "", "file with CA certificates; admins and edges must show a certificate of theirs")
+	f.StringVar(&cfg.SecretKeyFile, "secret-key-file", "", "file with the key that protects the secrets in etcd, the same for all control planes of an etcd; made at the first start (default secret-key in --data-dir; required with --etcd-endpoints)")
 	f.StringVar(&cfg.AdminTokenFile, "admin-token-file", "", "file with the tokens of admins, one a line; read again when it changes")
 	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the tokens of edges, one a line; read again when it changes")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let listeners be on any address without TLS and tokens")
@@ -71,12 +72,17 @@ func restoreCommand(log *slog.Logger) *cobra.Command {
 		Use:   "restore FILE",
 		Short: "Bring a saved topology back",
 		Long: `Make the data folder of a control plane from a saved topology. The folder must not have any yet, and nothing may run on it. Every edge then takes the restored
-topology, whatever it had; a cluster of your own is restored with etcdutl, by whatever flags; see docs/etcd.md.`,
+topology, whatever it had. Secrets in a snapshot are sealed: the control plane needs the key file of the one that it was saved from. A cluster of your own is restored with etcdutl, by whatever flags: see docs/etcd.md.`,
 		Example: "  edgewalk snapshot restore edgewalk.snapshot --data-dir ./edgewalk-data",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := controlplane.Restore(cmd.Context(), cfg, args[0]); err != nil {
+			missing, err := controlplane.Restore(cmd.Context(), cfg, args[0])
+			if err != nil {
 				return err
+			}
+			if missing != "" {
+				cmd.Printf("restored into %s; put the secret key of the control plane that saved it at %s, then start the control plane\n", cfg.DataDir, missing)
+				return nil
 			}
 			cmd.Printf("restored into %s; start the control plane on it\n", cfg.DataDir)
 			return nil
@@ -85,5 +91,6 @@ topology, whatever it had; a cluster of your own is restored with etcdutl, by wh
 	f := cmd.Flags()
 	f.StringVar(&cfg.DataDir, "data-dir", controlplane.DefaultDataDir, "folder of the control plane")
 	f.StringVar(&cfg.EtcdPrefix, "etcd-prefix", controlplane.DefaultEtcdPrefix, "what stands before every key")
+	f.StringVar(&cfg.SecretKeyFile, "secret-key-file", "", "file with the key of the control plane that the snapshot was saved from, to see that it fits (default secret-key in --data-dir, if it is there)")
 	return cmd
 }

@@ -42,6 +42,7 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 	f.StringArrayVar(&cfg.TLSKeys, "tls-key", nil, "file with the key of the --tls-cert at the same place (repeatable)")
 	f.StringVar(&cfg.MetricsAddr, "metrics-addr", edgeagent.DefaultMetricsAddr, "address of /metrics, /healthz and /readyz")
 	f.StringVar(&cfg.StateDir, "state-dir", edgeagent.DefaultStateDir, "folder for the last good topology and the id")
+	f.StringVar(&cfg.StateKeyFile, "state-key-file", "", "file with the key that protects the origins' secrets in --state-dir (default state-key in --state-dir, made at the first start)")
 	f.StringVar(&cfg.CacheDir, "cache-dir", "", "folder for replies (default cache in --state-dir)")
 	f.Var(&size, "cache-size", "how much of the disk replies may take")
 	f.StringVar(&cfg.Region, "region", edgeagent.DefaultRegion, "where the edge is")

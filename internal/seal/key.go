@@ -102,7 +102,8 @@ func writeNew(path string, content []byte) error {
 	return errors.Join(folder.Sync(), folder.Close())
 }
 
-func (k *Key) wrap(plain []byte, at Place) ([]byte, error) {
+// Wrap encrypts something for a place.
+func (k *Key) Wrap(plain []byte, at Place) ([]byte, error) {
 	sealed, err := k.aead.Encrypt(plain, at.associated())
 	if err != nil {
 		return nil, fmt.Errorf("wrap %s: %w", at.Name, err)
@@ -110,7 +111,8 @@ func (k *Key) wrap(plain []byte, at Place) ([]byte, error) {
 	return append([]byte(k.id), sealed...), nil
 }
 
-func (k *Key) unwrap(wrapped []byte, at Place) ([]byte, error) {
+// Unwrap returns what [Key.Wrap] has encrypted for a place. It returns [ErrWrongKey] or [ErrForged] when that cannot be.
+func (k *Key) Unwrap(wrapped []byte, at Place) ([]byte, error) {
 	sealed, ours := strings.CutPrefix(string(wrapped), k.id)
 	if !ours {
 		by := wrapped[:min(idBytes, len(wrapped))]

@@ -150,12 +150,12 @@ func (k *Keyset) Wrap(by *Key, at Place) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return by.wrap(b, at)
+	return by.Wrap(b, at)
 }
 
 // Unwrap reads what [Keyset.Wrap] has written. It returns [ErrWrongKey] when another key has wrapped it.
 func Unwrap(wrapped []byte, by *Key, at Place) (*Keyset, error) {
-	b, err := by.unwrap(wrapped, at)
+	b, err := by.Unwrap(wrapped, at)
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,12 @@ func (c *compilation) origin(id string) {
 	if !ok {
 		return
 	}
-	o, err := compileOrigin(id, stored, c.state.Secrets[id].Message.GetValues())
+	secrets, err := OpenSecrets(c.state.Ring, c.state.ID, id, stored.Message, c.state.Secrets[id].Message)
+	if err != nil {
+		c.reject(KindOrigins, id, stored.ModRevision, err)
+		return
+	}
+	o, err := compileOrigin(id, stored, secrets)
 	if err != nil {
 		c.reject(KindOrigins, id, stored.ModRevision, err)
 		return

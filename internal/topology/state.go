@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/seal"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -19,6 +20,8 @@ type AccountState struct {
 	ID string
 	// SharedHost is `host[:port]` of the settings.
 	SharedHost string
+	// Ring opens Secrets that are sealed. Those in the clear need none.
+	Ring *seal.Ring
 	// Account has a nil Message while the account does not exist.
 	Account   Stored[*topologyv1.Account]
 	Origins   map[string]Stored[*topologyv1.Origin]

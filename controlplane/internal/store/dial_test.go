@@ -120,7 +120,7 @@ func TestTLSAndUsers(t *testing.T) {
 		defer client.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		s, err := store.Open(ctx, store.Config{Client: client})
+		s, err := store.Open(ctx, store.Config{Client: client, Key: storetest.Key(t)})
 		if err != nil {
 			return err
 		}

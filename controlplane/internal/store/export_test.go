@@ -68,3 +68,16 @@ func (s *Store) PlanDeletion(ctx context.Context, account string) (func() (done 
 
 // SetQueueBytes bounds what waits for a slow follower, before there is one.
 func (s *Store) SetQueueBytes(n int64) { s.queueBytes = n }
+
+// Values returns every value below prefix by its key, without the store's own prefix.
+func (s *Store) Values(ctx context.Context, prefix string) (map[string][]byte, error) {
+	resp, err := s.get(ctx, s.keys.prefix+prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string][]byte)
+	for _, kv := range resp.Kvs {
+		values[string(kv.Key[len(s.keys.prefix):])] = kv.Value
+	}
+	return values, nil
+}

@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
+	"github.com/edgewalk/edgewalk/internal/seal"
 )
 
 // Snapshot writes everything that etcd holds to w, followed by a checksum: the file format of `etcdctl snapshot save`. It
@@ -55,8 +56,8 @@ func (c *checksum) ok() bool { return bytes.Equal(c.hash.Sum(nil), c.tail) }
 
 // Restore makes a data folder for an embedded etcd from a snapshot. Revisions go on above those of the snapshot and a new
 // epoch begins, so no edge takes what it has for what was restored. dir must be empty or not exist; prefix is that of
-// [Config].
-func Restore(ctx context.Context, file, dir, prefix string, log *slog.Logger) error {
+// [Config]. With a key, it returns [seal.ErrWrongKey] when another has wrapped the keys in the snapshot.
+func Restore(ctx context.Context, file, dir, prefix string, key *seal.Key, log *slog.Logger) error {
 	return etcdnode.Restore(ctx, file, dir, log, func(ctx context.Context, endpoint string) error {
 		client, err := Dial(DialConfig{Endpoints: []string{endpoint}})
 		if err != nil {
@@ -66,6 +67,11 @@ func Restore(ctx context.Context, file, dir, prefix string, log *slog.Logger) er
 		s, seen, err := open(ctx, Config{Client: client, Prefix: prefix, Logger: log})
 		if err != nil {
 			return err
+		}
+		if s.ring.key = key; key != nil {
+			if err := s.readKeysets(ctx); err != nil {
+				return err
+			}
 		}
 		if _, err := s.beginEpoch(ctx, seen); err != nil {
 			return err

@@ -70,7 +70,7 @@ func TestSnapshotAndRestore(t *testing.T) {
 	epochs := map[string]bool{epoch: true}
 	for _, name := range []string{"new", "newer"} {
 		dir := filepath.Join(folder, name)
-		if err := store.Restore(t.Context(), file, dir, "", slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {
+		if err := store.Restore(t.Context(), file, dir, "", nil, slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {
 			t.Fatal(err)
 		}
 		restored, _, stop := server(t, dir, 0)
@@ -128,7 +128,7 @@ func TestRestoreRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir := filepath.Join(t.TempDir(), "data")
-			if err := store.Restore(t.Context(), path, dir, "", log); err == nil {
+			if err := store.Restore(t.Context(), path, dir, "", nil, log); err == nil {
 				t.Error("was restored")
 			}
 			if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
@@ -137,7 +137,7 @@ func TestRestoreRefuses(t *testing.T) {
 		})
 	}
 	t.Run("a folder with data", func(t *testing.T) {
-		if err := store.Restore(t.Context(), file, filepath.Join(folder, "old"), "", log); err == nil {
+		if err := store.Restore(t.Context(), file, filepath.Join(folder, "old"), "", nil, log); err == nil {
 			t.Error("was overwritten")
 		}
 	})

@@ -23,6 +23,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/edgewalk/edgewalk/internal/seal"
 )
 
 const (
@@ -55,6 +57,8 @@ type Config struct {
 	Client *clientv3.Client
 	// Prefix stands in front of every key and ends with `/`. Default: `/edgewalk/`.
 	Prefix string
+	// Key returns the key that wraps the keys of sealed secrets; exists says that etcd holds keys which one has wrapped.
+	Key func(exists bool) (*seal.Key, error)
 	// Alone says that etcd serves nobody else, so that it may be given back its space without asking.
 	Alone bool
 	// Logger is where background work reports. Default: slog.Default().
@@ -73,6 +77,7 @@ type Store struct {
 	log      *slog.Logger
 	now      func() time.Time
 	metrics  *metrics
+	ring     keyring
 	alone    bool
 	follower atomic.Pointer[Follower] // while Follow runs
 	kick     chan struct{}            // wakes Run to delete an account
@@ -85,7 +90,7 @@ type Store struct {
 }
 
 // Open connects to the topology under a prefix, and founds it when there is none. It returns [ErrSchemaTooNew] when a
-// newer version has written it and [ErrUnavailable] when etcd does not answer before ctx ends.
+// newer version has written it, an error of Key, [seal.ErrWrongKey] when another has wrapped the keys in it, and [ErrUnavailable] when etcd does not answer before ctx ends.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s, seen, err := open(ctx, cfg)
 	if err != nil {
@@ -95,6 +100,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.epoch.Store(newEpoch(seen.epoch))
+	if err := s.openKeys(ctx, cfg.Key); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 

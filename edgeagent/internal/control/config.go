@@ -33,6 +33,9 @@ type Config struct {
 
 	// StateDir is the folder that keeps the last good topology. It is made if it does not exist, and belongs to one agent.
 	StateDir string
+	// StateKeyFile holds the key that wraps the keys of sealed secrets in StateDir. Default: `state-key` in StateDir, made when
+	// it is not there.
+	StateKeyFile string
 
 	// ID, Region and Version are what the agent says of itself. See [ID].
 	ID, Region, Version string

@@ -22,6 +22,7 @@ type Control struct {
 	cfg     Config
 	metrics *metrics
 	disk    *disk
+	keys    *keys
 	crashes *crashes
 	// addresses are in this agent's order; next is the one to try next.
 	addresses []string
@@ -60,7 +61,12 @@ func New(cfg Config) (*Control, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Control{cfg: cfg, disk: d, crashes: openCrashes(cfg.StateDir, cfg.Version, cfg.Logger), index: newIndex(), unreadable: make(map[string]*topologyv1.Rejected)}
+	held, err := openKeys(cfg.StateDir, cfg.StateKeyFile, cfg.Logger)
+	if err != nil {
+		d.close()
+		return nil, err
+	}
+	c := &Control{cfg: cfg, disk: d, keys: held, crashes: openCrashes(cfg.StateDir, cfg.Version, cfg.Logger), index: newIndex(), unreadable: make(map[string]*topologyv1.Rejected)}
 	c.addresses = slices.Clone(cfg.Addresses)
 	rand.Shuffle(len(c.addresses), func(i, j int) { c.addresses[i], c.addresses[j] = c.addresses[j], c.addresses[i] })
 	c.settings.Store(new(edgev1.Welcome_Settings))
@@ -162,6 +168,7 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 		Epoch:      s.at.epoch,
 		Revision:   s.at.revision,
 		SharedHost: s.settings.GetSharedHost(),
+		Ring:       c.keys.ring,
 		Records: func(yield func(topology.Record, error) bool) {
 			for ch, err := range s.changes {
 				if err != nil {
@@ -171,6 +178,9 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 				key, ok, rejected := c.parse(epoch, ch)
 				if rejected != nil {
 					malformed = append(malformed, rejected)
+				}
+				if ok && key.Kind == topology.KindOriginSecrets {
+					c.keys.note(ch.key, ch.value)
 				}
 				if ok && !yield(topology.Record{Key: key, CreateRevision: ch.create, ModRevision: ch.mod, Value: ch.value}, nil) {
 					return

@@ -182,6 +182,13 @@ func (d *disk) append(frames []byte, at position, settings *edgev1.Welcome_Setti
 	}
 }
 
+// mergeSoon has the next step merged with all before it, so that what was superseded is not kept.
+func (d *disk) mergeSoon() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.outgrown = 0
+}
+
 // rotate begins another journal and merges those before it into a snapshot.
 func (d *disk) rotate() {
 	before := d.journal

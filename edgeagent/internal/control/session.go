@@ -80,7 +80,7 @@ func (s *session) hello() error {
 	c := s.control
 	hello := &edgev1.Hello{
 		Id: c.cfg.ID, Region: c.cfg.Region, Version: c.cfg.Version, ProtocolVersion: 1,
-		HttpAddress: c.cfg.HTTPAddress(), BootId: c.cfg.BootID, Have: c.have(), AcceptsZstd: true,
+		HttpAddress: c.cfg.HTTPAddress(), BootId: c.cfg.BootID, Have: c.have(), AcceptsZstd: true, AcceptsSealed: true,
 	}
 	if hello.Have != nil {
 		hello.Digest = c.at.digest[:]
@@ -100,6 +100,9 @@ func (s *session) converse(quiet *time.Timer) error {
 	}
 	if s.welcome = m.GetWelcome(); s.welcome == nil || s.welcome.GetEpoch() == "" {
 		return errors.New("the control plane did not begin with a welcome")
+	}
+	if err := s.control.takeKeys(s.welcome.GetKeyring()); err != nil {
+		return err
 	}
 	s.control.enter(s)
 	defer s.control.leave()
@@ -216,6 +219,8 @@ func (s *session) handle(m *edgev1.SyncResponse) error {
 		return s.bookmark(m.Bookmark)
 	case *edgev1.SyncResponse_Ask:
 		s.ask(m.Ask)
+	case *edgev1.SyncResponse_Keyring:
+		return s.control.takeKeys(m.Keyring)
 	case *edgev1.SyncResponse_Resync:
 		s.everything = true
 		s.receiving.discard()

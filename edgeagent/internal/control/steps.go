@@ -269,6 +269,9 @@ func (c *Control) write(settings *edgev1.Welcome_Settings, changes iter.Seq2[cha
 	asOf := c.asOf()
 	frames = appendCommit(frames, commit{revision: c.at.revision, digest: c.at.digest, asOf: asOf})
 	c.disk.append(frames, c.at, c.Settings(), asOf)
+	if c.keys.sealedAll() {
+		c.disk.mergeSoon()
+	}
 }
 
 // changeSettings takes over what the control plane says besides the topology.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/internal/persistent"
+	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -57,6 +58,7 @@ type builder struct {
 	shared, given    string
 	sharedBefore     string
 	rejected         []*topologyv1.Rejected
+	ring             *seal.Ring
 
 	changed map[string]*holding
 	purges  []purging
@@ -154,6 +156,20 @@ func (b *builder) reject(r topology.Record, err error) *topologyv1.Rejected {
 	return rejected
 }
 
+// openAgain marks accounts with what could not be compiled as changed: perhaps it was sealed with a key that is known only now.
+func (b *builder) openAgain() {
+	for id, h := range b.holdings {
+		if len(h.refused) == 0 {
+			continue
+		}
+		b.change(id)
+		if h.changed == nil {
+			h.changed = make(map[topology.Key]struct{})
+		}
+		h.changed[topology.Key{Kind: topology.KindAccounts, Account: id}] = struct{}{}
+	}
+}
+
 // finish compiles what has changed and returns the root to publish.
 func (b *builder) finish(s Step) (*Root, Result) {
 	result := Result{Touched: make([]string, 0, len(b.changed))}
@@ -203,6 +219,7 @@ func (b *builder) show(h *holding) bool {
 func (b *builder) compile(h *holding, was *topology.Account) {
 	var a *topology.Account
 	var refused []*topologyv1.Rejected
+	h.state.Ring = b.ring
 	if b.full {
 		a, refused = topology.Compile(h.state, was)
 	} else {

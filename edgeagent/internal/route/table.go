@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/edgewalk/edgewalk/internal/persistent"
+	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -27,6 +28,8 @@ type Step struct {
 	Revision int64
 	// SharedHost is `host[:port]`, for a topology that holds no settings of its own. Empty = that of the step before.
 	SharedHost string
+	// Ring opens sealed secrets. Nil = that of the step before.
+	Ring *seal.Ring
 	// Records are in any order. Of a key that comes twice, the later counts. After an error nothing is applied. Nil = none.
 	Records iter.Seq2[topology.Record, error]
 }
@@ -118,6 +121,8 @@ type Table struct {
 	holdings map[string]*holding
 	// shared is what the topology's own settings say, given what the steps have said where it says nothing.
 	shared, given string
+	// ring opens the secrets in holdings.
+	ring *seal.Ring
 	// unusable holds, by account, those with resources that could not be applied; "" stands for the settings.
 	unusable map[string][]*topologyv1.Rejected
 }
@@ -152,9 +157,12 @@ func (t *Table) Apply(s Step) (Result, error) {
 		}
 	}
 	old := t.Root()
+	if b.ring != t.ring {
+		b.openAgain()
+	}
 	next, result := b.finish(s)
 	t.tellBefore(s, old, b)
-	t.holdings, t.shared, t.given, t.unusable = b.holdings, b.shared, b.given, b.unusable
+	t.holdings, t.shared, t.given, t.unusable, t.ring = b.holdings, b.shared, b.given, b.unusable, b.ring
 	t.root.Store(next)
 	if t.hooks.Applied != nil {
 		t.hooks.Applied(next, result.Touched)
@@ -168,7 +176,10 @@ func (t *Table) Apply(s Step) (Result, error) {
 }
 
 func (t *Table) builder(s Step) *builder {
-	b := &builder{batch: new(persistent.Batch), full: s.Full, filling: s.Full, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, changed: make(map[string]*holding)}
+	b := &builder{batch: new(persistent.Batch), full: s.Full, filling: s.Full, old: t.Root(), before: t.holdings, sharedBefore: t.shared, given: t.given, ring: t.ring, changed: make(map[string]*holding)}
+	if s.Ring != nil {
+		b.ring = s.Ring
+	}
 	if s.SharedHost != "" {
 		b.given = canonicalSharedHost(s.SharedHost)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/seal"
 )
 
 // shared is the server that the tests of a process use, from the first that needs it until Main ends.
@@ -65,6 +67,26 @@ func New(tb testing.TB) *store.Store {
 	return Open(tb, store.Config{Prefix: Prefix()})
 }
 
+// key is that of every store that brings none.
+var key = sync.OnceValues(func() (*seal.Key, error) {
+	dir, err := os.MkdirTemp("", "storetest")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	return seal.CreateKey(filepath.Join(dir, "key"))
+})
+
+// Key is the key that [Open] gives stores, as [store.Config] takes it.
+func Key(tb testing.TB) func(bool) (*seal.Key, error) {
+	tb.Helper()
+	made, err := key()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return func(bool) (*seal.Key, error) { return made, nil }
+}
+
 // Open returns a store over the shared server as cfg says; several with one prefix are replicas.
 func Open(tb testing.TB, cfg store.Config) *store.Store {
 	tb.Helper()
@@ -81,6 +103,9 @@ func Open(tb testing.TB, cfg store.Config) *store.Store {
 	}
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
+	if cfg.Key == nil {
+		cfg.Key = Key(tb)
+	}
 	s, err := store.Open(ctx, cfg)
 	if err != nil {
 		tb.Fatalf("open store: %v", err)

@@ -167,6 +167,7 @@ type SyncResponse struct {
 	//	*SyncResponse_Ask
 	//	*SyncResponse_Drain
 	//	*SyncResponse_Resync
+	//	*SyncResponse_Keyring
 	Message       isSyncResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -290,6 +291,15 @@ func (x *SyncResponse) GetResync() *Resync {
 	return nil
 }
 
+func (x *SyncResponse) GetKeyring() *Keyring {
+	if x != nil {
+		if x, ok := x.Message.(*SyncResponse_Keyring); ok {
+			return x.Keyring
+		}
+	}
+	return nil
+}
+
 type isSyncResponse_Message interface {
 	isSyncResponse_Message()
 }
@@ -339,6 +349,11 @@ type SyncResponse_Resync struct {
 	Resync *Resync `protobuf:"bytes,9,opt,name=resync,proto3,oneof"`
 }
 
+type SyncResponse_Keyring struct {
+	// The keys of sealed secrets in place of those before. It comes before what is sealed with a new one.
+	Keyring *Keyring `protobuf:"bytes,20,opt,name=keyring,proto3,oneof"`
+}
+
 func (*SyncResponse_Welcome) isSyncResponse_Message() {}
 
 func (*SyncResponse_Begin) isSyncResponse_Message() {}
@@ -356,6 +371,8 @@ func (*SyncResponse_Ask) isSyncResponse_Message() {}
 func (*SyncResponse_Drain) isSyncResponse_Message() {}
 
 func (*SyncResponse_Resync) isSyncResponse_Message() {}
+
+func (*SyncResponse_Keyring) isSyncResponse_Message() {}
 
 // Position is a place in the history of a topology.
 type Position struct {
@@ -432,7 +449,9 @@ type Hello struct {
 	// Random for each start of the agent.
 	BootId string `protobuf:"bytes,8,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	// Whether the agent takes Chunk.zstd. One that does not is sent `changes`.
-	AcceptsZstd   bool `protobuf:"varint,9,opt,name=accepts_zstd,json=acceptsZstd,proto3" json:"accepts_zstd,omitempty"`
+	AcceptsZstd bool `protobuf:"varint,9,opt,name=accepts_zstd,json=acceptsZstd,proto3" json:"accepts_zstd,omitempty"`
+	// Whether the agent can read sealed secrets. One that cannot is refused: FAILED_PRECONDITION.
+	AcceptsSealed bool `protobuf:"varint,20,opt,name=accepts_sealed,json=acceptsSealed,proto3" json:"accepts_sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,6 +545,13 @@ func (x *Hello) GetBootId() string {
 func (x *Hello) GetAcceptsZstd() bool {
 	if x != nil {
 		return x.AcceptsZstd
+	}
+	return false
+}
+
+func (x *Hello) GetAcceptsSealed() bool {
+	if x != nil {
+		return x.AcceptsSealed
 	}
 	return false
 }
@@ -791,7 +817,9 @@ type Welcome struct {
 	// The control plane's name.
 	Server string `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`
 	// What an edge needs to know besides the topology.
-	Settings      *Welcome_Settings `protobuf:"bytes,4,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings *Welcome_Settings `protobuf:"bytes,4,opt,name=settings,proto3" json:"settings,omitempty"`
+	// The keys of sealed secrets.
+	Keyring       *Keyring `protobuf:"bytes,20,opt,name=keyring,proto3" json:"keyring,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -854,6 +882,68 @@ func (x *Welcome) GetSettings() *Welcome_Settings {
 	return nil
 }
 
+func (x *Welcome) GetKeyring() *Keyring {
+	if x != nil {
+		return x.Keyring
+	}
+	return nil
+}
+
+// Keyring holds the keys of the secrets that the edge is sent. See OriginSecrets.
+type Keyring struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch that secrets are bound to.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// One for each group of accounts that is sealed apart.
+	Keysets       []*Keyring_Keyset `protobuf:"bytes,2,rep,name=keysets,proto3" json:"keysets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keyring) Reset() {
+	*x = Keyring{}
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keyring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keyring) ProtoMessage() {}
+
+func (x *Keyring) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keyring.ProtoReflect.Descriptor instead.
+func (*Keyring) Descriptor() ([]byte, []int) {
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Keyring) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *Keyring) GetKeysets() []*Keyring_Keyset {
+	if x != nil {
+		return x.Keysets
+	}
+	return nil
+}
+
 // Begin opens a state that is applied in one step at End.
 type Begin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -879,7 +969,7 @@ type Begin struct {
 
 func (x *Begin) Reset() {
 	*x = Begin{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +981,7 @@ func (x *Begin) String() string {
 func (*Begin) ProtoMessage() {}
 
 func (x *Begin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +994,7 @@ func (x *Begin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begin.ProtoReflect.Descriptor instead.
 func (*Begin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{8}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Begin) GetFull() bool {
@@ -972,7 +1062,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1074,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1087,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{9}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Chunk) GetSequence() int64 {
@@ -1032,7 +1122,7 @@ type Changes struct {
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1134,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1147,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Changes) GetChanges() []*Change {
@@ -1080,7 +1170,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1182,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1195,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *End) GetTarget() int64 {
@@ -1140,7 +1230,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1242,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1255,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{12}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Live) GetPrev() int64 {
@@ -1213,7 +1303,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1315,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1328,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{13}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Change) GetKey() string {
@@ -1286,7 +1376,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1388,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1401,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Bookmark) GetRevision() int64 {
@@ -1355,7 +1445,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1457,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1470,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ask) GetId() string {
@@ -1453,7 +1543,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1555,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1568,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Drain) GetReason() string {
@@ -1506,7 +1596,7 @@ type Resync struct {
 
 func (x *Resync) Reset() {
 	*x = Resync{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1608,7 @@ func (x *Resync) String() string {
 func (*Resync) ProtoMessage() {}
 
 func (x *Resync) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1621,7 @@ func (x *Resync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resync.ProtoReflect.Descriptor instead.
 func (*Resync) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{17}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Resync) GetReason() string {
@@ -1554,7 +1644,7 @@ type Welcome_Settings struct {
 
 func (x *Welcome_Settings) Reset() {
 	*x = Welcome_Settings{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1656,7 @@ func (x *Welcome_Settings) String() string {
 func (*Welcome_Settings) ProtoMessage() {}
 
 func (x *Welcome_Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,6 +1686,61 @@ func (x *Welcome_Settings) GetMediaUrl() string {
 	return ""
 }
 
+// Keyset is a keyset of Tink.
+type Keyring_Keyset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in OriginSecrets.keyset.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// An encoded google.crypto.tink.Keyset.
+	Keys          []byte `protobuf:"bytes,2,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keyring_Keyset) Reset() {
+	*x = Keyring_Keyset{}
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keyring_Keyset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keyring_Keyset) ProtoMessage() {}
+
+func (x *Keyring_Keyset) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keyring_Keyset.ProtoReflect.Descriptor instead.
+func (*Keyring_Keyset) Descriptor() ([]byte, []int) {
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{8, 0}
+}
+
+func (x *Keyring_Keyset) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Keyring_Keyset) GetKeys() []byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 // TestOrigin asks one origin for one path.
 type Ask_TestOrigin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1613,7 +1758,7 @@ type Ask_TestOrigin struct {
 
 func (x *Ask_TestOrigin) Reset() {
 	*x = Ask_TestOrigin{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1770,7 @@ func (x *Ask_TestOrigin) String() string {
 func (*Ask_TestOrigin) ProtoMessage() {}
 
 func (x *Ask_TestOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1783,7 @@ func (x *Ask_TestOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask_TestOrigin.ProtoReflect.Descriptor instead.
 func (*Ask_TestOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15, 0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *Ask_TestOrigin) GetAccount() string {
@@ -1680,7 +1825,7 @@ type Ask_Explain struct {
 
 func (x *Ask_Explain) Reset() {
 	*x = Ask_Explain{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1837,7 @@ func (x *Ask_Explain) String() string {
 func (*Ask_Explain) ProtoMessage() {}
 
 func (x *Ask_Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1850,7 @@ func (x *Ask_Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask_Explain.ProtoReflect.Descriptor instead.
 func (*Ask_Explain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15, 1}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16, 1}
 }
 
 func (x *Ask_Explain) GetUrl() string {
@@ -1725,7 +1870,7 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\x03ack\x18\x02 \x01(\v2\x15.edgewalk.edge.v1.AckH\x00R\x03ack\x122\n" +
 	"\x06report\x18\x03 \x01(\v2\x18.edgewalk.edge.v1.ReportH\x00R\x06report\x122\n" +
 	"\x06answer\x18\x04 \x01(\v2\x18.edgewalk.edge.v1.AnswerH\x00R\x06answerB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xdc\x03\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\x93\x04\n" +
 	"\fSyncResponse\x125\n" +
 	"\awelcome\x18\x01 \x01(\v2\x19.edgewalk.edge.v1.WelcomeH\x00R\awelcome\x12/\n" +
 	"\x05begin\x18\x02 \x01(\v2\x17.edgewalk.edge.v1.BeginH\x00R\x05begin\x12/\n" +
@@ -1735,11 +1880,12 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\bbookmark\x18\x06 \x01(\v2\x1a.edgewalk.edge.v1.BookmarkH\x00R\bbookmark\x12)\n" +
 	"\x03ask\x18\a \x01(\v2\x15.edgewalk.edge.v1.AskH\x00R\x03ask\x12/\n" +
 	"\x05drain\x18\b \x01(\v2\x17.edgewalk.edge.v1.DrainH\x00R\x05drain\x122\n" +
-	"\x06resync\x18\t \x01(\v2\x18.edgewalk.edge.v1.ResyncH\x00R\x06resyncB\x10\n" +
+	"\x06resync\x18\t \x01(\v2\x18.edgewalk.edge.v1.ResyncH\x00R\x06resync\x125\n" +
+	"\akeyring\x18\x14 \x01(\v2\x19.edgewalk.edge.v1.KeyringH\x00R\akeyringB\x10\n" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"E\n" +
 	"\bPosition\x12\x1d\n" +
 	"\x05epoch\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xef\x02\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\x96\x03\n" +
 	"\x05Hello\x122\n" +
 	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,62}$R\x02id\x12\x1f\n" +
 	"\x06region\x18\x02 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\x12!\n" +
@@ -1749,7 +1895,8 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\x04have\x18\x06 \x01(\v2\x1a.edgewalk.edge.v1.PositionR\x04have\x12\x1f\n" +
 	"\x06digest\x18\a \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06digest\x12\"\n" +
 	"\aboot_id\x18\b \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x06bootId\x12!\n" +
-	"\faccepts_zstd\x18\t \x01(\bR\vacceptsZstd\"\xb8\x01\n" +
+	"\faccepts_zstd\x18\t \x01(\bR\vacceptsZstd\x12%\n" +
+	"\x0eaccepts_sealed\x18\x14 \x01(\bR\racceptsSealed\"\xb8\x01\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\x03R\aapplied\x12\x1c\n" +
 	"\tpersisted\x18\x02 \x01(\x03R\tpersisted\x12\x18\n" +
@@ -1765,16 +1912,23 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"testOrigin\x12=\n" +
 	"\aexplain\x18\x03 \x01(\v2!.edgewalk.topology.v1.ExplanationH\x00R\aexplain\x12 \n" +
 	"\x05error\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xa0\x1fH\x00R\x05errorB\b\n" +
-	"\x06result\"\xd9\x01\n" +
+	"\x06result\"\x8e\x02\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\x03R\x06target\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\tR\x06server\x12>\n" +
-	"\bsettings\x18\x04 \x01(\v2\".edgewalk.edge.v1.Welcome.SettingsR\bsettings\x1aH\n" +
+	"\bsettings\x18\x04 \x01(\v2\".edgewalk.edge.v1.Welcome.SettingsR\bsettings\x123\n" +
+	"\akeyring\x18\x14 \x01(\v2\x19.edgewalk.edge.v1.KeyringR\akeyring\x1aH\n" +
 	"\bSettings\x12\x1f\n" +
 	"\vshared_host\x18\x01 \x01(\tR\n" +
 	"sharedHost\x12\x1b\n" +
-	"\tmedia_url\x18\x02 \x01(\tR\bmediaUrl\"\xd2\x01\n" +
+	"\tmedia_url\x18\x02 \x01(\tR\bmediaUrl\"\x92\x01\n" +
+	"\aKeyring\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12:\n" +
+	"\akeysets\x18\x02 \x03(\v2 .edgewalk.edge.v1.Keyring.KeysetR\akeysets\x1a5\n" +
+	"\x06Keyset\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
+	"\x04keys\x18\x02 \x01(\fB\x03\x80\x01\x01R\x04keys\"\xd2\x01\n" +
 	"\x05Begin\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x16\n" +
@@ -1843,7 +1997,7 @@ func file_edgewalk_edge_v1_edge_proto_rawDescGZIP() []byte {
 	return file_edgewalk_edge_v1_edge_proto_rawDescData
 }
 
-var file_edgewalk_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_edgewalk_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_edgewalk_edge_v1_edge_proto_goTypes = []any{
 	(*SyncRequest)(nil),           // 0: edgewalk.edge.v1.SyncRequest
 	(*SyncResponse)(nil),          // 1: edgewalk.edge.v1.SyncResponse
@@ -1853,28 +2007,30 @@ var file_edgewalk_edge_v1_edge_proto_goTypes = []any{
 	(*Report)(nil),                // 5: edgewalk.edge.v1.Report
 	(*Answer)(nil),                // 6: edgewalk.edge.v1.Answer
 	(*Welcome)(nil),               // 7: edgewalk.edge.v1.Welcome
-	(*Begin)(nil),                 // 8: edgewalk.edge.v1.Begin
-	(*Chunk)(nil),                 // 9: edgewalk.edge.v1.Chunk
-	(*Changes)(nil),               // 10: edgewalk.edge.v1.Changes
-	(*End)(nil),                   // 11: edgewalk.edge.v1.End
-	(*Live)(nil),                  // 12: edgewalk.edge.v1.Live
-	(*Change)(nil),                // 13: edgewalk.edge.v1.Change
-	(*Bookmark)(nil),              // 14: edgewalk.edge.v1.Bookmark
-	(*Ask)(nil),                   // 15: edgewalk.edge.v1.Ask
-	(*Drain)(nil),                 // 16: edgewalk.edge.v1.Drain
-	(*Resync)(nil),                // 17: edgewalk.edge.v1.Resync
-	(*Welcome_Settings)(nil),      // 18: edgewalk.edge.v1.Welcome.Settings
-	(*Ask_TestOrigin)(nil),        // 19: edgewalk.edge.v1.Ask.TestOrigin
-	(*Ask_Explain)(nil),           // 20: edgewalk.edge.v1.Ask.Explain
-	(*v1.Rejected)(nil),           // 21: edgewalk.topology.v1.Rejected
-	(*v1.Edge_Cache)(nil),         // 22: edgewalk.topology.v1.Edge.Cache
-	(*v1.OriginState)(nil),        // 23: edgewalk.topology.v1.OriginState
-	(*v1.OriginTest)(nil),         // 24: edgewalk.topology.v1.OriginTest
-	(*v1.Explanation)(nil),        // 25: edgewalk.topology.v1.Explanation
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*v1.Origin)(nil),             // 28: edgewalk.topology.v1.Origin
-	(*v1.OriginSecrets)(nil),      // 29: edgewalk.topology.v1.OriginSecrets
+	(*Keyring)(nil),               // 8: edgewalk.edge.v1.Keyring
+	(*Begin)(nil),                 // 9: edgewalk.edge.v1.Begin
+	(*Chunk)(nil),                 // 10: edgewalk.edge.v1.Chunk
+	(*Changes)(nil),               // 11: edgewalk.edge.v1.Changes
+	(*End)(nil),                   // 12: edgewalk.edge.v1.End
+	(*Live)(nil),                  // 13: edgewalk.edge.v1.Live
+	(*Change)(nil),                // 14: edgewalk.edge.v1.Change
+	(*Bookmark)(nil),              // 15: edgewalk.edge.v1.Bookmark
+	(*Ask)(nil),                   // 16: edgewalk.edge.v1.Ask
+	(*Drain)(nil),                 // 17: edgewalk.edge.v1.Drain
+	(*Resync)(nil),                // 18: edgewalk.edge.v1.Resync
+	(*Welcome_Settings)(nil),      // 19: edgewalk.edge.v1.Welcome.Settings
+	(*Keyring_Keyset)(nil),        // 20: edgewalk.edge.v1.Keyring.Keyset
+	(*Ask_TestOrigin)(nil),        // 21: edgewalk.edge.v1.Ask.TestOrigin
+	(*Ask_Explain)(nil),           // 22: edgewalk.edge.v1.Ask.Explain
+	(*v1.Rejected)(nil),           // 23: edgewalk.topology.v1.Rejected
+	(*v1.Edge_Cache)(nil),         // 24: edgewalk.topology.v1.Edge.Cache
+	(*v1.OriginState)(nil),        // 25: edgewalk.topology.v1.OriginState
+	(*v1.OriginTest)(nil),         // 26: edgewalk.topology.v1.OriginTest
+	(*v1.Explanation)(nil),        // 27: edgewalk.topology.v1.Explanation
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*v1.Origin)(nil),             // 30: edgewalk.topology.v1.Origin
+	(*v1.OriginSecrets)(nil),      // 31: edgewalk.topology.v1.OriginSecrets
 }
 var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
 	3,  // 0: edgewalk.edge.v1.SyncRequest.hello:type_name -> edgewalk.edge.v1.Hello
@@ -1882,39 +2038,42 @@ var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
 	5,  // 2: edgewalk.edge.v1.SyncRequest.report:type_name -> edgewalk.edge.v1.Report
 	6,  // 3: edgewalk.edge.v1.SyncRequest.answer:type_name -> edgewalk.edge.v1.Answer
 	7,  // 4: edgewalk.edge.v1.SyncResponse.welcome:type_name -> edgewalk.edge.v1.Welcome
-	8,  // 5: edgewalk.edge.v1.SyncResponse.begin:type_name -> edgewalk.edge.v1.Begin
-	9,  // 6: edgewalk.edge.v1.SyncResponse.chunk:type_name -> edgewalk.edge.v1.Chunk
-	11, // 7: edgewalk.edge.v1.SyncResponse.end:type_name -> edgewalk.edge.v1.End
-	12, // 8: edgewalk.edge.v1.SyncResponse.live:type_name -> edgewalk.edge.v1.Live
-	14, // 9: edgewalk.edge.v1.SyncResponse.bookmark:type_name -> edgewalk.edge.v1.Bookmark
-	15, // 10: edgewalk.edge.v1.SyncResponse.ask:type_name -> edgewalk.edge.v1.Ask
-	16, // 11: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
-	17, // 12: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
-	2,  // 13: edgewalk.edge.v1.Hello.have:type_name -> edgewalk.edge.v1.Position
-	21, // 14: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
-	22, // 15: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	23, // 16: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
-	24, // 17: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
-	25, // 18: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
-	18, // 19: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
-	13, // 20: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
-	13, // 21: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
-	13, // 22: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
-	26, // 23: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
-	26, // 24: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
-	27, // 25: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
-	19, // 26: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
-	20, // 27: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
-	27, // 28: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
-	28, // 29: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
-	29, // 30: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
-	0,  // 31: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
-	1,  // 32: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
-	32, // [32:33] is the sub-list for method output_type
-	31, // [31:32] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	9,  // 5: edgewalk.edge.v1.SyncResponse.begin:type_name -> edgewalk.edge.v1.Begin
+	10, // 6: edgewalk.edge.v1.SyncResponse.chunk:type_name -> edgewalk.edge.v1.Chunk
+	12, // 7: edgewalk.edge.v1.SyncResponse.end:type_name -> edgewalk.edge.v1.End
+	13, // 8: edgewalk.edge.v1.SyncResponse.live:type_name -> edgewalk.edge.v1.Live
+	15, // 9: edgewalk.edge.v1.SyncResponse.bookmark:type_name -> edgewalk.edge.v1.Bookmark
+	16, // 10: edgewalk.edge.v1.SyncResponse.ask:type_name -> edgewalk.edge.v1.Ask
+	17, // 11: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
+	18, // 12: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
+	8,  // 13: edgewalk.edge.v1.SyncResponse.keyring:type_name -> edgewalk.edge.v1.Keyring
+	2,  // 14: edgewalk.edge.v1.Hello.have:type_name -> edgewalk.edge.v1.Position
+	23, // 15: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
+	24, // 16: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	25, // 17: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
+	26, // 18: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
+	27, // 19: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
+	19, // 20: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
+	8,  // 21: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
+	20, // 22: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
+	14, // 23: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
+	14, // 24: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
+	14, // 25: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
+	28, // 26: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
+	28, // 27: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
+	29, // 28: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
+	21, // 29: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
+	22, // 30: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
+	29, // 31: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
+	30, // 32: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
+	31, // 33: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
+	0,  // 34: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
+	1,  // 35: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
+	35, // [35:36] is the sub-list for method output_type
+	34, // [34:35] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_edge_v1_edge_proto_init() }
@@ -1938,14 +2097,15 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 		(*SyncResponse_Ask)(nil),
 		(*SyncResponse_Drain)(nil),
 		(*SyncResponse_Resync)(nil),
+		(*SyncResponse_Keyring)(nil),
 	}
 	file_edgewalk_edge_v1_edge_proto_msgTypes[6].OneofWrappers = []any{
 		(*Answer_TestOrigin)(nil),
 		(*Answer_Explain)(nil),
 		(*Answer_Error)(nil),
 	}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[13].OneofWrappers = []any{}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[15].OneofWrappers = []any{
+	file_edgewalk_edge_v1_edge_proto_msgTypes[14].OneofWrappers = []any{}
+	file_edgewalk_edge_v1_edge_proto_msgTypes[16].OneofWrappers = []any{
 		(*Ask_TestOrigin_)(nil),
 		(*Ask_Explain_)(nil),
 	}
@@ -1955,7 +2115,7 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_edge_v1_edge_proto_rawDesc), len(file_edgewalk_edge_v1_edge_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

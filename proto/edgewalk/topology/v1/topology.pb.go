@@ -132,7 +132,7 @@ func (x UrlEndpoint_OnInconclusive) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UrlEndpoint_OnInconclusive.Descriptor instead.
 func (UrlEndpoint_OnInconclusive) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Whether edges compress.
@@ -185,7 +185,7 @@ func (x UrlEndpoint_Compress) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UrlEndpoint_Compress.Descriptor instead.
 func (UrlEndpoint_Compress) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14, 1}
 }
 
 // Which paths it stands in for.
@@ -238,7 +238,7 @@ func (x DefaultImage_For) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DefaultImage_For.Descriptor instead.
 func (DefaultImage_For) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Who decides how long a reply is fresh.
@@ -295,7 +295,7 @@ func (x CachePolicy_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CachePolicy_Mode.Descriptor instead.
 func (CachePolicy_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{15, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // How parameters are chosen.
@@ -352,7 +352,7 @@ func (x QueryPolicy_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QueryPolicy_Mode.Descriptor instead.
 func (QueryPolicy_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{16, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // What the host stands for.
@@ -405,7 +405,7 @@ func (x CustomDomain_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CustomDomain_Mode.Descriptor instead.
 func (CustomDomain_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Whether edges answer on the domain.
@@ -462,7 +462,7 @@ func (x CustomDomain_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CustomDomain_State.Descriptor instead.
 func (CustomDomain_State) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{20, 1}
 }
 
 // What becomes of a purged reply.
@@ -515,7 +515,7 @@ func (x Purge_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purge_Kind.Descriptor instead.
 func (Purge_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // How far a purge has come.
@@ -568,7 +568,7 @@ func (x Purge_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purge_State.Descriptor instead.
 func (Purge_State) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22, 1}
 }
 
 // Account owns origins, URL-endpoints, custom domains and a Media Library. It is served at `https://{shared host}/{id}/`.
@@ -1877,12 +1877,19 @@ func (x *AkeneoOrigin) GetPassword() string {
 	return ""
 }
 
-// OriginSecrets holds the secret fields of one origin, apart from it. No admin method returns it; edges receive it.
+// OriginSecrets holds the secret fields of one origin, apart from it. No admin method returns it; edges receive it, as it is
+// stored.
 type OriginSecrets struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Value by the path of the field in Origin: `s3.secret_access_key`, `request_headers[x-key].secret_value` (the header's
-	// name in lower case).
-	Values        map[string]string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// name in lower case). Empty where `sealed` is set.
+	Values map[string]string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// A SealedSecrets message, encoded and then encrypted by AES-256-GCM with a key of a keyset of Tink
+	// (https://developers.google.com/tink/wire-format). The associated data are the resource's key, the origin's create_time in
+	// nanoseconds since 1970, and the epoch of the keyset, each behind its length as a varint.
+	Sealed []byte `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// The name of that keyset.
+	Keyset        string `protobuf:"bytes,3,opt,name=keyset,proto3" json:"keyset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1918,6 +1925,66 @@ func (*OriginSecrets) Descriptor() ([]byte, []int) {
 }
 
 func (x *OriginSecrets) GetValues() map[string]string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *OriginSecrets) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *OriginSecrets) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+// SealedSecrets is what OriginSecrets.sealed holds.
+type SealedSecrets struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in OriginSecrets.
+	Values        map[string]string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedSecrets) Reset() {
+	*x = SealedSecrets{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedSecrets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedSecrets) ProtoMessage() {}
+
+func (x *SealedSecrets) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedSecrets.ProtoReflect.Descriptor instead.
+func (*SealedSecrets) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SealedSecrets) GetValues() map[string]string {
 	if x != nil {
 		return x.Values
 	}
@@ -1976,7 +2043,7 @@ type UrlEndpoint struct {
 
 func (x *UrlEndpoint) Reset() {
 	*x = UrlEndpoint{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[13]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2055,7 @@ func (x *UrlEndpoint) String() string {
 func (*UrlEndpoint) ProtoMessage() {}
 
 func (x *UrlEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[13]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2068,7 @@ func (x *UrlEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UrlEndpoint.ProtoReflect.Descriptor instead.
 func (*UrlEndpoint) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{13}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UrlEndpoint) GetName() string {
@@ -2154,7 +2221,7 @@ type DefaultImage struct {
 
 func (x *DefaultImage) Reset() {
 	*x = DefaultImage{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[14]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2233,7 @@ func (x *DefaultImage) String() string {
 func (*DefaultImage) ProtoMessage() {}
 
 func (x *DefaultImage) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[14]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2246,7 @@ func (x *DefaultImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefaultImage.ProtoReflect.Descriptor instead.
 func (*DefaultImage) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{14}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DefaultImage) GetPath() string {
@@ -2236,7 +2303,7 @@ type CachePolicy struct {
 
 func (x *CachePolicy) Reset() {
 	*x = CachePolicy{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[15]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2315,7 @@ func (x *CachePolicy) String() string {
 func (*CachePolicy) ProtoMessage() {}
 
 func (x *CachePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[15]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2328,7 @@ func (x *CachePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CachePolicy.ProtoReflect.Descriptor instead.
 func (*CachePolicy) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{15}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CachePolicy) GetMode() CachePolicy_Mode {
@@ -2333,7 +2400,7 @@ type QueryPolicy struct {
 
 func (x *QueryPolicy) Reset() {
 	*x = QueryPolicy{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[16]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2412,7 @@ func (x *QueryPolicy) String() string {
 func (*QueryPolicy) ProtoMessage() {}
 
 func (x *QueryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[16]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2425,7 @@ func (x *QueryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryPolicy.ProtoReflect.Descriptor instead.
 func (*QueryPolicy) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{16}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *QueryPolicy) GetMode() QueryPolicy_Mode {
@@ -2386,7 +2453,7 @@ type Cors struct {
 
 func (x *Cors) Reset() {
 	*x = Cors{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[17]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2465,7 @@ func (x *Cors) String() string {
 func (*Cors) ProtoMessage() {}
 
 func (x *Cors) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[17]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2478,7 @@ func (x *Cors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cors.ProtoReflect.Descriptor instead.
 func (*Cors) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{17}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Cors) GetAllowOrigins() []string {
@@ -2436,7 +2503,7 @@ type ResponseHeaders struct {
 
 func (x *ResponseHeaders) Reset() {
 	*x = ResponseHeaders{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[18]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2515,7 @@ func (x *ResponseHeaders) String() string {
 func (*ResponseHeaders) ProtoMessage() {}
 
 func (x *ResponseHeaders) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[18]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2528,7 @@ func (x *ResponseHeaders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseHeaders.ProtoReflect.Descriptor instead.
 func (*ResponseHeaders) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{18}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResponseHeaders) GetSet() map[string]string {
@@ -2508,7 +2575,7 @@ type CustomDomain struct {
 
 func (x *CustomDomain) Reset() {
 	*x = CustomDomain{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[19]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2587,7 @@ func (x *CustomDomain) String() string {
 func (*CustomDomain) ProtoMessage() {}
 
 func (x *CustomDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[19]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2600,7 @@ func (x *CustomDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomDomain.ProtoReflect.Descriptor instead.
 func (*CustomDomain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{19}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CustomDomain) GetName() string {
@@ -2635,7 +2702,7 @@ type MediaFile struct {
 
 func (x *MediaFile) Reset() {
 	*x = MediaFile{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[20]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2714,7 @@ func (x *MediaFile) String() string {
 func (*MediaFile) ProtoMessage() {}
 
 func (x *MediaFile) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[20]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2727,7 @@ func (x *MediaFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaFile.ProtoReflect.Descriptor instead.
 func (*MediaFile) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{20}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MediaFile) GetName() string {
@@ -2771,7 +2838,7 @@ type Purge struct {
 
 func (x *Purge) Reset() {
 	*x = Purge{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2850,7 @@ func (x *Purge) String() string {
 func (*Purge) ProtoMessage() {}
 
 func (x *Purge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2863,7 @@ func (x *Purge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge.ProtoReflect.Descriptor instead.
 func (*Purge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Purge) GetName() string {
@@ -2970,7 +3037,7 @@ type PurgeTarget struct {
 
 func (x *PurgeTarget) Reset() {
 	*x = PurgeTarget{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3049,7 @@ func (x *PurgeTarget) String() string {
 func (*PurgeTarget) ProtoMessage() {}
 
 func (x *PurgeTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3062,7 @@ func (x *PurgeTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTarget.ProtoReflect.Descriptor instead.
 func (*PurgeTarget) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PurgeTarget) GetUrlEndpointUid() string {
@@ -3039,7 +3106,7 @@ type PurgeFloor struct {
 
 func (x *PurgeFloor) Reset() {
 	*x = PurgeFloor{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3051,7 +3118,7 @@ func (x *PurgeFloor) String() string {
 func (*PurgeFloor) ProtoMessage() {}
 
 func (x *PurgeFloor) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3064,7 +3131,7 @@ func (x *PurgeFloor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeFloor.ProtoReflect.Descriptor instead.
 func (*PurgeFloor) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{23}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PurgeFloor) GetStaleBefore() int64 {
@@ -3093,7 +3160,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3105,7 +3172,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3118,7 +3185,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{24}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Settings) GetSharedHost() string {
@@ -3169,7 +3236,7 @@ type Edge struct {
 
 func (x *Edge) Reset() {
 	*x = Edge{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3248,7 @@ func (x *Edge) String() string {
 func (*Edge) ProtoMessage() {}
 
 func (x *Edge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3261,7 @@ func (x *Edge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge.ProtoReflect.Descriptor instead.
 func (*Edge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Edge) GetName() string {
@@ -3324,7 +3391,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3336,7 +3403,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3349,7 +3416,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Rejected) GetKey() string {
@@ -3392,7 +3459,7 @@ type OriginHealth struct {
 
 func (x *OriginHealth) Reset() {
 	*x = OriginHealth{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +3471,7 @@ func (x *OriginHealth) String() string {
 func (*OriginHealth) ProtoMessage() {}
 
 func (x *OriginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3417,7 +3484,7 @@ func (x *OriginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginHealth.ProtoReflect.Descriptor instead.
 func (*OriginHealth) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{27}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OriginHealth) GetEdgesWell() int32 {
@@ -3474,7 +3541,7 @@ type OriginState struct {
 
 func (x *OriginState) Reset() {
 	*x = OriginState{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3553,7 @@ func (x *OriginState) String() string {
 func (*OriginState) ProtoMessage() {}
 
 func (x *OriginState) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +3566,7 @@ func (x *OriginState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginState.ProtoReflect.Descriptor instead.
 func (*OriginState) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OriginState) GetAccount() string {
@@ -3549,7 +3616,7 @@ type Purge_Urls struct {
 
 func (x *Purge_Urls) Reset() {
 	*x = Purge_Urls{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3628,7 @@ func (x *Purge_Urls) String() string {
 func (*Purge_Urls) ProtoMessage() {}
 
 func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3641,7 @@ func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge_Urls.ProtoReflect.Descriptor instead.
 func (*Purge_Urls) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22, 0}
 }
 
 func (x *Purge_Urls) GetUrls() []string {
@@ -3599,7 +3666,7 @@ type Purge_Edges struct {
 
 func (x *Purge_Edges) Reset() {
 	*x = Purge_Edges{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3611,7 +3678,7 @@ func (x *Purge_Edges) String() string {
 func (*Purge_Edges) ProtoMessage() {}
 
 func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3624,7 +3691,7 @@ func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge_Edges.ProtoReflect.Descriptor instead.
 func (*Purge_Edges) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22, 1}
 }
 
 func (x *Purge_Edges) GetDone() int32 {
@@ -3663,7 +3730,7 @@ type Edge_Cache struct {
 
 func (x *Edge_Cache) Reset() {
 	*x = Edge_Cache{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +3742,7 @@ func (x *Edge_Cache) String() string {
 func (*Edge_Cache) ProtoMessage() {}
 
 func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +3755,7 @@ func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge_Cache.ProtoReflect.Descriptor instead.
 func (*Edge_Cache) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26, 0}
 }
 
 func (x *Edge_Cache) GetObjects() int64 {
@@ -3847,9 +3914,16 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\tclient_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\bclientId\x120\n" +
 	"\rclient_secret\x18\x03 \x01(\tB\v\xbaH\x05r\x03(\x80\x02\x80\x01\x01R\fclientSecret\x12$\n" +
 	"\busername\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\busername\x12'\n" +
-	"\bpassword\x18\x05 \x01(\tB\v\xbaH\x05r\x03(\x80\x02\x80\x01\x01R\bpassword\"\x98\x01\n" +
+	"\bpassword\x18\x05 \x01(\tB\v\xbaH\x05r\x03(\x80\x02\x80\x01\x01R\bpassword\"\xc8\x01\n" +
 	"\rOriginSecrets\x12L\n" +
-	"\x06values\x18\x01 \x03(\v2/.edgewalk.topology.v1.OriginSecrets.ValuesEntryB\x03\x80\x01\x01R\x06values\x1a9\n" +
+	"\x06values\x18\x01 \x03(\v2/.edgewalk.topology.v1.OriginSecrets.ValuesEntryB\x03\x80\x01\x01R\x06values\x12\x16\n" +
+	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x16\n" +
+	"\x06keyset\x18\x03 \x01(\tR\x06keyset\x1a9\n" +
+	"\vValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x01\n" +
+	"\rSealedSecrets\x12L\n" +
+	"\x06values\x18\x01 \x03(\v2/.edgewalk.topology.v1.SealedSecrets.ValuesEntryB\x03\x80\x01\x01R\x06values\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\b\n" +
@@ -4076,7 +4150,7 @@ func file_edgewalk_topology_v1_topology_proto_rawDescGZIP() []byte {
 }
 
 var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(Account_State)(0),              // 0: edgewalk.topology.v1.Account.State
 	(UrlEndpoint_OnInconclusive)(0), // 1: edgewalk.topology.v1.UrlEndpoint.OnInconclusive
@@ -4101,38 +4175,40 @@ var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(*WebProxyOrigin)(nil),          // 20: edgewalk.topology.v1.WebProxyOrigin
 	(*AkeneoOrigin)(nil),            // 21: edgewalk.topology.v1.AkeneoOrigin
 	(*OriginSecrets)(nil),           // 22: edgewalk.topology.v1.OriginSecrets
-	(*UrlEndpoint)(nil),             // 23: edgewalk.topology.v1.UrlEndpoint
-	(*DefaultImage)(nil),            // 24: edgewalk.topology.v1.DefaultImage
-	(*CachePolicy)(nil),             // 25: edgewalk.topology.v1.CachePolicy
-	(*QueryPolicy)(nil),             // 26: edgewalk.topology.v1.QueryPolicy
-	(*Cors)(nil),                    // 27: edgewalk.topology.v1.Cors
-	(*ResponseHeaders)(nil),         // 28: edgewalk.topology.v1.ResponseHeaders
-	(*CustomDomain)(nil),            // 29: edgewalk.topology.v1.CustomDomain
-	(*MediaFile)(nil),               // 30: edgewalk.topology.v1.MediaFile
-	(*Purge)(nil),                   // 31: edgewalk.topology.v1.Purge
-	(*PurgeTarget)(nil),             // 32: edgewalk.topology.v1.PurgeTarget
-	(*PurgeFloor)(nil),              // 33: edgewalk.topology.v1.PurgeFloor
-	(*Settings)(nil),                // 34: edgewalk.topology.v1.Settings
-	(*Edge)(nil),                    // 35: edgewalk.topology.v1.Edge
-	(*Rejected)(nil),                // 36: edgewalk.topology.v1.Rejected
-	(*OriginHealth)(nil),            // 37: edgewalk.topology.v1.OriginHealth
-	(*OriginState)(nil),             // 38: edgewalk.topology.v1.OriginState
-	nil,                             // 39: edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	nil,                             // 40: edgewalk.topology.v1.ResponseHeaders.SetEntry
-	(*Purge_Urls)(nil),              // 41: edgewalk.topology.v1.Purge.Urls
-	(*Purge_Edges)(nil),             // 42: edgewalk.topology.v1.Purge.Edges
-	(*Edge_Cache)(nil),              // 43: edgewalk.topology.v1.Edge.Cache
-	(*timestamppb.Timestamp)(nil),   // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 45: google.protobuf.Duration
+	(*SealedSecrets)(nil),           // 23: edgewalk.topology.v1.SealedSecrets
+	(*UrlEndpoint)(nil),             // 24: edgewalk.topology.v1.UrlEndpoint
+	(*DefaultImage)(nil),            // 25: edgewalk.topology.v1.DefaultImage
+	(*CachePolicy)(nil),             // 26: edgewalk.topology.v1.CachePolicy
+	(*QueryPolicy)(nil),             // 27: edgewalk.topology.v1.QueryPolicy
+	(*Cors)(nil),                    // 28: edgewalk.topology.v1.Cors
+	(*ResponseHeaders)(nil),         // 29: edgewalk.topology.v1.ResponseHeaders
+	(*CustomDomain)(nil),            // 30: edgewalk.topology.v1.CustomDomain
+	(*MediaFile)(nil),               // 31: edgewalk.topology.v1.MediaFile
+	(*Purge)(nil),                   // 32: edgewalk.topology.v1.Purge
+	(*PurgeTarget)(nil),             // 33: edgewalk.topology.v1.PurgeTarget
+	(*PurgeFloor)(nil),              // 34: edgewalk.topology.v1.PurgeFloor
+	(*Settings)(nil),                // 35: edgewalk.topology.v1.Settings
+	(*Edge)(nil),                    // 36: edgewalk.topology.v1.Edge
+	(*Rejected)(nil),                // 37: edgewalk.topology.v1.Rejected
+	(*OriginHealth)(nil),            // 38: edgewalk.topology.v1.OriginHealth
+	(*OriginState)(nil),             // 39: edgewalk.topology.v1.OriginState
+	nil,                             // 40: edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	nil,                             // 41: edgewalk.topology.v1.SealedSecrets.ValuesEntry
+	nil,                             // 42: edgewalk.topology.v1.ResponseHeaders.SetEntry
+	(*Purge_Urls)(nil),              // 43: edgewalk.topology.v1.Purge.Urls
+	(*Purge_Edges)(nil),             // 44: edgewalk.topology.v1.Purge.Edges
+	(*Edge_Cache)(nil),              // 45: edgewalk.topology.v1.Edge.Cache
+	(*timestamppb.Timestamp)(nil),   // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 47: google.protobuf.Duration
 }
 var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	0,  // 0: edgewalk.topology.v1.Account.state:type_name -> edgewalk.topology.v1.Account.State
-	44, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	44, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	46, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	46, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
 	11, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
 	11, // 4: edgewalk.topology.v1.Account.effective_limits:type_name -> edgewalk.topology.v1.AccountLimits
-	45, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
-	45, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
+	47, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
+	47, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
 	14, // 7: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
 	15, // 8: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
 	16, // 9: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
@@ -4141,58 +4217,59 @@ var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	19, // 12: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
 	20, // 13: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
 	21, // 14: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
-	44, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
-	44, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
-	37, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
+	46, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
+	46, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
+	38, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
 	13, // 18: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
-	45, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
-	45, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
-	45, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
-	45, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
-	39, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	24, // 24: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
-	25, // 25: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
-	45, // 26: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
-	27, // 27: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
-	28, // 28: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
-	44, // 29: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	44, // 30: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 31: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
-	2,  // 32: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
-	3,  // 33: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
-	4,  // 34: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
-	45, // 35: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
-	45, // 36: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
-	45, // 37: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
-	45, // 38: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
-	45, // 39: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
-	26, // 40: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
-	5,  // 41: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
-	40, // 42: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
-	6,  // 43: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
-	7,  // 44: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
-	44, // 45: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
-	44, // 46: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
-	44, // 47: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
-	44, // 48: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 49: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
-	41, // 50: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
-	9,  // 51: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
-	42, // 52: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
-	44, // 53: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
-	32, // 54: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
-	45, // 55: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
-	44, // 56: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	43, // 57: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	36, // 58: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	38, // 59: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
-	44, // 60: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
-	44, // 61: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	47, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
+	47, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
+	47, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
+	47, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
+	40, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	41, // 24: edgewalk.topology.v1.SealedSecrets.values:type_name -> edgewalk.topology.v1.SealedSecrets.ValuesEntry
+	25, // 25: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
+	26, // 26: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
+	47, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
+	28, // 28: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
+	29, // 29: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
+	46, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	46, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 32: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
+	2,  // 33: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
+	3,  // 34: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
+	4,  // 35: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
+	47, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
+	47, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
+	47, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
+	47, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
+	47, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
+	27, // 41: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
+	5,  // 42: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
+	42, // 43: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
+	6,  // 44: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
+	7,  // 45: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
+	46, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
+	46, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
+	46, // 48: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
+	46, // 49: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 50: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
+	43, // 51: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
+	9,  // 52: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
+	44, // 53: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
+	46, // 54: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
+	33, // 55: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
+	47, // 56: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
+	46, // 57: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	45, // 58: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	37, // 59: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	39, // 60: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
+	46, // 61: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
+	46, // 62: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_topology_v1_topology_proto_init() }
@@ -4211,8 +4288,8 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 	}
 	file_edgewalk_topology_v1_topology_proto_msgTypes[3].OneofWrappers = []any{}
 	file_edgewalk_topology_v1_topology_proto_msgTypes[6].OneofWrappers = []any{}
-	file_edgewalk_topology_v1_topology_proto_msgTypes[14].OneofWrappers = []any{}
-	file_edgewalk_topology_v1_topology_proto_msgTypes[21].OneofWrappers = []any{
+	file_edgewalk_topology_v1_topology_proto_msgTypes[15].OneofWrappers = []any{}
+	file_edgewalk_topology_v1_topology_proto_msgTypes[22].OneofWrappers = []any{
 		(*Purge_Urls_)(nil),
 		(*Purge_Prefix)(nil),
 		(*Purge_Tag)(nil),
@@ -4225,7 +4302,7 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_topology_v1_topology_proto_rawDesc), len(file_edgewalk_topology_v1_topology_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,179 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/edgewalk/edgewalk/internal/seal"
+)
+
+// The names of keysets that are always there.
+const (
+	// DefaultKeyset seals the secrets of accounts that are in no pool.
+	DefaultKeyset = "default"
+	// ownKeyset seals what only control planes may read. No pool has such a name.
+	ownKeyset = "@controlplane"
+)
+
+// keyring is the keysets in etcd. Each lies at `auth/dek/{name}/{n}`, wrapped by the store's key; that of the highest n counts,
+// and holds all keys that it ever had. Nobody seals with a keyset that another has taken the place of: a transaction that puts
+// something sealed compares that there is no next one.
+type keyring struct {
+	key *seal.Key
+
+	loading sync.Mutex // while keysets are read or made
+	now     atomic.Pointer[keysets]
+}
+
+type keysets struct {
+	ring     *seal.Ring
+	edges    *seal.Ring // what edges may have of it
+	versions map[string]int
+}
+
+// errNoKeys says that there are no keysets, as when etcd had no space to make them.
+var errNoKeys = fmt.Errorf("%w: there are no keys to seal secrets with", ErrResourceExhausted)
+
+func (l layout) deks() string                  { return l.prefix + "auth/dek/" }
+func (l layout) dek(name string, n int) string { return l.deks() + dekName(name, n) }
+func dekName(name string, n int) string        { return name + "/" + strconv.Itoa(n) }
+func (s *Store) dekPlace(dek string) seal.Place {
+	return seal.Place{Name: "auth/dek/" + dek, Epoch: s.lineageName()}
+}
+
+// lineageName names the topology in all its epochs, so what is sealed stays readable when a restore begins another.
+func (s *Store) lineageName() string { return firstEpoch(s.Epoch()) }
+
+// openKeys reads the keysets, and makes those that are always there.
+func (s *Store) openKeys(ctx context.Context, key func(exists bool) (*seal.Key, error)) error {
+	found, err := s.get(ctx, s.keys.deks(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
+	if err != nil {
+		return fmt.Errorf("read keysets: %w", err)
+	}
+	if s.ring.key, err = key(len(found.Kvs) > 0); err != nil {
+		return err
+	}
+	if err := s.readKeysets(ctx); err != nil {
+		return err
+	}
+	for _, name := range []string{ownKeyset, DefaultKeyset} {
+		_, err := s.keyset(ctx, name)
+		if errors.Is(err, ErrResourceExhausted) {
+			s.log.ErrorContext(ctx, "store: etcd has no space for keys: no secret can be written until it has", "error", err)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readKeysets reads what there is of keysets now.
+func (s *Store) readKeysets(ctx context.Context) error {
+	s.ring.loading.Lock()
+	defer s.ring.loading.Unlock()
+	return s.readKeysetsLocked(ctx)
+}
+
+func (s *Store) readKeysetsLocked(ctx context.Context) error {
+	resp, err := s.get(ctx, s.keys.deks(), clientv3.WithPrefix())
+	if err != nil {
+		return fmt.Errorf("read keysets: %w", err)
+	}
+	wrapped := make(map[string][]byte)
+	next := &keysets{versions: make(map[string]int)}
+	for _, kv := range resp.Kvs {
+		name, number, ok := strings.Cut(strings.TrimPrefix(string(kv.Key), s.keys.deks()), "/")
+		n, err := strconv.Atoi(number)
+		if !ok || err != nil || n < 1 {
+			return fmt.Errorf("%w: %q is not the key of a keyset", ErrBroken, kv.Key)
+		}
+		if n > next.versions[name] {
+			next.versions[name], wrapped[name] = n, kv.Value
+		}
+	}
+	sets := make(map[string]*seal.Keyset, len(wrapped))
+	for name, value := range wrapped {
+		keys, err := seal.Unwrap(value, s.ring.key, s.dekPlace(dekName(name, next.versions[name])))
+		if err != nil {
+			return fmt.Errorf("read keysets: %w", err)
+		}
+		sets[name] = keys
+	}
+	next.ring = seal.NewRing(s.lineageName(), sets)
+	next.edges = next.ring.Only(func(name string) bool { return name != ownKeyset })
+	s.ring.now.Store(next)
+	return nil
+}
+
+// held is the keysets as they were last read. They may be none.
+func (k *keyring) held() *keysets {
+	if held := k.now.Load(); held != nil {
+		return held
+	}
+	return &keysets{}
+}
+
+// keyset returns the keysets with one of a name among them, which it makes when there is none.
+func (s *Store) keyset(ctx context.Context, name string) (*keysets, error) {
+	if held := s.ring.held(); held.ring.Keyset(name) != nil {
+		return held, nil
+	}
+	s.ring.loading.Lock()
+	defer s.ring.loading.Unlock()
+	if held := s.ring.held(); held.ring.Keyset(name) != nil {
+		return held, nil
+	}
+	if s.ring.key == nil {
+		return nil, errNoKeys
+	}
+	keys, err := seal.NewKeyset()
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := keys.Wrap(s.ring.key, s.dekPlace(dekName(name, 1)))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.getOrCreate(ctx, s.keys.dek(name, 1), string(wrapped)); err != nil {
+		return nil, fmt.Errorf("make keyset %q: %w", name, err)
+	}
+	if err := s.readKeysetsLocked(ctx); err != nil {
+		return nil, err
+	}
+	return s.ring.held(), nil
+}
+
+// EdgeKeys are the keysets of what edges are sent. They are replaced, never changed, before anything that is sealed with a new
+// key is told to a follower.
+func (s *Store) EdgeKeys() *seal.Ring { return s.ring.held().edges }
+
+// Seal encrypts what only control planes may read, for the key of etcd, without the store's prefix, that it is kept at.
+func (s *Store) Seal(name string, plain []byte) ([]byte, error) {
+	held := s.ring.held()
+	if held.ring.Keyset(ownKeyset) == nil {
+		return nil, errNoKeys
+	}
+	return held.ring.Seal(ownKeyset, plain, seal.Place{Name: name})
+}
+
+// Open returns what [Store.Seal] has encrypted for the same key, at this control plane or another.
+func (s *Store) Open(ctx context.Context, name string, sealed []byte) ([]byte, error) {
+	place := seal.Place{Name: name}
+	plain, err := s.ring.held().ring.Open(ownKeyset, sealed, place)
+	if !errors.Is(err, seal.ErrUnknownKey) {
+		return plain, err
+	}
+	if err := s.readKeysets(ctx); err != nil {
+		return nil, err
+	}
+	return s.ring.held().ring.Open(ownKeyset, sealed, place)
+}

@@ -1,0 +1,103 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/seal"
+)
+
+// Whatever number of control planes starts at the same time, they have one keyset of each name.
+func TestControlPlanesShareKeysets(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	stores := make([]*store.Store, 5)
+	var opening sync.WaitGroup
+	for i := range stores {
+		opening.Go(func() { stores[i] = storetest.Open(t, store.Config{Prefix: prefix}) })
+	}
+	opening.Wait()
+	if t.Failed() {
+		return
+	}
+	for i, s := range stores {
+		sealed, err := s.Seal("auth/ca/1", []byte("canary"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := stores[(i+1)%len(stores)]
+		if plain, err := other.Open(t.Context(), "auth/ca/1", sealed); err != nil || string(plain) != "canary" {
+			t.Errorf("opened at another control plane: %q, %v", plain, err)
+		}
+		if _, err := other.Open(t.Context(), "auth/ca/2", sealed); !errors.Is(err, seal.ErrForged) {
+			t.Errorf("opened as another record: %v", err)
+		}
+	}
+}
+
+// What only control planes may read is sealed with what edges do not get.
+func TestEdgesHaveNoKeysOfControlPlanes(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	sealed, err := s.Seal("auth/ca/1", []byte("canary"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := s.EdgeKeys()
+	if names := ring.Names(); strings.Join(names, " ") != store.DefaultKeyset {
+		t.Errorf("edges have %q", names)
+	}
+	for _, name := range ring.Names() {
+		if ring.Keyset(name).Knows(sealed) {
+			t.Errorf("keyset %q opens it", name)
+		}
+	}
+}
+
+func TestOpenWithAnotherKey(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	storetest.Open(t, store.Config{Prefix: prefix})
+	other, err := seal.CreateKey(filepath.Join(t.TempDir(), "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := store.Dial(store.DialConfig{Endpoints: []string{storetest.Endpoint(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	existed := false
+	_, err = store.Open(t.Context(), store.Config{Client: client, Prefix: prefix, Key: func(exists bool) (*seal.Key, error) {
+		existed = exists
+		return other, nil
+	}})
+	if !errors.Is(err, seal.ErrWrongKey) || !existed {
+		t.Errorf("opened: %v, and a key existed: %v", err, existed)
+	}
+}
+
+// Keysets in etcd are ciphertext.
+func TestKeysetsAreWrapped(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	clear, err := s.EdgeKeys().Keyset(store.DefaultKeyset).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := s.Values(t.Context(), "auth/dek/")
+	if err != nil || len(values) != 2 {
+		t.Fatalf("%d keysets, %v", len(values), err)
+	}
+	for key, value := range values {
+		if bytes.Contains(value, clear[len(clear)-32:]) || bytes.Contains(value, []byte("type.googleapis.com")) {
+			t.Errorf("%s lies in the clear", key)
+		}
+	}
+}
