@@ -295,12 +295,42 @@ func (a *Agent) State() systemd.State {
 	return systemd.State{Ready: true, Text: text}
 }
 
+// diskPatience is how long Run waits for disks once the last request is answered. The kernel gives operations of a disk no
+// deadline, so one that hangs would keep the process for ever.
+const diskPatience = 5 * time.Second
+
 // Run serves until ctx ends, then lets requests finish for at most 30 s. It stops early only if a part cannot go on.
 func (a *Agent) Run(ctx context.Context) error {
-	defer a.close()
 	at := a.Addresses()
 	a.cfg.Logger.Info("edge agent is up", "id", a.id, "region", a.cfg.Region, "http", at.HTTP, "https", at.HTTPS, "metrics", at.Metrics,
 		"control_plane", strings.Join(a.cfg.ControlPlane, ","), "state_dir", a.cfg.StateDir, "cache_dir", a.cfg.CacheDir, "revision", a.table.Root().Revision())
+	answered, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		err := a.run(ctx, answered)
+		a.close()
+		ended <- err
+	}()
+	// The front ends by itself, unless the disk of the state hangs.
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(edgehttp.DrainTime+diskPatience, cancel) })()
+	select {
+	case err := <-ended:
+		return err
+	case <-answered:
+	case <-late.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(diskPatience):
+		a.cfg.Logger.Error("a disk does not answer, the edge agent ends without it", "state_dir", a.cfg.StateDir, "cache_dir", a.cfg.CacheDir)
+		return nil
+	}
+}
+
+// run serves until ctx ends, and closes answered when no request is left.
+func (a *Agent) run(ctx context.Context, answered chan<- struct{}) error {
 	// What requests use goes on until the last of them is answered.
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
@@ -314,6 +344,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	front.Go(func() error { return a.server.Run(frontCtx) })
 	front.Go(func() error { return a.control.Run(frontCtx) })
 	err := front.Wait()
+	close(answered)
 	stopBehind()
 	err = errors.Join(err, back.Wait())
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {

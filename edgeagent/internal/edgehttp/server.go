@@ -87,8 +87,8 @@ func newPlaces(n int) places {
 	return places{share.NewClients[netip.Addr](n), share.NewAccounts(n)}
 }
 
-// drainTime is how long requests that are being answered may take once the agent is told to stop.
-const drainTime = 30 * time.Second
+// DrainTime is how long requests that are being answered may take once the agent is told to stop.
+const DrainTime = 30 * time.Second
 
 // New returns a server. An error is one of the certificates.
 func New(cfg Config) (*Server, error) {
@@ -158,7 +158,7 @@ func (s *Server) serve(ctx context.Context) error {
 		serving--
 	}
 	s.draining.Store(true)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), DrainTime)
 	defer cancel()
 	if shutdown := server.Shutdown(drain); shutdown != nil {
 		server.Close()

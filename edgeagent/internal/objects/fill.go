@@ -17,6 +17,11 @@ const (
 	// A body of unknown length reserves space in steps that double from the first to the last of these.
 	firstStep = 64 << 10
 	lastStep  = 1 << 20
+
+	// A fill goes on without the disk once it has waited for it for slowAfter, at less than slowRate bytes per second: what
+	// waits with it are clients. Any disk that a cache belongs on takes many times that.
+	slowAfter = 500 * time.Millisecond
+	slowRate  = 4 << 20
 )
 
 var (
@@ -24,6 +29,7 @@ var (
 	errNotScanned = errors.New("cache folder is still being read")
 	errUnusable   = errors.New("cache disk is not usable")
 	errHung       = errors.New("cache disk does not answer")
+	errSlow       = errors.New("cache disk is slow")
 	errBigHead    = fmt.Errorf("head above %d bytes", maxHeadBytes)
 	errPurged     = errors.New("purged since its walk began")
 	errSuperseded = errors.New("a copy of a later revision is there")
@@ -40,7 +46,7 @@ var (
 // Fill is one body on its way into the store, and to any number of readers while it comes.
 //
 // One goroutine, the leader, calls Head, then Write, then Commit or Abort. It writes at the origin's speed: readers read
-// from the file, each at its own. If the file cannot be had or fails (disk full or broken, body too large for the store),
+// from the file, each at its own. If the file cannot be had or fails (disk full, broken or slow, body too large for the store),
 // the fill goes on through a window of at most 1 MiB in memory; from then on Write waits for the slowest reader, and
 // nothing is stored. A reader that is taken before the first Write never misses a byte in either way, unless it takes
 // nothing for 5 s while others wait for it.
@@ -73,6 +79,7 @@ type Fill struct {
 	crcs    []byte // of whole chunks, 4 bytes each
 	crc     uint32 // of the chunk that is being written
 	step    int64
+	waited  time.Duration // for the disk
 }
 
 // Begin starts a fill of key for a walk that began at revision asof. It cannot fail.
@@ -187,7 +194,9 @@ func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
 		return 0, err
 	}
 	watched := f.s.watch.enterInTurn()
+	began := time.Now()
 	n, err := file.WriteAt(p, f.size)
+	f.waited += time.Since(began)
 	f.s.watch.leaveTurn(watched)
 	f.checksum(p[:n])
 	if n > 0 {
@@ -196,6 +205,9 @@ func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
 		f.onDisk = f.size
 		f.broadcast()
 		f.mu.Unlock()
+	}
+	if err == nil && f.waited > slowAfter && float64(f.size) < slowRate*f.waited.Seconds() {
+		err = errSlow
 	}
 	return n, err
 }
@@ -239,7 +251,7 @@ func (f *Fill) leaveDisk(cause error) error {
 	if f.ended {
 		return f.endError()
 	}
-	if !errors.Is(cause, errNoRoom) {
+	if !errors.Is(cause, errNoRoom) && !errors.Is(cause, errSlow) {
 		f.s.note("write", cause)
 	}
 	f.unkept = cause
