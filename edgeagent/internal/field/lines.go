@@ -87,11 +87,13 @@ type Lines struct {
 const maxLines = 1<<16 - 1
 
 // Append adds a line at the end. Lines beyond the 65,535th are dropped: whoever reads requests refuses such a one.
-func (l *Lines) Append(name, value string) {
+func (l *Lines) Append(name, value string) { l.AppendKnown(IDOf(name), name, value) }
+
+// AppendKnown is Append for a name whose ID is known.
+func (l *Lines) AppendKnown(id ID, name, value string) {
 	if len(l.lines) >= maxLines {
 		return
 	}
-	id := IDOf(name)
 	l.lines = append(l.lines, Line{name, value, id})
 	if id != Other && l.first[id] == 0 {
 		l.first[id] = uint16(len(l.lines))

@@ -1,4 +1,390 @@
 package front
 
-// serveH2 speaks HTTP/2 (RFC 9113) until the connection ends.
-func (c *conn) serveH2() { c.end() }
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+const (
+	// maxStreams are the requests of a connection that are being answered. One whose stream was reset counts until its
+	// handler has returned (CVE-2023-44487).
+	maxStreams = 128
+	// maxHeaderList is SETTINGS_MAX_HEADER_LIST_SIZE: names, values and 32 bytes for each field.
+	maxHeaderList = 32 << 10
+	// maxBlock bounds a header block as it comes, before it is decoded.
+	maxBlock = 2 * maxHeaderList
+	// maxContinuations is how many CONTINUATION frames a block may have (CVE-2023-45288). It is what nghttp2 takes.
+	maxContinuations = 8
+	// frameBytes is the SETTINGS_MAX_FRAME_SIZE of both sides. Larger frames would let others wait longer.
+	frameBytes = 16 << 10
+	// firstWindow is the initial window of a stream and that of a connection (RFC 9113 6.9.2).
+	firstWindow = 1<<16 - 1
+	maxWindow   = 1<<31 - 1
+	// maxNoise bounds the bytes of frames that neither ask for something nor take something, beyond eight times
+	// those that do. Nginx ends connections by such a rule. Each frame counts for frameCost bytes more.
+	maxNoise  = 1 << 20
+	frameCost = 32
+	// maxRefused is how many streams of a connection may be refused beyond those that were answered.
+	maxRefused = maxStreams
+	// smallInput is what an idle connection holds to read into.
+	smallInput = 1 << 10
+)
+
+// types of frames (RFC 9113 6)
+const (
+	frameData = iota
+	frameHeaders
+	framePriority
+	frameReset
+	frameSettings
+	framePushPromise
+	framePing
+	frameGoAway
+	frameWindowUpdate
+	frameContinuation
+)
+
+// flags of frames
+const (
+	flagAck        = 0x1
+	flagEndStream  = 0x1
+	flagEndHeaders = 0x4
+	flagPadded     = 0x8
+	flagPriority   = 0x20
+)
+
+// frameHead is the length of what a frame begins with.
+const frameHead = 9
+
+// settings (RFC 9113 6.5.2, RFC 9218 2.1)
+const (
+	settingTableSize       = 1
+	settingEnablePush      = 2
+	settingMaxStreams      = 3
+	settingInitialWindow   = 4
+	settingMaxFrame        = 5
+	settingMaxHeaderList   = 6
+	settingNoOldPriorities = 9
+)
+
+// h2code is an error code (RFC 9113 7). As an error it ends the connection.
+type h2code uint32
+
+const (
+	codeNone        h2code = 0
+	codeProtocol    h2code = 1
+	codeInternal    h2code = 2
+	codeFlowControl h2code = 3
+	codeClosed      h2code = 5
+	codeFrameSize   h2code = 6
+	codeRefused     h2code = 7
+	codeCancel      h2code = 8
+	codeCompression h2code = 9
+	codeCalm        h2code = 11
+)
+
+// Error implements error.
+func (c h2code) Error() string { return "the client breaks the rules of HTTP/2" }
+
+// errElsewhere is that another goroutine reads the connection now.
+var errElsewhere = errors.New("another goroutine reads on")
+
+// errGone is that a stream, or its connection, is over.
+var errGone = errors.New("the client is gone")
+
+// preface is what a client begins with (RFC 9113 3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// hello is what the server says first. Priorities are ignored, those of RFC 7540 and those of RFC 9218: streams take turns.
+var hello = func() []byte {
+	settings := [...][2]uint32{{settingMaxStreams, maxStreams}, {settingMaxHeaderList, maxHeaderList}, {settingNoOldPriorities, 1}}
+	b := appendFrameHead(nil, 6*len(settings), frameSettings, 0, 0)
+	for _, s := range settings {
+		b = binary.BigEndian.AppendUint16(b, uint16(s[0]))
+		b = binary.BigEndian.AppendUint32(b, s[1])
+	}
+	return b
+}()
+
+// h2conn is a connection of HTTP/2.
+//
+// One goroutine reads it, and calls the handler for each request as it comes. A handler that has its reply at hand puts it
+// into out and returns, and when nothing more is to be read, all replies leave together. A handler that has to wait keeps the
+// goroutine, and another one reads on, see [h2stream.slow]. Whoever finds that nobody writes does it, see [h2conn.round].
+type h2conn struct {
+	c *conn
+
+	// What reading needs. It belongs to the goroutine that reads.
+	small     *[smallInput]byte
+	in        []byte // small, or one of frameBuffers
+	from, to  int    // what of in is not used yet
+	skip      int    // bytes of a frame that nobody wants
+	greeted   bool   // the preface was read
+	settled   bool   // and the first settings
+	decoder   decoder
+	block     []byte // of the fields of stream blockOf, as far as they have come
+	blockOf   uint32
+	blockEnds bool // The request has no content.
+	blockSelf bool // Its stream depends on itself.
+	pieces    int
+	newest    uint32 // of the streams
+	received  int    // content that the connection's window was not opened for again
+	noise     int
+	refused   int
+	answered  int
+	now       time.Time
+	spare     *h2stream
+
+	mu         sync.Mutex
+	open       map[uint32]*h2stream // those whose handler may wait
+	past       [256]pastStream      // by id
+	running    int                  // handlers
+	goroutines int                  // of the connection, see leave
+	armed      armed
+	served     bool   // a request came since the connection was armed
+	out        []byte // frames to be sent, of outBuffers
+	writing    bool
+	room       sync.Cond // out became shorter, or the last handler has returned
+	ready      []*h2stream
+	sent       []*h2stream
+	window     int64 // of the connection
+	first      int64 // of streams
+	sizeDown   bool  // The next header block says that its encoder has no table.
+	useful     int   // see maxNoise
+	over       bool  // Nothing can be sent any more.
+	draining   bool
+	told       bool   // The client knows which stream is the last.
+	last       uint32 // that one
+}
+
+// armed says what the connection has a time limit for.
+type armed uint8
+
+const (
+	armedNot armed = iota
+	armedHead
+	armedIdle
+	armedEnd
+)
+
+// pastStream is a stream that is over, or will be.
+type pastStream struct {
+	id    uint32
+	reset bool // by the server, so that the client may still be sending
+}
+
+func (h *h2conn) pastOf(id uint32) *pastStream { return &h.past[id>>1%uint32(len(h.past))] }
+
+// frameBuffers are for input: each holds the largest frame.
+var frameBuffers = sync.Pool{New: func() any { return new([frameHead + frameBytes]byte) }}
+
+// serveH2 speaks HTTP/2 (RFC 9113) until the connection ends. It may return before that.
+func (c *conn) serveH2() {
+	h := &h2conn{c: c, small: new([smallInput]byte), goroutines: 1, window: firstWindow, first: firstWindow}
+	h.decoder.table.max = tableBytes
+	h.in = h.small[:]
+	h.room.L = &h.mu
+	h.out = append(takeOut(), hello...)
+	c.onDrain(h.drain)
+	h.run()
+}
+
+// run reads until the connection ends, or another goroutine reads on.
+func (h *h2conn) run() {
+	defer h.leave()
+	err := error(codeInternal)
+	defer func() {
+		if fault := recover(); fault != nil {
+			h.c.server.cfg.Panicked(fault, debug.Stack())
+			h.c.hangUp()
+		}
+	}()
+	if err = h.read(); err == errElsewhere {
+		return
+	}
+	h.putInput()
+	switch code := h2code(0); {
+	case errors.Is(err, errCompression):
+		h.goAway(codeCompression)
+	case errors.As(err, &code):
+		h.goAway(code)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		h.goAway(codeNone)
+	}
+	h.mu.Lock()
+	h.fail()
+	h.mu.Unlock()
+	h.c.hangUp()
+}
+
+// leave is the last that a goroutine of the connection does.
+func (h *h2conn) leave() {
+	h.mu.Lock()
+	h.goroutines--
+	last := h.goroutines == 0
+	h.mu.Unlock()
+	if last {
+		h.c.end()
+	}
+}
+
+// read reads frames and does what they ask for.
+func (h *h2conn) read() error {
+	for {
+		for {
+			whole, err := h.frame()
+			if err != nil {
+				return err
+			}
+			if !whole {
+				break
+			}
+		}
+		if err := h.pause(); err != nil {
+			return err
+		}
+		if err := h.more(); err != nil {
+			return err
+		}
+	}
+}
+
+// pause is what is to be done before the client's next bytes are waited for.
+func (h *h2conn) pause() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.writing && h.sendable() {
+		h.round()
+		h.passOn()
+	}
+	if h.over {
+		return errGone
+	}
+	want := armedHead
+	if h.blockOf == 0 && h.settled {
+		want = h.rest()
+	}
+	if !h.arm(want) {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// rest is what the connection has a time limit for while nothing comes. Like all that follows the first use of mu in
+// [h2conn], it needs that held.
+func (h *h2conn) rest() armed {
+	switch {
+	case h.running > 0:
+		return armedNot
+	case h.draining:
+		return armedEnd
+	}
+	return armedIdle
+}
+
+// arm sets the time limit. That of a head and that of the end begin once, that of an idle connection anew with each request. It
+// reports whether the time is not over.
+func (h *h2conn) arm(want armed) bool {
+	if want == h.armed && !(want == armedIdle && h.served) {
+		return true
+	}
+	h.armed, h.served = want, false
+	switch want {
+	case armedHead:
+		h.c.arm(headTime)
+	case armedIdle:
+		h.c.arm(idleTime)
+	case armedEnd:
+		h.c.arm(lingerTime)
+	case armedNot:
+		return h.c.disarm()
+	}
+	return true
+}
+
+// more reads more of what the client sends.
+func (h *h2conn) more() error {
+	if h.from == h.to {
+		h.from, h.to = 0, 0
+		h.putInput()
+	} else if h.from > 0 {
+		h.to = copy(h.in, h.in[h.from:h.to])
+		h.from = 0
+	}
+	if h.to == len(h.in) { // a frame that is longer
+		large := frameBuffers.Get().(*[frameHead + frameBytes]byte)
+		copy(large[:], h.in)
+		h.in = large[:]
+	}
+	n, err := h.c.Read(h.in[h.to:])
+	h.to += n
+	h.now = time.Now()
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// putInput gives a large input buffer back.
+func (h *h2conn) putInput() {
+	if len(h.in) > smallInput {
+		frameBuffers.Put((*[frameHead + frameBytes]byte)(h.in))
+		h.in = h.small[:]
+	}
+}
+
+// goAway says why the connection ends. Without an error what is asked is still answered.
+func (h *h2conn) goAway(code h2code) {
+	h.mu.Lock()
+	if code != codeNone {
+		h.endStreams()
+	}
+	h.appendGoAway(h.newest, code)
+	for !h.over && (h.writing || h.running > 0 || len(h.out) > 0) {
+		if !h.writing && h.sendable() {
+			h.round()
+		} else {
+			h.room.Wait()
+		}
+	}
+	over := h.over
+	h.over = true
+	h.mu.Unlock()
+	if !over {
+		h.c.finish(true)
+	}
+}
+
+// drain tells the client that it should ask elsewhere. What it asks before it knows is still answered (RFC 9113 6.8).
+func (h *h2conn) drain() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over || h.draining {
+		return
+	}
+	h.draining = true
+	h.goroutines++
+	go func() {
+		defer h.leave()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.appendGoAway(maxWindow, codeNone)
+		h.reserve(frameHead + len(drainPing))
+		h.out = append(appendFrameHead(h.out, len(drainPing), framePing, 0, 0), drainPing...)
+		if h.running == 0 {
+			h.arm(armedEnd)
+		}
+		h.flush()
+	}()
+}
+
+// drainPing comes back when the client knows that the connection is drained.
+const drainPing = "draining"

@@ -261,13 +261,13 @@ var class = func() (c [256]uint8) {
 
 func isDigit(b byte) bool { return '0' <= b && b <= '9' }
 
-func isToken(b []byte) bool {
-	for _, c := range b {
-		if class[c]&inToken == 0 {
+func isToken[T string | []byte](s T) bool {
+	for i := range len(s) {
+		if class[s[i]]&inToken == 0 {
 			return false
 		}
 	}
-	return len(b) > 0
+	return len(s) > 0
 }
 
 func validValue(b []byte) bool {

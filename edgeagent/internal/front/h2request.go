@@ -1,0 +1,239 @@
+package front
+
+import (
+	"strings"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+)
+
+// verdict on a request.
+type verdict uint8
+
+const (
+	goodRequest verdict = iota
+	badRequest          // RFC 9113 8.1.1
+	largeRequest
+)
+
+// headerBlock takes the fields of a request, or its trailers.
+func (h *h2conn) headerBlock(id uint32, block []byte) error {
+	h.decoder.begin(block)
+	if id <= h.newest {
+		return h.trailers(id)
+	}
+	h.newest = id
+	st := h.newStream(id)
+	v, err := h.decode(st)
+	if err != nil {
+		return err
+	}
+	if h.blockSelf {
+		v = badRequest
+	}
+	h.mu.Lock()
+	h.served = true
+	h.useful += len(block)
+	*h.pastOf(id) = pastStream{id: id}
+	switch {
+	case h.told && id > h.last: // The client knows that nobody looks at it (RFC 9113 6.8).
+		err = h.glitchLocked(0)
+	case v == badRequest:
+		h.appendReset(id, codeProtocol)
+		err = h.glitchLocked(0)
+	case h.running >= maxStreams:
+		h.appendReset(id, codeRefused)
+		if h.refused++; h.refused > maxRefused+h.answered {
+			err = codeCalm
+		}
+	default:
+		h.running++
+		st.window = h.first
+		h.mu.Unlock()
+		h.answered++
+		if v == largeRequest {
+			st.refuse(&refusal{431, "more than 32 KiB of fields"})
+		} else {
+			st.handle()
+		}
+		slowed := st.slowed
+		st.finish()
+		if slowed {
+			return errElsewhere
+		}
+		h.keep(st)
+		return nil
+	}
+	h.mu.Unlock()
+	h.keep(st)
+	return err
+}
+
+// trailers ends a request.
+func (h *h2conn) trailers(id uint32) error {
+	st := h.newStream(id)
+	defer h.keep(st)
+	ok := h.blockEnds
+	size := 0
+	for {
+		f, more, err := h.decoder.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		size += f.size()
+		ok = ok && f.kind != kindBad && f.kind != kindHop && f.name[0] != ':' && size <= maxHeaderList
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	open := h.open[id]
+	if open == nil {
+		switch past := h.pastOf(id); {
+		case past.id != id: // an identifier that was passed over (RFC 9113 5.1.1)
+			return codeProtocol
+		case !past.reset:
+			return codeClosed
+		}
+		return h.glitchLocked(0)
+	}
+	switch {
+	case open.ended:
+		h.reset(open, codeClosed)
+	case !ok || open.length >= 0 && open.got != open.length:
+		h.reset(open, codeProtocol)
+	default:
+		open.ended = true
+		open.poke()
+	}
+	return nil
+}
+
+// decode makes a request of a header block. All of it is decoded, because later blocks refer to what it adds to the
+// decoder's table.
+func (h *h2conn) decode(st *h2stream) (verdict, error) {
+	x, size, v := &st.x, 0, goodRequest
+	var scheme, host string
+	var seen [kindPath + 1]bool
+	regular, cookies := false, 0
+	for {
+		f, more, err := h.decoder.next()
+		if err != nil {
+			return v, err
+		}
+		if !more {
+			break
+		}
+		if size += f.size(); size > maxHeaderList {
+			if v == goodRequest {
+				v = largeRequest
+			}
+			h.decoder.text.b = h.decoder.text.b[:0] // The strings before are not used any more.
+			continue
+		}
+		switch f.kind {
+		case kindMethod, kindScheme, kindAuthority, kindPath:
+			if regular || seen[f.kind] {
+				v = badRequest
+			}
+			seen[f.kind] = true
+			switch f.kind {
+			case kindMethod:
+				x.Method = f.value
+			case kindScheme:
+				scheme = f.value
+			case kindAuthority:
+				x.Authority = f.value
+			case kindPath:
+				x.Target = f.value
+			}
+			continue
+		case kindBad, kindHop:
+			v = badRequest
+		case kindTE:
+			if f.value != "trailers" {
+				v = badRequest
+			}
+		case kindHost:
+			if host != "" || f.value == "" {
+				v = badRequest
+			}
+			host = f.value
+			regular = true
+			continue
+		case kindLength:
+			n, ok := contentLength(f.value)
+			if !ok || st.length >= 0 && st.length != n {
+				v = badRequest
+			}
+			st.length = n
+		case kindCookie:
+			cookies++
+		}
+		regular = true
+		x.Fields.AppendKnown(f.id, f.name, f.value)
+	}
+	st.ended, st.content = h.blockEnds, !h.blockEnds
+	if v != goodRequest {
+		return v, nil
+	}
+	if cookies > 1 {
+		joinCookies(&x.Fields)
+	}
+	switch {
+	case host != "" && x.Authority == "":
+		if seen[kindAuthority] { // an empty one
+			return badRequest, nil
+		}
+		x.Authority = host
+	case host != "" && !strings.EqualFold(host, x.Authority):
+		return badRequest, nil
+	}
+	switch {
+	case x.Authority == "" || !validHost(x.Authority), !isToken(x.Method):
+		return badRequest, nil
+	case x.Method == "CONNECT": // RFC 9113 8.5
+		if seen[kindScheme] || seen[kindPath] {
+			return badRequest, nil
+		}
+		x.Target = x.Authority
+	case scheme != "https" && scheme != "http":
+		return badRequest, nil
+	case x.Target == "*" && x.Method == "OPTIONS":
+	case x.Target == "" || x.Target[0] != '/' || !validTarget(x.Target):
+		return badRequest, nil
+	}
+	if st.ended && st.length > 0 {
+		return badRequest, nil
+	}
+	return goodRequest, nil
+}
+
+// joinCookies makes one line of several (RFC 9113 8.2.3).
+func joinCookies(lines *field.Lines) {
+	var all []string
+	joined := field.Lines{}
+	for line := range lines.All() {
+		if line.Name == "cookie" {
+			all = append(all, line.Value)
+		} else {
+			joined.AppendKnown(line.ID, line.Name, line.Value)
+		}
+	}
+	joined.AppendKnown(field.Other, "cookie", strings.Join(all, "; "))
+	*lines = joined
+}
+
+// contentLength reads a length of digits.
+func contentLength(s string) (n int64, ok bool) {
+	if s == "" || len(s) > 18 {
+		return 0, false
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(s[i]-'0')
+	}
+	return n, true
+}
