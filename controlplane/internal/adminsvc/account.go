@@ -3,8 +3,6 @@ package adminsvc
 import (
 	"context"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -12,8 +10,17 @@ import (
 )
 
 type accounts struct {
-	*Service
+	resource[*topologyv1.Account]
 	adminv1.UnimplementedAccountServiceServer
+}
+
+func newAccounts(s *Service) accounts {
+	r := newResource(s, topology.KindAccounts, "account", func(d *draft) *table[*topologyv1.Account] { return &d.account })
+	r.put = func(d *draft, _ string, next *topologyv1.Account, _ func(string) bool) error {
+		d.putAccount(next)
+		return nil
+	}
+	return accounts{resource: r}
 }
 
 func accountKey(id string) topology.Key {
@@ -21,24 +28,12 @@ func accountKey(id string) topology.Key {
 }
 
 func (s accounts) GetAccount(ctx context.Context, req *adminv1.GetAccountRequest) (*adminv1.GetAccountResponse, error) {
-	key, err := parseName(topology.KindAccounts, "name", req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	a, revision, err := s.account(ctx, key.Account, 0)
+	a, revision, err := s.get(ctx, req.GetName())
 	if err != nil {
 		return nil, err
 	}
 	a.EffectiveLimits = s.effectiveLimits(a.GetLimits())
 	return &adminv1.GetAccountResponse{Account: a, Revision: revision}, nil
-}
-
-func (s *Service) account(ctx context.Context, id string, revision int64) (*topologyv1.Account, int64, error) {
-	stored, revision, err := readAt[*topologyv1.Account](ctx, s, accountKey(id), revision)
-	if err != nil {
-		return nil, 0, err
-	}
-	return present(accountKey(id), stored), revision, nil
 }
 
 func (s accounts) ListAccounts(ctx context.Context, req *adminv1.ListAccountsRequest) (*adminv1.ListAccountsResponse, error) {
@@ -54,18 +49,7 @@ func (s accounts) CreateAccount(ctx context.Context, req *adminv1.CreateAccountR
 	if err := topology.ValidateAccountID(id); err != nil {
 		return nil, invalid("account_id", "%v", err)
 	}
-	out, err := s.write(ctx, req, id, topology.AccountName(id), func(d *draft) error {
-		if d.account.existed("") {
-			return alreadyExists(topology.AccountName(id))
-		}
-		a := new(topologyv1.Account)
-		mask{all: true}.apply(a, orEmpty(req.GetAccount()))
-		return d.create(a)
-	})
-	if err != nil {
-		return nil, err
-	}
-	a, err := s.writtenAccount(ctx, id, out)
+	a, out, err := s.make(ctx, req, accountKey(id), req.GetAccount(), (*draft).create)
 	if err != nil {
 		return nil, err
 	}
@@ -81,43 +65,8 @@ func (d *draft) create(a *topologyv1.Account) error {
 	return d.putEndpoint(topology.DefaultEndpointID, new(topologyv1.UrlEndpoint))
 }
 
-func (s *Service) writtenAccount(ctx context.Context, id string, out outcome) (*topologyv1.Account, error) {
-	if out.draft != nil {
-		return present(accountKey(id), out.draft.account.after("")), nil
-	}
-	a, _, err := s.account(ctx, id, out.at)
-	return a, unread(err, out.revision)
-}
-
 func (s accounts) UpdateAccount(ctx context.Context, req *adminv1.UpdateAccountRequest) (*adminv1.UpdateAccountResponse, error) {
-	in := orEmpty(req.GetAccount())
-	key, err := parseName(topology.KindAccounts, "account.name", in.GetName())
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseMask(req.GetUpdateMask(), in.ProtoReflect().Descriptor())
-	if err != nil {
-		return nil, err
-	}
-	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		if err := d.mustExist(); err != nil {
-			return err
-		}
-		if err := checkEtag(in.GetEtag(), key.Name(), d.account.before("").ModRevision); err != nil {
-			return err
-		}
-		next := proto.CloneOf(d.account.before("").Message)
-		m.apply(next, in)
-		if err := s.validate("account", next); err != nil {
-			return err
-		}
-		d.putAccount(next)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	a, err := s.writtenAccount(ctx, key.Account, out)
+	a, _, out, err := s.update(ctx, req, req.GetAccount(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -203,30 +152,4 @@ func (d *draft) mustBeEmpty(ctx context.Context) error {
 		return f
 	}
 	return nil
-}
-
-// parseName reads the resource name in a field of a request.
-func parseName(kind topology.Kind, field, name string) (topology.Key, error) {
-	key, err := topology.ParseName(kind, name)
-	if err != nil {
-		return topology.Key{}, invalid(field, "%v", err)
-	}
-	return key, nil
-}
-
-// parseParent reads the account that a request is about.
-func parseParent(parent string) (string, error) {
-	key, err := parseName(topology.KindAccounts, "parent", parent)
-	return key.Account, err
-}
-
-// orEmpty is m, or an empty message in place of none.
-func orEmpty[T any, M interface {
-	*T
-	proto.Message
-}](m M) M {
-	if m == nil {
-		return new(T)
-	}
-	return m
 }

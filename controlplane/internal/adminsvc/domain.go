@@ -1,10 +1,9 @@
 package adminsvc
 
 import (
+	"cmp"
 	"context"
 	"errors"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -13,8 +12,16 @@ import (
 )
 
 type domains struct {
-	*Service
+	resource[*topologyv1.CustomDomain]
 	adminv1.UnimplementedCustomDomainServiceServer
+}
+
+func newDomains(s *Service) domains {
+	r := newResource(s, topology.KindCustomDomains, "custom_domain", func(d *draft) *table[*topologyv1.CustomDomain] { return &d.domains })
+	r.put = func(d *draft, id string, next *topologyv1.CustomDomain, _ func(string) bool) error {
+		return d.putDomain(id, next)
+	}
+	return domains{resource: r}
 }
 
 func domainKey(account, id string) topology.Key {
@@ -22,15 +29,11 @@ func domainKey(account, id string) topology.Key {
 }
 
 func (s domains) GetCustomDomain(ctx context.Context, req *adminv1.GetCustomDomainRequest) (*adminv1.GetCustomDomainResponse, error) {
-	key, err := parseName(topology.KindCustomDomains, "name", req.GetName())
+	c, revision, err := s.get(ctx, req.GetName())
 	if err != nil {
 		return nil, err
 	}
-	stored, revision, err := readAt[*topologyv1.CustomDomain](ctx, s.Service, key, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &adminv1.GetCustomDomainResponse{CustomDomain: present(key, stored), Revision: revision}, nil
+	return &adminv1.GetCustomDomainResponse{CustomDomain: c, Revision: revision}, nil
 }
 
 func (s domains) ListCustomDomains(ctx context.Context, req *adminv1.ListCustomDomainsRequest) (*adminv1.ListCustomDomainsResponse, error) {
@@ -54,27 +57,14 @@ func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCust
 	if err != nil {
 		return nil, err
 	}
-	key := domainKey(account, id)
-	out, err := s.write(ctx, req, account, key.Name(), func(d *draft) error {
-		if err := d.mustExist(); err != nil {
-			return err
-		}
-		if d.domains.existed(key.ID) {
-			return alreadyExists(key.Name())
-		}
-		c := new(topologyv1.CustomDomain)
-		mask{all: true}.apply(c, req.GetCustomDomain())
-		c.Domain = name
-		return under("custom_domain", d.putDomain(key.ID, c))
+	c, out, err := s.make(ctx, req, domainKey(account, id), req.GetCustomDomain(), func(d *draft, next *topologyv1.CustomDomain) error {
+		next.Domain = name
+		return d.putDomain(id, next)
 	})
 	var claimed *store.ClaimedError
 	if errors.As(err, &claimed) {
 		return nil, domainClaimed(claimed, "custom_domain.domain")
 	}
-	if err != nil {
-		return nil, err
-	}
-	c, err := s.writtenDomain(ctx, key, out)
 	if err != nil {
 		return nil, err
 	}
@@ -111,46 +101,11 @@ func domainClaimed(claimed *store.ClaimedError, field string) *failure {
 	return f
 }
 
-func (s *Service) writtenDomain(ctx context.Context, key topology.Key, out outcome) (*topologyv1.CustomDomain, error) {
-	if out.draft != nil {
-		return present(key, out.draft.domains.after(key.ID)), nil
-	}
-	stored, _, err := readAt[*topologyv1.CustomDomain](ctx, s, key, out.at)
-	if err != nil {
-		return nil, unread(err, out.revision)
-	}
-	return present(key, stored), nil
-}
-
 func (s domains) UpdateCustomDomain(ctx context.Context, req *adminv1.UpdateCustomDomainRequest) (*adminv1.UpdateCustomDomainResponse, error) {
-	in := orEmpty(req.GetCustomDomain())
-	key, err := parseName(topology.KindCustomDomains, "custom_domain.name", in.GetName())
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseMask(req.GetUpdateMask(), in.ProtoReflect().Descriptor())
-	if err != nil {
-		return nil, err
-	}
-	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored := d.domains.before(key.ID)
-		if err := d.found(there(stored), key, in.GetEtag(), stored.ModRevision); err != nil {
-			return err
-		}
-		next := proto.CloneOf(stored.Message)
-		m.apply(next, in)
-		if next.GetDomain() == "" {
-			next.Domain = stored.Message.GetDomain() // Immutable, so `*` need not repeat it.
-		}
-		if err := s.validate("custom_domain", next); err != nil {
-			return err
-		}
-		return under("custom_domain", d.putDomain(key.ID, next))
+	c, _, out, err := s.update(ctx, req, req.GetCustomDomain(), func(next, stored *topologyv1.CustomDomain) {
+		// The domain cannot change, so `*` need not repeat it.
+		next.Domain = cmp.Or(next.GetDomain(), stored.GetDomain())
 	})
-	if err != nil {
-		return nil, err
-	}
-	c, err := s.writtenDomain(ctx, key, out)
 	if err != nil {
 		return nil, err
 	}
@@ -158,20 +113,9 @@ func (s domains) UpdateCustomDomain(ctx context.Context, req *adminv1.UpdateCust
 }
 
 func (s domains) DeleteCustomDomain(ctx context.Context, req *adminv1.DeleteCustomDomainRequest) (*adminv1.DeleteCustomDomainResponse, error) {
-	key, err := parseName(topology.KindCustomDomains, "name", req.GetName())
+	revision, err := s.remove(ctx, req, nil)
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored := d.domains.before(key.ID)
-		if err := d.found(there(stored), key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
-			return err
-		}
-		d.domains.remove(key.ID)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &adminv1.DeleteCustomDomainResponse{Revision: out.revision}, nil
+	return &adminv1.DeleteCustomDomainResponse{Revision: revision}, nil
 }

@@ -76,50 +76,45 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 		return nil, err
 	}
 	resp.Revision, resp.Etag = out.revision, etagOf(out.changed)
-	if out.draft == nil {
-		if resp.Changes, err = s.replayedChanges(ctx, m, account, out.at); err != nil {
+	d := out.draft
+	if d == nil {
+		if d, err = s.replayed(ctx, account, out.at); err != nil {
 			return nil, unread(err, out.revision)
 		}
+		resp.Changes = m.changes(d)
 	}
-	resp.Warnings, err = s.manifestWarnings(ctx, account, resp.GetChanges(), out)
+	resp.Warnings, err = s.manifestWarnings(ctx, d, resp.GetChanges(), out)
 	return resp, err
 }
 
 // maxLooks is how many endpoints of a manifest are looked at for warnings.
 const maxLooks = 50
 
-func (s manifests) manifestWarnings(ctx context.Context, account string, changes []*adminv1.ResourceChange, out outcome) (warnings []string, err error) {
-	state, err := s.answered(ctx, account, out)
-	if err != nil {
-		return nil, err
-	}
-	looks := 0
+// manifestWarnings are endpointWarnings of the endpoints that a manifest has made or changed.
+func (s manifests) manifestWarnings(ctx context.Context, d *draft, changes []*adminv1.ResourceChange, out outcome) (warnings []string, err error) {
+	var endpoints []*topologyv1.UrlEndpoint
 	for _, c := range changes {
 		key, err := topology.ParseName(topology.KindURLEndpoints, c.GetName())
 		if err != nil || c.GetAction() != adminv1.ResourceChange_CREATED && c.GetAction() != adminv1.ResourceChange_UPDATED {
 			continue
 		}
-		if looks++; looks > maxLooks {
+		if len(endpoints) == maxLooks {
 			break
 		}
-		stored, err := out.endpoint(state, key)
-		if err != nil {
-			return nil, err
-		}
-		more, err := s.writtenWarnings(ctx, state, key.ID, stored.Message, out)
-		if err != nil {
-			return nil, err
-		}
-		for _, text := range more {
-			warnings = append(warnings, key.Name()+": "+text)
+		endpoints = append(endpoints, present(key, d.endpoints.after(key.ID)))
+	}
+	found, err := s.endpointWarnings(ctx, d.id, out, endpoints...)
+	for _, e := range endpoints {
+		for _, text := range found[e.GetId()] {
+			warnings = append(warnings, e.GetName()+": "+text)
 		}
 	}
-	return warnings, nil
+	return warnings, err
 }
 
-// replayedChanges tells what the first request did: the account before its revision compared with the account at it. at is 0
-// when it did nothing, or when nobody can tell any more.
-func (s *Service) replayedChanges(ctx context.Context, m *source, account string, at int64) ([]*adminv1.ResourceChange, error) {
+// replayed is the draft of a write by an earlier request: it leads from the account before the write's revision to the
+// account at it. at is 0 when the request did nothing, or when nobody can tell any more.
+func (s *Service) replayed(ctx context.Context, account string, at int64) (*draft, error) {
 	before, err := s.store.AccountStateAt(ctx, account, max(at-1, 0))
 	if errors.Is(err, store.ErrCompacted) {
 		before, err = s.store.AccountStateAt(ctx, account, at)
@@ -136,7 +131,7 @@ func (s *Service) replayedChanges(ctx context.Context, m *source, account string
 		return nil, err
 	}
 	d.become(next)
-	return m.changes(d), nil
+	return d, nil
 }
 
 // apply makes the draft what the manifest says.

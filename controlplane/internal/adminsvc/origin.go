@@ -16,8 +16,18 @@ import (
 )
 
 type origins struct {
-	*Service
+	resource[*topologyv1.Origin]
 	adminv1.UnimplementedOriginServiceServer
+}
+
+func newOrigins(s *Service) origins {
+	r := newResource(s, topology.KindOrigins, "origin", func(d *draft) *table[*topologyv1.Origin] { return &d.origins })
+	r.put = (*draft).putOrigin
+	r.read = s.origin
+	r.show = func(d *draft, key topology.Key) *topologyv1.Origin {
+		return presentOrigin(key, d.origins.after(key.ID), d.secrets.after(key.ID).Message)
+	}
+	return origins{resource: r}
 }
 
 func originKey(account, id string) topology.Key {
@@ -29,11 +39,11 @@ func secretsKey(origin topology.Key) topology.Key {
 }
 
 func (s origins) GetOrigin(ctx context.Context, req *adminv1.GetOriginRequest) (*adminv1.GetOriginResponse, error) {
-	key, err := parseName(topology.KindOrigins, "name", req.GetName())
+	o, revision, err := s.get(ctx, req.GetName())
 	if err != nil {
 		return nil, err
 	}
-	o, revision, err := s.origin(ctx, key, 0)
+	key, err := parseName(topology.KindOrigins, "name", o.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -125,16 +135,8 @@ func (s origins) CreateOrigin(ctx context.Context, req *adminv1.CreateOriginRequ
 		return nil, invalid("origin_id", "%v", err)
 	}
 	key := originKey(account, req.GetOriginId())
-	out, err := s.write(ctx, req, account, key.Name(), func(d *draft) error {
-		if err := d.mustExist(); err != nil {
-			return err
-		}
-		if d.origins.existed(key.ID) {
-			return alreadyExists(key.Name())
-		}
-		o := new(topologyv1.Origin)
-		mask{all: true}.apply(o, req.GetOrigin())
-		if err := under("origin", d.putOrigin(key.ID, o, clearsNothing)); err != nil {
+	o, out, err := s.make(ctx, req, key, req.GetOrigin(), func(d *draft, next *topologyv1.Origin) error {
+		if err := d.putOrigin(key.ID, next, clearsNothing); err != nil {
 			return err
 		}
 		d.joinDefault(key.ID)
@@ -143,80 +145,23 @@ func (s origins) CreateOrigin(ctx context.Context, req *adminv1.CreateOriginRequ
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.writtenOrigin(ctx, key, out)
-	if err != nil {
-		return nil, err
-	}
 	return &adminv1.CreateOriginResponse{Origin: o, Revision: out.revision}, nil
 }
 
+// clearsNothing is for writes that name no secret to clear: in a message that is replaced, an empty secret keeps the
+// stored one.
 func clearsNothing(string) bool { return false }
 
-func (s *Service) writtenOrigin(ctx context.Context, key topology.Key, out outcome) (*topologyv1.Origin, error) {
-	if out.draft != nil {
-		return presentOrigin(key, out.draft.origins.after(key.ID), out.draft.secrets.after(key.ID).Message), nil
-	}
-	o, _, err := s.origin(ctx, key, out.at)
-	return o, unread(err, out.revision)
-}
-
 func (s origins) UpdateOrigin(ctx context.Context, req *adminv1.UpdateOriginRequest) (*adminv1.UpdateOriginResponse, error) {
-	in := orEmpty(req.GetOrigin())
-	key, err := parseName(topology.KindOrigins, "origin.name", in.GetName())
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseMask(req.GetUpdateMask(), in.ProtoReflect().Descriptor())
-	if err != nil {
-		return nil, err
-	}
-	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored := d.origins.before(key.ID)
-		if err := d.found(there(stored), key, in.GetEtag(), stored.ModRevision); err != nil {
-			return err
-		}
-		next := proto.CloneOf(stored.Message)
-		m.apply(next, in)
-		if err := s.validate("origin", next); err != nil {
-			return err
-		}
-		// Only a mask that names the secret itself can mean that it shall go: in a message that is replaced, empty keeps.
-		return under("origin", d.putOrigin(key.ID, next, m.names))
-	})
-	if err != nil {
-		return nil, err
-	}
-	o, err := s.writtenOrigin(ctx, key, out)
+	o, _, out, err := s.update(ctx, req, req.GetOrigin(), nil)
 	if err != nil {
 		return nil, err
 	}
 	return &adminv1.UpdateOriginResponse{Origin: o, Revision: out.revision}, nil
 }
 
-// found returns an error unless a resource of an account that takes writes exists and has the etag.
-func (d *draft) found(ok bool, key topology.Key, etag string, modRevision int64) error {
-	if err := d.mustExist(); err != nil {
-		return err
-	}
-	if !ok {
-		if err := d.broken(key); err != nil {
-			return err
-		}
-		return notFound(key.Name())
-	}
-	return checkEtag(etag, key.Name(), modRevision)
-}
-
 func (s origins) DeleteOrigin(ctx context.Context, req *adminv1.DeleteOriginRequest) (*adminv1.DeleteOriginResponse, error) {
-	key, err := parseName(topology.KindOrigins, "name", req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	out, err := s.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
-		stored := d.origins.before(key.ID)
-		if err := d.found(there(stored), key, req.GetEtag(), stored.ModRevision); err != nil && !d.discard(key) {
-			return err
-		}
+	revision, err := s.remove(ctx, req, func(d *draft, key topology.Key) error {
 		if err := d.inUse(key, topology.KindURLEndpoints); err != nil {
 			return err
 		}
@@ -227,7 +172,7 @@ func (s origins) DeleteOrigin(ctx context.Context, req *adminv1.DeleteOriginRequ
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.DeleteOriginResponse{Revision: out.revision}, nil
+	return &adminv1.DeleteOriginResponse{Revision: revision}, nil
 }
 
 func (s origins) TestOrigin(ctx context.Context, req *adminv1.TestOriginRequest) (*adminv1.TestOriginResponse, error) {

@@ -137,10 +137,10 @@ func (s *Service) NewServer(opts ...grpc.ServerOption) *grpc.Server {
 }
 
 func (s *Service) register(r grpc.ServiceRegistrar) {
-	adminv1.RegisterAccountServiceServer(r, accounts{Service: s})
-	adminv1.RegisterOriginServiceServer(r, origins{Service: s})
-	adminv1.RegisterUrlEndpointServiceServer(r, endpoints{Service: s})
-	adminv1.RegisterCustomDomainServiceServer(r, domains{Service: s})
+	adminv1.RegisterAccountServiceServer(r, newAccounts(s))
+	adminv1.RegisterOriginServiceServer(r, newOrigins(s))
+	adminv1.RegisterUrlEndpointServiceServer(r, newEndpoints(s))
+	adminv1.RegisterCustomDomainServiceServer(r, newDomains(s))
 	adminv1.RegisterMediaServiceServer(r, mediaFiles{Service: s})
 	adminv1.RegisterPurgeServiceServer(r, purges{Service: s})
 	adminv1.RegisterFleetServiceServer(r, fleetService{Service: s})

@@ -76,13 +76,17 @@ func (s *Store) ListAt(ctx context.Context, kind topology.Kind, account, prefix,
 
 // getMany reads keys as they were at a revision. Keys that did not exist are missing in the result.
 func (s *Store) getMany(ctx context.Context, keys []string, revision int64) (map[string]*mvccpb.KeyValue, error) {
-	found := make(map[string]*mvccpb.KeyValue, len(keys))
-	for chunk := range slices.Chunk(keys, maxTxnOps) {
-		ops := make([]clientv3.Op, 0, len(chunk))
-		for _, key := range chunk {
-			ops = append(ops, clientv3.OpGet(key, clientv3.WithRev(revision)))
-		}
-		resp, err := s.do(ctx, ops)
+	ops := make([]clientv3.Op, 0, len(keys))
+	for _, key := range keys {
+		ops = append(ops, clientv3.OpGet(key, clientv3.WithRev(revision)))
+	}
+	return s.readMany(ctx, ops)
+}
+
+func (s *Store) readMany(ctx context.Context, ops []clientv3.Op) (map[string]*mvccpb.KeyValue, error) {
+	found := make(map[string]*mvccpb.KeyValue, len(ops))
+	for chunk := range slices.Chunk(ops, maxTxnOps) {
+		resp, err := s.do(ctx, chunk)
 		if err != nil {
 			return nil, err
 		}
@@ -93,4 +97,30 @@ func (s *Store) getMany(ctx context.Context, keys []string, revision int64) (map
 		}
 	}
 	return found, nil
+}
+
+// MediaFiles reads media files of an account as they were at a revision, 0 for the current one: those of some paths, and
+// the first below each of some folders, which are given with their trailing "/". The records are by path; those that are not
+// there are missing. It takes a round trip for every 128 that are asked for.
+func (s *Store) MediaFiles(ctx context.Context, account string, paths, folders []string, revision int64) (map[string]topology.Record, error) {
+	ops := make([]clientv3.Op, 0, len(paths)+len(folders))
+	for _, path := range paths {
+		key := topology.Key{Kind: topology.KindMediaFiles, Account: account, ID: path}
+		ops = append(ops, clientv3.OpGet(s.keys.resource(key), clientv3.WithRev(revision)))
+	}
+	for _, folder := range folders {
+		prefix := s.keys.of(topology.KindMediaFiles, account) + folder
+		ops = append(ops, clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithRev(revision)))
+	}
+	found, err := s.readMany(ctx, ops)
+	if err != nil {
+		return nil, fmt.Errorf("read media files of account %q: %w", account, err)
+	}
+	records := make(map[string]topology.Record, len(found))
+	for _, kv := range found {
+		if record, err := s.record(kv); err == nil { // others are not ours
+			records[record.Key.ID] = record
+		}
+	}
+	return records, nil
 }
