@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -95,19 +96,23 @@ func (l limited) Accept() (net.Conn, error) {
 			conn.Close()
 			continue
 		}
-		return &placed{Conn: conn, release: sync.OnceFunc(func() { l.places.Release(ip) })}, nil
+		return &placed{Conn: conn, places: l.places, ip: ip}, nil
 	}
 }
 
 // placed is a connection that has a place until it is closed.
 type placed struct {
 	net.Conn
-	release func()
+	places   *Places
+	ip       netip.Addr
+	released atomic.Bool
 }
 
 // Close implements [net.Conn].
 func (c *placed) Close() error {
-	c.release()
+	if !c.released.Swap(true) {
+		c.places.Release(c.ip)
+	}
 	return c.Conn.Close()
 }
 

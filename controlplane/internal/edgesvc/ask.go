@@ -25,7 +25,7 @@ func (st *stream) ask(ctx context.Context, question *edgev1.Ask) (*edgev1.Answer
 	}
 	defer st.forgetQuestion(id)
 	select {
-	case st.asks <- ask:
+	case st.questions() <- ask:
 		st.due(askDue)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("ask edge %q: %w", st.hello.GetId(), ctx.Err())
@@ -53,8 +53,11 @@ func (s *Service) number() string {
 func (st *stream) expect(id string, answer chan<- *edgev1.Answer) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.answers == nil {
+	if st.gone {
 		return false
+	}
+	if st.answers == nil {
+		st.answers = make(map[string]chan<- *edgev1.Answer)
 	}
 	st.answers[id] = answer
 	return true
@@ -82,5 +85,15 @@ func (st *stream) refuseQuestions() {
 	for _, answer := range st.answers {
 		answer <- nil
 	}
-	st.answers = nil
+	st.answers, st.gone = nil, true
+}
+
+// questions are those that wait to be sent.
+func (st *stream) questions() chan *edgev1.Ask {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.asks == nil {
+		st.asks = make(chan *edgev1.Ask, maxQuestions)
+	}
+	return st.asks
 }

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
@@ -36,7 +35,7 @@ const (
 	aheadWait = 5 * time.Second
 )
 
-// cursor is where a stream stands. Only the sending goroutine uses it.
+// cursor is where a stream stands. Only the sender uses it.
 type cursor struct {
 	came   int64           // the last step of the feed when the edge came
 	owes   bool            // the edge waits to hear that nothing is missing
@@ -47,79 +46,12 @@ type cursor struct {
 	asOf   time.Time // of the last bookmark
 }
 
-// send serves the stream's sending side until the stream ends.
-func (st *stream) send(ctx context.Context) error {
-	if err := st.welcome(); err != nil {
-		return err
-	}
-	if err := st.start(ctx); err != nil {
-		return err
-	}
-	bookmark := time.AfterFunc(st.svc.timing.bookmarkEvery, func() { st.due(bookmarkDue) })
-	defer bookmark.Stop()
-	old := time.AfterFunc(st.svc.timing.age(), func() { st.due(oldDue) })
-	defer old.Stop()
-	st.due(stepDue | bookmarkDue) // tells the edge at once where it stands
-	for {
-		if err := st.attend(ctx, st.todo.Swap(0), bookmark); err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-st.woken:
-		}
-	}
-}
-
-// What the sender of a stream has to do; see stream.due.
-const (
-	stepDue     = 1 << iota // there may be a step to send, or room for one, or a full state is due
-	bookmarkDue             // a sign of life
-	askDue                  // a question waits
-	drainDue                // the edge is to go elsewhere
-	oldDue                  // so it is for the stream's age
-)
-
-// attend does what is due.
-func (st *stream) attend(ctx context.Context, due uint32, bookmark *time.Timer) error {
-	if due&stepDue != 0 {
-		if err := st.advance(ctx); err != nil {
-			return err
-		}
-	}
-	if due&bookmarkDue != 0 || st.cursor.owes {
-		if st.svc.cutOff() && st.svc.now().After(st.stays) && st.svc.cfg.Fleet.HasOthers() {
-			return st.leave(ctx, "this control plane has lost etcd, which others may not have")
-		}
-		limit, err := st.limit()
-		if err != nil {
-			return err
-		}
-		if err := st.bookmark(limit.View); err != nil {
-			return err
-		}
-		bookmark.Reset(st.svc.timing.bookmarkEvery)
-	}
-	if due&askDue != 0 {
-		if err := st.question(); err != nil {
-			return err
-		}
-	}
-	switch {
-	case due&drainDue != 0:
-		return st.leave(ctx, <-st.drain)
-	case due&oldDue != 0:
-		return st.leave(ctx, "spread edges over control planes")
-	}
-	return nil
-}
-
 // question sends the questions that wait.
 func (st *stream) question() error {
+	asks := st.questions()
 	for {
 		select {
-		case ask := <-st.asks:
+		case ask := <-asks:
 			if err := st.message("ask", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Ask{Ask: ask}}); err != nil {
 				return err
 			}
@@ -445,11 +377,11 @@ func (st *stream) bookmark(view *feed.View) error {
 // sign sends a bookmark.
 func (st *stream) sign() error {
 	c := &st.cursor
-	b := &edgev1.Bookmark{Revision: c.told, AsOf: timestamppb.New(c.asOf)}
-	if c.known {
-		b.Digest = c.digest[:]
+	f, err := st.svc.signs.frame(sign{c.told, c.digest, c.known, c.asOf})
+	if err != nil {
+		return err
 	}
-	return st.message("bookmark", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: b}})
+	return st.frame("bookmark", f)
 }
 
 // cutOff reports whether what this control plane tells edges may be long out of date.
@@ -458,8 +390,8 @@ func (s *Service) cutOff() bool {
 	return view != nil && s.now().Sub(view.AsOf) > s.timing.cutOffAfter
 }
 
-// leave asks the edge to go elsewhere and waits a little for it to do so.
-func (st *stream) leave(ctx context.Context, reason string) error {
+// sendOff asks the edge to go elsewhere and waits a little for it to do so.
+func (st *stream) sendOff(ctx context.Context, reason string) error {
 	err := st.message("drain", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Drain{Drain: &edgev1.Drain{
 		Reason: reason, RetryAfter: durationpb.New(time.Second + rand.N(4*time.Second)),
 	}}})

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -75,11 +76,13 @@ type Service struct {
 	full      *semaphore.Weighted
 	streams   sync.WaitGroup // calls and their goroutines
 	timing    timing
+	signs     signs
 
 	mu       sync.Mutex
 	live     map[*stream]struct{}
 	draining bool
 	asked    uint64 // questions so far
+	entered  uint64 // streams so far
 }
 
 // maxHeader bounds the fields of a call, which are read before its token is.
@@ -142,8 +145,11 @@ func (s *Service) ServerOptions() []grpc.ServerOption {
 			MaxConnectionAgeGrace: time.Minute,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		// Edges say little: the default of 32 KiB for each connection would be most of what an idle stream costs.
-		grpc.ReadBufferSize(4 << 10),
+		// Edges say little: the default of 32 KiB for each connection would be most of what an idle stream costs. An
+		// acknowledgement with its frame header fits in this.
+		grpc.ReadBufferSize(512),
+		// An edge makes few calls on a connection, so that remembering the fields of one for the next gains nothing.
+		grpc.HeaderTableSize(0),
 		// Windows of fixed size: gRPC otherwise estimates the bandwidth, with a ping for nearly each message of an edge.
 		// The least that gRPC takes is as much as an edge's largest message.
 		grpc.StaticStreamWindowSize(maxMessage),
@@ -161,14 +167,52 @@ func (s *Service) Run(ctx context.Context) error {
 	defer spreading.Wait()
 	ticker := time.NewTicker(2 * time.Second)
 	defer ticker.Stop()
+	var herd herd
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
 			s.endStuck()
+			if herd.over(s.begun()) {
+				debug.FreeOSMemory()
+			}
 		}
 	}
+}
+
+// herd notices when many streams have begun at about the same time. What that takes, handshakes and states most of all, is much
+// more than what the streams hold then, and Go would keep most of it.
+type herd struct {
+	before, last uint64 // streams that had begun when the last herd was over, and at the last look
+	quiet        int    // looks since then without a new one
+}
+
+const (
+	// herdSize makes a herd of streams, herdQuiet looks without another one are its end.
+	herdSize  = 500
+	herdQuiet = 5
+)
+
+// over reports, at each look, whether a herd has come whose last one was some time ago.
+func (h *herd) over(begun uint64) bool {
+	if begun != h.last {
+		h.last, h.quiet = begun, 0
+		return false
+	}
+	h.quiet++
+	if h.quiet < herdQuiet || begun-h.before < herdSize {
+		return false
+	}
+	h.before = begun
+	return true
+}
+
+// begun is how many streams have begun so far.
+func (s *Service) begun() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entered
 }
 
 func (s *Service) endStuck() {
@@ -217,6 +261,7 @@ func (s *Service) enter() bool {
 		return false
 	}
 	s.streams.Add(1)
+	s.entered++
 	return true
 }
 

@@ -53,34 +53,36 @@ var (
 	errDrained    = status.Error(codes.Unavailable, "the control plane asked the edge to leave")
 	errSlow       = status.Error(codes.ResourceExhausted, "the edge reads too slowly")
 	errHistory    = status.Error(codes.Aborted, "the topology has another history now: come again")
+	errNoHello    = status.Error(codes.DeadlineExceeded, "no hello")
 	errBusy       = status.Error(codes.ResourceExhausted, "too many edges are being sent the whole topology: come back later")
 )
 
 type syncStream = grpc.BidiStreamingServer[edgev1.SyncRequest, edgev1.SyncResponse]
 
-// stream is one Sync call. One goroutine sends, one receives; the call's own waits for them, since only its return ends a
-// send that is blocked.
+// stream is one Sync call. The call's own goroutine receives. Another one sends while there is something to send: most streams
+// have nothing most of the time, and thousands of waiting goroutines would be most of what this process holds.
 type stream struct {
 	svc   *Service
 	rpc   syncStream
+	ctx   context.Context // ends with the call; its cause is why
 	hello *edgev1.Hello
 	conn  fleet.Conn
 	from  string    // the peer's address
 	stays time.Time // until when it is not sent away for want of etcd
-	end   context.CancelCauseFunc
+	ended context.CancelCauseFunc
 	win   window
 	// history is what everything is about that is sent. When the feed goes on with another one the stream ends.
 	history *feed.History
 
-	begun    chan struct{} // closed when the window knows where the edge begins, or the sender has ended
-	woken    chan struct{} // the sender has something to do
-	todo     atomic.Uint32 // what that is; see due
-	asks     chan *edgev1.Ask
-	drain    chan string // the reason
+	begun    chan struct{} // closed when the window knows where the edge begins, or never will
+	sender   sender
 	sendFrom atomic.Int64
 
 	mu      sync.Mutex
+	asks    chan *edgev1.Ask // made for the first question
+	drain   string           // why the edge is to go elsewhere
 	answers map[string]chan<- *edgev1.Answer
+	gone    bool // no question will be answered any more
 	// resync is why a full state is due, resynced when one was last found to be.
 	resync   string
 	resynced time.Time
@@ -88,21 +90,44 @@ type stream struct {
 	// The sender's: rewritten says that the agent holds what this history never had, and the full state has to tell it.
 	cursor    cursor
 	rewritten bool
-	begin     func() // closes begun
+	bookmarks *time.Timer
+	old       *time.Timer
 }
 
 // Sync implements EdgeService.
 func (s *Service) Sync(rpc syncStream) error {
-	st, err := s.accept(rpc)
+	st, err := s.join(rpc)
 	if err != nil {
 		return err
 	}
-	defer s.streams.Done()
-	defer s.metrics.streams.Dec()
-	ctx, end := context.WithCancelCause(rpc.Context())
-	defer end(nil)
-	st.end = end
-	st.conn = fleet.Conn{Hello: st.hello, History: st.history, Supersede: func() { end(errSuperseded) }, Ask: st.ask}
+	// Here the call waits for most of its life. What it did before is behind it, so that it waits on a small stack.
+	st.due(stepDue | bookmarkDue) // tells the edge at once where it stands
+	for err == nil {
+		err = st.receive()
+	}
+	return s.leave(st, err)
+}
+
+// join takes a stream in up to the place where it is sent something.
+func (s *Service) join(rpc syncStream) (*stream, error) {
+	st, err := s.accept(rpc)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.enroll(st); err != nil {
+		s.metrics.streams.Dec()
+		s.streams.Done()
+		return nil, err
+	}
+	s.track(st)
+	s.log.Info("edgesvc: edge connected", "edge", st.hello.GetId(), "region", st.hello.GetRegion(), "from", st.from,
+		"http", st.hello.GetHttpAddress(), "revision", st.hello.GetHave().GetRevision())
+	return st, nil
+}
+
+// enroll gives the stream the id of its edge, if it may have it.
+func (s *Service) enroll(st *stream) error {
+	st.conn = fleet.Conn{Hello: st.hello, History: st.history, Supersede: func() { st.end(errSuperseded) }, Ask: st.ask}
 	holder, ousted, err := s.cfg.Fleet.Join(&st.conn)
 	if err != nil {
 		s.metrics.refused.WithLabelValues("full").Inc()
@@ -120,15 +145,37 @@ func (s *Service) Sync(rpc syncStream) error {
 		s.log.Warn("edgesvc: another agent takes over an edge id; give each its own --id", "edge", st.hello.GetId(),
 			"connected", ousted.GetHttpAddress(), "instead", st.hello.GetHttpAddress(), "from", st.from)
 	}
-	s.track(st)
-	defer s.untrack(st)
-	defer s.cfg.Fleet.Leave(&st.conn)
-	s.log.Info("edgesvc: edge connected", "edge", st.hello.GetId(), "region", st.hello.GetRegion(), "from", st.from,
-		"http", st.hello.GetHttpAddress(), "revision", st.hello.GetHave().GetRevision())
-	err = st.run(ctx)
+	return nil
+}
+
+// leave ends the stream. It returns what the edge is told: why this side has ended it, if it has, or else why it cannot go on.
+func (s *Service) leave(st *stream, err error) error {
+	st.ended(err) // the first reason counts
+	err = context.Cause(st.ctx)
+	st.refuseQuestions()
+	st.stopSender()
+	s.cfg.Fleet.Leave(&st.conn)
+	s.untrack(st)
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+		err = nil
+	}
 	s.metrics.ended.WithLabelValues(status.Code(err).String()).Inc()
 	s.log.Info("edgesvc: edge disconnected", "edge", st.hello.GetId(), "from", st.from, "reason", reasonOf(err))
+	s.metrics.streams.Dec()
+	s.streams.Done()
 	return err
+}
+
+// end ends the stream from this side, whatever it waits for, and does not block. gRPC has no public way to end a call whose
+// handler waits for a message: there the edge would be told a status only when the handler returns. The stream of the transport,
+// which a context leads to, takes a status at any time, ends what the handler waits for, and ignores what that returns then.
+func (st *stream) end(err error) {
+	if st.ctx.Err() != nil {
+		return
+	}
+	st.ended(err)
+	rpc := grpc.ServerTransportStreamFromContext(st.ctx).(interface{ WriteStatus(*status.Status) error })
+	_ = rpc.WriteStatus(status.Convert(context.Cause(st.ctx))) // it fails where the connection has
 }
 
 func reasonOf(err error) string {
@@ -140,20 +187,13 @@ func reasonOf(err error) string {
 
 // accept checks a new stream up to its Hello.
 func (s *Service) accept(rpc syncStream) (*stream, error) {
-	st := &stream{
-		svc:     s,
-		rpc:     rpc,
-		begun:   make(chan struct{}),
-		woken:   make(chan struct{}, 1),
-		asks:    make(chan *edgev1.Ask, maxQuestions),
-		drain:   make(chan string, 1),
-		answers: make(map[string]chan<- *edgev1.Answer),
-	}
+	st := &stream{svc: s, rpc: rpc, begun: make(chan struct{})}
+	st.ctx, st.ended = context.WithCancelCause(rpc.Context())
+	st.sender.todo = beginDue
 	if s.cutOff() {
 		st.stays = s.now().Add(cutOffStay + rand.N(cutOffStay))
 	}
-	st.begin = sync.OnceFunc(func() { close(st.begun) })
-	if p, ok := grpcpeer.FromContext(rpc.Context()); ok {
+	if p, ok := grpcpeer.FromContext(st.ctx); ok {
 		st.from = p.Addr.String()
 	}
 	refuse := func(reason string, err error) (*stream, error) {
@@ -166,7 +206,7 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 		return refuse("not_loaded", status.Error(codes.Unavailable, "the topology has not been loaded yet"))
 	}
 	st.history = view.History
-	hello, err := receiveHello(rpc)
+	hello, err := st.receiveHello()
 	if err != nil {
 		return refuse("hello", err)
 	}
@@ -185,80 +225,52 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 	return st, nil
 }
 
-// receiveHello waits for the first message. When it does not come, the receiving goroutine ends with the call.
-func receiveHello(rpc syncStream) (*edgev1.Hello, error) {
-	type received struct {
-		msg *edgev1.SyncRequest
-		err error
-	}
-	first := make(chan received, 1)
-	go func() {
-		msg, err := rpc.Recv()
-		first <- received{msg, err}
-	}()
-	timer := time.NewTimer(helloTimeout)
+// receiveHello waits for the first message.
+func (st *stream) receiveHello() (*edgev1.Hello, error) {
+	timer := time.AfterFunc(helloTimeout, func() { st.end(errNoHello) })
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil, status.Error(codes.DeadlineExceeded, "no hello")
-	case <-rpc.Context().Done():
-		return nil, status.FromContextError(rpc.Context().Err()).Err()
-	case r := <-first:
-		switch {
-		case r.err != nil:
-			return nil, r.err
-		case r.msg.GetHello() == nil:
-			return nil, status.Error(codes.InvalidArgument, "the first message is not a hello")
-		}
-		return r.msg.GetHello(), nil
+	msg, err := st.rpc.Recv()
+	switch {
+	case err != nil && st.ctx.Err() != nil:
+		return nil, context.Cause(st.ctx)
+	case err != nil:
+		return nil, err
+	case msg.GetHello() == nil:
+		return nil, status.Error(codes.InvalidArgument, "the first message is not a hello")
 	}
+	return msg.GetHello(), nil
 }
 
-// run serves the stream until either side ends it.
-func (st *stream) run(ctx context.Context) error {
-	st.svc.streams.Add(2)
-	go func() {
-		defer st.svc.streams.Done()
-		st.end(st.receive())
-	}()
-	go func() {
-		defer st.svc.streams.Done()
-		defer st.begin()
-		st.end(st.send(ctx))
-	}()
-	<-ctx.Done()
-	st.refuseQuestions()
-	err := context.Cause(ctx)
-	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
-}
-
-// receive takes the agent's messages until there are no more.
+// receive takes the agent's next message.
 func (st *stream) receive() error {
-	for {
-		msg, err := st.rpc.Recv()
-		if err != nil {
-			return err
-		}
-		if err := st.svc.validator.Validate(msg); err != nil {
-			st.svc.log.Warn("edgesvc: an edge's message breaks the rules", "edge", st.hello.GetId(), "from", st.from, "error", err)
-			return status.Errorf(codes.InvalidArgument, "message: %v", err)
-		}
-		switch m := msg.GetMessage().(type) {
-		case *edgev1.SyncRequest_Ack:
-			<-st.begun // agents say where they stand before they know what they will be sent
-			st.takeAck(m.Ack)
-		case *edgev1.SyncRequest_Report:
-			st.svc.cfg.Fleet.Report(&st.conn, m.Report)
-		case *edgev1.SyncRequest_Answer:
-			st.takeAnswer(m.Answer)
-		case *edgev1.SyncRequest_Hello:
-			return status.Error(codes.InvalidArgument, "a second hello")
-		default: // of a newer protocol
-		}
+	msg := new(edgev1.SyncRequest)
+	if err := st.rpc.RecvMsg(msg); err != nil {
+		return err
 	}
+	return st.take(msg)
+}
+
+func (st *stream) take(msg *edgev1.SyncRequest) error {
+	if err := st.svc.validator.Validate(msg); err != nil {
+		st.svc.log.Warn("edgesvc: an edge's message breaks the rules", "edge", st.hello.GetId(), "from", st.from, "error", err)
+		return status.Errorf(codes.InvalidArgument, "message: %v", err)
+	}
+	switch m := msg.GetMessage().(type) {
+	case *edgev1.SyncRequest_Ack:
+		select {
+		case <-st.begun: // agents say where they stand before they know what they will be sent
+			st.takeAck(m.Ack)
+		case <-st.ctx.Done():
+		}
+	case *edgev1.SyncRequest_Report:
+		st.svc.cfg.Fleet.Report(&st.conn, m.Report)
+	case *edgev1.SyncRequest_Answer:
+		st.takeAnswer(m.Answer)
+	case *edgev1.SyncRequest_Hello:
+		return status.Error(codes.InvalidArgument, "a second hello")
+	default: // of a newer protocol
+	}
+	return nil
 }
 
 func (st *stream) takeAck(ack *edgev1.Ack) {
@@ -335,18 +347,19 @@ func (st *stream) takeResync() string {
 
 // sendAway makes the sender tell the edge to go elsewhere, once.
 func (st *stream) sendAway(reason string) {
-	select {
-	case st.drain <- reason:
+	st.mu.Lock()
+	first := st.drain == ""
+	if first {
+		st.drain = reason
+	}
+	st.mu.Unlock()
+	if first {
 		st.due(drainDue)
-	default:
 	}
 }
 
-// due wakes the sender to do something.
-func (st *stream) due(what uint32) {
-	st.todo.Or(what)
-	select {
-	case st.woken <- struct{}{}:
-	default:
-	}
+func (st *stream) drainReason() string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.drain
 }

@@ -286,6 +286,22 @@ func TestEdgeThatDoesNotReadIsEnded(t *testing.T) {
 	}
 }
 
+// A stream that has nothing to send has no goroutine for it, and gets one again.
+func TestIdleStreamHasNoSender(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	a := connect(t, p, hello("e1"))
+	for _, host := range []string{"one", "two"} {
+		a.reaches(p.setting(t, host))
+		st := p.streamOf("e1")
+		eventually(t, "the sender's end", func() bool {
+			st.sender.mu.Lock()
+			defer st.sender.mu.Unlock()
+			return !st.sender.busy
+		})
+	}
+}
+
 func TestBookmarksMoveTheEdgeOn(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.bookmarkEvery = 50 * time.Millisecond })
