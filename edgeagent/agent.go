@@ -25,6 +25,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
@@ -41,6 +42,7 @@ type Agent struct {
 	listeners listeners
 	id        string
 
+	purges  *purges.Table
 	store   *objects.Store
 	client  *origin.Client
 	walker  *walk.Walker
@@ -84,8 +86,9 @@ func (a *Agent) build(p parsed) (err error) {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
 	memory := memoryShare(debug.SetMemoryLimit(-1))
+	a.purges = purges.New(nil)
 	a.store, err = objects.Open(objects.Config{
-		Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, MemoryBytes: memory, WindowBytes: memory, Logger: cfg.Logger, Registerer: a.registry,
+		Unwanted: a.purged, Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, MemoryBytes: memory, WindowBytes: memory, Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("--cache-dir: %w", err)
@@ -99,7 +102,7 @@ func (a *Agent) build(p parsed) (err error) {
 		originConfig.MediaRoots = p.tls.RootCAs
 	}
 	a.client = origin.New(originConfig)
-	a.walker = walk.New(walk.Config{Client: a.client, Purged: a.purged, Registerer: a.registry})
+	a.walker = walk.New(walk.Config{Client: a.client, Purged: a.forgets, Registerer: a.registry})
 	a.images, err = defaultimage.New(defaultimage.Config{
 		Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, MaxBytes: cfg.CacheSize / 8, Occupy: a.store.Occupy, Logger: cfg.Logger,
 	})
@@ -118,7 +121,7 @@ func (a *Agent) build(p parsed) (err error) {
 	// A request whose file the kernel sends has a thread while the disk does not answer. Go ends a process of more than 10,000.
 	debug.SetMaxThreads(10_000 + capacity.requests)
 	a.cache, err = httpcache.New(httpcache.Config{
-		Store: a.store, Walker: a.walker, DefaultImage: a.images.Lookup, MaxFills: capacity.fills, Logger: cfg.Logger, Registerer: a.registry,
+		Store: a.store, Purges: a.purges, Walker: a.walker, DefaultImage: a.images.Lookup, MaxFills: capacity.fills, Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return err
@@ -145,13 +148,13 @@ func (a *Agent) build(p parsed) (err error) {
 	// The last one: it brings the topology back, and with it everything above to work.
 	a.control, err = control.New(control.Config{
 		Addresses: cfg.ControlPlane, Token: p.token, TLS: p.tls, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region,
-		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, InStep: a.store.Trust, Report: a.report, Answer: a.answer,
+		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, InStep: a.purges.Trust, Report: a.report, Answer: a.answer,
 		Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	a.store.Doubt(doubtFor) // of what was stored before this start
+	a.purges.Doubt(doubtFor) // of what was stored before this start
 	return nil
 }
 
@@ -180,7 +183,7 @@ func (a *Agent) pulse(ctx context.Context) error {
 		case <-tick.C:
 			now := time.Now()
 			if now.Sub(last) > stoppedFor {
-				a.store.Doubt(doubtFor)
+				a.purges.Doubt(doubtFor)
 			}
 			last = now
 		}
@@ -191,25 +194,28 @@ func (a *Agent) pulse(ctx context.Context) error {
 func (a *Agent) hooks() route.Hooks {
 	return route.Hooks{
 		// What was stored under another history is never looked up: keys hold the epoch.
-		Epoch: func(string) { a.store.ForgetAll() },
+		Epoch: func(string) { a.purges.ForgetAll() },
 		Purge: func(uid string, p *topologyv1.Purge, revision int64) {
-			if err := a.store.Purge(purgeOf(uid, p, revision)); err != nil {
+			if err := a.purges.Apply(purgeOf(uid, p, revision)); err != nil {
 				a.cfg.Logger.Error("purge cannot be applied; everything of the account is purged instead", "account", uid, "err", err)
-				a.store.Floor(uid, revision, revision)
+				a.purges.Floor(uid, revision, revision)
 			}
 		},
 		Floor: func(uid string, f *topologyv1.PurgeFloor) {
-			a.store.Floor(uid, f.GetStaleBefore(), f.GetDropBefore())
-			a.store.Forget(uid, min(f.GetStaleBefore(), f.GetDropBefore()))
+			a.purges.Floor(uid, f.GetStaleBefore(), f.GetDropBefore())
+			a.purges.Forget(uid, min(f.GetStaleBefore(), f.GetDropBefore()))
 		},
 		Applied: a.images.Apply,
-		Gone:    func(uid string) { a.store.Forget(uid, math.MaxInt64) },
+		Gone:    func(uid string) { a.purges.Forget(uid, math.MaxInt64) },
 	}
 }
 
-// purged is the walk's question whether it may still believe what it learnt.
-func (a *Agent) purged(account, endpoint, path, query string, asof int64) bool {
-	return a.store.Check(objects.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != objects.None
+// purged reports whether a stored reply will never be used again.
+func (a *Agent) purged(h *objects.Head) bool { return a.purges.Check(&h.Scope, h.Asof) == purges.Hard }
+
+// forgets reports whether a walk may no longer believe what it learnt.
+func (a *Agent) forgets(account, endpoint, path, query string, asof int64) bool {
+	return a.purges.Check(&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != purges.None
 }
 
 // loopID names the deployment in Via and CDN-Loop: the same at all its edges, and another than that of an edgewalk that it is an
@@ -336,6 +342,7 @@ func (a *Agent) run(ctx context.Context, answered chan<- struct{}) error {
 	defer stopBehind()
 	var back errgroup.Group
 	back.Go(func() error { return a.store.Run(behind) })
+	back.Go(func() error { return a.purges.Run(behind, a.store.Sweep) })
 	back.Go(func() error { return a.pulse(behind) })
 	back.Go(func() error { return a.images.Run(behind) })
 	back.Go(func() error { return a.serveHealth(behind) })

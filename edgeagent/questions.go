@@ -10,7 +10,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
-	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -118,17 +118,17 @@ func hasScheme(url, scheme string) bool {
 	return len(url) >= len(scheme) && strings.EqualFold(url[:len(scheme)], scheme)
 }
 
-// purgeOf gives a purge the form of the store, which knows nothing of the topology.
-func purgeOf(accountUID string, p *topologyv1.Purge, revision int64) objects.Purge {
-	out := objects.Purge{Account: accountUID, Revision: revision, Hard: p.GetKind() == topologyv1.Purge_HARD}
+// purgeOf gives a purge the form of the table, which knows nothing of the topology.
+func purgeOf(accountUID string, p *topologyv1.Purge, revision int64) purges.Purge {
+	out := purges.Purge{Account: accountUID, Revision: revision, Hard: p.GetKind() == topologyv1.Purge_HARD}
 	switch s := p.GetScope().(type) {
 	case *topologyv1.Purge_Urls_:
 		for _, t := range p.GetTargets() {
-			out.URLs = append(out.URLs, objects.URLScope{Endpoint: t.GetUrlEndpointUid(), Path: t.GetPath(), Query: t.GetQuery(), AnyQuery: t.GetAnyQuery()})
+			out.URLs = append(out.URLs, purges.URLScope{Endpoint: t.GetUrlEndpointUid(), Path: t.GetPath(), Query: t.GetQuery(), AnyQuery: t.GetAnyQuery()})
 		}
 	case *topologyv1.Purge_Prefix:
 		for _, t := range p.GetTargets() {
-			out.Prefix = &objects.PrefixScope{Endpoint: t.GetUrlEndpointUid(), Path: t.GetPath()}
+			out.Prefix = &purges.PrefixScope{Endpoint: t.GetUrlEndpointUid(), Path: t.GetPath()}
 		}
 	case *topologyv1.Purge_Tag:
 		out.Tag = s.Tag

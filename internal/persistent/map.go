@@ -13,8 +13,9 @@ import (
 // 32 entries wide (Steindorfer and Vinju, OOPSLA 2015), so a change costs about log32(n) small copies whatever the size.
 type Map[V any] struct {
 	root *node[V]
-	// hash has a random seed for each map, so that nobody can choose names that fall on one spot.
-	hash func(key string) uint64
+	// seed is a random one for each map, so that nobody can choose names that fall on one spot.
+	seed maphash.Seed
+	mask uint64 // all bits, but in tests
 	key  func(V) string
 	len  int
 }
@@ -39,9 +40,10 @@ const (
 
 // New returns an empty map. The key of a value never changes.
 func New[V any](key func(V) string) Map[V] {
-	seed := maphash.MakeSeed()
-	return Map[V]{key: key, hash: func(key string) uint64 { return maphash.String(seed, key) }}
+	return Map[V]{key: key, seed: maphash.MakeSeed(), mask: ^uint64(0)}
 }
+
+func (t *Map[V]) hash(key string) uint64 { return maphash.String(t.seed, key) & t.mask }
 
 // Len is how many entries there are.
 func (t *Map[V]) Len() int { return t.len }
@@ -73,7 +75,7 @@ func spot(h uint64, shift uint) uint32 { return 1 << (h >> shift & 31) }
 // rank is the place in a packed slice of the entry for bit.
 func rank(set, bit uint32) int { return bits.OnesCount32(set & (bit - 1)) }
 
-// Get returns the entry of key.
+// Get returns the entry of key, of which it keeps nothing.
 func (t *Map[V]) Get(key string) (value V, ok bool) {
 	if t.root == nil {
 		return value, false

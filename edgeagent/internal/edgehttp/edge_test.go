@@ -32,6 +32,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
@@ -82,7 +83,7 @@ func newEdge(t testing.TB, change func(*Config)) *edge {
 	}
 	e.store = store
 	client := origin.New(origin.Config{AllowPrivate: true})
-	cache, err := httpcache.New(httpcache.Config{Store: store, Walker: walk.New(walk.Config{Client: client}), Logger: slog.New(slog.DiscardHandler)})
+	cache, err := httpcache.New(httpcache.Config{Store: store, Purges: purges.New(nil), Walker: walk.New(walk.Config{Client: client}), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

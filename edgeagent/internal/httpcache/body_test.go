@@ -13,6 +13,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
 func TestRangesDuringFill(t *testing.T) {
@@ -251,7 +252,7 @@ func TestPartsOutliveTheirObject(t *testing.T) {
 	if _, err := io.ReadFull(bodyOf(reply), first); err != nil {
 		t.Fatal(err)
 	}
-	r.purge(objects.Purge{Hard: true, Everything: true})
+	r.purge(purges.Purge{Hard: true, Everything: true})
 	r.fetch("/x", nil)
 	r.idle()
 	rest, err := read(reply)
@@ -334,7 +335,7 @@ func TestChunkedBodyIsStored(t *testing.T) {
 		t.Errorf("%v %d %v", reply.Outcome, reply.Length, err)
 	}
 	cut = true
-	r.purge(objects.Purge{Everything: true, Hard: true})
+	r.purge(purges.Purge{Everything: true, Hard: true})
 	if _, err := read(r.get("/x", nil)); err == nil {
 		t.Error("a chunked body without its end ended well")
 	}

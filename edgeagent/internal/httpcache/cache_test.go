@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
@@ -118,6 +119,27 @@ func TestKey(t *testing.T) {
 	}
 }
 
+// What a hard purge covers is not used, and its space is given back though nobody asks for it.
+func TestHardPurgeGivesSpaceBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	for _, path := range []string{"/x", "/y"} {
+		a.reply(path, &originReply{status: 200, body: []byte("old"), header: http.Header{"Cache-Control": {"max-age=60"}}})
+		r.fetch(path, nil)
+	}
+	r.idle()
+	r.purge(purges.Purge{Hard: true, Prefix: &purges.PrefixScope{Path: "/y"}})
+	eventually(t, "the purged reply is deleted", func() bool { return r.store.Stats().Objects == 1 })
+	for path, want := range map[string]Outcome{"/x": Hit, "/y": Miss} {
+		if reply := r.get(path, nil); reply.Outcome != want {
+			t.Errorf("%s: %v, want %v", path, reply.Outcome, want)
+		} else if _, err := read(reply); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -140,7 +162,7 @@ func TestInspect(t *testing.T) {
 	if got := uses(webp) + " " + uses(nil); got != "hit other variant" {
 		t.Error(got)
 	}
-	r.purge(objects.Purge{Everything: true})
+	r.purge(purges.Purge{Everything: true})
 	if got := uses(webp); got != "purged" {
 		t.Error(got)
 	}
@@ -288,8 +310,8 @@ func TestSpellingsOfAPath(t *testing.T) {
 		web.reply(path, &originReply{status: 200, body: []byte("file"), header: http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}}})
 	}
 	statuses("miss", "miss", "miss")
-	r.purge(objects.Purge{URLs: []objects.URLScope{{Endpoint: r.account.Default().UID, Path: "/b%3Dc(1).png", AnyQuery: true}}})
+	r.purge(purges.Purge{URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/b%3Dc(1).png", AnyQuery: true}}})
 	statuses("revalidated", "revalidated", "revalidated")
-	r.purge(objects.Purge{Prefix: &objects.PrefixScope{Path: "/b=c%281%29.png"}})
+	r.purge(purges.Purge{Prefix: &purges.PrefixScope{Path: "/b=c%281%29.png"}})
 	statuses("revalidated", "revalidated", "revalidated")
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -110,7 +111,7 @@ func (c *Cache) compress(q *query, a *answer, o original) {
 	vals.ETag = weak(vals.ETag)
 	key := encodedKey(q.key, o.copy(), name)
 	length, from := int64(-1), source(nil)
-	if entries := c.cfg.Store.Lookup(key); len(entries) > 0 {
+	if entries := c.cfg.Store.Lookup(key); len(entries) > 0 && c.verdict(entries[0].Head(), q.now) != purges.Hard {
 		length, from = entries[0].Head().Length, &entrySource{Entry: entries[0]}
 	} else if q.Method == http.MethodGet && q.cond.Evaluate(vals, q.now) == rfc9111.Proceed {
 		body := c.encode(q, key, name, &o)

@@ -14,7 +14,7 @@ import (
 	"github.com/andybalholm/brotli"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -199,12 +199,12 @@ func TestCompressedFileIsItsCopys(t *testing.T) {
 	changed := strings.ReplaceAll(text, "red", "blue")
 	a.reply("/a.css", css(changed, `"2"`))
 	get(text, "hit")
-	r.purge(objects.Purge{URLs: []objects.URLScope{{Endpoint: r.account.Default().UID, Path: "/a.css", AnyQuery: true}}})
+	r.purge(purges.Purge{URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/a.css", AnyQuery: true}}})
 	get(changed, "miss")
 	get(changed, "hit")
 
 	a.reply("/a.css", css(text, `"3"`))
-	r.purge(objects.Purge{Hard: true, Everything: true})
+	r.purge(purges.Purge{Hard: true, Everything: true})
 	get(text, "miss")
 	r.clock.add(61 * time.Second)
 	a.reply("/a.css", css(changed, `"4"`))

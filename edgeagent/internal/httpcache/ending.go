@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
-	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -32,7 +32,7 @@ type ending struct {
 	proxyError string
 	at         time.Time // what it rests on may be believed for negative_ttl, or failure, from then on
 	failure    time.Duration
-	scope      objects.Scope
+	scope      purges.Scope
 	asof       int64
 	version    uint64 // of the whole walk
 	asked      uint64 // what of the request it may be due to, see query.asked
@@ -44,7 +44,7 @@ type ending struct {
 func endingOf(f *fill, res *walk.Result) ending {
 	e := ending{
 		definite: res.Kind == walk.NotFound, status: res.Status, retryAfter: res.RetryAfter, proxyError: res.ProxyError,
-		at: f.c.cfg.Now(), scope: f.first.scope(), asof: f.req.Revision, version: f.first.walkVersion(),
+		at: f.c.cfg.Now(), scope: *f.first.scope(), asof: f.req.Revision, version: f.first.walkVersion(),
 	}
 	if e.definite {
 		// Some step may have said so a while ago, to another request. This one must not make it last for longer.
@@ -67,7 +67,7 @@ func (e *ending) left(q *query, now time.Time) time.Duration {
 // holds reports whether the ending still says something about q: no purge covers it, the walk is
 // the same, the Media Library has nothing new, and it is not due to what another client sent.
 func (c *Cache) holds(q *query, e *ending) bool {
-	if q.walkVersion() != e.version || c.cfg.Store.Check(e.scope, e.asof) != objects.None {
+	if q.walkVersion() != e.version || c.cfg.Purges.Check(&e.scope, e.asof) != purges.None {
 		return false
 	}
 	if q.asked(e.definite) != e.asked {

@@ -245,7 +245,7 @@ func (f *fill) found(res *walk.Result) {
 
 	head := objects.Head{
 		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,
-		Length: resp.Length, Scope: f.first.scope(), Asof: f.req.Revision,
+		Length: resp.Length, Scope: *f.first.scope(), Asof: f.req.Revision,
 	}
 	head.Scope.Tags = tags
 	m := metaOf(res, fresh)

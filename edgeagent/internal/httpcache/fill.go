@@ -13,6 +13,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -327,7 +328,7 @@ func (f *fill) matches(q *query) bool {
 		h := &f.result.head
 		return f.result.kind == resultBody && f.ctx.Err() == nil && q.selects(h.Selecting) && f.current(q, h, &f.result.meta)
 	}
-	if f.c.cfg.Store.Check(f.first.scope(), f.req.Revision) != objects.None || f.first.walkVersion() != q.walkVersion() {
+	if f.c.cfg.Purges.Check(f.first.scope(), f.req.Revision) != purges.None || f.first.walkVersion() != q.walkVersion() {
 		return false
 	}
 	sha, in := q.library()
@@ -346,15 +347,15 @@ func (f *fill) matches(q *query) bool {
 
 // current reports whether what the fill has brought may be used for q, though q may have come when it was under way.
 func (f *fill) current(q *query, h *objects.Head, m *meta) bool {
-	verdict := f.c.cfg.Store.Check(h.Scope, h.Asof)
+	verdict := f.c.cfg.Purges.Check(&h.Scope, h.Asof)
 	u := judge(q, h, m, verdict)
-	return u.refused == "" && verdict == objects.None && u.ask != useWalk
+	return u.refused == "" && verdict == purges.None && u.ask != useWalk
 }
 
 // outdated reports whether the fill has brought a reply that q could not be given from the store either: a body may take
 // longer than it is fresh. Who waited for it may have it all the same (RFC 9111 4).
 func (f *fill) outdated(q *query) bool {
-	return f.isPublished() && judge(q, &f.result.head, &f.result.meta, objects.None).ask != ""
+	return f.isPublished() && judge(q, &f.result.head, &f.result.meta, purges.None).ask != ""
 }
 
 // mayHang reports whether the fill may wait for a disk that does not answer.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -95,7 +96,7 @@ func TestPurgeDuringFill(t *testing.T) {
 			r.users("/x", 1)
 
 			a.reply("/x", &originReply{status: 200, body: []byte("new"), header: http.Header{"Cache-Control": {"max-age=60"}}})
-			r.purge(objects.Purge{Hard: hard, URLs: []objects.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}}})
+			r.purge(purges.Purge{Hard: hard, URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}}})
 			if got := r.fetch("/x", nil); got != "new" {
 				t.Errorf("after the purge: %q", got)
 			}
@@ -121,7 +122,7 @@ func TestTagPurgeBeforeHead(t *testing.T) {
 	a.reply("/x", old.reply())
 	first := r.fetching(bg, "/x", nil)
 	r.users("/x", 1)
-	r.purge(objects.Purge{Tag: "t"})
+	r.purge(purges.Purge{Tag: "t"})
 	second := r.fetching(bg, "/x", nil)
 	r.users("/x", 2)
 	eventually(t, "the origin was asked", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.asked > 0 })
@@ -267,7 +268,7 @@ func TestFailuresOfUnusualRequestsAreNotShared(t *testing.T) {
 			if got := <-waiting; got.body != "file" {
 				t.Errorf("who waited got %q, %v", got.body, got.err)
 			}
-			r.purge(objects.Purge{Everything: true, Hard: true})
+			r.purge(purges.Purge{Everything: true, Hard: true})
 			if reply := r.get("/x", tt.unusual); reply.Status == 200 {
 				t.Error("the unusual request got the file")
 			}

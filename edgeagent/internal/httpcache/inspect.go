@@ -20,7 +20,7 @@ func (c *Cache) Inspect(r *Request) []*topologyv1.Explanation_Cached {
 		if err != nil || !sameFile(q, h) {
 			continue
 		}
-		u := judge(q, h, &m, e.Verdict)
+		u := judge(q, h, &m, c.verdict(h, q.now))
 		v := m.fresh.At(h.ResponseTime, q.now)
 		use := cmp.Or(u.refused, u.ask, "hit")
 		if !q.selects(h.Selecting) {

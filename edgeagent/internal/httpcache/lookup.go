@@ -1,7 +1,10 @@
 package httpcache
 
 import (
+	"time"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
@@ -27,15 +30,15 @@ const (
 )
 
 // judge decides for q on a reply. verdict is what purges say of it.
-func judge(q *query, h *objects.Head, m *meta, verdict objects.Verdict) use {
-	if verdict == objects.Hard {
+func judge(q *query, h *objects.Head, m *meta, verdict purges.Verdict) use {
+	if verdict == purges.Hard {
 		return use{refused: usePurged}
 	}
 	if sha, in := q.library(); in != m.fromLibrary() || in && sha != m.library {
 		return use{refused: useReplaced}
 	}
 	u := use{Verdict: m.fresh.At(h.ResponseTime, q.now)}
-	if verdict == objects.Soft {
+	if verdict == purges.Soft {
 		// It counts as stale, however young it is.
 		u.ask = usePurged
 		u.OnError = u.OnError && !m.fresh.NoStale && m.fresh.StaleIfError > 0
@@ -100,11 +103,21 @@ type candidate struct {
 	ok   bool
 }
 
+// verdict is what purges say at now of a stored reply.
+func (c *Cache) verdict(h *objects.Head, now time.Time) purges.Verdict {
+	return c.cfg.Purges.CheckStored(&h.Scope, h.Asof, h.RequestTime, now)
+}
+
 // find fills in q.best and why an origin would have to be asked.
 func (c *Cache) find(q *query) {
 	q.best, q.forward = candidate{}, rfc9111.ForwardURIMiss
 	for _, e := range c.cfg.Store.Lookup(q.key) {
 		h := e.Head()
+		verdict := c.verdict(h, q.now)
+		if verdict == purges.Hard {
+			c.cfg.Store.Drop(e)
+			continue
+		}
 		if !sameFile(q, h) {
 			continue
 		}
@@ -120,7 +133,7 @@ func (c *Cache) find(q *query) {
 			c.cfg.Store.Drop(e) // of another version of edgewalk
 			continue
 		}
-		u := judge(q, h, &m, e.Verdict)
+		u := judge(q, h, &m, verdict)
 		if u.refused != "" {
 			q.forward = rfc9111.ForwardURIMiss
 			continue

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
 // TestPurgeOracle has clients read a file that changes under them, whole and in part, while it is purged in every way. Each
@@ -91,11 +91,11 @@ func TestPurgeOracle(t *testing.T) {
 		hard := rng.IntN(2) == 0
 		switch rng.IntN(3) {
 		case 0:
-			r.purge(objects.Purge{Hard: hard, Everything: true})
+			r.purge(purges.Purge{Hard: hard, Everything: true})
 		case 1:
-			r.purge(objects.Purge{Hard: hard, Tag: "t"})
+			r.purge(purges.Purge{Hard: hard, Tag: "t"})
 		case 2:
-			r.purge(objects.Purge{Hard: hard, URLs: []objects.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}}})
+			r.purge(purges.Purge{Hard: hard, URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}}})
 		}
 		floor.Store(v)
 		eventually(t, "clients have read on", func() bool { return replies.Load() >= seen+10 || t.Failed() })

@@ -14,6 +14,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -160,9 +161,9 @@ func policyOf(p *topology.CachePolicy) rfc9111.Policy {
 }
 
 // scope is what purges of this request's file would address, but for tags.
-func (q *query) scope() objects.Scope {
+func (q *query) scope() *purges.Scope {
 	t := &q.Target
-	return objects.Scope{Account: t.Account.UID, Endpoint: t.Endpoint.UID, Path: t.File(), Query: t.Query}
+	return &purges.Scope{Account: t.Account.UID, Endpoint: t.Endpoint.UID, Path: t.File(), Query: t.Query}
 }
 
 // library is what the account's Media Library has for the path.

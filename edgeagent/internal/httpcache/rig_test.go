@@ -25,6 +25,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -52,10 +53,11 @@ func (c *clock) add(d time.Duration) {
 
 // rig is a cache on a real store and a real walk over real HTTP origins, for one account "acme".
 type rig struct {
-	t     testing.TB
-	clock *clock
-	store *objects.Store
-	cache *Cache
+	t      testing.TB
+	clock  *clock
+	store  *objects.Store
+	purges *purges.Table
+	cache  *Cache
 
 	mu       sync.Mutex // guards what follows against concurrent requests
 	revision int64
@@ -75,7 +77,11 @@ func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 		origins: map[string]*testOrigin{}, endpoint: &topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{}},
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	objectsConfig := objects.Config{Dir: t.TempDir(), MaxBytes: 1 << 30, Now: r.clock.Now, Logger: quiet}
+	table := purges.New(r.clock.Now)
+	objectsConfig := objects.Config{
+		Dir: t.TempDir(), MaxBytes: 1 << 30, Now: r.clock.Now, Logger: quiet,
+		Unwanted: func(h *objects.Head) bool { return table.Check(&h.Scope, h.Asof) == purges.Hard },
+	}
 	config := Config{Now: r.clock.Now, Logger: quiet, DefaultImage: r.defaultImage}
 	for _, f := range change {
 		f(&objectsConfig, &config)
@@ -91,14 +97,20 @@ func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 			t.Error(err)
 		}
 	})
+	background.Go(func() {
+		if err := table.Run(ctx, store.Sweep); err != nil {
+			t.Error(err)
+		}
+	})
 	// Open gives up early on a busy machine, and nothing is stored before the folder is read.
 	eventually(t, "the cache folder is read", func() bool { return store.Stats().Scanned })
 	r.library = newTestOrigin(t, r.clock)
+	r.purges = table
 	client := origin.New(origin.Config{AllowPrivate: true, MediaURL: func() string { return r.library.url }})
 	walker := walk.New(walk.Config{Client: client, Now: r.clock.Now, Purged: func(account, endpoint, path, query string, asof int64) bool {
-		return store.Check(objects.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != objects.None
+		return table.Check(&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != purges.None
 	}})
-	config.Store, config.Walker = store, walker
+	config.Store, config.Purges, config.Walker = store, table, walker
 	if r.cache, err = New(config); err != nil {
 		t.Fatal(err)
 	}
@@ -186,11 +198,11 @@ func (r *rig) defaultImage(accountUID, path string) (*Image, bool) {
 }
 
 // purge covers what is older than the next revision.
-func (r *rig) purge(p objects.Purge) {
+func (r *rig) purge(p purges.Purge) {
 	r.mu.Lock()
 	p.Account, p.Revision = r.account.UID, r.revision+1
 	r.mu.Unlock()
-	if err := r.store.Purge(p); err != nil {
+	if err := r.purges.Apply(p); err != nil {
 		r.t.Fatal(err)
 	}
 	r.apply()

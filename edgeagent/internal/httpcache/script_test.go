@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
-	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -183,13 +183,13 @@ func (s *script) originLine(id, rest string) {
 }
 
 func (s *script) purgeLine(words []string) {
-	var p objects.Purge
+	var p purges.Purge
 	if p.Hard = words[0] == "hard"; p.Hard {
 		words = words[1:]
 	}
 	switch words[0] {
 	case "url":
-		p.URLs = []objects.URLScope{{Endpoint: s.account.Default().UID, Path: words[1], AnyQuery: true}}
+		p.URLs = []purges.URLScope{{Endpoint: s.account.Default().UID, Path: words[1], AnyQuery: true}}
 	case "tag":
 		p.Tag = words[1]
 	case "everything":

@@ -25,6 +25,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -34,6 +35,8 @@ import (
 type Config struct {
 	// Store holds the replies. Required; it must outlive the cache.
 	Store *objects.Store
+	// Purges says what of it may not be used. Required.
+	Purges *purges.Table
 	// Walker finds files. Required.
 	Walker *walk.Walker
 	// DefaultImage returns the default image or not-found page at a path of an account's Media
@@ -81,8 +84,8 @@ type Cache struct {
 
 // New returns a cache. Close it.
 func New(cfg Config) (*Cache, error) {
-	if cfg.Store == nil || cfg.Walker == nil {
-		return nil, errors.New("cache needs a store and a walker")
+	if cfg.Store == nil || cfg.Purges == nil || cfg.Walker == nil {
+		return nil, errors.New("cache needs a store, a table of purges and a walker")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

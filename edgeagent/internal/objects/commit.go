@@ -49,8 +49,8 @@ func (f *Fill) store() (Entry, error) {
 	switch {
 	case s.closed.Load():
 		return Entry{}, errClosed
-	case s.purges.check(&f.head.Scope, f.asof) == Hard:
-		return Entry{}, errPurged
+	case s.cfg.Unwanted(f.head):
+		return Entry{}, errUnwanted
 	}
 	o, err := f.writeTail()
 	if err != nil {
@@ -74,7 +74,7 @@ func (f *Fill) store() (Entry, error) {
 	for _, old := range sh.replace(o, s.memoryShare()) {
 		s.deleteFiles(sh, old)
 	}
-	return Entry{Verdict: s.purges.check(&o.head.Scope, f.asof), s: s, o: o}, nil
+	return Entry{s: s, o: o}, nil
 }
 
 // writeTail writes what comes after the body.

@@ -31,7 +31,7 @@ var (
 	errHung       = errors.New("cache disk does not answer")
 	errSlow       = errors.New("cache disk is slow")
 	errBigHead    = fmt.Errorf("head above %d bytes", maxHeadBytes)
-	errPurged     = errors.New("purged since its walk began")
+	errUnwanted   = errors.New("will never be used")
 	errSuperseded = errors.New("a copy of a later revision is there")
 	errClosed     = errors.New("cache is closed")
 	errNoHead     = errors.New("body before head")

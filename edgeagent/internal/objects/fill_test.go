@@ -14,6 +14,8 @@ import (
 	"testing/iotest"
 	"testing/synctest"
 	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
 func begin(t testing.TB, s *Store, n, length int) *Fill {
@@ -434,8 +436,8 @@ func TestOnlyAWholeBodyIsStored(t *testing.T) {
 	if _, err := f.Commit(); err == nil {
 		t.Error("commit without head")
 	}
-	tags := make([]string, MaxTags+1)
-	if err := s.Begin(testKey(1), 1).Head(Head{Scope: Scope{Tags: tags}}); err == nil {
+	tags := make([]string, purges.MaxTags+1)
+	if err := s.Begin(testKey(1), 1).Head(Head{Scope: purges.Scope{Tags: tags}}); err == nil {
 		t.Error("a head with tags that no purge would look at")
 	}
 	if s.Lookup(testKey(1)) != nil {

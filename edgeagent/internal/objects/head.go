@@ -7,24 +7,12 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
 // Key is a primary key: a hash, made by the caller, of everything that tells one file from another (account uid,
 // endpoint uid, canonical path, kept query, host if it counts). Its bits must be evenly spread.
 type Key [16]byte
-
-// Scope is what a purge can address. It is stored with each object.
-type Scope struct {
-	Account  string   // uid
-	Endpoint string   // uid
-	Path     string   // canonical path of the file, begins with "/"
-	Query    string   // kept query without "?"
-	Tags     []string // at most [MaxTags]
-}
-
-// MaxTags is how many tags one object may carry (semantics: Cache-Tag and Surrogate-Key, at most 64 a reply). Each
-// costs a lookup per check once the account has tag purges.
-const MaxTags = 64
 
 // Head is what a reply is, without its body. A Head that came out of the store is shared: nobody may change it.
 type Head struct {
@@ -40,7 +28,8 @@ type Head struct {
 	Meta []byte
 	// Length of the body in bytes, -1 while unknown. The Head of an [Entry] always knows it.
 	Length int64
-	Scope  Scope
+	// Scope is what purges can address, which the store only keeps.
+	Scope purges.Scope
 	// Asof is the revision that was applied when the walk began which brought this reply.
 	Asof int64
 }
@@ -49,12 +38,12 @@ type Head struct {
 // a reply beyond it is served but not stored.
 const maxHeadBytes = 256 << 10
 
-var errTooManyTags = fmt.Errorf("more than %d tags", MaxTags)
+var errTooManyTags = fmt.Errorf("more than %d tags", purges.MaxTags)
 
 // check finds what no later step could repair: a field list that is none, or more tags than purges look at.
 func (h *Head) check() error {
 	switch {
-	case len(h.Scope.Tags) > MaxTags:
+	case len(h.Scope.Tags) > purges.MaxTags:
 		return errTooManyTags
 	case !field.Valid(h.Fields):
 		return errors.New("response header is not a field list")
@@ -118,7 +107,7 @@ func parseHead(b []byte) (Head, error) {
 		}
 	}
 	tags, w := binary.Uvarint(b)
-	if w <= 0 || tags > MaxTags {
+	if w <= 0 || tags > purges.MaxTags {
 		return Head{}, errBadHead
 	}
 	b = b[w:]

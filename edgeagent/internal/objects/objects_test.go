@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
 func TestMain(m *testing.M) {
@@ -67,7 +68,7 @@ func testHead(n int, length int) Head {
 	return Head{
 		Status: 200, Fields: field.Append(nil, "Content-Type", "text/plain"), Length: int64(length),
 		RequestTime: time.Unix(1000, 5), ResponseTime: time.Unix(1001, 7), Meta: fmt.Appendf(nil, "meta-%d", n),
-		Scope: Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/files/%d", n), Tags: []string{"all", fmt.Sprintf("n%d", n)}},
+		Scope: purges.Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/files/%d", n), Tags: []string{"all", fmt.Sprintf("n%d", n)}},
 	}
 }
 

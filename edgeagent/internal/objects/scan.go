@@ -14,22 +14,20 @@ import (
 )
 
 const (
-	// maintainEvery is how often Run looks after the disk: room for new objects, probes, purges.
+	// maintainEvery is how often Run looks after the disk: room for new objects, and probes.
 	maintainEvery = time.Second
 
-	// sweepBatch objects are read for purges, then the sweep rests: about 6,000 objects a second, a few percent of one
-	// disk. Purges are obeyed without it, it only gives space back early.
+	// sweepBatch objects are read, then the sweep rests: about 6,000 objects a second, a few percent of one
+	// disk. It only gives space back early.
 	sweepBatch = 64
 	sweepRest  = 10 * time.Millisecond
 )
 
-// Run reads the folders that Open did not reach, keeps some room free, deletes what hard purges cover, and tries a disk
-// that failed. It returns when ctx ends, with nil.
+// Run reads the folders that Open did not reach, keeps some room free, and tries a disk that failed. It returns when ctx ends, with nil.
 func (s *Store) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.scanLoop(ctx) })
-	wg.Go(func() { s.sweepLoop(ctx) })
 	wg.Go(func() { s.watchLoop(ctx) })
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
@@ -227,33 +225,11 @@ func (s *Store) readFolder(folder int) ([]slot, error) {
 	return slots, nil
 }
 
-func (s *Store) sweepLoop(ctx context.Context) {
-	tick := time.NewTicker(maintainEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.purges.tidy()
-			s.sweep(func() bool {
-				select {
-				case <-ctx.Done():
-					return false
-				case <-time.After(sweepRest):
-					return true
-				}
-			})
-		}
-	}
-}
-
-// sweep deletes what hard purges cover, if there were any since the last whole sweep. It calls rest between batches and
-// stops when that returns false.
-func (s *Store) sweep(rest func() bool) {
-	hard := s.purges.hard.Load()
-	if hard == s.swept || !s.scanned.Load() {
-		return
+// Sweep deletes the objects that are unwanted. It reports whether it has seen them all: not before every folder is read,
+// and not once ctx has ended.
+func (s *Store) Sweep(ctx context.Context) (whole bool) {
+	if !s.scanned.Load() {
+		return false
 	}
 	for _, sh := range s.shards {
 		for from := 1; from > 0; {
@@ -262,12 +238,14 @@ func (s *Store) sweep(rest func() bool) {
 			for _, sl := range batch {
 				s.sweepOne(sh, sl)
 			}
-			if !rest() {
-				return
+			select {
+			case <-ctx.Done():
+				return false
+			case <-time.After(sweepRest):
 			}
 		}
 	}
-	s.swept = hard
+	return true
 }
 
 // batch copies up to sweepBatch objects from slot number from on, and says where the next batch begins, 0 at the end.
@@ -296,7 +274,7 @@ func (s *Store) sweepOne(sh *shard, sl slot) {
 			return
 		}
 	}
-	if s.purges.check(&o.head.Scope, o.head.Asof) == Hard {
+	if s.cfg.Unwanted(&o.head) {
 		s.remove(o.key, o.seq)
 	}
 }

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -274,40 +274,78 @@ func TestBodyInMemory(t *testing.T) {
 func TestRunEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
-	put(t, s, 1, 10)
-	s.Purge(Purge{Account: "acme", Revision: 99, Hard: true, Everything: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
-	eventually(t, "the sweep deleted what a hard purge covers", func() bool { return s.Stats().Objects == 0 })
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
+// What will never be used again gets no name, and a sweep deletes what has one.
+func TestUnwantedObjects(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var unwanted atomic.Value
+	unwanted.Store("")
+	s := openStore(t, dir, func(c *Config) {
+		c.Unwanted = func(h *Head) bool {
+			return strings.HasPrefix(h.Scope.Path, unwanted.Load().(string)+"/") && unwanted.Load() != ""
+		}
+	})
+	for n := range 3 {
+		put(t, s, n, 100)
+	}
+	h := testHead(4, 100)
+	h.Scope.Path = "/other"
+	if _, err := fill(t, s, testKey(4), 10, h, testBody(4, 100)); err != nil {
+		t.Fatal(err)
+	}
+	unwanted.Store("/files")
+	if _, err := fill(t, s, testKey(5), 10, testHead(5, 100), testBody(5, 100)); !errors.Is(err, ErrNotStored) {
+		t.Errorf("an unwanted object was stored: %v", err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s.Sweep(ended) {
+		t.Error("a sweep that was ended has seen everything")
+	}
+	if !s.Sweep(t.Context()) {
+		t.Error("a sweep has not seen everything")
+	}
+	if st := s.Stats(); st.Objects != 1 || len(filesIn(t, dir+"/objects")) != 1 {
+		t.Errorf("after the sweep: %+v", st)
+	}
+	if got := s.Lookup(testKey(4)); len(got) != 1 {
+		t.Errorf("what is wanted was deleted: %v", got)
+	}
+}
+
+// The copy of a later walk stays: an old slow fill must not take its place.
+func TestFillOfAnEarlierWalk(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	newer, err := fill(t, s, testKey(1), 12, testHead(1, 5), testBody(1, 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fill(t, s, testKey(1), 11, testHead(1, 6), testBody(2, 6)); err == nil {
+		t.Error("the fill of an earlier walk took the place of a later one's")
+	}
+	if got := s.Lookup(testKey(1)); len(got) != 1 || got[0].o != newer.o {
+		t.Errorf("stored: %+v", got)
+	}
+}
+
 func BenchmarkLookup(b *testing.B) {
-	for _, purges := range []int{0, 100_000} {
-		b.Run(fmt.Sprintf("purges=%d", purges), func(b *testing.B) {
-			s := openStore(b, b.TempDir())
-			h := testHead(1, 1000)
-			h.Scope.Path = "/images/2024/summer/large/one.jpg"
-			if _, err := fill(b, s, testKey(1), 10, h, testBody(1, 1000)); err != nil {
-				b.Fatal(err)
-			}
-			for i := range purges / 4 {
-				s.Purge(Purge{Account: "acme", Revision: 11, URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/u", i)}}})
-				s.Purge(Purge{Account: "acme", Revision: 11, Prefix: &PrefixScope{Endpoint: "e1", Path: fmt.Sprint("/images/x", i)}})
-				s.Purge(Purge{Account: "acme", Revision: 11, Prefix: &PrefixScope{Path: fmt.Sprint("/images/2024/x", i)}})
-				s.Purge(Purge{Account: "acme", Revision: 11, Tag: fmt.Sprint("t", i)})
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				if e := s.Lookup(testKey1); len(e) != 1 || e[0].Verdict != None {
-					b.Fatal(e)
-				}
-			}
-		})
+	s := openStore(b, b.TempDir())
+	put(b, s, 1, 1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if e := s.Lookup(testKey1); len(e) != 1 {
+			b.Fatal(e)
+		}
 	}
 }
 

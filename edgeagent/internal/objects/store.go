@@ -1,7 +1,6 @@
-// Package objects keeps stored replies in files of one folder, bounded in bytes, and knows which of them purges cover.
+// Package objects keeps stored replies in files of one folder, bounded in bytes.
 //
-// It owns the folder, what is in it, and the purge index, which lives in memory only: the agent applies its purge
-// records again at boot before it serves. What a reply means (freshness, Vary, validators) is the caller's business.
+// It owns the folder and what is in it. What a reply means (freshness, Vary, validators, purges) is the caller's business.
 //
 // What always holds: an object is whole or it is none, also after kill -9 or a power cut; no byte that does not match
 // its checksum is returned; the files never take more than the limit; and a disk that is full, broken or gone means that
@@ -41,6 +40,9 @@ type Config struct {
 	// WindowBytes bounds the memory of all fills that cannot go to disk, beyond the 32 KiB each of them may always
 	// have. Default 128 MiB.
 	WindowBytes int64
+	// Unwanted reports whether an object will never be used again. Such a one gets no name, and [Store.Sweep] deletes it.
+	// nil: none.
+	Unwanted func(*Head) bool
 	// Patience is how long an operation of the disk may take; then requests are served without it until it answers.
 	// Default 5 s, which is more than a disk needs that is merely busy.
 	Patience time.Duration
@@ -58,7 +60,7 @@ const (
 	defaultPatience    = 5 * time.Second
 
 	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some 100,000 objects is
-	// known at once, and listeners never wait longer (goal F13: open within 300 ms at any cache size).
+	// known at once, and listeners never wait longer.
 	openScan = 200 * time.Millisecond
 
 	// logEvery bounds the log of a disk that fails at every request.
@@ -79,8 +81,6 @@ type Store struct {
 	space   space
 	window  budget
 	watch   watch
-	purges  purgeIndex
-	doubt   atomic.Pointer[doubt] // nil without one
 	metrics metrics
 
 	seq        atomic.Uint64
@@ -96,8 +96,7 @@ type Store struct {
 	laidOut  atomic.Bool
 
 	scanMu   sync.Mutex
-	scanNext int   // folder
-	swept    int64 // value of purges.hard that the last whole sweep began with
+	scanNext int // folder
 
 	stuckMu sync.Mutex
 	stuck   []slot
@@ -118,6 +117,9 @@ func Open(cfg Config) (*Store, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Unwanted == nil {
+		cfg.Unwanted = func(*Head) bool { return false }
 	}
 	cfg.MemoryBytes = cmp.Or(cfg.MemoryBytes, defaultMemoryBytes)
 	cfg.WindowBytes = cmp.Or(cfg.WindowBytes, defaultWindowBytes)
@@ -184,9 +186,6 @@ func (s *Store) unlock() error {
 
 // Entry is one stored reply as a lookup found it.
 type Entry struct {
-	// Verdict is None or Soft: an object that a hard purge covers is not found.
-	Verdict Verdict
-
 	s *Store
 	o *object
 }
@@ -235,18 +234,10 @@ func (s *Store) Lookup(k Key) []Entry {
 		} else if !o.visited.Load() {
 			o.visited.Store(true)
 		}
-		v := s.purges.check(&o.head.Scope, o.head.Asof)
-		if v == Hard {
-			s.remove(k, o.seq)
-			continue
-		}
-		if v == None && s.doubts(o) {
-			v = Soft
-		}
 		if entries == nil {
 			entries = make([]Entry, 0, n-i)
 		}
-		entries = append(entries, Entry{Verdict: v, s: s, o: o})
+		entries = append(entries, Entry{s: s, o: o})
 	}
 	if len(entries) > 1 {
 		slices.SortStableFunc(entries, func(a, b Entry) int {
@@ -307,32 +298,6 @@ func (s *Store) memoryShare() int64 { return s.cfg.MemoryBytes / shardCount }
 
 // Drop removes an entry. Bodies that are open stay readable.
 func (s *Store) Drop(e Entry) { s.remove(e.o.key, e.o.seq) }
-
-// Purge applies p: from its return on no lookup returns what p covers without saying so. Applying one again, or in any
-// other order, changes nothing.
-func (s *Store) Purge(p Purge) error {
-	if err := s.purges.apply(p); err != nil {
-		return fmt.Errorf("purge at revision %d: %w", p.Revision, err)
-	}
-	return nil
-}
-
-// Floor says that what an account has from before softBefore must be revalidated and from before hardBefore never be
-// used. It only rises, and stands in for the records that were retired.
-func (s *Store) Floor(account string, softBefore, hardBefore int64) {
-	s.purges.floor(account, softBefore, hardBefore)
-}
-
-// Forget frees the memory of an account's purges up to a revision, some time later. Its caller has raised the floor
-// first, where it still wants what they said. math.MaxInt64 frees all of the account, when that is deleted.
-func (s *Store) Forget(account string, upTo int64) { s.purges.forget(account, upTo) }
-
-// ForgetAll frees what is known of all purges, at once: the revisions to come are of another history, in which theirs mean
-// nothing. Its caller sees to it that nothing stored before is looked up any more.
-func (s *Store) ForgetAll() { s.purges.forgetAll() }
-
-// Check is the verdict on anything that has a scope and an asof, stored here or not.
-func (s *Store) Check(sc Scope, asof int64) Verdict { return s.purges.check(&sc, asof) }
 
 // Stats are the store's figures at one moment.
 type Stats struct {

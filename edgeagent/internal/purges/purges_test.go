@@ -1,10 +1,14 @@
-package objects
+package purges
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -88,7 +92,7 @@ func TestPurgeScopes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := openStore(t, t.TempDir())
+			s := New(nil)
 			p := tt.purge
 			p.Account = "acme"
 			check := func(asof int64, want Verdict) {
@@ -96,21 +100,21 @@ func TestPurgeScopes(t *testing.T) {
 				if !tt.covered {
 					want = None
 				}
-				if got := s.Check(tt.scope, asof); got != want {
+				if got := s.Check(&tt.scope, asof); got != want {
 					t.Errorf("asof %d: %v, want %v", asof, got, want)
 				}
 			}
 			check(0, None)
 			for range 2 { // again changes nothing
 				p.Revision, p.Hard = 100, false
-				if err := s.Purge(p); err != nil {
+				if err := s.Apply(p); err != nil {
 					t.Fatal(err)
 				}
 			}
 			check(99, Soft)
 			check(100, None)
 			p.Revision, p.Hard = 50, true // late, and from before the other
-			if err := s.Purge(p); err != nil {
+			if err := s.Apply(p); err != nil {
 				t.Fatal(err)
 			}
 			check(49, Hard)
@@ -122,9 +126,9 @@ func TestPurgeScopes(t *testing.T) {
 
 func TestPurgeNeedsOneScope(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, t.TempDir())
+	s := New(nil)
 	for _, p := range []Purge{{Account: "acme", Revision: 1}, {Account: "acme", Revision: 1, Tag: "t", Everything: true}} {
-		if err := s.Purge(p); err == nil {
+		if err := s.Apply(p); err == nil {
 			t.Errorf("%+v was accepted", p)
 		}
 	}
@@ -132,59 +136,67 @@ func TestPurgeNeedsOneScope(t *testing.T) {
 
 func TestFloorStandsInForForgottenPurges(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, t.TempDir())
+	s := New(nil)
 	for rev := int64(1); rev <= 100; rev++ {
-		s.Purge(Purge{Account: "acme", Revision: rev, Hard: rev%2 == 0, URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/", rev)}}})
-		s.Purge(Purge{Account: "acme", Revision: rev, Prefix: &PrefixScope{Path: fmt.Sprint("/p", rev)}})
-		s.Purge(Purge{Account: "acme", Revision: rev, Tag: fmt.Sprint("t", rev)})
-		s.Purge(Purge{Account: "acme", Revision: rev, Endpoint: fmt.Sprint("e", rev)})
+		s.Apply(Purge{Account: "acme", Revision: rev, Hard: rev%2 == 0, URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/", rev)}}})
+		s.Apply(Purge{Account: "acme", Revision: rev, Prefix: &PrefixScope{Path: fmt.Sprint("/p", rev)}})
+		s.Apply(Purge{Account: "acme", Revision: rev, Tag: fmt.Sprint("t", rev)})
+		s.Apply(Purge{Account: "acme", Revision: rev, Endpoint: fmt.Sprint("e", rev)})
 	}
-	s.purges.tidy()
-	if n := s.purges.size(); n != 400 {
+	s.tidy()
+	if n := entries(s); n != 400 {
 		t.Fatalf("%d entries, want 400: no floor, nothing forgotten", n)
 	}
 	s.Floor("acme", 40, 0)
 	s.Floor("acme", 20, 0) // never sinks
-	s.purges.tidy()
-	if n := s.purges.size(); n != 240+20 {
+	s.tidy()
+	if n := entries(s); n != 240+20 {
 		t.Errorf("%d entries over a soft floor of 40, want the 240 above it and the 20 hard ones below", n)
 	}
 	any := Scope{Account: "acme", Endpoint: "x", Path: "/any"}
-	if a, b := s.Check(any, 39), s.Check(any, 40); a != Soft || b != None {
+	if a, b := s.Check(&any, 39), s.Check(&any, 40); a != Soft || b != None {
 		t.Errorf("around the soft floor: %v, %v", a, b)
 	}
-	if v := s.Check(Scope{Account: "acme", Endpoint: "e1", Path: "/30"}, 29); v != Hard {
+	if v := s.Check(&Scope{Account: "acme", Endpoint: "e1", Path: "/30"}, 29); v != Hard {
 		t.Errorf("a hard purge below the soft floor: %v", v)
 	}
 	s.Floor("acme", 40, 40)
 	s.Forget("acme", 60)
-	s.purges.tidy()
-	if n := s.purges.size(); n != 160 {
+	s.tidy()
+	if n := entries(s); n != 160 {
 		t.Errorf("%d entries after forgetting up to 60, want 160", n)
 	}
-	if v := s.Check(any, 39); v != Hard {
+	if v := s.Check(&any, 39); v != Hard {
 		t.Errorf("below the hard floor: %v", v)
 	}
 	s.Forget("acme", math.MaxInt64)
-	s.purges.tidy()
-	if len(s.purges.accounts) != 0 {
+	s.tidy()
+	if s.accounts.Load().Len() != 0 {
 		t.Error("a deleted account is still in memory")
 	}
 }
 
+// entries is how many scopes have purges of their own.
+func entries(t *Table) (n int) {
+	for a := range t.accounts.Load().All() {
+		n += a.entries.Len()
+	}
+	return n
+}
+
 func TestForgetAll(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, t.TempDir())
-	s.Purge(Purge{Account: "acme", Revision: 100, Hard: true, Everything: true})
+	s := New(nil)
+	s.Apply(Purge{Account: "acme", Revision: 100, Hard: true, Everything: true})
 	s.Floor("other", 100, 0)
 	s.ForgetAll()
 	for _, account := range []string{"acme", "other"} {
-		if v := s.Check(Scope{Account: account}, 1); v != None {
+		if v := s.Check(&Scope{Account: account}, 1); v != None {
 			t.Errorf("%s: %v", account, v)
 		}
 	}
-	s.Purge(Purge{Account: "acme", Revision: 2, Everything: true})
-	if v := s.Check(Scope{Account: "acme"}, 1); v != Soft {
+	s.Apply(Purge{Account: "acme", Revision: 2, Everything: true})
+	if v := s.Check(&Scope{Account: "acme"}, 1); v != Soft {
 		t.Errorf("a purge after it: %v", v)
 	}
 }
@@ -214,12 +226,12 @@ func TestPurgeOrderDoesNotMatter(t *testing.T) {
 			}
 			purges = append(purges, p)
 		}
-		var one, two purgeIndex
+		one, two := New(nil), New(nil)
 		for _, p := range purges {
-			one.apply(p)
+			one.Apply(p)
 		}
 		for _, i := range append(r.Perm(len(purges)), r.Perm(len(purges))...) {
-			two.apply(purges[i])
+			two.Apply(purges[i])
 		}
 		for range 50 {
 			sc := Scope{Account: "acme", Endpoint: pick(eps), Path: pick(paths), Query: pick(queries), Tags: tags[:r.IntN(3)]}
@@ -230,7 +242,7 @@ func TestPurgeOrderDoesNotMatter(t *testing.T) {
 					want = max(want, map[bool]Verdict{false: Soft, true: Hard}[p.Hard])
 				}
 			}
-			if a, b := one.check(&sc, asof), two.check(&sc, asof); a != want || b != want {
+			if a, b := one.Check(&sc, asof), two.Check(&sc, asof); a != want || b != want {
 				t.Fatalf("%+v asof %d: %v and %v, want %v of %+v", sc, asof, a, b, want, purges)
 			}
 		}
@@ -263,14 +275,13 @@ func slowlyCovers(p Purge, sc Scope) bool {
 // as Purge returns, and what none of them is about stays as it was.
 func TestStormOfPurges(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, t.TempDir())
+	s := New(nil)
 	purges := 100_000
 	if testing.Short() {
 		purges = 10_000
 	}
-	put(t, s, 1, 100)
-	scope := func(n int) Scope {
-		return Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/storm/%d/x", n), Tags: []string{fmt.Sprintf("t%d", n)}}
+	scope := func(n int) *Scope {
+		return &Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/storm/%d/x", n), Tags: []string{fmt.Sprintf("t%d", n)}}
 	}
 	began := time.Now()
 	for n := range purges {
@@ -283,7 +294,7 @@ func TestStormOfPurges(t *testing.T) {
 		case 2:
 			p.Prefix = &PrefixScope{Endpoint: "e1", Path: fmt.Sprintf("/storm/%d", n)}
 		}
-		if err := s.Purge(p); err != nil {
+		if err := s.Apply(p); err != nil {
 			t.Fatal(err)
 		}
 		want := Soft
@@ -301,63 +312,9 @@ func TestStormOfPurges(t *testing.T) {
 		}
 	}
 	for _, sc := range []Scope{{Account: "acme", Endpoint: "e1", Path: "/storm"}, {Account: "acme", Endpoint: "e1", Path: "/storm/x/1"}, {Account: "other", Endpoint: "e1", Path: "/storm/0/x"}} {
-		if got := s.Check(sc, 50); got != None {
+		if got := s.Check(&sc, 50); got != None {
 			t.Errorf("%+v: %v", sc, got)
 		}
-	}
-	wantStored(t, s, 1, 100)
-}
-
-func TestPurgedObjects(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s := openStore(t, dir)
-	put(t, s, 1, 100)
-	put(t, s, 2, 100)
-	put(t, s, 3, 100)
-	s.Purge(Purge{Account: "acme", Revision: 11, Tag: "n1"})
-	if got := s.Lookup(testKey(1)); len(got) != 1 || got[0].Verdict != Soft {
-		t.Fatalf("after a soft purge: %+v", got)
-	}
-	h := testHead(1, 100)
-	h.Asof = 11
-	if err := s.Freshen(s.Lookup(testKey(1))[0], h); err != nil {
-		t.Fatal(err)
-	}
-	if got := s.Lookup(testKey(1)); len(got) != 1 || got[0].Verdict != None {
-		t.Fatalf("after a revalidation as of the purge: %+v", got)
-	}
-
-	s.Purge(Purge{Account: "acme", Revision: 12, Hard: true, URLs: []URLScope{{Endpoint: "e1", Path: "/files/2"}}})
-	if got := s.Lookup(testKey(2)); got != nil {
-		t.Fatalf("after a hard purge: %+v", got)
-	}
-	if n := len(filesIn(t, dir+"/objects")); n != 3 { // 1 with its sidecar, and 3
-		t.Errorf("%d files, want the lookup to have deleted one", n)
-	}
-	s.Purge(Purge{Account: "acme", Revision: 12, Hard: true, Prefix: &PrefixScope{Path: "/files"}})
-	s.sweep(func() bool { return true })
-	if st := s.Stats(); st.Objects != 0 || st.Bytes != 0 || len(filesIn(t, dir+"/objects")) != 0 {
-		t.Errorf("after the sweep: %+v", st)
-	}
-}
-
-func TestFillsAndPurges(t *testing.T) {
-	t.Parallel()
-	s := openStore(t, t.TempDir())
-	s.Purge(Purge{Account: "acme", Revision: 11, Hard: true, Everything: true})
-	if _, err := fill(t, s, testKey(1), 10, testHead(1, 5), testBody(1, 5)); err == nil || s.Stats().Bytes != 0 {
-		t.Errorf("a fill begun before a hard purge was stored: %v", err)
-	}
-	newer, err := fill(t, s, testKey(1), 12, testHead(1, 5), testBody(1, 5))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fill(t, s, testKey(1), 11, testHead(1, 6), testBody(2, 6)); err == nil {
-		t.Error("the fill of an earlier walk took the place of a later one's")
-	}
-	if got := s.Lookup(testKey(1)); len(got) != 1 || got[0].o != newer.o {
-		t.Errorf("stored: %+v", got)
 	}
 }
 
@@ -374,20 +331,151 @@ func FuzzPurgeCoversEverySpelling(f *testing.F) {
 		target := topology.Target{Path: path, Endpoint: &topology.Endpoint{Keyed: true}}
 		target.Object, target.ObjectOK = topology.ObjectKey(path)
 		file := target.File()
-		if spelledOut(path) != spelledOut(file) {
-			t.Fatalf("%q and %q are one object, but purges see %q and %q", path, file, spelledOut(path), spelledOut(file))
+		if plainPath(path) != plainPath(file) {
+			t.Fatalf("%q and %q are one object, but purges see %q and %q", path, file, plainPath(path), plainPath(file))
 		}
 		for i := range path {
 			if path[i] != '/' {
 				continue
 			}
-			var x purgeIndex
-			if err := x.apply(Purge{Account: "a", Revision: 1, Prefix: &PrefixScope{Path: path[:i]}}); err != nil {
+			x := New(nil)
+			if err := x.Apply(Purge{Account: "a", Revision: 1, Prefix: &PrefixScope{Path: path[:i]}}); err != nil {
 				t.Fatal(err)
 			}
-			if x.check(&Scope{Account: "a", Path: file}, 0) != Soft {
+			if x.Check(&Scope{Account: "a", Path: file}, 0) != Soft {
 				t.Fatalf("a purge of %q does not cover %q", path[:i], file)
 			}
 		}
 	})
+}
+
+func TestDoubtIsAboutWhatWasThereBefore(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	table := New(func() time.Time { return now })
+	old, fresh := now.Add(-time.Minute), now.Add(time.Millisecond)
+	check := func(when string, wantOld, wantFresh Verdict) {
+		t.Helper()
+		a, b := table.CheckStored(&Scope{}, 1, old, now), table.CheckStored(&Scope{}, 1, fresh, now)
+		if a != wantOld || b != wantFresh {
+			t.Errorf("%s: what is old is %v, what is fresh %v", when, a, b)
+		}
+	}
+	check("at first", None, None)
+	table.Doubt(2 * time.Second)
+	check("in doubt", Soft, None)
+	if v := table.Check(&Scope{}, 1); v != None {
+		t.Errorf("a memory is doubted: %v", v)
+	}
+	table.Trust()
+	check("trusted", None, None)
+	table.Doubt(2 * time.Second)
+	now = now.Add(2 * time.Second)
+	check("when nobody answers", None, None)
+}
+
+// Readers see every purge whose Apply has returned, without waiting for writers.
+func TestReadersBesideWriters(t *testing.T) {
+	t.Parallel()
+	table := New(nil)
+	var done atomic.Int64
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				n := done.Load()
+				if n > 0 {
+					if v := table.Check(&Scope{Account: "a", Endpoint: "e", Path: fmt.Sprint("/", n), Tags: []string{"none"}}, n-1); v != Soft {
+						t.Errorf("purge %d was applied, and is not seen: %v", n, v)
+						return
+					}
+				}
+				if n == 5000 {
+					return
+				}
+			}
+		})
+	}
+	for n := int64(1); n <= 5000; n++ {
+		if err := table.Apply(Purge{Account: "a", Revision: n, URLs: []URLScope{{Endpoint: "e", Path: fmt.Sprint("/", n)}}}); err != nil {
+			t.Error(err)
+		}
+		if n%1000 == 0 {
+			table.tidy()
+		}
+		done.Store(n)
+	}
+	readers.Wait()
+}
+
+func TestCheckAllocatesNothing(t *testing.T) {
+	table := New(nil)
+	for n := range 1000 {
+		for _, p := range []Purge{
+			{Tag: fmt.Sprint("t", n)}, {URLs: []URLScope{{Endpoint: "e", Path: fmt.Sprint("/a/", n)}}}, {Prefix: &PrefixScope{Path: fmt.Sprint("/a/b/", n)}},
+		} {
+			p.Account, p.Revision = "a", 5
+			if err := table.Apply(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	sc := Scope{Account: "a", Endpoint: "e", Path: "/a/b/c/d", Query: "w=1", Tags: []string{"x", "y"}}
+	if n := testing.AllocsPerRun(100, func() {
+		if table.Check(&sc, 1) != None {
+			t.Error("covered")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestRunSweepsUntilAllIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := New(nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		var calls atomic.Int64
+		go table.Run(ctx, func(context.Context) bool { return calls.Add(1) >= 2 })
+		wait := func() { time.Sleep(5 * time.Second); synctest.Wait() }
+		if wait(); calls.Load() != 0 {
+			t.Errorf("%d sweeps without a purge", calls.Load())
+		}
+		table.Apply(Purge{Account: "a", Revision: 1, Everything: true})
+		if wait(); calls.Load() != 0 {
+			t.Errorf("%d sweeps after a soft purge", calls.Load())
+		}
+		table.Apply(Purge{Account: "a", Revision: 1, Hard: true, Tag: "t"})
+		if wait(); calls.Load() != 2 {
+			t.Errorf("%d sweeps after a hard purge, of which the first did not see all", calls.Load())
+		}
+		table.Floor("a", 0, 5)
+		if wait(); calls.Load() != 3 {
+			t.Errorf("%d sweeps after a hard floor", calls.Load())
+		}
+		cancel()
+	})
+}
+
+func BenchmarkCheck(b *testing.B) {
+	for _, purges := range []int{0, 100_000} {
+		b.Run(fmt.Sprintf("purges=%d", purges), func(b *testing.B) {
+			table := New(nil)
+			for i := range purges / 4 {
+				for _, p := range []Purge{
+					{URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/u", i)}}}, {Prefix: &PrefixScope{Endpoint: "e1", Path: fmt.Sprint("/images/x", i)}},
+					{Prefix: &PrefixScope{Path: fmt.Sprint("/images/2024/x", i)}}, {Tag: fmt.Sprint("t", i)},
+				} {
+					p.Account, p.Revision = "acme", 11
+					table.Apply(p)
+				}
+			}
+			sc := Scope{Account: "acme", Endpoint: "e1", Path: "/images/2024/summer/large/one.jpg", Tags: []string{"all", "n1"}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if table.Check(&sc, 10) != None {
+					b.Fatal("covered")
+				}
+			}
+		})
+	}
 }

@@ -1,0 +1,181 @@
+package purges
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/persistent"
+)
+
+// Table answers, by a few hash look-ups, which purges cover a scope. Its methods may be called at any time from any
+// goroutine.
+type Table struct {
+	now      func() time.Time
+	accounts atomic.Pointer[persistent.Map[*account]] // by uid
+	doubt    atomic.Pointer[doubt]                    // nil without one
+	hard     atomic.Int64                             // counts what may have made stored replies unusable
+
+	mu    sync.Mutex          // held by writers
+	dirty map[string]struct{} // uids of accounts that tidy has to look at
+}
+
+// doubt is a time in which purges may have been missed.
+type doubt struct{ since, until time.Time }
+
+// New returns a table without purges. The clock is that of doubts; nil stands for time.Now.
+func New(now func() time.Time) *Table {
+	if now == nil {
+		now = time.Now
+	}
+	t := &Table{now: now, dirty: make(map[string]struct{})}
+	t.accounts.Store(noAccounts())
+	return t
+}
+
+func noAccounts() *persistent.Map[*account] {
+	none := persistent.New(func(a *account) string { return a.uid })
+	return &none
+}
+
+// change replaces an account by what f makes of it. Callers hold mu.
+func (t *Table) change(uid string, f func(account) account) {
+	next := *t.accounts.Load()
+	a := newAccount(uid)
+	if old, ok := next.Get(uid); ok {
+		a = *old
+	}
+	a = f(a)
+	next.Put(new(persistent.Batch), &a)
+	t.accounts.Store(&next)
+}
+
+// Apply has p count: from its return on no answer overlooks it. An error says that p is malformed and changed nothing.
+func (t *Table) Apply(p Purge) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.change(p.Account, func(a account) account { return a.with(&p) })
+	if p.Everything {
+		t.dirty[p.Account] = struct{}{}
+	}
+	if p.Hard {
+		t.hard.Add(1)
+	}
+	return nil
+}
+
+// Floor says that what an account has from before softBefore must be revalidated and from before hardBefore never be
+// used. It only rises, and stands in for the purges that were retired.
+func (t *Table) Floor(uid string, softBefore, hardBefore int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.change(uid, func(a account) account {
+		before := a.whole.hard
+		a.whole = a.whole.merge(revisions{softBefore, hardBefore})
+		if a.whole.hard > before {
+			t.hard.Add(1)
+		}
+		return a
+	})
+	t.dirty[uid] = struct{}{}
+}
+
+// Forget frees the memory of an account's purges up to a revision, some time later. Its caller has raised the floor
+// first, where it still wants what they said. math.MaxInt64 frees all of the account, when that is deleted.
+func (t *Table) Forget(uid string, upTo int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.accounts.Load().Get(uid); !known {
+		return
+	}
+	t.change(uid, func(a account) account {
+		a.forgotten = max(a.forgotten, upTo)
+		return a
+	})
+	t.dirty[uid] = struct{}{}
+}
+
+// ForgetAll frees what is known of all purges, at once: the revisions to come are of another history, in which theirs mean
+// nothing. Its caller sees to it that nothing stored before is looked up any more.
+func (t *Table) ForgetAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.accounts.Store(noAccounts())
+	clear(t.dirty)
+}
+
+// Doubt has what was asked for before now revalidated before its next use, for at most so long, until [Table.Trust] says
+// that no purge was missed.
+func (t *Table) Doubt(patience time.Duration) {
+	now := t.now()
+	t.doubt.Store(&doubt{since: now, until: now.Add(patience)})
+}
+
+// Trust ends a doubt.
+func (t *Table) Trust() { t.doubt.Store(nil) }
+
+// Check returns the verdict on anything that has a scope and an asof.
+func (t *Table) Check(sc *Scope, asof int64) Verdict {
+	a, ok := t.accounts.Load().Get(sc.Account)
+	if !ok {
+		return None
+	}
+	return a.check(sc, asof)
+}
+
+// CheckStored returns the verdict at now on what was asked for at requested, and may be older than this process: while
+// there is a doubt about what it was before, it is [Soft] at least.
+func (t *Table) CheckStored(sc *Scope, asof int64, requested, now time.Time) Verdict {
+	v := t.Check(sc, asof)
+	if d := t.doubt.Load(); v == None && d != nil && requested.Before(d.since) && now.Before(d.until) {
+		return Soft
+	}
+	return v
+}
+
+// tidy frees entries that were forgotten or say no more than the account's floor.
+func (t *Table) tidy() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	batch, next := new(persistent.Batch), *t.accounts.Load()
+	for uid := range t.dirty {
+		old, ok := next.Get(uid)
+		if !ok {
+			continue
+		}
+		if a := old.tidy(); a.gone() {
+			next.Drop(batch, uid)
+		} else {
+			next.Put(batch, &a)
+		}
+	}
+	clear(t.dirty)
+	t.accounts.Store(&next)
+}
+
+// runEvery is how often [Table.Run] looks whether there is something to do.
+const runEvery = time.Second
+
+// Run frees what need not be kept, and has sweep called after hard purges: stored replies are obeyed without, sweep only
+// gives their space back early. It is called again until it reports that it has seen them all. Run returns when ctx
+// ends, with nil.
+func (t *Table) Run(ctx context.Context, sweep func(context.Context) (whole bool)) error {
+	tick := time.NewTicker(runEvery)
+	defer tick.Stop()
+	swept := int64(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		t.tidy()
+		if hard := t.hard.Load(); hard != swept && sweep(ctx) {
+			swept = hard
+		}
+	}
+}
