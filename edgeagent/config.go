@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -26,7 +27,8 @@ import (
 // Config of an agent. Each field is a flag of `edgewalk edgeagent`; none is read again after the start, but for the files of
 // certificates and keys.
 type Config struct {
-	// ControlPlane holds the addresses of control planes, `host:port`. Default 127.0.0.1:7071.
+	// ControlPlane holds the addresses of control planes, `host:port`, or a host alone for port 7071.
+	// Default 127.0.0.1:7071.
 	ControlPlane []string
 	// HTTPAddr is where plain HTTP is served. Default 127.0.0.1:8080; `off` for none, `systemd:NAME`
 	// for a socket that systemd has opened.
@@ -100,6 +102,9 @@ const (
 	DefaultRegion       = "local"
 )
 
+// controlPlanePort is that of --edge-addr, unless it is set.
+const controlPlanePort = "7071"
+
 // minCacheSize is the least that holds a handful of pictures; less is a typing error.
 const minCacheSize = 1 << 20
 
@@ -114,6 +119,10 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Version, "unknown")
 	if len(c.ControlPlane) == 0 {
 		c.ControlPlane = []string{DefaultControlPlane}
+	}
+	c.ControlPlane = slices.Clone(c.ControlPlane)
+	for i, address := range c.ControlPlane {
+		c.ControlPlane[i] = listen.WithPort(address, controlPlanePort)
 	}
 	if c.CacheSize == 0 {
 		c.CacheSize = DefaultCacheSize

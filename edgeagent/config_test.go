@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,4 +110,13 @@ func shown(t *testing.T, server tls.Certificate, client *tls.Config) int64 {
 		t.Fatal(err)
 	}
 	return accepted.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+}
+
+func TestControlPlaneAddresses(t *testing.T) {
+	t.Parallel()
+	cfg := Config{ControlPlane: []string{"cp1.internal", "cp2.internal:7171", "::1"}}
+	cfg.setDefaults()
+	if want := []string{"cp1.internal:7071", "cp2.internal:7171", "[::1]:7071"}; !slices.Equal(cfg.ControlPlane, want) {
+		t.Errorf("the control planes are %q, want %q", cfg.ControlPlane, want)
+	}
 }

@@ -2,15 +2,17 @@ package main
 
 import (
 	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/edgewalk/edgewalk/controlplane"
 )
 
-func controlplaneCommand(log *slog.Logger) *cobra.Command {
-	cfg := controlplane.Config{Logger: log}
+func controlplaneCommand() *cobra.Command {
+	cfg := controlplane.Config{}
 	upload := byteSize(controlplane.DefaultMaxUpload)
+	var logging *logOptions
 	cmd := &cobra.Command{
 		Use:   "controlplane",
 		Short: "Keep the topology and stream it to edges",
@@ -23,6 +25,12 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
       --tls-cert cp.pem --tls-key cp.key --admin-token-file admin.token --edge-token-file edge.token`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logging.logger(cmd)
+			if err != nil {
+				return err
+			}
+			cfg.Logger = log
+			warnOfUnknown(cmd, os.Environ(), log)
 			hangups := catchHangups()
 			cfg.MaxUpload = int64(upload)
 			c, err := controlplane.New(cmd.Context(), cfg)
@@ -62,12 +70,13 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the tokens of edges, one a line; read again when it changes")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let listeners be on any address without TLS and tokens")
 	f.BoolVar(&cfg.AllowShrink, "allow-shrink", false, "let edges replace their topology by one less than half its size")
+	logging = addLogFlags(cmd)
 	useEnvironment(cmd)
 	return cmd
 }
 
 func restoreCommand(log *slog.Logger) *cobra.Command {
-	cfg := controlplane.Config{Logger: log}
+	cfg := controlplane.Config{}
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Bring a saved topology back",

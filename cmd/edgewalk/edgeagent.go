@@ -1,7 +1,7 @@
 package main
 
 import (
-	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -9,9 +9,10 @@ import (
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 )
 
-func edgeagentCommand(log *slog.Logger) *cobra.Command {
-	cfg := edgeagent.Config{Logger: log, Version: buildinfo.Get().Version}
+func edgeagentCommand() *cobra.Command {
+	cfg := edgeagent.Config{Version: buildinfo.Get().Version}
 	size := byteSize(edgeagent.DefaultCacheSize)
+	var logging *logOptions
 	cmd := &cobra.Command{
 		Use:   "edgeagent",
 		Short: "Serve files to clients",
@@ -25,6 +26,12 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
       --tls-cert site.pem --tls-key site.key --state-dir /var/lib/edgewalk --cache-dir /cache --cache-size 200GiB`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logging.logger(cmd)
+			if err != nil {
+				return err
+			}
+			cfg.Logger = log
+			warnOfUnknown(cmd, os.Environ(), log)
 			hangups := catchHangups()
 			cfg.CacheSize = int64(size)
 			agent, err := edgeagent.New(cfg)
@@ -59,6 +66,7 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed, in the access log, for origins that are told, and for limits per client")
 	f.StringVar(&cfg.AccessLog, "access-log", "", "file for a line of JSON for each request, - for standard output")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let --metrics-addr be any address, and the token travel in the clear")
+	logging = addLogFlags(cmd)
 	useEnvironment(cmd)
 	return cmd
 }

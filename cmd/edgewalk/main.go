@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
@@ -26,7 +25,7 @@ func main() {
 	// The first signal ends the program in order; from then on the default applies, so that a second one ends it at once.
 	context.AfterFunc(ctx, stop)
 	// What libraries say through the log package goes the same way as ours.
-	slog.SetDefault(newLogger(os.Stderr))
+	slog.SetDefault(newLogger(os.Stderr, logOptions{}))
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -76,8 +75,8 @@ then in one storage after the other, and keeps what it found on disk.
 		return admincli.AsUsage(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
 	root.AddGroup(&cobra.Group{ID: "daemon", Title: "Running:"})
-	log := newLogger(stderr)
-	for _, cmd := range []*cobra.Command{devCommand(log), controlplaneCommand(log), edgeagentCommand(log)} {
+	log := newLogger(stderr, logOptions{})
+	for _, cmd := range []*cobra.Command{devCommand(log), controlplaneCommand(), edgeagentCommand()} {
 		cmd.GroupID = "daemon"
 		root.AddCommand(cmd)
 		hideSharedFlags(cmd)
@@ -110,12 +109,4 @@ func refuseWrongWords(cmd *cobra.Command) {
 	for _, child := range cmd.Commands() {
 		refuseWrongWords(child)
 	}
-}
-
-// newLogger writes for people on a terminal and JSON elsewhere.
-func newLogger(w io.Writer) *slog.Logger {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return slog.New(slog.NewTextHandler(w, nil))
-	}
-	return slog.New(slog.NewJSONHandler(w, nil))
 }

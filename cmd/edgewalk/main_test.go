@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -56,6 +58,9 @@ func TestExitCodes(t *testing.T) {
 		{"wait soon", 2, `"soon" is no revision`},
 		{"media upload a b /x -A acme", 2, "several files need a folder"},
 		{"edgeagent --cache-size much", 2, `"much" is no size`},
+		{"edgeagent --log-format xml", 2, `--log-format "xml": want text, json or auto`},
+		{"edgeagent --log-level loud", 2, "--log-level"},
+		{"edgeagent --http-addr foo", 1, "--http-addr foo has no port: write host:port"},
 		{"edgeagent --id EU", 1, "an id has 1 to 63 lower-case letters"},
 		{"edgeagent --metrics-addr 0.0.0.0:0", 1, "--metrics-addr 0.0.0.0:0 is not loopback"},
 		{"get accounts --server " + nobody, 1, "no control plane answers at " + nobody},
@@ -106,5 +111,46 @@ func TestEnvironmentSetsFlags(t *testing.T) {
 	}
 	if _, help, _ := edgewalk(t, "edgeagent", "--help"); !strings.Contains(help, "EDGEWALK_EDGEAGENT_HTTP_ADDR") {
 		t.Error("the help does not name the variables")
+	}
+}
+
+// A variable that is misspelled is told of; without that, a default would stay in place in silence.
+func TestUnknownVariables(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	root := newRoot(io.Discard)
+	warnOfUnknown(root, []string{
+		"PATH=/bin", "EDGEWALK_TOKEN=x", "EDGEWALK_EDGEAGENT_HTTP_ADDR=:80", "EDGEWALK_CONTROLPLANE_DATA_DIR=/d",
+		"EDGEWALK_EDGEAGENT_HTP_ADDR=secret", "EDGEWALK_HTTP_ADDR=secret",
+	}, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}})))
+	const want = `level=WARN msg="this environment variable sets nothing" name=EDGEWALK_EDGEAGENT_HTP_ADDR hint="there is no flag --htp-addr"
+level=WARN msg="this environment variable sets nothing" name=EDGEWALK_HTTP_ADDR hint="a flag of a daemon is set by its name too, such as EDGEWALK_EDGEAGENT_HTTP_ADDR"
+`
+	if log.String() != want {
+		t.Errorf("the log says\n%s\nwant\n%s", log.String(), want)
+	}
+}
+
+// The log has levels and two forms, and its durations have units.
+func TestLogFlags(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		options logOptions
+		want    string
+	}{
+		{logOptions{}, `"msg":"waited","for":"1.5s"}`},
+		{logOptions{format: "text"}, "level=INFO msg=waited for=1.5s"},
+		{logOptions{level: slog.LevelWarn}, ""},
+	} {
+		var out strings.Builder
+		newLogger(&out, c.options).Info("waited", "for", 1500*time.Millisecond)
+		if c.want == "" && out.Len() > 0 || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%+v: %q, want %q", c.options, out.String(), c.want)
+		}
 	}
 }

@@ -30,7 +30,7 @@ func TestConnectionsThatAreRefusedSayWhatIsMissing(t *testing.T) {
 	const any = "127.0.0.1:0"
 	c, err := controlplane.New(t.Context(), controlplane.Config{
 		DataDir: filepath.Join(dir, "data"), AdminAddr: any, EdgeAddr: any, HTTPAddr: any, MediaAddr: any,
-		TLSCert: cert, TLSKey: key, ClientCA: cert, AdminTokenFile: tokens, Logger: newLogger(t.Output()),
+		TLSCert: cert, TLSKey: key, ClientCA: cert, AdminTokenFile: tokens, Logger: newLogger(t.Output(), logOptions{}),
 	})
 	if err != nil {
 		t.Fatal(err)

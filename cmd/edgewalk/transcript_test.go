@@ -78,7 +78,7 @@ func startDemo(t *testing.T) demonstration {
 	go func() {
 		ended <- dev.Run(ctx, dev.Config{
 			StateDir: filepath.Join(t.TempDir(), "dev"), HTTPAddr: any, MetricsAddr: any, AdminAddr: any, EdgeAddr: any, StatusAddr: any, MediaAddr: any,
-			Version: "test", Out: out, Logger: newLogger(t.Output()),
+			Version: "test", Out: out, Logger: newLogger(t.Output(), logOptions{}),
 		})
 	}()
 	t.Cleanup(func() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/edgewalk/edgewalk/internal/systemd"
@@ -22,13 +23,23 @@ func Open(flag, address string) (net.Listener, error) {
 		return l, nil
 	}
 	l, err := net.Listen("tcp", address)
-	switch {
+	switch wrong := (*net.AddrError)(nil); {
+	case errors.As(err, &wrong) && strings.Contains(wrong.Err, "missing port"):
+		return nil, fmt.Errorf("%s %s has no port: write host:port, or :port for every address of this machine", flag, address)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%s %s is in use by another program: choose another address", flag, address)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	return l, nil
+}
+
+// WithPort returns an address with a port: its own, or else port.
+func WithPort(address, port string) string {
+	if _, _, err := net.SplitHostPort(address); err == nil || address == "" {
+		return address
+	}
+	return net.JoinHostPort(strings.Trim(address, "[]"), port)
 }
 
 // Loopback reports whether address, with or without a port, is one that only this machine reaches. A name other than
