@@ -3,8 +3,6 @@ package edgehttp
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,7 +15,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -291,56 +288,6 @@ func (e *edge) openFiles() (n int) {
 	return n
 }
 
-// A client that goes on reading keeps its download however slow it is; one that takes next to
-// nothing does not.
-func TestDownloadsEndOnlyForThoseWhoTakeNothing(t *testing.T) {
-	t.Parallel()
-	const stall = 30 * time.Second
-	for _, test := range []struct {
-		name  string
-		piece int
-		every time.Duration
-		kept  bool
-	}{
-		{"quick", 64 << 10, time.Second, true},
-		{"1 KiB a second", 1 << 10, time.Second, true},
-		{"a pause", 64 << 10, 25 * time.Second, true},
-		{"100 bytes a second", 100, time.Second, false},
-		{"a byte in each 10 s", 1, 10 * time.Second, false},
-		{"nothing", 0, time.Second, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				server, client := net.Pipe()
-				ctx, stop := context.WithCancel(t.Context())
-				go func() {
-					defer client.Close()
-					tick := time.NewTicker(test.every)
-					defer tick.Stop()
-					for {
-						if _, err := io.CopyN(io.Discard, client, int64(test.piece)); err != nil {
-							return
-						}
-						select {
-						case <-tick.C:
-						case <-ctx.Done():
-							return
-						}
-					}
-				}()
-				conn := &progressConn{Conn: server, stall: stall, release: func() {}}
-				n, err := conn.Write(make([]byte, 256<<10))
-				if kept := err == nil && n == 256<<10; kept != test.kept || !kept && !errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Errorf("%d bytes, %v", n, err)
-				}
-				conn.Close()
-				stop()
-			})
-		})
-	}
-}
-
 // smallSockets has the kernel take little of what is sent.
 type smallSockets struct{ net.Listener }
 
@@ -413,7 +360,7 @@ func TestAnnouncedBodyThatNeverComesIsBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(bodyTimeout + 10*time.Second))
+			conn.SetDeadline(time.Now().Add(11 * time.Second))
 			io.WriteString(conn, head)
 			answer, err := io.ReadAll(conn)
 			closes := bytes.Contains(answer, []byte("\r\nConnection: close\r\n"))
@@ -512,7 +459,5 @@ func TestPanicIsLogged(t *testing.T) {
 	if response, _ := e.get("shared.test", "/acme/a.txt"); response == nil || response.StatusCode != 200 {
 		t.Error("no answer after a panic")
 	}
-	if n := e.metric("edgewalk_edge_requests_in_flight"); n != 0 {
-		t.Errorf("%v requests are still counted", n)
-	}
+	e.await("none is counted any more", func() bool { return e.metric("edgewalk_edge_requests_in_flight") == 0 })
 }

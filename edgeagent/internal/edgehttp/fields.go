@@ -4,7 +4,11 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // serverOrders are the starts of fields by which a web server or proxy in front of the edge takes orders from what it
@@ -76,25 +80,124 @@ var withMeaning = namesOf(`
 // tests have fields of their own.
 func mayAct(name string) bool { return !ofFile.has(name) && withMeaning.has(name) }
 
-// dropOrders drops what an origin may not say to whom the reply passes.
-func dropOrders(h http.Header, t *topology.Target) {
-	for name := range h {
-		if ordersServers(name) || t.Domain == nil && mayAct(name) {
-			delete(h, name)
+// mayPass reports whether an origin may say a field to whom the reply passes.
+func mayPass(name string, t *topology.Target) bool {
+	return !ordersServers(name) && (t.Domain != nil || !mayAct(name))
+}
+
+// addHead adds the fields of a reply: those that the cache has, but for what the edge alone says, and the edge's own; both
+// without those that the endpoint removes or sets; then those that it sets; and last what no account may take back. A
+// browser never guesses a type, and on the shared host the file of one account does not act in the name of the others. A
+// 304 does not tell the type, and would replace the policy that a browser has kept (RFC 9111 3.2), so it has none.
+func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
+	own := ownFields{t.Endpoint.Spec.GetResponseHeaders(), t}
+	allow, varies := allowedOrigin(t.Endpoint, x.Fields.Get(field.Origin))
+	shared := t.Domain == nil
+	var vary []string
+	var policies []byte
+	for name, value := range field.Fields(r.Fields) {
+		if !mayPass(name, t) || own.decides(name) {
+			continue
 		}
+		switch name {
+		case "X-Content-Type-Options", "X-Request-Id":
+			continue
+		case "Access-Control-Allow-Origin", "Timing-Allow-Origin":
+			if allow != "" {
+				continue
+			}
+		case "Content-Security-Policy", "Content-Security-Policy-Report-Only":
+			if shared {
+				policies = field.Append(policies, name, value)
+				continue
+			}
+		case "Vary":
+			if varies {
+				vary = append(vary, value)
+				continue
+			}
+		}
+		x.add(name, value)
+	}
+	add := func(name, value string) {
+		if value != "" && !own.decides(name) {
+			x.add(name, value)
+		}
+	}
+	if varies {
+		h := http.Header{"Vary": vary}
+		rfc9111.AddVary(h, "Origin")
+		for _, value := range h["Vary"] {
+			add("Vary", value)
+		}
+	}
+	add("Link", canonicalLink(t, r.Supplier))
+	add("Access-Control-Allow-Origin", allow)
+	add("Timing-Allow-Origin", allow)
+	if !own.decides("X-Request-Id") {
+		x.addID()
+	}
+	own.set(x)
+	x.add("X-Content-Type-Options", "nosniff")
+	switch {
+	case !shared || r.Status == http.StatusNotModified:
+	case active(x.fields):
+		x.add("Content-Security-Policy", sandbox)
+	default:
+		x.fields = append(x.fields, policies...)
 	}
 }
 
-// applyOwn applies the endpoint's own headers, after everything else.
-func applyOwn(h http.Header, t *topology.Target) {
-	own := t.Endpoint.Spec.GetResponseHeaders()
-	for _, name := range own.GetRemove() {
-		h.Del(name)
+// canonicalLink names the file's URL at its origin, where that is wished (RFC 6596).
+func canonicalLink(t *topology.Target, supplier string) string {
+	o := t.Account.Origin(supplier)
+	if o == nil || !o.Spec.GetIncludeCanonicalHeader() {
+		return ""
 	}
-	for name, value := range own.GetSet() {
-		name = http.CanonicalHeaderKey(name)
-		if !ordersServers(name) && (t.Domain != nil || settable.has(name) && name != "X-Request-Id") {
-			h[name] = []string{value}
+	base := o.Spec.GetBaseUrlForCanonicalHeader()
+	if base == "" {
+		base = o.Spec.GetWeb().GetBaseUrl()
+	}
+	if base == "" {
+		return ""
+	}
+	return "<" + strings.TrimSuffix(base, "/") + t.Path + `>; rel="canonical"`
+}
+
+// ownFields are what an endpoint does to the fields of its replies.
+type ownFields struct {
+	spec   *topologyv1.ResponseHeaders
+	target *topology.Target
+}
+
+// decides reports whether the endpoint removes or sets a field.
+func (o ownFields) decides(name string) bool {
+	if o.spec == nil {
+		return false
+	}
+	for _, removed := range o.spec.GetRemove() {
+		if strings.EqualFold(removed, name) {
+			return true
+		}
+	}
+	for set := range o.spec.GetSet() {
+		if strings.EqualFold(set, name) && o.may(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// may reports whether the endpoint may set a field, named in canonical form.
+func (o ownFields) may(name string) bool {
+	return !ordersServers(name) && name != "X-Content-Type-Options" && (o.target.Domain != nil || settable.has(name) && name != "X-Request-Id")
+}
+
+// set adds what the endpoint sets.
+func (o ownFields) set(x *exchange) {
+	for name, value := range o.spec.GetSet() {
+		if name = http.CanonicalHeaderKey(name); o.may(name) {
+			x.add(name, value)
 		}
 	}
 }
@@ -107,32 +210,20 @@ var settable = namesOf(`Access-Control- Cache-Control Content-Disposition Conten
 // gets a web origin of its own, runs nothing and sends nothing.
 const sandbox = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
-// nosniff is the value of X-Content-Type-Options. Headers share it, and nobody changes a value in place.
-var nosniff = []string{"nosniff"}
-
-// protect sets what no account may take back: a browser never guesses a type, and on the shared host the file of one account
-// does not act in the name of the others. A 304 does not tell the type, and would replace the policy that a browser has kept
-// (RFC 9111 3.2), so it has none.
-func protect(h http.Header, t *topology.Target, status int) {
-	h["X-Content-Type-Options"] = nosniff
-	switch {
-	case t.Domain != nil:
-	case status == http.StatusNotModified:
-		delete(h, "Content-Security-Policy")
-		delete(h, "Content-Security-Policy-Report-Only")
-	case active(h["Content-Type"]):
-		h["Content-Security-Policy"] = []string{sandbox}
-		delete(h, "Content-Security-Policy-Report-Only")
+// active reports whether a browser might run what a reply with these fields holds: HTML, SVG and other XML, PDF, what may
+// hold them as a part, and what is of no type that can be told.
+func active(list []byte) bool {
+	types, last := 0, ""
+	for name, value := range field.Fields(list) {
+		if name == "Content-Type" {
+			types++
+			last = value
+		}
 	}
-}
-
-// active reports whether a browser might run what a file of the type holds: HTML, SVG and other XML, PDF, what may hold them
-// as a part, and what is of no type that can be told.
-func active(types []string) bool {
-	if len(types) != 1 {
+	if types != 1 {
 		return true
 	}
-	essence, _, _ := strings.Cut(types[0], ";")
+	essence, _, _ := strings.Cut(last, ";")
 	essence = strings.ToLower(strings.Trim(essence, " \t"))
 	kind, sub, ok := strings.Cut(essence, "/")
 	if !ok || kind == "" || sub == "" || strings.ContainsAny(essence, ", \t*") {
@@ -147,6 +238,6 @@ func active(types []string) bool {
 
 // wantsWorker reports whether a script is asked for to become a service worker (Service Workers 4.1), which acts for every
 // page of its web origin that lies below it.
-func wantsWorker(h http.Header) bool {
-	return strings.EqualFold(h.Get("Service-Worker"), "script") || strings.EqualFold(h.Get("Sec-Fetch-Dest"), "serviceworker")
+func wantsWorker(fields *field.Lines) bool {
+	return strings.EqualFold(fields.Get(field.ServiceWorker), "script") || strings.EqualFold(fields.Get(field.SecFetchDest), "serviceworker")
 }

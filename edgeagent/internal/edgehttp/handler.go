@@ -1,22 +1,19 @@
 package edgehttp
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"io"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -24,17 +21,9 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// Outcomes of requests that the cache is not asked about, beside those of httpcache.
-const (
-	outcomeRefused = "refused"
-	outcomeOptions = "options"
-)
-
 // exchange is one request and what is said of it afterwards.
 type exchange struct {
-	w       http.ResponseWriter
-	r       *http.Request
-	start   time.Time
+	*front.Exchange
 	client  netip.Addr
 	holder  netip.Addr // the network of client, whom its places are counted for
 	waits   bool       // it holds places among those that wait for origins
@@ -43,23 +32,15 @@ type exchange struct {
 	query   string // the kept one
 	asked   httpcache.Request
 	steps   []walk.StepReport
-	outcome string
+	outcome outcome
+	id      [32]byte // see newRequestID
+	fields  []byte   // of the reply
 }
 
-// ServeHTTP implements [http.Handler].
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor == 2 {
-		w = progressWriter{w, s.cfg.WriteStall}
-	}
-	x := &exchange{w: w, r: r, start: time.Now(), client: s.client(r), outcome: outcomeRefused}
-	x.entry.RequestID = newRequestID()
-	w.Header()["X-Request-Id"] = []string{x.entry.RequestID}
-	defer s.recovered(x)
-	// A reply that breaks off panics, by net/http's rule; it is logged all the same.
+// serve answers one request.
+func (s *Server) serve(request *front.Exchange) {
+	x := &exchange{Exchange: request, client: s.client(request), outcome: outcomeRefused, id: newRequestID()}
 	defer s.finish(x)
-	if r.ContentLength != 0 {
-		x.leaveBody()
-	}
 	x.holder = listen.Client(x.client)
 	if !s.place(x, s.requests.clients.Take(x.holder, 0), "client") {
 		return
@@ -81,7 +62,7 @@ func (s *Server) place(x *exchange, verdict share.Verdict, of string) bool {
 		reason, text = "requests_per_"+of, "too many requests at once for one "+of
 	}
 	s.metrics.refused.WithLabelValues(reason).Inc()
-	x.w.Header().Set("Retry-After", "1")
+	x.add("Retry-After", "1")
 	x.refuse(http.StatusServiceUnavailable, text)
 	return false
 }
@@ -116,82 +97,68 @@ func (s *Server) leave(x *exchange) {
 	}
 }
 
-// leaveBody sees to it that a body, which no request here needs, is not waited for, and that
-// nothing that follows it on the connection is taken for a request: where it ends may be understood
-// differently by something in front (RFC 9112 11.2).
-func (x *exchange) leaveBody() {
-	if x.r.ProtoMajor != 1 {
-		return // a stream of its own, which net/http ends
-	}
-	x.w.Header().Set("Connection", "close")
-	// Its error is that the connection is gone, which the reply finds out too.
-	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyTimeout))
-}
-
-// recovered tells of a fault of ours. net/http then ends the connection or the stream.
-func (s *Server) recovered(x *exchange) {
-	fault := recover()
-	if fault == nil {
-		return
-	}
-	if fault != http.ErrAbortHandler {
-		s.metrics.panics.Inc()
-		s.panics.error("a request ended by a fault of edgewalk", "request_id", x.entry.RequestID, "method", x.r.Method,
-			"host", x.entry.Host, "path", x.entry.Path, "panic", fault, "stack", string(debug.Stack()))
-	}
-	panic(http.ErrAbortHandler)
-}
-
-// finish counts and logs.
+// finish counts and logs a request, and tells of a fault of ours, which has ended it without a whole reply.
 func (s *Server) finish(x *exchange) {
-	took := time.Since(x.start)
+	fault := recover()
+	took := time.Since(x.Now)
 	s.metrics.observe(x.outcome, x.entry.Status, took)
-	s.metrics.bytes.Add(float64(x.entry.Bytes))
+	if x.entry.Bytes > 0 {
+		s.metrics.bytes.Add(float64(x.entry.Bytes))
+	}
 	if x.entry.Aborted {
 		s.metrics.aborted.Inc()
+	}
+	if fault != nil {
+		s.panicked(fault, debug.Stack(), "request_id", string(x.id[:]), "method", x.Method, "host", x.entry.Host, "path", x.entry.Path)
 	}
 	if s.access == nil {
 		return
 	}
 	e := &x.entry
-	e.Time, e.Protocol, e.Method, e.Outcome = x.start.UTC(), x.r.Proto, x.r.Method, x.outcome
+	e.Time, e.RequestID, e.Protocol, e.Method, e.Outcome = x.Now.UTC(), string(x.id[:]), x.Version.String(), x.Method, x.outcome.String()
 	e.Client, e.QueryHash, e.Steps = x.client.String(), hashOf(x.query), stepsOf(x.steps)
 	e.DurationMS = milliseconds(took)
 	if e.Host == "" {
-		e.Host = x.r.Host
+		e.Host = x.Authority
 	}
 	s.access.add(e)
 }
 
+// panicked counts a fault of ours, and tells of some.
+func (s *Server) panicked(fault any, stack []byte, about ...any) {
+	s.metrics.panics.Inc()
+	s.panics.error("a request ended by a fault of edgewalk", append(about, "panic", fault, "stack", string(stack))...)
+}
+
 // answer decides what becomes of a request.
 func (s *Server) answer(x *exchange) {
-	r := x.r
-	if r.Method == http.MethodOptions && r.RequestURI == "*" {
-		x.outcome, x.entry.Status = outcomeOptions, http.StatusNoContent
-		x.w.Header().Set("Allow", allowed)
-		x.w.WriteHeader(http.StatusNoContent)
+	x.Own()
+	if x.Method == http.MethodOptions && x.Target == "*" {
+		x.outcome = outcomeOptions
+		x.add("Allow", allowed)
+		x.addID()
+		x.reply(&front.Reply{Status: http.StatusNoContent})
 		return
 	}
-	authority, path, query, ok := topology.SplitTarget(r.RequestURI)
+	authority, path, query, ok := topology.SplitTarget(x.Target)
 	if !ok {
 		x.refuse(http.StatusBadRequest, "the request target is no path")
 		return
 	}
 	if authority == "" {
-		authority = r.Host
+		authority = x.Authority
 	}
 	root := s.cfg.Table.Root()
-	x.entry.Revision, x.entry.Path = root.Revision(), path
-	request := topology.Request{Host: authority, RawPath: path, RawQuery: query, AccountHosts: s.cfg.AccountHosts}
-	if r.TLS != nil {
-		request.TLS, request.SNI = true, r.TLS.ServerName
-	}
-	target, refusal := topology.Locate(root, request)
+	e := &x.entry
+	e.Revision, e.Host, e.Path = root.Revision(), authority, path
+	target, refusal := topology.Locate(root, topology.Request{
+		Host: authority, RawPath: path, RawQuery: query, AccountHosts: s.cfg.AccountHosts, TLS: x.Conn.TLS, SNI: x.Conn.SNI,
+	})
 	if refusal != nil {
 		if refusal.Status == http.StatusServiceUnavailable {
-			x.w.Header().Set("Retry-After", "1")
+			x.add("Retry-After", "1")
 		}
-		if s.loops(r.Header["Cdn-Loop"]) {
+		if s.loops(&x.Fields) {
 			// A 404 would say of an origin that leads back here that it has no such file.
 			x.refuse(http.StatusLoopDetected, hereBefore)
 			return
@@ -199,7 +166,6 @@ func (s *Server) answer(x *exchange) {
 		x.refuse(refusal.Status, refusal.Reason)
 		return
 	}
-	e := &x.entry
 	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query
 	x.account = target.Account.UID
 	if !s.place(x, s.requests.accounts.Take(x.account, target.Account.MaxRequests), "account") {
@@ -207,19 +173,19 @@ func (s *Server) answer(x *exchange) {
 	}
 	defer s.requests.accounts.Release(x.account)
 	switch {
-	case r.Method == http.MethodOptions:
-		x.outcome, e.Status = outcomeOptions, http.StatusNoContent
-		preflight(x.w, r, target.Endpoint)
-	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		x.w.Header().Set("Allow", allowed)
+	case x.Method == http.MethodOptions:
+		x.outcome = outcomeOptions
+		x.preflight(target.Endpoint)
+	case x.Method != http.MethodGet && x.Method != http.MethodHead:
+		x.add("Allow", allowed)
 		x.refuse(http.StatusMethodNotAllowed, "files are read with GET and HEAD")
-	case hasBody(x.w, r):
+	case x.HasContent():
 		x.refuse(http.StatusBadRequest, "a request for a file has no body")
-	case s.loops(r.Header["Cdn-Loop"]):
+	case s.loops(&x.Fields):
 		x.refuse(http.StatusLoopDetected, hereBefore)
-	case !fits(r.Header["Cdn-Loop"]):
+	case !fits(&x.Fields):
 		x.refuse(http.StatusLoopDetected, "the request has been through more CDNs than it could have without going in a circle")
-	case target.Domain == nil && wantsWorker(r.Header):
+	case target.Domain == nil && wantsWorker(&x.Fields):
 		x.refuse(http.StatusForbidden, "a service worker would act for every account of this host; serve it from a domain of your own")
 	case target.AccountAlone():
 		s.serveFolder(x, target, root.Revision(), root.Epoch(), query)
@@ -228,42 +194,27 @@ func (s *Server) answer(x *exchange) {
 	}
 }
 
-// hasBody reports whether a request has content. Where HTTP/2 does not announce a length, its next
-// frame tells, which may be the end.
-func hasBody(w http.ResponseWriter, r *http.Request) bool {
-	if r.ContentLength >= 0 || r.ProtoMajor == 1 {
-		return r.ContentLength != 0
-	}
-	control := http.NewResponseController(w)
-	if control.SetReadDeadline(time.Now().Add(readHeaderTimeout)) != nil {
-		return true // the stream is gone
-	}
-	n, err := r.Body.Read(make([]byte, 1))
-	return n > 0 || err != io.EOF || control.SetReadDeadline(time.Time{}) != nil
-}
-
 // serveFolder answers for an account alone (see [topology.Target.AccountAlone]).
 func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64, epoch, query string) {
 	target.Path = "/"
-	ctx, leaving := patience(x.r)
 	x.asked = s.request(x, &target, revision, epoch)
-	x.asked.Method, x.asked.Leaving = http.MethodHead, leaving
-	reply := s.cfg.Cache.Serve(ctx, &x.asked)
+	x.asked.Method = http.MethodHead
+	reply := s.cfg.Cache.Serve(x.Context(), &x.asked)
 	x.steps = reply.Steps
 	switch {
 	case reply.Outcome == httpcache.Failed || reply.Outcome == httpcache.Refused || reply.Outcome == httpcache.Canceled:
-		x.outcome = reply.Outcome.String()
+		x.outcome = outcome(reply.Outcome)
 		x.refuse(reply.Status, "whether the account has a file here is not known")
 	case reply.Outcome == httpcache.NotFound || reply.Outcome == httpcache.DefaultImage:
-		x.outcome = httpcache.NotFound.String()
+		x.outcome = outcome(httpcache.NotFound)
 		x.refuse(http.StatusNotFound, "an account's files are below /"+target.Account.ID+"/")
 	default:
-		x.outcome, x.entry.Supplier = reply.Outcome.String(), reply.Supplier
+		x.outcome, x.entry.Supplier = outcome(reply.Outcome), reply.Supplier
 		location := "/" + target.Account.ID + "/"
 		if query != "" {
 			location += "?" + query
 		}
-		x.w.Header().Set("Location", location)
+		x.add("Location", location)
 		x.refuse(http.StatusMovedPermanently, "the file is at "+location)
 	}
 }
@@ -271,203 +222,77 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 // request is what the cache is asked.
 func (s *Server) request(x *exchange, target *topology.Target, revision int64, epoch string) httpcache.Request {
 	return httpcache.Request{
-		Method: x.r.Method, Target: *target, Revision: revision, Epoch: epoch, Fields: linesOf(x.r.Header), Client: s.speaksFor(x, target),
-		Holder: x.holder, Admit: func() bool { return s.admit(x) },
+		Method: x.Method, Target: *target, Revision: revision, Epoch: epoch, Fields: &x.Fields, Client: s.speaksFor(x, target),
+		Holder: x.holder, Now: x.Now, Admit: func() bool { return s.admit(x) }, Leaving: x.Leaving(),
 	}
-}
-
-// linesOf has the fields of a request as the cache takes them.
-func linesOf(h http.Header) *field.Lines {
-	lines := new(field.Lines)
-	for name, values := range h {
-		for _, value := range values {
-			lines.Append(name, value)
-		}
-	}
-	return lines
 }
 
 // serveFile has the cache answer.
 func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, epoch string) {
-	ctx, leaving := patience(x.r)
 	x.asked = s.request(x, &target, revision, epoch)
-	x.asked.Leaving, x.asked.Interim = leaving, x.interim(&target)
-	reply := s.cfg.Cache.Serve(ctx, &x.asked)
+	x.asked.Interim = x.interim(&target)
+	reply := s.cfg.Cache.Serve(x.Context(), &x.asked)
 	defer reply.Close()
 	e := &x.entry
-	x.outcome, e.Status, e.Supplier, x.steps = reply.Outcome.String(), reply.Status, reply.Supplier, reply.Steps
-	h := x.w.Header()
-	for name, value := range field.Fields(reply.Fields) {
-		h[name] = append(h[name], value)
+	x.outcome, e.Supplier, x.steps = outcome(reply.Outcome), reply.Supplier, reply.Steps
+	x.addHead(&target, reply)
+	if s.access != nil {
+		e.FirstByteMS = milliseconds(time.Since(x.Now))
 	}
-	if reply.Length >= 0 && reply.Status != http.StatusNotModified {
-		h["Content-Length"] = []string{strconv.FormatInt(reply.Length, 10)}
-	}
-	dropOrders(h, &target)
-	addCanonicalLink(h, &target, reply.Supplier)
-	addCORS(h, target.Endpoint, x.r.Header.Get("Origin"))
-	h["X-Request-Id"] = []string{e.RequestID}
-	applyOwn(h, &target)
-	protect(h, &target, reply.Status)
-	if _, typed := h["Content-Type"]; !typed {
-		h["Content-Type"] = nil // net/http would guess one from the first bytes.
-	}
-	e.FirstByteMS = milliseconds(time.Since(x.start))
-	x.w.WriteHeader(reply.Status)
-	if x.r.Method == http.MethodHead {
-		return
-	}
-	n, err := send(x.w, reply)
-	e.Bytes = n
-	if err != nil {
-		e.Aborted = true
-		panic(http.ErrAbortHandler)
-	}
+	x.reply(&front.Reply{
+		Status: reply.Status, Length: reply.Length, Mem: reply.Mem, File: reply.File, Offset: reply.Offset, Unsent: reply.Unsent, Stream: reply.Stream,
+	})
 }
 
-// interim returns what passes interim replies on to the client; nil for one of HTTP/1.0, which
-// knows none (RFC 9110 15.2).
+// interim returns what passes interim replies on to the client.
 func (x *exchange) interim(target *topology.Target) func(int, []byte) {
-	if !x.r.ProtoAtLeast(1, 1) {
-		return nil
-	}
-	return func(status int, list []byte) {
-		h := x.w.Header()
-		own := h.Clone()
-		fields := make(http.Header)
-		for name, value := range field.Fields(list) {
-			fields[name] = append(fields[name], value)
-		}
-		dropOrders(fields, target)
-		maps.Copy(h, fields)
-		x.w.WriteHeader(status)
-		clear(h)
-		maps.Copy(h, own)
-	}
-}
-
-// send sends a body; one that lies in a file by sendfile(2) where that pays and the connection allows it.
-func send(w http.ResponseWriter, reply *httpcache.Reply) (int64, error) {
-	switch {
-	case reply.Stream != nil:
-		return sendAsItComes(w, reply.Stream, reply.Length)
-	case reply.File == nil && len(reply.Mem) == 0:
-		return 0, nil
-	case reply.File == nil:
-		n, err := w.Write(reply.Mem)
-		return int64(n), err
-	case reply.Length <= smallBody:
-		return sendSmall(w, reply.Unsent(0), reply.Length)
-	}
-	n, err := sendFile(w, reply)
-	if err == nil && n == reply.Length || err != nil && !errors.Is(err, syscall.EIO) {
-		return n, err
-	}
-	rest, err := io.Copy(w, reply.Unsent(n)) // It is the store's to find out what is wrong with its file.
-	return n + rest, err
-}
-
-// sendFile sends from a descriptor of its own, because net/http sends from the position of a file. It sends nothing where
-// there is none to be had.
-func sendFile(w http.ResponseWriter, reply *httpcache.Reply) (int64, error) {
-	file, err := os.Open(reply.File.Name())
-	if err != nil {
-		return 0, nil
-	}
-	defer file.Close()
-	if _, err := file.Seek(reply.Offset, io.SeekStart); err != nil {
-		return 0, nil
-	}
-	return io.Copy(w, io.LimitReader(file, reply.Length))
-}
-
-// sendAsItComes copies a body that may come slowly, of a length that may be known. What has come
-// leaves at once, rather than when a buffer is full: a read that does not fill the buffer had to do
-// with what there was. The last bytes leave when the body has ended.
-func sendAsItComes(w http.ResponseWriter, body io.Reader, length int64) (sent int64, err error) {
-	buffer := copyBuffers.Get().(*[copyPiece]byte)
-	defer copyBuffers.Put(buffer)
-	control := http.NewResponseController(w)
-	for {
-		n, err := body.Read(buffer[:])
-		if n > 0 {
-			written, failed := w.Write(buffer[:n])
-			sent += int64(written)
-			if failed == nil && err == nil && n < len(buffer) && sent != length {
-				failed = control.Flush()
-			}
-			if failed != nil {
-				return sent, failed
+	return func(status int, fields []byte) {
+		var list []byte
+		for name, value := range field.Fields(fields) {
+			if mayPass(name, target) {
+				list = field.Append(list, name, value)
 			}
 		}
-		if err == io.EOF {
-			return sent, nil
-		}
-		if err != nil {
-			return sent, err
-		}
+		_ = x.Interim(status, list) // Its error is that the client is gone, which the reply finds out too.
 	}
 }
 
-// smallBody is up to which length a body is copied. Its head and it then leave in one write, and at 1 KB in one packet; for
-// sendfile(2), net/http writes the head first.
-const smallBody = 16 << 10
+// add adds a field to the reply.
+func (x *exchange) add(name, value string) { x.fields = field.Append(x.fields, name, value) }
 
-var smallBuffers = sync.Pool{New: func() any { return new([smallBody]byte) }}
-
-// sendSmall writes a body of a known length in one piece.
-func sendSmall(w io.Writer, body io.Reader, length int64) (int64, error) {
-	buffer := smallBuffers.Get().(*[smallBody]byte)
-	defer smallBuffers.Put(buffer)
-	if _, err := io.ReadFull(body, buffer[:length]); err != nil {
-		return 0, err
-	}
-	n, err := w.Write(buffer[:length])
-	return int64(n), err
+// addID adds the request's name.
+func (x *exchange) addID() {
+	x.fields = field.AppendBytes(field.AppendBytes(x.fields, "X-Request-Id"), x.id[:])
 }
 
-// addCanonicalLink names the file's URL at its origin, where that is wished (RFC 6596).
-func addCanonicalLink(h http.Header, t *topology.Target, supplier string) {
-	o := t.Account.Origin(supplier)
-	if o == nil || !o.Spec.GetIncludeCanonicalHeader() {
-		return
-	}
-	base := o.Spec.GetBaseUrlForCanonicalHeader()
-	if base == "" {
-		base = o.Spec.GetWeb().GetBaseUrl()
-	}
-	if base == "" {
-		return
-	}
-	h.Add("Link", "<"+strings.TrimSuffix(base, "/")+t.Path+`>; rel="canonical"`)
+// reply sends the reply with the fields of x.
+func (x *exchange) reply(r *front.Reply) {
+	r.Fields = x.fields
+	x.entry.Status = r.Status
+	var err error
+	x.entry.Bytes, err = x.Reply(r)
+	x.entry.Aborted = err != nil
 }
 
 // refuse answers with an error in one line of text, which nobody keeps.
 func (x *exchange) refuse(status int, reason string) {
-	x.entry.Status = status
-	h := x.w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("X-Content-Type-Options", "nosniff")
-	body := strconv.Itoa(status) + " " + reason + "\n"
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	x.w.WriteHeader(status)
-	if x.r.Method != http.MethodHead {
-		n, _ := io.WriteString(x.w, body) // The client may have gone; there is nothing more to say.
-		x.entry.Bytes = int64(n)
-	}
+	x.add("Cache-Control", "no-store")
+	x.add("Content-Type", "text/plain; charset=utf-8")
+	x.add("X-Content-Type-Options", "nosniff")
+	x.addID()
+	x.reply(&front.Reply{Status: status, Mem: []byte(strconv.Itoa(status) + " " + reason + "\n")})
 }
 
 // hereBefore is what a request in a circle is told.
 const hereBefore = "the request has been here before; an origin leads back to the edge"
 
 // loops reports whether the deployment's own id is in a CDN-Loop field (RFC 8586 2: cdn-info, a list of ids with parameters).
-func (s *Server) loops(lines []string) bool {
-	if len(lines) == 0 {
+func (s *Server) loops(fields *field.Lines) bool {
+	if !fields.Has(field.CDNLoop) {
 		return false
 	}
 	id := s.cfg.LoopID()
-	for _, line := range lines {
+	for line := range fields.Values(field.CDNLoop) {
 		for info := range strings.SplitSeq(line, ",") {
 			name, _, _ := strings.Cut(info, ";")
 			if strings.TrimSpace(name) == id {
@@ -483,9 +308,9 @@ func (s *Server) loops(lines []string) bool {
 const maxLoop = 1 << 10
 
 // fits reports whether a CDN-Loop field is short enough to be passed on.
-func fits(lines []string) bool {
+func fits(fields *field.Lines) bool {
 	n := 0
-	for _, line := range lines {
+	for line := range fields.Values(field.CDNLoop) {
 		n += len(line) + len(", ")
 	}
 	return n <= maxLoop
@@ -497,30 +322,27 @@ func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 		return httpcache.Client{}
 	}
 	scheme := "http"
-	if x.r.TLS != nil {
+	if x.Conn.TLS {
 		scheme = "https"
 	}
-	peer, err := netip.ParseAddrPort(x.r.RemoteAddr)
-	if err == nil && contains(s.cfg.TrustedProxies, peer.Addr().Unmap()) {
-		said := x.r.Header["X-Forwarded-Proto"]
-		if last := len(said) - 1; last >= 0 && (said[last] == "http" || said[last] == "https") {
-			scheme = said[last]
+	if contains(s.cfg.TrustedProxies, x.Conn.Remote.Addr().Unmap()) {
+		last := ""
+		for last = range x.Fields.Values(field.XForwardedProto) {
+		}
+		if last == "http" || last == "https" {
+			scheme = last
 		}
 	}
 	return httpcache.Client{Address: x.client, Scheme: scheme}
 }
 
 // client is the address a request came from. A trusted proxy is believed about whom it speaks for, and so on backwards.
-func (s *Server) client(r *http.Request) netip.Addr {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	client := peer.Addr().Unmap().WithZone("")
+func (s *Server) client(x *front.Exchange) netip.Addr {
+	client := x.Conn.Remote.Addr().Unmap().WithZone("")
 	if !contains(s.cfg.TrustedProxies, client) {
 		return client
 	}
-	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	hops := strings.Split(x.Fields.List(field.XForwardedFor), ",")
 	for i := len(hops) - 1; i >= 0 && contains(s.cfg.TrustedProxies, client); i-- {
 		next, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
 		if err != nil {
@@ -531,14 +353,13 @@ func (s *Server) client(r *http.Request) netip.Addr {
 	return client
 }
 
-func newRequestID() string {
+// newRequestID returns a random name, by which a reply is found in the log.
+func newRequestID() (id [32]byte) {
 	var b [16]byte
-	for i, v := range [...]uint64{rand.Uint64(), rand.Uint64()} {
-		for j := range 8 {
-			b[8*i+j] = byte(v >> (8 * j))
-		}
-	}
-	return hex.EncodeToString(b[:])
+	binary.LittleEndian.PutUint64(b[:], rand.Uint64())
+	binary.LittleEndian.PutUint64(b[8:], rand.Uint64())
+	hex.Encode(id[:], b[:])
+	return id
 }
 
 // errUnready is what health checks say while requests are drained.

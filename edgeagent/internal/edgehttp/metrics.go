@@ -2,9 +2,12 @@ package edgehttp
 
 import (
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 )
 
 // metrics are what an operator sees of requests. Labels hold no host, path or account: their number is fixed.
@@ -18,6 +21,8 @@ type metrics struct {
 	dropped  prometheus.Counter
 
 	acceptErrors, panics prometheus.Counter
+
+	observed [outcomes]observed // of requests and duration
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -54,14 +59,52 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) observe(outcome string, status int, took time.Duration) {
-	m.requests.WithLabelValues(outcome, codeClass(status)).Inc()
-	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
+// outcome is what became of a request: one of [httpcache.Outcome], or outcomeOptions.
+type outcome uint8
+
+const (
+	outcomeRefused = outcome(httpcache.Refused)
+	outcomeOptions = outcome(httpcache.Canceled) + 1
+	outcomes       = outcomeOptions + 1
+)
+
+func (o outcome) String() string {
+	if o == outcomeOptions {
+		return "options"
+	}
+	return httpcache.Outcome(o).String()
 }
 
-func codeClass(status int) string {
-	if status < 100 || status > 599 {
+// observed are the metrics of one outcome, looked up when it comes first.
+type observed struct {
+	requests [6]atomic.Pointer[prometheus.Counter] // by class of status
+	duration atomic.Pointer[prometheus.Observer]
+}
+
+func (m *metrics) observe(o outcome, status int, took time.Duration) {
+	of := &m.observed[o]
+	class := status / 100
+	if class >= len(of.requests) || class < 0 {
+		class = 0
+	}
+	requests, duration := of.requests[class].Load(), of.duration.Load()
+	if requests == nil {
+		counter := m.requests.WithLabelValues(o.String(), codeClass(class))
+		requests = &counter
+		of.requests[class].Store(requests)
+	}
+	if duration == nil {
+		observer := m.duration.WithLabelValues(o.String())
+		duration = &observer
+		of.duration.Store(duration)
+	}
+	(*requests).Inc()
+	(*duration).Observe(took.Seconds())
+}
+
+func codeClass(class int) string {
+	if class == 0 {
 		return "other"
 	}
-	return strconv.Itoa(status/100) + "xx"
+	return strconv.Itoa(class) + "xx"
 }

@@ -14,10 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	stdlog "log"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -25,10 +23,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
-	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
 // Config of a server.
@@ -98,7 +96,6 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, defaultMaxConnections)
 	cfg.MaxConnectionsPerClient = cmp.Or(cfg.MaxConnectionsPerClient, min(max(cfg.MaxConnections/8, 1), defaultMaxPerClient))
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, defaultMaxRequests)
-	cfg.WriteStall = cmp.Or(cfg.WriteStall, defaultWriteStall)
 	s := &Server{
 		cfg: cfg, metrics: newMetrics(cfg.Registerer),
 		requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
@@ -124,32 +121,39 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.certs != nil {
 		wg.Go(func() { s.certs.run(background) })
 	}
-	err := s.serve(ctx)
+	err := s.run(ctx)
 	stopBackground()
 	wg.Wait()
 	return err
 }
 
-func (s *Server) serve(ctx context.Context) error {
-	server := s.httpServer()
+// run serves until ctx ends.
+func (s *Server) run(ctx context.Context) error {
+	server := front.New(front.Config{
+		Handler:        s.serve,
+		MaxConnections: s.cfg.MaxConnections, MaxConnectionsPerClient: s.cfg.MaxConnectionsPerClient, Exempt: s.cfg.TrustedProxies,
+		WriteStall: s.cfg.WriteStall,
+		Refused:    func(reason string) { s.metrics.refused.WithLabelValues(reason).Inc() },
+		AcceptFailed: func(l net.Addr, err error) {
+			s.metrics.acceptErrors.Inc()
+			s.acceptErrors.error("connection cannot be accepted", "address", l.String(), "err", err)
+		},
+		Panicked: func(fault any, stack []byte) { s.panicked(fault, stack) },
+	})
+	defer server.Close()
 	failed := make(chan error, 2)
 	serving := 0
-	for _, l := range []struct {
-		listener net.Listener
-		plain    bool
-	}{{s.cfg.HTTP, true}, {s.cfg.HTTPS, false}} {
-		if l.listener == nil {
-			continue
+	serve := func(l net.Listener, secure *tls.Config) {
+		if l != nil {
+			serving++
+			go func() { failed <- server.Serve(l, secure) }()
 		}
-		serving++
-		limited := s.limit(l.listener, l.plain)
-		go func() {
-			if l.plain {
-				failed <- server.Serve(limited)
-				return
-			}
-			failed <- server.ServeTLS(limited, "", "")
-		}()
+	}
+	serve(s.cfg.HTTP, nil)
+	if s.certs != nil {
+		serve(s.cfg.HTTPS, &tls.Config{
+			MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get, NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true,
+		})
 	}
 	var err error
 	select {
@@ -160,44 +164,14 @@ func (s *Server) serve(ctx context.Context) error {
 	s.draining.Store(true)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), DrainTime)
 	defer cancel()
-	if shutdown := server.Shutdown(drain); shutdown != nil {
+	if server.Shutdown(drain) != nil {
 		server.Close()
 	}
 	for range serving {
 		<-failed
 	}
-	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err != nil && !errors.Is(err, front.ErrStopped) {
 		return fmt.Errorf("serve clients: %w", err)
 	}
 	return nil
-}
-
-func (s *Server) limit(l net.Listener, plain bool) net.Listener {
-	return &limitListener{
-		Listener: l, stall: s.cfg.WriteStall, plain: plain,
-		places:  listen.Places{Max: s.cfg.MaxConnections, PerClient: s.cfg.MaxConnectionsPerClient, Exempt: s.cfg.TrustedProxies},
-		refused: func(reason string) { s.metrics.refused.WithLabelValues(reason).Inc() },
-		failed: func(err error) {
-			s.metrics.acceptErrors.Inc()
-			s.acceptErrors.error("connection cannot be accepted", "address", l.Addr().String(), "err", err)
-		},
-	}
-}
-
-func (s *Server) httpServer() *http.Server {
-	server := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		// What clients do wrong is in the metrics, and no line of ours. The rest of what net/http
-		// says here is said by us.
-		ErrorLog:                     stdlog.New(io.Discard, "", 0),
-		DisableGeneralOptionsHandler: true,
-	}
-	if s.certs != nil {
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get, NextProtos: []string{"h2", "http/1.1"}}
-	}
-	return server
 }

@@ -245,3 +245,40 @@ func TestInterimRepliesPass(t *testing.T) {
 		t.Errorf("HTTP/1.0: %.60q, %v", raw, err)
 	}
 }
+
+// A client may end each request with an empty line too many, wherever its bytes are split.
+func TestEmptyLinesBetweenPipelinedRequests(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, oneFile)))
+	e.get("shared.test", "/acme/a.txt")
+	e.settle(1)
+	const (
+		get  = "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n"
+		post = "POST /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 0\r\n\r\n"
+		sent = get + "\r\n" + get + "\r\n\r\n" + post + "\r\n" + get
+	)
+	for split := range len(sent) {
+		conn := e.dial()
+		from := bufio.NewReader(conn)
+		io.WriteString(conn, sent[:split])
+		if split < len(get) { // else the rest waits until the first was answered
+			io.WriteString(conn, sent[split:])
+		}
+		for i, want := range []int{200, 200, 405, 200} {
+			reply, err := http.ReadResponse(from, nil)
+			if err != nil {
+				t.Fatalf("split at %d: reply %d: %v", split, i, err)
+			}
+			io.Copy(io.Discard, reply.Body)
+			reply.Body.Close()
+			if reply.StatusCode != want {
+				t.Errorf("split at %d: reply %d: %d, want %d", split, i, reply.StatusCode, want)
+			}
+			if i == 0 && split >= len(get) {
+				io.WriteString(conn, sent[split:])
+			}
+		}
+		conn.Close()
+	}
+}

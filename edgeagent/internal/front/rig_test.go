@@ -32,7 +32,7 @@ func newRig(t testing.TB, handler Handler, change func(*Config)) *rig {
 	cfg := Config{
 		Handler: handler, MaxConnections: 50_000, MaxConnectionsPerClient: 50_000,
 		Refused:      func(string) {},
-		AcceptFailed: func(err error) { t.Logf("accept: %v", err) },
+		AcceptFailed: func(_ net.Addr, err error) { t.Logf("accept: %v", err) },
 		Panicked:     func(fault any, stack []byte) { t.Errorf("panic: %v\n%s", fault, stack) },
 	}
 	if change != nil {

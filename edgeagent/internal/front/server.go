@@ -26,8 +26,8 @@ type Config struct {
 	WriteStall time.Duration
 	// Refused is told of each connection that is one too many: connections or connections_per_client.
 	Refused func(reason string)
-	// AcceptFailed is told what accept(2) could not do.
-	AcceptFailed func(error)
+	// AcceptFailed is told what accept(2) could not do for a listener.
+	AcceptFailed func(listener net.Addr, err error)
 	// Panicked is told of a fault of this package, which ends one connection.
 	Panicked func(fault any, stack []byte)
 }
@@ -148,7 +148,7 @@ func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
 			if s.stopping.Load() {
 				return ErrStopped
 			}
-			s.cfg.AcceptFailed(err)
+			s.cfg.AcceptFailed(l.Addr(), err)
 			if temporary := net.Error(nil); !errors.As(err, &temporary) || !temporary.Temporary() {
 				return err
 			}

@@ -96,8 +96,7 @@ var errFile = errors.New("the file cannot be sent")
 func (w *wire) run() (int64, error) {
 	w.sent, w.failed, w.full, w.waiting = 0, nil, false, false
 	err := w.raw.Write(w.try)
-	for err == nil && w.full {
-		before := w.sent
+	for before := int64(0); err == nil && w.full; before = w.sent {
 		w.full, w.waiting = false, true
 		w.SetWriteDeadline(time.Now().Add(w.stall))
 		err = w.raw.Write(w.try)
