@@ -3,6 +3,7 @@ package controlplane
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,7 +62,7 @@ type ControlPlane struct {
 // listeners are the sockets.
 type listeners struct{ admin, edge, http, media, peer net.Listener } // peer is nil with the embedded etcd
 
-// openTimeout bounds how long New waits for etcd to answer.
+// openTimeout bounds one attempt of New to open the topology in etcd.
 const openTimeout = 15 * time.Second
 
 // New binds the sockets, starts the embedded etcd or connects to a cluster, and opens the media bucket. An error says which
@@ -175,18 +177,48 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	c.etcd = client
-	opening, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	c.store, err = store.Open(opening, store.Config{Client: client, Prefix: cfg.EtcdPrefix, Key: cfg.secretKey, Alone: c.node != nil, Logger: cfg.Logger, Registerer: c.registry})
-	if errors.Is(err, store.ErrUnavailable) && ctx.Err() == nil {
-		if why := to.Unreachable(ctx); why != nil {
-			err = why
-		}
-	}
+	c.store, err = c.awaitStore(ctx, to, store.Config{
+		Client: client, Prefix: cfg.EtcdPrefix, Key: cfg.secretKey, Alone: c.node != nil, Logger: cfg.Logger, Registerer: c.registry,
+	})
 	if err != nil {
 		return cfg.explainKey(flag, err)
 	}
 	return nil
+}
+
+// awaitStore opens the topology once etcd answers. A cluster of the operator's may come later than this program: until then
+// it says so, and tries again. It gives up when ctx ends, and where trying again does not help: the embedded etcd has been
+// started, and a certificate that is not trusted stays so.
+func (c *ControlPlane) awaitStore(ctx context.Context, to store.DialConfig, cfg store.Config) (*store.Store, error) {
+	for told := false; ; {
+		if c.node == nil && !told {
+			if why := to.Unreachable(ctx); why != nil {
+				if untrusted(why) {
+					return nil, why
+				}
+				c.cfg.Logger.Error("etcd does not answer; edges cannot be served before it does", "endpoints", strings.Join(to.Endpoints, ","), "err", why)
+				told = true
+			}
+		}
+		opening, cancel := context.WithTimeout(ctx, openTimeout)
+		opened, err := store.Open(opening, cfg)
+		cancel()
+		if err == nil {
+			if told {
+				c.cfg.Logger.Info("etcd answers")
+			}
+			return opened, nil
+		}
+		if !errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil || c.node != nil {
+			return nil, err
+		}
+		told = false // and is told of again
+	}
+}
+
+// untrusted reports whether TLS with a server failed because of its certificate.
+func untrusted(err error) bool {
+	return errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(tls.RecordHeaderError))
 }
 
 // etcdFolder is the embedded etcd's, in DataDir.

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -251,6 +252,117 @@ func TestControlPlanesShareACluster(t *testing.T) {
 		t.Error("an edge of one does not see what was written at the other")
 	}
 	second.stop(t)
+}
+
+// A cluster may come after the control plane, which says what it waits for.
+func TestEtcdMayComeLater(t *testing.T) {
+	first := start(t, loopbackConfig(t.TempDir()))
+	later, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := later.Addr().String()
+	if err := later.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := loopbackConfig(t.TempDir())
+	cfg.EtcdEndpoints, cfg.SecretKeyFile, cfg.MediaURL = []string{"http://" + address}, first.cfg.secretKeyFile(), first.cfg.MediaURL
+	log := &lines{said: make(chan string, 100)}
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	type result struct {
+		c   *ControlPlane
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		c, err := New(t.Context(), cfg)
+		opened <- result{c, err}
+	}()
+	log.until(t, "etcd does not answer")
+	if later, err = net.Listen("tcp", address); err != nil {
+		t.Skipf("somebody took the port meanwhile: %v", err)
+	}
+	stop := sync.OnceFunc(forward(later, "unix", strings.TrimPrefix(first.node.Endpoint(), "unix://")))
+	defer stop()
+	got := <-opened
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	log.until(t, "etcd answers")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- got.c.Run(ctx) }()
+	<-got.c.Loaded()
+	probe := "http://" + got.c.Addresses().HTTP + "/readyz"
+	if code, body := get(t, http.DefaultClient, probe); code != http.StatusOK {
+		t.Errorf("with etcd: %d %s", code, body)
+	}
+	stop()
+	if code, body := get(t, http.DefaultClient, probe); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, "not ready: ") {
+		t.Errorf("without etcd: %d %s", code, body)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// lines is a log that can be waited for.
+type lines struct{ said chan string }
+
+func (l *lines) Write(p []byte) (int, error) {
+	select {
+	case l.said <- string(p):
+	default:
+	}
+	return len(p), nil
+}
+
+func (l *lines) until(t *testing.T, text string) {
+	t.Helper()
+	for {
+		select {
+		case line := <-l.said:
+			if strings.Contains(line, text) {
+				return
+			}
+		case <-t.Context().Done():
+			t.Fatalf("the log never said %q", text)
+		}
+	}
+}
+
+// forward connects whoever comes to l with an address, until it is stopped.
+func forward(l net.Listener, network, address string) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial(network, address)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			end := func() { in.Close(); out.Close() }
+			unhook := context.AfterFunc(ctx, end)
+			for from, to := range map[net.Conn]net.Conn{in: out, out: in} {
+				all.Go(func() {
+					io.Copy(to, from)
+					end()
+					unhook()
+				})
+			}
+		}
+	})
+	return func() {
+		l.Close()
+		cancel()
+		all.Wait()
+	}
 }
 
 func TestSharedHostIsKept(t *testing.T) {

@@ -45,25 +45,30 @@ func (c *ControlPlane) guard(next http.Handler) http.Handler {
 	})
 }
 
-// readiness says whether edges can be served, for which the topology is enough; admins' writes need etcd too.
+// readiness says whether this control plane can answer reads and serve edges. A full etcd can.
 func (c *ControlPlane) readiness(ctx context.Context) (ready bool, text string) {
-	var b strings.Builder
-	select {
-	case <-c.feed.Loaded():
-		ready = true
-		fmt.Fprintf(&b, "ready\nrevision: %d\n", c.feed.Revision())
-		if asOf := c.feed.AsOf(); !asOf.IsZero() {
-			fmt.Fprintf(&b, "topology age: %s\n", time.Since(asOf).Round(time.Second))
-		}
-	default:
-		b.WriteString("not ready: the topology is being read\n")
-	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	if err := c.store.Health(ctx); err != nil {
-		fmt.Fprintf(&b, "degraded: %v\n", err)
-	} else if etcd, err := c.store.Status(ctx); err == nil && etcd.Trouble() != "" {
-		fmt.Fprintf(&b, "degraded: %s\n", etcd.Trouble())
+	select {
+	case <-c.feed.Loaded():
+	default:
+		return false, "not ready: the topology is being read\n"
 	}
-	return ready, b.String()
+	var b strings.Builder
+	err := c.store.Health(ctx)
+	if err != nil {
+		fmt.Fprintf(&b, "not ready: %v\n", err)
+	} else {
+		b.WriteString("ready\n")
+	}
+	fmt.Fprintf(&b, "revision: %d\n", c.feed.Revision())
+	if asOf := c.feed.AsOf(); !asOf.IsZero() {
+		fmt.Fprintf(&b, "topology age: %s\n", time.Since(asOf).Round(time.Second))
+	}
+	if err == nil {
+		if etcd, err := c.store.Status(ctx); err == nil && etcd.Trouble() != "" {
+			fmt.Fprintf(&b, "degraded: %s\n", etcd.Trouble())
+		}
+	}
+	return err == nil, b.String()
 }
