@@ -24,6 +24,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	"github.com/edgewalk/edgewalk/internal/bearer"
+	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -74,6 +75,9 @@ type Config struct {
 	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of edges, one a line, read again
 	// when they change. Default none, anybody may connect.
 	AdminTokenFile, EdgeTokenFile string
+	// DebugAddr is where Go's profiles and the control plane's state are served, to this machine alone.
+	// Default none.
+	DebugAddr string
 	// InsecureListen lets listeners be on any address without TLS and tokens.
 	InsecureListen bool
 	// AllowShrink lets a topology replace one more than twice its size at every edge. Without it, edges keep what they have.
@@ -139,6 +143,9 @@ func (c *Config) parse() (p parsed, err error) {
 		if _, _, err := topology.ParseSharedHost(c.SharedHost); err != nil {
 			return p, fmt.Errorf("--shared-host: %w", err)
 		}
+	}
+	if err := debughttp.CheckAddress(c.DebugAddr); err != nil {
+		return p, err
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return p, errors.New("--tls-cert and --tls-key go together")

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
+	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/systemd"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -60,7 +62,11 @@ type ControlPlane struct {
 }
 
 // listeners are the sockets.
-type listeners struct{ admin, edge, http, media, peer net.Listener } // peer is nil with the embedded etcd
+type listeners struct {
+	admin, edge, http, media net.Listener
+	peer                     net.Listener // nil with the embedded etcd
+	debug                    net.Listener // nil without --debug-addr
+}
 
 // openTimeout bounds one attempt of New to open the topology in etcd.
 const openTimeout = 15 * time.Second
@@ -169,9 +175,7 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 		}
 		c.node, endpoints = node, []string{node.Endpoint()}
 	}
-	to := store.DialConfig{
-		Endpoints: endpoints, CACert: cfg.EtcdCACert, Cert: cfg.EtcdCert, Key: cfg.EtcdKey, User: cfg.EtcdUser, PasswordFile: cfg.EtcdPasswordFile,
-	}
+	to := cfg.dialConfig(endpoints)
 	client, err := store.Dial(to)
 	if err != nil {
 		return fmt.Errorf("%s: %w", flag, err)
@@ -309,6 +313,12 @@ func (c *Config) listen() (l listeners, err error) {
 		}
 		*one.to = bound
 	}
+	if c.DebugAddr != "" {
+		if l.debug, err = listen.Open("--debug-addr", c.DebugAddr); err != nil {
+			l.close()
+			return listeners{}, err
+		}
+	}
 	if len(c.EtcdEndpoints) == 0 {
 		return l, nil
 	}
@@ -320,7 +330,7 @@ func (c *Config) listen() (l listeners, err error) {
 }
 
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.admin, l.edge, l.http, l.media, l.peer} {
+	for _, one := range []net.Listener{l.admin, l.edge, l.http, l.media, l.peer, l.debug} {
 		if one != nil {
 			one.Close()
 		}
@@ -334,6 +344,12 @@ type Addresses struct{ Admin, Edge, HTTP, Media string }
 func (c *ControlPlane) Addresses() Addresses {
 	l := c.listeners
 	return Addresses{Admin: l.admin.Addr().String(), Edge: l.edge.Addr().String(), HTTP: l.http.Addr().String(), Media: l.media.Addr().String()}
+}
+
+// describe tells the control plane's state in words.
+func (c *ControlPlane) describe(to io.Writer) {
+	_, text := c.readiness(context.Background())
+	fmt.Fprintf(to, "%sepoch: %s\ngoroutines: %d\n", text, c.store.Epoch(), runtime.NumGoroutine())
 }
 
 // State is how the control plane stands, in a word and a line for people.
@@ -371,6 +387,10 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	back, backCtx := errgroup.WithContext(behind)
 	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.brake.Run, c.fleet.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
 		back.Go(func() error { return run(backCtx) })
+	}
+	if c.listeners.debug != nil {
+		c.cfg.Logger.Info("profiles are served", "debug", c.listeners.debug.Addr().String())
+		back.Go(func() error { return debughttp.Serve(backCtx, c.listeners.debug, c.describe) })
 	}
 
 	front, frontCtx := errgroup.WithContext(ctx)

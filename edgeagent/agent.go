@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -29,6 +31,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
+	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/systemd"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -55,8 +58,8 @@ type Agent struct {
 	accessLog *logFile // nil for none
 }
 
-// listeners are the agent's sockets; https may be nil, and http too.
-type listeners struct{ http, https, metrics net.Listener }
+// listeners are the agent's sockets; all but metrics may be nil.
+type listeners struct{ http, https, metrics, debug net.Listener }
 
 // New binds the sockets, opens the folders, and brings back the last good topology, so that Run serves at once. An error says
 // which flag to change, and leaves nothing behind. An agent that New returned must be Run.
@@ -246,7 +249,7 @@ func (c *Config) listen() (l listeners, err error) {
 	for _, one := range []struct {
 		flag, address string
 		to            *net.Listener
-	}{{"--http-addr", c.HTTPAddr, &l.http}, {"--https-addr", c.HTTPSAddr, &l.https}, {"--metrics-addr", c.MetricsAddr, &l.metrics}} {
+	}{{"--http-addr", c.HTTPAddr, &l.http}, {"--https-addr", c.HTTPSAddr, &l.https}, {"--metrics-addr", c.MetricsAddr, &l.metrics}, {"--debug-addr", c.DebugAddr, &l.debug}} {
 		if one.address == "" {
 			continue
 		}
@@ -261,7 +264,7 @@ func (c *Config) listen() (l listeners, err error) {
 }
 
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.http, l.https, l.metrics} {
+	for _, one := range []net.Listener{l.http, l.https, l.metrics, l.debug} {
 		if one != nil {
 			one.Close()
 		}
@@ -286,6 +289,14 @@ func addressOf(l net.Listener) string {
 func (a *Agent) httpAddress() string {
 	at := a.Addresses()
 	return strings.Join(slices.DeleteFunc([]string{at.HTTP, at.HTTPS}, func(s string) bool { return s == "" }), ",")
+}
+
+// describe tells the agent's state in words.
+func (a *Agent) describe(to io.Writer) {
+	_, text := a.readiness()
+	stats := a.store.Stats()
+	fmt.Fprintf(to, "edge: %s in %s, %s\n%scache: %d objects, %d of %d bytes\ngoroutines: %d\n",
+		a.id, a.cfg.Region, a.cfg.Version, text, stats.Objects, stats.Bytes, a.cfg.CacheSize, runtime.NumGoroutine())
 }
 
 // State is how the agent stands, in a word and a line for people.
@@ -346,6 +357,10 @@ func (a *Agent) run(ctx context.Context, answered chan<- struct{}) error {
 	back.Go(func() error { return a.pulse(behind) })
 	back.Go(func() error { return a.images.Run(behind) })
 	back.Go(func() error { return a.serveHealth(behind) })
+	if a.listeners.debug != nil {
+		a.cfg.Logger.Info("profiles are served", "debug", a.listeners.debug.Addr().String())
+		back.Go(func() error { return debughttp.Serve(behind, a.listeners.debug, a.describe) })
+	}
 
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return a.server.Run(frontCtx) })

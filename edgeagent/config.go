@@ -21,6 +21,7 @@ import (
 	"slices"
 
 	"github.com/edgewalk/edgewalk/internal/bearer"
+	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
@@ -83,6 +84,8 @@ type Config struct {
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. [Agent.ReopenAccessLog]
 	// opens it again. Default none.
 	AccessLog string
+	// DebugAddr is where Go's profiles and the agent's state are served, to this machine alone. Default none.
+	DebugAddr string
 	// InsecureListen lets MetricsAddr be any address, and EdgeTokenFile's token travel in the clear.
 	InsecureListen bool
 
@@ -167,6 +170,9 @@ func (c *Config) parse() (p parsed, err error) {
 	}
 	if !c.InsecureListen && !listen.Loopback(c.MetricsAddr) {
 		return p, fmt.Errorf("--metrics-addr %s is not loopback, and anybody there could read the metrics: use a loopback address or --insecure-listen", c.MetricsAddr)
+	}
+	if err := debughttp.CheckAddress(c.DebugAddr); err != nil {
+		return p, err
 	}
 	if p.allow, err = prefixes("--allow-origin-cidr", c.AllowOriginCIDRs); err != nil {
 		return p, err

@@ -7,12 +7,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgewalk/edgewalk/controlplane"
+	"github.com/edgewalk/edgewalk/internal/preflight"
 )
 
 func controlplaneCommand() *cobra.Command {
 	cfg := controlplane.Config{}
 	upload := byteSize(controlplane.DefaultMaxUpload)
 	var logging *logOptions
+	check := false
 	cmd := &cobra.Command{
 		Use:   "controlplane",
 		Short: "Keep the topology and stream it to edges",
@@ -31,8 +33,11 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 			}
 			cfg.Logger = log
 			warnOfUnknown(cmd, os.Environ(), log)
-			hangups := catchHangups()
 			cfg.MaxUpload = int64(upload)
+			if check {
+				return preflight.Run(cmd.Context(), cmd.OutOrStdout(), cfg.Checks())
+			}
+			hangups := catchHangups()
 			c, err := controlplane.New(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -70,6 +75,8 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the tokens of edges, one a line; read again when it changes")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let listeners be on any address without TLS and tokens")
 	f.BoolVar(&cfg.AllowShrink, "allow-shrink", false, "let edges replace their topology by one less than half its size")
+	f.StringVar(&cfg.DebugAddr, "debug-addr", "", "address on loopback of Go's profiles and the state in words (default none)")
+	f.BoolVar(&check, "check", false, "look at flags, files, addresses, folders and etcd, say what is wrong, and end; changes nothing")
 	logging = addLogFlags(cmd)
 	useEnvironment(cmd)
 	return cmd

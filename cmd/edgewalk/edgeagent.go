@@ -7,12 +7,14 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
+	"github.com/edgewalk/edgewalk/internal/preflight"
 )
 
 func edgeagentCommand() *cobra.Command {
 	cfg := edgeagent.Config{Version: buildinfo.Get().Version}
 	size := byteSize(edgeagent.DefaultCacheSize)
 	var logging *logOptions
+	check := false
 	cmd := &cobra.Command{
 		Use:   "edgeagent",
 		Short: "Serve files to clients",
@@ -32,8 +34,11 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 			}
 			cfg.Logger = log
 			warnOfUnknown(cmd, os.Environ(), log)
-			hangups := catchHangups()
 			cfg.CacheSize = int64(size)
+			if check {
+				return preflight.Run(cmd.Context(), cmd.OutOrStdout(), cfg.Checks())
+			}
+			hangups := catchHangups()
 			agent, err := edgeagent.New(cfg)
 			if err != nil {
 				return err
@@ -66,6 +71,8 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed, in the access log, for origins that are told, and for limits per client")
 	f.StringVar(&cfg.AccessLog, "access-log", "", "file for a line of JSON for each request, - for standard output")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let --metrics-addr be any address, and the token travel in the clear")
+	f.StringVar(&cfg.DebugAddr, "debug-addr", "", "address on loopback of Go's profiles and the state in words (default none)")
+	f.BoolVar(&check, "check", false, "look at flags, files, addresses, folders and control planes, say what is wrong, and end; changes nothing")
 	logging = addLogFlags(cmd)
 	useEnvironment(cmd)
 	return cmd

@@ -1,0 +1,55 @@
+package edgeagent
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/edgewalk/edgewalk/internal/preflight"
+)
+
+// Checks are what has to be well for an agent with this configuration. They change nothing, and
+// may be looked at while the agent runs.
+func (c Config) Checks() []preflight.Check {
+	c.setDefaults()
+	checks := []preflight.Check{{What: "flags and files", Look: func(context.Context) error {
+		_, err := c.parse()
+		return err
+	}}}
+	for i := range c.TLSCerts {
+		if i < len(c.TLSKeys) {
+			checks = append(checks, preflight.Check{What: "--tls-cert " + c.TLSCerts[i], Look: func(context.Context) error {
+				_, err := tls.LoadX509KeyPair(c.TLSCerts[i], c.TLSKeys[i])
+				return err
+			}})
+		}
+	}
+	for _, l := range []struct{ flag, address string }{
+		{"--http-addr", c.HTTPAddr}, {"--https-addr", c.HTTPSAddr}, {"--metrics-addr", c.MetricsAddr}, {"--debug-addr", c.DebugAddr},
+	} {
+		if l.address != "" {
+			checks = append(checks, preflight.Address(l.flag, l.address))
+		}
+	}
+	checks = append(checks, preflight.Folder("--state-dir", c.StateDir), preflight.Folder("--cache-dir", c.CacheDir),
+		preflight.Check{What: "room for --cache-size", Look: func(context.Context) error { return c.room() }})
+	for _, address := range c.ControlPlane {
+		checks = append(checks, preflight.Reachable("--control-plane "+address, address))
+	}
+	return checks
+}
+
+// room compares the size of the cache's disk with what the cache may take of it.
+func (c *Config) room() error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(c.CacheDir, &disk); err != nil {
+		return preflight.Note{Text: "not known before --cache-dir is there"}
+	}
+	if whole := int64(disk.Blocks) * disk.Bsize; c.CacheSize > whole {
+		return fmt.Errorf("%d bytes are more than the disk of %s has (%d): the cache would fill it", c.CacheSize, strings.TrimSuffix(c.CacheDir, "/"), whole)
+	}
+	return nil
+}
