@@ -29,6 +29,7 @@ test: ## Run the tests a change needs: all but the slow ones.
 .PHONY: test-long
 test-long: ## Run every test, the slow ones too.
 	$(GO) test -race -timeout 60m ./...
+	$(GO) test -run '^$$' -fuzz '^FuzzHead$$' -fuzztime 1m ./edgeagent/internal/front
 	cd release && $(GO) test -timeout 30m ./...
 
 SOAK ?= 30m

@@ -37,6 +37,7 @@ func TestRulesFind(t *testing.T) {
 		{"header in the caching rules", "edgeagent/internal/rfc9111/a.go", `import "net/http"; var h http.Header`, "a hit needs no net/http"},
 		{"status in the cache", "edgeagent/internal/httpcache/a.go", `import "net/http"; var s, m = http.StatusText(http.StatusOK), http.MethodGet`, ""},
 		{"request in the routing table", "edgeagent/internal/route/a.go", `import "net/http"; var r *http.Request`, "a hit needs no net/http"},
+		{"server in the front", "edgeagent/internal/front/a.go", `import "net/http"; var s http.Server`, "a hit needs no net/http"},
 		{"trace in the cache", "edgeagent/internal/httpcache/a.go", `import _ "net/http/httptrace"`, "imports follow the layout"},
 		{"header in a test of the cache", "edgeagent/internal/httpcache/a_test.go", `import "net/http"; var h http.Header`, ""},
 		{"request in an origin", "edgeagent/internal/origin/a.go", `import "net/http"; var r *http.Request`, ""},

@@ -12,7 +12,7 @@ const module = "github.com/edgewalk/edgewalk"
 
 // hitPath is what answers a hit, behind the front that read it.
 var hitPath = []string{
-	"edgeagent/internal/field", "edgeagent/internal/httpcache", "edgeagent/internal/objects", "edgeagent/internal/purges",
+	"edgeagent/internal/edgehttp", "edgeagent/internal/field", "edgeagent/internal/front", "edgeagent/internal/httpcache", "edgeagent/internal/objects", "edgeagent/internal/purges",
 	"edgeagent/internal/rfc9111", "edgeagent/internal/route",
 }
 

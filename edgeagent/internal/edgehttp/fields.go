@@ -28,7 +28,7 @@ type nameSet struct {
 func namesOf(text string) (n nameSet) {
 	n.exact = make(map[string]bool)
 	for _, name := range strings.Fields(text) {
-		if name = http.CanonicalHeaderKey(name); strings.HasSuffix(name, "-") {
+		if name = field.Canonical(name); strings.HasSuffix(name, "-") {
 			n.prefixes = append(n.prefixes, name)
 		} else {
 			n.exact[name] = true
@@ -125,7 +125,7 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 		}
 	}
 	if varies {
-		h := http.Header{"Vary": vary}
+		h := map[string][]string{"Vary": vary}
 		rfc9111.AddVary(h, "Origin")
 		for _, value := range h["Vary"] {
 			add("Vary", value)
@@ -196,7 +196,7 @@ func (o ownFields) may(name string) bool {
 // set adds what the endpoint sets.
 func (o ownFields) set(x *exchange) {
 	for name, value := range o.spec.GetSet() {
-		if name = http.CanonicalHeaderKey(name); o.may(name) {
+		if name = field.Canonical(name); o.may(name) {
 			x.add(name, value)
 		}
 	}
