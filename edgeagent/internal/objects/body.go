@@ -21,17 +21,17 @@ const inMemory = 64 << 10
 
 var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
-// Body is the open body of an object: an io.ReadSeeker, and an io.ReaderAt for any number of goroutines. It stays
-// readable when the object is evicted or dropped. Close it.
+// Body is the open body of an object: an io.ReaderAt for any number of goroutines. It stays readable when the object is
+// evicted or dropped. Close it.
 //
 // Every byte is verified before it is returned, once since boot: until then reads go chunk by chunk through a buffer,
 // and a chunk that does not match its checksum is an error that also drops the object.
 type Body struct {
-	s    *Store
-	o    *object
-	file *os.File // nil if mem is the body
-	mem  []byte
-	off  int64
+	s      *Store
+	o      *object
+	file   *os.File // nil if mem is the body
+	shared bool     // file is not this body's own
+	mem    []byte
 
 	mu       sync.Mutex // guards what follows
 	table    []byte     // checksums; nil when the body is verified
@@ -41,13 +41,40 @@ type Body struct {
 	closed   bool
 }
 
+// Bytes returns the body if it is in memory, nil otherwise. It must not be changed, and stays what it is.
+func (e Entry) Bytes() []byte {
+	if mem := e.o.body.Load(); mem != nil && !e.s.hung.Load() {
+		return *mem
+	}
+	return nil
+}
+
 // Open opens the body. [ErrGone] means that there is none any more, or that it is corrupt: treat it as a miss.
 func (e Entry) Open() (*Body, error) {
 	s, o := e.s, e.o
 	if s.hung.Load() {
 		return nil, ErrGone
 	}
+	if mem := e.Bytes(); mem != nil {
+		return &Body{s: s, o: o, mem: mem}, nil
+	}
 	sh := s.shards[o.key.shard()]
+	b := &Body{s: s, o: o, file: sh.pins.borrow(o.seq), shared: true, have: -1}
+	if b.file == nil {
+		var err error
+		if b, err = e.openFile(sh); err != nil {
+			return nil, err
+		}
+	}
+	if b.table == nil && o.head.Length <= inMemory && o.asked.Swap(true) {
+		b.remember()
+	}
+	return b, nil
+}
+
+// openFile opens a body whose file nobody shares yet.
+func (e Entry) openFile(sh *shard) (*Body, error) {
+	s, o := e.s, e.o
 	sh.mu.RLock()
 	i := sh.find(o.key, o.seq)
 	verified := atomic.LoadUint32(&sh.slots[i].flags)&flagVerified != 0
@@ -55,19 +82,20 @@ func (e Entry) Open() (*Body, error) {
 	if i == 0 {
 		return nil, ErrGone
 	}
-	if mem := o.body.Load(); mem != nil {
-		return &Body{s: s, o: o, mem: *mem}, nil
-	}
 	// The pin comes before the open: a file that is deleted after it stays in the account.
-	sh.pin(o.seq)
+	sh.pins.take(o.seq)
 	b, err := s.openBody(o, verified)
 	if err != nil {
 		s.unpin(o.key, o.seq)
 		s.dropUnreadable(o.id, err)
 		return nil, fmt.Errorf("%w: %w", ErrGone, err)
 	}
-	if b.table == nil && o.head.Length <= inMemory && o.asked.Swap(true) {
-		b.remember()
+	if b.table == nil {
+		file := sh.pins.share(o.seq, b.file)
+		if file != b.file {
+			b.file.Close()
+		}
+		b.file, b.shared = file, true
 	}
 	return b, nil
 }
@@ -135,7 +163,7 @@ func (b *Body) prepare() error {
 			return err
 		}
 	}
-	b.settle()
+	b.noteVerified()
 	return nil
 }
 
@@ -145,9 +173,9 @@ func (b *Body) Size() int64 { return b.o.head.Length }
 // Bytes is the body if it is in memory, nil otherwise. It must not be changed.
 func (b *Body) Bytes() []byte { return b.mem }
 
-// File is the body's own descriptor, for sendfile: the body is the file's first Size bytes, what follows is not part of
-// it, so limit what you send. It is nil while the body is not verified, and if it is in memory: then read. Its position is
-// its own; Read does not move it.
+// File returns the descriptor of the body, for sendfile: the body is the file's first Size bytes, what follows is not
+// part of it, so limit what you send. It is shared, so its position means nothing and must not be used. It is nil while the
+// body is not verified, and if it is in memory: then read.
 func (b *Body) File() *os.File {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -155,29 +183,6 @@ func (b *Body) File() *os.File {
 		return nil
 	}
 	return b.file
-}
-
-func (b *Body) Read(p []byte) (int, error) {
-	n, err := b.ReadAt(p, b.off)
-	b.off += int64(n)
-	if n > 0 && errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return n, err
-}
-
-func (b *Body) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += b.off
-	case io.SeekEnd:
-		offset += b.Size()
-	}
-	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
-		return b.off, errors.New("seek before the start of a body")
-	}
-	b.off = offset
-	return offset, nil
 }
 
 // ReadAt is an io.ReaderAt over the body alone.
@@ -255,8 +260,8 @@ func (b *Body) fetch(c int64) error {
 	return nil
 }
 
-// settle notes a body whose every chunk matched. The table stays while a reader may be at its last chunk.
-func (b *Body) settle() {
+// noteVerified notes a body whose every chunk matched. The table stays while a reader may be at its last chunk.
+func (b *Body) noteVerified() {
 	if b.table == nil || b.verified*chunkBytes < b.Size() {
 		return
 	}
@@ -277,7 +282,7 @@ func (b *Body) recycle() {
 	}
 }
 
-// Close closes the descriptor.
+// Close ends the use of the descriptor.
 func (b *Body) Close() error {
 	b.mu.Lock()
 	if b.closed {
@@ -289,9 +294,12 @@ func (b *Body) Close() error {
 		b.mu.Unlock()
 		return nil
 	}
-	b.settle()
+	b.noteVerified()
 	b.recycle()
-	err := b.file.Close()
+	var err error
+	if !b.shared {
+		err = b.file.Close()
+	}
 	b.mu.Unlock()
 	b.s.unpin(b.o.key, b.o.seq)
 	return err

@@ -68,7 +68,7 @@ func (f *Fill) store() (Entry, error) {
 		return Entry{}, err
 	}
 	f.pinned = true
-	sh.pin(o.seq)
+	sh.pins.take(o.seq)
 	s.space.objects.Add(1)
 	s.settle(f.reserved, int64(o.blocks)*blockBytes)
 	for _, old := range sh.replace(o, s.memoryShare()) {
@@ -103,7 +103,9 @@ func (f *Fill) writeTail() (*object, error) {
 		id:   id{key: f.key, seq: f.seq, blocks: uint32(blocks(size)), sel: selectingHash(f.head.Selecting)},
 		size: size, tableCRC: t.tableCRC,
 	}
-	return o, o.setHead(f.rawHead, t)
+	err := o.setHead(f.rawHead, t)
+	f.s.decode(o)
+	return o, err
 }
 
 // superseded reports whether the variant's copy in the store is from a later walk: an old slow fill must not take the
@@ -173,10 +175,6 @@ func (s *Store) unlinkTmp(path string) {
 	}
 }
 
-func (s *Store) unpin(k Key, seq uint64) {
-	s.space.used.Add(-s.shards[k.shard()].unpin(seq))
-}
-
 // Freshen gives an object a new head, as a 304 brings it (RFC 9111 4.3.4); Asof moves with it, Length does not. It
 // returns [ErrGone] if the object is no longer there. On a disk that cannot be written the new head is in memory only.
 func (s *Store) Freshen(e Entry, h Head) error {
@@ -195,6 +193,7 @@ func (s *Store) Freshen(e Entry, h Head) error {
 	if err := o.setHead(raw, t); err != nil {
 		return fmt.Errorf("freshen: %w", err)
 	}
+	s.decode(o)
 	sh := s.shards[o.key.shard()]
 	sh.freshMu.Lock()
 	defer sh.freshMu.Unlock()

@@ -3,7 +3,6 @@ package objects
 import (
 	"bytes"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -38,7 +37,7 @@ func neverWrong(t *testing.T, s *Store, want []byte) (whole bool) {
 	if n, _ := b.ReadAt(p, off); !bytes.Equal(p[:n], want[off:off+int64(n)]) {
 		t.Fatalf("wrong bytes in a range at %d", off)
 	}
-	got, err := io.ReadAll(b)
+	got, err := readAll(b)
 	if !bytes.Equal(got, want[:len(got)]) {
 		t.Fatal("wrong bytes")
 	}
@@ -113,7 +112,7 @@ func TestDamageWhileServing(t *testing.T) {
 	if err := os.Truncate(path, 100_000); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := io.ReadAll(b); err == nil || !bytes.Equal(got, testBody(1, 300_000)[:len(got)]) {
+	if got, err := readAll(b); err == nil || !bytes.Equal(got, testBody(1, 300_000)[:len(got)]) {
 		t.Errorf("an open body that was cut: %d bytes, %v", len(got), err)
 	}
 	if s.Lookup(testKey(1)) != nil || s.Stats().Errors["corrupt"] != 1 {

@@ -275,7 +275,7 @@ func (s *Store) reset() {
 		for sh.newest != 0 {
 			sl := sh.unlink(sh.newest)
 			s.space.objects.Add(-1)
-			s.space.used.Add(-sh.doom(sl.seq, int64(sl.blocks+sl.side)*blockBytes))
+			s.markDeleted(sh, sl.seq, int64(sl.blocks+sl.side)*blockBytes)
 		}
 		sh.loaded = [foldersPerShard]bool{}
 		sh.mu.Unlock()

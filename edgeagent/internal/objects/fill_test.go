@@ -128,8 +128,10 @@ func wantIdle(t testing.TB, s *Store) {
 		t.Errorf("temporary files left: %v", left)
 	}
 	for _, sh := range s.shards {
-		if len(sh.pins) != 0 {
-			t.Errorf("files pinned: %v", sh.pins)
+		for seq, p := range sh.pins.bySeq {
+			if p.holders != 0 {
+				t.Errorf("%d has %d holders", seq, p.holders)
+			}
 		}
 	}
 }

@@ -26,6 +26,8 @@ type Head struct {
 	RequestTime, ResponseTime time.Time
 	// Meta is the caller's own record about the reply, opaque to the store.
 	Meta []byte
+	// Decoded is what Config.Decode has made of the head. It is not stored.
+	Decoded any
 	// Length of the body in bytes, -1 while unknown. The Head of an [Entry] always knows it.
 	Length int64
 	// Scope is what purges can address, which the store only keeps.

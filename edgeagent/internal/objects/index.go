@@ -46,19 +46,13 @@ type shard struct {
 	loadMu  sync.Mutex // one folder is read at a time
 	freshMu sync.Mutex // one sidecar is written at a time
 
-	pinMu sync.Mutex
-	pins  map[uint64]pin // by seq: files that somebody holds open
+	pins pins
 }
 
-// pin keeps a deleted file's blocks in the account until its last descriptor is closed, which is when the disk has
-// them back.
-type pin struct {
-	holders int
-	doomed  int64 // bytes to release with the last holder
-}
-
-func newShard() *shard {
-	return &shard{byKey: make(map[Key]uint32), slots: make([]slot, 1), heads: make(map[uint64]*object), pins: make(map[uint64]pin)}
+func newShard(idle int) *shard {
+	return &shard{
+		byKey: make(map[Key]uint32), slots: make([]slot, 1), heads: make(map[uint64]*object), pins: pins{bySeq: make(map[uint64]*pin), idle: make([]idlePlace, idle)},
+	}
 }
 
 // find returns the number of the slot of seq, 0 if it is gone. Callers hold mu.
@@ -124,6 +118,7 @@ func (sh *shard) unlink(i uint32) slot {
 	if o := sh.heads[sl.seq]; o != nil {
 		delete(sh.heads, sl.seq)
 		sh.held -= o.held()
+		o.body.Store(nil) // who looked it up before does not find it any more
 	}
 	return sl
 }
@@ -131,8 +126,8 @@ func (sh *shard) unlink(i uint32) slot {
 // victim moves the hand to the next object that was not hit since the hand's last pass and that nobody holds open:
 // deleting an open file gives no space back. It is 0 when there is none.
 func (sh *shard) victim() uint32 {
-	sh.pinMu.Lock()
-	defer sh.pinMu.Unlock()
+	sh.pins.mu.Lock()
+	defer sh.pins.mu.Unlock()
 	i := sh.hand
 	for range 2*sh.count + 1 {
 		if i == 0 {
@@ -140,7 +135,7 @@ func (sh *shard) victim() uint32 {
 		}
 		sl := &sh.slots[i]
 		if visited := sl.flags&flagVisited != 0; !visited {
-			if _, open := sh.pins[sl.seq]; !open {
+			if !sh.pins.held(sl.seq) {
 				sh.hand = sl.newer
 				return i
 			}
@@ -198,38 +193,4 @@ func (sh *shard) fit(share int64) {
 		}
 		delete(sh.heads, seq)
 	}
-}
-
-func (sh *shard) pin(seq uint64) {
-	sh.pinMu.Lock()
-	defer sh.pinMu.Unlock()
-	p := sh.pins[seq]
-	p.holders++
-	sh.pins[seq] = p
-}
-
-// unpin returns the bytes that are free since.
-func (sh *shard) unpin(seq uint64) int64 {
-	sh.pinMu.Lock()
-	defer sh.pinMu.Unlock()
-	p := sh.pins[seq]
-	if p.holders--; p.holders > 0 {
-		sh.pins[seq] = p
-		return 0
-	}
-	delete(sh.pins, seq)
-	return p.doomed
-}
-
-// doom says that a file of n bytes was deleted. It returns the bytes that are free since, 0 while someone has it open.
-func (sh *shard) doom(seq uint64, n int64) int64 {
-	sh.pinMu.Lock()
-	defer sh.pinMu.Unlock()
-	p, open := sh.pins[seq]
-	if !open {
-		return n
-	}
-	p.doomed += n
-	sh.pins[seq] = p
-	return 0
 }

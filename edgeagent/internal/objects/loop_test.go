@@ -3,7 +3,6 @@ package objects
 import (
 	"bytes"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -125,7 +124,7 @@ func TestBadSectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := io.ReadAll(b); !errors.Is(err, syscall.EIO) || !bytes.Equal(got, testBody(large, lengths[large])[:len(got)]) {
+	if got, err := readAll(b); !errors.Is(err, syscall.EIO) || !bytes.Equal(got, testBody(large, lengths[large])[:len(got)]) {
 		t.Errorf("a body that cannot be read on: %d bytes, %v", len(got), err)
 	}
 	b.Close()
@@ -227,7 +226,7 @@ func TestPowerCut(t *testing.T) {
 						if err != nil {
 							continue
 						}
-						got, err := io.ReadAll(b)
+						got, err := readAll(b)
 						b.Close()
 						if want := testBody(n, killLength(n)); !bytes.Equal(got, want[:len(got)]) || err == nil && len(got) != len(want) {
 							t.Errorf("key %d: wrong bytes", n)

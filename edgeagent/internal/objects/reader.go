@@ -53,7 +53,7 @@ func (s *Store) reopen(k Key, seq uint64) (*os.File, error) {
 	if i == 0 {
 		return nil, ErrGone
 	}
-	sh.pin(seq)
+	sh.pins.take(seq)
 	watched := s.watch.enterInTurn()
 	file, err := os.Open(s.path(which))
 	s.watch.leaveTurn(watched)

@@ -162,8 +162,12 @@ func (s *Store) readObject(i id, sidecar bool) (*object, error) {
 	}
 	defer f.Close()
 	o, err := readTail(f, i)
-	if err != nil || !sidecar {
-		return o, err
+	if err != nil {
+		return nil, err
+	}
+	defer s.decode(o)
+	if !sidecar {
+		return o, nil
 	}
 	b, err := os.ReadFile(s.path(i) + sidecarSuffix)
 	if err == nil {

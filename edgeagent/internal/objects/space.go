@@ -134,7 +134,7 @@ func (s *Store) deleteFiles(sh *shard, sl slot) {
 		s.stuckMu.Unlock()
 		return
 	}
-	s.space.used.Add(-sh.doom(sl.seq, bytes))
+	s.markDeleted(sh, sl.seq, bytes)
 }
 
 // deleteStuck tries again to delete the files that could not be deleted. Until they are they count as used.

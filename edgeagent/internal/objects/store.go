@@ -40,6 +40,12 @@ type Config struct {
 	// WindowBytes bounds the memory of all fills that cannot go to disk, beyond the 32 KiB each of them may always
 	// have. Default 128 MiB.
 	WindowBytes int64
+	// IdleFiles bounds the files that stay open while nobody reads them, because opening a file takes longer than sending
+	// what is in most of them. Default 1,024; negative: none.
+	IdleFiles int
+	// Decode makes of a head what its owner needs of it at each use. It is called once for each head that is read or
+	// written, and what it returns is kept with the head in memory. nil: nothing.
+	Decode func(*Head) any
 	// Unwanted reports whether an object will never be used again. Such a one gets no name, and [Store.Sweep] deletes it.
 	// nil: none.
 	Unwanted func(*Head) bool
@@ -57,6 +63,7 @@ type Config struct {
 const (
 	defaultMemoryBytes = 128 << 20
 	defaultWindowBytes = 128 << 20
+	defaultIdleFiles   = 1024
 	defaultPatience    = 5 * time.Second
 
 	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some 100,000 objects is
@@ -123,6 +130,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	cfg.MemoryBytes = cmp.Or(cfg.MemoryBytes, defaultMemoryBytes)
 	cfg.WindowBytes = cmp.Or(cfg.WindowBytes, defaultWindowBytes)
+	cfg.IdleFiles = cmp.Or(cfg.IdleFiles, defaultIdleFiles)
 	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	cfg.Dir = filepath.Clean(cfg.Dir)
 
@@ -131,7 +139,7 @@ func Open(cfg Config) (*Store, error) {
 	s.window.free.Store(cfg.WindowBytes / windowChunk)
 	s.seq.Store(uint64(cfg.Now().UnixNano()))
 	for i := range s.shards {
-		s.shards[i] = newShard()
+		s.shards[i] = newShard(max(cfg.IdleFiles, 0) / shardCount)
 	}
 	s.metrics = newMetrics(s)
 	if err := s.layout(); err != nil {
@@ -171,6 +179,9 @@ func (s *Store) Close() error {
 	if s.cfg.Registerer != nil {
 		s.cfg.Registerer.Unregister(s.metrics)
 	}
+	for _, sh := range s.shards {
+		sh.pins.dropIdle()
+	}
 	return s.unlock()
 }
 
@@ -197,50 +208,41 @@ func (e Entry) Copy() uint64 { return e.o.seq }
 // Head is shared and must not be changed.
 func (e Entry) Head() *Head { return &e.o.head }
 
-// Lookup returns the stored variants of k, the most recent reply first. It reads the disk only for heads that are not in
-// memory.
-func (s *Store) Lookup(k Key) []Entry {
+// Lookup returns the stored variants of k, the most recent reply first.
+func (s *Store) Lookup(k Key) []Entry { return s.AppendLookup(nil, k) }
+
+// AppendLookup appends what Lookup returns. It reads the disk only for heads that are not in memory.
+func (s *Store) AppendLookup(entries []Entry, k Key) []Entry {
 	if s.hung.Load() {
-		return nil
+		return entries
 	}
 	sh := s.shards[k.shard()]
-	var found [maxVariants]slot
-	var heads [maxVariants]*object
-	n := 0
 	sh.mu.RLock()
 	if !sh.loaded[k.folder()%foldersPerShard] {
 		sh.mu.RUnlock()
 		s.load(k.folder())
 		sh.mu.RLock()
 	}
-	for i := sh.byKey[k]; i != 0 && n < maxVariants; i = sh.slots[i].next {
+	before, cold := len(entries), false
+	for i := sh.byKey[k]; i != 0; i = sh.slots[i].next {
 		sl := &sh.slots[i]
 		sh.mark(i, flagVisited)
-		found[n].id, found[n].side = sl.id, sl.side
-		heads[n] = sh.heads[sl.seq]
-		n++
-	}
-	sh.mu.RUnlock()
-	if n == 0 {
-		return nil
-	}
-	var entries []Entry
-	for i := range n {
-		o := heads[i]
+		o := sh.heads[sl.seq]
 		if o == nil {
-			if o = s.readHead(sh, found[i]); o == nil {
-				continue
-			}
-		} else if !o.visited.Load() {
-			o.visited.Store(true)
+			cold = true
+			continue
 		}
-		if entries == nil {
-			entries = make([]Entry, 0, n-i)
+		if !o.visited.Load() {
+			o.visited.Store(true)
 		}
 		entries = append(entries, Entry{s: s, o: o})
 	}
-	if len(entries) > 1 {
-		slices.SortStableFunc(entries, func(a, b Entry) int {
+	sh.mu.RUnlock()
+	if cold {
+		entries = s.appendCold(entries[:before], sh, k)
+	}
+	if found := entries[before:]; len(found) > 1 {
+		slices.SortStableFunc(found, func(a, b Entry) int {
 			if c := b.o.head.ResponseTime.Compare(a.o.head.ResponseTime); c != 0 {
 				return c
 			}
@@ -248,6 +250,37 @@ func (s *Store) Lookup(k Key) []Entry {
 		})
 	}
 	return entries
+}
+
+// appendCold is AppendLookup for variants whose heads are not all in memory, in no order.
+func (s *Store) appendCold(entries []Entry, sh *shard, k Key) []Entry {
+	var slots [maxVariants]slot
+	n := 0
+	sh.mu.RLock()
+	for i := sh.byKey[k]; i != 0 && n < maxVariants; i = sh.slots[i].next {
+		slots[n].id, slots[n].side = sh.slots[i].id, sh.slots[i].side
+		n++
+	}
+	sh.mu.RUnlock()
+	for _, sl := range slots[:n] {
+		sh.mu.RLock()
+		o := sh.heads[sl.seq]
+		sh.mu.RUnlock()
+		if o == nil {
+			o = s.readHead(sh, sl)
+		}
+		if o != nil {
+			entries = append(entries, Entry{s: s, o: o})
+		}
+	}
+	return entries
+}
+
+// decode has the caller of the store decode a new head.
+func (s *Store) decode(o *object) {
+	if s.cfg.Decode != nil {
+		o.head.Decoded = s.cfg.Decode(&o.head)
+	}
 }
 
 // readHead reads and caches a head; nil if the object is not usable, which also drops it.
