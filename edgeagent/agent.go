@@ -88,10 +88,20 @@ func (a *Agent) build(p parsed) (err error) {
 	if a.id, err = control.ID(cfg.StateDir, cfg.ID); err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
+	files, err := listen.OpenFiles()
+	if err != nil {
+		return err
+	}
+	capacity := fit(files)
+	if capacity != wanted {
+		cfg.Logger.Info("few files may be open; the edge does less at once", "limit", files, "connections", capacity.connections,
+			"requests", capacity.requests, "fills", capacity.fills, "fix", fmt.Sprintf("raise the limit on open files (ulimit -n) to %d", wanted.files()+spareFiles))
+	}
 	memory := memoryShare(debug.SetMemoryLimit(-1))
 	a.purges = purges.New(nil)
 	a.store, err = objects.Open(objects.Config{
-		Unwanted: a.purged, Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, MemoryBytes: memory, WindowBytes: memory, Logger: cfg.Logger, Registerer: a.registry,
+		Decode: httpcache.Decode, Unwanted: a.purged, Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, MemoryBytes: memory, WindowBytes: memory,
+		IdleFiles: capacity.idle, Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("--cache-dir: %w", err)
@@ -111,15 +121,6 @@ func (a *Agent) build(p parsed) (err error) {
 	})
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
-	}
-	files, err := listen.OpenFiles()
-	if err != nil {
-		return err
-	}
-	capacity := fit(files)
-	if capacity != wanted {
-		cfg.Logger.Info("few files may be open; the edge does less at once", "limit", files, "connections", capacity.connections,
-			"requests", capacity.requests, "fills", capacity.fills, "fix", fmt.Sprintf("raise the limit on open files (ulimit -n) to %d", wanted.files()+spareFiles))
 	}
 	// A request whose file the kernel sends has a thread while the disk does not answer. Go ends a process of more than 10,000.
 	debug.SetMaxThreads(10_000 + capacity.requests)

@@ -77,7 +77,7 @@ func (l *lockedBuffer) String() string {
 func newEdge(t testing.TB, change func(*Config)) *edge {
 	t.Helper()
 	e := &edge{t: t, table: route.New(route.Hooks{}), registry: prometheus.NewRegistry(), log: &lockedBuffer{}, dir: t.TempDir()}
-	store, err := objects.Open(objects.Config{Dir: e.dir, MaxBytes: 256 << 20})
+	store, err := objects.Open(objects.Config{Dir: e.dir, MaxBytes: 256 << 20, Decode: httpcache.Decode})
 	if err != nil {
 		t.Fatal(err)
 	}

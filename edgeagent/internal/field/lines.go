@@ -153,18 +153,19 @@ func (l *Lines) List(id ID) string {
 	return joined
 }
 
-// Lookup yields the values of a name that need not have an ID.
-func (l *Lines) Lookup(name string) iter.Seq[string] {
-	if id := IDOf(name); id != Other {
-		return l.Values(id)
+// AppendValues appends the values of a name, which need not have an ID, in order.
+func (l *Lines) AppendValues(values []string, name string) []string {
+	id := IDOf(name)
+	if id != Other && !l.Has(id) {
+		return values
 	}
-	return func(yield func(string) bool) {
-		for _, line := range l.lines {
-			if line.ID == Other && len(line.Name) == len(name) && strings.EqualFold(line.Name, name) && !yield(line.Value) {
-				return
-			}
+	for i := range l.lines {
+		line := &l.lines[i]
+		if line.ID == id && (id != Other || len(line.Name) == len(name) && strings.EqualFold(line.Name, name)) {
+			values = append(values, line.Value)
 		}
 	}
+	return values
 }
 
 // Reset removes all lines and keeps their memory.

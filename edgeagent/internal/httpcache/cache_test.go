@@ -24,20 +24,20 @@ func TestMetaSurvivesStorage(t *testing.T) {
 			SetByUs: true, ToldApart: true, NoStale: true, Capped: true, Lifetime: time.Hour, InitialAge: 3 * time.Second,
 			StaleWhileRevalidate: time.Minute, StaleIfError: 24 * time.Hour,
 		},
-		supplier: walk.Supplier{UID: "12-legacy", Target: 1<<63 + 1}, step: 3, version: 1<<62 + 7, library: [8]byte{1, 2, 3}, shown: 4,
+		supplier: walk.Supplier{UID: "12-legacy", Target: 1<<63 + 1}, step: 3, version: 1<<62 + 7, library: [8]byte{1, 2, 3},
 	}
-	raw := want.append(nil)
-	fields := field.Append(nil, "a", "b")
-	got, err := parseMeta(&objects.Head{Meta: raw, Fields: fields})
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	split := fields{shown: field.Append(nil, "a", "b"), hidden: field.Append(nil, "c", "d")}
+	raw := want.append(nil, split)
+	got, parts, err := parseMeta(&objects.Head{Meta: raw, Fields: split.list()})
+	if err != nil || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(parts, split) {
+		t.Errorf("got %+v, %q, %v\nwant %+v, %q", got, parts, err, want, split)
 	}
 	for n := range metaFixed {
-		if _, err := parseMeta(&objects.Head{Meta: raw[:n], Fields: fields}); err == nil {
+		if _, _, err := parseMeta(&objects.Head{Meta: raw[:n], Fields: split.list()}); err == nil {
 			t.Errorf("%d bytes are taken for a record", n)
 		}
 	}
-	if _, err := parseMeta(&objects.Head{Meta: raw}); err == nil {
+	if _, _, err := parseMeta(&objects.Head{Meta: raw}); err == nil {
 		t.Error("a record that shows more fields than there are is taken")
 	}
 }
@@ -48,11 +48,11 @@ func TestOriginHeaderIsKept(t *testing.T) {
 		"Cache-Control": {"max-age=5", "public"}, "Expires": {"x"}, "Date": {"d"}, "Etag": {`"1"`}, "Cdn-Cache-Control": {"max-age=9"}, "X-Two": {"1", "2"},
 	}
 	for name, f := range map[string]rfc9111.Freshness{"ours": {SetByUs: true}, "apart": {SetByUs: true, ToldApart: true}, "theirs": {}, "capped": {Capped: true}} {
-		fields, shown := splitFields(h, f)
-		if got := originHeader(fields, shown); !reflect.DeepEqual(got, h) {
+		split := fieldsOf(h, f)
+		if got := split.origin(); !reflect.DeepEqual(got, h) {
 			t.Errorf("%s: got %v", name, got)
 		}
-		if _, ok := field.Get(fields[:shown], "Cdn-Cache-Control"); ok {
+		if _, ok := field.Get(split.shown, "Cdn-Cache-Control"); ok {
 			t.Errorf("%s: clients see fields for caches", name)
 		}
 	}
@@ -208,61 +208,6 @@ func TestMetrics(t *testing.T) {
 		if got[name] != want {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
 		}
-	}
-}
-
-// The hit path for the front that is not net/http: allocations a request, and what they cost.
-func BenchmarkHit(b *testing.B) {
-	for _, file := range []struct {
-		name, mediaType string
-		size            int
-	}{
-		{"picture/1KB", "image/jpeg", 1 << 10}, {"picture/1MB", "image/jpeg", 1 << 20}, {"text/1KB", "text/css", 1 << 10}, {"text/1MB", "text/css", 1 << 20},
-	} {
-		b.Run(file.name, func(b *testing.B) {
-			r := newRig(b)
-			a := r.addOrigin("a")
-			a.reply("/x", &originReply{status: 200, body: pattern(file.size), header: http.Header{
-				"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}, "Content-Type": {file.mediaType},
-			}})
-			r.fetch("/x", nil)
-			r.idle()
-			request := r.request("GET", "/x", http.Header{"Accept": {"image/webp"}, "Accept-Encoding": {"gzip, br"}})
-			buf := make([]byte, 64<<10)
-			b.SetBytes(int64(file.size))
-			b.ReportAllocs()
-			for b.Loop() {
-				reply := r.cache.Serve(bg, request)
-				if reply.Outcome != Hit {
-					b.Fatal(reply.Outcome)
-				}
-				body := bodyOf(reply)
-				for {
-					if _, err := body.Read(buf); err != nil {
-						break
-					}
-				}
-				reply.Close()
-			}
-		})
-	}
-}
-
-// A hit as a front with sendfile has it: the body is opened and handed over as a section of a file.
-func BenchmarkHitSection(b *testing.B) {
-	r := newRig(b)
-	a := r.addOrigin("a")
-	a.reply("/x", &originReply{status: 200, body: pattern(1 << 20), header: http.Header{"Cache-Control": {"max-age=60"}}})
-	r.fetch("/x", nil)
-	r.idle()
-	request := r.request("GET", "/x", nil)
-	b.ReportAllocs()
-	for b.Loop() {
-		reply := r.cache.Serve(bg, request)
-		if reply.File == nil || reply.Length != 1<<20 {
-			b.Fatal("no section")
-		}
-		reply.Close()
 	}
 }
 

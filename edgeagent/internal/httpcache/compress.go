@@ -93,34 +93,42 @@ func (o *original) open(ctx context.Context) (part, error) {
 	if o.fill != nil {
 		return fillSource{ctx, o.fill}.open(0, o.head().Length)
 	}
-	return (&entrySource{Entry: o.entry}).open(0, o.head().Length)
+	return (&entrySource{entry: o.entry}).open(0, o.head().Length)
 }
 
 // compress makes a an answer with the file compressed, where the endpoint allows it, the file gets smaller, and the client
-// takes it. That the answer depends on Accept-Encoding is said to every client. Parts of a file are always parts of it as it is.
-func (c *Cache) compress(q *query, a *answer, o original) {
-	if a.length < 0 || !q.mayCompress(a.length) || !compressible(a) {
-		return
+// takes it. That the answer depends on Accept-Encoding is said to every client. Parts of a file are always parts of it as it
+// is. It reports whether the answer is complete: one to a query without a context is not if the file has to be compressed first.
+func (c *Cache) compress(q *query, a *answer, r *Reply, o original) bool {
+	if a.length < 0 || !a.compressible || !q.mayCompress(a.length) {
+		return true
 	}
 	a.varies = true
-	name := coding.Choose(slices.Collect(q.Fields.Values(field.AcceptEncoding)))
+	q.lines = slices.AppendSeq(q.lines[:0], q.Fields.Values(field.AcceptEncoding))
+	name := coding.Choose(q.lines)
 	if name == "" || q.rang != "" || q.cond.IfMatch != "" || noTransform(q.Fields.List(field.CacheControl)) {
-		return
+		return true
 	}
 	vals := a.vals
-	vals.ETag = weak(vals.ETag)
+	vals.ETag = a.weak
 	key := encodedKey(q.key, o.copy(), name)
 	length, from := int64(-1), source(nil)
-	if entries := c.cfg.Store.Lookup(key); len(entries) > 0 && c.verdict(entries[0].Head(), q.now) != purges.Hard {
-		length, from = entries[0].Head().Length, &entrySource{Entry: entries[0]}
+	q.entries = c.cfg.Store.AppendLookup(q.entries[:0], key)
+	if len(q.entries) > 0 && c.verdict(q.entries[0].Head(), q.now) != purges.Hard {
+		length, from = q.entries[0].Head().Length, r.sourceOf(q.entries[0])
 	} else if q.Method == http.MethodGet && q.cond.Evaluate(vals, q.now) == rfc9111.Proceed {
-		body := c.encode(q, key, name, &o)
+		if q.ctx == nil {
+			return false
+		}
+		copied := o // so that what need not be compressed allocates nothing
+		body := c.encode(q, key, name, &copied)
 		if body == nil {
-			return
+			return true
 		}
 		from = &openSource{part{stream: body, closer: body}}
 	}
 	a.coding, a.vals, a.length, a.from = name, vals, length, from
+	return true
 }
 
 // mayCompress reports whether files of a length are compressed here; below 0 it is not known yet.
@@ -129,13 +137,13 @@ func (q *query) mayCompress(length int64) bool {
 		(length < 0 || length >= leastCompressed && length <= mostCompressed)
 }
 
-// compressible reports whether the file of an answer gets smaller and may be changed.
-func compressible(a *answer) bool {
-	if a.status != http.StatusOK {
+// compressible reports whether the file of a reply gets smaller and may be changed.
+func compressible(status int, f fields) bool {
+	if status != http.StatusOK {
 		return false
 	}
 	typed := false
-	for name, value := range field.Fields(a.fields) {
+	for name, value := range f.all() {
 		switch name {
 		case "Content-Type":
 			if typed = coding.Compressible(value); !typed {
@@ -164,25 +172,22 @@ func noTransform(cacheControl string) bool {
 
 // appendShown appends the stored fields of an answer that clients see, and what compressing changes in them.
 func (a *answer) appendShown(b []byte, has content) []byte {
-	shown := a.fields[:a.meta.shown]
 	if has == wholeContent && !a.varies {
-		return append(b, shown...)
+		return append(b, a.shown...)
 	}
 	varies := !a.varies
-	for name, value := range field.Fields(shown) {
+	for name, value := range field.Fields(a.shown) {
 		if !has.describes(name) {
 			continue
 		}
 		switch name {
 		case "Vary":
 			if !varies {
-				h := map[string][]string{name: {value}}
-				rfc9111.AddVary(h, "Accept-Encoding")
-				value, varies = h[name][0], true
+				value, varies = a.varied, true
 			}
 		case "Etag":
 			if a.coding != "" {
-				value = weak(value)
+				value = a.weak
 			}
 		case "Content-Encoding", "Content-Md5", "Content-Digest", "Repr-Digest", "Digest": // of other bytes
 			if a.coding != "" {

@@ -22,7 +22,7 @@ import (
 var text = strings.Repeat("body { color: red } /* a style that goes on */\n", 400)
 
 // decoded reads a reply's whole body and takes its coding off.
-func decoded(t *testing.T, r *Reply) string {
+func decodedText(t *testing.T, r *Reply) string {
 	t.Helper()
 	raw, err := read(r)
 	if err != nil || r.Length >= 0 && int64(len(raw)) != r.Length {
@@ -91,7 +91,7 @@ func TestTextIsCompressed(t *testing.T) {
 		if header(reply, "Etag") != etag || header(reply, "Vary") != "Accept-Encoding" || (header(reply, "Accept-Ranges") == "") != (tt.coding != "") {
 			t.Errorf("%q: etag %s, vary %q, accept-ranges %q", tt.accept, header(reply, "Etag"), header(reply, "Vary"), header(reply, "Accept-Ranges"))
 		}
-		if got := decoded(t, reply); got != text {
+		if got := decodedText(t, reply); got != text {
 			t.Errorf("%q: %d bytes, want %d", tt.accept, len(got), len(text))
 		}
 		r.idleEncodings()
@@ -104,7 +104,7 @@ func TestTextIsCompressed(t *testing.T) {
 	if header(head, "Content-Encoding") != "gzip" || head.Length != again.Length || head.Length <= 0 {
 		t.Errorf("HEAD: %q, %d bytes; GET: %d bytes", header(head, "Content-Encoding"), head.Length, again.Length)
 	}
-	decoded(t, again)
+	decodedText(t, again)
 	if n := r.store.Stats().Objects; before != 3 || n != 3 {
 		t.Errorf("%d, then %d objects, want the file and two codings", before, n)
 	}
@@ -160,7 +160,7 @@ func TestWhatIsNotCompressed(t *testing.T) {
 	r.endpoint.Compress = topologyv1.UrlEndpoint_OFF
 	r.apply()
 	a.reply("/off", css(text, `"1"`))
-	if reply := r.get("/off", accept("gzip")); header(reply, "Content-Encoding") != "" || header(reply, "Vary") != "" || decoded(t, reply) != text {
+	if reply := r.get("/off", accept("gzip")); header(reply, "Content-Encoding") != "" || header(reply, "Vary") != "" || decodedText(t, reply) != text {
 		t.Errorf("compress OFF: %q", header(reply, "Content-Encoding"))
 	}
 }
@@ -177,7 +177,7 @@ func TestCompressedFileIsItsCopys(t *testing.T) {
 		if header(reply, "Content-Encoding") != "gzip" || reply.Outcome.String() != outcome {
 			t.Errorf("%s in %q, want %s", reply.Outcome, header(reply, "Content-Encoding"), outcome)
 		}
-		if got := decoded(t, reply); got != want {
+		if got := decodedText(t, reply); got != want {
 			t.Errorf("%.20q..., want %.20q...", got, want)
 		}
 		r.idleEncodings()
@@ -190,7 +190,7 @@ func TestCompressedFileIsItsCopys(t *testing.T) {
 		if reply.Status != status || header(reply, "Etag") != `W/"1"` || header(reply, "Vary") != "Accept-Encoding" || status == 304 && header(reply, "Content-Encoding") != "" {
 			t.Errorf("if-none-match %s: %d, etag %s, vary %q", etag, reply.Status, header(reply, "Etag"), header(reply, "Vary"))
 		}
-		decoded(t, reply)
+		decodedText(t, reply)
 	}
 	r.clock.add(61 * time.Second)
 	get(text, "revalidated")
@@ -257,7 +257,7 @@ func TestFileOnItsWayIsCompressedAsItComes(t *testing.T) {
 	}
 	<-gone
 	r.idleEncodings()
-	if got := decoded(t, r.get("/slow.css", accept("gzip"))); got != text+text {
+	if got := decodedText(t, r.get("/slow.css", accept("gzip"))); got != text+text {
 		t.Errorf("then %d bytes", len(got))
 	}
 }
@@ -314,7 +314,7 @@ func TestBusyEdgeSendsFilesAsTheyAre(t *testing.T) {
 	}
 	for range 2 {
 		reply := r.get("/a.css", accept("gzip"))
-		if header(reply, "Content-Encoding") != "" || header(reply, "Vary") != "Accept-Encoding" || header(reply, "Etag") != `"1"` || decoded(t, reply) != text {
+		if header(reply, "Content-Encoding") != "" || header(reply, "Vary") != "Accept-Encoding" || header(reply, "Etag") != `"1"` || decodedText(t, reply) != text {
 			t.Errorf("in %q, vary %q", header(reply, "Content-Encoding"), header(reply, "Vary"))
 		}
 		r.idle()
@@ -343,7 +343,7 @@ func TestCrowdIsCompressedFor(t *testing.T) {
 				reply.Close()
 				return
 			}
-			if got := decoded(t, reply); got != text {
+			if got := decodedText(t, reply); got != text {
 				t.Errorf("%d bytes in %q", len(got), header(reply, "Content-Encoding"))
 			}
 		})

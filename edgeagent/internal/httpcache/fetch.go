@@ -66,7 +66,7 @@ func (f *fill) confirms(res *walk.Result) bool {
 	}
 	h := field.Map(res.Response.Header)
 	fresh := rfc9111.Validators{ETag: h.Get("Etag"), LastModified: h.Get("Last-Modified")}
-	return fresh.Confirms(validators(f.stored.Head(), f.stored.meta.shown))
+	return fresh.Confirms(f.stored.vals)
 }
 
 // judgeResponse applies the caching rules to a reply. Its times are put on the cache's own clock.
@@ -88,7 +88,7 @@ func (f *fill) judgeResponse(status int, h field.Map, res *walk.Result) (fresh r
 // confirmed brings the stored reply up to date with a 304.
 func (f *fill) confirmed(res *walk.Result) {
 	old := f.stored.Head()
-	header := originHeader(old.Fields, f.stored.meta.shown)
+	header := f.stored.origin()
 	// They spoke of the moment the old reply was made.
 	header.Del("Age")
 	header.Del("Date")
@@ -106,10 +106,10 @@ func (f *fill) confirmed(res *walk.Result) {
 		head.Scope.Tags = tags
 	}
 	m := metaOf(res, fresh)
-	head.Fields, m.shown = splitFields(header, fresh)
-	head.Meta = m.append(nil)
+	own := fieldsOf(header, fresh)
+	head.Fields, head.Meta, head.Decoded = own.list(), m.append(nil, own), nil
 
-	r := result{kind: resultConfirmed, head: head, meta: m, entry: f.stored.Entry, walk: res, vary: selectingNames(head.Selecting)}
+	r := result{kind: resultConfirmed, head: head, decoded: decode(head.Status, head.Selecting, m, own), entry: f.stored.Entry, walk: res}
 	if !fresh.Storable() {
 		r.detail = fresh.Refusal.String()
 	} else if err := f.c.cfg.Store.Freshen(f.stored.Entry, head); err != nil && !errors.Is(err, objects.ErrGone) {
@@ -249,12 +249,12 @@ func (f *fill) found(res *walk.Result) {
 	}
 	head.Scope.Tags = tags
 	m := metaOf(res, fresh)
-	r := result{kind: resultBody, meta: m, vary: names, walk: res}
+	own := fieldsOf(header, fresh)
+	r := result{kind: resultBody, decoded: decode(head.Status, head.Selecting, m, own), walk: res}
 	if r.detail = f.unstorable(res, fresh); r.detail != "" {
 		r.kind, r.pass = resultPass, resp
 	}
-	head.Fields, r.meta.shown = splitFields(header, fresh)
-	head.Meta = r.meta.append(nil)
+	head.Fields, head.Meta = own.list(), m.append(nil, own)
 	r.head = head
 	f.c.endings.drop(f.key)
 	if r.kind == resultPass {
@@ -312,7 +312,7 @@ func (f *fill) holdsEarlier(step int) bool {
 	if !f.stored.ok {
 		return false
 	}
-	i := suppliedBy(f.first, f.stored.meta.supplier)
+	i := suppliedBy(f.first, f.stored.supplier)
 	return i >= 0 && i < step
 }
 

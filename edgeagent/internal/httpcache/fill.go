@@ -85,16 +85,15 @@ const (
 
 // result is what a fill has brought.
 type result struct {
-	kind   resultKind
-	object *objects.Fill
-	head   objects.Head // of a body; of a confirmed one without fields of its own it is the entry's
-	meta   meta
-	vary   []string
-	pass   *origin.Response
-	entry  objects.Entry
-	ending ending
-	walk   *walk.Result
-	detail string // why a reply is not stored
+	kind     resultKind
+	object   *objects.Fill
+	head     objects.Head // of a body, or of a confirmed one
+	*decoded              // of the head
+	pass     *origin.Response
+	entry    objects.Entry
+	ending   ending
+	walk     *walk.Result
+	detail   string // why a reply is not stored
 }
 
 // fills is the register of those that requests may join, in shards.
@@ -235,9 +234,8 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 	if q.best.ok {
 		f.stored = q.best
 		f.req.StopOnInconclusive = q.best.use.OnError
-		v := validators(q.best.Head(), q.best.meta.shown)
 		f.req.Stored = &walk.Stored{
-			Supplier: q.best.meta.supplier, ETag: v.ETag, LastModified: v.LastModified, Library: q.best.meta.library,
+			Supplier: q.best.supplier, ETag: q.best.vals.ETag, LastModified: q.best.vals.LastModified, Library: q.best.library,
 		}
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)

@@ -16,18 +16,18 @@ func (c *Cache) Inspect(r *Request) []*topologyv1.Explanation_Cached {
 	var out []*topologyv1.Explanation_Cached
 	for _, e := range c.cfg.Store.Lookup(q.key) {
 		h := e.Head()
-		m, err := parseMeta(h)
-		if err != nil || !sameFile(q, h) {
+		d, ok := h.Decoded.(*decoded)
+		if !ok || !sameFile(q, h) {
 			continue
 		}
-		u := judge(q, h, &m, c.verdict(h, q.now))
-		v := m.fresh.At(h.ResponseTime, q.now)
+		u := judge(q, h, &d.meta, c.verdict(h, q.now))
+		v := d.fresh.At(h.ResponseTime, q.now)
 		use := cmp.Or(u.refused, u.ask, "hit")
 		if !q.selects(h.Selecting) {
 			use = "other variant"
 		}
 		out = append(out, &topologyv1.Explanation_Cached{
-			Status: int32(h.Status), Supplier: supplierID(q, m.supplier), Stored: timestamppb.New(h.ResponseTime),
+			Status: int32(h.Status), Supplier: supplierID(q, d.supplier), Stored: timestamppb.New(h.ResponseTime),
 			Age: durationpb.New(v.Age), Ttl: durationpb.New(v.TTL), SizeBytes: h.Length, Use: use,
 		})
 	}

@@ -98,9 +98,9 @@ func supplierID(q *query, s walk.Supplier) string {
 // candidate is the stored reply that a request selects, if there is one.
 type candidate struct {
 	objects.Entry
-	meta meta
-	use  use
-	ok   bool
+	*decoded
+	use use
+	ok  bool
 }
 
 // verdict is what purges say at now of a stored reply.
@@ -111,7 +111,8 @@ func (c *Cache) verdict(h *objects.Head, now time.Time) purges.Verdict {
 // find fills in q.best and why an origin would have to be asked.
 func (c *Cache) find(q *query) {
 	q.best, q.forward = candidate{}, rfc9111.ForwardURIMiss
-	for _, e := range c.cfg.Store.Lookup(q.key) {
+	q.entries = c.cfg.Store.AppendLookup(q.entries[:0], q.key)
+	for _, e := range q.entries {
 		h := e.Head()
 		verdict := c.verdict(h, q.now)
 		if verdict == purges.Hard {
@@ -121,24 +122,24 @@ func (c *Cache) find(q *query) {
 		if !sameFile(q, h) {
 			continue
 		}
+		d, ok := h.Decoded.(*decoded)
+		if !ok {
+			c.cfg.Store.Drop(e) // of another version of edgewalk
+			continue
+		}
 		if q.vary == nil {
-			q.vary = selectingNames(h.Selecting)
+			q.vary = d.vary
 		}
 		if !q.selects(h.Selecting) {
 			q.forward = rfc9111.ForwardVaryMiss
 			continue
 		}
-		m, err := parseMeta(h)
-		if err != nil {
-			c.cfg.Store.Drop(e) // of another version of edgewalk
-			continue
-		}
-		u := judge(q, h, &m, verdict)
+		u := judge(q, h, &d.meta, verdict)
 		if u.refused != "" {
 			q.forward = rfc9111.ForwardURIMiss
 			continue
 		}
-		q.best, q.forward = candidate{Entry: e, meta: m, use: u, ok: true}, rfc9111.ForwardStale
+		q.best, q.forward = candidate{Entry: e, decoded: d, use: u, ok: true}, rfc9111.ForwardStale
 		if u.ask == useReload {
 			q.forward = rfc9111.ForwardRequest
 		}

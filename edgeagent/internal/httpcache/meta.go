@@ -3,6 +3,7 @@ package httpcache
 import (
 	"encoding/binary"
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -20,9 +21,6 @@ type meta struct {
 	step     int
 	version  uint64
 	library  [8]byte
-	// shown is how many bytes of the stored fields clients see. Behind them are those that only the next judgement of the
-	// reply needs (see splitFields).
-	shown int
 }
 
 func (m *meta) fromLibrary() bool { return m.supplier.UID == walk.LibraryUID }
@@ -41,7 +39,8 @@ const (
 
 var errMeta = errors.New("record beside a stored reply is malformed")
 
-func (m *meta) append(b []byte) []byte {
+// append appends what is stored of m beside the fields of a reply.
+func (m *meta) append(b []byte, f fields) []byte {
 	var flags byte
 	for bit, set := range map[byte]bool{
 		flagSetByUs: m.fresh.SetByUs, flagNoCache: m.fresh.NoCache, flagNoStale: m.fresh.NoStale,
@@ -60,15 +59,15 @@ func (m *meta) append(b []byte) []byte {
 	for _, d := range [...]time.Duration{m.fresh.Lifetime, m.fresh.InitialAge, m.fresh.StaleWhileRevalidate, m.fresh.StaleIfError} {
 		b = le.AppendUint64(b, uint64(d))
 	}
-	b = le.AppendUint32(b, uint32(m.shown))
+	b = le.AppendUint32(b, uint32(len(f.shown)))
 	return append(b, m.supplier.UID...)
 }
 
 // parseMeta decodes what append wrote.
-func parseMeta(h *objects.Head) (m meta, err error) {
+func parseMeta(h *objects.Head) (m meta, f fields, err error) {
 	b := h.Meta
 	if len(b) < metaFixed || b[0] != metaFormat {
-		return m, errMeta
+		return m, f, errMeta
 	}
 	le := binary.LittleEndian
 	flags := b[1]
@@ -83,23 +82,46 @@ func parseMeta(h *objects.Head) (m meta, err error) {
 		Lifetime:  time.Duration(le.Uint64(b[27:])), InitialAge: time.Duration(le.Uint64(b[35:])),
 		StaleWhileRevalidate: time.Duration(le.Uint64(b[43:])), StaleIfError: time.Duration(le.Uint64(b[51:])),
 	}
-	m.shown = int(le.Uint32(b[59:]))
-	if m.shown > len(h.Fields) {
-		return m, errMeta
+	shown := int(le.Uint32(b[59:]))
+	if shown > len(h.Fields) {
+		return m, f, errMeta
 	}
+	f = fields{h.Fields[:shown:shown], h.Fields[shown:]}
 	if uid := b[metaFixed:]; string(uid) == walk.LibraryUID {
 		m.supplier.UID = walk.LibraryUID
 	} else {
 		m.supplier.UID = string(uid)
 	}
-	return m, nil
+	return m, f, nil
 }
 
-// splitFields makes the list of fields that is stored with a reply, from a header that [rfc9111.Strip] has cleaned. The
-// first shown bytes are what every client gets; behind them are fields that clients do not get, or not as the origin sent
-// them, and that count again when a 304 changes others (RFC 9111 3.2).
-func splitFields(h field.Map, f rfc9111.Freshness) (fields []byte, shown int) {
-	var hidden []byte
+// fields are those of a reply, as two field lists. They are stored one behind the other.
+type fields struct {
+	// shown is what every client gets.
+	shown []byte
+	// hidden are fields that clients do not get, or not as the origin sent them, and that count again when a 304 changes
+	// others (RFC 9111 3.2).
+	hidden []byte
+}
+
+// all yields both.
+func (f fields) all() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for _, list := range [...][]byte{f.shown, f.hidden} {
+			for name, value := range field.Fields(list) {
+				if !yield(name, value) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// list returns both as one list.
+func (f fields) list() []byte { return slices.Concat(f.shown, f.hidden) }
+
+// fieldsOf makes the fields of a reply from a header that [rfc9111.Strip] has cleaned.
+func fieldsOf(h field.Map, f rfc9111.Freshness) (all fields) {
 	for _, name := range sortedNames(h) {
 		switch name {
 		case "Age", "Content-Length", "Accept-Ranges":
@@ -107,18 +129,18 @@ func splitFields(h field.Map, f rfc9111.Freshness) (fields []byte, shown int) {
 		}
 		seen := clientValues(name, h[name], f)
 		for _, value := range seen {
-			fields = field.Append(fields, name, value)
+			all.shown = field.Append(all.shown, name, value)
 		}
 		if !slices.Equal(seen, h[name]) {
 			for _, value := range h[name] {
-				hidden = field.Append(hidden, name, value)
+				all.hidden = field.Append(all.hidden, name, value)
 			}
 		}
 	}
 	if f.Capped && !f.ClientsTold() && len(h["Cache-Control"]) == 0 {
-		fields = field.Append(fields, "Cache-Control", rfc9111.CapMaxAge("", capped))
+		all.shown = field.Append(all.shown, "Cache-Control", rfc9111.CapMaxAge("", capped))
 	}
-	return append(fields, hidden...), len(fields)
+	return all
 }
 
 // clientValues are what clients see of a field.
@@ -156,14 +178,14 @@ func sortedNames(h field.Map) []string {
 	return names
 }
 
-// originHeader is the header as the origin sent it, from stored fields.
-func originHeader(fields []byte, shown int) field.Map {
+// origin returns the header as the origin sent it.
+func (f fields) origin() field.Map {
 	h := make(field.Map)
-	for name, value := range field.Fields(fields[:shown]) {
+	for name, value := range field.Fields(f.shown) {
 		h[name] = append(h[name], value)
 	}
 	replaced := make(map[string]bool)
-	for name, value := range field.Fields(fields[shown:]) {
+	for name, value := range field.Fields(f.hidden) {
 		if !replaced[name] {
 			replaced[name] = true
 			delete(h, name)
@@ -173,11 +195,42 @@ func originHeader(fields []byte, shown int) field.Map {
 	return h
 }
 
-// validators of a stored reply.
-func validators(h *objects.Head, shown int) rfc9111.Validators {
-	v := rfc9111.Validators{}
-	v.ETag, _ = field.Get(h.Fields[:shown], "Etag")
-	v.LastModified, _ = field.Get(h.Fields[:shown], "Last-Modified")
-	v.Date, _ = field.Get(h.Fields, "Date")
-	return v
+// decoded is what a hit needs of a reply. It is kept with the head in memory, so that a hit parses nothing.
+type decoded struct {
+	meta
+	fields
+	vals rfc9111.Validators
+	vary []string // selecting names
+	weak string   // the entity tag of the file with other bytes that mean the same
+	// compressible: the file gets smaller, and may be changed.
+	compressible bool
+	// varied is the first Vary that clients see, with Accept-Encoding; "" without one.
+	varied string
+}
+
+// decode makes what is kept of a reply.
+func decode(status int, selecting []byte, m meta, f fields) *decoded {
+	d := &decoded{meta: m, fields: f, vary: selectingNames(selecting), compressible: compressible(status, f)}
+	d.vals.ETag, _ = field.Get(f.shown, "Etag")
+	d.weak = weak(d.vals.ETag)
+	d.vals.LastModified, _ = field.Get(f.shown, "Last-Modified")
+	var ok bool
+	if d.vals.Date, ok = field.Get(f.shown, "Date"); !ok {
+		d.vals.Date, _ = field.Get(f.hidden, "Date")
+	}
+	if vary, ok := field.Get(f.shown, "Vary"); ok {
+		h := field.Map{"Vary": {vary}}
+		rfc9111.AddVary(h, "Accept-Encoding")
+		d.varied = h.Get("Vary")
+	}
+	return d
+}
+
+// Decode is the Decode of a store that the cache uses.
+func Decode(h *objects.Head) any {
+	m, f, err := parseMeta(h)
+	if err != nil {
+		return nil // it is of another version of edgewalk
+	}
+	return decode(h.Status, h.Selecting, m, f)
 }

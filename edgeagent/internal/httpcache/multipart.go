@@ -15,7 +15,7 @@ import (
 func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) error {
 	contentType := ""
 	var fields []byte
-	for name, value := range field.Fields(a.fields[:a.meta.shown]) {
+	for name, value := range field.Fields(a.shown) {
 		if name == "Content-Type" {
 			contentType = value
 			continue
@@ -24,10 +24,8 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) error 
 	}
 	// It must occur in no part (RFC 2046 5.1.1): whoever makes a file cannot know it.
 	boundary := "edgewalk-" + rand.Text()
-	shown := *a.meta
-	shown.shown = len(fields)
-	own := *a
-	own.fields, own.meta = fields, &shown
+	shown, own := *a.decoded, *a
+	shown.shown, own.decoded = fields, &shown
 	r.Status = http.StatusPartialContent
 	r.Fields = field.Append(q.appendHead(r.Fields, &own, partialContent), "Content-Type", "multipart/byteranges; boundary="+boundary)
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
@@ -44,7 +45,8 @@ type Reply struct {
 	// Steps says what the walk did that this request waited for, if it did.
 	Steps []walk.StepReport
 
-	body part // what Mem, File and Stream are of
+	body   part        // what Mem, File and Stream are of
+	source entrySource // of a body that is stored
 }
 
 // Close frees what the body holds.
@@ -53,6 +55,12 @@ func (r *Reply) Close() {
 		r.body.closer = nil
 		closer.Close() // It was only read.
 	}
+}
+
+// sourceOf returns the source of a stored body, in memory of the reply's.
+func (r *Reply) sourceOf(e objects.Entry) *entrySource {
+	r.source = entrySource{entry: e}
+	return &r.source
 }
 
 // setBody gives the reply its body.
@@ -120,10 +128,9 @@ type source interface {
 
 // answer is what a reply to a GET or HEAD is made from.
 type answer struct {
+	*decoded
 	status  int
-	fields  []byte // stored ones, of which clients see shown bytes
-	meta    *meta
-	vals    rfc9111.Validators // only if the request has conditions or a range
+	vals    rfc9111.Validators // of the file as it is sent
 	length  int64
 	arrived int64 // of a body whose length is not known yet, how much there is
 	from    source
@@ -143,7 +150,7 @@ type answer struct {
 // respond makes r the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the source's.
 func (q *query) respond(a *answer, r *Reply) error {
 	r.Status, r.Length, r.Outcome, r.Steps = a.status, a.length, a.outcome, a.steps
-	r.Supplier = supplierID(q, a.meta.supplier)
+	r.Supplier = supplierID(q, a.supplier)
 	conditions := q.cond.Evaluate(a.vals, q.now)
 	parts, ranged := q.parts(a)
 	if a.fleeting && (q.Method == http.MethodHead || conditions != rfc9111.Proceed || ranged == rfc9111.RangeUnsatisfiable) {
@@ -214,9 +221,6 @@ func lastOf(specs []rfc9111.RangeSpec) (last int64, ok bool) {
 	return specs[0].Last, true
 }
 
-// needsValidators reports whether the reply depends on the validators of what is stored.
-func (q *query) needsValidators() bool { return q.rang != "" || q.cond.Any() }
-
 // content is how much of a file a reply has.
 type content uint8
 
@@ -241,10 +245,10 @@ func (c content) describes(name string) bool {
 
 // appendHead appends the fields of a reply.
 func (q *query) appendHead(b []byte, a *answer, has content) []byte {
-	b = a.appendShown(slices.Grow(b, a.meta.shown+256), has)
+	b = a.appendShown(slices.Grow(b, len(a.shown)+256), has)
 	switch {
-	case a.meta.fresh.ClientsTold():
-		b = field.AppendFunc(b, "Cache-Control", func(b []byte) []byte { return a.meta.fresh.AppendCacheControl(b, q.policy) })
+	case a.fresh.ClientsTold():
+		b = field.AppendFunc(b, "Cache-Control", func(b []byte) []byte { return a.fresh.AppendCacheControl(b, q.policy) })
 	case a.withAge || a.verdict.Age >= time.Second:
 		b = field.AppendFunc(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
 	}

@@ -78,7 +78,9 @@ type query struct {
 	sent     field.Map       // see header
 	reloaded bool            // the origin was asked for this very request
 
-	lines []string // see endToEnd
+	lines   []string        // see endToEnd
+	entries []objects.Entry // of one look-up
+	answer  answer          // of one reply
 }
 
 // begin makes q the query of r.
@@ -229,7 +231,7 @@ func (q *query) endToEnd(name string) []string {
 			}
 		}
 	}
-	q.lines = slices.AppendSeq(q.lines[:0], q.Fields.Lookup(name))
+	q.lines = q.Fields.AppendValues(q.lines[:0], name)
 	return q.lines
 }
 

@@ -80,7 +80,7 @@ func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 	table := purges.New(r.clock.Now)
 	objectsConfig := objects.Config{
 		Dir: t.TempDir(), MaxBytes: 1 << 30, Now: r.clock.Now, Logger: quiet,
-		Unwanted: func(h *objects.Head) bool { return table.Check(&h.Scope, h.Asof) == purges.Hard },
+		Decode: Decode, Unwanted: func(h *objects.Head) bool { return table.Check(&h.Scope, h.Asof) == purges.Hard },
 	}
 	config := Config{Now: r.clock.Now, Logger: quiet, DefaultImage: r.defaultImage}
 	for _, f := range change {

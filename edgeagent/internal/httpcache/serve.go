@@ -119,6 +119,29 @@ func (c *Cache) Close() {
 	}
 }
 
+// queries are those of [Cache.Hit].
+var queries = sync.Pool{New: func() any { return new(query) }}
+
+// Hit answers a request from the store if that can be done at once: without an origin, and without anything that outlives
+// the call or waits for others. It keeps no string of the request, so those may lie in memory that is then used again. If it
+// reports false, the request is for [Cache.Serve], which may keep all strings. Memory of the reply's fields is used again.
+func (c *Cache) Hit(r *Request, reply *Reply) bool {
+	q := queries.Get().(*query)
+	defer func() {
+		clear(q.lines[:cap(q.lines)])
+		clear(q.entries)
+		*q = query{lines: q.lines[:0], entries: q.entries[:0]}
+		queries.Put(q)
+	}()
+	c.begin(q, r)
+	c.find(q)
+	if !q.best.ok || q.best.use.ask != "" {
+		return false
+	}
+	reply.reset()
+	return c.stored(q, reply, Hit, rfc9111.CacheStatus{Hit: true}) == nil
+}
+
 // maxAttempts bounds how often a request starts over, since what it waited for was not for it. After that it asks alone.
 const maxAttempts = 4
 
@@ -188,7 +211,8 @@ func (c *Cache) serveStored(q *query, seen uint64) *Reply {
 				return nil
 			}
 		}
-		r, err := c.stored(q, outcome, rfc9111.CacheStatus{Hit: true})
+		r := new(Reply)
+		err := c.stored(q, r, outcome, rfc9111.CacheStatus{Hit: true})
 		if err == nil {
 			if u.background && !c.failing(q) {
 				c.refresh(q, seen)
@@ -207,20 +231,21 @@ func (c *Cache) failing(q *query) bool {
 	return ok && !e.definite && e.left(q, q.now) > 0 && c.holds(q, &e)
 }
 
-// stored answers from q.best.
-func (c *Cache) stored(q *query, outcome Outcome, status rfc9111.CacheStatus) (*Reply, error) {
+var errNotAtOnce = errors.New("the file has to be compressed first")
+
+// stored makes r the answer from q.best.
+func (c *Cache) stored(q *query, r *Reply, outcome Outcome, status rfc9111.CacheStatus) error {
 	h := q.best.Head()
 	status.TTL, status.HasTTL = q.best.use.TTL, true
-	a := &answer{
-		status: h.Status, fields: h.Fields, meta: &q.best.meta, length: h.Length, from: &entrySource{Entry: q.best.Entry},
+	a := &q.answer
+	*a = answer{
+		decoded: q.best.decoded, status: h.Status, vals: q.best.vals, length: h.Length, from: r.sourceOf(q.best.Entry),
 		verdict: q.best.use.Verdict, cache: status, withAge: true, outcome: outcome,
 	}
-	if q.needsValidators() {
-		a.vals = validators(h, a.meta.shown)
+	if !c.compress(q, a, r, original{entry: q.best.Entry}) {
+		return errNotAtOnce
 	}
-	c.compress(q, a, original{entry: q.best.Entry})
-	r := new(Reply)
-	return r, q.respond(a, r)
+	return q.respond(a, r)
 }
 
 // serveRemembered answers with how the last walk ended, if that was a moment ago and found nothing.
@@ -238,8 +263,8 @@ func (c *Cache) serveRemembered(q *query) *Reply {
 
 // staleOnError answers from q.best since the origins cannot be asked (RFC 5861 4); nil if the copy is gone.
 func (c *Cache) staleOnError(q *query, steps []walk.StepReport) *Reply {
-	r, err := c.stored(q, Stale, rfc9111.CacheStatus{Forward: rfc9111.ForwardStale, Detail: "stale-if-error"})
-	if err != nil {
+	r := new(Reply)
+	if c.stored(q, r, Stale, rfc9111.CacheStatus{Forward: rfc9111.ForwardStale, Detail: "stale-if-error"}) != nil {
 		return nil
 	}
 	r.Steps = steps

@@ -9,21 +9,24 @@ import (
 // entrySource is a stored body for one reply. All its parts are of one open body, because the object may be replaced or
 // evicted between two of them.
 type entrySource struct {
-	objects.Entry
-	body  *objects.Body
-	parts int // that are open
+	entry objects.Entry
+	mem   []byte        // the body, or
+	body  *objects.Body // the body while parts are open
+	parts int           // that are open
 }
 
 func (s *entrySource) open(offset, length int64) (part, error) {
-	if s.parts == 0 {
-		body, err := s.Open()
-		if err != nil {
-			return part{}, err
+	if s.mem == nil && s.parts == 0 {
+		if s.mem = s.entry.Bytes(); s.mem == nil {
+			body, err := s.entry.Open()
+			if err != nil {
+				return part{}, err
+			}
+			s.mem, s.body = body.Bytes(), body
 		}
-		s.body = body
 	}
-	if mem := s.body.Bytes(); mem != nil {
-		return part{mem: mem[offset : offset+length]}, nil
+	if s.mem != nil {
+		return part{mem: s.mem[offset : offset+length]}, nil
 	}
 	s.parts++
 	if file := s.body.File(); file != nil {

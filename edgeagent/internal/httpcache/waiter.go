@@ -29,8 +29,8 @@ func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again b
 	}
 	q.now = c.cfg.Now()
 	q.reloaded = true
-	if q.vary == nil {
-		q.vary = w.f.result.vary
+	if d := w.f.result.decoded; d != nil && q.vary == nil {
+		q.vary = d.vary
 	}
 	r, again = w.answer()
 	if again && ctx.Err() != nil {
@@ -110,7 +110,7 @@ func (w *waiter) fits() bool {
 		q.vary = res.vary
 		return false
 	}
-	return !w.joined || w.f.current(q, &res.head, &res.meta)
+	return !w.joined || w.f.current(q, &res.head, &res.decoded.meta)
 }
 
 // status is the Cache-Status of a request that an origin was asked for.
@@ -121,7 +121,7 @@ func (w *waiter) status(outcome int) rfc9111.CacheStatus {
 		s.ForwardStatus = outcome
 	}
 	if res.detail == "" {
-		v := res.meta.fresh.At(res.head.ResponseTime, w.q.now)
+		v := res.fresh.At(res.head.ResponseTime, w.q.now)
 		s.Stored, s.TTL, s.HasTTL = res.object == nil || res.object.Keeping(), v.TTL, true
 	}
 	return s
@@ -131,27 +131,25 @@ func (w *waiter) status(outcome int) rfc9111.CacheStatus {
 func (w *waiter) reply(from source, length int64, status int, outcome Outcome) *answer {
 	res := &w.f.result
 	a := &answer{
-		status: res.head.Status, fields: res.head.Fields, meta: &res.meta, length: length, from: from,
-		verdict: res.meta.fresh.At(res.head.ResponseTime, w.q.now), cache: w.status(status), outcome: outcome,
+		decoded: res.decoded, status: res.head.Status, vals: res.vals, length: length, from: from,
+		verdict: res.fresh.At(res.head.ResponseTime, w.q.now), cache: w.status(status), outcome: outcome,
 		steps: res.walk.Steps,
-	}
-	if w.q.needsValidators() {
-		a.vals = validators(&res.head, res.meta.shown)
 	}
 	return a
 }
 
 // confirmed answers from the stored reply that a supplier has confirmed.
-func (w *waiter) confirmed() (*Reply, bool) {
+func (w *waiter) confirmed() (r *Reply, again bool) {
 	// What may no longer be stored is for the client whose request the supplier has seen, and for
 	// those just like it.
 	if !w.fits() || w.f.result.detail != "" && !sameHeader(w.q.header(), w.f.req.Header) {
 		return nil, true
 	}
-	a := w.reply(&entrySource{Entry: w.f.result.entry}, w.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
+	r = new(Reply)
+	a := w.reply(r.sourceOf(w.f.result.entry), w.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
 	a.withAge = true
-	w.c.compress(w.q, a, original{entry: w.f.result.entry})
-	return w.respond(a)
+	w.c.compress(w.q, a, r, original{entry: w.f.result.entry})
+	return r, w.q.respond(a, r) != nil
 }
 
 // body answers from the reply that is being stored.
@@ -172,8 +170,9 @@ func (w *waiter) body() (*Reply, bool) {
 	if r := w.ahead(a); r != nil {
 		return r, false
 	}
-	w.c.compress(w.q, a, original{fill: w.f})
-	return w.respond(a)
+	r := new(Reply)
+	w.c.compress(w.q, a, r, original{fill: w.f})
+	return r, w.q.respond(a, r) != nil
 }
 
 // measure waits until a range can be answered of a file whose length its head did not say: for the
@@ -237,7 +236,7 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	}
 	req := w.f.req
 	req.Header = w.q.header() // with its own credentials, not those of the request that started the fill
-	res := w.c.cfg.Walker.From(w.ctx, req, a.meta.supplier, ask)
+	res := w.c.cfg.Walker.From(w.ctx, req, a.supplier, ask)
 	if res.Kind != walk.Found {
 		release()
 		return nil
@@ -252,7 +251,7 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	a.cache = rfc9111.CacheStatus{Forward: rfc9111.ForwardPartial, ForwardStatus: http.StatusPartialContent}
 	r := &Reply{Status: http.StatusPartialContent, Length: span.Length, Outcome: Passed, Steps: a.steps}
 	r.setBody(part{stream: body, closer: body})
-	r.Supplier = supplierID(w.q, a.meta.supplier)
+	r.Supplier = supplierID(w.q, a.supplier)
 	r.Fields = w.q.appendHead(nil, a, partialContent)
 	r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return span.AppendContentRange(b, a.length) })
 	return r
@@ -287,17 +286,11 @@ func (w *waiter) pass() (*Reply, bool) {
 			return r, false
 		}
 	}
-	r, again := w.respond(a)
+	r := new(Reply)
+	err := w.q.respond(a, r)
 	if !src.opened {
 		src.finish()
 	}
-	return r, again
-}
-
-// respond answers with a. again reports that its body is gone.
-func (w *waiter) respond(a *answer) (r *Reply, again bool) {
-	r = new(Reply)
-	err := w.q.respond(a, r)
 	return r, err != nil
 }
 
