@@ -58,6 +58,9 @@ func TestDevPrintsLinesThatWork(t *testing.T) {
 		has(t, command+", again", shell(t, command), expected[n].again)
 		shows, n = "", n+1
 	}
+	eventually(t, soon, "each request is a line", func() bool {
+		return strings.Contains(p.stdout.String(), "GET  /bag.png  200  demo/default at localhost  hit from legacy")
+	})
 	if n != len(expected) {
 		t.Errorf("the tour has %d lines, want %d", n, len(expected))
 	}

@@ -140,7 +140,10 @@ func (a *Agent) build(p parsed) (err error) {
 		MaxConnections: capacity.connections, MaxRequests: capacity.requests,
 		AccountHosts: cfg.AccountHosts, Logger: cfg.Logger, Registerer: a.registry,
 	}
-	if accessLog != nil {
+	switch {
+	case cfg.Requests != nil:
+		serverConfig.AccessLog = cfg.Requests
+	case accessLog != nil:
 		a.accessLog, serverConfig.AccessLog = accessLog, accessLog
 	}
 	for i := range cfg.TLSCerts {

@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -84,6 +85,8 @@ type Config struct {
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. [Agent.ReopenAccessLog]
 	// opens it again. Default none.
 	AccessLog string
+	// Requests takes the lines of the access log instead of a file. Default none.
+	Requests io.Writer
 	// DebugAddr is where Go's profiles and the agent's state are served, to this machine alone. Default none.
 	DebugAddr string
 	// InsecureListen lets MetricsAddr be any address, and EdgeTokenFile's token travel in the clear.

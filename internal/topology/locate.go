@@ -172,6 +172,9 @@ func (t *Target) findEndpoint(l Lookup) *Refusal {
 	if id != "" {
 		t.Account = l.Account(id)
 	}
+	if id == "" {
+		return &Refusal{statusNotFound, "this is edgewalk; files are at /{account}/{path} and /{account}/{identifier}/{path}"}
+	}
 	if t.Account == nil || t.Account.Deleting {
 		return &Refusal{statusNotFound, "no such account"}
 	}

@@ -36,6 +36,10 @@ func TestRequests(t *testing.T) {
 		{"range", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nRange: bytes=4-\r\n\r\n", 206, map[string]string{"Content-Range": "bytes 4-7/8"}, "file"},
 		{"condition", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nIf-None-Match: \"1\"\r\n\r\n", 304, map[string]string{"Content-Length": "", "Etag": `"1"`}, ""},
 		{"missing file", "GET /acme/b.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, map[string]string{"Access-Control-Allow-Origin": "*"}, ""},
+		{
+			"the shared host alone", "GET / HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, map[string]string{"Cache-Control": "no-store"},
+			"404 this is edgewalk; files are at /{account}/{path} and /{account}/{identifier}/{path}\n",
+		},
 		{"unknown account", "GET /nobody/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, map[string]string{"Cache-Control": "no-store"}, "404 no such account\n"},
 		{"unknown host", "GET /a.txt HTTP/1.1\r\nHost: nobody.test\r\n\r\n", 404, map[string]string{"Cache-Control": "no-store"}, "404 no account has the host nobody.test\n"},
 		{"OPTIONS", "OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204, map[string]string{"Allow": allowed, "Access-Control-Allow-Methods": ""}, ""},

@@ -34,7 +34,7 @@ type Config struct {
 	MaxUpload int64
 
 	Version string
-	// Out is where the tour is printed.
+	// Out is where the tour is printed, and a line for each request.
 	Out    io.Writer
 	Logger *slog.Logger
 }
@@ -109,6 +109,7 @@ func runEdge(ctx context.Context, cfg Config, control *controlplane.ControlPlane
 	agent, err := edgeagent.New(edgeagent.Config{
 		ControlPlane: []string{at.Edge}, HTTPAddr: cfg.HTTPAddr, MetricsAddr: cfg.MetricsAddr, StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes,
 		Region: "dev", ID: "dev", AllowPrivateOrigins: true, Version: cfg.Version, Logger: log,
+		Requests: requests{cfg.Out},
 	})
 	if err != nil {
 		return err

@@ -82,3 +82,28 @@ func TestStateOfARunningDev(t *testing.T) {
 	}
 	mark.Close()
 }
+
+// Each request is a line: what was asked, what was answered, who had it, and how long that took.
+func TestRequestsArePrinted(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	log := requests{&out}
+	for _, line := range []string{
+		`{"method":"GET","host":"localhost","account":"demo","url_endpoint":"default","path":"/bag.png","status":200,"bytes":734,"outcome":"miss","supplier":"legacy",` +
+			`"steps":[{"origin":"media","outcome":"not_here"},{"origin":"studio","outcome":"not_here"},{"origin":"legacy","outcome":"found"}],"duration_ms":4.218}`,
+		`{"method":"HEAD","host":"images.localhost","path":"/hat.png","status":200,"outcome":"hit","supplier":"media","duration_ms":0.05}`,
+		`{"method":"GET","host":"localhost:8080","path":"/nobody","status":404,"outcome":"refused","duration_ms":0.1}`,
+		`cut`,
+	} {
+		if _, err := log.Write([]byte(line + "\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = `GET  /bag.png  200  demo/default at localhost  miss from legacy (media not here, studio not here, legacy found)  4.2 ms
+HEAD /hat.png  200  images.localhost  hit from media  0.1 ms
+GET  /nobody  404  localhost:8080  refused  0.1 ms
+`
+	if out.String() != want {
+		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)
+	}
+}
