@@ -16,6 +16,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -47,14 +48,32 @@ func newDraft(state *store.State, now time.Time) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &draft{
+	d := &draft{
 		state: state, id: state.Account, sharedHost: shared, now: now,
 		account:   newTable[*topologyv1.Account](state, topology.KindAccounts),
 		origins:   newTable[*topologyv1.Origin](state, topology.KindOrigins),
 		secrets:   newTable[*topologyv1.OriginSecrets](state, topology.KindOriginSecrets),
 		endpoints: newTable[*topologyv1.UrlEndpoint](state, topology.KindURLEndpoints),
 		domains:   newTable[*topologyv1.CustomDomain](state, topology.KindCustomDomains),
-	}, nil
+	}
+	d.secrets.open = openSecrets
+	return d, nil
+}
+
+// openSecrets makes secrets, as stored, readable for the rules.
+func openSecrets(state *store.State, id string, stored topology.Stored[*topologyv1.OriginSecrets]) topology.Stored[*topologyv1.OriginSecrets] {
+	var origin *topologyv1.Origin
+	if item, ok := state.Records.Get(topology.KindOrigins, id); ok {
+		if of, err := decode[*topologyv1.Origin](item.Record()); err == nil {
+			origin = of.Message
+		}
+	}
+	values, err := state.OpenSecrets(id, origin, stored.Message)
+	if err != nil {
+		return topology.Stored[*topologyv1.OriginSecrets]{}
+	}
+	stored.Message = &topologyv1.OriginSecrets{Values: values}
+	return stored
 }
 
 // message is a resource's message.
@@ -69,10 +88,25 @@ type table[M message] struct {
 	kind  topology.Kind
 	read  map[string]topology.Stored[M] // as stored; what was asked for
 	next  map[string]topology.Stored[M] // what the write changes
+	// open makes a message of what a state has stored for it. Nil: it is what is stored.
+	open func(state *store.State, id string, stored topology.Stored[M]) topology.Stored[M]
 }
 
 func newTable[M message](state *store.State, kind topology.Kind) table[M] {
-	return table[M]{state, kind, make(map[string]topology.Stored[M]), make(map[string]topology.Stored[M])}
+	return table[M]{state: state, kind: kind, read: make(map[string]topology.Stored[M]), next: make(map[string]topology.Stored[M])}
+}
+
+// of is a resource of a state. One that cannot be read is not there.
+func (t *table[M]) of(state *store.State, id string) (stored topology.Stored[M]) {
+	item, ok := state.Records.Get(t.kind, id)
+	if !ok {
+		return stored
+	}
+	stored, err := decode[M](item.Record())
+	if err == nil && t.open != nil {
+		stored = t.open(state, id, stored)
+	}
+	return stored
 }
 
 // before is a resource as the write found it. One that cannot be read is not there.
@@ -80,10 +114,7 @@ func (t *table[M]) before(id string) topology.Stored[M] {
 	if stored, ok := t.read[id]; ok {
 		return stored
 	}
-	var stored topology.Stored[M]
-	if item, ok := t.state.Records.Get(t.kind, id); ok {
-		stored, _ = decode[M](item.Record())
-	}
+	stored := t.of(t.state, id)
 	t.read[id] = stored
 	return stored
 }
@@ -176,7 +207,7 @@ func (t *table[M]) become(next *store.State) {
 		t.remove(id)
 	}
 	for item := range next.Records.All(t.kind, "", "") {
-		if stored, err := decode[M](item.Record()); err == nil {
+		if stored := t.of(next, item.Key().ID); there(stored) {
 			t.put(item.Key().ID, stored)
 		}
 	}
@@ -212,6 +243,9 @@ func (d *draft) broken(key topology.Key) error {
 	}
 	if _, err := item.Record().Decode(); err != nil {
 		return brokenRecord(key, err)
+	}
+	if key.Kind == topology.KindOriginSecrets && !d.secrets.existed(key.ID) {
+		return brokenRecord(key, seal.ErrForged)
 	}
 	return nil
 }
@@ -309,6 +343,9 @@ func (d *draft) putOrigin(id string, o *topologyv1.Origin, cleared func(path str
 	public, given := rules.SplitOrigin(o)
 	stored := d.origins.before(id)
 	was := d.secrets.before(id)
+	if err := d.lostSecrets(id, public, given); err != nil {
+		return err
+	}
 	secrets, required := rules.MergeSecrets(stored.Message, was.Message.GetValues(), public, given, cleared)
 	if len(required) > 0 {
 		return secretRequired(name, required)
@@ -331,11 +368,29 @@ func (d *draft) putOrigin(id string, o *topologyv1.Origin, cleared func(path str
 	return nil
 }
 
-func secretRequired(name string, paths []string) *failure {
-	f := fail(kindSecretRequired, "%s: the target changed, so its secrets must be given again: %s", name, strings.Join(paths, ", "))
+// lostSecrets discards secrets of an origin that cannot be read, and returns an error unless they are given again.
+func (d *draft) lostSecrets(id string, public *topologyv1.Origin, given map[string]string) error {
+	if !d.discard(secretsKey(originKey(d.id, id))) {
+		return nil
+	}
+	paths := rules.SecretPaths(public)
+	if public.GetAzureBlob() != nil { // one of the two will do
+		paths = slices.DeleteFunc(paths, func(string) bool { return len(given) > 0 })
+	}
+	paths = slices.DeleteFunc(paths, func(path string) bool { return given[path] != "" })
+	if len(paths) == 0 {
+		return nil
+	}
+	return mustGive(topology.OriginName(d.id, id), "what is stored of them cannot be read", paths)
+}
+
+func secretRequired(name string, paths []string) *failure { return mustGive(name, "the target changed", paths) }
+
+func mustGive(name, because string, paths []string) *failure {
+	f := fail(kindSecretRequired, "%s: %s, so its secrets must be given again: %s", name, because, strings.Join(paths, ", "))
 	f.resource = name
 	for _, path := range paths {
-		f.fields = append(f.fields, fieldFault{path, "must be given again, since the target changed"})
+		f.fields = append(f.fields, fieldFault{path, "must be given again, since " + because})
 	}
 	return f
 }

@@ -3,12 +3,15 @@ package adminsvc
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net/url"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -25,7 +28,7 @@ func newOrigins(s *Service) origins {
 	r.put = (*draft).putOrigin
 	r.read = s.origin
 	r.show = func(d *draft, key topology.Key) *topologyv1.Origin {
-		return presentOrigin(key, d.origins.after(key.ID), d.secrets.after(key.ID).Message)
+		return presentOrigin(key, d.origins.after(key.ID), d.secrets.after(key.ID).Message.GetValues())
 	}
 	return origins{resource: r}
 }
@@ -57,25 +60,38 @@ func (s *Service) origin(ctx context.Context, key topology.Key, revision int64) 
 	if err != nil {
 		return nil, 0, err
 	}
-	secrets, err := s.secrets(ctx, key, revision)
+	secrets, err := s.secrets(ctx, key, stored.Message, revision)
 	if err != nil {
 		return nil, 0, err
 	}
 	return presentOrigin(key, stored, secrets), revision, nil
 }
 
-func presentOrigin(key topology.Key, stored topology.Stored[*topologyv1.Origin], secrets *topologyv1.OriginSecrets) *topologyv1.Origin {
+func presentOrigin(key topology.Key, stored topology.Stored[*topologyv1.Origin], secrets map[string]string) *topologyv1.Origin {
 	o := present(key, stored)
-	o.SecretsSet = rules.SecretsSet(secrets.GetValues())
+	o.SecretsSet = rules.SecretsSet(secrets)
 	return o
 }
 
-func (s *Service) secrets(ctx context.Context, origin topology.Key, revision int64) (*topologyv1.OriginSecrets, error) {
-	stored, _, err := readAt[*topologyv1.OriginSecrets](ctx, s, secretsKey(origin), revision)
+// secrets reads the values of an origin's secrets.
+func (s *Service) secrets(ctx context.Context, key topology.Key, origin *topologyv1.Origin, revision int64) (map[string]string, error) {
+	stored, _, err := readAt[*topologyv1.OriginSecrets](ctx, s, secretsKey(key), revision)
 	if err != nil && toFailure(err).kind == kindNotFound {
 		return nil, nil
 	}
-	return stored.Message, err
+	if err != nil {
+		return nil, err
+	}
+	return s.open(ctx, key, origin, stored.Message)
+}
+
+// open returns the values of secrets as stored.
+func (s *Service) open(ctx context.Context, key topology.Key, origin *topologyv1.Origin, stored *topologyv1.OriginSecrets) (map[string]string, error) {
+	values, err := s.store.OpenSecrets(ctx, key, origin, stored)
+	if errors.Is(err, seal.ErrUnknownKey) || errors.Is(err, seal.ErrForged) {
+		return nil, brokenRecord(secretsKey(key), err)
+	}
+	return values, err
 }
 
 func (s origins) ListOrigins(ctx context.Context, req *adminv1.ListOriginsRequest) (*adminv1.ListOriginsResponse, error) {
@@ -116,9 +132,15 @@ func (s *Service) tellSecrets(ctx context.Context, account string, page listing[
 			if err != nil {
 				continue
 			}
-			if o := origins[after]; o != nil {
-				o.SecretsSet = rules.SecretsSet(stored.Message.GetValues())
+			o := origins[after]
+			if o == nil {
+				continue
 			}
+			values, err := s.store.OpenSecrets(ctx, originKey(account, after), o, stored.Message)
+			if errors.Is(err, store.ErrUnavailable) {
+				return err
+			}
+			o.SecretsSet = rules.SecretsSet(values) // of what cannot be read, none is
 		}
 		if !more || after >= last {
 			return nil
@@ -207,11 +229,9 @@ func (s *Service) testee(ctx context.Context, key topology.Key, given *topologyv
 	}
 	var kept map[string]string
 	if stored.Message != nil {
-		secrets, err := s.secrets(ctx, key, revision)
-		if err != nil {
+		if kept, err = s.secrets(ctx, key, stored.Message, revision); err != nil {
 			return nil, nil, err
 		}
-		kept = secrets.GetValues()
 	}
 	if given == nil {
 		return proto.CloneOf(stored.Message), kept, nil

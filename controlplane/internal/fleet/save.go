@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	fleetv1 "github.com/edgewalk/edgewalk/proto/edgewalk/fleet/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -18,7 +19,7 @@ import (
 //	hello/{process}          a record, in JSON
 //	edges/{process}/{bucket} who its edges are, encoded Members: rewritten as edges come and go
 const (
-	helloKey = "hello/"
+	helloKey = store.HelloPrefix
 	edgesKey = "edges/"
 
 	// buckets divides edges by a hash of their ids. With 10,000 edges a bucket is some 20 KB.
@@ -35,13 +36,15 @@ type record struct {
 	// Address is where it listens for other control planes, and Certificate the hash of the certificate that it shows.
 	Address     string `json:"address,omitempty"`
 	Certificate string `json:"certificate,omitempty"`
+	// Schema is the newest that it knows; see store.Schema.
+	Schema int `json:"schema"`
 }
 
 // save writes how to find this control plane, and who its edges are whenever that changes.
 func (f *Fleet) save(ctx context.Context) {
-	hello, err := json.Marshal(record{Server: f.cfg.Server, Address: f.cfg.Address, Certificate: f.identity.hash})
+	hello, err := json.Marshal(record{Server: f.cfg.Server, Address: f.cfg.Address, Certificate: f.identity.hash, Schema: store.Schema})
 	if err != nil {
-		panic(err) // three strings
+		panic(err) // strings and a number
 	}
 	f.presence.Put(helloKey+f.self, hello)
 	saved := make(map[string]string)

@@ -67,6 +67,7 @@ type Held struct {
 // and however slow f is. The first step is a reload. When etcd has lost what f was told, an epoch begins, with all that etcd
 // holds. Follow returns when ctx ends or when f.Step returns an error.
 func (s *Store) Follow(ctx context.Context, f Follower) error {
+	s.tellKeysFirst(ctx, &f)
 	s.follower.Store(&f)
 	defer s.follower.Store(nil)
 	var at position

@@ -24,7 +24,8 @@ type plan struct {
 	puts          []encodedPut
 	deletes       []topology.Key
 	deleteAccount bool
-	purges        int // purge records after the write
+	sealed        bool // it puts what is sealed
+	purges        int  // purge records after the write
 
 	compares []clientv3.Cmp
 	ops      []clientv3.Op
@@ -46,6 +47,9 @@ func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, 
 		return nil, err
 	}
 	p := &plan{state: state, id: id, request: request, purges: state.purges}
+	if edit, err = s.sealEdit(ctx, p, edit); err != nil {
+		return nil, err
+	}
 	if edit != nil {
 		if err := p.take(edit); err != nil {
 			return nil, err

@@ -146,7 +146,11 @@ func (s *Store) AccountStateAt(ctx context.Context, account string, revision int
 	if err != nil {
 		return nil, err
 	}
-	state := s.state(account, found, resp, s.decodeRecords(account, resp.Responses[headOps:]))
+	records, err := s.decodeRecords(ctx, account, resp.Responses[headOps:])
+	if err != nil {
+		return nil, err
+	}
+	state := s.state(account, found, resp, records)
 	state.Revision = revision
 	return state, nil
 }
@@ -199,7 +203,8 @@ func (s *Store) readState(ctx context.Context, account, request string) (*State,
 	if found, err = guardOf(account, resp); err != nil {
 		return nil, nil, err
 	}
-	return s.state(account, found, resp, s.decodeRecords(account, resp.Responses[len(head):])), record, nil
+	records, err := s.decodeRecords(ctx, account, resp.Responses[len(head):])
+	return s.state(account, found, resp, records), record, err
 }
 
 // catchUp bounds how long a read waits for the follower to hear of the account's last write.
@@ -291,8 +296,10 @@ type plain struct{ record topology.Record }
 func (p *plain) Key() topology.Key       { return p.record.Key }
 func (p *plain) Record() topology.Record { return p.record }
 
-func (s *Store) decodeRecords(account string, parts []*pb.ResponseOp) *index.Account {
+// decodeRecords reads the records of an account, for which it has the keys then.
+func (s *Store) decodeRecords(ctx context.Context, account string, parts []*pb.ResponseOp) (*index.Account, error) {
 	w := index.NewWriter()
+	var secrets []topology.Record
 	for _, part := range parts {
 		for _, kv := range part.GetResponseRange().Kvs {
 			record, err := s.record(kv)
@@ -301,10 +308,16 @@ func (s *Store) decodeRecords(account string, parts []*pb.ResponseOp) *index.Acc
 				continue
 			}
 			w.Load(&plain{record})
+			if record.Key.Kind == topology.KindOriginSecrets {
+				secrets = append(secrets, record)
+			}
 		}
 	}
+	if err := s.learnKeys(ctx, secrets); err != nil {
+		return nil, err
+	}
 	all := w.Index()
-	return all.Account(account)
+	return all.Account(account), nil
 }
 
 func inState(kind topology.Kind) bool {

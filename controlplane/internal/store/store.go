@@ -38,8 +38,8 @@ const (
 	// nestWidth is how many operations an inner transaction holds.
 	nestWidth = 30
 
-	// schema is the version of the layout and of the meaning of stored records.
-	schema = 1
+	// Schema is the version of the layout and of the meaning of stored records. Since 2, secrets of origins may be sealed.
+	Schema = 2
 
 	// attemptTimeout bounds one request to etcd, so that a dead connection does not use up a caller's whole deadline.
 	attemptTimeout = 5 * time.Second
@@ -78,6 +78,7 @@ type Store struct {
 	now      func() time.Time
 	metrics  *metrics
 	ring     keyring
+	seals    atomic.Bool // see Seals
 	alone    bool
 	follower atomic.Pointer[Follower] // while Follow runs
 	kick     chan struct{}            // wakes Run to delete an account
@@ -101,6 +102,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.epoch.Store(newEpoch(seen.epoch))
 	if err := s.openKeys(ctx, cfg.Key); err != nil {
+		return nil, err
+	}
+	if err := s.adoptSchema(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -158,7 +162,7 @@ func open(ctx context.Context, cfg Config) (*Store, sighting, error) {
 func (s *Store) Epoch() string { return s.epoch.Load().id }
 
 func (s *Store) checkSchema(ctx context.Context) error {
-	stored, err := s.getOrCreate(ctx, s.keys.meta("schema"), strconv.Itoa(schema))
+	stored, err := s.getOrCreate(ctx, s.keys.meta("schema"), strconv.Itoa(Schema))
 	if err != nil {
 		return fmt.Errorf("read schema: %w", err)
 	}
@@ -166,9 +170,10 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read schema %q: %w", stored, err)
 	}
-	if version > schema {
-		return fmt.Errorf("%w: schema %d, this version knows up to %d", ErrSchemaTooNew, version, schema)
+	if version > Schema {
+		return fmt.Errorf("%w: schema %d, this version knows up to %d", ErrSchemaTooNew, version, Schema)
 	}
+	s.seals.Store(version == Schema)
 	return nil
 }
 

@@ -122,6 +122,11 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 			return s.applied(p, revision), nil
 		}
 		s.metrics.conflicts.Inc()
+		if p.sealed { // perhaps with a key that another has taken the place of
+			if err := s.readKeysets(ctx); err != nil {
+				return Result{}, err
+			}
+		}
 		if pause.wait(ctx) != nil {
 			return Result{}, fmt.Errorf("%w: others kept changing account %q", ErrConflict, account)
 		}

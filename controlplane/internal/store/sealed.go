@@ -1,0 +1,388 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/seal"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// sealAtOnce and sealBytes bound what one step seals again: how many origins' secrets, and of how many bytes.
+const (
+	sealAtOnce = 500
+	sealBytes  = MaxBytes / 4
+)
+
+// sealEvery is the time between two looks whether anything has to be sealed again.
+const sealEvery = time.Hour
+
+// Seals reports whether secrets are sealed: not while a control plane of an older version, which could not read them, uses the
+// same etcd. It never becomes false again.
+func (s *Store) Seals() bool { return s.seals.Load() }
+
+// HelloPrefix is where control planes say below `fleet/` that they are there, as JSON with the [Schema] that they know.
+const HelloPrefix = "hello/"
+
+// adoptSchema makes etcd refuse older versions from now on, unless one is there that uses it.
+func (s *Store) adoptSchema(ctx context.Context) error {
+	if s.Seals() {
+		return nil
+	}
+	key := s.keys.meta("schema")
+	var older string
+	err := s.retry(ctx, func(ctx context.Context) error {
+		resp, err := s.client.Txn(ctx).Then(clientv3.OpGet(key), clientv3.OpGet(s.keys.fleet(HelloPrefix), clientv3.WithPrefix())).Commit()
+		if err != nil {
+			return err
+		}
+		stored := resp.Responses[0].GetResponseRange().Kvs
+		if len(stored) == 0 {
+			return fmt.Errorf("%w: %q is gone", ErrBroken, key)
+		}
+		if string(stored[0].Value) == strconv.Itoa(Schema) {
+			s.seals.Store(true)
+			return nil
+		}
+		for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+			var hello struct {
+				Server string `json:"server"`
+				Schema int    `json:"schema"`
+			}
+			if err := json.Unmarshal(kv.Value, &hello); err != nil || hello.Schema < Schema {
+				older = cmp.Or(hello.Server, "unnamed")
+				return nil
+			}
+		}
+		put, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", stored[0].ModRevision)).
+			Then(clientv3.OpPut(key, strconv.Itoa(Schema))).Commit()
+		if err == nil && put.Succeeded { // else another has done so, and the next look tells
+			s.seals.Store(true)
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrResourceExhausted):
+		s.log.WarnContext(ctx, "store: secrets stay as they are until etcd has space", "error", err)
+		return nil
+	case older != "":
+		s.log.WarnContext(ctx, "store: secrets are not sealed as long as a control plane of an older version is there, which could not read them: stop it",
+			"server", older)
+	}
+	return err
+}
+
+// keysetOf is the name of the keyset that seals an account's secrets.
+func keysetOf(*topologyv1.Account) string { return DefaultKeyset }
+
+// sealEdit seals the secrets that an edit puts. Those that are stored like that already are left out.
+func (s *Store) sealEdit(ctx context.Context, p *plan, edit *Edit) (*Edit, error) {
+	if edit == nil || !slices.ContainsFunc(edit.Puts, isClear) {
+		return edit, nil
+	}
+	if !s.Seals() {
+		return edit, nil
+	}
+	account, err := putOrStored[*topologyv1.Account](p.state, edit, accountKey(p.state.Account))
+	if err != nil {
+		return nil, err
+	}
+	name := keysetOf(account)
+	held, err := s.keyset(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	sealed := *edit
+	sealed.Puts = nil
+	for _, put := range edit.Puts {
+		if !isClear(put) {
+			sealed.Puts = append(sealed.Puts, put)
+			continue
+		}
+		origin, err := putOrStored[*topologyv1.Origin](p.state, edit, originOf(put.Key))
+		if err != nil {
+			return nil, err
+		}
+		values := put.Message.(*topologyv1.OriginSecrets).GetValues()
+		if stored := p.state.secrets(put.Key.ID); isSealedWith(held.ring, name, stored) {
+			before, err := topology.OpenSecrets(held.ring, put.Key.Account, put.Key.ID, origin, stored)
+			if err == nil && maps.Equal(before, values) {
+				continue
+			}
+		}
+		put.Message, err = topology.SealSecrets(held.ring, name, put.Key.Account, put.Key.ID, origin, values)
+		if err != nil {
+			return nil, err
+		}
+		sealed.Puts = append(sealed.Puts, put)
+	}
+	p.sealed = true
+	p.compares = append(p.compares, clientv3.Compare(clientv3.CreateRevision(s.keys.dek(name, held.versions[name]+1)), "=", 0))
+	return &sealed, nil
+}
+
+func isClear(put Put) bool {
+	secrets, ok := put.Message.(*topologyv1.OriginSecrets)
+	return ok && len(secrets.GetValues()) > 0
+}
+
+// isSealedWith reports whether secrets are sealed with the primary key of a keyset.
+func isSealedWith(ring *seal.Ring, name string, stored *topologyv1.OriginSecrets) bool {
+	keys := ring.Keyset(name)
+	return keys != nil && stored.GetKeyset() == name && keys.Primary(stored.GetSealed())
+}
+
+func originOf(secrets topology.Key) topology.Key {
+	return topology.Key{Kind: topology.KindOrigins, Account: secrets.Account, ID: secrets.ID}
+}
+
+// putOrStored is a resource as it will be after an edit, nil when there is none or it cannot be read.
+func putOrStored[M proto.Message](state *State, edit *Edit, key topology.Key) (M, error) {
+	var none M
+	for _, put := range edit.Puts {
+		if put.Key == key {
+			m, ok := put.Message.(M)
+			if !ok {
+				return none, fmt.Errorf("write of %q puts a %T", key, put.Message)
+			}
+			return m, nil
+		}
+	}
+	record, ok := state.record(key)
+	if !ok {
+		return none, nil
+	}
+	if m, err := record.Decode(); err == nil {
+		return m.(M), nil
+	}
+	return none, nil
+}
+
+// secrets are those of an origin as stored, nil when there are none or they cannot be read.
+func (s *State) secrets(id string) *topologyv1.OriginSecrets {
+	record, ok := s.record(topology.Key{Kind: topology.KindOriginSecrets, Account: s.Account, ID: id})
+	if !ok {
+		return nil
+	}
+	secrets := new(topologyv1.OriginSecrets)
+	if proto.Unmarshal(record.Value, secrets) != nil {
+		return nil
+	}
+	return secrets
+}
+
+// OpenSecrets returns the values of secrets of an origin of the account, both as stored.
+func (s *State) OpenSecrets(id string, origin *topologyv1.Origin, stored *topologyv1.OriginSecrets) (map[string]string, error) {
+	return topology.OpenSecrets(s.store.ring.held().ring, s.Account, id, origin, stored)
+}
+
+// OpenSecrets returns the values of secrets of an origin, both as stored at one revision.
+func (s *Store) OpenSecrets(ctx context.Context, origin topology.Key, stored *topologyv1.Origin, secrets *topologyv1.OriginSecrets) (map[string]string, error) {
+	values, err := topology.OpenSecrets(s.ring.held().ring, origin.Account, origin.ID, stored, secrets)
+	if !errors.Is(err, seal.ErrUnknownKey) {
+		return values, err
+	}
+	if err := s.readKeysets(ctx); err != nil {
+		return nil, err
+	}
+	return topology.OpenSecrets(s.ring.held().ring, origin.Account, origin.ID, stored, secrets)
+}
+
+// learnKeys reads the keysets again if records are sealed with keys that are not known.
+func (s *Store) learnKeys(ctx context.Context, records []topology.Record) error {
+	ring := s.ring.held().ring
+	for _, record := range records {
+		if record.Key.Kind != topology.KindOriginSecrets || len(record.Value) == 0 {
+			continue
+		}
+		secrets := new(topologyv1.OriginSecrets)
+		if proto.Unmarshal(record.Value, secrets) != nil || len(secrets.GetSealed()) == 0 {
+			continue
+		}
+		if keys := ring.Keyset(secrets.GetKeyset()); keys == nil || !keys.Knows(secrets.GetSealed()) {
+			return s.readKeysets(ctx)
+		}
+	}
+	return nil
+}
+
+// tellKeysFirst makes a follower's Step wait for the keys of what it is told.
+func (s *Store) tellKeysFirst(ctx context.Context, f *Follower) {
+	step := f.Step
+	f.Step = func(next Step) error {
+		var pause backoff
+		for {
+			err := s.learnKeys(ctx, next.Records)
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			s.log.ErrorContext(ctx, "store: the keys of what has changed cannot be read", "error", err)
+			if !errors.Is(err, ErrUnavailable) || pause.wait(ctx) != nil {
+				break
+			}
+		}
+		return step(next)
+	}
+}
+
+// RotateSecrets gives every keyset a new primary key and seals all secrets with it. It reports how many are sealed, from the
+// beginning on and after each step. What it had done when it ends early is done: it may be called again, and [Store.Run] seals
+// what is left.
+func (s *Store) RotateSecrets(ctx context.Context, progress func(sealed int)) error {
+	if err := s.adoptSchema(ctx); err != nil {
+		return err
+	}
+	if !s.Seals() {
+		return fmt.Errorf("%w: a control plane of an older version is there", ErrConflict)
+	}
+	if err := s.rotateKeysets(ctx); err != nil {
+		return err
+	}
+	return s.sealAll(ctx, progress)
+}
+
+// rotateKeysets puts the next of each keyset.
+func (s *Store) rotateKeysets(ctx context.Context) error {
+	s.ring.loading.Lock()
+	defer s.ring.loading.Unlock()
+	if err := s.readKeysetsLocked(ctx); err != nil {
+		return err
+	}
+	held := s.ring.held()
+	for _, name := range held.ring.Names() {
+		next, err := held.ring.Keyset(name).Rotate()
+		if err != nil {
+			return err
+		}
+		n := held.versions[name] + 1
+		wrapped, err := next.Wrap(s.ring.key, s.dekPlace(dekName(name, n)))
+		if err != nil {
+			return err
+		}
+		// The one before has nothing that this one does not have.
+		if _, err := s.getOrCreate(ctx, s.keys.dek(name, n), string(wrapped), clientv3.OpDelete(s.keys.dek(name, n-1))); err != nil {
+			return fmt.Errorf("put keyset %q: %w", name, err)
+		}
+	}
+	return s.readKeysetsLocked(ctx)
+}
+
+// sealAll seals what is in the clear, or sealed with a key that another has taken the place of.
+func (s *Store) sealAll(ctx context.Context, progress func(sealed int)) error {
+	if !s.Seals() {
+		return nil
+	}
+	sealed := 0
+	progress(0)
+	for {
+		due := make(map[string]int)
+		_, err := s.load(ctx, s.keys.kind(topology.KindOriginSecrets), func(records []topology.Record) error {
+			for _, record := range records {
+				stored := new(topologyv1.OriginSecrets)
+				if proto.Unmarshal(record.Value, stored) == nil && s.sealsAgain(stored) {
+					due[record.Key.Account]++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		done := 0
+		for _, account := range slices.Sorted(maps.Keys(due)) {
+			n, err := s.sealAccount(ctx, account, func(n int) { progress(sealed + done + n) })
+			if err != nil {
+				return fmt.Errorf("seal secrets of account %q: %w", account, err)
+			}
+			done += n
+		}
+		sealed += done
+		if done == 0 {
+			return nil
+		}
+	}
+}
+
+// sealsAgain reports whether secrets are to be sealed, or sealed again.
+func (s *Store) sealsAgain(stored *topologyv1.OriginSecrets) bool {
+	if len(stored.GetSealed()) == 0 {
+		return len(stored.GetValues()) > 0
+	}
+	return !isSealedWith(s.ring.held().ring, stored.GetKeyset(), stored)
+}
+
+// sealAccount seals what has to be in an account, some at a time.
+func (s *Store) sealAccount(ctx context.Context, account string, progress func(sealed int)) (sealed int, err error) {
+	for {
+		n, more := 0, false
+		_, err := s.Write(ctx, account, RequestID{}, func(state *State) (*Edit, error) {
+			edit, bytes := new(Edit), 0
+			more = false
+			for item := range state.Records.All(topology.KindOriginSecrets, "", "") {
+				id := item.Key().ID
+				stored := state.secrets(id)
+				if stored == nil || !s.sealsAgain(stored) {
+					continue
+				}
+				origin, err := putOrStored[*topologyv1.Origin](state, edit, originOf(item.Key()))
+				if err != nil {
+					return nil, err
+				}
+				values, err := s.OpenSecrets(ctx, originOf(item.Key()), origin, stored)
+				if err != nil {
+					s.log.ErrorContext(ctx, "store: secrets cannot be sealed again", "error", err)
+					continue
+				}
+				edit.Puts = append(edit.Puts, Put{Key: item.Key(), Message: &topologyv1.OriginSecrets{Values: values}})
+				if bytes += len(item.Record().Value); len(edit.Puts) == sealAtOnce || bytes > sealBytes {
+					more = true
+					break
+				}
+			}
+			n = len(edit.Puts)
+			return edit, nil
+		})
+		if errors.Is(err, ErrDeleting) || errors.Is(err, ErrNotFound) {
+			return sealed, nil // they go with the account
+		}
+		if err != nil || n == 0 {
+			return sealed, err
+		}
+		sealed += n
+		progress(sealed)
+		if !more {
+			return sealed, nil
+		}
+	}
+}
+
+// sweepSecrets returns the job that seals what a control plane of an older version, or a rotation that was broken off, has
+// left.
+func (s *Store) sweepSecrets() func(context.Context) error {
+	var next time.Time
+	return func(ctx context.Context) error {
+		if err := s.adoptSchema(ctx); err != nil || !s.Seals() || s.now().Before(next) {
+			return err
+		}
+		sealed := 0
+		err := s.sealAll(ctx, func(n int) { sealed = n })
+		if sealed > 0 {
+			s.log.InfoContext(ctx, "store: sealed secrets of origins", "origins", sealed)
+		}
+		if err == nil {
+			next = s.now().Add(sealEvery)
+		}
+		return err
+	}
+}
