@@ -81,7 +81,7 @@ func (s *stream) greet(address, id string, secure bool) error {
 			return err
 		}
 	}
-	hello := &edgev1.Hello{Id: id, Region: "bench", Version: "bench", ProtocolVersion: 1, HttpAddress: "127.0.0.1:80", BootId: id}
+	hello := &edgev1.Hello{Id: id, Region: "bench", Version: "bench", ProtocolVersion: 1, AcceptsSealed: true, HttpAddress: "127.0.0.1:80", BootId: id}
 	_, err := s.out.WriteString(http2.ClientPreface)
 	return errors.Join(err,
 		s.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow}),

@@ -125,7 +125,7 @@ func (r *running) connect(t *testing.T, have *feedtest.Edge) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hello := &edgev1.Hello{Id: "edge-1", Region: "test", ProtocolVersion: 1, BootId: "boot"}
+	hello := &edgev1.Hello{Id: "edge-1", Region: "test", ProtocolVersion: 1, AcceptsSealed: true, BootId: "boot"}
 	e := &edge{rpc: rpc}
 	if have != nil {
 		e.Edge = feedtest.Edge{Epoch: have.Epoch, Revision: have.Revision, Digest: have.Digest, Records: have.Records}
@@ -500,7 +500,7 @@ func TestTokensOverTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{Id: "e", BootId: "b", ProtocolVersion: 1}}})
+		_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{Id: "e", BootId: "b", ProtocolVersion: 1, AcceptsSealed: true}}})
 		if _, err := rpc.Recv(); (err == nil) != (token == "edge-secret") {
 			t.Errorf("edge with token %q: %v", token, err)
 		}
@@ -554,7 +554,7 @@ func TestClientsMustShowACertificate(t *testing.T) {
 		}
 		rpc, err := edgev1.NewEdgeServiceClient(dial(t, c.Addresses().Edge, secure)).Sync(ctx)
 		if err == nil {
-			_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{Id: "e", BootId: "b", ProtocolVersion: 1}}})
+			_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{Id: "e", BootId: "b", ProtocolVersion: 1, AcceptsSealed: true}}})
 			_, err = rpc.Recv()
 		}
 		if status.Code(err) != one.want {

@@ -384,7 +384,9 @@ func (d *draft) lostSecrets(id string, public *topologyv1.Origin, given map[stri
 	return mustGive(topology.OriginName(d.id, id), "what is stored of them cannot be read", paths)
 }
 
-func secretRequired(name string, paths []string) *failure { return mustGive(name, "the target changed", paths) }
+func secretRequired(name string, paths []string) *failure {
+	return mustGive(name, "the target changed", paths)
+}
 
 func mustGive(name, because string, paths []string) *failure {
 	f := fail(kindSecretRequired, "%s: %s, so its secrets must be given again: %s", name, because, strings.Join(paths, ", "))

@@ -161,7 +161,7 @@ func (r *rig) connectEdge(t testing.TB, id string, answer func(*edgev1.Ask) *edg
 			}}})
 		}
 	}
-	hello := &edgev1.Hello{Id: id, Region: "local", BootId: "boot-" + id, Version: "test", ProtocolVersion: 1}
+	hello := &edgev1.Hello{Id: id, Region: "local", BootId: "boot-" + id, Version: "test", ProtocolVersion: 1, AcceptsSealed: true}
 	if err := stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello}}); err != nil {
 		t.Fatal(err)
 	}

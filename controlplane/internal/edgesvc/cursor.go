@@ -68,11 +68,17 @@ func (st *stream) welcome() error {
 			return status.Errorf(codes.Internal, "decode settings: %v", err)
 		}
 	}
+	st.keys = st.svc.cfg.Store.EdgeKeys()
+	keyring, err := keyringOf(st.keys)
+	if err != nil {
+		return err
+	}
 	return st.message("welcome", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Welcome{Welcome: &edgev1.Welcome{
 		Epoch:    st.history.Epoch,
 		Target:   st.svc.cfg.Feed.Revision(),
 		Server:   st.svc.cfg.Server,
 		Settings: &edgev1.Welcome_Settings{SharedHost: settings.GetSharedHost(), MediaUrl: st.svc.cfg.MediaURL},
+		Keyring:  keyring,
 	}}})
 }
 
@@ -245,6 +251,9 @@ func (st *stream) next(ctx context.Context, view *feed.View) error {
 }
 
 func (st *stream) live(step *feed.Step, live frame) error {
+	if err := st.tellKeys(); err != nil {
+		return err
+	}
 	st.cursor.pos, st.cursor.told, st.cursor.digest, st.cursor.known = step.Revision, step.Revision, step.Digest, true
 	st.win.add(unit{revision: step.Revision, bytes: live.size(), seen: step.Seen})
 	return st.frame("live", live)
@@ -310,6 +319,9 @@ func (st *stream) state(ctx context.Context, view *feed.View, from int64) error 
 
 // chunks sends a state whole, whatever the window: its chunks are acknowledged together.
 func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]byte]) error {
+	if err := st.tellKeys(); err != nil {
+		return err
+	}
 	deadline := st.svc.now().Add(stateTimeout)
 	st.win.add(unit{revision: s.Target, bytes: int(s.Bytes), full: s.Full})
 	st.begin()

@@ -208,7 +208,7 @@ type agent struct {
 }
 
 func hello(id string) *edgev1.Hello {
-	return &edgev1.Hello{Id: id, Region: "eu", Version: "test", ProtocolVersion: 1, HttpAddress: "127.0.0.1:8080", BootId: id + "-boot"}
+	return &edgev1.Hello{Id: id, Region: "eu", Version: "test", ProtocolVersion: 1, AcceptsSealed: true, HttpAddress: "127.0.0.1:8080", BootId: id + "-boot"}
 }
 
 // connect opens a stream for an edge that has what another one left it with.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/internal/seal"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
@@ -90,6 +91,7 @@ type stream struct {
 	// The sender's: rewritten says that the agent holds what this history never had, and the full state has to tell it.
 	cursor    cursor
 	rewritten bool
+	keys      *seal.Ring // that the edge was sent
 	bookmarks *time.Timer
 	old       *time.Timer
 }
@@ -216,6 +218,9 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 	if hello.GetProtocolVersion() < protocolVersion {
 		return refuse("protocol", status.Errorf(codes.FailedPrecondition, "the agent speaks version %d of the protocol, at least %d is needed",
 			hello.GetProtocolVersion(), protocolVersion))
+	}
+	if s.refusesClear(hello) {
+		return refuse("protocol", errCannotOpen)
 	}
 	st.hello = hello
 	if !s.enter() {

@@ -178,3 +178,21 @@ func TestExternalCluster(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// leader waits until there is one and returns which member it is.
+func (c *cluster) leader(s *store.Store) (found int) {
+	c.t.Helper()
+	eventually(c.t, func() bool {
+		for i := range c.members {
+			ctx, cancel := context.WithTimeout(c.t.Context(), time.Second)
+			member, leader, err := s.Leader(ctx, c.endpoint(i))
+			cancel()
+			if err == nil && member == leader {
+				found = i
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}

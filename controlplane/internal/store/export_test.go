@@ -81,3 +81,24 @@ func (s *Store) Values(ctx context.Context, prefix string) (map[string][]byte, e
 	}
 	return values, nil
 }
+
+// Prefix is what stands before every key.
+func (s *Store) Prefix() string { return s.keys.prefix }
+
+// SetKey overwrites what etcd holds, as somebody may who can write to it.
+func (s *Store) SetKey(ctx context.Context, key string, value []byte) error {
+	_, err := s.client.Put(ctx, s.keys.prefix+key, string(value))
+	return err
+}
+
+// SweepSecrets seals what is not sealed.
+func (s *Store) SweepSecrets(ctx context.Context) error { return s.sweepSecrets()(ctx) }
+
+// Leader returns the ids of the member at an address and of the leader that it knows.
+func (s *Store) Leader(ctx context.Context, endpoint string) (member, leader uint64, err error) {
+	status, err := s.client.Status(ctx, endpoint)
+	if err != nil {
+		return 0, 0, err
+	}
+	return status.Header.MemberId, status.Leader, nil
+}

@@ -1,0 +1,48 @@
+package edgesvc
+
+import (
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/edgewalk/edgewalk/internal/seal"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+)
+
+// errCannotOpen refuses an agent of a version that would take sealed secrets for none.
+var errCannotOpen = status.Error(codes.FailedPrecondition,
+	"this version of the edge agent cannot read sealed secrets, and the control plane has sealed those of origins: upgrade the agent; it serves what it has meanwhile")
+
+// refusesClear reports whether an agent cannot read what it would be sent.
+func (s *Service) refusesClear(hello *edgev1.Hello) bool {
+	return s.cfg.Store.Seals() && !hello.GetAcceptsSealed()
+}
+
+// tellKeys sends the keys of secrets when they are not those that the edge has. Whoever sends a step calls it first: the store has
+// the keys of a step before anybody knows of the step.
+func (st *stream) tellKeys() error {
+	if st.svc.refusesClear(st.hello) {
+		return errCannotOpen
+	}
+	ring := st.svc.cfg.Store.EdgeKeys()
+	if ring == st.keys {
+		return nil
+	}
+	keyring, err := keyringOf(ring)
+	if err != nil {
+		return err
+	}
+	st.keys = ring
+	return st.message("keyring", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Keyring{Keyring: keyring}})
+}
+
+func keyringOf(ring *seal.Ring) (*edgev1.Keyring, error) {
+	keyring := &edgev1.Keyring{Epoch: ring.Epoch()}
+	for _, name := range ring.Names() {
+		keys, err := ring.Keyset(name).Bytes()
+		if err != nil {
+			return nil, status.Errorf(codes.Internal, "keyset %q: %v", name, err)
+		}
+		keyring.Keysets = append(keyring.Keysets, &edgev1.Keyring_Keyset{Name: name, Keys: keys})
+	}
+	return keyring, nil
+}
