@@ -103,7 +103,7 @@ func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 			e.serves(t, "/saved/m.txt", "media")
 			// It goes on as any other does.
 			cp.stop(t)
-			cp = startControlPlane(t, data)
+			cp = startControlPlane(t, data, "--secret-key-file", key)
 			has(t, "media ls", cp.administer(t).do(t, "media", "ls", "-A", "saved", "/"), "/m.txt")
 		})
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -33,6 +34,8 @@ type keyring struct {
 }
 
 type keysets struct {
+	// topology names the topology in all its epochs: what is sealed stays readable when a restore begins another.
+	topology string
 	ring     *seal.Ring
 	edges    *seal.Ring // what edges may have of it
 	versions map[string]int
@@ -44,12 +47,10 @@ var errNoKeys = fmt.Errorf("%w: there are no keys to seal secrets with", ErrReso
 func (l layout) deks() string                  { return l.prefix + "auth/dek/" }
 func (l layout) dek(name string, n int) string { return l.deks() + dekName(name, n) }
 func dekName(name string, n int) string        { return name + "/" + strconv.Itoa(n) }
-func (s *Store) dekPlace(dek string) seal.Place {
-	return seal.Place{Name: "auth/dek/" + dek, Epoch: s.lineageName()}
-}
 
-// lineageName names the topology in all its epochs, so what is sealed stays readable when a restore begins another.
-func (s *Store) lineageName() string { return firstEpoch(s.Epoch()) }
+func dekPlace(dek, topology string) seal.Place {
+	return seal.Place{Name: "auth/dek/" + dek, Epoch: topology}
+}
 
 // openKeys reads the keysets, and makes those that are always there.
 func (s *Store) openKeys(ctx context.Context, key func(exists bool) (*seal.Key, error)) error {
@@ -60,7 +61,11 @@ func (s *Store) openKeys(ctx context.Context, key func(exists bool) (*seal.Key, 
 	if s.ring.key, err = key(len(found.Kvs) > 0); err != nil {
 		return err
 	}
-	if err := s.readKeysets(ctx); err != nil {
+	_, err = s.getOrCreate(ctx, s.keys.meta("topology"), rand.Text())
+	if err == nil {
+		err = s.readKeysets(ctx)
+	}
+	if err != nil && !errors.Is(err, ErrResourceExhausted) {
 		return err
 	}
 	for _, name := range []string{ownKeyset, DefaultKeyset} {
@@ -84,13 +89,16 @@ func (s *Store) readKeysets(ctx context.Context) error {
 }
 
 func (s *Store) readKeysetsLocked(ctx context.Context) error {
-	resp, err := s.get(ctx, s.keys.deks(), clientv3.WithPrefix())
+	resp, err := s.do(ctx, []clientv3.Op{clientv3.OpGet(s.keys.meta("topology")), clientv3.OpGet(s.keys.deks(), clientv3.WithPrefix())})
 	if err != nil {
 		return fmt.Errorf("read keysets: %w", err)
 	}
 	wrapped := make(map[string][]byte)
 	next := &keysets{versions: make(map[string]int)}
-	for _, kv := range resp.Kvs {
+	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+		next.topology = string(kv.Value)
+	}
+	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
 		name, number, ok := strings.Cut(strings.TrimPrefix(string(kv.Key), s.keys.deks()), "/")
 		n, err := strconv.Atoi(number)
 		if !ok || err != nil || n < 1 {
@@ -102,13 +110,13 @@ func (s *Store) readKeysetsLocked(ctx context.Context) error {
 	}
 	sets := make(map[string]*seal.Keyset, len(wrapped))
 	for name, value := range wrapped {
-		keys, err := seal.Unwrap(value, s.ring.key, s.dekPlace(dekName(name, next.versions[name])))
+		keys, err := seal.Unwrap(value, s.ring.key, dekPlace(dekName(name, next.versions[name]), next.topology))
 		if err != nil {
 			return fmt.Errorf("read keysets: %w", err)
 		}
 		sets[name] = keys
 	}
-	next.ring = seal.NewRing(s.lineageName(), sets)
+	next.ring = seal.NewRing(next.topology, sets)
 	next.edges = next.ring.Only(func(name string) bool { return name != ownKeyset })
 	s.ring.now.Store(next)
 	return nil
@@ -129,17 +137,18 @@ func (s *Store) keyset(ctx context.Context, name string) (*keysets, error) {
 	}
 	s.ring.loading.Lock()
 	defer s.ring.loading.Unlock()
-	if held := s.ring.held(); held.ring.Keyset(name) != nil {
+	held := s.ring.held()
+	if held.ring.Keyset(name) != nil {
 		return held, nil
 	}
-	if s.ring.key == nil {
+	if s.ring.key == nil || held.topology == "" {
 		return nil, errNoKeys
 	}
 	keys, err := seal.NewKeyset()
 	if err != nil {
 		return nil, err
 	}
-	wrapped, err := keys.Wrap(s.ring.key, s.dekPlace(dekName(name, 1)))
+	wrapped, err := keys.Wrap(s.ring.key, dekPlace(dekName(name, 1), held.topology))
 	if err != nil {
 		return nil, err
 	}

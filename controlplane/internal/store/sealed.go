@@ -266,7 +266,7 @@ func (s *Store) rotateKeysets(ctx context.Context) error {
 			return err
 		}
 		n := held.versions[name] + 1
-		wrapped, err := next.Wrap(s.ring.key, s.dekPlace(dekName(name, n)))
+		wrapped, err := next.Wrap(s.ring.key, dekPlace(dekName(name, n), held.topology))
 		if err != nil {
 			return err
 		}

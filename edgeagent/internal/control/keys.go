@@ -53,7 +53,7 @@ func openKeys(dir, keyFile string, log *slog.Logger) (*keys, error) {
 			log.Error("the state folder keeps no keys: secrets of origins are not there after a restart until a control plane is reached", "err", err)
 			return k, nil
 		}
-		log.Warn("the key of sealed secrets lies beside them: who can copy the whole state folder can read them; --state-key-file keeps it elsewhere", "file", beside)
+		log.Info("the key of sealed secrets lies beside them: who can copy the whole state folder can read them; --state-key-file keeps it elsewhere", "file", beside)
 	}
 	wrapped, err := os.ReadFile(k.path)
 	if errors.Is(err, fs.ErrNotExist) {
