@@ -96,9 +96,12 @@ func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation
 		status, e.Ending = http.StatusNotFound, "an account alone is no file, and there is none at /"+e.Account+"/"
 	}
 	e.Status = int32(status)
-	standIn := target.Endpoint.Spec.GetDefaultImage().GetPath()
-	if e.Ending == walk.EndsInPage {
-		standIn = target.Endpoint.Spec.GetNotFoundPage()
+	standIn := ""
+	switch image := target.Endpoint.DefaultImage; {
+	case e.Ending == walk.EndsInPage:
+		standIn = target.Endpoint.NotFoundPage
+	case image != nil:
+		standIn = image.Path
 	}
 	if why := a.images.Refused(target.Account.UID, standIn); why != "" && (e.Ending == walk.EndsInImage || e.Ending == walk.EndsInPage) {
 		e.Status, e.Ending = http.StatusNotFound, fmt.Sprintf("no %s: %s", e.Ending, why)

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"net/textproto"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 	"github.com/edgewalk/edgewalk/internal/persistent"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -166,7 +168,11 @@ func (c *compilation) name(e *Endpoint, by int) {
 	if e == nil {
 		return
 	}
-	for _, path := range []string{e.Spec.GetDefaultImage().GetPath(), e.Spec.GetNotFoundPage()} {
+	named := []string{e.NotFoundPage}
+	if e.DefaultImage != nil {
+		named = append(named, e.DefaultImage.Path)
+	}
+	for _, path := range named {
 		if path = strings.TrimPrefix(path, "/"); path == "" {
 			continue
 		}
@@ -227,11 +233,18 @@ func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origin f
 	e := &Endpoint{
 		ID:           id,
 		UID:          UID(id, stored.CreateRevision),
-		Spec:         spec,
 		Steps:        []Step{{Version: walkStart}},
 		Keyed:        true,
 		Cache:        compileCache(spec.GetCache()),
 		WalkDeadline: duration(spec.GetWalkDeadline(), DefaultWalkDeadline),
+
+		FailOnInconclusive: spec.GetOnInconclusive() == topologyv1.UrlEndpoint_FAIL,
+		Compress:           spec.GetCompress() != topologyv1.UrlEndpoint_OFF,
+		DefaultImage:       compileDefaultImage(spec.GetDefaultImage()),
+		NotFoundPage:       spec.GetNotFoundPage(),
+		AnyOrigin:          spec.GetCors() == nil || slices.Contains(spec.GetCors().GetAllowOrigins(), "*"),
+		Origins:            spec.GetCors().GetAllowOrigins(),
+		ResponseHeaders:    compileResponseHeaders(spec.GetResponseHeaders()),
 	}
 	for _, name := range spec.GetOrigins() {
 		o := origin(name)
@@ -253,17 +266,57 @@ func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origin f
 }
 
 func compileCache(c *topologyv1.CachePolicy) CachePolicy {
-	return CachePolicy{
-		Mode:                 cmp.Or(c.GetMode(), topologyv1.CachePolicy_RESPECT),
-		DefaultTTL:           duration(c.GetDefaultTtl(), DefaultTTL),
-		BrowserTTL:           duration(c.GetBrowserTtl(), -1),
-		NegativeTTL:          duration(c.GetNegativeTtl(), DefaultNegativeTTL),
-		StaleWhileRevalidate: duration(c.GetStaleWhileRevalidate(), 0),
-		StaleIfError:         duration(c.GetStaleIfError(), DefaultStaleIfError),
-		QueryMode:            cmp.Or(c.GetQuery().GetMode(), topologyv1.QueryPolicy_ALL),
-		QueryNames:           c.GetQuery().GetNames(),
-		HonorClientNoCache:   c.GetHonorClientNoCache(),
+	compiled := CachePolicy{
+		Policy: cachepolicy.Policy{
+			DefaultTTL:           duration(c.GetDefaultTtl(), DefaultTTL),
+			BrowserTTL:           duration(c.GetBrowserTtl(), cachepolicy.Unset),
+			NegativeTTL:          duration(c.GetNegativeTtl(), DefaultNegativeTTL),
+			StaleWhileRevalidate: duration(c.GetStaleWhileRevalidate(), 0),
+			StaleIfError:         duration(c.GetStaleIfError(), DefaultStaleIfError),
+		},
+		QueryNames:         c.GetQuery().GetNames(),
+		HonorClientNoCache: c.GetHonorClientNoCache(),
 	}
+	switch c.GetMode() {
+	case topologyv1.CachePolicy_OVERRIDE:
+		compiled.Mode = cachepolicy.Override
+	case topologyv1.CachePolicy_MINIMUM:
+		compiled.Mode = cachepolicy.Minimum
+	}
+	switch c.GetQuery().GetMode() {
+	case topologyv1.QueryPolicy_NONE:
+		compiled.QueryMode = QueryNone
+	case topologyv1.QueryPolicy_LIST:
+		compiled.QueryMode = QueryList
+	}
+	return compiled
+}
+
+func compileDefaultImage(image *topologyv1.DefaultImage) *DefaultImage {
+	if image.GetPath() == "" {
+		return nil
+	}
+	return &DefaultImage{
+		Path: image.GetPath(), Status: int(cmp.Or(image.GetStatus(), 200)), OnFailure: image.GetOnFailure(),
+		ForAll: image.GetFor() == topologyv1.DefaultImage_ALL,
+	}
+}
+
+func compileResponseHeaders(h *topologyv1.ResponseHeaders) *ResponseHeaders {
+	if len(h.GetRemove())+len(h.GetSet()) == 0 {
+		return nil
+	}
+	compiled := &ResponseHeaders{}
+	for _, name := range h.GetRemove() {
+		compiled.Remove = append(compiled.Remove, textproto.CanonicalMIMEHeaderKey(name))
+	}
+	for name, value := range h.GetSet() {
+		compiled.Set = append(compiled.Set, HeaderField{textproto.CanonicalMIMEHeaderKey(name), value})
+	}
+	slices.SortFunc(compiled.Set, func(a, b HeaderField) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Value, b.Value))
+	})
+	return compiled
 }
 
 func duration(d *durationpb.Duration, unset time.Duration) time.Duration {

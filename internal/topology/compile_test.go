@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -34,8 +36,7 @@ func TestCompileFillsDefaults(t *testing.T) {
 	}
 	e := a.Default()
 	want := CachePolicy{
-		Mode: topologyv1.CachePolicy_RESPECT, DefaultTTL: time.Hour, BrowserTTL: -1, NegativeTTL: 30 * time.Second,
-		StaleIfError: 24 * time.Hour, QueryMode: topologyv1.QueryPolicy_ALL,
+		Policy: cachepolicy.Default(), QueryMode: QueryAll,
 	}
 	if e.Cache.QueryNames = nil; !equalPolicies(e.Cache, want) || e.WalkDeadline != 20*time.Second || e.KeyHost {
 		t.Errorf("endpoint %+v", e)
@@ -48,9 +49,7 @@ func TestCompileFillsDefaults(t *testing.T) {
 func equalPolicies(a, b CachePolicy) bool {
 	names := slices.Equal(a.QueryNames, b.QueryNames)
 	a.QueryNames, b.QueryNames = nil, nil
-	return names && a.Mode == b.Mode && a.DefaultTTL == b.DefaultTTL && a.BrowserTTL == b.BrowserTTL && a.NegativeTTL == b.NegativeTTL &&
-		a.StaleWhileRevalidate == b.StaleWhileRevalidate && a.StaleIfError == b.StaleIfError && a.QueryMode == b.QueryMode &&
-		a.HonorClientNoCache == b.HonorClientNoCache
+	return names && a.Policy == b.Policy && a.QueryMode == b.QueryMode && a.HonorClientNoCache == b.HonorClientNoCache
 }
 
 // A zero that is given is not a default.
@@ -290,5 +289,50 @@ func TestLimitsCutTimes(t *testing.T) {
 	}
 	if o := a.Origin("legacy"); o.Connect != time.Second || o.FirstByte != time.Second || o.Idle != time.Second {
 		t.Errorf("timeouts %v, %v and %v, want 1 s", o.Connect, o.FirstByte, o.Idle)
+	}
+}
+
+// What requests need of an endpoint is ready in plain values, with defaults filled in.
+func TestCompileEndpoint(t *testing.T) {
+	t.Parallel()
+	status := int32(404)
+	for _, tt := range []struct {
+		name string
+		spec *topologyv1.UrlEndpoint
+		want Endpoint
+	}{
+		{"nothing", &topologyv1.UrlEndpoint{}, Endpoint{AnyOrigin: true, Compress: true}},
+		{"all", &topologyv1.UrlEndpoint{
+			Compress: topologyv1.UrlEndpoint_OFF, OnInconclusive: topologyv1.UrlEndpoint_FAIL, NotFoundPage: "404.html",
+			DefaultImage:    &topologyv1.DefaultImage{Path: "a.png", Status: &status, OnFailure: true, For: topologyv1.DefaultImage_ALL},
+			Cors:            &topologyv1.Cors{AllowOrigins: []string{"https://a.test"}},
+			ResponseHeaders: &topologyv1.ResponseHeaders{Set: map[string]string{"x-b": "2", "X-A": "1"}, Remove: []string{"x-powered-by"}},
+			Cache: &topologyv1.CachePolicy{
+				Mode: topologyv1.CachePolicy_MINIMUM, HonorClientNoCache: true,
+				Query: &topologyv1.QueryPolicy{Mode: topologyv1.QueryPolicy_NONE},
+			},
+		}, Endpoint{
+			FailOnInconclusive: true, NotFoundPage: "404.html", DefaultImage: &DefaultImage{Path: "a.png", Status: 404, OnFailure: true, ForAll: true},
+			Origins:         []string{"https://a.test"},
+			ResponseHeaders: &ResponseHeaders{Set: []HeaderField{{"X-A", "1"}, {"X-B", "2"}}, Remove: []string{"X-Powered-By"}},
+			Cache:           CachePolicy{Policy: cachepolicy.Policy{Mode: cachepolicy.Minimum}, QueryMode: QueryNone, HonorClientNoCache: true},
+		}},
+		{"any origin among others, nobody, a default image of its own status", &topologyv1.UrlEndpoint{
+			Cors: &topologyv1.Cors{AllowOrigins: []string{"https://a.test", "*"}}, DefaultImage: &topologyv1.DefaultImage{Path: "a.png"},
+		}, Endpoint{AnyOrigin: true, Compress: true, Origins: []string{"https://a.test", "*"}, DefaultImage: &DefaultImage{Path: "a.png", Status: 200}}},
+		{"no origin", &topologyv1.UrlEndpoint{Cors: &topologyv1.Cors{}}, Endpoint{Compress: true}},
+	} {
+		got, err := compileEndpoint("e", Stored[*topologyv1.UrlEndpoint]{Message: tt.spec, CreateRevision: 1}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := tt.want
+		mode := want.Cache.Mode
+		want.Cache.Policy = cachepolicy.Default()
+		want.ID, want.UID, want.Keyed, want.Steps, want.WalkDeadline = got.ID, got.UID, true, got.Steps, DefaultWalkDeadline
+		want.Cache.Policy.Mode = mode
+		if !reflect.DeepEqual(*got, want) {
+			t.Errorf("%s:\n%+v, want\n%+v", tt.name, *got, want)
+		}
 	}
 }

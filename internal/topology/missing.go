@@ -5,15 +5,14 @@ import (
 	"strings"
 
 	"github.com/edgewalk/edgewalk/internal/contenttype"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // DefaultImageFor returns the default image that stands in for a path of the endpoint, nil if none does. Unless it is for every
 // path, it is for those that a page may show as a picture, by an extension that says so or for want of one: a program that asks
 // for /robots.txt or /app.js is better told that there is none.
-func (e *Endpoint) DefaultImageFor(filePath string) *topologyv1.DefaultImage {
-	image := e.Spec.GetDefaultImage()
-	if image.GetPath() == "" || image.GetFor() != topologyv1.DefaultImage_ALL && !looksLikeImage(filePath) {
+func (e *Endpoint) DefaultImageFor(filePath string) *DefaultImage {
+	image := e.DefaultImage
+	if image == nil || !image.ForAll && !looksLikeImage(filePath) {
 		return nil
 	}
 	return image

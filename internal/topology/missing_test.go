@@ -23,7 +23,7 @@ func TestDefaultImageIsForWhatLooksLikeAnImage(t *testing.T) {
 			{"ALL", &topologyv1.DefaultImage{Path: "x.png", For: topologyv1.DefaultImage_ALL}, true},
 			{"no image", nil, false},
 		} {
-			e := &Endpoint{Spec: &topologyv1.UrlEndpoint{DefaultImage: tt.image}}
+			e := &Endpoint{DefaultImage: compileDefaultImage(tt.image)}
 			if got := e.DefaultImageFor(path) != nil; got != tt.want {
 				t.Errorf("%s, %s: stands in %v, want %v", tt.name, path, got, tt.want)
 			}

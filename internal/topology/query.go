@@ -3,8 +3,6 @@ package topology
 import (
 	"slices"
 	"strings"
-
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // KeepQuery is the part of a raw query, without "?", that names a file under a policy: byte for byte as the client sent it,
@@ -14,9 +12,9 @@ import (
 // it; one with a broken escape is compared as it stands. Parameters without a name or value count by what stands before "=".
 func KeepQuery(policy *CachePolicy, raw string) string {
 	switch policy.QueryMode {
-	case topologyv1.QueryPolicy_NONE:
+	case QueryNone:
 		return ""
-	case topologyv1.QueryPolicy_LIST:
+	case QueryList:
 		return listedQuery(policy.QueryNames, raw)
 	}
 	return raw

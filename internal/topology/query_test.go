@@ -4,22 +4,20 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 func TestKeepQuery(t *testing.T) {
 	t.Parallel()
 	list := func(names ...string) *CachePolicy {
-		return &CachePolicy{QueryMode: topologyv1.QueryPolicy_LIST, QueryNames: names}
+		return &CachePolicy{QueryMode: QueryList, QueryNames: names}
 	}
 	for _, tt := range []struct {
 		name      string
 		policy    *CachePolicy
 		raw, want string
 	}{
-		{"all, byte for byte", &CachePolicy{QueryMode: topologyv1.QueryPolicy_ALL}, "b=%61&&a=1&b", "b=%61&&a=1&b"},
-		{"none", &CachePolicy{QueryMode: topologyv1.QueryPolicy_NONE}, "a=1", ""},
+		{"all, byte for byte", &CachePolicy{QueryMode: QueryAll}, "b=%61&&a=1&b", "b=%61&&a=1&b"},
+		{"none", &CachePolicy{QueryMode: QueryNone}, "a=1", ""},
 		{"list in the client's order", list("a", "b"), "b=2&x=3&a=1", "b=2&a=1"},
 		{"repeats stay", list("a"), "a=2&a=1&b=3", "a=2&a=1"},
 		{"all of it listed", list("a", "b"), "b=2&a=1", "b=2&a=1"},
@@ -42,7 +40,7 @@ func FuzzKeepQuery(f *testing.F) {
 	f.Add("a=1&b=2&a%5B=3", "a", "a[")
 	f.Add("&&=&%zz=1", "", "%zz")
 	f.Fuzz(func(t *testing.T, raw, name1, name2 string) {
-		policy := &CachePolicy{QueryMode: topologyv1.QueryPolicy_LIST, QueryNames: []string{name1, name2}}
+		policy := &CachePolicy{QueryMode: QueryList, QueryNames: []string{name1, name2}}
 		kept := KeepQuery(policy, raw)
 		if again := KeepQuery(policy, kept); again != kept {
 			t.Fatalf("%q -> %q -> %q", raw, kept, again)

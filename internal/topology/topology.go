@@ -9,6 +9,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 	"github.com/edgewalk/edgewalk/internal/persistent"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -141,8 +142,6 @@ type Step struct {
 // Endpoint is one URL-endpoint as requests see it. It is immutable.
 type Endpoint struct {
 	ID, UID string
-	// Spec is the stored resource.
-	Spec *topologyv1.UrlEndpoint
 	// Steps is the walk, the Media Library first.
 	Steps []Step
 	// Cache is the cache policy with defaults filled in.
@@ -159,21 +158,60 @@ type Endpoint struct {
 	// ForwardClientIP says that some web origin of the walk is told the client's address and
 	// scheme.
 	ForwardClientIP bool
+	// FailOnInconclusive says that a walk ends at the first step that does not answer.
+	FailOnInconclusive bool
+	// Compress says that files that get smaller are sent compressed to who takes that.
+	Compress bool
+	// DefaultImage stands in for files that nobody has; nil for none. See [Endpoint.DefaultImageFor].
+	DefaultImage *DefaultImage
+	// NotFoundPage is the path in the Media Library of the page that is sent with status 404, empty for none.
+	NotFoundPage string
+	// AnyOrigin says that pages of every web origin may read replies from scripts, and Origins which ones may otherwise.
+	AnyOrigin bool
+	Origins   []string
+	// ResponseHeaders is what is done to the fields of replies; nil for nothing.
+	ResponseHeaders *ResponseHeaders
 }
 
 // CachePolicy is an endpoint's cache policy with defaults filled in.
 type CachePolicy struct {
-	Mode       topologyv1.CachePolicy_Mode
-	DefaultTTL time.Duration
-	// BrowserTTL is negative when unset.
-	BrowserTTL           time.Duration
-	NegativeTTL          time.Duration
-	StaleWhileRevalidate time.Duration
-	StaleIfError         time.Duration
-	QueryMode            topologyv1.QueryPolicy_Mode
-	QueryNames           []string
-	HonorClientNoCache   bool
+	cachepolicy.Policy
+	QueryMode  QueryMode
+	QueryNames []string
+	// HonorClientNoCache says that clients may have the origin asked (RFC 9111 5.2.1.4).
+	HonorClientNoCache bool
 }
+
+// QueryMode says which parameters of a query name a file.
+type QueryMode uint8
+
+// All parameters, none, or those of a list.
+const (
+	QueryAll QueryMode = iota
+	QueryNone
+	QueryList
+)
+
+// DefaultImage is a picture of the Media Library that stands in for files that nobody has.
+type DefaultImage struct {
+	Path string
+	// Status is that of the reply.
+	Status int
+	// OnFailure says that it stands in for files of which nobody knows, too.
+	OnFailure bool
+	// ForAll says that it stands in for paths that do not look like a picture, too.
+	ForAll bool
+}
+
+// ResponseHeaders is what an endpoint does to the fields of replies. Names are in the form of
+// [net/textproto.CanonicalMIMEHeaderKey].
+type ResponseHeaders struct {
+	Remove []string
+	Set    []HeaderField // by name
+}
+
+// HeaderField is one field of a reply.
+type HeaderField struct{ Name, Value string }
 
 // Domain is one custom domain as requests see it. It is immutable. Only ACTIVE ones exist for requests.
 type Domain struct {

@@ -19,14 +19,13 @@ const preflightSeconds = "86400"
 // the fields that say so, none if it is empty, and whether it depends on the page that asks. It is about the request's
 // endpoint, so it is never part of what is stored.
 func allowedOrigin(e *topology.Endpoint, origin string) (value string, varies bool) {
-	cors := e.Spec.GetCors()
 	switch {
-	case cors == nil || slices.Contains(cors.GetAllowOrigins(), "*"):
+	case e.AnyOrigin:
 		return "*", false
-	case slices.ContainsFunc(cors.GetAllowOrigins(), func(o string) bool { return strings.EqualFold(o, origin) }):
+	case slices.ContainsFunc(e.Origins, func(o string) bool { return strings.EqualFold(o, origin) }):
 		return origin, true
 	}
-	return "", len(cors.GetAllowOrigins()) > 0
+	return "", len(e.Origins) > 0
 }
 
 // preflight answers OPTIONS, with CORS for a preflight (Fetch standard 4.8).

@@ -2,13 +2,13 @@ package edgehttp
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // serverOrders are the starts of fields by which a web server or proxy in front of the edge takes orders from what it
@@ -90,7 +90,7 @@ func mayPass(name string, t *topology.Target) bool {
 // browser never guesses a type, and on the shared host the file of one account does not act in the name of the others. A
 // 304 does not tell the type, and would replace the policy that a browser has kept (RFC 9111 3.2), so it has none.
 func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
-	own := ownFields{t.Endpoint.Spec.GetResponseHeaders(), t}
+	own := ownFields{t.Endpoint.ResponseHeaders, t}
 	allow, varies := allowedOrigin(t.Endpoint, x.Fields.Get(field.Origin))
 	shared := t.Domain == nil
 	var vary []string
@@ -166,26 +166,16 @@ func canonicalLink(t *topology.Target, supplier string) string {
 
 // ownFields are what an endpoint does to the fields of its replies.
 type ownFields struct {
-	spec   *topologyv1.ResponseHeaders
+	*topology.ResponseHeaders
 	target *topology.Target
 }
 
 // decides reports whether the endpoint removes or sets a field.
 func (o ownFields) decides(name string) bool {
-	if o.spec == nil {
+	if o.ResponseHeaders == nil {
 		return false
 	}
-	for _, removed := range o.spec.GetRemove() {
-		if strings.EqualFold(removed, name) {
-			return true
-		}
-	}
-	for set := range o.spec.GetSet() {
-		if strings.EqualFold(set, name) && o.may(name) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(o.Remove, name) || slices.ContainsFunc(o.Set, func(f topology.HeaderField) bool { return f.Name == name }) && o.may(name)
 }
 
 // may reports whether the endpoint may set a field, named in canonical form.
@@ -195,9 +185,12 @@ func (o ownFields) may(name string) bool {
 
 // set adds what the endpoint sets.
 func (o ownFields) set(x *exchange) {
-	for name, value := range o.spec.GetSet() {
-		if name = field.Canonical(name); o.may(name) {
-			x.add(name, value)
+	if o.ResponseHeaders == nil {
+		return
+	}
+	for _, f := range o.Set {
+		if o.may(f.Name) {
+			x.add(f.Name, f.Value)
 		}
 	}
 }

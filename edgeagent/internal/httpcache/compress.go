@@ -19,7 +19,6 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 const (
@@ -133,7 +132,7 @@ func (c *Cache) compress(q *query, a *answer, r *Reply, o original) bool {
 
 // mayCompress reports whether files of a length are compressed here; below 0 it is not known yet.
 func (q *query) mayCompress(length int64) bool {
-	return q.Target.Endpoint.Spec.GetCompress() != topologyv1.UrlEndpoint_OFF &&
+	return q.Target.Endpoint.Compress &&
 		(length < 0 || length >= leastCompressed && length <= mostCompressed)
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // Image is a default image or a not-found page, ready to be sent.
@@ -84,13 +84,13 @@ func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9
 	if e.definite {
 		cacheControl = string(rfc9111.AppendPublic(nil, left))
 	}
-	if spec := q.Target.Endpoint.DefaultImageFor(q.Target.Path); spec != nil && (e.definite || spec.GetOnFailure()) {
-		if r := c.imageReply(q, spec, cacheControl, status); r != nil {
+	if image := q.Target.Endpoint.DefaultImageFor(q.Target.Path); image != nil && (e.definite || image.OnFailure) {
+		if r := c.imageReply(q, image, cacheControl, status); r != nil {
 			return r
 		}
 		cacheControl = noStore // it may be there a moment later
 	}
-	if page := q.Target.Endpoint.Spec.GetNotFoundPage(); page != "" && e.definite {
+	if page := q.Target.Endpoint.NotFoundPage; page != "" && e.definite {
 		if r := c.pageReply(q, page, cacheControl, status); r != nil {
 			return r
 		}
@@ -128,17 +128,14 @@ func (q *query) plain(r *Reply, status rfc9111.CacheStatus) {
 
 // imageReply sends the default image, nil if that cannot be done. It has no date of its own, so that no client takes it for an
 // older version of the file.
-func (c *Cache) imageReply(q *query, spec *topologyv1.DefaultImage, cacheControl string, status rfc9111.CacheStatus) *Reply {
-	image, body := c.standIn(q, spec.GetPath())
+func (c *Cache) imageReply(q *query, standIn *topology.DefaultImage, cacheControl string, status rfc9111.CacheStatus) *Reply {
+	image, body := c.standIn(q, standIn.Path)
 	if image == nil {
 		return nil
 	}
 	etag := `W/"default-` + image.SHA256 + `"`
 	status.Detail = "default-image"
-	r := &Reply{Status: http.StatusOK, Length: image.Length, Outcome: DefaultImage}
-	if spec.Status != nil {
-		r.Status = int(spec.GetStatus())
-	}
+	r := &Reply{Status: standIn.Status, Length: image.Length, Outcome: DefaultImage}
 	r.Fields = field.Append(r.Fields, "Etag", etag)
 	r.Fields = field.Append(r.Fields, "Cache-Control", cacheControl)
 	r.Fields = appendStatus(r.Fields, status)

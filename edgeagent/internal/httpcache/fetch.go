@@ -76,7 +76,7 @@ func (f *fill) judgeResponse(status int, h field.Map, res *walk.Result) (fresh r
 	fresh = rfc9111.Evaluate(rfc9111.Response{
 		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came, Library: res.Supplier.UID == walk.LibraryUID,
 		Authorized: len(f.req.Header["Authorization"]) > 0 && slices.Contains(res.Forwarded, "Authorization"),
-	}, f.first.policy)
+	}, *f.first.policy)
 	if res.EarlierInconclusive {
 		fresh = fresh.Cap(capped)
 	}

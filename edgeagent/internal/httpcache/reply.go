@@ -248,7 +248,7 @@ func (q *query) appendHead(b []byte, a *answer, has content) []byte {
 	b = a.appendShown(slices.Grow(b, len(a.shown)+256), has)
 	switch {
 	case a.fresh.ClientsTold():
-		b = field.AppendFunc(b, "Cache-Control", func(b []byte) []byte { return a.fresh.AppendCacheControl(b, q.policy) })
+		b = field.AppendFunc(b, "Cache-Control", func(b []byte) []byte { return a.fresh.AppendCacheControl(b, *q.policy) })
 	case a.withAge || a.verdict.Age >= time.Second:
 		b = field.AppendFunc(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 	"github.com/edgewalk/edgewalk/internal/topology"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // Request is one GET or HEAD for a file.
@@ -62,7 +62,7 @@ type query struct {
 	*Request
 	ctx    context.Context // ends reads of the reply's body
 	key    objects.Key
-	policy rfc9111.Policy
+	policy *cachepolicy.Policy
 	cond   rfc9111.Conditions
 	rang   string // the Range field, of GET only
 	now    time.Time
@@ -85,7 +85,7 @@ type query struct {
 
 // begin makes q the query of r.
 func (c *Cache) begin(q *query, r *Request) {
-	q.Request, q.key, q.policy, q.now, q.maxAge = r, keyOf(r.Epoch, &r.Target), policyOf(&r.Target.Endpoint.Cache), r.Now, -1
+	q.Request, q.key, q.policy, q.now, q.maxAge = r, keyOf(r.Epoch, &r.Target), &r.Target.Endpoint.Cache.Policy, r.Now, -1
 	if q.now.IsZero() {
 		q.now = c.cfg.Now()
 	}
@@ -146,20 +146,6 @@ func keyOf(epoch string, t *topology.Target) objects.Key {
 	}
 	sum := sha256.Sum256(b)
 	return objects.Key(sum[:16])
-}
-
-func policyOf(p *topology.CachePolicy) rfc9111.Policy {
-	mode := rfc9111.Respect
-	switch p.Mode {
-	case topologyv1.CachePolicy_OVERRIDE:
-		mode = rfc9111.Override
-	case topologyv1.CachePolicy_MINIMUM:
-		mode = rfc9111.Minimum
-	}
-	return rfc9111.Policy{
-		Mode: mode, DefaultTTL: p.DefaultTTL, BrowserTTL: p.BrowserTTL, NegativeTTL: p.NegativeTTL,
-		StaleWhileRevalidate: p.StaleWhileRevalidate, StaleIfError: p.StaleIfError,
-	}
 }
 
 // scope is what purges of this request's file would address, but for tags.

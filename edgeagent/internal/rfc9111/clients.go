@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
 // clientMaxAge is the longest a client is told to keep a reply whose lifetime edgewalk set and no browser_ttl says
@@ -13,7 +15,7 @@ const clientMaxAge = time.Hour
 // AppendCacheControl appends the Cache-Control that replaces the origin's where
 // [Freshness.ClientsTold], with Expires, Pragma and Age dropped. It counts from the moment the
 // client gets it, so it does not shrink as the stored reply ages.
-func (f Freshness) AppendCacheControl(dst []byte, p Policy) []byte {
+func (f Freshness) AppendCacheControl(dst []byte, p cachepolicy.Policy) []byte {
 	age := p.BrowserTTL
 	if age < 0 {
 		age = min(f.Lifetime, clientMaxAge)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
 var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -455,13 +457,13 @@ func TestHitPathDoesNotAllocate(t *testing.T) {
 	h := http.Header{"Accept-Encoding": {"gzip, deflate, br"}}
 	header := Fields(h.Values)
 	c := Conditions{IfNoneMatch: `"x", "a"`}
-	f := Evaluate(Response{Status: 200, Header: http.Header{}.Values, RequestTime: t0, ResponseTime: t0}, DefaultPolicy())
+	f := Evaluate(Response{Status: 200, Header: http.Header{}.Values, RequestTime: t0, ResponseTime: t0}, cachepolicy.Default())
 	buf := make([]byte, 0, 256)
 	if n := testing.AllocsPerRun(100, func() {
 		value, _ := Selecting("accept-encoding", header)
 		buf = append(buf[:0], value...)
 		buf = CacheStatus{Hit: true, TTL: f.At(t0, t0).TTL, HasTTL: true}.Append(buf)
-		buf = f.AppendCacheControl(buf, DefaultPolicy())
+		buf = f.AppendCacheControl(buf, cachepolicy.Default())
 		if c.Evaluate(Validators{ETag: `"a"`}, t0) != NotModified {
 			t.Error("no match")
 		}

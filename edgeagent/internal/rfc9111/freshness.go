@@ -2,42 +2,9 @@ package rfc9111
 
 import (
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
-
-// Mode says whose word counts for freshness.
-type Mode uint8
-
-const (
-	// Respect takes the origin's explicit freshness; where a 200 or 203 without Set-Cookie gives none, DefaultTTL.
-	Respect Mode = iota
-	// Override takes DefaultTTL whatever the origin says, no-store and private included.
-	Override
-	// Minimum takes at least DefaultTTL, but obeys no-store and private.
-	Minimum
-)
-
-// Policy is what an endpoint says about caching. The zero Policy respects the origin and caches nothing else;
-// [DefaultPolicy] is that of an endpoint that says nothing.
-type Policy struct {
-	Mode Mode
-	// DefaultTTL is the lifetime edgewalk gives; 0 gives none.
-	DefaultTTL time.Duration
-	// BrowserTTL is the max-age clients see where edgewalk set the lifetime; [Unset] is min(lifetime, 1 h).
-	BrowserTTL time.Duration
-	// NegativeTTL is how long "nobody has it" is remembered.
-	NegativeTTL time.Duration
-	// StaleWhileRevalidate and StaleIfError count where the origin's own directives do not say (RFC 5861).
-	StaleWhileRevalidate time.Duration
-	StaleIfError         time.Duration
-}
-
-// Unset marks a duration of a [Policy] that was not given and whose zero means something else.
-const Unset time.Duration = -1
-
-// DefaultPolicy is the policy of an endpoint that says nothing: 1 h, since object stores rarely send Cache-Control.
-func DefaultPolicy() Policy {
-	return Policy{DefaultTTL: time.Hour, BrowserTTL: Unset, NegativeTTL: 30 * time.Second, StaleIfError: 24 * time.Hour}
-}
 
 // Refusal says why a reply may not be stored; the zero Refusal is none. Its text is the detail of a Cache-Status.
 type Refusal uint8
@@ -104,7 +71,7 @@ func (f Freshness) ClientsTold() bool { return f.SetByUs && !f.ToldApart }
 func (f Freshness) Storable() bool { return f.Refusal == Storable }
 
 // Evaluate judges whether a reply may be stored, and for how long it is fresh, under an endpoint's policy.
-func Evaluate(r Response, p Policy) Freshness {
+func Evaluate(r Response, p cachepolicy.Policy) Freshness {
 	d, targeted := directivesOf(r.Header)
 	f := Freshness{
 		InitialAge:           initialAge(r),
@@ -120,7 +87,7 @@ func Evaluate(r Response, p Policy) Freshness {
 		f.Refusal = refuseAlways(r)
 		return f
 	}
-	if p.Mode != Override {
+	if p.Mode != cachepolicy.Override {
 		if d.StaleWhileRevalidate.Set {
 			f.StaleWhileRevalidate = d.StaleWhileRevalidate.Duration
 		}
@@ -150,15 +117,15 @@ func SharedByAll(header Fields) bool {
 
 func (d Directives) sharedByAll() bool { return d.Public || d.SMaxAge.Set || d.MustRevalidate }
 
-func (f *Freshness) setLifetime(r Response, p Policy, explicit Delta) {
+func (f *Freshness) setLifetime(r Response, p cachepolicy.Policy, explicit Delta) {
 	ours := func() {
 		// edgewalk's lifetime starts when it fetched: what caches in between did before is the origin's affair.
 		f.Lifetime, f.SetByUs, f.NoCache, f.InitialAge = p.DefaultTTL, true, false, 0
 	}
 	switch {
-	case p.Mode == Override:
+	case p.Mode == cachepolicy.Override:
 		ours()
-	case p.Mode == Minimum && (f.NoCache || explicit.Duration-f.InitialAge < p.DefaultTTL) && p.DefaultTTL > 0:
+	case p.Mode == cachepolicy.Minimum && (f.NoCache || explicit.Duration-f.InitialAge < p.DefaultTTL) && p.DefaultTTL > 0:
 		ours()
 	case explicit.Set:
 		f.Lifetime = explicit.Duration
@@ -214,14 +181,14 @@ func refuseAlways(r Response) Refusal {
 	return Storable
 }
 
-func refuse(r Response, p Policy, d Directives, explicit Delta, f Freshness) Refusal {
+func refuse(r Response, p cachepolicy.Policy, d Directives, explicit Delta, f Freshness) Refusal {
 	if always := refuseAlways(r); always != Storable {
 		return always
 	}
 	if r.Authorized && !d.sharedByAll() {
 		return RefusedAuthorization // RFC 9111 3.5; no policy may give one person's reply to others
 	}
-	if p.Mode == Override {
+	if p.Mode == cachepolicy.Override {
 		if p.DefaultTTL == 0 {
 			return RefusedNoLifetime
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the rules decide into testdata/*.txt; review the diff")
@@ -54,14 +56,14 @@ func TestTranscripts(t *testing.T) {
 }
 
 type scene struct {
-	policy Policy
+	policy cachepolicy.Policy
 	resp   Response
 	header http.Header
 }
 
 func replay(t *testing.T, in string) string {
 	var out strings.Builder
-	s := scene{policy: DefaultPolicy()}
+	s := scene{policy: cachepolicy.Default()}
 	scanner := bufio.NewScanner(strings.NewReader(in))
 	for scanner.Scan() {
 		line := scanner.Text()
@@ -97,13 +99,13 @@ func duration(t *testing.T, s string) time.Duration {
 	return d
 }
 
-func parsePolicy(t *testing.T, s string) Policy {
-	p := DefaultPolicy()
+func parsePolicy(t *testing.T, s string) cachepolicy.Policy {
+	p := cachepolicy.Default()
 	for _, field := range strings.Fields(s) {
 		name, value, _ := strings.Cut(field, "=")
 		switch name {
 		case "mode":
-			p.Mode = map[string]Mode{"respect": Respect, "override": Override, "minimum": Minimum}[value]
+			p.Mode = map[string]cachepolicy.Mode{"respect": cachepolicy.Respect, "override": cachepolicy.Override, "minimum": cachepolicy.Minimum}[value]
 		case "default_ttl":
 			p.DefaultTTL = duration(t, value)
 		case "browser_ttl":

@@ -49,7 +49,7 @@ func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.Wa
 			}
 		case origin.Inconclusive:
 			troubles = append(troubles, s.Origin+" "+string(a.Reason))
-			if failsOn(e) {
+			if e.FailOnInconclusive {
 				ending, status = describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
 			}
 		}
@@ -74,19 +74,15 @@ func describe(e *topology.Endpoint, path string, all answers, troubles string) (
 	image := e.DefaultImageFor(path)
 	switch {
 	case res.Kind == NotFound && image != nil:
-		return EndsInImage, imageStatus(image)
-	case res.Kind == NotFound && e.Spec.GetNotFoundPage() != "":
+		return EndsInImage, image.Status
+	case res.Kind == NotFound && e.NotFoundPage != "":
 		return EndsInPage, http.StatusNotFound
 	case res.Kind == NotFound:
 		return "every step says no", http.StatusNotFound
-	case image.GetOnFailure():
-		return EndsInImage + ": " + troubles, imageStatus(image)
+	case image != nil && image.OnFailure:
+		return EndsInImage + ": " + troubles, image.Status
 	}
 	return troubles, res.Status
-}
-
-func imageStatus(image *topologyv1.DefaultImage) int {
-	return int(cmp.Or(image.GetStatus(), http.StatusOK))
 }
 
 func stepID(o *topology.Origin) string {

@@ -12,7 +12,6 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // Config is what a [Walker] needs.
@@ -79,7 +78,7 @@ func (w *Walker) Find(ctx context.Context, r Request) *Result {
 		}
 		if a.Outcome == origin.Inconclusive {
 			res.EarlierInconclusive = true
-			if r.StopOnInconclusive || failsOn(r.Target.Endpoint) {
+			if r.StopOnInconclusive || r.Target.Endpoint.FailOnInconclusive {
 				break
 			}
 		}
@@ -93,11 +92,6 @@ func (w *Walker) Find(ctx context.Context, r Request) *Result {
 	}
 	w.metrics.walk(res)
 	return res
-}
-
-// failsOn reports whether a walk ends at the first step that does not answer.
-func failsOn(e *topology.Endpoint) bool {
-	return e.Spec.GetOnInconclusive() == topologyv1.UrlEndpoint_FAIL
 }
 
 // From asks the supplier of a stored reply, and nobody else. It ends Found with status 200, 203, 206 or 416, NotModified, NotFound
