@@ -197,14 +197,14 @@ func (c *conn) serveH2() {
 // run reads until the connection ends, or another goroutine reads on.
 func (h *h2conn) run() {
 	defer h.leave()
-	err := error(codeInternal)
 	defer func() {
 		if fault := recover(); fault != nil {
 			h.c.server.cfg.Panicked(fault, debug.Stack())
 			h.c.hangUp()
 		}
 	}()
-	if err = h.read(); err == errElsewhere {
+	err := h.read()
+	if err == errElsewhere {
 		return
 	}
 	h.putInput()
@@ -348,7 +348,7 @@ func (h *h2conn) goAway(code h2code) {
 		h.endStreams()
 	}
 	h.appendGoAway(h.newest, code)
-	for !h.over && (h.writing || h.running > 0 || len(h.out) > 0) {
+	for !h.over && (h.writing || len(h.out) > 0 || code == codeNone && h.running > 0) {
 		if !h.writing && h.sendable() {
 			h.round()
 		} else {

@@ -32,7 +32,6 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 	}
 	h.mu.Lock()
 	h.served = true
-	h.useful += len(block)
 	*h.pastOf(id) = pastStream{id: id}
 	switch {
 	case h.told && id > h.last: // The client knows that nobody looks at it (RFC 9113 6.8).
@@ -47,6 +46,7 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 		}
 	default:
 		h.running++
+		h.useful += len(block)
 		st.window = h.first
 		h.mu.Unlock()
 		h.answered++
@@ -70,8 +70,7 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 
 // trailers ends a request.
 func (h *h2conn) trailers(id uint32) error {
-	st := h.newStream(id)
-	defer h.keep(st)
+	defer h.clearText()
 	ok := h.blockEnds
 	size := 0
 	for {

@@ -112,6 +112,10 @@ func (h *h2conn) reset(st *h2stream, code h2code) {
 func (h *h2conn) drop(st *h2stream) {
 	st.gone = true
 	delete(h.open, st.id)
+	if st.queued {
+		st.queued = false
+		h.ready = slices.DeleteFunc(h.ready, func(other *h2stream) bool { return other == st })
+	}
 	if st.cancel != nil {
 		st.cancel()
 	}

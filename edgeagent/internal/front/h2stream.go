@@ -63,9 +63,20 @@ func (h *h2conn) newStream(id uint32) *h2stream {
 func (h *h2conn) keep(st *h2stream) {
 	st.x.Fields.Reset()
 	h.spare = st
-	poisonText(h.decoder.text.b)
-	h.decoder.text.b = h.decoder.text.b[:0]
+	h.clearText()
 }
+
+// clearText is when nobody uses the strings of a request any more.
+func (h *h2conn) clearText() {
+	text := h.decoder.text.b
+	poisonText(text)
+	if h.decoder.text.b = text[:0]; cap(text) > maxText {
+		h.decoder.text.b = nil
+	}
+}
+
+// maxText is what a connection keeps for the strings of its requests.
+const maxText = 4 << 10
 
 // poisonText overwrites strings that nobody may have kept.
 func poisonText(text []byte) {
@@ -116,6 +127,9 @@ func (st *h2stream) finish() {
 	h.running--
 	if st.cancel != nil {
 		st.cancel()
+	}
+	if st.timer != nil {
+		st.timer.Stop()
 	}
 	if !st.gone {
 		switch {
@@ -170,20 +184,20 @@ func (st *h2stream) hasContent() bool {
 	if !st.content {
 		return false
 	}
-	st.awaitContent(headTime)
+	st.awaitContent(headTime, 0)
 	st.h.mu.Lock()
 	defer st.h.mu.Unlock()
 	return !st.ended || st.got > 0
 }
 
-// awaitContent waits until something of the request's content has come, or that there is none, for at most a time.
-func (st *h2stream) awaitContent(limit time.Duration) {
+// awaitContent waits until more than so many bytes of the request's content have come, or its end, for at most a time.
+func (st *h2stream) awaitContent(limit time.Duration, most int) {
 	st.slow()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	st.h.mu.Lock()
 	defer st.h.mu.Unlock()
-	for late := false; !late && !st.ended && st.got == 0 && !st.gone; {
+	for late := false; !late && !st.ended && st.flow <= most && !st.gone; {
 		st.h.mu.Unlock()
 		select {
 		case <-st.wake:
@@ -229,8 +243,9 @@ func (st *h2stream) reply(r *Reply) (sent int64, err error) {
 		length = int64(len(r.Mem))
 	}
 	if st.content && !st.x.Fields.Has(field.Expect) {
-		// Content that is not what was announced is an error rather than refused (RFC 9113 8.1.1).
-		st.awaitContent(lingerTime)
+		// Some clients take in the reply after the content alone, and what is wrong with the rest is an error of
+		// the request (RFC 9113 8.1.1). None is asked to send more than the first window.
+		st.awaitContent(lingerTime, firstWindow/2)
 	}
 	none := r.Mem == nil && r.File == nil && r.Stream == nil
 	if st.x.Method == "HEAD" || r.Status == 204 || r.Status == 304 || none || length == 0 && r.Stream == nil {
