@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc/manifest"
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )

@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc/manifest"
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc/manifest"
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
