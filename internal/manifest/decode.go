@@ -1,4 +1,4 @@
-// Package manifest reads an account's manifest from YAML or JSON and tells two resources apart field by field.
+// Package manifest reads an account's manifest, or a resource by itself, from YAML or JSON and tells two resources apart field by field.
 //
 // It is pure. A text either decodes whole or gives errors that carry line, column and field; what a reader could
 // misunderstand (a key twice, an alias, a second document, an empty section) is an error, never a guess. No error repeats
@@ -18,14 +18,20 @@ import (
 
 	"buf.build/go/protoyaml"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/internal/duration"
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// Document is a decoded manifest.
+// Document is a decoded text.
 type Document struct {
-	// Manifest is what the text says.
+	// Manifest is what the text says, if it is a manifest.
 	Manifest *adminv1.Manifest
+	// Message is what the text says.
+	Message proto.Message
 	// positions holds where each field of the text is, by its path: `origins[2].web.base_url`.
 	positions map[string]Position
 }
@@ -52,7 +58,7 @@ func (e *Error) Error() string {
 		b.WriteString(": ")
 	}
 	if e.Field != "" {
-		b.WriteString(e.Field + ": ")
+		b.WriteString(fieldpath.JSON(e.Field) + ": ")
 	}
 	return b.String() + e.Text
 }
@@ -70,21 +76,54 @@ func (e Errors) Error() string {
 
 // Decode reads a manifest. Its error is [Errors].
 func Decode(text string) (*Document, error) {
+	m := new(adminv1.Manifest)
+	d, err := DecodeMessage(text, m)
+	if err != nil {
+		return nil, err
+	}
+	d.Manifest = m
+	return d, nil
+}
+
+// DecodeMessage reads a text into a message, which is empty: a resource by itself is written as in a manifest. Its error is
+// [Errors].
+func DecodeMessage(text string, m proto.Message) (*Document, error) {
 	text = fromJSON(text)
-	root, err := parse(text)
+	what := "file"
+	if _, ok := m.(*adminv1.Manifest); ok {
+		what = "manifest"
+	}
+	root, err := parse(text, what)
 	if err != nil {
 		return nil, Errors{err}
 	}
-	d := &Document{Manifest: new(adminv1.Manifest), positions: map[string]Position{}}
+	d := &Document{Message: m, positions: map[string]Position{}}
 	w := &walker{positions: d.positions}
-	w.message(root, d.Manifest.ProtoReflect().Descriptor(), "")
+	w.message(root, m.ProtoReflect().Descriptor(), "")
 	if len(w.errors) > 0 {
 		return nil, w.errors
 	}
-	if err := protoyaml.Unmarshal([]byte(text), d.Manifest); err != nil {
+	if err := (protoyaml.UnmarshalOptions{CustomUnmarshaler: durations{}}).Unmarshal([]byte(text), d.Message); err != nil {
 		return nil, d.fromProtoyaml(err)
 	}
 	return d, nil
+}
+
+// durations has fields take the durations that flags take.
+type durations struct{}
+
+// Unmarshal implements [protoyaml.CustomUnmarshaler].
+func (durations) Unmarshal(node *yaml.Node, message proto.Message) (bool, error) {
+	d, ok := message.(*durationpb.Duration)
+	if !ok || node.Kind != yaml.ScalarNode {
+		return false, nil
+	}
+	given, err := duration.Parse(node.Value)
+	if err != nil {
+		return false, nil // The walker has let it pass: it is one for protoyaml.
+	}
+	proto.Merge(d, durationpb.New(given))
+	return true, nil
 }
 
 // Has reports whether the text has the section, such as `custom_domains`, be it empty.
@@ -107,18 +146,19 @@ func (d *Document) At(field string) Position {
 	}
 }
 
-func parse(text string) (*yaml.Node, *Error) {
+// parse reads the one document of a text, which errors call what it is.
+func parse(text, what string) (*yaml.Node, *Error) {
 	dec := yaml.NewDecoder(strings.NewReader(text))
 	var doc, second yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		return nil, &Error{Text: "the manifest is empty"}
+		return nil, &Error{Text: "the " + what + " is empty"}
 	case err != nil:
 		return nil, fromYAML(text, err)
 	}
 	switch err := dec.Decode(&second); {
 	case err == nil:
-		return nil, &Error{Position: Position{Line: second.Line, Column: second.Column}, Text: "a second document begins here; a manifest is one"}
+		return nil, &Error{Position: Position{Line: second.Line, Column: second.Column}, Text: "a second document begins here; a " + what + " is one"}
 	case !errors.Is(err, io.EOF):
 		return nil, fromYAML(text, err)
 	}
@@ -171,7 +211,7 @@ func (d *Document) fromProtoyaml(err error) Errors {
 	for _, err := range all {
 		m := protoyamlLine.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0])
 		if m == nil {
-			out = append(out, &Error{Text: "the text does not fit a manifest"})
+			out = append(out, &Error{Text: "the text does not fit"})
 			continue
 		}
 		e := &Error{Text: m[3]}

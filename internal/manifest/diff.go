@@ -13,7 +13,7 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// Diff returns the fields in which two messages of one type differ, in the order of the .proto. A list differs as a whole,
+// Diff returns the fields in which two messages of one type differ, in the order of the .proto, by the names of JSON. A list differs as a whole,
 // a map by key. Either message may be nil. The messages must hold no secrets.
 func Diff(before, after proto.Message) []*adminv1.FieldChange {
 	var d differ
@@ -33,7 +33,7 @@ func (d *differ) message(before, after protoreflect.Message, path string) {
 	fields := before.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		p := join(path, string(f.Name()))
+		p := join(path, f.JSONName())
 		switch {
 		case f.IsMap():
 			d.pairs(before.Get(f).Map(), after.Get(f).Map(), f, p)

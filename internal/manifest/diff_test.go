@@ -20,14 +20,14 @@ func TestDiff(t *testing.T) {
 	}{
 		{"the same", `{"id":"e","cors":{}}`, `{"id":"e","cors":{}}`, ""},
 		{"a text", `{"description":"a"}`, `{"description":"<b>"}`, `description: "a" -> "<b>"`},
-		{"set", `{}`, `{"walkDeadline":"1.5s"}`, `walk_deadline:  -> "1.500s"`},
-		{"unset", `{"walkDeadline":"1.5s"}`, `{}`, `walk_deadline: "1.500s" -> `},
-		{"an optional set to its zero", `{"defaultImage":{"path":"a"}}`, `{"defaultImage":{"path":"a","status":404,"onFailure":true}}`, "default_image.status:  -> 404\ndefault_image.on_failure:  -> true"},
+		{"set", `{}`, `{"walkDeadline":"1.5s"}`, `walkDeadline:  -> "1.500s"`},
+		{"unset", `{"walkDeadline":"1.5s"}`, `{}`, `walkDeadline: "1.500s" -> `},
+		{"an optional set to its zero", `{"defaultImage":{"path":"a"}}`, `{"defaultImage":{"path":"a","status":404,"onFailure":true}}`, "defaultImage.status:  -> 404\ndefaultImage.onFailure:  -> true"},
 		{"a list", `{"origins":["a","b"]}`, `{"origins":["b"]}`, `origins: ["a","b"] -> ["b"]`},
-		{"an enum", `{"cache":{"mode":"OVERRIDE"}}`, `{"cache":{"defaultTtl":"1s"}}`, "cache.mode: \"OVERRIDE\" -> \ncache.default_ttl:  -> \"1s\""},
+		{"an enum", `{"cache":{"mode":"OVERRIDE"}}`, `{"cache":{"defaultTtl":"1s"}}`, "cache.mode: \"OVERRIDE\" -> \ncache.defaultTtl:  -> \"1s\""},
 		{"an empty message", `{}`, `{"cors":{}}`, `cors:  -> {}`},
 		{"a map", `{"responseHeaders":{"set":{"a":"1","b":"2"}}}`, `{"responseHeaders":{"set":{"b":"3","c":"4"}}}`,
-			"response_headers.set[\"a\"]: \"1\" -> \nresponse_headers.set[\"b\"]: \"2\" -> \"3\"\nresponse_headers.set[\"c\"]:  -> \"4\""},
+			"responseHeaders.set[\"a\"]: \"1\" -> \nresponseHeaders.set[\"b\"]: \"2\" -> \"3\"\nresponseHeaders.set[\"c\"]:  -> \"4\""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -50,11 +50,11 @@ func TestDiff(t *testing.T) {
 func TestDiffOfNothingAndSomething(t *testing.T) {
 	t.Parallel()
 	o := &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://a"}}}
-	if got, want := changes((*topologyv1.Origin)(nil), o), `web.base_url:  -> "http://a"`; got != want {
+	if got, want := changes((*topologyv1.Origin)(nil), o), `web.baseUrl:  -> "http://a"`; got != want {
 		t.Errorf("made: got %s, want %s", got, want)
 	}
 	s3 := &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b"}}}
-	if got, want := changes(o, s3), "web.base_url: \"http://a\" -> \ns3.bucket:  -> \"b\""; got != want {
+	if got, want := changes(o, s3), "web.baseUrl: \"http://a\" -> \ns3.bucket:  -> \"b\""; got != want {
 		t.Errorf("another kind: got %s, want %s", got, want)
 	}
 }

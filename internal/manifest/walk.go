@@ -2,10 +2,16 @@ package manifest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/edgewalk/edgewalk/internal/duration"
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 const noAlias = "aliases and anchors are not allowed; quote a text that begins with * or &"
@@ -39,18 +45,25 @@ func (w *walker) message(n *yaml.Node, d protoreflect.MessageDescriptor, path st
 		return
 	}
 	if d.ParentFile().Package() == "google.protobuf" {
-		return // Durations and times are scalars in text.
+		w.wellKnown(n, d, path)
+		return
 	}
 	if n.Kind != yaml.MappingNode {
 		w.fail(n, path, "want fields, such as {%s: ...}", firstField(d))
 		return
 	}
 	seen := map[protoreflect.FieldNumber]*yaml.Node{}
+	chosen := map[protoreflect.OneofDescriptor]*yaml.Node{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		f := findField(d, key)
 		if f == nil {
-			w.fail(key, path, "unknown field %q", key.Value)
+			names := fieldNames(d)
+			hint := fieldpath.Hint(key.Value, names...)
+			if hint == "" {
+				hint = "; there are " + strings.Join(names, ", ")
+			}
+			w.fail(key, path, "unknown field %q%s", key.Value, hint)
 			continue
 		}
 		if first := seen[f.Number()]; first != nil {
@@ -58,6 +71,13 @@ func (w *walker) message(n *yaml.Node, d protoreflect.MessageDescriptor, path st
 			continue
 		}
 		seen[f.Number()] = key
+		if of := f.ContainingOneof(); of != nil && !of.IsSynthetic() {
+			if first := chosen[of]; first != nil {
+				w.fail(key, path, "%s and %s exclude each other: drop one of the two", first.Value, key.Value)
+				continue
+			}
+			chosen[of] = key
+		}
 		w.field(value, f, join(path, string(f.Name())))
 	}
 }
@@ -87,7 +107,49 @@ func (w *walker) single(n *yaml.Node, f protoreflect.FieldDescriptor, path strin
 		w.message(n, f.Message(), path)
 		return
 	}
-	w.value(n, path)
+	if !w.value(n, path) {
+		return
+	}
+	switch known := valueNames(f.Enum()); {
+	case known == nil:
+	case n.Kind != yaml.ScalarNode:
+		w.fail(n, path, "want one of %s", strings.Join(known, ", "))
+	case !slices.Contains(known, n.Value):
+		w.fail(n, path, "%q is none of %s", n.Value, strings.Join(known, ", "))
+	}
+}
+
+// wellKnown looks at what is a scalar in text: durations and times.
+func (w *walker) wellKnown(n *yaml.Node, d protoreflect.MessageDescriptor, path string) {
+	if d.Name() != "Duration" {
+		return
+	}
+	if n.Kind != yaml.ScalarNode {
+		w.fail(n, path, "want a duration, such as 30s, 10m, 12h or 1d")
+	} else if _, err := duration.Parse(n.Value); err != nil {
+		w.fail(n, path, "%v", err)
+	}
+}
+
+// valueNames are the values of an enum that can be chosen, nil for no enum.
+func valueNames(e protoreflect.EnumDescriptor) (names []string) {
+	if e == nil {
+		return nil
+	}
+	for i := 1; i < e.Values().Len(); i++ { // 0 is what is not specified.
+		names = append(names, string(e.Values().Get(i).Name()))
+	}
+	return names
+}
+
+// fieldNames are the names of the fields that a text may set.
+func fieldNames(d protoreflect.MessageDescriptor) (names []string) {
+	for i := range d.Fields().Len() {
+		if f := d.Fields().Get(i); d.ParentFile().Package() != "edgewalk.topology.v1" || f.Name() == "id" || !topology.OutputOnly(f.Name()) {
+			names = append(names, f.JSONName())
+		}
+	}
+	return names
 }
 
 func (w *walker) pairs(n *yaml.Node, f protoreflect.FieldDescriptor, path string) {

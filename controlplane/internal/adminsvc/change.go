@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -59,7 +60,7 @@ func (l *changeList) origin(d *draft, id string) {
 		if before[path] == next[path] {
 			continue
 		}
-		f := &adminv1.FieldChange{Path: path}
+		f := &adminv1.FieldChange{Path: fieldpath.JSON(path)}
 		if before[path] != "" {
 			f.Before = secretChanged
 		}

@@ -78,6 +78,7 @@ func newDomainID(req *adminv1.CreateCustomDomainRequest) (id, name string, err e
 		if id == "" {
 			return "", "", invalid("custom_domain.domain", "give the host name")
 		}
+		id = canonicalDomainName("/" + id)[1:]
 		if name, err = topology.DomainFromID(id); err != nil {
 			return "", "", invalid("custom_domain_id", "%v", err)
 		}
@@ -86,7 +87,7 @@ func newDomainID(req *adminv1.CreateCustomDomainRequest) (id, name string, err e
 	if name, err = topology.CanonicalDomain(given, ""); err != nil {
 		return "", "", invalid("custom_domain.domain", "%v", err)
 	}
-	if id != "" && id != topology.DomainID(name) {
+	if id != "" && canonicalDomainName("/" + id)[1:] != topology.DomainID(name) {
 		return "", "", invalid("custom_domain_id", "the id of %q is %q: leave it out", name, topology.DomainID(name))
 	}
 	return topology.DomainID(name), name, nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -389,11 +390,13 @@ func secretRequired(name string, paths []string) *failure {
 }
 
 func mustGive(name, because string, paths []string) *failure {
-	f := fail(kindSecretRequired, "%s: %s, so its secrets must be given again: %s", name, because, strings.Join(paths, ", "))
-	f.resource = name
+	f := &failure{kind: kindSecretRequired, resource: name}
+	var typed []string
 	for _, path := range paths {
-		f.fields = append(f.fields, fieldFault{path, "must be given again, since " + because})
+		typed = append(typed, fieldpath.JSON(path))
+		f.fields = append(f.fields, fieldFault{path, "must be given again, because " + because})
 	}
+	f.text = fmt.Sprintf("%s: %s, so its secrets must be given again: %s", name, because, strings.Join(typed, ", "))
 	return f
 }
 
@@ -549,10 +552,7 @@ func violationsError(s *topology.AccountState, found []rules.Violation, resource
 	if !slices.ContainsFunc(found, func(v rules.Violation) bool { return !missingReference(s, v) }) {
 		f.kind = kindReferenceMissing
 	}
-	f.text = found[0].Error()
-	if n := len(found) - 1; n > 0 {
-		f.text += fmt.Sprintf(" (and %d more)", n)
-	}
+	f.text = found[0].Error() + more(len(found)-1)
 	for _, v := range found[:min(len(found), maxFaults)] {
 		field := v.Field
 		switch {

@@ -14,6 +14,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -156,7 +157,18 @@ type failure struct {
 	cause error
 }
 
+// fieldFault is what is wrong with a field, which has the path that programs read: that of the .proto, from the request on
+// (https://pkg.go.dev/google.golang.org/genproto/googleapis/rpc/errdetails#BadRequest_FieldViolation).
 type fieldFault struct{ field, text string }
+
+// said is the fault for people: the field as they type it. What is wrong with an id names that itself.
+func (f fieldFault) said() string {
+	switch f.field {
+	case "", "account_id", "origin_id", "url_endpoint_id", "custom_domain_id":
+		return f.text
+	}
+	return fieldpath.Typed(f.field) + ": " + f.text
+}
 
 type blocker struct{ name, text string }
 
@@ -168,8 +180,22 @@ func fail(k kind, format string, args ...any) *failure {
 }
 
 func invalid(field, format string, args ...any) *failure {
-	text := fmt.Sprintf(format, args...)
-	return &failure{kind: kindInvalidField, text: field + ": " + text, fields: []fieldFault{{field, text}}}
+	return faulty(kindInvalidField, []fieldFault{{field, fmt.Sprintf(format, args...)}})
+}
+
+// faulty is about fields of a request, of which its text tells the first.
+func faulty(k kind, faults []fieldFault) *failure {
+	f := &failure{kind: k, text: faults[0].said() + more(len(faults)-1)}
+	f.fields = faults[:min(len(faults), maxFaults)]
+	return f
+}
+
+// more tells of how many faults a text does not.
+func more(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d more)", n)
 }
 
 func notFound(name string) *failure {

@@ -7,9 +7,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -178,7 +178,10 @@ func (m *source) apply(d *draft, prune bool) error {
 func (m *source) applyAccount(d *draft) error {
 	in := m.GetAccount()
 	a := new(topologyv1.Account)
-	mask{all: true}.apply(a, in)
+	if stored := d.account.before("").Message; stored != nil {
+		a = proto.CloneOf(stored)
+	}
+	mask{}.apply(a, in) // What a manifest leaves out of the account stays: it may be about some sections alone.
 	etag, field, remedy := in.GetEtag(), "account.etag", ": export it again, or leave account.etag out to write over what others did"
 	if m.etag != "" {
 		etag, field, remedy = m.etag, "etag", ""

@@ -6,8 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -22,9 +23,7 @@ func textError(err error) error {
 	for _, e := range mistakes[:min(len(mistakes), maxFaults)] {
 		f.fields = append(f.fields, fieldFault{e.Field, (&manifest.Error{Position: e.Position, Text: e.Text}).Error()})
 	}
-	if n := len(mistakes) - 1; n > 0 {
-		f.text += fmt.Sprintf(" (and %d more)", n)
-	}
+	f.text += more(len(mistakes) - 1)
 	return f
 }
 
@@ -47,9 +46,7 @@ func (m *source) locate(err error) error {
 		f.fields[i].text = e.Error()
 	}
 	f.text = first
-	if n := len(f.fields) - 1; n > 0 {
-		f.text += fmt.Sprintf(" (and %d more)", n)
-	}
+	f.text += more(len(f.fields) - 1)
 	return f
 }
 
@@ -70,7 +67,7 @@ func (m *source) check() error {
 				continue
 			}
 			if first, ok := seen[id]; ok {
-				f.fields = append(f.fields, fieldFault{at, fmt.Sprintf("%q is listed twice, first as %s[%d]", id, name, first)})
+				f.fields = append(f.fields, fieldFault{at, fmt.Sprintf("%q is listed twice, first as %s[%d]", id, fieldpath.JSON(name), first)})
 				continue
 			}
 			seen[id] = i
@@ -91,7 +88,7 @@ func (m *source) check() error {
 	if len(f.fields) == 0 {
 		return nil
 	}
-	f.text = f.fields[0].field + ": " + f.fields[0].text
+	f.text = fieldpath.JSON(f.fields[0].field) + ": " + f.fields[0].text
 	return f
 }
 

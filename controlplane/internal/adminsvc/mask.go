@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -58,7 +59,7 @@ func resolvePath(path string, d protoreflect.MessageDescriptor) ([]string, error
 			f = d.Fields().ByJSONName(part)
 		}
 		if f == nil {
-			return nil, unknownPath(path, "there is no such field")
+			return nil, unknownPath(path, "there is no such field"+fieldpath.Hint(part, fieldNames(d)...))
 		}
 		parts = append(parts, string(f.Name()))
 		switch {
@@ -77,6 +78,13 @@ func resolvePath(path string, d protoreflect.MessageDescriptor) ([]string, error
 		d = f.Message()
 	}
 	return nil, unknownPath(path, "there is no such field")
+}
+
+func fieldNames(d protoreflect.MessageDescriptor) (names []string) {
+	for i := range d.Fields().Len() {
+		names = append(names, string(d.Fields().Get(i).Name()))
+	}
+	return names
 }
 
 // names reports whether the mask names a field itself, by its path in the .proto's spelling.

@@ -283,9 +283,7 @@ func (s *Service) uploadWarnings(ctx context.Context, key topology.Key) []string
 
 func checkContent(start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled) error {
 	mismatch := func(field, format string, args ...any) error {
-		f := fail(kindContentMismatch, field+": "+format, args...)
-		f.fields = []fieldFault{{field, strings.TrimPrefix(f.text, field+": ")}}
-		return f
+		return faulty(kindContentMismatch, []fieldFault{{field, fmt.Sprintf(format, args...)}})
 	}
 	if start.SizeBytes != nil && start.GetSizeBytes() != spooled.Size {
 		return mismatch("start.size_bytes", "%d bytes were announced and %d have arrived", start.GetSizeBytes(), spooled.Size)
@@ -321,9 +319,9 @@ func (r *uploadReader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		if r.limit != nil && r.read > *r.limit {
-			f := fail(kindContentMismatch, "start.size_bytes: %d bytes were announced and more have arrived", *r.limit)
-			f.fields = []fieldFault{{"start.size_bytes", "more bytes have arrived"}}
-			return 0, f
+			return 0, faulty(kindContentMismatch, []fieldFault{{
+				"start.size_bytes", fmt.Sprintf("%d bytes were announced and more have arrived", *r.limit),
+			}})
 		}
 		if err := r.over(r.read); err != nil {
 			return 0, err

@@ -98,15 +98,11 @@ func (d *draft) purged(purge *topologyv1.Purge) part {
 }
 
 func purgeViolations(found []rules.Violation) *failure {
-	f := &failure{kind: kindInvalidField}
+	faults := make([]fieldFault, 0, len(found))
 	for _, v := range found {
-		f.fields = append(f.fields, fieldFault{"purge." + v.Field, v.Description})
+		faults = append(faults, fieldFault{"purge." + v.Field, v.Description})
 	}
-	f.text = f.fields[0].field + ": " + f.fields[0].text
-	if n := len(found) - 1; n > 0 {
-		f.text += fmt.Sprintf(" (and %d more)", n)
-	}
-	return f
+	return faulty(kindInvalidField, faults)
 }
 
 // newPurgeID sorts later purges first, and differs even for two of the same moment.

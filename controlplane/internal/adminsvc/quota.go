@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"google.golang.org/protobuf/proto"
@@ -34,7 +35,7 @@ const spoolFor = 4
 // overQuota says that a write would pass a limit of its account, and names that by its field, or by the operator's flag.
 func overQuota(account, field string, limit, wanted int64, unit, remedy string) *failure {
 	name := topology.AccountName(account)
-	f := fail(kindQuota, "%s: %s may be at most %d%s, and this would make it %d: %s", name, field, limit, unit, wanted, remedy)
+	f := fail(kindQuota, "%s: %s may be at most %d%s, and this would make it %d: %s", name, fieldpath.JSON(field), limit, unit, wanted, remedy)
 	f.resource = name
 	f.facts = map[string]string{"field": field, "limit": strconv.FormatInt(limit, 10)}
 	return f
@@ -73,7 +74,8 @@ func (d *draft) timeQuota(limits *topologyv1.AccountLimits) error {
 		if after <= limit || after <= before {
 			return nil
 		}
-		f := fail(kindQuota, "%s: %s of %s is longer than %s of the account, %s: shorten it, or raise the account's limit", resource, what, after, field, limit)
+		f := fail(kindQuota, "%s: %s of %s is longer than %s of the account, %s: shorten it, or raise the account's limit", resource,
+			fieldpath.JSON(what), after, fieldpath.JSON(field), limit)
 		f.resource = resource
 		f.facts = map[string]string{"field": field, "limit": limit.String()}
 		return f

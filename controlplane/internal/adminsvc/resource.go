@@ -2,6 +2,7 @@ package adminsvc
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -168,11 +169,28 @@ func (d *draft) found(ok bool, key topology.Key, etag string, modRevision int64)
 
 // parseName reads the resource name in a field of a request.
 func parseName(kind topology.Kind, field, name string) (topology.Key, error) {
+	if kind == topology.KindCustomDomains {
+		name = canonicalDomainName(name)
+	}
 	key, err := topology.ParseName(kind, name)
 	if err != nil {
 		return topology.Key{}, invalid(field, "%v", err)
 	}
 	return key, nil
+}
+
+// canonicalDomainName takes the domain of a resource name in any spelling: capital or international, and `*.` for a wildcard.
+func canonicalDomainName(name string) string {
+	slash := strings.LastIndexByte(name, '/')
+	domain := name[slash+1:]
+	if base, ok := strings.CutPrefix(domain, topology.DomainID("*.")); ok {
+		domain = "*." + base
+	}
+	canonical, err := topology.CanonicalDomain(domain, "")
+	if slash < 0 || err != nil {
+		return name
+	}
+	return name[:slash+1] + topology.DomainID(canonical)
 }
 
 // parseParent reads the account that a request is about.

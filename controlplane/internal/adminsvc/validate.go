@@ -57,21 +57,16 @@ func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate
 	if !errors.As(err, &broken) {
 		return err
 	}
-	f := &failure{kind: kindInvalidField}
+	var faults []fieldFault
 	for _, v := range broken.Violations {
 		fault := fieldFault{strings.Trim(prefix+"."+protovalidate.FieldPathString(v.Proto.GetField()), "."), violationText(m, v)}
-		if last := len(f.fields) - 1; last >= 0 && f.fields[last].field == fault.field {
-			f.fields[last] = fault // Of a text that is too short and has another form than wanted, the form tells more.
+		if last := len(faults) - 1; last >= 0 && faults[last].field == fault.field {
+			faults[last] = fault // Of a text that is too short and has another form than wanted, the form tells more.
 			continue
 		}
-		f.fields = append(f.fields, fault)
+		faults = append(faults, fault)
 	}
-	f.text = strings.TrimPrefix(f.fields[0].field+": ", ": ") + f.fields[0].text
-	if n := len(f.fields) - 1; n > 0 {
-		f.text += fmt.Sprintf(" (and %d more)", n)
-	}
-	f.fields = f.fields[:min(len(f.fields), maxFaults)]
-	return f
+	return faulty(kindInvalidField, faults)
 }
 
 // forms says in words what each pattern in the protos wants.
@@ -108,7 +103,11 @@ func violationText(m proto.Message, v *protovalidate.Violation) string {
 			return form
 		}
 	case "repeated.unique":
-		return "something is listed twice: drop one of the two"
+		return twice(v.FieldValue.List())
+	case "repeated.max_items":
+		return fmt.Sprintf("at most %s are allowed, and there are %d", v.RuleValue, v.FieldValue.List().Len())
+	case "int32.in":
+		return "want " + orList(v.RuleValue.List())
 	case "enum.not_in": // Only the zero is ever excluded.
 		return "value is required"
 	case "required":
@@ -120,6 +119,34 @@ func violationText(m proto.Message, v *protovalidate.Violation) string {
 		return text
 	}
 	return v.Proto.GetRuleId()
+}
+
+// twice names what a list has twice.
+func twice(list protoreflect.List) string {
+	seen := make(map[string]int)
+	for i := range list.Len() {
+		item := list.Get(i).String()
+		if first, ok := seen[item]; ok {
+			return fmt.Sprintf("%q is listed twice, as item %d and %d: drop one of the two", item, first+1, i+1)
+		}
+		seen[item] = i
+	}
+	return "something is listed twice: drop one of the two"
+}
+
+func orList(list protoreflect.List) string {
+	var b strings.Builder
+	for i := range list.Len() {
+		switch {
+		case i == 0:
+		case i == list.Len()-1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(list.Get(i).String())
+	}
+	return b.String()
 }
 
 // choices are the fields of the oneof that a violation is about, empty if it is about a field.
@@ -144,7 +171,7 @@ func choices(m proto.Message, v *protovalidate.Violation) string {
 	}
 	var names []string
 	for i := range oneof.Fields().Len() {
-		names = append(names, string(oneof.Fields().Get(i).Name()))
+		names = append(names, oneof.Fields().Get(i).JSONName())
 	}
 	return strings.Join(names, ", ")
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -17,17 +18,19 @@ import (
 type Violation struct {
 	// Resource is the resource's name.
 	Resource string
-	// Field is the path of the field in the resource's message, such as `origins[1]`. It is empty for the whole resource.
+	// Field is the path of the field in the resource's message, by the names of the .proto, such as `web.base_url`. It is empty
+	// for the whole resource.
 	Field string
 	// Description says what is wrong and how to mend it.
 	Description string
 }
 
+// Error names the field as people type it.
 func (v Violation) Error() string {
 	if v.Field == "" {
 		return v.Resource + ": " + v.Description
 	}
-	return v.Resource + ": " + v.Field + ": " + v.Description
+	return v.Resource + ": " + fieldpath.JSON(v.Field) + ": " + v.Description
 }
 
 // Check says which rules of an account an existing account's state would break. It covers what the annotations of the
@@ -88,7 +91,7 @@ func checkCustomDomain(c *checker, s *topology.AccountState, id, shared string) 
 	switch d.GetMode() {
 	case topologyv1.CustomDomain_ACCOUNT:
 		if d.GetUrlEndpoint() != "" {
-			c.add("url_endpoint", "mode ACCOUNT leads to the default endpoint: drop url_endpoint or set mode to URL_ENDPOINT")
+			c.add("url_endpoint", "mode ACCOUNT leads to the default endpoint: drop urlEndpoint or set mode to URL_ENDPOINT")
 		}
 	case topologyv1.CustomDomain_URL_ENDPOINT:
 		if d.GetUrlEndpoint() == "" {

@@ -116,7 +116,7 @@ func TestCheck(t *testing.T) {
 		{"CA that is garbage", site(func(w *topologyv1.WebOrigin) {
 			w.CaPem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 		}), legacy, "web.ca_pem", "PEM block 1 is no certificate"},
-		{"CA without checking", site(func(w *topologyv1.WebOrigin) { w.CaPem, w.TlsVerify = caPEM, new(bool) }), legacy, "web.ca_pem", "tls_verify"},
+		{"CA without checking", site(func(w *topologyv1.WebOrigin) { w.CaPem, w.TlsVerify = caPEM, new(bool) }), legacy, "web.ca_pem", "tlsVerify"},
 		{"canonical link", func(s *topology.AccountState) { origin(s, "legacy").BaseUrlForCanonicalHeader = "http://a@b" }, legacy, "base_url_for_canonical_header", "user"},
 		{"forwarded field", func(s *topology.AccountState) {
 			origin(s, "legacy").GetWeb().ForwardRequestHeaders = []string{"Cookie", "If-None-Match"}
@@ -127,11 +127,11 @@ func TestCheck(t *testing.T) {
 		{"ambient and a key id", func(s *topology.AccountState) {
 			origin(s, "product-images").GetS3().UseAmbientCredentials = true
 			delete(s.Secrets, "product-images")
-		}, bucket, "s3.access_key_id", "ambient"},
+		}, bucket, "s3.access_key_id", "mbient"},
 		{"ambient and a secret", func(s *topology.AccountState) {
 			origin(s, "product-images").GetS3().UseAmbientCredentials = true
 			origin(s, "product-images").GetS3().AccessKeyId = ""
-		}, bucket, secretS3Key, "ambient"},
+		}, bucket, secretS3Key, "mbient"},
 		{"s3 endpoint", func(s *topology.AccountState) { origin(s, "product-images").GetS3().Endpoint = "http://h:99999" }, bucket, "s3.endpoint", "port"},
 		{"two credentials of Azure", func(s *topology.AccountState) {
 			s.Origins["product-images"] = topology.Stored[*topologyv1.Origin]{Message: &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{
@@ -157,13 +157,13 @@ func TestCheck(t *testing.T) {
 		}, legacy, "web_proxy.allowed_hosts[0]", `write it as "b.example"`},
 		{"reserved origin id", func(s *topology.AccountState) { s.Origins["media"] = s.Origins["legacy"] }, "accounts/acme/origins/media", "id", "Media Library"},
 
-		{"request field Host", header("Host", "x"), legacy, "request_headers[0].name", "forward_host_header"},
+		{"request field Host", header("Host", "x"), legacy, "request_headers[0].name", "forwardHostHeader"},
 		{"request field Range", header("RANGE", "x"), legacy, "request_headers[0].name", "part"},
 		{"request field If-Match", header("If-Match", "x"), legacy, "request_headers[0].name", "304"},
 		{"request field Content-Length", header("content-length", "x"), legacy, "request_headers[0].name", "frames"},
 		{"request field Connection", header("Connection", "x"), legacy, "request_headers[0].name", "connection"},
 		{"request field CDN-Loop", header("CDN-Loop", "x"), legacy, "request_headers[0].name", "circles"},
-		{"request field without value", header("X-Key", ""), legacy, "request_headers[0].value", "value or secret_value"},
+		{"request field without value", header("X-Key", ""), legacy, "request_headers[0].value", "value or secretValue"},
 		{"request field twice", func(s *topology.AccountState) {
 			origin(s, "legacy").RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Key", Value: "a"}, {Name: "x-key", Value: "b"}}
 		}, legacy, "request_headers[1].name", "twice"},

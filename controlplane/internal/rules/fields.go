@@ -19,7 +19,7 @@ func requestFieldRefused(name string) string {
 	case hopByHop(name):
 		return name + " belongs to one connection or frames a message: drop it"
 	case name == "host":
-		return "host is that of the origin's URL: use web.forward_host_header for the client's"
+		return "host is that of the origin's URL: use web.forwardHostHeader for the client's"
 	case name == "range" || strings.HasPrefix(name, "if-"):
 		return name + " would make an origin answer with a part or with 304: drop it"
 	case name == "via" || name == "cdn-loop":

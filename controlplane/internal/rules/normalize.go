@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -24,7 +25,17 @@ func Normalize(account, resource string, m proto.Message) []Violation {
 				hosts[i] = host
 			}
 		}
+		if web := m.GetWeb(); web != nil {
+			web.HostHeader, web.TlsServerName = asciiSite(web.HostHeader), asciiSite(web.TlsServerName)
+			web.BaseUrl = asciiURL(web.BaseUrl)
+		}
+		if a := m.GetAkeneo(); a != nil {
+			a.BaseUrl = asciiURL(a.BaseUrl)
+		}
 	case *topologyv1.UrlEndpoint:
+		for i, origin := range m.GetCors().GetAllowOrigins() {
+			m.Cors.AllowOrigins[i] = asciiURL(origin)
+		}
 		for i := range m.Origins {
 			sibling(c, fmt.Sprintf("origins[%d]", i), topology.KindOrigins, account, &m.Origins[i])
 		}
@@ -46,6 +57,38 @@ func Normalize(account, resource string, m proto.Message) []Violation {
 		}
 	}
 	return c.found
+}
+
+// asciiSite writes an international host of `host[:port]` as requests carry it (RFC 5891 4.4). Another stays as it is.
+func asciiSite(site string) string {
+	if isASCII(site) {
+		return site
+	}
+	host, port, err := topology.SplitHost(site)
+	if err != nil {
+		return site
+	}
+	if port != "" {
+		port = ":" + port
+	}
+	return host + port
+}
+
+// asciiURL does the same with the host of a URL.
+func asciiURL(raw string) string {
+	scheme, rest, found := strings.Cut(raw, "://")
+	if !found {
+		return raw
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	return scheme + "://" + asciiSite(rest[:end]) + rest[end:]
+}
+
+func isASCII(text string) bool {
+	return strings.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
 // sibling turns a full name of the same account into the id.

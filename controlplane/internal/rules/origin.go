@@ -40,14 +40,14 @@ func checkOrigin(c *checker, id string, o *topologyv1.Origin, secrets map[string
 		checkEndpointURL(c, "azure_blob.endpoint", kind.AzureBlob.GetEndpoint())
 		checkKeyText(c, "azure_blob.prefix", kind.AzureBlob.GetPrefix())
 		if secrets[secretSASToken] != "" && secrets[secretAccountKey] != "" {
-			c.add(secretSASToken, "give sas_token or account_key, not both")
+			c.add(secretSASToken, "give sasToken or accountKey, not both")
 		}
 	case *topologyv1.Origin_WebProxy:
 		checkAllowedHosts(c, kind.WebProxy.GetAllowedHosts())
 	case *topologyv1.Origin_Akeneo:
 		checkBaseURL(c, "akeneo.base_url", kind.Akeneo.GetBaseUrl())
 	default:
-		c.add("kind", "set exactly one of web, s3, gcs, azure_blob, web_proxy and akeneo")
+		c.add("kind", "set exactly one of web, s3, gcs, azureBlob, webProxy and akeneo")
 	}
 }
 
@@ -55,7 +55,7 @@ func checkOrigin(c *checker, id string, o *topologyv1.Origin, secrets map[string
 func checkSite(c *checker, web *topologyv1.WebOrigin) {
 	if host := web.GetHostHeader(); host != "" {
 		if web.GetForwardHostHeader() {
-			c.add("web.host_header", "forward_host_header sends the host of the client's URL: drop one of the two")
+			c.add("web.host_header", "forwardHostHeader sends the host of the client's URL: drop one of the two")
 		}
 		if _, port, err := topology.SplitHost(host); err != nil {
 			c.add("web.host_header", "%v", err)
@@ -71,7 +71,7 @@ func checkSite(c *checker, web *topologyv1.WebOrigin) {
 	switch cas := web.GetCaPem(); {
 	case cas == "":
 	case web.TlsVerify != nil && !*web.TlsVerify:
-		c.add("web.ca_pem", "nothing is checked while tls_verify is false: drop one of the two")
+		c.add("web.ca_pem", "nothing is checked while tlsVerify is false: drop one of the two")
 	default:
 		if err := checkCAs(cas); err != nil {
 			c.add("web.ca_pem", "%v", err)
@@ -110,10 +110,10 @@ func checkS3(c *checker, s3 *topologyv1.S3Origin, secrets map[string]string) {
 		return
 	}
 	if s3.GetAccessKeyId() != "" {
-		c.add("s3.access_key_id", "use_ambient_credentials takes the credentials of the edge's machine: drop access_key_id or switch it off")
+		c.add("s3.access_key_id", "useAmbientCredentials takes the credentials of the edge's machine: drop accessKeyId or switch it off")
 	}
 	if secrets[secretS3Key] != "" {
-		c.add(secretS3Key, "use_ambient_credentials takes the credentials of the edge's machine: clear secret_access_key or switch it off")
+		c.add(secretS3Key, "useAmbientCredentials takes the credentials of the edge's machine: clear secretAccessKey or switch it off")
 	}
 }
 
@@ -192,7 +192,7 @@ func checkBaseURL(c *checker, field, raw string) {
 		c.add(field, "it must begin with http:// or https://")
 		return
 	case u.User != nil:
-		c.add(field, "it must not hold a user or password: send them with request_headers")
+		c.add(field, "it must not hold a user or password: send them with requestHeaders")
 		return
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#"):
 		c.add(field, "it must not hold a query or fragment")
@@ -233,9 +233,9 @@ func checkRequestHeaders(c *checker, o *topologyv1.Origin, secrets map[string]st
 		seen[name] = true
 		switch secret := h.GetSecretValue() != "" || secrets[headerSecret(name)] != ""; {
 		case secret && h.GetValue() != "":
-			c.add(field+".value", "give value or secret_value, not both")
+			c.add(field+".value", "give value or secretValue, not both")
 		case !secret && h.GetValue() == "":
-			c.add(field+".value", "give value or secret_value")
+			c.add(field+".value", "give value or secretValue")
 		}
 	}
 }

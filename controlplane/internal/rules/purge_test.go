@@ -183,7 +183,7 @@ func TestPresentAndStrip(t *testing.T) {
 	}
 	o := Present(topology.Key{Kind: topology.KindOrigins, Account: "acme", ID: "product-images"}, s.Origins["product-images"])
 	o.SecretsSet = SecretsSet(s.Secrets["product-images"].Message.GetValues())
-	if o.Name != "accounts/acme/origins/product-images" || !slices.Equal(o.SecretsSet, []string{secretS3Key}) || o.Uid != "11-product-images" {
+	if o.Name != "accounts/acme/origins/product-images" || !slices.Equal(o.SecretsSet, []string{"s3.secretAccessKey"}) || o.Uid != "11-product-images" {
 		t.Errorf("origin is shown as %v", o)
 	}
 	a := Present(topology.Key{Kind: topology.KindAccounts, Account: "acme"}, s.Account)

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -79,12 +80,12 @@ func SplitOrigin(o *topologyv1.Origin) (public *topologyv1.Origin, secrets map[s
 	return public, secrets
 }
 
-// SecretsSet lists the paths that hold a value, sorted.
+// SecretsSet lists the fields that hold a value as people type them, such as `s3.secretAccessKey`, sorted.
 func SecretsSet(secrets map[string]string) []string {
 	var paths []string
 	for path, value := range secrets {
 		if value != "" {
-			paths = append(paths, path)
+			paths = append(paths, fieldpath.JSON(path))
 		}
 	}
 	slices.Sort(paths)
