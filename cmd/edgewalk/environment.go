@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 
@@ -36,7 +38,13 @@ func useEnvironment(cmd *cobra.Command) {
 				failed = admincli.AsUsage(fmt.Errorf("%s: %w", name, err))
 			}
 		})
-		return failed
+		if failed != nil {
+			return failed
+		}
+		if check, _ := cmd.Flags().GetBool("check"); check {
+			return nil // It says all that is wrong by itself.
+		}
+		return cmp.Or(checkPairs(cmd), checkAddresses(cmd))
 	}
 }
 
@@ -73,4 +81,31 @@ func warnOfUnknown(cmd *cobra.Command, environment []string, log *slog.Logger) {
 		}
 		log.Warn("this environment variable sets nothing", "name", name, "hint", hint)
 	}
+}
+
+// checkPairs refuses a certificate without its key, and a key without its certificate.
+func checkPairs(cmd *cobra.Command) error {
+	for _, prefix := range []string{"", "tls-", "etcd-"} {
+		cert, key := cmd.Flags().Lookup(prefix+"cert"), cmd.Flags().Lookup(prefix+"key")
+		if cert != nil && key != nil && cert.Changed != key.Changed {
+			return admincli.AsUsage(fmt.Errorf("--%s and --%s go together", cert.Name, key.Name))
+		}
+	}
+	return nil
+}
+
+// checkAddresses refuses addresses that can be none.
+func checkAddresses(cmd *cobra.Command) (failed error) {
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		address := f.Value.String()
+		if !strings.HasSuffix(f.Name, "-addr") || failed != nil || address == "" || address == "off" || strings.HasPrefix(address, "systemd:") {
+			return
+		}
+		if _, port, err := net.SplitHostPort(address); err != nil {
+			failed = admincli.AsUsage(fmt.Errorf("--%s %s: it has no port: write it like %s", f.Name, address, cmp.Or(f.DefValue, "127.0.0.1:8443")))
+		} else if _, err := net.LookupPort("tcp", port); err != nil {
+			failed = admincli.AsUsage(fmt.Errorf("--%s %s: %q is no port: write a number from 0 to 65535", f.Name, address, port))
+		}
+	})
+	return failed
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 )
 
 func main() {
@@ -36,18 +37,107 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := unknownCommand(root, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return 1
-	case admincli.IsUsage(err) || strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintln(stderr, "edgewalk:", err)
+	}
+	output, _ := root.PersistentFlags().GetString("output")
+	admincli.WriteError(stderr, err, output)
+	if admincli.IsUsage(err) {
 		return 2
-	default:
-		fmt.Fprintln(stderr, "edgewalk:", err)
-		return 1
+	}
+	return 1
+}
+
+// unknownCommand returns an error if a word stands where a command should and is none. It looks before flags are parsed, because
+// those of a command that is mistyped are unknown too.
+func unknownCommand(root *cobra.Command, args []string) error {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd(args...)
+	cmd := root
+	flags := cmd.PersistentFlags()
+	for i := 0; i < len(args); i++ {
+		name, isFlag := strings.CutPrefix(args[i], "-")
+		switch {
+		case isFlag:
+			name = strings.TrimPrefix(name, "-")
+			flag := flags.Lookup(name)
+			if flag == nil && len(name) == 1 {
+				flag = flags.ShorthandLookup(name)
+			}
+			switch {
+			case strings.Contains(name, "="):
+			case flag == nil:
+				return nil // Its value, if it takes one, would look like a command.
+			case flag.NoOptDefVal == "":
+				i++
+			}
+			continue
+		case strings.HasPrefix(args[i], "__complete"):
+			return nil
+		}
+		child := childOf(cmd, args[i])
+		if child == nil {
+			return admincli.AsUsage(fmt.Errorf("unknown command %q for %q%s", args[i], cmd.CommandPath(), fieldpath.Hint(args[i], namesOf(cmd)...)))
+		}
+		if cmd = child; !cmd.HasSubCommands() || cmd.Name() == "completion" {
+			return nil
+		}
+	}
+	return nil
+}
+
+func childOf(cmd *cobra.Command, name string) *cobra.Command {
+	for _, child := range cmd.Commands() {
+		if child.Name() == name || child.HasAlias(name) {
+			return child
+		}
+	}
+	return nil
+}
+
+func namesOf(cmd *cobra.Command) (names []string) {
+	for _, child := range cmd.Commands() {
+		if !child.Hidden {
+			names = append(names, child.Name())
+		}
+	}
+	return names
+}
+
+// helpCommand is cobra's, but for what it says of a command that there is not.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Tell about a command",
+		Example: "  edgewalk help apply",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			at := cmd.Root()
+			for _, arg := range args {
+				if at = childOf(at, arg); at == nil {
+					return nil, cobra.ShellCompDirectiveNoFileComp
+				}
+			}
+			return namesOf(at), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at := cmd.Root()
+			for _, arg := range args {
+				child := childOf(at, arg)
+				if child == nil {
+					return admincli.AsUsage(fmt.Errorf("unknown command %q for %q%s", arg, at.CommandPath(), fieldpath.Hint(arg, namesOf(at)...)))
+				}
+				at = child
+			}
+			at.InitDefaultHelpFlag()
+			return at.Help()
+		},
 	}
 }
 
@@ -55,8 +145,8 @@ func newRoot(stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "edgewalk",
 		Short: "Deliver files over URL-endpoints, from wherever they lie",
-		Long: `edgewalk delivers files over URL-endpoints: stable URLs behind which an edge looks for a file in a Media Library and
-then in one storage after the other, and keeps what it found on disk.
+		Long: `edgewalk delivers files over URL-endpoints: stable URLs behind which an edge looks for a file in a Media Library and then in
+one storage after the other, and keeps what it found on disk.
 
   edgewalk dev            shows all of it on this machine
   edgewalk controlplane   keeps the topology, and streams it to every edge
@@ -83,6 +173,8 @@ then in one storage after the other, and keeps what it found on disk.
 	}
 	admincli.AddCommands(root, restoreCommand(log))
 	root.AddCommand(versionCommand(), manCommand())
+	root.SetHelpCommand(helpCommand())
+	fitHelp(root)
 	refuseWrongWords(root)
 	return root
 }

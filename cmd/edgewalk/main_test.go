@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ func TestExitCodes(t *testing.T) {
 		{"version -o json", 0, `"platform": "` + runtime.GOOS + "/" + runtime.GOARCH + `"`},
 		{"version -o yaml", 0, "platform: " + runtime.GOOS + "/" + runtime.GOARCH},
 		{"version -o xml", 2, "--output is table, json or yaml"},
+		{"get accounts -o jsonpath={", 2, "--output jsonpath={"},
 		{"--help", 0, "edgewalk dev"},
 		{"help apply", 0, "--prune"},
 		{"completion bash", 0, "bash completion"},
@@ -41,6 +43,15 @@ func TestExitCodes(t *testing.T) {
 		{"apply -f - extra", 2, "takes no arguments but flags"},
 		{"get", 2, "takes a kind and perhaps an id, got no argument; see edgewalk get --help"},
 		{"media", 0, "edgewalk media upload"},
+		{"aply -f x", 2, `unknown command "aply" for "edgewalk"; did you mean "apply"?`},
+		{"--server x aply -f x", 2, `did you mean "apply"?`},
+		{"help nosuch", 2, `unknown command "nosuch"`},
+		{"media uplod x", 2, `did you mean "upload"?`},
+		{"controlplane --admin-addr foo", 2, "--admin-addr foo: it has no port: write it like 127.0.0.1:7070"},
+		{"controlplane --tls-cert x", 2, "--tls-cert and --tls-key go together"},
+		{"edgeagent --metrics-addr 127.0.0.1:http2", 2, "is no port"},
+		{"edgeagent --cert x", 2, "--cert and --key go together"},
+		{"edgewalk frobnicate", 2, `unknown command "edgewalk"`},
 		{"media frobnicate", 2, `unknown command "frobnicate"`},
 		{"media rm -A acme", 2, "takes the paths of files"},
 		{"snapshot frobnicate", 2, `unknown command "frobnicate"`},
@@ -50,7 +61,7 @@ func TestExitCodes(t *testing.T) {
 		{"get accounts --server=", 2, "--server is empty"},
 		{"get bucket", 2, `"bucket" is no kind`},
 		{"get origins", 2, "say which account: --account ID"},
-		{"get accounts -o xml --server " + nobody, 2, "--output is table, json or yaml"},
+		{"get accounts -o xml --server " + nobody, 2, "--output is table, wide, name, json, yaml or jsonpath={...}"},
 		{"create origin legacy -A acme --set web.baseURL=x", 2, `has no field "baseURL"`},
 		{"update endpoint default -A acme", 2, "nothing to change"},
 		{"purge -A acme", 2, "exactly one of --url"},
@@ -60,7 +71,7 @@ func TestExitCodes(t *testing.T) {
 		{"edgeagent --cache-size much", 2, `"much" is no size`},
 		{"edgeagent --log-format xml", 2, `--log-format "xml": want text, json or auto`},
 		{"edgeagent --log-level loud", 2, "--log-level"},
-		{"edgeagent --http-addr foo", 1, "--http-addr foo has no port: write host:port"},
+		{"edgeagent --http-addr foo", 2, "--http-addr foo: it has no port: write it like 127.0.0.1:8080"},
 		{"edgeagent --check --control-plane " + nobody, 1, "FAIL  --control-plane " + nobody},
 		{"edgeagent --check --id EU", 1, "FAIL  flags and files: --id"},
 		{"controlplane --check --tls-cert x", 1, "FAIL  flags and files: --tls-cert and --tls-key go together"},
@@ -98,6 +109,31 @@ func TestHelpTeaches(t *testing.T) {
 		}
 		for _, child := range cmd.Commands() {
 			visit(child)
+		}
+	}
+	visit(newRoot(io.Discard))
+}
+
+// Help fits a screen, but for examples, which are lines to copy.
+func TestHelpFits(t *testing.T) {
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		if err := cmd.Help(); err != nil {
+			t.Error(err)
+		}
+		examples := strings.Split(cmd.Example, "\n")
+		for line := range strings.Lines(out.String()) {
+			line = strings.TrimRight(line, "\n")
+			if n := len([]rune(line)); n > helpWidth && !slices.Contains(examples, line) && strings.Contains(strings.TrimSpace(line), " ") {
+				t.Errorf("%s: %d columns: %s", cmd.CommandPath(), n, line)
+			}
+		}
+		for _, child := range cmd.Commands() {
+			if child.Name() != "completion" {
+				visit(child)
+			}
 		}
 	}
 	visit(newRoot(io.Discard))

@@ -33,6 +33,7 @@ func TestTranscripts(t *testing.T) {
 	}
 	demo := startDemo(t)
 	t.Setenv("EDGEWALK_SERVER", demo.admin)
+	t.Setenv("VISUAL", "sed -i s/:9/:10/")
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			want, err := os.ReadFile(file)
@@ -123,7 +124,7 @@ func (d demonstration) talk(t *testing.T, script string) string {
 	return out.String()
 }
 
-// do carries out one line: a command of edgewalk, or `file NAME`, which writes a file.
+// do carries out one line: a command of edgewalk, whose output `> NAME` puts into a file, or `file NAME`, which writes a file.
 func (d demonstration) do(t *testing.T, command, stdin string) string {
 	t.Helper()
 	words := words(strings.ReplaceAll(command, "{http}", d.http))
@@ -138,7 +139,17 @@ func (d demonstration) do(t *testing.T, command, stdin string) string {
 		t.Fatalf("%q is no command of a transcript", command)
 	}
 	var stdout, stderr bytes.Buffer
+	target := ""
+	if n := len(words); n > 2 && words[n-2] == ">" {
+		words, target = words[:n-2], words[n-1]
+	}
 	code := run(t.Context(), words[1:], strings.NewReader(stdin), &stdout, &stderr)
+	if target != "" {
+		if err := os.WriteFile(target, stdout.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		stdout.Reset()
+	}
 	text := stdout.String() + stderr.String()
 	if code != 0 {
 		text += fmt.Sprintf("[exit %d]\n", code)
@@ -182,6 +193,8 @@ var tamed = []struct {
 	{regexp.MustCompile(`(?m)(stored at|at revision|: revision|frozen at|evision"?:|is at|offline) +"?\d+"?`), "$1 REV"},
 	{regexp.MustCompile(`(uid"?: "?)\d+-`), "${1}REV-"},
 	{regexp.MustCompile(`'"\d+"'|\\"\d+\\"|is "\d+"`), "ETAG"},
+	{regexp.MustCompile(`(?m)(and not|etag:) "\d+"`), "$1 ETAG"},
+	{regexp.MustCompile(`\((\S+) ago\)`), "(SPAN ago)"},
 	{regexp.MustCompile(`(yes|no|frozen at REV)  +\d+  +`), "$1  REV  "},
 	{regexp.MustCompile(`(  |in |since )[\d.]+(µs|ms|s|m)( ago)?\b`), "${1}SPAN"},
 	{regexp.MustCompile(`(topology +revision )\d+(, in step with etcd )\S+`), "${1}REV${2}SPAN"},
@@ -189,6 +202,7 @@ var tamed = []struct {
 	{regexp.MustCompile(`unix:\S+, version [\d.]+, [\d.]+ [KM]iB`), "ADDRESS, version VERSION, SIZE"},
 	{regexp.MustCompile(`--request-id [0-9a-f-]{36}\n`), "--request-id UUID\n"},
 	{regexp.MustCompile(`edgewalk-test-[a-z0-9]+`), "edgewalk-test-RANDOM"},
+	{regexp.MustCompile(`\S*…`), "CUT…"},
 	{regexp.MustCompile(`(\S)   +`), "$1  "}, // Columns are as wide as what was tamed.
 	{regexp.MustCompile(`(?m) +$`), ""},
 	{regexp.MustCompile(`(?m)^\n`), ""},

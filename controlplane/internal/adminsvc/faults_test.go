@@ -195,7 +195,7 @@ func TestGrpcurl(t *testing.T) {
 		{[]string{addr, "grpc.health.v1.Health/Check"}, "SERVING"},
 		{[]string{"-d", `{"account_id": "acme"}`, addr, "edgewalk.admin.v1.AccountService/CreateAccount"}, `"name": "accounts/acme"`},
 		{[]string{"-d", `{"parent": "accounts/acme", "origin_id": "a/b", "origin": {"web": {"base_url": "http://a.example"}}}`, addr, "edgewalk.admin.v1.OriginService/CreateOrigin"}, `"reason": "INVALID_FIELD"`},
-		{[]string{"-d", `{"parent": "accounts/acme", "origin_id": "a", "origin": {"s3": {"bucket": "b", "secret_access_key": "hunter2"}}}`, addr, "edgewalk.admin.v1.OriginService/CreateOrigin"}, `"s3.secret_access_key"`},
+		{[]string{"-d", `{"parent": "accounts/acme", "origin_id": "a", "origin": {"s3": {"bucket": "b", "secret_access_key": "hunter2"}}}`, addr, "edgewalk.admin.v1.OriginService/CreateOrigin"}, `"s3.secretAccessKey"`},
 		{[]string{"-d", `{"start": {"parent": "accounts/acme", "path": "a.txt"}} {"data": "aGVsbG8="}`, addr, "edgewalk.admin.v1.MediaService/UploadMediaFile"}, `"sizeBytes": "5"`},
 	} {
 		if out := grpcurl(tt.args...); !strings.Contains(out, tt.want) || strings.Contains(out, "hunter2") {

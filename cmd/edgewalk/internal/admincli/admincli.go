@@ -19,7 +19,7 @@ func AddCommands(root, restore *cobra.Command) {
 	c.addFlags(root)
 	for _, cmd := range []*cobra.Command{
 		c.applyCommand(), c.exportCommand(),
-		c.createCommand(), c.updateCommand(), c.getCommand(), c.deleteCommand(),
+		c.createCommand(), c.updateCommand(), c.editCommand(), c.getCommand(), c.describeCommand(), c.deleteCommand(),
 		c.mediaCommand(), c.purgeCommand(),
 		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(), c.explainCommand(), c.testCommand(), c.snapshotCommand(restore),
 	} {
@@ -42,7 +42,7 @@ func (c *cli) addFlags(root *cobra.Command) {
 	f.StringVar(&c.ca, "ca", envOr("EDGEWALK_CA", ""), "file with the CA certificates to trust; the connection then uses TLS (EDGEWALK_CA)")
 	f.StringVar(&c.cert, "cert", envOr("EDGEWALK_CERT", ""), "file with the certificate to show to a control plane that asks for one; the connection then uses TLS (EDGEWALK_CERT)")
 	f.StringVar(&c.key, "key", envOr("EDGEWALK_KEY", ""), "file with the key of --cert (EDGEWALK_KEY)")
-	f.StringVarP(&c.output, "output", "o", "table", "how to print: table, json or yaml")
+	f.StringVarP(&c.output, "output", "o", "table", "how to print: table, wide (uncut, with all columns), name, json, yaml or jsonpath={...}")
 	f.StringVarP(&c.account, "account", "A", envOr("EDGEWALK_ACCOUNT", ""), "id of the account (EDGEWALK_ACCOUNT)")
 	f.StringVar(&c.requestID, "request-id", "", "repeat a write whose outcome is unknown, under the id that its error names")
 	c.completeFlags(root)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,13 +25,15 @@ func (c *cli) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE ...",
 		Short: "Make an account what a file says",
-		Long: `Make an account what a manifest says, in one step at every edge. A resource that the manifest lists is replaced whole, secrets that it leaves out
-are kept, resources that it does not list are kept unless --prune. Applying the same file again changes nothing.
+		Long: `Make an account what a manifest says, in one step at every edge. A resource that the manifest lists is replaced whole,
+secrets that it leaves out are kept, and so are the account's own fields and resources that it does not list, unless --prune
+deletes those. Applying the same file again changes nothing. What get -o yaml shows can be applied too.
 
-A manifest of more than 2,000 changes or 1 MiB is no single step. A file may have several documents, as export writes them for a large account,
-and each is a step: they are applied in order, and each only if nobody but the documents before it has changed the account since. Where one is
-refused, those before it stay applied, and the error says how to go on. --prune does not go with several documents of one account. --dry-run
-checks each against the account as it is now, and names those that it cannot check, since they need what a document before them makes.`,
+A manifest of more than 2,000 changes or 1 MiB is no single step. A file may have several documents, as export writes them
+for a large account, and each is a step: they are applied in order, and each only if nobody but the documents before it has
+changed the account since. Where one is refused, those before it stay applied, and the error says how to go on. --prune does
+not go with several documents of one account. --dry-run checks each against the account as it is now, and names those that it
+cannot check because they need what a document before them makes.`,
 		Example: `  edgewalk apply -f acme.yaml --dry-run
   edgewalk apply -f acme.yaml --wait
   edgewalk export acme | sed s/legacy/old/ | edgewalk apply -f - --prune`,
@@ -45,6 +49,9 @@ checks each against the account as it is now, and names those that it cannot che
 					return err
 				}
 				a.documents = append(a.documents, documentsOf(name, string(text))...)
+			}
+			if err := a.readShown(c.account); err != nil {
+				return err
 			}
 			if err := a.prepare(); err != nil {
 				return err
@@ -76,6 +83,16 @@ type applying struct {
 	// What follows is of several documents only. One alone is the control plane's to read.
 	manifests []*adminv1.Manifest
 	id        uuid.UUID // under which the whole is repeated
+}
+
+// readShown finds the documents that are what get has shown.
+func (a *applying) readShown(account string) (err error) {
+	for i, d := range a.documents {
+		if a.documents[i].shown, err = shownResources(d.text, account); err != nil {
+			return fmt.Errorf("%s: %w", d.source, err)
+		}
+	}
+	return nil
 }
 
 // prepare reads several documents, before any is applied.
@@ -121,6 +138,9 @@ func (a *applying) run(ctx context.Context, cmd *cobra.Command, client adminv1.M
 	for i, d := range a.documents {
 		request := &adminv1.ApplyManifestRequest{
 			Source: &adminv1.ApplyManifestRequest_Text{Text: d.text}, Prune: a.prune, ValidateOnly: a.dryRun,
+		}
+		if d.shown != nil {
+			request.Source = &adminv1.ApplyManifestRequest_Manifest{Manifest: d.shown}
 		}
 		if a.several() {
 			request.Etag = etags[a.account(i)]
@@ -215,15 +235,24 @@ func (a *applying) stopped(i int, err error) error {
 	return &apiError{text.String(), err}
 }
 
-// changesTable has a line for each resource, and below it what differs.
+// changesTable has a line for each resource that is changed, below it what differs, and how many there are of each kind at the
+// end. Where nothing is changed, it names all.
 func changesTable(response *adminv1.ApplyManifestResponse, dryRun bool) table {
 	var t table
+	counts := make(map[adminv1.ResourceChange_Action]int)
 	for _, change := range response.GetChanges() {
-		line := change.GetName() + " " + actionWord(change.GetAction())
-		if dryRun {
-			line += " (dry run)"
+		counts[change.GetAction()]++
+	}
+	quiet := counts[adminv1.ResourceChange_UNCHANGED] < len(response.GetChanges())
+	suffix := ""
+	if dryRun {
+		suffix = " (dry run)"
+	}
+	for _, change := range response.GetChanges() {
+		if quiet && change.GetAction() == adminv1.ResourceChange_UNCHANGED {
+			continue
 		}
-		t.rows = append(t.rows, []string{line})
+		t.rows = append(t.rows, []string{change.GetName() + " " + actionWord(change.GetAction()) + suffix})
 		if change.GetAction() != adminv1.ResourceChange_UPDATED {
 			continue
 		}
@@ -231,6 +260,14 @@ func changesTable(response *adminv1.ApplyManifestResponse, dryRun bool) table {
 			t.rows = append(t.rows, []string{fmt.Sprintf("  %s: %s → %s", field.GetPath(), orNone(field.GetBefore()), orNone(field.GetAfter()))})
 		}
 	}
+	var parts []string
+	for action := adminv1.ResourceChange_CREATED; action <= adminv1.ResourceChange_DELETED; action++ {
+		if n := counts[action]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, actionWord(action)))
+		}
+	}
+	slices.Sort(parts)
+	t.rows = append(t.rows, []string{strings.Join(parts, ", ") + suffix})
 	return t
 }
 
@@ -257,30 +294,76 @@ func actionWord(a adminv1.ResourceChange_Action) string {
 }
 
 func (c *cli) exportCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "export ACCOUNT",
-		Short: "Print an account as a manifest",
-		Long: `Print an account as a manifest, without secrets, media and purges. Applying what was exported changes nothing, and is refused if somebody has changed
-the account since: its etag says so. To make another account of it, or the same in another control plane, leave the etag out.
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "export [ACCOUNT...]",
+		Short: "Print accounts as manifests",
+		Long: `Print an account as a manifest, without secrets, media and purges. Applying what was exported changes nothing, and is
+refused if somebody has changed the account since: its etag says so. To make another account of it, or the same in another
+control plane, leave the etag out.
 
-A large account is printed as several documents, all of the account at one moment, of which apply makes a step each.`,
+A large account is printed as several documents, all of the account at one moment, of which apply makes a step each. Several
+accounts are documents too.`,
 		Example: `  edgewalk export acme > acme.yaml
-  edgewalk export acme -o json`,
-		Args: exactly(1, "the account's id"),
+  edgewalk export -A acme -o json
+  edgewalk export --all > everything.yaml`,
+		Args: between(0, math.MaxInt, "ids of accounts"),
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return c.ids(cmd.Context(), "account"), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if c.output == "table" {
+			switch {
+			case all && len(args) > 0:
+				return usagef("--all exports every account: name none")
+			case len(args) == 0 && !all && c.account == "":
+				return usagef("say which account: edgewalk export ACCOUNT, -A ACCOUNT or --all")
+			case len(args) == 0 && !all:
+				args = []string{c.account}
+			}
+			if c.forPeople() {
 				c.output = "yaml"
 			}
-			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				text, err := c.export(ctx, adminv1.NewManifestServiceClient(conn), "accounts/"+args[0], cmd.ErrOrStderr())
-				if err != nil {
-					return err
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+				if all {
+					if args, err = everyAccount(ctx, conn); err != nil {
+						return err
+					}
 				}
-				_, err = text.WriteTo(cmd.OutOrStdout())
-				return err
+				for i, account := range args {
+					text, err := c.export(ctx, adminv1.NewManifestServiceClient(conn), "accounts/"+account, cmd.ErrOrStderr())
+					if err != nil {
+						return err
+					}
+					if i > 0 && c.output == "yaml" {
+						fmt.Fprintln(cmd.OutOrStdout(), "---")
+					}
+					if _, err := text.WriteTo(cmd.OutOrStdout()); err != nil {
+						return err
+					}
+				}
+				return nil
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "every account")
+	return cmd
+}
+
+// everyAccount are the ids of all accounts.
+func everyAccount(ctx context.Context, conn *grpc.ClientConn) (ids []string, err error) {
+	k, err := kindOf("account", "List")
+	if err != nil {
+		return nil, err
+	}
+	all, err := k.listAll(ctx, conn, fieldsOf{})
+	if err != nil {
+		return nil, err
+	}
+	list := get(all, k.fields).List()
+	for i := range list.Len() {
+		ids = append(ids, get(list.Get(i).Message(), "id").String())
+	}
+	return ids, nil
 }
 
 const (
@@ -318,7 +401,7 @@ func (c *cli) export(ctx context.Context, client adminv1.ManifestServiceClient, 
 
 // notes is where progress goes: not among the documents that a program reads with -o json or yaml.
 func (c *cli) notes(cmd *cobra.Command) io.Writer {
-	if c.output == "table" {
+	if c.forPeople() {
 		return cmd.OutOrStdout()
 	}
 	return cmd.ErrOrStderr()

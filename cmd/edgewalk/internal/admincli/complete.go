@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // completeTimeout bounds how long a shell waits for names of resources.
@@ -15,7 +18,7 @@ const completeTimeout = 2 * time.Second
 // completeFlags completes the values of the shared flags.
 func (c *cli) completeFlags(root *cobra.Command) {
 	for flag, complete := range map[string]cobra.CompletionFunc{
-		"output": cobra.FixedCompletions([]cobra.Completion{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp),
+		"output": cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp),
 		"account": func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return c.ids(cmd.Context(), "account"), cobra.ShellCompDirectiveNoFileComp
 		},
@@ -43,6 +46,75 @@ func (c *cli) completeResources(verb string) cobra.CompletionFunc {
 		}
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// completeIDs completes the id of a resource of one kind.
+func (c *cli) completeIDs(kind string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return c.ids(cmd.Context(), kind), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeFlag completes a flag that takes the id of a resource of a kind.
+func (c *cli) completeFlag(cmd *cobra.Command, flag, kind string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return c.ids(cmd.Context(), kind), cobra.ShellCompDirectiveNoFileComp
+	}); err != nil {
+		panic(err) // Only for a flag that does not exist.
+	}
+}
+
+// completeSet completes the fields that --set and --unset take.
+func (c *cli) completeSet(cmd *cobra.Command, flags ...string) {
+	for _, flag := range flags {
+		if err := cmd.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) == 0 || strings.Contains(typed, "=") {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			k, err := kindOf(args[0], "Update")
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			resource, err := k.new()
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return fieldsBelow(resource.Descriptor(), typed, flag == "set"), cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+		}); err != nil {
+			panic(err) // Only for a flag that does not exist.
+		}
+	}
+}
+
+// fieldsBelow are the fields that a path which is being typed can go on with.
+func fieldsBelow(d protoreflect.MessageDescriptor, typed string, assign bool) (paths []cobra.Completion) {
+	prefix := ""
+	for {
+		part, rest, more := strings.Cut(strings.TrimPrefix(typed, prefix), ".")
+		f := d.Fields().ByJSONName(part)
+		if !more || f == nil || f.Message() == nil || f.IsList() || f.IsMap() || wellKnown(f) {
+			break
+		}
+		prefix, d = typed[:len(typed)-len(rest)], f.Message()
+	}
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		if prefix == "" && topology.OutputOnly(f.Name()) {
+			continue
+		}
+		path := prefix + f.JSONName()
+		switch {
+		case f.Message() != nil && !f.IsList() && !f.IsMap() && !wellKnown(f):
+			path += "."
+		case assign:
+			path += "="
+		}
+		paths = append(paths, path)
+	}
+	return paths
 }
 
 // ids are the ids of a kind, as far as the control plane tells them at once; a shell has no use for an error.

@@ -6,17 +6,16 @@ import (
 	"io"
 	"maps"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
-	"buf.build/go/protoyaml"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -26,6 +25,7 @@ type change struct {
 	set, unset []string
 	etag       string
 	dryRun     bool
+	test       bool
 	wait       waiting
 }
 
@@ -48,15 +48,18 @@ func (c *cli) parent(k *kind) (string, error) {
 func (c *cli) createCommand() *cobra.Command {
 	ch := &change{}
 	cmd := &cobra.Command{
-		Use:   "create KIND [ID] (-f FILE | --set FIELD=VALUE ...)",
+		Use:   "create KIND [ID] (-f FILE | --set FIELD=VALUE...)",
 		Short: "Make an account, origin, URL-endpoint or custom domain",
-		Long: `Make one resource. Its fields come from a file, which looks like an entry of a manifest, from --set, or both.
+		Long: `Make one resource. Its fields come from a file, which looks like an entry of a manifest or like what get -o yaml
+shows, from --set, or both.
 
-Fields are named as in a manifest (web.baseUrl) or as in the API (web.base_url). Lists take values separated by commas, messages and maps JSON.`,
+Fields are named as in a manifest (web.baseUrl) or as in the API (web.base_url). Lists take values separated by commas,
+messages and maps JSON, durations 30s, 10m, 12h or 1d. edgewalk explain-field origin tells which fields there are.`,
 		Example: `  edgewalk create account acme --set displayName="Acme Shop"
   edgewalk create origin legacy -A acme --set web.baseUrl=http://127.0.0.1:9000
   edgewalk create origin shots -A acme --set s3.bucket=shots --set s3.region=eu-central-1
   edgewalk create url-endpoint product-images -A acme --set origins=shots --set cache.defaultTtl=10m
+  edgewalk create origin new -A acme --set web.baseUrl=https://files.example.com --test
   edgewalk create domain images.example.com -A acme --wait`,
 		Args:              between(1, 2, "a kind and perhaps an id"),
 		ValidArgsFunction: c.completeResources("Create"),
@@ -73,6 +76,8 @@ Fields are named as in a manifest (web.baseUrl) or as in the API (web.base_url).
 		},
 	}
 	ch.addFlags(cmd)
+	c.completeSet(cmd, "set")
+	cmd.Flags().BoolVar(&ch.test, "test", false, "let an edge ask the origin first, and make it only if a walk could use the answer")
 	return cmd
 }
 
@@ -106,7 +111,15 @@ func (c *cli) create(cmd *cobra.Command, k *kind, id string, ch *change) error {
 	if k.owned {
 		fields["parent"] = parent
 	}
+	if err := ch.testable(k); err != nil {
+		return err
+	}
 	return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		if ch.test {
+			if err := c.tryOrigin(ctx, cmd, conn, k.name(parent, id), resource); err != nil {
+				return err
+			}
+		}
 		response, err := k.call(ctx, conn, "Create", fields)
 		if err != nil {
 			return err
@@ -150,11 +163,12 @@ func (k *kind) read(stdin io.Reader, ch *change) (protoreflect.Message, []string
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := protoyaml.Unmarshal(text, resource.Interface()); err != nil {
-			return nil, nil, fileError(ch.file, err)
+		if resource, err = k.decode(string(text)); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", sourceName(ch.file), err)
 		}
 	}
 	var paths []string
+	chosen := make(map[protoreflect.OneofDescriptor]string)
 	for _, assignment := range ch.set {
 		path, value, ok := strings.Cut(assignment, "=")
 		if !ok {
@@ -163,6 +177,14 @@ func (k *kind) read(stdin io.Reader, ch *change) (protoreflect.Message, []string
 		full, err := setField(resource, path, value)
 		if err != nil {
 			return nil, nil, AsUsage(fmt.Errorf("--set %s: %w", path, err))
+		}
+		first, _, _ := strings.Cut(full, ".")
+		field := resource.Descriptor().Fields().ByName(protoreflect.Name(first))
+		if of := field.ContainingOneof(); of != nil && !of.IsSynthetic() {
+			if other := chosen[of]; other != "" && other != field.JSONName() {
+				return nil, nil, usagef("--set %s: %s and %s exclude each other: drop one of the two", path, other, field.JSONName())
+			}
+			chosen[of] = field.JSONName()
 		}
 		paths = append(paths, full)
 	}
@@ -176,23 +198,24 @@ func (k *kind) read(stdin io.Reader, ch *change) (protoreflect.Message, []string
 	return resource, paths, nil
 }
 
-var (
-	yamlPlace = regexp.MustCompile(`(?m)^:(\d+):(\d+) (.*)$`)
-	yamlLine  = regexp.MustCompile(`^yaml: (line \d+: )?`)
-)
-
-// fileError says what is wrong in a file, and where. The lines of the file that protoyaml quotes are left out: they may hold a
-// secret, and the reader has the file.
-func fileError(name string, err error) error {
-	var lines []string
-	for _, m := range yamlPlace.FindAllStringSubmatch(err.Error(), -1) {
-		lines = append(lines, fmt.Sprintf("line %s, column %s: %s", m[1], m[2], m[3]))
+// decode reads a resource: as an entry of a manifest, or as get -o yaml shows it.
+func (k *kind) decode(text string) (protoreflect.Message, error) {
+	resource, err := k.new()
+	if err != nil {
+		return nil, err
 	}
-	if lines == nil {
-		// The YAML parser counts lines from 0 or 1, as it happens.
-		lines = []string{yamlLine.ReplaceAllString(err.Error(), "")}
+	if carrier := resource.Descriptor().Fields().ByName(protoreflect.Name(k.field)); carrier == nil && topKeys(text)[jsonName(k.field)] {
+		response, err := newMessage("edgewalk.admin.v1.Get" + k.message + "Response")
+		if err != nil {
+			return nil, err
+		}
+		if _, err := manifest.DecodeMessage(text, response.Interface()); err != nil {
+			return nil, err
+		}
+		return get(response, k.field).Message(), nil
 	}
-	return fmt.Errorf("%s: %s", sourceName(name), strings.Join(lines, "\n  "))
+	_, err = manifest.DecodeMessage(text, resource.Interface())
+	return resource, err
 }
 
 // sourceName is what errors call a file.
@@ -214,10 +237,11 @@ func readFile(stdin io.Reader, name string) ([]byte, error) {
 func (c *cli) updateCommand() *cobra.Command {
 	ch := &change{}
 	cmd := &cobra.Command{
-		Use:   "update KIND ID (-f FILE | --set FIELD=VALUE ... | --unset FIELD ...)",
+		Use:   "update KIND ID (-f FILE | --set FIELD=VALUE... | --unset FIELD...)",
 		Short: "Change fields of a resource",
-		Long: `Change one resource. With -f, the fields that the file holds are changed and the others stay. With --set and --unset, the named
-fields are changed; --unset gives a field its default back. Secrets that are not named are kept.`,
+		Long: `Change one resource. With -f, the fields that the file holds are changed and the others stay; an etag in it, as get -o yaml
+shows one, guards what others have changed since. With --set and --unset, the named fields are changed; --unset gives a field
+its default back. Secrets that are not named are kept.`,
 		Example: `  edgewalk update endpoint default -A acme --set origins=shots,legacy --wait
   edgewalk update endpoint default -A acme --set defaultImage.path=/placeholder.png --set cache.mode=OVERRIDE
   edgewalk update origin legacy -A acme --unset probeKey`,
@@ -238,6 +262,7 @@ fields are changed; --unset gives a field its default back. Secrets that are not
 	ch.addFlags(cmd)
 	cmd.Flags().StringArrayVar(&ch.unset, "unset", nil, "a field that gets its default back (repeatable)")
 	cmd.Flags().StringVar(&ch.etag, "etag", "", "refuse unless the resource still has this etag")
+	c.completeSet(cmd, "set", "unset")
 	return cmd
 }
 

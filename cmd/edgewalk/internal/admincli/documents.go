@@ -7,10 +7,7 @@ import (
 	"io"
 	"strings"
 
-	"buf.build/go/protoyaml"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -18,6 +15,8 @@ import (
 type document struct {
 	source string // for errors: the file, and which of its documents this is
 	text   string
+	// shown is what get has shown, as a manifest; nil for a text that is one.
+	shown *adminv1.Manifest
 }
 
 // maxText bounds the text of one manifest.
@@ -34,7 +33,7 @@ func documentsOf(name, text string) []document {
 	}
 	var all []document
 	for i, c := range chunks {
-		d := document{sourceName(name), c.text}
+		d := document{source: sourceName(name), text: c.text}
 		if len(chunks) > 1 {
 			d.source = fmt.Sprintf("%s, document %d of %d", d.source, i+1, len(chunks))
 		}
@@ -127,15 +126,14 @@ func hasContent(line string) bool {
 	return line != "" && line[0] != '#' && line[0] != '%'
 }
 
-// decode reads a document as far as telling several apart needs; the control plane is more exact.
+// decode reads a document that is one of several.
 func (d document) decode() (*adminv1.Manifest, error) {
-	m := new(adminv1.Manifest)
-	if json.Valid([]byte(d.text)) && protojson.Unmarshal([]byte(d.text), m) == nil {
-		return m, nil
+	if d.shown != nil {
+		return d.shown, nil
 	}
-	proto.Reset(m)
-	if err := protoyaml.Unmarshal([]byte(d.text), m); err != nil {
-		return nil, fileError(d.source, err) // without values, which may be secrets
+	decoded, err := manifest.Decode(d.text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.source, err)
 	}
-	return m, nil
+	return decoded.Manifest, nil
 }

@@ -1,14 +1,19 @@
 package admincli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 )
 
 // apiError is an error of the admin API in words.
@@ -118,8 +123,8 @@ func detailLines(st *status.Status) []string {
 			fields = true
 			for _, v := range d.FieldViolations {
 				// The message tells the first fault: alone, it needs no list.
-				if told := strings.Contains(st.Message(), v.Description) || v.Field != "" && strings.Contains(st.Message(), v.Field); !told || len(d.FieldViolations) > 1 {
-					add(v.Field, v.Description)
+				if told := strings.Contains(st.Message(), v.Description) || v.Field != "" && strings.Contains(st.Message(), fieldpath.Typed(v.Field)); !told || len(d.FieldViolations) > 1 {
+					add(fieldpath.Typed(v.Field), v.Description)
 				}
 			}
 		case *errdetails.PreconditionFailure:
@@ -132,4 +137,45 @@ func detailLines(st *status.Status) []string {
 		}
 	}
 	return lines
+}
+
+// fault is an error for programs, in the shape of Google's APIs (https://google.aip.dev/193#http11json-representation).
+type fault struct {
+	Status  string       `json:"status"`
+	Message string       `json:"message"`
+	Reason  string       `json:"reason,omitempty"`
+	Fields  []fieldFault `json:"fields,omitempty"`
+}
+
+type fieldFault struct {
+	Field       string `json:"field"`
+	Description string `json:"description"`
+}
+
+// WriteError tells why a command failed: in words, or as JSON for who asked for that with --output.
+func WriteError(w io.Writer, err error, output string) {
+	if output != "json" {
+		fmt.Fprintln(w, "edgewalk:", err)
+		return
+	}
+	f := fault{Status: "FAILED", Message: err.Error()}
+	var grpcErr interface{ GRPCStatus() *status.Status }
+	switch {
+	case IsUsage(err):
+		f.Status = "WRONG_USE"
+	case errors.As(err, &grpcErr):
+		st := grpcErr.GRPCStatus()
+		f.Status, f.Reason = code.Code(st.Code()).String(), reasonOf(st)
+		for _, detail := range st.Details() {
+			if bad, ok := detail.(*errdetails.BadRequest); ok {
+				for _, v := range bad.GetFieldViolations() {
+					f.Fields = append(f.Fields, fieldFault{fieldpath.Typed(v.GetField()), v.GetDescription()})
+				}
+			}
+		}
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(map[string]fault{"error": f}) // There is nobody else to tell.
 }

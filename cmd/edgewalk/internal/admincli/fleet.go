@@ -11,15 +11,20 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/internal/duration"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
+
+// waitTimeout is how long a wait lasts unless --timeout says otherwise. An edge that has just left is waited for 30 s before it
+// counts as lost: a wait has to outlast that, or it would succeed or fail by luck.
+const waitTimeout = time.Minute
 
 // waiting holds the flags of commands that can wait for edges.
 type waiting struct {
 	enabled  bool
 	region   string
 	minEdges int32
-	timeout  time.Duration
+	timeout  duration.Flag
 }
 
 func (w *waiting) addFlags(cmd *cobra.Command) {
@@ -30,7 +35,8 @@ func (w *waiting) addFlags(cmd *cobra.Command) {
 func (w *waiting) addDetailFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&w.region, "region", "", "wait only for edges of this region")
 	cmd.Flags().Int32Var(&w.minEdges, "min-edges", 1, "how many edges there must be at least")
-	cmd.Flags().DurationVar(&w.timeout, "timeout", 30*time.Second, "how long to wait for edges")
+	w.timeout = duration.Flag(waitTimeout)
+	cmd.Flags().Var(&w.timeout, "timeout", "how long to wait for edges")
 }
 
 // waitFor waits until every edge has applied revision, if w asks for it.
@@ -45,7 +51,7 @@ func (c *cli) waitFor(cmd *cobra.Command, conn *grpc.ClientConn, revision int64,
 func (c *cli) waitApplied(cmd *cobra.Command, conn *grpc.ClientConn, revision int64, w waiting) error {
 	start := time.Now()
 	response, err := adminv1.NewFleetServiceClient(conn).WaitApplied(cmd.Context(), &adminv1.WaitAppliedRequest{
-		Revision: revision, Region: w.region, MinEdges: &w.minEdges, Timeout: durationpb.New(w.timeout),
+		Revision: revision, Region: w.region, MinEdges: &w.minEdges, Timeout: durationpb.New(time.Duration(w.timeout)),
 	})
 	if err != nil {
 		return err
@@ -87,7 +93,7 @@ func (c *cli) edgesCommand() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "edges",
-		Short: "Show the edges: where they are, what they have applied, what they keep",
+		Short: "Show the edges, what they have applied and what they keep",
 		Example: `  edgewalk edges
   edgewalk edges -w
   edgewalk edges -o json`,

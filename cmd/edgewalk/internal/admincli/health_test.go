@@ -9,7 +9,7 @@ import (
 func TestOriginHealth(t *testing.T) {
 	for want, health := range map[string]*topologyv1.OriginHealth{
 		"":                                   nil,
-		"ok":                                 {EdgesWell: 3},
+		"no failures":                        {EdgesWell: 3},
 		"unwell at 1 of 3; config: HTTP 403": {EdgesWell: 2, EdgesUnwell: 1, LastError: "config: HTTP 403"},
 		"unwell at 2 of 2, not asked at 1; failed: the connection was refused": {EdgesUnwell: 2, EdgesBreakerOpen: 1, LastError: "failed: the connection was refused"},
 	} {

@@ -11,6 +11,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	// The messages are found by name; this registers them.
 	_ "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
@@ -40,29 +43,30 @@ var kinds = []*kind{
 	{names: []string{"account", "accounts"}, message: "Account", plural: "Accounts", service: "AccountService", field: "account", fields: "accounts", collection: "accounts",
 		verbs: "Get List Create Update Delete", head: []string{"ID", "NAME", "STATE", "AGE"}, row: accountRow},
 	{names: []string{"origin", "origins"}, message: "Origin", plural: "Origins", service: "OriginService", field: "origin", fields: "origins", collection: "origins", owned: true,
-		verbs: "Get List Create Update Delete", head: []string{"ID", "KIND", "LOCATION", "HEALTH", "SECRETS", "AGE"}, row: originRow},
+		verbs: "Get List Create Update Delete", head: []string{"ID", "KIND", "LOCATION", "HEALTH", "+SECRETS", "AGE"}, row: originRow},
 	{names: []string{"url-endpoint", "url-endpoints", "endpoint", "endpoints", "urlendpoint", "urlendpoints"}, message: "UrlEndpoint", plural: "UrlEndpoints", service: "UrlEndpointService",
 		field: "url_endpoint", fields: "url_endpoints", collection: "urlEndpoints", owned: true,
-		verbs: "Get List Create Update Delete", head: []string{"ID", "WALK", "DEFAULT IMAGE", "CACHE", "URLS", "AGE"}, row: endpointRow},
+		verbs: "Get List Create Update Delete", head: []string{"ID", "WALK", "+DEFAULT IMAGE", "CACHE", "AGE", "+URLS"}, row: endpointRow},
 	{names: []string{"custom-domain", "custom-domains", "domain", "domains", "customdomain", "customdomains"}, message: "CustomDomain", plural: "CustomDomains", service: "CustomDomainService",
 		field: "custom_domain", fields: "custom_domains", collection: "customDomains", owned: true,
 		verbs: "Get List Create Update Delete", head: []string{"DOMAIN", "MODE", "URL-ENDPOINT", "STATE", "AGE"}, row: domainRow},
 	{names: []string{"media", "media-file", "media-files", "mediafile", "mediafiles"}, message: "MediaFile", plural: "MediaFiles", service: "MediaService", field: "media_file", fields: "media_files",
-		collection: "mediaFiles", owned: true, verbs: "Get List Delete", head: []string{"PATH", "SIZE", "TYPE", "SHA256", "TAGS", "AGE"}, row: mediaRow},
+		collection: "mediaFiles", owned: true, verbs: "Get List Delete", head: []string{"PATH", "SIZE", "TYPE", "+SHA256", "TAGS", "AGE"}, row: mediaRow},
 	{names: []string{"purge", "purges"}, message: "Purge", plural: "Purges", service: "PurgeService", field: "purge", fields: "purges", collection: "purges", owned: true,
-		verbs: "Get List", head: []string{"ID", "KIND", "SCOPE", "STATE", "EDGES", "REVISION", "AGE"}, row: purgeRow},
+		verbs: "Get List", head: []string{"ID", "KIND", "SCOPE", "STATE", "EDGES", "+REVISION", "AGE"}, row: purgeRow},
 	{names: []string{"edge", "edges"}, message: "Edge", plural: "Edges", service: "FleetService", field: "edge", fields: "edges", collection: "edges",
-		verbs: "Get List", head: []string{"ID", "REGION", "CONNECTED", "REVISION", "LAG", "DURABLE", "OBJECTS", "CACHE", "REJECTED", "LAST SEEN", "VERSION", "ADDRESS"}, row: edgeRow},
+		verbs: "Get List", head: []string{"ID", "REGION", "CONNECTED", "REVISION", "LAG", "+DURABLE", "+OBJECTS", "CACHE", "REJECTED", "+LAST SEEN", "+VERSION", "+ADDRESS"}, row: edgeRow},
 }
 
 // kindOf finds the kind that a person means, if it can do verb.
 func kindOf(word, verb string) (*kind, error) {
-	var known []string
+	var known, names []string
 	for _, k := range kinds {
 		if !strings.Contains(k.verbs, verb) {
 			continue
 		}
 		known = append(known, k.names[0])
+		names = append(names, k.names...)
 		for _, name := range k.names {
 			if strings.EqualFold(name, word) {
 				return k, nil
@@ -70,7 +74,7 @@ func kindOf(word, verb string) (*kind, error) {
 		}
 	}
 	sort.Strings(known)
-	return nil, usagef("%q is no kind that can be used here: there are %s", word, strings.Join(known, ", "))
+	return nil, usagef("%q is no kind that can be used here: there are %s%s", word, strings.Join(known, ", "), fieldpath.Hint(word, names...))
 }
 
 // name returns the full name of id, which may be one already.
@@ -85,10 +89,22 @@ func (k *kind) name(parent, id string) string {
 	case k.message == "MediaFile":
 		return full + strings.TrimPrefix(id, "/")
 	case k.message == "CustomDomain":
-		return full + strings.Replace(id, "*.", "_wildcard.", 1)
+		return full + domainID(id)
 	default:
 		return full + id
 	}
+}
+
+// domainID is the id of a domain in any spelling: with capitals, international, or with `*.` for a wildcard.
+func domainID(domain string) string {
+	name := domain
+	if base, ok := strings.CutPrefix(domain, topology.DomainID("*.")); ok {
+		name = "*." + base
+	}
+	if canonical, err := topology.CanonicalDomain(name, ""); err == nil {
+		name = canonical
+	}
+	return topology.DomainID(name)
 }
 
 // nameOf returns the full name of a resource of an account, by its id or by that name, which says the account itself.
@@ -187,8 +203,12 @@ func (k *kind) listAll(ctx context.Context, conn *grpc.ClientConn, fields fields
 // table returns the rows of a list response, or of a response with one resource.
 func (k *kind) table(response protoreflect.Message) table {
 	t := table{head: k.head}
-	if response.Descriptor().Fields().ByName(protoreflect.Name(k.fields)) == nil {
-		t.rows = append(t.rows, k.row(get(response, k.field).Message().Interface()))
+	if t.whole = response.Descriptor().Fields().ByName(protoreflect.Name(k.fields)) == nil; t.whole {
+		resource := get(response, k.field).Message()
+		t.rows = append(t.rows, k.row(resource.Interface()))
+		if e, ok := resource.Interface().(*topologyv1.UrlEndpoint); ok {
+			t.below = e.GetUrls()
+		}
 		return t
 	}
 	list := get(response, k.fields).List()

@@ -5,39 +5,58 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"buf.build/go/protoyaml"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/client-go/util/jsonpath"
 )
 
 // table is what is printed for people.
 type table struct {
+	// head are the titles; a column whose title begins with "+" is for -o wide.
 	head []string
 	rows [][]string
+	// whole says that no cell is cut, as of a single resource.
+	whole bool
+	// below are lines after the table.
+	below []string
 }
+
+const (
+	// screen is how many columns a table has at most, unless the terminal is wider or -o wide asks for all.
+	screen = 80
+	// gap is the space between columns.
+	gap = 3
+	// narrowest is how narrow a column is made at most.
+	narrowest = 10
+)
+
+// formats are what --output takes.
+var formats = []cobra.Completion{"table", "wide", "name", "json", "yaml", "jsonpath="}
 
 // print writes the message as --output asks; tab makes the table only when it is wanted.
 func (c *cli) print(w io.Writer, message proto.Message, tab func() table) error {
 	c.documents++
-	switch c.output {
-	case "json":
-		text, err := protojson.Marshal(message)
+	path, isPath := strings.CutPrefix(c.output, "jsonpath=")
+	switch {
+	case c.output == "json":
+		text, err := indented(message)
 		if err != nil {
 			return err
 		}
-		var indented bytes.Buffer // Protojson's own spaces differ from build to build.
-		if err := json.Indent(&indented, text, "", "  "); err != nil {
-			return err
-		}
-		indented.WriteByte('\n')
-		_, err = indented.WriteTo(w)
+		_, err = text.WriteTo(w)
 		return err
-	case "yaml":
+	case c.output == "yaml":
 		text, err := protoyaml.MarshalOptions{Indent: 2}.Marshal(message)
 		if err != nil {
 			return err
@@ -47,38 +66,229 @@ func (c *cli) print(w io.Writer, message proto.Message, tab func() table) error 
 		}
 		_, err = w.Write(text)
 		return err
-	case "table":
-		return tab().write(w)
+	case c.output == "name":
+		if names := resourceNames(message.ProtoReflect()); len(names) > 0 {
+			_, err := fmt.Fprintln(w, strings.Join(names, "\n"))
+			return err
+		}
+		return nil
+	case isPath:
+		return writePath(w, message, path)
 	default:
-		return c.checkOutput()
+		return tab().write(w, c.output == "wide")
 	}
 }
+
+// indented is a message in JSON. Protojson's own spaces differ from build to build.
+func indented(message proto.Message) (*bytes.Buffer, error) {
+	text, err := protojson.Marshal(message)
+	if err != nil {
+		return nil, err
+	}
+	out := new(bytes.Buffer)
+	if err := json.Indent(out, text, "", "  "); err != nil {
+		return nil, err
+	}
+	out.WriteByte('\n')
+	return out, nil
+}
+
+// forPeople reports whether --output asks for what people read.
+func (c *cli) forPeople() bool { return c.output == "table" || c.output == "wide" }
 
 // checkOutput refuses an --output that is none, before anything is done.
 func (c *cli) checkOutput() error {
-	switch c.output {
-	case "table", "json", "yaml":
+	if path, ok := strings.CutPrefix(c.output, "jsonpath="); ok {
+		if err := newPath().Parse(template(path)); err != nil {
+			return usagef("--output jsonpath=%s: %v; it is written like {.web.baseUrl}", path, err)
+		}
 		return nil
 	}
-	return usagef("--output is table, json or yaml, not %q", c.output)
+	if slices.Contains([]string{"table", "wide", "name", "json", "yaml"}, c.output) {
+		return nil
+	}
+	return usagef("--output is table, wide, name, json, yaml or jsonpath={...}, not %q", c.output)
 }
 
-func (t table) write(w io.Writer) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	if len(t.head) > 0 {
-		fmt.Fprintln(tw, strings.Join(t.head, "\t"))
+func newPath() *jsonpath.JSONPath { return jsonpath.New("output").AllowMissingKeys(true) }
+
+// template is a path in braces, which people leave out.
+func template(path string) string {
+	if strings.Contains(path, "{") {
+		return path
+	}
+	return "{" + path + "}"
+}
+
+// writePath writes what a JSONPath template finds (https://kubernetes.io/docs/reference/kubectl/jsonpath/) in a response, or
+// in the one resource that it carries.
+func writePath(w io.Writer, message proto.Message, path string) error {
+	text, err := protojson.Marshal(message)
+	if err != nil {
+		return err
+	}
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil {
+		return err
+	}
+	p := newPath()
+	if err := p.Parse(template(path)); err != nil {
+		return usagef("--output jsonpath=%s: %v", path, err)
+	}
+	var out bytes.Buffer
+	if err := p.Execute(&out, value); err != nil {
+		return fmt.Errorf("--output jsonpath=%s: %w", path, err)
+	}
+	if field, _ := carried(message.ProtoReflect()); out.Len() == 0 && field != nil {
+		if inner, ok := value.(map[string]any); ok {
+			if err := p.Execute(&out, inner[field.JSONName()]); err != nil {
+				return fmt.Errorf("--output jsonpath=%s: %w", path, err)
+			}
+		}
+	}
+	out.WriteByte('\n')
+	_, err = out.WriteTo(w)
+	return err
+}
+
+// carried is the one resource in a response, with its field, which is nil if there is none.
+func carried(response protoreflect.Message) (protoreflect.FieldDescriptor, protoreflect.Message) {
+	fields := response.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if f.Message() != nil && !f.IsList() && !f.IsMap() && f.Message().Fields().ByName("name") != nil && response.Has(f) {
+			return f, response.Get(f).Message()
+		}
+	}
+	return nil, nil
+}
+
+// resourceNames are the names of the resources in a response.
+func resourceNames(response protoreflect.Message) (names []string) {
+	if field, one := carried(response); field != nil {
+		return []string{get(one, "name").String()}
+	}
+	fields := response.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if !f.IsList() || f.Message() == nil || f.Message().Fields().ByName("name") == nil {
+			continue
+		}
+		list := response.Get(f).List()
+		for j := range list.Len() {
+			names = append(names, get(list.Get(j).Message(), "name").String())
+		}
+	}
+	return names
+}
+
+// write prints the table: all of it, or as much as fits a screen.
+func (t table) write(w io.Writer, wide bool) error {
+	var head []string
+	var rows [][]string
+	kept := func(i int) bool { return wide || i >= len(t.head) || !strings.HasPrefix(t.head[i], "+") }
+	for i, title := range t.head {
+		if kept(i) {
+			head = append(head, strings.TrimPrefix(title, "+"))
+		}
 	}
 	for _, row := range t.rows {
-		cells := make([]string, len(row))
+		var cells []string
 		for i, cell := range row {
+			if !kept(i) {
+				continue
+			}
 			if cell == "" {
 				cell = "-"
 			}
-			cells[i] = strings.Map(printable, cell)
+			cells = append(cells, strings.Map(printable, cell))
 		}
-		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+		rows = append(rows, cells)
 	}
-	return tw.Flush()
+	if head != nil {
+		rows = append([][]string{head}, rows...)
+	}
+	widths := widthsOf(rows)
+	if !wide && !t.whole && head != nil {
+		narrow(widths, max(screen, terminalWidth(w)))
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		var line strings.Builder
+		for i, cell := range row {
+			cell = cut(cell, widths[i])
+			line.WriteString(cell)
+			if i < len(row)-1 {
+				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
+			}
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	for _, line := range t.below {
+		b.WriteString(strings.Map(printable, line) + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func widthsOf(rows [][]string) (widths []int) {
+	for _, row := range rows {
+		for i, cell := range row {
+			n := utf8.RuneCountInString(cell)
+			if i == len(row)-1 && len(row) == 1 {
+				n = 0 // A line of its own is as long as it is.
+			}
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], n)
+		}
+	}
+	if len(widths) == 1 {
+		widths[0] = 1 << 20
+	}
+	return widths
+}
+
+// narrow makes the widest columns narrower until all of them fit. The first one, which names what a line is about, stays.
+func narrow(widths []int, fit int) {
+	total := gap * (len(widths) - 1)
+	for _, n := range widths {
+		total += n
+	}
+	for ; total > fit; total-- {
+		widest := 0
+		for i := 1; i < len(widths); i++ {
+			if widest == 0 || widths[i] > widths[widest] {
+				widest = i
+			}
+		}
+		if widest == 0 || widths[widest] <= narrowest {
+			return
+		}
+		widths[widest]--
+	}
+}
+
+// cut shortens a cell to a width, with a sign that it is not whole.
+func cut(cell string, width int) string {
+	if utf8.RuneCountInString(cell) <= width {
+		return cell
+	}
+	return string([]rune(cell)[:width-1]) + "…"
+}
+
+// terminalWidth is 0 where there is no terminal.
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 // printable keeps what others wrote into names and notes from moving the cursor or the columns.
@@ -87,15 +297,6 @@ func printable(r rune) rune {
 		return ' '
 	}
 	return r
-}
-
-// shorten cuts a text that would make a column too wide to read; with -o json or yaml it is whole.
-func shorten(text string) string {
-	const width = 80
-	if runes := []rune(text); len(runes) > width {
-		return string(runes[:width-1]) + "…"
-	}
-	return text
 }
 
 // age says how long ago t was, as short as a person needs it.
@@ -107,6 +308,7 @@ func age(t *timestamppb.Timestamp) string {
 }
 
 func span(d time.Duration) string {
+	const day = 24 * time.Hour
 	switch {
 	case d < 0:
 		return "0s"
@@ -116,10 +318,14 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%ds", int(d.Seconds()))
 	case d < 2*time.Hour:
 		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
+	case d < 2*day:
 		return fmt.Sprintf("%dh", int(d.Hours()))
+	case d < 2*365*day:
+		return fmt.Sprintf("%dd", d/day)
+	case d < 50*365*day:
+		return fmt.Sprintf("%dy", d/(365*day))
 	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
+		return "forever" // No clock was ever so far off: a bound stands in for none.
 	}
 }
 

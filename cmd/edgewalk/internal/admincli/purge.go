@@ -20,7 +20,7 @@ func (c *cli) purgeCommand() *cobra.Command {
 	var all, hard bool
 	var wait waiting
 	cmd := &cobra.Command{
-		Use:   "purge (--url URL ... | --prefix PATH | --tag TAG | --endpoint ID | --all)",
+		Use:   "purge (--url URL... | --prefix PATH | --tag TAG | --endpoint ID | --all)",
 		Short: "Make edges stop using what they stored",
 		Long: `Make edges stop using replies that they stored before now. A soft purge, the default, has them revalidated before their next use, and they may still
 stand in while origins fail; after a hard one they are never used again.`,
@@ -67,6 +67,7 @@ stand in while origins fail; after a hard one they are never used again.`,
 	f.StringVar(&endpoint, "endpoint", "", "the id of a URL-endpoint: everything under it")
 	f.BoolVar(&all, "all", false, "everything of the account")
 	f.BoolVar(&hard, "hard", false, "never use the stored replies again, not even while origins fail")
+	c.completeFlag(cmd, "endpoint", "url-endpoint")
 	wait.addFlags(cmd)
 	return cmd
 }

@@ -17,7 +17,7 @@ func accountRow(m proto.Message) []string {
 func originRow(m proto.Message) []string {
 	o := m.(*topologyv1.Origin)
 	kind, location := originPlace(o)
-	return []string{o.GetId(), kind, shorten(location), shorten(originHealth(o.GetHealth())), strings.Join(o.GetSecretsSet(), ", "), age(o.GetCreateTime())}
+	return []string{o.GetId(), kind, location, originHealth(o.GetHealth()), strings.Join(o.GetSecretsSet(), ", "), age(o.GetCreateTime())}
 }
 
 // originPlace says what an origin is and where it lies.
@@ -67,7 +67,7 @@ func endpointRow(m proto.Message) []string {
 			urls += fmt.Sprintf(" and %d more", n-1)
 		}
 	}
-	return []string{e.GetId(), strings.Join(e.GetWalk(), " → "), shorten(e.GetDefaultImage().GetPath()), mode.String(), urls, age(e.GetCreateTime())}
+	return []string{e.GetId(), strings.Join(e.GetWalk(), " → "), e.GetDefaultImage().GetPath(), mode.String(), age(e.GetCreateTime()), urls}
 }
 
 func domainRow(m proto.Message) []string {
@@ -81,14 +81,17 @@ func mediaRow(m proto.Message) []string {
 	if len(sum) > 12 {
 		sum = sum[:12]
 	}
-	return []string{shorten("/" + f.GetId()), byteSize(f.GetSizeBytes()), f.GetContentType(), sum, shorten(strings.Join(f.GetTags(), ", ")), age(f.GetUpdateTime())}
+	return []string{"/" + f.GetId(), byteSize(f.GetSizeBytes()), f.GetContentType(), sum, strings.Join(f.GetTags(), ", "), age(f.GetUpdateTime())}
 }
 
 func purgeRow(m proto.Message) []string {
 	p := m.(*topologyv1.Purge)
 	e := p.GetEdges()
-	edges := fmt.Sprintf("%d done, %d pending, %d offline", e.GetDone(), e.GetPending(), e.GetOffline())
-	return []string{p.GetId(), p.GetKind().String(), shorten(purgeScope(p)), p.GetState().String(), edges, strconv.FormatInt(p.GetRevision(), 10), age(p.GetCreateTime())}
+	edges := fmt.Sprintf("%d of %d", e.GetDone(), e.GetDone()+e.GetPending())
+	if e.GetOffline() > 0 {
+		edges += fmt.Sprintf(", %d offline", e.GetOffline())
+	}
+	return []string{p.GetId(), p.GetKind().String(), purgeScope(p), p.GetState().String(), edges, strconv.FormatInt(p.GetRevision(), 10), age(p.GetCreateTime())}
 }
 
 // purgeScope says what a purge covers.

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/edgewalk/edgewalk/internal/duration"
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -54,7 +56,12 @@ func findField(m protoreflect.Message, path string) (owner protoreflect.Message,
 			field = fields.ByName(protoreflect.Name(part))
 		}
 		if field == nil {
-			return nil, nil, "", fmt.Errorf("%s has no field %q; it has %s", m.Descriptor().Name(), part, fieldNames(fields, i == 0))
+			names := fieldNames(fields, i == 0)
+			hint := fieldpath.Hint(part, names...)
+			if hint == "" {
+				hint = "; it has " + strings.Join(names, ", ")
+			}
+			return nil, nil, "", fmt.Errorf("%s has no field %q%s", m.Descriptor().Name(), part, hint)
 		}
 		if i == 0 && topology.OutputOnly(field.Name()) {
 			return nil, nil, "", fmt.Errorf("%s is told by the control plane and cannot be set", part)
@@ -72,14 +79,13 @@ func findField(m protoreflect.Message, path string) (owner protoreflect.Message,
 }
 
 // fieldNames are the fields that can be set; top says that they are those of a resource.
-func fieldNames(fields protoreflect.FieldDescriptors, top bool) string {
-	var names []string
+func fieldNames(fields protoreflect.FieldDescriptors, top bool) (names []string) {
 	for i := range fields.Len() {
 		if f := fields.Get(i); !top || !topology.OutputOnly(f.Name()) {
 			names = append(names, f.JSONName())
 		}
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 // wellKnown reports whether the field's message has a JSON form of its own, such as a Duration's "30s".
@@ -124,21 +130,12 @@ func scalar(field protoreflect.FieldDescriptor, text string) json.RawMessage {
 			return json.RawMessage(text)
 		}
 	case protoreflect.MessageKind:
-		text = duration(text)
+		if d, err := duration.Parse(text); err == nil {
+			return json.RawMessage(strconv.Quote(strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"))
+		}
 	}
 	quoted, _ := json.Marshal(text) // A string always has a JSON form.
 	return quoted
-}
-
-// duration writes minutes, hours and days, which JSON durations do not know, in seconds.
-func duration(text string) string {
-	seconds := map[string]int64{"m": 60, "h": 3600, "d": 86400}
-	if n := len(text) - 1; n > 0 {
-		if value, err := strconv.ParseInt(text[:n], 10, 32); err == nil && seconds[text[n:]] > 0 {
-			return strconv.FormatInt(value*seconds[text[n:]], 10) + "s"
-		}
-	}
-	return text
 }
 
 func typeName(field protoreflect.FieldDescriptor) string {
@@ -153,7 +150,7 @@ func typeName(field protoreflect.FieldDescriptor) string {
 		}
 		return "value of " + strings.Join(names, ", ")
 	case field.Message() != nil:
-		return string(field.Message().Name()) + ", such as 30s or 10m"
+		return string(field.Message().Name()) + ", such as 30s, 10m or 1d"
 	default:
 		return field.Kind().String()
 	}

@@ -31,7 +31,7 @@ func TestSetField(t *testing.T) {
 		{&topologyv1.UrlEndpoint{}, "defaultImage.status", "404", "default_image.status", `default_image:{status:404}`, ""},
 		{&topologyv1.UrlEndpoint{}, "responseHeaders.set", `{"X-A": "b"}`, "response_headers.set", `response_headers:{set:{key:"X-A" value:"b"}}`, ""},
 		{&topologyv1.UrlEndpoint{}, "cache.mode", "SOMETIMES", "", "", "RESPECT, OVERRIDE, MINIMUM"},
-		{&topologyv1.UrlEndpoint{}, "cache.defaultTtl", "soon", "", "", "such as 30s or 10m"},
+		{&topologyv1.UrlEndpoint{}, "cache.defaultTtl", "soon", "", "", "such as 30s, 10m or 1d"},
 		{&topologyv1.UrlEndpoint{}, "cash.mode", "OVERRIDE", "", "", `no field "cash"; it has`},
 		{&topologyv1.UrlEndpoint{}, "walk", "a,b", "", "", "walk is told by the control plane"},
 		{&topologyv1.Account{}, "state", "DELETING", "", "", "state is told by the control plane"},

@@ -28,7 +28,7 @@ not. The exit code is 1 if something needs a person, so a probe can run it.`,
 				if err != nil {
 					return err
 				}
-				if c.output == "table" {
+				if c.forPeople() {
 					if err := writeStatus(cmd.OutOrStdout(), s); err != nil {
 						return err
 					}
@@ -79,7 +79,7 @@ func writeStatus(w io.Writer, s *adminv1.GetStatusResponse) error {
 		t.rows = append(t.rows, []string{name, etcdMember(m, s.GetEtcdQuotaBytes())})
 	}
 	t.rows = append(t.rows, []string{"edges", edges})
-	if err := t.write(w); err != nil {
+	if err := t.write(w, true); err != nil {
 		return err
 	}
 	if len(s.GetProblems()) == 0 {

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// helpWidth is how many columns help has at most.
+const helpWidth = 80
+
+// fitHelp makes the help of a command and of those below it fit a screen.
+func fitHelp(root *cobra.Command) {
+	cobra.AddTemplateFunc("wrapText", wrapText)
+	cobra.AddTemplateFunc("wrapUse", wrapUse)
+	cobra.AddTemplateFunc("helpWidth", func() int { return helpWidth })
+	usage := root.UsageTemplate()
+	usage = strings.ReplaceAll(usage, ".FlagUsages | trimTrailingWhitespaces", ".FlagUsagesWrapped helpWidth | trimTrailingWhitespaces")
+	usage = strings.ReplaceAll(usage, "{{.UseLine}}", "{{.UseLine | wrapUse}}")
+	root.SetUsageTemplate(usage)
+	root.SetHelpTemplate(`{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces | wrapText}}
+
+{{end}}{{if or .Runnable .HasSubCommands}}{{.UsageString}}{{end}}`)
+}
+
+// wrapText breaks paragraphs into lines that fit. Lines that are indented stay as they are.
+func wrapText(text string) string {
+	var b strings.Builder
+	for i, paragraph := range strings.Split(text, "\n\n") {
+		if i > 0 {
+			b.WriteString("\n\n")
+		}
+		if strings.HasPrefix(paragraph, " ") {
+			b.WriteString(paragraph)
+			continue
+		}
+		column := 0
+		for j, word := range strings.Fields(paragraph) {
+			n := len([]rune(word))
+			switch {
+			case j == 0:
+			case column+1+n > helpWidth:
+				b.WriteByte('\n')
+				column = 0
+			default:
+				b.WriteByte(' ')
+				column++
+			}
+			b.WriteString(word)
+			column += n
+		}
+	}
+	return b.String()
+}
+
+// wrapUse breaks a line of usage before an alternative.
+func wrapUse(line string) string {
+	const indent = 2
+	if at := strings.LastIndex(line[:min(len(line), helpWidth-indent)], " | "); len(line) > helpWidth-indent && at > 0 {
+		return line[:at] + "\n      " + line[at+1:]
+	}
+	return line
+}
