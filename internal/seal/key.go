@@ -60,11 +60,21 @@ func CreateKey(path string) (*Key, error) {
 	raw := make([]byte, keyBytes)
 	rand.Read(raw)
 	line := keyFormat + base64.RawURLEncoding.EncodeToString(raw) + "\n"
-	if err := writeNew(path, []byte(line)); err != nil {
+	err := writeNew(path, []byte(line))
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil, existsError(path)
+	case err != nil:
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
 	return newKey(raw)
 }
+
+// existsError says that a file is there. It is [fs.ErrExist].
+type existsError string
+
+func (e existsError) Error() string        { return "make a key: " + string(e) + " is there already" }
+func (e existsError) Is(target error) bool { return target == fs.ErrExist }
 
 // EnsureKey reads the key of a file, and makes it when there is no file.
 func EnsureKey(path string) (key *Key, created bool, err error) {

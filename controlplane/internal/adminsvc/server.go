@@ -147,6 +147,7 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterManifestServiceServer(r, manifests{Service: s})
 	adminv1.RegisterDiagnosticServiceServer(r, diagnostics{Service: s})
 	adminv1.RegisterSnapshotServiceServer(r, snapshots{Service: s})
+	adminv1.RegisterSecretServiceServer(r, secretService{Service: s})
 }
 
 // registerHealth registers the health service (https://grpc.io/docs/guides/health-checking/). Probes
