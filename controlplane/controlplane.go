@@ -106,7 +106,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if err := c.openStore(ctx); err != nil {
 		return err
 	}
-	if err := c.settle(ctx); err != nil {
+	if err := c.keepSharedHost(ctx); err != nil {
 		return err
 	}
 	c.library, err = media.Open(ctx, media.Config{URL: cfg.MediaURL, SpoolDir: cfg.DataDir, Logger: cfg.Logger, Registerer: c.registry})
@@ -194,21 +194,21 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 // it says so, and tries again. It gives up when ctx ends, and where trying again does not help: the embedded etcd has been
 // started, and a certificate that is not trusted stays so.
 func (c *ControlPlane) awaitStore(ctx context.Context, to store.DialConfig, cfg store.Config) (*store.Store, error) {
-	for told := false; ; {
-		if c.node == nil && !told {
+	for logged := false; ; {
+		if c.node == nil && !logged {
 			if why := to.Unreachable(ctx); why != nil {
 				if untrusted(why) {
 					return nil, why
 				}
 				c.cfg.Logger.Error("etcd does not answer; edges cannot be served before it does", "endpoints", strings.Join(to.Endpoints, ","), "err", why)
-				told = true
+				logged = true
 			}
 		}
 		opening, cancel := context.WithTimeout(ctx, openTimeout)
 		opened, err := store.Open(opening, cfg)
 		cancel()
 		if err == nil {
-			if told {
+			if logged {
 				c.cfg.Logger.Info("etcd answers")
 			}
 			return opened, nil
@@ -216,7 +216,7 @@ func (c *ControlPlane) awaitStore(ctx context.Context, to store.DialConfig, cfg 
 		if !errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil || c.node != nil {
 			return nil, err
 		}
-		told = false // and is told of again
+		logged = false
 	}
 }
 
@@ -228,8 +228,8 @@ func untrusted(err error) bool {
 // etcdFolder is the embedded etcd's, in DataDir.
 const etcdFolder = "etcd"
 
-// settle makes the stored shared host and the flag agree.
-func (c *ControlPlane) settle(ctx context.Context) error {
+// keepSharedHost makes the stored shared host and the flag agree.
+func (c *ControlPlane) keepSharedHost(ctx context.Context) error {
 	wanted := &topologyv1.Settings{SharedHost: c.cfg.SharedHost}
 	if c.cfg.ReplaceSharedHost && c.cfg.SharedHost != "" {
 		_, err := c.store.ReplaceSettings(ctx, wanted)

@@ -18,7 +18,7 @@ const secretChanged = "(changed)"
 // changeList collects what becomes of resources.
 type changeList struct {
 	changes []*adminv1.ResourceChange
-	told    map[topology.Key]bool
+	listed  map[topology.Key]bool
 }
 
 // add tells what becomes of one resource; a nil message is one that is not there.
@@ -38,7 +38,7 @@ func (l *changeList) add(key topology.Key, before, next proto.Message) *adminv1.
 	if c.Action == adminv1.ResourceChange_CREATED || c.Action == adminv1.ResourceChange_UPDATED {
 		c.Fields = manifest.Diff(asEntry(before), asEntry(next))
 	}
-	l.told[key] = true
+	l.listed[key] = true
 	l.changes = append(l.changes, c)
 	return c
 }

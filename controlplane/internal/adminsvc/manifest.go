@@ -272,7 +272,7 @@ func (m *source) prune(d *draft) {
 // changes tells what the draft does to each resource: in the manifest's order, then what only follows from it, deletions
 // last.
 func (m *source) changes(d *draft) []*adminv1.ResourceChange {
-	list := &changeList{told: make(map[topology.Key]bool)}
+	list := &changeList{listed: make(map[topology.Key]bool)}
 	id := d.id
 	list.add(accountKey(id), d.account.before("").Message, d.account.after("").Message)
 	for _, o := range m.GetOrigins() {
@@ -285,7 +285,7 @@ func (m *source) changes(d *draft) []*adminv1.ResourceChange {
 		domain := m.domainID(i)
 		list.add(domainKey(id, domain), d.domains.before(domain).Message, d.domains.after(domain).Message)
 	}
-	if e := topology.DefaultEndpointID; !list.told[endpointKey(id, e)] && !proto.Equal(d.endpoints.after(e).Message, d.endpoints.before(e).Message) {
+	if e := topology.DefaultEndpointID; !list.listed[endpointKey(id, e)] && !proto.Equal(d.endpoints.after(e).Message, d.endpoints.before(e).Message) {
 		list.endpoint(d, e)
 	}
 	removed(list, &d.domains)

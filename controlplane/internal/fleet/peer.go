@@ -45,7 +45,7 @@ type link struct {
 
 	barrier uint64 // the last one asked for
 	passed  uint64 // the last one that has come back
-	up      bool   // everything has been told once, and the stream lives
+	up      bool   // the peer has said everything once, and the stream lives
 	epoch   string // of floor and behind
 	floor   int64
 	behind  map[string]int64
@@ -78,8 +78,8 @@ func (p *peer) applied(epoch string, m *fleetv1.Member) int64 {
 	return max(p.link.floor, known)
 }
 
-// settle makes what the edges have applied part of what is known of them, before the link that tells it goes down.
-func (p *peer) settle() {
+// linkDown keeps what the edges have applied with what is known of them, because the link that says so goes down.
+func (p *peer) linkDown() {
 	if p.link == nil || !p.link.up {
 		return
 	}
@@ -250,7 +250,7 @@ func (f *Fleet) ended(p *peer, revision int64) {
 
 func (f *Fleet) unlink(p *peer) {
 	if p.link != nil {
-		p.settle()
+		p.linkDown()
 		p.link.end()
 		p.link = nil
 	}
@@ -277,7 +277,7 @@ func (f *Fleet) keepFollowing(ctx context.Context, p *peer, l *link, server stri
 		f.mu.Lock()
 		was := p.link == l && l.up
 		if p.link == l {
-			p.settle()
+			p.linkDown()
 		}
 		f.mu.Unlock()
 		if ctx.Err() != nil {
@@ -297,7 +297,7 @@ func (f *Fleet) keepFollowing(ctx context.Context, p *peer, l *link, server stri
 	}
 }
 
-// follow takes what a peer tells, over one stream.
+// follow takes what a peer says, over one stream.
 func (f *Fleet) follow(ctx context.Context, p *peer, l *link) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -323,23 +323,23 @@ func (f *Fleet) follow(ctx context.Context, p *peer, l *link) error {
 			}
 		}
 	})
-	members := make(map[string]*fleetv1.Member) // nobody sees them before all have been told
+	members := make(map[string]*fleetv1.Member) // nobody sees them before all have come
 	for {
-		told, err := stream.Recv()
+		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
 		f.mu.Lock()
 		if p.link == l {
-			f.takeTold(p, members, told)
+			f.takeMembers(p, members, m)
 		}
 		f.mu.Unlock()
 	}
 }
 
-// takeTold takes what a peer tells. The caller holds mu.
-func (f *Fleet) takeTold(p *peer, members map[string]*fleetv1.Member, told *fleetv1.FollowResponse) {
-	for _, m := range told.GetMembers() {
+// takeMembers takes what a peer says of its edges. The caller holds mu.
+func (f *Fleet) takeMembers(p *peer, members map[string]*fleetv1.Member, said *fleetv1.FollowResponse) {
+	for _, m := range said.GetMembers() {
 		id := m.GetEdge().GetId()
 		members[id] = m
 		if len(m.GetEdge().GetRejected()) > 0 {
@@ -352,8 +352,8 @@ func (f *Fleet) takeTold(p *peer, members map[string]*fleetv1.Member, told *flee
 		}
 	}
 	l := p.link
-	l.epoch, l.floor, l.behind = told.GetEpoch(), told.GetFloor(), told.GetBehind()
-	l.passed = told.GetBarrier()
+	l.epoch, l.floor, l.behind = said.GetEpoch(), said.GetFloor(), said.GetBehind()
+	l.passed = said.GetBarrier()
 	if !l.up && l.passed > 0 {
 		l.up, p.members = true, members
 		f.log.Info("fleet: follows another control plane", "server", p.server(), "edges", len(members))

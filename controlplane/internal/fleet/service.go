@@ -120,7 +120,7 @@ func (s service) Follow(stream grpc.BidiStreamingServer[fleetv1.FollowRequest, f
 func (f *Fleet) tellFollower(ctx context.Context, fo *follower, send func(*fleetv1.FollowResponse) error) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	var sent uint64 // the version up to which edges are told
+	var sent uint64 // the version up to which the peer has heard of edges
 	var last *fleetv1.FollowResponse
 	for {
 		request := fo.wants()
@@ -204,16 +204,16 @@ func (f *Fleet) member(e *edge) *fleetv1.Member {
 	return m
 }
 
-// contenderOf is what [Fleet.member] has told of one.
+// contenderOf is what [Fleet.member] has written of one.
 func contenderOf(m *fleetv1.Member) *contender {
-	told := m.GetContender()
-	if told == nil {
+	written := m.GetContender()
+	if written == nil {
 		return new(contender)
 	}
 	return &contender{
-		hello:   &edgev1.Hello{Id: m.GetEdge().GetId(), BootId: told.GetBootId(), HttpAddress: told.GetAddress(), Region: told.GetRegion()},
-		last:    told.GetLast().AsTime(),
-		refused: told.GetRefused(),
+		hello:   &edgev1.Hello{Id: m.GetEdge().GetId(), BootId: written.GetBootId(), HttpAddress: written.GetAddress(), Region: written.GetRegion()},
+		last:    written.GetLast().AsTime(),
+		refused: written.GetRefused(),
 	}
 }
 

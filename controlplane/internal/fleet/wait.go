@@ -54,7 +54,7 @@ func (t *tally) response() *adminv1.WaitAppliedResponse {
 func (f *Fleet) WaitApplied(ctx context.Context, revision int64, region string, minEdges int) (*adminv1.WaitAppliedResponse, error) {
 	defer f.prompt()()
 	for {
-		view, err := f.settle(ctx, revision)
+		view, err := f.viewFrom(ctx, revision)
 		if err != nil {
 			return &adminv1.WaitAppliedResponse{}, err
 		}
@@ -130,8 +130,8 @@ func (f *Fleet) Refresh(ctx context.Context) error {
 	}
 }
 
-// settle waits for this control plane to reach a revision of the history that etcd holds, and returns its view from there on.
-func (f *Fleet) settle(ctx context.Context, revision int64) (*feed.View, error) {
+// viewFrom waits for this control plane to reach a revision of the history that etcd holds, and returns its view from there on.
+func (f *Fleet) viewFrom(ctx context.Context, revision int64) (*feed.View, error) {
 	feed := f.cfg.Feed
 	if err := f.meetHistory(ctx); err != nil {
 		return nil, err

@@ -322,12 +322,12 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sight
 		at.step = seen.revision
 	}
 	*at = position{knowledge: seen.knowledge, step: at.step, moved: true, asOf: asOf}
-	s.hear(at.knowledge)
+	s.keepKnowledge(at.knowledge)
 	if f.Progress != nil {
 		f.Progress(at.revision, asOf)
 	}
 	return nil
 }
 
-// hear keeps what the follower was told for [Store.CheckHistory].
-func (s *Store) hear(k knowledge) { s.heard.Store(&k) }
+// keepKnowledge keeps what the follower was told for [Store.CheckHistory].
+func (s *Store) keepKnowledge(k knowledge) { s.followed.Store(&k) }

@@ -241,7 +241,7 @@ func (s *Store) Succeeds(epoch string) bool {
 // CheckHistory returns nil if what the follower of this store was told is the beginning of what etcd holds, as far as anybody
 // can tell, and [ErrEpochChanged] if it is not: the follower is then about to be told.
 func (s *Store) CheckHistory(ctx context.Context) error {
-	before := s.heard.Load()
+	before := s.followed.Load()
 	if before == nil {
 		return nil
 	}

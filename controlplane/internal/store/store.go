@@ -85,7 +85,7 @@ type Store struct {
 	doubt    chan struct{}            // makes the follower look whether the history goes on
 
 	status     atomic.Pointer[Status]    // what measure has last found, nil before
-	heard      atomic.Pointer[knowledge] // what etcd has told the follower, nil before it was told anything
+	followed   atomic.Pointer[knowledge] // what the follower knows of etcd, nil before it knows anything
 	misorders  bool                      // a member may say too early how far a watch is
 	queueBytes int64                     // bounds what waits for a slow follower
 }

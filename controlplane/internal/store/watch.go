@@ -145,7 +145,7 @@ func (w *watch) read(ctx context.Context, known knowledge) error {
 	ticker := time.NewTicker(progressEvery)
 	defer ticker.Stop()
 	silent := 0
-	w.store.hear(known)
+	w.store.keepKnowledge(known)
 	for {
 		ask := false
 		select {
@@ -181,7 +181,7 @@ func (w *watch) read(ctx context.Context, known knowledge) error {
 			if err != nil {
 				return err
 			}
-			w.store.hear(known)
+			w.store.keepKnowledge(known)
 			if err := w.push(b); err != nil {
 				return err
 			}
