@@ -28,9 +28,6 @@ const (
 	DefaultFirstByte    = 10 * time.Second
 	DefaultIdle         = 10 * time.Second
 	DefaultWalkDeadline = 20 * time.Second
-	DefaultTTL          = time.Hour
-	DefaultNegativeTTL  = 30 * time.Second
-	DefaultStaleIfError = 24 * time.Hour
 	DefaultS3Region     = "us-east-1"
 )
 
@@ -266,13 +263,14 @@ func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origin f
 }
 
 func compileCache(c *topologyv1.CachePolicy) CachePolicy {
+	unset := cachepolicy.Default()
 	compiled := CachePolicy{
 		Policy: cachepolicy.Policy{
-			DefaultTTL:           duration(c.GetDefaultTtl(), DefaultTTL),
-			BrowserTTL:           duration(c.GetBrowserTtl(), cachepolicy.Unset),
-			NegativeTTL:          duration(c.GetNegativeTtl(), DefaultNegativeTTL),
-			StaleWhileRevalidate: duration(c.GetStaleWhileRevalidate(), 0),
-			StaleIfError:         duration(c.GetStaleIfError(), DefaultStaleIfError),
+			DefaultTTL:           duration(c.GetDefaultTtl(), unset.DefaultTTL),
+			BrowserTTL:           duration(c.GetBrowserTtl(), unset.BrowserTTL),
+			NegativeTTL:          duration(c.GetNegativeTtl(), unset.NegativeTTL),
+			StaleWhileRevalidate: duration(c.GetStaleWhileRevalidate(), unset.StaleWhileRevalidate),
+			StaleIfError:         duration(c.GetStaleIfError(), unset.StaleIfError),
 		},
 		QueryNames:         c.GetQuery().GetNames(),
 		HonorClientNoCache: c.GetHonorClientNoCache(),
