@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -53,12 +56,11 @@ func (a *Agent) testOrigin(ctx context.Context, q *edgev1.Ask_TestOrigin) (*topo
 	if err != nil {
 		return nil, fmt.Errorf("origin cannot be used: %w", err)
 	}
-	test := a.walker.TestOrigin(ctx, o, q.GetPath())
-	test.Edge = a.id
-	return test, nil
+	step, ok := a.walker.TestOrigin(ctx, o, q.GetPath())
+	return &topologyv1.OriginTest{Edge: a.id, Ok: ok, Step: stepOf(step)}, nil
 }
 
-// explain tells what a request for a URL would do that a browser sends. It stores nothing.
+// explain says what a request for a URL would do that a browser sends. It stores nothing.
 func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation {
 	root := a.table.Root()
 	e := &topologyv1.Explanation{Edge: a.id, Revision: root.Revision()}
@@ -86,27 +88,44 @@ func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation
 	if alone {
 		target.Path = "/"
 	}
-	e.Cached = a.cache.Inspect(&httpcache.Request{Method: http.MethodGet, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Fields: new(field.Lines)})
-	var status int
-	e.Steps, e.Ending, status = a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: field.Map{}})
-	switch found := slices.ContainsFunc(e.Steps, func(s *topologyv1.WalkStep) bool { return s.GetOutcome() == topologyv1.WalkStep_FOUND }); {
-	case alone && found:
-		status, e.Ending = http.StatusMovedPermanently, e.Ending+", at /"+e.Account+"/, which an account alone leads to"
-	case alone && status < http.StatusInternalServerError:
-		status, e.Ending = http.StatusNotFound, "an account alone is no file, and there is none at /"+e.Account+"/"
+	for _, c := range a.cache.Inspect(&httpcache.Request{
+		Method: http.MethodGet, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Fields: new(field.Lines),
+	}) {
+		e.Cached = append(e.Cached, &topologyv1.Explanation_Cached{
+			Status: int32(c.Status), Supplier: c.Supplier, Stored: timestamppb.New(c.At), Age: durationpb.New(c.Age), Ttl: durationpb.New(c.TTL),
+			SizeBytes: c.Length, Use: c.Use,
+		})
 	}
-	e.Status = int32(status)
-	standIn := ""
-	switch image := target.Endpoint.DefaultImage; {
-	case e.Ending == walk.EndsInPage:
-		standIn = target.Endpoint.NotFoundPage
-	case image != nil:
-		standIn = image.Path
+	x := a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: field.Map{}})
+	for _, s := range x.Steps {
+		e.Steps = append(e.Steps, stepOf(s))
 	}
-	if why := a.images.Refused(target.Account.UID, standIn); why != "" && (e.Ending == walk.EndsInImage || e.Ending == walk.EndsInPage) {
-		e.Status, e.Ending = http.StatusNotFound, fmt.Sprintf("no %s: %s", e.Ending, why)
+	switch {
+	case alone && x.Found():
+		x.Status, x.Ending = http.StatusMovedPermanently, x.Ending+", at /"+e.Account+"/, which an account alone leads to"
+	case alone && x.Status < http.StatusInternalServerError:
+		x.Status, x.Ending = http.StatusNotFound, "an account alone is no file, and there is none at /"+e.Account+"/"
+	case x.StandIn != "":
+		if why := a.images.Refused(target.Account.UID, x.StandIn); why != "" {
+			x.Status, x.Ending = http.StatusNotFound, fmt.Sprintf("no %s: %s", x.Ending, why)
+		}
 	}
+	e.Status, e.Ending = int32(x.Status), x.Ending
 	return e
+}
+
+var outcomes = map[origin.Outcome]topologyv1.WalkStep_Outcome{
+	origin.Found: topologyv1.WalkStep_FOUND, origin.NotHere: topologyv1.WalkStep_NOT_HERE, origin.Inconclusive: topologyv1.WalkStep_INCONCLUSIVE,
+}
+
+func stepOf(s walk.StepReport) *topologyv1.WalkStep {
+	if s.Skipped {
+		return &topologyv1.WalkStep{Origin: s.Origin, Kind: s.Kind, Outcome: topologyv1.WalkStep_SKIPPED}
+	}
+	return &topologyv1.WalkStep{
+		Origin: s.Origin, Kind: s.Kind, Outcome: outcomes[s.Outcome], Reason: string(s.Reason), Request: s.Request,
+		Status: int32(s.Status), Duration: durationpb.New(s.Duration), Detail: s.Detail, Advice: s.Advice,
+	}
 }
 
 // withScheme lets a URL come without one.

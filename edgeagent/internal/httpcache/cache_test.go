@@ -151,8 +151,8 @@ func TestInspect(t *testing.T) {
 	uses := func(h http.Header) string {
 		var all []string
 		for _, c := range r.cache.Inspect(r.request("GET", "/x", h)) {
-			if c.Supplier != "a" || c.Status != 200 || c.SizeBytes != 5 || c.Age.AsDuration().Round(time.Second) != 10*time.Second {
-				t.Errorf("%v", c)
+			if c.Supplier != "a" || c.Status != 200 || c.Length != 5 || c.Age.Round(time.Second) != 10*time.Second {
+				t.Errorf("%+v", c)
 			}
 			all = append(all, c.Use)
 		}

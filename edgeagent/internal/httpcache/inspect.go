@@ -2,18 +2,28 @@ package httpcache
 
 import (
 	"cmp"
-
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"time"
 )
+
+// Stored is a stored reply, and what a request would do with it.
+type Stored struct {
+	Status int
+	// Supplier is as in [Reply].
+	Supplier string
+	// At is when it came, Age its age, and TTL what is left of its lifetime.
+	At       time.Time
+	Age, TTL time.Duration
+	// Length is that of the body, in bytes.
+	Length int64
+	// Use is "hit", or why it is none.
+	Use string
+}
 
 // Inspect says what is stored for a request's URL, of every variant, and what the request would do with it. It asks no
 // origin and changes nothing.
-func (c *Cache) Inspect(r *Request) []*topologyv1.Explanation_Cached {
+func (c *Cache) Inspect(r *Request) []Stored {
 	q := c.newQuery(r)
-	var out []*topologyv1.Explanation_Cached
+	var all []Stored
 	for _, e := range c.cfg.Store.Lookup(q.key) {
 		h := e.Head()
 		d, ok := h.Decoded.(*decoded)
@@ -26,10 +36,9 @@ func (c *Cache) Inspect(r *Request) []*topologyv1.Explanation_Cached {
 		if !q.selects(h.Selecting) {
 			use = "other variant"
 		}
-		out = append(out, &topologyv1.Explanation_Cached{
-			Status: int32(h.Status), Supplier: supplierID(q, d.supplier), Stored: timestamppb.New(h.ResponseTime),
-			Age: durationpb.New(v.Age), Ttl: durationpb.New(v.TTL), SizeBytes: h.Length, Use: use,
+		all = append(all, Stored{
+			Status: h.Status, Supplier: supplierID(q, d.supplier), At: h.ResponseTime, Age: v.Age, TTL: v.TTL, Length: h.Length, Use: use,
 		})
 	}
-	return out
+	return all
 }

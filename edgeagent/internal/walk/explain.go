@@ -6,36 +6,43 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/internal/topology"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-var outcomes = map[origin.Outcome]topologyv1.WalkStep_Outcome{
-	origin.Found:        topologyv1.WalkStep_FOUND,
-	origin.NotHere:      topologyv1.WalkStep_NOT_HERE,
-	origin.Inconclusive: topologyv1.WalkStep_INCONCLUSIVE,
+// Explanation is what a walk would do, and how it would end without any stored reply.
+type Explanation struct {
+	// Steps are all steps of the endpoint, in order.
+	Steps []StepReport
+	// Ending says in words how the walk ends, and Status with which status.
+	Ending string
+	Status int
+	// StandIn is the file of the Media Library that the walk ends in, empty for none.
+	StandIn string
 }
 
-// Explain makes the walk live, throws the replies away, and tells what each step did, those that were not come to as SKIPPED. It
-// neither uses nor changes what is remembered. ending and status say how a request without any stored reply would end.
-func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.WalkStep, ending string, status int) {
+// Found reports whether some step has the file.
+func (e *Explanation) Found() bool {
+	return slices.ContainsFunc(e.Steps, func(s StepReport) bool { return !s.Skipped && s.Outcome == origin.Found })
+}
+
+// Explain makes the walk live, throws the replies away, and reports what each step did. It neither uses nor changes what is
+// remembered.
+func (w *Walker) Explain(ctx context.Context, r Request) *Explanation {
 	e := r.Target.Endpoint
 	deadline := time.Now().Add(e.WalkDeadline)
 	live := r
 	live.Stored = nil
+	x := &Explanation{}
 	var all answers
 	var troubles []string
 	for _, step := range e.Steps {
-		if ending != "" {
-			steps = append(steps, &topologyv1.WalkStep{
-				Origin: stepID(step.Origin), Kind: origin.KindName(step.Origin), Outcome: topologyv1.WalkStep_SKIPPED,
-			})
+		if x.Ending != "" {
+			x.Steps = append(x.Steps, StepReport{Origin: stepID(step.Origin), Kind: origin.KindName(step.Origin), Skipped: true})
 			continue
 		}
 		a := w.ask(ctx, &live, step.Origin, Ask{}, deadline)
@@ -43,46 +50,41 @@ func (w *Walker) Explain(ctx context.Context, r Request) (steps []*topologyv1.Wa
 		all = append(all, a)
 		switch a.Outcome {
 		case origin.Found:
-			ending, status = "found at "+s.Origin, a.Response.Status
+			x.Ending, x.Status = "found at "+s.Origin, a.Response.Status
 			if !sample(ctx, &s, a.Response) {
-				ending += ", but the body breaks"
+				x.Ending += ", but the body breaks"
 			}
 		case origin.Inconclusive:
 			troubles = append(troubles, s.Origin+" "+string(a.Reason))
 			if e.FailOnInconclusive {
-				ending, status = describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
+				x.describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
 			}
 		}
-		steps = append(steps, s.proto())
+		x.Steps = append(x.Steps, s)
 	}
-	if ending == "" {
-		ending, status = describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
+	if x.Ending == "" {
+		x.describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
 	}
-	return steps, ending, status
+	return x
 }
 
-// How a walk ends that found nothing, where a file stands in for it.
-const (
-	EndsInImage = "default image"
-	EndsInPage  = "not-found page"
-)
-
 // describe says how a walk for a path ends that found nothing.
-func describe(e *topology.Endpoint, path string, all answers, troubles string) (ending string, status int) {
+func (x *Explanation) describe(e *topology.Endpoint, path string, all answers, troubles string) {
 	var res Result
 	all.conclude(&res)
 	image := e.DefaultImageFor(path)
 	switch {
 	case res.Kind == NotFound && image != nil:
-		return EndsInImage, image.Status
+		x.Ending, x.Status, x.StandIn = "default image", image.Status, image.Path
 	case res.Kind == NotFound && e.NotFoundPage != "":
-		return EndsInPage, http.StatusNotFound
+		x.Ending, x.Status, x.StandIn = "not-found page", http.StatusNotFound, e.NotFoundPage
 	case res.Kind == NotFound:
-		return "every step says no", http.StatusNotFound
+		x.Ending, x.Status = "every step says no", http.StatusNotFound
 	case image != nil && image.OnFailure:
-		return EndsInImage + ": " + troubles, image.Status
+		x.Ending, x.Status = "default image: "+troubles, image.Status
+	default:
+		x.Ending, x.Status = troubles, res.Status
 	}
-	return troubles, res.Status
 }
 
 func stepID(o *topology.Origin) string {
@@ -92,34 +94,27 @@ func stepID(o *topology.Origin) string {
 	return o.ID
 }
 
-func (s StepReport) proto() *topologyv1.WalkStep {
-	return &topologyv1.WalkStep{
-		Origin: s.Origin, Kind: s.Kind, Outcome: outcomes[s.Outcome], Reason: string(s.Reason), Request: s.Request,
-		Status: int32(s.Status), Duration: durationpb.New(s.Duration), Detail: s.Detail, Advice: s.Advice,
-	}
-}
-
 // TestOrigin asks o for a path, with an optional query, as a walk would, but for the guards that keep walks from an origin in
 // trouble. An empty path asks an object store for its probe_key, or
-// for a key that nobody can have, and a web server for its base_url. The answer is OK if a walk could go by it.
-func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string) *topologyv1.OriginTest {
+// for a key that nobody can have, and a web server for its base_url. ok reports whether a walk could go by the answer.
+func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string) (s StepReport, ok bool) {
 	ask, err := testAsk(o, path)
 	if err != nil {
-		return &topologyv1.OriginTest{Step: &topologyv1.WalkStep{
-			Origin: o.ID, Kind: origin.KindName(o), Outcome: topologyv1.WalkStep_INCONCLUSIVE, Reason: string(origin.Misconfigured),
+		return StepReport{
+			Origin: o.ID, Kind: origin.KindName(o), Outcome: origin.Inconclusive, Reason: origin.Misconfigured,
 			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg, or /https://example.com/a.jpg for a web_proxy",
-		}}
+		}, false
 	}
 	ask.Test = true
 	// No endpoint's deadline is meant here, so none is blamed.
 	ctx, cancel := context.WithTimeout(ctx, topology.DefaultWalkDeadline)
 	defer cancel()
 	a := w.client.Get(ctx, o, ask)
-	s, ok := report(o, a), a.Outcome != origin.Inconclusive
+	s, ok = report(o, a), a.Outcome != origin.Inconclusive
 	if a.Response != nil {
 		ok = sample(ctx, &s, a.Response)
 	}
-	return &topologyv1.OriginTest{Ok: ok, Step: s.proto()}
+	return s, ok
 }
 
 var errNoURL = errors.New("a web_proxy has no files but those of the URL that the path spells")

@@ -28,14 +28,14 @@ func TestExplain(t *testing.T) {
 		status  int
 		steps   string
 	}{
-		{"found", "nfn", nil, "found at b", 200, "media NOT_HERE unasked, a NOT_HERE, b FOUND, c SKIPPED"},
-		{"found after a fault", "xfn", nil, "found at b", 200, "media NOT_HERE unasked, a INCONCLUSIVE failed, b FOUND, c SKIPPED"},
-		{"nowhere", "npg", nil, "every step says no", 404, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE soft-404, c NOT_HERE"},
-		{"default image", "nnn", image(0, false), "default image", 200, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE, c NOT_HERE"},
-		{"default image as 404", "nnn", image(404, false), "default image", 404, "media NOT_HERE unasked, a NOT_HERE, b NOT_HERE, c NOT_HERE"},
-		{"failed", "nxn", nil, "b failed", 502, "media NOT_HERE unasked, a NOT_HERE, b INCONCLUSIVE failed, c NOT_HERE"},
-		{"failed and busy", "xnb", image(200, false), "a failed, c busy", 503, "media NOT_HERE unasked, a INCONCLUSIVE failed, b NOT_HERE, c INCONCLUSIVE busy"},
-		{"default image on failure", "cnn", image(200, true), "default image: a config", 200, "media NOT_HERE unasked, a INCONCLUSIVE config, b NOT_HERE, c NOT_HERE"},
+		{"found", "nfn", nil, "found at b", 200, "media not_here unasked, a not_here, b found, c skipped"},
+		{"found after a fault", "xfn", nil, "found at b", 200, "media not_here unasked, a inconclusive failed, b found, c skipped"},
+		{"nowhere", "npg", nil, "every step says no", 404, "media not_here unasked, a not_here, b not_here soft-404, c not_here"},
+		{"default image", "nnn", image(0, false), "default image", 200, "media not_here unasked, a not_here, b not_here, c not_here"},
+		{"default image as 404", "nnn", image(404, false), "default image", 404, "media not_here unasked, a not_here, b not_here, c not_here"},
+		{"failed", "nxn", nil, "b failed", 502, "media not_here unasked, a not_here, b inconclusive failed, c not_here"},
+		{"failed and busy", "xnb", image(200, false), "a failed, c busy", 503, "media not_here unasked, a inconclusive failed, b not_here, c inconclusive busy"},
+		{"default image on failure", "cnn", image(200, true), "default image: a config", 200, "media not_here unasked, a inconclusive config, b not_here, c not_here"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -51,14 +51,14 @@ func TestExplain(t *testing.T) {
 				o.On(faultorigin.Any, sayings[test.letters[i]].answer)
 			}
 			for range 2 {
-				steps, ending, status := r.Explain(t.Context(), r.to("/a.jpg"))
-				if ending != test.ending || status != test.status {
-					t.Errorf("got %q, %d", ending, status)
+				x := r.Explain(t.Context(), r.to("/a.jpg"))
+				if x.Ending != test.ending || x.Status != test.status {
+					t.Errorf("got %q, %d", x.Ending, x.Status)
 				}
-				if got := summary(steps); got != test.steps {
+				if got := summary(x.Steps); got != test.steps {
 					t.Errorf("got  %s\nwant %s", got, test.steps)
 				}
-				if s := steps[1]; s.Request != "GET "+r.origins[0].URL()+"/a.jpg" || s.Kind != "web" || s.Status == 0 || s.Detail == "" || s.Duration.AsDuration() <= 0 {
+				if s := x.Steps[1]; s.Request != "GET "+r.origins[0].URL()+"/a.jpg" || s.Kind != "web" || s.Status == 0 || s.Detail == "" || s.Duration <= 0 {
 					t.Errorf("step %v", s)
 				}
 			}
@@ -72,10 +72,14 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-func summary(steps []*topologyv1.WalkStep) string {
+func summary(steps []StepReport) string {
 	var out []string
 	for _, s := range steps {
-		out = append(out, strings.TrimSpace(s.Origin+" "+s.Outcome.String()+" "+s.Reason))
+		outcome := s.Outcome.String()
+		if s.Skipped {
+			outcome = "skipped"
+		}
+		out = append(out, strings.TrimSpace(s.Origin+" "+outcome+" "+string(s.Reason)))
 	}
 	return strings.Join(out, ", ")
 }
@@ -102,15 +106,15 @@ func TestBodiesAreSampled(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, 1)
 			r.origins[0].On(faultorigin.Any, test.answer)
-			steps, ending, status := r.Explain(t.Context(), r.to("/a.jpg"))
+			x := r.Explain(t.Context(), r.to("/a.jpg"))
 			want := "found at a"
 			if !test.ok {
 				want += ", but the body breaks"
 			}
-			if s := steps[1]; s.Detail != test.detail || s.Advice != test.advice || s.Outcome != topologyv1.WalkStep_FOUND || ending != want || status != 200 {
-				t.Errorf("explained %v: %s, %d", s, ending, status)
+			if s := x.Steps[1]; s.Detail != test.detail || s.Advice != test.advice || s.Outcome != origin.Found || x.Ending != want || x.Status != 200 {
+				t.Errorf("explained %+v: %s, %d", s, x.Ending, x.Status)
 			}
-			if got := r.TestOrigin(t.Context(), r.account.Origin("a"), "/a.jpg"); got.Ok != test.ok || got.Step.Detail != test.detail || got.Step.Advice != test.advice {
+			if got, ok := r.TestOrigin(t.Context(), r.account.Origin("a"), "/a.jpg"); ok != test.ok || got.Detail != test.detail || got.Advice != test.advice {
 				t.Errorf("tested %v", got)
 			}
 		})
@@ -141,34 +145,34 @@ func TestTestOrigin(t *testing.T) {
 		origin  *topologyv1.Origin
 		path    string
 		ok      bool
-		outcome topologyv1.WalkStep_Outcome
+		outcome origin.Outcome
 		target  string // asked for; "" is anything, "-" nothing
 	}{
-		{"there", web, "/there.jpg", true, topologyv1.WalkStep_FOUND, "/there.jpg"},
-		{"without a slash, with a query", web, "there.jpg?w=1", true, topologyv1.WalkStep_FOUND, "/there.jpg?w=1"},
-		{"made canonical", web, "/x/../th%65re.jpg", true, topologyv1.WalkStep_FOUND, "/there.jpg"},
-		{"missing", web, "/gone.jpg", true, topologyv1.WalkStep_NOT_HERE, "/gone.jpg"},
-		{"broken", web, "/broken", false, topologyv1.WalkStep_INCONCLUSIVE, "/broken"},
-		{"base", web, "", true, topologyv1.WalkStep_NOT_HERE, "/"},
-		{"climbing", web, "/../x", false, topologyv1.WalkStep_INCONCLUSIVE, "-"},
-		{"bucket with probe_key", s3("probe"), "", true, topologyv1.WalkStep_FOUND, "/b/probe"},
-		{"bucket without", s3(""), "", true, topologyv1.WalkStep_NOT_HERE, ""},
-		{"bucket with bad credentials", s3("denied"), "", false, topologyv1.WalkStep_INCONCLUSIVE, "/b/denied"},
-		{"bucket of Google", gcs, "", true, topologyv1.WalkStep_NOT_HERE, ""},
-		{"URL", proxy, fault.URL() + "/there.jpg?w=1", true, topologyv1.WalkStep_FOUND, "/there.jpg?w=1"},
-		{"no URL", proxy, "", false, topologyv1.WalkStep_INCONCLUSIVE, "-"},
-		{"PIM with bad credentials", pim, "", false, topologyv1.WalkStep_INCONCLUSIVE, "/api/oauth/v1/token"},
+		{"there", web, "/there.jpg", true, origin.Found, "/there.jpg"},
+		{"without a slash, with a query", web, "there.jpg?w=1", true, origin.Found, "/there.jpg?w=1"},
+		{"made canonical", web, "/x/../th%65re.jpg", true, origin.Found, "/there.jpg"},
+		{"missing", web, "/gone.jpg", true, origin.NotHere, "/gone.jpg"},
+		{"broken", web, "/broken", false, origin.Inconclusive, "/broken"},
+		{"base", web, "", true, origin.NotHere, "/"},
+		{"climbing", web, "/../x", false, origin.Inconclusive, "-"},
+		{"bucket with probe_key", s3("probe"), "", true, origin.Found, "/b/probe"},
+		{"bucket without", s3(""), "", true, origin.NotHere, ""},
+		{"bucket with bad credentials", s3("denied"), "", false, origin.Inconclusive, "/b/denied"},
+		{"bucket of Google", gcs, "", true, origin.NotHere, ""},
+		{"URL", proxy, fault.URL() + "/there.jpg?w=1", true, origin.Found, "/there.jpg?w=1"},
+		{"no URL", proxy, "", false, origin.Inconclusive, "-"},
+		{"PIM with bad credentials", pim, "", false, origin.Inconclusive, "/api/oauth/v1/token"},
 	} {
 		fault.Forget()
 		o, err := topology.CompileOrigin("o", test.origin, map[string]string{"s3.secret_access_key": secret, "akeneo.client_secret": secret, "akeneo.password": secret})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := r.TestOrigin(t.Context(), o, test.path)
-		if got.Ok != test.ok || got.Step.Outcome != test.outcome || got.Step.Origin != "o" || got.Step.Detail == "" {
+		got, ok := r.TestOrigin(t.Context(), o, test.path)
+		if ok != test.ok || got.Outcome != test.outcome || got.Origin != "o" || got.Detail == "" {
 			t.Errorf("%s: got %v", test.name, got)
 		}
-		if strings.Contains(got.String(), secret) {
+		if strings.Contains(fmt.Sprintf("%+v", got), secret) {
 			t.Errorf("%s: the answer tells a secret: %v", test.name, got)
 		}
 		seen := fault.Requests()
@@ -232,9 +236,9 @@ func TestExplainTellsWhatStandsIn(t *testing.T) {
 		endpoint(s).NotFoundPage = "404.html"
 	})
 	r.origins[0].On(faultorigin.Any, sayings['n'].answer)
-	for path, want := range map[string]string{"/a.jpg": "default image 200", "/robots.txt": "not-found page 404"} {
-		if _, ending, status := r.Explain(t.Context(), r.to(path)); fmt.Sprint(ending, " ", status) != want {
-			t.Errorf("%s: %s %d, want %s", path, ending, status, want)
+	for path, want := range map[string]string{"/a.jpg": "x.png default image 200", "/robots.txt": "404.html not-found page 404"} {
+		if x := r.Explain(t.Context(), r.to(path)); fmt.Sprint(x.StandIn, " ", x.Ending, " ", x.Status) != want {
+			t.Errorf("%s: %+v, want %s", path, x, want)
 		}
 	}
 }

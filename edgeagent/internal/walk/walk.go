@@ -99,8 +99,10 @@ type Result struct {
 // StepReport is what one step of a walk did. It holds no secret.
 type StepReport struct {
 	// Origin is the origin's id, "media" for the Media Library.
-	Origin  string
-	Kind    string
+	Origin string
+	Kind   string
+	// Skipped says that the walk did not come to the step.
+	Skipped bool
 	Outcome origin.Outcome
 	Reason  origin.Reason
 	// Status is the status of the origin's answer, 0 without one.
