@@ -45,5 +45,5 @@ func (x *exchange) preflight(e *topology.Endpoint) {
 		}
 	}
 	x.addID()
-	x.reply(&front.Reply{Status: http.StatusNoContent})
+	x.reply(front.Reply{Status: http.StatusNoContent})
 }

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
@@ -21,7 +22,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// exchange is one request and what is said of it afterwards.
+// exchange is one request and what is said of it afterwards. Until [front.Exchange.Own] is called, its strings may lie in
+// memory that is used again once it is answered.
 type exchange struct {
 	*front.Exchange
 	client  netip.Addr
@@ -34,12 +36,19 @@ type exchange struct {
 	steps   []walk.StepReport
 	outcome outcome
 	id      [32]byte // see newRequestID
-	fields  []byte   // of the reply
+
+	// Memory that the next request uses too.
+	fields []byte // of the reply
+	hit    httpcache.Reply
+	sent   front.Reply
 }
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 // serve answers one request.
 func (s *Server) serve(request *front.Exchange) {
-	x := &exchange{Exchange: request, client: s.client(request), outcome: outcomeRefused, id: newRequestID()}
+	x := exchanges.Get().(*exchange)
+	x.Exchange, x.client, x.outcome, x.id = request, s.client(request), outcomeRefused, newRequestID()
 	defer s.finish(x)
 	x.holder = listen.Client(x.client)
 	if !s.place(x, s.requests.clients.Take(x.holder, 0), "client") {
@@ -108,20 +117,22 @@ func (s *Server) finish(x *exchange) {
 	if x.entry.Aborted {
 		s.metrics.aborted.Inc()
 	}
+	if s.access != nil {
+		e := &x.entry
+		e.Time, e.RequestID, e.Protocol, e.Method, e.Outcome = x.Now.UTC(), string(x.id[:]), x.Version.String(), x.Method, x.outcome.String()
+		e.Client, e.QueryHash, e.Steps = x.client.String(), hashOf(x.query), stepsOf(x.steps)
+		e.DurationMS = milliseconds(took)
+		if e.Host == "" {
+			e.Host = x.Authority
+		}
+		s.access.add(e)
+	}
 	if fault != nil {
 		s.panicked(fault, debug.Stack(), "request_id", string(x.id[:]), "method", x.Method, "host", x.entry.Host, "path", x.entry.Path)
-	}
-	if s.access == nil {
 		return
 	}
-	e := &x.entry
-	e.Time, e.RequestID, e.Protocol, e.Method, e.Outcome = x.Now.UTC(), string(x.id[:]), x.Version.String(), x.Method, x.outcome.String()
-	e.Client, e.QueryHash, e.Steps = x.client.String(), hashOf(x.query), stepsOf(x.steps)
-	e.DurationMS = milliseconds(took)
-	if e.Host == "" {
-		e.Host = x.Authority
-	}
-	s.access.add(e)
+	*x = exchange{fields: x.fields[:0], hit: httpcache.Reply{Fields: x.hit.Fields[:0]}}
+	exchanges.Put(x)
 }
 
 // panicked counts a fault of ours, and tells of some.
@@ -132,12 +143,11 @@ func (s *Server) panicked(fault any, stack []byte, about ...any) {
 
 // answer decides what becomes of a request.
 func (s *Server) answer(x *exchange) {
-	x.Own()
 	if x.Method == http.MethodOptions && x.Target == "*" {
 		x.outcome = outcomeOptions
 		x.add("Allow", allowed)
 		x.addID()
-		x.reply(&front.Reply{Status: http.StatusNoContent})
+		x.reply(front.Reply{Status: http.StatusNoContent})
 		return
 	}
 	authority, path, query, ok := topology.SplitTarget(x.Target)
@@ -187,19 +197,26 @@ func (s *Server) answer(x *exchange) {
 		x.refuse(http.StatusLoopDetected, "the request has been through more CDNs than it could have without going in a circle")
 	case target.Domain == nil && wantsWorker(&x.Fields):
 		x.refuse(http.StatusForbidden, "a service worker would act for every account of this host; serve it from a domain of your own")
-	case target.AccountAlone():
-		s.serveFolder(x, target, root.Revision(), root.Epoch(), query)
 	default:
-		s.serveFile(x, target, root.Revision(), root.Epoch())
+		x.asked = httpcache.Request{
+			Method: x.Method, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Fields: &x.Fields, Client: s.speaksFor(x, &target),
+			Holder: x.holder, Now: x.Now,
+		}
+		if target.AccountAlone() {
+			s.serveFolder(x, query)
+		} else {
+			s.serveFile(x)
+		}
 	}
 }
 
 // serveFolder answers for an account alone (see [topology.Target.AccountAlone]).
-func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64, epoch, query string) {
-	target.Path = "/"
-	x.asked = s.request(x, &target, revision, epoch)
-	x.asked.Method = http.MethodHead
-	reply := s.cfg.Cache.Serve(x.Context(), &x.asked)
+func (s *Server) serveFolder(x *exchange, query string) {
+	query = strings.Clone(query)
+	asked := s.own(x)
+	asked.Method, asked.Target.Path = http.MethodHead, "/"
+	reply := s.cfg.Cache.Serve(x.Context(), asked)
+	defer reply.Close()
 	x.steps = reply.Steps
 	switch {
 	case reply.Outcome == httpcache.Failed || reply.Outcome == httpcache.Refused || reply.Outcome == httpcache.Canceled:
@@ -207,10 +224,10 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 		x.refuse(reply.Status, "whether the account has a file here is not known")
 	case reply.Outcome == httpcache.NotFound || reply.Outcome == httpcache.DefaultImage:
 		x.outcome = outcome(httpcache.NotFound)
-		x.refuse(http.StatusNotFound, "an account's files are below /"+target.Account.ID+"/")
+		x.refuse(http.StatusNotFound, "an account's files are below /"+asked.Target.Account.ID+"/")
 	default:
 		x.outcome, x.entry.Supplier = outcome(reply.Outcome), reply.Supplier
-		location := "/" + target.Account.ID + "/"
+		location := "/" + asked.Target.Account.ID + "/"
 		if query != "" {
 			location += "?" + query
 		}
@@ -219,27 +236,38 @@ func (s *Server) serveFolder(x *exchange, target topology.Target, revision int64
 	}
 }
 
-// request is what the cache is asked.
-func (s *Server) request(x *exchange, target *topology.Target, revision int64, epoch string) httpcache.Request {
-	return httpcache.Request{
-		Method: x.Method, Target: *target, Revision: revision, Epoch: epoch, Fields: &x.Fields, Client: s.speaksFor(x, target),
-		Holder: x.holder, Now: x.Now, Admit: func() bool { return s.admit(x) }, Leaving: x.Leaving(),
+// serveFile has the cache answer.
+func (s *Server) serveFile(x *exchange) {
+	if s.cfg.Cache.Hit(&x.asked, &x.hit) {
+		s.send(x, &x.asked.Target, &x.hit)
+		return
 	}
+	asked := s.own(x)
+	asked.Interim = x.interim(&asked.Target)
+	s.send(x, &asked.Target, s.cfg.Cache.Serve(x.Context(), asked))
 }
 
-// serveFile has the cache answer.
-func (s *Server) serveFile(x *exchange, target topology.Target, revision int64, epoch string) {
-	x.asked = s.request(x, &target, revision, epoch)
-	x.asked.Interim = x.interim(&target)
-	reply := s.cfg.Cache.Serve(x.Context(), &x.asked)
+// own returns what the cache is asked once the request has to wait: with strings and memory that it may keep.
+func (s *Server) own(x *exchange) *httpcache.Request {
+	x.Own()
+	asked, fields := x.asked, x.Fields
+	t := &asked.Target
+	t.Host, t.Path, t.Query, t.Object = strings.Clone(t.Host), strings.Clone(t.Path), strings.Clone(t.Query), strings.Clone(t.Object)
+	asked.Method, asked.Fields, asked.Leaving = x.Method, &fields, x.Leaving()
+	asked.Admit = func() bool { return s.admit(x) }
+	x.entry.Host, x.entry.Path, x.query = t.Host, t.Path, t.Query
+	return &asked
+}
+
+// send sends what the cache answers.
+func (s *Server) send(x *exchange, target *topology.Target, reply *httpcache.Reply) {
 	defer reply.Close()
-	e := &x.entry
-	x.outcome, e.Supplier, x.steps = outcome(reply.Outcome), reply.Supplier, reply.Steps
-	x.addHead(&target, reply)
+	x.outcome, x.entry.Supplier, x.steps = outcome(reply.Outcome), reply.Supplier, reply.Steps
+	x.addHead(target, reply)
 	if s.access != nil {
-		e.FirstByteMS = milliseconds(time.Since(x.Now))
+		x.entry.FirstByteMS = milliseconds(time.Since(x.Now))
 	}
-	x.reply(&front.Reply{
+	x.reply(front.Reply{
 		Status: reply.Status, Length: reply.Length, Mem: reply.Mem, File: reply.File, Offset: reply.Offset, Unsent: reply.Unsent, Stream: reply.Stream,
 	})
 }
@@ -266,11 +294,12 @@ func (x *exchange) addID() {
 }
 
 // reply sends the reply with the fields of x.
-func (x *exchange) reply(r *front.Reply) {
-	r.Fields = x.fields
+func (x *exchange) reply(r front.Reply) {
+	x.sent = r
+	x.sent.Fields = x.fields
 	x.entry.Status = r.Status
 	var err error
-	x.entry.Bytes, err = x.Reply(r)
+	x.entry.Bytes, err = x.Reply(&x.sent)
 	x.entry.Aborted = err != nil
 }
 
@@ -280,7 +309,7 @@ func (x *exchange) refuse(status int, reason string) {
 	x.add("Content-Type", "text/plain; charset=utf-8")
 	x.add("X-Content-Type-Options", "nosniff")
 	x.addID()
-	x.reply(&front.Reply{Status: status, Mem: []byte(strconv.Itoa(status) + " " + reason + "\n")})
+	x.reply(front.Reply{Status: status, Mem: []byte(strconv.Itoa(status) + " " + reason + "\n")})
 }
 
 // hereBefore is what a request in a circle is told.
