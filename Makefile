@@ -25,6 +25,7 @@ run: build ## Build, then run a control plane and an edge on this machine.
 .PHONY: test
 test: ## Run the tests a change needs: all but the slow ones.
 	$(GO) test -short -race ./...
+	$(GO) test -run '^TestHitAllocatesNothing$$' ./edgeagent/internal/edgehttp
 
 .PHONY: test-long
 test-long: ## Run every test, the slow ones too.

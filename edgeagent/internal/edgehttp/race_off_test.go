@@ -1,0 +1,5 @@
+//go:build !race
+
+package edgehttp
+
+const raceDetector = false
