@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -73,7 +74,7 @@ func hits(ctx context.Context, b *bench) error {
 		}
 	}
 	t.print()
-	fmt.Printf("Medians of %d rounds of %s, taken in turn; %d connections (h2: 16 with 8 streams each); server and generator on a core each.\n", b.rounds, b.duration, connections)
+	fmt.Printf("Medians of %d rounds of %s, taken in turn; %d connections (h2: 16 with 8 streams each; new TLS: one request each, without resumption); server and generator on a core each.\n", b.rounds, b.duration, connections)
 	return nil
 }
 
@@ -131,18 +132,25 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 	if varnish != nil {
 		plain = append(plain, contender{"varnish", varnish.process, varnish.http})
 	}
-	const small, large = "/1024/hit", "/1048576/hit"
+	var loads []load
+	paths := map[string]string{"1 KB": "/1024/hit", "10 KB": "/10240/hit", "100 KB": "/102400/hit", "1 MB": "/1048576/hit"}
 	for _, c := range plain {
-		if err := warm(c.address, small, large); err != nil {
+		if err := warm(c.address, slices.Collect(maps.Values(paths))...); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	loads := []load{{"h1 1 KB", small, wrk, plain}, {"h1 1 MB", large, wrk, plain}}
-	if have("h2load") {
-		loads = append(loads, load{"h2 TLS 1 KB", small, h2load, secure}, load{"h2 TLS 1 MB", large, h2load, secure})
+	for _, size := range hitSizes {
+		loads = append(loads, load{"h1 " + size, paths[size], wrk, plain})
 	}
-	return loads, nil
+	if have("h2load") {
+		for _, size := range hitSizes {
+			loads = append(loads, load{"h2 TLS " + size, paths[size], h2load, secure})
+		}
+	}
+	return append(loads, load{"new TLS", paths[hitSizes[0]], handshakes, secure}), nil
 }
+
+var hitSizes = []string{"1 KB", "10 KB", "100 KB", "1 MB"}
 
 // warm brings files into a cache and checks that they stay there.
 func warm(address string, paths ...string) error {

@@ -2,12 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // throughput is what a load generator reports.
@@ -82,4 +89,59 @@ func parseH2load(out string) (t throughput, err error) {
 	t.bytes, _ = strconv.ParseFloat(rate[2], 64)
 	t.bytes *= map[string]float64{"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[rate[3]]
 	return t, nil
+}
+
+// handshakes opens connections over TLS without resumption, and asks for a path on each over HTTP/2.
+func handshakes(ctx context.Context, address, path string, d time.Duration) (throughput, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	var done, size atomic.Int64
+	start := time.Now()
+	workers, ctx := errgroup.WithContext(ctx)
+	for range handshakesAtOnce {
+		workers.Go(func() error {
+			for ctx.Err() == nil {
+				n, err := handshake(ctx, address, path)
+				switch {
+				case ctx.Err() != nil:
+					return nil
+				case err != nil:
+					return err
+				}
+				done.Add(1)
+				size.Add(n)
+			}
+			return nil
+		})
+	}
+	err := workers.Wait()
+	took := time.Since(start).Seconds()
+	return throughput{requests: float64(done.Load()) / took, bytes: float64(size.Load()) / took}, err
+}
+
+const handshakesAtOnce = 8
+
+// handshake makes one request on a connection of its own, and returns how long its body was.
+func handshake(ctx context.Context, address, path string) (int64, error) {
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{ServerName: benchHost, InsecureSkipVerify: true},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		},
+	}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+benchHost+path, nil)
+	if err != nil {
+		return 0, err
+	}
+	reply, err := transport.RoundTrip(request)
+	if err != nil {
+		return 0, err
+	}
+	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("GET %s: status %d", path, reply.StatusCode)
+	}
+	return io.Copy(io.Discard, reply.Body)
 }
