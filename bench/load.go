@@ -125,7 +125,8 @@ const handshakesAtOnce = 8
 func handshake(ctx context.Context, address, path string) (int64, error) {
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true, DisableKeepAlives: true,
-		TLSClientConfig: &tls.Config{ServerName: benchHost, InsecureSkipVerify: true},
+		// The key exchange that all of the measured have.
+		TLSClientConfig: &tls.Config{ServerName: benchHost, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}},
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		},

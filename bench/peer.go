@@ -94,6 +94,7 @@ http {
 	server {
 		listen %[3]s backlog=4096;
 		listen %[4]s ssl http2;
+		ssl_protocols TLSv1.2 TLSv1.3;
 		ssl_certificate %[5]s;
 		ssl_certificate_key %[6]s;
 		ssl_session_cache shared:ssl:10m;
