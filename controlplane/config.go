@@ -72,9 +72,12 @@ type Config struct {
 	// one that is restored from a snapshot. Default the file secret-key in DataDir. The first control plane of an etcd makes it
 	// when it is not there; without the embedded etcd, only where it is asked for.
 	SecretKeyFile string
-	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of edges, one a line, read again
-	// when they change. Default none, anybody may connect.
+	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of edges that have not joined, one a
+	// line, read again when they change. Default none, anybody may connect.
 	AdminTokenFile, EdgeTokenFile string
+	// RequireJoin refuses edges that have not joined. EdgeAddr and MediaAddr may be any address then, also without TLSCert: edges
+	// that join speak TLS all the same.
+	RequireJoin bool
 	// DebugAddr is where Go's profiles and the control plane's state are served, to this machine alone.
 	// Default none.
 	DebugAddr string
@@ -135,6 +138,16 @@ type parsed struct {
 	edgeTokens                 *bearer.Tokens // nil for none
 	// server is the certificate of listeners, nil for none; clients is the same for the gRPC listeners, with ClientCA.
 	server, clients *tls.Config
+	// open says of the listeners for edges that who reaches them is trusted: on loopback, or by --insecure-listen.
+	openEdge, openMedia bool
+}
+
+// clientAuthorities are those of ClientCA, nil without.
+func (p parsed) clientAuthorities() *x509.CertPool {
+	if p.clients == nil {
+		return nil
+	}
+	return p.clients.ClientCAs
 }
 
 // parse checks what can be checked without starting anything.
@@ -173,6 +186,11 @@ func (c *Config) parse() (p parsed, err error) {
 	if c.CanaryHold < 0 || c.CanaryHold > time.Hour {
 		return p, fmt.Errorf("--canary-hold %s: want at most 1h", c.CanaryHold)
 	}
+	if c.RequireJoin && c.EdgeTokenFile != "" {
+		return p, errors.New("--require-join and --edge-token-file: either every edge joins, or some have the token")
+	}
+	p.openEdge, p.openMedia = c.InsecureListen || listen.Loopback(c.EdgeAddr), c.InsecureListen || listen.Loopback(c.MediaAddr)
+	p.openEdge, p.openMedia = p.openEdge && !c.RequireJoin, p.openMedia && !c.RequireJoin
 	return p, c.checkAddresses()
 }
 
@@ -207,15 +225,22 @@ func (c *Config) checkMediaURL() error {
 
 // checkAddresses refuses listeners that would be open to strangers.
 func (c *Config) checkAddresses() error {
-	for _, l := range []struct{ flag, address, tokenFlag, token string }{
-		{"--admin-addr", c.AdminAddr, "--admin-token-file", c.AdminTokenFile}, {"--edge-addr", c.EdgeAddr, "--edge-token-file", c.EdgeTokenFile},
-		{"--media-addr", c.MediaAddr, "--edge-token-file", c.EdgeTokenFile}, {"--http-addr", c.HTTPAddr, "--admin-token-file", c.AdminTokenFile},
+	for _, l := range []struct {
+		flag, address, tokenFlag, token string
+		edges                           bool
+	}{
+		{"--admin-addr", c.AdminAddr, "--admin-token-file", c.AdminTokenFile, false}, {"--edge-addr", c.EdgeAddr, "--edge-token-file", c.EdgeTokenFile, true},
+		{"--media-addr", c.MediaAddr, "--edge-token-file", c.EdgeTokenFile, true}, {"--http-addr", c.HTTPAddr, "--admin-token-file", c.AdminTokenFile, false},
 	} {
-		if listen.Loopback(l.address) || c.TLSCert != "" && l.token != "" {
+		if listen.Loopback(l.address) || c.TLSCert != "" && l.token != "" || l.edges && c.RequireJoin {
 			continue
 		}
 		if !c.InsecureListen {
-			return fmt.Errorf("%s %s is not loopback: give --tls-cert, --tls-key and %s, or, if the network is yours alone, --insecure-listen", l.flag, l.address, l.tokenFlag)
+			or := ""
+			if l.edges {
+				or = "--require-join, or "
+			}
+			return fmt.Errorf("%s %s is not loopback: give --tls-cert, --tls-key and %s, or %sif the network is yours alone, --insecure-listen", l.flag, l.address, l.tokenFlag, or)
 		}
 		c.Logger.Warn("listener is open to everybody who can reach it", "flag", l.flag, "address", l.address)
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/bearer"
@@ -46,16 +47,17 @@ type ControlPlane struct {
 	registry  *prometheus.Registry
 	listeners listeners
 
-	node    *etcdnode.Node // nil with an external etcd
-	etcd    io.Closer
-	store   *store.Store
-	library *media.Library
-	feed    *feed.Feed
-	brake   *brake.Brake
-	fleet   *fleet.Fleet
-	edges   *edgesvc.Service
-	admin   *adminsvc.Service
-	tokens  *bearer.Tokens // nil without AdminTokenFile
+	node       *etcdnode.Node // nil with an external etcd
+	etcd       io.Closer
+	store      *store.Store
+	library    *media.Library
+	feed       *feed.Feed
+	brake      *brake.Brake
+	fleet      *fleet.Fleet
+	identities *identity.Registry
+	edges      *edgesvc.Service
+	admin      *adminsvc.Service
+	tokens     *bearer.Tokens // nil without AdminTokenFile
 
 	adminServer, edgeServer *grpc.Server
 	mediaServer, httpServer *http.Server
@@ -125,14 +127,16 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if err != nil {
 		return err
 	}
+	c.identities = identity.New(identity.Config{Store: c.store, Logger: cfg.Logger})
 	c.edges, err = edgesvc.New(edgesvc.Config{
+		Identities: c.identities, Anonymous: p.openEdge, Authorities: p.clientAuthorities(), JoinedMediaURL: c.joinedMediaURL(),
 		Feed: c.feed, Store: c.store, Brake: c.brake, Fleet: c.fleet, Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
 		Tokens: p.edgeTokens, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
 		return err
 	}
-	adminConfig := adminsvc.Config{Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry}
+	adminConfig := adminsvc.Config{Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry}
 	if cfg.AdminTokenFile != "" {
 		if c.tokens, err = bearer.Load(cfg.AdminTokenFile, cfg.Logger); err != nil {
 			return fmt.Errorf("--admin-token-file: %w", err)
@@ -151,14 +155,23 @@ func (c *ControlPlane) buildServers(p parsed) error {
 		secure = append(secure, grpc.Creds(credentials.NewTLS(p.clients)))
 	}
 	c.adminServer = c.admin.NewServer(secure...)
-	c.edgeServer = grpc.NewServer(append(c.edges.ServerOptions(), secure...)...)
+	// Edges that have joined speak TLS, also where nobody else does.
+	edgeCredentials := c.identities.Credentials(p.clients, p.server == nil && p.openEdge)
+	c.edgeServer = grpc.NewServer(append(c.edges.ServerOptions(), grpc.Creds(edgeCredentials))...)
 	edgev1.RegisterEdgeServiceServer(c.edgeServer, c.edges)
-	handler, err := media.NewHandler(media.HandlerConfig{Library: c.library, Feed: c.feed, Store: c.store, Tokens: p.edgeTokens, Logger: c.cfg.Logger, Registerer: c.registry})
+	c.identities.Register(c.edgeServer)
+	handler, err := media.NewHandler(media.HandlerConfig{
+		Library: c.library, Feed: c.feed, Store: c.store, Identities: c.identities, Tokens: p.edgeTokens, Anonymous: p.openMedia,
+		Logger: c.cfg.Logger, Registerer: c.registry,
+	})
 	if err != nil {
 		return err
 	}
 	// Each server changes its own copy; that of none is none.
-	c.mediaServer = &http.Server{Handler: handler, TLSConfig: p.server.Clone(), ReadTimeout: mediaReadTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader}
+	c.mediaServer = &http.Server{Handler: handler, ReadTimeout: mediaReadTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader}
+	if p.server != nil {
+		c.mediaServer.TLSConfig = c.identities.TLS(p.server)
+	}
 	c.httpServer = &http.Server{Handler: c.health(), TLSConfig: p.server.Clone(), ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, MaxHeaderBytes: maxHeader}
 	return nil
 }
@@ -258,6 +271,23 @@ func (c *ControlPlane) mediaURL() string {
 		scheme = "https://"
 	}
 	return scheme + c.listeners.media.Addr().String()
+}
+
+// joinedMediaURL is the same for edges that have joined, whom the control plane knows by their certificate.
+func (c *ControlPlane) joinedMediaURL() string {
+	if c.cfg.MediaAdvertiseURL != "" {
+		return c.cfg.MediaAdvertiseURL
+	}
+	return "https://" + c.listeners.media.Addr().String()
+}
+
+// edgeAddress is where edges connect, without a host if that is each address of the machine.
+func edgeAddress(l net.Listener) string {
+	at, ok := l.Addr().(*net.TCPAddr)
+	if ok && at.IP.IsUnspecified() {
+		return fmt.Sprintf(":%d", at.Port)
+	}
+	return l.Addr().String()
 }
 
 // serverName tells control planes apart for people.
@@ -385,7 +415,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
 	back, backCtx := errgroup.WithContext(behind)
-	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.brake.Run, c.fleet.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
+	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.brake.Run, c.fleet.Run, c.identities.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
 		back.Go(func() error { return run(backCtx) })
 	}
 	if c.listeners.debug != nil {
@@ -398,7 +428,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	front.Go(func() error { return c.admin.Run(frontCtx) })
 	front.Go(func() error { return c.adminServer.Serve(c.listeners.admin) })
 	front.Go(func() error { return c.edgeServer.Serve(c.listeners.edge) })
-	front.Go(func() error { return serveHTTP(c.mediaServer, c.listeners.media) })
+	front.Go(func() error { return c.serveMedia() })
 	front.Go(func() error { return serveHTTP(c.httpServer, c.listeners.http) })
 	front.Go(func() error {
 		<-frontCtx.Done()
@@ -430,6 +460,14 @@ func (c *ControlPlane) watchEtcd(ctx, back context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
+}
+
+// serveMedia serves media, without a certificate in the clear and over TLS, as each edge begins.
+func (c *ControlPlane) serveMedia() error {
+	if c.mediaServer.TLSConfig != nil {
+		return serveHTTP(c.mediaServer, c.listeners.media)
+	}
+	return serveHTTP(c.mediaServer, c.identities.Listen(c.listeners.media, nil))
 }
 
 func serveHTTP(server *http.Server, l net.Listener) error {

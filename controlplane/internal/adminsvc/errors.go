@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
@@ -48,6 +49,7 @@ const (
 	kindTooLarge
 	kindExportTooLarge
 	kindFrozen
+	kindRotating
 	kindStoreUnavailable
 	kindBrokenRecord
 	kindStoreForbidden
@@ -95,6 +97,7 @@ var kinds = [kindCount]struct {
 	kindTooLarge:           {codes.FailedPrecondition, "CHANGE_TOO_LARGE"},
 	kindExportTooLarge:     {codes.FailedPrecondition, "EXPORT_TOO_LARGE"},
 	kindFrozen:             {codes.FailedPrecondition, "FROZEN"},
+	kindRotating:           {codes.FailedPrecondition, "ROTATION_UNDER_WAY"},
 	kindStoreUnavailable:   {codes.Unavailable, "STORE_UNAVAILABLE"},
 	kindBrokenRecord:       {codes.DataLoss, "RECORD_BROKEN"},
 	kindStoreForbidden:     {codes.Unavailable, "STORE_FORBIDDEN"},
@@ -138,6 +141,8 @@ var errorKinds = []struct {
 	{fleet.ErrNoEdge, kindNoEdge, ""},
 	{fleet.ErrBusy, kindTooManyRequests, ""},
 	{brake.ErrFuture, kindFutureRevision, ""},
+	{identity.ErrNotFound, kindNotFound, ""},
+	{identity.ErrUnknown, kindStoreUnavailable, ""},
 	{context.DeadlineExceeded, kindDeadline, "the deadline was too short"},
 	{context.Canceled, kindCanceled, "the caller went away"},
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
@@ -89,7 +90,7 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Brake: holds, Fleet: everywhere, Server: "test", Logger: logger})
+	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Brake: holds, Fleet: everywhere, Server: "test", Anonymous: true, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,8 +98,10 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	background(t, holds.Run)
 	background(t, everywhere.Run)
 	background(t, r.edges.Run)
+	identities := identity.New(identity.Config{Store: r.store, Logger: logger, Now: opts.now})
+	background(t, identities.Run)
 	r.service, err = New(Config{
-		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Tokens: opts.tokens, Now: opts.now, MaxUpload: opts.upload, Logger: logger, Registerer: r.registry,
+		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Identities: identities, EdgeAddress: ":7071", Tokens: opts.tokens, Now: opts.now, MaxUpload: opts.upload, Logger: logger, Registerer: r.registry,
 	})
 	if err != nil {
 		t.Fatal(err)

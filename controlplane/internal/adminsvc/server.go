@@ -28,6 +28,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/bearer"
@@ -41,6 +42,10 @@ type Config struct {
 	Library *media.Library
 	Fleet   *fleet.Fleet
 	Brake   *brake.Brake
+	// Identities knows the edges that have joined.
+	Identities *identity.Registry
+	// EdgeAddress is where edges connect, `host:port` or `:port`.
+	EdgeAddress string
 	// Tokens are those that callers present. Nil: nobody is asked for one.
 	Tokens *bearer.Tokens
 	// MaxUpload is the most bytes that one uploaded file may have. Default: DefaultMaxUpload.
@@ -55,27 +60,29 @@ type Config struct {
 
 // Service is the admin API. Its methods may be called at the same time.
 type Service struct {
-	store     *store.Store
-	library   *media.Library
-	fleet     *fleet.Fleet
-	brake     *brake.Brake
-	tokens    *bearer.Tokens
-	now       func() time.Time
-	log       *slog.Logger
-	validator protovalidate.Validator
-	metrics   *metrics
-	health    *health.Server
-	purgeRate rates
-	probes    listen.Places
-	maxUpload int64
-	spool     spool // of uploads under way
-	turns     turns // of uploads to accounts whose library has a limit
+	store       *store.Store
+	library     *media.Library
+	fleet       *fleet.Fleet
+	brake       *brake.Brake
+	identities  *identity.Registry
+	edgeAddress string
+	tokens      *bearer.Tokens
+	now         func() time.Time
+	log         *slog.Logger
+	validator   protovalidate.Validator
+	metrics     *metrics
+	health      *health.Server
+	purgeRate   rates
+	probes      listen.Places
+	maxUpload   int64
+	spool       spool // of uploads under way
+	turns       turns // of uploads to accounts whose library has a limit
 }
 
 // New returns the service; see [Service.NewServer].
 func New(cfg Config) (*Service, error) {
 	s := &Service{
-		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, tokens: cfg.Tokens,
+		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities, edgeAddress: cfg.EdgeAddress, tokens: cfg.Tokens,
 		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
 		probes: listen.Places{Max: maxProbes, PerClient: maxProbes / 8}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload),
 	}
@@ -144,6 +151,7 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterMediaServiceServer(r, mediaFiles{Service: s})
 	adminv1.RegisterPurgeServiceServer(r, purges{Service: s})
 	adminv1.RegisterFleetServiceServer(r, fleetService{Service: s})
+	adminv1.RegisterEdgeAdminServiceServer(r, edgeAdmin{Service: s})
 	adminv1.RegisterManifestServiceServer(r, manifests{Service: s})
 	adminv1.RegisterDiagnosticServiceServer(r, diagnostics{Service: s})
 	adminv1.RegisterSnapshotServiceServer(r, snapshots{Service: s})

@@ -72,6 +72,7 @@ func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate
 // forms says in words what each pattern in the protos wants.
 var forms = map[string]string{
 	"^[a-z0-9][a-z0-9_-]{0,62}$":        "use 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit",
+	"^[a-z0-9][a-z0-9-]{0,62}$":         "use 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit",
 	"^[a-z0-9][a-z0-9._-]{0,62}$":       "use 1 to 63 of a-z, 0-9, ., _ and -, beginning with a letter or digit",
 	"^[A-Za-z0-9-]{1,100}$":             "use 1 to 100 of A-Z, a-z, 0-9 and -",
 	"^https?://[^\\s@?#\\\\]+$":         "want a URL that begins with http:// or https://, without user, query and fragment",

@@ -73,11 +73,15 @@ func (st *stream) welcome() error {
 	if err != nil {
 		return err
 	}
+	media := st.svc.cfg.MediaURL
+	if st.edge != nil {
+		media = st.svc.cfg.JoinedMediaURL
+	}
 	return st.message("welcome", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Welcome{Welcome: &edgev1.Welcome{
 		Epoch:    st.history.Epoch,
 		Target:   st.svc.cfg.Feed.Revision(),
 		Server:   st.svc.cfg.Server,
-		Settings: &edgev1.Welcome_Settings{SharedHost: settings.GetSharedHost(), MediaUrl: st.svc.cfg.MediaURL},
+		Settings: &edgev1.Welcome_Settings{SharedHost: settings.GetSharedHost(), MediaUrl: media},
 		Keyring:  keyring,
 	}}})
 }

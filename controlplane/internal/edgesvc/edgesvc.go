@@ -12,6 +12,7 @@ package edgesvc
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -24,15 +25,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/tap"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -52,8 +50,16 @@ type Config struct {
 	Server string
 	// MediaURL is where edges read the bytes of the Media Library; see Welcome.Settings.
 	MediaURL string
-	// Tokens are those of which edges must present one. Nil: any edge may connect.
+	// JoinedMediaURL is the same for edges that have joined.
+	JoinedMediaURL string
+	// Identities knows the edges that have joined. Nil: there are none.
+	Identities *identity.Registry
+	// Tokens are those of which edges without a certificate must present one. Nil: there are none.
 	Tokens *bearer.Tokens
+	// Anonymous lets edges connect that present nothing, as long as Tokens is nil.
+	Anonymous bool
+	// Authorities are those of which edges that have not joined must show a certificate. Nil: they need none.
+	Authorities *x509.CertPool
 	// AllowShrink lets edges replace what they have by a topology less than half its size.
 	AllowShrink bool
 	// Logger is where the service reports. Default: slog.Default().
@@ -123,6 +129,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	s.timing.pace = s.pace
 	s.metrics = newMetrics(cfg.Registerer)
+	if cfg.Identities != nil {
+		cfg.Identities.OnChange(s.identityChanged)
+	}
 	return s, nil
 }
 
@@ -130,7 +139,7 @@ func New(cfg Config) (*Service, error) {
 // sends is kept.
 func (s *Service) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, s.authorize(ctx) }),
+		grpc.InTapHandle(s.authorize),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.ForceServerCodecV2(newCodec()),
@@ -215,11 +224,16 @@ func (s *Service) begun() uint64 {
 	return s.entered
 }
 
+// endStuck ends the streams of edges that do not read, and of those whose certificate has ended.
 func (s *Service) endStuck() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	limit := s.now().Add(-maxSend).UnixNano()
+	now := s.now()
+	limit := now.Add(-maxSend).UnixNano()
 	for st := range s.live {
+		if st.edge != nil && now.After(st.edge.Expires) {
+			s.recheck(st)
+		}
 		if from := st.sendFrom.Load(); from != 0 && from < limit {
 			st.end(errSlow)
 		}
@@ -278,12 +292,4 @@ func (s *Service) untrack(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, st)
-}
-
-func (s *Service) authorize(ctx context.Context) error {
-	if s.cfg.Tokens == nil || s.cfg.Tokens.Accept(metadata.ValueFromIncomingContext(ctx, "authorization")...) {
-		return nil
-	}
-	s.metrics.refused.WithLabelValues("unauthenticated").Inc()
-	return status.Error(codes.Unauthenticated, "the edge token is missing or wrong")
 }

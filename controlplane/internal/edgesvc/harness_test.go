@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
@@ -26,6 +27,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -60,6 +62,7 @@ type plane struct {
 	feed        *feed.Feed
 	registry    *prometheus.Registry // of the feed
 	clock       *clock
+	identities  *identity.Registry // nil unless edges may join
 	addr        string
 	stop        func()
 }
@@ -77,6 +80,8 @@ type planeConfig struct {
 	alone  bool   // it does not listen for others
 	edges  int    // how many it takes
 	canary string // its canary region
+	joins  bool   // edges may join
+	closed bool   // and others may not connect
 	hold   time.Duration
 	change func(*Service)
 }
@@ -115,8 +120,12 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	if p.Fleet, err = fleet.New(p.fleetConfig); err != nil {
 		tb.Fatal(err)
 	}
+	if cfg.joins {
+		p.identities = identity.New(identity.Config{Store: p.store, Logger: log, Now: p.clock.now})
+	}
 	svc, err := New(Config{
-		Feed: p.feed, Store: p.store, Brake: p.brake, Fleet: p.Fleet, Server: p.fleetConfig.Server,
+		Identities: p.identities,
+		Feed:       p.feed, Store: p.store, Brake: p.brake, Fleet: p.Fleet, Server: p.fleetConfig.Server, Anonymous: !cfg.closed,
 		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	})
 	if err != nil {
@@ -127,11 +136,19 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	if cfg.change != nil {
 		cfg.change(svc)
 	}
-	listening := grpc.NewServer(svc.ServerOptions()...)
+	options := svc.ServerOptions()
+	if cfg.joins {
+		options = append(options, grpc.Creds(p.identities.Credentials(nil, true)))
+	}
+	listening := grpc.NewServer(options...)
 	edgev1.RegisterEdgeServiceServer(listening, svc)
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = p.feed.Run(ctx) })
+	if cfg.joins {
+		p.identities.Register(listening)
+		parts.Go(func() { _ = p.identities.Run(ctx) })
+	}
 	parts.Go(func() { _ = p.brake.Run(ctx) })
 	parts.Go(func() { _ = p.Fleet.Run(ctx) })
 	parts.Go(func() { _ = svc.Run(ctx) })
@@ -187,13 +204,14 @@ func (p *plane) origins(tb testing.TB, account string, n int, url string) int64 
 
 // agent is an edge's side of one stream.
 type agent struct {
-	tb     testing.TB
-	rpc    edgev1.EdgeService_SyncClient
-	hello  *edgev1.Hello
-	token  string
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when the stream has ended, after err was set
-	err    error
+	tb        testing.TB
+	rpc       edgev1.EdgeService_SyncClient
+	hello     *edgev1.Hello
+	token     string
+	transport credentials.TransportCredentials
+	cancel    context.CancelFunc
+	ended     chan struct{} // closed when the stream has ended, after err was set
+	err       error
 
 	mu      sync.Mutex
 	edge    feedtest.Edge
@@ -214,14 +232,17 @@ func hello(id string) *edgev1.Hello {
 // connect opens a stream for an edge that has what another one left it with.
 func connect(tb testing.TB, p *plane, h *edgev1.Hello, change ...func(*agent)) *agent {
 	tb.Helper()
-	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		tb.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &agent{tb: tb, hello: h, cancel: cancel, ended: make(chan struct{}), last: make(map[string]*edgev1.SyncResponse), seen: make(chan struct{}, 1)}
+	a := &agent{
+		tb: tb, hello: h, transport: insecure.NewCredentials(), cancel: cancel, ended: make(chan struct{}),
+		last: make(map[string]*edgev1.SyncResponse), seen: make(chan struct{}, 1),
+	}
 	for _, c := range change {
 		c(a)
+	}
+	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(a.transport))
+	if err != nil {
+		tb.Fatal(err)
 	}
 	if a.token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+a.token)

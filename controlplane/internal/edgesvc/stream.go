@@ -16,6 +16,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -67,6 +68,7 @@ type stream struct {
 	rpc   syncStream
 	ctx   context.Context // ends with the call; its cause is why
 	hello *edgev1.Hello
+	edge  *identity.Edge // by its certificate; nil for one that has not joined
 	conn  fleet.Conn
 	from  string    // the peer's address
 	stays time.Time // until when it is not sent away for want of etcd
@@ -122,6 +124,9 @@ func (s *Service) join(rpc syncStream) (*stream, error) {
 		return nil, err
 	}
 	s.track(st)
+	if s.cfg.Identities != nil {
+		s.recheck(st) // it may have changed before the stream was among those that are told
+	}
 	s.log.Info("edgesvc: edge connected", "edge", st.hello.GetId(), "region", st.hello.GetRegion(), "from", st.from,
 		"http", st.hello.GetHttpAddress(), "revision", st.hello.GetHave().GetRevision())
 	return st, nil
@@ -129,7 +134,7 @@ func (s *Service) join(rpc syncStream) (*stream, error) {
 
 // enroll gives the stream the id of its edge, if it may have it.
 func (s *Service) enroll(st *stream) error {
-	st.conn = fleet.Conn{Hello: st.hello, History: st.history, Supersede: func() { st.end(errSuperseded) }, Ask: st.ask}
+	st.conn = fleet.Conn{Hello: st.hello, Certified: st.edge != nil, History: st.history, Supersede: func() { st.end(errSuperseded) }, Ask: st.ask}
 	holder, ousted, err := s.cfg.Fleet.Join(&st.conn)
 	if err != nil {
 		s.metrics.refused.WithLabelValues("full").Inc()
@@ -223,6 +228,9 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 		return refuse("protocol", errCannotOpen)
 	}
 	st.hello = hello
+	if err := s.identify(st); err != nil {
+		return refuse("id_owned", err)
+	}
 	if !s.enter() {
 		return refuse("draining", status.Error(codes.Unavailable, "the control plane is shutting down"))
 	}

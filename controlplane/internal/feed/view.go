@@ -108,6 +108,19 @@ type View struct {
 	advanced   chan struct{} // closed at the next step or progress
 }
 
+// OriginsWithSecrets yields the keys of the secrets of origins, in order within each account.
+func (v *View) OriginsWithSecrets() iter.Seq[topology.Key] {
+	return func(yield func(topology.Key) bool) {
+		for account := range v.index.Accounts() {
+			for item := range account.All(topology.KindOriginSecrets, "", "") {
+				if !yield(item.Key()) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Changed is closed when a step has followed the view.
 func (v *View) Changed() <-chan struct{} { return v.changed }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -46,6 +47,8 @@ var ErrFull = errors.New("this control plane has as many edges as it can")
 type Conn struct {
 	// Hello is what the edge said of itself.
 	Hello *edgev1.Hello
+	// Certified says that a certificate proves that the stream is of the edge of that id.
+	Certified bool
 	// History is what the edge is sent, and what all that it has applied is about.
 	History *feed.History
 	// Supersede ends the stream because another one has the edge's id. It must not block.
@@ -79,7 +82,8 @@ type contender struct {
 	refused bool
 }
 
-// Join gives a stream the id of its edge. A live stream of the same agent is superseded. One of another agent keeps the id
+// Join gives a stream the id of its edge. A live stream of the same agent is superseded, and any other if a certificate proves that
+// the id belongs to this one. Otherwise a stream of another agent keeps the id
 // for a while, and is returned as what refuses this stream; after that it is returned as what had to give way. It returns
 // [ErrFull] for a new id when there is no room for one.
 func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello, err error) {
@@ -97,7 +101,7 @@ func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello, err error) {
 		f.edges[id] = e
 	}
 	var loser contender
-	if holder := f.holder(id, e); holder != nil && holder.GetBootId() != c.Hello.GetBootId() {
+	if holder := f.holder(id, e); holder != nil && holder.GetBootId() != c.Hello.GetBootId() && !c.Certified {
 		may := e.contender.mayTake(c.Hello, now)
 		f.tell(e)
 		f.wake()
@@ -482,6 +486,15 @@ func (f *Fleet) summary() (s summary) {
 		}
 	}
 	return s
+}
+
+// OriginsWithSecrets yields the keys of the secrets that edges are sent.
+func (f *Fleet) OriginsWithSecrets() iter.Seq[topology.Key] {
+	view := f.cfg.Feed.View()
+	if view == nil {
+		return func(func(topology.Key) bool) {}
+	}
+	return view.OriginsWithSecrets()
 }
 
 func clone[M proto.Message](m M) M { return proto.Clone(m).(M) }

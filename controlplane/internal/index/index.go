@@ -62,6 +62,9 @@ func (x *Index) Account(id string) *Account {
 	return account
 }
 
+// Accounts yields the records of every account, in no order.
+func (x *Index) Accounts() iter.Seq[*Account] { return x.accounts.All() }
+
 // Get returns the record of a key.
 func (x *Index) Get(key topology.Key) (Item, bool) {
 	return x.Account(key.Account).Get(key.Kind, key.ID)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -39,8 +40,12 @@ type HandlerConfig struct {
 	Feed *feed.Feed
 	// Store answers for records as they were: the replica's revision may have left an edge's behind.
 	Store *store.Store
-	// Tokens are those of which edges must present one. Nil: anybody may read.
+	// Identities knows the edges that have joined. Nil: there are none.
+	Identities *identity.Registry
+	// Tokens are those of which edges without a certificate must present one. Nil: there are none.
 	Tokens *bearer.Tokens
+	// Anonymous lets anybody read who presents nothing, as long as Tokens is nil.
+	Anonymous bool
 	// Logger takes what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: none.
@@ -90,9 +95,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(cw, http.StatusMethodNotAllowed, "only GET and HEAD")
 		return
 	}
-	if h.Tokens != nil && !h.Tokens.Accept(r.Header.Values("Authorization")...) {
+	if err := h.authorize(r); err != nil {
 		cw.Header().Set("WWW-Authenticate", "Bearer")
-		refuse(cw, http.StatusUnauthorized, "a bearer token is needed")
+		refuse(cw, http.StatusUnauthorized, err.Error())
 		return
 	}
 	asked, ok := parseAsked(r)
@@ -106,6 +111,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.serve(cw, r, asked)
+}
+
+var errUnauthorized = errors.New("a bearer token is needed, or the certificate of an edge that has joined")
+
+// authorize says whether a request may be made at all.
+func (h *Handler) authorize(r *http.Request) error {
+	if h.Identities != nil {
+		if _, ok, err := h.Identities.Authenticate(r.TLS); ok || err != nil {
+			return err
+		}
+	}
+	if h.Tokens != nil && h.Tokens.Accept(r.Header.Values("Authorization")...) || h.Tokens == nil && h.Anonymous {
+		return nil
+	}
+	return errUnauthorized
 }
 
 func (h *Handler) caughtUp(ctx context.Context, revision int64) bool {

@@ -49,7 +49,7 @@ func newReplica(t *testing.T, l *Library, token string) *replica {
 			t.Fatal(err)
 		}
 	}
-	h, err := NewHandler(HandlerConfig{Library: l, Feed: r.feed, Store: r.store, Tokens: tokens})
+	h, err := NewHandler(HandlerConfig{Library: l, Feed: r.feed, Store: r.store, Tokens: tokens, Anonymous: true})
 	if err != nil {
 		t.Fatal(err)
 	}
