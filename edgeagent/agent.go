@@ -25,6 +25,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/defaultimage"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/edgehttp"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/identity"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
@@ -44,6 +45,7 @@ type Agent struct {
 	registry  *prometheus.Registry
 	listeners listeners
 	id        string
+	identity  *identity.Identity // nil for an edge that does not join
 
 	purges  *purges.Table
 	store   *objects.Store
@@ -111,9 +113,11 @@ func (a *Agent) build(p parsed) (err error) {
 		VerifyTLS: cfg.VerifyOriginTLS,
 		LoopID:    a.loopID, MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
 	}
-	if p.tls != nil {
-		originConfig.MediaRoots = p.tls.RootCAs
+	controlTLS, err := a.openIdentity(p)
+	if err != nil {
+		return err
 	}
+	originConfig.MediaTLS = controlTLS
 	a.client = origin.New(originConfig)
 	a.walker = walk.New(walk.Config{Client: a.client, Purged: a.forgets, Registerer: a.registry})
 	a.images, err = defaultimage.New(defaultimage.Config{
@@ -154,7 +158,7 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	// The last one: it brings the topology back, and with it everything above to work.
 	a.control, err = control.New(control.Config{
-		Addresses: cfg.ControlPlane, Token: p.token, TLS: p.tls, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region,
+		Addresses: cfg.ControlPlane, Token: p.token, TLS: controlTLS, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region,
 		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, InStep: a.purges.Trust, Report: a.report, Answer: a.answer,
 		Logger: cfg.Logger, Registerer: a.registry,
 	})
@@ -323,6 +327,11 @@ const diskPatience = 5 * time.Second
 // Run serves until ctx ends, then lets requests finish for at most 30 s. It stops early only if a part cannot go on.
 func (a *Agent) Run(ctx context.Context) error {
 	at := a.Addresses()
+	if a.identity != nil {
+		if id, region := a.identity.ID(); id != "" {
+			a.id, a.cfg.Region = id, region
+		}
+	}
 	a.cfg.Logger.Info("edge agent is up", "id", a.id, "region", a.cfg.Region, "http", at.HTTP, "https", at.HTTPS, "metrics", at.Metrics,
 		"control_plane", strings.Join(a.cfg.ControlPlane, ","), "state_dir", a.cfg.StateDir, "cache_dir", a.cfg.CacheDir, "revision", a.table.Root().Revision())
 	answered, ended := make(chan struct{}), make(chan error, 1)
@@ -368,7 +377,7 @@ func (a *Agent) run(ctx context.Context, answered chan<- struct{}) error {
 
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return a.server.Run(frontCtx) })
-	front.Go(func() error { return a.control.Run(frontCtx) })
+	front.Go(func() error { return a.follow(frontCtx) })
 	err := front.Wait()
 	close(answered)
 	stopBehind()

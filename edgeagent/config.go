@@ -59,8 +59,12 @@ type Config struct {
 	// EdgeTokenFile holds the token that control planes and their media listeners ask for, the first one if it holds several.
 	// It is read again when it changes. Default none.
 	EdgeTokenFile string
+	// JoinTokenFile holds a join token, with which the agent gets its first certificate; id and region are what that says.
+	// The agent keeps it in StateDir and renews it by itself, so that the file is not needed afterwards. Another token makes it
+	// join anew. Default none.
+	JoinTokenFile string
 	// CA is a file with the authorities of the control planes' certificates; the stream then uses TLS. `system` for those of
-	// the machine. Default none, in the clear.
+	// the machine. Default: for an agent that joins, the authority that its token names; for others none, in the clear.
 	CA string
 	// Cert and Key are files with the certificate that the agent shows to control planes that ask for one, PEM. They are read
 	// at each connection, so they may be renewed. Default none.
@@ -215,7 +219,6 @@ func (c *Config) controlTLS() (*tls.Config, error) {
 		}
 	}
 	if c.Cert == "" && c.Key == "" {
-		conf.GetClientCertificate = c.noCertificate
 		return conf, nil
 	}
 	if _, err := c.clientCertificate(nil); err != nil {
@@ -223,13 +226,6 @@ func (c *Config) controlTLS() (*tls.Config, error) {
 	}
 	conf.GetClientCertificate = c.clientCertificate
 	return conf, nil
-}
-
-// noCertificate implements the GetClientCertificate of [tls.Config] for an agent that has none. A control plane that insists on
-// one breaks the connection off only after the handshake, without a reason.
-func (c *Config) noCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	c.Logger.Warn("the control plane asks for a certificate: it may need --cert and --key")
-	return new(tls.Certificate), nil
 }
 
 // clientCertificate implements the GetClientCertificate of [tls.Config].

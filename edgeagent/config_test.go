@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -62,14 +61,6 @@ func TestCertificateForControlPlanes(t *testing.T) {
 		if _, err := c.cfg.controlTLS(); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error about %s", name, err, c.want)
 		}
-	}
-
-	var log strings.Builder
-	without := Config{CA: cert, Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	if conf, err := without.controlTLS(); err != nil {
-		t.Error(err)
-	} else if shown, err := conf.GetClientCertificate(nil); err != nil || len(shown.Certificate) > 0 || !strings.Contains(log.String(), "--cert") {
-		t.Errorf("without one %v is shown, %v, and the log says %q", shown, err, log.String())
 	}
 
 	cfg := Config{CA: cert, Cert: cert, Key: key}

@@ -58,6 +58,11 @@ func (a *Agent) readiness() (ready bool, text string) {
 	if status.Refused != "" {
 		fmt.Fprintf(&b, "degraded: %s\n", status.Refused)
 	}
+	if a.identity != nil {
+		if trouble := a.identity.Trouble(); trouble != "" {
+			fmt.Fprintf(&b, "degraded: %s\n", trouble)
+		}
+	}
 	if !status.Durable {
 		b.WriteString("degraded: the topology cannot be written to --state-dir\n")
 	}

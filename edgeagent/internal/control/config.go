@@ -26,9 +26,9 @@ type Config struct {
 	Addresses []string
 	// Token is asked at each call for the token to send. Nil = none.
 	Token func() string
-	// TLS is how to talk to the control plane. Nil = in the clear, which with Token is refused for addresses that are not
-	// loopback unless Insecure is set.
-	TLS      *tls.Config
+	// TLS is asked at each connection how to talk to the control plane. Nil = in the clear, which with Token is refused for
+	// addresses that are not loopback unless Insecure is set.
+	TLS      func() *tls.Config
 	Insecure bool
 
 	// StateDir is the folder that keeps the last good topology. It is made if it does not exist, and belongs to one agent.
@@ -107,7 +107,7 @@ const (
 func (c *Config) dial(address string) (*grpc.ClientConn, error) {
 	transport := insecure.NewCredentials()
 	if c.TLS != nil {
-		transport = credentials.NewTLS(c.TLS)
+		transport = credentials.NewTLS(c.TLS())
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),

@@ -458,7 +458,7 @@ func TestTokenOverTLSAndOnlyThereOrOnLoopback(t *testing.T) {
 	cfg := testConfig(t, t.TempDir(), p.address)
 	roots := x509.NewCertPool()
 	roots.AddCert(web.Certificate())
-	cfg.TLS, cfg.Token = &tls.Config{RootCAs: roots}, func() string { return "secret" }
+	cfg.TLS, cfg.Token = func() *tls.Config { return &tls.Config{RootCAs: roots} }, func() string { return "secret" }
 	start(t, cfg)
 	if got := p.accept().token; !slices.Equal(got, []string{"Bearer secret"}) {
 		t.Errorf("authorization %q", got)

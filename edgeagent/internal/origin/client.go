@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"hash/maphash"
@@ -38,9 +39,11 @@ type Config struct {
 	MediaURL func() string
 	// MediaToken is asked at each request for the bearer token that is sent to the Media Library. Default: none.
 	MediaToken func() string
-	// MediaRoots are the authorities that the Media Library's certificate may be signed by, Roots those of origins. Default: the
+	// MediaTLS is asked at each connection how to talk TLS to the Media Library. Default: as to any server.
+	MediaTLS func() *tls.Config
+	// Roots are the authorities that origins' certificates may be signed by. Default: the
 	// system's.
-	MediaRoots, Roots *x509.CertPool
+	Roots *x509.CertPool
 	// VerifyTLS refuses web origins whose certificate is not to be checked. Default: false.
 	VerifyTLS bool
 	// Resolver looks up hosts. Default: the system's.
@@ -90,11 +93,15 @@ func New(cfg Config) *Client {
 	base := newTLSConfig(cfg.Roots)
 	g := &guard{allowPrivate: cfg.AllowPrivate, allow: cfg.AllowCIDRs}
 	lookups := newLookups(cfg.Resolver, cfg.Now)
+	if cfg.MediaTLS == nil {
+		media := newTLSConfig(nil)
+		cfg.MediaTLS = func() *tls.Config { return media }
+	}
 	return &Client{
 		userAgent:  "edgewalk/" + cfg.Version,
 		loopID:     cfg.LoopID,
-		origins:    newTransport(&dialer{guard: g, lookups: lookups, now: cfg.Now, tls: base, strays: newStrays()}),
-		operator:   newTransport(&dialer{lookups: lookups, now: cfg.Now, tls: newTLSConfig(cfg.MediaRoots), strays: newStrays()}),
+		origins:    newTransport(&dialer{guard: g, lookups: lookups, now: cfg.Now, tls: func() *tls.Config { return base }, strays: newStrays()}),
+		operator:   newTransport(&dialer{lookups: lookups, now: cfg.Now, tls: cfg.MediaTLS, strays: newStrays()}),
 		mediaURL:   cfg.MediaURL,
 		mediaToken: cfg.MediaToken,
 		secures:    newSecures(base, cfg.VerifyTLS),

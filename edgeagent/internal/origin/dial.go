@@ -33,7 +33,7 @@ type dialer struct {
 	guard   *guard // nil allows every address
 	lookups *lookups
 	now     func() time.Time
-	tls     *tls.Config
+	tls     func() *tls.Config
 	strays  *strays
 }
 

@@ -102,7 +102,7 @@ func tlsName(web *topologyv1.WebOrigin) string {
 // secureOf is the TLS configuration for a dial.
 func (d *dialer) secureOf(ctx context.Context, host string) *tls.Config {
 	s, _ := ctx.Value(secureKey{}).(*secure)
-	config := d.tls
+	config := d.tls()
 	if s != nil {
 		config = s.config
 	}

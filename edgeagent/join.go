@@ -1,0 +1,64 @@
+package edgeagent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/identity"
+)
+
+// openIdentity reads who the edge is to control planes, and says how to talk to them and their media listeners; nil for in the
+// clear.
+func (a *Agent) openIdentity(p parsed) (func() *tls.Config, error) {
+	cfg := &a.cfg
+	if cfg.JoinTokenFile != "" && cfg.EdgeTokenFile != "" {
+		return nil, errors.New("--join-token-file and --edge-token-file: an edge has either a certificate of its own or the token of all")
+	}
+	if cfg.EdgeTokenFile == "" {
+		var err error
+		a.identity, err = identity.Open(identity.Config{
+			Dir: filepath.Join(cfg.StateDir, "identity"), TokenFile: cfg.JoinTokenFile, Addresses: cfg.ControlPlane, TLS: p.tls, Logger: cfg.Logger,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case a.identity != nil:
+		a.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "edgewalk_edge_certificate_expiry_timestamp_seconds",
+			Help: "When the certificate ends that the edge shows to control planes, in Unix time; 0 before it has joined.",
+		}, func() float64 {
+			if at := a.identity.Expires(); !at.IsZero() {
+				return float64(at.Unix())
+			}
+			return 0
+		}))
+		return a.identity.TLS, nil
+	case p.tls != nil:
+		return func() *tls.Config { return p.tls }, nil
+	}
+	return nil, nil
+}
+
+// follow stays connected to a control plane until ctx ends, once the edge has joined if it does that.
+func (a *Agent) follow(ctx context.Context) error {
+	if a.identity == nil {
+		return a.control.Run(ctx)
+	}
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return a.identity.Run(ctx) })
+	all.Go(func() error {
+		select {
+		case <-a.identity.Joined():
+		case <-ctx.Done():
+		}
+		return a.control.Run(ctx)
+	})
+	return all.Wait()
+}
