@@ -73,6 +73,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	f.StringVar(&cfg.SecretKeyFile, "secret-key-file", "", "file with the key that protects the secrets in etcd, the same for all control planes of an etcd; made at the first start (default secret-key in --data-dir; required with --etcd-endpoints)")
 	f.StringVar(&cfg.AdminTokenFile, "admin-token-file", "", "file with the tokens of admins, one a line; read again when it changes")
 	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the tokens of edges, one a line; read again when it changes")
+	f.BoolVar(&cfg.RequireJoin, "require-join", false, "refuse edges that have not joined; --edge-addr and --media-addr may be any address then")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let listeners be on any address without TLS and tokens")
 	f.BoolVar(&cfg.AllowShrink, "allow-shrink", false, "let edges replace their topology by one less than half its size")
 	f.StringVar(&cfg.DebugAddr, "debug-addr", "", "address on loopback of Go's profiles and the state in words (default none)")

@@ -24,6 +24,7 @@ serves without a control plane too, also after a restart.
 It may be stopped at any time: requests that are being answered are finished, for at most 30 s. --state-dir may be deleted while it does not run; it then needs a control plane once.
 SIGHUP opens the --access-log again, for those who rotate it.`,
 		Example: `  edgewalk edgeagent --control-plane 127.0.0.1:7071 --region eu --state-dir ./edge-eu
+  edgewalk edgeagent --control-plane cp1:7071,cp2:7071 --join-token-file edge.token --http-addr :80 --state-dir /var/lib/edgewalk
   edgewalk edgeagent --control-plane cp1:7071,cp2:7071 --ca ca.pem --edge-token-file token --http-addr :80 --https-addr :443 \
       --tls-cert site.pem --tls-key site.key --state-dir /var/lib/edgewalk --cache-dir /cache --cache-size 200GiB`,
 		Args: cobra.NoArgs,
@@ -60,7 +61,8 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 	f.StringVar(&cfg.Region, "region", edgeagent.DefaultRegion, "where the edge is")
 	f.StringVar(&cfg.ID, "id", "", "name of the edge (default random, kept in --state-dir)")
 	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the token that control planes ask for; read again when it changes")
-	f.StringVar(&cfg.CA, "ca", "", "file with the CA certificates of control planes, or system; the stream then uses TLS")
+	f.StringVar(&cfg.JoinTokenFile, "join-token-file", "", "file with a token of \"edgewalk edges join-token\": the edge joins with it once, and then has a certificate in --state-dir")
+	f.StringVar(&cfg.CA, "ca", "", "file with the CA certificates of control planes, or system; the stream then uses TLS (default the authority that the join token names)")
 	f.StringVar(&cfg.Cert, "cert", "", "file with the certificate shown to control planes that ask for one, PEM, read at each connection")
 	f.StringVar(&cfg.Key, "key", "", "file with the key of --cert")
 	f.BoolVar(&cfg.AccountHosts, "account-hosts", false, "serve each account also at {account}.{shared host}, unless its id has a _ or ends with a -")

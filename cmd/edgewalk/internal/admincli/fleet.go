@@ -112,5 +112,6 @@ func (c *cli) edgesCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show them again whenever something has changed")
+	cmd.AddCommand(c.joinTokenCommand(), c.identitiesCommand(), c.revokeEdgeCommand(), c.rotateAuthorityCommand())
 	return cmd
 }

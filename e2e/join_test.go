@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// joinToken has an admin make a token, and writes it as the operator of an edge would.
+func (a *admin) joinToken(t *testing.T, edge string, flags ...string) (file string) {
+	t.Helper()
+	return filepath.Join(a.dir, a.file(t, edge+".token", a.do(t, append([]string{"edges", "join-token", "--edge", edge}, flags...)...)))
+}
+
+// An edge joins with a token alone, is sent everything, media too, renews what it has after a restart, and nobody else is that edge:
+// not who has the shared token of edges, nor who has the join token afterwards.
+func TestEdgeJoins(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	shared := filepath.Join(dir, "edges.token")
+	if err := os.WriteFile(shared, []byte("of-all-edges\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cp := startControlPlane(t, filepath.Join(dir, "cp"), "--edge-token-file", shared)
+	a := cp.administer(t)
+
+	r := a.try(t, "", "edges", "join-token", "--edge", "fra-1", "--region", "fra")
+	token := filepath.Join(a.dir, a.file(t, "fra-1.token", r.stdout))
+	if strings.Count(r.stdout, "\n") != 1 || !strings.HasPrefix(r.stdout, "ewj1_") {
+		t.Errorf("the token is printed as %q", r.stdout)
+	}
+	has(t, "the two lines for the machine of the edge", r.stderr, "cat > edge.token", "edgewalk edgeagent --control-plane "+cp.edges+" --join-token-file edge.token")
+
+	edgeDir := filepath.Join(dir, "fra-1")
+	e := startEdge(t, edgeDir, "whatever", cp.edges, "--join-token-file", token)
+	e.waitReady(t)
+	o := newOrigin(t, map[string]string{"/a.txt": "one"})
+	out := a.apply(t, fmt.Sprintf(`account: {id: acme}
+origins: [{id: o, web: {baseUrl: "%s"}, requestHeaders: [{name: X-Key, secretValue: canary-of-the-origin}]}]
+urlEndpoints: [{id: default, origins: [o]}]
+`, o.url))
+	has(t, "apply", out, "applied by 1 of 1 edges")
+	a.upload(t, "acme", "/m.txt", "by certificate")
+	e.serves(t, "/acme/m.txt", "by certificate")
+	if answer, err := http.Get("http://" + cp.media + "/media/acme/0123456789abcdef/m.txt"); err != nil || answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("media for who has neither certificate nor token: %v %v", answer, err)
+	} else {
+		answer.Body.Close()
+	}
+
+	// The thief has the token of all edges and says that it is this one.
+	thief := startEdge(t, filepath.Join(dir, "thief"), "fra-1", cp.edges, "--edge-token-file", shared)
+	eventually(t, startWithin, "the thief is refused", func() bool {
+		return strings.Contains(thief.stderr.String(), "belongs to an edge that has joined")
+	})
+	// Another one has the join token, which is used up.
+	late := startEdge(t, filepath.Join(dir, "late"), "late", cp.edges, "--join-token-file", token)
+	eventually(t, startWithin, "the second use of the token is refused", func() bool {
+		return strings.Contains(late.stderr.String(), "has been used, by another key")
+	})
+	e.serves(t, "/acme/a.txt", "one")
+	o.set("/a.txt", "two")
+	has(t, "purge", a.do(t, "purge", "-A", "acme", "--url", "localhost/acme/a.txt", "--wait"), "applied by 1 of 1 edges")
+	e.serves(t, "/acme/a.txt", "two")
+	for _, p := range []*edge{thief, late} {
+		if got := p.get(t, "/acme/a.txt"); got.status != http.StatusServiceUnavailable {
+			t.Errorf("%s serves: %s", p.name, got)
+		}
+	}
+
+	// Neither the token nor a flag is needed afterwards.
+	e.stop(t)
+	if err := os.Remove(token); err != nil {
+		t.Fatal(err)
+	}
+	e = startEdge(t, edgeDir, "whatever", cp.edges)
+	e.waitReady(t)
+	a.do(t, "create", "account", "globex", "--wait")
+	if edges := a.do(t, "edges"); !strings.Contains(edges, "fra-1") || strings.Contains(edges, "whatever") || strings.Contains(edges, "late") {
+		t.Errorf("the edges are\n%s", edges)
+	}
+	for _, p := range []*process{cp.process, e.process, thief.process, late.process} {
+		for _, secret := range []string{"of-all-edges", strings.TrimSpace(r.stdout), "canary-of-the-origin"} {
+			if strings.Contains(p.stderr.String(), secret) {
+				t.Errorf("%s logs a secret", p.name)
+			}
+		}
+	}
+}
+
+// A stolen edge has what it was sent. Revoking it ends its streams, tells what it knew, and leaves its id to the next
+// edge; it goes on serving what it has.
+func TestStolenEdgeIsRevoked(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	cp := startControlPlane(t, filepath.Join(dir, "cp"))
+	a := cp.administer(t)
+	e := startEdge(t, filepath.Join(dir, "stolen"), "fra-1", cp.edges, "--join-token-file", a.joinToken(t, "fra-1"))
+	e.waitReady(t)
+	o := newOrigin(t, map[string]string{"/a.txt": "one"})
+	has(t, "apply", a.apply(t, fmt.Sprintf(`account: {id: acme}
+origins: [{id: secretive, web: {baseUrl: "%s"}, requestHeaders: [{name: X-Key, secretValue: canary}]}, {id: plain, web: {baseUrl: "%s"}}]
+urlEndpoints: [{id: default, origins: [plain]}]
+`, o.url, o.url)), "applied by 1 of 1 edges")
+	e.serves(t, "/acme/a.txt", "one")
+
+	if r := a.try(t, "", "edges", "join-token", "--edge", "fra-1"); r.code != 1 || !strings.Contains(r.stderr, "edgewalk edges revoke fra-1") {
+		t.Errorf("a token for an id that is taken: %d %s", r.code, r.stderr)
+	}
+	r := a.try(t, "", "edges", "revoke", "fra-1")
+	if r.stdout != "accounts/acme/origins/secretive\n" || !strings.Contains(r.stderr, "the secrets of 1 origins") {
+		t.Errorf("revoke prints %q and %q", r.stdout, r.stderr)
+	}
+	eventually(t, startWithin, "the stream has ended", func() bool { return strings.Contains(e.stderr.String(), "was revoked") })
+	a.do(t, "create", "account", "later")
+	if got := e.get(t, "/later/a.txt"); got.status != http.StatusNotFound {
+		t.Errorf("the stolen edge knows what was made since: %s", got)
+	}
+	e.serves(t, "/acme/a.txt", "one")
+	has(t, "identities", a.do(t, "edges", "identities"), "revoked")
+
+	next := startEdge(t, filepath.Join(dir, "next"), "fra-1", cp.edges, "--join-token-file", a.joinToken(t, "fra-1"))
+	next.waitReady(t)
+	has(t, "wait", a.do(t, "create", "account", "latest", "--wait"), "applied by 1 of 1 edges")
+	if log := cp.stderr.String(); strings.Contains(log, "canary") {
+		t.Error("the control plane logs a secret")
+	}
+}
+
+// A control plane whose listeners are open to the network needs no certificate of its own for edges that join, and has nothing for
+// others.
+func TestOpenListenersForEdgesThatJoin(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	cp := startControlPlane(t, filepath.Join(dir, "cp"), "--require-join", "--edge-addr", "0.0.0.0:0", "--media-addr", "0.0.0.0:0", "--media-advertise-url", "https://127.0.0.1:0")
+	a := cp.administer(t)
+	at := "127.0.0.1" + cp.edges[strings.LastIndexByte(cp.edges, ':'):]
+	startEdge(t, filepath.Join(dir, "joined"), "fra-1", at, "--join-token-file", a.joinToken(t, "fra-1")).waitReady(t)
+	stranger := startEdge(t, filepath.Join(dir, "stranger"), "fra-2", at)
+	eventually(t, startWithin, "the stranger is refused", func() bool { return strings.Contains(stranger.stderr.String(), "stream to the control plane ended") })
+	if isReady(stranger.metrics) {
+		t.Error("the stranger was sent the topology")
+	}
+}
