@@ -87,19 +87,25 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 	return resp, err
 }
 
-// maxLooks is how many endpoints of a manifest are looked at for warnings.
+// maxLooks is how many origins and endpoints of a manifest are looked at for warnings.
 const maxLooks = 50
 
-// manifestWarnings are endpointWarnings of the endpoints that a manifest has made or changed.
+// manifestWarnings are those of the origins and endpoints that a manifest has made or changed.
 func (s manifests) manifestWarnings(ctx context.Context, d *draft, changes []*adminv1.ResourceChange, out outcome) (warnings []string, err error) {
 	var endpoints []*topologyv1.UrlEndpoint
 	for _, c := range changes {
-		key, err := topology.ParseName(topology.KindURLEndpoints, c.GetName())
-		if err != nil || c.GetAction() != adminv1.ResourceChange_CREATED && c.GetAction() != adminv1.ResourceChange_UPDATED {
+		if c.GetAction() != adminv1.ResourceChange_CREATED && c.GetAction() != adminv1.ResourceChange_UPDATED {
 			continue
 		}
-		if len(endpoints) == maxLooks {
-			break
+		if key, err := topology.ParseName(topology.KindOrigins, c.GetName()); err == nil && out.draft != nil && len(warnings) < maxLooks {
+			o := presentOrigin(key, d.origins.after(key.ID), d.secrets.after(key.ID).Message.GetValues())
+			for _, text := range rules.OriginWarnings(o) {
+				warnings = append(warnings, key.Name()+": "+text)
+			}
+		}
+		key, err := topology.ParseName(topology.KindURLEndpoints, c.GetName())
+		if err != nil || len(endpoints) == maxLooks {
+			continue
 		}
 		endpoints = append(endpoints, present(key, d.endpoints.after(key.ID)))
 	}

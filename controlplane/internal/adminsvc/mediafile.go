@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -146,6 +147,11 @@ func (s *Service) uploadKey(ctx context.Context, start *adminv1.UploadMediaFileR
 	path, err := topology.MediaPath(start.GetPath())
 	if err != nil {
 		return topology.Key{}, nil, invalid("start.path", "%v", err)
+	}
+	if given := start.GetMediaFile().GetContentType(); given != "" {
+		if _, _, err := mime.ParseMediaType(given); err != nil || !strings.Contains(given, "/") {
+			return topology.Key{}, nil, invalid("start.media_file.content_type", "%q is no media type: write it like image/png", given)
+		}
 	}
 	key := mediaKey(account, path)
 	stored, _, err := readAt[*topologyv1.Account](ctx, s, accountKey(account), 0)

@@ -298,12 +298,22 @@ func TestADownloadOfLostBytesSaysSo(t *testing.T) {
 	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(fmt.Sprint(err), "upload it again") {
 		t.Errorf("got %v", err)
 	}
+	lost := func() bool {
+		problems := r.must(t, "GetStatus", `{}`).(*adminv1.GetStatusResponse).GetProblems()
+		return strings.Contains(strings.Join(problems, "\n"), "lacks the bytes of 1 of 1 files looked at, such as accounts/acme/mediaFiles/a.txt")
+	}
+	if !lost() {
+		t.Error("the status does not tell of the lost bytes")
+	}
 	// Uploading the same again mends it, though the record does not change.
 	if _, err := r.upload(t.Context(), start, strings.NewReader("one")); err != nil {
 		t.Fatal(err)
 	}
 	if _, body := r.download(t, resp.GetMediaFile().GetName()); !bytes.Equal(body, []byte("one")) {
 		t.Errorf("got %q", body)
+	}
+	if lost() {
+		t.Error("the status tells of lost bytes that are there")
 	}
 }
 

@@ -167,7 +167,7 @@ func (s origins) CreateOrigin(ctx context.Context, req *adminv1.CreateOriginRequ
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.CreateOriginResponse{Origin: o, Revision: out.revision}, nil
+	return &adminv1.CreateOriginResponse{Origin: o, Revision: out.revision, Warnings: rules.OriginWarnings(o)}, nil
 }
 
 // clearsNothing is for writes that name no secret to clear: in a message that is replaced, an empty secret keeps the
@@ -179,7 +179,7 @@ func (s origins) UpdateOrigin(ctx context.Context, req *adminv1.UpdateOriginRequ
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.UpdateOriginResponse{Origin: o, Revision: out.revision}, nil
+	return &adminv1.UpdateOriginResponse{Origin: o, Revision: out.revision, Warnings: rules.OriginWarnings(o)}, nil
 }
 
 func (s origins) DeleteOrigin(ctx context.Context, req *adminv1.DeleteOriginRequest) (*adminv1.DeleteOriginResponse, error) {

@@ -3,6 +3,7 @@ package adminsvc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -80,6 +82,9 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 		}
 		add("%s frozen at revision %d (%s): %s lets them go on", which, f.Revision, cmp.Or(f.Reason, "no reason given"), unfreezing(f.Region))
 	}
+	if err == nil {
+		problems = append(problems, s.lostMedia(ctx)...)
+	}
 	edges := s.fleet.Edges()
 	resp.Edges = countEdges(edges)
 	problems = append(problems, edgeProblems(edges, s.now())...)
@@ -87,6 +92,36 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 	shown := min(len(problems), maxProblems)
 	resp.Problems, resp.MoreProblems = problems[:shown], int32(len(problems)-shown)
 	return resp, nil
+}
+
+// mediaSample is how many media files are looked for: a bucket that is another one, or empty, has none of them.
+const mediaSample = 5
+
+// lostMedia tells of media files whose bytes are not in the bucket, as after a restore without it.
+func (s *Service) lostMedia(ctx context.Context) []string {
+	records, _, _, err := s.store.List(ctx, topology.KindMediaFiles, "", "", "", mediaSample)
+	if err != nil {
+		return nil // What is wrong with etcd is told.
+	}
+	var lost []string
+	for _, record := range records {
+		stored, err := decode[*topologyv1.MediaFile](record)
+		if err != nil {
+			continue
+		}
+		_, err = s.library.Size(ctx, stored.Message.GetSha256())
+		switch {
+		case errors.Is(err, media.ErrNoBytes):
+			lost = append(lost, record.Key.Name())
+		case err != nil:
+			return []string{fmt.Sprintf("the media bucket cannot be read, so edges fetch no new files from it: %s", toFailure(libraryReadError(err)).text)}
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("the media bucket lacks the bytes of %d of %d files looked at, such as %s: edges answer 502 for them; restore the bucket "+
+		"(--media-url, by default the folder media in --data-dir), or upload them again", len(lost), len(records), lost[0])}
 }
 
 func isBehind(e *topologyv1.Edge) bool {
