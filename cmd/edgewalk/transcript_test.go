@@ -130,6 +130,9 @@ func (d demonstration) do(t *testing.T, command, stdin string) string {
 	words := words(strings.ReplaceAll(command, "{http}", d.http))
 	switch words[0] {
 	case "file":
+		if err := os.MkdirAll(filepath.Dir(words[1]), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(words[1], []byte(stdin), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -188,9 +188,10 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 	}
 	now := timestamppb.New(s.now())
 	sameBytes := false
+	outcome := adminv1.UploadMediaFileResponse_CREATED
 	var written topology.Stored[*topologyv1.MediaFile]
 	result, err := s.store.Write(ctx, key.Account, id, func(state *store.State) (*store.Edit, error) {
-		sameBytes = false
+		sameBytes, outcome = false, adminv1.UploadMediaFileResponse_CREATED
 		record, exists, err := s.fileOf(ctx, state, key)
 		if err != nil {
 			return nil, err
@@ -210,12 +211,14 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		next.CreateTime, next.UpdateTime = now, now
 		written = topology.Stored[*topologyv1.MediaFile]{Message: next, CreateRevision: record.CreateRevision, ModRevision: record.ModRevision}
 		if exists {
+			outcome = adminv1.UploadMediaFileResponse_REPLACED
 			stored, err := decode[*topologyv1.MediaFile](record)
 			if err != nil {
 				return nil, err
 			}
 			next.CreateTime, next.UpdateTime = stored.Message.GetCreateTime(), stored.Message.GetUpdateTime()
 			if proto.Equal(next, stored.Message) {
+				outcome = adminv1.UploadMediaFileResponse_UNCHANGED
 				return nil, nil
 			}
 			next.UpdateTime = now
@@ -233,13 +236,14 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 	}
 	switch {
 	case result.Replayed:
+		outcome = adminv1.UploadMediaFileResponse_OUTCOME_UNSPECIFIED
 		if written, err = s.uploadedBefore(ctx, key, result); err != nil {
 			return nil, unread(err, result.Revision)
 		}
 	case !result.Noop:
 		written.CreateRevision, written.ModRevision = cmp.Or(written.CreateRevision, result.Revision), result.Revision
 	}
-	resp := &adminv1.UploadMediaFileResponse{MediaFile: present(key, written), Revision: result.Revision, Warnings: s.uploadWarnings(ctx, key)}
+	resp := &adminv1.UploadMediaFileResponse{MediaFile: present(key, written), Revision: result.Revision, Warnings: s.uploadWarnings(ctx, key), Outcome: outcome}
 	if sameBytes {
 		// Edges know files by their bytes.
 		resp.Warnings = append(resp.Warnings, fmt.Sprintf("the bytes are those that were there: edges that hold the file keep its old content type and tags until it is purged, as with `edgewalk purge -A %s --prefix /%s`", key.Account, key.ID))

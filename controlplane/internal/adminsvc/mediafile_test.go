@@ -172,16 +172,25 @@ func TestTheSameUploadIsNoChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.txt"}
+	same := func(response *adminv1.UploadMediaFileResponse, outcome adminv1.UploadMediaFileResponse_Outcome) bool {
+		want := proto.CloneOf(first)
+		want.Outcome = outcome
+		return proto.Equal(response, want)
+	}
+	if first.GetOutcome() != adminv1.UploadMediaFileResponse_CREATED {
+		t.Errorf("the first upload says %v", first.GetOutcome())
+	}
 	again, err := r.upload(t.Context(), plain, strings.NewReader("one"))
-	if err != nil || !proto.Equal(first, again) {
+	if err != nil || !same(again, adminv1.UploadMediaFileResponse_UNCHANGED) {
 		t.Errorf("the same file again: %v, %v; want %v", again, err, first)
 	}
 	other, err := r.upload(t.Context(), plain, strings.NewReader("two"))
-	if err != nil || other.GetMediaFile().GetCreateTime().AsTime() != first.GetMediaFile().GetCreateTime().AsTime() || other.GetRevision() <= first.GetRevision() {
+	if err != nil || other.GetMediaFile().GetCreateTime().AsTime() != first.GetMediaFile().GetCreateTime().AsTime() || other.GetRevision() <= first.GetRevision() ||
+		other.GetOutcome() != adminv1.UploadMediaFileResponse_REPLACED {
 		t.Errorf("other content: %v, %v", other, err)
 	}
 	replay, err := r.upload(t.Context(), start, strings.NewReader("one"))
-	if err != nil || !proto.Equal(first, replay) {
+	if err != nil || !same(replay, adminv1.UploadMediaFileResponse_OUTCOME_UNSPECIFIED) {
 		t.Errorf("the first request again: %v, %v; want %v", replay, err, first)
 	}
 	if _, err := r.upload(t.Context(), start, strings.NewReader("three")); status.Code(err) != codes.InvalidArgument {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -30,24 +28,29 @@ func (c *cli) mediaCommand() *cobra.Command {
 		Example: `  edgewalk media upload -A acme a.jpg b.jpg /shop/
   edgewalk media ls -A acme /shop/
   edgewalk media get -A acme /shop/a.jpg
+  edgewalk media sync shots/ /shop/ -A acme --delete
   edgewalk media rm -A acme /shop/a.jpg --wait`,
-	}, c.uploadCommand(), c.mediaListCommand(), c.downloadCommand(), c.removeCommand())
+	}, c.uploadCommand(), c.syncCommand(), c.mediaListCommand(), c.downloadCommand(), c.copyCommand(false), c.copyCommand(true), c.removeCommand())
 }
 
 func (c *cli) uploadCommand() *cobra.Command {
 	var contentType string
 	var tags []string
-	var createOnly bool
+	var createOnly, recursive bool
 	var wait waiting
 	cmd := &cobra.Command{
 		Use:   "upload FILE... PATH",
 		Short: "Store files in the Media Library",
 		Long:  "Store files in the Media Library. The last argument is the path under which the file answers; with a / at its end it is a folder, and files keep their names.",
 		Example: `  edgewalk media upload -A acme placeholder.png /placeholder.png
-  edgewalk media upload -A acme shots/*.jpg /shop/ --tag spring --wait`,
+  edgewalk media upload -A acme shots/*.jpg /shop/ --tag spring --wait
+  edgewalk media upload -r shots/ /shop/ -A acme`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usagef("say which files, and under which path: edgewalk media upload FILE... PATH")
+			}
+			if recursive && !strings.HasSuffix(args[len(args)-1], "/") {
+				return usagef("-r needs a folder: end the path with /, as in %s/", args[len(args)-1])
 			}
 			if len(args) > 2 && !strings.HasSuffix(args[len(args)-1], "/") {
 				return usagef("several files need a folder: end the path with /, as in %s/", args[len(args)-1])
@@ -59,29 +62,39 @@ func (c *cli) uploadCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			files, target := args[:len(args)-1], args[len(args)-1]
+			files, err := transfers(args[:len(args)-1], args[len(args)-1], recursive)
+			if err != nil {
+				return err
+			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				var revision int64
-				for _, file := range files {
-					start := &adminv1.UploadMediaFileRequest_Start{
-						Parent: parent, Path: remotePath(file, target), CreateOnly: createOnly,
-						MediaFile: &topologyv1.MediaFile{ContentType: contentType, Tags: tags},
+				what := files[0].local
+				if len(files) > 1 {
+					what = counted(len(files), "file")
+				}
+				responses, failed := uploadAll(ctx, conn, files, func(file transfer) *adminv1.UploadMediaFileRequest_Start {
+					return &adminv1.UploadMediaFileRequest_Start{
+						Parent: parent, Path: file.remote, CreateOnly: createOnly, MediaFile: &topologyv1.MediaFile{ContentType: contentType, Tags: tags},
 					}
-					response, err := upload(ctx, conn, file, start, newProgress(cmd.ErrOrStderr(), file))
-					if err != nil {
-						return fmt.Errorf("upload %s: %w", file, err)
+				}, newProgress(cmd.ErrOrStderr(), what))
+				var revision int64
+				for _, response := range responses {
+					if response == nil {
+						continue
 					}
 					revision = max(revision, response.GetRevision())
 					for _, warning := range response.GetWarnings() {
 						fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warning)
 					}
-					err = c.print(cmd.OutOrStdout(), response, func() table {
+					err := c.print(cmd.OutOrStdout(), response, func() table {
 						f := response.GetMediaFile()
-						return table{rows: [][]string{{fmt.Sprintf("%s stored (%s, %s)", f.GetName(), byteSize(f.GetSizeBytes()), f.GetContentType())}}}
+						return table{rows: [][]string{{fmt.Sprintf("%s %s (%s, %s)", f.GetName(), storedWord(response), byteSize(f.GetSizeBytes()), f.GetContentType())}}}
 					})
 					if err != nil {
 						return err
 					}
+				}
+				if failed != nil {
+					return failed
 				}
 				return c.waitFor(cmd, conn, revision, wait)
 			})
@@ -90,6 +103,7 @@ func (c *cli) uploadCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&contentType, "content-type", "", "what the files are (default: by extension, else by their first bytes)")
 	f.StringSliceVar(&tags, "tag", nil, "a cache tag, for purges (repeatable)")
+	f.BoolVarP(&recursive, "recursive", "r", false, "upload folders with all that is below them")
 	f.BoolVar(&createOnly, "create-only", false, "refuse to replace a file")
 	wait.addFlags(cmd)
 	return cmd
@@ -115,12 +129,12 @@ func upload(ctx context.Context, conn *grpc.ClientConn, file string, start *admi
 		return nil, err
 	}
 	if info.IsDir() {
-		return nil, errors.New("it is a folder; name the files")
+		return nil, errors.New("it is a folder: -r uploads what is below it")
 	}
 	if info.Mode().IsRegular() {
 		size := info.Size()
 		start.SizeBytes = &size
-		p.total = size
+		p.expect(size)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // Ends the stream when the file cannot be read to its end.
@@ -147,9 +161,7 @@ func upload(ctx context.Context, conn *grpc.ClientConn, file string, start *admi
 		}
 		break
 	}
-	response, err := stream.CloseAndRecv()
-	p.done()
-	return response, err
+	return stream.CloseAndRecv()
 }
 
 func (c *cli) mediaListCommand() *cobra.Command {
@@ -209,6 +221,9 @@ replaced once all bytes have arrived.`,
 				n, err := downloadFile(ctx, conn, name, target, newProgress(cmd.ErrOrStderr(), target))
 				if err != nil {
 					return err
+				}
+				if !c.forPeople() {
+					return c.printPlain(cmd.OutOrStdout(), map[string]any{"file": target, "sizeBytes": n}, []string{target})
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", target, byteSize(n))
 				return nil
@@ -284,37 +299,4 @@ func download(ctx context.Context, conn *grpc.ClientConn, name string, w io.Writ
 		}
 		p.add(m)
 	}
-}
-
-func (c *cli) removeCommand() *cobra.Command {
-	var wait waiting
-	cmd := &cobra.Command{
-		Use:     "rm PATH...",
-		Short:   "Remove files",
-		Example: "  edgewalk media rm -A acme /shop/a.jpg /shop/b.jpg --wait",
-		Args:    between(1, math.MaxInt, "the paths of files"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			parent, err := c.needAccount()
-			if err != nil {
-				return err
-			}
-			k, err := kindOf("media", "Delete")
-			if err != nil {
-				return err
-			}
-			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				var last protoreflect.Message
-				for _, arg := range args {
-					name := k.name(parent, arg)
-					if last, err = k.call(ctx, conn, "Delete", fieldsOf{"name": name}); err != nil {
-						return err
-					}
-					fmt.Fprintln(c.notes(cmd), name+" deleted")
-				}
-				return c.waitFor(cmd, conn, get(last, "revision").Int(), wait)
-			})
-		},
-	}
-	wait.addFlags(cmd)
-	return cmd
 }

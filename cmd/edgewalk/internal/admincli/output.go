@@ -13,6 +13,7 @@ import (
 
 	"buf.build/go/protoyaml"
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -77,6 +78,51 @@ func (c *cli) print(w io.Writer, message proto.Message, tab func() table) error 
 	default:
 		return tab().write(w, c.output == "wide")
 	}
+}
+
+// printPlain writes what is no message as --output asks for programs; names are what -o name prints.
+func (c *cli) printPlain(w io.Writer, value any, names []string) error {
+	switch path, isPath := strings.CutPrefix(c.output, "jsonpath="); {
+	case c.output == "name":
+		if len(names) == 0 {
+			return nil
+		}
+		_, err := fmt.Fprintln(w, strings.Join(names, "\n"))
+		return err
+	case c.output == "yaml":
+		text, err := yaml.Marshal(plain(value))
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
+	case isPath:
+		p := newPath()
+		if err := p.Parse(template(path)); err != nil {
+			return usagef("--output jsonpath=%s: %v", path, err)
+		}
+		if err := p.Execute(w, plain(value)); err != nil {
+			return fmt.Errorf("--output jsonpath=%s: %w", path, err)
+		}
+		_, err := fmt.Fprintln(w)
+		return err
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(value)
+}
+
+// plain is a value by its JSON names.
+func plain(value any) (out any) {
+	text, err := json.Marshal(value)
+	if err == nil {
+		err = json.Unmarshal(text, &out)
+	}
+	if err != nil {
+		panic(err) // Only for a type that has no JSON.
+	}
+	return out
 }
 
 // indented is a message in JSON. Protojson's own spaces differ from build to build.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -11,10 +12,11 @@ import (
 
 // progress is a line on a terminal that says how far a transfer is. Elsewhere it is silent.
 type progress struct {
-	w     io.Writer
-	what  string
-	total int64 // 0 while unknown.
+	w    io.Writer
+	what string
 
+	mu      sync.Mutex
+	total   int64 // 0 while unknown.
 	sent    int64
 	start   time.Time
 	printed time.Time
@@ -31,8 +33,17 @@ func newProgress(w io.Writer, what string) *progress {
 	return p
 }
 
+// expect counts n more bytes of the total.
+func (p *progress) expect(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total += n
+}
+
 // add counts n more bytes.
 func (p *progress) add(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.sent += int64(n)
 	if now := time.Now(); now.Sub(p.printed) >= progressInterval {
 		p.printed = now

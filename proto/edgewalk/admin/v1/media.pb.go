@@ -23,6 +23,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Outcome is what an upload did.
+type UploadMediaFileResponse_Outcome int32
+
+const (
+	// Not known.
+	UploadMediaFileResponse_OUTCOME_UNSPECIFIED UploadMediaFileResponse_Outcome = 0
+	// There was no such file before.
+	UploadMediaFileResponse_CREATED UploadMediaFileResponse_Outcome = 1
+	// The file took the place of another one.
+	UploadMediaFileResponse_REPLACED UploadMediaFileResponse_Outcome = 2
+	// The same file was there already.
+	UploadMediaFileResponse_UNCHANGED UploadMediaFileResponse_Outcome = 3
+)
+
+// Enum value maps for UploadMediaFileResponse_Outcome.
+var (
+	UploadMediaFileResponse_Outcome_name = map[int32]string{
+		0: "OUTCOME_UNSPECIFIED",
+		1: "CREATED",
+		2: "REPLACED",
+		3: "UNCHANGED",
+	}
+	UploadMediaFileResponse_Outcome_value = map[string]int32{
+		"OUTCOME_UNSPECIFIED": 0,
+		"CREATED":             1,
+		"REPLACED":            2,
+		"UNCHANGED":           3,
+	}
+)
+
+func (x UploadMediaFileResponse_Outcome) Enum() *UploadMediaFileResponse_Outcome {
+	p := new(UploadMediaFileResponse_Outcome)
+	*p = x
+	return p
+}
+
+func (x UploadMediaFileResponse_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UploadMediaFileResponse_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_admin_v1_media_proto_enumTypes[0].Descriptor()
+}
+
+func (UploadMediaFileResponse_Outcome) Type() protoreflect.EnumType {
+	return &file_edgewalk_admin_v1_media_proto_enumTypes[0]
+}
+
+func (x UploadMediaFileResponse_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UploadMediaFileResponse_Outcome.Descriptor instead.
+func (UploadMediaFileResponse_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_media_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // UploadMediaFileRequest is a part of an upload: start first, then the bytes.
 type UploadMediaFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -118,7 +175,9 @@ type UploadMediaFileResponse struct {
 	// The revision of the write; the current one when the same file was there already.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What is allowed, but probably not meant.
-	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What the upload did. Unset in the answer to a repeated request, because nobody can tell any more.
+	Outcome       UploadMediaFileResponse_Outcome `protobuf:"varint,4,opt,name=outcome,proto3,enum=edgewalk.admin.v1.UploadMediaFileResponse_Outcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -172,6 +231,13 @@ func (x *UploadMediaFileResponse) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *UploadMediaFileResponse) GetOutcome() UploadMediaFileResponse_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return UploadMediaFileResponse_OUTCOME_UNSPECIFIED
 }
 
 // DownloadMediaFileRequest names a file.
@@ -786,12 +852,18 @@ const file_edgewalk_admin_v1_media_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\a \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestIdB\r\n" +
 	"\v_size_bytesB\r\n" +
-	"\x04part\x12\x05\xbaH\x02\b\x01\"\x91\x01\n" +
+	"\x04part\x12\x05\xbaH\x02\b\x01\"\xad\x02\n" +
 	"\x17UploadMediaFileResponse\x12>\n" +
 	"\n" +
 	"media_file\x18\x01 \x01(\v2\x1f.edgewalk.topology.v1.MediaFileR\tmediaFile\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\":\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12L\n" +
+	"\aoutcome\x18\x04 \x01(\x0e22.edgewalk.admin.v1.UploadMediaFileResponse.OutcomeR\aoutcome\"L\n" +
+	"\aOutcome\x12\x17\n" +
+	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aCREATED\x10\x01\x12\f\n" +
+	"\bREPLACED\x10\x02\x12\r\n" +
+	"\tUNCHANGED\x10\x03\":\n" +
 	"\x18DownloadMediaFileRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\xb0\tR\x04name\"{\n" +
@@ -847,43 +919,46 @@ func file_edgewalk_admin_v1_media_proto_rawDescGZIP() []byte {
 	return file_edgewalk_admin_v1_media_proto_rawDescData
 }
 
+var file_edgewalk_admin_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_edgewalk_admin_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_edgewalk_admin_v1_media_proto_goTypes = []any{
-	(*UploadMediaFileRequest)(nil),       // 0: edgewalk.admin.v1.UploadMediaFileRequest
-	(*UploadMediaFileResponse)(nil),      // 1: edgewalk.admin.v1.UploadMediaFileResponse
-	(*DownloadMediaFileRequest)(nil),     // 2: edgewalk.admin.v1.DownloadMediaFileRequest
-	(*DownloadMediaFileResponse)(nil),    // 3: edgewalk.admin.v1.DownloadMediaFileResponse
-	(*GetMediaFileRequest)(nil),          // 4: edgewalk.admin.v1.GetMediaFileRequest
-	(*GetMediaFileResponse)(nil),         // 5: edgewalk.admin.v1.GetMediaFileResponse
-	(*ListMediaFilesRequest)(nil),        // 6: edgewalk.admin.v1.ListMediaFilesRequest
-	(*ListMediaFilesResponse)(nil),       // 7: edgewalk.admin.v1.ListMediaFilesResponse
-	(*DeleteMediaFileRequest)(nil),       // 8: edgewalk.admin.v1.DeleteMediaFileRequest
-	(*DeleteMediaFileResponse)(nil),      // 9: edgewalk.admin.v1.DeleteMediaFileResponse
-	(*UploadMediaFileRequest_Start)(nil), // 10: edgewalk.admin.v1.UploadMediaFileRequest.Start
-	(*v1.MediaFile)(nil),                 // 11: edgewalk.topology.v1.MediaFile
+	(UploadMediaFileResponse_Outcome)(0), // 0: edgewalk.admin.v1.UploadMediaFileResponse.Outcome
+	(*UploadMediaFileRequest)(nil),       // 1: edgewalk.admin.v1.UploadMediaFileRequest
+	(*UploadMediaFileResponse)(nil),      // 2: edgewalk.admin.v1.UploadMediaFileResponse
+	(*DownloadMediaFileRequest)(nil),     // 3: edgewalk.admin.v1.DownloadMediaFileRequest
+	(*DownloadMediaFileResponse)(nil),    // 4: edgewalk.admin.v1.DownloadMediaFileResponse
+	(*GetMediaFileRequest)(nil),          // 5: edgewalk.admin.v1.GetMediaFileRequest
+	(*GetMediaFileResponse)(nil),         // 6: edgewalk.admin.v1.GetMediaFileResponse
+	(*ListMediaFilesRequest)(nil),        // 7: edgewalk.admin.v1.ListMediaFilesRequest
+	(*ListMediaFilesResponse)(nil),       // 8: edgewalk.admin.v1.ListMediaFilesResponse
+	(*DeleteMediaFileRequest)(nil),       // 9: edgewalk.admin.v1.DeleteMediaFileRequest
+	(*DeleteMediaFileResponse)(nil),      // 10: edgewalk.admin.v1.DeleteMediaFileResponse
+	(*UploadMediaFileRequest_Start)(nil), // 11: edgewalk.admin.v1.UploadMediaFileRequest.Start
+	(*v1.MediaFile)(nil),                 // 12: edgewalk.topology.v1.MediaFile
 }
 var file_edgewalk_admin_v1_media_proto_depIdxs = []int32{
-	10, // 0: edgewalk.admin.v1.UploadMediaFileRequest.start:type_name -> edgewalk.admin.v1.UploadMediaFileRequest.Start
-	11, // 1: edgewalk.admin.v1.UploadMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
-	11, // 2: edgewalk.admin.v1.DownloadMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
-	11, // 3: edgewalk.admin.v1.GetMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
-	11, // 4: edgewalk.admin.v1.ListMediaFilesResponse.media_files:type_name -> edgewalk.topology.v1.MediaFile
-	11, // 5: edgewalk.admin.v1.UploadMediaFileRequest.Start.media_file:type_name -> edgewalk.topology.v1.MediaFile
-	0,  // 6: edgewalk.admin.v1.MediaService.UploadMediaFile:input_type -> edgewalk.admin.v1.UploadMediaFileRequest
-	2,  // 7: edgewalk.admin.v1.MediaService.DownloadMediaFile:input_type -> edgewalk.admin.v1.DownloadMediaFileRequest
-	4,  // 8: edgewalk.admin.v1.MediaService.GetMediaFile:input_type -> edgewalk.admin.v1.GetMediaFileRequest
-	6,  // 9: edgewalk.admin.v1.MediaService.ListMediaFiles:input_type -> edgewalk.admin.v1.ListMediaFilesRequest
-	8,  // 10: edgewalk.admin.v1.MediaService.DeleteMediaFile:input_type -> edgewalk.admin.v1.DeleteMediaFileRequest
-	1,  // 11: edgewalk.admin.v1.MediaService.UploadMediaFile:output_type -> edgewalk.admin.v1.UploadMediaFileResponse
-	3,  // 12: edgewalk.admin.v1.MediaService.DownloadMediaFile:output_type -> edgewalk.admin.v1.DownloadMediaFileResponse
-	5,  // 13: edgewalk.admin.v1.MediaService.GetMediaFile:output_type -> edgewalk.admin.v1.GetMediaFileResponse
-	7,  // 14: edgewalk.admin.v1.MediaService.ListMediaFiles:output_type -> edgewalk.admin.v1.ListMediaFilesResponse
-	9,  // 15: edgewalk.admin.v1.MediaService.DeleteMediaFile:output_type -> edgewalk.admin.v1.DeleteMediaFileResponse
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	11, // 0: edgewalk.admin.v1.UploadMediaFileRequest.start:type_name -> edgewalk.admin.v1.UploadMediaFileRequest.Start
+	12, // 1: edgewalk.admin.v1.UploadMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	0,  // 2: edgewalk.admin.v1.UploadMediaFileResponse.outcome:type_name -> edgewalk.admin.v1.UploadMediaFileResponse.Outcome
+	12, // 3: edgewalk.admin.v1.DownloadMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	12, // 4: edgewalk.admin.v1.GetMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	12, // 5: edgewalk.admin.v1.ListMediaFilesResponse.media_files:type_name -> edgewalk.topology.v1.MediaFile
+	12, // 6: edgewalk.admin.v1.UploadMediaFileRequest.Start.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	1,  // 7: edgewalk.admin.v1.MediaService.UploadMediaFile:input_type -> edgewalk.admin.v1.UploadMediaFileRequest
+	3,  // 8: edgewalk.admin.v1.MediaService.DownloadMediaFile:input_type -> edgewalk.admin.v1.DownloadMediaFileRequest
+	5,  // 9: edgewalk.admin.v1.MediaService.GetMediaFile:input_type -> edgewalk.admin.v1.GetMediaFileRequest
+	7,  // 10: edgewalk.admin.v1.MediaService.ListMediaFiles:input_type -> edgewalk.admin.v1.ListMediaFilesRequest
+	9,  // 11: edgewalk.admin.v1.MediaService.DeleteMediaFile:input_type -> edgewalk.admin.v1.DeleteMediaFileRequest
+	2,  // 12: edgewalk.admin.v1.MediaService.UploadMediaFile:output_type -> edgewalk.admin.v1.UploadMediaFileResponse
+	4,  // 13: edgewalk.admin.v1.MediaService.DownloadMediaFile:output_type -> edgewalk.admin.v1.DownloadMediaFileResponse
+	6,  // 14: edgewalk.admin.v1.MediaService.GetMediaFile:output_type -> edgewalk.admin.v1.GetMediaFileResponse
+	8,  // 15: edgewalk.admin.v1.MediaService.ListMediaFiles:output_type -> edgewalk.admin.v1.ListMediaFilesResponse
+	10, // 16: edgewalk.admin.v1.MediaService.DeleteMediaFile:output_type -> edgewalk.admin.v1.DeleteMediaFileResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_media_proto_init() }
@@ -906,13 +981,14 @@ func file_edgewalk_admin_v1_media_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_admin_v1_media_proto_rawDesc), len(file_edgewalk_admin_v1_media_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_edgewalk_admin_v1_media_proto_goTypes,
 		DependencyIndexes: file_edgewalk_admin_v1_media_proto_depIdxs,
+		EnumInfos:         file_edgewalk_admin_v1_media_proto_enumTypes,
 		MessageInfos:      file_edgewalk_admin_v1_media_proto_msgTypes,
 	}.Build()
 	File_edgewalk_admin_v1_media_proto = out.File
