@@ -19,6 +19,16 @@ const secretChanged = "(changed)"
 type changeList struct {
 	changes []*adminv1.ResourceChange
 	listed  map[topology.Key]bool
+	// secret is what stands for a secret. Nil: secretChanged.
+	secret func(value string) string
+}
+
+// of stands for a secret.
+func (l *changeList) of(secret string) string {
+	if l.secret == nil {
+		return secretChanged
+	}
+	return l.secret(secret)
 }
 
 // add tells what becomes of one resource; a nil message is one that is not there.
@@ -62,10 +72,10 @@ func (l *changeList) origin(d *draft, id string) {
 		}
 		f := &adminv1.FieldChange{Path: fieldpath.JSON(path)}
 		if before[path] != "" {
-			f.Before = secretChanged
+			f.Before = l.of(before[path])
 		}
 		if next[path] != "" {
-			f.After = secretChanged
+			f.After = l.of(next[path])
 		}
 		c.Fields = append(c.Fields, f)
 	}
@@ -82,4 +92,37 @@ func asEntry[M proto.Message](stored M) M {
 	m := stored.ProtoReflect().New().Interface().(M)
 	mask{all: true}.apply(m, stored)
 	return m
+}
+
+// differing tells what a draft changes, up to a number of resources, and how many more there are.
+func (l *changeList) differing(d *draft, most int) (more int) {
+	add := func(ids []string, differs func(id string) bool, tell func(id string)) {
+		for _, id := range ids {
+			switch {
+			case !differs(id):
+			case len(l.changes) == most:
+				more++
+			default:
+				tell(id)
+			}
+		}
+	}
+	add(slices.Sorted(maps.Keys(d.account.next)), d.account.differs, func(string) {
+		l.add(accountKey(d.id), d.account.before("").Message, d.account.after("").Message)
+	})
+	origins := keysOf(d.origins.next)
+	maps.Copy(origins, keysOf(d.secrets.next))
+	add(slices.Sorted(maps.Keys(origins)), func(id string) bool { return d.origins.differs(id) || d.secrets.differs(id) },
+		func(id string) { l.origin(d, id) })
+	add(slices.Sorted(maps.Keys(d.endpoints.next)), d.endpoints.differs, func(id string) { l.endpoint(d, id) })
+	add(slices.Sorted(maps.Keys(d.domains.next)), d.domains.differs, func(id string) {
+		l.add(domainKey(d.id, id), d.domains.before(id).Message, d.domains.after(id).Message)
+	})
+	return more
+}
+
+// differs reports whether a resource shall be something else than it was.
+func (t *table[M]) differs(id string) bool {
+	before, after := t.before(id).Message, t.after(id).Message
+	return before != after && !proto.Equal(before, after)
 }

@@ -63,6 +63,7 @@ const (
 	kindTooManyRequests
 	kindQuota
 	kindFutureRevision
+	kindOutOfRange
 	kindEdgesPending
 	kindDeadline
 	kindCanceled
@@ -111,6 +112,7 @@ var kinds = [kindCount]struct {
 	kindTooManyRequests:    {codes.ResourceExhausted, "TOO_MANY_REQUESTS"},
 	kindQuota:              {codes.ResourceExhausted, "QUOTA"},
 	kindFutureRevision:     {codes.OutOfRange, "REVISION_IN_FUTURE"},
+	kindOutOfRange:         {codes.OutOfRange, "REVISION_NOT_KEPT"},
 	kindEdgesPending:       {codes.DeadlineExceeded, "EDGES_PENDING"},
 	kindDeadline:           {codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
 	kindCanceled:           {codes.Canceled, "CANCELED"},

@@ -155,6 +155,8 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterManifestServiceServer(r, manifests{Service: s})
 	adminv1.RegisterDiagnosticServiceServer(r, diagnostics{Service: s})
 	adminv1.RegisterSnapshotServiceServer(r, snapshots{Service: s})
+	adminv1.RegisterAuditServiceServer(r, auditService{Service: s})
+	adminv1.RegisterHistoryServiceServer(r, histories{Service: s})
 	adminv1.RegisterSecretServiceServer(r, secretService{Service: s})
 }
 

@@ -26,7 +26,7 @@ type writeRequest interface {
 	GetValidateOnly() bool
 }
 
-// requestID is what the store remembers of a request. Of its content that is only a hash, since it may hold secrets. A request
+// requestID is what the store remembers of a request, and of who makes it. Of its content that is only a hash, since it may hold secrets. A request
 // without an id is given one, with which it can be repeated if nobody can tell what became of it.
 func requestID(ctx context.Context, id string, req proto.Message, more string) (store.RequestID, error) {
 	assigned := id == ""
@@ -41,7 +41,10 @@ func requestID(ctx context.Context, id string, req proto.Message, more string) (
 	}
 	sum := sha256.Sum256(append(b, more...))
 	method, _ := grpc.Method(ctx)
-	return store.RequestID{ID: strings.ToLower(id), Method: method[strings.LastIndexByte(method, '/')+1:], Hash: hex.EncodeToString(sum[:]), Assigned: assigned}, nil
+	return store.RequestID{
+		ID: strings.ToLower(id), Method: method[strings.LastIndexByte(method, '/')+1:], Hash: hex.EncodeToString(sum[:]), Assigned: assigned,
+		Who: whoOf(ctx), Peer: peerOf(ctx),
+	}, nil
 }
 
 // outcome is how a write ended.
@@ -72,7 +75,11 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 			return nil, err
 		}
 		last = d
-		return d.edit(resource)
+		edit, err := d.edit(resource)
+		if err == nil {
+			edit.Changes, edit.MoreChanges = s.audited(d)
+		}
+		return edit, err
 	}
 	if req.GetValidateOnly() {
 		if err := s.store.DryRun(ctx, account, decide); err != nil {
@@ -83,6 +90,9 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 	id, err := requestID(ctx, req.GetRequestId(), req, "")
 	if err != nil {
 		return outcome{}, err
+	}
+	if id.Resource = resource; resource == "" {
+		id.Resource = topology.AccountName(account)
 	}
 	result, err := s.store.Write(ctx, account, id, decide)
 	if err != nil {

@@ -87,6 +87,8 @@ func (s *Store) deleteStep(ctx context.Context, account string, mark int64, ops 
 		} {
 			ops = append(ops, clientv3.OpDelete(key))
 		}
+		// Its history holds what it held. The audit stays: it tells who has deleted it.
+		ops = append(ops, clientv3.OpDelete(s.keys.steps(account), clientv3.WithPrefix()))
 	}
 	marked := clientv3.Compare(clientv3.CreateRevision(s.keys.deleting()+account), "=", mark)
 	gone := false

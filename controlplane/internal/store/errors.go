@@ -35,6 +35,8 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	// ErrCompacted says that etcd no longer keeps the asked revision.
 	ErrCompacted = errors.New("revision is no longer kept")
+	// ErrOutOfRange says that an account's history does not reach to a revision; see [HistoryError].
+	ErrOutOfRange = errors.New("the history does not reach there")
 	// ErrSchemaTooNew says that a newer edgewalk has written the topology.
 	ErrSchemaTooNew = errors.New("topology was written by a newer version")
 	// ErrServerTooOld says that a member of etcd lacks what is needed.

@@ -102,3 +102,6 @@ func (s *Store) Leader(ctx context.Context, endpoint string) (member, leader uin
 	}
 	return status.Header.MemberId, status.Leader, nil
 }
+
+// SweepSteps forgets steps and events that are too old.
+func (s *Store) SweepSteps(ctx context.Context) error { return s.sweepSteps()(ctx) }

@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
@@ -28,6 +30,7 @@ const (
 // something sealed compares that there is no next one.
 type keyring struct {
 	key *seal.Key
+	mac []byte // see MAC
 
 	loading sync.Mutex // while keysets are read or made
 	now     atomic.Pointer[keysets]
@@ -70,6 +73,9 @@ func (s *Store) openKeys(ctx context.Context, key func(exists bool) (*seal.Key, 
 	}
 	for _, name := range []string{ownKeyset, DefaultKeyset} {
 		_, err := s.keyset(ctx, name)
+		if err == nil && name == ownKeyset {
+			err = s.openMAC(ctx)
+		}
 		if errors.Is(err, ErrResourceExhausted) {
 			s.log.ErrorContext(ctx, "store: etcd has no space for keys: no secret can be written until it has", "error", err)
 			return nil
@@ -185,4 +191,35 @@ func (s *Store) Open(ctx context.Context, name string, sealed []byte) ([]byte, e
 		return nil, err
 	}
 	return s.ring.held().ring.Open(ownKeyset, sealed, place)
+}
+
+// macKey is where the key of [Store.MAC] lies, sealed.
+const macKey = "auth/mac"
+
+func (s *Store) openMAC(ctx context.Context) error {
+	key := make([]byte, sha256.Size)
+	rand.Read(key)
+	sealed, err := s.Seal(macKey, key)
+	if err != nil {
+		return err
+	}
+	stored, err := s.getOrCreate(ctx, s.keys.prefix+macKey, string(sealed))
+	if err != nil {
+		return fmt.Errorf("read the key of the audit: %w", err)
+	}
+	if s.ring.mac, err = s.Open(ctx, macKey, []byte(stored)); err != nil {
+		return fmt.Errorf("read the key of the audit: %w", err)
+	}
+	return nil
+}
+
+// MAC is a keyed hash of an account's secret (RFC 2104, with SHA-256) that tells whether two are equal, to control planes of one
+// etcd alone. It is empty while there are no keys.
+func (s *Store) MAC(account, secret string) []byte {
+	if s.ring.mac == nil {
+		return nil
+	}
+	h := hmac.New(sha256.New, s.ring.mac)
+	h.Write([]byte(account + "\x00" + secret))
+	return h.Sum(nil)
 }

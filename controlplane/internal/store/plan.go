@@ -78,7 +78,7 @@ func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, 
 	if p.noop {
 		return p, nil
 	}
-	if err := s.changes(ctx, p, look); err != nil {
+	if err := s.changes(ctx, p, req, edit, look); err != nil {
 		return nil, err
 	}
 	if n := p.resources(); n > MaxResources || p.bytes > MaxBytes {
@@ -152,8 +152,8 @@ func (p *plan) take(edit *Edit) error {
 	return nil
 }
 
-// changes adds the operations on resources, the claims of domains, the guard, and the tip.
-func (s *Store) changes(ctx context.Context, p *plan, look bool) error {
+// changes adds the operations on resources, the claims of domains, the guard, the tip, and what is kept of the change itself.
+func (s *Store) changes(ctx context.Context, p *plan, req RequestID, edit *Edit, look bool) error {
 	for _, put := range p.puts {
 		p.put(s.keys.resource(put.key), put.value)
 	}
@@ -169,6 +169,12 @@ func (s *Store) changes(ctx context.Context, p *plan, look bool) error {
 	left := guard{Purges: p.purges, Write: p.id}
 	if !p.changesState() {
 		left.Changed = p.state.Changed
+	}
+	if edit == nil {
+		edit = new(Edit) // only old purges go
+	}
+	if err := s.remember(p, req, edit, &left); err != nil {
+		return err
 	}
 	value, err := json.Marshal(left)
 	if err != nil {

@@ -21,6 +21,8 @@ type RequestID struct {
 	Assigned bool
 	// Method and Hash stand for what is asked; another method or hash under the same id is refused.
 	Method, Hash string
+	// Who asks, from where, and the name of what the request is about, for the audit.
+	Who, Peer, Resource string
 }
 
 // requestRecord is what `idem/{account}/{id}` holds. Every write leaves one, so that it can be found when its reply is lost,

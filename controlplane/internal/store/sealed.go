@@ -327,7 +327,7 @@ func (s *Store) sealAccount(ctx context.Context, account string, progress func(s
 	for {
 		n, more := 0, false
 		_, err := s.Write(ctx, account, RequestID{}, func(state *State) (*Edit, error) {
-			edit, bytes := new(Edit), 0
+			edit, bytes := &Edit{SealsAgain: true}, 0
 			more = false
 			for item := range state.Records.All(topology.KindOriginSecrets, "", "") {
 				id := item.Key().ID

@@ -38,9 +38,12 @@ type State struct {
 	// Changed is the revision of the last change of those kinds, deletions included as long as there is a Guard.
 	Changed int64
 
-	purges int  // purge records that are kept
-	whole  bool // Records holds every kind
-	store  *Store
+	purges int // purge records that are kept
+	// steps and events are the numbers of the last of each.
+	steps, events int64
+
+	whole bool // Records holds every kind
+	store *Store
 }
 
 // guard is what `guard/{account}` holds.
@@ -51,6 +54,9 @@ type guard struct {
 	Write string `json:"write,omitempty"`
 	// Changed is the revision of the last change of what a State holds, if that is not the guard's own.
 	Changed int64 `json:"changed,omitempty"`
+	// Steps and Events are the numbers of the last step of the history and of the last event of the audit.
+	Steps  int64 `json:"steps,omitempty"`
+	Events int64 `json:"events,omitempty"`
 
 	revision int64 // 0 when there is none
 }
@@ -241,7 +247,7 @@ func (s *Store) held(ctx context.Context, account string, found guard) *index.Ac
 func (s *Store) state(account string, found guard, resp *clientv3.TxnResponse, records *index.Account) *State {
 	state := &State{
 		Account: account, Revision: resp.Header.Revision, Guard: found.revision, Changed: found.Changed, Records: records,
-		purges: found.Purges, store: s,
+		purges: found.Purges, steps: found.Steps, events: found.Events, store: s,
 	}
 	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
 		if settings, err := s.record(kv); err == nil {

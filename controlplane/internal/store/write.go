@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
 // Edit is what a write changes. The names of domains are claimed and released with their records.
@@ -22,6 +23,12 @@ type Edit struct {
 	Deletes []topology.Key
 	// DeleteAccount marks the account as being deleted. It excludes Puts and Deletes. [Store.Run] does the rest.
 	DeleteAccount bool
+	// Changes is what the edit changes, for the audit, where it may tell of fields, and MoreChanges how much is left out. Nil:
+	// the resources that change.
+	Changes     []*adminv1.ResourceChange
+	MoreChanges int
+	// SealsAgain says that the edit changes how secrets are stored and not what they are: it is no step of the history.
+	SealsAgain bool
 }
 
 // Put is one resource to write, with create_time and update_time and without what is computed on reading.

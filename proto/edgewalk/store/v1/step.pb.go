@@ -162,6 +162,52 @@ func (x *Images) GetImages() []*Images_Image {
 	return nil
 }
 
+// Dated is what a Step, and an event of the audit, begin with.
+type Dated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was written.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dated) Reset() {
+	*x = Dated{}
+	mi := &file_edgewalk_store_v1_step_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dated) ProtoMessage() {}
+
+func (x *Dated) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_store_v1_step_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dated.ProtoReflect.Descriptor instead.
+func (*Dated) Descriptor() ([]byte, []int) {
+	return file_edgewalk_store_v1_step_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Dated) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // Touched is one resource that the step changed.
 type Step_Touched struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -177,7 +223,7 @@ type Step_Touched struct {
 
 func (x *Step_Touched) Reset() {
 	*x = Step_Touched{}
-	mi := &file_edgewalk_store_v1_step_proto_msgTypes[2]
+	mi := &file_edgewalk_store_v1_step_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -189,7 +235,7 @@ func (x *Step_Touched) String() string {
 func (*Step_Touched) ProtoMessage() {}
 
 func (x *Step_Touched) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_store_v1_step_proto_msgTypes[2]
+	mi := &file_edgewalk_store_v1_step_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -239,7 +285,7 @@ type Images_Image struct {
 
 func (x *Images_Image) Reset() {
 	*x = Images_Image{}
-	mi := &file_edgewalk_store_v1_step_proto_msgTypes[3]
+	mi := &file_edgewalk_store_v1_step_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -251,7 +297,7 @@ func (x *Images_Image) String() string {
 func (*Images_Image) ProtoMessage() {}
 
 func (x *Images_Image) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_store_v1_step_proto_msgTypes[3]
+	mi := &file_edgewalk_store_v1_step_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +349,9 @@ const file_edgewalk_store_v1_step_proto_rawDesc = "" +
 	"\x06images\x18\x01 \x03(\v2\x1f.edgewalk.store.v1.Images.ImageR\x06images\x1a/\n" +
 	"\x05Image\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05valueB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/store/v1;storev1b\x06proto3"
+	"\x05value\x18\x02 \x01(\fR\x05value\"7\n" +
+	"\x05Dated\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/store/v1;storev1b\x06proto3"
 
 var (
 	file_edgewalk_store_v1_step_proto_rawDescOnce sync.Once
@@ -317,23 +365,25 @@ func file_edgewalk_store_v1_step_proto_rawDescGZIP() []byte {
 	return file_edgewalk_store_v1_step_proto_rawDescData
 }
 
-var file_edgewalk_store_v1_step_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_edgewalk_store_v1_step_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_edgewalk_store_v1_step_proto_goTypes = []any{
 	(*Step)(nil),                  // 0: edgewalk.store.v1.Step
 	(*Images)(nil),                // 1: edgewalk.store.v1.Images
-	(*Step_Touched)(nil),          // 2: edgewalk.store.v1.Step.Touched
-	(*Images_Image)(nil),          // 3: edgewalk.store.v1.Images.Image
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*Dated)(nil),                 // 2: edgewalk.store.v1.Dated
+	(*Step_Touched)(nil),          // 3: edgewalk.store.v1.Step.Touched
+	(*Images_Image)(nil),          // 4: edgewalk.store.v1.Images.Image
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_edgewalk_store_v1_step_proto_depIdxs = []int32{
-	4, // 0: edgewalk.store.v1.Step.time:type_name -> google.protobuf.Timestamp
-	2, // 1: edgewalk.store.v1.Step.touched:type_name -> edgewalk.store.v1.Step.Touched
-	3, // 2: edgewalk.store.v1.Images.images:type_name -> edgewalk.store.v1.Images.Image
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 0: edgewalk.store.v1.Step.time:type_name -> google.protobuf.Timestamp
+	3, // 1: edgewalk.store.v1.Step.touched:type_name -> edgewalk.store.v1.Step.Touched
+	4, // 2: edgewalk.store.v1.Images.images:type_name -> edgewalk.store.v1.Images.Image
+	5, // 3: edgewalk.store.v1.Dated.time:type_name -> google.protobuf.Timestamp
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_store_v1_step_proto_init() }
@@ -348,7 +398,7 @@ func file_edgewalk_store_v1_step_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_store_v1_step_proto_rawDesc), len(file_edgewalk_store_v1_step_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
