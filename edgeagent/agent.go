@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/systemd"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -56,6 +58,8 @@ type Agent struct {
 	table   *route.Table
 	server  *edgehttp.Server
 	control *control.Control
+	// settings are what the control plane has told last. What is built before control reads them too.
+	settings atomic.Pointer[edgev1.Welcome_Settings]
 
 	accessLog *logFile // nil for none
 }
@@ -159,7 +163,7 @@ func (a *Agent) build(p parsed) (err error) {
 	// The last one: it brings the topology back, and with it everything above to work.
 	a.control, err = control.New(control.Config{
 		Addresses: cfg.ControlPlane, Token: p.token, TLS: controlTLS, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region,
-		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, InStep: a.purges.Trust, Report: a.report, Answer: a.answer,
+		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, Settings: &a.settings, InStep: a.purges.Trust, Report: a.report, Answer: a.answer,
 		Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
@@ -245,13 +249,8 @@ func (a *Agent) currentOrigin(account, id string) *topology.Origin {
 	return owner.Origin(id)
 }
 
-// mediaURL is where the control plane says that the Media Library is. It is asked only once there is a topology.
-func (a *Agent) mediaURL() string {
-	if a.control == nil {
-		return ""
-	}
-	return a.control.Settings().GetMediaUrl()
-}
+// mediaURL is where the control plane says that the Media Library is, empty before the first topology.
+func (a *Agent) mediaURL() string { return a.settings.Load().GetMediaUrl() }
 
 func (c *Config) listen() (l listeners, err error) {
 	for _, one := range []struct {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,6 +51,9 @@ type Config struct {
 	InStep func()
 	// Report is asked every 10 s while connected.
 	Report func() *edgev1.Report
+	// Settings is kept at what the control plane has told the edge last, for parts that are older than the control. It is never
+	// nil inside once New has returned. Default: a pointer of the control's own.
+	Settings *atomic.Pointer[edgev1.Welcome_Settings]
 	// Answer answers one question, from several goroutines at a time, within its context. It sets result only.
 	Answer func(ctx context.Context, ask *edgev1.Ask) *edgev1.Answer
 
@@ -76,6 +80,9 @@ func (c *Config) setDefaults() {
 	c.Backoff.Spread = cmp.Or(c.Backoff.Spread, 5*time.Second)
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Settings == nil {
+		c.Settings = new(atomic.Pointer[edgev1.Welcome_Settings])
 	}
 }
 

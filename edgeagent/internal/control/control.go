@@ -41,7 +41,7 @@ type Control struct {
 
 	// lost says that the disk has to be written anew: the next session asks for everything.
 	lost     atomic.Bool
-	settings atomic.Pointer[edgev1.Welcome_Settings]
+	settings *atomic.Pointer[edgev1.Welcome_Settings] // see Config.Settings
 
 	// mu guards what Status tells, and the session under way.
 	mu      sync.Mutex
@@ -66,7 +66,7 @@ func New(cfg Config) (*Control, error) {
 		d.close()
 		return nil, err
 	}
-	c := &Control{cfg: cfg, disk: d, keys: held, crashes: openCrashes(cfg.StateDir, cfg.Version, cfg.Logger), index: newIndex(), unreadable: make(map[string]*topologyv1.Rejected)}
+	c := &Control{cfg: cfg, settings: cfg.Settings, disk: d, keys: held, crashes: openCrashes(cfg.StateDir, cfg.Version, cfg.Logger), index: newIndex(), unreadable: make(map[string]*topologyv1.Rejected)}
 	c.addresses = slices.Clone(cfg.Addresses)
 	rand.Shuffle(len(c.addresses), func(i, j int) { c.addresses[i], c.addresses[j] = c.addresses[j], c.addresses[i] })
 	c.settings.Store(new(edgev1.Welcome_Settings))
