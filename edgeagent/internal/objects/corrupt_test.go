@@ -44,58 +44,6 @@ func neverWrong(t *testing.T, s *Store, want []byte) (whole bool) {
 	return err == nil && len(got) == length
 }
 
-func TestDamagedFilesNeverGiveWrongBytes(t *testing.T) {
-	t.Parallel()
-	for _, length := range []int{3000, 200_000, 1_500_000} { // the last is verified while it is read
-		dir := t.TempDir()
-		s := openStore(t, dir)
-		want := testBody(1, length)
-		e := put(t, s, 1, length)
-		path := s.path(e.o.id)
-		s.Close()
-		good, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rounds := 60
-		if testing.Short() {
-			rounds = 3
-		}
-		damage := func(what string, bad []byte) {
-			t.Helper()
-			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, bad, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			s := openStore(t, dir)
-			defer s.Close()
-			if neverWrong(t, s, want) {
-				t.Errorf("length %d, %s: read to the end as if nothing was", length, what)
-			}
-			if s.Stats().Errors["corrupt"] == 0 || s.Stats().Disk != DiskOK {
-				t.Errorf("length %d, %s: %+v", length, what, s.Stats())
-			}
-			if got := s.Lookup(testKey(1)); got != nil {
-				t.Errorf("length %d, %s: still there", length, what)
-			}
-		}
-		offsets := []int{0, length - 1, length, length + 3, len(good) - trailerBytes - 1, len(good) - trailerBytes, len(good) - 1}
-		for range rounds {
-			offsets = append(offsets, rand.IntN(len(good)), len(good)-1-rand.IntN(len(good)-length))
-		}
-		for _, off := range offsets {
-			bad := bytes.Clone(good)
-			bad[off] ^= byte(1 << rand.IntN(8))
-			damage("flip", bad)
-			damage("cut", good[:off])
-			damage("zeros from there", append(bytes.Clone(good[:off]), make([]byte, len(good)-off)...))
-		}
-		damage("longer", append(bytes.Clone(good), 0))
-	}
-}
-
 func TestDamageWhileServing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

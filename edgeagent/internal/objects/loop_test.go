@@ -17,6 +17,11 @@ import (
 // imageBlock is the block size of an image's file system.
 const imageBlock = 4096
 
+const killKeys = 60
+
+// killLength is the only right length of key n.
+func killLength(n int) int { return n * n * 97 }
+
 // image is a disk in a file.
 type image struct {
 	t    *testing.T

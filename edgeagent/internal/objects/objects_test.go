@@ -16,23 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("OBJECTS_TEST_FILL_DIR"); dir != "" {
-		fillForever(dir) // the process that TestKilledInTheMiddleOfFills kills
-		return
-	}
-	if dir := os.Getenv("OBJECTS_TEST_STORE_DIR"); dir != "" {
-		storeForever(dir) // the one that TestKillLosesNothingThatWasStored kills
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
 
 func openStore(t testing.TB, dir string, change ...func(*Config)) *Store {
 	t.Helper()
@@ -181,32 +167,6 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-var lengths = []int{0, 1, 1000, 4096, chunkBytes - 1, chunkBytes, chunkBytes + 1, 3*chunkBytes + 17, 2<<20 + 5}
-
-func TestWhatIsStoredIsFoundAlsoAfterARestart(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s := openStore(t, dir)
-	for n, length := range lengths {
-		put(t, s, n, length)
-		wantStored(t, s, n, length)
-	}
-	before := s.Stats()
-	s.Close()
-	s = openStore(t, dir)
-	if after := s.Stats(); after.Objects != before.Objects || after.Bytes != before.Bytes || !after.Scanned {
-		t.Errorf("after a restart: %+v, before: %+v", after, before)
-	}
-	for range 2 { // first unverified, then verified
-		for n, length := range lengths {
-			wantStored(t, s, n, length)
-		}
-	}
-	if s.Lookup(testKey(99)) != nil {
-		t.Error("found what was never stored")
-	}
-}
-
 func TestLookupDoesNotWaitForTheScan(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -227,50 +187,6 @@ func TestLookupDoesNotWaitForTheScan(t *testing.T) {
 		t.Errorf("the scan found %+v, want the one object once", st)
 	}
 	put(t, s, 2, 10)
-}
-
-func TestVariants(t *testing.T) {
-	t.Parallel()
-	s := openStore(t, t.TempDir())
-	store := func(selecting string, at int64, body string) {
-		t.Helper()
-		h := testHead(1, len(body))
-		if selecting != "" {
-			h.Selecting = field.Append(nil, "accept-encoding", selecting)
-		}
-		h.ResponseTime = time.Unix(at, 0)
-		if _, err := fill(t, s, testKey(1), 10, h, []byte(body)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	bodies := func() (all []string) {
-		for _, e := range s.Lookup(testKey(1)) {
-			all = append(all, string(get(t, e)))
-		}
-		return all
-	}
-	store("gzip", 300, "gzip one")
-	store("br", 100, "br one")
-	store("", 200, "plain")
-	if got := fmt.Sprint(bodies()); got != "[gzip one plain br one]" {
-		t.Errorf("variants %s, want the latest reply first", got)
-	}
-	store("br", 400, "br two")
-	if got := fmt.Sprint(bodies()); got != "[br two gzip one plain]" {
-		t.Errorf("variants %s, want the new br in place of the old", got)
-	}
-	for i := range 2 * maxVariants {
-		store(fmt.Sprint("x", i), 500+int64(i), "x")
-	}
-	if got := len(bodies()); got != maxVariants || s.Stats().Objects != maxVariants {
-		t.Errorf("%d variants, %d objects, want the cap of %d", got, s.Stats().Objects, maxVariants)
-	}
-	for _, e := range s.Lookup(testKey(1)) {
-		s.Drop(e)
-	}
-	if st := s.Stats(); st.Objects != 0 || st.Bytes != 0 || s.Lookup(testKey(1)) != nil {
-		t.Errorf("after dropping all: %+v", st)
-	}
 }
 
 func TestFreshenReplacesTheHeadAlone(t *testing.T) {

@@ -5,105 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
-	"path/filepath"
-	"strings"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 )
-
-func TestFloodNeverExceedsTheLimit(t *testing.T) {
-	t.Parallel()
-	const max = 8 << 20
-	dir := smallDisk(t, "size=64m") // whose account of its blocks is exact at any moment
-	s := openStore(t, dir, limit(max))
-	each := 300
-	if testing.Short() {
-		each = 60
-	}
-	var done atomic.Bool
-	var watch, flood sync.WaitGroup
-	watch.Go(func() {
-		for !done.Load() {
-			var st syscall.Statfs_t
-			if err := syscall.Statfs(dir, &st); err != nil {
-				t.Error(err)
-			}
-			if on := int64(st.Blocks-st.Bfree) * st.Bsize; on > max+blockBytes { // and the version file
-				t.Errorf("%d bytes on disk", on)
-			}
-			if used := s.space.used.Load(); used > max {
-				t.Errorf("%d bytes in the account", used)
-			}
-		}
-	})
-	for g := range 8 {
-		flood.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(g), 1))
-			for i := range each {
-				n := g*each + i
-				length := r.IntN(1 << (8 + r.IntN(13)))
-				h := testHead(n, length)
-				if i%2 == 0 {
-					h.Length = -1
-				}
-				if _, err := fill(t, s, testKey(n), 10, h, testBody(n, length)); err != nil && !errors.Is(err, ErrNotStored) && !errors.Is(err, ErrUnread) {
-					t.Errorf("fill: %v", err)
-				}
-				m := r.IntN(n + 1)
-				for _, e := range s.Lookup(testKey(m)) {
-					b, err := e.Open()
-					if err != nil {
-						continue // evicted since
-					}
-					if n, err := io.Copy(io.Discard, io.NewSectionReader(b, 0, b.Size())); n != b.Size() || err != nil {
-						t.Errorf("read: %d of %d bytes, %v", n, b.Size(), err)
-					}
-					b.Close()
-				}
-			}
-		})
-	}
-	flood.Wait()
-	done.Store(true)
-	watch.Wait()
-	wantIdle(t, s)
-	st := s.Stats()
-	if on := diskBytes(t, filepath.Join(dir, objFolder)); st.Bytes != on || st.Evictions == 0 || st.Objects != int64(len(filesIn(t, filepath.Join(dir, objFolder)))) {
-		t.Errorf("%d bytes on disk, %+v", on, st)
-	}
-	if len(st.Errors) != 0 {
-		t.Errorf("errors: %v", st.Errors)
-	}
-}
-
-func TestObjectsThatAreHitStay(t *testing.T) {
-	t.Parallel()
-	s := openStore(t, t.TempDir(), limit(2<<20))
-	const hot = 20
-	for n := range hot {
-		put(t, s, n, 3000)
-	}
-	for n := 100; n < 1200; n++ { // one-hit wonders, many times the cache
-		put(t, s, n, 3000)
-		for i := range hot {
-			if n%4 == 0 {
-				s.Lookup(testKey(i))
-			}
-		}
-	}
-	kept := 0
-	for n := range hot {
-		if s.Lookup(testKey(n)) != nil {
-			kept++
-		}
-	}
-	if kept < hot*9/10 {
-		t.Errorf("%d of %d objects in use survived a flood of others", kept, hot)
-	}
-}
 
 func TestTooLargeIsNotStoredAndCostsNothing(t *testing.T) {
 	t.Parallel()
@@ -280,45 +183,6 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
-	}
-}
-
-// What will never be used again gets no name, and a sweep deletes what has one.
-func TestUnwantedObjects(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	var unwanted atomic.Value
-	unwanted.Store("")
-	s := openStore(t, dir, func(c *Config) {
-		c.Unwanted = func(h *Head) bool {
-			return strings.HasPrefix(h.Scope.Path, unwanted.Load().(string)+"/") && unwanted.Load() != ""
-		}
-	})
-	for n := range 3 {
-		put(t, s, n, 100)
-	}
-	h := testHead(4, 100)
-	h.Scope.Path = "/other"
-	if _, err := fill(t, s, testKey(4), 10, h, testBody(4, 100)); err != nil {
-		t.Fatal(err)
-	}
-	unwanted.Store("/files")
-	if _, err := fill(t, s, testKey(5), 10, testHead(5, 100), testBody(5, 100)); !errors.Is(err, ErrNotStored) {
-		t.Errorf("an unwanted object was stored: %v", err)
-	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	if s.Sweep(ended) {
-		t.Error("a sweep that was ended has seen everything")
-	}
-	if !s.Sweep(t.Context()) {
-		t.Error("a sweep has not seen everything")
-	}
-	if st := s.Stats(); st.Objects != 1 || len(filesIn(t, dir+"/objects")) != 1 {
-		t.Errorf("after the sweep: %+v", st)
-	}
-	if got := s.Lookup(testKey(4)); len(got) != 1 {
-		t.Errorf("what is wanted was deleted: %v", got)
 	}
 }
 
