@@ -1,7 +1,8 @@
 package field
 
-// Canonical returns a field name in canonical form: its first letter, and each one behind a hyphen, in upper case, the
-// others in lower case ("Content-Type"). A name that is no token (RFC 9110 5.1) is returned as it is.
+// Canonical returns a field name in canonical form: its first letter, and each one behind a hyphen,
+// in upper case, the others in lower case ("Content-Type"). A name that is no token (RFC 9110 5.1)
+// is returned as it is.
 func Canonical(name string) string {
 	same, upper := true, true
 	for i := range len(name) {

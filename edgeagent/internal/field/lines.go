@@ -76,8 +76,8 @@ type Line struct {
 	ID          ID
 }
 
-// Lines are the field lines of one request as they were received, each value without the whitespace around it. The zero
-// value has none.
+// Lines are the field lines of one request as they were received, each value without the whitespace
+// around it. The zero value has none.
 type Lines struct {
 	lines []Line
 	first [ids]uint16 // the place in lines, counted from one, of the first line of each ID
@@ -86,7 +86,8 @@ type Lines struct {
 // maxLines is how many lines there can be.
 const maxLines = 1<<16 - 1
 
-// Append adds a line at the end. Lines beyond the 65,535th are dropped: whoever reads requests refuses such a one.
+// Append adds a line at the end. Lines beyond the 65,535th are dropped: whoever reads requests
+// refuses such a one.
 func (l *Lines) Append(name, value string) { l.AppendKnown(IDOf(name), name, value) }
 
 // AppendKnown is Append for a name whose ID is known.
@@ -140,7 +141,8 @@ func (l *Lines) Values(id ID) iter.Seq[string] {
 	}
 }
 
-// List returns the values of the name as one list (RFC 9110 5.3). It copies them if there are several.
+// List returns the values of the name as one list (RFC 9110 5.3). It copies them if there are
+// several.
 func (l *Lines) List(id ID) string {
 	var joined string
 	for value := range l.Values(id) {

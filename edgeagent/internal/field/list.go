@@ -8,18 +8,20 @@ import (
 	"unsafe"
 )
 
-// A field list is an ordered list of names and values in one []byte: for each field the length of the name as uvarint,
-// the name, the length of the value as uvarint, the value. Names are in canonical form ("Content-Type"). It is the form
-// in which heads are stored and sent, so a hit neither parses nor copies its fields one by one.
+// A field list is an ordered list of names and values in one []byte: for each field the length of
+// the name as uvarint, the name, the length of the value as uvarint, the value. Names are in
+// canonical form ("Content-Type"). It is the form in which heads are stored and sent, so a hit
+// neither parses nor copies its fields one by one.
 
-// Append appends one field to the list b. It keeps the name's case and never joins fields of equal names.
+// Append appends one field to the list b. It keeps the name's case and never joins fields of equal
+// names.
 func Append(b []byte, name, value string) []byte {
 	b = AppendBytes(b, name)
 	return AppendBytes(b, value)
 }
 
-// AppendFunc appends one field whose value write appends. The value may have any length; most are short, and are
-// then written in place.
+// AppendFunc appends one field whose value write appends. The value may have any length; most are
+// short, and are then written in place.
 func AppendFunc(b []byte, name string, write func([]byte) []byte) []byte {
 	b = AppendBytes(b, name)
 	at := len(b)
@@ -33,8 +35,8 @@ func AppendFunc(b []byte, name string, write func([]byte) []byte) []byte {
 	return slices.Replace(b, at, at+1, length[:binary.PutUvarint(length[:], uint64(n))]...)
 }
 
-// Fields yields the fields of the list b in order. It stops where b stops being a list, see [Valid]. The strings alias
-// b, which must not change while they are in use.
+// Fields yields the fields of the list b in order. It stops where b stops being a list, see
+// [Valid]. The strings alias b, which must not change while they are in use.
 func Fields(b []byte) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for len(b) > 0 {
@@ -51,7 +53,8 @@ func Fields(b []byte) iter.Seq2[string, string] {
 	}
 }
 
-// Get returns the value of the first field of the list b called name, in any case of ASCII letters (RFC 9110 5.1).
+// Get returns the value of the first field of the list b called name, in any case of ASCII letters
+// (RFC 9110 5.1).
 func Get(b []byte, name string) (value string, ok bool) {
 	for n, v := range Fields(b) {
 		if len(n) == len(name) && strings.EqualFold(n, name) {

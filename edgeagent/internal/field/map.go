@@ -1,6 +1,7 @@
 package field
 
-// Map holds fields by canonical name, each line apart, as replies of origins come. Its methods take canonical names.
+// Map holds fields by canonical name, each line apart, as replies of origins come. Its methods take
+// canonical names.
 type Map map[string][]string
 
 // Get returns the first value of a field, "" without one.

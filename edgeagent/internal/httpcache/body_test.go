@@ -236,7 +236,8 @@ func TestAbandonedFill(t *testing.T) {
 	}
 }
 
-// A reply of several parts is of one stored reply, which may be replaced or evicted between two of them.
+// A reply of several parts is of one stored reply, which may be replaced or evicted between two of
+// them.
 func TestPartsOutliveTheirObject(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

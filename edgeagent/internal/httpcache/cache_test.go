@@ -21,7 +21,7 @@ func TestMetaSurvivesStorage(t *testing.T) {
 	t.Parallel()
 	want := meta{
 		fresh: rfc9111.Freshness{
-			SetByUs: true, ToldApart: true, NoStale: true, Capped: true, Lifetime: time.Hour, InitialAge: 3 * time.Second,
+			SetByUs: true, Targeted: true, NoStale: true, Capped: true, Lifetime: time.Hour, InitialAge: 3 * time.Second,
 			StaleWhileRevalidate: time.Minute, StaleIfError: 24 * time.Hour,
 		},
 		supplier: walk.Supplier{UID: "12-legacy", Target: 1<<63 + 1}, step: 3, version: 1<<62 + 7, library: [8]byte{1, 2, 3},
@@ -47,7 +47,7 @@ func TestOriginHeaderIsKept(t *testing.T) {
 	h := field.Map{
 		"Cache-Control": {"max-age=5", "public"}, "Expires": {"x"}, "Date": {"d"}, "Etag": {`"1"`}, "Cdn-Cache-Control": {"max-age=9"}, "X-Two": {"1", "2"},
 	}
-	for name, f := range map[string]rfc9111.Freshness{"ours": {SetByUs: true}, "apart": {SetByUs: true, ToldApart: true}, "theirs": {}, "capped": {Capped: true}} {
+	for name, f := range map[string]rfc9111.Freshness{"ours": {SetByUs: true}, "apart": {SetByUs: true, Targeted: true}, "theirs": {}, "capped": {Capped: true}} {
 		split := fieldsOf(h, f)
 		if got := split.origin(); !reflect.DeepEqual(got, h) {
 			t.Errorf("%s: got %v", name, got)
@@ -229,7 +229,8 @@ func TestSetType(t *testing.T) {
 	}
 }
 
-// The spellings of one object's path share one copy; those of a web origin's path do not, and a purge of one covers both.
+// The spellings of one object's path share one copy; those of a web origin's path do not, and a
+// purge of one covers both.
 func TestSpellingsOfAPath(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -22,16 +22,19 @@ import (
 )
 
 const (
-	// Files below leastCompressed fit into a packet as they are; those above mostCompressed cost more time than is worth it.
+	// Files below leastCompressed fit into a packet as they are; those above mostCompressed cost
+	// more time than is worth it.
 	leastCompressed = 256
 	mostCompressed  = 8 << 20
 
-	// maxEncodings are under way at a time, each with some 4 MB. Who finds no place gets the file as it is.
+	// maxEncodings are under way at a time, each with some 4 MB. Who finds no place gets the file
+	// as it is.
 	maxEncodings = 16
 )
 
-// encodings compress stored files, and those that are being stored. What comes of one is an object of its own, under a key that
-// only this copy of the file leads to: whether it may be used is what may be done with the copy, and a new copy has none.
+// encodings compress stored files, and those that are being stored. What comes of one is an object
+// of its own, under a key that only this copy of the file leads to: whether it may be used is what
+// may be done with the copy, and a new copy has none.
 type encodings struct {
 	places *share.Pool[string] // by account
 	cpus   chan struct{}       // Compressing takes at most half of the processors.
@@ -59,12 +62,13 @@ type encoding struct {
 
 	// cancel ends it, once it is ready.
 	cancel context.CancelFunc
-	// users are the requests that read along. Without any, an encoding of a file that is still on its way ends: nothing is
-	// fetched for nobody.
+	// users are the requests that read along. Without any, an encoding of a file that is still on
+	// its way ends: nothing is fetched for nobody.
 	users int
 }
 
-// original is a copy of a file as it is stored or being stored, in entry or, if that is not nil, on fill.
+// original is a copy of a file as it is stored or being stored, in entry or, if that is not nil, on
+// fill.
 type original struct {
 	entry objects.Entry
 	fill  *fill
@@ -95,9 +99,10 @@ func (o *original) open(ctx context.Context) (part, error) {
 	return (&entrySource{entry: o.entry}).open(0, o.head().Length)
 }
 
-// compress makes a an answer with the file compressed, where the endpoint allows it, the file gets smaller, and the client
-// takes it. That the answer depends on Accept-Encoding is said to every client. Parts of a file are always parts of it as it
-// is. It reports whether the answer is complete: one to a query without a context is not if the file has to be compressed first.
+// compress makes a an answer with the file compressed, where the endpoint allows it, the file gets
+// smaller, and the client takes it. That the answer depends on Accept-Encoding is said to every
+// client. Parts of a file are always parts of it as it is. It reports whether the answer is
+// complete: one to a query without a context is not if the file has to be compressed first.
 func (c *Cache) compress(q *query, a *answer, r *Reply, o original) bool {
 	if a.length < 0 || !a.compressible || !q.mayCompress(a.length) {
 		return true
@@ -163,13 +168,14 @@ func compressible(status int, f fields) bool {
 	return typed
 }
 
-// noTransform reports whether a Cache-Control field, of either side (RFC 9111 5.2.1.6, 5.2.2.6), or one for caches like this
-// (RFC 9213 2.1), forbids to change the file.
+// noTransform reports whether a Cache-Control field, of either side (RFC 9111 5.2.1.6, 5.2.2.6), or
+// one for caches like this (RFC 9213 2.1), forbids to change the file.
 func noTransform(cacheControl string) bool {
 	return strings.Contains(strings.ToLower(cacheControl), "no-transform")
 }
 
-// appendShown appends the stored fields of an answer that clients see, and what compressing changes in them.
+// appendShown appends the stored fields of an answer that clients see, and what compressing changes
+// in them.
 func (a *answer) appendShown(b []byte, has content) []byte {
 	if has == wholeContent && !a.varies {
 		return append(b, a.shown...)
@@ -244,7 +250,8 @@ func (c *Cache) encode(q *query, key objects.Key, name string, o *original) io.R
 	return body
 }
 
-// join makes a request a user of the encoding under key, a new one if there is none; nil if there is no place for it.
+// join makes a request a user of the encoding under key, a new one if there is none; nil if there
+// is no place for it.
 func (s *encodings) join(account string, key objects.Key, begin func() *objects.Fill, stored bool) (e *encoding, started bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -66,7 +66,8 @@ func css(body, etag string) *originReply {
 
 func accept(coding string) http.Header { return http.Header{"Accept-Encoding": {coding}} }
 
-// A text that its origin sends as it is leaves the edge compressed, from the first request on; each coding of it is made once.
+// A text that its origin sends as it is leaves the edge compressed, from the first request on; each
+// coding of it is made once.
 func TestTextIsCompressed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -110,7 +111,8 @@ func TestTextIsCompressed(t *testing.T) {
 	}
 }
 
-// What is a part, is not text, is too small or too large, is coded or must not be changed goes out as it is.
+// What is a part, is not text, is too small or too large, is coded or must not be changed goes out
+// as it is.
 func TestWhatIsNotCompressed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -165,7 +167,8 @@ func TestWhatIsNotCompressed(t *testing.T) {
 	}
 }
 
-// The compressed file is as good as the copy that it was made of: conditions, revalidation and purges are that copy's.
+// The compressed file is as good as the copy that it was made of: conditions, revalidation and
+// purges are that copy's.
 func TestCompressedFileIsItsCopys(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -211,7 +214,8 @@ func TestCompressedFileIsItsCopys(t *testing.T) {
 	get(changed, "miss")
 }
 
-// While a file is on its way, those who read along share one encoding, and get what has come; it ends with the last of them.
+// While a file is on its way, those who read along share one encoding, and get what has come; it
+// ends with the last of them.
 func TestFileOnItsWayIsCompressedAsItComes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -262,7 +266,8 @@ func TestFileOnItsWayIsCompressedAsItComes(t *testing.T) {
 	}
 }
 
-// A request that leaves takes its encoding with it, and so what the origin would have sent for nobody.
+// A request that leaves takes its encoding with it, and so what the origin would have sent for
+// nobody.
 func TestEncodingEndsWithItsReaders(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -12,8 +12,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 )
 
-// Whatever others ask for, and wherever they leave: a reply is what was asked for, whole. The replies are stored, do not fit
-// into the store, or may not be stored.
+// Whatever others ask for, and wherever they leave: a reply is what was asked for, whole. The
+// replies are stored, do not fit into the store, or may not be stored.
 func TestCrowdGetsRightBytes(t *testing.T) {
 	t.Parallel()
 	const size, clients, each = 3 << 19, 6, 12
@@ -49,7 +49,8 @@ func TestCrowdGetsRightBytes(t *testing.T) {
 	}
 }
 
-// askAtRandom makes one request, for the whole file or some part of it, and may leave before its end.
+// askAtRandom makes one request, for the whole file or some part of it, and may leave before its
+// end.
 func askAtRandom(t *testing.T, r *rig, random *rand.Rand, url, body string) {
 	h := http.Header{"Accept": {[]string{"image/png", "image/webp"}[random.IntN(2)]}}
 	want := body

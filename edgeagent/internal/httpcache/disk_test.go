@@ -14,8 +14,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 )
 
-// A disk that does not answer keeps those who asked it. Everybody after them is served without it, also for a file whose
-// fill may be caught in it.
+// A disk that does not answer keeps those who asked it. Everybody after them is served without it,
+// also for a file whose fill may be caught in it.
 func TestHungDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -54,7 +54,8 @@ func TestHungDisk(t *testing.T) {
 	}
 }
 
-// hang makes every open of the one stored object wait: its file becomes a pipe that nobody writes to.
+// hang makes every open of the one stored object wait: its file becomes a pipe that nobody writes
+// to.
 func hang(t *testing.T, dir string) (path string) {
 	t.Helper()
 	err := filepath.WalkDir(filepath.Join(dir, "objects"), func(name string, d fs.DirEntry, err error) error {

@@ -47,7 +47,8 @@ func endingOf(f *fill, res *walk.Result) ending {
 		at: f.c.cfg.Now(), scope: *f.first.scope(), asof: f.req.Revision, version: f.first.walkVersion(),
 	}
 	if e.definite {
-		// Some step may have said so a while ago, to another request. This one must not make it last for longer.
+		// Some step may have said so a while ago, to another request. This one must not make it
+		// last for longer.
 		e.at = e.at.Add(res.Left - f.first.policy.NegativeTTL)
 	}
 	e.asked = f.first.asked(e.definite)
@@ -59,7 +60,7 @@ func endingOf(f *fill, res *walk.Result) ending {
 func (e *ending) left(q *query, now time.Time) time.Duration {
 	ttl := e.failure
 	if e.definite {
-		ttl = q.policy.NegativeTTL // it may have been shortened since
+		ttl = q.policy.NegativeTTL // it may be shorter by now
 	}
 	return ttl - now.Sub(e.at)
 }
@@ -79,7 +80,7 @@ func (c *Cache) holds(q *query, e *ending) bool {
 
 // endingReply answers with an ending. left is how long it will still be remembered.
 func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9111.CacheStatus) *Reply {
-	left = max(0, left).Round(time.Second) // seconds are all that a client can be told
+	left = max(0, left).Round(time.Second) // a client is sent whole seconds
 	cacheControl := noStore
 	if e.definite {
 		cacheControl = string(rfc9111.AppendPublic(nil, left))
@@ -126,8 +127,8 @@ func (q *query) plain(r *Reply, status rfc9111.CacheStatus) {
 	}
 }
 
-// imageReply sends the default image, nil if that cannot be done. It has no date of its own, so that no client takes it for an
-// older version of the file.
+// imageReply sends the default image, nil if that cannot be done. It has no date of its own, so
+// that no client takes it for an older version of the file.
 func (c *Cache) imageReply(q *query, standIn *topology.DefaultImage, cacheControl string, status rfc9111.CacheStatus) *Reply {
 	image, body := c.standIn(q, standIn.Path)
 	if image == nil {
@@ -171,8 +172,8 @@ func (c *Cache) pageReply(q *query, path, cacheControl string, status rfc9111.Ca
 	return r
 }
 
-// standIn opens a file that is kept to stand in for others; nil if it cannot be read now. It is opened for replies without a
-// body too, so that none promises what another could not keep.
+// standIn opens a file that is kept to stand in for others; nil if it cannot be read now. It is
+// opened for replies without a body too, so that none promises what another could not keep.
 func (c *Cache) standIn(q *query, path string) (*Image, io.ReadCloser) {
 	if c.cfg.DefaultImage == nil {
 		return nil, nil

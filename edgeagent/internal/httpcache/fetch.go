@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// capped is how long a reply is fresh that a later origin supplied while an earlier one did not answer: soon after that
-	// one is back, its file counts again.
+	// capped is how long a reply is fresh that a later origin supplied while an earlier one did not
+	// answer: soon after that one is back, its file counts again.
 	capped = 15 * time.Second
 
 	// missTTL is for how long a key whose reply could not be stored is not queued for.
@@ -151,8 +151,8 @@ func dropChunked(h field.Map) {
 	}
 }
 
-// setType types a file of an object store that nobody gave a type when it was put there: its path tells more than the
-// store's own default, which for S3 is the second.
+// setType types a file of an object store that nobody gave a type when it was put there: its path
+// says more than the store's own default, which for S3 is the second.
 func setType(h field.Map, path string) {
 	switch strings.ToLower(h.Get("Content-Type")) {
 	case "", "application/octet-stream", "binary/octet-stream":
@@ -185,8 +185,8 @@ func (f *fill) ended(res *walk.Result) {
 	f.publish(result{kind: resultEnding, ending: e, walk: res})
 }
 
-// failureFor is for how long a failure is remembered. Only what origins say of this very file makes it
-// longer: one that is left alone, or out of reach, may be back at any time for all of its files.
+// failureFor is for how long a failure is remembered. Only what origins say of this very file makes
+// it longer: one that is left alone, or out of reach, may be back at any time for all of its files.
 func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 	about := func(s walk.StepReport) bool {
 		return s.Outcome != origin.Inconclusive ||
@@ -204,8 +204,8 @@ func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 	return min(2*last.failure, maxFailureTTL)
 }
 
-// choseType reports whether an origin has chosen a type that not every client takes because this one
-// names it, whatever the origin says of it: the file's path names another type, or none.
+// choseType reports whether an origin has chosen a type that not every client takes because this
+// one names it, whatever the origin says of it: the file's path names another type, or none.
 func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
 	if o == nil || origin.Keyed(o) {
@@ -279,17 +279,18 @@ func (f *fill) choseCoding(h field.Map) bool {
 }
 
 // mayCodeForOthers reports whether the reply is only for clients that take no coding either: what
-// they get does not tell what others do. But it does where the file gets no smaller, the edge codes
-// it itself, or it is kept as it was uploaded.
+// they get says nothing of what others do. But it does where the file gets no smaller, the edge
+// codes it itself, or it is kept as it was uploaded.
 func (f *fill) mayCodeForOthers(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
 	return f.req.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
 		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
 }
 
-// dependsOnCredentials reports whether a reply that was fetched without credentials is not for those
-// who send theirs: an origin is sent them, and does not say that the reply is for all (RFC 9111 3.5).
-// It need not say so in Vary, and what it says there is passed on as it is (RFC 9110 12.5.5).
+// dependsOnCredentials reports whether a reply that was fetched without credentials is not for
+// those who send theirs: an origin is sent them, and does not say that the reply is for all (RFC
+// 9111 3.5). It need not say so in Vary, and what it says there is passed on as it is (RFC 9110
+// 12.5.5).
 func dependsOnCredentials(h field.Map, res *walk.Result) bool {
 	return slices.Contains(res.Forwarded, "Authorization") && !rfc9111.SharedByAll(h.Values)
 }
@@ -300,7 +301,7 @@ func (f *fill) unstorable(res *walk.Result, fresh rfc9111.Freshness) string {
 	case !fresh.Storable():
 		return fresh.Refusal.String()
 	case !res.Response.Framed:
-		return "no-length" // the end cannot be told from a cut
+		return "no-length" // nobody knows the end from a cut
 	case res.EarlierInconclusive && f.holdsEarlier(res.Step):
 		return "earlier-copy"
 	}
@@ -316,7 +317,8 @@ func (f *fill) holdsEarlier(step int) bool {
 	return i >= 0 && i < step
 }
 
-// pass publishes a reply that is not stored: one request takes it, the others each ask for themselves, and so do those to come.
+// pass publishes a reply that is not stored: one request takes it, the others each ask for
+// themselves, and so do those to come.
 func (f *fill) pass(r result, soon bool) {
 	ttl := missTTL
 	if soon {
@@ -376,14 +378,15 @@ func (f *fill) store(r result) {
 		fill.Abort(err)
 		f.cancel(err)
 		if !unwanted {
-			f.c.cfg.Logger.Warn("body broke", "endpoint", r.head.Scope.Endpoint, "path", r.head.Scope.Path, "err", err)
+			f.c.cfg.Logger.Warn("body cut", "endpoint", r.head.Scope.Endpoint, "path", r.head.Scope.Path, "err", err)
 		}
 	}
 	f.c.metrics.fills.WithLabelValues(label).Inc()
 	f.unregister()
 }
 
-// carryBody copies the body into the fill. Where it broke and could go on, origin has seen to that.
+// carryBody copies the body into the fill. Where it was cut and could be continued, origin has done
+// that.
 func (f *fill) carryBody(r result) error {
 	body := r.walk.Response.Body
 	defer body.Close()

@@ -19,11 +19,12 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// fill is one walk for one variant of one key, and what comes of it. Any number of requests join it. It belongs to none of
-// them and goes on when they leave.
+// fill is one walk for one variant of one key, and what comes of it. Any number of requests join
+// it. It belongs to none of them and goes on when they leave.
 //
-// run has a goroutine of its own. It publishes the result: it sets result, once, and closes published. If the result is a
-// body, run then copies it from the origin to the store, and the requests read what has arrived.
+// run has a goroutine of its own. It publishes the result: it sets result, once, and closes
+// published. If the result is a body, run then copies it from the origin to the store, and the
+// requests read what has arrived.
 type fill struct {
 	c      *Cache
 	ctx    context.Context
@@ -102,8 +103,9 @@ type fills [64]fillShard
 type fillShard struct {
 	mu    sync.Mutex
 	byKey map[objects.Key][]*fill
-	// removals counts the fills that were removed from the register, after what they brought was stored or remembered. A
-	// request that looked in the store before, and finds no fill now, has to look there again.
+	// removals counts the fills that were removed from the register, after what they brought was
+	// stored or remembered. A request that looked in the store before, and finds no fill now, has
+	// to look there again.
 	removals uint64
 }
 
@@ -125,7 +127,8 @@ type slot struct {
 	f *fill
 	// joined: the fill was started for another request.
 	joined bool
-	// waits: after it has published its result, run does not go on until the request has taken what it needs, or has left.
+	// waits: after it has published its result, run does not go on until the request has taken what
+	// it needs, or has left.
 	waits bool
 }
 
@@ -140,8 +143,8 @@ const (
 // maxWaiters is how many requests may wait for the result of one fill.
 const maxWaiters = 4096
 
-// join adds q to the running fill for its key, or starts one. If neither is possible, refused says why; if refused is empty,
-// q should look in the store again.
+// join adds q to the running fill for its key, or starts one. If neither is possible, refused says
+// why; if refused is empty, q should look in the store again.
 func (c *Cache) join(q *query, seen uint64, solo bool) (at slot, refused string) {
 	s := c.running.shard(q.key)
 	s.mu.Lock()
@@ -169,8 +172,8 @@ func (c *Cache) join(q *query, seen uint64, solo bool) (at slot, refused string)
 	return slot{f: f, waits: true}, ""
 }
 
-// refresh starts a fill that nobody waits for, unless one that brings the same is running, or was removed since q looked in
-// the store.
+// refresh starts a fill that nobody waits for, unless one that brings the same is running, or was
+// removed after q looked in the store.
 func (c *Cache) refresh(q *query, seen uint64) {
 	s := c.running.shard(q.key)
 	s.mu.Lock()
@@ -250,11 +253,11 @@ type interim struct {
 }
 
 const (
-	// maxInterim is how many interim replies wait to be passed on; more at once are dropped, since
-	// none has to be sent.
+	// maxInterim is how many interim replies wait to be passed on; more at once are dropped,
+	// because none has to be sent.
 	maxInterim = 8
-	// mostInterim is how many a walk may get before they are no help any more. Without anybody to
-	// tell, net/http ends at 5.
+	// mostInterim is how many a walk may get before they are no help any more. Without anybody
+	// who is sent them, net/http ends at 5.
 	mostInterim = 32
 )
 
@@ -299,7 +302,8 @@ func (c *Cache) start(f *fill, s *fillShard) {
 	})
 }
 
-// unregister removes the fill from the register. By then the store, or a memory, holds what it brought.
+// unregister removes the fill from the register. By then the store, or a memory, holds what it
+// brought.
 func (f *fill) unregister() {
 	s := f.c.running.shard(f.key)
 	s.mu.Lock()
@@ -319,8 +323,9 @@ func (f *fill) unregister() {
 	}
 }
 
-// matches reports whether the fill may bring what q asks for: no purge covers its walk that q knows of, q's walk and its
-// Media Library are the same, and as far as is known it brings q's variant. Whether it did is known once its result is published.
+// matches reports whether the fill may bring what q asks for: no purge covers its walk that q knows
+// of, q's walk and its Media Library are the same, and as far as is known it brings q's variant.
+// Whether it did is known once its result is published.
 func (f *fill) matches(q *query) bool {
 	if f.isPublished() {
 		h := &f.result.head
@@ -343,15 +348,17 @@ func (f *fill) matches(q *query) bool {
 	return sameVariant(names, q.field, f.first.field)
 }
 
-// current reports whether what the fill has brought may be used for q, though q may have come when it was under way.
+// current reports whether what the fill has brought may be used for q, though q may have come when
+// it was under way.
 func (f *fill) current(q *query, h *objects.Head, m *meta) bool {
 	verdict := f.c.cfg.Purges.Check(&h.Scope, h.Asof)
 	u := judge(q, h, m, verdict)
 	return u.refused == "" && verdict == purges.None && u.ask != useWalk
 }
 
-// outdated reports whether the fill has brought a reply that q could not be given from the store either: a body may take
-// longer than it is fresh. Who waited for it may have it all the same (RFC 9111 4).
+// outdated reports whether the fill has brought a reply that q could not be given from the store
+// either: a body may take longer than it is fresh. Who waited for it may have it all the same (RFC
+// 9111 4).
 func (f *fill) outdated(q *query) bool {
 	return f.isPublished() && judge(q, &f.result.head, &f.result.meta, purges.None).ask != ""
 }
@@ -392,8 +399,9 @@ func (f *fill) isPublished() bool {
 	}
 }
 
-// publish sets the result and wakes those who wait for it. Unless the result is a body, the fill leaves the register first:
-// what it brought is in the store or in a memory, and requests that come now look there.
+// publish sets the result and wakes those who wait for it. Unless the result is a body, the fill
+// leaves the register first: what it brought is in the store or in a memory, and requests that come
+// now look there.
 func (f *fill) publish(r result) {
 	if r.kind != resultBody {
 		f.unregister()
@@ -428,12 +436,13 @@ func (f *fill) removeUser() {
 	}
 }
 
-// spareBytes is what is fetched at least for nobody, once started: a small file that one impatient client asked for is
-// likely wanted by the next one.
+// spareBytes is what is fetched at least for nobody, once started: a small file that one impatient
+// client asked for is likely wanted by the next one.
 const spareBytes = 2 << 20
 
-// giveUp ends a fill without users, unless so little is missing that it is better finished: at most 2 MiB, or no more
-// than has arrived. Otherwise anybody could make the edge fetch large files by asking and leaving.
+// giveUp ends a fill without users, unless so little is missing that it is better finished: at most
+// 2 MiB, or no more than has arrived. Otherwise anybody could make the edge fetch large files by
+// asking and leaving.
 func (f *fill) giveUp() {
 	size, ended := f.result.object.Progress()
 	spare := max(spareBytes, size)
@@ -473,8 +482,8 @@ func (f *fill) carry(n int) bool {
 	return f.spare >= 0
 }
 
-// claim takes the body of a reply that is not stored, for one request that origins would see just like the one the fill
-// was started for.
+// claim takes the body of a reply that is not stored, for one request that origins would see just
+// like the one the fill was started for.
 func (f *fill) claim(q *query) bool {
 	if !sameHeader(q.header(), f.req.Header) {
 		return false

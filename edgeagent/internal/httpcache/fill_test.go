@@ -67,7 +67,8 @@ func TestThousandClientsMakeOneRequest(t *testing.T) {
 	if n := a.requests(); n != 1 {
 		t.Errorf("the origin got %d requests", n)
 	}
-	// Goroutines' stacks apart, a client costs its own 16 KiB buffer and little more; the body is nowhere in memory.
+	// Goroutines' stacks apart, a client costs its own 16 KiB buffer and little more; the body is
+	// nowhere in memory.
 	grown := int64(during.HeapAlloc) - int64(before.HeapAlloc)
 	t.Logf("heap grew by %d KiB for %d clients half way through %d KiB", grown>>10, clients, size>>10)
 	if limit := int64(clients)*(16<<10) + 16<<20; grown > limit {
@@ -340,8 +341,8 @@ func TestOneRefreshInTheBackground(t *testing.T) {
 	}
 }
 
-// A body may take longer than it is fresh. Who comes after that is not given what a stored copy would not give either, but a
-// refresh that is under way is refresh enough.
+// A body may take longer than it is fresh. Who comes after that is not given what a stored copy
+// would not give either, but a refresh that is under way is refresh enough.
 func TestBodyThatGrowsStale(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -14,7 +14,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// hits are requests that are answered from memory, each of a kind that takes another way through the cache.
+// hits are requests that are answered from memory, each of a kind that takes another way through
+// the cache.
 var hits = []struct {
 	name   string
 	method string
@@ -96,7 +97,8 @@ func TestHitAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Hit leaves to Serve what takes an origin, what outlives the request, and what has to be compressed first.
+// Hit leaves to Serve what takes an origin, what outlives the request, and what has to be
+// compressed first.
 func TestWhatIsNoHit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -19,8 +19,8 @@ type Stored struct {
 	Use string
 }
 
-// Inspect says what is stored for a request's URL, of every variant, and what the request would do with it. It asks no
-// origin and changes nothing.
+// Inspect says what is stored for a request's URL, of every variant, and what the request would do
+// with it. It asks no origin and changes nothing.
 func (c *Cache) Inspect(r *Request) []Stored {
 	q := c.newQuery(r)
 	var all []Stored

@@ -9,7 +9,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// use says what may be done with a stored reply, or with one that is being fetched, for one request at one moment.
+// use says what may be done with a stored reply, or with one that is being fetched, for one request
+// at one moment.
 type use struct {
 	rfc9111.Verdict
 	// Why the reply cannot be used at all, or "".
@@ -58,7 +59,8 @@ func judge(q *query, h *objects.Head, m *meta, verdict purges.Verdict) use {
 	return u
 }
 
-// sameWalk reports whether the steps up to the supplier are those of the walk that brought the reply.
+// sameWalk reports whether the steps up to the supplier are those of the walk that brought the
+// reply.
 func sameWalk(q *query, m *meta) bool {
 	steps := q.Target.Endpoint.Steps
 	return m.step < len(steps) && steps[m.step].Version == m.version
@@ -74,7 +76,8 @@ func supplierStep(q *query, s walk.Supplier) int {
 	return -1
 }
 
-// suppliedBy returns which step of the walk still supplies what s did, at the target it had; -1 for none.
+// suppliedBy returns which step of the walk still supplies what s did, at the target it had; -1 for
+// none.
 func suppliedBy(q *query, s walk.Supplier) int {
 	i := supplierStep(q, s)
 	if i >= 0 && walk.SupplierOf(q.Target.Endpoint.Steps[i].Origin) != s {

@@ -43,8 +43,8 @@ func (m *memory[V]) put(k objects.Key, v V, now time.Time, ttl time.Duration) {
 	m.items[k] = remembered[V]{v, now, now.Add(ttl)}
 }
 
-// get returns what is known of k, and what remains of its time. A clock that was set back ends it too, so that nothing is
-// remembered for longer than it should be.
+// get returns what is known of k, and what remains of its time. A clock that was set back ends it
+// too, so that nothing is remembered for longer than it should be.
 func (m *memory[V]) get(k objects.Key, now time.Time) (v V, left time.Duration, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -34,7 +34,7 @@ const (
 	flagNoStale   = 1 << 2
 	flagImmutable = 1 << 3
 	flagCapped    = 1 << 4
-	flagToldApart = 1 << 5
+	flagTargeted  = 1 << 5
 )
 
 var errMeta = errors.New("record beside a stored reply is malformed")
@@ -45,7 +45,7 @@ func (m *meta) append(b []byte, f fields) []byte {
 	for bit, set := range map[byte]bool{
 		flagSetByUs: m.fresh.SetByUs, flagNoCache: m.fresh.NoCache, flagNoStale: m.fresh.NoStale,
 		flagImmutable: m.fresh.Immutable, flagCapped: m.fresh.Capped,
-		flagToldApart: m.fresh.ToldApart,
+		flagTargeted: m.fresh.Targeted,
 	} {
 		if set {
 			flags |= bit
@@ -78,8 +78,8 @@ func parseMeta(h *objects.Head) (m meta, f fields, err error) {
 	m.fresh = rfc9111.Freshness{
 		SetByUs: flags&flagSetByUs != 0, NoCache: flags&flagNoCache != 0, NoStale: flags&flagNoStale != 0,
 		Immutable: flags&flagImmutable != 0, Capped: flags&flagCapped != 0,
-		ToldApart: flags&flagToldApart != 0,
-		Lifetime:  time.Duration(le.Uint64(b[27:])), InitialAge: time.Duration(le.Uint64(b[35:])),
+		Targeted: flags&flagTargeted != 0,
+		Lifetime: time.Duration(le.Uint64(b[27:])), InitialAge: time.Duration(le.Uint64(b[35:])),
 		StaleWhileRevalidate: time.Duration(le.Uint64(b[43:])), StaleIfError: time.Duration(le.Uint64(b[51:])),
 	}
 	shown := int(le.Uint32(b[59:]))
@@ -99,8 +99,8 @@ func parseMeta(h *objects.Head) (m meta, f fields, err error) {
 type fields struct {
 	// shown is what every client gets.
 	shown []byte
-	// hidden are fields that clients do not get, or not as the origin sent them, and that count again when a 304 changes
-	// others (RFC 9111 3.2).
+	// hidden are fields that clients do not get, or not as the origin sent them, and that count
+	// again when a 304 changes others (RFC 9111 3.2).
 	hidden []byte
 }
 
@@ -137,7 +137,7 @@ func fieldsOf(h field.Map, f rfc9111.Freshness) (all fields) {
 			}
 		}
 	}
-	if f.Capped && !f.ClientsTold() && len(h["Cache-Control"]) == 0 {
+	if f.Capped && !f.RewritesCacheControl() && len(h["Cache-Control"]) == 0 {
 		all.shown = field.Append(all.shown, "Cache-Control", rfc9111.CapMaxAge("", capped))
 	}
 	return all
@@ -149,17 +149,17 @@ func clientValues(name string, values []string, f rfc9111.Freshness) []string {
 	case "Cdn-Cache-Control":
 		return nil
 	case "Date":
-		// Where we gave the lifetime, whoever sends the reply puts its own: with the origin's, a client would take the
-		// lifetime as partly used up.
-		if f.ClientsTold() {
+		// Where we gave the lifetime, whoever sends the reply puts its own: with the origin's, a
+		// client would take the lifetime as partly used up.
+		if f.RewritesCacheControl() {
 			return nil
 		}
 	case "Expires", "Pragma":
-		if f.ClientsTold() || f.Capped {
+		if f.RewritesCacheControl() || f.Capped {
 			return nil
 		}
 	case "Cache-Control":
-		if f.ClientsTold() {
+		if f.RewritesCacheControl() {
 			return nil
 		}
 		if f.Capped {
@@ -195,7 +195,8 @@ func (f fields) origin() field.Map {
 	return h
 }
 
-// decoded is what a hit needs of a reply. It is kept with the head in memory, so that a hit parses nothing.
+// decoded is what a hit needs of a reply. It is kept with the head in memory, so that a hit parses
+// nothing.
 type decoded struct {
 	meta
 	fields

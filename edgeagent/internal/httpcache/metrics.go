@@ -2,8 +2,8 @@ package httpcache
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics is a collector of its own, so that a cache is registered and taken out as one. Requests are counted where they are
-// answered.
+// metrics is a collector of its own, so that a cache is registered and taken out as one. Requests
+// are counted where they are answered.
 type metrics struct {
 	fills   *prometheus.CounterVec
 	refused *prometheus.CounterVec

@@ -51,7 +51,8 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) error 
 	if q.Method == http.MethodHead {
 		return nil
 	}
-	// The first part is opened now, so that a body that is gone is found out before the head is sent.
+	// The first part is opened now, so that a body that is gone is found out before the head is
+	// sent.
 	if err := m.next(); err != nil {
 		return err
 	}
@@ -83,7 +84,8 @@ func (m *multipartBody) next() error {
 		return nil
 	}
 	next := m.parts[0]
-	// It is opened before the last one is closed: neither a fill nor a stored body may think that its last reader has left.
+	// It is opened before the last one is closed: neither a fill nor a stored body may think that
+	// its last reader has left.
 	opened, err := m.from.open(next.span.Start, next.span.Length)
 	if err != nil {
 		return err

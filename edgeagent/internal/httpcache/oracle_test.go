@@ -13,9 +13,9 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
-// TestPurgeOracle has clients read a file that changes under them, whole and in part, while it is purged in every way. Each
-// byte of a version is its number, so mixed bytes show, and so do bytes from before a purge in a reply that was asked for
-// after it.
+// TestPurgeOracle has clients read a file that changes under them, whole and in part, while it is
+// purged in every way. Each byte of a version is its number, so mixed bytes show, and so do bytes
+// from before a purge in a reply that was asked for after it.
 func TestPurgeOracle(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

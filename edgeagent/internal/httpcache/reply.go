@@ -15,11 +15,12 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// Reply is what a client is to be sent. Its caller writes the head, sends the body, and closes the reply.
+// Reply is what a client is to be sent. Its caller writes the head, sends the body, and closes the
+// reply.
 type Reply struct {
 	Status int
-	// Fields is the header, a field list, without Content-Length, Connection, and what the front adds
-	// (Date where it is missing, CORS, the endpoint's response_headers).
+	// Fields is the header, a field list, without Content-Length, Connection, and what the front
+	// adds (Date where it is missing, CORS, the endpoint's response_headers).
 	Fields []byte
 	// Length is that of the body, of a HEAD too; -1 if it is not known.
 	Length int64
@@ -28,19 +29,20 @@ type Reply struct {
 
 	// Mem is the body. It is shared: nobody may change it.
 	Mem []byte
-	// File has the body at Offset. It is shared, so its position counts for nothing and stays. Unsent returns what is
-	// behind the first bytes of the body, for a front that could not send it to its end: reading that finds out what is
-	// wrong with the file, and the store then drops it.
+	// File has the body at Offset. It is shared, so its position counts for nothing and stays.
+	// Unsent returns what is behind the first bytes of the body, for a front that could not send it
+	// to its end: reading that finds out what is wrong with the file, and the store then drops it.
 	File   *os.File
 	Offset int64
 	Unsent func(sent int64) io.Reader
-	// Stream is read until its end. If it ends with an error, the body was cut: the client must be able to see
-	// that, so close its connection (HTTP/1.1) or reset its stream (HTTP/2).
+	// Stream is read until its end. If it ends with an error, the body was cut: the client must be
+	// able to see that, so close its connection (HTTP/1.1) or reset its stream (HTTP/2).
 	Stream io.Reader
 
 	// Outcome is for logs and metrics.
 	Outcome Outcome
-	// Supplier is the id of the origin that supplied the file, "media" for the Media Library, "" for none.
+	// Supplier is the id of the origin that supplied the file, "media" for the Media Library, ""
+	// for none.
 	Supplier string
 	// Steps says what the walk did that this request waited for, if it did.
 	Steps []walk.StepReport
@@ -139,15 +141,16 @@ type answer struct {
 	withAge bool
 	// fleeting: unless the client reads the body, it will not be stored.
 	fleeting bool
-	// varies: whether the file is compressed depends on Accept-Encoding. coding is what it is sent in and not stored in, "" for
-	// none.
+	// varies: whether the file is compressed depends on Accept-Encoding. coding is what it is sent
+	// in and not stored in, "" for none.
 	varies  bool
 	coding  string
 	outcome Outcome
 	steps   []walk.StepReport
 }
 
-// respond makes r the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the source's.
+// respond makes r the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the
+// source's.
 func (q *query) respond(a *answer, r *Reply) error {
 	r.Status, r.Length, r.Outcome, r.Steps = a.status, a.length, a.outcome, a.steps
 	r.Supplier = supplierID(q, a.supplier)
@@ -192,7 +195,7 @@ func (q *query) respond(a *answer, r *Reply) error {
 	return err
 }
 
-// ranges are what q asks for of a file, as it says it.
+// ranges are the parts of a file that q asks for, in its own words.
 func (q *query) ranges(a *answer) []rfc9111.RangeSpec {
 	if q.rang == "" || a.status != http.StatusOK || !q.cond.RangeApplies(a.vals, q.now) {
 		return nil
@@ -247,7 +250,7 @@ func (c content) describes(name string) bool {
 func (q *query) appendHead(b []byte, a *answer, has content) []byte {
 	b = a.appendShown(slices.Grow(b, len(a.shown)+256), has)
 	switch {
-	case a.fresh.ClientsTold():
+	case a.fresh.RewritesCacheControl():
 		b = field.AppendFunc(b, "Cache-Control", func(b []byte) []byte { return a.fresh.AppendCacheControl(b, *q.policy) })
 	case a.withAge || a.verdict.Age >= time.Second:
 		b = field.AppendFunc(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })

@@ -31,7 +31,7 @@ type Request struct {
 	Epoch string
 	// Fields are the client's. They are only read.
 	Fields *field.Lines
-	// Client is who origins that ask for it are told the request is from. It counts only where the
+	// Client is whom the request is from, for origins that ask for it. It counts only where the
 	// endpoint's ForwardClientIP is set.
 	Client Client
 	// Holder is the address or network that its fills are counted for.
@@ -106,8 +106,8 @@ func (c *Cache) newQuery(r *Request) *query {
 	return q
 }
 
-// directives reads the client's Cache-Control. Anybody could make the edge ask the origins with it, so but for
-// only-if-cached, which asks for less, it counts only where the endpoint says so.
+// directives reads the client's Cache-Control. Anybody could make the edge ask the origins with it,
+// so but for only-if-cached, which asks for less, it counts only where the endpoint says so.
 func (q *query) directives() {
 	honour := q.Target.Endpoint.Cache.HonorClientNoCache
 	if !q.Fields.Has(field.CacheControl) {
@@ -125,14 +125,16 @@ func (q *query) directives() {
 	}
 }
 
-// wantsNewer reports whether the client wants the origin to be asked rather than be given a reply of that age, and may.
+// wantsNewer reports whether the client wants the origin to be asked rather than be given a reply
+// of that age, and may.
 func (q *query) wantsNewer(age time.Duration) bool {
 	return q.reload || q.maxAge >= 0 && age > q.maxAge
 }
 
-// keyOf hashes what tells one file from another. The uids keep an account or endpoint from being served what its
-// predecessor of the same name left behind, and the epoch does so for histories, in two of which uids may be equal. The
-// hash is a cryptographic one since clients choose what goes in, and two files of one key would be one.
+// keyOf hashes everything by which one file differs from another. The uids keep an account or
+// endpoint from being served what its predecessor of the same name left behind, and the epoch does
+// so for histories, in two of which uids may be equal. The hash is a cryptographic one because
+// clients choose what goes in, and two files of one key would be one.
 func keyOf(epoch string, t *topology.Target) objects.Key {
 	var stack [512]byte
 	b := stack[:0]
@@ -177,8 +179,8 @@ var (
 	anyType  = []string{"*/*"}
 )
 
-// field returns a request field as some web origin of the walk would see it: what is not forwarded is absent. Vary is
-// evaluated on it. The result may be used until the next call.
+// field returns a request field as some web origin of the walk would see it: what is not forwarded
+// is absent. Vary is evaluated on it. The result may be used until the next call.
 func (q *query) field(name string) []string {
 	if q.sent != nil {
 		if name == cdnLoop && !q.forwards(name) {
@@ -207,8 +209,8 @@ func (q *query) field(name string) []string {
 	return nil
 }
 
-// endToEnd returns the lines of a field, unless the client's Connection names it: then it is for the edge alone (RFC 9110
-// 7.6.1). The result may be used until the next call.
+// endToEnd returns the lines of a field, unless the client's Connection names it: then it is for
+// the edge alone (RFC 9110 7.6.1). The result may be used until the next call.
 func (q *query) endToEnd(name string) []string {
 	for line := range q.Fields.Values(field.Connection) {
 		for option := range strings.SplitSeq(line, ",") {
@@ -223,8 +225,8 @@ func (q *query) endToEnd(name string) []string {
 
 const cdnLoop = "Cdn-Loop"
 
-// never are fields that are not forwarded even if an origin lists them: they would make the reply another one than the
-// file, and the walk asks for whole files.
+// never are fields that are not forwarded even if an origin lists them: they would make the reply
+// another one than the file, and the walk asks for whole files.
 var never = []string{
 	"connection", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "keep-alive",
 	"proxy-connection", "range", "te", "trailer", "transfer-encoding", "upgrade",
@@ -276,8 +278,8 @@ func (q *query) header() field.Map {
 var askedSeed = maphash.MakeSeed()
 
 // asked hashes what of the client's a walk that finds nothing may be due to, which is all that
-// origins were sent, Accept and CDN-Loop included: one may say that there is no file where one of its
-// forms is missing. Only that there is none at all is taken not to be due to where a client is.
+// origins were sent, Accept and CDN-Loop included: one may say that there is no file where one of
+// its forms is missing. Only that there is none at all is taken not to be due to where a client is.
 func (q *query) asked(definite bool) uint64 {
 	var h maphash.Hash
 	h.SetSeed(askedSeed)
@@ -299,8 +301,8 @@ func (q *query) asked(definite bool) uint64 {
 // absent is put before the name of a selecting field that the request does not have.
 const absent = '!'
 
-// appendSelecting appends the values by which a request that shows header selects a variant, in the form stored replies
-// carry them.
+// appendSelecting appends the values by which a request that shows header selects a variant, in the
+// form stored replies carry them.
 func appendSelecting(b []byte, names []string, header rfc9111.Fields) []byte {
 	for _, name := range names {
 		value, present := rfc9111.Selecting(name, header)
@@ -338,8 +340,8 @@ func selectingNames(selecting []byte) []string {
 	return names
 }
 
-// sameVariant reports whether two requests that origins would see like this select the same variant, as far as is known:
-// without names any two may.
+// sameVariant reports whether two requests that origins would see like this select the same
+// variant, as far as is known: without names any two may.
 func sameVariant(names []string, a, b rfc9111.Fields) bool {
 	return len(names) == 0 || bytes.Equal(appendSelecting(nil, names, a), appendSelecting(nil, names, b))
 }

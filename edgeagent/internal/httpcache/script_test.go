@@ -16,8 +16,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// TestScripts plays testdata/*.txt, each against an edge of its own with the origins a and b (and c, where a script names
-// it), asked in this order.
+// TestScripts plays testdata/*.txt, each against an edge of its own with the origins a and b (and
+// c, where a script names it), asked in this order.
 //
 //	endpoint {"cache": {"defaultTtl": "60s"}}     the endpoint's settings, its origins left out, in JSON
 //	origin a GET /x 200 BODY name: value | ...    what origin a says of a path; BODY is one word

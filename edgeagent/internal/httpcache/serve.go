@@ -1,15 +1,17 @@
-// Package httpcache does what an HTTP cache does with a request: it looks up what is stored, judges whether that may be
-// used, revalidates, coalesces, fills and serves ranges, as RFC 9110, 9111, 5861 and 9211 say.
+// Package httpcache does what an HTTP cache does with a request: it looks up what is stored, judges
+// whether that may be used, revalidates, coalesces, fills and serves ranges, as RFC 9110, 9111,
+// 5861 and 9211 say.
 //
-// It owns the requests from the moment they are located until their reply is known, the walks they cause, and what is
-// remembered of walks that found nothing. The rules are rfc9111's, the bytes are in objects, the walk is walk's, and writing
-// to clients is edgehttp's.
+// It owns the requests from the moment they are located until their reply is known, the walks they
+// cause, and what is remembered of walks that found nothing. The rules are rfc9111's, the bytes are
+// in objects, the walk is walk's, and writing to clients is edgehttp's.
 //
-// What always holds: for one variant of one key at most one walk is under way that requests may join, unless its reply
-// turns out not to be storable, is stale before its body is there, or hangs with the disk; nothing waits for one client's
-// life or speed; no request is answered by a walk that a purge it knows of covers, nor by a reply that the walk or the Media
-// Library no longer stand for; "nobody has it" is remembered only where every step said so; a body that was cut is never
-// stored, nor ended as if it were whole; no file is read into memory whole.
+// What always holds: for one variant of one key at most one walk is under way that requests may
+// join, unless its reply turns out not to be storable, is stale before its body is there, or hangs
+// with the disk; nothing waits for one client's life or speed; no request is answered by a walk
+// that a purge it knows of covers, nor by a reply that the walk or the Media Library no longer
+// stand for; "nobody has it" is remembered only where every step said so; a body that was cut is
+// never stored, nor ended as if it were whole; no file is read into memory whole.
 package httpcache
 
 import (
@@ -46,8 +48,8 @@ type Config struct {
 	// KiB, a connection and a file; a request beyond is refused with 503. Accounts share them by
 	// the rules of package share. Default 2,048.
 	MaxFills int
-	// MaxRemembered bounds, each, the files that nobody has and the keys whose replies cannot be stored, of which the
-	// latest are remembered. Default 65,536.
+	// MaxRemembered bounds, each, the files that nobody has and the keys whose replies cannot be
+	// stored, of which the latest are remembered. Default 65,536.
 	MaxRemembered int
 	// Now is the clock, default time.Now.
 	Now func() time.Time
@@ -109,8 +111,8 @@ func New(cfg Config) (*Cache, error) {
 	return c, nil
 }
 
-// Close ends every fill, with an error for those who read along, and waits for them. The cache must not be used any more;
-// bodies from the store stay readable.
+// Close ends every fill, with an error for those who read along, and waits for them. The cache must
+// not be used any more; bodies from the store stay readable.
 func (c *Cache) Close() {
 	c.cancel(errClosed)
 	c.wg.Wait()
@@ -122,9 +124,10 @@ func (c *Cache) Close() {
 // queries are those of [Cache.Hit].
 var queries = sync.Pool{New: func() any { return new(query) }}
 
-// Hit answers a request from the store if that can be done at once: without an origin, and without anything that outlives
-// the call or waits for others. It keeps no string of the request, so those may lie in memory that is then used again. If it
-// reports false, the request is for [Cache.Serve], which may keep all strings. Memory of the reply's fields is used again.
+// Hit answers a request from the store if that can be done at once: without an origin, and without
+// anything that outlives the call or waits for others. It keeps no string of the request, so those
+// may lie in memory that is then used again. If it reports false, the request is for [Cache.Serve],
+// which may keep all strings. Memory of the reply's fields is used again.
 func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	q := queries.Get().(*query)
 	defer func() {
@@ -142,14 +145,16 @@ func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	return c.stored(q, reply, Hit, rfc9111.CacheStatus{Hit: true}) == nil
 }
 
-// maxAttempts bounds how often a request starts over, since what it waited for was not for it. After that it asks alone.
+// maxAttempts bounds how often a request starts over because what it waited for was not for it.
+// After that it asks alone.
 const maxAttempts = 4
 
-// maxAlone bounds how often it asks alone: a reply that is not even for the request which it was fetched for ends in an error,
-// and not in asking for ever.
+// maxAlone bounds how often it asks alone: a reply that is not even for the request which it was
+// fetched for ends in an error, and not in asking for ever.
 const maxAlone = 2
 
-// Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx also ends reads of the body.
+// Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx
+// also ends reads of the body.
 func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	q := c.newQuery(r)
 	q.ctx = ctx
@@ -190,10 +195,12 @@ func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	}
 }
 
-// maxRetries bounds how often a request looks in the store again because a fill was removed while it looked.
+// maxRetries bounds how often a request looks in the store again because a fill was removed while
+// it looked.
 const maxRetries = 1000
 
-// overloadRetry is the Retry-After of a request that is refused since too many fills are under way.
+// overloadRetry is the Retry-After of a request that is refused because too many fills are under
+// way.
 const overloadRetry = time.Second
 
 // serveStored answers from the store, if that may be done without asking an origin.
@@ -261,7 +268,8 @@ func (c *Cache) serveRemembered(q *query) *Reply {
 	return c.endingReply(q, &e, left, rfc9111.CacheStatus{Hit: true, TTL: left.Round(time.Second), HasTTL: true})
 }
 
-// staleOnError answers from q.best since the origins cannot be asked (RFC 5861 4); nil if the copy is gone.
+// staleOnError answers from q.best because the origins cannot be asked (RFC 5861 4); nil if the
+// copy is gone.
 func (c *Cache) staleOnError(q *query, steps []walk.StepReport) *Reply {
 	r := new(Reply)
 	if c.stored(q, r, Stale, rfc9111.CacheStatus{Forward: rfc9111.ForwardStale, Detail: "stale-if-error"}) != nil {

@@ -6,8 +6,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 )
 
-// entrySource is a stored body for one reply. All its parts are of one open body, because the object may be replaced or
-// evicted between two of them.
+// entrySource is a stored body for one reply. All its parts are of one open body, because the
+// object may be replaced or evicted between two of them.
 type entrySource struct {
 	entry objects.Entry
 	mem   []byte        // the body, or

@@ -15,11 +15,12 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// waitAhead is how far past what has arrived a range may start and still wait for it; others ask the supplier.
+// waitAhead is how far past what has arrived a range may start and still wait for it; others ask
+// the supplier.
 const waitAhead = 8 << 20
 
-// await waits for the fill that q has joined and answers with its result. again reports that the result is not for q, which
-// has to start over.
+// await waits for the fill that q has joined and answers with its result. again reports that the
+// result is not for q, which has to start over.
 func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again bool) {
 	w := waiter{c: c, ctx: ctx, q: q, slot: at}
 	defer w.f.leave()
@@ -45,8 +46,9 @@ func (q *query) canceled() *Reply {
 	return r
 }
 
-// wait waits for the result and reports whether the client waited as long. The request that started the fill is sent the
-// interim replies that come meanwhile. A client that has perhaps gone is no user until the result is there.
+// wait waits for the result and reports whether the client waited as long. The request that started
+// the fill is sent the interim replies that come meanwhile. A client that has perhaps gone is no
+// user until the result is there.
 func (w *waiter) wait() bool {
 	var interim <-chan interim
 	if w.q.Interim != nil && !w.joined {
@@ -81,7 +83,8 @@ type waiter struct {
 	slot
 }
 
-// done tells the fill that the request has its reader, or needs none. The fill goes on once all have said so.
+// done says that the request has its reader, or needs none. The fill continues once all have said
+// so.
 func (w *waiter) done() {
 	if w.waits {
 		w.waits = false
@@ -102,8 +105,8 @@ func (w *waiter) answer() (r *Reply, again bool) {
 	}
 }
 
-// fits reports whether the reply is one that q may be given: its variant, of a walk that is still the same and that no
-// purge covers which q knows of.
+// fits reports whether the reply is one that q may be given: its variant, of a walk that is still
+// the same and that no purge covers which q knows of.
 func (w *waiter) fits() bool {
 	q, res := w.q, &w.f.result
 	if !q.selects(res.head.Selecting) {
@@ -209,8 +212,9 @@ func (w *waiter) measure(a *answer) error {
 	return err
 }
 
-// ahead answers a range that starts so far past what has arrived that its client would wait for long: it comes straight
-// from the supplier and is not stored. nil if there is no need, or the supplier does not give it.
+// ahead answers a range that starts so far past what has arrived that its client would wait for
+// long: it comes straight from the supplier and is not stored. nil if there is no need, or the
+// supplier does not give it.
 func (w *waiter) ahead(a *answer) *Reply {
 	q, f := w.q, w.f
 	parts, _ := q.parts(a)

@@ -11,21 +11,23 @@ import (
 	"sync/atomic"
 )
 
-// verifyAtOnce is up to which size Open itself verifies a body that was not verified since boot: some 100 µs a MiB, for
-// which a corrupt object is a miss instead of a broken reply.
+// verifyAtOnce is up to which size Open itself verifies a body that was not verified since boot:
+// some 100 µs a MiB, for which a corrupt object is a miss instead of a broken reply.
 const verifyAtOnce = 1 << 20
 
-// inMemory is up to which size a body that is asked for a second time is kept in memory: opening and closing its file costs
-// more than copying it does. Once is not enough, since most files of a large cache are asked for once.
+// inMemory is up to which size a body that is asked for a second time is kept in memory: opening
+// and closing its file costs more than copying it does. Once is not enough, because most files of a
+// large cache are asked for once.
 const inMemory = 64 << 10
 
 var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
-// Body is the open body of an object: an io.ReaderAt for any number of goroutines. It stays readable when the object is
-// evicted or dropped. Close it.
+// Body is the open body of an object: an io.ReaderAt for any number of goroutines. It stays
+// readable when the object is evicted or dropped. Close it.
 //
-// Every byte is verified before it is returned, once since boot: until then reads go chunk by chunk through a buffer,
-// and a chunk that does not match its checksum is an error that also drops the object.
+// Every byte is verified before it is returned, once since boot: until then reads go chunk by chunk
+// through a buffer, and a chunk that does not match its checksum is an error that also drops the
+// object.
 type Body struct {
 	s      *Store
 	o      *object
@@ -41,7 +43,8 @@ type Body struct {
 	closed   bool
 }
 
-// Bytes returns the body if it is in memory, nil otherwise. It must not be changed, and stays what it is.
+// Bytes returns the body if it is in memory, nil otherwise. It must not be changed, and stays what
+// it is.
 func (e Entry) Bytes() []byte {
 	if mem := e.o.body.Load(); mem != nil && !e.s.hung.Load() {
 		return *mem
@@ -49,7 +52,8 @@ func (e Entry) Bytes() []byte {
 	return nil
 }
 
-// Open opens the body. [ErrGone] means that there is none any more, or that it is corrupt: treat it as a miss.
+// Open opens the body. [ErrGone] means that there is none any more, or that it is corrupt: treat it
+// as a miss.
 func (e Entry) Open() (*Body, error) {
 	s, o := e.s, e.o
 	if s.hung.Load() {
@@ -173,9 +177,10 @@ func (b *Body) Size() int64 { return b.o.head.Length }
 // Bytes is the body if it is in memory, nil otherwise. It must not be changed.
 func (b *Body) Bytes() []byte { return b.mem }
 
-// File returns the descriptor of the body, for sendfile: the body is the file's first Size bytes, what follows is not
-// part of it, so limit what you send. It is shared, so its position means nothing and must not be used. It is nil while the
-// body is not verified, and if it is in memory: then read.
+// File returns the descriptor of the body, for sendfile: the body is the file's first Size bytes,
+// what follows is not part of it, so limit what you send. It is shared, so its position means
+// nothing and must not be used. It is nil while the body is not verified, and if it is in memory:
+// then read.
 func (b *Body) File() *os.File {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -260,7 +265,8 @@ func (b *Body) fetch(c int64) error {
 	return nil
 }
 
-// noteVerified notes a body whose every chunk matched. The table stays while a reader may be at its last chunk.
+// noteVerified notes a body whose every chunk matched. The table stays while a reader may be at its
+// last chunk.
 func (b *Body) noteVerified() {
 	if b.table == nil || b.verified*chunkBytes < b.Size() {
 		return

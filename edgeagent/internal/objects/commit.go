@@ -12,8 +12,9 @@ import (
 
 func appendUint32(b []byte, v uint32) []byte { return binary.LittleEndian.AppendUint32(b, v) }
 
-// Commit ends a whole body. Its readers read on to the end. The error is the abort's if there was one; if the body is
-// shorter than its head said the fill is aborted; and it is [ErrNotStored], with the reason, if nothing was kept.
+// Commit ends a whole body. Its readers read on to the end. The error is the abort's if there was
+// one; if the body is shorter than its head said the fill is aborted; and it is [ErrNotStored],
+// with the reason, if nothing was kept.
 func (f *Fill) Commit() (Entry, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -31,7 +32,8 @@ func (f *Fill) Commit() (Entry, error) {
 		f.finish(f.unkept)
 		return Entry{}, fmt.Errorf("%w: %w", ErrNotStored, f.unkept)
 	}
-	// Readers need mu only between reads of what is there; the few writes below may keep one at the very end waiting.
+	// Readers need mu only between reads of what is there; the few writes below may keep one at the
+	// very end waiting.
 	e, err := f.store()
 	f.finish(err)
 	if err != nil {
@@ -70,7 +72,7 @@ func (f *Fill) store() (Entry, error) {
 	f.pinned = true
 	sh.pins.take(o.seq)
 	s.space.objects.Add(1)
-	s.settle(f.reserved, int64(o.blocks)*blockBytes)
+	s.convert(f.reserved, int64(o.blocks)*blockBytes)
 	for _, old := range sh.replace(o, s.memoryShare()) {
 		s.deleteFiles(sh, old)
 	}
@@ -108,8 +110,8 @@ func (f *Fill) writeTail() (*object, error) {
 	return o, err
 }
 
-// superseded reports whether the variant's copy in the store is from a later walk: an old slow fill must not take the
-// place of what was fetched after a purge.
+// superseded reports whether the variant's copy in the store is from a later walk: an old slow fill
+// must not take the place of what was fetched after a purge.
 func (f *Fill) superseded(sh *shard, o *object) bool {
 	var same []slot
 	sh.mu.RLock()
@@ -133,8 +135,8 @@ func (f *Fill) superseded(sh *shard, o *object) bool {
 	return false
 }
 
-// replace puts o into the index and takes out what it replaces: the variant's older copies, and the oldest variants
-// beyond the cap.
+// replace puts o into the index and takes out what it replaces: the variant's older copies, and the
+// oldest variants beyond the cap.
 func (sh *shard) replace(o *object, headShare int64) (old []slot) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -152,7 +154,8 @@ func (sh *shard) replace(o *object, headShare int64) (old []slot) {
 	return old
 }
 
-// giveName moves a finished file to its place. The folders of the fan-out appear with their first file.
+// giveName moves a finished file to its place. The folders of the fan-out appear with their first
+// file.
 func (s *Store) giveName(tmp string, i id) error {
 	path := s.path(i)
 	err := os.Rename(tmp, path)
@@ -175,8 +178,9 @@ func (s *Store) unlinkTmp(path string) {
 	}
 }
 
-// Freshen gives an object a new head, as a 304 brings it (RFC 9111 4.3.4); Asof moves with it, Length does not. It
-// returns [ErrGone] if the object is no longer there. On a disk that cannot be written the new head is in memory only.
+// Freshen gives an object a new head, as a 304 brings it (RFC 9111 4.3.4); Asof moves with it,
+// Length does not. It returns [ErrGone] if the object is no longer there. On a disk that cannot be
+// written the new head is in memory only.
 func (s *Store) Freshen(e Entry, h Head) error {
 	if err := h.check(); err != nil {
 		return fmt.Errorf("freshen: %w", err)
@@ -226,8 +230,8 @@ func (s *Store) Freshen(e Entry, h Head) error {
 	return nil
 }
 
-// writeSidecar returns how many blocks the sidecar has since, the old number if it could not be written. Blocks that it
-// adds are in the account.
+// writeSidecar returns how many blocks the sidecar has now, which is the old number if it could not
+// be written. Blocks that it adds are in the account.
 func (s *Store) writeSidecar(i id, b []byte, old int64) int64 {
 	s.life.RLock()
 	defer s.life.RUnlock()
@@ -251,6 +255,6 @@ func (s *Store) writeSidecar(i id, b []byte, old int64) int64 {
 		s.release(more)
 		return old
 	}
-	s.settle(more, more)
+	s.convert(more, more)
 	return now
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// neverWrong reads key 1 in every way; bytes may be missing but never be others. It reports whether all were there.
+// neverWrong reads key 1 in every way; bytes may be missing but never be others. It reports whether
+// all were there.
 func neverWrong(t *testing.T, s *Store, want []byte) (whole bool) {
 	t.Helper()
 	length := len(want)

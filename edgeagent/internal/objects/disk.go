@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// DiskState says whether replies can be stored. Stored ones are read in every state but the last, as far as the disk lets.
+// DiskState says whether replies can be stored. Stored ones are read in every state but the last,
+// as far as the disk lets.
 type DiskState int32
 
 const (
@@ -71,8 +72,8 @@ func (s *Store) note(op string, err error) {
 	}
 }
 
-// classify says what an error means for the whole disk. Corruption, a missing file and a process without descriptors
-// are no reason to stop storing.
+// classify says what an error means for the whole disk. Corruption, a missing file and a process
+// without descriptors are no reason to stop storing.
 func classify(err error) DiskState {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -94,8 +95,8 @@ func (s *Store) setState(state DiskState, err error) {
 	s.cfg.Logger.Error("cache disk is not usable, replies are not stored", "dir", s.cfg.Dir, "state", state.String(), "err", err)
 }
 
-// lookForFolder finds out that the cache folder is no longer the one that this process has locked: nothing fails where another
-// cache has taken its place.
+// lookForFolder finds out that the cache folder is no longer the one that this process has locked:
+// nothing fails where another cache has taken its place.
 func (s *Store) lookForFolder() {
 	s.layoutMu.Lock()
 	defer s.layoutMu.Unlock()
@@ -115,8 +116,9 @@ func (s *Store) lookForFolder() {
 	}
 }
 
-// probe finds out whether a disk that failed works again. A full one first gets some of our own bytes back: others may
-// have taken the space, and a cache that can only keep its oldest objects is worth little.
+// probe finds out whether a disk that failed works again. A full one first gets some of our own
+// bytes back: others may have taken the space, and a cache that can only keep its oldest objects is
+// worth little.
 func (s *Store) probe() {
 	state := DiskState(s.state.Load())
 	if state == DiskOK {
@@ -154,8 +156,8 @@ func (s *Store) tryWrite() error {
 	return os.Remove(renamed)
 }
 
-// layout makes the folder usable: owned by this process, of our version, with the folders we need. It is called at
-// Open and again by probes, since a broken disk may come back empty.
+// layout makes the folder usable: owned by this process, of our version, with the folders we need.
+// It is called at Open and again by probes, because a broken disk may come back empty.
 func (s *Store) layout() error {
 	s.layoutMu.Lock()
 	defer s.layoutMu.Unlock()
@@ -196,7 +198,8 @@ func (s *Store) layout() error {
 	return nil
 }
 
-// lock takes the folder for this process. If the lock file was deleted or replaced under us, it takes the new one.
+// lock takes the folder for this process. If the lock file was deleted or replaced under us, it
+// takes the new one.
 func (s *Store) lock() error {
 	name := filepath.Join(s.cfg.Dir, lockFile)
 	if s.lockFile != nil {
@@ -208,7 +211,8 @@ func (s *Store) lock() error {
 			return nil
 		}
 	}
-	// Read-only, so that an existing cache on a disk that was remounted read-only can still be opened.
+	// Read-only, so that an existing cache on a disk that was remounted read-only can still be
+	// opened.
 	f, err := os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -227,8 +231,8 @@ func (s *Store) lock() error {
 	return nil
 }
 
-// checkVersion discards a cache of another version. A folder that has no version but files of others is refused: it is
-// more likely a mistyped path than a cache.
+// checkVersion discards a cache of another version. A folder that has no version but files of
+// others is refused: it is more likely a mistyped path than a cache.
 func (s *Store) checkVersion() error {
 	name := filepath.Join(s.cfg.Dir, versionFile)
 	text, err := os.ReadFile(name)

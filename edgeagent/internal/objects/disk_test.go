@@ -35,7 +35,8 @@ func smallDisk(t *testing.T, options string) string {
 	return dir
 }
 
-// served runs one fill of an unknown length with three readers and checks that each gets every byte.
+// served runs one fill of an unknown length with three readers and checks that each gets every
+// byte.
 func served(t *testing.T, s *Store, n, length int) error {
 	t.Helper()
 	body := testBody(n, length)
@@ -91,7 +92,8 @@ func TestDiskFullIsServedUncached(t *testing.T) {
 				t.Errorf("on a full disk: %v", err)
 			}
 			wantIdle(t, s)
-			// A probe makes room, so the cache goes on with newer objects instead of keeping its oldest.
+			// A probe makes room, so the cache goes on with newer objects instead of keeping its
+			// oldest.
 			s.probe()
 			if st := s.Stats(); st.Disk != DiskOK || st.Evictions == 0 {
 				t.Errorf("after a probe: %+v", st)
@@ -104,8 +106,9 @@ func TestDiskFullIsServedUncached(t *testing.T) {
 	}
 }
 
-// A reader that comes when the disk got full half way is told at once that bytes are missing between what is in the file and
-// what is in the window: later its client would have a part of the body.
+// A reader that comes when the disk got full half way is told at once that bytes are missing
+// between what is in the file and what is in the window: later its client would have a part of the
+// body.
 func TestReaderAfterTheDiskGotFull(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, smallDisk(t, "size=1m"))
@@ -280,8 +283,9 @@ func TestCacheFolderDeleted(t *testing.T) {
 	wantIdle(t, s)
 }
 
-// A cache folder that another one takes the place of, as when a backup is put back under a running edge, is noticed without
-// a failure: what is in it counts and is served, what was there before is forgotten, and no other process may have it.
+// A cache folder that another one takes the place of, as when a backup is put back under a running
+// edge, is noticed without a failure: what is in it counts and is served, what was there before is
+// forgotten, and no other process may have it.
 func TestCacheFolderExchanged(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

@@ -14,12 +14,14 @@ import (
 )
 
 const (
-	// A body of unknown length reserves space in steps that double from the first to the last of these.
+	// A body of unknown length reserves space in steps that double from the first to the last of
+	// these.
 	firstStep = 64 << 10
 	lastStep  = 1 << 20
 
-	// A fill goes on without the disk once it has waited for it for slowAfter, at less than slowRate bytes per second: what
-	// waits with it are clients. Any disk that a cache belongs on takes many times that.
+	// A fill goes on without the disk once it has waited for it for slowAfter, at less than
+	// slowRate bytes per second: what waits with it are clients. Any disk that a cache belongs on
+	// takes many times that.
 	slowAfter = 500 * time.Millisecond
 	slowRate  = 4 << 20
 )
@@ -39,16 +41,18 @@ var (
 
 	// ErrUnread ends the Write of a fill that can keep nothing and that nobody reads any more.
 	ErrUnread = errors.New("fill has no readers and is not stored")
-	// ErrPassed says that a reader came too late for a fill that is not on disk: those bytes are gone.
+	// ErrPassed says that a reader came too late for a fill that is not on disk: those bytes are
+	// gone.
 	ErrPassed = errors.New("fill has passed this offset")
 )
 
 // Fill is one body on its way into the store, and to any number of readers while it comes.
 //
-// One goroutine, the leader, calls Head, then Write, then Commit or Abort. It writes at the origin's speed: readers read
-// from the file, each at its own. If the file cannot be had or fails (disk full, broken or slow, body too large for the store),
-// the fill goes on through a window of at most 1 MiB in memory; from then on Write waits for the slowest reader, and
-// nothing is stored. A reader that is taken before the first Write never misses a byte in either way, unless it takes
+// One goroutine, the leader, calls Head, then Write, then Commit or Abort. It writes at the
+// origin's speed: readers read from the file, each at its own. If the file cannot be had or fails
+// (disk full, broken or slow, body too large for the store), the fill goes on through a window of
+// at most 1 MiB in memory; from then on Write waits for the slowest reader, and nothing is stored.
+// A reader that is taken before the first Write never misses a byte in either way, unless it takes
 // nothing for 5 s while others wait for it.
 type Fill struct {
 	s    *Store
@@ -90,7 +94,8 @@ func (s *Store) Begin(k Key, asof int64) *Fill {
 // Copy is what [Entry.Copy] will be of the object, once it is stored.
 func (f *Fill) Copy() uint64 { return f.seq }
 
-// Head sets what the reply is; once, before the first Write. It fails only for a head that breaks the rules of [Head].
+// Head sets what the reply is; once, before the first Write. It fails only for a head that breaks
+// the rules of [Head].
 func (f *Fill) Head(h Head) error {
 	if err := h.check(); err != nil {
 		return fmt.Errorf("head of a fill: %w", err)
@@ -156,8 +161,8 @@ func (f *Fill) fileBlocks(length int64) int64 {
 	return blocks(length+tableBytes(length)+int64(len(f.rawHead))+trailerBytes) * blockBytes
 }
 
-// Write appends to the body. It fails if the fill was aborted, if the body gets longer than its head said, or with
-// [ErrUnread]; after each the leader should Abort.
+// Write appends to the body. It fails if the fill was aborted, if the body gets longer than its
+// head said, or with [ErrUnread]; after each the leader should Abort.
 func (f *Fill) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	var err error
@@ -188,7 +193,7 @@ func (f *Fill) Write(p []byte) (int, error) {
 	return n + m, err
 }
 
-// writeFile writes to the file. size is the leader's to read, as only the leader moves it.
+// writeFile writes to the file. The leader reads size without mu, because nobody else moves it.
 func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
 	if err := f.grow(f.fileBlocks(f.size + int64(len(p)))); err != nil {
 		return 0, err
@@ -283,8 +288,8 @@ func (f *Fill) spool(p []byte) (n int, err error) {
 // stuckAfter is how long others wait for a reader of a window that takes nothing at all.
 const stuckAfter = 5 * time.Second
 
-// awaitRoom waits for the slowest readers. Those that are stuck are left behind, if there are others who wait for more.
-// Callers hold mu.
+// awaitRoom waits for the slowest readers. Those that are stuck are left behind, if there are
+// others who wait for more. Callers hold mu.
 func (f *Fill) awaitRoom() {
 	least := f.leastRead()
 	if least == f.size {
@@ -312,8 +317,8 @@ func (f *Fill) awaitRoom() {
 	f.trim()
 }
 
-// Abort ends the fill: every reader gets err, and nothing is kept. It may be called from any goroutine, also to free a
-// leader that waits in Write. After a Commit it does nothing.
+// Abort ends the fill: every reader gets err, and nothing is kept. It may be called from any
+// goroutine, also to free a leader that waits in Write. After a Commit it does nothing.
 func (f *Fill) Abort(err error) {
 	if err == nil {
 		err = context.Canceled
@@ -337,7 +342,8 @@ func (f *Fill) finish(unkept error) {
 	f.closeIfIdle()
 }
 
-// closeIfIdle gives back file, space and memory when the fill has ended and the last reader has gone. Callers hold mu.
+// closeIfIdle gives back file, space and memory when the fill has ended and the last reader has
+// gone. Callers hold mu.
 func (f *Fill) closeIfIdle() {
 	if !f.ended || f.closed || len(f.readers) > 0 {
 		return
@@ -410,7 +416,8 @@ func (f *Fill) Await(ctx context.Context, n int64) (size int64, ended bool, err 
 	return f.size, f.ended, err
 }
 
-// Keeping reports whether the body is being stored, as far as is known: false once it goes through memory alone.
+// Keeping reports whether the body is being stored, as far as is known: false once it goes through
+// memory alone.
 func (f *Fill) Keeping() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,19 +10,23 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
-// Key is a primary key: a hash, made by the caller, of everything that tells one file from another (account uid,
-// endpoint uid, canonical path, kept query, host if it counts). Its bits must be evenly spread.
+// Key is a primary key: a hash, made by the caller, of everything that tells one file from another
+// (account uid, endpoint uid, canonical path, kept query, host if it counts). Its bits must be
+// evenly spread.
 type Key [16]byte
 
-// Head is what a reply is, without its body. A Head that came out of the store is shared: nobody may change it.
+// Head is what a reply is, without its body. A Head that came out of the store is shared: nobody
+// may change it.
 type Head struct {
 	Status int
 	// Fields is the response header, a field list (see [field.Append]).
 	Fields []byte
-	// Selecting is the request header values this variant was selected by, a field list; empty without Vary. A new
-	// object takes the place of the one with the same key and byte-equal Selecting.
+	// Selecting is the request header values this variant was selected by, a field list; empty
+	// without Vary. A new object takes the place of the one with the same key and byte-equal
+	// Selecting.
 	Selecting []byte
-	// RequestTime and ResponseTime are when the request left and the reply came, for Age (RFC 9111 4.2.3).
+	// RequestTime and ResponseTime are when the request left and the reply came, for Age (RFC 9111
+	// 4.2.3).
 	RequestTime, ResponseTime time.Time
 	// Meta is the caller's own record about the reply, opaque to the store.
 	Meta []byte
@@ -36,13 +40,14 @@ type Head struct {
 	Asof int64
 }
 
-// maxHeadBytes bounds an encoded head. Servers cap response headers far below (nginx 8 KiB, net/http 1 MiB by default);
-// a reply beyond it is served but not stored.
+// maxHeadBytes bounds an encoded head. Servers cap response headers far below (nginx 8 KiB,
+// net/http 1 MiB by default); a reply beyond it is served but not stored.
 const maxHeadBytes = 256 << 10
 
 var errTooManyTags = fmt.Errorf("more than %d tags", purges.MaxTags)
 
-// check finds what no later step could repair: a field list that is none, or more tags than purges look at.
+// check finds what no later step could repair: a field list that is none, or more tags than purges
+// look at.
 func (h *Head) check() error {
 	switch {
 	case len(h.Scope.Tags) > purges.MaxTags:

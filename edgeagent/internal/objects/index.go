@@ -9,13 +9,13 @@ const (
 	shardCount      = 16
 	foldersPerShard = 256
 
-	// maxVariants of one key are kept, then the oldest go: an origin that varies on a header of endless
-	// values must not fill the cache with one URL.
+	// maxVariants of one key are kept, then the oldest go: an origin that varies on a header of
+	// endless values must not fill the cache with one URL.
 	maxVariants = 32
 )
 
-// slot is one object in the index. It holds no pointer, so that the garbage collector's cost does not follow the number
-// of objects; with its part of the map it is about 100 bytes.
+// slot is one object in the index. It holds no pointer, so that the garbage collector's cost does
+// not follow the number of objects; with its part of the map it is about 100 bytes.
 type slot struct {
 	id
 	next, newer, older uint32 // slot numbers; next is the key's next variant, or the next free slot
@@ -123,8 +123,8 @@ func (sh *shard) unlink(i uint32) slot {
 	return sl
 }
 
-// victim moves the hand to the next object that was not hit since the hand's last pass and that nobody holds open:
-// deleting an open file gives no space back. It is 0 when there is none.
+// victim moves the hand to the next object that was not hit since the hand's last pass and that
+// nobody holds open: deleting an open file gives no space back. It is 0 when there is none.
 func (sh *shard) victim() uint32 {
 	sh.pins.mu.Lock()
 	defer sh.pins.mu.Unlock()
@@ -174,15 +174,17 @@ func (sh *shard) keepBody(o *object, body []byte, share int64) {
 	sh.fit(share)
 }
 
-// fit drops what is in memory, not lately used ones first, while the share is exceeded. Of an object that has a body there,
-// the body goes first: the next hit reads it in one piece, a head in two.
+// fit drops what is in memory, not lately used ones first, while the share is exceeded. Of an
+// object that has a body there, the body goes first: the next hit reads it in one piece, a head in
+// two.
 func (sh *shard) fit(share int64) {
 	tries := 0
 	for seq, h := range sh.heads {
 		if sh.held <= share {
 			return
 		}
-		// Eight second chances bound the time under the lock; the map's random order makes this a sampled clock.
+		// Eight second chances bound the time under the lock; the map's random order makes this a
+		// sampled clock.
 		if tries++; tries%8 != 0 && h.visited.Swap(false) {
 			continue
 		}

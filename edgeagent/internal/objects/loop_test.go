@@ -85,7 +85,8 @@ func (i *image) firstBlock(name string) int {
 	return block
 }
 
-// cut has every sector from a block on fail to be read, unless it is in memory, until it is written again.
+// cut has every sector from a block on fail to be read, unless it is in memory, until it is written
+// again.
 func (i *image) cut(block int) {
 	i.t.Helper()
 	if err := os.Truncate(i.file, int64(block)*imageBlock); err != nil {
@@ -93,8 +94,8 @@ func (i *image) cut(block int) {
 	}
 }
 
-// A file that the disk cannot read is a miss, is stored anew and harms no other: neither one that is stored nor one that is
-// still to be.
+// A file that the disk cannot read is a miss, is stored anew and harms no other: neither one that
+// is stored nor one that is still to be.
 func TestBadSectors(t *testing.T) {
 	t.Parallel()
 	disk := newImage(t, 64<<20, "^has_journal")
@@ -148,7 +149,8 @@ func TestBadSectors(t *testing.T) {
 	s.Close()
 }
 
-// asAfterAPowerCut is a disk with what has got to this one by now, its file system repaired as at a boot.
+// asAfterAPowerCut is a disk with what has got to this one by now, its file system repaired as at a
+// boot.
 func (i *image) asAfterAPowerCut() *image {
 	i.t.Helper()
 	scratch := i.t.TempDir()
@@ -172,7 +174,8 @@ func (i *image) asAfterAPowerCut() *image {
 	return after
 }
 
-// After a power cut at any moment of many fills the store opens, gives no wrong byte, and stores again.
+// After a power cut at any moment of many fills the store opens, gives no wrong byte, and stores
+// again.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	for name, feature := range map[string]string{"journal": "has_journal", "no journal": "^has_journal"} {

@@ -5,13 +5,15 @@ import (
 	"sync"
 )
 
-// pins know which files are open. A deleted file keeps its blocks in the account until its last descriptor is closed, which
-// is when the disk has them back. The descriptors of verified bodies are shared by all who read them, and some that nobody
-// reads at the moment stay open, because opening and closing a file costs more than sending what is in it.
+// pins know which files are open. A deleted file keeps its blocks in the account until its last
+// descriptor is closed, which is when the disk has them back. The descriptors of verified bodies
+// are shared by all who read them, and some that nobody reads at the moment stay open, because
+// opening and closing a file costs more than sending what is in it.
 type pins struct {
 	mu    sync.Mutex
 	bySeq map[uint64]*pin
-	// idle are places for files that stay open, filled in turn: the oldest is closed for the latest.
+	// idle are places for files that stay open, filled in turn: the oldest is closed for the
+	// latest.
 	idle []idlePlace
 	next uint64 // number of the next place to be filled, of which idle holds the last ones
 }
@@ -56,7 +58,8 @@ func (p *pins) borrow(seq uint64) *os.File {
 	return one.file
 }
 
-// share has others use the file of a holder. It returns the file that all use, which may be another one.
+// share has others use the file of a holder. It returns the file that all use, which may be another
+// one.
 func (p *pins) share(seq uint64, file *os.File) *os.File {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,8 +93,8 @@ func (p *pins) release(seq uint64, closed bool) (freed int64, unused *os.File) {
 	return 0, unused
 }
 
-// markDeleted records that a file of n bytes was unlinked, and returns the bytes that are free now: none while a reader
-// still has it open. A descriptor that nobody reads is returned to be closed.
+// markDeleted records that a file of n bytes was unlinked, and returns the bytes that are free now:
+// none while a reader still has it open. A descriptor that nobody reads is returned to be closed.
 func (p *pins) markDeleted(seq uint64, n int64) (freed int64, unused *os.File) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

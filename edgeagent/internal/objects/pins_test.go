@@ -33,7 +33,8 @@ func mustOpen(t testing.TB, e Entry) *Body {
 	return b
 }
 
-// All who read a file share one descriptor, which stays open for the next ones until the file is deleted.
+// All who read a file share one descriptor, which stays open for the next ones until the file is
+// deleted.
 func TestDescriptorsAreShared(t *testing.T) {
 	t.Parallel()
 	const length = inMemory + 1
@@ -81,7 +82,8 @@ func TestDescriptorsAreShared(t *testing.T) {
 	wantOpen("after the store is closed", 0)
 }
 
-// Files that nobody reads stay open in bounded number, the latest ones; they keep nothing from being evicted.
+// Files that nobody reads stay open in bounded number, the latest ones; they keep nothing from
+// being evicted.
 func TestIdleFilesAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 10

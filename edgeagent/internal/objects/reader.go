@@ -18,8 +18,9 @@ type Reader struct {
 	body *os.File // for a reader that came after the fill's file was closed
 }
 
-// Reader opens a reader at off, which may be ahead of what has arrived. ctx ends its waiting. The error is the abort's;
-// [ErrPassed] if bytes from off on were in memory only and are gone; [ErrGone] if the object was committed and deleted.
+// Reader opens a reader at off, which may be ahead of what has arrived. ctx ends its waiting. The
+// error is the abort's; [ErrPassed] if bytes from off on were in memory only and are gone;
+// [ErrGone] if the object was committed and deleted.
 func (f *Fill) Reader(ctx context.Context, off int64) (*Reader, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

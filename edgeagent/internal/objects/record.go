@@ -16,12 +16,14 @@ import (
 //
 //	body | CRC32C of each 64 KiB of the body | head | trailer
 //
-// The body comes first, so that sendfile can send it from a fresh descriptor's own position; what is known only at the
-// end comes last, so that nothing written is ever written again. The trailer is fixed in size, is found from the end of
-// the file, and its checksum covers the lengths and checksums of all the rest: a file without a good one is no object.
+// The body comes first, so that sendfile can send it from a fresh descriptor's own position; what
+// is known only at the end comes last, so that nothing written is ever written again. The trailer
+// is fixed in size, is found from the end of the file, and its checksum covers the lengths and
+// checksums of all the rest: a file without a good one is no object.
 //
-// A sidecar file, named like its object plus ".h", is head | trailer, and replaces the head (RFC 9111 4.3.4). One that
-// does not verify is ignored: the object's own head is older but was never wrong.
+// A sidecar file, named like its object plus ".h", is head | trailer, and replaces the head (RFC
+// 9111 4.3.4). One that does not verify is ignored: the object's own head is older but was never
+// wrong.
 const (
 	chunkBytes   = 64 << 10
 	blockBytes   = 4 << 10
@@ -89,20 +91,22 @@ func tableBytes(length int64) int64 { return (length + chunkBytes - 1) / chunkBy
 // blocks is the disk space, in 4 KiB blocks, that a file of n bytes is charged.
 func blocks(n int64) int64 { return (n + blockBytes - 1) / blockBytes }
 
-// object is one stored reply as decoded from disk. It never changes; a new head makes a new object of the same file and body.
+// object is one stored reply as decoded from disk. It never changes; a new head makes a new object
+// of the same file and body.
 type object struct {
 	id
 	size     int64 // of the object file
 	tableCRC uint32
 	head     Head
 	weight   int64       // bytes of memory without body, about
-	visited  atomic.Bool // since the memory last looked for a victim
+	visited  atomic.Bool // after the memory last looked for a victim
 
 	asked atomic.Bool            // for its body, before
 	body  atomic.Pointer[[]byte] // the whole body; set only while the object is in its shard's heads, under its mu
 }
 
-// id is what a file's name says: enough to account for, order and replace an object without opening it.
+// id is what a file's name says: enough to account for, order and replace an object without opening
+// it.
 type id struct {
 	key    Key
 	seq    uint64 // unique; later commits have higher ones. Never 0
@@ -138,8 +142,8 @@ func parseName(name string) (id, bool) {
 
 func selectingHash(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// folder is the number of the folder a key lives in: 12 bits, so 4,096 folders, of which the first 4 bits pick the
-// shard. 10,000,000 objects make about 2,400 files a folder.
+// folder is the number of the folder a key lives in: 12 bits, so 4,096 folders, of which the first
+// 4 bits pick the shard. 10,000,000 objects make about 2,400 files a folder.
 func (k Key) folder() int { return int(k[0])<<4 | int(k[1])>>4 }
 
 func (k Key) shard() int { return int(k[0]) >> 4 }
@@ -242,7 +246,8 @@ func (o *object) held() int64 {
 	return o.weight
 }
 
-// objectOverhead is about what a decoded object costs beside its head's bytes: the struct and its place in a map.
+// objectOverhead is about what a decoded object costs beside its head's bytes: the struct and its
+// place in a map.
 const objectOverhead = 400
 
 func (o *object) replaceHead(b []byte) error {

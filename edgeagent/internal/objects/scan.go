@@ -17,13 +17,14 @@ const (
 	// maintainEvery is how often Run looks after the disk: room for new objects, and probes.
 	maintainEvery = time.Second
 
-	// sweepBatch objects are read, then the sweep rests: about 6,000 objects a second, a few percent of one
-	// disk. It only gives space back early.
+	// sweepBatch objects are read, then the sweep rests: about 6,000 objects a second, a few
+	// percent of one disk. It only gives space back early.
 	sweepBatch = 64
 	sweepRest  = 10 * time.Millisecond
 )
 
-// Run reads the folders that Open did not reach, keeps some room free, and tries a disk that failed. It returns when ctx ends, with nil.
+// Run reads the folders that Open did not reach, keeps some room free, and tries a disk that
+// failed. It returns when ctx ends, with nil.
 func (s *Store) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -92,7 +93,7 @@ func (s *Store) scan(more func() bool) {
 	s.cfg.Logger.Info("cache folder read", "dir", s.cfg.Dir, "objects", s.space.objects.Load(), "bytes", s.space.used.Load())
 }
 
-// takeOutTrash deletes a cache of another version; false if it was told to stop before the end.
+// takeOutTrash deletes a cache of another version; false if more ended it before that.
 func (s *Store) takeOutTrash(more func() bool) bool {
 	trash, err := filepath.Glob(filepath.Join(s.cfg.Dir, trashPrefix+"*"))
 	if err != nil {
@@ -121,8 +122,9 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 	return true
 }
 
-// skipMissing marks as loaded the folders of a shard that do not exist, since trying each costs a young cache more than
-// all its objects do. A folder that appears later was loaded before its first file was put there.
+// skipMissing marks as loaded the folders of a shard that do not exist, because trying each costs a
+// young cache more than all its objects do. A folder that appears later was loaded before its first
+// file was put there.
 func (s *Store) skipMissing(shard int) bool {
 	entries, err := os.ReadDir(filepath.Dir(filepath.Join(s.cfg.Dir, folderPath(shard*foldersPerShard))))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -146,8 +148,8 @@ func (s *Store) skipMissing(shard int) bool {
 	return true
 }
 
-// load puts one folder's files into the index, once; false if the folder cannot be read. Nothing adds or deletes files
-// in a folder before it is loaded.
+// load puts one folder's files into the index, once; false if the folder cannot be read. Nothing
+// adds or deletes files in a folder before it is loaded.
 func (s *Store) load(folder int) bool {
 	sh, at := s.shards[folder/foldersPerShard], folder%foldersPerShard
 	sh.loadMu.Lock()
@@ -176,7 +178,8 @@ func (s *Store) load(folder int) bool {
 	return true
 }
 
-// readFolder goes by names alone; a file is opened when it is first used. Files with other names are deleted.
+// readFolder goes by names alone; a file is opened when it is first used. Files with other names
+// are deleted.
 func (s *Store) readFolder(folder int) ([]slot, error) {
 	watched, ok := s.enterUnlessHung()
 	if !ok {
@@ -225,8 +228,8 @@ func (s *Store) readFolder(folder int) ([]slot, error) {
 	return slots, nil
 }
 
-// Sweep deletes the objects that are unwanted. It reports whether it has seen them all: not before every folder is read,
-// and not once ctx has ended.
+// Sweep deletes the objects that are unwanted. It reports whether it has seen them all: not before
+// every folder is read, and not once ctx has ended.
 func (s *Store) Sweep(ctx context.Context) (whole bool) {
 	if !s.scanned.Load() {
 		return false
@@ -248,7 +251,8 @@ func (s *Store) Sweep(ctx context.Context) (whole bool) {
 	return true
 }
 
-// batch copies up to sweepBatch objects from slot number from on, and says where the next batch begins, 0 at the end.
+// batch copies up to sweepBatch objects from slot number from on, and says where the next batch
+// begins, 0 at the end.
 func (sh *shard) batch(from int) (batch []slot, next int) {
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()

@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 )
 
-// space is the account of disk bytes: used + filling never exceeds limit. Bytes are reserved before they are written
-// and released after their blocks are free, so the disk never holds more than the account says. Folders and names (at
-// most 16 MiB and about 100 bytes an object) are not in it.
+// space is the account of disk bytes: used + filling never exceeds limit. Bytes are reserved before
+// they are written and released after their blocks are free, so the disk never holds more than the
+// account says. Folders and names (at most 16 MiB and about 100 bytes an object) are not in it.
 type space struct {
 	limit   int64
 	used    atomic.Int64 // objects, deleted ones that are open, and what fills have reserved
@@ -23,8 +23,8 @@ type space struct {
 // not cost many others.
 func (s *Store) largest() int64 { return s.space.limit / 8 }
 
-// reserve takes n bytes for a fill and evicts for them. Together fills may hold half of the limit, so that what would
-// not fit anyway does not cost the objects that are there.
+// reserve takes n bytes for a fill and evicts for them. Together fills may hold half of the limit,
+// so that what would not fit anyway does not cost the objects that are there.
 func (s *Store) reserve(n int64) bool {
 	sp := &s.space
 	if !s.scanned.Load() {
@@ -69,8 +69,8 @@ func (s *Store) release(n int64) {
 	s.space.used.Add(-n)
 }
 
-// settle turns a fill's reservation into an object of n bytes.
-func (s *Store) settle(reserved, n int64) {
+// convert turns a fill's reservation into an object of n bytes.
+func (s *Store) convert(reserved, n int64) {
 	s.space.filling.Add(-reserved)
 	s.space.used.Add(n - reserved)
 }
@@ -100,7 +100,8 @@ func (s *Store) evictTo(target int64) {
 	}
 }
 
-// remove takes one object out of the index and deletes its files. It reports whether this call did it.
+// remove takes one object out of the index and deletes its files. It reports whether this call did
+// it.
 func (s *Store) remove(k Key, seq uint64) bool {
 	sh := s.shards[k.shard()]
 	sh.mu.Lock()
@@ -115,8 +116,8 @@ func (s *Store) remove(k Key, seq uint64) bool {
 	return true
 }
 
-// deleteFiles deletes what is no longer in the index. The sidecar goes first: a crash in between leaves an object with
-// its older head, never a sidecar alone.
+// deleteFiles deletes what is no longer in the index. The sidecar goes first: a crash in between
+// leaves an object with its older head, never a sidecar alone.
 func (s *Store) deleteFiles(sh *shard, sl slot) {
 	if s.closed.Load() {
 		return // the folder may belong to another process by now
@@ -137,7 +138,8 @@ func (s *Store) deleteFiles(sh *shard, sl slot) {
 	s.markDeleted(sh, sl.seq, bytes)
 }
 
-// deleteStuck tries again to delete the files that could not be deleted. Until they are they count as used.
+// deleteStuck tries again to delete the files that could not be deleted. Until they are they count
+// as used.
 func (s *Store) deleteStuck() {
 	s.stuckMu.Lock()
 	stuck := s.stuck

@@ -122,8 +122,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// A small body comes from memory from its second use on, is the same there, also after its head has changed, and goes with
-// its object.
+// A small body comes from memory from its second use on, is the same there, also after its head has
+// changed, and goes with its object.
 func TestBodyInMemory(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -1,13 +1,16 @@
 // Package objects keeps stored replies in files of one folder, bounded in bytes.
 //
-// It owns the folder and what is in it. What a reply means (freshness, Vary, validators, purges) is the caller's business.
+// It owns the folder and what is in it. What a reply means (freshness, Vary, validators, purges) is
+// the caller's business.
 //
-// What always holds: an object is whole or it is none, also after kill -9 or a power cut; no byte that does not match
-// its checksum is returned; the files never take more than the limit; and a disk that is full, broken or gone means that
-// replies are not stored, never that a fill fails its readers.
+// What always holds: an object is whole or it is none, also after kill -9 or a power cut; no byte
+// that does not match its checksum is returned; the files never take more than the limit; and a
+// disk that is full, broken or gone means that replies are not stored, never that a fill fails its
+// readers.
 //
-// The file of an object is found by its key, so a store serves at once after a restart: a folder that the scan has not
-// reached is read when a lookup needs it. DESIGN.md has the format and the reasons.
+// The file of an object is found by its key, so a store serves at once after a restart: a folder
+// that the scan has not reached is read when a lookup needs it. docs/storage.md has the format and
+// the reasons.
 package objects
 
 import (
@@ -29,28 +32,30 @@ import (
 
 // Config of a store.
 type Config struct {
-	// Dir is the cache folder. It is created, mode 0700, if it is missing; it must be empty or a cache. Required.
+	// Dir is the cache folder. It is created, mode 0700, if it is missing; it must be empty or a
+	// cache. Required.
 	Dir string
-	// MaxBytes bounds the disk space of all objects, in allocated blocks of 4 KiB. Required. Nothing above an
-	// eighth of it is stored.
+	// MaxBytes bounds the disk space of all objects, in allocated blocks of 4 KiB. Required.
+	// Nothing above an eighth of it is stored.
 	MaxBytes int64
-	// MemoryBytes bounds the memory for what hits need most: decoded heads, and bodies of up to 64 KiB that were asked for
-	// more than once. Default 128 MiB.
+	// MemoryBytes bounds the memory for what hits need most: decoded heads, and bodies of up to 64
+	// KiB that were asked for more than once. Default 128 MiB.
 	MemoryBytes int64
-	// WindowBytes bounds the memory of all fills that cannot go to disk, beyond the 32 KiB each of them may always
-	// have. Default 128 MiB.
+	// WindowBytes bounds the memory of all fills that cannot go to disk, beyond the 32 KiB each of
+	// them may always have. Default 128 MiB.
 	WindowBytes int64
-	// IdleFiles bounds the files that stay open while nobody reads them, because opening a file takes longer than sending
-	// what is in most of them. Default 1,024; negative: none.
+	// IdleFiles bounds the files that stay open while nobody reads them, because opening a file
+	// takes longer than sending what is in most of them. Default 1,024; negative: none.
 	IdleFiles int
-	// Decode makes of a head what its owner needs of it at each use. It is called once for each head that is read or
-	// written, and what it returns is kept with the head in memory. nil: nothing.
+	// Decode makes of a head what its owner needs of it at each use. It is called once for each
+	// head that is read or written, and what it returns is kept with the head in memory. nil:
+	// nothing.
 	Decode func(*Head) any
-	// Unwanted reports whether an object will never be used again. Such a one gets no name, and [Store.Sweep] deletes it.
-	// nil: none.
+	// Unwanted reports whether an object will never be used again. Such a one gets no name, and
+	// [Store.Sweep] deletes it. nil: none.
 	Unwanted func(*Head) bool
-	// Patience is how long an operation of the disk may take; then requests are served without it until it answers.
-	// Default 5 s, which is more than a disk needs that is merely busy.
+	// Patience is how long an operation of the disk may take; then requests are served without it
+	// until it answers. Default 5 s, which is more than a disk needs that is merely busy.
 	Patience time.Duration
 	// Logger default slog.Default().
 	Logger *slog.Logger
@@ -66,8 +71,8 @@ const (
 	defaultIdleFiles   = 1024
 	defaultPatience    = 5 * time.Second
 
-	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some 100,000 objects is
-	// known at once, and listeners never wait longer.
+	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some
+	// 100,000 objects is known at once, and listeners never wait longer.
 	openScan = 200 * time.Millisecond
 
 	// logEvery bounds the log of a disk that fails at every request.
@@ -77,7 +82,8 @@ const (
 var (
 	// ErrNotStored is why a Commit kept nothing although every reader got the whole body.
 	ErrNotStored = errors.New("not stored")
-	// ErrGone says that an entry is no longer in the store: evicted, purged, replaced or found corrupt. It is a miss.
+	// ErrGone says that an entry is no longer in the store: evicted, purged, replaced or found
+	// corrupt. It is a miss.
 	ErrGone = errors.New("object is gone")
 )
 
@@ -112,9 +118,9 @@ type Store struct {
 	closed atomic.Bool
 }
 
-// Open opens the cache in cfg.Dir for this process alone. It is an error if the folder is in use, may not be written or
-// holds something else. A disk that is full, read-only or broken is no error: the store opens and stores nothing until
-// the disk works.
+// Open opens the cache in cfg.Dir for this process alone. It is an error if the folder is in use,
+// may not be written or holds something else. A disk that is full, read-only or broken is no error:
+// the store opens and stores nothing until the disk works.
 func Open(cfg Config) (*Store, error) {
 	if cfg.Dir == "" || cfg.MaxBytes <= 0 {
 		return nil, errors.New("object store needs a folder and a limit in bytes")
@@ -159,7 +165,7 @@ func Open(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// diskFault tells a disk in trouble from a wrong configuration.
+// diskFault reports whether an error is of a disk in trouble, rather than of a wrong configuration.
 func diskFault(err error) bool {
 	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
 		if errors.Is(err, e) {
@@ -169,7 +175,8 @@ func diskFault(err error) bool {
 	return false
 }
 
-// Close gives the folder free. Open bodies and readers stay usable; running fills store nothing any more.
+// Close gives the folder free. Open bodies and readers stay usable; running fills store nothing any
+// more.
 func (s *Store) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -201,8 +208,8 @@ type Entry struct {
 	o *object
 }
 
-// Copy tells the object from every other one that the store ever had. It is the [Fill.Copy] of the fill that brought it, and a
-// Freshen leaves it.
+// Copy is a number that no other object of the store ever had. It is the [Fill.Copy] of the fill
+// that brought it, and a Freshen leaves it.
 func (e Entry) Copy() uint64 { return e.o.seq }
 
 // Head is shared and must not be changed.
@@ -211,7 +218,8 @@ func (e Entry) Head() *Head { return &e.o.head }
 // Lookup returns the stored variants of k, the most recent reply first.
 func (s *Store) Lookup(k Key) []Entry { return s.AppendLookup(nil, k) }
 
-// AppendLookup appends what Lookup returns. It reads the disk only for heads that are not in memory.
+// AppendLookup appends what Lookup returns. It reads the disk only for heads that are not in
+// memory.
 func (s *Store) AppendLookup(entries []Entry, k Key) []Entry {
 	if s.hung.Load() {
 		return entries
@@ -297,7 +305,7 @@ func (s *Store) readHead(sh *shard, sl slot) *object {
 		return nil
 	}
 	if newer := sh.heads[o.seq]; newer != nil {
-		return newer // what a Freshen put there since
+		return newer // what a Freshen has put there
 	}
 	if (sh.slots[i].side != 0) == (sl.side != 0) {
 		sh.keepHead(o, s.memoryShare())
@@ -305,9 +313,10 @@ func (s *Store) readHead(sh *shard, sl slot) *object {
 	return o
 }
 
-// dropUnreadable removes an object that turned out to be corrupt or missing, or that the disk cannot read while it is well
-// otherwise. Missing is an error only if the index says it should be there, as evictions delete files while lookups read.
-// Another error says nothing about the object: it stays, and this use of it is a miss.
+// dropUnreadable removes an object that turned out to be corrupt or missing, or that the disk
+// cannot read while it works otherwise. Missing is an error only if the index says it should be
+// there, because evictions delete files while lookups read. Another error says nothing about the
+// object: it stays, and this use of it is a miss.
 func (s *Store) dropUnreadable(i id, err error) {
 	op := "read"
 	switch {

@@ -7,24 +7,28 @@ import (
 	"time"
 )
 
-// watchSlots operations are watched at once. A disk that hangs leaves more than enough of them behind.
+// watchSlots operations are watched at once. A disk that hangs leaves more than enough of them
+// behind.
 const watchSlots = 128
 
-// watch knows how long the operations of the disk that are under way have taken. The kernel gives no deadline to those: a
-// disk that hangs keeps its callers, and all that can be done is to send no more after them.
+// watch knows how long the operations of the disk that are under way have taken. The kernel gives
+// no deadline to those: a disk that hangs keeps its callers, and all that can be done is to send no
+// more after them.
 type watch struct {
 	began time.Time
 	slots [watchSlots]atomic.Int64 // nanoseconds from began to when an operation began; 0 is free
 	turns chan struct{}            // one for each operation that has a turn
 }
 
-// mostTurns operations are in the kernel at once, each with a thread, beside those of commits, of which there is one a fill.
-// The others wait outside, which costs no thread: a process with thousands of threads ends.
+// mostTurns operations are in the kernel at once, each with a thread, beside those of commits, of
+// which there is one a fill. The others wait outside, which costs no thread: a process with
+// thousands of threads ends.
 const mostTurns = 256
 
 func newWatch() watch { return watch{began: time.Now(), turns: make(chan struct{}, mostTurns)} }
 
-// enterInTurn is enter once few enough operations are under way. Nothing that has a turn may wait for another one.
+// enterInTurn is enter once few enough operations are under way. Nothing that has a turn may wait
+// for another one.
 func (w *watch) enterInTurn() int {
 	w.turns <- struct{}{}
 	return w.enter()
@@ -86,8 +90,8 @@ func (w *watch) oldest() (took time.Duration) {
 	return took
 }
 
-// Hung reports whether the disk does not answer. Until it does nothing is stored or found, and what is under way may wait
-// for it.
+// Hung reports whether the disk does not answer. Until it does nothing is stored or found, and what
+// is under way may wait for it.
 func (s *Store) Hung() bool { return s.hung.Load() }
 
 // watchLoop finds out whether the disk answers. It does not touch it.

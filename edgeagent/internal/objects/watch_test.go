@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// hang makes every open of an object's file wait, as on a disk that does not answer, until release is called: its file
-// becomes a pipe that nobody writes to.
+// hang makes every open of an object's file wait, as on a disk that does not answer, until release
+// is called: its file becomes a pipe that nobody writes to.
 func hang(t *testing.T, s *Store, e Entry) (release func()) {
 	t.Helper()
 	path := s.path(e.o.id)
@@ -92,8 +92,8 @@ func TestHungDisk(t *testing.T) {
 	wantStored(t, s, 3, 100)
 }
 
-// However many ask a disk that hangs, some wait in the kernel for it, each with a thread; the others wait in turn, and are
-// served without it once it is found to hang.
+// However many ask a disk that hangs, some wait in the kernel for it, each with a thread; the
+// others wait in turn, and are served without it once it is found to hang.
 func TestHungDiskHoldsFewThreads(t *testing.T) {
 	t.Parallel()
 	threads := func() int {

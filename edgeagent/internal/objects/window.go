@@ -6,11 +6,12 @@ import (
 )
 
 const (
-	// windowChunk is the unit of a window's memory and what every fill may have in any case: as much as io.Copy takes.
+	// windowChunk is the unit of a window's memory and what every fill may have in any case: as
+	// much as io.Copy takes.
 	windowChunk = 32 << 10
 
-	// windowChunks is the most that one fill takes of the shared memory: 1 MiB, which lets readers drift apart by about
-	// 10 ms at 1 Gbit/s.
+	// windowChunks is the most that one fill takes of the shared memory: 1 MiB, which lets readers
+	// drift apart by about 10 ms at 1 Gbit/s.
 	windowChunks = 32
 )
 
@@ -27,7 +28,8 @@ func (b *budget) take() bool {
 	return false
 }
 
-// window holds the part of a body that readers have not all read, when it cannot be on disk. Its fill's mu guards it.
+// window holds the part of a body that readers have not all read, when it cannot be on disk. Its
+// fill's mu guards it.
 type window struct {
 	budget *budget
 	lo, hi int64 // offsets in the body: of the first chunk's first byte, and the end

@@ -8,8 +8,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/persistent"
 )
 
-// revisions are the highest purges of each kind at one scope. A purge only ever says "what is older than this", so purges of
-// equal scope merge into the highest revision.
+// revisions are the highest purges of each kind at one scope. A purge only ever says "what is older
+// than this", so purges of equal scope merge into the highest revision.
 type revisions struct{ soft, hard int64 }
 
 func (r revisions) merge(o revisions) revisions {
@@ -68,7 +68,8 @@ func newAccount(uid string) account {
 	return account{uid: uid, entries: persistent.New(func(e entry) string { return e.key })}
 }
 
-// add puts a purge at one scope. It changes a, of which nobody has the entries yet that batch has made.
+// add puts a purge at one scope. It changes a, of which nobody has the entries yet that batch has
+// made.
 func (a *account) add(batch *persistent.Batch, r revisions, kind byte, parts ...string) {
 	key := string(scopeKey(nil, kind, parts...))
 	old, _ := a.entries.Get(key)
@@ -149,8 +150,8 @@ func (a *account) at(key []byte) revisions {
 	return e.revisions
 }
 
-// above merges the prefixes that cover a path of n bytes, which is the last part of key: those that end where it ends or
-// has a slash.
+// above merges the prefixes that cover a path of n bytes, which is the last part of key: those that
+// end where it ends or has a slash.
 func (a *account) above(key []byte, n int) (r revisions) {
 	start := len(key) - n - 1
 	for i := range min(n, a.longest) + 1 {

@@ -1,10 +1,12 @@
-// Package purges knows which purges cover a stored reply, a memory of what nobody has, or a walk under way.
+// Package purges knows which purges cover a stored reply, a memory of what nobody has, or a walk
+// under way.
 //
-// It owns that question alone: nobody else asks a purge anything. What is stored, and what becomes of it, is the business
-// of the caches. The table lives in memory only: the agent applies its purge records again at boot before it serves.
+// It owns that question alone: nobody else asks a purge anything. What is stored, and what becomes
+// of it, is the business of the caches. The table lives in memory only: the agent applies its purge
+// records again at boot before it serves.
 //
-// What always holds: from the return of [Table.Apply] on no answer overlooks the purge; applying purges again, or in any
-// other order, changes no answer; a reader never waits for a writer.
+// What always holds: from the return of [Table.Apply] on no answer overlooks the purge; applying
+// purges again, or in any other order, changes no answer; a reader never waits for a writer.
 package purges
 
 import (
@@ -31,7 +33,8 @@ func (v Verdict) String() string {
 	return "none"
 }
 
-// MaxTags is how many tags of one scope count. Each costs a look-up per question once the account has tag purges.
+// MaxTags is how many tags of one scope count. Each costs a look-up per question once the account
+// has tag purges.
 const MaxTags = 64
 
 // Scope is what a purge can address.
@@ -57,8 +60,8 @@ type Purge struct {
 	Everything bool
 }
 
-// URLScope is one file of an endpoint, however its path and query are spelled: with one kept query (which may be empty), or
-// with any.
+// URLScope is one file of an endpoint, however its path and query are spelled: with one kept query
+// (which may be empty), or with any.
 type URLScope struct {
 	Endpoint string // uid
 	Path     string // canonical
@@ -66,7 +69,8 @@ type URLScope struct {
 	AnyQuery bool   // then Query does not matter
 }
 
-// PrefixScope is a folder and all below it, in whole segments: /img (or /img/) covers /img, /img/ and /img/a, not /img2.
+// PrefixScope is a folder and all below it, in whole segments: /img (or /img/) covers /img, /img/
+// and /img/a, not /img2.
 type PrefixScope struct {
 	Endpoint string // uid, "" for every endpoint of the account
 	Path     string

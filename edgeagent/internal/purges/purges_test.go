@@ -271,8 +271,8 @@ func slowlyCovers(p Purge, sc Scope) bool {
 	return p.Everything || p.Endpoint != "" && p.Endpoint == sc.Endpoint
 }
 
-// 100,000 purges of one account, of which 10,000 come in a second, cost each no more than a few map entries: each takes effect
-// as Purge returns, and what none of them is about stays as it was.
+// 100,000 purges of one account, of which 10,000 come in a second, cost each no more than a few map
+// entries: each takes effect as Purge returns, and what none of them is about stays as it was.
 func TestStormOfPurges(t *testing.T) {
 	t.Parallel()
 	s := New(nil)
@@ -318,7 +318,8 @@ func TestStormOfPurges(t *testing.T) {
 	}
 }
 
-// However the path of an object is spelled, purges see one path, and a purge of a folder of it covers it.
+// However the path of an object is spelled, purges see one path, and a purge of a folder of it
+// covers it.
 func FuzzPurgeCoversEverySpelling(f *testing.F) {
 	for _, seed := range []string{"/a(1)/b+c.jpg", "/a%281%29/b%2Bc.jpg", "//a%2F%2Fb/", "/%2541/%25", "/caf%C3%A9/ü"} {
 		f.Add(seed)

@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// plainPath returns the form in which purges compare paths. Spellings that some origin takes for one file have one form:
-// escaped or not, "%2F" or "/", "//" or "/". Others may share a form too: a purge that covers too much costs a revalidation,
-// and one that covers too little leaves what its sender believes is gone.
+// plainPath returns the form in which purges compare paths. Spellings that some origin takes for
+// one file have one form: escaped or not, "%2F" or "/", "//" or "/". Others may share a form too: a
+// purge that covers too much costs a revalidation, and one that covers too little leaves what its
+// sender believes is gone.
 func plainPath(path string) string {
 	if strings.IndexByte(path, '%') < 0 && !strings.Contains(path, "//") {
 		return path

@@ -9,8 +9,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/persistent"
 )
 
-// Table answers, by a few hash look-ups, which purges cover a scope. Its methods may be called at any time from any
-// goroutine.
+// Table answers, by a few hash look-ups, which purges cover a scope. Its methods may be called at
+// any time from any goroutine.
 type Table struct {
 	now      func() time.Time
 	accounts atomic.Pointer[persistent.Map[*account]] // by uid
@@ -51,7 +51,8 @@ func (t *Table) change(uid string, f func(account) account) {
 	t.accounts.Store(&next)
 }
 
-// Apply has p count: from its return on no answer overlooks it. An error says that p is malformed and changed nothing.
+// Apply has p count: from its return on no answer overlooks it. An error says that p is malformed
+// and changed nothing.
 func (t *Table) Apply(p Purge) error {
 	if err := p.check(); err != nil {
 		return err
@@ -68,8 +69,8 @@ func (t *Table) Apply(p Purge) error {
 	return nil
 }
 
-// Floor says that what an account has from before softBefore must be revalidated and from before hardBefore never be
-// used. It only rises, and stands in for the purges that were retired.
+// Floor says that what an account has from before softBefore must be revalidated and from before
+// hardBefore never be used. It only rises, and stands in for the purges that were retired.
 func (t *Table) Floor(uid string, softBefore, hardBefore int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -84,8 +85,9 @@ func (t *Table) Floor(uid string, softBefore, hardBefore int64) {
 	t.dirty[uid] = struct{}{}
 }
 
-// Forget frees the memory of an account's purges up to a revision, some time later. Its caller has raised the floor
-// first, where it still wants what they said. math.MaxInt64 frees all of the account, when that is deleted.
+// Forget frees the memory of an account's purges up to a revision, some time later. Its caller has
+// raised the floor first, where it still wants what they said. math.MaxInt64 frees all of the
+// account, when that is deleted.
 func (t *Table) Forget(uid string, upTo int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -99,8 +101,9 @@ func (t *Table) Forget(uid string, upTo int64) {
 	t.dirty[uid] = struct{}{}
 }
 
-// ForgetAll frees what is known of all purges, at once: the revisions to come are of another history, in which theirs mean
-// nothing. Its caller sees to it that nothing stored before is looked up any more.
+// ForgetAll frees what is known of all purges, at once: the revisions to come are of another
+// history, in which theirs mean nothing. Its caller sees to it that nothing stored before is looked
+// up any more.
 func (t *Table) ForgetAll() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -108,8 +111,8 @@ func (t *Table) ForgetAll() {
 	clear(t.dirty)
 }
 
-// Doubt has what was asked for before now revalidated before its next use, for at most so long, until [Table.Trust] says
-// that no purge was missed.
+// Doubt has what was asked for before now revalidated before its next use, for at most so long,
+// until [Table.Trust] says that no purge was missed.
 func (t *Table) Doubt(patience time.Duration) {
 	now := t.now()
 	t.doubt.Store(&doubt{since: now, until: now.Add(patience)})
@@ -127,8 +130,8 @@ func (t *Table) Check(sc *Scope, asof int64) Verdict {
 	return a.check(sc, asof)
 }
 
-// CheckStored returns the verdict at now on what was asked for at requested, and may be older than this process: while
-// there is a doubt about what it was before, it is [Soft] at least.
+// CheckStored returns the verdict at now on what was asked for at requested, and may be older than
+// this process: while there is a doubt about what it was before, it is [Soft] at least.
 func (t *Table) CheckStored(sc *Scope, asof int64, requested, now time.Time) Verdict {
 	v := t.Check(sc, asof)
 	if d := t.doubt.Load(); v == None && d != nil && requested.Before(d.since) && now.Before(d.until) {
@@ -160,9 +163,9 @@ func (t *Table) tidy() {
 // runEvery is how often [Table.Run] looks whether there is something to do.
 const runEvery = time.Second
 
-// Run frees what need not be kept, and has sweep called after hard purges: stored replies are obeyed without, sweep only
-// gives their space back early. It is called again until it reports that it has seen them all. Run returns when ctx
-// ends, with nil.
+// Run frees what need not be kept, and has sweep called after hard purges: stored replies are
+// obeyed without, sweep only gives their space back early. It is called again until it reports that
+// it has seen them all. Run returns when ctx ends, with nil.
 func (t *Table) Run(ctx context.Context, sweep func(context.Context) (whole bool)) error {
 	tick := time.NewTicker(runEvery)
 	defer tick.Stop()

@@ -2,8 +2,9 @@ package rfc9111
 
 import "time"
 
-// clockStep is how far a clock may have been set back before a stored reply is no longer believed to be young. Within it,
-// time is taken to have stood still; beyond it the reply is stale, so no jump makes one immortal.
+// clockStep is how far a clock may have been set back before a stored reply is no longer believed
+// to be young. Within it, time is taken to have stood still; beyond it the reply is stale, so no
+// jump makes one immortal.
 const clockStep = time.Minute
 
 // initialAge is corrected_initial_age of RFC 9111 4.2.3: the larger of what Date suggests and what
@@ -45,7 +46,8 @@ type Verdict struct {
 	Fresh bool
 	// WhileRevalidating: stale, but may be used if a refresh is started (RFC 5861 3).
 	WhileRevalidating bool
-	// OnError: it may be used if the origin cannot be asked (RFC 5861 4). Always true of a fresh reply.
+	// OnError: it may be used if the origin cannot be asked (RFC 5861 4). Always true of a fresh
+	// reply.
 	OnError bool
 }
 

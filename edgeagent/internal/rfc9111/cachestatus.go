@@ -27,7 +27,8 @@ func (f Forward) String() string { return forwards[f] }
 type CacheStatus struct {
 	// Forward is why an origin was asked; NotForwarded means a hit.
 	Forward Forward
-	// ForwardStatus is the status the origin answered, if the client was given another one; 0 is none.
+	// ForwardStatus is the status the origin answered, if the client was given another one; 0 is
+	// none.
 	ForwardStatus int
 	// TTL is what remains of the lifetime, negative once stale. It is written only if HasTTL.
 	TTL    time.Duration
@@ -70,7 +71,7 @@ func (c CacheStatus) Append(dst []byte) []byte {
 	return dst
 }
 
-// ceilSeconds rounds up, since an age is rounded down and both together are the lifetime.
+// ceilSeconds rounds up, because an age is rounded down and both together are the lifetime.
 func ceilSeconds(d time.Duration) time.Duration {
 	s := d / time.Second
 	if d > s*time.Second {

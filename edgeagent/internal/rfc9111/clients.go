@@ -8,13 +8,14 @@ import (
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
-// clientMaxAge is the longest a client is told to keep a reply whose lifetime edgewalk set and no browser_ttl says
-// otherwise. A purge does not reach browsers, so it bounds how long they show what was purged.
+// clientMaxAge is the longest max-age that a client is sent for a reply whose lifetime edgewalk set
+// and no browser_ttl says otherwise. A purge does not reach browsers, so it bounds how long they
+// show what was purged.
 const clientMaxAge = time.Hour
 
 // AppendCacheControl appends the Cache-Control that replaces the origin's where
-// [Freshness.ClientsTold], with Expires, Pragma and Age dropped. It counts from the moment the
-// client gets it, so it does not shrink as the stored reply ages.
+// [Freshness.RewritesCacheControl], with Expires, Pragma and Age dropped. It counts from the moment
+// the client gets it, so it does not shrink as the stored reply ages.
 func (f Freshness) AppendCacheControl(dst []byte, p cachepolicy.Policy) []byte {
 	age := p.BrowserTTL
 	if age < 0 {
@@ -37,8 +38,8 @@ func AppendSeconds(dst []byte, d time.Duration) []byte {
 	return strconv.AppendInt(dst, int64(max(d, 0)/time.Second), 10)
 }
 
-// CapMaxAge rewrites a Cache-Control so that it grants clients at most limit: for a reply that a later origin supplied while
-// an earlier one could not be asked, and which edgewalk may not store.
+// CapMaxAge rewrites a Cache-Control so that it grants clients at most limit: for a reply that a
+// later origin supplied while an earlier one could not be asked, and which edgewalk may not store.
 func CapMaxAge(value string, limit time.Duration) string {
 	var b strings.Builder
 	found := false

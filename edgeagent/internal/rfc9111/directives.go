@@ -5,18 +5,19 @@ import (
 	"time"
 )
 
-// MaxDelta is the longest duration a delta-seconds value can mean: 2^31 s, to which RFC 9111 1.2.2 saturates.
+// MaxDelta is the longest duration a delta-seconds value can mean: 2^31 s, to which RFC 9111 1.2.2
+// saturates.
 const MaxDelta = (1 << 31) * time.Second
 
-// Delta is an optional delta-seconds value. One that was present but unreadable is 0: RFC 9111 4.2.1 encourages caches to
-// treat invalid freshness information as stale.
+// Delta is an optional delta-seconds value. One that was present but unreadable is 0: RFC 9111
+// 4.2.1 encourages caches to treat invalid freshness information as stale.
 type Delta struct {
 	Duration time.Duration
 	Set      bool
 }
 
-// least keeps the shorter of two values of one directive. RFC 9111 4.2.1 allows the first occurrence or staleness, and the
-// shortest is never fresher than the first.
+// least keeps the shorter of two values of one directive. RFC 9111 4.2.1 allows the first
+// occurrence or staleness, and the shortest is never fresher than the first.
 func (d *Delta) least(v time.Duration) {
 	if !d.Set || v < d.Duration {
 		d.Duration = v
@@ -24,7 +25,8 @@ func (d *Delta) least(v time.Duration) {
 	d.Set = true
 }
 
-// Directives is what a Cache-Control or CDN-Cache-Control field says. Unknown directives are ignored.
+// Directives is what a Cache-Control or CDN-Cache-Control field says. Unknown directives are
+// ignored.
 type Directives struct {
 	MaxAge, SMaxAge                    Delta
 	StaleWhileRevalidate, StaleIfError Delta
@@ -34,13 +36,14 @@ type Directives struct {
 	MustUnderstand, Immutable         bool
 	OnlyIfCached                      bool
 
-	// NoCacheFields and PrivateFields are the names in the qualified forms no-cache="..." and private="...". Such a field may
-	// not be reused without asking, so it is taken out before storing; the rest of the reply is not concerned.
+	// NoCacheFields and PrivateFields are the names in the qualified forms no-cache="..." and
+	// private="...". Such a field may not be reused without asking, so it is taken out before
+	// storing; the rest of the reply is not concerned.
 	NoCacheFields, PrivateFields []string
 }
 
-// ParseCacheControl reads the lines of a Cache-Control field. It never fails: what is malformed is read in the way that
-// allows the least reuse.
+// ParseCacheControl reads the lines of a Cache-Control field. It never fails: what is malformed is
+// read in the way that allows the least reuse.
 func ParseCacheControl(lines []string) Directives {
 	var d Directives
 	for _, line := range lines {
@@ -75,7 +78,8 @@ func (d *Directives) set(name, value string, hasValue, quoted bool) {
 	}
 }
 
-// flag returns the field of a directive that takes no argument; one that comes with an argument all the same still counts.
+// flag returns the field of a directive that takes no argument; one that comes with an argument all
+// the same still counts.
 func (d *Directives) flag(name string) *bool {
 	switch strings.ToLower(name) {
 	case "no-store":
@@ -96,8 +100,8 @@ func (d *Directives) flag(name string) *bool {
 	return nil
 }
 
-// qualified appends the field names of a qualified directive and reports whether there were any. Without them the directive
-// concerns the whole reply.
+// qualified appends the field names of a qualified directive and reports whether there were any.
+// Without them the directive concerns the whole reply.
 func qualified(value string, hasValue, quoted bool, names *[]string) bool {
 	if !hasValue {
 		return false
@@ -120,7 +124,8 @@ func qualified(value string, hasValue, quoted bool, names *[]string) bool {
 	return found
 }
 
-// nextDirective cuts the first directive off s. value is the inside of a quoted string, its escapes kept.
+// nextDirective cuts the first directive off s. value is the inside of a quoted string, its escapes
+// kept.
 func nextDirective(s string) (name, value string, hasValue, quoted bool, rest string) {
 	end := strings.IndexAny(s, ",=")
 	if end < 0 {
@@ -162,7 +167,8 @@ func cutQuoted(s string) (inside, after string, ok bool) {
 	return "", "", false
 }
 
-// deltaSeconds reads RFC 9111 1.2.2. Anything that is not a run of digits is 0; more than 2^31 is [MaxDelta].
+// deltaSeconds reads RFC 9111 1.2.2. Anything that is not a run of digits is 0; more than 2^31 is
+// [MaxDelta].
 func deltaSeconds(s string) time.Duration {
 	if s == "" {
 		return 0

@@ -23,7 +23,8 @@ func TestParseDate(t *testing.T) {
 			t.Errorf("ParseDate(%q) = %v, %v", s, got, ok)
 		}
 	}
-	// RFC 9110 5.6.7: more than 50 years ahead is the past, whatever century Go's own pivot would choose.
+	// RFC 9110 5.6.7: more than 50 years ahead is the past, whatever century Go's own pivot would
+	// choose.
 	for yy, year := range map[string]int{"75": 2075, "76": 2076, "77": 1977, "26": 2026, "00": 2000} {
 		got, ok := ParseDate("Sunday, 01-Jan-"+yy+" 00:00:00 GMT", t0)
 		if !ok || got.Year() != year {

@@ -6,7 +6,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
-// Refusal says why a reply may not be stored; the zero Refusal is none. Its text is the detail of a Cache-Status.
+// Refusal says why a reply may not be stored; the zero Refusal is none. Its text is the detail of a
+// Cache-Status.
 type Refusal uint8
 
 const (
@@ -33,18 +34,20 @@ type Freshness struct {
 	Refusal Refusal
 	// SetByUs: the lifetime is edgewalk's, so clients get edgewalk's Cache-Control and no Age.
 	SetByUs bool
-	// ToldApart: beside a targeted field for caches, the origin has told clients what they may do
-	// (RFC 9213 2.1), and they are told that whoever set the lifetime here.
-	ToldApart bool
+	// Targeted: beside a targeted field for caches, the origin says to clients what they may do
+	// (RFC 9213 2.1), and that is passed on whoever set the lifetime here.
+	Targeted bool
 	// NoCache: never used without asking the origin, however young.
 	NoCache bool
-	// NoStale: must-revalidate, proxy-revalidate, no-cache or s-maxage forbid any use past the lifetime.
+	// NoStale: must-revalidate, proxy-revalidate, no-cache or s-maxage forbid any use past the
+	// lifetime.
 	NoStale bool
 	// Immutable: a client's reload is not worth a question to the origin while fresh (RFC 8246).
 	Immutable bool
-	// Capped: the lifetime was cut short by [Freshness.Cap], and so is what clients are told.
+	// Capped: the lifetime was cut short by [Freshness.Cap], and so is what clients are sent.
 	Capped bool
-	// Lifetime counts from age 0; InitialAge is the age the reply had when it arrived (RFC 9111 4.2.3).
+	// Lifetime counts from age 0; InitialAge is the age the reply had when it arrived (RFC 9111
+	// 4.2.3).
 	Lifetime   time.Duration
 	InitialAge time.Duration
 	// StaleWhileRevalidate and StaleIfError are the windows that follow Lifetime.
@@ -52,7 +55,8 @@ type Freshness struct {
 	StaleIfError         time.Duration
 }
 
-// Response is what [Evaluate] judges. RequestTime and ResponseTime are when it was asked for and when its head arrived.
+// Response is what [Evaluate] judges. RequestTime and ResponseTime are when it was asked for and
+// when its head arrived.
 type Response struct {
 	Status       int
 	Header       Fields
@@ -64,13 +68,15 @@ type Response struct {
 	Library bool
 }
 
-// ClientsTold reports whether clients are told edgewalk's lifetime instead of what the origin says.
-func (f Freshness) ClientsTold() bool { return f.SetByUs && !f.ToldApart }
+// RewritesCacheControl reports whether clients are sent edgewalk's lifetime instead of what the
+// origin says.
+func (f Freshness) RewritesCacheControl() bool { return f.SetByUs && !f.Targeted }
 
 // Storable reports whether the reply may be kept at all.
 func (f Freshness) Storable() bool { return f.Refusal == Storable }
 
-// Evaluate judges whether a reply may be stored, and for how long it is fresh, under an endpoint's policy.
+// Evaluate judges whether a reply may be stored, and for how long it is fresh, under an endpoint's
+// policy.
 func Evaluate(r Response, p cachepolicy.Policy) Freshness {
 	d, targeted := directivesOf(r.Header)
 	f := Freshness{
@@ -78,12 +84,12 @@ func Evaluate(r Response, p cachepolicy.Policy) Freshness {
 		NoCache:              d.NoCache,
 		NoStale:              d.MustRevalidate || d.ProxyRevalidate || d.NoCache || d.SMaxAge.Set,
 		Immutable:            d.Immutable,
-		ToldApart:            targeted && (len(r.Header("Cache-Control")) > 0 || len(r.Header("Expires")) > 0),
+		Targeted:             targeted && (len(r.Header("Cache-Control")) > 0 || len(r.Header("Expires")) > 0),
 		StaleWhileRevalidate: p.StaleWhileRevalidate,
 		StaleIfError:         p.StaleIfError,
 	}
 	if r.Library {
-		f.Lifetime, f.SetByUs, f.ToldApart, f.NoCache, f.NoStale, f.InitialAge = MaxDelta, true, false, false, false, 0
+		f.Lifetime, f.SetByUs, f.Targeted, f.NoCache, f.NoStale, f.InitialAge = MaxDelta, true, false, false, false, 0
 		f.Refusal = refuseAlways(r)
 		return f
 	}
@@ -109,7 +115,8 @@ func directivesOf(header Fields) (d Directives, targeted bool) {
 	return d, targeted
 }
 
-// SharedByAll reports whether a reply to a request with Authorization may be given to others (RFC 9111 3.5).
+// SharedByAll reports whether a reply to a request with Authorization may be given to others (RFC
+// 9111 3.5).
 func SharedByAll(header Fields) bool {
 	d, _ := directivesOf(header)
 	return d.sharedByAll()
@@ -119,7 +126,8 @@ func (d Directives) sharedByAll() bool { return d.Public || d.SMaxAge.Set || d.M
 
 func (f *Freshness) setLifetime(r Response, p cachepolicy.Policy, explicit Delta) {
 	ours := func() {
-		// edgewalk's lifetime starts when it fetched: what caches in between did before is the origin's affair.
+		// edgewalk's lifetime starts when it fetched: what caches in between did before is the
+		// origin's affair.
 		f.Lifetime, f.SetByUs, f.NoCache, f.InitialAge = p.DefaultTTL, true, false, 0
 	}
 	switch {
@@ -137,7 +145,8 @@ func (f *Freshness) setLifetime(r Response, p cachepolicy.Policy, explicit Delta
 // heuristic reports whether edgewalk may give a lifetime to a reply whose origin gave none.
 func heuristic(status int) bool { return status == 200 || status == 203 }
 
-// explicitLifetime is the origin's own word: s-maxage over max-age over Expires, of the targeted field if there is one.
+// explicitLifetime is the origin's own word: s-maxage over max-age over Expires, of the targeted
+// field if there is one.
 func explicitLifetime(r Response, d Directives, targeted bool) Delta {
 	switch {
 	case d.SMaxAge.Set:
@@ -170,7 +179,8 @@ func dateOf(r Response) time.Time {
 
 func clampDelta(d time.Duration) time.Duration { return min(max(d, 0), MaxDelta) }
 
-// refuseAlways is what no policy overrides: a part is not the whole, and Vary: * matches no request.
+// refuseAlways is what no policy overrides: a part is not the whole, and Vary: * matches no
+// request.
 func refuseAlways(r Response) Refusal {
 	if r.Status < 200 || r.Status == 206 || r.Status == 304 || r.Status == 416 {
 		return RefusedStatus
@@ -212,7 +222,8 @@ func refuse(r Response, p cachepolicy.Policy, d Directives, explicit Delta, f Fr
 	return RefusedNoLifetime
 }
 
-// understands reports whether the status is final and defined as heuristically cacheable (RFC 9110 15.1).
+// understands reports whether the status is final and defined as heuristically cacheable (RFC 9110
+// 15.1).
 func understands(status int) bool {
 	switch status {
 	case 200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501:
@@ -221,7 +232,7 @@ func understands(status int) bool {
 	return false
 }
 
-// Cap cuts what is left of the lifetime to d, and what clients are told with it.
+// Cap cuts what is left of the lifetime to d, and what clients are sent with it.
 func (f Freshness) Cap(d time.Duration) Freshness {
 	f.Capped = true
 	if f.Lifetime-f.InitialAge > d {

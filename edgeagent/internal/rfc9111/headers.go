@@ -10,7 +10,8 @@ import (
 // maxTags is how many tags of one reply count for purges; further ones are ignored.
 const maxTags = 64
 
-// Tags returns the reply's purge tags: Cache-Tag separated by commas, Surrogate-Key by spaces, each once, at most 64.
+// Tags returns the reply's purge tags: Cache-Tag separated by commas, Surrogate-Key by spaces, each
+// once, at most 64.
 func Tags(header Fields) []string {
 	var tags []string
 	seen := make(map[string]bool)
@@ -33,9 +34,10 @@ func Tags(header Fields) []string {
 	return tags
 }
 
-// dropped are the fields that never leave edgewalk: hop-by-hop ones (RFC 9110 7.6.1), those by which one origin would speak
-// for every site on a shared host (cookies, transport and reporting policy, service workers), those that say which pages may
-// read a reply, which is the endpoint's to say, and edgewalk's own inputs.
+// dropped are the fields that never leave edgewalk: hop-by-hop ones (RFC 9110 7.6.1), those by
+// which one origin would speak for every site on a shared host (cookies, transport and reporting
+// policy, service workers), those that say which pages may read a reply, which is the endpoint's to
+// say, and edgewalk's own inputs.
 var dropped = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Proxy-Authentication-Info": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
@@ -61,9 +63,10 @@ func Dropped(name string) bool {
 	return false
 }
 
-// Strip removes from an origin's response header what is never passed on: see [Dropped], and the fields named by the qualified
-// forms of no-cache and private. What Connection names is for whoever reads it off the connection to remove. Judge the reply with [Evaluate] and read [Tags] before. Names
-// are in canonical form.
+// Strip removes from an origin's response header what is never passed on: see [Dropped], and the
+// fields named by the qualified forms of no-cache and private. What Connection names is for whoever
+// reads it off the connection to remove. Judge the reply with [Evaluate] and read [Tags] before.
+// Names are in canonical form.
 func Strip(h map[string][]string) {
 	for _, line := range h["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
@@ -91,8 +94,8 @@ var representation = map[string]bool{
 	"Content-Range": true, "Content-Type": true, "Content-Digest": true, "Repr-Digest": true, "Digest": true,
 }
 
-// Update brings a stored header up to date with that of a 304 (RFC 9111 3.2): every field the 304 has replaces the stored
-// one, except those that describe the stored bytes.
+// Update brings a stored header up to date with that of a 304 (RFC 9111 3.2): every field the 304
+// has replaces the stored one, except those that describe the stored bytes.
 func Update(stored, fresh map[string][]string) {
 	for name, values := range fresh {
 		if !representation[name] {

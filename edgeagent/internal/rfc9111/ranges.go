@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// maxRanges is how many ranges one request may name. More is answered with the whole file, as RFC 9110 14.2 allows, since
-// each costs a part's headers and a seek.
+// maxRanges is how many ranges one request may name. More is answered with the whole file, as RFC
+// 9110 14.2 allows, because each costs a part's headers and a seek.
 const maxRanges = 16
 
 // ByteRange is Length bytes from Start, of a file whose size is known.
 type ByteRange struct{ Start, Length int64 }
 
-// RangeSpec is one member of a Range field. Last is -1 if open ("500-"); a suffix ("-500") has First -1 and its length in Last.
+// RangeSpec is one member of a Range field. Last is -1 if open ("500-"); a suffix ("-500") has
+// First -1 and its length in Last.
 type RangeSpec struct{ First, Last int64 }
 
 // RangeResult is what a Range field leads to.
@@ -29,8 +30,8 @@ const (
 	RangeUnsatisfiable
 )
 
-// ParseRange reads a Range field. It returns nil, which means to ignore the field, if the unit is not bytes, the syntax is
-// wrong anywhere, or there are more than 16 ranges.
+// ParseRange reads a Range field. It returns nil, which means to ignore the field, if the unit is
+// not bytes, the syntax is wrong anywhere, or there are more than 16 ranges.
 func ParseRange(value string) []RangeSpec {
 	unit, list, ok := strings.Cut(value, "=")
 	if !ok || !strings.EqualFold(trim(unit), "bytes") {
@@ -73,7 +74,8 @@ func parseSpec(item string) (RangeSpec, bool) {
 	return spec, last == "" || spec.First <= spec.Last
 }
 
-// parsePosition reads digits only; strconv alone would take a sign. A position past any file saturates.
+// parsePosition reads digits only; strconv alone would take a sign. A position past any file
+// saturates.
 func parsePosition(s string) (int64, bool) {
 	if !isDigits(s) {
 		return 0, false
@@ -85,8 +87,9 @@ func parsePosition(s string) (int64, bool) {
 	return n, true
 }
 
-// Resolve applies specs to a file of size bytes. Unsatisfiable members are left out; if none is left the result is
-// [RangeUnsatisfiable]. Ranges that overlap or touch are joined, others keep the client's order (RFC 9110 15.3.7.2).
+// Resolve applies specs to a file of size bytes. Unsatisfiable members are left out; if none is
+// left the result is [RangeUnsatisfiable]. Ranges that overlap or touch are joined, others keep the
+// client's order (RFC 9110 15.3.7.2).
 func Resolve(specs []RangeSpec, size int64) ([]ByteRange, RangeResult) {
 	if len(specs) == 0 {
 		return nil, RangeIgnored

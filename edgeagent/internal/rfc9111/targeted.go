@@ -216,7 +216,8 @@ func (p *sfParser) bytes() (sfValue, bool) {
 	return sfValue{}, p.eat(':')
 }
 
-// number reads an integer of at most 15 digits or a decimal of at most 12 + 3 (RFC 9651 3.3.1, 3.3.2).
+// number reads an integer of at most 15 digits or a decimal of at most 12 + 3 (RFC 9651 3.3.1,
+// 3.3.2).
 func (p *sfParser) number() (sfValue, bool) {
 	sign := ""
 	if p.eat('-') {

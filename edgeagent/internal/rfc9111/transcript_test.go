@@ -17,8 +17,9 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write what the rules decide into testdata/*.txt; review the diff")
 
-// TestTranscripts replays testdata/*.txt. A transcript sets up an endpoint's policy and a reply, then asks; each answer
-// stands behind "->" below its question. The clock starts at 2026-01-01 00:00:00 GMT.
+// TestTranscripts replays testdata/*.txt. A transcript sets up an endpoint's policy and a reply,
+// then asks; each answer stands behind "->" below its question. The clock starts at 2026-01-01
+// 00:00:00 GMT.
 //
 //	policy mode=minimum default_ttl=1m     the endpoint; what is not named has its default
 //	response 200 [library] [authorized] [took=2s]   the reply, its header in the indented lines below
@@ -155,7 +156,7 @@ func (s *scene) at(after time.Duration) string {
 	if !v.Fresh && v.OnError {
 		words = append(words, "on-error")
 	}
-	if f.ClientsTold() {
+	if f.RewritesCacheControl() {
 		words = append(words, "client: "+string(f.AppendCacheControl(nil, s.policy)))
 	}
 	return strings.Join(words, " ")

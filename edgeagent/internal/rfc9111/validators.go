@@ -9,7 +9,7 @@ import (
 type Validators struct {
 	ETag         string
 	LastModified string
-	// Date tells whether LastModified is strong enough for If-Range.
+	// Date says whether LastModified is strong enough for If-Range.
 	Date string
 }
 
@@ -37,8 +37,9 @@ func (c Conditions) Any() bool {
 	return c.IfNoneMatch != "" || c.IfModifiedSince != "" || c.IfMatch != "" || c.IfUnmodifiedSince != ""
 }
 
-// Evaluate applies RFC 9110 13.2.2 to a reply that would be a 200. If-Modified-Since matches only the very date that is
-// stored, since the file behind a URL may change its supplier and then have an older date.
+// Evaluate applies RFC 9110 13.2.2 to a reply that would be a 200. If-Modified-Since matches only
+// the very date that is stored, because the file behind a URL may change its supplier and then have
+// an older date.
 func (c Conditions) Evaluate(v Validators, now time.Time) Outcome {
 	switch {
 	case c.IfMatch != "":
@@ -65,8 +66,9 @@ func (c Conditions) Evaluate(v Validators, now time.Time) Outcome {
 	return Proceed
 }
 
-// RangeApplies reports whether If-Range lets a Range be answered: absent, a strong match, or exactly the stored date where
-// that date is strong (RFC 9110 8.8.2.2: at least a second older than Date).
+// RangeApplies reports whether If-Range lets a Range be answered: absent, a strong match, or
+// exactly the stored date where that date is strong (RFC 9110 8.8.2.2: at least a second older than
+// Date).
 func (c Conditions) RangeApplies(v Validators, now time.Time) bool {
 	s := c.IfRange
 	if s == "" {
@@ -108,7 +110,8 @@ func WeakMatch(a, b string) bool {
 	return a == strings.TrimPrefix(b, "W/") && a != ""
 }
 
-// listMatches reports whether a list of entity tags, or "*", holds etag. "*" stands for any reply there is.
+// listMatches reports whether a list of entity tags, or "*", holds etag. "*" stands for any reply
+// there is.
 func listMatches(list, etag string, match func(a, b string) bool) bool {
 	if trim(list) == "*" {
 		return true
@@ -145,8 +148,8 @@ func nextETag(list string) (tag, rest string) {
 	return trim(tag), rest
 }
 
-// Confirms reports whether a 304 with these validators is about the stored reply (RFC 9111 4.3.4). One that names another
-// entity tag is not, and the file has to be asked for anew.
+// Confirms reports whether a 304 with these validators is about the stored reply (RFC 9111 4.3.4).
+// One that names another entity tag is not, and the file has to be asked for anew.
 func (v Validators) Confirms(stored Validators) bool {
 	if v.ETag != "" && stored.ETag != "" {
 		return strings.TrimPrefix(v.ETag, "W/") == strings.TrimPrefix(stored.ETag, "W/")

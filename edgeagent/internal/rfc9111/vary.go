@@ -9,9 +9,9 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// ParseVary returns the selecting field names of a reply, in lower case, sorted, each once. star is true if "*" stands
-// anywhere, or what is no field name (RFC 9110 12.5.5): nobody knows what such a reply was selected by, so it matches no
-// other request.
+// ParseVary returns the selecting field names of a reply, in lower case, sorted, each once. star is
+// true if "*" stands anywhere, or what is no field name (RFC 9110 12.5.5): nobody knows what such a
+// reply was selected by, so it matches no other request.
 func ParseVary(lines []string) (names []string, star bool) {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
@@ -29,11 +29,12 @@ func ParseVary(lines []string) (names []string, star bool) {
 	return slices.Compact(names), star
 }
 
-// Selecting returns the value by which a request selects its variant, for one name of [ParseVary]. Two requests select the
-// same variant if all their values are equal; a field that is absent differs from one that is empty.
+// Selecting returns the value by which a request selects its variant, for one name of [ParseVary].
+// Two requests select the same variant if all their values are equal; a field that is absent
+// differs from one that is empty.
 //
-// header must give the request as it would be sent to the origin, not as the client sent it: a field that no origin sees
-// cannot have selected anything.
+// header must give the request as it would be sent to the origin, not as the client sent it: a
+// field that no origin sees cannot have selected anything.
 func Selecting(name string, header Fields) (value string, present bool) {
 	lines := header(field.Canonical(name))
 	if len(lines) == 0 {
@@ -102,8 +103,9 @@ func foldCommas(list string) string {
 	return string(b)
 }
 
-// NormaliseAcceptEncoding reduces Accept-Encoding to the codings worth a variant, in one order: a subset of br, zstd, gzip,
-// or else identity. A client that sends none gets identity, since it may not decode anything.
+// NormaliseAcceptEncoding reduces Accept-Encoding to the codings worth a variant, in one order: a
+// subset of br, zstd, gzip, or else identity. A client that sends none gets identity, because it
+// may not decode anything.
 func NormaliseAcceptEncoding(lines []string) string {
 	const br, zstd, gzip = 1, 2, 4
 	var accepted, named uint8
@@ -159,8 +161,8 @@ func NormaliseAccept(lines []string) string {
 	return accepts[accepted]
 }
 
-// Named reports whether a media type is one of those that [NormaliseAccept] keeps, and an Accept that
-// it returned holds it.
+// Named reports whether a media type is one of those that [NormaliseAccept] keeps, and an Accept
+// that it returned holds it.
 func Named(accept, media string) bool {
 	if !slices.Contains(negotiated[:], media) {
 		return false
@@ -203,7 +205,8 @@ func zeroWeight(params string) bool {
 	return false
 }
 
-// normaliseList lower-cases a list and sorts its members: their order means nothing where weights do (RFC 9110 12.4.2).
+// normaliseList lower-cases a list and sorts its members: their order means nothing where weights
+// do (RFC 9110 12.4.2).
 func normaliseList(lines []string) string {
 	var members []string
 	for _, line := range lines {

@@ -43,7 +43,8 @@ func filled(b *testing.B, n int) *Table {
 	return table
 }
 
-// A change has to cost what it touches, not what the table holds: the two sizes should take about the same time.
+// A change has to cost what it touches, not what the table holds: the two sizes should take about
+// the same time.
 func BenchmarkApplyOneDomain(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -15,19 +15,21 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// holding is what the table keeps of an account besides the view, so that a change of one resource needs no other bytes than
-// its own. Domains are in the view only: there may be a million.
+// holding is what the table keeps of an account besides the view, so that a change of one resource
+// needs no other bytes than its own. Domains are in the view only: there may be a million.
 type holding struct {
 	id    string
 	state *topology.AccountState
 	media *topology.MediaSet
 	// uid is that of the view, empty while the account does not exist.
 	uid string
-	// undecodable holds, by key, what was received and could not be read; refused, what could be read and makes no sense.
+	// undecodable holds, by key, what was received and could not be read; refused, what could be
+	// read and makes no sense.
 	undecodable map[topology.Key]*topologyv1.Rejected
 	refused     []*topologyv1.Rejected
 
-	// edit and changed, what of the state the step has changed, belong to the step that is being built.
+	// edit and changed, what of the state the step has changed, belong to the step that is being
+	// built.
 	edit    *topology.MediaEdit
 	changed map[topology.Key]struct{}
 }
@@ -71,8 +73,8 @@ type builder struct {
 	inactive []inactive
 }
 
-// takeAll takes the records in. Those of a change are collected first: an error may come after any of them, and what they
-// change is the table's own.
+// takeAll takes the records in. Those of a change are collected first: an error may come after any
+// of them, and what they change is the table's own.
 func (b *builder) takeAll(records iter.Seq2[topology.Record, error], full bool) error {
 	var collected []topology.Record
 	for r, err := range records {
@@ -97,11 +99,11 @@ func (b *builder) take(r topology.Record) {
 	case topology.KindSettings:
 		b.takeSettings(r)
 	case topology.KindCustomDomains:
-		b.settle(r, b.takeDomain(r))
+		b.noteReadable(r, b.takeDomain(r))
 	case topology.KindMediaFiles:
-		b.settle(r, b.takeMedia(r))
+		b.noteReadable(r, b.takeMedia(r))
 	case topology.KindPurges, topology.KindPurgeFloors:
-		b.settle(r, b.takePurge(r))
+		b.noteReadable(r, b.takePurge(r))
 	case topology.KindAccounts, topology.KindOrigins, topology.KindOriginSecrets, topology.KindURLEndpoints:
 		h := b.change(r.Key.Account)
 		if h.changed == nil {
@@ -112,7 +114,7 @@ func (b *builder) take(r topology.Record) {
 		if err != nil {
 			b.keepBefore(h, r)
 		}
-		b.settle(r, err)
+		b.noteReadable(r, err)
 	}
 }
 
@@ -134,8 +136,8 @@ func (b *builder) change(account string) *holding {
 	return h
 }
 
-// settle notes whether what was received of a resource could be read.
-func (b *builder) settle(r topology.Record, err error) {
+// noteReadable notes whether what was received of a resource could be read.
+func (b *builder) noteReadable(r topology.Record, err error) {
 	if err == nil {
 		if h := b.holdings[r.Key.Account]; h != nil && h.undecodable[r.Key] != nil {
 			delete(h.undecodable, r.Key)
@@ -156,7 +158,8 @@ func (b *builder) reject(r topology.Record, err error) *topologyv1.Rejected {
 	return rejected
 }
 
-// openAgain marks accounts with what could not be compiled as changed: perhaps it was sealed with a key that is known only now.
+// openAgain marks accounts with what could not be compiled as changed: perhaps it was sealed with a
+// key that is known only now.
 func (b *builder) openAgain() {
 	for id, h := range b.holdings {
 		if len(h.refused) == 0 {
@@ -197,7 +200,8 @@ func (b *builder) finish(s Step) (*Root, Result) {
 	}, result
 }
 
-// show puts the account as it has become into the root, and reports whether requests may see a difference.
+// show puts the account as it has become into the root, and reports whether requests may see a
+// difference.
 func (b *builder) show(h *holding) bool {
 	edited := h.edit != nil
 	if edited {
@@ -246,7 +250,8 @@ func (b *builder) compile(h *holding, was *topology.Account) {
 	h.uid = uid
 }
 
-// refuseUndecodable keeps requests for an endpoint that nothing is known of from landing in the default endpoint.
+// refuseUndecodable keeps requests for an endpoint that nothing is known of from landing in the
+// default endpoint.
 func (h *holding) refuseUndecodable(a *topology.Account) *topology.Account {
 	for key := range h.undecodable {
 		if key.Kind == topology.KindURLEndpoints {

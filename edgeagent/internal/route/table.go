@@ -1,10 +1,12 @@
-// Package route is an edge's routing table: which account, endpoints and custom domain a request is for.
+// Package route is an edge's routing table: which account, endpoints and custom domain a request is
+// for.
 //
-// It owns the compiled topology. Where a URL leads in it is [topology.Locate]'s business; how it came here, and that it is
-// on disk, is control's.
+// It owns the compiled topology. Where a URL leads in it is [topology.Locate]'s business; how it
+// came here, and that it is on disk, is control's.
 //
-// What always holds: a [Root] never changes, and holds one revision whole; a request takes it once. Roots share what did not
-// change, so a step costs what it touches, not what the table holds. One goroutine applies steps.
+// What always holds: a [Root] never changes, and holds one revision whole; a request takes it once.
+// Roots share what did not change, so a step costs what it touches, not what the table holds. One
+// goroutine applies steps.
 package route
 
 import (
@@ -22,15 +24,18 @@ import (
 type Step struct {
 	// Full says that the records are all there is, instead of what has changed.
 	Full bool
-	// Epoch is the identity of the history that Revision is a place in. Empty = that of the step before.
+	// Epoch is the identity of the history that Revision is a place in. Empty = that of the step
+	// before.
 	Epoch string
 	// Revision is where the topology stands after the step.
 	Revision int64
-	// SharedHost is `host[:port]`, for a topology that holds no settings of its own. Empty = that of the step before.
+	// SharedHost is `host[:port]`, for a topology that holds no settings of its own. Empty = that
+	// of the step before.
 	SharedHost string
 	// Ring opens sealed secrets. Nil = that of the step before.
 	Ring *seal.Ring
-	// Records are in any order. Of a key that comes twice, the later counts. After an error nothing is applied. Nil = none.
+	// Records are in any order. Of a key that comes twice, the later counts. After an error nothing
+	// is applied. Nil = none.
 	Records iter.Seq2[topology.Record, error]
 }
 
@@ -47,19 +52,22 @@ func Of(records ...topology.Record) iter.Seq2[topology.Record, error] {
 
 // Result is what became of a step.
 type Result struct {
-	// Rejected holds the resources that the step brought or touched and that could not be applied. Of each, the version
-	// before is still in effect, if there was one since it was created.
+	// Rejected holds the resources that the step brought or touched and that could not be applied.
+	// Of each, the version before is still in effect, if there was one after it was created.
 	Rejected []*topologyv1.Rejected
-	// Touched holds the ids of accounts whose endpoints, origins or media files may have changed, deleted ones too. Sorted.
+	// Touched holds the ids of accounts whose endpoints, origins or media files may have changed,
+	// deleted ones too. Sorted.
 	Touched []string
 }
 
-// Hooks tell other parts of the agent what a step says to them. All run in the goroutine that applies; each may be nil.
+// Hooks pass on what a step says to other parts of the agent. All run in the goroutine that
+// applies; each may be nil.
 type Hooks struct {
-	// Epoch is called before anything else of a step that comes from another history than the step before it, and for the
-	// first step. Revisions from before it mean nothing any more.
+	// Epoch is called before anything else of a step that comes from another history than the step
+	// before it, and for the first step. Revisions from before it mean nothing any more.
 	Epoch func(epoch string)
-	// Purge and Floor are called before requests see the step. A full state repeats those that are still kept.
+	// Purge and Floor are called before requests see the step. A full state repeats those that are
+	// still kept.
 	Purge func(accountUID string, p *topologyv1.Purge, revision int64)
 	Floor func(accountUID string, f *topologyv1.PurgeFloor)
 	// Applied is called once requests see the step.
@@ -99,7 +107,8 @@ func (r *Root) Account(id string) *topology.Account {
 	return a
 }
 
-// Domain returns nil unless there is an ACTIVE custom domain of this canonical name, which may begin with "*.".
+// Domain returns nil unless there is an ACTIVE custom domain of this canonical name, which may
+// begin with "*.".
 func (r *Root) Domain(name string) *topology.Domain {
 	d, _ := r.domains.Get(name)
 	return d
@@ -119,11 +128,13 @@ type Table struct {
 	// All below belongs to the goroutine that applies.
 
 	holdings map[string]*holding
-	// shared is what the topology's own settings say, given what the steps have said where it says nothing.
+	// shared is what the topology's own settings say, given what the steps have said where it says
+	// nothing.
 	shared, given string
 	// ring opens the secrets in holdings.
 	ring *seal.Ring
-	// unusable holds, by account, those with resources that could not be applied; "" stands for the settings.
+	// unusable holds, by account, those with resources that could not be applied; "" stands for the
+	// settings.
 	unusable map[string][]*topologyv1.Rejected
 }
 
@@ -137,7 +148,8 @@ func New(hooks Hooks) *Table {
 // Root is the topology that a request takes, once.
 func (t *Table) Root() *Root { return t.root.Load() }
 
-// Rejected holds every resource that is not in effect as received, by key. It is called by the goroutine that applies.
+// Rejected holds every resource that is not in effect as received, by key. It is called by the
+// goroutine that applies.
 func (t *Table) Rejected() []*topologyv1.Rejected {
 	var all []*topologyv1.Rejected
 	for _, some := range t.unusable {
@@ -147,8 +159,9 @@ func (t *Table) Rejected() []*topologyv1.Rejected {
 	return all
 }
 
-// Apply makes the next root and shows it to requests. Resources that are undecodable or make no sense are rejected, and the
-// rest is applied. An error is one of Records; then nothing has changed. Apply is called by one goroutine at a time.
+// Apply makes the next root and shows it to requests. Resources that are undecodable or make no
+// sense are rejected, and the rest is applied. An error is one of Records; then nothing has
+// changed. Apply is called by one goroutine at a time.
 func (t *Table) Apply(s Step) (Result, error) {
 	b := t.builder(s)
 	if s.Records != nil {

@@ -13,7 +13,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// keepBefore leaves in effect what there was of a resource that cannot be read, unless it was another of the same name.
+// keepBefore leaves in effect what there was of a resource that cannot be read, unless it was
+// another of the same name.
 func (b *builder) keepBefore(h *holding, r topology.Record) {
 	before := &topology.AccountState{}
 	if old := b.before[h.id]; old != nil {
@@ -44,8 +45,8 @@ func keep[M proto.Message](now, before map[string]topology.Stored[M], r topology
 	delete(now, r.Key.ID)
 }
 
-// takeDomain changes only what the record's account has: a name that moves from one account to another in one step may
-// arrive before it leaves.
+// takeDomain changes only what the record's account has: a name that moves from one account to
+// another in one step may arrive before it leaves.
 func (b *builder) takeDomain(r topology.Record) error {
 	m, err := b.readDomain(r)
 	name := m.GetDomain()
@@ -94,7 +95,8 @@ type inactive struct {
 	after         int
 }
 
-// fillDomains puts what was collected of a full state into the map. A domain is dropped again if it came a second time, inactive.
+// fillDomains puts what was collected of a full state into the map. A domain is dropped again if it
+// came a second time, inactive.
 func (b *builder) fillDomains() {
 	if !b.filling {
 		return
@@ -109,7 +111,8 @@ func (b *builder) fillDomains() {
 	b.fill, b.inactive = nil, nil
 }
 
-// readDomain returns nil for a domain that is deleted or cannot be read. What it returns is valid until the next call.
+// readDomain returns nil for a domain that is deleted or cannot be read. What it returns is valid
+// until the next call.
 func (b *builder) readDomain(r topology.Record) (*topologyv1.CustomDomain, error) {
 	if r.Value == nil {
 		return nil, nil
@@ -124,8 +127,8 @@ func (b *builder) readDomain(r topology.Record) (*topologyv1.CustomDomain, error
 	return m, nil
 }
 
-// intern makes equal strings one: a million domains name few accounts and endpoints. It also lets go of the bytes that s is
-// a part of.
+// intern makes equal strings one: a million domains name few accounts and endpoints. It also lets
+// go of the bytes that s is a part of.
 func intern(s string) string { return unique.Make(s).Value() }
 
 func (b *builder) takeMedia(r topology.Record) error {
@@ -162,8 +165,9 @@ func readMedia(r topology.Record) (sha [8]byte, err error) {
 	return [8]byte(sum[:8]), nil
 }
 
-// takePurge collects purges and floors. One that cannot be read might be of anything in the account, so everything from
-// before it has to be revalidated. A record that went away needs nothing: the floor that covers it came first.
+// takePurge collects purges and floors. One that cannot be read might be of anything in the
+// account, so everything from before it has to be revalidated. A record that went away needs
+// nothing: the floor that covers it came first.
 func (b *builder) takePurge(r topology.Record) error {
 	if r.Value == nil {
 		return nil

@@ -142,7 +142,7 @@ func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 	}
 	res.Forwarded = forwarded(r.Target.Endpoint.Steps[:i+1])
 	if res.Kind == NotModified {
-		return // what the file depends on is known since it was found
+		return // what the file depends on was known when it was found
 	}
 	h := a.Response.Header
 	for _, name := range res.dependsOn(r, h["Vary"]) {

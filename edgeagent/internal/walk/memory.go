@@ -22,7 +22,7 @@ type missKey [2]uint64
 
 // A miss is one "no such file".
 type miss struct {
-	at     time.Duration // when it was asked, since the memory began, on the clock that never jumps
+	at     time.Duration // when it was asked, counted from when the memory began, on the clock that never jumps
 	asof   int64         // the revision at which the walk began
 	denied bool          // a weak one, believed for at most origin.DeniedFor
 }

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// A sample is as much of a body as tells whether files come through: most images whole, of others the beginning.
+	// A sample is as much of a body as shows whether files come through: most images whole, of others the beginning.
 	sampleBytes = 1 << 20
 	sampleFor   = time.Second
 )

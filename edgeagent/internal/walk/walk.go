@@ -33,7 +33,7 @@ type Request struct {
 	Header field.Map
 	// Stored is set to revalidate a stored reply.
 	Stored *Stored
-	// StopOnInconclusive ends the walk at the first step that does not answer, since the caller holds a copy that may then
+	// StopOnInconclusive ends the walk at the first step that does not answer, because the caller holds a copy that may then
 	// be used.
 	StopOnInconclusive bool
 }

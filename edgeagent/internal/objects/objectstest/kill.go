@@ -25,7 +25,8 @@ const (
 	storeVariable = "OBJECTSTEST_STORE_DIR"
 )
 
-// Main is the TestMain of a test binary that calls [Run]. The binary is started again by its tests, to be killed.
+// Main is the TestMain of a test binary that calls [Run]. The binary is started again by its tests,
+// to be killed.
 func Main(m *testing.M, open Open) {
 	if dir := os.Getenv(fillVariable); dir != "" {
 		fillForever(open, dir)
@@ -80,7 +81,8 @@ func fillForever(open Open, dir string) {
 	select {}
 }
 
-// storeForever stores one object after the other until it is killed, and prints the number of each that is stored.
+// storeForever stores one object after the other until it is killed, and prints the number of each
+// that is stored.
 func storeForever(open Open, dir string) {
 	s := child(open, dir, 1<<30)
 	var last atomic.Int64
@@ -141,7 +143,8 @@ func onDisk(t *testing.T, dir string) (sum int64) {
 	return sum
 }
 
-// killLosesNothing: what was stored when the process is killed is stored afterwards, each object of it.
+// killLosesNothing: what was stored when the process is killed is stored afterwards, each object of
+// it.
 func killLosesNothing(t *testing.T, open Open) {
 	rounds := 40
 	if testing.Short() {
@@ -166,8 +169,8 @@ func killLosesNothing(t *testing.T, open Open) {
 	}
 }
 
-// killAChild has a process work in dir, and kills it at a random moment after a random commit. It returns what the process
-// said of its commits.
+// killAChild has a process work in dir, and kills it at a random moment after a random commit. It
+// returns what the process said of its commits.
 func killAChild(t *testing.T, dir, variable string) (said string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])

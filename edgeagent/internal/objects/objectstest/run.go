@@ -195,7 +195,8 @@ func restart(t *testing.T, open Open) {
 	}
 }
 
-// variants: of one key the latest reply comes first, a new one takes the place of its variant's, and their number is bounded.
+// variants: of one key the latest reply comes first, a new one takes the place of its variant's,
+// and their number is bounded.
 func variants(t *testing.T, open Open) {
 	s, _ := start(t, open, t.TempDir())
 	put := func(selecting string, at int64, body string) {
@@ -245,7 +246,8 @@ func variants(t *testing.T, open Open) {
 	}
 }
 
-// damage: whatever happens to a file, no wrong byte is given, and none is given as if it were whole.
+// damage: whatever happens to a file, no wrong byte is given, and none is given as if it were
+// whole.
 func damage(t *testing.T, open Open) {
 	for _, length := range []int{3000, 200_000, 1_500_000} {
 		dir := t.TempDir()
@@ -329,7 +331,8 @@ func disk(t *testing.T, options string) string {
 	return dir
 }
 
-// served stores a body of a length that is not known before, and checks that three readers get every byte of it.
+// served stores a body of a length that is not known before, and checks that three readers get
+// every byte of it.
 func served(t *testing.T, s Store, n, length int) error {
 	t.Helper()
 	body, h := content(n, length), head(n, length)
@@ -363,7 +366,8 @@ func served(t *testing.T, s Store, n, length int) error {
 	return err
 }
 
-// fullDisk: on a disk without space, or without inodes, readers get every byte, and the store comes back by itself.
+// fullDisk: on a disk without space, or without inodes, readers get every byte, and the store comes
+// back by itself.
 func fullDisk(t *testing.T, open Open) {
 	for name, options := range map[string]string{"bytes": "size=4m", "inodes": "size=64m,nr_inodes=70"} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,7 @@
-// Package objectstest holds what any store of replies has to keep, as tests that know nothing of how it lies on the disk:
-// what is stored is there after a restart and a kill; a damaged file gives no wrong byte; a full disk loses no client; the
-// disk never holds more than the limit; what is used stays; what is unwanted goes. Another format of the store is judged by
-// them.
+// Package objectstest holds what any store of replies has to keep, as tests that know nothing of
+// how it lies on the disk: what is stored is there after a restart and a kill; a damaged file gives
+// no wrong byte; a full disk loses no client; the disk never holds more than the limit; what is
+// used stays; what is unwanted goes. Another format of the store is judged by them.
 package objectstest
 
 import (
