@@ -21,7 +21,7 @@ func AddCommands(root, restore *cobra.Command) {
 		c.applyCommand(), c.exportCommand(),
 		c.createCommand(), c.updateCommand(), c.editCommand(), c.getCommand(), c.describeCommand(), c.deleteCommand(),
 		c.mediaCommand(), c.purgeCommand(),
-		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(), c.explainCommand(), c.testCommand(), c.snapshotCommand(restore), c.secretsCommand(),
+		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(), c.explainCommand(), c.testCommand(), c.snapshotCommand(restore), c.secretsCommand(), c.historyCommand(), c.diffCommand(), c.rollbackCommand(), c.auditCommand(),
 	} {
 		cmd.GroupID = "admin"
 		root.AddCommand(cmd)

@@ -1,0 +1,168 @@
+package adminsvc
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+)
+
+// told are changes in a line each.
+func told(changes []*adminv1.ResourceChange) string {
+	var lines []string
+	for _, c := range changes {
+		line := strings.ToLower(c.GetAction().String()) + " " + strings.TrimPrefix(c.GetName(), "accounts/acme/")
+		for _, f := range c.GetFields() {
+			if c.GetAction() == adminv1.ResourceChange_UPDATED {
+				line += fmt.Sprintf(" %s:%s->%s", f.GetPath(), f.GetBefore(), f.GetAfter())
+			}
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "; ")
+}
+
+func TestRollback(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	manifest := func(url, secret, more string) int64 {
+		t.Helper()
+		return do[*adminv1.ApplyManifestResponse](t, r, "ApplyManifest", fmt.Sprintf(`{"prune": true, "manifest": {"account": {"id": "acme"}, "origins": [
+			{"id": "web", "web": {"baseUrl": %q}}, {"id": "shop", "s3": {"bucket": "b", "accessKeyId": "k", "secretAccessKey": %q}}],
+			"urlEndpoints": [{"id": "default", "origins": ["web", "shop"]}]%s}}`, url, secret, more)).GetRevision()
+	}
+	first := manifest("http://one.example", "canary-one", `, "customDomains": [{"domain": "one.example.com", "mode": "ACCOUNT"}]`)
+	before := r.secretOf(t, "shop")
+	second := manifest("http://two.example", "canary-two", `, "customDomains": [{"domain": "two.example.com", "mode": "ACCOUNT"}]`)
+	if after := r.secretOf(t, "shop"); before != "canary-one" || after != "canary-two" {
+		t.Fatalf("secrets %q, then %q", before, after)
+	}
+	do[*adminv1.CreateOriginResponse](t, r, "CreateOrigin", `{"parent": "accounts/acme", "originId": "later", "origin": {"web": {"baseUrl": "http://later.example"}}}`)
+	if err := r.store.RotateSecrets(t.Context(), func(int) {}); err != nil {
+		t.Fatal(err)
+	}
+
+	steps := do[*adminv1.ListStepsResponse](t, r, "ListSteps", `{"parent": "accounts/acme"}`).GetSteps()
+	if len(steps) != 3 || steps[0].GetMethod() != "CreateOrigin" || steps[1].GetRevision() != second || steps[2].GetRevision() != first {
+		t.Fatalf("steps %v", steps)
+	}
+	diff := do[*adminv1.DiffRevisionsResponse](t, r, "DiffRevisions", fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d", "to": "%d"}`, first, second))
+	const want = `updated origins/shop s3.secretAccessKey:(changed)->(changed); updated origins/web web.baseUrl:"http://one.example"->"http://two.example"; ` +
+		`deleted customDomains/one.example.com; created customDomains/two.example.com`
+	if got := told(diff.GetChanges()); got != want {
+		t.Errorf("diff\n%s\nwant\n%s", got, want)
+	}
+
+	call := fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"`, first)
+	dry := do[*adminv1.RollbackResponse](t, r, "Rollback", call+`, "validateOnly": true}`)
+	if r.secretOf(t, "shop") != "canary-two" {
+		t.Error("a dry run has changed a secret")
+	}
+	back := do[*adminv1.RollbackResponse](t, r, "Rollback", call+`, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a01"}`)
+	const undone = `deleted origins/later; updated origins/shop s3.secretAccessKey:(changed)->(changed); updated origins/web web.baseUrl:"http://two.example"->"http://one.example"; ` +
+		`created customDomains/one.example.com; deleted customDomains/two.example.com`
+	if got := told(back.GetChanges()); got != undone || told(dry.GetChanges()) != undone {
+		t.Errorf("rollback\n%s\ndry run\n%s\nwant\n%s", got, told(dry.GetChanges()), undone)
+	}
+	if secret := r.secretOf(t, "shop"); secret != "canary-one" {
+		t.Errorf("the secret is %q, want what it was", secret)
+	}
+	again := do[*adminv1.RollbackResponse](t, r, "Rollback", call+`, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a01"}`)
+	if again.GetRevision() != back.GetRevision() || told(again.GetChanges()) != undone {
+		t.Errorf("the same request again: %v", again)
+	}
+	noop := do[*adminv1.RollbackResponse](t, r, "Rollback", call+`}`)
+	if noop.GetRevision() != back.GetRevision() || len(noop.GetChanges()) != 0 {
+		t.Errorf("rolled back once more: %v", noop)
+	}
+	now := do[*adminv1.DiffRevisionsResponse](t, r, "DiffRevisions", fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d"}`, first))
+	if len(now.GetChanges()) != 0 {
+		t.Errorf("after the rollback, since %d: %s", first, told(now.GetChanges()))
+	}
+
+	r.refused(t, codes.OutOfRange, "Rollback", `{"parent": "accounts/acme", "revision": "1000000000"}`)
+	r.refused(t, codes.InvalidArgument, "Rollback", fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"}`, first-1))
+	r.refused(t, codes.NotFound, "Rollback", `{"parent": "accounts/nobody", "revision": "1"}`)
+	r.refused(t, codes.NotFound, "DiffRevisions", `{"parent": "accounts/nobody", "from": "1"}`)
+	r.refused(t, codes.NotFound, "ListSteps", `{"parent": "accounts/nobody"}`)
+}
+
+// A rollback is a write as any other: what was once right is checked again.
+func TestRollbackToWhatMayNotBe(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"accountId": "acme"}`)
+	held := do[*adminv1.CreateCustomDomainResponse](t, r, "CreateCustomDomain",
+		`{"parent": "accounts/acme", "customDomainId": "img.example.com", "customDomain": {"domain": "img.example.com", "mode": "ACCOUNT"}}`).GetRevision()
+	do[*adminv1.DeleteCustomDomainResponse](t, r, "DeleteCustomDomain", `{"name": "accounts/acme/customDomains/img.example.com"}`)
+	do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"accountId": "other"}`)
+	do[*adminv1.CreateCustomDomainResponse](t, r, "CreateCustomDomain",
+		`{"parent": "accounts/other", "customDomainId": "img.example.com", "customDomain": {"domain": "img.example.com", "mode": "ACCOUNT"}}`)
+	r.refused(t, codes.AlreadyExists, "Rollback", fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"}`, held))
+}
+
+// Events of the audit tell whether secrets are equal, and not what they are.
+func TestAuditHashesSecrets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"accountId": "acme"}`)
+	for _, secret := range []string{"canary-one", "canary-two", "canary-one"} {
+		do[*adminv1.ApplyManifestResponse](t, r, "ApplyManifest", fmt.Sprintf(`{"manifest": {"account": {"id": "acme"}, "origins": [
+			{"id": "shop", "s3": {"bucket": "b", "accessKeyId": "k", "secretAccessKey": %q}}]}}`, secret))
+	}
+	page := do[*adminv1.ListEventsResponse](t, r, "ListEvents", `{"parent": "accounts/acme", "pageSize": 2}`)
+	rest := do[*adminv1.ListEventsResponse](t, r, "ListEvents", fmt.Sprintf(`{"parent": "accounts/acme", "pageToken": %q}`, page.GetNextPageToken()))
+	events := append(page.GetEvents(), rest.GetEvents()...)
+	if len(events) != 4 || events[3].GetMethod() != "CreateAccount" || events[0].GetResource() != "accounts/acme" || events[0].GetPeer() == "" {
+		t.Fatalf("events %v", events)
+	}
+	var hashes []string
+	for _, e := range events[:3] {
+		if strings.Contains(e.String(), "canary") {
+			t.Errorf("an event tells a secret: %v", e)
+		}
+		for _, f := range e.GetChanges()[0].GetFields() {
+			if f.GetPath() == "s3.secretAccessKey" {
+				hashes = append(hashes, f.GetAfter())
+			}
+		}
+	}
+	if len(hashes) != 3 || hashes[0] != hashes[2] || hashes[0] == hashes[1] || !strings.HasPrefix(hashes[0], "hmac:") || len(hashes[0]) != 21 {
+		t.Errorf("hashes of secrets %q", hashes)
+	}
+	r.refused(t, codes.InvalidArgument, "ListEvents", fmt.Sprintf(`{"parent": "accounts/other", "pageToken": %q}`, page.GetNextPageToken()))
+}
+
+// secretOf reads the secret of an origin of the account acme, as edges do.
+func (r *rig) secretOf(t *testing.T, id string) string {
+	t.Helper()
+	state, err := r.store.AccountState(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDraft(state, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.secrets.before(id).Message.GetValues()["s3.secret_access_key"]
+}
+
+// do calls a method that must not fail.
+func do[M proto.Message](t *testing.T, r *rig, method, body string) M {
+	t.Helper()
+	raw, err := proto.Marshal(r.must(t, method, body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var none M
+	m := none.ProtoReflect().New().Interface().(M)
+	if err := proto.Unmarshal(raw, m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
