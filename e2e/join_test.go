@@ -145,3 +145,62 @@ func TestOpenListenersForEdgesThatJoin(t *testing.T) {
 		t.Error("the stranger was sent the topology")
 	}
 }
+
+// An edge of a pool knows the accounts that name it: their files, its library, nothing of others; revoking it tells the secrets of
+// those alone.
+func TestPools(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	cp := startControlPlane(t, filepath.Join(dir, "cp"))
+	a := cp.administer(t)
+	o := newOrigin(t, map[string]string{"/a.txt": "a"})
+	for id, pools := range map[string]string{"acme": "[gold]", "globex": "[]"} {
+		a.feed(t, fmt.Sprintf(`account: {id: %s, pools: %s}
+origins: [{id: o, web: {baseUrl: "%s"}, requestHeaders: [{name: X-Key, secretValue: canary-of-%s}]}]
+urlEndpoints: [{id: default, origins: [o]}]
+`, id, pools, o.url, id), "apply", "-f", "-")
+	}
+	gold := startEdge(t, filepath.Join(dir, "gold"), "gold", cp.edges, "--join-token-file", a.joinToken(t, "gold-1", "--pool", "gold"))
+	all := startEdge(t, filepath.Join(dir, "all"), "all", cp.edges, "--join-token-file", a.joinToken(t, "all-1"))
+	gold.waitReady(t)
+	all.waitReady(t)
+	a.upload(t, "acme", "/m.txt", "media of acme")
+	a.upload(t, "globex", "/m.txt", "media of globex")
+	for _, e := range []*edge{gold, all} {
+		e.serves(t, "/acme/a.txt", "a")
+		e.serves(t, "/acme/m.txt", "media of acme")
+	}
+	all.serves(t, "/globex/a.txt", "a")
+	all.serves(t, "/globex/m.txt", "media of globex")
+	gold.refuses(t, "/globex/a.txt", http.StatusNotFound)
+	gold.stop(t)
+	if found := grep(t, filepath.Join(gold.dir, "state"), "globex"); found != "" {
+		t.Errorf("%s of an edge that is not sent the account knows it", found)
+	}
+	if r := a.try(t, "", "edges", "revoke", "gold-1"); r.stdout != "accounts/acme/origins/o\n" {
+		t.Errorf("revoke prints %q", r.stdout)
+	}
+	a.do(t, "update", "account", "acme", "--set", "pools=gold", "--set", "displayName=Acme")
+	if r := a.try(t, "", "update", "account", "acme", "--set", "pools=Gold"); r.code != 1 || !strings.Contains(r.stderr, "use 1 to 63 of a-z, 0-9 and -") {
+		t.Errorf("a pool that is none: %d %s", r.code, r.stderr)
+	}
+}
+
+// grep returns the first file below a folder that has a text, empty for none.
+func grep(t *testing.T, folder, text string) (found string) {
+	t.Helper()
+	err := filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || found != "" {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if strings.Contains(string(content), text) {
+			found = path
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}

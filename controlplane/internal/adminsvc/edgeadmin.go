@@ -79,7 +79,7 @@ func (s edgeAdmin) RevokeEdge(ctx context.Context, req *adminv1.RevokeEdgeReques
 	if revoked.Key == nil {
 		return resp, nil // it never joined
 	}
-	for key := range s.fleet.OriginsWithSecrets() {
+	for key := range s.fleet.OriginsWithSecrets(revoked.Pool) {
 		resp.Origins = append(resp.Origins, "accounts/"+key.Account+"/origins/"+key.ID)
 	}
 	slices.Sort(resp.Origins)

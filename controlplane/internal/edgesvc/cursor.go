@@ -92,7 +92,7 @@ func (st *stream) view() (*feed.View, error) {
 	if view.History != st.history {
 		return nil, errHistory
 	}
-	return view, nil
+	return view.In(st.pool()), nil
 }
 
 // limit is how far the edge may go in the history that the stream is about.
@@ -105,6 +105,7 @@ func (st *stream) limit() (brake.Limit, error) {
 	if limit.View.History != st.history {
 		return limit, errHistory
 	}
+	limit.View = limit.View.In(st.pool())
 	return limit, nil
 }
 
@@ -223,12 +224,36 @@ func (st *stream) advance(ctx context.Context) error {
 		if target < 0 {
 			target = limit.View.Last()
 		}
-		if st.cursor.pos >= min(target, limit.View.Last()) || !st.win.open() {
+		if st.cursor.pos >= min(target, limit.View.Last()) {
+			st.pass(limit.View)
+			return nil
+		}
+		if !st.win.open() {
 			return nil
 		}
 		if err := st.next(ctx, limit.View); err != nil {
 			return err
 		}
+	}
+}
+
+// pool is that of the edge, empty for one that is sent everything.
+func (st *stream) pool() string {
+	if st.edge == nil {
+		return ""
+	}
+	return st.edge.Pool
+}
+
+// pass notes that nothing up to where the view stands is for the edge's pool. The edge need not be told: what it has is what it
+// should have there, so that nobody who waits for that revision waits for the next bookmark.
+func (st *stream) pass(view *feed.View) {
+	if st.pool() == "" || st.cursor.pos < view.Last() || view.Revision <= st.cursor.pos {
+		return
+	}
+	st.cursor.pos = view.Revision
+	if reached := st.win.tell(view.Revision); reached > 0 {
+		st.svc.cfg.Fleet.Reached(&st.conn, reached)
 	}
 }
 

@@ -134,7 +134,7 @@ func (s *Service) join(rpc syncStream) (*stream, error) {
 
 // enroll gives the stream the id of its edge, if it may have it.
 func (s *Service) enroll(st *stream) error {
-	st.conn = fleet.Conn{Hello: st.hello, Certified: st.edge != nil, History: st.history, Supersede: func() { st.end(errSuperseded) }, Ask: st.ask}
+	st.conn = fleet.Conn{Hello: st.hello, Certified: st.edge != nil, Pool: st.pool(), History: st.history, Supersede: func() { st.end(errSuperseded) }, Ask: st.ask}
 	holder, ousted, err := s.cfg.Fleet.Join(&st.conn)
 	if err != nil {
 		s.metrics.refused.WithLabelValues("full").Inc()

@@ -65,7 +65,7 @@ func New(cfg Config) *Feed {
 		log:         cfg.Logger,
 		now:         cfg.Now,
 		loaded:      make(chan struct{}),
-		writer:      newLog(),
+		writer:      newWholeLog(),
 	}
 	f.metrics = newMetrics(cfg.Registerer, f)
 	return f
@@ -124,7 +124,7 @@ func (f *Feed) ViewAt(ctx context.Context, revision int64) (*View, error) {
 	if v, ok := current.At(revision); ok {
 		return v, nil
 	}
-	l := newLog()
+	l := newWholeLog()
 	step := store.Step{Epoch: current.History.Epoch, Revision: revision, Since: revision}
 	err := f.store.LoadAt(ctx, revision, func(some []topology.Record) error {
 		step.Records = append(step.Records, some...)
@@ -133,8 +133,10 @@ func (f *Feed) ViewAt(ctx context.Context, revision int64) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the topology as it was at revision %d: %w", revision, err)
 	}
-	l.load(step, f.now())
+	l.begin(step, f.now())
 	l.view.History = current.History
+	l.view.merges = &merges{encoded: f.metrics.frames, steps: make(map[span]*Step)}
+	l.view.pools = l.pools.views(&l.view)
 	return &l.view, nil
 }
 

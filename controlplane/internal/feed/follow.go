@@ -113,9 +113,9 @@ func (f *Feed) checkReload(before *View, step store.Step) error {
 func (f *Feed) load(step store.Step) {
 	before := f.view.Load()
 	keep := f.writer.keep
-	f.writer = newLog()
+	f.writer = newWholeLog()
 	f.writer.keep = keep
-	f.writer.load(step, f.now())
+	f.writer.begin(step, f.now())
 	f.publish(before)
 	if before == nil {
 		close(f.loaded)
@@ -130,7 +130,9 @@ func (f *Feed) load(step store.Step) {
 // revision, and did not.
 func (f *Feed) restart(step store.Step) {
 	before := f.view.Load()
-	f.writer.restart(step, f.now())
+	now, last := f.now(), before.Revision
+	f.writer.restart(step, now)
+	f.writer.pools.take(f.writer, step, last, now, func(l *topologyLog, step store.Step) { l.restart(step, now) })
 	f.publish(before)
 	f.log.Warn("feed: changes were missed: every edge's state is checked", "revision", step.Revision, "changes", len(step.Records))
 }
@@ -138,7 +140,9 @@ func (f *Feed) restart(step store.Step) {
 // append takes in what changed in a step.
 func (f *Feed) append(step store.Step) {
 	before := f.view.Load()
-	stepped := f.writer.append(step, f.now())
+	now, last := f.now(), before.Revision
+	stepped := f.writer.append(step, now)
+	f.writer.pools.take(f.writer, step, last, now, func(l *topologyLog, step store.Step) { l.append(step, now) })
 	w := &f.writer.view
 	w.advanced = make(chan struct{})
 	if stepped {
@@ -170,6 +174,7 @@ func (f *Feed) progress(revision int64, asOf time.Time) {
 func (f *Feed) publish(before *View) {
 	next := f.writer.view
 	next.merges = &merges{encoded: f.metrics.frames, steps: make(map[span]*Step)}
+	next.pools = f.writer.pools.views(&next)
 	f.view.Store(&next)
 	if before == nil {
 		return

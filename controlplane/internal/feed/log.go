@@ -30,12 +30,26 @@ type topologyLog struct {
 	view      View                    // the last published
 	stepBytes int                     // of the frames in view.steps
 	keep      int                     // of deletions
+	pools     *pools                  // nil for the log of one
 }
 
 func newLog() *topologyLog {
 	l := &topologyLog{index: index.NewWriter(), deletions: make(map[topology.Key]*entry), keep: keepDeletions}
 	l.view.index = l.index.Index()
 	return l
+}
+
+// newWholeLog returns the log of everything, which has those of pools beside it.
+func newWholeLog() *topologyLog {
+	l := newLog()
+	l.pools = new(pools)
+	return l
+}
+
+// begin is load, for the pools too.
+func (l *topologyLog) begin(step store.Step, now time.Time) {
+	l.pools.load(step, now)
+	l.load(step, now)
 }
 
 // latest is the last entry of a key, nil if there is none.

@@ -61,7 +61,7 @@ func (f *Feed) Share(view *View, from, least int64) (s *Shared, release func()) 
 	defer p.mu.Unlock()
 	for _, other := range slices.Backward(p.states) {
 		recent := other.Target >= view.Last() || view.Keeps(other.Target) && now.Sub(other.begun) < shareLinger
-		if other.history == view.History && other.From == from && other.Target >= least && other.Target <= view.Revision && recent {
+		if other.history == view.History && other.pool == view.pool && other.From == from && other.Target >= least && other.Target <= view.Revision && recent {
 			s = other
 			break
 		}

@@ -93,15 +93,17 @@ type View struct {
 	// AsOf is when the feed last knew that it was in step with etcd.
 	AsOf time.Time
 
-	index      index.Index     // the current resources, whatever Revision is
-	steps      []*Step         // in order; the recent ones
-	stepsFloor int64           // every step after it is in steps
-	floorSum   topology.Digest // the digest at stepsFloor
-	log        []*entry        // in order; every current resource, recent deletions, and some entries that were replaced
-	floor      int64           // every deletion after it is in log
-	compacted  int64           // every entry that was replaced after it is in log
-	records    int             // current resources
-	bytes      int64           // of their changes
+	pool       string           // empty for everything
+	pools      map[string]*View // by their names; see In
+	index      index.Index      // the current resources, whatever Revision is
+	steps      []*Step          // in order; the recent ones
+	stepsFloor int64            // every step after it is in steps
+	floorSum   topology.Digest  // the digest at stepsFloor
+	log        []*entry         // in order; every current resource, recent deletions, and some entries that were replaced
+	floor      int64            // every deletion after it is in log
+	compacted  int64            // every entry that was replaced after it is in log
+	records    int              // current resources
+	bytes      int64            // of their changes
 	loaded     time.Time
 	merges     *merges
 	changed    chan struct{} // closed at the next step
@@ -186,7 +188,12 @@ func (v *View) At(revision int64) (*View, bool) {
 	if !ok || revision < v.compacted {
 		return nil, false
 	}
+	pools, ok := v.poolsAt(revision)
+	if !ok {
+		return nil, false
+	}
 	old := *v
+	old.pools = pools
 	old.Revision, old.Digest = revision, digest
 	old.steps = v.steps[:v.after(revision):v.after(revision)]
 	old.log = v.log[:sort.Search(len(v.log), func(i int) bool { return v.log[i].at > revision })]
@@ -198,7 +205,7 @@ func (v *View) At(revision int64) (*View, bool) {
 func (v *View) State(from int64) *State {
 	s := &State{
 		Full: from == 0, From: from, Target: v.Revision, Digest: v.Digest, Changes: int64(v.records), Bytes: v.bytes,
-		history: v.History, log: v.log,
+		history: v.History, pool: v.pool, log: v.log,
 	}
 	if !s.Full {
 		s.log = v.log[sort.Search(len(v.log), func(i int) bool { return v.log[i].at > from }):]
@@ -223,6 +230,7 @@ type State struct {
 	Changes, Bytes int64
 
 	history *History
+	pool    string
 	log     []*entry
 }
 

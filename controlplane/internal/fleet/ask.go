@@ -56,7 +56,7 @@ func (f *Fleet) Ask(ctx context.Context, edge, region string, question *edgev1.A
 func (f *Fleet) ask(ctx context.Context, edge, region string, question *edgev1.Ask) (*edgev1.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	here, there, err := f.choose(edge, region)
+	here, there, err := f.choose(edge, region, question)
 	switch {
 	case err != nil:
 		return nil, err
@@ -75,10 +75,10 @@ type elsewhere struct {
 
 // choose picks a connected edge at random, so that questions do not all meet one: one of this control plane, or else the
 // control plane of another.
-func (f *Fleet) choose(edge, region string) (*Conn, *elsewhere, error) {
+func (f *Fleet) choose(edge, region string, question *edgev1.Ask) (*Conn, *elsewhere, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if here := f.here(edge, region); len(here) > 0 {
+	if here := f.here(edge, region, question); len(here) > 0 {
 		return here[rand.IntN(len(here))], nil, nil
 	}
 	there := make(map[string]*elsewhere)
@@ -107,12 +107,21 @@ func (f *Fleet) choose(edge, region string) (*Conn, *elsewhere, error) {
 	return nil, nil, ErrNoEdge
 }
 
-// here returns the streams of this control plane's edges that have an id and a region. The caller holds mu.
-func (f *Fleet) here(edge, region string) (conns []*Conn) {
+// here returns the streams of this control plane's edges that have an id and a region, and may be asked a question: an edge of a
+// pool is told nothing of accounts that are not its own, and knows less than others of what belongs to none. The caller holds mu.
+func (f *Fleet) here(edge, region string, question *edgev1.Ask) (conns []*Conn) {
+	var pooled []*Conn
 	for id, e := range f.edges {
-		if e.conn != nil && (edge == "" || edge == id) && (region == "" || region == e.hello.GetRegion()) {
+		switch {
+		case e.conn == nil || edge != "" && edge != id || region != "" && region != e.hello.GetRegion():
+		case e.conn.Pool == "":
 			conns = append(conns, e.conn)
+		case question.GetTestOrigin() == nil || f.cfg.Feed.View().In(e.conn.Pool).Has(question.GetTestOrigin().GetAccount()):
+			pooled = append(pooled, e.conn)
 		}
+	}
+	if len(conns) == 0 {
+		return pooled
 	}
 	return conns
 }
@@ -154,7 +163,7 @@ func (f *Fleet) answer(ctx context.Context, req *fleetv1.AskRequest) (*fleetv1.A
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(req.GetTimeout().AsDuration(), askTimeout))
 	defer cancel()
 	f.mu.Lock()
-	conns := f.here(req.GetEdge(), req.GetRegion())
+	conns := f.here(req.GetEdge(), req.GetRegion(), req.GetAsk())
 	f.mu.Unlock()
 	if len(conns) == 0 {
 		return nil, status.Error(codes.Unavailable, "the edge has moved to another one: try again")

@@ -49,6 +49,8 @@ type Conn struct {
 	Hello *edgev1.Hello
 	// Certified says that a certificate proves that the stream is of the edge of that id.
 	Certified bool
+	// Pool is that of the edge, empty for one that is sent every account.
+	Pool string
 	// History is what the edge is sent, and what all that it has applied is about.
 	History *feed.History
 	// Supersede ends the stream because another one has the edge's id. It must not block.
@@ -488,9 +490,9 @@ func (f *Fleet) summary() (s summary) {
 	return s
 }
 
-// OriginsWithSecrets yields the keys of the secrets that edges are sent.
-func (f *Fleet) OriginsWithSecrets() iter.Seq[topology.Key] {
-	view := f.cfg.Feed.View()
+// OriginsWithSecrets yields the keys of the secrets that edges of a pool are sent, empty for those that are sent every account.
+func (f *Fleet) OriginsWithSecrets(pool string) iter.Seq[topology.Key] {
+	view := f.cfg.Feed.View().In(pool)
 	if view == nil {
 		return func(func(topology.Key) bool) {}
 	}

@@ -95,7 +95,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(cw, http.StatusMethodNotAllowed, "only GET and HEAD")
 		return
 	}
-	if err := h.authorize(r); err != nil {
+	pool, err := h.authorize(r)
+	if err != nil {
 		cw.Header().Set("WWW-Authenticate", "Bearer")
 		refuse(cw, http.StatusUnauthorized, err.Error())
 		return
@@ -110,22 +111,26 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(cw, http.StatusServiceUnavailable, "this replica has not reached the edge's revision")
 		return
 	}
+	if pool != "" && !h.Feed.View().In(pool).Has(asked.key.Account) {
+		refuse(cw, http.StatusNotFound, "no such file")
+		return
+	}
 	h.serve(cw, r, asked)
 }
 
 var errUnauthorized = errors.New("a bearer token is needed, or the certificate of an edge that has joined")
 
-// authorize says whether a request may be made at all.
-func (h *Handler) authorize(r *http.Request) error {
+// authorize says whether a request may be made at all, and which pool's accounts it may be about, empty for all.
+func (h *Handler) authorize(r *http.Request) (pool string, err error) {
 	if h.Identities != nil {
-		if _, ok, err := h.Identities.Authenticate(r.TLS); ok || err != nil {
-			return err
+		if e, ok, err := h.Identities.Authenticate(r.TLS); ok || err != nil {
+			return e.Pool, err
 		}
 	}
 	if h.Tokens != nil && h.Tokens.Accept(r.Header.Values("Authorization")...) || h.Tokens == nil && h.Anonymous {
-		return nil
+		return "", nil
 	}
-	return errUnauthorized
+	return "", errUnauthorized
 }
 
 func (h *Handler) caughtUp(ctx context.Context, revision int64) bool {

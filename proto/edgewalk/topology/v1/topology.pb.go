@@ -595,8 +595,11 @@ type Account struct {
 	Limits *AccountLimits `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Output only. The limits that hold, defaults included. Only GetAccount tells them.
 	EffectiveLimits *AccountLimits `protobuf:"bytes,10,opt,name=effective_limits,json=effectiveLimits,proto3" json:"effective_limits,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The pools of edges that are sent the account, besides edges without a pool, which are sent every account. Default: none. At most
+	// 8, each of lower-case letters, digits and `-`, 1 to 63 bytes.
+	Pools         []string `protobuf:"bytes,20,rep,name=pools,proto3" json:"pools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Account) Reset() {
@@ -695,6 +698,13 @@ func (x *Account) GetLimits() *AccountLimits {
 func (x *Account) GetEffectiveLimits() *AccountLimits {
 	if x != nil {
 		return x.EffectiveLimits
+	}
+	return nil
+}
+
+func (x *Account) GetPools() []string {
+	if x != nil {
+		return x.Pools
 	}
 	return nil
 }
@@ -3783,7 +3793,7 @@ var File_edgewalk_topology_v1_topology_proto protoreflect.FileDescriptor
 
 const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\n" +
-	"#edgewalk/topology/v1/topology.proto\x12\x14edgewalk.topology.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x04\n" +
+	"#edgewalk/topology/v1/topology.proto\x12\x14edgewalk.topology.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x04\n" +
 	"\aAccount\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02(PR\x04name\x124\n" +
 	"\x02id\x18\x02 \x01(\tB$\xbaH!\xd8\x01\x01r\x1c2\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x02id\x12\x10\n" +
@@ -3797,7 +3807,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x04etag\x18\b \x01(\tR\x04etag\x12;\n" +
 	"\x06limits\x18\t \x01(\v2#.edgewalk.topology.v1.AccountLimitsR\x06limits\x12N\n" +
 	"\x10effective_limits\x18\n" +
-	" \x01(\v2#.edgewalk.topology.v1.AccountLimitsR\x0feffectiveLimits\"8\n" +
+	" \x01(\v2#.edgewalk.topology.v1.AccountLimitsR\x0feffectiveLimits\x12?\n" +
+	"\x05pools\x18\x14 \x03(\tB)\xbaH&\x92\x01#\x10\b\x18\x01\"\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05pools\"8\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
