@@ -62,11 +62,6 @@ func (h *Head) check() error {
 	return nil
 }
 
-func appendBytes[T []byte | string](b []byte, p T) []byte {
-	b = binary.AppendUvarint(b, uint64(len(p)))
-	return append(b, p...)
-}
-
 // appendHead encodes h. Length is not in it: the trailer says it.
 func appendHead(b []byte, h *Head) []byte {
 	b = binary.AppendVarint(b, int64(h.Status))

@@ -250,6 +250,10 @@ func (o *object) held() int64 {
 // place in a map.
 const objectOverhead = 400
 
+// decodedOverhead is about what the owner of the store makes of a head: some strings, and where they
+// lie in it.
+const decodedOverhead = 500
+
 func (o *object) replaceHead(b []byte) error {
 	cut := len(b) - trailerBytes
 	if cut < 0 {

@@ -288,6 +288,7 @@ func (s *Store) appendCold(entries []Entry, sh *shard, k Key) []Entry {
 func (s *Store) decode(o *object) {
 	if s.cfg.Decode != nil {
 		o.head.Decoded = s.cfg.Decode(&o.head)
+		o.weight += decodedOverhead
 	}
 }
 
