@@ -131,16 +131,16 @@ func TestCheck(t *testing.T) {
 		{"ambient and a secret", func(s *topology.AccountState) {
 			origin(s, "product-images").GetS3().UseAmbientCredentials = true
 			origin(s, "product-images").GetS3().AccessKeyId = ""
-		}, bucket, secretS3Key, "mbient"},
+		}, bucket, topology.SecretS3Key, "mbient"},
 		{"s3 endpoint", func(s *topology.AccountState) { origin(s, "product-images").GetS3().Endpoint = "http://h:99999" }, bucket, "s3.endpoint", "port"},
 		{"two credentials of Azure", func(s *topology.AccountState) {
 			s.Origins["product-images"] = topology.Stored[*topologyv1.Origin]{Message: &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{
 				AzureBlob: &topologyv1.AzureBlobOrigin{AccountName: "a", Container: "c"},
 			}}}
 			s.Secrets["product-images"] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{
-				Values: map[string]string{secretSASToken: "x", secretAccountKey: "y"},
+				Values: map[string]string{topology.SecretSASToken: "x", topology.SecretAccountKey: "y"},
 			}}
-		}, bucket, secretSASToken, "not both"},
+		}, bucket, topology.SecretSASToken, "not both"},
 		{"allowed host with a port", func(s *topology.AccountState) {
 			origin(s, "legacy").Kind = &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{
 				"*.a.example", "10.0.0.1", "b.example:80", "http://b.example:8080", "http://[::1]", "https://b.example/a",
@@ -169,7 +169,7 @@ func TestCheck(t *testing.T) {
 		}, legacy, "request_headers[1].name", "twice"},
 		{"request field with value and secret", func(s *topology.AccountState) {
 			header("X-Key", "a")(s)
-			s.Secrets["legacy"] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{Values: map[string]string{headerSecret("X-KEY"): "s"}}}
+			s.Secrets["legacy"] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{Values: map[string]string{topology.HeaderSecret("X-KEY"): "s"}}}
 		}, legacy, "request_headers[0].value", "not both"},
 
 		{"response field of framing", set("Transfer-Encoding"), def, `response_headers.set["Transfer-Encoding"]`, "frames"},

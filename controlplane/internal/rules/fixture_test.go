@@ -60,7 +60,7 @@ func shop(t testing.TB) *topology.AccountState {
 	put(t, s, topology.Key{Kind: topology.KindAccounts}, &topologyv1.Account{State: topologyv1.Account_ACTIVE})
 	put(t, s, topology.Key{Kind: topology.KindOrigins, ID: "legacy"}, webOrigin("http://127.0.0.1:9000"))
 	put(t, s, topology.Key{Kind: topology.KindOrigins, ID: "product-images"}, s3Origin(&topologyv1.S3Origin{Bucket: "products", Endpoint: "http://127.0.0.1:9001", AccessKeyId: "k"}))
-	put(t, s, topology.Key{Kind: topology.KindOriginSecrets, ID: "product-images"}, &topologyv1.OriginSecrets{Values: map[string]string{secretS3Key: "s"}})
+	put(t, s, topology.Key{Kind: topology.KindOriginSecrets, ID: "product-images"}, &topologyv1.OriginSecrets{Values: map[string]string{topology.SecretS3Key: "s"}})
 	put(t, s, topology.Key{Kind: topology.KindURLEndpoints, ID: "default"}, &topologyv1.UrlEndpoint{
 		Origins: []string{"product-images", "legacy"}, DefaultImage: &topologyv1.DefaultImage{Path: "placeholder.png"},
 	})

@@ -39,8 +39,8 @@ func checkOrigin(c *checker, id string, o *topologyv1.Origin, secrets map[string
 	case *topologyv1.Origin_AzureBlob:
 		checkEndpointURL(c, "azure_blob.endpoint", kind.AzureBlob.GetEndpoint())
 		checkKeyText(c, "azure_blob.prefix", kind.AzureBlob.GetPrefix())
-		if secrets[secretSASToken] != "" && secrets[secretAccountKey] != "" {
-			c.add(secretSASToken, "give sasToken or accountKey, not both")
+		if secrets[topology.SecretSASToken] != "" && secrets[topology.SecretAccountKey] != "" {
+			c.add(topology.SecretSASToken, "give sasToken or accountKey, not both")
 		}
 	case *topologyv1.Origin_WebProxy:
 		checkAllowedHosts(c, kind.WebProxy.GetAllowedHosts())
@@ -112,8 +112,8 @@ func checkS3(c *checker, s3 *topologyv1.S3Origin, secrets map[string]string) {
 	if s3.GetAccessKeyId() != "" {
 		c.add("s3.access_key_id", "useAmbientCredentials takes the credentials of the edge's machine: drop accessKeyId or switch it off")
 	}
-	if secrets[secretS3Key] != "" {
-		c.add(secretS3Key, "useAmbientCredentials takes the credentials of the edge's machine: clear secretAccessKey or switch it off")
+	if secrets[topology.SecretS3Key] != "" {
+		c.add(topology.SecretS3Key, "useAmbientCredentials takes the credentials of the edge's machine: clear secretAccessKey or switch it off")
 	}
 }
 
@@ -231,7 +231,7 @@ func checkRequestHeaders(c *checker, o *topologyv1.Origin, secrets map[string]st
 			c.add(field+".name", "%s is listed twice: merge the two", h.GetName())
 		}
 		seen[name] = true
-		switch secret := h.GetSecretValue() != "" || secrets[headerSecret(name)] != ""; {
+		switch secret := h.GetSecretValue() != "" || secrets[topology.HeaderSecret(name)] != ""; {
 		case secret && h.GetValue() != "":
 			c.add(field+".value", "give value or secretValue, not both")
 		case !secret && h.GetValue() == "":

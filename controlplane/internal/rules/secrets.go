@@ -14,38 +14,23 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Paths of the secret fields of each kind, as in OriginSecrets.
-const (
-	secretS3Key        = "s3.secret_access_key"
-	secretGcsKey       = "gcs.private_key"
-	secretSASToken     = "azure_blob.sas_token"
-	secretAccountKey   = "azure_blob.account_key"
-	secretAkeneoClient = "akeneo.client_secret"
-	secretAkeneoUser   = "akeneo.password"
-)
-
-// headerSecret is the path of the secret value of a request header.
-func headerSecret(name string) string {
-	return "request_headers[" + strings.ToLower(name) + "].secret_value"
-}
-
 // SecretPaths are the secret fields that an origin can hold a value in: those of its kind, and that of each request header
 // without a public value.
 func SecretPaths(o *topologyv1.Origin) []string {
 	var paths []string
 	switch o.GetKind().(type) {
 	case *topologyv1.Origin_S3:
-		paths = append(paths, secretS3Key)
+		paths = append(paths, topology.SecretS3Key)
 	case *topologyv1.Origin_Gcs:
-		paths = append(paths, secretGcsKey)
+		paths = append(paths, topology.SecretGCSKey)
 	case *topologyv1.Origin_AzureBlob:
-		paths = append(paths, secretSASToken, secretAccountKey)
+		paths = append(paths, topology.SecretSASToken, topology.SecretAccountKey)
 	case *topologyv1.Origin_Akeneo:
-		paths = append(paths, secretAkeneoClient, secretAkeneoUser)
+		paths = append(paths, topology.SecretAkeneoClientSecret, topology.SecretAkeneoPassword)
 	}
 	for _, h := range o.GetRequestHeaders() {
 		if h.GetValue() == "" {
-			paths = append(paths, headerSecret(h.GetName()))
+			paths = append(paths, topology.HeaderSecret(h.GetName()))
 		}
 	}
 	return paths
@@ -64,18 +49,18 @@ func SplitOrigin(o *topologyv1.Origin) (public *topologyv1.Origin, secrets map[s
 	}
 	switch kind := public.GetKind().(type) {
 	case *topologyv1.Origin_S3:
-		take(secretS3Key, &kind.S3.SecretAccessKey)
+		take(topology.SecretS3Key, &kind.S3.SecretAccessKey)
 	case *topologyv1.Origin_Gcs:
-		take(secretGcsKey, &kind.Gcs.PrivateKey)
+		take(topology.SecretGCSKey, &kind.Gcs.PrivateKey)
 	case *topologyv1.Origin_AzureBlob:
-		take(secretSASToken, &kind.AzureBlob.SasToken)
-		take(secretAccountKey, &kind.AzureBlob.AccountKey)
+		take(topology.SecretSASToken, &kind.AzureBlob.SasToken)
+		take(topology.SecretAccountKey, &kind.AzureBlob.AccountKey)
 	case *topologyv1.Origin_Akeneo:
-		take(secretAkeneoClient, &kind.Akeneo.ClientSecret)
-		take(secretAkeneoUser, &kind.Akeneo.Password)
+		take(topology.SecretAkeneoClientSecret, &kind.Akeneo.ClientSecret)
+		take(topology.SecretAkeneoPassword, &kind.Akeneo.Password)
 	}
 	for _, h := range public.GetRequestHeaders() {
-		take(headerSecret(h.GetName()), &h.SecretValue)
+		take(topology.HeaderSecret(h.GetName()), &h.SecretValue)
 	}
 	return public, secrets
 }
@@ -121,7 +106,7 @@ func MergeSecrets(before *topologyv1.Origin, stored map[string]string, next *top
 }
 
 func replaced(path string, given map[string]string) bool {
-	return path == secretSASToken && given[secretAccountKey] != "" || path == secretAccountKey && given[secretSASToken] != ""
+	return path == topology.SecretSASToken && given[topology.SecretAccountKey] != "" || path == topology.SecretAccountKey && given[topology.SecretSASToken] != ""
 }
 
 // TargetChanged says whether secrets stored for one origin would go somewhere else with the other:

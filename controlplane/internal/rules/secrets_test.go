@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -74,17 +75,17 @@ func TestMergeSecrets(t *testing.T) {
 		want          m
 		required      []string
 	}{
-		{"created", nil, s3("b"), nil, m{secretS3Key: "1"}, "", m{secretS3Key: "1"}, nil},
-		{"empty keeps", s3("b"), s3("b"), m{secretS3Key: "1"}, nil, "", m{secretS3Key: "1"}, nil},
-		{"given replaces", s3("b"), s3("b"), m{secretS3Key: "1"}, m{secretS3Key: "2"}, "", m{secretS3Key: "2"}, nil},
-		{"empty and named clears", s3("b"), s3("b"), m{secretS3Key: "1"}, nil, secretS3Key, m{}, nil},
-		{"another bucket needs it again", s3("b"), s3("c"), m{secretS3Key: "1"}, nil, "", m{}, []string{secretS3Key}},
-		{"another bucket with it", s3("b"), s3("c"), m{secretS3Key: "1"}, m{secretS3Key: "1"}, "", m{secretS3Key: "1"}, nil},
-		{"another bucket without it", s3("b"), s3("c"), m{secretS3Key: "1"}, nil, secretS3Key, m{}, nil},
+		{"created", nil, s3("b"), nil, m{topology.SecretS3Key: "1"}, "", m{topology.SecretS3Key: "1"}, nil},
+		{"empty keeps", s3("b"), s3("b"), m{topology.SecretS3Key: "1"}, nil, "", m{topology.SecretS3Key: "1"}, nil},
+		{"given replaces", s3("b"), s3("b"), m{topology.SecretS3Key: "1"}, m{topology.SecretS3Key: "2"}, "", m{topology.SecretS3Key: "2"}, nil},
+		{"empty and named clears", s3("b"), s3("b"), m{topology.SecretS3Key: "1"}, nil, topology.SecretS3Key, m{}, nil},
+		{"another bucket needs it again", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, nil, "", m{}, []string{topology.SecretS3Key}},
+		{"another bucket with it", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, m{topology.SecretS3Key: "1"}, "", m{topology.SecretS3Key: "1"}, nil},
+		{"another bucket without it", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, nil, topology.SecretS3Key, m{}, nil},
 		{"another bucket, nothing stored", s3("b"), s3("c"), nil, nil, "", m{}, nil},
-		{"another kind forgets", s3("b"), webOrigin("http://h"), m{secretS3Key: "1"}, nil, "", m{}, nil},
-		{"one credential of Azure replaces the other", azure(), azure(), m{secretSASToken: "1"}, m{secretAccountKey: "2"}, "", m{secretAccountKey: "2"}, nil},
-		{"two credentials of Azure are for Check", azure(), azure(), nil, m{secretSASToken: "1", secretAccountKey: "2"}, "", m{secretSASToken: "1", secretAccountKey: "2"}, nil},
+		{"another kind forgets", s3("b"), webOrigin("http://h"), m{topology.SecretS3Key: "1"}, nil, "", m{}, nil},
+		{"one credential of Azure replaces the other", azure(), azure(), m{topology.SecretSASToken: "1"}, m{topology.SecretAccountKey: "2"}, "", m{topology.SecretAccountKey: "2"}, nil},
+		{"two credentials of Azure are for Check", azure(), azure(), nil, m{topology.SecretSASToken: "1", topology.SecretAccountKey: "2"}, "", m{topology.SecretSASToken: "1", topology.SecretAccountKey: "2"}, nil},
 		{"header keeps, in any case", web("http://h", "X-Key", ""), web("http://h/a", "x-KEY", ""), m{key: "1"}, nil, "", m{key: "1"}, nil},
 		{"header made public forgets", web("http://h", "X-Key", ""), web("http://h", "X-Key", "open"), m{key: "1"}, nil, "", m{}, nil},
 		{"header dropped forgets", web("http://h", "X-Key", ""), webOrigin("http://h"), m{key: "1"}, nil, "", m{}, nil},
