@@ -49,7 +49,7 @@ func TestAdvice(t *testing.T) {
 			if test.answer != nil {
 				fault.On(faultorigin.Any, test.answer)
 			}
-			a := localClient(t).Get(t.Context(), web(t, fault.URL(), func(o *topologyv1.Origin) {
+			a := localClient(t).Get(t.Context(), webOrigin(t, fault.URL(), func(o *topologyv1.Origin) {
 				if test.change != nil {
 					test.change(o.GetWeb())
 				}

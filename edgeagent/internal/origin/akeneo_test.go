@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/akeneo"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -30,8 +31,8 @@ func TestAkeneoPaths(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
-			fault.On("/pim"+akeneoTokens, faultorigin.Reply(200, `{"access_token":"`+theSecret+`","expires_in":3600}`))
-			o := akeneo(t, fault.URL()+"/pim", func(o *topologyv1.Origin) {
+			fault.On("/pim"+akeneo.Tokens, faultorigin.Reply(200, `{"access_token":"`+theSecret+`","expires_in":3600}`))
+			o := akeneoOrigin(t, fault.URL()+"/pim", func(o *topologyv1.Origin) {
 				o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Waf", Value: "pass"}, {Name: "Authorization", Value: "Basic eA=="}}
 			})
 			a := localClient(t).Get(t.Context(), o, get(path))

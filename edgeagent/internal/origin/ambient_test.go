@@ -32,7 +32,7 @@ func clearAmbient(t *testing.T) {
 }
 
 func ambientOrigin(t *testing.T, endpoint string) *topology.Origin {
-	o := s3(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().AccessKeyId, o.GetS3().UseAmbientCredentials = "", true })
+	o := s3Origin(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().AccessKeyId, o.GetS3().UseAmbientCredentials = "", true })
 	o.Secrets = nil
 	return o
 }

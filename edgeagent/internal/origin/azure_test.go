@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/azureblob"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -122,7 +124,7 @@ func TestAzureCredentials(t *testing.T) {
 			if test.sas != "" {
 				store.sas = sas
 			}
-			o := azure(t, endpoint, func(o *topologyv1.Origin) {
+			o := azureOrigin(t, endpoint, func(o *topologyv1.Origin) {
 				o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "x-ms-client-request-id", Value: "edge"}, {Name: "X-Shop", Value: "acme"}}
 			})
 			o.Secrets = map[string]string{"azure_blob.account_key": test.key, "azure_blob.sas_token": test.sas}
@@ -164,7 +166,7 @@ func TestAzureRanges(t *testing.T) {
 			store, endpoint := newAzureStore(t)
 			ask := get(test.path)
 			ask.Range, ask.IfNoneMatch = test.asked, `"other"`
-			a := localClient(t).Get(t.Context(), azure(t, endpoint), ask)
+			a := localClient(t).Get(t.Context(), azureOrigin(t, endpoint), ask)
 			if a.Status != test.status {
 				t.Fatalf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 			}
@@ -193,10 +195,10 @@ func TestAzureAddresses(t *testing.T) {
 		{"", "$root", "https://account.blob.core.windows.net/$root/a.jpg"},
 		{"http://127.0.0.1:10000/account/", "c", "http://127.0.0.1:10000/account/c/a.jpg"},
 	} {
-		o := azure(t, test.endpoint, func(o *topologyv1.Origin) { o.GetAzureBlob().Container = test.container })
+		o := azureOrigin(t, test.endpoint, func(o *topologyv1.Origin) { o.GetAzureBlob().Container = test.container })
 		ask := get("/a.jpg")
-		req, err := buildAzure(localClient(t), o, &ask)
-		if err != nil || shown(req.URL, true) != test.want {
+		req, err := azureblob.Kind.Build(&kind.Edge{}, o, &ask)
+		if err != nil || kind.Shown(req.URL, true) != test.want {
 			t.Errorf("%v, %v; want %s", req, err, test.want)
 		}
 	}
@@ -213,7 +215,7 @@ func TestAzureKeepsTheSignatureToItself(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, answer)
-			o := azure(t, fault.URL())
+			o := azureOrigin(t, fault.URL())
 			o.Secrets = map[string]string{"azure_blob.sas_token": sas}
 			a := localClient(t).Get(t.Context(), o, get("/a.jpg"))
 			if discard(t, a); a.Outcome != Inconclusive || strings.Contains(fmt.Sprint(a), "sig") {
@@ -231,7 +233,7 @@ func FuzzAzureCode(f *testing.F) {
 	f.Add("", []byte("<Error><Code>BlobNotFound</Code></Error>"))
 	f.Add("a b\r\n", []byte(nil))
 	f.Fuzz(func(t *testing.T, field string, body []byte) {
-		if code := azureCode(http.Header{"X-Ms-Error-Code": {field}}, body); len(code) > 64 || code != escape(code, unreserved) {
+		if code := azureblob.Kind.Code(http.Header{"X-Ms-Error-Code": {field}}, body); len(code) > 64 || code != kind.Escape(code, kind.Unreserved) {
 			t.Errorf("read %q", code)
 		}
 	})

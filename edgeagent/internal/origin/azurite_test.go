@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/azureblob"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -43,10 +45,10 @@ func TestAzurite(t *testing.T) {
 	run.Env = append(os.Environ(), "AZURITE_ACCOUNTS=account:"+base64.StdEncoding.EncodeToString([]byte(theSecret)))
 	startServer(t, run, address)
 	endpoint := "http://" + address + "/account"
-	o := azure(t, endpoint)
+	o := azureOrigin(t, endpoint)
 	putAzure(t, o, endpoint+"/container?restype=container", nil, "")
 	for _, key := range exactFiles {
-		putAzure(t, o, endpoint+"/container/"+escape(key, unreservedOrSlash), header("X-Ms-Blob-Type", "BlockBlob"), "body of "+key)
+		putAzure(t, o, endpoint+"/container/"+kind.Escape(key, kind.UnreservedOrSlash), header("X-Ms-Blob-Type", "BlockBlob"), "body of "+key)
 	}
 	c := localClient(t)
 	for path, key := range exactFiles {
@@ -76,7 +78,7 @@ func TestAzurite(t *testing.T) {
 		{"signature to write", "/plain.jpg", nil, map[string]string{"azure_blob.sas_token": accountSAS("w", time.Now().Add(time.Hour))}, Inconclusive, Misconfigured},
 		{"expired signature", "/plain.jpg", nil, map[string]string{"azure_blob.sas_token": accountSAS("r", time.Now().Add(-time.Hour))}, Inconclusive, Misconfigured},
 	} {
-		o := azure(t, endpoint, func(o *topologyv1.Origin) {
+		o := azureOrigin(t, endpoint, func(o *topologyv1.Origin) {
 			if test.change != nil {
 				test.change(o.GetAzureBlob())
 			}
@@ -100,17 +102,16 @@ func putAzure(t *testing.T, o *topology.Origin, to string, fields http.Header, b
 	for name := range fields {
 		req.Header.Set(name, fields.Get(name))
 	}
-	req.Header.Set("X-Ms-Version", azureVersion)
+	req.Header.Set("X-Ms-Version", azureblob.Version)
 	if body != "" {
 		req.Header.Set("Content-Length", strconv.Itoa(len(body)))
 	}
-	spec := o.Spec.GetAzureBlob()
 	plain := *req.URL
 	if req.URL.RawQuery != "" { // of the resource that is signed, "\nname:value" for each parameter
 		plain.Opaque = req.URL.EscapedPath() + "\nrestype:container"
 	}
 	signed := &http.Request{Method: req.Method, URL: &plain, Header: req.Header}
-	if err := signAzureKey(signed, spec, o.Secrets["azure_blob.account_key"], time.Now()); err != nil {
+	if err := azureblob.Kind.Sign(t.Context(), &kind.Hop{Origin: o, Ask: &Ask{}, Req: signed}); err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Del("Content-Length")
@@ -120,8 +121,8 @@ func putAzure(t *testing.T, o *topology.Origin, to string, fields http.Header, b
 // accountSAS is a shared access signature for the blobs of the account, by "Create an account SAS".
 func accountSAS(rights string, until time.Time) string {
 	expiry := until.UTC().Format(time.RFC3339)
-	text := strings.Join([]string{"account", rights, "b", "o", "", expiry, "", "http,https", azureVersion, "", ""}, "\n")
+	text := strings.Join([]string{"account", rights, "b", "o", "", expiry, "", "http,https", azureblob.Version, "", ""}, "\n")
 	return url.Values{
-		"sv": {azureVersion}, "ss": {"b"}, "srt": {"o"}, "sp": {rights}, "se": {expiry}, "spr": {"http,https"}, "sig": {hmacBase64(theSecret, text)},
+		"sv": {azureblob.Version}, "ss": {"b"}, "srt": {"o"}, "sp": {rights}, "se": {expiry}, "spr": {"http,https"}, "sig": {hmacBase64(theSecret, text)},
 	}.Encode()
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -109,7 +110,7 @@ type body struct {
 }
 
 // mend gives the reply a body that goes on when it breaks.
-func (c *Client) mend(ctx context.Context, k *kind, o *topology.Origin, ask Ask, h *health, r *Response) {
+func (c *Client) mend(ctx context.Context, k *kind.Kind, o *topology.Origin, ask Ask, h *health, r *Response) {
 	if r.Body == http.NoBody {
 		return
 	}
@@ -125,7 +126,7 @@ func (c *Client) mend(ctx context.Context, k *kind, o *topology.Origin, ask Ask,
 	}
 	b.whole = h.finished
 	b.broke = func(f fault) { h.report(k, o, &ask, faultAnswer(f), broken) }
-	b.count = func(result string) { c.metrics.resumes.WithLabelValues(k.name, result).Inc() }
+	b.count = func(result string) { c.metrics.resumes.WithLabelValues(k.Name, result).Inc() }
 	if etag := r.Header.Get("ETag"); strings.HasPrefix(etag, `"`) && r.Framed {
 		b.etag = etag
 	}

@@ -70,7 +70,7 @@ func TestBrokenBodies(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On("/a.jpg", test.script...)
-			o := web(t, fault.URL())
+			o := webOrigin(t, fault.URL())
 			if strings.HasPrefix(test.name, "stall") {
 				o.Idle = 200 * time.Millisecond
 			}
@@ -112,7 +112,7 @@ func TestResumesAreBounded(t *testing.T) {
 		x.Hangup()
 	}
 	fault.On("/a.jpg", broken)
-	body, err := read(t, localClient(t).Get(t.Context(), web(t, fault.URL()), get("/a.jpg")))
+	body, err := read(t, localClient(t).Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg")))
 	if err == nil || body != long[:400] {
 		t.Errorf("read %d bytes, %v", len(body), err)
 	}
@@ -130,7 +130,7 @@ func TestBrokenPart(t *testing.T) {
 		faultorigin.File(long, strong))
 	ask := get("/a.jpg")
 	ask.Range = "bytes=1000-2999"
-	body, err := read(t, localClient(t).Get(t.Context(), web(t, fault.URL()), ask))
+	body, err := read(t, localClient(t).Get(t.Context(), webOrigin(t, fault.URL()), ask))
 	if body != long[1000:3000] || err != nil {
 		t.Errorf("read %d bytes, %v", len(body), err)
 	}
@@ -162,7 +162,7 @@ func TestFraming(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, test.answer)
-			a := localClient(t).Get(t.Context(), web(t, fault.URL()), get("/a"))
+			a := localClient(t).Get(t.Context(), webOrigin(t, fault.URL()), get("/a"))
 			if a.Outcome != Found {
 				t.Fatalf("got %s: %s", a.Outcome, a.Detail)
 			}
@@ -186,7 +186,7 @@ func TestCloseEndsARead(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
 	fault.On("/a.jpg", faultorigin.StallAfter(long, 3000))
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	body := localClient(t).Get(t.Context(), o, get("/a.jpg")).Response.Body
 	if _, err := io.ReadFull(body, make([]byte, 3000)); err != nil {
 		t.Fatal(err)

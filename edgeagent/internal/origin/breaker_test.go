@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +31,7 @@ func TestDeadOriginIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	fault, now, registry := faultorigin.New(t), newClock(), prometheus.NewRegistry()
 	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time, Registerer: registry})
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	fault.On("/a.jpg", faultorigin.Reply(200, "x"))
 	if got := ask(t, c, o); got != "found" {
 		t.Fatalf("got %s", got)
@@ -41,7 +43,7 @@ func TestDeadOriginIsLeftAlone(t *testing.T) {
 			t.Fatalf("%d: got %s", i, got)
 		}
 	}
-	wait := firstOpen
+	wait := guard.FirstOpen
 	for range 8 {
 		a := c.Get(t.Context(), o, get("/b.jpg"))
 		discard(t, a)
@@ -55,7 +57,7 @@ func TestDeadOriginIsLeftAlone(t *testing.T) {
 	if states := c.States(only(o)); len(states) != 1 || !states[0].BreakerOpen || states[0].LastError != "failed: the connection was refused" {
 		t.Errorf("states %v", states)
 	}
-	if got := ask(t, c, web(t, url+"/elsewhere")); got == "breaker-open" {
+	if got := ask(t, c, webOrigin(t, url+"/elsewhere")); got == "breaker-open" {
 		t.Error("another target of the origin is not asked")
 	}
 	if got := gather(t, registry)["edgewalk_origin_breaker_transitions_total web open"]; got != 1 {
@@ -73,10 +75,10 @@ func reopened(t *testing.T, fault *faultorigin.Origin, o *topology.Origin, paths
 			t.Fatalf("%s: got %s", path, got)
 		}
 	}
-	h := c.healths.of(webKind, o, &Ask{Account: "acme"})
+	h := c.healths.of(web.Kind, o, &Ask{Account: "acme"})
 	h.mu.Lock()
 	for range 5 {
-		h.breaker.unreached(now.time())
+		h.breaker.Unreached(now.time())
 	}
 	h.mu.Unlock()
 	fault.Forget()
@@ -102,7 +104,7 @@ func TestEdgeAsksItsOwnQuestion(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
-			o := web(t, fault.URL(), func(o *topologyv1.Origin) { o.ProbeKey = test.probe })
+			o := webOrigin(t, fault.URL(), func(o *topologyv1.Origin) { o.ProbeKey = test.probe })
 			c := reopened(t, fault, o, test.found...)
 			theirs := get("/theirs.jpg")
 			theirs.Header = header("Accept", "image/odd")
@@ -127,9 +129,9 @@ func TestNoHerdAsksAnOriginThatComesBack(t *testing.T) {
 	answer, reply := make(chan struct{}), make(chan struct{})
 	fault.On("/x.jpg", faultorigin.Reply(200, "x"), faultorigin.Stall(answer, faultorigin.Reply(200, "x")))
 	fault.On(faultorigin.Any, faultorigin.Stall(reply, faultorigin.Reply(200, "x")))
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	c := reopened(t, fault, o, "/x.jpg")
-	const clients = 3 * maxPending
+	const clients = 3 * guard.MaxPending
 	var all sync.WaitGroup
 	var early atomic.Int64
 	for i := range clients {
@@ -165,7 +167,7 @@ func TestAnyReplyShowsThatAnOriginIsBack(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On("/x.jpg", faultorigin.Reply(200, "x"), faultorigin.Reply(500, ""))
 	fault.On("/a.jpg", faultorigin.Reply(200, "x"))
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	if got := ask(t, reopened(t, fault, o, "/x.jpg"), o); got != "found" {
 		t.Errorf("got %s", got)
 	}
@@ -189,7 +191,7 @@ func TestFailingURLsNeverCloseAnOrigin(t *testing.T) {
 				answer(x)
 			})
 			c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
-			o := web(t, fault.URL())
+			o := webOrigin(t, fault.URL())
 			if got := askFor(t, c, o, "/good.jpg"); got != "found" {
 				t.Fatalf("got %s", got)
 			}
@@ -218,7 +220,7 @@ func TestSuspectIsLeftAloneOnceConfirmed(t *testing.T) {
 	t.Parallel()
 	fault, now := faultorigin.New(t), newClock()
 	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
 	askFor(t, c, o, "/good.jpg")
 	fault.On(faultorigin.Any, faultorigin.Busy(503, "20"))
@@ -239,7 +241,7 @@ func TestSuspectIsLeftAloneOnceConfirmed(t *testing.T) {
 			own++
 		}
 	}
-	if refused == nil || own != confirmBy || refused.RetryAfter < 19*time.Second || refused.RetryAfter > 24*time.Second {
+	if refused == nil || own != guard.ConfirmBy || refused.RetryAfter < 19*time.Second || refused.RetryAfter > 24*time.Second {
 		t.Fatalf("%d questions, %+v", own, refused)
 	}
 	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
@@ -256,7 +258,7 @@ func TestNothingKnownOpensNothing(t *testing.T) {
 	fault, now := faultorigin.New(t), newClock()
 	fault.On(faultorigin.Any, faultorigin.Reply(500, ""))
 	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	for i := range 200 {
 		now.forward(50 * time.Millisecond)
 		if got := askFor(t, c, o, fmt.Sprintf("/%d.jpg", i)); got != "failed" {
@@ -273,7 +275,7 @@ func TestRedirectTargetsAreNotTheOrigin(t *testing.T) {
 	fault.On("/away.jpg", faultorigin.Redirect(302, gone.URL()+"/x.jpg"))
 	fault.On("/a.jpg", faultorigin.Reply(200, "x"))
 	gone.Down()
-	c, o := localClient(t), web(t, fault.URL())
+	c, o := localClient(t), webOrigin(t, fault.URL())
 	for range 20 {
 		if got := askFor(t, c, o, "/away.jpg"); got != "failed" {
 			t.Fatalf("got %s", got)
@@ -312,7 +314,7 @@ func TestNoPathChangesTheAnswerForAnother(t *testing.T) {
 			answers[strings.Split(x.Request.Path(), "/")[1]](x)
 		})
 		c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
-		o := web(t, fault.URL())
+		o := webOrigin(t, fault.URL())
 		// Each run prefers one kind, so that some runs are nearly all failures.
 		often := kinds[random.IntN(len(kinds))]
 		for i := range 300 {
@@ -342,7 +344,7 @@ func TestBreakerSettings(t *testing.T) {
 	} {
 		fault, now := faultorigin.New(t), newClock()
 		c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time})
-		o := web(t, fault.URL())
+		o := webOrigin(t, fault.URL())
 		o.Breaker = test.breaker
 		fault.Down()
 		n := 0
@@ -368,7 +370,7 @@ func TestHangingPathLeavesPlacesToOthers(t *testing.T) {
 	gate := make(chan struct{})
 	fault.On("/b.jpg", faultorigin.Reply(200, "x"))
 	fault.On(faultorigin.Any, faultorigin.Stall(gate, faultorigin.Reply(200, "x")))
-	c, o := localClient(t), web(t, fault.URL())
+	c, o := localClient(t), webOrigin(t, fault.URL())
 	const clients = 400
 	results := make(chan string, clients)
 	for i := range clients {
@@ -380,7 +382,7 @@ func TestHangingPathLeavesPlacesToOthers(t *testing.T) {
 			results <- a.Outcome.String()
 		}()
 	}
-	for range clients - maxPending/2 {
+	for range clients - guard.MaxPending/2 {
 		if got := <-results; got != "inconclusive" {
 			t.Errorf("got %s", got)
 		}
@@ -389,13 +391,13 @@ func TestHangingPathLeavesPlacesToOthers(t *testing.T) {
 		t.Errorf("another path: %s", got)
 	}
 	close(gate)
-	for range maxPending / 2 {
+	for range guard.MaxPending / 2 {
 		<-results
 	}
-	h := c.healths.of(webKind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, &Ask{})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.shares) != 0 {
-		t.Errorf("%d shares are left", len(h.shares))
+	if h.caps.Paths() != 0 {
+		t.Errorf("%d shares are left", h.caps.Paths())
 	}
 }

@@ -3,15 +3,15 @@ package origin
 import (
 	"context"
 	"net/http"
-	"sync/atomic"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // askBucket makes a 404 that does not say what is missing NotHere if the bucket is there: then it is the object. It is found out at
 // most once in DeniedFor.
-func (c *Client) askBucket(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, health *health, a *Answer) {
+func (c *Client) askBucket(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, health *health, a *Answer) {
 	p := c.proofs.of(o)
 	select {
 	case p.turn <- struct{}{}:
@@ -33,13 +33,13 @@ func (p *proof) bucketKnown() (there, fresh bool) {
 }
 
 // seekBucket lists one object of the bucket, and reports whether that went well.
-func (c *Client) seekBucket(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, health *health, p *proof) bool {
-	req, err := k.bucket(c, o)
+func (c *Client) seekBucket(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, health *health, p *proof) bool {
+	req, err := k.Bucket(c.edge, o)
 	if err != nil {
 		return false
 	}
-	h := &hop{reached: new(atomic.Bool), kind: k, origin: o, ask: &Ask{Deadline: ask.Deadline}, health: health, req: req, own: true}
-	if err := k.sign(ctx, c, h); err != nil {
+	h := c.newHop(k, o, &Ask{Deadline: ask.Deadline}, health, req)
+	if err := sign(ctx, k, h); err != nil {
 		return false
 	}
 	a, _, _ := c.exchange(ctx, k, h)

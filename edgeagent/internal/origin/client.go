@@ -5,14 +5,19 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"hash/maphash"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/token"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -56,17 +61,14 @@ type Config struct {
 
 // Client asks origins. It may be used by any number of goroutines.
 type Client struct {
-	userAgent         string
-	loopID            func() string
+	edge              *kind.Edge
+	kinds             map[string]*kind.Kind
 	origins, operator *http.Transport
-	mediaURL          func() string
-	mediaToken        func() string // nil for none
 	secures           *secures
 	proofs            *proofs
 	healths           *healths
-	tokens            *tokens
+	tokens            *token.Cache
 	asker             *asker
-	ambient           *ambient
 	metrics           *metrics
 }
 
@@ -91,39 +93,37 @@ func New(cfg Config) *Client {
 	healths := newHealths(cfg.Now, m)
 	m.register(cfg.Registerer, healths)
 	base := newTLSConfig(cfg.Roots)
-	g := &guard{allowPrivate: cfg.AllowPrivate, allow: cfg.AllowCIDRs}
+	network := &guard.Network{Private: cfg.AllowPrivate, Ranges: cfg.AllowCIDRs}
 	lookups := newLookups(cfg.Resolver, cfg.Now)
 	if cfg.MediaTLS == nil {
 		media := newTLSConfig(nil)
 		cfg.MediaTLS = func() *tls.Config { return media }
 	}
-	return &Client{
-		userAgent:  "edgewalk/" + cfg.Version,
-		loopID:     cfg.LoopID,
-		origins:    newTransport(&dialer{guard: g, lookups: lookups, now: cfg.Now, tls: func() *tls.Config { return base }, strays: newStrays()}),
-		operator:   newTransport(&dialer{lookups: lookups, now: cfg.Now, tls: cfg.MediaTLS, strays: newStrays()}),
-		mediaURL:   cfg.MediaURL,
-		mediaToken: cfg.MediaToken,
-		secures:    newSecures(base, cfg.VerifyTLS),
-		proofs:     newProofs(),
-		healths:    healths,
-		tokens:     newTokens(maphash.MakeSeed()),
-		asker:      newAsker(),
-		ambient:    &ambient{allowed: cfg.AllowAmbientCredentials},
-		metrics:    m,
+	c := &Client{
+		edge:     &kind.Edge{UserAgent: "edgewalk/" + cfg.Version, LoopID: cfg.LoopID},
+		origins:  newTransport(&dialer{network: network, lookups: lookups, now: cfg.Now, tls: func() *tls.Config { return base }, strays: newStrays()}),
+		operator: newTransport(&dialer{lookups: lookups, now: cfg.Now, tls: cfg.MediaTLS, strays: newStrays()}),
+		secures:  newSecures(base, cfg.VerifyTLS),
+		proofs:   newProofs(),
+		healths:  healths,
+		asker:    newAsker(),
+		metrics:  m,
 	}
+	c.tokens = token.New(c.issuer, func(after string) time.Duration { return retryAfter(after, time.Now()) })
+	c.kinds = newKinds(&cfg, c.tokens)
+	return c
 }
 
 // Close closes the connections that are kept for later, and ends what goes on behind requests.
 func (c *Client) Close() {
 	c.asker.close()
-	c.tokens.close()
+	c.tokens.Close()
 	c.origins.CloseIdleConnections()
 	c.operator.CloseIdleConnections()
 }
 
 // LoopID returns the name that stands for this deployment in CDN-Loop.
-func (c *Client) LoopID() string { return c.loopID() }
+func (c *Client) LoopID() string { return c.edge.LoopID() }
 
 const (
 	// A busy origin gets one retry after busyDelay to twice that, unless it asks for more than busyPatience.
@@ -133,15 +133,15 @@ const (
 
 // Get asks o for a file; a nil o is the Media Library. The answer is never nil. ctx bounds the body too.
 func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
-	k := kindOf(o)
+	k := c.kindOf(o)
 	began := time.Now()
 	h := c.healths.of(k, o, &ask)
 	a := c.get(ctx, k, o, &ask, h)
 	h.conclude(a)
 	if a.Outcome == Found {
 		c.mend(ctx, k, o, ask, h, a.Response)
-		if k.finish != nil {
-			if err := k.finish(&ask, a.Response); err != nil {
+		if k.Finish != nil {
+			if err := k.Finish(&ask, a.Response); err != nil {
 				a.Response.Body.Close()
 				failed := errorAnswer(err)
 				failed.Request, failed.Status = a.Request, a.Status
@@ -149,15 +149,15 @@ func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 			}
 		}
 	}
-	a.Kind, a.Duration = k.name, time.Since(began)
+	a.Kind, a.Duration = k.Name, time.Since(began)
 	if a.Request != "" {
-		c.metrics.duration.WithLabelValues(k.name).Observe(a.Duration.Seconds())
+		c.metrics.duration.WithLabelValues(k.Name).Observe(a.Duration.Seconds())
 	}
 	return a
 }
 
-func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health) *Answer {
-	if k.keyed && !ask.ObjectOK {
+func (c *Client) get(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) *Answer {
+	if k.Keyed && !ask.ObjectOK {
 		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: "the path cannot be the key of an object"}
 	}
 	a, row := c.guarded(ctx, k, o, ask, h)
@@ -166,15 +166,15 @@ func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask,
 		a, row = c.guarded(ctx, k, o, ask, h)
 		a.RetryAfter = max(a.RetryAfter, after)
 	}
-	if o == nil || !k.keyed {
+	if o == nil || !k.Keyed {
 		return a
 	}
 	switch {
 	case a.Outcome == Found:
 		c.proofs.succeeded(o)
-	case row != nil && row.deniable:
+	case row != nil && row.Deniable:
 		c.prove(ctx, k, o, ask, h, a)
-	case row != nil && row.vague:
+	case row != nil && row.Vague:
 		c.askBucket(ctx, k, o, ask, h, a)
 	}
 	return a
@@ -183,7 +183,7 @@ func (c *Client) get(ctx context.Context, k *kind, o *topology.Origin, ask *Ask,
 // guarded asks once, unless the origin's breaker is open, and takes note of what comes of it. When
 // it is time to find out whether the origin is well again, the edge asks a question of its own,
 // which one who comes then waits for.
-func (c *Client) guarded(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health) (*Answer, *row) {
+func (c *Client) guarded(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (*Answer, *kind.Row) {
 	refusal := h.admit()
 	if refusal != nil && refusal.RetryAfter == 0 {
 		if c.learn(ctx, k, o, ask, h) {
@@ -216,41 +216,39 @@ func pause(ctx context.Context, deadline time.Time, d time.Duration) bool {
 }
 
 // try asks once, following redirects. The row is nil if there was no answer to judge.
-func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, health *health) (*Answer, *row) {
-	if k.build == nil {
+func (c *Client) try(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, health *health) (*Answer, *kind.Row) {
+	if k.Build == nil {
 		return faultAnswer(fault{Misconfigured, "proxy_configuration_error", "this edge does not know the origin's kind",
 			"update the edge, or take the origin out of the walk"}), nil
 	}
-	req, err := k.build(c, o, ask)
+	req, err := k.Build(c.edge, o, ask)
 	if err != nil {
 		return errorAnswer(err), nil
 	}
-	line := "GET " + shown(req.URL, true)
-	h := &hop{reached: new(atomic.Bool), kind: k, origin: o, ask: ask, health: health, req: req, own: true}
-	if k == webKind {
+	line := "GET " + kind.Shown(req.URL, true)
+	h := c.newHop(k, o, ask, health, req)
+	if k == web.Kind {
 		if h.secure, err = c.secures.of(o); err != nil {
 			return errorAnswer(err), nil
 		}
 	}
 	for renewed := false; ; {
-		ask.Conditions.apply(h.req.Header)
-		if k.sign != nil {
-			if err := k.sign(ctx, c, h); err != nil {
-				return errorAnswer(err), nil
-			}
+		ask.Apply(h.Req.Header)
+		if err := sign(ctx, k, h); err != nil {
+			return errorAnswer(err), nil
 		}
 		a, row, next := c.exchange(ctx, k, h)
-		if next == nil && a.Status == http.StatusUnauthorized && h.token != "" && !renewed {
+		if next == nil && a.Status == http.StatusUnauthorized && h.Token != "" && !renewed {
 			// It may have been revoked before its time.
 			renewed = true
-			c.tokens.spoil(o, h.token)
+			c.tokens.Spoil(o, h.Token)
 			continue
 		}
 		if next == nil {
 			a.Request = line
-			a.elsewhere = !h.own
-			if h.count > 0 {
-				a.Detail += ", after a redirect to " + shown(h.req.URL, false)
+			a.elsewhere = !h.Own
+			if h.Count > 0 {
+				a.Detail += ", after a redirect to " + kind.Shown(h.Req.URL, false)
 			}
 			return a, row
 		}
@@ -258,46 +256,104 @@ func (c *Client) try(ctx context.Context, k *kind, o *topology.Origin, ask *Ask,
 	}
 }
 
-// A hop is one request of the chain that redirects make.
+// A hop is a [kind.Hop] with what it needs on its way.
 type hop struct {
-	kind   *kind
-	origin *topology.Origin
-	ask    *Ask
+	kind.Hop
+	kind   *kind.Kind
 	health *health
-	req    *http.Request
-	// token is what sign let it in with, if that was got for the origin's credentials.
-	token string
 	// secure is what the origin wants of TLS at its own host, nil for what every origin gets.
 	secure *secure
-	// own says that the request goes to the origin's own host, so secrets may go along.
-	own bool
 	// reached says that the origin was connected to, at whichever address, by this hop or one before.
 	reached *atomic.Bool
-	// count is how many redirects led here.
-	count int
 }
 
-func (c Conditions) apply(h http.Header) {
-	for _, f := range [...]struct{ name, value string }{
-		{"Range", c.Range}, {"If-Range", c.IfRange}, {"If-None-Match", c.IfNoneMatch}, {"If-Modified-Since", c.IfModifiedSince},
-	} {
-		if f.value != "" {
-			h[f.name] = []string{f.value}
+// newHop returns the first hop of a question to o.
+func (c *Client) newHop(k *kind.Kind, o *topology.Origin, ask *Ask, health *health, req *http.Request) *hop {
+	h := &hop{Hop: kind.Hop{Origin: o, Ask: ask, Req: req, Own: true}, kind: k, health: health, reached: new(atomic.Bool)}
+	h.Head = func(ctx context.Context, conditions Conditions) http.Header {
+		again := *ask
+		again.Conditions = conditions
+		a, _ := c.try(ctx, k, o, &again, health)
+		if a.Response == nil {
+			return nil
 		}
+		a.Response.Body.Close()
+		return a.Response.Header
 	}
+	return h
+}
+
+// sign lets a hop in, within the time that there is to ask.
+func sign(ctx context.Context, k *kind.Kind, h *hop) error {
+	if k.Sign == nil {
+		return nil
+	}
+	if !h.Ask.Deadline.IsZero() {
+		bounded, cancel := context.WithDeadlineCause(ctx, h.Ask.Deadline, errWalkDeadline)
+		defer cancel()
+		ctx = bounded
+	}
+	return k.Sign(ctx, &h.Hop)
+}
+
+// An issuer carries requests for tokens of an origin.
+type issuer struct {
+	c *Client
+	o *topology.Origin
+}
+
+func (c *Client) issuer(o *topology.Origin) http.RoundTripper { return &issuer{c, o} }
+
+// RoundTrip implements [http.RoundTripper]. The whole answer has as long as the origin has for its first byte.
+func (i *issuer) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithTimeoutCause(req.Context(), i.o.Connect+i.o.FirstByte, errFirstByteTimeout)
+	var notes []string
+	traced := httptrace.WithClientTrace(context.WithValue(ctx, connectKey{}, i.o.Connect), &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { begin(got, &notes) },
+	})
+	asked := req.Clone(traced)
+	asked.Header.Set("User-Agent", i.c.edge.UserAgent)
+	resp, err := i.c.origins.RoundTrip(asked)
+	if err != nil {
+		err = causeOf(ctx, err)
+		cancel()
+		return nil, err
+	}
+	resp.Body = &issuerBody{resp.Body, ctx, cancel}
+	return resp, nil
+}
+
+// An issuerBody is the body of an issuer's answer.
+type issuerBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func (b *issuerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = causeOf(b.ctx, err)
+	}
+	return n, err
+}
+
+func (b *issuerBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
 }
 
 // errorAnswer is the answer of a request that was not made.
 func errorAnswer(err error) *Answer {
-	var unasked *unaskedError
+	var unasked *kind.UnaskedError
 	if errors.As(err, &unasked) {
-		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: unasked.detail, Advice: unasked.advice}
+		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: unasked.Detail, Advice: unasked.Advice}
 	}
 	a := faultAnswer(faultOf(err))
 	a.hurried = hurried(err)
-	var token *tokenError
-	if errors.As(err, &token) {
-		a.RetryAfter = token.after
+	var refused *token.Error
+	if errors.As(err, &refused) {
+		a.RetryAfter = retryAfter(refused.RetryAfter, time.Now())
 	}
 	return a
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -17,17 +18,12 @@ const DeniedFor = 10 * time.Second
 // goes, and an origin has to answer once more.
 const maxProofs = 1 << 16
 
-const (
-	adviceList    = "grant s3:ListBucket, or accept that missing files answer 403"
-	adviceListGCS = "grant storage.objects.list, or accept that missing files answer 403"
-)
-
 // proofs knows which origins have ever answered with a file, and which deny every missing key.
 type proofs struct {
 	seed maphash.Seed
 
 	mu         sync.Mutex
-	young, old map[identity]*proof
+	young, old map[kind.Identity]*proof
 }
 
 type proof struct {
@@ -45,11 +41,11 @@ type proof struct {
 }
 
 func newProofs() *proofs {
-	return &proofs{seed: maphash.MakeSeed(), young: make(map[identity]*proof)}
+	return &proofs{seed: maphash.MakeSeed(), young: make(map[kind.Identity]*proof)}
 }
 
 func (p *proofs) of(o *topology.Origin) *proof {
-	id := identityOf(p.seed, o)
+	id := kind.IdentityOf(p.seed, o)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if found := p.young[id]; found != nil {
@@ -60,7 +56,7 @@ func (p *proofs) of(o *topology.Origin) *proof {
 		found = &proof{turn: make(chan struct{}, 1)}
 	}
 	if len(p.young) >= maxProofs/2 {
-		p.young, p.old = make(map[identity]*proof), p.young
+		p.young, p.old = make(map[kind.Identity]*proof), p.young
 	}
 	p.young[id] = found
 	return found
@@ -76,7 +72,7 @@ func (p *proofs) succeeded(o *topology.Origin) {
 
 // prove makes a denial NotHere if the store says the same of a key that nobody can have, and yet shows that the credentials are
 // good: it has answered with a file before, or does for probe_key.
-func (c *Client) prove(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health, a *Answer) {
+func (c *Client) prove(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, a *Answer) {
 	p := c.proofs.of(o)
 	select {
 	case p.turn <- struct{}{}:
@@ -88,7 +84,7 @@ func (c *Client) prove(ctx context.Context, k *kind, o *topology.Origin, ask *As
 		return
 	}
 	if p.denied() {
-		a.Outcome, a.Reason, a.ProxyError, a.Advice = NotHere, Denied, "", k.deniedAdvice
+		a.Outcome, a.Reason, a.ProxyError, a.Advice = NotHere, Denied, "", k.DeniedAdvice
 		a.Detail += ", as for every missing key"
 	}
 }
@@ -114,8 +110,8 @@ func (p *proof) hasAnswered() bool {
 
 // seek asks for a key that nobody can have and, where that is denied, for probe_key if it is needed. It reports whether the store
 // said anything of use.
-func (c *Client) seek(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health, p *proof) bool {
-	probe := func(key string) (*Answer, *row) {
+func (c *Client) seek(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, p *proof) bool {
+	probe := func(key string) (*Answer, *kind.Row) {
 		a, row := c.try(ctx, k, o, &Ask{Object: key, ObjectOK: true, Deadline: ask.Deadline}, h)
 		if a.Response != nil {
 			a.Response.Body.Close()
@@ -126,7 +122,7 @@ func (c *Client) seek(ctx context.Context, k *kind, o *topology.Origin, ask *Ask
 	if a.Outcome == Inconclusive && a.Reason != Misconfigured {
 		return false
 	}
-	random, probed := row != nil && row.deniable, false
+	random, probed := row != nil && row.Deniable, false
 	if key := o.Spec.GetProbeKey(); random && key != "" && !p.hasAnswered() {
 		a, _ = probe(key)
 		probed = a.Outcome == Found

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/s3"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -50,7 +51,7 @@ func TestDenied(t *testing.T) {
 			fault.On("/bucket/p/there", there)
 			fault.On("/bucket/p/probe", test.probe)
 			fault.On(faultorigin.Any, test.random)
-			o := s3(t, fault.URL(), func(o *topologyv1.Origin) {
+			o := s3Origin(t, fault.URL(), func(o *topologyv1.Origin) {
 				o.GetS3().Prefix = "p"
 				if test.change != nil {
 					test.change(o)
@@ -66,7 +67,7 @@ func TestDenied(t *testing.T) {
 			if a.Outcome != test.outcome || a.Reason != test.reason {
 				t.Errorf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 			}
-			if (a.Advice == adviceList) != (test.reason == Denied) || a.Advice == "" || (a.ProxyError == "") != (test.reason == Denied) {
+			if (a.Advice == s3.New(false).DeniedAdvice) != (test.reason == Denied) || a.Advice == "" || (a.ProxyError == "") != (test.reason == Denied) {
 				t.Errorf("advice %q, proxy error %q", a.Advice, a.ProxyError)
 			}
 			if got := targets(fault); !slices.Equal(got, test.requests) {
@@ -99,21 +100,21 @@ func TestDeniedHoldsForTheUnchangedOrigin(t *testing.T) {
 		discard(t, a)
 		return a.Reason
 	}
-	o := s3(t, fault.URL())
+	o := s3Origin(t, fault.URL())
 	ask(o, "/there")
 	if got := ask(o, "/gone"); got != Denied {
 		t.Fatalf("got %q", got)
 	}
-	prefixed := s3(t, fault.URL(), func(o *topologyv1.Origin) { o.GetS3().Prefix = "other" })
-	otherKey := s3(t, fault.URL(), func(o *topologyv1.Origin) { o.GetS3().AccessKeyId = "OTHER" })
-	otherSecret := s3(t, fault.URL())
+	prefixed := s3Origin(t, fault.URL(), func(o *topologyv1.Origin) { o.GetS3().Prefix = "other" })
+	otherKey := s3Origin(t, fault.URL(), func(o *topologyv1.Origin) { o.GetS3().AccessKeyId = "OTHER" })
+	otherSecret := s3Origin(t, fault.URL())
 	otherSecret.Secrets = map[string]string{"s3.secret_access_key": "other"}
 	for name, changed := range map[string]*topology.Origin{"prefix": prefixed, "key id": otherKey, "secret": otherSecret} {
 		if got := ask(changed, "/gone"); got != Misconfigured {
 			t.Errorf("another %s: got %q", name, got)
 		}
 	}
-	renamed := s3(t, fault.URL(), func(o *topologyv1.Origin) { o.DisplayName = "Products" })
+	renamed := s3Origin(t, fault.URL(), func(o *topologyv1.Origin) { o.DisplayName = "Products" })
 	if got := ask(renamed, "/gone"); got != Denied {
 		t.Errorf("another display name: got %q", got)
 	}
@@ -125,7 +126,7 @@ func TestDeniedIsProvedOnce(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On(faultorigin.Any, denial)
 	fault.On("/bucket/probe", faultorigin.Reply(200, "x"))
-	o := s3(t, fault.URL(), func(o *topologyv1.Origin) { o.ProbeKey = "probe" })
+	o := s3Origin(t, fault.URL(), func(o *topologyv1.Origin) { o.ProbeKey = "probe" })
 	c := localClient(t)
 	var all sync.WaitGroup
 	for range 20 {

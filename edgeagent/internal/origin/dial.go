@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -28,9 +29,9 @@ const (
 	connFor = 60 * time.Second
 )
 
-// A dialer connects to a host by the first of its addresses that the guard allows and that answers.
+// A dialer connects to a host by the first of its addresses that network allows and that answers.
 type dialer struct {
-	guard   *guard // nil allows every address
+	network *guard.Network // nil allows every address
 	lookups *lookups
 	now     func() time.Time
 	tls     func() *tls.Config
@@ -139,13 +140,13 @@ func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error)
 	if err != nil {
 		return nil, err
 	}
-	if d.guard == nil {
+	if d.network == nil {
 		return addrs, nil
 	}
 	var refused error
 	var ok []netip.Addr
 	for _, addr := range addrs {
-		if err := d.guard.check(addr); err != nil {
+		if err := d.network.Check(addr); err != nil {
 			refused = err
 			continue
 		}

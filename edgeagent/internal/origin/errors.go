@@ -8,7 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"strconv"
 	"syscall"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/token"
 )
 
 // These end a request; context.Cause tells them apart from a caller that gave up.
@@ -31,16 +37,6 @@ var (
 
 // errEmptyBody ends a body that stops before its first byte although there should be one.
 var errEmptyBody = errors.New("the body ended before its first byte")
-
-// A configError is something an admin must mend, found before anything was sent.
-type configError struct{ detail, advice string }
-
-func (e *configError) Error() string { return e.detail }
-
-// An unaskedError says that what is asked for cannot be there, so nothing is sent.
-type unaskedError struct{ detail, advice string }
-
-func (e *unaskedError) Error() string { return e.detail }
 
 // A refusedError says that a host has only addresses that may not be connected to.
 type refusedError struct {
@@ -77,26 +73,24 @@ const (
 	adviceIdle     = "see why the origin pauses, or raise timeouts.idle"
 	adviceCrowd    = "have the origin answer sooner, or keep its files cached for longer"
 	adviceDNS      = "check the host's name servers, and those of the edge"
-	adviceLog      = "see the origin's log"
-	adviceTLS      = "use https://"
 	adviceFraming  = "correct the origin: a reply has one Content-Length, or Transfer-Encoding: chunked, and is of HTTP/1.1"
 	adviceHTTP     = "check that an HTTP server is at this host and port"
 )
 
 // faultOf reads an error of a request. Its detail never repeats what net/http says, which may hold bytes of the reply.
 func faultOf(err error) fault {
-	var config *configError
+	var config *kind.ConfigError
 	var refused *refusedError
 	var lookup *net.DNSError
-	var token *tokenError
+	var noToken *token.Error
 	switch {
-	case errors.As(err, &token):
-		return token.fault
+	case errors.As(err, &noToken):
+		return tokenFault(noToken)
 	case errors.As(err, &config):
-		return fault{Misconfigured, "proxy_configuration_error", config.detail, config.advice}
+		return fault{Misconfigured, "proxy_configuration_error", config.Detail, config.Advice}
 	case errors.As(err, &refused):
-		var address *addressError
-		if errors.As(refused, &address) && address.never {
+		var address *guard.AddressError
+		if errors.As(refused, &address) && address.Never {
 			return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), adviceNever}
 		}
 		return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), adviceAddress}
@@ -121,6 +115,28 @@ func faultOf(err error) fault {
 		return f
 	}
 	return connectionFault(err)
+}
+
+// tokenFault is what it means that an issuer gave no token.
+func tokenFault(e *token.Error) fault {
+	var f fault
+	switch {
+	case e.Err != nil:
+		f = faultOf(e.Err)
+	case e.Status >= 200 && e.Status <= 299:
+		f = fault{Failed, "http_protocol_error", "the answer holds no token", "check that this is a token endpoint"}
+	case e.Status == http.StatusTooManyRequests, e.Status == http.StatusServiceUnavailable:
+		f = fault{Busy, "destination_unavailable", "HTTP " + strconv.Itoa(e.Status), kind.AdviceBusy}
+	case e.Status >= 300 && e.Status <= 499:
+		f = fault{Misconfigured, "proxy_configuration_error", "HTTP " + strconv.Itoa(e.Status), e.Advice}
+	default:
+		f = fault{Failed, "destination_unavailable", "HTTP " + strconv.Itoa(e.Status), kind.AdviceLog}
+	}
+	if e.Code != "" && e.Err == nil {
+		f.detail += " " + e.Code
+	}
+	f.detail = "token endpoint " + e.Endpoint + ": " + f.detail
+	return f
 }
 
 // hurried reports whether the deadline of whoever asked ended a request, and not a timeout of the origin's.
@@ -180,7 +196,7 @@ func connectionFault(err error) fault {
 	var bad *framingError
 	switch {
 	case errors.Is(err, errSpeaksTLS):
-		return fault{Failed, "http_protocol_error", errSpeaksTLS.Error(), adviceTLS}
+		return fault{Failed, "http_protocol_error", errSpeaksTLS.Error(), kind.AdviceTLS}
 	case errors.Is(err, errNotHTTP):
 		return fault{Failed, "http_protocol_error", errNotHTTP.detail, adviceHTTP}
 	case errors.As(err, &bad):
@@ -192,11 +208,11 @@ func connectionFault(err error) fault {
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return fault{Failed, "destination_ip_unroutable", "no route to the host", adviceConnect}
 	case errors.Is(err, errEmptyBody):
-		return fault{Failed, "http_response_incomplete", err.Error(), adviceLog}
+		return fault{Failed, "http_response_incomplete", err.Error(), kind.AdviceLog}
 	case errors.As(err, &oversize):
 		return fault{Failed, "http_response_header_section_size", fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes), "have the origin send fewer or shorter headers"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return fault{Failed, "connection_terminated", "the connection was cut", adviceLog}
+		return fault{Failed, "connection_terminated", "the connection was cut", kind.AdviceLog}
 	}
 	return fault{Failed, "http_protocol_error", "the reply is not valid HTTP", adviceHTTP}
 }

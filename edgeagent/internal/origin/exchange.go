@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -49,28 +51,28 @@ func (x *exchange) end() {
 }
 
 // exchange sends one request, and judges the reply. It returns the hop to go on with instead if that is a redirect to follow.
-func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, *hop) {
+func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *kind.Row, *hop) {
 	x, err := c.reach(ctx, k, h)
 	if err != nil {
 		a := faultAnswer(faultOf(err))
-		a.hurried, a.Unreached = hurried(err), h.own && !h.reached.Load()
+		a.hurried, a.Unreached = hurried(err), h.Own && !h.reached.Load()
 		return a, nil, nil
 	}
 	h.reached.Store(true)
-	r := &reply{origin: h.origin, ask: h.ask, status: x.resp.StatusCode, header: x.resp.Header, length: x.resp.ContentLength}
-	if location := x.resp.Header.Get("Location"); k.next != nil && redirects(r) && location != "" && follows(h.origin) {
+	r := &kind.Reply{Origin: h.Origin, Ask: h.Ask, Status: x.resp.StatusCode, Header: x.resp.Header, Length: x.resp.ContentLength}
+	if location := x.resp.Header.Get("Location"); k.Next != nil && kind.Redirects(r) && location != "" && k.Follows(h.Origin) {
 		return c.redirected(k, h, x, location)
 	}
-	if k.code != nil && (r.status == http.StatusBadRequest || k.keyed && r.status >= 300 && r.status != http.StatusNotModified) {
-		if r.code, err = x.errorCode(k); err != nil {
+	if k.Code != nil && (r.Status == http.StatusBadRequest || k.Keyed && r.Status >= 300 && r.Status != http.StatusNotModified) {
+		if r.Code, err = x.errorCode(k); err != nil {
 			return x.failed(err), nil, nil
 		}
 	}
-	cleanCoding(r.header)
-	row := judge(k.rows, r)
+	cleanCoding(r.Header)
+	row := kind.Judge(k.Rows, r)
 	a := answerOf(k, row, r)
 	c.remark(k, a, x.by.notes)
-	if row.outcome != Found {
+	if row.Outcome != Found {
 		h.health.heard(x.by.address(), row)
 		x.drain()
 		return a, row, nil
@@ -79,6 +81,30 @@ func (c *Client) exchange(ctx context.Context, k *kind, h *hop) (*Answer, *row, 
 		return x.failed(err), nil, nil
 	}
 	return a, row, nil
+}
+
+// redirected ends the exchange and returns the hop that its reply leads to, or why it is not followed.
+func (c *Client) redirected(k *kind.Kind, h *hop, x *exchange, location string) (*Answer, *kind.Row, *hop) {
+	r := &kind.Reply{Origin: h.Origin, Ask: h.Ask, Status: x.resp.StatusCode, Header: x.resp.Header}
+	x.drain()
+	refuse := func(why string) (*Answer, *kind.Row, *hop) {
+		row := kind.Judge(k.Rows, r)
+		a := answerOf(k, row, r)
+		a.Detail += ", " + why
+		return a, row, nil
+	}
+	if h.Count == maxRedirects {
+		a, row, _ := refuse(fmt.Sprintf("after %d redirects", maxRedirects))
+		a.Advice = "see where the redirects lead: they may go in a circle"
+		return a, row, nil
+	}
+	req, err := k.Next(c.edge, &h.Hop, location)
+	if err != nil {
+		return refuse(err.Error())
+	}
+	next := *h
+	next.Req, next.Own, next.Count = req, h.Own && kind.SameHost(h.Req.URL, req.URL), h.Count+1
+	return nil, nil, &next
 }
 
 // cleanCoding drops from Content-Encoding what is no coding of the body: nothing at all,
@@ -105,11 +131,11 @@ func cleanCoding(h http.Header) {
 }
 
 // remark tells what the head of a reply leaves to be desired.
-func (c *Client) remark(k *kind, a *Answer, notes []string) {
+func (c *Client) remark(k *kind.Kind, a *Answer, notes []string) {
 	if len(notes) == 0 {
 		return
 	}
-	c.metrics.droppedLines.WithLabelValues(k.name).Add(float64(len(notes)))
+	c.metrics.droppedLines.WithLabelValues(k.Name).Add(float64(len(notes)))
 	a.Detail += ", " + strings.Join(notes, ", ")
 	if a.Advice == "" {
 		a.Advice = "correct the header that the origin sends"
@@ -125,34 +151,36 @@ func (x *exchange) failed(err error) *Answer {
 	return a
 }
 
-func answerOf(k *kind, row *row, r *reply) *Answer {
-	a := &Answer{Outcome: row.outcome, Reason: row.reason, Status: r.status, ProxyError: row.proxy, Advice: row.advice}
-	a.Detail = "HTTP " + strconv.Itoa(r.status)
-	if r.code != "" {
-		a.Detail += " " + r.code
+func answerOf(k *kind.Kind, row *kind.Row, r *kind.Reply) *Answer {
+	a := &Answer{Outcome: row.Outcome, Reason: row.Reason, Status: r.Status, ProxyError: row.Proxy, Advice: row.Advice}
+	a.Detail = "HTTP " + strconv.Itoa(r.Status)
+	if r.Code != "" {
+		a.Detail += " " + r.Code
 	}
-	if row.outcome == Inconclusive {
-		a.RetryAfter = retryAfter(r.header.Get("Retry-After"), time.Now())
+	if row.Outcome == Inconclusive {
+		a.RetryAfter = retryAfter(r.Header.Get("Retry-After"), time.Now())
 	}
-	if k.elaborate != nil {
-		k.elaborate(r, a)
+	if k.Elaborate != nil {
+		detail, advice := k.Elaborate(r, row)
+		a.Detail += detail
+		a.Advice = cmp.Or(advice, a.Advice)
 	}
 	return a
 }
 
 // send sends one request and waits for the head of its reply.
-func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*exchange, error) {
+func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt) (*exchange, error) {
 	if err := parent.Err(); err != nil {
 		return nil, err
 	}
-	path := h.health.path(k, h.ask)
+	path := h.health.path(k, h.Ask)
 	if err := h.health.enter(path); err != nil {
 		return nil, err
 	}
 	by.health = h.health
 	ctx, cancel := context.WithCancelCause(parent)
-	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.ask.Deadline), by: by, health: h.health, leave: sync.OnceFunc(func() { h.health.leave(path) })}
-	connect, firstByte, idle := timeouts(h.origin)
+	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.Ask.Deadline), by: by, health: h.health, leave: sync.OnceFunc(func() { h.health.leave(path) })}
+	connect, firstByte, idle := timeouts(h.Origin)
 	x.idle = idle
 	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }
 	dialing := context.WithValue(context.WithValue(ctx, connectKey{}, connect), attemptKey{}, by)
@@ -163,7 +191,7 @@ func (c *Client) send(parent context.Context, k *kind, h *hop, by *attempt) (*ex
 		WroteRequest: func(httptrace.WroteRequestInfo) { wait() },
 	})
 	transport := c.origins
-	if k.operator {
+	if k.Operator {
 		transport = c.operator
 	}
 	x.watch.phase(connect, errConnectTimeout)
@@ -208,14 +236,14 @@ func timeouts(o *topology.Origin) (connect, firstByte, idle time.Duration) {
 }
 
 // errorCode reads the code of an object store's error.
-func (x *exchange) errorCode(k *kind) (string, error) {
+func (x *exchange) errorCode(k *kind.Kind) (string, error) {
 	x.watch.phase(x.idle, errIdleTimeout)
 	defer x.watch.stop()
 	text, err := io.ReadAll(io.LimitReader(x.resp.Body, maxErrorBody))
 	if err != nil {
 		return "", fmt.Errorf("read error: %w", causeOf(x.ctx, err))
 	}
-	return k.code(x.resp.Header, text), nil
+	return k.Code(x.resp.Header, text), nil
 }
 
 // drain ends the exchange, and keeps its connection if the rest of the body is short and already there.

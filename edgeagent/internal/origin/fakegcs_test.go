@@ -45,7 +45,7 @@ func TestFakeGCSServer(t *testing.T) {
 	text := strings.Repeat("compressed ", 100)
 	put("p/packed.txt", zipped(t, text), "gzip")
 
-	c, o := localClient(t), gcs(t, endpoint)
+	c, o := localClient(t), gcsOrigin(t, endpoint)
 	for path, key := range exactFiles {
 		a := c.Get(t.Context(), o, get(path))
 		if a.Outcome != Found {
@@ -64,12 +64,12 @@ func TestFakeGCSServer(t *testing.T) {
 		{"missing object", "/gone.jpg", "bucket", NotHere, ""},
 		{"missing bucket", "/plain.jpg", "nobody", Inconclusive, Misconfigured},
 	} {
-		a := c.Get(t.Context(), gcs(t, endpoint, func(o *topologyv1.Origin) { o.GetGcs().Bucket = test.bucket }), get(test.path))
+		a := c.Get(t.Context(), gcsOrigin(t, endpoint, func(o *topologyv1.Origin) { o.GetGcs().Bucket = test.bucket }), get(test.path))
 		if discard(t, a); a.Outcome != test.outcome || a.Reason != test.reason {
 			t.Errorf("%s: %s %q: %s", test.name, a.Outcome, a.Reason, a.Detail)
 		}
 	}
-	prefixed := gcs(t, endpoint, func(o *topologyv1.Origin) { o.GetGcs().Prefix = "p" })
+	prefixed := gcsOrigin(t, endpoint, func(o *topologyv1.Origin) { o.GetGcs().Prefix = "p" })
 	for accept, want := range map[string]string{"gzip": zipped(t, text), "identity": text} {
 		ask := get("/packed.txt")
 		ask.Header = header("Accept-Encoding", accept)

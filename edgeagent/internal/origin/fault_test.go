@@ -57,7 +57,7 @@ func TestFaults(t *testing.T) {
 			}
 			dns := newDNS(t, map[string][]string{"silent.test.": nil})
 			c := newTestClient(t, Config{AllowCIDRs: loopback, Resolver: dns.resolver()})
-			o := web(t, base)
+			o := webOrigin(t, base)
 			if test.reason == Timeout {
 				o.Connect, o.FirstByte, o.Idle = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
 			}
@@ -111,7 +111,7 @@ func TestConnectTriesOtherAddresses(t *testing.T) {
 	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
 	dns := newDNS(t, map[string][]string{"two.test.": {"127.0.0.2", "127.0.0.3", "127.0.0.1"}})
 	c := newTestClient(t, Config{AllowPrivate: true, Resolver: dns.resolver()})
-	a := c.Get(t.Context(), web(t, host("two.test")(t, fault)), get("/a.jpg"))
+	a := c.Get(t.Context(), webOrigin(t, host("two.test")(t, fault)), get("/a.jpg"))
 	discard(t, a)
 	if a.Outcome != Found {
 		t.Errorf("got %s: %s", a.Outcome, a.Detail)
@@ -128,7 +128,7 @@ func TestRebinding(t *testing.T) {
 			fault.On(faultorigin.Any, faultorigin.Reply(200, "x", "Connection: close"))
 			dns := newDNS(t, map[string][]string{"shop.test.": {"127.0.0.1"}})
 			c := newTestClient(t, Config{AllowCIDRs: loopback, Resolver: dns.resolver()})
-			o := web(t, host("shop.test")(t, fault))
+			o := webOrigin(t, host("shop.test")(t, fault))
 			a := c.Get(t.Context(), o, get("/a.jpg"))
 			discard(t, a)
 			if a.Outcome != Found {
@@ -160,14 +160,14 @@ func TestAddressesAreGuarded(t *testing.T) {
 	fault := faultorigin.New(t)
 	port := fault.Host()[strings.LastIndexByte(fault.Host(), ':'):]
 	for _, name := range []string{"127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]", "127.1", "2130706433", "0x7f.1"} {
-		a := newTestClient(t, Config{}).Get(t.Context(), web(t, "http://"+name+port), get("/a.jpg"))
+		a := newTestClient(t, Config{}).Get(t.Context(), webOrigin(t, "http://"+name+port), get("/a.jpg"))
 		discard(t, a)
 		if a.Outcome != Inconclusive || a.ProxyError != "destination_ip_prohibited" && a.ProxyError != "dns_error" {
 			t.Errorf("%s: got %s %s: %s", name, a.Outcome, a.ProxyError, a.Detail)
 		}
 	}
 	for _, name := range []string{"169.254.169.254", "[fd00:ec2::254]", "[fe80::1]", "0.0.0.0", "100.100.100.200"} {
-		a := newTestClient(t, Config{AllowPrivate: true}).Get(t.Context(), web(t, "http://"+name+port), get("/a.jpg"))
+		a := newTestClient(t, Config{AllowPrivate: true}).Get(t.Context(), webOrigin(t, "http://"+name+port), get("/a.jpg"))
 		if a.ProxyError != "destination_ip_prohibited" {
 			t.Errorf("%s: got %s %s: %s", name, a.Outcome, a.ProxyError, a.Detail)
 		}
@@ -185,7 +185,7 @@ func TestMediaConnectionsAreApart(t *testing.T) {
 	if _, err := read(t, a); err != nil || a.Outcome != Found {
 		t.Fatalf("got %s, %v", a.Outcome, err)
 	}
-	if a = c.Get(t.Context(), web(t, fault.URL()), get("/a.jpg")); a.ProxyError != "destination_ip_prohibited" {
+	if a = c.Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg")); a.ProxyError != "destination_ip_prohibited" {
 		t.Errorf("got %s %s", a.Outcome, a.ProxyError)
 	}
 }
@@ -197,7 +197,7 @@ func TestDeadlineEndsWithTheHead(t *testing.T) {
 	fault.On("/stall", faultorigin.Stall(nil, nil))
 	next := make(chan struct{})
 	fault.On("/drip", faultorigin.Drip([]string{"a", "b", "c"}, next))
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	c := localClient(t)
 	ask := get("/stall")
 	ask.Deadline = time.Now().Add(50 * time.Millisecond)
@@ -225,7 +225,7 @@ func TestCallerGivesUp(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On("/stall", faultorigin.Stall(nil, nil))
 	fault.On("/body", faultorigin.StallAfter("0123456789", 3, `ETag: "v1"`))
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	c := localClient(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("a cause of the caller's own"))
@@ -261,7 +261,7 @@ func TestBusyRetry(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, test.script...)
-			a := localClient(t).Get(t.Context(), web(t, fault.URL()), get("/a.jpg"))
+			a := localClient(t).Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg"))
 			discard(t, a)
 			if a.Outcome != test.outcome {
 				t.Errorf("got %s: %s", a.Outcome, a.Detail)
@@ -276,7 +276,7 @@ func TestMissesKeepTheConnection(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
 	c := localClient(t)
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	for range 5 {
 		discard(t, c.Get(t.Context(), o, get("/a.jpg")))
 	}

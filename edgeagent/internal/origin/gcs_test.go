@@ -11,7 +11,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +21,8 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/gcs"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -42,7 +46,7 @@ func pkcs8(t testing.TB, key any) string {
 
 // account is a GCS origin with the key of a service account.
 func account(t testing.TB, endpoint, key string) *topology.Origin {
-	o := gcs(t, endpoint, func(o *topologyv1.Origin) { o.GetGcs().ClientEmail = "reader@project.example" })
+	o := gcsOrigin(t, endpoint, func(o *topologyv1.Origin) { o.GetGcs().ClientEmail = "reader@project.example" })
 	o.Secrets = map[string]string{"gcs.private_key": key}
 	return o
 }
@@ -57,29 +61,35 @@ func TestGCSToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fault := faultorigin.New(t)
-			fault.On("/base/token", faultorigin.Reply(200, `{"access_token":"`+theSecret+`","expires_in":3599,"token_type":"Bearer"}`))
-			fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
-			o := account(t, fault.URL()+"/base", text)
-			a := localClient(t).Get(t.Context(), o, get("/a.jpg"))
+			var claims struct {
+				Iss, Scope, Aud string
+				Iat, Exp        int64
+			}
+			var grant string
+			store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch r.URL.Path {
+				case "/base/token":
+					grant = r.PostFormValue("grant_type")
+					text := verifyJWT(t, r.PostFormValue("assertion"), &key.PublicKey)
+					if err := json.Unmarshal([]byte(text), &claims); err != nil {
+						t.Errorf("claims %s: %v", text, err)
+					}
+					io.WriteString(w, `{"access_token":"`+theSecret+`","expires_in":3599,"token_type":"Bearer"}`)
+				default:
+					if got := r.Header.Get("Authorization"); got != "Bearer "+theSecret {
+						t.Errorf("sent %q", got)
+					}
+				}
+			}))
+			t.Cleanup(store.Close)
+			a := localClient(t).Get(t.Context(), account(t, store.URL+"/base", text), get("/a.jpg"))
 			if discard(t, a); a.Outcome != Found {
 				t.Fatalf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 			}
-			seen := saw(t, fault, 2)
-			if got := seen[1].Header.Get("Authorization"); got != "Bearer "+theSecret {
-				t.Errorf("sent %q", got)
-			}
-			req, err := gcsGrant(o.Spec.GetGcs(), text, time.Unix(1700000000, 0))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := req.ParseForm(); err != nil || req.URL.String() != fault.URL()+"/base/token" {
-				t.Fatalf("%v at %s", err, req.URL)
-			}
-			claims := verifyJWT(t, req.PostForm.Get("assertion"), &key.PublicKey)
-			want := fmt.Sprintf(`{"aud":"%s/base/token","exp":1700003600,"iat":1700000000,"iss":"reader@project.example","scope":"%s"}`, fault.URL(), googleScope)
-			if claims != want || req.PostForm.Get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer" {
-				t.Errorf("claims %s, want %s", claims, want)
+			if grant != "urn:ietf:params:oauth:grant-type:jwt-bearer" || claims.Iss != "reader@project.example" ||
+				claims.Aud != store.URL+"/base/token" || claims.Scope != "https://www.googleapis.com/auth/devstorage.read_only" ||
+				claims.Exp-claims.Iat > 3600 || time.Since(time.Unix(claims.Iat, 0)).Abs() > time.Minute {
+				t.Errorf("%s with claims %+v", grant, claims)
 			}
 		})
 	}
@@ -112,8 +122,8 @@ func verifyJWT(t *testing.T, token string, key *rsa.PublicKey) string {
 func TestGCSBadKeys(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
-	half := gcs(t, fault.URL(), func(o *topologyv1.Origin) { o.GetGcs().ClientEmail = "a@b.example" })
-	bare := gcs(t, fault.URL())
+	half := gcsOrigin(t, fault.URL(), func(o *topologyv1.Origin) { o.GetGcs().ClientEmail = "a@b.example" })
+	bare := gcsOrigin(t, fault.URL())
 	bare.Secrets = map[string]string{"gcs.private_key": theSecret}
 	for name, o := range map[string]*topology.Origin{
 		"no PEM": account(t, fault.URL(), theSecret), "no key in it": account(t, fault.URL(), "-----BEGIN PRIVATE KEY-----\n"+
@@ -127,24 +137,12 @@ func TestGCSBadKeys(t *testing.T) {
 	saw(t, fault, 0)
 }
 
-// Where tokens come from, without asking.
-func TestGCSTokenURL(t *testing.T) {
+// Google is asked where no endpoint is named.
+func TestGCSAddress(t *testing.T) {
 	t.Parallel()
-	for endpoint, want := range map[string]string{
-		"https://storage.googleapis.com":                 googleTokens,
-		"https://Storage-edge.p.GoogleApis.com/":         googleTokens,
-		"https://storage.me-central2.rep.googleapis.com": googleTokens,
-		"https://googleapis.com.evil.example":            "https://googleapis.com.evil.example/token",
-		"https://notgoogleapis.com":                      "https://notgoogleapis.com/token",
-		"http://127.0.0.1:4443/gcs/":                     "http://127.0.0.1:4443/gcs/token",
-	} {
-		if got := tokenURL(mustURL(t, endpoint)); got != want {
-			t.Errorf("%s: %s, want %s", endpoint, got, want)
-		}
-	}
-	o := gcs(t, "")
+	o := gcsOrigin(t, "")
 	ask := get("/a.jpg")
-	if req, err := buildGCS(localClient(t), o, &ask); err != nil || shown(req.URL, true) != "https://storage.googleapis.com/bucket/a.jpg" {
+	if req, err := gcs.New(nil).Build(&kind.Edge{}, o, &ask); err != nil || kind.Shown(req.URL, true) != "https://storage.googleapis.com/bucket/a.jpg" {
 		t.Errorf("%v, %v", req, err)
 	}
 }
@@ -192,7 +190,7 @@ func TestGCSCompressedObjects(t *testing.T) {
 			if test.accept != "" {
 				ask.Header = header("Accept-Encoding", test.accept)
 			}
-			a := localClient(t).Get(t.Context(), gcs(t, fault.URL()), ask)
+			a := localClient(t).Get(t.Context(), gcsOrigin(t, fault.URL()), ask)
 			if a.Outcome != Found {
 				t.Fatalf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 			}
@@ -218,7 +216,7 @@ func TestGCSRevalidatesDecoded(t *testing.T) {
 	for _, tag := range []string{`W/"v1"`, `"v1"`} {
 		ask := get("/a.txt")
 		ask.IfNoneMatch = tag
-		a := localClient(t).Get(t.Context(), gcs(t, fault.URL()), ask)
+		a := localClient(t).Get(t.Context(), gcsOrigin(t, fault.URL()), ask)
 		if discard(t, a); a.Status != 304 || a.Response.Header.Get("ETag") != tag {
 			t.Errorf("%s: %d, %v", tag, a.Status, a.Response)
 		}
@@ -248,7 +246,7 @@ func TestGCSCompressedObjectsThatBreak(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, test.answers...)
-			a := localClient(t).Get(t.Context(), gcs(t, fault.URL()), get("/a.txt"))
+			a := localClient(t).Get(t.Context(), gcsOrigin(t, fault.URL()), get("/a.txt"))
 			if a.Outcome != test.outcome {
 				t.Fatalf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 			}
@@ -272,10 +270,10 @@ func TestGCSDenied(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On(faultorigin.Any, denial)
 	fault.On("/bucket/there", faultorigin.Reply(200, "x"))
-	c, o := localClient(t), gcs(t, fault.URL())
+	c, o := localClient(t), gcsOrigin(t, fault.URL())
 	discard(t, c.Get(t.Context(), o, get("/there")))
 	a := c.Get(t.Context(), o, get("/gone"))
-	if a.Outcome != NotHere || a.Reason != Denied || a.Advice != adviceListGCS {
+	if a.Outcome != NotHere || a.Reason != Denied || a.Advice != gcs.New(nil).DeniedAdvice {
 		t.Errorf("got %s %q: %s; %s", a.Outcome, a.Reason, a.Detail, a.Advice)
 	}
 }
@@ -300,7 +298,7 @@ func TestGCSVagueNotFound(t *testing.T) {
 			fault := faultorigin.New(t)
 			fault.On("/bucket/a.jpg", faultorigin.Reply(404, "Not Found"))
 			fault.On("/bucket/", test.bucket)
-			c, o := localClient(t), gcs(t, fault.URL())
+			c, o := localClient(t), gcsOrigin(t, fault.URL())
 			for range 3 {
 				a := c.Get(t.Context(), o, get("/a.jpg"))
 				if discard(t, a); a.Outcome != test.outcome || a.Reason != test.reason || (a.ProxyError == "") != (a.Outcome == NotHere) {

@@ -52,7 +52,7 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 			})
 			fault.On("/next.jpg", faultorigin.Reply(200, "next"))
 			c := localClient(t)
-			a := c.Get(t.Context(), web(t, fault.URL()), get("/a.jpg"))
+			a := c.Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg"))
 			if body, err := read(t, a); body != "JPEG" || err != nil {
 				t.Errorf("read %q, %v", body, err)
 			}
@@ -62,7 +62,7 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 			if got := a.Response.Header.Get(test.field); got != test.value {
 				t.Errorf("%s is %q", test.field, got)
 			}
-			if body, err := read(t, c.Get(t.Context(), web(t, fault.URL()), get("/next.jpg"))); body != "next" || err != nil || fault.Connections() != 1 {
+			if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get("/next.jpg"))); body != "next" || err != nil || fault.Connections() != 1 {
 				t.Errorf("then %q, %v over %d connections", body, err, fault.Connections())
 			}
 		})
@@ -78,7 +78,7 @@ func TestConnectionNamesWhatGoesNoFurther(t *testing.T) {
 		fault.On("/a.jpg", func(x *faultorigin.Exchange) {
 			x.Send("HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nConnection: " + line + "\r\nX-Hop: 1\r\nX-Own: 2\r\nCache-Control: no-store\r\nContent-Length: 4\r\n\r\nJPEG")
 		})
-		a := localClient(t).Get(t.Context(), web(t, fault.URL()), get("/a.jpg"))
+		a := localClient(t).Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg"))
 		if body, err := read(t, a); body != "JPEG" || err != nil {
 			t.Fatalf("%s: read %q, %v", line, body, err)
 		}
@@ -145,8 +145,8 @@ func TestBadFramingIsRefused(t *testing.T) {
 			fault.On("/a.jpg", faultorigin.Raw(reply))
 			c := localClient(t)
 			// A connection that was used before makes no difference: the request is not made again.
-			read(t, c.Get(t.Context(), web(t, fault.URL()), get("/warm.jpg")))
-			a := c.Get(t.Context(), web(t, fault.URL()), get("/a.jpg"))
+			read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get("/warm.jpg")))
+			a := c.Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg"))
 			discard(t, a)
 			if a.Outcome != Inconclusive || a.Reason != Failed || a.ProxyError != "http_protocol_error" || a.Advice == "" {
 				t.Errorf("got %s %q %q: %s; %s", a.Outcome, a.Reason, a.ProxyError, a.Detail, a.Advice)
@@ -179,7 +179,7 @@ func TestSoundFramings(t *testing.T) {
 			fault.On("/a.jpg", func(x *faultorigin.Exchange) { x.Send(reply) })
 			c := localClient(t)
 			for range 3 {
-				if body, err := read(t, c.Get(t.Context(), web(t, fault.URL()), get("/a.jpg"))); body != "JPEG" || err != nil {
+				if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg"))); body != "JPEG" || err != nil {
 					t.Fatalf("read %q, %v", body, err)
 				}
 			}
@@ -235,7 +235,7 @@ func TestSurplusBytesBelongToNoReply(t *testing.T) {
 					cfg.Roots = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 				}
 				c := newTestClient(t, cfg)
-				o := web(t, server.URL)
+				o := webOrigin(t, server.URL)
 				for range 20 {
 					for _, path := range []string{"/aaaa.jpg", "/bbbb.jpg"} {
 						ask := get(path)
@@ -285,7 +285,7 @@ func TestStrayBytesEndReuse(t *testing.T) {
 		{tidy, "/a.jpg", 1},
 		{tidy, "/b.jpg", 1},
 	} {
-		if body, err := read(t, c.Get(t.Context(), web(t, step.o.URL()), get(step.path))); body != "GOOD" || err != nil {
+		if body, err := read(t, c.Get(t.Context(), webOrigin(t, step.o.URL()), get(step.path))); body != "GOOD" || err != nil {
 			t.Fatalf("%s: read %q, %v", step.path, body, err)
 		}
 		if n := step.o.Connections(); n != step.connections {
@@ -308,7 +308,7 @@ func TestStrayBytesEndOtherConnections(t *testing.T) {
 	})
 	c := localClient(t)
 	fetch := func(path string) {
-		if body, err := read(t, c.Get(t.Context(), web(t, fault.URL()), get(path))); body != "GOOD" || err != nil {
+		if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get(path))); body != "GOOD" || err != nil {
 			t.Errorf("%s: read %q, %v", path, body, err)
 		}
 	}

@@ -10,17 +10,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 const (
-	// maxPending bounds the requests to one origin whose head has not come, maxOpen those whose body has not ended: beyond,
-	// an origin is busy. One that stalls then holds no more of the edge than that.
-	maxPending = 256
-	maxOpen    = 1024
-
 	// maxHealths bounds how many origins the edge knows the health of, at most 1 KiB each but for those with several addresses,
 	// which take up to 4 KiB. Who was not asked for forgetAfter to twice that is forgotten.
 	maxHealths  = 1 << 14
@@ -39,24 +36,20 @@ type health struct {
 	metrics               *metrics
 	seed                  maphash.Seed
 
-	mu            sync.Mutex
-	breaker       breaker
-	doubt         doubt
-	known         []known
-	turns         int // questions of the edge's own, ever
-	retries       budget
-	hedges        budget
-	pending, open int
-	shares        map[uint64]share // by path
-	latency       latency
-	addresses     addresses
-	ill           bool // the last word was a failure
-	failed        time.Time
-	failure       string
+	mu        sync.Mutex
+	breaker   guard.Breaker
+	doubt     guard.Doubt
+	known     []known
+	turns     int // questions of the edge's own, ever
+	retries   guard.Budget
+	hedges    guard.Budget
+	caps      guard.Caps
+	latency   guard.Latency
+	addresses guard.Addresses
+	ill       bool // the last word was a failure
+	failed    time.Time
+	failure   string
 }
-
-// A share is how many of an origin's places the requests for one path have.
-type share struct{ pending, open int }
 
 // A place names a health: an origin as long as it looks at the same place. The Media Library is one for each account, so that
 // no account can spoil it for another.
@@ -82,30 +75,27 @@ func newHealths(now func() time.Time, m *metrics) *healths {
 }
 
 // of returns the health of an origin. An admin's test has one of its own, which is forgotten with it.
-func (hs *healths) of(k *kind, o *topology.Origin, ask *Ask) *health {
+func (hs *healths) of(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	h := hs.find(k, o, ask)
 	limits := topology.DefaultBreaker
 	if o != nil {
 		limits = o.Breaker
 	}
 	h.mu.Lock()
-	h.breaker.limits = limits
-	if limits.Disabled {
-		h.breaker = breaker{limits: limits, asking: h.breaker.asking}
-	}
+	h.breaker.Configure(limits)
 	h.mu.Unlock()
 	return h
 }
 
-func (hs *healths) find(k *kind, o *topology.Origin, ask *Ask) *health {
+func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	if ask.Test {
 		return newHealth(k, o, ask.Account, hs.now, hs.metrics)
 	}
 	p := place{uid: MediaKind, account: ask.Account}
 	if o != nil {
 		p = place{uid: o.UID, target: o.Target}
-		if k.site != nil {
-			p.site = k.site(o, ask)
+		if k.Site != nil {
+			p.site = k.Site(o, ask)
 		}
 	}
 	now := hs.now()
@@ -126,10 +116,10 @@ func (hs *healths) find(k *kind, o *topology.Origin, ask *Ask) *health {
 	return found
 }
 
-func newHealth(k *kind, o *topology.Origin, account string, now func() time.Time, m *metrics) *health {
+func newHealth(k *kind.Kind, o *topology.Origin, account string, now func() time.Time, m *metrics) *health {
 	h := &health{
-		kind: k.name, account: account, origin: MediaKind, now: now, metrics: m, seed: maphash.MakeSeed(),
-		retries: retryBudget(now()), hedges: hedgeBudget(now()), shares: make(map[uint64]share),
+		kind: k.Name, account: account, origin: MediaKind, now: now, metrics: m, seed: maphash.MakeSeed(),
+		retries: guard.RetryBudget(now()), hedges: guard.HedgeBudget(now()),
 	}
 	if o != nil {
 		h.origin = o.ID
@@ -146,10 +136,10 @@ func (hs *healths) all() map[place]*health {
 }
 
 // count returns how many breakers are in a state.
-func (hs *healths) count(s breakerState) (n float64) {
+func (hs *healths) count(s guard.State) (n float64) {
 	for _, h := range hs.all() {
 		h.mu.Lock()
-		if h.breaker.state(h.now()) == s {
+		if h.breaker.State(h.now()) == s {
 			n++
 		}
 		h.mu.Unlock()
@@ -162,13 +152,13 @@ func (h *health) admit() (refusal *Answer) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.breaker.state(now) == breakerClosed {
-		h.retries.earn()
-		h.hedges.earn()
+	if h.breaker.State(now) == guard.Closed {
+		h.retries.Earn()
+		h.hedges.Earn()
 		return nil
 	}
 	h.metrics.refusals.WithLabelValues(h.kind, "breaker").Inc()
-	left := max(0, h.breaker.until.Sub(now))
+	left := h.breaker.Left(now)
 	detail := fmt.Sprintf("not asked for another %s, the last failure: %s", left.Round(time.Second), h.failure)
 	if left == 0 {
 		detail = "not asked while the edge finds out whether it is well again; the last failure: " + h.failure
@@ -195,7 +185,7 @@ const (
 // steps before it have used up is held against it.
 const patience = time.Second
 
-func verdictOf(k *kind, o *topology.Origin, a *Answer, took time.Duration) verdict {
+func verdictOf(k *kind.Kind, o *topology.Origin, a *Answer, took time.Duration) verdict {
 	_, firstByte, _ := timeouts(o)
 	switch {
 	case a.Reason == Unasked, a.Reason == Canceled:
@@ -209,7 +199,7 @@ func verdictOf(k *kind, o *topology.Origin, a *Answer, took time.Duration) verdi
 			return reached
 		}
 		return noVerdict
-	case k.operator && a.Status != 0:
+	case k.Operator && a.Status != 0:
 		return reached // of one file, or of a replica that is behind; neither says that the library is down
 	case a.Reason == Busy:
 		if a.Status != 0 {
@@ -223,7 +213,7 @@ func verdictOf(k *kind, o *topology.Origin, a *Answer, took time.Duration) verdi
 }
 
 // report takes note of what came of a client's request that was admitted.
-func (h *health) report(k *kind, o *topology.Origin, ask *Ask, a *Answer, v verdict) {
+func (h *health) report(k *kind.Kind, o *topology.Origin, ask *Ask, a *Answer, v verdict) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -235,18 +225,18 @@ func (h *health) report(k *kind, o *topology.Origin, ask *Ask, a *Answer, v verd
 	case v == noVerdict:
 		return
 	case a.Unreached:
-		h.moved(h.breaker.unreached(now), breakerOpened)
+		h.moved(h.breaker.Unreached(now), guard.Open)
 		return
 	}
-	h.breaker.reached()
+	h.breaker.Reached()
 	switch {
 	case a.elsewhere: // another host's doing
 	case failed:
-		if h.doubt.fail(now, h.path(k, ask)) && h.breaker.until.IsZero() {
-			h.breaker.suspect = true
+		if h.doubt.Fail(now, h.path(k, ask)) {
+			h.breaker.Suspect()
 		}
 	case v != begun:
-		h.doubt.well(now)
+		h.doubt.Well(now)
 	}
 	if a.hasFile() && !a.elsewhere {
 		h.remember(o, ask)
@@ -254,8 +244,8 @@ func (h *health) report(k *kind, o *topology.Origin, ask *Ask, a *Answer, v verd
 }
 
 // path names the file that is asked for, whatever its query.
-func (h *health) path(k *kind, ask *Ask) uint64 {
-	if k.keyed {
+func (h *health) path(k *kind.Kind, ask *Ask) uint64 {
+	if k.Keyed {
 		return maphash.String(h.seed, ask.Object)
 	}
 	return maphash.String(h.seed, ask.Path)
@@ -281,10 +271,10 @@ func (h *health) finished() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ill = false
-	h.doubt.well(now)
+	h.doubt.Well(now)
 }
 
-func (h *health) moved(yes bool, to breakerState) {
+func (h *health) moved(yes bool, to guard.State) {
 	if yes {
 		h.metrics.transitions.WithLabelValues(h.kind, string(to)).Inc()
 	}
@@ -302,7 +292,7 @@ func told(a *Answer) string {
 // retry reports whether the retry budget allows one more, of a cause that is a label.
 func (h *health) retry(cause string) bool {
 	h.mu.Lock()
-	ok := h.retries.spend(h.now())
+	ok := h.retries.Spend(h.now())
 	h.mu.Unlock()
 	result := "made"
 	if !ok {
@@ -312,45 +302,31 @@ func (h *health) retry(cause string) bool {
 	return ok
 }
 
-// enter takes a place for a request of a path, or says that there is none: one path gets at most
-// half of an origin's. The place is pending until answered and taken until leave.
+// enter takes a place for a request of a path. The place is pending until answered and taken until leave.
 func (h *health) enter(path uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := h.shares[path]
-	switch {
-	case h.pending >= maxPending, s.pending >= maxPending/2:
-		h.metrics.refusals.WithLabelValues(h.kind, "pending").Inc()
-		return errPending
-	case h.open >= maxOpen, s.open >= maxOpen/2:
-		h.metrics.refusals.WithLabelValues(h.kind, "connections").Inc()
-		return errOpen
+	full := h.caps.Enter(path)
+	if full == "" {
+		return nil
 	}
-	h.pending++
-	h.open++
-	h.shares[path] = share{s.pending + 1, s.open + 1}
-	return nil
+	h.metrics.refusals.WithLabelValues(h.kind, string(full)).Inc()
+	if full == guard.PendingCap {
+		return errPending
+	}
+	return errOpen
 }
 
 func (h *health) answered(path uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.pending--
-	s := h.shares[path]
-	s.pending--
-	h.shares[path] = s
+	h.caps.Answered(path)
 }
 
 func (h *health) leave(path uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.open--
-	s := h.shares[path]
-	if s.open--; s.open == 0 {
-		delete(h.shares, path)
-		return
-	}
-	h.shares[path] = s
+	h.caps.Leave(path)
 }
 
 // state is what there is to tell an admin, nil if all is well.
@@ -358,7 +334,7 @@ func (h *health) state() *topologyv1.OriginState {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	open := h.breaker.state(now) != breakerClosed
+	open := h.breaker.State(now) != guard.Closed
 	since := now.Sub(h.failed)
 	if !open && (h.failed.IsZero() || since >= tellAnyway && (!h.ill || since >= tellFor)) {
 		return nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -59,7 +61,7 @@ func TestUnwantedBodiesAreNoFailure(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
 	fault.On(faultorigin.Any, faultorigin.StallAfter(long, 5000))
-	c, o := localClient(t), web(t, fault.URL())
+	c, o := localClient(t), webOrigin(t, fault.URL())
 	for i := range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		if i%2 == 0 {
@@ -82,11 +84,11 @@ func TestUnwantedBodiesAreNoFailure(t *testing.T) {
 		discard(t, a)
 		cancel()
 	}
-	h := c.healths.of(webKind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, &Ask{})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.doubt.failed != [2]int{} {
-		t.Errorf("%d bodies are held against the origin", h.doubt.failed)
+	if h.doubt.Failed() != 0 {
+		t.Errorf("%d bodies are held against the origin", h.doubt.Failed())
 	}
 }
 
@@ -97,17 +99,17 @@ func TestHurryIsNoFailure(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On(faultorigin.Any, faultorigin.Stall(nil, nil))
 	c := newTestClient(t, Config{AllowCIDRs: loopback})
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	hurry := get("/a.jpg")
 	hurry.Deadline = time.Now().Add(20 * time.Millisecond)
 	if a := c.Get(t.Context(), o, hurry); a.Reason != Timeout {
 		t.Fatalf("got %s", a.Reason)
 	}
 	failures := func() int {
-		h := c.healths.of(webKind, o, &Ask{})
+		h := c.healths.of(web.Kind, o, &Ask{})
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return h.doubt.failed[1]
+		return h.doubt.Failed()
 	}
 	if n := failures(); n != 0 {
 		t.Errorf("%d failures for a hurry", n)
@@ -124,7 +126,7 @@ func TestAdminsAreNotKeptOff(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On(faultorigin.Any, faultorigin.Reply(500, ""))
 	c := localClient(t)
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	test := get("/a.jpg")
 	test.Test = true
 	for range 20 {
@@ -183,13 +185,13 @@ func TestPendingCap(t *testing.T) {
 	slow.On(faultorigin.Any, faultorigin.Stall(gate, faultorigin.Reply(200, "x")))
 	quick.On(faultorigin.Any, faultorigin.Reply(200, "x"))
 	c := newTestClient(t, Config{AllowCIDRs: loopback, Registerer: registry})
-	o := web(t, slow.URL())
+	o := webOrigin(t, slow.URL())
 	const clients = 1000
 	results := make(chan string, clients)
 	for i := range clients {
 		go func() { results <- askFor(t, c, o, fmt.Sprintf("/%d.jpg", i)) }()
 	}
-	for range clients - maxPending {
+	for range clients - guard.MaxPending {
 		if got := <-results; got != "busy" {
 			t.Errorf("got %s", got)
 		}
@@ -198,11 +200,11 @@ func TestPendingCap(t *testing.T) {
 	if a.Reason != Busy || a.ProxyError != "connection_limit_reached" || a.Status != 0 || a.Detail == "" {
 		t.Errorf("got %+v", a)
 	}
-	if got := ask(t, c, web(t, quick.URL())); got != "found" {
+	if got := ask(t, c, webOrigin(t, quick.URL())); got != "found" {
 		t.Errorf("another origin: %s", got)
 	}
 	close(gate)
-	for range maxPending {
+	for range guard.MaxPending {
 		if got := <-results; got != "found" {
 			t.Errorf("got %s", got)
 		}
@@ -211,14 +213,14 @@ func TestPendingCap(t *testing.T) {
 	if got := ask(t, c, o); got != "found" {
 		t.Errorf("afterwards: %s", got)
 	}
-	if got := gather(t, registry)["edgewalk_origin_refusals_total pending web"]; got != clients-maxPending+1 {
+	if got := gather(t, registry)["edgewalk_origin_refusals_total pending web"]; got != clients-guard.MaxPending+1 {
 		t.Errorf("%v refusals", got)
 	}
-	h := c.healths.of(webKind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, &Ask{})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.pending != 0 || h.open != 0 {
-		t.Errorf("%d pending and %d open of none", h.pending, h.open)
+	if h.caps.Pending != 0 || h.caps.Open != 0 {
+		t.Errorf("%d pending and %d open of none", h.caps.Pending, h.caps.Open)
 	}
 }
 
@@ -229,10 +231,10 @@ func TestConnectionCap(t *testing.T) {
 	fault.On("/a.jpg", faultorigin.StallAfter("0123456789", 3))
 	fault.On("/b.jpg", faultorigin.Reply(200, "x"))
 	c := localClient(t)
-	o := web(t, fault.URL())
-	h := c.healths.of(webKind, o, &Ask{})
+	o := webOrigin(t, fault.URL())
+	h := c.healths.of(web.Kind, o, &Ask{})
 	h.mu.Lock()
-	h.open = maxOpen - 1
+	h.caps.Open = guard.MaxOpen - 1
 	h.mu.Unlock()
 	a := c.Get(t.Context(), o, get("/a.jpg"))
 	if a.Outcome != Found {
@@ -252,8 +254,8 @@ func TestConnectionCap(t *testing.T) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.open != maxOpen-1 {
-		t.Errorf("%d are open", h.open)
+	if h.caps.Open != guard.MaxOpen-1 {
+		t.Errorf("%d are open", h.caps.Open)
 	}
 }
 
@@ -262,7 +264,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
 	c := localClient(t)
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	for i, answer := range []faultorigin.Answer{
 		faultorigin.Reply(200, long), faultorigin.Reply(200, ""), faultorigin.Reply(404, "no"), faultorigin.Reply(304, ""), faultorigin.Redirect(302, "/b.jpg"),
 		faultorigin.Redirect(302, "ftp://x"), faultorigin.Reset(), faultorigin.Cut(long, 0), faultorigin.Cut(long, 5000), faultorigin.Raw("no"),
@@ -274,10 +276,10 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		if a.Response != nil {
 			read(t, a)
 		}
-		h := c.healths.of(webKind, o, &Ask{})
+		h := c.healths.of(web.Kind, o, &Ask{})
 		h.mu.Lock()
-		if h.pending != 0 || h.open != 0 {
-			t.Errorf("%d: %d pending and %d open", i, h.pending, h.open)
+		if h.caps.Pending != 0 || h.caps.Open != 0 {
+			t.Errorf("%d: %d pending and %d open", i, h.caps.Pending, h.caps.Open)
 		}
 		h.mu.Unlock()
 	}
@@ -289,10 +291,10 @@ func TestRetryBudget(t *testing.T) {
 	fault, now, registry := faultorigin.New(t), newClock(), prometheus.NewRegistry()
 	fault.On("/a.jpg", faultorigin.Busy(503, ""))
 	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time, Registerer: registry})
-	o := web(t, fault.URL())
-	h := c.healths.of(webKind, o, &Ask{})
+	o := webOrigin(t, fault.URL())
+	h := c.healths.of(web.Kind, o, &Ask{})
 	h.mu.Lock()
-	h.retries.saved = 0
+	h.retries.Saved = 0
 	h.mu.Unlock()
 	ask(t, c, o)
 	saw(t, fault, 1)
@@ -313,11 +315,11 @@ func TestHealthsAreBounded(t *testing.T) {
 	o := &topology.Origin{ID: "legacy"}
 	kept := *o
 	kept.UID = "kept"
-	first := hs.of(webKind, &kept, &Ask{})
+	first := hs.of(web.Kind, &kept, &Ask{})
 	for i := range 3 * maxHealths {
 		o.UID = fmt.Sprint(i)
-		hs.of(webKind, o, &Ask{})
-		if hs.of(webKind, &kept, &Ask{}) != first {
+		hs.of(web.Kind, o, &Ask{})
+		if hs.of(web.Kind, &kept, &Ask{}) != first {
 			t.Fatal("an origin that is asked all the time is forgotten")
 		}
 	}
@@ -326,13 +328,13 @@ func TestHealthsAreBounded(t *testing.T) {
 	}
 	for range 2 {
 		now.forward(forgetAfter)
-		hs.of(webKind, &kept, &Ask{})
+		hs.of(web.Kind, &kept, &Ask{})
 	}
 	if n := len(hs.all()); n != 1 {
 		t.Errorf("%d are known after a while", n)
 	}
 	now.forward(forgetAfter)
-	if hs.of(webKind, &kept, &Ask{}) != first {
+	if hs.of(web.Kind, &kept, &Ask{}) != first {
 		t.Error("an origin that is asked is forgotten")
 	}
 }
@@ -349,13 +351,13 @@ func TestStates(t *testing.T) {
 			o = &topology.Origin{ID: id, UID: "1-" + id, Breaker: topology.DefaultBreaker}
 			origins[id] = o
 		}
-		h := c.healths.of(webKind, o, &Ask{Account: "acme"})
+		h := c.healths.of(web.Kind, o, &Ask{Account: "acme"})
 		a := &Answer{Reason: reason, Status: status, Unreached: reason == Failed && status == 0, Detail: strings.Repeat("é", 300)}
 		if reason == "" {
 			a.Outcome = Found
 		}
 		for range times {
-			h.report(webKind, o, &Ask{}, a, verdictOf(webKind, o, a, time.Second))
+			h.report(web.Kind, o, &Ask{}, a, verdictOf(web.Kind, o, a, time.Second))
 			h.conclude(a)
 		}
 	}

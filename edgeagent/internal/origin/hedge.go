@@ -9,35 +9,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 )
-
-const (
-	// samples is how many answers the 95th percentile is taken of, once there are minSamples; it
-	// is taken anew every sampleEvery.
-	samples     = 64
-	minSamples  = 32
-	sampleEvery = 16
-)
-
-// A latency knows how long the last answers of an origin took. It has no lock of its own.
-type latency struct {
-	ring []time.Duration
-	n    int // ever added
-	p95  time.Duration
-}
-
-func (l *latency) add(d time.Duration) {
-	if len(l.ring) < samples {
-		l.ring = append(l.ring, d)
-	} else {
-		l.ring[l.n%samples] = d
-	}
-	if l.n++; l.n >= minSamples && l.n%sampleEvery == 0 {
-		sorted := slices.Clone(l.ring)
-		slices.Sort(sorted)
-		l.p95 = sorted[len(sorted)*95/100]
-	}
-}
 
 // hedge returns after how long an answer of host is late enough to ask at a second address, if
 // there is one.
@@ -45,8 +20,8 @@ func (h *health) hedge(host string) (after time.Duration, ok bool) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, second := h.addresses.good(host, netip.Addr{}, now)
-	return h.latency.p95, second && h.latency.p95 > 0 && h.breaker.state(now) == breakerClosed
+	_, second := h.addresses.Good(host, netip.Addr{}, now)
+	return h.latency.P95, second && h.latency.P95 > 0 && h.breaker.State(now) == guard.Closed
 }
 
 // second returns the address to hedge with, if the budget allows a hedge.
@@ -54,8 +29,8 @@ func (h *health) second(host string, first netip.Addr) (netip.Addr, bool) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	addr, ok := h.addresses.good(host, first, now)
-	if !ok || h.breaker.state(now) != breakerClosed || !h.hedges.spend(now) {
+	addr, ok := h.addresses.Good(host, first, now)
+	if !ok || h.breaker.State(now) != guard.Closed || !h.hedges.Spend(now) {
 		return netip.Addr{}, false
 	}
 	h.metrics.hedges.WithLabelValues(h.kind).Inc()
@@ -66,8 +41,8 @@ func (h *health) second(host string, first netip.Addr) (netip.Addr, bool) {
 func (h *health) took(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.addresses.known) > 1 {
-		h.latency.add(d)
+	if h.addresses.Several() {
+		h.latency.Add(d)
 	}
 }
 
@@ -77,13 +52,13 @@ const maxAsked = 3
 
 // reach sends a hop's request. If an address of the origin fails before it answers, the next is
 // asked.
-func (c *Client) reach(ctx context.Context, k *kind, h *hop) (*exchange, error) {
-	host := h.req.URL.Hostname()
+func (c *Client) reach(ctx context.Context, k *kind.Kind, h *hop) (*exchange, error) {
+	host := h.Req.URL.Hostname()
 	first := new(attempt)
 	var tried []netip.Addr
 	for asked := 1; ; asked++ {
 		x, failed, err := c.hedged(ctx, k, h, first)
-		if err == nil || !h.own || asked == maxAsked || len(failed) == 0 || ctx.Err() != nil || !unwell(err) {
+		if err == nil || !h.Own || asked == maxAsked || len(failed) == 0 || ctx.Err() != nil || !unwell(err) {
 			return x, err
 		}
 		tried = append(tried, failed...)
@@ -99,17 +74,17 @@ func (h *health) other(host string, tried []netip.Addr) (netip.Addr, bool) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.addresses.other(host, tried, now)
+	return h.addresses.Other(host, tried, now)
 }
 
 // hedged sends a hop's request, and a second time to another address of its host if the answer is
 // later than most. The first answer counts; without one, it tells the addresses that failed.
-func (c *Client) hedged(ctx context.Context, k *kind, h *hop, first *attempt) (*exchange, []netip.Addr, error) {
-	host, began := h.req.URL.Hostname(), time.Now()
+func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attempt) (*exchange, []netip.Addr, error) {
+	host, began := h.Req.URL.Hostname(), time.Now()
 	after, ok := h.health.hedge(host)
-	if !ok || !h.own {
+	if !ok || !h.Own {
 		x, err := c.send(ctx, k, h, first)
-		if err == nil && h.own {
+		if err == nil && h.Own {
 			h.health.took(time.Since(began))
 		}
 		return x, first.failed(), err
@@ -209,14 +184,14 @@ func (a *attempt) failed() []netip.Addr {
 // order takes note of a look-up and returns the addresses in the order to try them.
 func (a *attempt) order(host string, found []netip.Addr, prefer netip.Addr) []netip.Addr {
 	if a == nil {
-		return interleave(found)
+		return guard.Interleave(found)
 	}
 	h := a.health
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.addresses.resolved(host, found)
-	return h.addresses.sort(found, prefer, now)
+	h.addresses.Resolved(host, found)
+	return h.addresses.Sort(found, prefer, now)
 }
 
 // address is where the attempt's connection leads, the zero value while there is none.
@@ -274,5 +249,5 @@ func (h *health) outrun(first, second, winner *attempt) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.addresses.fail(first.address(), now)
+	h.addresses.Fail(first.address(), now)
 }

@@ -8,13 +8,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"github.com/prometheus/client_golang/prometheus"
@@ -102,8 +103,8 @@ var one, two = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2"
 func TestHedge(t *testing.T) {
 	t.Parallel()
 	w, now, registry := newTwin(t), newClock(), prometheus.NewRegistry()
-	c, o := w.client(t, now, registry), web(t, w.url)
-	h := c.healths.of(webKind, o, &Ask{})
+	c, o := w.client(t, now, registry), webOrigin(t, w.url)
+	h := c.healths.of(web.Kind, o, &Ask{})
 	if _, ok := h.hedge("shop.test"); ok {
 		t.Error("there is a hedge before anything is known")
 	}
@@ -116,7 +117,7 @@ func TestHedge(t *testing.T) {
 		t.Fatalf("%d hedges of quick answers", n)
 	}
 	h.mu.Lock()
-	h.hedges.saved = 1
+	h.hedges.Saved = 1
 	h.mu.Unlock()
 	late := w.servers[1].seen.Load()
 	stalled := make(chan struct{}, 1)
@@ -140,11 +141,12 @@ func TestHedge(t *testing.T) {
 		t.Error("there is a hedge beyond the budget")
 	}
 	h.mu.Lock()
-	h.hedges.saved = 1
-	h.breaker.limits = topology.DefaultBreaker
-	h.breaker.trip(now.time(), 0)
+	h.hedges.Saved = 1
+	h.breaker.Configure(topology.DefaultBreaker)
+	for !h.breaker.Unreached(now.time()) {
+	}
 	h.mu.Unlock()
-	now.forward(maxRestFor)
+	now.forward(guard.MaxRestFor)
 	if _, ok := h.hedge("shop.test"); ok {
 		t.Error("a question of the edge's own is hedged")
 	}
@@ -152,7 +154,7 @@ func TestHedge(t *testing.T) {
 		t.Error("a question of the edge's own is hedged")
 	}
 	h.mu.Lock()
-	h.breaker = breaker{}
+	h.breaker = guard.Breaker{}
 	h.mu.Unlock()
 	if addr, ok := h.second("shop.test", one); !ok || addr != two {
 		t.Errorf("the second address is %s", addr)
@@ -166,13 +168,13 @@ func TestHedge(t *testing.T) {
 func TestHedgeThatFails(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
-	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	c, o := w.client(t, now, prometheus.NewRegistry()), webOrigin(t, w.url)
 	for range warmUp {
 		w.ask(t, c, o)
 	}
-	h := c.healths.of(webKind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, &Ask{})
 	h.mu.Lock()
-	h.hedges.saved = 1
+	h.hedges.Saved = 1
 	h.mu.Unlock()
 	second := make(chan struct{})
 	w.servers[0].on(func(http.ResponseWriter, *http.Request) {
@@ -188,8 +190,8 @@ func TestHedgeThatFails(t *testing.T) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.doubt.failed[1] != 1 || h.pending != 0 || h.open != 0 {
-		t.Errorf("%d failures, %d pending, %d open", h.doubt.failed[1], h.pending, h.open)
+	if h.doubt.Failed() != 1 || h.caps.Pending != 0 || h.caps.Open != 0 {
+		t.Errorf("%d failures, %d pending, %d open", h.doubt.Failed(), h.caps.Pending, h.caps.Open)
 	}
 }
 
@@ -198,7 +200,7 @@ func TestHedgeThatFails(t *testing.T) {
 func TestBadAddressIsLeftOutUntilItIsWell(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
-	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	c, o := w.client(t, now, prometheus.NewRegistry()), webOrigin(t, w.url)
 	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 	if got := w.ask(t, c, o); got != "failed" {
 		t.Fatalf("got %q", got)
@@ -208,7 +210,7 @@ func TestBadAddressIsLeftOutUntilItIsWell(t *testing.T) {
 			t.Errorf("answered by %q", got)
 		}
 	}
-	now.forward(2 * restFor)
+	now.forward(2 * guard.RestFor)
 	if got := w.ask(t, c, o); got != "failed" {
 		t.Errorf("nobody finds out: got %q", got)
 	}
@@ -221,7 +223,7 @@ func TestBadAddressIsLeftOutUntilItIsWell(t *testing.T) {
 		t.Errorf("asked %d and %d times", a, b)
 	}
 	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("a")) })
-	now.forward(2 * maxRestFor)
+	now.forward(2 * guard.MaxRestFor)
 	for range 10 {
 		if got := w.ask(t, c, o); got != "a" {
 			t.Errorf("it is well, and %q answers", got)
@@ -234,13 +236,13 @@ func TestNextAddressAnswersTheSameRequest(t *testing.T) {
 	t.Parallel()
 	for _, refuses := range []bool{false, true} {
 		w, now := newTwin(t), newClock()
-		c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+		c, o := w.client(t, now, prometheus.NewRegistry()), webOrigin(t, w.url)
 		w.servers[0].on(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 		if refuses {
 			w.servers[0].server.Close()
 		}
-		h := c.healths.of(webKind, o, &Ask{})
-		h.retries.saved = 0
+		h := c.healths.of(web.Kind, o, &Ask{})
+		h.retries.Saved = 0
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() {
@@ -251,14 +253,17 @@ func TestNextAddressAnswersTheSameRequest(t *testing.T) {
 		}
 		all.Wait()
 		for range 5 {
-			now.forward(2 * maxRestFor)
+			now.forward(2 * guard.MaxRestFor)
 			if got := w.ask(t, c, o); got != "b" {
 				t.Errorf("when it is tried again: got %q", got)
 			}
 		}
 		h.mu.Lock()
-		if h.breaker.row != 0 || h.breaker.state(now.time()) != breakerClosed {
-			t.Errorf("the origin's breaker: %+v", h.breaker)
+		for i := range topology.DefaultBreaker.Failures {
+			if h.breaker.State(now.time()) != guard.Closed {
+				t.Errorf("the origin's breaker is open after %d failures to reach it", i)
+			}
+			h.breaker.Unreached(now.time())
 		}
 		h.mu.Unlock()
 	}
@@ -270,7 +275,7 @@ func TestSilentAddressCostsNoRequest(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
 	c := w.client(t, now, prometheus.NewRegistry())
-	o := web(t, w.url, func(o *topologyv1.Origin) { o.Timeouts.FirstByte = durationpb.New(500 * time.Millisecond) })
+	o := webOrigin(t, w.url, func(o *topologyv1.Origin) { o.Timeouts.FirstByte = durationpb.New(500 * time.Millisecond) })
 	w.servers[0].on(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	var all sync.WaitGroup
 	for range 100 {
@@ -296,7 +301,7 @@ func TestSilentAddressCostsNoRequest(t *testing.T) {
 func TestOriginFailsWithAllOfItsAddresses(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
-	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	c, o := w.client(t, now, prometheus.NewRegistry()), webOrigin(t, w.url)
 	for i := range w.servers {
 		w.servers[i].on(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	}
@@ -318,7 +323,7 @@ func TestOriginFailsWithAllOfItsAddresses(t *testing.T) {
 func TestAddressThatBreaksBodiesIsLeftOut(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
-	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	c, o := w.client(t, now, prometheus.NewRegistry()), webOrigin(t, w.url)
 	w.servers[0].on(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "10000")
 		w.Write([]byte(long[:5000]))
@@ -349,13 +354,13 @@ func TestBadAddressOverTLS(t *testing.T) {
 	c := newTestClient(t, Config{
 		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Now: now.time, Roots: roots,
 	})
-	o := web(t, w.url)
+	o := webOrigin(t, w.url)
 	if got := w.ask(t, c, o); got != "a" {
 		t.Fatalf("answered by %q", got)
 	}
-	h := c.healths.of(webKind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, &Ask{})
 	h.mu.Lock()
-	h.addresses.fail(one, now.time())
+	h.addresses.Fail(one, now.time())
 	h.mu.Unlock()
 	w.servers[1].on(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.TLS.ServerName+" "+r.Host) })
 	_, port, _ := net.SplitHostPort(w.url[len("https://"):])
@@ -382,7 +387,7 @@ func TestNextAddressAnswersWhereOneSpeaksNoTLS(t *testing.T) {
 	c := newTestClient(t, Config{
 		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Roots: roots,
 	})
-	o := web(t, w.url)
+	o := webOrigin(t, w.url)
 	for range 5 {
 		if got := w.ask(t, c, o); got != "b" {
 			t.Errorf("got %q", got)
@@ -395,7 +400,7 @@ func TestNextAddressAnswersWhereOneSpeaksNoTLS(t *testing.T) {
 func TestSlowFamilyIsWaitedForOnce(t *testing.T) {
 	t.Parallel()
 	six := netip.MustParseAddr("2001:db8::6")
-	by := &attempt{health: newHealth(webKind, nil, "", newClock().time, newMetrics())}
+	by := &attempt{health: newHealth(web.Kind, nil, "", newClock().time, newMetrics())}
 	found := []netip.Addr{six, one}
 	if got := by.order("shop.test", found, netip.Addr{}); got[0] != six {
 		t.Errorf("tried %v", got)
@@ -403,64 +408,5 @@ func TestSlowFamilyIsWaitedForOnce(t *testing.T) {
 	by.overtook(found, one)
 	if got := by.order("shop.test", found, netip.Addr{}); got[0] != one {
 		t.Errorf("tried %v", got)
-	}
-}
-
-// What is known of addresses follows the look-ups of the origin's own host.
-func TestAddresses(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1e9, 0)
-	var a addresses
-	a.resolved("shop.test", []netip.Addr{one, two})
-	a.resolved("cdn.test", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")})
-	a.fail(one, now)
-	if got := a.detour("shop.test", now); got != two {
-		t.Errorf("detour by %s", got)
-	}
-	if got := a.detour("cdn.test", now); got.IsValid() {
-		t.Errorf("detour by %s", got)
-	}
-	if got := a.sort([]netip.Addr{one, two}, netip.Addr{}, now); got[0] != two {
-		t.Errorf("tried %v", got)
-	}
-	if got := a.sort([]netip.Addr{one, two}, one, now); got[0] != one {
-		t.Errorf("tried %v", got)
-	}
-	a.fail(two, now.Add(time.Second))
-	if got, ok := a.other("shop.test", []netip.Addr{one}, now); !ok || got != two {
-		t.Errorf("after the first comes %s", got)
-	}
-	if got := a.detour("shop.test", now); got != one {
-		t.Errorf("all have failed, and %s is asked, not the one that failed first", got)
-	}
-	a.succeed(two)
-	a.fail(one, now)
-	if later := now.Add(2 * maxRestFor); a.detour("shop.test", later) != one || a.detour("shop.test", later) != two {
-		t.Error("not one request and no more asks an address that has rested")
-	}
-	a.resolved("shop.test", []netip.Addr{two, netip.MustParseAddr("127.0.0.3")})
-	if len(a.bad) != 0 {
-		t.Errorf("an address that is gone is remembered: %v", a.bad)
-	}
-	var many []netip.Addr
-	for addr := one; len(many) < 100; addr = addr.Next() {
-		many = append(many, addr)
-	}
-	a.resolved("shop.test", many)
-	for _, addr := range many {
-		a.fail(addr, now)
-	}
-	if len(a.known) != maxAddresses || len(a.bad) != maxAddresses {
-		t.Errorf("%d known, %d bad", len(a.known), len(a.bad))
-	}
-	six, seven := netip.MustParseAddr("2001:db8::6"), netip.MustParseAddr("2001:db8::7")
-	if got := a.sort([]netip.Addr{six, seven, one, two}, netip.Addr{}, now.Add(24*time.Hour)); !slices.Equal(got, []netip.Addr{six, one, seven, two}) {
-		t.Errorf("families do not take turns: %v", got)
-	}
-	var single addresses
-	single.resolved("shop.test", []netip.Addr{one})
-	single.fail(one, now)
-	if len(single.bad) != 0 {
-		t.Error("the only address is left out")
 	}
 }

@@ -43,7 +43,7 @@ func compile(t testing.TB, o *topologyv1.Origin, secrets map[string]string) *top
 }
 
 // web is a web origin whose timeouts no busy machine reaches.
-func web(t testing.TB, baseURL string, change ...func(*topologyv1.Origin)) *topology.Origin {
+func webOrigin(t testing.TB, baseURL string, change ...func(*topologyv1.Origin)) *topology.Origin {
 	t.Helper()
 	o := &topologyv1.Origin{
 		Kind:     &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: baseURL}},
@@ -63,7 +63,7 @@ func patient() *topologyv1.OriginTimeouts {
 	return &topologyv1.OriginTimeouts{Connect: d, FirstByte: d, Idle: d}
 }
 
-func s3(t testing.TB, endpoint string, change ...func(*topologyv1.Origin)) *topology.Origin {
+func s3Origin(t testing.TB, endpoint string, change ...func(*topologyv1.Origin)) *topology.Origin {
 	t.Helper()
 	o := &topologyv1.Origin{
 		Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
@@ -90,24 +90,24 @@ func build(t testing.TB, o *topologyv1.Origin, secrets map[string]string, change
 }
 
 // gcs is an anonymous origin unless its spec is changed.
-func gcs(t testing.TB, endpoint string, change ...originSpec) *topology.Origin {
+func gcsOrigin(t testing.TB, endpoint string, change ...originSpec) *topology.Origin {
 	t.Helper()
 	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{Bucket: "bucket", Endpoint: endpoint}}}, nil, change)
 }
 
-func azure(t testing.TB, endpoint string, change ...originSpec) *topology.Origin {
+func azureOrigin(t testing.TB, endpoint string, change ...originSpec) *topology.Origin {
 	t.Helper()
 	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{AzureBlob: &topologyv1.AzureBlobOrigin{
 		AccountName: "account", Container: "container", Endpoint: endpoint,
 	}}}, map[string]string{"azure_blob.account_key": base64.StdEncoding.EncodeToString([]byte(theSecret))}, change)
 }
 
-func proxy(t testing.TB, hosts ...string) *topology.Origin {
+func proxyOrigin(t testing.TB, hosts ...string) *topology.Origin {
 	t.Helper()
 	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: hosts}}}, nil, nil)
 }
 
-func akeneo(t testing.TB, baseURL string, change ...originSpec) *topology.Origin {
+func akeneoOrigin(t testing.TB, baseURL string, change ...originSpec) *topology.Origin {
 	t.Helper()
 	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{
 		BaseUrl: baseURL, ClientId: "client", Username: "user",

@@ -1,6 +1,9 @@
 package origin
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 type metrics struct {
 	duration     *prometheus.HistogramVec
@@ -44,7 +47,7 @@ func (m *metrics) register(reg prometheus.Registerer, hs *healths) {
 		return
 	}
 	reg.MustRegister(m.duration, m.resumes, m.droppedLines, m.refusals, m.transitions, m.retries, m.hedges, m.hedgeWins)
-	for _, s := range []breakerState{breakerOpened, breakerHalfOpen} {
+	for _, s := range []guard.State{guard.Open, guard.HalfOpen} {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "edgewalk_origin_breakers", Help: "Origins whose breaker is not closed, by its state.",
 			ConstLabels: prometheus.Labels{"state": string(s)},

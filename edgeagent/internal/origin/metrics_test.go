@@ -15,14 +15,14 @@ func TestMetrics(t *testing.T) {
 	fault.On("/bad", faultorigin.Cut(long, 5000, etag(strong)), faultorigin.File(long, `"v2"`))
 	registry := prometheus.NewRegistry()
 	c := newTestClient(t, Config{AllowCIDRs: loopback, Registerer: registry})
-	o := web(t, fault.URL())
+	o := webOrigin(t, fault.URL())
 	for _, path := range []string{"/good", "/bad", "/gone"} {
 		a := c.Get(t.Context(), o, get(path))
 		if a.Response != nil {
 			read(t, a)
 		}
 	}
-	c.Get(t.Context(), s3(t, fault.URL()), get("/"))
+	c.Get(t.Context(), s3Origin(t, fault.URL()), get("/"))
 	got := gather(t, registry)
 	for name, want := range map[string]float64{
 		"edgewalk_origin_request_duration_seconds web": 3,

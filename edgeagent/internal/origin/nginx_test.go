@@ -56,10 +56,10 @@ http {
 	base := "http://" + address
 	for path := range exactFiles {
 		for name, a := range map[string]*Answer{
-			"web":           c.Get(t.Context(), web(t, base+"/files"), get(path)),
-			"redirected":    c.Get(t.Context(), web(t, base+"/moved/"), get("/plain.jpg")),
-			"proxy":         c.Get(t.Context(), proxy(t, base), get("/"+base+"/files"+path)),
-			"proxy encoded": c.Get(t.Context(), proxy(t, base), get("/"+url.PathEscape(base+"/files"+path))),
+			"web":           c.Get(t.Context(), webOrigin(t, base+"/files"), get(path)),
+			"redirected":    c.Get(t.Context(), webOrigin(t, base+"/moved/"), get("/plain.jpg")),
+			"proxy":         c.Get(t.Context(), proxyOrigin(t, base), get("/"+base+"/files"+path)),
+			"proxy encoded": c.Get(t.Context(), proxyOrigin(t, base), get("/"+url.PathEscape(base+"/files"+path))),
 		} {
 			if a.Outcome != Found {
 				t.Errorf("%s %s: %s %q: %s", name, path, a.Outcome, a.Reason, a.Detail)
@@ -83,12 +83,12 @@ http {
 		{"/private/a.jpg", Inconclusive, Misconfigured}, {"/broken/a.jpg", Inconclusive, Failed}, {"/busy/a.jpg", Inconclusive, Busy},
 	} {
 		for path, o := range map[string]*Answer{
-			"web": c.Get(t.Context(), web(t, base), get(test.path)), "proxy": c.Get(t.Context(), proxy(t, base), get("/"+base+test.path)),
+			"web": c.Get(t.Context(), webOrigin(t, base), get(test.path)), "proxy": c.Get(t.Context(), proxyOrigin(t, base), get("/"+base+test.path)),
 		} {
 			if discard(t, o); o.Outcome != test.outcome || o.Reason != test.reason {
 				t.Errorf("%s %s: %s %q: %s", path, test.path, o.Outcome, o.Reason, o.Detail)
 			}
 		}
 	}
-	testConditions(t, c, web(t, base+"/files"), "/plain.jpg", "body of /plain.jpg", abilities{ifRange: true, tag: true, date: true})
+	testConditions(t, c, webOrigin(t, base+"/files"), "/plain.jpg", "body of /plain.jpg", abilities{ifRange: true, tag: true, date: true})
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -39,7 +40,7 @@ func TestWebPathIsVerbatim(t *testing.T) {
 	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
 	c := localClient(t)
 	for _, base := range []string{"", "/", "/base", "/base/", "/b%20s/%2F/x"} {
-		o := web(t, fault.URL()+base)
+		o := webOrigin(t, fault.URL()+base)
 		for _, p := range paths {
 			for _, query := range []string{"", "w=1&h=%20+%2B&&x=ü?/"} {
 				fault.Forget()
@@ -74,13 +75,13 @@ func FuzzExactURL(f *testing.F) {
 	f.Add("//a%zz\n", "%")
 	f.Add("a", "#")
 	f.Fuzz(func(t *testing.T, path, query string) {
-		u := exactURL("http", "host", "/"+path, query)
+		u := kind.ExactURL("http", "host", "/"+path, query)
 		line := u.RequestURI()
 		if !strings.HasPrefix(line, "/") {
 			t.Fatalf("%q does not begin with a slash", line)
 		}
 		for i := range len(line) {
-			if !sendable(line[i]) {
+			if !kind.Sendable(line[i]) {
 				t.Fatalf("%q has a byte that may not be sent", line)
 			}
 		}
@@ -128,7 +129,7 @@ func TestWebHeader(t *testing.T) {
 			ask := get("/a.jpg")
 			ask.Header = client
 			c := newTestClient(t, Config{AllowCIDRs: loopback, Version: "1.2", LoopID: func() string { return "us" }})
-			discard(t, c.Get(t.Context(), web(t, fault.URL(), test.change), ask))
+			discard(t, c.Get(t.Context(), webOrigin(t, fault.URL(), test.change), ask))
 			want := map[string]string{
 				"Accept": "image/webp,*/*", "Accept-Encoding": "gzip", "User-Agent": "edgewalk/1.2", "Via": "1.1 us", "Cdn-Loop": "other; v=1, us",
 				"X-Shop": "acme", "X-Api-Key": theSecret,
@@ -161,7 +162,7 @@ func TestConditionsAreSent(t *testing.T) {
 	fault := faultorigin.New(t)
 	ask := get("/a.jpg")
 	ask.Conditions = Conditions{Range: "bytes=1-", IfRange: `"v"`, IfNoneMatch: `"w"`, IfModifiedSince: "Sun, 06 Nov 1994 08:49:37 GMT"}
-	discard(t, localClient(t).Get(t.Context(), web(t, fault.URL()), ask))
+	discard(t, localClient(t).Get(t.Context(), webOrigin(t, fault.URL()), ask))
 	h := saw(t, fault, 1)[0].Header
 	got := Conditions{Range: h.Get("Range"), IfRange: h.Get("If-Range"), IfNoneMatch: h.Get("If-None-Match"), IfModifiedSince: h.Get("If-Modified-Since")}
 	if got != ask.Conditions {

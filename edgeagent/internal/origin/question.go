@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -59,7 +61,7 @@ func (a *asker) run(f func(ctx context.Context)) bool {
 }
 
 // plain is the question for the same file without anything that a client sent along.
-func (a *Ask) plain() Ask {
+func plain(a *Ask) Ask {
 	return Ask{
 		Account: a.Account, Host: a.Host, Path: a.Path, Query: a.Query, Object: a.Object, ObjectOK: a.ObjectOK,
 		Library: a.Library, Revision: a.Revision,
@@ -67,7 +69,7 @@ func (a *Ask) plain() Ask {
 }
 
 // isPlain reports whether no field of the client's that o lists decided the answer.
-func (a *Ask) isPlain(o *topology.Origin) bool {
+func isPlain(a *Ask, o *topology.Origin) bool {
 	if o != nil {
 		for name := range Forwarded(o) {
 			if len(a.Header[name]) > 0 {
@@ -83,34 +85,34 @@ func (h *health) remember(o *topology.Origin, ask *Ask) {
 	same := func(k known) bool {
 		return k.ask.Path == ask.Path && k.ask.Query == ask.Query && k.ask.Object == ask.Object && k.ask.Host == ask.Host
 	}
-	if !ask.isPlain(o) || slices.ContainsFunc(h.known, same) {
+	if !isPlain(ask, o) || slices.ContainsFunc(h.known, same) {
 		return
 	}
 	if len(h.known) == maxKnown {
 		h.known = h.known[:maxKnown-1]
 	}
-	h.known = append(h.known, known{ask: ask.plain()})
+	h.known = append(h.known, known{ask: plain(ask)})
 }
 
 // question is what the edge asks by itself: probe_key, else a file that was there, the last one and
 // the first one in turn. Where none is known, sure is false: any answer of the origin, to its root
 // or to a key that nobody has, shows no more than that it can be reached. The caller holds h.mu.
-func (h *health) question(k *kind, o *topology.Origin, ask *Ask) (q Ask, sure bool) {
+func (h *health) question(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, sure bool) {
 	h.turns++
 	probe := ""
-	if o != nil && k.site == nil {
+	if o != nil && k.Site == nil {
 		probe = o.Spec.GetProbeKey()
 	}
 	path, err := topology.CanonicalPath((&url.URL{Path: "/" + probe}).EscapedPath())
 	switch {
-	case probe != "" && (k.keyed || err == nil):
+	case probe != "" && (k.Keyed || err == nil):
 		q, sure = Ask{Account: ask.Account, Host: ask.Host, Path: path, Object: probe, ObjectOK: true}, true
 	case len(h.known) > 0:
 		q, sure = h.known[len(h.known)-1-h.turns%len(h.known)].ask, true
-	case k.site != nil:
-		q = Ask{Account: ask.Account, Host: ask.Host, Path: "/" + k.site(o, ask) + "/"}
+	case k.Site != nil:
+		q = Ask{Account: ask.Account, Host: ask.Host, Path: "/" + k.Site(o, ask) + "/"}
 	default:
-		q = Ask{Account: ask.Account, Host: ask.Host, Object: RandomKey(o), ObjectOK: true}
+		q = Ask{Account: ask.Account, Host: ask.Host, Object: randomKey(k), ObjectOK: true}
 	}
 	q.Range = "bytes=0-0"
 	return q, sure
@@ -118,16 +120,16 @@ func (h *health) question(k *kind, o *topology.Origin, ask *Ask) (q Ask, sure bo
 
 // wonder asks a question of the edge's own if one is due, and reports whether it does. done is closed
 // at its end.
-func (c *Client) wonder(k *kind, o *topology.Origin, ask *Ask, h *health) (done chan struct{}, asked bool) {
+func (c *Client) wonder(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done chan struct{}, asked bool) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if ask.Test || !h.breaker.due(now) {
+	if ask.Test || !h.breaker.Due(now) {
 		return nil, false
 	}
 	q, sure := h.question(k, o, ask)
-	if !sure && h.breaker.until.IsZero() {
-		h.breaker.suspect = false // nothing could confirm it
+	if !sure && !h.breaker.Opened() {
+		h.breaker.Acquit() // nothing could confirm it
 		return nil, false
 	}
 	done = make(chan struct{})
@@ -143,14 +145,14 @@ func (c *Client) wonder(k *kind, o *topology.Origin, ask *Ask, h *health) (done 
 	}) {
 		return nil, false
 	}
-	h.moved(!h.breaker.until.IsZero(), breakerHalfOpen)
-	h.breaker.asking, h.breaker.asked = true, now
+	h.moved(h.breaker.Opened(), guard.HalfOpen)
+	h.breaker.Begin(now)
 	return done, true
 }
 
 // learn waits for the question of the edge's own that is due, and reports whether it was asked. Whoever
 // comes while it is under way does not wait.
-func (c *Client) learn(ctx context.Context, k *kind, o *topology.Origin, ask *Ask, h *health) bool {
+func (c *Client) learn(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) bool {
 	done, mine := c.wonder(k, o, ask, h)
 	if !mine {
 		return false
@@ -176,23 +178,21 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b := &h.breaker
-	b.asking = false
+	b.End()
 	if a.Reason == Canceled || a.Status == 0 && a.Reason == Busy {
-		if !b.until.IsZero() {
-			b.until = now.Add(askEvery) // it was not asked
-		}
+		b.Postpone(now)
 		return
 	}
 	// A breaker that opened because the origin could not be reached closes when it can: what it
 	// says of one file is about that file.
-	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere || !a.Unreached && (!sure || !b.suspect)
+	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere || !a.Unreached && (!sure || !b.Suspected())
 	i := slices.IndexFunc(h.known, func(k known) bool { return k.ask.Path == q.Path && k.ask.Query == q.Query && k.ask.Object == q.Object })
 	if well {
 		if i >= 0 {
 			h.known[i].failed = 0
 		}
-		h.doubt = doubt{}
-		h.moved(b.close(now), breakerClosed)
+		h.doubt = guard.Doubt{}
+		h.moved(b.Close(now), guard.Closed)
 		return
 	}
 	if i >= 0 && !a.Unreached {
@@ -201,7 +201,7 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 		}
 	}
 	h.ill, h.failed, h.failure = true, now, told(a)
-	h.moved(b.confirm(now, a.RetryAfter), breakerOpened)
+	h.moved(b.Confirm(now, a.RetryAfter), guard.Open)
 }
 
 // hasFile reports whether an answer is the file itself.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -51,7 +52,7 @@ func TestRedirects(t *testing.T) {
 			for path, answer := range test.script {
 				fault.On(path, answer)
 			}
-			o := web(t, fault.URL(), webSpec(func(w *topologyv1.WebOrigin) {
+			o := webOrigin(t, fault.URL(), webSpec(func(w *topologyv1.WebOrigin) {
 				if test.change != nil {
 					test.change(w)
 				}
@@ -77,7 +78,7 @@ func TestRedirectKeepsSecretsHome(t *testing.T) {
 	home.On("/a.jpg", faultorigin.Redirect(302, away.URL()+"/b.jpg?x=%20"))
 	away.On("/b.jpg", faultorigin.Redirect(302, home.URL()+"/c.jpg"))
 	home.On("/c.jpg", faultorigin.Reply(200, "x"))
-	o := web(t, home.URL(), webSpec(func(w *topologyv1.WebOrigin) {
+	o := webOrigin(t, home.URL(), webSpec(func(w *topologyv1.WebOrigin) {
 		w.ForwardRequestHeaders, w.ForwardHostHeader = []string{"authorization", "cookie"}, true
 	}))
 	ask := get("/a.jpg")
@@ -114,7 +115,7 @@ func TestRedirectToForwardedHost(t *testing.T) {
 	fault := faultorigin.New(t)
 	fault.On("/a.jpg", faultorigin.Redirect(301, "http://images.example.com/b.jpg"))
 	fault.On("/b.jpg", faultorigin.Reply(200, "x"))
-	o := web(t, fault.URL(), webSpec(func(w *topologyv1.WebOrigin) { w.ForwardHostHeader = true }))
+	o := webOrigin(t, fault.URL(), webSpec(func(w *topologyv1.WebOrigin) { w.ForwardHostHeader = true }))
 	a := localClient(t).Get(t.Context(), o, get("/a.jpg"))
 	discard(t, a)
 	if r := saw(t, fault, 2)[1]; a.Outcome != Found || r.Host != "images.example.com" || r.Header.Get("X-Api-Key") != theSecret {
@@ -140,7 +141,7 @@ func TestSameHost(t *testing.T) {
 		{"http://a/x", "http://b.a/y", false},
 		{"http://a/x", "http://a./y", false},
 	} {
-		if got := sameHost(mustURL(t, test.from), mustURL(t, test.to)); got != test.want {
+		if got := kind.SameHost(mustURL(t, test.from), mustURL(t, test.to)); got != test.want {
 			t.Errorf("%s and %s: %v", test.from, test.to, got)
 		}
 	}

@@ -14,7 +14,7 @@ func TestConnectionsFollowDNS(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
 	w.dns.set("shop.test.", "127.0.0.1")
-	c, o := w.client(t, now, prometheus.NewRegistry()), web(t, w.url)
+	c, o := w.client(t, now, prometheus.NewRegistry()), webOrigin(t, w.url)
 	if got := w.ask(t, c, o); got != "a" {
 		t.Fatalf("answered by %q", got)
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/s3"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -153,7 +155,7 @@ func TestS3Keys(t *testing.T) {
 					endpoint = strings.Replace(endpoint, "127.0.0.1", "store.test", 1)
 					cfg.Resolver = newDNS(t, map[string][]string{"bucket.store.test.": {"127.0.0.1"}}).resolver()
 				}
-				o := s3(t, endpoint, func(o *topologyv1.Origin) {
+				o := s3Origin(t, endpoint, func(o *topologyv1.Origin) {
 					o.GetS3().Prefix, o.GetS3().ForcePathStyle = test.prefix, style == "path"
 				})
 				a := newTestClient(t, cfg).Get(t.Context(), o, get(test.path))
@@ -173,7 +175,7 @@ func TestS3PercentEncodedKeys(t *testing.T) {
 	t.Parallel()
 	store, endpoint := newS3Store(t)
 	store.objects["p%20q/a%20b%2B%C3%BC.jpg"] = "x"
-	o := s3(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().PercentEncodeKeys, o.GetS3().Prefix = true, "p%20q" })
+	o := s3Origin(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().PercentEncodeKeys, o.GetS3().Prefix = true, "p%20q" })
 	a := localClient(t).Get(t.Context(), o, get("/a%20b+%C3%BC.jpg"))
 	discard(t, a)
 	if a.Outcome != Found {
@@ -185,7 +187,7 @@ func TestS3PercentEncodedKeys(t *testing.T) {
 func TestS3UnaskedKeys(t *testing.T) {
 	t.Parallel()
 	store, endpoint := newS3Store(t)
-	o := s3(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().Prefix = "prefix" })
+	o := s3Origin(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().Prefix = "prefix" })
 	for _, path := range []string{"", "/", "/folder/", "/%FF", "/" + strings.Repeat("a", 1025), "/" + strings.Repeat("a", 1018)} {
 		a := localClient(t).Get(t.Context(), o, get(path))
 		if a.Outcome != NotHere || a.Reason != Unasked || a.Request != "" {
@@ -225,7 +227,7 @@ func TestS3Credentials(t *testing.T) {
 			}
 			store, endpoint := newS3Store(t)
 			store.objects["a.jpg"], store.anonymous = "x", test.anonymous
-			o := s3(t, endpoint, func(o *topologyv1.Origin) {
+			o := s3Origin(t, endpoint, func(o *topologyv1.Origin) {
 				if test.change != nil {
 					test.change(o.GetS3())
 				}
@@ -251,7 +253,7 @@ func TestS3SecretsAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	store, endpoint := newS3Store(t)
 	store.objects["a.jpg"] = "x"
-	owner, thief := s3(t, endpoint), s3(t, endpoint)
+	owner, thief := s3Origin(t, endpoint), s3Origin(t, endpoint)
 	thief.Secrets = map[string]string{"s3.secret_access_key": "a guess"}
 	c := localClient(t)
 	for range 2 {
@@ -272,7 +274,7 @@ func TestS3RequestHeaders(t *testing.T) {
 	t.Parallel()
 	store, endpoint := newS3Store(t)
 	store.objects["a.jpg"] = "x"
-	o := s3(t, endpoint, func(o *topologyv1.Origin) {
+	o := s3Origin(t, endpoint, func(o *topologyv1.Origin) {
 		o.RequestHeaders = []*topologyv1.RequestHeader{
 			{Name: "x-amz-request-payer", Value: "requester"}, {Name: "X-Shop", Value: "acme"}, {Name: "Authorization", Value: "Basic eA=="},
 		}
@@ -313,23 +315,12 @@ func TestS3Addresses(t *testing.T) {
 		test.spec.Prefix = "p"
 		o := compile(t, &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: test.spec}}, nil)
 		ask := get("/a.jpg")
-		req, err := buildS3(localClient(t), o, &ask)
+		req, err := s3.New(false).Build(&kind.Edge{}, o, &ask)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := shown(req.URL, true); got != test.want {
+		if got := kind.Shown(req.URL, true); got != test.want {
 			t.Errorf("%v: %s, want %s", test.spec, got, test.want)
 		}
 	}
-}
-
-func FuzzS3Code(f *testing.F) {
-	f.Add([]byte(`<?xml version="1.0"?><Error xmlns="x"><Code> NoSuchKey </Code><Message>&lt;</Message></Error>`))
-	f.Add([]byte(`<Error><Code>NoSuchKey</Code>`))
-	f.Add([]byte(`<html><Code>NoSuchKey</Code></html>`))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		if code := s3Code(nil, body); code != "" && (len(code) > 64 || !strings.Contains(string(body), "Error")) {
-			t.Errorf("read %q", code)
-		}
-	})
 }

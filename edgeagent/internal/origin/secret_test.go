@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/akeneo"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,18 +42,18 @@ func TestNoSecretIsTold(t *testing.T) {
 		withTokens := faultorigin.New(t)
 		withTokens.On(faultorigin.Any, answer)
 		withTokens.On("/token", faultorigin.Reply(200, `{"access_token":"`+theSecret+`"}`))
-		withTokens.On(akeneoTokens, faultorigin.Reply(200, `{"access_token":"`+theSecret+`"}`))
-		signature := azure(t, fault.URL())
+		withTokens.On(akeneo.Tokens, faultorigin.Reply(200, `{"access_token":"`+theSecret+`"}`))
+		signature := azureOrigin(t, fault.URL())
 		signature.Secrets = map[string]string{"azure_blob.sas_token": sas}
-		keyed := azure(t, fault.URL())
+		keyed := azureOrigin(t, fault.URL())
 		keyed.Secrets = map[string]string{"azure_blob.account_key": "c2VjcmV0LWtleQ=="}
-		withHeader := gcs(t, fault.URL(), func(o *topologyv1.Origin) { o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Key"}} })
+		withHeader := gcsOrigin(t, fault.URL(), func(o *topologyv1.Origin) { o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Key"}} })
 		withHeader.Secrets = map[string]string{"request_headers[x-key].secret_value": theSecret}
 		registry := prometheus.NewRegistry()
 		c := newTestClient(t, Config{AllowCIDRs: loopback, Registerer: registry})
 		for _, o := range []*topology.Origin{
-			web(t, fault.URL()), s3(t, fault.URL()), withHeader, account(t, fault.URL(), key), account(t, withTokens.URL(), key),
-			signature, keyed, akeneo(t, fault.URL()), akeneo(t, withTokens.URL()), proxy(t, fault.URL()),
+			webOrigin(t, fault.URL()), s3Origin(t, fault.URL()), withHeader, account(t, fault.URL(), key), account(t, withTokens.URL(), key),
+			signature, keyed, akeneoOrigin(t, fault.URL()), akeneoOrigin(t, withTokens.URL()), proxyOrigin(t, fault.URL()),
 		} {
 			ask := get(pathAt(o, fault, "/a.jpg"))
 			a := c.Get(t.Context(), o, ask)

@@ -1,18 +1,17 @@
 package origin
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"net"
 	"strings"
 	"sync"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 	"github.com/edgewalk/edgewalk/internal/topology"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // secureMark stands between a host and the key of a [secure], in the authority by which net/http
@@ -52,16 +51,15 @@ func newSecures(base *tls.Config, enforced bool) *secures {
 	return &secures{base: base, enforced: enforced, known: make(map[string]*secure)}
 }
 
-// of returns what o wants of TLS, nil if it is what every origin gets. Its error is a *configError.
+// of returns what o wants of TLS, nil if it is what every origin gets. Its error is a *kind.ConfigError.
 func (s *secures) of(o *topology.Origin) (*secure, error) {
-	web := o.Spec.GetWeb()
-	name, cas, checked := tlsName(web), web.GetCaPem(), web == nil || web.TlsVerify == nil || *web.TlsVerify
+	spec := o.Spec.GetWeb()
+	name, cas, checked := web.TLSName(spec), spec.GetCaPem(), spec == nil || spec.TlsVerify == nil || *spec.TlsVerify
 	if name == "" && cas == "" && checked {
 		return nil, nil
 	}
 	if !checked && s.enforced {
-		return nil, &configError{"the operator of this edge has every certificate checked",
-			"set web.tls_verify to true, with web.ca_pem if the certificate is of a CA of your own"}
+		return nil, kind.WrongConfig("the operator of this edge has every certificate checked", "set web.tls_verify to true, with web.ca_pem if the certificate is of a CA of your own")
 	}
 	hash := sha256.New()
 	hash.Write([]byte(name + "\x00" + cas))
@@ -80,7 +78,7 @@ func (s *secures) of(o *topology.Origin) (*secure, error) {
 	if cas != "" {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM([]byte(cas)) {
-			return nil, &configError{"ca_pem holds no certificate", "correct web.ca_pem"}
+			return nil, kind.WrongConfig("ca_pem holds no certificate", "correct web.ca_pem")
 		}
 	}
 	if len(s.known) >= maxSecures {
@@ -88,15 +86,6 @@ func (s *secures) of(o *topology.Origin) (*secure, error) {
 	}
 	s.known[key] = &secure{key, config}
 	return s.known[key], nil
-}
-
-// tlsName is the name that a web server is asked for by in TLS, "" for the host of its URL.
-func tlsName(web *topologyv1.WebOrigin) string {
-	host := web.GetHostHeader()
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	return cmp.Or(web.GetTlsServerName(), strings.Trim(host, "[]"))
 }
 
 // secureOf is the TLS configuration for a dial.

@@ -96,10 +96,10 @@ func TestWebSite(t *testing.T) {
 						func(w *topologyv1.WebOrigin) { w.TlsVerify, w.HostHeader = &off, "a.test" },
 						func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" },
 					} {
-						discard(t, c.Get(t.Context(), web(t, base, webSpec(change)), get("/a.jpg")))
+						discard(t, c.Get(t.Context(), webOrigin(t, base, webSpec(change)), get("/a.jpg")))
 					}
 				}
-				a := c.Get(t.Context(), web(t, base, webSpec(test.change)), get("/a.jpg"))
+				a := c.Get(t.Context(), webOrigin(t, base, webSpec(test.change)), get("/a.jpg"))
 				if a.Detail != test.detail || (a.Outcome == Found) != (test.body != "") || a.Outcome != Found && a.Advice == "" {
 					t.Errorf("got %s %q, %s", a.Outcome, a.Detail, a.Advice)
 				}
@@ -135,7 +135,7 @@ func TestWebSiteEndsAtItsHost(t *testing.T) {
 			t.Parallel()
 			ask := get("/to")
 			ask.Query = test.to
-			a := localClient(t).Get(t.Context(), web(t, base, webSpec(test.change)), ask)
+			a := localClient(t).Get(t.Context(), webOrigin(t, base, webSpec(test.change)), ask)
 			if detail, _, _ := strings.Cut(a.Detail, ", after a redirect"); detail != test.detail {
 				t.Errorf("got %s: %s", a.Outcome, a.Detail)
 			}
@@ -159,7 +159,7 @@ func TestSchemesMixedUp(t *testing.T) {
 		{strings.Replace(secure.URL, "https:", "http:", 1), "HTTP 400 in the clear to a port for TLS", "use https://"},
 		{strings.Replace(open.URL, "http:", "https:", 1), "the origin does not speak TLS", "use http, or the port at which the origin speaks TLS"},
 	} {
-		a := c.Get(t.Context(), web(t, test.base), get("/a.jpg"))
+		a := c.Get(t.Context(), webOrigin(t, test.base), get("/a.jpg"))
 		if discard(t, a); a.Detail != test.detail || a.Advice != test.advice || a.Outcome != Inconclusive {
 			t.Errorf("%s: got %s %q: %s; %s", test.base, a.Outcome, a.Reason, a.Detail, a.Advice)
 		}
@@ -172,12 +172,12 @@ func TestOperatorInsistsOnCertificates(t *testing.T) {
 	base, ca := site(t, "shop.test")
 	c := newTestClient(t, Config{AllowCIDRs: loopback, VerifyTLS: true})
 	off := false
-	a := c.Get(t.Context(), web(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.TlsVerify = &off })), get("/a.jpg"))
+	a := c.Get(t.Context(), webOrigin(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.TlsVerify = &off })), get("/a.jpg"))
 	discard(t, a)
 	if a.Outcome != Inconclusive || a.Reason != Misconfigured || !strings.Contains(a.Detail, "operator") || !strings.Contains(a.Advice, "web.tls_verify") {
 		t.Errorf("got %s %q: %s; %s", a.Outcome, a.Reason, a.Detail, a.Advice)
 	}
-	a = c.Get(t.Context(), web(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" })), get("/a.jpg"))
+	a = c.Get(t.Context(), webOrigin(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" })), get("/a.jpg"))
 	if discard(t, a); a.Outcome != Found {
 		t.Errorf("with a CA: %s: %s", a.Outcome, a.Detail)
 	}
@@ -188,7 +188,7 @@ func TestSecuresAreBounded(t *testing.T) {
 	t.Parallel()
 	s := newSecures(newTLSConfig(nil), false)
 	for i := range maxSecures + 10 {
-		o := web(t, "https://a.test", webSpec(func(w *topologyv1.WebOrigin) {
+		o := webOrigin(t, "https://a.test", webSpec(func(w *topologyv1.WebOrigin) {
 			w.TlsServerName = strings.Repeat("a", i%60) + ".x" + time.Duration(i).String()
 		}))
 		if _, err := s.of(o); err != nil {
@@ -219,7 +219,7 @@ func TestContentEncodingIsCleaned(t *testing.T) {
 	} {
 		fault := faultorigin.New(t)
 		fault.On(faultorigin.Any, faultorigin.Reply(200, "x", test.fields...))
-		a := localClient(t).Get(t.Context(), s3(t, fault.URL()), get("/a.css"))
+		a := localClient(t).Get(t.Context(), s3Origin(t, fault.URL()), get("/a.css"))
 		discard(t, a)
 		if a.Outcome != Found {
 			t.Fatalf("got %s: %s", a.Outcome, a.Detail)

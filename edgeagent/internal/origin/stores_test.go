@@ -6,6 +6,10 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/akeneo"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/azureblob"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/gcs"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/webproxy"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -77,30 +81,30 @@ func common(except ...string) []example {
 
 func TestGCSOutcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, gcsTable, append(gcsExamples, common("401")...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
-		return gcs(t, o.URL())
+	testOutcomes(t, gcs.New(nil).Rows, append(gcsExamples, common("401")...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
+		return gcsOrigin(t, o.URL())
 	}, "3xx")
 }
 
 func TestAzureOutcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, azureTable, append(azureExamples, commonExamples...), func(t testing.TB, o *faultorigin.Origin, e example) *topology.Origin {
-		return azure(t, o.URL())
+	testOutcomes(t, azureblob.Kind.Rows, append(azureExamples, commonExamples...), func(t testing.TB, o *faultorigin.Origin, e example) *topology.Origin {
+		return azureOrigin(t, o.URL())
 	}, "3xx")
 }
 
 func TestProxyOutcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, proxyTable, slices.Concat(proxyExamples, strayExamples, commonExamples), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
-		return proxy(t, o.URL())
+	testOutcomes(t, webproxy.Kind.Rows, slices.Concat(proxyExamples, strayExamples, commonExamples), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
+		return proxyOrigin(t, o.URL())
 	}, "3xx")
 }
 
 func TestAkeneoOutcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, akeneoTable, append(akeneoExamples, common("401", "403")...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
-		o.On(akeneoTokens, faultorigin.Reply(200, `{"access_token":"`+theSecret+`"}`))
-		return akeneo(t, o.URL())
+	testOutcomes(t, akeneo.New(nil).Rows, append(akeneoExamples, common("401", "403")...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
+		o.On(akeneo.Tokens, faultorigin.Reply(200, `{"access_token":"`+theSecret+`"}`))
+		return akeneoOrigin(t, o.URL())
 	}, "3xx", "401, 403")
 }
 
@@ -137,10 +141,10 @@ func TestExactKeys(t *testing.T) {
 			sent string
 		}{
 			{"gcs", func(t testing.TB, url string) *topology.Origin {
-				return gcs(t, url+"/base/", func(o *topologyv1.Origin) { o.GetGcs().Prefix = "under" })
+				return gcsOrigin(t, url+"/base/", func(o *topologyv1.Origin) { o.GetGcs().Prefix = "under" })
 			}, "/base/bucket/under"},
 			{"azure_blob", func(t testing.TB, url string) *topology.Origin {
-				return azure(t, url+"/base", func(o *topologyv1.Origin) { o.GetAzureBlob().Prefix = "under/" })
+				return azureOrigin(t, url+"/base", func(o *topologyv1.Origin) { o.GetAzureBlob().Prefix = "under/" })
 			}, "/base/container/under"},
 		} {
 			t.Run(test.name+"/"+store.name, func(t *testing.T) {
@@ -169,9 +173,9 @@ func TestKeysDoNotClimb(t *testing.T) {
 	fault := faultorigin.New(t)
 	for _, prefix := range []string{"..", "../other", "a/../..", ".", `a\..\..`} {
 		for _, o := range []*topology.Origin{
-			gcs(t, fault.URL(), func(o *topologyv1.Origin) { o.GetGcs().Prefix = prefix }),
-			azure(t, fault.URL(), func(o *topologyv1.Origin) { o.GetAzureBlob().Prefix = prefix }),
-			s3(t, fault.URL(), func(o *topologyv1.Origin) { o.GetS3().Prefix = prefix }),
+			gcsOrigin(t, fault.URL(), func(o *topologyv1.Origin) { o.GetGcs().Prefix = prefix }),
+			azureOrigin(t, fault.URL(), func(o *topologyv1.Origin) { o.GetAzureBlob().Prefix = prefix }),
+			s3Origin(t, fault.URL(), func(o *topologyv1.Origin) { o.GetS3().Prefix = prefix }),
 		} {
 			a := localClient(t).Get(t.Context(), o, get("/a.jpg"))
 			if discard(t, a); a.Outcome != Inconclusive || a.Reason != Misconfigured || a.Advice == "" {

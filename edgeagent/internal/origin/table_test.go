@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/s3"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -126,24 +129,24 @@ var s3Examples = []example{
 
 func TestWebOutcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, webTable, slices.Concat(webExamples, strayExamples, commonExamples), func(t testing.TB, o *faultorigin.Origin, e example) *topology.Origin {
+	testOutcomes(t, web.Kind.Rows, slices.Concat(webExamples, strayExamples, commonExamples), func(t testing.TB, o *faultorigin.Origin, e example) *topology.Origin {
 		change := e.change
 		if change == nil {
 			change = func(*topologyv1.Origin) {}
 		}
-		return web(t, o.URL(), change)
+		return webOrigin(t, o.URL(), change)
 	}, "3xx")
 }
 
 func TestS3Outcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, s3Table, append(s3Examples, commonExamples...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
-		return s3(t, o.URL())
+	testOutcomes(t, s3.New(false).Rows, append(s3Examples, commonExamples...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
+		return s3Origin(t, o.URL())
 	}, "3xx")
 }
 
 // testOutcomes plays the examples, and insists that each row of the table has one, but for rows that others hide.
-func testOutcomes(t *testing.T, table []row, examples []example, at func(testing.TB, *faultorigin.Origin, example) *topology.Origin, hidden ...string) {
+func testOutcomes(t *testing.T, table []kind.Row, examples []example, at func(testing.TB, *faultorigin.Origin, example) *topology.Origin, hidden ...string) {
 	shown := map[string]bool{}
 	for _, row := range hidden {
 		shown[row] = true
@@ -159,16 +162,16 @@ func testOutcomes(t *testing.T, table []row, examples []example, at func(testing
 			ask.Conditions = e.ask
 			c := localClient(t)
 			checkExample(t, c.Get(t.Context(), o, ask), e)
-			a, row := c.try(t.Context(), kindOf(o), o, &ask, c.healths.of(kindOf(o), o, &ask))
+			a, row := c.try(t.Context(), c.kindOf(o), o, &ask, c.healths.of(c.kindOf(o), o, &ask))
 			discard(t, a)
-			if row.says != e.row {
-				t.Errorf("judged by row %q", row.says)
+			if row.Says != e.row {
+				t.Errorf("judged by row %q", row.Says)
 			}
 		})
 	}
 	for _, row := range table {
-		if !shown[row.says] {
-			t.Errorf("no example shows the row %q", row.says)
+		if !shown[row.Says] {
+			t.Errorf("no example shows the row %q", row.Says)
 		}
 	}
 }

@@ -1,220 +1,13 @@
 package origin
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"hash/maphash"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
-	"github.com/edgewalk/edgewalk/internal/topology"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/akeneo"
 )
-
-// An issuer gives a new token each time, after a while.
-type issuer struct {
-	takes, life time.Duration
-	err         error
-
-	mu     sync.Mutex
-	asked  int
-	latest []string // the refresh tokens it was shown
-}
-
-func (i *issuer) exchange(ctx context.Context, refresh string) (grant, error) {
-	i.mu.Lock()
-	i.asked++
-	n, err := i.asked, i.err
-	i.latest = append(i.latest, refresh)
-	i.mu.Unlock()
-	select {
-	case <-time.After(i.takes):
-	case <-ctx.Done():
-		return grant{}, ctx.Err()
-	}
-	return grant{token: fmt.Sprint("token ", n), refresh: fmt.Sprint("refresh ", n), life: i.life}, err
-}
-
-var someOrigin = &topology.Origin{UID: "1-some", Spec: &topologyv1.Origin{}}
-
-// newBubbleTokens is closed at the end of the test's bubble.
-func newBubbleTokens(t *testing.T) *tokens {
-	tokens := newTokens(maphash.MakeSeed())
-	t.Cleanup(tokens.close)
-	return tokens
-}
-
-func wantToken(t *testing.T, tokens *tokens, i *issuer, want string) {
-	t.Helper()
-	if got, err := tokens.get(t.Context(), someOrigin, time.Time{}, i.exchange); got != want || err != nil {
-		t.Errorf("got %q, %v; want %q", got, err, want)
-	}
-}
-
-// A thousand requests at once get one token, and none of them waits for the next one as long as this one is good.
-func TestTokenIsGotOnceForAll(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tokens := newBubbleTokens(t)
-		i := &issuer{takes: time.Second, life: time.Hour}
-		var all sync.WaitGroup
-		for range 1000 {
-			all.Go(func() { wantToken(t, tokens, i, "token 1") })
-		}
-		all.Wait()
-		time.Sleep(47 * time.Minute)
-		wantToken(t, tokens, i, "token 1")
-		time.Sleep(2 * time.Minute) // a fifth of its life is left
-		for range 3 {
-			began := time.Now()
-			wantToken(t, tokens, i, "token 1")
-			if time.Since(began) > 0 {
-				t.Error("a request waited for the renewal of a good token")
-			}
-		}
-		time.Sleep(2 * time.Second)
-		wantToken(t, tokens, i, "token 2")
-		if i.asked != 2 || i.latest[0] != "" || i.latest[1] != "refresh 1" {
-			t.Errorf("asked %d times, showing %q", i.asked, i.latest)
-		}
-	})
-}
-
-// While the issuer is down the old token is used to its end, and asked for anew once a second.
-func TestTokenOutlivesItsIssuer(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tokens := newBubbleTokens(t)
-		i := &issuer{life: time.Hour}
-		wantToken(t, tokens, i, "token 1")
-		i.err = &tokenError{fault: fault{Failed, "x", "down", ""}}
-		time.Sleep(50 * time.Minute)
-		for range 30 {
-			wantToken(t, tokens, i, "token 1")
-			time.Sleep(100 * time.Millisecond)
-		}
-		if i.asked != 4 {
-			t.Errorf("asked %d times in 3 s, want 3 and the first", i.asked)
-		}
-		time.Sleep(8 * time.Minute)
-		if _, err := tokens.get(t.Context(), someOrigin, time.Time{}, i.exchange); faultOf(err).detail != "down" {
-			t.Errorf("past its life: %v", err)
-		}
-		i.err = nil
-		time.Sleep(time.Second)
-		wantToken(t, tokens, i, fmt.Sprint("token ", i.asked+1))
-	})
-}
-
-// A refusal stands as long as the issuer asks for, within bounds.
-func TestTokenRefusalStands(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct{ after, stands time.Duration }{{0, time.Second}, {7 * time.Second, 7 * time.Second}, {time.Hour, 30 * time.Second}} {
-		synctest.Test(t, func(t *testing.T) {
-			tokens := newBubbleTokens(t)
-			i := &issuer{err: &tokenError{fault: fault{Busy, "x", "busy", ""}, after: test.after}}
-			ask := func() {
-				if _, err := tokens.get(t.Context(), someOrigin, time.Time{}, i.exchange); faultOf(err).reason != Busy {
-					t.Errorf("got %v", err)
-				}
-			}
-			ask()
-			time.Sleep(test.stands - time.Millisecond)
-			if ask(); i.asked != 1 {
-				t.Errorf("after %s: asked again too early", test.after)
-			}
-			time.Sleep(time.Millisecond)
-			if ask(); i.asked != 2 {
-				t.Errorf("after %s: asked %d times", test.after, i.asked)
-			}
-		})
-	}
-}
-
-// Who gives up ends neither the exchange nor anybody else's wait for it.
-func TestTokenWaits(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tokens := newBubbleTokens(t)
-		i := &issuer{takes: 3 * time.Second}
-		var all sync.WaitGroup
-		all.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			if _, err := tokens.get(ctx, someOrigin, time.Time{}, i.exchange); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v", err)
-			}
-		})
-		all.Go(func() {
-			if _, err := tokens.get(t.Context(), someOrigin, time.Now().Add(2*time.Second), i.exchange); err != errWalkDeadline {
-				t.Errorf("got %v", err)
-			}
-		})
-		all.Go(func() { wantToken(t, tokens, i, "token 1") })
-		all.Wait()
-	})
-}
-
-// Tokens belong to the origin as it is: other credentials get another, and the number that is kept is bounded.
-func TestTokensAreApart(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tokens := newBubbleTokens(t)
-		i := &issuer{life: time.Hour}
-		wantToken(t, tokens, i, "token 1")
-		spec := func(f func(*topologyv1.AkeneoOrigin)) *topologyv1.Origin {
-			a := &topologyv1.AkeneoOrigin{}
-			f(a)
-			return &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: a}}
-		}
-		for n, other := range []*topology.Origin{
-			{UID: "2-some", Spec: someOrigin.Spec},
-			{UID: someOrigin.UID, Target: 1, Spec: someOrigin.Spec},
-			{UID: someOrigin.UID, Spec: someOrigin.Spec, Secrets: map[string]string{"akeneo.password": "x"}},
-			{UID: someOrigin.UID, Spec: spec(func(a *topologyv1.AkeneoOrigin) { a.Username = "x" })},
-			{UID: someOrigin.UID, Spec: spec(func(a *topologyv1.AkeneoOrigin) { a.ClientId = "x" })},
-			{UID: someOrigin.UID, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{ClientEmail: "x"}}}},
-		} {
-			if got, _ := tokens.get(t.Context(), other, time.Time{}, i.exchange); got != fmt.Sprint("token ", n+2) {
-				t.Errorf("origin %d got %q", n, got)
-			}
-		}
-		for n := range 2 * maxTokens {
-			tokens.of(&topology.Origin{UID: "another", Target: uint64(n), Spec: someOrigin.Spec})
-			if n%500 == 0 {
-				wantToken(t, tokens, i, "token 1")
-			}
-		}
-		if n := len(tokens.young) + len(tokens.old); n > maxTokens {
-			t.Errorf("%d tokens are kept", n)
-		}
-	})
-}
-
-// A client that is closed asks for no more tokens, and leaves nothing behind.
-func TestTokensEndWithTheClient(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tokens := newTokens(maphash.MakeSeed())
-		i := &issuer{takes: time.Hour}
-		var waiting sync.WaitGroup
-		waiting.Go(func() {
-			if _, err := tokens.get(t.Context(), someOrigin, time.Time{}, i.exchange); err == nil {
-				t.Error("got a token of a closed client")
-			}
-		})
-		synctest.Wait()
-		tokens.close()
-		waiting.Wait()
-		if i.asked != 1 {
-			t.Errorf("asked %d times", i.asked)
-		}
-	})
-}
 
 // What a token endpoint's answer means for the walk.
 func TestTokenFailures(t *testing.T) {
@@ -241,14 +34,14 @@ func TestTokenFailures(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
-			fault.On(akeneoTokens, test.answer)
-			a := localClient(t).Get(t.Context(), akeneo(t, fault.URL()), get("/media-files/a.jpg"))
+			fault.On(akeneo.Tokens, test.answer)
+			a := localClient(t).Get(t.Context(), akeneoOrigin(t, fault.URL()), get("/media-files/a.jpg"))
 			discard(t, a)
-			want := "token endpoint " + fault.URL() + akeneoTokens + ": " + test.detail
+			want := "token endpoint " + fault.URL() + akeneo.Tokens + ": " + test.detail
 			if a.Outcome != Inconclusive || a.Reason != test.reason || a.Detail != want || a.RetryAfter != test.after || a.ProxyError == "" {
 				t.Errorf("got %s %q after %s: %q, want %q", a.Outcome, a.Reason, a.RetryAfter, a.Detail, want)
 			}
-			if a.Advice == "" || a.Reason == Misconfigured && a.Advice != adviceAkeneo {
+			if a.Advice == "" || a.Reason == Misconfigured && a.Advice != akeneo.Advice {
 				t.Errorf("advice %q", a.Advice)
 			}
 			if fault.Count("/api/rest/v1/media-files/a.jpg/download") > 0 {
@@ -266,9 +59,9 @@ func TestRevokedToken(t *testing.T) {
 	issue := func(n string) faultorigin.Answer {
 		return faultorigin.Reply(200, `{"access_token":"token-`+n+`","refresh_token":"refresh-`+n+`","expires_in":3600}`)
 	}
-	fault.On(akeneoTokens, issue("1"), faultorigin.Reply(400, `{"error":"invalid_grant"}`), issue("2"), issue("3"))
+	fault.On(akeneo.Tokens, issue("1"), faultorigin.Reply(400, `{"error":"invalid_grant"}`), issue("2"), issue("3"))
 	fault.On(file, faultorigin.Reply(200, "x"), faultorigin.Reply(401, ""), faultorigin.Reply(200, "y"), faultorigin.Reply(401, ""))
-	c, o := localClient(t), akeneo(t, fault.URL())
+	c, o := localClient(t), akeneoOrigin(t, fault.URL())
 	for _, want := range []Outcome{Found, Found, Inconclusive} {
 		a := c.Get(t.Context(), o, get("/media-files/a.jpg"))
 		if discard(t, a); a.Outcome != want {
@@ -285,18 +78,4 @@ func TestRevokedToken(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("asked with %q, want %q", got, want)
 	}
-}
-
-func FuzzReadGrant(f *testing.F) {
-	f.Add([]byte(`{"access_token":"a","refresh_token":"b","expires_in":3600}`))
-	f.Add([]byte(`{"access_token":"a b","expires_in":1e300}`))
-	f.Add([]byte(`{"error":"invalid_grant"}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if g, ok := readGrant(text); ok && (g.token == "" || !tokenText(g.token) || !tokenText(g.refresh) || g.life < 0 || g.life > maxTokenLife) {
-			t.Errorf("read %+v", g)
-		}
-		if code := grantCode(text); len(code) > 64 {
-			t.Errorf("read %q", code)
-		}
-	})
 }

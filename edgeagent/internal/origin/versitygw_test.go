@@ -13,6 +13,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -31,7 +32,7 @@ func TestVersityGateway(t *testing.T) {
 		putS3(t, endpoint, key, "body of "+key)
 	}
 	at := func(change func(*topologyv1.S3Origin)) *topology.Origin {
-		o := s3(t, endpoint, func(o *topologyv1.Origin) {
+		o := s3Origin(t, endpoint, func(o *topologyv1.Origin) {
 			o.Timeouts = nil
 			o.GetS3().Region = ""
 			if change != nil {
@@ -153,7 +154,7 @@ func putS3(t *testing.T, endpoint, key, body string) {
 	t.Helper()
 	path := "/bucket"
 	if key != "" {
-		path += "/" + escape(key, unreservedOrSlash)
+		path += "/" + kind.Escape(key, kind.UnreservedOrSlash)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+path, bytes.NewReader([]byte(body)))
 	if err != nil {

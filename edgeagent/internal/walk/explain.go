@@ -98,7 +98,7 @@ func stepID(o *topology.Origin) string {
 // trouble. An empty path asks an object store for its probe_key, or
 // for a key that nobody can have, and a web server for its base_url. ok reports whether a walk could go by the answer.
 func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string) (s StepReport, ok bool) {
-	ask, err := testAsk(o, path)
+	ask, err := w.testAsk(o, path)
 	if err != nil {
 		return StepReport{
 			Origin: o.ID, Kind: origin.KindName(o), Outcome: origin.Inconclusive, Reason: origin.Misconfigured,
@@ -119,11 +119,11 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 
 var errNoURL = errors.New("a web_proxy has no files but those of the URL that the path spells")
 
-func testAsk(o *topology.Origin, path string) (origin.Ask, error) {
+func (w *Walker) testAsk(o *topology.Origin, path string) (origin.Ask, error) {
 	switch {
 	case path != "":
 	case origin.Keyed(o):
-		return origin.Ask{Object: cmp.Or(o.Spec.GetProbeKey(), origin.RandomKey(o)), ObjectOK: true}, nil
+		return origin.Ask{Object: cmp.Or(o.Spec.GetProbeKey(), w.client.RandomKey(o)), ObjectOK: true}, nil
 	case o.Spec.GetWebProxy() != nil:
 		return origin.Ask{}, errNoURL
 	default:

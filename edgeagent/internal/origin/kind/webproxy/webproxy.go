@@ -1,4 +1,5 @@
-package origin
+// Package webproxy is the kind of storage that the path names: any web server, if its host is listed.
+package webproxy
 
 import (
 	"cmp"
@@ -7,8 +8,16 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
+
+// Kind fetches the URLs that paths hold.
+var Kind = &kind.Kind{
+	Name: "web_proxy", Build: build, Site: site, Follows: func(*topology.Origin) bool { return true }, Next: follow,
+	Code: web.Code, Elaborate: web.Elaborate, Rows: rows,
+}
 
 // A spelled is a URL that a path spells. port is empty for the scheme's default.
 type spelled struct{ scheme, host, port, path, query string }
@@ -61,7 +70,7 @@ func (u *spelled) locate(authority, path string) bool {
 	}
 	u.host = host
 	if at := strings.LastIndexByte(authority, ':'); at > strings.LastIndexByte(authority, ']') {
-		if u.port = strings.TrimLeft(authority[at+1:], "0"); u.port == defaultPort(u.scheme) {
+		if u.port = strings.TrimLeft(authority[at+1:], "0"); u.port == kind.DefaultPort(u.scheme) {
 			u.port = ""
 		}
 	}
@@ -78,25 +87,26 @@ func cutScheme(text string) (scheme, rest string, ok bool) {
 	return "", text, false
 }
 
-// buildProxy asks for the URL that the path spells. What is no URL of a listed host is not there, and nothing is sent: that is
+// build asks for the URL that the path spells. What is no URL of a listed host is not there, and nothing is sent: that is
 // what this origin says of a file that belongs to another origin, or to nobody.
-func buildProxy(c *Client, o *topology.Origin, a *Ask) (*http.Request, error) {
+func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	u, ok := spell(a.Path, a.Query)
 	if !ok {
-		return nil, &unaskedError{"the path is not a URL", "ask for a path such as /https://example.com/a.jpg"}
+		return nil, &kind.UnaskedError{Detail: "the path is not a URL", Advice: "ask for a path such as /https://example.com/a.jpg"}
 	}
 	if !listed(o, u.scheme, u.host, u.port) {
-		port := cmp.Or(u.port, defaultPort(u.scheme))
-		return nil, &unaskedError{fmt.Sprintf("host %s is not in allowed_hosts with %s at port %s", u.host, u.scheme, port),
-			fmt.Sprintf("add it to web_proxy.allowed_hosts as %s if it may be fetched from", topology.AllowedHost(u.scheme, u.host, u.port))}
+		port := cmp.Or(u.port, kind.DefaultPort(u.scheme))
+		return nil, &kind.UnaskedError{
+			Detail: fmt.Sprintf("host %s is not in allowed_hosts with %s at port %s", u.host, u.scheme, port),
+			Advice: fmt.Sprintf("add it to web_proxy.allowed_hosts as %s if it may be fetched from", topology.AllowedHost(u.scheme, u.host, u.port))}
 	}
-	req := newRequest(exactURL(u.scheme, u.authority(), u.path, u.query))
-	c.setWebHeader(req, o, a, true)
+	req := kind.NewRequest(kind.ExactURL(u.scheme, u.authority(), u.path, u.query))
+	web.SetHeader(e, req, o, a, true)
 	return req, nil
 }
 
-// siteOf names the server of a request. What is not asked has none.
-func siteOf(o *topology.Origin, a *Ask) string {
+// site names the server of a request. What is not asked has none.
+func site(o *topology.Origin, a *kind.Ask) string {
 	u, ok := spell(a.Path, a.Query)
 	if !ok || !listed(o, u.scheme, u.host, u.port) {
 		return ""
@@ -119,21 +129,30 @@ func listed(o *topology.Origin, scheme, host, port string) bool {
 	return false
 }
 
-// followProxy follows a redirect to a listed host only.
-func followProxy(c *Client, h *hop, location string) (*http.Request, error) {
-	req, err := followWeb(c, h, location)
+// follow follows a redirect to a listed host only.
+func follow(e *kind.Edge, h *kind.Hop, location string) (*http.Request, error) {
+	req, err := web.Follow(e, h, location)
 	if err != nil {
 		return nil, err
 	}
 	host, err := topology.CanonicalHost(req.URL.Host)
-	if err != nil || !listed(h.origin, req.URL.Scheme, host, req.URL.Port()) {
-		return nil, &configError{detail: "which is not in allowed_hosts"}
+	if err != nil || !listed(h.Origin, req.URL.Scheme, host, req.URL.Port()) {
+		return nil, kind.WrongConfig("which is not in allowed_hosts", "")
 	}
 	return req, nil
 }
 
-// pageForURL is pageForFile for the path of the URL that was asked for.
-func pageForURL(r *reply) bool {
-	u, ok := spell(r.ask.Path, r.ask.Query)
-	return ok && r.status == http.StatusOK && neverPage(u.path) && isPage(r.header)
+// rows say what the answers of a host that a URL names mean.
+var rows = kind.Table([]kind.Row{
+	{Says: "200 text/html for an image, video or font extension", When: pageForURL, Outcome: kind.NotHere, Reason: kind.SoftNotFound},
+}, kind.Usable, []kind.Row{
+	{Says: "404, 410", When: kind.Status(404, 410), Outcome: kind.NotHere},
+	kind.Wrong("3xx, not followed", kind.Redirects,
+		"add the host that it leads to to web_proxy.allowed_hosts, if it may be fetched from"),
+}, web.Stray("the server does not serve the host of the URL: correct the URL, or the host's DNS"), kind.Rest)
+
+// pageForURL finds a page where the URL is that of an image, video or font.
+func pageForURL(r *kind.Reply) bool {
+	u, ok := spell(r.Ask.Path, r.Ask.Query)
+	return ok && web.IsPage(r, u.path)
 }

@@ -1,4 +1,4 @@
-package origin
+package guard
 
 import (
 	"testing"
@@ -8,18 +8,18 @@ import (
 func TestBudgets(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
-	spend := func(b *budget) (n int) {
-		for b.spend(now) {
+	spend := func(b *Budget) (n int) {
+		for b.Spend(now) {
 			n++
 		}
 		return n
 	}
-	retries := retryBudget(now)
+	retries := RetryBudget(now)
 	if n := spend(&retries); n != 10 {
 		t.Errorf("%d retries at the start", n)
 	}
 	for range 6 {
-		retries.earn()
+		retries.Earn()
 	}
 	if n := spend(&retries); n != 1 {
 		t.Errorf("%d retries for 6 requests", n)
@@ -36,9 +36,9 @@ func TestBudgets(t *testing.T) {
 	if n := spend(&retries); n != 0 {
 		t.Errorf("%d retries for a clock that went back", n)
 	}
-	hedges, made := hedgeBudget(now), 0
+	hedges, made := HedgeBudget(now), 0
 	for range 10_000 {
-		if hedges.earn(); hedges.spend(now) {
+		if hedges.Earn(); hedges.Spend(now) {
 			made++
 		}
 	}
@@ -49,23 +49,23 @@ func TestBudgets(t *testing.T) {
 
 func TestLatency(t *testing.T) {
 	t.Parallel()
-	var l latency
+	var l Latency
 	for i := range minSamples - 1 {
-		l.add(time.Duration(i))
+		l.Add(time.Duration(i))
 	}
-	if l.p95 != 0 {
-		t.Errorf("%s after too few", l.p95)
+	if l.P95 != 0 {
+		t.Errorf("%s after too few", l.P95)
 	}
 	for i := range 1000 {
-		l.add(time.Duration(i%100) * time.Millisecond)
+		l.Add(time.Duration(i%100) * time.Millisecond)
 	}
-	if l.p95 < 85*time.Millisecond || len(l.ring) != samples {
-		t.Errorf("%s of %d", l.p95, len(l.ring))
+	if l.P95 < 85*time.Millisecond || len(l.ring) != samples {
+		t.Errorf("%s of %d", l.P95, len(l.ring))
 	}
 	for range 2 * samples {
-		l.add(time.Second)
+		l.Add(time.Second)
 	}
-	if l.p95 != time.Second {
-		t.Errorf("%s, which is long ago", l.p95)
+	if l.P95 != time.Second {
+		t.Errorf("%s, which is long ago", l.P95)
 	}
 }

@@ -1,4 +1,4 @@
-package origin
+package kind
 
 import (
 	"hash/maphash"
@@ -38,11 +38,22 @@ type Conditions struct {
 	Range, IfRange, IfNoneMatch, IfModifiedSince string
 }
 
+// Apply sets the conditions in a request's header.
+func (c Conditions) Apply(h http.Header) {
+	for _, f := range [...]struct{ name, value string }{
+		{"Range", c.Range}, {"If-Range", c.IfRange}, {"If-None-Match", c.IfNoneMatch}, {"If-Modified-Since", c.IfModifiedSince},
+	} {
+		if f.value != "" {
+			h[f.name] = []string{f.value}
+		}
+	}
+}
+
 // WriteAsked writes to h what makes one question to o differ from another: two asks that write the same get the same answer.
 // Accept and Accept-Encoding are part of it: an origin may say that there is no file where one of its forms is missing. The
 // client's address is not, which is sent for an origin's log.
 func (a *Ask) WriteAsked(h *maphash.Hash, o *topology.Origin) {
-	if Keyed(o) {
+	if keyed(o) {
 		writeField(h, a.Object)
 		return
 	}
@@ -71,3 +82,6 @@ func writeField(h *maphash.Hash, s string) {
 	h.WriteString(s)
 	h.WriteByte(0)
 }
+
+// keyed reports whether an origin holds its files under object keys; nil is the Media Library.
+func keyed(o *topology.Origin) bool { return o == nil || topology.Keyed(o.Spec) }

@@ -1,4 +1,4 @@
-package origin
+package s3
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -26,25 +27,20 @@ type ambient struct {
 }
 
 // credentials returns them, or why there are none. What the SDK says is not told: it may name files and roles of the operator's.
-func (m *ambient) credentials(ctx context.Context, deadline time.Time) (aws.Credentials, error) {
+func (m *ambient) credentials(ctx context.Context) (aws.Credentials, error) {
 	if !m.allowed {
-		return aws.Credentials{}, &configError{"the operator of this edge lends no credentials to origins",
-			"start the edge with --allow-ambient-credentials, or give the origin its own access_key_id and secret_access_key"}
+		return aws.Credentials{}, kind.WrongConfig("the operator of this edge lends no credentials to origins",
+			"start the edge with --allow-ambient-credentials, or give the origin its own access_key_id and secret_access_key")
 	}
-	none := &configError{"the edge has no ambient credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the edge's environment, or give its machine a role"}
+	none := kind.WrongConfig("the edge has no ambient credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the edge's environment, or give its machine a role")
 	provider, err := m.load(ctx)
 	if err != nil {
 		return aws.Credentials{}, none
 	}
-	if !deadline.IsZero() {
-		bounded, cancel := context.WithDeadlineCause(ctx, deadline, errWalkDeadline)
-		defer cancel()
-		ctx = bounded
-	}
 	credentials, err := provider.Retrieve(ctx)
 	switch {
 	case ctx.Err() != nil:
-		return aws.Credentials{}, causeOf(ctx, err)
+		return aws.Credentials{}, context.Cause(ctx)
 	case err != nil || !credentials.HasKeys():
 		m.mu.Lock()
 		m.failed = time.Now()

@@ -1,4 +1,4 @@
-package origin
+package guard
 
 import (
 	"fmt"
@@ -68,14 +68,15 @@ var embeddings = []struct {
 	{netip.MustParsePrefix("2002::/16"), 2},
 }
 
-// A guard decides which addresses may be connected to.
-type guard struct {
-	allowPrivate bool
-	allow        []netip.Prefix
+// Network decides which addresses may be connected to.
+type Network struct {
+	// Private allows loopback, private and reserved ranges, Ranges those that they name.
+	Private bool
+	Ranges  []netip.Prefix
 }
 
-// check returns an error if addr may not be connected to.
-func (g *guard) check(addr netip.Addr) error {
+// Check returns an error if addr may not be connected to.
+func (n *Network) Check(addr netip.Addr) error {
 	addr = addr.Unmap().WithZone("")
 	far, real := reachOf(addr), addr
 	if inner, ok := embedded(addr); ok {
@@ -83,28 +84,28 @@ func (g *guard) check(addr netip.Addr) error {
 	}
 	switch {
 	case far == forbidden:
-		return &addressError{addr, true}
-	case far == inside && !g.allowPrivate && !g.allows(addr) && !g.allows(real):
-		return &addressError{addr, false}
+		return &AddressError{addr, true}
+	case far == inside && !n.Private && !n.allows(addr) && !n.allows(real):
+		return &AddressError{addr, false}
 	}
 	return nil
 }
 
-// An addressError says that an address may not be connected to: never, or unless the operator allows it.
-type addressError struct {
-	addr  netip.Addr
-	never bool
+// AddressError says that an address may not be connected to: never, or unless the operator allows it.
+type AddressError struct {
+	Addr  netip.Addr
+	Never bool
 }
 
-func (e *addressError) Error() string {
-	if e.never {
-		return fmt.Sprintf("address %s is never allowed", e.addr)
+func (e *AddressError) Error() string {
+	if e.Never {
+		return fmt.Sprintf("address %s is never allowed", e.Addr)
 	}
-	return fmt.Sprintf("address %s is not public", e.addr)
+	return fmt.Sprintf("address %s is not public", e.Addr)
 }
 
-func (g *guard) allows(addr netip.Addr) bool {
-	for _, p := range g.allow {
+func (n *Network) allows(addr netip.Addr) bool {
+	for _, p := range n.Ranges {
 		if p.Contains(addr) {
 			return true
 		}

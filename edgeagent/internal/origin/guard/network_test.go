@@ -1,11 +1,11 @@
-package origin
+package guard
 
 import (
 	"net/netip"
 	"testing"
 )
 
-func TestGuard(t *testing.T) {
+func TestNetwork(t *testing.T) {
 	t.Parallel()
 	public := []string{"8.8.8.8", "1.1.1.1", "100.63.255.255", "100.128.0.1", "172.15.0.1", "172.32.0.1", "192.169.0.1", "198.20.0.1", "2606:4700::1111", "2a00:1450::1",
 		"::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"}
@@ -15,12 +15,12 @@ func TestGuard(t *testing.T) {
 	never := []string{"169.254.169.254", "169.254.0.1", "fe80::1", "fe80::1%eth0", "febf::1", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "0.0.0.0", "0.1.2.3", "::",
 		"224.0.0.1", "239.255.255.255", "ff02::1", "255.255.255.255", "::ffff:169.254.169.254", "::ffff:0.0.0.0", "64:ff9b::169.254.169.254", "64:ff9b::a9fe:a9fe",
 		"64:ff9b:1::169.254.169.254", "2002:a9fe:a9fe::1", "::169.254.169.254", "::ffff:0:169.254.169.254", "::ffff:100.100.100.200"}
-	none := &guard{}
-	all := &guard{allowPrivate: true}
-	some := &guard{allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}
-	check := func(g *guard, addresses []string, allowed bool) {
+	none := &Network{}
+	all := &Network{Private: true}
+	some := &Network{Ranges: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}
+	check := func(g *Network, addresses []string, allowed bool) {
 		for _, a := range addresses {
-			if err := g.check(netip.MustParseAddr(a)); (err == nil) != allowed {
+			if err := g.Check(netip.MustParseAddr(a)); (err == nil) != allowed {
 				t.Errorf("%s with %+v: %v, want allowed = %v", a, *g, err, allowed)
 			}
 		}
@@ -36,20 +36,20 @@ func TestGuard(t *testing.T) {
 }
 
 // A range that is allowed lets in its own addresses, in whichever dress, and no others.
-func TestGuardAllowsRanges(t *testing.T) {
+func TestNetworkAllowsRanges(t *testing.T) {
 	t.Parallel()
-	g := &guard{allow: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd12::/16")}}
+	g := &Network{Ranges: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd12::/16")}}
 	for address, allowed := range map[string]bool{
 		"10.1.2.3": true, "::ffff:10.1.2.3": true, "64:ff9b::10.1.2.3": true, "fd12::1": true,
 		"10.2.0.1": false, "127.0.0.1": false, "fd13::1": false, "64:ff9b::10.2.0.1": false,
 	} {
-		if err := g.check(netip.MustParseAddr(address)); (err == nil) != allowed {
+		if err := g.Check(netip.MustParseAddr(address)); (err == nil) != allowed {
 			t.Errorf("%s: %v, want allowed = %v", address, err, allowed)
 		}
 	}
 }
 
-func FuzzGuard(f *testing.F) {
+func FuzzNetwork(f *testing.F) {
 	f.Add([]byte{169, 254, 169, 254})
 	f.Add(netip.MustParseAddr("64:ff9b::a9fe:a9fe").AsSlice())
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -57,16 +57,16 @@ func FuzzGuard(f *testing.F) {
 		if !ok {
 			return
 		}
-		strict, open := &guard{}, &guard{allowPrivate: true}
-		if strict.check(addr) == nil && (addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr.IsUnspecified()) {
+		strict, open := &Network{}, &Network{Private: true}
+		if strict.Check(addr) == nil && (addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr.IsUnspecified()) {
 			t.Errorf("%s may be connected to", addr)
 		}
-		if strict.check(addr) == nil && open.check(addr) != nil {
+		if strict.Check(addr) == nil && open.Check(addr) != nil {
 			t.Errorf("%s is refused only if private ranges are allowed", addr)
 		}
 		if addr.Is4() {
 			mapped := netip.AddrFrom16(addr.As16())
-			if (strict.check(addr) == nil) != (strict.check(mapped) == nil) {
+			if (strict.Check(addr) == nil) != (strict.Check(mapped) == nil) {
 				t.Errorf("%s and %s are not treated alike", addr, mapped)
 			}
 		}

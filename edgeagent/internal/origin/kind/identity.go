@@ -1,4 +1,4 @@
-package origin
+package kind
 
 import (
 	"hash/maphash"
@@ -7,14 +7,14 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// An identity is one origin as long as neither where it looks nor its credentials change.
-type identity struct {
+// Identity is one origin as long as neither where it looks nor its credentials change.
+type Identity struct {
 	uid                 string
 	target, credentials uint64
 }
 
-// identityOf hashes the credentials with a seed that nobody knows, so that no admin can make theirs pass for another's.
-func identityOf(seed maphash.Seed, o *topology.Origin) identity {
+// IdentityOf hashes the credentials with a seed that nobody knows, so that no admin can make theirs pass for another's.
+func IdentityOf(seed maphash.Seed, o *topology.Origin) Identity {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	for _, field := range [...]string{
@@ -32,5 +32,5 @@ func identityOf(seed maphash.Seed, o *topology.Origin) identity {
 		writeField(&h, key)
 		writeField(&h, o.Secrets[key])
 	}
-	return identity{uid: o.UID, target: o.Target, credentials: h.Sum64()}
+	return Identity{uid: o.UID, target: o.Target, credentials: h.Sum64()}
 }

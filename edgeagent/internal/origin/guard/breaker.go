@@ -1,0 +1,149 @@
+// Package guard keeps one origin in trouble from the rest: a breaker and the doubt that may open it, budgets of what is asked in
+// addition, caps on what is under way, what is known of its addresses, and which addresses there may be. None has a lock of its
+// own.
+package guard
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+const (
+	// A breaker that opens is asked about after FirstOpen, then after twice as long each time.
+	FirstOpen = time.Second
+	// askEvery is the least time between two questions of the edge's own to one origin.
+	askEvery = time.Second
+	// ConfirmBy is how many questions of the edge's own have to fail in a row to open the breaker of a suspect.
+	ConfirmBy = 2
+)
+
+// Breaker keeps requests from an origin. It opens when the origin cannot be reached several times
+// in a row, or when the edge's own questions fail; and it closes when one of them is answered. What
+// clients ask for neither closes it nor, as long as the origin answers at all, opens it.
+type Breaker struct {
+	limits  topology.Breaker
+	row     int           // failures to reach the origin since it was last reached
+	open    time.Duration // how long it was opened for last, zero once it has held closed for as long
+	until   time.Time     // when the next question is due; zero while it is closed
+	closed  time.Time     // when it closed
+	suspect bool          // it opened, or may open, for what the origin answers
+	failed  int           // questions of the edge's own about a suspect, in a row
+	asking  bool          // a question of the edge's own is under way
+	asked   time.Time     // when the last question began
+}
+
+// State is that of a breaker.
+type State string
+
+// The states of a breaker.
+const (
+	Closed   State = "closed"
+	Open     State = "open"
+	HalfOpen State = "half_open" // a question of the edge's own is due or under way
+)
+
+// State is how the breaker stands.
+func (b *Breaker) State(now time.Time) State {
+	switch {
+	case b.until.IsZero():
+		return Closed
+	case now.Before(b.until):
+		return Open
+	}
+	return HalfOpen
+}
+
+// Configure sets the limits. A breaker that they disable is closed.
+func (b *Breaker) Configure(limits topology.Breaker) {
+	b.limits = limits
+	if limits.Disabled {
+		*b = Breaker{limits: limits, asking: b.asking}
+	}
+}
+
+// Opened reports whether the breaker has opened and not closed since.
+func (b *Breaker) Opened() bool { return !b.until.IsZero() }
+
+// Left is for how long the origin is not asked, not even by the edge itself.
+func (b *Breaker) Left(now time.Time) time.Duration { return max(0, b.until.Sub(now)) }
+
+// Suspect has the edge find out by itself whether the origin is in trouble, which its replies suggest.
+func (b *Breaker) Suspect() { b.suspect = b.suspect || !b.Opened() }
+
+// Suspected reports whether it is, or was when the breaker opened.
+func (b *Breaker) Suspected() bool { return b.suspect }
+
+// Acquit ends the suspicion, which nothing could confirm.
+func (b *Breaker) Acquit() { b.suspect = false }
+
+// Begin notes that a question of the edge's own begins, and End that it has ended.
+func (b *Breaker) Begin(now time.Time) { b.asking, b.asked = true, now }
+
+// End is the end of what [Breaker.Begin] notes.
+func (b *Breaker) End() { b.asking = false }
+
+// Postpone puts off the next question of an open breaker, because the last one was not asked.
+func (b *Breaker) Postpone(now time.Time) {
+	if b.Opened() {
+		b.until = now.Add(askEvery)
+	}
+}
+
+// Due reports whether the edge should ask a question of its own now.
+func (b *Breaker) Due(now time.Time) bool {
+	if b.asking || b.limits.Disabled {
+		return false
+	}
+	if b.until.IsZero() {
+		return b.suspect && !now.Before(b.asked.Add(askEvery))
+	}
+	return !now.Before(b.until)
+}
+
+// Reached notes that a client's request got an answer, whatever it was.
+func (b *Breaker) Reached() { b.row = 0 }
+
+// Unreached notes a client's request that did not get to the origin, and reports whether
+// the breaker opens. What was asked before it opened says nothing new.
+func (b *Breaker) Unreached(now time.Time) bool {
+	if b.row++; b.row < b.limits.Failures || b.limits.Disabled || !b.until.IsZero() {
+		return false
+	}
+	b.suspect = false
+	b.trip(now, 0)
+	return true
+}
+
+// Confirm notes a question of the edge's own that failed, and reports whether the breaker
+// opens by it. after is how long the origin asks to be left alone.
+func (b *Breaker) Confirm(now time.Time, after time.Duration) bool {
+	wasOpen := !b.until.IsZero()
+	if b.failed++; b.failed < ConfirmBy && !wasOpen {
+		return false
+	}
+	b.trip(now, after)
+	return !wasOpen
+}
+
+func (b *Breaker) trip(now time.Time, after time.Duration) {
+	if b.until.IsZero() && now.Sub(b.closed) >= b.open {
+		b.open = 0
+	}
+	b.open = min(max(FirstOpen, 2*b.open), b.limits.MaxOpen)
+	wait := min(max(b.open, after), b.limits.MaxOpen)
+	// Up to a fifth more, so that not every edge comes back at once.
+	b.until = now.Add(wait + rand.N(wait/5+1))
+}
+
+// Close notes a question of the edge's own that was answered well, and reports whether the
+// breaker closes by it.
+func (b *Breaker) Close(now time.Time) bool {
+	wasOpen := !b.until.IsZero()
+	if wasOpen {
+		b.closed = now
+	}
+	b.row, b.failed, b.suspect, b.until = 0, 0, false, time.Time{}
+	return wasOpen
+}

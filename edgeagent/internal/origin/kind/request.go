@@ -1,0 +1,87 @@
+package kind
+
+import (
+	"encoding/xml"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	"golang.org/x/net/http/httpguts"
+)
+
+// NewRequest returns a GET of u. Unlike http.NewRequest it does not parse the URL again.
+func NewRequest(u *url.URL) *http.Request {
+	return &http.Request{Method: http.MethodGet, URL: u, Header: make(http.Header, 8), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+}
+
+// SetRequestHeaders sets the origin's request_headers, over what is there. Where a URL chooses the
+// scheme, secret ones go over TLS only.
+func SetRequestHeaders(req *http.Request, o *topology.Origin) {
+	for _, field := range o.Spec.GetRequestHeaders() {
+		value := field.GetValue()
+		if secret := o.Secrets[topology.HeaderSecret(field.GetName())]; secret != "" {
+			if req.URL.Scheme != "https" && o.Spec.GetWebProxy() != nil {
+				continue
+			}
+			value = secret
+		}
+		if !Reserved(field.GetName()) && httpguts.ValidHeaderFieldName(field.GetName()) && httpguts.ValidHeaderFieldValue(value) {
+			req.Header.Set(field.GetName(), value)
+		}
+	}
+}
+
+// Reserved reports whether a field is about the connection, the framing or the conditions of the request, which nobody else may set.
+func Reserved(name string) bool {
+	switch strings.ToLower(name) {
+	case "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
+		"expect", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "via", "cdn-loop":
+		return true
+	}
+	return false
+}
+
+// ObjectKey puts the object under the prefix, with a "/" between. A key that no store can have is not there. One that
+// software on the way could take for another is never asked for; a client cannot ask for it, but prefix and probe_key can.
+func ObjectKey(prefix, object string) (string, error) {
+	key := prefix + object
+	if prefix != "" && !strings.HasSuffix(prefix, "/") {
+		key = prefix + "/" + object
+	}
+	if len(key) > topology.MaxKeyBytes {
+		return "", &UnaskedError{Detail: fmt.Sprintf("the key would be longer than %d bytes", topology.MaxKeyBytes)}
+	}
+	for segment := range strings.SplitSeq(strings.ReplaceAll(key, `\`, "/"), "/") {
+		if segment == "." || segment == ".." {
+			return "", WrongConfig("the key would have a . or .. segment", "take . and .. segments out of prefix and probe_key")
+		}
+	}
+	return key, nil
+}
+
+// XMLCode reads the code of an S3 error: <Error><Code>NoSuchKey</Code>...</Error>.
+func XMLCode(_ http.Header, body []byte) string {
+	var e struct {
+		XMLName xml.Name `xml:"Error"`
+		Code    string   `xml:"Code"`
+	}
+	if xml.Unmarshal(body, &e) != nil {
+		return ""
+	}
+	return ErrorCode(strings.TrimSpace(e.Code))
+}
+
+// ErrorCode takes the name of an error, which is made of letters. Anything else is none, and not told: it may be what was sent.
+func ErrorCode(text string) string {
+	for i := range len(text) {
+		if c := text[i] | 0x20; c < 'a' || c > 'z' {
+			return ""
+		}
+	}
+	if len(text) > 64 {
+		return ""
+	}
+	return text
+}
