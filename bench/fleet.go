@@ -66,9 +66,13 @@ func (b *bench) startControlPlane(ctx context.Context, name string, secure bool)
 	if err != nil {
 		return nil, err
 	}
+	token, err := b.tokenFile()
+	if err != nil {
+		return nil, err
+	}
 	f := &fleet{b: b, data: data, edgeAddr: at[1], httpAddr: at[2]}
 	f.args = []string{"controlplane", "--data-dir", data, "--admin-addr", at[0], "--edge-addr", at[1], "--http-addr", at[2], "--media-addr", at[3],
-		"--shared-host", sharedHost}
+		"--shared-host", sharedHost, "--admin-token-file", token, "--edge-token-file", token}
 	transport := insecure.NewCredentials()
 	if secure {
 		certificate, key, err := b.certificate()
@@ -81,7 +85,7 @@ func (b *bench) startControlPlane(ctx context.Context, name string, secure bool)
 		f.certificate, transport = certificate, credentials.NewTLS(f.trust)
 		f.args = append(f.args, "--tls-cert", certificate, "--tls-key", key)
 	}
-	if f.conn, err = grpc.NewClient(at[0], grpc.WithTransportCredentials(transport)); err != nil {
+	if f.conn, err = grpc.NewClient(at[0], grpc.WithTransportCredentials(transport), grpc.WithPerRPCCredentials(theToken{})); err != nil {
 		return nil, err
 	}
 	b.closers = append(b.closers, func() { f.conn.Close() })
@@ -115,7 +119,11 @@ func (f *fleet) startOther(binary, name string, core int, more ...string) (*edge
 	if err != nil {
 		return nil, err
 	}
-	e.args = append([]string{"edgeagent", "--control-plane", f.edgeAddr, "--http-addr", e.http, "--metrics-addr", e.metrics, "--state-dir", state,
+	token, err := f.b.tokenFile()
+	if err != nil {
+		return nil, err
+	}
+	e.args = append([]string{"edgeagent", "--edge-token-file", token, "--control-plane", f.edgeAddr, "--http-addr", e.http, "--metrics-addr", e.metrics, "--state-dir", state,
 		"--id", name, "--allow-private-origins"}, more...)
 	if err := f.run(name, e); err != nil {
 		return nil, err

@@ -412,8 +412,13 @@ func (f *fleet) startAgents(ctx context.Context, count int) (stop func(), err er
 		if err != nil {
 			return stop, err
 		}
+		token, err := f.b.tokenFile()
+		if err != nil {
+			return stop, err
+		}
 		agent, err := edgeagent.New(edgeagent.Config{
-			ControlPlane: []string{f.edgeAddr}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: state, CacheDir: filepath.Join(state, "cache"),
+			EdgeTokenFile: token,
+			ControlPlane:  []string{f.edgeAddr}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: state, CacheDir: filepath.Join(state, "cache"),
 			CacheSize: 16 << 20, ID: id, AllowPrivateOrigins: true, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
@@ -557,7 +562,12 @@ func (f *fleet) spend(ctx context.Context, open []*streams, changes int) (spent,
 
 // metric reads one metric of the control plane; 0 if it is not there.
 func (f *fleet) metric(name string) float64 {
-	response, err := http.Get("http://" + f.httpAddr + "/metrics")
+	request, err := http.NewRequest(http.MethodGet, "http://"+f.httpAddr+"/metrics", nil)
+	if err != nil {
+		return 0
+	}
+	request.Header.Set("Authorization", "Bearer "+tokenText)
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return 0
 	}

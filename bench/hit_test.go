@@ -48,7 +48,7 @@ func startInProcess(b *testing.B) string {
 	ctx := b.Context()
 	quiet := slog.New(slog.DiscardHandler)
 	plane, err := controlplane.New(ctx, controlplane.Config{
-		DataDir: b.TempDir(), AdminAddr: "127.0.0.1:0", EdgeAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", MediaAddr: "127.0.0.1:0", SharedHost: sharedHost, Logger: quiet,
+		DataDir: b.TempDir(), AdminAddr: "127.0.0.1:0", EdgeAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", MediaAddr: "127.0.0.1:0", SharedHost: sharedHost, Open: true, Logger: quiet,
 	})
 	if err != nil {
 		b.Fatal(err)

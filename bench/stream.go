@@ -75,7 +75,7 @@ func (s *stream) greet(address, id string, secure bool) error {
 	encoder := hpack.NewEncoder(&fields)
 	for _, f := range [][2]string{
 		{":method", "POST"}, {":scheme", scheme}, {":path", edgev1.EdgeService_Sync_FullMethodName}, {":authority", address},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{"authorization", "Bearer " + tokenText}, {"content-type", "application/grpc"}, {"te", "trailers"},
 	} {
 		if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
 			return err

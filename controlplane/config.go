@@ -73,7 +73,8 @@ type Config struct {
 	// when it is not there; without the embedded etcd, only where it is asked for.
 	SecretKeyFile string
 	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of edges that have not joined, one a
-	// line, read again when they change. Default none, anybody may connect.
+	// line, read again when they change. Default none. Where there is none of admins or of edges, the first control plane of an etcd makes a token
+	// and writes it to root-token or edge-token in DataDir.
 	AdminTokenFile, EdgeTokenFile string
 	// RequireJoin refuses edges that have not joined. EdgeAddr and MediaAddr may be any address then, also without TLSCert: edges
 	// that join speak TLS all the same.
@@ -81,7 +82,9 @@ type Config struct {
 	// DebugAddr is where Go's profiles and the control plane's state are served, to this machine alone.
 	// Default none.
 	DebugAddr string
-	// InsecureListen lets listeners be on any address without TLS and tokens.
+	// Open asks nobody for a token, at loopback addresses alone. It is for demonstrations.
+	Open bool
+	// InsecureListen lets listeners be on any address without TLS.
 	InsecureListen bool
 	// AllowShrink lets a topology replace one more than twice its size at every edge. Without it, edges keep what they have.
 	AllowShrink bool
@@ -135,11 +138,11 @@ func (c *Config) setDefaults() {
 // parsed is what the texts and files of a Config mean.
 type parsed struct {
 	freezeEdges, freezePercent int
-	edgeTokens                 *bearer.Tokens // nil for none
+	adminTokens, edgeTokens    *bearer.Tokens // nil for none
 	// server is the certificate of listeners, nil for none; clients is the same for the gRPC listeners, with ClientCA.
 	server, clients *tls.Config
-	// open says of the listeners for edges that who reaches them is trusted: on loopback, or by --insecure-listen.
-	openEdge, openMedia bool
+	// openEdge says of the listener for edges that it may speak without TLS: on loopback, or by --insecure-listen.
+	openEdge bool
 }
 
 // clientAuthorities are those of ClientCA, nil without.
@@ -166,6 +169,11 @@ func (c *Config) parse() (p parsed, err error) {
 	if c.ClientCA != "" && c.TLSCert == "" {
 		return p, errors.New("--client-ca needs --tls-cert and --tls-key")
 	}
+	if c.AdminTokenFile != "" {
+		if p.adminTokens, err = bearer.Load(c.AdminTokenFile, c.Logger); err != nil {
+			return p, fmt.Errorf("--admin-token-file: %w", err)
+		}
+	}
 	if c.EdgeTokenFile != "" {
 		if p.edgeTokens, err = bearer.Load(c.EdgeTokenFile, c.Logger); err != nil {
 			return p, fmt.Errorf("--edge-token-file: %w", err)
@@ -189,8 +197,7 @@ func (c *Config) parse() (p parsed, err error) {
 	if c.RequireJoin && c.EdgeTokenFile != "" {
 		return p, errors.New("--require-join and --edge-token-file: either every edge joins, or some have the token")
 	}
-	p.openEdge, p.openMedia = c.InsecureListen || listen.Loopback(c.EdgeAddr), c.InsecureListen || listen.Loopback(c.MediaAddr)
-	p.openEdge, p.openMedia = p.openEdge && !c.RequireJoin, p.openMedia && !c.RequireJoin
+	p.openEdge = (c.InsecureListen || listen.Loopback(c.EdgeAddr)) && !c.RequireJoin
 	return p, c.checkAddresses()
 }
 
@@ -223,26 +230,26 @@ func (c *Config) checkMediaURL() error {
 	return nil
 }
 
-// checkAddresses refuses listeners that would be open to strangers.
+// checkAddresses refuses listeners that strangers could listen in on, or use.
 func (c *Config) checkAddresses() error {
 	for _, l := range []struct {
-		flag, address, tokenFlag, token string
-		edges                           bool
-	}{
-		{"--admin-addr", c.AdminAddr, "--admin-token-file", c.AdminTokenFile, false}, {"--edge-addr", c.EdgeAddr, "--edge-token-file", c.EdgeTokenFile, true},
-		{"--media-addr", c.MediaAddr, "--edge-token-file", c.EdgeTokenFile, true}, {"--http-addr", c.HTTPAddr, "--admin-token-file", c.AdminTokenFile, false},
-	} {
-		if listen.Loopback(l.address) || c.TLSCert != "" && l.token != "" || l.edges && c.RequireJoin {
-			continue
-		}
-		if !c.InsecureListen {
+		flag, address string
+		edges         bool
+	}{{"--admin-addr", c.AdminAddr, false}, {"--edge-addr", c.EdgeAddr, true}, {"--media-addr", c.MediaAddr, true}, {"--http-addr", c.HTTPAddr, false}} {
+		switch {
+		case listen.Loopback(l.address):
+		case c.Open:
+			return fmt.Errorf("%s %s is not loopback, and nobody is asked for a token there: use a loopback address", l.flag, l.address)
+		case c.TLSCert != "", l.edges && c.RequireJoin:
+		case !c.InsecureListen:
 			or := ""
 			if l.edges {
 				or = "--require-join, or "
 			}
-			return fmt.Errorf("%s %s is not loopback: give --tls-cert, --tls-key and %s, or %sif the network is yours alone, --insecure-listen", l.flag, l.address, l.tokenFlag, or)
+			return fmt.Errorf("%s %s is not loopback: give --tls-cert and --tls-key, or %sif the network is yours alone, --insecure-listen", l.flag, l.address, or)
+		default:
+			c.Logger.Warn("listener is in the clear: tokens and secrets can be read by whoever sees the network", "flag", l.flag, "address", l.address)
 		}
-		c.Logger.Warn("listener is open to everybody who can reach it", "flag", l.flag, "address", l.address)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,7 +120,7 @@ func TestOneClientsConnectionsAreBounded(t *testing.T) {
 		t.Error("one too many is accepted")
 	}
 	r.createAccount(t, "acme")
-	_, metrics := get(t, http.DefaultClient, "http://"+r.Addresses().HTTP+"/metrics")
+	metrics := r.metrics(t)
 	if want := `edgewalk_controlplane_connections_refused_total{listener="admin",reason="connections_per_client"} 1`; !strings.Contains(metrics, want) {
 		t.Errorf("/metrics lacks %q", want)
 	}

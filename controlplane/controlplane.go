@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
@@ -32,7 +33,6 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
-	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -57,7 +57,7 @@ type ControlPlane struct {
 	identities *identity.Registry
 	edges      *edgesvc.Service
 	admin      *adminsvc.Service
-	tokens     *bearer.Tokens // nil without AdminTokenFile
+	auth       *auth.Auth
 
 	adminServer, edgeServer *grpc.Server
 	mediaServer, httpServer *http.Server
@@ -128,20 +128,20 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return err
 	}
 	c.identities = identity.New(identity.Config{Store: c.store, Logger: cfg.Logger})
+	if err := c.openAuth(ctx, p); err != nil {
+		return err
+	}
 	c.edges, err = edgesvc.New(edgesvc.Config{
-		Identities: c.identities, Anonymous: p.openEdge, Authorities: p.clientAuthorities(), JoinedMediaURL: c.joinedMediaURL(),
+		Identities: c.identities, Authorities: p.clientAuthorities(), JoinedMediaURL: c.joinedMediaURL(),
 		Feed: c.feed, Store: c.store, Brake: c.brake, Fleet: c.fleet, Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
-		Tokens: p.edgeTokens, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
+		Authorize: c.checkEdge, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
 		return err
 	}
-	adminConfig := adminsvc.Config{Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry}
-	if cfg.AdminTokenFile != "" {
-		if c.tokens, err = bearer.Load(cfg.AdminTokenFile, cfg.Logger); err != nil {
-			return fmt.Errorf("--admin-token-file: %w", err)
-		}
-		adminConfig.Tokens = c.tokens
+	adminConfig := adminsvc.Config{
+		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, Feed: c.feed,
+		Auth: c.auth, RootTokenFile: c.rootTokenFile(), MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
 	}
 	if c.admin, err = adminsvc.New(adminConfig); err != nil {
 		return err
@@ -161,7 +161,7 @@ func (c *ControlPlane) buildServers(p parsed) error {
 	edgev1.RegisterEdgeServiceServer(c.edgeServer, c.edges)
 	c.identities.Register(c.edgeServer)
 	handler, err := media.NewHandler(media.HandlerConfig{
-		Library: c.library, Feed: c.feed, Store: c.store, Identities: c.identities, Tokens: p.edgeTokens, Anonymous: p.openMedia,
+		Library: c.library, Feed: c.feed, Store: c.store, Identities: c.identities, Authorize: c.checkEdge,
 		Logger: c.cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
@@ -415,7 +415,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
 	back, backCtx := errgroup.WithContext(behind)
-	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.brake.Run, c.fleet.Run, c.identities.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
+	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.brake.Run, c.auth.Run, c.fleet.Run, c.identities.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
 		back.Go(func() error { return run(backCtx) })
 	}
 	if c.listeners.debug != nil {

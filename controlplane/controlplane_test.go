@@ -99,12 +99,32 @@ func dial(t *testing.T, address string, creds credentials.TransportCredentials) 
 	return conn
 }
 
+// with is ctx with the token that the first start of a data folder has made of a role, root or edge.
+func with(t *testing.T, ctx context.Context, dir, role string) context.Context {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, role+"-token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+strings.TrimSpace(string(text)))
+}
+
+// metrics reads /metrics with a token of root.
+func (r *running) metrics(t *testing.T) string {
+	t.Helper()
+	code, body := get(t, http.DefaultClient, "http://"+r.Addresses().HTTP+"/metrics", with(t, t.Context(), r.cfg.DataDir, "root"))
+	if code != http.StatusOK {
+		t.Errorf("/metrics: %d %s", code, body)
+	}
+	return body
+}
+
 func (r *running) createAccount(t *testing.T, id string) int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	resp, err := adminv1.NewAccountServiceClient(dial(t, r.Addresses().Admin, insecure.NewCredentials())).
-		CreateAccount(ctx, &adminv1.CreateAccountRequest{AccountId: id, Account: &topologyv1.Account{DisplayName: id}})
+		CreateAccount(with(t, ctx, r.cfg.DataDir, "root"), &adminv1.CreateAccountRequest{AccountId: id, Account: &topologyv1.Account{DisplayName: id}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,9 +139,15 @@ type edge struct {
 
 func (r *running) connect(t *testing.T, have *feedtest.Edge) *edge {
 	t.Helper()
+	return r.connectWith(t, have, r.cfg.DataDir)
+}
+
+// connectWith connects with the token of another data folder.
+func (r *running) connectWith(t *testing.T, have *feedtest.Edge, dir string) *edge {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
-	rpc, err := edgev1.NewEdgeServiceClient(dial(t, r.Addresses().Edge, insecure.NewCredentials())).Sync(ctx)
+	rpc, err := edgev1.NewEdgeServiceClient(dial(t, r.Addresses().Edge, insecure.NewCredentials())).Sync(with(t, ctx, dir, "edge"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,9 +186,18 @@ func (e *edge) until(t *testing.T, revision int64) {
 	}
 }
 
-func get(t *testing.T, client *http.Client, url string) (int, string) {
+// get reads a URL, with the authorization of a context of [with], if one is given.
+func get(t *testing.T, client *http.Client, url string, authorized ...context.Context) (int, string) {
 	t.Helper()
-	resp, err := client.Get(url)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ctx := range authorized {
+		fields, _ := metadata.FromOutgoingContext(ctx)
+		req.Header["Authorization"] = fields["authorization"]
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +223,7 @@ func TestAWriteReachesTheEdge(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	waited, err := adminv1.NewFleetServiceClient(dial(t, c.Addresses().Admin, insecure.NewCredentials())).
-		WaitApplied(ctx, &adminv1.WaitAppliedRequest{Revision: revision, Timeout: durationpb.New(10 * time.Second)})
+		WaitApplied(with(t, ctx, cfg.DataDir, "root"), &adminv1.WaitAppliedRequest{Revision: revision, Timeout: durationpb.New(10 * time.Second)})
 	if err != nil || waited.GetApplied() != 1 {
 		t.Errorf("wait: %v, %v", waited, err)
 	}
@@ -199,7 +234,7 @@ func TestAWriteReachesTheEdge(t *testing.T) {
 	if code, body := get(t, http.DefaultClient, base+"/healthz"); code != http.StatusOK || body != "ok\n" {
 		t.Errorf("/healthz: %d %s", code, body)
 	}
-	_, metrics := get(t, http.DefaultClient, base+"/metrics")
+	metrics := c.metrics(t)
 	for _, want := range []string{
 		"edgewalk_controlplane_streams 1\n", `edgewalk_controlplane_edges{state="connected"} 1` + "\n", "edgewalk_controlplane_steps_total 1\n",
 		`edgewalk_controlplane_full_states_total{reason="new"} 1` + "\n", "edgewalk_controlplane_append_to_ack_seconds_count 1\n",
@@ -209,7 +244,7 @@ func TestAWriteReachesTheEdge(t *testing.T) {
 			t.Errorf("/metrics lacks %q", want)
 		}
 	}
-	if code, _ := get(t, http.DefaultClient, "http://"+c.Addresses().Media+"/media/acme/0123456789abcdef/a.png"); code != http.StatusNotFound {
+	if code, _ := get(t, http.DefaultClient, "http://"+c.Addresses().Media+"/media/acme/0123456789abcdef/a.png", with(t, t.Context(), cfg.DataDir, "edge")); code != http.StatusNotFound {
 		t.Errorf("a media file that is not there: %d", code)
 	}
 
@@ -246,7 +281,7 @@ func TestControlPlanesShareACluster(t *testing.T) {
 	}
 	cfg.MediaURL = first.cfg.MediaURL
 	second := start(t, cfg)
-	e := second.connect(t, nil)
+	e := second.connectWith(t, nil, first.cfg.DataDir)
 	e.until(t, first.createAccount(t, "acme"))
 	if e.Records["accounts/acme"] == nil {
 		t.Error("an edge of one does not see what was written at the other")

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,7 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/edgewalk/edgewalk/internal/listen"
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
 // readyTimeout bounds the question to etcd that a probe asks.
@@ -30,18 +32,23 @@ func (c *ControlPlane) health() http.Handler {
 	return mux
 }
 
-// guard asks for an admin token, if there is one and strangers can reach the listener. Probes never need one.
+// guard asks for a token that may read metrics (RFC 6750). Probes never need one.
 func (c *ControlPlane) guard(next http.Handler) http.Handler {
-	if c.tokens == nil || listen.Loopback(c.cfg.HTTPAddr) {
-		return next
-	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !c.tokens.Accept(r.Header.Values("Authorization")...) {
+		caller, err := c.auth.Check(r.Header.Values("Authorization"), false)
+		switch {
+		case errors.Is(err, auth.ErrUnavailable):
+			http.Error(w, "etcd does not answer, so a token that is new here cannot be checked", http.StatusServiceUnavailable)
+		case errors.Is(err, auth.ErrTooMany):
+			http.Error(w, err.Error(), http.StatusTooManyRequests)
+		case err != nil:
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "an admin token is needed", http.StatusUnauthorized)
-			return
+			http.Error(w, err.Error()+": edgewalk token create --role metrics makes one", http.StatusUnauthorized)
+		case !caller.May(adminv1.Rule_METRICS):
+			http.Error(w, "the token may not read metrics: edgewalk token create --role metrics makes one that may", http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 

@@ -42,7 +42,7 @@ func (a *admin) try(t testing.TB, stdin string, args ...string) result {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir, cmd.Stdin, cmd.SysProcAttr = a.dir, strings.NewReader(stdin), childAttributes()
-	cmd.Env = append(append(cleanEnvironment(), "EDGEWALK_SERVER="+a.server), a.env...)
+	cmd.Env = append(append(cleanEnvironment(), "EDGEWALK_SERVER="+a.server, "EDGEWALK_TOKEN="+theToken), a.env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()

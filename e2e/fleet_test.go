@@ -26,7 +26,8 @@ func startControlPlaneOf(t testing.TB, program, dir string, flags ...string) *co
 	t.Helper()
 	args := []string{"controlplane", "--data-dir", dir, "--admin-addr", "127.0.0.1:0", "--edge-addr", "127.0.0.1:0",
 		"--http-addr", "127.0.0.1:0", "--media-addr", "127.0.0.1:0"}
-	cp := &controlPlane{process: start(t, "control plane", program, append(args, flags...)...), dir: dir}
+	args = withToken(withToken(append(args, flags...), "--admin-token-file"), "--edge-token-file")
+	cp := &controlPlane{process: start(t, "control plane", program, args...), dir: dir}
 	at := cp.logged(t, "admin", "edge", "http", "media")
 	cp.admin, cp.edges, cp.http, cp.media = at["admin"], at["edge"], at["http"], at["media"]
 	ready := isReady
@@ -35,6 +36,18 @@ func startControlPlaneOf(t testing.TB, program, dir string, flags ...string) *co
 	}
 	eventually(t, startWithin, "the control plane is ready", func() bool { return ready(cp.http) })
 	return cp
+}
+
+// withToken adds a flag for the token of the tests, unless it is given. `off` is for none.
+func withToken(args []string, flag string) []string {
+	i := slices.Index(args, flag)
+	switch {
+	case i < 0:
+		return append(args, flag, tokenFile)
+	case args[i+1] == "off":
+		return slices.Delete(args, i, i+2)
+	}
+	return args
 }
 
 // fixedPorts are flags for a control plane that has to come back under its addresses.
@@ -73,7 +86,8 @@ func startEdgeOf(t testing.TB, program, dir, id, controlPlanes string, flags ...
 	t.Helper()
 	args := []string{"edgeagent", "--id", id, "--control-plane", controlPlanes, "--http-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0",
 		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"), "--allow-private-origins"}
-	e := &edge{process: start(t, "edge "+id, program, append(args, flags...)...), id: id, dir: dir}
+	args = withToken(append(args, flags...), "--edge-token-file")
+	e := &edge{process: start(t, "edge "+id, program, args...), id: id, dir: dir}
 	at := e.logged(t, "http", "metrics")
 	e.http, e.metrics = at["http"], at["metrics"]
 	return e

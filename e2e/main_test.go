@@ -12,6 +12,12 @@ import (
 // TestMain before any test, like scratch, where processes keep temporary files: those that are killed leave theirs.
 var binary, plainBinary, scratch string
 
+// theToken is root's and the edges' at control planes that are started with tokenFile, as all are for which a test does not say
+// otherwise: several of one etcd then take the same.
+const theToken = "of-the-tests"
+
+var tokenFile string
+
 func TestMain(m *testing.M) { os.Exit(runAll(m)) }
 
 func runAll(m *testing.M) int {
@@ -22,6 +28,11 @@ func runAll(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	scratch = dir // Its name is short: unix sockets lie below it.
+	tokenFile = filepath.Join(dir, "token")
+	if err := os.WriteFile(tokenFile, []byte(theToken+"\n"), 0o600); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	binary, plainBinary = filepath.Join(dir, "edgewalk"), filepath.Join(dir, "edgewalk")
 	if err := build(binary, raceBuilt); err != nil {
 		fmt.Fprintln(os.Stderr, err)

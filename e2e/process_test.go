@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -109,9 +110,9 @@ func run(t testing.TB, name string, args []string, cmd *exec.Cmd) *process {
 // cleanEnvironment is the environment without what would change flags of edgewalk. A program built with the race detector
 // would sleep a second before it ends.
 func cleanEnvironment() []string {
-	env := []string{"GORACE=atexit_sleep_ms=0", "TMPDIR=" + scratch}
+	env := []string{"GORACE=atexit_sleep_ms=0", "TMPDIR=" + scratch, "XDG_CONFIG_HOME=" + filepath.Join(scratch, "config")}
 	for _, one := range os.Environ() {
-		if !strings.HasPrefix(one, "EDGEWALK_") && !strings.HasPrefix(one, "TMPDIR=") {
+		if !strings.HasPrefix(one, "EDGEWALK_") && !strings.HasPrefix(one, "TMPDIR=") && !strings.HasPrefix(one, "XDG_CONFIG_HOME=") {
 			env = append(env, one)
 		}
 	}

@@ -47,7 +47,7 @@ func TestCertificatesAndTokens(t *testing.T) {
 		says string
 	}{
 		{"no TLS", []string{"EDGEWALK_TOKEN=of-the-admin"}, "no control plane answers"},
-		{"no token", []string{"EDGEWALK_CA=" + cert}, "EDGEWALK_TOKEN"},
+		{"no token", []string{"EDGEWALK_CA=" + cert, "EDGEWALK_TOKEN="}, "EDGEWALK_TOKEN"},
 		{"wrong token", []string{"EDGEWALK_CA=" + cert, "EDGEWALK_TOKEN=of-the-edges"}, "EDGEWALK_TOKEN"},
 	} {
 		a.env = test.env

@@ -45,7 +45,7 @@ func (a *Agent) answer(ctx context.Context, ask *edgev1.Ask) *edgev1.Answer {
 		}
 		return &edgev1.Answer{Result: &edgev1.Answer_TestOrigin{TestOrigin: test}}
 	case *edgev1.Ask_Explain_:
-		return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: a.explain(ctx, q.Explain.GetUrl())}}
+		return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: a.explain(ctx, q.Explain.GetUrl(), q.Explain.GetAccount())}}
 	default:
 		return &edgev1.Answer{Result: &edgev1.Answer_Error{Error: "this edge does not know the question; it may be older than the control plane"}}
 	}
@@ -60,8 +60,9 @@ func (a *Agent) testOrigin(ctx context.Context, q *edgev1.Ask_TestOrigin) (*topo
 	return &topologyv1.OriginTest{Edge: a.id, Ok: ok, Step: stepOf(step)}, nil
 }
 
-// explain says what a request for a URL would do that a browser sends. It stores nothing.
-func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation {
+// explain tells what a request for a URL would do that a browser sends. It stores nothing. An account, unless empty, is told of
+// its own URLs alone.
+func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Explanation {
 	root := a.table.Root()
 	e := &topologyv1.Explanation{Edge: a.id, Revision: root.Revision()}
 	url, _, _ = strings.Cut(withScheme(url), "#")
@@ -78,6 +79,10 @@ func (a *Agent) explain(ctx context.Context, url string) *topologyv1.Explanation
 		if host, err := topology.CanonicalHost(authority); err == nil {
 			e.Host = host
 		}
+		return e
+	}
+	if account != "" && target.Account.ID != account {
+		e.Status, e.Ending = http.StatusNotFound, "it does not lead to the account"
 		return e
 	}
 	e.Host, e.Account, e.UrlEndpoint, e.Path, e.Query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query

@@ -26,7 +26,7 @@ func TestExplainLocates(t *testing.T) {
 	}))
 	t.Cleanup(origin.Close)
 	l := newLone(t)
-	if e := l.explain(t.Context(), "http://shared.test/acme/x"); e.GetStatus() != 503 || e.GetHost() != "shared.test" || e.GetEnding() != "no topology has arrived yet" {
+	if e := l.explain(t.Context(), "http://shared.test/acme/x", ""); e.GetStatus() != 503 || e.GetHost() != "shared.test" || e.GetEnding() != "no topology has arrived yet" {
 		t.Errorf("before the first topology: %v", e)
 	}
 	all := shop(origin.URL)
@@ -49,9 +49,18 @@ func TestExplainLocates(t *testing.T) {
 		{"http:///x", `   "" "" 400 this is no URL`},
 		{"", `   "" "" 400 this is no URL`},
 	} {
-		e := l.explain(t.Context(), test.url)
+		e := l.explain(t.Context(), test.url, "")
 		if got := fmt.Sprintf("%s %s %s %q %q %d %s", e.GetHost(), e.GetAccount(), e.GetUrlEndpoint(), e.GetPath(), e.GetQuery(), e.GetStatus(), e.GetEnding()); got != test.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.url, got, test.want)
+		}
+	}
+	for url, want := range map[string]string{
+		"http://shared.test/acme/x": "200 acme found at files", "http://shared.test/home/x": "404  it does not lead to the account",
+		"http://shared.test/nobody/x": "404  no such account",
+	} {
+		e := l.explain(t.Context(), url, "acme")
+		if got := fmt.Sprintf("%d %s %s", e.GetStatus(), e.GetAccount(), e.GetEnding()); got != want || e.GetAccount() == "" && len(e.GetSteps()) > 0 {
+			t.Errorf("%s, for acme:\ngot  %s\nwant %s", url, got, want)
 		}
 	}
 	if n := l.store.Stats().Objects; n != 0 {

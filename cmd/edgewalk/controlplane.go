@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/edgewalk/edgewalk/controlplane"
 	"github.com/edgewalk/edgewalk/internal/preflight"
@@ -47,13 +48,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	}
 	f := cmd.Flags()
 	f.StringVar(&cfg.DataDir, "data-dir", controlplane.DefaultDataDir, "folder for the embedded etcd and the media bucket")
-	f.StringSliceVar(&cfg.EtcdEndpoints, "etcd-endpoints", nil, "etcd cluster to use instead of the embedded server, version 3.4 or newer")
-	f.StringVar(&cfg.EtcdCACert, "etcd-cacert", "", "file with the CA certificates of the etcd cluster")
-	f.StringVar(&cfg.EtcdCert, "etcd-cert", "", "file with the certificate shown to the etcd cluster")
-	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "file with the key of --etcd-cert")
-	f.StringVar(&cfg.EtcdUser, "etcd-user", "", "user of the etcd cluster")
-	f.StringVar(&cfg.EtcdPasswordFile, "etcd-password-file", "", "file with the password of --etcd-user")
-	f.StringVar(&cfg.EtcdPrefix, "etcd-prefix", controlplane.DefaultEtcdPrefix, "what stands before every key")
+	addStoreFlags(f, &cfg)
 	f.StringVar(&cfg.AdminAddr, "admin-addr", controlplane.DefaultAdminAddr, "address of the admin API")
 	f.StringVar(&cfg.EdgeAddr, "edge-addr", controlplane.DefaultEdgeAddr, "address that edges connect to")
 	f.StringVar(&cfg.HTTPAddr, "http-addr", controlplane.DefaultHTTPAddr, "address of /metrics, /healthz and /readyz")
@@ -70,11 +65,10 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "file with the certificate of all listeners, PEM, read again when it changes")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "file with the key of --tls-cert")
 	f.StringVar(&cfg.ClientCA, "client-ca", "", "file with CA certificates; admins and edges must show a certificate of theirs")
-	f.StringVar(&cfg.SecretKeyFile, "secret-key-file", "", "file with the key that protects the secrets in etcd, the same for all control planes of an etcd; made at the first start (default secret-key in --data-dir; required with --etcd-endpoints)")
-	f.StringVar(&cfg.AdminTokenFile, "admin-token-file", "", "file with the tokens of admins, one a line; read again when it changes")
-	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the tokens of edges, one a line; read again when it changes")
+	f.StringVar(&cfg.AdminTokenFile, "admin-token-file", "", "file with tokens of role root, one a line, instead of root-token in --data-dir; read again when it changes")
+	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with tokens of edges that have not joined, one a line, instead of edge-token in --data-dir; read again when it changes")
 	f.BoolVar(&cfg.RequireJoin, "require-join", false, "refuse edges that have not joined; --edge-addr and --media-addr may be any address then")
-	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let listeners be on any address without TLS and tokens")
+	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let listeners be on any address without TLS, so that tokens travel in the clear")
 	f.BoolVar(&cfg.AllowShrink, "allow-shrink", false, "let edges replace their topology by one less than half its size")
 	f.StringVar(&cfg.DebugAddr, "debug-addr", "", "address on loopback of Go's profiles and the state in words (default none)")
 	f.BoolVar(&check, "check", false, "look at flags, files, addresses, folders and etcd, say what is wrong, and end; changes nothing")
@@ -109,5 +103,42 @@ topology, whatever it had. Secrets in a snapshot are sealed: the control plane n
 	f.StringVar(&cfg.DataDir, "data-dir", controlplane.DefaultDataDir, "folder of the control plane")
 	f.StringVar(&cfg.EtcdPrefix, "etcd-prefix", controlplane.DefaultEtcdPrefix, "what stands before every key")
 	f.StringVar(&cfg.SecretKeyFile, "secret-key-file", "", "file with the key of the control plane that the snapshot was saved from, to see that it fits (default secret-key in --data-dir, if it is there)")
+	return cmd
+}
+
+// addStoreFlags adds the flags that say where etcd is, and with what its secrets are read.
+func addStoreFlags(f *pflag.FlagSet, cfg *controlplane.Config) {
+	f.StringSliceVar(&cfg.EtcdEndpoints, "etcd-endpoints", nil, "etcd cluster to use instead of the embedded server, version 3.4 or newer")
+	f.StringVar(&cfg.EtcdCACert, "etcd-cacert", "", "file with the CA certificates of the etcd cluster")
+	f.StringVar(&cfg.EtcdCert, "etcd-cert", "", "file with the certificate shown to the etcd cluster")
+	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "file with the key of --etcd-cert")
+	f.StringVar(&cfg.EtcdUser, "etcd-user", "", "user of the etcd cluster")
+	f.StringVar(&cfg.EtcdPasswordFile, "etcd-password-file", "", "file with the password of --etcd-user")
+	f.StringVar(&cfg.EtcdPrefix, "etcd-prefix", controlplane.DefaultEtcdPrefix, "what stands before every key")
+	f.StringVar(&cfg.SecretKeyFile, "secret-key-file", "", "file with the key that protects the secrets in etcd, the same for all control planes of an etcd; made at the first start (default secret-key in --data-dir; required with --etcd-endpoints)")
+}
+
+func resetCommand() *cobra.Command {
+	cfg := controlplane.Config{}
+	cmd := &cobra.Command{
+		Use:   "reset",
+		Short: "Make a new root token, and end those that there were",
+		Long: `Make a new root token where etcd is, write it to root-token in --data-dir, and end every root token that there was: when the last one is lost, or stolen. No
+control plane may run on the folder meanwhile; those of a cluster that --etcd-endpoints names go on. Tokens of other roles stay.`,
+		Example: `  edgewalk token reset --data-dir ./edgewalk-data
+  edgewalk token reset --data-dir . --etcd-endpoints https://etcd-1:2379 --etcd-cacert ca.pem --secret-key-file key`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			file, revoked, err := controlplane.ResetRootToken(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			cmd.Printf("%s has a new root token; %d before it ended\n", file, revoked)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", controlplane.DefaultDataDir, "folder of the control plane")
+	addStoreFlags(f, &cfg)
 	return cmd
 }

@@ -171,7 +171,7 @@ one storage after the other, and keeps what it found on disk.
 		root.AddCommand(cmd)
 		hideSharedFlags(cmd)
 	}
-	admincli.AddCommands(root, restoreCommand(log))
+	admincli.AddCommands(root, restoreCommand(log), resetCommand())
 	root.AddCommand(versionCommand(), manCommand())
 	root.SetHelpCommand(helpCommand())
 	fitHelp(root)

@@ -52,8 +52,8 @@ func TestConnectionsThatAreRefusedSayWhatIsMissing(t *testing.T) {
 		says        string
 	}{
 		{"get accounts" + known + shown, "of-the-admin", 0, "ID"},
-		{"get accounts" + known + shown, "", 1, "Put the admin token into EDGEWALK_TOKEN."},
-		{"get accounts" + known + shown, "of-the-edges", 1, "Put the admin token into EDGEWALK_TOKEN."},
+		{"get accounts" + known + shown, "", 1, "Put a token into EDGEWALK_TOKEN"},
+		{"get accounts" + known + shown, "of-the-edges", 1, "Put a token into EDGEWALK_TOKEN"},
 		{"get accounts" + known, "of-the-admin", 1, "use --cert and --key"},
 		{"get accounts" + shown, "of-the-admin", 1, "Name the CA of its certificate with --ca"},
 		{"get accounts", "", 1, "use --ca FILE or --server https://"},

@@ -3,6 +3,7 @@ package adminsvc
 import (
 	"context"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -37,11 +38,26 @@ func (s accounts) GetAccount(ctx context.Context, req *adminv1.GetAccountRequest
 }
 
 func (s accounts) ListAccounts(ctx context.Context, req *adminv1.ListAccountsRequest) (*adminv1.ListAccountsResponse, error) {
+	if id, _ := auth.From(ctx).Account(); id != "" {
+		return s.listOwn(ctx, id)
+	}
 	page, err := list(ctx, s.Service, req, topology.KindAccounts, "", "", present[*topologyv1.Account])
 	if err != nil {
 		return nil, err
 	}
 	return &adminv1.ListAccountsResponse{Accounts: page.items, NextPageToken: page.next, Revision: page.revision}, nil
+}
+
+// listOwn lists the one account that the caller's token is for.
+func (s accounts) listOwn(ctx context.Context, id string) (*adminv1.ListAccountsResponse, error) {
+	if err := s.mustBeOf(auth.From(ctx), id); err != nil {
+		return nil, err
+	}
+	a, revision, err := s.read(ctx, accountKey(id), 0)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.ListAccountsResponse{Accounts: []*topologyv1.Account{a}, Revision: revision}, nil
 }
 
 func (s accounts) CreateAccount(ctx context.Context, req *adminv1.CreateAccountRequest) (*adminv1.CreateAccountResponse, error) {

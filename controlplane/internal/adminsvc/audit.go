@@ -2,15 +2,13 @@ package adminsvc
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
-	"strings"
 
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
@@ -51,8 +49,15 @@ func shortened(text string) string {
 	return text[:maxAuditedText] + "... (" + strconv.Itoa(len(text)) + " bytes)"
 }
 
-// whoOf names the caller: by the certificate that it has shown, or else by a hash of its token.
+// whoOf names the caller: by its token, or the certificate that it has shown. It is empty where nobody is asked who they are.
 func whoOf(ctx context.Context) string {
+	caller := auth.From(ctx)
+	switch {
+	case caller == nil || caller.Credential == auth.CredentialNone:
+		return ""
+	case caller.Credential != auth.CredentialCertificate:
+		return caller.String()
+	}
 	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
 			leaf := info.State.VerifiedChains[0][0]
@@ -62,13 +67,7 @@ func whoOf(ctx context.Context) string {
 			return leaf.Subject.String()
 		}
 	}
-	for _, value := range metadata.ValueFromIncomingContext(ctx, "authorization") {
-		if _, token, ok := strings.Cut(value, " "); ok {
-			sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
-			return "token:" + hex.EncodeToString(sum[:4])
-		}
-	}
-	return ""
+	return caller.String()
 }
 
 // peerOf is the address that a call came from.

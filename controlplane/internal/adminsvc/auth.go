@@ -2,9 +2,12 @@ package adminsvc
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"strings"
 
+	"google.golang.org/grpc/credentials"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -12,29 +15,64 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
-func (s *Service) authenticate(ctx context.Context, method string) error {
-	if s.tokens == nil || method == healthv1.Health_Check_FullMethodName {
-		return nil
-	}
-	if s.tokens.Accept(metadata.ValueFromIncomingContext(ctx, "authorization")...) {
-		return nil
-	}
-	return fail(kindUnauthenticated, "a valid token is needed: send `authorization: Bearer TOKEN`, as the edgewalk command does with EDGEWALK_TOKEN")
-}
-
-// tap refuses a call without a token as soon as its header has come, before any of its messages takes memory.
+// tap refuses a call as soon as its header has come, before any of its messages takes memory, if its caller is not known or may not
+// call the method at all.
 func (s *Service) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	err := s.authenticate(ctx, info.FullMethodName)
-	if err == nil && info.FullMethodName == healthv1.Health_Check_FullMethodName {
-		err = s.takeProbe(ctx)
+	if info.FullMethodName == healthv1.Health_Check_FullMethodName {
+		if err := s.takeProbe(ctx); err != nil {
+			return ctx, s.observe(ctx, info.FullMethodName, nil, nil, err, 0)
+		}
+		return ctx, nil
 	}
+	caller, err := s.auth.Check(metadata.ValueFromIncomingContext(ctx, "authorization"), certified(ctx))
 	if err != nil {
+		return ctx, s.observe(ctx, knownMethod(info.FullMethodName), nil, nil, s.unauthenticated(ctx, err), 0)
+	}
+	if err := s.mayCall(caller, info.FullMethodName); err != nil {
 		return ctx, s.observe(ctx, knownMethod(info.FullMethodName), nil, nil, err, 0)
 	}
-	return ctx, nil
+	return caller.Begin(ctx), nil
+}
+
+// certified reports whether the caller has shown a certificate that TLS has verified.
+func certified(ctx context.Context) bool {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return false
+	}
+	secure, ok := p.AuthInfo.(credentials.TLSInfo)
+	return ok && len(secure.State.VerifiedChains) > 0
+}
+
+// unauthenticated is the answer to a call whose caller is refused.
+func (s *Service) unauthenticated(ctx context.Context, err error) *failure {
+	const send = "send `authorization: Bearer TOKEN`, as the edgewalk command does with EDGEWALK_TOKEN"
+	var f *failure
+	switch {
+	case errors.Is(err, auth.ErrUnavailable):
+		f = fail(kindTokensUnavailable, "etcd does not answer, and without it only tokens are accepted that this control plane knows already")
+	case errors.Is(err, auth.ErrTooMany):
+		f = fail(kindTooManyRequests, "too many calls with this token: make fewer, or use several tokens")
+	case errors.Is(err, auth.ErrMissing):
+		f = fail(kindUnauthenticated, "a valid token is needed: "+send)
+	case errors.Is(err, auth.ErrExpired):
+		f = fail(kindUnauthenticated, "the token has expired: have another one made with `edgewalk token create`")
+	case errors.Is(err, auth.ErrRevoked):
+		f = fail(kindUnauthenticated, "the token was revoked")
+	default:
+		f = fail(kindUnauthenticated, "the token is not valid, or was revoked: "+send)
+	}
+	f.cause = err
+	if p, ok := peer.FromContext(ctx); ok && f.kind == kindUnauthenticated && s.rootTokenFile != "" {
+		if tcp, ok := p.Addr.(*net.TCPAddr); ok && tcp.IP.IsLoopback() {
+			f.facts = map[string]string{"tokenFile": s.rootTokenFile}
+		}
+	}
+	return f
 }
 
 // takeProbe takes a place for a probe until its call ends. What has come of a call waits in memory

@@ -3,6 +3,8 @@ package adminsvc
 import (
 	"context"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -12,12 +14,19 @@ type diagnostics struct {
 	adminv1.UnimplementedDiagnosticServiceServer
 }
 
+// Explain tells a caller who is for one account of that account's URLs alone: the edge looks where a URL leads before it asks
+// anything of origins. An edge that does not know that yet may ask, but what it says of others is not passed on.
 func (s diagnostics) Explain(ctx context.Context, req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+	account, _ := auth.From(ctx).Account()
 	answer, err := s.ask(ctx, req.GetEdge(), req.GetRegion(), &edgev1.Ask{
-		Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: req.GetUrl()}},
+		Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: req.GetUrl(), Account: account}},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.ExplainResponse{Explanation: answer.GetExplain()}, nil
+	e := answer.GetExplain()
+	if account != "" && e.GetAccount() != account {
+		return nil, fail(kindNotFound, "no URL of %s leads there", topology.AccountName(account))
+	}
+	return &adminv1.ExplainResponse{Explanation: e}, nil
 }

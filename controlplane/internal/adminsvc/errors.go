@@ -35,6 +35,8 @@ const (
 	kindRequestIDReused
 	kindContentMismatch
 	kindUnauthenticated
+	kindPermissionDenied
+	kindTokensUnavailable
 	kindNotFound
 	kindAlreadyExists
 	kindDomainClaimed
@@ -84,6 +86,8 @@ var kinds = [kindCount]struct {
 	kindRequestIDReused:    {codes.InvalidArgument, "REQUEST_ID_REUSED"},
 	kindContentMismatch:    {codes.InvalidArgument, "CONTENT_MISMATCH"},
 	kindUnauthenticated:    {codes.Unauthenticated, "TOKEN_REQUIRED"},
+	kindPermissionDenied:   {codes.PermissionDenied, "PERMISSION_DENIED"},
+	kindTokensUnavailable:  {codes.Unavailable, "TOKENS_UNAVAILABLE"},
 	kindNotFound:           {codes.NotFound, "RESOURCE_NOT_FOUND"},
 	kindAlreadyExists:      {codes.AlreadyExists, "RESOURCE_EXISTS"},
 	kindDomainClaimed:      {codes.AlreadyExists, "DOMAIN_CLAIMED"},

@@ -92,7 +92,7 @@ func TestADeadEtcdIsUnavailable(t *testing.T) {
 func TestAPanicIsAnInternalError(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
-	broken := &Service{log: r.service.log, metrics: r.service.metrics, validator: r.service.validator, store: r.store, now: time.Now, health: r.service.health}
+	broken := &Service{log: r.service.log, metrics: r.service.metrics, validator: r.service.validator, store: r.store, now: time.Now, health: r.service.health, feed: r.feed, auth: r.auth}
 	conn := serve(t, broken.NewServer())
 	_, err := adminv1.NewFleetServiceClient(conn).ListEdges(t.Context(), &adminv1.ListEdgesRequest{})
 	if text := describe(err); status.Code(err) != codes.Internal || !strings.Contains(text, "INTERNAL_ERROR") || strings.Contains(text, "nil pointer") {

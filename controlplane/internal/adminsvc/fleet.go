@@ -80,9 +80,9 @@ func (s fleetService) WaitApplied(ctx context.Context, req *adminv1.WaitAppliedR
 	case errors.Is(err, context.Canceled):
 		return nil, err
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, stillPending(req, resp, minEdges)
+		return nil, stillPending(ctx, req, resp, minEdges)
 	case errors.Is(err, brake.ErrFrozen):
-		f := stillPending(req, resp, minEdges)
+		f := stillPending(ctx, req, resp, minEdges)
 		f.kind = kindFrozen
 		f.text += fmt.Sprintf(": %v; %s lets them go on", err, unfreezing(s.frozenRegion()))
 		return nil, f
@@ -92,11 +92,13 @@ func (s fleetService) WaitApplied(ctx context.Context, req *adminv1.WaitAppliedR
 	return resp, nil
 }
 
-func stillPending(req *adminv1.WaitAppliedRequest, resp *adminv1.WaitAppliedResponse, minEdges int) *failure {
+func stillPending(ctx context.Context, req *adminv1.WaitAppliedRequest, resp *adminv1.WaitAppliedResponse, minEdges int) *failure {
+	pending := len(resp.GetPending())
+	withhold(ctx, resp)
 	f := &failure{kind: kindEdgesPending, facts: map[string]string{
 		"applied": fmt.Sprint(resp.GetApplied()), "total": fmt.Sprint(resp.GetTotal()), "pending": strings.Join(resp.GetPending(), ","),
 	}}
-	if len(resp.GetPending()) == 0 {
+	if pending == 0 {
 		where := ""
 		if req.GetRegion() != "" {
 			where = fmt.Sprintf(" in region %q", req.GetRegion())
@@ -104,8 +106,11 @@ func stillPending(req *adminv1.WaitAppliedRequest, resp *adminv1.WaitAppliedResp
 		f.text = fmt.Sprintf("revision %d waits for edges: %d of at least %d are connected%s", req.GetRevision(), resp.GetTotal(), minEdges, where)
 		return f
 	}
-	f.text = fmt.Sprintf("revision %d is applied by %d of %d edges; pending: %s", req.GetRevision(), resp.GetApplied(), resp.GetTotal(),
-		strings.Join(resp.GetPending(), ", "))
+	f.text = fmt.Sprintf("revision %d is applied by %d of %d edges", req.GetRevision(), resp.GetApplied(), resp.GetTotal())
+	if len(resp.GetPending()) == 0 { // which ones they are is not told
+		return f
+	}
+	f.text += "; pending: " + strings.Join(resp.GetPending(), ", ")
 	if more := int(resp.GetTotal()-resp.GetApplied()) - len(resp.GetPending()) - len(resp.GetRejected()); more > 0 {
 		f.text += fmt.Sprintf(" and %d more", more)
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -93,7 +94,16 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 	var f *failure
 	if err != nil {
 		// Only gRPC's own errors are left as they are: a status deep inside another error is etcd's.
-		if _, own := err.(interface{ GRPCStatus() *status.Status }); !own {
+		_, own := err.(interface{ GRPCStatus() *status.Status })
+		if cause := context.Cause(ctx); errors.Is(cause, auth.ErrRevoked) || errors.Is(cause, auth.ErrExpired) {
+			if !own {
+				f = toFailure(err)
+			}
+			if f == nil || f.kind != kindOutcomeUnknown {
+				err, own = s.unauthenticated(ctx, cause), false
+			}
+		}
+		if !own {
 			f = toFailure(err)
 			err = toStatus(f)
 		}
@@ -106,6 +116,9 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 	attrs := []slog.Attr{slog.String("method", method), slog.String("code", code.String()), slog.Duration("took", took)}
 	if p, ok := peer.FromContext(ctx); ok {
 		attrs = append(attrs, slog.String("peer", p.Addr.String()))
+	}
+	if caller := auth.From(ctx); caller != nil {
+		attrs = append(attrs, slog.String("caller", caller.String()))
 	}
 	attrs = append(attrs, targetOf(req)...)
 	// A manifest in text says whose it is only once it is read; the account is the first that it changes.

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/manifest"
@@ -57,6 +58,9 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 		return nil, m.locate(err)
 	}
 	account := m.GetAccount().GetId()
+	if err := s.mustBeOf(auth.From(ctx), account); err != nil {
+		return nil, err
+	}
 	resp := new(adminv1.ApplyManifestResponse)
 	out, err := s.write(ctx, req, account, "", func(d *draft) error {
 		if err := m.apply(d, req.GetPrune()); err != nil {

@@ -8,9 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -38,6 +40,17 @@ func overQuota(account, field string, limit, wanted int64, unit, remedy string) 
 	f := fail(kindQuota, "%s: %s may be at most %d%s, and this would make it %d: %s", name, fieldpath.JSON(field), limit, unit, wanted, remedy)
 	f.resource = name
 	f.facts = map[string]string{"field": field, "limit": strconv.FormatInt(limit, 10)}
+	return f
+}
+
+// limitedBy returns an error if the draft changes what only who manages all accounts may set, and the caller does not.
+func (d *draft) limitedBy(c *auth.Caller) error {
+	before, after := d.account.before("").Message, d.account.after("").Message
+	if c.May(adminv1.Rule_ACCOUNTS) || proto.Equal(before.GetLimits(), after.GetLimits()) {
+		return nil
+	}
+	f := denied("limits of %s: the role %s may not change them", topology.AccountName(d.id), c.Token.GetRole())
+	f.resource = topology.AccountName(d.id)
 	return f
 }
 

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
@@ -49,6 +50,8 @@ type rig struct {
 	folder   string
 	feed     *feed.Feed
 	edges    *edgesvc.Service
+	auth     *auth.Auth
+	token    string // that call presents, empty for none
 	service  *Service
 	conn     *grpc.ClientConn
 	log      *syncBuffer
@@ -57,7 +60,8 @@ type rig struct {
 
 type rigOptions struct {
 	store   *store.Store
-	tokens  *bearer.Tokens
+	tokens  *bearer.Tokens // of admins, as in a file
+	guarded bool           // callers need a token
 	now     func() time.Time
 	upload  int64
 	reserve int64 // of the library's disk
@@ -90,7 +94,7 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Brake: holds, Fleet: everywhere, Server: "test", Anonymous: true, Logger: logger})
+	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Brake: holds, Fleet: everywhere, Server: "test", Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,10 +102,17 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	background(t, holds.Run)
 	background(t, everywhere.Run)
 	background(t, r.edges.Run)
+	r.auth, err = auth.New(t.Context(), auth.Config{
+		Store: r.store, AdminFile: opts.tokens, Open: opts.tokens == nil && !opts.guarded, Now: opts.now, Logger: logger, Registerer: r.registry,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	background(t, r.auth.Run)
 	identities := identity.New(identity.Config{Store: r.store, Logger: logger, Now: opts.now})
 	background(t, identities.Run)
 	r.service, err = New(Config{
-		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Identities: identities, EdgeAddress: ":7071", Tokens: opts.tokens, Now: opts.now, MaxUpload: opts.upload, Logger: logger, Registerer: r.registry,
+		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Identities: identities, EdgeAddress: ":7071", Feed: r.feed, Auth: r.auth, Now: opts.now, MaxUpload: opts.upload, Logger: logger, Registerer: r.registry,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -26,12 +26,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
-	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
@@ -46,8 +47,11 @@ type Config struct {
 	Identities *identity.Registry
 	// EdgeAddress is where edges connect, `host:port` or `:port`.
 	EdgeAddress string
-	// Tokens are those that callers present. Nil: nobody is asked for one.
-	Tokens *bearer.Tokens
+	Feed        *feed.Feed
+	// Auth knows who calls.
+	Auth *auth.Auth
+	// RootTokenFile is where callers on this machine are told that a token lies. Default: they are not told.
+	RootTokenFile string
 	// MaxUpload is the most bytes that one uploaded file may have. Default: DefaultMaxUpload.
 	MaxUpload int64
 	// Now is the clock. Default: time.Now.
@@ -66,7 +70,8 @@ type Service struct {
 	brake       *brake.Brake
 	identities  *identity.Registry
 	edgeAddress string
-	tokens      *bearer.Tokens
+	feed        *feed.Feed
+	auth        *auth.Auth
 	now         func() time.Time
 	log         *slog.Logger
 	validator   protovalidate.Validator
@@ -75,14 +80,17 @@ type Service struct {
 	purgeRate   rates
 	probes      listen.Places
 	maxUpload   int64
-	spool       spool // of uploads under way
-	turns       turns // of uploads to accounts whose library has a limit
+
+	rootTokenFile string
+	spool         spool // of uploads under way
+	turns         turns // of uploads to accounts whose library has a limit
 }
 
 // New returns the service; see [Service.NewServer].
 func New(cfg Config) (*Service, error) {
 	s := &Service{
-		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities, edgeAddress: cfg.EdgeAddress, tokens: cfg.Tokens,
+		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities, edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
+		auth: cfg.Auth, rootTokenFile: cfg.RootTokenFile,
 		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
 		probes: listen.Places{Max: maxProbes, PerClient: maxProbes / 8}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload),
 	}
@@ -121,8 +129,8 @@ const (
 // NewServer returns a server with all services, reflection and health. opts add to its own, such as credentials.
 func (s *Service) NewServer(opts ...grpc.ServerOption) *grpc.Server {
 	server := grpc.NewServer(append([]grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(s.observeUnary, s.recoverUnary, s.limitUnary, s.validateUnary),
-		grpc.ChainStreamInterceptor(s.observeStream, s.recoverStream, s.validateStream),
+		grpc.ChainUnaryInterceptor(s.observeUnary, s.recoverUnary, s.authorizeUnary, s.limitUnary, s.validateUnary),
+		grpc.ChainStreamInterceptor(s.observeStream, s.recoverStream, s.authorizeStream, s.validateStream),
 		grpc.InTapHandle(s.tap),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
@@ -158,6 +166,7 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterAuditServiceServer(r, auditService{Service: s})
 	adminv1.RegisterHistoryServiceServer(r, histories{Service: s})
 	adminv1.RegisterSecretServiceServer(r, secretService{Service: s})
+	adminv1.RegisterTokenServiceServer(r, tokenService{Service: s})
 }
 
 // registerHealth registers the health service (https://grpc.io/docs/guides/health-checking/). Probes

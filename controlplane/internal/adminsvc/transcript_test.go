@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -40,21 +41,26 @@ func TestTranscripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			talk := &conversation{rig: newRig(t, rigOptions{}), names: map[string]string{}}
-			got := talk.run(t, string(want))
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			wantLines, gotLines := strings.Split(string(want), "\n"), strings.Split(got, "\n")
-			for i := range max(len(wantLines), len(gotLines)) {
-				w, g := at(wantLines, i), at(gotLines, i)
-				if w != g {
-					t.Fatalf("%s:%d:\ngot  %s\nwant %s", file, i+1, g, w)
-				}
-			}
+			agree(t, file, string(want), talk.run(t, string(want)))
 		})
+	}
+}
+
+// agree compares a transcript with what was said, or writes that.
+func agree(t *testing.T, file, want, got string) {
+	t.Helper()
+	if *rewrite {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	wantLines, gotLines := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range max(len(wantLines), len(gotLines)) {
+		w, g := at(wantLines, i), at(gotLines, i)
+		if w != g {
+			t.Fatalf("%s:%d:\ngot  %s\nwant %s", file, i+1, g, w)
+		}
 	}
 }
 
@@ -125,6 +131,7 @@ var (
 	times     = regexp.MustCompile(`"20\d\d-[^"]*Z"`)
 	revisions = regexp.MustCompile(`("revision":"|"etag":"\\"|"uid":"|[uU]rlEndpointUid":"|etag is \\?"|not \\?"|etag=\\?")(\d+)`)
 	purgeIDs  = regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`)
+	tokenIDs  = regexp.MustCompile(`"(tokens/|id":")[a-z2-7]{10}"`)
 	tokens    = regexp.MustCompile(`"nextPageToken":"[^"]+"`)
 )
 
@@ -132,6 +139,7 @@ func (c *conversation) tame(s string) string {
 	s = times.ReplaceAllString(s, `"TIME"`)
 	s = purgeIDs.ReplaceAllString(s, "PURGE")
 	s = tokens.ReplaceAllString(s, `"nextPageToken":"TOKEN"`)
+	s = tokenIDs.ReplaceAllString(s, `"${1}TOKEN"`)
 	return revisions.ReplaceAllStringFunc(s, func(match string) string {
 		m := revisions.FindStringSubmatch(match)
 		if c.names[m[2]] == "" {
@@ -207,5 +215,8 @@ func (r *rig) call(ctx context.Context, method, body string, opts ...grpc.CallOp
 		req.ProtoReflect().Set(req.ProtoReflect().Descriptor().Fields().ByName("update_mask"), protoreflect.ValueOfMessage(mask.ProtoReflect()))
 	}
 	name := fmt.Sprintf("/%s/%s", found.Parent().FullName(), found.Name())
+	if r.token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+r.token)
+	}
 	return resp, r.conn.Invoke(ctx, name, req, resp, opts...)
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -72,6 +73,9 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 			return nil, err
 		}
 		if err := change(d); err != nil {
+			return nil, err
+		}
+		if err := d.limitedBy(auth.From(ctx)); err != nil {
 			return nil, err
 		}
 		last = d

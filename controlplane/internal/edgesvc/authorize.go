@@ -3,6 +3,7 @@ package edgesvc
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -34,15 +36,20 @@ func (s *Service) authorize(ctx context.Context, info *tap.Info) (context.Contex
 	if s.cfg.Authorities != nil && !signedBy(ctx, s.cfg.Authorities) {
 		return ctx, s.refuse("unauthenticated", status.Error(codes.Unauthenticated, "a certificate of one of the authorities of --client-ca is needed, or one that an edge has joined for"))
 	}
-	switch {
-	case s.cfg.Tokens != nil:
-		if !s.cfg.Tokens.Accept(metadata.ValueFromIncomingContext(ctx, "authorization")...) {
-			return ctx, s.refuse("unauthenticated", status.Error(codes.Unauthenticated, "the edge token is missing or wrong"))
-		}
-	case !s.cfg.Anonymous && s.cfg.Authorities == nil:
-		return ctx, s.refuse("unauthenticated", status.Error(codes.Unauthenticated, "the edge has to join first: start it with --join-token-file; `edgewalk edges join-token` makes the token"))
+	if s.cfg.Authorize == nil {
+		return ctx, nil
 	}
-	return ctx, nil
+	call, err := s.cfg.Authorize(ctx, metadata.ValueFromIncomingContext(ctx, "authorization"), s.cfg.Authorities != nil)
+	switch {
+	case err == nil:
+		return call, nil
+	case errors.Is(err, auth.ErrUnavailable):
+		return ctx, s.refuse("unavailable", status.Error(codes.Unavailable, "etcd does not answer, so an edge token that is new here cannot be checked"))
+	case errors.Is(err, auth.ErrMissing):
+		return ctx, s.refuse("unauthenticated", status.Error(codes.Unauthenticated, "the edge has to join first, or present a token: start it with --join-token-file, whose "+
+			"token `edgewalk edges join-token` makes, or with --edge-token-file"))
+	}
+	return ctx, s.refuse("unauthenticated", status.Error(codes.Unauthenticated, "the edge token is wrong"))
 }
 
 func (s *Service) refuse(reason string, err error) error {

@@ -32,7 +32,6 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
-	"github.com/edgewalk/edgewalk/internal/bearer"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
@@ -54,10 +53,9 @@ type Config struct {
 	JoinedMediaURL string
 	// Identities knows the edges that have joined. Nil: there are none.
 	Identities *identity.Registry
-	// Tokens are those of which edges without a certificate must present one. Nil: there are none.
-	Tokens *bearer.Tokens
-	// Anonymous lets edges connect that present nothing, as long as Tokens is nil.
-	Anonymous bool
+	// Authorize returns an error unless a caller is an edge, by the values of its Authorization field and whether it has shown a
+	// certificate that was verified, and else the context of its stream. Nil: any edge may connect. It is not asked about edges that have joined.
+	Authorize func(ctx context.Context, authorization []string, certificate bool) (context.Context, error)
 	// Authorities are those of which edges that have not joined must show a certificate. Nil: they need none.
 	Authorities *x509.CertPool
 	// AllowShrink lets edges replace what they have by a topology less than half its size.

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
@@ -125,11 +126,14 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	}
 	svc, err := New(Config{
 		Identities: p.identities,
-		Feed:       p.feed, Store: p.store, Brake: p.brake, Fleet: p.Fleet, Server: p.fleetConfig.Server, Anonymous: !cfg.closed,
+		Feed:       p.feed, Store: p.store, Brake: p.brake, Fleet: p.Fleet, Server: p.fleetConfig.Server,
 		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	})
 	if err != nil {
 		tb.Fatal(err)
+	}
+	if cfg.closed {
+		svc.cfg.Authorize = func(ctx context.Context, _ []string, _ bool) (context.Context, error) { return ctx, auth.ErrMissing }
 	}
 	p.Service = svc
 	svc.timing.cutOffAfter = 24 * time.Hour // or setting the clock forward would seem to be that

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -392,7 +393,12 @@ func TestWhoMayConnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	guarded := startPlane(t, storetest.Prefix(), func(s *Service) {
-		s.cfg.Tokens = tokens
+		s.cfg.Authorize = func(ctx context.Context, authorization []string, _ bool) (context.Context, error) {
+			if !tokens.Accept(authorization...) {
+				return ctx, auth.ErrInvalid
+			}
+			return ctx, nil
+		}
 	})
 	for _, c := range []struct {
 		name, token string

@@ -146,7 +146,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	var all errgroup.Group
 	all.Go(func() error { return r.keepAuthorities(ctx) })
 	all.Go(func() error {
-		all := func(entries []store.Entry) { r.loadAuthorities(ctx, entries) }
+		all := func(entries []store.Entry, _ string, _ int64) { r.loadAuthorities(ctx, entries) }
 		return r.store.WatchAuth(ctx, authorities, all, func(store.Entry) { r.reloadAuthorities(ctx) }, func() {})
 	})
 	all.Go(func() error { return r.store.WatchAuth(ctx, identities, r.loadEdges, r.takeEdge, func() {}) })
@@ -155,7 +155,7 @@ func (r *Registry) Run(ctx context.Context) error {
 }
 
 // loadEdges takes all identities.
-func (r *Registry) loadEdges(entries []store.Entry) {
+func (r *Registry) loadEdges(entries []store.Entry, _ string, _ int64) {
 	r.mu.Lock()
 	before := r.edges
 	r.edges = make(map[string]Identity, len(entries))
@@ -202,7 +202,7 @@ func (r *Registry) putEdge(e store.Entry) {
 	r.edges[id] = known
 }
 
-func (r *Registry) loadJoins(entries []store.Entry) {
+func (r *Registry) loadJoins(entries []store.Entry, _ string, _ int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.joins = make(map[string]invitation, len(entries))

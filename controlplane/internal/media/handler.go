@@ -14,10 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
-	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -42,10 +42,9 @@ type HandlerConfig struct {
 	Store *store.Store
 	// Identities knows the edges that have joined. Nil: there are none.
 	Identities *identity.Registry
-	// Tokens are those of which edges without a certificate must present one. Nil: there are none.
-	Tokens *bearer.Tokens
-	// Anonymous lets anybody read who presents nothing, as long as Tokens is nil.
-	Anonymous bool
+	// Authorize returns an error unless a caller is an edge, by the values of its Authorization field and whether it has shown a
+	// certificate that was verified, and else the context of its request. Nil: anybody may read. It is not asked about edges that have joined.
+	Authorize func(ctx context.Context, authorization []string, certificate bool) (context.Context, error)
 	// Logger takes what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: none.
@@ -96,7 +95,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	pool, err := h.authorize(r)
-	if err != nil {
+	switch {
+	case errors.Is(err, auth.ErrUnavailable):
+		refuse(cw, http.StatusServiceUnavailable, "etcd does not answer, so an edge token that is new here cannot be checked")
+		return
+	case err != nil:
 		cw.Header().Set("WWW-Authenticate", "Bearer")
 		refuse(cw, http.StatusUnauthorized, err.Error())
 		return
@@ -127,10 +130,15 @@ func (h *Handler) authorize(r *http.Request) (pool string, err error) {
 			return e.Pool, err
 		}
 	}
-	if h.Tokens != nil && h.Tokens.Accept(r.Header.Values("Authorization")...) || h.Tokens == nil && h.Anonymous {
+	if h.Authorize == nil {
 		return "", nil
 	}
-	return "", errUnauthorized
+	if _, err := h.Authorize(r.Context(), r.Header.Values("Authorization"), false); errors.Is(err, auth.ErrUnavailable) {
+		return "", err
+	} else if err != nil {
+		return "", errUnauthorized
+	}
+	return "", nil
 }
 
 func (h *Handler) caughtUp(ctx context.Context, revision int64) bool {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
@@ -38,18 +39,24 @@ func newReplica(t *testing.T, l *Library, token string) *replica {
 		t.Fatal(err)
 	}
 	r.feed = feed.New(feed.Config{Store: r.store})
-	var tokens *bearer.Tokens
+	config := HandlerConfig{Library: l, Feed: r.feed, Store: r.store}
 	if token != "" {
 		file := filepath.Join(t.TempDir(), "tokens")
 		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		var err error
-		if tokens, err = bearer.Load(file, slog.Default()); err != nil {
+		tokens, err := bearer.Load(file, slog.Default())
+		if err != nil {
 			t.Fatal(err)
 		}
+		config.Authorize = func(ctx context.Context, authorization []string, _ bool) (context.Context, error) {
+			if !tokens.Accept(authorization...) {
+				return ctx, auth.ErrInvalid
+			}
+			return ctx, nil
+		}
 	}
-	h, err := NewHandler(HandlerConfig{Library: l, Feed: r.feed, Store: r.store, Tokens: tokens, Anonymous: true})
+	h, err := NewHandler(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,10 +13,11 @@ func (s *Store) Auth(ctx context.Context, prefix string) ([]Entry, int64, error)
 	return s.entries(ctx, s.keys.auth(""), prefix)
 }
 
-// WatchAuth calls all with every key below `auth/{prefix}`, and change with each later change, until ctx ends. After a failure it
+// WatchAuth calls all with every key below `auth/{prefix}`, and the epoch and revision at which they were read, and change with each
+// later change, until ctx ends. After a failure it
 // calls lost, and begins again with all. All are called by the goroutine that called WatchAuth.
-func (s *Store) WatchAuth(ctx context.Context, prefix string, all func([]Entry), change func(Entry), lost func()) error {
-	return s.watchEntries(ctx, s.keys.auth(""), prefix, func(entries []Entry, _ string, _ int64) { all(entries) }, change, lost)
+func (s *Store) WatchAuth(ctx context.Context, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry), lost func()) error {
+	return s.watchEntries(ctx, s.keys.auth(""), prefix, all, change, lost)
 }
 
 // ChangeAuth makes keys below `auth/` what entries say, a nil value deletes, all in one transaction and only while each is at the

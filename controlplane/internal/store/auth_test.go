@@ -21,7 +21,7 @@ func TestAuthChanges(t *testing.T) {
 	watched := make(chan error, 1)
 	now := map[string]string{}
 	go func() {
-		watched <- s.WatchAuth(ctx, "tokens/", func(entries []store.Entry) {
+		watched <- s.WatchAuth(ctx, "tokens/", func(entries []store.Entry, _ string, _ int64) {
 			clear(now)
 			for _, e := range entries {
 				now[e.Key] = string(e.Value)

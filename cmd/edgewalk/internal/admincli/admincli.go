@@ -10,11 +10,12 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// AddCommands adds every admin command, and the flags they share, to root. restore is the command that brings a snapshot back:
-// it works on a folder and not through the API.
-func AddCommands(root, restore *cobra.Command) {
+// AddCommands adds every admin command, and the flags they share, to root. restore brings a snapshot back, and reset makes a new
+// root token: they work on a folder and not through the API.
+func AddCommands(root, restore, reset *cobra.Command) {
 	c := &cli{}
 	c.addFlags(root)
 	for _, cmd := range []*cobra.Command{
@@ -22,6 +23,7 @@ func AddCommands(root, restore *cobra.Command) {
 		c.createCommand(), c.updateCommand(), c.editCommand(), c.getCommand(), c.describeCommand(), c.deleteCommand(),
 		c.mediaCommand(), c.purgeCommand(),
 		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(), c.explainCommand(), c.testCommand(), c.snapshotCommand(restore), c.secretsCommand(), c.historyCommand(), c.diffCommand(), c.rollbackCommand(), c.auditCommand(),
+		c.tokenCommand(reset), c.loginCommand(), c.contextCommand(),
 	} {
 		cmd.GroupID = "admin"
 		root.AddCommand(cmd)
@@ -32,16 +34,23 @@ func AddCommands(root, restore *cobra.Command) {
 // cli holds what the shared flags say.
 type cli struct {
 	server, ca, cert, key, output, account, requestID string
+	context                                           string
+
+	flags *pflag.FlagSet
+	// token and authorities are those of the context in use; tokenFile is a token's on this machine that could not be read.
+	token, authorities, tokenFile string
 
 	documents int // printed so far
 }
 
 func (c *cli) addFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
+	c.flags = f
 	f.StringVar(&c.server, "server", envOr("EDGEWALK_SERVER", "127.0.0.1:7070"), "address of the control plane's admin API, https:// in front for TLS (EDGEWALK_SERVER)")
 	f.StringVar(&c.ca, "ca", envOr("EDGEWALK_CA", ""), "file with the CA certificates to trust; the connection then uses TLS (EDGEWALK_CA)")
 	f.StringVar(&c.cert, "cert", envOr("EDGEWALK_CERT", ""), "file with the certificate to show to a control plane that asks for one; the connection then uses TLS (EDGEWALK_CERT)")
 	f.StringVar(&c.key, "key", envOr("EDGEWALK_KEY", ""), "file with the key of --cert (EDGEWALK_KEY)")
+	f.StringVar(&c.context, "context", envOr("EDGEWALK_CONTEXT", ""), "name under which edgewalk login keeps server, CA and token (EDGEWALK_CONTEXT)")
 	f.StringVarP(&c.output, "output", "o", "table", "how to print: table, wide (uncut, with all columns), name, json, yaml or jsonpath={...}")
 	f.StringVarP(&c.account, "account", "A", envOr("EDGEWALK_ACCOUNT", ""), "id of the account (EDGEWALK_ACCOUNT)")
 	f.StringVar(&c.requestID, "request-id", "", "repeat a write whose outcome is unknown, under the id that its error names")

@@ -127,13 +127,13 @@ func (c *cli) ids(ctx context.Context, word string) []cobra.Completion {
 	if err != nil {
 		return nil
 	}
-	conn, err := c.dial()
+	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
+	defer cancel()
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
-	defer cancel()
 	fields := fieldsOf{"page_size": int32(1000)}
 	if k.owned {
 		fields["parent"] = parent

@@ -1,6 +1,7 @@
 package admincli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -28,11 +29,15 @@ const adminPort = "7070"
 
 // secure reports whether TLS is asked for.
 func (c *cli) secure() bool {
-	return strings.HasPrefix(c.server, "https://") || c.ca != "" || c.cert != "" || c.key != ""
+	return strings.HasPrefix(c.server, "https://") || c.ca != "" || c.authorities != "" || c.cert != "" || c.key != ""
 }
 
-// dial opens a connection to the control plane.
-func (c *cli) dial() (*grpc.ClientConn, error) {
+// dial opens a connection to the control plane, as whoever the environment, a context, or a file of this machine says.
+func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
+	if err := c.chooseContext(); err != nil {
+		return nil, err
+	}
+	token := cmp.Or(strings.TrimSpace(os.Getenv("EDGEWALK_TOKEN")), c.token)
 	address := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(c.server, "https://"), "http://"), "/")
 	if address == "" {
 		return nil, usagef("--server is empty: name the address of the control plane's admin API")
@@ -48,18 +53,21 @@ func (c *cli) dial() (*grpc.ClientConn, error) {
 		}
 		opts[0] = grpc.WithTransportCredentials(credentials.NewTLS(conf))
 	}
-	if token := os.Getenv("EDGEWALK_TOKEN"); token != "" {
-		if !c.secure() && !listen.Loopback(address) {
-			return nil, usagef("EDGEWALK_TOKEN would travel in the clear to %s: use --ca FILE or --server https://%s", address, address)
-		}
-		opts = append(opts, grpc.WithPerRPCCredentials(bearer(strings.TrimSpace(token))))
+	if token != "" && !c.secure() && !listen.Loopback(address) {
+		return nil, usagef("EDGEWALK_TOKEN would travel in the clear to %s: use --ca FILE or --server https://%s", address, address)
 	}
-	return grpc.NewClient("passthrough:///"+address, opts...)
+	credential := &bearer{token}
+	conn, err := grpc.NewClient("passthrough:///"+address, append(opts, grpc.WithPerRPCCredentials(credential))...)
+	if err == nil && token == "" && listen.Loopback(address) {
+		credential.token = c.localToken(ctx, conn)
+	}
+	return conn, err
 }
 
 func (c *cli) tlsConfig() (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.ca != "" {
+	switch {
+	case c.ca != "":
 		pem, err := os.ReadFile(c.ca)
 		if err != nil {
 			return nil, fmt.Errorf("read --ca: %w", err)
@@ -67,6 +75,11 @@ func (c *cli) tlsConfig() (*tls.Config, error) {
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("read --ca %s: it holds no PEM certificate", c.ca)
+		}
+	case c.authorities != "":
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM([]byte(c.authorities)) {
+			return nil, fmt.Errorf("context %s: its CA is no PEM certificate: log in again", c.context)
 		}
 	}
 	if c.cert == "" && c.key == "" {
@@ -83,23 +96,26 @@ func (c *cli) tlsConfig() (*tls.Config, error) {
 	return conf, nil
 }
 
-// bearer is a static token. dial decides where it may go, so it asks for no transport security itself.
-type bearer string
+// bearer presents a token, unless it is empty. dial decides where it may go, so it asks for no transport security itself.
+type bearer struct{ token string }
 
 // GetRequestMetadata implements [credentials.PerRPCCredentials].
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+func (b *bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	if b.token == "" {
+		return nil, nil
+	}
+	return map[string]string{"authorization": "Bearer " + b.token}, nil
 }
 
 // RequireTransportSecurity implements [credentials.PerRPCCredentials].
-func (b bearer) RequireTransportSecurity() bool { return false }
+func (b *bearer) RequireTransportSecurity() bool { return false }
 
 // with dials, calls do, and explains its error.
 func (c *cli) with(ctx context.Context, do func(ctx context.Context, conn *grpc.ClientConn) error) error {
 	if err := c.checkOutput(); err != nil {
 		return err
 	}
-	conn, err := c.dial()
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return err
 	}

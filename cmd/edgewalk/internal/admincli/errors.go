@@ -73,7 +73,10 @@ func (c *cli) headline(st *status.Status) string {
 	case reason == "" && st.Code() == codes.Unimplemented:
 		return fmt.Sprintf("what answers at %s is no admin API, or one of another version (%s)\n  Name the address of --admin-addr with --server.", c.server, firstLine(st.Message()))
 	case st.Code() == codes.Unauthenticated:
-		return "the control plane asks for a valid token\n  Put the admin token into EDGEWALK_TOKEN."
+		what, _, _ := strings.Cut(st.Message(), ": send `")
+		return what + "\n  " + c.tokenAdvice()
+	case reason == "PERMISSION_DENIED":
+		return st.Message() + " (" + reason + ")\n  edgewalk token whoami tells what your token allows."
 	case reason == "":
 		return fmt.Sprintf("%s (%s)", st.Message(), st.Code())
 	default:

@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 	control, err := controlplane.New(ctx, controlplane.Config{
 		DataDir: filepath.Join(cfg.StateDir, "controlplane"), AdminAddr: cfg.AdminAddr, EdgeAddr: cfg.EdgeAddr, HTTPAddr: cfg.StatusAddr, MediaAddr: cfg.MediaAddr,
 		// Another --http-addr is another URL, and here nobody has linked the old one.
-		SharedHost: "localhost:" + portOf(cfg.HTTPAddr), ReplaceSharedHost: true, MaxUpload: cfg.MaxUpload, Logger: log,
+		SharedHost: "localhost:" + portOf(cfg.HTTPAddr), ReplaceSharedHost: true, Open: true, MaxUpload: cfg.MaxUpload, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -1818,7 +1818,10 @@ func (x *Ask_TestOrigin) GetPath() string {
 type Ask_Explain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An absolute URL, or host and path.
-	Url           string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// The id of the account that asks. A URL that leads to another one is answered as one that leads nowhere, and nothing is
+	// asked of origins. Empty: any.
+	Account       string `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1856,6 +1859,13 @@ func (*Ask_Explain) Descriptor() ([]byte, []int) {
 func (x *Ask_Explain) GetUrl() string {
 	if x != nil {
 		return x.Url
+	}
+	return ""
+}
+
+func (x *Ask_Explain) GetAccount() string {
+	if x != nil {
+		return x.Account
 	}
 	return ""
 }
@@ -1960,7 +1970,7 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\bBookmark\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12/\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xac\x03\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xc6\x03\n" +
 	"\x03Ask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12C\n" +
@@ -1972,9 +1982,10 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x124\n" +
 	"\x06origin\x18\x02 \x01(\v2\x1c.edgewalk.topology.v1.OriginR\x06origin\x12=\n" +
 	"\asecrets\x18\x03 \x01(\v2#.edgewalk.topology.v1.OriginSecretsR\asecrets\x12\x12\n" +
-	"\x04path\x18\x04 \x01(\tR\x04path\x1a\x1b\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x1a5\n" +
 	"\aExplain\x12\x10\n" +
-	"\x03url\x18\x01 \x01(\tR\x03urlB\x11\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\tR\aaccountB\x11\n" +
 	"\bquestion\x12\x05\xbaH\x02\b\x01\"[\n" +
 	"\x05Drain\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12:\n" +
