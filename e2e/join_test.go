@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/internal/jointoken"
 )
 
 // joinToken has an admin make a token, and writes it as the operator of an edge would.
@@ -173,6 +178,33 @@ urlEndpoints: [{id: default, origins: [o]}]
 	all.serves(t, "/globex/a.txt", "a")
 	all.serves(t, "/globex/m.txt", "media of globex")
 	gold.refuses(t, "/globex/a.txt", http.StatusNotFound)
+	// Nor does the media listener give it what it asks for by itself.
+	content, err := os.ReadFile(filepath.Join(gold.dir, "state", "identity", "identity.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(content, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(pair.Certificate[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: jointoken.ServerName(sha256.Sum256(ca.Raw)), Certificates: []tls.Certificate{pair}}}
+	defer transport.CloseIdleConnections()
+	for account, want := range map[string]int{"acme": http.StatusOK, "globex": http.StatusNotFound} {
+		hash := sha256.Sum256([]byte("media of " + account))
+		answer, err := (&http.Client{Transport: transport}).Get(fmt.Sprintf("https://%s/media/%s/%x/m.txt", cp.media, account, hash[:8]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Body.Close(); answer.StatusCode != want {
+			t.Errorf("media of %s by the edge's certificate: %s, want %d", account, answer.Status, want)
+		}
+	}
 	gold.stop(t)
 	if found := grep(t, filepath.Join(gold.dir, "state"), "globex"); found != "" {
 		t.Errorf("%s of an edge that is not sent the account knows it", found)

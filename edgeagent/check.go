@@ -16,7 +16,10 @@ import (
 func (c Config) Checks() []preflight.Check {
 	c.setDefaults()
 	checks := []preflight.Check{{What: "flags and files", Look: func(context.Context) error {
-		_, err := c.parse()
+		p, err := c.parse()
+		if err == nil && c.EdgeTokenFile == "" {
+			_, err = c.readIdentity(p)
+		}
 		return err
 	}}}
 	for i := range c.TLSCerts {

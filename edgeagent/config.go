@@ -194,6 +194,9 @@ func (c *Config) parse() (p parsed, err error) {
 		}
 		p.token = tokens.First
 	}
+	if c.JoinTokenFile != "" && c.EdgeTokenFile != "" {
+		return p, errors.New("--join-token-file and --edge-token-file: an edge has either a certificate of its own or the token of all")
+	}
 	p.tls, err = c.controlTLS()
 	return p, err
 }

@@ -3,7 +3,6 @@ package edgeagent
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,15 +15,9 @@ import (
 // clear.
 func (a *Agent) openIdentity(p parsed) (func() *tls.Config, error) {
 	cfg := &a.cfg
-	if cfg.JoinTokenFile != "" && cfg.EdgeTokenFile != "" {
-		return nil, errors.New("--join-token-file and --edge-token-file: an edge has either a certificate of its own or the token of all")
-	}
 	if cfg.EdgeTokenFile == "" {
 		var err error
-		a.identity, err = identity.Open(identity.Config{
-			Dir: filepath.Join(cfg.StateDir, "identity"), TokenFile: cfg.JoinTokenFile, Addresses: cfg.ControlPlane, TLS: p.tls, Logger: cfg.Logger,
-		})
-		if err != nil {
+		if a.identity, err = cfg.readIdentity(p); err != nil {
 			return nil, err
 		}
 	}
@@ -44,6 +37,13 @@ func (a *Agent) openIdentity(p parsed) (func() *tls.Config, error) {
 		return func() *tls.Config { return p.tls }, nil
 	}
 	return nil, nil
+}
+
+// readIdentity reads the edge's key and certificate, or the token to get them with. It changes nothing.
+func (c *Config) readIdentity(p parsed) (*identity.Identity, error) {
+	return identity.Open(identity.Config{
+		Dir: filepath.Join(c.StateDir, "identity"), TokenFile: c.JoinTokenFile, Addresses: c.ControlPlane, TLS: p.tls, Logger: c.Logger,
+	})
 }
 
 // follow stays connected to a control plane until ctx ends, once the edge has joined if it does that.
