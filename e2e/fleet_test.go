@@ -26,7 +26,10 @@ func startControlPlaneOf(t testing.TB, program, dir string, flags ...string) *co
 	t.Helper()
 	args := []string{"controlplane", "--data-dir", dir, "--admin-addr", "127.0.0.1:0", "--edge-addr", "127.0.0.1:0",
 		"--http-addr", "127.0.0.1:0", "--media-addr", "127.0.0.1:0"}
-	args = withToken(withToken(append(args, flags...), "--admin-token-file"), "--edge-token-file")
+	args = withToken(append(args, flags...), "--admin-token-file")
+	if !slices.Contains(flags, "--require-join") {
+		args = withToken(args, "--edge-token-file")
+	}
 	cp := &controlPlane{process: start(t, "control plane", program, args...), dir: dir}
 	at := cp.logged(t, "admin", "edge", "http", "media")
 	cp.admin, cp.edges, cp.http, cp.media = at["admin"], at["edge"], at["http"], at["media"]
@@ -86,7 +89,10 @@ func startEdgeOf(t testing.TB, program, dir, id, controlPlanes string, flags ...
 	t.Helper()
 	args := []string{"edgeagent", "--id", id, "--control-plane", controlPlanes, "--http-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0",
 		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"), "--allow-private-origins"}
-	args = withToken(append(args, flags...), "--edge-token-file")
+	args = append(args, flags...)
+	if !slices.Contains(flags, "--join-token-file") {
+		args = withToken(args, "--edge-token-file")
+	}
 	e := &edge{process: start(t, "edge "+id, program, args...), id: id, dir: dir}
 	at := e.logged(t, "http", "metrics")
 	e.http, e.metrics = at["http"], at["metrics"]

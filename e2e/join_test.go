@@ -81,7 +81,7 @@ urlEndpoints: [{id: default, origins: [o]}]
 	if err := os.Remove(token); err != nil {
 		t.Fatal(err)
 	}
-	e = startEdge(t, edgeDir, "whatever", cp.edges)
+	e = startEdge(t, edgeDir, "whatever", cp.edges, "--edge-token-file", "off")
 	e.waitReady(t)
 	a.do(t, "create", "account", "globex", "--wait")
 	if edges := a.do(t, "edges"); !strings.Contains(edges, "fra-1") || strings.Contains(edges, "whatever") || strings.Contains(edges, "late") {
