@@ -9,21 +9,20 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // DeniedFor is how long "denied means missing" is believed, of an origin and of a key.
 const DeniedFor = 10 * time.Second
 
-// maxProofs bounds how many origins it is known of whether they ever answered, at about 150 bytes each. Beyond, the oldest half
-// goes, and an origin has to answer once more.
+// maxProofs bounds how many origins it is known of whether they ever answered, at about 250 bytes each. Beyond, the one
+// that was not asked for longest goes, and has to answer once more.
 const maxProofs = 1 << 16
 
 // proofs knows which origins have ever answered with a file, and which deny every missing key.
 type proofs struct {
-	seed maphash.Seed
-
-	mu         sync.Mutex
-	young, old map[kind.Identity]*proof
+	seed  maphash.Seed
+	known *lru.Cache[kind.Identity, *proof]
 }
 
 type proof struct {
@@ -41,25 +40,20 @@ type proof struct {
 }
 
 func newProofs() *proofs {
-	return &proofs{seed: maphash.MakeSeed(), young: make(map[kind.Identity]*proof)}
+	known, _ := lru.New[kind.Identity, *proof](maxProofs) // an error is one of a size that is not positive
+	return &proofs{seed: maphash.MakeSeed(), known: known}
 }
 
 func (p *proofs) of(o *topology.Origin) *proof {
 	id := kind.IdentityOf(p.seed, o)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if found := p.young[id]; found != nil {
+	if found, ok := p.known.Get(id); ok {
 		return found
 	}
-	found := p.old[id]
-	if found == nil {
-		found = &proof{turn: make(chan struct{}, 1)}
+	added := &proof{turn: make(chan struct{}, 1)}
+	if found, ok, _ := p.known.PeekOrAdd(id, added); ok {
+		return found
 	}
-	if len(p.young) >= maxProofs/2 {
-		p.young, p.old = make(map[kind.Identity]*proof), p.young
-	}
-	p.young[id] = found
-	return found
+	return added
 }
 
 // succeeded notes that the origin answered with a file, or confirmed one.

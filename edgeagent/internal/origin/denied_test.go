@@ -154,7 +154,7 @@ func TestProofsAreBounded(t *testing.T) {
 			t.Fatal("an origin in use was forgotten")
 		}
 	}
-	if n := len(p.young) + len(p.old); n > maxProofs {
+	if n := p.known.Len(); n > maxProofs {
 		t.Errorf("%d proofs are held", n)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"hash/maphash"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -14,14 +13,15 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 const (
 	// maxHealths bounds how many origins the edge knows the health of, at most 1 KiB each but for those with several addresses,
-	// which take up to 4 KiB. Who was not asked for forgetAfter to twice that is forgotten.
+	// which take up to 4 KiB. One that was not asked for forgetAfter is forgotten.
 	maxHealths  = 1 << 14
-	forgetAfter = 10 * time.Minute
+	forgetAfter = 20 * time.Minute
 
 	// An error is told as long as it is the last word, for at most tellFor, and for tellAnyway in any case.
 	tellFor    = 15 * time.Minute
@@ -37,6 +37,7 @@ type health struct {
 	seed                  maphash.Seed
 
 	mu        sync.Mutex
+	asked     time.Time // last
 	breaker   guard.Breaker
 	doubt     guard.Doubt
 	known     []known
@@ -59,19 +60,17 @@ type place struct {
 	site         string // of an origin that asks several
 }
 
-// healths holds those of the origins that were asked of late, in two generations: when the young one is full or old it
-// becomes the old one, which is dropped.
+// healths holds those of the origins that were asked of late.
 type healths struct {
 	now     func() time.Time
 	metrics *metrics
-
-	mu         sync.Mutex
-	turned     time.Time
-	young, old map[place]*health
+	known   *lru.Cache[place, *health]
+	mu      sync.Mutex // held to add one
 }
 
 func newHealths(now func() time.Time, m *metrics) *healths {
-	return &healths{now: now, metrics: m, turned: now(), young: make(map[place]*health)}
+	known, _ := lru.New[place, *health](maxHealths) // an error is one of a size that is not positive
+	return &healths{now: now, metrics: m, known: known}
 }
 
 // of returns the health of an origin. An admin's test has one of its own, which is forgotten with it.
@@ -81,7 +80,9 @@ func (hs *healths) of(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	if o != nil {
 		limits = o.Breaker
 	}
+	now := hs.now()
 	h.mu.Lock()
+	h.asked = now
 	h.breaker.Configure(limits)
 	h.mu.Unlock()
 	return h
@@ -98,27 +99,30 @@ func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 			p.site = k.Site(o, ask)
 		}
 	}
-	now := hs.now()
-	hs.mu.Lock()
-	defer hs.mu.Unlock()
-	if len(hs.young) >= maxHealths/2 || now.Sub(hs.turned) >= forgetAfter {
-		hs.young, hs.old, hs.turned = make(map[place]*health), hs.young, now
-	}
-	if found := hs.young[p]; found != nil {
+	if found, ok := hs.known.Get(p); ok && !found.unasked() {
 		return found
 	}
-	found := hs.old[p]
-	if found == nil {
-		found = newHealth(k, o, ask.Account, hs.now, hs.metrics)
+	hs.mu.Lock() // of those who come here at once, one adds it
+	defer hs.mu.Unlock()
+	if found, ok := hs.known.Get(p); ok && !found.unasked() {
+		return found
 	}
-	delete(hs.old, p)
-	hs.young[p] = found
-	return found
+	added := newHealth(k, o, ask.Account, hs.now, hs.metrics)
+	hs.known.Add(p, added)
+	return added
+}
+
+// unasked reports whether the origin was not asked for so long that it is forgotten.
+func (h *health) unasked() bool {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now.Sub(h.asked) >= forgetAfter
 }
 
 func newHealth(k *kind.Kind, o *topology.Origin, account string, now func() time.Time, m *metrics) *health {
 	h := &health{
-		kind: k.Name, account: account, origin: MediaKind, now: now, metrics: m, seed: maphash.MakeSeed(),
+		kind: k.Name, account: account, origin: MediaKind, now: now, metrics: m, seed: maphash.MakeSeed(), asked: now(),
 		retries: guard.RetryBudget(now()), hedges: guard.HedgeBudget(now()),
 	}
 	if o != nil {
@@ -127,11 +131,14 @@ func newHealth(k *kind.Kind, o *topology.Origin, account string, now func() time
 	return h
 }
 
+// all returns those of the origins that were asked of late.
 func (hs *healths) all() map[place]*health {
-	hs.mu.Lock()
-	defer hs.mu.Unlock()
-	all := maps.Clone(hs.young)
-	maps.Copy(all, hs.old)
+	all := make(map[place]*health)
+	for _, p := range hs.known.Keys() {
+		if h, ok := hs.known.Peek(p); ok && !h.unasked() {
+			all[p] = h
+		}
+	}
 	return all
 }
 

@@ -327,13 +327,13 @@ func TestHealthsAreBounded(t *testing.T) {
 		t.Errorf("%d are known", n)
 	}
 	for range 2 {
-		now.forward(forgetAfter)
+		now.forward(forgetAfter / 2)
 		hs.of(web.Kind, &kept, &Ask{})
 	}
 	if n := len(hs.all()); n != 1 {
 		t.Errorf("%d are known after a while", n)
 	}
-	now.forward(forgetAfter)
+	now.forward(forgetAfter / 2)
 	if hs.of(web.Kind, &kept, &Ask{}) != first {
 		t.Error("an origin that is asked is forgotten")
 	}
