@@ -113,7 +113,8 @@ func (d *disk) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string
 	return d.RawFileSystem.Lookup(cancel, header, name, out)
 }
 
-// throughHere has the kernel keep what it has read or written, as of a disk, and not go to the folder's file by itself.
+// throughHere has the kernel keep what it has read or written, as of a disk, and not go to the
+// folder's file by itself.
 func throughHere(out *fuse.OpenOut) {
 	out.OpenFlags, out.BackingID = out.OpenFlags&^fuse.FOPEN_PASSTHROUGH|fuse.FOPEN_KEEP_CACHE, 0
 }
@@ -169,7 +170,8 @@ func (d *disk) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name string
 	return d.RawFileSystem.Unlink(cancel, header, name)
 }
 
-// edgeOnDisk is an edge whose cache is on a disk of its own, and the address of an origin of generated files below /disk.
+// edgeOnDisk is an edge whose cache is on a disk of its own, and the address of an origin of
+// generated files below /disk.
 func edgeOnDisk(t *testing.T) (*edge, *disk) {
 	t.Helper()
 	dir := shortDir(t)
@@ -196,7 +198,8 @@ func TestStopWhileTheDiskHangs(t *testing.T) {
 		return hit && err == nil
 	})
 	d.hang()
-	// Requests that meet the disk as it begins to hang may be kept; those after it was found to hang are not.
+	// Requests that meet the disk as it begins to hang may be kept; those after it was found to
+	// hang are not.
 	eventually(t, soon, "files are served without the disk", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
@@ -209,7 +212,8 @@ func TestStopWhileTheDiskHangs(t *testing.T) {
 	e.stop(t)
 }
 
-// A disk that is slower than the origin is left out: clients get their files as fast as the origin gives them.
+// A disk that is slower than the origin is left out: clients get their files as fast as the origin
+// gives them.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	e, d := edgeOnDisk(t)

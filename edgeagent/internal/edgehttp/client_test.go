@@ -51,8 +51,9 @@ func TestOriginsAreToldWhoAsks(t *testing.T) {
 	}
 }
 
-// What an origin is told of the client may choose its reply: where Vary says so, clients that differ in it share none. Each
-// client is answered with one question to the origin, also where the fields are listed to be forwarded as well.
+// What an origin is told of the client may choose its reply: where Vary says so, clients that
+// differ in it share none. Each client is answered with one question to the origin, also where the
+// fields are listed to be forwarded as well.
 func TestRepliesThatVaryByWhoAsks(t *testing.T) {
 	t.Parallel()
 	for _, listed := range []bool{false, true} {
@@ -98,8 +99,9 @@ func TestRepliesThatVaryByWhoAsks(t *testing.T) {
 	}
 }
 
-// On the shared host no file acts beyond itself: not by the fields that browsers obey today, and not by the next one of their
-// families. What says something about the file, and what no client knows, passes. At a domain of the account's own, all does.
+// On the shared host no file acts beyond itself: not by the fields that browsers obey today, and
+// not by the next one of their families. What says something about the file, and what no client
+// knows, passes. At a domain of the account's own, all does.
 func TestFieldsForAWholeHostEndOnTheSharedHost(t *testing.T) {
 	t.Parallel()
 	acting := []string{

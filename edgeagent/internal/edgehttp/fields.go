@@ -11,9 +11,9 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// serverOrders are the starts of fields by which a web server or proxy in front of the edge takes orders from what it
-// passes on, such as which file of its own to send instead (X-Accel-Redirect of nginx, X-Sendfile of Apache httpd, others).
-// Neither an origin nor an account gives those.
+// serverOrders are the starts of fields by which a web server or proxy in front of the edge takes
+// orders from what it passes on, such as which file of its own to send instead (X-Accel-Redirect of
+// nginx, X-Sendfile of Apache httpd, others). Neither an origin nor an account gives those.
 var serverOrders = []string{"X-Accel-", "X-Sendfile", "X-Lighttpd-", "X-Litespeed-", "X-Reproxy-"}
 
 func ordersServers(name string) bool { return nameSet{prefixes: serverOrders}.has(name) }
@@ -24,7 +24,8 @@ type nameSet struct {
 	prefixes []string
 }
 
-// namesOf reads names that are parted by white space; one that ends with a "-" is the beginning of names.
+// namesOf reads names that are parted by white space; one that ends with a "-" is the beginning of
+// names.
 func namesOf(text string) (n nameSet) {
 	n.exact = make(map[string]bool)
 	for _, name := range strings.Fields(text) {
@@ -49,8 +50,8 @@ func (n nameSet) has(name string) bool {
 	return false
 }
 
-// ofFile are the fields that say something about the one reply they come with and have no effect on anything else.
-// Public-Key-Pins is among them because no browser obeys it any more.
+// ofFile are the fields that say something about the one reply they come with and have no effect on
+// anything else. Public-Key-Pins is among them because no browser obeys it any more.
 var ofFile = namesOf(`
 	Accept-Ranges Access-Control- Age Allow Cache-Control Cache-Status CDN-Cache-Control CMSD-Dynamic CMSD-Static Content-
 	Cross-Origin- Date Deprecation Digest Document-Isolation-Policy Document-Policy ETag Expires Last-Modified Link
@@ -58,9 +59,9 @@ var ofFile = namesOf(`
 	Referrer-Policy Repr-Digest Retry-After Server-Timing Signature Signature-Input SourceMap Sunset Surrogate-Control
 	Timing-Allow-Origin TTL Unencoded-Digest Vary Via Warning X-`)
 
-// withMeaning are the names to which a specification gives a meaning: IANA's HTTP Field Name Registry as of 2026, without
-// those that only requests have, and those that browsers know besides. Of a family, the beginning is named, so that its
-// next member is known too.
+// withMeaning are the names to which a specification gives a meaning: IANA's HTTP Field Name
+// Registry as of 2026, without those that only requests have, and those that browsers know besides.
+// Of a family, the beginning is named, so that its next member is known too.
 var withMeaning = namesOf(`
 	Accept- Access-Control Activate- Ad-Auction- Alt- Alternates AMP-Cache-Transform Attribution- Authentication-
 	Available-Dictionary C-Ext C-Man C-Opt C-PEP C-PEP-Info Cal-Managed-ID CalDAV-Timezones Capsule-Protocol Clear-
@@ -74,10 +75,11 @@ var withMeaning = namesOf(`
 	SetProfile Shared-Storage- Speculation- Status-URI Strict- Supports- Surrogate- TCN Tk Token-Binding URI Upgrade Upgrade-
 	Use-As-Dictionary Variant-Key Variant-Vary Variants Want- WWW-`)
 
-// mayAct reports whether a field of a file might act beyond it: on its whole web origin, or on where the browser goes next. On
-// the shared host, which is one web origin for every account, none may send those. Of the names with a meaning, only those
-// that are known to be harmless pass. A name without one passes, because no client does anything by it, and applications and
-// tests have fields of their own.
+// mayAct reports whether a field of a file might act beyond it: on its whole web origin, or on
+// where the browser goes next. On the shared host, which is one web origin for every account, none
+// may send those. Of the names with a meaning, only those that are known to be harmless pass. A
+// name without one passes, because no client does anything by it, and applications and tests have
+// fields of their own.
 func mayAct(name string) bool { return !ofFile.has(name) && withMeaning.has(name) }
 
 // mayPass reports whether an origin may say a field to whom the reply passes.
@@ -85,10 +87,11 @@ func mayPass(name string, t *topology.Target) bool {
 	return !ordersServers(name) && (t.Domain != nil || !mayAct(name))
 }
 
-// addHead adds the fields of a reply: those that the cache has, but for what the edge alone says, and the edge's own; both
-// without those that the endpoint removes or sets; then those that it sets; and last what no account may take back. A
-// browser never guesses a type, and on the shared host the file of one account does not act in the name of the others. A
-// 304 does not tell the type, and would replace the policy that a browser has kept (RFC 9111 3.2), so it has none.
+// addHead adds the fields of a reply: those that the cache has, but for what the edge alone says,
+// and the edge's own; both without those that the endpoint removes or sets; then those that it
+// sets; and last what no account may take back. A browser never guesses a type, and on the shared
+// host the file of one account does not act in the name of the others. A 304 does not tell the
+// type, and would replace the policy that a browser has kept (RFC 9111 3.2), so it has none.
 func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 	own := ownFields{t.Endpoint.ResponseHeaders, t}
 	allow, varies := allowedOrigin(t.Endpoint, x.Fields.Get(field.Origin))
@@ -195,16 +198,17 @@ func (o ownFields) set(x *exchange) {
 	}
 }
 
-// settable are the fields that an endpoint may set on the shared host, but for X-Request-Id, which is the edge's.
+// settable are the fields that an endpoint may set on the shared host, but for X-Request-Id, which
+// is the edge's.
 var settable = namesOf(`Access-Control- Cache-Control Content-Disposition Content-Language Cross-Origin- Link
 	Timing-Allow-Origin X-`)
 
-// sandbox is the policy of files on the shared host that a browser would run scripts of (CSP 3). Shown by itself such a file
-// gets a web origin of its own, runs nothing and sends nothing.
+// sandbox is the policy of files on the shared host that a browser would run scripts of (CSP 3).
+// Shown by itself such a file gets a web origin of its own, runs nothing and sends nothing.
 const sandbox = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
-// active reports whether a browser might run what a reply with these fields holds: HTML, SVG and other XML, PDF, what may
-// hold them as a part, and what is of no type that can be told.
+// active reports whether a browser might run what a reply with these fields holds: HTML, SVG and
+// other XML, PDF, what may hold them as a part, and what is of no type that can be told.
 func active(list []byte) bool {
 	types, last := 0, ""
 	for name, value := range field.Fields(list) {
@@ -229,8 +233,8 @@ func active(list []byte) bool {
 	return kind == "multipart" || strings.HasSuffix(sub, "+xml") || strings.HasPrefix(sub, "x-pdf")
 }
 
-// wantsWorker reports whether a script is asked for to become a service worker (Service Workers 4.1), which acts for every
-// page of its web origin that lies below it.
+// wantsWorker reports whether a script is asked for to become a service worker (Service Workers
+// 4.1), which acts for every page of its web origin that lies below it.
 func wantsWorker(fields *field.Lines) bool {
 	return strings.EqualFold(fields.Get(field.ServiceWorker), "script") || strings.EqualFold(fields.Get(field.SecFetchDest), "serviceworker")
 }

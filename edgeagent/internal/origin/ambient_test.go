@@ -37,7 +37,8 @@ func ambientOrigin(t *testing.T, endpoint string) *topology.Origin {
 	return o
 }
 
-// The machine's credentials are the operator's: no admin of an account gets at them unless the operator says so.
+// The machine's credentials are the operator's: no admin of an account gets at them unless the
+// operator says so.
 func TestAmbientIsRefusedByDefault(t *testing.T) {
 	clearAmbient(t)
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKID")

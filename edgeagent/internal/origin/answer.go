@@ -8,7 +8,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 )
 
-// What is asked and what comes of it are of package kind. Who asks origins needs this package alone.
+// What is asked and what comes of it are of package kind. Who asks origins needs this package
+// alone.
 type (
 	// Ask is [kind.Ask].
 	Ask = kind.Ask
@@ -53,13 +54,16 @@ type Answer struct {
 	Response *Response
 	// Status is the status of the origin's answer, 0 without one.
 	Status int
-	// Request says what was asked, such as "GET http://host/a.jpg", without any secret; empty if nothing was sent.
+	// Request says what was asked, such as "GET http://host/a.jpg", without any secret; empty if
+	// nothing was sent.
 	Request string
-	// Detail says what happened and Advice what an admin can do about it, for people, without any secret.
+	// Detail says what happened and Advice what an admin can do about it, for people, without any
+	// secret.
 	Detail, Advice string
 	// RetryAfter is how long the origin asks to be left alone, 0 if it does not say.
 	RetryAfter time.Duration
-	// ProxyError is the RFC 9209 2.3 error type of an Inconclusive answer, such as "connection_refused".
+	// ProxyError is the RFC 9209 2.3 error type of an Inconclusive answer, such as
+	// "connection_refused".
 	ProxyError string
 	// Unreached says that no connection to the origin's own host came about.
 	Unreached bool

@@ -21,8 +21,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// An azureStore is a blob store that checks signatures by the book: learn.microsoft.com, "Authorize with Shared Key". It shares
-// no code with the signer.
+// An azureStore is a blob store that checks signatures by the book: learn.microsoft.com, "Authorize
+// with Shared Key". It shares no code with the signer.
 type azureStore struct {
 	account string
 	key     []byte
@@ -143,7 +143,8 @@ func TestAzureCredentials(t *testing.T) {
 	}
 }
 
-// A range from the end becomes one from the start, of a file whose length is asked for first; the signature covers it.
+// A range from the end becomes one from the start, of a file whose length is asked for first; the
+// signature covers it.
 func TestAzureRanges(t *testing.T) {
 	t.Parallel()
 	const blob, empty, gone = "/a%20b/%C3%BC+c.jpg", "/empty", "/gone"
@@ -204,7 +205,8 @@ func TestAzureAddresses(t *testing.T) {
 	}
 }
 
-// The signature of a shared access signature goes into nothing that anybody reads, whatever becomes of the request.
+// The signature of a shared access signature goes into nothing that anybody reads, whatever becomes
+// of the request.
 func TestAzureKeepsTheSignatureToItself(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]faultorigin.Answer{

@@ -25,10 +25,10 @@ const (
 
 // A stream is the body of one exchange. Each wait for a piece of it is bounded.
 type stream struct {
-	x     *exchange
-	first []byte // came with the head
-	err   error
-	told  sync.Once // how the address did
+	x        *exchange
+	first    []byte // came with the head
+	err      error
+	reported sync.Once // how the address did
 }
 
 // fill reads the first piece. It returns an error if the body breaks before its first byte.
@@ -69,7 +69,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	n, err := s.receive(p)
 	if err != nil && err != io.EOF {
-		s.told.Do(func() { s.x.health.broke(s.x.by.address(), err) })
+		s.reported.Do(func() { s.x.health.noteError(s.x.by.address(), err) })
 	}
 	s.err = err
 	return n, err
@@ -77,7 +77,7 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // Close ends the exchange. It may be called again.
 func (s *stream) Close() error {
-	s.told.Do(s.x.well)
+	s.reported.Do(s.x.well)
 	s.x.end()
 	return nil
 }
@@ -89,28 +89,28 @@ func (e *BodyError) Error() string {
 	return fmt.Sprintf("read body from origin %q: %s", e.Origin, e.Detail)
 }
 
-// A body is what a reader gets: a stream that goes on at the same origin when it breaks, if that origin can prove that the rest
-// belongs to the same file.
+// A body is what a reader gets: a stream that goes on at the same origin when it breaks, if that
+// origin can prove that the rest belongs to the same file.
 type body struct {
-	id    string // the origin's id, for errors
-	more  func(Conditions) *Answer
-	etag  string // strong; "" if the body cannot go on
-	next  int64  // position in the file of the next byte
-	last  int64  // position of the last byte, -1 if unknown
-	tries int
-	count func(result string)
-	broke func(fault)
-	whole func() // called once, unless the body breaks for good
+	id     string // the origin's id, for errors
+	more   func(Conditions) *Answer
+	etag   string // strong; "" if the body cannot go on
+	next   int64  // position in the file of the next byte
+	last   int64  // position of the last byte, -1 if unknown
+	tries  int
+	count  func(result string)
+	failed func(fault)
+	whole  func() // called once, unless the body breaks for good
 
 	// mu guards what follows, as a Close may come while src is read or replaced.
-	mu     sync.Mutex
-	src    io.ReadCloser
-	closed bool
-	told   bool // whether it broke or not
+	mu       sync.Mutex
+	src      io.ReadCloser
+	closed   bool
+	reported bool // whether it broke or not
 }
 
-// mend gives the reply a body that goes on when it breaks.
-func (c *Client) mend(ctx context.Context, k *kind.Kind, o *topology.Origin, ask Ask, h *health, r *Response) {
+// makeResumable gives the reply a body that goes on when it breaks.
+func (c *Client) makeResumable(ctx context.Context, k *kind.Kind, o *topology.Origin, ask Ask, h *health, r *Response) {
 	if r.Body == http.NoBody {
 		return
 	}
@@ -125,7 +125,7 @@ func (c *Client) mend(ctx context.Context, k *kind.Kind, o *topology.Origin, ask
 		return a
 	}
 	b.whole = h.finished
-	b.broke = func(f fault) { h.report(k, o, &ask, faultAnswer(f), broken) }
+	b.failed = func(f fault) { h.report(k, o, &ask, faultAnswer(f), broken) }
 	b.count = func(result string) { c.metrics.resumes.WithLabelValues(k.Name, result).Inc() }
 	if etag := r.Header.Get("ETag"); strings.HasPrefix(etag, `"`) && r.Framed {
 		b.etag = etag
@@ -158,23 +158,23 @@ func (b *body) Read(p []byte) (int, error) {
 		f := faultOf(err)
 		unwanted := f.reason == Canceled || hurried(err) || b.isClosed() // nothing that the origin has done
 		if !unwanted {
-			b.broke(f)
+			b.failed(f)
 		}
-		if unwanted || !b.goOn() {
+		if unwanted || !b.resume() {
 			b.ended(func() {})
 			return 0, &BodyError{b.id, f.detail, f.advice}
 		}
 	}
 }
 
-// ended tells once how the body came out.
-func (b *body) ended(tell func()) {
+// ended reports once how the body came out.
+func (b *body) ended(report func()) {
 	b.mu.Lock()
-	first := !b.told
-	b.told = true
+	first := !b.reported
+	b.reported = true
 	b.mu.Unlock()
 	if first {
-		tell()
+		report()
 	}
 }
 
@@ -184,8 +184,8 @@ func (b *body) isClosed() bool {
 	return b.closed
 }
 
-// goOn asks for the rest of the file, and reports whether it gets it.
-func (b *body) goOn() bool {
+// resume asks for the rest of the file, and reports whether it gets it.
+func (b *body) resume() bool {
 	if b.etag == "" || b.tries == 0 || b.last >= 0 && b.next > b.last {
 		return false
 	}

@@ -24,8 +24,9 @@ const strong = `"v1"`
 
 func etag(v string) string { return "ETag: " + v }
 
-// A body that breaks is asked for from there on, at the same origin and with proof that it is the same file; else it ends with an
-// error. No reader ever gets bytes that are not the file's, or fewer with a clean end.
+// A body that breaks is asked for from there on, at the same origin and with proof that it is the
+// same file; else it ends with an error. No reader ever gets bytes that are not the file's, or
+// fewer with a clean end.
 func TestBrokenBodies(t *testing.T) {
 	t.Parallel()
 	good := faultorigin.File(long, strong)

@@ -24,9 +24,9 @@ func settle(t *testing.T, c *Client) {
 	c.asker.done.Wait()
 }
 
-// An origin that cannot be reached is left alone after five requests in a row: then the edge asks it
-// by itself after 1 s, 2 s, 4 s and so on up to 30 s, and no client's request goes there until it
-// has answered.
+// An origin that cannot be reached is left alone after five requests in a row: then the edge asks
+// it by itself after 1 s, 2 s, 4 s and so on up to 30 s, and no client's request goes there until
+// it has answered.
 func TestDeadOriginIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	fault, now, registry := faultorigin.New(t), newClock(), prometheus.NewRegistry()
@@ -121,8 +121,8 @@ func TestEdgeAsksItsOwnQuestion(t *testing.T) {
 	}
 }
 
-// An origin that comes back is asked one question, however many clients come at once; none of them is sent there before it is
-// answered, and afterwards no more of them at once than it has places.
+// An origin that comes back is asked one question, however many clients come at once; none of them
+// is sent there before it is answered, and afterwards no more of them at once than it has places.
 func TestNoHerdAsksAnOriginThatComesBack(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
@@ -331,7 +331,8 @@ func TestNoPathChangesTheAnswerForAnother(t *testing.T) {
 	}
 }
 
-// An origin's own settings say after how many failures it is left alone, for how long at most, and whether at all.
+// An origin's own settings say after how many failures it is left alone, for how long at most, and
+// whether at all.
 func TestBreakerSettings(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

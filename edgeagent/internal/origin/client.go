@@ -29,22 +29,24 @@ const DefaultLoopID = "edgewalk"
 type Config struct {
 	// Version is the edge's version, for User-Agent. Default: "dev".
 	Version string
-	// LoopID returns the pseudonym by which Via and CDN-Loop (RFC 8586) name this deployment. A client's request that already has
-	// it in CDN-Loop came from here. Default: [DefaultLoopID].
+	// LoopID returns the pseudonym by which Via and CDN-Loop (RFC 8586) name this deployment. A
+	// client's request that already has it in CDN-Loop came from here. Default: [DefaultLoopID].
 	LoopID func() string
-	// AllowPrivate lets origins have loopback and private addresses, AllowCIDRs those in the ranges. Link-local addresses and
-	// metadata services are never allowed.
+	// AllowPrivate lets origins have loopback and private addresses, AllowCIDRs those in the
+	// ranges. Link-local addresses and metadata services are never allowed.
 	AllowPrivate bool
 	AllowCIDRs   []netip.Prefix
-	// AllowAmbientCredentials lets S3 origins use the credentials of the machine that the edge runs on, whoever's account they are
-	// of. Default: false.
+	// AllowAmbientCredentials lets S3 origins use the credentials of the machine that the edge runs
+	// on, whoever's account they are of. Default: false.
 	AllowAmbientCredentials bool
-	// MediaURL returns the URL of the Media Library, "" while the control plane has named none. It is the operator's, so any
-	// address will do. Default: none.
+	// MediaURL returns the URL of the Media Library, "" while the control plane has named none. It
+	// is the operator's, so any address will do. Default: none.
 	MediaURL func() string
-	// MediaToken is asked at each request for the bearer token that is sent to the Media Library. Default: none.
+	// MediaToken is asked at each request for the bearer token that is sent to the Media Library.
+	// Default: none.
 	MediaToken func() string
-	// MediaTLS is asked at each connection how to talk TLS to the Media Library. Default: as to any server.
+	// MediaTLS is asked at each connection how to talk TLS to the Media Library. Default: as to any
+	// server.
 	MediaTLS func() *tls.Config
 	// Roots are the authorities that origins' certificates may be signed by. Default: the
 	// system's.
@@ -53,7 +55,8 @@ type Config struct {
 	VerifyTLS bool
 	// Resolver looks up hosts. Default: the system's.
 	Resolver *net.Resolver
-	// Now is the clock of breakers and budgets, and of how old connections and look-ups are. Default: time.Now.
+	// Now is the clock of breakers and budgets, and of how old connections and look-ups are.
+	// Default: time.Now.
 	Now func() time.Time
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
@@ -126,12 +129,14 @@ func (c *Client) Close() {
 func (c *Client) LoopID() string { return c.edge.LoopID() }
 
 const (
-	// A busy origin gets one retry after busyDelay to twice that, unless it asks for more than busyPatience.
+	// A busy origin gets one retry after busyDelay to twice that, unless it asks for more than
+	// busyPatience.
 	busyDelay    = 50 * time.Millisecond
 	busyPatience = time.Second
 )
 
-// Get asks o for a file; a nil o is the Media Library. The answer is never nil. ctx bounds the body too.
+// Get asks o for a file; a nil o is the Media Library. The answer is never nil. ctx bounds the body
+// too.
 func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	k := c.kindOf(o)
 	began := time.Now()
@@ -139,7 +144,7 @@ func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	a := c.get(ctx, k, o, &ask, h)
 	h.conclude(a)
 	if a.Outcome == Found {
-		c.mend(ctx, k, o, ask, h, a.Response)
+		c.makeResumable(ctx, k, o, ask, h, a.Response)
 		if k.Finish != nil {
 			if err := k.Finish(&ask, a.Response); err != nil {
 				a.Response.Body.Close()
@@ -180,7 +185,7 @@ func (c *Client) get(ctx context.Context, k *kind.Kind, o *topology.Origin, ask 
 	return a
 }
 
-// guarded asks once, unless the origin's breaker is open, and takes note of what comes of it. When
+// guarded asks once, unless the origin's breaker is open, and records what comes of it. When
 // it is time to find out whether the origin is well again, the edge asks a question of its own,
 // which one who comes then waits for.
 func (c *Client) guarded(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (*Answer, *kind.Row) {
@@ -263,7 +268,8 @@ type hop struct {
 	health *health
 	// secure is what the origin wants of TLS at its own host, nil for what every origin gets.
 	secure *secure
-	// reached says that the origin was connected to, at whichever address, by this hop or one before.
+	// reached says that the origin was connected to, at whichever address, by this hop or one
+	// before.
 	reached *atomic.Bool
 }
 
@@ -304,7 +310,8 @@ type issuer struct {
 
 func (c *Client) issuer(o *topology.Origin) http.RoundTripper { return &issuer{c, o} }
 
-// RoundTrip implements [http.RoundTripper]. The whole answer has as long as the origin has for its first byte.
+// RoundTrip implements [http.RoundTripper]. The whole answer has as long as the origin has for its
+// first byte.
 func (i *issuer) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeoutCause(req.Context(), i.o.Connect+i.o.FirstByte, errFirstByteTimeout)
 	var notes []string

@@ -41,7 +41,7 @@ const (
 	awaitClose
 	// idle: nothing, until the next request is sent.
 	idle
-	// spoiled: nothing that could be told from something else.
+	// spoiled: nothing, because what comes could belong to anything.
 	spoiled
 )
 
@@ -247,7 +247,7 @@ func (c *conn) wait() error {
 	return errSpent
 }
 
-// readHead reads the next head. That it is refused is told only after the line that begins a head:
+// readHead reads the next head. An error is returned only after the line that begins a head:
 // instead of that line, net/http would take it for the end of a connection that was not used, and
 // ask again.
 func (c *conn) readHead() error {
@@ -378,8 +378,8 @@ const (
 )
 
 // strays knows the hosts that have sent bytes beyond a reply. Bytes that come a moment later than
-// the reply cannot be told from the reply to a request that was sent in between, so connections to
-// such hosts carry one request each.
+// the reply cannot be distinguished from the reply to a request that was sent in between, so
+// connections to such hosts carry one request each.
 type strays struct {
 	mu    sync.Mutex
 	until map[string]time.Time

@@ -15,8 +15,8 @@ import (
 // DeniedFor is how long "denied means missing" is believed, of an origin and of a key.
 const DeniedFor = 10 * time.Second
 
-// maxProofs bounds how many origins it is known of whether they ever answered, at about 250 bytes each. Beyond, the one
-// that was not asked for longest goes, and has to answer once more.
+// maxProofs bounds how many origins it is known of whether they ever answered, at about 250 bytes
+// each. Beyond, the one that was not asked for longest goes, and has to answer once more.
 const maxProofs = 1 << 16
 
 // proofs knows which origins have ever answered with a file, and which deny every missing key.
@@ -64,8 +64,8 @@ func (p *proofs) succeeded(o *topology.Origin) {
 	found.mu.Unlock()
 }
 
-// prove makes a denial NotHere if the store says the same of a key that nobody can have, and yet shows that the credentials are
-// good: it has answered with a file before, or does for probe_key.
+// prove makes a denial NotHere if the store says the same of a key that nobody can have, and yet
+// shows that the credentials are good: it has answered with a file before, or does for probe_key.
 func (c *Client) prove(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, a *Answer) {
 	p := c.proofs.of(o)
 	select {
@@ -102,8 +102,8 @@ func (p *proof) hasAnswered() bool {
 	return p.answered
 }
 
-// seek asks for a key that nobody can have and, where that is denied, for probe_key if it is needed. It reports whether the store
-// said anything of use.
+// seek asks for a key that nobody can have and, where that is denied, for probe_key if it is
+// needed. It reports whether the store said anything of use.
 func (c *Client) seek(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, p *proof) bool {
 	probe := func(key string) (*Answer, *kind.Row) {
 		a, row := c.try(ctx, k, o, &Ask{Object: key, ObjectOK: true, Deadline: ask.Deadline}, h)

@@ -13,8 +13,8 @@ import (
 
 var denial = faultorigin.S3Error(403, "AccessDenied")
 
-// "object store, 403 AccessDenied, a random key under the prefix is denied too, and this origin (unchanged) has answered 2xx/304
-// or its probe_key does: NOT_HERE denied".
+// "object store, 403 AccessDenied, a random key under the prefix is denied too, and this origin
+// (unchanged) has answered 2xx/304 or its probe_key does: NOT_HERE denied".
 func TestDenied(t *testing.T) {
 	t.Parallel()
 	there := faultorigin.Reply(200, "x")
@@ -88,7 +88,8 @@ func targets(o *faultorigin.Origin) (out []string) {
 	return out
 }
 
-// What an origin proved does not hold for the one that it becomes with another target or other credentials.
+// What an origin proved does not hold for the one that it becomes with another target or other
+// credentials.
 func TestDeniedHoldsForTheUnchangedOrigin(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)

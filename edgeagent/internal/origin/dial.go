@@ -24,8 +24,9 @@ const (
 	idlePerHost = 64
 	idleTotal   = 1024
 	idleFor     = 60 * time.Second
-	// connFor is for how long a connection begins requests, up to a quarter less so that not all end
-	// at once. A host that has moved is then asked where it is now, however many requests there are.
+	// connFor is for how long a connection begins requests, up to a quarter less so that not all
+	// end at once. A host that has moved is then asked where it is now, however many requests there
+	// are.
 	connFor = 60 * time.Second
 )
 

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A dnsServer answers look-ups of A records by a table that a test may change. A name that is not in it does not exist; one
-// without addresses is not answered until the test ends.
+// A dnsServer answers look-ups of A records by a table that a test may change. A name that is not
+// in it does not exist; one without addresses is not answered until the test ends.
 type dnsServer struct {
 	conn net.PacketConn
 
@@ -105,7 +105,8 @@ func refuse(m *dnsmessage.Message) []byte {
 	return packed
 }
 
-// resolve answers a question with the addresses of its type; without any address the name does not exist.
+// resolve answers a question with the addresses of its type; without any address the name does not
+// exist.
 func resolve(m *dnsmessage.Message, addresses []string) []byte {
 	q := m.Questions[0]
 	out := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true}, Questions: m.Questions}

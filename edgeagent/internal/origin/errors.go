@@ -77,7 +77,8 @@ const (
 	adviceHTTP     = "check that an HTTP server is at this host and port"
 )
 
-// faultOf reads an error of a request. Its detail never repeats what net/http says, which may hold bytes of the reply.
+// faultOf reads an error of a request. Its detail never repeats what net/http says, which may hold
+// bytes of the reply.
 func faultOf(err error) fault {
 	var config *kind.ConfigError
 	var refused *refusedError
@@ -139,7 +140,8 @@ func tokenFault(e *token.Error) fault {
 	return f
 }
 
-// hurried reports whether the deadline of whoever asked ended a request, and not a timeout of the origin's.
+// hurried reports whether the deadline of whoever asked ended a request, and not a timeout of the
+// origin's.
 func hurried(err error) bool {
 	return errors.Is(err, errWalkDeadline) || errors.Is(err, context.DeadlineExceeded)
 }

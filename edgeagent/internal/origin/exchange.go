@@ -18,9 +18,11 @@ import (
 )
 
 const (
-	// maxErrorBody bounds what is read of an object store's error, which is an XML or JSON text of some hundred bytes.
+	// maxErrorBody bounds what is read of an object store's error, which is an XML or JSON text of
+	// some hundred bytes.
 	maxErrorBody = 64 << 10
-	// A body that nobody wants is read up to maxDrain, for at most drainFor, so that its connection can be used again.
+	// A body that nobody wants is read up to maxDrain, for at most drainFor, so that its connection
+	// can be used again.
 	maxDrain = 16 << 10
 	drainFor = 50 * time.Millisecond
 	// maxRedirects is how many redirects are followed.
@@ -50,7 +52,8 @@ func (x *exchange) end() {
 	x.leave()
 }
 
-// exchange sends one request, and judges the reply. It returns the hop to go on with instead if that is a redirect to follow.
+// exchange sends one request, and judges the reply. It returns the hop to go on with instead if
+// that is a redirect to follow.
 func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *kind.Row, *hop) {
 	x, err := c.reach(ctx, k, h)
 	if err != nil {
@@ -73,7 +76,7 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 	a := answerOf(k, row, r)
 	c.remark(k, a, x.by.notes)
 	if row.Outcome != Found {
-		h.health.heard(x.by.address(), row)
+		h.health.noteAnswer(x.by.address(), row)
 		x.drain()
 		return a, row, nil
 	}
@@ -83,7 +86,8 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 	return a, row, nil
 }
 
-// redirected ends the exchange and returns the hop that its reply leads to, or why it is not followed.
+// redirected ends the exchange and returns the hop that its reply leads to, or why it is not
+// followed.
 func (c *Client) redirected(k *kind.Kind, h *hop, x *exchange, location string) (*Answer, *kind.Row, *hop) {
 	r := &kind.Reply{Origin: h.Origin, Ask: h.Ask, Status: x.resp.StatusCode, Header: x.resp.Header}
 	x.drain()
@@ -130,7 +134,7 @@ func cleanCoding(h http.Header) {
 	}
 }
 
-// remark tells what the head of a reply leaves to be desired.
+// remark adds what the head of a reply leaves to be desired.
 func (c *Client) remark(k *kind.Kind, a *Answer, notes []string) {
 	if len(notes) == 0 {
 		return
@@ -146,7 +150,7 @@ func (c *Client) remark(k *kind.Kind, a *Answer, notes []string) {
 func (x *exchange) failed(err error) *Answer {
 	a := faultAnswer(faultOf(err))
 	a.Status, a.hurried = x.resp.StatusCode, hurried(err)
-	x.health.broke(x.by.address(), err)
+	x.health.noteError(x.by.address(), err)
 	x.end()
 	return a
 }
@@ -246,7 +250,8 @@ func (x *exchange) errorCode(k *kind.Kind) (string, error) {
 	return k.Code(x.resp.Header, text), nil
 }
 
-// drain ends the exchange, and keeps its connection if the rest of the body is short and already there.
+// drain ends the exchange, and keeps its connection if the rest of the body is short and already
+// there.
 func (x *exchange) drain() {
 	x.watch.lift()
 	x.watch.phase(drainFor, errDrained)
@@ -254,7 +259,8 @@ func (x *exchange) drain() {
 	x.end()
 }
 
-// hold takes the head of a reply that is passed on, and waits for the first byte of its body: without it the reply is none.
+// hold takes the head of a reply that is passed on, and waits for the first byte of its body:
+// without it the reply is none.
 func (x *exchange) hold() (*Response, error) {
 	x.watch.lift()
 	r := &Response{
@@ -295,7 +301,8 @@ func (x *exchange) hold() (*Response, error) {
 // well takes note that the address that was asked has done what it should.
 func (x *exchange) well() { x.health.note(x.by.address(), true) }
 
-// retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). What cannot be read asks for nothing.
+// retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). What cannot be
+// read asks for nothing.
 func retryAfter(value string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(value); err == nil {
 		return time.Duration(min(max(seconds, 0), 86400)) * time.Second

@@ -12,8 +12,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// A server of others' making that speaks Google Storage's protocol: fake-gcs-server, built from its pinned source. It knows no
-// tokens, and its 404 does not say what is missing.
+// A server of others' making that speaks Google Storage's protocol: fake-gcs-server, built from its
+// pinned source. It knows no tokens, and its 404 does not say what is missing.
 func TestFakeGCSServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")

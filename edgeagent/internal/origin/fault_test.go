@@ -14,7 +14,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
 )
 
-// "5xx, other 2xx, unasked 206/304, bad framing, TLS, refused, DNS, timeout": the faults on the way, each broken for real.
+// "5xx, other 2xx, unasked 206/304, bad framing, TLS, refused, DNS, timeout": the faults on the
+// way, each broken for real.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -118,7 +119,8 @@ func TestConnectTriesOtherAddresses(t *testing.T) {
 	}
 }
 
-// The address is checked at each connection: a name that was public a moment ago gains nothing by turning inwards.
+// The address is checked at each connection: a name that was public a moment ago gains nothing by
+// turning inwards.
 func TestRebinding(t *testing.T) {
 	t.Parallel()
 	for _, inwards := range []string{"127.0.0.2", "169.254.169.254", "0.0.0.0", "10.0.0.1", "::1", "::ffff:169.254.169.254", "fd00:ec2::254"} {
@@ -154,7 +156,8 @@ func TestRebinding(t *testing.T) {
 	}
 }
 
-// By default no origin is on loopback, however it is spelled, and no allowance opens the metadata services.
+// By default no origin is on loopback, however it is spelled, and no allowance opens the metadata
+// services.
 func TestAddressesAreGuarded(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)

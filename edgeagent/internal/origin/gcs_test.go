@@ -51,7 +51,8 @@ func account(t testing.TB, endpoint, key string) *topology.Origin {
 	return o
 }
 
-// The assertion that a token is asked for with, read by RFC 7523 and Google's "Using OAuth 2.0 for Server to Server Applications".
+// The assertion that a token is asked for with, read by RFC 7523 and Google's "Using OAuth 2.0 for
+// Server to Server Applications".
 func TestGCSToken(t *testing.T) {
 	t.Parallel()
 	key := serviceKey()
@@ -264,7 +265,8 @@ func TestGCSCompressedObjectsThatBreak(t *testing.T) {
 	}
 }
 
-// "object store, 403 AccessDenied" of Google Storage means the same as Amazon's, and the advice names its own right.
+// "object store, 403 AccessDenied" of Google Storage means the same as Amazon's, and the advice
+// names its own right.
 func TestGCSDenied(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)

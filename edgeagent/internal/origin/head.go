@@ -41,7 +41,7 @@ func (e *framingError) Error() string { return e.detail }
 var errNotHTTP = &framingError{"the reply does not begin as one of HTTP/1.1 does"}
 
 const (
-	// maxDropped and maxShown bound what is told of header lines that were left out: how many, and
+	// maxDropped and maxShown bound what is shown of header lines that were left out: how many, and
 	// how much of each.
 	maxDropped = 4
 	maxShown   = 60
@@ -99,9 +99,10 @@ func readHead(raw []byte) (*head, error) {
 	return h, nil
 }
 
-// connectionOptions reads what Connection says (RFC 9110 7.6.1): which fields are for this connection alone and go no further,
-// and whether it stays open. A field that says how a reply may be used, or what its bytes are, is never for the connection
-// alone, because to leave it out would make more of the reply.
+// connectionOptions reads what Connection says (RFC 9110 7.6.1): which fields are for this
+// connection alone and go no further, and whether it stays open. A field that says how a reply may
+// be used, or what its bytes are, is never for the connection alone, because to leave it out would
+// make more of the reply.
 func connectionOptions(fields []field) (hop map[string]bool, options []string) {
 	hop = make(map[string]bool)
 	for _, f := range fields {
@@ -204,7 +205,7 @@ func (h *head) readFields(lines [][]byte) ([]field, error) {
 	return fields, nil
 }
 
-// drop takes note of a line that is left out.
+// drop records a line that is left out.
 func (h *head) drop(number int, line, why string) {
 	if len(h.dropped) > maxDropped {
 		return

@@ -69,8 +69,8 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 	}
 }
 
-// A field that Connection names goes no further, though the connection closes. What says how a reply may be used counts all the
-// same.
+// A field that Connection names goes no further, though the connection closes. What says how a
+// reply may be used counts all the same.
 func TestConnectionNamesWhatGoesNoFurther(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{"close, X-Hop, Cache-Control", "X-Hop, Cache-Control, Content-Length, Content-Type", "close\r\nConnection: x-hop"} {
@@ -257,8 +257,8 @@ func TestSurplusBytesBelongToNoReply(t *testing.T) {
 	}
 }
 
-// A host that sends bytes beyond a reply once gets a connection for each request from then on: those
-// that come late would be taken for the reply to a request that was sent in between.
+// A host that sends bytes beyond a reply once gets a connection for each request from then on:
+// those that come late would be taken for the reply to a request that was sent in between.
 func TestStrayBytesEndReuse(t *testing.T) {
 	t.Parallel()
 	fault, tidy := faultorigin.New(t), faultorigin.New(t)
@@ -365,7 +365,8 @@ func FuzzReadHead(f *testing.F) {
 	})
 }
 
-// Where a conn says that a reply ends, net/http says so too: it has read a whole body, and nothing is left.
+// Where a conn says that a reply ends, net/http says so too: it has read a whole body, and nothing
+// is left.
 func FuzzConn(f *testing.F) {
 	for _, seed := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nJPEGHTTP/1.1 200 OK\r\n",

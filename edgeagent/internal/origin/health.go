@@ -18,18 +18,21 @@ import (
 )
 
 const (
-	// maxHealths bounds how many origins the edge knows the health of, at most 1 KiB each but for those with several addresses,
-	// which take up to 4 KiB. One that was not asked for forgetAfter is forgotten.
+	// maxHealths bounds how many origins the edge knows the health of, at most 1 KiB each but for
+	// those with several addresses, which take up to 4 KiB. One that was not asked for forgetAfter
+	// is forgotten.
 	maxHealths  = 1 << 14
 	forgetAfter = 20 * time.Minute
 
-	// An error is told as long as it is the last word, for at most tellFor, and for tellAnyway in any case.
-	tellFor    = 15 * time.Minute
-	tellAnyway = time.Minute
-	maxTold    = 200 // bytes
+	// An error is shown as long as it is the last word, for at most showFor, and for showAnyway in
+	// any case.
+	showFor    = 15 * time.Minute
+	showAnyway = time.Minute
+	maxSummary = 200 // bytes
 )
 
-// A health is what the edge knows of how one origin fares: whether it may be asked, how often, and where.
+// A health is what the edge knows of how one origin does: whether it may be asked, how often, and
+// where.
 type health struct {
 	kind, account, origin string
 	now                   func() time.Time
@@ -52,8 +55,8 @@ type health struct {
 	failure   string
 }
 
-// A place names a health: an origin as long as it looks at the same place. The Media Library is one for each account, so that
-// no account can spoil it for another.
+// A place names a health: an origin as long as it looks at the same place. The Media Library is one
+// for each account, so that no account can spoil it for another.
 type place struct {
 	uid, account string
 	target       uint64
@@ -73,7 +76,8 @@ func newHealths(now func() time.Time, m *metrics) *healths {
 	return &healths{now: now, metrics: m, known: known}
 }
 
-// of returns the health of an origin. An admin's test has one of its own, which is forgotten with it.
+// of returns the health of an origin. An admin's test has one of its own, which is forgotten with
+// it.
 func (hs *healths) of(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	h := hs.find(k, o, ask)
 	limits := topology.DefaultBreaker
@@ -172,7 +176,7 @@ func (h *health) admit() (refusal *Answer) {
 	}
 	return &Answer{
 		Outcome: Inconclusive, Reason: BreakerOpen, ProxyError: "destination_unavailable", Detail: detail, RetryAfter: left,
-		Advice: "mend the origin; the edge asks it again by itself",
+		Advice: "repair the origin; the edge asks it again by itself",
 	}
 }
 
@@ -181,15 +185,15 @@ type verdict uint8
 
 const (
 	noVerdict verdict = iota // the origin was not asked, or not for long enough
-	reached                  // it is there, but an admin has something to mend
+	reached                  // it is there, but an admin has something to correct
 	begun                    // the head of a file has come; whether it is well shows at the end of the body
 	well
 	busy
 	broken
 )
 
-// patience is how long an origin must have been waited for, if its own timeout is not shorter, before a deadline that the
-// steps before it have used up is held against it.
+// patience is how long an origin must have been waited for, if its own timeout is not shorter,
+// before a deadline that the steps before it have used up is held against it.
 const patience = time.Second
 
 func verdictOf(k *kind.Kind, o *topology.Origin, a *Answer, took time.Duration) verdict {
@@ -219,14 +223,14 @@ func verdictOf(k *kind.Kind, o *topology.Origin, a *Answer, took time.Duration) 
 	return broken
 }
 
-// report takes note of what came of a client's request that was admitted.
+// report records what came of a client's request that was admitted.
 func (h *health) report(k *kind.Kind, o *topology.Origin, ask *Ask, a *Answer, v verdict) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	failed := v == busy || v == broken
 	if failed {
-		h.ill, h.failed, h.failure = true, now, told(a)
+		h.ill, h.failed, h.failure = true, now, summary(a)
 	}
 	switch {
 	case v == noVerdict:
@@ -258,7 +262,8 @@ func (h *health) path(k *kind.Kind, ask *Ask) uint64 {
 	return maphash.String(h.seed, ask.Path)
 }
 
-// conclude takes note of what a question came to, when there is nothing more to find out about the answer.
+// conclude records what a question came to, when there is nothing more to find out about the
+// answer.
 func (h *health) conclude(a *Answer) {
 	now := h.now()
 	h.mu.Lock()
@@ -268,11 +273,11 @@ func (h *health) conclude(a *Answer) {
 	case a.Outcome != Inconclusive:
 		h.ill = false
 	case a.Reason == Misconfigured, a.Status != 0:
-		h.ill, h.failed, h.failure = true, now, told(a)
+		h.ill, h.failed, h.failure = true, now, summary(a)
 	}
 }
 
-// finished takes note of a body that came to its end, or as far as its reader wanted it.
+// finished records a body that came to its end, or as far as its reader wanted it.
 func (h *health) finished() {
 	now := h.now()
 	h.mu.Lock()
@@ -287,11 +292,11 @@ func (h *health) moved(yes bool, to guard.State) {
 	}
 }
 
-// told is an answer as one line for people.
-func told(a *Answer) string {
+// summary is an answer as one line for people.
+func summary(a *Answer) string {
 	text := string(a.Reason) + ": " + a.Detail
-	if len(text) > maxTold {
-		text = strings.ToValidUTF8(text[:maxTold], "")
+	if len(text) > maxSummary {
+		text = strings.ToValidUTF8(text[:maxSummary], "")
 	}
 	return text
 }
@@ -309,7 +314,8 @@ func (h *health) retry(cause string) bool {
 	return ok
 }
 
-// enter takes a place for a request of a path. The place is pending until answered and taken until leave.
+// enter takes a place for a request of a path. The place is pending until answered and taken until
+// leave.
 func (h *health) enter(path uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -336,14 +342,14 @@ func (h *health) leave(path uint64) {
 	h.caps.Leave(path)
 }
 
-// state is what there is to tell an admin, nil if all is well.
+// state is what an admin should know, nil if all is well.
 func (h *health) state() *topologyv1.OriginState {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	open := h.breaker.State(now) != guard.Closed
 	since := now.Sub(h.failed)
-	if !open && (h.failed.IsZero() || since >= tellAnyway && (!h.ill || since >= tellFor)) {
+	if !open && (h.failed.IsZero() || since >= showAnyway && (!h.ill || since >= showFor)) {
 		return nil
 	}
 	return &topologyv1.OriginState{
@@ -351,11 +357,12 @@ func (h *health) state() *topologyv1.OriginState {
 	}
 }
 
-// maxStates is how many origins are told of that are not well.
+// maxStates is how many origins that are not well are reported.
 const maxStates = 100
 
-// States returns the origins that are not well, those that are not asked at all first, then those that failed last. current
-// returns the origin that has an id of an account, nil if there is none any more; of others nothing is told.
+// States returns the origins that are not well, those that are not asked at all first, then those
+// that failed last. current returns the origin that has an id of an account, nil if there is none
+// any more; others are left out.
 func (c *Client) States(current func(account, id string) *topology.Origin) []*topologyv1.OriginState {
 	var states []*topologyv1.OriginState
 	for p, h := range c.healths.all() {

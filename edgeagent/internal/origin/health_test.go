@@ -36,7 +36,8 @@ func (c *clock) forward(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// ask asks for /a.jpg and says what came of it in one word: the reason, or the outcome if there is none.
+// ask asks for /a.jpg and says what came of it in one word: the reason, or the outcome if there is
+// none.
 func ask(t *testing.T, c *Client, o *topology.Origin) string {
 	t.Helper()
 	return askFor(t, c, o, "/a.jpg")
@@ -145,8 +146,8 @@ func TestAdminsAreNotKeptOff(t *testing.T) {
 	}
 }
 
-// One file that the Media Library has lost, or a replica that is behind, does not keep edges from the rest of it; a library that
-// is gone does.
+// One file that the Media Library has lost, or a replica that is behind, does not keep edges from
+// the rest of it; a library that is gone does.
 func TestLibraryBreaker(t *testing.T) {
 	t.Parallel()
 	library := faultorigin.New(t)
@@ -177,7 +178,8 @@ func TestLibraryBreaker(t *testing.T) {
 	}
 }
 
-// An origin that stalls gets so many requests and no more; those beyond are told so at once, and other origins notice nothing.
+// An origin that stalls gets so many requests and no more; those beyond are told so at once, and
+// other origins notice nothing.
 func TestPendingCap(t *testing.T) {
 	t.Parallel()
 	slow, quick, registry := faultorigin.New(t), faultorigin.New(t), prometheus.NewRegistry()
@@ -339,7 +341,8 @@ func TestHealthsAreBounded(t *testing.T) {
 	}
 }
 
-// The states tell of the origins that are there and not well: first those that are not asked, then the latest.
+// The states tell of the origins that are there and not well: first those that are not asked, then
+// the latest.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	now := newClock()
@@ -364,7 +367,7 @@ func TestStates(t *testing.T) {
 	told := func() (ids string) {
 		for _, s := range c.States(func(_, id string) *topology.Origin { return origins[id] }) {
 			ids += s.Origin + " "
-			if len(s.LastError) > maxTold {
+			if len(s.LastError) > maxSummary {
 				t.Errorf("told %d bytes", len(s.LastError))
 			}
 		}
@@ -386,12 +389,12 @@ func TestStates(t *testing.T) {
 	origin("a c b ")
 	say("c", "", 200, 1)
 	origin("a c b ")
-	now.forward(tellAnyway)
+	now.forward(showAnyway)
 	origin("a b ")
 	origins["b"].Target = 7
 	origin("a ")
 	origins["b"].Target = 0
-	now.forward(tellFor)
+	now.forward(showFor)
 	origin("a ") // its breaker is half-open until someone asks
 	for i := range 2 * maxStates {
 		say(fmt.Sprint(i), Failed, 500, 1)

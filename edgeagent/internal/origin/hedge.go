@@ -37,7 +37,7 @@ func (h *health) second(host string, first netip.Addr) (netip.Addr, bool) {
 	return addr, true
 }
 
-// took takes note of how long an answer took. Without a second address nobody needs to know.
+// took records how long an answer took. Without a second address nobody needs to know.
 func (h *health) took(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -78,7 +78,7 @@ func (h *health) other(host string, tried []netip.Addr) (netip.Addr, bool) {
 }
 
 // hedged sends a hop's request, and a second time to another address of its host if the answer is
-// later than most. The first answer counts; without one, it tells the addresses that failed.
+// later than most. The first answer counts; without one, it returns the addresses that failed.
 func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attempt) (*exchange, []netip.Addr, error) {
 	host, began := h.Req.URL.Hostname(), time.Now()
 	after, ok := h.health.hedge(host)
@@ -118,7 +118,7 @@ func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attemp
 				continue // the other one may do better
 			}
 			if running > 0 {
-				h.health.outrun(first, second, s.by)
+				h.health.hedgeWon(first, second, s.by)
 				loser := first
 				if s.by == first {
 					loser = second
@@ -164,7 +164,7 @@ type attempt struct {
 	bad []netip.Addr // the addresses that failed
 }
 
-// failedAt takes note of an address that failed. No address, and no attempt, are none.
+// failedAt records an address that failed. No address, and no attempt, are none.
 func (a *attempt) failedAt(addr netip.Addr) {
 	if a == nil || !addr.IsValid() {
 		return
@@ -181,7 +181,7 @@ func (a *attempt) failed() []netip.Addr {
 	return slices.Clone(a.bad)
 }
 
-// order takes note of a look-up and returns the addresses in the order to try them.
+// order records a look-up and returns the addresses in the order to try them.
 func (a *attempt) order(host string, found []netip.Addr, prefer netip.Addr) []netip.Addr {
 	if a == nil {
 		return guard.Interleave(found)
@@ -208,7 +208,7 @@ func (a *attempt) got(conn httptrace.GotConnInfo) {
 	a.at.Store(&at)
 }
 
-// connected takes note of where the attempt's connection will lead if nothing goes wrong.
+// connected records where the attempt's connection will lead if nothing goes wrong.
 func (a *attempt) connected(to netip.Addr) {
 	if a != nil {
 		a.at.CompareAndSwap(nil, &to)
@@ -229,7 +229,7 @@ func (a *attempt) release() {
 	}
 }
 
-// overtook takes note of the addresses that had not answered when another one, which was tried
+// overtook records the addresses that had not answered when another one, which was tried
 // later, did.
 func (a *attempt) overtook(tried []netip.Addr, winner netip.Addr) {
 	if a == nil {
@@ -240,8 +240,9 @@ func (a *attempt) overtook(tried []netip.Addr, winner netip.Addr) {
 	}
 }
 
-// outrun takes note of who won.
-func (h *health) outrun(first, second, winner *attempt) {
+// hedgeWon counts a hedge that was answered first, and holds that against the address that was
+// late.
+func (h *health) hedgeWon(first, second, winner *attempt) {
 	if winner != second {
 		return
 	}

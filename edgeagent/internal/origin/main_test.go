@@ -132,7 +132,8 @@ func read(t testing.TB, a *Answer) (string, error) {
 	return string(b), err
 }
 
-// discard closes the body of an answer, if there is one, and checks that the answer tells no secret.
+// discard closes the body of an answer, if there is one, and checks that the answer tells no
+// secret.
 func discard(t testing.TB, a *Answer) {
 	t.Helper()
 	if a.Response != nil {

@@ -41,7 +41,8 @@ func newMetrics() *metrics {
 	return m
 }
 
-// register gives the metrics to reg, unless it is nil. The breakers are counted in hs when someone asks.
+// register gives the metrics to reg, unless it is nil. The breakers are counted in hs when someone
+// asks.
 func (m *metrics) register(reg prometheus.Registerer, hs *healths) {
 	if reg == nil {
 		return

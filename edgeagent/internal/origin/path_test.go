@@ -9,7 +9,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// A web server gets the canonical path as it is, byte for byte: one encoding more or less is another file.
+// A web server gets the canonical path as it is, byte for byte: one encoding more or less is
+// another file.
 func TestWebPathIsVerbatim(t *testing.T) {
 	t.Parallel()
 	paths := []struct{ name, path string }{

@@ -11,7 +11,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// What is no URL of a listed host belongs to another step of the walk: it is not here, and nothing is sent.
+// What is no URL of a listed host belongs to another step of the walk: it is not here, and nothing
+// is sent.
 func TestProxyAsksListedHostsOnly(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
@@ -36,7 +37,8 @@ func TestProxyIsGuarded(t *testing.T) {
 	saw(t, fault, 0)
 }
 
-// What reaches the host: the very path and query, and no more of the client than any web origin sees.
+// What reaches the host: the very path and query, and no more of the client than any web origin
+// sees.
 func TestProxyRequest(t *testing.T) {
 	t.Parallel()
 	long := "/" + strings.Repeat("a", 7000)

@@ -118,8 +118,8 @@ func (h *health) question(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, su
 	return q, sure
 }
 
-// wonder asks a question of the edge's own if one is due, and reports whether it does. done is closed
-// at its end.
+// wonder asks a question of the edge's own if one is due, and reports whether it does. done is
+// closed at its end.
 func (c *Client) wonder(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done chan struct{}, asked bool) {
 	now := h.now()
 	h.mu.Lock()
@@ -150,8 +150,8 @@ func (c *Client) wonder(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (
 	return done, true
 }
 
-// learn waits for the question of the edge's own that is due, and reports whether it was asked. Whoever
-// comes while it is under way does not wait.
+// learn waits for the question of the edge's own that is due, and reports whether it was asked.
+// Whoever comes while it is under way does not wait.
 func (c *Client) learn(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) bool {
 	done, mine := c.wonder(k, o, ask, h)
 	if !mine {
@@ -172,7 +172,7 @@ func (c *Client) learn(ctx context.Context, k *kind.Kind, o *topology.Origin, as
 	return false
 }
 
-// answeredOwn takes note of what came of a question of the edge's own.
+// answeredOwn records what came of a question of the edge's own.
 func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 	now := h.now()
 	h.mu.Lock()
@@ -200,7 +200,7 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 			h.known = slices.Delete(h.known, i, i+1) // the file, and not the origin, may be what is broken
 		}
 	}
-	h.ill, h.failed, h.failure = true, now, told(a)
+	h.ill, h.failed, h.failure = true, now, summary(a)
 	h.moved(b.Confirm(now, a.RetryAfter), guard.Open)
 }
 

@@ -9,8 +9,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// "3xx from a web origin: followed, at most 3 hops, each checked like the first, secrets and request_headers never to another
-// host; else INCONCLUSIVE config with the Location".
+// "3xx from a web origin: followed, at most 3 hops, each checked like the first, secrets and
+// request_headers never to another host; else INCONCLUSIVE config with the Location".
 func TestRedirects(t *testing.T) {
 	t.Parallel()
 	file := faultorigin.Reply(200, "the file")

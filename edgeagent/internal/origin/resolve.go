@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// While DNS gives no answer for a host, the last one serves, for at most lastGoodFor: an address
-	// may be another's by then. The next look-up is made after lookupAgain (RFC 8767 5). One for
-	// which there is a last answer gets lookupPatience, so that time is left to connect.
+	// While DNS gives no answer for a host, the last one serves, for at most lastGoodFor: an
+	// address may be another's by then. The next look-up is made after lookupAgain (RFC 8767 5).
+	// One for which there is a last answer gets lookupPatience, so that time is left to connect.
 	lastGoodFor    = 3 * 24 * time.Hour
 	lookupPatience = 500 * time.Millisecond
 	lookupAgain    = 30 * time.Second
 	// goneFor is how long the last answer serves once DNS says that the host does not exist: a zone
-	// that is being mended, or a resolver that leads nowhere, says so too.
+	// that is being repaired, or a resolver that leads nowhere, says so too.
 	goneFor = 5 * time.Minute
 	// maxHosts bounds the hosts whose last answer is known. Beyond, all are forgotten.
 	maxHosts = 1 << 14

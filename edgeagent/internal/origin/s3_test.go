@@ -19,8 +19,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// An s3Store is an S3 store that checks signatures by the book: docs.aws.amazon.com, "Create a signed AWS API request". It shares
-// no code with the signer.
+// An s3Store is an S3 store that checks signatures by the book: docs.aws.amazon.com, "Create a
+// signed AWS API request". It shares no code with the signer.
 type s3Store struct {
 	keyID, secret, region string
 	anonymous             bool // serves requests without a signature
@@ -122,8 +122,8 @@ func newS3Store(t testing.TB) (*s3Store, string) {
 	return store, server.URL
 }
 
-// The key that a store is asked for is the canonical path decoded once, under the prefix, whatever is in it; and the signature
-// holds for it.
+// The key that a store is asked for is the canonical path decoded once, under the prefix, whatever
+// is in it; and the signature holds for it.
 func TestS3Keys(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, prefix, path, key string }{
@@ -170,7 +170,8 @@ func TestS3Keys(t *testing.T) {
 	}
 }
 
-// Cloudinary's backups hold percent-encoded keys, so their percent signs are encoded once more on the wire.
+// Cloudinary's backups hold percent-encoded keys, so their percent signs are encoded once more on
+// the wire.
 func TestS3PercentEncodedKeys(t *testing.T) {
 	t.Parallel()
 	store, endpoint := newS3Store(t)
@@ -269,7 +270,8 @@ func TestS3SecretsAreNotMixedUp(t *testing.T) {
 	}
 }
 
-// Of an origin's own fields the store's are signed, which it insists on, and the others are sent beside.
+// Of an origin's own fields the store's are signed, which it insists on, and the others are sent
+// beside.
 func TestS3RequestHeaders(t *testing.T) {
 	t.Parallel()
 	store, endpoint := newS3Store(t)

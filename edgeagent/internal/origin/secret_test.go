@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Whatever an origin answers, even what it was sent, no secret is in what anybody reads: answers, errors of bodies, states,
-// metrics, and the log.
+// Whatever an origin answers, even what it was sent, no secret is in what anybody reads: answers,
+// errors of bodies, states, metrics, and the log.
 func TestNoSecretIsTold(t *testing.T) {
 	var logged bytes.Buffer
 	log.SetOutput(&logged)

@@ -51,7 +51,8 @@ func newSecures(base *tls.Config, enforced bool) *secures {
 	return &secures{base: base, enforced: enforced, known: make(map[string]*secure)}
 }
 
-// of returns what o wants of TLS, nil if it is what every origin gets. Its error is a *kind.ConfigError.
+// of returns what o wants of TLS, nil if it is what every origin gets. Its error is a
+// *kind.ConfigError.
 func (s *secures) of(o *topology.Origin) (*secure, error) {
 	spec := o.Spec.GetWeb()
 	name, cas, checked := web.TLSName(spec), spec.GetCaPem(), spec == nil || spec.TlsVerify == nil || *spec.TlsVerify

@@ -27,7 +27,8 @@ func buildTool(t *testing.T, pkg string) string {
 	return binary
 }
 
-// startServer runs a program until the test ends, with all that it starts itself, and waits until it listens.
+// startServer runs a program until the test ends, with all that it starts itself, and waits until
+// it listens.
 func startServer(t *testing.T, run *exec.Cmd, address string) {
 	t.Helper()
 	var output bytes.Buffer

@@ -108,7 +108,8 @@ func TestAkeneoOutcomes(t *testing.T) {
 	}, "3xx", "401, 403")
 }
 
-// What is asked for, to the byte, for a path at each kind of object store. "" means that nothing is sent.
+// What is asked for, to the byte, for a path at each kind of object store. "" means that nothing is
+// sent.
 func TestExactKeys(t *testing.T) {
 	t.Parallel()
 	long := string(slices.Repeat([]byte("a"), topology.MaxKeyBytes))

@@ -145,7 +145,8 @@ func TestS3Outcomes(t *testing.T) {
 	}, "3xx")
 }
 
-// testOutcomes plays the examples, and insists that each row of the table has one, but for rows that others hide.
+// testOutcomes plays the examples, and insists that each row of the table has one, but for rows
+// that others hide.
 func testOutcomes(t *testing.T, table []kind.Row, examples []example, at func(testing.TB, *faultorigin.Origin, example) *topology.Origin, hidden ...string) {
 	shown := map[string]bool{}
 	for _, row := range hidden {

@@ -51,7 +51,8 @@ func TestTokenFailures(t *testing.T) {
 	}
 }
 
-// A token that is revoked before its time is got anew, once; the refresh token first, and the password where that is refused.
+// A token that is revoked before its time is got anew, once; the refresh token first, and the
+// password where that is refused.
 func TestRevokedToken(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)

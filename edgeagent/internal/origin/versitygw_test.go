@@ -18,8 +18,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// A real S3 server, so that what is sent and what is read is not only what we believe of S3: versitygw, built from its pinned
-// source.
+// A real S3 server, so that what is sent and what is read is not only what we believe of S3:
+// versitygw, built from its pinned source.
 func TestVersityGateway(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A watch ends one request when a phase of it takes too long. The phases follow one another: connecting, waiting for the
-// head, then each wait for a piece of the body.
+// A watch ends one request when a phase of it takes too long. The phases follow one another:
+// connecting, waiting for the head, then each wait for a piece of the body.
 type watch struct {
 	cancel context.CancelCauseFunc
 
@@ -23,14 +23,16 @@ func newWatch(cancel context.CancelCauseFunc, deadline time.Time) *watch {
 	return &watch{cancel: cancel, deadline: deadline}
 }
 
-// phase begins a phase of at most limit, and ends the one before. If it takes longer, the request ends with cause.
+// phase begins a phase of at most limit, and ends the one before. If it takes longer, the request
+// ends with cause.
 func (w *watch) phase(limit time.Duration, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.begin(limit, cause)
 }
 
-// await begins a phase as phase does, unless the head is here: net/http may tell late that it has sent the request.
+// await begins a phase as phase does, unless the head is here: net/http may report late that it has
+// sent the request.
 func (w *watch) await(limit time.Duration, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Each phase has its own limit, the deadline holds until it is lifted, and outside of phases nothing ends.
+// Each phase has its own limit, the deadline holds until it is lifted, and outside of phases
+// nothing ends.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	nothing := func(*watch) {}

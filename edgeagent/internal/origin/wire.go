@@ -60,13 +60,13 @@ func (h *health) detour(host string) netip.Addr {
 	return h.addresses.Detour(host, now)
 }
 
-// heard takes note of an answer by an address.
-func (h *health) heard(addr netip.Addr, row *kind.Row) {
+// noteAnswer records an answer by an address.
+func (h *health) noteAnswer(addr netip.Addr, row *kind.Row) {
 	h.note(addr, row.Reason != Failed && row.Reason != Busy)
 }
 
-// broke takes note of a body that ended before its time, not by the caller's will.
-func (h *health) broke(addr netip.Addr, err error) {
+// noteError records a body that ended before its time, not by the caller's will.
+func (h *health) noteError(addr netip.Addr, err error) {
 	if unwell(err) {
 		h.note(addr, false)
 	}
@@ -78,7 +78,7 @@ func unwell(err error) bool {
 	return (f.reason == Failed || f.reason == Timeout) && !hurried(err)
 }
 
-// note takes note of what an address did.
+// note records what an address did.
 func (h *health) note(addr netip.Addr, well bool) {
 	if h == nil || !addr.IsValid() {
 		return

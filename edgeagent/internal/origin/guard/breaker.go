@@ -1,6 +1,6 @@
-// Package guard keeps one origin in trouble from the rest: a breaker and the doubt that may open it, budgets of what is asked in
-// addition, caps on what is under way, what is known of its addresses, and which addresses there may be. None has a lock of its
-// own.
+// Package guard keeps one origin in trouble from the rest: a breaker and the doubt that may open
+// it, budgets of what is asked in addition, caps on what is under way, what is known of its
+// addresses, and which addresses there may be. None has a lock of its own.
 package guard
 
 import (
@@ -15,7 +15,8 @@ const (
 	FirstOpen = time.Second
 	// askEvery is the least time between two questions of the edge's own to one origin.
 	askEvery = time.Second
-	// ConfirmBy is how many questions of the edge's own have to fail in a row to open the breaker of a suspect.
+	// ConfirmBy is how many questions of the edge's own have to fail in a row to open the breaker
+	// of a suspect.
 	ConfirmBy = 2
 )
 
@@ -69,7 +70,8 @@ func (b *Breaker) Opened() bool { return !b.until.IsZero() }
 // Left is for how long the origin is not asked, not even by the edge itself.
 func (b *Breaker) Left(now time.Time) time.Duration { return max(0, b.until.Sub(now)) }
 
-// Suspect has the edge find out by itself whether the origin is in trouble, which its replies suggest.
+// Suspect has the edge find out by itself whether the origin is in trouble, which its replies
+// suggest.
 func (b *Breaker) Suspect() { b.suspect = b.suspect || !b.Opened() }
 
 // Suspected reports whether it is, or was when the breaker opened.

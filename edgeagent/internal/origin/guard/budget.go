@@ -2,8 +2,8 @@ package guard
 
 import "time"
 
-// Budget keeps what is asked in addition a share of what is asked anyway, so that retries do not double the load of a storage
-// that is in trouble (Finagle's RetryBudget).
+// Budget keeps what is asked in addition a share of what is asked anyway, so that retries do not
+// double the load of a storage that is in trouble (Finagle's RetryBudget).
 type Budget struct {
 	share float64 // earned by each request
 	rate  float64 // earned each second, for storages that are asked little

@@ -1,8 +1,9 @@
 package guard
 
 const (
-	// MaxPending bounds the requests to one origin whose head has not come, MaxOpen those whose body has not ended: beyond,
-	// an origin is busy. One that stalls then holds no more of the edge than that.
+	// MaxPending bounds the requests to one origin whose head has not come, MaxOpen those whose
+	// body has not ended: beyond, an origin is busy. One that stalls then holds no more of the edge
+	// than that.
 	MaxPending = 256
 	MaxOpen    = 1024
 )
@@ -25,8 +26,8 @@ type Caps struct {
 // A share is how many places the requests for one path have.
 type share struct{ pending, open int }
 
-// Enter takes a place for a request of a path, or returns the bound that is reached. The place is pending until Answered and
-// taken until Leave.
+// Enter takes a place for a request of a path, or returns the bound that is reached. The place is
+// pending until Answered and taken until Leave.
 func (c *Caps) Enter(path uint64) (full Cap) {
 	s := c.shares[path]
 	switch {

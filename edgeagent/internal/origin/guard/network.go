@@ -14,8 +14,8 @@ const (
 	forbidden       // link-local, metadata services, and what stands for no single host: never
 )
 
-// special holds the ranges that are not on the public Internet: IANA's special-purpose registries (RFC 6890) as of 2025, and
-// metadata services that live in otherwise private or public space.
+// special holds the ranges that are not on the public Internet: IANA's special-purpose registries
+// (RFC 6890) as of 2025, and metadata services that live in otherwise private or public space.
 var special = []struct {
 	prefix netip.Prefix
 	reach  reach
@@ -55,8 +55,8 @@ var special = []struct {
 	{netip.MustParsePrefix("ff00::/8"), forbidden},
 }
 
-// embeddings are the IPv6 ranges whose addresses carry an IPv4 address at a byte offset, to which a translator or tunnel
-// leads: RFC 4291 2.5.5.1, RFC 2765, RFC 6052, RFC 8215, RFC 3056.
+// embeddings are the IPv6 ranges whose addresses carry an IPv4 address at a byte offset, to which a
+// translator or tunnel leads: RFC 4291 2.5.5.1, RFC 2765, RFC 6052, RFC 8215, RFC 3056.
 var embeddings = []struct {
 	prefix netip.Prefix
 	offset int
@@ -91,7 +91,8 @@ func (n *Network) Check(addr netip.Addr) error {
 	return nil
 }
 
-// AddressError says that an address may not be connected to: never, or unless the operator allows it.
+// AddressError says that an address may not be connected to: never, or unless the operator allows
+// it.
 type AddressError struct {
 	Addr  netip.Addr
 	Never bool

@@ -13,7 +13,8 @@ type Identity struct {
 	target, credentials uint64
 }
 
-// IdentityOf hashes the credentials with a seed that nobody knows, so that no admin can make theirs pass for another's.
+// IdentityOf hashes the credentials with a seed that nobody knows, so that no admin can make theirs
+// pass for another's.
 func IdentityOf(seed maphash.Seed, o *topology.Origin) Identity {
 	var h maphash.Hash
 	h.SetSeed(seed)

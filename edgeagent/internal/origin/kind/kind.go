@@ -1,5 +1,6 @@
-// Package kind is what the kinds of storage have in common: what one of them is ([Kind]), what is wanted of it ([Ask]), and what
-// its answers mean ([Row]). Each kind is a package below this one, and knows nothing of connections, health or retries.
+// Package kind is what the kinds of storage have in common: what one of them is ([Kind]), what is
+// wanted of it ([Ask]), and what its answers mean ([Row]). Each kind is a package below this one,
+// and knows nothing of connections, health or retries.
 package kind
 
 import (
@@ -19,28 +20,30 @@ type Edge struct {
 // Kind is what is particular to one kind of storage.
 type Kind struct {
 	Name string
-	// Keyed says that files lie under object keys. What cannot be a key is not there, and nothing is sent: an empty key would
-	// list the bucket.
+	// Keyed says that files lie under object keys. What cannot be a key is not there, and nothing
+	// is sent: an empty key would list the bucket.
 	Keyed bool
-	// Operator says that the URL is the operator's own, which the rules on addresses do not concern.
+	// Operator says that the URL is the operator's own, which the rules on addresses do not
+	// concern.
 	Operator bool
-	// Build makes the request, all but the conditions and what lets it in. Its error is a *ConfigError or an *UnaskedError.
-	// It is nil for a kind that this edge does not know.
+	// Build makes the request, all but the conditions and what lets it in. Its error is a
+	// *ConfigError or an *UnaskedError. It is nil for a kind that this edge does not know.
 	Build func(e *Edge, o *topology.Origin, a *Ask) (*http.Request, error)
-	// Site names the host that is asked, for a kind that asks several: one in trouble is no reason to leave the others alone.
+	// Site names the host that is asked, for a kind that asks several: one in trouble is no reason
+	// to leave the others alone.
 	Site func(o *topology.Origin, a *Ask) string
-	// Sign lets the request in. It comes after the conditions, which some signatures cover. Its error is like Build's, or one
-	// of getting a token. Nil signs nothing.
+	// Sign lets the request in. It comes after the conditions, which some signatures cover. Its
+	// error is like Build's, or one of getting a token. Nil signs nothing.
 	Sign func(ctx context.Context, h *Hop) error
-	// Follows reports whether redirects are followed, and Next makes the request that one leads to. Both are nil for a kind
-	// that follows none.
+	// Follows reports whether redirects are followed, and Next makes the request that one leads to.
+	// Both are nil for a kind that follows none.
 	Follows func(o *topology.Origin) bool
 	Next    func(e *Edge, h *Hop, location string) (*http.Request, error)
-	// Code reads the error code from the head and the start of the body of a reply: for an object store of one of 300 and
-	// above, for a web server of a 400. Nil needs no body.
+	// Code reads the error code from the head and the start of the body of a reply: for an object
+	// store of one of 300 and above, for a web server of a 400. Nil needs no body.
 	Code func(header http.Header, body []byte) string
-	// Elaborate returns what to add to the detail of an answer that a row has judged, and advice in place of the row's, if it
-	// is not empty. It may be nil.
+	// Elaborate returns what to add to the detail of an answer that a row has judged, and advice in
+	// place of the row's, if it is not empty. It may be nil.
 	Elaborate func(r *Reply, row *Row) (detail, advice string)
 	// Finish makes a reply what it is for who asked. It may be nil.
 	Finish func(a *Ask, r *Response) error
@@ -64,7 +67,8 @@ type Hop struct {
 	Own bool
 	// Count is how many redirects led here.
 	Count int
-	// Head asks for the same file under other conditions, and returns the header of a reply that has it, nil without one.
+	// Head asks for the same file under other conditions, and returns the header of a reply that
+	// has it, nil without one.
 	Head func(ctx context.Context, conditions Conditions) http.Header
 }
 

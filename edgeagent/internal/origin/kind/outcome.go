@@ -10,8 +10,8 @@ import (
 type Outcome uint8
 
 const (
-	// Inconclusive: the origin did not answer the question. It is the zero value, so that what was never decided is never
-	// taken for an answer.
+	// Inconclusive: the origin did not answer the question. It is the zero value, so that what was
+	// never decided is never taken for an answer.
 	Inconclusive Outcome = iota
 	// NotHere: the origin says, definitely, that it has no such file.
 	NotHere
@@ -31,11 +31,12 @@ const (
 	SoftNotFound Reason = "soft-404"
 	// Denied: an object store that answers 403 for every missing key.
 	Denied Reason = "denied"
-	// Unasked: the path cannot be a key of the storage, or is not in the Media Library, so nothing was sent.
+	// Unasked: the path cannot be a key of the storage, or is not in the Media Library, so nothing
+	// was sent.
 	Unasked Reason = "unasked"
 	// Remembered: the origin said so a moment ago, so nothing was sent.
 	Remembered Reason = "remembered"
-	// Misconfigured: something an admin must mend; it says nothing about the origin's health.
+	// Misconfigured: something an admin must correct; it says nothing about the origin's health.
 	Misconfigured Reason = "config"
 	// Busy: the origin asks for patience.
 	Busy Reason = "busy"
@@ -49,17 +50,20 @@ const (
 	Canceled Reason = "canceled"
 )
 
-// Response is a reply that is passed on: of status 200 or 203, 206 or 416 to our own Range, or 304 to our own validator.
+// Response is a reply that is passed on: of status 200 or 203, 206 or 416 to our own Range, or 304
+// to our own validator.
 type Response struct {
 	Status int
 	Header http.Header
-	// Body is never nil and must be closed. Its first byte has arrived, unless it is empty. An error other than io.EOF says
-	// that the body is not whole. 304 and 416 have an empty one.
+	// Body is never nil and must be closed. Its first byte has arrived, unless it is empty. An
+	// error other than io.EOF says that the body is not whole. 304 and 416 have an empty one.
 	Body io.ReadCloser
 	// Length is the length of Body in bytes, -1 if unknown.
 	Length int64
-	// Framed is false if only the closed connection marks the end of Body, so that a cut cannot be told from the end.
+	// Framed is false if only the closed connection marks the end of Body, so that a cut cannot be
+	// distinguished from the end.
 	Framed bool
-	// RequestTime is when the request was begun, ResponseTime when its head had arrived (RFC 9111 4.2.3).
+	// RequestTime is when the request was begun, ResponseTime when its head had arrived (RFC 9111
+	// 4.2.3).
 	RequestTime, ResponseTime time.Time
 }

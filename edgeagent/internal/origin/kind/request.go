@@ -33,7 +33,8 @@ func SetRequestHeaders(req *http.Request, o *topology.Origin) {
 	}
 }
 
-// Reserved reports whether a field is about the connection, the framing or the conditions of the request, which nobody else may set.
+// Reserved reports whether a field is about the connection, the framing or the conditions of the
+// request, which nobody else may set.
 func Reserved(name string) bool {
 	switch strings.ToLower(name) {
 	case "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
@@ -43,8 +44,9 @@ func Reserved(name string) bool {
 	return false
 }
 
-// ObjectKey puts the object under the prefix, with a "/" between. A key that no store can have is not there. One that
-// software on the way could take for another is never asked for; a client cannot ask for it, but prefix and probe_key can.
+// ObjectKey puts the object under the prefix, with a "/" between. A key that no store can have is
+// not there. One that software on the way could take for another is never asked for; a client
+// cannot ask for it, but prefix and probe_key can.
 func ObjectKey(prefix, object string) (string, error) {
 	key := prefix + object
 	if prefix != "" && !strings.HasSuffix(prefix, "/") {
@@ -73,7 +75,8 @@ func XMLCode(_ http.Header, body []byte) string {
 	return ErrorCode(strings.TrimSpace(e.Code))
 }
 
-// ErrorCode takes the name of an error, which is made of letters. Anything else is none, and not told: it may be what was sent.
+// ErrorCode takes the name of an error, which is made of letters. Anything else is none, and not
+// shown: it may be what was sent.
 func ErrorCode(text string) string {
 	for i := range len(text) {
 		if c := text[i] | 0x20; c < 'a' || c > 'z' {

@@ -15,7 +15,8 @@ type Reply struct {
 	Status int
 	Header http.Header
 	Length int64 // of the body, -1 if unknown
-	// Code is the error code that an object store's body or header names; "" for other kinds and where there is none.
+	// Code is the error code that an object store's body or header names; "" for other kinds and
+	// where there is none.
 	Code string
 }
 
@@ -77,7 +78,8 @@ var Usable = []Row{
 	{Says: "304 to our validator", When: confirmationAsked, Outcome: Found},
 }
 
-// Rest are the answers that say nothing about the file, whatever the kind of storage. They end every table.
+// Rest are the answers that say nothing about the file, whatever the kind of storage. They end
+// every table.
 var Rest = []Row{
 	Patience("429, 503", Status(429, 503)),
 	Broken("unasked 206 or 304", Status(206, 304), "http_protocol_error",
@@ -116,8 +118,9 @@ func partAsked(r *Reply) bool {
 	return r.Status == http.StatusPartialContent && r.Ask.Range != "" && partFits(r.Ask.Range, r.Header, r.Length)
 }
 
-// partFits reports whether a 206 holds a part that begins where the Range asked for it. A shorter part is right (RFC 9110
-// 15.3.7); another start would put bytes in the wrong place, another length leave bytes out.
+// partFits reports whether a 206 holds a part that begins where the Range asked for it. A shorter
+// part is right (RFC 9110 15.3.7); another start would put bytes in the wrong place, another length
+// leave bytes out.
 func partFits(asked string, header http.Header, length int64) bool {
 	specs := rfc9111.ParseRange(asked)
 	part, size, ok := rfc9111.ParseContentRange(header.Get("Content-Range"))

@@ -8,8 +8,8 @@ import (
 
 const upperHex = "0123456789ABCDEF"
 
-// ExactURL returns a URL that net/http sends with this very path and query. It only percent-encodes the bytes that cannot
-// stand in a request line: controls, spaces, "#" and what is not ASCII.
+// ExactURL returns a URL that net/http sends with this very path and query. It only percent-encodes
+// the bytes that cannot stand in a request line: controls, spaces, "#" and what is not ASCII.
 func ExactURL(scheme, host, path, query string) *url.URL {
 	path, query = Escape(path, Sendable), Escape(query, Sendable)
 	u := &url.URL{Scheme: scheme, Host: host, RawQuery: query}
@@ -19,8 +19,8 @@ func ExactURL(scheme, host, path, query string) *url.URL {
 	case !strings.HasPrefix(path, "//"):
 		u.Opaque = path
 	default:
-		// net/http would send an Opaque that begins with "//" in absolute form, so the path has to pass url.URL.EscapedPath as
-		// it is: it does if no byte in it needs an Escape.
+		// net/http would send an Opaque that begins with "//" in absolute form, so the path has to
+		// pass url.URL.EscapedPath as it is: it does if no byte in it needs an Escape.
 		u.RawPath = Escape(path, plain)
 		unescaped, err := url.PathUnescape(u.RawPath)
 		if err != nil {
@@ -70,7 +70,8 @@ func Unreserved(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0
 }
 
-// Shown returns a URL for people. Its query is left out unless it is the client's own, since an origin may put a signature there.
+// Shown returns a URL for people. Its query is left out unless it is the client's own, since an
+// origin may put a signature there.
 func Shown(u *url.URL, withQuery bool) string {
 	path := u.Opaque
 	if path == "" {
@@ -86,8 +87,8 @@ func Shown(u *url.URL, withQuery bool) string {
 	return s + "?..."
 }
 
-// SameHost reports whether a secret for one URL may go to the other: the host is the same, and so are scheme and port, but for the
-// step from plain HTTP to TLS on their default ports.
+// SameHost reports whether a secret for one URL may go to the other: the host is the same, and so
+// are scheme and port, but for the step from plain HTTP to TLS on their default ports.
 func SameHost(from, to *url.URL) bool {
 	if !strings.EqualFold(from.Hostname(), to.Hostname()) {
 		return false

@@ -1,4 +1,5 @@
-// Package token gets tokens for the credentials of origins (RFC 6749), keeps them, and gets the next one before the old one ends.
+// Package token gets tokens for the credentials of origins (RFC 6749), keeps them, and gets the
+// next one before the old one ends.
 package token
 
 import (
@@ -26,11 +27,12 @@ const (
 	maxTokens = 1 << 12
 	// maxBytes bounds the answer of a token endpoint.
 	maxBytes = 64 << 10
-	// defaultLife is assumed of a token whose issuer does not say how long it lives, maxLife is the longest believed.
+	// defaultLife is assumed of a token whose issuer does not say how long it lives, maxLife is the
+	// longest believed.
 	defaultLife = 5 * time.Minute
 	maxLife     = 24 * time.Hour
-	// A refusal stands for refusedFor, so that a thousand requests do not make a thousand more. An issuer that asks for
-	// patience gets it, up to maxPatience.
+	// A refusal stands for refusedFor, so that a thousand requests do not make a thousand more. An
+	// issuer that asks for patience gets it, up to maxPatience.
 	refusedFor  = time.Second
 	maxPatience = 30 * time.Second
 )
@@ -43,17 +45,20 @@ type Source struct {
 	Get func(ctx context.Context, last *oauth2.Token) (*oauth2.Token, error)
 	// Advice says what an admin can do if the issuer refuses.
 	Advice string
-	// Headed says that requests to the issuer, which is at the origin's own host, get the origin's request_headers.
+	// Headed says that requests to the issuer, which is at the origin's own host, get the origin's
+	// request_headers.
 	Headed bool
-	// Unsent is the error of a Get that fails before it sends anything. It may be nil if that cannot be.
+	// Unsent is the error of a Get that fails before it sends anything. It may be nil if that
+	// cannot be.
 	Unsent error
 }
 
-// Error says why there is no token. Of what the issuer says only the error code is kept: the rest may repeat what it was sent.
+// Error says why there is no token. Of what the issuer says only the error code is kept: the rest
+// may repeat what it was sent.
 type Error struct {
 	Endpoint string // the URL, without its query
-	// Err is why there was no answer. Else Status is that of the answer, 200 if it holds no token, and Code the error code of
-	// RFC 6749 5.2, such as "invalid_grant", if it has one.
+	// Err is why there was no answer. Else Status is that of the answer, 200 if it holds no token,
+	// and Code the error code of RFC 6749 5.2, such as "invalid_grant", if it has one.
 	Err        error
 	Status     int
 	Code       string
@@ -64,8 +69,9 @@ type Error struct {
 func (e *Error) Error() string { return "no token from " + e.Endpoint }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Cache holds the tokens of origins, each as long as neither its target nor its credentials change. A token is got once for all
-// requests, and anew before it expires, while requests still go by the old one.
+// Cache holds the tokens of origins, each as long as neither its target nor its credentials change.
+// A token is got once for all requests, and anew before it expires, while requests still go by the
+// old one.
 type Cache struct {
 	transport func(*topology.Origin) http.RoundTripper
 	seed      maphash.Seed
@@ -91,8 +97,8 @@ type entry struct {
 	running        chan struct{} // closed when the exchange under way ends; nil without one
 }
 
-// New returns a cache. transport returns what carries requests to the issuer of an origin's tokens, and patience reads a
-// Retry-After. Close it when it is no longer used.
+// New returns a cache. transport returns what carries requests to the issuer of an origin's tokens,
+// and patience reads a Retry-After. Close it when it is no longer used.
 func New(transport func(*topology.Origin) http.RoundTripper, patience func(retryAfter string) time.Duration) *Cache {
 	known, _ := lru.New[kind.Identity, *entry](maxTokens) // an error is one of a size that is not positive
 	c := &Cache{transport: transport, patience: patience, seed: maphash.MakeSeed(), known: known}
@@ -109,7 +115,8 @@ func (c *Cache) Close() {
 	c.done.Wait()
 }
 
-// Bearer lets a request in with the token of its origin. It waits for an exchange only where there is no token to go by.
+// Bearer lets a request in with the token of its origin. It waits for an exchange only where there
+// is no token to go by.
 func (c *Cache) Bearer(ctx context.Context, h *kind.Hop, from Source) error {
 	value, err := c.get(ctx, h.Origin, from)
 	if err != nil {
@@ -189,8 +196,8 @@ func (c *Cache) start(e *entry, o *topology.Origin, from Source) bool {
 			e.refused, e.refusedUntil = err, time.Now().Add(c.stands(err))
 			return
 		}
-		// It is got anew when a fifth of its life is left, and not used in the last twentieth: it has to be good when it
-		// arrives, by another's clock.
+		// It is got anew when a fifth of its life is left, and not used in the last twentieth: it
+		// has to be good when it arrives, by another's clock.
 		life := defaultLife
 		if got.Expiry.After(began) {
 			life = min(got.Expiry.Sub(began), maxLife)
@@ -240,8 +247,8 @@ func (c *Cache) exchange(o *topology.Origin, from Source, last *oauth2.Token) (*
 	return nil, &r.failed
 }
 
-// fits reports whether a token can stand in a header field, and so can the one that is shown for the next one. A longer one than
-// maxBytes cannot come.
+// fits reports whether a token can stand in a header field, and so can the one that is shown for
+// the next one. A longer one than maxBytes cannot come.
 func fits(t *oauth2.Token) bool {
 	printable := func(s string) bool {
 		return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) < 0
@@ -249,7 +256,8 @@ func fits(t *oauth2.Token) bool {
 	return t.AccessToken != "" && printable(t.AccessToken) && printable(t.RefreshToken)
 }
 
-// Refused reports whether an error of package oauth2 is that the issuer does not accept what it was shown.
+// Refused reports whether an error of package oauth2 is that the issuer does not accept what it was
+// shown.
 func Refused(err error) bool {
 	var refused *oauth2.RetrieveError
 	if !errors.As(err, &refused) {
@@ -259,7 +267,8 @@ func Refused(err error) bool {
 	return status >= 400 && status <= 499 && status != http.StatusTooManyRequests
 }
 
-// A recorder notes what an issuer says, because package oauth2 keeps neither the kind of an error nor every field of an answer.
+// A recorder notes what an issuer says, because package oauth2 keeps neither the kind of an error
+// nor every field of an answer.
 type recorder struct {
 	next   http.RoundTripper
 	origin *topology.Origin // whose request_headers are sent; may be nil
@@ -293,7 +302,8 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// errorCode reads the error code of RFC 6749 5.2, which is made of letters. Anything else is none: it may be what was sent.
+// errorCode reads the error code of RFC 6749 5.2, which is made of letters. Anything else is none:
+// it may be what was sent.
 func errorCode(text []byte) string {
 	var e struct {
 		Error string `json:"error"`

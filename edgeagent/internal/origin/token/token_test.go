@@ -76,7 +76,8 @@ func wantToken(t *testing.T, tokens *Cache, i *issuer, want string) {
 	}
 }
 
-// A thousand requests at once get one token, and none of them waits for the next one as long as this one is good.
+// A thousand requests at once get one token, and none of them waits for the next one as long as
+// this one is good.
 func TestTokenIsGotOnceForAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -183,7 +184,8 @@ func TestTokenWaits(t *testing.T) {
 	})
 }
 
-// Tokens belong to the origin as it is: other credentials get another, and the number that is kept is bounded.
+// Tokens belong to the origin as it is: other credentials get another, and the number that is kept
+// is bounded.
 func TestTokensAreApart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -36,8 +36,8 @@ var folders = [...]struct{ folder, end string }{
 	{"media-files/", "/download"}, {"asset-media-files/", ""}, {"reference-entities-media-files/", ""},
 }
 
-// build asks for the download of a media file. The path is a folder of the API and the file's code; a path elsewhere is
-// not there.
+// build asks for the download of a media file. The path is a folder of the API and the file's code;
+// a path elsewhere is not there.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	end, ok := endOf(a.Object)
 	if !ok {
@@ -95,7 +95,8 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 			if !token.Refused(err) {
 				return got, err
 			}
-			// A refresh token lives for two weeks, and ends with the user's sessions: the password gets another.
+			// A refresh token lives for two weeks, and ends with the user's sessions: the password
+			// gets another.
 		}
 		return config.PasswordCredentialsToken(ctx, spec.GetUsername(), password)
 	}})

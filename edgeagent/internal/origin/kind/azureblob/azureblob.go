@@ -45,7 +45,8 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	return req, nil
 }
 
-// sign lets a request in by a shared access signature or by the account's key. With neither it is anonymous.
+// sign lets a request in by a shared access signature or by the account's key. With neither it is
+// anonymous.
 func sign(ctx context.Context, h *kind.Hop) error {
 	if err := fromEnd(ctx, h); err != nil {
 		return err
@@ -66,8 +67,8 @@ func sasToken(o *topology.Origin) string {
 	return strings.TrimPrefix(strings.TrimSpace(o.Secrets[topology.SecretSASToken]), "?")
 }
 
-// fromEnd puts another range in the place of one that counts from the end, which blobs do not know, by asking for the length
-// first. If that cannot be learnt, the answer to the request says why.
+// fromEnd puts another range in the place of one that counts from the end, which blobs do not know,
+// by asking for the length first. If that cannot be learnt, the answer to the request says why.
 func fromEnd(ctx context.Context, h *kind.Hop) error {
 	specs := rfc9111.ParseRange(h.Ask.Range)
 	if len(specs) != 1 || specs[0].First >= 0 {
@@ -100,8 +101,8 @@ func signKey(req *http.Request, spec *topologyv1.AzureBlobOrigin, key string, no
 	return nil
 }
 
-// signed are the fields that the signature covers, in order, besides the method and the x-ms-* fields. The date is among the
-// latter.
+// signed are the fields that the signature covers, in order, besides the method and the x-ms-*
+// fields. The date is among the latter.
 var signed = []string{
 	"Content-Encoding", "Content-Language", "Content-Length", "Content-Md5", "Content-Type", "", "If-Modified-Since", "If-Match",
 	"If-None-Match", "If-Unmodified-Since", "Range",
@@ -136,7 +137,8 @@ func code(header http.Header, body []byte) string {
 	return kind.XMLCode(header, body)
 }
 
-// elaborate says of a shared access signature what can be seen of it: when it ended, and that it does not allow to read.
+// elaborate says of a shared access signature what can be seen of it: when it ended, and that it
+// does not allow to read.
 func elaborate(r *kind.Reply, _ *kind.Row) (detail, advice string) {
 	if r.Status != http.StatusForbidden && r.Status != http.StatusUnauthorized {
 		return "", ""

@@ -37,8 +37,9 @@ func New(tokens *token.Cache) *kind.Kind {
 	}
 }
 
-// build asks for an object through the XML API, whose errors name what is missing. It asks for gzip always: Google
-// Storage would otherwise decompress objects that are stored so, and then knows neither their length nor ranges.
+// build asks for an object through the XML API, whose errors name what is missing. It asks for gzip
+// always: Google Storage would otherwise decompress objects that are stored so, and then knows
+// neither their length nor ranges.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	spec := o.Spec.GetGcs()
 	key, err := kind.ObjectKey(spec.GetPrefix(), a.Object)
@@ -83,7 +84,8 @@ func bucket(e *kind.Edge, o *topology.Origin) (*http.Request, error) {
 
 // sign lets a request in with a token of the service account. Without a key it is anonymous.
 func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
-	// A decoded file has a weak entity tag, which Google Storage does not know. If-None-Match compares weakly (RFC 9110 13.1.2).
+	// A decoded file has a weak entity tag, which Google Storage does not know. If-None-Match
+	// compares weakly (RFC 9110 13.1.2).
 	if tag := h.Ask.IfNoneMatch; tag != "" {
 		h.Req.Header.Set("If-None-Match", strings.TrimPrefix(tag, "W/"))
 	}
@@ -113,7 +115,8 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	})
 }
 
-// tokenURL is where tokens for a store come from: Google's for Google's hosts, and {endpoint}/token for a store of one's own.
+// tokenURL is where tokens for a store come from: Google's for Google's hosts, and {endpoint}/token
+// for a store of one's own.
 func tokenURL(base *url.URL) string {
 	if host := strings.ToLower(base.Hostname()); host == "googleapis.com" || strings.HasSuffix(host, ".googleapis.com") {
 		return googleTokens
@@ -121,9 +124,10 @@ func tokenURL(base *url.URL) string {
 	return base.Scheme + "://" + base.Host + strings.TrimSuffix(base.EscapedPath(), "/") + "/token"
 }
 
-// finish makes a reply what Google Storage would have answered who asked, had it not been asked for gzip: an object that is
-// stored compressed goes out as it is to who takes gzip, and decoded to who does not, unless its Cache-Control says
-// no-transform. The two are variants, and the decoded one has no strong entity tag.
+// finish makes a reply what Google Storage would have answered who asked, had it not been asked for
+// gzip: an object that is stored compressed goes out as it is to who takes gzip, and decoded to who
+// does not, unless its Cache-Control says no-transform. The two are variants, and the decoded one
+// has no strong entity tag.
 func finish(ask *kind.Ask, r *kind.Response) error {
 	h := r.Header
 	if r.Status == http.StatusNotModified {
@@ -143,7 +147,8 @@ func finish(ask *kind.Ask, r *kind.Response) error {
 	return decode(r)
 }
 
-// decode takes gzip off a whole reply. Where its end is missing the checksum tells, so a cut is seen even where framing shows none.
+// decode takes gzip off a whole reply. Where its end is missing the checksum tells, so a cut is
+// seen even where framing shows none.
 func decode(r *kind.Response) error {
 	if r.Length != 0 {
 		unzip, err := gzip.NewReader(r.Body)

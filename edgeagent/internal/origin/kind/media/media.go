@@ -15,14 +15,15 @@ import (
 // A library is where the Media Library is, and the token that it wants. token may be nil.
 type library struct{ url, token func() string }
 
-// New returns the kind. url returns where the Media Library is, and token the bearer token that it wants; nil sends none.
+// New returns the kind. url returns where the Media Library is, and token the bearer token that it
+// wants; nil sends none.
 func New(url, token func() string) *kind.Kind {
 	l := &library{url, token}
 	return &kind.Kind{Name: topology.MediaStep, Keyed: true, Operator: true, Build: l.build, Rows: rows}
 }
 
-// buildMedia asks the Media Library for a file by its hash, at the revision that the edge has applied: a replica that is behind
-// then knows that it is.
+// buildMedia asks the Media Library for a file by its hash, at the revision that the edge has
+// applied: a replica that is behind then knows that it is.
 func (l *library) build(e *kind.Edge, _ *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	base, err := url.Parse(l.url())
 	if err != nil || base.Host == "" {
@@ -47,8 +48,8 @@ func otherFile(r *kind.Reply) bool {
 	return !strings.HasPrefix(r.Header.Get("ETag"), `"`+hex.EncodeToString(r.Ask.Library[:]))
 }
 
-// rows say what the answers of the Media Library mean. It is asked only for files that it holds at the revision the edge has
-// applied, so a 404 is a fault and not an answer.
+// rows say what the answers of the Media Library mean. It is asked only for files that it holds at
+// the revision the edge has applied, so a 404 is a fault and not an answer.
 var rows = kind.Table([]kind.Row{
 	kind.Broken("a file with another hash", otherFile, "http_protocol_error",
 		"check that all control planes have the same media bucket"),

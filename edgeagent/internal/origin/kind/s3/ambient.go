@@ -12,12 +12,13 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// ambientRetry is for how long it stands that the machine has no credentials: asking an absent metadata service takes seconds.
+// ambientRetry is for how long it stands that the machine has no credentials: asking an absent
+// metadata service takes seconds.
 const ambientRetry = 5 * time.Second
 
-// ambient gives the credentials of the machine that the edge runs on, as every tool of Amazon's finds them: the environment, the
-// shared files, a web identity, the container's or the instance's role. They are got once for all requests and renewed before
-// they expire.
+// ambient gives the credentials of the machine that the edge runs on, as every tool of Amazon's
+// finds them: the environment, the shared files, a web identity, the container's or the instance's
+// role. They are got once for all requests and renewed before they expire.
 type ambient struct {
 	allowed bool
 
@@ -26,7 +27,8 @@ type ambient struct {
 	failed   time.Time // the last time there were none
 }
 
-// credentials returns them, or why there are none. What the SDK says is not told: it may name files and roles of the operator's.
+// credentials returns them, or why there are none. What the SDK says is not passed on: it may name
+// files and roles of the operator's.
 func (m *ambient) credentials(ctx context.Context) (aws.Credentials, error) {
 	if !m.allowed {
 		return aws.Credentials{}, kind.WrongConfig("the operator of this edge lends no credentials to origins",
@@ -62,7 +64,8 @@ func (m *ambient) load(ctx context.Context) (aws.CredentialsProvider, error) {
 	if m.provider != nil {
 		return m.provider, nil
 	}
-	// A region, so that the look for one stays away from the network. Requests are signed for the bucket's.
+	// A region, so that the look for one stays away from the network. Requests are signed for the
+	// bucket's.
 	cfg, err := config.LoadDefaultConfig(context.WithoutCancel(ctx), config.WithRegion(topology.DefaultS3Region))
 	if err != nil || cfg.Credentials == nil {
 		m.failed = time.Now()

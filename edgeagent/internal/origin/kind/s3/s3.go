@@ -18,7 +18,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// New returns the kind. lend has the credentials of the machine that the edge runs on used for origins that ask for them.
+// New returns the kind. lend has the credentials of the machine that the edge runs on used for
+// origins that ask for them.
 func New(lend bool) *kind.Kind {
 	m := &ambient{allowed: lend}
 	return &kind.Kind{
@@ -30,8 +31,8 @@ func New(lend bool) *kind.Kind {
 // unsignedPayload says that the signature does not cover the body. A GET has none.
 const unsignedPayload = "UNSIGNED-PAYLOAD"
 
-// build asks for a key in path or virtual-host style. Its bytes are percent-encoded once, as SigV4 does, whatever they were in
-// the client's URL, so that what is signed is what is sent.
+// build asks for a key in path or virtual-host style. Its bytes are percent-encoded once, as SigV4
+// does, whatever they were in the client's URL, so that what is signed is what is sent.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	spec := o.Spec.GetS3()
 	object := a.Object
@@ -82,14 +83,16 @@ func domainOf(region string) string {
 	return "amazonaws.com"
 }
 
-// pathStyle reports whether the bucket goes into the path. It has to where no host name can hold it: at an IP address, for
-// the old names that DNS does not know, and at Amazon, whose certificate covers one label, when its name has a dot.
+// pathStyle reports whether the bucket goes into the path. It has to where no host name can hold
+// it: at an IP address, for the old names that DNS does not know, and at Amazon, whose certificate
+// covers one label, when its name has a dot.
 func pathStyle(forced, amazon bool, bucket, host string) bool {
 	_, err := netip.ParseAddr(host)
 	return forced || err == nil || strings.Trim(bucket, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" || amazon && strings.Contains(bucket, ".")
 }
 
-// sign signs the host and the store's own fields, which the store insists on, and no others: a proxy on the way may rewrite them.
+// sign signs the host and the store's own fields, which the store insists on, and no others: a
+// proxy on the way may rewrite them.
 func (m *ambient) sign(ctx context.Context, h *kind.Hop) error {
 	spec := h.Origin.Spec.GetS3()
 	credentials, signed, err := m.credentialsFor(ctx, h.Origin)
@@ -103,8 +106,8 @@ func (m *ambient) sign(ctx context.Context, h *kind.Hop) error {
 		}
 	}
 	part.Header.Set("X-Amz-Content-Sha256", unsignedPayload)
-	// A signer of its own for each request: one keeps the key that it derived by the key id alone, and would sign for whoever
-	// names another's key id with that other's secret.
+	// A signer of its own for each request: one keeps the key that it derived by the key id alone,
+	// and would sign for whoever names another's key id with that other's secret.
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
 	if err := signer.SignHTTP(ctx, credentials, part, unsignedPayload, "s3", regionOf(spec), time.Now().UTC()); err != nil {
 		return kind.WrongConfig("the request cannot be signed", "check s3.access_key_id and s3.secret_access_key")

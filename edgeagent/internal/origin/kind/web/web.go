@@ -42,8 +42,8 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	return req, nil
 }
 
-// SetHeader sets what a web server is sent of ours and of the client's. Only the origin's own host gets what may be secret: the
-// client's fields that it lists, and request_headers.
+// SetHeader sets what a web server is sent of ours and of the client's. Only the origin's own host
+// gets what may be secret: the client's fields that it lists, and request_headers.
 func SetHeader(e *kind.Edge, req *http.Request, o *topology.Origin, a *kind.Ask, own bool) {
 	h := req.Header
 	h.Set("User-Agent", e.UserAgent)
@@ -87,8 +87,8 @@ func follows(o *topology.Origin) bool {
 	return web.FollowRedirects == nil || *web.FollowRedirects
 }
 
-// Follow makes the request that a redirect of a web server leads to. Once the chain has left the origin's host, no secret
-// goes along any more, even if it comes back.
+// Follow makes the request that a redirect of a web server leads to. Once the chain has left the
+// origin's host, no secret goes along any more, even if it comes back.
 func Follow(e *kind.Edge, h *kind.Hop, location string) (*http.Request, error) {
 	to, err := parseLocation(location)
 	if err != nil {
@@ -185,7 +185,8 @@ func Code(_ http.Header, body []byte) string {
 	return ""
 }
 
-// Elaborate says what a server was asked for that it does not serve, and names the Location of a redirect that was not followed.
+// Elaborate says what a server was asked for that it does not serve, and names the Location of a
+// redirect that was not followed.
 func Elaborate(r *kind.Reply, row *kind.Row) (detail, advice string) {
 	web := r.Origin.Spec.GetWeb()
 	if web != nil && r.Status == http.StatusMisdirectedRequest {
@@ -229,8 +230,8 @@ var rows = kind.Table([]kind.Row{
 }, Stray("the server does not serve the Host, or the TLS name, that it was sent: set web.host_header to a name that "+
 	"it serves, and web.tls_server_name if its certificate is for another"), kind.Rest)
 
-// Stray are the rows of a web server that was not to be asked, or not like this. unknown is the advice for one that does not
-// know the host.
+// Stray are the rows of a web server that was not to be asked, or not like this. unknown is the
+// advice for one that does not know the host.
 func Stray(unknown string) []kind.Row {
 	return []kind.Row{
 		kind.Wrong("400 of a TLS port to a request in the clear", kind.Coded(400, clearToTLS), kind.AdviceTLS),
@@ -253,7 +254,8 @@ func pageForFile(r *kind.Reply) bool {
 	return (web == nil || web.HtmlIsMissing == nil || *web.HtmlIsMissing) && IsPage(r, r.Ask.Path)
 }
 
-// IsPage reports whether a reply is a page for people, with status 200, where an image, video or font was asked for by path.
+// IsPage reports whether a reply is a page for people, with status 200, where an image, video or
+// font was asked for by path.
 func IsPage(r *kind.Reply, asked string) bool {
 	if r.Status != http.StatusOK || !fileExtensions[strings.ToLower(path.Ext(asked))] {
 		return false

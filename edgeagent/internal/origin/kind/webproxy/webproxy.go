@@ -1,4 +1,5 @@
-// Package webproxy is the kind of storage that the path names: any web server, if its host is listed.
+// Package webproxy is the kind of storage that the path names: any web server, if its host is
+// listed.
 package webproxy
 
 import (
@@ -19,22 +20,22 @@ var Kind = &kind.Kind{
 	Code: web.Code, Elaborate: web.Elaborate, Rows: rows,
 }
 
-// A spelled is a URL that a path spells. port is empty for the scheme's default.
-type spelled struct{ scheme, host, port, path, query string }
+// A location is the URL in a path. port is empty for the scheme's default.
+type location struct{ scheme, host, port, path, query string }
 
 // authority is the host with its port, if it names one.
-func (u spelled) authority() string {
+func (u location) authority() string {
 	if u.port == "" {
 		return u.host
 	}
 	return u.host + ":" + u.port
 }
 
-// spell reads the URL that stands in a path: as it is, `/https://example.com/a%20b.jpg`, also with
+// parse reads the URL that stands in a path: as it is, `/https://example.com/a%20b.jpg`, also with
 // one slash where something in front has merged the two, or percent-encoded as a whole,
 // `/https%3A%2F%2Fexample.com%2Fa%2520b.jpg%3Fv%3D2`. The former takes its query from that of the
 // request, the latter may have one of its own, which that of the request is added to.
-func spell(path, query string) (u spelled, ok bool) {
+func parse(path, query string) (u location, ok bool) {
 	text := strings.TrimPrefix(path, "/")
 	u.query = query
 	if u.scheme, text, ok = cutScheme(text); !ok {
@@ -59,7 +60,7 @@ func spell(path, query string) (u spelled, ok bool) {
 	return u, u.locate(text[:end], text[end:])
 }
 
-func (u *spelled) locate(authority, path string) bool {
+func (u *location) locate(authority, path string) bool {
 	// A user or an escape in the authority would make two readers see two hosts.
 	if strings.ContainsAny(authority, "@%\\") {
 		return false
@@ -87,10 +88,10 @@ func cutScheme(text string) (scheme, rest string, ok bool) {
 	return "", text, false
 }
 
-// build asks for the URL that the path spells. What is no URL of a listed host is not there, and nothing is sent: that is
-// what this origin says of a file that belongs to another origin, or to nobody.
+// build asks for the URL in the path. What is no URL of a listed host is not there, and nothing is
+// sent: that is what this origin says of a file that belongs to another origin, or to nobody.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
-	u, ok := spell(a.Path, a.Query)
+	u, ok := parse(a.Path, a.Query)
 	if !ok {
 		return nil, &kind.UnaskedError{Detail: "the path is not a URL", Advice: "ask for a path such as /https://example.com/a.jpg"}
 	}
@@ -107,7 +108,7 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 
 // site names the server of a request. What is not asked has none.
 func site(o *topology.Origin, a *kind.Ask) string {
-	u, ok := spell(a.Path, a.Query)
+	u, ok := parse(a.Path, a.Query)
 	if !ok || !listed(o, u.scheme, u.host, u.port) {
 		return ""
 	}
@@ -153,6 +154,6 @@ var rows = kind.Table([]kind.Row{
 
 // pageForURL finds a page where the URL is that of an image, video or font.
 func pageForURL(r *kind.Reply) bool {
-	u, ok := spell(r.Ask.Path, r.Ask.Query)
+	u, ok := parse(r.Ask.Path, r.Ask.Query)
 	return ok && web.IsPage(r, u.path)
 }

@@ -59,7 +59,7 @@ func TestSpell(t *testing.T) {
 		{"", "", ""},
 	} {
 		got := ""
-		if u, ok := spell(test.path, test.query); ok {
+		if u, ok := parse(test.path, test.query); ok {
 			got = u.scheme + " " + u.authority() + " " + u.path + " " + u.query
 		}
 		if got != test.want {
@@ -92,12 +92,12 @@ func TestListed(t *testing.T) {
 	}
 }
 
-func FuzzSpell(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add("/https://example.com/a.jpg", "v=1")
 	f.Add("/https%3A%2F%2Fexample.com:80%2Fa%252E.jpg%3Fv%3D2%23x", "")
 	f.Add("/http://[::1]:80//a", "")
 	f.Fuzz(func(t *testing.T, path, query string) {
-		u, ok := spell(path, query)
+		u, ok := parse(path, query)
 		if !ok {
 			return
 		}
