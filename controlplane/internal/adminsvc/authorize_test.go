@@ -278,6 +278,7 @@ func TestLimitsAreOperators(t *testing.T) {
 		{"root", "UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 7}}}`, codes.OK, 7},
 		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 70000}}}`, codes.PermissionDenied, 7},
 		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme"}, "updateMask": "limits"}`, codes.PermissionDenied, 7},
+		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "pools": ["gold"]}}`, codes.PermissionDenied, 7},
 		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "Acme"}}`, codes.OK, 7},
 		{"admin", "ApplyManifest", `{"manifest": {"account": {"id": "acme", "limits": {"origins": 70000}}}}`, codes.PermissionDenied, 7},
 		{"admin", "ApplyManifest", `{"manifest": {"account": {"id": "acme"}}}`, codes.OK, 7},

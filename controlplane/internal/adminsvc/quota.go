@@ -3,6 +3,7 @@ package adminsvc
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -46,10 +47,16 @@ func overQuota(account, field string, limit, wanted int64, unit, remedy string) 
 // limitedBy returns an error if the draft changes what only who manages all accounts may set, and the caller does not.
 func (d *draft) limitedBy(c *auth.Caller) error {
 	before, after := d.account.before("").Message, d.account.after("").Message
-	if c.May(adminv1.Rule_ACCOUNTS) || proto.Equal(before.GetLimits(), after.GetLimits()) {
+	field := "limits"
+	switch {
+	case c.May(adminv1.Rule_ACCOUNTS):
+		return nil
+	case !slices.Equal(before.GetPools(), after.GetPools()):
+		field = "pools"
+	case proto.Equal(before.GetLimits(), after.GetLimits()):
 		return nil
 	}
-	f := denied("limits of %s: the role %s may not change them", topology.AccountName(d.id), c.Token.GetRole())
+	f := denied("%s of %s: the role %s may not change them", field, topology.AccountName(d.id), c.Token.GetRole())
 	f.resource = topology.AccountName(d.id)
 	return f
 }
