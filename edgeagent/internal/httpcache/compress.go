@@ -45,7 +45,9 @@ type encodings struct {
 
 func newEncodings() *encodings {
 	return &encodings{
-		places: share.NewPool[string](maxEncodings, maxEncodings/2), cpus: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)), running: map[objects.Key]*encoding{},
+		places:  share.NewPool[string](maxEncodings, maxEncodings/2),
+		cpus:    make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)),
+		running: map[objects.Key]*encoding{},
 	}
 }
 
@@ -228,7 +230,8 @@ func encodedKey(file objects.Key, copy uint64, name string) objects.Key {
 
 // encode reads along with the encoding of a copy, or starts it; nil if that cannot be done now.
 func (c *Cache) encode(q *query, key objects.Key, name string, o *original) io.ReadCloser {
-	e, started := c.encodings.join(q.Target.Account.UID, key, func() *objects.Fill { return c.cfg.Store.Begin(key, o.head().Asof) }, o.stored())
+	e, started := c.encodings.join(q.Target.Account.UID, key,
+		func() *objects.Fill { return c.cfg.Store.Begin(key, o.head().Asof) }, o.stored())
 	if e == nil {
 		c.metrics.encoded.WithLabelValues("refused").Inc()
 		return nil
@@ -252,14 +255,17 @@ func (c *Cache) encode(q *query, key objects.Key, name string, o *original) io.R
 
 // join makes a request a user of the encoding under key, a new one if there is none; nil if there
 // is no place for it.
-func (s *encodings) join(account string, key objects.Key, begin func() *objects.Fill, stored bool) (e *encoding, started bool) {
+func (s *encodings) join(
+	account string, key objects.Key, begin func() *objects.Fill, stored bool,
+) (e *encoding, started bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e = s.running[key]; e == nil {
 		if s.places.Take(account, 0) != share.Taken {
 			return nil, false
 		}
-		e, started = &encoding{account: account, key: key, fill: begin(), ready: make(chan struct{}), stored: stored}, true
+		e, started = &encoding{account: account, key: key, fill: begin(), ready: make(chan struct{})}, true
+		e.stored = stored
 		s.running[key] = e
 	}
 	e.users++

@@ -129,7 +129,9 @@ func (q *query) plain(r *Reply, status rfc9111.CacheStatus) {
 
 // imageReply sends the default image, nil if that cannot be done. It has no date of its own, so
 // that no client takes it for an older version of the file.
-func (c *Cache) imageReply(q *query, standIn *topology.DefaultImage, cacheControl string, status rfc9111.CacheStatus) *Reply {
+func (c *Cache) imageReply(
+	q *query, standIn *topology.DefaultImage, cacheControl string, status rfc9111.CacheStatus,
+) *Reply {
 	image, body := c.standIn(q, standIn.Path)
 	if image == nil {
 		return nil

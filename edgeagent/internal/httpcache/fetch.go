@@ -70,11 +70,14 @@ func (f *fill) confirms(res *walk.Result) bool {
 }
 
 // judgeResponse applies the caching rules to a reply. Its times are put on the cache's own clock.
-func (f *fill) judgeResponse(status int, h field.Map, res *walk.Result) (fresh rfc9111.Freshness, asked, came time.Time) {
+func (f *fill) judgeResponse(
+	status int, h field.Map, res *walk.Result,
+) (fresh rfc9111.Freshness, asked, came time.Time) {
 	came = f.c.cfg.Now()
 	asked = came.Add(-max(res.Response.ResponseTime.Sub(res.Response.RequestTime), 0))
 	fresh = rfc9111.Evaluate(rfc9111.Response{
-		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came, Library: res.Supplier.UID == walk.LibraryUID,
+		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came,
+		Library:    res.Supplier.UID == walk.LibraryUID,
 		Authorized: len(f.req.Header["Authorization"]) > 0 && slices.Contains(res.Forwarded, "Authorization"),
 	}, *f.first.policy)
 	if res.EarlierInconclusive {
@@ -109,7 +112,8 @@ func (f *fill) confirmed(res *walk.Result) {
 	own := fieldsOf(header, fresh)
 	head.Fields, head.Meta, head.Decoded = own.list(), m.append(nil, own), nil
 
-	r := result{kind: resultConfirmed, head: head, decoded: decode(head.Status, head.Selecting, m, own), entry: f.stored.Entry, walk: res}
+	r := result{kind: resultConfirmed, head: head, decoded: decode(head.Status, head.Selecting, m, own),
+		entry: f.stored.Entry, walk: res}
 	if !fresh.Storable() {
 		r.detail = fresh.Refusal.String()
 	} else if err := f.c.cfg.Store.Freshen(f.stored.Entry, head); err != nil && !errors.Is(err, objects.ErrGone) {
@@ -190,7 +194,8 @@ func (f *fill) ended(res *walk.Result) {
 func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 	about := func(s walk.StepReport) bool {
 		return s.Outcome != origin.Inconclusive ||
-			!s.Unreached && s.Request != "" && (s.Reason == origin.Failed || s.Reason == origin.Timeout || s.Reason == origin.Busy)
+			!s.Unreached && s.Request != "" &&
+				(s.Reason == origin.Failed || s.Reason == origin.Timeout || s.Reason == origin.Busy)
 	}
 	for _, s := range res.Steps {
 		if !about(s) {
@@ -244,7 +249,8 @@ func (f *fill) found(res *walk.Result) {
 	names = slices.Compact(names)
 
 	head := objects.Head{
-		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field), RequestTime: asked, ResponseTime: came,
+		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field),
+		RequestTime: asked, ResponseTime: came,
 		Length: resp.Length, Scope: *f.first.scope(), Asof: f.req.Revision,
 	}
 	head.Scope.Tags = tags

@@ -230,7 +230,8 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
 	}
 	f = &fill{
-		c: c, release: release, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo, onDisk: !c.cfg.Store.Hung(),
+		c: c, release: release, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo,
+		onDisk:  !c.cfg.Store.Hung(),
 		interim: make(chan interim, maxInterim), published: make(chan struct{}), passed: make(chan struct{}),
 		req: walk.Request{Target: q.Target, Revision: q.Revision, Epoch: q.Epoch, Header: q.header()},
 	}
@@ -238,7 +239,8 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 		f.stored = q.best
 		f.req.StopOnInconclusive = q.best.use.OnError
 		f.req.Stored = &walk.Stored{
-			Supplier: q.best.supplier, ETag: q.best.vals.ETag, LastModified: q.best.vals.LastModified, Library: q.best.library,
+			Supplier: q.best.supplier, ETag: q.best.vals.ETag, LastModified: q.best.vals.LastModified,
+			Library: q.best.library,
 		}
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
@@ -329,9 +331,11 @@ func (f *fill) unregister() {
 func (f *fill) matches(q *query) bool {
 	if f.isPublished() {
 		h := &f.result.head
-		return f.result.kind == resultBody && f.ctx.Err() == nil && q.selects(h.Selecting) && f.current(q, h, &f.result.meta)
+		return f.result.kind == resultBody && f.ctx.Err() == nil && q.selects(h.Selecting) &&
+			f.current(q, h, &f.result.meta)
 	}
-	if f.c.cfg.Purges.Check(f.first.scope(), f.req.Revision) != purges.None || f.first.walkVersion() != q.walkVersion() {
+	if f.c.cfg.Purges.Check(f.first.scope(), f.req.Revision) != purges.None ||
+		f.first.walkVersion() != q.walkVersion() {
 		return false
 	}
 	sha, in := q.library()

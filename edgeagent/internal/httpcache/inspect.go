@@ -37,7 +37,8 @@ func (c *Cache) Inspect(r *Request) []Stored {
 			use = "other variant"
 		}
 		all = append(all, Stored{
-			Status: h.Status, Supplier: supplierID(q, d.supplier), At: h.ResponseTime, Age: v.Age, TTL: v.TTL, Length: h.Length, Use: use,
+			Status: h.Status, Supplier: supplierID(q, d.supplier), At: h.ResponseTime, Age: v.Age, TTL: v.TTL,
+			Length: h.Length, Use: use,
 		})
 	}
 	return all

@@ -153,5 +153,6 @@ func (c *Cache) find(q *query) {
 // sameFile guards against two files whose keys are equal.
 func sameFile(q *query, h *objects.Head) bool {
 	t := &q.Target
-	return h.Scope.Path == t.File() && h.Scope.Query == t.Query && h.Scope.Endpoint == t.Endpoint.UID && h.Scope.Account == t.Account.UID
+	return h.Scope.Path == t.File() && h.Scope.Query == t.Query && h.Scope.Endpoint == t.Endpoint.UID &&
+		h.Scope.Account == t.Account.UID
 }

@@ -56,7 +56,8 @@ func (m *meta) append(b []byte, f fields) []byte {
 	b = le.AppendUint64(b, m.version)
 	b = le.AppendUint64(b, m.supplier.Target)
 	b = append(b, m.library[:]...)
-	for _, d := range [...]time.Duration{m.fresh.Lifetime, m.fresh.InitialAge, m.fresh.StaleWhileRevalidate, m.fresh.StaleIfError} {
+	for _, d := range [...]time.Duration{m.fresh.Lifetime, m.fresh.InitialAge, m.fresh.StaleWhileRevalidate,
+		m.fresh.StaleIfError} {
 		b = le.AppendUint64(b, uint64(d))
 	}
 	b = le.AppendUint32(b, uint32(len(f.shown)))

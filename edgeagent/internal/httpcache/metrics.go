@@ -18,7 +18,8 @@ func newMetrics(c *Cache) *metrics {
 			Name: "edgewalk_cache_fills_total", Help: "Walks for the cache, by what came of them.",
 		}, []string{"result"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "edgewalk_cache_refused_total", Help: "Requests that needed an origin and had to be turned away or given a stale copy, by limit.",
+			Name: "edgewalk_cache_refused_total",
+			Help: "Requests that needed an origin and had to be turned away or given a stale copy, by limit.",
 		}, []string{"reason"}),
 		encoded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_cache_encodings_total", Help: "Files to be compressed, by what came of it.",
@@ -32,8 +33,10 @@ func newMetrics(c *Cache) *metrics {
 	}
 	m.all = []prometheus.Collector{
 		m.fills, m.refused, m.encoded, m.bytes,
-		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.", func() float64 { return float64(c.fillPlaces.Taken()) }),
-		gauge("edgewalk_cache_endings_remembered", "Files that nobody has, as remembered.", func() float64 { return float64(c.endings.len()) }),
+		gauge("edgewalk_cache_fills_running", "Walks and bodies under way.",
+			func() float64 { return float64(c.fillPlaces.Taken()) }),
+		gauge("edgewalk_cache_endings_remembered", "Files that nobody has, as remembered.",
+			func() float64 { return float64(c.endings.len()) }),
 	}
 	return m
 }

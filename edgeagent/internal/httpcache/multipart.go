@@ -27,7 +27,8 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) error 
 	shown, own := *a.decoded, *a
 	shown.shown, own.decoded = fields, &shown
 	r.Status = http.StatusPartialContent
-	r.Fields = field.Append(q.appendHead(r.Fields, &own, partialContent), "Content-Type", "multipart/byteranges; boundary="+boundary)
+	r.Fields = field.Append(q.appendHead(r.Fields, &own, partialContent), "Content-Type",
+		"multipart/byteranges; boundary="+boundary)
 
 	m := &multipartBody{from: a.from}
 	r.Length = 0

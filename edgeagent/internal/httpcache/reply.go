@@ -117,7 +117,8 @@ const (
 )
 
 var outcomeNames = [outcomes]string{
-	"hit", "stale", "revalidated", "miss", "coalesced", "passed", "default_image", "not_found", "error", "refused", "canceled",
+	"hit", "stale", "revalidated", "miss", "coalesced", "passed", "default_image", "not_found", "error",
+	"refused", "canceled",
 }
 
 func (o Outcome) String() string { return outcomeNames[o] }
@@ -156,7 +157,8 @@ func (q *query) respond(a *answer, r *Reply) error {
 	r.Supplier = supplierID(q, a.supplier)
 	conditions := q.cond.Evaluate(a.vals, q.now)
 	parts, ranged := q.parts(a)
-	if a.fleeting && (q.Method == http.MethodHead || conditions != rfc9111.Proceed || ranged == rfc9111.RangeUnsatisfiable) {
+	if a.fleeting && (q.Method == http.MethodHead || conditions != rfc9111.Proceed ||
+		ranged == rfc9111.RangeUnsatisfiable) {
 		a.cache.Stored = false
 	}
 	switch conditions {
@@ -171,7 +173,8 @@ func (q *query) respond(a *answer, r *Reply) error {
 	}
 	if ranged == rfc9111.RangeUnsatisfiable {
 		r.Status = http.StatusRequestedRangeNotSatisfiable
-		r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
+		r.Fields = field.AppendFunc(r.Fields, "Content-Range",
+			func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
 		q.plain(r, a.cache)
 		return nil
 	}
@@ -185,7 +188,8 @@ func (q *query) respond(a *answer, r *Reply) error {
 		offset, length = parts[0].Start, parts[0].Length
 		r.Status, r.Length = http.StatusPartialContent, length
 		r.Fields = q.appendHead(r.Fields, a, partialContent)
-		r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
+		r.Fields = field.AppendFunc(r.Fields, "Content-Range",
+			func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
 	}
 	if q.Method == http.MethodHead {
 		return nil
@@ -239,7 +243,8 @@ const (
 func (c content) describes(name string) bool {
 	switch c {
 	case noContent:
-		return !strings.HasPrefix(name, "Content-") || name == "Content-Location" || strings.HasPrefix(name, "Content-Security-Policy")
+		return !strings.HasPrefix(name, "Content-") || name == "Content-Location" ||
+			strings.HasPrefix(name, "Content-Security-Policy")
 	case partialContent:
 		return name != "Content-Range" && name != "Content-Digest" && name != "Content-Md5"
 	}
@@ -251,7 +256,8 @@ func (q *query) appendHead(b []byte, a *answer, has content) []byte {
 	b = a.appendShown(slices.Grow(b, len(a.shown)+256), has)
 	switch {
 	case a.fresh.RewritesCacheControl():
-		b = field.AppendFunc(b, "Cache-Control", func(b []byte) []byte { return a.fresh.AppendCacheControl(b, *q.policy) })
+		b = field.AppendFunc(b, "Cache-Control",
+			func(b []byte) []byte { return a.fresh.AppendCacheControl(b, *q.policy) })
 	case a.withAge || a.verdict.Age >= time.Second:
 		b = field.AppendFunc(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
 	}

@@ -85,7 +85,8 @@ type query struct {
 
 // begin makes q the query of r.
 func (c *Cache) begin(q *query, r *Request) {
-	q.Request, q.key, q.policy, q.now, q.maxAge = r, keyOf(r.Epoch, &r.Target), &r.Target.Endpoint.Cache.Policy, r.Now, -1
+	q.Request, q.key, q.policy = r, keyOf(r.Epoch, &r.Target), &r.Target.Endpoint.Cache.Policy
+	q.now, q.maxAge = r.Now, -1
 	if q.now.IsZero() {
 		q.now = c.cfg.Now()
 	}
@@ -246,7 +247,8 @@ func (q *query) forwards(name string) bool {
 // is one. Authorization is not among them: a reply for all is fetched once for all, and one that is
 // not is seen to be none of theirs by those who waited for it.
 func (q *query) forwarded() []string {
-	return slices.DeleteFunc(slices.Clone(q.Target.Endpoint.ForwardRequestHeaders), func(name string) bool { return name == "authorization" })
+	return slices.DeleteFunc(slices.Clone(q.Target.Endpoint.ForwardRequestHeaders),
+		func(name string) bool { return name == "authorization" })
 }
 
 // header is what web origins may see of the client, by canonical name.

@@ -294,7 +294,8 @@ func (c *Cache) overloaded(q *query) *Reply {
 func (q *query) refuse(status int, retryAfter time.Duration) *Reply {
 	r := &Reply{Status: status, Outcome: Refused, Fields: field.Append(nil, "Cache-Control", noStore)}
 	if retryAfter > 0 {
-		r.Fields = field.AppendFunc(r.Fields, "Retry-After", func(b []byte) []byte { return rfc9111.AppendSeconds(b, retryAfter) })
+		r.Fields = field.AppendFunc(r.Fields, "Retry-After",
+			func(b []byte) []byte { return rfc9111.AppendSeconds(b, retryAfter) })
 	}
 	q.plain(r, rfc9111.CacheStatus{})
 	return r

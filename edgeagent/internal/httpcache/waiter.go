@@ -3,10 +3,10 @@ package httpcache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"strconv"
 	"sync"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
@@ -230,7 +230,7 @@ func (w *waiter) ahead(a *answer) *Reply {
 // fromSupplier asks the supplier for one part of the file; nil if it does not give exactly that.
 func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	w.done() // nobody else waits for this request's round trip
-	ask := walk.Ask{Range: "bytes=" + strconv.FormatInt(span.Start, 10) + "-" + strconv.FormatInt(span.Start+span.Length-1, 10)}
+	ask := walk.Ask{Range: fmt.Sprintf("bytes=%d-%d", span.Start, span.Start+span.Length-1)}
 	if rfc9111.IsStrong(a.vals.ETag) {
 		ask.IfRange = a.vals.ETag
 	}
@@ -247,7 +247,8 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	}
 	body := &placedBody{res.Response.Body, sync.OnceFunc(release)}
 	got, size, ok := contentRange(res.Response)
-	same := res.Response.Header.Get("Etag") == a.vals.ETag && res.Response.Header.Get("Last-Modified") == a.vals.LastModified
+	same := res.Response.Header.Get("Etag") == a.vals.ETag &&
+		res.Response.Header.Get("Last-Modified") == a.vals.LastModified
 	if !ok || got != span || size >= 0 && size != a.length || !same {
 		body.Close()
 		return nil
@@ -257,7 +258,8 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	r.setBody(part{stream: body, closer: body})
 	r.Supplier = supplierID(w.q, a.supplier)
 	r.Fields = w.q.appendHead(nil, a, partialContent)
-	r.Fields = field.AppendFunc(r.Fields, "Content-Range", func(b []byte) []byte { return span.AppendContentRange(b, a.length) })
+	r.Fields = field.AppendFunc(r.Fields, "Content-Range",
+		func(b []byte) []byte { return span.AppendContentRange(b, a.length) })
 	return r
 }
 

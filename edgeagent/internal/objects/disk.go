@@ -92,7 +92,8 @@ func (s *Store) setState(state DiskState, err error) {
 		s.cfg.Logger.Info("cache disk is usable again", "dir", s.cfg.Dir)
 		return
 	}
-	s.cfg.Logger.Error("cache disk is not usable, replies are not stored", "dir", s.cfg.Dir, "state", state.String(), "err", err)
+	s.cfg.Logger.Error("cache disk is not usable, replies are not stored", "dir", s.cfg.Dir,
+		"state", state.String(), "err", err)
 }
 
 // lookForFolder finds out that the cache folder is no longer the one that this process has locked:

@@ -19,8 +19,9 @@ const (
 	firstStep = 64 << 10
 	lastStep  = 1 << 20
 
-	// A fill goes on without the disk once it has waited for it for slowAfter, at less than slowRate bytes per second: what
-	// waits with it are clients. Any disk that a cache belongs on takes many times that, also where the processors are busy.
+	// A fill goes on without the disk once it has waited for it for slowAfter, at less than
+	// slowRate bytes per second: what waits with it are clients. Any disk that a cache belongs on
+	// takes many times that, also where the processors are busy.
 	slowAfter = 3 * time.Second
 	slowRate  = 2 << 20
 )

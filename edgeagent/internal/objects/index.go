@@ -30,11 +30,13 @@ const (
 
 // shard is one sixteenth of the keys, by their first 4 bits.
 type shard struct {
-	mu     sync.RWMutex
-	byKey  map[Key]uint32 // the key's latest variant
-	slots  []slot         // slot 0 is never used: 0 means none
-	free   uint32
-	newest uint32 // the queue of SIEVE (Zhang et al., NSDI 2024): new objects enter at newest, the hand goes from oldest to newest
+	mu    sync.RWMutex
+	byKey map[Key]uint32 // the key's latest variant
+	slots []slot         // slot 0 is never used: 0 means none
+	free  uint32
+	// The queue of SIEVE (Zhang et al., NSDI 2024): new objects enter at newest, the hand goes from
+	// oldest to newest.
+	newest uint32
 	oldest uint32
 	hand   uint32
 	count  int
@@ -51,7 +53,8 @@ type shard struct {
 
 func newShard(idle int) *shard {
 	return &shard{
-		byKey: make(map[Key]uint32), slots: make([]slot, 1), heads: make(map[uint64]*object), pins: pins{bySeq: make(map[uint64]*pin), idle: make([]idlePlace, idle)},
+		byKey: make(map[Key]uint32), slots: make([]slot, 1), heads: make(map[uint64]*object),
+		pins: pins{bySeq: make(map[uint64]*pin), idle: make([]idlePlace, idle)},
 	}
 }
 

@@ -16,15 +16,21 @@ func newMetrics(s *Store) metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, v)
 	}
 	m := metrics{errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "edgewalk_cache_errors_total", Help: "Errors of the cache's disk and corrupt objects found, by operation.",
+		Name: "edgewalk_cache_errors_total",
+		Help: "Errors of the cache's disk and corrupt objects found, by operation.",
 	}, []string{"op"})}
 	m.parts = []prometheus.Collector{
 		m.errors,
-		gauge("edgewalk_cache_objects", "Stored objects, variants counted one by one.", func() float64 { return float64(s.space.objects.Load()) }),
-		gauge("edgewalk_cache_bytes", "Disk space in use or reserved by the cache, in bytes.", func() float64 { return float64(s.space.used.Load()) }),
-		gauge("edgewalk_cache_limit_bytes", "Disk space the cache may use, in bytes.", func() float64 { return float64(s.space.limit) }),
-		gauge("edgewalk_cache_memory_bytes", "Memory in use for heads and small bodies, in bytes.", func() float64 { return float64(s.memory()) }),
-		gauge("edgewalk_cache_storing", "1 while new replies can be stored; 0 while the disk is full or broken, or being read after a restart.", func() float64 {
+		gauge("edgewalk_cache_objects", "Stored objects, variants counted one by one.",
+			func() float64 { return float64(s.space.objects.Load()) }),
+		gauge("edgewalk_cache_bytes", "Disk space in use or reserved by the cache, in bytes.",
+			func() float64 { return float64(s.space.used.Load()) }),
+		gauge("edgewalk_cache_limit_bytes", "Disk space the cache may use, in bytes.",
+			func() float64 { return float64(s.space.limit) }),
+		gauge("edgewalk_cache_memory_bytes", "Memory in use for heads and small bodies, in bytes.",
+			func() float64 { return float64(s.memory()) }),
+		gauge("edgewalk_cache_storing", "1 while new replies can be stored; "+
+			"0 while the disk is full or broken, or being read after a restart.", func() float64 {
 			if s.disk() == DiskOK && s.scanned.Load() {
 				return 1
 			}

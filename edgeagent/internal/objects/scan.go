@@ -90,7 +90,8 @@ func (s *Store) scan(more func() bool) {
 		}
 	}
 	s.scanned.Store(true)
-	s.cfg.Logger.Info("cache folder read", "dir", s.cfg.Dir, "objects", s.space.objects.Load(), "bytes", s.space.used.Load())
+	s.cfg.Logger.Info("cache folder read", "dir", s.cfg.Dir, "objects", s.space.objects.Load(),
+		"bytes", s.space.used.Load())
 }
 
 // takeOutTrash deletes a cache of another version; false if more ended it before that.

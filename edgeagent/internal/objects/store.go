@@ -355,7 +355,8 @@ type Stats struct {
 
 func (s *Store) Stats() Stats {
 	return Stats{
-		Objects: s.space.objects.Load(), Bytes: s.space.used.Load(), Limit: s.space.limit, Evictions: s.space.evicted.Load(),
-		Errors: s.metrics.errorCounts(), Disk: s.disk(), Scanned: s.scanned.Load(),
+		Objects: s.space.objects.Load(), Bytes: s.space.used.Load(), Limit: s.space.limit,
+		Evictions: s.space.evicted.Load(),
+		Errors:    s.metrics.errorCounts(), Disk: s.disk(), Scanned: s.scanned.Load(),
 	}
 }

@@ -114,7 +114,8 @@ func (s *Store) judgeWatch() {
 	switch {
 	case s.hung.Swap(hung) == hung:
 	case hung:
-		s.cfg.Logger.Error("cache disk does not answer, requests are served without it", "dir", s.cfg.Dir, "waiting", took)
+		s.cfg.Logger.Error("cache disk does not answer, requests are served without it", "dir", s.cfg.Dir,
+			"waiting", took)
 	default:
 		s.cfg.Logger.Info("cache disk answers again", "dir", s.cfg.Dir)
 	}

@@ -171,7 +171,8 @@ func (a *account) above(key []byte, n int) (r revisions) {
 func (a account) tidy() account {
 	batch, now := new(persistent.Batch), a.entries
 	for e := range a.entries.All() {
-		if (e.soft <= a.whole.soft || e.soft <= a.whole.hard || e.soft <= a.forgotten) && (e.hard <= a.whole.hard || e.hard <= a.forgotten) {
+		if (e.soft <= a.whole.soft || e.soft <= a.whole.hard || e.soft <= a.forgotten) &&
+			(e.hard <= a.whole.hard || e.hard <= a.forgotten) {
 			now.Drop(batch, e.key)
 		}
 	}
@@ -184,5 +185,6 @@ func (a account) tidy() account {
 
 // gone reports whether nothing of the account need be kept.
 func (a *account) gone() bool {
-	return a.forgotten == forgetAccount && a.whole.soft <= a.forgotten && a.whole.hard <= a.forgotten && a.entries.Len() == 0
+	return a.forgotten == forgetAccount && a.whole.soft <= a.forgotten && a.whole.hard <= a.forgotten &&
+		a.entries.Len() == 0
 }

@@ -135,7 +135,8 @@ func nextDirective(s string) (name, value string, hasValue, quoted bool, rest st
 		return trim(s[:end]), "", false, false, s[end+1:]
 	}
 	name, s = trimLeft(s[:end]), s[end+1:]
-	if strings.HasSuffix(name, " ") || strings.HasSuffix(name, "\t") || strings.HasPrefix(s, " ") || strings.HasPrefix(s, "\t") {
+	if strings.HasSuffix(name, " ") || strings.HasSuffix(name, "\t") || strings.HasPrefix(s, " ") ||
+		strings.HasPrefix(s, "\t") {
 		// "max-age = 60" is not in the grammar. The directive still counts, its value does not.
 		_, rest, _ = strings.Cut(s, ",")
 		return trim(name), "", true, false, rest

@@ -133,7 +133,8 @@ func (f *Freshness) setLifetime(r Response, p cachepolicy.Policy, explicit Delta
 	switch {
 	case p.Mode == cachepolicy.Override:
 		ours()
-	case p.Mode == cachepolicy.Minimum && (f.NoCache || explicit.Duration-f.InitialAge < p.DefaultTTL) && p.DefaultTTL > 0:
+	case p.Mode == cachepolicy.Minimum && (f.NoCache || explicit.Duration-f.InitialAge < p.DefaultTTL) &&
+		p.DefaultTTL > 0:
 		ours()
 	case explicit.Set:
 		f.Lifetime = explicit.Duration

@@ -36,7 +36,8 @@ type holding struct {
 
 func (h *holding) empty() bool {
 	s := h.state
-	return s.Account.Message == nil && len(s.Origins)+len(s.Secrets)+len(s.Endpoints)+len(h.undecodable) == 0 && h.media.Len() == 0
+	return s.Account.Message == nil && len(s.Origins)+len(s.Secrets)+len(s.Endpoints)+len(h.undecodable) == 0 &&
+		h.media.Len() == 0
 }
 
 // purging is a purge, or a floor, of an account.

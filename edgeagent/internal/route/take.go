@@ -104,7 +104,8 @@ func (b *builder) fillDomains() {
 	b.filling = false
 	b.domains.Fill(b.batch, b.fill)
 	for _, i := range b.inactive {
-		if held, _ := b.domains.Get(i.name); held != nil && held.Account == i.account && slices.Contains(b.fill[:i.after], held) {
+		if held, _ := b.domains.Get(i.name); held != nil && held.Account == i.account &&
+			slices.Contains(b.fill[:i.after], held) {
 			b.domains.Drop(b.batch, i.name)
 		}
 	}
