@@ -22,7 +22,9 @@ func AddCommands(root, restore, reset *cobra.Command) {
 		c.applyCommand(), c.exportCommand(),
 		c.createCommand(), c.updateCommand(), c.editCommand(), c.getCommand(), c.describeCommand(), c.deleteCommand(),
 		c.mediaCommand(), c.purgeCommand(),
-		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(), c.explainCommand(), c.testCommand(), c.snapshotCommand(restore), c.secretsCommand(), c.historyCommand(), c.diffCommand(), c.rollbackCommand(), c.auditCommand(),
+		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(),
+		c.explainCommand(), c.explainFieldCommand(), c.referenceCommand(), c.testCommand(),
+		c.snapshotCommand(restore), c.secretsCommand(), c.historyCommand(), c.diffCommand(), c.rollbackCommand(), c.auditCommand(),
 		c.tokenCommand(reset), c.loginCommand(), c.contextCommand(),
 	} {
 		cmd.GroupID = "admin"

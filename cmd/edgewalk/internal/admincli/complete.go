@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
 // completeTimeout bounds how long a shell waits for names of resources.
@@ -55,6 +56,38 @@ func (c *cli) completeIDs(kind string) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		return c.ids(cmd.Context(), kind), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeMedia completes the path of a file of the library, folder by folder.
+func (c *cli) completeMedia(most int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+		parent, err := c.needAccount()
+		if err != nil || len(args) >= most {
+			return nil, directive
+		}
+		conn, err := c.dial(cmd.Context())
+		if err != nil {
+			return nil, directive
+		}
+		defer conn.Close()
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+		defer cancel()
+		prefix := strings.TrimPrefix(typed, "/")
+		response, err := adminv1.NewMediaServiceClient(conn).ListMediaFiles(ctx, &adminv1.ListMediaFilesRequest{Parent: parent, Prefix: prefix, PageSize: 1000})
+		if err != nil {
+			return nil, directive
+		}
+		var paths []cobra.Completion
+		for _, f := range response.GetMediaFiles() {
+			path := f.GetId()
+			if folder, _, below := strings.Cut(path[len(prefix):], "/"); below {
+				path = prefix + folder + "/"
+			}
+			paths = append(paths, "/"+path)
+		}
+		return slices.Compact(paths), directive
 	}
 }
 

@@ -1,6 +1,7 @@
 package admincli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -45,26 +46,27 @@ func (c *cli) waitFor(cmd *cobra.Command, conn *grpc.ClientConn, revision int64,
 		return nil
 	}
 	fmt.Fprintf(c.notes(cmd), "stored at %d; waiting for the edges\n", revision)
-	return c.waitApplied(cmd, conn, revision, w)
+	_, err := c.waitApplied(cmd, conn, revision, w)
+	return err
 }
 
-func (c *cli) waitApplied(cmd *cobra.Command, conn *grpc.ClientConn, revision int64, w waiting) error {
+func (c *cli) waitApplied(cmd *cobra.Command, conn *grpc.ClientConn, revision int64, w waiting) (*adminv1.WaitAppliedResponse, error) {
 	start := time.Now()
 	response, err := adminv1.NewFleetServiceClient(conn).WaitApplied(cmd.Context(), &adminv1.WaitAppliedRequest{
 		Revision: revision, Region: w.region, MinEdges: &w.minEdges, Timeout: durationpb.New(time.Duration(w.timeout)),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fmt.Fprintf(c.notes(cmd), "applied by %d of %d edges in %s\n", response.GetApplied(), response.GetTotal(), time.Since(start).Round(time.Millisecond))
 	if len(response.GetRejected()) == 0 {
-		return nil
+		return response, nil
 	}
 	var lines []string
 	for _, r := range response.GetRejected() {
 		lines = append(lines, fmt.Sprintf("  %s: %s: %s", r.GetEdge(), r.GetRejected().GetKey(), r.GetRejected().GetReason()))
 	}
-	return fmt.Errorf("refused by some edges, which go on with what they had:\n%s", strings.Join(lines, "\n"))
+	return response, fmt.Errorf("refused by some edges, which go on with what they had:\n%s", strings.Join(lines, "\n"))
 }
 
 func (c *cli) waitCommand() *cobra.Command {
@@ -81,7 +83,11 @@ func (c *cli) waitCommand() *cobra.Command {
 				return usagef("%q is no revision: it is a number above 0, as writes print it", args[0])
 			}
 			return c.with(cmd.Context(), func(_ context.Context, conn *grpc.ClientConn) error {
-				return c.waitApplied(cmd, conn, revision, w)
+				response, err := c.waitApplied(cmd, conn, revision, w)
+				if response == nil || c.forPeople() {
+					return err
+				}
+				return cmp.Or(err, c.print(cmd.OutOrStdout(), response, nil))
 			})
 		},
 	}

@@ -170,6 +170,8 @@ func (c *cli) mediaListCommand() *cobra.Command {
 		Short:   "List files",
 		Example: "  edgewalk media ls -A acme /shop/",
 		Args:    between(0, 1, "at most a folder"),
+
+		ValidArgsFunction: c.completeMedia(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parent, err := c.needAccount()
 			if err != nil {

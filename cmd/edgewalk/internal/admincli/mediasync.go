@@ -347,6 +347,8 @@ func (c *cli) copyCommand(move bool) *cobra.Command {
 name in it, and a folder is taken with all that is below it.`,
 		Example: "  edgewalk media " + name + " /shop/a.jpg /archive/ -A acme\n  edgewalk media " + name + " /shop/ /old/shop/ -A acme --wait",
 		Args:    exactly(2, "two paths"),
+
+		ValidArgsFunction: c.completeMedia(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parent, err := c.needAccount()
 			if err != nil {
@@ -436,7 +438,8 @@ func (c *cli) removeCommand() *cobra.Command {
 		Short: "Remove files",
 		Example: `  edgewalk media rm -A acme /shop/a.jpg /shop/b.jpg --wait
   edgewalk media rm -r -A acme /shop/`,
-		Args: between(1, math.MaxInt, "the paths of files"),
+		Args:              between(1, math.MaxInt, "the paths of files"),
+		ValidArgsFunction: c.completeMedia(math.MaxInt),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parent, err := c.needAccount()
 			if err != nil {

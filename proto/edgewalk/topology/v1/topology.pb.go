@@ -854,7 +854,7 @@ type Origin struct {
 	// An object key below the prefix that exists and may be read. It proves, for an object store that answers 403 for
 	// missing keys, that the credentials are good. Default: empty, then any earlier success proves it.
 	ProbeKey string `protobuf:"bytes,9,opt,name=probe_key,json=probeKey,proto3" json:"probe_key,omitempty"`
-	// Output only. The paths of the secret fields that hold a value, such as `s3.secret_access_key`.
+	// Output only. The paths of the secret fields that hold a value, such as `s3.secretAccessKey`.
 	SecretsSet []string `protobuf:"bytes,10,rep,name=secrets_set,json=secretsSet,proto3" json:"secrets_set,omitempty"`
 	// The kind of storage, exactly one.
 	//

@@ -1,0 +1,304 @@
+package admincli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/bufbuild/protocompile"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// documented is topology.proto with its comments.
+func documented(ctx context.Context) (protoreflect.FileDescriptor, error) {
+	const file = "edgewalk/topology/v1/topology.proto"
+	compiler := protocompile.Compiler{
+		SourceInfoMode: protocompile.SourceInfoStandard,
+		Resolver: protocompile.CompositeResolver{
+			&protocompile.SourceResolver{Accessor: protocompile.SourceAccessorFromMap(map[string]string{file: topologyv1.Source})},
+			protocompile.ResolverFunc(func(path string) (protocompile.SearchResult, error) {
+				d, err := protoregistry.GlobalFiles.FindFileByPath(path)
+				return protocompile.SearchResult{Desc: d}, err
+			}),
+		},
+	}
+	files, err := compiler.Compile(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	return files[0], nil
+}
+
+// comment is what the .proto says of a message or field, with fields as people type them.
+func comment(d protoreflect.Descriptor) string {
+	text := d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments
+	var lines []string
+	for line := range strings.Lines(text) {
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	return asTyped(strings.Join(lines, " "), d.ParentFile())
+}
+
+// asTyped spells the names of fields in a text as people type them.
+func asTyped(text string, file protoreflect.FileDescriptor) string {
+	names := make(map[string]bool)
+	var collect func(messages protoreflect.MessageDescriptors)
+	collect = func(messages protoreflect.MessageDescriptors) {
+		for i := range messages.Len() {
+			m := messages.Get(i)
+			for j := range m.Fields().Len() {
+				names[string(m.Fields().Get(j).Name())] = true
+			}
+			collect(m.Messages())
+		}
+	}
+	collect(file.Messages())
+	var b strings.Builder
+	for len(text) > 0 {
+		n := 0
+		for n < len(text) && (text[n] == '_' || 'a' <= text[n] && text[n] <= 'z' || '0' <= text[n] && text[n] <= '9') {
+			n++
+		}
+		if word := text[:n]; names[word] && strings.Contains(word, "_") {
+			b.WriteString(fieldpath.JSON(word))
+		} else {
+			b.WriteString(word)
+		}
+		if n < len(text) {
+			b.WriteByte(text[n])
+			n++
+		}
+		text = text[n:]
+	}
+	return b.String()
+}
+
+// typeWord is what a field takes.
+func typeWord(f protoreflect.FieldDescriptor) string {
+	one := f.Kind().String()
+	switch {
+	case f.IsMap():
+		return "map of " + typeWord(f.MapValue())
+	case f.Enum() != nil:
+		var values []string
+		for i := 1; i < f.Enum().Values().Len(); i++ {
+			values = append(values, string(f.Enum().Values().Get(i).Name()))
+		}
+		one = strings.Join(values, ", ")
+	case f.Message() != nil && wellKnown(f):
+		one = strings.ToLower(string(f.Message().Name()))
+	case f.Message() != nil:
+		one = "fields"
+	case f.Kind() == protoreflect.StringKind:
+		one = "text"
+	case f.Kind() == protoreflect.BoolKind:
+		one = "true or false"
+	case f.Kind() == protoreflect.Int32Kind, f.Kind() == protoreflect.Int64Kind, f.Kind() == protoreflect.DoubleKind:
+		one = "number"
+	}
+	if f.IsList() {
+		return "list of " + one
+	}
+	return one
+}
+
+// hasFields reports whether a field has fields of its own to name.
+func hasFields(f protoreflect.FieldDescriptor) bool {
+	return f.Message() != nil && !f.IsMap() && !wellKnown(f)
+}
+
+func (c *cli) explainFieldCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain-field KIND[.FIELD]",
+		Short: "Tell what a field means: its form, unit and default",
+		Long:  "Tell what a kind of resource is, or what one of its fields means: its form, unit, default and limits. It asks nobody.",
+		Example: `  edgewalk explain-field origin
+  edgewalk explain-field origin.s3.region
+  edgewalk explain-field endpoint.cache`,
+		Args:              exactly(1, "a kind, or a field of it such as origin.s3.region"),
+		ValidArgsFunction: completeField,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			word, path, _ := strings.Cut(args[0], ".")
+			k, err := kindOf(word, "Get")
+			if err != nil {
+				return err
+			}
+			file, err := documented(cmd.Context())
+			if err != nil {
+				return err
+			}
+			m := file.Messages().ByName(protoreflect.Name(k.message))
+			var d protoreflect.Descriptor = m
+			at := k.names[0]
+			for part := range strings.SplitSeq(path, ".") {
+				if path == "" {
+					break
+				}
+				if m == nil {
+					return usagef("%s has no fields of its own", at)
+				}
+				f := m.Fields().ByJSONName(part)
+				if f == nil {
+					f = m.Fields().ByName(protoreflect.Name(part))
+				}
+				if f == nil {
+					names := messageFields(m)
+					hint := fieldpath.Hint(part, names...)
+					if hint == "" {
+						hint = "; it has " + strings.Join(names, ", ")
+					}
+					return usagef("%s has no field %q%s", at, part, hint)
+				}
+				d, m = f, nil
+				at += "." + f.JSONName()
+				if hasFields(f) {
+					m = f.Message()
+				}
+			}
+			return writeField(cmd.OutOrStdout(), at, d, m)
+		},
+	}
+}
+
+func messageFields(m protoreflect.MessageDescriptor) (names []string) {
+	for i := range m.Fields().Len() {
+		names = append(names, m.Fields().Get(i).JSONName())
+	}
+	return names
+}
+
+// writeField tells of a field or message, and of the fields in it.
+func writeField(w io.Writer, at string, d protoreflect.Descriptor, m protoreflect.MessageDescriptor) error {
+	head := at
+	if f, ok := d.(protoreflect.FieldDescriptor); ok {
+		head += " (" + typeWord(f) + ")"
+	}
+	fmt.Fprintf(w, "%s\n\n%s\n", head, folded(comment(d), "  "))
+	if m == nil {
+		return nil
+	}
+	fmt.Fprintln(w, "\nFields:")
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		fmt.Fprintf(w, "  %s (%s)\n%s\n", f.JSONName(), typeWord(f), folded(comment(f), "      "))
+	}
+	return nil
+}
+
+// folded breaks a text into lines that fit a screen.
+func folded(text, indent string) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Fields(text) {
+		n := len([]rune(word))
+		switch {
+		case i == 0, column+1+n > screen:
+			if i > 0 {
+				b.WriteByte('\n')
+			}
+			b.WriteString(indent)
+			column = len(indent)
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	return b.String()
+}
+
+// completeField completes a kind, then the fields of it.
+func completeField(_ *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	if len(args) > 0 {
+		return nil, directive
+	}
+	word, path, dot := strings.Cut(typed, ".")
+	var words []cobra.Completion
+	if !dot {
+		for _, k := range kinds {
+			words = append(words, k.names[0])
+		}
+		return words, directive
+	}
+	k, err := kindOf(word, "Get")
+	if err != nil {
+		return nil, directive
+	}
+	resource, err := k.new()
+	if err != nil {
+		return nil, directive
+	}
+	for _, field := range fieldsBelow(resource.Descriptor(), path, false) {
+		words = append(words, word+"."+field)
+	}
+	return words, directive
+}
+
+// referenceCommand is for the documentation: it writes docs/reference.md.
+func (c *cli) referenceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "reference",
+		Short:   "Write the reference of all fields",
+		Long:    "Write a page in Markdown with every field of every kind of resource, as explain-field tells them.",
+		Example: "  edgewalk reference > docs/reference.md",
+		Hidden:  true,
+		Args:    exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			file, err := documented(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return writeReference(cmd.OutOrStdout(), file)
+		},
+	}
+}
+
+func writeReference(w io.Writer, file protoreflect.FileDescriptor) error {
+	var b strings.Builder
+	b.WriteString(`# Reference of fields
+
+Every field of every kind of resource, by the names that manifests, ` + "`--set`" + ` and the output have. ` +
+		"`edgewalk explain-field origin.s3.region`" + ` tells the same.
+Flags are in ` + "`--help`" + ` of each command and in the manual pages. This page is made by ` + "`make generate`" + ` from the comments of
+` + "`proto/edgewalk/topology/v1/topology.proto`" + `: change it there.
+`)
+	for _, k := range kinds {
+		m := file.Messages().ByName(protoreflect.Name(k.message))
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| field | takes | meaning |\n|---|---|---|\n", k.names[0], comment(m))
+		referenceRows(&b, m, "", map[protoreflect.FullName]bool{})
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func referenceRows(b *strings.Builder, m protoreflect.MessageDescriptor, prefix string, above map[protoreflect.FullName]bool) {
+	if above[m.FullName()] {
+		return
+	}
+	above[m.FullName()] = true
+	defer delete(above, m.FullName())
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		path := prefix + f.JSONName()
+		takes := typeWord(f)
+		if prefix == "" && topology.OutputOnly(f.Name()) && !strings.Contains(comment(f), "Output only") {
+			takes += "; output only"
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", path, takes, strings.ReplaceAll(comment(f), "|", `\|`))
+		if hasFields(f) {
+			if f.IsList() {
+				path += "[]"
+			}
+			referenceRows(b, f.Message(), path+".", above)
+		}
+	}
+}
