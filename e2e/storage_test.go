@@ -35,7 +35,7 @@ urlEndpoints: [{id: default, origins: [any]}]
 		e.refuses(t, "/proxy/"+strings.Replace(o.url, "127.0.0.1", "127.0.0.2", 1)+"/a.txt", 404)
 		e.refuses(t, "/proxy/no-url.txt", 404)
 	}
-	has(t, "explain", f.do(t, "explain", "http://localhost/proxy/http://stranger.example/a.txt"), "host stranger.example is not in allowed_hosts", "add it to web_proxy.allowed_hosts")
+	has(t, "explain", f.do(t, "explain", "http://localhost/proxy/http://stranger.example/a.txt"), "host stranger.example is not in allowedHosts", "add it to webProxy.allowedHosts")
 }
 
 // The credentials of the machine that an edge runs on are no account's, unless the operator says so.
@@ -137,7 +137,7 @@ urlEndpoints:
 	e.refuses(t, "/shop/forged/none.txt", 502)
 	has(t, "explain", a.do(t, "explain", "http://localhost/shop/last.txt"), "NOT HERE", "HTTP 404 NoSuchKey", "200: found at gcs")
 	has(t, "explain", a.do(t, "explain", "http://localhost/shop/nowhere/plain.txt"), "HTTP 404 NoSuchBucket", "502: s3-nowhere config", "check the bucket's name")
-	has(t, "explain", a.do(t, "explain", "http://localhost/shop/forged/none.txt"), "SignatureDoesNotMatch", "502: s3-forged config", "check s3.secret_access_key")
+	has(t, "explain", a.do(t, "explain", "http://localhost/shop/forged/none.txt"), "SignatureDoesNotMatch", "502: s3-forged config", "check s3.secretAccessKey")
 	for _, id := range []string{"s3", "gcs"} {
 		has(t, "test-origin", a.do(t, "test-origin", id, "-A", "shop", "--path", "/both.txt"), "FOUND", "200")
 		has(t, "test-origin", a.do(t, "test-origin", id, "-A", "shop"), "NOT HERE", "404")

@@ -110,13 +110,13 @@ func TestAzureCredentials(t *testing.T) {
 		{name: "key", key: key, outcome: Found, detail: "HTTP 200"},
 		{name: "key with an end of line", key: key + "\n", outcome: Found, detail: "HTTP 200"},
 		{name: "another key", key: other, detail: "HTTP 403 AuthenticationFailed"},
-		{name: "no base64", key: "!" + theSecret, detail: "account_key is not base64"},
+		{name: "no base64", key: "!" + theSecret, detail: "accountKey is not base64"},
 		{name: "none", detail: "HTTP 403 AuthenticationFailed"},
-		{name: "both", key: key, sas: sas, detail: "both sas_token and account_key are set"},
+		{name: "both", key: key, sas: sas, detail: "both sasToken and accountKey are set"},
 		{name: "signature", sas: sas, outcome: Found, detail: "HTTP 200"},
 		{name: "signature with its ?", sas: "?" + sas, outcome: Found, detail: "HTTP 200"},
-		{name: "expired", sas: expired, detail: "HTTP 403 AuthenticationFailed, sas_token expired on 2020-01-01T00:00:00Z"},
-		{name: "to write", sas: strings.Replace(sas, "sp=r", "sp=w", 1), detail: "HTTP 403 AuthenticationFailed, sas_token does not allow to read"},
+		{name: "expired", sas: expired, detail: "HTTP 403 AuthenticationFailed, sasToken expired on 2020-01-01T00:00:00Z"},
+		{name: "to write", sas: strings.Replace(sas, "sp=r", "sp=w", 1), detail: "HTTP 403 AuthenticationFailed, sasToken does not allow to read"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

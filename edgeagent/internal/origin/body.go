@@ -133,7 +133,8 @@ func (c *Client) makeResumable(ctx context.Context, k *kind.Kind, o *topology.Or
 	if r.Length >= 0 {
 		b.last = r.Length - 1
 	}
-	if part, _, ok := rfc9111.ParseContentRange(r.Header.Get("Content-Range")); r.Status == http.StatusPartialContent && ok {
+	part, _, ok := rfc9111.ParseContentRange(r.Header.Get("Content-Range"))
+	if r.Status == http.StatusPartialContent && ok {
 		b.next, b.last = part.Start, part.Start+part.Length-1
 	}
 	r.Body = b

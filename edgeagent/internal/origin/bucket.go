@@ -33,16 +33,16 @@ func (p *proof) bucketKnown() (there, fresh bool) {
 }
 
 // seekBucket lists one object of the bucket, and reports whether that went well.
-func (c *Client) seekBucket(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, health *health, p *proof) bool {
+func (c *Client) seekBucket(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, p *proof) bool {
 	req, err := k.Bucket(c.edge, o)
 	if err != nil {
 		return false
 	}
-	h := c.newHop(k, o, &Ask{Deadline: ask.Deadline}, health, req)
-	if err := sign(ctx, k, h); err != nil {
+	hop := c.newHop(k, o, &Ask{Deadline: ask.Deadline}, h, req)
+	if err := sign(ctx, k, hop); err != nil {
 		return false
 	}
-	a, _, _ := c.exchange(ctx, k, h)
+	a, _, _ := c.exchange(ctx, k, hop)
 	if a.Response != nil {
 		a.Response.Body.Close()
 	}

@@ -103,8 +103,10 @@ func New(cfg Config) *Client {
 		cfg.MediaTLS = func() *tls.Config { return media }
 	}
 	c := &Client{
-		edge:     &kind.Edge{UserAgent: "edgewalk/" + cfg.Version, LoopID: cfg.LoopID},
-		origins:  newTransport(&dialer{network: network, lookups: lookups, now: cfg.Now, tls: func() *tls.Config { return base }, strays: newStrays()}),
+		edge: &kind.Edge{UserAgent: "edgewalk/" + cfg.Version, LoopID: cfg.LoopID},
+		origins: newTransport(&dialer{
+			network: network, lookups: lookups, now: cfg.Now, tls: func() *tls.Config { return base }, strays: newStrays(),
+		}),
 		operator: newTransport(&dialer{lookups: lookups, now: cfg.Now, tls: cfg.MediaTLS, strays: newStrays()}),
 		secures:  newSecures(base, cfg.VerifyTLS),
 		proofs:   newProofs(),
@@ -166,7 +168,8 @@ func (c *Client) get(ctx context.Context, k *kind.Kind, o *topology.Origin, ask 
 		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: "the path cannot be the key of an object"}
 	}
 	a, row := c.guarded(ctx, k, o, ask, h)
-	if a.Reason == Busy && a.Status != 0 && a.RetryAfter <= busyPatience && h.retry("busy") && pause(ctx, ask.Deadline, busyDelay+rand.N(busyDelay)) {
+	if a.Reason == Busy && a.Status != 0 && a.RetryAfter <= busyPatience && h.retry("busy") &&
+		pause(ctx, ask.Deadline, busyDelay+rand.N(busyDelay)) {
 		after := a.RetryAfter
 		a, row = c.guarded(ctx, k, o, ask, h)
 		a.RetryAfter = max(a.RetryAfter, after)
@@ -188,7 +191,9 @@ func (c *Client) get(ctx context.Context, k *kind.Kind, o *topology.Origin, ask 
 // guarded asks once, unless the origin's breaker is open, and records what comes of it. When
 // it is time to find out whether the origin is well again, the edge asks a question of its own,
 // which one who comes then waits for.
-func (c *Client) guarded(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (*Answer, *kind.Row) {
+func (c *Client) guarded(
+	ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health,
+) (*Answer, *kind.Row) {
 	refusal := h.admit()
 	if refusal != nil && refusal.RetryAfter == 0 {
 		if c.learn(ctx, k, o, ask, h) {
@@ -221,9 +226,12 @@ func pause(ctx context.Context, deadline time.Time, d time.Duration) bool {
 }
 
 // try asks once, following redirects. The row is nil if there was no answer to judge.
-func (c *Client) try(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, health *health) (*Answer, *kind.Row) {
+func (c *Client) try(
+	ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, health *health,
+) (*Answer, *kind.Row) {
 	if k.Build == nil {
-		return faultAnswer(fault{Misconfigured, "proxy_configuration_error", "this edge does not know the origin's kind",
+		return faultAnswer(fault{
+			Misconfigured, "proxy_configuration_error", "this edge does not know the origin's kind",
 			"update the edge, or take the origin out of the walk"}), nil
 	}
 	req, err := k.Build(c.edge, o, ask)
@@ -275,7 +283,9 @@ type hop struct {
 
 // newHop returns the first hop of a question to o.
 func (c *Client) newHop(k *kind.Kind, o *topology.Origin, ask *Ask, health *health, req *http.Request) *hop {
-	h := &hop{Hop: kind.Hop{Origin: o, Ask: ask, Req: req, Own: true}, kind: k, health: health, reached: new(atomic.Bool)}
+	h := &hop{
+		Hop: kind.Hop{Origin: o, Ask: ask, Req: req, Own: true}, kind: k, health: health, reached: new(atomic.Bool),
+	}
 	h.Head = func(ctx context.Context, conditions Conditions) http.Header {
 		again := *ask
 		again.Conditions = conditions

@@ -29,13 +29,13 @@ func TestDenied(t *testing.T) {
 		reason   Reason
 		requests []string // after first; "?" is a random key
 	}{
-		{name: "never answered, no probe_key", random: denial, reason: Misconfigured, requests: []string{"/bucket/p/gone", "?"}},
+		{name: "never answered, no probeKey", random: denial, reason: Misconfigured, requests: []string{"/bucket/p/gone", "?"}},
 		{name: "has answered", random: denial, first: []string{"/there"}, outcome: NotHere, reason: Denied, requests: []string{"/bucket/p/gone", "?"}},
-		{name: "probe_key answers", random: denial, probe: there, change: probe, outcome: NotHere, reason: Denied,
+		{name: "probeKey answers", random: denial, probe: there, change: probe, outcome: NotHere, reason: Denied,
 			requests: []string{"/bucket/p/gone", "?", "/bucket/p/probe"}},
-		{name: "probe_key is denied", random: denial, probe: denial, change: probe, reason: Misconfigured,
+		{name: "probeKey is denied", random: denial, probe: denial, change: probe, reason: Misconfigured,
 			requests: []string{"/bucket/p/gone", "?", "/bucket/p/probe"}},
-		{name: "probe_key is missing", random: denial, probe: faultorigin.S3Error(404, "NoSuchKey"), change: probe, reason: Misconfigured,
+		{name: "probeKey is missing", random: denial, probe: faultorigin.S3Error(404, "NoSuchKey"), change: probe, reason: Misconfigured,
 			requests: []string{"/bucket/p/gone", "?", "/bucket/p/probe"}},
 		{name: "only this key is denied", random: faultorigin.S3Error(404, "NoSuchKey"), first: []string{"/there"}, reason: Misconfigured,
 			requests: []string{"/bucket/p/gone", "?"}},

@@ -78,7 +78,9 @@ func newTransport(d *dialer) *http.Transport {
 }
 
 func newTLSConfig(roots *x509.CertPool) *tls.Config {
-	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256)}
+	return &tls.Config{
+		RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(256),
+	}
 }
 
 func (d *dialer) dialPlain(ctx context.Context, network, hostport string) (net.Conn, error) {

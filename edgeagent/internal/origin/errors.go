@@ -63,18 +63,20 @@ type fault struct {
 
 // Every fault but that of a caller who gave up comes with something to do about it.
 const (
-	adviceAddress  = "use a public address, or have the operator allow it with --allow-private-origins or --allow-origin-cidr"
+	adviceAddress = "use a public address, or have the operator allow it with --allow-private-origins " +
+		"or --allow-origin-cidr"
 	adviceNever    = "use a public address: link-local addresses and metadata services are never allowed"
 	adviceConnect  = "check the host, the port and the firewalls on the way, or raise timeouts.connect"
 	adviceListen   = "check that a server listens at this host and port"
-	adviceSlow     = "have the origin answer sooner, or raise timeouts.first_byte"
+	adviceSlow     = "have the origin answer sooner, or raise timeouts.firstByte"
 	adviceSooner   = "have the origin answer sooner"
-	adviceDeadline = "raise the endpoint's walk_deadline, or shorten the timeouts of its origins"
+	adviceDeadline = "raise the endpoint's walkDeadline, or shorten the timeouts of its origins"
 	adviceIdle     = "see why the origin pauses, or raise timeouts.idle"
 	adviceCrowd    = "have the origin answer sooner, or keep its files cached for longer"
 	adviceDNS      = "check the host's name servers, and those of the edge"
-	adviceFraming  = "correct the origin: a reply has one Content-Length, or Transfer-Encoding: chunked, and is of HTTP/1.1"
-	adviceHTTP     = "check that an HTTP server is at this host and port"
+	adviceFraming  = "correct the origin: a reply has one Content-Length, or Transfer-Encoding: chunked, " +
+		"and is of HTTP/1.1"
+	adviceHTTP = "check that an HTTP server is at this host and port"
 )
 
 // faultOf reads an error of a request. Its detail never repeats what net/http says, which may hold
@@ -166,15 +168,18 @@ func tlsFault(err error) (fault, bool) {
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &record):
-		return fault{Failed, "tls_protocol_error", "the origin does not speak TLS", "use http, or the port at which the origin speaks TLS"}, true
+		return fault{Failed, "tls_protocol_error", "the origin does not speak TLS",
+			"use http, or the port at which the origin speaks TLS"}, true
 	case errors.As(err, &certificate):
 		detail, advice := certificateFault(certificate.Err)
 		return fault{Failed, "tls_certificate_error", detail, advice}, true
 	case errors.As(err, &alert):
 		return fault{Failed, "tls_alert_received", "the origin refused the TLS handshake",
-			"check that the origin takes TLS 1.2 or newer for this host; a web origin is asked for another with tls_server_name"}, true
+			"check that the origin takes TLS 1.2 or newer for this host; a web origin is asked " +
+				"for another with tlsServerName"}, true
 	}
-	return fault{Failed, "tls_protocol_error", "the TLS handshake went wrong", "check that the origin speaks TLS at this port"}, true
+	return fault{Failed, "tls_protocol_error", "the TLS handshake went wrong",
+		"check that the origin speaks TLS at this port"}, true
 }
 
 func certificateFault(err error) (detail, advice string) {
@@ -184,11 +189,13 @@ func certificateFault(err error) (detail, advice string) {
 	advice = "renew or correct the origin's certificate"
 	switch {
 	case errors.As(err, &host):
-		return fmt.Sprintf("the certificate is not for %q", host.Host), advice + "; a web origin is asked for another name with host_header or tls_server_name"
+		return fmt.Sprintf("the certificate is not for %q", host.Host),
+			advice + "; a web origin is asked for another name with hostHeader or tlsServerName"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the certificate has expired, or is not valid yet", advice
 	case errors.As(err, &unknown):
-		return "the certificate is signed by an unknown authority", advice + "; of a web origin, ca_pem may name the authority"
+		return "the certificate is signed by an unknown authority",
+			advice + "; of a web origin, caPem may name the authority"
 	}
 	return "the certificate is not valid", advice
 }
@@ -212,8 +219,10 @@ func connectionFault(err error) fault {
 	case errors.Is(err, errEmptyBody):
 		return fault{Failed, "http_response_incomplete", err.Error(), kind.AdviceLog}
 	case errors.As(err, &oversize):
-		return fault{Failed, "http_response_header_section_size", fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes), "have the origin send fewer or shorter headers"}
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return fault{Failed, "http_response_header_section_size",
+			fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes), "have the origin send fewer or shorter headers"}
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF),
+		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return fault{Failed, "connection_terminated", "the connection was cut", kind.AdviceLog}
 	}
 	return fault{Failed, "http_protocol_error", "the reply is not valid HTTP", adviceHTTP}

@@ -62,11 +62,15 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 		return a, nil, nil
 	}
 	h.reached.Store(true)
-	r := &kind.Reply{Origin: h.Origin, Ask: h.Ask, Status: x.resp.StatusCode, Header: x.resp.Header, Length: x.resp.ContentLength}
-	if location := x.resp.Header.Get("Location"); k.Next != nil && kind.Redirects(r) && location != "" && k.Follows(h.Origin) {
+	r := &kind.Reply{
+		Origin: h.Origin, Ask: h.Ask, Status: x.resp.StatusCode, Header: x.resp.Header, Length: x.resp.ContentLength,
+	}
+	location := x.resp.Header.Get("Location")
+	if k.Next != nil && kind.Redirects(r) && location != "" && k.Follows(h.Origin) {
 		return c.redirected(k, h, x, location)
 	}
-	if k.Code != nil && (r.Status == http.StatusBadRequest || k.Keyed && r.Status >= 300 && r.Status != http.StatusNotModified) {
+	if k.Code != nil && (r.Status == http.StatusBadRequest ||
+		k.Keyed && r.Status >= 300 && r.Status != http.StatusNotModified) {
 		if r.Code, err = x.errorCode(k); err != nil {
 			return x.failed(err), nil, nil
 		}
@@ -183,7 +187,10 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	}
 	by.health = h.health
 	ctx, cancel := context.WithCancelCause(parent)
-	x := &exchange{ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.Ask.Deadline), by: by, health: h.health, leave: sync.OnceFunc(func() { h.health.leave(path) })}
+	x := &exchange{
+		ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.Ask.Deadline), by: by, health: h.health,
+		leave: sync.OnceFunc(func() { h.health.leave(path) }),
+	}
 	connect, firstByte, idle := timeouts(h.Origin)
 	x.idle = idle
 	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }

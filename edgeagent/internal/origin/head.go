@@ -113,7 +113,8 @@ func connectionOptions(fields []field) (hop map[string]bool, options []string) {
 			switch option = trimOWS(option); option {
 			case "close", "keep-alive":
 				options = append(options, option)
-			case "vary", "expires", "age", "date", "pragma", "etag", "last-modified", "surrogate-control", "transfer-encoding":
+			case "vary", "expires", "age", "date", "pragma", "etag", "last-modified", "surrogate-control",
+				"transfer-encoding":
 			default:
 				hop[option] = !strings.HasPrefix(option, "content-") && !strings.HasSuffix(option, "cache-control")
 			}
@@ -166,7 +167,8 @@ func (h *head) readFields(lines [][]byte) ([]field, error) {
 			switch {
 			case lost:
 				if namesFraming(line) {
-					return nil, &framingError{fmt.Sprintf("header line %d, which frames the body, begins with a space", number)}
+					return nil, &framingError{
+						fmt.Sprintf("header line %d, which frames the body, begins with a space", number)}
 				}
 				h.drop(number, line, "begins with a space and continues no field")
 			case framesBody(fields[len(fields)-1].lower):

@@ -175,8 +175,9 @@ func (h *health) admit() (refusal *Answer) {
 		detail = "not asked while the edge finds out whether it is well again; the last failure: " + h.failure
 	}
 	return &Answer{
-		Outcome: Inconclusive, Reason: BreakerOpen, ProxyError: "destination_unavailable", Detail: detail, RetryAfter: left,
-		Advice: "repair the origin; the edge asks it again by itself",
+		Outcome: Inconclusive, Reason: BreakerOpen, ProxyError: "destination_unavailable", Detail: detail,
+		RetryAfter: left,
+		Advice:     "repair the origin; the edge asks it again by itself",
 	}
 }
 
@@ -353,7 +354,8 @@ func (h *health) state() *topologyv1.OriginState {
 		return nil
 	}
 	return &topologyv1.OriginState{
-		Account: h.account, Origin: h.origin, LastError: h.failure, LastErrorTime: timestamppb.New(h.failed), BreakerOpen: open,
+		Account: h.account, Origin: h.origin, LastError: h.failure, LastErrorTime: timestamppb.New(h.failed),
+		BreakerOpen: open,
 	}
 }
 
@@ -381,7 +383,8 @@ func (c *Client) States(current func(account, id string) *topology.Origin) []*to
 			}
 			return 1
 		}
-		return cmp.Or(b.LastErrorTime.AsTime().Compare(a.LastErrorTime.AsTime()), cmp.Compare(a.Account, b.Account), cmp.Compare(a.Origin, b.Origin))
+		return cmp.Or(b.LastErrorTime.AsTime().Compare(a.LastErrorTime.AsTime()),
+			cmp.Compare(a.Account, b.Account), cmp.Compare(a.Origin, b.Origin))
 	})
 	return states[:min(len(states), maxStates)]
 }

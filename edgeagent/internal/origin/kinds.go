@@ -23,8 +23,8 @@ const MediaKind = topology.MediaStep
 func newKinds(cfg *Config, tokens *token.Cache) map[string]*kind.Kind {
 	kinds := make(map[string]*kind.Kind)
 	for _, k := range []*kind.Kind{
-		media.New(cfg.MediaURL, cfg.MediaToken), web.Kind, s3.New(cfg.AllowAmbientCredentials), gcs.New(tokens), azureblob.Kind,
-		webproxy.Kind, akeneo.New(tokens),
+		media.New(cfg.MediaURL, cfg.MediaToken), web.Kind, s3.New(cfg.AllowAmbientCredentials), gcs.New(tokens),
+		azureblob.Kind, webproxy.Kind, akeneo.New(tokens),
 	} {
 		kinds[k.Name] = k
 	}

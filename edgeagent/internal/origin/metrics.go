@@ -26,17 +26,22 @@ func newMetrics() *metrics {
 		Help:    "Time from asking an origin to the first byte of its body, by kind, a retry and redirects included.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	}, []string{"kind"})
-	m.resumes = counter("edgewalk_origin_resumes_total", "Bodies that broke and were asked for from there on, by kind and whether the origin gave the rest.",
+	m.resumes = counter("edgewalk_origin_resumes_total",
+		"Bodies that broke and were asked for from there on, by kind and whether the origin gave the rest.",
 		"kind", "result")
-	m.droppedLines = counter("edgewalk_origin_dropped_header_lines_total", "Lines of replies' heads that are no header fields and were left out, by kind.",
+	m.droppedLines = counter("edgewalk_origin_dropped_header_lines_total",
+		"Lines of replies' heads that are no header fields and were left out, by kind.",
 		"kind")
 	m.refusals = counter("edgewalk_origin_refusals_total",
-		"Requests that were not sent, by kind and cause: the breaker is open, or too many are pending or have a connection.", "kind", "cause")
-	m.transitions = counter("edgewalk_origin_breaker_transitions_total", "Changes of breakers, by kind and the new state.", "kind", "to")
+		"Requests that were not sent, by kind and cause: the breaker is open, or too many are pending or have a connection.",
+		"kind", "cause")
+	m.transitions = counter("edgewalk_origin_breaker_transitions_total",
+		"Changes of breakers, by kind and the new state.", "kind", "to")
 	m.retries = counter("edgewalk_origin_retries_total",
 		"Requests of busy origins that were tried again, or would have been but for the retry budget.",
 		"kind", "cause", "result")
-	m.hedges = counter("edgewalk_origin_hedges_total", "Requests that were sent to a second address because the first was late.", "kind")
+	m.hedges = counter("edgewalk_origin_hedges_total",
+		"Requests that were sent to a second address because the first was late.", "kind")
 	m.hedgeWins = counter("edgewalk_origin_hedge_wins_total", "Hedges whose answer came first.", "kind")
 	return m
 }

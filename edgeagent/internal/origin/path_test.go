@@ -119,7 +119,7 @@ func TestWebHeader(t *testing.T) {
 		{name: "another host", host: "shop.example:8080", change: webSpec(func(w *topologyv1.WebOrigin) { w.HostHeader = "shop.example:8080" })},
 		{name: "client's address", want: map[string]string{"X-Forwarded-For": "1.2.3.4"},
 			change: webSpec(func(w *topologyv1.WebOrigin) { w.ForwardClientIp = true })},
-		{name: "request_headers win", want: map[string]string{"Accept-Language": "fr", "User-Agent": "shop"}, change: func(o *topologyv1.Origin) {
+		{name: "requestHeaders win", want: map[string]string{"Accept-Language": "fr", "User-Agent": "shop"}, change: func(o *topologyv1.Origin) {
 			o.GetWeb().ForwardRequestHeaders = []string{"accept-language"}
 			o.RequestHeaders = append(o.RequestHeaders, &topologyv1.RequestHeader{Name: "accept-language", Value: "fr"}, &topologyv1.RequestHeader{Name: "user-agent", Value: "shop"})
 		}},

@@ -94,10 +94,10 @@ func TestProxyRedirects(t *testing.T) {
 	}{
 		{"same host", "/b.jpg", Found, "HTTP 200, after a redirect to "},
 		{"listed host", "http://localhost:PORT/b.jpg", Found, "HTTP 200, after a redirect to http://localhost:"},
-		{"another host", "http://elsewhere.example/b.jpg?x=" + theSecret, Inconclusive, "HTTP 302 to http://elsewhere.example/b.jpg?..., which is not in allowed_hosts"},
-		{"another scheme of a listed host", "https://localhost:PORT/b.jpg", Inconclusive, "which is not in allowed_hosts"},
-		{"another port of a listed host", "http://localhost/b.jpg", Inconclusive, "which is not in allowed_hosts"},
-		{"address of a listed host", "http://127.1:PORT/b.jpg", Inconclusive, "which is not in allowed_hosts"},
+		{"another host", "http://elsewhere.example/b.jpg?x=" + theSecret, Inconclusive, "HTTP 302 to http://elsewhere.example/b.jpg?..., which is not in allowedHosts"},
+		{"another scheme of a listed host", "https://localhost:PORT/b.jpg", Inconclusive, "which is not in allowedHosts"},
+		{"another port of a listed host", "http://localhost/b.jpg", Inconclusive, "which is not in allowedHosts"},
+		{"address of a listed host", "http://127.1:PORT/b.jpg", Inconclusive, "which is not in allowedHosts"},
 		{"user", "http://u:p@localhost:PORT/b.jpg", Inconclusive, "which is not a plain http or https URL"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

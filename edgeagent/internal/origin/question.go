@@ -83,7 +83,8 @@ func isPlain(a *Ask, o *topology.Origin) bool {
 // remember keeps a file that was there for questions of the edge's own. The caller holds h.mu.
 func (h *health) remember(o *topology.Origin, ask *Ask) {
 	same := func(k known) bool {
-		return k.ask.Path == ask.Path && k.ask.Query == ask.Query && k.ask.Object == ask.Object && k.ask.Host == ask.Host
+		return k.ask.Path == ask.Path && k.ask.Query == ask.Query && k.ask.Object == ask.Object &&
+			k.ask.Host == ask.Host
 	}
 	if !isPlain(ask, o) || slices.ContainsFunc(h.known, same) {
 		return
@@ -185,8 +186,11 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 	}
 	// A breaker that opened because the origin could not be reached closes when it can: what it
 	// says of one file is about that file.
-	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere || !a.Unreached && (!sure || !b.Suspected())
-	i := slices.IndexFunc(h.known, func(k known) bool { return k.ask.Path == q.Path && k.ask.Query == q.Query && k.ask.Object == q.Object })
+	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere ||
+		!a.Unreached && (!sure || !b.Suspected())
+	i := slices.IndexFunc(h.known, func(k known) bool {
+		return k.ask.Path == q.Path && k.ask.Query == q.Query && k.ask.Object == q.Object
+	})
 	if well {
 		if i >= 0 {
 			h.known[i].failed = 0
@@ -206,5 +210,9 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 
 // hasFile reports whether an answer is the file itself.
 func (a *Answer) hasFile() bool {
-	return a.Outcome == Found && (a.Status == http.StatusOK || a.Status == http.StatusNonAuthoritativeInfo || a.Status == http.StatusPartialContent)
+	switch a.Status {
+	case http.StatusOK, http.StatusNonAuthoritativeInfo, http.StatusPartialContent:
+		return a.Outcome == Found
+	}
+	return false
 }

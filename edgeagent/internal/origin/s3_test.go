@@ -215,7 +215,7 @@ func TestS3Credentials(t *testing.T) {
 		{name: "wrong key id", secret: theSecret, change: func(s *topologyv1.S3Origin) { s.AccessKeyId = "OTHER" }, detail: "HTTP 403 InvalidAccessKeyId"},
 		{name: "wrong region", secret: theSecret, change: func(s *topologyv1.S3Origin) { s.Region = "us-east-2" }, detail: "HTTP 403 AuthorizationHeaderMalformed"},
 		{name: "none at a public bucket", change: func(s *topologyv1.S3Origin) { s.AccessKeyId = "" }, anonymous: true, outcome: Found, detail: "HTTP 200"},
-		{name: "half", detail: "only one of access_key_id and secret_access_key is set"},
+		{name: "half", detail: "only one of accessKeyId and secretAccessKey is set"},
 		{name: "ambient", env: [3]string{"AKID", theSecret, "token"}, outcome: Found, detail: "HTTP 200",
 			change: func(s *topologyv1.S3Origin) { s.AccessKeyId, s.UseAmbientCredentials = "", true }},
 		{name: "no ambient", detail: "the edge has no ambient credentials",

@@ -60,7 +60,8 @@ func (s *secures) of(o *topology.Origin) (*secure, error) {
 		return nil, nil
 	}
 	if !checked && s.enforced {
-		return nil, kind.WrongConfig("the operator of this edge has every certificate checked", "set web.tls_verify to true, with web.ca_pem if the certificate is of a CA of your own")
+		return nil, kind.WrongConfig("the operator of this edge has every certificate checked",
+			"set web.tlsVerify to true, with web.caPem if the certificate is of a CA of your own")
 	}
 	hash := sha256.New()
 	hash.Write([]byte(name + "\x00" + cas))
@@ -79,7 +80,7 @@ func (s *secures) of(o *topology.Origin) (*secure, error) {
 	if cas != "" {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM([]byte(cas)) {
-			return nil, kind.WrongConfig("ca_pem holds no certificate", "correct web.ca_pem")
+			return nil, kind.WrongConfig("caPem holds no certificate", "correct web.caPem")
 		}
 	}
 	if len(s.known) >= maxSecures {

@@ -174,7 +174,7 @@ func TestOperatorInsistsOnCertificates(t *testing.T) {
 	off := false
 	a := c.Get(t.Context(), webOrigin(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.TlsVerify = &off })), get("/a.jpg"))
 	discard(t, a)
-	if a.Outcome != Inconclusive || a.Reason != Misconfigured || !strings.Contains(a.Detail, "operator") || !strings.Contains(a.Advice, "web.tls_verify") {
+	if a.Outcome != Inconclusive || a.Reason != Misconfigured || !strings.Contains(a.Detail, "operator") || !strings.Contains(a.Advice, "web.tlsVerify") {
 		t.Errorf("got %s %q: %s; %s", a.Outcome, a.Reason, a.Detail, a.Advice)
 	}
 	a = c.Get(t.Context(), webOrigin(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" })), get("/a.jpg"))

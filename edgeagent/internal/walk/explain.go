@@ -102,7 +102,7 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 	if err != nil {
 		return StepReport{
 			Origin: o.ID, Kind: origin.KindName(o), Outcome: origin.Inconclusive, Reason: origin.Misconfigured,
-			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg, or /https://example.com/a.jpg for a web_proxy",
+			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg, or /https://example.com/a.jpg for a webProxy",
 		}, false
 	}
 	ask.Test = true
@@ -117,7 +117,7 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 	return s, ok
 }
 
-var errNoURL = errors.New("a web_proxy has no files but those of the URL that the path spells")
+var errNoURL = errors.New("a webProxy has no files but those of the URL that the path spells")
 
 func (w *Walker) testAsk(o *topology.Origin, path string) (origin.Ask, error) {
 	switch {

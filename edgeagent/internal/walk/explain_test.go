@@ -155,7 +155,7 @@ func TestTestOrigin(t *testing.T) {
 		{"broken", web, "/broken", false, origin.Inconclusive, "/broken"},
 		{"base", web, "", true, origin.NotHere, "/"},
 		{"climbing", web, "/../x", false, origin.Inconclusive, "-"},
-		{"bucket with probe_key", s3("probe"), "", true, origin.Found, "/b/probe"},
+		{"bucket with probeKey", s3("probe"), "", true, origin.Found, "/b/probe"},
 		{"bucket without", s3(""), "", true, origin.NotHere, ""},
 		{"bucket with bad credentials", s3("denied"), "", false, origin.Inconclusive, "/b/denied"},
 		{"bucket of Google", gcs, "", true, origin.NotHere, ""},

@@ -57,7 +57,7 @@ func ObjectKey(prefix, object string) (string, error) {
 	}
 	for segment := range strings.SplitSeq(strings.ReplaceAll(key, `\`, "/"), "/") {
 		if segment == "." || segment == ".." {
-			return "", WrongConfig("the key would have a . or .. segment", "take . and .. segments out of prefix and probe_key")
+			return "", WrongConfig("the key would have a . or .. segment", "take . and .. segments out of prefix and probeKey")
 		}
 	}
 	return key, nil

@@ -20,7 +20,7 @@ const (
 	Tokens = "/api/oauth/v1/token"
 
 	// Advice is what to do when no token is given.
-	Advice = "check akeneo.client_id, client_secret, username and password"
+	Advice = "check akeneo.clientId, clientSecret, username and password"
 )
 
 // New returns the kind.
@@ -66,7 +66,7 @@ func endOf(object string) (end string, ok bool) {
 func baseOf(o *topology.Origin) (*url.URL, error) {
 	base, err := url.Parse(o.Spec.GetAkeneo().GetBaseUrl())
 	if err != nil || base.Host == "" {
-		return nil, kind.WrongConfig("base_url is not a URL", "correct akeneo.base_url")
+		return nil, kind.WrongConfig("baseUrl is not a URL", "correct akeneo.baseUrl")
 	}
 	return base, nil
 }
@@ -76,7 +76,7 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	o := h.Origin
 	spec, secret, password := o.Spec.GetAkeneo(), o.Secrets[topology.SecretAkeneoClientSecret], o.Secrets[topology.SecretAkeneoPassword]
 	if spec.GetClientId() == "" || spec.GetUsername() == "" || secret == "" || password == "" {
-		return kind.WrongConfig("client_id, client_secret, username or password is missing", "set all four")
+		return kind.WrongConfig("clientId, clientSecret, username or password is missing", "set all four")
 	}
 	base, err := baseOf(o)
 	if err != nil {
@@ -120,7 +120,8 @@ func code(_ http.Header, body []byte) string {
 // rows say what the answers of Akeneo's REST API mean.
 var rows = kind.Table(kind.Usable, []kind.Row{
 	{Says: "404 for a file", When: kind.Coded(404, "NoFile"), Outcome: kind.NotHere},
-	kind.Wrong("404 that does not name a file", kind.Status(404), "check that akeneo.base_url is a PIM that has this kind of media files"),
+	kind.Wrong("404 that does not name a file", kind.Status(404),
+		"check that akeneo.baseUrl is a PIM that has this kind of media files"),
 	kind.Wrong("401 for a new token", kind.Status(401), Advice),
 	kind.Wrong("403", kind.Status(403), "let the connection's role use the web API and read media files"),
 }, kind.Rest)

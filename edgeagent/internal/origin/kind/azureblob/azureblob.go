@@ -35,7 +35,7 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	}
 	base, err := url.Parse(cmp.Or(spec.GetEndpoint(), "https://"+spec.GetAccountName()+".blob.core.windows.net"))
 	if err != nil || base.Host == "" {
-		return nil, kind.WrongConfig("endpoint is not a URL", "correct azure_blob.endpoint")
+		return nil, kind.WrongConfig("endpoint is not a URL", "correct azureBlob.endpoint")
 	}
 	path := strings.TrimSuffix(base.EscapedPath(), "/") + "/" + spec.GetContainer() + "/" + kind.Escape(key, kind.UnreservedOrSlash)
 	req := kind.NewRequest(kind.ExactURL(base.Scheme, base.Host, path, ""))
@@ -54,7 +54,7 @@ func sign(ctx context.Context, h *kind.Hop) error {
 	sas, key := sasToken(h.Origin), h.Origin.Secrets[topology.SecretAccountKey]
 	switch {
 	case sas != "" && key != "":
-		return kind.WrongConfig("both sas_token and account_key are set", "clear one of the two")
+		return kind.WrongConfig("both sasToken and accountKey are set", "clear one of the two")
 	case sas != "":
 		h.Req.URL.RawQuery = kind.Escape(sas, kind.Sendable)
 	case key != "":
@@ -91,7 +91,7 @@ func fromEnd(ctx context.Context, h *kind.Hop) error {
 func signKey(req *http.Request, spec *topologyv1.AzureBlobOrigin, key string, now time.Time) error {
 	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key))
 	if err != nil || len(secret) == 0 {
-		return kind.WrongConfig("account_key is not base64", "set azure_blob.account_key to a key of the storage account")
+		return kind.WrongConfig("accountKey is not base64", "set azureBlob.accountKey to a key of the storage account")
 	}
 	req.Header.Set("X-Ms-Date", now.UTC().Format(http.TimeFormat))
 	mac := hmac.New(sha256.New, secret)
@@ -148,10 +148,10 @@ func elaborate(r *kind.Reply, _ *kind.Row) (detail, advice string) {
 		return "", ""
 	}
 	if end, err := time.Parse(time.RFC3339, sas.Get("se")); err == nil && time.Now().After(end) {
-		detail += ", sas_token expired on " + end.UTC().Format(time.RFC3339)
+		detail += ", sasToken expired on " + end.UTC().Format(time.RFC3339)
 	}
 	if rights := sas.Get("sp"); rights != "" && !strings.Contains(rights, "r") {
-		detail += ", sas_token does not allow to read"
+		detail += ", sasToken does not allow to read"
 	}
 	return detail, ""
 }
@@ -159,14 +159,20 @@ func elaborate(r *kind.Reply, _ *kind.Row) (detail, advice string) {
 // rows say what the answers of Azure Blob Storage mean.
 var rows = kind.Table(kind.Usable, []kind.Row{
 	{Says: "404 BlobNotFound", When: kind.Coded(404, "BlobNotFound"), Outcome: kind.NotHere},
-	kind.Wrong("404 for a missing container", kind.Coded(404, "ContainerNotFound"), "check azure_blob.container"),
-	kind.Wrong("404 of a private container", kind.Coded(404, "ResourceNotFound"), "check azure_blob.container; a private one needs sas_token or account_key"),
-	kind.Wrong("404 that does not say the blob is missing", kind.Status(404), "check account_name, container and endpoint"),
+	kind.Wrong("404 for a missing container", kind.Coded(404, "ContainerNotFound"), "check azureBlob.container"),
+	kind.Wrong("404 of a private container", kind.Coded(404, "ResourceNotFound"),
+		"check azureBlob.container; a private one needs sasToken or accountKey"),
+	kind.Wrong("404 that does not say the blob is missing", kind.Status(404),
+		"check accountName, container and endpoint"),
 	kind.Patience("ServerBusy", kind.Coded(0, "ServerBusy")),
-	kind.Wrong("bad signature", kind.Coded(0, "AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"), "check account_key, or sas_token and when it expires, and the clock of the edge"),
-	kind.Wrong("403 Authorization*", authorization, "let sas_token read objects of this container from the edge's address, and check the storage account's firewall"),
-	kind.Wrong("public access is off", kind.Coded(409, "PublicAccessNotPermitted"), "set sas_token or account_key"),
-	kind.Wrong("archived blob", kind.Coded(409, "BlobArchived", "BlobBeingRehydrated"), "move the blob to the hot or cool tier"),
+	kind.Wrong("bad signature", kind.Coded(0, "AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"),
+		"check accountKey, or sasToken and when it expires, and the clock of the edge"),
+	kind.Wrong("403 Authorization*", authorization,
+		"let sasToken read objects of this container from the edge's address, and check the storage "+
+			"account's firewall"),
+	kind.Wrong("public access is off", kind.Coded(409, "PublicAccessNotPermitted"), "set sasToken or accountKey"),
+	kind.Wrong("archived blob", kind.Coded(409, "BlobArchived", "BlobBeingRehydrated"),
+		"move the blob to the hot or cool tier"),
 }, kind.Rest)
 
 func authorization(r *kind.Reply) bool {

@@ -25,7 +25,7 @@ const (
 	// googleScope is what a token is asked for: reading, of what the service account may read.
 	googleScope = "https://www.googleapis.com/auth/devstorage.read_only"
 
-	adviceKey = "check gcs.client_email and gcs.private_key, and the clock of the edge"
+	adviceKey = "check gcs.clientEmail and gcs.privateKey, and the clock of the edge"
 )
 
 // New returns the kind.
@@ -95,7 +95,7 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	case spec.GetClientEmail() == "" && key == "":
 		return nil
 	case spec.GetClientEmail() == "" || key == "":
-		return kind.WrongConfig("only one of client_email and private_key is set", "set both, or neither")
+		return kind.WrongConfig("only one of clientEmail and privateKey is set", "set both, or neither")
 	}
 	base, err := endpointOf(spec)
 	if err != nil {
@@ -111,7 +111,8 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 			return config.TokenSource(ctx).Token()
 		},
 		Advice: adviceKey,
-		Unsent: kind.WrongConfig("private_key is not an RSA key in PEM", "set gcs.private_key to private_key of the service account's JSON key"),
+		Unsent: kind.WrongConfig("privateKey is not an RSA key in PEM",
+			"set gcs.privateKey to private_key of the service account's JSON key"),
 	})
 }
 
@@ -198,7 +199,10 @@ var rows = kind.Table(kind.Usable, []kind.Row{
 	{Says: "404 that does not say what is missing", When: kind.Status(404), Reason: kind.Misconfigured, Proxy: "proxy_configuration_error",
 		Advice: "check gcs.bucket and that the endpoint is a Cloud Storage", Vague: true},
 	kind.Patience("SlowDown, ServiceUnavailable", kind.Coded(0, "SlowDown", "ServiceUnavailable", "TooManyRequests")),
-	kind.Wrong("requester pays", kind.Coded(400, "UserProjectMissing"), "add a request header x-goog-user-project with the project to bill"),
-	kind.DeniedKey("403 AccessDenied", kind.Coded(403, "AccessDenied"), "grant storage.objects.get; if files are merely missing, grant storage.objects.list or set probe_key to an object that exists"),
+	kind.Wrong("requester pays", kind.Coded(400, "UserProjectMissing"),
+		"add a request header x-goog-user-project with the project to bill"),
+	kind.DeniedKey("403 AccessDenied", kind.Coded(403, "AccessDenied"),
+		"grant storage.objects.get; if files are merely missing, grant storage.objects.list or set "+
+			"probeKey to an object that exists"),
 	kind.Wrong("401 for a token or for none", kind.Status(401), adviceKey),
 }, kind.Rest)

@@ -27,7 +27,8 @@ func New(url, token func() string) *kind.Kind {
 func (l *library) build(e *kind.Edge, _ *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	base, err := url.Parse(l.url())
 	if err != nil || base.Host == "" {
-		return nil, kind.WrongConfig("the control plane has named no media URL", "start the control plane with --media-advertise-url")
+		return nil, kind.WrongConfig("the control plane has named no media URL",
+			"start the control plane with --media-advertise-url")
 	}
 	path := strings.TrimSuffix(base.EscapedPath(), "/") + "/media/" + kind.Escape(a.Account, kind.Unreserved) + "/" + hex.EncodeToString(a.Library[:]) + "/" +
 		kind.Escape(a.Object, kind.UnreservedOrSlash)

@@ -32,9 +32,10 @@ type ambient struct {
 func (m *ambient) credentials(ctx context.Context) (aws.Credentials, error) {
 	if !m.allowed {
 		return aws.Credentials{}, kind.WrongConfig("the operator of this edge lends no credentials to origins",
-			"start the edge with --allow-ambient-credentials, or give the origin its own access_key_id and secret_access_key")
+			"start the edge with --allow-ambient-credentials, or give the origin its own accessKeyId and secretAccessKey")
 	}
-	none := kind.WrongConfig("the edge has no ambient credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the edge's environment, or give its machine a role")
+	none := kind.WrongConfig("the edge has no ambient credentials",
+		"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the edge's environment, or give its machine a role")
 	provider, err := m.load(ctx)
 	if err != nil {
 		return aws.Credentials{}, none

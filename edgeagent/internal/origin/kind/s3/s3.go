@@ -110,7 +110,7 @@ func (m *ambient) sign(ctx context.Context, h *kind.Hop) error {
 	// and would sign for whoever names another's key id with that other's secret.
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
 	if err := signer.SignHTTP(ctx, credentials, part, unsignedPayload, "s3", regionOf(spec), time.Now().UTC()); err != nil {
-		return kind.WrongConfig("the request cannot be signed", "check s3.access_key_id and s3.secret_access_key")
+		return kind.WrongConfig("the request cannot be signed", "check s3.accessKeyId and s3.secretAccessKey")
 	}
 	maps.Copy(h.Req.Header, part.Header)
 	return nil
@@ -128,7 +128,8 @@ func (m *ambient) credentialsFor(ctx context.Context, o *topology.Origin) (crede
 	case credentials.AccessKeyID == "" && credentials.SecretAccessKey == "":
 		return credentials, false, nil
 	case !credentials.HasKeys():
-		return credentials, false, kind.WrongConfig("only one of access_key_id and secret_access_key is set", "set both, or neither")
+		return credentials, false, kind.WrongConfig("only one of accessKeyId and secretAccessKey is set",
+			"set both, or neither")
 	}
 	return credentials, true, nil
 }
@@ -145,15 +146,19 @@ func elaborate(r *kind.Reply, row *kind.Row) (detail, advice string) {
 // rows say what the answers of Amazon S3 and compatible stores mean.
 var rows = kind.Table(kind.Usable, []kind.Row{
 	{Says: "404 NoSuchKey", When: kind.Coded(404, "NoSuchKey", "NoSuchVersion"), Outcome: kind.NotHere},
-	kind.Wrong("404 for a missing bucket", kind.Coded(404, "NoSuchBucket"), "check the bucket's name, the endpoint and force_path_style"),
+	kind.Wrong("404 for a missing bucket", kind.Coded(404, "NoSuchBucket"),
+		"check the bucket's name, the endpoint and forcePathStyle"),
 	kind.Wrong("404 that does not say the key is missing", kind.Status(404), "check that the endpoint is an S3 store"),
-	kind.DeniedKey("403 AccessDenied", kind.Coded(403, "AccessDenied"), "allow s3:GetObject; if files are merely missing, grant s3:ListBucket or set probe_key to a key that exists"),
+	kind.DeniedKey("403 AccessDenied", kind.Coded(403, "AccessDenied"),
+		"allow s3:GetObject; if files are merely missing, grant s3:ListBucket or set probeKey to a key that exists"),
 	kind.Patience("SlowDown, ServerBusy", kind.Coded(0, "SlowDown", "SlowDownRead", "ServerBusy")),
 	kind.Wrong("wrong region", wrongRegion, "set s3.region to the bucket's region"),
 	kind.Wrong("skewed clock", kind.Coded(0, "RequestTimeTooSkewed"), "set the clock of the edge"),
-	kind.Wrong("unknown key id", kind.Coded(0, "InvalidAccessKeyId"), "check s3.access_key_id, and that it belongs to the store at s3.endpoint"),
+	kind.Wrong("unknown key id", kind.Coded(0, "InvalidAccessKeyId"),
+		"check s3.accessKeyId, and that it belongs to the store at s3.endpoint"),
 	kind.Wrong("expired token", kind.Coded(0, "InvalidToken", "ExpiredToken"), "set credentials that still hold"),
-	kind.Wrong("bad signature", kind.Coded(0, "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"), "check s3.secret_access_key and s3.region"),
+	kind.Wrong("bad signature", kind.Coded(0, "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"),
+		"check s3.secretAccessKey and s3.region"),
 	kind.Wrong("archived object", kind.Coded(403, "InvalidObjectState"), "restore the object from its archive"),
 }, kind.Rest)
 

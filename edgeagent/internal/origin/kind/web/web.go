@@ -25,7 +25,7 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	spec := o.Spec.GetWeb()
 	base, err := url.Parse(spec.GetBaseUrl())
 	if err != nil || base.Host == "" {
-		return nil, kind.WrongConfig("base_url is not a URL", "correct web.base_url")
+		return nil, kind.WrongConfig("baseUrl is not a URL", "correct web.baseUrl")
 	}
 	path := base.EscapedPath()
 	if a.Path != "" {
@@ -196,7 +196,7 @@ func Elaborate(r *kind.Reply, row *kind.Row) (detail, advice string) {
 		return detail, ""
 	}
 	if web != nil && !follows(r.Origin) {
-		advice = "set web.follow_redirects, or " + row.Advice
+		advice = "set web.followRedirects, or " + row.Advice
 	}
 	location := r.Header.Get("Location")
 	if location == "" {
@@ -221,14 +221,14 @@ func Elaborate(r *kind.Reply, row *kind.Row) (detail, advice string) {
 // rows say what the answers of a web server mean.
 var rows = kind.Table([]kind.Row{
 	{Says: "200 text/html for an image, video or font extension", When: pageForFile, Outcome: kind.NotHere, Reason: kind.SoftNotFound,
-		Advice: "if the page is what clients should get, set web.html_is_missing to false"},
+		Advice: "if the page is what clients should get, set web.htmlIsMissing to false"},
 }, kind.Usable, []kind.Row{
-	{Says: "a status in web.not_found_statuses", When: missingStatus, Outcome: kind.NotHere},
-	kind.Wrong("3xx, not followed", kind.Redirects, "point web.base_url at where the files are"),
-	kind.Wrong("401, 403", kind.Status(401, 403), "send what the server wants in request_headers; "+
-		"if it says so of files that are missing, list the status in web.not_found_statuses"),
-}, Stray("the server does not serve the Host, or the TLS name, that it was sent: set web.host_header to a name that "+
-	"it serves, and web.tls_server_name if its certificate is for another"), kind.Rest)
+	{Says: "a status in web.notFoundStatuses", When: missingStatus, Outcome: kind.NotHere},
+	kind.Wrong("3xx, not followed", kind.Redirects, "point web.baseUrl at where the files are"),
+	kind.Wrong("401, 403", kind.Status(401, 403), "send what the server wants in requestHeaders; "+
+		"if it says so of files that are missing, list the status in web.notFoundStatuses"),
+}, Stray("the server does not serve the Host, or the TLS name, that it was sent: set web.hostHeader to a name that "+
+	"it serves, and web.tlsServerName if its certificate is for another"), kind.Rest)
 
 // Stray are the rows of a web server that was not to be asked, or not like this. unknown is the
 // advice for one that does not know the host.

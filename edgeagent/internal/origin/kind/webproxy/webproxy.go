@@ -98,8 +98,8 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	if !listed(o, u.scheme, u.host, u.port) {
 		port := cmp.Or(u.port, kind.DefaultPort(u.scheme))
 		return nil, &kind.UnaskedError{
-			Detail: fmt.Sprintf("host %s is not in allowed_hosts with %s at port %s", u.host, u.scheme, port),
-			Advice: fmt.Sprintf("add it to web_proxy.allowed_hosts as %s if it may be fetched from", topology.AllowedHost(u.scheme, u.host, u.port))}
+			Detail: fmt.Sprintf("host %s is not in allowedHosts with %s at port %s", u.host, u.scheme, port),
+			Advice: fmt.Sprintf("add it to webProxy.allowedHosts as %s if it may be fetched from", topology.AllowedHost(u.scheme, u.host, u.port))}
 	}
 	req := kind.NewRequest(kind.ExactURL(u.scheme, u.authority(), u.path, u.query))
 	web.SetHeader(e, req, o, a, true)
@@ -138,7 +138,7 @@ func follow(e *kind.Edge, h *kind.Hop, location string) (*http.Request, error) {
 	}
 	host, err := topology.CanonicalHost(req.URL.Host)
 	if err != nil || !listed(h.Origin, req.URL.Scheme, host, req.URL.Port()) {
-		return nil, kind.WrongConfig("which is not in allowed_hosts", "")
+		return nil, kind.WrongConfig("which is not in allowedHosts", "")
 	}
 	return req, nil
 }
@@ -149,7 +149,7 @@ var rows = kind.Table([]kind.Row{
 }, kind.Usable, []kind.Row{
 	{Says: "404, 410", When: kind.Status(404, 410), Outcome: kind.NotHere},
 	kind.Wrong("3xx, not followed", kind.Redirects,
-		"add the host that it leads to to web_proxy.allowed_hosts, if it may be fetched from"),
+		"add the host that it leads to to webProxy.allowedHosts, if it may be fetched from"),
 }, web.Stray("the server does not serve the host of the URL: correct the URL, or the host's DNS"), kind.Rest)
 
 // pageForURL finds a page where the URL is that of an image, video or font.
