@@ -29,7 +29,7 @@ func (l *looped) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if len(l.next) == 0 {
-		if l.left == 0 {
+		if l.left <= 0 {
 			return 0, io.EOF
 		}
 		l.left--
@@ -101,7 +101,7 @@ func hitServer() *Server {
 }
 
 // serveLoop serves a connection to its end.
-func serveLoop(s *Server, l *looped) {
+func serveLoop(s *Server, l net.Conn) {
 	c := newConn(s, l, nil)
 	c.release = func() {}
 	s.add(c)

@@ -100,6 +100,13 @@ func (h *h2conn) frame() (bool, error) {
 		return true, nil // The client opens no more streams, or it does.
 	case frameWindowUpdate:
 		return true, h.windowUpdate(stream, payload)
+	case framePriorityUpdate: // is ignored too
+		switch {
+		case length < 4:
+			return false, codeFrameSize
+		case stream != 0 || binary.BigEndian.Uint32(payload)&maxWindow == 0:
+			return false, codeProtocol
+		}
 	}
 	return true, nil // RFC 9113 5.5
 }
