@@ -55,6 +55,7 @@ var incidents = map[string]struct {
 	"EdgewalkOriginDown":      {[]string{`edgewalk_origin_breakers{instance="e",state="open"} 0x9 2x29 0x60`}, `instance: e, state: open`},
 	"EdgewalkFaults":          {[]string{`edgewalk_edge_panics_total{instance="e"} 0x9 1+1x29 30x60`}, `instance: e`},
 	"EdgewalkTopologyOld":     {[]string{`edgewalk_edge_config_age_seconds{instance="e"} 1x9 400+60x29 1x60`}, `instance: e`},
+	"EdgewalkEdgeCertificate": {[]string{`edgewalk_edge_certificate_expiry_timestamp_seconds{instance="e"} 700000x9 90000x29 700000x60`}, `instance: e`},
 	"EdgewalkTopologyNotKept": {[]string{`edgewalk_edge_config_durable{instance="e"} 1x9 0x29 1x60`}, `instance: e`},
 	"EdgewalkNotStoring":      {[]string{`edgewalk_cache_storing{instance="e"} 1x9 0x29 1x60`}, `instance: e`},
 	"EdgewalkChangeRefused":   {[]string{`edgewalk_edge_config_rejected{instance="e"} 0x9 3x29 0x60`}, `instance: e`},

@@ -32,12 +32,16 @@ type lone struct {
 	revision int64
 }
 
-func newLone(t *testing.T) *lone {
+func newLone(t *testing.T, change ...func(*Config)) *lone {
 	t.Helper()
-	a, err := New(Config{
+	cfg := Config{
 		ControlPlane: []string{nobody(t)}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: t.TempDir(), CacheSize: 64 << 20,
 		AllowPrivateOrigins: true, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	a, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

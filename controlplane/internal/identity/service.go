@@ -96,6 +96,8 @@ func Status(err error) error {
 		code = codes.PermissionDenied
 	case errors.Is(err, ErrRequest):
 		code = codes.InvalidArgument
+	case errors.Is(err, store.ErrResourceExhausted):
+		code = codes.ResourceExhausted
 	case errors.Is(err, store.ErrConflict):
 		code = codes.Aborted
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

@@ -1,0 +1,59 @@
+package edgeagent
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// An edge whose certificate has ended says so, and serves what it has.
+func TestAnEndedCertificateIsToldAndServesOn(t *testing.T) {
+	state := t.TempDir()
+	writeIdentity(t, filepath.Join(state, "identity"), time.Now().Add(-time.Minute))
+	l := newLone(t, func(c *Config) { c.StateDir = state })
+	l.step(true, shop("http://"+nobody(t)))
+	ready, text := l.readiness()
+	if !ready || !strings.Contains(text, "degraded: the edge's certificate has ended at ") {
+		t.Errorf("ready %t: %s", ready, text)
+	}
+	if status, _, how := l.get("/none.txt"); !strings.HasPrefix(how, "edgewalk") {
+		t.Errorf("it answers %d, %q", status, how)
+	}
+}
+
+// writeIdentity writes the key and the certificate of an edge that has joined.
+func writeIdentity(t *testing.T, dir string, until time.Time) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fra-1"}, NotBefore: until.Add(-7 * 24 * time.Hour), NotAfter: until}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+	for range 2 { // its own, and for the test the authority's
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "identity.pem"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
