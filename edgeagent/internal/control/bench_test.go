@@ -3,10 +3,13 @@ package control
 import (
 	"errors"
 	"fmt"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	"iter"
 	"log/slog"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
@@ -17,8 +20,8 @@ import (
 
 const domainsPerAccount = 100
 
-func manyDomains(n int) iter.Seq[change] {
-	return func(yield func(change) bool) {
+func manyDomains(n int) iter.Seq[state.Change] {
+	return func(yield func(state.Change) bool) {
 		h := newHistory("e1")
 		for i := range n {
 			account := fmt.Sprint("account-", i/domainsPerAccount)
@@ -50,19 +53,18 @@ func fill(b testing.TB, dir string, n int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer c.disk.close()
-	s := c.disk.spool(position{epoch: "e1", revision: int64(2 * n)}, &edgev1.Welcome_Settings{SharedHost: "files.example"})
-	var some []change
+	defer c.state.Close()
+	s := c.state.Spool(state.Position{Epoch: "e1", Revision: int64(2 * n)}, &edgev1.Welcome_Settings{SharedHost: "files.example"})
+	var some []state.Change
 	for ch := range manyDomains(n) {
 		if some = append(some, ch); len(some) == 1000 {
-			s.add(some)
+			s.Add(some)
 			some = some[:0]
 		}
 	}
-	s.add(some)
-	at := position{epoch: "e1", revision: int64(2 * n), digest: s.index.digest}
-	c.disk.install(s, commit{revision: at.revision, digest: at.digest}, at)
-	if _, durable := c.disk.state(); !durable {
+	s.Add(some)
+	c.state.Install(s, int64(2*n), time.Time{})
+	if _, durable := c.state.Durable(); !durable {
 		b.Fatal("the state cannot be written")
 	}
 }
@@ -82,7 +84,7 @@ func BenchmarkBoot(b *testing.B) {
 				}
 				b.StopTimer()
 				b.ReportMetric(float64(heap()-before)/float64(n), "B/domain")
-				c.disk.close()
+				c.state.Close()
 				runtime.KeepAlive(c)
 				b.StartTimer()
 			}
@@ -97,7 +99,7 @@ func BenchmarkFullState(b *testing.B) {
 			welcome := &edgev1.Welcome{Epoch: "e1", Settings: &edgev1.Welcome_Settings{SharedHost: "files.example"}}
 			target := int64(2 * n)
 			messages := [][]byte{encoded(b, begin(&edgev1.Begin{Full: true, Target: target}))}
-			counted := newIndex()
+			var digest topology.Digest
 			var some []*edgev1.Change
 			size, sent := 0, 0
 			send := func() {
@@ -107,14 +109,18 @@ func BenchmarkFullState(b *testing.B) {
 				some, size = nil, 0
 			}
 			for c := range manyDomains(n) {
-				counted.apply(c)
-				some = append(some, &edgev1.Change{Key: c.key, ModRevision: c.mod, CreateRevision: c.create, Value: c.value})
-				if size += len(c.key) + len(c.value) + 12; size > 256<<10 {
+				key, err := topology.ParseKey(c.Key)
+				if err != nil {
+					b.Fatal(err)
+				}
+				digest.Add(topology.Record{Key: key, ModRevision: c.Mod, Value: c.Value})
+				some = append(some, &edgev1.Change{Key: c.Key, ModRevision: c.Mod, CreateRevision: c.Create, Value: c.Value})
+				if size += len(c.Key) + len(c.Value) + 12; size > 256<<10 {
 					send()
 				}
 			}
 			send()
-			messages = append(messages, encoded(b, end(target, counted.digest[:])))
+			messages = append(messages, encoded(b, end(target, digest[:])))
 			for b.Loop() {
 				cfg := benchConfig(b.TempDir())
 				c, err := New(cfg)
@@ -131,7 +137,7 @@ func BenchmarkFullState(b *testing.B) {
 				if got := cfg.Table.Root().Domains(); got != n {
 					b.Fatal(got)
 				}
-				c.disk.close()
+				c.state.Close()
 			}
 			b.ReportMetric(float64(sent)/float64(n), "wire-B/domain")
 		})
@@ -166,7 +172,7 @@ func BenchmarkLiveStep(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer c.disk.close()
+			defer c.state.Close()
 			s := &session{control: c, out: newOutbox(func() *edgev1.Ack { return c.ack("e1") })}
 			h := newHistory("e1")
 			var steps []*edgev1.Change
@@ -176,7 +182,7 @@ func BenchmarkLiveStep(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				at := c.at.revision
+				at := c.state.At().Revision
 				if err := s.live(&edgev1.Live{Prev: at, Revision: at + 1, Changes: steps[i%1000 : i%1000+1]}); err != nil {
 					b.Fatal(err)
 				}

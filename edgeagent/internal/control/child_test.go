@@ -157,8 +157,8 @@ func TestKillNeverUndoesAnAcknowledgedStep(t *testing.T) {
 		}
 		a := load(t, dir)
 		s := a.Status()
-		if s.Revision < acked || past[s.Revision] != string(a.at.digest[:]) {
-			t.Fatalf("round %d: at %d with digest %x after it had acknowledged %d", round, s.Revision, a.at.digest, acked)
+		if s.Revision < acked || past[s.Revision] != a.digestText() {
+			t.Fatalf("round %d: at %d with digest %x after it had acknowledged %d", round, s.Revision, a.state.At().Digest, acked)
 		}
 		a.stop()
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -21,18 +22,16 @@ import (
 type Control struct {
 	cfg     Config
 	metrics *metrics
-	disk    *disk
+	state   *state.Folder
 	keys    *keys
 	crashes *crashes
 	// addresses are in this agent's order; next is the one to try next.
 	addresses []string
 	next      int
 
-	// at, index, gaps and unreadable belong to the goroutine that applies: New's, then Run's. gaps counts those since a step
-	// was applied.
-	at    position
-	index *index
-	gaps  int
+	// gaps and unreadable belong to the goroutine that applies: New's, then Run's, as the steps that state takes do. gaps
+	// counts those since a step was applied.
+	gaps int
 	// stray says that what the agent holds is not what the control plane's history had at its revision: the full state that
 	// is due does not go on from it. It belongs to the goroutine that applies.
 	stray bool
@@ -57,22 +56,25 @@ func New(cfg Config) (*Control, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	d, err := openDisk(cfg.StateDir, cfg.Logger)
+	folder, err := state.Open(cfg.StateDir, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
 	held, err := openKeys(cfg.StateDir, cfg.StateKeyFile, cfg.Logger)
 	if err != nil {
-		d.close()
+		folder.Close()
 		return nil, err
 	}
-	c := &Control{cfg: cfg, settings: cfg.Settings, disk: d, keys: held, crashes: openCrashes(cfg.StateDir, cfg.Version, cfg.Logger), index: newIndex(), unreadable: make(map[string]*topologyv1.Rejected)}
+	c := &Control{
+		cfg: cfg, settings: cfg.Settings, state: folder, keys: held, crashes: openCrashes(cfg.StateDir, cfg.Version, cfg.Logger),
+		unreadable: make(map[string]*topologyv1.Rejected),
+	}
 	c.addresses = slices.Clone(cfg.Addresses)
 	rand.Shuffle(len(c.addresses), func(i, j int) { c.addresses[i], c.addresses[j] = c.addresses[j], c.addresses[i] })
 	c.settings.Store(new(edgev1.Welcome_Settings))
 	c.metrics = newMetrics(c)
 	if err := cfg.Registerer.Register(c.metrics); err != nil {
-		d.close()
+		folder.Close()
 		c.crashes.close()
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -81,30 +83,29 @@ func New(cfg Config) (*Control, error) {
 }
 
 func (c *Control) load() {
-	l := c.disk.load(func(s step) error {
+	settings, asOf, ok := c.state.Load(func(s state.Step) error {
 		_, err := c.apply(s)
 		return err
 	})
 	c.crashes.loaded()
-	if l == nil {
+	if !ok {
 		return
 	}
-	c.at, c.index = l.at, l.index
-	c.settings.Store(l.settings)
-	c.inStep(l.asOf)
+	c.settings.Store(settings)
+	c.inStep(asOf)
 	c.publish()
-	root := c.cfg.Table.Root()
-	c.cfg.Logger.Info("topology loaded from disk", "epoch", common(c.at.epoch), "revision", c.at.revision, "accounts", root.Accounts(), "domains", root.Domains())
+	root, at := c.cfg.Table.Root(), c.state.At()
+	c.cfg.Logger.Info("topology loaded from disk", "epoch", state.Common(at.Epoch), "revision", at.Revision, "accounts", root.Accounts(), "domains", root.Domains())
 }
 
 // Run stays connected until ctx ends, which is its only end. It is called once. It leaves the state folder for others.
 func (c *Control) Run(ctx context.Context) error {
-	defer c.disk.close()
+	defer c.state.Close()
 	defer c.crashes.close()
 	defer c.cfg.Registerer.Unregister(c.metrics)
 	flushing, stop := context.WithCancel(context.Background())
 	var flusher sync.WaitGroup
-	flusher.Go(func() { c.disk.flush(flushing, c.acknowledge, c.rewrite) })
+	flusher.Go(func() { c.state.Flush(flushing, c.acknowledge, c.rewrite) })
 	defer flusher.Wait()
 	defer stop()
 	failures := 0
@@ -144,33 +145,34 @@ func (c *Control) rewrite() {
 
 // have is the position to resume from, nil for nothing.
 func (c *Control) have() *edgev1.Position {
-	if c.at.epoch == "" || c.lost.Load() {
+	at := c.state.At()
+	if at.Epoch == "" || c.lost.Load() {
 		return nil
 	}
-	return &edgev1.Position{Epoch: common(c.at.epoch), Revision: c.at.revision}
+	return &edgev1.Position{Epoch: state.Common(at.Epoch), Revision: at.Revision}
 }
 
 // apply hands a step to the table and returns the resources that it refused.
-func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
+func (c *Control) apply(s state.Step) ([]*topologyv1.Rejected, error) {
 	var malformed []*topologyv1.Rejected
-	if s.full {
+	if s.Full {
 		clear(c.unreadable)
 	}
 	from := int64(0)
-	epoch := common(s.at.epoch)
-	if root := c.cfg.Table.Root(); common(root.Epoch()) == epoch {
+	epoch := state.Common(s.At.Epoch)
+	if root := c.cfg.Table.Root(); state.Common(root.Epoch()) == epoch {
 		from = root.Revision()
 	}
-	c.crashes.begin(epoch, from, s.at.revision)
+	c.crashes.begin(epoch, from, s.At.Revision)
 	defer c.crashes.end()
 	result, err := c.cfg.Table.Apply(route.Step{
-		Full:       s.full,
-		Epoch:      s.at.epoch,
-		Revision:   s.at.revision,
-		SharedHost: s.settings.GetSharedHost(),
+		Full:       s.Full,
+		Epoch:      s.At.Epoch,
+		Revision:   s.At.Revision,
+		SharedHost: s.Settings.GetSharedHost(),
 		Ring:       c.keys.ring,
 		Records: func(yield func(topology.Record, error) bool) {
-			for ch, err := range s.changes {
+			for ch, err := range s.Changes {
 				if err != nil {
 					yield(topology.Record{}, err)
 					return
@@ -180,9 +182,9 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 					malformed = append(malformed, rejected)
 				}
 				if ok && key.Kind == topology.KindOriginSecrets {
-					c.keys.note(ch.key, ch.value)
+					c.keys.note(ch.Key, ch.Value)
 				}
-				if ok && !yield(topology.Record{Key: key, CreateRevision: ch.create, ModRevision: ch.mod, Value: ch.value}, nil) {
+				if ok && !yield(topology.Record{Key: key, CreateRevision: ch.Create, ModRevision: ch.Mod, Value: ch.Value}, nil) {
 					return
 				}
 			}
@@ -192,26 +194,26 @@ func (c *Control) apply(s step) ([]*topologyv1.Rejected, error) {
 }
 
 // parse reads a key. One of a kind that this agent does not know is skipped: a newer control plane may have more.
-func (c *Control) parse(epoch string, ch change) (key topology.Key, ok bool, rejected *topologyv1.Rejected) {
-	key, err := topology.ParseKey(ch.key)
+func (c *Control) parse(epoch string, ch state.Change) (key topology.Key, ok bool, rejected *topologyv1.Rejected) {
+	key, err := topology.ParseKey(ch.Key)
 	if err == nil {
 		if rejected := c.crashes.refuse(epoch, ch); rejected != nil {
-			c.unreadable[ch.key] = rejected
+			c.unreadable[ch.Key] = rejected
 			return key, false, rejected
 		}
-		delete(c.unreadable, ch.key)
+		delete(c.unreadable, ch.Key)
 		return key, true, nil
 	}
-	kind, _, _ := strings.Cut(ch.key, "/")
+	kind, _, _ := strings.Cut(ch.Key, "/")
 	if !slices.Contains(topology.Kinds(), topology.Kind(kind)) {
 		return key, false, nil
 	}
-	if ch.value == nil {
-		delete(c.unreadable, ch.key)
+	if ch.Value == nil {
+		delete(c.unreadable, ch.Key)
 		return key, false, nil
 	}
-	rejected = &topologyv1.Rejected{Key: ch.key, Revision: ch.mod, Reason: err.Error()}
-	c.unreadable[ch.key] = rejected
+	rejected = &topologyv1.Rejected{Key: ch.Key, Revision: ch.Mod, Reason: err.Error()}
+	c.unreadable[ch.Key] = rejected
 	return key, false, rejected
 }
 

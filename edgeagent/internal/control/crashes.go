@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -53,7 +54,7 @@ type crashes struct {
 func openCrashes(dir, version string, log *slog.Logger) *crashes {
 	c := new(crashes)
 	var err error
-	if c.file, err = os.OpenFile(filepath.Join(dir, "crashes"), os.O_RDWR|os.O_CREATE, fileMode); err != nil {
+	if c.file, err = os.OpenFile(filepath.Join(dir, "crashes"), os.O_RDWR|os.O_CREATE, state.FileMode); err != nil {
 		c.file = nil // what is wrong with the folder is told when it is locked
 		return c
 	}
@@ -130,10 +131,10 @@ func (c *crashes) write() {
 }
 
 // refuse returns why a change is not applied, nil if it is.
-func (c *crashes) refuse(epoch string, ch change) *topologyv1.Rejected {
+func (c *crashes) refuse(epoch string, ch state.Change) *topologyv1.Rejected {
 	for i := range c.held.Refused {
-		if s := &c.held.Refused[i]; s.holds(epoch, ch.mod) {
-			return &topologyv1.Rejected{Key: ch.key, Revision: ch.mod, Reason: fmt.Sprintf(
+		if s := &c.held.Refused[i]; s.holds(epoch, ch.Mod) {
+			return &topologyv1.Rejected{Key: ch.Key, Revision: ch.Mod, Reason: fmt.Sprintf(
 				"the agent crashed %d times while it applied revision %d; it goes on with what it had before", s.Crashes, s.To)}
 		}
 	}

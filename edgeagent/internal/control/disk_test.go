@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,7 +67,7 @@ func copyState(t testing.TB, dir, changed string, content []byte) string {
 		if name == changed {
 			b = content
 		}
-		if err := os.WriteFile(filepath.Join(other, filepath.Base(name)), b, fileMode); err != nil {
+		if err := os.WriteFile(filepath.Join(other, filepath.Base(name)), b, state.FileMode); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,20 +86,21 @@ func TestJournalTornAnywhereIsAWholeNumberOfSteps(t *testing.T) {
 	for n := range len(whole) + 1 {
 		torn := copyState(t, dir, name, whole[:n])
 		a := load(t, torn)
-		i := int(a.at.revision - past[0].revision)
+		i := int(a.state.At().Revision - past[0].revision)
 		if i < last || i >= len(past) {
-			t.Fatalf("cut at %d of %d: at revision %d, %d steps", n, len(whole), a.at.revision, i)
+			t.Fatalf("cut at %d of %d: at revision %d, %d steps", n, len(whole), a.state.At().Revision, i)
 		}
 		last = i
 		a.sees(t, past[i])
 		// The agent goes on from there, and what it then writes is found again.
-		a.at.revision++
-		a.write(nil, changesOf(nil))
-		revision := a.at.revision
+		revision := a.state.At().Revision + 1
+		if err := a.write(revision, nil, nil); err != nil {
+			t.Fatal(err)
+		}
 		a.stop()
 		again := load(t, torn)
-		if again.at.revision != revision || again.table.Root().Revision() != revision {
-			t.Fatalf("cut at %d: a step written behind the cut is lost: at %d, want %d", n, again.at.revision, revision)
+		if again.state.At().Revision != revision || again.table.Root().Revision() != revision {
+			t.Fatalf("cut at %d: a step written behind the cut is lost: at %d, want %d", n, again.state.At().Revision, revision)
 		}
 		again.stop()
 	}
@@ -120,13 +122,13 @@ func TestDamageIsNeverTakenForATopology(t *testing.T) {
 			damaged := bytes.Clone(whole)
 			damaged[i] ^= 1 << (i % 8)
 			a := load(t, copyState(t, dir, name, damaged))
-			switch steps := a.at.revision - past[0].revision; {
-			case a.at.epoch == "":
+			switch steps := a.state.At().Revision - past[0].revision; {
+			case a.state.At().Epoch == "":
 				if kind == "journal" || a.table.Root().Revision() != 0 {
-					t.Fatalf("%s, byte %d: at %+v, the table at %d", kind, i, a.at, a.table.Root().Revision())
+					t.Fatalf("%s, byte %d: at %+v, the table at %d", kind, i, a.state.At(), a.table.Root().Revision())
 				}
 			case kind == "snapshot" || steps < 0 || int(steps) >= len(past):
-				t.Fatalf("%s, byte %d: at %+v", kind, i, a.at)
+				t.Fatalf("%s, byte %d: at %+v", kind, i, a.state.At())
 			default:
 				a.sees(t, past[steps])
 			}
@@ -182,70 +184,21 @@ func TestJournalBecomesASnapshot(t *testing.T) {
 		if i%100 == 99 {
 			d.persisted(h.revision)
 			eventually(t, "one snapshot and one journal are left", func() bool {
-				snapshots, journals := a.disk.files()
-				a.disk.mu.Lock()
-				defer a.disk.mu.Unlock()
-				return len(snapshots) == 1 && len(journals) == 1 && !a.disk.merging && snapshots[0] == journals[0] && journals[0] == a.disk.number
+				snapshots, _ := filepath.Glob(filepath.Join(dir, "snapshot-*"))
+				journals, _ := filepath.Glob(filepath.Join(dir, "journal-*"))
+				return len(snapshots) == 1 && len(journals) == 1 && strings.TrimPrefix(snapshots[0], dir+"/snapshot-") == strings.TrimPrefix(journals[0], dir+"/journal-")
 			})
 		}
 	}
-	if a.disk.number < 5 {
-		t.Errorf("%d bytes made %d journals", total, a.disk.number)
+	if number, err := strconv.ParseUint(strings.TrimPrefix(only(t, dir, "journal"), dir+"/journal-"), 16, 64); err != nil || number < 5 {
+		t.Errorf("%d bytes made %d journals, %v", total, number, err)
 	}
 	a.stop()
 	again := load(t, dir)
 	again.sees(t, h)
-	if !slices.Equal(again.at.digest[:], h.digest()) {
-		t.Errorf("digest %x, want %x", again.at.digest, h.digest())
+	if again.digestText() != string(h.digest()) {
+		t.Errorf("digest %x, want %x", again.state.At().Digest, h.digest())
 	}
-}
-
-// A crash may come between any two steps of a merge: whichever files are there, the newest topology is found.
-func TestUnfinishedMerge(t *testing.T) {
-	t.Parallel()
-	dir, past := written(t, 8)
-	want := past[len(past)-1]
-	a := load(t, dir)
-	a.disk.mu.Lock()
-	a.disk.outgrown = 0
-	a.disk.closed = true // the merge that begins now stops at once
-	a.disk.rotate()
-	a.disk.mu.Unlock()
-	a.stop()
-	if snapshots, journals := a.disk.files(); len(snapshots) != 1 || len(journals) != 2 {
-		t.Fatalf("%d snapshots and %d journals, want 1 and 2", len(snapshots), len(journals))
-	}
-	if err := os.WriteFile(filepath.Join(dir, "merging"), []byte(magic+"half"), fileMode); err != nil {
-		t.Fatal(err)
-	}
-	b := load(t, dir)
-	b.sees(t, want)
-	m := merge{dir: b.disk, snapshot: b.disk.snapshot, until: b.disk.snapshot, end: b.at, settings: b.Settings()}
-	f, _, err := m.write()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	if err := os.Rename(f.Name(), b.disk.path("snapshot", b.disk.snapshot+1)); err != nil {
-		t.Fatal(err)
-	}
-	b.stop()
-	c := load(t, dir) // both snapshots are there
-	c.sees(t, want)
-	c.stop()
-	damaged, err := os.ReadFile(stateFile(dir, "snapshot", 2))
-	if err != nil {
-		t.Fatal(err)
-	}
-	damaged[len(damaged)/2] ^= 4
-	if err := os.WriteFile(stateFile(dir, "snapshot", 2), damaged, fileMode); err != nil {
-		t.Fatal(err)
-	}
-	load(t, dir).sees(t, want) // the older one, and the journals after it
-}
-
-func stateFile(dir, kind string, number uint64) string {
-	return (&disk{dir: dir}).path(kind, number)
 }
 
 func TestOneAgentAFolder(t *testing.T) {
@@ -253,7 +206,7 @@ func TestOneAgentAFolder(t *testing.T) {
 	dir := t.TempDir()
 	a := load(t, dir)
 	cfg := testConfig(t, dir, "127.0.0.1:1")
-	if _, err := New(cfg); !errors.Is(err, errLocked) || !strings.Contains(err.Error(), dir) {
+	if _, err := New(cfg); !errors.Is(err, state.ErrLocked) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("second agent: %v", err)
 	}
 	a.stop()
@@ -281,9 +234,9 @@ func TestFolderIsClosedToOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := os.FileMode(fileMode)
+		want := os.FileMode(state.FileMode)
 		if name == "" {
-			want = dirMode
+			want = 0o700
 		}
 		if info.Mode().Perm() != want {
 			t.Errorf("%q has mode %o, want %o", name, info.Mode().Perm(), want)
@@ -325,7 +278,7 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	dir, past := written(t, 5)
 	name := filepath.Join(t.TempDir(), "not-a-folder")
-	if err := os.WriteFile(name, nil, fileMode); err != nil {
+	if err := os.WriteFile(name, nil, state.FileMode); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -401,43 +354,4 @@ func TestID(t *testing.T) {
 	if id, err := ID("/dev/null/state", ""); !errors.Is(err, syscall.ENOTDIR) || !idPattern.MatchString(id) {
 		t.Errorf("where nothing can be kept: %q, %v", id, err)
 	}
-}
-
-func FuzzStateFile(f *testing.F) {
-	dir, _ := written(f, 4)
-	var seeds [][]byte
-	for _, kind := range []string{"snapshot", "journal"} {
-		b, err := os.ReadFile(only(f, dir, kind))
-		if err != nil {
-			f.Fatal(err)
-		}
-		seeds = append(seeds, b)
-	}
-	f.Add(seeds[0], seeds[1])
-	f.Add(seeds[0], []byte(magic))
-	f.Add([]byte(magic), seeds[1])
-	f.Fuzz(func(t *testing.T, snapshot, journal []byte) {
-		l, err := loadSnapshot(bytes.NewReader(snapshot), func(s step) error {
-			for _, err := range s.changes {
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return
-		}
-		before := *l.index
-		changes, good, err := l.replay(bytes.NewReader(journal))
-		if err != nil && (len(changes) > 0 || before.digest != l.index.digest) {
-			t.Errorf("a journal that does not follow left %d changes", len(changes))
-		}
-		if good > int64(len(journal)) {
-			t.Errorf("%d bytes are good of %d", good, len(journal))
-		}
-		if l.at.digest != l.index.digest {
-			t.Errorf("at digest %x, the index has %x", l.at.digest, l.index.digest)
-		}
-	})
 }

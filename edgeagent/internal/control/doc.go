@@ -1,7 +1,7 @@
 // Package control keeps an edge's topology in step with a control plane's: it is the client of EdgeService.Sync, and it
 // keeps the last good state on disk.
 //
-// It owns the stream, the order in which steps are applied, and the state folder. What a step means is route's business;
+// It owns the stream and the order in which steps are applied; the state folder is state's. What a step means is route's business;
 // what is purged, cached or asked of origins is nobody's here.
 //
 // What always holds: a step is applied whole or not at all; the position only goes on along the control plane's own chain of

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 )
 
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
@@ -39,7 +41,7 @@ func ID(stateDir, given string) (string, error) {
 
 // keepID puts the whole id in place at once, so that an agent which is killed meanwhile does not find half of it.
 func keepID(stateDir, path, id string) error {
-	if err := makeDir(stateDir); err != nil {
+	if err := state.MakeDir(stateDir); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(stateDir, "id-")

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -104,7 +105,7 @@ func (k *keys) save() error {
 		return err
 	}
 	next := k.path + ".next"
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, state.FileMode)
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (k *keys) save() error {
 	if err := os.Rename(next, k.path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(k.path))
+	return state.SyncDir(filepath.Dir(k.path))
 }
 
 // note takes notice of whether the secrets of an origin came sealed.
@@ -157,10 +158,11 @@ func (c *Control) takeKeys(sent *edgev1.Keyring) error {
 	if err := c.keys.save(); err != nil {
 		c.cfg.Logger.Error("the keys of sealed secrets cannot be kept: after a restart a control plane has to send them again", "err", err)
 	}
-	if c.at.epoch == "" {
+	at := c.state.At()
+	if at.Epoch == "" {
 		return nil
 	}
-	if _, err := c.apply(step{at: c.at, settings: c.Settings(), changes: changesOf(nil)}); err != nil {
+	if _, err := c.apply(state.Step{At: at, Settings: c.Settings(), Changes: state.Changes(nil)}); err != nil {
 		return fmt.Errorf("use the keys: %w", err)
 	}
 	return nil

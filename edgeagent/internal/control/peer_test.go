@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -87,12 +90,32 @@ func (h *history) digest() []byte {
 	for _, ch := range h.live {
 		key, err := topology.ParseKey(ch.Key)
 		if err != nil {
-			d = plus(d, partOf(change{key: ch.Key, mod: ch.ModRevision, value: ch.Value}))
+			addUnknown(&d, ch)
 			continue
 		}
 		d.Add(topology.Record{Key: key, ModRevision: ch.ModRevision, Value: ch.Value})
 	}
 	return d[:]
+}
+
+// addUnknown adds a resource of an unknown kind to a digest, by the same rule: SHA-256 of length of
+// the key, key, revision and value, its first half added modulo 2^128.
+func addUnknown(d *topology.Digest, ch *edgev1.Change) {
+	b := binary.AppendUvarint(nil, uint64(len(ch.Key)))
+	b = binary.LittleEndian.AppendUint64(append(b, ch.Key...), uint64(ch.ModRevision))
+	part := sha256.Sum256(append(b, ch.Value...))
+	carry := 0
+	for i := range d {
+		carry += int(d[i]) + int(part[i])
+		d[i] = byte(carry)
+		carry >>= 8
+	}
+}
+
+// digestText is the digest of what the agent holds.
+func (a *agent) digestText() string {
+	d := a.state.At().Digest
+	return string(d[:])
 }
 
 func (h *history) all() []*edgev1.Change {
@@ -347,7 +370,7 @@ func load(t testing.TB, stateDir string) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{Control: c, table: cfg.Table, stop: sync.OnceFunc(c.disk.close)}
+	a := &agent{Control: c, table: cfg.Table, stop: sync.OnceFunc(c.state.Close)}
 	t.Cleanup(a.stop)
 	return a
 }
@@ -371,8 +394,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func (a *agent) sees(t testing.TB, h *history) {
 	t.Helper()
 	root := a.table.Root()
-	if common(root.Epoch()) != h.epoch || root.Revision() != h.revision {
-		t.Errorf("at %s/%d, want %s/%d", common(root.Epoch()), root.Revision(), h.epoch, h.revision)
+	if state.Common(root.Epoch()) != h.epoch || root.Revision() != h.revision {
+		t.Errorf("at %s/%d, want %s/%d", state.Common(root.Epoch()), root.Revision(), h.epoch, h.revision)
 	}
 	if got := a.Status().Revision; got != root.Revision() {
 		t.Errorf("status says %d, the table %d", got, root.Revision())

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
@@ -83,7 +84,8 @@ func (s *session) hello() error {
 		HttpAddress: c.cfg.HTTPAddress(), BootId: c.cfg.BootID, Have: c.have(), AcceptsZstd: true, AcceptsSealed: true,
 	}
 	if hello.Have != nil {
-		hello.Digest = c.at.digest[:]
+		at := c.state.At()
+		hello.Digest = at.Digest[:]
 	}
 	err := s.stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello}})
 	if err == io.EOF {
@@ -167,12 +169,13 @@ func (c *Control) acknowledge() {
 // not have heard.
 func (s *session) greet() {
 	c := s.control
-	if c.at.epoch != "" && common(c.at.epoch) != s.welcome.GetEpoch() {
+	at := c.state.At()
+	if at.Epoch != "" && state.Common(at.Epoch) != s.welcome.GetEpoch() {
 		s.everything = true
 		c.metrics.resyncs.WithLabelValues("epoch").Inc()
 		return
 	}
-	if c.at.epoch == "" {
+	if at.Epoch == "" {
 		return
 	}
 	c.changeSettings(s.welcome.GetSettings())

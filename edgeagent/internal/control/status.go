@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
@@ -32,7 +33,7 @@ type Status struct {
 
 // Status tells how the agent stands. It may be called at any time.
 func (c *Control) Status() Status {
-	persisted, durable := c.disk.state()
+	persisted, durable := c.state.Durable()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.status
@@ -48,19 +49,19 @@ func (c *Control) Settings() *edgev1.Welcome_Settings { return c.settings.Load()
 
 // publish makes the position what Status tells.
 func (c *Control) publish() {
-	rejected := len(c.rejected())
+	rejected, at := len(c.rejected()), c.state.At()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.status.Epoch, c.status.Revision, c.status.Rejected, c.digest = c.at.epoch, c.at.revision, rejected, c.at.digest
+	c.status.Epoch, c.status.Revision, c.status.Rejected, c.digest = at.Epoch, at.Revision, rejected, at.Digest
 }
 
 // ack says how far the agent is in the history of an epoch. What is persisted is asked first: it may only fall behind what is
 // applied.
 func (c *Control) ack(epoch string) *edgev1.Ack {
-	persisted, durable := c.disk.state()
+	persisted, durable := c.state.Durable()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if common(c.status.Epoch) != epoch {
+	if state.Common(c.status.Epoch) != epoch {
 		return &edgev1.Ack{Durable: durable} // revisions of another history would be taken for some of this one
 	}
 	digest := c.digest

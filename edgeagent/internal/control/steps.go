@@ -3,10 +3,10 @@ package control
 import (
 	"errors"
 	"fmt"
-	"iter"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -16,31 +16,32 @@ import (
 type receiving struct {
 	begin    *edgev1.Begin
 	sequence int64 // of the next chunk
-	spool    *spool
-	changes  []change
+	spool    *state.Spool
+	changes  []state.Change
 	decoder  decoder
 }
 
 // discard gives back what the state takes on disk. A nil receiver is no state.
 func (r *receiving) discard() {
 	if r != nil && r.spool != nil {
-		r.spool.discard()
+		r.spool.Discard()
 	}
 }
 
 func (s *session) begin(b *edgev1.Begin) error {
 	c := s.control
+	at := c.state.At()
 	switch {
 	case s.receiving != nil:
 		return protocolError("a state began inside another")
 	case !b.GetFull() && s.everything:
 		return protocolError("a part was sent where everything is needed")
-	case !b.GetFull() && (b.GetFrom() > c.at.revision || b.GetTarget() < c.at.revision):
-		return c.gap(fmt.Sprintf("the catch-up is from %d to %d, the agent is at %d", b.GetFrom(), b.GetTarget(), c.at.revision))
+	case !b.GetFull() && (b.GetFrom() > at.Revision || b.GetTarget() < at.Revision):
+		return c.gap(fmt.Sprintf("the catch-up is from %d to %d, the agent is at %d", b.GetFrom(), b.GetTarget(), at.Revision))
 	}
 	s.receiving = &receiving{begin: b}
 	if b.GetFull() {
-		s.receiving.spool = c.disk.spool(position{epoch: s.epoch(b), revision: b.GetTarget()}, s.welcome.GetSettings())
+		s.receiving.spool = c.state.Spool(state.Position{Epoch: s.epoch(b), Revision: b.GetTarget()}, s.welcome.GetSettings())
 	}
 	return nil
 }
@@ -49,14 +50,14 @@ func (s *session) begin(b *edgev1.Begin) error {
 // a purge that comes with a later revision of it would else not count for what was stored by revisions that are lost.
 func (s *session) epoch(b *edgev1.Begin) string {
 	c := s.control
-	epoch := s.welcome.GetEpoch()
-	if common(c.at.epoch) != epoch {
+	epoch, at := s.welcome.GetEpoch(), c.state.At()
+	if state.Common(at.Epoch) != epoch {
 		return epoch
 	}
-	if c.stray = c.stray || b.GetRewritten() || b.GetTarget() < c.at.revision; c.stray {
-		return own(epoch)
+	if c.stray = c.stray || b.GetRewritten() || b.GetTarget() < at.Revision; c.stray {
+		return state.Own(epoch)
 	}
-	return c.at.epoch
+	return at.Epoch
 }
 
 func (s *session) chunk(chunk *edgev1.Chunk) error {
@@ -82,19 +83,18 @@ func (s *session) chunk(chunk *edgev1.Chunk) error {
 	}
 	live := changes[:0]
 	for _, ch := range changes {
-		if ch.value != nil {
+		if ch.Value != nil {
 			live = append(live, ch)
 		}
 	}
-	r.spool.add(live)
+	r.spool.Add(live)
 	return nil
 }
 
-func received(changes []*edgev1.Change) []change {
-	out := make([]change, 0, len(changes))
+func received(changes []*edgev1.Change) []state.Change {
+	out := make([]state.Change, 0, len(changes))
 	for _, ch := range changes {
-		c := change{key: ch.GetKey(), mod: ch.GetModRevision(), create: ch.GetCreateRevision(), value: ch.Value}
-		out = append(out, c)
+		out = append(out, state.Change{Key: ch.GetKey(), Mod: ch.GetModRevision(), Create: ch.GetCreateRevision(), Value: ch.Value})
 	}
 	return out
 }
@@ -115,48 +115,45 @@ func (s *session) end(e *edgev1.End) error {
 // catchUp applies what has changed, once it is known to lead to where the control plane stands.
 func (s *session) catchUp(r *receiving, e *edgev1.End) error {
 	c := s.control
-	undos := make([]undo, 0, len(r.changes))
-	for _, ch := range r.changes {
-		undos = append(undos, c.index.apply(ch))
-	}
-	if !same(e.GetDigest(), c.index.digest) {
-		c.index.revert(undos)
+	digest, undo := c.state.Count(r.changes)
+	if !same(e.GetDigest(), digest) {
+		undo()
 		c.stray = true
 		return resync("digest")
 	}
-	return s.finish(e.GetTarget(), r.changes)
+	return s.finish(e.GetTarget(), digest, r.changes)
 }
 
 // replace applies a full state.
 func (s *session) replace(r *receiving, e *edgev1.End) error {
 	c := s.control
-	at := position{epoch: r.spool.base.epoch, revision: e.GetTarget(), digest: r.spool.index.digest}
-	if !same(e.GetDigest(), at.digest) {
+	before := c.state.At()
+	at := state.Position{Epoch: r.spool.Epoch(), Revision: e.GetTarget(), Digest: r.spool.Digest()}
+	if !same(e.GetDigest(), at.Digest) {
 		return resync("digest")
 	}
-	if held, sent := c.index.lasting, r.spool.index.lasting; 2*sent < held && !r.begin.GetAllowShrink() {
+	if held, sent := c.state.Lasting(), r.spool.Lasting(); 2*sent < held && !r.begin.GetAllowShrink() {
 		return s.refuse(held, sent, e.GetTarget())
 	}
 	if c.stray {
-		c.cfg.Logger.Warn("the topology has another history: what is cached is not used again", "from", c.at.revision, "to", at.revision)
+		c.cfg.Logger.Warn("the topology has another history: what is cached is not used again", "from", before.Revision, "to", at.Revision)
 	}
-	nacks, err := c.apply(step{full: true, at: at, settings: s.welcome.GetSettings(), changes: r.spool.changes()})
+	nacks, err := c.apply(state.Step{Full: true, At: at, Settings: s.welcome.GetSettings(), Changes: r.spool.Changes()})
 	if err != nil {
-		c.disk.distrust(err)
+		c.state.Distrust(err)
 		return resync("journal")
 	}
-	if c.at.epoch != at.epoch {
+	if before.Epoch != at.Epoch {
 		c.forgetAsOf()
 	}
-	c.at, c.index = at, r.spool.index
 	c.stray = false
 	c.lost.Store(false)
 	c.settings.Store(s.welcome.GetSettings())
-	c.disk.install(r.spool, commit{revision: at.revision, digest: at.digest, asOf: c.asOf()}, at)
+	c.state.Install(r.spool, at.Revision, c.asOf())
 	s.everything = false
 	s.applied(nacks)
 	root := c.cfg.Table.Root()
-	c.cfg.Logger.Info("topology received", "epoch", common(at.epoch), "revision", at.revision, "accounts", root.Accounts(), "domains", root.Domains())
+	c.cfg.Logger.Info("topology received", "epoch", state.Common(at.Epoch), "revision", at.Revision, "accounts", root.Accounts(), "domains", root.Domains())
 	return nil
 }
 
@@ -173,23 +170,22 @@ func (s *session) refuse(held, sent int, target int64) error {
 
 func (s *session) live(l *edgev1.Live) error {
 	c := s.control
+	at := c.state.At()
 	switch {
 	case s.receiving != nil || s.everything:
 		return protocolError("a step came before the state that it belongs to")
-	case l.GetRevision() <= c.at.revision:
+	case l.GetRevision() <= at.Revision:
 		c.metrics.duplicates.Inc()
 		return nil
-	case l.GetPrev() > c.at.revision:
-		return c.gap(fmt.Sprintf("the step from %d to %d does not follow %d", l.GetPrev(), l.GetRevision(), c.at.revision))
+	case l.GetPrev() > at.Revision:
+		return c.gap(fmt.Sprintf("the step from %d to %d does not follow %d", l.GetPrev(), l.GetRevision(), at.Revision))
 	}
 	changes := received(l.GetChanges())
-	for _, ch := range changes {
-		c.index.apply(ch)
-	}
+	digest, _ := c.state.Count(changes)
 	if l.GetSeen().IsValid() {
 		c.inStep(l.GetSeen().AsTime())
 	}
-	if err := s.finish(l.GetRevision(), changes); err != nil {
+	if err := s.finish(l.GetRevision(), digest, changes); err != nil {
 		return err
 	}
 	if l.GetSeen().IsValid() {
@@ -198,15 +194,17 @@ func (s *session) live(l *edgev1.Live) error {
 	return nil
 }
 
-// finish applies changes that the index holds already, writes them down and acknowledges them.
-func (s *session) finish(revision int64, changes []change) error {
+// finish applies changes that were counted, writes them down and acknowledges them.
+func (s *session) finish(revision int64, digest topology.Digest, changes []state.Change) error {
 	c := s.control
-	c.at.revision, c.at.digest = revision, c.index.digest
-	nacks, err := c.apply(step{at: c.at, settings: c.Settings(), changes: changesOf(changes)})
+	at := state.Position{Epoch: c.state.At().Epoch, Revision: revision, Digest: digest}
+	nacks, err := c.apply(state.Step{At: at, Settings: c.Settings(), Changes: state.Changes(changes)})
 	if err != nil {
 		return err
 	}
-	c.write(nil, changesOf(changes))
+	if err := c.write(revision, nil, changes); err != nil {
+		return err
+	}
 	c.gaps = 0
 	s.applied(nacks)
 	return nil
@@ -231,10 +229,11 @@ func (s *session) inOrder() {
 
 func (s *session) bookmark(b *edgev1.Bookmark) error {
 	c := s.control
-	if s.receiving != nil || s.everything || b.GetRevision() < c.at.revision {
+	at := c.state.At()
+	if s.receiving != nil || s.everything || b.GetRevision() < at.Revision {
 		return nil // a sign of life
 	}
-	if len(b.GetDigest()) > 0 && !same(b.GetDigest(), c.at.digest) {
+	if len(b.GetDigest()) > 0 && !same(b.GetDigest(), at.Digest) {
 		c.stray = true
 		return resync("digest")
 	}
@@ -242,8 +241,8 @@ func (s *session) bookmark(b *edgev1.Bookmark) error {
 		c.inStep(b.GetAsOf().AsTime())
 	}
 	s.inOrder()
-	if b.GetRevision() > c.at.revision {
-		if err := s.finish(b.GetRevision(), nil); err != nil {
+	if b.GetRevision() > at.Revision {
+		if err := s.finish(b.GetRevision(), at.Digest, nil); err != nil {
 			return err
 		}
 	}
@@ -253,25 +252,15 @@ func (s *session) bookmark(b *edgev1.Bookmark) error {
 	return nil
 }
 
-// write appends a step to the journal.
-func (c *Control) write(settings *edgev1.Welcome_Settings, changes iter.Seq2[change, error]) {
-	var frames []byte
-	if settings != nil {
-		var err error
-		if frames, err = appendSettings(frames, settings); err != nil {
-			c.cfg.Logger.Error("settings cannot be kept", "err", err)
-			return
-		}
+// write goes on to a revision, in memory and in the journal.
+func (c *Control) write(revision int64, settings *edgev1.Welcome_Settings, changes []state.Change) error {
+	if err := c.state.Append(revision, settings, changes, c.asOf()); err != nil {
+		return err
 	}
-	for ch := range changes {
-		frames = appendChange(frames, ch)
-	}
-	asOf := c.asOf()
-	frames = appendCommit(frames, commit{revision: c.at.revision, digest: c.at.digest, asOf: asOf})
-	c.disk.append(frames, c.at, c.Settings(), asOf)
 	if c.keys.sealedAll() {
-		c.disk.mergeSoon()
+		c.state.MergeSoon()
 	}
+	return nil
 }
 
 // changeSettings takes over what the control plane says besides the topology.
@@ -280,11 +269,14 @@ func (c *Control) changeSettings(settings *edgev1.Welcome_Settings) {
 		return
 	}
 	c.settings.Store(settings)
-	if _, err := c.apply(step{at: c.at, settings: settings, changes: changesOf(nil)}); err != nil {
+	at := c.state.At()
+	if _, err := c.apply(state.Step{At: at, Settings: settings, Changes: state.Changes(nil)}); err != nil {
 		c.cfg.Logger.Error("settings cannot be applied", "err", err)
 		return
 	}
-	c.write(settings, changesOf(nil))
+	if err := c.write(at.Revision, settings, nil); err != nil {
+		c.cfg.Logger.Error("settings cannot be kept", "err", err)
+	}
 }
 
 // gap asks for what is missing, and for everything if there is a gap again.

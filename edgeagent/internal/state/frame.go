@@ -1,4 +1,4 @@
-package control
+package state
 
 import (
 	"bufio"
@@ -43,31 +43,32 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// change is one resource's new state as it was received. It keeps the key as it came, since a key of a kind that this agent
-// does not know counts in the digest too.
-type change struct {
-	key         string
-	mod, create int64
-	value       []byte // nil when deleted
+// Change is one resource's new state as it was received. It keeps the key as it came, because a
+// key of a kind that this agent does not know counts in the digest too.
+type Change struct {
+	Key         string
+	Mod, Create int64
+	Value       []byte // nil when deleted
 }
 
-// position is a place in a history and the digest of everything up to there.
-type position struct {
-	// epoch is that of the control plane. Once that has said that the history before was another one, it is followed by an
-	// [ownMark] and something random: whatever is remembered by epochs and revisions is then of another epoch.
-	epoch    string
-	revision int64
-	digest   topology.Digest
+// Position is a place in a history and the digest of everything up to there.
+type Position struct {
+	// Epoch is that of the control plane, or one of the agent's own within it, see [Own].
+	Epoch    string
+	Revision int64
+	Digest   topology.Digest
 }
 
 // ownMark is in no epoch of a control plane.
 const ownMark = "\n"
 
-// own returns an epoch of this agent's own within one of the control plane.
-func own(epoch string) string { return epoch + ownMark + rand.Text() }
+// Own returns an epoch of this agent's own within one of the control plane, for what follows when
+// that has said that the history before was another one: whatever is remembered by epochs and
+// revisions is then of another epoch.
+func Own(epoch string) string { return epoch + ownMark + rand.Text() }
 
-// common returns the epoch as the control plane knows it.
-func common(epoch string) string {
+// Common returns the epoch as the control plane knows it.
+func Common(epoch string) string {
 	epoch, _, _ = strings.Cut(epoch, ownMark)
 	return epoch
 }
@@ -89,27 +90,27 @@ func appendFrame(b []byte, fill func([]byte) []byte) []byte {
 	return b
 }
 
-func appendHeader(b []byte, base position) []byte {
+func appendHeader(b []byte, base Position) []byte {
 	return appendFrame(append(b, magic...), func(b []byte) []byte {
 		b = append(b, frameHeader)
-		b = binary.AppendUvarint(b, uint64(base.revision))
-		b = append(b, base.digest[:]...)
-		return append(b, base.epoch...)
+		b = binary.AppendUvarint(b, uint64(base.Revision))
+		b = append(b, base.Digest[:]...)
+		return append(b, base.Epoch...)
 	})
 }
 
-func appendChange(b []byte, c change) []byte {
+func appendChange(b []byte, c Change) []byte {
 	return appendFrame(b, func(b []byte) []byte {
-		if c.value == nil {
+		if c.Value == nil {
 			b = append(b, frameDelete)
 		} else {
 			b = append(b, framePut)
 		}
-		b = binary.AppendUvarint(b, uint64(c.mod))
-		b = binary.AppendUvarint(b, uint64(c.create))
-		b = binary.AppendUvarint(b, uint64(len(c.key)))
-		b = append(b, c.key...)
-		return append(b, c.value...)
+		b = binary.AppendUvarint(b, uint64(c.Mod))
+		b = binary.AppendUvarint(b, uint64(c.Create))
+		b = binary.AppendUvarint(b, uint64(len(c.Key)))
+		b = append(b, c.Key...)
+		return append(b, c.Value...)
 	})
 }
 
@@ -143,20 +144,20 @@ type frameReader struct {
 }
 
 // readHeader checks the magic and returns the position that the file starts from.
-func readHeader(r io.Reader) (*frameReader, position, error) {
+func readHeader(r io.Reader) (*frameReader, Position, error) {
 	f := &frameReader{r: bufio.NewReaderSize(r, 256<<10)}
 	head := make([]byte, len(magic))
 	if _, err := io.ReadFull(f.r, head); err != nil || string(head) != magic {
-		return nil, position{}, errDamaged
+		return nil, Position{}, errDamaged
 	}
 	f.good = int64(len(magic))
 	kind, body, err := f.next()
 	if err != nil {
-		return nil, position{}, errDamaged
+		return nil, Position{}, errDamaged
 	}
 	base, ok := decodeHeader(body)
 	if kind != frameHeader || !ok {
-		return nil, position{}, errDamaged
+		return nil, Position{}, errDamaged
 	}
 	return f, base, nil
 }
@@ -197,30 +198,30 @@ func (f *frameReader) read(n int) ([]byte, error) {
 	return f.payload, nil
 }
 
-func decodeHeader(b []byte) (position, bool) {
+func decodeHeader(b []byte) (Position, bool) {
 	revision, b, ok := cutInt(b)
 	if !ok || len(b) < len(topology.Digest{}) {
-		return position{}, false
+		return Position{}, false
 	}
-	p := position{revision: revision, digest: topology.Digest(b[:16]), epoch: string(b[16:])}
+	p := Position{Revision: revision, Digest: topology.Digest(b[:16]), Epoch: string(b[16:])}
 	return p, true
 }
 
 // decodeChange returns a change that shares nothing with b.
-func decodeChange(kind byte, b []byte) (c change, ok bool) {
-	if c.mod, b, ok = cutInt(b); !ok {
-		return change{}, false
+func decodeChange(kind byte, b []byte) (c Change, ok bool) {
+	if c.Mod, b, ok = cutInt(b); !ok {
+		return Change{}, false
 	}
-	if c.create, b, ok = cutInt(b); !ok {
-		return change{}, false
+	if c.Create, b, ok = cutInt(b); !ok {
+		return Change{}, false
 	}
 	n, b, ok := cutInt(b)
 	if !ok || n > int64(len(b)) || kind == frameDelete && n != int64(len(b)) {
-		return change{}, false
+		return Change{}, false
 	}
-	c.key = string(b[:n])
+	c.Key = string(b[:n])
 	if kind == framePut {
-		c.value = append(make([]byte, 0, len(b)-int(n)), b[n:]...)
+		c.Value = append(make([]byte, 0, len(b)-int(n)), b[n:]...)
 	}
 	return c, true
 }

@@ -1,4 +1,4 @@
-package control
+package state
 
 import (
 	"context"
@@ -17,28 +17,28 @@ const (
 	// the disk takes less than the rest of it for an fsync.
 	flushDelay = 200 * time.Millisecond
 	// A broken disk is tried again after this long, and then at twice the interval each time: trying costs a full state.
-	leastMend    = time.Second
-	greatestMend = 5 * time.Minute
+	leastRetry    = time.Second
+	greatestRetry = 5 * time.Minute
 )
 
-// flush fsyncs what is written until ctx ends, and once more then. persisted is called after each fsync and after the disk
-// has broken, mended once it may be whole again and wants a full state.
-func (d *disk) flush(ctx context.Context, persisted, mended func()) {
-	mend := leastMend
+// Flush fsyncs what is written until ctx ends, and once more then. persisted is called after each fsync and after the disk
+// has broken, whole once it may be whole again and wants a full state.
+func (d *Folder) Flush(ctx context.Context, persisted, whole func()) {
+	retry := leastRetry
 	for ctx.Err() == nil {
-		if _, durable := d.state(); !durable {
+		if _, durable := d.Durable(); !durable {
 			persisted()
-			if !d.idle(ctx, mend) {
+			if !d.idle(ctx, retry) {
 				d.wakeIfDurable()
 				continue
 			}
-			mend = min(2*mend, greatestMend)
+			retry = min(2*retry, greatestRetry)
 			if d.probe() == nil {
-				mended()
+				whole()
 			}
 			continue
 		}
-		mend = leastMend
+		retry = leastRetry
 		select {
 		case <-d.changed:
 			sleep(ctx, flushDelay)
@@ -51,14 +51,14 @@ func (d *disk) flush(ctx context.Context, persisted, mended func()) {
 }
 
 // wakeIfDurable renews a wake that said that the disk is whole again, and that there is something to fsync.
-func (d *disk) wakeIfDurable() {
-	if _, durable := d.state(); durable {
+func (d *Folder) wakeIfDurable() {
+	if _, durable := d.Durable(); durable {
 		d.wake()
 	}
 }
 
 // idle waits, and reports whether it was for the whole time instead of until something has changed.
-func (d *disk) idle(ctx context.Context, wait time.Duration) bool {
+func (d *Folder) idle(ctx context.Context, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -71,7 +71,7 @@ func (d *disk) idle(ctx context.Context, wait time.Duration) bool {
 }
 
 // sync fsyncs what has been written so far and forgets files that it has made superfluous.
-func (d *disk) sync() {
+func (d *Folder) sync() {
 	d.mu.Lock()
 	if d.broken != nil || !d.dirty {
 		d.mu.Unlock()
@@ -88,7 +88,7 @@ func (d *disk) sync() {
 		err = errVanished
 	}
 	if err == nil {
-		err = syncDir(d.dir)
+		err = SyncDir(d.dir)
 	}
 
 	d.mu.Lock()
@@ -106,7 +106,7 @@ func (d *disk) sync() {
 		d.fail(err)
 		return
 	}
-	d.persisted = at.revision
+	d.persisted = at.Revision
 	d.unsynced = slices.DeleteFunc(d.unsynced, func(f *os.File) bool {
 		if !slices.Contains(first, f) {
 			return false
@@ -126,7 +126,8 @@ func syncAll(files []*os.File) error {
 	return nil
 }
 
-func syncDir(dir string) error {
+// SyncDir makes what was renamed in a folder outlive a power cut.
+func SyncDir(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -136,14 +137,14 @@ func syncDir(dir string) error {
 }
 
 // probe finds out whether the folder can be used again.
-func (d *disk) probe() error {
+func (d *Folder) probe() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.take(); err != nil {
 		return err
 	}
 	path := filepath.Join(d.dir, "probe")
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, FileMode)
 	if err != nil {
 		return err
 	}
@@ -160,7 +161,7 @@ func (d *disk) probe() error {
 }
 
 // removeBefore removes files that a snapshot stands for. What cannot be removed is harmless.
-func (d *disk) removeBefore(number uint64) {
+func (d *Folder) removeBefore(number uint64) {
 	snapshots, journals := d.files()
 	for _, n := range snapshots {
 		if n < number {
@@ -175,7 +176,7 @@ func (d *disk) removeBefore(number uint64) {
 }
 
 // files lists the numbers of the snapshots and journals in the folder, in ascending order.
-func (d *disk) files() (snapshots, journals []uint64) {
+func (d *Folder) files() (snapshots, journals []uint64) {
 	entries, err := os.ReadDir(d.dir)
 	if err != nil {
 		return nil, nil
@@ -196,4 +197,13 @@ func (d *disk) files() (snapshots, journals []uint64) {
 	slices.Sort(snapshots)
 	slices.Sort(journals)
 	return snapshots, journals
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

@@ -1,4 +1,4 @@
-package control
+package state
 
 import (
 	"crypto/sha256"
@@ -27,8 +27,8 @@ func newIndex() *index {
 	return &index{seed: maphash.MakeSeed(), parts: make(map[uint64]topology.Digest)}
 }
 
-// undo is what an entry was before a change.
-type undo struct {
+// undone is what an entry was before a change.
+type undone struct {
 	hash uint64
 	part topology.Digest
 	had  bool
@@ -36,27 +36,27 @@ type undo struct {
 }
 
 // apply counts a change and returns how to take it back.
-func (x *index) apply(c change) undo {
-	h := maphash.String(x.seed, c.key)
+func (x *index) apply(c Change) undone {
+	h := maphash.String(x.seed, c.Key)
 	part, had := x.parts[h]
-	u := undo{hash: h, part: part, had: had, key: c.key}
+	u := undone{hash: h, part: part, had: had, key: c.Key}
 	if had {
 		x.digest = minus(x.digest, part)
 	}
-	if c.value == nil {
+	if c.Value == nil {
 		delete(x.parts, h)
-		x.count(c.key, had, false)
+		x.count(c.Key, had, false)
 		return u
 	}
 	part = partOf(c)
 	x.parts[h] = part
 	x.digest = plus(x.digest, part)
-	x.count(c.key, had, true)
+	x.count(c.Key, had, true)
 	return u
 }
 
 // revert takes changes back, the last one first.
-func (x *index) revert(undos []undo) {
+func (x *index) revert(undos []undone) {
 	for i := len(undos) - 1; i >= 0; i-- {
 		u := undos[i]
 		part, has := x.parts[u.hash]
@@ -84,12 +84,12 @@ func (x *index) count(key string, had, has bool) {
 }
 
 // partOf is what a live resource adds to the digest, as [topology.Digest] has it, for keys of unknown kinds too.
-func partOf(c change) topology.Digest {
+func partOf(c Change) topology.Digest {
 	b := make([]byte, 0, 512)
-	b = binary.AppendUvarint(b, uint64(len(c.key)))
-	b = append(b, c.key...)
-	b = binary.LittleEndian.AppendUint64(b, uint64(c.mod))
-	b = append(b, c.value...)
+	b = binary.AppendUvarint(b, uint64(len(c.Key)))
+	b = append(b, c.Key...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(c.Mod))
+	b = append(b, c.Value...)
 	sum := sha256.Sum256(b)
 	return topology.Digest(sum[:16])
 }

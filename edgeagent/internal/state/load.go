@@ -1,4 +1,4 @@
-package control
+package state
 
 import (
 	"errors"
@@ -16,25 +16,25 @@ import (
 
 // loaded is what a state folder holds.
 type loaded struct {
-	at       position
+	at       Position
 	settings *edgev1.Welcome_Settings
 	asOf     time.Time
 	index    *index
 }
 
-// step is some of a state: everything in a snapshot, or what the journals add to it.
-type step struct {
-	full     bool
-	at       position // of a full one only epoch and revision are known when it begins
-	settings *edgev1.Welcome_Settings
-	changes  iter.Seq2[change, error]
+// Step is some of a state: everything, or what is added to it.
+type Step struct {
+	Full     bool
+	At       Position // of a full one only Epoch and Revision are known when it begins
+	Settings *edgev1.Welcome_Settings
+	Changes  iter.Seq2[Change, error]
 }
 
-// load hands the newest whole state in the folder to apply, and makes the folder ready for more. It returns nil if there
-// is none. A damaged snapshot is no state; a journal counts up to the last step that is whole.
+// Load hands the newest whole state in the folder to apply, and makes the folder ready for more. It
+// reports whether there is one, and returns its settings and when it was known to be etcd's. A damaged snapshot is no state; a journal counts up to the last step that is whole.
 //
 // An error of apply is one that changes had; then apply has done nothing.
-func (d *disk) load(apply func(step) error) *loaded {
+func (d *Folder) Load(apply func(Step) error) (settings *edgev1.Welcome_Settings, asOf time.Time, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.remove(filepath.Join(d.dir, "incoming"))
@@ -43,7 +43,7 @@ func (d *disk) load(apply func(step) error) *loaded {
 	for i := len(snapshots) - 1; i >= 0; i-- {
 		l, err := d.loadFrom(snapshots[i], apply)
 		if err == nil {
-			return l
+			return l.settings, l.asOf, true
 		}
 		d.log.Warn("state snapshot discarded", "file", filepath.Base(d.path("snapshot", snapshots[i])), "err", err)
 		d.remove(d.path("snapshot", snapshots[i]))
@@ -52,17 +52,17 @@ func (d *disk) load(apply func(step) error) *loaded {
 		d.remove(d.path("journal", n))
 		d.number = max(d.number, n)
 	}
-	return nil
+	return nil, time.Time{}, false
 }
 
 // remove leaves alone a folder that could not be locked: its files may be another agent's.
-func (d *disk) remove(path string) {
+func (d *Folder) remove(path string) {
 	if d.broken == nil {
 		os.Remove(path)
 	}
 }
 
-func (d *disk) loadFrom(number uint64, apply func(step) error) (*loaded, error) {
+func (d *Folder) loadFrom(number uint64, apply func(Step) error) (*loaded, error) {
 	file, err := os.Open(d.path("snapshot", number))
 	if err != nil {
 		return nil, err
@@ -79,14 +79,13 @@ func (d *disk) loadFrom(number uint64, apply func(step) error) (*loaded, error) 
 	base, settings := l.at, l.settings
 	tail := d.loadJournals(l)
 	if len(tail) > 0 || l.at != base || l.settings != settings {
-		s := step{at: l.at, settings: l.settings, changes: changesOf(tail)}
+		s := Step{At: l.at, Settings: l.settings, Changes: Changes(tail)}
 		if err := apply(s); err != nil {
 			file.Close()
 			return nil, err
 		}
 	}
-	d.at, d.settings = l.at, l.settings
-	d.asOf = l.asOf
+	d.at, d.settings, d.asOf, d.index = l.at, l.settings, l.asOf, l.index
 	d.unsynced, d.dirty = append(d.unsynced, file), true
 	if d.journal == nil && d.broken == nil {
 		if err := d.beginJournal(d.number); err != nil {
@@ -97,8 +96,9 @@ func (d *disk) loadFrom(number uint64, apply func(step) error) (*loaded, error) 
 	return l, nil
 }
 
-func changesOf(changes []change) iter.Seq2[change, error] {
-	return func(yield func(change, error) bool) {
+// Changes yields each of them.
+func Changes(changes []Change) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
 		for _, c := range changes {
 			if !yield(c, nil) {
 				return
@@ -109,16 +109,16 @@ func changesOf(changes []change) iter.Seq2[change, error] {
 
 // ahead yields what changes does, which it reads in another goroutine: reading a million and applying them take about the same
 // time. That goroutine has ended when the iteration has.
-func ahead(changes iter.Seq2[change, error]) iter.Seq2[change, error] {
+func ahead(changes iter.Seq2[Change, error]) iter.Seq2[Change, error] {
 	const some = 256
-	return func(yield func(change, error) bool) {
-		batches := make(chan []change, 4)
+	return func(yield func(Change, error) bool) {
+		batches := make(chan []Change, 4)
 		stop := make(chan struct{})
 		var failed error // set before batches is closed
 		var reading sync.WaitGroup
 		reading.Go(func() {
 			defer close(batches)
-			batch := make([]change, 0, some)
+			batch := make([]Change, 0, some)
 			for c, err := range changes {
 				if err != nil {
 					failed = err
@@ -129,7 +129,7 @@ func ahead(changes iter.Seq2[change, error]) iter.Seq2[change, error] {
 				}
 				select {
 				case batches <- batch:
-					batch = make([]change, 0, some)
+					batch = make([]Change, 0, some)
 				case <-stop:
 					return
 				}
@@ -149,13 +149,13 @@ func ahead(changes iter.Seq2[change, error]) iter.Seq2[change, error] {
 			}
 		}
 		if failed != nil {
-			yield(change{}, failed)
+			yield(Change{}, failed)
 		}
 	}
 }
 
 // loadSnapshot hands a snapshot to apply while it checks it; the last error that apply can see is a wrong digest.
-func loadSnapshot(r io.Reader, apply func(step) error) (*loaded, error) {
+func loadSnapshot(r io.Reader, apply func(Step) error) (*loaded, error) {
 	f, base, err := readHeader(r)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func loadSnapshot(r io.Reader, apply func(step) error) (*loaded, error) {
 		return nil, errDamaged
 	}
 	l := &loaded{at: base, settings: settings, index: newIndex()}
-	err = apply(step{full: true, at: base, settings: settings, changes: ahead(func(yield func(change, error) bool) {
+	err = apply(Step{Full: true, At: base, Settings: settings, Changes: ahead(func(yield func(Change, error) bool) {
 		for {
 			kind, body, err := f.next()
 			switch {
@@ -184,7 +184,7 @@ func loadSnapshot(r io.Reader, apply func(step) error) (*loaded, error) {
 					return
 				}
 			}
-			yield(change{}, errDamaged)
+			yield(Change{}, errDamaged)
 			return
 		}
 	})})
@@ -197,10 +197,10 @@ func loadSnapshot(r io.Reader, apply func(step) error) (*loaded, error) {
 // end takes a commit in, and reports whether it is about what was read.
 func (l *loaded) end(body []byte) bool {
 	c, ok := decodeCommit(body)
-	if !ok || c.digest != l.index.digest || c.revision < l.at.revision {
+	if !ok || c.digest != l.index.digest || c.revision < l.at.Revision {
 		return false
 	}
-	l.at.revision, l.at.digest = c.revision, c.digest
+	l.at.Revision, l.at.Digest = c.revision, c.digest
 	if !c.asOf.IsZero() {
 		l.asOf = c.asOf
 	}
@@ -209,7 +209,7 @@ func (l *loaded) end(body []byte) bool {
 
 // loadJournals reads the journals that follow the snapshot, leaves the last one open, cut off behind its last whole step,
 // and removes what cannot follow. It returns their changes in order.
-func (d *disk) loadJournals(l *loaded) (changes []change) {
+func (d *Folder) loadJournals(l *loaded) (changes []Change) {
 	_, journals := d.files()
 	follows := true
 	for _, n := range journals {
@@ -230,7 +230,7 @@ func (d *disk) loadJournals(l *loaded) (changes []change) {
 }
 
 // loadJournal opens journal n if it begins where l ends, and brings l to its end.
-func (d *disk) loadJournal(path string, n uint64, l *loaded) ([]change, bool) {
+func (d *Folder) loadJournal(path string, n uint64, l *loaded) ([]Change, bool) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil || d.broken != nil {
 		if err != nil {
@@ -255,7 +255,7 @@ func (d *disk) loadJournal(path string, n uint64, l *loaded) ([]change, bool) {
 }
 
 // loadUnwritable is loadJournal where nothing can be written.
-func (d *disk) loadUnwritable(path string, n uint64, l *loaded) ([]change, bool) {
+func (d *Folder) loadUnwritable(path string, n uint64, l *loaded) ([]Change, bool) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, false
@@ -273,7 +273,7 @@ func seekTo(f *os.File, offset int64) error {
 
 // replay takes a journal's whole steps in and returns their changes and where the last one ends. It is an error if the
 // journal begins elsewhere than where l is.
-func (l *loaded) replay(r io.Reader) (changes []change, good int64, err error) {
+func (l *loaded) replay(r io.Reader) (changes []Change, good int64, err error) {
 	f, base, err := readHeader(r)
 	if err != nil {
 		return nil, 0, err
@@ -282,8 +282,8 @@ func (l *loaded) replay(r io.Reader) (changes []change, good int64, err error) {
 		return nil, 0, errDamaged
 	}
 	good = f.good
-	var pending []change
-	var undos []undo
+	var pending []Change
+	var undos []undone
 	settings := l.settings
 	for {
 		kind, body, err := f.next()

@@ -1,4 +1,4 @@
-package control
+package state
 
 import (
 	"fmt"
@@ -6,26 +6,27 @@ import (
 	"iter"
 	"os"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// spool holds a full state until its end has come and its digest is known to be right. It is written as the next snapshot
+// Spool holds a full state until its end has come and its digest is known to be right. It is written as the next snapshot
 // as it arrives; what the disk does not take is held in memory, so that an agent with a full disk is kept in step too.
-type spool struct {
-	base     position
+type Spool struct {
+	base     Position
 	settings *edgev1.Welcome_Settings
 	index    *index
 
 	file   *os.File
 	size   int64 // of file, in whole changes
 	err    error // the disk's
-	tail   []change
+	tail   []Change
 	frames []byte // buffer
 }
 
 // newSpool begins the file at path. With an error in err it holds everything in memory.
-func newSpool(path string, base position, settings *edgev1.Welcome_Settings, broken error) *spool {
-	s := &spool{base: base, settings: settings, index: newIndex(), err: broken}
+func newSpool(path string, base Position, settings *edgev1.Welcome_Settings, broken error) *Spool {
+	s := &Spool{base: base, settings: settings, index: newIndex(), err: broken}
 	if s.err != nil {
 		return s
 	}
@@ -34,15 +35,15 @@ func newSpool(path string, base position, settings *edgev1.Welcome_Settings, bro
 		s.err = err
 		return s
 	}
-	if s.file, s.err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, fileMode); s.err != nil {
+	if s.file, s.err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, FileMode); s.err != nil {
 		return s
 	}
 	s.write(head)
 	return s
 }
 
-// add takes changes in. In a full state, a deleted resource is no resource.
-func (s *spool) add(changes []change) {
+// Add takes changes in. In a full state, a deleted resource is no resource.
+func (s *Spool) Add(changes []Change) {
 	s.frames = s.frames[:0]
 	for _, c := range changes {
 		s.index.apply(c)
@@ -55,7 +56,7 @@ func (s *spool) add(changes []change) {
 	}
 }
 
-func (s *spool) write(frames []byte) bool {
+func (s *Spool) write(frames []byte) bool {
 	if s.err != nil {
 		return false
 	}
@@ -66,13 +67,13 @@ func (s *spool) write(frames []byte) bool {
 	return true
 }
 
-// changes reads back what was added.
-func (s *spool) changes() iter.Seq2[change, error] {
-	return ahead(func(yield func(change, error) bool) {
+// Changes reads back what was added.
+func (s *Spool) Changes() iter.Seq2[Change, error] {
+	return ahead(func(yield func(Change, error) bool) {
 		if s.file != nil && s.size > 0 {
 			f, _, err := readHeader(io.NewSectionReader(s.file, 0, s.size))
 			if err != nil {
-				yield(change{}, fmt.Errorf("read back a full state: %w", err))
+				yield(Change{}, fmt.Errorf("read back a full state: %w", err))
 				return
 			}
 			for {
@@ -85,7 +86,7 @@ func (s *spool) changes() iter.Seq2[change, error] {
 				}
 				c, ok := decodeChange(kind, body)
 				if err != nil || !ok {
-					yield(change{}, fmt.Errorf("read back a full state: %w", errDamaged))
+					yield(Change{}, fmt.Errorf("read back a full state: %w", errDamaged))
 					return
 				}
 				if !yield(c, nil) {
@@ -102,16 +103,25 @@ func (s *spool) changes() iter.Seq2[change, error] {
 }
 
 // seal ends the file with a commit.
-func (s *spool) seal(end commit) error {
+func (s *Spool) seal(end commit) error {
 	s.write(appendCommit(nil, end))
 	return s.err
 }
 
-// discard removes the file, unless it has become a snapshot.
-func (s *spool) discard() {
+// Discard removes the file, unless it has become a snapshot.
+func (s *Spool) Discard() {
 	if s.file != nil {
 		os.Remove(s.file.Name())
 		s.file.Close()
 		s.file = nil
 	}
 }
+
+// Epoch returns the epoch that the state is kept under.
+func (s *Spool) Epoch() string { return s.base.Epoch }
+
+// Digest returns the digest of what was added.
+func (s *Spool) Digest() topology.Digest { return s.index.digest }
+
+// Lasting returns how many resources were added, but for purges.
+func (s *Spool) Lasting() int { return s.index.lasting }

@@ -1,4 +1,4 @@
-package control
+package state
 
 import (
 	"errors"
@@ -12,12 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
 const (
-	dirMode  = 0o700
-	fileMode = 0o600
+	dirMode = 0o700
+	// FileMode is that of all files in the folder: origins' secrets are in them.
+	FileMode = 0o600
 
 	// A journal is merged into a new snapshot when it has outgrown the old one. Below the least size that is not worth it;
 	// above the greatest, the merge would need too much memory for the keys of the journal.
@@ -27,19 +29,28 @@ const (
 
 var (
 	errVanished = errors.New("the state folder's files are gone")
-	errLocked   = errors.New("another edge agent uses the folder")
+	// ErrLocked says that another agent uses the folder.
+	ErrLocked = errors.New("another edge agent uses the folder")
 )
 
-// disk is the state folder: snapshot-N, and journal-N from there on; then journal-N+1 from its end on, and so forth, while
-// a merge makes snapshot-N+1. A newer full state is a snapshot of a higher number.
+// Folder holds the last good topology of an agent, and where it stands: the position, the settings,
+// and what each resource adds to the digest. On disk that is snapshot-N, and journal-N from there on;
+// then journal-N+1 from its end on, and so forth, while a merge makes snapshot-N+1. A newer full
+// state is a snapshot of a higher number.
 //
-// A write error ends its use until a full state has been written anew, since what is in between is nowhere else.
-type disk struct {
+// A write error ends the use of the disk until a full state has been written anew, because what is
+// in between is nowhere else. The position goes on all the same.
+//
+// One goroutine at a time takes steps in, by Load, Count, Append, Spool and Install. Others may call
+// the rest.
+type Folder struct {
 	dir string
 	log *slog.Logger
 	// changed tells the flusher that there is something to fsync, or that the disk is broken.
 	changed chan struct{}
 	merges  sync.WaitGroup
+
+	index *index
 
 	// mu is held for a write, never for an fsync or a merge, so that steps do not wait for them.
 	mu        sync.Mutex
@@ -50,8 +61,9 @@ type disk struct {
 	size      int64 // of the journal
 	outgrown  int64 // the size at which it is closed and merged
 	snapBytes int64
-	// at, settings and asOf are what the files end with.
-	at       position
+	// at, settings and asOf are what the agent holds, and what the files end with unless the disk
+	// is broken.
+	at       Position
 	settings *edgev1.Welcome_Settings
 	asOf     time.Time
 	// unsynced files hold what must be on the disk before anything in the journal counts.
@@ -65,12 +77,12 @@ type disk struct {
 	distrusted bool
 }
 
-// openDisk takes the folder for this agent. It fails only if another agent has it; a folder that cannot be used makes a
-// disk that is broken, and may be mended later.
-func openDisk(dir string, log *slog.Logger) (*disk, error) {
-	d := &disk{dir: dir, log: log, changed: make(chan struct{}, 1)}
+// Open takes the folder for this agent. It fails only if another agent has it. One that cannot be
+// used is broken, and may be whole again later.
+func Open(dir string, log *slog.Logger) (*Folder, error) {
+	d := &Folder{dir: dir, log: log, changed: make(chan struct{}, 1), index: newIndex()}
 	err := d.take()
-	if errors.Is(err, errLocked) {
+	if errors.Is(err, ErrLocked) {
 		return nil, fmt.Errorf("open state folder %s: %w", dir, err)
 	}
 	if err != nil {
@@ -81,12 +93,12 @@ func openDisk(dir string, log *slog.Logger) (*disk, error) {
 }
 
 // take makes the folder and locks it.
-func (d *disk) take() error {
-	if err := makeDir(d.dir); err != nil {
+func (d *Folder) take() error {
+	if err := MakeDir(d.dir); err != nil {
 		return err
 	}
 	path := filepath.Join(d.dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, FileMode)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
 		f, err = os.Open(path) // a lock needs no write access
 	}
@@ -99,7 +111,7 @@ func (d *disk) take() error {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return errLocked
+			return ErrLocked
 		}
 		return fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -110,8 +122,8 @@ func (d *disk) take() error {
 	return nil
 }
 
-// makeDir leaves nobody else a look into the folder: origins' secrets are in it.
-func makeDir(dir string) error {
+// MakeDir makes the folder of a state. It leaves nobody else a look into the folder: origins' secrets are in it.
+func MakeDir(dir string) error {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return err
 	}
@@ -134,12 +146,12 @@ func sameFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(have, named)
 }
 
-func (d *disk) path(kind string, number uint64) string {
+func (d *Folder) path(kind string, number uint64) string {
 	return filepath.Join(d.dir, fmt.Sprintf("%s-%016x", kind, number))
 }
 
 // fail is called with mu held, or before anybody else knows d.
-func (d *disk) fail(err error) {
+func (d *Folder) fail(err error) {
 	if d.broken == nil {
 		d.log.Error("state folder cannot be written: the topology is kept in memory only", "dir", d.dir, "err", err)
 	}
@@ -147,50 +159,89 @@ func (d *disk) fail(err error) {
 	d.wake()
 }
 
-func (d *disk) wake() {
+func (d *Folder) wake() {
 	select {
 	case d.changed <- struct{}{}:
 	default:
 	}
 }
 
-// state returns what is known to be fsynced, and whether what is written is kept at all.
-func (d *disk) state() (persisted int64, durable bool) {
+// At returns where the agent stands. Its epoch is empty before there was a state.
+func (d *Folder) At() Position {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.at
+}
+
+// Lasting returns how many resources there are, but for purges, which come and go by the thousand of
+// themselves.
+func (d *Folder) Lasting() int { return d.index.lasting }
+
+// Durable returns the revision that is known to be fsynced, and whether what is written is kept at
+// all.
+func (d *Folder) Durable() (persisted int64, durable bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.persisted, d.broken == nil
 }
 
-// append writes a whole step, after which kill -9 does not undo it.
-func (d *disk) append(frames []byte, at position, settings *edgev1.Welcome_Settings, asOf time.Time) {
+// Count takes changes into the digest, which it returns. They count once Append has said so too;
+// until then undo takes them back.
+func (d *Folder) Count(changes []Change) (digest topology.Digest, undo func()) {
+	undos := make([]undone, 0, len(changes))
+	for _, c := range changes {
+		undos = append(undos, d.index.apply(c))
+	}
+	return d.index.digest, func() { d.index.revert(undos) }
+}
+
+// Append goes on to a revision with changes that were counted, and writes them down: after that,
+// kill -9 does not undo them. Settings are written unless they are nil.
+func (d *Folder) Append(revision int64, settings *edgev1.Welcome_Settings, changes []Change, asOf time.Time) error {
+	var frames []byte
+	if settings != nil {
+		var err error
+		if frames, err = appendSettings(frames, settings); err != nil {
+			return err
+		}
+	}
+	for _, c := range changes {
+		frames = appendChange(frames, c)
+	}
+	frames = appendCommit(frames, commit{revision: revision, digest: d.index.digest, asOf: asOf})
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.at.Revision, d.at.Digest, d.asOf = revision, d.index.digest, asOf
+	if settings != nil {
+		d.settings = settings
+	}
 	if d.broken != nil || d.journal == nil {
-		return
+		return nil
 	}
 	n, err := d.journal.Write(frames)
 	if err != nil {
 		d.journal.Truncate(d.size) // the reader would cut it off too
 		d.fail(err)
-		return
+		return nil
 	}
 	d.size += int64(n)
-	d.at, d.settings, d.asOf, d.dirty = at, settings, asOf, true
+	d.dirty = true
 	d.wake()
 	if d.size > d.outgrown && !d.merging && !d.closed {
 		d.rotate()
 	}
+	return nil
 }
 
-// mergeSoon has the next step merged with all before it, so that what was superseded is not kept.
-func (d *disk) mergeSoon() {
+// MergeSoon has the next step merged with all before it, so that what was superseded is not kept.
+func (d *Folder) MergeSoon() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.outgrown = 0
 }
 
 // rotate begins another journal and merges those before it into a snapshot.
-func (d *disk) rotate() {
+func (d *Folder) rotate() {
 	before := d.journal
 	if err := d.beginJournal(d.number + 1); err != nil {
 		d.log.Warn("state journal cannot be rotated", "err", err)
@@ -204,8 +255,8 @@ func (d *disk) rotate() {
 }
 
 // beginJournal starts an empty journal at the position that the files end with.
-func (d *disk) beginJournal(number uint64) error {
-	f, err := os.OpenFile(d.path("journal", number), os.O_RDWR|os.O_CREATE|os.O_TRUNC, fileMode)
+func (d *Folder) beginJournal(number uint64) error {
+	f, err := os.OpenFile(d.path("journal", number), os.O_RDWR|os.O_CREATE|os.O_TRUNC, FileMode)
 	if err != nil {
 		return err
 	}
@@ -220,8 +271,8 @@ func (d *disk) beginJournal(number uint64) error {
 	return nil
 }
 
-// spool begins to receive a full state.
-func (d *disk) spool(base position, settings *edgev1.Welcome_Settings) *spool {
+// Spool begins to receive a full state.
+func (d *Folder) Spool(base Position, settings *edgev1.Welcome_Settings) *Spool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var broken error
@@ -231,19 +282,23 @@ func (d *disk) spool(base position, settings *edgev1.Welcome_Settings) *spool {
 	return newSpool(filepath.Join(d.dir, "incoming"), base, settings, broken)
 }
 
-// distrust is called when the disk does not give back what was written to it.
-func (d *disk) distrust(err error) {
+// Distrust is called when the disk does not give back what was written to it.
+func (d *Folder) Distrust(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.distrusted = true
 	d.fail(err)
 }
 
-// install makes a full state what the folder holds. Older files stay until it is fsynced.
-func (d *disk) install(s *spool, end commit, at position) {
+// Install makes a full state what the agent and the folder hold. Older files stay until it is
+// fsynced.
+func (d *Folder) Install(s *Spool, revision int64, asOf time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.installSealed(s, end, at); err != nil {
+	before := d.at
+	d.at = Position{Epoch: s.base.Epoch, Revision: revision, Digest: s.index.digest}
+	d.index, d.settings, d.asOf = s.index, s.settings, asOf
+	if err := d.installSealed(s, before); err != nil {
 		d.fail(err)
 		return
 	}
@@ -254,26 +309,24 @@ func (d *disk) install(s *spool, end commit, at position) {
 	d.wake()
 }
 
-func (d *disk) installSealed(s *spool, end commit, at position) error {
-	if err := s.seal(end); err != nil {
+func (d *Folder) installSealed(s *Spool, before Position) error {
+	if err := s.seal(commit{revision: d.at.Revision, digest: d.at.Digest, asOf: d.asOf}); err != nil {
 		return err
 	}
 	if d.lock == nil || !sameFile(d.lock, filepath.Join(d.dir, "lock")) {
 		return errVanished
 	}
-	before := d.at
-	d.at = at
 	snapBytes := d.snapBytes
 	d.snapBytes = s.size
 	number, journal, size := d.number, d.journal, d.size
 	if err := d.beginJournal(d.number + 1); err != nil {
-		d.at, d.snapBytes = before, snapBytes
+		d.snapBytes = snapBytes
 		return err
 	}
 	if err := os.Rename(s.file.Name(), d.path("snapshot", d.number)); err != nil {
 		os.Remove(d.journal.Name())
 		d.journal.Close()
-		d.number, d.journal, d.size, d.at, d.snapBytes = number, journal, size, before, snapBytes
+		d.number, d.journal, d.size, d.snapBytes = number, journal, size, snapBytes
 		return err
 	}
 	closeAll(d.unsynced)
@@ -282,9 +335,9 @@ func (d *disk) installSealed(s *spool, end commit, at position) error {
 	if journal != nil {
 		journal.Close()
 	}
-	d.snapshot, d.settings, d.asOf = d.number, s.settings, end.asOf
-	d.persisted = min(d.persisted, at.revision)
-	if before.epoch != at.epoch {
+	d.snapshot = d.number
+	d.persisted = min(d.persisted, d.at.Revision)
+	if before.Epoch != d.at.Epoch {
 		d.persisted = 0
 	}
 	return nil
@@ -296,8 +349,8 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// close ends all work on the folder; what is written stays.
-func (d *disk) close() {
+// Close ends all work on the folder; what is written stays.
+func (d *Folder) Close() {
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()

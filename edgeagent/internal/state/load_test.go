@@ -1,4 +1,4 @@
-package control
+package state
 
 import (
 	"errors"
@@ -14,19 +14,19 @@ func TestReadingAheadChangesNothing(t *testing.T) {
 		for _, wanted := range []int{0, 1, 300, 10_000} {
 			got := 0
 			var err error
-			for c, e := range ahead(func(yield func(change, error) bool) {
+			for c, e := range ahead(func(yield func(Change, error) bool) {
 				for i := range n {
-					if !yield(change{key: fmt.Sprint(i)}, nil) {
+					if !yield(Change{Key: fmt.Sprint(i)}, nil) {
 						return
 					}
 				}
-				yield(change{}, failed)
+				yield(Change{}, failed)
 			}) {
 				if err = e; err != nil || got == wanted {
 					break
 				}
-				if c.key != fmt.Sprint(got) {
-					t.Fatalf("of %d, change %d is %q", n, got, c.key)
+				if c.Key != fmt.Sprint(got) {
+					t.Fatalf("of %d, change %d is %q", n, got, c.Key)
 				}
 				got++
 			}

@@ -1,4 +1,4 @@
-package control
+package state
 
 import (
 	"bufio"
@@ -17,9 +17,9 @@ import (
 // merge makes one snapshot of a snapshot and the journals that follow it, all of them closed. It reads them from end to end
 // twice and holds of the journals only where the last word on each key stands.
 type merge struct {
-	dir             *disk
+	dir             *Folder
 	snapshot, until uint64
-	end             position
+	end             Position
 	settings        *edgev1.Welcome_Settings
 	asOf            time.Time
 
@@ -65,15 +65,15 @@ func (m merge) run() {
 func (m merge) write() (*os.File, int64, error) {
 	m.seed, m.last = maphash.MakeSeed(), make(map[uint64]place)
 	for n := m.snapshot; n <= m.until; n++ {
-		err := m.scan(n, func(c change, at place) error {
-			m.last[maphash.String(m.seed, c.key)] = at
+		err := m.scan(n, func(c Change, at place) error {
+			m.last[maphash.String(m.seed, c.Key)] = at
 			return nil
 		})
 		if err != nil {
 			return nil, 0, err
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(m.dir.dir, "merging"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, fileMode)
+	f, err := os.OpenFile(filepath.Join(m.dir.dir, "merging"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, FileMode)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -95,8 +95,8 @@ func (m merge) copyTo(f *os.File) (size int64, err error) {
 	w.Write(head)
 	var frame []byte
 	var digest topology.Digest
-	emit := func(c change) error {
-		if c.value == nil {
+	emit := func(c Change) error {
+		if c.Value == nil {
 			return nil
 		}
 		digest = plus(digest, partOf(c))
@@ -105,15 +105,15 @@ func (m merge) copyTo(f *os.File) (size int64, err error) {
 		_, err := w.Write(frame)
 		return err
 	}
-	err = m.read(m.dir.path("snapshot", m.snapshot), func(c change, _ int64) error {
-		if _, superseded := m.last[maphash.String(m.seed, c.key)]; superseded {
+	err = m.read(m.dir.path("snapshot", m.snapshot), func(c Change, _ int64) error {
+		if _, superseded := m.last[maphash.String(m.seed, c.Key)]; superseded {
 			return nil
 		}
 		return emit(c)
 	})
 	for n := m.snapshot; n <= m.until && err == nil; n++ {
-		err = m.scan(n, func(c change, at place) error {
-			if m.last[maphash.String(m.seed, c.key)] != at {
+		err = m.scan(n, func(c Change, at place) error {
+			if m.last[maphash.String(m.seed, c.Key)] != at {
 				return nil
 			}
 			return emit(c)
@@ -122,23 +122,23 @@ func (m merge) copyTo(f *os.File) (size int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if digest != m.end.digest {
-		return 0, fmt.Errorf("merge: digest is %x, want %x", digest, m.end.digest)
+	if digest != m.end.Digest {
+		return 0, fmt.Errorf("merge: digest is %x, want %x", digest, m.end.Digest)
 	}
-	frame = appendCommit(frame[:0], commit{revision: m.end.revision, digest: digest, asOf: m.asOf})
+	frame = appendCommit(frame[:0], commit{revision: m.end.Revision, digest: digest, asOf: m.asOf})
 	size += int64(len(frame))
 	w.Write(frame)
 	return size, w.Flush()
 }
 
-func (m merge) scan(journal uint64, visit func(c change, at place) error) error {
-	return m.read(m.dir.path("journal", journal), func(c change, offset int64) error {
+func (m merge) scan(journal uint64, visit func(c Change, at place) error) error {
+	return m.read(m.dir.path("journal", journal), func(c Change, offset int64) error {
 		return visit(c, place{journal, offset})
 	})
 }
 
 // read visits the changes of one file, which is whole.
-func (m merge) read(path string, visit func(c change, offset int64) error) error {
+func (m merge) read(path string, visit func(c Change, offset int64) error) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
