@@ -84,6 +84,11 @@ func mayAct(name string) bool { return !ofFile.has(name) && withMeaning.has(name
 
 // mayPass reports whether an origin may say a field to whom the reply passes.
 func mayPass(name string, t *topology.Target) bool {
+	switch name {
+	case "Accept-Ranges", "Age", "Cache-Control", "Cache-Status", "Content-Length", "Content-Range", "Content-Type", "Date", "Etag", "Expires",
+		"Last-Modified", "Vary":
+		return true // as below: nearly all replies have some of these
+	}
 	return !ordersServers(name) && (t.Domain != nil || !mayAct(name))
 }
 
@@ -98,11 +103,15 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 	shared := t.Domain == nil
 	var vary []string
 	var policies []byte
+	types, contentType := 0, ""
 	for name, value := range field.Fields(r.Fields) {
 		if !mayPass(name, t) || own.decides(name) {
 			continue
 		}
 		switch name {
+		case "Content-Type":
+			types++
+			contentType = value
 		case "X-Content-Type-Options", "X-Request-Id":
 			continue
 		case "Access-Control-Allow-Origin", "Timing-Allow-Origin":
@@ -144,7 +153,7 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 	x.add("X-Content-Type-Options", "nosniff")
 	switch {
 	case !shared || r.Status == http.StatusNotModified:
-	case active(x.fields):
+	case types != 1 || active(contentType):
 		x.add("Content-Security-Policy", sandbox)
 	default:
 		x.fields = append(x.fields, policies...)
@@ -207,20 +216,10 @@ var settable = namesOf(`Access-Control- Cache-Control Content-Disposition Conten
 // Shown by itself such a file gets a web origin of its own, runs nothing and sends nothing.
 const sandbox = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
-// active reports whether a browser might run what a reply with these fields holds: HTML, SVG and
-// other XML, PDF, what may hold them as a part, and what is of no type that can be told.
-func active(list []byte) bool {
-	types, last := 0, ""
-	for name, value := range field.Fields(list) {
-		if name == "Content-Type" {
-			types++
-			last = value
-		}
-	}
-	if types != 1 {
-		return true
-	}
-	essence, _, _ := strings.Cut(last, ";")
+// active reports whether a browser might run what a file of a type holds: HTML, SVG and other XML,
+// PDF, what may hold them as a part, and what is of no type that can be told.
+func active(contentType string) bool {
+	essence, _, _ := strings.Cut(contentType, ";")
 	essence = strings.ToLower(strings.Trim(essence, " \t"))
 	kind, sub, ok := strings.Cut(essence, "/")
 	if !ok || kind == "" || sub == "" || strings.ContainsAny(essence, ", \t*") {

@@ -119,7 +119,7 @@ func (c *conn) await(first bool) *h1 {
 func (c *conn) tryFirst(fd uintptr) bool {
 	h := takeH1(c)
 	for {
-		n, err := unix.Read(int(fd), h.buf)
+		n, err := readNow(int(fd), h.buf)
 		switch {
 		case n > 0:
 			h.end = n
@@ -129,7 +129,7 @@ func (c *conn) tryFirst(fd uintptr) bool {
 			continue
 		}
 		h.release()
-		return err != unix.EAGAIN // the end, or a fault: there is no request
+		return err != errAgain // the end, or a fault: there is no request
 	}
 }
 

@@ -111,6 +111,9 @@ func serveLoop(s *Server, l net.Conn) {
 
 // A hit is answered without an allocation, whatever its path is.
 func TestH2HitAllocates(t *testing.T) {
+	if poison {
+		t.Skip("the race detector has pools forget some of what they are given")
+	}
 	s := hitServer()
 	defer s.Close()
 	few, many := batches(t), batches(t)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -149,7 +150,7 @@ func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
 				return ErrStopped
 			}
 			s.cfg.AcceptFailed(l.Addr(), err)
-			if temporary := net.Error(nil); !errors.As(err, &temporary) || !temporary.Temporary() {
+			if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EINVAL) { // no listener any more
 				return err
 			}
 			wait = min(max(2*wait, minAcceptWait), maxAcceptWait)

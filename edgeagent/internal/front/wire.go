@@ -125,7 +125,7 @@ func (w *wire) write(fd uintptr) bool {
 				return true
 			}
 		case unix.EINTR:
-		case unix.EAGAIN:
+		case errAgain:
 			w.full = !w.waiting
 			return w.full
 		default:
@@ -140,11 +140,11 @@ func (w *wire) step(fd int) (n int, err error) {
 	if a, b := w.parts[0], w.parts[1]; len(a)+len(b) > 0 {
 		switch {
 		case w.more:
-			n, err = sendMore(fd, a)
-		case len(b) == 0:
-			n, err = unix.Write(fd, a)
+			n, err = writeMore(fd, a)
+		case len(a) == 0:
+			n, err = writeNow(fd, b, nil)
 		default:
-			n, err = unix.Writev(fd, w.parts[:])
+			n, err = writeNow(fd, a, b)
 		}
 		n = max(n, 0)
 		w.parts[0], w.parts[1] = a[min(n, len(a)):], b[max(0, n-len(a)):]

@@ -1,8 +1,43 @@
 package front
 
-import "golang.org/x/sys/unix"
+import (
+	"syscall"
+	"unsafe"
 
-// sendMore writes what more follows, so that the kernel may send both in one packet.
-func sendMore(fd int, p []byte) (int, error) {
+	"golang.org/x/sys/unix"
+)
+
+// The system calls on a socket that does not block. They return at once, so the scheduler is not told of them: it would
+// look out for those that take long, some 20,000 times a second.
+
+func readNow(fd int, p []byte) (int, error) {
+	return result(syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p))))
+}
+
+// writeNow writes a and b, of which a is not empty.
+func writeNow(fd int, a, b []byte) (int, error) {
+	if len(b) == 0 {
+		return result(syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(len(a))))
+	}
+	parts := [2]unix.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
+	parts[0].SetLen(len(a))
+	parts[1].SetLen(len(b))
+	return result(syscall.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&parts)), uintptr(len(parts))))
+}
+
+// writeMore writes what more follows, so that the kernel may send both in one packet.
+func writeMore(fd int, p []byte) (int, error) {
 	return unix.SendmsgN(fd, p, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
 }
+
+func result(n, _ uintptr, errno syscall.Errno) (int, error) {
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EAGAIN:
+		return 0, errAgain // which is allocated already
+	}
+	return 0, errno
+}
+
+var errAgain error = unix.EAGAIN
