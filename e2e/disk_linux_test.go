@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -198,16 +199,20 @@ func TestStopWhileTheDiskHangs(t *testing.T) {
 		return hit && err == nil
 	})
 	d.hang()
-	// Requests that meet the disk as it begins to hang may be kept; those after it was found to
-	// hang are not.
-	eventually(t, soon, "files are served without the disk", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	// Requests that meet the disk as it begins to hang are kept; those after it was found to hang are
+	// not.
+	n := 0
+	eventually(t, soon, "the disk is found to hang", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		_, err := checkBody(ctx, e.http, "/disk", path)
-		return err == nil
+		n++
+		checkBody(ctx, e.http, "/disk", fmt.Sprintf("/caught%d-300000", n))
+		return strings.Contains(e.stderr.String(), "cache disk does not answer")
 	})
-	if _, err := checkBody(t.Context(), e.http, "/disk", "/b-300000"); err != nil {
-		t.Error(err)
+	for _, path := range []string{path, "/b-300000"} {
+		if _, err := checkBody(t.Context(), e.http, "/disk", path); err != nil {
+			t.Error(err)
+		}
 	}
 	e.stop(t)
 }
