@@ -85,7 +85,7 @@ urlEndpoints: [{id: default, origins: [shots, web], cache: {mode: OVERRIDE, defa
 	}
 	less := strings.Replace(strings.Replace(manifest, "600s", "60s", 1), ", {id: extra, origins: [web]}", "", 1)
 	dry := f.feed(t, less, "apply", "-f", "-", "--dry-run", "--prune")
-	has(t, "dry run", dry, "accounts/round/urlEndpoints/default updated (dry run)", "default_ttl", "accounts/round/urlEndpoints/extra deleted (dry run)")
+	has(t, "dry run", dry, "accounts/round/urlEndpoints/default updated (dry run)", "defaultTtl", "accounts/round/urlEndpoints/extra deleted (dry run)")
 	if now := f.do(t, "export", "round"); now != exported {
 		t.Errorf("a dry run changed the account:\n%s", now)
 	}

@@ -105,7 +105,7 @@ func edgeFor(ctx context.Context, conn *grpc.ClientConn, raw string) (edge, note
 	if err != nil {
 		return "", "", err
 	}
-	addresses := make(map[string][]string) // ids by IP address
+	addresses := make(map[string][]string) // ids by IP address, and by IP address and port
 	connected := 0
 	list := get(all, k.fields).List()
 	for i := range list.Len() {
@@ -116,6 +116,7 @@ func edgeFor(ctx context.Context, conn *grpc.ClientConn, raw string) (edge, note
 		connected++
 		if host, _, err := net.SplitHostPort(e.GetAddress()); err == nil {
 			addresses[host] = append(addresses[host], e.GetId())
+			addresses[e.GetAddress()] = append(addresses[e.GetAddress()], e.GetId())
 		}
 	}
 	if connected < 2 {
@@ -129,8 +130,10 @@ func edgeFor(ctx context.Context, conn *grpc.ClientConn, raw string) (edge, note
 		defer cancel()
 		found, _ := net.DefaultResolver.LookupHost(ctx, u.Hostname()) // Without an address, no edge has it.
 		for _, address := range found {
-			if ids := addresses[address]; len(ids) == 1 {
-				return ids[0], ", which has the address of the URL's host", nil
+			for _, at := range []string{net.JoinHostPort(address, u.Port()), address} {
+				if ids := addresses[at]; len(ids) == 1 {
+					return ids[0], ", which has the address of the URL's host", nil
+				}
 			}
 		}
 	}

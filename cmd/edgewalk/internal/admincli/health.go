@@ -3,6 +3,8 @@ package admincli
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -20,5 +22,14 @@ func originHealth(h *topologyv1.OriginHealth) string {
 	if n := h.GetEdgesBreakerOpen(); n > 0 {
 		text += fmt.Sprintf(", not asked at %d", n)
 	}
-	return text + "; " + h.GetLastError()
+	return text
+}
+
+// unwellNote says of an origin that is not well what its last failure was. That is too long for a table.
+func unwellNote(m proto.Message) []string {
+	o, ok := m.(*topologyv1.Origin)
+	if !ok || o.GetHealth().GetEdgesUnwell() == 0 {
+		return nil
+	}
+	return []string{o.GetId() + ": " + o.GetHealth().GetLastError()}
 }

@@ -8,10 +8,10 @@ import (
 
 func TestOriginHealth(t *testing.T) {
 	for want, health := range map[string]*topologyv1.OriginHealth{
-		"":                                   nil,
-		"no failures":                        {EdgesWell: 3},
-		"unwell at 1 of 3; config: HTTP 403": {EdgesWell: 2, EdgesUnwell: 1, LastError: "config: HTTP 403"},
-		"unwell at 2 of 2, not asked at 1; failed: the connection was refused": {EdgesUnwell: 2, EdgesBreakerOpen: 1, LastError: "failed: the connection was refused"},
+		"":                                 nil,
+		"no failures":                      {EdgesWell: 3},
+		"unwell at 1 of 3":                 {EdgesWell: 2, EdgesUnwell: 1, LastError: "config: HTTP 403"},
+		"unwell at 2 of 2, not asked at 1": {EdgesUnwell: 2, EdgesBreakerOpen: 1, LastError: "failed: the connection was refused"},
 	} {
 		if got := originHealth(health); got != want {
 			t.Errorf("got %q, want %q", got, want)

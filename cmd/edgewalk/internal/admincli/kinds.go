@@ -43,19 +43,19 @@ var kinds = []*kind{
 	{names: []string{"account", "accounts"}, message: "Account", plural: "Accounts", service: "AccountService", field: "account", fields: "accounts", collection: "accounts",
 		verbs: "Get List Create Update Delete", head: []string{"ID", "NAME", "STATE", "AGE"}, row: accountRow},
 	{names: []string{"origin", "origins"}, message: "Origin", plural: "Origins", service: "OriginService", field: "origin", fields: "origins", collection: "origins", owned: true,
-		verbs: "Get List Create Update Delete", head: []string{"ID", "KIND", "LOCATION", "HEALTH", "+SECRETS", "AGE"}, row: originRow},
+		verbs: "Get List Create Update Delete", head: []string{"ID", "KIND", "~LOCATION", "HEALTH", "+SECRETS", "AGE"}, row: originRow},
 	{names: []string{"url-endpoint", "url-endpoints", "endpoint", "endpoints", "urlendpoint", "urlendpoints"}, message: "UrlEndpoint", plural: "UrlEndpoints", service: "UrlEndpointService",
 		field: "url_endpoint", fields: "url_endpoints", collection: "urlEndpoints", owned: true,
-		verbs: "Get List Create Update Delete", head: []string{"ID", "WALK", "+DEFAULT IMAGE", "CACHE", "AGE", "+URLS"}, row: endpointRow},
+		verbs: "Get List Create Update Delete", head: []string{"ID", "~WALK", "+DEFAULT IMAGE", "CACHE", "~URLS", "AGE"}, row: endpointRow},
 	{names: []string{"custom-domain", "custom-domains", "domain", "domains", "customdomain", "customdomains"}, message: "CustomDomain", plural: "CustomDomains", service: "CustomDomainService",
 		field: "custom_domain", fields: "custom_domains", collection: "customDomains", owned: true,
 		verbs: "Get List Create Update Delete", head: []string{"DOMAIN", "MODE", "URL-ENDPOINT", "STATE", "AGE"}, row: domainRow},
 	{names: []string{"media", "media-file", "media-files", "mediafile", "mediafiles"}, message: "MediaFile", plural: "MediaFiles", service: "MediaService", field: "media_file", fields: "media_files",
-		collection: "mediaFiles", owned: true, verbs: "Get List Delete", head: []string{"PATH", "SIZE", "TYPE", "+SHA256", "TAGS", "AGE"}, row: mediaRow},
+		collection: "mediaFiles", owned: true, verbs: "Get List Delete", head: []string{"PATH", "SIZE", "~TYPE", "+SHA256", "~TAGS", "AGE"}, row: mediaRow},
 	{names: []string{"purge", "purges"}, message: "Purge", plural: "Purges", service: "PurgeService", field: "purge", fields: "purges", collection: "purges", owned: true,
-		verbs: "Get List", head: []string{"ID", "KIND", "SCOPE", "STATE", "EDGES", "+REVISION", "AGE"}, row: purgeRow},
+		verbs: "Get List", head: []string{"ID", "KIND", "~SCOPE", "STATE", "EDGES", "+REVISION", "AGE"}, row: purgeRow},
 	{names: []string{"edge", "edges"}, message: "Edge", plural: "Edges", service: "FleetService", field: "edge", fields: "edges", collection: "edges",
-		verbs: "Get List", head: []string{"ID", "REGION", "CONNECTED", "REVISION", "LAG", "+DURABLE", "+OBJECTS", "CACHE", "REJECTED", "+LAST SEEN", "+VERSION", "+ADDRESS"}, row: edgeRow},
+		verbs: "Get List", head: []string{"ID", "REGION", "CONNECTED", "REVISION", "LAG", "+DURABLE", "+OBJECTS", "+CACHE", "REJECTED", "+LAST SEEN", "+VERSION", "ADDRESS"}, row: edgeRow},
 }
 
 // kindOf finds the kind that a person means, if it can do verb.
@@ -209,11 +209,14 @@ func (k *kind) table(response protoreflect.Message) table {
 		if e, ok := resource.Interface().(*topologyv1.UrlEndpoint); ok {
 			t.below = e.GetUrls()
 		}
+		t.below = append(t.below, unwellNote(resource.Interface())...)
 		return t
 	}
 	list := get(response, k.fields).List()
 	for i := range list.Len() {
-		t.rows = append(t.rows, k.row(list.Get(i).Message().Interface()))
+		resource := list.Get(i).Message().Interface()
+		t.rows = append(t.rows, k.row(resource))
+		t.below = append(t.below, unwellNote(resource)...)
 	}
 	return t
 }

@@ -24,7 +24,7 @@ import (
 
 // table is what is printed for people.
 type table struct {
-	// head are the titles; a column whose title begins with "+" is for -o wide.
+	// head are the titles. A column whose title begins with "+" is for -o wide, one with "~" is cut before others are.
 	head []string
 	rows [][]string
 	// whole says that no cell is cut, as of a single resource.
@@ -37,7 +37,7 @@ const (
 	// screen is how many columns a table has at most, unless the terminal is wider or -o wide asks for all.
 	screen = 80
 	// gap is the space between columns.
-	gap = 3
+	gap = 2
 	// narrowest is how narrow a column is made at most.
 	narrowest = 10
 )
@@ -231,11 +231,13 @@ func resourceNames(response protoreflect.Message) (names []string) {
 // write prints the table: all of it, or as much as fits a screen.
 func (t table) write(w io.Writer, wide bool) error {
 	var head []string
+	var soft []bool // columns to cut first
 	var rows [][]string
 	kept := func(i int) bool { return wide || i >= len(t.head) || !strings.HasPrefix(t.head[i], "+") }
 	for i, title := range t.head {
 		if kept(i) {
-			head = append(head, strings.TrimPrefix(title, "+"))
+			head = append(head, strings.TrimLeft(title, "+~"))
+			soft = append(soft, strings.HasPrefix(title, "~"))
 		}
 	}
 	for _, row := range t.rows {
@@ -256,7 +258,9 @@ func (t table) write(w io.Writer, wide bool) error {
 	}
 	widths := widthsOf(rows)
 	if !wide && !t.whole && head != nil {
-		narrow(widths, max(screen, terminalWidth(w)))
+		fit := max(screen, terminalWidth(w))
+		narrow(widths, fit, func(i int) bool { return soft[i] })
+		narrow(widths, fit, func(int) bool { return true })
 	}
 	var b strings.Builder
 	for _, row := range rows {
@@ -296,8 +300,9 @@ func widthsOf(rows [][]string) (widths []int) {
 	return widths
 }
 
-// narrow makes the widest columns narrower until all of them fit. The first one, which names what a line is about, stays.
-func narrow(widths []int, fit int) {
+// narrow makes the widest of some columns narrower until all columns fit. The first one, which names what a line is about,
+// stays.
+func narrow(widths []int, fit int, some func(int) bool) {
 	total := gap * (len(widths) - 1)
 	for _, n := range widths {
 		total += n
@@ -305,7 +310,7 @@ func narrow(widths []int, fit int) {
 	for ; total > fit; total-- {
 		widest := 0
 		for i := 1; i < len(widths); i++ {
-			if widest == 0 || widths[i] > widths[widest] {
+			if some(i) && (widest == 0 || widths[i] > widths[widest]) {
 				widest = i
 			}
 		}

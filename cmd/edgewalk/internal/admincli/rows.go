@@ -67,7 +67,7 @@ func endpointRow(m proto.Message) []string {
 			urls += fmt.Sprintf(" and %d more", n-1)
 		}
 	}
-	return []string{e.GetId(), strings.Join(e.GetWalk(), " → "), e.GetDefaultImage().GetPath(), mode.String(), age(e.GetCreateTime()), urls}
+	return []string{e.GetId(), strings.Join(e.GetWalk(), " → "), e.GetDefaultImage().GetPath(), mode.String(), urls, age(e.GetCreateTime())}
 }
 
 func domainRow(m proto.Message) []string {
@@ -87,7 +87,7 @@ func mediaRow(m proto.Message) []string {
 func purgeRow(m proto.Message) []string {
 	p := m.(*topologyv1.Purge)
 	e := p.GetEdges()
-	edges := fmt.Sprintf("%d of %d", e.GetDone(), e.GetDone()+e.GetPending())
+	edges := fmt.Sprintf("%d done, %d pending", e.GetDone(), e.GetPending())
 	if e.GetOffline() > 0 {
 		edges += fmt.Sprintf(", %d offline", e.GetOffline())
 	}

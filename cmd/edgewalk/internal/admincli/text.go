@@ -47,7 +47,7 @@ func shownResources(text, account string) (*adminv1.Manifest, error) {
 				return nil, err
 			}
 			return manifestOf(account, resource.Interface())
-		case keys[jsonName(k.fields)] && !keys["account"] && k.owned:
+		case keys[jsonName(k.fields)] && !keys["account"] && k.owned && (keys["revision"] || account != ""):
 			response, err := newMessage("edgewalk.admin.v1.List" + k.plural + "Response")
 			if err != nil {
 				return nil, err
