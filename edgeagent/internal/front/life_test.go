@@ -1,0 +1,171 @@
+package front
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+const whole = "GET /a HTTP/1.1\r\nHost: a.test\r\nX-A: 1\r\n\r\n"
+
+// A connection that ends or is reset anywhere in a request leaves nothing behind.
+func TestConnectionsThatEndAnywhereLeaveNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, echo, nil)
+	for end := range len(whole) + 1 {
+		for _, reset := range []bool{false, true} {
+			conn := r.dial(nil).(*net.TCPConn)
+			io.WriteString(conn, whole[:end])
+			if reset {
+				conn.SetLinger(0)
+			}
+			conn.Close()
+			secure := r.dial(overTLS()).(*tls.Conn)
+			io.WriteString(secure, whole[:end])
+			if reset {
+				secure.NetConn().(*net.TCPConn).SetLinger(0)
+			}
+			secure.NetConn().Close()
+		}
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); r.connections() > 0; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are left", r.connections())
+		}
+	}
+}
+
+func (r *rig) connections() (n int) {
+	for i := range r.server.live {
+		r.server.live[i].mu.Lock()
+		n += len(r.server.live[i].conns)
+		r.server.live[i].mu.Unlock()
+	}
+	return n
+}
+
+// bytewise sends each byte by itself.
+type bytewise struct{ net.Conn }
+
+func (b bytewise) Write(p []byte) (int, error) {
+	for i := range p {
+		if _, err := b.Conn.Write(p[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(p), nil
+}
+
+// TLS 1.2 and 1.3 are spoken, with records that come byte by byte; the client is told for which host it came, sessions are
+// resumed, and a client that ends what it sends gets its reply.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(x *Exchange) {
+		x.Reply(&Reply{Status: 200, Mem: fmt.Appendf(nil, "%v %s %s", x.Conn.TLS, x.Conn.SNI, x.Target)})
+	}, nil)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			t.Parallel()
+			cfg := overTLS()
+			cfg.MinVersion, cfg.MaxVersion, cfg.ClientSessionCache = version, version, tls.NewLRUClientSessionCache(1)
+			for i := range 2 {
+				socket, err := net.Dial("tcp", r.secure)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer socket.Close()
+				socket.SetDeadline(time.Now().Add(20 * time.Second))
+				conn := tls.Client(bytewise{socket}, cfg)
+				io.WriteString(conn, whole)
+				conn.CloseWrite()
+				reply, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(reply.Body)
+				if string(body) != "true a.test /a" || err != nil {
+					t.Errorf("%q, %v", body, err)
+				}
+				if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("the connection ends with %v", err)
+				}
+				if resumed := conn.ConnectionState().DidResume; resumed != (i == 1) {
+					t.Errorf("connection %d: resumed %v", i, resumed)
+				}
+			}
+		})
+	}
+}
+
+// A request whose records are split in two anywhere is one request.
+func TestRecordsSplitAnywhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, echo, nil)
+	conn := r.dial(overTLS())
+	from := bufio.NewReader(conn)
+	for split := range len(whole) {
+		io.WriteString(conn, whole[:split])
+		io.WriteString(conn, whole[split:])
+		reply, err := http.ReadResponse(from, nil)
+		if err != nil {
+			t.Fatalf("split at %d: %v", split, err)
+		}
+		if body, err := io.ReadAll(reply.Body); !strings.HasPrefix(string(body), "HTTP/1.1 GET /a host=a.test") || err != nil {
+			t.Fatalf("split at %d: %q, %v", split, body, err)
+		}
+	}
+}
+
+// An idle connection has no buffer: at most 8 KiB, and 24 KiB over TLS, with what the client has in this process too.
+func TestIdleConnectionsAreSmall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens many connections")
+	}
+	const connections = 2000
+	for name, test := range map[string]struct {
+		secure *tls.Config
+		most   uint64
+	}{"plain": {nil, 8 << 10}, "TLS": {overTLS(), 24 << 10}} {
+		r := newRig(t, echo, nil)
+		var memory runtime.MemStats
+		used := func() uint64 {
+			for range 4 { // pools are emptied, and stacks shrink by half each time
+				runtime.GC()
+			}
+			runtime.ReadMemStats(&memory)
+			return memory.HeapAlloc + memory.StackInuse
+		}
+		before := used()
+		sockets := make([]net.Conn, connections)
+		for i := range sockets {
+			conn := r.dial(test.secure)
+			io.WriteString(conn, whole)
+			if _, err := conn.Read(make([]byte, 1024)); err != nil {
+				t.Fatal(err)
+			}
+			if secure, ok := conn.(*tls.Conn); ok {
+				conn = secure.NetConn() // whose client forgets the rest
+			}
+			sockets[i] = conn
+		}
+		each := (used() - before) / connections
+		t.Logf("%s: %d bytes each", name, each)
+		if each > test.most && !poison { // the race detector has memory of its own
+			t.Errorf("%s: an idle connection takes %d bytes", name, each)
+		}
+		runtime.KeepAlive(sockets)
+		for _, socket := range sockets {
+			socket.Close()
+		}
+		r.stop()
+	}
+}
