@@ -72,6 +72,9 @@ type Config struct {
 	// one that is restored from a snapshot. Default the file secret-key in DataDir. The first control plane of an etcd makes it
 	// when it is not there; without the embedded etcd, only where it is asked for.
 	SecretKeyFile string
+	// AuditLog is a file for events of calls that are denied or let the caller have what is secret, or `syslog`. Default the file
+	// audit.log in DataDir.
+	AuditLog string
 	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of edges that have not joined, one a
 	// line, read again when they change. Default none. Where there is none of admins or of edges, the first control plane of an etcd makes a token
 	// and writes it to root-token or edge-token in DataDir.

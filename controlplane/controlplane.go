@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
@@ -51,6 +52,7 @@ type ControlPlane struct {
 	etcd       io.Closer
 	store      *store.Store
 	library    *media.Library
+	audit      *auditlog.Log
 	feed       *feed.Feed
 	brake      *brake.Brake
 	fleet      *fleet.Fleet
@@ -139,9 +141,13 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if err != nil {
 		return err
 	}
+	target := cmp.Or(cfg.AuditLog, filepath.Join(cfg.DataDir, auditLogName))
+	if c.audit, err = auditlog.Open(target); err != nil {
+		return fmt.Errorf("--audit-log: %w", err)
+	}
 	adminConfig := adminsvc.Config{
 		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, Feed: c.feed,
-		Auth: c.auth, RootTokenFile: c.rootTokenFile(), MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
+		Auth: c.auth, Audit: c.audit, RootTokenFile: c.rootTokenFile(), MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
 	}
 	if c.admin, err = adminsvc.New(adminConfig); err != nil {
 		return err
@@ -237,6 +243,9 @@ func (c *ControlPlane) awaitStore(ctx context.Context, to store.DialConfig, cfg 
 func untrusted(err error) bool {
 	return errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(tls.RecordHeaderError))
 }
+
+// auditLogName is the file of the audit log, in DataDir, unless Config says otherwise.
+const auditLogName = "audit.log"
 
 // etcdFolder is the embedded etcd's, in DataDir.
 const etcdFolder = "etcd"
@@ -517,6 +526,9 @@ func (c *ControlPlane) close() {
 	c.listeners.close()
 	if c.library != nil {
 		c.library.Close()
+	}
+	if c.audit != nil {
+		c.audit.Close()
 	}
 	if c.etcd != nil {
 		c.etcd.Close()

@@ -65,6 +65,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "file with the certificate of all listeners, PEM, read again when it changes")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "file with the key of --tls-cert")
 	f.StringVar(&cfg.ClientCA, "client-ca", "", "file with CA certificates; admins and edges must show a certificate of theirs")
+	f.StringVar(&cfg.AuditLog, "audit-log", "", "file for calls that are denied or let the caller have what is secret, or syslog (default audit.log in --data-dir)")
 	f.StringVar(&cfg.AdminTokenFile, "admin-token-file", "", "file with tokens of role root, one a line, instead of root-token in --data-dir; read again when it changes")
 	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with tokens of edges that have not joined, one a line, instead of edge-token in --data-dir; read again when it changes")
 	f.BoolVar(&cfg.RequireJoin, "require-join", false, "refuse edges that have not joined; --edge-addr and --media-addr may be any address then")

@@ -2,13 +2,19 @@ package adminsvc
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
@@ -70,6 +76,17 @@ func whoOf(ctx context.Context) string {
 	return caller.String()
 }
 
+// presented names a caller who is not known by a hash of the token that was presented.
+func presented(ctx context.Context) string {
+	for _, value := range metadata.ValueFromIncomingContext(ctx, "authorization") {
+		if _, token, ok := strings.Cut(value, " "); ok {
+			sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
+			return "unknown token, sha256 " + hex.EncodeToString(sum[:4])
+		}
+	}
+	return ""
+}
+
 // peerOf is the address that a call came from.
 func peerOf(ctx context.Context) string {
 	if p, ok := peer.FromContext(ctx); ok {
@@ -88,11 +105,34 @@ func (s auditService) ListEvents(ctx context.Context, req *adminv1.ListEventsReq
 	if err != nil {
 		return nil, err
 	}
+	since, err := s.since(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	if n := slices.IndexFunc(events, func(e *adminv1.AuditEvent) bool { return e.GetRevision() < since }); n >= 0 {
+		events, next = events[:n], 0
+	}
 	resp.Events = events
 	if next != 0 {
 		resp.NextPageToken = page.token(strconv.FormatInt(next, 10))
 	}
 	return resp, nil
+}
+
+// since is the first revision that the caller may hear of: whoever is for one account hears nothing of an earlier one of its id.
+func (s *Service) since(ctx context.Context, account string) (int64, error) {
+	caller := auth.From(ctx)
+	if caller == nil {
+		return 0, nil
+	}
+	if id, _ := caller.Account(); id == "" {
+		return 0, nil
+	}
+	record, _, err := s.store.Get(ctx, accountKey(account))
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, notFound(topology.AccountName(account))
+	}
+	return record.CreateRevision, err
 }
 
 // numberedPage reads a request for a page of what an account's writes have left, which goes on below a number.

@@ -35,6 +35,7 @@ const (
 	kindRequestIDReused
 	kindContentMismatch
 	kindUnauthenticated
+	kindAuditUnavailable
 	kindPermissionDenied
 	kindTokensUnavailable
 	kindNotFound
@@ -86,6 +87,7 @@ var kinds = [kindCount]struct {
 	kindRequestIDReused:    {codes.InvalidArgument, "REQUEST_ID_REUSED"},
 	kindContentMismatch:    {codes.InvalidArgument, "CONTENT_MISMATCH"},
 	kindUnauthenticated:    {codes.Unauthenticated, "TOKEN_REQUIRED"},
+	kindAuditUnavailable:   {codes.Unavailable, "AUDIT_UNAVAILABLE"},
 	kindPermissionDenied:   {codes.PermissionDenied, "PERMISSION_DENIED"},
 	kindTokensUnavailable:  {codes.Unavailable, "TOKENS_UNAVAILABLE"},
 	kindNotFound:           {codes.NotFound, "RESOURCE_NOT_FOUND"},

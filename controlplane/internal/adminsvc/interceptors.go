@@ -35,6 +35,8 @@ const (
 type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+
+	auditFailures prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -48,11 +50,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help:    "How long calls of the admin API took, by method.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"method"}),
+		auditFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_admin_audit_failures_total",
+			Help: "Events that the audit log did not take.",
+		}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.requests), r.Register(m.duration))
+	return m, errors.Join(r.Register(m.requests), r.Register(m.duration), r.Register(m.auditFailures))
 }
 
 // observeUnary is outermost: it turns what is left of errors into statuses, counts, and logs.
@@ -109,6 +115,7 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 		}
 	}
 	code := status.Code(err)
+	s.recordDone(ctx, fullMethod, req, code)
 	method := strings.TrimPrefix(fullMethod, "/")
 	s.metrics.requests.WithLabelValues(method, code.String()).Inc()
 	s.metrics.duration.WithLabelValues(method).Observe(took.Seconds())

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
@@ -52,6 +53,8 @@ type Config struct {
 	Auth *auth.Auth
 	// RootTokenFile is where callers on this machine are told that a token lies. Default: they are not told.
 	RootTokenFile string
+	// Audit takes events of calls that are denied, or that let the caller have what is secret. Nil: none are written.
+	Audit *auditlog.Log
 	// MaxUpload is the most bytes that one uploaded file may have. Default: DefaultMaxUpload.
 	MaxUpload int64
 	// Now is the clock. Default: time.Now.
@@ -72,6 +75,7 @@ type Service struct {
 	edgeAddress string
 	feed        *feed.Feed
 	auth        *auth.Auth
+	audit       *auditlog.Log
 	now         func() time.Time
 	log         *slog.Logger
 	validator   protovalidate.Validator
@@ -90,7 +94,7 @@ type Service struct {
 func New(cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities, edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
-		auth: cfg.Auth, rootTokenFile: cfg.RootTokenFile,
+		auth: cfg.Auth, audit: cfg.Audit, rootTokenFile: cfg.RootTokenFile,
 		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
 		probes: listen.Places{Max: maxProbes, PerClient: maxProbes / 8}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload),
 	}
@@ -129,8 +133,8 @@ const (
 // NewServer returns a server with all services, reflection and health. opts add to its own, such as credentials.
 func (s *Service) NewServer(opts ...grpc.ServerOption) *grpc.Server {
 	server := grpc.NewServer(append([]grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(s.observeUnary, s.recoverUnary, s.authorizeUnary, s.limitUnary, s.validateUnary),
-		grpc.ChainStreamInterceptor(s.observeStream, s.recoverStream, s.authorizeStream, s.validateStream),
+		grpc.ChainUnaryInterceptor(s.observeUnary, s.recoverUnary, s.authorizeUnary, s.limitUnary, s.validateUnary, s.auditUnary),
+		grpc.ChainStreamInterceptor(s.observeStream, s.recoverStream, s.authorizeStream, s.validateStream, s.auditStream),
 		grpc.InTapHandle(s.tap),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),

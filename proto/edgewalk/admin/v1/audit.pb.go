@@ -46,7 +46,9 @@ type AuditEvent struct {
 	// equal ones.
 	Changes []*ResourceChange `protobuf:"bytes,9,rep,name=changes,proto3" json:"changes,omitempty"`
 	// How many more changes there were than are told.
-	MoreChanges   int32 `protobuf:"varint,10,opt,name=more_changes,json=moreChanges,proto3" json:"more_changes,omitempty"`
+	MoreChanges int32 `protobuf:"varint,10,opt,name=more_changes,json=moreChanges,proto3" json:"more_changes,omitempty"`
+	// How many denied calls were left out of the audit log since the one before, since their peers had too many.
+	MoreDenied    int32 `protobuf:"varint,11,opt,name=more_denied,json=moreDenied,proto3" json:"more_denied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -147,6 +149,13 @@ func (x *AuditEvent) GetChanges() []*ResourceChange {
 func (x *AuditEvent) GetMoreChanges() int32 {
 	if x != nil {
 		return x.MoreChanges
+	}
+	return 0
+}
+
+func (x *AuditEvent) GetMoreDenied() int32 {
+	if x != nil {
+		return x.MoreDenied
 	}
 	return 0
 }
@@ -274,7 +283,7 @@ var File_edgewalk_admin_v1_audit_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/audit.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a edgewalk/admin/v1/manifest.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x02\n" +
+	"\x1dedgewalk/admin/v1/audit.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a edgewalk/admin/v1/manifest.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x02\n" +
 	"\n" +
 	"AuditEvent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -288,7 +297,9 @@ const file_edgewalk_admin_v1_audit_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x03R\brevision\x12;\n" +
 	"\achanges\x18\t \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12!\n" +
 	"\fmore_changes\x18\n" +
-	" \x01(\x05R\vmoreChanges\"\x85\x01\n" +
+	" \x01(\x05R\vmoreChanges\x12\x1f\n" +
+	"\vmore_denied\x18\v \x01(\x05R\n" +
+	"moreDenied\"\x85\x01\n" +
 	"\x11ListEventsRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x06parent\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
