@@ -68,10 +68,10 @@ func guardedRig(t *testing.T) *rig {
 
 // mayWhat is which permissions each role has, as docs/security.md says.
 var mayWhat = map[adminv1.Token_Role]string{
-	adminv1.Token_ROOT:     "ANY READ FOLLOW PURGE WRITE GRANT ACCOUNTS FLEET_READ FLEET SNAPSHOT METRICS",
-	adminv1.Token_OPERATOR: "ANY READ FOLLOW GRANT ACCOUNTS FLEET_READ FLEET METRICS",
-	adminv1.Token_ADMIN:    "ANY READ FOLLOW PURGE WRITE GRANT",
-	adminv1.Token_EDITOR:   "ANY READ FOLLOW PURGE WRITE",
+	adminv1.Token_ROOT:     "ANY READ FOLLOW PURGE WRITE GRANT ACCOUNTS FLEET_READ FLEET SNAPSHOT METRICS UPDATE_ACCOUNT",
+	adminv1.Token_OPERATOR: "ANY READ FOLLOW GRANT ACCOUNTS FLEET_READ FLEET METRICS UPDATE_ACCOUNT",
+	adminv1.Token_ADMIN:    "ANY READ FOLLOW PURGE WRITE UPDATE_ACCOUNT GRANT",
+	adminv1.Token_EDITOR:   "ANY READ FOLLOW PURGE WRITE UPDATE_ACCOUNT",
 	adminv1.Token_PURGER:   "ANY FOLLOW PURGE",
 	adminv1.Token_VIEWER:   "ANY READ FOLLOW",
 	adminv1.Token_METRICS:  "ANY METRICS",
@@ -257,7 +257,7 @@ func TestTokensGoWithTheirAccount(t *testing.T) {
 	}
 }
 
-// Limits are for who manages all accounts.
+// Limits and pools are for who manages all accounts.
 func TestLimitsAreOperators(t *testing.T) {
 	t.Parallel()
 	r := guardedRig(t)
@@ -283,7 +283,8 @@ func TestLimitsAreOperators(t *testing.T) {
 		{"admin", "ApplyManifest", `{"manifest": {"account": {"id": "acme", "limits": {"origins": 70000}}}}`, codes.PermissionDenied, 7},
 		{"admin", "ApplyManifest", `{"manifest": {"account": {"id": "acme"}}}`, codes.OK, 7},
 		{"admin", "ApplyManifest", `{"text": "account: {id: acme, limits: {origins: 7}}"}`, codes.OK, 7},
-		{"operator", "UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 9}}}`, codes.PermissionDenied, 7},
+		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "pools": ["eu"]}}`, codes.PermissionDenied, 7},
+		{"operator", "UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 9}}}`, codes.OK, 9},
 		{"root", "UpdateAccount", `{"account": {"name": "accounts/acme"}, "updateMask": "limits"}`, codes.OK, 10_000},
 	} {
 		r.token = callers[step.as]

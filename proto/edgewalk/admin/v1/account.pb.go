@@ -706,7 +706,7 @@ const file_edgewalk_admin_v1_account_proto_rawDesc = "" +
 	"\fListAccounts\x12&.edgewalk.admin.v1.ListAccountsRequest\x1a'.edgewalk.admin.v1.ListAccountsResponse\"\x0e\xa2\xbb\x18\n" +
 	"\b\x02\x12\x06caller\x12j\n" +
 	"\rCreateAccount\x12'.edgewalk.admin.v1.CreateAccountRequest\x1a(.edgewalk.admin.v1.CreateAccountResponse\"\x06\xa2\xbb\x18\x02\b\a\x12x\n" +
-	"\rUpdateAccount\x12'.edgewalk.admin.v1.UpdateAccountRequest\x1a(.edgewalk.admin.v1.UpdateAccountResponse\"\x14\xa2\xbb\x18\x10\b\x05\x12\faccount.name\x12p\n" +
+	"\rUpdateAccount\x12'.edgewalk.admin.v1.UpdateAccountRequest\x1a(.edgewalk.admin.v1.UpdateAccountResponse\"\x14\xa2\xbb\x18\x10\b\f\x12\faccount.name\x12p\n" +
 	"\rDeleteAccount\x12'.edgewalk.admin.v1.DeleteAccountRequest\x1a(.edgewalk.admin.v1.DeleteAccountResponse\"\f\xa2\xbb\x18\b\b\a\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (

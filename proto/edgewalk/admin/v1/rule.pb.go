@@ -50,6 +50,8 @@ const (
 	Rule_SNAPSHOT Rule_Permission = 10
 	// Read the metrics of the control plane, over HTTP.
 	Rule_METRICS Rule_Permission = 11
+	// Change what is said of an account itself; its limits and pools need ACCOUNTS too.
+	Rule_UPDATE_ACCOUNT Rule_Permission = 12
 )
 
 // Enum value maps for Rule_Permission.
@@ -67,6 +69,7 @@ var (
 		9:  "FLEET",
 		10: "SNAPSHOT",
 		11: "METRICS",
+		12: "UPDATE_ACCOUNT",
 	}
 	Rule_Permission_value = map[string]int32{
 		"PERMISSION_UNSPECIFIED": 0,
@@ -81,6 +84,7 @@ var (
 		"FLEET":                  9,
 		"SNAPSHOT":               10,
 		"METRICS":                11,
+		"UPDATE_ACCOUNT":         12,
 	}
 )
 
@@ -191,12 +195,12 @@ var File_edgewalk_admin_v1_rule_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_rule_proto_rawDesc = "" +
 	"\n" +
-	"\x1cedgewalk/admin/v1/rule.proto\x12\x11edgewalk.admin.v1\x1a google/protobuf/descriptor.proto\"\x9c\x02\n" +
+	"\x1cedgewalk/admin/v1/rule.proto\x12\x11edgewalk.admin.v1\x1a google/protobuf/descriptor.proto\"\xb0\x02\n" +
 	"\x04Rule\x12B\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\x0e2\".edgewalk.admin.v1.Rule.PermissionR\n" +
 	"permission\x12!\n" +
-	"\faccount_from\x18\x02 \x01(\tR\vaccountFrom\"\xac\x01\n" +
+	"\faccount_from\x18\x02 \x01(\tR\vaccountFrom\"\xc0\x01\n" +
 	"\n" +
 	"Permission\x12\x1a\n" +
 	"\x16PERMISSION_UNSPECIFIED\x10\x00\x12\a\n" +
@@ -213,7 +217,8 @@ const file_edgewalk_admin_v1_rule_proto_rawDesc = "" +
 	"\x05FLEET\x10\t\x12\f\n" +
 	"\bSNAPSHOT\x10\n" +
 	"\x12\v\n" +
-	"\aMETRICS\x10\v:M\n" +
+	"\aMETRICS\x10\v\x12\x12\n" +
+	"\x0eUPDATE_ACCOUNT\x10\f:M\n" +
 	"\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\v2\x17.edgewalk.admin.v1.RuleR\x04ruleB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
