@@ -16,7 +16,7 @@ import (
 // there is no file.
 func (c *ControlPlane) openAuth(ctx context.Context, p parsed) error {
 	cfg := &c.cfg
-	for role, given := range map[auth.Role]bool{adminv1.Token_ROOT: p.adminTokens != nil, adminv1.Token_EDGE: p.edgeTokens != nil} {
+	for role, given := range map[auth.Role]bool{adminv1.Token_ROOT: p.adminTokens != nil, adminv1.Token_EDGE: p.edgeTokens != nil || cfg.RequireJoin} {
 		if given || cfg.Open {
 			continue
 		}

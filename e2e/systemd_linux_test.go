@@ -17,7 +17,7 @@ import (
 func startActivated(t *testing.T, dir, controlPlane, notify string, socket *os.File) *edge {
 	t.Helper()
 	args := []string{"edgeagent", "--id", "edge-1", "--control-plane", controlPlane, "--http-addr", "systemd:http", "--metrics-addr", "127.0.0.1:0",
-		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"), "--allow-private-origins"}
+		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"), "--allow-private-origins", "--edge-token-file", tokenFile}
 	// The shell has the process id that LISTEN_PID must be, and keeps it by exec.
 	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, binary}, args...)...)
 	cmd.Env = append(cleanEnvironment(), "LISTEN_FDS=1", "LISTEN_FDNAMES=http", "NOTIFY_SOCKET="+notify)

@@ -8,6 +8,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -180,6 +181,13 @@ func (s *Service) authorizeUnary(ctx context.Context, req any, info *grpc.UnaryS
 func (s *Service) authorizeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if info.FullMethod == healthv1.Health_Check_FullMethodName {
 		return handler(srv, stream)
+	}
+	ctx := stream.Context()
+	// gRPC ends a stream whose context ends by itself, and says that it was canceled.
+	if transport, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error }); ok {
+		auth.BeforeEnd(ctx, func(cause error) {
+			_ = transport.WriteStatus(status.Convert(toStatus(s.unauthenticated(ctx, cause)))) // or the stream has just ended
+		})
 	}
 	return handler(srv, &authorizedStream{ServerStream: stream, service: s, method: info.FullMethod})
 }

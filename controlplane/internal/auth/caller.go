@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -83,23 +84,45 @@ func (c *Caller) sees(e *entry) bool {
 // clone is what others may keep of the caller's token.
 func (c *Caller) clone() *adminv1.Token { return proto.CloneOf(c.Token) }
 
-type callerKey struct{}
+type callKey struct{}
+
+// call is what the context of a call holds.
+type call struct {
+	caller *Caller
+	last   atomic.Pointer[func(error)]
+}
 
 // Begin returns the context of a call, which knows its caller and ends with the caller's token. The cause is then
 // [ErrRevoked] or [ErrExpired].
 func (c *Caller) Begin(ctx context.Context) context.Context {
-	ctx = context.WithValue(ctx, callerKey{}, c)
+	one := &call{caller: c}
+	ctx = context.WithValue(ctx, callKey{}, one)
 	if c.entry == nil {
 		return ctx
 	}
-	call, end := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(c.entry.alive, func() { end(context.Cause(c.entry.alive)) })
+	ending, end := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.entry.alive, func() {
+		cause := context.Cause(c.entry.alive)
+		if last := one.last.Load(); last != nil {
+			(*last)(cause)
+		}
+		end(cause)
+	})
 	context.AfterFunc(ctx, func() { stop() })
-	return call
+	return ending
 }
 
 // From returns who makes the call of a context; nil outside of calls.
 func From(ctx context.Context) *Caller {
-	c, _ := ctx.Value(callerKey{}).(*Caller)
-	return c
+	if one, ok := ctx.Value(callKey{}).(*call); ok {
+		return one.caller
+	}
+	return nil
+}
+
+// BeforeEnd has last called with the cause when the caller's token ends, right before the context of the call does.
+func BeforeEnd(ctx context.Context, last func(cause error)) {
+	if one, ok := ctx.Value(callKey{}).(*call); ok {
+		one.last.Store(&last)
+	}
 }
