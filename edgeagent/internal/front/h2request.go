@@ -51,7 +51,7 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 		h.mu.Unlock()
 		h.answered++
 		if v == largeRequest {
-			st.refuse(&refusal{431, "more than 32 KiB of fields"})
+			st.refuse(&refusal{431, "more than 32 KiB or 256 lines of fields"})
 		} else {
 			st.handle()
 		}
@@ -116,6 +116,7 @@ func (h *h2conn) decode(st *h2stream) (verdict, error) {
 	var seen [kindPath + 1]bool
 	regular, cookies := false, 0
 	for {
+		kept := len(h.decoder.text.b)
 		f, more, err := h.decoder.next()
 		if err != nil {
 			return v, err
@@ -123,11 +124,11 @@ func (h *h2conn) decode(st *h2stream) (verdict, error) {
 		if !more {
 			break
 		}
-		if size += f.size(); size > maxHeaderList {
+		if size += f.size(); size > maxHeaderList || x.Fields.Len() == maxFields {
 			if v == goodRequest {
 				v = largeRequest
 			}
-			h.decoder.text.b = h.decoder.text.b[:0] // The strings before are not used any more.
+			h.decoder.text.b = h.decoder.text.b[:kept]
 			continue
 		}
 		switch f.kind {
