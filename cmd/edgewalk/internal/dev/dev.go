@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
 	"github.com/edgewalk/edgewalk/controlplane"
 	"github.com/edgewalk/edgewalk/edgeagent"
 )
@@ -230,7 +231,7 @@ func portOf(address string) string {
 }
 
 func serverFlag(admin string) string {
-	if admin == DefaultAdminAddr {
+	if admin == DefaultAdminAddr && !admincli.InUse() {
 		return ""
 	}
 	return " --server " + admin
