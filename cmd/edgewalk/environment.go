@@ -19,8 +19,8 @@ func environmentName(command, flag string) string {
 	return strings.ToUpper("EDGEWALK_" + command + "_" + strings.ReplaceAll(flag, "-", "_"))
 }
 
-// useEnvironment lets each flag of the command that is not typed be set by its variable. Repeatable flags take values
-// separated by commas there.
+// useEnvironment lets each flag of the command that is not typed be set by its variable. Repeatable
+// flags take values separated by commas there.
 func useEnvironment(cmd *cobra.Command) {
 	command := cmd.Name()
 	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
@@ -53,8 +53,8 @@ var variables = []string{
 	"EDGEWALK_SERVER", "EDGEWALK_CA", "EDGEWALK_CERT", "EDGEWALK_KEY", "EDGEWALK_TOKEN", "EDGEWALK_ACCOUNT", "EDGEWALK_CONTEXT",
 }
 
-// warnOfUnknown tells of variables that look as if they set a flag of edgewalk, and set none. One that is misspelled would
-// otherwise leave a default in place, in silence.
+// warnOfUnknown tells of variables that look as if they set a flag of edgewalk, and set none. One
+// that is misspelled would otherwise leave a default in place, in silence.
 func warnOfUnknown(cmd *cobra.Command, environment []string, log *slog.Logger) {
 	known := map[string]bool{}
 	for _, name := range variables {

@@ -1,5 +1,5 @@
-// Command edgewalk delivers files over URL-endpoints: the control plane, the edge agent, the admin's commands, and a
-// demonstration of all of them in one binary.
+// Command edgewalk delivers files over URL-endpoints: the control plane, the edge agent, the
+// admin's commands, and a demonstration of all of them in one binary.
 package main
 
 import (
@@ -23,7 +23,8 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal ends the program in order; from then on the default applies, so that a second one ends it at once.
+	// The first signal ends the program in order; from then on the default applies, so that a
+	// second one ends it at once.
 	context.AfterFunc(ctx, stop)
 	// What libraries say through the log package goes the same way as ours.
 	slog.SetDefault(newLogger(os.Stderr, logOptions{}))
@@ -55,8 +56,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return 1
 }
 
-// unknownCommand returns an error if a word stands where a command should and is none. It looks before flags are parsed, because
-// those of a command that is mistyped are unknown too.
+// unknownCommand returns an error if a word stands where a command should and is none. It looks
+// before flags are parsed, because those of a command that is mistyped are unknown too.
 func unknownCommand(root *cobra.Command, args []string) error {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(args...)
@@ -179,7 +180,8 @@ one storage after the other, and keeps what it found on disk.
 	return root
 }
 
-// hideSharedFlags keeps the flags of admin commands out of the help of a daemon, which has no use for them.
+// hideSharedFlags keeps the flags of admin commands out of the help of a daemon, which has no use
+// for them.
 func hideSharedFlags(daemon *cobra.Command) {
 	help := daemon.HelpFunc()
 	daemon.SetHelpFunc(func(cmd *cobra.Command, args []string) {

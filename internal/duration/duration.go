@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Parse reads a duration as [time.ParseDuration] does, with days besides: `30s`, `1h30m`, `1d`, `1d12h`. A day has 24 hours.
+// Parse reads a duration as [time.ParseDuration] does, with days besides: `30s`, `1h30m`, `1d`,
+// `1d12h`. A day has 24 hours.
 func Parse(text string) (time.Duration, error) {
 	days, rest, found := strings.Cut(text, "d")
 	var d time.Duration
@@ -37,8 +38,8 @@ func wrong(text string) error {
 	return fmt.Errorf("%q is no duration: write it like 30s, 10m, 12h or 1d", text)
 }
 
-// String writes a duration as [time.Duration.String] does, without parts that are zero, and whole days as such: `1d`, `90m0s`
-// as `1h30m`.
+// String writes a duration as [time.Duration.String] does, without parts that are zero, and whole
+// days as such: `1d`, `90m0s` as `1h30m`.
 func String(d time.Duration) string {
 	const day = 24 * time.Hour
 	if d != 0 && d%day == 0 {

@@ -1,4 +1,5 @@
-// Package fieldpath writes the paths of fields as people type them, and guesses which name was meant.
+// Package fieldpath writes the paths of fields as people type them, and guesses which name was
+// meant.
 package fieldpath
 
 import (
@@ -6,9 +7,11 @@ import (
 	"strings"
 )
 
-// JSON is a path of names of the .proto in the spelling of ProtoJSON, which manifests, --set and the output have:
-// `web.base_url` becomes `web.baseUrl` (https://protobuf.dev/programming-guides/json/). What stands in brackets, an index or
-// the key of a map, stays as it is, and so does the name of a resource in front: `accounts/acme/origins/a_b.web.base_url`.
+// JSON is a path of names of the .proto in the spelling of ProtoJSON, which manifests, --set and
+// the output have: `web.base_url` becomes `web.baseUrl`
+// (https://protobuf.dev/programming-guides/json/). What stands in brackets, an index or the key of
+// a map, stays as it is, and so does the name of a resource in front:
+// `accounts/acme/origins/a_b.web.base_url`.
 func JSON(path string) string {
 	var b strings.Builder
 	depth, upper := 0, false
@@ -39,8 +42,8 @@ func JSON(path string) string {
 	return b.String()
 }
 
-// Typed is the JSON path of a field of a request without the field that carries the resource, which nobody types:
-// `origin.web.base_url` becomes `web.baseUrl`.
+// Typed is the JSON path of a field of a request without the field that carries the resource, which
+// nobody types: `origin.web.base_url` becomes `web.baseUrl`.
 func Typed(path string) string {
 	for _, carrier := range []string{"manifest.", "account.", "origin.", "url_endpoint.", "custom_domain.", "start.", "media_file.", "purge."} {
 		path = strings.TrimPrefix(path, carrier)
@@ -48,7 +51,8 @@ func Typed(path string) string {
 	return JSON(path)
 }
 
-// Hint asks whether the nearest of some names was meant, as in `; did you mean "baseUrl"?`. It is empty if none is near.
+// Hint asks whether the nearest of some names was meant, as in `; did you mean "baseUrl"?`. It is
+// empty if none is near.
 func Hint(name string, known ...string) string {
 	best, distance := "", 0
 	for _, one := range known {
@@ -62,8 +66,8 @@ func Hint(name string, known ...string) string {
 	return `; did you mean "` + best + `"?`
 }
 
-// edits is the least number of letters to insert, delete, replace or swap with their neighbour that lead from a to b: the
-// optimal string alignment distance.
+// edits is the least number of letters to insert, delete, replace or swap with their neighbour that
+// lead from a to b: the optimal string alignment distance.
 func edits(a, b string) int {
 	var before []int // the row before the last
 	row := make([]int, len(b)+1)

@@ -1,8 +1,10 @@
-// Package manifest reads an account's manifest, or a resource by itself, from YAML or JSON and tells two resources apart field by field.
+// Package manifest reads an account's manifest, or a resource by itself, from YAML or JSON and
+// tells two resources apart field by field.
 //
-// It is pure. A text either decodes whole or gives errors that carry line, column and field; what a reader could
-// misunderstand (a key twice, an alias, a second document, an empty section) is an error, never a guess. No error repeats
-// the text's values next to a secret. What a manifest means for an account is adminsvc's business.
+// It is pure. A text either decodes whole or gives errors that carry line, column and field; what a
+// reader could misunderstand (a key twice, an alias, a second document, an empty section) is an
+// error, never a guess. No error repeats the text's values next to a secret. What a manifest means
+// for an account is adminsvc's business.
 package manifest
 
 import (
@@ -42,7 +44,8 @@ type Position struct{ Line, Column int }
 // Error is one mistake in a text.
 type Error struct {
 	Position
-	// Field is the path of the field, such as `origins[2].web.base_url`. Empty when the mistake is in no field.
+	// Field is the path of the field, such as `origins[2].web.base_url`. Empty when the mistake is
+	// in no field.
 	Field string
 	// Text says what is wrong.
 	Text string
@@ -85,8 +88,8 @@ func Decode(text string) (*Document, error) {
 	return d, nil
 }
 
-// DecodeMessage reads a text into a message, which is empty: a resource by itself is written as in a manifest. Its error is
-// [Errors].
+// DecodeMessage reads a text into a message, which is empty: a resource by itself is written as in
+// a manifest. Its error is [Errors].
 func DecodeMessage(text string, m proto.Message) (*Document, error) {
 	text = fromJSON(text)
 	what := "file"
@@ -168,11 +171,13 @@ func parse(text, what string) (*yaml.Node, *Error) {
 var (
 	yamlLine      = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 	unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
-	// unfinished are errors of the YAML parser, unlike those of its scanner: it counts their lines from 0, and tells no 0.
+	// unfinished are errors of the YAML parser, unlike those of its scanner: it counts their lines
+	// from 0, and tells no 0.
 	unfinished = regexp.MustCompile(`^did not find expected (key|node content|',' or|'-' indicator|<)`)
 )
 
-// fromYAML keeps the name of an unknown anchor out of the error: an unquoted secret may begin with `*`.
+// fromYAML keeps the name of an unknown anchor out of the error: an unquoted secret may begin with
+// `*`.
 func fromYAML(text string, err error) *Error {
 	if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
 		e := &Error{Text: noAlias}
@@ -195,7 +200,8 @@ func fromYAML(text string, err error) *Error {
 
 var protoyamlLine = regexp.MustCompile(`^:(\d+):(\d+) (.*)`)
 
-// fromProtoyaml takes position and sentence of each error and leaves out the quoted source line, which may hold a secret.
+// fromProtoyaml takes position and sentence of each error and leaves out the quoted source line,
+// which may hold a secret.
 func (d *Document) fromProtoyaml(err error) Errors {
 	all := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -227,8 +233,9 @@ func (d *Document) fromProtoyaml(err error) Errors {
 // escapes finds each escape of a JSON text, a surrogate pair as one.
 var escapes = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.`)
 
-// fromJSON writes valid JSON so that a YAML parser takes it: tabs, which JSON has only between tokens, become spaces, a
-// surrogate pair becomes the one escape that YAML has for it, and `\/`, which the parser does not know, a plain slash.
+// fromJSON writes valid JSON so that a YAML parser takes it: tabs, which JSON has only between
+// tokens, become spaces, a surrogate pair becomes the one escape that YAML has for it, and `\/`,
+// which the parser does not know, a plain slash.
 func fromJSON(text string) string {
 	if !strings.HasPrefix(strings.TrimLeft(text, " \t\r\n"), "{") || !json.Valid([]byte(text)) {
 		return text

@@ -13,8 +13,9 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// Diff returns the fields in which two messages of one type differ, in the order of the .proto, by the names of JSON. A list differs as a whole,
-// a map by key. Either message may be nil. The messages must hold no secrets.
+// Diff returns the fields in which two messages of one type differ, in the order of the .proto, by
+// the names of JSON. A list differs as a whole, a map by key. Either message may be nil. The
+// messages must hold no secrets.
 func Diff(before, after proto.Message) []*adminv1.FieldChange {
 	var d differ
 	d.message(before.ProtoReflect(), after.ProtoReflect(), "")

@@ -176,7 +176,8 @@ func (w *walker) pairs(n *yaml.Node, f protoreflect.FieldDescriptor, path string
 	}
 }
 
-// findField takes the names of JSON and of the .proto; numbers, which protojson's YAML cousins allow, are no names.
+// findField takes the names of JSON and of the .proto; numbers, which protojson's YAML cousins
+// allow, are no names.
 func findField(d protoreflect.MessageDescriptor, key *yaml.Node) protoreflect.FieldDescriptor {
 	if key.Kind != yaml.ScalarNode || key.Anchor != "" {
 		return nil

@@ -17,14 +17,16 @@ type resourceMessage interface {
 	GetEtag() string
 }
 
-// resource does what the services of accounts, origins, endpoints and domains have in common: the standard methods of
-// AIP-131 to AIP-135. An account has no id within itself: the ID of its key is empty, and so is its place in its table.
+// resource does what the services of accounts, origins, endpoints and domains have in common: the
+// standard methods of AIP-131 to AIP-135. An account has no id within itself: the ID of its key is
+// empty, and so is its place in its table.
 type resource[M resourceMessage] struct {
 	*Service
 	kind  topology.Kind
 	field string // of requests that carry the resource
 	table func(*draft) *table[M]
-	// put makes next the resource that the draft leads to. cleared reports which secrets the caller wants gone.
+	// put makes next the resource that the draft leads to. cleared reports which secrets the caller
+	// wants gone.
 	put func(d *draft, id string, next M, cleared func(path string) bool) error
 	// read reads a resource as admins see it, as of a revision; 0 is the current one.
 	read func(ctx context.Context, key topology.Key, revision int64) (M, int64, error)
@@ -107,7 +109,8 @@ func (r resource[M]) update(ctx context.Context, req updateRequest, in M, mend f
 	return m, key, out, err
 }
 
-// remove deletes a resource. may, unless it is nil, returns an error if something stands in the way.
+// remove deletes a resource. may, unless it is nil, returns an error if something stands in the
+// way.
 func (r resource[M]) remove(ctx context.Context, req deleteRequest, may func(d *draft, key topology.Key) error) (revision int64, err error) {
 	key, err := parseName(r.kind, "name", req.GetName())
 	if err != nil {
@@ -138,7 +141,8 @@ func (r resource[M]) result(ctx context.Context, key topology.Key, out outcome) 
 	return m, unread(err, out.revision)
 }
 
-// newResource returns a resource of which admins see what is stored, and what its key and revisions tell.
+// newResource returns a resource of which admins see what is stored, and what its key and revisions
+// tell.
 func newResource[M resourceMessage](s *Service, kind topology.Kind, field string, table func(*draft) *table[M]) resource[M] {
 	return resource[M]{
 		Service: s, kind: kind, field: field, table: table,
@@ -179,7 +183,8 @@ func parseName(kind topology.Kind, field, name string) (topology.Key, error) {
 	return key, nil
 }
 
-// canonicalDomainName takes the domain of a resource name in any spelling: capital or international, and `*.` for a wildcard.
+// canonicalDomainName takes the domain of a resource name in any spelling: capital or
+// international, and `*.` for a wildcard.
 func canonicalDomainName(name string) string {
 	slash := strings.LastIndexByte(name, '/')
 	domain := name[slash+1:]

@@ -19,9 +19,10 @@ func notLooked(err error) string {
 	return "nobody could look for what is probably not meant: " + toFailure(err).text
 }
 
-// endpointWarnings tells, by the ids of endpoints that a write has made so, or would, what is allowed and probably not meant:
-// an identifier that hides a folder of the library, and a default image or not-found page that the library does not have, or
-// that is too large. The library is read once for all of them.
+// endpointWarnings tells, by the ids of endpoints that a write has made so, or would, what is
+// allowed and probably not meant: an identifier that hides a folder of the library, and a default
+// image or not-found page that the library does not have, or that is too large. The library is read
+// once for all of them.
 func (s *Service) endpointWarnings(ctx context.Context, account string, out outcome, endpoints ...*topologyv1.UrlEndpoint) (map[string][]string, error) {
 	var paths, folders []string
 	for _, e := range endpoints {
@@ -82,7 +83,8 @@ func namedFiles(e *topologyv1.UrlEndpoint) (files []namedFile) {
 	return files
 }
 
-// warning says what keeps edges from serving the file, of some records by path; empty if nothing does.
+// warning says what keeps edges from serving the file, of some records by path; empty if nothing
+// does.
 func (f namedFile) warning(records map[string]topology.Record) string {
 	record, ok := records[f.path]
 	if !ok {

@@ -1,5 +1,6 @@
-// Package rules holds what an account's resources have to obey, and the form in which they are stored and shown: checks,
-// normal form, secrets apart from origins, computed fields, and what a purge stands for.
+// Package rules holds what an account's resources have to obey, and the form in which they are
+// stored and shown: checks, normal form, secrets apart from origins, computed fields, and what a
+// purge stands for.
 //
 // It is pure: no I/O, no clock. Edges need none of it, because they are sent what has passed.
 package rules
@@ -18,8 +19,8 @@ import (
 type Violation struct {
 	// Resource is the resource's name.
 	Resource string
-	// Field is the path of the field in the resource's message, by the names of the .proto, such as `web.base_url`. It is empty
-	// for the whole resource.
+	// Field is the path of the field in the resource's message, by the names of the .proto, such as
+	// `web.base_url`. It is empty for the whole resource.
 	Field string
 	// Description says what is wrong and how to mend it.
 	Description string
@@ -33,9 +34,10 @@ func (v Violation) Error() string {
 	return v.Resource + ": " + fieldpath.JSON(v.Field) + ": " + v.Description
 }
 
-// Check says which rules of an account an existing account's state would break. It covers what the annotations of the
-// messages cannot: references, and fields whose form takes more than a pattern. Resources are taken as normalised, see
-// [Normalize], and origins as split from their secrets, see [SplitOrigin].
+// Check says which rules of an account an existing account's state would break. It covers what the
+// annotations of the messages cannot: references, and fields whose form takes more than a pattern.
+// Resources are taken as normalised, see [Normalize], and origins as split from their secrets, see
+// [SplitOrigin].
 //
 // Violations come in the order origins, endpoints, domains, each by id.
 func Check(s *topology.AccountState) []Violation {

@@ -69,7 +69,8 @@ func isMediaLibrary(id string) bool {
 	return false
 }
 
-// checkCorsOrigin takes what browsers send in Origin (RFC 6454 6.2): a lower-case scheme and host, and no default port.
+// checkCorsOrigin takes what browsers send in Origin (RFC 6454 6.2): a lower-case scheme and host,
+// and no default port.
 func checkCorsOrigin(origin string) error {
 	if origin == "*" {
 		return nil

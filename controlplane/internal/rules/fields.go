@@ -2,7 +2,8 @@ package rules
 
 import "strings"
 
-// hopByHop holds the fields that mean one connection (RFC 9110 7.6.1) and those that frame a message (RFC 9112 6).
+// hopByHop holds the fields that mean one connection (RFC 9110 7.6.1) and those that frame a
+// message (RFC 9112 6).
 func hopByHop(name string) bool {
 	switch name {
 	case "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
@@ -28,7 +29,8 @@ func requestFieldRefused(name string) string {
 	return ""
 }
 
-// responseSetRefused says why a reply's field, in lower case, may not be set by configuration, or "".
+// responseSetRefused says why a reply's field, in lower case, may not be set by configuration, or
+// "".
 func responseSetRefused(name string) string {
 	switch name {
 	case "content-encoding", "content-range", "accept-ranges", "date":

@@ -12,9 +12,10 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Normalize brings a resource of an account, in place, into the form that is stored: full names of siblings become ids, host
-// names canonical, one leading "/" of a media path goes, and a custom domain without a mode gets ACCOUNT. What has no such form is reported and left as it is. resource is
-// the name to report it under.
+// Normalize brings a resource of an account, in place, into the form that is stored: full names of
+// siblings become ids, host names canonical, one leading "/" of a media path goes, and a custom
+// domain without a mode gets ACCOUNT. What has no such form is reported and left as it is. resource
+// is the name to report it under.
 func Normalize(account, resource string, m proto.Message) []Violation {
 	c := &checker{resource: resource}
 	switch m := m.(type) {
@@ -59,7 +60,8 @@ func Normalize(account, resource string, m proto.Message) []Violation {
 	return c.found
 }
 
-// asciiSite writes an international host of `host[:port]` as requests carry it (RFC 5891 4.4). Another stays as it is.
+// asciiSite writes an international host of `host[:port]` as requests carry it (RFC 5891 4.4).
+// Another stays as it is.
 func asciiSite(site string) string {
 	if isASCII(site) {
 		return site

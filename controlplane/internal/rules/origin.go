@@ -162,7 +162,8 @@ func canonicalAllowedHost(raw string) (string, error) {
 	return topology.AllowedHost(scheme, host, port), nil
 }
 
-// checkKeyText takes what becomes part of an object's key. Software on the way could resolve dot segments, and leave the bucket.
+// checkKeyText takes what becomes part of an object's key. Software on the way could resolve dot
+// segments, and leave the bucket.
 func checkKeyText(c *checker, field, text string) {
 	if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
 		c.add(field, "it must be UTF-8 without NUL")

@@ -13,7 +13,8 @@ func Strip(m proto.Message) {
 	r := m.ProtoReflect()
 	fields := r.Descriptor().Fields()
 	for i := range fields.Len() {
-		// Urls of a purge is a message and what the admin wrote, not the list that is computed for an endpoint.
+		// Urls of a purge is a message and what the admin wrote, not the list that is computed for
+		// an endpoint.
 		if field := fields.Get(i); topology.Computed(field.Name()) && field.Message() == nil {
 			r.Clear(field)
 		}
@@ -26,8 +27,9 @@ func Strip(m proto.Message) {
 	}
 }
 
-// Present is a copy of a stored resource with what its key and revisions tell: name, id, uid, etag, a purge's revision. What
-// takes more than the resource itself, such as an endpoint's URLs, callers add.
+// Present is a copy of a stored resource with what its key and revisions tell: name, id, uid, etag,
+// a purge's revision. What takes more than the resource itself, such as an endpoint's URLs, callers
+// add.
 func Present[M proto.Message](key topology.Key, stored topology.Stored[M]) M {
 	m := proto.Clone(stored.Message).(M)
 	id := key.ID

@@ -8,8 +8,9 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// ResolvePurge finds what the scope of a normalised purge stands for in the account, by the rules that requests are routed
-// by. Scopes tag and everything have no targets. A prefix of a whole endpoint is the empty path.
+// ResolvePurge finds what the scope of a normalised purge stands for in the account, by the rules
+// that requests are routed by. Scopes tag and everything have no targets. A prefix of a whole
+// endpoint is the empty path.
 func ResolvePurge(s *topology.AccountState, p *topologyv1.Purge) ([]*topologyv1.PurgeTarget, []Violation) {
 	r := resolver{checker: checker{resource: topology.AccountName(s.ID) + "/purges"}, account: s.ID}
 	switch scope := p.GetScope().(type) {
@@ -34,8 +35,9 @@ func ResolvePurge(s *topology.AccountState, p *topologyv1.Purge) ([]*topologyv1.
 	return r.targets, nil
 }
 
-// PurgeReads returns the ids of the endpoints and domains that the scope of a purge can lead to, whether there are any of them:
-// [ResolvePurge] finds the same in an account of these, of the endpoints that the domains lead to and of the default endpoint.
+// PurgeReads returns the ids of the endpoints and domains that the scope of a purge can lead to,
+// whether there are any of them: [ResolvePurge] finds the same in an account of these, of the
+// endpoints that the domains lead to and of the default endpoint.
 func PurgeReads(p *topologyv1.Purge) (endpoints, domains []string) {
 	urls := p.GetUrls().GetUrls()
 	if prefix := p.GetPrefix(); prefix != "" && !strings.HasPrefix(prefix, "/") {
@@ -110,14 +112,16 @@ func (r *resolver) prefix(s *topology.AccountState, raw string) {
 // folderOf drops one trailing "/": a prefix is whole segments with or without it.
 func folderOf(path string) string { return strings.TrimSuffix(path, "/") }
 
-// locate routes an absolute URL, or host and path. Its fragment, which never leaves a browser, does not count.
+// locate routes an absolute URL, or host and path. Its fragment, which never leaves a browser, does
+// not count.
 func (r *resolver) locate(field, raw string) (t topology.Target, hasQuery, ok bool) {
 	authority, path, query, isURL := splitURL(raw)
 	if !isURL {
 		r.add(field, "%q is not a URL: write https://host/path, or host/path", raw)
 		return topology.Target{}, false, false
 	}
-	// Edges decide whether accounts have hosts of their own. Where they have none, nobody is harmed.
+	// Edges decide whether accounts have hosts of their own. Where they have none, nobody is
+	// harmed.
 	t, refusal := topology.Locate(r.view, topology.Request{Host: authority, RawPath: path, RawQuery: query, AccountHosts: true})
 	if refusal != nil {
 		r.add(field, "%q: %s", raw, r.explain(authority, refusal))
@@ -130,7 +134,8 @@ func (r *resolver) locate(field, raw string) (t topology.Target, hasQuery, ok bo
 // splitURL splits an absolute URL, or host and path, without its fragment.
 func splitURL(raw string) (authority, path, query string, isURL bool) {
 	target, _, _ := strings.Cut(raw, "#")
-	// A path may hold a URL of its own, as for a web proxy: only what stands before the first / or ? is a scheme.
+	// A path may hold a URL of its own, as for a web proxy: only what stands before the first / or
+	// ? is a scheme.
 	if scheme, _, found := strings.Cut(target, "://"); !found || strings.ContainsAny(scheme, "/?") {
 		target = "http://" + target
 	}

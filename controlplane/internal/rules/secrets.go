@@ -14,8 +14,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// SecretPaths are the secret fields that an origin can hold a value in: those of its kind, and that of each request header
-// without a public value.
+// SecretPaths are the secret fields that an origin can hold a value in: those of its kind, and that
+// of each request header without a public value.
 func SecretPaths(o *topologyv1.Origin) []string {
 	var paths []string
 	switch o.GetKind().(type) {
@@ -36,8 +36,8 @@ func SecretPaths(o *topologyv1.Origin) []string {
 	return paths
 }
 
-// SplitOrigin takes the secrets out of an origin. public is a copy without them; secrets holds those that have a value, by
-// path, and is never nil.
+// SplitOrigin takes the secrets out of an origin. public is a copy without them; secrets holds
+// those that have a value, by path, and is never nil.
 func SplitOrigin(o *topologyv1.Origin) (public *topologyv1.Origin, secrets map[string]string) {
 	public = proto.CloneOf(o)
 	secrets = make(map[string]string)
@@ -65,7 +65,8 @@ func SplitOrigin(o *topologyv1.Origin) (public *topologyv1.Origin, secrets map[s
 	return public, secrets
 }
 
-// SecretsSet lists the fields that hold a value as people type them, such as `s3.secretAccessKey`, sorted.
+// SecretsSet lists the fields that hold a value as people type them, such as `s3.secretAccessKey`,
+// sorted.
 func SecretsSet(secrets map[string]string) []string {
 	var paths []string
 	for path, value := range secrets {
@@ -77,12 +78,13 @@ func SecretsSet(secrets map[string]string) []string {
 	return paths
 }
 
-// MergeSecrets decides what an origin holds in secret after a write. Both origins are public; before is nil at creation.
-// A given secret replaces the stored one, a cleared path holds none, and any other keeps what was stored, as long as next
-// has the field at all. Of Azure's two credentials a given one takes the place of the other.
+// MergeSecrets decides what an origin holds in secret after a write. Both origins are public;
+// before is nil at creation. A given secret replaces the stored one, a cleared path holds none, and
+// any other keeps what was stored, as long as next has the field at all. Of Azure's two credentials
+// a given one takes the place of the other.
 //
-// required lists the stored secrets that the write must bring again, since the origin's target changed: see [TargetChanged].
-// The write is to be refused unless it is empty.
+// required lists the stored secrets that the write must bring again, since the origin's target
+// changed: see [TargetChanged]. The write is to be refused unless it is empty.
 func MergeSecrets(before *topologyv1.Origin, stored map[string]string, next *topologyv1.Origin, given map[string]string, cleared func(path string) bool) (merged map[string]string, required []string) {
 	merged = make(map[string]string)
 	changed := before != nil && TargetChanged(before, next)

@@ -13,7 +13,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// everyKindFilled makes one origin of each kind, with "x" in every string, found by reflection so that new fields are too.
+// everyKindFilled makes one origin of each kind, with "x" in every string, found by reflection so
+// that new fields are too.
 func everyKindFilled() []*topologyv1.Origin {
 	var origins []*topologyv1.Origin
 	kinds := (&topologyv1.Origin{}).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()

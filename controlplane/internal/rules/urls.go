@@ -9,17 +9,19 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Walk is the sequence that a request to an endpoint goes through: [MediaStep], then the ids of its origins.
+// Walk is the sequence that a request to an endpoint goes through: [MediaStep], then the ids of its
+// origins.
 func Walk(e *topologyv1.UrlEndpoint) []string {
 	return append([]string{topology.MediaStep}, e.GetOrigins()...)
 }
 
-// URLs are the URL prefixes that an endpoint of an account answers on, each with a trailing "/": the shared host, `host[:port]`,
-// first, then those of domains that are ACTIVE and lead to it, sorted.
+// URLs are the URL prefixes that an endpoint of an account answers on, each with a trailing "/":
+// the shared host, `host[:port]`, first, then those of domains that are ACTIVE and lead to it,
+// sorted.
 //
-// They begin with https://, which a public host needs today, except where there can hardly be a certificate: a shared host
-// with a port or named localhost gets http://. Domains below .localhost get http:// and the shared host's port, since they are
-// for trying things on one machine.
+// They begin with https://, which a public host needs today, except where there can hardly be a
+// certificate: a shared host with a port or named localhost gets http://. Domains below .localhost
+// get http:// and the shared host's port, since they are for trying things on one machine.
 func URLs(sharedHost, account, endpoint string, domains []*topologyv1.CustomDomain) []string {
 	folder := endpoint + "/"
 	if endpoint == topology.DefaultEndpointID {
@@ -69,8 +71,8 @@ func isLocal(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// ShadowWarning tells that a media file cannot be reached through the default endpoint, since an identifier takes its first
-// folder. It is empty when that is not so.
+// ShadowWarning tells that a media file cannot be reached through the default endpoint, since an
+// identifier takes its first folder. It is empty when that is not so.
 func ShadowWarning(identifier, mediaPath string) string {
 	first, _, _ := strings.Cut(mediaPath, "/")
 	if first != identifier || identifier == topology.DefaultEndpointID {

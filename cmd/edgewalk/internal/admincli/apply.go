@@ -235,8 +235,8 @@ func (a *applying) stopped(i int, err error) error {
 	return &apiError{text.String(), err}
 }
 
-// changesTable has a line for each resource that is changed, below it what differs, and how many there are of each kind at the
-// end. Where nothing is changed, it names all.
+// changesTable has a line for each resource that is changed, below it what differs, and how many
+// there are of each kind at the end. Where nothing is changed, it names all.
 func changesTable(response *adminv1.ApplyManifestResponse, dryRun bool) table {
 	var t table
 	counts := make(map[adminv1.ResourceChange_Action]int)
@@ -373,7 +373,8 @@ const (
 	exportAttempts = 4
 )
 
-// export returns the documents of an account. It begins again if the account changes meanwhile, so nothing is printed before.
+// export returns the documents of an account. It begins again if the account changes meanwhile, so
+// nothing is printed before.
 func (c *cli) export(ctx context.Context, client adminv1.ManifestServiceClient, name string, notes io.Writer) (*bytes.Buffer, error) {
 	progress := newProgress(notes, name)
 	defer progress.done()

@@ -30,7 +30,8 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	}
 }
 
-// completeResources completes a kind that can do verb, then the id of a resource. New resources have no id yet.
+// completeResources completes a kind that can do verb, then the id of a resource. New resources
+// have no id yet.
 func (c *cli) completeResources(verb string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		switch {
@@ -150,7 +151,8 @@ func fieldsBelow(d protoreflect.MessageDescriptor, typed string, assign bool) (p
 	return paths
 }
 
-// ids are the ids of a kind, as far as the control plane tells them at once; a shell has no use for an error.
+// ids are the ids of a kind, as far as the control plane tells them at once; a shell has no use for
+// an error.
 func (c *cli) ids(ctx context.Context, word string) []cobra.Completion {
 	k, err := kindOf(word, "List")
 	if err != nil {

@@ -447,12 +447,12 @@ func sameResources(a, b protoreflect.Message) bool {
 	return proto.Equal(x.Interface(), y.Interface())
 }
 
-// watchInterval is how often a watch asks whether there is something new. The API has no watch of its own; asking for the
-// revision is one small read.
+// watchInterval is how often a watch asks whether there is something new. The API has no watch of
+// its own; asking for the revision is one small read.
 const watchInterval = time.Second
 
-// nextChange returns when the topology is newer than revision; for edges and purges, whose state is no part of the
-// topology, after one interval.
+// nextChange returns when the topology is newer than revision; for edges and purges, whose state is
+// no part of the topology, after one interval.
 func (c *cli) nextChange(ctx context.Context, conn *grpc.ClientConn, k *kind, revision int64) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()

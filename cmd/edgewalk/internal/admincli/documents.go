@@ -22,7 +22,8 @@ type document struct {
 // maxText bounds the text of one manifest.
 const maxText = 3 << 20
 
-// documentsOf splits a file. Each document keeps its place: there are as many lines before it as in the file.
+// documentsOf splits a file. Each document keeps its place: there are as many lines before it as in
+// the file.
 func documentsOf(name, text string) []document {
 	chunks := jsonValues(text)
 	if chunks == nil {
@@ -77,8 +78,8 @@ func jsonValues(text string) []chunk {
 	}
 }
 
-// yamlDocuments splits a text at the lines that YAML keeps for that: no document may have such a line. Documents without
-// content are left out.
+// yamlDocuments splits a text at the lines that YAML keeps for that: no document may have such a
+// line. Documents without content are left out.
 func yamlDocuments(text string) []chunk {
 	var chunks []chunk
 	var now chunk

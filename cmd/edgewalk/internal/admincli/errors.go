@@ -106,7 +106,8 @@ func (c *cli) unreachable(message string) string {
 		advice = "Name the CA of its certificate with --ca, and the host that its certificate is for with --server."
 	case has("looked like an HTTP"):
 		advice = "That is no admin API: name the address of --admin-addr with --server."
-	// A server that misses something in the handshake just hangs up; in TLS 1.3 a client may not even hear why.
+	// A server that misses something in the handshake just hangs up; in TLS 1.3 a client may not
+	// even hear why.
 	case has("server preface", "broken pipe", "connection reset", "certificate required") && !c.secure():
 		advice = "It may ask for TLS: use --ca FILE or --server https://HOST:PORT."
 	case has("server preface", "broken pipe", "connection reset", "certificate required") && c.cert == "":
@@ -132,7 +133,8 @@ func detailLines(st *status.Status) []string {
 			}
 		case *errdetails.PreconditionFailure:
 			for _, v := range d.Violations {
-				// Where fields are at fault, which stand in front, they say the same of the resources that they belong to.
+				// Where fields are at fault, which stand in front, they say the same of the
+				// resources that they belong to.
 				if !fields && !strings.Contains(st.Message(), v.Subject) {
 					add(v.Subject, v.Description)
 				}
@@ -142,7 +144,8 @@ func detailLines(st *status.Status) []string {
 	return lines
 }
 
-// fault is an error for programs, in the shape of Google's APIs (https://google.aip.dev/193#http11json-representation).
+// fault is an error for programs, in the shape of Google's APIs
+// (https://google.aip.dev/193#http11json-representation).
 type fault struct {
 	Status  string       `json:"status"`
 	Message string       `json:"message"`

@@ -94,8 +94,8 @@ func writeExplanation(w io.Writer, e *topologyv1.Explanation, note string, wide 
 	return nil
 }
 
-// edgeFor finds the connected edge that a URL leads to: the only one, or the only one that has an address of the URL's host.
-// Else any is asked, of which note says so.
+// edgeFor finds the connected edge that a URL leads to: the only one, or the only one that has an
+// address of the URL's host. Else any is asked, of which note says so.
 func edgeFor(ctx context.Context, conn *grpc.ClientConn, raw string) (edge, note string, err error) {
 	k, err := kindOf("edge", "List")
 	if err != nil {
@@ -173,7 +173,8 @@ func stepsTable(steps []*topologyv1.WalkStep) table {
 	return t
 }
 
-// writeSteps prints a walk. What was asked for is a URL, which would make the table too wide: it stands below, whole.
+// writeSteps prints a walk. What was asked for is a URL, which would make the table too wide: it
+// stands below, whole.
 func writeSteps(w io.Writer, steps []*topologyv1.WalkStep, wide bool) error {
 	if err := stepsTable(steps).write(w, wide); err != nil || wide {
 		return err
@@ -186,7 +187,8 @@ func writeSteps(w io.Writer, steps []*topologyv1.WalkStep, wide bool) error {
 	return nil
 }
 
-// tryOrigin lets an edge ask an origin that has yet to be written, and returns an error unless a walk could use the answer.
+// tryOrigin lets an edge ask an origin that has yet to be written, and returns an error unless a
+// walk could use the answer.
 func (c *cli) tryOrigin(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name string, resource protoreflect.Message) error {
 	response, err := adminv1.NewOriginServiceClient(conn).TestOrigin(ctx, &adminv1.TestOriginRequest{Name: name, Origin: resource.Interface().(*topologyv1.Origin)})
 	if err != nil {

@@ -16,8 +16,9 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// waitTimeout is how long a wait lasts unless --timeout says otherwise. An edge that has just left is waited for 30 s before it
-// counts as lost: a wait has to outlast that, or it would succeed or fail by luck.
+// waitTimeout is how long a wait lasts unless --timeout says otherwise. An edge that has just left
+// is waited for 30 s before it counts as lost: a wait has to outlast that, or it would succeed or
+// fail by luck.
 const waitTimeout = time.Minute
 
 // waiting holds the flags of commands that can wait for edges.

@@ -8,8 +8,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// originHealth says in a few words how an origin fares at the edges; empty while none is connected. Edges tell only of
-// failures: an origin that was never asked has none.
+// originHealth says in a few words how an origin fares at the edges; empty while none is connected.
+// Edges tell only of failures: an origin that was never asked has none.
 func originHealth(h *topologyv1.OriginHealth) string {
 	all := h.GetEdgesWell() + h.GetEdgesUnwell()
 	switch {
@@ -25,7 +25,8 @@ func originHealth(h *topologyv1.OriginHealth) string {
 	return text
 }
 
-// unwellNote says of an origin that is not well what its last failure was. That is too long for a table.
+// unwellNote says of an origin that is not well what its last failure was. That is too long for a
+// table.
 func unwellNote(m proto.Message) []string {
 	o, ok := m.(*topologyv1.Origin)
 	if !ok || o.GetHealth().GetEdgesUnwell() == 0 {

@@ -18,8 +18,8 @@ import (
 	_ "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// kind is one kind of resource. The admin API names methods, messages and fields by one rule (AIP-131 to 135), so a kind is
-// only its words and its table.
+// kind is one kind of resource. The admin API names methods, messages and fields by one rule
+// (AIP-131 to 135), so a kind is only its words and its table.
 type kind struct {
 	// names are what a person may type, the first one is shown.
 	names []string
@@ -95,7 +95,8 @@ func (k *kind) name(parent, id string) string {
 	}
 }
 
-// domainID is the id of a domain in any spelling: with capitals, international, or with `*.` for a wildcard.
+// domainID is the id of a domain in any spelling: with capitals, international, or with `*.` for a
+// wildcard.
 func domainID(domain string) string {
 	name := domain
 	if base, ok := strings.CutPrefix(domain, topology.DomainID("*.")); ok {
@@ -107,7 +108,8 @@ func domainID(domain string) string {
 	return topology.DomainID(name)
 }
 
-// nameOf returns the full name of a resource of an account, by its id or by that name, which says the account itself.
+// nameOf returns the full name of a resource of an account, by its id or by that name, which says
+// the account itself.
 func (c *cli) nameOf(k *kind, id string) (string, error) {
 	account, _, full := strings.Cut(strings.TrimPrefix(id, "accounts/"), "/"+k.collection+"/")
 	if k.owned && full && strings.HasPrefix(id, "accounts/") && !strings.Contains(account, "/") {

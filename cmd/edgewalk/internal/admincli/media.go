@@ -18,7 +18,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// uploadPart is how many bytes a message of an upload carries: well below gRPC's limit of 4 MiB a message.
+// uploadPart is how many bytes a message of an upload carries: well below gRPC's limit of 4 MiB a
+// message.
 const uploadPart = 256 << 10
 
 func (c *cli) mediaCommand() *cobra.Command {

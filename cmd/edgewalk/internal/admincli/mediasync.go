@@ -35,8 +35,8 @@ type transfer struct {
 	remote string // without a leading slash
 }
 
-// transfers are what files, and with recursive the files below folders, become below target. Two files of one path are refused:
-// the second would silently replace the first.
+// transfers are what files, and with recursive the files below folders, become below target. Two
+// files of one path are refused: the second would silently replace the first.
 func transfers(files []string, target string, recursive bool) (all []transfer, err error) {
 	from := make(map[string]string)
 	add := func(local, remote string) error {
@@ -73,8 +73,8 @@ func transfers(files []string, target string, recursive bool) (all []transfer, e
 	return all, nil
 }
 
-// uploadAll sends files, several at once, and returns what has become of each, in their order. After the first that fails no
-// further one is begun.
+// uploadAll sends files, several at once, and returns what has become of each, in their order.
+// After the first that fails no further one is begun.
 func uploadAll(ctx context.Context, conn *grpc.ClientConn, files []transfer, start func(transfer) *adminv1.UploadMediaFileRequest_Start, p *progress) ([]*adminv1.UploadMediaFileResponse, error) {
 	responses := make([]*adminv1.UploadMediaFileResponse, len(files))
 	group, ctx := errgroup.WithContext(ctx)
@@ -314,8 +314,8 @@ func mediaBelow(ctx context.Context, conn *grpc.ClientConn, parent, folder strin
 	return files, nil
 }
 
-// removeAll deletes files, several at once, and returns the revision of the last deletion. With ignoreMissing those that are
-// not there are none too few.
+// removeAll deletes files, several at once, and returns the revision of the last deletion. With
+// ignoreMissing those that are not there are none too few.
 func removeAll(ctx context.Context, conn *grpc.ClientConn, files []*topologyv1.MediaFile, ignoreMissing bool) (revision int64, err error) {
 	revisions := make([]int64, len(files))
 	group, ctx := errgroup.WithContext(ctx)
@@ -487,7 +487,8 @@ func (c *cli) removeCommand() *cobra.Command {
 	return cmd
 }
 
-// removeTold removes files and tells of each: one by one when they are named, several at once when they are many.
+// removeTold removes files and tells of each: one by one when they are named, several at once when
+// they are many.
 func (c *cli) removeTold(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, files []*topologyv1.MediaFile, ignoreMissing, many bool) (revision int64, err error) {
 	deleted := []string{}
 	if many {

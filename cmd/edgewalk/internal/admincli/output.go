@@ -24,7 +24,8 @@ import (
 
 // table is what is printed for people.
 type table struct {
-	// head are the titles. A column whose title begins with "+" is for -o wide, one with "~" is cut before others are.
+	// head are the titles. A column whose title begins with "+" is for -o wide, one with "~" is cut
+	// before others are.
 	head []string
 	rows [][]string
 	// whole says that no cell is cut, as of a single resource.
@@ -34,7 +35,8 @@ type table struct {
 }
 
 const (
-	// screen is how many columns a table has at most, unless the terminal is wider or -o wide asks for all.
+	// screen is how many columns a table has at most, unless the terminal is wider or -o wide asks
+	// for all.
 	screen = 80
 	// gap is the space between columns.
 	gap = 2
@@ -80,7 +82,8 @@ func (c *cli) print(w io.Writer, message proto.Message, tab func() table) error 
 	}
 }
 
-// printPlain writes what is no message as --output asks for programs; names are what -o name prints.
+// printPlain writes what is no message as --output asks for programs; names are what -o name
+// prints.
 func (c *cli) printPlain(w io.Writer, value any, names []string) error {
 	switch path, isPath := strings.CutPrefix(c.output, "jsonpath="); {
 	case c.output == "name":
@@ -166,8 +169,9 @@ func template(path string) string {
 	return "{" + path + "}"
 }
 
-// writePath writes what a JSONPath template finds (https://kubernetes.io/docs/reference/kubectl/jsonpath/) in a response, or
-// in the one resource that it carries.
+// writePath writes what a JSONPath template finds
+// (https://kubernetes.io/docs/reference/kubectl/jsonpath/) in a response, or in the one resource
+// that it carries.
 func writePath(w io.Writer, message proto.Message, path string) error {
 	text, err := protojson.Marshal(message)
 	if err != nil {
@@ -300,8 +304,8 @@ func widthsOf(rows [][]string) (widths []int) {
 	return widths
 }
 
-// narrow makes the widest of some columns narrower until all columns fit. The first one, which names what a line is about,
-// stays.
+// narrow makes the widest of some columns narrower until all columns fit. The first one, which
+// names what a line is about, stays.
 func narrow(widths []int, fit int, some func(int) bool) {
 	total := gap * (len(widths) - 1)
 	for _, n := range widths {

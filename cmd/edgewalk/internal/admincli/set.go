@@ -14,7 +14,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// setField sets the field at a dotted path to the value that text spells, and returns the path in proto names.
+// setField sets the field at a dotted path to the value that text spells, and returns the path in
+// proto names.
 func setField(m protoreflect.Message, path, text string) (string, error) {
 	owner, field, full, err := findField(m, path)
 	if err != nil {
@@ -88,7 +89,8 @@ func fieldNames(fields protoreflect.FieldDescriptors, top bool) (names []string)
 	return names
 }
 
-// wellKnown reports whether the field's message has a JSON form of its own, such as a Duration's "30s".
+// wellKnown reports whether the field's message has a JSON form of its own, such as a Duration's
+// "30s".
 func wellKnown(field protoreflect.FieldDescriptor) bool {
 	return strings.HasPrefix(string(field.Message().FullName()), "google.protobuf.")
 }

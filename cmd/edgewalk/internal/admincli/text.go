@@ -16,7 +16,8 @@ import (
 // jsonName is the JSON name of a field by its name in the .proto.
 func jsonName(field string) string { return fieldpath.JSON(field) }
 
-// topKeys are the fields of a YAML or JSON text at its top, by their JSON names. A text that is neither has none.
+// topKeys are the fields of a YAML or JSON text at its top, by their JSON names. A text that is
+// neither has none.
 func topKeys(text string) map[string]bool {
 	var root yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &root); err != nil || len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
@@ -29,21 +30,19 @@ func topKeys(text string) map[string]bool {
 	return keys
 }
 
-// shownResources reads what get -o yaml or -o json shows of resources that manifests list, as the manifest that makes them so.
-// It returns nil for any other text, which is the control plane's to read. account is the one that --account names.
+// shownResources reads what get -o yaml or -o json shows of resources that manifests list, as the
+// manifest that makes them so. It returns nil for any other text, which is the control plane's to
+// read. account is the one that --account names.
 func shownResources(text, account string) (*adminv1.Manifest, error) {
 	keys := topKeys(text)
 	for _, k := range kinds {
 		if !strings.Contains(k.verbs, "Create") {
 			continue
 		}
-		resource, err := k.new()
-		if err != nil {
-			return nil, err
-		}
 		switch {
 		case keys[jsonName(k.field)] && (k.owned && !keys["account"] || !k.owned && keys["revision"]), keys["name"] && k.shows(text):
-			if resource, err = k.decode(text); err != nil {
+			resource, err := k.decode(text)
+			if err != nil {
 				return nil, err
 			}
 			return manifestOf(account, resource.Interface())
@@ -106,7 +105,8 @@ func manifestOf(account string, resources ...proto.Message) (*adminv1.Manifest, 
 		m.Account = new(topologyv1.Account)
 	}
 	m.Account.Id = account
-	// An account's etag in a manifest speaks for all that it holds, that of get for the account alone.
+	// An account's etag in a manifest speaks for all that it holds, that of get for the account
+	// alone.
 	m.Account.Etag = ""
 	return m, nil
 }
