@@ -1,0 +1,90 @@
+package control
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/edgewalk/edgewalk/internal/seal"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// The folder of an edge holds ciphertext, which the edge opens again without a control plane, with its own key alone.
+func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
+	t.Parallel()
+	keys, err := seal.NewKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear, err := keys.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin := &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b", AccessKeyId: "k"}}}
+	ring := seal.NewRing("topology", map[string]*seal.Keyset{"default": keys})
+	sealed, err := topology.SealSecrets(ring, "default", "acme", "o", origin, map[string]string{"s3.secret_access_key": "canary"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHistory("e1")
+	h.account("acme")
+	h.put("origins/acme/o", origin)
+	h.put("originSecrets/acme/o", sealed)
+	welcome := h.welcome()
+	welcome.GetWelcome().Keyring = &edgev1.Keyring{Epoch: "topology", Keysets: []*edgev1.Keyring_Keyset{{Name: "default", Keys: clear}}}
+
+	dir, keyFile := t.TempDir(), filepath.Join(t.TempDir(), "key")
+	if _, err := seal.CreateKey(keyFile); err != nil {
+		t.Fatal(err)
+	}
+	p := newPeer(t)
+	cfg := testConfig(t, dir, p.address)
+	cfg.StateKeyFile = keyFile
+	a := start(t, cfg)
+	d := p.accept()
+	if !d.hello.GetAcceptsSealed() {
+		t.Error("the agent does not say that it can open secrets")
+	}
+	d.send(welcome).send(h.full()...).persisted(h.revision)
+	secretOf := func(cfg Config) string {
+		return cfg.Table.Root().Account("acme").Origin("o").Secrets["s3.secret_access_key"]
+	}
+	if got := secretOf(cfg); got != "canary" {
+		t.Errorf("the secret is %q", got)
+	}
+	a.stop()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		content, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(content), "canary") || strings.Contains(string(content), string(clear[len(clear)-20:])) {
+			t.Errorf("%s holds secrets in the clear", entry.Name())
+		}
+	}
+
+	again := testConfig(t, dir, p.address)
+	again.StateKeyFile = keyFile
+	if b := start(t, again); secretOf(again) != "canary" {
+		t.Error("the secret cannot be opened after a restart")
+	} else {
+		b.stop()
+	}
+
+	other := testConfig(t, dir, p.address)
+	other.StateKeyFile = filepath.Join(t.TempDir(), "other")
+	if _, err := seal.CreateKey(other.StateKeyFile); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(other); !errors.Is(err, seal.ErrWrongKey) || !strings.Contains(err.Error(), "--state-key-file "+other.StateKeyFile) {
+		t.Errorf("with another key: %v", err)
+	}
+}
