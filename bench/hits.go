@@ -142,7 +142,11 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 	for _, size := range hitSizes {
 		loads = append(loads, load{"h1 " + size, paths[size], wrk, plain})
 	}
+	loads = append(loads,
+		load{"h1 304", paths["1 KB"], wrkWith("If-None-Match: *"), plain}, load{"h1 1 KB of 1 MB", paths["1 MB"], wrkWith("Range: bytes=1000-2023"), plain},
+	)
 	if have("h2load") {
+		loads = append(loads, load{"h1 TLS 1 KB", paths["1 KB"], h1load, secure}, load{"h1 TLS 100 KB", paths["100 KB"], h1load, secure})
 		for _, size := range hitSizes {
 			loads = append(loads, load{"h2 TLS " + size, paths[size], h2load, secure})
 		}

@@ -29,7 +29,19 @@ const connections = 64
 
 // wrk loads a URL over HTTP/1.1 with kept connections.
 func wrk(ctx context.Context, address, path string, d time.Duration) (throughput, error) {
-	command, args := pinned(generatorCore, "wrk", "-t1", "-c"+strconv.Itoa(connections), "-d"+d.String(), "--latency", "-H", "Host: "+benchHost, "http://"+address+path)
+	return runWrk(ctx, "http://"+address+path, d)
+}
+
+// wrkWith is wrk with a field in its requests.
+func wrkWith(line string) func(ctx context.Context, address, path string, d time.Duration) (throughput, error) {
+	return func(ctx context.Context, address, path string, d time.Duration) (throughput, error) {
+		return runWrk(ctx, "http://"+address+path, d, "-H", line)
+	}
+}
+
+func runWrk(ctx context.Context, url string, d time.Duration, more ...string) (throughput, error) {
+	all := append([]string{"-t1", "-c" + strconv.Itoa(connections), "-d" + d.String(), "--latency", "-H", "Host: " + benchHost}, more...)
+	command, args := pinned(generatorCore, "wrk", append(all, url)...)
 	out, err := exec.CommandContext(ctx, command, args...).CombinedOutput()
 	if err != nil {
 		return throughput{}, fmt.Errorf("wrk: %w\n%s", err, out)
@@ -61,8 +73,17 @@ func parseWrk(out string) (t throughput, err error) {
 
 // h2load loads a URL over TLS and HTTP/2: 16 connections with 8 streams each.
 func h2load(ctx context.Context, address, path string, d time.Duration) (throughput, error) {
-	command, args := pinned(generatorCore, "h2load", "-t1", "-c16", "-m8", "-D", strconv.Itoa(max(1, int(d.Seconds()))), "--warm-up-time=1",
-		"--connect-to="+address, "https://"+benchHost+path)
+	return runH2load(ctx, address, path, d, "-c16", "-m8")
+}
+
+// h1load loads a URL over TLS and HTTP/1.1 with kept connections.
+func h1load(ctx context.Context, address, path string, d time.Duration) (throughput, error) {
+	return runH2load(ctx, address, path, d, "--h1", "-m1", "-c"+strconv.Itoa(connections))
+}
+
+func runH2load(ctx context.Context, address, path string, d time.Duration, how ...string) (throughput, error) {
+	all := append([]string{"-t1", "-D", strconv.Itoa(max(1, int(d.Seconds()))), "--warm-up-time=1", "--connect-to=" + address}, how...)
+	command, args := pinned(generatorCore, "h2load", append(all, "https://"+benchHost+path)...)
 	out, err := exec.CommandContext(ctx, command, args...).CombinedOutput()
 	if err != nil {
 		return throughput{}, fmt.Errorf("h2load: %w\n%s", err, out)

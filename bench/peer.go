@@ -104,6 +104,7 @@ http {
 			proxy_http_version 1.1;
 			proxy_set_header Connection "";
 			proxy_cache bench;
+			proxy_force_ranges on;
 			proxy_cache_lock on;
 			proxy_cache_valid 200 10h;
 			add_header Cache-Status $upstream_cache_status;
