@@ -44,7 +44,14 @@ func TestMetricsThatAreAskedForExist(t *testing.T) {
 	f := startFleet(t)
 	walkAndCache(t, f)
 	scraped := `up{job="" ,instance=""} 1` + "\n"
-	for _, address := range []string{f.edges[0].metrics, f.controlPlane.http} {
+	dir := shortDir(t)
+	token := filepath.Join(dir, "join-token")
+	if err := os.WriteFile(token, []byte(f.do(t, "edges", "join-token", "--edge", "fra-1", "--region", "eu")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	joined := startEdge(t, dir, "fra-1", f.controlPlane.edges, "--join-token-file", token) // it has a certificate
+	joined.waitReady(t)
+	for _, address := range []string{f.edges[0].metrics, joined.metrics, f.controlPlane.http} {
 		r, err := visit(t.Context(), address, address, "/metrics")
 		if err != nil {
 			t.Fatal(err)

@@ -24,7 +24,7 @@ func TestRunbookCommands(t *testing.T) {
 	if err := os.Symlink(binary, bin); err != nil {
 		t.Fatal(err)
 	}
-	env := append(cleanEnvironment(), "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"), "EDGEWALK_SERVER="+f.controlPlane.admin,
+	env := append(cleanEnvironment(), "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"), "EDGEWALK_SERVER="+f.controlPlane.admin, "EDGEWALK_TOKEN="+theToken,
 		"EDGE="+f.edges[0].metrics, "CONTROLPLANE="+f.controlPlane.http)
 	ran := 0
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {

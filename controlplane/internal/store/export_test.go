@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -34,14 +35,17 @@ func (s *Store) Keys(ctx context.Context, prefix string) ([]string, error) {
 	return keys, nil
 }
 
-// Compact makes etcd forget all history.
+// Compact makes etcd forget all history, or does nothing where there was no write since the last time.
 func (s *Store) Compact(ctx context.Context) error {
 	resp, err := s.get(ctx, s.keys.meta("schema"))
 	if err != nil {
 		return err
 	}
 	_, err = s.client.Compact(ctx, resp.Header.Revision, clientv3.WithCompactPhysical())
-	return kind(err)
+	if err = kind(err); errors.Is(err, ErrCompacted) {
+		return nil
+	}
+	return err
 }
 
 // Measure looks how full etcd is, and frees space where it may.
