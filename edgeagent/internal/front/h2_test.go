@@ -235,6 +235,9 @@ func TestH2Replies(t *testing.T) {
 		"fields of HTTP/1": {"GET", func(x *Exchange) {
 			x.Reply(&Reply{Status: 200, Fields: list("Connection: close", "Keep-Alive: 1", "Transfer-Encoding: chunked", "Content-Length: 99", "Upgrade: h2c", "content-type: c/d"), Mem: []byte("x")})
 		}, "200 x", "1 c/d"},
+		"a value of two lines": {"GET", func(x *Exchange) {
+			x.Reply(&Reply{Status: 200, Fields: field.Append(nil, "Content-Type", "e/f\r\nSet-Cookie: a"), Mem: []byte("x")})
+		}, "200 x", "1 e/f  Set-Cookie: a"},
 		"a stream":               {"GET", stream(-1, strings.NewReader(string(big))), "200 " + string(big), " "},
 		"of a length":            {"GET", stream(int64(len(big)), strings.NewReader(string(big))), "200 " + string(big), "327680 "},
 		"an empty stream":        {"GET", stream(-1, strings.NewReader("")), "200 ", " "},

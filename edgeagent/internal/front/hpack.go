@@ -377,6 +377,9 @@ func appendBlock(b, fields []byte) (block []byte, dated bool) {
 				b = append(b, c)
 			}
 		}
+		if strings.IndexByte(value, '\n') >= 0 || strings.IndexByte(value, '\r') >= 0 {
+			value = oneLine.Replace(value) // whoever passes it on in HTTP/1 would end its line early (RFC 9113 8.2.1)
+		}
 		b = appendValue(b, value)
 	}
 	return b, dated
