@@ -225,7 +225,7 @@ func imageIsValid(t *testing.T, dist string) {
 // debInstalls unpacks the package where dpkg is, and runs what it holds.
 func debInstalls(t *testing.T, dist string) {
 	if runtime.GOARCH != "amd64" {
-		t.Skip("the name of the package is that of amd64")
+		t.Skip("runs the package for amd64: needs a machine of that architecture")
 	}
 	dpkg, err := exec.LookPath("dpkg-deb")
 	if err != nil {

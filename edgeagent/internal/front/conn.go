@@ -45,7 +45,7 @@ type conn struct {
 func newConn(s *Server, socket net.Conn, config *tls.Config) *conn {
 	c := &conn{server: s, wire: newWire(socket, s.cfg.WriteStall), config: config}
 	c.readFirst = c.tryFirst
-	c.facts.Remote, c.facts.Local = addrPort(socket.RemoteAddr()), addrPort(socket.LocalAddr())
+	c.facts.Remote = addrPort(socket.RemoteAddr())
 	return c
 }
 

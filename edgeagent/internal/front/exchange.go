@@ -32,7 +32,7 @@ func (v Version) String() string { return [...]string{"HTTP/1.0", "HTTP/1.1", "H
 
 // Conn is what is known of a connection. It does not change while the connection lives.
 type Conn struct {
-	Remote, Local netip.AddrPort
+	Remote netip.AddrPort
 	// TLS says that it is encrypted, and SNI which host it was opened for (RFC 6066 3); empty if the
 	// client named none.
 	TLS bool

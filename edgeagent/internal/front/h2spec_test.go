@@ -10,7 +10,7 @@ import (
 // The server does what h2spec asks of one, also in what it calls strict.
 func TestH2spec(t *testing.T) {
 	if testing.Short() {
-		t.Skip("waits for some of what must not happen")
+		t.Skip("slow, because it waits for what must not happen: run make test-long")
 	}
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "h2spec")

@@ -128,7 +128,7 @@ func TestRecordsSplitAnywhere(t *testing.T) {
 // An idle connection has no buffer: at most 8 KiB, and 24 KiB over TLS, with what the client has in this process too.
 func TestIdleConnectionsAreSmall(t *testing.T) {
 	if testing.Short() {
-		t.Skip("opens many connections")
+		t.Skip("slow, because it opens many connections: run make test-long")
 	}
 	const connections = 2000
 	for name, test := range map[string]struct {
