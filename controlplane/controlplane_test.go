@@ -31,6 +31,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -292,14 +293,7 @@ func TestControlPlanesShareACluster(t *testing.T) {
 // A cluster may come after the control plane, which says what it waits for.
 func TestEtcdMayComeLater(t *testing.T) {
 	first := start(t, loopbackConfig(t.TempDir()))
-	later, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := later.Addr().String()
-	if err := later.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := listentest.Unused(t)
 	cfg := loopbackConfig(t.TempDir())
 	cfg.EtcdEndpoints, cfg.SecretKeyFile, cfg.MediaURL = []string{"http://" + address}, first.cfg.secretKeyFile(), first.cfg.MediaURL
 	log := &lines{said: make(chan string, 100)}
@@ -314,8 +308,9 @@ func TestEtcdMayComeLater(t *testing.T) {
 		opened <- result{c, err}
 	}()
 	log.until(t, "etcd does not answer")
-	if later, err = net.Listen("tcp", address); err != nil {
-		t.Skipf("somebody took the port meanwhile: %v", err)
+	later, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
 	}
 	stop := sync.OnceFunc(forward(later, "unix", strings.TrimPrefix(first.node.Endpoint(), "unix://")))
 	defer stop()
@@ -423,11 +418,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = closed.Close()
+	closed := listentest.Unused(t)
 	foreign := t.TempDir()
 	if err := os.WriteFile(filepath.Join(foreign, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -438,7 +429,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 	}{
 		"port in use":          {func(c *Config) { c.EdgeAddr = taken.Addr().String() }, []string{"--edge-addr", taken.Addr().String(), "in use"}},
 		"folder is a file":     {func(c *Config) { c.DataDir = filepath.Join(foreign, "file") }, []string{"--data-dir"}},
-		"dead etcd":            {func(c *Config) { c.EtcdEndpoints = []string{"http://" + closed.Addr().String()} }, []string{"--etcd-endpoints"}},
+		"dead etcd":            {func(c *Config) { c.EtcdEndpoints = []string{"http://" + closed} }, []string{"--etcd-endpoints"}},
 		"shared host":          {func(c *Config) { c.SharedHost = "not a host" }, []string{"--shared-host"}},
 		"certificate, no key":  {func(c *Config) { c.TLSCert = "x" }, []string{"--tls-cert", "--tls-key"}},
 		"authority alone":      {func(c *Config) { c.ClientCA = "x" }, []string{"--client-ca"}},

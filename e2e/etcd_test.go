@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // tool finds a program that some tests need, and skips them without it; a CI that lacks it is broken.
@@ -40,7 +42,7 @@ func startEtcd(t *testing.T, dir string) []*etcdMember {
 	var members []*etcdMember
 	var cluster []string
 	for i := range 3 {
-		name, client, peer := fmt.Sprintf("m%d", i), "http://"+freeAddress(t), "http://"+freeAddress(t)
+		name, client, peer := fmt.Sprintf("m%d", i), "http://"+listentest.Unused(t), "http://"+listentest.Unused(t)
 		cluster = append(cluster, name+"="+peer)
 		members = append(members, &etcdMember{client: client, args: []string{"--name", name, "--data-dir", filepath.Join(dir, name),
 			"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,

@@ -1,12 +1,11 @@
 package e2e
 
 import (
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // controlPlane is a running `edgewalk controlplane`.
@@ -55,21 +54,7 @@ func withToken(args []string, flag string) []string {
 
 // fixedPorts are flags for a control plane that has to come back under its addresses.
 func fixedPorts(t testing.TB) []string {
-	return []string{"--admin-addr", freeAddress(t), "--edge-addr", freeAddress(t), "--http-addr", freeAddress(t), "--media-addr", freeAddress(t)}
-}
-
-// freeAddress finds a port below those that the kernel hands out by itself, so that it is still free after a restart.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(17000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
+	return []string{"--admin-addr", listentest.Unused(t), "--edge-addr", listentest.Unused(t), "--http-addr", listentest.Unused(t), "--media-addr", listentest.Unused(t)}
 }
 
 // edge is a running `edgewalk edgeagent`.

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // limited is a program that runs edgewalk after a line of shell.
@@ -177,7 +179,7 @@ func TestPurgeWhileAnEdgeIsAway(t *testing.T) {
 	a := cp.administer(t)
 	files := map[string]string{"/url.txt": "old", "/tree/prefix.txt": "old", "/kept.txt": "old", "/hard.txt": "old"}
 	o := newOrigin(t, files)
-	flags := []string{"--http-addr", freeAddress(t)}
+	flags := []string{"--http-addr", listentest.Unused(t)}
 	e := startEdge(t, filepath.Join(dir, "edge"), "edge-1", cp.edges, flags...)
 	e.waitReady(t)
 	a.apply(t, fmt.Sprintf("account: {id: away}\norigins: [{id: o, web: {baseUrl: %q}}]\nurlEndpoints: [{id: default, origins: [o]}]\n", o.url))

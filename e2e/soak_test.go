@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 var (
@@ -86,7 +88,7 @@ func newSoak(t *testing.T, seed uint64) *soak {
 		addresses = append(addresses, cp.edges)
 	}
 	for i := range 3 {
-		flags := []string{"--region", fmt.Sprint("region-", i), "--http-addr", freeAddress(t), "--metrics-addr", freeAddress(t)}
+		flags := []string{"--region", fmt.Sprint("region-", i), "--http-addr", listentest.Unused(t), "--metrics-addr", listentest.Unused(t)}
 		e := startEdge(t, filepath.Join(dir, fmt.Sprint("edge", i)), fmt.Sprint("edge-", i), strings.Join(addresses, ","), flags...)
 		e.waitReady(t)
 		s.edges = append(s.edges, &soakEdge{edge: e, planes: strings.Join(addresses, ","), flags: flags})

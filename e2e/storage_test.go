@@ -16,6 +16,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // A path that spells a URL is fetched from the host it names, if that is listed.
@@ -70,7 +72,7 @@ origins:
   - {id: inward, web: {baseUrl: "http://169.254.169.254"}}
   - {id: fine, web: {baseUrl: "%s"}}
 urlEndpoints: [{id: default, origins: [down, inward, fine]}]
-`, freeAddress(t), o.url))
+`, listentest.Unused(t), o.url))
 	f.edges[0].serves(t, "/unwell/a.txt", "a")
 	var text string
 	eventually(t, soon, "get origins tells what is wrong", func() bool {
@@ -182,7 +184,7 @@ func startForeign(t *testing.T, program, address string, args ...string) string 
 
 func startVersity(t *testing.T) string {
 	t.Helper()
-	program, address, dir := pinned(t, "github.com/versity/versitygw/cmd/versitygw"), freeAddress(t), t.TempDir()
+	program, address, dir := pinned(t, "github.com/versity/versitygw/cmd/versitygw"), listentest.Unused(t), t.TempDir()
 	for _, folder := range []string{"data", "meta"} {
 		if err := os.Mkdir(filepath.Join(dir, folder), 0o700); err != nil {
 			t.Fatal(err)
@@ -194,7 +196,7 @@ func startVersity(t *testing.T) string {
 
 func startFakeGCS(t *testing.T) string {
 	t.Helper()
-	program, address := pinned(t, "github.com/fsouza/fake-gcs-server"), freeAddress(t)
+	program, address := pinned(t, "github.com/fsouza/fake-gcs-server"), listentest.Unused(t)
 	host, port, _ := net.SplitHostPort(address)
 	return startForeign(t, program, address, "-backend", "memory", "-scheme", "http", "-host", host, "-port", port, "-public-host", host, "-log-level", "error")
 }

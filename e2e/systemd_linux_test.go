@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // startActivated starts an edge as systemd does: with its socket open, and a place to tell how it stands.
@@ -60,7 +62,7 @@ func TestSystemd(t *testing.T) {
 	defer file.Close()
 	says := func(text string) func() bool { return func() bool { return strings.Contains(said.String(), text) } }
 
-	controlPlaneAt := freeAddress(t)
+	controlPlaneAt := listentest.Unused(t)
 	e := startActivated(t, dir, controlPlaneAt, notify.LocalAddr().String(), file)
 	eventually(t, startWithin, "the edge says what it waits for", says("STATUS=waits for the first topology of "+controlPlaneAt))
 	if says("READY=1")() {

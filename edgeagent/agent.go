@@ -253,11 +253,12 @@ func (a *Agent) currentOrigin(account, id string) *topology.Origin {
 func (a *Agent) mediaURL() string { return a.settings.Load().GetMediaUrl() }
 
 func (c *Config) listen() (l listeners, err error) {
+	l.http = c.HTTPListener
 	for _, one := range []struct {
 		flag, address string
 		to            *net.Listener
 	}{{"--http-addr", c.HTTPAddr, &l.http}, {"--https-addr", c.HTTPSAddr, &l.https}, {"--metrics-addr", c.MetricsAddr, &l.metrics}, {"--debug-addr", c.DebugAddr, &l.debug}} {
-		if one.address == "" {
+		if one.address == "" || *one.to != nil {
 			continue
 		}
 		bound, err := listen.Open(one.flag, one.address)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -18,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -35,7 +35,7 @@ type lone struct {
 func newLone(t *testing.T, change ...func(*Config)) *lone {
 	t.Helper()
 	cfg := Config{
-		ControlPlane: []string{nobody(t)}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: t.TempDir(), CacheSize: 64 << 20,
+		ControlPlane: []string{listentest.Unused(t)}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: t.TempDir(), CacheSize: 64 << 20,
 		AllowPrivateOrigins: true, Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
@@ -55,16 +55,6 @@ func newLone(t *testing.T, change ...func(*Config)) *lone {
 		}
 	})
 	return &lone{Agent: a, t: t, epoch: "one"}
-}
-
-// nobody is an address where nobody listens.
-func nobody(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // step applies a change at the next revision, nil deleting a resource.

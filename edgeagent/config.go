@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -35,6 +36,9 @@ type Config struct {
 	// HTTPAddr is where plain HTTP is served. Default 127.0.0.1:8080; `off` for none, `systemd:NAME`
 	// for a socket that systemd has opened.
 	HTTPAddr string
+	// HTTPListener serves plain HTTP in HTTPAddr's place, for a caller that has to know the port before the agent
+	// exists. The agent closes it. Default none.
+	HTTPListener net.Listener
 	// HTTPSAddr is where HTTPS is served, as HTTPAddr. Default none.
 	HTTPSAddr string
 	// TLSCerts and TLSKeys are the files of certificate chains and keys for HTTPSAddr, as many of each, PEM. They are read

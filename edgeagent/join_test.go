@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // An edge whose certificate has ended says so, and serves what it has.
@@ -20,7 +22,7 @@ func TestAnEndedCertificateIsToldAndServesOn(t *testing.T) {
 	state := t.TempDir()
 	writeIdentity(t, filepath.Join(state, "identity"), time.Now().Add(-time.Minute))
 	l := newLone(t, func(c *Config) { c.StateDir = state })
-	l.step(true, shop("http://"+nobody(t)))
+	l.step(true, shop("http://"+listentest.Unused(t)))
 	ready, text := l.readiness()
 	if !ready || !strings.Contains(text, "degraded: the edge's certificate has ended at ") {
 		t.Errorf("ready %t: %s", ready, text)

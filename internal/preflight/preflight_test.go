@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 func TestRun(t *testing.T) {
@@ -22,11 +24,6 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer used.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
 	var out strings.Builder
 	err = Run(t.Context(), &out, []Check{
 		Address("--http-addr", "127.0.0.1:0"),
@@ -37,7 +34,7 @@ func TestRun(t *testing.T) {
 		Folder("--state-dir", filepath.Join(dir, "made", "later")),
 		Folder("--state-dir", filepath.Join(file, "below")),
 		Reachable("control plane", used.Addr().String()),
-		Reachable("control plane", closed.Addr().String()),
+		Reachable("control plane", listentest.Unused(t)),
 		{"own", func(context.Context) error { return errors.New("wrong: mend it") }},
 	})
 	if err == nil || err.Error() != "4 of 10 checks failed" {

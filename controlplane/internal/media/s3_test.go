@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // startS3 runs a real S3 server over a folder and returns the URL of a bucket in it.
@@ -31,12 +32,7 @@ func startS3(t *testing.T) string {
 	if err := os.MkdirAll(filepath.Join(data, "media"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	free.Close()
+	addr := listentest.Unused(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	server := exec.CommandContext(ctx, binary, "--access", "key", "--secret", "secret", "--port", addr, "posix", data)
 	server.Stdout, server.Stderr = t.Output(), t.Output()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // However long etcd was away, its return is noticed within seconds: attempts do not grow rarer without end.
@@ -148,12 +149,7 @@ func TestTLSAndUsers(t *testing.T) {
 func TestUnreachableSaysWhy(t *testing.T) {
 	t.Parallel()
 	endpoint, ca := guarded(t)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
-	dead := "http://" + closed.Addr().String()
+	dead := "http://" + listentest.Unused(t)
 	for name, c := range map[string]struct {
 		cfg  store.DialConfig
 		want string

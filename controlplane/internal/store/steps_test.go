@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,8 @@ func described(t *testing.T, state *store.State) map[string]string {
 // Whatever was written, rotated and forgotten by etcd, an account as of any revision is what it was then.
 func TestHistoryIsWhatWas(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
+	s, _, stop := server(t, filepath.Join(t.TempDir(), "data"), 0) // other tests need what the shared one remembers
+	t.Cleanup(stop)
 	random := rand.New(rand.NewPCG(rand.Uint64(), 1))
 	mustPut(t, s, "acme", accountPut("acme", ""))
 	was := map[int64]map[string]string{}

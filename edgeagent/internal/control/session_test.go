@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -372,13 +373,8 @@ func TestDrainGoesElsewhere(t *testing.T) {
 
 func TestUnreachableAndRefusingAddressesAreTriedInTurn(t *testing.T) {
 	t.Parallel()
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody.Close()
 	p := newPeer(t)
-	start(t, testConfig(t, t.TempDir(), nobody.Addr().String(), p.address))
+	start(t, testConfig(t, t.TempDir(), listentest.Unused(t), p.address))
 	for range 3 {
 		p.accept().close(status.Error(codes.ResourceExhausted, "come back later"))
 	}

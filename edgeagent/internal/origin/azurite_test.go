@@ -14,6 +14,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/azureblob"
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -37,7 +38,7 @@ func TestAzurite(t *testing.T) {
 		t.Skipf("npm cannot get Azurite: %v\n%s", err, out)
 	}
 	t.Parallel()
-	address := freeAddress(t)
+	address := listentest.Unused(t)
 	host, port, _ := net.SplitHostPort(address)
 	dir := t.TempDir()
 	run := exec.Command(npx, "--yes", "-p", azuritePackage, "azurite-blob", "--blobHost", host, "--blobPort", port, "--location", dir, "--silent")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -19,7 +20,7 @@ func TestFakeGCSServer(t *testing.T) {
 		t.Skip("slow: run make test-long")
 	}
 	t.Parallel()
-	address := freeAddress(t)
+	address := listentest.Unused(t)
 	host, port, _ := net.SplitHostPort(address)
 	startServer(t, exec.Command(buildTool(t, "github.com/fsouza/fake-gcs-server"), "-backend", "memory", "-scheme", "http", "-host", host, "-port", port,
 		"-public-host", host, "-log-level", "error"), address)

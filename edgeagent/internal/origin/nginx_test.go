@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // nginx as a web origin, as a listed host, and as the far end of a redirect.
@@ -22,7 +24,7 @@ func TestNginx(t *testing.T) {
 	if err != nil {
 		t.Skip("nginx is not installed")
 	}
-	dir, address := t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), listentest.Unused(t)
 	for path, key := range exactFiles {
 		file := filepath.Join(dir, "www", "files", filepath.FromSlash(key))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

@@ -56,16 +56,6 @@ func startServer(t *testing.T, run *exec.Cmd, address string) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 // send makes a request that sets a server up.
 func send(t *testing.T, req *http.Request) {
 	t.Helper()

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -141,7 +142,7 @@ func startVersity(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	address := freeAddress(t)
+	address := listentest.Unused(t)
 	run := exec.Command(binary, "--access", "AKID", "--secret", theSecret, "--port", address, "--quiet",
 		"posix", "--sidecar", filepath.Join(dir, "meta"), filepath.Join(dir, "data"))
 	run.Dir = dir

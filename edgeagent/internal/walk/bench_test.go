@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -97,12 +98,7 @@ func BenchmarkDeadFirstOrigin(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer silent.Close()
-	refusing, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	refusing.Close()
-	for name, address := range map[string]string{"refuses": refusing.Addr().String(), "stalls": silent.Addr().String()} {
+	for name, address := range map[string]string{"refuses": listentest.Unused(b), "stalls": silent.Addr().String()} {
 		b.Run(name, func(b *testing.B) {
 			w, account := benchWalker(b), benchAccount(b, server.URL, 1)
 			dead := *account.Origin("o0")

@@ -21,6 +21,7 @@ import (
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
 	"github.com/edgewalk/edgewalk/controlplane"
 	"github.com/edgewalk/edgewalk/edgeagent"
+	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
 // Config of a demonstration.
@@ -79,13 +80,16 @@ func Run(ctx context.Context, cfg Config) error {
 		origins = append(origins, o)
 	}
 	log := quiet(cfg.Logger)
-	if cfg.HTTPAddr, err = fixPort(cfg.HTTPAddr); err != nil {
-		return fmt.Errorf("--http-addr: %w", err)
+	// The port is part of the URLs that the control plane shows, so the socket is there before it.
+	pictures, err := listen.Open("--http-addr", cfg.HTTPAddr)
+	if err != nil {
+		return err
 	}
+	defer pictures.Close()
 	control, err := controlplane.New(ctx, controlplane.Config{
 		DataDir: filepath.Join(cfg.StateDir, "controlplane"), AdminAddr: cfg.AdminAddr, EdgeAddr: cfg.EdgeAddr, HTTPAddr: cfg.StatusAddr, MediaAddr: cfg.MediaAddr,
 		// Another --http-addr is another URL, and here nobody has linked the old one.
-		SharedHost: "localhost:" + portOf(cfg.HTTPAddr), ReplaceSharedHost: true, Open: true, MaxUpload: cfg.MaxUpload, Logger: log,
+		SharedHost: "localhost:" + portOf(pictures.Addr().String()), ReplaceSharedHost: true, Open: true, MaxUpload: cfg.MaxUpload, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -95,12 +99,12 @@ func Run(ctx context.Context, cfg Config) error {
 	for _, o := range origins {
 		all.Go(func() error { return o.run(allCtx) })
 	}
-	all.Go(func() error { return runEdge(allCtx, cfg, control, origins, log) })
+	all.Go(func() error { return runEdge(allCtx, cfg, pictures, control, origins, log) })
 	return all.Wait()
 }
 
 // runEdge runs the edge, and once it serves the demo account prints the tour.
-func runEdge(ctx context.Context, cfg Config, control *controlplane.ControlPlane, origins []*runningOrigin, log *slog.Logger) error {
+func runEdge(ctx context.Context, cfg Config, pictures net.Listener, control *controlplane.ControlPlane, origins []*runningOrigin, log *slog.Logger) error {
 	select {
 	case <-control.Loaded():
 	case <-ctx.Done():
@@ -108,7 +112,7 @@ func runEdge(ctx context.Context, cfg Config, control *controlplane.ControlPlane
 	}
 	at := control.Addresses()
 	agent, err := edgeagent.New(edgeagent.Config{
-		ControlPlane: []string{at.Edge}, HTTPAddr: cfg.HTTPAddr, MetricsAddr: cfg.MetricsAddr, StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes,
+		ControlPlane: []string{at.Edge}, HTTPListener: pictures, MetricsAddr: cfg.MetricsAddr, StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes,
 		Region: "dev", ID: "dev", AllowPrivateOrigins: true, Version: cfg.Version, Logger: log,
 		Requests: requests{cfg.Out},
 	})
@@ -209,20 +213,6 @@ func binary() string {
 		return os.Args[0]
 	}
 	return "edgewalk"
-}
-
-// fixPort replaces port 0 by a free one, since the port is part of the URLs that the control plane shows.
-func fixPort(address string) (string, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || port != "0" {
-		return address, err
-	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func portOf(address string) string {
