@@ -7,7 +7,10 @@ import (
 )
 
 // computed are the fields that are made when a resource is read.
-var computed = []protoreflect.Name{"name", "id", "uid", "etag", "walk", "urls", "more_urls", "effective_limits", "secrets_set", "health"}
+var computed = []protoreflect.Name{
+	"name", "id", "uid", "etag", "walk", "urls", "more_urls", "effective_limits", "secrets_set", "health",
+	"records", "ownership", "routing", "certificate",
+}
 
 // managed are the fields that are stored and that no admin writes.
 var managed = []protoreflect.Name{"state", "create_time", "update_time", "size_bytes", "sha256"}

@@ -1,6 +1,7 @@
 package adminsvc
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -90,8 +91,12 @@ func (s *Service) mustBeOf(caller *auth.Caller, account string) error {
 	return nil
 }
 
-// accountIn is the account that the name in a field of a message begins with, empty if there is none.
+// accountIn is the account that the name in a field of a message begins with, empty if there is none. Of two fields, `name|parent`, it
+// is the first that is set.
 func accountIn(m proto.Message, path string) string {
+	if first, second, either := strings.Cut(path, "|"); either {
+		return cmp.Or(accountIn(m, first), accountIn(m, second))
+	}
 	r := m.ProtoReflect()
 	parents, last, nested := cutLast(path)
 	if nested {

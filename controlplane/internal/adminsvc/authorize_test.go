@@ -144,6 +144,7 @@ func about(t *testing.T, input protoreflect.MessageDescriptor, from, account str
 		return m
 	}
 	r := m.ProtoReflect()
+	from, _, _ = strings.Cut(from, "|")
 	path := strings.Split(from, ".")
 	for _, name := range path[:len(path)-1] {
 		f := r.Descriptor().Fields().ByName(protoreflect.Name(name))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -21,7 +22,38 @@ func newDomains(s *Service) domains {
 	r.put = func(d *draft, id string, next *topologyv1.CustomDomain, _ func(string) bool) error {
 		return d.putDomain(id, next)
 	}
+	read := r.read
+	r.read = func(ctx context.Context, key topology.Key, revision int64) (*topologyv1.CustomDomain, int64, error) {
+		c, at, err := read(ctx, key, revision)
+		if err == nil {
+			tellFacts(c)
+		}
+		return c, at, err
+	}
+	r.show = func(d *draft, key topology.Key) *topologyv1.CustomDomain {
+		return presentDomain(key, d.domains.after(key.ID))
+	}
 	return domains{resource: r}
+}
+
+// presentDomain is a stored domain as admins see it.
+func presentDomain(key topology.Key, stored topology.Stored[*topologyv1.CustomDomain]) *topologyv1.CustomDomain {
+	c := present(key, stored)
+	tellFacts(c)
+	return c
+}
+
+// tellFacts adds what is known of a domain besides what its owner says.
+func tellFacts(c *topologyv1.CustomDomain) {
+	c.Ownership = &topologyv1.DomainOwnership{State: topologyv1.DomainOwnership_TRUSTED}
+	if c.GetState() == topologyv1.CustomDomain_PENDING {
+		c.Ownership.State = topologyv1.DomainOwnership_PENDING
+	}
+	c.Routing = &topologyv1.DomainRouting{State: topologyv1.DomainRouting_UNKNOWN}
+	c.Certificate = &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE, Reason: topologyv1.DomainCertificate_NO_ISSUER}
+	if c.GetTls().GetMode() == topologyv1.DomainTls_OFF {
+		c.Certificate.Reason = topologyv1.DomainCertificate_TLS_OFF
+	}
 }
 
 func domainKey(account, id string) topology.Key {
@@ -41,11 +73,16 @@ func (s domains) ListCustomDomains(ctx context.Context, req *adminv1.ListCustomD
 	if err != nil {
 		return nil, err
 	}
-	page, err := list(ctx, s.Service, req, topology.KindCustomDomains, account, "", present[*topologyv1.CustomDomain])
+	filter, err := parseDomainFilter(req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.ListCustomDomainsResponse{CustomDomains: page.items, NextPageToken: page.next, Revision: page.revision}, nil
+	page, err := list(ctx, s.Service, req, topology.KindCustomDomains, account, "", presentDomain)
+	if err != nil {
+		return nil, err
+	}
+	kept := slices.DeleteFunc(page.items, func(c *topologyv1.CustomDomain) bool { return !filter.matches(c) })
+	return &adminv1.ListCustomDomainsResponse{CustomDomains: kept, NextPageToken: page.next, Revision: page.revision}, nil
 }
 
 func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCustomDomainRequest) (*adminv1.CreateCustomDomainResponse, error) {
@@ -119,4 +156,58 @@ func (s domains) DeleteCustomDomain(ctx context.Context, req *adminv1.DeleteCust
 		return nil, err
 	}
 	return &adminv1.DeleteCustomDomainResponse{Revision: revision}, nil
+}
+
+func (s domains) CheckCustomDomain(ctx context.Context, req *adminv1.CheckCustomDomainRequest) (*adminv1.CheckCustomDomainResponse, error) {
+	if req.GetName() == "" {
+		return s.checkName(ctx, req)
+	}
+	c, revision, err := s.get(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.CheckCustomDomainResponse{CustomDomain: c, Revision: revision}, nil
+}
+
+// checkName tells of a name that is perhaps no domain yet.
+func (s domains) checkName(ctx context.Context, req *adminv1.CheckCustomDomainRequest) (*adminv1.CheckCustomDomainResponse, error) {
+	account, err := parseParent(req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	name, err := topology.CanonicalDomain(req.GetDomain(), "")
+	if err != nil {
+		return nil, invalid("domain", "%v", err)
+	}
+	c, revision, err := s.read(ctx, domainKey(account, topology.DomainID(name)), 0)
+	var missing *failure
+	if errors.As(err, &missing) && missing.kind == kindNotFound {
+		c = &topologyv1.CustomDomain{Domain: name, State: topologyv1.CustomDomain_PENDING}
+		tellFacts(c)
+		_, revision, err = readAt[*topologyv1.Account](ctx, s.Service, accountKey(account), 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.CheckCustomDomainResponse{CustomDomain: c, Revision: revision}, nil
+}
+
+func (s domains) RenewCertificate(ctx context.Context, req *adminv1.RenewCertificateRequest) (*adminv1.RenewCertificateResponse, error) {
+	c, _, err := s.get(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	f := fail(kindNotManaged, "no certificate of %s is managed: this control plane has no issuer", c.GetDomain())
+	f.resource = c.GetName()
+	return nil, f
+}
+
+func (s domains) UploadCertificate(ctx context.Context, req *adminv1.UploadCertificateRequest) (*adminv1.UploadCertificateResponse, error) {
+	c, _, err := s.get(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	f := fail(kindNotManaged, "no certificate of %s is stored: this control plane keeps none", c.GetDomain())
+	f.resource = c.GetName()
+	return nil, f
 }

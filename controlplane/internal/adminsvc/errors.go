@@ -53,6 +53,7 @@ const (
 	kindExportTooLarge
 	kindFrozen
 	kindRotating
+	kindNotManaged
 	kindStoreUnavailable
 	kindBrokenRecord
 	kindStoreForbidden
@@ -105,6 +106,7 @@ var kinds = [kindCount]struct {
 	kindExportTooLarge:     {codes.FailedPrecondition, "EXPORT_TOO_LARGE"},
 	kindFrozen:             {codes.FailedPrecondition, "FROZEN"},
 	kindRotating:           {codes.FailedPrecondition, "ROTATION_UNDER_WAY"},
+	kindNotManaged:         {codes.FailedPrecondition, "CERTIFICATE_NOT_MANAGED"},
 	kindStoreUnavailable:   {codes.Unavailable, "STORE_UNAVAILABLE"},
 	kindBrokenRecord:       {codes.DataLoss, "RECORD_BROKEN"},
 	kindStoreForbidden:     {codes.Unavailable, "STORE_FORBIDDEN"},

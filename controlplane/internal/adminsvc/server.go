@@ -160,6 +160,7 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterOriginServiceServer(r, newOrigins(s))
 	adminv1.RegisterUrlEndpointServiceServer(r, newEndpoints(s))
 	adminv1.RegisterCustomDomainServiceServer(r, newDomains(s))
+	adminv1.RegisterIssuerServiceServer(r, issuers{Service: s})
 	adminv1.RegisterMediaServiceServer(r, mediaFiles{Service: s})
 	adminv1.RegisterPurgeServiceServer(r, purges{Service: s})
 	adminv1.RegisterFleetServiceServer(r, fleetService{Service: s})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -103,5 +104,28 @@ func checkCustomDomain(c *checker, s *topology.AccountState, id, shared string) 
 		}
 	default:
 		c.add("mode", "set mode to ACCOUNT or URL_ENDPOINT")
+	}
+	checkDomainTLS(c, d)
+}
+
+// minPreload is the least max_age that browsers build in (https://hstspreload.org).
+const minPreload = 365 * 24 * time.Hour
+
+func checkDomainTLS(c *checker, d *topologyv1.CustomDomain) {
+	mode, hsts := d.GetTls().GetMode(), d.GetHsts()
+	if mode == topologyv1.DomainTls_OFF && d.GetHttps() == topologyv1.CustomDomain_REDIRECT {
+		c.add("https", "there is nothing to redirect to with tls.mode OFF: use ALLOW, or another tls.mode")
+	}
+	if mode == topologyv1.DomainTls_OFF && hsts != nil {
+		c.add("hsts", "is only sent over TLS, and tls.mode is OFF: drop it, or use another tls.mode")
+	}
+	if mode != topologyv1.DomainTls_UPLOADED && d.GetTls().GetFallbackManaged() {
+		c.add("tls.fallback_managed", "is for tls.mode UPLOADED: drop it, or set the mode")
+	}
+	if hsts.GetMaxAge().AsDuration()%time.Second != 0 {
+		c.add("hsts.max_age", "want whole seconds")
+	}
+	if hsts.GetPreload() && (!hsts.GetIncludeSubdomains() || hsts.GetMaxAge().AsDuration() < minPreload) {
+		c.add("hsts.preload", "browsers ask for hsts.includeSubdomains and an hsts.maxAge of at least 31536000s too")
 	}
 }

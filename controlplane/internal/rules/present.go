@@ -24,6 +24,8 @@ func Strip(m proto.Message) {
 		m.Revision, m.State, m.Edges = 0, topologyv1.Purge_STATE_UNSPECIFIED, nil
 	case *topologyv1.Origin:
 		m.Health = nil
+	case *topologyv1.CustomDomain:
+		m.Ownership, m.Routing, m.Certificate = nil, nil, nil
 	}
 }
 

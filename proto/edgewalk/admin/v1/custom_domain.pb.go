@@ -11,6 +11,7 @@ import (
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	reflect "reflect"
 	sync "sync"
@@ -133,7 +134,11 @@ type ListCustomDomainsRequest struct {
 	// The most to return. Default 100; more than 1,000 means 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before, of the same request. Empty: the first page.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only domains that it is true of (https://google.aip.dev/160): `FIELD = VALUE` or `FIELD != VALUE`, several joined by `AND`.
+	// Fields are `state`, `mode`, `url_endpoint`, `ownership.state`, `routing.state`, `certificate.state` and
+	// `certificate.issuer`. A page may then have fewer domains than page_size, or none, and still not be the last.
+	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,6 +190,13 @@ func (x *ListCustomDomainsRequest) GetPageSize() int32 {
 func (x *ListCustomDomainsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListCustomDomainsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
 	}
 	return ""
 }
@@ -657,22 +669,416 @@ func (x *DeleteCustomDomainResponse) GetRevision() int64 {
 	return 0
 }
 
+// CheckCustomDomainRequest names a domain, or an account and a host name.
+type CheckCustomDomainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `accounts/{account}/customDomains/{domain}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// `accounts/{account}`, to ask about a name before there is a domain of it.
+	Parent string `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	// The host name, or `*.example.com`. With parent only.
+	Domain string `protobuf:"bytes,3,opt,name=domain,proto3" json:"domain,omitempty"`
+	// How long to look again until the domain is ready. Default: 0 s, one look. At most 10 minutes.
+	Wait          *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckCustomDomainRequest) Reset() {
+	*x = CheckCustomDomainRequest{}
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckCustomDomainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckCustomDomainRequest) ProtoMessage() {}
+
+func (x *CheckCustomDomainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckCustomDomainRequest.ProtoReflect.Descriptor instead.
+func (*CheckCustomDomainRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_custom_domain_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CheckCustomDomainRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CheckCustomDomainRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *CheckCustomDomainRequest) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *CheckCustomDomainRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+// CheckCustomDomainResponse tells how it stands.
+type CheckCustomDomainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The domain, with its facts of this moment. Of a name that is no domain it has no name, etag and times.
+	CustomDomain *v1.CustomDomain `protobuf:"bytes,1,opt,name=custom_domain,json=customDomain,proto3" json:"custom_domain,omitempty"`
+	// The revision of the topology that it was read at.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether the domain is served: ACTIVE, led here, and with a certificate if it is to have one.
+	Ready         bool `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckCustomDomainResponse) Reset() {
+	*x = CheckCustomDomainResponse{}
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckCustomDomainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckCustomDomainResponse) ProtoMessage() {}
+
+func (x *CheckCustomDomainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckCustomDomainResponse.ProtoReflect.Descriptor instead.
+func (*CheckCustomDomainResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_custom_domain_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CheckCustomDomainResponse) GetCustomDomain() *v1.CustomDomain {
+	if x != nil {
+		return x.CustomDomain
+	}
+	return nil
+}
+
+func (x *CheckCustomDomainResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *CheckCustomDomainResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+// RenewCertificateRequest names one.
+type RenewCertificateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `accounts/{account}/customDomains/{domain}`.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCertificateRequest) Reset() {
+	*x = RenewCertificateRequest{}
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificateRequest) ProtoMessage() {}
+
+func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
+func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_custom_domain_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RenewCertificateRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// RenewCertificateResponse tells how it stands.
+type RenewCertificateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The domain; its certificate says when it is ordered.
+	CustomDomain *v1.CustomDomain `protobuf:"bytes,1,opt,name=custom_domain,json=customDomain,proto3" json:"custom_domain,omitempty"`
+	// The revision of the topology that it was read at.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCertificateResponse) Reset() {
+	*x = RenewCertificateResponse{}
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificateResponse) ProtoMessage() {}
+
+func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
+func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_custom_domain_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RenewCertificateResponse) GetCustomDomain() *v1.CustomDomain {
+	if x != nil {
+		return x.CustomDomain
+	}
+	return nil
+}
+
+func (x *RenewCertificateResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// UploadCertificateRequest brings a certificate.
+type UploadCertificateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `accounts/{account}/customDomains/{domain}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The certificate of the domain and the intermediate ones, in PEM (RFC 7468). At most 16 KiB.
+	CertificatePem string `protobuf:"bytes,2,opt,name=certificate_pem,json=certificatePem,proto3" json:"certificate_pem,omitempty"`
+	// Its key, in PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted. At most 16 KiB. Nobody can read it again.
+	PrivateKeyPem string `protobuf:"bytes,3,opt,name=private_key_pem,json=privateKeyPem,proto3" json:"private_key_pem,omitempty"`
+	// Takes a chain that the control plane's machine does not trust, as of a private authority. Default: false.
+	AllowUntrusted bool `protobuf:"varint,4,opt,name=allow_untrusted,json=allowUntrusted,proto3" json:"allow_untrusted,omitempty"`
+	// Only checks: answers as the upload would, and stores nothing.
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// See CreateCustomDomainRequest.
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadCertificateRequest) Reset() {
+	*x = UploadCertificateRequest{}
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadCertificateRequest) ProtoMessage() {}
+
+func (x *UploadCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadCertificateRequest.ProtoReflect.Descriptor instead.
+func (*UploadCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_custom_domain_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *UploadCertificateRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UploadCertificateRequest) GetCertificatePem() string {
+	if x != nil {
+		return x.CertificatePem
+	}
+	return ""
+}
+
+func (x *UploadCertificateRequest) GetPrivateKeyPem() string {
+	if x != nil {
+		return x.PrivateKeyPem
+	}
+	return ""
+}
+
+func (x *UploadCertificateRequest) GetAllowUntrusted() bool {
+	if x != nil {
+		return x.AllowUntrusted
+	}
+	return false
+}
+
+func (x *UploadCertificateRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UploadCertificateRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// UploadCertificateResponse tells how it stands.
+type UploadCertificateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The domain.
+	CustomDomain *v1.CustomDomain `protobuf:"bytes,1,opt,name=custom_domain,json=customDomain,proto3" json:"custom_domain,omitempty"`
+	// The revision of the write: an edge that has applied it serves the certificate.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What is allowed, but probably not meant.
+	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadCertificateResponse) Reset() {
+	*x = UploadCertificateResponse{}
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadCertificateResponse) ProtoMessage() {}
+
+func (x *UploadCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_custom_domain_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadCertificateResponse.ProtoReflect.Descriptor instead.
+func (*UploadCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_custom_domain_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UploadCertificateResponse) GetCustomDomain() *v1.CustomDomain {
+	if x != nil {
+		return x.CustomDomain
+	}
+	return nil
+}
+
+func (x *UploadCertificateResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *UploadCertificateResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 var File_edgewalk_admin_v1_custom_domain_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_custom_domain_proto_rawDesc = "" +
 	"\n" +
-	"%edgewalk/admin/v1/custom_domain.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"8\n" +
+	"%edgewalk/admin/v1/custom_domain.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"8\n" +
 	"\x16GetCustomDomainRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"~\n" +
 	"\x17GetCustomDomainResponse\x12G\n" +
 	"\rcustom_domain\x18\x01 \x01(\v2\".edgewalk.topology.v1.CustomDomainR\fcustomDomain\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\x8c\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xae\x01\n" +
 	"\x18ListCustomDomainsRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x06parent\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"\xaa\x01\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x12 \n" +
+	"\x06filter\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xe8\aR\x06filter\"\xaa\x01\n" +
 	"\x19ListCustomDomainsResponse\x12I\n" +
 	"\x0ecustom_domains\x18\x01 \x03(\v2\".edgewalk.topology.v1.CustomDomainR\rcustomDomains\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
@@ -707,7 +1113,37 @@ const file_edgewalk_admin_v1_custom_domain_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"8\n" +
 	"\x1aDeleteCustomDomainResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xa2\x05\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\xca\x02\n" +
+	"\x18CheckCustomDomainRequest\x12\x1c\n" +
+	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x90\x03R\x04name\x12\x1f\n" +
+	"\x06parent\x18\x02 \x01(\tB\a\xbaH\x04r\x02(dR\x06parent\x12 \n" +
+	"\x06domain\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06domain\x12<\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\xd8\x042\x00R\x04wait:\x8e\x01\xbaH\x8a\x01\x1a\x87\x01\n" +
+	"\fcheck.one_of\x12\x1fgive name, or parent and domain\x1aV(this.name != '') != (this.parent != '') && (this.parent != '') == (this.domain != '')\"\x96\x01\n" +
+	"\x19CheckCustomDomainResponse\x12G\n" +
+	"\rcustom_domain\x18\x01 \x01(\v2\".edgewalk.topology.v1.CustomDomainR\fcustomDomain\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05ready\x18\x03 \x01(\bR\x05ready\"9\n" +
+	"\x17RenewCertificateRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"\x7f\n" +
+	"\x18RenewCertificateResponse\x12G\n" +
+	"\rcustom_domain\x18\x01 \x01(\v2\".edgewalk.topology.v1.CustomDomainR\fcustomDomain\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xa2\x02\n" +
+	"\x18UploadCertificateRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\x124\n" +
+	"\x0fcertificate_pem\x18\x02 \x01(\tB\v\xbaH\br\x06 \x01(\x80\x80\x01R\x0ecertificatePem\x126\n" +
+	"\x0fprivate_key_pem\x18\x03 \x01(\tB\x0e\xbaH\br\x06 \x01(\x80\x80\x01\x80\x01\x01R\rprivateKeyPem\x12'\n" +
+	"\x0fallow_untrusted\x18\x04 \x01(\bR\x0eallowUntrusted\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12*\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x9c\x01\n" +
+	"\x19UploadCertificateResponse\x12G\n" +
+	"\rcustom_domain\x18\x01 \x01(\v2\".edgewalk.topology.v1.CustomDomainR\fcustomDomain\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings2\xa1\b\n" +
 	"\x13CustomDomainService\x12v\n" +
 	"\x0fGetCustomDomain\x12).edgewalk.admin.v1.GetCustomDomainRequest\x1a*.edgewalk.admin.v1.GetCustomDomainResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12~\n" +
 	"\x11ListCustomDomains\x12+.edgewalk.admin.v1.ListCustomDomainsRequest\x1a,.edgewalk.admin.v1.ListCustomDomainsResponse\"\x0e\xa2\xbb\x18\n" +
@@ -715,7 +1151,10 @@ const file_edgewalk_admin_v1_custom_domain_proto_rawDesc = "" +
 	"\x12CreateCustomDomain\x12,.edgewalk.admin.v1.CreateCustomDomainRequest\x1a-.edgewalk.admin.v1.CreateCustomDomainResponse\"\x0e\xa2\xbb\x18\n" +
 	"\b\x05\x12\x06parent\x12\x8d\x01\n" +
 	"\x12UpdateCustomDomain\x12,.edgewalk.admin.v1.UpdateCustomDomainRequest\x1a-.edgewalk.admin.v1.UpdateCustomDomainResponse\"\x1a\xa2\xbb\x18\x16\b\x05\x12\x12custom_domain.name\x12\x7f\n" +
-	"\x12DeleteCustomDomain\x12,.edgewalk.admin.v1.DeleteCustomDomainRequest\x1a-.edgewalk.admin.v1.DeleteCustomDomainResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x12DeleteCustomDomain\x12,.edgewalk.admin.v1.DeleteCustomDomainRequest\x1a-.edgewalk.admin.v1.DeleteCustomDomainResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04name\x12\x83\x01\n" +
+	"\x11CheckCustomDomain\x12+.edgewalk.admin.v1.CheckCustomDomainRequest\x1a,.edgewalk.admin.v1.CheckCustomDomainResponse\"\x13\xa2\xbb\x18\x0f\b\x02\x12\vname|parent\x12y\n" +
+	"\x10RenewCertificate\x12*.edgewalk.admin.v1.RenewCertificateRequest\x1a+.edgewalk.admin.v1.RenewCertificateResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04name\x12|\n" +
+	"\x11UploadCertificate\x12+.edgewalk.admin.v1.UploadCertificateRequest\x1a,.edgewalk.admin.v1.UploadCertificateResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_custom_domain_proto_rawDescOnce sync.Once
@@ -729,7 +1168,7 @@ func file_edgewalk_admin_v1_custom_domain_proto_rawDescGZIP() []byte {
 	return file_edgewalk_admin_v1_custom_domain_proto_rawDescData
 }
 
-var file_edgewalk_admin_v1_custom_domain_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_edgewalk_admin_v1_custom_domain_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_edgewalk_admin_v1_custom_domain_proto_goTypes = []any{
 	(*GetCustomDomainRequest)(nil),     // 0: edgewalk.admin.v1.GetCustomDomainRequest
 	(*GetCustomDomainResponse)(nil),    // 1: edgewalk.admin.v1.GetCustomDomainResponse
@@ -741,32 +1180,49 @@ var file_edgewalk_admin_v1_custom_domain_proto_goTypes = []any{
 	(*UpdateCustomDomainResponse)(nil), // 7: edgewalk.admin.v1.UpdateCustomDomainResponse
 	(*DeleteCustomDomainRequest)(nil),  // 8: edgewalk.admin.v1.DeleteCustomDomainRequest
 	(*DeleteCustomDomainResponse)(nil), // 9: edgewalk.admin.v1.DeleteCustomDomainResponse
-	(*v1.CustomDomain)(nil),            // 10: edgewalk.topology.v1.CustomDomain
-	(*fieldmaskpb.FieldMask)(nil),      // 11: google.protobuf.FieldMask
+	(*CheckCustomDomainRequest)(nil),   // 10: edgewalk.admin.v1.CheckCustomDomainRequest
+	(*CheckCustomDomainResponse)(nil),  // 11: edgewalk.admin.v1.CheckCustomDomainResponse
+	(*RenewCertificateRequest)(nil),    // 12: edgewalk.admin.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil),   // 13: edgewalk.admin.v1.RenewCertificateResponse
+	(*UploadCertificateRequest)(nil),   // 14: edgewalk.admin.v1.UploadCertificateRequest
+	(*UploadCertificateResponse)(nil),  // 15: edgewalk.admin.v1.UploadCertificateResponse
+	(*v1.CustomDomain)(nil),            // 16: edgewalk.topology.v1.CustomDomain
+	(*fieldmaskpb.FieldMask)(nil),      // 17: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),        // 18: google.protobuf.Duration
 }
 var file_edgewalk_admin_v1_custom_domain_proto_depIdxs = []int32{
-	10, // 0: edgewalk.admin.v1.GetCustomDomainResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
-	10, // 1: edgewalk.admin.v1.ListCustomDomainsResponse.custom_domains:type_name -> edgewalk.topology.v1.CustomDomain
-	10, // 2: edgewalk.admin.v1.CreateCustomDomainRequest.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
-	10, // 3: edgewalk.admin.v1.CreateCustomDomainResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
-	10, // 4: edgewalk.admin.v1.UpdateCustomDomainRequest.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
-	11, // 5: edgewalk.admin.v1.UpdateCustomDomainRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 6: edgewalk.admin.v1.UpdateCustomDomainResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
-	0,  // 7: edgewalk.admin.v1.CustomDomainService.GetCustomDomain:input_type -> edgewalk.admin.v1.GetCustomDomainRequest
-	2,  // 8: edgewalk.admin.v1.CustomDomainService.ListCustomDomains:input_type -> edgewalk.admin.v1.ListCustomDomainsRequest
-	4,  // 9: edgewalk.admin.v1.CustomDomainService.CreateCustomDomain:input_type -> edgewalk.admin.v1.CreateCustomDomainRequest
-	6,  // 10: edgewalk.admin.v1.CustomDomainService.UpdateCustomDomain:input_type -> edgewalk.admin.v1.UpdateCustomDomainRequest
-	8,  // 11: edgewalk.admin.v1.CustomDomainService.DeleteCustomDomain:input_type -> edgewalk.admin.v1.DeleteCustomDomainRequest
-	1,  // 12: edgewalk.admin.v1.CustomDomainService.GetCustomDomain:output_type -> edgewalk.admin.v1.GetCustomDomainResponse
-	3,  // 13: edgewalk.admin.v1.CustomDomainService.ListCustomDomains:output_type -> edgewalk.admin.v1.ListCustomDomainsResponse
-	5,  // 14: edgewalk.admin.v1.CustomDomainService.CreateCustomDomain:output_type -> edgewalk.admin.v1.CreateCustomDomainResponse
-	7,  // 15: edgewalk.admin.v1.CustomDomainService.UpdateCustomDomain:output_type -> edgewalk.admin.v1.UpdateCustomDomainResponse
-	9,  // 16: edgewalk.admin.v1.CustomDomainService.DeleteCustomDomain:output_type -> edgewalk.admin.v1.DeleteCustomDomainResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	16, // 0: edgewalk.admin.v1.GetCustomDomainResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
+	16, // 1: edgewalk.admin.v1.ListCustomDomainsResponse.custom_domains:type_name -> edgewalk.topology.v1.CustomDomain
+	16, // 2: edgewalk.admin.v1.CreateCustomDomainRequest.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
+	16, // 3: edgewalk.admin.v1.CreateCustomDomainResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
+	16, // 4: edgewalk.admin.v1.UpdateCustomDomainRequest.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
+	17, // 5: edgewalk.admin.v1.UpdateCustomDomainRequest.update_mask:type_name -> google.protobuf.FieldMask
+	16, // 6: edgewalk.admin.v1.UpdateCustomDomainResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
+	18, // 7: edgewalk.admin.v1.CheckCustomDomainRequest.wait:type_name -> google.protobuf.Duration
+	16, // 8: edgewalk.admin.v1.CheckCustomDomainResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
+	16, // 9: edgewalk.admin.v1.RenewCertificateResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
+	16, // 10: edgewalk.admin.v1.UploadCertificateResponse.custom_domain:type_name -> edgewalk.topology.v1.CustomDomain
+	0,  // 11: edgewalk.admin.v1.CustomDomainService.GetCustomDomain:input_type -> edgewalk.admin.v1.GetCustomDomainRequest
+	2,  // 12: edgewalk.admin.v1.CustomDomainService.ListCustomDomains:input_type -> edgewalk.admin.v1.ListCustomDomainsRequest
+	4,  // 13: edgewalk.admin.v1.CustomDomainService.CreateCustomDomain:input_type -> edgewalk.admin.v1.CreateCustomDomainRequest
+	6,  // 14: edgewalk.admin.v1.CustomDomainService.UpdateCustomDomain:input_type -> edgewalk.admin.v1.UpdateCustomDomainRequest
+	8,  // 15: edgewalk.admin.v1.CustomDomainService.DeleteCustomDomain:input_type -> edgewalk.admin.v1.DeleteCustomDomainRequest
+	10, // 16: edgewalk.admin.v1.CustomDomainService.CheckCustomDomain:input_type -> edgewalk.admin.v1.CheckCustomDomainRequest
+	12, // 17: edgewalk.admin.v1.CustomDomainService.RenewCertificate:input_type -> edgewalk.admin.v1.RenewCertificateRequest
+	14, // 18: edgewalk.admin.v1.CustomDomainService.UploadCertificate:input_type -> edgewalk.admin.v1.UploadCertificateRequest
+	1,  // 19: edgewalk.admin.v1.CustomDomainService.GetCustomDomain:output_type -> edgewalk.admin.v1.GetCustomDomainResponse
+	3,  // 20: edgewalk.admin.v1.CustomDomainService.ListCustomDomains:output_type -> edgewalk.admin.v1.ListCustomDomainsResponse
+	5,  // 21: edgewalk.admin.v1.CustomDomainService.CreateCustomDomain:output_type -> edgewalk.admin.v1.CreateCustomDomainResponse
+	7,  // 22: edgewalk.admin.v1.CustomDomainService.UpdateCustomDomain:output_type -> edgewalk.admin.v1.UpdateCustomDomainResponse
+	9,  // 23: edgewalk.admin.v1.CustomDomainService.DeleteCustomDomain:output_type -> edgewalk.admin.v1.DeleteCustomDomainResponse
+	11, // 24: edgewalk.admin.v1.CustomDomainService.CheckCustomDomain:output_type -> edgewalk.admin.v1.CheckCustomDomainResponse
+	13, // 25: edgewalk.admin.v1.CustomDomainService.RenewCertificate:output_type -> edgewalk.admin.v1.RenewCertificateResponse
+	15, // 26: edgewalk.admin.v1.CustomDomainService.UploadCertificate:output_type -> edgewalk.admin.v1.UploadCertificateResponse
+	19, // [19:27] is the sub-list for method output_type
+	11, // [11:19] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_custom_domain_proto_init() }
@@ -781,7 +1237,7 @@ func file_edgewalk_admin_v1_custom_domain_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_admin_v1_custom_domain_proto_rawDesc), len(file_edgewalk_admin_v1_custom_domain_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

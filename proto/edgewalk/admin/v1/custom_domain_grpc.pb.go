@@ -24,6 +24,9 @@ const (
 	CustomDomainService_CreateCustomDomain_FullMethodName = "/edgewalk.admin.v1.CustomDomainService/CreateCustomDomain"
 	CustomDomainService_UpdateCustomDomain_FullMethodName = "/edgewalk.admin.v1.CustomDomainService/UpdateCustomDomain"
 	CustomDomainService_DeleteCustomDomain_FullMethodName = "/edgewalk.admin.v1.CustomDomainService/DeleteCustomDomain"
+	CustomDomainService_CheckCustomDomain_FullMethodName  = "/edgewalk.admin.v1.CustomDomainService/CheckCustomDomain"
+	CustomDomainService_RenewCertificate_FullMethodName   = "/edgewalk.admin.v1.CustomDomainService/RenewCertificate"
+	CustomDomainService_UploadCertificate_FullMethodName  = "/edgewalk.admin.v1.CustomDomainService/UploadCertificate"
 )
 
 // CustomDomainServiceClient is the client API for CustomDomainService service.
@@ -46,6 +49,15 @@ type CustomDomainServiceClient interface {
 	UpdateCustomDomain(ctx context.Context, in *UpdateCustomDomainRequest, opts ...grpc.CallOption) (*UpdateCustomDomainResponse, error)
 	// DeleteCustomDomain gives a host name up.
 	DeleteCustomDomain(ctx context.Context, in *DeleteCustomDomainRequest, opts ...grpc.CallOption) (*DeleteCustomDomainResponse, error)
+	// CheckCustomDomain asks DNS about a domain now, and tells what is there and what to set. What it finds takes effect: a domain
+	// whose ownership it sees proven is ACTIVE in the answer. A name that is no domain yet can be asked about before it is made.
+	// RESOURCE_EXHAUSTED when the account asks more often than twice a second.
+	CheckCustomDomain(ctx context.Context, in *CheckCustomDomainRequest, opts ...grpc.CallOption) (*CheckCustomDomainResponse, error)
+	// RenewCertificate has the certificate of a domain ordered anew, now, if the limits of its issuer allow that.
+	// FAILED_PRECONDITION for a domain whose certificate is not managed.
+	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error)
+	// UploadCertificate brings the certificate of a domain whose tls.mode is UPLOADED. INVALID_ARGUMENT says what is wrong with it.
+	UploadCertificate(ctx context.Context, in *UploadCertificateRequest, opts ...grpc.CallOption) (*UploadCertificateResponse, error)
 }
 
 type customDomainServiceClient struct {
@@ -106,6 +118,36 @@ func (c *customDomainServiceClient) DeleteCustomDomain(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *customDomainServiceClient) CheckCustomDomain(ctx context.Context, in *CheckCustomDomainRequest, opts ...grpc.CallOption) (*CheckCustomDomainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckCustomDomainResponse)
+	err := c.cc.Invoke(ctx, CustomDomainService_CheckCustomDomain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *customDomainServiceClient) RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewCertificateResponse)
+	err := c.cc.Invoke(ctx, CustomDomainService_RenewCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *customDomainServiceClient) UploadCertificate(ctx context.Context, in *UploadCertificateRequest, opts ...grpc.CallOption) (*UploadCertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UploadCertificateResponse)
+	err := c.cc.Invoke(ctx, CustomDomainService_UploadCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CustomDomainServiceServer is the server API for CustomDomainService service.
 // All implementations must embed UnimplementedCustomDomainServiceServer
 // for forward compatibility.
@@ -126,6 +168,15 @@ type CustomDomainServiceServer interface {
 	UpdateCustomDomain(context.Context, *UpdateCustomDomainRequest) (*UpdateCustomDomainResponse, error)
 	// DeleteCustomDomain gives a host name up.
 	DeleteCustomDomain(context.Context, *DeleteCustomDomainRequest) (*DeleteCustomDomainResponse, error)
+	// CheckCustomDomain asks DNS about a domain now, and tells what is there and what to set. What it finds takes effect: a domain
+	// whose ownership it sees proven is ACTIVE in the answer. A name that is no domain yet can be asked about before it is made.
+	// RESOURCE_EXHAUSTED when the account asks more often than twice a second.
+	CheckCustomDomain(context.Context, *CheckCustomDomainRequest) (*CheckCustomDomainResponse, error)
+	// RenewCertificate has the certificate of a domain ordered anew, now, if the limits of its issuer allow that.
+	// FAILED_PRECONDITION for a domain whose certificate is not managed.
+	RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error)
+	// UploadCertificate brings the certificate of a domain whose tls.mode is UPLOADED. INVALID_ARGUMENT says what is wrong with it.
+	UploadCertificate(context.Context, *UploadCertificateRequest) (*UploadCertificateResponse, error)
 	mustEmbedUnimplementedCustomDomainServiceServer()
 }
 
@@ -150,6 +201,15 @@ func (UnimplementedCustomDomainServiceServer) UpdateCustomDomain(context.Context
 }
 func (UnimplementedCustomDomainServiceServer) DeleteCustomDomain(context.Context, *DeleteCustomDomainRequest) (*DeleteCustomDomainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteCustomDomain not implemented")
+}
+func (UnimplementedCustomDomainServiceServer) CheckCustomDomain(context.Context, *CheckCustomDomainRequest) (*CheckCustomDomainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckCustomDomain not implemented")
+}
+func (UnimplementedCustomDomainServiceServer) RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewCertificate not implemented")
+}
+func (UnimplementedCustomDomainServiceServer) UploadCertificate(context.Context, *UploadCertificateRequest) (*UploadCertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UploadCertificate not implemented")
 }
 func (UnimplementedCustomDomainServiceServer) mustEmbedUnimplementedCustomDomainServiceServer() {}
 func (UnimplementedCustomDomainServiceServer) testEmbeddedByValue()                             {}
@@ -262,6 +322,60 @@ func _CustomDomainService_DeleteCustomDomain_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CustomDomainService_CheckCustomDomain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckCustomDomainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustomDomainServiceServer).CheckCustomDomain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustomDomainService_CheckCustomDomain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustomDomainServiceServer).CheckCustomDomain(ctx, req.(*CheckCustomDomainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustomDomainService_RenewCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustomDomainServiceServer).RenewCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustomDomainService_RenewCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustomDomainServiceServer).RenewCertificate(ctx, req.(*RenewCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustomDomainService_UploadCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UploadCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustomDomainServiceServer).UploadCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustomDomainService_UploadCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustomDomainServiceServer).UploadCertificate(ctx, req.(*UploadCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CustomDomainService_ServiceDesc is the grpc.ServiceDesc for CustomDomainService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -288,6 +402,18 @@ var CustomDomainService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteCustomDomain",
 			Handler:    _CustomDomainService_DeleteCustomDomain_Handler,
+		},
+		{
+			MethodName: "CheckCustomDomain",
+			Handler:    _CustomDomainService_CheckCustomDomain_Handler,
+		},
+		{
+			MethodName: "RenewCertificate",
+			Handler:    _CustomDomainService_RenewCertificate_Handler,
+		},
+		{
+			MethodName: "UploadCertificate",
+			Handler:    _CustomDomainService_UploadCertificate_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -465,6 +465,737 @@ func (CustomDomain_State) EnumDescriptor() ([]byte, []int) {
 	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{20, 1}
 }
 
+// What edges answer to plain http://.
+type CustomDomain_Https int32
+
+const (
+	// As ALLOW.
+	CustomDomain_HTTPS_UNSPECIFIED CustomDomain_Https = 0
+	// The same as over TLS.
+	CustomDomain_ALLOW CustomDomain_Https = 1
+	// 308 to https://, for GET and HEAD as for all methods, while the edge has a certificate for the domain that has not expired;
+	// until then as ALLOW. A domain that another proxy forwards is not redirected, because that might go in circles.
+	CustomDomain_REDIRECT CustomDomain_Https = 2
+)
+
+// Enum value maps for CustomDomain_Https.
+var (
+	CustomDomain_Https_name = map[int32]string{
+		0: "HTTPS_UNSPECIFIED",
+		1: "ALLOW",
+		2: "REDIRECT",
+	}
+	CustomDomain_Https_value = map[string]int32{
+		"HTTPS_UNSPECIFIED": 0,
+		"ALLOW":             1,
+		"REDIRECT":          2,
+	}
+)
+
+func (x CustomDomain_Https) Enum() *CustomDomain_Https {
+	p := new(CustomDomain_Https)
+	*p = x
+	return p
+}
+
+func (x CustomDomain_Https) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CustomDomain_Https) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[8].Descriptor()
+}
+
+func (CustomDomain_Https) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[8]
+}
+
+func (x CustomDomain_Https) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CustomDomain_Https.Descriptor instead.
+func (CustomDomain_Https) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{20, 2}
+}
+
+// Where the certificate comes from.
+type DomainTls_Mode int32
+
+const (
+	// As MANAGED.
+	DomainTls_MODE_UNSPECIFIED DomainTls_Mode = 0
+	// Edgewalk gets it from an issuer and renews it.
+	DomainTls_MANAGED DomainTls_Mode = 1
+	// UploadCertificate brings it.
+	DomainTls_UPLOADED DomainTls_Mode = 2
+	// None: the domain is served over plain http:// alone.
+	DomainTls_OFF DomainTls_Mode = 3
+)
+
+// Enum value maps for DomainTls_Mode.
+var (
+	DomainTls_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MANAGED",
+		2: "UPLOADED",
+		3: "OFF",
+	}
+	DomainTls_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MANAGED":          1,
+		"UPLOADED":         2,
+		"OFF":              3,
+	}
+)
+
+func (x DomainTls_Mode) Enum() *DomainTls_Mode {
+	p := new(DomainTls_Mode)
+	*p = x
+	return p
+}
+
+func (x DomainTls_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainTls_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[9].Descriptor()
+}
+
+func (DomainTls_Mode) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[9]
+}
+
+func (x DomainTls_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainTls_Mode.Descriptor instead.
+func (DomainTls_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 0}
+}
+
+// The kind of key of a managed certificate.
+type DomainTls_KeyType int32
+
+const (
+	// As P256.
+	DomainTls_KEY_TYPE_UNSPECIFIED DomainTls_KeyType = 0
+	// ECDSA on P-256.
+	DomainTls_P256 DomainTls_KeyType = 1
+	// RSA of 2,048 bits, for clients that know no ECDSA.
+	DomainTls_RSA2048 DomainTls_KeyType = 2
+)
+
+// Enum value maps for DomainTls_KeyType.
+var (
+	DomainTls_KeyType_name = map[int32]string{
+		0: "KEY_TYPE_UNSPECIFIED",
+		1: "P256",
+		2: "RSA2048",
+	}
+	DomainTls_KeyType_value = map[string]int32{
+		"KEY_TYPE_UNSPECIFIED": 0,
+		"P256":                 1,
+		"RSA2048":              2,
+	}
+)
+
+func (x DomainTls_KeyType) Enum() *DomainTls_KeyType {
+	p := new(DomainTls_KeyType)
+	*p = x
+	return p
+}
+
+func (x DomainTls_KeyType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainTls_KeyType) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[10].Descriptor()
+}
+
+func (DomainTls_KeyType) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[10]
+}
+
+func (x DomainTls_KeyType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainTls_KeyType.Descriptor instead.
+func (DomainTls_KeyType) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21, 1}
+}
+
+// What to do.
+type DomainRecord_Action int32
+
+const (
+	// Not used.
+	DomainRecord_ACTION_UNSPECIFIED DomainRecord_Action = 0
+	// Make it, or make it so.
+	DomainRecord_SET DomainRecord_Action = 1
+	// Remove it.
+	DomainRecord_DELETE DomainRecord_Action = 2
+	// It is right: leave it.
+	DomainRecord_KEEP DomainRecord_Action = 3
+)
+
+// Enum value maps for DomainRecord_Action.
+var (
+	DomainRecord_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "SET",
+		2: "DELETE",
+		3: "KEEP",
+	}
+	DomainRecord_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"SET":                1,
+		"DELETE":             2,
+		"KEEP":               3,
+	}
+)
+
+func (x DomainRecord_Action) Enum() *DomainRecord_Action {
+	p := new(DomainRecord_Action)
+	*p = x
+	return p
+}
+
+func (x DomainRecord_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainRecord_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[11].Descriptor()
+}
+
+func (DomainRecord_Action) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[11]
+}
+
+func (x DomainRecord_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainRecord_Action.Descriptor instead.
+func (DomainRecord_Action) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{23, 0}
+}
+
+// How it stands.
+type DomainOwnership_State int32
+
+const (
+	// Not used.
+	DomainOwnership_STATE_UNSPECIFIED DomainOwnership_State = 0
+	// Not proven yet; the domain is not served.
+	DomainOwnership_PENDING DomainOwnership_State = 1
+	// An operator made the domain, and is believed.
+	DomainOwnership_TRUSTED DomainOwnership_State = 2
+	// Proven by a record.
+	DomainOwnership_VERIFIED DomainOwnership_State = 3
+	// Once proven, and the record is gone. The domain is served on as long as it leads here, and goes to whoever proves it.
+	DomainOwnership_LOST DomainOwnership_State = 4
+	// Another account has shown that the name is its own, or shares a wildcard with it.
+	DomainOwnership_CONFLICT DomainOwnership_State = 5
+)
+
+// Enum value maps for DomainOwnership_State.
+var (
+	DomainOwnership_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "PENDING",
+		2: "TRUSTED",
+		3: "VERIFIED",
+		4: "LOST",
+		5: "CONFLICT",
+	}
+	DomainOwnership_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"PENDING":           1,
+		"TRUSTED":           2,
+		"VERIFIED":          3,
+		"LOST":              4,
+		"CONFLICT":          5,
+	}
+)
+
+func (x DomainOwnership_State) Enum() *DomainOwnership_State {
+	p := new(DomainOwnership_State)
+	*p = x
+	return p
+}
+
+func (x DomainOwnership_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainOwnership_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[12].Descriptor()
+}
+
+func (DomainOwnership_State) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[12]
+}
+
+func (x DomainOwnership_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainOwnership_State.Descriptor instead.
+func (DomainOwnership_State) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{24, 0}
+}
+
+// Why it stands so.
+type DomainOwnership_Reason int32
+
+const (
+	// Nothing to say.
+	DomainOwnership_REASON_UNSPECIFIED DomainOwnership_Reason = 0
+	// There is no record that proves it.
+	DomainOwnership_NO_RECORD DomainOwnership_Reason = 1
+	// There is a record, and it is that of another account.
+	DomainOwnership_OTHER_ACCOUNT_RECORD DomainOwnership_Reason = 2
+	// Some name servers have the record, and others do not.
+	DomainOwnership_NAME_SERVER_BEHIND DomainOwnership_Reason = 3
+	// A TXT record proves it.
+	DomainOwnership_BY_TXT DomainOwnership_Reason = 4
+	// The chain of CNAME records proves it.
+	DomainOwnership_BY_CNAME DomainOwnership_Reason = 5
+	// The operator of this control plane asks for no proof.
+	DomainOwnership_NOT_ASKED_FOR DomainOwnership_Reason = 6
+	// Another account has it.
+	DomainOwnership_TAKEN DomainOwnership_Reason = 7
+	// DNS could not be asked.
+	DomainOwnership_COULD_NOT_ASK DomainOwnership_Reason = 8
+	// A wildcard needs a TXT record, and there is a CNAME alone.
+	DomainOwnership_WILDCARD_NEEDS_TXT DomainOwnership_Reason = 9
+)
+
+// Enum value maps for DomainOwnership_Reason.
+var (
+	DomainOwnership_Reason_name = map[int32]string{
+		0: "REASON_UNSPECIFIED",
+		1: "NO_RECORD",
+		2: "OTHER_ACCOUNT_RECORD",
+		3: "NAME_SERVER_BEHIND",
+		4: "BY_TXT",
+		5: "BY_CNAME",
+		6: "NOT_ASKED_FOR",
+		7: "TAKEN",
+		8: "COULD_NOT_ASK",
+		9: "WILDCARD_NEEDS_TXT",
+	}
+	DomainOwnership_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED":   0,
+		"NO_RECORD":            1,
+		"OTHER_ACCOUNT_RECORD": 2,
+		"NAME_SERVER_BEHIND":   3,
+		"BY_TXT":               4,
+		"BY_CNAME":             5,
+		"NOT_ASKED_FOR":        6,
+		"TAKEN":                7,
+		"COULD_NOT_ASK":        8,
+		"WILDCARD_NEEDS_TXT":   9,
+	}
+)
+
+func (x DomainOwnership_Reason) Enum() *DomainOwnership_Reason {
+	p := new(DomainOwnership_Reason)
+	*p = x
+	return p
+}
+
+func (x DomainOwnership_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainOwnership_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[13].Descriptor()
+}
+
+func (DomainOwnership_Reason) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[13]
+}
+
+func (x DomainOwnership_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainOwnership_Reason.Descriptor instead.
+func (DomainOwnership_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{24, 1}
+}
+
+// Where it leads.
+type DomainRouting_State int32
+
+const (
+	// Not used.
+	DomainRouting_STATE_UNSPECIFIED DomainRouting_State = 0
+	// Not known yet.
+	DomainRouting_UNKNOWN DomainRouting_State = 1
+	// Every address leads to the edges.
+	DomainRouting_HERE DomainRouting_State = 2
+	// Another proxy has the addresses, and forwards to the edges.
+	DomainRouting_PROXIED DomainRouting_State = 3
+	// Some addresses lead to the edges, and others do not.
+	DomainRouting_MIXED DomainRouting_State = 4
+	// No address leads to the edges.
+	DomainRouting_ELSEWHERE DomainRouting_State = 5
+	// The name does not exist.
+	DomainRouting_NXDOMAIN DomainRouting_State = 6
+	// DNS answers with errors.
+	DomainRouting_DNS_BROKEN DomainRouting_State = 7
+)
+
+// Enum value maps for DomainRouting_State.
+var (
+	DomainRouting_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "UNKNOWN",
+		2: "HERE",
+		3: "PROXIED",
+		4: "MIXED",
+		5: "ELSEWHERE",
+		6: "NXDOMAIN",
+		7: "DNS_BROKEN",
+	}
+	DomainRouting_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"UNKNOWN":           1,
+		"HERE":              2,
+		"PROXIED":           3,
+		"MIXED":             4,
+		"ELSEWHERE":         5,
+		"NXDOMAIN":          6,
+		"DNS_BROKEN":        7,
+	}
+)
+
+func (x DomainRouting_State) Enum() *DomainRouting_State {
+	p := new(DomainRouting_State)
+	*p = x
+	return p
+}
+
+func (x DomainRouting_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainRouting_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[14].Descriptor()
+}
+
+func (DomainRouting_State) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[14]
+}
+
+func (x DomainRouting_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainRouting_State.Descriptor instead.
+func (DomainRouting_State) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25, 0}
+}
+
+// Why it stands so.
+type DomainRouting_Reason int32
+
+const (
+	// Nothing to say.
+	DomainRouting_REASON_UNSPECIFIED DomainRouting_Reason = 0
+	// The name exists, and has neither addresses nor a CNAME.
+	DomainRouting_NO_ADDRESS DomainRouting_Reason = 1
+	// An address that leads elsewhere stands beside one that leads here.
+	DomainRouting_OTHER_ADDRESS DomainRouting_Reason = 2
+	// The CNAME names a host of another account.
+	DomainRouting_OTHER_ACCOUNT_TARGET DomainRouting_Reason = 3
+	// A CNAME leads to a name that does not exist.
+	DomainRouting_DANGLING_CNAME DomainRouting_Reason = 4
+	// CNAME records lead in a circle, or are more than 16.
+	DomainRouting_CNAME_LOOP DomainRouting_Reason = 5
+	// A CNAME stands where the zone begins, or beside other records, which RFC 1034 3.6.2 forbids.
+	DomainRouting_CNAME_BESIDE_OTHERS DomainRouting_Reason = 6
+	// Name servers of the zone answer differently.
+	DomainRouting_NAME_SERVERS_DIFFER DomainRouting_Reason = 7
+	// Name servers answer SERVFAIL.
+	DomainRouting_SERVFAIL DomainRouting_Reason = 8
+	// Name servers answer SERVFAIL until they are asked not to validate: DNSSEC of the zone is broken.
+	DomainRouting_DNSSEC_BROKEN DomainRouting_Reason = 9
+	// Name servers do not answer, or not for the zone.
+	DomainRouting_LAME DomainRouting_Reason = 10
+	// DNS could not be asked from here.
+	DomainRouting_COULD_NOT_ASK DomainRouting_Reason = 11
+	// An address did not answer in time, which tells nothing.
+	DomainRouting_PROBE_TIMEOUT DomainRouting_Reason = 12
+	// A wildcard has no address of its own; names below it are what is asked for.
+	DomainRouting_WILDCARD DomainRouting_Reason = 13
+)
+
+// Enum value maps for DomainRouting_Reason.
+var (
+	DomainRouting_Reason_name = map[int32]string{
+		0:  "REASON_UNSPECIFIED",
+		1:  "NO_ADDRESS",
+		2:  "OTHER_ADDRESS",
+		3:  "OTHER_ACCOUNT_TARGET",
+		4:  "DANGLING_CNAME",
+		5:  "CNAME_LOOP",
+		6:  "CNAME_BESIDE_OTHERS",
+		7:  "NAME_SERVERS_DIFFER",
+		8:  "SERVFAIL",
+		9:  "DNSSEC_BROKEN",
+		10: "LAME",
+		11: "COULD_NOT_ASK",
+		12: "PROBE_TIMEOUT",
+		13: "WILDCARD",
+	}
+	DomainRouting_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED":   0,
+		"NO_ADDRESS":           1,
+		"OTHER_ADDRESS":        2,
+		"OTHER_ACCOUNT_TARGET": 3,
+		"DANGLING_CNAME":       4,
+		"CNAME_LOOP":           5,
+		"CNAME_BESIDE_OTHERS":  6,
+		"NAME_SERVERS_DIFFER":  7,
+		"SERVFAIL":             8,
+		"DNSSEC_BROKEN":        9,
+		"LAME":                 10,
+		"COULD_NOT_ASK":        11,
+		"PROBE_TIMEOUT":        12,
+		"WILDCARD":             13,
+	}
+)
+
+func (x DomainRouting_Reason) Enum() *DomainRouting_Reason {
+	p := new(DomainRouting_Reason)
+	*p = x
+	return p
+}
+
+func (x DomainRouting_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainRouting_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[15].Descriptor()
+}
+
+func (DomainRouting_Reason) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[15]
+}
+
+func (x DomainRouting_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainRouting_Reason.Descriptor instead.
+func (DomainRouting_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25, 1}
+}
+
+// How it stands.
+type DomainCertificate_State int32
+
+const (
+	// Not used.
+	DomainCertificate_STATE_UNSPECIFIED DomainCertificate_State = 0
+	// There is none, and none is on its way.
+	DomainCertificate_NONE DomainCertificate_State = 1
+	// One is wanted, and something has to come first; reason says what.
+	DomainCertificate_WAITING DomainCertificate_State = 2
+	// It is being ordered.
+	DomainCertificate_ORDERING DomainCertificate_State = 3
+	// There is one.
+	DomainCertificate_ISSUED DomainCertificate_State = 4
+	// There is one, and the next is being ordered.
+	DomainCertificate_RENEWING DomainCertificate_State = 5
+	// The last order failed; next_check says when it is tried again.
+	DomainCertificate_FAILED DomainCertificate_State = 6
+	// The last one has ended, and there is no other.
+	DomainCertificate_EXPIRED DomainCertificate_State = 7
+)
+
+// Enum value maps for DomainCertificate_State.
+var (
+	DomainCertificate_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "NONE",
+		2: "WAITING",
+		3: "ORDERING",
+		4: "ISSUED",
+		5: "RENEWING",
+		6: "FAILED",
+		7: "EXPIRED",
+	}
+	DomainCertificate_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"NONE":              1,
+		"WAITING":           2,
+		"ORDERING":          3,
+		"ISSUED":            4,
+		"RENEWING":          5,
+		"FAILED":            6,
+		"EXPIRED":           7,
+	}
+)
+
+func (x DomainCertificate_State) Enum() *DomainCertificate_State {
+	p := new(DomainCertificate_State)
+	*p = x
+	return p
+}
+
+func (x DomainCertificate_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainCertificate_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[16].Descriptor()
+}
+
+func (DomainCertificate_State) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[16]
+}
+
+func (x DomainCertificate_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainCertificate_State.Descriptor instead.
+func (DomainCertificate_State) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26, 0}
+}
+
+// Why it stands so.
+type DomainCertificate_Reason int32
+
+const (
+	// Nothing to say.
+	DomainCertificate_REASON_UNSPECIFIED DomainCertificate_Reason = 0
+	// The control plane has no issuer: --acme-issuer.
+	DomainCertificate_NO_ISSUER DomainCertificate_Reason = 1
+	// tls.mode is OFF.
+	DomainCertificate_TLS_OFF DomainCertificate_Reason = 2
+	// tls.mode is UPLOADED, and nothing is uploaded.
+	DomainCertificate_NOT_UPLOADED DomainCertificate_Reason = 3
+	// A wildcard of the account has a certificate that covers the name.
+	DomainCertificate_COVERED DomainCertificate_Reason = 4
+	// Ownership is not proven.
+	DomainCertificate_OWNERSHIP DomainCertificate_Reason = 5
+	// The name does not lead here.
+	DomainCertificate_ROUTING DomainCertificate_Reason = 6
+	// CAA records allow no issuer of the control plane (RFC 8659).
+	DomainCertificate_CAA DomainCertificate_Reason = 7
+	// A limit of the issuer, or of the account, is reached; next_check says until when.
+	DomainCertificate_QUOTA DomainCertificate_Reason = 8
+	// Others come first.
+	DomainCertificate_QUEUED DomainCertificate_Reason = 9
+	// A wildcard needs dns-01, and `_acme-challenge` is no CNAME into the control plane's zone.
+	DomainCertificate_NEEDS_DNS01 DomainCertificate_Reason = 10
+	// A TXT record stands beside the CNAME at `_acme-challenge`.
+	DomainCertificate_DNS01_CONFLICT DomainCertificate_Reason = 11
+	// The issuer could not read DNS.
+	DomainCertificate_ISSUER_DNS DomainCertificate_Reason = 12
+	// The issuer could not connect to the name.
+	DomainCertificate_ISSUER_CONNECTION DomainCertificate_Reason = 13
+	// The issuer was given something else than the answer to its challenge.
+	DomainCertificate_ISSUER_UNAUTHORIZED DomainCertificate_Reason = 14
+	// The issuer refuses the name.
+	DomainCertificate_ISSUER_REJECTED DomainCertificate_Reason = 15
+	// The issuer does not answer, or answers with errors of its own.
+	DomainCertificate_ISSUER_DOWN DomainCertificate_Reason = 16
+	// The issuer has paused the account for the name; the message has the link to go on.
+	DomainCertificate_ISSUER_PAUSED DomainCertificate_Reason = 17
+	// The issuer will not take more for now.
+	DomainCertificate_ISSUER_BUSY DomainCertificate_Reason = 18
+	// Less than a third of its life is left.
+	DomainCertificate_ENDS_SOON DomainCertificate_Reason = 19
+)
+
+// Enum value maps for DomainCertificate_Reason.
+var (
+	DomainCertificate_Reason_name = map[int32]string{
+		0:  "REASON_UNSPECIFIED",
+		1:  "NO_ISSUER",
+		2:  "TLS_OFF",
+		3:  "NOT_UPLOADED",
+		4:  "COVERED",
+		5:  "OWNERSHIP",
+		6:  "ROUTING",
+		7:  "CAA",
+		8:  "QUOTA",
+		9:  "QUEUED",
+		10: "NEEDS_DNS01",
+		11: "DNS01_CONFLICT",
+		12: "ISSUER_DNS",
+		13: "ISSUER_CONNECTION",
+		14: "ISSUER_UNAUTHORIZED",
+		15: "ISSUER_REJECTED",
+		16: "ISSUER_DOWN",
+		17: "ISSUER_PAUSED",
+		18: "ISSUER_BUSY",
+		19: "ENDS_SOON",
+	}
+	DomainCertificate_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED":  0,
+		"NO_ISSUER":           1,
+		"TLS_OFF":             2,
+		"NOT_UPLOADED":        3,
+		"COVERED":             4,
+		"OWNERSHIP":           5,
+		"ROUTING":             6,
+		"CAA":                 7,
+		"QUOTA":               8,
+		"QUEUED":              9,
+		"NEEDS_DNS01":         10,
+		"DNS01_CONFLICT":      11,
+		"ISSUER_DNS":          12,
+		"ISSUER_CONNECTION":   13,
+		"ISSUER_UNAUTHORIZED": 14,
+		"ISSUER_REJECTED":     15,
+		"ISSUER_DOWN":         16,
+		"ISSUER_PAUSED":       17,
+		"ISSUER_BUSY":         18,
+		"ENDS_SOON":           19,
+	}
+)
+
+func (x DomainCertificate_Reason) Enum() *DomainCertificate_Reason {
+	p := new(DomainCertificate_Reason)
+	*p = x
+	return p
+}
+
+func (x DomainCertificate_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DomainCertificate_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[17].Descriptor()
+}
+
+func (DomainCertificate_Reason) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[17]
+}
+
+func (x DomainCertificate_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DomainCertificate_Reason.Descriptor instead.
+func (DomainCertificate_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26, 1}
+}
+
 // What becomes of a purged reply.
 type Purge_Kind int32
 
@@ -502,11 +1233,11 @@ func (x Purge_Kind) String() string {
 }
 
 func (Purge_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_topology_v1_topology_proto_enumTypes[8].Descriptor()
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[18].Descriptor()
 }
 
 func (Purge_Kind) Type() protoreflect.EnumType {
-	return &file_edgewalk_topology_v1_topology_proto_enumTypes[8]
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[18]
 }
 
 func (x Purge_Kind) Number() protoreflect.EnumNumber {
@@ -515,7 +1246,7 @@ func (x Purge_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purge_Kind.Descriptor instead.
 func (Purge_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28, 0}
 }
 
 // How far a purge has come.
@@ -555,11 +1286,11 @@ func (x Purge_State) String() string {
 }
 
 func (Purge_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_topology_v1_topology_proto_enumTypes[9].Descriptor()
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[19].Descriptor()
 }
 
 func (Purge_State) Type() protoreflect.EnumType {
-	return &file_edgewalk_topology_v1_topology_proto_enumTypes[9]
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[19]
 }
 
 func (x Purge_State) Number() protoreflect.EnumNumber {
@@ -568,7 +1299,7 @@ func (x Purge_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purge_State.Descriptor instead.
 func (Purge_State) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28, 1}
 }
 
 // Account owns origins, URL-endpoints, custom domains and a Media Library. It is served at `https://{shared host}/{id}/`.
@@ -2569,7 +3300,8 @@ type CustomDomain struct {
 	Mode CustomDomain_Mode `protobuf:"varint,4,opt,name=mode,proto3,enum=edgewalk.topology.v1.CustomDomain_Mode" json:"mode,omitempty"`
 	// The id of the endpoint, for URL_ENDPOINT only.
 	UrlEndpoint string `protobuf:"bytes,5,opt,name=url_endpoint,json=urlEndpoint,proto3" json:"url_endpoint,omitempty"`
-	// Output only. ACTIVE from creation on.
+	// Output only. ACTIVE at once when somebody made it whose token is for all accounts; PENDING until ownership is proven when
+	// the token is for the account. See --domain-verification of the control plane.
 	State CustomDomain_State `protobuf:"varint,6,opt,name=state,proto3,enum=edgewalk.topology.v1.CustomDomain_State" json:"state,omitempty"`
 	// Output only.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -2578,7 +3310,22 @@ type CustomDomain struct {
 	// The quoted revision of the last change. On a write: refuse with ABORTED unless it is still this one; empty = no check.
 	Etag string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only. Differs between a domain and a later one of the same name.
-	Uid           string `protobuf:"bytes,10,opt,name=uid,proto3" json:"uid,omitempty"`
+	Uid string `protobuf:"bytes,10,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Where the certificate comes from, and what TLS with the domain allows. Unset: each field's default.
+	Tls *DomainTls `protobuf:"bytes,11,opt,name=tls,proto3" json:"tls,omitempty"`
+	// What edges answer to plain http:// on the domain. HTTPS_UNSPECIFIED is ALLOW.
+	Https CustomDomain_Https `protobuf:"varint,12,opt,name=https,proto3,enum=edgewalk.topology.v1.CustomDomain_Https" json:"https,omitempty"`
+	// Strict-Transport-Security of replies over TLS (RFC 6797). Unset: the field is not sent.
+	Hsts *DomainHsts `protobuf:"bytes,13,opt,name=hsts,proto3" json:"hsts,omitempty"`
+	// Output only. What to set in DNS, in the order in which to do it. Records with the same option belong together, and one
+	// option is enough.
+	Records []*DomainRecord `protobuf:"bytes,14,rep,name=records,proto3" json:"records,omitempty"`
+	// Output only. Whether the account has shown that the name is its own.
+	Ownership *DomainOwnership `protobuf:"bytes,15,opt,name=ownership,proto3" json:"ownership,omitempty"`
+	// Output only. Whether the name leads to the edges.
+	Routing *DomainRouting `protobuf:"bytes,16,opt,name=routing,proto3" json:"routing,omitempty"`
+	// Output only. The certificate that edges serve the name with.
+	Certificate   *DomainCertificate `protobuf:"bytes,17,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2683,6 +3430,675 @@ func (x *CustomDomain) GetUid() string {
 	return ""
 }
 
+func (x *CustomDomain) GetTls() *DomainTls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *CustomDomain) GetHttps() CustomDomain_Https {
+	if x != nil {
+		return x.Https
+	}
+	return CustomDomain_HTTPS_UNSPECIFIED
+}
+
+func (x *CustomDomain) GetHsts() *DomainHsts {
+	if x != nil {
+		return x.Hsts
+	}
+	return nil
+}
+
+func (x *CustomDomain) GetRecords() []*DomainRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *CustomDomain) GetOwnership() *DomainOwnership {
+	if x != nil {
+		return x.Ownership
+	}
+	return nil
+}
+
+func (x *CustomDomain) GetRouting() *DomainRouting {
+	if x != nil {
+		return x.Routing
+	}
+	return nil
+}
+
+func (x *CustomDomain) GetCertificate() *DomainCertificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// DomainTls is what a custom domain says about TLS.
+type DomainTls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Default: MANAGED.
+	Mode DomainTls_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=edgewalk.topology.v1.DomainTls_Mode" json:"mode,omitempty"`
+	// The lowest version of TLS that a client may use: `1.2` or `1.3`. Default: 1.2.
+	MinVersion string `protobuf:"bytes,2,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	// The name of the issuer to use; see IssuerService. Default: the first of the control plane's that may issue for the domain.
+	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Default: P256.
+	KeyType DomainTls_KeyType `protobuf:"varint,4,opt,name=key_type,json=keyType,proto3,enum=edgewalk.topology.v1.DomainTls_KeyType" json:"key_type,omitempty"`
+	// With UPLOADED: get a certificate as with MANAGED 21 days before the uploaded one ends. Default: false.
+	FallbackManaged bool `protobuf:"varint,5,opt,name=fallback_managed,json=fallbackManaged,proto3" json:"fallback_managed,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *DomainTls) Reset() {
+	*x = DomainTls{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainTls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainTls) ProtoMessage() {}
+
+func (x *DomainTls) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainTls.ProtoReflect.Descriptor instead.
+func (*DomainTls) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DomainTls) GetMode() DomainTls_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return DomainTls_MODE_UNSPECIFIED
+}
+
+func (x *DomainTls) GetMinVersion() string {
+	if x != nil {
+		return x.MinVersion
+	}
+	return ""
+}
+
+func (x *DomainTls) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *DomainTls) GetKeyType() DomainTls_KeyType {
+	if x != nil {
+		return x.KeyType
+	}
+	return DomainTls_KEY_TYPE_UNSPECIFIED
+}
+
+func (x *DomainTls) GetFallbackManaged() bool {
+	if x != nil {
+		return x.FallbackManaged
+	}
+	return false
+}
+
+// DomainHsts tells browsers to come over TLS alone (RFC 6797).
+type DomainHsts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a browser keeps to it. Default: 0 s, which ends it. At most 2 years, in whole seconds.
+	MaxAge *durationpb.Duration `protobuf:"bytes,1,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// Whether it holds for all names below the domain too. Default: false.
+	IncludeSubdomains bool `protobuf:"varint,2,opt,name=include_subdomains,json=includeSubdomains,proto3" json:"include_subdomains,omitempty"`
+	// Whether browsers may have it built in (https://hstspreload.org), which asks for include_subdomains and a max_age of at
+	// least a year. Default: false.
+	Preload       bool `protobuf:"varint,3,opt,name=preload,proto3" json:"preload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainHsts) Reset() {
+	*x = DomainHsts{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainHsts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainHsts) ProtoMessage() {}
+
+func (x *DomainHsts) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainHsts.ProtoReflect.Descriptor instead.
+func (*DomainHsts) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DomainHsts) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *DomainHsts) GetIncludeSubdomains() bool {
+	if x != nil {
+		return x.IncludeSubdomains
+	}
+	return false
+}
+
+func (x *DomainHsts) GetPreload() bool {
+	if x != nil {
+		return x.Preload
+	}
+	return false
+}
+
+// DomainRecord is one record of DNS, and what to do with it.
+type DomainRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to do.
+	Action DomainRecord_Action `protobuf:"varint,1,opt,name=action,proto3,enum=edgewalk.topology.v1.DomainRecord_Action" json:"action,omitempty"`
+	// The full name, without a dot at the end.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// `A`, `AAAA`, `CNAME`, `TXT`, `CAA` or `ALIAS`, which stands for what a DNS provider calls ALIAS, ANAME or CNAME flattening.
+	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	// The value as zone files have it (RFC 1035 5), texts without quotes. For DELETE: what to remove.
+	Value string `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	// What is there now instead, each as `TYPE value`.
+	Current []string `protobuf:"bytes,5,rep,name=current,proto3" json:"current,omitempty"`
+	// Which records belong together: 1 is the first way to go, 2 another one. 0: needed either way.
+	Option int32 `protobuf:"varint,6,opt,name=option,proto3" json:"option,omitempty"`
+	// Why, for people. It may be empty.
+	Note          string `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainRecord) Reset() {
+	*x = DomainRecord{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainRecord) ProtoMessage() {}
+
+func (x *DomainRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainRecord.ProtoReflect.Descriptor instead.
+func (*DomainRecord) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DomainRecord) GetAction() DomainRecord_Action {
+	if x != nil {
+		return x.Action
+	}
+	return DomainRecord_ACTION_UNSPECIFIED
+}
+
+func (x *DomainRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DomainRecord) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *DomainRecord) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *DomainRecord) GetCurrent() []string {
+	if x != nil {
+		return x.Current
+	}
+	return nil
+}
+
+func (x *DomainRecord) GetOption() int32 {
+	if x != nil {
+		return x.Option
+	}
+	return 0
+}
+
+func (x *DomainRecord) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// DomainOwnership tells whether the account has shown that the name is its own. What could not be asked changes the message, and
+// never the state.
+type DomainOwnership struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it stands.
+	State DomainOwnership_State `protobuf:"varint,1,opt,name=state,proto3,enum=edgewalk.topology.v1.DomainOwnership_State" json:"state,omitempty"`
+	// Why.
+	Reason DomainOwnership_Reason `protobuf:"varint,2,opt,name=reason,proto3,enum=edgewalk.topology.v1.DomainOwnership_Reason" json:"reason,omitempty"`
+	// The same for people, in a line.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// What was found, each as `name TYPE value`.
+	Seen []string `protobuf:"bytes,4,rep,name=seen,proto3" json:"seen,omitempty"`
+	// What would prove it, in the same form.
+	Want []string `protobuf:"bytes,5,rep,name=want,proto3" json:"want,omitempty"`
+	// When it was last asked.
+	LastCheck *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_check,json=lastCheck,proto3" json:"last_check,omitempty"`
+	// When it will be asked next by itself.
+	NextCheck *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_check,json=nextCheck,proto3" json:"next_check,omitempty"`
+	// Since when the state is what it is.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainOwnership) Reset() {
+	*x = DomainOwnership{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainOwnership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainOwnership) ProtoMessage() {}
+
+func (x *DomainOwnership) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainOwnership.ProtoReflect.Descriptor instead.
+func (*DomainOwnership) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DomainOwnership) GetState() DomainOwnership_State {
+	if x != nil {
+		return x.State
+	}
+	return DomainOwnership_STATE_UNSPECIFIED
+}
+
+func (x *DomainOwnership) GetReason() DomainOwnership_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return DomainOwnership_REASON_UNSPECIFIED
+}
+
+func (x *DomainOwnership) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *DomainOwnership) GetSeen() []string {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *DomainOwnership) GetWant() []string {
+	if x != nil {
+		return x.Want
+	}
+	return nil
+}
+
+func (x *DomainOwnership) GetLastCheck() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastCheck
+	}
+	return nil
+}
+
+func (x *DomainOwnership) GetNextCheck() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextCheck
+	}
+	return nil
+}
+
+func (x *DomainOwnership) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// DomainRouting tells where the name leads.
+type DomainRouting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it leads.
+	State DomainRouting_State `protobuf:"varint,1,opt,name=state,proto3,enum=edgewalk.topology.v1.DomainRouting_State" json:"state,omitempty"`
+	// Why.
+	Reason DomainRouting_Reason `protobuf:"varint,2,opt,name=reason,proto3,enum=edgewalk.topology.v1.DomainRouting_Reason" json:"reason,omitempty"`
+	// The same for people, in a line.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// What was found, each as `name TYPE value`, with what the address answered.
+	Seen []string `protobuf:"bytes,4,rep,name=seen,proto3" json:"seen,omitempty"`
+	// What would lead here, in the same form.
+	Want []string `protobuf:"bytes,5,rep,name=want,proto3" json:"want,omitempty"`
+	// When it was last asked.
+	LastCheck *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_check,json=lastCheck,proto3" json:"last_check,omitempty"`
+	// When it will be asked next by itself.
+	NextCheck *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_check,json=nextCheck,proto3" json:"next_check,omitempty"`
+	// Since when the state is what it is.
+	Since *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	// The name servers that were asked. Empty: resolvers were, as the message says.
+	NameServers   []string `protobuf:"bytes,9,rep,name=name_servers,json=nameServers,proto3" json:"name_servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainRouting) Reset() {
+	*x = DomainRouting{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainRouting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainRouting) ProtoMessage() {}
+
+func (x *DomainRouting) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainRouting.ProtoReflect.Descriptor instead.
+func (*DomainRouting) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DomainRouting) GetState() DomainRouting_State {
+	if x != nil {
+		return x.State
+	}
+	return DomainRouting_STATE_UNSPECIFIED
+}
+
+func (x *DomainRouting) GetReason() DomainRouting_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return DomainRouting_REASON_UNSPECIFIED
+}
+
+func (x *DomainRouting) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *DomainRouting) GetSeen() []string {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *DomainRouting) GetWant() []string {
+	if x != nil {
+		return x.Want
+	}
+	return nil
+}
+
+func (x *DomainRouting) GetLastCheck() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastCheck
+	}
+	return nil
+}
+
+func (x *DomainRouting) GetNextCheck() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextCheck
+	}
+	return nil
+}
+
+func (x *DomainRouting) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *DomainRouting) GetNameServers() []string {
+	if x != nil {
+		return x.NameServers
+	}
+	return nil
+}
+
+// DomainCertificate tells of the certificate that edges serve the name with.
+type DomainCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it stands.
+	State DomainCertificate_State `protobuf:"varint,1,opt,name=state,proto3,enum=edgewalk.topology.v1.DomainCertificate_State" json:"state,omitempty"`
+	// Why.
+	Reason DomainCertificate_Reason `protobuf:"varint,2,opt,name=reason,proto3,enum=edgewalk.topology.v1.DomainCertificate_Reason" json:"reason,omitempty"`
+	// The same for people, in a line.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// What was found, such as the CAA records that count, each as `name TYPE value`.
+	Seen []string `protobuf:"bytes,4,rep,name=seen,proto3" json:"seen,omitempty"`
+	// What would help, in the same form.
+	Want []string `protobuf:"bytes,5,rep,name=want,proto3" json:"want,omitempty"`
+	// When it was last looked at or tried.
+	LastCheck *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_check,json=lastCheck,proto3" json:"last_check,omitempty"`
+	// When it is tried, renewed or looked at next by itself.
+	NextCheck *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_check,json=nextCheck,proto3" json:"next_check,omitempty"`
+	// Since when the state is what it is.
+	Since *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	// Who issued it: the name of an issuer of the control plane, or of an uploaded one the name of its issuer.
+	Issuer string `protobuf:"bytes,9,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// When it ends.
+	NotAfter *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// The edges that can serve it.
+	Edges *DomainCertificate_Edges `protobuf:"bytes,11,opt,name=edges,proto3" json:"edges,omitempty"`
+	// The id of the certificate, which differs between any two.
+	Certificate   string `protobuf:"bytes,12,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainCertificate) Reset() {
+	*x = DomainCertificate{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainCertificate) ProtoMessage() {}
+
+func (x *DomainCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainCertificate.ProtoReflect.Descriptor instead.
+func (*DomainCertificate) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DomainCertificate) GetState() DomainCertificate_State {
+	if x != nil {
+		return x.State
+	}
+	return DomainCertificate_STATE_UNSPECIFIED
+}
+
+func (x *DomainCertificate) GetReason() DomainCertificate_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return DomainCertificate_REASON_UNSPECIFIED
+}
+
+func (x *DomainCertificate) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *DomainCertificate) GetSeen() []string {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *DomainCertificate) GetWant() []string {
+	if x != nil {
+		return x.Want
+	}
+	return nil
+}
+
+func (x *DomainCertificate) GetLastCheck() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastCheck
+	}
+	return nil
+}
+
+func (x *DomainCertificate) GetNextCheck() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextCheck
+	}
+	return nil
+}
+
+func (x *DomainCertificate) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *DomainCertificate) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *DomainCertificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *DomainCertificate) GetEdges() *DomainCertificate_Edges {
+	if x != nil {
+		return x.Edges
+	}
+	return nil
+}
+
+func (x *DomainCertificate) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
 // MediaFile is one file of an account's Media Library. It answers at `{any endpoint}/{path}`.
 type MediaFile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2712,7 +4128,7 @@ type MediaFile struct {
 
 func (x *MediaFile) Reset() {
 	*x = MediaFile{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +4140,7 @@ func (x *MediaFile) String() string {
 func (*MediaFile) ProtoMessage() {}
 
 func (x *MediaFile) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[21]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +4153,7 @@ func (x *MediaFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaFile.ProtoReflect.Descriptor instead.
 func (*MediaFile) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{21}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MediaFile) GetName() string {
@@ -2848,7 +4264,7 @@ type Purge struct {
 
 func (x *Purge) Reset() {
 	*x = Purge{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +4276,7 @@ func (x *Purge) String() string {
 func (*Purge) ProtoMessage() {}
 
 func (x *Purge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[22]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +4289,7 @@ func (x *Purge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge.ProtoReflect.Descriptor instead.
 func (*Purge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Purge) GetName() string {
@@ -3047,7 +4463,7 @@ type PurgeTarget struct {
 
 func (x *PurgeTarget) Reset() {
 	*x = PurgeTarget{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +4475,7 @@ func (x *PurgeTarget) String() string {
 func (*PurgeTarget) ProtoMessage() {}
 
 func (x *PurgeTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[23]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +4488,7 @@ func (x *PurgeTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTarget.ProtoReflect.Descriptor instead.
 func (*PurgeTarget) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{23}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PurgeTarget) GetUrlEndpointUid() string {
@@ -3116,7 +4532,7 @@ type PurgeFloor struct {
 
 func (x *PurgeFloor) Reset() {
 	*x = PurgeFloor{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +4544,7 @@ func (x *PurgeFloor) String() string {
 func (*PurgeFloor) ProtoMessage() {}
 
 func (x *PurgeFloor) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[24]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +4557,7 @@ func (x *PurgeFloor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeFloor.ProtoReflect.Descriptor instead.
 func (*PurgeFloor) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{24}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PurgeFloor) GetStaleBefore() int64 {
@@ -3170,7 +4586,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +4598,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[25]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +4611,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{25}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Settings) GetSharedHost() string {
@@ -3246,7 +4662,7 @@ type Edge struct {
 
 func (x *Edge) Reset() {
 	*x = Edge{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3258,7 +4674,7 @@ func (x *Edge) String() string {
 func (*Edge) ProtoMessage() {}
 
 func (x *Edge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[26]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3271,7 +4687,7 @@ func (x *Edge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge.ProtoReflect.Descriptor instead.
 func (*Edge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Edge) GetName() string {
@@ -3401,7 +4817,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3413,7 +4829,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3426,7 +4842,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{27}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Rejected) GetKey() string {
@@ -3469,7 +4885,7 @@ type OriginHealth struct {
 
 func (x *OriginHealth) Reset() {
 	*x = OriginHealth{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +4897,7 @@ func (x *OriginHealth) String() string {
 func (*OriginHealth) ProtoMessage() {}
 
 func (x *OriginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +4910,7 @@ func (x *OriginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginHealth.ProtoReflect.Descriptor instead.
 func (*OriginHealth) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OriginHealth) GetEdgesWell() int32 {
@@ -3551,7 +4967,7 @@ type OriginState struct {
 
 func (x *OriginState) Reset() {
 	*x = OriginState{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3563,7 +4979,7 @@ func (x *OriginState) String() string {
 func (*OriginState) ProtoMessage() {}
 
 func (x *OriginState) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3576,7 +4992,7 @@ func (x *OriginState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginState.ProtoReflect.Descriptor instead.
 func (*OriginState) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{29}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *OriginState) GetAccount() string {
@@ -3614,6 +5030,61 @@ func (x *OriginState) GetBreakerOpen() bool {
 	return false
 }
 
+// Edges counts edges.
+type DomainCertificate_Edges struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Edges that have the certificate.
+	Serving int32 `protobuf:"varint,1,opt,name=serving,proto3" json:"serving,omitempty"`
+	// Edges that are connected and are sent the account.
+	Total         int32 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainCertificate_Edges) Reset() {
+	*x = DomainCertificate_Edges{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainCertificate_Edges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainCertificate_Edges) ProtoMessage() {}
+
+func (x *DomainCertificate_Edges) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainCertificate_Edges.ProtoReflect.Descriptor instead.
+func (*DomainCertificate_Edges) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26, 0}
+}
+
+func (x *DomainCertificate_Edges) GetServing() int32 {
+	if x != nil {
+		return x.Serving
+	}
+	return 0
+}
+
+func (x *DomainCertificate_Edges) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 // Absolute URLs, or host and path without a scheme. Without `?`: each query; with `?`: that one. Scheme, port and which
 // bytes are percent-encoded do not count.
 type Purge_Urls struct {
@@ -3626,7 +5097,7 @@ type Purge_Urls struct {
 
 func (x *Purge_Urls) Reset() {
 	*x = Purge_Urls{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +5109,7 @@ func (x *Purge_Urls) String() string {
 func (*Purge_Urls) ProtoMessage() {}
 
 func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +5122,7 @@ func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge_Urls.ProtoReflect.Descriptor instead.
 func (*Purge_Urls) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28, 0}
 }
 
 func (x *Purge_Urls) GetUrls() []string {
@@ -3676,7 +5147,7 @@ type Purge_Edges struct {
 
 func (x *Purge_Edges) Reset() {
 	*x = Purge_Edges{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3688,7 +5159,7 @@ func (x *Purge_Edges) String() string {
 func (*Purge_Edges) ProtoMessage() {}
 
 func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3701,7 +5172,7 @@ func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge_Edges.ProtoReflect.Descriptor instead.
 func (*Purge_Edges) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{22, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28, 1}
 }
 
 func (x *Purge_Edges) GetDone() int32 {
@@ -3740,7 +5211,7 @@ type Edge_Cache struct {
 
 func (x *Edge_Cache) Reset() {
 	*x = Edge_Cache{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +5223,7 @@ func (x *Edge_Cache) String() string {
 func (*Edge_Cache) ProtoMessage() {}
 
 func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +5236,7 @@ func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge_Cache.ProtoReflect.Descriptor instead.
 func (*Edge_Cache) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{26, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32, 0}
 }
 
 func (x *Edge_Cache) GetObjects() int64 {
@@ -4015,7 +5486,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x06remove\x18\x02 \x03(\tB/\xbaH,\x92\x01)\x10\x14\"%r# \x01(d2\x1d^[!#$%&'*+.^_`|~0-9A-Za-z-]+$R\x06remove\x1a6\n" +
 	"\bSetEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcb\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\b\n" +
 	"\fCustomDomain\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xe8\x02R\x04name\x12\x18\n" +
 	"\x02id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x8e\x02R\x02id\x12 \n" +
@@ -4029,7 +5500,14 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\t \x01(\tR\x04etag\x12\x10\n" +
 	"\x03uid\x18\n" +
-	" \x01(\tR\x03uid\";\n" +
+	" \x01(\tR\x03uid\x121\n" +
+	"\x03tls\x18\v \x01(\v2\x1f.edgewalk.topology.v1.DomainTlsR\x03tls\x12H\n" +
+	"\x05https\x18\f \x01(\x0e2(.edgewalk.topology.v1.CustomDomain.HttpsB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05https\x124\n" +
+	"\x04hsts\x18\r \x01(\v2 .edgewalk.topology.v1.DomainHstsR\x04hsts\x12<\n" +
+	"\arecords\x18\x0e \x03(\v2\".edgewalk.topology.v1.DomainRecordR\arecords\x12C\n" +
+	"\townership\x18\x0f \x01(\v2%.edgewalk.topology.v1.DomainOwnershipR\townership\x12=\n" +
+	"\arouting\x18\x10 \x01(\v2#.edgewalk.topology.v1.DomainRoutingR\arouting\x12I\n" +
+	"\vcertificate\x18\x11 \x01(\v2'.edgewalk.topology.v1.DomainCertificateR\vcertificate\";\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aACCOUNT\x10\x01\x12\x10\n" +
@@ -4039,7 +5517,171 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\v\n" +
 	"\aPENDING\x10\x02\x12\r\n" +
-	"\tSUSPENDED\x10\x03\"\x99\x03\n" +
+	"\tSUSPENDED\x10\x03\"7\n" +
+	"\x05Https\x12\x15\n" +
+	"\x11HTTPS_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05ALLOW\x10\x01\x12\f\n" +
+	"\bREDIRECT\x10\x02\"\xb8\x03\n" +
+	"\tDomainTls\x12B\n" +
+	"\x04mode\x18\x01 \x01(\x0e2$.edgewalk.topology.v1.DomainTls.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x123\n" +
+	"\vmin_version\x18\x02 \x01(\tB\x12\xbaH\x0f\xd8\x01\x01r\n" +
+	"R\x031.2R\x031.3R\n" +
+	"minVersion\x12;\n" +
+	"\x06issuer\x18\x03 \x01(\tB#\xbaH \xd8\x01\x01r\x1b2\x19^[a-z0-9][a-z0-9-]{0,62}$R\x06issuer\x12L\n" +
+	"\bkey_type\x18\x04 \x01(\x0e2'.edgewalk.topology.v1.DomainTls.KeyTypeB\b\xbaH\x05\x82\x01\x02\x10\x01R\akeyType\x12)\n" +
+	"\x10fallback_managed\x18\x05 \x01(\bR\x0ffallbackManaged\"@\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aMANAGED\x10\x01\x12\f\n" +
+	"\bUPLOADED\x10\x02\x12\a\n" +
+	"\x03OFF\x10\x03\":\n" +
+	"\aKeyType\x12\x18\n" +
+	"\x14KEY_TYPE_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04P256\x10\x01\x12\v\n" +
+	"\aRSA2048\x10\x02\"\x9a\x01\n" +
+	"\n" +
+	"DomainHsts\x12C\n" +
+	"\amax_age\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80Ή\x1e2\x00R\x06maxAge\x12-\n" +
+	"\x12include_subdomains\x18\x02 \x01(\bR\x11includeSubdomains\x12\x18\n" +
+	"\apreload\x18\x03 \x01(\bR\apreload\"\x96\x02\n" +
+	"\fDomainRecord\x12A\n" +
+	"\x06action\x18\x01 \x01(\x0e2).edgewalk.topology.v1.DomainRecord.ActionR\x06action\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\tR\x05value\x12\x18\n" +
+	"\acurrent\x18\x05 \x03(\tR\acurrent\x12\x16\n" +
+	"\x06option\x18\x06 \x01(\x05R\x06option\x12\x12\n" +
+	"\x04note\x18\a \x01(\tR\x04note\"?\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03SET\x10\x01\x12\n" +
+	"\n" +
+	"\x06DELETE\x10\x02\x12\b\n" +
+	"\x04KEEP\x10\x03\"\xab\x05\n" +
+	"\x0fDomainOwnership\x12A\n" +
+	"\x05state\x18\x01 \x01(\x0e2+.edgewalk.topology.v1.DomainOwnership.StateR\x05state\x12D\n" +
+	"\x06reason\x18\x02 \x01(\x0e2,.edgewalk.topology.v1.DomainOwnership.ReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04seen\x18\x04 \x03(\tR\x04seen\x12\x12\n" +
+	"\x04want\x18\x05 \x03(\tR\x04want\x129\n" +
+	"\n" +
+	"last_check\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlastCheck\x129\n" +
+	"\n" +
+	"next_check\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnextCheck\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"^\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aPENDING\x10\x01\x12\v\n" +
+	"\aTRUSTED\x10\x02\x12\f\n" +
+	"\bVERIFIED\x10\x03\x12\b\n" +
+	"\x04LOST\x10\x04\x12\f\n" +
+	"\bCONFLICT\x10\x05\"\xc4\x01\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tNO_RECORD\x10\x01\x12\x18\n" +
+	"\x14OTHER_ACCOUNT_RECORD\x10\x02\x12\x16\n" +
+	"\x12NAME_SERVER_BEHIND\x10\x03\x12\n" +
+	"\n" +
+	"\x06BY_TXT\x10\x04\x12\f\n" +
+	"\bBY_CNAME\x10\x05\x12\x11\n" +
+	"\rNOT_ASKED_FOR\x10\x06\x12\t\n" +
+	"\x05TAKEN\x10\a\x12\x11\n" +
+	"\rCOULD_NOT_ASK\x10\b\x12\x16\n" +
+	"\x12WILDCARD_NEEDS_TXT\x10\t\"\xb2\x06\n" +
+	"\rDomainRouting\x12?\n" +
+	"\x05state\x18\x01 \x01(\x0e2).edgewalk.topology.v1.DomainRouting.StateR\x05state\x12B\n" +
+	"\x06reason\x18\x02 \x01(\x0e2*.edgewalk.topology.v1.DomainRouting.ReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04seen\x18\x04 \x03(\tR\x04seen\x12\x12\n" +
+	"\x04want\x18\x05 \x03(\tR\x04want\x129\n" +
+	"\n" +
+	"last_check\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlastCheck\x129\n" +
+	"\n" +
+	"next_check\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnextCheck\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12!\n" +
+	"\fname_servers\x18\t \x03(\tR\vnameServers\"z\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aUNKNOWN\x10\x01\x12\b\n" +
+	"\x04HERE\x10\x02\x12\v\n" +
+	"\aPROXIED\x10\x03\x12\t\n" +
+	"\x05MIXED\x10\x04\x12\r\n" +
+	"\tELSEWHERE\x10\x05\x12\f\n" +
+	"\bNXDOMAIN\x10\x06\x12\x0e\n" +
+	"\n" +
+	"DNS_BROKEN\x10\a\"\x92\x02\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"NO_ADDRESS\x10\x01\x12\x11\n" +
+	"\rOTHER_ADDRESS\x10\x02\x12\x18\n" +
+	"\x14OTHER_ACCOUNT_TARGET\x10\x03\x12\x12\n" +
+	"\x0eDANGLING_CNAME\x10\x04\x12\x0e\n" +
+	"\n" +
+	"CNAME_LOOP\x10\x05\x12\x17\n" +
+	"\x13CNAME_BESIDE_OTHERS\x10\x06\x12\x17\n" +
+	"\x13NAME_SERVERS_DIFFER\x10\a\x12\f\n" +
+	"\bSERVFAIL\x10\b\x12\x11\n" +
+	"\rDNSSEC_BROKEN\x10\t\x12\b\n" +
+	"\x04LAME\x10\n" +
+	"\x12\x11\n" +
+	"\rCOULD_NOT_ASK\x10\v\x12\x11\n" +
+	"\rPROBE_TIMEOUT\x10\f\x12\f\n" +
+	"\bWILDCARD\x10\r\"\xcb\b\n" +
+	"\x11DomainCertificate\x12C\n" +
+	"\x05state\x18\x01 \x01(\x0e2-.edgewalk.topology.v1.DomainCertificate.StateR\x05state\x12F\n" +
+	"\x06reason\x18\x02 \x01(\x0e2..edgewalk.topology.v1.DomainCertificate.ReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04seen\x18\x04 \x03(\tR\x04seen\x12\x12\n" +
+	"\x04want\x18\x05 \x03(\tR\x04want\x129\n" +
+	"\n" +
+	"last_check\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlastCheck\x129\n" +
+	"\n" +
+	"next_check\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnextCheck\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x16\n" +
+	"\x06issuer\x18\t \x01(\tR\x06issuer\x127\n" +
+	"\tnot_after\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12C\n" +
+	"\x05edges\x18\v \x01(\v2-.edgewalk.topology.v1.DomainCertificate.EdgesR\x05edges\x12 \n" +
+	"\vcertificate\x18\f \x01(\tR\vcertificate\x1a7\n" +
+	"\x05Edges\x12\x18\n" +
+	"\aserving\x18\x01 \x01(\x05R\aserving\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x05R\x05total\"v\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04NONE\x10\x01\x12\v\n" +
+	"\aWAITING\x10\x02\x12\f\n" +
+	"\bORDERING\x10\x03\x12\n" +
+	"\n" +
+	"\x06ISSUED\x10\x04\x12\f\n" +
+	"\bRENEWING\x10\x05\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x06\x12\v\n" +
+	"\aEXPIRED\x10\a\"\xd5\x02\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tNO_ISSUER\x10\x01\x12\v\n" +
+	"\aTLS_OFF\x10\x02\x12\x10\n" +
+	"\fNOT_UPLOADED\x10\x03\x12\v\n" +
+	"\aCOVERED\x10\x04\x12\r\n" +
+	"\tOWNERSHIP\x10\x05\x12\v\n" +
+	"\aROUTING\x10\x06\x12\a\n" +
+	"\x03CAA\x10\a\x12\t\n" +
+	"\x05QUOTA\x10\b\x12\n" +
+	"\n" +
+	"\x06QUEUED\x10\t\x12\x0f\n" +
+	"\vNEEDS_DNS01\x10\n" +
+	"\x12\x12\n" +
+	"\x0eDNS01_CONFLICT\x10\v\x12\x0e\n" +
+	"\n" +
+	"ISSUER_DNS\x10\f\x12\x15\n" +
+	"\x11ISSUER_CONNECTION\x10\r\x12\x17\n" +
+	"\x13ISSUER_UNAUTHORIZED\x10\x0e\x12\x13\n" +
+	"\x0fISSUER_REJECTED\x10\x0f\x12\x0f\n" +
+	"\vISSUER_DOWN\x10\x10\x12\x11\n" +
+	"\rISSUER_PAUSED\x10\x11\x12\x0f\n" +
+	"\vISSUER_BUSY\x10\x12\x12\r\n" +
+	"\tENDS_SOON\x10\x13\"\x99\x03\n" +
 	"\tMediaFile\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xb0\tR\x04name\x12\x18\n" +
 	"\x02id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x81\bR\x02id\x12\x10\n" +
@@ -4160,8 +5802,8 @@ func file_edgewalk_topology_v1_topology_proto_rawDescGZIP() []byte {
 	return file_edgewalk_topology_v1_topology_proto_rawDescData
 }
 
-var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 20)
+var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(Account_State)(0),              // 0: edgewalk.topology.v1.Account.State
 	(UrlEndpoint_OnInconclusive)(0), // 1: edgewalk.topology.v1.UrlEndpoint.OnInconclusive
@@ -4171,116 +5813,161 @@ var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(QueryPolicy_Mode)(0),           // 5: edgewalk.topology.v1.QueryPolicy.Mode
 	(CustomDomain_Mode)(0),          // 6: edgewalk.topology.v1.CustomDomain.Mode
 	(CustomDomain_State)(0),         // 7: edgewalk.topology.v1.CustomDomain.State
-	(Purge_Kind)(0),                 // 8: edgewalk.topology.v1.Purge.Kind
-	(Purge_State)(0),                // 9: edgewalk.topology.v1.Purge.State
-	(*Account)(nil),                 // 10: edgewalk.topology.v1.Account
-	(*AccountLimits)(nil),           // 11: edgewalk.topology.v1.AccountLimits
-	(*Origin)(nil),                  // 12: edgewalk.topology.v1.Origin
-	(*OriginBreaker)(nil),           // 13: edgewalk.topology.v1.OriginBreaker
-	(*OriginTimeouts)(nil),          // 14: edgewalk.topology.v1.OriginTimeouts
-	(*RequestHeader)(nil),           // 15: edgewalk.topology.v1.RequestHeader
-	(*WebOrigin)(nil),               // 16: edgewalk.topology.v1.WebOrigin
-	(*S3Origin)(nil),                // 17: edgewalk.topology.v1.S3Origin
-	(*GcsOrigin)(nil),               // 18: edgewalk.topology.v1.GcsOrigin
-	(*AzureBlobOrigin)(nil),         // 19: edgewalk.topology.v1.AzureBlobOrigin
-	(*WebProxyOrigin)(nil),          // 20: edgewalk.topology.v1.WebProxyOrigin
-	(*AkeneoOrigin)(nil),            // 21: edgewalk.topology.v1.AkeneoOrigin
-	(*OriginSecrets)(nil),           // 22: edgewalk.topology.v1.OriginSecrets
-	(*SealedSecrets)(nil),           // 23: edgewalk.topology.v1.SealedSecrets
-	(*UrlEndpoint)(nil),             // 24: edgewalk.topology.v1.UrlEndpoint
-	(*DefaultImage)(nil),            // 25: edgewalk.topology.v1.DefaultImage
-	(*CachePolicy)(nil),             // 26: edgewalk.topology.v1.CachePolicy
-	(*QueryPolicy)(nil),             // 27: edgewalk.topology.v1.QueryPolicy
-	(*Cors)(nil),                    // 28: edgewalk.topology.v1.Cors
-	(*ResponseHeaders)(nil),         // 29: edgewalk.topology.v1.ResponseHeaders
-	(*CustomDomain)(nil),            // 30: edgewalk.topology.v1.CustomDomain
-	(*MediaFile)(nil),               // 31: edgewalk.topology.v1.MediaFile
-	(*Purge)(nil),                   // 32: edgewalk.topology.v1.Purge
-	(*PurgeTarget)(nil),             // 33: edgewalk.topology.v1.PurgeTarget
-	(*PurgeFloor)(nil),              // 34: edgewalk.topology.v1.PurgeFloor
-	(*Settings)(nil),                // 35: edgewalk.topology.v1.Settings
-	(*Edge)(nil),                    // 36: edgewalk.topology.v1.Edge
-	(*Rejected)(nil),                // 37: edgewalk.topology.v1.Rejected
-	(*OriginHealth)(nil),            // 38: edgewalk.topology.v1.OriginHealth
-	(*OriginState)(nil),             // 39: edgewalk.topology.v1.OriginState
-	nil,                             // 40: edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	nil,                             // 41: edgewalk.topology.v1.SealedSecrets.ValuesEntry
-	nil,                             // 42: edgewalk.topology.v1.ResponseHeaders.SetEntry
-	(*Purge_Urls)(nil),              // 43: edgewalk.topology.v1.Purge.Urls
-	(*Purge_Edges)(nil),             // 44: edgewalk.topology.v1.Purge.Edges
-	(*Edge_Cache)(nil),              // 45: edgewalk.topology.v1.Edge.Cache
-	(*timestamppb.Timestamp)(nil),   // 46: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 47: google.protobuf.Duration
+	(CustomDomain_Https)(0),         // 8: edgewalk.topology.v1.CustomDomain.Https
+	(DomainTls_Mode)(0),             // 9: edgewalk.topology.v1.DomainTls.Mode
+	(DomainTls_KeyType)(0),          // 10: edgewalk.topology.v1.DomainTls.KeyType
+	(DomainRecord_Action)(0),        // 11: edgewalk.topology.v1.DomainRecord.Action
+	(DomainOwnership_State)(0),      // 12: edgewalk.topology.v1.DomainOwnership.State
+	(DomainOwnership_Reason)(0),     // 13: edgewalk.topology.v1.DomainOwnership.Reason
+	(DomainRouting_State)(0),        // 14: edgewalk.topology.v1.DomainRouting.State
+	(DomainRouting_Reason)(0),       // 15: edgewalk.topology.v1.DomainRouting.Reason
+	(DomainCertificate_State)(0),    // 16: edgewalk.topology.v1.DomainCertificate.State
+	(DomainCertificate_Reason)(0),   // 17: edgewalk.topology.v1.DomainCertificate.Reason
+	(Purge_Kind)(0),                 // 18: edgewalk.topology.v1.Purge.Kind
+	(Purge_State)(0),                // 19: edgewalk.topology.v1.Purge.State
+	(*Account)(nil),                 // 20: edgewalk.topology.v1.Account
+	(*AccountLimits)(nil),           // 21: edgewalk.topology.v1.AccountLimits
+	(*Origin)(nil),                  // 22: edgewalk.topology.v1.Origin
+	(*OriginBreaker)(nil),           // 23: edgewalk.topology.v1.OriginBreaker
+	(*OriginTimeouts)(nil),          // 24: edgewalk.topology.v1.OriginTimeouts
+	(*RequestHeader)(nil),           // 25: edgewalk.topology.v1.RequestHeader
+	(*WebOrigin)(nil),               // 26: edgewalk.topology.v1.WebOrigin
+	(*S3Origin)(nil),                // 27: edgewalk.topology.v1.S3Origin
+	(*GcsOrigin)(nil),               // 28: edgewalk.topology.v1.GcsOrigin
+	(*AzureBlobOrigin)(nil),         // 29: edgewalk.topology.v1.AzureBlobOrigin
+	(*WebProxyOrigin)(nil),          // 30: edgewalk.topology.v1.WebProxyOrigin
+	(*AkeneoOrigin)(nil),            // 31: edgewalk.topology.v1.AkeneoOrigin
+	(*OriginSecrets)(nil),           // 32: edgewalk.topology.v1.OriginSecrets
+	(*SealedSecrets)(nil),           // 33: edgewalk.topology.v1.SealedSecrets
+	(*UrlEndpoint)(nil),             // 34: edgewalk.topology.v1.UrlEndpoint
+	(*DefaultImage)(nil),            // 35: edgewalk.topology.v1.DefaultImage
+	(*CachePolicy)(nil),             // 36: edgewalk.topology.v1.CachePolicy
+	(*QueryPolicy)(nil),             // 37: edgewalk.topology.v1.QueryPolicy
+	(*Cors)(nil),                    // 38: edgewalk.topology.v1.Cors
+	(*ResponseHeaders)(nil),         // 39: edgewalk.topology.v1.ResponseHeaders
+	(*CustomDomain)(nil),            // 40: edgewalk.topology.v1.CustomDomain
+	(*DomainTls)(nil),               // 41: edgewalk.topology.v1.DomainTls
+	(*DomainHsts)(nil),              // 42: edgewalk.topology.v1.DomainHsts
+	(*DomainRecord)(nil),            // 43: edgewalk.topology.v1.DomainRecord
+	(*DomainOwnership)(nil),         // 44: edgewalk.topology.v1.DomainOwnership
+	(*DomainRouting)(nil),           // 45: edgewalk.topology.v1.DomainRouting
+	(*DomainCertificate)(nil),       // 46: edgewalk.topology.v1.DomainCertificate
+	(*MediaFile)(nil),               // 47: edgewalk.topology.v1.MediaFile
+	(*Purge)(nil),                   // 48: edgewalk.topology.v1.Purge
+	(*PurgeTarget)(nil),             // 49: edgewalk.topology.v1.PurgeTarget
+	(*PurgeFloor)(nil),              // 50: edgewalk.topology.v1.PurgeFloor
+	(*Settings)(nil),                // 51: edgewalk.topology.v1.Settings
+	(*Edge)(nil),                    // 52: edgewalk.topology.v1.Edge
+	(*Rejected)(nil),                // 53: edgewalk.topology.v1.Rejected
+	(*OriginHealth)(nil),            // 54: edgewalk.topology.v1.OriginHealth
+	(*OriginState)(nil),             // 55: edgewalk.topology.v1.OriginState
+	nil,                             // 56: edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	nil,                             // 57: edgewalk.topology.v1.SealedSecrets.ValuesEntry
+	nil,                             // 58: edgewalk.topology.v1.ResponseHeaders.SetEntry
+	(*DomainCertificate_Edges)(nil), // 59: edgewalk.topology.v1.DomainCertificate.Edges
+	(*Purge_Urls)(nil),              // 60: edgewalk.topology.v1.Purge.Urls
+	(*Purge_Edges)(nil),             // 61: edgewalk.topology.v1.Purge.Edges
+	(*Edge_Cache)(nil),              // 62: edgewalk.topology.v1.Edge.Cache
+	(*timestamppb.Timestamp)(nil),   // 63: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 64: google.protobuf.Duration
 }
 var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	0,  // 0: edgewalk.topology.v1.Account.state:type_name -> edgewalk.topology.v1.Account.State
-	46, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	46, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
-	11, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
-	11, // 4: edgewalk.topology.v1.Account.effective_limits:type_name -> edgewalk.topology.v1.AccountLimits
-	47, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
-	47, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
-	14, // 7: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
-	15, // 8: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
-	16, // 9: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
-	17, // 10: edgewalk.topology.v1.Origin.s3:type_name -> edgewalk.topology.v1.S3Origin
-	18, // 11: edgewalk.topology.v1.Origin.gcs:type_name -> edgewalk.topology.v1.GcsOrigin
-	19, // 12: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
-	20, // 13: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
-	21, // 14: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
-	46, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
-	46, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
-	38, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
-	13, // 18: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
-	47, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
-	47, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
-	47, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
-	47, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
-	40, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	41, // 24: edgewalk.topology.v1.SealedSecrets.values:type_name -> edgewalk.topology.v1.SealedSecrets.ValuesEntry
-	25, // 25: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
-	26, // 26: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
-	47, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
-	28, // 28: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
-	29, // 29: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
-	46, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	46, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	63, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	63, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	21, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
+	21, // 4: edgewalk.topology.v1.Account.effective_limits:type_name -> edgewalk.topology.v1.AccountLimits
+	64, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
+	64, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
+	24, // 7: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
+	25, // 8: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
+	26, // 9: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
+	27, // 10: edgewalk.topology.v1.Origin.s3:type_name -> edgewalk.topology.v1.S3Origin
+	28, // 11: edgewalk.topology.v1.Origin.gcs:type_name -> edgewalk.topology.v1.GcsOrigin
+	29, // 12: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
+	30, // 13: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
+	31, // 14: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
+	63, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
+	63, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
+	54, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
+	23, // 18: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
+	64, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
+	64, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
+	64, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
+	64, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
+	56, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	57, // 24: edgewalk.topology.v1.SealedSecrets.values:type_name -> edgewalk.topology.v1.SealedSecrets.ValuesEntry
+	35, // 25: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
+	36, // 26: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
+	64, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
+	38, // 28: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
+	39, // 29: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
+	63, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	63, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 32: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
 	2,  // 33: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
 	3,  // 34: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
 	4,  // 35: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
-	47, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
-	47, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
-	47, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
-	47, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
-	47, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
-	27, // 41: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
+	64, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
+	64, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
+	64, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
+	64, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
+	64, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
+	37, // 41: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
 	5,  // 42: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
-	42, // 43: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
+	58, // 43: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
 	6,  // 44: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
 	7,  // 45: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
-	46, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
-	46, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
-	46, // 48: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
-	46, // 49: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 50: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
-	43, // 51: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
-	9,  // 52: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
-	44, // 53: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
-	46, // 54: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
-	33, // 55: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
-	47, // 56: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
-	46, // 57: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	45, // 58: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	37, // 59: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	39, // 60: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
-	46, // 61: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
-	46, // 62: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	63, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
+	63, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
+	41, // 48: edgewalk.topology.v1.CustomDomain.tls:type_name -> edgewalk.topology.v1.DomainTls
+	8,  // 49: edgewalk.topology.v1.CustomDomain.https:type_name -> edgewalk.topology.v1.CustomDomain.Https
+	42, // 50: edgewalk.topology.v1.CustomDomain.hsts:type_name -> edgewalk.topology.v1.DomainHsts
+	43, // 51: edgewalk.topology.v1.CustomDomain.records:type_name -> edgewalk.topology.v1.DomainRecord
+	44, // 52: edgewalk.topology.v1.CustomDomain.ownership:type_name -> edgewalk.topology.v1.DomainOwnership
+	45, // 53: edgewalk.topology.v1.CustomDomain.routing:type_name -> edgewalk.topology.v1.DomainRouting
+	46, // 54: edgewalk.topology.v1.CustomDomain.certificate:type_name -> edgewalk.topology.v1.DomainCertificate
+	9,  // 55: edgewalk.topology.v1.DomainTls.mode:type_name -> edgewalk.topology.v1.DomainTls.Mode
+	10, // 56: edgewalk.topology.v1.DomainTls.key_type:type_name -> edgewalk.topology.v1.DomainTls.KeyType
+	64, // 57: edgewalk.topology.v1.DomainHsts.max_age:type_name -> google.protobuf.Duration
+	11, // 58: edgewalk.topology.v1.DomainRecord.action:type_name -> edgewalk.topology.v1.DomainRecord.Action
+	12, // 59: edgewalk.topology.v1.DomainOwnership.state:type_name -> edgewalk.topology.v1.DomainOwnership.State
+	13, // 60: edgewalk.topology.v1.DomainOwnership.reason:type_name -> edgewalk.topology.v1.DomainOwnership.Reason
+	63, // 61: edgewalk.topology.v1.DomainOwnership.last_check:type_name -> google.protobuf.Timestamp
+	63, // 62: edgewalk.topology.v1.DomainOwnership.next_check:type_name -> google.protobuf.Timestamp
+	63, // 63: edgewalk.topology.v1.DomainOwnership.since:type_name -> google.protobuf.Timestamp
+	14, // 64: edgewalk.topology.v1.DomainRouting.state:type_name -> edgewalk.topology.v1.DomainRouting.State
+	15, // 65: edgewalk.topology.v1.DomainRouting.reason:type_name -> edgewalk.topology.v1.DomainRouting.Reason
+	63, // 66: edgewalk.topology.v1.DomainRouting.last_check:type_name -> google.protobuf.Timestamp
+	63, // 67: edgewalk.topology.v1.DomainRouting.next_check:type_name -> google.protobuf.Timestamp
+	63, // 68: edgewalk.topology.v1.DomainRouting.since:type_name -> google.protobuf.Timestamp
+	16, // 69: edgewalk.topology.v1.DomainCertificate.state:type_name -> edgewalk.topology.v1.DomainCertificate.State
+	17, // 70: edgewalk.topology.v1.DomainCertificate.reason:type_name -> edgewalk.topology.v1.DomainCertificate.Reason
+	63, // 71: edgewalk.topology.v1.DomainCertificate.last_check:type_name -> google.protobuf.Timestamp
+	63, // 72: edgewalk.topology.v1.DomainCertificate.next_check:type_name -> google.protobuf.Timestamp
+	63, // 73: edgewalk.topology.v1.DomainCertificate.since:type_name -> google.protobuf.Timestamp
+	63, // 74: edgewalk.topology.v1.DomainCertificate.not_after:type_name -> google.protobuf.Timestamp
+	59, // 75: edgewalk.topology.v1.DomainCertificate.edges:type_name -> edgewalk.topology.v1.DomainCertificate.Edges
+	63, // 76: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
+	63, // 77: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
+	18, // 78: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
+	60, // 79: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
+	19, // 80: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
+	61, // 81: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
+	63, // 82: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
+	49, // 83: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
+	64, // 84: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
+	63, // 85: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	62, // 86: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	53, // 87: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	55, // 88: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
+	63, // 89: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
+	63, // 90: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
+	91, // [91:91] is the sub-list for method output_type
+	91, // [91:91] is the sub-list for method input_type
+	91, // [91:91] is the sub-list for extension type_name
+	91, // [91:91] is the sub-list for extension extendee
+	0,  // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_topology_v1_topology_proto_init() }
@@ -4300,7 +5987,7 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 	file_edgewalk_topology_v1_topology_proto_msgTypes[3].OneofWrappers = []any{}
 	file_edgewalk_topology_v1_topology_proto_msgTypes[6].OneofWrappers = []any{}
 	file_edgewalk_topology_v1_topology_proto_msgTypes[15].OneofWrappers = []any{}
-	file_edgewalk_topology_v1_topology_proto_msgTypes[22].OneofWrappers = []any{
+	file_edgewalk_topology_v1_topology_proto_msgTypes[28].OneofWrappers = []any{
 		(*Purge_Urls_)(nil),
 		(*Purge_Prefix)(nil),
 		(*Purge_Tag)(nil),
@@ -4312,8 +5999,8 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_topology_v1_topology_proto_rawDesc), len(file_edgewalk_topology_v1_topology_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   36,
+			NumEnums:      20,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
