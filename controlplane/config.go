@@ -44,6 +44,11 @@ type Config struct {
 	// media listener are. Defaults 127.0.0.1:7070 to 7073. Only loopback, unless TLS and tokens are given or InsecureListen
 	// is set. Metrics at another address ask for an admin token if there is one.
 	AdminAddr, EdgeAddr, HTTPAddr, MediaAddr string
+	// DashboardHosts are the names, `host` or `host:port`, under which browsers and programs may call the REST API and the dashboard
+	// at HTTPAddr, besides that address itself. Default none.
+	DashboardHosts []string
+	// NoDashboard serves no dashboard at HTTPAddr.
+	NoDashboard bool
 	// PeerAddr is where other control planes of the same etcd cluster connect, each known by a certificate whose hash it has put
 	// into etcd. Not used with the embedded etcd. Default :0, any port.
 	PeerAddr string

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/adminconn"
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
@@ -60,6 +62,10 @@ type ControlPlane struct {
 	edges      *edgesvc.Service
 	admin      *adminsvc.Service
 	auth       *auth.Auth
+
+	// adminConn is how rest and dashboard reach the admin API. Either of them may be nil.
+	adminConn       *adminconn.Conn
+	rest, dashboard http.Handler
 
 	adminServer, edgeServer *grpc.Server
 	mediaServer, httpServer *http.Server
@@ -178,7 +184,21 @@ func (c *ControlPlane) buildServers(p parsed) error {
 	if p.server != nil {
 		c.mediaServer.TLSConfig = c.identities.TLS(p.server)
 	}
-	c.httpServer = &http.Server{Handler: c.health(), TLSConfig: p.server.Clone(), ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, MaxHeaderBytes: maxHeader}
+	if c.adminConn, err = adminconn.New(c.admin.NewServer(grpc.MaxConcurrentStreams(math.MaxInt32))); err != nil {
+		return err
+	}
+	// Handlers that take longer move these deadlines by http.ResponseController.
+	c.httpServer = &http.Server{
+		Handler: c.httpHandler(), ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+	}
+	if p.server != nil {
+		c.httpServer.TLSConfig = p.server.Clone()
+	}
+	if cas := p.clientAuthorities(); cas != nil {
+		// Who measures or probes needs none; see forAdmins.
+		c.httpServer.TLSConfig.ClientCAs, c.httpServer.TLSConfig.ClientAuth = cas, tls.VerifyClientCertIfGiven
+	}
 	return nil
 }
 
@@ -407,8 +427,10 @@ func (c *ControlPlane) Loaded() <-chan struct{} { return c.feed.Loaded() }
 const (
 	// drainTime bounds the end of edges' streams and of admins' calls.
 	drainTime = 10 * time.Second
-	// healthTimeout bounds requests for metrics and health.
-	healthTimeout = 10 * time.Second
+	// httpTimeout bounds requests at --http-addr.
+	httpTimeout = 10 * time.Second
+	// maxStreams are the requests at once of one HTTP/2 connection there.
+	maxStreams = 64
 	// mediaReadTimeout bounds what an edge sends of a request, which has no content.
 	mediaReadTimeout = 5 * time.Second
 	// maxHeader bounds the fields of a request, in bytes.
@@ -436,6 +458,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	front.Go(func() error { return c.watchEtcd(frontCtx, backCtx) })
 	front.Go(func() error { return c.admin.Run(frontCtx) })
 	front.Go(func() error { return c.adminServer.Serve(c.listeners.admin) })
+	front.Go(c.adminConn.Serve)
 	front.Go(func() error { return c.edgeServer.Serve(c.listeners.edge) })
 	front.Go(func() error { return c.serveMedia() })
 	front.Go(func() error { return serveHTTP(c.httpServer, c.listeners.http) })
@@ -512,6 +535,7 @@ func (c *ControlPlane) drain(ctx context.Context) {
 		})
 	}
 	all.Wait()
+	c.adminConn.Close() // after the requests that use it
 }
 
 // stopGRPC lets calls end until ctx does.
@@ -524,6 +548,9 @@ func stopGRPC(ctx context.Context, s *grpc.Server) {
 // close gives back what build has taken, the last first.
 func (c *ControlPlane) close() {
 	c.listeners.close()
+	if c.adminConn != nil {
+		c.adminConn.Close()
+	}
 	if c.library != nil {
 		c.library.Close()
 	}

@@ -17,9 +17,8 @@ import (
 // readyTimeout bounds the question to etcd that a probe asks.
 const readyTimeout = 2 * time.Second
 
-// health serves /metrics, /healthz and /readyz.
-func (c *ControlPlane) health() http.Handler {
-	mux := http.NewServeMux()
+// addHealth adds /metrics, /healthz and /readyz.
+func (c *ControlPlane) addHealth(mux *http.ServeMux) {
 	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{Registry: c.registry})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -29,7 +28,6 @@ func (c *ControlPlane) health() http.Handler {
 		}
 		fmt.Fprint(w, text)
 	})
-	return mux
 }
 
 // guard asks for a token that may read metrics (RFC 6750). Probes never need one.

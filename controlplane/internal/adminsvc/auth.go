@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/adminconn"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/internal/listen"
 )
@@ -22,6 +23,7 @@ import (
 // tap refuses a call as soon as its header has come, before any of its messages takes memory, if its caller is not known or may not
 // call the method at all.
 func (s *Service) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	ctx = adminconn.Incoming(ctx)
 	if info.FullMethodName == healthv1.Health_Check_FullMethodName {
 		if err := s.takeProbe(ctx); err != nil {
 			return ctx, s.observe(ctx, info.FullMethodName, nil, nil, err, 0)
