@@ -93,15 +93,14 @@ func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Ex
 	if alone {
 		target.Path = "/"
 	}
-	for _, c := range a.cache.Inspect(&httpcache.Request{
-		Method: http.MethodGet, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Fields: new(field.Lines),
-	}) {
+	request := walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch()}
+	for _, c := range a.cache.Inspect(&httpcache.Request{Method: http.MethodGet, Request: request, Fields: new(field.Lines)}) {
 		e.Cached = append(e.Cached, &topologyv1.Explanation_Cached{
 			Status: int32(c.Status), Supplier: c.Supplier, Stored: timestamppb.New(c.At), Age: durationpb.New(c.Age), Ttl: durationpb.New(c.TTL),
 			SizeBytes: c.Length, Use: c.Use,
 		})
 	}
-	x := a.walker.Explain(ctx, walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Header: field.Map{}})
+	x := a.walker.Explain(ctx, &request)
 	for _, s := range x.Steps {
 		e.Steps = append(e.Steps, stepOf(s))
 	}

@@ -424,11 +424,11 @@ func (k *Keeper) fetch(ctx context.Context, root *route.Root, sha prefix, from s
 	if a == nil || a.Default() == nil {
 		return nil, errors.New("the account is gone")
 	}
-	request := walk.Request{
+	request := &walk.Request{
 		Target:   topology.Target{Account: a, Endpoint: a.Default(), Path: "/" + from.path, Object: from.path, ObjectOK: true},
 		Revision: root.Revision(),
 	}
-	result := k.cfg.Walker.From(ctx, request, walk.Supplier{UID: walk.LibraryUID}, walk.Ask{})
+	result := k.cfg.Walker.From(ctx, request, walk.Supplier{UID: walk.LibraryUID}, walk.Conditions{})
 	if result.Kind != walk.Found {
 		detail := "the Media Library does not have it"
 		if n := len(result.Steps); n > 0 {

@@ -199,8 +199,8 @@ func (s *Server) answer(x *exchange) {
 		x.refuse(http.StatusForbidden, "a service worker would act for every account of this host; serve it from a domain of your own")
 	default:
 		x.asked = httpcache.Request{
-			Method: x.Method, Target: target, Revision: root.Revision(), Epoch: root.Epoch(), Fields: &x.Fields, Client: s.speaksFor(x, &target),
-			Holder: x.holder, Now: x.Now,
+			Method: x.Method, Request: walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch()},
+			Fields: &x.Fields, Client: s.speaksFor(x, &target), Holder: x.holder, Now: x.Now,
 		}
 		if target.AccountAlone() {
 			s.serveFolder(x, query)

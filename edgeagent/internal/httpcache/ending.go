@@ -44,7 +44,7 @@ type ending struct {
 func endingOf(f *fill, res *walk.Result) ending {
 	e := ending{
 		definite: res.Kind == walk.NotFound, status: res.Status, retryAfter: res.RetryAfter, proxyError: res.ProxyError,
-		at: f.c.cfg.Now(), scope: *f.first.scope(), asof: f.req.Revision, version: f.first.walkVersion(),
+		at: f.c.cfg.Now(), scope: *f.first.scope(), asof: f.first.Revision, version: f.first.walkVersion(),
 	}
 	if e.definite {
 		// Some step may have said so a while ago, to another request. This one must not make it

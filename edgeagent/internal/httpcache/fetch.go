@@ -41,12 +41,19 @@ var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
 
 // run makes the walk and publishes what it found.
 func (f *fill) run() {
-	res := f.c.cfg.Walker.Find(f.ctx, f.req)
+	var stored walk.Stored
+	if f.stored.ok {
+		stored = walk.Stored{
+			Supplier: f.stored.supplier, ETag: f.stored.vals.ETag, LastModified: f.stored.vals.LastModified,
+			Library: f.stored.library, UseOnError: f.stored.use.OnError,
+		}
+	}
+	res := f.c.cfg.Walker.Find(f.ctx, &f.first.Request.Request, stored)
 	if res.Kind == walk.NotModified && !f.confirms(res) {
 		// A 304 about another reply (RFC 9111 4.3.4): ask for the file itself.
 		res.Response.Body.Close()
-		f.req.Stored, f.stored = nil, candidate{}
-		res = f.c.cfg.Walker.Find(f.ctx, f.req)
+		f.stored, stored = candidate{}, walk.Stored{UseOnError: stored.UseOnError}
+		res = f.c.cfg.Walker.Find(f.ctx, &f.first.Request.Request, stored)
 	}
 	switch res.Kind {
 	case walk.NotModified:
@@ -78,7 +85,7 @@ func (f *fill) judgeResponse(
 	fresh = rfc9111.Evaluate(rfc9111.Response{
 		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came,
 		Library:    res.Supplier.UID == walk.LibraryUID,
-		Authorized: len(f.req.Header["Authorization"]) > 0 && slices.Contains(res.Forwarded, "Authorization"),
+		Authorized: len(f.first.Header["Authorization"]) > 0 && slices.Contains(res.Forwarded, "Authorization"),
 	}, *f.first.policy)
 	if res.EarlierInconclusive {
 		fresh = fresh.Cap(capped)
@@ -104,7 +111,7 @@ func (f *fill) confirmed(res *walk.Result) {
 	fresh, asked, came := f.judgeResponse(old.Status, header, res)
 	f.clean(header, res, came)
 	head := *old
-	head.RequestTime, head.ResponseTime, head.Asof = asked, came, f.req.Revision
+	head.RequestTime, head.ResponseTime, head.Asof = asked, came, f.first.Revision
 	if len(tags) > 0 {
 		head.Scope.Tags = tags
 	}
@@ -218,7 +225,7 @@ func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 	}
 	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	media = strings.ToLower(strings.TrimSpace(media))
-	if !rfc9111.Named(f.req.Header.Get("Accept"), media) {
+	if !rfc9111.Named(f.first.Header.Get("Accept"), media) {
 		return false
 	}
 	byPath, _ := contenttype.Of(f.first.Target.Path)
@@ -251,7 +258,7 @@ func (f *fill) found(res *walk.Result) {
 	head := objects.Head{
 		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field),
 		RequestTime: asked, ResponseTime: came,
-		Length: resp.Length, Scope: *f.first.scope(), Asof: f.req.Revision,
+		Length: resp.Length, Scope: *f.first.scope(), Asof: f.first.Revision,
 	}
 	head.Scope.Tags = tags
 	m := metaOf(res, fresh)
@@ -289,7 +296,7 @@ func (f *fill) choseCoding(h field.Map) bool {
 // codes it itself, or it is kept as it was uploaded.
 func (f *fill) mayCodeForOthers(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
-	return f.req.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
+	return f.first.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
 		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
 }
 
@@ -352,7 +359,7 @@ func (f *fill) pass(r result, soon bool) {
 // store publishes a reply that is stored, and carries its body.
 func (f *fill) store(r result) {
 	f.c.misses.drop(f.key)
-	fill := f.c.cfg.Store.Begin(f.key, f.req.Revision)
+	fill := f.c.cfg.Store.Begin(f.key, f.first.Revision)
 	if err := fill.Head(r.head); err != nil {
 		f.c.cfg.Logger.Error("reply cannot be stored", "path", r.head.Scope.Path, "err", err)
 		r.kind, r.pass, r.detail = resultPass, r.walk.Response, "head"

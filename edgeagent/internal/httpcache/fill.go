@@ -33,7 +33,6 @@ type fill struct {
 	release func()
 
 	key     objects.Key
-	req     walk.Request
 	first   *query    // the request it was started for, as it was then
 	stored  candidate // what is being revalidated, if ok
 	forward rfc9111.Forward
@@ -226,22 +225,17 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 	}
 	// The fill outlives the request, so it keeps nothing of the client's.
 	own := query{
-		Request: &Request{Method: http.MethodGet, Target: q.Target, Revision: q.Revision},
+		Request: &Request{Method: http.MethodGet, Request: q.Request.Request},
 		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
 	}
+	own.Header = own.sent
 	f = &fill{
 		c: c, release: release, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo,
 		onDisk:  !c.cfg.Store.Hung(),
 		interim: make(chan interim, maxInterim), published: make(chan struct{}), passed: make(chan struct{}),
-		req: walk.Request{Target: q.Target, Revision: q.Revision, Epoch: q.Epoch, Header: q.header()},
 	}
 	if q.best.ok {
 		f.stored = q.best
-		f.req.StopOnInconclusive = q.best.use.OnError
-		f.req.Stored = &walk.Stored{
-			Supplier: q.best.supplier, ETag: q.best.vals.ETag, LastModified: q.best.vals.LastModified,
-			Library: q.best.library,
-		}
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
 	f.ctx = walk.WithInterim(f.ctx, f.passOn)
@@ -334,7 +328,7 @@ func (f *fill) matches(q *query) bool {
 		return f.result.kind == resultBody && f.ctx.Err() == nil && q.selects(h.Selecting) &&
 			f.current(q, h, &f.result.meta)
 	}
-	if f.c.cfg.Purges.Check(f.first.scope(), f.req.Revision) != purges.None ||
+	if f.c.cfg.Purges.Check(f.first.scope(), f.first.Revision) != purges.None ||
 		f.first.walkVersion() != q.walkVersion() {
 		return false
 	}
@@ -489,7 +483,7 @@ func (f *fill) carry(n int) bool {
 // claim takes the body of a reply that is not stored, for one request that origins would see just
 // like the one the fill was started for.
 func (f *fill) claim(q *query) bool {
-	if !sameHeader(q.header(), f.req.Header) {
+	if !sameHeader(q.header(), f.first.Header) {
 		return false
 	}
 	f.mu.Lock()

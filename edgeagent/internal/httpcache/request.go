@@ -16,6 +16,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -23,12 +24,8 @@ import (
 // Request is one GET or HEAD for a file.
 type Request struct {
 	Method string
-	// Target is where topology.Locate says the URL leads.
-	Target topology.Target
-	// Revision is the revision of the topology that Target was located in.
-	Revision int64
-	// Epoch is the identity of the history that Revision and the uids in Target are places in.
-	Epoch string
+	// Request is what it is for. The cache makes its Header of Fields and Client.
+	walk.Request
 	// Fields are the client's. They are only read.
 	Fields *field.Lines
 	// Client is whom the request is from, for origins that ask for it. It counts only where the

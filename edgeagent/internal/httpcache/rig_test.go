@@ -216,7 +216,9 @@ func (r *rig) request(method, url string, header http.Header) *Request {
 	if refusal != nil {
 		r.t.Errorf("%s: %+v", url, refusal)
 	}
-	return &Request{Method: method, Target: target, Revision: r.revision, Epoch: "test", Fields: linesOf(header)}
+	return &Request{
+		Method: method, Request: walk.Request{Target: target, Revision: r.revision, Epoch: "test"}, Fields: linesOf(header),
+	}
 }
 
 // linesOf has the fields of a header as they would be received.

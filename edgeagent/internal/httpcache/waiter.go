@@ -145,7 +145,7 @@ func (w *waiter) reply(from source, length int64, status int, outcome Outcome) *
 func (w *waiter) confirmed() (r *Reply, again bool) {
 	// What may no longer be stored is for the client whose request the supplier has seen, and for
 	// those just like it.
-	if !w.fits() || w.f.result.detail != "" && !sameHeader(w.q.header(), w.f.req.Header) {
+	if !w.fits() || w.f.result.detail != "" && !sameHeader(w.q.header(), w.f.first.Header) {
 		return nil, true
 	}
 	r = new(Reply)
@@ -230,7 +230,7 @@ func (w *waiter) ahead(a *answer) *Reply {
 // fromSupplier asks the supplier for one part of the file; nil if it does not give exactly that.
 func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	w.done() // nobody else waits for this request's round trip
-	ask := walk.Ask{Range: fmt.Sprintf("bytes=%d-%d", span.Start, span.Start+span.Length-1)}
+	ask := walk.Conditions{Range: fmt.Sprintf("bytes=%d-%d", span.Start, span.Start+span.Length-1)}
 	if rfc9111.IsStrong(a.vals.ETag) {
 		ask.IfRange = a.vals.ETag
 	}
@@ -238,9 +238,9 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	if refused != "" {
 		return nil
 	}
-	req := w.f.req
+	req := w.f.first.Request.Request
 	req.Header = w.q.header() // with its own credentials, not those of the request that started the fill
-	res := w.c.cfg.Walker.From(w.ctx, req, a.supplier, ask)
+	res := w.c.cfg.Walker.From(w.ctx, &req, a.supplier, ask)
 	if res.Kind != walk.Found {
 		release()
 		return nil

@@ -11,6 +11,8 @@ import (
 // What is asked and what comes of it are of package kind. Who asks origins needs this package
 // alone.
 type (
+	// Request is [kind.Request].
+	Request = kind.Request
 	// Ask is [kind.Ask].
 	Ask = kind.Ask
 	// Conditions is [kind.Conditions].

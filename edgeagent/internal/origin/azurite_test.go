@@ -112,7 +112,7 @@ func putAzure(t *testing.T, o *topology.Origin, to string, fields http.Header, b
 		plain.Opaque = req.URL.EscapedPath() + "\nrestype:container"
 	}
 	signed := &http.Request{Method: req.Method, URL: &plain, Header: req.Header}
-	if err := azureblob.Kind.Sign(t.Context(), &kind.Hop{Origin: o, Ask: &Ask{}, Req: signed}); err != nil {
+	if err := azureblob.Kind.Sign(t.Context(), &kind.Hop{Origin: o, Ask: newAsk(), Req: signed}); err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Del("Content-Length")

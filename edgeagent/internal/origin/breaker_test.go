@@ -75,7 +75,7 @@ func reopened(t *testing.T, fault *faultorigin.Origin, o *topology.Origin, paths
 			t.Fatalf("%s: got %s", path, got)
 		}
 	}
-	h := c.healths.of(web.Kind, o, &Ask{Account: "acme"})
+	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	for range 5 {
 		h.breaker.Unreached(now.time())
@@ -395,7 +395,7 @@ func TestHangingPathLeavesPlacesToOthers(t *testing.T) {
 	for range guard.MaxPending / 2 {
 		<-results
 	}
-	h := c.healths.of(web.Kind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.caps.Paths() != 0 {

@@ -38,7 +38,7 @@ func (c *Client) seekBucket(ctx context.Context, k *kind.Kind, o *topology.Origi
 	if err != nil {
 		return false
 	}
-	hop := c.newHop(k, o, &Ask{Deadline: ask.Deadline}, h, req)
+	hop := c.newHop(k, o, &Ask{Request: forKey(ask.Account, ""), Deadline: ask.Deadline}, h, req)
 	if err := sign(ctx, k, hop); err != nil {
 		return false
 	}

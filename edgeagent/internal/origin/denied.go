@@ -106,7 +106,7 @@ func (p *proof) hasAnswered() bool {
 // needed. It reports whether the store said anything of use.
 func (c *Client) seek(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, p *proof) bool {
 	probe := func(key string) (*Answer, *kind.Row) {
-		a, row := c.try(ctx, k, o, &Ask{Object: key, ObjectOK: true, Deadline: ask.Deadline}, h)
+		a, row := c.try(ctx, k, o, &Ask{Request: forKey(ask.Account, key), Deadline: ask.Deadline}, h)
 		if a.Response != nil {
 			a.Response.Body.Close()
 		}

@@ -94,9 +94,9 @@ func (hs *healths) of(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 
 func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	if ask.Test {
-		return newHealth(k, o, ask.Account, hs.now, hs.metrics)
+		return newHealth(k, o, ask.Account.ID, hs.now, hs.metrics)
 	}
-	p := place{uid: MediaKind, account: ask.Account}
+	p := place{uid: MediaKind, account: ask.Account.ID}
 	if o != nil {
 		p = place{uid: o.UID, target: o.Target}
 		if k.Site != nil {
@@ -111,7 +111,7 @@ func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	if found, ok := hs.known.Get(p); ok && !found.unasked() {
 		return found
 	}
-	added := newHealth(k, o, ask.Account, hs.now, hs.metrics)
+	added := newHealth(k, o, ask.Account.ID, hs.now, hs.metrics)
 	hs.known.Add(p, added)
 	return added
 }

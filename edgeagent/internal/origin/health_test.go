@@ -85,7 +85,7 @@ func TestUnwantedBodiesAreNoFailure(t *testing.T) {
 		discard(t, a)
 		cancel()
 	}
-	h := c.healths.of(web.Kind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.doubt.Failed() != 0 {
@@ -107,7 +107,7 @@ func TestHurryIsNoFailure(t *testing.T) {
 		t.Fatalf("got %s", a.Reason)
 	}
 	failures := func() int {
-		h := c.healths.of(web.Kind, o, &Ask{})
+		h := c.healths.of(web.Kind, o, newAsk())
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return h.doubt.Failed()
@@ -172,7 +172,7 @@ func TestLibraryBreaker(t *testing.T) {
 		t.Errorf("states %v", states)
 	}
 	other := get("/a.jpg")
-	other.Account = "globex"
+	other.Account = &topology.Account{ID: "globex"}
 	if a := c.Get(t.Context(), nil, other); a.Reason != Failed {
 		t.Errorf("another account got %s", a.Reason)
 	}
@@ -218,7 +218,7 @@ func TestPendingCap(t *testing.T) {
 	if got := gather(t, registry)["edgewalk_origin_refusals_total pending web"]; got != clients-guard.MaxPending+1 {
 		t.Errorf("%v refusals", got)
 	}
-	h := c.healths.of(web.Kind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.caps.Pending != 0 || h.caps.Open != 0 {
@@ -234,7 +234,7 @@ func TestConnectionCap(t *testing.T) {
 	fault.On("/b.jpg", faultorigin.Reply(200, "x"))
 	c := localClient(t)
 	o := webOrigin(t, fault.URL())
-	h := c.healths.of(web.Kind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	h.caps.Open = guard.MaxOpen - 1
 	h.mu.Unlock()
@@ -278,7 +278,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 		if a.Response != nil {
 			read(t, a)
 		}
-		h := c.healths.of(web.Kind, o, &Ask{})
+		h := c.healths.of(web.Kind, o, newAsk())
 		h.mu.Lock()
 		if h.caps.Pending != 0 || h.caps.Open != 0 {
 			t.Errorf("%d: %d pending and %d open", i, h.caps.Pending, h.caps.Open)
@@ -294,7 +294,7 @@ func TestRetryBudget(t *testing.T) {
 	fault.On("/a.jpg", faultorigin.Busy(503, ""))
 	c := newTestClient(t, Config{AllowCIDRs: loopback, Now: now.time, Registerer: registry})
 	o := webOrigin(t, fault.URL())
-	h := c.healths.of(web.Kind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	h.retries.Saved = 0
 	h.mu.Unlock()
@@ -317,11 +317,11 @@ func TestHealthsAreBounded(t *testing.T) {
 	o := &topology.Origin{ID: "legacy"}
 	kept := *o
 	kept.UID = "kept"
-	first := hs.of(web.Kind, &kept, &Ask{})
+	first := hs.of(web.Kind, &kept, newAsk())
 	for i := range 3 * maxHealths {
 		o.UID = fmt.Sprint(i)
-		hs.of(web.Kind, o, &Ask{})
-		if hs.of(web.Kind, &kept, &Ask{}) != first {
+		hs.of(web.Kind, o, newAsk())
+		if hs.of(web.Kind, &kept, newAsk()) != first {
 			t.Fatal("an origin that is asked all the time is forgotten")
 		}
 	}
@@ -330,13 +330,13 @@ func TestHealthsAreBounded(t *testing.T) {
 	}
 	for range 2 {
 		now.forward(forgetAfter / 2)
-		hs.of(web.Kind, &kept, &Ask{})
+		hs.of(web.Kind, &kept, newAsk())
 	}
 	if n := len(hs.all()); n != 1 {
 		t.Errorf("%d are known after a while", n)
 	}
 	now.forward(forgetAfter / 2)
-	if hs.of(web.Kind, &kept, &Ask{}) != first {
+	if hs.of(web.Kind, &kept, newAsk()) != first {
 		t.Error("an origin that is asked is forgotten")
 	}
 }
@@ -354,13 +354,13 @@ func TestStates(t *testing.T) {
 			o = &topology.Origin{ID: id, UID: "1-" + id, Breaker: topology.DefaultBreaker}
 			origins[id] = o
 		}
-		h := c.healths.of(web.Kind, o, &Ask{Account: "acme"})
+		h := c.healths.of(web.Kind, o, newAsk())
 		a := &Answer{Reason: reason, Status: status, Unreached: reason == Failed && status == 0, Detail: strings.Repeat("é", 300)}
 		if reason == "" {
 			a.Outcome = Found
 		}
 		for range times {
-			h.report(web.Kind, o, &Ask{}, a, verdictOf(web.Kind, o, a, time.Second))
+			h.report(web.Kind, o, newAsk(), a, verdictOf(web.Kind, o, a, time.Second))
 			h.conclude(a)
 		}
 	}

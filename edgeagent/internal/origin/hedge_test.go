@@ -104,7 +104,7 @@ func TestHedge(t *testing.T) {
 	t.Parallel()
 	w, now, registry := newTwin(t), newClock(), prometheus.NewRegistry()
 	c, o := w.client(t, now, registry), webOrigin(t, w.url)
-	h := c.healths.of(web.Kind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, newAsk())
 	if _, ok := h.hedge("shop.test"); ok {
 		t.Error("there is a hedge before anything is known")
 	}
@@ -172,7 +172,7 @@ func TestHedgeThatFails(t *testing.T) {
 	for range warmUp {
 		w.ask(t, c, o)
 	}
-	h := c.healths.of(web.Kind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	h.hedges.Saved = 1
 	h.mu.Unlock()
@@ -241,7 +241,7 @@ func TestNextAddressAnswersTheSameRequest(t *testing.T) {
 		if refuses {
 			w.servers[0].server.Close()
 		}
-		h := c.healths.of(web.Kind, o, &Ask{})
+		h := c.healths.of(web.Kind, o, newAsk())
 		h.retries.Saved = 0
 		var all sync.WaitGroup
 		for range 100 {
@@ -358,7 +358,7 @@ func TestBadAddressOverTLS(t *testing.T) {
 	if got := w.ask(t, c, o); got != "a" {
 		t.Fatalf("answered by %q", got)
 	}
-	h := c.healths.of(web.Kind, o, &Ask{})
+	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	h.addresses.Fail(one, now.time())
 	h.mu.Unlock()

@@ -116,9 +116,15 @@ func akeneoOrigin(t testing.TB, baseURL string, change ...originSpec) *topology.
 
 // get is the question for a path, as topology.Locate would ask it.
 func get(path string) Ask {
-	a := Ask{Account: "acme", Host: "images.example.com", Path: path}
-	a.Object, a.ObjectOK = topology.ObjectKey(path)
-	return a
+	r := &Request{Target: topology.Target{Account: &topology.Account{ID: "acme"}, Host: "images.example.com", Path: path}}
+	r.Object, r.ObjectOK = topology.ObjectKey(path)
+	return Ask{Request: r}
+}
+
+// newAsk is a question whose path does not matter.
+func newAsk() *Ask {
+	ask := get("")
+	return &ask
 }
 
 // read reads the body of an answer and closes it.
@@ -155,7 +161,7 @@ func saw(t testing.TB, o *faultorigin.Origin, n int) []faultorigin.Request {
 	return seen
 }
 
-func header(pairs ...string) http.Header {
+func header(pairs ...string) map[string][]string {
 	h := http.Header{}
 	for i := 0; i < len(pairs); i += 2 {
 		h.Add(pairs[i], pairs[i+1])

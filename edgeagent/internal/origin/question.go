@@ -20,10 +20,22 @@ const (
 	maxForgiven = 4
 )
 
-// A known is a file that the edge asks for by itself, since it was there.
+// A known is a file that the edge asks for by itself, because it was there.
 type known struct {
-	ask    Ask
-	failed int // questions in a row
+	file   Request // without account, which would keep a whole topology in memory
+	sha    [8]byte // of a file of the Media Library
+	failed int     // questions in a row
+}
+
+// is reports whether an ask is for the known file.
+func (k *known) is(ask *Ask) bool {
+	return k.file.Path == ask.Path && k.file.Query == ask.Query && k.file.Object == ask.Object &&
+		k.file.Host == ask.Host
+}
+
+// forKey returns the request for an object by its key.
+func forKey(a *topology.Account, key string) *Request {
+	return &Request{Target: topology.Target{Account: a, Object: key, ObjectOK: true}}
 }
 
 // asker runs the questions of the edge's own, which end with the client.
@@ -60,14 +72,6 @@ func (a *asker) run(f func(ctx context.Context)) bool {
 	return true
 }
 
-// plain is the question for the same file without anything that a client sent along.
-func plain(a *Ask) Ask {
-	return Ask{
-		Account: a.Account, Host: a.Host, Path: a.Path, Query: a.Query, Object: a.Object, ObjectOK: a.ObjectOK,
-		Library: a.Library, Revision: a.Revision,
-	}
-}
-
 // isPlain reports whether no field of the client's that o lists decided the answer.
 func isPlain(a *Ask, o *topology.Origin) bool {
 	if o != nil {
@@ -82,17 +86,16 @@ func isPlain(a *Ask, o *topology.Origin) bool {
 
 // remember keeps a file that was there for questions of the edge's own. The caller holds h.mu.
 func (h *health) remember(o *topology.Origin, ask *Ask) {
-	same := func(k known) bool {
-		return k.ask.Path == ask.Path && k.ask.Query == ask.Query && k.ask.Object == ask.Object &&
-			k.ask.Host == ask.Host
-	}
-	if !isPlain(ask, o) || slices.ContainsFunc(h.known, same) {
+	if !isPlain(ask, o) || slices.ContainsFunc(h.known, func(k known) bool { return k.is(ask) }) {
 		return
 	}
 	if len(h.known) == maxKnown {
 		h.known = h.known[:maxKnown-1]
 	}
-	h.known = append(h.known, known{ask: plain(ask)})
+	file := Request{Revision: ask.Revision, Epoch: ask.Epoch, Target: topology.Target{
+		Host: ask.Host, Path: ask.Path, Query: ask.Query, Object: ask.Object, ObjectOK: ask.ObjectOK,
+	}}
+	h.known = append(h.known, known{file: file, sha: ask.Library})
 }
 
 // question is what the edge asks by itself: probe_key, else a file that was there, the last one and
@@ -105,17 +108,19 @@ func (h *health) question(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, su
 		probe = o.Spec.GetProbeKey()
 	}
 	path, err := topology.CanonicalPath((&url.URL{Path: "/" + probe}).EscapedPath())
+	var r Request
 	switch {
 	case probe != "" && (k.Keyed || err == nil):
-		q, sure = Ask{Account: ask.Account, Host: ask.Host, Path: path, Object: probe, ObjectOK: true}, true
+		r.Host, r.Path, r.Object, r.ObjectOK, sure = ask.Host, path, probe, true, true
 	case len(h.known) > 0:
-		q, sure = h.known[len(h.known)-1-h.turns%len(h.known)].ask, true
+		file := &h.known[len(h.known)-1-h.turns%len(h.known)]
+		r, q.Library, sure = file.file, file.sha, true
 	case k.Site != nil:
-		q = Ask{Account: ask.Account, Host: ask.Host, Path: "/" + k.Site(o, ask) + "/"}
+		r.Host, r.Path = ask.Host, "/"+k.Site(o, ask)+"/"
 	default:
-		q = Ask{Account: ask.Account, Host: ask.Host, Object: randomKey(k), ObjectOK: true}
+		r.Host, r.Object, r.ObjectOK = ask.Host, randomKey(k), true
 	}
-	q.Range = "bytes=0-0"
+	r.Account, q.Request, q.Range = ask.Account, &r, "bytes=0-0"
 	return q, sure
 }
 
@@ -188,9 +193,7 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 	// says of one file is about that file.
 	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere ||
 		!a.Unreached && (!sure || !b.Suspected())
-	i := slices.IndexFunc(h.known, func(k known) bool {
-		return k.ask.Path == q.Path && k.ask.Query == q.Query && k.ask.Object == q.Object
-	})
+	i := slices.IndexFunc(h.known, func(k known) bool { return k.is(q) })
 	if well {
 		if i >= 0 {
 			h.known[i].failed = 0

@@ -65,7 +65,7 @@ func BenchmarkWalk(b *testing.B) {
 	for _, misses := range []int{0, 1, 3, 9} {
 		b.Run(strconv.Itoa(misses)+" remembered misses", func(b *testing.B) {
 			w, account := benchWalker(b), benchAccount(b, server.URL, misses)
-			r := Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true}}
+			r := &Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true}}
 			for b.Loop() {
 				benchFind(b, w, r, misses+1)
 			}
@@ -83,7 +83,7 @@ func BenchmarkColdMisses(b *testing.B) {
 			for b.Loop() {
 				n++
 				path := strconv.Itoa(n) + ".jpg"
-				benchFind(b, w, Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/" + path, Object: path, ObjectOK: true}}, misses+1)
+				benchFind(b, w, &Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/" + path, Object: path, ObjectOK: true}}, misses+1)
 			}
 		})
 	}
@@ -111,7 +111,7 @@ func BenchmarkDeadFirstOrigin(b *testing.B) {
 			find := func() {
 				n++
 				path := strconv.Itoa(n) + ".jpg"
-				benchFind(b, w, Request{Target: topology.Target{Account: account, Endpoint: &e, Path: "/" + path, Object: path, ObjectOK: true}}, 2)
+				benchFind(b, w, &Request{Target: topology.Target{Account: account, Endpoint: &e, Path: "/" + path, Object: path, ObjectOK: true}}, 2)
 			}
 			for range 5 {
 				find()
@@ -144,7 +144,7 @@ func BenchmarkStalledOrigins(b *testing.B) {
 				o.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://" + silent.Addr().String()}}}
 				e := &topology.Endpoint{Steps: []topology.Step{{Origin: &o}}, WalkDeadline: time.Hour}
 				all.Go(func() {
-					w.Find(ctx, Request{Target: topology.Target{Account: account, Endpoint: e, Path: "/" + strconv.Itoa(i)}})
+					w.Find(ctx, &Request{Target: topology.Target{Account: account, Endpoint: e, Path: "/" + strconv.Itoa(i)}}, Stored{})
 				})
 			}
 			for range waiting {
@@ -154,7 +154,7 @@ func BenchmarkStalledOrigins(b *testing.B) {
 				}
 				defer conn.Close()
 			}
-			r := Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true}}
+			r := &Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true}}
 			var took []time.Duration
 			for b.Loop() {
 				began := time.Now()
@@ -191,8 +191,8 @@ func benchWalker(b *testing.B) *Walker {
 }
 
 // benchFind makes a walk that has to find its file at a step.
-func benchFind(b *testing.B, w *Walker, r Request, step int) {
-	res := w.Find(b.Context(), r)
+func benchFind(b *testing.B, w *Walker, r *Request, step int) {
+	res := w.Find(b.Context(), r, Stored{})
 	if res.Kind != Found || res.Step != step {
 		b.Fatalf("%+v", res)
 	}
@@ -203,13 +203,13 @@ func benchFind(b *testing.B, w *Walker, r Request, step int) {
 // BenchmarkMemory measures what a remembered miss costs in time and, as B/miss, what room for one costs in memory.
 func BenchmarkMemory(b *testing.B) {
 	o := &topology.Origin{UID: "123456-legacy", Target: 1, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}}}
-	ask := origin.Ask{Path: "/catalogue/2025/shoes/brown/leather-42.jpg", Query: "w=300"}
+	r := &Request{Target: topology.Target{Path: "/catalogue/2025/shoes/brown/leather-42.jpg", Query: "w=300"}, Epoch: "e"}
 	b.Run("recall", func(b *testing.B) {
 		m := newMemory(16<<20, time.Now())
-		m.remember(m.key("e", o, &ask), miss{asof: 1})
+		m.remember(m.key(r, o), miss{asof: 1})
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, left := m.recall(m.key("e", o, &ask), time.Minute, m.began); left <= 0 {
+			if _, left := m.recall(m.key(r, o), time.Minute, m.began); left <= 0 {
 				b.Fatal("forgotten")
 			}
 		}

@@ -32,11 +32,9 @@ func (e *Explanation) Found() bool {
 
 // Explain makes the walk live, throws the replies away, and reports what each step did. It neither uses nor changes what is
 // remembered.
-func (w *Walker) Explain(ctx context.Context, r Request) *Explanation {
-	e := r.Target.Endpoint
+func (w *Walker) Explain(ctx context.Context, r *Request) *Explanation {
+	e := r.Endpoint
 	deadline := time.Now().Add(e.WalkDeadline)
-	live := r
-	live.Stored = nil
 	x := &Explanation{}
 	var all answers
 	var troubles []string
@@ -45,7 +43,7 @@ func (w *Walker) Explain(ctx context.Context, r Request) *Explanation {
 			x.Steps = append(x.Steps, StepReport{Origin: stepID(step.Origin), Kind: origin.KindName(step.Origin), Skipped: true})
 			continue
 		}
-		a := w.ask(ctx, &live, step.Origin, Ask{}, deadline)
+		a := w.ask(ctx, r, step.Origin, Conditions{}, deadline)
 		s := report(step.Origin, a)
 		all = append(all, a)
 		switch a.Outcome {
@@ -57,13 +55,13 @@ func (w *Walker) Explain(ctx context.Context, r Request) *Explanation {
 		case origin.Inconclusive:
 			troubles = append(troubles, s.Origin+" "+string(a.Reason))
 			if e.FailOnInconclusive {
-				x.describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
+				x.describe(e, r.Path, all, strings.Join(troubles, ", "))
 			}
 		}
 		x.Steps = append(x.Steps, s)
 	}
 	if x.Ending == "" {
-		x.describe(e, r.Target.Path, all, strings.Join(troubles, ", "))
+		x.describe(e, r.Path, all, strings.Join(troubles, ", "))
 	}
 	return x
 }
@@ -98,18 +96,17 @@ func stepID(o *topology.Origin) string {
 // trouble. An empty path asks an object store for its probe_key, or
 // for a key that nobody can have, and a web server for its base_url. ok reports whether a walk could go by the answer.
 func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string) (s StepReport, ok bool) {
-	ask, err := w.testAsk(o, path)
+	r, err := w.testRequest(o, path)
 	if err != nil {
 		return StepReport{
 			Origin: o.ID, Kind: origin.KindName(o), Outcome: origin.Inconclusive, Reason: origin.Misconfigured,
 			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg, or /https://example.com/a.jpg for a webProxy",
 		}, false
 	}
-	ask.Test = true
 	// No endpoint's deadline is meant here, so none is blamed.
 	ctx, cancel := context.WithTimeout(ctx, topology.DefaultWalkDeadline)
 	defer cancel()
-	a := w.client.Get(ctx, o, ask)
+	a := w.client.Get(ctx, o, origin.Ask{Request: r, Test: true})
 	s, ok = report(o, a), a.Outcome != origin.Inconclusive
 	if a.Response != nil {
 		ok = sample(ctx, &s, a.Response)
@@ -119,15 +116,18 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 
 var errNoURL = errors.New("a webProxy has no files but those of the URL that the path spells")
 
-func (w *Walker) testAsk(o *topology.Origin, path string) (origin.Ask, error) {
+func (w *Walker) testRequest(o *topology.Origin, path string) (*Request, error) {
+	// The account is nobody's: only the Media Library looks at it.
+	r := &Request{Target: topology.Target{Account: new(topology.Account)}}
 	switch {
 	case path != "":
 	case origin.Keyed(o):
-		return origin.Ask{Object: cmp.Or(o.Spec.GetProbeKey(), w.client.RandomKey(o)), ObjectOK: true}, nil
+		r.Object, r.ObjectOK = cmp.Or(o.Spec.GetProbeKey(), w.client.RandomKey(o)), true
+		return r, nil
 	case o.Spec.GetWebProxy() != nil:
-		return origin.Ask{}, errNoURL
+		return nil, errNoURL
 	default:
-		return origin.Ask{}, nil
+		return r, nil
 	}
 	raw, query, _ := strings.Cut(path, "?")
 	if !strings.HasPrefix(raw, "/") {
@@ -135,9 +135,9 @@ func (w *Walker) testAsk(o *topology.Origin, path string) (origin.Ask, error) {
 	}
 	canonical, err := topology.CanonicalPath(raw)
 	if err != nil {
-		return origin.Ask{}, err
+		return nil, err
 	}
-	ask := origin.Ask{Path: canonical, Query: query}
-	ask.Object, ask.ObjectOK = topology.ObjectKey(canonical)
-	return ask, nil
+	r.Path, r.Query = canonical, query
+	r.Object, r.ObjectOK = topology.ObjectKey(canonical)
+	return r, nil
 }

@@ -63,7 +63,7 @@ func TestExplain(t *testing.T) {
 				}
 			}
 			// Both were live, and taught nothing.
-			res := r.Find(t.Context(), r.to("/a.jpg"))
+			res := r.Find(t.Context(), r.to("/a.jpg"), Stored{})
 			discard(res)
 			if n := r.counts()[0]; n != 3 || res.Steps[1].Reason == origin.Remembered {
 				t.Errorf("a was asked %d times", n)
@@ -191,7 +191,7 @@ func TestMetrics(t *testing.T) {
 	r.origins[0].On("/busy", faultorigin.Busy(503, "9"))
 	r.origins[1].On("/there", faultorigin.Reply(200, "x"))
 	for _, path := range []string{"/there", "/there", "/gone", "/busy"} {
-		discard(r.Find(t.Context(), r.to(path)))
+		discard(r.Find(t.Context(), r.to(path), Stored{}))
 	}
 	want := map[string]float64{
 		"edgewalk_walk_remembered_misses":                                       4,

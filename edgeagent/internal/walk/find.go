@@ -54,17 +54,17 @@ func New(cfg Config) *Walker {
 
 // Find looks for a file in the endpoint's walk. The result is never nil. ctx bounds the walk and the body of its reply; a walk's
 // own deadline ends when the head of the file arrives.
-func (w *Walker) Find(ctx context.Context, r Request) *Result {
-	deadline := time.Now().Add(r.Target.Endpoint.WalkDeadline)
+func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
+	deadline := time.Now().Add(r.Endpoint.WalkDeadline)
 	var answers answers
 	res := &Result{}
-	till := w.now().Add(r.Target.Endpoint.Cache.NegativeTTL)
-	for i, step := range r.Target.Endpoint.Steps {
-		a, until := w.recall(&r, step.Origin)
+	till := w.now().Add(r.Endpoint.Cache.NegativeTTL)
+	for i, step := range r.Endpoint.Steps {
+		a, until := w.recall(r, step.Origin)
 		if a == nil {
 			began := w.now()
-			a = w.ask(ctx, &r, step.Origin, validators(&r, step.Origin), deadline)
-			until = w.learn(&r, step.Origin, a, began)
+			a = w.ask(ctx, r, step.Origin, stored.validators(r, step.Origin), deadline)
+			until = w.learn(r, step.Origin, a, began)
 		}
 		if !until.IsZero() && until.Before(till) {
 			till = until
@@ -73,12 +73,12 @@ func (w *Walker) Find(ctx context.Context, r Request) *Result {
 		w.metrics.step(a)
 		answers = append(answers, a)
 		if a.Outcome == origin.Found {
-			res.supply(&r, i, a)
+			res.supply(r, i, a)
 			break
 		}
 		if a.Outcome == origin.Inconclusive {
 			res.EarlierInconclusive = true
-			if r.StopOnInconclusive || r.Target.Endpoint.FailOnInconclusive {
+			if stored.UseOnError || r.Endpoint.FailOnInconclusive {
 				break
 			}
 		}
@@ -96,20 +96,20 @@ func (w *Walker) Find(ctx context.Context, r Request) *Result {
 
 // From asks the supplier of a stored reply, and nobody else. It ends Found with status 200, 203, 206 or 416, NotModified, NotFound
 // if the supplier has the file no more, or Failed, also when the supplier has left the walk or looks elsewhere.
-func (w *Walker) From(ctx context.Context, r Request, s Supplier, ask Ask) *Result {
+func (w *Walker) From(ctx context.Context, r *Request, s Supplier, conditions Conditions) *Result {
 	res := &Result{}
 	var a *origin.Answer
-	for i, step := range r.Target.Endpoint.Steps {
+	for i, step := range r.Endpoint.Steps {
 		if SupplierOf(step.Origin) != s {
 			continue
 		}
 		began := w.now()
-		a = w.ask(ctx, &r, step.Origin, ask, time.Now().Add(r.Target.Endpoint.WalkDeadline))
-		w.learn(&r, step.Origin, a, began)
+		a = w.ask(ctx, r, step.Origin, conditions, time.Now().Add(r.Endpoint.WalkDeadline))
+		w.learn(r, step.Origin, a, began)
 		res.Steps = []StepReport{report(step.Origin, a)}
 		w.metrics.step(a)
 		if a.Outcome == origin.Found {
-			res.supply(&r, i, a)
+			res.supply(r, i, a)
 			return res
 		}
 		break
@@ -131,16 +131,16 @@ func SupplierOf(o *topology.Origin) Supplier {
 
 // supply makes the result that of step i, which has the file.
 func (res *Result) supply(r *Request, i int, a *origin.Answer) {
-	step := r.Target.Endpoint.Steps[i]
+	step := r.Endpoint.Steps[i]
 	res.Kind, res.Response = Found, a.Response
 	if a.Response.Status == http.StatusNotModified {
 		res.Kind = NotModified
 	}
 	res.Supplier, res.Step, res.Version = SupplierOf(step.Origin), i, step.Version
 	if step.Origin == nil {
-		res.Library, _ = r.Target.Account.Media.Lookup(r.Target.Object)
+		res.Library, _ = r.Account.Media.Lookup(r.Object)
 	}
-	res.Forwarded = forwarded(r.Target.Endpoint.Steps[:i+1])
+	res.Forwarded = forwarded(r.Endpoint.Steps[:i+1])
 	if res.Kind == NotModified {
 		return // what the file depends on was known when it was found
 	}
@@ -160,10 +160,10 @@ func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 // nothing, and a Cookie is somebody's whatever is said. Authorization is not for Vary to name (RFC
 // 9110 12.5.5): RFC 9111 3.5 says who else may be given the reply.
 func (res *Result) dependsOn(r *Request, vary []string) []string {
-	own := forwarded(r.Target.Endpoint.Steps[res.Step : res.Step+1])
+	own := forwarded(r.Endpoint.Steps[res.Step : res.Step+1])
 	names, _ := rfc9111.ParseVary(vary)
 	said := slices.ContainsFunc(own, func(name string) bool { return slices.Contains(names, strings.ToLower(name)) })
-	earlier := forwarded(r.Target.Endpoint.Steps[:res.Step])
+	earlier := forwarded(r.Endpoint.Steps[:res.Step])
 	return slices.DeleteFunc(slices.Clone(res.Forwarded), func(name string) bool {
 		return name == "Authorization" || said && name != "Cookie" && !slices.Contains(earlier, name)
 	})
@@ -181,30 +181,30 @@ func forwarded(steps []topology.Step) []string {
 	return slices.Compact(names)
 }
 
-// validators returns those of the stored reply if o supplied it. The Media Library did only if it still has the same file.
-func validators(r *Request, o *topology.Origin) Ask {
-	s := r.Stored
-	if s == nil || s.Supplier != SupplierOf(o) {
-		return Ask{}
+// validators returns those of the stored reply if o supplied it. The Media Library did only if it
+// still has the same file.
+func (s *Stored) validators(r *Request, o *topology.Origin) Conditions {
+	if s.Supplier != SupplierOf(o) {
+		return Conditions{}
 	}
 	if o == nil {
-		if sha, ok := r.Target.Account.Media.Lookup(r.Target.Object); !ok || sha != s.Library {
-			return Ask{}
+		if sha, ok := r.Account.Media.Lookup(r.Object); !ok || sha != s.Library {
+			return Conditions{}
 		}
 	}
 	// RFC 9110 13.1.3: the date is for replies that have no entity tag.
 	if s.ETag != "" {
-		return Ask{IfNoneMatch: s.ETag}
+		return Conditions{IfNoneMatch: s.ETag}
 	}
-	return Ask{IfModifiedSince: s.LastModified}
+	return Conditions{IfModifiedSince: s.LastModified}
 }
 
 // ask asks one step.
-func (w *Walker) ask(ctx context.Context, r *Request, o *topology.Origin, conditions Ask, deadline time.Time) *origin.Answer {
-	ask := asked(r)
+func (w *Walker) ask(ctx context.Context, r *Request, o *topology.Origin, conditions Conditions, deadline time.Time) *origin.Answer {
+	ask := origin.Ask{Request: r, Conditions: conditions, Deadline: deadline}
 	if o == nil {
-		sha, ok := r.Target.Account.Media.Lookup(r.Target.Object)
-		if !r.Target.ObjectOK || !ok {
+		sha, ok := r.Account.Media.Lookup(r.Object)
+		if !r.ObjectOK || !ok {
 			return &origin.Answer{
 				Outcome: origin.NotHere, Reason: origin.Unasked, Kind: origin.MediaKind, Detail: "the Media Library has no such file",
 			}
@@ -216,20 +216,18 @@ func (w *Walker) ask(ctx context.Context, r *Request, o *topology.Origin, condit
 			Reason: origin.Timeout, Kind: origin.KindName(o), ProxyError: "http_response_timeout", Detail: "the walk's deadline had passed",
 		}
 	}
-	ask.Conditions, ask.Deadline = conditions, deadline
 	return w.client.Get(ctx, o, ask)
 }
 
 // learn remembers a "no such file" to a question that was asked at began, since when there may be one. It returns until when that
 // may be believed, the zero value for what is not remembered.
 func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began time.Time) time.Time {
-	ttl := r.Target.Endpoint.Cache.NegativeTTL
+	ttl := r.Endpoint.Cache.NegativeTTL
 	if o == nil || a.Outcome != origin.NotHere || a.Reason == origin.Unasked || ttl <= 0 {
 		return time.Time{}
 	}
-	ask := asked(r)
 	m := miss{at: began.Sub(w.memory.began), asof: r.Revision, denied: a.Reason == origin.Denied}
-	w.memory.remember(w.memory.key(r.Epoch, o, &ask), m)
+	w.memory.remember(w.memory.key(r, o), m)
 	return began.Add(m.life(ttl))
 }
 
@@ -238,25 +236,14 @@ func (w *Walker) recall(r *Request, o *topology.Origin) (*origin.Answer, time.Ti
 	if o == nil {
 		return nil, time.Time{}
 	}
-	ask := asked(r)
-	t := &r.Target
 	now := w.now()
-	m, left := w.memory.recall(w.memory.key(r.Epoch, o, &ask), t.Endpoint.Cache.NegativeTTL, now)
-	if left <= 0 || w.purged(t.Account.UID, t.Endpoint.UID, t.Path, t.Query, m.asof) {
+	m, left := w.memory.recall(w.memory.key(r, o), r.Endpoint.Cache.NegativeTTL, now)
+	if left <= 0 || w.purged(r.Account.UID, r.Endpoint.UID, r.Path, r.Query, m.asof) {
 		return nil, time.Time{}
 	}
 	return &origin.Answer{
 		Outcome: origin.NotHere, Reason: origin.Remembered, Kind: origin.KindName(o), Detail: "it said so a moment ago",
 	}, now.Add(left)
-}
-
-// asked is the question of a request, without conditions.
-func asked(r *Request) origin.Ask {
-	t := &r.Target
-	return origin.Ask{
-		Account: t.Account.ID, Host: t.Host, Path: t.Path, Query: t.Query, Object: t.Object, ObjectOK: t.ObjectOK,
-		Header: http.Header(r.Header), Revision: r.Revision,
-	}
 }
 
 func report(o *topology.Origin, a *origin.Answer) StepReport {

@@ -24,7 +24,7 @@ func TestFirstFoundWins(t *testing.T) {
 	r := newRig(t, 3)
 	r.origins[1].On("/a.jpg", faultorigin.Reply(200, "from b", `ETag: "1"`))
 	r.origins[2].On("/a.jpg", faultorigin.Reply(200, "from c"))
-	res := r.Find(t.Context(), r.to("/a.jpg"))
+	res := r.Find(t.Context(), r.to("/a.jpg"), Stored{})
 	if body := read(t, res); body != "from b" {
 		t.Errorf("read %q", body)
 	}
@@ -56,7 +56,7 @@ func TestLibraryIsFirst(t *testing.T) {
 	r.origins[0].On(faultorigin.Any, faultorigin.Reply(200, "from a"))
 	r.account = r.account.WithMedia(r.account.Media.With("shop/ü b.jpg", sha))
 	request := r.to("/shop/%C3%BC%20b.jpg")
-	res := r.Find(t.Context(), request)
+	res := r.Find(t.Context(), request, Stored{})
 	if body := read(t, res); body != "from the library" {
 		t.Errorf("read %q", body)
 	}
@@ -72,13 +72,13 @@ func TestLibraryIsFirst(t *testing.T) {
 	}
 
 	// The same file is confirmed, another is fetched whole.
-	request.Stored = &Stored{Supplier: res.Supplier, ETag: etag, Library: sha}
-	if res = r.Find(t.Context(), request); res.Kind != NotModified || res.Library != sha {
+	stored := Stored{Supplier: res.Supplier, ETag: etag, Library: sha}
+	if res = r.Find(t.Context(), request, stored); res.Kind != NotModified || res.Library != sha {
 		t.Errorf("got %s", res.Kind)
 	}
 	discard(res)
-	request.Stored.Library = [8]byte{9}
-	if res = r.Find(t.Context(), request); res.Kind != Found {
+	stored.Library = [8]byte{9}
+	if res = r.Find(t.Context(), request, stored); res.Kind != Found {
 		t.Errorf("got %s", res.Kind)
 	}
 	discard(res)
@@ -110,7 +110,7 @@ func TestLibraryFaultsAreNoMiss(t *testing.T) {
 				r.library.On(faultorigin.Any, test.answer)
 			}
 			r.account = r.account.WithMedia(r.account.Media.With("a.jpg", [8]byte{1}))
-			res := r.Find(t.Context(), r.to("/a.jpg"))
+			res := r.Find(t.Context(), r.to("/a.jpg"), Stored{})
 			if res.Kind != Failed || res.Status != test.status || res.RetryAfter != test.after || r.counts()[0] != 1 {
 				t.Errorf("got %s %d, Retry-After %s: %+v", res.Kind, res.Status, res.RetryAfter, res.Steps)
 			}
@@ -159,7 +159,7 @@ func TestForwardedFieldsAreInVary(t *testing.T) {
 				}
 				o.On(faultorigin.Any, faultorigin.Reply(status, "x", "Vary: "+tt.says))
 			}
-			res := r.Find(t.Context(), r.to("/x.jpg"))
+			res := r.Find(t.Context(), r.to("/x.jpg"), Stored{})
 			defer discard(res)
 			if got := strings.Join(res.Response.Header["Vary"], " + "); !slices.Equal(res.Forwarded, tt.forwarded) || got != tt.vary {
 				t.Errorf("forwarded %q, Vary %q", res.Forwarded, got)
@@ -188,9 +188,7 @@ func TestValidatorsGoToTheSupplier(t *testing.T) {
 		for _, o := range r.origins {
 			o.Forget()
 		}
-		request := r.to("/a.jpg")
-		request.Stored = &test.stored
-		res := r.Find(t.Context(), request)
+		res := r.Find(t.Context(), r.to("/a.jpg"), test.stored)
 		discard(res)
 		if res.Kind != test.kind || res.Supplier != supplier {
 			t.Errorf("%s: got %s by %+v", test.name, res.Kind, res.Supplier)
@@ -214,12 +212,11 @@ func TestDateValidator(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)
 	r.origins[0].On("/a.jpg", faultorigin.Reply(304, ""))
-	request := r.to("/a.jpg")
-	request.Stored = &Stored{Supplier: SupplierOf(r.account.Origin("a")), LastModified: "Sun, 06 Nov 1994 08:49:37 GMT"}
-	if res := r.Find(t.Context(), request); res.Kind != NotModified || res.Response.Status != 304 {
+	stored := Stored{Supplier: SupplierOf(r.account.Origin("a")), LastModified: "Sun, 06 Nov 1994 08:49:37 GMT"}
+	if res := r.Find(t.Context(), r.to("/a.jpg"), stored); res.Kind != NotModified || res.Response.Status != 304 {
 		t.Errorf("got %s", res.Kind)
 	}
-	if got := r.origins[0].Requests()[0].Header.Get("If-Modified-Since"); got != request.Stored.LastModified {
+	if got := r.origins[0].Requests()[0].Header.Get("If-Modified-Since"); got != stored.LastModified {
 		t.Errorf("sent %q", got)
 	}
 }
@@ -232,7 +229,7 @@ func TestWalkDeadline(t *testing.T) {
 	})
 	r.origins[1].On("/a.jpg", faultorigin.Stall(nil, nil))
 	r.origins[2].On("/a.jpg", faultorigin.Reply(200, "x"))
-	res := r.Find(t.Context(), r.to("/a.jpg"))
+	res := r.Find(t.Context(), r.to("/a.jpg"), Stored{})
 	if res.Kind != Failed || res.Status != 504 || res.ProxyError != "http_response_timeout" {
 		t.Errorf("got %s %d %s", res.Kind, res.Status, res.ProxyError)
 	}
@@ -249,7 +246,7 @@ func TestCallerGivesUp(t *testing.T) {
 	r := newRig(t, 2)
 	ctx, cancel := context.WithCancel(t.Context())
 	r.origins[0].On("/a.jpg", func(x *faultorigin.Exchange) { cancel(); x.Wait(nil) })
-	res := r.Find(ctx, r.to("/a.jpg"))
+	res := r.Find(ctx, r.to("/a.jpg"), Stored{})
 	if res.Kind != Failed || res.Steps[1].Reason != origin.Canceled || res.Steps[2].Reason != origin.Canceled {
 		t.Errorf("got %s, steps %+v", res.Kind, res.Steps)
 	}
@@ -269,21 +266,21 @@ func TestFrom(t *testing.T) {
 		name     string
 		path     string
 		supplier Supplier
-		ask      Ask
+		ask      Conditions
 		kind     Kind
 		status   int // of the response, or of the failure
 		body     string
 	}{
-		{"whole", "/a.jpg", b, Ask{}, Found, 200, "0123456789"},
-		{"range", "/a.jpg", b, Ask{Range: "bytes=2-4"}, Found, 206, "234"},
-		{"range of another version", "/a.jpg", b, Ask{Range: "bytes=2-4", IfRange: `"v0"`}, Found, 200, "0123456789"},
-		{"range beyond the end", "/a.jpg", b, Ask{Range: "bytes=20-"}, Found, 416, ""},
-		{"confirmed", "/a.jpg", b, Ask{IfNoneMatch: `"v1"`}, NotModified, 304, ""},
-		{"gone", "/gone.jpg", b, Ask{Range: "bytes=0-1"}, NotFound, 0, ""},
-		{"broken", "/x.jpg", b, Ask{}, Failed, 502, ""},
-		{"retargeted", "/a.jpg", Supplier{UID: b.UID, Target: 1}, Ask{}, Failed, 502, ""},
-		{"left", "/a.jpg", Supplier{UID: "5-z"}, Ask{}, Failed, 502, ""},
-		{"gone from the library", "/a.jpg", Supplier{UID: LibraryUID}, Ask{}, NotFound, 0, ""},
+		{"whole", "/a.jpg", b, Conditions{}, Found, 200, "0123456789"},
+		{"range", "/a.jpg", b, Conditions{Range: "bytes=2-4"}, Found, 206, "234"},
+		{"range of another version", "/a.jpg", b, Conditions{Range: "bytes=2-4", IfRange: `"v0"`}, Found, 200, "0123456789"},
+		{"range beyond the end", "/a.jpg", b, Conditions{Range: "bytes=20-"}, Found, 416, ""},
+		{"confirmed", "/a.jpg", b, Conditions{IfNoneMatch: `"v1"`}, NotModified, 304, ""},
+		{"gone", "/gone.jpg", b, Conditions{Range: "bytes=0-1"}, NotFound, 0, ""},
+		{"broken", "/x.jpg", b, Conditions{}, Failed, 502, ""},
+		{"retargeted", "/a.jpg", Supplier{UID: b.UID, Target: 1}, Conditions{}, Failed, 502, ""},
+		{"left", "/a.jpg", Supplier{UID: "5-z"}, Conditions{}, Failed, 502, ""},
+		{"gone from the library", "/a.jpg", Supplier{UID: LibraryUID}, Conditions{}, NotFound, 0, ""},
 	} {
 		res := r.From(t.Context(), r.to(test.path), test.supplier, test.ask)
 		status := res.Status
@@ -314,7 +311,7 @@ func TestPathsThatAreNoKeys(t *testing.T) {
 		s.Origins["b"] = b
 	})
 	for _, path := range []string{"", "/", "/folder/", "/%FF.jpg", "/" + strings.Repeat("a", 1025)} {
-		res := r.Find(t.Context(), r.to(path))
+		res := r.Find(t.Context(), r.to(path), Stored{})
 		if res.Kind != NotFound || res.Steps[2].Reason != origin.Unasked {
 			t.Errorf("%.20q: got %s: %+v", path, res.Kind, res.Steps)
 		}
@@ -334,7 +331,7 @@ func TestWalksAtOnce(t *testing.T) {
 	for i := range 100 {
 		all.Go(func() {
 			path := "/" + strings.Repeat("x", 1+i%20)
-			res := r.Find(t.Context(), r.to(path))
+			res := r.Find(t.Context(), r.to(path), Stored{})
 			if body := read(t, res); body != path {
 				t.Errorf("asked for %q, read %q", path, body)
 			}
@@ -354,7 +351,7 @@ func TestOnInconclusive(t *testing.T) {
 		r := newRig(t, 2, func(s *topology.AccountState) { endpoint(s).OnInconclusive = on })
 		r.origins[0].On("/a.jpg", faultorigin.Reply(404, ""))
 		r.origins[1].On(faultorigin.Any, faultorigin.Reply(200, "old"))
-		if res := r.Find(t.Context(), r.to("/a.jpg")); res.Kind != Found || res.EarlierInconclusive {
+		if res := r.Find(t.Context(), r.to("/a.jpg"), Stored{}); res.Kind != Found || res.EarlierInconclusive {
 			t.Errorf("%s: an origin that says no: %s, %+v", on, res.Kind, res.Steps)
 		} else {
 			discard(res)
@@ -362,7 +359,7 @@ func TestOnInconclusive(t *testing.T) {
 		r.origins[0].Down()
 		for i := range 10 {
 			request := r.to(fmt.Sprintf("/%d.jpg", i))
-			res := r.Find(t.Context(), request)
+			res := r.Find(t.Context(), request, Stored{})
 			discard(res)
 			x := r.Explain(t.Context(), request)
 			fails := on == topologyv1.UrlEndpoint_FAIL

@@ -84,10 +84,10 @@ func endpoint(s *topology.AccountState) *topologyv1.UrlEndpoint {
 }
 
 // to is the request for a path of the default endpoint at revision 100.
-func (r *rig) to(path string) Request {
+func (r *rig) to(path string) *Request {
 	t := topology.Target{Account: r.account, Endpoint: r.account.Default(), Host: "localhost", Path: path}
 	t.Object, t.ObjectOK = topology.ObjectKey(path)
-	return Request{Target: t, Revision: 100, Header: field.Map{}}
+	return &Request{Target: t, Revision: 100, Header: field.Map{}}
 }
 
 // read reads the body of a result and closes it.

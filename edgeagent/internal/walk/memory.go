@@ -53,16 +53,16 @@ func newMemory(bytes int, now time.Time) *memory {
 	return m
 }
 
-func (m *memory) key(epoch string, o *topology.Origin, ask *origin.Ask) (k missKey) {
+func (m *memory) key(r *Request, o *topology.Origin) (k missKey) {
 	for i := range k {
 		var h maphash.Hash
 		h.SetSeed(m.seeds[i])
-		h.WriteString(epoch)
+		h.WriteString(r.Epoch)
 		h.WriteByte(0)
 		h.WriteString(o.UID)
 		h.WriteByte(0)
 		maphash.WriteComparable(&h, o.Target)
-		ask.WriteAsked(&h, o)
+		r.WriteAsked(&h, o)
 		k[i] = h.Sum64()
 	}
 	return k

@@ -22,8 +22,8 @@ func TestMissesAreRemembered(t *testing.T) {
 	r.origins[1].On("/a.jpg", faultorigin.Reply(200, "x"))
 	ask := func(change func(*Request)) *Result {
 		request := r.to("/a.jpg")
-		change(&request)
-		res := r.Find(t.Context(), request)
+		change(request)
+		res := r.Find(t.Context(), request, Stored{})
 		discard(res)
 		return res
 	}
@@ -75,9 +75,9 @@ func TestSupplierIsAskedFirst(t *testing.T) {
 	r := newRig(t, 3)
 	r.origins[2].On("/a.jpg", faultorigin.File("x", `"v1"`))
 	request := r.to("/a.jpg")
-	discard(r.Find(t.Context(), request))
-	request.Stored = &Stored{Supplier: SupplierOf(r.account.Origin("c")), ETag: `"v1"`}
-	if res := r.Find(t.Context(), request); res.Kind != NotModified || res.EarlierInconclusive {
+	discard(r.Find(t.Context(), request, Stored{}))
+	stored := Stored{Supplier: SupplierOf(r.account.Origin("c")), ETag: `"v1"`}
+	if res := r.Find(t.Context(), request, stored); res.Kind != NotModified || res.EarlierInconclusive {
 		t.Errorf("%s, %+v", res.Kind, res.Steps)
 	}
 	if got := r.counts(); !slices.Equal(got, []int{1, 1, 2}) {
@@ -95,7 +95,7 @@ func TestOnlyMissesAreRemembered(t *testing.T) {
 		r := newRig(t, 1)
 		r.origins[0].On(faultorigin.Any, s.answer)
 		for range 2 {
-			discard(r.Find(t.Context(), r.to("/a.jpg")))
+			discard(r.Find(t.Context(), r.to("/a.jpg"), Stored{}))
 		}
 		want := 2
 		if s.outcome == origin.NotHere {
@@ -123,8 +123,8 @@ func TestNegativeTTL(t *testing.T) {
 		asked    int
 	}{{"none", 1}, {"none", 2}, {topology.DefaultEndpointID, 3}, {topology.DefaultEndpointID, 3}, {"none", 4}, {"short", 5}, {"short", 6}, {topology.DefaultEndpointID, 6}} {
 		request := r.to("/a.jpg")
-		request.Target.Endpoint = r.account.Endpoint(step.endpoint)
-		r.Find(t.Context(), request)
+		request.Endpoint = r.account.Endpoint(step.endpoint)
+		r.Find(t.Context(), request, Stored{})
 		if got := r.counts()[0]; got != step.asked {
 			t.Errorf("%d: asked %d times, want %d", i, got, step.asked)
 		}
@@ -142,7 +142,7 @@ func TestPurgesCoverMisses(t *testing.T) {
 	at := func(revision int64, path string) {
 		request := r.to(path)
 		request.Revision = revision
-		r.Find(t.Context(), request)
+		r.Find(t.Context(), request, Stored{})
 	}
 	at(100, "/a.jpg")
 	at(100, "/b.jpg")
@@ -178,7 +178,7 @@ func TestMemoryForgets(t *testing.T) {
 	t.Parallel()
 	m := newMemory(1<<20, time.Now())
 	o := &topology.Origin{UID: "1-a", Spec: &topologyv1.Origin{}}
-	key := func(path string) missKey { return m.key("e", o, &origin.Ask{Path: path}) }
+	key := func(path string) missKey { return m.key(&Request{Target: topology.Target{Path: path}, Epoch: "e"}, o) }
 	begin := m.began
 	m.remember(key("/weak"), miss{asof: 1, denied: true})
 	m.remember(key("/sure"), miss{asof: 1})
@@ -214,7 +214,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	m := newMemory(bytes, time.Now())
 	o := &topology.Origin{UID: "1-a", Spec: &topologyv1.Origin{}}
 	for i := range 10 * bytes / missBytes {
-		k := m.key("e", o, &origin.Ask{Path: "/" + strconv.Itoa(i)})
+		k := m.key(&Request{Target: topology.Target{Path: "/" + strconv.Itoa(i)}, Epoch: "e"}, o)
 		m.remember(k, miss{asof: 1})
 		if _, left := m.recall(k, time.Minute, m.began); left <= 0 {
 			t.Fatal("what was just learnt is forgotten")
@@ -229,16 +229,17 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestKeysKeepTheirParts(t *testing.T) {
 	t.Parallel()
 	m := newMemory(1<<20, time.Now())
-	web := func(uid string) *topology.Origin {
-		return &topology.Origin{UID: uid, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}}}
+	key := func(epoch, uid, path, query string) missKey {
+		web := &topology.Origin{UID: uid, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}}}
+		return m.key(&Request{Target: topology.Target{Path: path, Query: query}, Epoch: epoch}, web)
 	}
 	keys := map[missKey]bool{
-		m.key("f", web("1-a"), &origin.Ask{Path: "/b", Query: "c"}): true,
-		m.key("e", web("1-a"), &origin.Ask{Path: "/b", Query: "c"}): true,
-		m.key("e", web("1-a"), &origin.Ask{Path: "/bc"}):            true,
-		m.key("e", web("1-a"), &origin.Ask{Query: "/bc"}):           true,
-		m.key("e", web("1-a/b"), &origin.Ask{Query: "c"}):           true,
-		m.key("e", web("1-a/b"), &origin.Ask{Path: "c"}):            true,
+		key("f", "1-a", "/b", "c"): true,
+		key("e", "1-a", "/b", "c"): true,
+		key("e", "1-a", "/bc", ""): true,
+		key("e", "1-a", "", "/bc"): true,
+		key("e", "1-a/b", "", "c"): true,
+		key("e", "1-a/b", "c", ""): true,
 	}
 	if len(keys) != 6 {
 		t.Errorf("two questions have one key: %v", slices.Collect(maps.Keys(keys)))
@@ -265,8 +266,8 @@ func TestEndingsLastAsLongAsTheirMisses(t *testing.T) {
 	r.Walker = New(Config{Client: r.client, Now: func() time.Time { return now }})
 	left := func(endpoint, path, epoch string) time.Duration {
 		request := r.to(path)
-		request.Target.Endpoint, request.Epoch = r.account.Endpoint(endpoint), epoch
-		res := r.Find(t.Context(), request)
+		request.Endpoint, request.Epoch = r.account.Endpoint(endpoint), epoch
+		res := r.Find(t.Context(), request, Stored{})
 		discard(res)
 		return res.Left
 	}

@@ -224,11 +224,10 @@ func apart(e *topology.Endpoint, key string) *topology.Endpoint {
 func (r *rig) check(t *testing.T, key, letters string, stop bool) {
 	request := r.to("/" + key)
 	if letters[0] != '-' {
-		request.Target.Account = r.account.WithMedia(r.account.Media.With(key, [8]byte{}))
+		request.Account = r.account.WithMedia(r.account.Media.With(key, [8]byte{}))
 	}
-	request.Target.Endpoint = apart(r.endpointFor(letters), key)
-	request.StopOnInconclusive = stop
-	res := r.Find(t.Context(), request)
+	request.Endpoint = apart(r.endpointFor(letters), key)
+	res := r.Find(t.Context(), request, Stored{UseOnError: stop})
 	defer discard(res)
 	want := model(letters, stop)
 	got := ending{res.Kind, res.Step, res.EarlierInconclusive, res.Status, res.RetryAfter, len(res.Steps)}
@@ -240,7 +239,7 @@ func (r *rig) check(t *testing.T, key, letters string, stop bool) {
 			t.Errorf("%s: step %d is %s %q: %s, want %s %q", letters, i, s.Outcome, s.Reason, s.Detail, m.outcome, m.reason)
 		}
 	}
-	if res.Kind == Found && (res.Version != request.Target.Endpoint.Steps[res.Step].Version || (res.Step == 0) != (res.Supplier.UID == LibraryUID)) {
+	if res.Kind == Found && (res.Version != request.Endpoint.Steps[res.Step].Version || (res.Step == 0) != (res.Supplier.UID == LibraryUID)) {
 		t.Errorf("%s: version %x, supplier %+v", letters, res.Version, res.Supplier)
 	}
 	if (res.ProxyError != "") != (res.Kind == Failed) || (res.Response != nil) != (res.Kind == Found) {

@@ -52,8 +52,9 @@ func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 			said += string(letters[random.IntN(len(letters))])
 		}
 		request := r.to(fmt.Sprintf("/%d/%s.jpg", n, said))
-		request.Target.Endpoint, request.StopOnInconclusive = r.endpointFor(said), n%3 == 0
-		res := r.Find(t.Context(), request)
+		request.Endpoint = r.endpointFor(said)
+		stored := Stored{UseOnError: n%3 == 0}
+		res := r.Find(t.Context(), request, stored)
 		discard(res)
 		seen := []byte(said)
 		for i, s := range res.Steps {
@@ -75,7 +76,7 @@ func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 				asked++
 			}
 		}
-		want := model(string(seen), request.StopOnInconclusive)
+		want := model(string(seen), stored.UseOnError)
 		got := ending{res.Kind, res.Step, res.EarlierInconclusive, res.Status, res.RetryAfter, len(res.Steps)}
 		if open := slices.Contains(seen[:len(res.Steps)], 'k'); open && got.kind == Failed {
 			if got.after <= 0 || got.after > maxRetryAfter || got.after < want.after {
@@ -84,7 +85,7 @@ func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 			want.after = got.after
 		}
 		if got != want {
-			t.Errorf("%s, stop = %v: got %+v, want %+v", seen, request.StopOnInconclusive, got, want)
+			t.Errorf("%s, stop = %v: got %+v, want %+v", seen, stored.UseOnError, got, want)
 		}
 	}
 	if refused < walks/10 || asked < walks/10 {
@@ -99,7 +100,7 @@ func TestDeadOriginIsLeftAlone(t *testing.T) {
 	r.origins[0].Down()
 	r.origins[1].On(faultorigin.Any, faultorigin.Reply(200, "x"))
 	for i := range 20 {
-		res := r.Find(t.Context(), r.to(fmt.Sprintf("/%d.jpg", i)))
+		res := r.Find(t.Context(), r.to(fmt.Sprintf("/%d.jpg", i)), Stored{})
 		read(t, res)
 		want := origin.Failed
 		if i >= 5 {
@@ -124,8 +125,8 @@ func TestStalledOriginHoldsUpNobodyElse(t *testing.T) {
 	r.origins[1].On(faultorigin.Any, faultorigin.Reply(200, "x"))
 	find := func(endpoint string, i int) *Result {
 		request := r.to(fmt.Sprintf("/%d.jpg", i))
-		request.Target.Endpoint = r.account.Endpoint(endpoint)
-		res := r.Find(t.Context(), request)
+		request.Endpoint = r.account.Endpoint(endpoint)
+		res := r.Find(t.Context(), request, Stored{})
 		discard(res)
 		return res
 	}
@@ -172,7 +173,7 @@ func TestEveryFailureHasAProxyError(t *testing.T) {
 		r := newRig(t, 1)
 		r.origins[0].On(faultorigin.Any, s.answer)
 		for i := range 12 {
-			res := r.Find(t.Context(), r.to(fmt.Sprintf("/%d.jpg", i)))
+			res := r.Find(t.Context(), r.to(fmt.Sprintf("/%d.jpg", i)), Stored{})
 			if res.Kind != Failed || res.ProxyError == "" || res.Status < 502 || res.Status > 504 || (res.Status == 503) != (res.RetryAfter > 0) {
 				t.Errorf("%c: %s %d, %q, Retry-After %s", letter, res.Kind, res.Status, res.ProxyError, res.RetryAfter)
 			}
@@ -201,7 +202,7 @@ func TestBodiesGoOnAtTheirOrigin(t *testing.T) {
 			r := newRig(t, 2)
 			r.origins[0].On("/a.jpg", test.first...)
 			r.origins[1].On("/a.jpg", faultorigin.File(body, `"v1"`))
-			res := r.Find(t.Context(), r.to("/a.jpg"))
+			res := r.Find(t.Context(), r.to("/a.jpg"), Stored{})
 			if res.Kind != Found {
 				t.Fatalf("%s, %+v", res.Kind, res.Steps)
 			}

@@ -6,9 +6,7 @@ import (
 	"net/textproto"
 	"time"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
-	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // LibraryUID is the uid by which the Media Library stands as a supplier and a step.
@@ -21,33 +19,24 @@ type Supplier struct {
 	Target uint64
 }
 
-// Request asks for one file.
-type Request struct {
-	Target topology.Target
-	// Revision is the revision of the topology that Target was located in, in the history that Epoch names. What the walk remembers
-	// is as of it, and is nothing to another history, where the same uids may be others.
-	Revision int64
-	Epoch    string
-	// Header is what web origins may see of the client: normalised Accept and Accept-Encoding, and the endpoint's
-	// ForwardRequestHeaders. A CDN-Loop field is passed on with ours added. Each origin is sent only what it lists.
-	Header field.Map
-	// Stored is set to revalidate a stored reply.
-	Stored *Stored
-	// StopOnInconclusive ends the walk at the first step that does not answer, because the caller holds a copy that may then
-	// be used.
-	StopOnInconclusive bool
-}
+// Request is what a walk is for. What the walk remembers is as of its Revision, and is nothing to
+// another Epoch, where the same uids may be others.
+type Request = origin.Request
 
-// Stored holds the validators of a stored reply. They are sent to its supplier only, and only at the target it had.
+// Stored is what a walk needs to know of a stored reply that it may confirm. The zero value stands
+// for none. The validators are sent to the supplier only, and only at the target it had.
 type Stored struct {
 	Supplier           Supplier
 	ETag, LastModified string
 	// Library is the start of the SHA-256 of a reply that the Media Library supplied.
 	Library [8]byte
+	// UseOnError ends the walk at the first step that does not answer, because the reply may then
+	// be used.
+	UseOnError bool
 }
 
-// Ask is what [Walker.From] asks one supplier for.
-type Ask = origin.Conditions
+// Conditions are what [Walker.From] asks one supplier for.
+type Conditions = origin.Conditions
 
 // Kind is how a walk ends.
 type Kind uint8

@@ -5,28 +5,28 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// Ask is what is wanted of an origin.
-type Ask struct {
-	// Account is the id of the account, which names its Media Library.
-	Account string
-	// Host is the canonical host of the client's URL, for web origins with forward_host_header.
-	Host string
-	// Path is the canonical path of the file, "" or beginning with "/"; Query is the kept query
-	// without "?".
-	Path, Query string
-	// Object is the object key below the prefix. Without ObjectOK the path cannot be a key.
-	Object   string
-	ObjectOK bool
-	// Header is what web origins may see of the client. Each is sent Accept, Accept-Encoding, and
-	// what its own forward_request_headers list.
-	Header http.Header
-	// Library is the start of the SHA-256 of a Media Library file, Revision the revision at which
-	// the path has it.
-	Library  [8]byte
+// Request is what a request is for, whichever origins are asked. Nobody changes it, so fills, walks
+// and questions share it.
+type Request struct {
+	topology.Target
+	// Revision is the revision of the topology that Target was located in, and Epoch the history
+	// of Revision and of the uids in Target.
 	Revision int64
+	Epoch    string
+	// Header is what web origins may see of the client: normalised Accept and Accept-Encoding, the
+	// endpoint's ForwardRequestHeaders, and CDN-Loop. Each origin is sent only what it lists.
+	Header field.Map
+}
+
+// Ask is one question to one origin.
+type Ask struct {
+	*Request
+	// Library is the start of the SHA-256 of the file, if a Media Library is asked.
+	Library [8]byte
 	// Conditions make the request other than a plain GET.
 	Conditions
 	// Deadline ends the wait for the head. The zero value is none.
@@ -53,26 +53,26 @@ func (c Conditions) Apply(h http.Header) {
 	}
 }
 
-// WriteAsked writes to h what makes one question to o differ from another: two asks that write the
-// same get the same answer. Accept and Accept-Encoding are part of it: an origin may say that there
+// WriteAsked writes to h what makes one question to o differ from another: two requests that
+// write the same get the same answer. Accept and Accept-Encoding are part of it: an origin may say that there
 // is no file where one of its forms is missing. The client's address is not, which is sent for an
 // origin's log.
-func (a *Ask) WriteAsked(h *maphash.Hash, o *topology.Origin) {
+func (r *Request) WriteAsked(h *maphash.Hash, o *topology.Origin) {
 	if keyed(o) {
-		writeField(h, a.Object)
+		writeField(h, r.Object)
 		return
 	}
-	writeField(h, a.Path)
-	writeField(h, a.Query)
+	writeField(h, r.Path)
+	writeField(h, r.Query)
 	web := o.Spec.GetWeb()
 	if web.GetForwardHostHeader() {
-		writeField(h, a.Host)
+		writeField(h, r.Host)
 	}
-	writeLines(h, a.Header["Accept"])
-	writeLines(h, a.Header["Accept-Encoding"])
-	writeLines(h, a.Header["Cdn-Loop"])
+	writeLines(h, r.Header["Accept"])
+	writeLines(h, r.Header["Accept-Encoding"])
+	writeLines(h, r.Header["Cdn-Loop"])
 	for _, name := range web.GetForwardRequestHeaders() {
-		writeLines(h, a.Header[http.CanonicalHeaderKey(name)])
+		writeLines(h, r.Header[field.Canonical(name)])
 	}
 }
 

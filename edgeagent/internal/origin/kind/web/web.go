@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -61,7 +62,7 @@ func SetHeader(e *kind.Edge, req *http.Request, o *topology.Origin, a *kind.Ask,
 	}
 	id := e.LoopID()
 	h["Via"] = []string{"1.1 " + id}
-	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header.Values("CDN-Loop"), []string{id}), ", ")}
+	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header["Cdn-Loop"], []string{id}), ", ")}
 }
 
 // Forwarded yields the names, in canonical form, of the client's fields that o is sent because it
@@ -76,7 +77,7 @@ func Forwarded(o *topology.Origin) iter.Seq[string] {
 	}
 }
 
-func forward(to, from http.Header, name string) {
+func forward(to http.Header, from field.Map, name string) {
 	if values := from[name]; len(values) > 0 {
 		to[name] = values
 	}
