@@ -17,6 +17,8 @@ const (
 	KindOriginSecrets Kind = "originSecrets"
 	KindURLEndpoints  Kind = "urlEndpoints"
 	KindCustomDomains Kind = "customDomains"
+	KindCertificates  Kind = "certificates"
+	KindChains        Kind = "chains"
 	KindMediaFiles    Kind = "mediaFiles"
 	KindPurges        Kind = "purges"
 	KindPurgeFloors   Kind = "purgeFloors"
@@ -26,31 +28,37 @@ const (
 // Kinds holds every kind, in the order in which a person would make the resources.
 func Kinds() []Kind {
 	return []Kind{
-		KindSettings, KindAccounts, KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindMediaFiles,
-		KindPurges, KindPurgeFloors,
+		KindSettings, KindAccounts, KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindChains,
+		KindCertificates, KindMediaFiles, KindPurges, KindPurgeFloors,
 	}
 }
 
 // Key names one stored resource. It is comparable; two keys are equal exactly if their strings are.
 type Key struct {
 	Kind Kind
-	// Account is the account's id, empty only for KindSettings.
+	// Account is the account's id, empty only for KindSettings and KindChains, which belong to all.
 	Account string
-	// ID is the last part of the resource's name; for a media file its path, which may hold slashes. It is empty for
-	// KindAccounts, KindPurgeFloors and KindSettings.
+	// ID is the last part of the resource's name; for a media file its path, which may hold slashes,
+	// and for a certificate its domain's. It is empty for KindAccounts, KindPurgeFloors and KindSettings.
 	ID string
 }
 
-// String joins the parts with "/": `urlEndpoints/acme/default`, `accounts/acme`, `settings`.
+// String joins the parts with "/": `urlEndpoints/acme/default`, `accounts/acme`, `settings`,
+// `chains/-/4fd1...`.
 func (k Key) String() string {
 	switch k.shape() {
 	case shapeGlobal:
 		return string(k.Kind)
 	case shapeAccount:
 		return string(k.Kind) + "/" + k.Account
+	case shapeShared:
+		return string(k.Kind) + "/" + noAccount + "/" + k.ID
 	}
 	return string(k.Kind) + "/" + k.Account + "/" + k.ID
 }
+
+// noAccount stands in keys in place of an account. No account has it for an id.
+const noAccount = "-"
 
 type shape int
 
@@ -59,6 +67,7 @@ const (
 	shapeGlobal        // kind
 	shapeAccount       // kind/account
 	shapeChild         // kind/account/id
+	shapeShared        // kind/-/id
 )
 
 func (k Key) shape() shape {
@@ -67,8 +76,10 @@ func (k Key) shape() shape {
 		return shapeGlobal
 	case KindAccounts, KindPurgeFloors:
 		return shapeAccount
-	case KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindMediaFiles, KindPurges:
+	case KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindCertificates, KindMediaFiles, KindPurges:
 		return shapeChild
+	case KindChains:
+		return shapeShared
 	}
 	return shapeUnknown
 }
@@ -84,6 +95,12 @@ func (k Key) Validate() error {
 			return fmt.Errorf("%s has neither account nor id", k.Kind)
 		}
 		return nil
+	}
+	if shape == shapeShared {
+		if k.Account != "" {
+			return fmt.Errorf("%s have no account", k.Kind)
+		}
+		return k.validateID()
 	}
 	if err := ValidateAccountID(k.Account); err != nil {
 		return err
@@ -103,9 +120,14 @@ func (k Key) validateID() error {
 		return ValidateOriginID(k.ID)
 	case KindURLEndpoints:
 		return ValidateEndpointID(k.ID)
-	case KindCustomDomains:
+	case KindCustomDomains, KindCertificates:
 		_, err := DomainFromID(k.ID)
 		return err
+	case KindChains:
+		if !chainPattern.MatchString(k.ID) {
+			return fmt.Errorf("chain id %q: want 32 lower-case hex digits", k.ID)
+		}
+		return nil
 	case KindMediaFiles:
 		path, err := MediaPath(k.ID)
 		if err == nil && path != k.ID {
@@ -125,6 +147,12 @@ func ParseKey(s string) (Key, error) {
 		k.Account, k.ID, child = strings.Cut(rest, "/")
 		if k.Account == "" || child && k.ID == "" {
 			return Key{}, fmt.Errorf("key %q: empty account or id", s)
+		}
+		if k.shape() == shapeShared {
+			if k.Account != noAccount {
+				return Key{}, fmt.Errorf("key %q: want %s in place of an account", s, noAccount)
+			}
+			k.Account = ""
 		}
 	}
 	if err := k.Validate(); err != nil {
@@ -147,6 +175,7 @@ func Etag(modRevision int64) string {
 var (
 	endpointPattern = regexp.MustCompile(`^[A-Za-z0-9-]{1,100}$`)
 	purgePattern    = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	chainPattern    = regexp.MustCompile(`^[0-9a-f]{32}$`)
 )
 
 // isID is `^[a-z0-9][a-z0-9_-]{0,62}$`. It is asked for each of a million keys.

@@ -26,8 +26,8 @@ func DomainName(account, domainID string) string {
 // Name is the resource name that admins use: `accounts/acme/origins/legacy`.
 func (k Key) Name() string {
 	switch k.shape() {
-	case shapeGlobal:
-		return string(k.Kind)
+	case shapeGlobal, shapeShared:
+		return k.String()
 	case shapeAccount:
 		if k.Kind == KindAccounts {
 			return AccountName(k.Account)

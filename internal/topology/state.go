@@ -55,6 +55,10 @@ func NewMessage(kind Kind) proto.Message {
 		return new(topologyv1.UrlEndpoint)
 	case KindCustomDomains:
 		return new(topologyv1.CustomDomain)
+	case KindCertificates:
+		return new(topologyv1.Certificate)
+	case KindChains:
+		return new(topologyv1.Chain)
 	case KindMediaFiles:
 		return new(topologyv1.MediaFile)
 	case KindPurges:

@@ -110,18 +110,30 @@ func (s *Store) deleteStep(ctx context.Context, account string, mark int64, ops 
 func (s *Store) remaining(ctx context.Context, account string) ([]clientv3.Op, error) {
 	var ops []clientv3.Op
 	for _, kind := range []topology.Kind{
-		topology.KindCustomDomains, topology.KindURLEndpoints, topology.KindOrigins, topology.KindOriginSecrets,
-		topology.KindMediaFiles, topology.KindPurges,
+		topology.KindCertificates, topology.KindCustomDomains, topology.KindURLEndpoints, topology.KindOrigins,
+		topology.KindOriginSecrets, topology.KindMediaFiles, topology.KindPurges,
 	} {
 		folder := s.keys.of(kind, account)
-		resp, err := s.get(ctx, folder, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(int64(deleteAtOnce-len(ops))))
+		opts := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithLimit(int64(deleteAtOnce - len(ops)))}
+		if kind != topology.KindCertificates {
+			opts = append(opts, clientv3.WithKeysOnly())
+		}
+		resp, err := s.get(ctx, folder, opts...)
 		if err != nil {
 			return nil, err
 		}
 		for _, kv := range resp.Kvs {
 			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
-			if kind == topology.KindCustomDomains {
+			switch kind {
+			case topology.KindCustomDomains:
 				ops = append(ops, clientv3.OpDelete(s.keys.claim(splitDomain(string(kv.Key[len(folder):])))))
+			case topology.KindCertificates:
+				// At once: the account does not come back, and edges were told to forget it.
+				if record, err := s.record(kv); err == nil {
+					if c, err := topology.CompileCertificate(record); err == nil {
+						ops = append(ops, clientv3.OpDelete(s.keys.sealedCertificate(c.ID)))
+					}
+				}
 			}
 		}
 		if len(ops) >= deleteAtOnce {

@@ -16,6 +16,8 @@ var (
 	ErrAlreadyExists = errors.New("already exists")
 	// ErrConflict says that others kept changing the account until the caller's deadline.
 	ErrConflict = errors.New("conflict")
+	// ErrFenced says that the lease which a write depends on is no longer held. Nothing was written.
+	ErrFenced = errors.New("the lease is no longer held")
 	// ErrDeleting says that the account is being deleted and takes no writes.
 	ErrDeleting = errors.New("account is being deleted")
 	// ErrTooLarge says that one change is larger than one step may be; see [TooLargeError].

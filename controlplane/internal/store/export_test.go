@@ -109,3 +109,6 @@ func (s *Store) Leader(ctx context.Context, endpoint string) (member, leader uin
 
 // SweepSteps forgets steps and events that are too old.
 func (s *Store) SweepSteps(ctx context.Context) error { return s.sweepSteps()(ctx) }
+
+// SweepCertificates returns the job that removes certificates and chains that nothing refers to.
+func (s *Store) SweepCertificates() func(context.Context) error { return s.sweepCertificates() }

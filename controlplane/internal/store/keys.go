@@ -29,8 +29,12 @@ func (l layout) request(account, id string) string   { return l.idem() + account
 func (l layout) meta(name string) string             { return l.prefix + "meta/" + name }
 func (l layout) fleet(name string) string            { return l.prefix + "fleet/" + name }
 func (l layout) auth(name string) string             { return l.prefix + "auth/" + name }
-func (l layout) claims(parent string) string         { return l.prefix + "own/" + parent + "/" }
-func (l layout) claim(parent, label string) string   { return l.claims(parent) + label }
+func (l layout) sealedCertificate(id topology.CertificateID) string {
+	return l.prefix + "sec/certs/" + id.String()
+}
+func (l layout) unused() string                    { return l.prefix + "sec/unused/" }
+func (l layout) claims(parent string) string       { return l.prefix + "own/" + parent + "/" }
+func (l layout) claim(parent, label string) string { return l.claims(parent) + label }
 func (l layout) parse(key []byte) (topology.Key, error) {
 	return topology.ParseKey(strings.TrimPrefix(string(key), l.cfg()))
 }

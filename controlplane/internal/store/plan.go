@@ -26,6 +26,11 @@ type plan struct {
 	deleteAccount bool
 	sealed        bool // it puts what is sealed
 	purges        int  // purge records after the write
+	// certificates keeps what the certificates that are put refer to, and marks what is not referred
+	// to any more. dropped are the ids of the latter.
+	certificates []clientv3.Op
+	dropped      []topology.CertificateID
+	fence        *Fence
 
 	compares []clientv3.Cmp
 	ops      []clientv3.Op
@@ -60,6 +65,9 @@ func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, 
 			return nil, err
 		}
 	}
+	if err := s.certify(ctx, p, edit); err != nil {
+		return nil, err
+	}
 	if err := s.retireOverflow(ctx, p); err != nil {
 		return nil, err
 	}
@@ -88,7 +96,8 @@ func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, 
 	return p, nil
 }
 
-// resources counts what the plan changes as an admin counts: an origin and its secrets are one.
+// resources counts what the plan changes as an admin counts: an origin and its secrets are one, and
+// a domain and its certificate.
 func (p *plan) resources() int {
 	n := len(p.puts) + len(p.deletes)
 	changed := make(map[topology.Key]bool, n)
@@ -99,7 +108,8 @@ func (p *plan) resources() int {
 		changed[key] = true
 	}
 	for key := range changed {
-		if key.Kind == topology.KindOriginSecrets && changed[topology.Key{Kind: topology.KindOrigins, Account: key.Account, ID: key.ID}] {
+		switch {
+		case key.Kind == topology.KindOriginSecrets && changed[originOf(key)], key.Kind == topology.KindCertificates && changed[domainOf(key)]:
 			n--
 		}
 	}
@@ -163,6 +173,7 @@ func (s *Store) changes(ctx context.Context, p *plan, req RequestID, edit *Edit,
 	if p.deleteAccount {
 		p.put(s.keys.deleting()+p.state.Account, []byte(p.id))
 	}
+	p.ops = append(p.ops, p.certificates...)
 	if err := s.claim(ctx, p, look); err != nil {
 		return err
 	}
@@ -203,15 +214,15 @@ func (p *plan) noopRevision() int64 {
 	return p.state.Revision
 }
 
-// changesState reports whether the plan touches what a State holds.
+// changesState reports whether the plan touches what State.Changed tells of.
 func (p *plan) changesState() bool {
 	for _, put := range p.puts {
-		if inState(put.key.Kind) {
+		if isVersioned(put.key.Kind) {
 			return true
 		}
 	}
 	for _, key := range p.deletes {
-		if inState(key.Kind) {
+		if isVersioned(key.Kind) {
 			return true
 		}
 	}

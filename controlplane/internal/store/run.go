@@ -14,6 +14,7 @@ func (s *Store) Run(ctx context.Context) error {
 		{name: "forget requests", every: time.Minute, do: s.sweepRequests},
 		{name: "retire purges", every: 10 * time.Minute, do: s.sweepPurges},
 		{name: "seal secrets", every: 30 * time.Second, do: s.sweepSecrets()},
+		{name: "forget certificates", every: time.Hour, do: s.sweepCertificates()},
 		{name: "forget steps", every: 10 * time.Second, do: s.sweepSteps()},
 		{name: "measure database", every: 10 * time.Second, do: s.measure},
 		{name: "forget history", every: time.Minute, do: new(history).forget(s)},

@@ -30,14 +30,14 @@ const sealEvery = time.Hour
 
 // Seals reports whether secrets are sealed: not while a control plane of an older version, which could not read them, uses the
 // same etcd. It never becomes false again.
-func (s *Store) Seals() bool { return s.seals.Load() }
+func (s *Store) Seals() bool { return s.schema.Load() >= sealingSchema }
 
 // HelloPrefix is where control planes say below `fleet/` that they are there, as JSON with the [Schema] that they know.
 const HelloPrefix = "hello/"
 
 // adoptSchema makes etcd refuse older versions from now on, unless one is there that uses it.
 func (s *Store) adoptSchema(ctx context.Context) error {
-	if s.Seals() {
+	if s.schema.Load() == Schema {
 		return nil
 	}
 	key := s.keys.meta("schema")
@@ -51,24 +51,32 @@ func (s *Store) adoptSchema(ctx context.Context) error {
 		if len(stored) == 0 {
 			return fmt.Errorf("%w: %q is gone", ErrBroken, key)
 		}
-		if string(stored[0].Value) == strconv.Itoa(Schema) {
-			s.seals.Store(true)
-			return nil
+		version, err := strconv.Atoi(string(stored[0].Value))
+		if err != nil {
+			return fmt.Errorf("%w: %q holds no number", ErrBroken, key)
 		}
+		next := Schema
+		older = ""
 		for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
 			var hello struct {
 				Server string `json:"server"`
 				Schema int    `json:"schema"`
 			}
-			if err := json.Unmarshal(kv.Value, &hello); err != nil || hello.Schema < Schema {
-				older = cmp.Or(hello.Server, "unnamed")
-				return nil
+			if json.Unmarshal(kv.Value, &hello) != nil {
+				hello.Schema = 0
+			}
+			if hello.Schema < next {
+				older, next = cmp.Or(hello.Server, "unnamed"), hello.Schema
 			}
 		}
+		if version >= next {
+			s.schema.Store(int64(version))
+			return nil
+		}
 		put, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", stored[0].ModRevision)).
-			Then(clientv3.OpPut(key, strconv.Itoa(Schema))).Commit()
+			Then(clientv3.OpPut(key, strconv.Itoa(next))).Commit()
 		if err == nil && put.Succeeded { // else another has done so, and the next look tells
-			s.seals.Store(true)
+			s.schema.Store(int64(next))
 		}
 		return err
 	})
@@ -76,8 +84,11 @@ func (s *Store) adoptSchema(ctx context.Context) error {
 	case errors.Is(err, ErrResourceExhausted):
 		s.log.WarnContext(ctx, "store: secrets stay as they are until etcd has space", "error", err)
 		return nil
-	case older != "":
+	case older != "" && !s.Seals():
 		s.log.WarnContext(ctx, "store: secrets are not sealed as long as a control plane of an older version is there, which could not read them: stop it",
+			"server", older)
+	case older != "":
+		s.log.WarnContext(ctx, "store: domains get no certificates as long as a control plane of an older version is there, which could not send them: stop it",
 			"server", older)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -291,7 +292,7 @@ func TestSecretsOfAnOlderVersionAreSealed(t *testing.T) {
 	}
 	checkNotStored(t, beside, "canary")
 	checkSecret(t, beside, "acme", "shop", "canary")
-	if schema := metaOf(t, beside, "schema"); schema != "2" {
+	if schema := metaOf(t, beside, "schema"); schema != strconv.Itoa(store.Schema) {
 		t.Errorf("an older version may start: schema %s", schema)
 	}
 }

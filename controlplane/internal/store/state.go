@@ -19,7 +19,12 @@ import (
 // are read one by one.
 var stateKinds = [...]topology.Kind{
 	topology.KindOrigins, topology.KindOriginSecrets, topology.KindURLEndpoints, topology.KindCustomDomains,
+	topology.KindCertificates,
 }
+
+// isVersioned reports whether records of a kind are what admins write: State.Changed tells of them,
+// and the history keeps them. Certificates are not: they come and go by themselves.
+func isVersioned(kind topology.Kind) bool { return inState(kind) && kind != topology.KindCertificates }
 
 // State is one account at one revision. It must not be changed.
 type State struct {
@@ -31,11 +36,12 @@ type State struct {
 	Guard int64
 	// Settings is the record of the settings, without a Value before there are any.
 	Settings topology.Record
-	// Records holds the account, its origins, their secrets, its endpoints and domains, as stored. Of media files and purges it
-	// may hold none; see Get.
+	// Records holds the account, its origins, their secrets, its endpoints, domains and certificates,
+	// as stored. Of media files and purges it may hold none; see Get.
 	Records *index.Account
 
-	// Changed is the revision of the last change of those kinds, deletions included as long as there is a Guard.
+	// Changed is the revision of the last change of those kinds but certificates, deletions included
+	// as long as there is a Guard.
 	Changed int64
 
 	purges int // purge records that are kept
@@ -52,7 +58,7 @@ type guard struct {
 	Purges int `json:"purges"`
 	// Write is the random id of the write that left it.
 	Write string `json:"write,omitempty"`
-	// Changed is the revision of the last change of what a State holds, if that is not the guard's own.
+	// Changed is that of a State, if that is not the guard's own revision.
 	Changed int64 `json:"changed,omitempty"`
 	// Steps and Events are the numbers of the last step of the history and of the last event of the audit.
 	Steps  int64 `json:"steps,omitempty"`
@@ -256,6 +262,9 @@ func (s *Store) state(account string, found guard, resp *clientv3.TxnResponse, r
 	}
 	if state.Changed == 0 {
 		for _, kind := range append([]topology.Kind{topology.KindAccounts}, stateKinds[:]...) {
+			if !isVersioned(kind) {
+				continue
+			}
 			for item := range records.All(kind, "", "") {
 				state.Changed = max(state.Changed, item.Record().ModRevision)
 			}

@@ -143,32 +143,41 @@ func (p *plan) touches() (changes []*adminv1.ResourceChange, more int32) {
 	return changes, 0
 }
 
-// changesOf tells what became of resources. An origin and its secrets are one.
+// changesOf tells what became of resources. An origin and its secrets are one, and a domain and its
+// certificate.
 func changesOf(touched []*storev1.Step_Touched) (changes []*adminv1.ResourceChange) {
-	told := make(map[string]bool)
+	at := make(map[string]int) // in changes, by name
 	for _, t := range touched {
 		key, err := topology.ParseKey(t.GetKey())
 		if err != nil {
 			continue
 		}
-		secrets := key.Kind == topology.KindOriginSecrets
-		if secrets {
+		part := true
+		switch key.Kind {
+		case topology.KindOriginSecrets:
 			key = originOf(key)
+		case topology.KindCertificates:
+			key = domainOf(key)
+		default:
+			part = false
 		}
-		name := key.Name()
-		if told[name] || name == "" {
-			continue
-		}
-		told[name] = true
 		action := adminv1.ResourceChange_UPDATED
 		switch {
-		case secrets:
+		case part:
 		case !t.GetBefore():
 			action = adminv1.ResourceChange_CREATED
 		case !t.GetAfter():
 			action = adminv1.ResourceChange_DELETED
 		}
-		changes = append(changes, &adminv1.ResourceChange{Name: name, Action: action})
+		name := key.Name()
+		switch i, told := at[name]; {
+		case name == "", told && part:
+		case told: // by a part of it, whose key comes first
+			changes[i].Action = action
+		default:
+			at[name] = len(changes)
+			changes = append(changes, &adminv1.ResourceChange{Name: name, Action: action})
+		}
 	}
 	return changes
 }
@@ -182,7 +191,7 @@ func (s *Store) step(p *plan, req RequestID) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !inState(key.Kind) {
+		if !isVersioned(key.Kind) {
 			continue
 		}
 		step.Touched = append(step.Touched, t)

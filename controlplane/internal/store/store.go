@@ -38,8 +38,11 @@ const (
 	// nestWidth is how many operations an inner transaction holds.
 	nestWidth = 30
 
-	// Schema is the version of the layout and of the meaning of stored records. Since 2, secrets of origins may be sealed.
-	Schema = 2
+	// Schema is the version of the layout and of the meaning of stored records. Since 2, secrets of
+	// origins may be sealed; since 3, domains may have certificates.
+	Schema = 3
+	// sealingSchema and certificateSchema are the versions since which there is that.
+	sealingSchema, certificateSchema = 2, 3
 
 	// attemptTimeout bounds one request to etcd, so that a dead connection does not use up a caller's whole deadline.
 	attemptTimeout = 5 * time.Second
@@ -78,7 +81,7 @@ type Store struct {
 	now      func() time.Time
 	metrics  *metrics
 	ring     keyring
-	seals    atomic.Bool // see Seals
+	schema   atomic.Int64 // that of etcd
 	alone    bool
 	follower atomic.Pointer[Follower] // while Follow runs
 	kick     chan struct{}            // wakes Run to delete an account
@@ -173,7 +176,7 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	if version > Schema {
 		return fmt.Errorf("%w: schema %d, this version knows up to %d", ErrSchemaTooNew, version, Schema)
 	}
-	s.seals.Store(version == Schema)
+	s.schema.Store(int64(version))
 	return nil
 }
 

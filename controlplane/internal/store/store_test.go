@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -307,7 +308,7 @@ func TestMeta(t *testing.T) {
 	if status, err := a.Status(t.Context()); err != nil || status.SizeBytes == 0 {
 		t.Errorf("status %+v, %v", status, err)
 	}
-	if err := a.SetMeta(t.Context(), "schema", "3"); err != nil {
+	if err := a.SetMeta(t.Context(), "schema", strconv.Itoa(store.Schema+1)); err != nil {
 		t.Fatal(err)
 	}
 	client, err := store.Dial(store.DialConfig{Endpoints: []string{storetest.Endpoint(t)}})

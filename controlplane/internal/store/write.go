@@ -27,6 +27,10 @@ type Edit struct {
 	// the resources that change.
 	Changes     []*adminv1.ResourceChange
 	MoreChanges int
+	// Certificates take the place of those of domains, which have to be there after the edit.
+	Certificates []Certificate
+	// Fence makes the write depend on a lease. Nil: it does not.
+	Fence *Fence
 	// SealsAgain says that the edit changes how secrets are stored and not what they are: it is no step of the history.
 	SealsAgain bool
 }
@@ -55,7 +59,7 @@ type Result struct {
 //
 // It returns [ErrNotFound] when the account does not exist and the edit does not create it, [ErrDeleting],
 // [ErrAlreadyExists] for a domain that belongs to another account, [ErrTooLarge], [ErrRequestIDReused],
-// [ErrUnavailable] and [ErrResourceExhausted] when nothing was written, and [ErrUnknownOutcome] when a reply was lost and
+// [ErrFenced], [ErrUnavailable] and [ErrResourceExhausted] when nothing was written, and [ErrUnknownOutcome] when a reply was lost and
 // etcd stayed silent until some seconds after ctx ended. A write that was sent goes on to find out what became of it for
 // those seconds, so it may succeed after ctx ended, and then says so.
 func (s *Store) Write(ctx context.Context, account string, req RequestID, decide func(*State) (*Edit, error)) (Result, error) {
@@ -129,6 +133,9 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 			return s.applied(p, revision), nil
 		}
 		s.metrics.conflicts.Inc()
+		if err := s.checkFence(ctx, p.fence); err != nil {
+			return Result{}, fmt.Errorf("write account %q: %w", account, err)
+		}
 		if p.sealed { // perhaps with a key that another has taken the place of
 			if err := s.readKeysets(ctx); err != nil {
 				return Result{}, err
@@ -238,6 +245,9 @@ func (s *Store) commitWithoutSpace(ctx context.Context, p *plan) (revision int64
 		if key.Kind == topology.KindCustomDomains {
 			ops = append(ops, clientv3.OpDelete(s.keys.claim(splitDomain(key.ID))))
 		}
+	}
+	for _, id := range p.dropped {
+		ops = append(ops, clientv3.OpDelete(s.keys.sealedCertificate(id)))
 	}
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()

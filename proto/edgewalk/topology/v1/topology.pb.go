@@ -1246,7 +1246,7 @@ func (x Purge_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purge_Kind.Descriptor instead.
 func (Purge_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32, 0}
 }
 
 // How far a purge has come.
@@ -1299,7 +1299,7 @@ func (x Purge_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purge_State.Descriptor instead.
 func (Purge_State) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32, 1}
 }
 
 // Account owns origins, URL-endpoints, custom domains and a Media Library. It is served at `https://{shared host}/{id}/`.
@@ -4099,6 +4099,265 @@ func (x *DomainCertificate) GetCertificate() string {
 	return ""
 }
 
+// Certificate says which certificate edges show for a custom domain, under whose id it lies beside
+// it. What it names is fetched by edges with EdgeService.FetchCertificates.
+type Certificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 random bytes, of the SealedCertificate.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The id of the Chain to show with it, 16 bytes. Unset: its chain is sealed with it.
+	Chain []byte `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
+	// When it ends, in seconds since 1970 (RFC 5280 4.1.2.5).
+	NotAfter int64 `protobuf:"varint,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// Whether requests for the domain come through another CDN. Plain HTTP is then not redirected: the
+	// CDN may ask in plain HTTP for what its own clients ask for over TLS.
+	Proxied       bool `protobuf:"varint,4,opt,name=proxied,proto3" json:"proxied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Certificate) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Certificate) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Certificate) GetNotAfter() int64 {
+	if x != nil {
+		return x.NotAfter
+	}
+	return 0
+}
+
+func (x *Certificate) GetProxied() bool {
+	if x != nil {
+		return x.Proxied
+	}
+	return false
+}
+
+// Chain is the intermediate certificates of certificates, of any account.
+type Chain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER, the issuer of the leaf first, without the root.
+	Certificates  [][]byte `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chain) Reset() {
+	*x = Chain{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chain) ProtoMessage() {}
+
+func (x *Chain) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chain.ProtoReflect.Descriptor instead.
+func (*Chain) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Chain) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// SealedCertificate is a certificate with its private key, as it is stored and fetched. It never
+// changes.
+type SealedCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Certificate.id. Unset as stored.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// A KeyPair, encoded and then encrypted as OriginSecrets.sealed is.
+	Sealed []byte `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// As in OriginSecrets.keyset.
+	Keyset string `protobuf:"bytes,3,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The id of the account that it belongs to. Set only as stored.
+	Account       string `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedCertificate) Reset() {
+	*x = SealedCertificate{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedCertificate) ProtoMessage() {}
+
+func (x *SealedCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedCertificate.ProtoReflect.Descriptor instead.
+func (*SealedCertificate) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SealedCertificate) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *SealedCertificate) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *SealedCertificate) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *SealedCertificate) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+// KeyPair is a certificate with its private key, in the clear.
+type KeyPair struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER.
+	Leaf []byte `protobuf:"bytes,1,opt,name=leaf,proto3" json:"leaf,omitempty"`
+	// PKCS #8 (RFC 5958), DER.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// As in Chain, for a certificate that has none.
+	Chain         [][]byte `protobuf:"bytes,3,rep,name=chain,proto3" json:"chain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPair) Reset() {
+	*x = KeyPair{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPair) ProtoMessage() {}
+
+func (x *KeyPair) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPair.ProtoReflect.Descriptor instead.
+func (*KeyPair) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *KeyPair) GetLeaf() []byte {
+	if x != nil {
+		return x.Leaf
+	}
+	return nil
+}
+
+func (x *KeyPair) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KeyPair) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
 // MediaFile is one file of an account's Media Library. It answers at `{any endpoint}/{path}`.
 type MediaFile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4128,7 +4387,7 @@ type MediaFile struct {
 
 func (x *MediaFile) Reset() {
 	*x = MediaFile{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4140,7 +4399,7 @@ func (x *MediaFile) String() string {
 func (*MediaFile) ProtoMessage() {}
 
 func (x *MediaFile) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[27]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4153,7 +4412,7 @@ func (x *MediaFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MediaFile.ProtoReflect.Descriptor instead.
 func (*MediaFile) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{27}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MediaFile) GetName() string {
@@ -4264,7 +4523,7 @@ type Purge struct {
 
 func (x *Purge) Reset() {
 	*x = Purge{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4276,7 +4535,7 @@ func (x *Purge) String() string {
 func (*Purge) ProtoMessage() {}
 
 func (x *Purge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[28]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4289,7 +4548,7 @@ func (x *Purge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge.ProtoReflect.Descriptor instead.
 func (*Purge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Purge) GetName() string {
@@ -4463,7 +4722,7 @@ type PurgeTarget struct {
 
 func (x *PurgeTarget) Reset() {
 	*x = PurgeTarget{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4475,7 +4734,7 @@ func (x *PurgeTarget) String() string {
 func (*PurgeTarget) ProtoMessage() {}
 
 func (x *PurgeTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[29]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4488,7 +4747,7 @@ func (x *PurgeTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTarget.ProtoReflect.Descriptor instead.
 func (*PurgeTarget) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{29}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PurgeTarget) GetUrlEndpointUid() string {
@@ -4532,7 +4791,7 @@ type PurgeFloor struct {
 
 func (x *PurgeFloor) Reset() {
 	*x = PurgeFloor{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4544,7 +4803,7 @@ func (x *PurgeFloor) String() string {
 func (*PurgeFloor) ProtoMessage() {}
 
 func (x *PurgeFloor) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[30]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4557,7 +4816,7 @@ func (x *PurgeFloor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeFloor.ProtoReflect.Descriptor instead.
 func (*PurgeFloor) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{30}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PurgeFloor) GetStaleBefore() int64 {
@@ -4586,7 +4845,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4598,7 +4857,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[31]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4611,7 +4870,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{31}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Settings) GetSharedHost() string {
@@ -4662,7 +4921,7 @@ type Edge struct {
 
 func (x *Edge) Reset() {
 	*x = Edge{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4674,7 +4933,7 @@ func (x *Edge) String() string {
 func (*Edge) ProtoMessage() {}
 
 func (x *Edge) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[32]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4687,7 +4946,7 @@ func (x *Edge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge.ProtoReflect.Descriptor instead.
 func (*Edge) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Edge) GetName() string {
@@ -4817,7 +5076,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4829,7 +5088,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[33]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4842,7 +5101,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{33}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Rejected) GetKey() string {
@@ -4885,7 +5144,7 @@ type OriginHealth struct {
 
 func (x *OriginHealth) Reset() {
 	*x = OriginHealth{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4897,7 +5156,7 @@ func (x *OriginHealth) String() string {
 func (*OriginHealth) ProtoMessage() {}
 
 func (x *OriginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[34]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4910,7 +5169,7 @@ func (x *OriginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginHealth.ProtoReflect.Descriptor instead.
 func (*OriginHealth) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{34}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *OriginHealth) GetEdgesWell() int32 {
@@ -4967,7 +5226,7 @@ type OriginState struct {
 
 func (x *OriginState) Reset() {
 	*x = OriginState{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4979,7 +5238,7 @@ func (x *OriginState) String() string {
 func (*OriginState) ProtoMessage() {}
 
 func (x *OriginState) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[35]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4992,7 +5251,7 @@ func (x *OriginState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginState.ProtoReflect.Descriptor instead.
 func (*OriginState) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{35}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *OriginState) GetAccount() string {
@@ -5043,7 +5302,7 @@ type DomainCertificate_Edges struct {
 
 func (x *DomainCertificate_Edges) Reset() {
 	*x = DomainCertificate_Edges{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5055,7 +5314,7 @@ func (x *DomainCertificate_Edges) String() string {
 func (*DomainCertificate_Edges) ProtoMessage() {}
 
 func (x *DomainCertificate_Edges) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5097,7 +5356,7 @@ type Purge_Urls struct {
 
 func (x *Purge_Urls) Reset() {
 	*x = Purge_Urls{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[40]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5109,7 +5368,7 @@ func (x *Purge_Urls) String() string {
 func (*Purge_Urls) ProtoMessage() {}
 
 func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[40]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5122,7 +5381,7 @@ func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge_Urls.ProtoReflect.Descriptor instead.
 func (*Purge_Urls) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32, 0}
 }
 
 func (x *Purge_Urls) GetUrls() []string {
@@ -5147,7 +5406,7 @@ type Purge_Edges struct {
 
 func (x *Purge_Edges) Reset() {
 	*x = Purge_Edges{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[41]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5159,7 +5418,7 @@ func (x *Purge_Edges) String() string {
 func (*Purge_Edges) ProtoMessage() {}
 
 func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[41]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5172,7 +5431,7 @@ func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Purge_Edges.ProtoReflect.Descriptor instead.
 func (*Purge_Edges) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{28, 1}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32, 1}
 }
 
 func (x *Purge_Edges) GetDone() int32 {
@@ -5211,7 +5470,7 @@ type Edge_Cache struct {
 
 func (x *Edge_Cache) Reset() {
 	*x = Edge_Cache{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[42]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5223,7 +5482,7 @@ func (x *Edge_Cache) String() string {
 func (*Edge_Cache) ProtoMessage() {}
 
 func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[42]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5236,7 +5495,7 @@ func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge_Cache.ProtoReflect.Descriptor instead.
 func (*Edge_Cache) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{36, 0}
 }
 
 func (x *Edge_Cache) GetObjects() int64 {
@@ -5681,7 +5940,23 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\vISSUER_DOWN\x10\x10\x12\x11\n" +
 	"\rISSUER_PAUSED\x10\x11\x12\x0f\n" +
 	"\vISSUER_BUSY\x10\x12\x12\r\n" +
-	"\tENDS_SOON\x10\x13\"\x99\x03\n" +
+	"\tENDS_SOON\x10\x13\"j\n" +
+	"\vCertificate\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
+	"\x05chain\x18\x02 \x01(\fR\x05chain\x12\x1b\n" +
+	"\tnot_after\x18\x03 \x01(\x03R\bnotAfter\x12\x18\n" +
+	"\aproxied\x18\x04 \x01(\bR\aproxied\"+\n" +
+	"\x05Chain\x12\"\n" +
+	"\fcertificates\x18\x01 \x03(\fR\fcertificates\"m\n" +
+	"\x11SealedCertificate\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
+	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x16\n" +
+	"\x06keyset\x18\x03 \x01(\tR\x06keyset\x12\x18\n" +
+	"\aaccount\x18\x04 \x01(\tR\aaccount\"J\n" +
+	"\aKeyPair\x12\x12\n" +
+	"\x04leaf\x18\x01 \x01(\fR\x04leaf\x12\x15\n" +
+	"\x03key\x18\x02 \x01(\fB\x03\x80\x01\x01R\x03key\x12\x14\n" +
+	"\x05chain\x18\x03 \x03(\fR\x05chain\"\x99\x03\n" +
 	"\tMediaFile\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xb0\tR\x04name\x12\x18\n" +
 	"\x02id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x81\bR\x02id\x12\x10\n" +
@@ -5803,7 +6078,7 @@ func file_edgewalk_topology_v1_topology_proto_rawDescGZIP() []byte {
 }
 
 var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 20)
-var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(Account_State)(0),              // 0: edgewalk.topology.v1.Account.State
 	(UrlEndpoint_OnInconclusive)(0), // 1: edgewalk.topology.v1.UrlEndpoint.OnInconclusive
@@ -5852,33 +6127,37 @@ var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(*DomainOwnership)(nil),         // 44: edgewalk.topology.v1.DomainOwnership
 	(*DomainRouting)(nil),           // 45: edgewalk.topology.v1.DomainRouting
 	(*DomainCertificate)(nil),       // 46: edgewalk.topology.v1.DomainCertificate
-	(*MediaFile)(nil),               // 47: edgewalk.topology.v1.MediaFile
-	(*Purge)(nil),                   // 48: edgewalk.topology.v1.Purge
-	(*PurgeTarget)(nil),             // 49: edgewalk.topology.v1.PurgeTarget
-	(*PurgeFloor)(nil),              // 50: edgewalk.topology.v1.PurgeFloor
-	(*Settings)(nil),                // 51: edgewalk.topology.v1.Settings
-	(*Edge)(nil),                    // 52: edgewalk.topology.v1.Edge
-	(*Rejected)(nil),                // 53: edgewalk.topology.v1.Rejected
-	(*OriginHealth)(nil),            // 54: edgewalk.topology.v1.OriginHealth
-	(*OriginState)(nil),             // 55: edgewalk.topology.v1.OriginState
-	nil,                             // 56: edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	nil,                             // 57: edgewalk.topology.v1.SealedSecrets.ValuesEntry
-	nil,                             // 58: edgewalk.topology.v1.ResponseHeaders.SetEntry
-	(*DomainCertificate_Edges)(nil), // 59: edgewalk.topology.v1.DomainCertificate.Edges
-	(*Purge_Urls)(nil),              // 60: edgewalk.topology.v1.Purge.Urls
-	(*Purge_Edges)(nil),             // 61: edgewalk.topology.v1.Purge.Edges
-	(*Edge_Cache)(nil),              // 62: edgewalk.topology.v1.Edge.Cache
-	(*timestamppb.Timestamp)(nil),   // 63: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 64: google.protobuf.Duration
+	(*Certificate)(nil),             // 47: edgewalk.topology.v1.Certificate
+	(*Chain)(nil),                   // 48: edgewalk.topology.v1.Chain
+	(*SealedCertificate)(nil),       // 49: edgewalk.topology.v1.SealedCertificate
+	(*KeyPair)(nil),                 // 50: edgewalk.topology.v1.KeyPair
+	(*MediaFile)(nil),               // 51: edgewalk.topology.v1.MediaFile
+	(*Purge)(nil),                   // 52: edgewalk.topology.v1.Purge
+	(*PurgeTarget)(nil),             // 53: edgewalk.topology.v1.PurgeTarget
+	(*PurgeFloor)(nil),              // 54: edgewalk.topology.v1.PurgeFloor
+	(*Settings)(nil),                // 55: edgewalk.topology.v1.Settings
+	(*Edge)(nil),                    // 56: edgewalk.topology.v1.Edge
+	(*Rejected)(nil),                // 57: edgewalk.topology.v1.Rejected
+	(*OriginHealth)(nil),            // 58: edgewalk.topology.v1.OriginHealth
+	(*OriginState)(nil),             // 59: edgewalk.topology.v1.OriginState
+	nil,                             // 60: edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	nil,                             // 61: edgewalk.topology.v1.SealedSecrets.ValuesEntry
+	nil,                             // 62: edgewalk.topology.v1.ResponseHeaders.SetEntry
+	(*DomainCertificate_Edges)(nil), // 63: edgewalk.topology.v1.DomainCertificate.Edges
+	(*Purge_Urls)(nil),              // 64: edgewalk.topology.v1.Purge.Urls
+	(*Purge_Edges)(nil),             // 65: edgewalk.topology.v1.Purge.Edges
+	(*Edge_Cache)(nil),              // 66: edgewalk.topology.v1.Edge.Cache
+	(*timestamppb.Timestamp)(nil),   // 67: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 68: google.protobuf.Duration
 }
 var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	0,  // 0: edgewalk.topology.v1.Account.state:type_name -> edgewalk.topology.v1.Account.State
-	63, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	63, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	67, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	67, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
 	21, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
 	21, // 4: edgewalk.topology.v1.Account.effective_limits:type_name -> edgewalk.topology.v1.AccountLimits
-	64, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
-	64, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
+	68, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
+	68, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
 	24, // 7: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
 	25, // 8: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
 	26, // 9: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
@@ -5887,39 +6166,39 @@ var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	29, // 12: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
 	30, // 13: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
 	31, // 14: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
-	63, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
-	63, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
-	54, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
+	67, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
+	67, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
+	58, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
 	23, // 18: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
-	64, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
-	64, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
-	64, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
-	64, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
-	56, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	57, // 24: edgewalk.topology.v1.SealedSecrets.values:type_name -> edgewalk.topology.v1.SealedSecrets.ValuesEntry
+	68, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
+	68, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
+	68, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
+	68, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
+	60, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	61, // 24: edgewalk.topology.v1.SealedSecrets.values:type_name -> edgewalk.topology.v1.SealedSecrets.ValuesEntry
 	35, // 25: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
 	36, // 26: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
-	64, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
+	68, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
 	38, // 28: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
 	39, // 29: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
-	63, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	63, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	67, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	67, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 32: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
 	2,  // 33: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
 	3,  // 34: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
 	4,  // 35: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
-	64, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
-	64, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
-	64, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
-	64, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
-	64, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
+	68, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
+	68, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
+	68, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
+	68, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
+	68, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
 	37, // 41: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
 	5,  // 42: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
-	58, // 43: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
+	62, // 43: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
 	6,  // 44: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
 	7,  // 45: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
-	63, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
-	63, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
+	67, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
+	67, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
 	41, // 48: edgewalk.topology.v1.CustomDomain.tls:type_name -> edgewalk.topology.v1.DomainTls
 	8,  // 49: edgewalk.topology.v1.CustomDomain.https:type_name -> edgewalk.topology.v1.CustomDomain.Https
 	42, // 50: edgewalk.topology.v1.CustomDomain.hsts:type_name -> edgewalk.topology.v1.DomainHsts
@@ -5929,40 +6208,40 @@ var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	46, // 54: edgewalk.topology.v1.CustomDomain.certificate:type_name -> edgewalk.topology.v1.DomainCertificate
 	9,  // 55: edgewalk.topology.v1.DomainTls.mode:type_name -> edgewalk.topology.v1.DomainTls.Mode
 	10, // 56: edgewalk.topology.v1.DomainTls.key_type:type_name -> edgewalk.topology.v1.DomainTls.KeyType
-	64, // 57: edgewalk.topology.v1.DomainHsts.max_age:type_name -> google.protobuf.Duration
+	68, // 57: edgewalk.topology.v1.DomainHsts.max_age:type_name -> google.protobuf.Duration
 	11, // 58: edgewalk.topology.v1.DomainRecord.action:type_name -> edgewalk.topology.v1.DomainRecord.Action
 	12, // 59: edgewalk.topology.v1.DomainOwnership.state:type_name -> edgewalk.topology.v1.DomainOwnership.State
 	13, // 60: edgewalk.topology.v1.DomainOwnership.reason:type_name -> edgewalk.topology.v1.DomainOwnership.Reason
-	63, // 61: edgewalk.topology.v1.DomainOwnership.last_check:type_name -> google.protobuf.Timestamp
-	63, // 62: edgewalk.topology.v1.DomainOwnership.next_check:type_name -> google.protobuf.Timestamp
-	63, // 63: edgewalk.topology.v1.DomainOwnership.since:type_name -> google.protobuf.Timestamp
+	67, // 61: edgewalk.topology.v1.DomainOwnership.last_check:type_name -> google.protobuf.Timestamp
+	67, // 62: edgewalk.topology.v1.DomainOwnership.next_check:type_name -> google.protobuf.Timestamp
+	67, // 63: edgewalk.topology.v1.DomainOwnership.since:type_name -> google.protobuf.Timestamp
 	14, // 64: edgewalk.topology.v1.DomainRouting.state:type_name -> edgewalk.topology.v1.DomainRouting.State
 	15, // 65: edgewalk.topology.v1.DomainRouting.reason:type_name -> edgewalk.topology.v1.DomainRouting.Reason
-	63, // 66: edgewalk.topology.v1.DomainRouting.last_check:type_name -> google.protobuf.Timestamp
-	63, // 67: edgewalk.topology.v1.DomainRouting.next_check:type_name -> google.protobuf.Timestamp
-	63, // 68: edgewalk.topology.v1.DomainRouting.since:type_name -> google.protobuf.Timestamp
+	67, // 66: edgewalk.topology.v1.DomainRouting.last_check:type_name -> google.protobuf.Timestamp
+	67, // 67: edgewalk.topology.v1.DomainRouting.next_check:type_name -> google.protobuf.Timestamp
+	67, // 68: edgewalk.topology.v1.DomainRouting.since:type_name -> google.protobuf.Timestamp
 	16, // 69: edgewalk.topology.v1.DomainCertificate.state:type_name -> edgewalk.topology.v1.DomainCertificate.State
 	17, // 70: edgewalk.topology.v1.DomainCertificate.reason:type_name -> edgewalk.topology.v1.DomainCertificate.Reason
-	63, // 71: edgewalk.topology.v1.DomainCertificate.last_check:type_name -> google.protobuf.Timestamp
-	63, // 72: edgewalk.topology.v1.DomainCertificate.next_check:type_name -> google.protobuf.Timestamp
-	63, // 73: edgewalk.topology.v1.DomainCertificate.since:type_name -> google.protobuf.Timestamp
-	63, // 74: edgewalk.topology.v1.DomainCertificate.not_after:type_name -> google.protobuf.Timestamp
-	59, // 75: edgewalk.topology.v1.DomainCertificate.edges:type_name -> edgewalk.topology.v1.DomainCertificate.Edges
-	63, // 76: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
-	63, // 77: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
+	67, // 71: edgewalk.topology.v1.DomainCertificate.last_check:type_name -> google.protobuf.Timestamp
+	67, // 72: edgewalk.topology.v1.DomainCertificate.next_check:type_name -> google.protobuf.Timestamp
+	67, // 73: edgewalk.topology.v1.DomainCertificate.since:type_name -> google.protobuf.Timestamp
+	67, // 74: edgewalk.topology.v1.DomainCertificate.not_after:type_name -> google.protobuf.Timestamp
+	63, // 75: edgewalk.topology.v1.DomainCertificate.edges:type_name -> edgewalk.topology.v1.DomainCertificate.Edges
+	67, // 76: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
+	67, // 77: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
 	18, // 78: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
-	60, // 79: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
+	64, // 79: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
 	19, // 80: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
-	61, // 81: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
-	63, // 82: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
-	49, // 83: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
-	64, // 84: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
-	63, // 85: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	62, // 86: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	53, // 87: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	55, // 88: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
-	63, // 89: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
-	63, // 90: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
+	65, // 81: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
+	67, // 82: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
+	53, // 83: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
+	68, // 84: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
+	67, // 85: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	66, // 86: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	57, // 87: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	59, // 88: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
+	67, // 89: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
+	67, // 90: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
 	91, // [91:91] is the sub-list for method output_type
 	91, // [91:91] is the sub-list for method input_type
 	91, // [91:91] is the sub-list for extension type_name
@@ -5987,7 +6266,7 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 	file_edgewalk_topology_v1_topology_proto_msgTypes[3].OneofWrappers = []any{}
 	file_edgewalk_topology_v1_topology_proto_msgTypes[6].OneofWrappers = []any{}
 	file_edgewalk_topology_v1_topology_proto_msgTypes[15].OneofWrappers = []any{}
-	file_edgewalk_topology_v1_topology_proto_msgTypes[28].OneofWrappers = []any{
+	file_edgewalk_topology_v1_topology_proto_msgTypes[32].OneofWrappers = []any{
 		(*Purge_Urls_)(nil),
 		(*Purge_Prefix)(nil),
 		(*Purge_Tag)(nil),
@@ -6000,7 +6279,7 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_topology_v1_topology_proto_rawDesc), len(file_edgewalk_topology_v1_topology_proto_rawDesc)),
 			NumEnums:      20,
-			NumMessages:   43,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
