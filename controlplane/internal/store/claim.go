@@ -6,14 +6,17 @@ import (
 	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // assumedAtOnce is how many names a transaction claims without a look at them first. Each takes two of etcd's comparisons.
 const assumedAtOnce = 40
 
-// claim adds what makes the names of new domains the account's, and what frees the names of deleted ones.
+// claim adds what makes the names of domains the account's that need a claim from now on, and what frees those that need it no
+// more. A domain that is PENDING has no claim: any number of accounts may wait for the same name.
 //
 // Names with one parent have one counter, which every claim raises, and those compare that have looked at names. So a name,
 // the wildcard above it and all names below a wildcard can be looked at before the transaction, and the transaction fails if
@@ -23,14 +26,15 @@ const assumedAtOnce = 40
 // have. That saves a round trip, but a failure does not say why. Wildcards are always looked at.
 func (s *Store) claim(ctx context.Context, p *plan, look bool) error {
 	account := p.state.Account
-	for _, key := range p.deletes {
-		if key.Kind == topology.KindCustomDomains {
-			p.delete(s.keys.claim(splitDomain(key.ID)))
-		}
+	if err := s.release(ctx, p); err != nil {
+		return err
+	}
+	for _, key := range p.released {
+		p.delete(key)
 	}
 	var fresh []string
 	for _, put := range p.puts {
-		if _, mine := p.state.record(put.key); put.key.Kind == topology.KindCustomDomains && !mine {
+		if put.key.Kind == topology.KindCustomDomains && claims(put.value) && !p.state.claims(put.key) {
 			fresh = append(fresh, put.key.ID)
 			_, label := splitDomain(put.key.ID)
 			look = look || label == "*"
@@ -58,6 +62,58 @@ func (s *Store) claim(ctx context.Context, p *plan, look bool) error {
 	return nil
 }
 
+// claims reports whether the record of a domain goes with a claim of its name. One that cannot be read does: it may have been
+// one that did.
+func claims(value []byte) bool {
+	d := new(topologyv1.CustomDomain)
+	return proto.Unmarshal(value, d) != nil || d.GetState() != topologyv1.CustomDomain_PENDING
+}
+
+// claims reports whether the account has a domain whose name it has claimed.
+func (s *State) claims(key topology.Key) bool {
+	record, ok := s.record(key)
+	return ok && claims(record.Value)
+}
+
+// release finds the claims that the plan gives up. Those of records that cannot be read are looked at first: they may be
+// another account's.
+func (s *Store) release(ctx context.Context, p *plan) error {
+	var unsure []string
+	give := func(key topology.Key) {
+		record, ok := p.state.record(key)
+		switch claim := s.keys.claim(splitDomain(key.ID)); {
+		case !ok || !claims(record.Value):
+		case proto.Unmarshal(record.Value, new(topologyv1.CustomDomain)) != nil:
+			unsure = append(unsure, claim)
+		default:
+			p.released = append(p.released, claim)
+		}
+	}
+	for _, key := range p.deletes {
+		if key.Kind == topology.KindCustomDomains {
+			give(key)
+		}
+	}
+	for _, put := range p.puts {
+		if put.key.Kind == topology.KindCustomDomains && !claims(put.value) {
+			give(put.key)
+		}
+	}
+	if len(unsure) == 0 {
+		return nil
+	}
+	found, err := s.getMany(ctx, unsure, p.state.Revision)
+	if err != nil {
+		return fmt.Errorf("read claims: %w", err)
+	}
+	for _, key := range unsure {
+		if kv := found[key]; kv != nil && string(kv.Value) == p.state.Account {
+			p.released = append(p.released, key)
+		}
+	}
+	return nil
+}
+
 // assumeFree makes the transaction depend on nobody having names.
 func (s *Store) assumeFree(p *plan, names []string) {
 	var absent []string
@@ -65,7 +121,7 @@ func (s *Store) assumeFree(p *plan, names []string) {
 		parent, label := splitDomain(id)
 		absent = append(absent, s.keys.claim(parent, label))
 		wildcard := topology.Key{Kind: topology.KindCustomDomains, Account: p.state.Account, ID: wildcardID(parent)}
-		if _, mine := p.state.record(wildcard); !mine {
+		if !p.state.claims(wildcard) {
 			absent = append(absent, s.keys.claim(parent, "*"))
 		}
 	}

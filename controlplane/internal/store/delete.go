@@ -122,11 +122,12 @@ func (s *Store) remaining(ctx context.Context, account string) ([]clientv3.Op, e
 		if err != nil {
 			return nil, err
 		}
+		var names []string
 		for _, kv := range resp.Kvs {
 			ops = append(ops, clientv3.OpDelete(string(kv.Key)))
 			switch kind {
 			case topology.KindCustomDomains:
-				ops = append(ops, clientv3.OpDelete(s.keys.claim(splitDomain(string(kv.Key[len(folder):])))))
+				names = append(names, string(kv.Key[len(folder):]))
 			case topology.KindCertificates:
 				// At once: the account does not come back, and edges were told to forget it.
 				if record, err := s.record(kv); err == nil {
@@ -136,6 +137,11 @@ func (s *Store) remaining(ctx context.Context, account string) ([]clientv3.Op, e
 				}
 			}
 		}
+		of, err := s.domainOps(ctx, account, names, resp.Header.Revision)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, of...)
 		if len(ops) >= deleteAtOnce {
 			return ops, nil
 		}
@@ -146,6 +152,26 @@ func (s *Store) remaining(ctx context.Context, account string) ([]clientv3.Op, e
 	}
 	for _, kv := range floor.Kvs {
 		ops = append(ops, clientv3.OpDelete(string(kv.Key)))
+	}
+	return ops, nil
+}
+
+// domainOps deletes what goes with domains of a dying account: what is known of them, and the claims that are its own. A dying
+// account claims nothing any more, and nobody else can take a claim from it.
+func (s *Store) domainOps(ctx context.Context, account string, names []string, revision int64) (ops []clientv3.Op, err error) {
+	var claims []string
+	for _, id := range names {
+		ops = append(ops, clientv3.OpDelete(s.keys.facts(domainKey(account, id))))
+		claims = append(claims, s.keys.claim(splitDomain(id)))
+	}
+	found, err := s.getMany(ctx, claims, revision)
+	if err != nil {
+		return nil, err
+	}
+	for _, claim := range claims {
+		if kv := found[claim]; kv != nil && string(kv.Value) == account {
+			ops = append(ops, clientv3.OpDelete(claim))
+		}
 	}
 	return ops, nil
 }

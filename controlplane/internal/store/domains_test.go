@@ -12,9 +12,11 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Each line is one write; `-` in front of a domain deletes it. The answer is ok or taken.
+// Each line is one write; `-` in front of a domain deletes it, `?` makes it PENDING. The answer is ok or taken.
 func TestDomainsBelongToOneAccount(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
@@ -56,6 +58,31 @@ func TestDomainsBelongToOneAccount(t *testing.T) {
 			a img.example.com -> ok
 			b -img.example.com -> ok
 			c img.example.com -> taken`,
+		"who waits for a name does not have it": `
+			a ?img.example.com -> ok
+			b ?img.example.com -> ok
+			c img.example.com -> ok
+			a img.example.com -> taken
+			b -img.example.com -> ok
+			a img.example.com -> taken
+			c -img.example.com -> ok
+			a img.example.com -> ok`,
+		"who waits keeps nobody out": `
+			a ?_wildcard.example.com ?img.example.com -> ok
+			b _wildcard.example.com -> ok
+			a img.example.com -> taken
+			a _wildcard.example.com -> taken
+			b img.example.com -> ok`,
+		"a wildcard one waits for covers nothing": `
+			b _wildcard.example.com -> ok
+			a ?_wildcard.example.com -> ok
+			a img.example.com -> taken`,
+		"a name given up is free": `
+			a img.example.com -> ok
+			a ?img.example.com -> ok
+			b img.example.com -> ok
+			a -img.example.com -> ok
+			c img.example.com -> taken`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,7 +118,12 @@ func changeDomains(ctx context.Context, s *store.Store, account string, domains 
 		if gone, ok := strings.CutPrefix(domain, "-"); ok {
 			edit.Deletes = append(edit.Deletes, key(topology.KindCustomDomains, account, gone))
 		} else {
-			edit.Puts = append(edit.Puts, domainPut(account, domain))
+			id, waits := strings.CutPrefix(domain, "?")
+			put := domainPut(account, id)
+			if waits {
+				put.Message.(*topologyv1.CustomDomain).State = topologyv1.CustomDomain_PENDING
+			}
+			edit.Puts = append(edit.Puts, put)
 		}
 	}
 	_, err := s.Write(ctx, account, store.RequestID{}, func(*store.State) (*store.Edit, error) { return edit, nil })
@@ -104,6 +136,13 @@ func checkClaims(t *testing.T, s *store.Store) {
 	var want []string
 	for _, k := range keysBelow(t, s, "cfg/customDomains/") {
 		id := k[strings.LastIndex(k, "/")+1:]
+		record, _, err := s.Get(t.Context(), key(topology.KindCustomDomains, strings.Split(k, "/")[2], id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := record.Decode(); err == nil && m.(*topologyv1.CustomDomain).GetState() == topologyv1.CustomDomain_PENDING {
+			continue
+		}
 		if rest, ok := strings.CutPrefix(id, "_wildcard."); ok {
 			want = append(want, "own/"+rest+"/*")
 			continue
@@ -172,5 +211,98 @@ func TestManyDomainsInOneStep(t *testing.T) {
 	checkClaims(t, s)
 	if err := changeDomains(t.Context(), s, "b", names[1999:]); !errors.Is(err, store.ErrAlreadyExists) {
 		t.Errorf("claim of the last name: %v", err)
+	}
+}
+
+// Two accounts wait for one name; one is deleted, and its end takes nothing from the other.
+func TestAnAccountsEndFreesItsOwnClaimsAlone(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	for _, account := range []string{"a", "b"} {
+		mustPut(t, s, account, accountPut(account, ""))
+	}
+	for _, step := range []struct {
+		account string
+		domains []string
+	}{{"a", []string{"?img.example.com", "www.example.com"}}, {"b", []string{"img.example.com"}}} {
+		if err := changeDomains(t.Context(), s, step.account, step.domains); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Write(t.Context(), "a", store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{DeleteAccount: true}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SweepAccounts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := keysBelow(t, s, "own/"); !slices.Equal(got, []string{"own/example.com/img"}) {
+		t.Errorf("claims %v", got)
+	}
+}
+
+// What is known of a domain is written by who knows the last of it, goes with the domain, and never comes back to a later one.
+func TestFacts(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	mustPut(t, s, "a", accountPut("a", ""), domainPut("a", "img.example.com"))
+	k := key(topology.KindCustomDomains, "a", "img.example.com")
+	record, _, err := s.Get(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(looks int32, was, created int64) (int64, error) {
+		return s.PutFacts(t.Context(), store.DomainFacts{Key: k, Facts: &storev1.DomainFacts{Looks: looks}, Revision: was}, created)
+	}
+	first, err := put(1, 0, record.CreateRevision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := put(1, 0, record.CreateRevision); err != nil || again != first {
+		t.Errorf("the same again: %d, %v; want %d", again, err, first)
+	}
+	if _, err := put(2, 0, record.CreateRevision); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("by who has not seen the last: %v", err)
+	}
+	if _, err := put(2, first, record.CreateRevision-1); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("of an earlier domain: %v", err)
+	}
+	second, err := put(2, first, record.CreateRevision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := s.Facts(t.Context(), k)
+	if err != nil || found.Revision != second || found.Facts.GetLooks() != 2 {
+		t.Errorf("read %v, %v", found, err)
+	}
+	if all, err := s.ListFacts(t.Context(), "a", "", "z"); err != nil || len(all) != 1 || all["img.example.com"].Facts.GetLooks() != 2 {
+		t.Errorf("list %v, %v", all, err)
+	}
+	if err := changeDomains(t.Context(), s, "a", []string{"-img.example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := put(3, 0, record.CreateRevision); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("of a domain that is gone: %v", err)
+	}
+	if keys := keysBelow(t, s, "dom/"); len(keys) > 0 {
+		t.Errorf("%v is left", keys)
+	}
+}
+
+// A token is the account's alone, and the same at every control plane.
+func TestDomainTokens(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	one, other, foreign := storetest.Open(t, store.Config{Prefix: prefix}), storetest.Open(t, store.Config{Prefix: prefix}), storetest.New(t)
+	token := one.DomainToken("1-acme")
+	if len(token) != 20 || strings.Trim(token, "abcdefghijklmnopqrstuvwxyz234567") != "" {
+		t.Errorf("%q is no label of 20 characters of base32", token)
+	}
+	if other.DomainToken("1-acme") != token {
+		t.Error("another control plane has another token")
+	}
+	if one.DomainToken("2-acme") == token || foreign.DomainToken("1-acme") == token {
+		t.Error("two accounts have one token")
 	}
 }

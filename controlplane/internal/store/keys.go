@@ -35,6 +35,8 @@ func (l layout) sealedCertificate(id topology.CertificateID) string {
 func (l layout) unused() string                    { return l.prefix + "sec/unused/" }
 func (l layout) claims(parent string) string       { return l.prefix + "own/" + parent + "/" }
 func (l layout) claim(parent, label string) string { return l.claims(parent) + label }
+func (l layout) domains(account string) string     { return l.prefix + "dom/" + account + "/" }
+func (l layout) facts(k topology.Key) string       { return l.domains(k.Account) + k.ID }
 func (l layout) parse(key []byte) (topology.Key, error) {
 	return topology.ParseKey(strings.TrimPrefix(string(key), l.cfg()))
 }

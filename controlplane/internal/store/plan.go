@@ -31,6 +31,7 @@ type plan struct {
 	certificates []clientv3.Op
 	dropped      []topology.CertificateID
 	fence        *Fence
+	released     []string // claims of names that it gives up
 
 	compares []clientv3.Cmp
 	ops      []clientv3.Op
@@ -169,6 +170,14 @@ func (s *Store) changes(ctx context.Context, p *plan, req RequestID, edit *Edit,
 	}
 	for _, key := range p.deletes {
 		p.delete(s.keys.resource(key))
+		if key.Kind == topology.KindCustomDomains {
+			p.delete(s.keys.facts(key))
+		}
+	}
+	if edit != nil {
+		if err := s.putFacts(p, edit.Facts); err != nil {
+			return err
+		}
 	}
 	if p.deleteAccount {
 		p.put(s.keys.deleting()+p.state.Account, []byte(p.id))

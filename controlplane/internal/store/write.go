@@ -15,7 +15,8 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// Edit is what a write changes. The names of domains are claimed and released with their records.
+// Edit is what a write changes. The names of domains are claimed and released with their records; those of domains that are PENDING
+// are not claimed.
 type Edit struct {
 	// Puts are written whole. One that equals what is stored is left out.
 	Puts []Put
@@ -31,6 +32,8 @@ type Edit struct {
 	Certificates []Certificate
 	// Fence makes the write depend on a lease. Nil: it does not.
 	Fence *Fence
+	// Facts are what is known of domains by then; those of domains that the edit deletes go by themselves.
+	Facts []DomainFacts
 	// SealsAgain says that the edit changes how secrets are stored and not what they are: it is no step of the history.
 	SealsAgain bool
 }
@@ -243,11 +246,14 @@ func (s *Store) commitWithoutSpace(ctx context.Context, p *plan) (revision int64
 	for _, key := range p.deletes {
 		ops = append(ops, clientv3.OpDelete(s.keys.resource(key)))
 		if key.Kind == topology.KindCustomDomains {
-			ops = append(ops, clientv3.OpDelete(s.keys.claim(splitDomain(key.ID))))
+			ops = append(ops, clientv3.OpDelete(s.keys.facts(key)))
 		}
 	}
 	for _, id := range p.dropped {
 		ops = append(ops, clientv3.OpDelete(s.keys.sealedCertificate(id)))
+	}
+	for _, claim := range p.released {
+		ops = append(ops, clientv3.OpDelete(claim))
 	}
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
