@@ -35,7 +35,8 @@ func newCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 	return c, nil
 }
 
-// get implements the GetCertificate of [tls.Config]. Files that cannot be read leave the certificate in use.
+// get implements the GetCertificate of [tls.Config]. Files that cannot be read leave the
+// certificate in use.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -17,7 +17,8 @@ func (c Config) Checks() []preflight.Check {
 		return err
 	}}}
 	addresses := []struct{ flag, address string }{
-		{"--admin-addr", c.AdminAddr}, {"--edge-addr", c.EdgeAddr}, {"--http-addr", c.HTTPAddr}, {"--media-addr", c.MediaAddr}, {"--debug-addr", c.DebugAddr},
+		{"--admin-addr", c.AdminAddr}, {"--edge-addr", c.EdgeAddr}, {"--http-addr", c.HTTPAddr},
+		{"--media-addr", c.MediaAddr}, {"--debug-addr", c.DebugAddr},
 	}
 	if len(c.EtcdEndpoints) > 0 {
 		addresses = append(addresses, struct{ flag, address string }{"--peer-addr", c.PeerAddr})
@@ -32,7 +33,13 @@ func (c Config) Checks() []preflight.Check {
 		checks = append(checks, preflight.Folder("--media-url", folder))
 	}
 	if len(c.EtcdEndpoints) > 0 {
-		checks = append(checks, preflight.Check{What: "--etcd-endpoints " + strings.Join(c.EtcdEndpoints, ","), Look: c.dialConfig(c.EtcdEndpoints).Unreachable})
+		checks = append(
+			checks,
+			preflight.Check{
+				What: "--etcd-endpoints " + strings.Join(c.EtcdEndpoints, ","),
+				Look: c.dialConfig(c.EtcdEndpoints).Unreachable,
+			},
+		)
 	}
 	return checks
 }
@@ -40,6 +47,7 @@ func (c Config) Checks() []preflight.Check {
 // dialConfig says how etcd is reached.
 func (c *Config) dialConfig(endpoints []string) store.DialConfig {
 	return store.DialConfig{
-		Endpoints: endpoints, CACert: c.EtcdCACert, Cert: c.EtcdCert, Key: c.EtcdKey, User: c.EtcdUser, PasswordFile: c.EtcdPasswordFile,
+		Endpoints: endpoints, CACert: c.EtcdCACert, Cert: c.EtcdCert, Key: c.EtcdKey, User: c.EtcdUser,
+		PasswordFile: c.EtcdPasswordFile,
 	}
 }

@@ -1,11 +1,11 @@
-// Package controlplane is the control plane: it keeps the topology in etcd, offers the admin API, streams the topology to
-// edges, and serves them the bytes of Media Libraries.
+// Package controlplane is the control plane: it keeps the topology in etcd, offers the admin API,
+// streams the topology to edges, and serves them the bytes of Media Libraries.
 //
-// The parts are under internal. This package puts them together in the order in which they depend on each other, and stops
-// them in the reverse order.
+// The parts are under internal. This package puts them together in the order in which they depend
+// on each other, and stops them in the reverse order.
 //
-// What always holds: nothing is served to edges before the whole topology has been read; any number of control planes may
-// share one etcd cluster and one media bucket.
+// What always holds: nothing is served to edges before the whole topology has been read; any number
+// of control planes may share one etcd cluster and one media bucket.
 package controlplane
 
 import (
@@ -29,72 +29,85 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// Config of a control plane. Each field is a flag of `edgewalk controlplane`; none is read again after the start, but for the
-// files of the certificate and of tokens.
+// Config of a control plane. Each field is a flag of `edgewalk controlplane`; none is read again
+// after the start, but for the files of the certificate and of tokens.
 type Config struct {
-	// DataDir keeps the embedded etcd's data and, by default, the media bucket. Default ./edgewalk-data.
+	// DataDir keeps the embedded etcd's data and, by default, the media bucket. Default
+	// ./edgewalk-data.
 	DataDir string
-	// EtcdEndpoints are those of an etcd cluster to use instead of the embedded server. Default none.
+	// EtcdEndpoints are those of an etcd cluster to use instead of the embedded server. Default
+	// none.
 	EtcdEndpoints []string
-	// EtcdCACert, EtcdCert and EtcdKey are files for TLS with that cluster; EtcdUser and EtcdPasswordFile log in to it.
+	// EtcdCACert, EtcdCert and EtcdKey are files for TLS with that cluster; EtcdUser and
+	// EtcdPasswordFile log in to it.
 	EtcdCACert, EtcdCert, EtcdKey, EtcdUser, EtcdPasswordFile string
 	// EtcdPrefix stands before every key. Default /edgewalk/.
 	EtcdPrefix string
-	// AdminAddr, EdgeAddr, HTTPAddr and MediaAddr are where the admin API, the edges' streams, metrics and health, and the
-	// media listener are. Defaults 127.0.0.1:7070 to 7073. Only loopback, unless TLS and tokens are given or InsecureListen
-	// is set. Metrics at another address ask for an admin token if there is one.
+	// AdminAddr, EdgeAddr, HTTPAddr and MediaAddr are where the admin API, the edges' streams,
+	// metrics and health, and the media listener are. Defaults 127.0.0.1:7070 to 7073. Only
+	// loopback, unless TLS and tokens are given or InsecureListen is set. Metrics at another
+	// address ask for an admin token if there is one.
 	AdminAddr, EdgeAddr, HTTPAddr, MediaAddr string
-	// DashboardHosts are the names, `host` or `host:port`, under which browsers and programs may call the REST API and the dashboard
-	// at HTTPAddr, besides that address itself. Default none.
+	// DashboardHosts are the names, `host` or `host:port`, under which browsers and programs may
+	// call the REST API and the dashboard at HTTPAddr, besides that address itself. Default none.
 	DashboardHosts []string
 	// NoDashboard serves no dashboard at HTTPAddr.
 	NoDashboard bool
-	// PeerAddr is where other control planes of the same etcd cluster connect, each known by a certificate whose hash it has put
-	// into etcd. Not used with the embedded etcd. Default :0, any port.
+	// PeerAddr is where other control planes of the same etcd cluster connect, each known by a
+	// certificate whose hash it has put into etcd. Not used with the embedded etcd. Default :0, any
+	// port.
 	PeerAddr string
-	// FreezeAfter is how many edges, and which share of those connected, must refuse resources of one revision for all edges to
-	// be frozen before it: both numbers are to be passed. Default "3,5%"; "off" for never.
+	// FreezeAfter is how many edges, and which share of those connected, must refuse resources of
+	// one revision for all edges to be frozen before it: both numbers are to be passed. Default
+	// "3,5%"; "off" for never.
 	FreezeAfter string
-	// CanaryRegion is the region whose edges hear of a step first. The others do after CanaryHold, unless they are frozen.
-	// Default none; 30 s.
+	// CanaryRegion is the region whose edges hear of a step first. The others do after CanaryHold,
+	// unless they are frozen. Default none; 30 s.
 	CanaryRegion string
 	CanaryHold   time.Duration
-	// MediaAdvertiseURL is the URL under which edges reach MediaAddr. Default http(s):// and MediaAddr.
+	// MediaAdvertiseURL is the URL under which edges reach MediaAddr. Default http(s):// and
+	// MediaAddr.
 	MediaAdvertiseURL string
-	// MediaURL is the media bucket: a folder, file:///..., or s3://bucket?region=... Default the folder media in DataDir.
+	// MediaURL is the media bucket: a folder, file:///..., or s3://bucket?region=... Default the
+	// folder media in DataDir.
 	MediaURL string
-	// MaxUpload is the most bytes that one uploaded file may have; what is on its way takes four times as much of the disk at
-	// most. At most 16 TiB. Default 1 GiB.
+	// MaxUpload is the most bytes that one uploaded file may have; what is on its way takes four
+	// times as much of the disk at most. At most 16 TiB. Default 1 GiB.
 	MaxUpload int64
-	// SharedHost is `host[:port]`, the host under which every account is served. It is stored at the first start; another one
-	// later is refused, unless ReplaceSharedHost is set. Default what is stored, else localhost.
+	// SharedHost is `host[:port]`, the host under which every account is served. It is stored at
+	// the first start; another one later is refused, unless ReplaceSharedHost is set. Default what
+	// is stored, else localhost.
 	SharedHost        string
 	ReplaceSharedHost bool
-	// TLSCert and TLSKey are files with the certificate of all listeners, PEM, read again when they change. ClientCA is a file
-	// with the authorities that clients of the gRPC listeners must have a certificate from. Default none, in the clear.
+	// TLSCert and TLSKey are files with the certificate of all listeners, PEM, read again when they
+	// change. ClientCA is a file with the authorities that clients of the gRPC listeners must have
+	// a certificate from. Default none, in the clear.
 	TLSCert, TLSKey, ClientCA string
-	// SecretKeyFile holds the key that protects all secrets in etcd. Each control plane of an etcd needs the same, and so does
-	// one that is restored from a snapshot. Default the file secret-key in DataDir. The first control plane of an etcd makes it
-	// when it is not there; without the embedded etcd, only where it is asked for.
+	// SecretKeyFile holds the key that protects all secrets in etcd. Each control plane of an etcd
+	// needs the same, and so does one that is restored from a snapshot. Default the file secret-key
+	// in DataDir. The first control plane of an etcd makes it when it is not there; without the
+	// embedded etcd, only where it is asked for.
 	SecretKeyFile string
-	// AuditLog is a file for events of calls that are denied or let the caller have what is secret, or `syslog`. Default the file
-	// audit.log in DataDir.
+	// AuditLog is a file for events of calls that are denied or let the caller have what is secret,
+	// or `syslog`. Default the file audit.log in DataDir.
 	AuditLog string
-	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of edges that have not joined, one a
-	// line, read again when they change. Default none. Where there is none of admins or of edges, the first control plane of an etcd makes a token
-	// and writes it to root-token or edge-token in DataDir.
+	// AdminTokenFile holds the tokens of which admins must present one, EdgeTokenFile those of
+	// edges that have not joined, one a line, read again when they change. Default none. Where
+	// there is none of admins or of edges, the first control plane of an etcd makes a token and
+	// writes it to root-token or edge-token in DataDir.
 	AdminTokenFile, EdgeTokenFile string
-	// RequireJoin refuses edges that have not joined. EdgeAddr and MediaAddr may be any address then, also without TLSCert: edges
-	// that join speak TLS all the same.
+	// RequireJoin refuses edges that have not joined. EdgeAddr and MediaAddr may be any address
+	// then, also without TLSCert: edges that join speak TLS all the same.
 	RequireJoin bool
-	// DebugAddr is where Go's profiles and the control plane's state are served, to this machine alone.
-	// Default none.
+	// DebugAddr is where Go's profiles and the control plane's state are served, to this machine
+	// alone. Default none.
 	DebugAddr string
 	// Open asks nobody for a token, at loopback addresses alone. It is for demonstrations.
 	Open bool
 	// InsecureListen lets listeners be on any address without TLS.
 	InsecureListen bool
-	// AllowShrink lets a topology replace one more than twice its size at every edge. Without it, edges keep what they have.
+	// AllowShrink lets a topology replace one more than twice its size at every edge. Without it,
+	// edges keep what they have.
 	AllowShrink bool
 
 	// Logger takes what the control plane has to say. Default slog.Default().
@@ -125,8 +138,9 @@ func (c *Config) setDefaults() {
 		value     *string
 		otherwise string
 	}{
-		{&c.DataDir, DefaultDataDir}, {&c.EtcdPrefix, DefaultEtcdPrefix}, {&c.AdminAddr, DefaultAdminAddr}, {&c.EdgeAddr, DefaultEdgeAddr},
-		{&c.HTTPAddr, DefaultHTTPAddr}, {&c.MediaAddr, DefaultMediaAddr}, {&c.PeerAddr, DefaultPeerAddr}, {&c.FreezeAfter, DefaultFreezeAfter},
+		{&c.DataDir, DefaultDataDir}, {&c.EtcdPrefix, DefaultEtcdPrefix}, {&c.AdminAddr, DefaultAdminAddr},
+		{&c.EdgeAddr, DefaultEdgeAddr}, {&c.HTTPAddr, DefaultHTTPAddr}, {&c.MediaAddr, DefaultMediaAddr},
+		{&c.PeerAddr, DefaultPeerAddr}, {&c.FreezeAfter, DefaultFreezeAfter},
 	} {
 		if *one.value == "" {
 			*one.value = one.otherwise
@@ -147,9 +161,11 @@ func (c *Config) setDefaults() {
 type parsed struct {
 	freezeEdges, freezePercent int
 	adminTokens, edgeTokens    *bearer.Tokens // nil for none
-	// server is the certificate of listeners, nil for none; clients is the same for the gRPC listeners, with ClientCA.
+	// server is the certificate of listeners, nil for none; clients is the same for the gRPC
+	// listeners, with ClientCA.
 	server, clients *tls.Config
-	// openEdge says of the listener for edges that it may speak without TLS: on loopback, or by --insecure-listen.
+	// openEdge says of the listener for edges that it may speak without TLS: on loopback, or by
+	// --insecure-listen.
 	openEdge bool
 }
 
@@ -216,7 +232,8 @@ func parseFreezeAfter(text string) (edges, percent int, err error) {
 	number, share, ok := strings.Cut(text, ",")
 	edges, numberErr := strconv.Atoi(number)
 	percent, shareErr := strconv.Atoi(strings.TrimSuffix(share, "%"))
-	if !ok || !strings.HasSuffix(share, "%") || numberErr != nil || shareErr != nil || edges < 0 || percent < 0 || percent > 100 {
+	if !ok || !strings.HasSuffix(share, "%") || numberErr != nil || shareErr != nil || edges < 0 || percent < 0 ||
+		percent > 100 {
 		return 0, 0, fmt.Errorf(`--freeze-after %q: want a number of edges and a share, such as 3,5%%, or off`, text)
 	}
 	return edges, percent, nil
@@ -243,7 +260,10 @@ func (c *Config) checkAddresses() error {
 	for _, l := range []struct {
 		flag, address string
 		edges         bool
-	}{{"--admin-addr", c.AdminAddr, false}, {"--edge-addr", c.EdgeAddr, true}, {"--media-addr", c.MediaAddr, true}, {"--http-addr", c.HTTPAddr, false}} {
+	}{
+		{"--admin-addr", c.AdminAddr, false}, {"--edge-addr", c.EdgeAddr, true}, {"--media-addr", c.MediaAddr, true},
+		{"--http-addr", c.HTTPAddr, false},
+	} {
 		switch {
 		case listen.Loopback(l.address):
 		case c.Open:

@@ -25,7 +25,9 @@ func fitConnections(limit uint64) connections {
 	total := uint64(w.admin + w.edge + w.http + w.media + w.peer)
 	usable := min(limit-min(limit/4, spareFiles), total)
 	part := func(n int) int { return max(int(uint64(n)*usable/total), 1) }
-	return connections{admin: part(w.admin), edge: part(w.edge), http: part(w.http), media: part(w.media), peer: part(w.peer)}
+	return connections{
+		admin: part(w.admin), edge: part(w.edge), http: part(w.http), media: part(w.media), peer: part(w.peer),
+	}
 }
 
 // limit bounds the connections of each listener. All edges of a site may come from one address, so
@@ -49,8 +51,9 @@ func (l *listeners) limit(c connections, r prometheus.Registerer) {
 		if *one.listener == nil {
 			continue
 		}
-		*one.listener = listen.Limit(*one.listener, &listen.Places{Max: one.max, PerClient: max(one.perClient, 1)}, func(reason string) {
-			refused.WithLabelValues(one.name, reason).Inc()
-		})
+		*one.listener = listen.Limit(*one.listener, &listen.Places{Max: one.max, PerClient: max(one.perClient, 1)},
+			func(reason string) {
+				refused.WithLabelValues(one.name, reason).Inc()
+			})
 	}
 }

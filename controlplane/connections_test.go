@@ -56,7 +56,8 @@ func halfCalls(t *testing.T, address string, calls int, method string) {
 	for id := uint32(1); id < uint32(2*calls); id += 2 {
 		head.Reset()
 		for _, f := range [][2]string{
-			{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "any"}, {"content-type", "application/grpc"},
+			{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "any"},
+			{"content-type", "application/grpc"},
 		} {
 			encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 		}
@@ -87,7 +88,9 @@ func TestHalfSentCallsTakeNothingFromOthers(t *testing.T) {
 	defer cancel()
 	conn := dial(t, r.Addresses().Admin, insecure.NewCredentials())
 	admin := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer token")
-	if _, err := adminv1.NewAccountServiceClient(conn).ListAccounts(admin, new(adminv1.ListAccountsRequest)); err != nil {
+	if _, err := adminv1.NewAccountServiceClient(conn).ListAccounts(
+		admin, new(adminv1.ListAccountsRequest),
+	); err != nil {
 		t.Error(err)
 	}
 }

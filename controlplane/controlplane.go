@@ -81,8 +81,8 @@ type listeners struct {
 // openTimeout bounds one attempt of New to open the topology in etcd.
 const openTimeout = 15 * time.Second
 
-// New binds the sockets, starts the embedded etcd or connects to a cluster, and opens the media bucket. An error says which
-// flag to change. What New returns must be Run.
+// New binds the sockets, starts the embedded etcd or connects to a cluster, and opens the media
+// bucket. An error says which flag to change. What New returns must be Run.
 func New(ctx context.Context, cfg Config) (*ControlPlane, error) {
 	cfg.setDefaults()
 	p, err := cfg.parse()
@@ -90,7 +90,8 @@ func New(ctx context.Context, cfg Config) (*ControlPlane, error) {
 		return nil, err
 	}
 	c := &ControlPlane{cfg: cfg, registry: prometheus.NewRegistry()}
-	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	c.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildinfo.Collector())
 	if err := c.build(ctx, p); err != nil {
 		c.close()
@@ -119,17 +120,23 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if err := c.keepSharedHost(ctx); err != nil {
 		return err
 	}
-	c.library, err = media.Open(ctx, media.Config{URL: cfg.MediaURL, SpoolDir: cfg.DataDir, Logger: cfg.Logger, Registerer: c.registry})
+	c.library, err = media.Open(ctx,
+		media.Config{URL: cfg.MediaURL, SpoolDir: cfg.DataDir, Logger: cfg.Logger, Registerer: c.registry})
 	if err != nil {
 		return fmt.Errorf("--media-url: %w", err)
 	}
 	if err := c.library.Identify(ctx, c.store); err != nil {
 		return fmt.Errorf("--media-url: %w", err)
 	}
-	c.feed = feed.New(feed.Config{Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry})
-	c.brake = brake.New(brake.Config{Feed: c.feed, Store: c.store, CanaryRegion: cfg.CanaryRegion, CanaryHold: cfg.CanaryHold, Logger: cfg.Logger})
+	c.feed = feed.New(feed.Config{
+		Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
+	})
+	c.brake = brake.New(brake.Config{
+		Feed: c.feed, Store: c.store, CanaryRegion: cfg.CanaryRegion, CanaryHold: cfg.CanaryHold, Logger: cfg.Logger,
+	})
 	c.fleet, err = fleet.New(fleet.Config{
-		Feed: c.feed, Store: c.store, Brake: c.brake, FreezeEdges: p.freezeEdges, FreezePercent: p.freezePercent, Server: serverName(c.listeners.edge), Listener: c.listeners.peer, Address: c.peerAddress(ctx),
+		Feed: c.feed, Store: c.store, Brake: c.brake, FreezeEdges: p.freezeEdges, FreezePercent: p.freezePercent,
+		Server: serverName(c.listeners.edge), Listener: c.listeners.peer, Address: c.peerAddress(ctx),
 		Logger: cfg.Logger, Registerer: c.registry,
 	})
 	if err != nil {
@@ -141,8 +148,9 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	}
 	c.edges, err = edgesvc.New(edgesvc.Config{
 		Identities: c.identities, Authorities: p.clientAuthorities(), JoinedMediaURL: c.joinedMediaURL(),
-		Feed: c.feed, Store: c.store, Brake: c.brake, Fleet: c.fleet, Server: serverName(c.listeners.edge), MediaURL: c.mediaURL(),
-		Authorize: c.checkEdge, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
+		Feed: c.feed, Store: c.store, Brake: c.brake, Fleet: c.fleet, Server: serverName(c.listeners.edge),
+		MediaURL: c.mediaURL(), Authorize: c.checkEdge, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger,
+		Registerer: c.registry,
 	})
 	if err != nil {
 		return err
@@ -152,8 +160,9 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return fmt.Errorf("--audit-log: %w", err)
 	}
 	adminConfig := adminsvc.Config{
-		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library, Fleet: c.fleet, Brake: c.brake, Feed: c.feed,
-		Auth: c.auth, Audit: c.audit, RootTokenFile: c.rootTokenFile(), MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
+		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library,
+		Fleet: c.fleet, Brake: c.brake, Feed: c.feed, Auth: c.auth, Audit: c.audit, RootTokenFile: c.rootTokenFile(),
+		MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
 	}
 	if c.admin, err = adminsvc.New(adminConfig); err != nil {
 		return err
@@ -180,7 +189,9 @@ func (c *ControlPlane) buildServers(p parsed) error {
 		return err
 	}
 	// Each server changes its own copy; that of none is none.
-	c.mediaServer = &http.Server{Handler: handler, ReadTimeout: mediaReadTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader}
+	c.mediaServer = &http.Server{
+		Handler: handler, ReadTimeout: mediaReadTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader,
+	}
 	if p.server != nil {
 		c.mediaServer.TLSConfig = c.identities.TLS(p.server)
 	}
@@ -189,8 +200,9 @@ func (c *ControlPlane) buildServers(p parsed) error {
 	}
 	// Handlers that take longer move these deadlines by http.ResponseController.
 	c.httpServer = &http.Server{
-		Handler: c.httpHandler(), ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		Handler: c.httpHandler(), ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: maxHeader,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
 	if p.server != nil {
 		c.httpServer.TLSConfig = p.server.Clone()
@@ -208,7 +220,8 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 	endpoints, flag := cfg.EtcdEndpoints, "--etcd-endpoints"
 	if len(endpoints) == 0 {
 		flag = "--data-dir"
-		node, err := etcdnode.Start(ctx, etcdnode.Config{Dir: filepath.Join(cfg.DataDir, etcdFolder), Logger: cfg.Logger})
+		node, err := etcdnode.Start(ctx,
+			etcdnode.Config{Dir: filepath.Join(cfg.DataDir, etcdFolder), Logger: cfg.Logger})
 		if err != nil {
 			return fmt.Errorf("%s: %w", flag, err)
 		}
@@ -221,7 +234,8 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 	}
 	c.etcd = client
 	c.store, err = c.awaitStore(ctx, to, store.Config{
-		Client: client, Prefix: cfg.EtcdPrefix, Key: cfg.secretKey, Alone: c.node != nil, Logger: cfg.Logger, Registerer: c.registry,
+		Client: client, Prefix: cfg.EtcdPrefix, Key: cfg.secretKey, Alone: c.node != nil, Logger: cfg.Logger,
+		Registerer: c.registry,
 	})
 	if err != nil {
 		return cfg.explainKey(flag, err)
@@ -229,9 +243,10 @@ func (c *ControlPlane) openStore(ctx context.Context) error {
 	return nil
 }
 
-// awaitStore opens the topology once etcd answers. A cluster of the operator's may come later than this program: until then
-// it says so, and tries again. It gives up when ctx ends, and where trying again does not help: the embedded etcd has been
-// started, and a certificate that is not trusted stays so.
+// awaitStore opens the topology once etcd answers. A cluster of the operator's may come later than
+// this program: until then it says so, and tries again. It gives up when ctx ends, and where trying
+// again does not help: the embedded etcd has been started, and a certificate that is not trusted
+// stays so.
 func (c *ControlPlane) awaitStore(ctx context.Context, to store.DialConfig, cfg store.Config) (*store.Store, error) {
 	for logged := false; ; {
 		if c.node == nil && !logged {
@@ -302,7 +317,8 @@ func (c *ControlPlane) mediaURL() string {
 	return scheme + c.listeners.media.Addr().String()
 }
 
-// joinedMediaURL is the same for edges that have joined, whom the control plane knows by their certificate.
+// joinedMediaURL is the same for edges that have joined, whom the control plane knows by their
+// certificate.
 func (c *ControlPlane) joinedMediaURL() string {
 	if c.cfg.MediaAdvertiseURL != "" {
 		return c.cfg.MediaAdvertiseURL
@@ -332,8 +348,8 @@ func serverName(edge net.Listener) string {
 	return host + ":" + port
 }
 
-// peerAddress is how other control planes reach this one. Where the listener is on every address of the machine, they are told
-// the one from which it reaches etcd: they reach that etcd too.
+// peerAddress is how other control planes reach this one. Where the listener is on every address of
+// the machine, they are told the one from which it reaches etcd: they reach that etcd too.
 func (c *ControlPlane) peerAddress(ctx context.Context) string {
 	if c.listeners.peer == nil {
 		return ""
@@ -349,7 +365,8 @@ func (c *ControlPlane) peerAddress(ctx context.Context) string {
 			u = &url.URL{Host: endpoint}
 		}
 		// Connecting UDP sends nothing; it finds the way.
-		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "udp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "2379")))
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "udp",
+			net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "2379")))
 		if err != nil {
 			continue
 		}
@@ -364,7 +381,10 @@ func (c *Config) listen() (l listeners, err error) {
 	for _, one := range []struct {
 		flag, address string
 		to            *net.Listener
-	}{{"--admin-addr", c.AdminAddr, &l.admin}, {"--edge-addr", c.EdgeAddr, &l.edge}, {"--http-addr", c.HTTPAddr, &l.http}, {"--media-addr", c.MediaAddr, &l.media}} {
+	}{
+		{"--admin-addr", c.AdminAddr, &l.admin}, {"--edge-addr", c.EdgeAddr, &l.edge},
+		{"--http-addr", c.HTTPAddr, &l.http}, {"--media-addr", c.MediaAddr, &l.media},
+	} {
 		bound, err := listen.Open(one.flag, one.address)
 		if err != nil {
 			l.close()
@@ -402,7 +422,10 @@ type Addresses struct{ Admin, Edge, HTTP, Media string }
 // Addresses returns where the control plane listens.
 func (c *ControlPlane) Addresses() Addresses {
 	l := c.listeners
-	return Addresses{Admin: l.admin.Addr().String(), Edge: l.edge.Addr().String(), HTTP: l.http.Addr().String(), Media: l.media.Addr().String()}
+	return Addresses{
+		Admin: l.admin.Addr().String(), Edge: l.edge.Addr().String(), HTTP: l.http.Addr().String(),
+		Media: l.media.Addr().String(),
+	}
 }
 
 // describe tells the control plane's state in words.
@@ -441,12 +464,16 @@ const (
 func (c *ControlPlane) Run(ctx context.Context) error {
 	defer c.close()
 	at := c.Addresses()
-	c.cfg.Logger.Info("control plane is up", "admin", at.Admin, "edge", at.Edge, "http", at.HTTP, "media", at.Media, "media_url", c.mediaURL(), "epoch", c.store.Epoch())
+	c.cfg.Logger.Info("control plane is up", "admin", at.Admin, "edge", at.Edge, "http", at.HTTP, "media", at.Media,
+		"media_url", c.mediaURL(), "epoch", c.store.Epoch())
 	// What servers use goes on until the last of them has stopped.
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
 	back, backCtx := errgroup.WithContext(behind)
-	for _, run := range []func(context.Context) error{c.feed.Run, c.store.Run, c.brake.Run, c.auth.Run, c.fleet.Run, c.identities.Run, c.edges.Run, func(ctx context.Context) error { return c.library.Run(ctx, c.store) }} {
+	for _, run := range []func(context.Context) error{
+		c.feed.Run, c.store.Run, c.brake.Run, c.auth.Run, c.fleet.Run, c.identities.Run, c.edges.Run,
+		func(ctx context.Context) error { return c.library.Run(ctx, c.store) },
+	} {
 		back.Go(func() error { return run(backCtx) })
 	}
 	if c.listeners.debug != nil {

@@ -42,8 +42,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // loopbackConfig listens at free ports of this machine.
 func loopbackConfig(dir string) Config {
 	return Config{
-		DataDir: dir, AdminAddr: "127.0.0.1:0", EdgeAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", MediaAddr: "127.0.0.1:0",
-		Logger: slog.New(slog.DiscardHandler),
+		DataDir: dir, AdminAddr: "127.0.0.1:0", EdgeAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0",
+		MediaAddr: "127.0.0.1:0",
+		Logger:    slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -100,7 +101,8 @@ func dial(t *testing.T, address string, creds credentials.TransportCredentials) 
 	return conn
 }
 
-// with is ctx with the token that the first start of a data folder has made of a role, root or edge.
+// with is ctx with the token that the first start of a data folder has made of a role, root or
+// edge.
 func with(t *testing.T, ctx context.Context, dir, role string) context.Context {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, role+"-token"))
@@ -113,7 +115,8 @@ func with(t *testing.T, ctx context.Context, dir, role string) context.Context {
 // metrics reads /metrics with a token of root.
 func (r *running) metrics(t *testing.T) string {
 	t.Helper()
-	code, body := get(t, http.DefaultClient, "http://"+r.Addresses().HTTP+"/metrics", with(t, t.Context(), r.cfg.DataDir, "root"))
+	code, body := get(t, http.DefaultClient, "http://"+r.Addresses().HTTP+"/metrics",
+		with(t, t.Context(), r.cfg.DataDir, "root"))
 	if code != http.StatusOK {
 		t.Errorf("/metrics: %d %s", code, body)
 	}
@@ -125,7 +128,8 @@ func (r *running) createAccount(t *testing.T, id string) int64 {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	resp, err := adminv1.NewAccountServiceClient(dial(t, r.Addresses().Admin, insecure.NewCredentials())).
-		CreateAccount(with(t, ctx, r.cfg.DataDir, "root"), &adminv1.CreateAccountRequest{AccountId: id, Account: &topologyv1.Account{DisplayName: id}})
+		CreateAccount(with(t, ctx, r.cfg.DataDir, "root"),
+			&adminv1.CreateAccountRequest{AccountId: id, Account: &topologyv1.Account{DisplayName: id}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +152,8 @@ func (r *running) connectWith(t *testing.T, have *feedtest.Edge, dir string) *ed
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
-	rpc, err := edgev1.NewEdgeServiceClient(dial(t, r.Addresses().Edge, insecure.NewCredentials())).Sync(with(t, ctx, dir, "edge"))
+	rpc, err := edgev1.NewEdgeServiceClient(dial(t, r.Addresses().Edge, insecure.NewCredentials())).Sync(with(t, ctx,
+		dir, "edge"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,18 +223,21 @@ func TestAWriteReachesTheEdge(t *testing.T) {
 	e := c.connect(t, nil)
 	revision := c.createAccount(t, "acme")
 	e.until(t, revision)
-	if e.Records["accounts/acme"] == nil || e.Records["urlEndpoints/acme/default"] == nil || e.Records["settings"] == nil {
+	if e.Records["accounts/acme"] == nil || e.Records["urlEndpoints/acme/default"] == nil ||
+		e.Records["settings"] == nil {
 		t.Errorf("the edge holds %d records", len(e.Records))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	waited, err := adminv1.NewFleetServiceClient(dial(t, c.Addresses().Admin, insecure.NewCredentials())).
-		WaitApplied(with(t, ctx, cfg.DataDir, "root"), &adminv1.WaitAppliedRequest{Revision: revision, Timeout: durationpb.New(10 * time.Second)})
+		WaitApplied(with(t, ctx, cfg.DataDir, "root"),
+			&adminv1.WaitAppliedRequest{Revision: revision, Timeout: durationpb.New(10 * time.Second)})
 	if err != nil || waited.GetApplied() != 1 {
 		t.Errorf("wait: %v, %v", waited, err)
 	}
 	base := "http://" + c.Addresses().HTTP
-	if code, body := get(t, http.DefaultClient, base+"/readyz"); code != http.StatusOK || !strings.HasPrefix(body, "ready\n") || strings.Contains(body, "degraded") {
+	if code, body := get(t, http.DefaultClient, base+"/readyz"); code != http.StatusOK ||
+		!strings.HasPrefix(body, "ready\n") || strings.Contains(body, "degraded") {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
 	if code, body := get(t, http.DefaultClient, base+"/healthz"); code != http.StatusOK || body != "ok\n" {
@@ -237,15 +245,20 @@ func TestAWriteReachesTheEdge(t *testing.T) {
 	}
 	metrics := c.metrics(t)
 	for _, want := range []string{
-		"edgewalk_controlplane_streams 1\n", `edgewalk_controlplane_edges{state="connected"} 1` + "\n", "edgewalk_controlplane_steps_total 1\n",
-		`edgewalk_controlplane_full_states_total{reason="new"} 1` + "\n", "edgewalk_controlplane_append_to_ack_seconds_count 1\n",
-		`edgewalk_controlplane_resources{kind="accounts"} 1` + "\n", "go_goroutines ", "edgewalk_controlplane_revision ",
+		"edgewalk_controlplane_streams 1\n", `edgewalk_controlplane_edges{state="connected"} 1` + "\n",
+		"edgewalk_controlplane_steps_total 1\n", `edgewalk_controlplane_full_states_total{reason="new"} 1` + "\n",
+		"edgewalk_controlplane_append_to_ack_seconds_count 1\n",
+		`edgewalk_controlplane_resources{kind="accounts"} 1` + "\n", "go_goroutines ",
+		"edgewalk_controlplane_revision ",
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %q", want)
 		}
 	}
-	if code, _ := get(t, http.DefaultClient, "http://"+c.Addresses().Media+"/media/acme/0123456789abcdef/a.png", with(t, t.Context(), cfg.DataDir, "edge")); code != http.StatusNotFound {
+	if code, _ := get(
+		t, http.DefaultClient, "http://"+c.Addresses().Media+"/media/acme/0123456789abcdef/a.png",
+		with(t, t.Context(), cfg.DataDir, "edge"),
+	); code != http.StatusNotFound {
 		t.Errorf("a media file that is not there: %d", code)
 	}
 
@@ -295,7 +308,8 @@ func TestEtcdMayComeLater(t *testing.T) {
 	first := start(t, loopbackConfig(t.TempDir()))
 	address := listentest.Unused(t)
 	cfg := loopbackConfig(t.TempDir())
-	cfg.EtcdEndpoints, cfg.SecretKeyFile, cfg.MediaURL = []string{"http://" + address}, first.cfg.secretKeyFile(), first.cfg.MediaURL
+	cfg.EtcdEndpoints, cfg.SecretKeyFile, cfg.MediaURL = []string{"http://" + address}, first.cfg.secretKeyFile(),
+		first.cfg.MediaURL
 	log := &lines{said: make(chan string, 100)}
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	type result struct {
@@ -328,7 +342,8 @@ func TestEtcdMayComeLater(t *testing.T) {
 		t.Errorf("with etcd: %d %s", code, body)
 	}
 	stop()
-	if code, body := get(t, http.DefaultClient, probe); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, "not ready: ") {
+	if code, body := get(t, http.DefaultClient, probe); code != http.StatusServiceUnavailable ||
+		!strings.HasPrefix(body, "not ready: ") {
 		t.Errorf("without etcd: %d %s", code, body)
 	}
 	cancel()
@@ -427,20 +442,35 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		change func(*Config)
 		want   []string
 	}{
-		"port in use":          {func(c *Config) { c.EdgeAddr = taken.Addr().String() }, []string{"--edge-addr", taken.Addr().String(), "in use"}},
-		"folder is a file":     {func(c *Config) { c.DataDir = filepath.Join(foreign, "file") }, []string{"--data-dir"}},
-		"dead etcd":            {func(c *Config) { c.EtcdEndpoints = []string{"http://" + closed} }, []string{"--etcd-endpoints"}},
-		"shared host":          {func(c *Config) { c.SharedHost = "not a host" }, []string{"--shared-host"}},
-		"certificate, no key":  {func(c *Config) { c.TLSCert = "x" }, []string{"--tls-cert", "--tls-key"}},
-		"authority alone":      {func(c *Config) { c.ClientCA = "x" }, []string{"--client-ca"}},
-		"no token file":        {func(c *Config) { c.EdgeTokenFile = "/nowhere" }, []string{"--edge-token-file"}},
-		"no admin token file":  {func(c *Config) { c.AdminTokenFile = "/nowhere" }, []string{"--admin-token-file"}},
-		"public admin":         {func(c *Config) { c.AdminAddr = ":0" }, []string{"--admin-addr", "--insecure-listen"}},
-		"public edge":          {func(c *Config) { c.EdgeAddr = "0.0.0.0:0" }, []string{"--edge-addr", "--insecure-listen"}},
-		"public http":          {func(c *Config) { c.HTTPAddr = "[::]:0" }, []string{"--http-addr", "--insecure-listen"}},
-		"public media":         {func(c *Config) { c.MediaAddr = "192.0.2.1:0" }, []string{"--media-addr", "--insecure-listen"}},
-		"media at any address": {func(c *Config) { c.MediaAddr, c.InsecureListen = ":0", true }, []string{"--media-advertise-url"}},
-		"advertised nonsense":  {func(c *Config) { c.MediaAdvertiseURL = "ftp://x" }, []string{"--media-advertise-url"}},
+		"port in use": {
+			func(c *Config) { c.EdgeAddr = taken.Addr().String() },
+			[]string{"--edge-addr", taken.Addr().String(), "in use"},
+		},
+		"folder is a file": {
+			func(c *Config) { c.DataDir = filepath.Join(foreign, "file") }, []string{"--data-dir"},
+		},
+		"dead etcd": {
+			func(c *Config) { c.EtcdEndpoints = []string{"http://" + closed} }, []string{"--etcd-endpoints"},
+		},
+		"shared host":         {func(c *Config) { c.SharedHost = "not a host" }, []string{"--shared-host"}},
+		"certificate, no key": {func(c *Config) { c.TLSCert = "x" }, []string{"--tls-cert", "--tls-key"}},
+		"authority alone":     {func(c *Config) { c.ClientCA = "x" }, []string{"--client-ca"}},
+		"no token file":       {func(c *Config) { c.EdgeTokenFile = "/nowhere" }, []string{"--edge-token-file"}},
+		"no admin token file": {func(c *Config) { c.AdminTokenFile = "/nowhere" }, []string{"--admin-token-file"}},
+		"public admin":        {func(c *Config) { c.AdminAddr = ":0" }, []string{"--admin-addr", "--insecure-listen"}},
+		"public edge": {
+			func(c *Config) { c.EdgeAddr = "0.0.0.0:0" }, []string{"--edge-addr", "--insecure-listen"},
+		},
+		"public http": {
+			func(c *Config) { c.HTTPAddr = "[::]:0" }, []string{"--http-addr", "--insecure-listen"},
+		},
+		"public media": {
+			func(c *Config) { c.MediaAddr = "192.0.2.1:0" }, []string{"--media-addr", "--insecure-listen"},
+		},
+		"media at any address": {
+			func(c *Config) { c.MediaAddr, c.InsecureListen = ":0", true }, []string{"--media-advertise-url"},
+		},
+		"advertised nonsense": {func(c *Config) { c.MediaAdvertiseURL = "ftp://x" }, []string{"--media-advertise-url"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := loopbackConfig(filepath.Join(t.TempDir(), "data"))
@@ -469,8 +499,9 @@ func selfSigned(t *testing.T) (cert, key string, roots *x509.CertPool) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
@@ -482,7 +513,9 @@ func selfSigned(t *testing.T) (cert, key string, roots *x509.CertPool) {
 	}
 	dir := t.TempDir()
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+	for path, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER},
+	} {
 		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -515,9 +548,12 @@ func TestTokensOverTLS(t *testing.T) {
 	c := start(t, cfg)
 	secure := credentials.NewTLS(&tls.Config{RootCAs: roots})
 	accounts := adminv1.NewAccountServiceClient(dial(t, c.Addresses().Admin, secure))
-	for token, want := range map[string]codes.Code{"": codes.Unauthenticated, "edge-secret": codes.Unauthenticated, "admin-secret": codes.OK} {
+	for token, want := range map[string]codes.Code{
+		"": codes.Unauthenticated, "edge-secret": codes.Unauthenticated, "admin-secret": codes.OK,
+	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		_, err := accounts.ListAccounts(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), &adminv1.ListAccountsRequest{})
+		_, err := accounts.ListAccounts(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token),
+			&adminv1.ListAccountsRequest{})
 		if status.Code(err) != want {
 			t.Errorf("admin with token %q: %v, want %v", token, err, want)
 		}
@@ -526,7 +562,9 @@ func TestTokensOverTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{Id: "e", BootId: "b", ProtocolVersion: 1, AcceptsSealed: true}}})
+		_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{
+			Id: "e", BootId: "b", ProtocolVersion: 1, AcceptsSealed: true,
+		}}})
 		if _, err := rpc.Recv(); (err == nil) != (token == "edge-secret") {
 			t.Errorf("edge with token %q: %v", token, err)
 		}
@@ -574,13 +612,16 @@ func TestClientsMustShowACertificate(t *testing.T) {
 	}{"none": {nil, codes.Unavailable}, "one of the authority": {[]tls.Certificate{pair}, codes.OK}} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		secure := credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: one.shown})
-		_, err := adminv1.NewAccountServiceClient(dial(t, c.Addresses().Admin, secure)).ListAccounts(ctx, &adminv1.ListAccountsRequest{})
+		_, err := adminv1.NewAccountServiceClient(dial(t, c.Addresses().Admin, secure)).ListAccounts(ctx,
+			&adminv1.ListAccountsRequest{})
 		if status.Code(err) != one.want {
 			t.Errorf("admin with %s: %v, want %v", name, err, one.want)
 		}
 		rpc, err := edgev1.NewEdgeServiceClient(dial(t, c.Addresses().Edge, secure)).Sync(ctx)
 		if err == nil {
-			_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{Id: "e", BootId: "b", ProtocolVersion: 1, AcceptsSealed: true}}})
+			_ = rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: &edgev1.Hello{
+				Id: "e", BootId: "b", ProtocolVersion: 1, AcceptsSealed: true,
+			}}})
 			_, err = rpc.Recv()
 		}
 		if status.Code(err) != one.want {

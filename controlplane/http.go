@@ -9,11 +9,12 @@ import (
 	"strings"
 )
 
-// httpHandler serves what is at --http-addr: metrics and health, REST at /v1, and the dashboard below /ui/.
+// httpHandler serves what is at --http-addr: metrics and health, REST at /v1, and the dashboard
+// below /ui/.
 //
-// Whoever measures or probes may call the control plane by any name. What is for admins could be used by a page of somebody else in
-// an admin's browser: it answers to known names alone, or such a page could make its own name lead here (DNS rebinding), and to no
-// other site.
+// Whoever measures or probes may call the control plane by any name. What is for admins could be
+// used by a page of somebody else in an admin's browser: it answers to known names alone, or such a
+// page could make its own name lead here (DNS rebinding), and to no other site.
 func (c *ControlPlane) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	c.addHealth(mux)
@@ -24,7 +25,8 @@ func (c *ControlPlane) httpHandler() http.Handler {
 	rest := c.forAdmins(c.rest)
 	split := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Not by the mux, which would clean paths.
-		if p := r.URL.Path; c.rest != nil && (strings.HasPrefix(p, "/v1/") || strings.HasPrefix(p, "/v1:") || p == "/v1") {
+		if p := r.URL.Path; c.rest != nil &&
+			(strings.HasPrefix(p, "/v1/") || strings.HasPrefix(p, "/v1:") || p == "/v1") {
 			rest.ServeHTTP(w, r)
 			return
 		}
@@ -65,10 +67,12 @@ func (c *ControlPlane) byKnownName(next http.Handler) http.Handler {
 	})
 }
 
-// goesBy reports whether a host is in --dashboard-host, or the address of the listener. If that is any address of the machine, any
-// address is: no name can lead a browser to one.
+// goesBy reports whether a host is in --dashboard-host, or the address of the listener. If that is
+// any address of the machine, any address is: no name can lead a browser to one.
 func (c *ControlPlane) goesBy(host string) bool {
-	if slices.ContainsFunc(c.cfg.DashboardHosts, func(known string) bool { return strings.EqualFold(hostname(known), host) }) {
+	if slices.ContainsFunc(
+		c.cfg.DashboardHosts, func(known string) bool { return strings.EqualFold(hostname(known), host) },
+	) {
 		return true
 	}
 	bound, ok := c.listeners.http.Addr().(*net.TCPAddr)

@@ -60,7 +60,10 @@ func TestHosts(t *testing.T) {
 				c.cfg.DashboardHosts, c.cfg.Open = test.known, open
 				c.listeners.http = boundAt{address: test.bound}
 				handler := c.httpHandler()
-				for path, want := range map[string]int{"/v1/accounts": test.admins, "/v1:explain": test.admins, "/v1/a//b": test.admins, "/ui/": test.admins, "/healthz": 200} {
+				for path, want := range map[string]int{
+					"/v1/accounts": test.admins, "/v1:explain": test.admins, "/v1/a//b": test.admins,
+					"/ui/": test.admins, "/healthz": 200,
+				} {
 					if open && path == "/healthz" {
 						want = test.open
 					}

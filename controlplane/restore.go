@@ -11,10 +11,11 @@ import (
 	"github.com/edgewalk/edgewalk/internal/seal"
 )
 
-// Restore fills the embedded etcd of cfg.DataDir, which must not have any data yet, from a file that a snapshot was saved to.
-// Revisions go on above those of the snapshot, and a new epoch begins, so no edge takes what it has for what was restored.
-// Nothing else may use the folder meanwhile. If cfg.SecretKeyFile is there, it must be the key that the snapshot was made with; if it
-// is not, Restore returns where it is missing.
+// Restore fills the embedded etcd of cfg.DataDir, which must not have any data yet, from a file
+// that a snapshot was saved to. Revisions go on above those of the snapshot, and a new epoch
+// begins, so no edge takes what it has for what was restored. Nothing else may use the folder
+// meanwhile. If cfg.SecretKeyFile is there, it must be the key that the snapshot was made with; if
+// it is not, Restore returns where it is missing.
 func Restore(ctx context.Context, cfg Config, file string) (missing string, err error) {
 	cfg.setDefaults()
 	key, err := seal.ReadKey(cfg.secretKeyFile())

@@ -24,8 +24,8 @@ func (c *Config) secretKeyFile() string {
 	return cmp.Or(c.SecretKeyFile, filepath.Join(c.DataDir, secretKeyName))
 }
 
-// secretKey reads the key that protects the secrets in etcd. It makes one where there is none as long as nothing in etcd needs
-// it; exists says that something does.
+// secretKey reads the key that protects the secrets in etcd. It makes one where there is none as
+// long as nothing in etcd needs it; exists says that something does.
 func (c *Config) secretKey(exists bool) (*seal.Key, error) {
 	path := c.secretKeyFile()
 	key, err := seal.ReadKey(path)

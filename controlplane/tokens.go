@@ -12,11 +12,13 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// openAuth reads the tokens. At the first start of an etcd it makes those with which everything begins, of the roles for which
-// there is no file.
+// openAuth reads the tokens. At the first start of an etcd it makes those with which everything
+// begins, of the roles for which there is no file.
 func (c *ControlPlane) openAuth(ctx context.Context, p parsed) error {
 	cfg := &c.cfg
-	for role, given := range map[auth.Role]bool{adminv1.Token_ROOT: p.adminTokens != nil, adminv1.Token_EDGE: p.edgeTokens != nil || cfg.RequireJoin} {
+	for role, given := range map[auth.Role]bool{
+		adminv1.Token_ROOT: p.adminTokens != nil, adminv1.Token_EDGE: p.edgeTokens != nil || cfg.RequireJoin,
+	} {
 		if given || cfg.Open {
 			continue
 		}
@@ -31,22 +33,25 @@ func (c *ControlPlane) openAuth(ctx context.Context, p parsed) error {
 	var err error
 	c.auth, err = auth.New(ctx, auth.Config{
 		Store: c.store, AdminFile: p.adminTokens, EdgeFile: p.edgeTokens, Open: cfg.Open,
-		Certificates: cfg.ClientCA != "" && p.adminTokens == nil, EdgeCertificates: cfg.ClientCA != "" && p.edgeTokens == nil,
-		Logger: cfg.Logger, Registerer: c.registry,
+		Certificates:     cfg.ClientCA != "" && p.adminTokens == nil,
+		EdgeCertificates: cfg.ClientCA != "" && p.edgeTokens == nil, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	return err
 }
 
 // checkEdge finds out whether a caller that has not joined is an edge all the same.
-func (c *ControlPlane) checkEdge(ctx context.Context, authorization []string, certificate bool) (context.Context, error) {
+func (c *ControlPlane) checkEdge(
+	ctx context.Context, authorization []string, certificate bool,
+) (context.Context, error) {
 	if c.cfg.RequireJoin {
 		return ctx, auth.ErrMissing
 	}
 	return c.auth.CheckEdge(ctx, authorization, certificate)
 }
 
-// ResetRootToken makes another root token, writes it to the file root-token in cfg.DataDir, and ends all that there were, which it
-// counts. It uses the folder as a control plane does, so none may run on it; with EtcdEndpoints any number may.
+// ResetRootToken makes another root token, writes it to the file root-token in cfg.DataDir, and
+// ends all that there were, which it counts. It uses the folder as a control plane does, so none
+// may run on it; with EtcdEndpoints any number may.
 func ResetRootToken(ctx context.Context, cfg Config) (file string, revoked int, err error) {
 	cfg.setDefaults()
 	if len(cfg.EtcdEndpoints) == 0 {
@@ -64,7 +69,8 @@ func ResetRootToken(ctx context.Context, cfg Config) (file string, revoked int, 
 	return auth.Reset(ctx, c.store, cfg.DataDir)
 }
 
-// rootTokenFile is where admins on this machine find the token of a first start, if it was one of this data folder.
+// rootTokenFile is where admins on this machine find the token of a first start, if it was one of
+// this data folder.
 func (c *ControlPlane) rootTokenFile() string {
 	file, err := filepath.Abs(auth.FileOf(c.cfg.DataDir, adminv1.Token_ROOT))
 	if err != nil {

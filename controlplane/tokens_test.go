@@ -52,20 +52,22 @@ func (s *safeBuffer) String() string {
 func (r *running) make(t *testing.T, role adminv1.Token_Role, account string) *adminv1.CreateTokenResponse {
 	t.Helper()
 	made, err := adminv1.NewTokenServiceClient(dial(t, r.Addresses().Admin, insecure.NewCredentials())).CreateToken(
-		with(t, t.Context(), r.cfg.DataDir, "root"), &adminv1.CreateTokenRequest{Token: &adminv1.Token{Role: role, Account: account, Description: "for a test"}})
+		with(t, t.Context(), r.cfg.DataDir, "root"),
+		&adminv1.CreateTokenRequest{Token: &adminv1.Token{Role: role, Account: account, Description: "for a test"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return made
 }
 
-// A token that is revoked at one control plane is refused at the other within 2 s, and what is under way with it there ends: an
-// admin's upload, and an edge's stream.
+// A token that is revoked at one control plane is refused at the other within 2 s, and what is
+// under way with it there ends: an admin's upload, and an edge's stream.
 func TestRevokedAtOneRefusedAtTheOther(t *testing.T) {
 	first := start(t, loopbackConfig(t.TempDir()))
 	cfg := loopbackConfig(t.TempDir())
 	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
-	cfg.EtcdEndpoints, cfg.SecretKeyFile, cfg.MediaURL = []string{first.node.Endpoint()}, first.cfg.secretKeyFile(), first.cfg.MediaURL
+	cfg.EtcdEndpoints, cfg.SecretKeyFile, cfg.MediaURL = []string{first.node.Endpoint()}, first.cfg.secretKeyFile(),
+		first.cfg.MediaURL
 	second := start(t, cfg)
 	defer second.stop(t) // before the etcd that it stands on
 	first.createAccount(t, "acme")
@@ -76,7 +78,8 @@ func TestRevokedAtOneRefusedAtTheOther(t *testing.T) {
 
 	conn := dial(t, second.Addresses().Admin, insecure.NewCredentials())
 	read := func() error {
-		_, err := adminv1.NewAccountServiceClient(conn).GetAccount(bearing(t.Context(), admin.GetText()), &adminv1.GetAccountRequest{Name: "accounts/acme"})
+		_, err := adminv1.NewAccountServiceClient(conn).GetAccount(bearing(t.Context(), admin.GetText()),
+			&adminv1.GetAccountRequest{Name: "accounts/acme"})
 		return err
 	}
 	waitUntil(t, func() bool { return read() == nil })
@@ -84,7 +87,9 @@ func TestRevokedAtOneRefusedAtTheOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := &adminv1.UploadMediaFileRequest_Start_{Start: &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "/a.txt"}}
+	begin := &adminv1.UploadMediaFileRequest_Start_{Start: &adminv1.UploadMediaFileRequest_Start{
+		Parent: "accounts/acme", Path: "/a.txt",
+	}}
 	if err := upload.Send(&adminv1.UploadMediaFileRequest{Part: begin}); err != nil {
 		t.Fatal(err)
 	}
@@ -99,12 +104,16 @@ func TestRevokedAtOneRefusedAtTheOther(t *testing.T) {
 
 	began := time.Now()
 	for _, one := range []*adminv1.CreateTokenResponse{admin, edge} {
-		if _, err := adminv1.NewTokenServiceClient(dial(t, first.Addresses().Admin, insecure.NewCredentials())).RevokeToken(
-			with(t, t.Context(), first.cfg.DataDir, "root"), &adminv1.RevokeTokenRequest{Name: one.GetToken().GetName()}); err != nil {
+		if _, err := adminv1.NewTokenServiceClient(dial(
+			t, first.Addresses().Admin, insecure.NewCredentials(),
+		)).RevokeToken(
+			with(t, t.Context(), first.cfg.DataDir, "root"),
+			&adminv1.RevokeTokenRequest{Name: one.GetToken().GetName()}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := upload.RecvMsg(new(adminv1.UploadMediaFileResponse)); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "revoked") {
+	if err := upload.RecvMsg(new(adminv1.UploadMediaFileResponse)); status.Code(err) != codes.Unauthenticated ||
+		!strings.Contains(err.Error(), "revoked") {
 		t.Errorf("the upload ended with %v", err)
 	}
 	for err == nil {
@@ -130,8 +139,9 @@ func waitUntil(t *testing.T, ok func() bool) {
 	}
 }
 
-// No token, nor the random part of one, is anywhere but in its answer and in the files of the first start: not in etcd's files, the
-// log, the metrics, answers and errors, nor in what edges are sent. Edges are sent nothing of what lies below auth/.
+// No token, nor the random part of one, is anywhere but in its answer and in the files of the first
+// start: not in etcd's files, the log, the metrics, answers and errors, nor in what edges are sent.
+// Edges are sent nothing of what lies below auth/.
 func TestTokensAreNowhereInTheClear(t *testing.T) {
 	cfg := loopbackConfig(t.TempDir())
 	log := new(safeBuffer)
@@ -170,10 +180,14 @@ func TestTokensAreNowhereInTheClear(t *testing.T) {
 			note(tokens.WhoAmI(ctx, new(adminv1.WhoAmIRequest)))
 			note(tokens.ListTokens(ctx, new(adminv1.ListTokensRequest)))
 			note(tokens.RevokeToken(ctx, &adminv1.RevokeTokenRequest{Name: "tokens/aaaaaaaaaa"}))
-			note(accounts.UpdateAccount(ctx, &adminv1.UpdateAccountRequest{Account: &topologyv1.Account{Name: "accounts/acme", DisplayName: "Acme"}}))
+			note(accounts.UpdateAccount(
+				ctx,
+				&adminv1.UpdateAccountRequest{Account: &topologyv1.Account{Name: "accounts/acme", DisplayName: "Acme"}},
+			))
 			code, body := get(t, http.DefaultClient, "http://"+c.Addresses().HTTP+"/metrics", ctx)
 			note(code, fmt.Errorf("%s", body))
-			code, body = get(t, http.DefaultClient, "http://"+c.Addresses().Media+"/media/acme/0123456789abcdef/a.png", ctx)
+			code, body = get(t, http.DefaultClient, "http://"+c.Addresses().Media+"/media/acme/0123456789abcdef/a.png",
+				ctx)
 			note(code, fmt.Errorf("%s", body))
 		}
 	}
@@ -234,7 +248,8 @@ func save(t *testing.T, conn *grpc.ClientConn, ctx context.Context) string {
 // A reset of a folder ends the root tokens that there were, and leaves the others.
 func TestResetOfAFolder(t *testing.T) {
 	dir := t.TempDir()
-	if _, _, err := ResetRootToken(t.Context(), loopbackConfig(filepath.Join(dir, "nothing"))); err == nil || !strings.Contains(err.Error(), "--data-dir") {
+	if _, _, err := ResetRootToken(t.Context(), loopbackConfig(filepath.Join(dir, "nothing"))); err == nil ||
+		!strings.Contains(err.Error(), "--data-dir") {
 		t.Errorf("a folder without anything: %v", err)
 	}
 	cfg := loopbackConfig(dir)
@@ -250,7 +265,10 @@ func TestResetOfAFolder(t *testing.T) {
 	for name, one := range map[string]struct {
 		ctx  context.Context
 		want codes.Code
-	}{"the old": {old, codes.Unauthenticated}, "the new": {with(t, t.Context(), dir, "root"), codes.OK}, "another": {bearing(t.Context(), metrics), codes.OK}} {
+	}{
+		"the old": {old, codes.Unauthenticated}, "the new": {with(t, t.Context(), dir, "root"), codes.OK},
+		"another": {bearing(t.Context(), metrics), codes.OK},
+	} {
 		if _, err := who.WhoAmI(one.ctx, new(adminv1.WhoAmIRequest)); status.Code(err) != one.want {
 			t.Errorf("%s token: %v", name, err)
 		}

@@ -162,7 +162,9 @@ func TestAlertsHaveRunbooks(t *testing.T) {
 func TestPrometheusConfiguration(t *testing.T) {
 	t.Parallel()
 	promtool := need(t, "promtool", "prometheus")
-	if out, err := exec.CommandContext(t.Context(), promtool, "check", "config", "prometheus/prometheus.yaml").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(
+		t.Context(), promtool, "check", "config", "prometheus/prometheus.yaml",
+	).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

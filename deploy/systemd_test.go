@@ -31,7 +31,9 @@ func TestUnitsAreHardened(t *testing.T) {
 		t.Fatalf("%d units, %v", len(units), err)
 	}
 	for _, unit := range units {
-		out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--no-pager", "--threshold=20", unit).CombinedOutput()
+		out, err := exec.CommandContext(
+			t.Context(), analyze, "security", "--offline=true", "--no-pager", "--threshold=20", unit,
+		).CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", unit, err, out)
 		}
@@ -46,7 +48,9 @@ func TestUnitsAreRead(t *testing.T) {
 	if err != nil || len(units) != 4 {
 		t.Fatalf("%d units, %v", len(units), err)
 	}
-	out, _ := exec.CommandContext(t.Context(), analyze, append([]string{"verify", "--man=no"}, units...)...).CombinedOutput()
+	out, _ := exec.CommandContext(
+		t.Context(), analyze, append([]string{"verify", "--man=no"}, units...)...,
+	).CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		if !strings.Contains(line, "Command /usr/bin/edgewalk is not executable") {
 			t.Error(strings.TrimSpace(line))

@@ -47,7 +47,10 @@ func (a *admin) try(t testing.TB, stdin string, args ...string) result {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
 	err := cmd.Run()
-	r := result{command: "edgewalk " + strings.Join(args, " "), stdout: stdout.String(), stderr: stderr.String(), took: time.Since(began)}
+	r := result{
+		command: "edgewalk " + strings.Join(args, " "), stdout: stdout.String(), stderr: stderr.String(),
+		took: time.Since(began),
+	}
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):

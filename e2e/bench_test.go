@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// BenchmarkApplyToFirstByte measures what an admin waits for: from the start of `edgewalk apply --wait` until an edge has served
-// the first byte by it. The command's own start is in it.
+// BenchmarkApplyToFirstByte measures what an admin waits for: from the start of `edgewalk apply
+// --wait` until an edge has served the first byte by it. The command's own start is in it.
 func BenchmarkApplyToFirstByte(b *testing.B) {
 	f := startFleet(b)
 	o := newOrigin(b, map[string]string{"/a.txt": "a"})

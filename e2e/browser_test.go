@@ -33,8 +33,9 @@ func (r reply) String() string {
 	return fmt.Sprintf("%d, Cache-Status %q, body %q", r.status, r.header.Get("Cache-Status"), body)
 }
 
-// hit reports whether the edge answered without asking an origin for it: from what it had stored, or along with an earlier
-// request whose last byte was sent and whose reply was still being put away.
+// hit reports whether the edge answered without asking an origin for it: from what it had stored,
+// or along with an earlier request whose last byte was sent and whose reply was still being put
+// away.
 func (r reply) hit() bool {
 	status := r.header.Get("Cache-Status")
 	return strings.HasPrefix(status, "edgewalk; hit") || strings.Contains(status, "; collapsed")

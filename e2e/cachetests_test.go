@@ -169,7 +169,8 @@ type interimResponse struct {
 	fields []cacheField
 }
 
-// arrival is a request as the origin got it, and the fields of its reply that the client has to get.
+// arrival is a request as the origin got it, and the fields of its reply that the client has to
+// get.
 type arrival struct {
 	number int
 	header http.Header

@@ -60,10 +60,12 @@ customDomains: [{domain: alone.example, mode: ACCOUNT}]
 	trusts := func(hit bool) {
 		t.Helper()
 		eventually(t, soon, fmt.Sprintf("cached files are hits: %v", hit), func() bool {
-			return e.servesFrom(t, "alone.example", "/cached.txt", "cached").hit() == hit && e.serves(t, "/alone/library.txt", "from the library").hit() == hit
+			return e.servesFrom(t, "alone.example", "/cached.txt", "cached").hit() == hit &&
+				e.serves(t, "/alone/library.txt", "from the library").hit() == hit
 		})
 	}
-	// A purge may have been missed: what is cached is revalidated until a control plane answers, for 2 s if none does.
+	// A purge may have been missed: what is cached is revalidated until a control plane answers,
+	// for 2 s if none does.
 	trusts(true)
 	asBefore(e, "after")
 	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
@@ -71,7 +73,8 @@ customDomains: [{domain: alone.example, mode: ACCOUNT}]
 			t.Fatal(err)
 		}
 		if signal == syscall.SIGSTOP {
-			pause(t, 1200*time.Millisecond, 1300*time.Millisecond) // It has to stand still for longer than it can by chance.
+			// It has to stand still for longer than it can by chance.
+			pause(t, 1200*time.Millisecond, 1300*time.Millisecond)
 		}
 	}
 	trusts(false)

@@ -18,7 +18,8 @@ import (
 	"time"
 )
 
-// A thousand clients that want one cold file cost one request to the origin, and no memory that grows with the file.
+// A thousand clients that want one cold file cost one request to the origin, and no memory that
+// grows with the file.
 func TestCrowdOnOneColdFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")
@@ -32,8 +33,9 @@ func TestCrowdOnOneColdFile(t *testing.T) {
 	const (
 		clients = 1000
 		size    = 10 << 20
-		// Growth over the same clients connected and idle. A client that reads costs net/http's buffer of 32 KiB, a goroutine's
-		// stack and a place at the fill; the garbage collector may hold as much again. The file's size is no part of it.
+		// Growth over the same clients connected and idle. A client that reads costs net/http's
+		// buffer of 32 KiB, a goroutine's stack and a place at the fill; the garbage collector may
+		// hold as much again. The file's size is no part of it.
 		mostGrowth = clients * 192 << 10
 	)
 	dir := shortDir(t)

@@ -199,8 +199,8 @@ func TestStopWhileTheDiskHangs(t *testing.T) {
 		return hit && err == nil
 	})
 	d.hang()
-	// Requests that meet the disk as it begins to hang are kept; those after it was found to hang are
-	// not.
+	// Requests that meet the disk as it begins to hang are kept; those after it was found to hang
+	// are not.
 	n := 0
 	eventually(t, soon, "the disk is found to hang", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)

@@ -14,7 +14,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
-// tool finds a program that some tests need, and skips them without it; a CI that lacks it is broken.
+// tool finds a program that some tests need, and skips them without it; a CI that lacks it is
+// broken.
 func tool(t *testing.T, name, debian string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -44,9 +45,11 @@ func startEtcd(t *testing.T, dir string) []*etcdMember {
 	for i := range 3 {
 		name, client, peer := fmt.Sprintf("m%d", i), "http://"+listentest.Unused(t), "http://"+listentest.Unused(t)
 		cluster = append(cluster, name+"="+peer)
-		members = append(members, &etcdMember{client: client, args: []string{"--name", name, "--data-dir", filepath.Join(dir, name),
-			"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-			"--initial-cluster-token", filepath.Base(dir), "--heartbeat-interval", "100", "--election-timeout", "1000"}})
+		members = append(members,
+			&etcdMember{client: client, args: []string{"--name", name, "--data-dir", filepath.Join(dir, name),
+				"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
+				"--initial-advertise-peer-urls", peer, "--initial-cluster-token", filepath.Base(dir),
+				"--heartbeat-interval", "100", "--election-timeout", "1000"}})
 	}
 	for _, m := range members {
 		m.args = append(m.args, "--initial-cluster", strings.Join(cluster, ","))
@@ -80,7 +83,8 @@ func endpointsOf(members []*etcdMember) string {
 	return strings.Join(urls, ",")
 }
 
-// replicas are two control planes on one etcd cluster and one media bucket; each edge is connected to one of them only.
+// replicas are two control planes on one etcd cluster and one media bucket; each edge is connected
+// to one of them only.
 type replicas struct {
 	etcd   []*etcdMember
 	admins []*admin
@@ -93,9 +97,11 @@ func startReplicas(t *testing.T) *replicas {
 	r := &replicas{etcd: startEtcd(t, filepath.Join(dir, "etcd"))}
 	for i := range 2 {
 		name := fmt.Sprint(i)
-		cp := startControlPlane(t, filepath.Join(dir, "cp"+name), "--etcd-endpoints", endpointsOf(r.etcd), "--secret-key-file", dir+"/secret-key", "--media-url", "file://"+dir+"/bucket")
+		cp := startControlPlane(t, filepath.Join(dir, "cp"+name), "--etcd-endpoints", endpointsOf(r.etcd),
+			"--secret-key-file", dir+"/secret-key", "--media-url", "file://"+dir+"/bucket")
 		r.admins = append(r.admins, cp.administer(t))
-		r.edges = append(r.edges, startEdge(t, filepath.Join(dir, "edge"+name), "edge-"+name, cp.edges, "--region", "region-"+name))
+		r.edges = append(r.edges,
+			startEdge(t, filepath.Join(dir, "edge"+name), "edge-"+name, cp.edges, "--region", "region-"+name))
 	}
 	for _, e := range r.edges {
 		e.waitReady(t)
@@ -121,8 +127,9 @@ func TestControlPlanesShareAnEtcdCluster(t *testing.T) {
 			name string
 			run  func(t *testing.T, f *fleet)
 		}{
-			{"walk and cache", walkAndCache}, {"default image", defaultImage}, {"identifiers and domains", identifiersAndDomains}, {"media library", mediaLibrary},
-			{"purges", purges}, {"order of origins", orderOfOrigins}, {"successor", successor},
+			{"walk and cache", walkAndCache}, {"default image", defaultImage},
+			{"identifiers and domains", identifiersAndDomains}, {"media library", mediaLibrary}, {"purges", purges},
+			{"order of origins", orderOfOrigins}, {"successor", successor},
 		} {
 			t.Run(part.name, func(t *testing.T) { part.run(t, f) })
 		}
@@ -159,8 +166,8 @@ func (r *replicas) crossed(t *testing.T) {
 	}
 }
 
-// Two accounts claim one domain at the same time, through different control planes: one gets it, and the other's apply changes
-// nothing at all.
+// Two accounts claim one domain at the same time, through different control planes: one gets it,
+// and the other's apply changes nothing at all.
 func (r *replicas) racedDomain(t *testing.T) {
 	for round := range 10 {
 		var wg sync.WaitGroup
@@ -177,14 +184,17 @@ func (r *replicas) racedDomain(t *testing.T) {
 		if results[0].code != 0 {
 			winner = 1
 		}
-		if won, lost := results[winner], results[1-winner]; won.code != 0 || lost.code != 1 || !strings.Contains(lost.stderr, domain) {
-			t.Fatalf("round %d: exit codes %d and %d: %s%s", round, results[0].code, results[1].code, results[0].stderr, results[1].stderr)
+		if won, lost := results[winner], results[1-winner]; won.code != 0 || lost.code != 1 ||
+			!strings.Contains(lost.stderr, domain) {
+			t.Fatalf("round %d: exit codes %d and %d: %s%s", round, results[0].code, results[1].code, results[0].stderr,
+				results[1].stderr)
 		}
 		a := r.admins[winner]
 		if loser := fmt.Sprintf("racer-%d-%d", round, 1-winner); a.try(t, "", "get", "account", loser).code != 1 {
 			t.Errorf("round %d: a part of the refused apply of %s was kept", round, loser)
 		}
-		has(t, "domains of the winner", a.do(t, "get", "domains", "-A", fmt.Sprintf("racer-%d-%d", round, winner)), domain)
+		has(t, "domains of the winner", a.do(t, "get", "domains", "-A", fmt.Sprintf("racer-%d-%d", round, winner)),
+			domain)
 	}
 }
 
@@ -224,7 +234,9 @@ func (r *replicas) losesEtcd(t *testing.T) {
 	}
 	for i, a := range r.admins {
 		eventually(t, soon, "the control plane writes again", func() bool {
-			return a.try(t, fmt.Sprintf(manifest, fmt.Sprintf("after-%d", i), o.url), "apply", "-f", "-", "--wait").code == 0
+			return a.try(
+				t, fmt.Sprintf(manifest, fmt.Sprintf("after-%d", i), o.url), "apply", "-f", "-", "--wait",
+			).code == 0
 		})
 		has(t, "account", a.do(t, "get", "account", "outage"), fmt.Sprintf("after-%d", i))
 	}

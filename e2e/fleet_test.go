@@ -54,7 +54,10 @@ func withToken(args []string, flag string) []string {
 
 // fixedPorts are flags for a control plane that has to come back under its addresses.
 func fixedPorts(t testing.TB) []string {
-	return []string{"--admin-addr", listentest.Unused(t), "--edge-addr", listentest.Unused(t), "--http-addr", listentest.Unused(t), "--media-addr", listentest.Unused(t)}
+	return []string{
+		"--admin-addr", listentest.Unused(t), "--edge-addr", listentest.Unused(t), "--http-addr", listentest.Unused(t),
+		"--media-addr", listentest.Unused(t),
+	}
 }
 
 // edge is a running `edgewalk edgeagent`.
@@ -72,8 +75,10 @@ func startEdge(t testing.TB, dir, id, controlPlanes string, flags ...string) *ed
 
 func startEdgeOf(t testing.TB, program, dir, id, controlPlanes string, flags ...string) *edge {
 	t.Helper()
-	args := []string{"edgeagent", "--id", id, "--control-plane", controlPlanes, "--http-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0",
-		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"), "--allow-private-origins"}
+	args := []string{"edgeagent", "--id", id, "--control-plane", controlPlanes, "--http-addr", "127.0.0.1:0",
+		"--metrics-addr", "127.0.0.1:0",
+		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"),
+		"--allow-private-origins"}
 	args = append(args, flags...)
 	if !slices.Contains(flags, "--join-token-file") {
 		args = withToken(args, "--edge-token-file")
@@ -106,7 +111,8 @@ func startFleet(t testing.TB) *fleet {
 	dir := shortDir(t)
 	f := &fleet{controlPlane: startControlPlane(t, filepath.Join(dir, "cp"))}
 	for _, region := range []string{"eu", "us"} {
-		f.edges = append(f.edges, startEdge(t, filepath.Join(dir, region), region+"-1", f.controlPlane.edges, "--region", region))
+		f.edges = append(f.edges,
+			startEdge(t, filepath.Join(dir, region), region+"-1", f.controlPlane.edges, "--region", region))
 	}
 	for _, e := range f.edges {
 		e.waitReady(t)

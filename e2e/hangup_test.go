@@ -31,7 +31,8 @@ func TestHangup(t *testing.T) {
 		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, startWithin, p.name+" says so", func() bool { return strings.Contains(p.stderr.String(), "SIGHUP: ") })
+		eventually(t, startWithin, p.name+" says so",
+			func() bool { return strings.Contains(p.stderr.String(), "SIGHUP: ") })
 	}
 	e.get(t, "/second")
 	eventually(t, startWithin, "the new log has the second request", contains(log, "/second"))

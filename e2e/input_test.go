@@ -41,14 +41,17 @@ func TestWrongInputIsRefused(t *testing.T) {
 	}{
 		{"unknown field", "account: {id: other}\norigins:\n  - {id: o, web: {baseUri: \"http://127.0.0.1:9\"}}\n", "apply -f -", 1, []string{"line 3, column ", "baseUri"}},
 		{"duplicate id", "account: {id: other}\norigins:\n  - {id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}\n  - {id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}\n", "apply -f -", 1, []string{"line 4, column ", "o"}},
-		{"duplicate key", "account: {id: other}\naccount: {id: good}\n", "apply -f -", 1, []string{"line 2, column ", "account"}},
-		{"second document", "account: {id: other}\n---\naccount: {id: other\n", "apply -f -", 1, []string{"document 2 of 2"}},
+		{"duplicate key", "account: {id: other}\naccount: {id: good}\n", "apply -f -", 1,
+			[]string{"line 2, column ", "account"}},
+		{"second document", "account: {id: other}\n---\naccount: {id: other\n", "apply -f -", 1,
+			[]string{"document 2 of 2"}},
 		{"alias", "account: &a {id: other}\norigins: [*a]\n", "apply -f -", 1, []string{"alias"}},
 		{"null section", "account: {id: other}\norigins:\n", "apply -f -", 1, []string{"line 2, column ", "origins"}},
 		{"no account", "origins: [{id: o, web: {baseUrl: \"http://127.0.0.1:9\"}}]\n", "apply -f -", 1, []string{"account"}},
 		{"nothing at all", "", "apply -f -", 1, []string{"empty"}},
 		{"not YAML", "account: {id: other\n", "apply -f -", 1, []string{"line 1"}},
-		{"slash in an identifier", "account: {id: other}\nurlEndpoints:\n  - {id: a/b}\n", "apply -f -", 1, []string{"line 3, column 10", "urlEndpoints[0].id"}},
+		{"slash in an identifier", "account: {id: other}\nurlEndpoints:\n  - {id: a/b}\n", "apply -f -", 1,
+			[]string{"line 3, column 10", "urlEndpoints[0].id"}},
 		{"domain of another account", "account: {id: other}\norigins: [{id: new, web: {baseUrl: \"http://127.0.0.1:9\"}}]\ncustomDomains: [{domain: GOOD.example., mode: ACCOUNT}]\n", "apply -f -", 1, []string{"good.example"}},
 		{"below another's wildcard", "account: {id: other}\ncustomDomains: [{domain: x.wild.example, mode: ACCOUNT}]\n", "apply -f -", 1, []string{"x.wild.example"}},
 		{"a single label", "account: {id: other}\ncustomDomains: [{domain: intranet, mode: ACCOUNT}]\n", "apply -f -", 1, []string{"customDomains[0].domain", "single label"}},
@@ -58,7 +61,8 @@ func TestWrongInputIsRefused(t *testing.T) {
 		{"11 origins", eleven, "apply -f -", 1, []string{"10"}},
 		{"the same origin twice", "account: {id: good}\nurlEndpoints:\n  - {id: default, origins: [o, o]}\n", "apply -f -", 1, []string{"line 3, column ", "origins"}},
 		{"the library as an origin", "account: {id: good}\nurlEndpoints:\n  - {id: default, origins: [media, o]}\n", "apply -f -", 1, []string{"media"}},
-		{"origin without kind", "account: {id: other}\norigins:\n  - {id: o}\n", "apply -f -", 1, []string{"line 3, column ", "o"}},
+		{"origin without kind", "account: {id: other}\norigins:\n  - {id: o}\n", "apply -f -", 1,
+			[]string{"line 3, column ", "o"}},
 		{"domain of no endpoint", "account: {id: other}\ncustomDomains:\n  - {domain: x.example, mode: URL_ENDPOINT, urlEndpoint: nowhere}\n", "apply -f -", 1, []string{"line 3, column ", "nowhere"}},
 
 		{"create what exists", "", "create account good", 1, []string{"good"}},
@@ -77,7 +81,8 @@ func TestWrongInputIsRefused(t *testing.T) {
 		{"wrong command", "", "frobnicate", 2, []string{"unknown command"}},
 		{"wrong kind", "", "get bucket", 2, []string{"bucket", "origin"}},
 		{"wrong field", "", "update endpoint default -A good --set origin=o", 2, []string{"origin", "origins"}},
-		{"control plane not running", "", "get accounts --server 127.0.0.1:1", 1, []string{"no control plane answers at 127.0.0.1:1", "--server"}},
+		{"control plane not running", "", "get accounts --server 127.0.0.1:1", 1,
+			[]string{"no control plane answers at 127.0.0.1:1", "--server"}},
 	} {
 		a.file(t, "input.txt", "input")
 		r := a.try(t, test.stdin, strings.Fields(test.args)...)
@@ -117,7 +122,8 @@ func (a *admin) state(t *testing.T) string {
 	for _, one := range accounts {
 		id := one.(map[string]any)["id"].(string)
 		b.WriteString(a.do(t, "export", id))
-		fmt.Fprintln(&b, a.object(t, "media", "ls", "-A", id)["mediaFiles"], a.object(t, "get", "purges", "-A", id)["purges"])
+		fmt.Fprintln(&b, a.object(t, "media", "ls", "-A", id)["mediaFiles"],
+			a.object(t, "get", "purges", "-A", id)["purges"])
 	}
 	return b.String()
 }
@@ -143,15 +149,22 @@ func TestDaemonsThatCannotStartSayWhy(t *testing.T) {
 		code       int
 		says       []string
 	}{
-		{"port in use by the edge", edgeagent + "--http-addr " + taken.Addr().String(), 1, []string{"--http-addr", taken.Addr().String(), "in use"}},
-		{"port in use by the metrics", edgeagent + "--metrics-addr " + taken.Addr().String(), 1, []string{"--metrics-addr", "in use"}},
-		{"port in use by the control plane", controlplane + "--admin-addr " + taken.Addr().String(), 1, []string{"--admin-addr", taken.Addr().String(), "in use"}},
+		{"port in use by the edge", edgeagent + "--http-addr " + taken.Addr().String(), 1,
+			[]string{"--http-addr", taken.Addr().String(), "in use"}},
+		{"port in use by the metrics", edgeagent + "--metrics-addr " + taken.Addr().String(), 1,
+			[]string{"--metrics-addr", "in use"}},
+		{"port in use by the control plane", controlplane + "--admin-addr " + taken.Addr().String(), 1,
+			[]string{"--admin-addr", taken.Addr().String(), "in use"}},
 		{"cache folder that cannot be", edgeagent + "--cache-dir " + file + "/cache", 1, []string{"--cache-dir", file}},
 		{"state folder that cannot be", edgeagent + "--state-dir " + file + "/state", 1, []string{"--state-dir", file}},
 		{"data folder that cannot be", controlplane + "--data-dir " + file + "/data", 1, []string{file}},
 		{"open admin address", controlplane + "--admin-addr 0.0.0.0:0", 1, []string{"--admin-addr", "loopback"}},
 		{"open metrics address", edgeagent + "--metrics-addr 0.0.0.0:0", 1, []string{"--metrics-addr", "loopback"}},
-		{"no such certificate", edgeagent + "--https-addr 127.0.0.1:0 --tls-cert " + file + "-cert --tls-key " + file + "-key", 1, []string{file + "-cert"}},
+		{
+			"no such certificate",
+			edgeagent + "--https-addr 127.0.0.1:0 --tls-cert " + file + "-cert --tls-key " + file + "-key", 1,
+			[]string{file + "-cert"},
+		},
 		{"wrong flag", "edgeagent --frobnicate", 2, []string{"unknown flag: --frobnicate"}},
 		{"wrong size", "edgeagent --cache-size much", 2, []string{"much"}},
 		{"words too many", "controlplane extra", 2, []string{"extra"}},

@@ -17,11 +17,13 @@ import (
 // joinToken has an admin make a token, and writes it as the operator of an edge would.
 func (a *admin) joinToken(t *testing.T, edge string, flags ...string) (file string) {
 	t.Helper()
-	return filepath.Join(a.dir, a.file(t, edge+".token", a.do(t, append([]string{"edges", "join-token", "--edge", edge}, flags...)...)))
+	return filepath.Join(a.dir,
+		a.file(t, edge+".token", a.do(t, append([]string{"edges", "join-token", "--edge", edge}, flags...)...)))
 }
 
-// An edge joins with a token alone, is sent everything, media too, renews what it has after a restart, and nobody else is that edge:
-// not who has the shared token of edges, nor who has the join token afterwards.
+// An edge joins with a token alone, is sent everything, media too, renews what it has after a
+// restart, and nobody else is that edge: not who has the shared token of edges, nor who has the
+// join token afterwards.
 func TestEdgeJoins(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -37,7 +39,8 @@ func TestEdgeJoins(t *testing.T) {
 	if strings.Count(r.stdout, "\n") != 1 || !strings.HasPrefix(r.stdout, "ewj1_") {
 		t.Errorf("the token is printed as %q", r.stdout)
 	}
-	has(t, "the two lines for the machine of the edge", r.stderr, "cat > edge.token", "edgewalk edgeagent --control-plane "+cp.edges+" --join-token-file edge.token")
+	has(t, "the two lines for the machine of the edge", r.stderr, "cat > edge.token",
+		"edgewalk edgeagent --control-plane "+cp.edges+" --join-token-file edge.token")
 
 	edgeDir := filepath.Join(dir, "fra-1")
 	e := startEdge(t, edgeDir, "whatever", cp.edges, "--join-token-file", token)
@@ -50,7 +53,8 @@ urlEndpoints: [{id: default, origins: [o]}]
 	has(t, "apply", out, "applied by 1 of 1 edges")
 	a.upload(t, "acme", "/m.txt", "by certificate")
 	e.serves(t, "/acme/m.txt", "by certificate")
-	if answer, err := http.Get("http://" + cp.media + "/media/acme/0123456789abcdef/m.txt"); err != nil || answer.StatusCode != http.StatusUnauthorized {
+	if answer, err := http.Get("http://" + cp.media + "/media/acme/0123456789abcdef/m.txt"); err != nil ||
+		answer.StatusCode != http.StatusUnauthorized {
 		t.Errorf("media for who has neither certificate nor token: %v %v", answer, err)
 	} else {
 		answer.Body.Close()
@@ -68,7 +72,8 @@ urlEndpoints: [{id: default, origins: [o]}]
 	})
 	e.serves(t, "/acme/a.txt", "one")
 	o.set("/a.txt", "two")
-	has(t, "purge", a.do(t, "purge", "-A", "acme", "--url", "localhost/acme/a.txt", "--wait"), "applied by 1 of 1 edges")
+	has(t, "purge", a.do(t, "purge", "-A", "acme", "--url", "localhost/acme/a.txt", "--wait"),
+		"applied by 1 of 1 edges")
 	e.serves(t, "/acme/a.txt", "two")
 	for _, p := range []*edge{thief, late} {
 		if got := p.get(t, "/acme/a.txt"); got.status != http.StatusServiceUnavailable {
@@ -84,7 +89,8 @@ urlEndpoints: [{id: default, origins: [o]}]
 	e = startEdge(t, edgeDir, "whatever", cp.edges, "--edge-token-file", "off")
 	e.waitReady(t)
 	a.do(t, "create", "account", "globex", "--wait")
-	if edges := a.do(t, "edges"); !strings.Contains(edges, "fra-1") || strings.Contains(edges, "whatever") || strings.Contains(edges, "late") {
+	if edges := a.do(t, "edges"); !strings.Contains(edges, "fra-1") || strings.Contains(edges, "whatever") ||
+		strings.Contains(edges, "late") {
 		t.Errorf("the edges are\n%s", edges)
 	}
 	for _, p := range []*process{cp.process, e.process, thief.process, late.process} {
@@ -96,8 +102,8 @@ urlEndpoints: [{id: default, origins: [o]}]
 	}
 }
 
-// A stolen edge has what it was sent. Revoking it ends its streams, tells what it knew, and leaves its id to the next
-// edge; it goes on serving what it has.
+// A stolen edge has what it was sent. Revoking it ends its streams, tells what it knew, and leaves
+// its id to the next edge; it goes on serving what it has.
 func TestStolenEdgeIsRevoked(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -112,14 +118,16 @@ urlEndpoints: [{id: default, origins: [plain]}]
 `, o.url, o.url)), "applied by 1 of 1 edges")
 	e.serves(t, "/acme/a.txt", "one")
 
-	if r := a.try(t, "", "edges", "join-token", "--edge", "fra-1"); r.code != 1 || !strings.Contains(r.stderr, "edgewalk edges revoke fra-1") {
+	if r := a.try(t, "", "edges", "join-token", "--edge", "fra-1"); r.code != 1 ||
+		!strings.Contains(r.stderr, "edgewalk edges revoke fra-1") {
 		t.Errorf("a token for an id that is taken: %d %s", r.code, r.stderr)
 	}
 	r := a.try(t, "", "edges", "revoke", "fra-1")
 	if r.stdout != "accounts/acme/origins/secretive\n" || !strings.Contains(r.stderr, "the secrets of 1 origins") {
 		t.Errorf("revoke prints %q and %q", r.stdout, r.stderr)
 	}
-	eventually(t, startWithin, "the stream has ended", func() bool { return strings.Contains(e.stderr.String(), "was revoked") })
+	eventually(t, startWithin, "the stream has ended",
+		func() bool { return strings.Contains(e.stderr.String(), "was revoked") })
 	a.do(t, "create", "account", "later")
 	if got := e.get(t, "/later/a.txt"); got.status != http.StatusNotFound {
 		t.Errorf("the stolen edge knows what was made since: %s", got)
@@ -135,24 +143,26 @@ urlEndpoints: [{id: default, origins: [plain]}]
 	}
 }
 
-// A control plane whose listeners are open to the network needs no certificate of its own for edges that join, and has nothing for
-// others.
+// A control plane whose listeners are open to the network needs no certificate of its own for edges
+// that join, and has nothing for others.
 func TestOpenListenersForEdgesThatJoin(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
-	cp := startControlPlane(t, filepath.Join(dir, "cp"), "--require-join", "--edge-addr", "0.0.0.0:0", "--media-addr", "0.0.0.0:0", "--media-advertise-url", "https://127.0.0.1:0")
+	cp := startControlPlane(t, filepath.Join(dir, "cp"), "--require-join", "--edge-addr", "0.0.0.0:0", "--media-addr",
+		"0.0.0.0:0", "--media-advertise-url", "https://127.0.0.1:0")
 	a := cp.administer(t)
 	at := "127.0.0.1" + cp.edges[strings.LastIndexByte(cp.edges, ':'):]
 	startEdge(t, filepath.Join(dir, "joined"), "fra-1", at, "--join-token-file", a.joinToken(t, "fra-1")).waitReady(t)
 	stranger := startEdge(t, filepath.Join(dir, "stranger"), "fra-2", at)
-	eventually(t, startWithin, "the stranger is refused", func() bool { return strings.Contains(stranger.stderr.String(), "stream to the control plane ended") })
+	eventually(t, startWithin, "the stranger is refused",
+		func() bool { return strings.Contains(stranger.stderr.String(), "stream to the control plane ended") })
 	if isReady(stranger.metrics) {
 		t.Error("the stranger was sent the topology")
 	}
 }
 
-// An edge of a pool knows the accounts that name it: their files, its library, nothing of others; revoking it tells the secrets of
-// those alone.
+// An edge of a pool knows the accounts that name it: their files, its library, nothing of others;
+// revoking it tells the secrets of those alone.
 func TestPools(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -165,7 +175,8 @@ origins: [{id: o, web: {baseUrl: "%s"}, requestHeaders: [{name: X-Key, secretVal
 urlEndpoints: [{id: default, origins: [o]}]
 `, id, pools, o.url, id), "apply", "-f", "-")
 	}
-	gold := startEdge(t, filepath.Join(dir, "gold"), "gold", cp.edges, "--join-token-file", a.joinToken(t, "gold-1", "--pool", "gold"))
+	gold := startEdge(t, filepath.Join(dir, "gold"), "gold", cp.edges, "--join-token-file",
+		a.joinToken(t, "gold-1", "--pool", "gold"))
 	all := startEdge(t, filepath.Join(dir, "all"), "all", cp.edges, "--join-token-file", a.joinToken(t, "all-1"))
 	gold.waitReady(t)
 	all.waitReady(t)
@@ -193,11 +204,14 @@ urlEndpoints: [{id: default, origins: [o]}]
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: jointoken.ServerName(sha256.Sum256(ca.Raw)), Certificates: []tls.Certificate{pair}}}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{
+		RootCAs: roots, ServerName: jointoken.ServerName(sha256.Sum256(ca.Raw)), Certificates: []tls.Certificate{pair},
+	}}
 	defer transport.CloseIdleConnections()
 	for account, want := range map[string]int{"acme": http.StatusOK, "globex": http.StatusNotFound} {
 		hash := sha256.Sum256([]byte("media of " + account))
-		answer, err := (&http.Client{Transport: transport}).Get(fmt.Sprintf("https://%s/media/%s/%x/m.txt", cp.media, account, hash[:8]))
+		answer, err := (&http.Client{Transport: transport}).Get(fmt.Sprintf("https://%s/media/%s/%x/m.txt", cp.media,
+			account, hash[:8]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +227,8 @@ urlEndpoints: [{id: default, origins: [o]}]
 		t.Errorf("revoke prints %q", r.stdout)
 	}
 	a.do(t, "update", "account", "acme", "--set", "pools=gold", "--set", "displayName=Acme")
-	if r := a.try(t, "", "update", "account", "acme", "--set", "pools=Gold"); r.code != 1 || !strings.Contains(r.stderr, "use 1 to 63 of a-z, 0-9 and -") {
+	if r := a.try(t, "", "update", "account", "acme", "--set", "pools=Gold"); r.code != 1 ||
+		!strings.Contains(r.stderr, "use 1 to 63 of a-z, 0-9 and -") {
 		t.Errorf("a pool that is none: %d %s", r.code, r.stderr)
 	}
 }

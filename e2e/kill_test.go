@@ -29,7 +29,8 @@ func pause(t *testing.T, least, most time.Duration) {
 	}
 }
 
-// An edge that is killed in the middle of fills never serves a byte afterwards that the origin does not have.
+// An edge that is killed in the middle of fills never serves a byte afterwards that the origin does
+// not have.
 func TestKilledEdgeServesNoWrongByte(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")
@@ -107,8 +108,8 @@ func TestKilledEdgeServesNoWrongByte(t *testing.T) {
 // wrongBytes is a reply that a client could not tell from a good one.
 type wrongBytes struct{ error }
 
-// checkBody fetches a generated file and compares each byte that arrives. An error that is no wrongBytes is one that the client
-// notices: no answer, or one that breaks off before its length.
+// checkBody fetches a generated file and compares each byte that arrives. An error that is no
+// wrongBytes is one that the client notices: no answer, or one that breaks off before its length.
 func checkBody(ctx context.Context, address, account, path string) (hit bool, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+account+path, nil)
 	if err != nil {
@@ -152,7 +153,8 @@ func checkWhole(body io.Reader, path string) error {
 
 var generation = regexp.MustCompile(`description: generation (\d+)`)
 
-// A control plane that is killed in the middle of applies has each that returned success, and none by half.
+// A control plane that is killed in the middle of applies has each that returned success, and none
+// by half.
 func TestKilledControlPlaneKeepsWholeApplies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")
@@ -204,7 +206,8 @@ func TestKilledControlPlaneKeepsWholeApplies(t *testing.T) {
 			}
 		})
 		if round == 0 { // The account has to be there once.
-			eventually(t, soon, "the first apply", func() bool { return a.try(t, "", "get", "endpoint", "e0", "-A", "half").code == 0 })
+			eventually(t, soon, "the first apply",
+				func() bool { return a.try(t, "", "get", "endpoint", "e0", "-A", "half").code == 0 })
 		}
 		pause(t, 50*time.Millisecond, 800*time.Millisecond)
 		cp.kill9(t)

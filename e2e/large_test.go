@@ -63,5 +63,6 @@ func TestLargeManifests(t *testing.T) {
 	has(t, "apply again", a.apply(t, manifest(1990, 0)), "origins/o1989 unchanged")
 	a.do(t, "delete", "account", "large", "--force", "--wait")
 	e.refuses(t, "/large/last/a.txt", 404)
-	eventually(t, soon, "the large account is gone", func() bool { return a.try(t, "", "get", "account", "large").code == 1 })
+	eventually(t, soon, "the large account is gone",
+		func() bool { return a.try(t, "", "get", "account", "large").code == 1 })
 }

@@ -8,12 +8,13 @@ import (
 	"testing"
 )
 
-// binary is the edgewalk that tests run; plainBinary is one without the race detector, for tests that measure. Both are set by
-// TestMain before any test, like scratch, where processes keep temporary files: those that are killed leave theirs.
+// binary is the edgewalk that tests run; plainBinary is one without the race detector, for tests
+// that measure. Both are set by TestMain before any test, like scratch, where processes keep
+// temporary files: those that are killed leave theirs.
 var binary, plainBinary, scratch string
 
-// theToken is root's and the edges' at control planes that are started with tokenFile, as all are for which a test does not say
-// otherwise: several of one etcd then take the same.
+// theToken is root's and the edges' at control planes that are started with tokenFile, as all are
+// for which a test does not say otherwise: several of one etcd then take the same.
 const theToken = "of-the-tests"
 
 var tokenFile string

@@ -46,7 +46,9 @@ func TestMetricsThatAreAskedForExist(t *testing.T) {
 	scraped := `up{job="" ,instance=""} 1` + "\n"
 	dir := shortDir(t)
 	token := filepath.Join(dir, "join-token")
-	if err := os.WriteFile(token, []byte(f.do(t, "edges", "join-token", "--edge", "fra-1", "--region", "eu")), 0o600); err != nil {
+	if err := os.WriteFile(
+		token, []byte(f.do(t, "edges", "join-token", "--edge", "fra-1", "--region", "eu")), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	joined := startEdge(t, dir, "fra-1", f.controlPlane.edges, "--join-token-file", token) // it has a certificate

@@ -71,7 +71,8 @@ func (o *origin) count(path string) int {
 	return o.asked[path]
 }
 
-// bodyOf is an endless stream that only its path knows, so that each byte that arrives anywhere can be checked.
+// bodyOf is an endless stream that only its path knows, so that each byte that arrives anywhere can
+// be checked.
 func bodyOf(path string) io.Reader {
 	return rand.NewChaCha8(sha256.Sum256([]byte(path)))
 }
@@ -83,7 +84,8 @@ func sizeIn(path string) (int64, bool) {
 	return size, ok && err == nil
 }
 
-// generated is an origin that has every path that says its size. pace is called before each piece of a body.
+// generated is an origin that has every path that says its size. pace is called before each piece
+// of a body.
 func generated(t testing.TB, pace func(r *http.Request)) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -88,7 +88,9 @@ func start(t testing.TB, name, program string, args ...string) *process {
 // run does the same with a command that has its own environment.
 func run(t testing.TB, name string, args []string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{name: name, args: args, cmd: cmd, stderr: &transcript{}, stdout: &transcript{}, done: make(chan struct{})}
+	p := &process{
+		name: name, args: args, cmd: cmd, stderr: &transcript{}, stdout: &transcript{}, done: make(chan struct{}),
+	}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.cmd.SysProcAttr = childAttributes()
 	if err := p.cmd.Start(); err != nil {
@@ -107,12 +109,15 @@ func run(t testing.TB, name string, args []string, cmd *exec.Cmd) *process {
 	return p
 }
 
-// cleanEnvironment is the environment without what would change flags of edgewalk. A program built with the race detector
-// would sleep a second before it ends.
+// cleanEnvironment is the environment without what would change flags of edgewalk. A program built
+// with the race detector would sleep a second before it ends.
 func cleanEnvironment() []string {
-	env := []string{"GORACE=atexit_sleep_ms=0", "TMPDIR=" + scratch, "XDG_CONFIG_HOME=" + filepath.Join(scratch, "config")}
+	env := []string{
+		"GORACE=atexit_sleep_ms=0", "TMPDIR=" + scratch, "XDG_CONFIG_HOME=" + filepath.Join(scratch, "config"),
+	}
 	for _, one := range os.Environ() {
-		if !strings.HasPrefix(one, "EDGEWALK_") && !strings.HasPrefix(one, "TMPDIR=") && !strings.HasPrefix(one, "XDG_CONFIG_HOME=") {
+		if !strings.HasPrefix(one, "EDGEWALK_") && !strings.HasPrefix(one, "TMPDIR=") &&
+			!strings.HasPrefix(one, "XDG_CONFIG_HOME=") {
 			env = append(env, one)
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The main job, on one control plane and two edges. Each part has an account of its own, and asks each edge right after the
-// command that has waited for both.
+// The main job, on one control plane and two edges. Each part has an account of its own, and asks
+// each edge right after the command that has waited for both.
 func TestWhatWasAppliedIsServed(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t)
@@ -54,13 +54,15 @@ urlEndpoints:
 `, shots.url, legacy.url))
 	f.edges[0].serves(t, "/walk/a.txt", "a of shots")
 	t.Logf("apply --wait with 2 edges to the first served byte: %s", time.Since(began).Round(time.Millisecond))
-	has(t, "apply", out, "accounts/walk created", "accounts/walk/origins/shots created", "stored at ", "applied by 2 of 2 edges")
+	has(t, "apply", out, "accounts/walk created", "accounts/walk/origins/shots created", "stored at ",
+		"applied by 2 of 2 edges")
 	for i, e := range f.edges {
 		e.serves(t, "/walk/both.txt", "both of shots")
 		if r := e.serves(t, "/walk/b.txt", "b of legacy"); r.hit() {
 			t.Errorf("first request: %s, want no hit", r)
 		}
-		if r := e.serves(t, "/walk/b.txt", "b of legacy"); !r.hit() || r.header.Get("X-Content-Type-Options") != "nosniff" {
+		if r := e.serves(t, "/walk/b.txt", "b of legacy"); !r.hit() ||
+			r.header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("second request: %s, header %v, want a hit with nosniff", r, r.header)
 		}
 		if n := legacy.count("/b.txt"); n != i+1 {
@@ -139,7 +141,8 @@ customDomains:
 	}
 }
 
-// Uploads take effect in the step itself: no purge, although the edges hold a fresh copy of the origin's file.
+// Uploads take effect in the step itself: no purge, although the edges hold a fresh copy of the
+// origin's file.
 func mediaLibrary(t *testing.T, f *fleet) {
 	o := newOrigin(t, map[string]string{"/dir/a b.txt": "from the origin"})
 	f.apply(t, fmt.Sprintf(`
@@ -220,7 +223,8 @@ urlEndpoints: [{id: default, origins: [o]}, {id: other, origins: [o]}]
 			}
 		}
 	}
-	has(t, "get purges", f.do(t, "get", "purges", "-A", "purges"), "everything", "HARD", "prefix /img", "DONE", "2 done, 0 pending")
+	has(t, "get purges", f.do(t, "get", "purges", "-A", "purges"), "everything", "HARD", "prefix /img", "DONE",
+		"2 done, 0 pending")
 }
 
 func orderOfOrigins(t *testing.T, f *fleet) {

@@ -13,8 +13,8 @@ import (
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
-// The commands of the README's tour are typed, one after the other, into one shell on a machine of their own: a copy of the
-// repository, and a network namespace in which every default port is free.
+// The commands of the README's tour are typed, one after the other, into one shell on a machine of
+// their own: a copy of the repository, and a network namespace in which every default port is free.
 func TestReadmeTour(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")
@@ -28,7 +28,9 @@ func TestReadmeTour(t *testing.T) {
 	if os.Getuid() != 0 {
 		isolate = append(isolate, "--map-root-user")
 	}
-	if out, err := exec.Command("unshare", append(isolate, "ip", "link", "set", "lo", "up")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(
+		"unshare", append(isolate, "ip", "link", "set", "lo", "up")...,
+	).CombinedOutput(); err != nil {
 		t.Skipf("no namespaces here: %v: %s", err, out)
 	}
 	text, err := os.ReadFile("../README.md")

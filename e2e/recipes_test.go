@@ -57,7 +57,8 @@ func TestRecipes(t *testing.T) {
 			line = addresses.Replace(strings.TrimSpace(line))
 			cmd := exec.CommandContext(t.Context(), "bash", "-eu", "-c", line)
 			cmd.Dir, cmd.SysProcAttr = dir, childAttributes()
-			cmd.Env = append(cleanEnvironment(), "PATH="+dir+":"+os.Getenv("PATH"), "EDGEWALK_SERVER="+f.controlPlane.admin, "EDGEWALK_TOKEN="+theToken)
+			cmd.Env = append(cleanEnvironment(), "PATH="+dir+":"+os.Getenv("PATH"),
+				"EDGEWALK_SERVER="+f.controlPlane.admin, "EDGEWALK_TOKEN="+theToken)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%s\n%v\n%s", line, err, out)
 			}

@@ -24,7 +24,8 @@ func TestRunbookCommands(t *testing.T) {
 	if err := os.Symlink(binary, bin); err != nil {
 		t.Fatal(err)
 	}
-	env := append(cleanEnvironment(), "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"), "EDGEWALK_SERVER="+f.controlPlane.admin, "EDGEWALK_TOKEN="+theToken,
+	env := append(cleanEnvironment(), "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"),
+		"EDGEWALK_SERVER="+f.controlPlane.admin, "EDGEWALK_TOKEN="+theToken,
 		"EDGE="+f.edges[0].metrics, "CONTROLPLANE="+f.controlPlane.http)
 	ran := 0
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
@@ -36,8 +37,11 @@ func TestRunbookCommands(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s\n%v\n%s", line, err, out)
 			}
-			// `|| true` is for status and explain, which say by their exit code what they found; not for what cannot be typed.
-			for _, bad := range []string{"unknown flag", "unknown command", "command not found", "no control plane answers"} {
+			// `|| true` is for status and explain, which say by their exit code what they found;
+			// not for what cannot be typed.
+			for _, bad := range []string{
+				"unknown flag", "unknown command", "command not found", "no control plane answers",
+			} {
 				if strings.Contains(string(out), bad) {
 					t.Errorf("%s\n%s", line, out)
 				}

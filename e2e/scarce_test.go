@@ -29,8 +29,8 @@ func limited(t *testing.T, dir, line string) string {
 	return name
 }
 
-// An edge that may open few files serves fewer at once, and all again once the crowd has left: it neither ends nor takes its
-// own lack of descriptors for a fault of the disk or of the origin.
+// An edge that may open few files serves fewer at once, and all again once the crowd has left: it
+// neither ends nor takes its own lack of descriptors for a fault of the disk or of the origin.
 func TestEdgeWithFewDescriptors(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -88,8 +88,8 @@ func TestEdgeWithFewDescriptors(t *testing.T) {
 	}
 }
 
-// An edge that is told to stop while clients ask gives each reply that it has begun whole, ends in time, and has afterwards
-// what it had stored.
+// An edge that is told to stop while clients ask gives each reply that it has begun whole, ends in
+// time, and has afterwards what it had stored.
 func TestStopUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")
@@ -120,7 +120,8 @@ func TestStopUnderLoad(t *testing.T) {
 				return hit && err == nil
 			})
 		}
-		// Connections of their own: one that is kept may be closed by the edge as a request is sent on it.
+		// Connections of their own: one that is kept may be closed by the edge as a request is sent
+		// on it.
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 		var clients sync.WaitGroup
 		for range 8 {
@@ -152,7 +153,8 @@ func TestStopUnderLoad(t *testing.T) {
 
 var errNoReply = errors.New("no reply")
 
-// wholeOrRefused fetches a generated file. It is an error that is not errNoReply if a reply begins and is not whole.
+// wholeOrRefused fetches a generated file. It is an error that is not errNoReply if a reply begins
+// and is not whole.
 func wholeOrRefused(ctx context.Context, client *http.Client, address, path string) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
@@ -170,8 +172,8 @@ func wholeOrRefused(ctx context.Context, client *http.Client, address, path stri
 	return checkWhole(answer.Body, path[strings.LastIndexByte(path, '/'):])
 }
 
-// An edge that was away while a file was purged never gives the old one once it is in step, however long it was away and
-// whichever kind of purge that was.
+// An edge that was away while a file was purged never gives the old one once it is in step, however
+// long it was away and whichever kind of purge that was.
 func TestPurgeWhileAnEdgeIsAway(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -191,7 +193,10 @@ func TestPurgeWhileAnEdgeIsAway(t *testing.T) {
 	for path := range files {
 		o.set(path, "new")
 	}
-	for _, purge := range [][]string{{"--url", "http://localhost/away/url.txt"}, {"--prefix", "/tree"}, {"--url", "http://localhost/away/hard.txt", "--hard"}} {
+	for _, purge := range [][]string{
+		{"--url", "http://localhost/away/url.txt"}, {"--prefix", "/tree"},
+		{"--url", "http://localhost/away/hard.txt", "--hard"},
+	} {
 		a.do(t, append([]string{"purge", "-A", "away"}, purge...)...)
 	}
 	e = startEdge(t, filepath.Join(dir, "edge"), "edge-1", cp.edges, flags...)

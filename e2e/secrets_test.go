@@ -10,8 +10,9 @@ import (
 	"testing"
 )
 
-// No secret lies in the clear where somebody may find it: in etcd's files and its log, on edges' disks, in snapshots, logs,
-// metrics, answers, the audit and the history. Keys and tokens lie in their own files alone.
+// No secret lies in the clear where somebody may find it: in etcd's files and its log, on edges'
+// disks, in snapshots, logs, metrics, answers, the audit and the history. Keys and tokens lie in
+// their own files alone.
 func TestSecretsLieNowhereInTheClear(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -42,7 +43,9 @@ origins:
 	refused := a.try(t, strings.ReplaceAll(manifest(3), "container", "containr"), "apply", "-f", "-")
 	said += refused.stdout + refused.stderr
 	canaries["token"] = strings.TrimSpace(a.do(t, "token", "create", "--role", "viewer", "--account", "shop"))
-	canaries["join token"] = strings.TrimSpace(a.try(t, "", "edges", "join-token", "--edge", "other", "--region", "eu").stdout)
+	canaries["join token"] = strings.TrimSpace(
+		a.try(t, "", "edges", "join-token", "--edge", "other", "--region", "eu").stdout,
+	)
 	metrics := metricsOf(t, cp.http) + metricsOf(t, e.metrics)
 	a.do(t, "snapshot", "save", "saved.snapshot")
 	last := a.apply(t, manifest(4))
@@ -52,7 +55,8 @@ origins:
 
 	own := map[string]bool{}
 	for kind, path := range map[string]string{
-		"secret key": filepath.Join(dir, "cp/secret-key"), "state key": filepath.Join(dir, "edge/state/state-key"), "token of a file": tokenFile,
+		"secret key": filepath.Join(dir, "cp/secret-key"), "state key": filepath.Join(dir, "edge/state/state-key"),
+		"token of a file": tokenFile,
 	} {
 		text, err := os.ReadFile(path)
 		if err != nil {

@@ -33,11 +33,14 @@ func TestCertificatesAndTokens(t *testing.T) {
 		}
 		return path
 	}
-	adminToken, edgeToken, wrongToken := secret("admin.token", "of-the-admin"), secret("edge.token", "of-the-edges"), secret("wrong.token", "of-nobody")
-	cp := startControlPlane(t, filepath.Join(dir, "cp"), "--tls-cert", cert, "--tls-key", key, "--admin-token-file", adminToken, "--edge-token-file", edgeToken)
+	adminToken, edgeToken, wrongToken := secret("admin.token", "of-the-admin"), secret("edge.token", "of-the-edges"),
+		secret("wrong.token", "of-nobody")
+	cp := startControlPlane(t, filepath.Join(dir, "cp"), "--tls-cert", cert, "--tls-key", key, "--admin-token-file",
+		adminToken, "--edge-token-file", edgeToken)
 	e := startEdge(t, filepath.Join(dir, "edge"), "edge-1", cp.edges, "--ca", cert, "--edge-token-file", edgeToken,
 		"--https-addr", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key)
-	stranger := startEdge(t, filepath.Join(dir, "stranger"), "stranger", cp.edges, "--ca", cert, "--edge-token-file", wrongToken)
+	stranger := startEdge(t, filepath.Join(dir, "stranger"), "stranger", cp.edges, "--ca", cert, "--edge-token-file",
+		wrongToken)
 	e.waitReady(t)
 
 	a := cp.administer(t)
@@ -74,7 +77,8 @@ func TestCertificatesAndTokens(t *testing.T) {
 		sni, host string
 		status    int
 	}{
-		{"secure.example", "secure.example", 200}, {"localhost", "localhost", 404}, {"secure.example", "other.example", 421}, {"secure.example", "nobody.example", 421},
+		{"secure.example", "secure.example", 200}, {"localhost", "localhost", 404},
+		{"secure.example", "other.example", 421}, {"secure.example", "nobody.example", 421},
 	} {
 		status, protocol, err := visitTLS(t.Context(), https, roots, test.sni, test.host, "/a.txt")
 		if err != nil || status != test.status || protocol != "HTTP/2.0" {
@@ -90,7 +94,8 @@ func TestCertificatesAndTokens(t *testing.T) {
 	}
 }
 
-// certificate writes a certificate for hosts on this machine, which is its own authority, and its key.
+// certificate writes a certificate for hosts on this machine, which is its own authority, and its
+// key.
 func certificate(t testing.TB, dir string, hosts ...string) (certFile, keyFile string, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -98,9 +103,11 @@ func certificate(t testing.TB, dir string, hosts ...string) (certFile, keyFile s
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "edgewalk test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: hosts, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "edgewalk test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: hosts,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -113,7 +120,9 @@ func certificate(t testing.TB, dir string, hosts ...string) (certFile, keyFile s
 	certFile, keyFile, roots = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), x509.NewCertPool()
 	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	roots.AppendCertsFromPEM(certPEM)
-	for path, text := range map[string][]byte{certFile: certPEM, keyFile: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})} {
+	for path, text := range map[string][]byte{
+		certFile: certPEM, keyFile: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+	} {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -129,9 +138,15 @@ func isReadyOverTLS(address string) bool {
 	return err == nil && status == http.StatusOK
 }
 
-// visitTLS asks over a connection for one name for a path of another. Without roots any certificate does.
-func visitTLS(ctx context.Context, address string, roots *x509.CertPool, sni, host, path string) (status int, protocol string, err error) {
-	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: sni, InsecureSkipVerify: roots == nil}}
+// visitTLS asks over a connection for one name for a path of another. Without roots any certificate
+// does.
+func visitTLS(
+	ctx context.Context, address string, roots *x509.CertPool, sni, host, path string,
+) (status int, protocol string, err error) {
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: sni, InsecureSkipVerify: roots == nil},
+	}
 	defer transport.CloseIdleConnections()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+path, nil)
 	if err != nil {

@@ -27,7 +27,8 @@ func fleetIsShown(t *testing.T, f *fleet) {
 	revision := fmt.Sprint(listed["revision"])
 	has(t, "wait", f.do(t, "wait", revision), "applied by 2 of 2 edges")
 	has(t, "wait for a region", f.do(t, "wait", revision, "--region", "eu"), "applied by 1 of 1 edges")
-	if r := f.try(t, "", "wait", revision, "--min-edges", "3", "--timeout", "200ms"); r.code != 1 || r.took > 10*time.Second {
+	if r := f.try(t, "", "wait", revision, "--min-edges", "3", "--timeout", "200ms"); r.code != 1 ||
+		r.took > 10*time.Second {
 		t.Errorf("wait for more edges than there are: exit code %d after %s: %s", r.code, r.took, r.stderr)
 	}
 	if r := f.try(t, "", "wait", "999999999"); r.code != 1 || r.took > 10*time.Second {
@@ -48,16 +49,22 @@ customDomains: [{domain: why.example, mode: ACCOUNT}]
 `, empty.url, o.url))
 	f.edges[1].serves(t, "/why/a.txt", "a")
 	text := f.do(t, "explain", "http://why.example/a.txt", "--edge", "us-1")
-	has(t, "explain", text, "us-1", "custom domain why.example", "default", "NOT HERE", "FOUND", "GET "+o.url+"/a.txt", "hit", "200: found at o")
-	if e := f.object(t, "explain", "http://localhost/why/shots/a.txt")["explanation"].(map[string]any); e["urlEndpoint"] != "shots" || e["path"] != "/a.txt" {
+	has(t, "explain", text, "us-1", "custom domain why.example", "default", "NOT HERE", "FOUND", "GET "+o.url+"/a.txt",
+		"hit", "200: found at o")
+	if e := f.object(
+		t, "explain", "http://localhost/why/shots/a.txt",
+	)["explanation"].(map[string]any); e["urlEndpoint"] != "shots" || e["path"] != "/a.txt" {
 		t.Errorf("explain -o json: %v", e)
 	}
 	has(t, "explain what is nobody's", f.do(t, "explain", "http://nobody.example/a.txt"), "404")
-	has(t, "test-origin", f.do(t, "test-origin", "o", "-A", "why", "--path", "/a.txt", "--edge", "eu-1"), "FOUND", "200")
-	has(t, "get endpoints", f.do(t, "get", "endpoints", "-A", "why"), "media → empty → o", "http://localhost/why/ and 1 more")
+	has(t, "test-origin", f.do(t, "test-origin", "o", "-A", "why", "--path", "/a.txt", "--edge", "eu-1"), "FOUND",
+		"200")
+	has(t, "get endpoints", f.do(t, "get", "endpoints", "-A", "why"), "media → empty → o",
+		"http://localhost/why/ and 1 more")
 	has(t, "get origin", f.do(t, "get", "origin", "o", "-A", "why", "-o", "yaml"), "baseUrl: "+o.url)
 	e := f.object(t, "get", "endpoint", "shots", "-A", "why")["urlEndpoint"].(map[string]any)
-	if urls := fmt.Sprint(e["urls"]); !strings.Contains(urls, "http://localhost/why/shots") || !strings.Contains(urls, "why.example/shots") {
+	if urls := fmt.Sprint(e["urls"]); !strings.Contains(urls, "http://localhost/why/shots") ||
+		!strings.Contains(urls, "why.example/shots") {
 		t.Errorf("get endpoint -o json: urls %s", urls)
 	}
 }
@@ -74,7 +81,8 @@ urlEndpoints: [{id: default, origins: [shots, web], cache: {mode: OVERRIDE, defa
 	f.apply(t, manifest)
 	has(t, "apply again", f.apply(t, manifest), "accounts/round unchanged", "accounts/round/origins/shots unchanged")
 	exported := f.do(t, "export", "round")
-	if strings.Contains(exported, "secret") && strings.Contains(exported, "very-secret") || strings.Contains(exported, "also-secret") {
+	if strings.Contains(exported, "secret") && strings.Contains(exported, "very-secret") ||
+		strings.Contains(exported, "also-secret") {
 		t.Errorf("export shows secrets:\n%s", exported)
 	}
 	again := f.apply(t, exported, "--prune")
@@ -85,7 +93,8 @@ urlEndpoints: [{id: default, origins: [shots, web], cache: {mode: OVERRIDE, defa
 	}
 	less := strings.Replace(strings.Replace(manifest, "600s", "60s", 1), ", {id: extra, origins: [web]}", "", 1)
 	dry := f.feed(t, less, "apply", "-f", "-", "--dry-run", "--prune")
-	has(t, "dry run", dry, "accounts/round/urlEndpoints/default updated (dry run)", "defaultTtl", "accounts/round/urlEndpoints/extra deleted (dry run)")
+	has(t, "dry run", dry, "accounts/round/urlEndpoints/default updated (dry run)", "defaultTtl",
+		"accounts/round/urlEndpoints/extra deleted (dry run)")
 	if now := f.do(t, "export", "round"); now != exported {
 		t.Errorf("a dry run changed the account:\n%s", now)
 	}
@@ -116,7 +125,8 @@ urlEndpoints: [{id: default, origins: [o]}]
 		{"broken escape", "GET /hostile/%zz HTTP/1.1\r\nHost: localhost\r\n", "400"},
 		{"two hosts", "GET /hostile/a.txt HTTP/1.1\r\nHost: localhost\r\nHost: other.example\r\n", "400"},
 		{"no host", "GET /hostile/a.txt HTTP/1.1\r\n", "400"},
-		{"header of 1 MiB", "GET /hostile/a.txt HTTP/1.1\r\nHost: localhost\r\nX-Long: " + strings.Repeat("x", 1<<20) + "\r\n", "431"},
+		{"header of 1 MiB",
+			"GET /hostile/a.txt HTTP/1.1\r\nHost: localhost\r\nX-Long: " + strings.Repeat("x", 1<<20) + "\r\n", "431"},
 		{"method", "DELETE /hostile/a.txt HTTP/1.1\r\nHost: localhost\r\n", "405"},
 		{"host nobody owns", "GET /hostile/a.txt HTTP/1.1\r\nHost: nobody.example\r\n", "404"},
 	} {

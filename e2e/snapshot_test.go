@@ -41,17 +41,22 @@ func TestSnapshotIsRestored(t *testing.T) {
 	if r := a.try(t, "", "snapshot", "restore", snapshot, "--data-dir", filepath.Join(dir, "cp")); r.code != 1 {
 		t.Errorf("restore over a topology that is there: exit code %d: %s%s", r.code, r.stdout, r.stderr)
 	}
-	if r := a.try(t, "", "snapshot", "restore", a.dir+"/"+a.file(t, "nonsense", "no snapshot"), "--data-dir", filepath.Join(dir, "cp3")); r.code != 1 {
+	if r := a.try(
+		t, "", "snapshot", "restore", a.dir+"/"+a.file(t, "nonsense", "no snapshot"), "--data-dir",
+		filepath.Join(dir, "cp3"),
+	); r.code != 1 {
 		t.Errorf("restore of nonsense: exit code %d: %s%s", r.code, r.stdout, r.stderr)
 	}
-	a.do(t, "snapshot", "restore", snapshot, "--data-dir", filepath.Join(dir, "cp2"), "--secret-key-file", filepath.Join(dir, "cp", "secret-key"))
+	a.do(t, "snapshot", "restore", snapshot, "--data-dir", filepath.Join(dir, "cp2"), "--secret-key-file",
+		filepath.Join(dir, "cp", "secret-key"))
 	flags = append(flags, "--secret-key-file", filepath.Join(dir, "cp", "secret-key"))
 	cp = startControlPlane(t, filepath.Join(dir, "cp2"), flags...)
 	a = cp.administer(t)
 	if now := a.do(t, "export", "saved"); now != saved {
 		t.Errorf("restored:\n%s\nwant\n%s", now, saved)
 	}
-	eventually(t, soon, "the edge serves the restored topology", func() bool { return e.getFrom(t, "old.saved.example", "/a.txt").body == "old" })
+	eventually(t, soon, "the edge serves the restored topology",
+		func() bool { return e.getFrom(t, "old.saved.example", "/a.txt").body == "old" })
 	e.serves(t, "/saved/m.txt", "media")
 	if r := e.getFrom(t, "young.saved.example", "/a.txt"); r.status != 404 {
 		t.Errorf("a domain that came after the snapshot: %s, want 404", r)
@@ -60,8 +65,9 @@ func TestSnapshotIsRestored(t *testing.T) {
 	e.serves(t, "/saved/a.txt", "young")
 }
 
-// README's backup, brought back on a machine that has nothing: with the media bucket's own backup everything is as it was; without it
-// the topology is, and files of the Media Library are served again once they are uploaded.
+// README's backup, brought back on a machine that has nothing: with the media bucket's own backup
+// everything is as it was; without it the topology is, and files of the Media Library are served
+// again once they are uploaded.
 func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -84,7 +90,9 @@ func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 			data := filepath.Join(dir, machine.name)
 			a.do(t, "snapshot", "restore", snapshot, "--data-dir", data, "--secret-key-file", key)
 			if machine.bucket {
-				if err := os.CopyFS(filepath.Join(data, "media"), os.DirFS(filepath.Join(dir, "lost", "media"))); err != nil {
+				if err := os.CopyFS(
+					filepath.Join(data, "media"), os.DirFS(filepath.Join(dir, "lost", "media")),
+				); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -95,7 +103,8 @@ func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 			e.serves(t, "/saved/a.txt", "of the origin")
 			if !machine.bucket {
 				has(t, "the log", cp.stderr.String(), "upload them again")
-				if r := b.try(t, "", "media", "get", "-A", "saved", "/m.txt", "-"); r.code != 1 || !strings.Contains(r.stderr, "upload it again") {
+				if r := b.try(t, "", "media", "get", "-A", "saved", "/m.txt", "-"); r.code != 1 ||
+					!strings.Contains(r.stderr, "upload it again") {
 					t.Errorf("a file whose bytes are lost: exit code %d, %s", r.code, r.stderr)
 				}
 				b.upload(t, "saved", "/m.txt", "media")

@@ -22,8 +22,9 @@ var (
 	soakSeed = flag.Uint64("soak.seed", 0, "which trouble TestSoak makes; 0 for other trouble each time")
 )
 
-// Under faults of all kinds, in random order: no acknowledged write is lost, no purge that was said to be applied leaves an old file
-// at any edge, edges go on serving, and in the end each edge has what etcd has.
+// Under faults of all kinds, in random order: no acknowledged write is lost, no purge that was said
+// to be applied leaves an old file at any edge, edges go on serving, and in the end each edge has
+// what etcd has.
 func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make soak")
@@ -38,7 +39,8 @@ func TestSoak(t *testing.T) {
 	s.settle(t)
 }
 
-// soak is an etcd cluster, two control planes, three edges and an origin, and what was promised about them.
+// soak is an etcd cluster, two control planes, three edges and an origin, and what was promised
+// about them.
 type soak struct {
 	random *rand.Rand // of the faults
 	etcd   []*etcdMember
@@ -82,14 +84,19 @@ func newSoak(t *testing.T, seed uint64) *soak {
 	s.origin = newOrigin(t, files)
 	var addresses []string
 	for i := range 2 {
-		flags := append(fixedPorts(t), "--etcd-endpoints", endpointsOf(s.etcd), "--secret-key-file", dir+"/secret-key", "--media-url", "file://"+dir+"/bucket")
+		flags := append(fixedPorts(t), "--etcd-endpoints", endpointsOf(s.etcd), "--secret-key-file", dir+"/secret-key",
+			"--media-url", "file://"+dir+"/bucket")
 		cp := startControlPlane(t, filepath.Join(dir, fmt.Sprint("cp", i)), flags...)
 		s.planes = append(s.planes, &soakPlane{cp, cp.administer(t), flags})
 		addresses = append(addresses, cp.edges)
 	}
 	for i := range 3 {
-		flags := []string{"--region", fmt.Sprint("region-", i), "--http-addr", listentest.Unused(t), "--metrics-addr", listentest.Unused(t)}
-		e := startEdge(t, filepath.Join(dir, fmt.Sprint("edge", i)), fmt.Sprint("edge-", i), strings.Join(addresses, ","), flags...)
+		flags := []string{
+			"--region", fmt.Sprint("region-", i), "--http-addr", listentest.Unused(t), "--metrics-addr",
+			listentest.Unused(t),
+		}
+		e := startEdge(t, filepath.Join(dir, fmt.Sprint("edge", i)), fmt.Sprint("edge-", i),
+			strings.Join(addresses, ","), flags...)
 		e.waitReady(t)
 		s.edges = append(s.edges, &soakEdge{edge: e, planes: strings.Join(addresses, ","), flags: flags})
 	}
@@ -157,7 +164,8 @@ func (s *soak) write(t *testing.T, i, n int) {
 	}
 }
 
-// purge changes a file at its origin and purges it through control plane i. Two never purge one file.
+// purge changes a file at its origin and purges it through control plane i. Two never purge one
+// file.
 func (s *soak) purge(t *testing.T, i, n int) {
 	file := 2*(n%(soakFiles/2)) + i
 	s.mu.Lock()
@@ -165,7 +173,8 @@ func (s *soak) purge(t *testing.T, i, n int) {
 	version := s.versions[file]
 	s.origin.set(soakFile(file), strconv.Itoa(version))
 	s.mu.Unlock()
-	r := s.planes[i].try(t, "", "purge", "-A", "soak", "--url", "http://localhost/soak"+soakFile(file), "--wait", "--min-edges", "1", "--timeout", "20s")
+	r := s.planes[i].try(t, "", "purge", "-A", "soak", "--url", "http://localhost/soak"+soakFile(file), "--wait",
+		"--min-edges", "1", "--timeout", "20s")
 	if r.code != 0 {
 		return
 	}
@@ -174,8 +183,8 @@ func (s *soak) purge(t *testing.T, i, n int) {
 	s.mu.Unlock()
 }
 
-// read asks edge i for a file, which is never older than a purge before the request allows, and a request never fails while the
-// edge runs.
+// read asks edge i for a file, which is never older than a purge before the request allows, and a
+// request never fails while the edge runs.
 func (s *soak) read(t *testing.T, i, n int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -37,10 +37,12 @@ urlEndpoints: [{id: default, origins: [any]}]
 		e.refuses(t, "/proxy/"+strings.Replace(o.url, "127.0.0.1", "127.0.0.2", 1)+"/a.txt", 404)
 		e.refuses(t, "/proxy/no-url.txt", 404)
 	}
-	has(t, "explain", f.do(t, "explain", "http://localhost/proxy/http://stranger.example/a.txt"), "host stranger.example is not in allowedHosts", "add it to webProxy.allowedHosts")
+	has(t, "explain", f.do(t, "explain", "http://localhost/proxy/http://stranger.example/a.txt"),
+		"host stranger.example is not in allowedHosts", "add it to webProxy.allowedHosts")
 }
 
-// The credentials of the machine that an edge runs on are no account's, unless the operator says so.
+// The credentials of the machine that an edge runs on are no account's, unless the operator says
+// so.
 func ambientCredentials(t *testing.T, f *fleet) {
 	bucket := newOrigin(t, map[string]string{"/bucket/a.txt": "a"})
 	f.apply(t, fmt.Sprintf(`
@@ -54,7 +56,8 @@ urlEndpoints: [{id: default, origins: [lent]}]
 	}
 	const why, advice = "the operator of this edge lends no credentials to origins", "--allow-ambient-credentials"
 	has(t, "explain", f.do(t, "explain", "http://localhost/ambient/a.txt"), "502: lent config", why, advice)
-	if r := f.try(t, "", "test-origin", "lent", "-A", "ambient", "--path", "/a.txt"); r.code != 1 || !strings.Contains(r.stdout, why) || !strings.Contains(r.stderr, advice) {
+	if r := f.try(t, "", "test-origin", "lent", "-A", "ambient", "--path", "/a.txt"); r.code != 1 ||
+		!strings.Contains(r.stdout, why) || !strings.Contains(r.stderr, advice) {
 		t.Errorf("test-origin: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	if n := bucket.count("/bucket/a.txt"); n != 0 {
@@ -81,10 +84,12 @@ urlEndpoints: [{id: default, origins: [down, inward, fine]}]
 	})
 	has(t, "get origins", text, "failed: the connection was refused", `config: host "169.254.169.254"`)
 	has(t, "explain", f.do(t, "explain", "http://localhost/unwell/a.txt", "--edge", "eu-1"),
-		"the connection was refused", "address 169.254.169.254 is never allowed", "metadata services are never allowed", "200: found at fine")
+		"the connection was refused", "address 169.254.169.254 is never allowed", "metadata services are never allowed",
+		"200: found at fine")
 }
 
-// Object stores of others' making, through a whole edge: files to the byte, what is missing and what is wrong.
+// Object stores of others' making, through a whole edge: files to the byte, what is missing and
+// what is wrong.
 func TestObjectStoresAreServed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")
@@ -97,13 +102,18 @@ func TestObjectStoresAreServed(t *testing.T) {
 	e.waitReady(t)
 	a := cp.administer(t)
 	files := map[string]string{ // by the path that leads to each
-		"/plain.txt": "plain.txt", "/folder/a%20b+c.txt": "folder/a b+c.txt", "/caf%C3%A9.txt": "café.txt", "/100%25.txt": "100%.txt", "/a%2520b.txt": "a%20b.txt",
+		"/plain.txt": "plain.txt", "/folder/a%20b+c.txt": "folder/a b+c.txt", "/caf%C3%A9.txt": "café.txt",
+		"/100%25.txt": "100%.txt", "/a%2520b.txt": "a%20b.txt",
 	}
 	putS3(t, s3, "", "")
 	postGCS(t, gcs, "/storage/v1/b", "application/json", `{"name":"bucket"}`)
 	for _, key := range files {
 		putS3(t, s3, "shop/"+key, "s3 has "+key)
-		postGCS(t, gcs, "/upload/storage/v1/b/bucket/o?"+url.Values{"uploadType": {"media"}, "name": {"shop/" + key}}.Encode(), "text/plain", "gcs has "+key)
+		postGCS(
+			t, gcs,
+			"/upload/storage/v1/b/bucket/o?"+url.Values{"uploadType": {"media"}, "name": {"shop/" + key}}.Encode(),
+			"text/plain", "gcs has "+key,
+		)
 	}
 	putS3(t, s3, "shop/both.txt", "both of s3")
 	postGCS(t, gcs, "/upload/storage/v1/b/bucket/o?uploadType=media&name=shop%2Fboth.txt", "text/plain", "both of gcs")
@@ -137,9 +147,12 @@ urlEndpoints:
 	e.refuses(t, "/shop/nowhere/plain.txt", 502)
 	e.serves(t, "/shop/forged/last.txt", "last of gcs")
 	e.refuses(t, "/shop/forged/none.txt", 502)
-	has(t, "explain", a.do(t, "explain", "http://localhost/shop/last.txt"), "NOT HERE", "HTTP 404 NoSuchKey", "200: found at gcs")
-	has(t, "explain", a.do(t, "explain", "http://localhost/shop/nowhere/plain.txt"), "HTTP 404 NoSuchBucket", "502: s3-nowhere config", "check the bucket's name")
-	has(t, "explain", a.do(t, "explain", "http://localhost/shop/forged/none.txt"), "SignatureDoesNotMatch", "502: s3-forged config", "check s3.secretAccessKey")
+	has(t, "explain", a.do(t, "explain", "http://localhost/shop/last.txt"), "NOT HERE", "HTTP 404 NoSuchKey",
+		"200: found at gcs")
+	has(t, "explain", a.do(t, "explain", "http://localhost/shop/nowhere/plain.txt"), "HTTP 404 NoSuchBucket",
+		"502: s3-nowhere config", "check the bucket's name")
+	has(t, "explain", a.do(t, "explain", "http://localhost/shop/forged/none.txt"), "SignatureDoesNotMatch",
+		"502: s3-forged config", "check s3.secretAccessKey")
 	for _, id := range []string{"s3", "gcs"} {
 		has(t, "test-origin", a.do(t, "test-origin", id, "-A", "shop", "--path", "/both.txt"), "FOUND", "200")
 		has(t, "test-origin", a.do(t, "test-origin", id, "-A", "shop"), "NOT HERE", "404")
@@ -198,7 +211,8 @@ func startFakeGCS(t *testing.T) string {
 	t.Helper()
 	program, address := pinned(t, "github.com/fsouza/fake-gcs-server"), listentest.Unused(t)
 	host, port, _ := net.SplitHostPort(address)
-	return startForeign(t, program, address, "-backend", "memory", "-scheme", "http", "-host", host, "-port", port, "-public-host", host, "-log-level", "error")
+	return startForeign(t, program, address, "-backend", "memory", "-scheme", "http", "-host", host, "-port", port,
+		"-public-host", host, "-log-level", "error")
 }
 
 // putS3 stores an object in the bucket, or makes the bucket if key is empty.
@@ -216,7 +230,10 @@ func putS3(t *testing.T, endpoint, key, body string) {
 	hash := hex.EncodeToString(sum[:])
 	req.Header.Set("X-Amz-Content-Sha256", hash)
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
-	if err := signer.SignHTTP(t.Context(), aws.Credentials{AccessKeyID: "AKID", SecretAccessKey: storeSecret}, req, hash, "s3", "us-east-1", time.Now()); err != nil {
+	if err := signer.SignHTTP(
+		t.Context(), aws.Credentials{AccessKeyID: "AKID", SecretAccessKey: storeSecret}, req, hash, "s3", "us-east-1",
+		time.Now(),
+	); err != nil {
 		t.Fatal(err)
 	}
 	send(t, req)

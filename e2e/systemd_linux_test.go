@@ -15,11 +15,14 @@ import (
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
-// startActivated starts an edge as systemd does: with its socket open, and a place to tell how it stands.
+// startActivated starts an edge as systemd does: with its socket open, and a place to tell how it
+// stands.
 func startActivated(t *testing.T, dir, controlPlane, notify string, socket *os.File) *edge {
 	t.Helper()
-	args := []string{"edgeagent", "--id", "edge-1", "--control-plane", controlPlane, "--http-addr", "systemd:http", "--metrics-addr", "127.0.0.1:0",
-		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"), "--allow-private-origins", "--edge-token-file", tokenFile}
+	args := []string{"edgeagent", "--id", "edge-1", "--control-plane", controlPlane, "--http-addr", "systemd:http",
+		"--metrics-addr", "127.0.0.1:0",
+		"--state-dir", filepath.Join(dir, "state"), "--cache-dir", filepath.Join(dir, "cache"),
+		"--allow-private-origins", "--edge-token-file", tokenFile}
 	// The shell has the process id that LISTEN_PID must be, and keeps it by exec.
 	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, binary}, args...)...)
 	cmd.Env = append(cleanEnvironment(), "LISTEN_FDS=1", "LISTEN_FDNAMES=http", "NOTIFY_SOCKET="+notify)
@@ -30,7 +33,8 @@ func startActivated(t *testing.T, dir, controlPlane, notify string, socket *os.F
 	return e
 }
 
-// An edge under systemd says that it is ready once it serves, and a restart of it refuses no connection.
+// An edge under systemd says that it is ready once it serves, and a restart of it refuses no
+// connection.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -64,7 +68,8 @@ func TestSystemd(t *testing.T) {
 
 	controlPlaneAt := listentest.Unused(t)
 	e := startActivated(t, dir, controlPlaneAt, notify.LocalAddr().String(), file)
-	eventually(t, startWithin, "the edge says what it waits for", says("STATUS=waits for the first topology of "+controlPlaneAt))
+	eventually(t, startWithin, "the edge says what it waits for",
+		says("STATUS=waits for the first topology of "+controlPlaneAt))
 	if says("READY=1")() {
 		t.Error("the edge says that it is ready before it has a topology")
 	}

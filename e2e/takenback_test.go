@@ -8,10 +8,11 @@ import (
 	"testing"
 )
 
-// The disk of etcd is taken back to an older image while nothing runs, which no control plane can see. What edges cached by the
-// revisions that are lost is served no more once a purge was said to be applied, though the purge has a revision that is lower; and
-// edges count for a write only when they have it. So it is in whatever order the daemons start, and whether etcd has passed the edges'
-// revision by then or not.
+// The disk of etcd is taken back to an older image while nothing runs, which no control plane can
+// see. What edges cached by the revisions that are lost is served no more once a purge was said to
+// be applied, though the purge has a revision that is lower; and edges count for a write only when
+// they have it. So it is in whatever order the daemons start, and whether etcd has passed the
+// edges' revision by then or not.
 func TestEtcdsDiskIsTakenBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")
@@ -43,7 +44,8 @@ func TestEtcdsDiskIsTakenBack(t *testing.T) {
 
 			cp := startControlPlane(t, data, flags...)
 			write(cp.administer(t), "kept", 1)
-			for _, id := range []string{"acme", "globex", "initech"} { // Else too little would be left for edges to take it.
+			// Else too little would be left for edges to take it.
+			for _, id := range []string{"acme", "globex", "initech"} {
 				cp.administer(t).feed(t, fmt.Sprintf(manifest, id, o.url), "apply", "-f", "-")
 			}
 			cp.stop(t)

@@ -58,7 +58,8 @@ type Agent struct {
 	table   *route.Table
 	server  *edgehttp.Server
 	control *control.Control
-	// settings are what the control plane has told last. What is built before control reads them too.
+	// settings are what the control plane has told last. What is built before control reads them
+	// too.
 	settings atomic.Pointer[edgev1.Welcome_Settings]
 
 	accessLog *logFile // nil for none
@@ -67,8 +68,9 @@ type Agent struct {
 // listeners are the agent's sockets; all but metrics may be nil.
 type listeners struct{ http, https, metrics, debug net.Listener }
 
-// New binds the sockets, opens the folders, and brings back the last good topology, so that Run serves at once. An error says
-// which flag to change, and leaves nothing behind. An agent that New returned must be Run.
+// New binds the sockets, opens the folders, and brings back the last good topology, so that Run
+// serves at once. An error says which flag to change, and leaves nothing behind. An agent that New
+// returned must be Run.
 func New(cfg Config) (*Agent, error) {
 	cfg.setDefaults()
 	p, err := cfg.parse()
@@ -76,7 +78,8 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, registry: prometheus.NewRegistry()}
-	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	a.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildinfo.Collector())
 	if err := a.build(p); err != nil {
 		a.close()
@@ -100,22 +103,24 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	capacity := fit(files)
 	if capacity != wanted {
-		cfg.Logger.Info("few files may be open; the edge does less at once", "limit", files, "connections", capacity.connections,
-			"requests", capacity.requests, "fills", capacity.fills, "fix", fmt.Sprintf("raise the limit on open files (ulimit -n) to %d", wanted.files()+spareFiles))
+		cfg.Logger.Info("few files may be open; the edge does less at once", "limit", files, "connections",
+			capacity.connections,
+			"requests", capacity.requests, "fills", capacity.fills, "fix",
+			fmt.Sprintf("raise the limit on open files (ulimit -n) to %d", wanted.files()+spareFiles))
 	}
 	memory := memoryShare(debug.SetMemoryLimit(-1))
 	a.purges = purges.New(nil)
 	a.store, err = objects.Open(objects.Config{
-		Decode: httpcache.Decode, Unwanted: a.purged, Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, MemoryBytes: memory, WindowBytes: memory,
-		IdleFiles: capacity.idle, Logger: cfg.Logger, Registerer: a.registry,
+		Decode: httpcache.Decode, Unwanted: a.purged, Dir: cfg.CacheDir, MaxBytes: cfg.CacheSize, MemoryBytes: memory,
+		WindowBytes: memory, IdleFiles: capacity.idle, Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("--cache-dir: %w", err)
 	}
 	originConfig := origin.Config{
-		Version: cfg.Version, AllowPrivate: cfg.AllowPrivateOrigins, AllowCIDRs: p.allow, AllowAmbientCredentials: cfg.AllowAmbientCredentials,
-		VerifyTLS: cfg.VerifyOriginTLS,
-		LoopID:    a.loopID, MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
+		Version: cfg.Version, AllowPrivate: cfg.AllowPrivateOrigins, AllowCIDRs: p.allow,
+		AllowAmbientCredentials: cfg.AllowAmbientCredentials, VerifyTLS: cfg.VerifyOriginTLS, LoopID: a.loopID,
+		MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
 	}
 	controlTLS, err := a.openIdentity(p)
 	if err != nil {
@@ -125,15 +130,18 @@ func (a *Agent) build(p parsed) (err error) {
 	a.client = origin.New(originConfig)
 	a.walker = walk.New(walk.Config{Client: a.client, Purged: a.forgets, Registerer: a.registry})
 	a.images, err = defaultimage.New(defaultimage.Config{
-		Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, MaxBytes: cfg.CacheSize / 8, Occupy: a.store.Occupy, Logger: cfg.Logger,
+		Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, MaxBytes: cfg.CacheSize / 8,
+		Occupy: a.store.Occupy, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	// A request whose file the kernel sends has a thread while the disk does not answer. Go ends a process of more than 10,000.
+	// A request whose file the kernel sends has a thread while the disk does not answer. Go ends a
+	// process of more than 10,000.
 	debug.SetMaxThreads(10_000 + capacity.requests)
 	a.cache, err = httpcache.New(httpcache.Config{
-		Store: a.store, Purges: a.purges, Walker: a.walker, DefaultImage: a.images.Lookup, MaxFills: capacity.fills, Logger: cfg.Logger, Registerer: a.registry,
+		Store: a.store, Purges: a.purges, Walker: a.walker, DefaultImage: a.images.Lookup, MaxFills: capacity.fills,
+		Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return err
@@ -144,8 +152,8 @@ func (a *Agent) build(p parsed) (err error) {
 		return err
 	}
 	serverConfig := edgehttp.Config{
-		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https, TrustedProxies: p.proxies,
-		MaxConnections: capacity.connections, MaxRequests: capacity.requests,
+		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https,
+		TrustedProxies: p.proxies, MaxConnections: capacity.connections, MaxRequests: capacity.requests,
 		AccountHosts: cfg.AccountHosts, Logger: cfg.Logger, Registerer: a.registry,
 	}
 	switch {
@@ -155,16 +163,18 @@ func (a *Agent) build(p parsed) (err error) {
 		a.accessLog, serverConfig.AccessLog = accessLog, accessLog
 	}
 	for i := range cfg.TLSCerts {
-		serverConfig.Certificates = append(serverConfig.Certificates, edgehttp.KeyPair{Cert: cfg.TLSCerts[i], Key: cfg.TLSKeys[i]})
+		serverConfig.Certificates = append(serverConfig.Certificates,
+			edgehttp.KeyPair{Cert: cfg.TLSCerts[i], Key: cfg.TLSKeys[i]})
 	}
 	if a.server, err = edgehttp.New(serverConfig); err != nil {
 		return err
 	}
 	// The last one: it brings the topology back, and with it everything above to work.
 	a.control, err = control.New(control.Config{
-		Addresses: cfg.ControlPlane, Token: p.token, TLS: controlTLS, Insecure: cfg.InsecureListen, StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region,
-		Version: cfg.Version, BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, Settings: &a.settings, InStep: a.purges.Trust, Report: a.report, Answer: a.answer,
-		Logger: cfg.Logger, Registerer: a.registry,
+		Addresses: cfg.ControlPlane, Token: p.token, TLS: controlTLS, Insecure: cfg.InsecureListen,
+		StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region, Version: cfg.Version,
+		BootID: uuid.NewString(), HTTPAddress: a.httpAddress, Table: a.table, Settings: &a.settings,
+		InStep: a.purges.Trust, Report: a.report, Answer: a.answer, Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
@@ -173,13 +183,14 @@ func (a *Agent) build(p parsed) (err error) {
 	return nil
 }
 
-// memoryShare is how much memory what hits need may take, and as much those fills that go to no disk, under a limit that the
-// operator has set on all (GOMEMLIMIT): half of it together. A garbage collector that has to keep a limit below what is in use
-// does nothing else.
+// memoryShare is how much memory what hits need may take, and as much those fills that go to no
+// disk, under a limit that the operator has set on all (GOMEMLIMIT): half of it together. A garbage
+// collector that has to keep a limit below what is in use does nothing else.
 func memoryShare(limit int64) int64 { return min(max(limit/4, 1<<20), 128<<20) }
 
 const (
-	// doubtFor is how long a cache is revalidated at most that may have missed purges, if no control plane says that it has not.
+	// doubtFor is how long a cache is revalidated at most that may have missed purges, if no
+	// control plane says that it has not.
 	doubtFor = 2 * time.Second
 	// pulseEvery and stoppedFor find out that the process stood still, as after SIGSTOP.
 	pulseEvery = 100 * time.Millisecond
@@ -230,11 +241,13 @@ func (a *Agent) purged(h *objects.Head) bool { return a.purges.Check(&h.Scope, h
 
 // forgets reports whether a walk may no longer believe what it learnt.
 func (a *Agent) forgets(account, endpoint, path, query string, asof int64) bool {
-	return a.purges.Check(&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != purges.None
+	return a.purges.Check(
+		&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof,
+	) != purges.None
 }
 
-// loopID names the deployment in Via and CDN-Loop: the same at all its edges, and another than that of an edgewalk that it is an
-// origin of.
+// loopID names the deployment in Via and CDN-Loop: the same at all its edges, and another than that
+// of an edgewalk that it is an origin of.
 func (a *Agent) loopID() string {
 	hash := sha256.Sum256([]byte(a.table.Root().SharedHost()))
 	return origin.DefaultLoopID + "-" + hex.EncodeToString(hash[:4])
@@ -249,7 +262,8 @@ func (a *Agent) currentOrigin(account, id string) *topology.Origin {
 	return owner.Origin(id)
 }
 
-// mediaURL is where the control plane says that the Media Library is, empty before the first topology.
+// mediaURL is where the control plane says that the Media Library is, empty before the first
+// topology.
 func (a *Agent) mediaURL() string { return a.settings.Load().GetMediaUrl() }
 
 func (c *Config) listen() (l listeners, err error) {
@@ -257,7 +271,10 @@ func (c *Config) listen() (l listeners, err error) {
 	for _, one := range []struct {
 		flag, address string
 		to            *net.Listener
-	}{{"--http-addr", c.HTTPAddr, &l.http}, {"--https-addr", c.HTTPSAddr, &l.https}, {"--metrics-addr", c.MetricsAddr, &l.metrics}, {"--debug-addr", c.DebugAddr, &l.debug}} {
+	}{
+		{"--http-addr", c.HTTPAddr, &l.http}, {"--https-addr", c.HTTPSAddr, &l.https},
+		{"--metrics-addr", c.MetricsAddr, &l.metrics}, {"--debug-addr", c.DebugAddr, &l.debug},
+	} {
 		if one.address == "" || *one.to != nil {
 			continue
 		}
@@ -284,7 +301,9 @@ type Addresses struct{ HTTP, HTTPS, Metrics string }
 
 // Addresses returns where the agent listens; empty for what it does not.
 func (a *Agent) Addresses() Addresses {
-	return Addresses{HTTP: addressOf(a.listeners.http), HTTPS: addressOf(a.listeners.https), Metrics: addressOf(a.listeners.metrics)}
+	return Addresses{
+		HTTP: addressOf(a.listeners.http), HTTPS: addressOf(a.listeners.https), Metrics: addressOf(a.listeners.metrics),
+	}
 }
 
 func addressOf(l net.Listener) string {
@@ -320,11 +339,12 @@ func (a *Agent) State() systemd.State {
 	return systemd.State{Ready: true, Text: text}
 }
 
-// diskPatience is how long Run waits for disks once the last request is answered. The kernel gives operations of a disk no
-// deadline, so one that hangs would keep the process for ever.
+// diskPatience is how long Run waits for disks once the last request is answered. The kernel gives
+// operations of a disk no deadline, so one that hangs would keep the process for ever.
 const diskPatience = 5 * time.Second
 
-// Run serves until ctx ends, then lets requests finish for at most 30 s. It stops early only if a part cannot go on.
+// Run serves until ctx ends, then lets requests finish for at most 30 s. It stops early only if a
+// part cannot go on.
 func (a *Agent) Run(ctx context.Context) error {
 	at := a.Addresses()
 	if a.identity != nil {
@@ -332,8 +352,10 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.id, a.cfg.Region = id, region
 		}
 	}
-	a.cfg.Logger.Info("edge agent is up", "id", a.id, "region", a.cfg.Region, "http", at.HTTP, "https", at.HTTPS, "metrics", at.Metrics,
-		"control_plane", strings.Join(a.cfg.ControlPlane, ","), "state_dir", a.cfg.StateDir, "cache_dir", a.cfg.CacheDir, "revision", a.table.Root().Revision())
+	a.cfg.Logger.Info("edge agent is up", "id", a.id, "region", a.cfg.Region, "http", at.HTTP, "https", at.HTTPS,
+		"metrics", at.Metrics,
+		"control_plane", strings.Join(a.cfg.ControlPlane, ","), "state_dir", a.cfg.StateDir, "cache_dir",
+		a.cfg.CacheDir, "revision", a.table.Root().Revision())
 	answered, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		err := a.run(ctx, answered)
@@ -354,7 +376,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	case err := <-ended:
 		return err
 	case <-time.After(diskPatience):
-		a.cfg.Logger.Error("a disk does not answer, the edge agent ends without it", "state_dir", a.cfg.StateDir, "cache_dir", a.cfg.CacheDir)
+		a.cfg.Logger.Error("a disk does not answer, the edge agent ends without it", "state_dir", a.cfg.StateDir,
+			"cache_dir", a.cfg.CacheDir)
 		return nil
 	}
 }
@@ -405,8 +428,8 @@ func (a *Agent) close() {
 	}
 }
 
-// ReopenAccessLog opens the file of the access log again, once what it was has been renamed. Until then the renamed one takes
-// the lines, so that none is lost. After an error it goes on with it.
+// ReopenAccessLog opens the file of the access log again, once what it was has been renamed. Until
+// then the renamed one takes the lines, so that none is lost. After an error it goes on with it.
 func (a *Agent) ReopenAccessLog() error {
 	if a.accessLog == nil {
 		return nil

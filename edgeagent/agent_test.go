@@ -35,8 +35,8 @@ type lone struct {
 func newLone(t *testing.T, change ...func(*Config)) *lone {
 	t.Helper()
 	cfg := Config{
-		ControlPlane: []string{listentest.Unused(t)}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: t.TempDir(), CacheSize: 64 << 20,
-		AllowPrivateOrigins: true, Logger: slog.New(slog.DiscardHandler),
+		ControlPlane: []string{listentest.Unused(t)}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
+		StateDir: t.TempDir(), CacheSize: 64 << 20, AllowPrivateOrigins: true, Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -66,7 +66,9 @@ func (l *lone) step(full bool, resources map[string]proto.Message) {
 		created = 1 // what there was from the start
 	}
 	records := topologytest.Records(l.t, created, l.revision, resources)
-	result, err := l.table.Apply(route.Step{Full: full, Epoch: l.epoch, Revision: l.revision, Records: route.Of(records...)})
+	result, err := l.table.Apply(route.Step{
+		Full: full, Epoch: l.epoch, Revision: l.revision, Records: route.Of(records...),
+	})
 	if err != nil || len(result.Rejected) > 0 {
 		l.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)
 	}
@@ -75,17 +77,21 @@ func (l *lone) step(full bool, resources map[string]proto.Message) {
 // shop is a topology of one account whose one origin is at a URL.
 func shop(originURL string) map[string]proto.Message {
 	return map[string]proto.Message{
-		"settings":                  &topologyv1.Settings{SharedHost: "shared.test"},
-		"accounts/acme":             &topologyv1.Account{State: topologyv1.Account_ACTIVE},
-		"origins/acme/files":        &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: originURL}}},
+		"settings":      &topologyv1.Settings{SharedHost: "shared.test"},
+		"accounts/acme": &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+		"origins/acme/files": &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{
+			BaseUrl: originURL,
+		}}},
 		"urlEndpoints/acme/default": &topologyv1.UrlEndpoint{Origins: []string{"files"}},
 	}
 }
 
-// get asks for a path of acme and waits until what came of it is stored. how is the edge's Cache-Status.
+// get asks for a path of acme and waits until what came of it is stored. how is the edge's
+// Cache-Status.
 func (l *lone) get(path string) (status int, body, how string) {
 	l.t.Helper()
-	request, err := http.NewRequestWithContext(l.t.Context(), http.MethodGet, "http://"+l.Addresses().HTTP+"/acme"+path, nil)
+	request, err := http.NewRequestWithContext(l.t.Context(), http.MethodGet, "http://"+l.Addresses().HTTP+"/acme"+path,
+		nil)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -150,7 +156,12 @@ func TestStepsReachEveryPart(t *testing.T) {
 	l.step(false, map[string]proto.Message{"purges/acme/p": purge})
 	want("purged", "answer 2", "fwd=uri-miss; stored")
 	want("and then", "answer 2", "; hit")
-	l.step(false, map[string]proto.Message{"purgeFloors/acme": &topologyv1.PurgeFloor{StaleBefore: l.revision + 1, DropBefore: l.revision + 1}})
+	l.step(
+		false,
+		map[string]proto.Message{"purgeFloors/acme": &topologyv1.PurgeFloor{
+			StaleBefore: l.revision + 1, DropBefore: l.revision + 1,
+		}},
+	)
 	want("below the floor", "answer 3", "fwd=uri-miss; stored")
 
 	// Another history counts revisions of its own: the purges of this one say nothing about it.
@@ -159,7 +170,8 @@ func TestStepsReachEveryPart(t *testing.T) {
 	want("another history", "answer 4", "fwd=uri-miss; stored")
 	want("and then", "answer 4", "; hit")
 
-	l.step(false, map[string]proto.Message{"accounts/acme": nil, "urlEndpoints/acme/default": nil, "origins/acme/files": nil})
+	l.step(false,
+		map[string]proto.Message{"accounts/acme": nil, "urlEndpoints/acme/default": nil, "origins/acme/files": nil})
 	if status, _, _ := l.get("/x"); status != http.StatusNotFound {
 		t.Errorf("deleted account: %d", status)
 	}

@@ -24,14 +24,16 @@ func (c Config) Checks() []preflight.Check {
 	}}}
 	for i := range c.TLSCerts {
 		if i < len(c.TLSKeys) {
-			checks = append(checks, preflight.Check{What: "--tls-cert " + c.TLSCerts[i], Look: func(context.Context) error {
-				_, err := tls.LoadX509KeyPair(c.TLSCerts[i], c.TLSKeys[i])
-				return err
-			}})
+			checks = append(checks,
+				preflight.Check{What: "--tls-cert " + c.TLSCerts[i], Look: func(context.Context) error {
+					_, err := tls.LoadX509KeyPair(c.TLSCerts[i], c.TLSKeys[i])
+					return err
+				}})
 		}
 	}
 	for _, l := range []struct{ flag, address string }{
-		{"--http-addr", c.HTTPAddr}, {"--https-addr", c.HTTPSAddr}, {"--metrics-addr", c.MetricsAddr}, {"--debug-addr", c.DebugAddr},
+		{"--http-addr", c.HTTPAddr}, {"--https-addr", c.HTTPSAddr}, {"--metrics-addr", c.MetricsAddr},
+		{"--debug-addr", c.DebugAddr},
 	} {
 		if l.address != "" {
 			checks = append(checks, preflight.Address(l.flag, l.address))

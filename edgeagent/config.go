@@ -1,11 +1,11 @@
-// Package edgeagent is the edge agent: it serves files to clients from its disk and from origins, by a topology that a
-// control plane streams to it and that it keeps on disk.
+// Package edgeagent is the edge agent: it serves files to clients from its disk and from origins,
+// by a topology that a control plane streams to it and that it keeps on disk.
 //
-// The parts are under internal. This package puts them together in the order in which they depend on each other, and stops
-// them in the reverse order.
+// The parts are under internal. This package puts them together in the order in which they depend
+// on each other, and stops them in the reverse order.
 //
-// What always holds: an agent that has had a topology once serves by the last one it had, whether or not a control plane can
-// be reached, also after a restart.
+// What always holds: an agent that has had a topology once serves by the last one it had, whether
+// or not a control plane can be reached, also after a restart.
 package edgeagent
 
 import (
@@ -27,30 +27,32 @@ import (
 	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
-// Config of an agent. Each field is a flag of `edgewalk edgeagent`; none is read again after the start, but for the files of
-// certificates and keys.
+// Config of an agent. Each field is a flag of `edgewalk edgeagent`; none is read again after the
+// start, but for the files of certificates and keys.
 type Config struct {
-	// ControlPlane holds the addresses of control planes, `host:port`, or a host alone for port 7071.
-	// Default 127.0.0.1:7071.
+	// ControlPlane holds the addresses of control planes, `host:port`, or a host alone for port
+	// 7071. Default 127.0.0.1:7071.
 	ControlPlane []string
-	// HTTPAddr is where plain HTTP is served. Default 127.0.0.1:8080; `off` for none, `systemd:NAME`
-	// for a socket that systemd has opened.
+	// HTTPAddr is where plain HTTP is served. Default 127.0.0.1:8080; `off` for none,
+	// `systemd:NAME` for a socket that systemd has opened.
 	HTTPAddr string
-	// HTTPListener serves plain HTTP in HTTPAddr's place, for a caller that has to know the port before the agent
-	// exists. The agent closes it. Default none.
+	// HTTPListener serves plain HTTP in HTTPAddr's place, for a caller that has to know the port
+	// before the agent exists. The agent closes it. Default none.
 	HTTPListener net.Listener
 	// HTTPSAddr is where HTTPS is served, as HTTPAddr. Default none.
 	HTTPSAddr string
-	// TLSCerts and TLSKeys are the files of certificate chains and keys for HTTPSAddr, as many of each, PEM. They are read
-	// again when they change. The first is shown to clients that name no known host.
+	// TLSCerts and TLSKeys are the files of certificate chains and keys for HTTPSAddr, as many of
+	// each, PEM. They are read again when they change. The first is shown to clients that name no
+	// known host.
 	TLSCerts, TLSKeys []string
-	// MetricsAddr is where /metrics, /healthz and /readyz are served. Default 127.0.0.1:8081; only loopback, unless
-	// InsecureListen is set.
+	// MetricsAddr is where /metrics, /healthz and /readyz are served. Default 127.0.0.1:8081; only
+	// loopback, unless InsecureListen is set.
 	MetricsAddr string
 	// StateDir keeps the last good topology and the agent's id. Default ./edgewalk-edge.
 	StateDir string
-	// StateKeyFile holds the key that protects the secrets of origins in StateDir. Default: `state-key` in StateDir, made at the
-	// first start; then nothing but the rest of the folder is protected.
+	// StateKeyFile holds the key that protects the secrets of origins in StateDir. Default:
+	// `state-key` in StateDir, made at the first start; then nothing but the rest of the folder is
+	// protected.
 	StateKeyFile string
 	// CacheDir keeps replies. Default the folder cache in StateDir.
 	CacheDir string
@@ -58,46 +60,52 @@ type Config struct {
 	CacheSize int64
 	// Region is what the agent says where it is. Default local.
 	Region string
-	// ID names the edge: lower-case letters, digits, `.`, `_` and `-`. Default random, kept in StateDir.
+	// ID names the edge: lower-case letters, digits, `.`, `_` and `-`. Default random, kept in
+	// StateDir.
 	ID string
-	// EdgeTokenFile holds the token that control planes and their media listeners ask for, the first one if it holds several.
-	// It is read again when it changes. Default none.
+	// EdgeTokenFile holds the token that control planes and their media listeners ask for, the
+	// first one if it holds several. It is read again when it changes. Default none.
 	EdgeTokenFile string
-	// JoinTokenFile holds a join token, with which the agent gets its first certificate; id and region are what that says.
-	// The agent keeps it in StateDir and renews it by itself, so that the file is not needed afterwards. Another token makes it
-	// join anew. Default none.
+	// JoinTokenFile holds a join token, with which the agent gets its first certificate; id and
+	// region are what that says. The agent keeps it in StateDir and renews it by itself, so that
+	// the file is not needed afterwards. Another token makes it join anew. Default none.
 	JoinTokenFile string
-	// CA is a file with the authorities of the control planes' certificates; the stream then uses TLS. `system` for those of
-	// the machine. Default: for an agent that joins, the authority that its token names; for others none, in the clear.
+	// CA is a file with the authorities of the control planes' certificates; the stream then uses
+	// TLS. `system` for those of the machine. Default: for an agent that joins, the authority that
+	// its token names; for others none, in the clear.
 	CA string
-	// Cert and Key are files with the certificate that the agent shows to control planes that ask for one, PEM. They are read
-	// at each connection, so they may be renewed. Default none.
+	// Cert and Key are files with the certificate that the agent shows to control planes that ask
+	// for one, PEM. They are read at each connection, so they may be renewed. Default none.
 	Cert, Key string
-	// AllowPrivateOrigins lets origins have loopback and private addresses. Default false: an admin of an account could
-	// otherwise read what is inside the operator's network.
+	// AllowPrivateOrigins lets origins have loopback and private addresses. Default false: an admin
+	// of an account could otherwise read what is inside the operator's network.
 	AllowPrivateOrigins bool
 	// AllowOriginCIDRs lets origins have addresses in these ranges.
 	AllowOriginCIDRs []string
-	// AllowAmbientCredentials lets S3 origins with use_ambient_credentials read what this machine may read. Default false: an
-	// admin of any account could otherwise read the operator's own buckets.
+	// AllowAmbientCredentials lets S3 origins with use_ambient_credentials read what this machine
+	// may read. Default false: an admin of any account could otherwise read the operator's own
+	// buckets.
 	AllowAmbientCredentials bool
-	// AccountHosts serves each account also at `{account}.{shared host}`, where its pages are a web origin of their own. An
-	// account whose id is no label of a host name, since it has a `_` or ends with a `-`, has no such host. Default false.
+	// AccountHosts serves each account also at `{account}.{shared host}`, where its pages are a web
+	// origin of their own. An account whose id is no label of a host name, since it has a `_` or
+	// ends with a `-`, has no such host. Default false.
 	AccountHosts bool
 	// VerifyOriginTLS refuses web origins with tls_verify off. Default false.
 	VerifyOriginTLS bool
 	// TrustedProxies are the ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto are
-	// believed. It counts for the access log, for origins with forward_client_ip, and for limits per
-	// client.
+	// believed. It counts for the access log, for origins with forward_client_ip, and for limits
+	// per client.
 	TrustedProxies []string
-	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard output. [Agent.ReopenAccessLog]
-	// opens it again. Default none.
+	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard
+	// output. [Agent.ReopenAccessLog] opens it again. Default none.
 	AccessLog string
 	// Requests takes the lines of the access log instead of a file. Default none.
 	Requests io.Writer
-	// DebugAddr is where Go's profiles and the agent's state are served, to this machine alone. Default none.
+	// DebugAddr is where Go's profiles and the agent's state are served, to this machine alone.
+	// Default none.
 	DebugAddr string
-	// InsecureListen lets MetricsAddr be any address, and EdgeTokenFile's token travel in the clear.
+	// InsecureListen lets MetricsAddr be any address, and EdgeTokenFile's token travel in the
+	// clear.
 	InsecureListen bool
 
 	// Version is what the agent says of itself.

@@ -26,7 +26,8 @@ func selfSigned(t *testing.T, cert, key string, serial int64) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter:    time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
@@ -37,7 +38,9 @@ func selfSigned(t *testing.T, cert, key string, serial int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+	for path, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER},
+	} {
 		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +75,8 @@ func TestCertificateForControlPlanes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The control plane is shown what the files hold at the time: certificates are renewed while agents run.
+	// The control plane is shown what the files hold at the time: certificates are renewed while
+	// agents run.
 	for serial := int64(1); serial <= 2; serial++ {
 		selfSigned(t, cert, key, serial)
 		if got := shown(t, server, client); got != serial {
@@ -87,7 +91,8 @@ func shown(t *testing.T, server tls.Certificate, client *tls.Config) int64 {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	accepted := tls.Server(near, &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert})
+	accepted := tls.Server(near,
+		&tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert})
 	done := make(chan error, 1)
 	go func() { done <- accepted.Handshake() }()
 	conf := client.Clone()

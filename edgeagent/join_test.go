@@ -39,7 +39,10 @@ func writeIdentity(t *testing.T, dir string, until time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fra-1"}, NotBefore: until.Add(-7 * 24 * time.Hour), NotAfter: until}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fra-1"}, NotBefore: until.Add(-7 * 24 * time.Hour),
+		NotAfter: until,
+	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// A request that comes back to the deployment it went out from is refused; one that another deployment sends on is not.
+// A request that comes back to the deployment it went out from is refused; one that another
+// deployment sends on is not.
 func TestLoops(t *testing.T) {
 	t.Parallel()
 	var seen http.Header
@@ -51,7 +52,9 @@ func TestLoops(t *testing.T) {
 // The report names the origins that are not well, and no more once they have left.
 func TestReportNamesUnwellOrigins(t *testing.T) {
 	t.Parallel()
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+	}))
 	t.Cleanup(origin.Close)
 	l := newLone(t)
 	l.step(true, shop(origin.URL))
@@ -60,10 +63,12 @@ func TestReportNamesUnwellOrigins(t *testing.T) {
 	}
 	l.get("/x")
 	got := l.report().GetOrigins()
-	if len(got) != 1 || got[0].GetAccount() != "acme" || got[0].GetOrigin() != "files" || got[0].GetLastError() != "config: HTTP 403" || got[0].GetBreakerOpen() {
+	if len(got) != 1 || got[0].GetAccount() != "acme" || got[0].GetOrigin() != "files" ||
+		got[0].GetLastError() != "config: HTTP 403" || got[0].GetBreakerOpen() {
 		t.Errorf("reported %v", got)
 	}
-	l.step(false, map[string]proto.Message{"urlEndpoints/acme/default": &topologyv1.UrlEndpoint{}, "origins/acme/files": nil})
+	l.step(false,
+		map[string]proto.Message{"urlEndpoints/acme/default": &topologyv1.UrlEndpoint{}, "origins/acme/files": nil})
 	if got := l.report().GetOrigins(); len(got) != 0 {
 		t.Errorf("of one that has left: %v", got)
 	}

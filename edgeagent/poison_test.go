@@ -47,8 +47,8 @@ var oddFields = []struct {
 	{"X-Rewrite-Url", []string{"/evil"}},
 }
 
-// suspicious is an origin that lets itself be led by whatever it is sent: it repeats most of it, chooses a type by Accept without
-// saying so, and fails on what is long or odd.
+// suspicious is an origin that lets itself be led by whatever it is sent: it repeats most of it,
+// chooses a type by Accept without saying so, and fails on what is long or odd.
 func suspicious(w http.ResponseWriter, r *http.Request) {
 	size := 0
 	var seen []string
@@ -77,7 +77,8 @@ func suspicious(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Whatever the first client of a file sends besides its URL, the next one gets what it would have got without the first.
+// Whatever the first client of a file sends besides its URL, the next one gets what it would have
+// got without the first.
 func TestUnkeyedFieldsChangeNothingForOthers(t *testing.T) {
 	t.Parallel()
 	origin := httptest.NewServer(http.HandlerFunc(suspicious))

@@ -29,8 +29,8 @@ func (a *Agent) report() *edgev1.Report {
 	}
 }
 
-// answer answers a question of the control plane. It keeps a tenth of its time for the way of the answer: what it knows by then tells
-// more than an answer that comes too late.
+// answer answers a question of the control plane. It keeps a tenth of its time for the way of the
+// answer: what it knows by then tells more than an answer that comes too late.
 func (a *Agent) answer(ctx context.Context, ask *edgev1.Ask) *edgev1.Answer {
 	if deadline, ok := ctx.Deadline(); ok {
 		bounded, cancel := context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/10))
@@ -45,7 +45,8 @@ func (a *Agent) answer(ctx context.Context, ask *edgev1.Ask) *edgev1.Answer {
 		}
 		return &edgev1.Answer{Result: &edgev1.Answer_TestOrigin{TestOrigin: test}}
 	case *edgev1.Ask_Explain_:
-		return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: a.explain(ctx, q.Explain.GetUrl(), q.Explain.GetAccount())}}
+		return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: a.explain(ctx, q.Explain.GetUrl(),
+			q.Explain.GetAccount())}}
 	default:
 		return &edgev1.Answer{Result: &edgev1.Answer_Error{Error: "this edge does not know the question; it may be older than the control plane"}}
 	}
@@ -60,8 +61,8 @@ func (a *Agent) testOrigin(ctx context.Context, q *edgev1.Ask_TestOrigin) (*topo
 	return &topologyv1.OriginTest{Edge: a.id, Ok: ok, Step: stepOf(step)}, nil
 }
 
-// explain tells what a request for a URL would do that a browser sends. It stores nothing. An account, unless empty, is told of
-// its own URLs alone.
+// explain tells what a request for a URL would do that a browser sends. It stores nothing. An
+// account, unless empty, is told of its own URLs alone.
 func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Explanation {
 	root := a.table.Root()
 	e := &topologyv1.Explanation{Edge: a.id, Revision: root.Revision()}
@@ -72,7 +73,8 @@ func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Ex
 		return e
 	}
 	target, refusal := topology.Locate(root, topology.Request{
-		Host: authority, RawPath: path, RawQuery: query, TLS: hasScheme(url, "https://"), AccountHosts: a.cfg.AccountHosts,
+		Host: authority, RawPath: path, RawQuery: query, TLS: hasScheme(url, "https://"),
+		AccountHosts: a.cfg.AccountHosts,
 	})
 	if refusal != nil {
 		e.Host, e.Status, e.Ending = authority, int32(refusal.Status), refusal.Reason
@@ -85,7 +87,8 @@ func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Ex
 		e.Status, e.Ending = http.StatusNotFound, "it does not lead to the account"
 		return e
 	}
-	e.Host, e.Account, e.UrlEndpoint, e.Path, e.Query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query
+	e.Host, e.Account, e.UrlEndpoint, e.Path, e.Query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path,
+		target.Query
 	if target.Domain != nil {
 		e.Domain = target.Domain.Name
 	}
@@ -94,10 +97,12 @@ func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Ex
 		target.Path = "/"
 	}
 	request := walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch()}
-	for _, c := range a.cache.Inspect(&httpcache.Request{Method: http.MethodGet, Request: request, Fields: new(field.Lines)}) {
+	for _, c := range a.cache.Inspect(&httpcache.Request{
+		Method: http.MethodGet, Request: request, Fields: new(field.Lines),
+	}) {
 		e.Cached = append(e.Cached, &topologyv1.Explanation_Cached{
-			Status: int32(c.Status), Supplier: c.Supplier, Stored: timestamppb.New(c.At), Age: durationpb.New(c.Age), Ttl: durationpb.New(c.TTL),
-			SizeBytes: c.Length, Use: c.Use,
+			Status: int32(c.Status), Supplier: c.Supplier, Stored: timestamppb.New(c.At), Age: durationpb.New(c.Age),
+			Ttl: durationpb.New(c.TTL), SizeBytes: c.Length, Use: c.Use,
 		})
 	}
 	x := a.walker.Explain(ctx, &request)
@@ -106,7 +111,8 @@ func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Ex
 	}
 	switch {
 	case alone && x.Found():
-		x.Status, x.Ending = http.StatusMovedPermanently, x.Ending+", at /"+e.Account+"/, which an account alone leads to"
+		x.Status, x.Ending = http.StatusMovedPermanently,
+			x.Ending+", at /"+e.Account+"/, which an account alone leads to"
 	case alone && x.Status < http.StatusInternalServerError:
 		x.Status, x.Ending = http.StatusNotFound, "an account alone is no file, and there is none at /"+e.Account+"/"
 	case x.StandIn != "":
@@ -119,7 +125,8 @@ func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Ex
 }
 
 var outcomes = map[origin.Outcome]topologyv1.WalkStep_Outcome{
-	origin.Found: topologyv1.WalkStep_FOUND, origin.NotHere: topologyv1.WalkStep_NOT_HERE, origin.Inconclusive: topologyv1.WalkStep_INCONCLUSIVE,
+	origin.Found: topologyv1.WalkStep_FOUND, origin.NotHere: topologyv1.WalkStep_NOT_HERE,
+	origin.Inconclusive: topologyv1.WalkStep_INCONCLUSIVE,
 }
 
 func stepOf(s walk.StepReport) *topologyv1.WalkStep {
@@ -150,7 +157,12 @@ func purgeOf(accountUID string, p *topologyv1.Purge, revision int64) purges.Purg
 	switch s := p.GetScope().(type) {
 	case *topologyv1.Purge_Urls_:
 		for _, t := range p.GetTargets() {
-			out.URLs = append(out.URLs, purges.URLScope{Endpoint: t.GetUrlEndpointUid(), Path: t.GetPath(), Query: t.GetQuery(), AnyQuery: t.GetAnyQuery()})
+			out.URLs = append(
+				out.URLs,
+				purges.URLScope{
+					Endpoint: t.GetUrlEndpointUid(), Path: t.GetPath(), Query: t.GetQuery(), AnyQuery: t.GetAnyQuery(),
+				},
+			)
 		}
 	case *topologyv1.Purge_Prefix:
 		for _, t := range p.GetTargets() {

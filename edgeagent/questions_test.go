@@ -26,13 +26,18 @@ func TestExplainLocates(t *testing.T) {
 	}))
 	t.Cleanup(origin.Close)
 	l := newLone(t)
-	if e := l.explain(t.Context(), "http://shared.test/acme/x", ""); e.GetStatus() != 503 || e.GetHost() != "shared.test" || e.GetEnding() != "no topology has arrived yet" {
+	if e := l.explain(t.Context(), "http://shared.test/acme/x", ""); e.GetStatus() != 503 ||
+		e.GetHost() != "shared.test" || e.GetEnding() != "no topology has arrived yet" {
 		t.Errorf("before the first topology: %v", e)
 	}
 	all := shop(origin.URL)
-	all["customDomains/acme/img.test"] = &topologyv1.CustomDomain{Domain: "img.test", Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE}
+	all["customDomains/acme/img.test"] = &topologyv1.CustomDomain{
+		Domain: "img.test", Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE,
+	}
 	all["accounts/home"] = &topologyv1.Account{State: topologyv1.Account_ACTIVE}
-	all["origins/home/files"] = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: origin.URL + "/home"}}}
+	all["origins/home/files"] = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{
+		BaseUrl: origin.URL + "/home",
+	}}}
 	all["urlEndpoints/home/default"] = &topologyv1.UrlEndpoint{Origins: []string{"files"}}
 	l.step(true, all)
 	for _, test := range []struct{ url, want string }{
@@ -50,16 +55,21 @@ func TestExplainLocates(t *testing.T) {
 		{"", `   "" "" 400 this is no URL`},
 	} {
 		e := l.explain(t.Context(), test.url, "")
-		if got := fmt.Sprintf("%s %s %s %q %q %d %s", e.GetHost(), e.GetAccount(), e.GetUrlEndpoint(), e.GetPath(), e.GetQuery(), e.GetStatus(), e.GetEnding()); got != test.want {
+		if got := fmt.Sprintf(
+			"%s %s %s %q %q %d %s", e.GetHost(), e.GetAccount(), e.GetUrlEndpoint(), e.GetPath(), e.GetQuery(),
+			e.GetStatus(), e.GetEnding(),
+		); got != test.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.url, got, test.want)
 		}
 	}
 	for url, want := range map[string]string{
-		"http://shared.test/acme/x": "200 acme found at files", "http://shared.test/home/x": "404  it does not lead to the account",
+		"http://shared.test/acme/x":   "200 acme found at files",
+		"http://shared.test/home/x":   "404  it does not lead to the account",
 		"http://shared.test/nobody/x": "404  no such account",
 	} {
 		e := l.explain(t.Context(), url, "acme")
-		if got := fmt.Sprintf("%d %s %s", e.GetStatus(), e.GetAccount(), e.GetEnding()); got != want || e.GetAccount() == "" && len(e.GetSteps()) > 0 {
+		if got := fmt.Sprintf("%d %s %s", e.GetStatus(), e.GetAccount(), e.GetEnding()); got != want ||
+			e.GetAccount() == "" && len(e.GetSteps()) > 0 {
 			t.Errorf("%s, for acme:\ngot  %s\nwant %s", url, got, want)
 		}
 	}
@@ -115,8 +125,10 @@ func TestAnswersComeInTime(t *testing.T) {
 	all["urlEndpoints/acme/default"].(*topologyv1.UrlEndpoint).WalkDeadline = minute
 	l.step(true, all)
 	for name, ask := range map[string]*edgev1.Ask{
-		"explain":     {Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: "http://shared.test/acme/x"}}},
-		"test-origin": {Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{Origin: files, Path: "/x"}}},
+		"explain": {Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: "http://shared.test/acme/x"}}},
+		"test-origin": {Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
+			Origin: files, Path: "/x",
+		}}},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		a := l.answer(ctx, ask)
@@ -128,7 +140,8 @@ func TestAnswersComeInTime(t *testing.T) {
 		if steps := a.GetExplain().GetSteps(); len(steps) == 2 {
 			step = steps[1]
 		}
-		if step.GetReason() != "timeout" || step.GetDetail() != "no answer within the time that there was to ask" || step.GetAdvice() != "have the origin answer sooner" {
+		if step.GetReason() != "timeout" || step.GetDetail() != "no answer within the time that there was to ask" ||
+			step.GetAdvice() != "have the origin answer sooner" {
 			t.Errorf("%s: %v", name, a)
 		}
 	}

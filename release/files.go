@@ -32,7 +32,8 @@ func (f *file) read() ([]byte, error) {
 
 // name is that of a file of the release.
 func (r *release) name(p platform, ending string) string {
-	return filepath.Join(r.out, fmt.Sprintf("edgewalk_%s_%s_%s%s", strings.TrimPrefix(r.version, "v"), p.os, p.arch, ending))
+	return filepath.Join(r.out,
+		fmt.Sprintf("edgewalk_%s_%s_%s%s", strings.TrimPrefix(r.version, "v"), p.os, p.arch, ending))
 }
 
 // archive writes the program with its manuals, units and examples.
@@ -89,7 +90,10 @@ func writeTar(w io.Writer, content []file, at time.Time) error {
 		if err != nil {
 			return err
 		}
-		header := &tar.Header{Name: f.name, Mode: int64(f.mode), Size: int64(len(text)), ModTime: at, Typeflag: tar.TypeReg, Format: tar.FormatPAX}
+		header := &tar.Header{
+			Name: f.name, Mode: int64(f.mode), Size: int64(len(text)), ModTime: at, Typeflag: tar.TypeReg,
+			Format: tar.FormatPAX,
+		}
 		if err := archive.WriteHeader(header); err != nil {
 			return err
 		}

@@ -77,7 +77,8 @@ func run(ctx context.Context, args []string) error {
 	return r.make(ctx)
 }
 
-// describe asks git what is released. A checkout with changes has no commit that says what is in it.
+// describe asks git what is released. A checkout with changes has no commit that says what is in
+// it.
 func (r *release) describe(ctx context.Context) error {
 	changed, err := r.git(ctx, "status", "--porcelain")
 	if err != nil {

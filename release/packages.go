@@ -43,7 +43,8 @@ func (r *release) packages(b build, manuals []string) error {
 		if err := nfpm.PrepareForPackager(info, format); err != nil {
 			return err
 		}
-		err = writeFile(filepath.Join(r.out, packager.ConventionalFileName(info)), func(w io.Writer) error { return packager.Package(info, w) })
+		err = writeFile(filepath.Join(r.out, packager.ConventionalFileName(info)),
+			func(w io.Writer) error { return packager.Package(info, w) })
 		if err != nil {
 			return err
 		}
@@ -70,7 +71,10 @@ func (r *release) contents(b build, manuals []string) files.Contents {
 		at("LICENSE", "/usr/share/doc/edgewalk/copyright", files.TypeFile, 0o644),
 		at("README.md", "/usr/share/doc/edgewalk/README.md", files.TypeFile, 0o644),
 	}
-	for _, unit := range []string{"edgewalk-controlplane.service", "edgewalk-edgeagent.service", "edgewalk-edgeagent.socket", "edgewalk-edgeagent-tls.socket"} {
+	for _, unit := range []string{
+		"edgewalk-controlplane.service", "edgewalk-edgeagent.service", "edgewalk-edgeagent.socket",
+		"edgewalk-edgeagent-tls.socket",
+	} {
 		content = append(content, at("deploy/systemd/"+unit, "/usr/lib/systemd/system/"+unit, files.TypeFile, 0o644))
 	}
 	for _, page := range manuals {

@@ -62,7 +62,8 @@ func TestRelease(t *testing.T) {
 		}
 	})
 	t.Run("not twice into one folder", func(t *testing.T) {
-		if err := run(t.Context(), []string{"-root", clone, "-out", dist[0]}); err == nil || !strings.Contains(err.Error(), "not empty") {
+		if err := run(t.Context(), []string{"-root", clone, "-out", dist[0]}); err == nil ||
+			!strings.Contains(err.Error(), "not empty") {
 			t.Errorf("the error is %v", err)
 		}
 	})
@@ -145,7 +146,10 @@ func archiveRuns(t *testing.T, dist string) {
 	if says.Version != "v1.2.3-rc.1" || len(says.Commit) != 40 || says.Date == "" {
 		t.Errorf("the program says %s", out)
 	}
-	for _, name := range []string{"LICENSE", "README.md", "man/edgewalk-edgeagent.1", "deploy/systemd/edgewalk-edgeagent.service", "docs/limits.md"} {
+	for _, name := range []string{
+		"LICENSE", "README.md", "man/edgewalk-edgeagent.1", "deploy/systemd/edgewalk-edgeagent.service",
+		"docs/limits.md",
+	} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Error(err)
 		}
@@ -239,14 +243,21 @@ func debInstalls(t *testing.T, dist string) {
 	if out, err := exec.CommandContext(t.Context(), dpkg, "--extract", found[0], root).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if out, err := exec.CommandContext(t.Context(), filepath.Join(root, "usr/bin/edgewalk"), "--version").Output(); err != nil || !bytes.HasPrefix(out, []byte("edgewalk v1.2.3-rc.1 ")) {
+	if out, err := exec.CommandContext(
+		t.Context(), filepath.Join(root, "usr/bin/edgewalk"), "--version",
+	).Output(); err != nil || !bytes.HasPrefix(
+		out, []byte("edgewalk v1.2.3-rc.1 "),
+	) {
 		t.Errorf("%q, %v", out, err)
 	}
 	fields, err := exec.CommandContext(t.Context(), dpkg, "--field", found[0], "Version", "Conffiles").Output()
 	if err != nil || !strings.Contains(string(fields), "1.2.3~rc.1") {
 		t.Errorf("fields %q, %v", fields, err)
 	}
-	for _, name := range []string{"etc/edgewalk/edgeagent.env", "usr/lib/systemd/system/edgewalk-edgeagent.socket", "usr/share/man/man1/edgewalk.1"} {
+	for _, name := range []string{
+		"etc/edgewalk/edgeagent.env", "usr/lib/systemd/system/edgewalk-edgeagent.socket",
+		"usr/share/man/man1/edgewalk.1",
+	} {
 		if _, err := os.Stat(filepath.Join(root, name)); err != nil {
 			t.Error(err)
 		}

@@ -68,7 +68,9 @@ func component(module *debug.Module) (cdx.Component, error) {
 		module = module.Replace
 	}
 	purl := "pkg:golang/" + module.Path + "@" + module.Version
-	c := cdx.Component{BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: module.Path, Version: module.Version, PackageURL: purl}
+	c := cdx.Component{
+		BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: module.Path, Version: module.Version, PackageURL: purl,
+	}
 	sum, ok := strings.CutPrefix(module.Sum, "h1:")
 	if !ok {
 		return c, fmt.Errorf("module %s has no checksum", module.Path)

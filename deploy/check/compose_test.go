@@ -44,8 +44,8 @@ func checkFlags(t *testing.T, args []string) {
 	}
 }
 
-// The compose file is one by the specification, starts daemons with flags that they have, and mounts
-// files that are there.
+// The compose file is one by the specification, starts daemons with flags that they have, and
+// mounts files that are there.
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	options, err := cli.NewProjectOptions([]string{"../compose/compose.yaml"})
@@ -101,7 +101,8 @@ func TestComposeSecrets(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		for name, form := range map[string]string{
-			"admin-tokens": `^[0-9a-f]{64}$`, "edge-tokens": `^[0-9a-f]{64}$`, "secret-key": `^edgewalk-key-1:[\w-]{43}\n$`,
+			"admin-tokens": `^[0-9a-f]{64}$`, "edge-tokens": `^[0-9a-f]{64}$`,
+			"secret-key": `^edgewalk-key-1:[\w-]{43}\n$`,
 		} {
 			text, err := os.ReadFile(filepath.Join(dir, "secrets", name))
 			if err != nil {

@@ -32,7 +32,8 @@ func render(values settings) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	all, err := util.ToRenderValues(loaded, values, common.ReleaseOptions{Name: "shop", Namespace: "web", IsInstall: true}, nil)
+	all, err := util.ToRenderValues(loaded, values,
+		common.ReleaseOptions{Name: "shop", Namespace: "web", IsInstall: true}, nil)
 	if err != nil {
 		return "", err
 	}
@@ -87,7 +88,8 @@ func decode(t *testing.T, text string) (kinds map[string]int, args map[string][]
 		if set, ok := into.(*appsv1.StatefulSet); ok {
 			container := set.Spec.Template.Spec.Containers[0]
 			args[container.Name] = container.Args
-			if set.Spec.Selector.MatchLabels["app.kubernetes.io/name"] != set.Spec.Template.Labels["app.kubernetes.io/name"] {
+			const label = "app.kubernetes.io/name"
+			if set.Spec.Selector.MatchLabels[label] != set.Spec.Template.Labels[label] {
 				t.Errorf("%s does not select its pods", set.Name)
 			}
 			mounted := map[string]bool{}
@@ -108,14 +110,18 @@ func decode(t *testing.T, text string) (kinds map[string]int, args map[string][]
 func TestChart(t *testing.T) {
 	t.Parallel()
 	secured := settings{
-		"tls": settings{"secretName": "cp-tls"}, "serviceMonitor": settings{"enabled": true, "labels": settings{"release": "prometheus"}},
+		"tls":            settings{"secretName": "cp-tls"},
+		"serviceMonitor": settings{"enabled": true, "labels": settings{"release": "prometheus"}},
 		"controlplane": settings{
-			"replicas": 2, "mediaUrl": "s3://media?region=eu-central-1", "etcd": settings{"endpoints": []any{"https://etcd-0:2379", "https://etcd-1:2379"}},
-			"extraArgs": []any{"--canary-region=eu"}, "tolerations": []any{settings{"key": "dedicated", "operator": "Exists"}},
+			"replicas": 2, "mediaUrl": "s3://media?region=eu-central-1",
+			"etcd":        settings{"endpoints": []any{"https://etcd-0:2379", "https://etcd-1:2379"}},
+			"extraArgs":   []any{"--canary-region=eu"},
+			"tolerations": []any{settings{"key": "dedicated", "operator": "Exists"}},
 		},
 		"edge": settings{
-			"tlsSecretName": "site-tls", "region": "eu", "allowPrivateOrigins": true, "nodeSelector": settings{"disk": "nvme"},
-			"storage": settings{"size": "100Gi", "className": "local-nvme"},
+			"tlsSecretName": "site-tls", "region": "eu", "allowPrivateOrigins": true,
+			"nodeSelector": settings{"disk": "nvme"},
+			"storage":      settings{"size": "100Gi", "className": "local-nvme"},
 		},
 	}
 	for _, c := range []struct {
@@ -125,18 +131,28 @@ func TestChart(t *testing.T) {
 		args   map[string][]string
 	}{
 		{
-			"small", insecure, map[string]int{"StatefulSet": 2, "Service": 4, "PodDisruptionBudget": 1, "NetworkPolicy": 2},
+			"small", insecure,
+			map[string]int{"StatefulSet": 2, "Service": 4, "PodDisruptionBudget": 1, "NetworkPolicy": 2},
 			map[string][]string{
 				"controlplane": {"--insecure-listen", "--media-advertise-url=http://shop-controlplane.web.svc:7073", "--secret-key-file=/etc/edgewalk/secrets/secret-key"},
-				"edge":         {"--control-plane=shop-controlplane.web.svc:7071", "--cache-size=50GiB", "--id=$(POD_NAME)"},
+				"edge": {
+					"--control-plane=shop-controlplane.web.svc:7071", "--cache-size=50GiB", "--id=$(POD_NAME)",
+				},
 			},
 		},
 		{
 			"secured", secured,
-			map[string]int{"StatefulSet": 2, "Service": 4, "PodDisruptionBudget": 2, "NetworkPolicy": 2, "ServiceMonitor": 2},
+			map[string]int{
+				"StatefulSet": 2, "Service": 4, "PodDisruptionBudget": 2, "NetworkPolicy": 2, "ServiceMonitor": 2,
+			},
 			map[string][]string{
-				"controlplane": {"--tls-cert=/etc/edgewalk/tls/tls.crt", "--etcd-endpoints=https://etcd-0:2379,https://etcd-1:2379", "--canary-region=eu"},
-				"edge":         {"--ca=/etc/edgewalk/ca/ca.crt", "--https-addr=:8443", "--allow-private-origins", "--region=eu"},
+				"controlplane": {
+					"--tls-cert=/etc/edgewalk/tls/tls.crt", "--etcd-endpoints=https://etcd-0:2379,https://etcd-1:2379",
+					"--canary-region=eu",
+				},
+				"edge": {
+					"--ca=/etc/edgewalk/ca/ca.crt", "--https-addr=:8443", "--allow-private-origins", "--region=eu",
+				},
 			},
 		},
 	} {
@@ -174,7 +190,11 @@ func TestChartRefuses(t *testing.T) {
 			settings{"insecureListen": true, "controlplane": settings{"replicas": 2}}, "controlplane.etcd.endpoints",
 		},
 		"several with a media folder": {
-			settings{"insecureListen": true, "controlplane": settings{"replicas": 2, "etcd": settings{"endpoints": []any{"http://e:2379"}}}}, "controlplane.mediaUrl",
+			settings{
+				"insecureListen": true,
+				"controlplane":   settings{"replicas": 2, "etcd": settings{"endpoints": []any{"http://e:2379"}}},
+			},
+			"controlplane.mediaUrl",
 		},
 		"a value that is none": {settings{"insecureListen": true, "edge": settings{"replica": 3}}, "replica"},
 		"a size that is none":  {settings{"insecureListen": true, "edge": settings{"cacheSize": "50 GB"}}, "cacheSize"},

@@ -1,5 +1,5 @@
-// Package bearer reads files of bearer tokens (RFC 6750), and reads them again when they change, so that a token is
-// replaced without a restart.
+// Package bearer reads files of bearer tokens (RFC 6750), and reads them again when they change, so
+// that a token is replaced without a restart.
 package bearer
 
 import (
@@ -16,8 +16,9 @@ import (
 // lookEvery is how often a token file is looked at for a change.
 const lookEvery = time.Second
 
-// Tokens are those of a file, one a line; empty lines and those that begin with # do not count. A changed file counts
-// within a second; while it cannot be read, or has no token, the last ones stay.
+// Tokens are those of a file, one a line; empty lines and those that begin with # do not count. A
+// changed file counts within a second; while it cannot be read, or has no token, the last ones
+// stay.
 type Tokens struct {
 	path string
 	log  *slog.Logger
@@ -84,8 +85,8 @@ func (t *Tokens) First() string {
 	return t.first
 }
 
-// Accept reports whether one of the values of an Authorization field presents a token of the file. The time it takes
-// depends on nothing but the number of tokens.
+// Accept reports whether one of the values of an Authorization field presents a token of the file.
+// The time it takes depends on nothing but the number of tokens.
 func (t *Tokens) Accept(authorization ...string) bool {
 	for _, value := range authorization {
 		scheme, token, _ := strings.Cut(value, " ")

@@ -53,8 +53,8 @@ func TestLoadWantsAToken(t *testing.T) {
 	}
 }
 
-// A token is replaced in three steps, of which none turns anybody away: the new one beside the old one where tokens are
-// asked for, the new one where it is presented, the old one away.
+// A token is replaced in three steps, of which none turns anybody away: the new one beside the old
+// one where tokens are asked for, the new one where it is presented, the old one away.
 func TestAFileMayChange(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "tokens")

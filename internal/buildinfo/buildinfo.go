@@ -15,10 +15,11 @@ var version string
 
 // Info describes a build.
 type Info struct {
-	// Version is that of the release, such as `v1.4.0`, or what `git describe` says; `unknown` without one.
+	// Version is that of the release, such as `v1.4.0`, or what `git describe` says; `unknown`
+	// without one.
 	Version string `json:"version" yaml:"version"`
-	// Commit is the commit that was built, in hex; with `-dirty` when files had changed since. Empty when it was not
-	// built from a checkout.
+	// Commit is the commit that was built, in hex; with `-dirty` when files had changed since.
+	// Empty when it was not built from a checkout.
 	Commit string `json:"commit,omitempty" yaml:"commit,omitempty"`
 	// Date is when the commit was made, in RFC 3339. Empty as Commit is.
 	Date string `json:"date,omitempty" yaml:"date,omitempty"`

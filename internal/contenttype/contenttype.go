@@ -1,7 +1,8 @@
 // Package contenttype says what a file is by the extension of its path.
 //
-// The table is fixed, so that every replica and every edge answers alike; the machines' own tables differ. It never looks at
-// the file's bytes: what a caller does about a path that tells nothing is the caller's business.
+// The table is fixed, so that every replica and every edge answers alike; the machines' own tables
+// differ. It never looks at the file's bytes: what a caller does about a path that tells nothing is
+// the caller's business.
 package contenttype
 
 import (
@@ -9,7 +10,8 @@ import (
 	"strings"
 )
 
-// Of returns the media type for a path, false if its extension tells none. The extension counts in any case of letters.
+// Of returns the media type for a path, false if its extension tells none. The extension counts in
+// any case of letters.
 func Of(filePath string) (mediaType string, ok bool) {
 	mediaType, ok = extensions[strings.ToLower(path.Ext(filePath))]
 	return mediaType, ok

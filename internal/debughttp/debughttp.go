@@ -24,10 +24,12 @@ func CheckAddress(address string) error {
 	return nil
 }
 
-// headerTimeout bounds how long a request may take to come. Profiles take as long as they are asked for.
+// headerTimeout bounds how long a request may take to come. Profiles take as long as they are asked
+// for.
 const headerTimeout = 5 * time.Second
 
-// Serve answers at a listener until ctx ends: /debug/pprof/ and, with what state writes, /debug/state.
+// Serve answers at a listener until ctx ends: /debug/pprof/ and, with what state writes,
+// /debug/state.
 func Serve(ctx context.Context, l net.Listener, state func(io.Writer)) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -52,7 +52,9 @@ func TestServe(t *testing.T) {
 
 func TestCheckAddress(t *testing.T) {
 	t.Parallel()
-	for address, ok := range map[string]bool{"": true, "127.0.0.1:6060": true, "localhost:6060": true, ":6060": false, "10.0.0.1:6060": false} {
+	for address, ok := range map[string]bool{
+		"": true, "127.0.0.1:6060": true, "localhost:6060": true, ":6060": false, "10.0.0.1:6060": false,
+	} {
 		if err := CheckAddress(address); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)
 		}

@@ -9,8 +9,9 @@ func TestParse(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	for text, want := range map[string]time.Duration{
-		"0s": 0, "30s": 30 * time.Second, "10m": 10 * time.Minute, "1h30m": 90 * time.Minute, "1d": day, "0.5d": 12 * time.Hour,
-		"1d12h": 36 * time.Hour, "30d": 30 * day, "-1d": -day, "250ms": 250 * time.Millisecond, "86400s": day,
+		"0s": 0, "30s": 30 * time.Second, "10m": 10 * time.Minute, "1h30m": 90 * time.Minute, "1d": day,
+		"0.5d": 12 * time.Hour, "1d12h": 36 * time.Hour, "30d": 30 * day, "-1d": -day, "250ms": 250 * time.Millisecond,
+		"86400s": day,
 	} {
 		got, err := Parse(text)
 		if err != nil || got != want {
@@ -20,7 +21,9 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q is written as %q, which is %v, %v", text, String(got), again, err)
 		}
 	}
-	for _, text := range []string{"", "soon", "10", "1w", "d", "1dd", "1d-1h", "1e3d", "NaNd", "99999d", "1d1", "-1d1h"} {
+	for _, text := range []string{
+		"", "soon", "10", "1w", "d", "1dd", "1d-1h", "1e3d", "NaNd", "99999d", "1d1", "-1d1h",
+	} {
 		if got, err := Parse(text); err == nil {
 			t.Errorf("%q: %v, want an error", text, got)
 		}

@@ -45,7 +45,9 @@ func JSON(path string) string {
 // Typed is the JSON path of a field of a request without the field that carries the resource, which
 // nobody types: `origin.web.base_url` becomes `web.baseUrl`.
 func Typed(path string) string {
-	for _, carrier := range []string{"manifest.", "account.", "origin.", "url_endpoint.", "custom_domain.", "start.", "media_file.", "purge."} {
+	for _, carrier := range []string{
+		"manifest.", "account.", "origin.", "url_endpoint.", "custom_domain.", "start.", "media_file.", "purge.",
+	} {
 		path = strings.TrimPrefix(path, carrier)
 	}
 	return JSON(path)

@@ -13,6 +13,7 @@ import (
 // A file is one Go source, by its slash-separated path from the repository's root.
 type file struct {
 	path string
+	src  string
 	fset *token.FileSet
 	ast  *ast.File
 }
@@ -28,7 +29,7 @@ func parse(path string, src []byte) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{path: path, fset: fset, ast: tree}, nil
+	return &file{path: path, src: string(src), fset: fset, ast: tree}, nil
 }
 
 func (f *file) isTest() bool      { return strings.HasSuffix(f.path, "_test.go") }
@@ -85,7 +86,8 @@ const (
 func (f *file) uses(importPath string, where scope, match func(symbol string) bool) []finding {
 	var found []finding
 	ast.Inspect(f.ast, func(n ast.Node) bool {
-		if call, ok := n.(*ast.CallExpr); ok && where == outsideSynctest && f.selects(call.Fun, "testing/synctest", "Test") {
+		if call, ok := n.(*ast.CallExpr); ok && where == outsideSynctest &&
+			f.selects(call.Fun, "testing/synctest", "Test") {
 			return false
 		}
 		if sel, ok := n.(*ast.SelectorExpr); ok && match(sel.Sel.Name) && f.selects(sel, importPath, sel.Sel.Name) {

@@ -39,7 +39,8 @@ func TestEveryPackageHasAComment(t *testing.T) {
 			continue
 		}
 		doc := f.ast.Doc.Text()
-		commented[folder] = commented[folder] || doc != "" && (f.ast.Name.Name == "main" || strings.HasPrefix(doc, "Package "+f.ast.Name.Name+" "))
+		commented[folder] = commented[folder] ||
+			doc != "" && (f.ast.Name.Name == "main" || strings.HasPrefix(doc, "Package "+f.ast.Name.Name+" "))
 	}
 	for folder, ok := range commented {
 		if !ok {
@@ -85,7 +86,8 @@ func read(t *testing.T) []*file {
 	return files
 }
 
-// walk visits what the go command would: neither testdata nor what begins with a dot or an underscore.
+// walk visits what the go command would: neither testdata nor what begins with a dot or an
+// underscore.
 func walk(t *testing.T, visit func(path string, d fs.DirEntry)) {
 	t.Helper()
 	err := fs.WalkDir(os.DirFS(root), ".", func(p string, d fs.DirEntry, err error) error {

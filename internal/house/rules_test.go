@@ -12,7 +12,8 @@ const module = "github.com/edgewalk/edgewalk"
 
 // hitPath is what answers a hit, behind the front that read it.
 var hitPath = []string{
-	"edgeagent/internal/edgehttp", "edgeagent/internal/field", "edgeagent/internal/front", "edgeagent/internal/httpcache", "edgeagent/internal/objects", "edgeagent/internal/purges",
+	"edgeagent/internal/edgehttp", "edgeagent/internal/field", "edgeagent/internal/front",
+	"edgeagent/internal/httpcache", "edgeagent/internal/objects", "edgeagent/internal/purges",
 	"edgeagent/internal/rfc9111", "edgeagent/internal/route",
 }
 
@@ -38,7 +39,8 @@ var rules = []rule{
 		name:   "pure packages never ask the time",
 		reason: "topology, rules and rfc9111 give the same answer to the same arguments; now is one of them",
 		check: func(f *file) []finding {
-			if f.isTest() || !f.under("internal/topology", "controlplane/internal/rules", "edgeagent/internal/rfc9111") {
+			if f.isTest() ||
+				!f.under("internal/topology", "controlplane/internal/rules", "edgeagent/internal/rfc9111") {
 				return nil
 			}
 			asks := []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", "NewTicker", "Sleep", "Tick"}
@@ -53,7 +55,8 @@ var rules = []rule{
 				return nil
 			}
 			return f.uses("net/http", everywhere, func(symbol string) bool {
-				return symbol != "TimeFormat" && !strings.HasPrefix(symbol, "Status") && !strings.HasPrefix(symbol, "Method")
+				return symbol != "TimeFormat" && !strings.HasPrefix(symbol, "Status") &&
+					!strings.HasPrefix(symbol, "Method")
 			})
 		},
 	},
@@ -71,6 +74,12 @@ var rules = []rule{
 			}
 			return nil
 		},
+	},
+	{
+		name: "lines fit",
+		reason: "two files side by side fit on a screen: comments take 100 columns at most, code 120, a tab being 4; " +
+			"a line may be longer by one literal of more than 60 columns, or by one word of a comment",
+		check: checkWidths,
 	},
 	{
 		name:   "nothing left for later",
@@ -96,10 +105,12 @@ var rules = []rule{
 			var found []finding
 			for n := range ast.Preorder(f.ast) {
 				call, ok := n.(*ast.CallExpr)
-				if !ok || len(call.Args) == 0 || !(f.selects(call.Fun, "fmt", "Errorf") || f.selects(call.Fun, "errors", "New")) {
+				if !ok || len(call.Args) == 0 ||
+					!(f.selects(call.Fun, "fmt", "Errorf") || f.selects(call.Fun, "errors", "New")) {
 					continue
 				}
-				if text, ok := call.Args[0].(*ast.BasicLit); ok && strings.HasPrefix(strings.ToLower(text.Value[1:]), "failed to") {
+				if text, ok := call.Args[0].(*ast.BasicLit); ok &&
+					strings.HasPrefix(strings.ToLower(text.Value[1:]), "failed to") {
 					found = append(found, f.at(text, text.Value))
 				}
 			}

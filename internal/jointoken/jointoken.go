@@ -1,5 +1,5 @@
-// Package jointoken is the text of the tokens with which edges join. Control planes make them, edges present them; what they are
-// good for is the business of both.
+// Package jointoken is the text of the tokens with which edges join. Control planes make them,
+// edges present them; what they are good for is the business of both.
 package jointoken
 
 import (
@@ -12,14 +12,15 @@ import (
 	"strings"
 )
 
-// Token is a join token. Its text is `ewj1_{id}_{secret}_{authority}_{sum}`, in lower case, so that a word of it is found by
-// scanners for secrets, and one that was cut or mistyped is told at once.
+// Token is a join token. Its text is `ewj1_{id}_{secret}_{authority}_{sum}`, in lower case, so that
+// a word of it is found by scanners for secrets, and one that was cut or mistyped is told at once.
 type Token struct {
 	// ID names the token. It is no secret.
 	ID string
 	// Secret is what its holder knows, 160 random bits.
 	Secret [20]byte
-	// Authority is the SHA-256 of the certificate of the authority that the control planes are known by.
+	// Authority is the SHA-256 of the certificate of the authority that the control planes are
+	// known by.
 	Authority [sha256.Size]byte
 }
 
@@ -60,7 +61,8 @@ func Parse(s string) (Token, error) {
 		return Token{}, ErrMalformed
 	}
 	t := Token{ID: parts[1]}
-	if !decode(t.Secret[:], parts[2]) || !decode(t.Authority[:], parts[3]) || strings.Trim(t.ID, "abcdefghijklmnopqrstuvwxyz234567") != "" {
+	if !decode(t.Secret[:], parts[2]) || !decode(t.Authority[:], parts[3]) ||
+		strings.Trim(t.ID, "abcdefghijklmnopqrstuvwxyz234567") != "" {
 		return Token{}, ErrMalformed
 	}
 	return t, nil
@@ -74,8 +76,9 @@ func decode(to []byte, s string) bool {
 	return err == nil && n == len(to)
 }
 
-// ServerName is the name that control planes answer to under an authority: what edges ask for in the handshake (RFC 6066 3), and
-// what the certificate that they are shown is for. It lies below a domain for private use, so that no other authority signs it.
+// ServerName is the name that control planes answer to under an authority: what edges ask for in
+// the handshake (RFC 6066 3), and what the certificate that they are shown is for. It lies below a
+// domain for private use, so that no other authority signs it.
 func ServerName(authority [sha256.Size]byte) string {
 	const digits = "0123456789abcdef"
 	var name [16]byte

@@ -28,7 +28,8 @@ func IP(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// Places are how many connections, or calls, there may be at a time: Max, and PerClient of one client.
+// Places are how many connections, or calls, there may be at a time: Max, and PerClient of one
+// client.
 type Places struct {
 	Max, PerClient int
 	// Exempt are addresses that many clients share, so that PerClient does not count for them.

@@ -1,5 +1,6 @@
-// Package listen opens sockets so that an operator knows what to change when one cannot be had, bounds their connections, and
-// tells the addresses that only this machine can reach. What is served there is its callers' business.
+// Package listen opens sockets so that an operator knows what to change when one cannot be had,
+// bounds their connections, and tells the addresses that only this machine can reach. What is
+// served there is its callers' business.
 package listen
 
 import (
@@ -12,8 +13,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/systemd"
 )
 
-// Open listens at address, `host:port`; port 0 picks a free one. `systemd:NAME` is a socket that systemd has opened. An error
-// names flag, where the address came from.
+// Open listens at address, `host:port`; port 0 picks a free one. `systemd:NAME` is a socket that
+// systemd has opened. An error names flag, where the address came from.
 func Open(flag, address string) (net.Listener, error) {
 	if systemd.Names(address) {
 		l, err := systemd.Listener(address)
@@ -42,8 +43,8 @@ func WithPort(address, port string) string {
 	return net.JoinHostPort(strings.Trim(address, "[]"), port)
 }
 
-// Loopback reports whether address, with or without a port, is one that only this machine reaches. A name other than
-// localhost may be anything.
+// Loopback reports whether address, with or without a port, is one that only this machine reaches.
+// A name other than localhost may be anything.
 func Loopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

@@ -106,7 +106,9 @@ func DecodeMessage(text string, m proto.Message) (*Document, error) {
 	if len(w.errors) > 0 {
 		return nil, w.errors
 	}
-	if err := (protoyaml.UnmarshalOptions{CustomUnmarshaler: durations{}}).Unmarshal([]byte(text), d.Message); err != nil {
+	if err := (protoyaml.UnmarshalOptions{CustomUnmarshaler: durations{}}).Unmarshal(
+		[]byte(text), d.Message,
+	); err != nil {
 		return nil, d.fromProtoyaml(err)
 	}
 	return d, nil
@@ -161,7 +163,11 @@ func parse(text, what string) (*yaml.Node, *Error) {
 	}
 	switch err := dec.Decode(&second); {
 	case err == nil:
-		return nil, &Error{Position: Position{Line: second.Line, Column: second.Column}, Text: "a second document begins here; a " + what + " is one"}
+		return nil,
+			&Error{
+				Position: Position{Line: second.Line, Column: second.Column},
+				Text:     "a second document begins here; a " + what + " is one",
+			}
 	case !errors.Is(err, io.EOF):
 		return nil, fromYAML(text, err)
 	}

@@ -45,7 +45,8 @@ func (d *differ) message(before, after protoreflect.Message, path string) {
 			n := len(d.changes)
 			d.message(before.Get(f).Message(), after.Get(f).Message(), p)
 			if len(d.changes) == n {
-				d.add(p, fieldJSON(before, f), fieldJSON(after, f)) // Only one of them has the message, and it is empty.
+				// Only one of them has the message, and it is empty.
+				d.add(p, fieldJSON(before, f), fieldJSON(after, f))
 			}
 		default:
 			d.add(p, fieldJSON(before, f), fieldJSON(after, f))

@@ -23,7 +23,8 @@ type walker struct {
 }
 
 func (w *walker) fail(n *yaml.Node, field, format string, args ...any) {
-	w.errors = append(w.errors, &Error{Position: Position{n.Line, n.Column}, Field: field, Text: fmt.Sprintf(format, args...)})
+	w.errors = append(w.errors,
+		&Error{Position: Position{n.Line, n.Column}, Field: field, Text: fmt.Sprintf(format, args...)})
 }
 
 // value reports whether a node may stand where a value is wanted.
@@ -145,7 +146,8 @@ func valueNames(e protoreflect.EnumDescriptor) (names []string) {
 // fieldNames are the names of the fields that a text may set.
 func fieldNames(d protoreflect.MessageDescriptor) (names []string) {
 	for i := range d.Fields().Len() {
-		if f := d.Fields().Get(i); d.ParentFile().Package() != "edgewalk.topology.v1" || f.Name() == "id" || !topology.OutputOnly(f.Name()) {
+		if f := d.Fields().Get(i); d.ParentFile().Package() != "edgewalk.topology.v1" || f.Name() == "id" ||
+			!topology.OutputOnly(f.Name()) {
 			names = append(names, f.JSONName())
 		}
 	}

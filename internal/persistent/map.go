@@ -1,4 +1,5 @@
-// Package persistent has a map that readers may keep for as long as they like while one writer goes on.
+// Package persistent has a map that readers may keep for as long as they like while one writer goes
+// on.
 package persistent
 
 import (
@@ -8,9 +9,10 @@ import (
 	"slices"
 )
 
-// Map is a persistent map from a value's key to the value: a change copies the nodes from the root to the entry and shares
-// the rest with what the map was before, which a copy of the Map still is. It is a compressed hash-array mapped prefix tree,
-// 32 entries wide (Steindorfer and Vinju, OOPSLA 2015), so a change costs about log32(n) small copies whatever the size.
+// Map is a persistent map from a value's key to the value: a change copies the nodes from the root
+// to the entry and shares the rest with what the map was before, which a copy of the Map still is.
+// It is a compressed hash-array mapped prefix tree, 32 entries wide (Steindorfer and Vinju, OOPSLA
+// 2015), so a change costs about log32(n) small copies whatever the size.
 type Map[V any] struct {
 	root *node[V]
 	// seed is a random one for each map, so that nobody can choose names that fall on one spot.
@@ -20,12 +22,13 @@ type Map[V any] struct {
 	len  int
 }
 
-// Batch marks the nodes that one run of changes has made. It may change those in place, since no reader has seen them yet:
-// nobody else reads the map before the last change of a batch. A batch is used with any number of maps.
+// Batch marks the nodes that one run of changes has made. It may change those in place, since no
+// reader has seen them yet: nobody else reads the map before the last change of a batch. A batch is
+// used with any number of maps.
 type Batch struct{ _ byte } // Not empty: pointers to distinct zero-size variables may be equal.
 
-// node holds, for each of 32 spots, an entry, a child, or nothing. Below maxShift the hash is used up, and values is a
-// plain list of entries whose hashes are equal.
+// node holds, for each of 32 spots, an entry, a child, or nothing. Below maxShift the hash is used
+// up, and values is a plain list of entries whose hashes are equal.
 type node[V any] struct {
 	batch        *Batch
 	leaves, kids uint32
@@ -150,7 +153,8 @@ func (t *Map[V]) putAt(n *node[V], batch *Batch, shift uint, h uint64, v V) *nod
 	return n
 }
 
-// Fill puts values into an empty map, in much less time than one after the other. Of a key that comes twice, the later stays.
+// Fill puts values into an empty map, in much less time than one after the other. Of a key that
+// comes twice, the later stays.
 func (t *Map[V]) Fill(batch *Batch, values []V) {
 	if len(values) == 0 {
 		return
@@ -167,8 +171,8 @@ type hashed[V any] struct {
 	value V
 }
 
-// fill returns the node of entries that are equal in the part of the hash below shift. It uses room, which is as long, to sort
-// them by the part that follows.
+// fill returns the node of entries that are equal in the part of the hash below shift. It uses
+// room, which is as long, to sort them by the part that follows.
 func (t *Map[V]) fill(batch *Batch, shift uint, entries, room []hashed[V]) *node[V] {
 	n := &node[V]{batch: batch}
 	if shift >= maxShift {
@@ -275,7 +279,8 @@ func (t *Map[V]) dropAt(n *node[V], batch *Batch, shift uint, h uint64, key stri
 		i := rank(n.kids, bit)
 		child := t.dropAt(n.children[i], batch, shift+shiftStep, h, key)
 		n.children[i] = child
-		// A child with a single entry gives it back, so that a map's shape, and its cost, depend on what it holds only.
+		// A child with a single entry gives it back, so that a map's shape, and its cost, depend on
+		// what it holds only.
 		if child == nil || child.kids == 0 && len(child.values) == 1 {
 			n.children = removed(n.children, i)
 			n.kids &^= bit
@@ -295,7 +300,10 @@ func (n *node[V]) own(batch *Batch) *node[V] {
 	if n.batch == batch {
 		return n
 	}
-	return &node[V]{batch: batch, leaves: n.leaves, kids: n.kids, values: slices.Clone(n.values), children: slices.Clone(n.children)}
+	return &node[V]{
+		batch: batch, leaves: n.leaves, kids: n.kids, values: slices.Clone(n.values),
+		children: slices.Clone(n.children),
+	}
 }
 
 func (n *node[V]) addLeaf(bit uint32, v V) {
@@ -308,7 +316,8 @@ func (n *node[V]) dropLeaf(bit uint32) {
 	n.leaves &^= bit
 }
 
-// inserted returns a copy that is exactly as long as it needs to be: a million nodes with room to grow are mostly room.
+// inserted returns a copy that is exactly as long as it needs to be: a million nodes with room to
+// grow are mostly room.
 func inserted[T any](s []T, i int, v T) []T {
 	grown := make([]T, len(s)+1)
 	copy(grown, s[:i])

@@ -103,7 +103,8 @@ func sameShape(t *testing.T, a, b *node[*entry]) {
 		}
 		return
 	}
-	if a.batch != b.batch || a.leaves != b.leaves || a.kids != b.kids || !slices.Equal(a.values, b.values) || len(a.children) != len(b.children) {
+	if a.batch != b.batch || a.leaves != b.leaves || a.kids != b.kids || !slices.Equal(a.values, b.values) ||
+		len(a.children) != len(b.children) {
 		t.Fatalf("a node is %+v, want %+v", a, b)
 	}
 	for i := range a.children {

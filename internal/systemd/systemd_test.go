@@ -67,7 +67,8 @@ func TestNotifyWithoutSystemd(t *testing.T) {
 	Notify(t.Context(), slog.New(slog.DiscardHandler), func() State { panic("asked for its state") })
 }
 
-// TestListener starts this test again as systemd would: with a socket as descriptor 3, and its name.
+// TestListener starts this test again as systemd would: with a socket as descriptor 3, and its
+// name.
 func TestListener(t *testing.T) {
 	if os.Getenv("LISTEN_FDNAMES") != "" {
 		activated(t)
@@ -85,7 +86,8 @@ func TestListener(t *testing.T) {
 	}
 	defer file.Close()
 	// The shell has the process id that LISTEN_PID must be, and keeps it by exec.
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0], "-test.run=^TestListener$", "-test.v")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0],
+		"-test.run=^TestListener$", "-test.v")
 	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=http")
 	cmd.ExtraFiles = []*os.File{file}
 	out, err := cmd.StdoutPipe()
@@ -95,7 +97,8 @@ func TestListener(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.Get("http://" + l.Addr().String() + "/") // It waits in the socket's queue until somebody accepts.
+	// It waits in the socket's queue until somebody accepts.
+	response, err := http.Get("http://" + l.Addr().String() + "/")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,14 +117,16 @@ func TestListener(t *testing.T) {
 }
 
 func activated(t *testing.T) {
-	if _, err := Listener("systemd:https"); err == nil || !strings.Contains(err.Error(), `no socket "https", but http:`) {
+	if _, err := Listener("systemd:https"); err == nil ||
+		!strings.Contains(err.Error(), `no socket "https", but http:`) {
 		t.Errorf("the error of a missing socket is %v", err)
 	}
 	l, err := Listener("systemd:http")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listener("systemd:http"); err == nil || !strings.Contains(err.Error(), "nor any other that is not in use") {
+	if _, err := Listener("systemd:http"); err == nil ||
+		!strings.Contains(err.Error(), "nor any other that is not in use") {
 		t.Errorf("the error of a socket that is in use is %v", err)
 	}
 	served := make(chan struct{})

@@ -73,8 +73,14 @@ func targets[B interface {
 func graph(title, help, unit string, queries ...query) *timeseries.PanelBuilder {
 	return targets(timeseries.NewPanelBuilder().Title(title).Description(help).Unit(unit).Datasource(source).
 		Min(0).LineWidth(1).FillOpacity(8).ShowPoints(common.VisibilityModeNever).
-		Legend(common.NewVizLegendOptionsBuilder().DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom).ShowLegend(true)).
-		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending)).
+		Legend(common.NewVizLegendOptionsBuilder().DisplayMode(common.LegendDisplayModeList).Placement(
+			common.LegendPlacementBottom,
+		).ShowLegend(
+			true,
+		)).
+		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(
+			common.SortOrderDescending,
+		)).
 		Span(8).Height(8), queries)
 }
 
@@ -106,7 +112,11 @@ func edges() *dashboard.DashboardBuilder {
 		WithPanel(number("Requests", "Requests a second.", units.RequestsPerSecond,
 			query{"sum(rate(edgewalk_edge_requests_total{" + on + "}[$__rate_interval]))", ""}, always(green))).
 		WithPanel(number("Hit ratio", "Share of files that came from the cache.", units.PercentUnit,
-			query{"sum(rate(edgewalk_edge_requests_total{" + on + "," + stored + "}[$__rate_interval])) / sum(rate(edgewalk_edge_requests_total{" + on + "," + files + "}[$__rate_interval]))", ""},
+			query{
+				"sum(rate(edgewalk_edge_requests_total{" + on + "," + stored +
+					"}[$__rate_interval])) / sum(rate(edgewalk_edge_requests_total{" + on + "," + files + "}[$__rate_interval]))",
+				"",
+			},
 			always(red), from(0.5, yellow), from(0.8, green))).
 		WithPanel(number("Errors", "Share of requests whose file nobody could find out about.", units.PercentUnit,
 			query{"sum(rate(edgewalk_edge_requests_total{" + on + `,outcome="error"}[$__rate_interval])) / sum(rate(edgewalk_edge_requests_total{` + on + "}[$__rate_interval]))", ""},
@@ -116,11 +126,15 @@ func edges() *dashboard.DashboardBuilder {
 		WithPanel(number("Origins left alone", "Origins that did not answer.", units.Short,
 			query{`max(edgewalk_origin_breakers{` + on + `,state="open"})`, ""}, always(green), from(1, red))).
 		WithPanel(number("Oldest topology", "How long the edge that has waited longest has heard nothing of changes.", units.Seconds,
-			query{"max(edgewalk_edge_config_age_seconds{" + on + "})", ""}, always(green), from(60, yellow), from(300, red))).
+			query{"max(edgewalk_edge_config_age_seconds{" + on + "})", ""}, always(green), from(60, yellow),
+			from(300, red))).
 		WithRow(dashboard.NewRowBuilder("Requests")).
 		WithPanel(graph("By outcome", "What became of requests.", units.RequestsPerSecond,
-			query{"sum by (outcome) (rate(edgewalk_edge_requests_total{" + on + "}[$__rate_interval]))", "{{outcome}}"})).
-		WithPanel(graph("Time of hits and misses, 99th percentile", "From a request's head to the end of its reply.", units.Seconds,
+			query{
+				"sum by (outcome) (rate(edgewalk_edge_requests_total{" + on + "}[$__rate_interval]))", "{{outcome}}",
+			})).
+		WithPanel(graph("Time of hits and misses, 99th percentile", "From a request's head to the end of its reply.",
+			units.Seconds,
 			query{`histogram_quantile(0.99, sum by (outcome, le) (rate(edgewalk_edge_request_duration_seconds_bucket{` + on + `,outcome=~"hit|miss|error"}[$__rate_interval])))`, "{{outcome}}"})).
 		WithPanel(graph("Refused", "Requests and connections that were turned away, by bound.", units.RequestsPerSecond,
 			query{"sum by (reason) (rate(edgewalk_edge_refused_total{" + on + "}[$__rate_interval]))", "{{reason}}"})).
@@ -129,19 +143,29 @@ func edges() *dashboard.DashboardBuilder {
 		WithPanel(graph("Sent by edge", "Bytes of bodies a second.", units.BytesPerSecondSI,
 			query{"sum by (instance) (rate(edgewalk_edge_response_bytes_total{" + on + "}[$__rate_interval]))", "{{instance}}"})).
 		WithPanel(graph("In flight", "Requests that are being answered, and files that are being fetched.", units.Short,
-			query{"sum(edgewalk_edge_requests_in_flight{" + on + "})", "requests"}, query{"sum(edgewalk_cache_fills_running{" + on + "})", "fills"})).
+			query{"sum(edgewalk_edge_requests_in_flight{" + on + "})", "requests"},
+			query{"sum(edgewalk_cache_fills_running{" + on + "})", "fills"})).
 		WithRow(dashboard.NewRowBuilder("Origins")).
-		WithPanel(graph("Time to the first byte, 99th percentile", "By kind of origin, retries and redirects included.", units.Seconds,
+		WithPanel(graph("Time to the first byte, 99th percentile", "By kind of origin, retries and redirects included.",
+			units.Seconds,
 			query{"histogram_quantile(0.99, sum by (kind, le) (rate(edgewalk_origin_request_duration_seconds_bucket{" + on + "}[$__rate_interval])))", "{{kind}}"})).
 		WithPanel(graph("Steps of walks", "What origins said.", units.RequestsPerSecond,
-			query{"sum by (kind, outcome) (rate(edgewalk_walk_steps_total{" + on + "}[$__rate_interval]))", "{{kind}} {{outcome}}"})).
+			query{
+				"sum by (kind, outcome) (rate(edgewalk_walk_steps_total{" + on + "}[$__rate_interval]))",
+				"{{kind}} {{outcome}}",
+			})).
 		WithPanel(graph("Failures", "Steps that answered nothing, by reason.", units.RequestsPerSecond,
-			query{`sum by (kind, reason) (rate(edgewalk_walk_steps_total{` + on + `,outcome="inconclusive"}[$__rate_interval]))`, "{{kind}} {{reason}}"})).
+			query{
+				`sum by (kind, reason) (rate(edgewalk_walk_steps_total{` + on +
+					`,outcome="inconclusive"}[$__rate_interval]))`,
+				"{{kind}} {{reason}}",
+			})).
 		WithRow(dashboard.NewRowBuilder("Cache and topology")).
 		WithPanel(graph("Disk", "What the cache has of what it may have.", units.PercentUnit,
 			query{"edgewalk_cache_bytes{" + on + "} / edgewalk_cache_limit_bytes{" + on + "}", "{{instance}}"}).Max(1)).
 		WithPanel(graph("Objects and evictions", "Objects stored, and how many a second make room.", units.Short,
-			query{"sum(edgewalk_cache_objects{" + on + "})", "objects"}, query{"sum(rate(edgewalk_cache_evictions_total{" + on + "}[$__rate_interval]))", "evictions a second"})).
+			query{"sum(edgewalk_cache_objects{" + on + "})", "objects"},
+			query{"sum(rate(edgewalk_cache_evictions_total{" + on + "}[$__rate_interval]))", "evictions a second"})).
 		WithPanel(graph("Revision", "Edges that are behind are below the others.", units.Short,
 			query{"edgewalk_edge_config_revision{" + on + "}", "{{instance}}"}))
 }
@@ -158,22 +182,30 @@ func controlPlane() *dashboard.DashboardBuilder {
 		WithPanel(number("Changes refused", "Edges that go on with an older version of something.", units.Short,
 			query{`max(edgewalk_controlplane_edges{` + on + `,state="rejecting"})`, ""}, always(green), from(1, red))).
 		WithPanel(number("In step with etcd", "Time since this was known.", units.Seconds,
-			query{"max(edgewalk_controlplane_staleness_seconds{" + on + "})", ""}, always(green), from(15, yellow), from(60, red))).
+			query{"max(edgewalk_controlplane_staleness_seconds{" + on + "})", ""}, always(green), from(15, yellow),
+			from(60, red))).
 		WithPanel(number("etcd's quota", "What is used of it.", units.PercentUnit,
-			query{"max(edgewalk_store_size_bytes{" + on + "} / (edgewalk_store_quota_bytes{" + on + "} > 0))", ""}, always(green), from(0.6, yellow), from(0.8, red))).
+			query{"max(edgewalk_store_size_bytes{" + on + "} / (edgewalk_store_quota_bytes{" + on + "} > 0))", ""},
+			always(green), from(0.6, yellow), from(0.8, red))).
 		WithRow(dashboard.NewRowBuilder("Changes")).
 		WithPanel(graph("Writes", "Writes of accounts by how they ended.", units.OpsPerSecond,
 			query{"sum by (result) (rate(edgewalk_store_writes_total{" + on + "}[$__rate_interval]))", "{{result}}"})).
-		WithPanel(graph("From a change to an edge", "From taking a change in to an edge's acknowledgement.", units.Seconds,
+		WithPanel(graph("From a change to an edge", "From taking a change in to an edge's acknowledgement.",
+			units.Seconds,
 			query{"histogram_quantile(0.5, sum by (le) (rate(edgewalk_controlplane_append_to_ack_seconds_bucket{" + on + "}[$__rate_interval])))", "median"},
 			query{"histogram_quantile(0.99, sum by (le) (rate(edgewalk_controlplane_append_to_ack_seconds_bucket{" + on + "}[$__rate_interval])))", "99th percentile"})).
 		WithPanel(graph("Full states", "Whole topologies that were sent, by reason.", units.OpsPerSecond,
 			query{"sum by (reason) (rate(edgewalk_controlplane_full_states_total{" + on + "}[$__rate_interval]))", "{{reason}}"})).
 		WithRow(dashboard.NewRowBuilder("Admins")).
 		WithPanel(graph("Calls", "Calls of the admin API by method.", units.RequestsPerSecond,
-			query{"sum by (method) (rate(edgewalk_admin_requests_total{" + on + "}[$__rate_interval]))", "{{method}}"})).
+			query{
+				"sum by (method) (rate(edgewalk_admin_requests_total{" + on + "}[$__rate_interval]))", "{{method}}",
+			})).
 		WithPanel(graph("Failed calls", "By code.", units.RequestsPerSecond,
-			query{`sum by (code) (rate(edgewalk_admin_requests_total{` + on + `,code!="OK"}[$__rate_interval]))`, "{{code}}"})).
+			query{
+				`sum by (code) (rate(edgewalk_admin_requests_total{` + on + `,code!="OK"}[$__rate_interval]))`,
+				"{{code}}",
+			})).
 		WithPanel(graph("Time of calls, 99th percentile", "By method.", units.Seconds,
 			query{"histogram_quantile(0.99, sum by (method, le) (rate(edgewalk_admin_request_duration_seconds_bucket{" + on + "}[$__rate_interval])))", "{{method}}"})).
 		WithRow(dashboard.NewRowBuilder("Fleet")).
@@ -182,5 +214,6 @@ func controlPlane() *dashboard.DashboardBuilder {
 		WithPanel(graph("Resources", "Stored resources that edges see, by kind.", units.Short,
 			query{"max by (kind) (edgewalk_controlplane_resources{" + on + "})", "{{kind}}"})).
 		WithPanel(graph("etcd", "The size of its database, and its quota.", units.BytesIEC,
-			query{"max(edgewalk_store_size_bytes{" + on + "})", "size"}, query{"max(edgewalk_store_quota_bytes{" + on + "})", "quota"}))
+			query{"max(edgewalk_store_size_bytes{" + on + "})", "size"},
+			query{"max(edgewalk_store_quota_bytes{" + on + "})", "quota"}))
 }

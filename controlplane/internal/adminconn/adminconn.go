@@ -1,8 +1,10 @@
-// Package adminconn connects the HTTP fronts of a control plane to its admin API, within the process. What comes over HTTP is
-// authenticated, validated and audited by the same server code as what comes over gRPC.
+// Package adminconn connects the HTTP fronts of a control plane to its admin API, within the
+// process. What comes over HTTP is authenticated, validated and audited by the same server code as
+// what comes over gRPC.
 //
-// The server knows who is behind a call: the token, address and certificate of the HTTP client come with it, in fields that are
-// believed of this connection alone, which nothing outside of the process can reach.
+// The server knows who is behind a call: the token, address and certificate of the HTTP client come
+// with it, in fields that are believed of this connection alone, which nothing outside of the
+// process can reach.
 package adminconn
 
 import (
@@ -40,7 +42,8 @@ type Conn struct {
 	listener *bufconn.Listener
 }
 
-// New returns a connection to a server, which nobody else is to serve. Calls wait until Serve is called.
+// New returns a connection to a server, which nobody else is to serve. Calls wait until Serve is
+// called.
 func New(server *grpc.Server) (*Conn, error) {
 	l := bufconn.Listen(buffer)
 	client, err := grpc.NewClient("passthrough:///admin",
@@ -64,12 +67,14 @@ func (c *Conn) Close() error {
 
 type tokenKey struct{}
 
-// WithToken returns a context for a request that presents a token by other means than its Authorization field.
+// WithToken returns a context for a request that presents a token by other means than its
+// Authorization field.
 func WithToken(ctx context.Context, token string) context.Context {
 	return context.WithValue(ctx, tokenKey{}, token)
 }
 
-// Outgoing is the context of calls that are made to answer a request. They present the request's token, and end with it.
+// Outgoing is the context of calls that are made to answer a request. They present the request's
+// token, and end with it.
 func Outgoing(r *http.Request) context.Context {
 	fields := metadata.Pairs(addressKey, r.RemoteAddr)
 	if token, ok := r.Context().Value(tokenKey{}).(string); ok {
@@ -83,7 +88,8 @@ func Outgoing(r *http.Request) context.Context {
 	return metadata.NewOutgoingContext(r.Context(), fields)
 }
 
-// Incoming is the context of a call as if the HTTP client had made it; that of another connection is returned as it is.
+// Incoming is the context of a call as if the HTTP client had made it; that of another connection
+// is returned as it is.
 func Incoming(ctx context.Context) context.Context {
 	p, ok := peer.FromContext(ctx)
 	if !ok || p.Addr.Network() != "bufconn" {

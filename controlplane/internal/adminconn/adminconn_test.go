@@ -114,7 +114,9 @@ func TestOutgoing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := test.change(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
-			if _, err := healthv1.NewHealthClient(conn).Check(Outgoing(r), new(healthv1.HealthCheckRequest)); err != nil {
+			if _, err := healthv1.NewHealthClient(conn).Check(
+				Outgoing(r), new(healthv1.HealthCheckRequest),
+			); err != nil {
 				t.Fatal(err)
 			}
 			if one := <-got; one != test.want {
@@ -145,7 +147,8 @@ func TestOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx := metadata.AppendToOutgoingContext(t.Context(), addressKey, "192.0.2.1:1234", certificateKey, string(certificate(t).Raw))
+	ctx := metadata.AppendToOutgoingContext(t.Context(), addressKey, "192.0.2.1:1234", certificateKey,
+		string(certificate(t).Raw))
 	if _, err := healthv1.NewHealthClient(client).Check(ctx, new(healthv1.HealthCheckRequest)); err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,10 @@
-// Package brake decides how far edges of each region may go: everywhere to the newest step, or, where an admin has frozen
-// them, no further than a revision; and with a canary region, only there before a hold is over.
+// Package brake decides how far edges of each region may go: everywhere to the newest step, or,
+// where an admin has frozen them, no further than a revision; and with a canary region, only there
+// before a hold is over.
 //
-// Freezes stand in etcd, so that every control plane keeps to them, also after a restart. Writes go on under a freeze. What
-// always holds: an edge that is past a freeze's revision stays where it is, and one that has nothing is given the topology as
-// it was at that revision.
+// Freezes stand in etcd, so that every control plane keeps to them, also after a restart. Writes go
+// on under a freeze. What always holds: an edge that is past a freeze's revision stays where it is,
+// and one that has nothing is given the topology as it was at that revision.
 package brake
 
 import (
@@ -30,7 +31,8 @@ type Config struct {
 	Feed *feed.Feed
 	// Store keeps the freezes.
 	Store *store.Store
-	// CanaryRegion is the region whose edges hear of a step first; the others do after CanaryHold. Empty: all at once.
+	// CanaryRegion is the region whose edges hear of a step first; the others do after CanaryHold.
+	// Empty: all at once.
 	CanaryRegion string
 	CanaryHold   time.Duration
 	// Logger is where the brake reports. Default: slog.Default().
@@ -61,7 +63,8 @@ type Brake struct {
 
 	mu      sync.Mutex
 	freezes map[string]*held // by region
-	// forgiven is the revision at which a freeze was last ended: what edges refused up to there freezes nobody again.
+	// forgiven is the revision at which a freeze was last ended: what edges refused up to there
+	// freezes nobody again.
 	forgiven int64
 	changed  chan struct{} // closed when edges may go somewhere else than before
 	rest     *feed.View    // how far regions other than the canary may go; nil without one
@@ -76,7 +79,8 @@ type held struct {
 // viewTimeout bounds reading the topology as it was at a revision.
 const viewTimeout = 30 * time.Second
 
-// freezeKey is where freezes are below `fleet/`, by region. forgivenKey is beside them: no region has a `/`.
+// freezeKey is where freezes are below `fleet/`, by region. forgivenKey is beside them: no region
+// has a `/`.
 const (
 	freezeKey   = "freeze/"
 	forgivenKey = freezeKey + "/forgiven"
@@ -96,7 +100,9 @@ func New(cfg Config) *Brake {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Brake{cfg: cfg, log: cfg.Logger, now: cfg.Now, freezes: make(map[string]*held), changed: make(chan struct{})}
+	return &Brake{
+		cfg: cfg, log: cfg.Logger, now: cfg.Now, freezes: make(map[string]*held), changed: make(chan struct{}),
+	}
 }
 
 // Run keeps to what etcd says until ctx ends. It returns the error of ctx.
@@ -105,7 +111,8 @@ func (b *Brake) Run(ctx context.Context) error {
 	defer cancel()
 	var parts sync.WaitGroup
 	parts.Go(func() {
-		_ = b.cfg.Store.WatchFleet(ctx, freezeKey, func(entries []store.Entry, _ string, _ int64) { b.takeAll(ctx, entries) },
+		_ = b.cfg.Store.WatchFleet(ctx, freezeKey,
+			func(entries []store.Entry, _ string, _ int64) { b.takeAll(ctx, entries) },
 			func(entry store.Entry) { b.take(ctx, entry) })
 	})
 	if b.cfg.CanaryRegion != "" {
@@ -148,7 +155,8 @@ func (b *Brake) take(ctx context.Context, entry store.Entry) {
 		return
 	}
 	if f.Epoch != b.cfg.Store.Epoch() {
-		b.log.Warn("brake: a freeze of a history that is lost does not hold", "region", cmp.Or(region, "all"), "revision", f.Revision)
+		b.log.Warn("brake: a freeze of a history that is lost does not hold", "region", cmp.Or(region, "all"),
+			"revision", f.Revision)
 		return
 	}
 	// Until the topology at the revision is known, edges stay where they are.
@@ -184,11 +192,13 @@ func (b *Brake) wake() {
 
 // Limit is how far edges of a region may go.
 type Limit struct {
-	// View is what they may be sent: the topology as it is, or as it was. Nil when that is not known: they are sent nothing.
+	// View is what they may be sent: the topology as it is, or as it was. Nil when that is not
+	// known: they are sent nothing.
 	View *feed.View
 	// Frozen is the freeze that holds them, if one does.
 	Frozen *Freeze
-	// Changed is closed when the limit becomes another one, but for steps that follow a View that is the newest.
+	// Changed is closed when the limit becomes another one, but for steps that follow a View that
+	// is the newest.
 	Changed <-chan struct{}
 }
 
@@ -234,8 +244,8 @@ func (b *Brake) Freezes() []Freeze {
 	return all
 }
 
-// Freeze holds the edges of a region, empty for all, at a revision; 0 is the current one. With unless set, a freeze of the
-// region that is there stays as it is.
+// Freeze holds the edges of a region, empty for all, at a revision; 0 is the current one. With
+// unless set, a freeze of the region that is there stays as it is.
 func (b *Brake) Freeze(ctx context.Context, region string, revision int64, reason string, unless bool) (Freeze, error) {
 	current, err := b.cfg.Store.Revision(ctx)
 	if err != nil {
@@ -244,7 +254,10 @@ func (b *Brake) Freeze(ctx context.Context, region string, revision int64, reaso
 	if revision > current {
 		return Freeze{}, fmt.Errorf("%w: %d, etcd is at %d", ErrFuture, revision, current)
 	}
-	f := Freeze{Region: region, Revision: cmp.Or(revision, current), Reason: reason, Time: b.now().UTC().Truncate(time.Second), Epoch: b.cfg.Store.Epoch()}
+	f := Freeze{
+		Region: region, Revision: cmp.Or(revision, current), Reason: reason, Time: b.now().UTC().Truncate(time.Second),
+		Epoch: b.cfg.Store.Epoch(),
+	}
 	if _, err := b.cfg.Feed.ViewAt(ctx, f.Revision); err != nil {
 		return Freeze{}, err
 	}
@@ -261,8 +274,8 @@ func (b *Brake) Freeze(ctx context.Context, region string, revision int64, reaso
 	})
 }
 
-// until waits for what the watch will tell, so that this control plane already acts by what it has just written. ok is called with
-// mu held.
+// until waits for what the watch will tell, so that this control plane already acts by what it has
+// just written. ok is called with mu held.
 func (b *Brake) until(ctx context.Context, ok func() bool) error {
 	for {
 		b.mu.Lock()
@@ -279,8 +292,8 @@ func (b *Brake) until(ctx context.Context, ok func() bool) error {
 	}
 }
 
-// FreezeBefore holds all edges before a revision that too many of them refuse, once: neither if they are frozen already, nor if
-// a freeze has been ended since.
+// FreezeBefore holds all edges before a revision that too many of them refuse, once: neither if
+// they are frozen already, nor if a freeze has been ended since.
 func (b *Brake) FreezeBefore(ctx context.Context, revision int64, reason string) error {
 	b.mu.Lock()
 	frozen := b.freezes[""] != nil || revision <= b.forgiven
@@ -295,7 +308,8 @@ func (b *Brake) FreezeBefore(ctx context.Context, revision int64, reason string)
 	return nil
 }
 
-// Unfreeze ends the freeze of a region, empty for that of all. It returns a [store.ErrNotFound] when there is none.
+// Unfreeze ends the freeze of a region, empty for that of all. It returns a [store.ErrNotFound]
+// when there is none.
 func (b *Brake) Unfreeze(ctx context.Context, region string) error {
 	current, err := b.cfg.Store.Revision(ctx)
 	if err != nil {
@@ -337,7 +351,8 @@ func (b *Brake) release(ctx context.Context) {
 	}
 }
 
-// releaseUntil lets the rest go on to the last step that was seen at a moment or before, and returns when there is more to do.
+// releaseUntil lets the rest go on to the last step that was seen at a moment or before, and
+// returns when there is more to do.
 func (b *Brake) releaseUntil(view *feed.View, until time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -35,7 +35,8 @@ func TestAskElsewhere(t *testing.T) {
 	connect(t, q, us, answering).reaches(1)
 	mute := connect(t, q, hello("mute"))
 	mute.reaches(1)
-	eventually(t, "the other's edges to be known", func() bool { return p.edge("far").GetConnected() && p.edge("mute").GetConnected() })
+	eventually(t, "the other's edges to be known",
+		func() bool { return p.edge("far").GetConnected() && p.edge("mute").GetConnected() })
 
 	for _, who := range [][2]string{{"far", ""}, {"", "us"}, {"far", "us"}} {
 		answer, err := p.Ask(within(t, 10*time.Second), who[0], who[1], explain)
@@ -50,10 +51,12 @@ func TestAskElsewhere(t *testing.T) {
 	}
 	// The edge is slow, which its control plane says before the time is up; or the asker goes away.
 	began := time.Now()
-	if _, err := p.Ask(within(t, time.Second), "mute", "", explain); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) >= time.Second {
+	if _, err := p.Ask(within(t, time.Second), "mute", "", explain); !errors.Is(err, context.DeadlineExceeded) ||
+		time.Since(began) >= time.Second {
 		t.Errorf("an edge that does not answer, after %v: %v", time.Since(began), err)
 	}
-	if left := mute.message("*edgev1.SyncResponse_Ask").GetAsk().GetTimeout().AsDuration(); left <= 0 || left > 800*time.Millisecond {
+	if left := mute.message("*edgev1.SyncResponse_Ask").GetAsk().GetTimeout().AsDuration(); left <= 0 ||
+		left > 800*time.Millisecond {
 		t.Errorf("the edge was given %v of 1 s", left)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -71,7 +74,8 @@ func TestAskElsewhere(t *testing.T) {
 	// One here is preferred when any will do.
 	connect(t, p, hello("near"), answering).reaches(1)
 	for range 5 {
-		if answer, err := p.Ask(within(t, 10*time.Second), "", "", explain); err != nil || answer.GetExplain().GetEdge() != "near" {
+		if answer, err := p.Ask(within(t, 10*time.Second), "", "", explain); err != nil ||
+			answer.GetExplain().GetEdge() != "near" {
 			t.Errorf("any: %v, %v", answer, err)
 		}
 	}
@@ -107,7 +111,8 @@ func TestQuestionsOfOthersAreBounded(t *testing.T) {
 	eventually(t, "all to have ended", func() bool { return q.underWay("mute") == 0 })
 }
 
-// A control plane may end in order while a question is under way, or have been killed, which shows only as silence.
+// A control plane may end in order while a question is under way, or have been killed, which shows
+// only as silence.
 func TestAskControlPlaneThatGoes(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -129,19 +134,22 @@ func TestAskControlPlaneThatGoes(t *testing.T) {
 	eventually(t, "the question to be worked on", func() bool { return q.underWay("mute") == 1 })
 	began := time.Now()
 	q.stop()
-	if err := <-asked; !errors.Is(err, fleet.ErrNoEdge) || !strings.Contains(err.Error(), q.addr) || time.Since(began) > 10*time.Second {
+	if err := <-asked; !errors.Is(err, fleet.ErrNoEdge) || !strings.Contains(err.Error(), q.addr) ||
+		time.Since(began) > 10*time.Second {
 		t.Errorf("one that ended, after %v: %v", time.Since(began), err)
 	}
 	eventually(t, "it to be gone", func() bool { return !p.edge("mute").GetConnected() })
 	remain(t, p.store, left)
 	eventually(t, "it to seem alive", func() bool { return p.edge("mute").GetConnected() })
 	ctx := within(t, time.Second)
-	if _, err := p.Ask(ctx, "mute", "", explain); !errors.Is(err, fleet.ErrNoEdge) || !strings.Contains(err.Error(), q.addr) || ctx.Err() != nil {
+	if _, err := p.Ask(ctx, "mute", "", explain); !errors.Is(err, fleet.ErrNoEdge) ||
+		!strings.Contains(err.Error(), q.addr) || ctx.Err() != nil {
 		t.Errorf("one that was killed: %v, with the time up: %v", err, ctx.Err())
 	}
 }
 
-// Secrets of a question reach the edge, over a connection between control planes; etcd sees nothing of them.
+// Secrets of a question reach the edge, over a connection between control planes; etcd sees nothing
+// of them.
 func TestSecretsOfQuestionsReachTheEdge(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -159,10 +167,11 @@ func TestSecretsOfQuestionsReachTheEdge(t *testing.T) {
 		t.Fatal(err)
 	}
 	const path = "request_headers[x-key].secret_value"
-	answer, err := p.Ask(within(t, 10*time.Second), "far", "", &edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
-		Account: "acme", Origin: &topologyv1.Origin{Id: "o0"}, Path: "/x",
-		Secrets: &topologyv1.OriginSecrets{Values: map[string]string{path: "hunter2"}},
-	}}})
+	answer, err := p.Ask(within(t, 10*time.Second), "far", "",
+		&edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
+			Account: "acme", Origin: &topologyv1.Origin{Id: "o0"}, Path: "/x",
+			Secrets: &topologyv1.OriginSecrets{Values: map[string]string{path: "hunter2"}},
+		}}})
 	if err != nil || !answer.GetTestOrigin().GetOk() {
 		t.Fatalf("%v, %v", answer, err)
 	}

@@ -77,8 +77,8 @@ func signedBy(ctx context.Context, authorities *x509.CertPool) bool {
 	return err == nil
 }
 
-// identify gives a stream the edge that its certificate is about, whatever the edge says of itself. Without one, the id must
-// belong to nobody.
+// identify gives a stream the edge that its certificate is about, whatever the edge says of itself.
+// Without one, the id must belong to nobody.
 func (s *Service) identify(st *stream) error {
 	if e, ok := st.rpc.Context().Value(edgeKey{}).(*identity.Edge); ok {
 		st.edge = e

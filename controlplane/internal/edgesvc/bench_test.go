@@ -18,7 +18,8 @@ import (
 // streamsPerConn stays below the server's bound.
 const streamsPerConn = 16
 
-// lightEdges opens streams that acknowledge each step and keep nothing. They run until the benchmark ends.
+// lightEdges opens streams that acknowledge each step and keep nothing. They run until the
+// benchmark ends.
 func lightEdges(b *testing.B, p *plane, n int) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -43,7 +44,9 @@ func lightEdges(b *testing.B, p *plane, n int) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello(fmt.Sprintf("e%d", i))}}); err != nil {
+		if err := rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello(fmt.Sprintf(
+			"e%d", i,
+		))}}); err != nil {
 			b.Fatal(err)
 		}
 		readers.Go(func() {
@@ -56,7 +59,9 @@ func lightEdges(b *testing.B, p *plane, n int) {
 				if applied == 0 {
 					continue
 				}
-				if rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: &edgev1.Ack{Applied: applied}}}) != nil {
+				if rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: &edgev1.Ack{
+					Applied: applied,
+				}}}) != nil {
 					return
 				}
 			}
@@ -64,8 +69,8 @@ func lightEdges(b *testing.B, p *plane, n int) {
 	}
 }
 
-// BenchmarkFanOut is the time from a write to the last edge's acknowledgement, over loopback, with the edges, etcd and the
-// control plane in this process.
+// BenchmarkFanOut is the time from a write to the last edge's acknowledgement, over loopback, with
+// the edges, etcd and the control plane in this process.
 func BenchmarkFanOut(b *testing.B) {
 	for _, edges := range []int{0, 100, 1000} {
 		b.Run(fmt.Sprintf("edges=%d", edges), func(b *testing.B) {

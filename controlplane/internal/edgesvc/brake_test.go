@@ -39,8 +39,8 @@ func (a *agent) staysBefore(step int64) {
 
 func quickBookmarks(s *Service) { s.timing.bookmarkEvery = 20 * time.Millisecond }
 
-// Frozen edges stay where they are, at every control plane, while writes go on; new ones are given the topology as it was; and a
-// wait says so at once. Afterwards all go on.
+// Frozen edges stay where they are, at every control plane, while writes go on; new ones are given
+// the topology as it was; and a wait says so at once. Afterwards all go on.
 func TestFrozenEdgesStayWhereTheyAre(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -62,7 +62,8 @@ func TestFrozenEdgesStayWhereTheyAre(t *testing.T) {
 
 	began := time.Now()
 	r, err := p.WaitApplied(within(t, 20*time.Second), second, "", 1)
-	if !errors.Is(err, brake.ErrFrozen) || time.Since(began) > 10*time.Second || r.GetApplied() != 1 || len(r.GetPending()) != 2 {
+	if !errors.Is(err, brake.ErrFrozen) || time.Since(began) > 10*time.Second || r.GetApplied() != 1 ||
+		len(r.GetPending()) != 2 {
 		t.Errorf("a wait for all: %v, %v", r, err)
 	}
 	if r, err := p.WaitApplied(within(t, 20*time.Second), second, "us", 1); err != nil || r.GetApplied() != 1 {
@@ -93,8 +94,8 @@ func TestFrozenEdgesStayWhereTheyAre(t *testing.T) {
 	}
 }
 
-// Edges may be pinned to an earlier revision, from memory or, after a restart of the control plane, from etcd. Those that are past it
-// stay; one that has nothing is given what there was.
+// Edges may be pinned to an earlier revision, from memory or, after a restart of the control plane,
+// from etcd. Those that are past it stay; one that has nothing is given what there was.
 func TestEdgesArePinnedToARevision(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -129,8 +130,8 @@ func TestEdgesArePinnedToARevision(t *testing.T) {
 	}
 }
 
-// When many edges refuse a revision, those that have not got it yet are kept from it. Once an admin has let them go on, the same
-// revision freezes nobody again.
+// When many edges refuse a revision, those that have not got it yet are kept from it. Once an admin
+// has let them go on, the same revision freezes nobody again.
 func TestRefusalsFreezeTheFleet(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -186,7 +187,8 @@ func TestFewRefusalsFreezeNobody(t *testing.T) {
 	}
 }
 
-// With a canary region the others hear of a step when the hold is over, and not at all if they are frozen before.
+// With a canary region the others hear of a step when the hold is over, and not at all if they are
+// frozen before.
 func TestCanaryRegionGoesFirst(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -210,7 +212,8 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 	second := p.setting(t, "two")
 	canary.reaches(second)
 	rest.staysBefore(second)
-	if r, err := p.WaitApplied(within(t, time.Second), second, "", 1); !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[rest]" {
+	if r, err := p.WaitApplied(within(t, time.Second), second, "", 1); !errors.Is(err, context.DeadlineExceeded) ||
+		fmt.Sprint(r.GetPending()) != "[rest]" {
 		t.Errorf("a wait for all: %v, %v", r, err)
 	}
 	later(second)

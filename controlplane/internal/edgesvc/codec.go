@@ -6,7 +6,8 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// frame is an encoded SyncResponse in parts that many streams share. Sending it neither encodes nor changes it.
+// frame is an encoded SyncResponse in parts that many streams share. Sending it neither encodes nor
+// changes it.
 type frame [][]byte
 
 func (f frame) size() (n int) {
@@ -21,7 +22,8 @@ type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2("proto")} }
 
-// Marshal implements [encoding.CodecV2]. gRPC frees the buffers that it returns; freeing a SliceBuffer does nothing.
+// Marshal implements [encoding.CodecV2]. gRPC frees the buffers that it returns; freeing a
+// SliceBuffer does nothing.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	f, ok := v.(frame)
 	if !ok {

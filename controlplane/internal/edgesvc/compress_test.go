@@ -34,8 +34,8 @@ func (p *plane) compressions(tb testing.TB) int {
 	return 0
 }
 
-// The whole topology is compressed once for all edges that need it at the time, and an agent that does not know of compression
-// is sent it plain. They all end with the same.
+// The whole topology is compressed once for all edges that need it at the time, and an agent that
+// does not know of compression is sent it plain. They all end with the same.
 func TestFullStateIsCompressedOnce(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
@@ -97,14 +97,15 @@ func TestCatchUpIsCompressedOnce(t *testing.T) {
 	}
 }
 
-// An edge may share a state from before it came. It is told that nothing is missing only once it has been sent what was there
-// when it came.
+// An edge may share a state from before it came. It is told that nothing is missing only once it
+// has been sent what was there when it came.
 func TestSharedStateIsFollowedByWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.bookmarkEvery = time.Millisecond })
 	p.origins(t, "acme", 1998, "http://"+strings.Repeat("a", 450))
 	p.reach(t, p.origins(t, "globex", 1998, "http://"+strings.Repeat("a", 450)))
-	connect(t, p, zstdHello("e1")).until("a full state", func(e *feedtest.Edge) bool { return e.Fulls == 1 && e.Revision > 0 })
+	connect(t, p, zstdHello("e1")).until("a full state",
+		func(e *feedtest.Edge) bool { return e.Fulls == 1 && e.Revision > 0 })
 	chunks := p.compressions(t)
 	revision := p.setting(t, "two")
 	p.reach(t, revision)
@@ -115,7 +116,8 @@ func TestSharedStateIsFollowedByWhatIsMissing(t *testing.T) {
 		quiet.bookmark()
 	}
 	quiet.leave()
-	if end := quiet.message("*edgev1.SyncResponse_End").GetEnd(); end.GetTarget() >= revision || quiet.edge.Bookmarks > 0 {
+	if end := quiet.message("*edgev1.SyncResponse_End").GetEnd(); end.GetTarget() >= revision ||
+		quiet.edge.Bookmarks > 0 {
 		t.Errorf("a state to %d was shared; a bookmark said that nothing is missing: %v", end.GetTarget(), quiet.edge.Bookmarks > 0)
 	}
 

@@ -20,15 +20,16 @@ import (
 )
 
 const (
-	// conflateAfter is how many steps an edge may have missed to be sent each. One that missed more is sent the last state of
-	// what changed.
+	// conflateAfter is how many steps an edge may have missed to be sent each. One that missed more
+	// is sent the last state of what changed.
 	conflateAfter = windowFrames
 	// compressFrom is the size of a state that is worth compressing. Most catch-ups are smaller.
 	compressFrom = 64 << 10
 	// stateTimeout bounds sending one state, since what it refers to stays in memory meanwhile.
 	stateTimeout = 10 * time.Minute
-	// admissionWait is how long a stream waits for its turn to be sent the whole topology, admissionHold how long it keeps
-	// others waiting: an edge with a slow line sends on without holding them up.
+	// admissionWait is how long a stream waits for its turn to be sent the whole topology,
+	// admissionHold how long it keeps others waiting: an edge with a slow line sends on without
+	// holding them up.
 	admissionWait = 10 * time.Second
 	admissionHold = 5 * time.Second
 	// aheadWait is how long a replica that is behind an edge may take to reach it.
@@ -109,7 +110,8 @@ func (st *stream) limit() (brake.Limit, error) {
 	return limit, nil
 }
 
-// start puts the cursor where the agent stands, or sends the full state when that is not a place in this history.
+// start puts the cursor where the agent stands, or sends the full state when that is not a place in
+// this history.
 func (st *stream) start(ctx context.Context) error {
 	view, err := st.view()
 	if err != nil {
@@ -133,8 +135,9 @@ func (st *stream) start(ctx context.Context) error {
 	return nil
 }
 
-// resume places the cursor, or says why that is not possible. Where the digest at the agent's revision is not known, the state that
-// follows tells whether the agent has what it should: it cannot close it otherwise.
+// resume places the cursor, or says why that is not possible. Where the digest at the agent's
+// revision is not known, the state that follows tells whether the agent has what it should: it
+// cannot close it otherwise.
 func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	have := st.hello.GetHave()
 	switch {
@@ -143,7 +146,8 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	case have.GetEpoch() != st.history.Epoch:
 		return "epoch", nil
 	}
-	// An agent with the same state may be ahead all the same: steps up to its revision would be old to it.
+	// An agent with the same state may be ahead all the same: steps up to its revision would be old
+	// to it.
 	ahead, err := st.ahead(ctx, have.GetRevision())
 	if err != nil {
 		return "", err
@@ -176,8 +180,9 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	return "", nil
 }
 
-// ahead reports whether the agent is at a revision that etcd has never reached, as when etcd lost its last writes. A replica
-// that is merely behind catches up first, so that no edge goes back within an epoch.
+// ahead reports whether the agent is at a revision that etcd has never reached, as when etcd lost
+// its last writes. A replica that is merely behind catches up first, so that no edge goes back
+// within an epoch.
 func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 	f := st.svc.cfg.Feed
 	if f.Revision() >= revision {
@@ -198,8 +203,8 @@ func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 	return false, nil
 }
 
-// advance sends what there was to send when it was called, as far as the brake allows and the window has room. For what comes
-// later, and for room, the stream is woken again.
+// advance sends what there was to send when it was called, as far as the brake allows and the
+// window has room. For what comes later, and for room, the stream is woken again.
 func (st *stream) advance(ctx context.Context) error {
 	target := int64(-1)
 	for {
@@ -209,9 +214,10 @@ func (st *stream) advance(ctx context.Context) error {
 		}
 		if reason := st.takeResync(); reason != "" {
 			st.svc.metrics.resyncs.WithLabelValues(reason).Inc()
-			if err := st.message("resync", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Resync{Resync: &edgev1.Resync{
-				Reason: "the digests differ",
-			}}}); err != nil {
+			if err := st.message("resync",
+				&edgev1.SyncResponse{Message: &edgev1.SyncResponse_Resync{Resync: &edgev1.Resync{
+					Reason: "the digests differ",
+				}}}); err != nil {
 				return err
 			}
 			if err := st.full(ctx, "resync"); err != nil {
@@ -245,8 +251,9 @@ func (st *stream) pool() string {
 	return st.edge.Pool
 }
 
-// pass notes that nothing up to where the view stands is for the edge's pool. The edge need not be told: what it has is what it
-// should have there, so that nobody who waits for that revision waits for the next bookmark.
+// pass notes that nothing up to where the view stands is for the edge's pool. The edge need not be
+// told: what it has is what it should have there, so that nobody who waits for that revision waits
+// for the next bookmark.
 func (st *stream) pass(view *feed.View) {
 	if st.pool() == "" || st.cursor.pos < view.Last() || view.Revision <= st.cursor.pos {
 		return
@@ -257,8 +264,8 @@ func (st *stream) pass(view *feed.View) {
 	}
 }
 
-// next sends all that the edge is behind as one step, or one state for many. Where that would be too large for a message, or
-// a deletion may be forgotten, it sends the first step alone.
+// next sends all that the edge is behind as one step, or one state for many. Where that would be
+// too large for a message, or a deletion may be forgotten, it sends the first step alone.
 func (st *stream) next(ctx context.Context, view *feed.View) error {
 	steps, known := view.After(st.cursor.pos)
 	keeps := view.Keeps(st.cursor.pos)
@@ -304,8 +311,8 @@ func (st *stream) full(ctx context.Context, reason string) error {
 	return st.state(ctx, view, 0)
 }
 
-// wholeView is the topology that the edge is sent whole: as far as the brake allows, but not behind where the edge is. Where that
-// is not known, it waits for the brake to change.
+// wholeView is the topology that the edge is sent whole: as far as the brake allows, but not behind
+// where the edge is. Where that is not known, it waits for the brake to change.
 func (st *stream) wholeView(ctx context.Context) (*feed.View, error) {
 	for {
 		limit, err := st.limit()
@@ -334,8 +341,9 @@ func (st *stream) have() int64 {
 	return st.hello.GetHave().GetRevision()
 }
 
-// state sends what has changed after a revision, from 0 everything. It is compressed once for all edges that need it at about the
-// same time, so that it may lead to a step from before the edge came; the others follow.
+// state sends what has changed after a revision, from 0 everything. It is compressed once for all
+// edges that need it at about the same time, so that it may lead to a step from before the edge
+// came; the others follow.
 func (st *stream) state(ctx context.Context, view *feed.View, from int64) error {
 	s := view.State(from)
 	if !st.hello.GetAcceptsZstd() || s.Bytes < compressFrom {
@@ -382,8 +390,9 @@ func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]b
 	}}})
 }
 
-// behind reports whether the edge has not been sent all that there was when it came. Who made a purge before was told that the
-// edge was away, so that it has to hear of the purge before it hears that nothing is missing.
+// behind reports whether the edge has not been sent all that there was when it came. Who made a
+// purge before was told that the edge was away, so that it has to hear of the purge before it hears
+// that nothing is missing.
 func (st *stream) behind(view *feed.View) bool {
 	return view != nil && st.cursor.pos < min(st.cursor.came, view.Last())
 }
@@ -391,7 +400,8 @@ func (st *stream) behind(view *feed.View) bool {
 // signOfLife is a bookmark that says nothing.
 var signOfLife = &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{}}}
 
-// bookmark tells the edge where it stands after everything sent, and when that was known to be the newest.
+// bookmark tells the edge where it stands after everything sent, and when that was known to be the
+// newest.
 func (st *stream) bookmark(view *feed.View) error {
 	c := &st.cursor
 	if c.owes = st.behind(view); c.owes {
@@ -469,7 +479,8 @@ func (st *stream) write(kind string, m any, size int) error {
 	return nil
 }
 
-// admit waits for a turn to send the whole topology. The turn ends when release is called, or a little later by itself.
+// admit waits for a turn to send the whole topology. The turn ends when release is called, or a
+// little later by itself.
 func (s *Service) admit(ctx context.Context) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timing.admissionWait)
 	defer cancel()

@@ -1,13 +1,13 @@
-// Package edgesvc is what edges talk to: it sends each the topology from the feed, takes their acknowledgements and asks
-// them questions.
+// Package edgesvc is what edges talk to: it sends each the topology from the feed, takes their
+// acknowledgements and asks them questions.
 //
-// A stream costs a cursor and what the edge has not acknowledged, which is bounded; whatever an edge does, it neither delays
-// others nor makes memory grow. An edge is sent steps in the order of the store, each once; one that is slow or was away is
-// sent one state for many. When etcd turns out to hold another history, every stream ends, and edges come again to be sent
-// what is there.
+// A stream costs a cursor and what the edge has not acknowledged, which is bounded; whatever an
+// edge does, it neither delays others nor makes memory grow. An edge is sent steps in the order of
+// the store, each once; one that is slow or was away is sent one state for many. When etcd turns
+// out to hold another history, every stream ends, and edges come again to be sent what is there.
 //
-// What changed, and in which order, is feed's business; which edges there are and how far they are is fleet's; who may read
-// or change resources is adminsvc's.
+// What changed, and in which order, is feed's business; which edges there are and how far they are
+// is fleet's; who may read or change resources is adminsvc's.
 package edgesvc
 
 import (
@@ -53,10 +53,12 @@ type Config struct {
 	JoinedMediaURL string
 	// Identities knows the edges that have joined. Nil: there are none.
 	Identities *identity.Registry
-	// Authorize returns an error unless a caller is an edge, by the values of its Authorization field and whether it has shown a
-	// certificate that was verified, and else the context of its stream. Nil: any edge may connect. It is not asked about edges that have joined.
+	// Authorize returns an error unless a caller is an edge, by the values of its Authorization
+	// field and whether it has shown a certificate that was verified, and else the context of its
+	// stream. Nil: any edge may connect. It is not asked about edges that have joined.
 	Authorize func(ctx context.Context, authorization []string, certificate bool) (context.Context, error)
-	// Authorities are those of which edges that have not joined must show a certificate. Nil: they need none.
+	// Authorities are those of which edges that have not joined must show a certificate. Nil: they
+	// need none.
 	Authorities *x509.CertPool
 	// AllowShrink lets edges replace what they have by a topology less than half its size.
 	AllowShrink bool
@@ -115,7 +117,8 @@ func New(cfg Config) (*Service, error) {
 		log:       cfg.Logger,
 		now:       cfg.Now,
 		validator: validator,
-		// Sending the whole topology is mostly copying: more at a time than this only makes each slower.
+		// Sending the whole topology is mostly copying: more at a time than this only makes each
+		// slower.
 		full: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
 		live: make(map[*stream]struct{}),
 		timing: timing{
@@ -133,8 +136,8 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// ServerOptions returns what a gRPC server that offers the service needs. Who has no token is refused before anything that it
-// sends is kept.
+// ServerOptions returns what a gRPC server that offers the service needs. Who has no token is
+// refused before anything that it sends is kept.
 func (s *Service) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.InTapHandle(s.authorize),
@@ -151,14 +154,18 @@ func (s *Service) ServerOptions() []grpc.ServerOption {
 			MaxConnectionAge:      2 * maxAge,
 			MaxConnectionAgeGrace: time.Minute,
 		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		// Edges say little: the default of 32 KiB for each connection would be most of what an idle stream costs. An
-		// acknowledgement with its frame header fits in this.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 10 * time.Second, PermitWithoutStream: true,
+		}),
+		// Edges say little: the default of 32 KiB for each connection would be most of what an idle
+		// stream costs. An acknowledgement with its frame header fits in this.
 		grpc.ReadBufferSize(512),
-		// An edge makes few calls on a connection, so that remembering the fields of one for the next gains nothing.
+		// An edge makes few calls on a connection, so that remembering the fields of one for the
+		// next gains nothing.
 		grpc.HeaderTableSize(0),
-		// Windows of fixed size: gRPC otherwise estimates the bandwidth, with a ping for nearly each message of an edge.
-		// The least that gRPC takes is as much as an edge's largest message.
+		// Windows of fixed size: gRPC otherwise estimates the bandwidth, with a ping for nearly
+		// each message of an edge. The least that gRPC takes is as much as an edge's largest
+		// message.
 		grpc.StaticStreamWindowSize(maxMessage),
 		grpc.StaticConnWindowSize(maxMessage),
 		grpc.ConnectionTimeout(10 * time.Second),
@@ -166,8 +173,8 @@ func (s *Service) ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Run wakes streams for what there is to send, and ends those whose edge does not read, until ctx ends. It returns the error
-// of ctx. Other streams are not ended by it; see Drain.
+// Run wakes streams for what there is to send, and ends those whose edge does not read, until ctx
+// ends. It returns the error of ctx. Other streams are not ended by it; see Drain.
 func (s *Service) Run(ctx context.Context) error {
 	var spreading sync.WaitGroup
 	spreading.Go(func() { s.spread(ctx) })
@@ -188,8 +195,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// herd notices when many streams have begun at about the same time. What that takes, handshakes and states most of all, is much
-// more than what the streams hold then, and Go would keep most of it.
+// herd notices when many streams have begun at about the same time. What that takes, handshakes and
+// states most of all, is much more than what the streams hold then, and Go would keep most of it.
 type herd struct {
 	before, last uint64 // streams that had begun when the last herd was over, and at the last look
 	quiet        int    // looks since then without a new one
@@ -238,8 +245,8 @@ func (s *Service) endStuck() {
 	}
 }
 
-// Drain asks every edge to go elsewhere, refuses new streams, and returns when all have ended, or when ctx ends after
-// ending them itself.
+// Drain asks every edge to go elsewhere, refuses new streams, and returns when all have ended, or
+// when ctx ends after ending them itself.
 func (s *Service) Drain(ctx context.Context) {
 	s.mu.Lock()
 	s.draining = true

@@ -45,7 +45,9 @@ func TestWaitApplied(t *testing.T) {
 	if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "", 0); err != nil || r.GetTotal() != 0 {
 		t.Errorf("no edges, none needed: %v, %v", r, err)
 	}
-	if r, err := p.WaitApplied(within(t, 50*time.Millisecond), revision, "", 1); !errors.Is(err, context.DeadlineExceeded) {
+	if r, err := p.WaitApplied(
+		within(t, 50*time.Millisecond), revision, "", 1,
+	); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no edges, one needed: %v, %v", r, err)
 	}
 	if _, err := p.WaitApplied(within(t, 10*time.Second), revision+1_000_000, "", 0); !errors.Is(err, brake.ErrFuture) {
@@ -58,17 +60,21 @@ func TestWaitApplied(t *testing.T) {
 	quiet := connect(t, p, far, silent)
 	quiet.reaches(revision)
 	revision = p.setting(t, "two")
-	if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "eu", 1); err != nil || r.GetApplied() != 1 || r.GetTotal() != 1 {
+	if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "eu", 1); err != nil || r.GetApplied() != 1 ||
+		r.GetTotal() != 1 {
 		t.Errorf("of the region: %v, %v", r, err)
 	}
 	r, err := p.WaitApplied(within(t, 100*time.Millisecond), revision, "", 1)
-	if !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[far]" || r.GetApplied() != 1 || r.GetTotal() != 2 {
+	if !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[far]" || r.GetApplied() != 1 ||
+		r.GetTotal() != 2 {
 		t.Errorf("one silent: %v, %v", r, err)
 	}
 	// A lost edge is waited for, for a while.
 	quiet.leave()
 	eventually(t, "the loss", func() bool { return !p.edge("far").GetConnected() })
-	if r, err = p.WaitApplied(within(t, 100*time.Millisecond), revision, "", 1); !errors.Is(err, context.DeadlineExceeded) {
+	if r, err = p.WaitApplied(
+		within(t, 100*time.Millisecond), revision, "", 1,
+	); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one lost: %v, %v", r, err)
 	}
 	p.clock.forward(fleet.LostGrace)
@@ -89,10 +95,12 @@ func TestRefusedResourceIsNotApplied(t *testing.T) {
 	a.reaches(p.setting(t, "one"))
 	revision := p.origins(t, "acme", 2, "http://a")
 	r, err := p.WaitApplied(within(t, 10*time.Second), revision, "", 1)
-	if err != nil || r.GetApplied() != 0 || r.GetTotal() != 1 || len(r.GetRejected()) != 1 || r.GetRejected()[0].GetRejected().GetKey() != "origins/acme/o0" {
+	if err != nil || r.GetApplied() != 0 || r.GetTotal() != 1 || len(r.GetRejected()) != 1 ||
+		r.GetRejected()[0].GetRejected().GetKey() != "origins/acme/o0" {
 		t.Fatalf("refused: %v, %v", r, err)
 	}
-	if rejected := p.edge("e1").GetRejected(); len(rejected) != 1 || rejected[0].GetRevision() != revision || rejected[0].GetReason() != "too new" {
+	if rejected := p.edge("e1").GetRejected(); len(rejected) != 1 || rejected[0].GetRevision() != revision ||
+		rejected[0].GetReason() != "too new" {
 		t.Errorf("the edge is shown with %v", rejected)
 	}
 	// It is not sent again until it changes; then it may be accepted.
@@ -129,7 +137,8 @@ func TestControlPlanesMeet(t *testing.T) {
 	for _, a := range []*agent{here, there, quiet} {
 		a.reaches(revision)
 	}
-	eventually(t, "each control plane to know all edges", func() bool { return len(p.Edges()) == 3 && len(q.Edges()) == 3 })
+	eventually(t, "each control plane to know all edges",
+		func() bool { return len(p.Edges()) == 3 && len(q.Edges()) == 3 })
 	if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "eu", 2); err != nil || r.GetApplied() != 2 {
 		t.Errorf("edges of one region: %v, %v", r, err)
 	}
@@ -138,7 +147,8 @@ func TestControlPlanesMeet(t *testing.T) {
 		t.Errorf("one silent at the other: %v, %v", r, err)
 	}
 	quiet.leave()
-	// With nobody silent, waiting takes the time of a few messages, not of one that comes each second.
+	// With nobody silent, waiting takes the time of a few messages, not of one that comes each
+	// second.
 	q.clock.forward(2 * fleet.LostGrace)
 	p.clock.forward(2 * fleet.LostGrace)
 	for i := range 5 {
@@ -177,7 +187,8 @@ func TestControlPlanesMeet(t *testing.T) {
 	}
 }
 
-// A control plane that is started again waits for the edges of the one before, whether that ended in order or was killed.
+// A control plane that is started again waits for the edges of the one before, whether that ended
+// in order or was killed.
 func TestSuccessorKnowsForWhomToWait(t *testing.T) {
 	t.Parallel()
 	for name, killed := range map[string]bool{"stopped": false, "killed": true} {
@@ -210,13 +221,15 @@ func TestSuccessorKnowsForWhomToWait(t *testing.T) {
 			}
 
 			q := startPlaneWith(t, prefix, planeConfig{server: p.cfg.Server, alone: true}) // as with the embedded etcd
-			// The agent of the first was started again too, and is let in at once: nobody else is at its control plane's address.
+			// The agent of the first was started again too, and is let in at once: nobody else is
+			// at its control plane's address.
 			again := hello("first")
 			again.BootId = "another"
 			revision = q.setting(t, "two")
 			connect(t, q, again).reaches(revision)
 			r, err := q.WaitApplied(within(t, 200*time.Millisecond), revision, "", 1)
-			if !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[second]" || r.GetTotal() != 2 {
+			if !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[second]" ||
+				r.GetTotal() != 2 {
 				t.Errorf("one of two is back: %v, %v", r, err)
 			}
 			connect(t, q, second.resume(), holding(second)).reaches(revision)
@@ -272,7 +285,8 @@ func TestOneIDHasOneEdgeEverywhere(t *testing.T) {
 	}
 }
 
-// An agent that lost its id to another one, or is refused for that, goes on serving what it has: whoever waits is told.
+// An agent that lost its id to another one, or is refused for that, goes on serving what it has:
+// whoever waits is told.
 func TestAgentsWithOneIDAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
@@ -291,7 +305,8 @@ func TestAgentsWithOneIDAreWaitedFor(t *testing.T) {
 		if want == "" && (err != nil || r.GetApplied() != 1 || r.GetTotal() != 1) {
 			t.Errorf("%s: %v, %v", what, r, err)
 		}
-		if want != "" && (!errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(r.GetPending()), want)) {
+		if want != "" &&
+			(!errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(r.GetPending()), want)) {
 			t.Errorf("%s: %v, %v; want %q pending", what, r, err, want)
 		}
 	}
@@ -326,7 +341,9 @@ func TestWaitCountsEdgesOfAMomentAgo(t *testing.T) {
 		quiet := connect(t, q, hello(id), silent)
 		eventually(t, "the edge to be accepted", func() bool { return q.edge(id) != nil })
 		revision := p.setting(t, id)
-		if r, err := p.WaitApplied(within(t, 500*time.Millisecond), revision, "", 1); !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "["+id+"]" {
+		if r, err := p.WaitApplied(
+			within(t, 500*time.Millisecond), revision, "", 1,
+		); !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "["+id+"]" {
 			t.Errorf("%s has applied nothing: %v, %v", id, r, err)
 		}
 		quiet.leave()
@@ -373,11 +390,13 @@ func TestEdgesWriteNothingToEtcd(t *testing.T) {
 			t.Fatalf("%v, %v", r, err)
 		}
 	}
-	eventually(t, "the report to be known at the other", func() bool { return p.edge("there").GetCache().GetObjects() == 50 })
+	eventually(t, "the report to be known at the other",
+		func() bool { return p.edge("there").GetCache().GetObjects() == 50 })
 	connect(t, p, hello("last")).reaches(1) // what is written is seen in order
 	eventually(t, "the new edge to be written", func() bool {
 		entries, _, err := p.store.Fleet(t.Context(), "edges/")
-		return err == nil && slices.ContainsFunc(entries, func(e store.Entry) bool { return strings.Contains(string(e.Value), "last") })
+		return err == nil &&
+			slices.ContainsFunc(entries, func(e store.Entry) bool { return strings.Contains(string(e.Value), "last") })
 	})
 	mu.Lock()
 	defer mu.Unlock()
@@ -390,12 +409,13 @@ func TestEdgesWriteNothingToEtcd(t *testing.T) {
 func ghost(t *testing.T, s *store.Store, address, certificate string) {
 	t.Helper()
 	remain(t, s, []store.Entry{{
-		Key: "hello/ghost", Value: fmt.Appendf(nil, `{"server":"ghost","address":%q,"certificate":%q}`, address, certificate),
+		Key:   "hello/ghost",
+		Value: fmt.Appendf(nil, `{"server":"ghost","address":%q,"certificate":%q}`, address, certificate),
 	}})
 }
 
-// Nobody knows the edges of a control plane that lives, as etcd says, but does not answer: a wait says so instead of counting
-// the others only.
+// Nobody knows the edges of a control plane that lives, as etcd says, but does not answer: a wait
+// says so instead of counting the others only.
 func TestWaitNamesAControlPlaneThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
@@ -407,7 +427,8 @@ func TestWaitNamesAControlPlaneThatDoesNotAnswer(t *testing.T) {
 	t.Cleanup(func() { swallows.Close() })
 	ghost(t, p.store, swallows.Addr().String(), "00")
 	r, err := p.WaitApplied(within(t, time.Second), p.setting(t, "one"), "", 1)
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(r.GetPending()), "ghost, which does not answer") || r.GetApplied() != 1 {
+	if !errors.Is(err, context.DeadlineExceeded) ||
+		!strings.Contains(fmt.Sprint(r.GetPending()), "ghost, which does not answer") || r.GetApplied() != 1 {
 		t.Errorf("%v, %v", r, err)
 	}
 }
@@ -503,7 +524,8 @@ func TestStrangersAreNotTalkedTo(t *testing.T) {
 		}
 		conn.Close()
 	}
-	// A record that names the address of another control plane with a certificate that it does not have.
+	// A record that names the address of another control plane with a certificate that it does not
+	// have.
 	ghost(t, p.store, address, strings.Repeat("0", 64))
 	r, err := p.WaitApplied(within(t, time.Second), p.setting(t, "one"), "", 1)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(r.GetPending()), "ghost") {

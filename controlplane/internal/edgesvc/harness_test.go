@@ -68,7 +68,8 @@ type plane struct {
 	stop        func()
 }
 
-// startPlane runs a control plane over a prefix; several over one are replicas. change may alter it before it starts.
+// startPlane runs a control plane over a prefix; several over one are replicas. change may alter it
+// before it starts.
 func startPlane(tb testing.TB, prefix string, change func(*Service)) *plane {
 	tb.Helper()
 	return startPlaneWith(tb, prefix, planeConfig{change: change})
@@ -111,7 +112,8 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 		Feed: p.feed, Store: p.store, Logger: log, Now: p.clock.now, CanaryRegion: cfg.canary, CanaryHold: cfg.hold,
 	})
 	p.fleetConfig = fleet.Config{
-		Feed: p.feed, Store: p.store, Brake: p.brake, FreezeEdges: 3, FreezePercent: 5, MaxEdges: cfg.edges, Server: cmp.Or(cfg.server, p.addr), Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
+		Feed: p.feed, Store: p.store, Brake: p.brake, FreezeEdges: 3, FreezePercent: 5, MaxEdges: cfg.edges,
+		Server: cmp.Or(cfg.server, p.addr), Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	}
 	if !cfg.alone {
 		if p.fleetConfig.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -133,7 +135,9 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 		tb.Fatal(err)
 	}
 	if cfg.closed {
-		svc.cfg.Authorize = func(ctx context.Context, _ []string, _ bool) (context.Context, error) { return ctx, auth.ErrMissing }
+		svc.cfg.Authorize = func(ctx context.Context, _ []string, _ bool) (context.Context, error) {
+			return ctx, auth.ErrMissing
+		}
 	}
 	p.Service = svc
 	svc.timing.cutOffAfter = 24 * time.Hour // or setting the clock forward would seem to be that
@@ -188,18 +192,20 @@ func (p *plane) setting(tb testing.TB, host string) int64 {
 // origins makes one step with n origins of an account.
 func (p *plane) origins(tb testing.TB, account string, n int, url string) int64 {
 	tb.Helper()
-	result, err := p.store.Write(context.Background(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
-		edit := &store.Edit{Puts: []store.Put{{
-			Key: topology.Key{Kind: topology.KindAccounts, Account: account}, Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE},
-		}}}
-		for i := range n {
-			edit.Puts = append(edit.Puts, store.Put{
-				Key:     topology.Key{Kind: topology.KindOrigins, Account: account, ID: fmt.Sprintf("o%d", i)},
-				Message: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: url}}},
-			})
-		}
-		return edit, nil
-	})
+	result, err := p.store.Write(context.Background(), account, store.RequestID{},
+		func(*store.State) (*store.Edit, error) {
+			edit := &store.Edit{Puts: []store.Put{{
+				Key:     topology.Key{Kind: topology.KindAccounts, Account: account},
+				Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+			}}}
+			for i := range n {
+				edit.Puts = append(edit.Puts, store.Put{
+					Key:     topology.Key{Kind: topology.KindOrigins, Account: account, ID: fmt.Sprintf("o%d", i)},
+					Message: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: url}}},
+				})
+			}
+			return edit, nil
+		})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -230,7 +236,10 @@ type agent struct {
 }
 
 func hello(id string) *edgev1.Hello {
-	return &edgev1.Hello{Id: id, Region: "eu", Version: "test", ProtocolVersion: 1, AcceptsSealed: true, HttpAddress: "127.0.0.1:8080", BootId: id + "-boot"}
+	return &edgev1.Hello{
+		Id: id, Region: "eu", Version: "test", ProtocolVersion: 1, AcceptsSealed: true, HttpAddress: "127.0.0.1:8080",
+		BootId: id + "-boot",
+	}
 }
 
 // connect opens a stream for an edge that has what another one left it with.
@@ -288,7 +297,10 @@ func holding(other *agent) func(*agent) {
 	return func(a *agent) {
 		other.mu.Lock()
 		defer other.mu.Unlock()
-		a.edge = feedtest.Edge{Epoch: other.edge.Epoch, Revision: other.edge.Revision, Digest: other.edge.Digest, Records: maps.Clone(other.edge.Records)}
+		a.edge = feedtest.Edge{
+			Epoch: other.edge.Epoch, Revision: other.edge.Revision, Digest: other.edge.Digest,
+			Records: maps.Clone(other.edge.Records),
+		}
 	}
 }
 
@@ -341,7 +353,9 @@ func (a *agent) take(m *edgev1.SyncResponse) error {
 		return a.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: answer}})
 	}
 	if step && !a.silent {
-		ack := &edgev1.Ack{Applied: a.edge.Revision, Persisted: a.edge.Revision, Durable: true, Digest: a.edge.Digest[:]}
+		ack := &edgev1.Ack{
+			Applied: a.edge.Revision, Persisted: a.edge.Revision, Durable: true, Digest: a.edge.Digest[:],
+		}
 		if c := a.edge.Records[a.refuses]; c != nil && c.GetModRevision() == a.edge.Revision {
 			ack.Nacks = []*topologyv1.Rejected{{Key: a.refuses, Revision: c.GetModRevision(), Reason: "too new"}}
 		}
@@ -382,7 +396,8 @@ func (a *agent) reaches(revision int64) {
 	a.until(fmt.Sprintf("reach revision %d", revision), func(e *feedtest.Edge) bool { return e.Revision >= revision })
 }
 
-// message returns the last message of a kind, such as `*edgev1.SyncResponse_Drain`, once there is one.
+// message returns the last message of a kind, such as `*edgev1.SyncResponse_Drain`, once there is
+// one.
 func (a *agent) message(kind string) *edgev1.SyncResponse {
 	a.tb.Helper()
 	a.until("be sent "+kind, func(*feedtest.Edge) bool { return a.last[kind] != nil })

@@ -20,8 +20,9 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// etcd begins an epoch while edges are connected to two control planes: all come again and take everything, and none counts
-// as having applied a revision by what it had applied in the epoch before, whichever control plane is asked.
+// etcd begins an epoch while edges are connected to two control planes: all come again and take
+// everything, and none counts as having applied a revision by what it had applied in the epoch
+// before, whichever control plane is asked.
 func TestAnotherEpochWhileEdgesAreConnected(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -58,7 +59,8 @@ func TestAnotherEpochWhileEdgesAreConnected(t *testing.T) {
 	}
 	one, two = connect(t, a, one.resume(), holding(one)), connect(t, b, two.resume(), holding(two))
 	for _, e := range []*agent{one, two} {
-		e.until("a full state of the epoch", func(e *feedtest.Edge) bool { return e.Fulls == 1 && e.Epoch == a.Epoch() })
+		e.until("a full state of the epoch",
+			func(e *feedtest.Edge) bool { return e.Fulls == 1 && e.Epoch == a.Epoch() })
 	}
 	second := b.setting(t, "two")
 	for _, p := range []*plane{a, b} {
@@ -79,7 +81,8 @@ func (d *diskImage) start() (endpoint string) {
 	d.t.Helper()
 	var err error
 	d.node, err = etcdnode.Start(context.Background(), etcdnode.Config{
-		Dir: filepath.Join(d.folder, "now"), Unsafe: true, StartTimeout: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		Dir: filepath.Join(d.folder, "now"), Unsafe: true, StartTimeout: time.Minute,
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		d.t.Fatal(err)
@@ -131,9 +134,10 @@ func (d *diskImage) copy(from, to string) {
 	}
 }
 
-// The disk of etcd is taken back while no control plane runs, so that nothing tells it from one that was merely stopped. An edge
-// that has what was lost is sent everything, is told that its history was rewritten unless it finds out by itself, and counts for
-// no write before it has it, wherever it stands.
+// The disk of etcd is taken back while no control plane runs, so that nothing tells it from one
+// that was merely stopped. An edge that has what was lost is sent everything, is told that its
+// history was rewritten unless it finds out by itself, and counts for no write before it has it,
+// wherever it stands.
 func TestEtcdIsTakenBackWhileNobodyLooks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")
@@ -153,7 +157,8 @@ func TestEtcdIsTakenBackWhileNobodyLooks(t *testing.T) {
 		{name: "the edge is ahead, all that was lost is none of its business", unseen: 60},
 		{name: "the edge is ahead, and passed by later steps", lost: 60, passed: true},
 		{name: "the edge is behind", lost: 20, after: 60, behind: true},
-		{name: "the edge is behind, and nobody knows what was there", lost: 20, after: 60, restart: true, behind: true, findsOut: true},
+		{name: "the edge is behind, and nobody knows what was there", lost: 20, after: 60, restart: true, behind: true,
+			findsOut: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -165,9 +170,10 @@ func TestEtcdIsTakenBackWhileNobodyLooks(t *testing.T) {
 			etcd := &diskImage{t: t, folder: folder}
 			t.Cleanup(etcd.stop)
 			run := func() *plane {
-				return startPlaneWith(t, "/edgewalk/", planeConfig{etcd: etcd.node.Endpoint(), change: func(s *Service) {
-					s.timing.bookmarkEvery = 50 * time.Millisecond
-				}})
+				return startPlaneWith(t, "/edgewalk/",
+					planeConfig{etcd: etcd.node.Endpoint(), change: func(s *Service) {
+						s.timing.bookmarkEvery = 50 * time.Millisecond
+					}})
 			}
 
 			etcd.start()
@@ -197,7 +203,8 @@ func TestEtcdIsTakenBackWhileNobodyLooks(t *testing.T) {
 			}
 			if test.unseen > 0 {
 				early := connect(t, p, e.resume(), holding(e))
-				early.until("be sent the same state", func(e *feedtest.Edge) bool { return e.Fulls == 1 && early.rewritten })
+				early.until("be sent the same state",
+					func(e *feedtest.Edge) bool { return e.Fulls == 1 && early.rewritten })
 				first := p.setting(t, "first")
 				got, err := p.WaitApplied(within(t, 20*time.Second), first, "", 1)
 				early.leave()

@@ -48,17 +48,22 @@ func (p *plane) join(tb testing.TB, edge, region, pool string) joined {
 		tb.Fatal(err)
 	}
 	// How an edge knows the control plane is the business of its own package.
-	conf := &tls.Config{ServerName: jointoken.ServerName(token.Authority), InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
+	conf := &tls.Config{
+		ServerName: jointoken.ServerName(token.Authority), InsecureSkipVerify: true, MinVersion: tls.VersionTLS13,
+	}
 	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	resp, err := edgev1.NewIdentityServiceClient(conn).Join(tb.Context(), &edgev1.JoinRequest{Token: token.String(), Csr: csr})
+	resp, err := edgev1.NewIdentityServiceClient(conn).Join(tb.Context(),
+		&edgev1.JoinRequest{Token: token.String(), Csr: csr})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	conf.Certificates = []tls.Certificate{{Certificate: [][]byte{resp.GetCertificate().GetCertificate()}, PrivateKey: key}}
+	conf.Certificates = []tls.Certificate{{
+		Certificate: [][]byte{resp.GetCertificate().GetCertificate()}, PrivateKey: key,
+	}}
 	return joined{conf}
 }
 
@@ -72,8 +77,9 @@ func refused(tb testing.TB, a *agent, code codes.Code, says string) {
 	}
 }
 
-// Who has the shared token of edges, or another edge's certificate, takes no edge's id, however long it tries: it is sent nothing,
-// and a wait counts the edge that has the key. Without certificates it would have the id after 15 s.
+// Who has the shared token of edges, or another edge's certificate, takes no edge's id, however
+// long it tries: it is sent nothing, and a wait counts the edge that has the key. Without
+// certificates it would have the id after 15 s.
 func TestNobodyTakesTheIDOfAnEdgeThatHasJoined(t *testing.T) {
 	t.Parallel()
 	p := startPlaneWith(t, storetest.Prefix(), planeConfig{joins: true})
@@ -121,7 +127,8 @@ func TestJoiningTakesTheIDOver(t *testing.T) {
 	connect(t, p, hello("fra-1"), edge.shown).reaches(p.setting(t, "two"))
 }
 
-// The same key is the same edge, also under another boot id: it takes over at once, at every control plane.
+// The same key is the same edge, also under another boot id: it takes over at once, at every
+// control plane.
 func TestTheSameKeyTakesOverAtOnce(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -141,11 +148,14 @@ func TestTheSameKeyTakesOverAtOnce(t *testing.T) {
 	connect(t, other, third, edge.shown).reaches(p.setting(t, "three"))
 }
 
-// Under load, with many edges, the streams of the one that is revoked end at every control plane, and no other.
+// Under load, with many edges, the streams of the one that is revoked end at every control plane,
+// and no other.
 func TestRevokeUnderLoad(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
-	planes := []*plane{startPlaneWith(t, prefix, planeConfig{joins: true}), startPlaneWith(t, prefix, planeConfig{joins: true})}
+	planes := []*plane{
+		startPlaneWith(t, prefix, planeConfig{joins: true}), startPlaneWith(t, prefix, planeConfig{joins: true}),
+	}
 	var edges []*agent
 	for i := range 20 {
 		id := fmt.Sprintf("edge-%d", i)
@@ -169,7 +179,10 @@ func TestRevokeUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		refused(t, victim, codes.Unauthenticated, "was revoked")
-		refused(t, connect(t, planes[1], hello(victim.hello.GetId()), func(a *agent) { a.transport = victim.transport }), codes.Unauthenticated, "was revoked")
+		refused(
+			t, connect(t, planes[1], hello(victim.hello.GetId()), func(a *agent) { a.transport = victim.transport }),
+			codes.Unauthenticated, "was revoked",
+		)
 	}
 	stop()
 	load.Wait()
@@ -179,7 +192,8 @@ func TestRevokeUnderLoad(t *testing.T) {
 	}
 }
 
-// The stream of an edge ends with its certificate, and it gets no other one until it has joined again.
+// The stream of an edge ends with its certificate, and it gets no other one until it has joined
+// again.
 func TestStreamEndsWithTheCertificate(t *testing.T) {
 	t.Parallel()
 	p := startPlaneWith(t, storetest.Prefix(), planeConfig{joins: true})
@@ -191,23 +205,30 @@ func TestStreamEndsWithTheCertificate(t *testing.T) {
 	refused(t, connect(t, p, hello("fra-1"), edge.shown), codes.Unauthenticated, "has ended")
 }
 
-// Where who reaches the listener is not trusted, an edge needs a certificate, and may do nothing before but join.
+// Where who reaches the listener is not trusted, an edge needs a certificate, and may do nothing
+// before but join.
 func TestEdgesHaveToJoin(t *testing.T) {
 	t.Parallel()
 	p := startPlaneWith(t, storetest.Prefix(), planeConfig{joins: true, closed: true})
 	edge := p.join(t, "fra-1", "eu", "")
 	connect(t, p, hello("fra-1"), edge.shown).reaches(p.setting(t, "one"))
 	refused(t, connect(t, p, hello("fra-2")), codes.Unauthenticated, "has to join")
-	stranger := joined{&tls.Config{InsecureSkipVerify: true, ServerName: edge.conf.ServerName, MinVersion: tls.VersionTLS13}}
+	stranger := joined{&tls.Config{
+		InsecureSkipVerify: true, ServerName: edge.conf.ServerName, MinVersion: tls.VersionTLS13,
+	}}
 	refused(t, connect(t, p, hello("fra-2"), stranger.shown), codes.Unauthenticated, "has to join")
-	for _, transport := range []credentials.TransportCredentials{insecure.NewCredentials(), credentials.NewTLS(stranger.conf)} {
+	for _, transport := range []credentials.TransportCredentials{
+		insecure.NewCredentials(), credentials.NewTLS(stranger.conf),
+	} {
 		conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(transport))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
 		service := edgev1.NewIdentityServiceClient(conn)
-		if _, err := service.Renew(t.Context(), &edgev1.RenewRequest{Csr: []byte{1}}); status.Code(err) != codes.Unauthenticated {
+		if _, err := service.Renew(
+			t.Context(), &edgev1.RenewRequest{Csr: []byte{1}},
+		); status.Code(err) != codes.Unauthenticated {
 			t.Errorf("renew: %v", err)
 		}
 		if _, err := service.Join(t.Context(), &edgev1.JoinRequest{Token: "guessed", Csr: []byte{1}}); err == nil {
@@ -221,14 +242,18 @@ func TestAuthIsNotSent(t *testing.T) {
 	t.Parallel()
 	p := startPlaneWith(t, storetest.Prefix(), planeConfig{joins: true})
 	edge := p.join(t, "fra-1", "eu", "")
-	if _, err := p.store.ChangeAuth(t.Context(), store.Entry{Key: "tokens/canary", Value: []byte("canary")}); err != nil {
+	if _, err := p.store.ChangeAuth(
+		t.Context(), store.Entry{Key: "tokens/canary", Value: []byte("canary")},
+	); err != nil {
 		t.Fatal(err)
 	}
 	a := connect(t, p, hello("fra-1"), edge.shown)
 	live := connect(t, p, hello("anonymous"))
 	live.reaches(p.setting(t, "one"))
 	before := len(live.edge.Records)
-	if _, err := p.store.ChangeAuth(t.Context(), store.Entry{Key: "tokens/canary-2", Value: []byte("canary")}); err != nil {
+	if _, err := p.store.ChangeAuth(
+		t.Context(), store.Entry{Key: "tokens/canary-2", Value: []byte("canary")},
+	); err != nil {
 		t.Fatal(err)
 	}
 	last := p.setting(t, "two")

@@ -44,9 +44,16 @@ func TestKeysComeBeforeWhatTheySeal(t *testing.T) {
 		secrets := topology.Key{Kind: topology.KindOriginSecrets, Account: "acme", ID: "o"}
 		result, err := s.Write(t.Context(), "acme", store.RequestID{}, func(*store.State) (*store.Edit, error) {
 			return &store.Edit{Puts: []store.Put{
-				{Key: topology.Key{Kind: topology.KindAccounts, Account: "acme"}, Message: &topologyv1.Account{DisplayName: "Acme"}},
-				{Key: origin, Message: &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b"}}}},
-				{Key: secrets, Message: &topologyv1.OriginSecrets{Values: map[string]string{"s3.secret_access_key": fmt.Sprint("canary-", n)}}},
+				{Key: topology.Key{Kind: topology.KindAccounts, Account: "acme"},
+					Message: &topologyv1.Account{DisplayName: "Acme"}},
+				{Key: origin,
+					Message: &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b"}}}},
+				{
+					Key: secrets,
+					Message: &topologyv1.OriginSecrets{Values: map[string]string{"s3.secret_access_key": fmt.Sprint(
+						"canary-", n,
+					)}},
+				},
 			}}, nil
 		})
 		if err != nil {
@@ -119,7 +126,9 @@ func TestKeysComeBeforeWhatTheySeal(t *testing.T) {
 		if reached == 0 || reached < last {
 			continue
 		}
-		if ack := (&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: &edgev1.Ack{Applied: reached}}}); rpc.Send(ack) != nil {
+		if ack := (&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: &edgev1.Ack{Applied: reached}}}); rpc.Send(
+			ack,
+		) != nil {
 			t.Fatal("the stream has ended")
 		}
 		if n > 5 {

@@ -19,7 +19,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		return auto.NewCounter(prometheus.CounterOpts{Name: "edgewalk_controlplane_" + name, Help: help})
 	}
 	vector := func(name, help, label string) *prometheus.CounterVec {
-		return auto.NewCounterVec(prometheus.CounterOpts{Name: "edgewalk_controlplane_" + name, Help: help}, []string{label})
+		return auto.NewCounterVec(prometheus.CounterOpts{Name: "edgewalk_controlplane_" + name, Help: help},
+			[]string{label})
 	}
 	return &metrics{
 		streams: auto.NewGauge(prometheus.GaugeOpts{

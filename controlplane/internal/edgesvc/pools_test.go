@@ -25,7 +25,8 @@ import (
 func (p *plane) account(tb testing.TB, id string, pools ...string) int64 {
 	tb.Helper()
 	return p.edit(tb, id, store.Put{
-		Key: topology.Key{Kind: topology.KindAccounts, Account: id}, Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE, Pools: pools},
+		Key:     topology.Key{Kind: topology.KindAccounts, Account: id},
+		Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE, Pools: pools},
 	}, p.origin(id, "o", "http://example.com"))
 }
 
@@ -38,9 +39,10 @@ func (p *plane) origin(account, id, url string) store.Put {
 
 func (p *plane) edit(tb testing.TB, account string, puts ...store.Put) int64 {
 	tb.Helper()
-	result, err := p.store.Write(context.Background(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
-		return &store.Edit{Puts: puts}, nil
-	})
+	result, err := p.store.Write(context.Background(), account, store.RequestID{},
+		func(*store.State) (*store.Edit, error) {
+			return &store.Edit{Puts: puts}, nil
+		})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -62,11 +64,13 @@ func (a *agent) accounts(ids ...string) {
 	})
 }
 
-// An edge of a pool is sent the accounts that name the pool, and hears nothing of others, not even when it is asked to test an
-// origin; one without a pool is sent all. An account that comes to a pool is sent whole, and one that leaves it is taken away.
+// An edge of a pool is sent the accounts that name the pool, and hears nothing of others, not even
+// when it is asked to test an origin; one without a pool is sent all. An account that comes to a
+// pool is sent whole, and one that leaves it is taken away.
 func TestPools(t *testing.T) {
 	t.Parallel()
-	p := startPlaneWith(t, storetest.Prefix(), planeConfig{joins: true, change: func(s *Service) { s.timing.bookmarkEvery = time.Hour }})
+	p := startPlaneWith(t, storetest.Prefix(),
+		planeConfig{joins: true, change: func(s *Service) { s.timing.bookmarkEvery = time.Hour }})
 	p.account(t, "acme", "gold")
 	p.account(t, "globex")
 	gold := connect(t, p, hello("gold"), p.join(t, "gold", "eu", "gold").shown)
@@ -81,7 +85,8 @@ func TestPools(t *testing.T) {
 		pools            []string
 		gold, iron, both []string
 	}{
-		{"globex", []string{"gold", "iron"}, []string{"acme", "globex"}, []string{"globex"}, []string{"acme", "globex"}},
+		{"globex", []string{"gold", "iron"}, []string{"acme", "globex"}, []string{"globex"},
+			[]string{"acme", "globex"}},
 		{"acme", []string{"iron"}, []string{"globex"}, []string{"acme", "globex"}, []string{"acme", "globex"}},
 		{"later", nil, []string{"globex"}, []string{"acme", "globex"}, []string{"acme", "globex", "later"}},
 		{"globex", nil, nil, []string{"acme"}, []string{"acme", "globex", "later"}},
@@ -140,7 +145,12 @@ func TestPools(t *testing.T) {
 			a.mu.Unlock()
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		_, err := p.Fleet.Ask(ctx, "", "", &edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{Account: account, Path: "/"}}})
+		_, err := p.Fleet.Ask(
+			ctx, "", "",
+			&edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
+				Account: account, Path: "/",
+			}}},
+		)
 		cancel()
 		if (err == nil) != want || !want && !errors.Is(err, fleet.ErrNoEdge) {
 			t.Errorf("an origin of %s is tested: %v", account, err)
@@ -158,8 +168,8 @@ func TestPools(t *testing.T) {
 	iron.accounts()
 }
 
-// Whatever happens to accounts and their pools, each edge has what its pool should have: the digests prove it at each step, and what
-// it holds at the end.
+// Whatever happens to accounts and their pools, each edge has what its pool should have: the
+// digests prove it at each step, and what it holds at the end.
 func TestPoolsAtRandom(t *testing.T) {
 	t.Parallel()
 	p := startPlaneWith(t, storetest.Prefix(), planeConfig{joins: true})
@@ -184,7 +194,12 @@ func TestPoolsAtRandom(t *testing.T) {
 			model[id] = pools
 			p.account(t, id, pools...)
 		case random.IntN(6) == 0:
-			p.delete(t, id, store.Edit{Deletes: []topology.Key{{Kind: topology.KindOrigins, Account: id, ID: fmt.Sprintf("o%d", random.IntN(3))}}})
+			p.delete(
+				t, id,
+				store.Edit{Deletes: []topology.Key{{
+					Kind: topology.KindOrigins, Account: id, ID: fmt.Sprintf("o%d", random.IntN(3)),
+				}}},
+			)
 		default:
 			p.edit(t, id, p.origin(id, fmt.Sprintf("o%d", random.IntN(3)), fmt.Sprintf("http://example.com/%d", i)))
 		}
@@ -223,7 +238,8 @@ func (p *plane) applied(tb testing.TB, revision int64, edges int) {
 
 func (p *plane) delete(tb testing.TB, account string, edit store.Edit) {
 	tb.Helper()
-	_, err := p.store.Write(context.Background(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) { return &edit, nil })
+	_, err := p.store.Write(context.Background(), account, store.RequestID{},
+		func(*store.State) (*store.Edit, error) { return &edit, nil })
 	if err != nil {
 		tb.Fatal(err)
 	}

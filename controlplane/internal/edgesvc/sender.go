@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// sender is the sending side of a stream. What is due is done by one goroutine at a time, which ends when nothing is.
+// sender is the sending side of a stream. What is due is done by one goroutine at a time, which
+// ends when nothing is.
 type sender struct {
 	mu      sync.Mutex
 	todo    uint32
@@ -73,7 +74,8 @@ func (st *stream) begin() {
 	}
 }
 
-// stopSender waits until nothing is sent any more. The stream has ended, and so does what waits for its edge.
+// stopSender waits until nothing is sent any more. The stream has ended, and so does what waits for
+// its edge.
 func (st *stream) stopSender() {
 	st.sender.mu.Lock()
 	st.sender.stopped = true

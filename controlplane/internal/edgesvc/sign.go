@@ -21,8 +21,8 @@ type sign struct {
 	asOf     time.Time
 }
 
-// signs keeps the last bookmark in its encoding. Edges that are in step are told the same, every few seconds: encoding it for
-// each would be most of the garbage of idle streams.
+// signs keeps the last bookmark in its encoding. Edges that are in step are told the same, every
+// few seconds: encoding it for each would be most of the garbage of idle streams.
 type signs struct{ last atomic.Pointer[signed] }
 
 type signed struct {

@@ -7,19 +7,21 @@ import (
 )
 
 const (
-	// sendCost is about what sending a step to one edge takes of a processor, with its acknowledgement.
+	// sendCost is about what sending a step to one edge takes of a processor, with its
+	// acknowledgement.
 	sendCost = 50 * time.Microsecond
 	// maxPace bounds how long a step waits for others to be sent with.
 	maxPace = 250 * time.Millisecond
-	// wakeAtOnce is how many streams are woken at once, wakeRest the time until the next ones are. Were all woken at once,
-	// whatever else the control plane does, such as each message to and from etcd for an admin's call, would come after the
-	// sends to all edges: Go looks at its connections when it has nothing else to run.
+	// wakeAtOnce is how many streams are woken at once, wakeRest the time until the next ones are.
+	// Were all woken at once, whatever else the control plane does, such as each message to and
+	// from etcd for an admin's call, would come after the sends to all edges: Go looks at its
+	// connections when it has nothing else to run.
 	wakeAtOnce = 32
 	wakeRest   = 50 * time.Microsecond
 )
 
-// spread wakes streams when there may be something to send them, until ctx ends. The first step after a rest goes at once;
-// those that follow it closely wait for the pace, and are merged.
+// spread wakes streams when there may be something to send them, until ctx ends. The first step
+// after a rest goes at once; those that follow it closely wait for the pace, and are merged.
 func (s *Service) spread(ctx context.Context) {
 	select {
 	case <-s.cfg.Feed.Loaded():
@@ -58,9 +60,10 @@ func (s *Service) wakeAll(ctx context.Context) {
 	}
 }
 
-// pace is the least time between the starts of two rounds of steps to all edges, so that sending to many of them leaves most of
-// the processors' time to those who write. At half of it, 64 writers beside 1,000 edges got less than half as far, and the last
-// edge had what they wrote hardly sooner.
+// pace is the least time between the starts of two rounds of steps to all edges, so that sending to
+// many of them leaves most of the processors' time to those who write. At half of it, 64 writers
+// beside 1,000 edges got less than half as far, and the last edge had what they wrote hardly
+// sooner.
 func (s *Service) pace() time.Duration {
 	s.mu.Lock()
 	streams := len(s.live)

@@ -30,18 +30,20 @@ const (
 	bookmarkEvery = 5 * time.Second
 	// maxSend is how long a message may be blocked by an edge that does not read.
 	maxSend = 30 * time.Second
-	// minAge and maxAge bound how long a stream lives before its edge is asked to come again, which spreads edges over
-	// control planes that were added or restarted. The time is random for each stream.
+	// minAge and maxAge bound how long a stream lives before its edge is asked to come again, which
+	// spreads edges over control planes that were added or restarted. The time is random for each
+	// stream.
 	minAge = 30 * time.Minute
 	maxAge = 60 * time.Minute
-	// cutOffAfter is how long this control plane may hear nothing of etcd before its edges are sent to others, which may be
-	// better off. Etcd is asked each 2 s. Edges that come although, as they do when all have lost etcd, stay for cutOffStay.
+	// cutOffAfter is how long this control plane may hear nothing of etcd before its edges are sent
+	// to others, which may be better off. Etcd is asked each 2 s. Edges that come although, as they
+	// do when all have lost etcd, stay for cutOffStay.
 	cutOffAfter = 15 * time.Second
 	cutOffStay  = time.Minute
 	// drainGrace is how long an edge has to leave after Drain.
 	drainGrace = 2 * time.Second
-	// resyncEvery keeps an edge that goes wrong after every full state from being sent them without end. It is also longer
-	// than acknowledgements from before the full state are under way.
+	// resyncEvery keeps an edge that goes wrong after every full state from being sent them without
+	// end. It is also longer than acknowledgements from before the full state are under way.
 	resyncEvery = time.Minute
 	// maxMessage bounds a message of an edge, which is kept and told to others.
 	maxMessage = 64 << 10
@@ -61,8 +63,9 @@ var (
 
 type syncStream = grpc.BidiStreamingServer[edgev1.SyncRequest, edgev1.SyncResponse]
 
-// stream is one Sync call. The call's own goroutine receives. Another one sends while there is something to send: most streams
-// have nothing most of the time, and thousands of waiting goroutines would be most of what this process holds.
+// stream is one Sync call. The call's own goroutine receives. Another one sends while there is
+// something to send: most streams have nothing most of the time, and thousands of waiting
+// goroutines would be most of what this process holds.
 type stream struct {
 	svc   *Service
 	rpc   syncStream
@@ -74,7 +77,8 @@ type stream struct {
 	stays time.Time // until when it is not sent away for want of etcd
 	ended context.CancelCauseFunc
 	win   window
-	// history is what everything is about that is sent. When the feed goes on with another one the stream ends.
+	// history is what everything is about that is sent. When the feed goes on with another one the
+	// stream ends.
 	history *feed.History
 
 	begun    chan struct{} // closed when the window knows where the edge begins, or never will
@@ -90,7 +94,8 @@ type stream struct {
 	resync   string
 	resynced time.Time
 
-	// The sender's: rewritten says that the agent holds what this history never had, and the full state has to tell it.
+	// The sender's: rewritten says that the agent holds what this history never had, and the full
+	// state has to tell it.
 	cursor    cursor
 	rewritten bool
 	keys      *seal.Ring // that the edge was sent
@@ -104,7 +109,8 @@ func (s *Service) Sync(rpc syncStream) error {
 	if err != nil {
 		return err
 	}
-	// Here the call waits for most of its life. What it did before is behind it, so that it waits on a small stack.
+	// Here the call waits for most of its life. What it did before is behind it, so that it waits
+	// on a small stack.
 	st.due(stepDue | bookmarkDue) // tells the edge at once where it stands
 	for err == nil {
 		err = st.receive()
@@ -134,11 +140,15 @@ func (s *Service) join(rpc syncStream) (*stream, error) {
 
 // enroll gives the stream the id of its edge, if it may have it.
 func (s *Service) enroll(st *stream) error {
-	st.conn = fleet.Conn{Hello: st.hello, Certified: st.edge != nil, Pool: st.pool(), History: st.history, Supersede: func() { st.end(errSuperseded) }, Ask: st.ask}
+	st.conn = fleet.Conn{
+		Hello: st.hello, Certified: st.edge != nil, Pool: st.pool(), History: st.history,
+		Supersede: func() { st.end(errSuperseded) }, Ask: st.ask,
+	}
 	holder, ousted, err := s.cfg.Fleet.Join(&st.conn)
 	if err != nil {
 		s.metrics.refused.WithLabelValues("full").Inc()
-		s.log.Warn("edgesvc: an edge is refused: add a control plane", "edge", st.hello.GetId(), "from", st.from, "error", err)
+		s.log.Warn("edgesvc: an edge is refused: add a control plane", "edge", st.hello.GetId(), "from", st.from,
+			"error", err)
 		return status.Errorf(codes.ResourceExhausted, "%v: try another one", err)
 	}
 	if holder != nil {
@@ -155,7 +165,8 @@ func (s *Service) enroll(st *stream) error {
 	return nil
 }
 
-// leave ends the stream. It returns what the edge is told: why this side has ended it, if it has, or else why it cannot go on.
+// leave ends the stream. It returns what the edge is told: why this side has ended it, if it has,
+// or else why it cannot go on.
 func (s *Service) leave(st *stream, err error) error {
 	st.ended(err) // the first reason counts
 	err = context.Cause(st.ctx)
@@ -173,9 +184,10 @@ func (s *Service) leave(st *stream, err error) error {
 	return err
 }
 
-// end ends the stream from this side, whatever it waits for, and does not block. gRPC has no public way to end a call whose
-// handler waits for a message: there the edge would be told a status only when the handler returns. The stream of the transport,
-// which a context leads to, takes a status at any time, ends what the handler waits for, and ignores what that returns then.
+// end ends the stream from this side, whatever it waits for, and does not block. gRPC has no public
+// way to end a call whose handler waits for a message: there the edge would be told a status only
+// when the handler returns. The stream of the transport, which a context leads to, takes a status
+// at any time, ends what the handler waits for, and ignores what that returns then.
 func (st *stream) end(err error) {
 	if st.ctx.Err() != nil {
 		return
@@ -265,7 +277,8 @@ func (st *stream) receive() error {
 
 func (st *stream) take(msg *edgev1.SyncRequest) error {
 	if err := st.svc.validator.Validate(msg); err != nil {
-		st.svc.log.Warn("edgesvc: an edge's message breaks the rules", "edge", st.hello.GetId(), "from", st.from, "error", err)
+		st.svc.log.Warn("edgesvc: an edge's message breaks the rules", "edge", st.hello.GetId(), "from", st.from,
+			"error", err)
 		return status.Errorf(codes.InvalidArgument, "message: %v", err)
 	}
 	switch m := msg.GetMessage().(type) {
@@ -293,7 +306,8 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 			"revision", nack.GetRevision(), "reason", fleet.Brief(nack.GetReason()))
 	}
 	if st.win.covers(ack.GetApplied()) && !st.rightly(ack) {
-		// It may be about another history, in which the edge stood before the state that it is being sent.
+		// It may be about another history, in which the edge stood before the state that it is
+		// being sent.
 		st.svc.cfg.Fleet.Acknowledge(&st.conn, ack, 0, false, false)
 		return
 	}
@@ -312,8 +326,8 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 	}
 }
 
-// rightly reports whether the agent holds what it was sent, as far as is known. A difference is a fault of one of the two, which a
-// full state mends.
+// rightly reports whether the agent holds what it was sent, as far as is known. A difference is a
+// fault of one of the two, which a full state mends.
 func (st *stream) rightly(ack *edgev1.Ack) bool {
 	if len(ack.GetDigest()) == 0 {
 		return true
@@ -336,11 +350,13 @@ func (st *stream) rightly(ack *edgev1.Ack) bool {
 		return false
 	}
 	st.due(stepDue)
-	st.svc.log.Error("edgesvc: edge holds something else than it was sent", "edge", st.hello.GetId(), "revision", ack.GetApplied())
+	st.svc.log.Error("edgesvc: edge holds something else than it was sent", "edge", st.hello.GetId(), "revision",
+		ack.GetApplied())
 	return false
 }
 
-// doubt notes that the agent is about to be sent a full state, as what it holds is wrong: until that has come, it may say so again.
+// doubt notes that the agent is about to be sent a full state, as what it holds is wrong: until
+// that has come, it may say so again.
 func (st *stream) doubt() {
 	st.svc.log.Warn("edgesvc: edge knows another history: etcd was taken back, or one of the two is at fault",
 		"edge", st.hello.GetId(), "revision", st.hello.GetHave().GetRevision())

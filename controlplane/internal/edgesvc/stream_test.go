@@ -52,7 +52,8 @@ func TestFullStateThenEachStep(t *testing.T) {
 	}
 	eventually(t, "the acknowledgement", func() bool {
 		edges := p.Edges()
-		return len(edges) == 1 && edges[0].GetAppliedRevision() == last && edges[0].GetDurable() && edges[0].GetConnected() &&
+		return len(edges) == 1 && edges[0].GetAppliedRevision() == last && edges[0].GetDurable() &&
+			edges[0].GetConnected() &&
 			edges[0].GetPersistedRevision() == last && edges[0].GetLag().AsDuration() == 0
 	})
 }
@@ -110,7 +111,8 @@ func TestResumeSendsWhatWasMissed(t *testing.T) {
 		other := startPlane(t, prefix, nil)
 		b := connect(t, other, a.resume(), holding(a))
 		b.reaches(other.Revision())
-		if got, err := other.WaitApplied(within(t, 10*time.Second), other.Revision(), "", 1); err != nil || got.GetApplied() != 1 {
+		if got, err := other.WaitApplied(within(t, 10*time.Second), other.Revision(), "", 1); err != nil ||
+			got.GetApplied() != 1 {
 			t.Errorf("once the edge has what it missed: %v, %v; want that it counts", got, err)
 		}
 		if b.edge.Fulls != 0 || b.edge.Records["origins/acme/o0"] != nil || b.edge.Records["origins/acme/o1"] == nil {
@@ -192,7 +194,8 @@ func TestLargeStepIsAppliedAtOnce(t *testing.T) {
 	}
 }
 
-// An edge that acknowledges nothing is sent no more than the window, and then one state for all that it missed.
+// An edge that acknowledges nothing is sent no more than the window, and then one state for all
+// that it missed.
 func TestSilentEdgeCostsAWindow(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
@@ -221,9 +224,12 @@ func TestSilentEdgeCostsAWindow(t *testing.T) {
 		t.Fatal("the silent edge was sent everything")
 	}
 	if edge := p.edge("quiet"); edge.GetAppliedRevision() >= at || edge.GetLag().AsDuration() == 0 {
-		t.Errorf("the silent edge is said to be at %d, %v behind", edge.GetAppliedRevision(), edge.GetLag().AsDuration())
+		t.Errorf("the silent edge is said to be at %d, %v behind", edge.GetAppliedRevision(),
+			edge.GetLag().AsDuration())
 	}
-	if err := quiet.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: &edgev1.Ack{Applied: at, Digest: digest[:]}}}); err != nil {
+	if err := quiet.rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: &edgev1.Ack{
+		Applied: at, Digest: digest[:],
+	}}}); err != nil {
 		t.Fatal(err)
 	}
 	quiet.reaches(last)
@@ -257,7 +263,8 @@ func TestEdgeThatDoesNotReadIsEnded(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
 	p.reach(t, p.origins(t, "large", 1998, "http://"+strings.Repeat("a", 450)))
-	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStaticStreamWindowSize(1<<16))
+	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStaticStreamWindowSize(1<<16))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +370,8 @@ func TestOneIDHasOneEdge(t *testing.T) {
 	for _, after := range []time.Duration{0, fleet.HandOver - time.Second} {
 		p.clock.forward(after)
 		refused := connect(t, p, second)
-		if err := refused.ends(); status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), "127.0.0.1:8080") {
+		if err := refused.ends(); status.Code(err) != codes.AlreadyExists ||
+			!strings.Contains(err.Error(), "127.0.0.1:8080") {
 			t.Errorf("a second agent was answered %v", err)
 		}
 	}
@@ -453,7 +461,8 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 		"too many nacks":    {ack(&edgev1.Ack{Nacks: make([]*topologyv1.Rejected, 101)}), codes.InvalidArgument},
 		"a nack's long key": {ack(&edgev1.Ack{Nacks: []*topologyv1.Rejected{{Key: text(601)}}}), codes.InvalidArgument},
 		"a long id": {
-			&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: &edgev1.Answer{Id: text(101)}}}, codes.InvalidArgument,
+			&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Answer{Answer: &edgev1.Answer{Id: text(101)}}},
+			codes.InvalidArgument,
 		},
 	} {
 		a := connect(t, p, hello("loud"))
@@ -479,7 +488,9 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 	other.reaches(next)
 	a.reaches(next)
 	// Why a resource is refused is worth more than its form: what is too long is cut.
-	if err := a.send(ack(&edgev1.Ack{Applied: next, Nacks: []*topologyv1.Rejected{{Key: "settings", Revision: next, Reason: text(50_000)}}})); err != nil {
+	if err := a.send(ack(&edgev1.Ack{
+		Applied: next, Nacks: []*topologyv1.Rejected{{Key: "settings", Revision: next, Reason: text(50_000)}},
+	})); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the refusal to be known", func() bool { return len(p.edge("loud").GetRejected()) > 0 })
@@ -499,7 +510,8 @@ func TestDrainSendsEdgesAway(t *testing.T) {
 	if err := a.ends(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the stream ended with %v", err)
 	}
-	if drain := a.message("*edgev1.SyncResponse_Drain").GetDrain(); drain.GetRetryAfter().AsDuration() <= 0 || drain.GetReason() == "" {
+	if drain := a.message("*edgev1.SyncResponse_Drain").GetDrain(); drain.GetRetryAfter().AsDuration() <= 0 ||
+		drain.GetReason() == "" {
 		t.Errorf("drain: %v", drain)
 	}
 	if ctx.Err() != nil {
@@ -512,7 +524,8 @@ func TestDrainSendsEdgesAway(t *testing.T) {
 
 func TestOldStreamsAreSentElsewhere(t *testing.T) {
 	t.Parallel()
-	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.age = func() time.Duration { return 20 * time.Millisecond } })
+	p := startPlane(t, storetest.Prefix(),
+		func(s *Service) { s.timing.age = func() time.Duration { return 20 * time.Millisecond } })
 	a := connect(t, p, hello("e1"))
 	a.message("*edgev1.SyncResponse_Drain")
 	if err := a.ends(); status.Code(err) != codes.Unavailable {
@@ -520,8 +533,8 @@ func TestOldStreamsAreSentElsewhere(t *testing.T) {
 	}
 }
 
-// An edge is not left with a control plane that has lost etcd while there may be one that has not, nor sent to and fro when all
-// have lost it.
+// An edge is not left with a control plane that has lost etcd while there may be one that has not,
+// nor sent to and fro when all have lost it.
 func TestEdgesLeaveWhoHasLostEtcd(t *testing.T) {
 	t.Parallel()
 	quick := func(s *Service) { s.timing.bookmarkEvery, s.timing.cutOffAfter = 20*time.Millisecond, cutOffAfter }
@@ -582,8 +595,9 @@ func TestFullStatesAreAdmitted(t *testing.T) {
 	connect(t, p, hello("e2")).reaches(1)
 }
 
-// All edges of a control plane that was away come back at once, some with what they had and some with nothing: no more than so
-// many are sent everything at a time, who is refused comes again, and all end with the same.
+// All edges of a control plane that was away come back at once, some with what they had and some
+// with nothing: no more than so many are sent everything at a time, who is refused comes again, and
+// all end with the same.
 func TestHerdOfEdgesIsInStepAgain(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.admissionWait = 20 * time.Millisecond })
@@ -642,8 +656,8 @@ func TestHerdOfEdgesIsInStepAgain(t *testing.T) {
 	t.Logf("%d edges, refused %d times", edges, refused)
 }
 
-// Whatever edges miss, however often they come and go, they end with what the store holds; at each bookmark and state on
-// the way feedtest compares digests.
+// Whatever edges miss, however often they come and go, they end with what the store holds; at each
+// bookmark and state on the way feedtest compares digests.
 func TestEdgesComeAndGo(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()

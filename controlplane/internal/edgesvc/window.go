@@ -6,14 +6,16 @@ import (
 )
 
 const (
-	// windowFrames and windowBytes bound what an edge may have been sent without acknowledging it. A stream that is at its
-	// bound waits, and is then sent one catch-up for all that it missed, so an edge that applies slowly costs no memory. One
-	// step or state that is larger by itself still goes.
+	// windowFrames and windowBytes bound what an edge may have been sent without acknowledging it.
+	// A stream that is at its bound waits, and is then sent one catch-up for all that it missed, so
+	// an edge that applies slowly costs no memory. One step or state that is larger by itself still
+	// goes.
 	windowFrames = 64
 	windowBytes  = 1 << 20
 )
 
-// window is what a stream has sent and the edge has not acknowledged. The sender adds, the receiver takes away.
+// window is what a stream has sent and the edge has not acknowledged. The sender adds, the receiver
+// takes away.
 type window struct {
 	mu    sync.Mutex
 	units []unit
@@ -21,8 +23,8 @@ type window struct {
 	base  int64 // where the edge stood, or will stand, after the last full state; what it says of before does not count
 	told  int64 // the revision at which everything sent leaves the edge
 	full  bool  // the sender waits for room
-	// unproven says that the edge began with something that may not be of this history. The end of the state that it is
-	// sent first proves what it has then.
+	// unproven says that the edge began with something that may not be of this history. The end of
+	// the state that it is sent first proves what it has then.
 	unproven bool
 }
 
@@ -45,7 +47,8 @@ func (w *window) open() bool {
 
 func (w *window) hasRoom() bool { return len(w.units) < windowFrames && w.bytes < windowBytes }
 
-// resume notes where the edge stands at the beginning, and whether it is known that it has what it should there.
+// resume notes where the edge stands at the beginning, and whether it is known that it has what it
+// should there.
 func (w *window) resume(revision int64, proven bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,8 +66,8 @@ func (w *window) add(u unit) {
 	w.told = u.revision
 }
 
-// tell notes that the edge was told that nothing is missing up to a revision. It returns what the edge has applied then, if
-// it has acknowledged everything; otherwise 0.
+// tell notes that the edge was told that nothing is missing up to a revision. It returns what the
+// edge has applied then, if it has acknowledged everything; otherwise 0.
 func (w *window) tell(revision int64) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,9 +86,10 @@ func (w *window) has(applied int64) bool {
 	return !w.unproven && applied >= w.base && applied <= w.told
 }
 
-// take removes what the edge has applied. Besides the removed units it returns the revision that the edge stands at: with
-// nothing outstanding that is all it was told. It is not ok for a revision that the edge does not have from this stream. room
-// says that the sender has waited for what was removed.
+// take removes what the edge has applied. Besides the removed units it returns the revision that
+// the edge stands at: with nothing outstanding that is all it was told. It is not ok for a revision
+// that the edge does not have from this stream. room says that the sender has waited for what was
+// removed.
 func (w *window) take(applied int64) (done []unit, reached int64, ok, room bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -43,7 +43,8 @@ func TestWindowTellsOfRoomThatWasWaitedFor(t *testing.T) {
 	}
 }
 
-// Of an edge whose state is not known to be right, nothing counts before it has closed the state that it is sent.
+// Of an edge whose state is not known to be right, nothing counts before it has closed the state
+// that it is sent.
 func TestWindowCountsNothingUnproven(t *testing.T) {
 	var w window
 	w.resume(10, false)

@@ -15,18 +15,21 @@ import (
 
 const (
 	lockFile = "lock"
-	// identityFile says that a folder is ours. etcd itself waits forever when it is given a folder of another cluster.
+	// identityFile says that a folder is ours. etcd itself waits forever when it is given a folder
+	// of another cluster.
 	identityFile = "edgewalk-etcd"
 	identity     = "edgewalk: data of the control plane's embedded etcd, format 1\n"
-	// foundedFile says that a server once was ready over the folder. A first start that is cut off leaves a log without
-	// members, over which etcd waits for a leader forever; since nobody can have stored anything, it is thrown away.
+	// foundedFile says that a server once was ready over the folder. A first start that is cut off
+	// leaves a log without members, over which etcd waits for a leader forever; since nobody can
+	// have stored anything, it is thrown away.
 	foundedFile = "founded"
 )
 
 // ErrInUse says that another process, or another server in this one, has the data folder.
 var ErrInUse = errors.New("data folder is in use by another process")
 
-// dirLock is held for as long as a server may touch its folder. The kernel frees it when the process ends.
+// dirLock is held for as long as a server may touch its folder. The kernel frees it when the
+// process ends.
 type dirLock struct{ file *fileutil.LockedFile }
 
 func (l *dirLock) release() { _ = l.file.Close() }
@@ -65,7 +68,8 @@ func openDir(dir string) (*dirLock, error) {
 	return lock, nil
 }
 
-// checkDatabase opens a database that etcd is about to open: etcd ends the whole process when it cannot.
+// checkDatabase opens a database that etcd is about to open: etcd ends the whole process when it
+// cannot.
 func checkDatabase(path string) error {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -123,7 +127,8 @@ func dropUnfounded(dir string) error {
 	return nil
 }
 
-// found records that from here on the folder may hold data. It must be on disk before anybody can store some.
+// found records that from here on the folder may hold data. It must be on disk before anybody can
+// store some.
 func found(dir string) error {
 	if err := writeOnce(filepath.Join(dir, foundedFile), ""); err != nil {
 		return fmt.Errorf("found data folder: %w", err)
@@ -154,12 +159,14 @@ func writeOnce(path, content string) error {
 	return errors.Join(folder.Sync(), folder.Close())
 }
 
-// checkIdentity accepts a folder that is ours or empty. A start that died before it signed leaves an empty one.
+// checkIdentity accepts a folder that is ours or empty. A start that died before it signed leaves
+// an empty one.
 func checkIdentity(dir string) error {
 	stored, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if err == nil {
 		if string(stored) != identity {
-			return fmt.Errorf("data folder %q says it is %q: this version cannot use it", dir, strings.TrimSpace(string(stored)))
+			return fmt.Errorf("data folder %q says it is %q: this version cannot use it", dir,
+				strings.TrimSpace(string(stored)))
 		}
 		return nil
 	}

@@ -9,9 +9,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// zapTo returns a logger for etcd that passes on warnings and errors. Once stopping is set they are for debugging only:
-// etcd calls it an error that its listeners are closed. What it calls fatal becomes a panic, so that the process does not
-// end without a trace in our log.
+// zapTo returns a logger for etcd that passes on warnings and errors. Once stopping is set they are
+// for debugging only: etcd calls it an error that its listeners are closed. What it calls fatal
+// becomes a panic, so that the process does not end without a trace in our log.
 func zapTo(log *slog.Logger, stopping *atomic.Bool) *zap.Logger {
 	return zap.New(&slogCore{log.With("part", "etcd"), stopping}, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
@@ -22,7 +22,8 @@ type slogCore struct {
 	stopping *atomic.Bool
 }
 
-// harmless are complaints of a server whose first term has only begun; it looks again some seconds later.
+// harmless are complaints of a server whose first term has only begun; it looks again some seconds
+// later.
 var harmless = map[string]bool{
 	"Failed to detect schema version":  true,
 	"failed to update storage version": true,

@@ -1,8 +1,9 @@
-// Package etcdnode starts and stops the etcd server that a control plane carries when it is given no cluster.
+// Package etcdnode starts and stops the etcd server that a control plane carries when it is given
+// no cluster.
 //
-// It owns the server's data folder and private sockets, and says when the server may be used. What is stored is the
-// store's business, which reaches the server as it would reach any cluster. One folder has one server at a time; a server
-// listens to no network.
+// It owns the server's data folder and private sockets, and says when the server may be used. What
+// is stored is the store's business, which reaches the server as it would reach any cluster. One
+// folder has one server at a time; a server listens to no network.
 package etcdnode
 
 import (
@@ -44,7 +45,8 @@ const (
 
 // Config says where a server keeps its data.
 type Config struct {
-	// Dir is the data folder. It is made when it does not exist. A folder with anything else in it is refused.
+	// Dir is the data folder. It is made when it does not exist. A folder with anything else in it
+	// is refused.
 	Dir string
 	// Logger takes etcd's warnings and errors. Default: slog.Default().
 	Logger *slog.Logger
@@ -52,7 +54,8 @@ type Config struct {
 	StartTimeout time.Duration
 	// QuotaBytes bounds the database. Default: 8 GiB.
 	QuotaBytes int64
-	// Unsafe trades durability for speed: nothing is synced to disk, and elections are quick. For tests only.
+	// Unsafe trades durability for speed: nothing is synced to disk, and elections are quick. For
+	// tests only.
 	Unsafe bool
 }
 
@@ -68,8 +71,8 @@ type Node struct {
 	stopped  chan struct{} // closed by Stop
 }
 
-// Start runs a server over a folder and returns when it answers. It returns a clear error at once when another process
-// uses the folder, or when the folder holds something else.
+// Start runs a server over a folder and returns when it answers. It returns a clear error at once
+// when another process uses the folder, or when the folder holds something else.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -90,7 +93,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 }
 
 func (n *Node) start(ctx context.Context, cfg Config) (err error) {
-	// The path of a unix socket may have about 100 bytes, so the sockets cannot lie in the data folder.
+	// The path of a unix socket may have about 100 bytes, so the sockets cannot lie in the data
+	// folder.
 	if n.sockets, err = os.MkdirTemp("", "ew"); err != nil {
 		return fmt.Errorf("make a folder for sockets: %w", err)
 	}
@@ -202,8 +206,9 @@ func (n *Node) watch() {
 	}
 }
 
-// Stop ends the server and its clients' requests, and frees the folder. It takes at most 10 s; a server that does not end
-// by then keeps the folder locked until the process ends, and Stop says so. It is called once.
+// Stop ends the server and its clients' requests, and frees the folder. It takes at most 10 s; a
+// server that does not end by then keeps the folder locked until the process ends, and Stop says
+// so. It is called once.
 func (n *Node) Stop() error {
 	close(n.stopped)
 	if !n.shutDown() {
@@ -222,7 +227,8 @@ func (n *Node) shutDown() bool {
 		if s := n.grpc.Load(); s != nil {
 			s.Stop() // else open watches hold up the end for seconds
 		}
-		// Close waits for servers that only begin once etcd is ready, so a server that never was has to be stopped first.
+		// Close waits for servers that only begin once etcd is ready, so a server that never was
+		// has to be stopped first.
 		n.server.Server.Stop()
 		n.server.Close()
 	}()

@@ -28,7 +28,12 @@ func TestMain(m *testing.M) {
 
 func start(t *testing.T, dir string) (*Node, error) {
 	t.Helper()
-	return Start(t.Context(), Config{Dir: dir, Unsafe: true, StartTimeout: time.Minute, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	return Start(
+		t.Context(),
+		Config{
+			Dir: dir, Unsafe: true, StartTimeout: time.Minute, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		},
+	)
 }
 
 func mustStart(t *testing.T, dir string) *Node {

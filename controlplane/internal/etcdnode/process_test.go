@@ -17,7 +17,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// holdDir makes this test binary the other process: it runs a server over the folder, stores a key, and waits for its end.
+// holdDir makes this test binary the other process: it runs a server over the folder, stores a key,
+// and waits for its end.
 const holdDir = "ETCDNODE_TEST_HOLD"
 
 func hold(dir string) error {
@@ -37,7 +38,8 @@ func hold(dir string) error {
 	return err
 }
 
-// Another process has the folder, says so, and is killed: what it stored is there, and its lock is not.
+// Another process has the folder, says so, and is killed: what it stored is there, and its lock is
+// not.
 func TestFolderOfAKilledProcess(t *testing.T) {
 	dir := t.TempDir()
 	other := exec.Command(os.Args[0])
@@ -58,7 +60,8 @@ func TestFolderOfAKilledProcess(t *testing.T) {
 	if err != nil || line != "stored\n" {
 		t.Errorf("the other process says %q, %v", line, err)
 	}
-	if _, err := start(t, dir); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprint("process ", other.Process.Pid)) {
+	if _, err := start(t, dir); !errors.Is(err, ErrInUse) ||
+		!strings.Contains(err.Error(), fmt.Sprint("process ", other.Process.Pid)) {
 		t.Errorf("second start: %v, want an error that names process %d", err, other.Process.Pid)
 	}
 	if err := other.Process.Kill(); err != nil {

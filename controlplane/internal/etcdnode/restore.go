@@ -15,14 +15,17 @@ import (
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 )
 
-// revisionBump is how far a restore raises the revision, so that no revision after it was ever seen before. etcd's manual
-// of disaster recovery takes the same: more than a cluster writes in a year at 30 writes a second.
+// revisionBump is how far a restore raises the revision, so that no revision after it was ever seen
+// before. etcd's manual of disaster recovery takes the same: more than a cluster writes in a year
+// at 30 writes a second.
 const revisionBump = 1_000_000_000
 
-// Restore makes a data folder from a snapshot with checksum, as etcd writes them. dir must be empty or not exist. Before
-// the folder appears at dir, finish may change the data through a server that listens only for it; so the folder is
-// either whole or not there.
-func Restore(ctx context.Context, file, dir string, log *slog.Logger, finish func(ctx context.Context, endpoint string) error) error {
+// Restore makes a data folder from a snapshot with checksum, as etcd writes them. dir must be empty
+// or not exist. Before the folder appears at dir, finish may change the data through a server that
+// listens only for it; so the folder is either whole or not there.
+func Restore(
+	ctx context.Context, file, dir string, log *slog.Logger, finish func(ctx context.Context, endpoint string) error,
+) error {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return fmt.Errorf("data folder %q is not empty: a snapshot is restored into a new one", dir)
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -55,7 +58,8 @@ func Restore(ctx context.Context, file, dir string, log *slog.Logger, finish fun
 	return nil
 }
 
-// pageBytes divides the size of every database of etcd. A snapshot is one, with a checksum behind it.
+// pageBytes divides the size of every database of etcd. A snapshot is one, with a checksum behind
+// it.
 const pageBytes = 512
 
 // check reports whether a file is a snapshot, and whole.
@@ -103,7 +107,9 @@ func unpack(file, dir string, log *slog.Logger) (err error) {
 	})
 }
 
-func runOnce(ctx context.Context, dir string, log *slog.Logger, finish func(context.Context, string) error) (err error) {
+func runOnce(
+	ctx context.Context, dir string, log *slog.Logger, finish func(context.Context, string) error,
+) (err error) {
 	if err := errors.Join(writeIdentity(dir), found(dir)); err != nil {
 		return err
 	}

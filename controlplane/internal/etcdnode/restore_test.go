@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// A file that is no snapshot, or a damaged one, is refused in words that say so, and leaves nothing behind.
+// A file that is no snapshot, or a damaged one, is refused in words that say so, and leaves nothing
+// behind.
 func TestRestoreTakesOnlyWholeSnapshots(t *testing.T) {
 	node := mustStart(t, t.TempDir())
 	client := dial(t, node)
@@ -48,7 +49,8 @@ func TestRestoreTakesOnlyWholeSnapshots(t *testing.T) {
 		if err := os.WriteFile(file, test.content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := Restore(t.Context(), file, filepath.Join(dir, "data"), slog.New(slog.DiscardHandler), func(context.Context, string) error { return nil })
+		err := Restore(t.Context(), file, filepath.Join(dir, "data"), slog.New(slog.DiscardHandler),
+			func(context.Context, string) error { return nil })
 		if err == nil || !strings.HasSuffix(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
@@ -57,7 +59,8 @@ func TestRestoreTakesOnlyWholeSnapshots(t *testing.T) {
 		}
 	}
 	for _, file := range []string{t.TempDir(), filepath.Join(t.TempDir(), "none")} {
-		err := Restore(t.Context(), file, filepath.Join(t.TempDir(), "data"), slog.New(slog.DiscardHandler), func(context.Context, string) error { return nil })
+		err := Restore(t.Context(), file, filepath.Join(t.TempDir(), "data"), slog.New(slog.DiscardHandler),
+			func(context.Context, string) error { return nil })
 		if err == nil || strings.Contains(err.Error(), "--") {
 			t.Errorf("%s: %v", file, err)
 		}

@@ -24,13 +24,15 @@ func BenchmarkAppend(b *testing.B) {
 			revision := int64(100)
 			for b.Loop() {
 				revision++
-				f.append(stepOf(revision, []topology.Record{stored(fmt.Sprintf("origin-%d", revision%int64(n)), 1, revision, "changed")}))
+				f.append(stepOf(revision,
+					[]topology.Record{stored(fmt.Sprintf("origin-%d", revision%int64(n)), 1, revision, "changed")}))
 			}
 		})
 	}
 }
 
-// BenchmarkFullState is the cost of one edge's full state of a million resources, without the network.
+// BenchmarkFullState is the cost of one edge's full state of a million resources, without the
+// network.
 func BenchmarkFullState(b *testing.B) {
 	const n = 1_000_000
 	records := many(n)

@@ -8,8 +8,9 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// Fields of the messages in edgewalk/edge/v1/edge.proto that are encoded here, so that a resource's bytes are encoded once,
-// whatever the number of edges and of frames they travel in. The tests decode every frame with the generated code.
+// Fields of the messages in edgewalk/edge/v1/edge.proto that are encoded here, so that a resource's
+// bytes are encoded once, whatever the number of edges and of frames they travel in. The tests
+// decode every frame with the generated code.
 const (
 	changeKey    protowire.Number = 1
 	changeMod    protowire.Number = 2
@@ -34,7 +35,8 @@ const (
 // frameRoom is more than the fields around the changes of a frame take.
 const frameRoom = 64
 
-// encodeChange encodes a record as a Change message with the value last. The offset of the value is -1 for a deleted one.
+// encodeChange encodes a record as a Change message with the value last. The offset of the value is
+// -1 for a deleted one.
 func encodeChange(r topology.Record) (change []byte, value int) {
 	key := r.Key.String()
 	change = make([]byte, 0, len(key)+len(r.Value)+32)
@@ -51,7 +53,8 @@ func encodeChange(r topology.Record) (change []byte, value int) {
 	return append(change, r.Value...), value
 }
 
-// encodeLive encodes a SyncResponse with a Live. What does not depend on prev begins at the returned offset.
+// encodeLive encodes a SyncResponse with a Live. What does not depend on prev begins at the
+// returned offset.
 func encodeLive(prev, revision int64, changes [][]byte, seen time.Time) (frame []byte, shared int) {
 	size := 0
 	for _, change := range changes {

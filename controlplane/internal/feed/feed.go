@@ -1,13 +1,16 @@
 // Package feed keeps, in order, the topology changes that edges have to hear about.
 //
-// One goroutine, started by Run, follows the store and appends; every edge stream reads with its own cursor and never blocks
-// it. Each changed resource is encoded once. What is kept is bounded: the current resources, found by package index for
-// those who write, the recent steps, and the recent deletions. A reader that missed more than the recent steps is sent the
-// last state of everything that changed; one that missed deletions which are no longer known is sent the whole topology.
+// One goroutine, started by Run, follows the store and appends; every edge stream reads with its
+// own cursor and never blocks it. Each changed resource is encoded once. What is kept is bounded:
+// the current resources, found by package index for those who write, the recent steps, and the
+// recent deletions. A reader that missed more than the recent steps is sent the last state of
+// everything that changed; one that missed deletions which are no longer known is sent the whole
+// topology.
 //
-// Revisions only go up within a history. When etcd turns out to hold another one, a new [History] begins, and whoever read
-// the old one has to begin anew. Two edges may stand at different revisions at the same moment; each sees an order that the store
-// also saw. Writing topology is adminsvc's business, talking to edges is edgesvc's.
+// Revisions only go up within a history. When etcd turns out to hold another one, a new [History]
+// begins, and whoever read the old one has to begin anew. Two edges may stand at different
+// revisions at the same moment; each sees an order that the store also saw. Writing topology is
+// adminsvc's business, talking to edges is edgesvc's.
 package feed
 
 import (
@@ -40,8 +43,9 @@ type Feed struct {
 type Config struct {
 	// Store holds the topology.
 	Store *store.Store
-	// AllowShrink lets a topology that is read again have less than half of the resources it had. Without it the feed keeps
-	// what it has: a mostly empty topology is more often a fault than a wish. A restore of the topology needs no leave.
+	// AllowShrink lets a topology that is read again have less than half of the resources it had.
+	// Without it the feed keeps what it has: a mostly empty topology is more often a fault than a
+	// wish. A restore of the topology needs no leave.
 	AllowShrink bool
 	// Logger is where the feed reports. Default: slog.Default().
 	Logger *slog.Logger
@@ -85,7 +89,8 @@ func (f *Feed) Revision() int64 {
 	return 0
 }
 
-// AsOf returns when the feed last knew that it was in step with etcd, the zero time before it is loaded.
+// AsOf returns when the feed last knew that it was in step with etcd, the zero time before it is
+// loaded.
 func (f *Feed) AsOf() time.Time {
 	if v := f.view.Load(); v != nil {
 		return v.AsOf
@@ -93,8 +98,8 @@ func (f *Feed) AsOf() time.Time {
 	return time.Time{}
 }
 
-// WaitRevision returns when the feed stands at a revision or later, or with the error of ctx. Views and Get reflect the
-// revision then.
+// WaitRevision returns when the feed stands at a revision or later, or with the error of ctx. Views
+// and Get reflect the revision then.
 func (f *Feed) WaitRevision(ctx context.Context, revision int64) error {
 	select {
 	case <-f.loaded:
@@ -114,8 +119,8 @@ func (f *Feed) WaitRevision(ctx context.Context, revision int64) error {
 	}
 }
 
-// ViewAt returns the feed as it was at a revision: from what it holds, else from etcd, where a long history is compacted. A
-// view from etcd knows nothing of what was before it.
+// ViewAt returns the feed as it was at a revision: from what it holds, else from etcd, where a long
+// history is compacted. A view from etcd knows nothing of what was before it.
 func (f *Feed) ViewAt(ctx context.Context, revision int64) (*View, error) {
 	if err := f.WaitRevision(ctx, revision); err != nil {
 		return nil, err

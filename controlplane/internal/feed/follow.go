@@ -12,11 +12,12 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// shrinkRetry is how long the feed keeps a topology before it reads again one that had shrunk too much.
+// shrinkRetry is how long the feed keeps a topology before it reads again one that had shrunk too
+// much.
 const shrinkRetry = 10 * time.Second
 
-// muchToRead is how large a topology is of which the reading leaves so much garbage that it is worth giving back to the system
-// at once: about as much as what is kept.
+// muchToRead is how large a topology is of which the reading leaves so much garbage that it is
+// worth giving back to the system at once: about as much as what is kept.
 const muchToRead = 16 << 20
 
 var errShrunk = errors.New("more than half of the topology is gone")
@@ -61,7 +62,9 @@ func (f *Feed) held(account string) store.Held {
 	if v == nil {
 		return store.Held{}
 	}
-	return store.Held{Records: v.index.Account(account), Epoch: v.History.Epoch, Revision: v.Revision, Advanced: v.advanced}
+	return store.Held{
+		Records: v.index.Account(account), Epoch: v.History.Epoch, Revision: v.Revision, Advanced: v.advanced,
+	}
 }
 
 // take takes in a step of the store.
@@ -104,7 +107,8 @@ func (f *Feed) checkReload(before *View, step store.Step) error {
 		}
 	}
 	if 2*after < before.records && !f.allowShrink && !step.Succeeds {
-		return fmt.Errorf("%w: %d of %d resources are left at revision %d", errShrunk, after, before.records, step.Revision)
+		return fmt.Errorf("%w: %d of %d resources are left at revision %d", errShrunk, after, before.records,
+			step.Revision)
 	}
 	return nil
 }
@@ -120,21 +124,23 @@ func (f *Feed) load(step store.Step) {
 	if before == nil {
 		close(f.loaded)
 	}
-	f.log.Info("feed: topology loaded", "epoch", step.Epoch, "revision", step.Revision, "resources", f.writer.view.records)
+	f.log.Info("feed: topology loaded", "epoch", step.Epoch, "revision", step.Revision, "resources",
+		f.writer.view.records)
 	if f.writer.view.bytes > muchToRead {
 		go debug.FreeOSMemory()
 	}
 }
 
-// restart begins a history that differs from the last in what was wrong with that: edges were told that they stood at a
-// revision, and did not.
+// restart begins a history that differs from the last in what was wrong with that: edges were told
+// that they stood at a revision, and did not.
 func (f *Feed) restart(step store.Step) {
 	before := f.view.Load()
 	now, last := f.now(), before.Revision
 	f.writer.restart(step, now)
 	f.writer.pools.take(f.writer, step, last, now, func(l *topologyLog, step store.Step) { l.restart(step, now) })
 	f.publish(before)
-	f.log.Warn("feed: changes were missed: every edge's state is checked", "revision", step.Revision, "changes", len(step.Records))
+	f.log.Warn("feed: changes were missed: every edge's state is checked", "revision", step.Revision, "changes",
+		len(step.Records))
 }
 
 // append takes in what changed in a step.
@@ -170,7 +176,8 @@ func (f *Feed) progress(revision int64, asOf time.Time) {
 	f.publish(before)
 }
 
-// publish makes the writer's state the current view and wakes those who waited for what differs from the one before.
+// publish makes the writer's state the current view and wakes those who waited for what differs
+// from the one before.
 func (f *Feed) publish(before *View) {
 	next := f.writer.view
 	next.merges = &merges{encoded: f.metrics.frames, steps: make(map[span]*Step)}

@@ -11,15 +11,18 @@ import (
 )
 
 const (
-	// maxLiveBytes bounds a step that travels as one message; gRPC takes 4 MiB by default. Larger ones travel as a state.
+	// maxLiveBytes bounds a step that travels as one message; gRPC takes 4 MiB by default. Larger
+	// ones travel as a state.
 	maxLiveBytes = 1 << 20
-	// keepSteps and keepStepBytes bound the recent steps. An edge that was away for less is sent just those.
+	// keepSteps and keepStepBytes bound the recent steps. An edge that was away for less is sent
+	// just those.
 	keepSteps     = 4096
 	keepStepBytes = 16 << 20
-	// keepDeletions bounds the known deletions. An edge that missed more is sent the whole topology. 100,000 take about
-	// 20 MB.
+	// keepDeletions bounds the known deletions. An edge that missed more is sent the whole
+	// topology. 100,000 take about 20 MB.
 	keepDeletions = 100_000
-	// compactSlack is how many replaced entries the log may hold besides as many as there are current ones.
+	// compactSlack is how many replaced entries the log may hold besides as many as there are
+	// current ones.
 	compactSlack = 4096
 )
 
@@ -60,8 +63,8 @@ func (l *topologyLog) latest(key topology.Key) *entry {
 	return l.deletions[key]
 }
 
-// put takes one record's new state into the index and the log. It reports whether that changed anything: deleting what is
-// not there, or what a reload finds as it was, does not.
+// put takes one record's new state into the index and the log. It reports whether that changed
+// anything: deleting what is not there, or what a reload finds as it was, does not.
 func (l *topologyLog) put(at int64, r topology.Record) (*entry, bool) {
 	old := l.latest(r.Key)
 	if unchanged(old, r) {
@@ -122,7 +125,8 @@ func (l *topologyLog) written(writes map[string]string) {
 	l.view.index = l.index.Index()
 }
 
-// restart begins another history at a revision, with the records that there are but for what is changed.
+// restart begins another history at a revision, with the records that there are but for what is
+// changed.
 func (l *topologyLog) restart(step store.Step, now time.Time) {
 	revision := step.Revision
 	for _, r := range step.Records {
@@ -137,8 +141,8 @@ func (l *topologyLog) restart(step store.Step, now time.Time) {
 	v.changed, v.advanced = make(chan struct{}), make(chan struct{})
 }
 
-// load begins the first history, or one of another epoch, with the first step of it: the records that there are, and those
-// that were deleted lately. It takes the records out of the step.
+// load begins the first history, or one of another epoch, with the first step of it: the records
+// that there are, and those that were deleted lately. It takes the records out of the step.
 func (l *topologyLog) load(step store.Step, now time.Time) {
 	l.view.log = make([]*entry, 0, len(step.Records)+compactSlack)
 	for i, r := range step.Records {
@@ -185,8 +189,8 @@ func (l *topologyLog) append(in store.Step, now time.Time) bool {
 	return true
 }
 
-// trim forgets the oldest steps. It moves the others to a new array once a quarter is too many, so that neither are
-// forgotten steps kept alive nor each step copies them all.
+// trim forgets the oldest steps. It moves the others to a new array once a quarter is too many, so
+// that neither are forgotten steps kept alive nor each step copies them all.
 func (l *topologyLog) trim() {
 	steps := l.view.steps
 	if len(steps) <= keepSteps+keepSteps/4 && l.stepBytes <= keepStepBytes+keepStepBytes/4 {
@@ -201,8 +205,8 @@ func (l *topologyLog) trim() {
 	l.view.steps = slices.Clone(steps[drop:])
 }
 
-// compact leaves replaced entries out of the log once they are as many as the others, and the oldest deletions once they are
-// too many. Readers of older views keep the log they have.
+// compact leaves replaced entries out of the log once they are as many as the others, and the
+// oldest deletions once they are too many. Readers of older views keep the log they have.
 func (l *topologyLog) compact() {
 	log := l.view.log
 	known := l.view.records + len(l.deletions)

@@ -73,16 +73,27 @@ func drain(t testing.TB, e *feedtest.Edge, s *State) {
 
 func drainChunks(t testing.TB, e *feedtest.Edge, s *State, chunks iter.Seq[[]byte]) {
 	t.Helper()
-	take(t, e, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Begin{Begin: &edgev1.Begin{Full: s.Full, From: e.Revision, Target: s.Target}}})
+	take(
+		t, e,
+		&edgev1.SyncResponse{Message: &edgev1.SyncResponse_Begin{Begin: &edgev1.Begin{
+			Full: s.Full, From: e.Revision, Target: s.Target,
+		}}},
+	)
 	for chunk := range chunks {
 		take(t, e, decode(t, chunk))
 	}
-	take(t, e, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{Target: s.Target, Digest: s.Digest[:]}}})
+	take(
+		t, e,
+		&edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{
+			Target: s.Target, Digest: s.Digest[:],
+		}}},
+	)
 }
 
 func TestLiveCarriesTheStoredBytes(t *testing.T) {
 	f := loaded(stored("gone", 7, 9, "old"))
-	f.append(stepOf(105, []topology.Record{stored("a", 105, 105, "value"), stored("empty", 90, 105, ""), deleted("gone", 105)}))
+	f.append(stepOf(105,
+		[]topology.Record{stored("a", 105, 105, "value"), stored("empty", 90, 105, ""), deleted("gone", 105)}))
 	step := f.View().steps[0]
 	want := &edgev1.Live{Prev: 100, Revision: 105, Changes: []*edgev1.Change{
 		{Key: "origins/acme/a", ModRevision: 105, CreateRevision: 105, Value: []byte("value")},
@@ -104,7 +115,8 @@ func TestLiveCarriesTheStoredBytes(t *testing.T) {
 	}
 }
 
-// Whatever is written while a reader is away or reads, it ends with what the topology was at the revision it is told.
+// Whatever is written while a reader is away or reads, it ends with what the topology was at the
+// revision it is told.
 func TestAnyReadingEndsWithTheSameTopology(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(30) {
@@ -206,7 +218,8 @@ func encodedFrames(t testing.TB, f *Feed) float64 {
 	return m.GetCounter().GetValue()
 }
 
-// Steps that wait together are one, with each resource in its last state, which is encoded once for all readers of a place.
+// Steps that wait together are one, with each resource in its last state, which is encoded once for
+// all readers of a place.
 func TestStepsThatWaitAreOne(t *testing.T) {
 	t.Parallel()
 	f := loaded(stored("gone", 7, 9, "old"))
@@ -309,11 +322,15 @@ func TestLongGoneReadersNeedEverything(t *testing.T) {
 	}
 }
 
-// A control plane that was started again sends edges that were connected before only what has changed, deletions included.
+// A control plane that was started again sends edges that were connected before only what has
+// changed, deletions included.
 func TestLoadedDeletionsAreSent(t *testing.T) {
 	t.Parallel()
 	f := New(Config{Logger: slog.New(slog.DiscardHandler)})
-	f.load(store.Step{Revision: 100, Since: 50, Records: []topology.Record{stored("stays", 1, 1, "x"), stored("changed", 2, 70, "y"), deleted("gone", 60)}})
+	f.load(store.Step{
+		Revision: 100, Since: 50,
+		Records: []topology.Record{stored("stays", 1, 1, "x"), stored("changed", 2, 70, "y"), deleted("gone", 60)},
+	})
 	v := f.View()
 	if v.Keeps(49) || !v.Keeps(50) {
 		t.Errorf("deletions after 49 are known: %v, after 50: %v", v.Keeps(49), v.Keeps(50))
@@ -392,19 +409,24 @@ func TestReloadThatLosesMostIsRefused(t *testing.T) {
 	if err := allowed.take(gone); err != nil || allowed.View().records != 4 {
 		t.Errorf("allowed: error %v, %d are left", err, allowed.View().records)
 	}
-	fewer := store.Step{Epoch: "restored", Revision: 60, Reload: true, Records: []topology.Record{stored("1", 1, 1, "v")}}
+	fewer := store.Step{
+		Epoch: "restored", Revision: 60, Reload: true, Records: []topology.Record{stored("1", 1, 1, "v")},
+	}
 	if err := f.take(fewer); err == nil || f.View().records != 10 || f.View().History.Epoch != "" {
 		t.Errorf("one of ten resources left in another epoch: error %v, %d are left", err, f.View().records)
 	}
 }
 
-// What was said to be the newest up to a revision was not: no edge's revision says any more what it has, only its digest.
+// What was said to be the newest up to a revision was not: no edge's revision says any more what it
+// has, only its digest.
 func TestMissedChangesBeginAHistory(t *testing.T) {
 	f := loaded(stored("a", 1, 1, "x"), stored("b", 1, 1, "x"))
 	f.append(stepOf(105, []topology.Record{stored("a", 1, 105, "y")}))
 	f.progress(110, time.Now())
 	before := f.View()
-	if err := f.take(store.Step{Revision: 110, Reload: true, Records: []topology.Record{deleted("b", 108)}}); err != nil {
+	if err := f.take(store.Step{
+		Revision: 110, Reload: true, Records: []topology.Record{deleted("b", 108)},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	v := f.View()
@@ -413,7 +435,8 @@ func TestMissedChangesBeginAHistory(t *testing.T) {
 	default:
 		t.Error("readers are not woken")
 	}
-	if v.History == before.History || v.History.Epoch != before.History.Epoch || v.Revision != 110 || v.Digest == before.Digest {
+	if v.History == before.History || v.History.Epoch != before.History.Epoch || v.Revision != 110 ||
+		v.Digest == before.Digest {
 		t.Errorf("history %p at %d after %p at %d", v.History, v.Revision, before.History, before.Revision)
 	}
 	if _, known := v.DigestAt(105); known || v.Keeps(109) {
@@ -431,7 +454,10 @@ func TestAnotherEpochReplacesEverything(t *testing.T) {
 	f := loaded(stored("stays", 1, 1, "x"), stored("lost", 90, 90, "x"), stored("lost too", 91, 91, "x"))
 	f.append(stepOf(105, []topology.Record{stored("stays", 1, 105, "lost")}))
 	before := f.View()
-	step := store.Step{Epoch: "restored", Succeeds: true, Revision: 60, Since: 60, Reload: true, Records: []topology.Record{stored("stays", 1, 1, "x")}}
+	step := store.Step{
+		Epoch: "restored", Succeeds: true, Revision: 60, Since: 60, Reload: true,
+		Records: []topology.Record{stored("stays", 1, 1, "x")},
+	}
 	if err := f.take(step); err != nil {
 		t.Fatal(err)
 	}

@@ -18,9 +18,10 @@ type merges struct {
 // span is the steps after one revision up to another.
 type span struct{ after, to int64 }
 
-// Merge returns one step for all that follow a revision in the view: each changed resource once, in its last state. A single
-// step is returned as it is. Readers that stand at one revision share the frame. It returns nil when there is no such step, or
-// it would be too large for one message. The view must keep every deletion after the revision.
+// Merge returns one step for all that follow a revision in the view: each changed resource once, in
+// its last state. A single step is returned as it is. Readers that stand at one revision share the
+// frame. It returns nil when there is no such step, or it would be too large for one message. The
+// view must keep every deletion after the revision.
 func (v *View) Merge(after int64) *Step {
 	steps, known := v.After(after)
 	switch {
@@ -49,7 +50,8 @@ func (v *View) Merge(after int64) *Step {
 	return step
 }
 
-// merge makes one step of many. It was seen when the first was, so that whoever has it is in step with that moment at least.
+// merge makes one step of many. It was seen when the first was, so that whoever has it is in step
+// with that moment at least.
 func (v *View) merge(steps []*Step) *Step {
 	first, last := steps[0], steps[len(steps)-1]
 	var changes [][]byte
@@ -58,7 +60,9 @@ func (v *View) merge(steps []*Step) *Step {
 			changes = append(changes, e.change)
 		}
 	}
-	step := &Step{Prev: first.Prev, Revision: last.Revision, Digest: last.Digest, Seen: first.Seen, Changes: len(changes)}
+	step := &Step{
+		Prev: first.Prev, Revision: last.Revision, Digest: last.Digest, Seen: first.Seen, Changes: len(changes),
+	}
 	step.live, step.shared = encodeLive(step.Prev, step.Revision, changes, step.Seen)
 	return step
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// pools are what edges of each pool are sent: a log for each pool that an account names, with the records of those accounts and
-// what belongs to no account. A pool that nobody names has the latter alone, as the pool without a name here.
+// pools are what edges of each pool are sent: a log for each pool that an account names, with the
+// records of those accounts and what belongs to no account. A pool that nobody names has the latter
+// alone, as the pool without a name here.
 type pools struct {
 	logs    map[string]*topologyLog
 	members map[string][]string // the pools that an account names
@@ -44,8 +45,8 @@ func poolsOf(account []byte) (names []string) {
 	return names
 }
 
-// split returns what a step means for each pool. The whole log has taken the step in already, except that a load comes before it,
-// since it takes the records out of the step.
+// split returns what a step means for each pool. The whole log has taken the step in already,
+// except that a load comes before it, since it takes the records out of the step.
 func (p *pools) split(all *topologyLog, step store.Step) map[string][]topology.Record {
 	moved := make(map[string][]string) // what accounts named before
 	for _, r := range step.Records {
@@ -119,18 +120,23 @@ func (p *pools) load(step store.Step, now time.Time) {
 		records = slices.DeleteFunc(records, func(r topology.Record) bool { return r.Value == nil })
 		p.logs[name] = newLog()
 		// What was deleted before, or left the pool, is not known.
-		p.logs[name].load(store.Step{Epoch: step.Epoch, Revision: step.Revision, Since: step.Revision, Records: records}, now)
+		p.logs[name].load(
+			store.Step{Epoch: step.Epoch, Revision: step.Revision, Since: step.Revision, Records: records}, now,
+		)
 	}
 }
 
 // take lets each pool's log take a step in, by one of its methods.
-func (p *pools) take(all *topologyLog, step store.Step, before int64, now time.Time, in func(*topologyLog, store.Step)) {
+func (p *pools) take(
+	all *topologyLog, step store.Step, before int64, now time.Time, in func(*topologyLog, store.Step),
+) {
 	for name, records := range p.split(all, step) {
 		log := p.logs[name]
 		if log == nil {
 			// So far the pool had what belongs to no account.
 			log = newLog()
-			log.load(store.Step{Epoch: step.Epoch, Revision: before, Since: before, Records: p.logs[""].records("")}, now)
+			log.load(store.Step{Epoch: step.Epoch, Revision: before, Since: before, Records: p.logs[""].records("")},
+				now)
 			p.logs[name] = log
 		}
 		in(log, store.Step{Epoch: step.Epoch, Revision: step.Revision, Records: records})
@@ -151,7 +157,8 @@ func (p *pools) views(all *View) map[string]*View {
 	return views
 }
 
-// In is the view of what edges of a pool are sent: of the accounts that name it. Without a pool it is everything.
+// In is the view of what edges of a pool are sent: of the accounts that name it. Without a pool it
+// is everything.
 func (v *View) In(pool string) *View {
 	if v == nil || pool == "" {
 		return v
@@ -168,7 +175,8 @@ func (v *View) Has(account string) bool {
 	return ok
 }
 
-// poolsAt are the pools of a view as they were at a revision. It is false when one is no longer all known.
+// poolsAt are the pools of a view as they were at a revision. It is false when one is no longer all
+// known.
 func (v *View) poolsAt(revision int64) (map[string]*View, bool) {
 	old := maps.Clone(v.pools)
 	for name, in := range old {

@@ -11,7 +11,9 @@ import (
 
 // The pools are read from an account's encoding as the generated code reads them.
 func FuzzPoolsOf(f *testing.F) {
-	for _, a := range []*topologyv1.Account{{}, {Pools: []string{"gold"}}, {DisplayName: "Acme", Pools: []string{"gold", "iron"}, Etag: "x"}} {
+	for _, a := range []*topologyv1.Account{
+		{}, {Pools: []string{"gold"}}, {DisplayName: "Acme", Pools: []string{"gold", "iron"}, Etag: "x"},
+	} {
 		encoded, err := proto.Marshal(a)
 		if err != nil {
 			f.Fatal(err)

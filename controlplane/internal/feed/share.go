@@ -10,24 +10,27 @@ import (
 )
 
 const (
-	// shareLinger is how long a compressed state is kept after its last reader has left: edges that lost a control plane
-	// come one after another. For as long after its first reader came, a state is shared though steps have followed it.
+	// shareLinger is how long a compressed state is kept after its last reader has left: edges that
+	// lost a control plane come one after another. For as long after its first reader came, a state
+	// is shared though steps have followed it.
 	shareLinger = 10 * time.Second
-	// leastShareBytes is what compressed states may take however small the topology is. Otherwise they may take as much as
-	// the topology itself.
+	// leastShareBytes is what compressed states may take however small the topology is. Otherwise
+	// they may take as much as the topology itself.
 	leastShareBytes = 16 << 20
 	// zstdWindow is less than edges must take, and more than most chunks.
 	zstdWindow = 1 << 20
 )
 
-// shares are the compressed states that are being read, or have just been, in the order in which they began.
+// shares are the compressed states that are being read, or have just been, in the order in which
+// they began.
 type shares struct {
 	mu     sync.Mutex
 	states []*Shared
 	bytes  int // of their frames
 }
 
-// Shared is a state whose chunks are compressed once for all its readers: by whoever is the first to need one.
+// Shared is a state whose chunks are compressed once for all its readers: by whoever is the first
+// to need one.
 type Shared struct {
 	*State
 	feed  *Feed
@@ -41,19 +44,22 @@ type Shared struct {
 	// The following belong to shares.
 
 	readers int
-	// parts are the chunks so far. They are let go when states take too much memory; then each reader compresses for itself.
+	// parts are the chunks so far. They are let go when states take too much memory; then each
+	// reader compresses for itself.
 	parts []sharedPart
 	gone  bool
 }
 
-// sharedPart is a compressed chunk, an encoded SyncResponse, and where the next one begins in the log.
+// sharedPart is a compressed chunk, an encoded SyncResponse, and where the next one begins in the
+// log.
 type sharedPart struct {
 	frame []byte
 	next  int
 }
 
-// Share is [View.State] for a reader that takes compressed chunks. The state may be one that others read: it leads to revision
-// least at least, and to the view's at most; what has followed it is known. The reader calls release when it has read.
+// Share is [View.State] for a reader that takes compressed chunks. The state may be one that others
+// read: it leads to revision least at least, and to the view's at most; what has followed it is
+// known. The reader calls release when it has read.
 func (f *Feed) Share(view *View, from, least int64) (s *Shared, release func()) {
 	from = view.StepAt(from) // those who were told of later revisions need no more
 	p, now := &f.shares, f.now()
@@ -61,7 +67,8 @@ func (f *Feed) Share(view *View, from, least int64) (s *Shared, release func()) 
 	defer p.mu.Unlock()
 	for _, other := range slices.Backward(p.states) {
 		recent := other.Target >= view.Last() || view.Keeps(other.Target) && now.Sub(other.begun) < shareLinger
-		if other.history == view.History && other.pool == view.pool && other.From == from && other.Target >= least && other.Target <= view.Revision && recent {
+		if other.history == view.History && other.pool == view.pool && other.From == from && other.Target >= least &&
+			other.Target <= view.Revision && recent {
 			s = other
 			break
 		}
@@ -74,7 +81,8 @@ func (f *Feed) Share(view *View, from, least int64) (s *Shared, release func()) 
 	return s, sync.OnceFunc(func() { p.leave(s) })
 }
 
-// Chunks yields the state's chunks in compressed form, each an encoded SyncResponse that must not be changed.
+// Chunks yields the state's chunks in compressed form, each an encoded SyncResponse that must not
+// be changed.
 func (s *Shared) Chunks() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		at := 0
@@ -128,7 +136,8 @@ func (p *shares) get(s *Shared, i int) (sharedPart, bool) {
 	return s.parts[i], true
 }
 
-// put keeps a chunk for the other readers, and lets go of the oldest states when they are too large together.
+// put keeps a chunk for the other readers, and lets go of the oldest states when they are too large
+// together.
 func (p *shares) put(s *Shared, part sharedPart, limit int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -47,7 +47,9 @@ func chunkCount(s *State) (n int) {
 
 // readShared returns an edge that was sent a full state.
 func readShared(s *Shared) (e feedtest.Edge, err error) {
-	messages := []*edgev1.SyncResponse{{Message: &edgev1.SyncResponse_Begin{Begin: &edgev1.Begin{Full: true, Target: s.Target}}}}
+	messages := []*edgev1.SyncResponse{{Message: &edgev1.SyncResponse_Begin{Begin: &edgev1.Begin{
+		Full: true, Target: s.Target,
+	}}}}
 	for chunk := range s.Chunks() {
 		m := new(edgev1.SyncResponse)
 		if err := proto.Unmarshal(chunk, m); err != nil {
@@ -55,7 +57,12 @@ func readShared(s *Shared) (e feedtest.Edge, err error) {
 		}
 		messages = append(messages, m)
 	}
-	messages = append(messages, &edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{Target: s.Target, Digest: s.Digest[:]}}})
+	messages = append(
+		messages,
+		&edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{
+			Target: s.Target, Digest: s.Digest[:],
+		}}},
+	)
 	for _, m := range messages {
 		if _, err := e.Take(m); err != nil {
 			return e, err
@@ -76,7 +83,8 @@ func TestChunksAreCompressedOnceForAllWhoReadThem(t *testing.T) {
 			defer release()
 			e, err := readShared(s)
 			if err != nil || e.Digest != v.Digest || e.Compressed != chunks {
-				t.Errorf("%d compressed chunks, want %d; digest %x, want %x; %v", e.Compressed, chunks, e.Digest, v.Digest, err)
+				t.Errorf("%d compressed chunks, want %d; digest %x, want %x; %v", e.Compressed, chunks, e.Digest,
+					v.Digest, err)
 			}
 		})
 	}
@@ -163,7 +171,8 @@ func TestSharedStatesThatNobodyReadsAreForgotten(t *testing.T) {
 	})
 }
 
-// Readers that each need another state take no more memory than the topology does, and are all sent what they need.
+// Readers that each need another state take no more memory than the topology does, and are all sent
+// what they need.
 func TestSharedStatesAreBounded(t *testing.T) {
 	t.Parallel()
 	f := loaded(incompressible(20_000, 100)...)

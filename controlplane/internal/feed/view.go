@@ -10,11 +10,12 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// chunkBytes is about the size of a Chunk. Small chunks bound memory and let acknowledgements in between; gRPC takes
-// messages of 4 MiB by default.
+// chunkBytes is about the size of a Chunk. Small chunks bound memory and let acknowledgements in
+// between; gRPC takes messages of 4 MiB by default.
 const chunkBytes = 256 << 10
 
-// entry is one change of one resource. Only successor is ever written after the entry is in the log.
+// entry is one change of one resource. Only successor is ever written after the entry is in the
+// log.
 type entry struct {
 	key    topology.Key
 	change []byte // an encoded Change
@@ -22,8 +23,8 @@ type entry struct {
 	at     int64  // the revision of the step
 	mod    int64
 	create int64
-	// successor is the revision of the step that replaced the entry, 0 while it is the current one. A reader at an older
-	// revision still counts the entry in.
+	// successor is the revision of the step that replaced the entry, 0 while it is the current one.
+	// A reader at an older revision still counts the entry in.
 	successor atomic.Int64
 }
 
@@ -61,9 +62,10 @@ type Step struct {
 	shared int    // where in live the part begins that does not depend on Prev
 }
 
-// Live returns the encoded SyncResponse for an edge that stands at prev, in parts that must not be changed. An edge that was
-// told of a later revision than Prev by a bookmark needs that as the Live's prev; all others share one frame. It returns
-// nil for a step that is too large for one message.
+// Live returns the encoded SyncResponse for an edge that stands at prev, in parts that must not be
+// changed. An edge that was told of a later revision than Prev by a bookmark needs that as the
+// Live's prev; all others share one frame. It returns nil for a step that is too large for one
+// message.
 func (s *Step) Live(prev int64) [][]byte {
 	if s.live == nil {
 		return nil
@@ -75,18 +77,20 @@ func (s *Step) Live(prev int64) [][]byte {
 	return [][]byte{liveHead(prev, s.Revision, len(shared)), shared}
 }
 
-// History is a sequence of steps. Revisions of two histories must not be compared: in another one, an edge may stand
-// anywhere, and only its digest tells.
+// History is a sequence of steps. Revisions of two histories must not be compared: in another one,
+// an edge may stand anywhere, and only its digest tells.
 type History struct {
 	// Epoch is the store's epoch. Two histories may have the same.
 	Epoch string
 }
 
-// View is the feed at one moment. It is immutable, and holding one keeps nothing from being written.
+// View is the feed at one moment. It is immutable, and holding one keeps nothing from being
+// written.
 type View struct {
 	// History is what the revisions belong to.
 	History *History
-	// Revision is where the feed stands: at the last step, or later when etcd has said that no step is missing up to there.
+	// Revision is where the feed stands: at the last step, or later when etcd has said that no step
+	// is missing up to there.
 	Revision int64
 	// Digest is the digest of the topology at Revision.
 	Digest topology.Digest
@@ -99,15 +103,16 @@ type View struct {
 	steps      []*Step          // in order; the recent ones
 	stepsFloor int64            // every step after it is in steps
 	floorSum   topology.Digest  // the digest at stepsFloor
-	log        []*entry         // in order; every current resource, recent deletions, and some entries that were replaced
-	floor      int64            // every deletion after it is in log
-	compacted  int64            // every entry that was replaced after it is in log
-	records    int              // current resources
-	bytes      int64            // of their changes
-	loaded     time.Time
-	merges     *merges
-	changed    chan struct{} // closed at the next step
-	advanced   chan struct{} // closed at the next step or progress
+	// in order; every current resource, recent deletions, and some entries that were replaced
+	log       []*entry
+	floor     int64 // every deletion after it is in log
+	compacted int64 // every entry that was replaced after it is in log
+	records   int   // current resources
+	bytes     int64 // of their changes
+	loaded    time.Time
+	merges    *merges
+	changed   chan struct{} // closed at the next step
+	advanced  chan struct{} // closed at the next step or progress
 }
 
 // OriginsWithSecrets yields the keys of the secrets of origins, in order within each account.
@@ -147,8 +152,8 @@ func (v *View) after(revision int64) int {
 	return sort.Search(len(v.steps), func(i int) bool { return v.steps[i].Revision > revision })
 }
 
-// StepAt returns the revision of the last step up to a revision: who has applied that has applied the revision. For one from
-// before the steps that are known it is the revision itself.
+// StepAt returns the revision of the last step up to a revision: who has applied that has applied
+// the revision. For one from before the steps that are known it is the revision itself.
 func (v *View) StepAt(revision int64) int64 {
 	if i := v.after(revision); i > 0 {
 		return v.steps[i-1].Revision
@@ -167,8 +172,9 @@ func (v *View) DigestAt(revision int64) (topology.Digest, bool) {
 	return v.floorSum, true
 }
 
-// BehindSince returns when the topology left a revision: when its next step was seen. It is zero for a revision that no
-// step has followed. For a revision so old that its next step is forgotten, it is the earliest time known.
+// BehindSince returns when the topology left a revision: when its next step was seen. It is zero
+// for a revision that no step has followed. For a revision so old that its next step is forgotten,
+// it is the earliest time known.
 func (v *View) BehindSince(revision int64) time.Time {
 	if revision < v.stepsFloor {
 		return v.loaded
@@ -179,10 +185,12 @@ func (v *View) BehindSince(revision int64) time.Time {
 	return time.Time{}
 }
 
-// Keeps reports whether every deletion after a revision is known, so that a state can be sent from there.
+// Keeps reports whether every deletion after a revision is known, so that a state can be sent from
+// there.
 func (v *View) Keeps(revision int64) bool { return revision >= v.floor }
 
-// At returns the view as it was at a revision. It is false when what was replaced since is no longer all known.
+// At returns the view as it was at a revision. It is false when what was replaced since is no
+// longer all known.
 func (v *View) At(revision int64) (*View, bool) {
 	digest, ok := v.DigestAt(revision)
 	if !ok || revision < v.compacted {
@@ -200,8 +208,9 @@ func (v *View) At(revision int64) (*View, bool) {
 	return &old, true
 }
 
-// State returns what a reader that stands at revision from has to hear to stand at the view's: each changed resource once,
-// in its last state. From 0 that is the whole topology. The view must keep every deletion after from.
+// State returns what a reader that stands at revision from has to hear to stand at the view's: each
+// changed resource once, in its last state. From 0 that is the whole topology. The view must keep
+// every deletion after from.
 func (v *View) State(from int64) *State {
 	s := &State{
 		Full: from == 0, From: from, Target: v.Revision, Digest: v.Digest, Changes: int64(v.records), Bytes: v.bytes,
@@ -247,8 +256,8 @@ func (s *State) Chunks() iter.Seq[[]byte] {
 	}
 }
 
-// part returns the changes of the chunk that begins at a place in the log, what they take as fields of a message, and where the
-// next chunk begins. There are none at the end.
+// part returns the changes of the chunk that begins at a place in the log, what they take as fields
+// of a message, and where the next chunk begins. There are none at the end.
 func (s *State) part(at int) (changes [][]byte, size, next int) {
 	for ; size < chunkBytes && at < len(s.log); at++ {
 		e := s.log[at]
@@ -256,7 +265,8 @@ func (s *State) part(at int) (changes [][]byte, size, next int) {
 			continue
 		}
 		n := fieldSize(len(e.change))
-		// No record is over 1.5 MiB, so a chunk that a large one would make too long ends before it.
+		// No record is over 1.5 MiB, so a chunk that a large one would make too long ends before
+		// it.
 		if size > 0 && size+n > 2*chunkBytes {
 			break
 		}

@@ -26,16 +26,17 @@ const (
 	maxAsking = 64
 )
 
-// ErrNoEdge says that no such edge is connected, that it left before it answered, or that its control plane cannot ask it.
+// ErrNoEdge says that no such edge is connected, that it left before it answered, or that its
+// control plane cannot ask it.
 var ErrNoEdge = errors.New("no such edge is connected")
 
 // ErrBusy says that too many questions are under way.
 var ErrBusy = errors.New("too many questions")
 
-// Ask puts a question to the edge with an id, or to any of a region; both may be empty. An edge of this control plane is
-// preferred; one of another is asked through that. An error of the edge stands in its answer. The id and timeout of the
-// question are set here. It returns an [ErrNoEdge] when there is no such edge or it cannot be reached, an [ErrBusy], and the
-// error of ctx.
+// Ask puts a question to the edge with an id, or to any of a region; both may be empty. An edge of
+// this control plane is preferred; one of another is asked through that. An error of the edge
+// stands in its answer. The id and timeout of the question are set here. It returns an [ErrNoEdge]
+// when there is no such edge or it cannot be reached, an [ErrBusy], and the error of ctx.
 func (f *Fleet) Ask(ctx context.Context, edge, region string, question *edgev1.Ask) (*edgev1.Answer, error) {
 	answer, err := f.ask(ctx, edge, region, question)
 	outcome := "answered"
@@ -73,8 +74,8 @@ type elsewhere struct {
 	since  time.Time
 }
 
-// choose picks a connected edge at random, so that questions do not all meet one: one of this control plane, or else the
-// control plane of another.
+// choose picks a connected edge at random, so that questions do not all meet one: one of this
+// control plane, or else the control plane of another.
 func (f *Fleet) choose(edge, region string, question *edgev1.Ask) (*Conn, *elsewhere, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,8 +108,9 @@ func (f *Fleet) choose(edge, region string, question *edgev1.Ask) (*Conn, *elsew
 	return nil, nil, ErrNoEdge
 }
 
-// here returns the streams of this control plane's edges that have an id and a region, and may be asked a question: an edge of a
-// pool is told nothing of accounts that are not its own, and knows less than others of what belongs to none. The caller holds mu.
+// here returns the streams of this control plane's edges that have an id and a region, and may be
+// asked a question: an edge of a pool is told nothing of accounts that are not its own, and knows
+// less than others of what belongs to none. The caller holds mu.
 func (f *Fleet) here(edge, region string, question *edgev1.Ask) (conns []*Conn) {
 	var pooled []*Conn
 	for id, e := range f.edges {
@@ -116,7 +118,8 @@ func (f *Fleet) here(edge, region string, question *edgev1.Ask) (conns []*Conn) 
 		case e.conn == nil || edge != "" && edge != id || region != "" && region != e.hello.GetRegion():
 		case e.conn.Pool == "":
 			conns = append(conns, e.conn)
-		case question.GetTestOrigin() == nil || f.cfg.Feed.View().In(e.conn.Pool).Has(question.GetTestOrigin().GetAccount()):
+		case question.GetTestOrigin() == nil ||
+			f.cfg.Feed.View().In(e.conn.Pool).Has(question.GetTestOrigin().GetAccount()):
 			pooled = append(pooled, e.conn)
 		}
 	}
@@ -133,11 +136,13 @@ func (e *elsewhere) ask(ctx context.Context, edge, region string, question *edge
 	}
 	deadline, _ := ctx.Deadline()
 	left := time.Until(deadline)
-	// An edge that is slow is told from a control plane that is dead by the latter saying so before the time is up.
+	// An edge that is slow is told from a control plane that is dead by the latter saying so before
+	// the time is up.
 	grace := min(left/10, time.Second)
 	call, cancel := context.WithTimeout(ctx, left-grace)
 	defer cancel()
-	resp, err := e.client.Ask(call, &fleetv1.AskRequest{Edge: edge, Region: region, Ask: question, Timeout: durationpb.New(left - 2*grace)},
+	resp, err := e.client.Ask(call,
+		&fleetv1.AskRequest{Edge: edge, Region: region, Ask: question, Timeout: durationpb.New(left - 2*grace)},
 		grpc.WaitForReady(true)) // it may not have seen this control plane's record yet
 	switch {
 	case err == nil:
@@ -147,7 +152,8 @@ func (e *elsewhere) ask(ctx context.Context, edge, region string, question *edge
 	case call.Err() != nil:
 		return nil, fmt.Errorf("%w to this control plane, and %q, which had one, does not answer", ErrNoEdge, e.server)
 	case status.Code(err) == codes.DeadlineExceeded:
-		return nil, fmt.Errorf("wait for the answer of an edge of the control plane %q: %w", e.server, context.DeadlineExceeded)
+		return nil,
+			fmt.Errorf("wait for the answer of an edge of the control plane %q: %w", e.server, context.DeadlineExceeded)
 	case status.Code(err) == codes.ResourceExhausted:
 		return nil, fmt.Errorf("%w at the control plane %q", ErrBusy, e.server)
 	}

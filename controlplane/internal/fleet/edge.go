@@ -22,15 +22,17 @@ import (
 )
 
 const (
-	// LostGrace is how long an edge that lost its stream is still waited for: it may go on serving what it has, and comes
-	// back to some control plane within seconds.
+	// LostGrace is how long an edge that lost its stream is still waited for: it may go on serving
+	// what it has, and comes back to some control plane within seconds.
 	LostGrace = 30 * time.Second
 	// SeenFor is how long an edge that is not connected is remembered.
 	SeenFor = 24 * time.Hour
-	// HandOver is how long a second stream with the id of a live one is refused. An edge that was started again with its
-	// old state, whose first life has not been noticed to be over, waits no longer than that.
+	// HandOver is how long a second stream with the id of a live one is refused. An edge that was
+	// started again with its old state, whose first life has not been noticed to be over, waits no
+	// longer than that.
 	HandOver = 15 * time.Second
-	// contenderFor is how long an edge that was refused keeps its place. Agents come back within 60 s.
+	// contenderFor is how long an edge that was refused keeps its place. Agents come back within 60
+	// s.
 	contenderFor = 2 * time.Minute
 	// maxRejected bounds what is kept of an edge's refusals.
 	maxRejected = 100
@@ -59,7 +61,8 @@ type Conn struct {
 	Ask func(context.Context, *edgev1.Ask) (*edgev1.Answer, error)
 }
 
-// edge is what this control plane knows of an edge that is, or was, connected to it. Fleet.mu guards it.
+// edge is what this control plane knows of an edge that is, or was, connected to it. Fleet.mu
+// guards it.
 type edge struct {
 	hello     *edgev1.Hello // nil when only a contender has come
 	conn      *Conn         // nil while not connected
@@ -84,10 +87,11 @@ type contender struct {
 	refused bool
 }
 
-// Join gives a stream the id of its edge. A live stream of the same agent is superseded, and any other if a certificate proves that
-// the id belongs to this one. Otherwise a stream of another agent keeps the id
-// for a while, and is returned as what refuses this stream; after that it is returned as what had to give way. It returns
-// [ErrFull] for a new id when there is no room for one.
+// Join gives a stream the id of its edge. A live stream of the same agent is superseded, and any
+// other if a certificate proves that the id belongs to this one. Otherwise a stream of another
+// agent keeps the id for a while, and is returned as what refuses this stream; after that it is
+// returned as what had to give way. It returns [ErrFull] for a new id when there is no room for
+// one.
 func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,8 +121,9 @@ func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello, err error) {
 		e.conn.Supersede()
 	}
 	*e = edge{
-		hello: c.Hello, conn: c, since: now, lastSeen: now, lost: e.lost, report: e.report, reported: e.reported, contender: loser,
-		rejected: make(map[string]*topologyv1.Rejected),
+		hello: c.Hello, conn: c, since: now, lastSeen: now, lost: e.lost, report: e.report, reported: e.reported,
+		contender: loser,
+		rejected:  make(map[string]*topologyv1.Rejected),
 	}
 	f.tell(e)
 	f.membership()
@@ -155,8 +160,8 @@ func (f *Fleet) drop(id string) {
 	f.membership()
 }
 
-// holder is who holds an id by a live stream, here or at another control plane. One that was at the address where this
-// control plane is has died, even if that has not been noticed.
+// holder is who holds an id by a live stream, here or at another control plane. One that was at the
+// address where this control plane is has died, even if that has not been noticed.
 func (f *Fleet) holder(id string, e *edge) *edgev1.Hello {
 	if e.conn != nil {
 		return e.hello
@@ -209,8 +214,9 @@ func (f *Fleet) Leave(c *Conn) {
 	f.wake()
 }
 
-// Acknowledge takes how far the edge of a stream is. reached is the revision that the acknowledgement proves; ours says that
-// the rest of it is about what this control plane has sent; full that it follows a full state.
+// Acknowledge takes how far the edge of a stream is. reached is the revision that the
+// acknowledgement proves; ours says that the rest of it is about what this control plane has sent;
+// full that it follows a full state.
 func (f *Fleet) Acknowledge(c *Conn, ack *edgev1.Ack, reached int64, ours, full bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -249,8 +255,9 @@ func (f *Fleet) Reached(c *Conn, revision int64) {
 	}
 }
 
-// reject brings what an edge refuses up to date, and reports whether that changes it. A refusal ends when its key has a
-// later revision that was applied without one, and a full state ends all: the edge then says anew what it refuses.
+// reject brings what an edge refuses up to date, and reports whether that changes it. A refusal
+// ends when its key has a later revision that was applied without one, and a full state ends all:
+// the edge then says anew what it refuses.
 func (f *Fleet) reject(e *edge, ack *edgev1.Ack, full bool) (changed bool) {
 	if full && len(e.rejected) > 0 {
 		clear(e.rejected)
@@ -288,7 +295,8 @@ func truncate(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "")
 }
 
-// Report takes what an edge reports of itself. Where reports take too much memory, it goes without its origins.
+// Report takes what an edge reports of itself. Where reports take too much memory, it goes without
+// its origins.
 func (f *Fleet) Report(c *Conn, report *edgev1.Report) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -304,8 +312,8 @@ func (f *Fleet) Report(c *Conn, report *edgev1.Report) {
 	}
 }
 
-// renew forgets how far edges are in a history that the feed has left. Where they stand in the one that follows, they say when
-// they come again. The caller holds mu.
+// renew forgets how far edges are in a history that the feed has left. Where they stand in the one
+// that follows, they say when they come again. The caller holds mu.
 func (f *Fleet) renew() {
 	view := f.cfg.Feed.View()
 	if view == nil || view.History == f.history {
@@ -352,8 +360,8 @@ func (f *Fleet) wake() {
 	f.moved = make(chan struct{})
 }
 
-// Forget drops edges that have not been seen for long, and what control planes that are gone said of edges that have since
-// connected elsewhere.
+// Forget drops edges that have not been seen for long, and what control planes that are gone said
+// of edges that have since connected elsewhere.
 func (f *Fleet) Forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -405,8 +413,9 @@ func (e *edge) resource(server string) *topologyv1.Edge {
 	return r
 }
 
-// Edges returns every edge that is connected to any control plane or was seen in the last 24 hours, in the order of ids.
-// What edges of other control planes have applied may be a second old; see [Fleet.Refresh].
+// Edges returns every edge that is connected to any control plane or was seen in the last 24 hours,
+// in the order of ids. What edges of other control planes have applied may be a second old; see
+// [Fleet.Refresh].
 func (f *Fleet) Edges() []*topologyv1.Edge {
 	f.mu.Lock()
 	f.renew()
@@ -433,7 +442,8 @@ func (f *Fleet) Edges() []*topologyv1.Edge {
 	f.mu.Unlock()
 	now := f.now()
 	view := f.cfg.Feed.View()
-	edges := slices.SortedFunc(maps.Values(best), func(a, b *topologyv1.Edge) int { return cmp.Compare(a.GetId(), b.GetId()) })
+	edges := slices.SortedFunc(maps.Values(best),
+		func(a, b *topologyv1.Edge) int { return cmp.Compare(a.GetId(), b.GetId()) })
 	for _, r := range edges {
 		if frozen := f.cfg.Brake.Limit(r.GetRegion()).Frozen; frozen != nil {
 			r.FrozenRevision = frozen.Revision
@@ -490,7 +500,8 @@ func (f *Fleet) summary() (s summary) {
 	return s
 }
 
-// OriginsWithSecrets yields the keys of the secrets that edges of a pool are sent, empty for those that are sent every account.
+// OriginsWithSecrets yields the keys of the secrets that edges of a pool are sent, empty for those
+// that are sent every account.
 func (f *Fleet) OriginsWithSecrets(pool string) iter.Seq[topology.Key] {
 	view := f.cfg.Feed.View().In(pool)
 	if view == nil {

@@ -1,13 +1,15 @@
-// Package fleet knows the edges of all control planes: who is connected to which of them, and how far each edge is. It
-// waits for edges and puts questions to them.
+// Package fleet knows the edges of all control planes: who is connected to which of them, and how
+// far each edge is. It waits for edges and puts questions to them.
 //
-// A control plane knows its own edges from their streams. It finds the other control planes by a record of each in etcd,
-// which vanishes with its process, and follows each over a connection. Both ends of such a connection show the certificate
-// whose hash stands in their record: who may write to etcd is who may take part.
+// A control plane knows its own edges from their streams. It finds the other control planes by a
+// record of each in etcd, which vanishes with its process, and follows each over a connection. Both
+// ends of such a connection show the certificate whose hash stands in their record: who may write
+// to etcd is who may take part.
 //
-// What always holds: a wait counts every edge that any control plane had accepted before the wait began, or says that it
-// cannot know; and no acknowledgement or report of an edge is ever written to etcd. Only who the edges are is, so that a
-// control plane that is started again knows for whom to wait.
+// What always holds: a wait counts every edge that any control plane had accepted before the wait
+// began, or says that it cannot know; and no acknowledgement or report of an edge is ever written
+// to etcd. Only who the edges are is, so that a control plane that is started again knows for whom
+// to wait.
 package fleet
 
 import (
@@ -35,8 +37,9 @@ type Config struct {
 	Feed *feed.Feed
 	// Store is where control planes find each other.
 	Store *store.Store
-	// Brake says how far edges may go. It is told to freeze them when more than FreezeEdges of them, and more than
-	// FreezePercent of those that are connected, refuse resources of one revision. FreezePercent 100 switches that off.
+	// Brake says how far edges may go. It is told to freeze them when more than FreezeEdges of
+	// them, and more than FreezePercent of those that are connected, refuse resources of one
+	// revision. FreezePercent 100 switches that off.
 	Brake                      *brake.Brake
 	FreezeEdges, FreezePercent int
 	// MaxEdges bounds the edges that are connected or remembered, in memory and in the few keys of
@@ -45,7 +48,8 @@ type Config struct {
 	MaxEdges int
 	// Server is the control plane's name, for people.
 	Server string
-	// Listener is where the other control planes connect. Run closes it. Nil when there can be no others.
+	// Listener is where the other control planes connect. Run closes it. Nil when there can be no
+	// others.
 	Listener net.Listener
 	// Address is how they reach Listener. Default: Listener's address.
 	Address string
@@ -169,7 +173,8 @@ func (f *Fleet) Revision() int64 {
 	return 0
 }
 
-// Epoch returns the epoch of what this control plane knows of the topology, empty before it knows one.
+// Epoch returns the epoch of what this control plane knows of the topology, empty before it knows
+// one.
 func (f *Fleet) Epoch() string {
 	if v := f.cfg.Feed.View(); v != nil {
 		return v.History.Epoch
@@ -177,7 +182,8 @@ func (f *Fleet) Epoch() string {
 	return ""
 }
 
-// AsOf is when this control plane last knew that it was in step with etcd, the zero time before it was.
+// AsOf is when this control plane last knew that it was in step with etcd, the zero time before it
+// was.
 func (f *Fleet) AsOf() time.Time { return f.cfg.Feed.AsOf() }
 
 // Peer is another control plane.

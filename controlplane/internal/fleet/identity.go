@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// identity is the key pair of a process. It lives in memory only; what others know of it is the hash of its certificate.
+// identity is the key pair of a process. It lives in memory only; what others know of it is the
+// hash of its certificate.
 type identity struct {
 	pair tls.Certificate
 	hash string
@@ -26,7 +27,10 @@ func newIdentity() (*identity, error) {
 		return nil, fmt.Errorf("make a key for other control planes: %w", err)
 	}
 	// Only the hash counts; RFC 5280 4.1.2.5 gives this date to certificates that do not end.
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0),
+		NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate for other control planes: %w", err)
@@ -41,7 +45,8 @@ func hashOf(der []byte) string {
 
 var errStranger = errors.New("the certificate is that of no control plane that etcd knows")
 
-// tls is for one end of a connection. trusted says whether a certificate with a hash is the other end's.
+// tls is for one end of a connection. trusted says whether a certificate with a hash is the other
+// end's.
 func (i *identity) tls(trusted func(hash string) bool) *tls.Config {
 	return &tls.Config{
 		Certificates:       []tls.Certificate{i.pair},

@@ -78,7 +78,8 @@ func (p *peer) applied(epoch string, m *fleetv1.Member) int64 {
 	return max(p.link.floor, known)
 }
 
-// linkDown keeps what the edges have applied with what is known of them, because the link that says so goes down.
+// linkDown keeps what the edges have applied with what is known of them, because the link that says
+// so goes down.
 func (p *peer) linkDown() {
 	if p.link == nil || !p.link.up {
 		return
@@ -216,12 +217,18 @@ func (f *Fleet) began(ctx context.Context, links *sync.WaitGroup, p *peer, entry
 	p.record, p.gone = &r, time.Time{}
 	linkCtx, end := context.WithCancel(ctx)
 	conn, err := grpc.NewClient(r.Address,
-		grpc.WithTransportCredentials(credentials.NewTLS(f.identity.tls(func(hash string) bool { return hash == r.Certificate }))),
+		grpc.WithTransportCredentials(credentials.NewTLS(f.identity.tls(func(hash string) bool {
+			return hash == r.Certificate
+		}))),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: linkRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: linkRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
+			},
 			MinConnectTimeout: linkTimeout,
 		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: linkTime, Timeout: linkTimeout, PermitWithoutStream: true}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: linkTime, Timeout: linkTimeout, PermitWithoutStream: true,
+		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	)
 	if err != nil {
@@ -345,9 +352,10 @@ func (f *Fleet) takeMembers(p *peer, members map[string]*fleetv1.Member, said *f
 		if len(m.GetEdge().GetRejected()) > 0 {
 			f.refuses()
 		}
-		// This control plane's stream of an edge that has since connected to another one is a leftover of the same
-		// agent, or lost the id to another agent.
-		if e := f.edges[id]; m.GetEdge().GetConnected() && e != nil && e.conn != nil && m.GetSince().AsTime().After(e.since) {
+		// This control plane's stream of an edge that has since connected to another one is a
+		// leftover of the same agent, or lost the id to another agent.
+		if e := f.edges[id]; m.GetEdge().GetConnected() && e != nil && e.conn != nil &&
+			m.GetSince().AsTime().After(e.since) {
 			e.conn.Supersede()
 		}
 	}

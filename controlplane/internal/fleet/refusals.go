@@ -24,8 +24,8 @@ func (f *Fleet) watchRefusals(ctx context.Context) {
 	}
 }
 
-// mostRefused returns the revision of which the most connected edges refuse a resource, how many do, and how many are
-// connected.
+// mostRefused returns the revision of which the most connected edges refuse a resource, how many
+// do, and how many are connected.
 func (f *Fleet) mostRefused() (revision int64, refusing, connected int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

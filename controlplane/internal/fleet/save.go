@@ -13,8 +13,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// What a control plane says of itself below `fleet/`, for as long as its process lives and presenceFor after; but the first goes
-// as soon as it ends in order.
+// What a control plane says of itself below `fleet/`, for as long as its process lives and
+// presenceFor after; but the first goes as soon as it ends in order.
 //
 //	hello/{process}          a record, in JSON
 //	edges/{process}/{bucket} who its edges are, encoded Members: rewritten as edges come and go
@@ -24,8 +24,8 @@ const (
 
 	// buckets divides edges by a hash of their ids. With 10,000 edges a bucket is some 20 KB.
 	buckets = 64
-	// saveAfter and savePerEdge give the time between two writes of who the edges are, in which changes gather: 1 s with
-	// 10,000 edges.
+	// saveAfter and savePerEdge give the time between two writes of who the edges are, in which
+	// changes gather: 1 s with 10,000 edges.
 	saveAfter   = 20 * time.Millisecond
 	savePerEdge = 100 * time.Microsecond
 )
@@ -33,7 +33,8 @@ const (
 // record is how others find a control plane.
 type record struct {
 	Server string `json:"server"`
-	// Address is where it listens for other control planes, and Certificate the hash of the certificate that it shows.
+	// Address is where it listens for other control planes, and Certificate the hash of the
+	// certificate that it shows.
 	Address     string `json:"address,omitempty"`
 	Certificate string `json:"certificate,omitempty"`
 	// Schema is the newest that it knows; see store.Schema.
@@ -42,7 +43,9 @@ type record struct {
 
 // save writes how to find this control plane, and who its edges are whenever that changes.
 func (f *Fleet) save(ctx context.Context) {
-	hello, err := json.Marshal(record{Server: f.cfg.Server, Address: f.cfg.Address, Certificate: f.identity.hash, Schema: store.Schema})
+	hello, err := json.Marshal(record{
+		Server: f.cfg.Server, Address: f.cfg.Address, Certificate: f.identity.hash, Schema: store.Schema,
+	})
 	if err != nil {
 		panic(err) // strings and a number
 	}

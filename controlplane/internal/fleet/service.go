@@ -21,14 +21,16 @@ import (
 const (
 	// progressEvery is the time between two messages to a control plane where nobody waits.
 	progressEvery = time.Second
-	// maxBehind bounds the edges that a message says to be behind the others, membersAtOnce the edges that it describes.
+	// maxBehind bounds the edges that a message says to be behind the others, membersAtOnce the
+	// edges that it describes.
 	maxBehind     = 500
 	membersAtOnce = 500
 	// maxMessage bounds a message: each edge may have 100 refusals of some 2 KB, which is rare.
 	maxMessage = 64 << 20
 	// maxOrigins bounds the unwell origins that are told of each edge.
 	maxOrigins = 10
-	// maxNamed bounds the edges that a result of waiting names, and the refusals that are told of each edge.
+	// maxNamed bounds the edges that a result of waiting names, and the refusals that are told of
+	// each edge.
 	maxNamed = 20
 )
 
@@ -51,7 +53,8 @@ func (f *Fleet) serve(ctx context.Context) {
 	server.Stop()
 }
 
-// knows reports whether a certificate is that of a control plane. One whose record has not been seen yet comes again.
+// knows reports whether a certificate is that of a control plane. One whose record has not been
+// seen yet comes again.
 func (f *Fleet) knows(hash string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -133,7 +136,10 @@ func (f *Fleet) tellFollower(ctx context.Context, fo *follower, send func(*fleet
 		edges := len(f.edges)
 		f.mu.Unlock()
 		for len(members) > membersAtOnce {
-			part := &fleetv1.FollowResponse{Members: members[:membersAtOnce], Epoch: progress.GetEpoch(), Floor: progress.GetFloor(), Behind: progress.GetBehind()}
+			part := &fleetv1.FollowResponse{
+				Members: members[:membersAtOnce], Epoch: progress.GetEpoch(), Floor: progress.GetFloor(),
+				Behind: progress.GetBehind(),
+			}
 			part.Barrier = last.GetBarrier()
 			if err := send(part); err != nil {
 				return err
@@ -141,7 +147,8 @@ func (f *Fleet) tellFollower(ctx context.Context, fo *follower, send func(*fleet
 			members = members[membersAtOnce:]
 		}
 		progress.Members, progress.Barrier = members, request.GetBarrier()
-		if len(members) > 0 || last == nil || last.GetBarrier() != progress.GetBarrier() || last.GetFloor() != progress.GetFloor() ||
+		if len(members) > 0 || last == nil || last.GetBarrier() != progress.GetBarrier() ||
+			last.GetFloor() != progress.GetFloor() ||
 			last.GetEpoch() != progress.GetEpoch() ||
 			!maps.Equal(last.GetBehind(), progress.GetBehind()) {
 			if err := send(progress); err != nil {
@@ -160,7 +167,8 @@ func (f *Fleet) tellFollower(ctx context.Context, fo *follower, send func(*fleet
 		case <-moved:
 		case <-tick.C:
 		}
-		// Many edges acknowledge at once: looking at all of them for each would be their number squared.
+		// Many edges acknowledge at once: looking at all of them for each would be their number
+		// squared.
 		pause := time.NewTimer(time.Duration(edges) * time.Microsecond)
 		select {
 		case <-ctx.Done():
@@ -211,14 +219,18 @@ func contenderOf(m *fleetv1.Member) *contender {
 		return new(contender)
 	}
 	return &contender{
-		hello:   &edgev1.Hello{Id: m.GetEdge().GetId(), BootId: written.GetBootId(), HttpAddress: written.GetAddress(), Region: written.GetRegion()},
+		hello: &edgev1.Hello{
+			Id: m.GetEdge().GetId(), BootId: written.GetBootId(), HttpAddress: written.GetAddress(),
+			Region: written.GetRegion(),
+		},
 		last:    written.GetLast().AsTime(),
 		refused: written.GetRefused(),
 	}
 }
 
 func sortMembers(members []*fleetv1.Member) {
-	slices.SortFunc(members, func(a, b *fleetv1.Member) int { return cmp.Compare(a.GetEdge().GetId(), b.GetEdge().GetId()) })
+	slices.SortFunc(members,
+		func(a, b *fleetv1.Member) int { return cmp.Compare(a.GetEdge().GetId(), b.GetEdge().GetId()) })
 }
 
 // newest returns the latest refusals.
@@ -229,7 +241,8 @@ func newest(rejected map[string]*topologyv1.Rejected) []*topologyv1.Rejected {
 	return list[:min(len(list), maxNamed)]
 }
 
-// progress says how far the connected edges are, in few words whatever their number. The caller holds mu.
+// progress says how far the connected edges are, in few words whatever their number. The caller
+// holds mu.
 func (f *Fleet) progress() *fleetv1.FollowResponse {
 	applied := make([]int64, 0, len(f.edges))
 	for _, e := range f.edges {

@@ -24,7 +24,8 @@ type tally struct {
 	applied, total int
 	pending        []string
 	rejected       []*adminv1.RejectedEdge
-	// frozen counts the pending ones that a freeze holds before the revision, by is the last such freeze.
+	// frozen counts the pending ones that a freeze holds before the revision, by is the last such
+	// freeze.
 	frozen int
 	by     *brake.Freeze
 }
@@ -33,7 +34,8 @@ type tally struct {
 func (t *tally) response() *adminv1.WaitAppliedResponse {
 	slices.Sort(t.pending)
 	slices.SortFunc(t.rejected, func(a, b *adminv1.RejectedEdge) int {
-		return cmp.Or(cmp.Compare(a.GetEdge(), b.GetEdge()), cmp.Compare(a.GetRejected().GetKey(), b.GetRejected().GetKey()))
+		return cmp.Or(cmp.Compare(a.GetEdge(), b.GetEdge()),
+			cmp.Compare(a.GetRejected().GetKey(), b.GetRejected().GetKey()))
 	})
 	return &adminv1.WaitAppliedResponse{
 		Applied:  int32(t.applied),
@@ -43,15 +45,18 @@ func (t *tally) response() *adminv1.WaitAppliedResponse {
 	}
 }
 
-// WaitApplied waits until every edge of a region, empty for all, has applied or refused a revision, and there are at least
-// minEdges. It counts the edges that any control plane had accepted when it was called, and those that have come since;
-// those that were lost less than [LostGrace] ago; and agents that use the id of another one, which are sent nothing. A
-// control plane that does not say who its edges are counts as one that is pending.
+// WaitApplied waits until every edge of a region, empty for all, has applied or refused a revision,
+// and there are at least minEdges. It counts the edges that any control plane had accepted when it
+// was called, and those that have come since; those that were lost less than [LostGrace] ago; and
+// agents that use the id of another one, which are sent nothing. A control plane that does not say
+// who its edges are counts as one that is pending.
 //
-// It returns a [brake.ErrFuture] for a revision past etcd's current one, and a [brake.ErrFrozen] with the counts so far as soon as
-// only edges that are frozen before it have not applied it. When ctx ends first it returns the counts so far with
-// the error of ctx.
-func (f *Fleet) WaitApplied(ctx context.Context, revision int64, region string, minEdges int) (*adminv1.WaitAppliedResponse, error) {
+// It returns a [brake.ErrFuture] for a revision past etcd's current one, and a [brake.ErrFrozen]
+// with the counts so far as soon as only edges that are frozen before it have not applied it. When
+// ctx ends first it returns the counts so far with the error of ctx.
+func (f *Fleet) WaitApplied(
+	ctx context.Context, revision int64, region string, minEdges int,
+) (*adminv1.WaitAppliedResponse, error) {
 	defer f.prompt()()
 	for {
 		view, err := f.viewFrom(ctx, revision)
@@ -69,7 +74,9 @@ func (f *Fleet) WaitApplied(ctx context.Context, revision int64, region string, 
 var errHistory = errors.New("the topology has another history")
 
 // waitIn waits in the history of a view, and returns errHistory when the feed has left that.
-func (f *Fleet) waitIn(ctx context.Context, view *feed.View, revision int64, region string, minEdges int) (*adminv1.WaitAppliedResponse, error) {
+func (f *Fleet) waitIn(
+	ctx context.Context, view *feed.View, revision int64, region string, minEdges int,
+) (*adminv1.WaitAppliedResponse, error) {
 	barriers, err := f.barriers(ctx)
 	if err != nil {
 		return &adminv1.WaitAppliedResponse{}, err
@@ -87,7 +94,8 @@ func (f *Fleet) waitIn(ctx context.Context, view *feed.View, revision int64, reg
 		if t.frozen > 0 && t.frozen == len(t.pending) {
 			return t.response(), fmt.Errorf("%w at revision %d%s", brake.ErrFrozen, t.by.Revision, because(t.by.Reason))
 		}
-		// Many edges acknowledge at once: looking at all of them for each would be their number squared.
+		// Many edges acknowledge at once: looking at all of them for each would be their number
+		// squared.
 		pause := time.NewTimer(time.Duration(t.total) * time.Microsecond)
 		grace := time.NewTimer(time.Second) // an edge's time of grace runs out without anybody's doing
 		select {
@@ -104,9 +112,9 @@ func (f *Fleet) waitIn(ctx context.Context, view *feed.View, revision int64, reg
 	}
 }
 
-// Refresh makes the next [Fleet.Edges] tell what every control plane knew when Refresh was called. It does not wait long for
-// one that does not answer. It returns [store.ErrEpochChanged] when this control plane has yet to take in that etcd was
-// restored.
+// Refresh makes the next [Fleet.Edges] tell what every control plane knew when Refresh was called.
+// It does not wait long for one that does not answer. It returns [store.ErrEpochChanged] when this
+// control plane has yet to take in that etcd was restored.
 func (f *Fleet) Refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, refreshFor)
 	defer cancel()
@@ -130,7 +138,8 @@ func (f *Fleet) Refresh(ctx context.Context) error {
 	}
 }
 
-// viewFrom waits for this control plane to reach a revision of the history that etcd holds, and returns its view from there on.
+// viewFrom waits for this control plane to reach a revision of the history that etcd holds, and
+// returns its view from there on.
 func (f *Fleet) viewFrom(ctx context.Context, revision int64) (*feed.View, error) {
 	feed := f.cfg.Feed
 	if err := f.meetHistory(ctx); err != nil {
@@ -151,7 +160,8 @@ func (f *Fleet) viewFrom(ctx context.Context, revision int64) (*feed.View, error
 	return feed.View(), nil
 }
 
-// meetHistory returns when the feed is in the history that etcd holds: a revision of another one says nothing.
+// meetHistory returns when the feed is in the history that etcd holds: a revision of another one
+// says nothing.
 func (f *Fleet) meetHistory(ctx context.Context) error {
 	for {
 		err := f.cfg.Store.CheckHistory(ctx)
@@ -200,7 +210,8 @@ func (p *peer) ask() {
 	}
 }
 
-// barriers asks every other control plane to tell what it knows, and returns what each has to pass, by process.
+// barriers asks every other control plane to tell what it knows, and returns what each has to pass,
+// by process.
 func (f *Fleet) barriers(ctx context.Context) (map[string]uint64, error) {
 	select {
 	case <-f.met: // else the edges of the process before this one are not known
@@ -268,7 +279,8 @@ func (f *Fleet) silentPeers(barriers map[string]uint64) (names []string) {
 	return names
 }
 
-// waiter returns what is closed at the next change of an edge's state. It must be asked for before the state is looked at.
+// waiter returns what is closed at the next change of an edge's state. It must be asked for before
+// the state is looked at.
 func (f *Fleet) waiter() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -327,8 +339,9 @@ type standing struct {
 	rejected     []*topologyv1.Rejected
 }
 
-// standings returns every known edge once, and every agent that uses the id of another one. Of what is known of an edge, that
-// by which it is connected counts; else that by which it got furthest. The caller holds mu.
+// standings returns every known edge once, and every agent that uses the id of another one. Of what
+// is known of an edge, that by which it is connected counts; else that by which it got furthest.
+// The caller holds mu.
 func (f *Fleet) standings() map[string]standing {
 	f.renew()
 	now := f.now()

@@ -1,8 +1,10 @@
-// Package index holds the current records of every account, in order, and which of them refer to which.
+// Package index holds the current records of every account, in order, and which of them refer to
+// which.
 //
-// An [Index] is a value that readers keep for as long as they like while one [Writer] goes on: a change copies the way to it
-// in the trees of its account and shares the rest. What a change costs, and what a reader pays to find the users of a
-// resource, does so not depend on how large the account is.
+// An [Index] is a value that readers keep for as long as they like while one [Writer] goes on: a
+// change copies the way to it in the trees of its account and shares the rest. What a change costs,
+// and what a reader pays to find the users of a resource, does so not depend on how large the
+// account is.
 package index
 
 import (
@@ -33,7 +35,8 @@ type Index struct {
 	counts   map[topology.Kind]int
 }
 
-// Account is the records of one account at one moment. It must not be changed. A nil Account is empty.
+// Account is the records of one account at one moment. It must not be changed. A nil Account is
+// empty.
 type Account struct {
 	id      string
 	write   string
@@ -118,7 +121,8 @@ func (a *Account) MediaBytes() int64 {
 	return a.media
 }
 
-// All yields, in the order of ids, the records of a kind whose ids begin with prefix and come after one.
+// All yields, in the order of ids, the records of a kind whose ids begin with prefix and come after
+// one.
 func (a *Account) All(kind topology.Kind, prefix, after string) iter.Seq[Item] {
 	return func(yield func(Item) bool) {
 		if a == nil {
@@ -134,9 +138,9 @@ func (a *Account) All(kind topology.Kind, prefix, after string) iter.Seq[Item] {
 	}
 }
 
-// Users yields, in order, the ids of what refers to a resource: endpoints to the origins that they list, custom domains of
-// mode URL_ENDPOINT to their endpoint, and those of mode ACCOUNT to the account, whose kind is KindAccounts and id empty. A
-// record that cannot be read refers to nothing.
+// Users yields, in order, the ids of what refers to a resource: endpoints to the origins that they
+// list, custom domains of mode URL_ENDPOINT to their endpoint, and those of mode ACCOUNT to the
+// account, whose kind is KindAccounts and id empty. A record that cannot be read refers to nothing.
 func (a *Account) Users(kind topology.Kind, id string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if a == nil {
@@ -201,8 +205,8 @@ func references(r topology.Record) []reference {
 // sizeField is MediaFile.size_bytes.
 const sizeField protowire.Number = 4
 
-// MediaSize is the size of the file that a record is of, 0 for other kinds and for what cannot be read. It reads just the one
-// field, since a library may have millions of files.
+// MediaSize is the size of the file that a record is of, 0 for other kinds and for what cannot be
+// read. It reads just the one field, since a library may have millions of files.
 func MediaSize(r topology.Record) (size int64) {
 	if r.Key.Kind != topology.KindMediaFiles {
 		return 0
@@ -237,7 +241,9 @@ type Writer struct {
 // NewWriter returns the writer of an empty index.
 func NewWriter() *Writer {
 	return &Writer{
-		index: Index{accounts: persistent.New(func(a *Account) string { return a.id }), counts: make(map[topology.Kind]int)},
+		index: Index{
+			accounts: persistent.New(func(a *Account) string { return a.id }), counts: make(map[topology.Kind]int),
+		},
 		batch: new(persistent.Batch),
 	}
 }
@@ -333,7 +339,8 @@ func (w *Writer) own(id string) *Account {
 	case held == nil:
 		next = &Account{
 			id: id, records: btree.NewBTreeGOptions(before, btree.Options{NoLocks: true}),
-			used: persistent.New(func(u *used) string { return string(u.reference) }), counts: make(map[topology.Kind]int),
+			used:   persistent.New(func(u *used) string { return string(u.reference) }),
+			counts: make(map[topology.Kind]int),
 		}
 	case held.batch == w.batch:
 		return held

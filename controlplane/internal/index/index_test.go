@@ -91,10 +91,15 @@ func (m model) check(t *testing.T, x Index) {
 			}
 		}
 		for n := range 5 {
-			for kind, to := range map[topology.Kind]string{topology.KindOrigins: fmt.Sprint("o", n), topology.KindURLEndpoints: fmt.Sprint("e", n), topology.KindAccounts: ""} {
+			for kind, to := range map[topology.Kind]string{
+				topology.KindOrigins: fmt.Sprint("o", n), topology.KindURLEndpoints: fmt.Sprint("e", n),
+				topology.KindAccounts: "",
+			} {
 				want := slices.Sorted(slices.Values(users[id][referenceTo(kind, to)]))
-				if got := slices.Collect(account.Users(kind, to)); !slices.Equal(got, want) || account.UserCount(kind, to) != len(want) {
-					t.Errorf("users of %s %q of %q: %v, counted %d, want %v", kind, to, id, got, account.UserCount(kind, to), want)
+				if got := slices.Collect(account.Users(kind, to)); !slices.Equal(got, want) ||
+					account.UserCount(kind, to) != len(want) {
+					t.Errorf("users of %s %q of %q: %v, counted %d, want %v", kind, to, id, got,
+						account.UserCount(kind, to), want)
 				}
 			}
 		}
@@ -150,7 +155,8 @@ func randomItem(t *testing.T, random *rand.Rand) *item {
 	n := random.IntN(120) // more than one node of a tree
 	switch random.IntN(6) {
 	case 5:
-		return newItem(t, topology.KindMediaFiles, account, fmt.Sprint("m", n), &topologyv1.MediaFile{SizeBytes: random.Int64N(1 << 40), ContentType: "image/png", Tags: []string{"a"}})
+		return newItem(t, topology.KindMediaFiles, account, fmt.Sprint("m", n),
+			&topologyv1.MediaFile{SizeBytes: random.Int64N(1 << 40), ContentType: "image/png", Tags: []string{"a"}})
 	case 0:
 		return newItem(t, topology.KindAccounts, account, "", &topologyv1.Account{DisplayName: fmt.Sprint(n)})
 	case 1:
@@ -162,11 +168,16 @@ func randomItem(t *testing.T, random *rand.Rand) *item {
 		}
 		return newItem(t, topology.KindURLEndpoints, account, fmt.Sprint("e", n), e)
 	case 3:
-		return &item{topology.Record{Key: topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: fmt.Sprint("d", n)}, Value: []byte{0xff}}}
+		return &item{topology.Record{
+			Key:   topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: fmt.Sprint("d", n)},
+			Value: []byte{0xff},
+		}}
 	}
 	d := &topologyv1.CustomDomain{Mode: topologyv1.CustomDomain_ACCOUNT}
 	if random.IntN(2) == 0 {
-		d = &topologyv1.CustomDomain{Mode: topologyv1.CustomDomain_URL_ENDPOINT, UrlEndpoint: fmt.Sprint("e", random.IntN(5))}
+		d = &topologyv1.CustomDomain{
+			Mode: topologyv1.CustomDomain_URL_ENDPOINT, UrlEndpoint: fmt.Sprint("e", random.IntN(5)),
+		}
 	}
 	return newItem(t, topology.KindCustomDomains, account, fmt.Sprint("d", n), d)
 }
@@ -180,7 +191,9 @@ func TestWritten(t *testing.T) {
 	first := w.Index()
 	w.Written("a", "second")
 	second := w.Index()
-	if got := []string{first.Account("a").Write(), second.Account("a").Write(), second.Account("b").Write()}; !slices.Equal(got, []string{"", "second", ""}) {
+	if got := []string{
+		first.Account("a").Write(), second.Account("a").Write(), second.Account("b").Write(),
+	}; !slices.Equal(got, []string{"", "second", ""}) {
 		t.Errorf("writes %q", got)
 	}
 }
@@ -191,7 +204,8 @@ func BenchmarkPut(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			w := NewWriter()
 			domain := func(i int) *item {
-				return newItem(b, topology.KindCustomDomains, "a", fmt.Sprintf("d%06d.example.com", i), &topologyv1.CustomDomain{Mode: topologyv1.CustomDomain_ACCOUNT})
+				return newItem(b, topology.KindCustomDomains, "a", fmt.Sprintf("d%06d.example.com", i),
+					&topologyv1.CustomDomain{Mode: topologyv1.CustomDomain_ACCOUNT})
 			}
 			for i := range n {
 				w.Load(domain(i))

@@ -66,11 +66,12 @@ func (w *diskWriter) Write(p []byte) (int, error) {
 	return w.file.Write(p)
 }
 
-// holdSpooled marks a spooled file as being under way for as long as it is open. The kernel drops a lock with the process,
-// however that ends.
+// holdSpooled marks a spooled file as being under way for as long as it is open. The kernel drops a
+// lock with the process, however that ends.
 func holdSpooled(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
 
-// abandoned reports whether no process has the spooled file open. Where locks are not kept, it does not know, and says no.
+// abandoned reports whether no process has the spooled file open. Where locks are not kept, it does
+// not know, and says no.
 func abandoned(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What lies on the same disk, etcd's data above all, keeps its reserve, whatever is uploaded and whoever else fills the disk.
+// What lies on the same disk, etcd's data above all, keeps its reserve, whatever is uploaded and
+// whoever else fills the disk.
 func TestUploadsLeaveAReserveOfTheDisk(t *testing.T) {
 	t.Parallel()
 	const size = 10 << 20
@@ -65,7 +66,8 @@ func TestUploadsLeaveAReserveOfTheDisk(t *testing.T) {
 	}
 }
 
-// A start drops what a killed process has left, and nothing that another replica of the same folder has under way.
+// A start drops what a killed process has left, and nothing that another replica of the same folder
+// has under way.
 func TestAStartDropsWhatAKilledProcessLeft(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -76,7 +78,8 @@ func TestAStartDropsWhatAKilledProcessLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := l.Spool(t.Context(), io.MultiReader(strings.NewReader("under "), startedMeanwhile(t, folder), strings.NewReader("way")))
+	s, err := l.Spool(t.Context(),
+		io.MultiReader(strings.NewReader("under "), startedMeanwhile(t, folder), strings.NewReader("way")))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,12 +25,12 @@ import (
 // RevisionHeader carries the revision that the asking edge has applied.
 const RevisionHeader = "Edgewalk-Revision"
 
-// behindWait is how long a request waits for a replica that has not reached the edge's revision. Longer only holds a walk
-// up that could ask another replica.
+// behindWait is how long a request waits for a replica that has not reached the edge's revision.
+// Longer only holds a walk up that could ask another replica.
 const behindWait = 2 * time.Second
 
-// bodyTimeout is how long the body of a request may still come, which nobody wants: long enough for its sender to read the
-// refusal (RFC 9112 9.6).
+// bodyTimeout is how long the body of a request may still come, which nobody wants: long enough for
+// its sender to read the refusal (RFC 9112 9.6).
 const bodyTimeout = time.Second
 
 // HandlerConfig says who may read.
@@ -38,12 +38,14 @@ type HandlerConfig struct {
 	Library *Library
 	// Feed is what this replica knows of the records.
 	Feed *feed.Feed
-	// Store answers for records as they were: the replica's revision may have left an edge's behind.
+	// Store answers for records as they were: the replica's revision may have left an edge's
+	// behind.
 	Store *store.Store
 	// Identities knows the edges that have joined. Nil: there are none.
 	Identities *identity.Registry
-	// Authorize returns an error unless a caller is an edge, by the values of its Authorization field and whether it has shown a
-	// certificate that was verified, and else the context of its request. Nil: anybody may read. It is not asked about edges that have joined.
+	// Authorize returns an error unless a caller is an edge, by the values of its Authorization
+	// field and whether it has shown a certificate that was verified, and else the context of its
+	// request. Nil: anybody may read. It is not asked about edges that have joined.
 	Authorize func(ctx context.Context, authorization []string, certificate bool) (context.Context, error)
 	// Logger takes what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
@@ -51,8 +53,8 @@ type HandlerConfig struct {
 	Registerer prometheus.Registerer
 }
 
-// Handler serves `GET /media/{account}/{first 16 hex digits of the sha256}/{path}` to edges: the bytes that the path stood
-// for at the edge's revision, or those of the same hash, never others.
+// Handler serves `GET /media/{account}/{first 16 hex digits of the sha256}/{path}` to edges: the
+// bytes that the path stood for at the edge's revision, or those of the same hash, never others.
 type Handler struct {
 	HandlerConfig
 	requests *prometheus.CounterVec
@@ -123,7 +125,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var errUnauthorized = errors.New("a bearer token is needed, or the certificate of an edge that has joined")
 
-// authorize says whether a request may be made at all, and which pool's accounts it may be about, empty for all.
+// authorize says whether a request may be made at all, and which pool's accounts it may be about,
+// empty for all.
 func (h *Handler) authorize(r *http.Request) (pool string, err error) {
 	if h.Identities != nil {
 		if e, ok, err := h.Identities.Authenticate(r.TLS); ok || err != nil {
@@ -133,7 +136,9 @@ func (h *Handler) authorize(r *http.Request) (pool string, err error) {
 	if h.Authorize == nil {
 		return "", nil
 	}
-	if _, err := h.Authorize(r.Context(), r.Header.Values("Authorization"), false); errors.Is(err, auth.ErrUnavailable) {
+	if _, err := h.Authorize(r.Context(), r.Header.Values("Authorization"), false); errors.Is(
+		err, auth.ErrUnavailable,
+	) {
 		return "", err
 	} else if err != nil {
 		return "", errUnauthorized
@@ -157,7 +162,8 @@ type asked struct {
 	revision int64  // 0 when the request has none
 }
 
-// parseAsked takes the path apart as it was sent: an escaped slash is part of a segment, and nothing is cleaned away.
+// parseAsked takes the path apart as it was sent: an escaped slash is part of a segment, and
+// nothing is cleaned away.
 func parseAsked(r *http.Request) (asked, bool) {
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/media/")
 	if !ok {
@@ -187,7 +193,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a asked) {
 		h.refuseError(w, a, err)
 		return
 	}
-	body, err := h.Library.seekable(r.Context(), file.GetSha256(), r.Method == http.MethodHead || r.Header.Get("Range") != "")
+	body, err := h.Library.seekable(r.Context(), file.GetSha256(),
+		r.Method == http.MethodHead || r.Header.Get("Range") != "")
 	if err != nil {
 		h.refuseError(w, a, err)
 		return
@@ -220,8 +227,9 @@ func (h *Handler) refuseError(w http.ResponseWriter, a asked, err error) {
 	refuse(w, http.StatusServiceUnavailable, "the media library cannot be read")
 }
 
-// find returns the record that the asked hash stands for: the one in force, else the one of the edge's revision. It returns
-// [ErrNoBytes] if the account has no such file, also when another account has these bytes.
+// find returns the record that the asked hash stands for: the one in force, else the one of the
+// edge's revision. It returns [ErrNoBytes] if the account has no such file, also when another
+// account has these bytes.
 func (h *Handler) find(ctx context.Context, a asked) (*topologyv1.MediaFile, error) {
 	if record, ok := h.Feed.Get(a.key); ok {
 		if file := a.match(record); file != nil {

@@ -124,20 +124,27 @@ func TestHandler(t *testing.T) {
 		want               map[string]string
 	}{
 		{"whole", "GET", path, auth, 200, content, map[string]string{
-			"ETag": `"` + sha + `"`, "Content-Type": "text/plain; charset=utf-8", "Content-Length": "10", "Cache-Tag": "t1,t2", "Accept-Ranges": "bytes",
+			"ETag": `"` + sha + `"`, "Content-Type": "text/plain; charset=utf-8", "Content-Length": "10",
+			"Cache-Tag": "t1,t2", "Accept-Ranges": "bytes",
 		}},
 		{"head", "HEAD", path, auth, 200, "", map[string]string{"Content-Length": "10", "ETag": `"` + sha + `"`}},
-		{"a range", "GET", path, with("Range", "bytes=2-4"), 206, "234", map[string]string{"Content-Range": "bytes 2-4/10"}},
+		{"a range", "GET", path, with("Range", "bytes=2-4"), 206, "234",
+			map[string]string{"Content-Range": "bytes 2-4/10"}},
 		{"the rest", "GET", path, with("Range", "bytes=7-", "If-Range", `"`+sha+`"`), 206, "789", nil},
 		{"a range of another", "GET", path, with("Range", "bytes=7-", "If-Range", `"x"`), 200, content, nil},
-		{"no such range", "GET", path, with("Range", "bytes=20-"), 416, "", map[string]string{"Content-Range": "bytes */10"}},
+		{"no such range", "GET", path, with("Range", "bytes=20-"), 416, "",
+			map[string]string{"Content-Range": "bytes */10"}},
 		{"not modified", "GET", path, with("If-None-Match", `"`+sha+`"`), 304, "", nil},
-		{"bytes of another account", "GET", strings.Replace(path, sha[:16], other[:16], 1), auth, 404, "no such file\n", nil},
-		{"those of this one by another", "GET", strings.Replace(path, "acme", "globex", 1), auth, 404, "no such file\n", nil},
-		{"bytes of another account, without a revision", "GET", strings.Replace(path, sha[:16], other[:16], 1), map[string]string{"Authorization": "Bearer edge-token"}, 404, "", nil},
+		{"bytes of another account", "GET", strings.Replace(path, sha[:16], other[:16], 1), auth, 404, "no such file\n",
+			nil},
+		{"those of this one by another", "GET", strings.Replace(path, "acme", "globex", 1), auth, 404, "no such file\n",
+			nil},
+		{"bytes of another account, without a revision", "GET", strings.Replace(path, sha[:16], other[:16], 1),
+			map[string]string{"Authorization": "Bearer edge-token"}, 404, "", nil},
 		{"bytes that nobody has", "GET", strings.Replace(path, sha[:16], "0000000000000000", 1), auth, 404, "", nil},
 		{"without a revision", "GET", path, map[string]string{"Authorization": "bearer edge-token"}, 200, content, nil},
-		{"a revision ahead", "GET", path, with(RevisionHeader, "999999999"), 503, "", map[string]string{"Retry-After": "1"}},
+		{"a revision ahead", "GET", path, with(RevisionHeader, "999999999"), 503, "",
+			map[string]string{"Retry-After": "1"}},
 		{"no number", "GET", path, with(RevisionHeader, "x"), 404, "", nil},
 		{"no token", "GET", path, nil, 401, "", map[string]string{"WWW-Authenticate": "Bearer"}},
 		{"wrong token", "GET", path, with("Authorization", "Bearer other"), 401, "", nil},
@@ -179,7 +186,8 @@ func TestHandlerServesWhatAnEdgeKnows(t *testing.T) {
 	}{
 		{old, before, "old"}, {fresh, after, "new"},
 	} {
-		resp, body := r.get(t, "GET", "/media/acme/"+tt.sha[:16]+"/a.css", map[string]string{RevisionHeader: fmt.Sprint(tt.revision)})
+		resp, body := r.get(t, "GET", "/media/acme/"+tt.sha[:16]+"/a.css",
+			map[string]string{RevisionHeader: fmt.Sprint(tt.revision)})
 		if body != tt.want || resp.Header.Get("Content-Type") != "text/css; charset=utf-8" {
 			t.Errorf("%s at %d: %d %q, %v", tt.want, tt.revision, resp.StatusCode, body, resp.Header)
 		}
@@ -194,7 +202,8 @@ func TestHandlerServesWhatAnEdgeKnows(t *testing.T) {
 	}{
 		{old, after, 404}, {fresh, gone, 404}, {old, gone, 404},
 	} {
-		resp, body := r.get(t, "GET", "/media/acme/"+tt.sha[:16]+"/a.css", map[string]string{RevisionHeader: fmt.Sprint(tt.revision)})
+		resp, body := r.get(t, "GET", "/media/acme/"+tt.sha[:16]+"/a.css",
+			map[string]string{RevisionHeader: fmt.Sprint(tt.revision)})
 		if resp.StatusCode != tt.want {
 			t.Errorf("%s at %d: %d %q, want %d", tt.sha[:4], tt.revision, resp.StatusCode, body, tt.want)
 		}
@@ -210,7 +219,8 @@ func TestHandlerWaitsForItsReplica(t *testing.T) {
 		content := fmt.Sprint("content ", i)
 		revision := record(t, r.store, "acme", "a.txt", put(t, l, content))
 		sha := hashOf(content)
-		resp, body := r.get(t, "GET", "/media/acme/"+sha[:16]+"/a.txt", map[string]string{RevisionHeader: fmt.Sprint(revision)})
+		resp, body := r.get(t, "GET", "/media/acme/"+sha[:16]+"/a.txt",
+			map[string]string{RevisionHeader: fmt.Sprint(revision)})
 		if resp.StatusCode != 200 || body != content || resp.Header.Get("Cache-Tag") == "" {
 			t.Fatalf("%d: %d %q", i, resp.StatusCode, body)
 		}
@@ -245,7 +255,10 @@ func TestHandlerNeverEndsShort(t *testing.T) {
 }
 
 func FuzzParseAsked(f *testing.F) {
-	for _, path := range []string{"/media/acme/0123456789abcdef/a/b.jpg", "/media/acme/0123456789abcdef/..%2f..", "/media/a//x", "/media/acme/0123456789abcdef/%00"} {
+	for _, path := range []string{
+		"/media/acme/0123456789abcdef/a/b.jpg", "/media/acme/0123456789abcdef/..%2f..", "/media/a//x",
+		"/media/acme/0123456789abcdef/%00",
+	} {
 		f.Add(path, "7")
 	}
 	f.Fuzz(func(t *testing.T, path, revision string) {

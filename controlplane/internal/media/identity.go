@@ -20,10 +20,11 @@ const identityKey = "identity"
 // maxIdentityLen bounds what is read of an identity object that somebody else wrote.
 const maxIdentityLen = 100
 
-// Identify makes sure that the bucket is the library that the topology's records speak of, and makes it so when the
-// topology speaks of none yet. Of replicas that start at the same moment with an empty bucket all agree on one identity. A topology
-// that was restored from a snapshot may have lost its bucket: then an empty one takes its place, and what was in the lost one has to
-// be uploaded or copied again.
+// Identify makes sure that the bucket is the library that the topology's records speak of, and
+// makes it so when the topology speaks of none yet. Of replicas that start at the same moment with
+// an empty bucket all agree on one identity. A topology that was restored from a snapshot may have
+// lost its bucket: then an empty one takes its place, and what was in the lost one has to be
+// uploaded or copied again.
 func (l *Library) Identify(ctx context.Context, st *store.Store) error {
 	kept, err := st.KeptMediaIdentity(ctx)
 	if err != nil {
@@ -62,8 +63,8 @@ func (l *Library) Identify(ctx context.Context, st *store.Store) error {
 	return fmt.Errorf("the media bucket is library %s, but the library in use is %s", own, kept)
 }
 
-// introduce gives a system without a library its first. A bucket that somebody uses is refused: the sweep would take all
-// it holds for orphans.
+// introduce gives a system without a library its first. A bucket that somebody uses is refused: the
+// sweep would take all it holds for orphans.
 func (l *Library) introduce(ctx context.Context, own string) (string, error) {
 	if own != "" {
 		used, err := l.used(ctx)
@@ -75,24 +76,28 @@ func (l *Library) introduce(ctx context.Context, own string) (string, error) {
 		}
 		return own, nil
 	}
-	err := l.bucket.WriteAll(ctx, identityKey, []byte(rand.Text()), &blob.WriterOptions{IfNotExist: true, ContentType: "text/plain"})
+	err := l.bucket.WriteAll(ctx, identityKey, []byte(rand.Text()),
+		&blob.WriterOptions{IfNotExist: true, ContentType: "text/plain"})
 	if err != nil && gcerrors.Code(err) != gcerrors.FailedPrecondition {
 		return "", fmt.Errorf("write the media bucket's identity: %w", err)
 	}
-	// Not what we wrote but what stands there counts: stores without conditional writes keep the last of several.
+	// Not what we wrote but what stands there counts: stores without conditional writes keep the
+	// last of several.
 	if own, err = l.identity(ctx); err == nil && own == "" {
 		err = errors.New("the media bucket does not keep what is written to it")
 	}
 	return own, err
 }
 
-// replace gives a bucket that holds nothing the identity of one that is lost. It returns the identity that the bucket has then.
+// replace gives a bucket that holds nothing the identity of one that is lost. It returns the
+// identity that the bucket has then.
 func (l *Library) replace(ctx context.Context, lost string) (string, error) {
 	used, err := l.used(ctx)
 	if err != nil || used {
 		return "", err
 	}
-	err = l.bucket.WriteAll(ctx, identityKey, []byte(lost), &blob.WriterOptions{IfNotExist: true, ContentType: "text/plain"})
+	err = l.bucket.WriteAll(ctx, identityKey, []byte(lost),
+		&blob.WriterOptions{IfNotExist: true, ContentType: "text/plain"})
 	if err != nil && gcerrors.Code(err) != gcerrors.FailedPrecondition {
 		return "", fmt.Errorf("write the media bucket's identity: %w", err)
 	}

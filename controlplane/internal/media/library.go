@@ -1,9 +1,11 @@
-// Package media owns the bytes of the Media Library: in a bucket, by the hash of their content, never changed once there.
+// Package media owns the bytes of the Media Library: in a bucket, by the hash of their content,
+// never changed once there.
 //
-// It takes uploads, hands bytes out to edges and admins, and removes bytes that nothing refers to any more. Which path of
-// which account stands for which bytes is a MediaFile record in etcd and the business of store and adminsvc: they write a
-// record only after [Spooled.Place] has returned. An object `sha256/{hex}` is whole or absent, and its name is the hash of
-// its content. No bytes are removed while a record needs them, or while an upload that will need them is under way.
+// It takes uploads, hands bytes out to edges and admins, and removes bytes that nothing refers to
+// any more. Which path of which account stands for which bytes is a MediaFile record in etcd and
+// the business of store and adminsvc: they write a record only after [Spooled.Place] has returned.
+// An object `sha256/{hex}` is whole or absent, and its name is the hash of its content. No bytes
+// are removed while a record needs them, or while an upload that will need them is under way.
 package media
 
 import (
@@ -29,14 +31,16 @@ var ErrNoBytes = errors.New("the bucket holds no such bytes")
 
 // Config says where the bytes lie.
 type Config struct {
-	// URL is a folder's path, `file:///folder`, or `s3://bucket` with the parameters of gocloud.dev, such as
-	// `?region=us-east-1&endpoint=http://127.0.0.1:9000&use_path_style=true`. A folder is made when there is none.
-	// Required.
+	// URL is a folder's path, `file:///folder`, or `s3://bucket` with the parameters of
+	// gocloud.dev, such as `?region=us-east-1&endpoint=http://127.0.0.1:9000&use_path_style=true`.
+	// A folder is made when there is none. Required.
 	URL string
-	// SpoolDir is a folder for uploads to an s3 bucket while their hash is not known; it needs room for those under way.
-	// A folder library spools inside itself. Default: the system's temporary folder.
+	// SpoolDir is a folder for uploads to an s3 bucket while their hash is not known; it needs room
+	// for those under way. A folder library spools inside itself. Default: the system's temporary
+	// folder.
 	SpoolDir string
-	// Reserve is how many bytes of the disk of uploads must stay free. Default: 1 GiB, or a twentieth of a smaller disk.
+	// Reserve is how many bytes of the disk of uploads must stay free. Default: 1 GiB, or a
+	// twentieth of a smaller disk.
 	Reserve int64
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
@@ -142,7 +146,8 @@ func (l *Library) openFolder(dir string) error {
 	}
 	l.folder, l.spool = abs, filepath.Join(abs, spoolFolder)
 	l.bucket, err = fileblob.OpenBucket(abs, &fileblob.Options{
-		// A temporary file elsewhere could be on another file system, from where it cannot be renamed.
+		// A temporary file elsewhere could be on another file system, from where it cannot be
+		// renamed.
 		NoTempDir: true,
 		Metadata:  fileblob.MetadataDontWrite,
 	})
@@ -164,8 +169,8 @@ type Reader struct {
 	Size int64
 }
 
-// Read returns the bytes with the hash, from offset on; length -1 is to the end. It returns [ErrNoBytes] when there are
-// none.
+// Read returns the bytes with the hash, from offset on; length -1 is to the end. It returns
+// [ErrNoBytes] when there are none.
 func (l *Library) Read(ctx context.Context, sha256 string, offset, length int64) (*Reader, error) {
 	r, err := l.bucket.NewRangeReader(ctx, objectKey(sha256), offset, length, nil)
 	if err != nil {

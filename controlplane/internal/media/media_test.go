@@ -98,7 +98,8 @@ func record(t testing.TB, s *store.Store, account, path, sha string) int64 {
 	t.Helper()
 	key := topology.Key{Kind: topology.KindMediaFiles, Account: account, ID: path}
 	edit := &store.Edit{Puts: []store.Put{
-		{Key: topology.Key{Kind: topology.KindAccounts, Account: account}, Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE}},
+		{Key: topology.Key{Kind: topology.KindAccounts, Account: account},
+			Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE}},
 	}}
 	if sha == "" {
 		edit = &store.Edit{Deletes: []topology.Key{key}}
@@ -107,7 +108,8 @@ func record(t testing.TB, s *store.Store, account, path, sha string) int64 {
 			Sha256: sha, ContentType: ContentType(path, nil), Tags: []string{"t1", "t2"}, CreateTime: timestamppb.Now(),
 		}})
 	}
-	result, err := s.Write(t.Context(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) { return edit, nil })
+	result, err := s.Write(t.Context(), account, store.RequestID{},
+		func(*store.State) (*store.Edit, error) { return edit, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +144,8 @@ func TestPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Cutting the object cut the spooled file too, which is the same file: only a new upload has the bytes.
+	// Cutting the object cut the spooled file too, which is the same file: only a new upload has
+	// the bytes.
 	if err := s.Place(t.Context()); err == nil {
 		t.Error("bytes that were cut are placed")
 	}
@@ -183,7 +186,9 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "ftp://a/b", "file://host/x", "file:///x?create_dir=1", "s3://key:hunter2@bucket", "://hunter2"} {
+	for _, url := range []string{
+		"", "ftp://a/b", "file://host/x", "file:///x?create_dir=1", "s3://key:hunter2@bucket", "://hunter2",
+	} {
 		l, err := Open(t.Context(), Config{URL: url})
 		if err == nil {
 			l.Close()
@@ -213,18 +218,21 @@ func TestIdentity(t *testing.T) {
 	if err := open(t, Config{URL: "file://" + folder}).Identify(t.Context(), s); err != nil {
 		t.Errorf("the same library: %v", err)
 	}
-	if err := open(t, Config{}).Identify(t.Context(), s); err == nil || !strings.Contains(err.Error(), "another bucket") {
+	if err := open(t, Config{}).Identify(t.Context(), s); err == nil ||
+		!strings.Contains(err.Error(), "another bucket") {
 		t.Errorf("an empty library: %v", err)
 	}
 	elsewhere := open(t, Config{})
 	if err := elsewhere.Identify(t.Context(), storetest.New(t)); err != nil {
 		t.Fatal(err)
 	}
-	if err := elsewhere.Identify(t.Context(), s); err == nil || !strings.Contains(err.Error(), "the library in use is") {
+	if err := elsewhere.Identify(t.Context(), s); err == nil ||
+		!strings.Contains(err.Error(), "the library in use is") {
 		t.Errorf("another system's library: %v", err)
 	}
 	// A new system must not take what another one stores for its own orphans.
-	if err := l.Identify(t.Context(), storetest.New(t)); err == nil || !strings.Contains(err.Error(), "another system") {
+	if err := l.Identify(t.Context(), storetest.New(t)); err == nil ||
+		!strings.Contains(err.Error(), "another system") {
 		t.Errorf("a library in use, for a new system: %v", err)
 	}
 	if err := os.Remove(filepath.Join(folder, identityKey)); err != nil {
@@ -238,7 +246,8 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// After a restore an empty bucket takes the place of one that is lost, once; one that is used does not, nor does another library.
+// After a restore an empty bucket takes the place of one that is lost, once; one that is used does
+// not, nor does another library.
 func TestIdentityAfterARestore(t *testing.T) {
 	t.Parallel()
 	lost, s := open(t, Config{}), storetest.New(t)
@@ -343,7 +352,8 @@ func TestSweepDropsOldSpool(t *testing.T) {
 	}
 }
 
-// Uploads on one replica race sweeps on another over the same old orphan: whoever was told that a file is stored finds it.
+// Uploads on one replica race sweeps on another over the same old orphan: whoever was told that a
+// file is stored finds it.
 func TestSweepsAndUploadsRace(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)

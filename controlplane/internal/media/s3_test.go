@@ -23,7 +23,8 @@ func startS3(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "versitygw")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", binary, "github.com/versity/versitygw/cmd/versitygw")
+	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", binary,
+		"github.com/versity/versitygw/cmd/versitygw")
 	build.Dir = "../../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build an S3 server: %v\n%s", err, out)
@@ -111,7 +112,8 @@ func TestS3(t *testing.T) {
 
 	h := newReplica(t, l, "")
 	revision := record(t, h.store, "acme", "a.txt", sha)
-	resp, body := h.get(t, "GET", "/media/acme/"+sha[:16]+"/a.txt", map[string]string{"Range": "bytes=5-8", RevisionHeader: fmt.Sprint(revision)})
+	resp, body := h.get(t, "GET", "/media/acme/"+sha[:16]+"/a.txt",
+		map[string]string{"Range": "bytes=5-8", RevisionHeader: fmt.Sprint(revision)})
 	if resp.StatusCode != 206 || body != "5678" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}

@@ -6,7 +6,8 @@ import (
 	"io"
 )
 
-// seekReader lets [http.ServeContent] choose ranges of an object: the bucket is opened where reading begins.
+// seekReader lets [http.ServeContent] choose ranges of an object: the bucket is opened where
+// reading begins.
 type seekReader struct {
 	ctx     context.Context
 	library *Library
@@ -19,8 +20,8 @@ type seekReader struct {
 	err error // the first error of the bucket while reading
 }
 
-// seekable makes sure that the bytes are there. A look costs a request of its own, which is spared where reading begins at
-// the beginning.
+// seekable makes sure that the bytes are there. A look costs a request of its own, which is spared
+// where reading begins at the beginning.
 func (l *Library) seekable(ctx context.Context, sha256 string, look bool) (*seekReader, error) {
 	s := &seekReader{ctx: ctx, library: l, sha256: sha256}
 	var err error

@@ -24,17 +24,18 @@ import (
 )
 
 const (
-	// SweepGrace is how long bytes stay that no record refers to: for edges that are behind or resume a transfer, and for
-	// uploads whose record is about to be written.
+	// SweepGrace is how long bytes stay that no record refers to: for edges that are behind or
+	// resume a transfer, and for uploads whose record is about to be written.
 	SweepGrace = 24 * time.Hour
-	// sweepEvery is the mean pause between two sweeps. One lists the whole bucket, which some stores charge for.
+	// sweepEvery is the mean pause between two sweeps. One lists the whole bucket, which some
+	// stores charge for.
 	sweepEvery = 6 * time.Hour
 	// sweepPage is how many records are read at once.
 	sweepPage = 1000
 )
 
-// orphans is what the keys of markers begin with: `orphans/{hex}` is as old as the first sweep that found the object of
-// that hash without a record.
+// orphans is what the keys of markers begin with: `orphans/{hex}` is as old as the first sweep that
+// found the object of that hash without a record.
 const orphans = "orphans/"
 
 // Run sweeps until ctx ends. Any number of replicas may do so at the same time.
@@ -54,11 +55,12 @@ func (l *Library) Run(ctx context.Context, records *store.Store) error {
 	}
 }
 
-// Sweep removes objects that had no record at any sweep for [SweepGrace] and were not uploaded again since.
+// Sweep removes objects that had no record at any sweep for [SweepGrace] and were not uploaded
+// again since.
 //
-// An upload makes its bytes young in [Spooled.Place] before it writes a record, and looks again after it has; so bytes are
-// removed here only if they were old a moment ago, and an upload that fell into that moment puts them back before it
-// answers.
+// An upload makes its bytes young in [Spooled.Place] before it writes a record, and looks again
+// after it has; so bytes are removed here only if they were old a moment ago, and an upload that
+// fell into that moment puts them back before it answers.
 func (l *Library) Sweep(ctx context.Context, records *store.Store) error {
 	// A file system without locks does not say what is under way, but its age does.
 	l.sweepSpool(func(_ string, modified time.Time) bool { return l.now().Sub(modified) >= SweepGrace })
@@ -102,7 +104,8 @@ func (l *Library) markOrRemove(ctx context.Context, records *store.Store, unused
 	if len(due) == 0 {
 		return nil
 	}
-	// Read after the bucket was listed: whatever was written since refers to bytes that Place has made young.
+	// Read after the bucket was listed: whatever was written since refers to bytes that Place has
+	// made young.
 	used, err := hashesInUse(ctx, records)
 	if err != nil {
 		return err
@@ -118,7 +121,8 @@ func (l *Library) markOrRemove(ctx context.Context, records *store.Store, unused
 	return nil
 }
 
-// remove looks at the age a last time, since an upload may have renewed the bytes after they were listed.
+// remove looks at the age a last time, since an upload may have renewed the bytes after they were
+// listed.
 func (l *Library) remove(ctx context.Context, sha string) error {
 	a, err := l.bucket.Attributes(ctx, objectKey(sha))
 	switch {
@@ -145,7 +149,9 @@ func (l *Library) unmark(ctx context.Context, sha string) error {
 }
 
 // list returns when the objects below a prefix were written, by hash; only of those to keep.
-func (l *Library) list(ctx context.Context, prefix string, keep func(sha string, modified time.Time) bool) (map[string]time.Time, error) {
+func (l *Library) list(
+	ctx context.Context, prefix string, keep func(sha string, modified time.Time) bool,
+) (map[string]time.Time, error) {
 	found := make(map[string]time.Time)
 	it := l.bucket.List(&blob.ListOptions{Prefix: prefix})
 	for {
@@ -162,8 +168,9 @@ func (l *Library) list(ctx context.Context, prefix string, keep func(sha string,
 	}
 }
 
-// sweepSpool drops what killed processes left of uploads to a folder library, which other replicas may use at the same time.
-// An upload whose file goes all the same, between being made and being locked, still has it open and loses nothing.
+// sweepSpool drops what killed processes left of uploads to a folder library, which other replicas
+// may use at the same time. An upload whose file goes all the same, between being made and being
+// locked, still has it open and loses nothing.
 func (l *Library) sweepSpool(over func(path string, modified time.Time) bool) {
 	if l.folder == "" {
 		return
@@ -188,8 +195,8 @@ func (l *Library) sweepSpool(over func(path string, modified time.Time) bool) {
 	}
 }
 
-// hashSet holds the first 8 bytes of hashes, sorted: 8 MB for a million files. Two hashes that begin alike keep an object
-// too many, never too few.
+// hashSet holds the first 8 bytes of hashes, sorted: 8 MB for a million files. Two hashes that
+// begin alike keep an object too many, never too few.
 type hashSet []uint64
 
 func (s hashSet) has(sha string) bool {

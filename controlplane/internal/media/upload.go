@@ -16,7 +16,8 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// sniffLen is how much of a file decides its content type (https://mimesniff.spec.whatwg.org/#resource-header).
+// sniffLen is how much of a file decides its content type
+// (https://mimesniff.spec.whatwg.org/#resource-header).
 const sniffLen = 512
 
 // spoolPattern names files that wait in the spool folder.
@@ -35,9 +36,9 @@ type Spooled struct {
 	file    *os.File
 }
 
-// Spool receives a file to local disk and hashes it on the way. Memory does not grow with the file. What has been received
-// of a file that breaks off is gone when Spool returns. It returns [ErrDiskFull] rather than leave less of the disk free than
-// Config.Reserve.
+// Spool receives a file to local disk and hashes it on the way. Memory does not grow with the file.
+// What has been received of a file that breaks off is gone when Spool returns. It returns
+// [ErrDiskFull] rather than leave less of the disk free than Config.Reserve.
 func (l *Library) Spool(ctx context.Context, r io.Reader) (*Spooled, error) {
 	if err := l.checkDisk(0); err != nil {
 		return nil, fmt.Errorf("spool upload: %w", err)
@@ -52,7 +53,8 @@ func (l *Library) Spool(ctx context.Context, r io.Reader) (*Spooled, error) {
 			l.log.Debug("lock spooled upload", "file", f.Name(), "error", err)
 		}
 	} else {
-		// Without a name it goes with the process, however that ends. A folder's library needs the name to link it.
+		// Without a name it goes with the process, however that ends. A folder's library needs the
+		// name to link it.
 		if err := os.Remove(f.Name()); err != nil {
 			l.log.Debug("unlink spooled upload", "file", f.Name(), "error", err)
 		}
@@ -82,9 +84,9 @@ func (s *Spooled) Close() {
 	}
 }
 
-// Place puts the bytes into the library and returns when they would survive a power cut. Bytes that are there already
-// are kept and count as new for the sweep. A record may refer to them afterwards, if it is written within half of
-// [SweepGrace].
+// Place puts the bytes into the library and returns when they would survive a power cut. Bytes that
+// are there already are kept and count as new for the sweep. A record may refer to them afterwards,
+// if it is written within half of [SweepGrace].
 func (s *Spooled) Place(ctx context.Context) error {
 	there, err := s.library.refresh(ctx, s.SHA256, s.Size)
 	if err != nil || there {
@@ -102,8 +104,8 @@ func (s *Spooled) Place(ctx context.Context) error {
 	return nil
 }
 
-// placeInFolder links the spooled file, so that nothing is copied and Place can be repeated when a sweep has taken the
-// bytes away in between. Both ways end with a sync, which fileblob leaves out.
+// placeInFolder links the spooled file, so that nothing is copied and Place can be repeated when a
+// sweep has taken the bytes away in between. Both ways end with a sync, which fileblob leaves out.
 func (s *Spooled) placeInFolder(ctx context.Context) error {
 	if err := s.file.Sync(); err != nil {
 		return err
@@ -131,7 +133,8 @@ func (s *Spooled) placeInFolder(ctx context.Context) error {
 func (s *Spooled) placeInBucket(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // Before Close, cancelling abandons the object.
-	w, err := s.library.bucket.NewWriter(ctx, objectKey(s.SHA256), &blob.WriterOptions{ContentType: "application/octet-stream"})
+	w, err := s.library.bucket.NewWriter(ctx, objectKey(s.SHA256),
+		&blob.WriterOptions{ContentType: "application/octet-stream"})
 	if err != nil {
 		return err
 	}
@@ -143,8 +146,9 @@ func (s *Spooled) placeInBucket(ctx context.Context) error {
 	return w.Close()
 }
 
-// refresh reports whether the bytes are in the library whole and young enough to be safe from a sweep until a record
-// refers to them; it makes them so where that is possible without writing them again.
+// refresh reports whether the bytes are in the library whole and young enough to be safe from a
+// sweep until a record refers to them; it makes them so where that is possible without writing them
+// again.
 func (l *Library) refresh(ctx context.Context, sha256 string, size int64) (bool, error) {
 	if l.folder != "" {
 		return l.refreshInFolder(sha256, size)

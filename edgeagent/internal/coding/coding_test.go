@@ -60,7 +60,8 @@ func FuzzChoose(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, accept string) {
-		if got := Choose([]string{accept}); got != "" && !strings.Contains(strings.ToLower(accept), got) && !strings.Contains(accept, "*") {
+		if got := Choose([]string{accept}); got != "" && !strings.Contains(strings.ToLower(accept), got) &&
+			!strings.Contains(accept, "*") {
 			t.Errorf("%q gets %q, which it does not name", accept, got)
 		}
 	})
@@ -69,9 +70,10 @@ func FuzzChoose(f *testing.F) {
 func TestCompressible(t *testing.T) {
 	t.Parallel()
 	for mediaType, want := range map[string]bool{
-		"text/css": true, "Text/HTML; charset=utf-8": true, "text/javascript": true, "application/javascript": true, "application/json": true,
-		"image/svg+xml": true, "application/ld+json": true, "application/manifest+json": true, "application/wasm": true, "font/ttf": true,
-		"": false, "image/png": false, "image/jpeg": false, "font/woff2": false, "video/mp4": false, "application/zip": false, "application/pdf": false,
+		"text/css": true, "Text/HTML; charset=utf-8": true, "text/javascript": true, "application/javascript": true,
+		"application/json": true, "image/svg+xml": true, "application/ld+json": true, "application/manifest+json": true,
+		"application/wasm": true, "font/ttf": true, "": false, "image/png": false, "image/jpeg": false,
+		"font/woff2": false, "video/mp4": false, "application/zip": false, "application/pdf": false,
 		"application/octet-stream": false, "text/event-stream": false, "json": false,
 	} {
 		if got := Compressible(mediaType); got != want {
@@ -93,7 +95,8 @@ func TestWritersFlushAndRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		head := make([]byte, 100)
-		if _, err := io.ReadFull(reader(t, coding, bytes.NewReader(b.Bytes())), head); err != nil || string(head) != text[:100] {
+		if _, err := io.ReadFull(reader(t, coding, bytes.NewReader(b.Bytes())), head); err != nil ||
+			string(head) != text[:100] {
 			t.Errorf("%s: after a flush %q, %v", coding, head, err)
 		}
 		if _, err := io.WriteString(w, text[100:]); err != nil {

@@ -54,7 +54,8 @@ func fill(b testing.TB, dir string, n int) {
 		b.Fatal(err)
 	}
 	defer c.state.Close()
-	s := c.state.Spool(state.Position{Epoch: "e1", Revision: int64(2 * n)}, &edgev1.Welcome_Settings{SharedHost: "files.example"})
+	s := c.state.Spool(state.Position{Epoch: "e1", Revision: int64(2 * n)},
+		&edgev1.Welcome_Settings{SharedHost: "files.example"})
 	var some []state.Change
 	for ch := range manyDomains(n) {
 		if some = append(some, ch); len(some) == 1000 {
@@ -92,7 +93,8 @@ func BenchmarkBoot(b *testing.B) {
 	}
 }
 
-// BenchmarkFullState is the time that an agent takes for a compressed full state, from the first message to the ack.
+// BenchmarkFullState is the time that an agent takes for a compressed full state, from the first
+// message to the ack.
 func BenchmarkFullState(b *testing.B) {
 	for _, n := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -114,7 +116,8 @@ func BenchmarkFullState(b *testing.B) {
 					b.Fatal(err)
 				}
 				digest.Add(topology.Record{Key: key, ModRevision: c.Mod, Value: c.Value})
-				some = append(some, &edgev1.Change{Key: c.Key, ModRevision: c.Mod, CreateRevision: c.Create, Value: c.Value})
+				some = append(some,
+					&edgev1.Change{Key: c.Key, ModRevision: c.Mod, CreateRevision: c.Create, Value: c.Value})
 				if size += len(c.Key) + len(c.Value) + 12; size > 256<<10 {
 					send()
 				}
@@ -127,7 +130,10 @@ func BenchmarkFullState(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				s := &session{control: c, welcome: welcome, everything: true, out: newOutbox(func() *edgev1.Ack { return c.ack("e1") })}
+				s := &session{
+					control: c, welcome: welcome, everything: true,
+					out: newOutbox(func() *edgev1.Ack { return c.ack("e1") }),
+				}
 				for _, raw := range messages {
 					m := new(edgev1.SyncResponse)
 					if err := errors.Join(proto.Unmarshal(raw, m), s.handle(m)); err != nil {
@@ -178,12 +184,18 @@ func BenchmarkLiveStep(b *testing.B) {
 			var steps []*edgev1.Change
 			for i := range 1000 {
 				k := i * (n / 1000)
-				steps = append(steps, h.domain(fmt.Sprint("account-", k/domainsPerAccount), fmt.Sprintf("host-%d.customer-%d.example.com", k, k%977)))
+				steps = append(
+					steps,
+					h.domain(fmt.Sprint("account-", k/domainsPerAccount),
+						fmt.Sprintf("host-%d.customer-%d.example.com", k, k%977)),
+				)
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				at := c.state.At().Revision
-				if err := s.live(&edgev1.Live{Prev: at, Revision: at + 1, Changes: steps[i%1000 : i%1000+1]}); err != nil {
+				if err := s.live(&edgev1.Live{
+					Prev: at, Revision: at + 1, Changes: steps[i%1000 : i%1000+1],
+				}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -22,11 +22,12 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// The test binary, started with this variable, is an agent: a process that can be killed, or run out of disk.
+// The test binary, started with this variable, is an agent: a process that can be killed, or run
+// out of disk.
 const childVariable = "EDGEWALK_CONTROL_TEST_CHILD"
 
-// runChild reports whether this process is such an agent. It runs until its stdin ends. Each byte on stdin raises the limit
-// of file sizes that it may have been started with.
+// runChild reports whether this process is such an agent. It runs until its stdin ends. Each byte
+// on stdin raises the limit of file sizes that it may have been started with.
 func runChild() bool {
 	if os.Getenv(childVariable) == "" {
 		return false
@@ -38,7 +39,8 @@ func runChild() bool {
 	// A resource that no test of agents that live has ends the process, as a bug would.
 	hooks := route.Hooks{Floor: func(string, *topologyv1.PurgeFloor) { os.Exit(9) }}
 	c, err := New(Config{
-		Addresses: []string{os.Getenv("PEER")}, StateDir: os.Getenv("STATE"), ID: "edge-1", Version: os.Getenv("VERSION"), BootID: rand.Text(),
+		Addresses: []string{os.Getenv("PEER")}, StateDir: os.Getenv("STATE"), ID: "edge-1",
+		Version: os.Getenv("VERSION"), BootID: rand.Text(),
 		HTTPAddress: func() string { return "" },
 		Table:       route.New(hooks),
 		Report:      func() *edgev1.Report { return &edgev1.Report{} },
@@ -112,7 +114,8 @@ func (c *child) kill() {
 	c.stdin.Close()
 }
 
-// An acknowledged step is never undone by kill -9, whenever it comes, and what is on disk is always a topology that was.
+// An acknowledged step is never undone by kill -9, whenever it comes, and what is on disk is always
+// a topology that was.
 func TestKillNeverUndoesAnAcknowledgedStep(t *testing.T) {
 	t.Parallel()
 	rounds := 8
@@ -189,7 +192,8 @@ func TestFullDisk(t *testing.T) {
 				at := h.revision
 				d.send(live(at, at+1, h.putBytes(fmt.Sprint("later/", at), make([]byte, 50))))
 			}
-			ack := d.ack("that is not durable", func(a *edgev1.Ack) bool { return a.Applied == h.revision && !a.Durable })
+			ack := d.ack("that is not durable",
+				func(a *edgev1.Ack) bool { return a.Applied == h.revision && !a.Durable })
 			if !slices.Equal(ack.Digest, h.digest()) {
 				t.Errorf("digest %x, want %x", ack.Digest, h.digest())
 			}

@@ -23,19 +23,21 @@ import (
 
 // Config is what an agent's stream needs. Fields without a default are required.
 type Config struct {
-	// Addresses are the control planes' `host:port`. They are tried in an order that is random for each agent.
+	// Addresses are the control planes' `host:port`. They are tried in an order that is random for
+	// each agent.
 	Addresses []string
 	// Token is asked at each call for the token to send. Nil = none.
 	Token func() string
-	// TLS is asked at each connection how to talk to the control plane. Nil = in the clear, which with Token is refused for
-	// addresses that are not loopback unless Insecure is set.
+	// TLS is asked at each connection how to talk to the control plane. Nil = in the clear, which
+	// with Token is refused for addresses that are not loopback unless Insecure is set.
 	TLS      func() *tls.Config
 	Insecure bool
 
-	// StateDir is the folder that keeps the last good topology. It is made if it does not exist, and belongs to one agent.
+	// StateDir is the folder that keeps the last good topology. It is made if it does not exist,
+	// and belongs to one agent.
 	StateDir string
-	// StateKeyFile holds the key that wraps the keys of sealed secrets in StateDir. Default: `state-key` in StateDir, made when
-	// it is not there.
+	// StateKeyFile holds the key that wraps the keys of sealed secrets in StateDir. Default:
+	// `state-key` in StateDir, made when it is not there.
 	StateKeyFile string
 
 	// ID, Region and Version are what the agent says of itself. See [ID].
@@ -47,14 +49,17 @@ type Config struct {
 
 	// Table is brought up to date. Only this package applies steps to it.
 	Table *route.Table
-	// InStep is called whenever the control plane has said that the agent has all that there is. May be nil.
+	// InStep is called whenever the control plane has said that the agent has all that there is.
+	// May be nil.
 	InStep func()
 	// Report is asked every 10 s while connected.
 	Report func() *edgev1.Report
-	// Settings is kept at what the control plane has told the edge last, for parts that are older than the control. It is never
-	// nil inside once New has returned. Default: a pointer of the control's own.
+	// Settings is kept at what the control plane has told the edge last, for parts that are older
+	// than the control. It is never nil inside once New has returned. Default: a pointer of the
+	// control's own.
 	Settings *atomic.Pointer[edgev1.Welcome_Settings]
-	// Answer answers one question, from several goroutines at a time, within its context. It sets result only.
+	// Answer answers one question, from several goroutines at a time, within its context. It sets
+	// result only.
 	Answer func(ctx context.Context, ask *edgev1.Ask) *edgev1.Answer
 
 	Logger     *slog.Logger
@@ -67,8 +72,9 @@ type Config struct {
 
 // Backoff says how long to wait before connecting again.
 type Backoff struct {
-	// Least and Most bound the wait after failures, which doubles from one to the other. Each wait is uniform between zero
-	// and the bound, since a fleet that failed together must not return together. Default: 500 ms and 60 s.
+	// Least and Most bound the wait after failures, which doubles from one to the other. Each wait
+	// is uniform between zero and the bound, since a fleet that failed together must not return
+	// together. Default: 500 ms and 60 s.
 	Least, Most time.Duration
 	// Spread bounds the wait, uniform from zero, after a session that was well. Default: 5 s.
 	Spread time.Duration
@@ -102,11 +108,12 @@ func (c *Config) validate() error {
 }
 
 const (
-	// keepaliveTime and keepaliveTimeout find a dead connection within 30 s. The server allows a ping each 10 s.
+	// keepaliveTime and keepaliveTimeout find a dead connection within 30 s. The server allows a
+	// ping each 10 s.
 	keepaliveTime    = 20 * time.Second
 	keepaliveTimeout = 10 * time.Second
-	// flowWindow is what may be on its way to the agent: 40 MB/s over a line of 100 ms. It is fixed, since gRPC otherwise
-	// estimates the bandwidth, with a ping for nearly each message.
+	// flowWindow is what may be on its way to the agent: 40 MB/s over a line of 100 ms. It is
+	// fixed, since gRPC otherwise estimates the bandwidth, with a ping for nearly each message.
 	flowWindow = 4 << 20
 )
 

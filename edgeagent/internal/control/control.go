@@ -29,13 +29,15 @@ type Control struct {
 	addresses []string
 	next      int
 
-	// gaps and unreadable belong to the goroutine that applies: New's, then Run's, as the steps that state takes do. gaps
-	// counts those since a step was applied.
+	// gaps and unreadable belong to the goroutine that applies: New's, then Run's, as the steps
+	// that state takes do. gaps counts those since a step was applied.
 	gaps int
-	// stray says that what the agent holds is not what the control plane's history had at its revision: the full state that
-	// is due does not go on from it. It belongs to the goroutine that applies.
+	// stray says that what the agent holds is not what the control plane's history had at its
+	// revision: the full state that is due does not go on from it. It belongs to the goroutine that
+	// applies.
 	stray bool
-	// unreadable holds, by key, what was received under a malformed key of a known kind, or crashed the agent.
+	// unreadable holds, by key, what was received under a malformed key of a known kind, or crashed
+	// the agent.
 	unreadable map[string]*topologyv1.Rejected
 
 	// lost says that the disk has to be written anew: the next session asks for everything.
@@ -49,8 +51,9 @@ type Control struct {
 	session *session
 }
 
-// New loads the last good topology from the state folder and shows it to requests, so that an agent serves before it has
-// reached a control plane. Nothing in the folder is an error but another agent that uses it.
+// New loads the last good topology from the state folder and shows it to requests, so that an agent
+// serves before it has reached a control plane. Nothing in the folder is an error but another agent
+// that uses it.
 func New(cfg Config) (*Control, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
@@ -66,7 +69,8 @@ func New(cfg Config) (*Control, error) {
 		return nil, err
 	}
 	c := &Control{
-		cfg: cfg, settings: cfg.Settings, state: folder, keys: held, crashes: openCrashes(cfg.StateDir, cfg.Version, cfg.Logger),
+		cfg: cfg, settings: cfg.Settings, state: folder, keys: held,
+		crashes:    openCrashes(cfg.StateDir, cfg.Version, cfg.Logger),
 		unreadable: make(map[string]*topologyv1.Rejected),
 	}
 	c.addresses = slices.Clone(cfg.Addresses)
@@ -95,10 +99,12 @@ func (c *Control) load() {
 	c.inStep(asOf)
 	c.publish()
 	root, at := c.cfg.Table.Root(), c.state.At()
-	c.cfg.Logger.Info("topology loaded from disk", "epoch", state.Common(at.Epoch), "revision", at.Revision, "accounts", root.Accounts(), "domains", root.Domains())
+	c.cfg.Logger.Info("topology loaded from disk", "epoch", state.Common(at.Epoch), "revision", at.Revision, "accounts",
+		root.Accounts(), "domains", root.Domains())
 }
 
-// Run stays connected until ctx ends, which is its only end. It is called once. It leaves the state folder for others.
+// Run stays connected until ctx ends, which is its only end. It is called once. It leaves the state
+// folder for others.
 func (c *Control) Run(ctx context.Context) error {
 	defer c.state.Close()
 	defer c.crashes.close()
@@ -118,7 +124,8 @@ func (c *Control) Run(ctx context.Context) error {
 		}
 		var wait time.Duration
 		wait, failures = c.cfg.Backoff.wait(e, failures, len(c.addresses) > 1)
-		c.cfg.Logger.Log(ctx, e.level(), "stream to the control plane ended", "address", address, "why", e.err, "retry_in", wait.Round(time.Millisecond))
+		c.cfg.Logger.Log(ctx, e.level(), "stream to the control plane ended", "address", address, "why", e.err,
+			"retry_in", wait.Round(time.Millisecond))
 		sleep(ctx, wait)
 	}
 	return ctx.Err()
@@ -184,7 +191,10 @@ func (c *Control) apply(s state.Step) ([]*topologyv1.Rejected, error) {
 				if ok && key.Kind == topology.KindOriginSecrets {
 					c.keys.note(ch.Key, ch.Value)
 				}
-				if ok && !yield(topology.Record{Key: key, CreateRevision: ch.Create, ModRevision: ch.Mod, Value: ch.Value}, nil) {
+				if ok &&
+					!yield(
+						topology.Record{Key: key, CreateRevision: ch.Create, ModRevision: ch.Mod, Value: ch.Value}, nil,
+					) {
 					return
 				}
 			}
@@ -193,7 +203,8 @@ func (c *Control) apply(s state.Step) ([]*topologyv1.Rejected, error) {
 	return append(result.Rejected, malformed...), err
 }
 
-// parse reads a key. One of a kind that this agent does not know is skipped: a newer control plane may have more.
+// parse reads a key. One of a kind that this agent does not know is skipped: a newer control plane
+// may have more.
 func (c *Control) parse(epoch string, ch state.Change) (key topology.Key, ok bool, rejected *topologyv1.Rejected) {
 	key, err := topology.ParseKey(ch.Key)
 	if err == nil {

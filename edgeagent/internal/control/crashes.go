@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// maxCrashes is how many processes may end while they apply one step before the step is refused.
+	// maxCrashes is how many processes may end while they apply one step before the step is
+	// refused.
 	maxCrashes = 2
 	// crashesSize is the size of the file, so that each write replaces the one before.
 	crashesSize = 1024
@@ -34,14 +35,16 @@ func (s *span) holds(epoch string, revision int64) bool {
 	return s.Epoch == epoch && s.From < revision && revision <= s.To
 }
 
-// crashes remembers across processes which step was being applied, so that a step that ends the process each time is refused
-// instead of keeping the edge down. Before a step is applied it is written down, without fsync: that outlives the process,
-// and a power cut is no crash. Another version of the agent tries once what the one before refused.
+// crashes remembers across processes which step was being applied, so that a step that ends the
+// process each time is refused instead of keeping the edge down. Before a step is applied it is
+// written down, without fsync: that outlives the process, and a power cut is no crash. Another
+// version of the agent tries once what the one before refused.
 type crashes struct {
 	file *os.File // nil where the folder cannot be written
 	held struct { // what the file holds
 		Version string `json:"version"`
-		// Applying is what is being applied, Suspect what a process before this one was applying when it ended.
+		// Applying is what is being applied, Suspect what a process before this one was applying
+		// when it ended.
 		Applying *span  `json:"applying,omitempty"`
 		Suspect  *span  `json:"suspect,omitempty"`
 		Refused  []span `json:"refused,omitempty"`
@@ -72,7 +75,8 @@ func openCrashes(dir, version string, log *slog.Logger) *crashes {
 	return c
 }
 
-// crashed takes that a process ended while it applied a step. What two of them have in common is refused.
+// crashed takes that a process ended while it applied a step. What two of them have in common is
+// refused.
 func (c *crashes) crashed(at *span) {
 	c.held.Applying = nil
 	if len(c.held.Retried) > 0 {
@@ -84,7 +88,8 @@ func (c *crashes) crashed(at *span) {
 		next = &span{Epoch: at.Epoch, From: max(was.From, at.From), To: min(was.To, at.To), Crashes: was.Crashes + 1}
 	}
 	c.held.Suspect = next
-	// Where there was nothing before, there is nothing to go on with: the step is tried again and again.
+	// Where there was nothing before, there is nothing to go on with: the step is tried again and
+	// again.
 	if next.Crashes < maxCrashes || next.From == 0 {
 		return
 	}

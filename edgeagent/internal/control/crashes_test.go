@@ -16,8 +16,9 @@ func (c *child) dies(t *testing.T) {
 	}
 }
 
-// A resource that crashes the agent does so twice. Then the agent goes on with what it had before, says what it refuses and
-// applies what follows, also after it was started again. Another version of the agent tries it once more.
+// A resource that crashes the agent does so twice. Then the agent goes on with what it had before,
+// says what it refuses and applies what follows, also after it was started again. Another version
+// of the agent tries it once more.
 func TestStepThatCrashesTheAgentIsRefused(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -43,7 +44,8 @@ func TestStepThatCrashesTheAgentIsRefused(t *testing.T) {
 		t.Helper()
 		ack := d.ack("that refuses something", func(a *edgev1.Ack) bool { return len(a.GetNacks()) > 0 })
 		n := ack.GetNacks()[0]
-		if n.GetKey() != "purgeFloors/account-1" || n.GetRevision() != at+1 || !strings.Contains(n.GetReason(), "crashed 2 times") {
+		if n.GetKey() != "purgeFloors/account-1" || n.GetRevision() != at+1 ||
+			!strings.Contains(n.GetReason(), "crashed 2 times") {
 			t.Errorf("refused: %v", n)
 		}
 	}

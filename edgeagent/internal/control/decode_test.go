@@ -52,7 +52,9 @@ func encodedChanges(t testing.TB, changes ...*edgev1.Change) []byte {
 }
 
 func zstdChunk(sequence int64, compressed []byte) message {
-	return &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Chunk{Chunk: &edgev1.Chunk{Sequence: sequence, Zstd: compressed}}}
+	return &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Chunk{Chunk: &edgev1.Chunk{
+		Sequence: sequence, Zstd: compressed,
+	}}}
 }
 
 // compressed is messages with the changes of every chunk but the first compressed.
@@ -81,8 +83,11 @@ func TestCompressedChunksAreTaken(t *testing.T) {
 	a.sees(t, h)
 
 	from := h.revision
-	changes := []*edgev1.Change{h.drop("accounts/account-3"), h.domain("account-2", "d.test.example"), h.account("account-9")}
-	d.send(begin(&edgev1.Begin{From: from, Target: h.revision}), zstdChunk(0, streamed(t, encodedChanges(t, changes...))), end(h.revision, h.digest()))
+	changes := []*edgev1.Change{
+		h.drop("accounts/account-3"), h.domain("account-2", "d.test.example"), h.account("account-9"),
+	}
+	d.send(begin(&edgev1.Begin{From: from, Target: h.revision}),
+		zstdChunk(0, streamed(t, encodedChanges(t, changes...))), end(h.revision, h.digest()))
 	d.applied(h.revision)
 	a.sees(t, h)
 	a.stop()
@@ -125,12 +130,18 @@ func TestDamagedChunksAreRefused(t *testing.T) {
 		a.sees(t, was)
 	}
 	d = p.accept()
-	d.send(h.welcome(), begin(&edgev1.Begin{Full: true, Target: h.revision}), &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Chunk{
-		Chunk: &edgev1.Chunk{Changes: h.all(), Zstd: whole},
-	}})
+	d.send(h.welcome(), begin(&edgev1.Begin{Full: true, Target: h.revision}),
+		&edgev1.SyncResponse{Message: &edgev1.SyncResponse_Chunk{
+			Chunk: &edgev1.Chunk{Changes: h.all(), Zstd: whole},
+		}})
 	d.over()
 	a.sees(t, was)
-	p.accept().send(h.welcome(), begin(&edgev1.Begin{Full: true, Target: h.revision}), zstdChunk(0, whole), end(h.revision, h.digest())).applied(h.revision)
+	p.accept().send(
+		h.welcome(), begin(&edgev1.Begin{Full: true, Target: h.revision}), zstdChunk(0, whole),
+		end(h.revision, h.digest()),
+	).applied(
+		h.revision,
+	)
 	a.sees(t, h)
 }
 
@@ -156,7 +167,8 @@ func TestDecoderIsBounded(t *testing.T) {
 	}
 	largest := &edgev1.Change{Key: "k", Value: make([]byte, maxChunk-100)}
 	var d decoder
-	if changes, err := d.decode(compress(t, encodedChanges(t, largest), zstd.WithWindowSize(maxChunk))); err != nil || len(changes) != 1 {
+	if changes, err := d.decode(compress(t, encodedChanges(t, largest), zstd.WithWindowSize(maxChunk))); err != nil ||
+		len(changes) != 1 {
 		t.Errorf("a chunk of just under %d bytes: %v", maxChunk, err)
 	}
 }

@@ -157,8 +157,8 @@ func TestNewerFormatIsReplacedByAFullState(t *testing.T) {
 	load(t, a.cfg.StateDir).sees(t, h)
 }
 
-// A journal is merged into a snapshot again and again while steps go on; what is on disk stays the topology, and its size
-// stays in proportion.
+// A journal is merged into a snapshot again and again while steps go on; what is on disk stays the
+// topology, and its size stays in proportion.
 func TestJournalBecomesASnapshot(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -186,11 +186,16 @@ func TestJournalBecomesASnapshot(t *testing.T) {
 			eventually(t, "one snapshot and one journal are left", func() bool {
 				snapshots, _ := filepath.Glob(filepath.Join(dir, "snapshot-*"))
 				journals, _ := filepath.Glob(filepath.Join(dir, "journal-*"))
-				return len(snapshots) == 1 && len(journals) == 1 && strings.TrimPrefix(snapshots[0], dir+"/snapshot-") == strings.TrimPrefix(journals[0], dir+"/journal-")
+				return len(snapshots) == 1 && len(journals) == 1 &&
+					strings.TrimPrefix(
+						snapshots[0], dir+"/snapshot-",
+					) == strings.TrimPrefix(journals[0], dir+"/journal-")
 			})
 		}
 	}
-	if number, err := strconv.ParseUint(strings.TrimPrefix(only(t, dir, "journal"), dir+"/journal-"), 16, 64); err != nil || number < 5 {
+	if number, err := strconv.ParseUint(
+		strings.TrimPrefix(only(t, dir, "journal"), dir+"/journal-"), 16, 64,
+	); err != nil || number < 5 {
 		t.Errorf("%d bytes made %d journals, %v", total, number, err)
 	}
 	a.stop()
@@ -229,7 +234,9 @@ func TestFolderIsClosedToOthers(t *testing.T) {
 	if _, err := ID(dir, ""); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"", filepath.Base(only(t, dir, "snapshot")), filepath.Base(only(t, dir, "journal")), "lock", "id"} {
+	for _, name := range []string{
+		"", filepath.Base(only(t, dir, "snapshot")), filepath.Base(only(t, dir, "journal")), "lock", "id",
+	} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -10,7 +10,8 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// Any way of cutting a history into steps, catch-ups and full states ends with the same digest and routes.
+// Any way of cutting a history into steps, catch-ups and full states ends with the same digest and
+// routes.
 func TestAnySplitOfAHistoryEndsAlike(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {
@@ -58,8 +59,8 @@ func TestAnySplitOfAHistoryEndsAlike(t *testing.T) {
 	}
 }
 
-// Steps may be lost, come twice or come late, in any mixture: at each moment the agent has what the control plane had at some
-// revision, never goes back, and in the end has everything.
+// Steps may be lost, come twice or come late, in any mixture: at each moment the agent has what the
+// control plane had at some revision, never goes back, and in the end has everything.
 func TestMangledStreamsNeverMislead(t *testing.T) {
 	t.Parallel()
 	rounds := 300
@@ -80,7 +81,8 @@ func TestMangledStreamsNeverMislead(t *testing.T) {
 		judge := func(revision int64, digest []byte) {
 			t.Helper()
 			if revision < reached || len(digest) > 0 && !slices.Equal(digest, was[revision]) {
-				t.Fatalf("seed %d: the agent is at %d with %x after %d, want %x", seed, revision, digest, reached, was[revision])
+				t.Fatalf("seed %d: the agent is at %d with %x after %d, want %x", seed, revision, digest, reached,
+					was[revision])
 			}
 			reached = revision
 		}
@@ -178,7 +180,9 @@ func TestMangledStreamsNeverMislead(t *testing.T) {
 func randomChange(h *history, rng *rand.Rand) *edgev1.Change {
 	account := fmt.Sprint("account-", rng.IntN(8))
 	name := fmt.Sprintf("h%d.test.example", rng.IntN(20))
-	for _, owner := range []string{"account-0", "account-1", "account-2", "account-3", "account-4", "account-5", "account-6", "account-7"} {
+	for _, owner := range []string{
+		"account-0", "account-1", "account-2", "account-3", "account-4", "account-5", "account-6", "account-7",
+	} {
 		if key := "customDomains/" + owner + "/" + name; h.live[key] != nil {
 			return h.drop(key)
 		}

@@ -15,8 +15,9 @@ import (
 
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-// ID is the edge's id: given, or else the one kept in the state folder, or else a random one that is kept there from now
-// on. With an error other than that of a malformed id there is an id all the same, but it may not be the same next time.
+// ID is the edge's id: given, or else the one kept in the state folder, or else a random one that
+// is kept there from now on. With an error other than that of a malformed id there is an id all the
+// same, but it may not be the same next time.
 func ID(stateDir, given string) (string, error) {
 	if given != "" {
 		if !idPattern.MatchString(given) {
@@ -39,7 +40,8 @@ func ID(stateDir, given string) (string, error) {
 	return id, nil
 }
 
-// keepID puts the whole id in place at once, so that an agent which is killed meanwhile does not find half of it.
+// keepID puts the whole id in place at once, so that an agent which is killed meanwhile does not
+// find half of it.
 func keepID(stateDir, path, id string) error {
 	if err := state.MakeDir(stateDir); err != nil {
 		return err

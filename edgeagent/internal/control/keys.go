@@ -15,8 +15,8 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// The files of keys in a state folder. Secrets in its other files are sealed with keys of the keyring, and that is wrapped by
-// the state key.
+// The files of keys in a state folder. Secrets in its other files are sealed with keys of the
+// keyring, and that is wrapped by the state key.
 const (
 	keyringFile  = "keyring"
 	stateKeyFile = "state-key"
@@ -24,7 +24,8 @@ const (
 
 var keyringPlace = seal.Place{Name: keyringFile}
 
-// keys are what opens sealed secrets, in memory and in the state folder. They belong to the goroutine that applies.
+// keys are what opens sealed secrets, in memory and in the state folder. They belong to the
+// goroutine that applies.
 type keys struct {
 	path string
 	by   *seal.Key // nil if the folder cannot keep one
@@ -33,14 +34,15 @@ type keys struct {
 	ring *seal.Ring
 	held []byte // the encoded keyring
 
-	// clear holds the keys of secrets that came in the clear, from a control plane that did not seal yet; sealed says that the
-	// last of them has been sealed since.
+	// clear holds the keys of secrets that came in the clear, from a control plane that did not
+	// seal yet; sealed says that the last of them has been sealed since.
 	clear  map[string]struct{}
 	sealed bool
 }
 
-// openKeys reads the keyring of a state folder. Without one, or when it cannot be read with the folder's own key, there are no
-// keys until a control plane sends them. It is an error if a key file that was asked for is not the folder's.
+// openKeys reads the keyring of a state folder. Without one, or when it cannot be read with the
+// folder's own key, there are no keys until a control plane sends them. It is an error if a key
+// file that was asked for is not the folder's.
 func openKeys(dir, keyFile string, log *slog.Logger) (*keys, error) {
 	k := &keys{path: filepath.Join(dir, keyringFile), log: log, clear: make(map[string]struct{})}
 	var err error
@@ -139,8 +141,8 @@ func (k *keys) sealedAll() bool {
 	return sealed
 }
 
-// takeKeys takes the control plane's keyring over, before anything that is sealed with it comes. An older control plane sends
-// none.
+// takeKeys takes the control plane's keyring over, before anything that is sealed with it comes. An
+// older control plane sends none.
 func (c *Control) takeKeys(sent *edgev1.Keyring) error {
 	if sent == nil {
 		return nil

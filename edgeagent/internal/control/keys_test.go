@@ -13,7 +13,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// The folder of an edge holds ciphertext, which the edge opens again without a control plane, with its own key alone.
+// The folder of an edge holds ciphertext, which the edge opens again without a control plane, with
+// its own key alone.
 func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 	t.Parallel()
 	keys, err := seal.NewKeyset()
@@ -26,7 +27,8 @@ func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 	}
 	origin := &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b", AccessKeyId: "k"}}}
 	ring := seal.NewRing("topology", map[string]*seal.Keyset{"default": keys})
-	sealed, err := topology.SealSecrets(ring, "default", "acme", "o", origin, map[string]string{"s3.secret_access_key": "canary"})
+	sealed, err := topology.SealSecrets(ring, "default", "acme", "o", origin,
+		map[string]string{"s3.secret_access_key": "canary"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +37,9 @@ func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 	h.put("origins/acme/o", origin)
 	h.put("originSecrets/acme/o", sealed)
 	welcome := h.welcome()
-	welcome.GetWelcome().Keyring = &edgev1.Keyring{Epoch: "topology", Keysets: []*edgev1.Keyring_Keyset{{Name: "default", Keys: clear}}}
+	welcome.GetWelcome().Keyring = &edgev1.Keyring{
+		Epoch: "topology", Keysets: []*edgev1.Keyring_Keyset{{Name: "default", Keys: clear}},
+	}
 
 	dir, keyFile := t.TempDir(), filepath.Join(t.TempDir(), "key")
 	if _, err := seal.CreateKey(keyFile); err != nil {
@@ -66,7 +70,8 @@ func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(string(content), "canary") || strings.Contains(string(content), string(clear[len(clear)-20:])) {
+		if strings.Contains(string(content), "canary") ||
+			strings.Contains(string(content), string(clear[len(clear)-20:])) {
 			t.Errorf("%s holds secrets in the clear", entry.Name())
 		}
 	}
@@ -84,7 +89,8 @@ func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 	if _, err := seal.CreateKey(other.StateKeyFile); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(other); !errors.Is(err, seal.ErrWrongKey) || !strings.Contains(err.Error(), "--state-key-file "+other.StateKeyFile) {
+	if _, err := New(other); !errors.Is(err, seal.ErrWrongKey) ||
+		!strings.Contains(err.Error(), "--state-key-file "+other.StateKeyFile) {
 		t.Errorf("with another key: %v", err)
 	}
 }

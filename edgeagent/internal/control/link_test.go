@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A control plane that goes away in the middle of a state leaves the agent as it was, at whatever message that happens. The agent
-// then takes the state from another one, whole.
+// A control plane that goes away in the middle of a state leaves the agent as it was, at whatever
+// message that happens. The agent then takes the state from another one, whole.
 func TestStateCutAnywhereChangesNothing(t *testing.T) {
 	t.Parallel()
 	h := smallHistory()
@@ -41,8 +41,8 @@ func TestStateCutAnywhereChangesNothing(t *testing.T) {
 	a.sees(t, other)
 }
 
-// link forwards connections to a control plane until it is told to swallow every byte, both ways: to each end the
-// connection then looks alive.
+// link forwards connections to a control plane until it is told to swallow every byte, both ways:
+// to each end the connection then looks alive.
 type link struct {
 	listener net.Listener
 	to       string
@@ -112,8 +112,8 @@ func (l *link) copy(to, from net.Conn) {
 	}
 }
 
-// A connection over which nothing comes any more, though neither end has closed it, is given up within 30 s, and the agent
-// goes to another control plane.
+// A connection over which nothing comes any more, though neither end has closed it, is given up
+// within 30 s, and the agent goes to another control plane.
 func TestHalfOpenLinkIsGivenUp(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for keepalives, up to 30 s")

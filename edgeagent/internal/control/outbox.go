@@ -14,8 +14,8 @@ import (
 // reportInterval is how often an operator's view of an edge is renewed.
 const reportInterval = 10 * time.Second
 
-// A control plane takes no message of more than 64 KiB. One Ack has at most maxNacks; texts are cut at maxReason bytes; an
-// answer that takes more than maxAnswer is replaced by an error.
+// A control plane takes no message of more than 64 KiB. One Ack has at most maxNacks; texts are cut
+// at maxReason bytes; an answer that takes more than maxAnswer is replaced by an error.
 const (
 	maxNacks  = 40
 	maxReason = 1000
@@ -35,8 +35,8 @@ func cut(text string) string {
 	return strings.ToValidUTF8(text[:maxReason-3], "") + "..."
 }
 
-// readable makes each text in a message UTF-8: else it could not be encoded, and the stream would end. Texts quote what origins
-// send, which may be any bytes.
+// readable makes each text in a message UTF-8: else it could not be encoded, and the stream would
+// end. Texts quote what origins send, which may be any bytes.
 func readable(m protoreflect.Message) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		of := func(v protoreflect.Value) protoreflect.Value {
@@ -59,8 +59,8 @@ func readable(m protoreflect.Message) {
 	})
 }
 
-// outbox is what the agent has yet to say. An ack counts for all before it, so it is made when it is sent, and receiving
-// never waits for sending.
+// outbox is what the agent has yet to say. An ack counts for all before it, so it is made when it
+// is sent, and receiving never waits for sending.
 type outbox struct {
 	makeAck func() *edgev1.Ack
 
@@ -121,7 +121,8 @@ func (o *outbox) take() (messages []*edgev1.SyncRequest, closed bool) {
 	return messages, o.closed
 }
 
-// send is the only sender on a stream after the greeting. It ends when the outbox is closed or the stream has broken.
+// send is the only sender on a stream after the greeting. It ends when the outbox is closed or the
+// stream has broken.
 func (s *session) send() {
 	reports := time.NewTicker(reportInterval)
 	defer reports.Stop()

@@ -14,7 +14,8 @@ func TestHoweverMuchIsRefusedEachAckIsSmall(t *testing.T) {
 	o := newOutbox(func() *edgev1.Ack { return &edgev1.Ack{Applied: 7} })
 	var refused []*topologyv1.Rejected
 	for range 2*maxNacks + 1 {
-		refused = append(refused, &topologyv1.Rejected{Key: strings.Repeat("k", 340), Revision: 7, Reason: strings.Repeat("é\xff", 5000)})
+		refused = append(refused,
+			&topologyv1.Rejected{Key: strings.Repeat("k", 340), Revision: 7, Reason: strings.Repeat("é\xff", 5000)})
 	}
 	o.acknowledge(refused)
 	messages, _ := o.take()

@@ -83,8 +83,8 @@ func (h *history) domain(account, name string) *edgev1.Change {
 	})
 }
 
-// digest is the sum over what is live, by the rule in [topology.Digest]; of unknown kinds, whose keys have no other form,
-// by this package's own.
+// digest is the sum over what is live, by the rule in [topology.Digest]; of unknown kinds, whose
+// keys have no other form, by this package's own.
 func (h *history) digest() []byte {
 	var d topology.Digest
 	for _, ch := range h.live {
@@ -146,7 +146,9 @@ func begin(b *edgev1.Begin) message {
 }
 
 func chunk(sequence int64, changes ...*edgev1.Change) message {
-	return &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Chunk{Chunk: &edgev1.Chunk{Sequence: sequence, Changes: changes}}}
+	return &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Chunk{Chunk: &edgev1.Chunk{
+		Sequence: sequence, Changes: changes,
+	}}}
 }
 
 func end(target int64, digest []byte) message {
@@ -154,11 +156,15 @@ func end(target int64, digest []byte) message {
 }
 
 func live(prev, revision int64, changes ...*edgev1.Change) message {
-	return &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Live{Live: &edgev1.Live{Prev: prev, Revision: revision, Changes: changes}}}
+	return &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Live{Live: &edgev1.Live{
+		Prev: prev, Revision: revision, Changes: changes,
+	}}}
 }
 
 func bookmark(revision int64, digest []byte) message {
-	return &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{Revision: revision, Digest: digest}}}
+	return &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{
+		Revision: revision, Digest: digest,
+	}}}
 }
 
 func resyncs() message {

@@ -14,13 +14,15 @@ func (h *history) next(account string) message {
 	return live(at, at+1, h.account(account))
 }
 
-// What is cached by revisions is only looked up in the epoch that it came under. An agent that is sent a history that was rewritten, or
-// finds that out by itself, goes on in an epoch of its own, which it keeps until the control plane has another one. To the control
-// plane it speaks of that one's epoch.
+// What is cached by revisions is only looked up in the epoch that it came under. An agent that is
+// sent a history that was rewritten, or finds that out by itself, goes on in an epoch of its own,
+// which it keeps until the control plane has another one. To the control plane it speaks of that
+// one's epoch.
 func TestRewrittenHistoryIsAnEpochOfItsOwn(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		// play makes the agent be sent h, which it had another form of, over a stream that has begun and others that follow.
+		// play makes the agent be sent h, which it had another form of, over a stream that has
+		// begun and others that follow.
 		play func(p *peer, d *dialogue, h *history) *dialogue
 		own  bool
 	}{

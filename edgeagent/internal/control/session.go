@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	// welcomeTimeout bounds connecting and greeting, so that an address that swallows everything costs 10 s.
+	// welcomeTimeout bounds connecting and greeting, so that an address that swallows everything
+	// costs 10 s.
 	welcomeTimeout = 10 * time.Second
-	// idleTimeout is six signs of life. It finds a control plane that answers pings and nothing else.
+	// idleTimeout is six signs of life. It finds a control plane that answers pings and nothing
+	// else.
 	idleTimeout = 30 * time.Second
 	// partingTimeout bounds the wait for the last acks to be read.
 	partingTimeout = time.Second
@@ -120,7 +122,8 @@ func (s *session) converse(quiet *time.Timer) error {
 	return err
 }
 
-// part lets the last acks and nacks reach the control plane when it is the agent that ends the session.
+// part lets the last acks and nacks reach the control plane when it is the agent that ends the
+// session.
 func (s *session) part(quiet *time.Timer) {
 	defer s.cancel(nil)
 	if s.broken {
@@ -165,8 +168,8 @@ func (c *Control) acknowledge() {
 	}
 }
 
-// greet takes the settings over and tells where the agent stands, with everything it has rejected: this control plane may
-// not have heard.
+// greet takes the settings over and tells where the agent stands, with everything it has rejected:
+// this control plane may not have heard.
 func (s *session) greet() {
 	c := s.control
 	at := c.state.At()

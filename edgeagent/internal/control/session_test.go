@@ -48,13 +48,15 @@ func TestHelloSaysWhoAndWhere(t *testing.T) {
 	t.Parallel()
 	h := smallHistory()
 	p, a, d := synced(t, h)
-	if got := d.hello; got.GetId() != "edge-1" || got.GetRegion() != "local" || got.GetVersion() != "test" || got.GetProtocolVersion() != 1 ||
+	if got := d.hello; got.GetId() != "edge-1" || got.GetRegion() != "local" || got.GetVersion() != "test" ||
+		got.GetProtocolVersion() != 1 ||
 		got.GetHttpAddress() != "127.0.0.1:8080" || got.GetBootId() != a.cfg.BootID || got.GetHave() != nil {
 		t.Errorf("hello = %v", got)
 	}
 	d.close(nil)
 	again := p.accept().hello
-	if again.GetHave().GetEpoch() != "e1" || again.GetHave().GetRevision() != h.revision || !slices.Equal(again.GetDigest(), h.digest()) {
+	if again.GetHave().GetEpoch() != "e1" || again.GetHave().GetRevision() != h.revision ||
+		!slices.Equal(again.GetDigest(), h.digest()) {
 		t.Errorf("hello = %v", again)
 	}
 }
@@ -113,7 +115,8 @@ func TestMostlyEmptyStateIsRefused(t *testing.T) {
 	d.send(lost.welcome()).send(lost.full()...)
 	ack := d.ack("with a nack", func(a *edgev1.Ack) bool { return len(a.GetNacks()) > 0 })
 	why := ack.GetNacks()[0].GetReason()
-	if ack.GetApplied() != 0 || len(ack.GetDigest()) > 0 || !strings.Contains(why, "a topology of 3 resources") || !strings.Contains(why, "--allow-shrink") {
+	if ack.GetApplied() != 0 || len(ack.GetDigest()) > 0 || !strings.Contains(why, "a topology of 3 resources") ||
+		!strings.Contains(why, "--allow-shrink") {
 		t.Errorf("ack = %v, want that nothing of this history is applied, and why", ack)
 	}
 	d.over()
@@ -151,7 +154,8 @@ func TestExpiredPurgesAreNoShrinking(t *testing.T) {
 	a.sees(t, h)
 }
 
-// A resource that this agent cannot use is refused by name; the rest goes on, and whoever is connected next hears of it.
+// A resource that this agent cannot use is refused by name; the rest goes on, and whoever is
+// connected next hears of it.
 func TestRejectedResources(t *testing.T) {
 	t.Parallel()
 	h := smallHistory()
@@ -205,7 +209,9 @@ func TestSettingsOfAWelcomeAreKept(t *testing.T) {
 	d.close(nil)
 	d = p.accept()
 	welcome := h.welcome()
-	welcome.GetWelcome().Settings = &edgev1.Welcome_Settings{SharedHost: "moved.example", MediaUrl: "http://127.0.0.1:9999"}
+	welcome.GetWelcome().Settings = &edgev1.Welcome_Settings{
+		SharedHost: "moved.example", MediaUrl: "http://127.0.0.1:9999",
+	}
 	d.send(welcome)
 	d.applied(h.revision)
 	d.persisted(h.revision)
@@ -304,7 +310,8 @@ func TestQuestions(t *testing.T) {
 	d.send(h.welcome()).send(h.full()...)
 	ask := func(id, url string, timeout time.Duration) {
 		d.send(&edgev1.SyncResponse{Message: &edgev1.SyncResponse_Ask{Ask: &edgev1.Ask{
-			Id: id, Timeout: durationpb.New(timeout), Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: url}},
+			Id: id, Timeout: durationpb.New(timeout),
+			Question: &edgev1.Ask_Explain_{Explain: &edgev1.Ask_Explain{Url: url}},
 		}}})
 	}
 	answers := func(n int) map[string]string {
@@ -366,7 +373,9 @@ func TestDrainGoesElsewhere(t *testing.T) {
 			t.Errorf("came back to %s", before)
 		}
 		before = d.address
-		d.send(&edgev1.SyncResponse{Message: &edgev1.SyncResponse_Drain{Drain: &edgev1.Drain{Reason: "restart", RetryAfter: durationpb.New(time.Hour)}}})
+		d.send(&edgev1.SyncResponse{Message: &edgev1.SyncResponse_Drain{Drain: &edgev1.Drain{
+			Reason: "restart", RetryAfter: durationpb.New(time.Hour),
+		}}})
 		d.over()
 	}
 }
@@ -401,9 +410,11 @@ func TestBackoff(t *testing.T) {
 		{"hundredth failure", ending{}, 99, true, 0, time.Minute, 100},
 		{"a lost control plane", ending{well: true}, 5, true, 0, 5 * time.Second, 0},
 		{"the agent's own end", ending{well: true, ours: true}, 1, true, 0, time.Second, 2},
-		{"the agent's own end after a long time", ending{well: true, ours: true, lasted: time.Hour}, 9, true, 0, 500 * time.Millisecond, 1},
+		{"the agent's own end after a long time", ending{well: true, ours: true, lasted: time.Hour}, 9, true, 0,
+			500 * time.Millisecond, 1},
 		{"drained, others are there", ending{well: true, drain: drain}, 5, true, 0, 500 * time.Millisecond, 0},
-		{"drained, nobody else", ending{well: true, drain: drain}, 5, false, 20 * time.Second, 20500 * time.Millisecond, 0},
+		{"drained, nobody else", ending{well: true, drain: drain}, 5, false, 20 * time.Second, 20500 * time.Millisecond,
+			0},
 	} {
 		least, most := time.Duration(1<<62), time.Duration(0)
 		for range 2000 {
@@ -485,7 +496,10 @@ func TestStatusAndMetrics(t *testing.T) {
 	mark.GetBookmark().AsOf = timestamppb.New(asOf)
 	d.send(mark)
 	d.persisted(h.revision + 1)
-	want := Status{Epoch: "e1", Revision: h.revision + 1, Persisted: h.revision + 1, Durable: true, Server: "replica-1", AsOf: asOf.UTC(), Age: 90 * time.Second}
+	want := Status{
+		Epoch: "e1", Revision: h.revision + 1, Persisted: h.revision + 1, Durable: true, Server: "replica-1",
+		AsOf: asOf.UTC(), Age: 90 * time.Second,
+	}
 	if got := a.Status(); got != want {
 		t.Errorf("status %+v, want %+v", got, want)
 	}
@@ -517,7 +531,8 @@ func TestStatusAndMetrics(t *testing.T) {
 	}
 }
 
-// gathered is the value of each gauge and counter, and the sum of each histogram, by its name and labels.
+// gathered is the value of each gauge and counter, and the sum of each histogram, by its name and
+// labels.
 func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()

@@ -12,8 +12,8 @@ import (
 
 // Status is how an agent stands to the topology.
 type Status struct {
-	// Epoch is the identity of the topology's history, empty while there is none to serve. Agents that were sent a history that
-	// was rewritten have one of their own.
+	// Epoch is the identity of the topology's history, empty while there is none to serve. Agents
+	// that were sent a history that was rewritten have one of their own.
 	Epoch string
 	// Revision is what requests see. Persisted is what is fsynced, 0 when nothing is.
 	Revision, Persisted int64
@@ -21,13 +21,15 @@ type Status struct {
 	Durable bool
 	// Server is the control plane that the agent is connected to, empty for none.
 	Server string
-	// AsOf is when the agent last knew that it was in step with etcd, by the control plane's clock. Zero = never.
+	// AsOf is when the agent last knew that it was in step with etcd, by the control plane's clock.
+	// Zero = never.
 	AsOf time.Time
 	// Age is the time since AsOf, 0 without one.
 	Age time.Duration
 	// Rejected is how many resources are not in effect as received.
 	Rejected int
-	// Refused says why the agent keeps what it has instead of what control planes last sent. Empty when it does not.
+	// Refused says why the agent keeps what it has instead of what control planes last sent. Empty
+	// when it does not.
 	Refused string
 }
 
@@ -55,8 +57,8 @@ func (c *Control) publish() {
 	c.status.Epoch, c.status.Revision, c.status.Rejected, c.digest = at.Epoch, at.Revision, rejected, at.Digest
 }
 
-// ack says how far the agent is in the history of an epoch. What is persisted is asked first: it may only fall behind what is
-// applied.
+// ack says how far the agent is in the history of an epoch. What is persisted is asked first: it
+// may only fall behind what is applied.
 func (c *Control) ack(epoch string) *edgev1.Ack {
 	persisted, durable := c.state.Durable()
 	c.mu.Lock()

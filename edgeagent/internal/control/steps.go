@@ -37,17 +37,20 @@ func (s *session) begin(b *edgev1.Begin) error {
 	case !b.GetFull() && s.everything:
 		return protocolError("a part was sent where everything is needed")
 	case !b.GetFull() && (b.GetFrom() > at.Revision || b.GetTarget() < at.Revision):
-		return c.gap(fmt.Sprintf("the catch-up is from %d to %d, the agent is at %d", b.GetFrom(), b.GetTarget(), at.Revision))
+		return c.gap(fmt.Sprintf("the catch-up is from %d to %d, the agent is at %d", b.GetFrom(), b.GetTarget(),
+			at.Revision))
 	}
 	s.receiving = &receiving{begin: b}
 	if b.GetFull() {
-		s.receiving.spool = c.state.Spool(state.Position{Epoch: s.epoch(b), Revision: b.GetTarget()}, s.welcome.GetSettings())
+		s.receiving.spool = c.state.Spool(state.Position{Epoch: s.epoch(b), Revision: b.GetTarget()},
+			s.welcome.GetSettings())
 	}
 	return nil
 }
 
-// epoch is what a full state is kept under. One that does not go on from what the agent holds begins an epoch of the agent's own:
-// a purge that comes with a later revision of it would else not count for what was stored by revisions that are lost.
+// epoch is what a full state is kept under. One that does not go on from what the agent holds
+// begins an epoch of the agent's own: a purge that comes with a later revision of it would else not
+// count for what was stored by revisions that are lost.
 func (s *session) epoch(b *edgev1.Begin) string {
 	c := s.control
 	epoch, at := s.welcome.GetEpoch(), c.state.At()
@@ -94,7 +97,8 @@ func (s *session) chunk(chunk *edgev1.Chunk) error {
 func received(changes []*edgev1.Change) []state.Change {
 	out := make([]state.Change, 0, len(changes))
 	for _, ch := range changes {
-		out = append(out, state.Change{Key: ch.GetKey(), Mod: ch.GetModRevision(), Create: ch.GetCreateRevision(), Value: ch.Value})
+		out = append(out,
+			state.Change{Key: ch.GetKey(), Mod: ch.GetModRevision(), Create: ch.GetCreateRevision(), Value: ch.Value})
 	}
 	return out
 }
@@ -153,7 +157,8 @@ func (s *session) replace(r *receiving, e *edgev1.End) error {
 	s.everything = false
 	s.applied(nacks)
 	root := c.cfg.Table.Root()
-	c.cfg.Logger.Info("topology received", "epoch", state.Common(at.Epoch), "revision", at.Revision, "accounts", root.Accounts(), "domains", root.Domains())
+	c.cfg.Logger.Info("topology received", "epoch", state.Common(at.Epoch), "revision", at.Revision, "accounts",
+		root.Accounts(), "domains", root.Domains())
 	return nil
 }
 
@@ -178,7 +183,8 @@ func (s *session) live(l *edgev1.Live) error {
 		c.metrics.duplicates.Inc()
 		return nil
 	case l.GetPrev() > at.Revision:
-		return c.gap(fmt.Sprintf("the step from %d to %d does not follow %d", l.GetPrev(), l.GetRevision(), at.Revision))
+		return c.gap(fmt.Sprintf("the step from %d to %d does not follow %d", l.GetPrev(), l.GetRevision(),
+			at.Revision))
 	}
 	changes := received(l.GetChanges())
 	digest, _ := c.state.Count(changes)

@@ -7,8 +7,9 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// Each case begins with an agent that holds a small topology, says some messages, and tells where that leaves the agent:
-// at a revision on the same stream, or gone from it and back with what it resumes from.
+// Each case begins with an agent that holds a small topology, says some messages, and tells where
+// that leaves the agent: at a revision on the same stream, or gone from it and back with what it
+// resumes from.
 func TestMessagesOnTopOfAState(t *testing.T) {
 	t.Parallel()
 	const stays, resumes, startsOver = "stays", "resumes", "starts over"
@@ -77,20 +78,41 @@ func TestMessagesOnTopOfAState(t *testing.T) {
 		"a catch-up is applied at its end": func(h *history) script {
 			at := h.revision
 			one, two, three := h.account("one"), h.drop("accounts/acme"), h.domain("one", "c.test.example")
-			return script{[]message{begin(&edgev1.Begin{From: at, Target: h.revision}), chunk(0, three, two), chunk(1, one), end(h.revision, h.digest())}, stays, h}
+			return script{
+				[]message{
+					begin(&edgev1.Begin{From: at, Target: h.revision}), chunk(0, three, two), chunk(1, one),
+					end(h.revision, h.digest()),
+				},
+				stays, h,
+			}
 		},
 		"a catch-up from before what the agent has": func(h *history) script {
 			at := h.revision
 			again, one := h.live["accounts/acme"], h.account("one")
-			return script{[]message{begin(&edgev1.Begin{From: at - 2, Target: h.revision}), chunk(0, again, one), end(h.revision, h.digest())}, stays, h}
+			return script{
+				[]message{
+					begin(&edgev1.Begin{From: at - 2, Target: h.revision}), chunk(0, again, one),
+					end(h.revision, h.digest()),
+				},
+				stays, h,
+			}
 		},
 		"an empty catch-up": func(h *history) script {
-			return script{[]message{begin(&edgev1.Begin{From: h.revision, Target: h.revision}), end(h.revision, h.digest())}, stays, h}
+			return script{
+				[]message{begin(&edgev1.Begin{From: h.revision, Target: h.revision}), end(h.revision, h.digest())},
+				stays, h,
+			}
 		},
 		"a catch-up whose digest is wrong is not applied": func(h *history) script {
 			was := h.clone()
 			one := h.account("one")
-			return script{[]message{begin(&edgev1.Begin{From: was.revision, Target: h.revision}), chunk(0, one), end(h.revision, was.digest())}, startsOver, was}
+			return script{
+				[]message{
+					begin(&edgev1.Begin{From: was.revision, Target: h.revision}), chunk(0, one),
+					end(h.revision, was.digest()),
+				},
+				startsOver, was,
+			}
 		},
 		"a catch-up from beyond what the agent has": func(h *history) script {
 			return script{[]message{begin(&edgev1.Begin{From: h.revision + 1, Target: h.revision + 2})}, resumes, h}
@@ -101,17 +123,26 @@ func TestMessagesOnTopOfAState(t *testing.T) {
 		"a chunk out of turn": func(h *history) script {
 			was := h.clone()
 			one := h.account("one")
-			return script{[]message{begin(&edgev1.Begin{From: was.revision, Target: h.revision}), chunk(1, one)}, resumes, was}
+			return script{
+				[]message{begin(&edgev1.Begin{From: was.revision, Target: h.revision}), chunk(1, one)}, resumes, was,
+			}
 		},
 		"a chunk of nothing": func(h *history) script { return script{[]message{chunk(0)}, resumes, h} },
-		"an end of nothing":  func(h *history) script { return script{[]message{end(h.revision, h.digest())}, resumes, h} },
+		"an end of nothing": func(h *history) script {
+			return script{[]message{end(h.revision, h.digest())}, resumes, h}
+		},
 		"a state in a state": func(h *history) script { return script{append(h.full()[:2], h.full()...), resumes, h} },
 		"a step in a state": func(h *history) script {
 			was := h.clone()
 			return script{append(h.full()[:2], live(h.revision, h.revision+1, h.account("new"))), resumes, was}
 		},
 		"another end than was announced": func(h *history) script {
-			return script{[]message{begin(&edgev1.Begin{From: h.revision, Target: h.revision + 1}), end(h.revision+2, h.digest())}, resumes, h}
+			return script{
+				[]message{
+					begin(&edgev1.Begin{From: h.revision, Target: h.revision + 1}), end(h.revision+2, h.digest()),
+				},
+				resumes, h,
+			}
 		},
 		"a sign of life in a state counts as nothing else": func(h *history) script {
 			h.account("one")

@@ -17,7 +17,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// A file is named by the SHA-256 of its bytes and its content type, so that one rename makes both true at once.
+// A file is named by the SHA-256 of its bytes and its content type, so that one rename makes both
+// true at once.
 const nameLength = 2 * sha256.Size
 
 // temporary begins the names of files that are not whole yet.
@@ -77,7 +78,9 @@ func verify(path string, want [sha256.Size]byte) (size int64, ok bool) {
 }
 
 func newImage(path string, sum [sha256.Size]byte, contentType string, size int64) *httpcache.Image {
-	return &httpcache.Image{SHA256: hex.EncodeToString(sum[:]), ContentType: contentType, Length: size, Open: opener(path, size)}
+	return &httpcache.Image{
+		SHA256: hex.EncodeToString(sum[:]), ContentType: contentType, Length: size, Open: opener(path, size),
+	}
 }
 
 // opener opens a file for each reply on its own, so that sendfile has a position of its own.

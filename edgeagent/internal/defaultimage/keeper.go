@@ -72,14 +72,15 @@ type Keeper struct {
 	// uses holds, per file, where it can be asked for.
 	uses map[prefix]map[source]struct{}
 	kept map[prefix]*httpcache.Image
-	// wanted holds what is in uses and not in kept. Its channel is closed once the file was asked for, or is not wanted any
-	// more.
+	// wanted holds what is in uses and not in kept. Its channel is closed once the file was asked
+	// for, or is not wanted any more.
 	wanted map[prefix]chan struct{}
 	// refused holds what is in uses and is not kept, and why.
 	refused map[prefix]error
 	// bytes are those of kept.
 	bytes int64
-	// running and swept say that Run has begun, and that what earlier runs of the agent left unused is gone.
+	// running and swept say that Run has begun, and that what earlier runs of the agent left unused
+	// is gone.
 	running, swept bool
 }
 
@@ -96,8 +97,9 @@ func New(cfg Config) (*Keeper, error) {
 		return nil, fmt.Errorf("make folder of default images: %w", err)
 	}
 	k := &Keeper{
-		cfg: cfg, wake: make(chan struct{}, 1), used: map[string]map[string]prefix{}, uids: map[string]string{}, uses: map[prefix]map[source]struct{}{},
-		wanted: map[prefix]chan struct{}{}, kept: map[prefix]*httpcache.Image{}, refused: map[prefix]error{},
+		cfg: cfg, wake: make(chan struct{}, 1), used: map[string]map[string]prefix{}, uids: map[string]string{},
+		uses: map[prefix]map[source]struct{}{}, wanted: map[prefix]chan struct{}{}, kept: map[prefix]*httpcache.Image{},
+		refused: map[prefix]error{},
 	}
 	found, err := readFolder(cfg.Dir)
 	if err != nil {
@@ -138,12 +140,12 @@ func (k *Keeper) grow(n int64) {
 	}
 }
 
-// lookupWait bounds how long a request waits for an image that was named a moment ago and is being fetched: after that
-// moment the request is right, and nobody waits when the control plane is gone.
+// lookupWait bounds how long a request waits for an image that was named a moment ago and is being
+// fetched: after that moment the request is right, and nobody waits when the control plane is gone.
 const lookupWait = 2 * time.Second
 
-// Lookup returns the image at a path of an account's Media Library, if it is here. One that has not been asked for yet is
-// waited for.
+// Lookup returns the image at a path of an account's Media Library, if it is here. One that has not
+// been asked for yet is waited for.
 func (k *Keeper) Lookup(accountUID, path string) (*httpcache.Image, bool) {
 	image, coming := k.find(accountUID, trimSlash(path))
 	if coming == nil {
@@ -249,8 +251,9 @@ func (k *Keeper) Apply(root *route.Root, touched []string) {
 	k.signal()
 }
 
-// sweep removes what earlier runs of the agent left and nobody uses. Before Run begins, the topology may be an old one whose
-// later changes are still being read from disk: an image that only they name is in use.
+// sweep removes what earlier runs of the agent left and nobody uses. Before Run begins, the
+// topology may be an old one whose later changes are still being read from disk: an image that only
+// they name is in use.
 func (k *Keeper) sweep() {
 	if k.swept || !k.running || k.root == nil {
 		return
@@ -321,7 +324,8 @@ const (
 	lastDelay  = time.Minute
 )
 
-// Run fetches what is wanted until ctx ends. It is called once the topology on disk has been applied.
+// Run fetches what is wanted until ctx ends. It is called once the topology on disk has been
+// applied.
 func (k *Keeper) Run(ctx context.Context) error {
 	k.mu.Lock()
 	k.running = true
@@ -373,7 +377,8 @@ func (k *Keeper) fetchAll(ctx context.Context) bool {
 				k.cfg.Logger.Warn("default image is not kept", "account", from.account, "path", from.path, "err", err)
 				return nil
 			case err != nil:
-				k.cfg.Logger.Warn("default image cannot be fetched; trying again", "account", from.account, "path", from.path, "err", err)
+				k.cfg.Logger.Warn("default image cannot be fetched; trying again", "account", from.account, "path",
+					from.path, "err", err)
 			}
 			return err
 		})
@@ -425,7 +430,9 @@ func (k *Keeper) fetch(ctx context.Context, root *route.Root, sha prefix, from s
 		return nil, errors.New("the account is gone")
 	}
 	request := &walk.Request{
-		Target:   topology.Target{Account: a, Endpoint: a.Default(), Path: "/" + from.path, Object: from.path, ObjectOK: true},
+		Target: topology.Target{
+			Account: a, Endpoint: a.Default(), Path: "/" + from.path, Object: from.path, ObjectOK: true,
+		},
 		Revision: root.Revision(),
 	}
 	result := k.cfg.Walker.From(ctx, request, walk.Supplier{UID: walk.LibraryUID}, walk.Conditions{})

@@ -114,12 +114,15 @@ func restoredKeeper(t *testing.T, dir string, l *library, change ...func(*Config
 func (k *keeper) apply(files map[string]string, images map[string]string) {
 	k.t.Helper()
 	resources := map[string]proto.Message{
-		"settings": &topologyv1.Settings{SharedHost: "shared.test"}, "accounts/acme": &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+		"settings":                  &topologyv1.Settings{SharedHost: "shared.test"},
+		"accounts/acme":             &topologyv1.Account{State: topologyv1.Account_ACTIVE},
 		"urlEndpoints/acme/default": &topologyv1.UrlEndpoint{},
 	}
 	for path, body := range files {
 		sum := sha256.Sum256([]byte(body))
-		resources["mediaFiles/acme/"+path] = &topologyv1.MediaFile{Sha256: hex.EncodeToString(sum[:]), SizeBytes: int64(len(body))}
+		resources["mediaFiles/acme/"+path] = &topologyv1.MediaFile{
+			Sha256: hex.EncodeToString(sum[:]), SizeBytes: int64(len(body)),
+		}
 	}
 	for id, path := range images {
 		e := &topologyv1.UrlEndpoint{DefaultImage: &topologyv1.DefaultImage{Path: path}}
@@ -129,7 +132,9 @@ func (k *keeper) apply(files map[string]string, images map[string]string) {
 		resources["urlEndpoints/acme/"+id] = e
 	}
 	records := topologytest.Records(k.t, 1, 1, resources)
-	result, err := k.table.Apply(route.Step{Full: true, Epoch: "e", Revision: k.table.Root().Revision() + 1, Records: route.Of(records...)})
+	result, err := k.table.Apply(route.Step{
+		Full: true, Epoch: "e", Revision: k.table.Root().Revision() + 1, Records: route.Of(records...),
+	})
 	if err != nil || len(result.Rejected) > 0 {
 		k.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)
 	}
@@ -263,7 +268,9 @@ func TestFilesThatAreNotWhatTheyAreCalledAreRemoved(t *testing.T) {
 	if err != nil || len(names) != 1 {
 		t.Fatal(names, err)
 	}
-	for name, text := range map[string]string{names[0]: "picture", filepath.Join(dir, temporary+"1"): "half", filepath.Join(dir, "other"): "x"} {
+	for name, text := range map[string]string{
+		names[0]: "picture", filepath.Join(dir, temporary+"1"): "half", filepath.Join(dir, "other"): "x",
+	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -311,7 +318,8 @@ func TestImagesThatAreLostAreFetchedAgain(t *testing.T) {
 	}
 }
 
-// Bytes that are not those of the topology are no image, and what the library lacks is asked for again.
+// Bytes that are not those of the topology are no image, and what the library lacks is asked for
+// again.
 func TestWrongBytesAreNotKept(t *testing.T) {
 	t.Parallel()
 	l := newLibrary(t, map[string]string{"a.png": "other bytes"})
@@ -326,7 +334,8 @@ func TestWrongBytesAreNotKept(t *testing.T) {
 	eventually(t, "the right bytes are fetched", func() bool { return k.image("a.png") == "picture a" })
 }
 
-// A request right after the endpoint was given an image waits for it, and gets it; with the library gone, no later one waits.
+// A request right after the endpoint was given an image waits for it, and gets it; with the library
+// gone, no later one waits.
 func TestTheFirstRequestWaitsForAnImageThatIsComing(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{"a.png": "picture a"}
@@ -359,7 +368,8 @@ func TestNotFoundPagesAreKeptToo(t *testing.T) {
 	files := map[string]string{"404.html": "no such page", "a.png": "picture a"}
 	k := newKeeper(t, t.TempDir(), newLibrary(t, files))
 	k.apply(files, map[string]string{"default": "/404.html", "shots": "a.png"})
-	eventually(t, "both are fetched", func() bool { return k.image("404.html") == "no such page" && k.image("a.png") == "picture a" })
+	eventually(t, "both are fetched",
+		func() bool { return k.image("404.html") == "no such page" && k.image("a.png") == "picture a" })
 	k.apply(files, map[string]string{"shots": "a.png"})
 	if k.image("404.html") != "" || k.image("a.png") != "picture a" {
 		t.Error("what no endpoint names any more is kept, or what one names is not")
@@ -370,7 +380,9 @@ func TestNotFoundPagesAreKeptToo(t *testing.T) {
 func TestLargeImagesAreNotKept(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{
-		"most.png": strings.Repeat("a", topology.MaxNamedFile), "more.png": strings.Repeat("b", topology.MaxNamedFile+1), "chunked.png": strings.Repeat("c", 3*topology.MaxNamedFile),
+		"most.png":    strings.Repeat("a", topology.MaxNamedFile),
+		"more.png":    strings.Repeat("b", topology.MaxNamedFile+1),
+		"chunked.png": strings.Repeat("c", 3*topology.MaxNamedFile),
 	}
 	l := newLibrary(t, files)
 	dir := t.TempDir()

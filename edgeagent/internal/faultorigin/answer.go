@@ -36,12 +36,14 @@ func (x *Exchange) Hangup() {
 	x.conn.Close()
 }
 
-// Wait waits for the gate, which may be nil. It reports false if the peer hung up or the test ended first.
+// Wait waits for the gate, which may be nil. It reports false if the peer hung up or the test ended
+// first.
 func (x *Exchange) Wait(gate <-chan struct{}) bool {
 	left, peeked := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(peeked)
-		// This returns when the peer hangs up, when it sends its next request early, or by the deadline below.
+		// This returns when the peer hangs up, when it sends its next request early, or by the
+		// deadline below.
 		if _, err := x.reader.Peek(1); err != nil {
 			close(left)
 		}
@@ -173,7 +175,8 @@ func Drip(pieces []string, next <-chan struct{}, fields ...string) Answer {
 	}
 }
 
-// StallAfter sends the head and the first n bytes of the body, and then nothing until the test ends.
+// StallAfter sends the head and the first n bytes of the body, and then nothing until the test
+// ends.
 func StallAfter(body string, n int, fields ...string) Answer {
 	return func(x *Exchange) {
 		x.head(200, also(fields, length(len(body)))...)

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// File serves body as a good origin does: single ranges, If-Range and If-None-Match by etag, which is given with its quotes.
+// File serves body as a good origin does: single ranges, If-Range and If-None-Match by etag, which
+// is given with its quotes.
 func File(body, etag string, fields ...string) Answer {
 	fields = also(fields, "ETag: "+etag, "Accept-Ranges: bytes")
 	return func(x *Exchange) {
@@ -31,7 +32,8 @@ func File(body, etag string, fields ...string) Answer {
 
 // Part is a 206 with the bytes first to last of body, whatever was asked.
 func Part(body string, first, last int, fields ...string) Answer {
-	return Reply(206, body[first:last+1], also(fields, fmt.Sprintf("Content-Range: bytes %d-%d/%d", first, last, len(body)))...)
+	return Reply(206, body[first:last+1],
+		also(fields, fmt.Sprintf("Content-Range: bytes %d-%d/%d", first, last, len(body)))...)
 }
 
 // LyingPart is a 206 that says it holds the bytes that were asked for, but holds others.

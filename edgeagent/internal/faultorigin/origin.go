@@ -1,8 +1,10 @@
-// Package faultorigin is an HTTP/1.1 origin for tests that answers by script, and breaks in every way an origin can: it refuses,
-// stalls, resets, drips, cuts, lies about lengths and ranges, and never ends its head.
+// Package faultorigin is an HTTP/1.1 origin for tests that answers by script, and breaks in every
+// way an origin can: it refuses, stalls, resets, drips, cuts, lies about lengths and ranges, and
+// never ends its head.
 //
-// It speaks to the socket itself, so that what it sends is exactly what a script says. It is for tests only. What always holds: it
-// records each request before it answers, and nothing of it is left when the test ends.
+// It speaks to the socket itself, so that what it sends is exactly what a script says. It is for
+// tests only. What always holds: it records each request before it answers, and nothing of it is
+// left when the test ends.
 package faultorigin
 
 import (
@@ -49,7 +51,8 @@ type Origin struct {
 	accepted int
 }
 
-// New starts an origin on a loopback port. It answers 404 until told otherwise, and stops when the test ends.
+// New starts an origin on a loopback port. It answers 404 until told otherwise, and stops when the
+// test ends.
 func New(tb testing.TB) *Origin {
 	tb.Helper()
 	o := &Origin{
@@ -67,14 +70,16 @@ func (o *Origin) URL() string { return "http://" + o.addr }
 // Host is the origin's address and port.
 func (o *Origin) Host() string { return o.addr }
 
-// On sets the script for a path as it stands in the request line, or for [Any]: the answers in turn, the last one for ever.
+// On sets the script for a path as it stands in the request line, or for [Any]: the answers in
+// turn, the last one for ever.
 func (o *Origin) On(path string, answers ...Answer) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.scripts[path] = answers
 }
 
-// maxRequests is how many requests are recorded, so that a long test does not fill the memory. Beyond, the oldest half goes.
+// maxRequests is how many requests are recorded, so that a long test does not fill the memory.
+// Beyond, the oldest half goes.
 const maxRequests = 20000
 
 // Requests returns the requests so far, in order, but for the oldest of very many.
@@ -84,7 +89,8 @@ func (o *Origin) Requests() []Request {
 	return slices.Clone(o.requests)
 }
 
-// Count returns how many requests there were for a path, whatever their query, or for any path if it is [Any].
+// Count returns how many requests there were for a path, whatever their query, or for any path if
+// it is [Any].
 func (o *Origin) Count(path string) int {
 	n := 0
 	for _, r := range o.Requests() {

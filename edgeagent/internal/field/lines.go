@@ -40,9 +40,10 @@ const (
 var names = [ids]string{
 	Accept: "Accept", AcceptEncoding: "Accept-Encoding", AccessControlRequestMethod: "Access-Control-Request-Method",
 	Authorization: "Authorization", CacheControl: "Cache-Control", CDNLoop: "Cdn-Loop", Connection: "Connection",
-	ContentLength: "Content-Length", Expect: "Expect", Host: "Host", IfMatch: "If-Match", IfModifiedSince: "If-Modified-Since",
-	IfNoneMatch: "If-None-Match", IfRange: "If-Range", IfUnmodifiedSince: "If-Unmodified-Since", Origin: "Origin", Pragma: "Pragma",
-	Range: "Range", SecFetchDest: "Sec-Fetch-Dest", ServiceWorker: "Service-Worker", TransferEncoding: "Transfer-Encoding",
+	ContentLength: "Content-Length", Expect: "Expect", Host: "Host", IfMatch: "If-Match",
+	IfModifiedSince: "If-Modified-Since", IfNoneMatch: "If-None-Match", IfRange: "If-Range",
+	IfUnmodifiedSince: "If-Unmodified-Since", Origin: "Origin", Pragma: "Pragma", Range: "Range",
+	SecFetchDest: "Sec-Fetch-Dest", ServiceWorker: "Service-Worker", TransferEncoding: "Transfer-Encoding",
 	XForwardedFor: "X-Forwarded-For", XForwardedProto: "X-Forwarded-Proto",
 }
 

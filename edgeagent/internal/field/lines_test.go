@@ -33,7 +33,9 @@ func TestLines(t *testing.T) {
 	var l Lines
 	for range 2 { // the second time in the memory of the first
 		l.Reset()
-		for _, line := range [][2]string{{"accept", "a"}, {"X-Own", "1"}, {"Range", "bytes=0-"}, {"ACCEPT", "b"}, {"x-own", "2"}} {
+		for _, line := range [][2]string{
+			{"accept", "a"}, {"X-Own", "1"}, {"Range", "bytes=0-"}, {"ACCEPT", "b"}, {"x-own", "2"},
+		} {
 			l.Append(line[0], line[1])
 		}
 		c := l.Clone()
@@ -47,7 +49,8 @@ func TestLines(t *testing.T) {
 			if got := lines.AppendValues(nil, "Accept"); len(got) != 2 {
 				t.Errorf("%s: Accept by name %q", name, got)
 			}
-			if lines.Get(Accept) != "a" || lines.List(Accept) != "a, b" || lines.List(Range) != "bytes=0-" || lines.List(Origin) != "" {
+			if lines.Get(Accept) != "a" || lines.List(Accept) != "a, b" || lines.List(Range) != "bytes=0-" ||
+				lines.List(Origin) != "" {
 				t.Errorf("%s: %q, %q, %q", name, lines.Get(Accept), lines.List(Accept), lines.List(Range))
 			}
 			if !lines.Has(Range) || lines.Has(Origin) || lines.Get(Origin) != "" || lines.Len() != 5 {

@@ -69,7 +69,9 @@ func TestAppendFuncAllocatesNothing(t *testing.T) {
 
 // net/http has the same canonical form, in which replies of origins come.
 func FuzzCanonical(f *testing.F) {
-	for _, name := range []string{"", "accept", "Accept", "ACCEPT-encoding", "x-a-", "-", "a b", "ä", "Content-MD5", "WWW-Authenticate"} {
+	for _, name := range []string{
+		"", "accept", "Accept", "ACCEPT-encoding", "x-a-", "-", "a b", "ä", "Content-MD5", "WWW-Authenticate",
+	} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

@@ -31,10 +31,12 @@ func TestRangesDuringFill(t *testing.T) {
 		return http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to)}}
 	}
 	got := <-r.fetching(bg, "/big", part(100, 199))
-	if got.reply.Status != 206 || got.body != string(g.body[100:200]) || header(got.reply, "Content-Range") != "bytes 100-199/20971520" {
+	if got.reply.Status != 206 || got.body != string(g.body[100:200]) ||
+		header(got.reply, "Content-Range") != "bytes 100-199/20971520" {
 		t.Errorf("what has arrived: %d %v", got.reply.Status, got.err)
 	}
-	if got := <-r.fetching(bg, "/big", http.Header{"Range": {"bytes=0-1, 50-51"}}); got.reply.Status != 206 || int64(len(got.body)) != got.reply.Length {
+	if got := <-r.fetching(bg, "/big", http.Header{"Range": {"bytes=0-1, 50-51"}}); got.reply.Status != 206 ||
+		int64(len(got.body)) != got.reply.Length {
 		t.Errorf("two ranges: %d, %d of %d bytes, %v", got.reply.Status, len(got.body), got.reply.Length, got.err)
 	}
 	a.requests()
@@ -42,7 +44,8 @@ func TestRangesDuringFill(t *testing.T) {
 	if got.reply.Status != 206 || got.body != string(g.body[15<<20:15<<20+10]) || got.reply.Outcome != Passed {
 		t.Errorf("far ahead: %d %q %v", got.reply.Status, got.body, got.err)
 	}
-	if n, asked := a.requests(), a.last.Get("Range"); n != 1 || asked != "bytes=15728640-15728649" || a.last.Get("If-Range") != `"v1"` {
+	if n, asked := a.requests(), a.last.Get("Range"); n != 1 || asked != "bytes=15728640-15728649" ||
+		a.last.Get("If-Range") != `"v1"` {
 		t.Errorf("the supplier was asked %d times, for %q", n, asked)
 	}
 	near := r.fetching(bg, "/big", part(8<<20, 8<<20+9))
@@ -138,7 +141,8 @@ func TestChangedBodyIsNotResumed(t *testing.T) {
 	done := r.fetching(bg, "/x", nil)
 	g.head <- struct{}{}
 	g.more <- 512 << 10
-	a.reply("/x", &originReply{status: 200, body: bytes.Repeat([]byte("z"), 1<<20), header: http.Header{"Etag": {`"2"`}}})
+	a.reply("/x",
+		&originReply{status: 200, body: bytes.Repeat([]byte("z"), 1<<20), header: http.Header{"Etag": {`"2"`}}})
 	g.more <- -1
 	if got := <-done; got.err == nil || !bytes.HasPrefix(g.body, []byte(got.body)) {
 		t.Errorf("%d bytes, %v", len(got.body), got.err)
@@ -242,7 +246,8 @@ func TestPartsOutliveTheirObject(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	body := pattern(200_000)
-	r.addOrigin("a").reply("/x", &originReply{status: 200, body: body, header: http.Header{"Cache-Control": {"max-age=60"}}})
+	r.addOrigin("a").reply("/x",
+		&originReply{status: 200, body: body, header: http.Header{"Cache-Control": {"max-age=60"}}})
 	r.fetch("/x", nil)
 	r.idle()
 	reply := r.get("/x", http.Header{"Range": {"bytes=0-9,100000-100009,199990-"}})
@@ -257,7 +262,8 @@ func TestPartsOutliveTheirObject(t *testing.T) {
 	r.fetch("/x", nil)
 	r.idle()
 	rest, err := read(reply)
-	if got := string(first) + rest; err != nil || int64(len(got)) != reply.Length || !strings.Contains(got, string(body[100_000:100_010])) || !strings.Contains(got, string(body[199_990:])) {
+	if got := string(first) + rest; err != nil || int64(len(got)) != reply.Length ||
+		!strings.Contains(got, string(body[100_000:100_010])) || !strings.Contains(got, string(body[199_990:])) {
 		t.Errorf("%d of %d bytes, %v", len(got), reply.Length, err)
 	}
 }
@@ -280,7 +286,8 @@ func TestFullDiskServesAll(t *testing.T) {
 		if got.body != string(g.body) || got.err != nil {
 			t.Errorf("%d bytes, %v", len(got.body), got.err)
 		}
-		if status := header(got.reply, "Cache-Status"); !strings.HasPrefix(status, "edgewalk; fwd=uri-miss; ") || strings.Contains(status, "stored") {
+		if status := header(got.reply, "Cache-Status"); !strings.HasPrefix(status, "edgewalk; fwd=uri-miss; ") ||
+			strings.Contains(status, "stored") {
 			t.Errorf("Cache-Status %q says that it is stored", status)
 		}
 	}
@@ -358,7 +365,8 @@ func TestRangeOfChunkedBodyOnMiss(t *testing.T) {
 		body         string
 	}{
 		{"a closed range, before the end", "bytes=10-19", 206, "bytes 10-19/*", string(body[10:20])},
-		{"a closed range that only the end can tell", "bytes=99990-100005", 206, "bytes 99990-99999/100000", string(body[99990:])},
+		{"a closed range that only the end can tell", "bytes=99990-100005", 206, "bytes 99990-99999/100000",
+			string(body[99990:])},
 		{"an open range", "bytes=99990-", 206, "bytes 99990-99999/100000", string(body[99990:])},
 		{"a suffix", "bytes=-5", 206, "bytes 99995-99999/100000", string(body[99995:])},
 		{"past the end", "bytes=100000-", 416, "bytes */100000", ""},
@@ -383,7 +391,8 @@ func TestRangeOfChunkedBodyOnMiss(t *testing.T) {
 				close(rest)
 			}
 			got := <-done
-			if got.reply.Status != tt.status || header(got.reply, "Content-Range") != tt.contentRange || got.err != nil {
+			if got.reply.Status != tt.status || header(got.reply, "Content-Range") != tt.contentRange ||
+				got.err != nil {
 				t.Fatalf("%d %q %v", got.reply.Status, header(got.reply, "Content-Range"), got.err)
 			}
 			if tt.status != 416 && got.body != tt.body {
@@ -512,7 +521,8 @@ func TestCloseEndsFills(t *testing.T) {
 func TestBoundaryIsOfOneReply(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.addOrigin("a").reply("/x", &originReply{status: 200, body: []byte("0123456789"), header: http.Header{"Cache-Control": {"max-age=60"}}})
+	r.addOrigin("a").reply("/x",
+		&originReply{status: 200, body: []byte("0123456789"), header: http.Header{"Cache-Control": {"max-age=60"}}})
 	if _, err := read(r.get("/x", nil)); err != nil {
 		t.Fatal(err)
 	}

@@ -21,10 +21,11 @@ func TestMetaSurvivesStorage(t *testing.T) {
 	t.Parallel()
 	want := meta{
 		fresh: rfc9111.Freshness{
-			SetByUs: true, Targeted: true, NoStale: true, Capped: true, Lifetime: time.Hour, InitialAge: 3 * time.Second,
-			StaleWhileRevalidate: time.Minute, StaleIfError: 24 * time.Hour,
+			SetByUs: true, Targeted: true, NoStale: true, Capped: true, Lifetime: time.Hour,
+			InitialAge: 3 * time.Second, StaleWhileRevalidate: time.Minute, StaleIfError: 24 * time.Hour,
 		},
-		supplier: walk.Supplier{UID: "12-legacy", Target: 1<<63 + 1}, step: 3, version: 1<<62 + 7, library: [8]byte{1, 2, 3},
+		supplier: walk.Supplier{UID: "12-legacy", Target: 1<<63 + 1}, step: 3, version: 1<<62 + 7,
+		library: [8]byte{1, 2, 3},
 	}
 	split := fields{shown: field.Append(nil, "a", "b"), hidden: field.Append(nil, "c", "d")}
 	raw := want.append(nil, split)
@@ -45,9 +46,12 @@ func TestMetaSurvivesStorage(t *testing.T) {
 func TestOriginHeaderIsKept(t *testing.T) {
 	t.Parallel()
 	h := field.Map{
-		"Cache-Control": {"max-age=5", "public"}, "Expires": {"x"}, "Date": {"d"}, "Etag": {`"1"`}, "Cdn-Cache-Control": {"max-age=9"}, "X-Two": {"1", "2"},
+		"Cache-Control": {"max-age=5", "public"}, "Expires": {"x"}, "Date": {"d"}, "Etag": {`"1"`},
+		"Cdn-Cache-Control": {"max-age=9"}, "X-Two": {"1", "2"},
 	}
-	for name, f := range map[string]rfc9111.Freshness{"ours": {SetByUs: true}, "apart": {SetByUs: true, Targeted: true}, "theirs": {}, "capped": {Capped: true}} {
+	for name, f := range map[string]rfc9111.Freshness{
+		"ours": {SetByUs: true}, "apart": {SetByUs: true, Targeted: true}, "theirs": {}, "capped": {Capped: true},
+	} {
 		split := fieldsOf(h, f)
 		if got := split.origin(); !reflect.DeepEqual(got, h) {
 			t.Errorf("%s: got %v", name, got)
@@ -108,7 +112,8 @@ func TestKey(t *testing.T) {
 		"endpoint": key("/a", "x", func(q *Request) { e := *q.Target.Endpoint; e.UID = "9-e"; q.Target.Endpoint = &e }),
 		"account":  key("/a", "x", func(q *Request) { a := *q.Target.Account; a.UID = "9-a"; q.Target.Account = &a }),
 		"epoch":    key("/a", "x", func(q *Request) { q.Epoch = "other" }),
-		"host":     key("/a", "x", func(q *Request) { e := *q.Target.Endpoint; e.KeyHost = true; q.Target.Endpoint = &e }),
+		"host": key("/a", "x",
+			func(q *Request) { e := *q.Target.Endpoint; e.KeyHost = true; q.Target.Endpoint = &e }),
 	}
 	seen := map[objects.Key]string{base: "base"}
 	for name, k := range others {
@@ -125,7 +130,8 @@ func TestHardPurgeGivesSpaceBack(t *testing.T) {
 	r := newRig(t)
 	a := r.addOrigin("a")
 	for _, path := range []string{"/x", "/y"} {
-		a.reply(path, &originReply{status: 200, body: []byte("old"), header: http.Header{"Cache-Control": {"max-age=60"}}})
+		a.reply(path,
+			&originReply{status: 200, body: []byte("old"), header: http.Header{"Cache-Control": {"max-age=60"}}})
 		r.fetch(path, nil)
 	}
 	r.idle()
@@ -144,7 +150,13 @@ func TestInspect(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	a := r.addOrigin("a")
-	a.reply("/x", &originReply{status: 200, body: []byte("hello"), header: http.Header{"Cache-Control": {"max-age=60"}, "Vary": {"Accept"}}})
+	a.reply(
+		"/x",
+		&originReply{
+			status: 200, body: []byte("hello"),
+			header: http.Header{"Cache-Control": {"max-age=60"}, "Vary": {"Accept"}},
+		},
+	)
 	r.fetch("/x", http.Header{"Accept": {"image/webp"}})
 	r.idle()
 	r.clock.add(10 * time.Second)
@@ -202,8 +214,8 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]float64{
-		"edgewalk_cache_fills_total stored": 1, "edgewalk_cache_fills_total not_found": 1, "edgewalk_cache_fill_bytes_total": 5,
-		"edgewalk_cache_fills_running": 0, "edgewalk_cache_endings_remembered": 1,
+		"edgewalk_cache_fills_total stored": 1, "edgewalk_cache_fills_total not_found": 1,
+		"edgewalk_cache_fill_bytes_total": 5, "edgewalk_cache_fills_running": 0, "edgewalk_cache_endings_remembered": 1,
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
@@ -235,7 +247,8 @@ func TestSpellingsOfAPath(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.upload("/b=c(1).png", []byte("object"))
-	for target, reply := range maps.Clone(r.library.replies) { // the Media Library is asked with every reserved byte escaped
+	// the Media Library is asked with every reserved byte escaped
+	for target, reply := range maps.Clone(r.library.replies) {
 		r.library.reply(strings.NewReplacer("=", "%3D", "(", "%28", ")", "%29").Replace(target), reply)
 	}
 	statuses := func(want ...string) {
@@ -253,10 +266,18 @@ func TestSpellingsOfAPath(t *testing.T) {
 	web := r.addOrigin("web")
 	r.upload("/b=c(1).png", nil)
 	for _, path := range []string{"/b=c(1).png", "/b%3Dc%281%29.png", "/b%3Dc(1).png"} {
-		web.reply(path, &originReply{status: 200, body: []byte("file"), header: http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}}})
+		web.reply(
+			path,
+			&originReply{
+				status: 200, body: []byte("file"),
+				header: http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}},
+			},
+		)
 	}
 	statuses("miss", "miss", "miss")
-	r.purge(purges.Purge{URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/b%3Dc(1).png", AnyQuery: true}}})
+	r.purge(purges.Purge{URLs: []purges.URLScope{{
+		Endpoint: r.account.Default().UID, Path: "/b%3Dc(1).png", AnyQuery: true,
+	}}})
 	statuses("revalidated", "revalidated", "revalidated")
 	r.purge(purges.Purge{Prefix: &purges.PrefixScope{Path: "/b=c%281%29.png"}})
 	statuses("revalidated", "revalidated", "revalidated")

@@ -61,7 +61,10 @@ func (r *rig) idleEncodings() {
 }
 
 func css(body, etag string) *originReply {
-	return &originReply{status: 200, body: []byte(body), header: http.Header{"Content-Type": {"text/css"}, "Etag": {etag}, "Cache-Control": {"max-age=60"}}}
+	return &originReply{
+		status: 200, body: []byte(body),
+		header: http.Header{"Content-Type": {"text/css"}, "Etag": {etag}, "Cache-Control": {"max-age=60"}},
+	}
 }
 
 func accept(coding string) http.Header { return http.Header{"Accept-Encoding": {coding}} }
@@ -74,8 +77,9 @@ func TestTextIsCompressed(t *testing.T) {
 	a := r.addOrigin("a")
 	a.reply("/a.css", css(text, `"1"`))
 	for _, tt := range []struct{ accept, coding, outcome string }{
-		{"gzip", "gzip", "miss"}, {"gzip", "gzip", "hit"}, {"gzip, deflate, br, zstd", "br", "hit"}, {"br", "br", "hit"},
-		{"", "", "hit"}, {"gzip;q=0", "", "hit"}, {"gzip;q=0.5, identity", "", "hit"}, {"identity;q=0, *", "gzip", "hit"},
+		{"gzip", "gzip", "miss"}, {"gzip", "gzip", "hit"}, {"gzip, deflate, br, zstd", "br", "hit"},
+		{"br", "br", "hit"}, {"", "", "hit"}, {"gzip;q=0", "", "hit"}, {"gzip;q=0.5, identity", "", "hit"},
+		{"identity;q=0, *", "gzip", "hit"},
 	} {
 		h := accept(tt.accept)
 		if tt.accept == "" {
@@ -86,11 +90,15 @@ func TestTextIsCompressed(t *testing.T) {
 		if tt.coding != "" {
 			etag = `W/"1"`
 		}
-		if got := header(reply, "Content-Encoding"); got != tt.coding || reply.Outcome.String() != tt.outcome || reply.Status != 200 {
-			t.Errorf("%q: %d %s in %q, want %s in %q", tt.accept, reply.Status, reply.Outcome, got, tt.outcome, tt.coding)
+		if got := header(reply, "Content-Encoding"); got != tt.coding || reply.Outcome.String() != tt.outcome ||
+			reply.Status != 200 {
+			t.Errorf("%q: %d %s in %q, want %s in %q", tt.accept, reply.Status, reply.Outcome, got, tt.outcome,
+				tt.coding)
 		}
-		if header(reply, "Etag") != etag || header(reply, "Vary") != "Accept-Encoding" || (header(reply, "Accept-Ranges") == "") != (tt.coding != "") {
-			t.Errorf("%q: etag %s, vary %q, accept-ranges %q", tt.accept, header(reply, "Etag"), header(reply, "Vary"), header(reply, "Accept-Ranges"))
+		if header(reply, "Etag") != etag || header(reply, "Vary") != "Accept-Encoding" ||
+			(header(reply, "Accept-Ranges") == "") != (tt.coding != "") {
+			t.Errorf("%q: etag %s, vary %q, accept-ranges %q", tt.accept, header(reply, "Etag"), header(reply, "Vary"),
+				header(reply, "Accept-Ranges"))
 		}
 		if got := decodedText(t, reply); got != text {
 			t.Errorf("%q: %d bytes, want %d", tt.accept, len(got), len(text))
@@ -147,10 +155,12 @@ func TestWhatIsNotCompressed(t *testing.T) {
 				h[name] = values
 			}
 			reply := r.get("/"+tt.name, h)
-			if got := header(reply, "Content-Encoding"); got != want || header(reply, "Etag") != `"1"` || (header(reply, "Vary") != "") != tt.varies {
+			if got := header(reply, "Content-Encoding"); got != want || header(reply, "Etag") != `"1"` ||
+				(header(reply, "Vary") != "") != tt.varies {
 				t.Errorf("%s: coding %q, etag %s, vary %q", tt.name, got, header(reply, "Etag"), header(reply, "Vary"))
 			}
-			if got := header(reply, "Content-Range"); reply.Status == 200 && got != tt.reply.header.Get("Content-Range") {
+			if got := header(reply, "Content-Range"); reply.Status == 200 &&
+				got != tt.reply.header.Get("Content-Range") {
 				t.Errorf("%s: content-range %q", tt.name, got)
 			}
 			if body, err := read(reply); err != nil || reply.Length >= 0 && reply.Length != int64(len(body)) {
@@ -162,7 +172,8 @@ func TestWhatIsNotCompressed(t *testing.T) {
 	r.endpoint.Compress = topologyv1.UrlEndpoint_OFF
 	r.apply()
 	a.reply("/off", css(text, `"1"`))
-	if reply := r.get("/off", accept("gzip")); header(reply, "Content-Encoding") != "" || header(reply, "Vary") != "" || decodedText(t, reply) != text {
+	if reply := r.get("/off", accept("gzip")); header(reply, "Content-Encoding") != "" || header(reply, "Vary") != "" ||
+		decodedText(t, reply) != text {
 		t.Errorf("compress OFF: %q", header(reply, "Content-Encoding"))
 	}
 }
@@ -190,8 +201,10 @@ func TestCompressedFileIsItsCopys(t *testing.T) {
 		h := accept("gzip")
 		h.Set("If-None-Match", etag)
 		reply := r.get("/a.css", h)
-		if reply.Status != status || header(reply, "Etag") != `W/"1"` || header(reply, "Vary") != "Accept-Encoding" || status == 304 && header(reply, "Content-Encoding") != "" {
-			t.Errorf("if-none-match %s: %d, etag %s, vary %q", etag, reply.Status, header(reply, "Etag"), header(reply, "Vary"))
+		if reply.Status != status || header(reply, "Etag") != `W/"1"` || header(reply, "Vary") != "Accept-Encoding" ||
+			status == 304 && header(reply, "Content-Encoding") != "" {
+			t.Errorf("if-none-match %s: %d, etag %s, vary %q", etag, reply.Status, header(reply, "Etag"),
+				header(reply, "Vary"))
 		}
 		decodedText(t, reply)
 	}
@@ -319,7 +332,8 @@ func TestBusyEdgeSendsFilesAsTheyAre(t *testing.T) {
 	}
 	for range 2 {
 		reply := r.get("/a.css", accept("gzip"))
-		if header(reply, "Content-Encoding") != "" || header(reply, "Vary") != "Accept-Encoding" || header(reply, "Etag") != `"1"` || decodedText(t, reply) != text {
+		if header(reply, "Content-Encoding") != "" || header(reply, "Vary") != "Accept-Encoding" ||
+			header(reply, "Etag") != `"1"` || decodedText(t, reply) != text {
 			t.Errorf("in %q, vary %q", header(reply, "Content-Encoding"), header(reply, "Vary"))
 		}
 		r.idle()

@@ -18,7 +18,9 @@ func TestCrowdGetsRightBytes(t *testing.T) {
 	t.Parallel()
 	const size, clients, each = 3 << 19, 6, 12
 	body := string(pattern(size))
-	for name, limit := range map[string]int64{"stored": 1 << 30, "too large for the store": 1 << 20, "evicting": 13 << 20} {
+	for name, limit := range map[string]int64{
+		"stored": 1 << 30, "too large for the store": 1 << 20, "evicting": 13 << 20,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, func(o *objects.Config, _ *Config) { o.MaxBytes = limit })
@@ -75,7 +77,8 @@ func askAtRandom(t *testing.T, r *rig, random *rand.Rand, url, body string) {
 	if random.IntN(4) == 0 {
 		want = want[:random.IntN(len(want)+1)]
 		got := make([]byte, len(want))
-		if n, err := io.ReadFull(content, got); reply.Status/100 == 2 && want != "" && (err != nil || string(got) != want) {
+		if n, err := io.ReadFull(content, got); reply.Status/100 == 2 && want != "" &&
+			(err != nil || string(got) != want) {
 			t.Errorf("%s %v: %d, %d bytes, then %v", url, h, reply.Status, n, err)
 		}
 		return
@@ -83,7 +86,8 @@ func askAtRandom(t *testing.T, r *rig, random *rand.Rand, url, body string) {
 	got, err := io.ReadAll(content)
 	right := string(got) == want && len(got) == int(reply.Length)
 	if want == "" { // of several ranges, or the whole file where they are not answered
-		right = string(got) == body || strings.Contains(string(got), body[:10]) && strings.Contains(string(got), body[len(body)-10:])
+		right = string(got) == body ||
+			strings.Contains(string(got), body[:10]) && strings.Contains(string(got), body[len(body)-10:])
 	}
 	if err != nil || !right {
 		t.Errorf("%s %v: %d, %d bytes, %v", url, h, reply.Status, len(got), err)

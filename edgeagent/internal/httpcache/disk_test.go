@@ -19,7 +19,8 @@ import (
 func TestHungDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	r := newRig(t, func(o *objects.Config, _ *Config) { o.Dir, o.Patience = dir, time.Second }) // longer than a busy machine takes
+	// longer than a busy machine takes
+	r := newRig(t, func(o *objects.Config, _ *Config) { o.Dir, o.Patience = dir, time.Second })
 	a := r.addOrigin("a")
 	a.reply("/x", &originReply{status: 200, body: []byte("x"), header: http.Header{"Cache-Control": {"max-age=60"}}})
 	r.fetch("/x", nil)
@@ -36,7 +37,8 @@ func TestHungDisk(t *testing.T) {
 	a.reply("/y", &originReply{status: 200, body: []byte("quick")})
 	for url, want := range map[string]string{"/x": "x", "/y": "quick"} {
 		reply := r.get(url, nil)
-		if body, err := read(reply); body != want || err != nil || strings.Contains(header(reply, "Cache-Status"), "stored") {
+		if body, err := read(reply); body != want || err != nil ||
+			strings.Contains(header(reply, "Cache-Status"), "stored") {
 			t.Errorf("%s: %q, %v, %s", url, body, err, header(reply, "Cache-Status"))
 		}
 	}

@@ -96,8 +96,11 @@ func TestPurgeDuringFill(t *testing.T) {
 			old.more <- 3
 			r.users("/x", 1)
 
-			a.reply("/x", &originReply{status: 200, body: []byte("new"), header: http.Header{"Cache-Control": {"max-age=60"}}})
-			r.purge(purges.Purge{Hard: hard, URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}}})
+			a.reply("/x",
+				&originReply{status: 200, body: []byte("new"), header: http.Header{"Cache-Control": {"max-age=60"}}})
+			r.purge(purges.Purge{
+				Hard: hard, URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}},
+			})
 			if got := r.fetch("/x", nil); got != "new" {
 				t.Errorf("after the purge: %q", got)
 			}
@@ -165,12 +168,20 @@ func TestUploadDuringFill(t *testing.T) {
 // A revalidation is one too, and when it fails everybody who waited gets the old copy.
 func TestOneRevalidation(t *testing.T) {
 	t.Parallel()
-	for status, want := range map[int]Outcome{http.StatusNotModified: Revalidated, http.StatusInternalServerError: Stale} {
+	for status, want := range map[int]Outcome{
+		http.StatusNotModified: Revalidated, http.StatusInternalServerError: Stale,
+	} {
 		t.Run(itoa(status), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			a := r.addOrigin("a")
-			a.reply("/x", &originReply{status: 200, body: []byte("old"), header: http.Header{"Cache-Control": {"max-age=10"}, "Etag": {`"1"`}}})
+			a.reply(
+				"/x",
+				&originReply{
+					status: 200, body: []byte("old"),
+					header: http.Header{"Cache-Control": {"max-age=10"}, "Etag": {`"1"`}},
+				},
+			)
 			r.fetch("/x", nil)
 			r.idle()
 			a.requests()
@@ -237,11 +248,16 @@ func TestFailuresOfUnusualRequestsAreNotShared(t *testing.T) {
 		refuse  func(http.Header) bool
 		status  int
 	}{
-		{"a forwarded field", http.Header{"X-Device": {"odd"}}, func(h http.Header) bool { return h.Get("X-Device") == "odd" }, 500},
-		{"no file for a forwarded field", http.Header{"X-Device": {"odd"}}, func(h http.Header) bool { return h.Get("X-Device") == "odd" }, 404},
-		{"CDN-Loop", http.Header{"Cdn-Loop": {"cdn.example"}}, func(h http.Header) bool { return strings.HasPrefix(h.Get("CDN-Loop"), "cdn.example") }, 508},
-		{"Accept", http.Header{"Accept": {"image/avif"}}, func(h http.Header) bool { return h.Get("Accept") != "*/*" }, 406},
-		{"Accept-Encoding", http.Header{"Accept-Encoding": {"zstd"}}, func(h http.Header) bool { return h.Get("Accept-Encoding") == "zstd" }, 415},
+		{"a forwarded field", http.Header{"X-Device": {"odd"}},
+			func(h http.Header) bool { return h.Get("X-Device") == "odd" }, 500},
+		{"no file for a forwarded field", http.Header{"X-Device": {"odd"}},
+			func(h http.Header) bool { return h.Get("X-Device") == "odd" }, 404},
+		{"CDN-Loop", http.Header{"Cdn-Loop": {"cdn.example"}},
+			func(h http.Header) bool { return strings.HasPrefix(h.Get("CDN-Loop"), "cdn.example") }, 508},
+		{"Accept", http.Header{"Accept": {"image/avif"}}, func(h http.Header) bool { return h.Get("Accept") != "*/*" },
+			406},
+		{"Accept-Encoding", http.Header{"Accept-Encoding": {"zstd"}},
+			func(h http.Header) bool { return h.Get("Accept-Encoding") == "zstd" }, 415},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -303,7 +319,8 @@ func TestUncacheableNeverSerialises(t *testing.T) {
 		all = append(all, r.fetching(bg, "/p", nil))
 	}
 	// The first body stays open: if anybody waited for it, not all would be asked for at once.
-	eventually(t, "every client is answered by itself", func() bool { mu.Lock(); defer mu.Unlock(); return together == clients })
+	eventually(t, "every client is answered by itself",
+		func() bool { mu.Lock(); defer mu.Unlock(); return together == clients })
 	close(release)
 	seen := map[string]bool{}
 	for _, done := range all {
@@ -319,7 +336,9 @@ func TestOneRefreshInTheBackground(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	a := r.addOrigin("a")
-	r.endpoint = &topologyv1.UrlEndpoint{Origins: []string{"a"}, Cache: &topologyv1.CachePolicy{StaleWhileRevalidate: seconds(60)}}
+	r.endpoint = &topologyv1.UrlEndpoint{
+		Origins: []string{"a"}, Cache: &topologyv1.CachePolicy{StaleWhileRevalidate: seconds(60)},
+	}
 	r.apply()
 	a.reply("/x", &originReply{status: 200, body: []byte("old"), header: http.Header{"Cache-Control": {"max-age=10"}}})
 	r.fetch("/x", nil)
@@ -368,7 +387,9 @@ func TestBodyThatGrowsStale(t *testing.T) {
 	}
 	r.idle()
 
-	r.endpoint = &topologyv1.UrlEndpoint{Origins: []string{"a"}, Cache: &topologyv1.CachePolicy{StaleWhileRevalidate: seconds(60)}}
+	r.endpoint = &topologyv1.UrlEndpoint{
+		Origins: []string{"a"}, Cache: &topologyv1.CachePolicy{StaleWhileRevalidate: seconds(60)},
+	}
 	r.apply()
 	a.reply("/y", &originReply{status: 200, body: []byte("old"), header: http.Header{"Cache-Control": {"max-age=10"}}})
 	r.fetch("/y", nil)
@@ -403,7 +424,8 @@ func TestTooManyFillsAreRefused(t *testing.T) {
 	done := r.fetching(bg, "/x", nil)
 	r.users("/x", 1)
 	reply := r.get("/y", nil)
-	if _, err := read(reply); reply.Status != 503 || header(reply, "Retry-After") != "1" || reply.Outcome != Refused || err != nil {
+	if _, err := read(reply); reply.Status != 503 || header(reply, "Retry-After") != "1" || reply.Outcome != Refused ||
+		err != nil {
 		t.Errorf("%d %v", reply.Status, err)
 	}
 	g.head <- struct{}{}

@@ -21,7 +21,9 @@ type gate struct {
 }
 
 func newGate(body []byte, header http.Header) *gate {
-	return &gate{header: header, body: body, head: make(chan struct{}), more: make(chan int), left: make(chan struct{}, 100)}
+	return &gate{
+		header: header, body: body, head: make(chan struct{}), more: make(chan int), left: make(chan struct{}, 100),
+	}
 }
 
 func (g *gate) reply() *originReply { return &originReply{handle: g.serve} }

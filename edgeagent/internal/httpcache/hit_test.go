@@ -24,7 +24,8 @@ var hits = []struct {
 	status int
 	body   int // bytes, -1 for those of the file
 }{
-	{"picture", "GET", "/picture", http.Header{"Accept": {"image/avif,image/webp,*/*;q=0.8"}, "Accept-Encoding": {"gzip, br"}}, 200, -1},
+	{"picture", "GET", "/picture",
+		http.Header{"Accept": {"image/avif,image/webp,*/*;q=0.8"}, "Accept-Encoding": {"gzip, br"}}, 200, -1},
 	{"head", "HEAD", "/picture", nil, 200, 0},
 	{"condition", "GET", "/picture", http.Header{"If-None-Match": {`"1"`}}, 304, 0},
 	{"date", "GET", "/picture", http.Header{"If-Modified-Since": {"Thu, 01 Jan 2026 00:00:00 GMT"}}, 304, 0},
@@ -40,9 +41,12 @@ func warmHits(t testing.TB) (*rig, []byte) {
 	a := r.addOrigin("a")
 	file := bytes.Repeat([]byte("0123456789abcdef"), 64)
 	for path, h := range map[string]http.Header{
-		"/picture": {"Content-Type": {"image/jpeg"}}, "/varies": {"Content-Type": {"image/webp"}, "Vary": {"Accept, Accept-Encoding"}}, "/text": {"Content-Type": {"text/css"}},
+		"/picture": {"Content-Type": {"image/jpeg"}},
+		"/varies":  {"Content-Type": {"image/webp"}, "Vary": {"Accept, Accept-Encoding"}},
+		"/text":    {"Content-Type": {"text/css"}},
 	} {
-		h["Cache-Control"], h["Etag"], h["Last-Modified"] = []string{"max-age=600"}, []string{`"1"`}, []string{"Thu, 01 Jan 2026 00:00:00 GMT"}
+		h["Cache-Control"], h["Etag"], h["Last-Modified"] = []string{"max-age=600"}, []string{`"1"`},
+			[]string{"Thu, 01 Jan 2026 00:00:00 GMT"}
 		a.reply(path, &originReply{status: 200, body: file, header: h})
 	}
 	for range 4 { // fetched, compressed, and then asked for twice
@@ -66,13 +70,16 @@ func TestHitsAreAnsweredAtOnce(t *testing.T) {
 			continue
 		}
 		slow := r.serve(hit.method, hit.path, hit.fields)
-		if reply.Status != hit.status || reply.Outcome != Hit || slow.Status != reply.Status || !bytes.Equal(reply.Fields, slow.Fields) || reply.Length != slow.Length {
-			t.Errorf("%s: %d %v %q, and otherwise %d %v %q", hit.name, reply.Status, reply.Outcome, reply.Fields, slow.Status, slow.Outcome, slow.Fields)
+		if reply.Status != hit.status || reply.Outcome != Hit || slow.Status != reply.Status ||
+			!bytes.Equal(reply.Fields, slow.Fields) || reply.Length != slow.Length {
+			t.Errorf("%s: %d %v %q, and otherwise %d %v %q", hit.name, reply.Status, reply.Outcome, reply.Fields,
+				slow.Status, slow.Outcome, slow.Fields)
 		}
 		if reply.File != nil || reply.Stream != nil || !bytes.Equal(reply.Mem, slow.Mem) {
 			t.Errorf("%s: its body does not come from memory", hit.name)
 		}
-		if hit.body >= 0 && len(reply.Mem) != hit.body || hit.body == -1 && !bytes.Equal(reply.Mem, file) || hit.body == -2 && len(reply.Mem) >= len(file)/2 {
+		if hit.body >= 0 && len(reply.Mem) != hit.body || hit.body == -1 && !bytes.Equal(reply.Mem, file) ||
+			hit.body == -2 && len(reply.Mem) >= len(file)/2 {
 			t.Errorf("%s: a body of %d bytes", hit.name, len(reply.Mem))
 		}
 		reply.Close()
@@ -155,7 +162,8 @@ func TestHitKeepsNothingOfTheRequest(t *testing.T) {
 		}
 		memory = make([]byte, 0, 4<<10)
 		request.Method, request.Epoch = move(request.Method), move(request.Epoch)
-		request.Target.Host, request.Target.Path, request.Target.Query = move(request.Target.Host), move(request.Target.Path), move(request.Target.Query)
+		request.Target.Host, request.Target.Path, request.Target.Query = move(request.Target.Host),
+			move(request.Target.Path), move(request.Target.Query)
 		request.Target.Object = move(request.Target.Object)
 		var lines field.Lines
 		for line := range request.Fields.All() {
@@ -207,7 +215,8 @@ func BenchmarkHit(b *testing.B) {
 func BenchmarkHitFile(b *testing.B) {
 	r := newRig(b)
 	a := r.addOrigin("a")
-	a.reply("/x", &originReply{status: 200, body: pattern(1 << 20), header: http.Header{"Cache-Control": {"max-age=60"}}})
+	a.reply("/x",
+		&originReply{status: 200, body: pattern(1 << 20), header: http.Header{"Cache-Control": {"max-age=60"}}})
 	r.fetch("/x", nil)
 	r.idle()
 	request := r.request("GET", "/x", nil)
@@ -244,7 +253,9 @@ func BenchmarkServe(b *testing.B) {
 					b.Fatal(reply.Outcome)
 				}
 				body := bodyOf(reply)
-				if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{body}, buf); err != nil {
+				if _, err := io.CopyBuffer(
+					struct{ io.Writer }{io.Discard}, struct{ io.Reader }{body}, buf,
+				); err != nil {
 					b.Fatal(err)
 				}
 				reply.Close()

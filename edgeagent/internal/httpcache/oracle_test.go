@@ -95,7 +95,9 @@ func TestPurgeOracle(t *testing.T) {
 		case 1:
 			r.purge(purges.Purge{Hard: hard, Tag: "t"})
 		case 2:
-			r.purge(purges.Purge{Hard: hard, URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}}})
+			r.purge(purges.Purge{
+				Hard: hard, URLs: []purges.URLScope{{Endpoint: r.account.Default().UID, Path: "/x", AnyQuery: true}},
+			})
 		}
 		floor.Store(v)
 		eventually(t, "clients have read on", func() bool { return replies.Load() >= seen+10 || t.Failed() })

@@ -358,7 +358,8 @@ func TestAdmitDecidesOnMissesAlone(t *testing.T) {
 		reply := r.cache.Serve(bg, request)
 		_, err := read(reply)
 		if reply.Status != test.status || reply.Outcome != test.outcome || asked != test.asked || err != nil {
-			t.Errorf("%s after %v: %d %v, asked %d times, %v", test.url, test.later, reply.Status, reply.Outcome, asked, err)
+			t.Errorf("%s after %v: %d %v, asked %d times, %v", test.url, test.later, reply.Status, reply.Outcome, asked,
+				err)
 		}
 	}
 }
@@ -404,7 +405,8 @@ func TestClientThatMayBeGone(t *testing.T) {
 				g.more <- 5 << 20
 			}
 			got := <-done
-			if tt.comes != (got.body == string(g.body)) || got.err != nil || tt.comes == (got.reply.Outcome == Canceled) {
+			if tt.comes != (got.body == string(g.body)) || got.err != nil ||
+				tt.comes == (got.reply.Outcome == Canceled) {
 				t.Errorf("%v, %d bytes, %v", got.reply.Outcome, len(got.body), got.err)
 			}
 			for _, other := range others {

@@ -19,7 +19,9 @@ import (
 func TestNobodyIsGivenAnothersReply(t *testing.T) {
 	t.Parallel()
 	for _, field := range []string{"Authorization", "Cookie", "X-Session"} {
-		for _, cacheControl := range []string{"", "max-age=10", "max-age=10, stale-while-revalidate=60", "no-cache", "private, max-age=10", "no-store"} {
+		for _, cacheControl := range []string{
+			"", "max-age=10", "max-age=10, stale-while-revalidate=60", "no-cache", "private, max-age=10", "no-store",
+		} {
 			t.Run(field+" "+cacheControl, func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t)
@@ -58,7 +60,8 @@ func TestNobodyIsGivenAnothersReply(t *testing.T) {
 							}
 							n, _ := strconv.Atoi(who)
 							refused := n%7 == 3 || n%7 == 4
-							if etag := header(reply, "Etag"); etag != "" && etag != `"`+who+`"` || (reply.Status == 200) == refused {
+							if etag := header(reply, "Etag"); etag != "" && etag != `"`+who+`"` ||
+								(reply.Status == 200) == refused {
 								t.Errorf("%s of %s: %d %s", method, who, reply.Status, etag)
 							}
 							if method == "GET" && reply.Status == 200 && body != "for "+who {
@@ -119,7 +122,8 @@ func TestPublicReplyIsSharedBeyondItsCredentials(t *testing.T) {
 	r.published("/x")
 	a.requests()
 	far := <-r.fetching(bg, "/x", http.Header{"Authorization": {"cid"}, "Range": {"bytes=15728640-15728649"}})
-	if got := a.last.Get("Authorization"); got != "cid" || a.requests() != 1 || far.body != string(g.body[15<<20:15<<20+10]) {
+	if got := a.last.Get("Authorization"); got != "cid" || a.requests() != 1 ||
+		far.body != string(g.body[15<<20:15<<20+10]) {
 		t.Errorf("a far range of one was asked for with the credentials of %q: %v", got, far.err)
 	}
 	g.more <- 20 << 20
@@ -141,13 +145,16 @@ func TestCredentialsAreNotAnsweredWithWhatAnybodyGets(t *testing.T) {
 		"": false, "max-age=60": false, "private": false, "no-cache": false,
 		"public, max-age=60": true, "s-maxage=60": true, "max-age=60, must-revalidate": true,
 	} {
-		for _, mode := range []topologyv1.CachePolicy_Mode{topologyv1.CachePolicy_RESPECT, topologyv1.CachePolicy_OVERRIDE, topologyv1.CachePolicy_MINIMUM} {
+		for _, mode := range []topologyv1.CachePolicy_Mode{
+			topologyv1.CachePolicy_RESPECT, topologyv1.CachePolicy_OVERRIDE, topologyv1.CachePolicy_MINIMUM,
+		} {
 			for _, method := range []string{"GET", "HEAD"} {
 				t.Run(fmt.Sprint(cacheControl, " ", mode, " ", method), func(t *testing.T) {
 					t.Parallel()
 					r := newRig(t)
 					a := r.addOrigin("a")
-					r.setOrigin("a", &topologyv1.WebOrigin{BaseUrl: a.url, ForwardRequestHeaders: []string{"Authorization"}})
+					r.setOrigin("a",
+						&topologyv1.WebOrigin{BaseUrl: a.url, ForwardRequestHeaders: []string{"Authorization"}})
 					r.endpoint.Cache = &topologyv1.CachePolicy{Mode: mode, DefaultTtl: durationpb.New(time.Minute)}
 					r.apply()
 					a.reply("/me", &originReply{handle: func(w http.ResponseWriter, req *http.Request) {

@@ -73,8 +73,9 @@ type rig struct {
 
 func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 	r := &rig{
-		t: t, clock: &clock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, revision: 100, images: map[string]string{},
-		origins: map[string]*testOrigin{}, endpoint: &topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{}},
+		t: t, clock: &clock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, revision: 100,
+		images: map[string]string{}, origins: map[string]*testOrigin{},
+		endpoint: &topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{}},
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	table := purges.New(r.clock.Now)
@@ -107,9 +108,12 @@ func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 	r.library = newTestOrigin(t, r.clock)
 	r.purges = table
 	client := origin.New(origin.Config{AllowPrivate: true, MediaURL: func() string { return r.library.url }})
-	walker := walk.New(walk.Config{Client: client, Now: r.clock.Now, Purged: func(account, endpoint, path, query string, asof int64) bool {
-		return table.Check(&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof) != purges.None
-	}})
+	walker := walk.New(walk.Config{Client: client, Now: r.clock.Now,
+		Purged: func(account, endpoint, path, query string, asof int64) bool {
+			return table.Check(
+				&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof,
+			) != purges.None
+		}})
 	config.Store, config.Purges, config.Walker = store, table, walker
 	if r.cache, err = New(config); err != nil {
 		t.Fatal(err)
@@ -139,7 +143,9 @@ func (r *rig) apply() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.revision++
-	r.state.Endpoints["default"] = topology.Stored[*topologyv1.UrlEndpoint]{Message: r.endpoint, CreateRevision: 2, ModRevision: r.revision}
+	r.state.Endpoints["default"] = topology.Stored[*topologyv1.UrlEndpoint]{
+		Message: r.endpoint, CreateRevision: 2, ModRevision: r.revision,
+	}
 	account, rejected := topology.Compile(r.state, nil)
 	if len(rejected) > 0 {
 		r.t.Fatalf("rejected: %v", rejected)
@@ -175,7 +181,8 @@ func (r *rig) upload(path string, content []byte) {
 		sum := sha256.Sum256(content)
 		r.media = r.media.With(object, [8]byte(sum[:8]))
 		r.library.reply("/media/acme/"+hex.EncodeToString(sum[:8])+path, &originReply{
-			status: 200, body: content, header: http.Header{"Etag": {`"` + hex.EncodeToString(sum[:]) + `"`}, "Content-Type": {"image/png"}},
+			status: 200, body: content,
+			header: http.Header{"Etag": {`"` + hex.EncodeToString(sum[:]) + `"`}, "Content-Type": {"image/png"}},
 		})
 	}
 	r.apply()
@@ -217,7 +224,8 @@ func (r *rig) request(method, url string, header http.Header) *Request {
 		r.t.Errorf("%s: %+v", url, refusal)
 	}
 	return &Request{
-		Method: method, Request: walk.Request{Target: target, Revision: r.revision, Epoch: "test"}, Fields: linesOf(header),
+		Method: method, Request: walk.Request{Target: target, Revision: r.revision, Epoch: "test"},
+		Fields: linesOf(header),
 	}
 }
 

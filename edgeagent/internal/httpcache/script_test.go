@@ -19,22 +19,22 @@ import (
 // TestScripts plays testdata/*.txt, each against an edge of its own with the origins a and b (and
 // c, where a script names it), asked in this order.
 //
-//	endpoint {"cache": {"defaultTtl": "60s"}}     the endpoint's settings, its origins left out, in JSON
-//	origin a GET /x 200 BODY name: value | ...    what origin a says of a path; BODY is one word
-//	origin a down | up                            refuse every request | answer again
-//	origin a forwards X-A                         send this client field to it
-//	origin a moves                                it looks in another folder from now on
-//	origin a bucket                               it is a bucket b of S3 from now on
-//	origins b a                                   the walk's order
-//	GET /x name: value | ...                      one request (or HEAD), and all that it sets off; what follows is about its reply
+//	endpoint {"cache": {"defaultTtl": "60s"}}   the endpoint's settings but for its origins
+//	origin a GET /x 200 BODY name: value | ...  what a says of a path; BODY is one word
+//	origin a down | up                          refuse every request | answer again
+//	origin a forwards X-A                       send this client field to it
+//	origin a moves                              it looks in another folder from now on
+//	origin a bucket                             it is a bucket b of S3 from now on
+//	origins b a                                 the walk's order
+//	GET /x name: value | ...                    one request (or HEAD), whose reply what follows is about
 //	code == 200 / body == TEXT / outcome == hit / supplier == a
 //	header NAME == VALUE / header NAME has TEXT / no header NAME
-//	asked a == 1                                  how often since the last such line (it may be > N too)
-//	saw a NAME == VALUE                           a field of the last request it got
+//	asked a == 1                                how often since the last such line (or > N)
+//	saw a NAME == VALUE                         a field of the last request it got
 //	clock +11s
 //	purge [hard] url /x | tag T | everything
-//	upload /x TEXT | delete /x                    in the Media Library
-//	image /x TEXT                                 a default image that can be sent; without TEXT, whose file is gone
+//	upload /x TEXT | delete /x                  in the Media Library
+//	image /x TEXT                               a default image; without TEXT its file is gone
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -154,14 +154,21 @@ func (s *script) originLine(id, rest string) {
 		o.down = words[0] == "down"
 		o.mu.Unlock()
 	case "forwards":
-		s.setOrigin(id, &topologyv1.WebOrigin{BaseUrl: web.GetBaseUrl(), ForwardRequestHeaders: append(web.GetForwardRequestHeaders(), words[1:]...)})
+		s.setOrigin(
+			id,
+			&topologyv1.WebOrigin{
+				BaseUrl: web.GetBaseUrl(), ForwardRequestHeaders: append(web.GetForwardRequestHeaders(), words[1:]...),
+			},
+		)
 		s.apply()
 	case "moves":
 		s.setOrigin(id, &topologyv1.WebOrigin{BaseUrl: web.GetBaseUrl() + "/moved"})
 		s.apply()
 	case "bucket":
 		stored := s.state.Origins[id]
-		stored.Message = &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Endpoint: o.url, Bucket: "b", ForcePathStyle: true}}}
+		stored.Message = &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
+			Endpoint: o.url, Bucket: "b", ForcePathStyle: true,
+		}}}
 		s.state.Origins[id] = stored
 		s.apply()
 	case "GET":

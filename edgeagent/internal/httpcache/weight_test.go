@@ -10,7 +10,8 @@ import (
 func TestDecodedHeadsAreWeighed(t *testing.T) {
 	r := newRig(t)
 	r.addOrigin("a").reply("/x", &originReply{status: 200, body: []byte("x"), header: http.Header{
-		"Cache-Control": {"max-age=60"}, "Etag": {`"0123456789abcdef"`}, "Vary": {"Accept, Accept-Encoding"}, "Content-Type": {"text/css"},
+		"Cache-Control": {"max-age=60"}, "Etag": {`"0123456789abcdef"`}, "Vary": {"Accept, Accept-Encoding"},
+		"Content-Type": {"text/css"},
 	}})
 	r.fetch("/x", nil)
 	r.idle()

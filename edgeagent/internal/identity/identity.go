@@ -1,9 +1,11 @@
-// Package identity is who an edge is to control planes: a key that never leaves its state folder, and a certificate for it.
+// Package identity is who an edge is to control planes: a key that never leaves its state folder,
+// and a certificate for it.
 //
-// An edge gets its first certificate with a join token, and another one whenever a third of the time is left. Control planes are
-// known by the authorities that come with the certificate, and before by the hash in the token, so that nobody is believed
-// on first sight. An edge whose certificate has ended, or was revoked, serves on by what it has; it only learns nothing new until it
-// is given another token. What the certificate says of the edge is for control planes to read.
+// An edge gets its first certificate with a join token, and another one whenever a third of the
+// time is left. Control planes are known by the authorities that come with the certificate, and
+// before by the hash in the token, so that nobody is believed on first sight. An edge whose
+// certificate has ended, or was revoked, serves on by what it has; it only learns nothing new until
+// it is given another token. What the certificate says of the edge is for control planes to read.
 package identity
 
 import (
@@ -39,8 +41,9 @@ import (
 type Config struct {
 	// Dir keeps it, in the file identity.pem, and before it has joined its key in joining.pem.
 	Dir string
-	// TokenFile holds a join token. Empty: there is none, and the edge must have joined before. It is read at the start; a token
-	// other than the one that the edge has joined with makes it join anew, with a new key.
+	// TokenFile holds a join token. Empty: there is none, and the edge must have joined before. It
+	// is read at the start; a token other than the one that the edge has joined with makes it join
+	// anew, with a new key.
 	TokenFile string
 	// Addresses are those of the control planes, `host:port`.
 	Addresses []string
@@ -79,13 +82,14 @@ const (
 	tokenHeader = "Join-Token"
 	// callTimeout bounds connecting and one call.
 	callTimeout = 10 * time.Second
-	// joinLeast and joinMost bound the wait between attempts to join, renewLeast and renewMost that between attempts to renew,
-	// which have more than two days.
+	// joinLeast and joinMost bound the wait between attempts to join, renewLeast and renewMost that
+	// between attempts to renew, which have more than two days.
 	joinLeast, joinMost   = 500 * time.Millisecond, 30 * time.Second
 	renewLeast, renewMost = time.Minute, time.Hour
 )
 
-// Open reads the identity of an edge. It returns nil when there is none and no token either. An error says which flag to change.
+// Open reads the identity of an edge. It returns nil when there is none and no token either. An
+// error says which flag to change.
 func Open(cfg Config) (*Identity, error) {
 	i := &Identity{cfg: cfg, joined: make(chan struct{})}
 	if i.cfg.Now == nil {
@@ -170,7 +174,8 @@ func (i *Identity) read(name string, to *held) error {
 			}
 		}
 	}
-	if h.key == nil || name == fileName && (h.cert == nil || !h.key.PublicKey.Equal(h.cert.PublicKey) || len(h.authorities) == 0) {
+	if h.key == nil ||
+		name == fileName && (h.cert == nil || !h.key.PublicKey.Equal(h.cert.PublicKey) || len(h.authorities) == 0) {
 		return broken(path, "a part is missing")
 	}
 	*to = h
@@ -187,7 +192,9 @@ func (i *Identity) write(name string, h held) error {
 	if err != nil {
 		return err
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{tokenHeader: h.token}, Bytes: der})
+	text := pem.EncodeToMemory(&pem.Block{
+		Type: "PRIVATE KEY", Headers: map[string]string{tokenHeader: h.token}, Bytes: der,
+	})
 	if h.cert != nil {
 		for _, cert := range append([]*x509.Certificate{h.cert}, h.authorities...) {
 			text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
@@ -235,7 +242,8 @@ func (i *Identity) Expires() time.Time {
 	return i.held.cert.NotAfter
 }
 
-// Trouble says, for people, why control planes refuse the edge or soon will. Empty: they have no reason to.
+// Trouble says, for people, why control planes refuse the edge or soon will. Empty: they have no
+// reason to.
 func (i *Identity) Trouble() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -251,7 +259,8 @@ func (i *Identity) setTrouble(text string) {
 	i.trouble = text
 }
 
-// Run joins, if the edge has to, and renews the certificate until ctx ends. It returns the error of ctx.
+// Run joins, if the edge has to, and renews the certificate until ctx ends. It returns the error of
+// ctx.
 func (i *Identity) Run(ctx context.Context) error {
 	if i.token != nil {
 		if err := i.until(ctx, joinLeast, joinMost, "join", i.join); err != nil {
@@ -278,7 +287,9 @@ func (i *Identity) renewal() time.Time {
 }
 
 // until tries one control plane after the other until one has done what is asked of it.
-func (i *Identity) until(ctx context.Context, least, most time.Duration, what string, try func(context.Context, string) error) error {
+func (i *Identity) until(
+	ctx context.Context, least, most time.Duration, what string, try func(context.Context, string) error,
+) error {
 	for failures := 0; ; failures++ {
 		address := i.cfg.Addresses[failures%len(i.cfg.Addresses)]
 		err := i.attempt(ctx, address, try)
@@ -292,7 +303,8 @@ func (i *Identity) until(ctx context.Context, least, most time.Duration, what st
 		text := status.Convert(err).Message()
 		i.setTrouble(what + ": " + text)
 		wait := time.Duration(mrand.Int64N(int64(min(most, least<<min(failures, 16)))))
-		i.cfg.Logger.Warn("the edge cannot "+what, "address", address, "why", text, "retry_in", wait.Round(time.Millisecond))
+		i.cfg.Logger.Warn("the edge cannot "+what, "address", address, "why", text, "retry_in",
+			wait.Round(time.Millisecond))
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
@@ -316,7 +328,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// join presents the token. Its key is on the disk before: whose answer is lost joins again with the same one.
+// join presents the token. Its key is on the disk before: whose answer is lost joins again with the
+// same one.
 func (i *Identity) join(ctx context.Context, address string) error {
 	if i.joining.token != i.token.ID {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -371,7 +384,9 @@ func request(key *ecdsa.PrivateKey) ([]byte, error) {
 	return x509.CreateCertificateRequest(rand.Reader, new(x509.CertificateRequest), key)
 }
 
-func (i *Identity) call(ctx context.Context, address string, conf *tls.Config, do func(edgev1.IdentityServiceClient) error) error {
+func (i *Identity) call(
+	ctx context.Context, address string, conf *tls.Config, do func(edgev1.IdentityServiceClient) error,
+) error {
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
 	if err != nil {
 		return err
@@ -408,11 +423,13 @@ func (i *Identity) take(h held, given *edgev1.Certificate) error {
 	i.mu.Lock()
 	i.held = h
 	i.mu.Unlock()
-	i.cfg.Logger.Info("the edge has a certificate", "edge", cert.Subject.CommonName, "until", cert.NotAfter.UTC().Format(time.RFC3339))
+	i.cfg.Logger.Info("the edge has a certificate", "edge", cert.Subject.CommonName, "until",
+		cert.NotAfter.UTC().Format(time.RFC3339))
 	return nil
 }
 
-// TLS is how to talk to control planes and their media listeners, from now on. It is for an edge that has joined.
+// TLS is how to talk to control planes and their media listeners, from now on. It is for an edge
+// that has joined.
 func (i *Identity) TLS() *tls.Config {
 	i.mu.Lock()
 	h := i.held
@@ -429,16 +446,20 @@ func (i *Identity) TLS() *tls.Config {
 	if h.cert != nil {
 		conf.Certificates = []tls.Certificate{{Certificate: [][]byte{h.cert.Raw}, PrivateKey: h.key, Leaf: h.cert}}
 		// Whatever authorities a control plane names: it may sit behind those of its operator.
-		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &conf.Certificates[0], nil }
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &conf.Certificates[0], nil
+		}
 	}
 	return conf
 }
 
-// known believes who has a certificate of one of some authorities, for the name that control planes have under it.
+// known believes who has a certificate of one of some authorities, for the name that control planes
+// have under it.
 func known(authorities [][sha256.Size]byte) *tls.Config {
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		// The chain comes with its authority, which only its hash tells from any other: VerifyConnection checks both.
+		// The chain comes with its authority, which only its hash tells from any other:
+		// VerifyConnection checks both.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			return verify(state.PeerCertificates, authorities)
@@ -461,7 +482,9 @@ func verify(chain []*x509.Certificate, authorities [][sha256.Size]byte) error {
 				roots.AddCert(cert)
 			}
 		}
-		if _, err := chain[0].Verify(x509.VerifyOptions{DNSName: jointoken.ServerName(authority), Roots: roots}); err == nil {
+		if _, err := chain[0].Verify(x509.VerifyOptions{
+			DNSName: jointoken.ServerName(authority), Roots: roots,
+		}); err == nil {
 			return nil
 		}
 	}

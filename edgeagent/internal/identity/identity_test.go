@@ -48,7 +48,8 @@ func newAuthority(tb testing.TB) authority {
 	}
 	a := authority{key: key}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(240 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(240 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign,
 	}
 	a.cert = a.sign(tb, template, template, &key.PublicKey)
@@ -73,12 +74,14 @@ func (a authority) sign(tb testing.TB, template, parent *x509.Certificate, key a
 // edge signs a certificate for an edge's key.
 func (a authority) edge(tb testing.TB, key any, life time.Duration) *x509.Certificate {
 	return a.sign(tb, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "fra-1", Locality: []string{"eu"}}, NotBefore: time.Now().Add(-time.Second), NotAfter: time.Now().Add(life),
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "fra-1", Locality: []string{"eu"}},
+		NotBefore: time.Now().Add(-time.Second), NotAfter: time.Now().Add(life),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, a.cert, key)
 }
 
-// server is the other end, with TLS, on a real socket. What a control plane makes of tokens is tested with the real one.
+// server is the other end, with TLS, on a real socket. What a control plane makes of tokens is
+// tested with the real one.
 type server struct {
 	edgev1.UnimplementedIdentityServiceServer
 	tb      testing.TB
@@ -99,7 +102,8 @@ func serve(tb testing.TB, a authority) *server {
 		tb.Fatal(err)
 	}
 	leaf := a.sign(tb, &x509.Certificate{
-		SerialNumber: big.NewInt(3), DNSNames: []string{jointoken.ServerName(a.hash())}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(3), DNSNames: []string{jointoken.ServerName(a.hash())},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, a.cert, &key.PublicKey)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -130,7 +134,11 @@ func (s *server) give(csr []byte) (*edgev1.Certificate, string, error) {
 		return nil, "", status.Error(codes.InvalidArgument, err.Error())
 	}
 	hash := sha256.Sum256(request.RawSubjectPublicKeyInfo)
-	return &edgev1.Certificate{Certificate: s.signs.edge(s.tb, request.PublicKey, s.life).Raw, Authorities: [][]byte{s.signs.cert.Raw}}, string(hash[:]), nil
+	return &edgev1.Certificate{
+			Certificate: s.signs.edge(s.tb, request.PublicKey, s.life).Raw, Authorities: [][]byte{s.signs.cert.Raw},
+		}, string(
+			hash[:],
+		), nil
 }
 
 func (s *server) Join(_ context.Context, req *edgev1.JoinRequest) (*edgev1.JoinResponse, error) {
@@ -162,7 +170,10 @@ func (s *server) Renew(_ context.Context, req *edgev1.RenewRequest) (*edgev1.Ren
 func config(tb testing.TB, a authority, addresses ...string) Config {
 	tb.Helper()
 	dir := tb.TempDir()
-	cfg := Config{Dir: filepath.Join(dir, "identity"), TokenFile: filepath.Join(dir, "token"), Addresses: addresses, Logger: slog.New(slog.DiscardHandler)}
+	cfg := Config{
+		Dir: filepath.Join(dir, "identity"), TokenFile: filepath.Join(dir, "token"), Addresses: addresses,
+		Logger: slog.New(slog.DiscardHandler),
+	}
 	if err := os.WriteFile(cfg.TokenFile, []byte(jointoken.New(a.hash()).String()+"\n"), 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -195,7 +206,8 @@ func run(tb testing.TB, i *Identity) {
 	}
 }
 
-// An edge joins, also when the first answers are lost, always with one key; what it has then it has after a restart, without the token.
+// An edge joins, also when the first answers are lost, always with one key; what it has then it has
+// after a restart, without the token.
 func TestJoin(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -223,7 +235,8 @@ func TestJoin(t *testing.T) {
 		t.Errorf("the key is kept twice: %v", err)
 	}
 	for name, change := range map[string]func(){
-		"with the same token": func() {}, "without a token": func() { cfg.TokenFile = "" }, "with the file gone": func() { cfg.TokenFile = filepath.Join(cfg.Dir, "gone") },
+		"with the same token": func() {}, "without a token": func() { cfg.TokenFile = "" },
+		"with the file gone": func() { cfg.TokenFile = filepath.Join(cfg.Dir, "gone") },
 	} {
 		change()
 		again := open(t, cfg)
@@ -262,7 +275,8 @@ func TestAnotherAuthorityIsNotBelieved(t *testing.T) {
 	a, other := newAuthority(t), newAuthority(t)
 	s := serve(t, other)
 	i := open(t, config(t, a, s.address))
-	if err := i.attempt(t.Context(), s.address, i.join); err == nil || !strings.Contains(status.Convert(err).Message(), "no control plane that the join token") {
+	if err := i.attempt(t.Context(), s.address, i.join); err == nil ||
+		!strings.Contains(status.Convert(err).Message(), "no control plane that the join token") {
 		t.Errorf("%v", err)
 	}
 	s.mu.Lock()
@@ -283,11 +297,14 @@ func TestBrokenFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"", "nonsense", string(whole[:len(whole)/2]), strings.Replace(string(whole), "PRIVATE KEY", "SOMETHING", 2)} {
+	for _, text := range []string{
+		"", "nonsense", string(whole[:len(whole)/2]), strings.Replace(string(whole), "PRIVATE KEY", "SOMETHING", 2),
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(cfg); err == nil || !strings.Contains(err.Error(), "remove it, and start the edge with a new join token") {
+		if _, err := Open(cfg); err == nil ||
+			!strings.Contains(err.Error(), "remove it, and start the edge with a new join token") {
 			t.Errorf("%.20q: %v", text, err)
 		}
 	}
@@ -328,8 +345,8 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// The clock at each point of a certificate's life: it is renewed at two thirds, tried for more and more seldom while nobody
-// answers, and over at its end, of which the edge speaks.
+// The clock at each point of a certificate's life: it is renewed at two thirds, tried for more and
+// more seldom while nobody answers, and over at its end, of which the edge speaks.
 func TestLifeOfACertificate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -340,7 +357,9 @@ func TestLifeOfACertificate(t *testing.T) {
 		}
 		const life = 7 * 24 * time.Hour
 		i := &Identity{
-			cfg:  Config{Dir: t.TempDir(), Addresses: []string{"nobody"}, Logger: slog.New(slog.DiscardHandler), Now: time.Now},
+			cfg: Config{
+				Dir: t.TempDir(), Addresses: []string{"nobody"}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+			},
 			held: held{key: key, cert: a.edge(t, &key.PublicKey, life), authorities: []*x509.Certificate{a.cert}},
 		}
 		began := time.Now()

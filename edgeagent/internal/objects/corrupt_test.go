@@ -115,7 +115,9 @@ func TestFilesThatAreNoObjectsGo(t *testing.T) {
 	path := s.path(e.o.id)
 	s.Close()
 	moved := filepath.Dir(path) + "/" + strings.Repeat("0", 40) + strings.Repeat("1", 24)
-	for _, name := range []string{filepath.Dir(path) + "/junk", moved + sidecarSuffix, filepath.Dir(path) + "/" + strings.Repeat("Z", nameBytes)} {
+	for _, name := range []string{
+		filepath.Dir(path) + "/junk", moved + sidecarSuffix, filepath.Dir(path) + "/" + strings.Repeat("Z", nameBytes),
+	} {
 		if err := os.WriteFile(name, []byte("junk"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +162,8 @@ func FuzzTail(f *testing.F) {
 	tr := trailer{magic: objectMagic, length: 0}
 	f.Add(tr.append(nil), int64(trailerBytes))
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
-		if tr, err := parseTrailer(b, objectMagic, size); err == nil && tr.length+tableBytes(tr.length)+int64(tr.headLen)+trailerBytes != size {
+		if tr, err := parseTrailer(b, objectMagic, size); err == nil &&
+			tr.length+tableBytes(tr.length)+int64(tr.headLen)+trailerBytes != size {
 			t.Errorf("%+v in a file of %d bytes", tr, size)
 		}
 		o := &object{}

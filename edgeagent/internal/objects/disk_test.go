@@ -303,7 +303,8 @@ func TestCacheFolderExchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.maintain()
-	if st := s.Stats(); st.Disk != DiskOK || st.Objects != 10 || st.Bytes != diskBytes(t, filepath.Join(dir, objFolder)) || !st.Scanned {
+	if st := s.Stats(); st.Disk != DiskOK || st.Objects != 10 ||
+		st.Bytes != diskBytes(t, filepath.Join(dir, objFolder)) || !st.Scanned {
 		t.Errorf("after an exchange: %+v", st)
 	}
 	wantStored(t, s, 1, 5000)

@@ -275,7 +275,8 @@ func TestFillInMemoryEndsWithItsLastReader(t *testing.T) {
 		f.Abort(err)
 		done <- err
 	}()
-	eventually(t, "the window is full", func() bool { size, _ := f.Progress(); return size == windowChunks*windowChunk })
+	eventually(t, "the window is full",
+		func() bool { size, _ := f.Progress(); return size == windowChunks*windowChunk })
 	r.Close()
 	if err := <-done; !errors.Is(err, ErrUnread) {
 		t.Errorf("write: %v", err)
@@ -375,7 +376,8 @@ func TestAbortFreesALeaderThatWaits(t *testing.T) {
 		_, err := f.Write(testBody(1, 8<<20))
 		done <- err
 	}()
-	eventually(t, "the window is full", func() bool { size, _ := f.Progress(); return size == windowChunks*windowChunk })
+	eventually(t, "the window is full",
+		func() bool { size, _ := f.Progress(); return size == windowChunks*windowChunk })
 	f.Abort(io.ErrUnexpectedEOF)
 	if err := <-done; err != io.ErrUnexpectedEOF {
 		t.Errorf("write: %v", err)

@@ -43,7 +43,9 @@ func newImage(t *testing.T, bytes int64, feature string) *image {
 	if err := os.Truncate(i.file, bytes); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-b", "4096", "-O", feature, "-E", "packed_meta_blocks=1", i.file).CombinedOutput(); err != nil {
+	if out, err := exec.Command(
+		"mkfs.ext4", "-q", "-b", "4096", "-O", feature, "-E", "packed_meta_blocks=1", i.file,
+	).CombinedOutput(); err != nil {
 		t.Skipf("a disk that breaks needs mkfs.ext4: %v %s", err, out)
 	}
 	i.mount()
@@ -130,7 +132,8 @@ func TestBadSectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := readAll(b); !errors.Is(err, syscall.EIO) || !bytes.Equal(got, testBody(large, lengths[large])[:len(got)]) {
+	if got, err := readAll(b); !errors.Is(err, syscall.EIO) ||
+		!bytes.Equal(got, testBody(large, lengths[large])[:len(got)]) {
 		t.Errorf("a body that cannot be read on: %d bytes, %v", len(got), err)
 	}
 	b.Close()
@@ -194,7 +197,8 @@ func TestPowerCut(t *testing.T) {
 						default:
 							n := rand.IntN(killKeys)
 							h := testHead(n, killLength(n))
-							if _, err := fill(t, s, testKey(n), 10, h, testBody(n, killLength(n))); err != nil && !errors.Is(err, ErrNotStored) {
+							if _, err := fill(t, s, testKey(n), 10, h, testBody(n, killLength(n))); err != nil &&
+								!errors.Is(err, ErrNotStored) {
 								t.Errorf("fill: %v", err)
 							}
 						}
@@ -236,7 +240,8 @@ func TestPowerCut(t *testing.T) {
 						}
 						got, err := readAll(b)
 						b.Close()
-						if want := testBody(n, killLength(n)); !bytes.Equal(got, want[:len(got)]) || err == nil && len(got) != len(want) {
+						if want := testBody(n, killLength(n)); !bytes.Equal(got, want[:len(got)]) ||
+							err == nil && len(got) != len(want) {
 							t.Errorf("key %d: wrong bytes", n)
 						}
 						whole++

@@ -54,7 +54,10 @@ func testHead(n int, length int) Head {
 	return Head{
 		Status: 200, Fields: field.Append(nil, "Content-Type", "text/plain"), Length: int64(length),
 		RequestTime: time.Unix(1000, 5), ResponseTime: time.Unix(1001, 7), Meta: fmt.Appendf(nil, "meta-%d", n),
-		Scope: purges.Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/files/%d", n), Tags: []string{"all", fmt.Sprintf("n%d", n)}},
+		Scope: purges.Scope{
+			Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/files/%d", n),
+			Tags: []string{"all", fmt.Sprintf("n%d", n)},
+		},
 	}
 }
 
@@ -109,8 +112,10 @@ func wantStored(t testing.TB, s *Store, n, length int) {
 		t.Fatalf("key %d has %d entries, want 1", n, len(entries))
 	}
 	h, want := entries[0].Head(), testHead(n, length)
-	if h.Status != 200 || !bytes.Equal(h.Fields, want.Fields) || !bytes.Equal(h.Meta, want.Meta) || h.Length != int64(length) ||
-		!h.RequestTime.Equal(want.RequestTime) || !h.ResponseTime.Equal(want.ResponseTime) || h.Scope.Path != want.Scope.Path ||
+	if h.Status != 200 || !bytes.Equal(h.Fields, want.Fields) || !bytes.Equal(h.Meta, want.Meta) ||
+		h.Length != int64(length) ||
+		!h.RequestTime.Equal(want.RequestTime) || !h.ResponseTime.Equal(want.ResponseTime) ||
+		h.Scope.Path != want.Scope.Path ||
 		len(h.Scope.Tags) != 2 || h.Asof != 10 {
 		t.Fatalf("key %d: head %+v", n, h)
 	}
@@ -179,7 +184,8 @@ func TestLookupDoesNotWaitForTheScan(t *testing.T) {
 		t.Fatal("objects are known before the scan")
 	}
 	wantStored(t, s, 1, 5000)
-	if _, err := fill(t, s, testKey(2), 10, testHead(2, 10), testBody(2, 10)); !errors.Is(err, ErrNotStored) || !errors.Is(err, errNotScanned) {
+	if _, err := fill(t, s, testKey(2), 10, testHead(2, 10), testBody(2, 10)); !errors.Is(err, ErrNotStored) ||
+		!errors.Is(err, errNotScanned) {
 		t.Errorf("commit before the scan is through: %v", err)
 	}
 	s.scanBriefly()
@@ -207,7 +213,8 @@ func TestFreshenReplacesTheHeadAlone(t *testing.T) {
 				s = openStore(t, dir)
 			}
 			got := s.Lookup(testKey(1))
-			if len(got) != 1 || got[0].Head().Asof != h.Asof || !bytes.Equal(got[0].Head().Meta, h.Meta) || got[0].Head().Length != 70_000 {
+			if len(got) != 1 || got[0].Head().Asof != h.Asof || !bytes.Equal(got[0].Head().Meta, h.Meta) ||
+				got[0].Head().Length != 70_000 {
 				t.Fatalf("round %d reopened %v: %+v", round, reopened, got)
 			}
 			if !bytes.Equal(get(t, got[0]), testBody(1, 70_000)) {

@@ -250,8 +250,8 @@ func (o *object) held() int64 {
 // place in a map.
 const objectOverhead = 400
 
-// decodedOverhead is about what the owner of the store makes of a head: some strings, and where they
-// lie in it.
+// decodedOverhead is about what the owner of the store makes of a head: some strings, and where
+// they lie in it.
 const decodedOverhead = 500
 
 func (o *object) replaceHead(b []byte) error {

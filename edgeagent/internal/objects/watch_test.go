@@ -25,7 +25,8 @@ func hang(t *testing.T, s *Store, e Entry) (release func()) {
 		t.Fatal(err)
 	}
 	return sync.OnceFunc(func() {
-		// Whoever waits for a writer goes on when one comes, and nobody who comes later finds the pipe.
+		// Whoever waits for a writer goes on when one comes, and nobody who comes later finds the
+		// pipe.
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if errors.Is(err, os.ErrNotExist) {
 			return
@@ -128,7 +129,8 @@ func TestHungDiskHoldsFewThreads(t *testing.T) {
 		})
 	}
 	all.Go(func() { s.Run(ctx) })
-	eventually(t, "who waited for a turn is served without the disk", func() bool { return gone.Load() >= clients-mostTurns })
+	eventually(t, "who waited for a turn is served without the disk",
+		func() bool { return gone.Load() >= clients-mostTurns })
 	if n := threads() - before; n > 2*mostTurns {
 		t.Errorf("%d threads for %d clients", n, clients)
 	}

@@ -26,16 +26,21 @@ func TestAdvice(t *testing.T) {
 			detail: `host "10.1.2.3": address 10.1.2.3 is not public`, advice: adviceAddress},
 		{name: "redirects in a circle", answer: faultorigin.Redirect(302, "/a.jpg"), detail: "HTTP 302 to /a.jpg, after 3 redirects, after a redirect to {}/a.jpg",
 			advice: "see where the redirects lead: they may go in a circle"},
-		{name: "redirects that are not followed", answer: faultorigin.Redirect(302, "/b.jpg?key=1"), change: func(w *topologyv1.WebOrigin) { w.FollowRedirects = new(bool) },
+		{name: "redirects that are not followed", answer: faultorigin.Redirect(302, "/b.jpg?key=1"),
+			change: func(w *topologyv1.WebOrigin) { w.FollowRedirects = new(bool) },
 			detail: "HTTP 302 to /b.jpg?...", advice: "set web.followRedirects, or point web.baseUrl at where the files are"},
-		{name: "redirect to nowhere", answer: faultorigin.Reply(302, ""), detail: "HTTP 302 without a Location", advice: "point web.baseUrl at where the files are"},
-		{name: "redirect to a stray percent that is not followed", answer: faultorigin.Redirect(302, "/%zz.jpg"), change: func(w *topologyv1.WebOrigin) { w.FollowRedirects = new(bool) },
+		{name: "redirect to nowhere", answer: faultorigin.Reply(302, ""), detail: "HTTP 302 without a Location",
+			advice: "point web.baseUrl at where the files are"},
+		{name: "redirect to a stray percent that is not followed", answer: faultorigin.Redirect(302, "/%zz.jpg"),
+			change: func(w *topologyv1.WebOrigin) { w.FollowRedirects = new(bool) },
 			detail: "HTTP 302 to /%25zz.jpg", advice: "set web.followRedirects, or point web.baseUrl at where the files are"},
-		{name: "in the clear to TLS", answer: faultorigin.Reply(400, "Client sent an HTTP request to an HTTPS server.\n"),
+		{name: "in the clear to TLS",
+			answer: faultorigin.Reply(400, "Client sent an HTTP request to an HTTPS server.\n"),
 			detail: "HTTP 400 in the clear to a port for TLS", advice: "use https://"},
 		{name: "in the clear to TLS, told by an alert", answer: faultorigin.Raw("\x15\x03\x01\x00\x02\x02\x16"),
 			detail: "the server speaks TLS, and was asked without", advice: "use https://"},
-		{name: "a name that is not served", answer: faultorigin.Reply(421, ""), change: func(w *topologyv1.WebOrigin) { w.HostHeader = "a.test" },
+		{name: "a name that is not served", answer: faultorigin.Reply(421, ""),
+			change: func(w *topologyv1.WebOrigin) { w.HostHeader = "a.test" },
 			detail: "HTTP 421 for Host a.test", advice: "the server does not serve the Host, or the TLS name, that it was sent: " +
 				"set web.hostHeader to a name that it serves, and web.tlsServerName if its certificate is for another"},
 		{name: "in a circle through edgewalk", answer: faultorigin.Reply(508, "508 the request has been here before; an origin leads back to the edge\n"),
@@ -55,7 +60,8 @@ func TestAdvice(t *testing.T) {
 				}
 			}), get("/a.jpg"))
 			discard(t, a)
-			if detail := strings.ReplaceAll(a.Detail, fault.URL(), "{}"); detail != test.detail || a.Advice != test.advice || a.Outcome != Inconclusive {
+			if detail := strings.ReplaceAll(a.Detail, fault.URL(), "{}"); detail != test.detail ||
+				a.Advice != test.advice || a.Outcome != Inconclusive {
 				t.Errorf("told %q, %q", detail, a.Advice)
 			}
 		})

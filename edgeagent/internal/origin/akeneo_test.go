@@ -33,7 +33,9 @@ func TestAkeneoPaths(t *testing.T) {
 			fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
 			fault.On("/pim"+akeneo.Tokens, faultorigin.Reply(200, `{"access_token":"`+theSecret+`","expires_in":3600}`))
 			o := akeneoOrigin(t, fault.URL()+"/pim", func(o *topologyv1.Origin) {
-				o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Waf", Value: "pass"}, {Name: "Authorization", Value: "Basic eA=="}}
+				o.RequestHeaders = []*topologyv1.RequestHeader{
+					{Name: "X-Waf", Value: "pass"}, {Name: "Authorization", Value: "Basic eA=="},
+				}
 			})
 			a := localClient(t).Get(t.Context(), o, get(path))
 			discard(t, a)
@@ -47,7 +49,8 @@ func TestAkeneoPaths(t *testing.T) {
 			if a.Outcome != Found || seen[1].Target != want {
 				t.Errorf("asked for %q, want %q: %s", seen[1].Target, want, a.Detail)
 			}
-			if got := seen[0].Header; seen[0].Method != "POST" || got.Get("X-Waf") != "pass" || got.Get("Authorization") == "Basic eA==" {
+			if got := seen[0].Header; seen[0].Method != "POST" || got.Get("X-Waf") != "pass" ||
+				got.Get("Authorization") == "Basic eA==" {
 				t.Errorf("asked for a token with %s %v", seen[0].Method, got)
 			}
 			if got := seen[1].Header; got.Get("Authorization") != "Bearer "+theSecret || got.Get("X-Waf") != "pass" {

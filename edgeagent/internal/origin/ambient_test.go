@@ -32,7 +32,8 @@ func clearAmbient(t *testing.T) {
 }
 
 func ambientOrigin(t *testing.T, endpoint string) *topology.Origin {
-	o := s3Origin(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().AccessKeyId, o.GetS3().UseAmbientCredentials = "", true })
+	o := s3Origin(t, endpoint,
+		func(o *topologyv1.Origin) { o.GetS3().AccessKeyId, o.GetS3().UseAmbientCredentials = "", true })
 	o.Secrets = nil
 	return o
 }
@@ -47,7 +48,8 @@ func TestAmbientIsRefusedByDefault(t *testing.T) {
 	store.objects["a.jpg"] = "x"
 	a := localClient(t).Get(t.Context(), ambientOrigin(t, endpoint), get("/a.jpg"))
 	discard(t, a)
-	if a.Outcome != Inconclusive || a.Reason != Misconfigured || !strings.Contains(a.Advice, "--allow-ambient-credentials") || store.fields != nil {
+	if a.Outcome != Inconclusive || a.Reason != Misconfigured ||
+		!strings.Contains(a.Advice, "--allow-ambient-credentials") || store.fields != nil {
 		t.Errorf("got %s %q: %s; %s", a.Outcome, a.Reason, a.Detail, a.Advice)
 	}
 }
@@ -61,7 +63,8 @@ func TestAmbientFromSharedFile(t *testing.T) {
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
 	store, endpoint := newS3Store(t)
 	store.objects["a.jpg"] = "x"
-	a := newTestClient(t, Config{AllowCIDRs: loopback, AllowAmbientCredentials: true}).Get(t.Context(), ambientOrigin(t, endpoint), get("/a.jpg"))
+	a := newTestClient(t, Config{AllowCIDRs: loopback, AllowAmbientCredentials: true}).Get(t.Context(),
+		ambientOrigin(t, endpoint), get("/a.jpg"))
 	if discard(t, a); a.Outcome != Found {
 		t.Errorf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 	}
@@ -96,7 +99,8 @@ func TestAmbientFromRole(t *testing.T) {
 		t.Errorf("asked for the role %d times", n)
 	}
 	for _, r := range saw(t, fault, 20) {
-		if !strings.Contains(r.Header.Get("Authorization"), "Credential=AKID/") || r.Header.Get("X-Amz-Security-Token") != "session" {
+		if !strings.Contains(r.Header.Get("Authorization"), "Credential=AKID/") ||
+			r.Header.Get("X-Amz-Security-Token") != "session" {
 			t.Errorf("sent %v", r.Header)
 		}
 	}

@@ -47,7 +47,8 @@ func (s *azureStore) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get("x-ms-version") == "":
 		refuse(400, "MissingRequiredHeader")
 		return
-	case s.sas != "" && query != s.sas, s.sas == "" && r.Header.Get("Authorization") != "SharedKey "+s.account+":"+s.sign(r, path):
+	case s.sas != "" && query != s.sas,
+		s.sas == "" && r.Header.Get("Authorization") != "SharedKey "+s.account+":"+s.sign(r, path):
 		refuse(403, "AuthenticationFailed")
 		return
 	}
@@ -67,7 +68,8 @@ func (s *azureStore) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *azureStore) sign(r *http.Request, path string) string {
 	text := r.Method + "\n"
-	for _, name := range []string{"Content-Encoding", "Content-Language", "", "Content-MD5", "Content-Type", "", "If-Modified-Since", "If-Match", "If-None-Match",
+	for _, name := range []string{"Content-Encoding", "Content-Language", "", "Content-MD5", "Content-Type", "",
+		"If-Modified-Since", "If-Match", "If-None-Match",
 		"If-Unmodified-Since", "Range"} {
 		text += r.Header.Get(name) + "\n"
 	}
@@ -89,7 +91,9 @@ func hmacBase64(key, text string) string {
 }
 
 func newAzureStore(t testing.TB) (*azureStore, string) {
-	store := &azureStore{account: "account", key: []byte(theSecret), blobs: map[string]string{"a b/ü+c.jpg": "0123456789", "empty": ""}}
+	store := &azureStore{
+		account: "account", key: []byte(theSecret), blobs: map[string]string{"a b/ü+c.jpg": "0123456789", "empty": ""},
+	}
 	server := httptest.NewServer(store)
 	t.Cleanup(server.Close)
 	return store, server.URL
@@ -125,7 +129,9 @@ func TestAzureCredentials(t *testing.T) {
 				store.sas = sas
 			}
 			o := azureOrigin(t, endpoint, func(o *topologyv1.Origin) {
-				o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "x-ms-client-request-id", Value: "edge"}, {Name: "X-Shop", Value: "acme"}}
+				o.RequestHeaders = []*topologyv1.RequestHeader{
+					{Name: "x-ms-client-request-id", Value: "edge"}, {Name: "X-Shop", Value: "acme"},
+				}
 			})
 			o.Secrets = map[string]string{"azure_blob.account_key": test.key, "azure_blob.sas_token": test.sas}
 			a := localClient(t).Get(t.Context(), o, get("/a%20b/%C3%BC+c.jpg"))
@@ -210,8 +216,9 @@ func TestAzureAddresses(t *testing.T) {
 func TestAzureKeepsTheSignatureToItself(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]faultorigin.Answer{
-		"refused": azureError(403, "AuthenticationFailed"), "cut": faultorigin.Hangup(), "redirected": faultorigin.Redirect(302, "/b"),
-		"echoed": azureError(400, sas), "endless": faultorigin.EndlessHead(),
+		"refused": azureError(403, "AuthenticationFailed"), "cut": faultorigin.Hangup(),
+		"redirected": faultorigin.Redirect(302, "/b"), "echoed": azureError(400, sas),
+		"endless": faultorigin.EndlessHead(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -235,7 +242,8 @@ func FuzzAzureCode(f *testing.F) {
 	f.Add("", []byte("<Error><Code>BlobNotFound</Code></Error>"))
 	f.Add("a b\r\n", []byte(nil))
 	f.Fuzz(func(t *testing.T, field string, body []byte) {
-		if code := azureblob.Kind.Code(http.Header{"X-Ms-Error-Code": {field}}, body); len(code) > 64 || code != kind.Escape(code, kind.Unreserved) {
+		if code := azureblob.Kind.Code(http.Header{"X-Ms-Error-Code": {field}}, body); len(code) > 64 ||
+			code != kind.Escape(code, kind.Unreserved) {
 			t.Errorf("read %q", code)
 		}
 	})

@@ -34,14 +34,17 @@ func TestAzurite(t *testing.T) {
 	if err != nil {
 		t.Skip("npm is not installed, which brings Azurite")
 	}
-	if out, err := exec.CommandContext(t.Context(), npx, "--yes", "-p", azuritePackage, "azurite-blob", "--version").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(
+		t.Context(), npx, "--yes", "-p", azuritePackage, "azurite-blob", "--version",
+	).CombinedOutput(); err != nil {
 		t.Skipf("npm cannot get Azurite: %v\n%s", err, out)
 	}
 	t.Parallel()
 	address := listentest.Unused(t)
 	host, port, _ := net.SplitHostPort(address)
 	dir := t.TempDir()
-	run := exec.Command(npx, "--yes", "-p", azuritePackage, "azurite-blob", "--blobHost", host, "--blobPort", port, "--location", dir, "--silent")
+	run := exec.Command(npx, "--yes", "-p", azuritePackage, "azurite-blob", "--blobHost", host, "--blobPort", port,
+		"--location", dir, "--silent")
 	run.Dir = dir
 	run.Env = append(os.Environ(), "AZURITE_ACCOUNTS=account:"+base64.StdEncoding.EncodeToString([]byte(theSecret)))
 	startServer(t, run, address)
@@ -49,7 +52,8 @@ func TestAzurite(t *testing.T) {
 	o := azureOrigin(t, endpoint)
 	putAzure(t, o, endpoint+"/container?restype=container", nil, "")
 	for _, key := range exactFiles {
-		putAzure(t, o, endpoint+"/container/"+kind.Escape(key, kind.UnreservedOrSlash), header("X-Ms-Blob-Type", "BlockBlob"), "body of "+key)
+		putAzure(t, o, endpoint+"/container/"+kind.Escape(key, kind.UnreservedOrSlash),
+			header("X-Ms-Blob-Type", "BlockBlob"), "body of "+key)
 	}
 	c := localClient(t)
 	for path, key := range exactFiles {
@@ -72,12 +76,23 @@ func TestAzurite(t *testing.T) {
 		{"missing blob", "/gone.jpg", nil, o.Secrets, NotHere, ""},
 		{"missing folder", "/no/such/folder.jpg", nil, o.Secrets, NotHere, ""},
 		{"prefix", "/a%20b.jpg", func(a *topologyv1.AzureBlobOrigin) { a.Prefix = "folder" }, o.Secrets, Found, ""},
-		{"missing container", "/plain.jpg", func(a *topologyv1.AzureBlobOrigin) { a.Container = "nobody" }, o.Secrets, Inconclusive, Misconfigured},
-		{"wrong key", "/plain.jpg", nil, map[string]string{"azure_blob.account_key": "b3RoZXI="}, Inconclusive, Misconfigured},
+		{"missing container", "/plain.jpg", func(a *topologyv1.AzureBlobOrigin) { a.Container = "nobody" }, o.Secrets,
+			Inconclusive, Misconfigured},
+		{"wrong key", "/plain.jpg", nil, map[string]string{"azure_blob.account_key": "b3RoZXI="}, Inconclusive,
+			Misconfigured},
 		{"no key", "/plain.jpg", nil, nil, Inconclusive, Misconfigured},
-		{"signature", "/plain.jpg", nil, map[string]string{"azure_blob.sas_token": accountSAS("r", time.Now().Add(time.Hour))}, Found, ""},
-		{"signature to write", "/plain.jpg", nil, map[string]string{"azure_blob.sas_token": accountSAS("w", time.Now().Add(time.Hour))}, Inconclusive, Misconfigured},
-		{"expired signature", "/plain.jpg", nil, map[string]string{"azure_blob.sas_token": accountSAS("r", time.Now().Add(-time.Hour))}, Inconclusive, Misconfigured},
+		{"signature", "/plain.jpg", nil,
+			map[string]string{"azure_blob.sas_token": accountSAS("r", time.Now().Add(time.Hour))}, Found, ""},
+		{
+			"signature to write", "/plain.jpg", nil,
+			map[string]string{"azure_blob.sas_token": accountSAS("w", time.Now().Add(time.Hour))}, Inconclusive,
+			Misconfigured,
+		},
+		{
+			"expired signature", "/plain.jpg", nil,
+			map[string]string{"azure_blob.sas_token": accountSAS("r", time.Now().Add(-time.Hour))}, Inconclusive,
+			Misconfigured,
+		},
 	} {
 		o := azureOrigin(t, endpoint, func(o *topologyv1.Origin) {
 			if test.change != nil {
@@ -122,8 +137,10 @@ func putAzure(t *testing.T, o *topology.Origin, to string, fields http.Header, b
 // accountSAS is a shared access signature for the blobs of the account, by "Create an account SAS".
 func accountSAS(rights string, until time.Time) string {
 	expiry := until.UTC().Format(time.RFC3339)
-	text := strings.Join([]string{"account", rights, "b", "o", "", expiry, "", "http,https", azureblob.Version, "", ""}, "\n")
+	text := strings.Join([]string{"account", rights, "b", "o", "", expiry, "", "http,https", azureblob.Version, "", ""},
+		"\n")
 	return url.Values{
-		"sv": {azureblob.Version}, "ss": {"b"}, "srt": {"o"}, "sp": {rights}, "se": {expiry}, "spr": {"http,https"}, "sig": {hmacBase64(theSecret, text)},
+		"sv": {azureblob.Version}, "ss": {"b"}, "srt": {"o"}, "sp": {rights}, "se": {expiry}, "spr": {"http,https"},
+		"sig": {hmacBase64(theSecret, text)},
 	}.Encode()
 }

@@ -39,24 +39,45 @@ func TestBrokenBodies(t *testing.T) {
 		ranges   string // of the second request
 	}{
 		{name: "whole", script: []faultorigin.Answer{good}, whole: true, requests: 1},
-		{name: "cut, then the rest", script: []faultorigin.Answer{cut(5000), good}, whole: true, requests: 2, ranges: "bytes=5000-9999"},
-		{name: "cut after one byte", script: []faultorigin.Answer{cut(1), good}, whole: true, requests: 2, ranges: "bytes=1-9999"},
-		{name: "cut before the last byte", script: []faultorigin.Answer{cut(9999), good}, whole: true, requests: 2, ranges: "bytes=9999-9999"},
-		{name: "stall, then the rest", script: []faultorigin.Answer{faultorigin.StallAfter(long, 5000, etag(strong)), good}, whole: true, requests: 2, ranges: "bytes=5000-9999"},
-		{name: "chunks cut", script: []faultorigin.Answer{faultorigin.CutChunks([]string{long[:4000]}, etag(strong)), good}, whole: true, requests: 2, ranges: "bytes=4000-"},
+		{name: "cut, then the rest", script: []faultorigin.Answer{cut(5000), good}, whole: true, requests: 2,
+			ranges: "bytes=5000-9999"},
+		{name: "cut after one byte", script: []faultorigin.Answer{cut(1), good}, whole: true, requests: 2,
+			ranges: "bytes=1-9999"},
+		{name: "cut before the last byte", script: []faultorigin.Answer{cut(9999), good}, whole: true, requests: 2,
+			ranges: "bytes=9999-9999"},
+		{
+			name:   "stall, then the rest",
+			script: []faultorigin.Answer{faultorigin.StallAfter(long, 5000, etag(strong)), good}, whole: true,
+			requests: 2, ranges: "bytes=5000-9999",
+		},
+		{
+			name:   "chunks cut",
+			script: []faultorigin.Answer{faultorigin.CutChunks([]string{long[:4000]}, etag(strong)), good}, whole: true,
+			requests: 2, ranges: "bytes=4000-",
+		},
 		{name: "chunks cut before the end chunk", requests: 2, ranges: "bytes=10000-",
 			script: []faultorigin.Answer{faultorigin.CutChunks([]string{long}, etag(strong)), good}},
-		{name: "cut, weak entity tag", script: []faultorigin.Answer{faultorigin.Cut(long, 5000, etag(`W/"v1"`)), good}, requests: 1},
+		{name: "cut, weak entity tag", script: []faultorigin.Answer{faultorigin.Cut(long, 5000, etag(`W/"v1"`)), good},
+			requests: 1},
 		{name: "cut, no entity tag", script: []faultorigin.Answer{faultorigin.Cut(long, 5000), good}, requests: 1},
-		{name: "cut, then another version", script: []faultorigin.Answer{cut(5000), faultorigin.File(strings.ToUpper(long), `"v2"`)}, requests: 2},
-		{name: "cut, then no ranges", script: []faultorigin.Answer{cut(5000), faultorigin.Reply(200, long, etag(strong))}, requests: 2},
-		{name: "cut, then a part without entity tag", script: []faultorigin.Answer{cut(5000), faultorigin.Part(long, 5000, 9999)}, requests: 2},
-		{name: "cut, then another part", script: []faultorigin.Answer{cut(5000), faultorigin.Part(long, 4999, 9999, etag(strong))}, requests: 2},
-		{name: "cut, then a shorter part", script: []faultorigin.Answer{cut(5000), faultorigin.Part(long, 5000, 9000, etag(strong))}, requests: 2},
+		{name: "cut, then another version",
+			script: []faultorigin.Answer{cut(5000), faultorigin.File(strings.ToUpper(long), `"v2"`)}, requests: 2},
+		{name: "cut, then no ranges",
+			script: []faultorigin.Answer{cut(5000), faultorigin.Reply(200, long, etag(strong))}, requests: 2},
+		{name: "cut, then a part without entity tag",
+			script: []faultorigin.Answer{cut(5000), faultorigin.Part(long, 5000, 9999)}, requests: 2},
+		{name: "cut, then another part",
+			script: []faultorigin.Answer{cut(5000), faultorigin.Part(long, 4999, 9999, etag(strong))}, requests: 2},
+		{name: "cut, then a shorter part",
+			script: []faultorigin.Answer{cut(5000), faultorigin.Part(long, 5000, 9000, etag(strong))}, requests: 2},
 		{name: "cut, then a part of a longer file", requests: 2,
-			script: []faultorigin.Answer{cut(5000), faultorigin.LyingPart("bytes 5000-10000/10001", long[5000:]+"x", etag(strong))}},
+			script: []faultorigin.Answer{
+				cut(5000), faultorigin.LyingPart("bytes 5000-10000/10001", long[5000:]+"x", etag(strong)),
+			}},
 		{name: "cut, then a part with a lie about its length", requests: 2,
-			script: []faultorigin.Answer{cut(5000), faultorigin.LyingPart("bytes 5000-9999/10000", long[5000:5009], etag(strong))}},
+			script: []faultorigin.Answer{
+				cut(5000), faultorigin.LyingPart("bytes 5000-9999/10000", long[5000:5009], etag(strong)),
+			}},
 		{name: "cut, then a part in chunks that are too few", requests: 4, script: []faultorigin.Answer{cut(5000),
 			faultorigin.Chunked(206, []string{long[5000:5001]}, etag(strong), "Content-Range: bytes 5000-9999/10000"),
 			faultorigin.Chunked(206, []string{long[5001:5002]}, etag(strong), "Content-Range: bytes 5001-9999/10000"),
@@ -64,8 +85,10 @@ func TestBrokenBodies(t *testing.T) {
 			faultorigin.File(long, strong)}},
 		{name: "cut, then 404", script: []faultorigin.Answer{cut(5000), faultorigin.Reply(404, "")}, requests: 2},
 		{name: "cut, then a fault", script: []faultorigin.Answer{cut(5000), faultorigin.Reset()}, requests: 2},
-		{name: "length too long", script: []faultorigin.Answer{faultorigin.WrongLength(10001, long), good}, requests: 1},
-		{name: "length too short", script: []faultorigin.Answer{faultorigin.WrongLength(4000, long[:4003]), good}, requests: 1},
+		{name: "length too long", script: []faultorigin.Answer{faultorigin.WrongLength(10001, long), good},
+			requests: 1},
+		{name: "length too short", script: []faultorigin.Answer{faultorigin.WrongLength(4000, long[:4003]), good},
+			requests: 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -91,7 +114,9 @@ func TestBrokenBodies(t *testing.T) {
 				t.Errorf("read bytes that are not the file's")
 			}
 			seen := saw(t, fault, test.requests)
-			if len(seen) > 1 && (seen[1].Header.Get("If-Range") != strong || test.ranges != "" && seen[1].Header.Get("Range") != test.ranges) {
+			if len(seen) > 1 &&
+				(seen[1].Header.Get("If-Range") != strong ||
+					test.ranges != "" && seen[1].Header.Get("Range") != test.ranges) {
 				t.Errorf("went on with %v", seen[1].Header)
 			}
 		})
@@ -104,10 +129,15 @@ func TestResumesAreBounded(t *testing.T) {
 	fault := faultorigin.New(t)
 	broken := func(x *faultorigin.Exchange) {
 		// A part of which 100 bytes arrive.
-		first := map[string]int{"": 0, "bytes=100-9999": 100, "bytes=200-9999": 200, "bytes=300-9999": 300}[x.Request.Header.Get("Range")]
+		first := map[string]int{
+			"": 0, "bytes=100-9999": 100, "bytes=200-9999": 200, "bytes=300-9999": 300,
+		}[x.Request.Header.Get("Range")]
 		head := "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\nETag: \"v1\"\r\n\r\n"
 		if first > 0 {
-			head = "HTTP/1.1 206 Partial Content\r\nContent-Length: " + strconv.Itoa(10000-first) + "\r\nContent-Range: " + strings.Replace(x.Request.Header.Get("Range"), "=", " ", 1) + "/10000\r\nETag: \"v1\"\r\n\r\n"
+			head = "HTTP/1.1 206 Partial Content\r\nContent-Length: " + strconv.Itoa(10000-first) +
+				"\r\nContent-Range: " + strings.Replace(
+				x.Request.Header.Get("Range"), "=", " ", 1,
+			) + "/10000\r\nETag: \"v1\"\r\n\r\n"
 		}
 		x.Send(head + long[first:first+100])
 		x.Hangup()
@@ -157,7 +187,8 @@ func TestFraming(t *testing.T) {
 		{"closed connection", faultorigin.Lengthless(200, long), long, -1, false},
 		{"closed connection, short", faultorigin.Lengthless(200, "hello"), "hello", -1, false},
 		{"HTTP/1.0", faultorigin.Raw("HTTP/1.0 200 OK\r\n\r\nhello"), "hello", -1, false},
-		{"gzip as it is", faultorigin.Reply(200, "\x1f\x8bzipped", "Content-Encoding: gzip"), "\x1f\x8bzipped", 8, true},
+		{"gzip as it is", faultorigin.Reply(200, "\x1f\x8bzipped", "Content-Encoding: gzip"), "\x1f\x8bzipped", 8,
+			true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -47,14 +47,16 @@ func TestDeadOriginIsLeftAlone(t *testing.T) {
 	for range 8 {
 		a := c.Get(t.Context(), o, get("/b.jpg"))
 		discard(t, a)
-		if a.Reason != BreakerOpen || a.Outcome != Inconclusive || a.ProxyError != "destination_unavailable" || a.Request != "" ||
+		if a.Reason != BreakerOpen || a.Outcome != Inconclusive || a.ProxyError != "destination_unavailable" ||
+			a.Request != "" ||
 			a.RetryAfter < wait || a.RetryAfter > wait*6/5 || !strings.Contains(a.Detail, "refused") || a.Advice == "" {
 			t.Errorf("after %s: got %+v", wait, a)
 		}
 		wait = min(2*wait, topology.DefaultBreaker.MaxOpen)
 		now.forward(a.RetryAfter)
 	}
-	if states := c.States(only(o)); len(states) != 1 || !states[0].BreakerOpen || states[0].LastError != "failed: the connection was refused" {
+	if states := c.States(only(o)); len(states) != 1 || !states[0].BreakerOpen ||
+		states[0].LastError != "failed: the connection was refused" {
 		t.Errorf("states %v", states)
 	}
 	if got := ask(t, c, webOrigin(t, url+"/elsewhere")); got == "breaker-open" {
@@ -114,7 +116,8 @@ func TestEdgeAsksItsOwnQuestion(t *testing.T) {
 				t.Errorf("got %s: %s", a.Reason, a.Detail)
 			}
 			seen := saw(t, fault, 2)
-			if q := seen[0]; q.Path() != test.want || q.Header.Get("Range") != "bytes=0-0" || q.Header.Get("Accept") != "" {
+			if q := seen[0]; q.Path() != test.want || q.Header.Get("Range") != "bytes=0-0" ||
+				q.Header.Get("Accept") != "" {
 				t.Errorf("asked %s with %v", q.Path(), q.Header)
 			}
 		})
@@ -241,7 +244,8 @@ func TestSuspectIsLeftAloneOnceConfirmed(t *testing.T) {
 			own++
 		}
 	}
-	if refused == nil || own != guard.ConfirmBy || refused.RetryAfter < 19*time.Second || refused.RetryAfter > 24*time.Second {
+	if refused == nil || own != guard.ConfirmBy || refused.RetryAfter < 19*time.Second ||
+		refused.RetryAfter > 24*time.Second {
 		t.Fatalf("%d questions, %+v", own, refused)
 	}
 	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
@@ -293,12 +297,14 @@ func TestNoPathChangesTheAnswerForAnother(t *testing.T) {
 		"ok": faultorigin.Reply(200, "x"), "gone": faultorigin.Reply(404, ""), "denied": faultorigin.Reply(403, ""),
 		"error": faultorigin.Reply(500, ""), "busy": faultorigin.Busy(503, "30"), "limit": faultorigin.Busy(429, "30"),
 		"reset": faultorigin.Reset(), "page": faultorigin.Reply(200, "<html>", "Content-Type: text/html"),
-		"part": faultorigin.Part("0123456789", 0, 3), "nonsense": faultorigin.Raw("no"), "circle": faultorigin.Redirect(302, "/circle/0.jpg"),
-		"void": faultorigin.Cut("0123456789", 0),
+		"part": faultorigin.Part("0123456789", 0, 3), "nonsense": faultorigin.Raw("no"),
+		"circle": faultorigin.Redirect(302, "/circle/0.jpg"),
+		"void":   faultorigin.Cut("0123456789", 0),
 	}
 	says := map[string]string{
-		"ok": "found", "gone": "not_here", "denied": "config", "error": "failed", "busy": "busy", "limit": "busy", "reset": "failed",
-		"page": "soft-404", "part": "failed", "nonsense": "failed", "circle": "config", "void": "failed",
+		"ok": "found", "gone": "not_here", "denied": "config", "error": "failed", "busy": "busy", "limit": "busy",
+		"reset": "failed", "page": "soft-404", "part": "failed", "nonsense": "failed", "circle": "config",
+		"void": "failed",
 	}
 	var kinds []string
 	for name := range answers {

@@ -105,7 +105,8 @@ func New(cfg Config) *Client {
 	c := &Client{
 		edge: &kind.Edge{UserAgent: "edgewalk/" + cfg.Version, LoopID: cfg.LoopID},
 		origins: newTransport(&dialer{
-			network: network, lookups: lookups, now: cfg.Now, tls: func() *tls.Config { return base }, strays: newStrays(),
+			network: network, lookups: lookups, now: cfg.Now, tls: func() *tls.Config { return base },
+			strays: newStrays(),
 		}),
 		operator: newTransport(&dialer{lookups: lookups, now: cfg.Now, tls: cfg.MediaTLS, strays: newStrays()}),
 		secures:  newSecures(base, cfg.VerifyTLS),

@@ -29,19 +29,25 @@ func TestDenied(t *testing.T) {
 		reason   Reason
 		requests []string // after first; "?" is a random key
 	}{
-		{name: "never answered, no probeKey", random: denial, reason: Misconfigured, requests: []string{"/bucket/p/gone", "?"}},
-		{name: "has answered", random: denial, first: []string{"/there"}, outcome: NotHere, reason: Denied, requests: []string{"/bucket/p/gone", "?"}},
+		{name: "never answered, no probeKey", random: denial, reason: Misconfigured,
+			requests: []string{"/bucket/p/gone", "?"}},
+		{name: "has answered", random: denial, first: []string{"/there"}, outcome: NotHere, reason: Denied,
+			requests: []string{"/bucket/p/gone", "?"}},
 		{name: "probeKey answers", random: denial, probe: there, change: probe, outcome: NotHere, reason: Denied,
 			requests: []string{"/bucket/p/gone", "?", "/bucket/p/probe"}},
 		{name: "probeKey is denied", random: denial, probe: denial, change: probe, reason: Misconfigured,
 			requests: []string{"/bucket/p/gone", "?", "/bucket/p/probe"}},
-		{name: "probeKey is missing", random: denial, probe: faultorigin.S3Error(404, "NoSuchKey"), change: probe, reason: Misconfigured,
+		{name: "probeKey is missing", random: denial, probe: faultorigin.S3Error(404, "NoSuchKey"), change: probe,
+			reason:   Misconfigured,
 			requests: []string{"/bucket/p/gone", "?", "/bucket/p/probe"}},
-		{name: "only this key is denied", random: faultorigin.S3Error(404, "NoSuchKey"), first: []string{"/there"}, reason: Misconfigured,
+		{name: "only this key is denied", random: faultorigin.S3Error(404, "NoSuchKey"), first: []string{"/there"},
+			reason:   Misconfigured,
 			requests: []string{"/bucket/p/gone", "?"}},
-		{name: "random key gets no answer", random: faultorigin.Reply(500, ""), first: []string{"/there"}, reason: Misconfigured,
+		{name: "random key gets no answer", random: faultorigin.Reply(500, ""), first: []string{"/there"},
+			reason:   Misconfigured,
 			requests: []string{"/bucket/p/gone", "?"}},
-		{name: "known from before", random: denial, first: []string{"/there", "/gone2"}, outcome: NotHere, reason: Denied, requests: []string{"/bucket/p/gone"}},
+		{name: "known from before", random: denial, first: []string{"/there", "/gone2"}, outcome: NotHere,
+			reason: Denied, requests: []string{"/bucket/p/gone"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -67,7 +73,8 @@ func TestDenied(t *testing.T) {
 			if a.Outcome != test.outcome || a.Reason != test.reason {
 				t.Errorf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 			}
-			if (a.Advice == s3.New(false).DeniedAdvice) != (test.reason == Denied) || a.Advice == "" || (a.ProxyError == "") != (test.reason == Denied) {
+			if (a.Advice == s3.New(false).DeniedAdvice) != (test.reason == Denied) || a.Advice == "" ||
+				(a.ProxyError == "") != (test.reason == Denied) {
 				t.Errorf("advice %q, proxy error %q", a.Advice, a.ProxyError)
 			}
 			if got := targets(fault); !slices.Equal(got, test.requests) {
@@ -110,7 +117,9 @@ func TestDeniedHoldsForTheUnchangedOrigin(t *testing.T) {
 	otherKey := s3Origin(t, fault.URL(), func(o *topologyv1.Origin) { o.GetS3().AccessKeyId = "OTHER" })
 	otherSecret := s3Origin(t, fault.URL())
 	otherSecret.Secrets = map[string]string{"s3.secret_access_key": "other"}
-	for name, changed := range map[string]*topology.Origin{"prefix": prefixed, "key id": otherKey, "secret": otherSecret} {
+	for name, changed := range map[string]*topology.Origin{
+		"prefix": prefixed, "key id": otherKey, "secret": otherSecret,
+	} {
 		if got := ask(changed, "/gone"); got != Misconfigured {
 			t.Errorf("another %s: got %q", name, got)
 		}

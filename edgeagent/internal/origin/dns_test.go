@@ -96,7 +96,8 @@ func (s *dnsServer) fail(yes bool) {
 // refuse answers a question with a failure of the server.
 func refuse(m *dnsmessage.Message) []byte {
 	out := dnsmessage.Message{
-		Header: dnsmessage.Header{ID: m.ID, Response: true, RCode: dnsmessage.RCodeServerFailure}, Questions: m.Questions,
+		Header:    dnsmessage.Header{ID: m.ID, Response: true, RCode: dnsmessage.RCodeServerFailure},
+		Questions: m.Questions,
 	}
 	packed, err := out.Pack()
 	if err != nil {
@@ -109,7 +110,9 @@ func refuse(m *dnsmessage.Message) []byte {
 // exist.
 func resolve(m *dnsmessage.Message, addresses []string) []byte {
 	q := m.Questions[0]
-	out := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true}, Questions: m.Questions}
+	out := dnsmessage.Message{
+		Header: dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true}, Questions: m.Questions,
+	}
 	if len(addresses) == 0 {
 		out.RCode = dnsmessage.RCodeNameError
 	}
@@ -117,9 +120,11 @@ func resolve(m *dnsmessage.Message, addresses []string) []byte {
 		head := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
 		switch addr := netip.MustParseAddr(a); {
 		case q.Type == dnsmessage.TypeA && addr.Is4():
-			out.Answers = append(out.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AResource{A: addr.As4()}})
+			out.Answers = append(out.Answers,
+				dnsmessage.Resource{Header: head, Body: &dnsmessage.AResource{A: addr.As4()}})
 		case q.Type == dnsmessage.TypeAAAA && addr.Is6():
-			out.Answers = append(out.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}})
+			out.Answers = append(out.Answers,
+				dnsmessage.Resource{Header: head, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}})
 		}
 	}
 	packed, err := out.Pack()

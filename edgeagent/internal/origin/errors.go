@@ -220,7 +220,8 @@ func connectionFault(err error) fault {
 		return fault{Failed, "http_response_incomplete", err.Error(), kind.AdviceLog}
 	case errors.As(err, &oversize):
 		return fault{Failed, "http_response_header_section_size",
-			fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes), "have the origin send fewer or shorter headers"}
+			fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes),
+			"have the origin send fewer or shorter headers"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF),
 		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return fault{Failed, "connection_terminated", "the connection was cut", kind.AdviceLog}

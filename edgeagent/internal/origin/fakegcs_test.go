@@ -22,8 +22,10 @@ func TestFakeGCSServer(t *testing.T) {
 	t.Parallel()
 	address := listentest.Unused(t)
 	host, port, _ := net.SplitHostPort(address)
-	startServer(t, exec.Command(buildTool(t, "github.com/fsouza/fake-gcs-server"), "-backend", "memory", "-scheme", "http", "-host", host, "-port", port,
-		"-public-host", host, "-log-level", "error"), address)
+	startServer(t,
+		exec.Command(buildTool(t, "github.com/fsouza/fake-gcs-server"), "-backend", "memory", "-scheme", "http",
+			"-host", host, "-port", port,
+			"-public-host", host, "-log-level", "error"), address)
 	endpoint := "http://" + address
 	post := func(path, contentType, body string) {
 		t.Helper()
@@ -65,7 +67,8 @@ func TestFakeGCSServer(t *testing.T) {
 		{"missing object", "/gone.jpg", "bucket", NotHere, ""},
 		{"missing bucket", "/plain.jpg", "nobody", Inconclusive, Misconfigured},
 	} {
-		a := c.Get(t.Context(), gcsOrigin(t, endpoint, func(o *topologyv1.Origin) { o.GetGcs().Bucket = test.bucket }), get(test.path))
+		a := c.Get(t.Context(), gcsOrigin(t, endpoint, func(o *topologyv1.Origin) { o.GetGcs().Bucket = test.bucket }),
+			get(test.path))
 		if discard(t, a); a.Outcome != test.outcome || a.Reason != test.reason {
 			t.Errorf("%s: %s %q: %s", test.name, a.Outcome, a.Reason, a.Detail)
 		}
@@ -82,7 +85,8 @@ func TestFakeGCSServer(t *testing.T) {
 	ask := get("/packed.txt")
 	ask.Header, ask.Range = header("Accept-Encoding", "gzip"), "bytes=5-"
 	a := c.Get(t.Context(), prefixed, ask)
-	if body, err := read(t, a); a.Status != 206 || err != nil || !bytes.HasSuffix([]byte(zipped(t, text)), []byte(body)) {
+	if body, err := read(t, a); a.Status != 206 || err != nil ||
+		!bytes.HasSuffix([]byte(zipped(t, text)), []byte(body)) {
 		t.Errorf("a part of a compressed object: %d, %d bytes, %v", a.Status, len(body), err)
 	}
 	testConditions(t, c, o, "/plain.jpg", "body of plain.jpg", abilities{ifRange: true})

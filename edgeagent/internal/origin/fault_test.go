@@ -28,18 +28,27 @@ func TestFaults(t *testing.T) {
 		{name: "refused", at: down, reason: Failed, proxy: "connection_refused"},
 		{name: "reset", answer: faultorigin.Reset(), reason: Failed, proxy: "connection_terminated"},
 		{name: "hangup", answer: faultorigin.Hangup(), reason: Failed, proxy: "connection_terminated"},
-		{name: "hangup within the head", answer: faultorigin.Raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n"), reason: Failed, proxy: "connection_terminated"},
-		{name: "first byte timeout", answer: faultorigin.Stall(nil, nil), reason: Timeout, proxy: "http_response_timeout"},
-		{name: "no HTTP", answer: faultorigin.Raw("220 mail.example.com ESMTP " + theSecret + "\r\n"), reason: Failed, proxy: "http_protocol_error"},
+		{name: "hangup within the head", answer: faultorigin.Raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n"),
+			reason: Failed, proxy: "connection_terminated"},
+		{name: "first byte timeout", answer: faultorigin.Stall(nil, nil), reason: Timeout,
+			proxy: "http_response_timeout"},
+		{name: "no HTTP", answer: faultorigin.Raw("220 mail.example.com ESMTP " + theSecret + "\r\n"), reason: Failed,
+			proxy: "http_protocol_error"},
 		{name: "two lengths", answer: faultorigin.Raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx"), reason: Failed, proxy: "http_protocol_error"},
-		{name: "bad length", answer: faultorigin.Raw("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nxx"), reason: Failed, proxy: "http_protocol_error"},
+		{name: "bad length", answer: faultorigin.Raw("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nxx"), reason: Failed,
+			proxy: "http_protocol_error"},
 		{name: "bad chunk before the first byte", answer: faultorigin.Raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
 			reason: Failed, proxy: "http_protocol_error"},
-		{name: "endless head", answer: faultorigin.EndlessHead(), reason: Failed, proxy: "http_response_header_section_size"},
-		{name: "body ends before its first byte", answer: faultorigin.Cut("0123456789", 0), reason: Failed, proxy: "http_response_incomplete"},
-		{name: "chunks end before the first byte", answer: faultorigin.CutChunks(nil), reason: Failed, proxy: "http_response_incomplete"},
-		{name: "lengthless body without a byte", answer: faultorigin.Lengthless(200, ""), reason: Failed, proxy: "http_response_incomplete"},
-		{name: "body stalls before its first byte", answer: faultorigin.StallAfter("0123456789", 0), reason: Timeout, proxy: "connection_read_timeout"},
+		{name: "endless head", answer: faultorigin.EndlessHead(), reason: Failed,
+			proxy: "http_response_header_section_size"},
+		{name: "body ends before its first byte", answer: faultorigin.Cut("0123456789", 0), reason: Failed,
+			proxy: "http_response_incomplete"},
+		{name: "chunks end before the first byte", answer: faultorigin.CutChunks(nil), reason: Failed,
+			proxy: "http_response_incomplete"},
+		{name: "lengthless body without a byte", answer: faultorigin.Lengthless(200, ""), reason: Failed,
+			proxy: "http_response_incomplete"},
+		{name: "body stalls before its first byte", answer: faultorigin.StallAfter("0123456789", 0), reason: Timeout,
+			proxy: "connection_read_timeout"},
 		{name: "unknown host", at: host("nowhere.test"), reason: Failed, proxy: "dns_error"},
 		{name: "stalled look-up", at: host("silent.test"), reason: Timeout, proxy: "connection_timeout"},
 		{name: "untrusted certificate", at: untrusted, reason: Failed, proxy: "tls_certificate_error"},
@@ -65,7 +74,8 @@ func TestFaults(t *testing.T) {
 			a := c.Get(t.Context(), o, get("/a.jpg"))
 			discard(t, a)
 			if a.Outcome != Inconclusive || a.Reason != test.reason || a.ProxyError != test.proxy {
-				t.Errorf("got %s %q %q: %s, want %q %q", a.Outcome, a.Reason, a.ProxyError, a.Detail, test.reason, test.proxy)
+				t.Errorf("got %s %q %q: %s, want %q %q", a.Outcome, a.Reason, a.ProxyError, a.Detail, test.reason,
+					test.proxy)
 			}
 			if a.Detail == "" || a.Request == "" || a.Advice == "" {
 				t.Errorf("an answer that tells too little: %+v", a)
@@ -123,7 +133,9 @@ func TestConnectTriesOtherAddresses(t *testing.T) {
 // turning inwards.
 func TestRebinding(t *testing.T) {
 	t.Parallel()
-	for _, inwards := range []string{"127.0.0.2", "169.254.169.254", "0.0.0.0", "10.0.0.1", "::1", "::ffff:169.254.169.254", "fd00:ec2::254"} {
+	for _, inwards := range []string{
+		"127.0.0.2", "169.254.169.254", "0.0.0.0", "10.0.0.1", "::1", "::ffff:169.254.169.254", "fd00:ec2::254",
+	} {
 		t.Run(inwards, func(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
@@ -162,7 +174,9 @@ func TestAddressesAreGuarded(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
 	port := fault.Host()[strings.LastIndexByte(fault.Host(), ':'):]
-	for _, name := range []string{"127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]", "127.1", "2130706433", "0x7f.1"} {
+	for _, name := range []string{
+		"127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]", "127.1", "2130706433", "0x7f.1",
+	} {
 		a := newTestClient(t, Config{}).Get(t.Context(), webOrigin(t, "http://"+name+port), get("/a.jpg"))
 		discard(t, a)
 		if a.Outcome != Inconclusive || a.ProxyError != "destination_ip_prohibited" && a.ProxyError != "dns_error" {
@@ -170,7 +184,8 @@ func TestAddressesAreGuarded(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"169.254.169.254", "[fd00:ec2::254]", "[fe80::1]", "0.0.0.0", "100.100.100.200"} {
-		a := newTestClient(t, Config{AllowPrivate: true}).Get(t.Context(), webOrigin(t, "http://"+name+port), get("/a.jpg"))
+		a := newTestClient(t, Config{AllowPrivate: true}).Get(t.Context(), webOrigin(t, "http://"+name+port),
+			get("/a.jpg"))
 		if a.ProxyError != "destination_ip_prohibited" {
 			t.Errorf("%s: got %s %s: %s", name, a.Outcome, a.ProxyError, a.Detail)
 		}

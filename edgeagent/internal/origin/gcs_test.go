@@ -88,7 +88,8 @@ func TestGCSToken(t *testing.T) {
 				t.Fatalf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 			}
 			if grant != "urn:ietf:params:oauth:grant-type:jwt-bearer" || claims.Iss != "reader@project.example" ||
-				claims.Aud != store.URL+"/base/token" || claims.Scope != "https://www.googleapis.com/auth/devstorage.read_only" ||
+				claims.Aud != store.URL+"/base/token" ||
+				claims.Scope != "https://www.googleapis.com/auth/devstorage.read_only" ||
 				claims.Exp-claims.Iat > 3600 || time.Since(time.Unix(claims.Iat, 0)).Abs() > time.Minute {
 				t.Errorf("%s with claims %+v", grant, claims)
 			}
@@ -127,8 +128,10 @@ func TestGCSBadKeys(t *testing.T) {
 	bare := gcsOrigin(t, fault.URL())
 	bare.Secrets = map[string]string{"gcs.private_key": theSecret}
 	for name, o := range map[string]*topology.Origin{
-		"no PEM": account(t, fault.URL(), theSecret), "no key in it": account(t, fault.URL(), "-----BEGIN PRIVATE KEY-----\n"+
-			base64.StdEncoding.EncodeToString([]byte(theSecret))+"\n-----END PRIVATE KEY-----\n"), "no key": half, "no address": bare,
+		"no PEM": account(t, fault.URL(), theSecret),
+		"no key in it": account(t, fault.URL(), "-----BEGIN PRIVATE KEY-----\n"+
+			base64.StdEncoding.EncodeToString([]byte(theSecret))+"\n-----END PRIVATE KEY-----\n"), "no key": half,
+		"no address": bare,
 	} {
 		a := localClient(t).Get(t.Context(), o, get("/a.jpg"))
 		if discard(t, a); a.Outcome != Inconclusive || a.Reason != Misconfigured || a.Advice == "" {
@@ -143,7 +146,8 @@ func TestGCSAddress(t *testing.T) {
 	t.Parallel()
 	o := gcsOrigin(t, "")
 	ask := get("/a.jpg")
-	if req, err := gcs.New(nil).Build(&kind.Edge{}, o, &ask); err != nil || kind.Shown(req.URL, true) != "https://storage.googleapis.com/bucket/a.jpg" {
+	if req, err := gcs.New(nil).Build(&kind.Edge{}, o, &ask); err != nil ||
+		kind.Shown(req.URL, true) != "https://storage.googleapis.com/bucket/a.jpg" {
 		t.Errorf("%v, %v", req, err)
 	}
 }
@@ -174,13 +178,18 @@ func TestGCSCompressedObjects(t *testing.T) {
 		etag, vary   string
 		length       int64
 	}{
-		{"taken as it is", "br, gzip", []string{"Content-Encoding: gzip"}, packed, packed, "gzip", `"v1"`, "Accept-Encoding", int64(len(packed))},
+		{"taken as it is", "br, gzip", []string{"Content-Encoding: gzip"}, packed, packed, "gzip", `"v1"`,
+			"Accept-Encoding", int64(len(packed))},
 		{"decoded", "identity", []string{"Content-Encoding: gzip"}, packed, text, "", `W/"v1"`, "Accept-Encoding", -1},
-		{"decoded for who says nothing", "", []string{"Content-Encoding: gzip"}, packed, text, "", `W/"v1"`, "Accept-Encoding", -1},
-		{"varies already", "", []string{"Content-Encoding: gzip", "Vary: Origin, accept-encoding"}, packed, text, "", `W/"v1"`, "Origin, accept-encoding", -1},
-		{"not to be changed", "identity", []string{"Content-Encoding: gzip", "Cache-Control: no-transform"}, packed, packed, "gzip", `"v1"`, "", int64(len(packed))},
+		{"decoded for who says nothing", "", []string{"Content-Encoding: gzip"}, packed, text, "", `W/"v1"`,
+			"Accept-Encoding", -1},
+		{"varies already", "", []string{"Content-Encoding: gzip", "Vary: Origin, accept-encoding"}, packed, text, "",
+			`W/"v1"`, "Origin, accept-encoding", -1},
+		{"not to be changed", "identity", []string{"Content-Encoding: gzip", "Cache-Control: no-transform"}, packed,
+			packed, "gzip", `"v1"`, "", int64(len(packed))},
 		{"not compressed", "identity", nil, text, text, "", `"v1"`, "", int64(len(text))},
-		{"compressed twice", "identity", []string{"Content-Encoding: gzip"}, zipped(t, packed), packed, "", `W/"v1"`, "Accept-Encoding", -1},
+		{"compressed twice", "identity", []string{"Content-Encoding: gzip"}, zipped(t, packed), packed, "", `W/"v1"`,
+			"Accept-Encoding", -1},
 		{"empty", "identity", []string{"Content-Encoding: gzip"}, "", "", "", `W/"v1"`, "Accept-Encoding", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -199,7 +208,8 @@ func TestGCSCompressedObjects(t *testing.T) {
 			if body, err := read(t, a); body != test.body || err != nil {
 				t.Errorf("read %q, %v", body, err)
 			}
-			if h.Get("Content-Encoding") != test.coding || h.Get("ETag") != test.etag || h.Get("Vary") != test.vary || length != test.length || !a.Response.Framed {
+			if h.Get("Content-Encoding") != test.coding || h.Get("ETag") != test.etag || h.Get("Vary") != test.vary ||
+				length != test.length || !a.Response.Framed {
 				t.Errorf("length %d, %v", length, h)
 			}
 			if got := saw(t, fault, 1)[0].Header.Get("Accept-Encoding"); got != "gzip" {
@@ -238,9 +248,17 @@ func TestGCSCompressedObjectsThatBreak(t *testing.T) {
 		outcome Outcome
 	}{
 		{"cut", []faultorigin.Answer{faultorigin.Cut(packed, at, fields[0])}, false, Found},
-		{"without length, cut", []faultorigin.Answer{faultorigin.Lengthless(200, packed[:at], fields...)}, false, Found},
-		{"goes on", []faultorigin.Answer{faultorigin.Cut(packed, at, fields...), faultorigin.Part(packed, at, len(packed)-1, fields...)}, true, Found},
-		{"damaged", []faultorigin.Answer{faultorigin.Reply(200, packed[:at]+"x"+packed[at+1:], fields...)}, false, Found},
+		{"without length, cut", []faultorigin.Answer{faultorigin.Lengthless(200, packed[:at], fields...)}, false,
+			Found},
+		{
+			"goes on",
+			[]faultorigin.Answer{
+				faultorigin.Cut(packed, at, fields...), faultorigin.Part(packed, at, len(packed)-1, fields...),
+			},
+			true, Found,
+		},
+		{"damaged", []faultorigin.Answer{faultorigin.Reply(200, packed[:at]+"x"+packed[at+1:], fields...)}, false,
+			Found},
 		{"no gzip at all", []faultorigin.Answer{faultorigin.Reply(200, "plain text", fields...)}, false, Inconclusive},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -303,14 +321,17 @@ func TestGCSVagueNotFound(t *testing.T) {
 			c, o := localClient(t), gcsOrigin(t, fault.URL())
 			for range 3 {
 				a := c.Get(t.Context(), o, get("/a.jpg"))
-				if discard(t, a); a.Outcome != test.outcome || a.Reason != test.reason || (a.ProxyError == "") != (a.Outcome == NotHere) {
+				if discard(t, a); a.Outcome != test.outcome || a.Reason != test.reason ||
+					(a.ProxyError == "") != (a.Outcome == NotHere) {
 					t.Errorf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
 				}
 			}
 			if n := fault.Count("/bucket/"); n != test.asked {
 				t.Errorf("asked for the bucket %d times, want %d", n, test.asked)
 			}
-			if i := slices.IndexFunc(fault.Requests(), func(r faultorigin.Request) bool { return r.Path() == "/bucket/" }); fault.Requests()[i].Target != "/bucket/?max-keys=1" {
+			if i := slices.IndexFunc(
+				fault.Requests(), func(r faultorigin.Request) bool { return r.Path() == "/bucket/" },
+			); fault.Requests()[i].Target != "/bucket/?max-keys=1" {
 				t.Errorf("asked for %q", fault.Requests()[i].Target)
 			}
 		})

@@ -28,7 +28,8 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 		{line: "Content-Disposition = inline", says: "header line 3 `Content-Disposition = inline` has no colon; dropped", field: "Content-Disposition"},
 		{line: "X-A: max-age=1;\r\n preload", field: "X-A", value: "max-age=1; preload"},
 		{line: "X-A: max-age=1;\r\n\t \r\n\tpreload", field: "X-A", value: "max-age=1; preload"},
-		{line: "X-A: max-age=1;\r\npreload", says: "header line 4 `preload` has no colon; dropped", field: "X-A", value: "max-age=1;"},
+		{line: "X-A: max-age=1;\r\npreload", says: "header line 4 `preload` has no colon; dropped", field: "X-A",
+			value: "max-age=1;"},
 		{line: "no colon\r\n and on", says: "header line 4 ` and on` begins with a space and continues no field; dropped"},
 		{line: "X Y: z", says: "header line 3 `X Y: z` has a name with characters that no name has; dropped", field: "X Y"},
 		{line: ": z", says: "has a name with characters that no name has; dropped"},
@@ -48,7 +49,9 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On("/a.jpg", func(x *faultorigin.Exchange) {
-				x.Send("HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n" + test.line + "\r\nContent-Length: 4\r\n\r\nJPEG")
+				x.Send(
+					"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n" + test.line + "\r\nContent-Length: 4\r\n\r\nJPEG",
+				)
 			})
 			fault.On("/next.jpg", faultorigin.Reply(200, "next"))
 			c := localClient(t)
@@ -56,13 +59,15 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 			if body, err := read(t, a); body != "JPEG" || err != nil {
 				t.Errorf("read %q, %v", body, err)
 			}
-			if !strings.HasSuffix(a.Detail, test.says) || test.says == "" && a.Detail != "HTTP 200" || (test.says != "") != (a.Advice != "") {
+			if !strings.HasSuffix(a.Detail, test.says) || test.says == "" && a.Detail != "HTTP 200" ||
+				(test.says != "") != (a.Advice != "") {
 				t.Errorf("it tells %q %q", a.Detail, a.Advice)
 			}
 			if got := a.Response.Header.Get(test.field); got != test.value {
 				t.Errorf("%s is %q", test.field, got)
 			}
-			if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get("/next.jpg"))); body != "next" || err != nil || fault.Connections() != 1 {
+			if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get("/next.jpg"))); body != "next" ||
+				err != nil || fault.Connections() != 1 {
 				t.Errorf("then %q, %v over %d connections", body, err, fault.Connections())
 			}
 		})
@@ -73,7 +78,10 @@ func TestBadHeaderLinesAreDropped(t *testing.T) {
 // reply may be used counts all the same.
 func TestConnectionNamesWhatGoesNoFurther(t *testing.T) {
 	t.Parallel()
-	for _, line := range []string{"close, X-Hop, Cache-Control", "X-Hop, Cache-Control, Content-Length, Content-Type", "close\r\nConnection: x-hop"} {
+	for _, line := range []string{
+		"close, X-Hop, Cache-Control", "X-Hop, Cache-Control, Content-Length, Content-Type",
+		"close\r\nConnection: x-hop",
+	} {
 		fault := faultorigin.New(t)
 		fault.On("/a.jpg", func(x *faultorigin.Exchange) {
 			x.Send("HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nConnection: " + line + "\r\nX-Hop: 1\r\nX-Own: 2\r\nCache-Control: no-store\r\nContent-Length: 4\r\n\r\nJPEG")
@@ -82,7 +90,8 @@ func TestConnectionNamesWhatGoesNoFurther(t *testing.T) {
 		if body, err := read(t, a); body != "JPEG" || err != nil {
 			t.Fatalf("%s: read %q, %v", line, body, err)
 		}
-		if h := a.Response.Header; h.Get("X-Hop") != "" || h.Get("X-Own") != "2" || h.Get("Cache-Control") != "no-store" {
+		if h := a.Response.Header; h.Get("X-Hop") != "" || h.Get("X-Own") != "2" ||
+			h.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %v", line, h)
 		}
 	}
@@ -148,7 +157,8 @@ func TestBadFramingIsRefused(t *testing.T) {
 			read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get("/warm.jpg")))
 			a := c.Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg"))
 			discard(t, a)
-			if a.Outcome != Inconclusive || a.Reason != Failed || a.ProxyError != "http_protocol_error" || a.Advice == "" {
+			if a.Outcome != Inconclusive || a.Reason != Failed || a.ProxyError != "http_protocol_error" ||
+				a.Advice == "" {
 				t.Errorf("got %s %q %q: %s; %s", a.Outcome, a.Reason, a.ProxyError, a.Detail, a.Advice)
 			}
 			if n := fault.Count("/a.jpg"); n != 1 {
@@ -179,7 +189,8 @@ func TestSoundFramings(t *testing.T) {
 			fault.On("/a.jpg", func(x *faultorigin.Exchange) { x.Send(reply) })
 			c := localClient(t)
 			for range 3 {
-				if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg"))); body != "JPEG" || err != nil {
+				if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get("/a.jpg"))); body != "JPEG" ||
+					err != nil {
 					t.Fatalf("read %q, %v", body, err)
 				}
 			}
@@ -247,7 +258,8 @@ func TestSurplusBytesBelongToNoReply(t *testing.T) {
 							}
 							continue
 						}
-						if body, err := read(t, a); strings.Contains(body, "EVIL") || a.Status == 200 && body != path[1:5] {
+						if body, err := read(t, a); strings.Contains(body, "EVIL") ||
+							a.Status == 200 && body != path[1:5] {
 							t.Fatalf("%s got %q, %v", path, body, err)
 						}
 					}
@@ -264,7 +276,8 @@ func TestStrayBytesEndReuse(t *testing.T) {
 	fault, tidy := faultorigin.New(t), faultorigin.New(t)
 	tidy.On(faultorigin.Any, faultorigin.Reply(200, "GOOD"))
 	fault.On(faultorigin.Any, faultorigin.Reply(200, "GOOD"))
-	fault.On("/stray.jpg", func(x *faultorigin.Exchange) { x.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nGOOD\r\n") })
+	fault.On("/stray.jpg",
+		func(x *faultorigin.Exchange) { x.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nGOOD\r\n") })
 	// Some servers end a connection that was idle for long in this way, which is no disorder.
 	fault.On("/timeout.jpg", func(x *faultorigin.Exchange) {
 		x.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nGOODHTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
@@ -285,7 +298,8 @@ func TestStrayBytesEndReuse(t *testing.T) {
 		{tidy, "/a.jpg", 1},
 		{tidy, "/b.jpg", 1},
 	} {
-		if body, err := read(t, c.Get(t.Context(), webOrigin(t, step.o.URL()), get(step.path))); body != "GOOD" || err != nil {
+		if body, err := read(t, c.Get(t.Context(), webOrigin(t, step.o.URL()), get(step.path))); body != "GOOD" ||
+			err != nil {
 			t.Fatalf("%s: read %q, %v", step.path, body, err)
 		}
 		if n := step.o.Connections(); n != step.connections {
@@ -308,7 +322,8 @@ func TestStrayBytesEndOtherConnections(t *testing.T) {
 	})
 	c := localClient(t)
 	fetch := func(path string) {
-		if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get(path))); body != "GOOD" || err != nil {
+		if body, err := read(t, c.Get(t.Context(), webOrigin(t, fault.URL()), get(path))); body != "GOOD" ||
+			err != nil {
 			t.Errorf("%s: read %q, %v", path, body, err)
 		}
 	}
@@ -359,8 +374,10 @@ func FuzzReadHead(f *testing.F) {
 		case chunked, untilClose:
 			want = -1
 		}
-		if resp.ContentLength != want || slices.Equal(resp.TransferEncoding, []string{"chunked"}) != (h.framing == chunked) {
-			t.Fatalf("%q: framing %d of %d is read as %d %v", h.text, h.framing, h.length, resp.ContentLength, resp.TransferEncoding)
+		if resp.ContentLength != want ||
+			slices.Equal(resp.TransferEncoding, []string{"chunked"}) != (h.framing == chunked) {
+			t.Fatalf("%q: framing %d of %d is read as %d %v", h.text, h.framing, h.length, resp.ContentLength,
+				resp.TransferEncoding)
 		}
 	})
 }

@@ -152,7 +152,9 @@ func TestLibraryBreaker(t *testing.T) {
 	t.Parallel()
 	library := faultorigin.New(t)
 	c := newTestClient(t, Config{MediaURL: library.URL})
-	for _, answer := range []faultorigin.Answer{faultorigin.Reply(404, ""), faultorigin.Busy(503, "30"), faultorigin.Reply(500, "")} {
+	for _, answer := range []faultorigin.Answer{
+		faultorigin.Reply(404, ""), faultorigin.Busy(503, "30"), faultorigin.Reply(500, ""),
+	} {
 		library.On(faultorigin.Any, answer)
 		for range 20 {
 			if got := ask(t, c, nil); got == "breaker-open" {
@@ -268,10 +270,12 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	c := localClient(t)
 	o := webOrigin(t, fault.URL())
 	for i, answer := range []faultorigin.Answer{
-		faultorigin.Reply(200, long), faultorigin.Reply(200, ""), faultorigin.Reply(404, "no"), faultorigin.Reply(304, ""), faultorigin.Redirect(302, "/b.jpg"),
-		faultorigin.Redirect(302, "ftp://x"), faultorigin.Reset(), faultorigin.Cut(long, 0), faultorigin.Cut(long, 5000), faultorigin.Raw("no"),
-		faultorigin.Chunked(200, []string{"a", "b"}), faultorigin.CutChunks([]string{"a"}), faultorigin.Lengthless(200, "x"), faultorigin.Lengthless(200, ""),
-		faultorigin.Cut(long, 5000, etag(strong)), faultorigin.Busy(503, ""),
+		faultorigin.Reply(200, long), faultorigin.Reply(200, ""), faultorigin.Reply(404, "no"),
+		faultorigin.Reply(304, ""), faultorigin.Redirect(302, "/b.jpg"), faultorigin.Redirect(302, "ftp://x"),
+		faultorigin.Reset(), faultorigin.Cut(long, 0), faultorigin.Cut(long, 5000), faultorigin.Raw("no"),
+		faultorigin.Chunked(200, []string{"a", "b"}), faultorigin.CutChunks([]string{"a"}),
+		faultorigin.Lengthless(200, "x"), faultorigin.Lengthless(200, ""), faultorigin.Cut(long, 5000, etag(strong)),
+		faultorigin.Busy(503, ""),
 	} {
 		fault.On("/a.jpg", answer)
 		a := c.Get(t.Context(), o, get("/a.jpg"))
@@ -304,7 +308,8 @@ func TestRetryBudget(t *testing.T) {
 	ask(t, c, o)
 	saw(t, fault, 3)
 	got := gather(t, registry)
-	if got["edgewalk_origin_retries_total busy web made"] != 1 || got["edgewalk_origin_retries_total busy web over_budget"] != 1 {
+	if got["edgewalk_origin_retries_total busy web made"] != 1 ||
+		got["edgewalk_origin_retries_total busy web over_budget"] != 1 {
 		t.Errorf("metrics %v", got)
 	}
 }
@@ -355,7 +360,10 @@ func TestStates(t *testing.T) {
 			origins[id] = o
 		}
 		h := c.healths.of(web.Kind, o, newAsk())
-		a := &Answer{Reason: reason, Status: status, Unreached: reason == Failed && status == 0, Detail: strings.Repeat("é", 300)}
+		a := &Answer{
+			Reason: reason, Status: status, Unreached: reason == Failed && status == 0,
+			Detail: strings.Repeat("é", 300),
+		}
 		if reason == "" {
 			a.Outcome = Found
 		}

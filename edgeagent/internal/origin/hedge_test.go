@@ -75,7 +75,8 @@ func (s *twinServer) on(answer http.HandlerFunc) { s.answer.Store(&answer) }
 
 func (w *twin) client(t *testing.T, now *clock, registry *prometheus.Registry) *Client {
 	return newTestClient(t, Config{
-		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Now: now.time, Registerer: registry,
+		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Now: now.time,
+		Registerer: registry,
 	})
 }
 
@@ -133,7 +134,8 @@ func TestHedge(t *testing.T) {
 		t.Errorf("%d hedges", n)
 	}
 	metrics := gather(t, registry)
-	if metrics["edgewalk_origin_hedge_wins_total web"] < 1 || metrics["edgewalk_origin_hedges_total web"] < metrics["edgewalk_origin_hedge_wins_total web"] {
+	if metrics["edgewalk_origin_hedge_wins_total web"] < 1 ||
+		metrics["edgewalk_origin_hedges_total web"] < metrics["edgewalk_origin_hedge_wins_total web"] {
 		t.Errorf("metrics %v", metrics)
 	}
 
@@ -275,7 +277,8 @@ func TestSilentAddressCostsNoRequest(t *testing.T) {
 	t.Parallel()
 	w, now := newTwin(t), newClock()
 	c := w.client(t, now, prometheus.NewRegistry())
-	o := webOrigin(t, w.url, func(o *topologyv1.Origin) { o.Timeouts.FirstByte = durationpb.New(500 * time.Millisecond) })
+	o := webOrigin(t, w.url,
+		func(o *topologyv1.Origin) { o.Timeouts.FirstByte = durationpb.New(500 * time.Millisecond) })
 	w.servers[0].on(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	var all sync.WaitGroup
 	for range 100 {
@@ -352,7 +355,8 @@ func TestBadAddressOverTLS(t *testing.T) {
 	})
 	now := newClock()
 	c := newTestClient(t, Config{
-		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Now: now.time, Roots: roots,
+		AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Resolver: w.dns.resolver(), Now: now.time,
+		Roots: roots,
 	})
 	o := webOrigin(t, w.url)
 	if got := w.ask(t, c, o); got != "a" {

@@ -92,7 +92,13 @@ func build(t testing.TB, o *topologyv1.Origin, secrets map[string]string, change
 // gcs is an anonymous origin unless its spec is changed.
 func gcsOrigin(t testing.TB, endpoint string, change ...originSpec) *topology.Origin {
 	t.Helper()
-	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{Bucket: "bucket", Endpoint: endpoint}}}, nil, change)
+	return build(
+		t,
+		&topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{
+			Bucket: "bucket", Endpoint: endpoint,
+		}}},
+		nil, change,
+	)
 }
 
 func azureOrigin(t testing.TB, endpoint string, change ...originSpec) *topology.Origin {
@@ -104,7 +110,13 @@ func azureOrigin(t testing.TB, endpoint string, change ...originSpec) *topology.
 
 func proxyOrigin(t testing.TB, hosts ...string) *topology.Origin {
 	t.Helper()
-	return build(t, &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: hosts}}}, nil, nil)
+	return build(
+		t,
+		&topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{
+			AllowedHosts: hosts,
+		}}},
+		nil, nil,
+	)
 }
 
 func akeneoOrigin(t testing.TB, baseURL string, change ...originSpec) *topology.Origin {
@@ -116,7 +128,9 @@ func akeneoOrigin(t testing.TB, baseURL string, change ...originSpec) *topology.
 
 // get is the question for a path, as topology.Locate would ask it.
 func get(path string) Ask {
-	r := &Request{Target: topology.Target{Account: &topology.Account{ID: "acme"}, Host: "images.example.com", Path: path}}
+	r := &Request{Target: topology.Target{
+		Account: &topology.Account{ID: "acme"}, Host: "images.example.com", Path: path,
+	}}
 	r.Object, r.ObjectOK = topology.ObjectKey(path)
 	return Ask{Request: r}
 }

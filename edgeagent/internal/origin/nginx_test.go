@@ -81,16 +81,19 @@ http {
 		outcome Outcome
 		reason  Reason
 	}{
-		{"/files/gone.jpg", NotHere, ""}, {"/soft/a.jpg", NotHere, SoftNotFound}, {"/login/a.jpg", Inconclusive, Misconfigured},
-		{"/private/a.jpg", Inconclusive, Misconfigured}, {"/broken/a.jpg", Inconclusive, Failed}, {"/busy/a.jpg", Inconclusive, Busy},
+		{"/files/gone.jpg", NotHere, ""}, {"/soft/a.jpg", NotHere, SoftNotFound},
+		{"/login/a.jpg", Inconclusive, Misconfigured}, {"/private/a.jpg", Inconclusive, Misconfigured},
+		{"/broken/a.jpg", Inconclusive, Failed}, {"/busy/a.jpg", Inconclusive, Busy},
 	} {
 		for path, o := range map[string]*Answer{
-			"web": c.Get(t.Context(), webOrigin(t, base), get(test.path)), "proxy": c.Get(t.Context(), proxyOrigin(t, base), get("/"+base+test.path)),
+			"web":   c.Get(t.Context(), webOrigin(t, base), get(test.path)),
+			"proxy": c.Get(t.Context(), proxyOrigin(t, base), get("/"+base+test.path)),
 		} {
 			if discard(t, o); o.Outcome != test.outcome || o.Reason != test.reason {
 				t.Errorf("%s %s: %s %q: %s", path, test.path, o.Outcome, o.Reason, o.Detail)
 			}
 		}
 	}
-	testConditions(t, c, webOrigin(t, base+"/files"), "/plain.jpg", "body of /plain.jpg", abilities{ifRange: true, tag: true, date: true})
+	testConditions(t, c, webOrigin(t, base+"/files"), "/plain.jpg", "body of /plain.jpg",
+		abilities{ifRange: true, tag: true, date: true})
 }

@@ -60,7 +60,8 @@ func TestWebPathIsVerbatim(t *testing.T) {
 					want += "?" + strings.ReplaceAll(query, "ü", "%C3%BC")
 				}
 				if got := saw(t, fault, 1)[0]; got.Target != want || got.Method != "GET" || got.Host != fault.Host() {
-					t.Errorf("%s under %q: asked %s %q of %q, want %q", p.name, base, got.Method, got.Target, got.Host, want)
+					t.Errorf("%s under %q: asked %s %q of %q, want %q", p.name, base, got.Method, got.Target, got.Host,
+						want)
 				}
 				if want := "GET " + fault.URL() + want; a.Request != want {
 					t.Errorf("%s: reported %q, want %q", p.name, a.Request, want)
@@ -96,8 +97,10 @@ func FuzzExactURL(f *testing.F) {
 func TestWebHeader(t *testing.T) {
 	t.Parallel()
 	client := header(
-		"Accept", "image/webp,*/*", "Accept-Encoding", "gzip", "Cookie", "a=1", "Authorization", "Basic eA==", "Origin", "https://x", "X-Forwarded-For", "1.2.3.4",
-		"Forwarded", "for=1.2.3.4", "Accept-Language", "de", "Range", "bytes=0-1", "If-None-Match", `"x"`, "Cdn-Loop", "other; v=1", "Via", "1.1 spoof",
+		"Accept", "image/webp,*/*", "Accept-Encoding", "gzip", "Cookie", "a=1", "Authorization", "Basic eA==", "Origin",
+		"https://x", "X-Forwarded-For", "1.2.3.4",
+		"Forwarded", "for=1.2.3.4", "Accept-Language", "de", "Range", "bytes=0-1", "If-None-Match", `"x"`, "Cdn-Loop",
+		"other; v=1", "Via", "1.1 spoof",
 		"Host", "evil", "Connection", "x-shop", "Transfer-Encoding", "chunked",
 	)
 	for _, test := range []struct {
@@ -107,22 +110,32 @@ func TestWebHeader(t *testing.T) {
 		want   map[string]string
 	}{
 		{name: "by default", change: func(*topologyv1.Origin) {}},
-		{name: "listed fields", want: map[string]string{"Cookie": "a=1", "Authorization": "Basic eA==", "Accept-Language": "de"},
+		{name: "listed fields",
+			want: map[string]string{"Cookie": "a=1", "Authorization": "Basic eA==", "Accept-Language": "de"},
 			change: webSpec(func(w *topologyv1.WebOrigin) {
 				w.ForwardRequestHeaders = []string{"cookie", "authorization", "accept-language", "absent"}
 			})},
 		{name: "fields that are never anybody's to set", change: func(o *topologyv1.Origin) {
-			o.GetWeb().ForwardRequestHeaders = []string{"Range", "If-None-Match", "Via", "Host", "Connection", "Transfer-Encoding"}
-			o.RequestHeaders = append(o.RequestHeaders, &topologyv1.RequestHeader{Name: "Range", Value: "bytes=1-2"}, &topologyv1.RequestHeader{Name: "CDN-Loop", Value: "x"})
+			o.GetWeb().ForwardRequestHeaders = []string{
+				"Range", "If-None-Match", "Via", "Host", "Connection", "Transfer-Encoding",
+			}
+			o.RequestHeaders = append(o.RequestHeaders, &topologyv1.RequestHeader{Name: "Range", Value: "bytes=1-2"},
+				&topologyv1.RequestHeader{Name: "CDN-Loop", Value: "x"})
 		}},
-		{name: "host", host: "images.example.com", change: webSpec(func(w *topologyv1.WebOrigin) { w.ForwardHostHeader = true })},
-		{name: "another host", host: "shop.example:8080", change: webSpec(func(w *topologyv1.WebOrigin) { w.HostHeader = "shop.example:8080" })},
+		{name: "host", host: "images.example.com",
+			change: webSpec(func(w *topologyv1.WebOrigin) { w.ForwardHostHeader = true })},
+		{name: "another host", host: "shop.example:8080",
+			change: webSpec(func(w *topologyv1.WebOrigin) { w.HostHeader = "shop.example:8080" })},
 		{name: "client's address", want: map[string]string{"X-Forwarded-For": "1.2.3.4"},
 			change: webSpec(func(w *topologyv1.WebOrigin) { w.ForwardClientIp = true })},
-		{name: "requestHeaders win", want: map[string]string{"Accept-Language": "fr", "User-Agent": "shop"}, change: func(o *topologyv1.Origin) {
-			o.GetWeb().ForwardRequestHeaders = []string{"accept-language"}
-			o.RequestHeaders = append(o.RequestHeaders, &topologyv1.RequestHeader{Name: "accept-language", Value: "fr"}, &topologyv1.RequestHeader{Name: "user-agent", Value: "shop"})
-		}},
+		{name: "requestHeaders win", want: map[string]string{"Accept-Language": "fr", "User-Agent": "shop"},
+			change: func(o *topologyv1.Origin) {
+				o.GetWeb().ForwardRequestHeaders = []string{"accept-language"}
+				o.RequestHeaders = append(
+					o.RequestHeaders, &topologyv1.RequestHeader{Name: "accept-language", Value: "fr"},
+					&topologyv1.RequestHeader{Name: "user-agent", Value: "shop"},
+				)
+			}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -132,8 +145,8 @@ func TestWebHeader(t *testing.T) {
 			c := newTestClient(t, Config{AllowCIDRs: loopback, Version: "1.2", LoopID: func() string { return "us" }})
 			discard(t, c.Get(t.Context(), webOrigin(t, fault.URL(), test.change), ask))
 			want := map[string]string{
-				"Accept": "image/webp,*/*", "Accept-Encoding": "gzip", "User-Agent": "edgewalk/1.2", "Via": "1.1 us", "Cdn-Loop": "other; v=1, us",
-				"X-Shop": "acme", "X-Api-Key": theSecret,
+				"Accept": "image/webp,*/*", "Accept-Encoding": "gzip", "User-Agent": "edgewalk/1.2", "Via": "1.1 us",
+				"Cdn-Loop": "other; v=1, us", "X-Shop": "acme", "X-Api-Key": theSecret,
 			}
 			for name, value := range test.want {
 				want[name] = value
@@ -162,10 +175,15 @@ func TestConditionsAreSent(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
 	ask := get("/a.jpg")
-	ask.Conditions = Conditions{Range: "bytes=1-", IfRange: `"v"`, IfNoneMatch: `"w"`, IfModifiedSince: "Sun, 06 Nov 1994 08:49:37 GMT"}
+	ask.Conditions = Conditions{
+		Range: "bytes=1-", IfRange: `"v"`, IfNoneMatch: `"w"`, IfModifiedSince: "Sun, 06 Nov 1994 08:49:37 GMT",
+	}
 	discard(t, localClient(t).Get(t.Context(), webOrigin(t, fault.URL()), ask))
 	h := saw(t, fault, 1)[0].Header
-	got := Conditions{Range: h.Get("Range"), IfRange: h.Get("If-Range"), IfNoneMatch: h.Get("If-None-Match"), IfModifiedSince: h.Get("If-Modified-Since")}
+	got := Conditions{
+		Range: h.Get("Range"), IfRange: h.Get("If-Range"), IfNoneMatch: h.Get("If-None-Match"),
+		IfModifiedSince: h.Get("If-Modified-Since"),
+	}
 	if got != ask.Conditions {
 		t.Errorf("sent %+v, want %+v", got, ask.Conditions)
 	}

@@ -17,8 +17,11 @@ func TestProxyAsksListedHostsOnly(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
 	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
-	for _, path := range []string{"/a.jpg", "/" + fault.URL() + "/a.jpg", "/http%3A%2F%2F" + fault.Host() + "%2Fa.jpg", ""} {
-		a := localClient(t).Get(t.Context(), proxyOrigin(t, "example.com", "127.0.0.1", "http://127.0.0.1", fault.Host()), get(path))
+	for _, path := range []string{
+		"/a.jpg", "/" + fault.URL() + "/a.jpg", "/http%3A%2F%2F" + fault.Host() + "%2Fa.jpg", "",
+	} {
+		a := localClient(t).Get(t.Context(),
+			proxyOrigin(t, "example.com", "127.0.0.1", "http://127.0.0.1", fault.Host()), get(path))
 		if a.Outcome != NotHere || a.Reason != Unasked || a.Request != "" || a.Detail == "" || a.Advice == "" {
 			t.Errorf("%s: %+v", path, a)
 		}
@@ -57,7 +60,8 @@ func TestProxyRequest(t *testing.T) {
 			t.Errorf("%s: %s %q %q", path, a.Outcome, a.Detail, a.Request)
 		}
 		r := saw(t, fault, 1)[0]
-		if r.Target != path+"?v=1" || r.Host != fault.Host() || r.Header.Get("Accept") != "image/webp" || r.Header.Get("Via") == "" ||
+		if r.Target != path+"?v=1" || r.Host != fault.Host() || r.Header.Get("Accept") != "image/webp" ||
+			r.Header.Get("Via") == "" ||
 			r.Header.Get("Cookie") != "" || r.Header.Get("Authorization") != "" {
 			t.Errorf("sent %+v", r)
 		}
@@ -95,7 +99,8 @@ func TestProxyRedirects(t *testing.T) {
 		{"same host", "/b.jpg", Found, "HTTP 200, after a redirect to "},
 		{"listed host", "http://localhost:PORT/b.jpg", Found, "HTTP 200, after a redirect to http://localhost:"},
 		{"another host", "http://elsewhere.example/b.jpg?x=" + theSecret, Inconclusive, "HTTP 302 to http://elsewhere.example/b.jpg?..., which is not in allowedHosts"},
-		{"another scheme of a listed host", "https://localhost:PORT/b.jpg", Inconclusive, "which is not in allowedHosts"},
+		{"another scheme of a listed host", "https://localhost:PORT/b.jpg", Inconclusive,
+			"which is not in allowedHosts"},
 		{"another port of a listed host", "http://localhost/b.jpg", Inconclusive, "which is not in allowedHosts"},
 		{"address of a listed host", "http://127.1:PORT/b.jpg", Inconclusive, "which is not in allowedHosts"},
 		{"user", "http://u:p@localhost:PORT/b.jpg", Inconclusive, "which is not a plain http or https URL"},
@@ -108,7 +113,8 @@ func TestProxyRedirects(t *testing.T) {
 			fault.On("/b.jpg", faultorigin.Reply(200, "x"))
 			cfg := Config{AllowCIDRs: loopback}
 			cfg.Resolver = newDNS(t, map[string][]string{"localhost.": {"127.0.0.1"}}).resolver()
-			a := newTestClient(t, cfg).Get(t.Context(), proxyOrigin(t, fault.URL(), "http://localhost:"+port), get("/"+fault.URL()+"/a.jpg"))
+			a := newTestClient(t, cfg).Get(t.Context(), proxyOrigin(t, fault.URL(), "http://localhost:"+port),
+				get("/"+fault.URL()+"/a.jpg"))
 			discard(t, a)
 			if a.Outcome != test.outcome || !strings.Contains(a.Detail, test.detail) {
 				t.Errorf("got %s %q: %s", a.Outcome, a.Reason, a.Detail)
@@ -128,9 +134,12 @@ func TestProxySecretsGoOverTLSOnly(t *testing.T) {
 	secure, open := httptest.NewTLSServer(handler), httptest.NewServer(handler)
 	defer secure.Close()
 	defer open.Close()
-	c := newTestClient(t, Config{AllowCIDRs: loopback, Roots: secure.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
+	c := newTestClient(t,
+		Config{AllowCIDRs: loopback, Roots: secure.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
 	o := compile(t, &topologyv1.Origin{
-		Kind:           &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{strings.TrimPrefix(secure.URL, "https://"), open.URL}}},
+		Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{
+			strings.TrimPrefix(secure.URL, "https://"), open.URL,
+		}}},
 		RequestHeaders: []*topologyv1.RequestHeader{{Name: "X-Api-Key"}, {Name: "X-Shop", Value: "acme"}},
 	}, map[string]string{"request_headers[x-api-key].secret_value": theSecret})
 	for base, want := range map[string]string{secure.URL: theSecret, open.URL: ""} {

@@ -96,13 +96,17 @@ func (s *s3Store) verify(r *http.Request) string {
 		canonical += name + ":" + strings.TrimSpace(value) + "\n"
 	}
 	for name := range r.Header {
-		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-amz-") && !slices.Contains(strings.Split(signed, ";"), lower) {
+		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-amz-") &&
+			!slices.Contains(strings.Split(signed, ";"), lower) {
 			return "AccessDenied" // as AWS answers: "There were headers present in the request which were not signed"
 		}
 	}
 	canonical += "\n" + signed + "\n" + r.Header.Get("X-Amz-Content-Sha256")
 	sum := sha256.Sum256([]byte(canonical))
-	text := "AWS4-HMAC-SHA256\n" + r.Header.Get("X-Amz-Date") + "\n" + strings.Join(parts[1:], "/") + "\n" + hex.EncodeToString(sum[:])
+	text := "AWS4-HMAC-SHA256\n" + r.Header.Get("X-Amz-Date") + "\n" + strings.Join(parts[1:], "/") + "\n" +
+		hex.EncodeToString(
+			sum[:],
+		)
 	key := []byte("AWS4" + s.secret)
 	for _, part := range append(parts[1:], text) {
 		h := hmac.New(sha256.New, key)
@@ -176,7 +180,8 @@ func TestS3PercentEncodedKeys(t *testing.T) {
 	t.Parallel()
 	store, endpoint := newS3Store(t)
 	store.objects["p%20q/a%20b%2B%C3%BC.jpg"] = "x"
-	o := s3Origin(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().PercentEncodeKeys, o.GetS3().Prefix = true, "p%20q" })
+	o := s3Origin(t, endpoint,
+		func(o *topologyv1.Origin) { o.GetS3().PercentEncodeKeys, o.GetS3().Prefix = true, "p%20q" })
 	a := localClient(t).Get(t.Context(), o, get("/a%20b+%C3%BC.jpg"))
 	discard(t, a)
 	if a.Outcome != Found {
@@ -189,7 +194,9 @@ func TestS3UnaskedKeys(t *testing.T) {
 	t.Parallel()
 	store, endpoint := newS3Store(t)
 	o := s3Origin(t, endpoint, func(o *topologyv1.Origin) { o.GetS3().Prefix = "prefix" })
-	for _, path := range []string{"", "/", "/folder/", "/%FF", "/" + strings.Repeat("a", 1025), "/" + strings.Repeat("a", 1018)} {
+	for _, path := range []string{
+		"", "/", "/folder/", "/%FF", "/" + strings.Repeat("a", 1025), "/" + strings.Repeat("a", 1018),
+	} {
 		a := localClient(t).Get(t.Context(), o, get(path))
 		if a.Outcome != NotHere || a.Reason != Unasked || a.Request != "" {
 			t.Errorf("%q: got %s %s", path, a.Outcome, a.Reason)
@@ -212,9 +219,12 @@ func TestS3Credentials(t *testing.T) {
 	}{
 		{name: "right", secret: theSecret, outcome: Found, detail: "HTTP 200"},
 		{name: "wrong secret", secret: "other", detail: "HTTP 403 SignatureDoesNotMatch"},
-		{name: "wrong key id", secret: theSecret, change: func(s *topologyv1.S3Origin) { s.AccessKeyId = "OTHER" }, detail: "HTTP 403 InvalidAccessKeyId"},
-		{name: "wrong region", secret: theSecret, change: func(s *topologyv1.S3Origin) { s.Region = "us-east-2" }, detail: "HTTP 403 AuthorizationHeaderMalformed"},
-		{name: "none at a public bucket", change: func(s *topologyv1.S3Origin) { s.AccessKeyId = "" }, anonymous: true, outcome: Found, detail: "HTTP 200"},
+		{name: "wrong key id", secret: theSecret, change: func(s *topologyv1.S3Origin) { s.AccessKeyId = "OTHER" },
+			detail: "HTTP 403 InvalidAccessKeyId"},
+		{name: "wrong region", secret: theSecret, change: func(s *topologyv1.S3Origin) { s.Region = "us-east-2" },
+			detail: "HTTP 403 AuthorizationHeaderMalformed"},
+		{name: "none at a public bucket", change: func(s *topologyv1.S3Origin) { s.AccessKeyId = "" }, anonymous: true,
+			outcome: Found, detail: "HTTP 200"},
 		{name: "half", detail: "only one of accessKeyId and secretAccessKey is set"},
 		{name: "ambient", env: [3]string{"AKID", theSecret, "token"}, outcome: Found, detail: "HTTP 200",
 			change: func(s *topologyv1.S3Origin) { s.AccessKeyId, s.UseAmbientCredentials = "", true }},
@@ -234,7 +244,8 @@ func TestS3Credentials(t *testing.T) {
 				}
 			})
 			o.Secrets = map[string]string{"s3.secret_access_key": test.secret}
-			a := newTestClient(t, Config{AllowCIDRs: loopback, AllowAmbientCredentials: true}).Get(t.Context(), o, get("/a.jpg"))
+			a := newTestClient(t, Config{AllowCIDRs: loopback, AllowAmbientCredentials: true}).Get(t.Context(), o,
+				get("/a.jpg"))
 			discard(t, a)
 			if a.Outcome != test.outcome || a.Detail != test.detail {
 				t.Errorf("got %s %s: %s", a.Outcome, a.Reason, a.Detail)
@@ -263,7 +274,8 @@ func TestS3SecretsAreNotMixedUp(t *testing.T) {
 		if a.Outcome != Found {
 			t.Errorf("the owner: %s %s: %s", a.Outcome, a.Reason, a.Detail)
 		}
-		if a = c.Get(t.Context(), thief, get("/a.jpg")); a.Outcome != Inconclusive || a.Detail != "HTTP 403 SignatureDoesNotMatch" {
+		if a = c.Get(t.Context(), thief, get("/a.jpg")); a.Outcome != Inconclusive ||
+			a.Detail != "HTTP 403 SignatureDoesNotMatch" {
 			t.Errorf("the thief: %s %s: %s", a.Outcome, a.Reason, a.Detail)
 		}
 		discard(t, a)
@@ -278,7 +290,8 @@ func TestS3RequestHeaders(t *testing.T) {
 	store.objects["a.jpg"] = "x"
 	o := s3Origin(t, endpoint, func(o *topologyv1.Origin) {
 		o.RequestHeaders = []*topologyv1.RequestHeader{
-			{Name: "x-amz-request-payer", Value: "requester"}, {Name: "X-Shop", Value: "acme"}, {Name: "Authorization", Value: "Basic eA=="},
+			{Name: "x-amz-request-payer", Value: "requester"}, {Name: "X-Shop", Value: "acme"},
+			{Name: "Authorization", Value: "Basic eA=="},
 		}
 	})
 	ask := get("/a.jpg")
@@ -289,7 +302,8 @@ func TestS3RequestHeaders(t *testing.T) {
 		t.Fatalf("got %s %s: %s", a.Outcome, a.Reason, a.Detail)
 	}
 	h := store.fields
-	if h.Get("X-Amz-Request-Payer") != "requester" || h.Get("X-Shop") != "acme" || h.Get("Cookie") != "" || h.Get("Accept") != "" {
+	if h.Get("X-Amz-Request-Payer") != "requester" || h.Get("X-Shop") != "acme" || h.Get("Cookie") != "" ||
+		h.Get("Accept") != "" {
 		t.Errorf("sent %v", h)
 	}
 }
@@ -304,13 +318,16 @@ func TestS3Addresses(t *testing.T) {
 		{&topologyv1.S3Origin{Bucket: "b"}, "https://b.s3.us-east-1.amazonaws.com/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b", Region: "eu-west-1"}, "https://b.s3.eu-west-1.amazonaws.com/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b", Region: "cn-north-1"}, "https://b.s3.cn-north-1.amazonaws.com.cn/p/a.jpg"},
-		{&topologyv1.S3Origin{Bucket: "b", Region: "us-gov-west-1"}, "https://b.s3.us-gov-west-1.amazonaws.com/p/a.jpg"},
-		{&topologyv1.S3Origin{Bucket: "b", Region: "eusc-de-east-1"}, "https://b.s3.eusc-de-east-1.amazonaws.eu/p/a.jpg"},
+		{&topologyv1.S3Origin{Bucket: "b", Region: "us-gov-west-1"},
+			"https://b.s3.us-gov-west-1.amazonaws.com/p/a.jpg"},
+		{&topologyv1.S3Origin{Bucket: "b", Region: "eusc-de-east-1"},
+			"https://b.s3.eusc-de-east-1.amazonaws.eu/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "Old_Bucket"}, "https://s3.us-east-1.amazonaws.com/Old_Bucket/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b", ForcePathStyle: true}, "https://s3.us-east-1.amazonaws.com/b/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b.c"}, "https://s3.us-east-1.amazonaws.com/b.c/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b.c", Endpoint: "https://store.example"}, "https://b.c.store.example/p/a.jpg"},
-		{&topologyv1.S3Origin{Bucket: "b", Endpoint: "https://store.example:9000/s3/"}, "https://b.store.example:9000/s3/p/a.jpg"},
+		{&topologyv1.S3Origin{Bucket: "b", Endpoint: "https://store.example:9000/s3/"},
+			"https://b.store.example:9000/s3/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b", Endpoint: "http://127.0.0.1:9000"}, "http://127.0.0.1:9000/b/p/a.jpg"},
 		{&topologyv1.S3Origin{Bucket: "b", Endpoint: "http://[::1]:9000"}, "http://[::1]:9000/b/p/a.jpg"},
 	} {

@@ -28,14 +28,18 @@ func TestNoSecretIsTold(t *testing.T) {
 		return func(x *faultorigin.Exchange) {
 			sent := fmt.Sprintf("%s %v", x.Request.Target, x.Request.Header)
 			body := "<Error><Code>" + code + "</Code><Message>" + sent + "</Message></Error>"
-			faultorigin.Reply(status, body, "Location: /?"+strings.ReplaceAll(sent, " ", ""), "x-ms-error-code: "+code, "Reason: "+sent)(x)
+			faultorigin.Reply(status, body, "Location: /?"+strings.ReplaceAll(sent, " ", ""), "x-ms-error-code: "+code,
+				"Reason: "+sent)(
+				x,
+			)
 		}
 	}
 	for name, answer := range map[string]faultorigin.Answer{
-		"refused": echo(403, "AccessDenied"), "unknown": echo(401, "InvalidAccessKeyId"), "asked": echo(400, theSecret), "broken": echo(500, "InternalError"),
-		"moved": echo(302, "PermanentRedirect"), "missing": echo(404, "NoSuchKey"), "busy": echo(503, "SlowDown"),
-		"garbage": faultorigin.Raw("HTTP/1.1 " + theSecret + "\r\n\r\n"), "cut": faultorigin.Cut(theSecret, 4), "gone": faultorigin.Reset(),
-		"odd field": faultorigin.Raw("HTTP/1.1 200 OK\r\n" + theSecret + "\r\n\r\n"),
+		"refused": echo(403, "AccessDenied"), "unknown": echo(401, "InvalidAccessKeyId"), "asked": echo(400, theSecret),
+		"broken": echo(500, "InternalError"), "moved": echo(302, "PermanentRedirect"),
+		"missing": echo(404, "NoSuchKey"), "busy": echo(503, "SlowDown"),
+		"garbage": faultorigin.Raw("HTTP/1.1 " + theSecret + "\r\n\r\n"), "cut": faultorigin.Cut(theSecret, 4),
+		"gone": faultorigin.Reset(), "odd field": faultorigin.Raw("HTTP/1.1 200 OK\r\n" + theSecret + "\r\n\r\n"),
 	} {
 		fault := faultorigin.New(t)
 		fault.On(faultorigin.Any, answer)
@@ -47,13 +51,15 @@ func TestNoSecretIsTold(t *testing.T) {
 		signature.Secrets = map[string]string{"azure_blob.sas_token": sas}
 		keyed := azureOrigin(t, fault.URL())
 		keyed.Secrets = map[string]string{"azure_blob.account_key": "c2VjcmV0LWtleQ=="}
-		withHeader := gcsOrigin(t, fault.URL(), func(o *topologyv1.Origin) { o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Key"}} })
+		withHeader := gcsOrigin(t, fault.URL(),
+			func(o *topologyv1.Origin) { o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Key"}} })
 		withHeader.Secrets = map[string]string{"request_headers[x-key].secret_value": theSecret}
 		registry := prometheus.NewRegistry()
 		c := newTestClient(t, Config{AllowCIDRs: loopback, Registerer: registry})
 		for _, o := range []*topology.Origin{
-			webOrigin(t, fault.URL()), s3Origin(t, fault.URL()), withHeader, account(t, fault.URL(), key), account(t, withTokens.URL(), key),
-			signature, keyed, akeneoOrigin(t, fault.URL()), akeneoOrigin(t, withTokens.URL()), proxyOrigin(t, fault.URL()),
+			webOrigin(t, fault.URL()), s3Origin(t, fault.URL()), withHeader, account(t, fault.URL(), key),
+			account(t, withTokens.URL(), key), signature, keyed, akeneoOrigin(t, fault.URL()),
+			akeneoOrigin(t, withTokens.URL()), proxyOrigin(t, fault.URL()),
 		} {
 			ask := get(pathAt(o, fault, "/a.jpg"))
 			a := c.Get(t.Context(), o, ask)

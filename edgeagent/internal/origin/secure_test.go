@@ -31,7 +31,8 @@ func site(t *testing.T, name string) (base, ca string) {
 	}
 	certificate := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, certificate, certificate, key.Public(), key)
 	if err != nil {
@@ -71,19 +72,32 @@ func TestWebSite(t *testing.T) {
 		detail string
 	}{
 		{"by default", func(w *topologyv1.WebOrigin) {}, "", `the certificate is not for "127.0.0.1"`},
-		{"its name only", func(w *topologyv1.WebOrigin) { w.HostHeader = "shop.test" }, "", "the certificate is signed by an unknown authority"},
+		{"its name only", func(w *topologyv1.WebOrigin) { w.HostHeader = "shop.test" }, "",
+			"the certificate is signed by an unknown authority"},
 		{"CA only", func(w *topologyv1.WebOrigin) { w.CaPem = ca }, "", `the certificate is not for "127.0.0.1"`},
-		{"host", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" }, "shop.test shop.test", "HTTP 200"},
-		{"host with a port", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "Shop.test:8443" }, "Shop.test:8443 Shop.test", "HTTP 200"},
-		{"TLS name", func(w *topologyv1.WebOrigin) { w.CaPem, w.TlsServerName = ca, "shop.test" }, host + " shop.test", "HTTP 200"},
-		{"host and TLS name", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader, w.TlsServerName = ca, "a.test", "shop.test" }, "a.test shop.test", "HTTP 200"},
-		{"client's host and TLS name", func(w *topologyv1.WebOrigin) { w.CaPem, w.ForwardHostHeader, w.TlsServerName = ca, true, "shop.test" },
+		{"host", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" }, "shop.test shop.test",
+			"HTTP 200"},
+		{"host with a port", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "Shop.test:8443" },
+			"Shop.test:8443 Shop.test", "HTTP 200"},
+		{"TLS name", func(w *topologyv1.WebOrigin) { w.CaPem, w.TlsServerName = ca, "shop.test" }, host + " shop.test",
+			"HTTP 200"},
+		{
+			"host and TLS name",
+			func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader, w.TlsServerName = ca, "a.test", "shop.test" },
+			"a.test shop.test", "HTTP 200",
+		},
+		{"client's host and TLS name",
+			func(w *topologyv1.WebOrigin) { w.CaPem, w.ForwardHostHeader, w.TlsServerName = ca, true, "shop.test" },
 			"images.example.com shop.test", "HTTP 200"},
-		{"another CA", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = stranger, "shop.test" }, "", "the certificate is signed by an unknown authority"},
-		{"both CAs", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = stranger+ca, "shop.test" }, "shop.test shop.test", "HTTP 200"},
-		{"another host", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "a.test" }, "", `the certificate is not for "a.test"`},
+		{"another CA", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = stranger, "shop.test" }, "",
+			"the certificate is signed by an unknown authority"},
+		{"both CAs", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = stranger+ca, "shop.test" },
+			"shop.test shop.test", "HTTP 200"},
+		{"another host", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "a.test" }, "",
+			`the certificate is not for "a.test"`},
 		{"without checking", func(w *topologyv1.WebOrigin) { w.TlsVerify = &off }, host + " ", "HTTP 200"},
-		{"without checking, by a name it does not serve", func(w *topologyv1.WebOrigin) { w.TlsVerify, w.HostHeader = &off, "a.test" }, "",
+		{"without checking, by a name it does not serve",
+			func(w *topologyv1.WebOrigin) { w.TlsVerify, w.HostHeader = &off, "a.test" }, "",
 			"HTTP 421 for Host a.test and TLS name a.test"},
 	} {
 		for _, order := range []string{"", " after all others"} {
@@ -100,7 +114,8 @@ func TestWebSite(t *testing.T) {
 					}
 				}
 				a := c.Get(t.Context(), webOrigin(t, base, webSpec(test.change)), get("/a.jpg"))
-				if a.Detail != test.detail || (a.Outcome == Found) != (test.body != "") || a.Outcome != Found && a.Advice == "" {
+				if a.Detail != test.detail || (a.Outcome == Found) != (test.body != "") ||
+					a.Outcome != Found && a.Advice == "" {
 					t.Errorf("got %s %q, %s", a.Outcome, a.Detail, a.Advice)
 				}
 				if a.Outcome == Found {
@@ -126,10 +141,14 @@ func TestWebSiteEndsAtItsHost(t *testing.T) {
 		change   func(*topologyv1.WebOrigin)
 		detail   string
 	}{
-		{"own host", base + "/b.jpg", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" }, "HTTP 200"},
-		{"own host by its name", "https://shop.test/b.jpg", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" }, "HTTP 200"},
-		{"another host", away + "/b.jpg", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" }, `the certificate is not for "127.0.0.1"`},
-		{"another host, without checking", away + "/b.jpg", func(w *topologyv1.WebOrigin) { w.TlsVerify = &off }, `the certificate is not for "127.0.0.1"`},
+		{"own host", base + "/b.jpg", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" },
+			"HTTP 200"},
+		{"own host by its name", "https://shop.test/b.jpg",
+			func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" }, "HTTP 200"},
+		{"another host", away + "/b.jpg", func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" },
+			`the certificate is not for "127.0.0.1"`},
+		{"another host, without checking", away + "/b.jpg", func(w *topologyv1.WebOrigin) { w.TlsVerify = &off },
+			`the certificate is not for "127.0.0.1"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -157,7 +176,8 @@ func TestSchemesMixedUp(t *testing.T) {
 	c := localClient(t)
 	for _, test := range []struct{ base, detail, advice string }{
 		{strings.Replace(secure.URL, "https:", "http:", 1), "HTTP 400 in the clear to a port for TLS", "use https://"},
-		{strings.Replace(open.URL, "http:", "https:", 1), "the origin does not speak TLS", "use http, or the port at which the origin speaks TLS"},
+		{strings.Replace(open.URL, "http:", "https:", 1), "the origin does not speak TLS",
+			"use http, or the port at which the origin speaks TLS"},
 	} {
 		a := c.Get(t.Context(), webOrigin(t, test.base), get("/a.jpg"))
 		if discard(t, a); a.Detail != test.detail || a.Advice != test.advice || a.Outcome != Inconclusive {
@@ -172,12 +192,18 @@ func TestOperatorInsistsOnCertificates(t *testing.T) {
 	base, ca := site(t, "shop.test")
 	c := newTestClient(t, Config{AllowCIDRs: loopback, VerifyTLS: true})
 	off := false
-	a := c.Get(t.Context(), webOrigin(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.TlsVerify = &off })), get("/a.jpg"))
+	a := c.Get(t.Context(), webOrigin(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.TlsVerify = &off })),
+		get("/a.jpg"))
 	discard(t, a)
-	if a.Outcome != Inconclusive || a.Reason != Misconfigured || !strings.Contains(a.Detail, "operator") || !strings.Contains(a.Advice, "web.tlsVerify") {
+	if a.Outcome != Inconclusive || a.Reason != Misconfigured || !strings.Contains(a.Detail, "operator") ||
+		!strings.Contains(a.Advice, "web.tlsVerify") {
 		t.Errorf("got %s %q: %s; %s", a.Outcome, a.Reason, a.Detail, a.Advice)
 	}
-	a = c.Get(t.Context(), webOrigin(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" })), get("/a.jpg"))
+	a = c.Get(
+		t.Context(),
+		webOrigin(t, base, webSpec(func(w *topologyv1.WebOrigin) { w.CaPem, w.HostHeader = ca, "shop.test" })),
+		get("/a.jpg"),
+	)
 	if discard(t, a); a.Outcome != Found {
 		t.Errorf("with a CA: %s: %s", a.Outcome, a.Detail)
 	}
@@ -224,7 +250,8 @@ func TestContentEncodingIsCleaned(t *testing.T) {
 		if a.Outcome != Found {
 			t.Fatalf("got %s: %s", a.Outcome, a.Detail)
 		}
-		if got := a.Response.Header["Content-Encoding"]; strings.Join(got, "|") != strings.Join(test.want, "|") || len(got) != len(test.want) {
+		if got := a.Response.Header["Content-Encoding"]; strings.Join(got, "|") != strings.Join(test.want, "|") ||
+			len(got) != len(test.want) {
 			t.Errorf("%q: %q", test.fields, got)
 		}
 	}

@@ -44,19 +44,28 @@ var commonExamples = []example{
 	{row: "200, 203", name: "200", answer: faultorigin.Reply(200, "x"), outcome: Found},
 	{row: "200, 203", name: "203", answer: faultorigin.Reply(203, "x"), outcome: Found},
 	{row: "206 to our Range", name: "206", answer: faultorigin.Part(ten, 2, 5), ask: part, outcome: Found},
-	{row: "206 to our Range", name: "206 shorter than asked", answer: faultorigin.Part(ten, 2, 3), ask: part, outcome: Found},
-	{row: "206 to our Range", name: "206 to a suffix", answer: faultorigin.Part(ten, 7, 9), ask: Conditions{Range: "bytes=-3"}, outcome: Found},
-	{row: "416 to our Range", name: "416", answer: faultorigin.Reply(416, "", "Content-Range: bytes */2"), ask: part, outcome: Found},
-	{row: "304 to our validator", name: "304 to an entity tag", answer: faultorigin.Reply(304, ""), ask: validator, outcome: Found},
+	{row: "206 to our Range", name: "206 shorter than asked", answer: faultorigin.Part(ten, 2, 3), ask: part,
+		outcome: Found},
+	{row: "206 to our Range", name: "206 to a suffix", answer: faultorigin.Part(ten, 7, 9),
+		ask: Conditions{Range: "bytes=-3"}, outcome: Found},
+	{row: "416 to our Range", name: "416", answer: faultorigin.Reply(416, "", "Content-Range: bytes */2"), ask: part,
+		outcome: Found},
+	{row: "304 to our validator", name: "304 to an entity tag", answer: faultorigin.Reply(304, ""), ask: validator,
+		outcome: Found},
 	{row: "304 to our validator", name: "304 to a date", answer: faultorigin.Reply(304, ""),
 		ask: Conditions{IfModifiedSince: "Sun, 06 Nov 1994 08:49:37 GMT"}, outcome: Found},
 	{row: "429, 503", name: "429", answer: faultorigin.Busy(429, ""), reason: Busy},
-	{row: "429, 503", name: "503 with patience", answer: faultorigin.Busy(503, "7"), reason: Busy, after: 7 * time.Second},
+	{row: "429, 503", name: "503 with patience", answer: faultorigin.Busy(503, "7"), reason: Busy,
+		after: 7 * time.Second},
 	{row: "unasked 206 or 304", name: "206 without Range", answer: faultorigin.Part(ten, 0, 3), reason: Failed},
-	{row: "unasked 206 or 304", name: "206 of another part", answer: faultorigin.Part(ten, 3, 6), ask: part, reason: Failed},
-	{row: "unasked 206 or 304", name: "206 of more than asked", answer: faultorigin.Part(ten, 2, 6), ask: part, reason: Failed},
-	{row: "unasked 206 or 304", name: "206 of another length", answer: faultorigin.LyingPart("bytes 2-5/10", "23"), ask: part, reason: Failed},
-	{row: "unasked 206 or 304", name: "206 without Content-Range", answer: faultorigin.Reply(206, "2345"), ask: part, reason: Failed},
+	{row: "unasked 206 or 304", name: "206 of another part", answer: faultorigin.Part(ten, 3, 6), ask: part,
+		reason: Failed},
+	{row: "unasked 206 or 304", name: "206 of more than asked", answer: faultorigin.Part(ten, 2, 6), ask: part,
+		reason: Failed},
+	{row: "unasked 206 or 304", name: "206 of another length", answer: faultorigin.LyingPart("bytes 2-5/10", "23"),
+		ask: part, reason: Failed},
+	{row: "unasked 206 or 304", name: "206 without Content-Range", answer: faultorigin.Reply(206, "2345"), ask: part,
+		reason: Failed},
 	{row: "unasked 206 or 304", name: "206 of several parts", ask: part, reason: Failed,
 		answer: faultorigin.Reply(206, "--b", "Content-Type: multipart/byteranges; boundary=b")},
 	{row: "unasked 206 or 304", name: "304 without a validator", answer: faultorigin.Reply(304, ""), reason: Failed},
@@ -69,7 +78,8 @@ var commonExamples = []example{
 	{row: "5xx", name: "500", answer: faultorigin.Reply(500, "oh"), reason: Failed},
 	{row: "5xx", name: "502", answer: faultorigin.Reply(502, ""), reason: Failed},
 	{row: "other 2xx, and what is no final status", name: "204", answer: faultorigin.Reply(204, ""), reason: Failed},
-	{row: "other 2xx, and what is no final status", name: "202", answer: faultorigin.Reply(202, "later"), reason: Failed},
+	{row: "other 2xx, and what is no final status", name: "202", answer: faultorigin.Reply(202, "later"),
+		reason: Failed},
 	{row: "other 2xx, and what is no final status", name: "999", answer: faultorigin.Reply(999, ""), reason: Failed},
 }
 
@@ -82,12 +92,15 @@ var strayExamples = []example{
 	{row: "400 of a TLS port to a request in the clear", name: "Go", reason: Misconfigured,
 		answer: faultorigin.Lengthless(400, "Client sent an HTTP request to an HTTPS server.\n")},
 	{row: "421", name: "421", answer: faultorigin.Reply(421, ""), reason: Misconfigured},
-	{row: "508", name: "508", answer: faultorigin.Reply(508, "508 the request has been here before\n"), reason: Misconfigured},
+	{row: "508", name: "508", answer: faultorigin.Reply(508, "508 the request has been here before\n"),
+		reason: Misconfigured},
 }
 
 var webExamples = []example{
-	{row: "200 text/html for an image, video or font extension", name: "page for an image", answer: page, outcome: NotHere, reason: SoftNotFound},
-	{row: "200 text/html for an image, video or font extension", name: "page for a font in capitals", path: "/f/A.WOFF2", answer: page,
+	{row: "200 text/html for an image, video or font extension", name: "page for an image", answer: page,
+		outcome: NotHere, reason: SoftNotFound},
+	{row: "200 text/html for an image, video or font extension", name: "page for a font in capitals",
+		path: "/f/A.WOFF2", answer: page,
 		outcome: NotHere, reason: SoftNotFound},
 	{row: "200, 203", name: "page for a page", path: "/a.html", answer: page, outcome: Found},
 	{row: "200, 203", name: "page for a folder that ends like an image", path: "/a.jpg/", answer: page, outcome: Found},
@@ -99,7 +112,8 @@ var webExamples = []example{
 		change: webSpec(func(w *topologyv1.WebOrigin) { w.NotFoundStatuses = []int32{403} })},
 	{row: "any other 4xx", name: "404 that is not listed", answer: faultorigin.Reply(404, ""), reason: Misconfigured,
 		change: webSpec(func(w *topologyv1.WebOrigin) { w.NotFoundStatuses = []int32{403} })},
-	{row: "3xx, not followed", name: "302 that is not to be followed", answer: faultorigin.Redirect(302, "/b.jpg"), reason: Misconfigured,
+	{row: "3xx, not followed", name: "302 that is not to be followed", answer: faultorigin.Redirect(302, "/b.jpg"),
+		reason: Misconfigured,
 		change: webSpec(func(w *topologyv1.WebOrigin) { w.FollowRedirects = new(bool) })},
 	{row: "3xx, not followed", name: "302 without Location", answer: faultorigin.Reply(302, ""), reason: Misconfigured},
 	{row: "3xx, not followed", name: "300", answer: faultorigin.Reply(300, ""), reason: Misconfigured},
@@ -107,47 +121,65 @@ var webExamples = []example{
 
 var s3Examples = []example{
 	{row: "404 NoSuchKey", name: "missing key", answer: faultorigin.S3Error(404, "NoSuchKey"), outcome: NotHere},
-	{row: "404 NoSuchKey", name: "delete marker", answer: faultorigin.S3Error(404, "NoSuchKey", "X-Amz-Delete-Marker: true"), outcome: NotHere},
-	{row: "404 for a missing bucket", name: "missing bucket", answer: faultorigin.S3Error(404, "NoSuchBucket"), reason: Misconfigured},
-	{row: "404 that does not say the key is missing", name: "404 of a proxy", answer: faultorigin.Reply(404, "<html>404</html>"), reason: Misconfigured},
-	{row: "404 that does not say the key is missing", name: "404 without a body", answer: faultorigin.Reply(404, ""), reason: Misconfigured},
+	{row: "404 NoSuchKey", name: "delete marker",
+		answer: faultorigin.S3Error(404, "NoSuchKey", "X-Amz-Delete-Marker: true"), outcome: NotHere},
+	{row: "404 for a missing bucket", name: "missing bucket", answer: faultorigin.S3Error(404, "NoSuchBucket"),
+		reason: Misconfigured},
+	{row: "404 that does not say the key is missing", name: "404 of a proxy",
+		answer: faultorigin.Reply(404, "<html>404</html>"), reason: Misconfigured},
+	{row: "404 that does not say the key is missing", name: "404 without a body", answer: faultorigin.Reply(404, ""),
+		reason: Misconfigured},
 	{row: "403 AccessDenied", name: "denied", answer: faultorigin.S3Error(403, "AccessDenied"), reason: Misconfigured},
 	{row: "SlowDown, ServerBusy", name: "503 SlowDown", answer: faultorigin.S3Error(503, "SlowDown"), reason: Busy},
 	{row: "SlowDown, ServerBusy", name: "500 ServerBusy", answer: faultorigin.S3Error(500, "ServerBusy"), reason: Busy},
-	{row: "wrong region", name: "301", answer: faultorigin.S3Error(301, "PermanentRedirect", "X-Amz-Bucket-Region: eu-north-1"), reason: Misconfigured},
-	{row: "wrong region", name: "307", answer: faultorigin.S3Error(307, "TemporaryRedirect", "Location: http://elsewhere/"), reason: Misconfigured},
+	{
+		row: "wrong region", name: "301",
+		answer: faultorigin.S3Error(301, "PermanentRedirect", "X-Amz-Bucket-Region: eu-north-1"), reason: Misconfigured,
+	},
+	{row: "wrong region", name: "307",
+		answer: faultorigin.S3Error(307, "TemporaryRedirect", "Location: http://elsewhere/"), reason: Misconfigured},
 	{row: "wrong region", name: "400", reason: Misconfigured,
 		answer: faultorigin.S3Error(400, "AuthorizationHeaderMalformed", "X-Amz-Bucket-Region: eu-north-1")},
-	{row: "bad signature", name: "wrong secret", answer: faultorigin.S3Error(403, "SignatureDoesNotMatch"), reason: Misconfigured},
-	{row: "unknown key id", name: "unknown key id", answer: faultorigin.S3Error(403, "InvalidAccessKeyId"), reason: Misconfigured},
-	{row: "skewed clock", name: "skewed clock", answer: faultorigin.S3Error(403, "RequestTimeTooSkewed"), reason: Misconfigured},
-	{row: "expired token", name: "expired token", answer: faultorigin.S3Error(400, "ExpiredToken"), reason: Misconfigured},
-	{row: "archived object", name: "archived", answer: faultorigin.S3Error(403, "InvalidObjectState"), reason: Misconfigured},
+	{row: "bad signature", name: "wrong secret", answer: faultorigin.S3Error(403, "SignatureDoesNotMatch"),
+		reason: Misconfigured},
+	{row: "unknown key id", name: "unknown key id", answer: faultorigin.S3Error(403, "InvalidAccessKeyId"),
+		reason: Misconfigured},
+	{row: "skewed clock", name: "skewed clock", answer: faultorigin.S3Error(403, "RequestTimeTooSkewed"),
+		reason: Misconfigured},
+	{row: "expired token", name: "expired token", answer: faultorigin.S3Error(400, "ExpiredToken"),
+		reason: Misconfigured},
+	{row: "archived object", name: "archived", answer: faultorigin.S3Error(403, "InvalidObjectState"),
+		reason: Misconfigured},
 	{row: "5xx", name: "500 InternalError", answer: faultorigin.S3Error(500, "InternalError"), reason: Failed},
 	{row: "200, 203", name: "page for an image", answer: page, outcome: Found},
 }
 
 func TestWebOutcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, web.Kind.Rows, slices.Concat(webExamples, strayExamples, commonExamples), func(t testing.TB, o *faultorigin.Origin, e example) *topology.Origin {
-		change := e.change
-		if change == nil {
-			change = func(*topologyv1.Origin) {}
-		}
-		return webOrigin(t, o.URL(), change)
-	}, "3xx")
+	testOutcomes(t, web.Kind.Rows, slices.Concat(webExamples, strayExamples, commonExamples),
+		func(t testing.TB, o *faultorigin.Origin, e example) *topology.Origin {
+			change := e.change
+			if change == nil {
+				change = func(*topologyv1.Origin) {}
+			}
+			return webOrigin(t, o.URL(), change)
+		}, "3xx")
 }
 
 func TestS3Outcomes(t *testing.T) {
 	t.Parallel()
-	testOutcomes(t, s3.New(false).Rows, append(s3Examples, commonExamples...), func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
-		return s3Origin(t, o.URL())
-	}, "3xx")
+	testOutcomes(t, s3.New(false).Rows, append(s3Examples, commonExamples...),
+		func(t testing.TB, o *faultorigin.Origin, _ example) *topology.Origin {
+			return s3Origin(t, o.URL())
+		}, "3xx")
 }
 
 // testOutcomes plays the examples, and insists that each row of the table has one, but for rows
 // that others hide.
-func testOutcomes(t *testing.T, table []kind.Row, examples []example, at func(testing.TB, *faultorigin.Origin, example) *topology.Origin, hidden ...string) {
+func testOutcomes(
+	t *testing.T, table []kind.Row, examples []example,
+	at func(testing.TB, *faultorigin.Origin, example) *topology.Origin, hidden ...string,
+) {
 	shown := map[string]bool{}
 	for _, row := range hidden {
 		shown[row] = true
@@ -191,7 +223,8 @@ func pathAt(o *topology.Origin, fault *faultorigin.Origin, path string) string {
 func checkExample(t *testing.T, a *Answer, e example) {
 	t.Helper()
 	if a.Outcome != e.outcome || a.Reason != e.reason || a.RetryAfter != e.after {
-		t.Errorf("got %s %q after %s (%s), want %s %q after %s", a.Outcome, a.Reason, a.RetryAfter, a.Detail, e.outcome, e.reason, e.after)
+		t.Errorf("got %s %q after %s (%s), want %s %q after %s", a.Outcome, a.Reason, a.RetryAfter, a.Detail, e.outcome,
+			e.reason, e.after)
 	}
 	if (a.Response != nil) != (e.outcome == Found) {
 		t.Errorf("response %v with outcome %s", a.Response, a.Outcome)
@@ -218,7 +251,8 @@ func TestMediaOutcomes(t *testing.T) {
 		{row: "200, 203", name: "200", answer: file, outcome: Found},
 		{row: "206 to our Range", name: "206", answer: file, ask: Conditions{Range: "bytes=4-"}, outcome: Found},
 		{row: "304 to our validator", name: "304", answer: file, ask: Conditions{IfNoneMatch: etag}, outcome: Found},
-		{row: "a file with another hash", name: "another file", answer: faultorigin.File("other", `"ffff"`), reason: Failed},
+		{row: "a file with another hash", name: "another file", answer: faultorigin.File("other", `"ffff"`),
+			reason: Failed},
 		{row: "404 for a file in the set", name: "404", answer: faultorigin.Reply(404, ""), reason: Failed},
 		{row: "429, 503", name: "replica behind", answer: faultorigin.Busy(503, "1"), reason: Busy, after: time.Second},
 		{row: "401, 403", name: "wrong token", answer: faultorigin.Reply(401, ""), reason: Misconfigured},
@@ -230,7 +264,8 @@ func TestMediaOutcomes(t *testing.T) {
 			fault := faultorigin.New(t)
 			fault.On(faultorigin.Any, e.answer)
 			// The media URL is the operator's: it may be on loopback, where an origin may not.
-			c := newTestClient(t, Config{MediaURL: fault.URL, MediaToken: func() string { return theSecret }, Version: "1.2"})
+			c := newTestClient(t,
+				Config{MediaURL: fault.URL, MediaToken: func() string { return theSecret }, Version: "1.2"})
 			ask := ask
 			ask.Conditions = e.ask
 			a := c.Get(t.Context(), nil, ask)
@@ -239,7 +274,8 @@ func TestMediaOutcomes(t *testing.T) {
 			if want := "/media/acme/ab010203040506ff/a%20b.jpg"; seen.Target != want {
 				t.Errorf("asked for %q, want %q", seen.Target, want)
 			}
-			if h := seen.Header; h.Get("Authorization") != "Bearer "+theSecret || h.Get("Edgewalk-Revision") != "42" || h.Get("User-Agent") != "edgewalk/1.2" {
+			if h := seen.Header; h.Get("Authorization") != "Bearer "+theSecret || h.Get("Edgewalk-Revision") != "42" ||
+				h.Get("User-Agent") != "edgewalk/1.2" {
 				t.Errorf("sent %v", h)
 			}
 		})
@@ -249,7 +285,8 @@ func TestMediaOutcomes(t *testing.T) {
 func TestMediaWithoutURL(t *testing.T) {
 	t.Parallel()
 	a := newTestClient(t, Config{}).Get(t.Context(), nil, get("/a.jpg"))
-	if a.Outcome != Inconclusive || a.Reason != Misconfigured || a.Detail != "the control plane has named no media URL" {
+	if a.Outcome != Inconclusive || a.Reason != Misconfigured ||
+		a.Detail != "the control plane has named no media URL" {
 		t.Errorf("got %+v", a)
 	}
 }
@@ -257,8 +294,10 @@ func TestMediaWithoutURL(t *testing.T) {
 // A kind that this edge does not know is a fault of configuration, and not a missing file.
 func TestUnknownKind(t *testing.T) {
 	t.Parallel()
-	a := localClient(t).Get(t.Context(), &topology.Origin{ID: "newer", UID: "1-newer", Spec: &topologyv1.Origin{}}, get("/a.jpg"))
-	if a.Outcome != Inconclusive || a.Reason != Misconfigured || a.Detail != "this edge does not know the origin's kind" {
+	a := localClient(t).Get(t.Context(), &topology.Origin{ID: "newer", UID: "1-newer", Spec: &topologyv1.Origin{}},
+		get("/a.jpg"))
+	if a.Outcome != Inconclusive || a.Reason != Misconfigured ||
+		a.Detail != "this edge does not know the origin's kind" {
 		t.Errorf("got %s %s %q", a.Outcome, a.Reason, a.Detail)
 	}
 	if a.Advice == "" || a.Request != "" || a.Kind != "unknown" {

@@ -19,8 +19,10 @@ func TestTokenFailures(t *testing.T) {
 		detail string
 		after  time.Duration
 	}{
-		{"wrong password", faultorigin.Reply(400, `{"error":"invalid_grant","error_description":"`+theSecret+`"}`), Misconfigured, "HTTP 400 invalid_grant", 0},
-		{"wrong client", faultorigin.Reply(422, `{"code":422,"message":"`+theSecret+`"}`), Misconfigured, "HTTP 422", 0},
+		{"wrong password", faultorigin.Reply(400, `{"error":"invalid_grant","error_description":"`+theSecret+`"}`),
+			Misconfigured, "HTTP 400 invalid_grant", 0},
+		{"wrong client", faultorigin.Reply(422, `{"code":422,"message":"`+theSecret+`"}`), Misconfigured, "HTTP 422",
+			0},
 		{"a code that is none", faultorigin.Reply(401, `{"error":"`+theSecret+`"}`), Misconfigured, "HTTP 401", 0},
 		{"redirect", faultorigin.Redirect(302, "http://elsewhere.example/"), Misconfigured, "HTTP 302", 0},
 		{"busy", faultorigin.Busy(429, "9"), Busy, "HTTP 429", 9 * time.Second},
@@ -28,7 +30,8 @@ func TestTokenFailures(t *testing.T) {
 		{"cut", faultorigin.Cut(`{"access_token":"x"}`, 5), Failed, "the connection was cut", 0},
 		{"hangs up", faultorigin.Hangup(), Failed, "the connection was cut", 0},
 		{"no token", faultorigin.Reply(200, `{}`), Failed, "the answer holds no token", 0},
-		{"a token that is none", faultorigin.Reply(200, `{"access_token":"a\r\nb"}`), Failed, "the answer holds no token", 0},
+		{"a token that is none", faultorigin.Reply(200, `{"access_token":"a\r\nb"}`), Failed,
+			"the answer holds no token", 0},
 		{"no JSON", faultorigin.Reply(200, theSecret), Failed, "the answer holds no token", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -38,7 +41,8 @@ func TestTokenFailures(t *testing.T) {
 			a := localClient(t).Get(t.Context(), akeneoOrigin(t, fault.URL()), get("/media-files/a.jpg"))
 			discard(t, a)
 			want := "token endpoint " + fault.URL() + akeneo.Tokens + ": " + test.detail
-			if a.Outcome != Inconclusive || a.Reason != test.reason || a.Detail != want || a.RetryAfter != test.after || a.ProxyError == "" {
+			if a.Outcome != Inconclusive || a.Reason != test.reason || a.Detail != want || a.RetryAfter != test.after ||
+				a.ProxyError == "" {
 				t.Errorf("got %s %q after %s: %q, want %q", a.Outcome, a.Reason, a.RetryAfter, a.Detail, want)
 			}
 			if a.Advice == "" || a.Reason == Misconfigured && a.Advice != akeneo.Advice {
@@ -58,10 +62,12 @@ func TestRevokedToken(t *testing.T) {
 	fault := faultorigin.New(t)
 	const file = "/api/rest/v1/media-files/a.jpg/download"
 	issue := func(n string) faultorigin.Answer {
-		return faultorigin.Reply(200, `{"access_token":"token-`+n+`","refresh_token":"refresh-`+n+`","expires_in":3600}`)
+		return faultorigin.Reply(200,
+			`{"access_token":"token-`+n+`","refresh_token":"refresh-`+n+`","expires_in":3600}`)
 	}
 	fault.On(akeneo.Tokens, issue("1"), faultorigin.Reply(400, `{"error":"invalid_grant"}`), issue("2"), issue("3"))
-	fault.On(file, faultorigin.Reply(200, "x"), faultorigin.Reply(401, ""), faultorigin.Reply(200, "y"), faultorigin.Reply(401, ""))
+	fault.On(file, faultorigin.Reply(200, "x"), faultorigin.Reply(401, ""), faultorigin.Reply(200, "y"),
+		faultorigin.Reply(401, ""))
 	c, o := localClient(t), akeneoOrigin(t, fault.URL())
 	for _, want := range []Outcome{Found, Found, Inconclusive} {
 		a := c.Get(t.Context(), o, get("/media-files/a.jpg"))

@@ -62,14 +62,19 @@ func TestVersityGateway(t *testing.T) {
 		reason  Reason
 	}{
 		{"prefix", "/under.jpg", func(s *topologyv1.S3Origin) { s.Prefix = "p" }, theSecret, Found, ""},
-		{"percent-encoded keys", "/a%20b.jpg", func(s *topologyv1.S3Origin) { s.PercentEncodeKeys = true }, theSecret, Found, ""},
+		{"percent-encoded keys", "/a%20b.jpg", func(s *topologyv1.S3Origin) { s.PercentEncodeKeys = true }, theSecret,
+			Found, ""},
 		{"missing key", "/gone.jpg", nil, theSecret, NotHere, ""},
 		{"missing folder", "/no/such/folder.jpg", nil, theSecret, NotHere, ""},
-		{"missing bucket", "/plain.jpg", func(s *topologyv1.S3Origin) { s.Bucket = "nobody" }, theSecret, Inconclusive, Misconfigured},
+		{"missing bucket", "/plain.jpg", func(s *topologyv1.S3Origin) { s.Bucket = "nobody" }, theSecret, Inconclusive,
+			Misconfigured},
 		{"wrong secret", "/plain.jpg", nil, "other", Inconclusive, Misconfigured},
-		{"wrong key id", "/plain.jpg", func(s *topologyv1.S3Origin) { s.AccessKeyId = "OTHER" }, theSecret, Inconclusive, Misconfigured},
-		{"wrong region", "/plain.jpg", func(s *topologyv1.S3Origin) { s.Region = "eu-north-1" }, theSecret, Inconclusive, Misconfigured},
-		{"no credentials at a private bucket", "/plain.jpg", func(s *topologyv1.S3Origin) { s.AccessKeyId = "" }, "", Inconclusive, Misconfigured},
+		{"wrong key id", "/plain.jpg", func(s *topologyv1.S3Origin) { s.AccessKeyId = "OTHER" }, theSecret,
+			Inconclusive, Misconfigured},
+		{"wrong region", "/plain.jpg", func(s *topologyv1.S3Origin) { s.Region = "eu-north-1" }, theSecret,
+			Inconclusive, Misconfigured},
+		{"no credentials at a private bucket", "/plain.jpg", func(s *topologyv1.S3Origin) { s.AccessKeyId = "" }, "",
+			Inconclusive, Misconfigured},
 	} {
 		o := at(test.change)
 		o.Secrets = map[string]string{"s3.secret_access_key": test.secret}
@@ -166,7 +171,9 @@ func putS3(t *testing.T, endpoint, key, body string) {
 	req.Header.Set("X-Amz-Content-Sha256", hash)
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
 	credentials := aws.Credentials{AccessKeyID: "AKID", SecretAccessKey: theSecret}
-	if err := signer.SignHTTP(t.Context(), credentials, req, hash, "s3", topology.DefaultS3Region, time.Now()); err != nil {
+	if err := signer.SignHTTP(
+		t.Context(), credentials, req, hash, "s3", topology.DefaultS3Region, time.Now(),
+	); err != nil {
 		t.Fatal(err)
 	}
 	send(t, req)

@@ -21,15 +21,20 @@ func TestWatch(t *testing.T) {
 		want  error
 	}{
 		{"phase in time", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0, (*watch).stop, time.Hour, nil},
-		{"phase too long", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0, nothing, time.Second, errConnectTimeout},
-		{"phase just not too long", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0, nothing, time.Second - 1, nil},
+		{"phase too long", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0, nothing, time.Second,
+			errConnectTimeout},
+		{"phase just not too long", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0, nothing,
+			time.Second - 1, nil},
 		{"next phase begins anew", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 999 * time.Millisecond,
 			func(w *watch) { w.await(time.Second, errFirstByteTimeout) }, 999 * time.Millisecond, nil},
 		{"next phase has its own cause", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0,
 			func(w *watch) { w.await(time.Minute, errFirstByteTimeout) }, time.Minute, errFirstByteTimeout},
-		{"deadline", func(w *watch) { w.phase(time.Hour, errConnectTimeout) }, 0, nothing, 10 * time.Minute, errWalkDeadline},
-		{"deadline lifted", (*watch).lift, 0, func(w *watch) { w.phase(time.Hour, errConnectTimeout) }, time.Hour - 1, nil},
-		{"deadline passed before", nothing, 11 * time.Minute, func(w *watch) { w.phase(time.Hour, errConnectTimeout) }, 1, errWalkDeadline},
+		{"deadline", func(w *watch) { w.phase(time.Hour, errConnectTimeout) }, 0, nothing, 10 * time.Minute,
+			errWalkDeadline},
+		{"deadline lifted", (*watch).lift, 0, func(w *watch) { w.phase(time.Hour, errConnectTimeout) }, time.Hour - 1,
+			nil},
+		{"deadline passed before", nothing, 11 * time.Minute, func(w *watch) { w.phase(time.Hour, errConnectTimeout) },
+			1, errWalkDeadline},
 		{"told late that the request was sent", func(w *watch) {
 			w.await(time.Second, errFirstByteTimeout)
 			w.arrived()

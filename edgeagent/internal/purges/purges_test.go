@@ -36,10 +36,14 @@ func TestPurgeScopes(t *testing.T) {
 		{"url without query, copy with", url("/a", ""), at("/a", "w=1"), false},
 		{"url with query", url("/a", "w=1"), at("/a", "w=1"), true},
 		{"url with query, copy without", url("/a", "w=1"), at("/a", ""), false},
-		{"any query, copy without", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", Query: "x", AnyQuery: true}}}, at("/a", ""), true},
-		{"any query, copy with", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", AnyQuery: true}}}, at("/a", "w=1"), true},
-		{"any query, other path", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", AnyQuery: true}}}, at("/ab", "w=1"), false},
-		{"second of two urls", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/x"}, {Endpoint: "e1", Path: "/y"}}}, at("/y", ""), true},
+		{"any query, copy without", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", Query: "x", AnyQuery: true}}},
+			at("/a", ""), true},
+		{"any query, copy with", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", AnyQuery: true}}}, at("/a", "w=1"),
+			true},
+		{"any query, other path", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a", AnyQuery: true}}},
+			at("/ab", "w=1"), false},
+		{"second of two urls", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/x"}, {Endpoint: "e1", Path: "/y"}}},
+			at("/y", ""), true},
 		{"empty path", url("", ""), at("", ""), true},
 
 		{"prefix, inside", prefix("e1", "/img"), at("/img/a.png", ""), true},
@@ -72,7 +76,8 @@ func TestPurgeScopes(t *testing.T) {
 		{"url, other name", url("/a%281%29", ""), at("/a(2)", ""), false},
 		{"url with query, spelled otherwise", url("/a", "n=%28a+b%29"), at("/a", "n=(a%20b)"), true},
 		{"url with query, other value", url("/a", "n=%28"), at("/a", "n=)"), false},
-		{"any query, spelled otherwise", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a%3Bb", AnyQuery: true}}}, at("/a;b", "w=1"), true},
+		{"any query, spelled otherwise", Purge{URLs: []URLScope{{Endpoint: "e1", Path: "/a%3Bb", AnyQuery: true}}},
+			at("/a;b", "w=1"), true},
 		{"prefix, spelled with escapes", prefix("e1", "/a%28b%29"), at("/a(b)/c", ""), true},
 		{"prefix, copy spelled with escapes", prefix("e1", "/a(b)"), at("/a%28b%29/c", ""), true},
 		{"prefix, copy with escaped slash", prefix("", "/a/b"), at("/a%2Fb/c", ""), true},
@@ -84,11 +89,13 @@ func TestPurgeScopes(t *testing.T) {
 		{"tag", Purge{Tag: "sale"}, at("/a", "", "x", "sale"), true},
 		{"tag, other", Purge{Tag: "sale"}, at("/a", "", "sales"), false},
 		{"tag, none", Purge{Tag: "sale"}, at("/sale", ""), false},
-		{"tag, other endpoint", Purge{Tag: "sale"}, Scope{Account: "acme", Endpoint: "e2", Tags: []string{"sale"}}, true},
+		{"tag, other endpoint", Purge{Tag: "sale"}, Scope{Account: "acme", Endpoint: "e2", Tags: []string{"sale"}},
+			true},
 		{"endpoint", Purge{Endpoint: "e1"}, at("/a", "q"), true},
 		{"endpoint, other", Purge{Endpoint: "e1"}, other("e2", "/a"), false},
 		{"everything", Purge{Everything: true}, other("e9", "/z"), true},
-		{"everything, other account", Purge{Everything: true}, Scope{Account: "acme2", Endpoint: "e1", Path: "/a"}, false},
+		{"everything, other account", Purge{Everything: true}, Scope{Account: "acme2", Endpoint: "e1", Path: "/a"},
+			false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -127,7 +134,9 @@ func TestPurgeScopes(t *testing.T) {
 func TestPurgeNeedsOneScope(t *testing.T) {
 	t.Parallel()
 	s := New(nil)
-	for _, p := range []Purge{{Account: "acme", Revision: 1}, {Account: "acme", Revision: 1, Tag: "t", Everything: true}} {
+	for _, p := range []Purge{
+		{Account: "acme", Revision: 1}, {Account: "acme", Revision: 1, Tag: "t", Everything: true},
+	} {
 		if err := s.Apply(p); err == nil {
 			t.Errorf("%+v was accepted", p)
 		}
@@ -138,7 +147,10 @@ func TestFloorStandsInForForgottenPurges(t *testing.T) {
 	t.Parallel()
 	s := New(nil)
 	for rev := int64(1); rev <= 100; rev++ {
-		s.Apply(Purge{Account: "acme", Revision: rev, Hard: rev%2 == 0, URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/", rev)}}})
+		s.Apply(Purge{
+			Account: "acme", Revision: rev, Hard: rev%2 == 0,
+			URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/", rev)}},
+		})
 		s.Apply(Purge{Account: "acme", Revision: rev, Prefix: &PrefixScope{Path: fmt.Sprint("/p", rev)}})
 		s.Apply(Purge{Account: "acme", Revision: rev, Tag: fmt.Sprint("t", rev)})
 		s.Apply(Purge{Account: "acme", Revision: rev, Endpoint: fmt.Sprint("e", rev)})
@@ -234,7 +246,9 @@ func TestPurgeOrderDoesNotMatter(t *testing.T) {
 			two.Apply(purges[i])
 		}
 		for range 50 {
-			sc := Scope{Account: "acme", Endpoint: pick(eps), Path: pick(paths), Query: pick(queries), Tags: tags[:r.IntN(3)]}
+			sc := Scope{
+				Account: "acme", Endpoint: pick(eps), Path: pick(paths), Query: pick(queries), Tags: tags[:r.IntN(3)],
+			}
 			asof := int64(r.IntN(22))
 			want := None
 			for _, p := range purges {
@@ -281,7 +295,9 @@ func TestStormOfPurges(t *testing.T) {
 		purges = 10_000
 	}
 	scope := func(n int) *Scope {
-		return &Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/storm/%d/x", n), Tags: []string{fmt.Sprintf("t%d", n)}}
+		return &Scope{
+			Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/storm/%d/x", n), Tags: []string{fmt.Sprintf("t%d", n)},
+		}
 	}
 	began := time.Now()
 	for n := range purges {
@@ -311,7 +327,10 @@ func TestStormOfPurges(t *testing.T) {
 			t.Fatalf("what was fetched after purge %d is %v", n, got)
 		}
 	}
-	for _, sc := range []Scope{{Account: "acme", Endpoint: "e1", Path: "/storm"}, {Account: "acme", Endpoint: "e1", Path: "/storm/x/1"}, {Account: "other", Endpoint: "e1", Path: "/storm/0/x"}} {
+	for _, sc := range []Scope{
+		{Account: "acme", Endpoint: "e1", Path: "/storm"}, {Account: "acme", Endpoint: "e1", Path: "/storm/x/1"},
+		{Account: "other", Endpoint: "e1", Path: "/storm/0/x"},
+	} {
 		if got := s.Check(&sc, 50); got != None {
 			t.Errorf("%+v: %v", sc, got)
 		}
@@ -386,7 +405,9 @@ func TestReadersBesideWriters(t *testing.T) {
 			for {
 				n := done.Load()
 				if n > 0 {
-					if v := table.Check(&Scope{Account: "a", Endpoint: "e", Path: fmt.Sprint("/", n), Tags: []string{"none"}}, n-1); v != Soft {
+					if v := table.Check(
+						&Scope{Account: "a", Endpoint: "e", Path: fmt.Sprint("/", n), Tags: []string{"none"}}, n-1,
+					); v != Soft {
 						t.Errorf("purge %d was applied, and is not seen: %v", n, v)
 						return
 					}
@@ -398,7 +419,9 @@ func TestReadersBesideWriters(t *testing.T) {
 		})
 	}
 	for n := int64(1); n <= 5000; n++ {
-		if err := table.Apply(Purge{Account: "a", Revision: n, URLs: []URLScope{{Endpoint: "e", Path: fmt.Sprint("/", n)}}}); err != nil {
+		if err := table.Apply(Purge{
+			Account: "a", Revision: n, URLs: []URLScope{{Endpoint: "e", Path: fmt.Sprint("/", n)}},
+		}); err != nil {
 			t.Error(err)
 		}
 		if n%1000 == 0 {
@@ -413,7 +436,8 @@ func TestCheckAllocatesNothing(t *testing.T) {
 	table := New(nil)
 	for n := range 1000 {
 		for _, p := range []Purge{
-			{Tag: fmt.Sprint("t", n)}, {URLs: []URLScope{{Endpoint: "e", Path: fmt.Sprint("/a/", n)}}}, {Prefix: &PrefixScope{Path: fmt.Sprint("/a/b/", n)}},
+			{Tag: fmt.Sprint("t", n)}, {URLs: []URLScope{{Endpoint: "e", Path: fmt.Sprint("/a/", n)}}},
+			{Prefix: &PrefixScope{Path: fmt.Sprint("/a/b/", n)}},
 		} {
 			p.Account, p.Revision = "a", 5
 			if err := table.Apply(p); err != nil {
@@ -463,14 +487,17 @@ func BenchmarkCheck(b *testing.B) {
 			table := New(nil)
 			for i := range purges / 4 {
 				for _, p := range []Purge{
-					{URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/u", i)}}}, {Prefix: &PrefixScope{Endpoint: "e1", Path: fmt.Sprint("/images/x", i)}},
+					{URLs: []URLScope{{Endpoint: "e1", Path: fmt.Sprint("/u", i)}}},
+					{Prefix: &PrefixScope{Endpoint: "e1", Path: fmt.Sprint("/images/x", i)}},
 					{Prefix: &PrefixScope{Path: fmt.Sprint("/images/2024/x", i)}}, {Tag: fmt.Sprint("t", i)},
 				} {
 					p.Account, p.Revision = "acme", 11
 					table.Apply(p)
 				}
 			}
-			sc := Scope{Account: "acme", Endpoint: "e1", Path: "/images/2024/summer/large/one.jpg", Tags: []string{"all", "n1"}}
+			sc := Scope{
+				Account: "acme", Endpoint: "e1", Path: "/images/2024/summer/large/one.jpg", Tags: []string{"all", "n1"},
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				if table.Check(&sc, 10) != None {

@@ -129,7 +129,9 @@ func (r *dateReader) date(year, month, day int, clock [3]int, end string) (time.
 	if midnight.Day() != day {
 		return time.Time{}, false
 	}
-	return midnight.Add(time.Duration(clock[0])*time.Hour + time.Duration(clock[1])*time.Minute + time.Duration(clock[2])*time.Second), true
+	return midnight.Add(
+		time.Duration(clock[0])*time.Hour + time.Duration(clock[1])*time.Minute + time.Duration(clock[2])*time.Second,
+	), true
 }
 
 // AppendDate appends t as an IMF-fixdate.

@@ -18,7 +18,9 @@ var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func TestParseDate(t *testing.T) {
 	t.Parallel()
 	want := time.Date(1994, 11, 6, 8, 49, 37, 0, time.UTC)
-	for _, s := range []string{"Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"} {
+	for _, s := range []string{
+		"Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
+	} {
 		if got, ok := ParseDate(s, t0); !ok || !got.Equal(want) {
 			t.Errorf("ParseDate(%q) = %v, %v", s, got, ok)
 		}
@@ -32,7 +34,10 @@ func TestParseDate(t *testing.T) {
 		}
 	}
 	// RFC 9111 4.2: case does not count. Nor does a wrong day of the week.
-	for _, s := range []string{"SUN, 06 nov 1994 08:49:37 gmt", "sunday, 06-NOV-94 08:49:37 GMT", "sun nov  6 08:49:37 1994", "Mon, 06 Nov 1994 08:49:37 GMT"} {
+	for _, s := range []string{
+		"SUN, 06 nov 1994 08:49:37 gmt", "sunday, 06-NOV-94 08:49:37 GMT", "sun nov  6 08:49:37 1994",
+		"Mon, 06 Nov 1994 08:49:37 GMT",
+	} {
 		if got, ok := ParseDate(s, t0); !ok || !got.Equal(want) {
 			t.Errorf("ParseDate(%q) = %v, %v", s, got, ok)
 		}
@@ -46,13 +51,16 @@ func TestParseDate(t *testing.T) {
 
 // notDates are like dates, but of no form of RFC 9110 5.6.7, or of no day there is.
 var notDates = []string{
-	"", "0", "-1", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 6 Nov 1994 08:49:37 GMT", "1994-11-06T08:49:37Z", "Sun, 06 Nov 1994 08:49:37 +0200",
-	"Sun Nov 1 0:00:00,1 0000", "Thu, 18  Aug  2050 02:01:18 GMT", "Thu, 18 Aug 2050 2:01:18 GMT", "Thu, 18 Aug 2050 02:01:18  GMT",
-	"Thu 18 Aug 2050 02:01:18 GMT", "Thu, 18 Aug 50 02:01:18 GMT", "Thu, 18-Aug-2050 02:01:18 GMT", "Thu, 18 Aug 2050 02.01.18 GMT",
-	"Thursday, 18 Aug 2050 02:01:18 GMT", "Thu, 18-Aug-50 02:01:18 GMT", "Thu, 18 Aug 2050 02:01:18.5 GMT", "Thu, 18 Aug 2050 02:01:18 GMT ",
-	" Thu, 18 Aug 2050 02:01:18 GMT", "Xyz, 18 Aug 2050 02:01:18 GMT", "Thu, 18 Agu 2050 02:01:18 GMT", "Thu Aug 8 02:01:18 2050",
-	"Thu Aug  18 02:01:18 2050", "Thu Aug 18 02:01:18 2050 GMT", "Thu, 31 Jun 2050 02:01:18 GMT", "Thu, 00 Aug 2050 02:01:18 GMT",
-	"Thu, 18 Aug 2050 24:01:18 GMT", "Thu, 18 Aug 2050 02:60:18 GMT", "Thu, 18 Aug 2050 02:01:61 GMT", "Thu, 29 Feb 2050 02:01:18 GMT",
+	"", "0", "-1", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 6 Nov 1994 08:49:37 GMT", "1994-11-06T08:49:37Z",
+	"Sun, 06 Nov 1994 08:49:37 +0200", "Sun Nov 1 0:00:00,1 0000", "Thu, 18  Aug  2050 02:01:18 GMT",
+	"Thu, 18 Aug 2050 2:01:18 GMT", "Thu, 18 Aug 2050 02:01:18  GMT", "Thu 18 Aug 2050 02:01:18 GMT",
+	"Thu, 18 Aug 50 02:01:18 GMT", "Thu, 18-Aug-2050 02:01:18 GMT", "Thu, 18 Aug 2050 02.01.18 GMT",
+	"Thursday, 18 Aug 2050 02:01:18 GMT", "Thu, 18-Aug-50 02:01:18 GMT", "Thu, 18 Aug 2050 02:01:18.5 GMT",
+	"Thu, 18 Aug 2050 02:01:18 GMT ", " Thu, 18 Aug 2050 02:01:18 GMT", "Xyz, 18 Aug 2050 02:01:18 GMT",
+	"Thu, 18 Agu 2050 02:01:18 GMT", "Thu Aug 8 02:01:18 2050", "Thu Aug  18 02:01:18 2050",
+	"Thu Aug 18 02:01:18 2050 GMT", "Thu, 31 Jun 2050 02:01:18 GMT", "Thu, 00 Aug 2050 02:01:18 GMT",
+	"Thu, 18 Aug 2050 24:01:18 GMT", "Thu, 18 Aug 2050 02:60:18 GMT", "Thu, 18 Aug 2050 02:01:61 GMT",
+	"Thu, 29 Feb 2050 02:01:18 GMT",
 }
 
 // isDate is the grammar of RFC 9110 5.6.7, with the days that months have.
@@ -234,7 +242,8 @@ func TestContentRange(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]string{
 		"bytes 0-9/100": "{0 10} 100 true", "bytes 5-5/*": "{5 1} -1 true", "bytes */100": "{0 0} 0 false",
-		"bytes 5-4/10": "{0 0} 0 false", "bytes 0-10/10": "{0 0} 0 false", "items 0-1/2": "{0 0} 0 false", "": "{0 0} 0 false",
+		"bytes 5-4/10": "{0 0} 0 false", "bytes 0-10/10": "{0 0} 0 false", "items 0-1/2": "{0 0} 0 false",
+		"": "{0 0} 0 false",
 	} {
 		r, size, ok := ParseContentRange(value)
 		if got := fmt.Sprint(r, size, ok); got != want {
@@ -316,7 +325,8 @@ func TestSelectingHoldsNoCredentials(t *testing.T) {
 	for _, name := range []string{"authorization", "cookie"} {
 		h := http.Header{}
 		h.Set(name, "secret")
-		if value, present := Selecting(name, h.Values); !present || len(value) != 64 || strings.Contains(value, "secret") {
+		if value, present := Selecting(name, h.Values); !present || len(value) != 64 ||
+			strings.Contains(value, "secret") {
 			t.Errorf("%s is kept as %q", name, value)
 		}
 	}
@@ -342,7 +352,8 @@ func TestNormaliseAccept(t *testing.T) {
 		"": "*/*", "*/*": "*/*", "text/html": "*/*", "image/png": "*/*", "image/*": "*/*", "video/*;q=0.8": "*/*",
 		"image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8": "image/avif,image/webp,*/*",
 		"image/webp,image/avif,image/jxl,image/heic,video/*;q=0.8":         "image/avif,image/jxl,image/webp,*/*",
-		" IMAGE/WEBP ; q=0.1 ": "image/webp,*/*", "image/webp;q=0": "*/*", "image/webp;q=0, image/webp": "image/webp,*/*",
+		" IMAGE/WEBP ; q=0.1 ": "image/webp,*/*", "image/webp;q=0": "*/*",
+		"image/webp;q=0, image/webp":                              "image/webp,*/*",
 		"video/webm, video/mp4;q=0.5":                             "video/mp4,video/webm,*/*",
 		strings.Repeat("text/x,", 20000) + "image/webp":           "image/webp,*/*",
 		strings.Repeat("image/webp,image/avif;q=0.9,", 1000):      "image/avif,image/webp,*/*",
@@ -366,13 +377,15 @@ func TestStrip(t *testing.T) {
 		"Connection": {"close"}, "Keep-Alive": {"5"}, "Transfer-Encoding": {"chunked"}, "Trailer": {"X"},
 		"Set-Cookie": {"a=b"}, "Clear-Site-Data": {"*"}, "Strict-Transport-Security": {"max-age=1"}, "Alt-Svc": {"h3"},
 		"Nel": {"{}"}, "Report-To": {"{}"}, "Service-Worker-Allowed": {"/"}, "Server": {"nginx"},
-		"Cache-Tag": {"a"}, "Surrogate-Key": {"b"}, "X-Amz-Request-Id": {"1"}, "X-Ms-Version": {"1"}, "X-Goog-Hash": {"1"},
-		"X-Secret": {"1"}, "X-Mine": {"2"},
-		"Access-Control-Allow-Origin": {"*"}, "Access-Control-Allow-Credentials": {"true"}, "Timing-Allow-Origin": {"*"},
+		"Cache-Tag": {"a"}, "Surrogate-Key": {"b"}, "X-Amz-Request-Id": {"1"}, "X-Ms-Version": {"1"},
+		"X-Goog-Hash": {"1"}, "X-Secret": {"1"}, "X-Mine": {"2"}, "Access-Control-Allow-Origin": {"*"},
+		"Access-Control-Allow-Credentials": {"true"}, "Timing-Allow-Origin": {"*"},
 		"Cache-Control": {`no-cache="x-secret", private=X-Mine`}, "Content-Type": {"image/png"}, "Etag": {`"a"`},
 	}
 	Strip(h)
-	want := http.Header{"Cache-Control": {`no-cache="x-secret", private=X-Mine`}, "Content-Type": {"image/png"}, "Etag": {`"a"`}}
+	want := http.Header{
+		"Cache-Control": {`no-cache="x-secret", private=X-Mine`}, "Content-Type": {"image/png"}, "Etag": {`"a"`},
+	}
 	if !reflect.DeepEqual(h, want) {
 		t.Errorf("kept %v", h)
 	}
@@ -382,9 +395,13 @@ func TestStrip(t *testing.T) {
 // 3.2).
 func TestUpdate(t *testing.T) {
 	t.Parallel()
-	bytes := []string{"Content-Length", "Content-Encoding", "Content-Type", "Content-Language", "Content-Disposition", "Content-Range",
+	bytes := []string{"Content-Length", "Content-Encoding", "Content-Type", "Content-Language", "Content-Disposition",
+		"Content-Range",
 		"Content-Md5", "Content-Digest", "Repr-Digest", "Digest"}
-	others := []string{"Cache-Control", "Content-Foo", "Content-Location", "Content-Security-Policy", "Etag", "Expires", "Link", "X-Frame-Options"}
+	others := []string{
+		"Cache-Control", "Content-Foo", "Content-Location", "Content-Security-Policy", "Etag", "Expires", "Link",
+		"X-Frame-Options",
+	}
 	for _, names := range []struct {
 		names []string
 		want  string
@@ -401,7 +418,9 @@ func TestUpdate(t *testing.T) {
 
 func TestCodings(t *testing.T) {
 	t.Parallel()
-	for line, want := range map[string][]string{"": nil, "identity": nil, "GZip": {"gzip"}, " gzip , ,br": {"gzip", "br"}} {
+	for line, want := range map[string][]string{
+		"": nil, "identity": nil, "GZip": {"gzip"}, " gzip , ,br": {"gzip", "br"},
+	} {
 		if got := Codings(http.Header{"Content-Encoding": {line}}.Values); !slices.Equal(got, want) {
 			t.Errorf("%q: %q", line, got)
 		}
@@ -442,11 +461,15 @@ func TestTags(t *testing.T) {
 func TestCacheStatus(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]CacheStatus{
-		"edgewalk; hit; ttl=59":                        {Hit: true, TTL: 58100 * time.Millisecond, HasTTL: true},
-		"edgewalk; fwd=uri-miss; stored; collapsed":    {Forward: ForwardURIMiss, Stored: true, Collapsed: true},
-		"edgewalk; fwd=stale; fwd-status=304; ttl=10":  {Forward: ForwardStale, ForwardStatus: 304, TTL: 10 * time.Second, HasTTL: true},
-		"edgewalk; hit; ttl=-5; detail=stale-if-error": {Hit: true, TTL: -5900 * time.Millisecond, HasTTL: true, Detail: "stale-if-error"},
-		"edgewalk; fwd=bypass; detail=no-store":        {Forward: ForwardBypass, Detail: RefusedNoStore.String()},
+		"edgewalk; hit; ttl=59":                     {Hit: true, TTL: 58100 * time.Millisecond, HasTTL: true},
+		"edgewalk; fwd=uri-miss; stored; collapsed": {Forward: ForwardURIMiss, Stored: true, Collapsed: true},
+		"edgewalk; fwd=stale; fwd-status=304; ttl=10": {
+			Forward: ForwardStale, ForwardStatus: 304, TTL: 10 * time.Second, HasTTL: true,
+		},
+		"edgewalk; hit; ttl=-5; detail=stale-if-error": {
+			Hit: true, TTL: -5900 * time.Millisecond, HasTTL: true, Detail: "stale-if-error",
+		},
+		"edgewalk; fwd=bypass; detail=no-store": {Forward: ForwardBypass, Detail: RefusedNoStore.String()},
 	} {
 		if got := string(c.Append(nil)); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -458,7 +481,8 @@ func TestHitPathDoesNotAllocate(t *testing.T) {
 	h := http.Header{"Accept-Encoding": {"gzip, deflate, br"}}
 	header := Fields(h.Values)
 	c := Conditions{IfNoneMatch: `"x", "a"`}
-	f := Evaluate(Response{Status: 200, Header: http.Header{}.Values, RequestTime: t0, ResponseTime: t0}, cachepolicy.Default())
+	f := Evaluate(Response{Status: 200, Header: http.Header{}.Values, RequestTime: t0, ResponseTime: t0},
+		cachepolicy.Default())
 	buf := make([]byte, 0, 256)
 	if n := testing.AllocsPerRun(100, func() {
 		value, _ := Selecting("accept-encoding", header)
@@ -531,7 +555,10 @@ func FuzzNormalise(f *testing.F) {
 }
 
 func FuzzDate(f *testing.F) {
-	for _, s := range append(notDates, "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Tue, 30 Jun 2015 23:59:60 GMT") {
+	for _, s := range append(
+		notDates, "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
+		"Tue, 30 Jun 2015 23:59:60 GMT",
+	) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

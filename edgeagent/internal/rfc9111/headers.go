@@ -42,8 +42,8 @@ var dropped = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Proxy-Authentication-Info": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
 	"Transfer-Encoding": true, "Upgrade": true,
-	"Set-Cookie": true, "Set-Cookie2": true, "Clear-Site-Data": true, "Strict-Transport-Security": true, "Alt-Svc": true,
-	"Nel": true, "Report-To": true, "Service-Worker-Allowed": true, "Server": true,
+	"Set-Cookie": true, "Set-Cookie2": true, "Clear-Site-Data": true, "Strict-Transport-Security": true,
+	"Alt-Svc": true, "Nel": true, "Report-To": true, "Service-Worker-Allowed": true, "Server": true,
 	"Access-Control-Allow-Origin": true, "Access-Control-Allow-Credentials": true, "Timing-Allow-Origin": true,
 	"Cache-Tag": true, "Surrogate-Key": true,
 }
@@ -90,8 +90,9 @@ func Strip(h map[string][]string) {
 // representation are the fields that say what the bytes of a reply are. A 304 has none, so what it
 // says of them is at best a repetition, and often the server's default.
 var representation = map[string]bool{
-	"Content-Disposition": true, "Content-Encoding": true, "Content-Language": true, "Content-Length": true, "Content-Md5": true,
-	"Content-Range": true, "Content-Type": true, "Content-Digest": true, "Repr-Digest": true, "Digest": true,
+	"Content-Disposition": true, "Content-Encoding": true, "Content-Language": true, "Content-Length": true,
+	"Content-Md5": true, "Content-Range": true, "Content-Type": true, "Content-Digest": true, "Repr-Digest": true,
+	"Digest": true,
 }
 
 // Update brings a stored header up to date with that of a 304 (RFC 9111 3.2): every field the 304

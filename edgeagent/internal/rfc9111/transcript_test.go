@@ -21,11 +21,11 @@ var rewrite = flag.Bool("rewrite", false, "write what the rules decide into test
 // then asks; each answer stands behind "->" below its question. The clock starts at 2026-01-01
 // 00:00:00 GMT.
 //
-//	policy mode=minimum default_ttl=1m     the endpoint; what is not named has its default
-//	response 200 [library] [authorized] [took=2s]   the reply, its header in the indented lines below
+//	policy mode=minimum default_ttl=1mthe endpoint; what is not named has its default
+//	response 200 [library] [authorized] [took=2s] the reply; indented lines are its header
 //	  cache-control: max-age=10
-//	at +11s                                what may be done with it then, and what a client would see
-//	request if-none-match: "a"             how a conditional or ranged GET of a 10-byte file is answered
+//	at +11s                           what may be done with it then, and what a client would see
+//	request if-none-match: "a"        how such a GET of a 10-byte file is answered
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -106,7 +106,9 @@ func parsePolicy(t *testing.T, s string) cachepolicy.Policy {
 		name, value, _ := strings.Cut(field, "=")
 		switch name {
 		case "mode":
-			p.Mode = map[string]cachepolicy.Mode{"respect": cachepolicy.Respect, "override": cachepolicy.Override, "minimum": cachepolicy.Minimum}[value]
+			p.Mode = map[string]cachepolicy.Mode{
+				"respect": cachepolicy.Respect, "override": cachepolicy.Override, "minimum": cachepolicy.Minimum,
+			}[value]
 		case "default_ttl":
 			p.DefaultTTL = duration(t, value)
 		case "browser_ttl":
@@ -174,7 +176,8 @@ func (s *scene) request(field string) string {
 		name, value, _ = strings.Cut(rest, ": ")
 		h.Set(name, value)
 	}
-	c := Conditions{IfMatch: h.Get("If-Match"), IfNoneMatch: h.Get("If-None-Match"), IfModifiedSince: h.Get("If-Modified-Since"),
+	c := Conditions{IfMatch: h.Get("If-Match"), IfNoneMatch: h.Get("If-None-Match"),
+		IfModifiedSince:   h.Get("If-Modified-Since"),
 		IfUnmodifiedSince: h.Get("If-Unmodified-Since"), IfRange: h.Get("If-Range")}
 	v := Validators{ETag: s.header.Get("Etag"), LastModified: s.header.Get("Last-Modified"), Date: s.header.Get("Date")}
 	switch c.Evaluate(v, t0) {

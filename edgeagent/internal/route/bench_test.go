@@ -17,7 +17,9 @@ func manyDomains(b testing.TB, n int) func(func(topology.Record, error) bool) {
 		for i := range n {
 			account := fmt.Sprintf("account-%d", i/domainsPerAccount)
 			if i%domainsPerAccount == 0 {
-				if !yield(put(b, "accounts/"+account, "5", &topologyv1.Account{State: topologyv1.Account_ACTIVE}), nil) ||
+				if !yield(
+					put(b, "accounts/"+account, "5", &topologyv1.Account{State: topologyv1.Account_ACTIVE}), nil,
+				) ||
 					!yield(put(b, "urlEndpoints/"+account+"/default", "5", endpoint()), nil) {
 					return
 				}
@@ -32,14 +34,16 @@ func manyDomains(b testing.TB, n int) func(func(topology.Record, error) bool) {
 func domainName(i int) string { return fmt.Sprintf("host-%d.customer-%d.example.com", i, i%977) }
 
 func domainRecord(b testing.TB, i int, revision int64, endpoint string) topology.Record {
-	return put(b, fmt.Sprintf("customDomains/account-%d/%s", i/domainsPerAccount, domainName(i)), fmt.Sprint(revision), domain(domainName(i), endpoint))
+	return put(b, fmt.Sprintf("customDomains/account-%d/%s", i/domainsPerAccount, domainName(i)), fmt.Sprint(revision),
+		domain(domainName(i), endpoint))
 }
 
 var sizes = []int{1_000, 1_000_000}
 
 func filled(b *testing.B, n int) *Table {
 	table := New(Hooks{})
-	mustApply(b, table, Step{Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example", Records: manyDomains(b, n)})
+	mustApply(b, table,
+		Step{Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example", Records: manyDomains(b, n)})
 	return table
 }
 
@@ -82,11 +86,13 @@ func BenchmarkApplyOneEndpointOfAnAccount(b *testing.B) {
 	for _, n := range []int{10, 1_000, 19_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			table := New(Hooks{})
-			records := []topology.Record{put(b, "accounts/acme", "5", &topologyv1.Account{State: topologyv1.Account_ACTIVE})}
+			records := []topology.Record{put(b, "accounts/acme", "5",
+				&topologyv1.Account{State: topologyv1.Account_ACTIVE})}
 			for i := range n {
 				records = append(records, put(b, fmt.Sprintf("urlEndpoints/acme/e%d", i), "5", endpoint()))
 			}
-			mustApply(b, table, Step{Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example", Records: Of(records...)})
+			mustApply(b, table,
+				Step{Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example", Records: Of(records...)})
 			record := put(b, "urlEndpoints/acme/e3", "5/6", endpoint())
 			b.ReportAllocs()
 			for b.Loop() {

@@ -62,11 +62,15 @@ func domain(name, endpoint string) *topologyv1.CustomDomain {
 	if endpoint != "" {
 		mode = topologyv1.CustomDomain_URL_ENDPOINT
 	}
-	return &topologyv1.CustomDomain{Domain: name, Mode: mode, UrlEndpoint: endpoint, State: topologyv1.CustomDomain_ACTIVE}
+	return &topologyv1.CustomDomain{
+		Domain: name, Mode: mode, UrlEndpoint: endpoint, State: topologyv1.CustomDomain_ACTIVE,
+	}
 }
 
 func pending(name string) *topologyv1.CustomDomain {
-	return &topologyv1.CustomDomain{Domain: name, Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_PENDING}
+	return &topologyv1.CustomDomain{
+		Domain: name, Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_PENDING,
+	}
 }
 
 func media(sum byte) *topologyv1.MediaFile {
@@ -140,77 +144,176 @@ func TestApply(t *testing.T) {
 		}},
 		{"a change of an origin reaches every endpoint that lists it", []stepTest{
 			{full(7, acme...), acmeSeen, nil, []string{"acme"}},
-			{change(8, put(t, "origins/acme/one", "6/8", web("http://new"))), "acme uid=5-acme media=0\nacme/default media http://new", nil, []string{"acme"}},
-			{change(9, put(t, "originSecrets/acme/one", "9", &topologyv1.OriginSecrets{Values: map[string]string{"web.password": "!"}})), "acme uid=5-acme media=0\nacme/default media http://new!", nil, []string{"acme"}},
+			{change(8, put(t, "origins/acme/one", "6/8", web("http://new"))),
+				"acme uid=5-acme media=0\nacme/default media http://new", nil, []string{"acme"}},
+			{
+				change(
+					9,
+					put(
+						t, "originSecrets/acme/one", "9",
+						&topologyv1.OriginSecrets{Values: map[string]string{"web.password": "!"}},
+					),
+				),
+				"acme uid=5-acme media=0\nacme/default media http://new!", nil, []string{"acme"},
+			},
 		}},
 		{"only ACTIVE domains are served", []stepTest{
-			{full(7, append(acme, put(t, "customDomains/acme/a.test.example", "7", domain("a.test.example", "")), put(t, "customDomains/acme/_wildcard.test.example", "7", domain("*.test.example", "default")))...),
+			{full(
+				7,
+				append(
+					acme, put(t, "customDomains/acme/a.test.example", "7", domain("a.test.example", "")),
+					put(t, "customDomains/acme/_wildcard.test.example", "7", domain("*.test.example", "default")),
+				)...,
+			),
 				acmeSeen + "\na.test.example -> acme\n*.test.example -> acme/default", nil, []string{"acme"}},
-			{change(8, put(t, "customDomains/acme/a.test.example", "7/8", &topologyv1.CustomDomain{Domain: "a.test.example", State: topologyv1.CustomDomain_SUSPENDED})),
+			{change(
+				8,
+				put(
+					t, "customDomains/acme/a.test.example", "7/8",
+					&topologyv1.CustomDomain{Domain: "a.test.example", State: topologyv1.CustomDomain_SUSPENDED},
+				),
+			),
 				acmeSeen + "\n*.test.example -> acme/default", nil, nil},
 			{change(9, record(t, "customDomains/acme/_wildcard.test.example", "7/9")), acmeSeen, nil, nil},
 		}},
 		{"a domain moves to another account, in whichever order its records come", []stepTest{
-			{full(7, put(t, "customDomains/acme/a.test.example", "7", domain("a.test.example", "")), put(t, "customDomains/acme/b.test.example", "7", domain("b.test.example", ""))),
+			{full(
+				7, put(t, "customDomains/acme/a.test.example", "7", domain("a.test.example", "")),
+				put(t, "customDomains/acme/b.test.example", "7", domain("b.test.example", "")),
+			),
 				"a.test.example -> acme\nb.test.example -> acme", nil, nil},
 			{change(9,
-				put(t, "customDomains/globex/a.test.example", "9", domain("a.test.example", "")), record(t, "customDomains/acme/a.test.example", "7/8"),
-				record(t, "customDomains/acme/b.test.example", "7/8"), put(t, "customDomains/globex/b.test.example", "9", domain("b.test.example", ""))),
+				put(t, "customDomains/globex/a.test.example", "9", domain("a.test.example", "")),
+				record(t, "customDomains/acme/a.test.example", "7/8"),
+				record(t, "customDomains/acme/b.test.example", "7/8"),
+				put(t, "customDomains/globex/b.test.example", "9", domain("b.test.example", ""))),
 				"a.test.example -> globex\nb.test.example -> globex", nil, nil},
 		}},
 		{"media files change without compiling anything", []stepTest{
-			{full(7, append(acme, put(t, "mediaFiles/acme/x/y.png", "7", media(1)))...), strings.Replace(acmeSeen, "media=0", "media=1", 1), nil, []string{"acme"}},
-			{change(8, put(t, "mediaFiles/acme/z.png", "8", media(2)), record(t, "mediaFiles/acme/x/y.png", "7/8")), strings.Replace(acmeSeen, "media=0", "media=1", 1), nil, []string{"acme"}},
+			{full(7, append(acme, put(t, "mediaFiles/acme/x/y.png", "7", media(1)))...),
+				strings.Replace(acmeSeen, "media=0", "media=1", 1), nil, []string{"acme"}},
+			{change(8, put(t, "mediaFiles/acme/z.png", "8", media(2)), record(t, "mediaFiles/acme/x/y.png", "7/8")),
+				strings.Replace(acmeSeen, "media=0", "media=1", 1), nil, []string{"acme"}},
 			{change(9, record(t, "mediaFiles/acme/z.png", "8/9")), acmeSeen, nil, []string{"acme"}},
 		}},
 		{"an account that is being deleted is there, one that is deleted is gone", []stepTest{
 			{full(7, acme...), acmeSeen, nil, []string{"acme"}},
-			{change(8, put(t, "accounts/acme", "5/8", &topologyv1.Account{State: topologyv1.Account_DELETING})), "acme uid=5-acme deleting media=0\nacme/default media http://one", nil, []string{"acme"}},
-			{change(9, record(t, "accounts/acme", "5/9"), record(t, "origins/acme/one", "6/9"), record(t, "urlEndpoints/acme/default", "5/9")), "", nil, []string{"acme"}},
+			{change(8, put(t, "accounts/acme", "5/8", &topologyv1.Account{State: topologyv1.Account_DELETING})),
+				"acme uid=5-acme deleting media=0\nacme/default media http://one", nil, []string{"acme"}},
+			{
+				change(
+					9, record(t, "accounts/acme", "5/9"), record(t, "origins/acme/one", "6/9"),
+					record(t, "urlEndpoints/acme/default", "5/9"),
+				),
+				"", nil, []string{"acme"},
+			},
 		}},
 		{"what cannot be read leaves in effect what was there, and the rest is applied", []stepTest{
-			{full(7, append(acme, put(t, "customDomains/acme/a.test.example", "7", domain("a.test.example", "")), put(t, "mediaFiles/acme/x", "7", media(1)))...),
+			{full(
+				7,
+				append(
+					acme, put(t, "customDomains/acme/a.test.example", "7", domain("a.test.example", "")),
+					put(t, "mediaFiles/acme/x", "7", media(1)),
+				)...,
+			),
 				"acme uid=5-acme media=1\nacme/default media http://one\na.test.example -> acme", nil, []string{"acme"}},
 			{change(8,
-				garbage(t, "origins/acme/one", "6/8"), garbage(t, "urlEndpoints/acme/default", "5/8"), garbage(t, "accounts/acme", "5/8"),
+				garbage(t, "origins/acme/one", "6/8"), garbage(t, "urlEndpoints/acme/default", "5/8"),
+				garbage(t, "accounts/acme", "5/8"),
 				garbage(t, "customDomains/acme/a.test.example", "7/8"), garbage(t, "mediaFiles/acme/x", "7/8"),
 				put(t, "urlEndpoints/acme/more", "8", endpoint("one"))),
 				"acme uid=5-acme media=1\nacme/default media http://one\nacme/more media http://one\na.test.example -> acme",
-				[]string{"accounts/acme", "customDomains/acme/a.test.example", "mediaFiles/acme/x", "origins/acme/one", "urlEndpoints/acme/default"}, []string{"acme"}},
+				[]string{
+					"accounts/acme", "customDomains/acme/a.test.example", "mediaFiles/acme/x", "origins/acme/one",
+					"urlEndpoints/acme/default",
+				},
+				[]string{"acme"}},
 			{change(9, put(t, "origins/acme/two", "9", web("http://two"))),
 				"acme uid=5-acme media=1\nacme/default media http://one\nacme/more media http://one\na.test.example -> acme", nil, []string{"acme"}},
 		}},
 		{"a full state that cannot be read in part leaves in effect what was there", []stepTest{
-			{full(7, append(acme, put(t, "customDomains/acme/a.test.example", "7", domain("a.test.example", "")), put(t, "mediaFiles/acme/x", "7", media(1)))...),
+			{full(
+				7,
+				append(
+					acme, put(t, "customDomains/acme/a.test.example", "7", domain("a.test.example", "")),
+					put(t, "mediaFiles/acme/x", "7", media(1)),
+				)...,
+			),
 				"acme uid=5-acme media=1\nacme/default media http://one\na.test.example -> acme", nil, []string{"acme"}},
-			{full(8, acme[0], garbage(t, "origins/acme/one", "6/8"), acme[2], garbage(t, "customDomains/acme/a.test.example", "7/8"), garbage(t, "mediaFiles/acme/x", "7/8")),
+			{full(
+				8, acme[0], garbage(t, "origins/acme/one", "6/8"), acme[2],
+				garbage(t, "customDomains/acme/a.test.example", "7/8"), garbage(t, "mediaFiles/acme/x", "7/8"),
+			),
 				"acme uid=5-acme media=1\nacme/default media http://one\na.test.example -> acme",
-				[]string{"customDomains/acme/a.test.example", "mediaFiles/acme/x", "origins/acme/one"}, []string{"acme"}},
+				[]string{"customDomains/acme/a.test.example", "mediaFiles/acme/x", "origins/acme/one"},
+				[]string{"acme"}},
 		}},
 		{"what cannot be read does not bring back an earlier resource of the same name", []stepTest{
 			{full(7, acme...), acmeSeen, nil, []string{"acme"}},
-			{change(8, garbage(t, "urlEndpoints/acme/default", "8")), "acme uid=5-acme media=0\nacme/default blocked", []string{"urlEndpoints/acme/default"}, []string{"acme"}},
-			{change(9, put(t, "urlEndpoints/acme/default", "8/9", endpoint())), "acme uid=5-acme media=0\nacme/default media", nil, []string{"acme"}},
+			{change(8, garbage(t, "urlEndpoints/acme/default", "8")), "acme uid=5-acme media=0\nacme/default blocked",
+				[]string{"urlEndpoints/acme/default"}, []string{"acme"}},
+			{change(9, put(t, "urlEndpoints/acme/default", "8/9", endpoint())),
+				"acme uid=5-acme media=0\nacme/default media", nil, []string{"acme"}},
 		}},
 		{"an endpoint that makes no sense stays as it was until it does", []stepTest{
 			{full(7, acme...), acmeSeen, nil, []string{"acme"}},
-			{change(8, put(t, "urlEndpoints/acme/default", "5/8", endpoint("one", "two"))), acmeSeen, []string{"urlEndpoints/acme/default"}, []string{"acme"}},
+			{change(8, put(t, "urlEndpoints/acme/default", "5/8", endpoint("one", "two"))), acmeSeen,
+				[]string{"urlEndpoints/acme/default"}, []string{"acme"}},
 			{change(9, put(t, "origins/acme/two", "9", web("http://two"))), "acme uid=5-acme media=0\nacme/default media http://one http://two", nil, []string{"acme"}},
 		}},
 		{"a full state replaces everything", []stepTest{
 			{full(7, acme...), acmeSeen, nil, []string{"acme"}},
-			{full(8, put(t, "accounts/globex", "8", account()), put(t, "customDomains/globex/a.test.example", "8", domain("a.test.example", ""))),
+			{full(
+				8, put(t, "accounts/globex", "8", account()),
+				put(t, "customDomains/globex/a.test.example", "8", domain("a.test.example", "")),
+			),
 				"globex uid=8-globex media=0\na.test.example -> globex", nil, []string{"acme", "globex"}},
 		}},
 		{"of a key that comes twice, the later counts", []stepTest{
-			{full(9, append(acme, put(t, "origins/acme/one", "6/9", web("http://new")))...), "acme uid=5-acme media=0\nacme/default media http://new", nil, []string{"acme"}},
-			{full(10, append(acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "")), put(t, "customDomains/acme/a.test.example", "9/10", pending("a.test.example")))...), acmeSeen, nil, []string{"acme"}},
-			{full(11, append(acme, put(t, "customDomains/acme/a.test.example", "9", pending("a.test.example")), put(t, "customDomains/acme/a.test.example", "9/10", domain("a.test.example", "")))...), acmeSeen + "\na.test.example -> acme", nil, []string{"acme"}},
-			{full(12, append(acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "one")), garbage(t, "customDomains/acme/a.test.example", "9/12"), put(t, "customDomains/acme/b.test.example", "9", domain("b.test.example", "")))...),
-				acmeSeen + "\na.test.example -> acme/one\nb.test.example -> acme", []string{"customDomains/acme/a.test.example"}, []string{"acme"}},
+			{full(9, append(acme, put(t, "origins/acme/one", "6/9", web("http://new")))...),
+				"acme uid=5-acme media=0\nacme/default media http://new", nil, []string{"acme"}},
+			{
+				full(
+					10,
+					append(
+						acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "")),
+						put(t, "customDomains/acme/a.test.example", "9/10", pending("a.test.example")),
+					)...,
+				),
+				acmeSeen, nil, []string{"acme"},
+			},
+			{
+				full(
+					11,
+					append(
+						acme, put(t, "customDomains/acme/a.test.example", "9", pending("a.test.example")),
+						put(t, "customDomains/acme/a.test.example", "9/10", domain("a.test.example", "")),
+					)...,
+				),
+				acmeSeen + "\na.test.example -> acme", nil, []string{"acme"},
+			},
+			{full(
+				12,
+				append(
+					acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "one")),
+					garbage(t, "customDomains/acme/a.test.example", "9/12"),
+					put(t, "customDomains/acme/b.test.example", "9", domain("b.test.example", "")),
+				)...,
+			),
+				acmeSeen + "\na.test.example -> acme/one\nb.test.example -> acme",
+				[]string{"customDomains/acme/a.test.example"}, []string{"acme"}},
 		}},
 		{"a domain that waits to be verified takes nothing from who has it", []stepTest{
-			{full(9, append(acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "")), put(t, "customDomains/globex/a.test.example", "9", pending("a.test.example")))...), acmeSeen + "\na.test.example -> acme", nil, []string{"acme"}},
+			{
+				full(
+					9,
+					append(
+						acme, put(t, "customDomains/acme/a.test.example", "9", domain("a.test.example", "")),
+						put(t, "customDomains/globex/a.test.example", "9", pending("a.test.example")),
+					)...,
+				),
+				acmeSeen + "\na.test.example -> acme", nil, []string{"acme"},
+			},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -263,7 +366,13 @@ func TestAStepWhoseRecordsCannotBeReadToTheEndChangesNothing(t *testing.T) {
 	t.Parallel()
 	for _, full := range []bool{true, false} {
 		table := New(Hooks{})
-		mustApply(t, table, Step{Full: true, Revision: 5, SharedHost: "files.example", Records: Of(put(t, "accounts/acme", "5", account()))})
+		mustApply(
+			t, table,
+			Step{
+				Full: true, Revision: 5, SharedHost: "files.example",
+				Records: Of(put(t, "accounts/acme", "5", account())),
+			},
+		)
 		before := table.Root()
 		torn := errors.New("torn")
 		_, err := table.Apply(Step{Full: full, Revision: 6, Records: func(yield func(topology.Record, error) bool) {
@@ -283,14 +392,17 @@ func TestRejectedHoldsWhatIsStillNotInEffect(t *testing.T) {
 	t.Parallel()
 	table := New(Hooks{})
 	mustApply(t, table, Step{Full: true, Revision: 5, Records: Of(
-		put(t, "accounts/acme", "5", account()), garbage(t, "settings", "4"), garbage(t, "customDomains/acme/a.test.example", "5"),
+		put(t, "accounts/acme", "5", account()), garbage(t, "settings", "4"),
+		garbage(t, "customDomains/acme/a.test.example", "5"),
 		put(t, "urlEndpoints/acme/default", "5", endpoint("nowhere")))})
 	for _, tt := range []struct {
 		fix  topology.Record
 		want []string
 	}{
-		{put(t, "accounts/globex", "6", account()), []string{"customDomains/acme/a.test.example", "settings", "urlEndpoints/acme/default"}},
-		{put(t, "settings", "4/7", &topologyv1.Settings{SharedHost: "files.example:8080"}), []string{"customDomains/acme/a.test.example", "urlEndpoints/acme/default"}},
+		{put(t, "accounts/globex", "6", account()),
+			[]string{"customDomains/acme/a.test.example", "settings", "urlEndpoints/acme/default"}},
+		{put(t, "settings", "4/7", &topologyv1.Settings{SharedHost: "files.example:8080"}),
+			[]string{"customDomains/acme/a.test.example", "urlEndpoints/acme/default"}},
 		{put(t, "origins/acme/nowhere", "8", web("http://here")), []string{"customDomains/acme/a.test.example"}},
 		{record(t, "customDomains/acme/a.test.example", "5/9"), nil},
 	} {
@@ -313,7 +425,8 @@ func TestSharedHost(t *testing.T) {
 		{Step{Revision: 1}, ""},
 		{Step{Revision: 2, SharedHost: "Welcome.Example:8080"}, "welcome.example"},
 		{Step{Revision: 3}, "welcome.example"},
-		{Step{Revision: 4, Records: Of(put(t, "settings", "4", &topologyv1.Settings{SharedHost: "stored.example"}))}, "stored.example"},
+		{Step{Revision: 4, Records: Of(put(t, "settings", "4", &topologyv1.Settings{SharedHost: "stored.example"}))},
+			"stored.example"},
 		{Step{Revision: 5, SharedHost: "other.example"}, "stored.example"},
 		{Step{Revision: 6, Records: Of(garbage(t, "settings", "4/6"))}, "stored.example"},
 		{Step{Revision: 7, Records: Of(record(t, "settings", "4/7"))}, "other.example"},
@@ -348,9 +461,16 @@ func TestHooksRunInOrderAroundTheSwap(t *testing.T) {
 	tag := func(s string) *topologyv1.Purge { return &topologyv1.Purge{Scope: &topologyv1.Purge_Tag{Tag: s}} }
 	for _, s := range []Step{
 		{Full: true, Epoch: "e1", Revision: 7, Records: Of(
-			put(t, "purges/acme/p1", "6", tag("red")), put(t, "accounts/acme", "5", account()), put(t, "purges/nobody/p1", "6", tag("x")))},
+			put(t, "purges/acme/p1", "6", tag("red")), put(t, "accounts/acme", "5", account()),
+			put(t, "purges/nobody/p1", "6", tag("x")))},
 		{Epoch: "e1", Revision: 8, Records: Of(put(t, "purges/acme/p2", "8", tag("blue")))},
-		{Revision: 9, Records: Of(record(t, "purges/acme/p1", "6/9"), put(t, "purgeFloors/acme", "9", &topologyv1.PurgeFloor{StaleBefore: 7, DropBefore: 3}))},
+		{
+			Revision: 9,
+			Records: Of(
+				record(t, "purges/acme/p1", "6/9"),
+				put(t, "purgeFloors/acme", "9", &topologyv1.PurgeFloor{StaleBefore: 7, DropBefore: 3}),
+			),
+		},
 		{Revision: 10, Records: Of(garbage(t, "purges/acme/p3", "10"))},
 		{Revision: 11, Records: Of(put(t, "purges/acme/p4", "11", &topologyv1.Purge{}))},
 		{Revision: 12, Records: Of(record(t, "accounts/acme", "5/12"))},

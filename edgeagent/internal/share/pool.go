@@ -43,7 +43,8 @@ func NewClients[Holder comparable](places int) *Pool[Holder] {
 // of its clients can take.
 func NewAccounts(places int) *Pool[string] { return NewPool[string](places, places*3/4) }
 
-// Take takes a place for a holder that may have so many at most, of all if 0. Who was given one calls Release.
+// Take takes a place for a holder that may have so many at most, of all if 0. Who was given one
+// calls Release.
 func (p *Pool[Holder]) Take(holder Holder, most int) Verdict {
 	p.mu.Lock()
 	defer p.mu.Unlock()

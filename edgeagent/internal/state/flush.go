@@ -13,16 +13,17 @@ import (
 )
 
 const (
-	// flushDelay gathers the steps of a moment under one fsync. A step is persisted within a second of being applied while
-	// the disk takes less than the rest of it for an fsync.
+	// flushDelay gathers the steps of a moment under one fsync. A step is persisted within a second
+	// of being applied while the disk takes less than the rest of it for an fsync.
 	flushDelay = 200 * time.Millisecond
-	// A broken disk is tried again after this long, and then at twice the interval each time: trying costs a full state.
+	// A broken disk is tried again after this long, and then at twice the interval each time:
+	// trying costs a full state.
 	leastRetry    = time.Second
 	greatestRetry = 5 * time.Minute
 )
 
-// Flush fsyncs what is written until ctx ends, and once more then. persisted is called after each fsync and after the disk
-// has broken, whole once it may be whole again and wants a full state.
+// Flush fsyncs what is written until ctx ends, and once more then. persisted is called after each
+// fsync and after the disk has broken, whole once it may be whole again and wants a full state.
 func (d *Folder) Flush(ctx context.Context, persisted, whole func()) {
 	retry := leastRetry
 	for ctx.Err() == nil {
@@ -50,7 +51,8 @@ func (d *Folder) Flush(ctx context.Context, persisted, whole func()) {
 	d.sync()
 }
 
-// wakeIfDurable renews a wake that said that the disk is whole again, and that there is something to fsync.
+// wakeIfDurable renews a wake that said that the disk is whole again, and that there is something
+// to fsync.
 func (d *Folder) wakeIfDurable() {
 	if _, durable := d.Durable(); durable {
 		d.wake()
@@ -94,7 +96,8 @@ func (d *Folder) sync() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if number != d.number && snapshot != d.snapshot {
-		// A full state has come meanwhile: what was fsynced, or closed under our hands, is not what counts.
+		// A full state has come meanwhile: what was fsynced, or closed under our hands, is not what
+		// counts.
 		d.dirty = true
 		d.wake()
 		return

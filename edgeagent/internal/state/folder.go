@@ -21,8 +21,9 @@ const (
 	// FileMode is that of all files in the folder: origins' secrets are in them.
 	FileMode = 0o600
 
-	// A journal is merged into a new snapshot when it has outgrown the old one. Below the least size that is not worth it;
-	// above the greatest, the merge would need too much memory for the keys of the journal.
+	// A journal is merged into a new snapshot when it has outgrown the old one. Below the least
+	// size that is not worth it; above the greatest, the merge would need too much memory for the
+	// keys of the journal.
 	leastJournal    = 1 << 20
 	greatestJournal = 64 << 20
 )
@@ -34,15 +35,15 @@ var (
 )
 
 // Folder holds the last good topology of an agent, and where it stands: the position, the settings,
-// and what each resource adds to the digest. On disk that is snapshot-N, and journal-N from there on;
-// then journal-N+1 from its end on, and so forth, while a merge makes snapshot-N+1. A newer full
-// state is a snapshot of a higher number.
+// and what each resource adds to the digest. On disk that is snapshot-N, and journal-N from there
+// on; then journal-N+1 from its end on, and so forth, while a merge makes snapshot-N+1. A newer
+// full state is a snapshot of a higher number.
 //
 // A write error ends the use of the disk until a full state has been written anew, because what is
 // in between is nowhere else. The position goes on all the same.
 //
-// One goroutine at a time takes steps in, by Load, Count, Append, Spool and Install. Others may call
-// the rest.
+// One goroutine at a time takes steps in, by Load, Count, Append, Spool and Install. Others may
+// call the rest.
 type Folder struct {
 	dir string
 	log *slog.Logger
@@ -122,7 +123,8 @@ func (d *Folder) take() error {
 	return nil
 }
 
-// MakeDir makes the folder of a state. It leaves nobody else a look into the folder: origins' secrets are in it.
+// MakeDir makes the folder of a state. It leaves nobody else a look into the folder: origins'
+// secrets are in it.
 func MakeDir(dir string) error {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return err
@@ -173,8 +175,8 @@ func (d *Folder) At() Position {
 	return d.at
 }
 
-// Lasting returns how many resources there are, but for purges, which come and go by the thousand of
-// themselves.
+// Lasting returns how many resources there are, but for purges, which come and go by the thousand
+// of themselves.
 func (d *Folder) Lasting() int { return d.index.lasting }
 
 // Durable returns the revision that is known to be fsynced, and whether what is written is kept at
@@ -364,7 +366,8 @@ func (d *Folder) Close() {
 		d.journal = nil
 	}
 	if d.lock != nil {
-		// Closing is not enough: a process that is being started may hold a copy of the file for a moment.
+		// Closing is not enough: a process that is being started may hold a copy of the file for a
+		// moment.
 		unix.Flock(int(d.lock.Fd()), unix.LOCK_UN)
 		d.lock.Close()
 		d.lock = nil

@@ -18,12 +18,13 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// A state file is the magic and then frames: length and CRC32C of a payload, 4 bytes little-endian each, and the payload,
-// which begins with its type. The first frame is a header. Then come steps: changes and settings, closed by a commit; what
-// no commit closes never happened. A snapshot holds one step, from nothing; a journal holds any number, from the position
-// in its header on.
+// A state file is the magic and then frames: length and CRC32C of a payload, 4 bytes little-endian
+// each, and the payload, which begins with its type. The first frame is a header. Then come steps:
+// changes and settings, closed by a commit; what no commit closes never happened. A snapshot holds
+// one step, from nothing; a journal holds any number, from the position in its header on.
 const (
-	// magic ends in the version of the format. A file of another version is as good as none: a full state replaces it.
+	// magic ends in the version of the format. A file of another version is as good as none: a full
+	// state replaces it.
 	magic = "EWSTATE1"
 
 	frameHeader byte = 'H'
@@ -33,8 +34,8 @@ const (
 	frameSet    byte = 'S'
 
 	frameHead = 8
-	// maxFrame is far above the largest record, since etcd takes no value over 1.5 MiB by default, and keeps a damaged
-	// length from asking for all the memory there is.
+	// maxFrame is far above the largest record, since etcd takes no value over 1.5 MiB by default,
+	// and keeps a damaged length from asking for all the memory there is.
 	maxFrame = 16 << 20
 )
 
@@ -162,8 +163,8 @@ func readHeader(r io.Reader) (*frameReader, Position, error) {
 	return f, base, nil
 }
 
-// next returns the next frame's type and body, which is valid until the call after it. The error is io.EOF at the end of
-// the file, and errDamaged where the file is torn or damaged.
+// next returns the next frame's type and body, which is valid until the call after it. The error is
+// io.EOF at the end of the file, and errDamaged where the file is torn or damaged.
 func (f *frameReader) next() (kind byte, body []byte, err error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(f.r, head[:]); err != nil {
@@ -184,7 +185,8 @@ func (f *frameReader) next() (kind byte, body []byte, err error) {
 	return payload[0], payload[1:], nil
 }
 
-// read grows its buffer as bytes arrive, so that a damaged length costs no more memory than the file has bytes.
+// read grows its buffer as bytes arrive, so that a damaged length costs no more memory than the
+// file has bytes.
 func (f *frameReader) read(n int) ([]byte, error) {
 	const step = 1 << 20
 	f.payload = f.payload[:0]

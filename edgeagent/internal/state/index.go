@@ -10,11 +10,12 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// index knows, of each resource received, what it adds to the digest, so that replacing it needs neither its old value nor
-// a pass over the others. It takes about 40 bytes a resource.
+// index knows, of each resource received, what it adds to the digest, so that replacing it needs
+// neither its old value nor a pass over the others. It takes about 40 bytes a resource.
 //
-// A resource is found by a 64-bit hash of its key under a seed that is new for each index. Two keys of one hash, 3e-8 likely
-// among a million, make the digest wrong; the full state that follows is counted with another seed.
+// A resource is found by a 64-bit hash of its key under a seed that is new for each index. Two keys
+// of one hash, 3e-8 likely among a million, make the digest wrong; the full state that follows is
+// counted with another seed.
 type index struct {
 	seed   maphash.Seed
 	parts  map[uint64]topology.Digest
@@ -83,7 +84,8 @@ func (x *index) count(key string, had, has bool) {
 	}
 }
 
-// partOf is what a live resource adds to the digest, as [topology.Digest] has it, for keys of unknown kinds too.
+// partOf is what a live resource adds to the digest, as [topology.Digest] has it, for keys of
+// unknown kinds too.
 func partOf(c Change) topology.Digest {
 	b := make([]byte, 0, 512)
 	b = binary.AppendUvarint(b, uint64(len(c.Key)))

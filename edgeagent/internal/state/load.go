@@ -31,7 +31,8 @@ type Step struct {
 }
 
 // Load hands the newest whole state in the folder to apply, and makes the folder ready for more. It
-// reports whether there is one, and returns its settings and when it was known to be etcd's. A damaged snapshot is no state; a journal counts up to the last step that is whole.
+// reports whether there is one, and returns its settings and when it was known to be etcd's. A
+// damaged snapshot is no state; a journal counts up to the last step that is whole.
 //
 // An error of apply is one that changes had; then apply has done nothing.
 func (d *Folder) Load(apply func(Step) error) (settings *edgev1.Welcome_Settings, asOf time.Time, ok bool) {
@@ -107,8 +108,8 @@ func Changes(changes []Change) iter.Seq2[Change, error] {
 	}
 }
 
-// ahead yields what changes does, which it reads in another goroutine: reading a million and applying them take about the same
-// time. That goroutine has ended when the iteration has.
+// ahead yields what changes does, which it reads in another goroutine: reading a million and
+// applying them take about the same time. That goroutine has ended when the iteration has.
 func ahead(changes iter.Seq2[Change, error]) iter.Seq2[Change, error] {
 	const some = 256
 	return func(yield func(Change, error) bool) {
@@ -154,7 +155,8 @@ func ahead(changes iter.Seq2[Change, error]) iter.Seq2[Change, error] {
 	}
 }
 
-// loadSnapshot hands a snapshot to apply while it checks it; the last error that apply can see is a wrong digest.
+// loadSnapshot hands a snapshot to apply while it checks it; the last error that apply can see is a
+// wrong digest.
 func loadSnapshot(r io.Reader, apply func(Step) error) (*loaded, error) {
 	f, base, err := readHeader(r)
 	if err != nil {
@@ -207,8 +209,8 @@ func (l *loaded) end(body []byte) bool {
 	return true
 }
 
-// loadJournals reads the journals that follow the snapshot, leaves the last one open, cut off behind its last whole step,
-// and removes what cannot follow. It returns their changes in order.
+// loadJournals reads the journals that follow the snapshot, leaves the last one open, cut off
+// behind its last whole step, and removes what cannot follow. It returns their changes in order.
 func (d *Folder) loadJournals(l *loaded) (changes []Change) {
 	_, journals := d.files()
 	follows := true
@@ -271,8 +273,8 @@ func seekTo(f *os.File, offset int64) error {
 	return err
 }
 
-// replay takes a journal's whole steps in and returns their changes and where the last one ends. It is an error if the
-// journal begins elsewhere than where l is.
+// replay takes a journal's whole steps in and returns their changes and where the last one ends. It
+// is an error if the journal begins elsewhere than where l is.
 func (l *loaded) replay(r io.Reader) (changes []Change, good int64, err error) {
 	f, base, err := readHeader(r)
 	if err != nil {

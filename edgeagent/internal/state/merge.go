@@ -14,8 +14,9 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// merge makes one snapshot of a snapshot and the journals that follow it, all of them closed. It reads them from end to end
-// twice and holds of the journals only where the last word on each key stands.
+// merge makes one snapshot of a snapshot and the journals that follow it, all of them closed. It
+// reads them from end to end twice and holds of the journals only where the last word on each key
+// stands.
 type merge struct {
 	dir             *Folder
 	snapshot, until uint64

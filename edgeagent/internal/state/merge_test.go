@@ -53,7 +53,10 @@ func filled(t testing.TB) (dir string, resources map[string]string) {
 	}
 	defer f.Close()
 	change := func(i, revision int) Change {
-		c := Change{Key: fmt.Sprintf("urlEndpoints/acme/e%d", i%5), Mod: int64(revision), Create: 1, Value: fmt.Append(nil, revision)}
+		c := Change{
+			Key: fmt.Sprintf("urlEndpoints/acme/e%d", i%5), Mod: int64(revision), Create: 1,
+			Value: fmt.Append(nil, revision),
+		}
 		resources[c.Key] = string(c.Value)
 		if revision%4 == 3 {
 			c.Value = nil
@@ -74,7 +77,8 @@ func filled(t testing.TB) (dir string, resources map[string]string) {
 	return dir, resources
 }
 
-// A crash may come between any two steps of a merge: whichever files are there, the newest state is found.
+// A crash may come between any two steps of a merge: whichever files are there, the newest state is
+// found.
 func TestUnfinishedMerge(t *testing.T) {
 	t.Parallel()
 	dir, want := filled(t)

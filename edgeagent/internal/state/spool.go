@@ -10,8 +10,9 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// Spool holds a full state until its end has come and its digest is known to be right. It is written as the next snapshot
-// as it arrives; what the disk does not take is held in memory, so that an agent with a full disk is kept in step too.
+// Spool holds a full state until its end has come and its digest is known to be right. It is
+// written as the next snapshot as it arrives; what the disk does not take is held in memory, so
+// that an agent with a full disk is kept in step too.
 type Spool struct {
 	base     Position
 	settings *edgev1.Welcome_Settings

@@ -37,7 +37,9 @@ func benchAccount(b *testing.B, url string, misses int) *topology.Account {
 		}, CreateRevision: int64(i)}
 		e.Origins = append(e.Origins, id)
 	}
-	state.Endpoints[topology.DefaultEndpointID] = topology.Stored[*topologyv1.UrlEndpoint]{Message: e, CreateRevision: 1}
+	state.Endpoints[topology.DefaultEndpointID] = topology.Stored[*topologyv1.UrlEndpoint]{
+		Message: e, CreateRevision: 1,
+	}
 	account, rejected := topology.Compile(state, nil)
 	if len(rejected) > 0 {
 		b.Fatal(rejected)
@@ -65,7 +67,9 @@ func BenchmarkWalk(b *testing.B) {
 	for _, misses := range []int{0, 1, 3, 9} {
 		b.Run(strconv.Itoa(misses)+" remembered misses", func(b *testing.B) {
 			w, account := benchWalker(b), benchAccount(b, server.URL, misses)
-			r := &Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true}}
+			r := &Request{Target: topology.Target{
+				Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true,
+			}}
 			for b.Loop() {
 				benchFind(b, w, r, misses+1)
 			}
@@ -83,14 +87,20 @@ func BenchmarkColdMisses(b *testing.B) {
 			for b.Loop() {
 				n++
 				path := strconv.Itoa(n) + ".jpg"
-				benchFind(b, w, &Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/" + path, Object: path, ObjectOK: true}}, misses+1)
+				benchFind(
+					b, w,
+					&Request{Target: topology.Target{
+						Account: account, Endpoint: account.Default(), Path: "/" + path, Object: path, ObjectOK: true,
+					}},
+					misses+1,
+				)
 			}
 		})
 	}
 }
 
-// BenchmarkDeadFirstOrigin shows what an origin costs a walk that refuses connections, or takes them and never answers, once it is
-// known.
+// BenchmarkDeadFirstOrigin shows what an origin costs a walk that refuses connections, or takes
+// them and never answers, once it is known.
 func BenchmarkDeadFirstOrigin(b *testing.B) {
 	server := newBenchServer(b)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -102,7 +112,9 @@ func BenchmarkDeadFirstOrigin(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			w, account := benchWalker(b), benchAccount(b, server.URL, 1)
 			dead := *account.Origin("o0")
-			dead.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://" + address}}}
+			dead.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{
+				BaseUrl: "http://" + address,
+			}}}
 			dead.FirstByte = 10 * time.Millisecond
 			e := *account.Default()
 			e.Steps = slices.Clone(e.Steps)
@@ -111,7 +123,13 @@ func BenchmarkDeadFirstOrigin(b *testing.B) {
 			find := func() {
 				n++
 				path := strconv.Itoa(n) + ".jpg"
-				benchFind(b, w, &Request{Target: topology.Target{Account: account, Endpoint: &e, Path: "/" + path, Object: path, ObjectOK: true}}, 2)
+				benchFind(
+					b, w,
+					&Request{Target: topology.Target{
+						Account: account, Endpoint: &e, Path: "/" + path, Object: path, ObjectOK: true,
+					}},
+					2,
+				)
 			}
 			for range 5 {
 				find()
@@ -123,8 +141,8 @@ func BenchmarkDeadFirstOrigin(b *testing.B) {
 	}
 }
 
-// BenchmarkStalledOrigins measures the 50th and 99th percentile of walks of one endpoint, alone and while a thousand walks of others
-// wait for origins that do not answer.
+// BenchmarkStalledOrigins measures the 50th and 99th percentile of walks of one endpoint, alone and
+// while a thousand walks of others wait for origins that do not answer.
 func BenchmarkStalledOrigins(b *testing.B) {
 	server := newBenchServer(b)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -141,10 +159,16 @@ func BenchmarkStalledOrigins(b *testing.B) {
 				// Four origins, each with fewer than may wait for one.
 				o := *account.Origin("o0")
 				o.UID, o.FirstByte = "stalled-"+strconv.Itoa(i%4), time.Hour
-				o.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://" + silent.Addr().String()}}}
+				o.Spec = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{
+					BaseUrl: "http://" + silent.Addr().String(),
+				}}}
 				e := &topology.Endpoint{Steps: []topology.Step{{Origin: &o}}, WalkDeadline: time.Hour}
 				all.Go(func() {
-					w.Find(ctx, &Request{Target: topology.Target{Account: account, Endpoint: e, Path: "/" + strconv.Itoa(i)}}, Stored{})
+					w.Find(
+						ctx,
+						&Request{Target: topology.Target{Account: account, Endpoint: e, Path: "/" + strconv.Itoa(i)}},
+						Stored{},
+					)
 				})
 			}
 			for range waiting {
@@ -154,7 +178,9 @@ func BenchmarkStalledOrigins(b *testing.B) {
 				}
 				defer conn.Close()
 			}
-			r := &Request{Target: topology.Target{Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true}}
+			r := &Request{Target: topology.Target{
+				Account: account, Endpoint: account.Default(), Path: "/a.jpg", Object: "a.jpg", ObjectOK: true,
+			}}
 			var took []time.Duration
 			for b.Loop() {
 				began := time.Now()
@@ -200,10 +226,16 @@ func benchFind(b *testing.B, w *Walker, r *Request, step int) {
 	res.Response.Body.Close()
 }
 
-// BenchmarkMemory measures what a remembered miss costs in time and, as B/miss, what room for one costs in memory.
+// BenchmarkMemory measures what a remembered miss costs in time and, as B/miss, what room for one
+// costs in memory.
 func BenchmarkMemory(b *testing.B) {
-	o := &topology.Origin{UID: "123456-legacy", Target: 1, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}}}
-	r := &Request{Target: topology.Target{Path: "/catalogue/2025/shoes/brown/leather-42.jpg", Query: "w=300"}, Epoch: "e"}
+	o := &topology.Origin{
+		UID: "123456-legacy", Target: 1,
+		Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}},
+	}
+	r := &Request{
+		Target: topology.Target{Path: "/catalogue/2025/shoes/brown/leather-42.jpg", Query: "w=300"}, Epoch: "e",
+	}
 	b.Run("recall", func(b *testing.B) {
 		m := newMemory(16<<20, time.Now())
 		m.remember(m.key(r, o), miss{asof: 1})

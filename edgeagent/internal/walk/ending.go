@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	// maxRetryAfter bounds what a client is sent of an origin's Retry-After, defaultRetryAfter stands for none.
+	// maxRetryAfter bounds what a client is sent of an origin's Retry-After, defaultRetryAfter
+	// stands for none.
 	maxRetryAfter     = 30 * time.Second
 	defaultRetryAfter = 5 * time.Second
 )

@@ -30,8 +30,8 @@ func (e *Explanation) Found() bool {
 	return slices.ContainsFunc(e.Steps, func(s StepReport) bool { return !s.Skipped && s.Outcome == origin.Found })
 }
 
-// Explain makes the walk live, throws the replies away, and reports what each step did. It neither uses nor changes what is
-// remembered.
+// Explain makes the walk live, throws the replies away, and reports what each step did. It neither
+// uses nor changes what is remembered.
 func (w *Walker) Explain(ctx context.Context, r *Request) *Explanation {
 	e := r.Endpoint
 	deadline := time.Now().Add(e.WalkDeadline)
@@ -40,7 +40,8 @@ func (w *Walker) Explain(ctx context.Context, r *Request) *Explanation {
 	var troubles []string
 	for _, step := range e.Steps {
 		if x.Ending != "" {
-			x.Steps = append(x.Steps, StepReport{Origin: stepID(step.Origin), Kind: origin.KindName(step.Origin), Skipped: true})
+			x.Steps = append(x.Steps,
+				StepReport{Origin: stepID(step.Origin), Kind: origin.KindName(step.Origin), Skipped: true})
 			continue
 		}
 		a := w.ask(ctx, r, step.Origin, Conditions{}, deadline)
@@ -92,9 +93,10 @@ func stepID(o *topology.Origin) string {
 	return o.ID
 }
 
-// TestOrigin asks o for a path, with an optional query, as a walk would, but for the guards that keep walks from an origin in
-// trouble. An empty path asks an object store for its probe_key, or
-// for a key that nobody can have, and a web server for its base_url. ok reports whether a walk could go by the answer.
+// TestOrigin asks o for a path, with an optional query, as a walk would, but for the guards that
+// keep walks from an origin in trouble. An empty path asks an object store for its probe_key, or
+// for a key that nobody can have, and a web server for its base_url. ok reports whether a walk
+// could go by the answer.
 func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string) (s StepReport, ok bool) {
 	r, err := w.testRequest(o, path)
 	if err != nil {

@@ -31,8 +31,10 @@ func TestExplain(t *testing.T) {
 		{"found", "nfn", nil, "found at b", 200, "media not_here unasked, a not_here, b found, c skipped"},
 		{"found after a fault", "xfn", nil, "found at b", 200, "media not_here unasked, a inconclusive failed, b found, c skipped"},
 		{"nowhere", "npg", nil, "every step says no", 404, "media not_here unasked, a not_here, b not_here soft-404, c not_here"},
-		{"default image", "nnn", image(0, false), "default image", 200, "media not_here unasked, a not_here, b not_here, c not_here"},
-		{"default image as 404", "nnn", image(404, false), "default image", 404, "media not_here unasked, a not_here, b not_here, c not_here"},
+		{"default image", "nnn", image(0, false), "default image", 200,
+			"media not_here unasked, a not_here, b not_here, c not_here"},
+		{"default image as 404", "nnn", image(404, false), "default image", 404,
+			"media not_here unasked, a not_here, b not_here, c not_here"},
 		{"failed", "nxn", nil, "b failed", 502, "media not_here unasked, a not_here, b inconclusive failed, c not_here"},
 		{"failed and busy", "xnb", image(200, false), "a failed, c busy", 503, "media not_here unasked, a inconclusive failed, b not_here, c inconclusive busy"},
 		{"default image on failure", "cnn", image(200, true), "default image: a config", 200, "media not_here unasked, a inconclusive config, b not_here, c not_here"},
@@ -58,7 +60,8 @@ func TestExplain(t *testing.T) {
 				if got := summary(x.Steps); got != test.steps {
 					t.Errorf("got  %s\nwant %s", got, test.steps)
 				}
-				if s := x.Steps[1]; s.Request != "GET "+r.origins[0].URL()+"/a.jpg" || s.Kind != "web" || s.Status == 0 || s.Detail == "" || s.Duration <= 0 {
+				if s := x.Steps[1]; s.Request != "GET "+r.origins[0].URL()+"/a.jpg" || s.Kind != "web" ||
+					s.Status == 0 || s.Detail == "" || s.Duration <= 0 {
 					t.Errorf("step %v", s)
 				}
 			}
@@ -99,7 +102,8 @@ func TestBodiesAreSampled(t *testing.T) {
 		{"cut", faultorigin.Cut(body, 5), "HTTP 200, but the body breaks after 5 bytes: the connection was cut", "see the origin's log", false},
 		{"chunks cut", faultorigin.CutChunks([]string{body}), "HTTP 200, but the body breaks after 10 bytes: the connection was cut", "see the origin's log", false},
 		{"without a length", faultorigin.Lengthless(200, body), "HTTP 200, without a length", adviceLengthless, true},
-		{"longer than a sample", faultorigin.Cut(strings.Repeat("x", sampleBytes+100), sampleBytes+50), "HTTP 200", "", true},
+		{"longer than a sample", faultorigin.Cut(strings.Repeat("x", sampleBytes+100), sampleBytes+50), "HTTP 200", "",
+			true},
 		{"slower than a sample", faultorigin.StallAfter(body, 5), "HTTP 200", "", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -111,10 +115,12 @@ func TestBodiesAreSampled(t *testing.T) {
 			if !test.ok {
 				want += ", but the body breaks"
 			}
-			if s := x.Steps[1]; s.Detail != test.detail || s.Advice != test.advice || s.Outcome != origin.Found || x.Ending != want || x.Status != 200 {
+			if s := x.Steps[1]; s.Detail != test.detail || s.Advice != test.advice || s.Outcome != origin.Found ||
+				x.Ending != want || x.Status != 200 {
 				t.Errorf("explained %+v: %s, %d", s, x.Ending, x.Status)
 			}
-			if got, ok := r.TestOrigin(t.Context(), r.account.Origin("a"), "/a.jpg"); ok != test.ok || got.Detail != test.detail || got.Advice != test.advice {
+			if got, ok := r.TestOrigin(t.Context(), r.account.Origin("a"), "/a.jpg"); ok != test.ok ||
+				got.Detail != test.detail || got.Advice != test.advice {
 				t.Errorf("tested %v", got)
 			}
 		})
@@ -136,9 +142,15 @@ func TestTestOrigin(t *testing.T) {
 			Bucket: "b", Endpoint: fault.URL(), ForcePathStyle: true, AccessKeyId: "k",
 		}}}
 	}
-	proxy := &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{fault.URL()}}}}
-	pim := &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{BaseUrl: fault.URL(), ClientId: "c", Username: "u"}}}
-	gcs := &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{Bucket: "b", Endpoint: fault.URL()}}}
+	proxy := &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{
+		WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{fault.URL()}},
+	}}
+	pim := &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{
+		BaseUrl: fault.URL(), ClientId: "c", Username: "u",
+	}}}
+	gcs := &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{
+		Bucket: "b", Endpoint: fault.URL(),
+	}}}
 	r := newRig(t, 0)
 	for _, test := range []struct {
 		name    string
@@ -164,7 +176,12 @@ func TestTestOrigin(t *testing.T) {
 		{"PIM with bad credentials", pim, "", false, origin.Inconclusive, "/api/oauth/v1/token"},
 	} {
 		fault.Forget()
-		o, err := topology.CompileOrigin("o", test.origin, map[string]string{"s3.secret_access_key": secret, "akeneo.client_secret": secret, "akeneo.password": secret})
+		o, err := topology.CompileOrigin(
+			"o", test.origin,
+			map[string]string{
+				"s3.secret_access_key": secret, "akeneo.client_secret": secret, "akeneo.password": secret,
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +193,8 @@ func TestTestOrigin(t *testing.T) {
 			t.Errorf("%s: the answer tells a secret: %v", test.name, got)
 		}
 		seen := fault.Requests()
-		if (test.target == "-") != (len(seen) == 0) || len(seen) > 0 && test.target != "" && seen[0].Target != test.target {
+		if (test.target == "-") != (len(seen) == 0) ||
+			len(seen) > 0 && test.target != "" && seen[0].Target != test.target {
 			t.Errorf("%s: asked for %v, want %q", test.name, seen, test.target)
 		}
 	}
@@ -236,7 +254,9 @@ func TestExplainTellsWhatStandsIn(t *testing.T) {
 		endpoint(s).NotFoundPage = "404.html"
 	})
 	r.origins[0].On(faultorigin.Any, sayings['n'].answer)
-	for path, want := range map[string]string{"/a.jpg": "x.png default image 200", "/robots.txt": "404.html not-found page 404"} {
+	for path, want := range map[string]string{
+		"/a.jpg": "x.png default image 200", "/robots.txt": "404.html not-found page 404",
+	} {
 		if x := r.Explain(t.Context(), r.to(path)); fmt.Sprint(x.StandIn, " ", x.Ending, " ", x.Status) != want {
 			t.Errorf("%s: %+v, want %s", path, x, want)
 		}

@@ -18,7 +18,8 @@ import (
 type Config struct {
 	// Client asks the origins. Required.
 	Client *origin.Client
-	// Purged reports whether what was learnt at revision asof about a file of the endpoint is covered by a purge. Default: never.
+	// Purged reports whether what was learnt at revision asof about a file of the endpoint is
+	// covered by a purge. Default: never.
 	Purged func(accountUID, endpointUID, path, query string, asof int64) bool
 	// Now is the clock of what is remembered. Default: time.Now.
 	Now func() time.Time
@@ -49,11 +50,13 @@ func New(cfg Config) *Walker {
 		cfg.MemoryBytes = 16 << 20
 	}
 	m := newMemory(cfg.MemoryBytes, cfg.Now())
-	return &Walker{client: cfg.Client, purged: cfg.Purged, now: cfg.Now, memory: m, metrics: newMetrics(cfg.Registerer, m)}
+	return &Walker{
+		client: cfg.Client, purged: cfg.Purged, now: cfg.Now, memory: m, metrics: newMetrics(cfg.Registerer, m),
+	}
 }
 
-// Find looks for a file in the endpoint's walk. The result is never nil. ctx bounds the walk and the body of its reply; a walk's
-// own deadline ends when the head of the file arrives.
+// Find looks for a file in the endpoint's walk. The result is never nil. ctx bounds the walk and
+// the body of its reply; a walk's own deadline ends when the head of the file arrives.
 func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 	deadline := time.Now().Add(r.Endpoint.WalkDeadline)
 	var answers answers
@@ -94,8 +97,9 @@ func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 	return res
 }
 
-// From asks the supplier of a stored reply, and nobody else. It ends Found with status 200, 203, 206 or 416, NotModified, NotFound
-// if the supplier has the file no more, or Failed, also when the supplier has left the walk or looks elsewhere.
+// From asks the supplier of a stored reply, and nobody else. It ends Found with status 200, 203,
+// 206 or 416, NotModified, NotFound if the supplier has the file no more, or Failed, also when the
+// supplier has left the walk or looks elsewhere.
 func (w *Walker) From(ctx context.Context, r *Request, s Supplier, conditions Conditions) *Result {
 	res := &Result{}
 	var a *origin.Answer
@@ -200,27 +204,31 @@ func (s *Stored) validators(r *Request, o *topology.Origin) Conditions {
 }
 
 // ask asks one step.
-func (w *Walker) ask(ctx context.Context, r *Request, o *topology.Origin, conditions Conditions, deadline time.Time) *origin.Answer {
+func (w *Walker) ask(
+	ctx context.Context, r *Request, o *topology.Origin, conditions Conditions, deadline time.Time,
+) *origin.Answer {
 	ask := origin.Ask{Request: r, Conditions: conditions, Deadline: deadline}
 	if o == nil {
 		sha, ok := r.Account.Media.Lookup(r.Object)
 		if !r.ObjectOK || !ok {
 			return &origin.Answer{
-				Outcome: origin.NotHere, Reason: origin.Unasked, Kind: origin.MediaKind, Detail: "the Media Library has no such file",
+				Outcome: origin.NotHere, Reason: origin.Unasked, Kind: origin.MediaKind,
+				Detail: "the Media Library has no such file",
 			}
 		}
 		ask.Library = sha
 	}
 	if !time.Now().Before(deadline) {
 		return &origin.Answer{
-			Reason: origin.Timeout, Kind: origin.KindName(o), ProxyError: "http_response_timeout", Detail: "the walk's deadline had passed",
+			Reason: origin.Timeout, Kind: origin.KindName(o), ProxyError: "http_response_timeout",
+			Detail: "the walk's deadline had passed",
 		}
 	}
 	return w.client.Get(ctx, o, ask)
 }
 
-// learn remembers a "no such file" to a question that was asked at began, since when there may be one. It returns until when that
-// may be believed, the zero value for what is not remembered.
+// learn remembers a "no such file" to a question that was asked at began, since when there may be
+// one. It returns until when that may be believed, the zero value for what is not remembered.
 func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began time.Time) time.Time {
 	ttl := r.Endpoint.Cache.NegativeTTL
 	if o == nil || a.Outcome != origin.NotHere || a.Reason == origin.Unasked || ttl <= 0 {
@@ -231,7 +239,8 @@ func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began t
 	return began.Add(m.life(ttl))
 }
 
-// recall returns the answer that is remembered and until when it may be believed, nil if o has to be asked.
+// recall returns the answer that is remembered and until when it may be believed, nil if o has to
+// be asked.
 func (w *Walker) recall(r *Request, o *topology.Origin) (*origin.Answer, time.Time) {
 	if o == nil {
 		return nil, time.Time{}
@@ -248,7 +257,7 @@ func (w *Walker) recall(r *Request, o *topology.Origin) (*origin.Answer, time.Ti
 
 func report(o *topology.Origin, a *origin.Answer) StepReport {
 	return StepReport{
-		Origin: stepID(o), Kind: a.Kind, Outcome: a.Outcome, Reason: a.Reason, Status: a.Status, Unreached: a.Unreached, Duration: a.Duration,
-		Request: a.Request, Detail: a.Detail, Advice: a.Advice,
+		Origin: stepID(o), Kind: a.Kind, Outcome: a.Outcome, Reason: a.Reason, Status: a.Status, Unreached: a.Unreached,
+		Duration: a.Duration, Request: a.Request, Detail: a.Detail, Advice: a.Advice,
 	}
 }

@@ -29,7 +29,8 @@ func TestFirstFoundWins(t *testing.T) {
 		t.Errorf("read %q", body)
 	}
 	b := r.account.Origin("b")
-	if want := (Supplier{UID: "11-b", Target: b.Target}); res.Kind != Found || res.Supplier != want || res.Step != 2 || res.EarlierInconclusive {
+	if want := (Supplier{UID: "11-b", Target: b.Target}); res.Kind != Found || res.Supplier != want || res.Step != 2 ||
+		res.EarlierInconclusive {
 		t.Errorf("got %s by %+v at step %d", res.Kind, res.Supplier, res.Step)
 	}
 	if res.Version != r.account.Default().Steps[2].Version {
@@ -38,7 +39,8 @@ func TestFirstFoundWins(t *testing.T) {
 	if got := r.counts(); !slices.Equal(got, []int{1, 1, 0}) {
 		t.Errorf("asked %v", got)
 	}
-	if len(res.Steps) != 3 || res.Steps[0].Origin != "media" || res.Steps[0].Reason != origin.Unasked || res.Steps[1].Origin != "a" || res.Steps[2].Status != 200 {
+	if len(res.Steps) != 3 || res.Steps[0].Origin != "media" || res.Steps[0].Reason != origin.Unasked ||
+		res.Steps[1].Origin != "a" || res.Steps[2].Status != 200 {
 		t.Errorf("steps %+v", res.Steps)
 	}
 	if r.library.Count(faultorigin.Any) != 0 {
@@ -64,7 +66,8 @@ func TestLibraryIsFirst(t *testing.T) {
 		t.Errorf("got %+v", res)
 	}
 	seen := r.library.Requests()[0]
-	if want := "/media/acme/0102030405060708/shop/%C3%BC%20b.jpg"; seen.Target != want || seen.Header.Get("Edgewalk-Revision") != "100" {
+	if want := "/media/acme/0102030405060708/shop/%C3%BC%20b.jpg"; seen.Target != want ||
+		seen.Header.Get("Edgewalk-Revision") != "100" {
 		t.Errorf("asked for %q at %q", seen.Target, seen.Header.Get("Edgewalk-Revision"))
 	}
 	if r.counts()[0] != 0 {
@@ -136,11 +139,16 @@ func TestForwardedFieldsAreInVary(t *testing.T) {
 	}{
 		{"none yet", 0, false, "", nil, ""},
 		{"the supplier's", 1, false, "", []string{"Cookie", "X-Device", "X-Size"}, "Cookie, X-Device, X-Size"},
-		{"those of all that were asked", 2, false, "", []string{"Authorization", "Cookie", "X-Device", "X-Lang", "X-Size"}, "Cookie, X-Device, X-Lang, X-Size"},
-		{"and how it was asked for, where one did not answer", 1, true, "", []string{"Cookie", "X-Device", "X-Size"}, "Cookie, X-Device, X-Size, Accept, Accept-Encoding"},
-		{"what the supplier says of others", 1, false, "Accept-Encoding", []string{"Cookie", "X-Device", "X-Size"}, "Accept-Encoding, Cookie, X-Device, X-Size"},
-		{"what the supplier says of them, but for Cookie", 1, false, "x-device", []string{"Cookie", "X-Device", "X-Size"}, "x-device, Cookie"},
-		{"and of those of earlier ones it says nothing", 2, false, "X-Lang", []string{"Authorization", "Cookie", "X-Device", "X-Lang", "X-Size"}, "X-Lang, Cookie, X-Device, X-Size"},
+		{"those of all that were asked", 2, false, "",
+			[]string{"Authorization", "Cookie", "X-Device", "X-Lang", "X-Size"}, "Cookie, X-Device, X-Lang, X-Size"},
+		{"and how it was asked for, where one did not answer", 1, true, "", []string{"Cookie", "X-Device", "X-Size"},
+			"Cookie, X-Device, X-Size, Accept, Accept-Encoding"},
+		{"what the supplier says of others", 1, false, "Accept-Encoding", []string{"Cookie", "X-Device", "X-Size"},
+			"Accept-Encoding, Cookie, X-Device, X-Size"},
+		{"what the supplier says of them, but for Cookie", 1, false, "x-device",
+			[]string{"Cookie", "X-Device", "X-Size"}, "x-device, Cookie"},
+		{"and of those of earlier ones it says nothing", 2, false, "X-Lang",
+			[]string{"Authorization", "Cookie", "X-Device", "X-Lang", "X-Size"}, "X-Lang, Cookie, X-Device, X-Size"},
 		{"nothing is added to all", 1, false, "*", []string{"Cookie", "X-Device", "X-Size"}, "*"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -161,7 +169,8 @@ func TestForwardedFieldsAreInVary(t *testing.T) {
 			}
 			res := r.Find(t.Context(), r.to("/x.jpg"), Stored{})
 			defer discard(res)
-			if got := strings.Join(res.Response.Header["Vary"], " + "); !slices.Equal(res.Forwarded, tt.forwarded) || got != tt.vary {
+			if got := strings.Join(res.Response.Header["Vary"], " + "); !slices.Equal(res.Forwarded, tt.forwarded) ||
+				got != tt.vary {
 				t.Errorf("forwarded %q, Vary %q", res.Forwarded, got)
 			}
 		})
@@ -179,10 +188,13 @@ func TestValidatorsGoToTheSupplier(t *testing.T) {
 		kind   Kind
 		sent   string // to b
 	}{
-		{"confirmed", Stored{Supplier: supplier, ETag: `"v1"`, LastModified: "Sun, 06 Nov 1994 08:49:37 GMT"}, NotModified, `"v1"`},
+		{"confirmed", Stored{Supplier: supplier, ETag: `"v1"`, LastModified: "Sun, 06 Nov 1994 08:49:37 GMT"},
+			NotModified, `"v1"`},
 		{"changed", Stored{Supplier: supplier, ETag: `"v0"`}, Found, `"v0"`},
-		{"another target", Stored{Supplier: Supplier{UID: supplier.UID, Target: supplier.Target + 1}, ETag: `"v1"`}, Found, ""},
-		{"an earlier origin of the same id", Stored{Supplier: Supplier{UID: "9-b", Target: supplier.Target}, ETag: `"v1"`}, Found, ""},
+		{"another target", Stored{Supplier: Supplier{UID: supplier.UID, Target: supplier.Target + 1}, ETag: `"v1"`},
+			Found, ""},
+		{"an earlier origin of the same id",
+			Stored{Supplier: Supplier{UID: "9-b", Target: supplier.Target}, ETag: `"v1"`}, Found, ""},
 		{"the library", Stored{Supplier: Supplier{UID: LibraryUID}, ETag: `"v1"`}, Found, ""},
 	} {
 		for _, o := range r.origins {
@@ -273,7 +285,8 @@ func TestFrom(t *testing.T) {
 	}{
 		{"whole", "/a.jpg", b, Conditions{}, Found, 200, "0123456789"},
 		{"range", "/a.jpg", b, Conditions{Range: "bytes=2-4"}, Found, 206, "234"},
-		{"range of another version", "/a.jpg", b, Conditions{Range: "bytes=2-4", IfRange: `"v0"`}, Found, 200, "0123456789"},
+		{"range of another version", "/a.jpg", b, Conditions{Range: "bytes=2-4", IfRange: `"v0"`}, Found, 200,
+			"0123456789"},
 		{"range beyond the end", "/a.jpg", b, Conditions{Range: "bytes=20-"}, Found, 416, ""},
 		{"confirmed", "/a.jpg", b, Conditions{IfNoneMatch: `"v1"`}, NotModified, 304, ""},
 		{"gone", "/gone.jpg", b, Conditions{Range: "bytes=0-1"}, NotFound, 0, ""},
@@ -307,7 +320,9 @@ func TestPathsThatAreNoKeys(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2, func(s *topology.AccountState) {
 		b := s.Origins["b"]
-		b.Message.Kind = &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "bucket", Endpoint: b.Message.GetWeb().BaseUrl, ForcePathStyle: true}}
+		b.Message.Kind = &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
+			Bucket: "bucket", Endpoint: b.Message.GetWeb().BaseUrl, ForcePathStyle: true,
+		}}
 		s.Origins["b"] = b
 	})
 	for _, path := range []string{"", "/", "/folder/", "/%FF.jpg", "/" + strings.Repeat("a", 1025)} {
@@ -325,7 +340,8 @@ func TestPathsThatAreNoKeys(t *testing.T) {
 func TestWalksAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
-	r.origins[0].On(faultorigin.Any, faultorigin.Reply(404, ""), faultorigin.Reset(), faultorigin.Reply(500, ""), faultorigin.Reply(404, ""))
+	r.origins[0].On(faultorigin.Any, faultorigin.Reply(404, ""), faultorigin.Reset(), faultorigin.Reply(500, ""),
+		faultorigin.Reply(404, ""))
 	r.origins[1].On(faultorigin.Any, func(x *faultorigin.Exchange) { faultorigin.Reply(200, x.Request.Path())(x) })
 	var all sync.WaitGroup
 	for i := range 100 {

@@ -18,7 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A rig is a walker, an account, and the origins that its default endpoint lists, a, b, c and so on, each a fault origin.
+// A rig is a walker, an account, and the origins that its default endpoint lists, a, b, c and so
+// on, each a fault origin.
 type rig struct {
 	*Walker
 	library *faultorigin.Origin
@@ -36,19 +37,24 @@ func newRig(t testing.TB, n int, change ...func(*topology.AccountState)) *rig {
 	})
 	t.Cleanup(client.Close)
 	r.walk(client)
-	r.state.Account = topology.Stored[*topologyv1.Account]{Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE}, CreateRevision: 1}
+	r.state.Account = topology.Stored[*topologyv1.Account]{
+		Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE}, CreateRevision: 1,
+	}
 	endpoint := &topologyv1.UrlEndpoint{}
 	for i := range n {
 		id := string(rune('a' + i))
 		fault := faultorigin.New(t)
 		r.origins = append(r.origins, fault)
 		endpoint.Origins = append(endpoint.Origins, id)
-		r.state.Origins[id] = topology.Stored[*topologyv1.Origin]{CreateRevision: int64(10 + i), Message: &topologyv1.Origin{
-			Kind:     &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: fault.URL()}},
-			Timeouts: patient(),
-		}}
+		r.state.Origins[id] = topology.Stored[*topologyv1.Origin]{CreateRevision: int64(10 + i),
+			Message: &topologyv1.Origin{
+				Kind:     &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: fault.URL()}},
+				Timeouts: patient(),
+			}}
 	}
-	r.state.Endpoints[topology.DefaultEndpointID] = topology.Stored[*topologyv1.UrlEndpoint]{CreateRevision: 1, Message: endpoint}
+	r.state.Endpoints[topology.DefaultEndpointID] = topology.Stored[*topologyv1.UrlEndpoint]{
+		CreateRevision: 1, Message: endpoint,
+	}
 	for _, f := range change {
 		f(r.state)
 	}

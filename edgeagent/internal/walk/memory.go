@@ -11,13 +11,14 @@ import (
 
 const (
 	memoryShards = 16
-	// missBytes is what room for one miss takes in maps of the size they are bounded to. BenchmarkMemory measures 72 to 80; less
-	// here would break the bound.
+	// missBytes is what room for one miss takes in maps of the size they are bounded to.
+	// BenchmarkMemory measures 72 to 80; less here would break the bound.
 	missBytes = 96
 )
 
-// A missKey is 128 bits of a keyed hash of a history, an origin of it, and what that was asked. Clients choose what is asked, so the hash must be one
-// for which they cannot make two questions meet.
+// A missKey is 128 bits of a keyed hash of a history, an origin of it, and what that was asked.
+// Clients choose what is asked, so the hash must be one for which they cannot make two questions
+// meet.
 type missKey [2]uint64
 
 // A miss is one "no such file".
@@ -27,8 +28,9 @@ type miss struct {
 	denied bool          // a weak one, believed for at most origin.DeniedFor
 }
 
-// memory holds what origins said they have not got. It is bounded: each shard keeps two generations, and when the young one is
-// full it becomes the old one, which is dropped. Forgetting only costs a request.
+// memory holds what origins said they have not got. It is bounded: each shard keeps two
+// generations, and when the young one is full it becomes the old one, which is dropped. Forgetting
+// only costs a request.
 type memory struct {
 	began  time.Time
 	seeds  [2]maphash.Seed
@@ -92,7 +94,8 @@ func (m *memory) remember(k missKey, said miss) {
 	s.young[k] = said
 }
 
-// recall returns a miss, and for how long it may still be believed where negative_ttl is ttl: not at all if left is not positive.
+// recall returns a miss, and for how long it may still be believed where negative_ttl is ttl: not
+// at all if left is not positive.
 func (m *memory) recall(k missKey, ttl time.Duration, now time.Time) (said miss, left time.Duration) {
 	s := m.shard(k)
 	s.mu.Lock()

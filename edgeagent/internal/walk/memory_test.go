@@ -15,7 +15,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// A miss is remembered per origin and question, so a later origin's file costs no second round trip to the earlier ones.
+// A miss is remembered per origin and question, so a later origin's file costs no second round trip
+// to the earlier ones.
 func TestMissesAreRemembered(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2, forwarding)
@@ -32,7 +33,8 @@ func TestMissesAreRemembered(t *testing.T) {
 	if got := r.counts(); !slices.Equal(got, []int{1, 2}) {
 		t.Fatalf("asked %v", got)
 	}
-	if s := res.Steps[1]; s.Outcome != origin.NotHere || s.Reason != origin.Remembered || s.Request != "" || res.EarlierInconclusive {
+	if s := res.Steps[1]; s.Outcome != origin.NotHere || s.Reason != origin.Remembered || s.Request != "" ||
+		res.EarlierInconclusive {
 		t.Errorf("step %+v", s)
 	}
 	n := 1
@@ -69,7 +71,8 @@ func retarget(t *testing.T, r *rig, id string) {
 	r.compile(t)
 }
 
-// On revalidation the supplier is asked first, and alone, once the origins before it are known not to have the file.
+// On revalidation the supplier is asked first, and alone, once the origins before it are known not
+// to have the file.
 func TestSupplierIsAskedFirst(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 3)
@@ -85,7 +88,8 @@ func TestSupplierIsAskedFirst(t *testing.T) {
 	}
 }
 
-// What an origin says other than "no such file" is not remembered, and neither is what was not asked.
+// What an origin says other than "no such file" is not remembered, and neither is what was not
+// asked.
 func TestOnlyMissesAreRemembered(t *testing.T) {
 	t.Parallel()
 	for letter, s := range sayings {
@@ -115,13 +119,20 @@ func TestNegativeTTL(t *testing.T) {
 			return &topologyv1.CachePolicy{NegativeTtl: durationpb.New(d)}
 		}
 		e := endpoint(s)
-		s.Endpoints["none"] = topology.Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{Origins: e.Origins, Cache: cache(0)}}
-		s.Endpoints["short"] = topology.Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{Origins: e.Origins, Cache: cache(time.Nanosecond)}}
+		s.Endpoints["none"] = topology.Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{
+			Origins: e.Origins, Cache: cache(0),
+		}}
+		s.Endpoints["short"] = topology.Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{
+			Origins: e.Origins, Cache: cache(time.Nanosecond),
+		}}
 	})
 	for i, step := range []struct {
 		endpoint string
 		asked    int
-	}{{"none", 1}, {"none", 2}, {topology.DefaultEndpointID, 3}, {topology.DefaultEndpointID, 3}, {"none", 4}, {"short", 5}, {"short", 6}, {topology.DefaultEndpointID, 6}} {
+	}{
+		{"none", 1}, {"none", 2}, {topology.DefaultEndpointID, 3}, {topology.DefaultEndpointID, 3}, {"none", 4},
+		{"short", 5}, {"short", 6}, {topology.DefaultEndpointID, 6},
+	} {
 		request := r.to("/a.jpg")
 		request.Endpoint = r.account.Endpoint(step.endpoint)
 		r.Find(t.Context(), request, Stored{})
@@ -230,7 +241,9 @@ func TestKeysKeepTheirParts(t *testing.T) {
 	t.Parallel()
 	m := newMemory(1<<20, time.Now())
 	key := func(epoch, uid, path, query string) missKey {
-		web := &topology.Origin{UID: uid, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}}}
+		web := &topology.Origin{
+			UID: uid, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{}}},
+		}
 		return m.key(&Request{Target: topology.Target{Path: path, Query: query}, Epoch: epoch}, web)
 	}
 	keys := map[missKey]bool{
@@ -246,13 +259,16 @@ func TestKeysKeepTheirParts(t *testing.T) {
 	}
 }
 
-// What a walk is told says how long that may be believed: the oldest answer counts, and a denial for at most ten seconds. A miss
-// counts from when it was asked for, since the file may have come right after.
+// What a walk is told says how long that may be believed: the oldest answer counts, and a denial
+// for at most ten seconds. A miss counts from when it was asked for, since the file may have come
+// right after.
 func TestEndingsLastAsLongAsTheirMisses(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 3, func(s *topology.AccountState) {
 		c := s.Origins["c"]
-		c.Message.Kind = &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b", Endpoint: c.Message.GetWeb().BaseUrl, ForcePathStyle: true}}
+		c.Message.Kind = &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
+			Bucket: "b", Endpoint: c.Message.GetWeb().BaseUrl, ForcePathStyle: true,
+		}}
 		s.Origins["c"] = c
 		for name, ids := range map[string][]string{"a": {"a"}, "ab": {"a", "b"}, "abc": {"a", "b", "c"}} {
 			s.Endpoints[name] = topology.Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{Origins: ids}}
@@ -262,7 +278,8 @@ func TestEndingsLastAsLongAsTheirMisses(t *testing.T) {
 	r.origins[2].On(faultorigin.Any, faultorigin.S3Error(403, "AccessDenied"))
 	now := time.Now()
 	slow := time.Duration(0)
-	r.origins[1].On(faultorigin.Any, func(x *faultorigin.Exchange) { now = now.Add(slow); faultorigin.Reply(404, "")(x) })
+	r.origins[1].On(faultorigin.Any,
+		func(x *faultorigin.Exchange) { now = now.Add(slow); faultorigin.Reply(404, "")(x) })
 	r.Walker = New(Config{Client: r.client, Now: func() time.Time { return now }})
 	left := func(endpoint, path, epoch string) time.Duration {
 		request := r.to(path)

@@ -33,7 +33,10 @@ var sayings = map[byte]said{
 	'o': {outcome: origin.Found, answer: faultorigin.Chunked(203, []string{"x", "y"})},
 	'n': {outcome: origin.NotHere, answer: faultorigin.Reply(404, "no")},
 	'g': {outcome: origin.NotHere, answer: faultorigin.Reply(410, "")},
-	'p': {outcome: origin.NotHere, reason: origin.SoftNotFound, answer: faultorigin.Reply(200, "<html>", "Content-Type: text/html")},
+	'p': {
+		outcome: origin.NotHere, reason: origin.SoftNotFound,
+		answer: faultorigin.Reply(200, "<html>", "Content-Type: text/html"),
+	},
 	'c': {reason: origin.Misconfigured, answer: faultorigin.Reply(403, "")},
 	'b': {reason: origin.Busy, after: 7 * time.Second, answer: faultorigin.Busy(429, "7")},
 	'B': {reason: origin.Busy, after: 99 * time.Second, answer: faultorigin.Busy(503, "99")},
@@ -44,11 +47,12 @@ var sayings = map[byte]said{
 	't': {reason: origin.Timeout, answer: faultorigin.Stall(nil, nil)},
 }
 
-// originLetters are what an origin may say, libraryLetters what the Media Library may, "-" being a file that is not in it.
+// originLetters are what an origin may say, libraryLetters what the Media Library may, "-" being a
+// file that is not in it.
 const originLetters, libraryLetters = "fonpgcbBxreut", "-fnbxc"
 
-// meaning is what step i of a walk says: by "k", that its breaker is open. A file that is in the library's set cannot be missing
-// there.
+// meaning is what step i of a walk says: by "k", that its breaker is open. A file that is in the
+// library's set cannot be missing there.
 func meaning(letters string, i int) said {
 	s := sayings[letters[i]]
 	switch {
@@ -83,7 +87,8 @@ func model(letters string, stop bool) ending {
 		}
 		if s.outcome == origin.Inconclusive {
 			e.kind, e.after = Failed, max(e.after, s.after)
-			busy, late = busy || s.reason == origin.Busy || s.reason == origin.BreakerOpen, late || s.reason == origin.Timeout
+			busy, late = busy || s.reason == origin.Busy || s.reason == origin.BreakerOpen,
+				late || s.reason == origin.Timeout
 			if stop {
 				break
 			}
@@ -100,10 +105,12 @@ func model(letters string, stop bool) ending {
 	return e
 }
 
-// A million takes minutes of both cores, so it is asked for: go test -run AsTheModel -walks 1000000.
+// A million takes minutes of both cores, so it is asked for: go test -run AsTheModel -walks
+// 1000000.
 var randomWalks = flag.Int("walks", 200_000, "random walks of a long test")
 
-// Whatever the steps say, in whatever order, a walk ends as the model does; and NotFound only if each step said so.
+// Whatever the steps say, in whatever order, a walk ends as the model does; and NotFound only if
+// each step said so.
 func TestWalksEndAsTheModel(t *testing.T) {
 	t.Parallel()
 	r := newModelRig(t)
@@ -149,8 +156,9 @@ func TestWalksEndAsTheModel(t *testing.T) {
 	t.Logf("%d walks", n.Load())
 }
 
-// newModelRig has an endpoint for each way that up to 4 origins may stall or not, named by it: "--t" has three, of which the last
-// does. Each origin reads what to say from the path. Those that stall have a timeout that a busy machine might reach otherwise.
+// newModelRig has an endpoint for each way that up to 4 origins may stall or not, named by it:
+// "--t" has three, of which the last does. Each origin reads what to say from the path. Those that
+// stall have a timeout that a busy machine might reach otherwise.
 func newModelRig(t *testing.T) *rig {
 	r := newRig(t, 4, func(s *topology.AccountState) {
 		ids := endpoint(s).Origins
@@ -207,7 +215,8 @@ func (r *rig) endpointFor(letters string) *topology.Endpoint {
 	}, letters[1:]))
 }
 
-// apart is the endpoint with origins of its own for each key, so that no walk knows how those of another fared.
+// apart is the endpoint with origins of its own for each key, so that no walk knows how those of
+// another fared.
 func apart(e *topology.Endpoint, key string) *topology.Endpoint {
 	own := *e
 	own.Steps = slices.Clone(e.Steps)
@@ -236,10 +245,13 @@ func (r *rig) check(t *testing.T, key, letters string, stop bool) {
 	}
 	for i, s := range res.Steps {
 		if m := meaning(letters, i); s.Outcome != m.outcome || s.Reason != m.reason {
-			t.Errorf("%s: step %d is %s %q: %s, want %s %q", letters, i, s.Outcome, s.Reason, s.Detail, m.outcome, m.reason)
+			t.Errorf("%s: step %d is %s %q: %s, want %s %q", letters, i, s.Outcome, s.Reason, s.Detail, m.outcome,
+				m.reason)
 		}
 	}
-	if res.Kind == Found && (res.Version != request.Endpoint.Steps[res.Step].Version || (res.Step == 0) != (res.Supplier.UID == LibraryUID)) {
+	if res.Kind == Found &&
+		(res.Version != request.Endpoint.Steps[res.Step].Version ||
+			(res.Step == 0) != (res.Supplier.UID == LibraryUID)) {
 		t.Errorf("%s: version %x, supplier %+v", letters, res.Version, res.Supplier)
 	}
 	if (res.ProxyError != "") != (res.Kind == Failed) || (res.Response != nil) != (res.Kind == Found) {

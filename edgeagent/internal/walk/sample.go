@@ -12,15 +12,16 @@ import (
 )
 
 const (
-	// A sample is as much of a body as shows whether files come through: most images whole, of others the beginning.
+	// A sample is as much of a body as shows whether files come through: most images whole, of
+	// others the beginning.
 	sampleBytes = 1 << 20
 	sampleFor   = time.Second
 )
 
 const adviceLengthless = "have the origin send Content-Length, or chunks: without either no file of it is stored, since a cut looks like the end"
 
-// sample reads the beginning of a file that was found, closes it, and adds to the report what a head does not show. It reports
-// whether the body holds.
+// sample reads the beginning of a file that was found, closes it, and adds to the report what a
+// head does not show. It reports whether the body holds.
 func sample(ctx context.Context, s *StepReport, r *origin.Response) bool {
 	// Who closes a body while it is read ends the reading.
 	timer := time.AfterFunc(sampleFor, func() { r.Body.Close() })

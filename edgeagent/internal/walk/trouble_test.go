@@ -18,8 +18,9 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// While origins come and go and breakers open and close, a step that is not asked counts as one that does not answer, and the walk ends as the model says
-// of that: never NotFound, 503, and a later origin's file all the same.
+// While origins come and go and breakers open and close, a step that is not asked counts as one
+// that does not answer, and the walk ends as the model says of that: never NotFound, 503, and a
+// later origin's file all the same.
 func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 	t.Parallel()
 	r := newModelRig(t)
@@ -93,7 +94,8 @@ func TestWalksWithBreakersEndAsTheModel(t *testing.T) {
 	}
 }
 
-// A dead origin costs the first walks a connection each, and later ones nothing: neither a request nor a connection.
+// A dead origin costs the first walks a connection each, and later ones nothing: neither a request
+// nor a connection.
 func TestDeadOriginIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
@@ -112,13 +114,18 @@ func TestDeadOriginIsLeftAlone(t *testing.T) {
 	}
 }
 
-// An origin that stalls holds up who asks it and nobody else, and has a bounded number of them: a thousand clients of one endpoint
-// wait, or are told that it is busy, while another endpoint is served.
+// An origin that stalls holds up who asks it and nobody else, and has a bounded number of them: a
+// thousand clients of one endpoint wait, or are told that it is busy, while another endpoint is
+// served.
 func TestStalledOriginHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2, func(s *topology.AccountState) {
-		s.Endpoints["stalled"] = topology.Stored[*topologyv1.UrlEndpoint]{CreateRevision: 2, Message: &topologyv1.UrlEndpoint{Origins: []string{"a"}}}
-		s.Endpoints["sound"] = topology.Stored[*topologyv1.UrlEndpoint]{CreateRevision: 3, Message: &topologyv1.UrlEndpoint{Origins: []string{"b"}}}
+		s.Endpoints["stalled"] = topology.Stored[*topologyv1.UrlEndpoint]{
+			CreateRevision: 2, Message: &topologyv1.UrlEndpoint{Origins: []string{"a"}},
+		}
+		s.Endpoints["sound"] = topology.Stored[*topologyv1.UrlEndpoint]{
+			CreateRevision: 3, Message: &topologyv1.UrlEndpoint{Origins: []string{"b"}},
+		}
 	})
 	gate := make(chan struct{})
 	r.origins[0].On(faultorigin.Any, faultorigin.Stall(gate, faultorigin.Reply(200, "x")))
@@ -174,14 +181,16 @@ func TestEveryFailureHasAProxyError(t *testing.T) {
 		r.origins[0].On(faultorigin.Any, s.answer)
 		for i := range 12 {
 			res := r.Find(t.Context(), r.to(fmt.Sprintf("/%d.jpg", i)), Stored{})
-			if res.Kind != Failed || res.ProxyError == "" || res.Status < 502 || res.Status > 504 || (res.Status == 503) != (res.RetryAfter > 0) {
+			if res.Kind != Failed || res.ProxyError == "" || res.Status < 502 || res.Status > 504 ||
+				(res.Status == 503) != (res.RetryAfter > 0) {
 				t.Errorf("%c: %s %d, %q, Retry-After %s", letter, res.Kind, res.Status, res.ProxyError, res.RetryAfter)
 			}
 		}
 	}
 }
 
-// A body that breaks goes on at the origin that it came from, or not at all: another one may have another file under the name.
+// A body that breaks goes on at the origin that it came from, or not at all: another one may have
+// another file under the name.
 func TestBodiesGoOnAtTheirOrigin(t *testing.T) {
 	t.Parallel()
 	const body = "0123456789"
@@ -191,11 +200,14 @@ func TestBodiesGoOnAtTheirOrigin(t *testing.T) {
 		whole bool
 		asked int
 	}{
-		{"whole", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.File(body, `"v1"`)}, true, 2},
-		{"changed", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.File(body, `"v2"`)}, false, 2},
+		{"whole", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.File(body, `"v1"`)}, true,
+			2},
+		{"changed", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.File(body, `"v2"`)}, false,
+			2},
 		{"gone", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.Reply(404, "")}, false, 2},
 		{"down", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: "v1"`), faultorigin.Reset()}, false, 2},
-		{"without a strong tag", []faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: W/"v1"`), faultorigin.File(body, `"v1"`)}, false, 1},
+		{"without a strong tag",
+			[]faultorigin.Answer{faultorigin.Cut(body, 5, `ETag: W/"v1"`), faultorigin.File(body, `"v1"`)}, false, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -208,7 +220,8 @@ func TestBodiesGoOnAtTheirOrigin(t *testing.T) {
 			}
 			defer res.Response.Body.Close()
 			got, err := io.ReadAll(res.Response.Body)
-			if (err == nil) != test.whole || test.whole && string(got) != body || !strings.HasPrefix(body, string(got)) {
+			if (err == nil) != test.whole || test.whole && string(got) != body ||
+				!strings.HasPrefix(body, string(got)) {
 				t.Errorf("read %q, %v", got, err)
 			}
 			if asked := r.counts(); asked[0] != test.asked || asked[1] != 0 {

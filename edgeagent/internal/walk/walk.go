@@ -59,15 +59,18 @@ func (k Kind) String() string { return kinds[k] }
 // Result is what came of a walk.
 type Result struct {
 	Kind Kind
-	// Response is set for Found and NotModified; its body must be closed, and ends with an error if the walk's context ends.
+	// Response is set for Found and NotModified; its body must be closed, and ends with an error if
+	// the walk's context ends.
 	Response *origin.Response
-	// Supplier and Step say who answered, Version what a stored reply of that step depends on; for Found and NotModified.
+	// Supplier and Step say who answered, Version what a stored reply of that step depends on; for
+	// Found and NotModified.
 	Supplier Supplier
 	Step     int
 	Version  uint64
 	// Library is the start of the file's SHA-256 if the Media Library supplied it.
 	Library [8]byte
-	// Left is for NotFound: for how long the answers may still be believed, the oldest and the weakest of them included.
+	// Left is for NotFound: for how long the answers may still be believed, the oldest and the
+	// weakest of them included.
 	Left time.Duration
 	// Forwarded holds the names of the client's fields that origins up to the supplier are sent
 	// because they list them, in canonical form, sorted, for Found and NotModified. The Vary of a
@@ -78,8 +81,8 @@ type Result struct {
 	EarlierInconclusive bool
 	// Steps holds what each step did that was come to, in order.
 	Steps []StepReport
-	// Status, RetryAfter and ProxyError are for Failed: 502, 503 or 504; the Retry-After of a 503; the error type of
-	// RFC 9209 2.3.
+	// Status, RetryAfter and ProxyError are for Failed: 502, 503 or 504; the Retry-After of a 503;
+	// the error type of RFC 9209 2.3.
 	Status     int
 	RetryAfter time.Duration
 	ProxyError string
@@ -104,8 +107,8 @@ type StepReport struct {
 	Detail, Advice string
 }
 
-// WithInterim has passOn called with the interim replies (RFC 9110 15.2) that origins send while a walk under the context
-// waits for them. An error of it ends the request to the origin.
+// WithInterim has passOn called with the interim replies (RFC 9110 15.2) that origins send while a
+// walk under the context waits for them. An error of it ends the request to the origin.
 func WithInterim(ctx context.Context, passOn func(status int, header map[string][]string) error) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		Got1xxResponse: func(status int, header textproto.MIMEHeader) error { return passOn(status, header) },

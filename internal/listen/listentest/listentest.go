@@ -9,10 +9,11 @@ import (
 	"testing"
 )
 
-// Unused returns a loopback address, `host:port`, where nobody listens, and where nobody else will while the test runs:
-// the host is one of the 16 million of 127.0.0.0/8 (RFC 6890, section 2.2.2), picked at random, so a port that the
-// kernel hands out on 127.0.0.1 meanwhile is another socket. Systems other than Linux only have 127.0.0.1 by
-// themselves; there the port may be taken between the call and its use.
+// Unused returns a loopback address, `host:port`, where nobody listens, and where nobody else will
+// while the test runs: the host is one of the 16 million of 127.0.0.0/8 (RFC 6890, section 2.2.2),
+// picked at random, so a port that the kernel hands out on 127.0.0.1 meanwhile is another socket.
+// Systems other than Linux only have 127.0.0.1 by themselves; there the port may be taken between
+// the call and its use.
 func Unused(t testing.TB) string {
 	t.Helper()
 	host := "127.0.0.1"

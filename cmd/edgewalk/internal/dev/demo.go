@@ -1,7 +1,8 @@
-// Package dev runs everything in one process, with a demo account, for a first look and for work on edgewalk itself.
+// Package dev runs everything in one process, with a demo account, for a first look and for work on
+// edgewalk itself.
 //
-// It owns what is demonstrated: sample origins, the account, and what to type. All of it goes over the same sockets and APIs
-// as in production.
+// It owns what is demonstrated: sample origins, the account, and what to type. All of it goes over
+// the same sockets and APIs as in production.
 package dev
 
 import (
@@ -24,7 +25,8 @@ func manifest(origins []*runningOrigin) *adminv1.Manifest {
 	m := &adminv1.Manifest{
 		Account: &topologyv1.Account{Id: account, DisplayName: "Demo"},
 		UrlEndpoints: []*topologyv1.UrlEndpoint{
-			{Id: "default", Description: "studio first, then legacy", DefaultImage: &topologyv1.DefaultImage{Path: "placeholder.png"}},
+			{Id: "default", Description: "studio first, then legacy",
+				DefaultImage: &topologyv1.DefaultImage{Path: "placeholder.png"}},
 			{Id: "archive", Description: "the old web server only", Origins: []string{"legacy"}},
 		},
 		CustomDomains: []*topologyv1.CustomDomain{
@@ -33,13 +35,15 @@ func manifest(origins []*runningOrigin) *adminv1.Manifest {
 		},
 	}
 	for _, o := range origins {
-		m.Origins = append(m.Origins, &topologyv1.Origin{Id: o.id, Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: o.url}}})
+		m.Origins = append(m.Origins,
+			&topologyv1.Origin{Id: o.id, Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: o.url}}})
 		m.UrlEndpoints[0].Origins = append(m.UrlEndpoints[0].Origins, o.id)
 	}
 	return m
 }
 
-// mediaFiles are the files of the demo's Media Library: one that shadows a picture of an origin, and the default image.
+// mediaFiles are the files of the demo's Media Library: one that shadows a picture of an origin,
+// and the default image.
 func mediaFiles() (map[string][]byte, error) {
 	hat, err := picture(white, green, stripes)
 	if err != nil {
@@ -72,7 +76,8 @@ func seed(ctx context.Context, conn *grpc.ClientConn, origins []*runningOrigin) 
 		}
 		revision = max(revision, uploaded)
 	}
-	_, err = adminv1.NewFleetServiceClient(conn).WaitApplied(ctx, &adminv1.WaitAppliedRequest{Revision: revision, Timeout: durationpb.New(30 * time.Second)})
+	_, err = adminv1.NewFleetServiceClient(conn).WaitApplied(ctx,
+		&adminv1.WaitAppliedRequest{Revision: revision, Timeout: durationpb.New(30 * time.Second)})
 	if err != nil {
 		return fmt.Errorf("wait for the edge: %w", err)
 	}
@@ -85,7 +90,9 @@ func upload(ctx context.Context, conn *grpc.ClientConn, path string, data []byte
 		return 0, err
 	}
 	for _, part := range []*adminv1.UploadMediaFileRequest{
-		{Part: &adminv1.UploadMediaFileRequest_Start_{Start: &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/" + account, Path: path}}},
+		{Part: &adminv1.UploadMediaFileRequest_Start_{Start: &adminv1.UploadMediaFileRequest_Start{
+			Parent: "accounts/" + account, Path: path,
+		}}},
 		{Part: &adminv1.UploadMediaFileRequest_Data{Data: data}},
 	} {
 		if err := stream.Send(part); err != nil {

@@ -87,9 +87,11 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer pictures.Close()
 	control, err := controlplane.New(ctx, controlplane.Config{
-		DataDir: filepath.Join(cfg.StateDir, "controlplane"), AdminAddr: cfg.AdminAddr, EdgeAddr: cfg.EdgeAddr, HTTPAddr: cfg.StatusAddr, MediaAddr: cfg.MediaAddr,
+		DataDir: filepath.Join(cfg.StateDir, "controlplane"), AdminAddr: cfg.AdminAddr, EdgeAddr: cfg.EdgeAddr,
+		HTTPAddr: cfg.StatusAddr, MediaAddr: cfg.MediaAddr,
 		// Another --http-addr is another URL, and here nobody has linked the old one.
-		SharedHost: "localhost:" + portOf(pictures.Addr().String()), ReplaceSharedHost: true, Open: true, MaxUpload: cfg.MaxUpload, Logger: log,
+		SharedHost: "localhost:" + portOf(pictures.Addr().String()), ReplaceSharedHost: true, Open: true,
+		MaxUpload: cfg.MaxUpload, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -104,7 +106,10 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 // runEdge runs the edge, and once it serves the demo account prints the tour.
-func runEdge(ctx context.Context, cfg Config, pictures net.Listener, control *controlplane.ControlPlane, origins []*runningOrigin, log *slog.Logger) error {
+func runEdge(
+	ctx context.Context, cfg Config, pictures net.Listener, control *controlplane.ControlPlane,
+	origins []*runningOrigin, log *slog.Logger,
+) error {
 	select {
 	case <-control.Loaded():
 	case <-ctx.Done():
@@ -112,9 +117,9 @@ func runEdge(ctx context.Context, cfg Config, pictures net.Listener, control *co
 	}
 	at := control.Addresses()
 	agent, err := edgeagent.New(edgeagent.Config{
-		ControlPlane: []string{at.Edge}, HTTPListener: pictures, MetricsAddr: cfg.MetricsAddr, StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes,
-		Region: "dev", ID: "dev", AllowPrivateOrigins: true, Version: cfg.Version, Logger: log,
-		Requests: requests{cfg.Out},
+		ControlPlane: []string{at.Edge}, HTTPListener: pictures, MetricsAddr: cfg.MetricsAddr,
+		StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes, Region: "dev", ID: "dev",
+		AllowPrivateOrigins: true, Version: cfg.Version, Logger: log, Requests: requests{cfg.Out},
 	})
 	if err != nil {
 		return err
@@ -126,8 +131,8 @@ func runEdge(ctx context.Context, cfg Config, pictures net.Listener, control *co
 			return err
 		}
 		places{
-			port: portOf(agent.Addresses().HTTP), admin: at.Admin, metrics: "http://" + agent.Addresses().Metrics, status: "http://" + at.HTTP,
-			binary: binary(), server: serverFlag(at.Admin),
+			port: portOf(agent.Addresses().HTTP), admin: at.Admin, metrics: "http://" + agent.Addresses().Metrics,
+			status: "http://" + at.HTTP, binary: binary(), server: serverFlag(at.Admin),
 		}.write(cfg.Out)
 		return nil
 	})
@@ -148,8 +153,8 @@ func prepareDemo(ctx context.Context, admin string, origins []*runningOrigin) er
 	return seed(ctx, conn, origins)
 }
 
-// prepare makes the state folder, or empties one that is ours. The file it returns is locked until it is closed: the folder
-// belongs to this run.
+// prepare makes the state folder, or empties one that is ours. The file it returns is locked until
+// it is closed: the folder belongs to this run.
 func prepare(dir string, reset bool) (mark *os.File, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -21,8 +21,10 @@ func TestPrepare(t *testing.T) {
 		{name: "a new folder, reset", reset: true, wantedLeft: []string{marker}},
 		{name: "one of ours", files: []string{marker, "edge"}, wantedLeft: []string{"edge", marker}},
 		{name: "one of ours, reset", files: []string{marker, "edge"}, reset: true, wantedLeft: []string{marker}},
-		{name: "somebody's", files: []string{"thesis.txt"}, err: "holds something else", wantedLeft: []string{"thesis.txt"}},
-		{name: "somebody's, reset", files: []string{"thesis.txt"}, reset: true, err: "holds something else", wantedLeft: []string{"thesis.txt"}},
+		{name: "somebody's", files: []string{"thesis.txt"}, err: "holds something else",
+			wantedLeft: []string{"thesis.txt"}},
+		{name: "somebody's, reset", files: []string{"thesis.txt"}, reset: true, err: "holds something else",
+			wantedLeft: []string{"thesis.txt"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -69,7 +71,8 @@ func TestStateOfARunningDev(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, reset := range []bool{false, true} {
-		if _, err := prepare(dir, reset); err == nil || !strings.Contains(err.Error(), "another edgewalk dev runs on "+dir) {
+		if _, err := prepare(dir, reset); err == nil ||
+			!strings.Contains(err.Error(), "another edgewalk dev runs on "+dir) {
 			t.Errorf("reset %t: %v", reset, err)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "edge")); err != nil {

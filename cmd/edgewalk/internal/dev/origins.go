@@ -20,11 +20,14 @@ type sampleOrigin struct {
 
 // The two differ in colour, and each has files that the other lacks.
 var sampleOrigins = []sampleOrigin{
-	{id: "studio", address: "127.0.0.1:8091", back: white, front: blue, files: map[string]pattern{"/shoes.png": disc, "/hat.png": stripes}},
-	{id: "legacy", address: "127.0.0.1:8092", back: white, front: orange, files: map[string]pattern{"/shoes.png": squares, "/bag.png": squares, "/2019/boots.png": disc}},
+	{id: "studio", address: "127.0.0.1:8091", back: white, front: blue,
+		files: map[string]pattern{"/shoes.png": disc, "/hat.png": stripes}},
+	{id: "legacy", address: "127.0.0.1:8092", back: white, front: orange,
+		files: map[string]pattern{"/shoes.png": squares, "/bag.png": squares, "/2019/boots.png": disc}},
 }
 
-// started is when the pictures were made, as far as their Last-Modified says: one date, so that a restart changes nothing.
+// started is when the pictures were made, as far as their Last-Modified says: one date, so that a
+// restart changes nothing.
 var started = time.Date(2024, time.May, 1, 12, 0, 0, 0, time.UTC)
 
 // runningOrigin is a sample origin with its socket.
@@ -35,7 +38,8 @@ type runningOrigin struct {
 	listen net.Listener
 }
 
-// start listens at the sample's own address, so that it stays the same over restarts, or at any when that is taken.
+// start listens at the sample's own address, so that it stays the same over restarts, or at any
+// when that is taken.
 func (s sampleOrigin) start() (*runningOrigin, error) {
 	pictures := map[string][]byte{}
 	for path, p := range s.files {

@@ -1,5 +1,5 @@
-// Package feedtest has the least edge that there can be: what a stream's messages leave an edge with, and whether they keep
-// the protocol's promises.
+// Package feedtest has the least edge that there can be: what a stream's messages leave an edge
+// with, and whether they keep the protocol's promises.
 package feedtest
 
 import (
@@ -24,8 +24,8 @@ type Edge struct {
 	// Records is what it holds, by key.
 	Records map[string]*edgev1.Change
 
-	// Fulls, CatchUps, Lives and Bookmarks count what it was sent, Changes the changes in them, Compressed the chunks that
-	// were compressed.
+	// Fulls, CatchUps, Lives and Bookmarks count what it was sent, Changes the changes in them,
+	// Compressed the chunks that were compressed.
 	Fulls, CatchUps, Lives, Bookmarks, Changes, Compressed int
 
 	open   *edgev1.Begin
@@ -33,7 +33,8 @@ type Edge struct {
 	held   []*edgev1.Change
 }
 
-// Take applies a message. It reports whether a step was applied, and an error if the message breaks a promise.
+// Take applies a message. It reports whether a step was applied, and an error if the message breaks
+// a promise.
 func (e *Edge) Take(m *edgev1.SyncResponse) (step bool, err error) {
 	switch m := m.GetMessage().(type) {
 	case *edgev1.SyncResponse_Welcome:
@@ -91,7 +92,8 @@ func (e *Edge) chunk(c *edgev1.Chunk) error {
 
 // decoder is bounded as the protocol says.
 var decoder = sync.OnceValue(func() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(4<<20), zstd.WithDecoderMaxWindow(4<<20))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(4<<20),
+		zstd.WithDecoderMaxWindow(4<<20))
 	if err != nil {
 		panic(err) // the options are constants
 	}
@@ -175,5 +177,7 @@ func record(c *edgev1.Change) topology.Record {
 	if err != nil {
 		panic(err) // a test wrote it
 	}
-	return topology.Record{Key: key, CreateRevision: c.GetCreateRevision(), ModRevision: c.GetModRevision(), Value: c.Value}
+	return topology.Record{
+		Key: key, CreateRevision: c.GetCreateRevision(), ModRevision: c.GetModRevision(), Value: c.Value,
+	}
 }

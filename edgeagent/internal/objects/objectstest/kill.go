@@ -114,14 +114,16 @@ func killFills(t *testing.T, open Open) {
 			for _, e := range s.Lookup(key(n)) {
 				seen++
 				got, err := read(e)
-				if err != nil || string(e.Head().Meta) != "meta-"+strconv.Itoa(n) || !bytes.Equal(got, content(n, killLength(n))) {
+				if err != nil || string(e.Head().Meta) != "meta-"+strconv.Itoa(n) ||
+					!bytes.Equal(got, content(n, killLength(n))) {
 					t.Fatalf("key %d: wrong head or body, %v", n, err)
 				}
 			}
 		}
 		st := s.Stats()
 		stop()
-		if on := onDisk(t, dir); st.Bytes > st.Limit || on > st.Bytes+16<<10 || len(st.Errors) != 0 { // and what is no object
+		// and what is no object
+		if on := onDisk(t, dir); st.Bytes > st.Limit || on > st.Bytes+16<<10 || len(st.Errors) != 0 {
 			t.Fatalf("%d bytes on disk, %+v", on, st)
 		}
 	}

@@ -31,8 +31,9 @@ func Run(t *testing.T, open Open) {
 		name string
 		run  func(*testing.T, Open)
 	}{
-		{"restart", restart}, {"variants", variants}, {"kill in the middle of fills", killFills}, {"kill loses nothing", killLosesNothing},
-		{"damage", damage}, {"full disk", fullDisk}, {"limit", flood}, {"what is used stays", usedStays}, {"unwanted", unwanted},
+		{"restart", restart}, {"variants", variants}, {"kill in the middle of fills", killFills},
+		{"kill loses nothing", killLosesNothing}, {"damage", damage}, {"full disk", fullDisk}, {"limit", flood},
+		{"what is used stays", usedStays}, {"unwanted", unwanted},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +105,10 @@ func head(n, length int) objects.Head {
 	return objects.Head{
 		Status: 200, Fields: field.Append(nil, "Content-Type", "text/plain"), Length: int64(length),
 		RequestTime: time.Unix(1000, 5), ResponseTime: time.Unix(1001, 7), Meta: fmt.Appendf(nil, "meta-%d", n),
-		Scope: purges.Scope{Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/files/%d", n), Tags: []string{"all", fmt.Sprintf("n%d", n)}},
+		Scope: purges.Scope{
+			Account: "acme", Endpoint: "e1", Path: fmt.Sprintf("/files/%d", n),
+			Tags: []string{"all", fmt.Sprintf("n%d", n)},
+		},
 	}
 }
 
@@ -149,8 +153,10 @@ func wantStored(t *testing.T, s Store, n, length int) {
 		t.Fatalf("key %d has %d entries, want 1", n, len(entries))
 	}
 	h, want := entries[0].Head(), head(n, length)
-	if h.Status != 200 || !bytes.Equal(h.Fields, want.Fields) || !bytes.Equal(h.Meta, want.Meta) || h.Length != int64(length) ||
-		!h.RequestTime.Equal(want.RequestTime) || !h.ResponseTime.Equal(want.ResponseTime) || h.Scope.Path != want.Scope.Path ||
+	if h.Status != 200 || !bytes.Equal(h.Fields, want.Fields) || !bytes.Equal(h.Meta, want.Meta) ||
+		h.Length != int64(length) ||
+		!h.RequestTime.Equal(want.RequestTime) || !h.ResponseTime.Equal(want.ResponseTime) ||
+		h.Scope.Path != want.Scope.Path ||
 		len(h.Scope.Tags) != 2 || h.Asof != 10 {
 		t.Fatalf("key %d: head %+v", n, h)
 	}
@@ -383,7 +389,8 @@ func fullDisk(t *testing.T, open Open) {
 			if err := served(t, s, 1000, 4_500_000); !errors.Is(err, objects.ErrNotStored) {
 				t.Errorf("more than the disk holds: %v", err)
 			}
-			eventually(t, "the store made room", func() bool { return s.Stats().Disk == objects.DiskOK && served(t, s, 1001, 5000) == nil })
+			eventually(t, "the store made room",
+				func() bool { return s.Stats().Disk == objects.DiskOK && served(t, s, 1001, 5000) == nil })
 			if s.Stats().Evictions == 0 {
 				t.Error("room was made without an eviction")
 			}

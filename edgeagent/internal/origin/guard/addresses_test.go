@@ -57,7 +57,9 @@ func TestAddresses(t *testing.T) {
 		t.Errorf("%d known, %d bad", len(a.known), len(a.bad))
 	}
 	six, seven := netip.MustParseAddr("2001:db8::6"), netip.MustParseAddr("2001:db8::7")
-	if got := a.Sort([]netip.Addr{six, seven, one, two}, netip.Addr{}, now.Add(24*time.Hour)); !slices.Equal(got, []netip.Addr{six, one, seven, two}) {
+	if got := a.Sort(
+		[]netip.Addr{six, seven, one, two}, netip.Addr{}, now.Add(24*time.Hour),
+	); !slices.Equal(got, []netip.Addr{six, one, seven, two}) {
 		t.Errorf("families do not take turns: %v", got)
 	}
 	var single Addresses

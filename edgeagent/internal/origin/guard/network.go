@@ -26,7 +26,8 @@ var special = []struct {
 	{netip.MustParsePrefix("100.100.100.200/32"), forbidden}, // Alibaba metadata
 	{netip.MustParsePrefix("127.0.0.0/8"), inside},
 	{netip.MustParsePrefix("168.63.129.16/32"), forbidden}, // Azure wire server
-	{netip.MustParsePrefix("169.254.0.0/16"), forbidden},   // link-local; metadata of AWS, Google, Azure, Oracle and more
+	// link-local; metadata of AWS, Google, Azure, Oracle and more
+	{netip.MustParsePrefix("169.254.0.0/16"), forbidden},
 	{netip.MustParsePrefix("172.16.0.0/12"), inside},
 	{netip.MustParsePrefix("192.0.0.0/24"), inside},
 	{netip.MustParsePrefix("192.0.0.192/32"), forbidden}, // Oracle metadata, classic

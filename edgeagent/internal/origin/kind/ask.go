@@ -45,7 +45,8 @@ type Conditions struct {
 // Apply sets the conditions in a request's header.
 func (c Conditions) Apply(h http.Header) {
 	for _, f := range [...]struct{ name, value string }{
-		{"Range", c.Range}, {"If-Range", c.IfRange}, {"If-None-Match", c.IfNoneMatch}, {"If-Modified-Since", c.IfModifiedSince},
+		{"Range", c.Range}, {"If-Range", c.IfRange}, {"If-None-Match", c.IfNoneMatch},
+		{"If-Modified-Since", c.IfModifiedSince},
 	} {
 		if f.value != "" {
 			h[f.name] = []string{f.value}
@@ -53,10 +54,10 @@ func (c Conditions) Apply(h http.Header) {
 	}
 }
 
-// WriteAsked writes to h what makes one question to o differ from another: two requests that
-// write the same get the same answer. Accept and Accept-Encoding are part of it: an origin may say that there
-// is no file where one of its forms is missing. The client's address is not, which is sent for an
-// origin's log.
+// WriteAsked writes to h what makes one question to o differ from another: two requests that write
+// the same get the same answer. Accept and Accept-Encoding are part of it: an origin may say that
+// there is no file where one of its forms is missing. The client's address is not, which is sent
+// for an origin's log.
 func (r *Request) WriteAsked(h *maphash.Hash, o *topology.Origin) {
 	if keyed(o) {
 		writeField(h, r.Object)

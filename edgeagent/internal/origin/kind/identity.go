@@ -19,7 +19,8 @@ func IdentityOf(seed maphash.Seed, o *topology.Origin) Identity {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	for _, field := range [...]string{
-		o.Spec.GetS3().GetAccessKeyId(), o.Spec.GetGcs().GetClientEmail(), o.Spec.GetAkeneo().GetClientId(), o.Spec.GetAkeneo().GetUsername(),
+		o.Spec.GetS3().GetAccessKeyId(), o.Spec.GetGcs().GetClientEmail(), o.Spec.GetAkeneo().GetClientId(),
+		o.Spec.GetAkeneo().GetUsername(),
 	} {
 		writeField(&h, field)
 	}

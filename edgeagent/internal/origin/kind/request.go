@@ -13,7 +13,9 @@ import (
 
 // NewRequest returns a GET of u. Unlike http.NewRequest it does not parse the URL again.
 func NewRequest(u *url.URL) *http.Request {
-	return &http.Request{Method: http.MethodGet, URL: u, Header: make(http.Header, 8), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	return &http.Request{
+		Method: http.MethodGet, URL: u, Header: make(http.Header, 8), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
 }
 
 // SetRequestHeaders sets the origin's request_headers, over what is there. Where a URL chooses the
@@ -27,7 +29,8 @@ func SetRequestHeaders(req *http.Request, o *topology.Origin) {
 			}
 			value = secret
 		}
-		if !Reserved(field.GetName()) && httpguts.ValidHeaderFieldName(field.GetName()) && httpguts.ValidHeaderFieldValue(value) {
+		if !Reserved(field.GetName()) && httpguts.ValidHeaderFieldName(field.GetName()) &&
+			httpguts.ValidHeaderFieldValue(value) {
 			req.Header.Set(field.GetName(), value)
 		}
 	}
@@ -37,8 +40,10 @@ func SetRequestHeaders(req *http.Request, o *topology.Origin) {
 // request, which nobody else may set.
 func Reserved(name string) bool {
 	switch strings.ToLower(name) {
-	case "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
-		"expect", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "via", "cdn-loop":
+	case "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+		"content-length",
+		"expect", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "via",
+		"cdn-loop":
 		return true
 	}
 	return false
@@ -57,7 +62,8 @@ func ObjectKey(prefix, object string) (string, error) {
 	}
 	for segment := range strings.SplitSeq(strings.ReplaceAll(key, `\`, "/"), "/") {
 		if segment == "." || segment == ".." {
-			return "", WrongConfig("the key would have a . or .. segment", "take . and .. segments out of prefix and probeKey")
+			return "",
+				WrongConfig("the key would have a . or .. segment", "take . and .. segments out of prefix and probeKey")
 		}
 	}
 	return key, nil

@@ -233,7 +233,9 @@ func (c *Cache) exchange(o *topology.Origin, from Source, last *oauth2.Token) (*
 	if from.Headed {
 		r.origin = o
 	}
-	client := &http.Client{Transport: r, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{
+		Transport: r, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	got, err := from.Get(context.WithValue(c.life, oauth2.HTTPClient, client), last)
 	switch {
 	case err == nil && fits(got):
@@ -295,7 +297,8 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		r.failed.Err = err
 		return nil, err
 	}
-	r.failed.Status, r.failed.RetryAfter, r.failed.Code = resp.StatusCode, resp.Header.Get("Retry-After"), errorCode(text)
+	r.failed.Status, r.failed.RetryAfter, r.failed.Code = resp.StatusCode, resp.Header.Get("Retry-After"),
+		errorCode(text)
 	resp.Header.Set("Content-Type", "application/json")
 	resp.Header.Set("Content-Length", strconv.Itoa(len(text)))
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
@@ -308,7 +311,8 @@ func errorCode(text []byte) string {
 	var e struct {
 		Error string `json:"error"`
 	}
-	if json.Unmarshal(text, &e) != nil || len(e.Error) > 64 || strings.Trim(e.Error, "abcdefghijklmnopqrstuvwxyz_") != "" {
+	if json.Unmarshal(text, &e) != nil || len(e.Error) > 64 ||
+		strings.Trim(e.Error, "abcdefghijklmnopqrstuvwxyz_") != "" {
 		return ""
 	}
 	return e.Error

@@ -135,7 +135,9 @@ func TestTokenOutlivesItsIssuer(t *testing.T) {
 // A refusal stands as long as the issuer asks for, within bounds.
 func TestTokenRefusalStands(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ after, stands time.Duration }{{0, time.Second}, {7 * time.Second, 7 * time.Second}, {time.Hour, 30 * time.Second}} {
+	for _, test := range []struct{ after, stands time.Duration }{
+		{0, time.Second}, {7 * time.Second, 7 * time.Second}, {time.Hour, 30 * time.Second},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			tokens := newBubbleTokens(t)
 			i := &issuer{err: &Error{Status: 429, RetryAfter: test.after.String()}}
@@ -203,7 +205,8 @@ func TestTokensAreApart(t *testing.T) {
 			{UID: someOrigin.UID, Spec: someOrigin.Spec, Secrets: map[string]string{"akeneo.password": "x"}},
 			{UID: someOrigin.UID, Spec: spec(func(a *topologyv1.AkeneoOrigin) { a.Username = "x" })},
 			{UID: someOrigin.UID, Spec: spec(func(a *topologyv1.AkeneoOrigin) { a.ClientId = "x" })},
-			{UID: someOrigin.UID, Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{ClientEmail: "x"}}}},
+			{UID: someOrigin.UID,
+				Spec: &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{ClientEmail: "x"}}}},
 		} {
 			if got, _ := tokens.get(t.Context(), other, i.source()); got != fmt.Sprint("token-", n+2) {
 				t.Errorf("origin %d got %q", n, got)

@@ -74,7 +74,8 @@ func baseOf(o *topology.Origin) (*url.URL, error) {
 // sign lets a request in with a token of the connection.
 func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	o := h.Origin
-	spec, secret, password := o.Spec.GetAkeneo(), o.Secrets[topology.SecretAkeneoClientSecret], o.Secrets[topology.SecretAkeneoPassword]
+	spec, secret, password := o.Spec.GetAkeneo(), o.Secrets[topology.SecretAkeneoClientSecret],
+		o.Secrets[topology.SecretAkeneoPassword]
 	if spec.GetClientId() == "" || spec.GetUsername() == "" || secret == "" || password == "" {
 		return kind.WrongConfig("clientId, clientSecret, username or password is missing", "set all four")
 	}
@@ -89,17 +90,19 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 			AuthStyle: oauth2.AuthStyleInHeader,
 		},
 	}
-	return tokens.Bearer(ctx, h, token.Source{Headed: true, Advice: Advice, Get: func(ctx context.Context, last *oauth2.Token) (*oauth2.Token, error) {
-		if last != nil && last.RefreshToken != "" {
-			got, err := config.TokenSource(ctx, &oauth2.Token{RefreshToken: last.RefreshToken}).Token()
-			if !token.Refused(err) {
-				return got, err
-			}
-			// A refresh token lives for two weeks, and ends with the user's sessions: the password
-			// gets another.
-		}
-		return config.PasswordCredentialsToken(ctx, spec.GetUsername(), password)
-	}})
+	return tokens.Bearer(ctx, h,
+		token.Source{Headed: true, Advice: Advice,
+			Get: func(ctx context.Context, last *oauth2.Token) (*oauth2.Token, error) {
+				if last != nil && last.RefreshToken != "" {
+					got, err := config.TokenSource(ctx, &oauth2.Token{RefreshToken: last.RefreshToken}).Token()
+					if !token.Refused(err) {
+						return got, err
+					}
+					// A refresh token lives for two weeks, and ends with the user's sessions: the
+					// password gets another.
+				}
+				return config.PasswordCredentialsToken(ctx, spec.GetUsername(), password)
+			}})
 }
 
 // code names what a 404 of the API is about: the file, or the route.

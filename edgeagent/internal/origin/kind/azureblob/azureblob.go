@@ -21,7 +21,9 @@ import (
 )
 
 // Kind asks Azure Blob Storage.
-var Kind = &kind.Kind{Name: "azure_blob", Keyed: true, Build: build, Sign: sign, Code: code, Elaborate: elaborate, Rows: rows}
+var Kind = &kind.Kind{
+	Name: "azure_blob", Keyed: true, Build: build, Sign: sign, Code: code, Elaborate: elaborate, Rows: rows,
+}
 
 // Version is the version of the protocol, which decides what a blob's answers look like.
 const Version = "2021-12-02"
@@ -37,7 +39,8 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	if err != nil || base.Host == "" {
 		return nil, kind.WrongConfig("endpoint is not a URL", "correct azureBlob.endpoint")
 	}
-	path := strings.TrimSuffix(base.EscapedPath(), "/") + "/" + spec.GetContainer() + "/" + kind.Escape(key, kind.UnreservedOrSlash)
+	path := strings.TrimSuffix(base.EscapedPath(), "/") + "/" + spec.GetContainer() + "/" + kind.Escape(key,
+		kind.UnreservedOrSlash)
 	req := kind.NewRequest(kind.ExactURL(base.Scheme, base.Host, path, ""))
 	kind.SetRequestHeaders(req, o)
 	req.Header.Set("X-Ms-Version", Version)
@@ -104,8 +107,8 @@ func signKey(req *http.Request, spec *topologyv1.AzureBlobOrigin, key string, no
 // signed are the fields that the signature covers, in order, besides the method and the x-ms-*
 // fields. The date is among the latter.
 var signed = []string{
-	"Content-Encoding", "Content-Language", "Content-Length", "Content-Md5", "Content-Type", "", "If-Modified-Since", "If-Match",
-	"If-None-Match", "If-Unmodified-Since", "Range",
+	"Content-Encoding", "Content-Language", "Content-Length", "Content-Md5", "Content-Type", "", "If-Modified-Since",
+	"If-Match", "If-None-Match", "If-Unmodified-Since", "Range",
 }
 
 // signedText is what is signed.
@@ -165,7 +168,8 @@ var rows = kind.Table(kind.Usable, []kind.Row{
 	kind.Wrong("404 that does not say the blob is missing", kind.Status(404),
 		"check accountName, container and endpoint"),
 	kind.Patience("ServerBusy", kind.Coded(0, "ServerBusy")),
-	kind.Wrong("bad signature", kind.Coded(0, "AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"),
+	kind.Wrong("bad signature",
+		kind.Coded(0, "AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"),
 		"check accountKey, or sasToken and when it expires, and the clock of the edge"),
 	kind.Wrong("403 Authorization*", authorization,
 		"let sasToken read objects of this container from the edge's address, and check the storage "+

@@ -76,7 +76,8 @@ func bucket(e *kind.Edge, o *topology.Origin) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := kind.NewRequest(kind.ExactURL(base.Scheme, base.Host, bucketPath(base, o.Spec.GetGcs().GetBucket())+"/", "max-keys=1"))
+	req := kind.NewRequest(kind.ExactURL(base.Scheme, base.Host, bucketPath(base, o.Spec.GetGcs().GetBucket())+"/",
+		"max-keys=1"))
 	kind.SetRequestHeaders(req, o)
 	req.Header.Set("User-Agent", e.UserAgent)
 	return req, nil
@@ -119,7 +120,8 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 // tokenURL is where tokens for a store come from: Google's for Google's hosts, and {endpoint}/token
 // for a store of one's own.
 func tokenURL(base *url.URL) string {
-	if host := strings.ToLower(base.Hostname()); host == "googleapis.com" || strings.HasSuffix(host, ".googleapis.com") {
+	if host := strings.ToLower(base.Hostname()); host == "googleapis.com" ||
+		strings.HasSuffix(host, ".googleapis.com") {
 		return googleTokens
 	}
 	return base.Scheme + "://" + base.Host + strings.TrimSuffix(base.EscapedPath(), "/") + "/token"
@@ -137,12 +139,14 @@ func finish(ask *kind.Ask, r *kind.Response) error {
 		}
 		return nil
 	}
-	if !strings.EqualFold(h.Get("Content-Encoding"), "gzip") || strings.Contains(strings.ToLower(h.Get("Cache-Control")), "no-transform") {
+	if !strings.EqualFold(h.Get("Content-Encoding"), "gzip") ||
+		strings.Contains(strings.ToLower(h.Get("Cache-Control")), "no-transform") {
 		return nil
 	}
 	addVary(h, "Accept-Encoding")
 	takes := rfc9111.NormaliseAcceptEncoding(ask.Header["Accept-Encoding"])
-	if r.Status == http.StatusPartialContent || r.Status == http.StatusRequestedRangeNotSatisfiable || strings.Contains(takes, "gzip") {
+	if r.Status == http.StatusPartialContent || r.Status == http.StatusRequestedRangeNotSatisfiable ||
+		strings.Contains(takes, "gzip") {
 		return nil
 	}
 	return decode(r)
@@ -159,7 +163,9 @@ func decode(r *kind.Response) error {
 		r.Body = &decodedBody{Reader: unzip, under: r.Body}
 		r.Length, r.Framed = -1, true
 	}
-	for _, name := range []string{"Content-Encoding", "Content-Length", "Accept-Ranges", "Content-Md5", "Digest", "Repr-Digest"} {
+	for _, name := range []string{
+		"Content-Encoding", "Content-Length", "Accept-Ranges", "Content-Md5", "Digest", "Repr-Digest",
+	} {
 		r.Header.Del(name)
 	}
 	weaken(r.Header)
@@ -196,7 +202,8 @@ func addVary(h http.Header, name string) {
 var rows = kind.Table(kind.Usable, []kind.Row{
 	{Says: "404 NoSuchKey", When: kind.Coded(404, "NoSuchKey"), Outcome: kind.NotHere},
 	kind.Wrong("404 for a missing bucket", kind.Coded(404, "NoSuchBucket"), "check gcs.bucket"),
-	{Says: "404 that does not say what is missing", When: kind.Status(404), Reason: kind.Misconfigured, Proxy: "proxy_configuration_error",
+	{Says: "404 that does not say what is missing", When: kind.Status(404), Reason: kind.Misconfigured,
+		Proxy:  "proxy_configuration_error",
 		Advice: "check gcs.bucket and that the endpoint is a Cloud Storage", Vague: true},
 	kind.Patience("SlowDown, ServiceUnavailable", kind.Coded(0, "SlowDown", "ServiceUnavailable", "TooManyRequests")),
 	kind.Wrong("requester pays", kind.Coded(400, "UserProjectMissing"),

@@ -30,7 +30,10 @@ func (l *library) build(e *kind.Edge, _ *topology.Origin, a *kind.Ask) (*http.Re
 		return nil, kind.WrongConfig("the control plane has named no media URL",
 			"start the control plane with --media-advertise-url")
 	}
-	path := strings.TrimSuffix(base.EscapedPath(), "/") + "/media/" + kind.Escape(a.Account.ID, kind.Unreserved) + "/" + hex.EncodeToString(a.Library[:]) + "/" +
+	path := strings.TrimSuffix(base.EscapedPath(), "/") + "/media/" + kind.Escape(a.Account.ID, kind.Unreserved) + "/" +
+		hex.EncodeToString(
+			a.Library[:],
+		) + "/" +
 		kind.Escape(a.Object, kind.UnreservedOrSlash)
 	req := kind.NewRequest(kind.ExactURL(base.Scheme, base.Host, path, ""))
 	req.Header.Set("User-Agent", e.UserAgent)

@@ -74,7 +74,8 @@ func endpointOf(endpoint, region string) string {
 // domainOf is the domain of a region's partition.
 func domainOf(region string) string {
 	for _, partition := range [...]struct{ prefix, domain string }{
-		{"cn-", "amazonaws.com.cn"}, {"eusc-", "amazonaws.eu"}, {"us-iso-", "c2s.ic.gov"}, {"us-isob-", "sc2s.sgov.gov"},
+		{"cn-", "amazonaws.com.cn"}, {"eusc-", "amazonaws.eu"}, {"us-iso-", "c2s.ic.gov"},
+		{"us-isob-", "sc2s.sgov.gov"},
 	} {
 		if strings.HasPrefix(region, partition.prefix) {
 			return partition.domain
@@ -88,7 +89,8 @@ func domainOf(region string) string {
 // covers one label, when its name has a dot.
 func pathStyle(forced, amazon bool, bucket, host string) bool {
 	_, err := netip.ParseAddr(host)
-	return forced || err == nil || strings.Trim(bucket, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" || amazon && strings.Contains(bucket, ".")
+	return forced || err == nil || strings.Trim(bucket, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" ||
+		amazon && strings.Contains(bucket, ".")
 }
 
 // sign signs the host and the store's own fields, which the store insists on, and no others: a
@@ -109,7 +111,9 @@ func (m *ambient) sign(ctx context.Context, h *kind.Hop) error {
 	// A signer of its own for each request: one keeps the key that it derived by the key id alone,
 	// and would sign for whoever names another's key id with that other's secret.
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
-	if err := signer.SignHTTP(ctx, credentials, part, unsignedPayload, "s3", regionOf(spec), time.Now().UTC()); err != nil {
+	if err := signer.SignHTTP(
+		ctx, credentials, part, unsignedPayload, "s3", regionOf(spec), time.Now().UTC(),
+	); err != nil {
 		return kind.WrongConfig("the request cannot be signed", "check s3.accessKeyId and s3.secretAccessKey")
 	}
 	maps.Copy(h.Req.Header, part.Header)
@@ -117,7 +121,9 @@ func (m *ambient) sign(ctx context.Context, h *kind.Hop) error {
 }
 
 // credentialsFor returns what to sign with, if anything.
-func (m *ambient) credentialsFor(ctx context.Context, o *topology.Origin) (credentials aws.Credentials, signed bool, err error) {
+func (m *ambient) credentialsFor(
+	ctx context.Context, o *topology.Origin,
+) (credentials aws.Credentials, signed bool, err error) {
 	spec := o.Spec.GetS3()
 	if spec.GetUseAmbientCredentials() {
 		credentials, err = m.credentials(ctx)

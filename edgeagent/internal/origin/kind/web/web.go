@@ -19,7 +19,9 @@ import (
 )
 
 // Kind asks web servers.
-var Kind = &kind.Kind{Name: "web", Build: build, Follows: follows, Next: Follow, Code: Code, Elaborate: Elaborate, Rows: rows}
+var Kind = &kind.Kind{
+	Name: "web", Build: build, Follows: follows, Next: Follow, Code: Code, Elaborate: Elaborate, Rows: rows,
+}
 
 // build asks for the canonical path under base_url, as it is, with the kept query.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
@@ -221,7 +223,8 @@ func Elaborate(r *kind.Reply, row *kind.Row) (detail, advice string) {
 
 // rows say what the answers of a web server mean.
 var rows = kind.Table([]kind.Row{
-	{Says: "200 text/html for an image, video or font extension", When: pageForFile, Outcome: kind.NotHere, Reason: kind.SoftNotFound,
+	{Says: "200 text/html for an image, video or font extension", When: pageForFile, Outcome: kind.NotHere,
+		Reason: kind.SoftNotFound,
 		Advice: "if the page is what clients should get, set web.htmlIsMissing to false"},
 }, kind.Usable, []kind.Row{
 	{Says: "a status in web.notFoundStatuses", When: missingStatus, Outcome: kind.NotHere},
@@ -267,9 +270,9 @@ func IsPage(r *kind.Reply, asked string) bool {
 
 // fileExtensions are those of images, videos and fonts, which no server sends as text/html.
 var fileExtensions = map[string]bool{
-	".apng": true, ".avif": true, ".bmp": true, ".cur": true, ".gif": true, ".heic": true, ".heif": true, ".ico": true, ".jfif": true,
-	".jp2": true, ".jpe": true, ".jpeg": true, ".jpg": true, ".jxl": true, ".pjp": true, ".pjpeg": true, ".png": true, ".svg": true, ".svgz": true,
-	".tif": true, ".tiff": true, ".webp": true,
-	".3gp": true, ".avi": true, ".m4v": true, ".mkv": true, ".mov": true, ".mp4": true, ".mpeg": true, ".mpg": true, ".ogv": true, ".webm": true, ".wmv": true,
-	".eot": true, ".otf": true, ".ttc": true, ".ttf": true, ".woff": true, ".woff2": true,
+	".apng": true, ".avif": true, ".bmp": true, ".cur": true, ".gif": true, ".heic": true, ".heif": true, ".ico": true,
+	".jfif": true, ".jp2": true, ".jpe": true, ".jpeg": true, ".jpg": true, ".jxl": true, ".pjp": true, ".pjpeg": true,
+	".png": true, ".svg": true, ".svgz": true, ".tif": true, ".tiff": true, ".webp": true, ".3gp": true, ".avi": true,
+	".m4v": true, ".mkv": true, ".mov": true, ".mp4": true, ".mpeg": true, ".mpg": true, ".ogv": true, ".webm": true,
+	".wmv": true, ".eot": true, ".otf": true, ".ttc": true, ".ttf": true, ".woff": true, ".woff2": true,
 }

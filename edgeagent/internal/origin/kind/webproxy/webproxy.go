@@ -93,7 +93,10 @@ func cutScheme(text string) (scheme, rest string, ok bool) {
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	u, ok := parse(a.Path, a.Query)
 	if !ok {
-		return nil, &kind.UnaskedError{Detail: "the path is not a URL", Advice: "ask for a path such as /https://example.com/a.jpg"}
+		return nil,
+			&kind.UnaskedError{
+				Detail: "the path is not a URL", Advice: "ask for a path such as /https://example.com/a.jpg",
+			}
 	}
 	if !listed(o, u.scheme, u.host, u.port) {
 		port := cmp.Or(u.port, kind.DefaultPort(u.scheme))
@@ -145,7 +148,8 @@ func follow(e *kind.Edge, h *kind.Hop, location string) (*http.Request, error) {
 
 // rows say what the answers of a host that a URL names mean.
 var rows = kind.Table([]kind.Row{
-	{Says: "200 text/html for an image, video or font extension", When: pageForURL, Outcome: kind.NotHere, Reason: kind.SoftNotFound},
+	{Says: "200 text/html for an image, video or font extension", When: pageForURL, Outcome: kind.NotHere,
+		Reason: kind.SoftNotFound},
 }, kind.Usable, []kind.Row{
 	{Says: "404, 410", When: kind.Status(404, 410), Outcome: kind.NotHere},
 	kind.Wrong("3xx, not followed", kind.Redirects,

@@ -77,13 +77,16 @@ func allowing(hosts ...string) *topology.Origin {
 // Who asks chooses among the servers that are listed, and neither a scheme nor a port beyond.
 func TestListed(t *testing.T) {
 	t.Parallel()
-	o := allowing("example.com", "*.img.example", "10.0.0.1", "http://[::1]", "http://legacy.example:8080", "cdn.example:8443", "http://*.old.example")
+	o := allowing("example.com", "*.img.example", "10.0.0.1", "http://[::1]", "http://legacy.example:8080",
+		"cdn.example:8443", "http://*.old.example")
 	for text, want := range map[string]bool{
-		"https example.com": true, "https www.example.com": false, "https a.img.example": true, "https img.example": false,
-		"https a.b.img.example": false, "https xample.com": false, "https 10.0.0.1": true, "https 110.0.0.1": false, "http [::1]": true,
-		"https localhost": false, "https aimg.example": false, "http example.com": false, "https example.com 8443": false, "http a.img.example": false,
-		"https [::1]": false, "http legacy.example 8080": true, "http legacy.example": false, "https legacy.example 8080": false,
-		"https cdn.example 8443": true, "https cdn.example": false, "http a.old.example": true, "https a.old.example": false, "http a.old.example 81": false,
+		"https example.com": true, "https www.example.com": false, "https a.img.example": true,
+		"https img.example": false, "https a.b.img.example": false, "https xample.com": false, "https 10.0.0.1": true,
+		"https 110.0.0.1": false, "http [::1]": true, "https localhost": false, "https aimg.example": false,
+		"http example.com": false, "https example.com 8443": false, "http a.img.example": false, "https [::1]": false,
+		"http legacy.example 8080": true, "http legacy.example": false, "https legacy.example 8080": false,
+		"https cdn.example 8443": true, "https cdn.example": false, "http a.old.example": true,
+		"https a.old.example": false, "http a.old.example 81": false,
 	} {
 		part := append(strings.Fields(text), "")
 		if got := listed(o, part[0], part[1], part[2]); got != want {
