@@ -26,7 +26,7 @@ import (
 //	origin a moves                              it looks in another folder from now on
 //	origin a bucket                             it is a bucket b of S3 from now on
 //	origins b a                                 the walk's order
-//	GET /x name: value | ...                    one request (or HEAD), whose reply what follows is about
+//	GET /x name: value | ...                    one request (or HEAD); what follows is about it
 //	code == 200 / body == TEXT / outcome == hit / supplier == a
 //	header NAME == VALUE / header NAME has TEXT / no header NAME
 //	asked a == 1                                how often since the last such line (or > N)
