@@ -201,13 +201,3 @@ func (s domains) RenewCertificate(ctx context.Context, req *adminv1.RenewCertifi
 	f.resource = c.GetName()
 	return nil, f
 }
-
-func (s domains) UploadCertificate(ctx context.Context, req *adminv1.UploadCertificateRequest) (*adminv1.UploadCertificateResponse, error) {
-	c, _, err := s.get(ctx, req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	f := fail(kindNotManaged, "no certificate of %s is stored: this control plane keeps none", c.GetDomain())
-	f.resource = c.GetName()
-	return nil, f
-}

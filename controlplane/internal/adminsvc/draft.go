@@ -37,6 +37,8 @@ type draft struct {
 	endpoints table[*topologyv1.UrlEndpoint]
 	domains   table[*topologyv1.CustomDomain]
 
+	// certificates are those that domains are given.
+	certificates []store.Certificate
 	// discarded are records to delete that cannot be read. No table has those: to what else the account holds they do no harm. A
 	// write may put another in the place of one.
 	discarded []topology.Key
@@ -532,7 +534,7 @@ func (d *draft) part(p part, after bool) *topology.AccountState {
 
 // changes is the edit as it stands.
 func (d *draft) changes() *store.Edit {
-	e := &store.Edit{Deletes: slices.Clone(d.discarded)}
+	e := &store.Edit{Deletes: slices.Clone(d.discarded), Certificates: d.certificates}
 	d.account.collect(e)
 	d.origins.collect(e)
 	d.secrets.collect(e)

@@ -13,6 +13,7 @@ package adminsvc
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -55,6 +56,8 @@ type Config struct {
 	RootTokenFile string
 	// Audit takes events of calls that are denied, or that let the caller have what is secret. Nil: none are written.
 	Audit *auditlog.Log
+	// Roots are the authorities of which uploaded certificates are taken. Default: those that this machine trusts.
+	Roots *x509.CertPool
 	// MaxUpload is the most bytes that one uploaded file may have. Default: DefaultMaxUpload.
 	MaxUpload int64
 	// Now is the clock. Default: time.Now.
@@ -84,6 +87,7 @@ type Service struct {
 	purgeRate   rates
 	probes      listen.Places
 	maxUpload   int64
+	roots       *x509.CertPool
 
 	rootTokenFile string
 	spool         spool // of uploads under way
@@ -96,7 +100,7 @@ func New(cfg Config) (*Service, error) {
 		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities, edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
 		auth: cfg.Auth, audit: cfg.Audit, rootTokenFile: cfg.RootTokenFile,
 		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
-		probes: listen.Places{Max: maxProbes, PerClient: maxProbes / 8}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload),
+		probes: listen.Places{Max: maxProbes, PerClient: maxProbes / 8}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload), roots: cfg.Roots,
 	}
 	s.spool.limit = spoolFor * s.maxUpload
 	if s.now == nil {

@@ -25,7 +25,7 @@ func AddCommands(root, restore, reset *cobra.Command) {
 		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(),
 		c.explainCommand(), c.explainFieldCommand(), c.referenceCommand(), c.testCommand(),
 		c.snapshotCommand(restore), c.secretsCommand(), c.historyCommand(), c.diffCommand(), c.rollbackCommand(), c.auditCommand(),
-		c.tokenCommand(reset), c.loginCommand(), c.contextCommand(),
+		c.domainsCommand(), c.tokenCommand(reset), c.loginCommand(), c.contextCommand(),
 	} {
 		cmd.GroupID = "admin"
 		root.AddCommand(cmd)
