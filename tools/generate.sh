@@ -8,24 +8,28 @@ cd "$(dirname "$0")/.."
 
 tool() { go tool -modfile=tools/go.mod "$@"; }
 
-# The one proto that is not ours comes from the module cache, not from a
-# registry, at the version tools/go.mod pins. buf.yaml lists its folder.
-fetch_validate() {
-	local module=github.com/bufbuild/protovalidate dir
+# The protos that are not ours come from the module cache, not from a
+# registry, at the versions tools/go.mod pins. buf.yaml lists their folder.
+fetch() { # MODULE FOLDER FILE...
+	local module=$1 folder=$2 dir file
+	shift 2
 	go mod download -modfile=tools/go.mod "$module"
 	dir=$(go list -m -modfile=tools/go.mod -f '{{.Dir}}' "$module")
-	mkdir -p .buf/buf/validate
-	install -m 644 "$dir/proto/protovalidate/buf/validate/validate.proto" .buf/buf/validate/validate.proto
+	for file; do
+		mkdir -p ".buf/$(dirname "$file")"
+		install -m 644 "$dir/$folder/$file" ".buf/$file"
+	done
 }
 
 # generated DIR: the paths of the generated files under DIR, NUL-terminated.
-generated() { (cd "$1" && find proto -name '*.pb.go' -print0); }
+generated() { (cd "$1" && find proto -name '*.pb.go' -print0 -o -name '*.pb.gw.go' -print0); }
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/want/proto" "$tmp/have/proto"
 
-fetch_validate
+fetch github.com/bufbuild/protovalidate proto/protovalidate buf/validate/validate.proto
+fetch github.com/google/gnostic cmd/protoc-gen-openapi/examples google/api/annotations.proto google/api/http.proto
 case "${1-}" in
 --deps-only) ;;
 --check)

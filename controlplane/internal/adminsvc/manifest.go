@@ -58,6 +58,9 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 		return nil, m.locate(err)
 	}
 	account := m.GetAccount().GetId()
+	if name := req.GetName(); name != "" && name != topology.AccountName(account) {
+		return nil, m.locate(invalid("account.id", "the manifest is of %q, and was to be applied to %s", account, name))
+	}
 	if err := s.mustBeOf(auth.From(ctx), account); err != nil {
 		return nil, err
 	}

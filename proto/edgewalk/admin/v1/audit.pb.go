@@ -8,6 +8,7 @@ package adminv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -283,7 +284,7 @@ var File_edgewalk_admin_v1_audit_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/audit.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a edgewalk/admin/v1/manifest.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x02\n" +
+	"\x1dedgewalk/admin/v1/audit.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a edgewalk/admin/v1/manifest.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x02\n" +
 	"\n" +
 	"AuditEvent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -307,11 +308,11 @@ const file_edgewalk_admin_v1_audit_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\tpageToken\"s\n" +
 	"\x12ListEventsResponse\x125\n" +
 	"\x06events\x18\x01 \x03(\v2\x1d.edgewalk.admin.v1.AuditEventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2y\n" +
-	"\fAuditService\x12i\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa0\x01\n" +
+	"\fAuditService\x12\x8f\x01\n" +
 	"\n" +
-	"ListEvents\x12$.edgewalk.admin.v1.ListEventsRequest\x1a%.edgewalk.admin.v1.ListEventsResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x06\x12\x06parentB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"ListEvents\x12$.edgewalk.admin.v1.ListEventsRequest\x1a%.edgewalk.admin.v1.ListEventsResponse\"4\xa2\xbb\x18\n" +
+	"\b\x06\x12\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=accounts/*}/eventsB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_audit_proto_rawDescOnce sync.Once

@@ -9,6 +9,7 @@ package adminv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -1066,7 +1067,7 @@ var File_edgewalk_admin_v1_custom_domain_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_custom_domain_proto_rawDesc = "" +
 	"\n" +
-	"%edgewalk/admin/v1/custom_domain.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"8\n" +
+	"%edgewalk/admin/v1/custom_domain.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"8\n" +
 	"\x16GetCustomDomainRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"~\n" +
@@ -1143,18 +1144,18 @@ const file_edgewalk_admin_v1_custom_domain_proto_rawDesc = "" +
 	"\x19UploadCertificateResponse\x12G\n" +
 	"\rcustom_domain\x18\x01 \x01(\v2\".edgewalk.topology.v1.CustomDomainR\fcustomDomain\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings2\xa1\b\n" +
-	"\x13CustomDomainService\x12v\n" +
-	"\x0fGetCustomDomain\x12).edgewalk.admin.v1.GetCustomDomainRequest\x1a*.edgewalk.admin.v1.GetCustomDomainResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12~\n" +
-	"\x11ListCustomDomains\x12+.edgewalk.admin.v1.ListCustomDomainsRequest\x1a,.edgewalk.admin.v1.ListCustomDomainsResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x12\x81\x01\n" +
-	"\x12CreateCustomDomain\x12,.edgewalk.admin.v1.CreateCustomDomainRequest\x1a-.edgewalk.admin.v1.CreateCustomDomainResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06parent\x12\x8d\x01\n" +
-	"\x12UpdateCustomDomain\x12,.edgewalk.admin.v1.UpdateCustomDomainRequest\x1a-.edgewalk.admin.v1.UpdateCustomDomainResponse\"\x1a\xa2\xbb\x18\x16\b\x05\x12\x12custom_domain.name\x12\x7f\n" +
-	"\x12DeleteCustomDomain\x12,.edgewalk.admin.v1.DeleteCustomDomainRequest\x1a-.edgewalk.admin.v1.DeleteCustomDomainResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04name\x12\x83\x01\n" +
-	"\x11CheckCustomDomain\x12+.edgewalk.admin.v1.CheckCustomDomainRequest\x1a,.edgewalk.admin.v1.CheckCustomDomainResponse\"\x13\xa2\xbb\x18\x0f\b\x02\x12\vname|parent\x12y\n" +
-	"\x10RenewCertificate\x12*.edgewalk.admin.v1.RenewCertificateRequest\x1a+.edgewalk.admin.v1.RenewCertificateResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04name\x12|\n" +
-	"\x11UploadCertificate\x12+.edgewalk.admin.v1.UploadCertificateRequest\x1a,.edgewalk.admin.v1.UploadCertificateResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings2\x9e\f\n" +
+	"\x13CustomDomainService\x12\xa3\x01\n" +
+	"\x0fGetCustomDomain\x12).edgewalk.admin.v1.GetCustomDomainRequest\x1a*.edgewalk.admin.v1.GetCustomDomainResponse\"9\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02'\x12%/v1/{name=accounts/*/customDomains/*}\x12\xab\x01\n" +
+	"\x11ListCustomDomains\x12+.edgewalk.admin.v1.ListCustomDomainsRequest\x1a,.edgewalk.admin.v1.ListCustomDomainsResponse\";\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02'\x12%/v1/{parent=accounts/*}/customDomains\x12\xbd\x01\n" +
+	"\x12CreateCustomDomain\x12,.edgewalk.admin.v1.CreateCustomDomainRequest\x1a-.edgewalk.admin.v1.CreateCustomDomainResponse\"J\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06parent\x82\xd3\xe4\x93\x026:\rcustom_domain\"%/v1/{parent=accounts/*}/customDomains\x12\xd7\x01\n" +
+	"\x12UpdateCustomDomain\x12,.edgewalk.admin.v1.UpdateCustomDomainRequest\x1a-.edgewalk.admin.v1.UpdateCustomDomainResponse\"d\xa2\xbb\x18\x16\b\x05\x12\x12custom_domain.name\x82\xd3\xe4\x93\x02D:\rcustom_domain23/v1/{custom_domain.name=accounts/*/customDomains/*}\x12\xac\x01\n" +
+	"\x12DeleteCustomDomain\x12,.edgewalk.admin.v1.DeleteCustomDomainRequest\x1a-.edgewalk.admin.v1.DeleteCustomDomainResponse\"9\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02'*%/v1/{name=accounts/*/customDomains/*}\x12\xeb\x01\n" +
+	"\x11CheckCustomDomain\x12+.edgewalk.admin.v1.CheckCustomDomainRequest\x1a,.edgewalk.admin.v1.CheckCustomDomainResponse\"{\xa2\xbb\x18\x0f\b\x02\x12\vname|parent\x82\xd3\xe4\x93\x02b:\x01*Z0:\x01*\"+/v1/{parent=accounts/*}/customDomains:check\"+/v1/{name=accounts/*/customDomains/*}:check\x12\xba\x01\n" +
+	"\x10RenewCertificate\x12*.edgewalk.admin.v1.RenewCertificateRequest\x1a+.edgewalk.admin.v1.RenewCertificateResponse\"M\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02;:\x01*\"6/v1/{name=accounts/*/customDomains/*}:renewCertificate\x12\xbe\x01\n" +
+	"\x11UploadCertificate\x12+.edgewalk.admin.v1.UploadCertificateRequest\x1a,.edgewalk.admin.v1.UploadCertificateResponse\"N\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02<:\x01*\"7/v1/{name=accounts/*/customDomains/*}:uploadCertificateB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_custom_domain_proto_rawDescOnce sync.Once

@@ -9,6 +9,7 @@ package adminv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -137,17 +138,17 @@ var File_edgewalk_admin_v1_diagnostic_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_diagnostic_proto_rawDesc = "" +
 	"\n" +
-	"\"edgewalk/admin/v1/diagnostic.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\"edgewalk/topology/v1/explain.proto\"l\n" +
+	"\"edgewalk/admin/v1/diagnostic.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a\x1cgoogle/api/annotations.proto\"l\n" +
 	"\x0eExplainRequest\x12\x1c\n" +
 	"\x03url\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x80@R\x03url\x12\x1b\n" +
 	"\x04edge\x18\x02 \x01(\tB\a\xbaH\x04r\x02(?R\x04edge\x12\x1f\n" +
 	"\x06region\x18\x03 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\"V\n" +
 	"\x0fExplainResponse\x12C\n" +
-	"\vexplanation\x18\x01 \x01(\v2!.edgewalk.topology.v1.ExplanationR\vexplanation2u\n" +
-	"\x11DiagnosticService\x12`\n" +
-	"\aExplain\x12!.edgewalk.admin.v1.ExplainRequest\x1a\".edgewalk.admin.v1.ExplainResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06callerB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\vexplanation\x18\x01 \x01(\v2!.edgewalk.topology.v1.ExplanationR\vexplanation2\x9b\x01\n" +
+	"\x11DiagnosticService\x12\x85\x01\n" +
+	"\aExplain\x12!.edgewalk.admin.v1.ExplainRequest\x1a\".edgewalk.admin.v1.ExplainResponse\"3\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06caller\x82\xd3\xe4\x93\x02\x1f:\x01*Z\r\x12\v/v1:explain\"\v/v1:explainB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_diagnostic_proto_rawDescOnce sync.Once

@@ -8,6 +8,7 @@ package adminv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -569,7 +570,7 @@ var File_edgewalk_admin_v1_edge_admin_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_edge_admin_proto_rawDesc = "" +
 	"\n" +
-	"\"edgewalk/admin/v1/edge_admin.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x01\n" +
+	"\"edgewalk/admin/v1/edge_admin.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x01\n" +
 	"\x16CreateJoinTokenRequest\x126\n" +
 	"\x04edge\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,62}$R\x04edge\x12\x1f\n" +
 	"\x06region\x18\x02 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\x127\n" +
@@ -609,13 +610,13 @@ const file_edgewalk_admin_v1_edge_admin_proto_rawDesc = "" +
 	"\x1aRotateEdgeAuthorityRequest\"\x89\x01\n" +
 	"\x1bRotateEdgeAuthorityResponse\x12\x1c\n" +
 	"\tauthority\x18\x01 \x01(\x05R\tauthority\x12L\n" +
-	"\x14previous_expire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x12previousExpireTime2\xd4\x03\n" +
-	"\x10EdgeAdminService\x12p\n" +
-	"\x0fCreateJoinToken\x12).edgewalk.admin.v1.CreateJoinTokenRequest\x1a*.edgewalk.admin.v1.CreateJoinTokenResponse\"\x06\xa2\xbb\x18\x02\b\t\x12m\n" +
-	"\x0eListIdentities\x12(.edgewalk.admin.v1.ListIdentitiesRequest\x1a).edgewalk.admin.v1.ListIdentitiesResponse\"\x06\xa2\xbb\x18\x02\b\b\x12a\n" +
+	"\x14previous_expire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x12previousExpireTime2\xcd\x04\n" +
+	"\x10EdgeAdminService\x12\x89\x01\n" +
+	"\x0fCreateJoinToken\x12).edgewalk.admin.v1.CreateJoinTokenRequest\x1a*.edgewalk.admin.v1.CreateJoinTokenResponse\"\x1f\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/joinTokens\x12\x83\x01\n" +
+	"\x0eListIdentities\x12(.edgewalk.admin.v1.ListIdentitiesRequest\x1a).edgewalk.admin.v1.ListIdentitiesResponse\"\x1c\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/identities\x12\x83\x01\n" +
 	"\n" +
-	"RevokeEdge\x12$.edgewalk.admin.v1.RevokeEdgeRequest\x1a%.edgewalk.admin.v1.RevokeEdgeResponse\"\x06\xa2\xbb\x18\x02\b\t\x12|\n" +
-	"\x13RotateEdgeAuthority\x12-.edgewalk.admin.v1.RotateEdgeAuthorityRequest\x1a..edgewalk.admin.v1.RotateEdgeAuthorityResponse\"\x06\xa2\xbb\x18\x02\b\tB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"RevokeEdge\x12$.edgewalk.admin.v1.RevokeEdgeRequest\x1a%.edgewalk.admin.v1.RevokeEdgeResponse\"(\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/edges/{edge}:revoke\x12\xa0\x01\n" +
+	"\x13RotateEdgeAuthority\x12-.edgewalk.admin.v1.RotateEdgeAuthorityRequest\x1a..edgewalk.admin.v1.RotateEdgeAuthorityResponse\"*\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/edges:rotateAuthorityB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_edge_admin_proto_rawDescOnce sync.Once

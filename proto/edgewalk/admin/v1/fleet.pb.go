@@ -9,6 +9,7 @@ package adminv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -1274,7 +1275,7 @@ var File_edgewalk_admin_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/fleet.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x1dedgewalk/admin/v1/fleet.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\xd9\x06\n" +
 	"\x11GetStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
@@ -1356,18 +1357,19 @@ const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\x12GetRevisionRequest\"G\n" +
 	"\x13GetRevisionResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\xbc\x06\n" +
-	"\fFleetService\x12^\n" +
-	"\tListEdges\x12#.edgewalk.admin.v1.ListEdgesRequest\x1a$.edgewalk.admin.v1.ListEdgesResponse\"\x06\xa2\xbb\x18\x02\b\b\x12X\n" +
-	"\aGetEdge\x12!.edgewalk.admin.v1.GetEdgeRequest\x1a\".edgewalk.admin.v1.GetEdgeResponse\"\x06\xa2\xbb\x18\x02\b\b\x12l\n" +
-	"\vWaitApplied\x12%.edgewalk.admin.v1.WaitAppliedRequest\x1a&.edgewalk.admin.v1.WaitAppliedResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x03\x12\x06caller\x12l\n" +
-	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x03\x12\x06caller\x12^\n" +
-	"\tGetStatus\x12#.edgewalk.admin.v1.GetStatusRequest\x1a$.edgewalk.admin.v1.GetStatusResponse\"\x06\xa2\xbb\x18\x02\b\b\x12d\n" +
-	"\vFreezeEdges\x12%.edgewalk.admin.v1.FreezeEdgesRequest\x1a&.edgewalk.admin.v1.FreezeEdgesResponse\"\x06\xa2\xbb\x18\x02\b\t\x12j\n" +
-	"\rUnfreezeEdges\x12'.edgewalk.admin.v1.UnfreezeEdgesRequest\x1a(.edgewalk.admin.v1.UnfreezeEdgesResponse\"\x06\xa2\xbb\x18\x02\b\t\x12d\n" +
-	"\vListFreezes\x12%.edgewalk.admin.v1.ListFreezesRequest\x1a&.edgewalk.admin.v1.ListFreezesResponse\"\x06\xa2\xbb\x18\x02\b\bB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\x94\b\n" +
+	"\fFleetService\x12o\n" +
+	"\tListEdges\x12#.edgewalk.admin.v1.ListEdgesRequest\x1a$.edgewalk.admin.v1.ListEdgesResponse\"\x17\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\v\x12\t/v1/edges\x12r\n" +
+	"\aGetEdge\x12!.edgewalk.admin.v1.GetEdgeRequest\x1a\".edgewalk.admin.v1.GetEdgeResponse\" \xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=edges/*}\x12\xa5\x01\n" +
+	"\vWaitApplied\x12%.edgewalk.admin.v1.WaitAppliedRequest\x1a&.edgewalk.admin.v1.WaitAppliedResponse\"G\xa2\xbb\x18\n" +
+	"\b\x03\x12\x06caller\x82\xd3\xe4\x93\x023:\x01*Z\x17\x12\x15/v1/edges:waitApplied\"\x15/v1/edges:waitApplied\x12\x80\x01\n" +
+	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\"\"\xa2\xbb\x18\n" +
+	"\b\x03\x12\x06caller\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/revision\x12p\n" +
+	"\tGetStatus\x12#.edgewalk.admin.v1.GetStatusRequest\x1a$.edgewalk.admin.v1.GetStatusResponse\"\x18\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/status\x12\x7f\n" +
+	"\vFreezeEdges\x12%.edgewalk.admin.v1.FreezeEdgesRequest\x1a&.edgewalk.admin.v1.FreezeEdgesResponse\"!\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/edges:freeze\x12\x87\x01\n" +
+	"\rUnfreezeEdges\x12'.edgewalk.admin.v1.UnfreezeEdgesRequest\x1a(.edgewalk.admin.v1.UnfreezeEdgesResponse\"#\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/edges:unfreeze\x12w\n" +
+	"\vListFreezes\x12%.edgewalk.admin.v1.ListFreezesRequest\x1a&.edgewalk.admin.v1.ListFreezesResponse\"\x19\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\r\x12\v/v1/freezesB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_fleet_proto_rawDescOnce sync.Once

@@ -8,6 +8,7 @@ package adminv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -503,7 +504,7 @@ var File_edgewalk_admin_v1_history_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_history_proto_rawDesc = "" +
 	"\n" +
-	"\x1fedgewalk/admin/v1/history.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a edgewalk/admin/v1/manifest.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x01\n" +
+	"\x1fedgewalk/admin/v1/history.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a edgewalk/admin/v1/manifest.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x01\n" +
 	"\x04Step\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -539,14 +540,14 @@ const file_edgewalk_admin_v1_history_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"k\n" +
 	"\x10RollbackResponse\x12;\n" +
 	"\achanges\x18\x01 \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision2\xd1\x02\n" +
-	"\x0eHistoryService\x12f\n" +
-	"\tListSteps\x12#.edgewalk.admin.v1.ListStepsRequest\x1a$.edgewalk.admin.v1.ListStepsResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x12r\n" +
-	"\rDiffRevisions\x12'.edgewalk.admin.v1.DiffRevisionsRequest\x1a(.edgewalk.admin.v1.DiffRevisionsResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x12c\n" +
-	"\bRollback\x12\".edgewalk.admin.v1.RollbackRequest\x1a#.edgewalk.admin.v1.RollbackResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06parentB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\brevision\x18\x02 \x01(\x03R\brevision2\xc8\x03\n" +
+	"\x0eHistoryService\x12\x8b\x01\n" +
+	"\tListSteps\x12#.edgewalk.admin.v1.ListStepsRequest\x1a$.edgewalk.admin.v1.ListStepsResponse\"3\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=accounts/*}/steps\x12\x96\x01\n" +
+	"\rDiffRevisions\x12'.edgewalk.admin.v1.DiffRevisionsRequest\x1a(.edgewalk.admin.v1.DiffRevisionsResponse\"2\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=accounts/*}:diff\x12\x8e\x01\n" +
+	"\bRollback\x12\".edgewalk.admin.v1.RollbackRequest\x1a#.edgewalk.admin.v1.RollbackResponse\"9\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06parent\x82\xd3\xe4\x93\x02%:\x01*\" /v1/{parent=accounts/*}:rollbackB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_history_proto_rawDescOnce sync.Once

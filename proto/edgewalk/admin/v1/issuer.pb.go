@@ -7,6 +7,7 @@
 package adminv1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -376,7 +377,7 @@ var File_edgewalk_admin_v1_issuer_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_issuer_proto_rawDesc = "" +
 	"\n" +
-	"\x1eedgewalk/admin/v1/issuer.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x04\n" +
+	"\x1eedgewalk/admin/v1/issuer.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x04\n" +
 	"\x06Issuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rdirectory_url\x18\x02 \x01(\tR\fdirectoryUrl\x12\x18\n" +
@@ -403,9 +404,9 @@ const file_edgewalk_admin_v1_issuer_proto_rawDesc = "" +
 	"\x12ListIssuersRequest\"b\n" +
 	"\x13ListIssuersResponse\x123\n" +
 	"\aissuers\x18\x01 \x03(\v2\x19.edgewalk.admin.v1.IssuerR\aissuers\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\tR\x06leader2u\n" +
-	"\rIssuerService\x12d\n" +
-	"\vListIssuers\x12%.edgewalk.admin.v1.ListIssuersRequest\x1a&.edgewalk.admin.v1.ListIssuersResponse\"\x06\xa2\xbb\x18\x02\b\bB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x06leader\x18\x02 \x01(\tR\x06leader2\x88\x01\n" +
+	"\rIssuerService\x12w\n" +
+	"\vListIssuers\x12%.edgewalk.admin.v1.ListIssuersRequest\x1a&.edgewalk.admin.v1.ListIssuersResponse\"\x19\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\r\x12\v/v1/issuersB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_issuer_proto_rawDescOnce sync.Once

@@ -9,6 +9,7 @@ package adminv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -179,7 +180,9 @@ type ApplyManifestRequest struct {
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The account's etag to ask for instead of the manifest's `account.etag`. Whoever applies an account in parts gives with each
 	// the etag that the answer to the part before has, so that nobody's change in between is overwritten.
-	Etag          string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
+	// `accounts/{account}`: refuse a manifest of another account with INVALID_ARGUMENT. Empty: whichever account it names.
+	Name          string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,6 +266,13 @@ func (x *ApplyManifestRequest) GetRequestId() string {
 func (x *ApplyManifestRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *ApplyManifestRequest) GetName() string {
+	if x != nil {
+		return x.Name
 	}
 	return ""
 }
@@ -623,7 +633,7 @@ var File_edgewalk_admin_v1_manifest_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\n" +
-	" edgewalk/admin/v1/manifest.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\"\xba\x02\n" +
+	" edgewalk/admin/v1/manifest.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\"\xba\x02\n" +
 	"\bManifest\x12?\n" +
 	"\aaccount\x18\x01 \x01(\v2\x1d.edgewalk.topology.v1.AccountB\x06\xbaH\x03\xc8\x01\x01R\aaccount\x12B\n" +
 	"\aorigins\x18\x02 \x03(\v2\x1c.edgewalk.topology.v1.OriginB\n" +
@@ -631,7 +641,7 @@ const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\rurl_endpoints\x18\x03 \x03(\v2!.edgewalk.topology.v1.UrlEndpointB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\furlEndpoints\x12U\n" +
 	"\x0ecustom_domains\x18\x04 \x03(\v2\".edgewalk.topology.v1.CustomDomainB\n" +
-	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\rcustomDomains\"\x88\x02\n" +
+	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\rcustomDomains\"\xa5\x02\n" +
 	"\x14ApplyManifestRequest\x129\n" +
 	"\bmanifest\x18\x01 \x01(\v2\x1b.edgewalk.admin.v1.ManifestH\x00R\bmanifest\x12 \n" +
 	"\x04text\x18\x02 \x01(\tB\n" +
@@ -640,7 +650,8 @@ const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12*\n" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12\x1b\n" +
-	"\x04etag\x18\x06 \x01(\tB\a\xbaH\x04r\x02( R\x04etagB\x0f\n" +
+	"\x04etag\x18\x06 \x01(\tB\a\xbaH\x04r\x02( R\x04etag\x12\x1b\n" +
+	"\x04name\x18\a \x01(\tB\a\xbaH\x04r\x02(dR\x04nameB\x0f\n" +
 	"\x06source\x12\x05\xbaH\x02\b\x01\"\xa0\x01\n" +
 	"\x15ApplyManifestResponse\x12;\n" +
 	"\achanges\x18\x01 \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12\x1a\n" +
@@ -669,11 +680,11 @@ const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\x16ExportManifestResponse\x127\n" +
 	"\bmanifest\x18\x01 \x01(\v2\x1b.edgewalk.admin.v1.ManifestR\bmanifest\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xfa\x01\n" +
-	"\x0fManifestService\x12r\n" +
-	"\rApplyManifest\x12'.edgewalk.admin.v1.ApplyManifestRequest\x1a(.edgewalk.admin.v1.ApplyManifestResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06caller\x12s\n" +
-	"\x0eExportManifest\x12(.edgewalk.admin.v1.ExportManifestRequest\x1a).edgewalk.admin.v1.ExportManifestResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xcd\x02\n" +
+	"\x0fManifestService\x12\x9f\x01\n" +
+	"\rApplyManifest\x12'.edgewalk.admin.v1.ApplyManifestRequest\x1a(.edgewalk.admin.v1.ApplyManifestResponse\";\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06caller\x82\xd3\xe4\x93\x02':\bmanifest\"\x1b/v1/{name=accounts/*}:apply\x12\x97\x01\n" +
+	"\x0eExportManifest\x12(.edgewalk.admin.v1.ExportManifestRequest\x1a).edgewalk.admin.v1.ExportManifestResponse\"0\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=accounts/*}:exportB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_manifest_proto_rawDescOnce sync.Once

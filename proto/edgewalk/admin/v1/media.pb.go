@@ -9,6 +9,7 @@ package adminv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -834,7 +835,7 @@ var File_edgewalk_admin_v1_media_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_media_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/media.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\"\xd9\x03\n" +
+	"\x1dedgewalk/admin/v1/media.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\"\xd9\x03\n" +
 	"\x16UploadMediaFileRequest\x12G\n" +
 	"\x05start\x18\x01 \x01(\v2/.edgewalk.admin.v1.UploadMediaFileRequest.StartH\x00R\x05start\x12\x1f\n" +
 	"\x04data\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@H\x00R\x04data\x1a\xc5\x02\n" +
@@ -898,14 +899,14 @@ const file_edgewalk_admin_v1_media_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"5\n" +
 	"\x17DeleteMediaFileResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xef\x04\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision2\xf2\x05\n" +
 	"\fMediaService\x12\x80\x01\n" +
 	"\x0fUploadMediaFile\x12).edgewalk.admin.v1.UploadMediaFileRequest\x1a*.edgewalk.admin.v1.UploadMediaFileResponse\"\x14\xa2\xbb\x18\x10\b\x05\x12\fstart.parent(\x01\x12~\n" +
-	"\x11DownloadMediaFile\x12+.edgewalk.admin.v1.DownloadMediaFileRequest\x1a,.edgewalk.admin.v1.DownloadMediaFileResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name0\x01\x12m\n" +
-	"\fGetMediaFile\x12&.edgewalk.admin.v1.GetMediaFileRequest\x1a'.edgewalk.admin.v1.GetMediaFileResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12u\n" +
-	"\x0eListMediaFiles\x12(.edgewalk.admin.v1.ListMediaFilesRequest\x1a).edgewalk.admin.v1.ListMediaFilesResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x12v\n" +
-	"\x0fDeleteMediaFile\x12).edgewalk.admin.v1.DeleteMediaFileRequest\x1a*.edgewalk.admin.v1.DeleteMediaFileResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x11DownloadMediaFile\x12+.edgewalk.admin.v1.DownloadMediaFileRequest\x1a,.edgewalk.admin.v1.DownloadMediaFileResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name0\x01\x12\x98\x01\n" +
+	"\fGetMediaFile\x12&.edgewalk.admin.v1.GetMediaFileRequest\x1a'.edgewalk.admin.v1.GetMediaFileResponse\"7\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02%\x12#/v1/{name=accounts/*/mediaFiles/**}\x12\x9f\x01\n" +
+	"\x0eListMediaFiles\x12(.edgewalk.admin.v1.ListMediaFilesRequest\x1a).edgewalk.admin.v1.ListMediaFilesResponse\"8\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=accounts/*}/mediaFiles\x12\xa1\x01\n" +
+	"\x0fDeleteMediaFile\x12).edgewalk.admin.v1.DeleteMediaFileRequest\x1a*.edgewalk.admin.v1.DeleteMediaFileResponse\"7\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02%*#/v1/{name=accounts/*/mediaFiles/**}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_media_proto_rawDescOnce sync.Once

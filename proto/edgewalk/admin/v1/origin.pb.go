@@ -9,6 +9,7 @@ package adminv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -789,7 +790,7 @@ var File_edgewalk_admin_v1_origin_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_origin_proto_rawDesc = "" +
 	"\n" +
-	"\x1eedgewalk/admin/v1/origin.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"2\n" +
+	"\x1eedgewalk/admin/v1/origin.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\"2\n" +
 	"\x10GetOriginRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"e\n" +
@@ -844,17 +845,17 @@ const file_edgewalk_admin_v1_origin_proto_rawDesc = "" +
 	"\x04edge\x18\x04 \x01(\tB\a\xbaH\x04r\x02(?R\x04edge\x12\x1f\n" +
 	"\x06region\x18\x05 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\"J\n" +
 	"\x12TestOriginResponse\x124\n" +
-	"\x04test\x18\x01 \x01(\v2 .edgewalk.topology.v1.OriginTestR\x04test2\xa2\x05\n" +
-	"\rOriginService\x12d\n" +
-	"\tGetOrigin\x12#.edgewalk.admin.v1.GetOriginRequest\x1a$.edgewalk.admin.v1.GetOriginResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12l\n" +
-	"\vListOrigins\x12%.edgewalk.admin.v1.ListOriginsRequest\x1a&.edgewalk.admin.v1.ListOriginsResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x12o\n" +
-	"\fCreateOrigin\x12&.edgewalk.admin.v1.CreateOriginRequest\x1a'.edgewalk.admin.v1.CreateOriginResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06parent\x12t\n" +
-	"\fUpdateOrigin\x12&.edgewalk.admin.v1.UpdateOriginRequest\x1a'.edgewalk.admin.v1.UpdateOriginResponse\"\x13\xa2\xbb\x18\x0f\b\x05\x12\vorigin.name\x12m\n" +
-	"\fDeleteOrigin\x12&.edgewalk.admin.v1.DeleteOriginRequest\x1a'.edgewalk.admin.v1.DeleteOriginResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04name\x12g\n" +
+	"\x04test\x18\x01 \x01(\v2 .edgewalk.topology.v1.OriginTestR\x04test2\xb1\a\n" +
+	"\rOriginService\x12\x8b\x01\n" +
+	"\tGetOrigin\x12#.edgewalk.admin.v1.GetOriginRequest\x1a$.edgewalk.admin.v1.GetOriginResponse\"3\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=accounts/*/origins/*}\x12\x93\x01\n" +
+	"\vListOrigins\x12%.edgewalk.admin.v1.ListOriginsRequest\x1a&.edgewalk.admin.v1.ListOriginsResponse\"5\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=accounts/*}/origins\x12\x9e\x01\n" +
+	"\fCreateOrigin\x12&.edgewalk.admin.v1.CreateOriginRequest\x1a'.edgewalk.admin.v1.CreateOriginResponse\"=\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06parent\x82\xd3\xe4\x93\x02):\x06origin\"\x1f/v1/{parent=accounts/*}/origins\x12\xaa\x01\n" +
+	"\fUpdateOrigin\x12&.edgewalk.admin.v1.UpdateOriginRequest\x1a'.edgewalk.admin.v1.UpdateOriginResponse\"I\xa2\xbb\x18\x0f\b\x05\x12\vorigin.name\x82\xd3\xe4\x93\x020:\x06origin2&/v1/{origin.name=accounts/*/origins/*}\x12\x94\x01\n" +
+	"\fDeleteOrigin\x12&.edgewalk.admin.v1.DeleteOriginRequest\x1a'.edgewalk.admin.v1.DeleteOriginResponse\"3\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=accounts/*/origins/*}\x12\x96\x01\n" +
 	"\n" +
-	"TestOrigin\x12$.edgewalk.admin.v1.TestOriginRequest\x1a%.edgewalk.admin.v1.TestOriginResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"TestOrigin\x12$.edgewalk.admin.v1.TestOriginRequest\x1a%.edgewalk.admin.v1.TestOriginResponse\";\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02):\x01*\"$/v1/{name=accounts/*/origins/*}:testB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_origin_proto_rawDescOnce sync.Once

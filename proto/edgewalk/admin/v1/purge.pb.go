@@ -9,6 +9,7 @@ package adminv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -384,7 +385,7 @@ var File_edgewalk_admin_v1_purge_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_purge_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/purge.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\"\xc3\x01\n" +
+	"\x1dedgewalk/admin/v1/purge.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\"\xc3\x01\n" +
 	"\x12CreatePurgeRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x06parent\x129\n" +
 	"\x05purge\x18\x02 \x01(\v2\x1b.edgewalk.topology.v1.PurgeB\x06\xbaH\x03\xc8\x01\x01R\x05purge\x12#\n" +
@@ -408,14 +409,14 @@ const file_edgewalk_admin_v1_purge_proto_rawDesc = "" +
 	"\x12ListPurgesResponse\x123\n" +
 	"\x06purges\x18\x01 \x03(\v2\x1b.edgewalk.topology.v1.PurgeR\x06purges\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision2\xca\x02\n" +
-	"\fPurgeService\x12l\n" +
-	"\vCreatePurge\x12%.edgewalk.admin.v1.CreatePurgeRequest\x1a&.edgewalk.admin.v1.CreatePurgeResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x04\x12\x06parent\x12a\n" +
-	"\bGetPurge\x12\".edgewalk.admin.v1.GetPurgeRequest\x1a#.edgewalk.admin.v1.GetPurgeResponse\"\f\xa2\xbb\x18\b\b\x03\x12\x04name\x12i\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision2\xc6\x03\n" +
+	"\fPurgeService\x12\x99\x01\n" +
+	"\vCreatePurge\x12%.edgewalk.admin.v1.CreatePurgeRequest\x1a&.edgewalk.admin.v1.CreatePurgeResponse\";\xa2\xbb\x18\n" +
+	"\b\x04\x12\x06parent\x82\xd3\xe4\x93\x02':\x05purge\"\x1e/v1/{parent=accounts/*}/purges\x12\x87\x01\n" +
+	"\bGetPurge\x12\".edgewalk.admin.v1.GetPurgeRequest\x1a#.edgewalk.admin.v1.GetPurgeResponse\"2\xa2\xbb\x18\b\b\x03\x12\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=accounts/*/purges/*}\x12\x8f\x01\n" +
 	"\n" +
-	"ListPurges\x12$.edgewalk.admin.v1.ListPurgesRequest\x1a%.edgewalk.admin.v1.ListPurgesResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x03\x12\x06parentB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"ListPurges\x12$.edgewalk.admin.v1.ListPurgesRequest\x1a%.edgewalk.admin.v1.ListPurgesResponse\"4\xa2\xbb\x18\n" +
+	"\b\x03\x12\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=accounts/*}/purgesB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_purge_proto_rawDescOnce sync.Once

@@ -8,6 +8,7 @@ package adminv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -638,7 +639,7 @@ var File_edgewalk_admin_v1_token_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/token.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x04\n" +
+	"\x1dedgewalk/admin/v1/token.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x04\n" +
 	"\x05Token\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02(PR\x04name\x12\x17\n" +
 	"\x02id\x18\x02 \x01(\tB\a\xbaH\x04r\x02(PR\x02id\x12=\n" +
@@ -688,16 +689,19 @@ const file_edgewalk_admin_v1_token_proto_rawDesc = "" +
 	"credential\x18\x01 \x01(\tR\n" +
 	"credential\x12.\n" +
 	"\x05token\x18\x02 \x01(\v2\x18.edgewalk.admin.v1.TokenR\x05token\x12D\n" +
-	"\vpermissions\x18\x03 \x03(\x0e2\".edgewalk.admin.v1.Rule.PermissionR\vpermissions2\xbb\x03\n" +
-	"\fTokenService\x12s\n" +
-	"\vCreateToken\x12%.edgewalk.admin.v1.CreateTokenRequest\x1a&.edgewalk.admin.v1.CreateTokenResponse\"\x15\xa2\xbb\x18\x11\b\x06\x12\rtoken.account\x12i\n" +
+	"\vpermissions\x18\x03 \x03(\x0e2\".edgewalk.admin.v1.Rule.PermissionR\vpermissions2\x95\x04\n" +
+	"\fTokenService\x12\x8c\x01\n" +
+	"\vCreateToken\x12%.edgewalk.admin.v1.CreateTokenRequest\x1a&.edgewalk.admin.v1.CreateTokenResponse\".\xa2\xbb\x18\x11\b\x06\x12\rtoken.account\x82\xd3\xe4\x93\x02\x13:\x05token\"\n" +
+	"/v1/tokens\x12{\n" +
 	"\n" +
-	"ListTokens\x12$.edgewalk.admin.v1.ListTokensRequest\x1a%.edgewalk.admin.v1.ListTokensResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x06\x12\x06caller\x12l\n" +
-	"\vRevokeToken\x12%.edgewalk.admin.v1.RevokeTokenRequest\x1a&.edgewalk.admin.v1.RevokeTokenResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x01\x12\x06caller\x12]\n" +
-	"\x06WhoAmI\x12 .edgewalk.admin.v1.WhoAmIRequest\x1a!.edgewalk.admin.v1.WhoAmIResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x01\x12\x06callerB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"ListTokens\x12$.edgewalk.admin.v1.ListTokensRequest\x1a%.edgewalk.admin.v1.ListTokensResponse\" \xa2\xbb\x18\n" +
+	"\b\x06\x12\x06caller\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/tokens\x12\x87\x01\n" +
+	"\vRevokeToken\x12%.edgewalk.admin.v1.RevokeTokenRequest\x1a&.edgewalk.admin.v1.RevokeTokenResponse\")\xa2\xbb\x18\n" +
+	"\b\x01\x12\x06caller\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=tokens/*}\x12o\n" +
+	"\x06WhoAmI\x12 .edgewalk.admin.v1.WhoAmIRequest\x1a!.edgewalk.admin.v1.WhoAmIResponse\" \xa2\xbb\x18\n" +
+	"\b\x01\x12\x06caller\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1:whoAmIB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_token_proto_rawDescOnce sync.Once

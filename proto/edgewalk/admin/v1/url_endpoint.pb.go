@@ -9,6 +9,7 @@ package adminv1
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -661,7 +662,7 @@ var File_edgewalk_admin_v1_url_endpoint_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_url_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"$edgewalk/admin/v1/url_endpoint.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a google/protobuf/field_mask.proto\"7\n" +
+	"$edgewalk/admin/v1/url_endpoint.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\"7\n" +
 	"\x15GetUrlEndpointRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"z\n" +
@@ -707,15 +708,15 @@ const file_edgewalk_admin_v1_url_endpoint_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"7\n" +
 	"\x19DeleteUrlEndpointResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\x90\x05\n" +
-	"\x12UrlEndpointService\x12s\n" +
-	"\x0eGetUrlEndpoint\x12(.edgewalk.admin.v1.GetUrlEndpointRequest\x1a).edgewalk.admin.v1.GetUrlEndpointResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name\x12{\n" +
-	"\x10ListUrlEndpoints\x12*.edgewalk.admin.v1.ListUrlEndpointsRequest\x1a+.edgewalk.admin.v1.ListUrlEndpointsResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x12~\n" +
-	"\x11CreateUrlEndpoint\x12+.edgewalk.admin.v1.CreateUrlEndpointRequest\x1a,.edgewalk.admin.v1.CreateUrlEndpointResponse\"\x0e\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06parent\x12\x89\x01\n" +
-	"\x11UpdateUrlEndpoint\x12+.edgewalk.admin.v1.UpdateUrlEndpointRequest\x1a,.edgewalk.admin.v1.UpdateUrlEndpointResponse\"\x19\xa2\xbb\x18\x15\b\x05\x12\x11url_endpoint.name\x12|\n" +
-	"\x11DeleteUrlEndpoint\x12+.edgewalk.admin.v1.DeleteUrlEndpointRequest\x1a,.edgewalk.admin.v1.DeleteUrlEndpointResponse\"\f\xa2\xbb\x18\b\b\x05\x12\x04nameB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\brevision\x18\x01 \x01(\x03R\brevision2\x99\a\n" +
+	"\x12UrlEndpointService\x12\x9f\x01\n" +
+	"\x0eGetUrlEndpoint\x12(.edgewalk.admin.v1.GetUrlEndpointRequest\x1a).edgewalk.admin.v1.GetUrlEndpointResponse\"8\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=accounts/*/urlEndpoints/*}\x12\xa7\x01\n" +
+	"\x10ListUrlEndpoints\x12*.edgewalk.admin.v1.ListUrlEndpointsRequest\x1a+.edgewalk.admin.v1.ListUrlEndpointsResponse\":\xa2\xbb\x18\n" +
+	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=accounts/*}/urlEndpoints\x12\xb8\x01\n" +
+	"\x11CreateUrlEndpoint\x12+.edgewalk.admin.v1.CreateUrlEndpointRequest\x1a,.edgewalk.admin.v1.CreateUrlEndpointResponse\"H\xa2\xbb\x18\n" +
+	"\b\x05\x12\x06parent\x82\xd3\xe4\x93\x024:\furl_endpoint\"$/v1/{parent=accounts/*}/urlEndpoints\x12\xd0\x01\n" +
+	"\x11UpdateUrlEndpoint\x12+.edgewalk.admin.v1.UpdateUrlEndpointRequest\x1a,.edgewalk.admin.v1.UpdateUrlEndpointResponse\"`\xa2\xbb\x18\x15\b\x05\x12\x11url_endpoint.name\x82\xd3\xe4\x93\x02A:\furl_endpoint21/v1/{url_endpoint.name=accounts/*/urlEndpoints/*}\x12\xa8\x01\n" +
+	"\x11DeleteUrlEndpoint\x12+.edgewalk.admin.v1.DeleteUrlEndpointRequest\x1a,.edgewalk.admin.v1.DeleteUrlEndpointResponse\"8\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02&*$/v1/{name=accounts/*/urlEndpoints/*}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_url_endpoint_proto_rawDescOnce sync.Once
