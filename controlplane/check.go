@@ -8,8 +8,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/preflight"
 )
 
-// Checks are what has to be well for a control plane with this configuration. They change nothing,
-// and may be looked at while it runs.
+// Checks are what a control plane with this configuration needs. They change nothing, and may be
+// looked at while it runs.
 func (c Config) Checks() []preflight.Check {
 	c.setDefaults()
 	checks := []preflight.Check{{What: "flags and files", Look: func(context.Context) error {

@@ -61,7 +61,7 @@ type Config struct {
 	// one revision for all edges to be frozen before it: both numbers are to be passed. Default
 	// "3,5%"; "off" for never.
 	FreezeAfter string
-	// CanaryRegion is the region whose edges hear of a step first. The others do after CanaryHold,
+	// CanaryRegion is the region whose edges get each step first. The others do after CanaryHold,
 	// unless they are frozen. Default none; 30 s.
 	CanaryRegion string
 	CanaryHold   time.Duration
@@ -239,7 +239,7 @@ func parseFreezeAfter(text string) (edges, percent int, err error) {
 	return edges, percent, nil
 }
 
-// checkMediaURL makes sure that edges can reach what they are told.
+// checkMediaURL makes sure that edges can reach the URL.
 func (c *Config) checkMediaURL() error {
 	if c.MediaAdvertiseURL == "" {
 		host, _, err := net.SplitHostPort(c.MediaAddr)

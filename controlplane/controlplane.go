@@ -305,7 +305,7 @@ func (c *ControlPlane) keepSharedHost(ctx context.Context) error {
 	return nil
 }
 
-// mediaURL is where edges are told to read media files.
+// mediaURL is the URL at which edges read media files.
 func (c *ControlPlane) mediaURL() string {
 	if c.cfg.MediaAdvertiseURL != "" {
 		return c.cfg.MediaAdvertiseURL
@@ -335,7 +335,7 @@ func edgeAddress(l net.Listener) string {
 	return l.Addr().String()
 }
 
-// serverName tells control planes apart for people.
+// serverName names this control plane for people.
 func serverName(edge net.Listener) string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -428,7 +428,7 @@ func (c *ControlPlane) Addresses() Addresses {
 	}
 }
 
-// describe tells the control plane's state in words.
+// describe puts the control plane's state in words.
 func (c *ControlPlane) describe(to io.Writer) {
 	_, text := c.readiness(context.Background())
 	fmt.Fprintf(to, "%sepoch: %s\ngoroutines: %d\n", text, c.store.Epoch(), runtime.NumGoroutine())

@@ -322,7 +322,7 @@ func (f cacheField) at(now time.Time) string {
 	return now.UTC().Add(time.Duration(seconds) * time.Second).Format(layout)
 }
 
-// start opens the origin. It writes its replies itself, since no server of the standard library
+// start opens the origin. It writes its replies itself, because no server of the standard library
 // would send such fields.
 func (c *cacheCase) start(t *testing.T) {
 	t.Helper()

@@ -104,7 +104,7 @@ urlEndpoints: [{id: default, origins: [shots, web], cache: {mode: OVERRIDE, defa
 	}
 }
 
-// hostileRequests are written byte by byte, since no browser sends them.
+// hostileRequests are written byte by byte, because no browser sends them.
 func hostileRequests(t *testing.T, f *fleet) {
 	o := newOrigin(t, map[string]string{"/secret.txt": "above the base path", "/base/a.txt": "a"})
 	f.apply(t, fmt.Sprintf(`

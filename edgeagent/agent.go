@@ -58,7 +58,7 @@ type Agent struct {
 	table   *route.Table
 	server  *edgehttp.Server
 	control *control.Control
-	// settings are what the control plane has told last. What is built before control reads them
+	// settings are those that the control plane sent last. What is built before control reads them
 	// too.
 	settings atomic.Pointer[edgev1.Welcome_Settings]
 

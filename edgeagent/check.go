@@ -11,8 +11,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/preflight"
 )
 
-// Checks are what has to be well for an agent with this configuration. They change nothing, and
-// may be looked at while the agent runs.
+// Checks are what an agent with this configuration needs. They change nothing, and may be looked at
+// while the agent runs.
 func (c Config) Checks() []preflight.Check {
 	c.setDefaults()
 	checks := []preflight.Check{{What: "flags and files", Look: func(context.Context) error {

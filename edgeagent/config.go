@@ -87,7 +87,7 @@ type Config struct {
 	// buckets.
 	AllowAmbientCredentials bool
 	// AccountHosts serves each account also at `{account}.{shared host}`, where its pages are a web
-	// origin of their own. An account whose id is no label of a host name, since it has a `_` or
+	// origin of their own. An account whose id is no label of a host name, because it has a `_` or
 	// ends with a `-`, has no such host. Default false.
 	AccountHosts bool
 	// VerifyOriginTLS refuses web origins with tls_verify off. Default false.

@@ -14,7 +14,7 @@ var byteUnits = []struct {
 	suffix string
 	factor float64
 }{
-	// Longer suffixes first, since each ends with B.
+	// Longer suffixes first, because each ends with B.
 	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
 	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1},
 }

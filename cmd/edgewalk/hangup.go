@@ -11,8 +11,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/systemd"
 )
 
-// catchHangups is called first by a daemon: from then on SIGHUP does not end the process, as it would by default. Daemons by
-// custom take up changed files at SIGHUP instead.
+// catchHangups is called first by a daemon: from then on SIGHUP does not end the process, as it
+// would by default. Daemons by custom take up changed files at SIGHUP instead.
 func catchHangups() chan os.Signal {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -20,7 +20,9 @@ func catchHangups() chan os.Signal {
 }
 
 // answerHangups runs a daemon until its context ends, and answers each SIGHUP with reopen.
-func answerHangups(ctx context.Context, log *slog.Logger, hangups chan os.Signal, run func(context.Context) error, reopen func() error) error {
+func answerHangups(
+	ctx context.Context, log *slog.Logger, hangups chan os.Signal, run func(context.Context) error, reopen func() error,
+) error {
 	ended := make(chan struct{})
 	answered := make(chan struct{})
 	go func() {
@@ -50,12 +52,14 @@ func answerHangups(ctx context.Context, log *slog.Logger, hangups chan os.Signal
 func nothingToReopen() error { return nil }
 
 // telling runs a daemon, and tells systemd meanwhile how it stands.
-func telling(log *slog.Logger, state func() systemd.State, run func(context.Context) error) func(context.Context) error {
+func telling(
+	log *slog.Logger, state func() systemd.State, run func(context.Context) error,
+) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
-		var told sync.WaitGroup
-		told.Go(func() { systemd.Notify(ctx, log, state) })
-		defer told.Wait()
+		var notified sync.WaitGroup
+		notified.Go(func() { systemd.Notify(ctx, log, state) })
+		defer notified.Wait()
 		defer cancel()
 		return run(ctx)
 	}

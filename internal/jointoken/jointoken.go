@@ -13,7 +13,8 @@ import (
 )
 
 // Token is a join token. Its text is `ewj1_{id}_{secret}_{authority}_{sum}`, in lower case, so that
-// a word of it is found by scanners for secrets, and one that was cut or mistyped is told at once.
+// scanners for secrets find it by its prefix, and a token that was cut or mistyped is recognised at
+// once.
 type Token struct {
 	// ID names the token. It is no secret.
 	ID string

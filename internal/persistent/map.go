@@ -22,7 +22,7 @@ type Map[V any] struct {
 	len  int
 }
 
-// Batch marks the nodes that one run of changes has made. It may change those in place, since no
+// Batch marks the nodes that one run of changes has made. It may change those in place, because no
 // reader has seen them yet: nobody else reads the map before the last change of a batch. A batch is
 // used with any number of maps.
 type Batch struct{ _ byte } // Not empty: pointers to distinct zero-size variables may be equal.

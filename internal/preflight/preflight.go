@@ -16,15 +16,15 @@ import (
 	"github.com/edgewalk/edgewalk/internal/systemd"
 )
 
-// Check is one thing that has to be well.
+// Check is one condition that has to hold.
 type Check struct {
 	// What is looked at, such as a flag and its value.
 	What string
-	// Look returns what is wrong with it, and how to mend it. It should end soon after ctx.
+	// Look returns what is wrong, and how to repair it. It should end soon after ctx.
 	Look func(ctx context.Context) error
 }
 
-// Note is an error that does not fail a check: worth knowing, and nothing to mend.
+// Note is an error that does not fail a check: worth knowing, and nothing to repair.
 type Note struct{ Text string }
 
 func (n Note) Error() string { return n.Text }

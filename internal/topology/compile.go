@@ -160,7 +160,7 @@ func (c *compilation) endpoint(id string) {
 	c.name(e, 1)
 }
 
-// name counts the files of the Media Library that an endpoint names.
+// name counts the Media Library files that an endpoint refers to.
 func (c *compilation) name(e *Endpoint, by int) {
 	if e == nil {
 		return
@@ -189,7 +189,7 @@ func (a *Account) WithMedia(media *MediaSet) *Account {
 	return &b
 }
 
-// CompileOrigin makes the view of one origin, stored or not, with the secrets it would have.
+// CompileOrigin makes the view of one origin, stored or not, with the given secrets.
 func CompileOrigin(id string, o *topologyv1.Origin, secrets map[string]string) (*Origin, error) {
 	return compileOrigin(id, Stored[*topologyv1.Origin]{Message: o}, secrets)
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// wildcardLabel stands for "*" in the id of a wildcard, since a resource name should need no escaping in a shell.
+// wildcardLabel stands for "*" in the id of a wildcard, because a resource name should need no escaping in a shell.
 const wildcardLabel = "_wildcard"
 
 // CanonicalDomain checks a custom domain's name and returns the form that is stored: lower case, IDNA as ASCII, `*.` in

@@ -11,7 +11,7 @@ import (
 )
 
 // maxHostBytes is the longest name in DNS without the trailing dot (RFC 1035 2.3.4), maxLabelBytes the longest label.
-// maxUnicodeBytes is about what maxHostBytes can stand for in UTF-8; more is refused before it is mapped, since Punycode
+// maxUnicodeBytes is about what maxHostBytes can stand for in UTF-8; more is refused before it is mapped, because Punycode
 // takes time quadratic in the length.
 const (
 	maxHostBytes    = 253

@@ -25,7 +25,7 @@ const (
 	KindSettings      Kind = "settings"
 )
 
-// Kinds holds every kind, in the order in which a person would make the resources.
+// Kinds holds every kind, in the order in which a person would create the resources.
 func Kinds() []Kind {
 	return []Kind{
 		KindSettings, KindAccounts, KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindChains,
@@ -161,8 +161,8 @@ func ParseKey(s string) (Key, error) {
 	return k, nil
 }
 
-// UID tells a resource from a later one of the same id. createRevision is the revision that made it; the id is part since
-// one transaction may make several resources.
+// UID differs for a resource and a later one of the same id. createRevision is the revision that
+// created it; the id is a part because one transaction may create several resources.
 func UID(id string, createRevision int64) string {
 	return strconv.FormatInt(createRevision, 10) + "-" + id
 }

@@ -52,9 +52,9 @@ type Target struct {
 	ObjectOK bool
 }
 
-// File tells the file from every other one of the endpoint, and is a canonical path. Where each step holds its files under
-// object keys it is the same for every spelling of a key. A web origin may tell "(" from "%28" (RFC 3986 6.2.2.2), so with one
-// in the walk it is Path.
+// File is a canonical path that identifies the file within the endpoint. Where each step holds its
+// files under object keys it is the same for every spelling of a key. A web origin may treat "("
+// and "%28" as different (RFC 3986 6.2.2.2), so with one in the walk it is Path.
 func (t *Target) File() string {
 	if !t.ObjectOK || !t.Endpoint.Keyed || strings.IndexByte(t.Path, '%') < 0 {
 		return t.Path
@@ -135,7 +135,7 @@ func findDomain(l Lookup, host, shared string, accountHosts bool) *Domain {
 }
 
 // accountOf is the account whose host is `{account}.{shared host}`, empty if host is none. An id that is no label of a host name
-// (RFC 1123 2.1), since it has a "_" or ends with a "-", has no such host: browsers and certificates refuse it.
+// (RFC 1123 2.1), because it has a "_" or ends with a "-", has no such host: browsers and certificates refuse it.
 func accountOf(host, shared string) string {
 	n := len(host) - len(shared) - 1
 	if n <= 0 || host[n] != '.' || host[n+1:] != shared || host[n-1] == '-' || strings.IndexByte(host[:n], '_') >= 0 {

@@ -12,7 +12,7 @@ const MaxKeyBytes = 1024
 
 // MediaPath checks the path of a media file and drops one leading "/". Everything else stays as given.
 //
-// Besides what the API names, a dot segment between backslashes or before a semicolon is refused, since no URL could ask for
+// Besides what the API names, a dot segment between backslashes or before a semicolon is refused, because no URL could ask for
 // such a file: see [CanonicalPath].
 func MediaPath(raw string) (string, error) {
 	path := strings.TrimPrefix(raw, "/")

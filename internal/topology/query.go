@@ -8,7 +8,7 @@ import (
 // KeepQuery is the part of a raw query, without "?", that names a file under a policy: byte for byte as the client sent it,
 // parameters in the client's order.
 //
-// The name of a parameter is compared decoded as a form is ("%5B" is "[", "+" a space), since that is how an origin will read
+// The name of a parameter is compared decoded as a form is ("%5B" is "[", "+" a space), because that is how an origin will read
 // it; one with a broken escape is compared as it stands. Parameters without a name or value count by what stands before "=".
 func KeepQuery(policy *CachePolicy, raw string) string {
 	switch policy.QueryMode {

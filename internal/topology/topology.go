@@ -150,12 +150,12 @@ type Endpoint struct {
 	WalkDeadline time.Duration
 	// Keyed says that every step of the walk holds its files under object keys.
 	Keyed bool
-	// KeyHost says that the host is part of the cache key, since a web origin of the walk has forward_host_header.
+	// KeyHost says that the host is part of the cache key, because a web origin of the walk has forward_host_header.
 	KeyHost bool
 	// ForwardRequestHeaders holds, in lower case and sorted, the client header fields that some web origin of the walk is
 	// sent besides Accept and Accept-Encoding.
 	ForwardRequestHeaders []string
-	// ForwardClientIP says that some web origin of the walk is told the client's address and
+	// ForwardClientIP says that some web origin of the walk is sent the client's address and
 	// scheme.
 	ForwardClientIP bool
 	// FailOnInconclusive says that a walk ends at the first step that does not answer.
@@ -197,9 +197,9 @@ type DefaultImage struct {
 	Path string
 	// Status is that of the reply.
 	Status int
-	// OnFailure says that it stands in for files of which nobody knows, too.
+	// OnFailure says that it also stands in when an origin did not answer.
 	OnFailure bool
-	// ForAll says that it stands in for paths that do not look like a picture, too.
+	// ForAll says that it also stands in for paths that do not look like a picture.
 	ForAll bool
 }
 

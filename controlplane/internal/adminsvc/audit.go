@@ -30,7 +30,7 @@ type auditService struct {
 	adminv1.UnimplementedAuditServiceServer
 }
 
-// audited is what the event of a write tells of a draft, and how many more changes there are.
+// audited returns the changes of a draft for the event of a write, and how many more there are.
 func (s *Service) audited(d *draft) (changes []*adminv1.ResourceChange, more int) {
 	list := &changeList{listed: make(map[topology.Key]bool), secret: func(value string) string {
 		mac := s.store.MAC(d.id, value)
@@ -119,7 +119,8 @@ func (s auditService) ListEvents(ctx context.Context, req *adminv1.ListEventsReq
 	return resp, nil
 }
 
-// since is the first revision that the caller may hear of: whoever is for one account hears nothing of an earlier one of its id.
+// since is the first revision that the caller may see: a token for one account sees nothing of an
+// earlier account of the same id.
 func (s *Service) since(ctx context.Context, account string) (int64, error) {
 	caller := auth.From(ctx)
 	if caller == nil {

@@ -328,7 +328,7 @@ func TestTokensWithoutEtcd(t *testing.T) {
 	if _, err := r.call(t.Context(), "WhoAmI", "{}"); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("what is no token: %v", err)
 	}
-	way.Mend()
+	way.Restore()
 	eventually(t, func() bool {
 		r.token = unknown
 		_, err := r.call(t.Context(), "WhoAmI", "{}")

@@ -31,7 +31,7 @@ func (l *changeList) of(secret string) string {
 	return l.secret(secret)
 }
 
-// add tells what becomes of one resource; a nil message is one that is not there.
+// add describes what becomes of one resource; a nil message is one that does not exist.
 func (l *changeList) add(key topology.Key, before, next proto.Message) *adminv1.ResourceChange {
 	c := &adminv1.ResourceChange{Name: key.Name()}
 	was, is := before.ProtoReflect().IsValid(), next.ProtoReflect().IsValid()
@@ -57,7 +57,7 @@ func (l *changeList) endpoint(d *draft, id string) {
 	l.add(endpointKey(d.id, id), d.endpoints.before(id).Message, d.endpoints.after(id).Message)
 }
 
-// origin tells what becomes of an origin. Of its secrets only that they differ is told.
+// origin describes what becomes of an origin. Of its secrets it says only that they differ.
 func (l *changeList) origin(d *draft, id string) {
 	c := l.add(originKey(d.id, id), d.origins.before(id).Message, d.origins.after(id).Message)
 	before, next := d.secrets.before(id).Message.GetValues(), d.secrets.after(id).Message.GetValues()
@@ -94,7 +94,8 @@ func asEntry[M proto.Message](stored M) M {
 	return m
 }
 
-// differing tells what a draft changes, up to a number of resources, and how many more there are.
+// differing describes what a draft changes, up to a number of resources, and returns how many more
+// there are.
 func (l *changeList) differing(d *draft, most int) (more int) {
 	add := func(ids []string, differs func(id string) bool, tell func(id string)) {
 		for _, id := range ids {

@@ -130,7 +130,8 @@ func newDomainID(req *adminv1.CreateCustomDomainRequest) (id, name string, err e
 	return topology.DomainID(name), name, nil
 }
 
-// domainClaimed is about the domain in a field of a request. It does not tell by whom it is claimed.
+// domainClaimed is the error for a claimed domain in a field of a request. It does not say which
+// account has claimed it.
 func domainClaimed(claimed *store.ClaimedError, field string) *failure {
 	f := fail(kindDomainClaimed, "domain %q, or a wildcard that goes with it, belongs to another account", claimed.Domain)
 	f.fields = []fieldFault{{field, f.text}}

@@ -337,7 +337,8 @@ func (d *draft) putAccount(a *topologyv1.Account) {
 	d.account.put("", keep(stored, a, d.now))
 }
 
-// putOrigin stores an origin and its secrets. cleared tells which secrets the caller wants gone.
+// putOrigin stores an origin and its secrets. cleared reports which secrets the caller wants
+// removed.
 func (d *draft) putOrigin(id string, o *topologyv1.Origin, cleared func(path string) bool) error {
 	name := topology.OriginName(d.id, id)
 	if found := rules.Normalize(d.id, name, o); len(found) > 0 {

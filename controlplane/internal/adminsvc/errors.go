@@ -22,7 +22,7 @@ import (
 // errorDomain is the domain of every ErrorInfo.
 const errorDomain = "edgewalk"
 
-// kind is what went wrong, as programs tell it apart.
+// kind is the machine-readable cause of an error.
 type kind int
 
 const (
@@ -198,14 +198,14 @@ func invalid(field, format string, args ...any) *failure {
 	return faulty(kindInvalidField, []fieldFault{{field, fmt.Sprintf(format, args...)}})
 }
 
-// faulty is about fields of a request, of which its text tells the first.
+// faulty is the error for fields of a request; its text names the first.
 func faulty(k kind, faults []fieldFault) *failure {
 	f := &failure{kind: k, text: faults[0].said() + more(len(faults)-1)}
 	f.fields = faults[:min(len(faults), maxFaults)]
 	return f
 }
 
-// more tells of how many faults a text does not.
+// more says how many faults a text leaves out.
 func more(n int) string {
 	if n == 0 {
 		return ""
@@ -221,7 +221,8 @@ func alreadyExists(name string) *failure {
 	return &failure{kind: kindAlreadyExists, text: fmt.Sprintf("%q exists already", name), resource: name}
 }
 
-// toFailure finds out what any error is. What it cannot tell is internal, and keeps its words to the log.
+// toFailure classifies an error. One that it does not know is internal, and its text goes to the
+// log only.
 func toFailure(err error) *failure {
 	var f *failure
 	if errors.As(err, &f) {

@@ -58,7 +58,7 @@ func (s fleetService) GetRevision(context.Context, *adminv1.GetRevisionRequest) 
 	return &adminv1.GetRevisionResponse{Revision: s.fleet.Revision(), Epoch: s.fleet.Epoch()}, nil
 }
 
-// defaultWait is how long WaitApplied waits unless told otherwise.
+// defaultWait is how long WaitApplied waits by default.
 const defaultWait = 30 * time.Second
 
 func waitTimeout(req *adminv1.WaitAppliedRequest) time.Duration {

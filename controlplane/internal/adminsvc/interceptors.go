@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// unaryTimeout bounds a call, so that a dead etcd is told and not waited for.
+	// unaryTimeout bounds a call, so that it fails when etcd is down instead of waiting.
 	unaryTimeout = 10 * time.Second
 	// manifestTimeout bounds an apply or export of up to 2,000 resources.
 	manifestTimeout = 30 * time.Second
@@ -158,7 +158,7 @@ func writes(method string) bool {
 	return false
 }
 
-// targetOf tells what a request is about, by fields that name things and hold no content.
+// targetOf names what a request is about, from fields that hold names and no content.
 func targetOf(req any) []slog.Attr {
 	m, ok := req.(proto.Message)
 	if !ok || m == nil {

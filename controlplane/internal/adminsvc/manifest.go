@@ -282,8 +282,8 @@ func (m *source) prune(d *draft) {
 	}
 }
 
-// changes tells what the draft does to each resource: in the manifest's order, then what only follows from it, deletions
-// last.
+// changes describes what the draft does to each resource: in the manifest's order, then what only
+// follows from it, deletions last.
 func (m *source) changes(d *draft) []*adminv1.ResourceChange {
 	list := &changeList{listed: make(map[topology.Key]bool)}
 	id := d.id

@@ -272,7 +272,8 @@ func (s *Service) uploadedBefore(ctx context.Context, key topology.Key, result s
 	return stored, err
 }
 
-// uploadWarnings tells what is allowed and probably not meant: a file below a folder that an endpoint's id hides.
+// uploadWarnings warns of what is allowed and probably not meant: a file below a folder that an
+// endpoint's id hides.
 func (s *Service) uploadWarnings(ctx context.Context, key topology.Key) []string {
 	folder, _, _ := strings.Cut(key.ID, "/")
 	endpoint := endpointKey(key.Account, folder)
@@ -345,7 +346,8 @@ func (r *uploadReader) Read(p []byte) (int, error) {
 // done gives back what the upload took of the spool.
 func (r *uploadReader) done() { r.spool.give(r.read) }
 
-// uploadError tells a caller's mistake or end from a disk that takes no more.
+// uploadError classifies the error of an upload: the caller's mistake, its end, or a disk that
+// takes no more.
 func uploadError(err error) error {
 	if f := toFailure(err); f.kind != kindInternal {
 		return f

@@ -152,7 +152,7 @@ func unapplied(edges []*topologyv1.Edge) []*topologyv1.Edge {
 	return edges
 }
 
-// presentPurge tells how far a purge has come at edges: one that has applied its revision has purged.
+// presentPurge adds how many edges have made a purge: those that have applied its revision.
 func presentPurge(edges []*topologyv1.Edge, key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
 	p := present(key, stored)
 	p.Edges = new(topologyv1.Purge_Edges)

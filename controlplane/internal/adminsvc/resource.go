@@ -77,8 +77,8 @@ func (r resource[M]) make(ctx context.Context, req writeRequest, key topology.Ke
 	return m, out, err
 }
 
-// update changes a resource. mend, unless it is nil, has a last look at it before it is checked.
-func (r resource[M]) update(ctx context.Context, req updateRequest, in M, mend func(next, stored M)) (m M, key topology.Key, out outcome, err error) {
+// update changes a resource. adjust, unless it is nil, may change it before it is checked.
+func (r resource[M]) update(ctx context.Context, req updateRequest, in M, adjust func(next, stored M)) (m M, key topology.Key, out outcome, err error) {
 	in = orEmpty(in)
 	if key, err = parseName(r.kind, r.field+".name", in.GetName()); err != nil {
 		return m, key, out, err
@@ -94,8 +94,8 @@ func (r resource[M]) update(ctx context.Context, req updateRequest, in M, mend f
 		}
 		next := proto.Clone(stored.Message).(M)
 		changed.apply(next, in)
-		if mend != nil {
-			mend(next, stored.Message)
+		if adjust != nil {
+			adjust(next, stored.Message)
 		}
 		if err := r.validate(r.field, next); err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 )
 
 // sensitive reports whether a method lets the caller have what is secret, or makes others able to: it is carried out only once
-// the audit log has it. Writes of accounts are not among them, since their events are stored with them.
+// the audit log has it. Writes of accounts are not among them, because their events are stored with them.
 func sensitive(fullMethod string) bool {
 	switch fullMethod {
 	case adminv1.MediaService_DownloadMediaFile_FullMethodName, adminv1.OriginService_TestOrigin_FullMethodName:

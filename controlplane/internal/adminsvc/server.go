@@ -52,7 +52,8 @@ type Config struct {
 	Feed        *feed.Feed
 	// Auth knows who calls.
 	Auth *auth.Auth
-	// RootTokenFile is where callers on this machine are told that a token lies. Default: they are not told.
+	// RootTokenFile is the path of a token file that errors name to callers on this machine.
+	// Default: none.
 	RootTokenFile string
 	// Audit takes events of calls that are denied, or that let the caller have what is secret. Nil: none are written.
 	Audit *auditlog.Log

@@ -20,13 +20,14 @@ import (
 const (
 	// statusTimeout bounds the questions to etcd and to other control planes.
 	statusTimeout = 2 * time.Second
-	// outOfStep is how long a control plane may know nothing of etcd, which tells it every 2 s, before that needs a person.
+	// outOfStep is how long a control plane may get no progress from etcd, which comes every 2 s,
+	// before status reports a problem.
 	outOfStep = 10 * time.Second
 	// behindFor is how long an edge may be behind before that needs a person. A change reaches it in milliseconds.
 	behindFor = 5 * time.Second
 	// goneFor is how long an edge that has gone needs a person. One that is gone for longer was probably meant to go.
 	goneFor = time.Hour
-	// maxProblems is how many problems are told one by one.
+	// maxProblems is how many problems are listed one by one.
 	maxProblems = 20
 )
 
@@ -97,7 +98,7 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 // mediaSample is how many media files are looked for: a bucket that is another one, or empty, has none of them.
 const mediaSample = 5
 
-// lostMedia tells of media files whose bytes are not in the bucket, as after a restore without it.
+// lostMedia reports media files whose bytes are not in the bucket, as after a restore without it.
 func (s *Service) lostMedia(ctx context.Context) []string {
 	records, _, _, err := s.store.List(ctx, topology.KindMediaFiles, "", "", "", mediaSample)
 	if err != nil {

@@ -44,7 +44,7 @@ func (s tokenService) CreateToken(ctx context.Context, req *adminv1.CreateTokenR
 		if err != nil {
 			return nil, err
 		}
-		// The token is good here as soon as it is told.
+		// The token is valid here before the response is sent.
 		if err := s.feed.WaitRevision(ctx, stored.ModRevision); err != nil {
 			return nil, err
 		}

@@ -19,7 +19,7 @@ func notLooked(err error) string {
 	return "nobody could look for what is probably not meant: " + toFailure(err).text
 }
 
-// endpointWarnings tells, by the ids of endpoints that a write has made so, or would, what is
+// endpointWarnings returns, by the ids of endpoints that a write has made so, or would, what is
 // allowed and probably not meant: an identifier that hides a folder of the library, and a default
 // image or not-found page that the library does not have, or that is too large. The library is read
 // once for all of them.

@@ -27,7 +27,7 @@ type writeRequest interface {
 	GetValidateOnly() bool
 }
 
-// requestID is what the store remembers of a request, and of who makes it. Of its content that is only a hash, since it may hold secrets. A request
+// requestID is what the store remembers of a request, and of who makes it. Of its content that is only a hash, because it may hold secrets. A request
 // without an id is given one, with which it can be repeated if nobody can tell what became of it.
 func requestID(ctx context.Context, id string, req proto.Message, more string) (store.RequestID, error) {
 	assigned := id == ""
@@ -114,7 +114,8 @@ func (s *Service) write(ctx context.Context, req writeRequest, account, resource
 	return out, nil
 }
 
-// notWritten tells of a write that did not happen why, or that nobody knows and how to find out.
+// notWritten is the error of a write that did not happen, or whose outcome is unknown: then it says
+// how to find out.
 func notWritten(err error, account, request string) error {
 	switch {
 	case errors.Is(err, store.ErrDeleting):
@@ -141,7 +142,8 @@ func because(err error) string {
 	return ""
 }
 
-// unread tells that a write is done, by an earlier request with the same id, but what it wrote cannot be read.
+// unread is the error of a write that an earlier request with the same id has done, but whose
+// result cannot be read.
 func unread(err error, revision int64) error {
 	if err == nil {
 		return nil

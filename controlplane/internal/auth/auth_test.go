@@ -138,7 +138,8 @@ func TestWhatIsAccepted(t *testing.T) {
 	}
 }
 
-// A token revoked at one control plane is refused at the other, where its calls end too, long before the 2 s that are promised.
+// A token revoked at one control plane is refused at the other, where its calls end too, long
+// before the 2 s that are promised.
 func TestRevocationIsSoonEverywhere(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -197,9 +198,11 @@ func TestGrants(t *testing.T) {
 		role    auth.Role
 		account string
 	}{
-		"root": {adminv1.Token_ROOT, "*"}, "operator": {adminv1.Token_OPERATOR, "*"}, "admin": {adminv1.Token_ADMIN, "acme"}, "every": {adminv1.Token_ADMIN, "*"},
-		"editor": {adminv1.Token_EDITOR, "acme"}, "purger": {adminv1.Token_PURGER, "acme"}, "viewer": {adminv1.Token_VIEWER, "acme"},
-		"metrics": {adminv1.Token_METRICS, "*"}, "edge": {adminv1.Token_EDGE, "*"},
+		"root": {adminv1.Token_ROOT, "*"}, "operator": {adminv1.Token_OPERATOR, "*"},
+		"admin": {adminv1.Token_ADMIN, "acme"}, "every": {adminv1.Token_ADMIN, "*"},
+		"editor": {adminv1.Token_EDITOR, "acme"}, "purger": {adminv1.Token_PURGER, "acme"},
+		"viewer": {adminv1.Token_VIEWER, "acme"}, "metrics": {adminv1.Token_METRICS, "*"},
+		"edge": {adminv1.Token_EDGE, "*"},
 	} {
 		_, text := create(t, a, of.role, of.account)
 		c, err := a.Check([]string{"Bearer " + text}, false)
@@ -216,10 +219,12 @@ func TestGrants(t *testing.T) {
 	}{
 		{adminv1.Token_ROOT, all, "root"}, {adminv1.Token_OPERATOR, all, "root"}, {adminv1.Token_EDGE, all, "root"},
 		{adminv1.Token_METRICS, all, "root operator"},
-		{adminv1.Token_ADMIN, mine, "root operator admin every"}, {adminv1.Token_EDITOR, mine, "root operator admin every"},
-		{adminv1.Token_PURGER, mine, "root operator admin every"}, {adminv1.Token_VIEWER, mine, "root operator admin every"},
-		{adminv1.Token_ADMIN, others, "root operator every"}, {adminv1.Token_VIEWER, others, "root operator every"},
-		{adminv1.Token_ADMIN, all, "root"}, {adminv1.Token_VIEWER, all, "root"},
+		{adminv1.Token_ADMIN, mine, "root operator admin every"},
+		{adminv1.Token_EDITOR, mine, "root operator admin every"},
+		{adminv1.Token_PURGER, mine, "root operator admin every"},
+		{adminv1.Token_VIEWER, mine, "root operator admin every"}, {adminv1.Token_ADMIN, others, "root operator every"},
+		{adminv1.Token_VIEWER, others, "root operator every"}, {adminv1.Token_ADMIN, all, "root"},
+		{adminv1.Token_VIEWER, all, "root"},
 	} {
 		for name, c := range callers {
 			want := strings.Contains(" "+test.givers+" ", " "+name+" ")
@@ -228,7 +233,10 @@ func TestGrants(t *testing.T) {
 			}
 		}
 	}
-	for name, want := range map[string]int{"root": 9, "operator": 6, "admin": 4, "every": 5, "editor": 1, "purger": 1, "viewer": 1, "metrics": 1, "edge": 1} {
+	for name, want := range map[string]int{
+		"root": 9, "operator": 6, "admin": 4, "every": 5, "editor": 1, "purger": 1, "viewer": 1, "metrics": 1,
+		"edge": 1,
+	} {
 		if found, more := a.List(callers[name], "", "", 100); len(found) != want || more {
 			t.Errorf("%s sees %d tokens, want %d: %v", name, len(found), want, found)
 		}
@@ -239,14 +247,17 @@ func TestGrants(t *testing.T) {
 		t.Errorf("pages of %d and %d, more: %t %t", len(page), len(rest), more, end)
 	}
 	// A viewer ends itself and nobody else.
-	if err := a.Revoke(t.Context(), callers["viewer"], callers["editor"].Token.GetId()); !errors.Is(err, store.ErrNotFound) {
+	if err := a.Revoke(
+		t.Context(), callers["viewer"], callers["editor"].Token.GetId(),
+	); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a viewer revokes an editor: %v", err)
 	}
 	if err := a.Revoke(t.Context(), callers["viewer"], callers["viewer"].Token.GetId()); err != nil {
 		t.Errorf("a viewer revokes itself: %v", err)
 	}
 	// The token of a later account with the same id is no business of the one before.
-	_, later, err := a.Create(t.Context(), auth.Wanted{Role: adminv1.Token_VIEWER, Account: "acme", UID: "another", Creator: "test"})
+	_, later, err := a.Create(t.Context(),
+		auth.Wanted{Role: adminv1.Token_VIEWER, Account: "acme", UID: "another", Creator: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,8 +270,8 @@ func TestGrants(t *testing.T) {
 	}
 }
 
-// With etcd gone a token that is known is accepted, one that is not may be valid all the same, and both are told apart again when
-// etcd is back.
+// With etcd gone a token that is known is accepted, one that is not may be valid all the same, and
+// both are told apart again when etcd is back.
 func TestWithoutEtcd(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -285,7 +296,9 @@ func TestWithoutEtcd(t *testing.T) {
 	if err := check(known[:len(known)-1]); !errors.Is(err, auth.ErrInvalid) {
 		t.Errorf("what is no token: %v", err)
 	}
-	if _, _, err := a.Create(t.Context(), auth.Wanted{Role: adminv1.Token_VIEWER, Account: "acme", UID: "u"}); !errors.Is(err, store.ErrUnavailable) {
+	if _, _, err := a.Create(
+		t.Context(), auth.Wanted{Role: adminv1.Token_VIEWER, Account: "acme", UID: "u"},
+	); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a token is made: %v", err)
 	}
 	root, text := create(t, maker, adminv1.Token_ROOT, "*")
@@ -297,7 +310,7 @@ func TestWithoutEtcd(t *testing.T) {
 	if err := maker.Revoke(t.Context(), admin, later.GetId()); err != nil {
 		t.Fatal(err)
 	}
-	connection.Mend()
+	connection.Restore()
 	eventually(t, "it has caught up", func() bool { return check(text) == nil })
 	if err := check(unknown); !errors.Is(err, auth.ErrInvalid) {
 		t.Errorf("a token that came and went meanwhile: %v", err)
@@ -307,7 +320,8 @@ func TestWithoutEtcd(t *testing.T) {
 	}
 }
 
-// A token ends on time, with what is under way; how often it may be used, and how often that is written, is bounded.
+// A token ends on time, with what is under way; how often it may be used, and how often that is
+// written, is bounded.
 func TestTimeAndRates(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

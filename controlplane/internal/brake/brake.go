@@ -31,7 +31,7 @@ type Config struct {
 	Feed *feed.Feed
 	// Store keeps the freezes.
 	Store *store.Store
-	// CanaryRegion is the region whose edges hear of a step first; the others do after CanaryHold.
+	// CanaryRegion is the region whose edges get each step first; the others do after CanaryHold.
 	// Empty: all at once.
 	CanaryRegion string
 	CanaryHold   time.Duration
@@ -184,7 +184,7 @@ func (b *Brake) set(region string, f *held) {
 	b.wake()
 }
 
-// wake tells of a change. The caller holds mu.
+// wake wakes those who wait for a change. The caller holds mu.
 func (b *Brake) wake() {
 	close(b.changed)
 	b.changed = make(chan struct{})
@@ -228,7 +228,7 @@ func (b *Brake) Limit(region string) Limit {
 	return l
 }
 
-// held reports whether a region hears of a step after the canary region only.
+// held reports whether a region gets steps only after the canary region.
 func (b *Brake) held(region string) bool {
 	return b.cfg.CanaryRegion != "" && region != b.cfg.CanaryRegion
 }

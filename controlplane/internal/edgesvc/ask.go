@@ -49,7 +49,7 @@ func (s *Service) number() string {
 	return strconv.FormatUint(s.asked, 10)
 }
 
-// expect notes where an answer goes. It is false for a stream that has ended.
+// expect records where an answer goes. It returns false for a stream that has ended.
 func (st *stream) expect(id string, answer chan<- *edgev1.Answer) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -78,7 +78,7 @@ func (st *stream) takeAnswer(a *edgev1.Answer) {
 	}
 }
 
-// refuseQuestions tells those who wait that no answer will come.
+// refuseQuestions ends the waits for answers that will not come.
 func (st *stream) refuseQuestions() {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -25,11 +25,12 @@ const (
 	conflateAfter = windowFrames
 	// compressFrom is the size of a state that is worth compressing. Most catch-ups are smaller.
 	compressFrom = 64 << 10
-	// stateTimeout bounds sending one state, since what it refers to stays in memory meanwhile.
+	// stateTimeout bounds the sending of one state, because the view that it is read from stays in
+	// memory meanwhile.
 	stateTimeout = 10 * time.Minute
 	// admissionWait is how long a stream waits for its turn to be sent the whole topology,
-	// admissionHold how long it keeps others waiting: an edge with a slow line sends on without
-	// holding them up.
+	// admissionHold how long it keeps others waiting: an edge with a slow line then goes on without
+	// holding others up.
 	admissionWait = 10 * time.Second
 	admissionHold = 5 * time.Second
 	// aheadWait is how long a replica that is behind an edge may take to reach it.
@@ -41,14 +42,14 @@ type cursor struct {
 	came   int64           // the last step of the feed when the edge came
 	owes   bool            // the edge waits to hear that nothing is missing
 	pos    int64           // everything up to this revision of the feed was sent
-	told   int64           // the revision that the edge has when it has applied everything sent; 0 before it has any
+	sent   int64           // the revision that the edge has when it has applied everything sent; 0 before it has any
 	digest topology.Digest // the digest there, if known
 	known  bool
 	asOf   time.Time // of the last bookmark
 }
 
-// question sends the questions that wait.
-func (st *stream) question() error {
+// sendAsks sends the questions that wait.
+func (st *stream) sendAsks() error {
 	asks := st.questions()
 	for {
 		select {
@@ -126,7 +127,7 @@ func (st *stream) start(ctx context.Context) error {
 		return st.full(ctx, reason)
 	}
 	have := st.hello.GetHave().GetRevision()
-	st.cursor.told = have
+	st.cursor.sent = have
 	st.win.resume(have, st.cursor.known)
 	if st.cursor.known {
 		st.svc.cfg.Fleet.Reached(&st.conn, have)
@@ -153,7 +154,7 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 		return "", err
 	}
 	if ahead {
-		st.doubt()
+		st.distrust()
 		return "ahead", nil
 	}
 	view, err := st.view()
@@ -168,7 +169,7 @@ func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	}
 	if want, known := view.DigestAt(have.GetRevision()); known {
 		if string(want[:]) != string(digest) {
-			st.doubt()
+			st.distrust()
 			st.svc.metrics.resyncs.WithLabelValues("hello").Inc()
 			return "digest", nil
 		}
@@ -251,15 +252,15 @@ func (st *stream) pool() string {
 	return st.edge.Pool
 }
 
-// pass notes that nothing up to where the view stands is for the edge's pool. The edge need not be
-// told: what it has is what it should have there, so that nobody who waits for that revision waits
-// for the next bookmark.
+// pass moves the cursor to the view's revision when nothing up to there is for the edge's pool. The
+// edge already has what it should have there, so waits for that revision end without the next
+// bookmark.
 func (st *stream) pass(view *feed.View) {
 	if st.pool() == "" || st.cursor.pos < view.Last() || view.Revision <= st.cursor.pos {
 		return
 	}
 	st.cursor.pos = view.Revision
-	if reached := st.win.tell(view.Revision); reached > 0 {
+	if reached := st.win.bookmark(view.Revision); reached > 0 {
 		st.svc.cfg.Fleet.Reached(&st.conn, reached)
 	}
 }
@@ -271,11 +272,11 @@ func (st *stream) next(ctx context.Context, view *feed.View) error {
 	keeps := view.Keeps(st.cursor.pos)
 	if known && keeps && len(steps) <= conflateAfter {
 		if step := view.Merge(st.cursor.pos); step != nil {
-			return st.live(step, step.Live(st.cursor.told))
+			return st.live(step, step.Live(st.cursor.sent))
 		}
 	}
 	if known && (len(steps) <= conflateAfter || !keeps) {
-		if live := frame(steps[0].Live(st.cursor.told)); live != nil {
+		if live := frame(steps[0].Live(st.cursor.sent)); live != nil {
 			return st.live(steps[0], live)
 		}
 	}
@@ -287,10 +288,10 @@ func (st *stream) next(ctx context.Context, view *feed.View) error {
 }
 
 func (st *stream) live(step *feed.Step, live frame) error {
-	if err := st.tellKeys(); err != nil {
+	if err := st.sendKeys(); err != nil {
 		return err
 	}
-	st.cursor.pos, st.cursor.told, st.cursor.digest, st.cursor.known = step.Revision, step.Revision, step.Digest, true
+	st.cursor.pos, st.cursor.sent, st.cursor.digest, st.cursor.known = step.Revision, step.Revision, step.Digest, true
 	st.win.add(unit{revision: step.Revision, bytes: live.size(), seen: step.Seen})
 	return st.frame("live", live)
 }
@@ -356,7 +357,7 @@ func (st *stream) state(ctx context.Context, view *feed.View, from int64) error 
 
 // chunks sends a state whole, whatever the window: its chunks are acknowledged together.
 func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]byte]) error {
-	if err := st.tellKeys(); err != nil {
+	if err := st.sendKeys(); err != nil {
 		return err
 	}
 	deadline := st.svc.now().Add(stateTimeout)
@@ -368,7 +369,7 @@ func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]b
 		AllowShrink: s.Full && (st.svc.cfg.AllowShrink || st.svc.cfg.Store.Succeeds(st.hello.GetHave().GetEpoch())),
 	}
 	if !s.Full {
-		begin.From = st.cursor.told
+		begin.From = st.cursor.sent
 	}
 	if err := st.message("begin", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Begin{Begin: begin}}); err != nil {
 		return err
@@ -384,64 +385,64 @@ func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]b
 			return err
 		}
 	}
-	st.cursor.pos, st.cursor.told, st.cursor.digest, st.cursor.known = s.Target, s.Target, s.Digest, true
+	st.cursor.pos, st.cursor.sent, st.cursor.digest, st.cursor.known = s.Target, s.Target, s.Digest, true
 	return st.message("end", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_End{End: &edgev1.End{
 		Target: s.Target, Digest: s.Digest[:],
 	}}})
 }
 
-// behind reports whether the edge has not been sent all that there was when it came. Who made a
-// purge before was told that the edge was away, so that it has to hear of the purge before it hears
-// that nothing is missing.
+// behind reports whether the edge has yet to be sent changes from before it connected. Callers of
+// earlier purges got the answer that the edge was away, so the edge has to receive those purges
+// before a bookmark says that nothing is missing.
 func (st *stream) behind(view *feed.View) bool {
 	return view != nil && st.cursor.pos < min(st.cursor.came, view.Last())
 }
 
-// signOfLife is a bookmark that says nothing.
-var signOfLife = &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{}}}
+// emptyBookmark has no revision: it only shows that the stream is alive.
+var emptyBookmark = &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{}}}
 
 // bookmark tells the edge where it stands after everything sent, and when that was known to be the
 // newest.
 func (st *stream) bookmark(view *feed.View) error {
 	c := &st.cursor
 	if c.owes = st.behind(view); c.owes {
-		return st.message("bookmark", signOfLife)
+		return st.message("bookmark", emptyBookmark)
 	}
 	if view == nil || c.pos > view.Revision {
-		return st.sign() // the brake holds edges before where this one is
+		return st.sendBookmark() // the brake holds edges before where this one is
 	}
 	if c.pos >= view.Last() {
 		c.pos = max(c.pos, view.Revision)
-		c.told, c.digest, c.known, c.asOf = max(c.told, view.Revision), view.Digest, true, view.AsOf
+		c.sent, c.digest, c.known, c.asOf = max(c.sent, view.Revision), view.Digest, true, view.AsOf
 	}
 	// An edge that is behind stands at what was newest until the next step was seen.
 	if since := view.BehindSince(c.pos); since.After(c.asOf) {
 		c.asOf = since
 	}
-	reached := st.win.tell(c.told)
+	reached := st.win.bookmark(c.sent)
 	if reached > 0 {
 		st.svc.cfg.Fleet.Reached(&st.conn, reached)
 	}
-	return st.sign()
+	return st.sendBookmark()
 }
 
-// sign sends a bookmark.
-func (st *stream) sign() error {
+// sendBookmark sends the bookmark of the cursor.
+func (st *stream) sendBookmark() error {
 	c := &st.cursor
-	f, err := st.svc.signs.frame(sign{c.told, c.digest, c.known, c.asOf})
+	f, err := st.svc.bookmarks.frame(position{c.sent, c.digest, c.known, c.asOf})
 	if err != nil {
 		return err
 	}
 	return st.frame("bookmark", f)
 }
 
-// cutOff reports whether what this control plane tells edges may be long out of date.
+// cutOff reports whether this control plane has not been in step with etcd for cutOffAfter.
 func (s *Service) cutOff() bool {
 	view := s.cfg.Feed.View()
 	return view != nil && s.now().Sub(view.AsOf) > s.timing.cutOffAfter
 }
 
-// sendOff asks the edge to go elsewhere and waits a little for it to do so.
+// sendOff asks the edge to connect to another control plane, and waits a little for it to leave.
 func (st *stream) sendOff(ctx context.Context, reason string) error {
 	err := st.message("drain", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Drain{Drain: &edgev1.Drain{
 		Reason: reason, RetryAfter: durationpb.New(time.Second + rand.N(4*time.Second)),

@@ -39,11 +39,11 @@ import (
 type Config struct {
 	// Feed is what edges are sent.
 	Feed *feed.Feed
-	// Store tells how far etcd is.
+	// Store knows the revision of etcd.
 	Store *store.Store
 	// Brake says how far edges may go.
 	Brake *brake.Brake
-	// Fleet is told who the edges are and how far they are.
+	// Fleet keeps who the edges are and which revisions they have applied.
 	Fleet *fleet.Fleet
 	// Server is the control plane's name, for people.
 	Server string
@@ -82,7 +82,7 @@ type Service struct {
 	full      *semaphore.Weighted
 	streams   sync.WaitGroup // calls and their goroutines
 	timing    timing
-	signs     signs
+	bookmarks bookmarks
 
 	mu       sync.Mutex
 	live     map[*stream]struct{}
@@ -148,7 +148,8 @@ func (s *Service) ServerOptions() []grpc.ServerOption {
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time:    20 * time.Second,
 			Timeout: 10 * time.Second,
-			// An edge has a stream all the time; who has no token has none.
+			// An edge that is admitted keeps its stream, so connections without a stream have no
+			// token.
 			MaxConnectionIdle: time.Minute,
 			// Streams end themselves between minAge and maxAge; this is for those that do not.
 			MaxConnectionAge:      2 * maxAge,

@@ -17,9 +17,9 @@ func (s *Service) refusesClear(hello *edgev1.Hello) bool {
 	return s.cfg.Store.Seals() && !hello.GetAcceptsSealed()
 }
 
-// tellKeys sends the keys of secrets when they are not those that the edge has. Whoever sends a
-// step calls it first: the store has the keys of a step before anybody knows of the step.
-func (st *stream) tellKeys() error {
+// sendKeys sends the keys of secrets when they are not those that the edge has. Whoever sends a
+// step calls it first: the store has the keys of a step before it publishes the step.
+func (st *stream) sendKeys() error {
 	if st.svc.refusesClear(st.hello) {
 		return errCannotOpen
 	}

@@ -66,7 +66,7 @@ func (st *stream) send() {
 	}
 }
 
-// begin notes that the window knows where the edge begins.
+// begin records that the window knows where the edge begins.
 func (st *stream) begin() {
 	if !st.sender.begun {
 		st.sender.begun = true
@@ -118,7 +118,7 @@ func (st *stream) attend(ctx context.Context, due uint32) error {
 		st.bookmarks.Reset(st.svc.timing.bookmarkEvery)
 	}
 	if due&askDue != 0 {
-		if err := st.question(); err != nil {
+		if err := st.sendAsks(); err != nil {
 			return err
 		}
 	}

@@ -35,9 +35,9 @@ const (
 	// stream.
 	minAge = 30 * time.Minute
 	maxAge = 60 * time.Minute
-	// cutOffAfter is how long this control plane may hear nothing of etcd before its edges are sent
-	// to others, which may be better off. Etcd is asked each 2 s. Edges that come although, as they
-	// do when all have lost etcd, stay for cutOffStay.
+	// cutOffAfter is how long this control plane may get no answer from etcd before its edges are
+	// sent to others, which may be better off. Etcd is asked each 2 s. Edges that come although, as
+	// they do when all have lost etcd, stay for cutOffStay.
 	cutOffAfter = 15 * time.Second
 	cutOffStay  = time.Minute
 	// drainGrace is how long an edge has to leave after Drain.
@@ -45,13 +45,13 @@ const (
 	// resyncEvery keeps an edge that goes wrong after every full state from being sent them without
 	// end. It is also longer than acknowledgements from before the full state are under way.
 	resyncEvery = time.Minute
-	// maxMessage bounds a message of an edge, which is kept and told to others.
+	// maxMessage bounds a message of an edge, because the fleet keeps it and passes it on.
 	maxMessage = 64 << 10
 	// maxQuestions bounds the questions that wait for one stream.
 	maxQuestions = 16
 )
 
-// Why a stream was ended from this side. The texts are what agents are told.
+// Why this side ended a stream. Agents get the texts.
 var (
 	errSuperseded = status.Error(codes.Aborted, "another stream of this edge has taken over")
 	errDrained    = status.Error(codes.Unavailable, "the control plane asked the edge to leave")
@@ -165,7 +165,7 @@ func (s *Service) enroll(st *stream) error {
 	return nil
 }
 
-// leave ends the stream. It returns what the edge is told: why this side has ended it, if it has,
+// leave ends the stream. It returns the status for the edge: why this side has ended it, if it has,
 // or else why it cannot go on.
 func (s *Service) leave(st *stream, err error) error {
 	st.ended(err) // the first reason counts
@@ -355,9 +355,9 @@ func (st *stream) rightly(ack *edgev1.Ack) bool {
 	return false
 }
 
-// doubt notes that the agent is about to be sent a full state, as what it holds is wrong: until
-// that has come, it may say so again.
-func (st *stream) doubt() {
+// distrust records that the agent is about to be sent a full state, as what it holds is wrong:
+// until that has come, it may say so again.
+func (st *stream) distrust() {
 	st.svc.log.Warn("edgesvc: edge knows another history: etcd was taken back, or one of the two is at fault",
 		"edge", st.hello.GetId(), "revision", st.hello.GetHave().GetRevision())
 	st.mu.Lock()
@@ -374,7 +374,7 @@ func (st *stream) takeResync() string {
 	return reason
 }
 
-// sendAway makes the sender tell the edge to go elsewhere, once.
+// sendAway makes the sender ask the edge, once, to connect elsewhere.
 func (st *stream) sendAway(reason string) {
 	st.mu.Lock()
 	first := st.drain == ""

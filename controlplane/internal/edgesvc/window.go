@@ -21,7 +21,7 @@ type window struct {
 	units []unit
 	bytes int
 	base  int64 // where the edge stood, or will stand, after the last full state; what it says of before does not count
-	told  int64 // the revision at which everything sent leaves the edge
+	sent  int64 // the revision at which everything sent leaves the edge
 	full  bool  // the sender waits for room
 	// unproven says that the edge began with something that may not be of this history. The end of
 	// the state that it is sent first proves what it has then.
@@ -37,7 +37,8 @@ type unit struct {
 	seen time.Time
 }
 
-// open reports whether there is room for a step. If there is none, the take that makes room tells.
+// open reports whether there is room for a step. If there is none, the take that makes room says
+// so.
 func (w *window) open() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -47,12 +48,12 @@ func (w *window) open() bool {
 
 func (w *window) hasRoom() bool { return len(w.units) < windowFrames && w.bytes < windowBytes }
 
-// resume notes where the edge stands at the beginning, and whether it is known that it has what it
-// should there.
+// resume sets the revision that the edge has at the beginning, and whether its digest has proved
+// that.
 func (w *window) resume(revision int64, proven bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.base, w.told, w.unproven = revision, revision, !proven
+	w.base, w.sent, w.unproven = revision, revision, !proven
 }
 
 func (w *window) add(u unit) {
@@ -63,15 +64,15 @@ func (w *window) add(u unit) {
 	}
 	w.units = append(w.units, u)
 	w.bytes += u.bytes
-	w.told = u.revision
+	w.sent = u.revision
 }
 
-// tell notes that the edge was told that nothing is missing up to a revision. It returns what the
-// edge has applied then, if it has acknowledged everything; otherwise 0.
-func (w *window) tell(revision int64) int64 {
+// bookmark records that a bookmark for a revision was sent. If the edge has acknowledged everything
+// before, it stands at that revision, which bookmark returns; otherwise it returns 0.
+func (w *window) bookmark(revision int64) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.told = revision
+	w.sent = revision
 	return w.reached()
 }
 
@@ -83,13 +84,13 @@ func (w *window) covers(applied int64) bool {
 }
 
 func (w *window) has(applied int64) bool {
-	return !w.unproven && applied >= w.base && applied <= w.told
+	return !w.unproven && applied >= w.base && applied <= w.sent
 }
 
 // take removes what the edge has applied. Besides the removed units it returns the revision that
-// the edge stands at: with nothing outstanding that is all it was told. It is not ok for a revision
-// that the edge does not have from this stream. room says that the sender has waited for what was
-// removed.
+// the edge stands at: with nothing outstanding that is the last one sent. It is not ok for a
+// revision that the edge does not have from this stream. room says that the sender waits, and may
+// send again.
 func (w *window) take(applied int64) (done []unit, reached int64, ok, room bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -113,7 +114,7 @@ func (w *window) take(applied int64) (done []unit, reached int64, ok, room bool)
 
 func (w *window) reached() int64 {
 	if len(w.units) == 0 && !w.unproven {
-		return w.told
+		return w.sent
 	}
 	return 0
 }

@@ -48,7 +48,7 @@ func TestWindowTellsOfRoomThatWasWaitedFor(t *testing.T) {
 func TestWindowCountsNothingUnproven(t *testing.T) {
 	var w window
 	w.resume(10, false)
-	if w.covers(10) || w.tell(10) != 0 {
+	if w.covers(10) || w.bookmark(10) != 0 {
 		t.Error("where the edge says that it stands counts, though it may be in another history")
 	}
 	w.add(unit{revision: 20, bytes: 1})

@@ -20,8 +20,8 @@ const (
 	identityFile = "edgewalk-etcd"
 	identity     = "edgewalk: data of the control plane's embedded etcd, format 1\n"
 	// foundedFile says that a server once was ready over the folder. A first start that is cut off
-	// leaves a log without members, over which etcd waits for a leader forever; since nobody can
-	// have stored anything, it is thrown away.
+	// leaves a log without members, over which etcd waits for a leader forever. Such a log is
+	// deleted, because nobody can have stored anything.
 	foundedFile = "founded"
 )
 

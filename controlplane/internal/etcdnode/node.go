@@ -39,7 +39,7 @@ const (
 	clientSocket, httpSocket = "etcd", "http"
 
 	memberName = "edgewalk"
-	// peerURL names the only member in its cluster. Nobody listens there, since nobody joins.
+	// peerURL names the only member in its cluster. Nobody listens there, because nobody joins.
 	peerURL = "http://127.0.0.1:2380"
 )
 

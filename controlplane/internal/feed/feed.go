@@ -1,4 +1,4 @@
-// Package feed keeps, in order, the topology changes that edges have to hear about.
+// Package feed keeps, in order, the topology changes that edges have to receive.
 //
 // One goroutine, started by Run, follows the store and appends; every edge stream reads with its
 // own cursor and never blocks it. Each changed resource is encoded once. What is kept is bounded:
@@ -8,9 +8,9 @@
 // topology.
 //
 // Revisions only go up within a history. When etcd turns out to hold another one, a new [History]
-// begins, and whoever read the old one has to begin anew. Two edges may stand at different
-// revisions at the same moment; each sees an order that the store also saw. Writing topology is
-// adminsvc's business, talking to edges is edgesvc's.
+// begins, and readers of the old one have to begin anew. Two edges may stand at different revisions
+// at the same moment; each sees an order that the store also saw. Writing topology is adminsvc's
+// business, talking to edges is edgesvc's.
 package feed
 
 import (

@@ -42,7 +42,7 @@ func (f *Feed) Run(ctx context.Context) error {
 	}
 }
 
-// known tells the store what need not be read again.
+// known yields the records that the store need not read again.
 func (f *Feed) known() (epoch string, records iter.Seq[topology.Record]) {
 	if v := f.view.Load(); v != nil {
 		epoch = v.History.Epoch
@@ -131,8 +131,8 @@ func (f *Feed) load(step store.Step) {
 	}
 }
 
-// restart begins a history that differs from the last in what was wrong with that: edges were told
-// that they stood at a revision, and did not.
+// restart begins another history, because the last one lacks changes: bookmarks have told edges
+// that they stand at a revision, and they do not.
 func (f *Feed) restart(step store.Step) {
 	before := f.view.Load()
 	now, last := f.now(), before.Revision
@@ -162,7 +162,7 @@ func (f *Feed) append(step store.Step) {
 	f.publish(before)
 }
 
-// progress notes that nothing is missing up to a revision, as was so at asOf.
+// progress records that the feed has every change up to a revision, as was known at asOf.
 func (f *Feed) progress(revision int64, asOf time.Time) {
 	before := f.view.Load()
 	w := &f.writer.view

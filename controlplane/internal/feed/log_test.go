@@ -283,7 +283,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	var e feedtest.Edge
 	drain(t, &e, early.State(0))
-	drain(t, &e, v.State(e.Revision)) // conflated, since no deletion is missing
+	drain(t, &e, v.State(e.Revision)) // conflated, because no deletion is missing
 	if e.Revision != v.Revision || e.Changes != 10 {
 		t.Errorf("at %d after %d changes, want %d after 10", e.Revision, e.Changes, v.Revision)
 	}

@@ -46,7 +46,7 @@ func poolsOf(account []byte) (names []string) {
 }
 
 // split returns what a step means for each pool. The whole log has taken the step in already,
-// except that a load comes before it, since it takes the records out of the step.
+// except that a load comes before it, because it takes the records out of the step.
 func (p *pools) split(all *topologyLog, step store.Step) map[string][]topology.Record {
 	moved := make(map[string][]string) // what accounts named before
 	for _, r := range step.Records {

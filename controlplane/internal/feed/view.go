@@ -47,7 +47,7 @@ func (e *entry) visible(revision int64) bool {
 	return s == 0 || s > revision
 }
 
-// Step is one transaction as edges hear of it. It is immutable.
+// Step is one transaction as edges receive it. It is immutable.
 type Step struct {
 	// Prev is the revision of the step before, Revision that of this one.
 	Prev, Revision int64
@@ -63,9 +63,8 @@ type Step struct {
 }
 
 // Live returns the encoded SyncResponse for an edge that stands at prev, in parts that must not be
-// changed. An edge that was told of a later revision than Prev by a bookmark needs that as the
-// Live's prev; all others share one frame. It returns nil for a step that is too large for one
-// message.
+// changed. An edge that a bookmark has moved beyond Prev needs that revision as the Live's prev;
+// all others share one frame. It returns nil for a step that is too large for one message.
 func (s *Step) Live(prev int64) [][]byte {
 	if s.live == nil {
 		return nil
@@ -78,7 +77,7 @@ func (s *Step) Live(prev int64) [][]byte {
 }
 
 // History is a sequence of steps. Revisions of two histories must not be compared: in another one,
-// an edge may stand anywhere, and only its digest tells.
+// an edge may stand anywhere, and only its digest shows where.
 type History struct {
 	// Epoch is the store's epoch. Two histories may have the same.
 	Epoch string
@@ -89,8 +88,8 @@ type History struct {
 type View struct {
 	// History is what the revisions belong to.
 	History *History
-	// Revision is where the feed stands: at the last step, or later when etcd has said that no step
-	// is missing up to there.
+	// Revision is where the feed stands: at the last step, or later when etcd has reported progress
+	// beyond it.
 	Revision int64
 	// Digest is the digest of the topology at Revision.
 	Digest topology.Digest
@@ -152,8 +151,8 @@ func (v *View) after(revision int64) int {
 	return sort.Search(len(v.steps), func(i int) bool { return v.steps[i].Revision > revision })
 }
 
-// StepAt returns the revision of the last step up to a revision: who has applied that has applied
-// the revision. For one from before the steps that are known it is the revision itself.
+// StepAt returns the revision of the last step up to a revision: an edge that has applied that has
+// applied the revision. For one from before the steps that are known it is the revision itself.
 func (v *View) StepAt(revision int64) int64 {
 	if i := v.after(revision); i > 0 {
 		return v.steps[i-1].Revision
@@ -208,9 +207,9 @@ func (v *View) At(revision int64) (*View, bool) {
 	return &old, true
 }
 
-// State returns what a reader that stands at revision from has to hear to stand at the view's: each
-// changed resource once, in its last state. From 0 that is the whole topology. The view must keep
-// every deletion after from.
+// State returns what a reader at revision from needs to reach the view's revision: each changed
+// resource once, in its last state. From 0 that is the whole topology. The view must keep every
+// deletion after from.
 func (v *View) State(from int64) *State {
 	s := &State{
 		Full: from == 0, From: from, Target: v.Revision, Digest: v.Digest, Changes: int64(v.records), Bytes: v.bytes,

@@ -109,8 +109,8 @@ func (f *Fleet) choose(edge, region string, question *edgev1.Ask) (*Conn, *elsew
 }
 
 // here returns the streams of this control plane's edges that have an id and a region, and may be
-// asked a question: an edge of a pool is told nothing of accounts that are not its own, and knows
-// less than others of what belongs to none. The caller holds mu.
+// asked a question: an edge of a pool receives no accounts of other pools, and knows less than
+// others of what belongs to none. The caller holds mu.
 func (f *Fleet) here(edge, region string, question *edgev1.Ask) (conns []*Conn) {
 	var pooled []*Conn
 	for id, e := range f.edges {

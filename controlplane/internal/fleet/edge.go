@@ -47,7 +47,7 @@ var ErrFull = errors.New("this control plane has as many edges as it can")
 
 // Conn is a stream of an edge to this control plane.
 type Conn struct {
-	// Hello is what the edge said of itself.
+	// Hello is the edge's greeting.
 	Hello *edgev1.Hello
 	// Certified says that a certificate proves that the stream is of the edge of that id.
 	Certified bool
@@ -109,7 +109,7 @@ func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello, err error) {
 	var loser contender
 	if holder := f.holder(id, e); holder != nil && holder.GetBootId() != c.Hello.GetBootId() && !c.Certified {
 		may := e.contender.mayTake(c.Hello, now)
-		f.tell(e)
+		f.publish(e)
 		f.wake()
 		if !may {
 			return holder, nil, nil
@@ -125,7 +125,7 @@ func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello, err error) {
 		contender: loser,
 		rejected:  make(map[string]*topologyv1.Rejected),
 	}
-	f.tell(e)
+	f.publish(e)
 	f.membership()
 	f.wake()
 	return nil, ousted, nil
@@ -209,7 +209,7 @@ func (f *Fleet) Leave(c *Conn) {
 	}
 	now := f.now()
 	e.conn, e.lost, e.lastSeen = nil, now, now
-	f.tell(e)
+	f.publish(e)
 	f.membership()
 	f.wake()
 }
@@ -234,7 +234,7 @@ func (f *Fleet) Acknowledge(c *Conn, ack *edgev1.Ack, reached int64, ours, full 
 	changed := f.reject(e, ack, full)
 	if changed || e.durable != ack.GetDurable() {
 		e.durable = ack.GetDurable()
-		f.tell(e)
+		f.publish(e)
 	}
 	if changed {
 		f.refuses()
@@ -308,7 +308,7 @@ func (f *Fleet) Report(c *Conn, report *edgev1.Report) {
 		}
 		f.reported += size - e.reported
 		e.report, e.reported, e.lastSeen = report, size, f.now()
-		f.tell(e)
+		f.publish(e)
 	}
 }
 
@@ -327,7 +327,7 @@ func (f *Fleet) renew() {
 	for _, e := range f.edges {
 		e.applied, e.persisted = 0, 0
 		clear(e.rejected)
-		f.tell(e)
+		f.publish(e)
 	}
 	f.wake()
 }
@@ -340,8 +340,9 @@ func (f *Fleet) epoch() string {
 	return f.history.Epoch
 }
 
-// tell records that an edge has changed in what others are told. The caller holds mu.
-func (f *Fleet) tell(e *edge) {
+// publish gives an edge the next version, so that followers are sent its Member. The caller holds
+// mu.
+func (f *Fleet) publish(e *edge) {
 	f.version++
 	e.version = f.version
 }

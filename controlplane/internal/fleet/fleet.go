@@ -78,7 +78,7 @@ type Fleet struct {
 	// reported is the size of all their reports.
 	reported int
 	peers    map[string]*peer // by process
-	// version counts what others are told as a Member.
+	// version counts changes of Members, which other control planes follow.
 	version uint64
 	waiting int           // waits under way here
 	moved   chan struct{} // closed when the state of an edge changes
@@ -190,7 +190,7 @@ func (f *Fleet) AsOf() time.Time { return f.cfg.Feed.AsOf() }
 type Peer struct {
 	// Server is its name.
 	Server string
-	// Connected says that it tells what its edges have applied.
+	// Connected says that this control plane follows it, and knows what its edges have applied.
 	Connected bool
 }
 

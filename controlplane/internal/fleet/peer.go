@@ -63,7 +63,7 @@ func (p *peer) present() bool { return p.record != nil }
 
 func (p *peer) connected(m *fleetv1.Member) bool { return p.present() && m.GetEdge().GetConnected() }
 
-// applied is what an edge has applied in an epoch, as far as the peer has told.
+// applied is what an edge has applied in an epoch, by the peer's last message.
 func (p *peer) applied(epoch string, m *fleetv1.Member) int64 {
 	if m.GetEpoch() != epoch {
 		return 0
@@ -235,7 +235,7 @@ func (f *Fleet) began(ctx context.Context, links *sync.WaitGroup, p *peer, entry
 		end()
 		return fmt.Errorf("address %q: %w", r.Address, err)
 	}
-	// The first barrier tells when everything has been told.
+	// The first barrier comes after everything that the peer knew.
 	p.link = &link{client: fleetv1.NewFleetServiceClient(conn), end: end, wanted: make(chan struct{}, 1), barrier: 1}
 	l := p.link
 	links.Go(func() {

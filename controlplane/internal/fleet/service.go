@@ -27,7 +27,7 @@ const (
 	membersAtOnce = 500
 	// maxMessage bounds a message: each edge may have 100 refusals of some 2 KB, which is rare.
 	maxMessage = 64 << 20
-	// maxOrigins bounds the unwell origins that are told of each edge.
+	// maxOrigins bounds the failing origins of an edge that are passed on.
 	maxOrigins = 10
 	// maxNamed bounds the edges that a result of waiting names, and the refusals that are told of
 	// each edge.
@@ -116,11 +116,11 @@ func (s service) Follow(stream grpc.BidiStreamingServer[fleetv1.FollowRequest, f
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return s.fleet.tellFollower(ctx, fo, stream.Send)
+	return s.fleet.sendFollower(ctx, fo, stream.Send)
 }
 
-// tellFollower sends what has changed until ctx ends.
-func (f *Fleet) tellFollower(ctx context.Context, fo *follower, send func(*fleetv1.FollowResponse) error) error {
+// sendFollower sends what has changed until ctx ends.
+func (f *Fleet) sendFollower(ctx context.Context, fo *follower, send func(*fleetv1.FollowResponse) error) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	var sent uint64 // the version up to which the peer has heard of edges
@@ -191,7 +191,7 @@ func (f *Fleet) membersSince(version uint64) (members []*fleetv1.Member) {
 	return members
 }
 
-// member is what others are told of an edge. The caller holds mu.
+// member is the message that describes an edge to other control planes. The caller holds mu.
 func (f *Fleet) member(e *edge) *fleetv1.Member {
 	m := &fleetv1.Member{Edge: new(topologyv1.Edge), Epoch: f.epoch()}
 	if e.hello != nil {

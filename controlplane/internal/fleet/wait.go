@@ -112,9 +112,9 @@ func (f *Fleet) waitIn(
 	}
 }
 
-// Refresh makes the next [Fleet.Edges] tell what every control plane knew when Refresh was called.
-// It does not wait long for one that does not answer. It returns [store.ErrEpochChanged] when this
-// control plane has yet to take in that etcd was restored.
+// Refresh makes the next [Fleet.Edges] include what every control plane knew when Refresh was
+// called. It does not wait long for one that does not answer. It returns [store.ErrEpochChanged]
+// when this control plane has yet to take in that etcd was restored.
 func (f *Fleet) Refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, refreshFor)
 	defer cancel()
@@ -181,7 +181,7 @@ func (f *Fleet) meetHistory(ctx context.Context) error {
 	}
 }
 
-// prompt makes others tell progress at once until the returned function is called.
+// prompt makes other control planes report progress at once until the returned function is called.
 func (f *Fleet) prompt() (done func()) {
 	change := func(by int) {
 		f.mu.Lock()
@@ -210,8 +210,8 @@ func (p *peer) ask() {
 	}
 }
 
-// barriers asks every other control plane to tell what it knows, and returns what each has to pass,
-// by process.
+// barriers asks every other control plane for what it knows, and returns the barrier that each has
+// to pass, by process.
 func (f *Fleet) barriers(ctx context.Context) (map[string]uint64, error) {
 	select {
 	case <-f.met: // else the edges of the process before this one are not known

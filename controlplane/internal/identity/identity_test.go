@@ -235,7 +235,7 @@ func TestAnIDBelongsToOneKey(t *testing.T) {
 	}
 }
 
-// The clock at both ends of a certificate's life: a little before it begins, since clocks differ, and at its end.
+// The clock at both ends of a certificate's life: a little before it begins, because clocks differ, and at its end.
 func TestLifeOfACertificate(t *testing.T) {
 	t.Parallel()
 	c := &clock{}

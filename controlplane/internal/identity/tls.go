@@ -84,7 +84,7 @@ func (r *Registry) verify(cert *x509.Certificate) (e Edge, ours bool, err error)
 	for _, a := range valid {
 		roots := x509.NewCertPool()
 		roots.AddCert(a.cert)
-		// At its beginning, since what is over is for Check to say.
+		// At its beginning, because what is over is for Check to say.
 		options := x509.VerifyOptions{Roots: roots, CurrentTime: cert.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 		if a.cert.NotBefore.After(options.CurrentTime) {
 			options.CurrentTime = a.cert.NotBefore

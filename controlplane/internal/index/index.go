@@ -206,7 +206,7 @@ func references(r topology.Record) []reference {
 const sizeField protowire.Number = 4
 
 // MediaSize is the size of the file that a record is of, 0 for other kinds and for what cannot be
-// read. It reads just the one field, since a library may have millions of files.
+// read. It reads just the one field, because a library may have millions of files.
 func MediaSize(r topology.Record) (size int64) {
 	if r.Key.Kind != topology.KindMediaFiles {
 		return 0

@@ -45,7 +45,7 @@ func (l *Library) checkDisk(more int64) error {
 	return nil
 }
 
-// diskError tells a disk that is full from one that is broken.
+// diskError returns the error for a disk that is full, or for one that is broken.
 func diskError(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
@@ -53,7 +53,7 @@ func diskError(err error) error {
 	return err
 }
 
-// diskWriter writes to a spooled file and looks at the disk each time, since others fill it too.
+// diskWriter writes to a spooled file and looks at the disk each time, because others fill it too.
 type diskWriter struct {
 	library *Library
 	file    *os.File

@@ -212,7 +212,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, a asked) {
 			return // The edge is gone.
 		}
 		h.Logger.Error("send media file", "account", a.key.Account, "path", a.key.ID, "error", body.err)
-		// The head promised more bytes: only a broken connection tells the edge.
+		// The head promised more bytes: only a broken connection shows the edge that they are
+		// missing.
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
 
-// identityKey is the object that tells one library from another.
+// identityKey is the object that identifies a library.
 const identityKey = "identity"
 
 // maxIdentityLen bounds what is read of an identity object that somebody else wrote.

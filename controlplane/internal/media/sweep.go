@@ -121,7 +121,7 @@ func (l *Library) markOrRemove(ctx context.Context, records *store.Store, unused
 	return nil
 }
 
-// remove looks at the age a last time, since an upload may have renewed the bytes after they were
+// remove looks at the age a last time, because an upload may have renewed the bytes after they were
 // listed.
 func (l *Library) remove(ctx context.Context, sha string) error {
 	a, err := l.bucket.Attributes(ctx, objectKey(sha))

@@ -83,7 +83,7 @@ func SecretsSet(secrets map[string]string) []string {
 // any other keeps what was stored, as long as next has the field at all. Of Azure's two credentials
 // a given one takes the place of the other.
 //
-// required lists the stored secrets that the write must bring again, since the origin's target
+// required lists the stored secrets that the write must bring again, because the origin's target
 // changed: see [TargetChanged]. The write is to be refused unless it is empty.
 func MergeSecrets(before *topologyv1.Origin, stored map[string]string, next *topologyv1.Origin, given map[string]string, cleared func(path string) bool) (merged map[string]string, required []string) {
 	merged = make(map[string]string)
@@ -113,7 +113,7 @@ func replaced(path string, given map[string]string) bool {
 
 // TargetChanged says whether secrets stored for one origin would go somewhere else with the other:
 // another kind, host, endpoint, bucket, container or storage account, or a further allowed host.
-// The scheme and port of a URL are part of its host, since over http everyone on the way could read
+// The scheme and port of a URL are part of its host, because over http everyone on the way could read
 // them, and so is what a web server is asked for by and known by.
 func TargetChanged(before, next *topologyv1.Origin) bool {
 	if topology.KindOf(before) != topology.KindOf(next) {

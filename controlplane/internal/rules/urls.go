@@ -21,7 +21,7 @@ func Walk(e *topologyv1.UrlEndpoint) []string {
 //
 // They begin with https://, which a public host needs today, except where there can hardly be a
 // certificate: a shared host with a port or named localhost gets http://. Domains below .localhost
-// get http:// and the shared host's port, since they are for trying things on one machine.
+// get http:// and the shared host's port, because they are for trying things on one machine.
 func URLs(sharedHost, account, endpoint string, domains []*topologyv1.CustomDomain) []string {
 	folder := endpoint + "/"
 	if endpoint == topology.DefaultEndpointID {
@@ -71,7 +71,7 @@ func isLocal(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// ShadowWarning tells that a media file cannot be reached through the default endpoint, since an
+// ShadowWarning tells that a media file cannot be reached through the default endpoint, because an
 // identifier takes its first folder. It is empty when that is not so.
 func ShadowWarning(identifier, mediaPath string) string {
 	first, _, _ := strings.Cut(mediaPath, "/")

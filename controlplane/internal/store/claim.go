@@ -15,15 +15,19 @@ import (
 // assumedAtOnce is how many names a transaction claims without a look at them first. Each takes two of etcd's comparisons.
 const assumedAtOnce = 40
 
-// claim adds what makes the names of domains the account's that need a claim from now on, and what frees those that need it no
-// more. A domain that is PENDING has no claim: any number of accounts may wait for the same name.
+// claim adds the operations that claim names which need a claim from now on, and that release names
+// which no longer need one. A domain that is PENDING has no claim: any number of accounts may wait
+// for the same name.
 //
-// Names with one parent have one counter, which every claim raises, and those compare that have looked at names. So a name,
-// the wildcard above it and all names below a wildcard can be looked at before the transaction, and the transaction fails if
-// anybody claimed one since. The state says which names are the account's already, and the guard that this is still so.
+// Names with one parent have one counter, which every claim raises, and those compare that have
+// looked at names. So claim can read a name, the wildcard above it and all names below a wildcard
+// before the transaction, and the transaction fails if another account has claimed one meanwhile.
+// The state says which names are already the account's, and the guard ensures that this is still
+// so.
 //
-// Without a look, the transaction depends on nobody having the names, nor the wildcards above them that the account does not
-// have. That saves a round trip, but a failure does not say why. Wildcards are always looked at.
+// Without that read, the transaction requires that no account has the names, nor the wildcards
+// above them that this account does not have. That saves a round trip, but a failure does not say
+// why. Wildcards are always looked at.
 func (s *Store) claim(ctx context.Context, p *plan, look bool) error {
 	account := p.state.Account
 	if err := s.release(ctx, p); err != nil {
@@ -75,8 +79,8 @@ func (s *State) claims(key topology.Key) bool {
 	return ok && claims(record.Value)
 }
 
-// release finds the claims that the plan gives up. Those of records that cannot be read are looked at first: they may be
-// another account's.
+// release finds the claims that the plan gives up. It first reads those of records that cannot be
+// decoded, because they may be another account's.
 func (s *Store) release(ctx context.Context, p *plan) error {
 	var unsure []string
 	give := func(key topology.Key) {
@@ -114,7 +118,7 @@ func (s *Store) release(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// assumeFree makes the transaction depend on nobody having names.
+// assumeFree makes the transaction fail if an account has one of the names.
 func (s *Store) assumeFree(p *plan, names []string) {
 	var absent []string
 	for _, id := range names {

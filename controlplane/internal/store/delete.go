@@ -18,8 +18,8 @@ import (
 // deleteAtOnce is how many records of a dying account go in one step.
 const deleteAtOnce = 500
 
-// markDeleting makes the plan the first step of an account's end: edges stop serving it, and since the guard moves no write
-// that began before can be committed after.
+// markDeleting makes the plan the first step of deleting an account: edges stop serving it. Because
+// the guard moves, no write that began before can be committed after.
 func (p *plan) markDeleting(now time.Time) error {
 	if len(p.puts)+len(p.deletes) > 0 {
 		return errors.New("an edit that deletes the account changes nothing else")
@@ -69,8 +69,8 @@ func (s *Store) deleteAll(ctx context.Context, account string, mark int64) error
 	}
 }
 
-// deleteSome removes some records of a dying account, and last the account itself. It reports true when nothing is left
-// to do, by whomever it was done.
+// deleteSome removes some records of a dying account, and last the account itself. It reports true
+// when nothing is left to delete, whichever control plane deleted it.
 func (s *Store) deleteSome(ctx context.Context, account string, mark int64) (done bool, err error) {
 	ops, err := s.remaining(ctx, account)
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *Store) remaining(ctx context.Context, account string) ([]clientv3.Op, e
 			case topology.KindCustomDomains:
 				names = append(names, string(kv.Key[len(folder):]))
 			case topology.KindCertificates:
-				// At once: the account does not come back, and edges were told to forget it.
+				// At once: the account does not come back, and edges have dropped it.
 				if record, err := s.record(kv); err == nil {
 					if c, err := topology.CompileCertificate(record); err == nil {
 						ops = append(ops, clientv3.OpDelete(s.keys.sealedCertificate(c.ID)))

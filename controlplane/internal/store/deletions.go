@@ -17,9 +17,10 @@ const (
 	deletionsTimeout = 10 * time.Second
 )
 
-// deletions returns what was deleted up to a revision, by key, and after which revision every deletion is among it. What does
-// not exist cannot be loaded, yet a follower's own followers may still have it. Nothing is looked for where etcd may say
-// that it has told all before it has.
+// deletions returns the keys that were deleted up to a revision, and the revision after which that
+// list is complete. A load does not show deleted records, yet a follower's own followers may still
+// have them. deletions looks for nothing in versions of etcd that report progress before they have
+// sent all events.
 func (s *Store) deletions(ctx context.Context, until int64) (deleted map[topology.Key]topology.Record, since int64) {
 	ctx, cancel := context.WithTimeout(ctx, deletionsTimeout)
 	defer cancel()
@@ -41,7 +42,7 @@ func (s *Store) deletions(ctx context.Context, until int64) (deleted map[topolog
 	return nil, until
 }
 
-// deletionsAfter returns instead where history begins if that is after since.
+// If etcd's history begins after since, deletionsAfter returns that revision.
 func (s *Store) deletionsAfter(ctx context.Context, since, until int64) (deleted map[topology.Key]topology.Record, compacted int64, err error) {
 	watcher := clientv3.NewWatcher(s.client)
 	defer func() { _ = watcher.Close() }()

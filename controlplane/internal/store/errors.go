@@ -8,7 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// The kinds of errors that callers tell apart with [errors.Is]. Any other error is a bug or broken data.
+// The kinds of errors, for [errors.Is]. Any other error is a bug or broken data.
 var (
 	// ErrNotFound says that the resource, or the account it would belong to, does not exist.
 	ErrNotFound = errors.New("not found")
@@ -32,8 +32,8 @@ var (
 	ErrForbidden = errors.New("etcd refuses its user")
 	// ErrBroken says that etcd holds something that cannot be read where only this package writes.
 	ErrBroken = errors.New("a record in etcd cannot be read")
-	// ErrUnknownOutcome says that a write was sent and nobody could tell whether it took effect. The same request id
-	// finds out later.
+	// ErrUnknownOutcome says that a write was sent and may or may not have taken effect. The same
+	// request id finds out later.
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	// ErrCompacted says that etcd no longer keeps the asked revision.
 	ErrCompacted = errors.New("revision is no longer kept")
@@ -74,7 +74,7 @@ func (e *TooLargeError) Error() string {
 // Is makes e an [ErrTooLarge].
 func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
 
-// UnavailableError says why etcd does not answer, as far as its members tell. It is what its Err is.
+// UnavailableError says why etcd does not answer, as far as its members say. It wraps Err.
 type UnavailableError struct {
 	// Reason is for people, and says nothing of where etcd is.
 	Reason string

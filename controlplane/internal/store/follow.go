@@ -23,32 +23,37 @@ type Step struct {
 	Prev int64
 	// Revision is that of the transaction.
 	Revision int64
-	// Reload says that the step was found by comparing the whole topology, so it may sum up several transactions. The
-	// ModRevision of its deleted records is Revision, since nobody knows when they were deleted. Its Revision may be one up to
-	// which nothing had been said to change, when that was wrong. In the first step of an epoch Records are all that there are.
+	// Reload says that the step was found by comparing the whole topology, so it may sum up several
+	// transactions. The ModRevision of its deleted records is Revision, because nobody knows when
+	// they were deleted. Its Revision may be one that an earlier step already passed, if changes
+	// were missed there. In the first step of an epoch Records are all that there are.
 	Reload bool
-	// Succeeds says that the epoch holds what a restore has left of the one that the follower knows.
+	// Succeeds says that the epoch holds what a restore has left of the one that the follower
+	// knows.
 	Succeeds bool
-	// Since is set in the first step of an epoch: what was deleted after it, and is not there again, is among Records.
+	// Since is set in the first step of an epoch: what was deleted after it, and is not there
+	// again, is among Records.
 	Since int64
-	// Records are the changed ones in the order of keys; a deleted one has a nil Value. No key appears twice.
+	// Records are the changed ones in the order of keys; a deleted one has a nil Value. No key
+	// appears twice.
 	Records []topology.Record
-	// Writes are, by account, the ids of the last writes of accounts that are as a write left them: those that the step changed,
-	// and all if it is a reload.
+	// Writes are, by account, the ids of the last writes of accounts that are as a write left them:
+	// those that the step changed, and all if it is a reload.
 	Writes map[string]string
 }
 
-// Follower is told of all changes in their order, by one goroutine.
+// Follower receives all changes in order, from one goroutine.
 type Follower struct {
-	// Known yields what the follower holds and of which epoch that is. It is asked when the topology has to be read whole: at
-	// the start and when the changes since are not to be had.
+	// Known yields what the follower holds and of which epoch that is. It is asked when the
+	// topology has to be read whole: at the start and when the changes since are not to be had.
 	Known func() (epoch string, records iter.Seq[topology.Record])
 	// Step takes the next changes, and may keep or change Records. An error ends Follow.
 	Step func(Step) error
-	// Account returns an account as the follower holds it, so that it need not be read from etcd for each write. It may be called
-	// by any goroutine. May be nil.
+	// Account returns an account as the follower holds it, so that it need not be read from etcd
+	// for each write. It may be called by any goroutine. May be nil.
 	Account func(id string) Held
-	// Progress says that nothing but what was told has changed up to revision, and that this was so at asOf. May be nil.
+	// Progress says that the follower has received every change up to revision, and that this was
+	// known at asOf. May be nil.
 	Progress func(revision int64, asOf time.Time)
 }
 
@@ -63,11 +68,12 @@ type Held struct {
 	Advanced <-chan struct{}
 }
 
-// Follow tells f of the whole topology and then of each change, without losing or repeating one, through failures of etcd
-// and however slow f is. The first step is a reload. When etcd has lost what f was told, an epoch begins, with all that etcd
-// holds. Follow returns when ctx ends or when f.Step returns an error.
+// Follow passes f the whole topology and then each change, without losing or repeating one, through
+// failures of etcd and however slow f is. The first step is a reload. When etcd has lost changes
+// that f has received, another epoch begins, and its first step holds all that etcd holds. Follow
+// returns when ctx ends or when f.Step returns an error.
 func (s *Store) Follow(ctx context.Context, f Follower) error {
-	s.tellKeysFirst(ctx, &f)
+	s.deliverKeysFirst(ctx, &f)
 	s.follower.Store(&f)
 	defer s.follower.Store(nil)
 	var at position
@@ -96,7 +102,7 @@ func (s *Store) Follow(ctx context.Context, f Follower) error {
 	}
 }
 
-// position is how far a follower has been told.
+// position is how far a follower has received changes.
 type position struct {
 	knowledge
 	step      int64 // the last step
@@ -114,7 +120,8 @@ type stopError struct{ err error }
 
 func (e *stopError) Error() string { return e.err.Error() }
 
-// errMissed says that a change was not told, or only after it had been said that there was none.
+// errMissed says that the follower did not receive a change, or received it after Progress had
+// passed its revision.
 var errMissed = errors.New("a change was missed")
 
 func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
@@ -151,14 +158,15 @@ func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
 	}
 }
 
-// resume finds out whether the changes after a position can be told one by one. If etcd has lost what was told before, it
-// sees to an epoch for what etcd holds instead.
+// resume finds out whether etcd still has the changes after a position one by one. If etcd has lost
+// changes before the position, resume begins another epoch for what etcd holds.
 func (s *Store) resume(ctx context.Context, at *position, seen *sighting) (reload bool, err error) {
 	switch {
 	case seen.moved():
 		return true, s.renew(ctx, seen, fmt.Errorf("%w: it is another cluster", errHistoryLost))
 	case seen.epoch != s.Epoch():
-		s.log.WarnContext(ctx, "store: etcd is in another epoch", "epoch", seen.epoch, "before", s.Epoch(), "revision", seen.revision)
+		s.log.WarnContext(ctx, "store: etcd is in another epoch", "epoch", seen.epoch, "before", s.Epoch(), "revision",
+			seen.revision)
 	case at.step == 0 || at.epoch != seen.epoch:
 		return true, nil
 	default:
@@ -200,7 +208,7 @@ func (s *Store) enter(id string) {
 	close(before.ended)
 }
 
-// take tells f of a transaction.
+// take passes a transaction to f.
 func (at *position) take(f Follower, e event) error {
 	if e.revision <= at.revision {
 		return fmt.Errorf("%w: it was made at revision %d and told after %d", errMissed, e.revision, at.revision)
@@ -219,8 +227,8 @@ func (at *position) take(f Follower, e event) error {
 	return nil
 }
 
-// compare takes note of where etcd stood when it was asked. What it holds by then is on its way, or was told: if it stays out,
-// it was missed.
+// compare records the revision that etcd answered with. The watch has delivered every change up to
+// there, or is about to: a change that stays out was missed.
 func (at *position) compare(f Follower, seen knowledge, asked time.Time) error {
 	switch {
 	case at.tip == seen.tip:
@@ -245,7 +253,7 @@ func (at *position) compare(f Follower, seen knowledge, asked time.Time) error {
 	return nil
 }
 
-// stamp tells two states of a record apart.
+// stamp identifies one state of a record.
 type stamp struct {
 	revision int64
 	value    uint64
@@ -253,7 +261,7 @@ type stamp struct {
 
 func stampOf(r topology.Record) stamp { return stamp{r.ModRevision, xxhash.Sum64(r.Value)} }
 
-// reload compares the whole topology with what the follower holds, and tells it the difference.
+// reload compares the whole topology with what the follower holds, and passes it the difference.
 func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sighting) error {
 	asOf := s.now()
 	epoch, held := f.Known()
@@ -276,7 +284,8 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sight
 			case !ok || before.revision < now.revision:
 				changed = append(changed, record)
 			case before != now:
-				lost = fmt.Errorf("%w: %q is that of revision %d and was that of %d", errHistoryLost, record.Key, now.revision, before.revision)
+				lost = fmt.Errorf("%w: %q is that of revision %d and was that of %d", errHistoryLost, record.Key,
+					now.revision, before.revision)
 			}
 			delete(known, record.Key)
 		}
@@ -313,8 +322,8 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sight
 			return err
 		}
 		step := Step{
-			Epoch: seen.epoch, Prev: at.step, Revision: seen.revision, Reload: true, Succeeds: s.Succeeds(epoch), Since: since,
-			Records: changed, Writes: writes,
+			Epoch: seen.epoch, Prev: at.step, Revision: seen.revision, Reload: true, Succeeds: s.Succeeds(epoch),
+			Since: since, Records: changed, Writes: writes,
 		}
 		if err := f.Step(step); err != nil {
 			return &stopError{err}
@@ -329,5 +338,5 @@ func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sight
 	return nil
 }
 
-// keepKnowledge keeps what the follower was told for [Store.CheckHistory].
+// keepKnowledge keeps what the follower has received, for [Store.CheckHistory].
 func (s *Store) keepKnowledge(k knowledge) { s.followed.Store(&k) }

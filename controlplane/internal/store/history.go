@@ -16,13 +16,15 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// errHistoryLost says that etcd has lost writes that it had told of: it was restored from a snapshot, or is another one.
+// errHistoryLost says that etcd has lost writes that it had reported: it was restored from a
+// snapshot, or is another cluster.
 var errHistoryLost = errors.New("etcd has lost what it had told of before")
 
-// errUnproven says that nobody can tell whether what etcd holds follows from what it had told of before.
+// errUnproven says that it cannot be proved that what etcd holds follows from what it had reported
+// before.
 var errUnproven = errors.New("etcd no longer keeps what it had told of before")
 
-// epoch is one history.
+// epoch names one history.
 type epoch struct {
 	id    string
 	ended chan struct{} // closed when another one has begun
@@ -30,7 +32,8 @@ type epoch struct {
 
 func newEpoch(id string) *epoch { return &epoch{id, make(chan struct{})} }
 
-// lineage is what `meta/lineage` keeps of the cluster, so that a restore is noticed by whoever comes next.
+// lineage is what `meta/lineage` keeps of the cluster, so that the next control plane notices a
+// restore.
 type lineage struct {
 	// Length is the length of the cluster's log less the revision, or less; see [Store.length].
 	Length int64 `json:"length"`
@@ -38,7 +41,7 @@ type lineage struct {
 	Cluster uint64 `json:"cluster"`
 }
 
-// knowledge is how much of a history somebody has heard.
+// knowledge is how far a follower has received a history.
 type knowledge struct {
 	epoch    string
 	revision int64 // up to which all is known
@@ -83,9 +86,10 @@ func (s *Store) sight(ctx context.Context) (sighting, error) {
 	return found, nil
 }
 
-// epochOf names the epoch of an id in a cluster. The id of the first is a random text, that of each later one is
-// `{first epoch}/{random text}`, and its name `{first epoch}.{hash}`: so all epochs of one topology can be told from those of
-// others, also those that a restore has made etcd forget. The cluster's id keeps apart what is restored under a new token.
+// epochOf names the epoch of an id in a cluster. The id of the first is a random text, that of each
+// later one is `{first epoch}/{random text}`, and its name `{first epoch}.{hash}`: so the epochs of
+// one topology are distinct from those of others, also those that a restore has made etcd forget.
+// The cluster's id keeps apart what is restored under a new token.
 func epochOf(id string, cluster uint64) string {
 	hash := sha256.New()
 	hash.Write([]byte(id))
@@ -103,8 +107,8 @@ func firstEpoch(epoch string) string {
 	return first
 }
 
-// continues returns nil if what etcd holds follows from what was known when the read began, [errHistoryLost] if it does not,
-// and [errUnproven] if nobody can tell any more.
+// continues returns nil if what etcd holds follows from what was known when the read began,
+// [errHistoryLost] if it does not, and [errUnproven] if etcd no longer keeps what would prove it.
 func (s *Store) continues(ctx context.Context, before knowledge, now sighting) error {
 	switch {
 	case now.revision < before.revision:
@@ -164,8 +168,8 @@ func (l lineage) value() string {
 // length is the length of the cluster's log less the revision. Each revision is an entry of the log and not each entry a
 // revision, so it never falls while the log goes on. A restore begins the log anew and keeps the revision.
 //
-// It may be told too small, by what is written while a member answers. So it is asked for until it is enough, up to looks
-// times. The member must have reached a revision.
+// A member may report it too small, by what is written while it answers. So length asks up to looks
+// times, until the number suffices. The member must have reached a revision.
 func (s *Store) length(ctx context.Context, revision, enough int64) (length int64, err error) {
 	const looks, between = 50, 2 * time.Millisecond
 	err = fmt.Errorf("%w: no member has reached revision %d", ErrUnavailable, revision)
@@ -192,8 +196,9 @@ func (s *Store) length(ctx context.Context, revision, enough int64) (length int6
 	return length, err
 }
 
-// checkLineage begins an epoch when the cluster was restored since somebody last looked, and makes a first record for later.
-// It tells of restores while no control plane ran, whatever was written since.
+// checkLineage begins an epoch if the cluster was restored after the last check, and records its
+// lineage for the next one. So it finds restores that happened while no control plane ran, whatever
+// was written after them.
 func (s *Store) checkLineage(ctx context.Context, seen sighting) (sighting, error) {
 	restored := seen.moved()
 	if !restored {
@@ -231,15 +236,16 @@ func (s *Store) checkLineage(ctx context.Context, seen sighting) (sighting, erro
 	return now, err
 }
 
-// Succeeds reports whether the store's epoch holds what a restore has left of another one, or has brought back: who has that
-// may take this, even if it is far less.
+// Succeeds reports whether the store's epoch comes from another one by a restore. An edge that has
+// the other one may take this one, even if it holds far less.
 func (s *Store) Succeeds(epoch string) bool {
 	now := s.Epoch()
 	return epoch != now && firstEpoch(epoch) == firstEpoch(now)
 }
 
-// CheckHistory returns nil if what the follower of this store was told is the beginning of what etcd holds, as far as anybody
-// can tell, and [ErrEpochChanged] if it is not: the follower is then about to be told.
+// CheckHistory returns nil unless etcd is known to have lost changes that the follower of this
+// store has received. Then it returns [ErrEpochChanged], and the follower is about to receive
+// another epoch.
 func (s *Store) CheckHistory(ctx context.Context) error {
 	before := s.followed.Load()
 	if before == nil {

@@ -23,7 +23,7 @@ import (
 )
 
 // rewindable is an etcd that can be put back to a snapshot in the ways that etcd's manual of disaster recovery has. All but
-// that with another token leave the cluster's id as it was, since nothing but the data is new.
+// that with another token leave the cluster's id as it was, because nothing but the data is new.
 type rewindable interface {
 	// start runs it and returns where.
 	start() (endpoint string)
@@ -377,7 +377,7 @@ func TestWriteAfterARestoreDecidesOnWhatIsThere(t *testing.T) {
 }
 
 // The installed etcd may say too early that all was told (etcd issue 15220). Under many writers and a link that breaks no
-// change is lost or told late, since nothing is believed but the numbers of writes.
+// change is lost or told late, because nothing is believed but the numbers of writes.
 func TestFollowAnEtcdThatNotesProgressTooEarly(t *testing.T) {
 	t.Parallel()
 	folder, err := os.MkdirTemp("", "ewh")

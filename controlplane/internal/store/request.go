@@ -13,11 +13,13 @@ import (
 // requestsKept is for how long a request id is remembered.
 const requestsKept = 15 * time.Minute
 
-// RequestID tells a repeated request from a new one. The zero value is a request that is never repeated.
+// RequestID identifies a request, so that a repeated one is not done twice. The zero value is a
+// request that is never repeated.
 type RequestID struct {
 	// ID is the caller's id of the request, unique in its account.
 	ID string
-	// Assigned says that the caller gave no id, so that nobody repeats the request unless its outcome is unknown.
+	// Assigned says that the caller gave no id, so that it repeats the request only if the outcome
+	// is unknown.
 	Assigned bool
 	// Method and Hash stand for what is asked; another method or hash under the same id is refused.
 	Method, Hash string

@@ -19,7 +19,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// sealAtOnce and sealBytes bound what one step seals again: how many origins' secrets, and of how many bytes.
+// sealAtOnce and sealBytes bound what one step seals again: how many origins' secrets, and of how
+// many bytes.
 const (
 	sealAtOnce = 500
 	sealBytes  = MaxBytes / 4
@@ -28,11 +29,12 @@ const (
 // sealEvery is the time between two looks whether anything has to be sealed again.
 const sealEvery = time.Hour
 
-// Seals reports whether secrets are sealed: not while a control plane of an older version, which could not read them, uses the
-// same etcd. It never becomes false again.
+// Seals reports whether secrets are sealed: not while a control plane of an older version, which
+// could not read them, uses the same etcd. It never becomes false again.
 func (s *Store) Seals() bool { return s.schema.Load() >= sealingSchema }
 
-// HelloPrefix is where control planes say below `fleet/` that they are there, as JSON with the [Schema] that they know.
+// HelloPrefix is where control planes say below `fleet/` that they are there, as JSON with the
+// [Schema] that they know.
 const HelloPrefix = "hello/"
 
 // adoptSchema makes etcd refuse older versions from now on, unless one is there that uses it.
@@ -43,7 +45,9 @@ func (s *Store) adoptSchema(ctx context.Context) error {
 	key := s.keys.meta("schema")
 	var older string
 	err := s.retry(ctx, func(ctx context.Context) error {
-		resp, err := s.client.Txn(ctx).Then(clientv3.OpGet(key), clientv3.OpGet(s.keys.fleet(HelloPrefix), clientv3.WithPrefix())).Commit()
+		resp, err := s.client.Txn(ctx).Then(
+			clientv3.OpGet(key), clientv3.OpGet(s.keys.fleet(HelloPrefix), clientv3.WithPrefix()),
+		).Commit()
 		if err != nil {
 			return err
 		}
@@ -97,7 +101,8 @@ func (s *Store) adoptSchema(ctx context.Context) error {
 // keysetOf is the name of the keyset that seals an account's secrets.
 func keysetOf(*topologyv1.Account) string { return DefaultKeyset }
 
-// sealEdit seals the secrets that an edit puts. Those that are stored like that already are left out.
+// sealEdit seals the secrets that an edit puts. Those that are stored like that already are left
+// out.
 func (s *Store) sealEdit(ctx context.Context, p *plan, edit *Edit) (*Edit, error) {
 	if edit == nil || !slices.ContainsFunc(edit.Puts, isClear) {
 		return edit, nil
@@ -139,7 +144,8 @@ func (s *Store) sealEdit(ctx context.Context, p *plan, edit *Edit) (*Edit, error
 		sealed.Puts = append(sealed.Puts, put)
 	}
 	p.sealed = true
-	p.compares = append(p.compares, clientv3.Compare(clientv3.CreateRevision(s.keys.dek(name, held.versions[name]+1)), "=", 0))
+	p.compares = append(p.compares,
+		clientv3.Compare(clientv3.CreateRevision(s.keys.dek(name, held.versions[name]+1)), "=", 0))
 	return &sealed, nil
 }
 
@@ -158,7 +164,8 @@ func originOf(secrets topology.Key) topology.Key {
 	return topology.Key{Kind: topology.KindOrigins, Account: secrets.Account, ID: secrets.ID}
 }
 
-// putOrStored is a resource as it will be after an edit, nil when there is none or it cannot be read.
+// putOrStored is a resource as it will be after an edit, nil when there is none or it cannot be
+// read.
 func putOrStored[M proto.Message](state *State, edit *Edit, key topology.Key) (M, error) {
 	var none M
 	for _, put := range edit.Puts {
@@ -194,12 +201,16 @@ func (s *State) secrets(id string) *topologyv1.OriginSecrets {
 }
 
 // OpenSecrets returns the values of secrets of an origin of the account, both as stored.
-func (s *State) OpenSecrets(id string, origin *topologyv1.Origin, stored *topologyv1.OriginSecrets) (map[string]string, error) {
+func (s *State) OpenSecrets(
+	id string, origin *topologyv1.Origin, stored *topologyv1.OriginSecrets,
+) (map[string]string, error) {
 	return topology.OpenSecrets(s.store.ring.held().ring, s.Account, id, origin, stored)
 }
 
 // OpenSecrets returns the values of secrets of an origin, both as stored at one revision.
-func (s *Store) OpenSecrets(ctx context.Context, origin topology.Key, stored *topologyv1.Origin, secrets *topologyv1.OriginSecrets) (map[string]string, error) {
+func (s *Store) OpenSecrets(
+	ctx context.Context, origin topology.Key, stored *topologyv1.Origin, secrets *topologyv1.OriginSecrets,
+) (map[string]string, error) {
 	values, err := topology.OpenSecrets(s.ring.held().ring, origin.Account, origin.ID, stored, secrets)
 	if !errors.Is(err, seal.ErrUnknownKey) {
 		return values, err
@@ -228,8 +239,9 @@ func (s *Store) learnKeys(ctx context.Context, records []topology.Record) error 
 	return nil
 }
 
-// tellKeysFirst makes a follower's Step wait for the keys of what it is told.
-func (s *Store) tellKeysFirst(ctx context.Context, f *Follower) {
+// deliverKeysFirst makes a follower's Step wait until it has the keys of the records that it
+// receives.
+func (s *Store) deliverKeysFirst(ctx context.Context, f *Follower) {
 	step := f.Step
 	f.Step = func(next Step) error {
 		var pause backoff
@@ -247,9 +259,9 @@ func (s *Store) tellKeysFirst(ctx context.Context, f *Follower) {
 	}
 }
 
-// RotateSecrets gives every keyset a new primary key and seals all secrets with it. It reports how many are sealed, from the
-// beginning on and after each step. What it had done when it ends early is done: it may be called again, and [Store.Run] seals
-// what is left.
+// RotateSecrets gives every keyset a new primary key and seals all secrets with it. It reports how
+// many are sealed, from the beginning on and after each step. What it had done when it ends early
+// is done: it may be called again, and [Store.Run] seals what is left.
 func (s *Store) RotateSecrets(ctx context.Context, progress func(sealed int)) error {
 	if err := s.adoptSchema(ctx); err != nil {
 		return err
@@ -282,7 +294,9 @@ func (s *Store) rotateKeysets(ctx context.Context) error {
 			return err
 		}
 		// The one before has nothing that this one does not have.
-		if _, err := s.getOrCreate(ctx, s.keys.dek(name, n), string(wrapped), clientv3.OpDelete(s.keys.dek(name, n-1))); err != nil {
+		if _, err := s.getOrCreate(
+			ctx, s.keys.dek(name, n), string(wrapped), clientv3.OpDelete(s.keys.dek(name, n-1)),
+		); err != nil {
 			return fmt.Errorf("put keyset %q: %w", name, err)
 		}
 	}
@@ -378,8 +392,8 @@ func (s *Store) sealAccount(ctx context.Context, account string, progress func(s
 	}
 }
 
-// sweepSecrets returns the job that seals what a control plane of an older version, or a rotation that was broken off, has
-// left.
+// sweepSecrets returns the job that seals what a control plane of an older version, or a rotation
+// that was broken off, has left.
 func (s *Store) sweepSecrets() func(context.Context) error {
 	var next time.Time
 	return func(ctx context.Context) error {

@@ -91,7 +91,7 @@ type Fault struct {
 	Issue string
 	// series maps a series of versions, by its minor number, to the first patch without the fault.
 	series map[int]int
-	// misorders says that notes of a watch's progress come before the events that they speak for.
+	// misorders says that a watch may report progress before it has sent the events up to there.
 	misorders bool
 }
 

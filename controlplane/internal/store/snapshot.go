@@ -76,8 +76,9 @@ func Restore(ctx context.Context, file, dir, prefix string, key *seal.Key, log *
 		if _, err := s.beginEpoch(ctx, seen); err != nil {
 			return err
 		}
-		// Who was connected when the snapshot was made is of no use, and would be waited for. The files of the first start may be
-		// lost with its machine: the next start is one again.
+		// The list of edges that were connected when the snapshot was made goes, because waits
+		// would wait for them. The files of the first start may be lost with its machine, so the
+		// next start counts as the first.
 		if _, err := s.do(ctx, []clientv3.Op{
 			clientv3.OpDelete(s.keys.fleet(""), clientv3.WithPrefix()), clientv3.OpDelete(s.keys.auth("first/"), clientv3.WithPrefix()),
 		}); err != nil {

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// noticeable and tight are shares of its quota that etcd may use before it is said, and before as much history is
-	// forgotten as can be.
+	// noticeable is the share of its quota that etcd may use before a warning, tight the share
+	// before as much history as possible is compacted.
 	noticeable = 0.6
 	tight      = 0.8
 
-	// historyKept is how long the revisions are kept that etcd must keep for those who were cut off to be told each change.
-	// etcd's own default for a cluster is to keep all.
+	// historyKept is for how long etcd keeps old revisions, from which a control plane that was cut
+	// off receives each change. etcd's own default for a cluster is to keep all.
 	historyKept = time.Hour
 	// historyKeptTight is the same when there is little space.
 	historyKeptTight = time.Minute
@@ -36,7 +36,7 @@ type Status struct {
 	QuotaBytes int64
 	// Full says that it takes no writes because the quota is used up.
 	Full bool
-	// Corrupt says that members hold different data, so that it takes no writes.
+	// Corrupt says that etcd takes no writes because members hold different data.
 	Corrupt bool
 	// Members are the members that are asked, in the order of their addresses.
 	Members []Member
@@ -152,7 +152,7 @@ func (s *Store) measure(ctx context.Context) error {
 	return nil
 }
 
-// level tells apart what is worth saying again.
+// level is what changes when a warning is worth repeating.
 func level(s Status) int {
 	switch used := s.Used(); {
 	case s.Corrupt, s.Full:
@@ -201,9 +201,9 @@ type stand struct {
 	revision int64
 }
 
-// forget returns a job that makes etcd forget the revisions that nobody needs any more. Any number of control planes may do
-// so, and etcd itself: what is forgotten already is no error. What others keep in a cluster that is shared stays; only its
-// revisions of the past go.
+// forget returns a job that makes etcd forget the revisions that nobody needs any more. Any number
+// of control planes may do so, and etcd itself: compacting again is no error. In a cluster that is
+// shared, the keys of others stay; only their past revisions go.
 func (h *history) forget(s *Store) func(context.Context) error {
 	return func(ctx context.Context) error {
 		resp, err := s.get(ctx, s.keys.meta("schema"))

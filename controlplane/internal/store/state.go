@@ -219,7 +219,7 @@ func (s *Store) readState(ctx context.Context, account, request string) (*State,
 	return s.state(account, found, resp, records), record, err
 }
 
-// catchUp bounds how long a read waits for the follower to hear of the account's last write.
+// catchUp bounds how long a read waits for the follower to receive the account's last write.
 const catchUp = 500 * time.Millisecond
 
 // held returns an account's records as the follower holds them, if those are what the write that left the guard left. It

@@ -19,10 +19,11 @@ import (
 	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
 )
 
-// The history of an account is its steps, each with what it takes to undo it: who undoes them one by one, from what is there
-// now, has the account as it was. A step lies at `history/{account}/{n}` and the event of a write at `audit/{account}/{n}`; the
-// account's guard counts both, so that a write needs no other read for them, and a step that is missing shows. Keys count
-// down, so that the newest come first. Both are put by the transaction that they tell of.
+// The history of an account is its steps, each with what it takes to undo it: undoing them one by
+// one, from the current state, gives the account as it was. A step lies at `history/{account}/{n}`
+// and the event of a write at `audit/{account}/{n}`; the account's guard counts both, so that a
+// write needs no other read for them, and a step that is missing shows. Keys count down, so that
+// the newest come first. Both are put by the transaction that they describe.
 const (
 	// stepsKept and eventsKept are how many of each an account keeps, and keptFor for how long.
 	stepsKept  = 1000
@@ -72,7 +73,8 @@ var (
 	})
 )
 
-// remember adds the step and the event of a plan to its operations, and counts them in the guard that it leaves.
+// remember adds the step and the event of a plan to its operations, and counts them in the new
+// guard.
 func (s *Store) remember(p *plan, req RequestID, edit *Edit, left *guard) error {
 	account := p.state.Account
 	left.Steps, left.Events = p.state.steps, p.state.events
@@ -105,7 +107,7 @@ func (s *Store) remember(p *plan, req RequestID, edit *Edit, left *guard) error 
 	return nil
 }
 
-// note puts what does not count for the bounds of a step.
+// note adds a put that does not count for the bounds of a step.
 func (p *plan) note(key string, value []byte) {
 	p.ops = append(p.ops, clientv3.OpPut(key, string(value)))
 }
@@ -143,8 +145,8 @@ func (p *plan) touches() (changes []*adminv1.ResourceChange, more int32) {
 	return changes, 0
 }
 
-// changesOf tells what became of resources. An origin and its secrets are one, and a domain and its
-// certificate.
+// changesOf describes what became of resources. An origin and its secrets are one, and a domain and
+// its certificate.
 func changesOf(touched []*storev1.Step_Touched) (changes []*adminv1.ResourceChange) {
 	at := make(map[string]int) // in changes, by name
 	for _, t := range touched {
@@ -457,7 +459,7 @@ func (s *Store) sweepSteps() func(context.Context) error {
 	}
 }
 
-// forgetOld removes what is too old of a folder, where it comes last.
+// forgetOld removes the oldest entries of a folder that are too old.
 func (s *Store) forgetOld(ctx context.Context, folder string) error {
 	oldest := s.now().Add(-keptFor)
 	from, end := folder, clientv3.GetPrefixRangeEnd(folder)

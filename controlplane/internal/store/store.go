@@ -62,7 +62,8 @@ type Config struct {
 	Prefix string
 	// Key returns the key that wraps the keys of sealed secrets; exists says that etcd holds keys which one has wrapped.
 	Key func(exists bool) (*seal.Key, error)
-	// Alone says that etcd serves nobody else, so that it may be given back its space without asking.
+	// Alone says that only edgewalk uses the etcd, so that the store may defragment it without
+	// asking.
 	Alone bool
 	// Logger is where background work reports. Default: slog.Default().
 	Logger *slog.Logger
@@ -201,7 +202,7 @@ func (s *Store) KeptMediaIdentity(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// getOrCreate is repeated after any lost reply: whoever creates the key, all see one value. It reads first, since etcd
+// getOrCreate is repeated after any lost reply: whoever creates the key, all see one value. It reads first, because etcd
 // refuses what might write when it has no space.
 func (s *Store) getOrCreate(ctx context.Context, key, value string, more ...clientv3.Op) (string, error) {
 	resp, err := s.get(ctx, key)

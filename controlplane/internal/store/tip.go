@@ -5,9 +5,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// tip is the record that each write of the topology leaves beside what it changes. etcd counts the versions of a key, so
-// tips number those writes without a gap: who has heard of a tip and all before it has heard of the whole topology, and a
-// missing number is a missing write. Each has a random id, so that no two histories have the same.
+// tip is the record that each write of the topology leaves beside what it changes. etcd counts the
+// versions of a key, so tips number those writes without a gap: a follower that has received a tip
+// and all before it has received the whole topology, and a missing number is a missing write. Each
+// has a random id, so that no two histories have the same.
 //
 // It does not depend on what etcd says of a watch's progress, which some versions say too early; see [Fault].
 type tip struct {
@@ -29,5 +30,5 @@ func (t tip) follows(before tip) bool { return t.version == before.version+1 }
 // putTip is part of each transaction that changes what edges see.
 func (s *Store) putTip(id string) clientv3.Op { return clientv3.OpPut(s.keys.tip(), id) }
 
-// dropTip takes its place where etcd has no space: nobody can then take an older tip for the newest.
+// dropTip is used where etcd has no space, so that no follower takes an older tip for the newest.
 func (s *Store) dropTip() clientv3.Op { return clientv3.OpDelete(s.keys.tip()) }

@@ -211,8 +211,9 @@ func (p *plan) outcome(resp *clientv3.TxnResponse) (revision int64, applied bool
 	return 0, false, nil
 }
 
-// outcomeOfRefusal looks whether a transaction took effect although etcd refused it: one that it was sent before, whose reply
-// was lost, may have, and the one that crosses its quota is applied and still answered with an error.
+// outcomeOfRefusal finds out whether a transaction took effect although etcd refused it. An earlier
+// copy whose reply was lost may have, and etcd applies the transaction that crosses its quota
+// although it answers with an error.
 func (s *Store) outcomeOfRefusal(ctx context.Context, p *plan, refusal error, sent int) (revision int64, applied bool, err error) {
 	if sent == 1 && !errors.Is(refusal, rpctypes.ErrNoSpace) {
 		return 0, false, kind(refusal)
@@ -236,11 +237,13 @@ func (s *Store) outcomeOfRefusal(ctx context.Context, p *plan, refusal error, se
 	return 0, false, kind(refusal)
 }
 
-// commitWithoutSpace deletes where etcd takes no puts. The guard and the tip go too, in place of a new one each: nobody takes
-// what was known before for what is there. No record of the request is left, so a lost reply leaves the outcome unknown.
+// commitWithoutSpace deletes where etcd takes no puts. It also deletes the guard and the tip
+// instead of replacing them, so that no control plane takes an older state for the current one. No
+// record of the request is left, so a lost reply leaves the outcome unknown.
 //
-// Where there is no guard, nothing but such deletions has happened since the last one went: whoever wants to put begins with
-// a new guard. Two deletions need none between them, since what one of them may delete the other cannot make needed.
+// Where there is no guard, only such deletions have happened after the last guard was deleted,
+// because a write that puts begins with a new guard. Two deletions need no guard between them,
+// because neither can make a resource needed that the other may delete.
 func (s *Store) commitWithoutSpace(ctx context.Context, p *plan) (revision int64, applied bool, err error) {
 	ops := []clientv3.Op{clientv3.OpDelete(s.keys.guard(p.state.Account)), s.dropTip()}
 	for _, key := range p.deletes {

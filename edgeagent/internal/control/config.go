@@ -54,9 +54,9 @@ type Config struct {
 	InStep func()
 	// Report is asked every 10 s while connected.
 	Report func() *edgev1.Report
-	// Settings is kept at what the control plane has told the edge last, for parts that are older
-	// than the control. It is never nil inside once New has returned. Default: a pointer of the
-	// control's own.
+	// Settings is kept at what the control plane sent last, for parts that are older than the
+	// control. It is never nil inside once New has returned. Default: a pointer of the control's
+	// own.
 	Settings *atomic.Pointer[edgev1.Welcome_Settings]
 	// Answer answers one question, from several goroutines at a time, within its context. It sets
 	// result only.
@@ -73,10 +73,10 @@ type Config struct {
 // Backoff says how long to wait before connecting again.
 type Backoff struct {
 	// Least and Most bound the wait after failures, which doubles from one to the other. Each wait
-	// is uniform between zero and the bound, since a fleet that failed together must not return
+	// is uniform between zero and the bound, because a fleet that failed together must not return
 	// together. Default: 500 ms and 60 s.
 	Least, Most time.Duration
-	// Spread bounds the wait, uniform from zero, after a session that was well. Default: 5 s.
+	// Spread bounds the wait, uniform from zero, after a session in step. Default: 5 s.
 	Spread time.Duration
 }
 
@@ -113,7 +113,7 @@ const (
 	keepaliveTime    = 20 * time.Second
 	keepaliveTimeout = 10 * time.Second
 	// flowWindow is what may be on its way to the agent: 40 MB/s over a line of 100 ms. It is
-	// fixed, since gRPC otherwise estimates the bandwidth, with a ping for nearly each message.
+	// fixed, because gRPC otherwise estimates the bandwidth, with a ping for nearly each message.
 	flowWindow = 4 << 20
 )
 

@@ -140,7 +140,7 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// rewrite asks for everything, since a disk that was broken misses what has happened meanwhile.
+// rewrite asks for everything, because a disk that was broken misses what has happened meanwhile.
 func (c *Control) rewrite() {
 	c.lost.Store(true)
 	c.mu.Lock()
@@ -240,8 +240,8 @@ func (c *Control) rejected() []*topologyv1.Rejected {
 // ending is how a session ended.
 type ending struct {
 	err error
-	// well says that the agent was in step during the session.
-	well bool
+	// inStep says that the agent was in step during the session.
+	inStep bool
 	// ours says that the agent ended it, to ask for a full state.
 	ours bool
 	// drain is the control plane's request to go, if that ended it.
@@ -258,9 +258,9 @@ func (b Backoff) wait(e ending, failures int, elsewhere bool) (time.Duration, in
 			wait += max(0, min(e.drain.GetRetryAfter().AsDuration(), b.Most))
 		}
 		return wait, 0
-	case e.well && !e.ours:
+	case e.inStep && !e.ours:
 		return rand.N(b.Spread), 0
-	case e.well && e.lasted > b.Most:
+	case e.inStep && e.lasted > b.Most:
 		failures = 0
 	}
 	bound := b.Most
@@ -270,7 +270,7 @@ func (b Backoff) wait(e ending, failures int, elsewhere bool) (time.Duration, in
 	return rand.N(bound), failures + 1
 }
 
-// errResync ends a session because the agent cannot go on from what it has been told.
+// errResync ends a session because the agent cannot go on from what it has received.
 type errResync struct {
 	reason string
 	// everything asks for a full state, instead of what is missing.

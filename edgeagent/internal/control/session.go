@@ -39,7 +39,7 @@ type session struct {
 	receiving *receiving
 	// everything says that only a full state may come next.
 	everything bool
-	well       bool
+	inStep     bool
 	drain      *edgev1.Drain
 	// broken says that the stream has ended.
 	broken bool
@@ -76,7 +76,7 @@ func (c *Control) connect(ctx context.Context, address string) ending {
 		c.metrics.resyncs.WithLabelValues(again.reason).Inc()
 		c.lost.Store(c.lost.Load() || again.everything)
 	}
-	return ending{err: err, well: s.well, ours: ours, drain: s.drain, lasted: time.Since(began)}
+	return ending{err: err, inStep: s.inStep, ours: ours, drain: s.drain, lasted: time.Since(began)}
 }
 
 func (s *session) hello() error {

@@ -408,12 +408,13 @@ func TestBackoff(t *testing.T) {
 		{"first failure", ending{}, 0, true, 0, 500 * time.Millisecond, 1},
 		{"fourth failure", ending{}, 3, true, 0, 4 * time.Second, 4},
 		{"hundredth failure", ending{}, 99, true, 0, time.Minute, 100},
-		{"a lost control plane", ending{well: true}, 5, true, 0, 5 * time.Second, 0},
-		{"the agent's own end", ending{well: true, ours: true}, 1, true, 0, time.Second, 2},
-		{"the agent's own end after a long time", ending{well: true, ours: true, lasted: time.Hour}, 9, true, 0,
+		{"a lost control plane", ending{inStep: true}, 5, true, 0, 5 * time.Second, 0},
+		{"the agent's own end", ending{inStep: true, ours: true}, 1, true, 0, time.Second, 2},
+		{"the agent's own end after a long time", ending{inStep: true, ours: true, lasted: time.Hour}, 9, true, 0,
 			500 * time.Millisecond, 1},
-		{"drained, others are there", ending{well: true, drain: drain}, 5, true, 0, 500 * time.Millisecond, 0},
-		{"drained, nobody else", ending{well: true, drain: drain}, 5, false, 20 * time.Second, 20500 * time.Millisecond,
+		{"drained, others are there", ending{inStep: true, drain: drain}, 5, true, 0, 500 * time.Millisecond, 0},
+		{"drained, nobody else", ending{inStep: true, drain: drain}, 5, false, 20 * time.Second,
+			20500 * time.Millisecond,
 			0},
 	} {
 		least, most := time.Duration(1<<62), time.Duration(0)

@@ -229,7 +229,7 @@ func (s *session) applied(nacks []*topologyv1.Rejected) {
 
 // inOrder notes that the agent and the control plane agree.
 func (s *session) inOrder() {
-	s.well = true
+	s.inStep = true
 	s.control.refused("")
 }
 

@@ -1,6 +1,6 @@
 // Package defaultimage keeps the default images of endpoints, and their not-found pages, ahead of
-// the requests that need them, since what stands in for a missing file has to be there when nothing
-// else is.
+// the requests that need them, because what stands in for a missing file has to be there when
+// nothing else is.
 //
 // It owns one folder of whole, verified files and the knowledge of which of them are in use. When
 // an image is sent is httpcache's business.
@@ -42,7 +42,8 @@ type Config struct {
 	Walker *walk.Walker
 	// MaxBytes bounds the folder; the files that are being fetched come on top. Default 128 MiB.
 	MaxBytes int64
-	// Occupy is told by how many bytes the folder grows, or shrinks if they are negative. Optional.
+	// Occupy is called with the number of bytes by which the folder grows, negative if it shrinks.
+	// Optional.
 	Occupy func(bytes int64)
 	Logger *slog.Logger
 }
@@ -234,7 +235,7 @@ func (k *Keeper) signal() {
 	}
 }
 
-// Apply takes note of accounts that have changed. It returns at once; Run fetches.
+// Apply records which accounts have changed. It returns at once; Run fetches.
 func (k *Keeper) Apply(root *route.Root, touched []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

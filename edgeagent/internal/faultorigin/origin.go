@@ -51,8 +51,8 @@ type Origin struct {
 	accepted int
 }
 
-// New starts an origin on a loopback port. It answers 404 until told otherwise, and stops when the
-// test ends.
+// New starts an origin on a loopback port. It answers 404 to what no script covers, and stops when
+// the test ends.
 func New(tb testing.TB) *Origin {
 	tb.Helper()
 	o := &Origin{

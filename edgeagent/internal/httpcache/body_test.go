@@ -517,7 +517,7 @@ func TestCloseEndsFills(t *testing.T) {
 	}
 }
 
-// Whoever makes a file can embed no boundary in it, since each reply has another one.
+// Whoever makes a file can embed no boundary in it, because each reply has another one.
 func TestBoundaryIsOfOneReply(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

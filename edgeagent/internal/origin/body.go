@@ -77,7 +77,7 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // Close ends the exchange. It may be called again.
 func (s *stream) Close() error {
-	s.reported.Do(s.x.well)
+	s.reported.Do(s.x.succeeded)
 	s.x.end()
 	return nil
 }

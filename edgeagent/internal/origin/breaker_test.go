@@ -18,10 +18,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// settle waits until no question of the edge's own is under way.
+// settle waits until no probe is under way.
 func settle(t *testing.T, c *Client) {
 	t.Helper()
-	c.asker.done.Wait()
+	c.prober.done.Wait()
 }
 
 // An origin that cannot be reached is left alone after five requests in a row: then the edge asks

@@ -71,7 +71,7 @@ type Client struct {
 	proofs            *proofs
 	healths           *healths
 	tokens            *token.Cache
-	asker             *asker
+	prober            *prober
 	metrics           *metrics
 }
 
@@ -112,7 +112,7 @@ func New(cfg Config) *Client {
 		secures:  newSecures(base, cfg.VerifyTLS),
 		proofs:   newProofs(),
 		healths:  healths,
-		asker:    newAsker(),
+		prober:   newProber(),
 		metrics:  m,
 	}
 	c.tokens = token.New(c.issuer, func(after string) time.Duration { return retryAfter(after, time.Now()) })
@@ -122,7 +122,7 @@ func New(cfg Config) *Client {
 
 // Close closes the connections that are kept for later, and ends what goes on behind requests.
 func (c *Client) Close() {
-	c.asker.close()
+	c.prober.close()
 	c.tokens.Close()
 	c.origins.CloseIdleConnections()
 	c.operator.CloseIdleConnections()
@@ -197,7 +197,7 @@ func (c *Client) guarded(
 ) (*Answer, *kind.Row) {
 	refusal := h.admit()
 	if refusal != nil && refusal.RetryAfter == 0 {
-		if c.learn(ctx, k, o, ask, h) {
+		if c.awaitProbe(ctx, k, o, ask, h) {
 			refusal = h.admit()
 		}
 	}
@@ -207,7 +207,7 @@ func (c *Client) guarded(
 	began := time.Now()
 	a, row := c.try(ctx, k, o, ask, h)
 	h.report(k, o, ask, a, verdictOf(k, o, a, time.Since(began)))
-	c.wonder(k, o, ask, h)
+	c.startProbe(k, o, ask, h)
 	return a, row
 }
 

@@ -39,7 +39,7 @@ type dialer struct {
 	strays  *strays
 }
 
-// connectKey is the context key of how long connecting may take, since http.Transport knows only
+// connectKey is the context key of how long connecting may take, because http.Transport knows only
 // one value for all.
 type connectKey struct{}
 

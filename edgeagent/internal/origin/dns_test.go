@@ -18,7 +18,7 @@ type dnsServer struct {
 	mu    sync.Mutex
 	table map[string][]string
 	ill   bool     // every look-up fails
-	held  []func() // late answers, since net.Resolver goes on waiting for a look-up that nobody wants any more
+	held  []func() // late answers, because net.Resolver goes on waiting for a look-up that nobody wants any more
 }
 
 func newDNS(t testing.TB, table map[string][]string) *dnsServer {

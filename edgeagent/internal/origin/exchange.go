@@ -213,7 +213,7 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	h.health.answered(path)
 	if err != nil {
 		err = causeOf(ctx, err)
-		if unwell(err) {
+		if addressFault(err) {
 			by.failedAt(by.address())
 		}
 		cancel(nil)
@@ -278,11 +278,11 @@ func (x *exchange) hold() (*Response, error) {
 	switch {
 	case r.Status == http.StatusNotModified || r.Status == http.StatusRequestedRangeNotSatisfiable:
 		r.Length, r.Framed = 0, true
-		x.well()
+		x.succeeded()
 		x.drain()
 		return r, nil
 	case r.Length == 0:
-		x.well()
+		x.succeeded()
 		x.end()
 		return r, nil
 	}
@@ -305,8 +305,8 @@ func (x *exchange) hold() (*Response, error) {
 	return r, nil
 }
 
-// well takes note that the address that was asked has done what it should.
-func (x *exchange) well() { x.health.note(x.by.address(), true) }
+// succeeded records that the address that was asked has done what it should.
+func (x *exchange) succeeded() { x.health.record(x.by.address(), true) }
 
 // retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). What cannot be
 // read asks for nothing.

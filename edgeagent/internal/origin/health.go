@@ -44,13 +44,13 @@ type health struct {
 	breaker   guard.Breaker
 	doubt     guard.Doubt
 	known     []known
-	turns     int // questions of the edge's own, ever
+	turns     int // probes, ever
 	retries   guard.Budget
 	hedges    guard.Budget
 	caps      guard.Caps
 	latency   guard.Latency
 	addresses guard.Addresses
-	ill       bool // the last word was a failure
+	failing   bool // the last word was a failure
 	failed    time.Time
 	failure   string
 }
@@ -231,7 +231,7 @@ func (h *health) report(k *kind.Kind, o *topology.Origin, ask *Ask, a *Answer, v
 	defer h.mu.Unlock()
 	failed := v == busy || v == broken
 	if failed {
-		h.ill, h.failed, h.failure = true, now, summary(a)
+		h.failing, h.failed, h.failure = true, now, summary(a)
 	}
 	switch {
 	case v == noVerdict:
@@ -248,7 +248,7 @@ func (h *health) report(k *kind.Kind, o *topology.Origin, ask *Ask, a *Answer, v
 			h.breaker.Suspect()
 		}
 	case v != begun:
-		h.doubt.Well(now)
+		h.doubt.Succeed(now)
 	}
 	if a.hasFile() && !a.elsewhere {
 		h.remember(o, ask)
@@ -272,9 +272,9 @@ func (h *health) conclude(a *Answer) {
 	switch {
 	case a.Reason == Unasked, a.unfinished():
 	case a.Outcome != Inconclusive:
-		h.ill = false
+		h.failing = false
 	case a.Reason == Misconfigured, a.Status != 0:
-		h.ill, h.failed, h.failure = true, now, summary(a)
+		h.failing, h.failed, h.failure = true, now, summary(a)
 	}
 }
 
@@ -283,8 +283,8 @@ func (h *health) finished() {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ill = false
-	h.doubt.Well(now)
+	h.failing = false
+	h.doubt.Succeed(now)
 }
 
 func (h *health) moved(yes bool, to guard.State) {
@@ -350,7 +350,7 @@ func (h *health) state() *topologyv1.OriginState {
 	defer h.mu.Unlock()
 	open := h.breaker.State(now) != guard.Closed
 	since := now.Sub(h.failed)
-	if !open && (h.failed.IsZero() || since >= showAnyway && (!h.ill || since >= showFor)) {
+	if !open && (h.failed.IsZero() || since >= showAnyway && (!h.failing || since >= showFor)) {
 		return nil
 	}
 	return &topologyv1.OriginState{

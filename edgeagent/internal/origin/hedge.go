@@ -58,7 +58,7 @@ func (c *Client) reach(ctx context.Context, k *kind.Kind, h *hop) (*exchange, er
 	var tried []netip.Addr
 	for asked := 1; ; asked++ {
 		x, failed, err := c.hedged(ctx, k, h, first)
-		if err == nil || !h.Own || asked == maxAsked || len(failed) == 0 || ctx.Err() != nil || !unwell(err) {
+		if err == nil || !h.Own || asked == maxAsked || len(failed) == 0 || ctx.Err() != nil || !addressFault(err) {
 			return x, err
 		}
 		tried = append(tried, failed...)
@@ -169,7 +169,7 @@ func (a *attempt) failedAt(addr netip.Addr) {
 	if a == nil || !addr.IsValid() {
 		return
 	}
-	a.health.note(addr, false)
+	a.health.record(addr, false)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.bad = append(a.bad, addr)
@@ -236,7 +236,7 @@ func (a *attempt) overtook(tried []netip.Addr, winner netip.Addr) {
 		return
 	}
 	for _, addr := range tried[:max(0, slices.Index(tried, winner))] {
-		a.health.note(addr, false)
+		a.health.record(addr, false)
 	}
 }
 

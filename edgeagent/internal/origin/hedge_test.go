@@ -150,10 +150,10 @@ func TestHedge(t *testing.T) {
 	h.mu.Unlock()
 	now.forward(guard.MaxRestFor)
 	if _, ok := h.hedge("shop.test"); ok {
-		t.Error("a question of the edge's own is hedged")
+		t.Error("a probe is hedged")
 	}
 	if _, ok := h.second("shop.test", one); ok {
-		t.Error("a question of the edge's own is hedged")
+		t.Error("a probe is hedged")
 	}
 	h.mu.Lock()
 	h.breaker = guard.Breaker{}

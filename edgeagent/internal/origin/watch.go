@@ -76,7 +76,7 @@ func (w *watch) halt() {
 	}
 }
 
-// lift takes the deadline away, since the head is here.
+// lift takes the deadline away, because the head is here.
 func (w *watch) lift() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -62,31 +62,31 @@ func (h *health) detour(host string) netip.Addr {
 
 // noteAnswer records an answer by an address.
 func (h *health) noteAnswer(addr netip.Addr, row *kind.Row) {
-	h.note(addr, row.Reason != Failed && row.Reason != Busy)
+	h.record(addr, row.Reason != Failed && row.Reason != Busy)
 }
 
 // noteError records a body that ended before its time, not by the caller's will.
 func (h *health) noteError(addr netip.Addr, err error) {
-	if unwell(err) {
-		h.note(addr, false)
+	if addressFault(err) {
+		h.record(addr, false)
 	}
 }
 
-// unwell reports whether an error is the fault of the address that was asked.
-func unwell(err error) bool {
+// addressFault reports whether an error is the fault of the address that was asked.
+func addressFault(err error) bool {
 	f := faultOf(err)
 	return (f.reason == Failed || f.reason == Timeout) && !hurried(err)
 }
 
 // note records what an address did.
-func (h *health) note(addr netip.Addr, well bool) {
+func (h *health) record(addr netip.Addr, ok bool) {
 	if h == nil || !addr.IsValid() {
 		return
 	}
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if well {
+	if ok {
 		h.addresses.Succeed(addr)
 	} else {
 		h.addresses.Fail(addr, now)

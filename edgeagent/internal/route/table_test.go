@@ -413,8 +413,8 @@ func TestRejectedHoldsWhatIsStillNotInEffect(t *testing.T) {
 	}
 }
 
-// The topology's own settings win over what the stream's greeting said, since they are part of the
-// history.
+// The topology's own settings win over what the stream's greeting said, because they are part of
+// the history.
 func TestSharedHost(t *testing.T) {
 	t.Parallel()
 	table := New(Hooks{})

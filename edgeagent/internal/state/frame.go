@@ -34,8 +34,8 @@ const (
 	frameSet    byte = 'S'
 
 	frameHead = 8
-	// maxFrame is far above the largest record, since etcd takes no value over 1.5 MiB by default,
-	// and keeps a damaged length from asking for all the memory there is.
+	// maxFrame is far above the largest record, because etcd takes no value over 1.5 MiB by
+	// default, and keeps a damaged length from asking for all the memory there is.
 	maxFrame = 16 << 20
 )
 

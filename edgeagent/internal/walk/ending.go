@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// maxRetryAfter bounds what a client is sent of an origin's Retry-After, defaultRetryAfter
-	// stands for none.
+	// maxRetryAfter bounds the Retry-After of an origin that a client is sent; defaultRetryAfter is
+	// used if no origin sent one.
 	maxRetryAfter     = 30 * time.Second
 	defaultRetryAfter = 5 * time.Second
 )
@@ -48,7 +48,8 @@ func (all answers) first(is func(*origin.Answer) bool) *origin.Answer {
 	return nil
 }
 
-// retryAfter is the largest that was seen, at most maxRetryAfter, or defaultRetryAfter if none was.
+// retryAfter returns the largest Retry-After of the answers, at most maxRetryAfter, or
+// defaultRetryAfter without one.
 func (all answers) retryAfter() time.Duration {
 	var largest time.Duration
 	for _, a := range all {

@@ -105,7 +105,7 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg, or /https://example.com/a.jpg for a webProxy",
 		}, false
 	}
-	// No endpoint's deadline is meant here, so none is blamed.
+	// This is no walk, so the deadline is not one of an endpoint that an error could name.
 	ctx, cancel := context.WithTimeout(ctx, topology.DefaultWalkDeadline)
 	defer cancel()
 	a := w.client.Get(ctx, o, origin.Ask{Request: r, Test: true})
@@ -119,7 +119,7 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 var errNoURL = errors.New("a webProxy has no files but those of the URL that the path spells")
 
 func (w *Walker) testRequest(o *topology.Origin, path string) (*Request, error) {
-	// The account is nobody's: only the Media Library looks at it.
+	// Only the Media Library looks at the account.
 	r := &Request{Target: topology.Target{Account: new(topology.Account)}}
 	switch {
 	case path != "":

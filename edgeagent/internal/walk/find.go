@@ -227,8 +227,9 @@ func (w *Walker) ask(
 	return w.client.Get(ctx, o, ask)
 }
 
-// learn remembers a "no such file" to a question that was asked at began, since when there may be
-// one. It returns until when that may be believed, the zero value for what is not remembered.
+// learn remembers that an origin answered "no such file" to a question asked at began, because the
+// file may have appeared after that. It returns the time until which the answer may be used, or
+// zero if it is not remembered.
 func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began time.Time) time.Time {
 	ttl := r.Endpoint.Cache.NegativeTTL
 	if o == nil || a.Outcome != origin.NotHere || a.Reason == origin.Unasked || ttl <= 0 {
@@ -239,8 +240,8 @@ func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began t
 	return began.Add(m.life(ttl))
 }
 
-// recall returns the answer that is remembered and until when it may be believed, nil if o has to
-// be asked.
+// recall returns a remembered answer and the time until which it may be used, or nil if o has to be
+// asked.
 func (w *Walker) recall(r *Request, o *topology.Origin) (*origin.Answer, time.Time) {
 	if o == nil {
 		return nil, time.Time{}

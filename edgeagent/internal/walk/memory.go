@@ -28,7 +28,7 @@ type miss struct {
 	denied bool          // a weak one, believed for at most origin.DeniedFor
 }
 
-// memory holds what origins said they have not got. It is bounded: each shard keeps two
+// memory holds the files that origins said they do not have. It is bounded: each shard keeps two
 // generations, and when the young one is full it becomes the old one, which is dropped. Forgetting
 // only costs a request.
 type memory struct {
@@ -72,7 +72,7 @@ func (m *memory) key(r *Request, o *topology.Origin) (k missKey) {
 
 func (m *memory) shard(k missKey) *shard { return &m.shards[k[0]%memoryShards] }
 
-// life is for how long a miss may be believed where negative_ttl is ttl.
+// life is how long a miss may be used where negative_ttl is ttl.
 func (m miss) life(ttl time.Duration) time.Duration {
 	if m.denied {
 		return min(ttl, origin.DeniedFor)
@@ -80,7 +80,7 @@ func (m miss) life(ttl time.Duration) time.Duration {
 	return ttl
 }
 
-// remember notes a miss. One as of an earlier revision never replaces one of a later.
+// remember stores a miss. A miss as of an earlier revision never replaces one of a later revision.
 func (m *memory) remember(k missKey, said miss) {
 	s := m.shard(k)
 	s.mu.Lock()
@@ -94,8 +94,8 @@ func (m *memory) remember(k missKey, said miss) {
 	s.young[k] = said
 }
 
-// recall returns a miss, and for how long it may still be believed where negative_ttl is ttl: not
-// at all if left is not positive.
+// recall returns a miss and for how long it may still be used where negative_ttl is ttl. It may not
+// be used if left is not positive.
 func (m *memory) recall(k missKey, ttl time.Duration, now time.Time) (said miss, left time.Duration) {
 	s := m.shard(k)
 	s.mu.Lock()

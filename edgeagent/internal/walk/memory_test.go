@@ -260,7 +260,7 @@ func TestKeysKeepTheirParts(t *testing.T) {
 }
 
 // What a walk is told says how long that may be believed: the oldest answer counts, and a denial
-// for at most ten seconds. A miss counts from when it was asked for, since the file may have come
+// for at most ten seconds. A miss counts from when it was asked for, because the file may have come
 // right after.
 func TestEndingsLastAsLongAsTheirMisses(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,7 @@ const adviceLengthless = "have the origin send Content-Length, or chunks: withou
 // sample reads the beginning of a file that was found, closes it, and adds to the report what a
 // head does not show. It reports whether the body holds.
 func sample(ctx context.Context, s *StepReport, r *origin.Response) bool {
-	// Who closes a body while it is read ends the reading.
+	// Closing a body while it is read ends the read.
 	timer := time.AfterFunc(sampleFor, func() { r.Body.Close() })
 	n, err := io.Copy(io.Discard, io.LimitReader(r.Body, sampleBytes))
 	late := !timer.Stop() || ctx.Err() != nil

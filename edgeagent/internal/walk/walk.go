@@ -79,7 +79,7 @@ type Result struct {
 	Forwarded []string
 	// EarlierInconclusive says that a step before the supplier did not answer.
 	EarlierInconclusive bool
-	// Steps holds what each step did that was come to, in order.
+	// Steps holds, in order, what each step did that the walk reached.
 	Steps []StepReport
 	// Status, RetryAfter and ProxyError are for Failed: 502, 503 or 504; the Retry-After of a 503;
 	// the error type of RFC 9209 2.3.
@@ -93,13 +93,13 @@ type StepReport struct {
 	// Origin is the origin's id, "media" for the Media Library.
 	Origin string
 	Kind   string
-	// Skipped says that the walk did not come to the step.
+	// Skipped says that the walk did not reach the step.
 	Skipped bool
 	Outcome origin.Outcome
 	Reason  origin.Reason
 	// Status is the status of the origin's answer, 0 without one.
 	Status int
-	// Unreached says that no connection to the origin came about.
+	// Unreached says that the edge could not connect to the origin.
 	Unreached bool
 	Duration  time.Duration
 	// Request says what was asked; empty if nothing was sent.

@@ -220,7 +220,7 @@ func (a *applying) stopped(i int, err error) error {
 	if !a.several() || a.dryRun || i == 0 && !unknown {
 		return err
 	}
-	again := "When that is mended, go on with"
+	again := "When that is fixed, go on with"
 	if unknown {
 		err = fmt.Errorf("%s: nobody knows whether it has happened", a.documents[i].source)
 		again = "Go on with"

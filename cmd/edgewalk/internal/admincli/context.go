@@ -60,7 +60,7 @@ func readContexts() (*contexts, error) {
 		return nil, fmt.Errorf("read contexts: %w", err)
 	}
 	if err := yaml.Unmarshal(text, all); err != nil {
-		return nil, fmt.Errorf("read contexts: %s is not what edgewalk login has written: mend it, or delete it and log in again", file)
+		return nil, fmt.Errorf("read contexts: %s is not what edgewalk login has written: correct it, or delete it and log in again", file)
 	}
 	if all.Contexts == nil {
 		all.Contexts = make(map[string]loggedIn)

@@ -75,7 +75,8 @@ stand in while origins fail; after a hard one they are never used again.`,
 // maxOffline is how many edges are named that are not connected.
 const maxOffline = 20
 
-// tellOffline names the edges that nobody waits for, since they are not connected: what they serve meanwhile is as it was.
+// tellOffline names the edges that are not waited for, because they are not connected: what they
+// serve meanwhile is as it was.
 func tellOffline(ctx context.Context, w io.Writer, fleet adminv1.FleetServiceClient) {
 	var names []string
 	for token, more := "", true; more; more = token != "" {

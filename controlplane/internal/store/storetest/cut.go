@@ -12,7 +12,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
 
-// Cutting is a way to the shared server that can be cut and mended.
+// Cutting is a way to the shared server that can be cut and restored.
 type Cutting struct {
 	listener net.Listener
 	to       string
@@ -50,7 +50,7 @@ func OpenCutting(tb testing.TB, cfg store.Config) (*store.Store, *Cutting) {
 	return Open(tb, cfg), c
 }
 
-// Cut closes all connections, and new ones at once, until Mend is called.
+// Cut closes all connections, and new ones at once, until Restore is called.
 func (c *Cutting) Cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,8 +60,8 @@ func (c *Cutting) Cut() {
 	}
 }
 
-// Mend lets connections through again.
-func (c *Cutting) Mend() {
+// Restore lets connections through again.
+func (c *Cutting) Restore() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cut = false

@@ -13,9 +13,9 @@ import (
 const (
 	// A breaker that opens is asked about after FirstOpen, then after twice as long each time.
 	FirstOpen = time.Second
-	// askEvery is the least time between two questions of the edge's own to one origin.
+	// askEvery is the least time between two probes to one origin.
 	askEvery = time.Second
-	// ConfirmBy is how many questions of the edge's own have to fail in a row to open the breaker
+	// ConfirmBy is how many probes have to fail in a row to open the breaker
 	// of a suspect.
 	ConfirmBy = 2
 )
@@ -30,8 +30,8 @@ type Breaker struct {
 	until   time.Time     // when the next question is due; zero while it is closed
 	closed  time.Time     // when it closed
 	suspect bool          // it opened, or may open, for what the origin answers
-	failed  int           // questions of the edge's own about a suspect, in a row
-	asking  bool          // a question of the edge's own is under way
+	failed  int           // probes about a suspect, in a row
+	asking  bool          // a probe is under way
 	asked   time.Time     // when the last question began
 }
 
@@ -42,7 +42,7 @@ type State string
 const (
 	Closed   State = "closed"
 	Open     State = "open"
-	HalfOpen State = "half_open" // a question of the edge's own is due or under way
+	HalfOpen State = "half_open" // a probe is due or under way
 )
 
 // State is how the breaker stands.
@@ -80,7 +80,7 @@ func (b *Breaker) Suspected() bool { return b.suspect }
 // Acquit ends the suspicion, which nothing could confirm.
 func (b *Breaker) Acquit() { b.suspect = false }
 
-// Begin notes that a question of the edge's own begins, and End that it has ended.
+// Begin notes that a probe begins, and End that it has ended.
 func (b *Breaker) Begin(now time.Time) { b.asking, b.asked = true, now }
 
 // End is the end of what [Breaker.Begin] notes.
@@ -118,7 +118,7 @@ func (b *Breaker) Unreached(now time.Time) bool {
 	return true
 }
 
-// Confirm notes a question of the edge's own that failed, and reports whether the breaker
+// Confirm notes a probe that failed, and reports whether the breaker
 // opens by it. after is how long the origin asks to be left alone.
 func (b *Breaker) Confirm(now time.Time, after time.Duration) bool {
 	wasOpen := !b.until.IsZero()
@@ -139,7 +139,7 @@ func (b *Breaker) trip(now time.Time, after time.Duration) {
 	b.until = now.Add(wait + rand.N(wait/5+1))
 }
 
-// Close notes a question of the edge's own that was answered well, and reports whether the
+// Close ends a probe that was answered well, and reports whether the
 // breaker closes by it.
 func (b *Breaker) Close(now time.Time) bool {
 	wasOpen := !b.until.IsZero()

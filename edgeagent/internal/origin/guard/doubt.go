@@ -20,8 +20,8 @@ type Doubt struct {
 	}
 }
 
-// Well notes a reply that did not fail.
-func (d *Doubt) Well(now time.Time) {
+// Succeed counts a reply that did not fail.
+func (d *Doubt) Succeed(now time.Time) {
 	d.turn(now)
 	d.replies[1]++
 }

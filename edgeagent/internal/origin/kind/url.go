@@ -70,7 +70,7 @@ func Unreserved(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0
 }
 
-// Shown returns a URL for people. Its query is left out unless it is the client's own, since an
+// Shown returns a URL for people. Its query is left out unless it is the client's own, because an
 // origin may put a signature there.
 func Shown(u *url.URL, withQuery bool) string {
 	path := u.Opaque

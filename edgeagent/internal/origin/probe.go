@@ -38,8 +38,8 @@ func forKey(a *topology.Account, key string) *Request {
 	return &Request{Target: topology.Target{Account: a, Object: key, ObjectOK: true}}
 }
 
-// asker runs the questions of the edge's own, which end with the client.
-type asker struct {
+// prober runs the probes, which end with the client.
+type prober struct {
 	life context.Context
 	stop context.CancelFunc
 
@@ -48,13 +48,13 @@ type asker struct {
 	done   sync.WaitGroup
 }
 
-func newAsker() *asker {
-	a := new(asker)
+func newProber() *prober {
+	a := new(prober)
 	a.life, a.stop = context.WithCancel(context.Background())
 	return a
 }
 
-func (a *asker) close() {
+func (a *prober) close() {
 	a.mu.Lock()
 	a.closed = true
 	a.mu.Unlock()
@@ -62,7 +62,7 @@ func (a *asker) close() {
 	a.done.Wait()
 }
 
-func (a *asker) run(f func(ctx context.Context)) bool {
+func (a *prober) run(f func(ctx context.Context)) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
@@ -84,7 +84,7 @@ func isPlain(a *Ask, o *topology.Origin) bool {
 	return true
 }
 
-// remember keeps a file that was there for questions of the edge's own. The caller holds h.mu.
+// remember keeps a file that was there for probes. The caller holds h.mu.
 func (h *health) remember(o *topology.Origin, ask *Ask) {
 	if !isPlain(ask, o) || slices.ContainsFunc(h.known, func(k known) bool { return k.is(ask) }) {
 		return
@@ -98,10 +98,10 @@ func (h *health) remember(o *topology.Origin, ask *Ask) {
 	h.known = append(h.known, known{file: file, sha: ask.Library})
 }
 
-// question is what the edge asks by itself: probe_key, else a file that was there, the last one and
+// probe is what the edge asks by itself: probe_key, else a file that was there, the last one and
 // the first one in turn. Where none is known, sure is false: any answer of the origin, to its root
 // or to a key that nobody has, shows no more than that it can be reached. The caller holds h.mu.
-func (h *health) question(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, sure bool) {
+func (h *health) probe(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, sure bool) {
 	h.turns++
 	probe := ""
 	if o != nil && k.Site == nil {
@@ -124,22 +124,22 @@ func (h *health) question(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, su
 	return q, sure
 }
 
-// wonder asks a question of the edge's own if one is due, and reports whether it does. done is
+// startProbe asks a probe if one is due, and reports whether it does. done is
 // closed at its end.
-func (c *Client) wonder(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done chan struct{}, asked bool) {
+func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done chan struct{}, asked bool) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if ask.Test || !h.breaker.Due(now) {
 		return nil, false
 	}
-	q, sure := h.question(k, o, ask)
+	q, sure := h.probe(k, o, ask)
 	if !sure && !h.breaker.Opened() {
 		h.breaker.Acquit() // nothing could confirm it
 		return nil, false
 	}
 	done = make(chan struct{})
-	if !c.asker.run(func(ctx context.Context) {
+	if !c.prober.run(func(ctx context.Context) {
 		defer close(done)
 		connect, firstByte, _ := timeouts(o)
 		q.Deadline = time.Now().Add(connect + firstByte)
@@ -147,7 +147,7 @@ func (c *Client) wonder(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (
 		if a.Response != nil {
 			a.Response.Body.Close()
 		}
-		h.answeredOwn(&q, a, sure)
+		h.probed(&q, a, sure)
 	}) {
 		return nil, false
 	}
@@ -156,10 +156,10 @@ func (c *Client) wonder(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (
 	return done, true
 }
 
-// learn waits for the question of the edge's own that is due, and reports whether it was asked.
+// awaitProbe waits for the probe that is due, and reports whether it was asked.
 // Whoever comes while it is under way does not wait.
-func (c *Client) learn(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) bool {
-	done, mine := c.wonder(k, o, ask, h)
+func (c *Client) awaitProbe(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) bool {
+	done, mine := c.startProbe(k, o, ask, h)
 	if !mine {
 		return false
 	}
@@ -178,8 +178,8 @@ func (c *Client) learn(ctx context.Context, k *kind.Kind, o *topology.Origin, as
 	return false
 }
 
-// answeredOwn records what came of a question of the edge's own.
-func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
+// probed records what came of a probe.
+func (h *health) probed(q *Ask, a *Answer, sure bool) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -207,7 +207,7 @@ func (h *health) answeredOwn(q *Ask, a *Answer, sure bool) {
 			h.known = slices.Delete(h.known, i, i+1) // the file, and not the origin, may be what is broken
 		}
 	}
-	h.ill, h.failed, h.failure = true, now, summary(a)
+	h.failing, h.failed, h.failure = true, now, summary(a)
 	h.moved(b.Confirm(now, a.RetryAfter), guard.Open)
 }
 

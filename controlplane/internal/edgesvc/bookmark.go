@@ -13,26 +13,28 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// sign is what a bookmark says.
-type sign struct {
+// position is what a bookmark says.
+type position struct {
 	revision int64
 	digest   topology.Digest
 	known    bool // the digest
 	asOf     time.Time
 }
 
-// signs keeps the last bookmark in its encoding. Edges that are in step are told the same, every
-// few seconds: encoding it for each would be most of the garbage of idle streams.
-type signs struct{ last atomic.Pointer[signed] }
+// bookmarks keeps the encoding of the last bookmark. Edges that are in step get the same one every
+// few seconds, and encoding it for each would be most of the garbage of idle streams.
+type bookmarks struct {
+	last atomic.Pointer[encodedBookmark]
+}
 
-type signed struct {
-	sign  sign
+type encodedBookmark struct {
+	at    position
 	frame frame
 }
 
 // frame returns a bookmark.
-func (s *signs) frame(want sign) (frame, error) {
-	if last := s.last.Load(); last != nil && last.sign == want {
+func (s *bookmarks) frame(want position) (frame, error) {
+	if last := s.last.Load(); last != nil && last.at == want {
 		return last.frame, nil
 	}
 	b := &edgev1.Bookmark{Revision: want.revision, AsOf: timestamppb.New(want.asOf)}
@@ -44,6 +46,6 @@ func (s *signs) frame(want sign) (frame, error) {
 		return nil, status.Errorf(codes.Internal, "encode a bookmark: %v", err)
 	}
 	f := frame{encoded}
-	s.last.Store(&signed{want, f})
+	s.last.Store(&encodedBookmark{want, f})
 	return f, nil
 }
