@@ -41,8 +41,9 @@ func (a *Authority) Intermediate(name string) *Authority {
 
 func ca(name string) *x509.Certificate {
 	return &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(20 * 365 * 24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(20 * 365 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 }
 
@@ -59,7 +60,8 @@ type Pair struct {
 	Key  crypto.Signer
 }
 
-// Issue signs a certificate of 90 days for names. Each edit may change the template and the key before that.
+// Issue signs a certificate of 90 days for names. Each edit may change the template and the key
+// before that.
 func (a *Authority) Issue(names []string, edits ...func(template *x509.Certificate, key *crypto.Signer)) Pair {
 	a.tb.Helper()
 	key := Key(a.tb)

@@ -92,7 +92,8 @@ func allows(value string, issuers []string, method, account string) bool {
 			return false // what is not well formed forbids
 		case tag == "accounturi" && is != account:
 			return false
-		case tag == "validationmethods" && !slices.Contains(strings.Split(strings.ReplaceAll(is, " ", ""), ","), method):
+		case tag == "validationmethods" &&
+			!slices.Contains(strings.Split(strings.ReplaceAll(is, " ", ""), ","), method):
 			return false
 		}
 	}

@@ -13,10 +13,11 @@ func FuzzParse(f *testing.F) {
 	name := dnsmessage.MustNewName("www.example.com.")
 	head := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET}
 	for _, body := range []dnsmessage.ResourceBody{
-		&dnsmessage.TXTResource{TXT: []string{"edgewalk=", "x"}}, &dnsmessage.AResource{A: [4]byte{1, 2, 3, 4}}, &dnsmessage.AAAAResource{},
-		&dnsmessage.CNAMEResource{CNAME: name}, &dnsmessage.NSResource{NS: name}, &dnsmessage.SOAResource{NS: name, MBox: name},
-		&dnsmessage.UnknownResource{Type: typeCAA, Data: []byte("\x00\x05issueca.test")}, &dnsmessage.MXResource{MX: name},
-		&dnsmessage.UnknownResource{Type: 65, Data: []byte("x")},
+		&dnsmessage.TXTResource{TXT: []string{"edgewalk=", "x"}}, &dnsmessage.AResource{A: [4]byte{1, 2, 3, 4}},
+		&dnsmessage.AAAAResource{}, &dnsmessage.CNAMEResource{CNAME: name}, &dnsmessage.NSResource{NS: name},
+		&dnsmessage.SOAResource{NS: name, MBox: name},
+		&dnsmessage.UnknownResource{Type: typeCAA, Data: []byte("\x00\x05issueca.test")},
+		&dnsmessage.MXResource{MX: name}, &dnsmessage.UnknownResource{Type: 65, Data: []byte("x")},
 	} {
 		m := dnsmessage.Message{
 			Header:    dnsmessage.Header{ID: 7, Response: true, Authoritative: true},

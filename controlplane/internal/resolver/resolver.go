@@ -59,7 +59,8 @@ type Resolver struct {
 // New returns an error if there is no resolver to ask.
 func New(cfg Config) (*Resolver, error) {
 	r := &Resolver{
-		resolvers: cfg.Resolvers, port: cmp.Or(cfg.Port, 53), timeout: cmp.Or(cfg.Timeout, defaultTimeout), allow: cfg.Allow,
+		resolvers: cfg.Resolvers, port: cmp.Or(cfg.Port, 53), timeout: cmp.Or(cfg.Timeout, defaultTimeout),
+		allow: cfg.Allow,
 	}
 	if r.allow == nil {
 		r.allow = Public

@@ -103,35 +103,39 @@ func TestLookup(t *testing.T) {
 	}{
 		{"addresses", nil, 0, "www.example.com A", "203.0.113.7, 203.0.113.8 (example.com)"},
 		{"the other kind", nil, 0, "www.example.com AAAA", "2001:db8::1 (example.com)"},
-		{"a chain into another zone", nil, 0, "images.example.com AAAA", "acme.edge.example -> 2001:db8:1::1 (edge.example)"},
+		{"a chain into another zone", nil, 0, "images.example.com AAAA",
+			"acme.edge.example -> 2001:db8:1::1 (edge.example)"},
 		{"the CNAME itself", nil, 0, "images.example.com CNAME", "acme.edge.example (example.com)"},
 		{"another type there", nil, 0, "www.example.com TXT", "no data (example.com)"},
 		{"a name between", nil, 0, "deep.example.com A", "no data (example.com)"},
 		{"a wildcard", nil, 0, "x.wild.example.com A", "203.0.113.9 (example.com)"},
 		{"no such name", nil, 0, "nope.example.com A", "no such name (example.com)"},
-		{"a chain that leads nowhere", nil, 0, "gone.example.com A", "nowhere.edge.example -> no such name (edge.example)"},
+		{"a chain that leads nowhere", nil, 0, "gone.example.com A",
+			"nowhere.edge.example -> no such name (edge.example)"},
 		{"a circle", nil, 0, "loop1.example.com A", "loop2.example.com -> loop1.example.com -> broken (example.com, loop)"},
 		{"no such zone", nil, 0, "images.nowhere.test A", "no such name (, recursive)"},
 		{
-			"a server that is behind", func(n *dnstest.Network) { n.Set("example.com", "ns2.example.net", "other A 203.0.113.1") }, 0,
+			"a server that is behind",
+			func(n *dnstest.Network) { n.Set("example.com", "ns2.example.net", "other A 203.0.113.1") }, 0,
 			"www.example.com A", "203.0.113.7, 203.0.113.8 (example.com, differ)",
 		},
 		{
-			"a server that fails", func(n *dnstest.Network) { n.Fail("example.com", "ns2.example.net", dnsmessage.RCodeServerFailure) }, 0,
+			"a server that fails",
+			func(n *dnstest.Network) { n.Fail("example.com", "ns2.example.net", dnsmessage.RCodeServerFailure) }, 0,
 			"www.example.com AAAA", "2001:db8::1 (example.com)",
 		},
 		{
-			"all servers fail", func(n *dnstest.Network) { n.Fail("example.com", "", dnsmessage.RCodeServerFailure) }, 0,
-			"www.example.com A", "broken (example.com)",
+			"all servers fail", func(n *dnstest.Network) { n.Fail("example.com", "", dnsmessage.RCodeServerFailure) },
+			0, "www.example.com A", "broken (example.com)",
 		},
 		{
-			"a server that is silent", func(n *dnstest.Network) { n.Mute("ns2.example.net", true) }, 300 * time.Millisecond,
-			"www.example.com AAAA", "2001:db8::1 (example.com)",
+			"a server that is silent", func(n *dnstest.Network) { n.Mute("ns2.example.net", true) },
+			300 * time.Millisecond, "www.example.com AAAA", "2001:db8::1 (example.com)",
 		},
 		{
 			"port 53 is blocked",
-			func(n *dnstest.Network) { n.Mute("ns1.example.net", true); n.Mute("ns2.example.net", true) }, 300 * time.Millisecond,
-			"www.example.com AAAA", "2001:db8::1 (example.com, recursive)",
+			func(n *dnstest.Network) { n.Mute("ns1.example.net", true); n.Mute("ns2.example.net", true) },
+			300 * time.Millisecond, "www.example.com AAAA", "2001:db8::1 (example.com, recursive)",
 		},
 		{
 			"no server knows the zone",
@@ -142,7 +146,8 @@ func TestLookup(t *testing.T) {
 			"www.example.com A", "broken (example.com, recursive)",
 		},
 		{
-			"answers that only fit into TCP", func(n *dnstest.Network) { n.CutUDP("ns1.example.net"); n.CutUDP("ns2.example.net") }, 0,
+			"answers that only fit into TCP",
+			func(n *dnstest.Network) { n.CutUDP("ns1.example.net"); n.CutUDP("ns2.example.net") }, 0,
 			"www.example.com AAAA", "2001:db8::1 (example.com)",
 		},
 		{
@@ -150,8 +155,9 @@ func TestLookup(t *testing.T) {
 			"www.example.com AAAA", "2001:db8::1 (example.com, DNSSEC)",
 		},
 		{
-			"the resolver has something older", func(n *dnstest.Network) { n.Stale("example.com", "www 86400 A 192.0.2.1") }, 0,
-			"www.example.com A", "203.0.113.7, 203.0.113.8 (example.com)",
+			"the resolver has something older",
+			func(n *dnstest.Network) { n.Stale("example.com", "www 86400 A 192.0.2.1") }, 0, "www.example.com A",
+			"203.0.113.7, 203.0.113.8 (example.com)",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -202,8 +208,9 @@ func TestNameServersInsideAreNotAsked(t *testing.T) {
 		t.Errorf("%s, %v", got, a.Err)
 	}
 	for addr, public := range map[string]bool{
-		"8.8.8.8": true, "2606:4700::1": true, "10.0.0.1": false, "127.0.0.1": false, "169.254.169.254": false, "100.64.0.1": false, "::1": false,
-		"fe80::1": false, "fd00::1": false, "::ffff:10.0.0.1": false, "224.0.0.1": false, "0.0.0.0": false,
+		"8.8.8.8": true, "2606:4700::1": true, "10.0.0.1": false, "127.0.0.1": false, "169.254.169.254": false,
+		"100.64.0.1": false, "::1": false, "fe80::1": false, "fd00::1": false, "::ffff:10.0.0.1": false,
+		"224.0.0.1": false, "0.0.0.0": false,
 	} {
 		if resolver.Public(netip.MustParseAddr(addr)) != public {
 			t.Errorf("%s is public: %t", addr, !public)
@@ -296,7 +303,9 @@ func TestCAAAllows(t *testing.T) {
 				records = append(records, resolver.Record{CAA: caa})
 			}
 		}
-		if got := resolver.Allows(records, test.wildcard, []string{"ca.test"}, "http-01", "https://ca.test/acct/1"); got != test.want {
+		if got := resolver.Allows(
+			records, test.wildcard, []string{"ca.test"}, "http-01", "https://ca.test/acct/1",
+		); got != test.want {
 			t.Errorf("%s (wildcard: %t): %t", test.records, test.wildcard, got)
 		}
 	}

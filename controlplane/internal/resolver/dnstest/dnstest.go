@@ -58,7 +58,8 @@ type record struct {
 func New(tb testing.TB, servers ...string) *Network {
 	tb.Helper()
 	n := &Network{
-		tb: tb, servers: map[string]*server{}, zones: map[string]*zone{}, stale: map[string][]record{}, bogus: map[string]bool{}, asked: map[string]int{},
+		tb: tb, servers: map[string]*server{}, zones: map[string]*zone{}, stale: map[string][]record{},
+		bogus: map[string]bool{}, asked: map[string]int{},
 	}
 	addrs := []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 	for _, one := range servers {
