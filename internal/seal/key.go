@@ -15,17 +15,20 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 )
 
-// Key wraps keysets. It lies in a file of one line, `edgewalk-key-1:` and 32 random bytes in base64 (RFC 4648, section 5,
-// without padding).
+// Key wraps keysets. It lies in a file of one line, `edgewalk-key-1:` and 32 random bytes in base64
+// (RFC 4648, section 5, without padding). Further lines are keys that unwrap what they have
+// wrapped, so that one may take the place of another.
 type Key struct {
-	id   string
-	aead *subtle.AESGCM
+	id     string
+	aead   *subtle.AESGCM
+	others []*Key
 }
 
 const (
 	keyFormat = "edgewalk-key-1:"
 	keyBytes  = 32
-	// idBytes of a hash of the key stand before what it has wrapped, so that a wrong key is told from damage.
+	// idBytes of a hash of the key stand before what it has wrapped, so that a wrong key is told
+	// from damage.
 	idBytes = 8
 )
 
@@ -47,15 +50,32 @@ func ReadKey(path string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the key: %w", err)
 	}
-	text, ok := strings.CutPrefix(strings.TrimSpace(string(content)), keyFormat)
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if !ok || err != nil || len(raw) != keyBytes {
-		return nil, fmt.Errorf("read the key: %s holds none: it is one line of `%s` and 32 random bytes in base64url", path, keyFormat)
+	var keys []*Key
+	for line := range strings.FieldsSeq(string(content)) {
+		text, ok := strings.CutPrefix(line, keyFormat)
+		raw, err := base64.RawURLEncoding.DecodeString(text)
+		if !ok || err != nil || len(raw) != keyBytes {
+			return nil, notKey(path)
+		}
+		key, err := newKey(raw)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
 	}
-	return newKey(raw)
+	if len(keys) == 0 {
+		return nil, notKey(path)
+	}
+	keys[0].others = keys[1:]
+	return keys[0], nil
 }
 
-// CreateKey makes a new key in a file that only its owner may read. It returns [fs.ErrExist] when the file is there.
+func notKey(path string) error {
+	return fmt.Errorf("read the key: %s holds none: each line is `%s` and 32 random bytes in base64url", path, keyFormat)
+}
+
+// CreateKey makes a new key in a file that only its owner may read. It returns [fs.ErrExist] when
+// the file is there.
 func CreateKey(path string) (*Key, error) {
 	raw := make([]byte, keyBytes)
 	rand.Read(raw)
@@ -90,7 +110,8 @@ func EnsureKey(path string) (key *Key, created bool, err error) {
 	return key, err == nil, err
 }
 
-// writeNew makes a file whole: it has all that it will have, on the disk, when it appears under its name.
+// writeNew makes a file whole: it has all that it will have, on the disk, when it appears under its
+// name.
 func writeNew(path string, content []byte) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, ".key-*") // mode 0600
@@ -121,16 +142,22 @@ func (k *Key) Wrap(plain []byte, at Place) ([]byte, error) {
 	return append([]byte(k.id), sealed...), nil
 }
 
-// Unwrap returns what [Key.Wrap] has encrypted for a place. It returns [ErrWrongKey] or [ErrForged] when that cannot be.
+// Wraps reports whether the key has wrapped something, and not another one of its file.
+func (k *Key) Wraps(wrapped []byte) bool { return strings.HasPrefix(string(wrapped), k.id) }
+
+// Unwrap returns what [Key.Wrap], of this key or another one of its file, has encrypted for a
+// place. It returns [ErrWrongKey] or [ErrForged] when that cannot be.
 func (k *Key) Unwrap(wrapped []byte, at Place) ([]byte, error) {
-	sealed, ours := strings.CutPrefix(string(wrapped), k.id)
-	if !ours {
-		by := wrapped[:min(idBytes, len(wrapped))]
-		return nil, fmt.Errorf("unwrap %s: %w: %x, and this is %s", at.Name, ErrWrongKey, by, k.ID())
+	for _, key := range append([]*Key{k}, k.others...) {
+		if !key.Wraps(wrapped) {
+			continue
+		}
+		plain, err := key.aead.Decrypt(wrapped[idBytes:], at.associated())
+		if err != nil {
+			return nil, fmt.Errorf("unwrap %s: %w", at.Name, ErrForged)
+		}
+		return plain, nil
 	}
-	plain, err := k.aead.Decrypt([]byte(sealed), at.associated())
-	if err != nil {
-		return nil, fmt.Errorf("unwrap %s: %w", at.Name, ErrForged)
-	}
-	return plain, nil
+	by := wrapped[:min(idBytes, len(wrapped))]
+	return nil, fmt.Errorf("unwrap %s: %w: %x, and this is %s", at.Name, ErrWrongKey, by, k.ID())
 }

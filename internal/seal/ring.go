@@ -33,6 +33,12 @@ func (r *Ring) Names() []string {
 	return slices.Sorted(maps.Keys(r.keysets))
 }
 
+// Equal reports whether two rings have the same keysets, each the very same.
+func (r *Ring) Equal(other *Ring) bool {
+	return r.Epoch() == other.Epoch() && slices.Equal(r.Names(), other.Names()) &&
+		!slices.ContainsFunc(r.Names(), func(name string) bool { return r.keysets[name] != other.keysets[name] })
+}
+
 // Keyset returns the keyset of a name, nil when there is none.
 func (r *Ring) Keyset(name string) *Keyset {
 	if r == nil {

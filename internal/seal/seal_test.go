@@ -124,6 +124,59 @@ func TestWrap(t *testing.T) {
 	}
 }
 
+// A key takes the place of another in its file, before or behind it.
+func TestKeysOfOneFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var keys []*seal.Key
+	var lines []string
+	for _, name := range []string{"old", "new"} {
+		path := filepath.Join(dir, name)
+		key, err := seal.CreateKey(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, lines = append(keys, key), append(lines, string(line))
+	}
+	read := func(content string) *seal.Key {
+		t.Helper()
+		path := filepath.Join(dir, "both")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		key, err := seal.ReadKey(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	for i, both := range []*seal.Key{read(lines[0] + lines[1]), read(lines[1] + "\n" + lines[0])} {
+		if both.ID() != keys[i].ID() {
+			t.Errorf("the first line is not the key: %s", both.ID())
+		}
+		for j, key := range keys {
+			wrapped, err := key.Wrap([]byte("canary"), here)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if plain, err := both.Unwrap(wrapped, here); err != nil || string(plain) != "canary" || both.Wraps(wrapped) != (i == j) {
+				t.Errorf("unwrapped with both: %q, %v", plain, err)
+			}
+		}
+		wrapped, err := both.Wrap([]byte("canary"), here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := keys[i].Unwrap(wrapped, here); err != nil {
+			t.Errorf("unwrapped with the first line: %v", err)
+		}
+	}
+}
+
 func TestKeyFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

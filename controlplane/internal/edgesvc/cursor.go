@@ -70,7 +70,10 @@ func (st *stream) welcome() error {
 			return status.Errorf(codes.Internal, "decode settings: %v", err)
 		}
 	}
-	st.keys = st.svc.cfg.Store.EdgeKeys()
+	if err := st.makePoolKeys(); err != nil {
+		return err
+	}
+	st.keys = st.svc.cfg.Store.EdgeKeys(st.pool())
 	keyring, err := keyringOf(st.keys)
 	if err != nil {
 		return err
@@ -404,6 +407,9 @@ var emptyBookmark = &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{
 // bookmark tells the edge where it stands after everything sent, and when that was known to be the
 // newest.
 func (st *stream) bookmark(view *feed.View) error {
+	if err := st.sendKeys(); err != nil {
+		return err
+	}
 	c := &st.cursor
 	if c.owes = st.behind(view); c.owes {
 		return st.message("bookmark", emptyBookmark)

@@ -31,6 +31,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -225,8 +226,9 @@ type agent struct {
 
 	mu      sync.Mutex
 	edge    feedtest.Edge
-	silent  bool // acknowledges nothing
-	misled  bool // may be sent what does not fit what it holds, and then ends the stream as agents do
+	ring    *seal.Ring // the keys that it was sent
+	silent  bool       // acknowledges nothing
+	misled  bool       // may be sent what does not fit what it holds, and then ends the stream as agents do
 	answers func(*edgev1.Ask) *edgev1.Answer
 	refuses string
 	// rewritten says that the last full state was said to be of a rewritten history.
@@ -339,6 +341,14 @@ func (a *agent) take(m *edgev1.SyncResponse) error {
 	if err != nil {
 		return err
 	}
+	if err := a.takeKeys(m); err != nil {
+		return err
+	}
+	if step {
+		if err := a.opensSecrets(); err != nil {
+			return err
+		}
+	}
 	if begin := m.GetBegin(); begin.GetFull() {
 		a.rewritten = begin.GetRewritten()
 	}
@@ -362,6 +372,58 @@ func (a *agent) take(m *edgev1.SyncResponse) error {
 		return a.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Ack{Ack: ack}})
 	}
 	return nil
+}
+
+func (a *agent) takeKeys(m *edgev1.SyncResponse) error {
+	keyring := m.GetKeyring()
+	if keyring == nil {
+		keyring = m.GetWelcome().GetKeyring()
+	}
+	if keyring == nil {
+		return nil
+	}
+	keysets := make(map[string]*seal.Keyset)
+	for _, sent := range keyring.GetKeysets() {
+		keys, err := seal.Parse(sent.GetKeys())
+		if err != nil {
+			return err
+		}
+		keysets[sent.GetName()] = keys
+	}
+	a.ring = seal.NewRing(keyring.GetEpoch(), keysets)
+	return nil
+}
+
+// opensSecrets returns an error unless the agent has the keys of all secrets that it holds.
+func (a *agent) opensSecrets() error {
+	for key, change := range a.edge.Records {
+		k, err := topology.ParseKey(key)
+		if err != nil || k.Kind != topology.KindOriginSecrets {
+			continue
+		}
+		origin := new(topologyv1.Origin)
+		k.Kind = topology.KindOrigins
+		of := a.edge.Records[k.String()]
+		k.Kind = topology.KindOriginSecrets
+		if of != nil {
+			if err := proto.Unmarshal(of.GetValue(), origin); err != nil {
+				return err
+			}
+		}
+		if _, err := a.open(k, origin, change.GetValue()); err != nil {
+			return fmt.Errorf("%s at revision %d: %w", key, a.edge.Revision, err)
+		}
+	}
+	return nil
+}
+
+// open opens the secrets of an origin as stored, with the keys that the agent was sent.
+func (a *agent) open(key topology.Key, origin *topologyv1.Origin, stored []byte) (map[string]string, error) {
+	secrets := new(topologyv1.OriginSecrets)
+	if err := proto.Unmarshal(stored, secrets); err != nil {
+		return nil, err
+	}
+	return topology.OpenSecrets(a.ring, key.Account, key.ID, origin, secrets)
 }
 
 // until waits for a condition on the agent's state.

@@ -1,9 +1,12 @@
 package edgesvc
 
 import (
+	"errors"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -17,14 +20,31 @@ func (s *Service) refusesClear(hello *edgev1.Hello) bool {
 	return s.cfg.Store.Seals() && !hello.GetAcceptsSealed()
 }
 
+// makePoolKeys makes the keys of the edge's pool. While etcd is not there, the edge gets on with
+// what keys there are.
+func (st *stream) makePoolKeys() error {
+	if st.pool() == "" || st.svc.cutOff() {
+		return nil
+	}
+	err := st.svc.cfg.Store.MakePoolKeys(st.ctx, st.pool())
+	if err != nil && !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrResourceExhausted) {
+		return status.Errorf(codes.Internal, "keys of pool %q: %v", st.pool(), err)
+	}
+	return nil
+}
+
 // sendKeys sends the keys of secrets when they are not those that the edge has. Whoever sends a
-// step calls it first: the store has the keys of a step before it publishes the step.
+// step calls it first: the store has the keys of a step before anybody knows of the step.
 func (st *stream) sendKeys() error {
 	if st.svc.refusesClear(st.hello) {
 		return errCannotOpen
 	}
-	ring := st.svc.cfg.Store.EdgeKeys()
+	ring := st.svc.cfg.Store.EdgeKeys(st.pool())
 	if ring == st.keys {
+		return nil
+	}
+	if ring.Equal(st.keys) { // others are for other pools
+		st.keys = ring
 		return nil
 	}
 	keyring, err := keyringOf(ring)

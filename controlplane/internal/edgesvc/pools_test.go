@@ -16,18 +16,36 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// account makes an account with one origin, or changes its pools.
+// account makes an account with one origin that has a secret, or changes its pools.
 func (p *plane) account(tb testing.TB, id string, pools ...string) int64 {
 	tb.Helper()
 	return p.edit(tb, id, store.Put{
 		Key:     topology.Key{Kind: topology.KindAccounts, Account: id},
 		Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE, Pools: pools},
-	}, p.origin(id, "o", "http://example.com"))
+	}, p.origin(id, "o", "http://example.com"), p.secret(id, "o"))
+}
+
+// secret is that of an origin, which has no other.
+func (p *plane) secret(account, id string) store.Put {
+	return store.Put{
+		Key:     topology.Key{Kind: topology.KindOriginSecrets, Account: account, ID: id},
+		Message: &topologyv1.OriginSecrets{Values: map[string]string{"s3.secret_access_key": "canary of " + account}},
+	}
+}
+
+// pools changes the pools of an account and nothing else of it.
+func (p *plane) pools(tb testing.TB, id string, pools ...string) int64 {
+	tb.Helper()
+	return p.edit(tb, id, store.Put{
+		Key:     topology.Key{Kind: topology.KindAccounts, Account: id},
+		Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE, Pools: pools},
+	})
 }
 
 func (p *plane) origin(account, id, url string) store.Put {
@@ -168,8 +186,69 @@ func TestPools(t *testing.T) {
 	iron.accounts()
 }
 
+// Who has stolen an edge and a copy of etcd opens the secrets of the edge's pool, also after keys
+// were rotated, and no other's: neither of accounts in other pools or in none, nor what an account
+// has replaced after it has left the pool.
+func TestStolenEdgeOpensItsPoolsSecretsAlone(t *testing.T) {
+	t.Parallel()
+	p := startPlaneWith(t, storetest.Prefix(), planeConfig{joins: true})
+	p.account(t, "gold-only", "gold")
+	p.account(t, "iron-only", "iron")
+	p.account(t, "both", "iron", "gold")
+	p.account(t, "none")
+	stolen := connect(t, p, hello("gold"), p.join(t, "gold", "eu", "gold").shown)
+	iron := connect(t, p, hello("iron"), p.join(t, "iron", "us", "iron").shown)
+	all := connect(t, p, hello("all"))
+	check := func(when string, want ...string) {
+		t.Helper()
+		p.applied(t, p.setting(t, when), 3)
+		all.mu.Lock() // it holds the bytes that etcd does
+		stored := maps.Clone(all.edge.Records)
+		all.mu.Unlock()
+		for a, want := range map[*agent][]string{stolen: want, all: {"both", "gold-only", "iron-only", "none"}} {
+			var opened []string
+			for name, change := range stored {
+				key, err := topology.ParseKey(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if key.Kind != topology.KindOriginSecrets {
+					continue
+				}
+				a.mu.Lock()
+				values, err := a.open(key, new(topologyv1.Origin), change.GetValue())
+				a.mu.Unlock()
+				switch {
+				case err == nil && len(values) == 1:
+					opened = append(opened, key.Account)
+				case !errors.Is(err, seal.ErrUnknownKey):
+					t.Errorf("%s: %s: %v, %v", when, key, values, err)
+				}
+			}
+			slices.Sort(opened)
+			if !slices.Equal(opened, want) {
+				t.Errorf("%s: edge %s opens the secrets of %q, want %q", when, a.hello.GetId(), opened, want)
+			}
+		}
+	}
+	check("at first", "both", "gold-only")
+	if err := p.store.RotateSecrets(t.Context(), func(int) {}); err != nil {
+		t.Fatal(err)
+	}
+	check("after a rotation", "both", "gold-only")
+	p.pools(t, "both", "iron")
+	check("after an account has left the pool", "gold-only")
+	p.pools(t, "none", "gold")
+	check("after an account has come to the pool", "gold-only", "none")
+	p.pools(t, "gold-only")
+	check("after an account has left all pools", "none")
+	stolen.accounts("none")
+	iron.accounts("both", "iron-only")
+}
+
 // Whatever happens to accounts and their pools, each edge has what its pool should have: the
-// digests prove it at each step, and what it holds at the end.
+// digests prove it at each step, and what it holds at the end. It can open all secrets that it
+// holds, always.
 func TestPoolsAtRandom(t *testing.T) {
 	t.Parallel()
 	p := startPlaneWith(t, storetest.Prefix(), planeConfig{joins: true})
@@ -192,7 +271,11 @@ func TestPoolsAtRandom(t *testing.T) {
 				}
 			}
 			model[id] = pools
-			p.account(t, id, pools...)
+			if exists && random.IntN(2) == 0 {
+				p.pools(t, id, pools...)
+			} else {
+				p.account(t, id, pools...)
+			}
 		case random.IntN(6) == 0:
 			p.delete(
 				t, id,
@@ -202,6 +285,11 @@ func TestPoolsAtRandom(t *testing.T) {
 			)
 		default:
 			p.edit(t, id, p.origin(id, fmt.Sprintf("o%d", random.IntN(3)), fmt.Sprintf("http://example.com/%d", i)))
+		}
+		if random.IntN(40) == 0 {
+			if err := p.store.RotateSecrets(t.Context(), func(int) {}); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if random.IntN(20) == 0 { // an edge comes again
 			name := names[random.IntN(len(names))]

@@ -14,6 +14,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -103,14 +104,30 @@ func TestCertificatesLieSealedBesideTheirDomain(t *testing.T) {
 	if err != nil || len(sealed) != 1 || sealed[c.ID].GetAccount() != "a" {
 		t.Fatalf("sealed: %v, %v", sealed, err)
 	}
-	pair, err := topology.OpenKeyPair(s.EdgeKeys(), c.ID, sealed[c.ID])
+	pair, err := topology.OpenKeyPair(s.EdgeKeys(""), c.ID, sealed[c.ID])
 	if err != nil || string(pair.GetLeaf()) != "leaf" || string(pair.GetKey()) != keyBytes {
 		t.Errorf("opened: %v, %v", pair, err)
 	}
-	if _, err := topology.OpenKeyPair(s.EdgeKeys(), topology.CertificateID{1}, sealed[c.ID]); err == nil {
+	if _, err := topology.OpenKeyPair(s.EdgeKeys(""), topology.CertificateID{1}, sealed[c.ID]); err == nil {
 		t.Error("it opens under another id")
 	}
 	checkNotStored(t, s, keyBytes)
+	for pool, others := range map[string]string{"gold": "iron", "iron": "gold"} {
+		if _, err := topology.OpenKeyPair(s.EdgeKeys(pool), c.ID, sealed[c.ID]); !errors.Is(err, seal.ErrUnknownKey) {
+			t.Errorf("edges of pool %s open what is stored: %v", pool, err)
+		}
+		of, err := s.SealedFor(t.Context(), pool, c.ID, sealed[c.ID])
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := topology.OpenKeyPair(s.EdgeKeys(pool), c.ID, of)
+		if err != nil || string(pair.GetKey()) != keyBytes {
+			t.Errorf("opened by edges of pool %s: %v, %v", pool, pair, err)
+		}
+		if _, err := topology.OpenKeyPair(s.EdgeKeys(others), c.ID, of); !errors.Is(err, seal.ErrUnknownKey) {
+			t.Errorf("edges of pool %s open it: %v", others, err)
+		}
+	}
 }
 
 // The state, the history and its etags are about what admins write; a renewal is not.
@@ -283,8 +300,8 @@ func TestCertificatesGoWithTheirAccount(t *testing.T) {
 	}
 }
 
-// An older control plane would leave certificates out of what it sends: so there are none while it is
-// there.
+// An older control plane would leave certificates out of what it sends: so there are none while it
+// is there.
 func TestNoCertificatesBesideAnOlderControlPlane(t *testing.T) {
 	t.Parallel()
 	s := storeWithDomain(t, store.Config{})
@@ -315,8 +332,8 @@ func TestNoCertificatesBesideAnOlderControlPlane(t *testing.T) {
 	}
 }
 
-// Who follows is told of a certificate and its chain in one step, by records that make the same digest
-// as those that are loaded.
+// Who follows is told of a certificate and its chain in one step, by records that make the same
+// digest as those that are loaded.
 func TestCertificatesAreFollowed(t *testing.T) {
 	t.Parallel()
 	s := storeWithDomain(t, store.Config{})

@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,17 +19,45 @@ import (
 	"github.com/edgewalk/edgewalk/internal/seal"
 )
 
-// The names of keysets that are always there.
+// The names of keysets that are always there. No set of pools has such a name.
 const (
 	// DefaultKeyset seals the secrets of accounts that are in no pool.
 	DefaultKeyset = "default"
-	// ownKeyset seals what only control planes may read. No pool has such a name.
+	// ownKeyset seals what only control planes may read.
 	ownKeyset = "@controlplane"
 )
 
-// keyring is the keysets in etcd. Each lies at `auth/dek/{name}/{n}`, wrapped by the store's key; that of the highest n counts,
-// and holds all keys that it ever had. Nobody seals with a keyset that another has taken the place of: a transaction that puts
-// something sealed compares that there is no next one.
+// poolsKeyset begins the name of the keyset of a set of pools, which goes on with their names in
+// order, such as `pools:gold,iron`. Edges of each of these pools have it.
+const poolsKeyset = "pools:"
+
+// keysetOf is the name of the keyset that seals the secrets of an account in pools.
+func keysetOf(pools []string) string {
+	if len(pools) == 0 {
+		return DefaultKeyset
+	}
+	return poolsKeyset + strings.Join(slices.Compact(slices.Sorted(slices.Values(pools))), ",")
+}
+
+// poolsOf is the inverse of keysetOf.
+func poolsOf(keyset string) []string {
+	if names, ok := strings.CutPrefix(keyset, poolsKeyset); ok {
+		return strings.Split(names, ",")
+	}
+	return nil
+}
+
+// covers reports whether each edge that is sent an account in pools has a keyset. Edges without a
+// pool have all.
+func covers(keyset string, pools []string) bool {
+	of := poolsOf(keyset)
+	return !slices.ContainsFunc(pools, func(pool string) bool { return !slices.Contains(of, pool) })
+}
+
+// keyring is the keysets in etcd. Each lies at `auth/dek/{name}/{n}`, wrapped by the store's key;
+// that of the highest n counts, and holds all keys that it ever had. Nobody seals with a keyset
+// that another has taken the place of: a transaction that puts something sealed compares that there
+// is no next one.
 type keyring struct {
 	key *seal.Key
 	mac []byte // see MAC
@@ -37,11 +67,13 @@ type keyring struct {
 }
 
 type keysets struct {
-	// topology names the topology in all its epochs: what is sealed stays readable when a restore begins another.
+	// topology names the topology in all its epochs: what is sealed stays readable when a restore
+	// begins another.
 	topology string
 	ring     *seal.Ring
-	edges    *seal.Ring // what edges may have of it
 	versions map[string]int
+	wrapped  map[string]string // as they lie in etcd
+	edges    sync.Map          // by pool, what edges may have of ring
 }
 
 // errNoKeys says that there are no keysets, as when etcd had no space to make them.
@@ -99,8 +131,7 @@ func (s *Store) readKeysetsLocked(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read keysets: %w", err)
 	}
-	wrapped := make(map[string][]byte)
-	next := &keysets{versions: make(map[string]int)}
+	next := &keysets{versions: make(map[string]int), wrapped: make(map[string]string)}
 	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
 		next.topology = string(kv.Value)
 	}
@@ -111,19 +142,26 @@ func (s *Store) readKeysetsLocked(ctx context.Context) error {
 			return fmt.Errorf("%w: %q is not the key of a keyset", ErrBroken, kv.Key)
 		}
 		if n > next.versions[name] {
-			next.versions[name], wrapped[name] = n, kv.Value
+			next.versions[name], next.wrapped[name] = n, string(kv.Value)
 		}
 	}
-	sets := make(map[string]*seal.Keyset, len(wrapped))
-	for name, value := range wrapped {
-		keys, err := seal.Unwrap(value, s.ring.key, dekPlace(dekName(name, next.versions[name]), next.topology))
+	held := s.ring.held()
+	if held.topology == next.topology && maps.Equal(held.wrapped, next.wrapped) {
+		return nil
+	}
+	sets := make(map[string]*seal.Keyset, len(next.wrapped))
+	for name, value := range next.wrapped {
+		if held.topology == next.topology && held.wrapped[name] == value {
+			sets[name] = held.ring.Keyset(name)
+			continue
+		}
+		keys, err := seal.Unwrap([]byte(value), s.ring.key, dekPlace(dekName(name, next.versions[name]), next.topology))
 		if err != nil {
 			return fmt.Errorf("read keysets: %w", err)
 		}
 		sets[name] = keys
 	}
 	next.ring = seal.NewRing(next.topology, sets)
-	next.edges = next.ring.Only(func(name string) bool { return name != ownKeyset })
 	s.ring.now.Store(next)
 	return nil
 }
@@ -167,11 +205,28 @@ func (s *Store) keyset(ctx context.Context, name string) (*keysets, error) {
 	return s.ring.held(), nil
 }
 
-// EdgeKeys are the keysets of what edges are sent. They are replaced, never changed, before anything that is sealed with a new
-// key is told to a follower.
-func (s *Store) EdgeKeys() *seal.Ring { return s.ring.held().edges }
+// MakePoolKeys makes the keyset of a pool unless there is one, so that edges have it before
+// anything is sealed with it for them.
+func (s *Store) MakePoolKeys(ctx context.Context, pool string) error {
+	_, err := s.keyset(ctx, keysetOf([]string{pool}))
+	return err
+}
 
-// Seal encrypts what only control planes may read, for the key of etcd, without the store's prefix, that it is kept at.
+// EdgeKeys are the keysets of what edges of a pool are sent; without a pool, of everything. They
+// are replaced, never changed, before anything that is sealed with a new key is told to a follower.
+func (s *Store) EdgeKeys(pool string) *seal.Ring {
+	held := s.ring.held()
+	if of, ok := held.edges.Load(pool); ok {
+		return of.(*seal.Ring)
+	}
+	of, _ := held.edges.LoadOrStore(pool, held.ring.Only(func(name string) bool {
+		return name != ownKeyset && (pool == "" || slices.Contains(poolsOf(name), pool))
+	}))
+	return of.(*seal.Ring)
+}
+
+// Seal encrypts what only control planes may read, for the key of etcd, without the store's prefix,
+// that it is kept at.
 func (s *Store) Seal(name string, plain []byte) ([]byte, error) {
 	held := s.ring.held()
 	if held.ring.Keyset(ownKeyset) == nil {
@@ -213,8 +268,8 @@ func (s *Store) openMAC(ctx context.Context) error {
 	return nil
 }
 
-// MAC is a keyed hash of an account's secret (RFC 2104, with SHA-256) that tells whether two are equal, to control planes of one
-// etcd alone. It is empty while there are no keys.
+// MAC is a keyed hash of an account's secret (RFC 2104, with SHA-256) that tells whether two are
+// equal, to control planes of one etcd alone. It is empty while there are no keys.
 func (s *Store) MAC(account, secret string) []byte {
 	if s.ring.mac == nil {
 		return nil

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -49,7 +50,7 @@ func TestEdgesHaveNoKeysOfControlPlanes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring := s.EdgeKeys()
+	ring := s.EdgeKeys("")
 	if names := ring.Names(); strings.Join(names, " ") != store.DefaultKeyset {
 		t.Errorf("edges have %q", names)
 	}
@@ -87,7 +88,7 @@ func TestOpenWithAnotherKey(t *testing.T) {
 func TestKeysetsAreWrapped(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
-	clear, err := s.EdgeKeys().Keyset(store.DefaultKeyset).Bytes()
+	clear, err := s.EdgeKeys("").Keyset(store.DefaultKeyset).Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,4 +101,62 @@ func TestKeysetsAreWrapped(t *testing.T) {
 			t.Errorf("%s lies in the clear", key)
 		}
 	}
+}
+
+// The key file is replaced without a pause: a new key behind the old one, then before it, a
+// rotation, and the old one goes.
+func TestKeyFileIsReplaced(t *testing.T) {
+	t.Parallel()
+	prefix, dir := storetest.Prefix(), t.TempDir()
+	var lines []string
+	for _, name := range []string{"old", "new"} {
+		path := filepath.Join(dir, name)
+		if _, err := seal.CreateKey(path); err != nil {
+			t.Fatal(err)
+		}
+		line, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, string(line))
+	}
+	open := func(lines ...string) (*store.Store, error) {
+		path := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(path, []byte(strings.Join(lines, "")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		key, err := seal.ReadKey(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := store.Dial(store.DialConfig{Endpoints: []string{storetest.Endpoint(t)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+		return store.Open(t.Context(), store.Config{Client: client, Prefix: prefix, Key: func(bool) (*seal.Key, error) { return key, nil }})
+	}
+	mustOpen := func(lines ...string) *store.Store {
+		t.Helper()
+		s, err := open(lines...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := mustOpen(lines[0])
+	mustPut(t, first, "acme", append(secretPuts("acme", "shop", "canary"), accountPut("acme", ""))...)
+	behind := mustOpen(lines[0], lines[1])
+	if _, err := open(lines[1]); !errors.Is(err, seal.ErrWrongKey) {
+		t.Errorf("opened with the new key alone: %v", err)
+	}
+	before := mustOpen(lines[1], lines[0])
+	if err := before.RotateSecrets(t.Context(), func(int) {}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(lines[0]); !errors.Is(err, seal.ErrWrongKey) {
+		t.Errorf("opened with the old key alone: %v", err)
+	}
+	mustPut(t, mustOpen(lines[1]), "acme", secretPuts("acme", "shop", "canary-2")...)
+	checkSecret(t, behind, "acme", "shop", "canary-2")
 }

@@ -24,10 +24,12 @@ type plan struct {
 	puts          []encodedPut
 	deletes       []topology.Key
 	deleteAccount bool
-	sealed        bool // it puts what is sealed
-	purges        int  // purge records after the write
-	// certificates keeps what the certificates that are put refer to, and marks what is not referred
-	// to any more. dropped are the ids of the latter.
+	sealed        bool           // it puts what is sealed
+	resealed      []topology.Key // of that, what stays what it was
+	sealsLater    bool           // it leaves secrets to be sealed again
+	purges        int            // purge records after the write
+	// certificates keeps what the certificates that are put refer to, and marks what is not
+	// referred to any more. dropped are the ids of the latter.
 	certificates []clientv3.Op
 	dropped      []topology.CertificateID
 	fence        *Fence
@@ -43,7 +45,8 @@ type encodedPut struct {
 	value []byte
 }
 
-// plan asks decide and turns its edit into a transaction. look says to look at the claims of names first; see claim.
+// plan asks decide and turns its edit into a transaction. look says to look at the claims of names
+// first; see claim.
 func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, id string, look bool, decide func(*State) (*Edit, error)) (*plan, error) {
 	if state.Deleting() {
 		return nil, fmt.Errorf("%w: %q", ErrDeleting, state.Account)
@@ -163,7 +166,8 @@ func (p *plan) take(edit *Edit) error {
 	return nil
 }
 
-// changes adds the operations on resources, the claims of domains, the guard, the tip, and what is kept of the change itself.
+// changes adds the operations on resources, the claims of domains, the guard, the tip, and what is
+// kept of the change itself.
 func (s *Store) changes(ctx context.Context, p *plan, req RequestID, edit *Edit, look bool) error {
 	for _, put := range p.puts {
 		p.put(s.keys.resource(put.key), put.value)
@@ -215,7 +219,8 @@ func (p *plan) delete(key string) {
 	p.bytes += len(key)
 }
 
-// noopRevision is the revision that a write which changes nothing answers with: one that edges can reach.
+// noopRevision is the revision that a write which changes nothing answers with: one that edges can
+// reach.
 func (p *plan) noopRevision() int64 {
 	if p.state.Guard != 0 {
 		return p.state.Guard
@@ -238,9 +243,9 @@ func (p *plan) changesState() bool {
 	return false
 }
 
-// nest puts operations into inner transactions, all of one revision. etcd's bound is on the sum of what stands side by side
-// on each way from the outermost level to the innermost, comparisons included: at most 66 of those, and two levels of
-// nestWidth below, make 54,000 operations.
+// nest puts operations into inner transactions, all of one revision. etcd's bound is on the sum of
+// what stands side by side on each way from the outermost level to the innermost, comparisons
+// included: at most 66 of those, and two levels of nestWidth below, make 54,000 operations.
 func nest(ops []clientv3.Op) []clientv3.Op {
 	for len(ops) > 2*nestWidth {
 		var outer []clientv3.Op

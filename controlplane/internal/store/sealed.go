@@ -98,30 +98,41 @@ func (s *Store) adoptSchema(ctx context.Context) error {
 	return err
 }
 
-// keysetOf is the name of the keyset that seals an account's secrets.
-func keysetOf(*topologyv1.Account) string { return DefaultKeyset }
+// tooManyToSeal says that an account has more secrets than one step seals again, and what keyset
+// has to seal them beforehand: one that edges have before the step and after it.
+type tooManyToSeal struct{ keyset string }
 
-// sealEdit seals the secrets that an edit puts. Those that are stored like that already are left
-// out.
+func (e *tooManyToSeal) Error() string {
+	return "more secrets have to be sealed again than one step takes, with keyset " + e.keyset
+}
+
+// sealEdit seals the secrets that an edit puts, and, where it changes the account's pools, all
+// others of the account again. Those that are stored like that already are left out. It returns a
+// [tooManyToSeal] when these are too many for one step and edges could not open some of them
+// afterwards.
 func (s *Store) sealEdit(ctx context.Context, p *plan, edit *Edit) (*Edit, error) {
-	if edit == nil || !slices.ContainsFunc(edit.Puts, isClear) {
-		return edit, nil
-	}
-	if !s.Seals() {
+	if edit == nil || !s.Seals() {
 		return edit, nil
 	}
 	account, err := putOrStored[*topologyv1.Account](p.state, edit, accountKey(p.state.Account))
 	if err != nil {
 		return nil, err
 	}
-	name := keysetOf(account)
+	name := cmp.Or(edit.keyset, keysetOf(account.GetPools()))
+	again, err := s.movesPools(ctx, p, edit, account)
+	if err != nil {
+		return nil, err
+	}
+	if len(again) == 0 && !slices.ContainsFunc(edit.Puts, isClear) {
+		return edit, nil
+	}
 	held, err := s.keyset(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	sealed := *edit
 	sealed.Puts = nil
-	for _, put := range edit.Puts {
+	for _, put := range slices.Concat(edit.Puts, again) {
 		if !isClear(put) {
 			sealed.Puts = append(sealed.Puts, put)
 			continue
@@ -144,9 +155,53 @@ func (s *Store) sealEdit(ctx context.Context, p *plan, edit *Edit) (*Edit, error
 		sealed.Puts = append(sealed.Puts, put)
 	}
 	p.sealed = true
-	p.compares = append(p.compares,
-		clientv3.Compare(clientv3.CreateRevision(s.keys.dek(name, held.versions[name]+1)), "=", 0))
+	for _, put := range again {
+		p.resealed = append(p.resealed, put.Key)
+	}
+	p.compares = append(p.compares, clientv3.Compare(clientv3.CreateRevision(s.keys.dek(name, held.versions[name]+1)), "=", 0))
 	return &sealed, nil
+}
+
+// movesPools returns the secrets that an edit does not touch and that have to be sealed again, in
+// the clear, because it changes the pools of the account.
+func (s *Store) movesPools(ctx context.Context, p *plan, edit *Edit, account *topologyv1.Account) (again []Put, err error) {
+	stored, err := putOrStored[*topologyv1.Account](p.state, new(Edit), accountKey(p.state.Account))
+	if err != nil || keysetOf(stored.GetPools()) == keysetOf(account.GetPools()) {
+		return nil, err
+	}
+	touched := make(map[topology.Key]bool)
+	for _, put := range edit.Puts {
+		touched[put.Key] = true
+	}
+	for _, key := range edit.Deletes {
+		touched[key] = true
+	}
+	size, covered := 0, true
+	for item := range p.state.Records.All(topology.KindOriginSecrets, "", "") {
+		secrets := p.state.secrets(item.Key().ID)
+		if secrets == nil || touched[item.Key()] || len(secrets.GetSealed()) > 0 && secrets.GetKeyset() == keysetOf(account.GetPools()) {
+			continue
+		}
+		covered = covered && (len(secrets.GetSealed()) == 0 || covers(secrets.GetKeyset(), account.GetPools()))
+		if size += len(item.Record().Value); len(again) >= sealAtOnce || size > sealBytes {
+			p.sealsLater = true
+			continue
+		}
+		origin, err := putOrStored[*topologyv1.Origin](p.state, edit, originOf(item.Key()))
+		if err != nil {
+			return nil, err
+		}
+		values, err := s.OpenSecrets(ctx, originOf(item.Key()), origin, secrets)
+		if err != nil {
+			s.log.ErrorContext(ctx, "store: secrets cannot be sealed again", "error", err)
+			continue
+		}
+		again = append(again, Put{Key: item.Key(), Message: &topologyv1.OriginSecrets{Values: values}})
+	}
+	if p.sealsLater && !covered {
+		return nil, &tooManyToSeal{keysetOf(slices.Concat(stored.GetPools(), account.GetPools()))}
+	}
+	return again, nil
 }
 
 func isClear(put Put) bool {
@@ -219,6 +274,33 @@ func (s *Store) OpenSecrets(
 		return nil, err
 	}
 	return topology.OpenSecrets(s.ring.held().ring, origin.Account, origin.ID, stored, secrets)
+}
+
+// SealedFor is a certificate as stored, sealed with a key that edges of a pool have, which are
+// asked for it because the account is in the pool: as it is stored, only edges without a pool can
+// open it.
+func (s *Store) SealedFor(
+	ctx context.Context, pool string, id topology.CertificateID, stored *topologyv1.SealedCertificate,
+) (*topologyv1.SealedCertificate, error) {
+	if pool == "" {
+		return stored, nil
+	}
+	held, err := s.keyset(ctx, keysetOf([]string{pool}))
+	if err != nil {
+		return nil, err
+	}
+	pair, err := topology.OpenKeyPair(held.ring, id, stored)
+	if errors.Is(err, seal.ErrUnknownKey) {
+		if err := s.readKeysets(ctx); err != nil {
+			return nil, err
+		}
+		held = s.ring.held()
+		pair, err = topology.OpenKeyPair(held.ring, id, stored)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return topology.SealKeyPair(held.ring, keysetOf([]string{pool}), stored.GetAccount(), id, pair)
 }
 
 // learnKeys reads the keysets again if records are sealed with keys that are not known.
@@ -303,7 +385,8 @@ func (s *Store) rotateKeysets(ctx context.Context) error {
 	return s.readKeysetsLocked(ctx)
 }
 
-// sealAll seals what is in the clear, or sealed with a key that another has taken the place of.
+// sealAll seals what is in the clear, or sealed with a key that another has taken the place of, or
+// with the keyset of other pools.
 func (s *Store) sealAll(ctx context.Context, progress func(sealed int)) error {
 	if !s.Seals() {
 		return nil
@@ -311,22 +394,13 @@ func (s *Store) sealAll(ctx context.Context, progress func(sealed int)) error {
 	sealed := 0
 	progress(0)
 	for {
-		due := make(map[string]int)
-		_, err := s.load(ctx, s.keys.kind(topology.KindOriginSecrets), func(records []topology.Record) error {
-			for _, record := range records {
-				stored := new(topologyv1.OriginSecrets)
-				if proto.Unmarshal(record.Value, stored) == nil && s.sealsAgain(stored) {
-					due[record.Key.Account]++
-				}
-			}
-			return nil
-		})
+		due, err := s.dueForSealing(ctx)
 		if err != nil {
 			return err
 		}
 		done := 0
-		for _, account := range slices.Sorted(maps.Keys(due)) {
-			n, err := s.sealAccount(ctx, account, func(n int) { progress(sealed + done + n) })
+		for _, account := range due {
+			n, err := s.sealAccount(ctx, account, "", func(n int) { progress(sealed + done + n) })
 			if err != nil {
 				return fmt.Errorf("seal secrets of account %q: %w", account, err)
 			}
@@ -339,25 +413,57 @@ func (s *Store) sealAll(ctx context.Context, progress func(sealed int)) error {
 	}
 }
 
-// sealsAgain reports whether secrets are to be sealed, or sealed again.
-func (s *Store) sealsAgain(stored *topologyv1.OriginSecrets) bool {
+// dueForSealing are the accounts with secrets that are to be sealed, or sealed again.
+func (s *Store) dueForSealing(ctx context.Context) ([]string, error) {
+	keysets := make(map[string]string)
+	_, err := s.load(ctx, s.keys.kind(topology.KindAccounts), func(records []topology.Record) error {
+		for _, record := range records {
+			if account, err := decodeAccount(record); err == nil && len(account.GetPools()) > 0 {
+				keysets[record.Key.Account] = keysetOf(account.GetPools())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	due := make(map[string]bool)
+	_, err = s.load(ctx, s.keys.kind(topology.KindOriginSecrets), func(records []topology.Record) error {
+		for _, record := range records {
+			stored := new(topologyv1.OriginSecrets)
+			keyset := cmp.Or(keysets[record.Key.Account], DefaultKeyset)
+			if proto.Unmarshal(record.Value, stored) == nil && s.sealsAgain(keyset, stored) {
+				due[record.Key.Account] = true
+			}
+		}
+		return nil
+	})
+	return slices.Sorted(maps.Keys(due)), err
+}
+
+// sealsAgain reports whether secrets are to be sealed, or sealed again, with a keyset.
+func (s *Store) sealsAgain(keyset string, stored *topologyv1.OriginSecrets) bool {
 	if len(stored.GetSealed()) == 0 {
 		return len(stored.GetValues()) > 0
 	}
-	return !isSealedWith(s.ring.held().ring, stored.GetKeyset(), stored)
+	return !isSealedWith(s.ring.held().ring, keyset, stored)
 }
 
-// sealAccount seals what has to be in an account, some at a time.
-func (s *Store) sealAccount(ctx context.Context, account string, progress func(sealed int)) (sealed int, err error) {
+// sealAccount seals what has to be in an account, some at a time: with a keyset as long as that
+// covers the account's pools, or, if it is empty, with that of the pools.
+func (s *Store) sealAccount(ctx context.Context, id, keyset string, progress func(sealed int)) (sealed int, err error) {
 	for {
 		n, more := 0, false
-		_, err := s.Write(ctx, account, RequestID{}, func(state *State) (*Edit, error) {
-			edit, bytes := &Edit{SealsAgain: true}, 0
-			more = false
+		_, err := s.Write(ctx, id, RequestID{}, func(state *State) (*Edit, error) {
+			edit, bytes := &Edit{SealsAgain: true, keyset: keyset}, 0
+			n, more = 0, false
+			account, err := putOrStored[*topologyv1.Account](state, edit, accountKey(id))
+			if err != nil || keyset != "" && !covers(keyset, account.GetPools()) {
+				return nil, err
+			}
 			for item := range state.Records.All(topology.KindOriginSecrets, "", "") {
-				id := item.Key().ID
-				stored := state.secrets(id)
-				if stored == nil || !s.sealsAgain(stored) {
+				stored := state.secrets(item.Key().ID)
+				if stored == nil || !s.sealsAgain(cmp.Or(keyset, keysetOf(account.GetPools())), stored) {
 					continue
 				}
 				origin, err := putOrStored[*topologyv1.Origin](state, edit, originOf(item.Key()))
@@ -389,6 +495,14 @@ func (s *Store) sealAccount(ctx context.Context, account string, progress func(s
 		if !more {
 			return sealed, nil
 		}
+	}
+}
+
+// sealLater seals what a change of an account's pools has left. What it does not come to,
+// [Store.Run] seals.
+func (s *Store) sealLater(ctx context.Context, account string) {
+	if _, err := s.sealAccount(ctx, account, "", func(int) {}); err != nil {
+		s.log.WarnContext(ctx, "store: secrets are still sealed for the pools that the account was in before", "account", account, "error", err)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -98,7 +100,8 @@ func TestSecretsLieSealed(t *testing.T) {
 	checkSecret(t, storetest.Open(t, store.Config{Prefix: s.Prefix()}), "acme", "shop", "canary-2")
 }
 
-// Who can write to etcd gains nothing from secrets in the place of others, nor of an earlier origin of the same id.
+// Who can write to etcd gains nothing from secrets in the place of others, nor of an earlier origin
+// of the same id.
 func TestSealedSecretsAreNotSwapped(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
@@ -124,7 +127,8 @@ func TestSealedSecretsAreNotSwapped(t *testing.T) {
 	}
 }
 
-// While keys are rotated, several control planes write. Afterwards all that is stored is sealed with the newest keys.
+// While keys are rotated, several control planes write. Afterwards all that is stored is sealed
+// with the newest keys.
 func TestRotateSecrets(t *testing.T) {
 	t.Parallel()
 	a := storetest.New(t)
@@ -143,7 +147,7 @@ func TestRotateSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := a.EdgeKeys().Keyset(store.DefaultKeyset)
+	old := a.EdgeKeys("").Keyset(store.DefaultKeyset)
 	ctx, stop := context.WithCancel(t.Context())
 	var writing sync.WaitGroup
 	for _, s := range []*store.Store{a, b} {
@@ -178,13 +182,115 @@ func TestRotateSecrets(t *testing.T) {
 		}
 	}
 	eventually(t, func() bool { return m.at() >= last })
-	if keys := b.EdgeKeys().Keyset(store.DefaultKeyset).Keys(); keys != 2 {
+	if keys := b.EdgeKeys("").Keyset(store.DefaultKeyset).Keys(); keys != 2 {
 		t.Errorf("the other control plane has %d keys, want 2", keys)
 	}
 	m.check(a)
 }
 
-// A rotation that ends anywhere, by whatever death, leaves each secret readable, and the next goes on.
+// The secrets of an account are sealed for its pools. When these change, they are sealed again
+// before any edge that comes or goes with the change matters: in the same step, or, where they are
+// too many for it, beforehand with what both have. Neither is a change of origins to anybody.
+func TestChangeOfPoolsSealsAgain(t *testing.T) {
+	t.Parallel()
+	for _, origins := range []int{3, 1100} {
+		t.Run(fmt.Sprint(origins), func(t *testing.T) {
+			t.Parallel()
+			s := storetest.New(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			var following sync.WaitGroup
+			following.Go(func() {
+				_ = s.Follow(ctx, store.Follower{
+					Known: func() (string, iter.Seq[topology.Record]) { return "", func(func(topology.Record) bool) {} },
+					Step:  func(step store.Step) error { checkOpensInPools(t, s, step); return nil },
+				})
+			})
+			defer following.Wait()
+			defer cancel()
+			for from := 0; from < origins; from += 500 {
+				puts := []store.Put{accountPut("acme", "")}
+				for i := from; i < min(origins, from+500); i++ {
+					puts = append(puts, secretPuts("acme", fmt.Sprint("o", i), fmt.Sprint("canary-", i))...)
+				}
+				mustPut(t, s, "acme", puts...)
+			}
+			before, err := s.AccountState(t.Context(), "acme")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, pools := range [][]string{{"iron", "gold"}, {"iron"}, {"tin", "default"}, nil} {
+				account := &topologyv1.Account{State: topologyv1.Account_ACTIVE, Pools: pools}
+				at := mustPut(t, s, "acme", store.Put{Key: key(topology.KindAccounts, "acme", ""), Message: account})
+				want := store.DefaultKeyset
+				if len(pools) > 0 {
+					want = "pools:" + strings.Join(slices.Sorted(slices.Values(pools)), ",")
+				}
+				values, err := s.Values(t.Context(), "cfg/originSecrets/acme/")
+				if err != nil || len(values) != origins {
+					t.Fatal(len(values), err)
+				}
+				for key, value := range values {
+					stored := new(topologyv1.OriginSecrets)
+					if err := proto.Unmarshal(value, stored); err != nil || stored.GetKeyset() != want {
+						t.Fatalf("in pools %v, %s is sealed with %q", pools, key, stored.GetKeyset())
+					}
+				}
+				checkSecret(t, s, "acme", "o0", "canary-0")
+				checkSecret(t, s, "acme", fmt.Sprint("o", origins-1), fmt.Sprint("canary-", origins-1))
+				steps, _, _, err := s.Steps(t.Context(), "acme", 0, 1)
+				if err != nil || len(steps) != 1 || steps[0].GetRevision() != at || len(steps[0].GetChanges()) != 1 {
+					t.Errorf("the history tells of pools %v: %v, %v", pools, steps, err)
+				}
+			}
+			now, err := s.AccountState(t.Context(), "acme")
+			if err != nil {
+				t.Fatal(err)
+			}
+			was, err := s.AsOf(t.Context(), now, before.Changed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := was.Records.Count(topology.KindOriginSecrets); n != origins {
+				t.Errorf("before, there were secrets of %d origins", n)
+			}
+		})
+	}
+}
+
+// checkOpensInPools checks that edges of an account's pools have the keys of what they are told.
+func checkOpensInPools(t *testing.T, s *store.Store, step store.Step) {
+	t.Helper()
+	state, err := s.AccountStateAt(t.Context(), "acme", step.Revision)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	item, ok := state.Records.Get(topology.KindAccounts, "")
+	if !ok {
+		return
+	}
+	account := new(topologyv1.Account)
+	if err := proto.Unmarshal(item.Record().Value, account); err != nil {
+		t.Error(err)
+		return
+	}
+	for item := range state.Records.All(topology.KindOriginSecrets, "", "") {
+		stored := new(topologyv1.OriginSecrets)
+		if err := proto.Unmarshal(item.Record().Value, stored); err != nil {
+			t.Error(err)
+			return
+		}
+		for _, pool := range append([]string{""}, account.GetPools()...) {
+			if keys := s.EdgeKeys(pool).Keyset(stored.GetKeyset()); keys == nil || !keys.Knows(stored.GetSealed()) {
+				t.Errorf("revision %d: edges of pool %q cannot open %s", step.Revision, pool, item.Key())
+				return
+			}
+		}
+	}
+}
+
+// A rotation that ends anywhere, by whatever death, leaves each secret readable, and the next goes
+// on.
 func TestRotationIsBrokenOff(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -218,7 +324,8 @@ func TestRotationOverLeadersKilled(t *testing.T) {
 	})
 }
 
-// testBrokenRotations breaks rotations off while secrets are written, and then looks at each of them.
+// testBrokenRotations breaks rotations off while secrets are written, and then looks at each of
+// them.
 func testBrokenRotations(t *testing.T, times int, current func() *store.Store, breakOff func(rotate func(ctx context.Context) error)) {
 	const origins = 60
 	puts := []store.Put{accountPut("acme", "")}
@@ -259,7 +366,8 @@ func testBrokenRotations(t *testing.T, times int, current func() *store.Store, b
 	checkNotStored(t, current(), "canary")
 }
 
-// A topology of an older version is sealed by the first control plane of this one, once none of the older is there.
+// A topology of an older version is sealed by the first control plane of this one, once none of the
+// older is there.
 func TestSecretsOfAnOlderVersionAreSealed(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)

@@ -122,7 +122,14 @@ func (p *plan) trim(folder string, n, keep int64) {
 // touched yields the resources that a plan changes, in the order of keys.
 func (p *plan) touched() []*storev1.Step_Touched {
 	var all []*storev1.Step_Touched
+	resealed := make(map[topology.Key]bool, len(p.resealed))
+	for _, key := range p.resealed {
+		resealed[key] = true
+	}
 	for _, put := range p.puts {
+		if resealed[put.key] {
+			continue
+		}
 		_, before := p.state.record(put.key)
 		all = append(all, &storev1.Step_Touched{Key: put.key.String(), Before: before, After: true})
 	}

@@ -36,6 +36,8 @@ type Edit struct {
 	Facts []DomainFacts
 	// SealsAgain says that the edit changes how secrets are stored and not what they are: it is no step of the history.
 	SealsAgain bool
+
+	keyset string // seals what is put, instead of that of the account's pools
 }
 
 // Put is one resource to write, with create_time and update_time and without what is computed on reading.
@@ -85,6 +87,9 @@ func (s *Store) DryRun(ctx context.Context, account string, decide func(*State) 
 		return err
 	}
 	_, err = s.plan(ctx, state, RequestID{}, s.keys.request(account, "dry"), rand.Text(), true, decide)
+	if many := new(tooManyToSeal); errors.As(err, &many) {
+		return nil // a write seals them first
+	}
 	return err
 }
 
@@ -119,6 +124,12 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 				continue
 			}
 		}
+		var many *tooManyToSeal
+		if errors.As(err, &many) {
+			if _, err = s.sealAccount(ctx, account, many.keyset, func(int) {}); err == nil && pause.wait(ctx) == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return Result{}, err
 		}
@@ -133,6 +144,9 @@ func (s *Store) write(ctx context.Context, account string, req RequestID, decide
 			return Result{}, fmt.Errorf("write account %q: %w", account, err)
 		}
 		if applied {
+			if p.sealsLater {
+				s.sealLater(ctx, account)
+			}
 			return s.applied(p, revision), nil
 		}
 		s.metrics.conflicts.Inc()

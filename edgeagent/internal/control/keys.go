@@ -67,6 +67,9 @@ func openKeys(dir, keyFile string, log *slog.Logger) (*keys, error) {
 		if encoded, err = k.by.Unwrap(wrapped, keyringPlace); err == nil {
 			err = k.take(encoded)
 		}
+		if err == nil && !k.by.Wraps(wrapped) {
+			err = k.save()
+		}
 	}
 	switch {
 	case err == nil:

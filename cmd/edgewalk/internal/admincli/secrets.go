@@ -20,7 +20,8 @@ func (c *cli) secretsCommand() *cobra.Command {
 		Long: `Make new keys and seal all secrets of origins with them, in steps. Edges are sent the keys and the steps, and nothing is interrupted. Run it when somebody may
 have read the keys, or from time to time. Broken off, it may be run again.
 
-The file of --secret-key-file, which protects those keys, stays the same.`,
+The first key in the file of --secret-key-file protects the new keys. To replace that one: give all control planes files with both, the old line first; then the
+new line first; rotate; and remove the old line.`,
 		Example: "  edgewalk secrets rotate",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
