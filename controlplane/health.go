@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,6 +21,7 @@ const readyTimeout = 2 * time.Second
 // addHealth adds /metrics, /healthz and /readyz.
 func (c *ControlPlane) addHealth(mux *http.ServeMux) {
 	mux.Handle("GET /metrics", c.guard(promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{Registry: c.registry})))
+	mux.Handle("GET /sd/edges", c.guard(http.HandlerFunc(c.discoverEdges)))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ready, text := c.readiness(r.Context())
@@ -28,6 +30,26 @@ func (c *ControlPlane) addHealth(mux *http.ServeMux) {
 		}
 		fmt.Fprint(w, text)
 	})
+}
+
+// targets are some for Prometheus to scrape
+// (https://prometheus.io/docs/prometheus/latest/http_sd/).
+type targets struct {
+	Targets []string          `json:"targets"`
+	Labels  map[string]string `json:"labels"`
+}
+
+// discoverEdges tells Prometheus where edges serve their metrics, those too that are lost since less than a day, because one that
+// is down is what it has to notice.
+func (c *ControlPlane) discoverEdges(w http.ResponseWriter, _ *http.Request) {
+	all := []targets{} // not null, which Prometheus refuses
+	for _, e := range c.fleet.Edges() {
+		if at := e.GetMetricsAddress(); at != "" {
+			all = append(all, targets{[]string{at}, map[string]string{"edge": e.GetId(), "region": e.GetRegion()}})
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(all) // it fails only where the client is gone
 }
 
 // guard asks for a token that may read metrics (RFC 6750). Probes never need one.

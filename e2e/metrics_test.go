@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
 // What Prometheus scrapes has the form and the names that Prometheus asks for.
@@ -32,6 +35,38 @@ func TestMetricsAreWellNamed(t *testing.T) {
 			t.Errorf("promtool check metrics of the %s: %v\n%s", name, err, out)
 		}
 		has(t, name, r.body, "edgewalk_")
+	}
+}
+
+// Prometheus finds the edges by asking a control plane, with a token that may read metrics.
+func TestPrometheusFindsEdges(t *testing.T) {
+	t.Parallel()
+	prometheus := tool(t, "prometheus", "prometheus")
+	dir := shortDir(t)
+	cp := startControlPlane(t, filepath.Join(dir, "cp"))
+	e := startEdge(t, filepath.Join(dir, "edge"), "fra-1", cp.edges, "--region", "eu")
+	e.waitReady(t)
+	config := filepath.Join(dir, "prometheus.yaml")
+	text := fmt.Sprintf(`global: {scrape_interval: 1s}
+scrape_configs:
+  - job_name: edgewalk-edge
+    http_sd_configs:
+      - url: http://%s/sd/edges
+        authorization: {type: Bearer, credentials_file: %s}
+`, cp.http, tokenFile)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := listentest.Unused(t)
+	start(t, "prometheus", prometheus, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "tsdb"), "--web.listen-address", at)
+	found := regexp.MustCompile(`"labels":\{"edge":"fra-1","instance":"` + regexp.QuoteMeta(e.metrics) + `","job":"edgewalk-edge","region":"eu"\}[^{}]*"health":"up"`)
+	eventually(t, startWithin, "Prometheus scrapes the edge", func() bool {
+		r, err := visit(t.Context(), at, at, "/api/v1/targets")
+		return err == nil && found.MatchString(r.body)
+	})
+	r, err := visit(t.Context(), cp.http, cp.http, "/sd/edges")
+	if err != nil || r.status != 401 {
+		t.Errorf("without a token: %d, %v", r.status, err)
 	}
 }
 

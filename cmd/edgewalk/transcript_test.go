@@ -211,6 +211,7 @@ var tamed = []struct {
 	{regexp.MustCompile(`(\S)   +`), "$1  "}, // Columns are as wide as what was tamed.
 	{regexp.MustCompile(`(?m) +$`), ""},
 	{regexp.MustCompile(`(?m)^\n`), ""},
+	{regexp.MustCompile(`"sizeBytes": \d{5,}`), `"sizeBytes": SIZE`},
 	{regexp.MustCompile(`snapshot \([\d.]+ KiB\)`), "snapshot (SIZE)"},
 	{regexp.MustCompile(`  health:\n(    .*\n)+`), ""}, // As of an edge's last report.
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
+	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -239,6 +242,7 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 	if s.refusesClear(hello) {
 		return refuse("protocol", errCannotOpen)
 	}
+	hello.MetricsAddress = reachable(hello.GetMetricsAddress(), st.from)
 	st.hello = hello
 	if err := s.identify(st); err != nil {
 		return refuse("id_owned", err)
@@ -248,6 +252,26 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 	}
 	s.metrics.streams.Inc()
 	return st, nil
+}
+
+// reachable is where others find what an agent serves at address, if its stream comes from peer; both are `host:port`. It is
+// empty if they do not: the agent serves its own machine alone, and that is another one.
+func reachable(address, peer string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	from, _ := netip.ParseAddrPort(peer) // the zero value for what is no address, such as a pipe
+	switch ip, err := netip.ParseAddr(host); {
+	case host == "" || err == nil && ip.IsUnspecified():
+		if !from.IsValid() {
+			return ""
+		}
+		return net.JoinHostPort(from.Addr().Unmap().String(), port)
+	case listen.Loopback(host) && from.IsValid() && !from.Addr().Unmap().IsLoopback():
+		return ""
+	}
+	return address
 }
 
 // receiveHello waits for the first message.

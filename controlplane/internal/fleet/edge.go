@@ -397,6 +397,7 @@ func (e *edge) resource(server string) *topologyv1.Edge {
 		Region:            e.hello.GetRegion(),
 		Version:           e.hello.GetVersion(),
 		Address:           e.hello.GetHttpAddress(),
+		MetricsAddress:    e.hello.GetMetricsAddress(),
 		Connected:         e.conn != nil,
 		AppliedRevision:   e.applied,
 		PersistedRevision: e.persisted,

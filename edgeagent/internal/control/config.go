@@ -46,6 +46,8 @@ type Config struct {
 	BootID string
 	// HTTPAddress names the HTTP listeners, joined by `,`. It is asked at each connection.
 	HTTPAddress func() string
+	// MetricsAddress is where metrics are served, `host:port`. Empty: nowhere.
+	MetricsAddress string
 
 	// Table is brought up to date. Only this package applies steps to it.
 	Table *route.Table

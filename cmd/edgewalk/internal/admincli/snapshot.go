@@ -28,6 +28,9 @@ are not part of it: back its bucket up too.`,
 				if err != nil {
 					return err
 				}
+				if !c.forPeople() {
+					return c.printPlain(cmd.OutOrStdout(), map[string]any{"file": args[0], "sizeBytes": n}, args[:1])
+				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", args[0], byteSize(n))
 				return nil
 			})

@@ -452,8 +452,11 @@ type Hello struct {
 	AcceptsZstd bool `protobuf:"varint,9,opt,name=accepts_zstd,json=acceptsZstd,proto3" json:"accepts_zstd,omitempty"`
 	// Whether the agent can read sealed secrets. One that cannot is refused: FAILED_PRECONDITION.
 	AcceptsSealed bool `protobuf:"varint,20,opt,name=accepts_sealed,json=acceptsSealed,proto3" json:"accepts_sealed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Where the agent serves its metrics, `host:port`. An unspecified host (`0.0.0.0`, `::`) is every address of its machine; the
+	// control plane then takes the one that the stream comes from. Empty: nowhere.
+	MetricsAddress string `protobuf:"bytes,21,opt,name=metrics_address,json=metricsAddress,proto3" json:"metrics_address,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -554,6 +557,13 @@ func (x *Hello) GetAcceptsSealed() bool {
 		return x.AcceptsSealed
 	}
 	return false
+}
+
+func (x *Hello) GetMetricsAddress() string {
+	if x != nil {
+		return x.MetricsAddress
+	}
+	return ""
 }
 
 // Ack says how far the agent is. Each number counts for everything before it too. Like each message of an agent it takes at
@@ -1895,7 +1905,7 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"E\n" +
 	"\bPosition\x12\x1d\n" +
 	"\x05epoch\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\x96\x03\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xc9\x03\n" +
 	"\x05Hello\x122\n" +
 	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,62}$R\x02id\x12\x1f\n" +
 	"\x06region\x18\x02 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\x12!\n" +
@@ -1906,7 +1916,8 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\x06digest\x18\a \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06digest\x12\"\n" +
 	"\aboot_id\x18\b \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x06bootId\x12!\n" +
 	"\faccepts_zstd\x18\t \x01(\bR\vacceptsZstd\x12%\n" +
-	"\x0eaccepts_sealed\x18\x14 \x01(\bR\racceptsSealed\"\xb8\x01\n" +
+	"\x0eaccepts_sealed\x18\x14 \x01(\bR\racceptsSealed\x121\n" +
+	"\x0fmetrics_address\x18\x15 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\x0emetricsAddress\"\xb8\x01\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\x03R\aapplied\x12\x1c\n" +
 	"\tpersisted\x18\x02 \x01(\x03R\tpersisted\x12\x18\n" +

@@ -4915,6 +4915,9 @@ type Edge struct {
 	Server string `protobuf:"bytes,15,opt,name=server,proto3" json:"server,omitempty"`
 	// The revision that a freeze holds the edge at. 0 when it is not frozen.
 	FrozenRevision int64 `protobuf:"varint,16,opt,name=frozen_revision,json=frozenRevision,proto3" json:"frozen_revision,omitempty"`
+	// Where the agent serves metrics to other machines or to this one, `host:port`. Empty: nowhere that the control plane could
+	// name.
+	MetricsAddress string `protobuf:"bytes,30,opt,name=metrics_address,json=metricsAddress,proto3" json:"metrics_address,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -5059,6 +5062,13 @@ func (x *Edge) GetFrozenRevision() int64 {
 		return x.FrozenRevision
 	}
 	return 0
+}
+
+func (x *Edge) GetMetricsAddress() string {
+	if x != nil {
+		return x.MetricsAddress
+	}
+	return ""
 }
 
 // Rejected is a resource that an edge refused.
@@ -6021,7 +6031,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"dropBefore\"5\n" +
 	"\bSettings\x12)\n" +
 	"\vshared_host\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x84\x02R\n" +
-	"sharedHost\"\xba\x05\n" +
+	"sharedHost\"\xe3\x05\n" +
 	"\x04Edge\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -6039,7 +6049,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\brejected\x18\r \x03(\v2\x1e.edgewalk.topology.v1.RejectedR\brejected\x12;\n" +
 	"\aorigins\x18\x0e \x03(\v2!.edgewalk.topology.v1.OriginStateR\aorigins\x12\x16\n" +
 	"\x06server\x18\x0f \x01(\tR\x06server\x12'\n" +
-	"\x0ffrozen_revision\x18\x10 \x01(\x03R\x0efrozenRevision\x1aX\n" +
+	"\x0ffrozen_revision\x18\x10 \x01(\x03R\x0efrozenRevision\x12'\n" +
+	"\x0fmetrics_address\x18\x1e \x01(\tR\x0emetricsAddress\x1aX\n" +
 	"\x05Cache\x12\x18\n" +
 	"\aobjects\x18\x01 \x01(\x03R\aobjects\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +
