@@ -58,8 +58,10 @@ scrape_configs:
 		t.Fatal(err)
 	}
 	at := listentest.Unused(t)
-	start(t, "prometheus", prometheus, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "tsdb"), "--web.listen-address", at)
-	found := regexp.MustCompile(`"labels":\{"edge":"fra-1","instance":"` + regexp.QuoteMeta(e.metrics) + `","job":"edgewalk-edge","region":"eu"\}[^{}]*"health":"up"`)
+	start(t, "prometheus", prometheus, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "tsdb"),
+		"--web.listen-address", at)
+	found := regexp.MustCompile(`"labels":\{"edge":"fra-1","instance":"` + regexp.QuoteMeta(e.metrics) +
+		`","job":"edgewalk-edge","region":"eu"\}[^{}]*"health":"up"`)
 	eventually(t, startWithin, "Prometheus scrapes the edge", func() bool {
 		r, err := visit(t.Context(), at, at, "/api/v1/targets")
 		return err == nil && found.MatchString(r.body)

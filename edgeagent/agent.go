@@ -173,7 +173,8 @@ func (a *Agent) build(p parsed) (err error) {
 	a.control, err = control.New(control.Config{
 		Addresses: cfg.ControlPlane, Token: p.token, TLS: controlTLS, Insecure: cfg.InsecureListen,
 		StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region, Version: cfg.Version,
-		BootID: uuid.NewString(), HTTPAddress: a.httpAddress, MetricsAddress: a.Addresses().Metrics, Table: a.table, Settings: &a.settings,
+		BootID: uuid.NewString(), HTTPAddress: a.httpAddress, MetricsAddress: a.Addresses().Metrics,
+		Table: a.table, Settings: &a.settings,
 		InStep: a.purges.Trust, Report: a.report, Answer: a.answer, Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {

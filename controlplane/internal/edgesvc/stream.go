@@ -254,8 +254,9 @@ func (s *Service) accept(rpc syncStream) (*stream, error) {
 	return st, nil
 }
 
-// reachable is where others find what an agent serves at address, if its stream comes from peer; both are `host:port`. It is
-// empty if they do not: the agent serves its own machine alone, and that is another one.
+// reachable returns where others find what an agent serves at address, if its stream comes from
+// peer; both are `host:port`. It is empty if they cannot: the agent serves its own machine alone,
+// and that is another one.
 func reachable(address, peer string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

@@ -83,7 +83,8 @@ func (s *session) hello() error {
 	c := s.control
 	hello := &edgev1.Hello{
 		Id: c.cfg.ID, Region: c.cfg.Region, Version: c.cfg.Version, ProtocolVersion: 1,
-		HttpAddress: c.cfg.HTTPAddress(), MetricsAddress: c.cfg.MetricsAddress, BootId: c.cfg.BootID, Have: c.have(), AcceptsZstd: true, AcceptsSealed: true,
+		HttpAddress: c.cfg.HTTPAddress(), MetricsAddress: c.cfg.MetricsAddress,
+		BootId: c.cfg.BootID, Have: c.have(), AcceptsZstd: true, AcceptsSealed: true,
 	}
 	if hello.Have != nil {
 		at := c.state.At()
