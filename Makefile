@@ -64,7 +64,7 @@ vulncheck: ## Report known vulnerabilities that the code can reach; asks vuln.go
 generate: ## Generate the Go beside each .proto, the dashboards and docs/reference.md.
 	tools/generate.sh
 	cd release && $(GO) run ./dashboards ../deploy/grafana
-	$(GO) run ./cmd/edgewalk reference >docs/reference.md
+	reference=$$($(GO) run ./cmd/edgewalk reference) && cat <<<"$$reference" >docs/reference.md
 
 .PHONY: checkgenerate
 checkgenerate: ## Fail if the generated Go is stale; changes nothing.
