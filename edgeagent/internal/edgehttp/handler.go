@@ -37,13 +37,19 @@ type exchange struct {
 	outcome outcome
 	id      [32]byte // see newRequestID
 
+	mayWait func() // front.Exchange.MayWait, without a new closure for each request
+
 	// Memory that the next request uses too.
 	fields []byte // of the reply
 	hit    httpcache.Reply
 	sent   front.Reply
 }
 
-var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+var exchanges = sync.Pool{New: func() any {
+	x := new(exchange)
+	x.mayWait = func() { x.MayWait() }
+	return x
+}}
 
 // serve answers one request.
 func (s *Server) serve(request *front.Exchange) {
@@ -131,7 +137,7 @@ func (s *Server) finish(x *exchange) {
 		s.panicked(fault, debug.Stack(), "request_id", string(x.id[:]), "method", x.Method, "host", x.entry.Host, "path", x.entry.Path)
 		return
 	}
-	*x = exchange{fields: x.fields[:0], hit: httpcache.Reply{Fields: x.hit.Fields[:0]}}
+	*x = exchange{mayWait: x.mayWait, fields: x.fields[:0], hit: httpcache.Reply{Fields: x.hit.Fields[:0]}}
 	exchanges.Put(x)
 }
 
@@ -200,7 +206,7 @@ func (s *Server) answer(x *exchange) {
 	default:
 		x.asked = httpcache.Request{
 			Method: x.Method, Request: walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch()},
-			Fields: &x.Fields, Client: s.speaksFor(x, &target), Holder: x.holder, Now: x.Now,
+			Fields: &x.Fields, Client: s.speaksFor(x, &target), Holder: x.holder, Now: x.Now, BeforeDisk: x.mayWait,
 		}
 		if target.AccountAlone() {
 			s.serveFolder(x, query)
@@ -253,7 +259,7 @@ func (s *Server) own(x *exchange) *httpcache.Request {
 	asked, fields := x.asked, x.Fields
 	t := &asked.Target
 	t.Host, t.Path, t.Query, t.Object = strings.Clone(t.Host), strings.Clone(t.Path), strings.Clone(t.Query), strings.Clone(t.Object)
-	asked.Method, asked.Fields, asked.Leaving = x.Method, &fields, x.Leaving()
+	asked.Method, asked.Fields, asked.Leaving, asked.BeforeDisk = x.Method, &fields, x.Leaving(), nil
 	asked.Admit = func() bool { return s.admit(x) }
 	x.entry.Host, x.entry.Path, x.query = t.Host, t.Path, t.Query
 	return &asked

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -20,6 +22,13 @@ type conn struct {
 	wire   *wire
 	secure *tls.Conn // nil without TLS
 	config *tls.Config
+
+	// While the connection waits for a request in its loop, which has its descriptor. Others than
+	// the goroutine that has the connection use that under mu.
+	loop *loop // nil for none
+	fd   int   // -1 while wire has it
+	// fresh: nothing was asked yet. waited: the last request took long.
+	fresh, waited bool
 
 	// What await uses.
 	readFirst func(fd uintptr) bool
@@ -43,9 +52,8 @@ type conn struct {
 }
 
 func newConn(s *Server, socket net.Conn, config *tls.Config) *conn {
-	c := &conn{server: s, wire: newWire(socket, s.cfg.WriteStall), config: config}
+	c := &conn{server: s, wire: newWire(socket, s.cfg.WriteStall), config: config, fd: -1}
 	c.readFirst = c.tryFirst
-	c.facts.Remote = addrPort(socket.RemoteAddr())
 	return c
 }
 
@@ -76,13 +84,18 @@ func (c *conn) run() {
 		}
 	}
 	c.serveH1()
-	c.end()
 }
 
 // end gives back all that the connection has.
 func (c *conn) end() {
 	c.ended.Do(func() {
-		c.hangUp()
+		c.mu.Lock()
+		if c.fd >= 0 {
+			c.closeNow()
+		} else {
+			c.wire.Close()
+		}
+		c.mu.Unlock()
 		c.server.remove(c)
 		c.release()
 		c.server.serving.Done()
@@ -119,6 +132,7 @@ func looksLikeHTTP(header [5]byte) bool {
 
 // Read reads what the client sends, without TLS.
 func (c *conn) Read(p []byte) (int, error) {
+	c.detach()
 	if c.secure != nil {
 		return c.secure.Read(p)
 	}
@@ -130,7 +144,37 @@ func (c *conn) Write(p []byte) (int, error) {
 	if c.secure != nil {
 		return c.secure.Write(p)
 	}
-	return c.wire.Write(p)
+	n, err := c.writeBoth(p, nil)
+	return int(n), err
+}
+
+// writeBoth writes a and b without TLS.
+func (c *conn) writeBoth(a, b []byte) (int64, error) {
+	sent := int64(0)
+	if c.fd >= 0 {
+		n, err := sendNow(c.fd, a, b)
+		if n == len(a)+len(b) || err != nil && err != errAgain {
+			return int64(n), err
+		}
+		sent = int64(n)
+		a, b = a[min(n, len(a)):], b[max(0, n-len(a)):]
+		c.detach()
+	}
+	n, err := c.wire.writeBoth(a, b)
+	c.waited = c.waited || c.wire.waiting
+	return sent + n, err
+}
+
+// readFile reads a small part of a file.
+func (c *conn) readFile(f *os.File, p []byte, offset int64) error {
+	if c.fd >= 0 {
+		if readFileNow(int(f.Fd()), p, offset) {
+			return nil
+		}
+		c.waited = true
+		c.detach()
+	}
+	return readFull(f, p, offset)
 }
 
 // arm has the connection end after a time, up to a second late, unless it is armed anew or disarmed before.
@@ -175,8 +219,16 @@ func (c *conn) expire(now int64) {
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// wake has reads return with [os.ErrDeadlineExceeded]. Whoever reads ends the connection.
-func (c *conn) wake() { c.wire.SetReadDeadline(past) }
+// wake has reads return with [os.ErrDeadlineExceeded] or the end. Whoever reads ends the connection.
+func (c *conn) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd >= 0 {
+		c.shut(syscall.SHUT_RD)
+	} else if c.wire.Conn != nil {
+		c.wire.SetReadDeadline(past)
+	}
+}
 
 // onDrain has leave called, in another goroutine, when the server stops: the connection then ends once what is under way
 // on it is done. It is called at once if that is so already.
@@ -215,8 +267,16 @@ func (c *conn) kill() {
 	c.hangUp()
 }
 
-// hangUp closes the socket, so that reads and writes fail.
-func (c *conn) hangUp() { c.wire.Close() }
+// hangUp has reads and writes fail.
+func (c *conn) hangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd >= 0 {
+		c.shut(syscall.SHUT_RDWR)
+	} else {
+		c.wire.Close()
+	}
+}
 
 // finish ends a connection whose last reply was sent. TLS says so, so that the client knows that it has it whole. If the
 // client may be sending, that is read and thrown away for a while.
@@ -228,6 +288,7 @@ func (c *conn) finish(linger bool) {
 		return
 	}
 	c.arm(lingerTime)
+	c.detach()
 	if c.wire.CloseWrite() != nil {
 		return
 	}

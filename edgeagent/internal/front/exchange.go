@@ -41,6 +41,10 @@ type Conn struct {
 
 // Handler answers one request. It calls [Exchange.Reply] once. If it does not, the connection of HTTP/1 ends, and the
 // stream of HTTP/2 is reset.
+//
+// Other requests wait for it to return, of other connections too. So before it waits for anything
+// itself, it calls [Exchange.MayWait] or [Exchange.Own]. Whatever waits for the client does that by
+// itself.
 type Handler func(x *Exchange)
 
 // Exchange is one request and the way to its reply. It belongs to its handler until that returns. The strings in it lie
@@ -94,8 +98,11 @@ func (x *Exchange) Interim(status int, fields []byte) error { return x.stream.in
 // them. An error is that the client did not get it whole, which it can see.
 func (x *Exchange) Reply(r *Reply) (sent int64, err error) { return x.stream.reply(r) }
 
-// Own copies the strings, so that they stay what they are when the handler has returned. A handler calls it before it
-// waits for anything but the client: other requests of an HTTP/2 connection go on then.
+// MayWait has other requests go on from here on.
+func (x *Exchange) MayWait() { x.stream.slow() }
+
+// Own does so too, and copies the strings, so that they stay what they are when the handler has
+// returned.
 func (x *Exchange) Own() {
 	if x.owned {
 		return

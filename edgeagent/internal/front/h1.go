@@ -44,18 +44,26 @@ var (
 	largeHeads = sync.Pool{New: func() any { return new([maxHead]byte) }}
 )
 
-func takeH1(c *conn) *h1 {
+func takeH1() *h1 {
 	h, _ := h1Pool.Get().(*h1)
 	if h == nil {
 		h = &h1{out: make([]byte, 0, 2<<10)}
 		h.buf, h.head.Fields, h.x.stream = h.small[:], &h.x.Fields, h
 	}
-	h.c, h.x.Conn = c, &c.facts
 	return h
 }
 
-// release gives h back, with nothing of the connection in it.
+// open makes h a connection's.
+func (h *h1) open(c *conn) { h.c, h.x.Conn = c, &c.facts }
+
+// release gives h back.
 func (h *h1) release() {
+	h.close()
+	h1Pool.Put(h)
+}
+
+// close leaves nothing of the connection in h.
+func (h *h1) close() {
 	if len(h.buf) == maxHead {
 		largeHeads.Put((*[maxHead]byte)(h.buf))
 		h.buf = h.small[:]
@@ -65,22 +73,37 @@ func (h *h1) release() {
 	}
 	h.c, h.x.Conn, h.end, h.eof = nil, nil, 0, nil
 	h.head.reset()
-	h1Pool.Put(h)
 }
 
-// serveH1 answers the requests of a connection one after the other.
+// serveH1 answers the requests of a connection one after the other, and ends it.
 func (c *conn) serveH1() {
-	for first := true; ; first = false {
-		h := c.await(first)
-		if h == nil {
-			return
-		}
-		goesOn := h.serve(first)
-		h.release()
-		if !goesOn {
-			return
-		}
+	h := c.await(true)
+	if h == nil {
+		c.end()
+		return
 	}
+	goesOn := h.serve(true)
+	h.release()
+	c.carryOn(goesOn)
+}
+
+// carryOn answers the next requests of a connection, if it goes on, until its loop may have it.
+func (c *conn) carryOn(goesOn bool) {
+	for goesOn {
+		if c.loop != nil && !c.waited {
+			if c.attach() {
+				return
+			}
+			break
+		}
+		h := c.await(false)
+		if h == nil {
+			break
+		}
+		goesOn = h.serve(false)
+		h.release()
+	}
+	c.end()
 }
 
 // await waits for the first bytes of a request and returns them, or nil if none come. Meanwhile the connection has no
@@ -103,7 +126,8 @@ func (c *conn) await(first bool) *h1 {
 	if n == 0 || err != nil {
 		return nil
 	}
-	h := takeH1(c)
+	h := takeH1()
+	h.open(c)
 	h.buf[0], h.end = c.one[0], 1
 	if c.secure != nil { // The rest of the record is there.
 		if !first {
@@ -117,7 +141,8 @@ func (c *conn) await(first bool) *h1 {
 
 // tryFirst is what [syscall.RawConn] calls until there is something to read.
 func (c *conn) tryFirst(fd uintptr) bool {
-	h := takeH1(c)
+	h := takeH1()
+	h.open(c)
 	for {
 		n, err := readNow(int(fd), h.buf)
 		switch {
@@ -203,7 +228,7 @@ func (h *h1) answer() bool {
 	x, c := &h.x, h.c
 	x.Version, x.Method, x.Target, x.Authority = h.head.Version, h.head.Method, h.head.Target, h.head.Authority
 	x.Now = time.Now()
-	h.keep, h.replied, h.whole = h.head.keep(), false, false
+	h.keep, h.replied, h.whole, c.waited = h.head.keep(), false, false, false
 	c.server.cfg.Handler(x)
 	h.unwatch()
 	if x.owned {
@@ -228,8 +253,11 @@ func (h *h1) answer() bool {
 	return true
 }
 
-// slow implements stream: nothing else goes on with HTTP/1.
-func (h *h1) slow() {}
+// slow implements stream.
+func (h *h1) slow() {
+	h.c.waited = true
+	h.c.detach()
+}
 
 func (h *h1) hasContent() bool { return h.head.content() }
 
@@ -249,6 +277,7 @@ func (h *h1) watch() {
 	if h.ctx != nil {
 		return
 	}
+	h.slow()
 	c := h.c
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.left = make(chan struct{})

@@ -35,13 +35,7 @@ func TestConnectionsThatEndAnywhereLeaveNothing(t *testing.T) {
 			secure.NetConn().Close()
 		}
 	}
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); r.connections() > 0; <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections are left", r.connections())
-		}
-	}
+	r.awaitNoConnections()
 }
 
 func (r *rig) connections() (n int) {

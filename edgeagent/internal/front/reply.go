@@ -61,6 +61,7 @@ func (h *h1) reply(r *Reply) (int64, error) {
 	sent, err := h.send(r, sends, length, chunked)
 	h.whole = err == nil
 	if untilClose && err != nil {
+		h.c.detach()
 		h.c.wire.reset()
 	}
 	return sent, err
@@ -90,7 +91,7 @@ func (h *h1) send(r *Reply, body bool, length int64, chunked bool) (int64, error
 func (h *h1) writeHead(p []byte) (int64, error) {
 	c, head := h.c, len(h.out)
 	if c.secure == nil {
-		n, err := c.wire.writeBoth(h.out, p)
+		n, err := c.writeBoth(h.out, p)
 		return max(0, n-int64(head)), err
 	}
 	first := h.out
@@ -114,6 +115,9 @@ func (h *h1) writeHead(p []byte) (int64, error) {
 // sendFile sends the head and a part of a file: by the kernel if it can, else by copying it.
 func (h *h1) sendFile(r *Reply, length int64) (sent int64, err error) {
 	c := h.c
+	if length > smallFile {
+		h.slow()
+	}
 	if c.secure == nil && c.wire.raw != nil && length > smallFile {
 		n, err := c.wire.writeFile(h.out, r.File, r.Offset, length)
 		sent = max(0, n-int64(len(h.out)))
@@ -127,7 +131,7 @@ func (h *h1) sendFile(r *Reply, length int64) (sent int64, err error) {
 	for sent < length {
 		// With the head, the pieces are whole records.
 		piece := buffer[:min(length-sent, int64(max(len(buffer)-len(h.out), recordBytes)))]
-		if readFull(r.File, piece, r.Offset+sent) != nil {
+		if c.readFile(r.File, piece, r.Offset+sent) != nil {
 			if r.Unsent == nil {
 				return sent, errFile
 			}
@@ -165,6 +169,7 @@ const (
 
 // sendStream sends the head if that was not sent yet, and a body as it comes. What has come leaves at once.
 func (h *h1) sendStream(from io.Reader, length int64, chunked bool) (sent int64, err error) {
+	h.slow()
 	buffer := copyBuffers.Get().(*[copyBytes]byte)
 	defer copyBuffers.Put(buffer)
 	for {

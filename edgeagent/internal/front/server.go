@@ -58,6 +58,7 @@ type Server struct {
 	mu       sync.Mutex
 	serving  sync.WaitGroup
 	open     map[net.Listener]bool
+	loops    []*loop         // of plain connections; none before there are some
 	halted   context.Context // ends when nothing is accepted any more
 	halt     context.CancelFunc
 	swept    context.Context // ends with the sweeps
@@ -136,16 +137,37 @@ var ErrStopped = errors.New("server was stopped")
 // Serve accepts connections of a listener, which it closes at the end: HTTP/1.1, or, with a TLS configuration, what that
 // agrees on with the client by ALPN. It returns when the listener fails or the server stops.
 func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
+	var loops *acceptor
+	if secure == nil {
+		if loops = s.acceptor(l); loops != nil {
+			l = loops
+		}
+	}
 	if !s.track(l) {
 		l.Close()
 		return ErrStopped
 	}
 	defer s.untrack(l)
 	places := &listen.Places{Max: s.cfg.MaxConnections, PerClient: s.cfg.MaxConnectionsPerClient, Exempt: s.cfg.Exempt}
+	accept := func() error {
+		socket, err := l.Accept()
+		if err == nil {
+			s.accept(socket, places, secure)
+		}
+		return err
+	}
+	if loops != nil {
+		accept = func() error {
+			fd, remote, err := loops.next()
+			if err == nil {
+				s.acceptLoop(fd, remote, places)
+			}
+			return err
+		}
+	}
 	var wait time.Duration
 	for {
-		socket, err := l.Accept()
-		if err != nil {
+		if err := accept(); err != nil {
 			if s.stopping.Load() {
 				return ErrStopped
 			}
@@ -160,7 +182,6 @@ func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
 			continue
 		}
 		wait = 0
-		s.accept(socket, places, secure)
 	}
 }
 
@@ -186,9 +207,9 @@ func (s *Server) pause(d time.Duration) bool {
 const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 func (s *Server) accept(socket net.Conn, places *listen.Places, secure *tls.Config) {
-	ip := listen.IP(socket.RemoteAddr())
-	if reason := places.Take(ip); reason != "" {
-		s.cfg.Refused(reason)
+	c := newConn(s, socket, secure)
+	c.facts.Remote = addrPort(socket.RemoteAddr())
+	if !s.admit(c, places) {
 		if secure == nil {
 			socket.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // An empty socket buffer takes it at once.
 			socket.Write([]byte(overloaded))
@@ -196,11 +217,38 @@ func (s *Server) accept(socket net.Conn, places *listen.Places, secure *tls.Conf
 		socket.Close()
 		return
 	}
-	c := newConn(s, socket, secure)
+	go c.run()
+}
+
+// admit gives a connection its place, if there is one.
+func (s *Server) admit(c *conn, places *listen.Places) bool {
+	ip := c.facts.Remote.Addr().Unmap().WithZone("")
+	if reason := places.Take(ip); reason != "" {
+		s.cfg.Refused(reason)
+		return false
+	}
 	c.release = func() { places.Release(ip) }
 	s.add(c)
 	s.serving.Add(1)
-	go c.run()
+	return true
+}
+
+// acceptor returns what accepts connections for loops, nil for a listener that has none such.
+func (s *Server) acceptor(l net.Listener) *acceptor {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.loops == nil && !s.stopping.Load() {
+		loops, err := newLoops(s)
+		if err != nil {
+			return nil // Connections have a goroutine each, then.
+		}
+		s.loops = loops
+	}
+	return newAcceptor(tcp)
 }
 
 // track reports whether the server serves at all.
@@ -247,7 +295,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) closeListeners() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stopping.Store(true)
+	if !s.stopping.Swap(true) {
+		go func() {
+			s.serving.Wait()
+			closeLoops(s.loops)
+		}()
+	}
 	s.halt()
 	for l := range s.open {
 		l.Close()

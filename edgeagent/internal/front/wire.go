@@ -41,14 +41,28 @@ type wire struct {
 }
 
 func newWire(conn net.Conn, stall time.Duration) *wire {
-	w := &wire{Conn: conn, stall: stall, file: -1}
+	w := &wire{stall: stall, file: -1}
 	w.try = w.write
+	w.use(conn)
+	return w
+}
+
+// use has the wire write to a connection, and to none with nil.
+func (w *wire) use(conn net.Conn) {
+	w.Conn, w.raw = conn, nil
 	if socket, ok := conn.(syscall.Conn); ok {
 		if raw, err := socket.SyscallConn(); err == nil {
 			w.raw = raw
 		}
 	}
-	return w
+}
+
+// Close implements [net.Conn].
+func (w *wire) Close() error {
+	if w.Conn == nil {
+		return nil
+	}
+	return w.Conn.Close()
 }
 
 // Write implements [io.Writer].

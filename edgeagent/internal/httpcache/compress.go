@@ -119,9 +119,9 @@ func (c *Cache) compress(q *query, a *answer, r *Reply, o original) bool {
 	vals.ETag = a.weak
 	key := encodedKey(q.key, o.copy(), name)
 	length, from := int64(-1), source(nil)
-	q.entries = c.cfg.Store.AppendLookup(q.entries[:0], key)
+	q.entries = c.cfg.Store.AppendLookup(q.entries[:0], key, q.BeforeDisk)
 	if len(q.entries) > 0 && c.verdict(q.entries[0].Head(), q.now) != purges.Hard {
-		length, from = q.entries[0].Head().Length, r.sourceOf(q.entries[0])
+		length, from = q.entries[0].Head().Length, r.sourceOf(q.entries[0], q.BeforeDisk)
 	} else if q.Method == http.MethodGet && q.cond.Evaluate(vals, q.now) == rfc9111.Proceed {
 		if q.ctx == nil {
 			return false

@@ -114,7 +114,7 @@ func (c *Cache) verdict(h *objects.Head, now time.Time) purges.Verdict {
 // find fills in q.best and why an origin would have to be asked.
 func (c *Cache) find(q *query) {
 	q.best, q.forward = candidate{}, rfc9111.ForwardURIMiss
-	q.entries = c.cfg.Store.AppendLookup(q.entries[:0], q.key)
+	q.entries = c.cfg.Store.AppendLookup(q.entries[:0], q.key, q.BeforeDisk)
 	for _, e := range q.entries {
 		h := e.Head()
 		verdict := c.verdict(h, q.now)

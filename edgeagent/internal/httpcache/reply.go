@@ -60,8 +60,8 @@ func (r *Reply) Close() {
 }
 
 // sourceOf returns the source of a stored body, in memory of the reply's.
-func (r *Reply) sourceOf(e objects.Entry) *entrySource {
-	r.source = entrySource{entry: e}
+func (r *Reply) sourceOf(e objects.Entry, beforeDisk func()) *entrySource {
+	r.source = entrySource{entry: e, beforeDisk: beforeDisk}
 	return &r.source
 }
 

@@ -38,6 +38,9 @@ type Request struct {
 	// Admit says whether the request may wait for an origin. It is called at most once, and not for
 	// what can be answered from here. nil: it may.
 	Admit func() bool
+	// BeforeDisk is called each time before the disk is asked, which may take long. nil: nothing
+	// is.
+	BeforeDisk func()
 	// Leaving is closed when the client may be gone, though it may as well wait for its reply: it
 	// has closed its side of the connection. It gets what comes, but nothing is fetched for it that
 	// would not be fetched for nobody. nil: never.

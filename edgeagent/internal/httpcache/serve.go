@@ -246,7 +246,8 @@ func (c *Cache) stored(q *query, r *Reply, outcome Outcome, status rfc9111.Cache
 	status.TTL, status.HasTTL = q.best.use.TTL, true
 	a := &q.answer
 	*a = answer{
-		decoded: q.best.decoded, status: h.Status, vals: q.best.vals, length: h.Length, from: r.sourceOf(q.best.Entry),
+		decoded: q.best.decoded, status: h.Status, vals: q.best.vals, length: h.Length,
+		from:    r.sourceOf(q.best.Entry, q.BeforeDisk),
 		verdict: q.best.use.Verdict, cache: status, withAge: true, outcome: outcome,
 	}
 	if !c.compress(q, a, r, original{entry: q.best.Entry}) {

@@ -10,15 +10,17 @@ import (
 // object may be replaced or evicted between two of them.
 type entrySource struct {
 	entry objects.Entry
-	mem   []byte        // the body, or
-	body  *objects.Body // the body while parts are open
-	parts int           // that are open
+	// before the disk is asked, see [Request.BeforeDisk]; nil for nothing
+	beforeDisk func()
+	mem        []byte        // the body, or
+	body       *objects.Body // the body while parts are open
+	parts      int           // that are open
 }
 
 func (s *entrySource) open(offset, length int64) (part, error) {
 	if s.mem == nil && s.parts == 0 {
 		if s.mem = s.entry.Bytes(); s.mem == nil {
-			body, err := s.entry.Open()
+			body, err := s.openBody()
 			if err != nil {
 				return part{}, err
 			}
@@ -33,6 +35,13 @@ func (s *entrySource) open(offset, length int64) (part, error) {
 		return part{file: file, offset: offset, at: s.body, closer: s}, nil
 	}
 	return part{stream: io.NewSectionReader(s.body, offset, length), closer: s}, nil
+}
+
+func (s *entrySource) openBody() (*objects.Body, error) {
+	if s.beforeDisk == nil {
+		return s.entry.Open()
+	}
+	return s.entry.OpenAfter(s.beforeDisk)
 }
 
 // Close closes one part.

@@ -149,7 +149,7 @@ func (w *waiter) confirmed() (r *Reply, again bool) {
 		return nil, true
 	}
 	r = new(Reply)
-	a := w.reply(r.sourceOf(w.f.result.entry), w.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
+	a := w.reply(r.sourceOf(w.f.result.entry, nil), w.f.result.entry.Head().Length, http.StatusNotModified, Revalidated)
 	a.withAge = true
 	w.c.compress(w.q, a, r, original{entry: w.f.result.entry})
 	return r, w.q.respond(a, r) != nil

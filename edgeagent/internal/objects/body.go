@@ -54,7 +54,10 @@ func (e Entry) Bytes() []byte {
 
 // Open opens the body. [ErrGone] means that there is none any more, or that it is corrupt: treat it
 // as a miss.
-func (e Entry) Open() (*Body, error) {
+func (e Entry) Open() (*Body, error) { return e.OpenAfter(func() {}) }
+
+// OpenAfter is Open, and calls beforeDisk if it has to ask the disk, before it does.
+func (e Entry) OpenAfter(beforeDisk func()) (*Body, error) {
 	s, o := e.s, e.o
 	if s.hung.Load() {
 		return nil, ErrGone
@@ -65,12 +68,14 @@ func (e Entry) Open() (*Body, error) {
 	sh := s.shards[o.key.shard()]
 	b := &Body{s: s, o: o, file: sh.pins.borrow(o.seq), shared: true, have: -1}
 	if b.file == nil {
+		beforeDisk()
 		var err error
 		if b, err = e.openFile(sh); err != nil {
 			return nil, err
 		}
 	}
 	if b.table == nil && o.head.Length <= inMemory && o.asked.Swap(true) {
+		beforeDisk()
 		b.remember()
 	}
 	return b, nil

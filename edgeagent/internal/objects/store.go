@@ -216,11 +216,11 @@ func (e Entry) Copy() uint64 { return e.o.seq }
 func (e Entry) Head() *Head { return &e.o.head }
 
 // Lookup returns the stored variants of k, the most recent reply first.
-func (s *Store) Lookup(k Key) []Entry { return s.AppendLookup(nil, k) }
+func (s *Store) Lookup(k Key) []Entry { return s.AppendLookup(nil, k, nil) }
 
 // AppendLookup appends what Lookup returns. It reads the disk only for heads that are not in
-// memory.
-func (s *Store) AppendLookup(entries []Entry, k Key) []Entry {
+// memory, and calls beforeDisk before it does, unless that is nil.
+func (s *Store) AppendLookup(entries []Entry, k Key, beforeDisk func()) []Entry {
 	if s.hung.Load() {
 		return entries
 	}
@@ -228,6 +228,9 @@ func (s *Store) AppendLookup(entries []Entry, k Key) []Entry {
 	sh.mu.RLock()
 	if !sh.loaded[k.folder()%foldersPerShard] {
 		sh.mu.RUnlock()
+		if beforeDisk != nil {
+			beforeDisk()
+		}
 		s.load(k.folder())
 		sh.mu.RLock()
 	}
@@ -247,6 +250,9 @@ func (s *Store) AppendLookup(entries []Entry, k Key) []Entry {
 	}
 	sh.mu.RUnlock()
 	if cold {
+		if beforeDisk != nil {
+			beforeDisk()
+		}
 		entries = s.appendCold(entries[:before], sh, k)
 	}
 	if found := entries[before:]; len(found) > 1 {

@@ -1,0 +1,405 @@
+package front
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/edgewalk/edgewalk/internal/listen"
+)
+
+// loop serves connections over plain TCP while they wait for requests: its goroutine reads what has
+// come on one, has it answered, and goes on with the next. That costs less than a goroutine for
+// each, because nobody asks a socket in vain whether there is more, and nobody is put to sleep and
+// woken for each request.
+//
+// It never waits for anything but requests. As soon as an answer may have to wait, its goroutine
+// stays with the connection, and another one runs the loop, see [conn.detach].
+type loop struct {
+	server *Server
+	epoll  int
+	file   *os.File // epoll, as the runtime's poller knows it
+	raw    syscall.RawConn
+	kick   int // an eventfd in epoll
+
+	// What follows is of the goroutine that runs it.
+	events  [loopEvents]unix.EpollEvent
+	at, n   int // the next of the events, and how many there are
+	turns   int // how often it got events since it last slept
+	pollNow func(fd uintptr) bool
+	h       *h1
+
+	mu    sync.Mutex
+	conns []*conn // by descriptor
+}
+
+const (
+	// loopEvents is how many connections a loop is told of at once.
+	loopEvents = 64
+	// loopTurns is how often it asks in a row before it lets the scheduler look whether anybody
+	// else is ready.
+	loopTurns = 4
+)
+
+// newLoops returns as many loops as may run at once.
+func newLoops(s *Server) (all []*loop, err error) {
+	for range runtime.GOMAXPROCS(0) {
+		l, err := newLoop(s)
+		if err != nil {
+			closeLoops(all)
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	for _, l := range all {
+		go l.run()
+	}
+	return all, nil
+}
+
+func newLoop(s *Server) (_ *loop, err error) {
+	l := &loop{server: s, epoll: -1, kick: -1}
+	l.pollNow = l.poll
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if l.kick, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	if err := l.watch(l.kick, unix.EPOLLIN); err != nil {
+		return nil, err
+	}
+	// Only a descriptor that does not block is given to the poller.
+	if err := unix.SetNonblock(l.epoll, true); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	l.file = os.NewFile(uintptr(l.epoll), "epoll")
+	l.raw, err = l.file.SyscallConn()
+	return l, err
+}
+
+func closeLoops(all []*loop) {
+	for _, l := range all {
+		l.close()
+	}
+}
+
+// close ends the loop, which has no connections any more.
+func (l *loop) close() {
+	switch {
+	case l.file != nil:
+		l.file.Close()
+	case l.epoll >= 0:
+		unix.Close(l.epoll)
+	}
+	if l.kick >= 0 {
+		unix.Close(l.kick)
+	}
+}
+
+// watch has the loop told of what happens to a descriptor: once for each time that something comes.
+func (l *loop) watch(fd int, events uint32) error {
+	event := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event))
+}
+
+// add gives the loop a connection. From here on it belongs to the loop's goroutine.
+func (l *loop) add(c *conn, fd int) error {
+	l.mu.Lock()
+	if fd >= len(l.conns) {
+		l.conns = append(l.conns, make([]*conn, fd+1-len(l.conns))...)
+	}
+	l.conns[fd] = c
+	l.mu.Unlock()
+	err := l.watch(fd, unix.EPOLLIN|unix.EPOLLRDHUP)
+	if err != nil {
+		l.forget(fd)
+	}
+	return err
+}
+
+func (l *loop) forget(fd int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[fd] = nil
+}
+
+func (l *loop) conn(fd int) *conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if fd >= len(l.conns) {
+		return nil
+	}
+	return l.conns[fd]
+}
+
+// run serves until the loop is closed, or a connection keeps the goroutine.
+func (l *loop) run() {
+	for {
+		for l.at < l.n {
+			event := &l.events[l.at]
+			l.at++
+			c := l.conn(int(event.Fd))
+			if c != nil && !l.serve(c, event.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0) {
+				return
+			}
+		}
+		l.at, l.n = 0, 0
+		if l.raw.Read(l.pollNow) != nil {
+			if l.h != nil {
+				l.h.release()
+			}
+			return
+		}
+	}
+}
+
+// poll is what [syscall.RawConn] calls until there are events.
+func (l *loop) poll(fd uintptr) bool {
+	if l.turns++; l.turns > loopTurns {
+		// The runtime looks for what else is ready when a goroutine sleeps. This one is woken by
+		// the event that it makes here.
+		l.turns = 0
+		one := uint64(1)
+		syscall.RawSyscall(unix.SYS_WRITE, uintptr(l.kick), uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
+		return false
+	}
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&l.events)), loopEvents, 0, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno != 0 || n == 0:
+			l.turns = 0
+			return false
+		}
+		l.n = int(n)
+		return true
+	}
+}
+
+// serve answers what has come on a connection. ended says that nothing comes behind that. It
+// reports whether the goroutine still runs the loop.
+func (l *loop) serve(c *conn, ended bool) (runs bool) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			l.server.cfg.Panicked(fault, debug.Stack())
+			if runs = c.fd >= 0; runs {
+				l.h = nil
+			}
+			c.end()
+		}
+	}()
+	h := l.h
+	if h == nil {
+		h = takeH1()
+		l.h = h
+	}
+	h.open(c)
+	for {
+		n, err := recvNow(c.fd, h.buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if n > 0 {
+			h.end = n
+			full := n == len(h.buf)
+			goesOn := h.serve(c.fresh)
+			c.fresh = false
+			if c.fd < 0 {
+				h.release()
+				c.carryOn(goesOn)
+				return false
+			}
+			if goesOn && c.armIdle(idleTime) {
+				if full || ended {
+					continue
+				}
+				err = errAgain
+			}
+		}
+		h.close()
+		if err != errAgain {
+			c.end()
+		}
+		return true
+	}
+}
+
+// detach has this goroutine stay with the connection, which may wait from here on, while another
+// goroutine runs the loop.
+func (c *conn) detach() {
+	if c.fd < 0 {
+		return
+	}
+	l := c.loop
+	l.forget(c.fd)
+	unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, c.fd, nil)
+	c.mu.Lock()
+	c.wire.use(socket{os.NewFile(uintptr(c.fd), "")})
+	c.fd = -1
+	c.mu.Unlock()
+	l.h = nil
+	go l.run()
+}
+
+// attach gives a connection on which nothing is asked back to its loop. If it reports false, it is
+// still its caller's, who ends it.
+func (c *conn) attach() bool {
+	fd := -1
+	err := c.wire.raw.Control(func(own uintptr) { fd, _ = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil || fd < 0 {
+		return false
+	}
+	c.mu.Lock()
+	old := c.wire.Conn
+	c.wire.use(nil)
+	c.fd = fd
+	killed := c.killed
+	c.mu.Unlock()
+	old.Close()
+	// What ended the connection before it had its descriptor told only the old one.
+	return !killed && c.armIdle(idleTime) && c.until.Load() >= 0 && c.loop.add(c, fd) == nil
+}
+
+// shut ends what comes and goes on a connection that its loop has, which is then told. Callers hold
+// c.mu.
+func (c *conn) shut(how int) { unix.Shutdown(c.fd, how) }
+
+// closeNow closes a connection that its loop has. Callers hold c.mu.
+func (c *conn) closeNow() {
+	c.loop.forget(c.fd)
+	unix.Close(c.fd)
+	c.fd = -1
+}
+
+// socket is a socket of the runtime's poller.
+type socket struct{ *os.File }
+
+func (socket) LocalAddr() net.Addr  { return nil }
+func (socket) RemoteAddr() net.Addr { return nil }
+
+// CloseWrite tells the client that nothing more comes.
+func (s socket) CloseWrite() error {
+	return s.control(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+}
+
+// SetLinger is [net.TCPConn.SetLinger].
+func (s socket) SetLinger(seconds int) error {
+	return s.control(func(fd int) error {
+		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
+	})
+}
+
+func (s socket) control(do func(fd int) error) error {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = do(int(fd)) }); err != nil {
+		return err
+	}
+	return failed
+}
+
+// acceptor accepts connections for loops.
+type acceptor struct {
+	net.Listener
+	file   *os.File // its descriptor, which package net would not let us wait for
+	raw    syscall.RawConn
+	accept func(fd uintptr) bool
+
+	// What the last call found.
+	fd     int
+	remote netip.AddrPort
+	err    error
+}
+
+// newAcceptor returns nil for a listener that is closed.
+func newAcceptor(l *net.TCPListener) *acceptor {
+	file, err := l.File()
+	if err != nil {
+		return nil
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return nil
+	}
+	// Connections take these from their listener. They are those that package net gives its own.
+	raw.Control(func(fd uintptr) {
+		for _, o := range []struct{ level, name, value int }{
+			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
+		} {
+			unix.SetsockoptInt(int(fd), o.level, o.name, o.value) // Without them a connection works too.
+		}
+	})
+	a := &acceptor{Listener: l, file: file, raw: raw}
+	a.accept = a.tryAccept
+	return a
+}
+
+// Close implements [net.Listener].
+func (a *acceptor) Close() error {
+	a.file.Close()
+	return a.Listener.Close()
+}
+
+// next waits for a connection.
+func (a *acceptor) next() (fd int, remote netip.AddrPort, err error) {
+	a.fd, a.err = -1, nil
+	if err := a.raw.Read(a.accept); err != nil {
+		return -1, a.remote, err
+	}
+	return a.fd, a.remote, os.NewSyscallError("accept4", a.err)
+}
+
+func (a *acceptor) tryAccept(fd uintptr) bool {
+	for {
+		var from unix.Sockaddr
+		a.fd, from, a.err = unix.Accept4(int(fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch a.err {
+		case unix.EINTR, unix.ECONNABORTED:
+			continue
+		case unix.EAGAIN:
+			return false
+		}
+		switch from := from.(type) {
+		case *unix.SockaddrInet4:
+			a.remote = netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(from.Port))
+		case *unix.SockaddrInet6:
+			a.remote = netip.AddrPortFrom(netip.AddrFrom16(from.Addr), uint16(from.Port))
+		}
+		return true
+	}
+}
+
+// acceptLoop gives a connection to a loop.
+func (s *Server) acceptLoop(fd int, remote netip.AddrPort, places *listen.Places) {
+	c := newConn(s, nil, nil)
+	c.facts.Remote, c.fresh = remote, true
+	if !s.admit(c, places) {
+		sendNow(fd, []byte(overloaded), nil) // An empty socket buffer takes it at once.
+		unix.Close(fd)
+		return
+	}
+	c.fd, c.loop = fd, s.loops[int(s.next.Load())%len(s.loops)]
+	c.arm(headTime)
+	if c.loop.add(c, fd) != nil {
+		c.end()
+	}
+}
