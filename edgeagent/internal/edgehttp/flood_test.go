@@ -27,8 +27,9 @@ const mostFlood = 32 << 20
 
 // A flood of frames on one connection ends that connection, or is worked off, before it costs memory; it starts no more requests
 // than one connection may have, and others are served.
+//
+// It counts what the whole process has, so no other test runs beside it.
 func TestFloodsOfFrames(t *testing.T) {
-	t.Parallel()
 	var held, most atomic.Int64
 	e := newEdge(t, nil)
 	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
