@@ -35,6 +35,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
@@ -63,7 +64,7 @@ type ControlPlane struct {
 	admin      *adminsvc.Service
 	auth       *auth.Auth
 
-	// adminConn is how rest and dashboard reach the admin API. Either of them may be nil.
+	// adminConn is how rest and dashboard reach the admin API. dashboard may be nil.
 	adminConn       *adminconn.Conn
 	rest, dashboard http.Handler
 
@@ -196,6 +197,9 @@ func (c *ControlPlane) buildServers(p parsed) error {
 		c.mediaServer.TLSConfig = c.identities.TLS(p.server)
 	}
 	if c.adminConn, err = adminconn.New(c.admin.NewServer(grpc.MaxConcurrentStreams(math.MaxInt32))); err != nil {
+		return err
+	}
+	if c.rest, err = rest.New(c.adminConn); err != nil {
 		return err
 	}
 	// Handlers that take longer move these deadlines by http.ResponseController.

@@ -7,6 +7,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/rest"
 )
 
 // httpHandler serves what is at --http-addr: metrics and health, REST at /v1, and the dashboard
@@ -22,19 +26,17 @@ func (c *ControlPlane) httpHandler() http.Handler {
 		mux.Handle("/ui/", c.forAdmins(c.dashboard))
 		mux.Handle("GET /{$}", http.RedirectHandler("/ui/", http.StatusFound))
 	}
-	rest := c.forAdmins(c.rest)
+	api := c.forAdmins(c.rest)
 	split := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Not by the mux, which would clean paths.
-		if p := r.URL.Path; c.rest != nil &&
-			(strings.HasPrefix(p, "/v1/") || strings.HasPrefix(p, "/v1:") || p == "/v1") {
-			rest.ServeHTTP(w, r)
+		if rest.Owns(r.URL.Path) { // not by the mux, which would clean paths
+			api.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
 	var cross http.CrossOriginProtection
-	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "a page of another site may change nothing here", http.StatusForbidden)
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, r, http.StatusForbidden, "CROSS_SITE", "a page of another site may change nothing here")
 	}))
 	handler := cross.Handler(split)
 	if c.cfg.Open { // metrics too are for whoever asks
@@ -47,7 +49,7 @@ func (c *ControlPlane) httpHandler() http.Handler {
 func (c *ControlPlane) forAdmins(next http.Handler) http.Handler {
 	return c.byKnownName(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c.cfg.ClientCA != "" && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
-			http.Error(w, "a client certificate is needed that an authority of --client-ca has signed", http.StatusForbidden)
+			refuse(w, r, http.StatusForbidden, "CERTIFICATE_REQUIRED", "a client certificate is needed that an authority of --client-ca has signed")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -60,11 +62,20 @@ func (c *ControlPlane) byKnownName(next http.Handler) http.Handler {
 		name := hostname(r.Host)
 		if !c.goesBy(name) {
 			text := fmt.Sprintf("this control plane does not go by the name %q: use its address, or start it with --dashboard-host %s", name, name)
-			http.Error(w, text, http.StatusMisdirectedRequest)
+			refuse(w, r, http.StatusMisdirectedRequest, "UNKNOWN_HOST", text)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// refuse answers in the form of what was asked for.
+func refuse(w http.ResponseWriter, r *http.Request, status int, reason, text string) {
+	if rest.Owns(r.URL.Path) {
+		rest.Refuse(w, r, status, codes.PermissionDenied, reason, text)
+		return
+	}
+	http.Error(w, text, status)
 }
 
 // goesBy reports whether a host is in --dashboard-host, or the address of the listener. If that is

@@ -76,16 +76,37 @@ func WithToken(ctx context.Context, token string) context.Context {
 // Outgoing is the context of calls that are made to answer a request. They present the request's
 // token, and end with it.
 func Outgoing(r *http.Request) context.Context {
+	return metadata.NewOutgoingContext(r.Context(), Metadata(r))
+}
+
+// Metadata is who makes a request, as the fields of calls that are made to answer it.
+func Metadata(r *http.Request) metadata.MD {
 	fields := metadata.Pairs(addressKey, r.RemoteAddr)
 	if token, ok := r.Context().Value(tokenKey{}).(string); ok {
 		fields.Set("authorization", "Bearer "+token)
-	} else if values := r.Header.Values("Authorization"); len(values) > 0 {
-		fields.Set("authorization", values...)
+	} else {
+		for _, value := range r.Header.Values("Authorization") {
+			fields.Append("authorization", sendable(value))
+		}
 	}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		fields.Set(certificateKey, string(r.TLS.VerifiedChains[0][0].Raw))
 	}
-	return metadata.NewOutgoingContext(r.Context(), fields)
+	return fields
+}
+
+// maxAuthorization is more than any token has, and as much as gRPC sends besides a certificate.
+const maxAuthorization = 4 << 10
+
+// sendable is what can be sent of a value: gRPC refuses a call with other characters or more
+// fields, and no token has either.
+func sendable(value string) string {
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c > '~' || i >= maxAuthorization {
+			return value[:i]
+		}
+	}
+	return value
 }
 
 // Incoming is the context of a call as if the HTTP client had made it; that of another connection

@@ -374,17 +374,23 @@ func (s mediaFiles) DownloadMediaFile(req *adminv1.DownloadMediaFileRequest, str
 	if err != nil {
 		return err
 	}
-	body, err := s.library.Read(ctx, stored.Message.GetSha256(), 0, -1)
+	offset, size := req.GetOffset(), stored.Message.GetSizeBytes()
+	head := &adminv1.DownloadMediaFileResponse{
+		Part: &adminv1.DownloadMediaFileResponse_MediaFile{MediaFile: present(key, stored)},
+	}
+	if offset > 0 && offset >= size {
+		return stream.Send(head)
+	}
+	body, err := s.library.Read(ctx, stored.Message.GetSha256(), offset, -1)
 	if err != nil {
 		return libraryReadError(err)
 	}
 	defer body.Close()
-	head := &adminv1.DownloadMediaFileResponse{Part: &adminv1.DownloadMediaFileResponse_MediaFile{MediaFile: present(key, stored)}}
 	if err := stream.Send(head); err != nil {
 		return err
 	}
 	buf := make([]byte, downloadChunk)
-	left := stored.Message.GetSizeBytes()
+	left := size - offset
 	for {
 		n, err := io.ReadFull(body, buf)
 		left -= int64(n)

@@ -245,7 +245,9 @@ func (x *UploadMediaFileResponse) GetOutcome() UploadMediaFileResponse_Outcome {
 type DownloadMediaFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `accounts/{account}/mediaFiles/{path}`.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The first byte to send, from 0. Beyond the end there is nothing to send. Default: 0.
+	Offset        int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -285,6 +287,13 @@ func (x *DownloadMediaFileRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *DownloadMediaFileRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
 }
 
 // DownloadMediaFileResponse is a part of a file: media_file first, then the bytes.
@@ -864,10 +873,11 @@ const file_edgewalk_admin_v1_media_proto_rawDesc = "" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCREATED\x10\x01\x12\f\n" +
 	"\bREPLACED\x10\x02\x12\r\n" +
-	"\tUNCHANGED\x10\x03\":\n" +
+	"\tUNCHANGED\x10\x03\"[\n" +
 	"\x18DownloadMediaFileRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05 \x01(\xb0\tR\x04name\"{\n" +
+	"\xbaH\ar\x05 \x01(\xb0\tR\x04name\x12\x1f\n" +
+	"\x06offset\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x06offset\"{\n" +
 	"\x19DownloadMediaFileResponse\x12@\n" +
 	"\n" +
 	"media_file\x18\x01 \x01(\v2\x1f.edgewalk.topology.v1.MediaFileH\x00R\tmediaFile\x12\x14\n" +

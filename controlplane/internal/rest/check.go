@@ -1,0 +1,383 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
+)
+
+const (
+	// maxBody bounds the content of a request for a call, as the admin API bounds its messages.
+	maxBody = 4 << 20
+	// maxManifest is what a manifest as text may have.
+	maxManifest = 3 << 20
+)
+
+// asked is what the reply to a request depends on.
+type asked struct {
+	method    string
+	noneMatch string
+	// creates says that the call makes a resource, and does not only check.
+	creates bool
+	// body is what the paths of fields begin with that are in the content: `origin.`, or nothing.
+	body string
+}
+
+// checked refuses a request for what its method does not have: what the generated code would pass
+// over in silence could be a misspelt validateOnly.
+func (h *Handler) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, vars map[string]string) {
+		pattern, _ := runtime.HTTPPattern(r.Context())
+		b := h.bindings[r.Method+" "+pattern.String()]
+		if b == nil {
+			h.noRoute(w, r, http.StatusNotFound)
+			return
+		}
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			writeError(w, r, invalid(reasonInvalid, fault{"", "the query cannot be read: " + err.Error()}))
+			return
+		}
+		if err := b.checkQuery(query); err != nil {
+			writeError(w, r, err)
+			return
+		}
+		body, err := b.readBody(w, r)
+		if err == nil {
+			err = b.checkBody(body, vars)
+		}
+		if err == nil {
+			body, err = b.match(r, query, body)
+		}
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
+		only, _ := strconv.ParseBool(query.Get("validateOnly") + query.Get("validate_only"))
+		one := &asked{method: r.Method, noneMatch: r.Header.Get("If-None-Match"), creates: b.creates() && !only}
+		if b.body != nil {
+			one.body = string(b.body.Name()) + "."
+		}
+		ctx := context.WithValue(r.Context(), requestKey{}, one)
+		call := r.WithContext(ctx)
+		call.Body, call.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		call.URL = cloneURL(r.URL, query)
+		// The gateway would read a form out of the body.
+		call.Header = http.Header{"Content-Type": {"application/json"}}
+		if values := r.Header.Values("Authorization"); len(values) > 0 {
+			call.Header["Authorization"] = values
+		}
+		wait(w)
+		next(w, call, vars)
+	}
+}
+
+func cloneURL(u *url.URL, query url.Values) *url.URL {
+	clone := *u
+	clone.RawQuery = query.Encode()
+	return &clone
+}
+
+// checkQuery returns an error if a parameter is no field that may be one.
+func (b *binding) checkQuery(query url.Values) error {
+	var faults []fault
+	for name := range query {
+		if text := b.parameter(name); text != "" {
+			faults = append(faults, fault{name, text})
+		}
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	slices.SortFunc(faults, func(x, y fault) int { return strings.Compare(x.field, y.field) })
+	return invalid(reasonUnknown, faults...)
+}
+
+// parameter says what is wrong with the name of a parameter, empty for nothing.
+func (b *binding) parameter(name string) string {
+	if b.all {
+		return "this takes no parameters: fields are in the content, as JSON"
+	}
+	d := b.method.Input()
+	var path []string
+	for part := range strings.SplitSeq(name, ".") {
+		if d == nil {
+			return "there is no such parameter"
+		}
+		part, _, _ = strings.Cut(part, "[") // the key of a map
+		f := fieldOf(d, part)
+		if f == nil {
+			return "there is no such parameter" + fieldpath.Hint(part, b.parameters(d)...)
+		}
+		path = append(path, string(f.Name()))
+		if f == b.body {
+			return "this is the content of the request, not a parameter"
+		}
+		if slices.Contains(b.vars, strings.Join(path, ".")) {
+			return "this is in the path, not a parameter"
+		}
+		d = f.Message()
+		if f.IsList() || f.IsMap() {
+			d = nil
+		}
+	}
+	return ""
+}
+
+// parameters are the names of the fields of a message that may be parameters.
+func (b *binding) parameters(d protoreflect.MessageDescriptor) (names []string) {
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		if f != b.body && !slices.Contains(b.vars, string(f.Name())) {
+			names = append(names, f.JSONName())
+		}
+	}
+	return names
+}
+
+func fieldOf(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if f := d.Fields().ByJSONName(name); f != nil {
+		return f
+	}
+	return d.Fields().ByName(protoreflect.Name(name))
+}
+
+// readBody reads the content of a request for a call.
+func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if b.hasBody() {
+		if err := mustBe(r, "application/json"); err != nil {
+			return nil, err
+		}
+	}
+	body, err := readAll(w, r, maxBody)
+	switch {
+	case err != nil:
+		return nil, err
+	case !b.hasBody() && len(body) > 0:
+		return nil, invalid(reasonUnknown, fault{"", fmt.Sprintf("a %s has no content here: "+
+			"its fields are in the path and the query", r.Method)})
+	}
+	return bytes.TrimSpace(body), nil
+}
+
+// mustBe returns an error if the content is said to be of another type. What curl says of content
+// that it was not told the type of counts as nothing said.
+func mustBe(r *http.Request, types ...string) error {
+	given := r.Header.Get("Content-Type")
+	media, _, err := mime.ParseMediaType(given)
+	if given == "" || err == nil && (slices.Contains(types, media) || media == formType) {
+		return nil
+	}
+	return refused(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE",
+		fmt.Sprintf("Content-Type %q: send %s", given, strings.Join(types, " or ")))
+}
+
+// formType is what browsers' forms send, and what curl says of any content.
+const formType = "application/x-www-form-urlencoded"
+
+// readAll reads the content of a request up to a limit.
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, refused(codes.ResourceExhausted, reasonTooLarge,
+			fmt.Sprintf("the content has more than %d bytes", limit))
+	case err != nil:
+		return nil, refused(codes.Canceled, "CANCELED", "the content did not come whole")
+	}
+	return body, nil
+}
+
+// checkBody returns an error unless the content is one whole message of its type, about the
+// resource that the path names.
+func (b *binding) checkBody(body []byte, vars map[string]string) error {
+	if !b.hasBody() || len(body) == 0 {
+		return nil
+	}
+	var tree any
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	if err := decoder.Decode(&tree); err != nil {
+		return badJSON(body, err)
+	}
+	fields, ok := tree.(map[string]any)
+	if !ok {
+		return invalid(reasonInvalid, fault{"", "the content is no JSON object, such as {\"displayName\": \"Acme\"}"})
+	}
+	if faults := unknown(b.content(), fields, ""); len(faults) > 0 {
+		return invalid(reasonUnknown, faults...)
+	}
+	if err := protojson.Unmarshal(body, dynamicpb.NewMessage(b.content())); err != nil {
+		return badField(err)
+	}
+	for path, value := range vars {
+		name := path
+		if b.body != nil {
+			var inside bool
+			if name, inside = strings.CutPrefix(path, string(b.body.Name())+"."); !inside {
+				continue
+			}
+		}
+		f := b.content().Fields().ByName(protoreflect.Name(name))
+		if f == nil {
+			continue
+		}
+		for _, typed := range []string{f.JSONName(), string(f.Name())} {
+			if given, ok := fields[typed].(string); ok && given != "" && given != value {
+				return invalid(reasonInvalid,
+					fault{typed, fmt.Sprintf("the path is about %q: leave this out, or say the same", value)})
+			}
+		}
+	}
+	return nil
+}
+
+// unknown finds what a message has no field for.
+func unknown(d protoreflect.MessageDescriptor, tree any, path string) (faults []fault) {
+	fields, ok := tree.(map[string]any)
+	if !ok || d.ParentFile().Package() == "google.protobuf" {
+		return nil
+	}
+	for name, value := range fields {
+		f := fieldOf(d, name)
+		at := strings.TrimPrefix(path+"."+name, ".")
+		switch {
+		case f == nil:
+			var known []string
+			for i := range d.Fields().Len() {
+				known = append(known, d.Fields().Get(i).JSONName())
+			}
+			faults = append(faults, fault{at, "there is no such field" + fieldpath.Hint(name, known...)})
+		case f.IsMap():
+			if inner, ok := value.(map[string]any); ok && f.MapValue().Message() != nil {
+				for key, one := range inner {
+					faults = append(faults, unknown(f.MapValue().Message(), one, at+"["+strconv.Quote(key)+"]")...)
+				}
+			}
+		case f.Message() == nil:
+		case f.IsList():
+			list, _ := value.([]any)
+			for i, one := range list {
+				faults = append(faults, unknown(f.Message(), one, at+"["+strconv.Itoa(i)+"]")...)
+			}
+		default:
+			faults = append(faults, unknown(f.Message(), value, at)...)
+		}
+	}
+	slices.SortFunc(faults, func(x, y fault) int { return strings.Compare(x.field, y.field) })
+	return faults
+}
+
+// badJSON says where a text stops being JSON.
+func badJSON(body []byte, err error) error {
+	at := len(body)
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		at = int(syntax.Offset)
+	}
+	before := body[:min(at, len(body))]
+	line := 1 + bytes.Count(before, []byte("\n"))
+	column := len(before) - bytes.LastIndexByte(before, '\n') - 1
+	return invalid(reasonInvalid,
+		fault{"", fmt.Sprintf("line %d, column %d: this is no JSON: %v", line, max(column, 1), err)})
+}
+
+// badField says which value does not fit its field.
+func badField(err error) error {
+	// The library varies its spaces on purpose
+	// (https://pkg.go.dev/google.golang.org/protobuf/encoding/protojson).
+	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+	text = strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
+	field := ""
+	if _, after, ok := strings.Cut(text, " field "); ok {
+		field, _, _ = strings.Cut(after, ":")
+	}
+	return invalid(reasonInvalid, fault{strings.Trim(field, `"`), text})
+}
+
+// match has the call check the etag of If-Match (RFC 9110 13.1.1), as a field of the request.
+func (b *binding) match(r *http.Request, query url.Values, body []byte) ([]byte, error) {
+	etag, given, err := ifMatch(r)
+	if err != nil || !given || r.Method == http.MethodGet {
+		return body, err
+	}
+	d := b.method.Input()
+	if b.hasBody() {
+		d = b.content()
+	}
+	if d.Fields().ByName("etag") == nil {
+		return nil, invalid(reasonInvalid, fault{"", "If-Match has no meaning here: what this is about has no etag"})
+	}
+	if !b.hasBody() {
+		if old := query.Get("etag"); old != "" && old != etag {
+			return nil, invalid(reasonInvalid, fault{"etag", "If-Match has another one"})
+		}
+		query.Set("etag", etag)
+		return body, nil
+	}
+	var fields map[string]json.RawMessage
+	if len(body) > 0 {
+		if err := json.Unmarshal(body, &fields); err != nil {
+			return nil, badJSON(body, err)
+		}
+	}
+	text, err := json.Marshal(etag)
+	if err != nil {
+		return nil, err
+	}
+	if old, ok := fields["etag"]; ok {
+		if !bytes.Equal(old, text) {
+			return nil, invalid(reasonInvalid, fault{"etag", "If-Match has another one"})
+		}
+		return body, nil
+	}
+	if fields == nil {
+		fields = make(map[string]json.RawMessage)
+	}
+	fields["etag"] = text
+	return json.Marshal(fields)
+}
+
+// ifMatch returns the etag that the resource must have, if the request says that it must.
+func ifMatch(r *http.Request) (etag string, given bool, err error) {
+	values := r.Header.Values("If-Match")
+	if len(values) == 0 || len(values) == 1 && strings.TrimSpace(values[0]) == "*" {
+		return "", false, nil
+	}
+	etag = strings.TrimSpace(values[0])
+	if len(values) > 1 || len(etag) < 2 || !strings.HasPrefix(etag, `"`) || !strings.HasSuffix(etag, `"`) ||
+		strings.Contains(etag[1:len(etag)-1], `"`) {
+		return "", false, invalid(reasonInvalid, fault{"", `If-Match: want one etag with its quotes, as the ETag of a reply has it, such as "42"`})
+	}
+	return etag, true, nil
+}
+
+// noneMatch reports whether If-None-Match has an etag, so that there is nothing new (RFC 9110
+// 13.1.2).
+func noneMatch(field, etag string) bool {
+	for one := range strings.SplitSeq(field, ",") {
+		one = strings.TrimSpace(one)
+		if one == "*" || strings.TrimPrefix(one, "W/") == etag {
+			return true
+		}
+	}
+	return false
+}
