@@ -38,15 +38,19 @@ func ChainOf(chain *topologyv1.Chain) (id ChainID) {
 
 // Certificate is which certificate is shown for a custom domain. It is immutable.
 type Certificate struct {
-	// Domain is the id of the domain, Account that of its owner.
-	Domain, Account string
-	ID              CertificateID
+	// Domain is the domain as [DomainKey] has it.
+	Domain string
+	ID     CertificateID
 	// Chain is zero if the chain comes with the certificate.
 	Chain    ChainID
 	NotAfter int64 // Unix time
 	// Proxied says that another CDN asks for the domain.
 	Proxied bool
 }
+
+// DomainKey names a domain by its owner and its id: two accounts may both have a domain of one name
+// as long as neither is served.
+func DomainKey(account, id string) string { return account + "/" + id }
 
 // Expired reports whether the certificate has ended.
 func (c *Certificate) Expired(now time.Time) bool { return c.NotAfter <= now.Unix() }
@@ -69,7 +73,9 @@ func CompileCertificate(r Record) (*Certificate, error) {
 	if err := proto.Unmarshal(r.Value, m); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", r.Key, err)
 	}
-	c := &Certificate{Domain: r.Key.ID, Account: r.Key.Account, NotAfter: m.GetNotAfter(), Proxied: m.GetProxied()}
+	c := &Certificate{
+		Domain: DomainKey(r.Key.Account, r.Key.ID), NotAfter: m.GetNotAfter(), Proxied: m.GetProxied(),
+	}
 	if len(m.GetId()) != len(c.ID) || len(m.GetChain()) != 0 && len(m.GetChain()) != len(c.Chain) {
 		return nil, fmt.Errorf("decode %s: ids have 16 bytes", r.Key)
 	}
@@ -82,7 +88,9 @@ func CompileCertificate(r Record) (*Certificate, error) {
 func keyPairPlace(id CertificateID) seal.Place { return seal.Place{Name: "sec/certs/" + id.String()} }
 
 // SealKeyPair is what is stored of a certificate with its key, sealed with a keyset of the ring.
-func SealKeyPair(ring *seal.Ring, keyset, account string, id CertificateID, pair *topologyv1.KeyPair) (*topologyv1.SealedCertificate, error) {
+func SealKeyPair(
+	ring *seal.Ring, keyset, account string, id CertificateID, pair *topologyv1.KeyPair,
+) (*topologyv1.SealedCertificate, error) {
 	plain, err := Encode(pair)
 	if err != nil {
 		return nil, fmt.Errorf("encode certificate %s: %w", id, err)

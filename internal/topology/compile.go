@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,11 +32,12 @@ const (
 	DefaultS3Region     = "us-east-1"
 )
 
-// Compile makes the view that requests see from what is stored. It compiles what can be compiled and names the rest in
-// rejected: an endpoint that cannot be used is taken from prev, if it was there under the same uid, and is nil in Endpoints
-// otherwise, so that requests for it are refused instead of landing in the default endpoint. The set of media files is
-// taken from prev too; prev, which may be nil, counts only while it has the account's uid. Compile returns nil for an
-// account that does not exist.
+// Compile makes the view that requests see from what is stored. It compiles what can be compiled
+// and names the rest in rejected: an endpoint that cannot be used is taken from prev, if it was
+// there under the same uid, and is nil in Endpoints otherwise, so that requests for it are refused
+// instead of landing in the default endpoint. The set of media files is taken from prev too; prev,
+// which may be nil, counts only while it has the account's uid. Compile returns nil for an account
+// that does not exist.
 func Compile(s *AccountState, prev *Account) (a *Account, rejected []*topologyv1.Rejected) {
 	if s.Account.Message == nil {
 		return nil, nil
@@ -57,9 +59,12 @@ func Compile(s *AccountState, prev *Account) (a *Account, rejected []*topologyv1
 	return c.account, sorted(c.rejected)
 }
 
-// Recompile is Compile for a state of which nothing but the resources of changed have changed since prev was made of it,
-// with what was rejected then. It compiles those and what refers to them, so that an account of many endpoints costs little.
-func Recompile(s *AccountState, prev *Account, changed map[Key]struct{}, before []*topologyv1.Rejected) (a *Account, rejected []*topologyv1.Rejected) {
+// Recompile is Compile for a state of which nothing but the resources of changed have changed since
+// prev was made of it, with what was rejected then. It compiles those and what refers to them, so
+// that an account of many endpoints costs little.
+func Recompile(
+	s *AccountState, prev *Account, changed map[Key]struct{}, before []*topologyv1.Rejected,
+) (a *Account, rejected []*topologyv1.Rejected) {
 	if _, ok := changed[Key{KindAccounts, s.ID, ""}]; ok || prev == nil {
 		return Compile(s, prev)
 	}
@@ -80,7 +85,9 @@ func Recompile(s *AccountState, prev *Account, changed map[Key]struct{}, before 
 			c.origin(id)
 		}
 		for id, stored := range s.Endpoints {
-			if slices.ContainsFunc(stored.Message.GetOrigins(), func(name string) bool { _, ok := origins[name]; return ok }) {
+			if slices.ContainsFunc(
+				stored.Message.GetOrigins(), func(name string) bool { _, ok := origins[name]; return ok },
+			) {
 				endpoints[id] = struct{}{}
 			}
 		}
@@ -114,7 +121,8 @@ func sorted(rejected []*topologyv1.Rejected) []*topologyv1.Rejected {
 }
 
 func (c *compilation) reject(kind Kind, id string, revision int64, err error) {
-	c.rejected = append(c.rejected, &topologyv1.Rejected{Key: Key{kind, c.state.ID, id}.String(), Revision: revision, Reason: err.Error()})
+	c.rejected = append(c.rejected,
+		&topologyv1.Rejected{Key: Key{kind, c.state.ID, id}.String(), Revision: revision, Reason: err.Error()})
 }
 
 // origin adds the origin, if there is one.
@@ -154,7 +162,8 @@ func (c *compilation) endpoint(id string) {
 		}
 	}
 	if err == nil {
-		e.WalkDeadline = min(e.WalkDeadline, duration(c.state.Account.Message.GetLimits().GetWalkDeadline(), math.MaxInt64))
+		e.WalkDeadline = min(e.WalkDeadline,
+			duration(c.state.Account.Message.GetLimits().GetWalkDeadline(), math.MaxInt64))
 	}
 	c.account.endpoints.Put(c.batch, heldEndpoint{id, e})
 	c.name(e, 1)
@@ -215,14 +224,19 @@ func compileOrigin(id string, stored Stored[*topologyv1.Origin], secrets map[str
 }
 
 func breakerOf(b *topologyv1.OriginBreaker) Breaker {
-	compiled := Breaker{Failures: DefaultBreaker.Failures, MaxOpen: duration(b.GetMaxOpen(), DefaultBreaker.MaxOpen), Disabled: b.GetDisabled()}
+	compiled := Breaker{
+		Failures: DefaultBreaker.Failures, MaxOpen: duration(b.GetMaxOpen(), DefaultBreaker.MaxOpen),
+		Disabled: b.GetDisabled(),
+	}
 	if b.GetFailures() > 0 {
 		compiled.Failures = int(b.GetFailures())
 	}
 	return compiled
 }
 
-func compileEndpoint(id string, stored Stored[*topologyv1.UrlEndpoint], origin func(id string) *Origin) (*Endpoint, error) {
+func compileEndpoint(
+	id string, stored Stored[*topologyv1.UrlEndpoint], origin func(id string) *Origin,
+) (*Endpoint, error) {
 	spec := stored.Message
 	if n := len(spec.GetOrigins()); n > MaxOrigins {
 		return nil, fmt.Errorf("%d origins, at most %d are allowed", n, MaxOrigins)
@@ -324,12 +338,35 @@ func duration(d *durationpb.Duration, unset time.Duration) time.Duration {
 	return d.AsDuration()
 }
 
-// CompileDomain makes the view of a custom domain of an account. It returns nil for one that is not ACTIVE.
+// CompileDomain makes the view of a custom domain of an account. It returns nil for one that is not
+// ACTIVE.
 func CompileDomain(account string, d *topologyv1.CustomDomain) *Domain {
 	if d.GetState() != topologyv1.CustomDomain_ACTIVE {
 		return nil
 	}
-	return &Domain{Name: d.GetDomain(), Account: account, Endpoint: d.GetUrlEndpoint()}
+	mode := d.GetTls().GetMode()
+	return &Domain{
+		Name: d.GetDomain(), Account: account, Endpoint: d.GetUrlEndpoint(), HSTS: hsts(d.GetHsts()),
+		NoTLS:     mode == topologyv1.DomainTls_OFF,
+		Unmanaged: mode == topologyv1.DomainTls_OFF || mode == topologyv1.DomainTls_UPLOADED,
+		MinTLS13:  d.GetTls().GetMinVersion() == "1.3",
+		Redirect:  d.GetHttps() == topologyv1.CustomDomain_REDIRECT && mode != topologyv1.DomainTls_OFF,
+	}
+}
+
+// hsts is the value of Strict-Transport-Security (RFC 6797 6.1).
+func hsts(h *topologyv1.DomainHsts) string {
+	if h == nil {
+		return ""
+	}
+	value := "max-age=" + strconv.FormatInt(h.GetMaxAge().GetSeconds(), 10)
+	if h.GetIncludeSubdomains() {
+		value += "; includeSubDomains"
+	}
+	if h.GetPreload() {
+		value += "; preload"
+	}
+	return value
 }
 
 // View is one account as requests would see it.

@@ -1,8 +1,8 @@
-// Package topology is the model that both programs share: names of resources, canonical hosts, paths and queries, where a
-// URL leads, and what requests see of an account.
+// Package topology is the model that both programs share: names of resources, canonical hosts,
+// paths and queries, where a URL leads, and what requests see of an account.
 //
-// It is pure: no I/O, no clock, no goroutines. What it returns to readers is immutable. How the model is stored is the
-// store's business, how it is looked up at an edge is route's.
+// It is pure: no I/O, no clock, no goroutines. What it returns to readers is immutable. How the
+// model is stored is the store's business, how it is looked up at an edge is route's.
 package topology
 
 import (
@@ -16,13 +16,15 @@ import (
 
 // Account is one account as requests see it. It is immutable; a change makes a new one.
 type Account struct {
-	// ID and UID name the account; UID differs between an account and its successor under the same ID.
+	// ID and UID name the account; UID differs between an account and its successor under the same
+	// ID.
 	ID, UID string
 	// Deleting says that nothing of the account is served any more.
 	Deleting bool
 	// Media is the set of paths in the account's Media Library.
 	Media *MediaSet
-	// MaxFills and MaxRequests bound what the account takes of an edge at once, besides its share. 0: no more than that.
+	// MaxFills and MaxRequests bound what the account takes of an edge at once, besides its share.
+	// 0: no more than that.
 	MaxFills, MaxRequests int
 
 	endpoints persistent.Map[heldEndpoint]
@@ -37,7 +39,8 @@ type heldEndpoint struct {
 	endpoint *Endpoint
 }
 
-// MaxNamedFile is how many bytes a default image or a page for 404 has at most: each edge keeps all of them.
+// MaxNamedFile is how many bytes a default image or a page for 404 has at most: each edge keeps all
+// of them.
 const MaxNamedFile = 1 << 20
 
 // namedFile is named by an endpoint or more as default image or page for 404.
@@ -56,8 +59,9 @@ func newAccount(id, uid string) *Account {
 	}
 }
 
-// LookupEndpoint returns the endpoint of an identifier, the default one's is [DefaultEndpointID]. It returns nil and true
-// for one that exists but cannot be used: requests for it are refused, not led to the default endpoint.
+// LookupEndpoint returns the endpoint of an identifier, the default one's is [DefaultEndpointID].
+// It returns nil and true for one that exists but cannot be used: requests for it are refused, not
+// led to the default endpoint.
 func (a *Account) LookupEndpoint(id string) (e *Endpoint, exists bool) {
 	held, exists := a.endpoints.Get(id)
 	return held.endpoint, exists
@@ -78,8 +82,8 @@ func (a *Account) Origin(id string) *Origin {
 	return o
 }
 
-// Named yields the paths of the Media Library that endpoints name as default images and pages for 404, without a leading
-// slash, each once.
+// Named yields the paths of the Media Library that endpoints name as default images and pages for
+// 404, without a leading slash, each once.
 func (a *Account) Named() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for f := range a.named.All() {
@@ -90,7 +94,8 @@ func (a *Account) Named() iter.Seq[string] {
 	}
 }
 
-// Refuse is the account with an endpoint more that exists but cannot be used, unless it knows the identifier.
+// Refuse is the account with an endpoint more that exists but cannot be used, unless it knows the
+// identifier.
 func (a *Account) Refuse(id string) *Account {
 	if _, exists := a.LookupEndpoint(id); exists {
 		return a
@@ -103,7 +108,8 @@ func (a *Account) Refuse(id string) *Account {
 // DefaultEndpointID is the id of the endpoint without identifier.
 const DefaultEndpointID = "default"
 
-// Origin is one origin as a walk sees it, with its secrets and with defaults filled in. It is immutable.
+// Origin is one origin as a walk sees it, with its secrets and with defaults filled in. It is
+// immutable.
 type Origin struct {
 	ID, UID string
 	// Spec is the stored resource. It holds no secrets.
@@ -134,8 +140,8 @@ var DefaultBreaker = Breaker{Failures: 5, MaxOpen: 30 * time.Second}
 type Step struct {
 	// Origin is nil for the Media Library.
 	Origin *Origin
-	// Version is a hash of (origin uid, target) of the steps up to and including this one. A stored reply of this step may
-	// be used while it is the same.
+	// Version is a hash of (origin uid, target) of the steps up to and including this one. A stored
+	// reply of this step may be used while it is the same.
 	Version uint64
 }
 
@@ -150,10 +156,11 @@ type Endpoint struct {
 	WalkDeadline time.Duration
 	// Keyed says that every step of the walk holds its files under object keys.
 	Keyed bool
-	// KeyHost says that the host is part of the cache key, because a web origin of the walk has forward_host_header.
+	// KeyHost says that the host is part of the cache key, because a web origin of the walk has
+	// forward_host_header.
 	KeyHost bool
-	// ForwardRequestHeaders holds, in lower case and sorted, the client header fields that some web origin of the walk is
-	// sent besides Accept and Accept-Encoding.
+	// ForwardRequestHeaders holds, in lower case and sorted, the client header fields that some web
+	// origin of the walk is sent besides Accept and Accept-Encoding.
 	ForwardRequestHeaders []string
 	// ForwardClientIP says that some web origin of the walk is sent the client's address and
 	// scheme.
@@ -162,11 +169,14 @@ type Endpoint struct {
 	FailOnInconclusive bool
 	// Compress says that files that get smaller are sent compressed to who takes that.
 	Compress bool
-	// DefaultImage stands in for files that nobody has; nil for none. See [Endpoint.DefaultImageFor].
+	// DefaultImage stands in for files that nobody has; nil for none. See
+	// [Endpoint.DefaultImageFor].
 	DefaultImage *DefaultImage
-	// NotFoundPage is the path in the Media Library of the page that is sent with status 404, empty for none.
+	// NotFoundPage is the path in the Media Library of the page that is sent with status 404, empty
+	// for none.
 	NotFoundPage string
-	// AnyOrigin says that pages of every web origin may read replies from scripts, and Origins which ones may otherwise.
+	// AnyOrigin says that pages of every web origin may read replies from scripts, and Origins
+	// which ones may otherwise.
 	AnyOrigin bool
 	Origins   []string
 	// ResponseHeaders is what is done to the fields of replies; nil for nothing.
@@ -213,7 +223,8 @@ type ResponseHeaders struct {
 // HeaderField is one field of a reply.
 type HeaderField struct{ Name, Value string }
 
-// Domain is one custom domain as requests see it. It is immutable. Only ACTIVE ones exist for requests.
+// Domain is one custom domain as requests see it. It is immutable. Only ACTIVE ones exist for
+// requests.
 type Domain struct {
 	// Name is the canonical name, `*.example.com` for a wildcard.
 	Name string
@@ -221,6 +232,15 @@ type Domain struct {
 	Account string
 	// Endpoint is the id of the endpoint of mode URL_ENDPOINT, empty for mode ACCOUNT.
 	Endpoint string
+	// HSTS is the value of Strict-Transport-Security of replies over TLS, empty for none.
+	HSTS string
+	// NoTLS says that the domain is served over plain HTTP alone, Unmanaged that edgewalk gets no
+	// certificate for it, so that its origin answers challenges of issuers.
+	NoTLS, Unmanaged bool
+	// MinTLS13 says that clients need TLS 1.3.
+	MinTLS13 bool
+	// Redirect says that plain HTTP is redirected to HTTPS where there is a certificate.
+	Redirect bool
 }
 
 // Record is one stored resource as it travels: the bytes in etcd and where in history they stand.

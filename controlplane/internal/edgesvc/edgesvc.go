@@ -60,6 +60,9 @@ type Config struct {
 	// Authorities are those of which edges that have not joined must show a certificate. Nil: they
 	// need none.
 	Authorities *x509.CertPool
+	// PendingAsked is told of hosts that edges were asked for, whose domains were PENDING there. It
+	// does not wait. Nil: nobody is.
+	PendingAsked func(hosts []string)
 	// AllowShrink lets edges replace what they have by a topology less than half its size.
 	AllowShrink bool
 	// Logger is where the service reports. Default: slog.Default().
@@ -83,6 +86,7 @@ type Service struct {
 	streams   sync.WaitGroup // calls and their goroutines
 	timing    timing
 	bookmarks bookmarks
+	fetchers  fetchers
 
 	mu       sync.Mutex
 	live     map[*stream]struct{}
@@ -108,7 +112,8 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	validator, err := protovalidate.New(protovalidate.WithMessages(&edgev1.Hello{}, &edgev1.SyncRequest{}))
+	validator, err := protovalidate.New(protovalidate.WithMessages(
+		&edgev1.Hello{}, &edgev1.SyncRequest{}, &edgev1.FetchCertificatesRequest{}))
 	if err != nil {
 		return nil, fmt.Errorf("read the rules of messages: %w", err)
 	}
@@ -127,6 +132,9 @@ func New(cfg Config) (*Service, error) {
 			cutOffAfter:   cutOffAfter,
 			age:           func() time.Duration { return minAge + rand.N(maxAge-minAge) },
 		},
+	}
+	if s.fetchers, err = newFetchers(); err != nil {
+		return nil, fmt.Errorf("remember who fetches certificates: %w", err)
 	}
 	s.timing.pace = s.pace
 	s.metrics = newMetrics(cfg.Registerer)

@@ -8,7 +8,7 @@ import (
 type metrics struct {
 	streams                             prometheus.Gauge
 	refused, fullStates, resyncs, ended *prometheus.CounterVec
-	catchUps, nacks, bytes              prometheus.Counter
+	catchUps, nacks, bytes, fetched     prometheus.Counter
 	frames                              *prometheus.CounterVec
 	appendToAck                         prometheus.Histogram
 }
@@ -34,6 +34,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		resyncs:    vector("resyncs_total", "Edges found to hold something else than they were sent, by reason.", "reason"),
 		nacks:      counter("nacks_total", "Resources that edges refused."),
 		frames:     vector("frames_sent_total", "Messages sent to edges, by kind.", "kind"),
+		fetched:    counter("certificates_sent_total", "Certificates that edges fetched."),
 		bytes:      counter("bytes_sent_total", "Bytes of messages sent to edges."),
 		appendToAck: auto.NewHistogram(prometheus.HistogramOpts{
 			Name:    "edgewalk_controlplane_append_to_ack_seconds",

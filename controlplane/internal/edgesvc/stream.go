@@ -314,6 +314,10 @@ func (st *stream) take(msg *edgev1.SyncRequest) error {
 		case <-st.ctx.Done():
 		}
 	case *edgev1.SyncRequest_Report:
+		if asked := st.svc.cfg.PendingAsked; asked != nil && len(m.Report.GetPendingHosts()) > 0 {
+			asked(m.Report.GetPendingHosts())
+		}
+		m.Report.PendingHosts = nil // nobody keeps them
 		st.svc.cfg.Fleet.Report(&st.conn, m.Report)
 	case *edgev1.SyncRequest_Answer:
 		st.takeAnswer(m.Answer)

@@ -303,7 +303,7 @@ func (f *Fleet) Report(c *Conn, report *edgev1.Report) {
 	if e := f.edges[c.Hello.GetId()]; e != nil && e.conn == c {
 		size := proto.Size(report)
 		if f.reported-e.reported+size > maxReports {
-			report = &edgev1.Report{Cache: report.GetCache()}
+			report = &edgev1.Report{Cache: report.GetCache(), Certificates: report.GetCertificates()}
 			size = proto.Size(report)
 		}
 		f.reported += size - e.reported
@@ -404,6 +404,7 @@ func (e *edge) resource(server string) *topologyv1.Edge {
 		Durable:           e.durable,
 		LastSeen:          timestamppb.New(e.lastSeen),
 		Cache:             e.report.GetCache(),
+		Certificates:      e.report.GetCertificates(),
 		Origins:           e.report.GetOrigins(),
 	}
 	if r.Connected {

@@ -11,7 +11,9 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 const (
@@ -28,6 +30,7 @@ const (
 // session is one stream. Its fields belong to the goroutine that receives.
 type session struct {
 	control *Control
+	client  edgev1.EdgeServiceClient
 	stream  grpc.BidiStreamingClient[edgev1.SyncRequest, edgev1.SyncResponse]
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -58,9 +61,11 @@ func (c *Control) connect(ctx context.Context, address string) ending {
 	quiet := time.AfterFunc(welcomeTimeout, func() { cancel(errors.New("no word from the control plane")) })
 	defer quiet.Stop()
 
-	s := &session{control: c, ctx: ctx, cancel: cancel, everything: c.have() == nil}
+	s := &session{
+		control: c, client: edgev1.NewEdgeServiceClient(conn), ctx: ctx, cancel: cancel, everything: c.have() == nil,
+	}
 	s.out = newOutbox(func() *edgev1.Ack { return c.ack(s.welcome.GetEpoch()) })
-	s.stream, err = edgev1.NewEdgeServiceClient(conn).Sync(ctx)
+	s.stream, err = s.client.Sync(ctx)
 	if err != nil && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)
 	}
@@ -157,6 +162,28 @@ func (c *Control) leave() {
 	defer c.mu.Unlock()
 	c.session = nil
 	c.status.Server = ""
+}
+
+// ErrNotConnected says that no control plane can be asked at the moment.
+var ErrNotConnected = errors.New("no control plane is connected")
+
+// FetchCertificates asks the control plane that the agent is connected to for certificates, at most
+// 64. It does not wait for the stream.
+func (c *Control) FetchCertificates(
+	ctx context.Context, ids []topology.CertificateID,
+) ([]*topologyv1.SealedCertificate, error) {
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s == nil {
+		return nil, ErrNotConnected
+	}
+	req := new(edgev1.FetchCertificatesRequest)
+	for _, id := range ids {
+		req.Ids = append(req.Ids, id[:])
+	}
+	fetched, err := s.client.FetchCertificates(ctx, req)
+	return fetched.GetCertificates(), err
 }
 
 // acknowledge says how far the agent is, after the disk has got further.

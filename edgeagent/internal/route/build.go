@@ -54,6 +54,12 @@ type builder struct {
 	full     bool
 	domains  persistent.Map[*topology.Domain]
 	accounts persistent.Map[*topology.Account]
+
+	pending      persistent.Map[*waiting]
+	certificates persistent.Map[*topology.Certificate]
+	chains       persistent.Map[*chain]
+	certified    []*topology.Certificate // that a step which is not full has brought
+
 	// before is what the table holds. For a full state, holdings are new ones.
 	holdings, before map[string]*holding
 	unusable         map[string][]*topologyv1.Rejected
@@ -101,6 +107,12 @@ func (b *builder) take(r topology.Record) {
 		b.takeSettings(r)
 	case topology.KindCustomDomains:
 		b.noteReadable(r, b.takeDomain(r))
+	case topology.KindCertificates:
+		b.noteReadable(r, b.takeCertificate(r))
+	case topology.KindChains:
+		if err := b.takeChain(r); err != nil {
+			b.reject(r, err)
+		}
 	case topology.KindMediaFiles:
 		b.noteReadable(r, b.takeMedia(r))
 	case topology.KindPurges, topology.KindPurgeFloors:
@@ -198,6 +210,7 @@ func (b *builder) finish(s Step) (*Root, Result) {
 		shared:   cmp.Or(b.shared, b.given),
 		domains:  b.domains,
 		accounts: b.accounts,
+		ring:     b.ring, pending: b.pending, certificates: b.certificates, chains: b.chains,
 	}, result
 }
 

@@ -72,6 +72,9 @@ type Hooks struct {
 	Floor func(accountUID string, f *topologyv1.PurgeFloor)
 	// Applied is called once requests see the step.
 	Applied func(root *Root, touched []string)
+	// Certificates is called with Applied: with the certificates that the step brought, or with
+	// full for a step that brought them all. keys says that it brought keys.
+	Certificates func(root *Root, changed []*topology.Certificate, full, keys bool)
 	// Gone is called for an account that no longer exists, once requests see that.
 	Gone func(accountUID string)
 }
@@ -83,12 +86,31 @@ type Root struct {
 	shared   string
 	domains  persistent.Map[*topology.Domain]
 	accounts persistent.Map[*topology.Account]
+
+	ring         *seal.Ring
+	pending      persistent.Map[*waiting]
+	certificates persistent.Map[*topology.Certificate]
+	chains       persistent.Map[*chain]
+}
+
+// waiting is a name that accounts have as a domain that is not served yet.
+type waiting struct {
+	name     string
+	accounts []string
+}
+
+type chain struct {
+	id           string
+	certificates [][]byte
 }
 
 func newRoot() *Root {
 	return &Root{
-		domains:  persistent.New(func(d *topology.Domain) string { return d.Name }),
-		accounts: persistent.New(func(a *topology.Account) string { return a.ID }),
+		pending:      persistent.New(func(p *waiting) string { return p.name }),
+		certificates: persistent.New(func(c *topology.Certificate) string { return c.Domain }),
+		chains:       persistent.New(func(c *chain) string { return c.id }),
+		domains:      persistent.New(func(d *topology.Domain) string { return d.Name }),
+		accounts:     persistent.New(func(a *topology.Account) string { return a.ID }),
 	}
 }
 
@@ -119,6 +141,79 @@ func (r *Root) Accounts() int { return r.accounts.Len() }
 
 // Domains is how many ACTIVE custom domains there are.
 func (r *Root) Domains() int { return r.domains.Len() }
+
+// DomainOf returns the ACTIVE custom domain that a canonical host belongs to: the one of its name,
+// or the wildcard over it. It returns nil for none, and for the shared host.
+func (r *Root) DomainOf(host string) *topology.Domain {
+	if host == r.shared {
+		return nil
+	}
+	if d := r.Domain(host); d != nil {
+		return d
+	}
+	if wildcard, ok := topology.WildcardOf(host); ok {
+		return r.Domain(wildcard)
+	}
+	return nil
+}
+
+// Pending reports whether a canonical host belongs to a domain that is not served yet.
+func (r *Root) Pending(host string) bool {
+	if r.pending.Len() == 0 {
+		return false
+	}
+	if _, is := r.pending.Get(host); is {
+		return true
+	}
+	wildcard, ok := topology.WildcardOf(host)
+	if ok {
+		_, ok = r.pending.Get(wildcard)
+	}
+	return ok
+}
+
+// Certificate returns the certificate of a domain: its own, or that of the wildcard of its account
+// over it. It returns nil for none.
+func (r *Root) Certificate(d *topology.Domain) *topology.Certificate {
+	if d.NoTLS {
+		return nil
+	}
+	if c, _ := r.certificates.Get(topology.DomainKey(d.Account, topology.DomainID(d.Name))); c != nil {
+		return c
+	}
+	wildcard, ok := topology.WildcardOf(d.Name)
+	if !ok {
+		return nil
+	}
+	if over := r.Domain(wildcard); over == nil || over.Account != d.Account || over.NoTLS {
+		return nil
+	}
+	c, _ := r.certificates.Get(topology.DomainKey(d.Account, topology.DomainID(wildcard)))
+	return c
+}
+
+// Certificates yields the certificates of all domains, in no order.
+func (r *Root) Certificates() iter.Seq[*topology.Certificate] { return r.certificates.All() }
+
+// CertificateCount is how many certificates there are.
+func (r *Root) CertificateCount() int { return r.certificates.Len() }
+
+// Current reports whether a certificate is that of its domain.
+func (r *Root) Current(c *topology.Certificate) bool {
+	now, _ := r.certificates.Get(c.Domain)
+	return now != nil && now.ID == c.ID
+}
+
+// Chain returns the certificates of a chain, nil for one that is not known.
+func (r *Root) Chain(id topology.ChainID) [][]byte {
+	if c, _ := r.chains.Get(id.String()); c != nil {
+		return c.certificates
+	}
+	return nil
+}
+
+// Ring opens what is sealed.
+func (r *Root) Ring() *seal.Ring { return r.ring }
 
 // Table holds the current root, and what is needed to make the next.
 type Table struct {
@@ -180,6 +275,9 @@ func (t *Table) Apply(s Step) (Result, error) {
 	if t.hooks.Applied != nil {
 		t.hooks.Applied(next, result.Touched)
 	}
+	if keys := next.ring != old.ring; t.hooks.Certificates != nil && (s.Full || keys || len(b.certified) > 0) {
+		t.hooks.Certificates(next, b.certified, s.Full, keys)
+	}
 	if t.hooks.Gone != nil {
 		for _, uid := range b.gone {
 			t.hooks.Gone(uid)
@@ -200,11 +298,13 @@ func (t *Table) builder(s Step) *builder {
 	if s.Full {
 		fresh := newRoot()
 		b.domains, b.accounts = fresh.domains, fresh.accounts
+		b.pending, b.certificates, b.chains = fresh.pending, fresh.certificates, fresh.chains
 		b.holdings = make(map[string]*holding)
 		b.unusable = make(map[string][]*topologyv1.Rejected)
 		return b
 	}
 	b.domains, b.accounts = b.old.domains, b.old.accounts
+	b.pending, b.certificates, b.chains = b.old.pending, b.old.certificates, b.old.chains
 	b.holdings, b.unusable, b.shared = t.holdings, t.unusable, t.shared
 	return b
 }

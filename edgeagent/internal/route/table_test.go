@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -551,4 +552,136 @@ func randomHistory(t testing.TB, rng *rand.Rand, n int) (history, live []topolog
 	live = slices.Collect(maps.Values(state))
 	rng.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
 	return history, live
+}
+
+// What a handshake looks up: the domain of a name, its certificate or that of the wildcard over it,
+// and the chain that goes with that. Two accounts may both bring a certificate for a name that is
+// not served yet.
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	intermediates := &topologyv1.Chain{Certificates: [][]byte{[]byte("intermediate")}}
+	chain := topology.ChainOf(intermediates)
+	certificate := func(id byte, end int64) *topologyv1.Certificate {
+		all := slices.Repeat([]byte{id}, 16)
+		return &topologyv1.Certificate{Id: all, Chain: chain[:], NotAfter: end}
+	}
+	off := domain("off.test.example", "")
+	off.Tls = &topologyv1.DomainTls{Mode: topologyv1.DomainTls_OFF}
+	var told []string
+	table := New(Hooks{Certificates: func(_ *Root, changed []*topology.Certificate, full, keys bool) {
+		line := fmt.Sprintf("full=%v keys=%v", full, keys)
+		for _, c := range changed {
+			line += fmt.Sprintf(" %s=%x", c.Domain, c.ID[:1])
+		}
+		told = append(told, line)
+	}})
+	apply := func(s Step) {
+		t.Helper()
+		if result, err := table.Apply(s); err != nil || len(result.Rejected) > 0 {
+			t.Fatalf("%v, %v", result.Rejected, err)
+		}
+	}
+	apply(Step{Full: true, Epoch: "e", Revision: 9, SharedHost: "shared.example", Records: Of(
+		put(t, "customDomains/acme/a.test.example", "5", domain("a.test.example", "")),
+		put(t, "customDomains/acme/_wildcard.test.example", "5", domain("*.test.example", "")),
+		put(t, "customDomains/acme/off.test.example", "5", off),
+		put(t, "customDomains/acme/w.example", "5", pending("w.example")),
+		put(t, "customDomains/globex/w.example", "5", pending("w.example")),
+		put(t, "certificates/acme/_wildcard.test.example", "6", certificate(1, 100)),
+		put(t, "certificates/acme/w.example", "6", certificate(7, 100)),
+		put(t, "certificates/globex/w.example", "6", certificate(8, 100)),
+		put(t, "chains/-/"+chain.String(), "6", intermediates),
+	)})
+	shown := func(host string) string {
+		d := table.Root().DomainOf(host)
+		if d == nil {
+			return "none"
+		}
+		c := table.Root().Certificate(d)
+		if c == nil {
+			return d.Name + " none"
+		}
+		return fmt.Sprintf("%s %x of %s, chain of %d", d.Name, c.ID[:1], c.Domain, len(table.Root().Chain(c.Chain)))
+	}
+	check := func(host, want string) {
+		t.Helper()
+		if got := shown(host); got != want {
+			t.Errorf("%s is shown %s, want %s", host, got, want)
+		}
+	}
+	check("a.test.example", "a.test.example 01 of acme/_wildcard.test.example, chain of 1")
+	check("b.test.example", "*.test.example 01 of acme/_wildcard.test.example, chain of 1")
+	check("off.test.example", "off.test.example none")
+	check("x.b.test.example", "none")
+	check("w.example", "none")
+	check("shared.example", "none")
+	if r := table.Root(); !r.Pending("w.example") || r.Pending("a.test.example") || r.Pending("x.w.example") {
+		t.Error("w.example is the name that waits")
+	}
+	apply(Step{Revision: 10, Records: Of(
+		put(t, "certificates/acme/a.test.example", "10", certificate(2, 200)),
+		put(t, "customDomains/globex/w.example", "5/10", domain("w.example", "")),
+	)})
+	check("a.test.example", "a.test.example 02 of acme/a.test.example, chain of 1")
+	check("w.example", "w.example 08 of globex/w.example, chain of 1")
+	if !table.Root().Pending("w.example") {
+		t.Error("acme does not wait for w.example any more")
+	}
+	old := table.Root().Certificate(table.Root().DomainOf("a.test.example"))
+	apply(Step{Revision: 11, Records: Of(
+		put(t, "certificates/acme/a.test.example", "10/11", certificate(3, 300)),
+		topology.Record{
+			Key: topology.Key{Kind: topology.KindCustomDomains, Account: "acme", ID: "w.example"}, ModRevision: 11,
+		},
+	)})
+	if r := table.Root(); r.Current(old) || r.Pending("w.example") || r.CertificateCount() != 4 {
+		t.Errorf("%d certificates, the old one is current: %v", r.CertificateCount(), r.Current(old))
+	}
+	apply(Step{Revision: 12, Records: Of(
+		topology.Record{
+			Key: topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "a.test.example"}, ModRevision: 12,
+		},
+		topology.Record{
+			Key: topology.Key{Kind: topology.KindCustomDomains, Account: "globex", ID: "w.example"}, ModRevision: 12,
+		},
+		topology.Record{
+			Key: topology.Key{Kind: topology.KindCertificates, Account: "globex", ID: "w.example"}, ModRevision: 12,
+		},
+	)})
+	check("a.test.example", "a.test.example 01 of acme/_wildcard.test.example, chain of 1")
+	check("w.example", "none")
+	apply(Step{Revision: 13, Ring: new(seal.Ring)})
+	want := []string{
+		"full=true keys=false", "full=false keys=false acme/a.test.example=02",
+		"full=false keys=false acme/a.test.example=03", "full=false keys=true",
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
+// A record that cannot be read leaves the certificate before in use.
+func TestUnreadableCertificates(t *testing.T) {
+	t.Parallel()
+	table := New(Hooks{})
+	good := &topologyv1.Certificate{Id: slices.Repeat([]byte{1}, 16), NotAfter: 100}
+	_, err := table.Apply(Step{Full: true, Epoch: "e", Revision: 9, SharedHost: "shared.example", Records: Of(
+		put(t, "customDomains/acme/a.test.example", "5", domain("a.test.example", "")),
+		put(t, "certificates/acme/a.test.example", "6", good),
+	)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for revision, bad := range []*topologyv1.Certificate{{Id: []byte{1, 2}}, {Id: good.GetId(), Chain: []byte{1}}} {
+		result, err := table.Apply(Step{Revision: int64(10 + revision), Records: Of(
+			put(t, "certificates/acme/a.test.example", "6/10", bad),
+			put(t, "chains/-/"+strings.Repeat("0", 32), "10", &topologyv1.Chain{}),
+		)})
+		if err != nil || len(result.Rejected) != 2 {
+			t.Errorf("rejected %v, %v", result.Rejected, err)
+		}
+	}
+	if c := table.Root().Certificate(table.Root().DomainOf("a.test.example")); c == nil || c.NotAfter != 100 {
+		t.Errorf("the certificate is %+v", c)
+	}
 }

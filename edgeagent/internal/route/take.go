@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"unique"
 
 	"google.golang.org/protobuf/proto"
@@ -63,12 +64,13 @@ func (b *builder) takeDomain(r topology.Record) error {
 		}
 		return err
 	}
+	b.notePending(name, r.Key.Account, m.GetState() == topologyv1.CustomDomain_PENDING)
 	var d *topology.Domain
 	if m != nil {
 		d = topology.CompileDomain(intern(r.Key.Account), m)
 	}
 	if d != nil {
-		d.Endpoint = intern(d.Endpoint)
+		d.Endpoint, d.HSTS = intern(d.Endpoint), intern(d.HSTS)
 	}
 	switch {
 	case d != nil && b.filling:
@@ -80,6 +82,56 @@ func (b *builder) takeDomain(r topology.Record) error {
 	case b.owns(r.Key.Account, name):
 		b.domains.Drop(b.batch, name)
 	}
+	return nil
+}
+
+// notePending notes whether an account waits for a name.
+func (b *builder) notePending(name, account string, waits bool) {
+	was, _ := b.pending.Get(name)
+	if was == nil && !waits || was != nil && slices.Contains(was.accounts, account) == waits {
+		return
+	}
+	next := &waiting{name: strings.Clone(name)}
+	if was != nil {
+		next.accounts = slices.DeleteFunc(slices.Clone(was.accounts), func(a string) bool { return a == account })
+	}
+	if waits {
+		next.accounts = append(next.accounts, intern(account))
+	}
+	if len(next.accounts) == 0 {
+		b.pending.Drop(b.batch, name)
+		return
+	}
+	b.pending.Put(b.batch, next)
+}
+
+// takeCertificate takes the certificate of a domain.
+func (b *builder) takeCertificate(r topology.Record) error {
+	if r.Value == nil {
+		b.certificates.Drop(b.batch, topology.DomainKey(r.Key.Account, r.Key.ID))
+		return nil
+	}
+	c, err := topology.CompileCertificate(r)
+	if err != nil {
+		return err
+	}
+	b.certificates.Put(b.batch, c)
+	if !b.full {
+		b.certified = append(b.certified, c)
+	}
+	return nil
+}
+
+func (b *builder) takeChain(r topology.Record) error {
+	if r.Value == nil {
+		b.chains.Drop(b.batch, r.Key.ID)
+		return nil
+	}
+	certificates, err := topology.CompileChain(r)
+	if err != nil {
+		return err
+	}
+	b.chains.Put(b.batch, &chain{strings.Clone(r.Key.ID), certificates})
 	return nil
 }
 

@@ -30,6 +30,98 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FetchCertificatesRequest names certificates.
+type FetchCertificatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Certificate.id. At most 64.
+	Ids           [][]byte `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchCertificatesRequest) Reset() {
+	*x = FetchCertificatesRequest{}
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchCertificatesRequest) ProtoMessage() {}
+
+func (x *FetchCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*FetchCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *FetchCertificatesRequest) GetIds() [][]byte {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+// FetchCertificatesResponse returns what there is.
+type FetchCertificatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that exist, and whose accounts the edge is sent. In no particular order.
+	Certificates  []*v1.SealedCertificate `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchCertificatesResponse) Reset() {
+	*x = FetchCertificatesResponse{}
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchCertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchCertificatesResponse) ProtoMessage() {}
+
+func (x *FetchCertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchCertificatesResponse.ProtoReflect.Descriptor instead.
+func (*FetchCertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FetchCertificatesResponse) GetCertificates() []*v1.SealedCertificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
 // SyncRequest is a message of the agent.
 type SyncRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -48,7 +140,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[0]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -60,7 +152,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[0]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -73,7 +165,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SyncRequest) GetMessage() isSyncRequest_Message {
@@ -175,7 +267,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[1]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -187,7 +279,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[1]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -200,7 +292,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{1}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SyncResponse) GetMessage() isSyncResponse_Message {
@@ -387,7 +479,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[2]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -399,7 +491,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[2]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -412,7 +504,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{2}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Position) GetEpoch() string {
@@ -461,7 +553,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[3]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +565,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[3]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +578,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{3}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hello) GetId() string {
@@ -586,7 +678,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[4]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +690,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[4]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +703,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{4}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ack) GetApplied() int64 {
@@ -655,14 +747,18 @@ type Report struct {
 	// The disk cache.
 	Cache *v1.Edge_Cache `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
 	// Origins that are not well at this edge. At most 100.
-	Origins       []*v1.OriginState `protobuf:"bytes,2,rep,name=origins,proto3" json:"origins,omitempty"`
+	Origins []*v1.OriginState `protobuf:"bytes,2,rep,name=origins,proto3" json:"origins,omitempty"`
+	// The certificates of domains.
+	Certificates *v1.Edge_Certificates `protobuf:"bytes,20,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	// Hosts of domains that are PENDING and were asked for since the last report. At most 20.
+	PendingHosts  []string `protobuf:"bytes,21,rep,name=pending_hosts,json=pendingHosts,proto3" json:"pending_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[5]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +770,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[5]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +783,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{5}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Report) GetCache() *v1.Edge_Cache {
@@ -700,6 +796,20 @@ func (x *Report) GetCache() *v1.Edge_Cache {
 func (x *Report) GetOrigins() []*v1.OriginState {
 	if x != nil {
 		return x.Origins
+	}
+	return nil
+}
+
+func (x *Report) GetCertificates() *v1.Edge_Certificates {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *Report) GetPendingHosts() []string {
+	if x != nil {
+		return x.PendingHosts
 	}
 	return nil
 }
@@ -723,7 +833,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[6]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +845,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[6]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +858,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{6}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Answer) GetId() string {
@@ -836,7 +946,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[7]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +958,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[7]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +971,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{7}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Welcome) GetEpoch() string {
@@ -912,7 +1022,7 @@ type Keyring struct {
 
 func (x *Keyring) Reset() {
 	*x = Keyring{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1034,7 @@ func (x *Keyring) String() string {
 func (*Keyring) ProtoMessage() {}
 
 func (x *Keyring) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1047,7 @@ func (x *Keyring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keyring.ProtoReflect.Descriptor instead.
 func (*Keyring) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{8}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Keyring) GetEpoch() string {
@@ -979,7 +1089,7 @@ type Begin struct {
 
 func (x *Begin) Reset() {
 	*x = Begin{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1101,7 @@ func (x *Begin) String() string {
 func (*Begin) ProtoMessage() {}
 
 func (x *Begin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1114,7 @@ func (x *Begin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begin.ProtoReflect.Descriptor instead.
 func (*Begin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{9}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Begin) GetFull() bool {
@@ -1072,7 +1182,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1194,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1207,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Chunk) GetSequence() int64 {
@@ -1132,7 +1242,7 @@ type Changes struct {
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1254,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1267,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Changes) GetChanges() []*Change {
@@ -1180,7 +1290,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1302,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1315,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{12}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *End) GetTarget() int64 {
@@ -1240,7 +1350,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1362,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1375,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{13}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Live) GetPrev() int64 {
@@ -1313,7 +1423,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1435,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1448,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Change) GetKey() string {
@@ -1386,7 +1496,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1508,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1521,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Bookmark) GetRevision() int64 {
@@ -1455,7 +1565,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1577,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1590,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ask) GetId() string {
@@ -1553,7 +1663,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1675,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1688,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{17}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Drain) GetReason() string {
@@ -1606,7 +1716,7 @@ type Resync struct {
 
 func (x *Resync) Reset() {
 	*x = Resync{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1728,7 @@ func (x *Resync) String() string {
 func (*Resync) ProtoMessage() {}
 
 func (x *Resync) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1741,7 @@ func (x *Resync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resync.ProtoReflect.Descriptor instead.
 func (*Resync) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Resync) GetReason() string {
@@ -1654,7 +1764,7 @@ type Welcome_Settings struct {
 
 func (x *Welcome_Settings) Reset() {
 	*x = Welcome_Settings{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1776,7 @@ func (x *Welcome_Settings) String() string {
 func (*Welcome_Settings) ProtoMessage() {}
 
 func (x *Welcome_Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1789,7 @@ func (x *Welcome_Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome_Settings.ProtoReflect.Descriptor instead.
 func (*Welcome_Settings) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{7, 0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{9, 0}
 }
 
 func (x *Welcome_Settings) GetSharedHost() string {
@@ -1709,7 +1819,7 @@ type Keyring_Keyset struct {
 
 func (x *Keyring_Keyset) Reset() {
 	*x = Keyring_Keyset{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1831,7 @@ func (x *Keyring_Keyset) String() string {
 func (*Keyring_Keyset) ProtoMessage() {}
 
 func (x *Keyring_Keyset) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1844,7 @@ func (x *Keyring_Keyset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keyring_Keyset.ProtoReflect.Descriptor instead.
 func (*Keyring_Keyset) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{8, 0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *Keyring_Keyset) GetName() string {
@@ -1768,7 +1878,7 @@ type Ask_TestOrigin struct {
 
 func (x *Ask_TestOrigin) Reset() {
 	*x = Ask_TestOrigin{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1890,7 @@ func (x *Ask_TestOrigin) String() string {
 func (*Ask_TestOrigin) ProtoMessage() {}
 
 func (x *Ask_TestOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1903,7 @@ func (x *Ask_TestOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask_TestOrigin.ProtoReflect.Descriptor instead.
 func (*Ask_TestOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16, 0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *Ask_TestOrigin) GetAccount() string {
@@ -1838,7 +1948,7 @@ type Ask_Explain struct {
 
 func (x *Ask_Explain) Reset() {
 	*x = Ask_Explain{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +1960,7 @@ func (x *Ask_Explain) String() string {
 func (*Ask_Explain) ProtoMessage() {}
 
 func (x *Ask_Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +1973,7 @@ func (x *Ask_Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask_Explain.ProtoReflect.Descriptor instead.
 func (*Ask_Explain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16, 1}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18, 1}
 }
 
 func (x *Ask_Explain) GetUrl() string {
@@ -1884,7 +1994,12 @@ var File_edgewalk_edge_v1_edge_proto protoreflect.FileDescriptor
 
 const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\n" +
-	"\x1bedgewalk/edge/v1/edge.proto\x12\x10edgewalk.edge.v1\x1a\x1bbuf/validate/validate.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x01\n" +
+	"\x1bedgewalk/edge/v1/edge.proto\x12\x10edgewalk.edge.v1\x1a\x1bbuf/validate/validate.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n" +
+	"\x18FetchCertificatesRequest\x12\"\n" +
+	"\x03ids\x18\x01 \x03(\fB\x10\xbaH\r\x92\x01\n" +
+	"\b\x01\x10@\"\x04z\x02h\x10R\x03ids\"h\n" +
+	"\x19FetchCertificatesResponse\x12K\n" +
+	"\fcertificates\x18\x01 \x03(\v2'.edgewalk.topology.v1.SealedCertificateR\fcertificates\"\xe3\x01\n" +
 	"\vSyncRequest\x12/\n" +
 	"\x05hello\x18\x01 \x01(\v2\x17.edgewalk.edge.v1.HelloH\x00R\x05hello\x12)\n" +
 	"\x03ack\x18\x02 \x01(\v2\x15.edgewalk.edge.v1.AckH\x00R\x03ack\x122\n" +
@@ -1923,10 +2038,12 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\tpersisted\x18\x02 \x01(\x03R\tpersisted\x12\x18\n" +
 	"\adurable\x18\x03 \x01(\bR\adurable\x12\x1f\n" +
 	"\x06digest\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06digest\x12>\n" +
-	"\x05nacks\x18\x05 \x03(\v2\x1e.edgewalk.topology.v1.RejectedB\b\xbaH\x05\x92\x01\x02\x10dR\x05nacks\"\x87\x01\n" +
+	"\x05nacks\x18\x05 \x03(\v2\x1e.edgewalk.topology.v1.RejectedB\b\xbaH\x05\x92\x01\x02\x10dR\x05nacks\"\x8a\x02\n" +
 	"\x06Report\x126\n" +
 	"\x05cache\x18\x01 \x01(\v2 .edgewalk.topology.v1.Edge.CacheR\x05cache\x12E\n" +
-	"\aorigins\x18\x02 \x03(\v2!.edgewalk.topology.v1.OriginStateB\b\xbaH\x05\x92\x01\x02\x10dR\aorigins\"\xd1\x01\n" +
+	"\aorigins\x18\x02 \x03(\v2!.edgewalk.topology.v1.OriginStateB\b\xbaH\x05\x92\x01\x02\x10dR\aorigins\x12K\n" +
+	"\fcertificates\x18\x14 \x01(\v2'.edgewalk.topology.v1.Edge.CertificatesR\fcertificates\x124\n" +
+	"\rpending_hosts\x18\x15 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x14\"\x05r\x03(\xff\x01R\fpendingHosts\"\xd1\x01\n" +
 	"\x06Answer\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x02id\x12C\n" +
 	"\vtest_origin\x18\x02 \x01(\v2 .edgewalk.topology.v1.OriginTestH\x00R\n" +
@@ -2003,9 +2120,10 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\vretry_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\" \n" +
 	"\x06Resync\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason2X\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason2\xc6\x01\n" +
 	"\vEdgeService\x12I\n" +
-	"\x04Sync\x12\x1d.edgewalk.edge.v1.SyncRequest\x1a\x1e.edgewalk.edge.v1.SyncResponse(\x010\x01B<Z:github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1;edgev1b\x06proto3"
+	"\x04Sync\x12\x1d.edgewalk.edge.v1.SyncRequest\x1a\x1e.edgewalk.edge.v1.SyncResponse(\x010\x01\x12l\n" +
+	"\x11FetchCertificates\x12*.edgewalk.edge.v1.FetchCertificatesRequest\x1a+.edgewalk.edge.v1.FetchCertificatesResponseB<Z:github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1;edgev1b\x06proto3"
 
 var (
 	file_edgewalk_edge_v1_edge_proto_rawDescOnce sync.Once
@@ -2019,83 +2137,91 @@ func file_edgewalk_edge_v1_edge_proto_rawDescGZIP() []byte {
 	return file_edgewalk_edge_v1_edge_proto_rawDescData
 }
 
-var file_edgewalk_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_edgewalk_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_edgewalk_edge_v1_edge_proto_goTypes = []any{
-	(*SyncRequest)(nil),           // 0: edgewalk.edge.v1.SyncRequest
-	(*SyncResponse)(nil),          // 1: edgewalk.edge.v1.SyncResponse
-	(*Position)(nil),              // 2: edgewalk.edge.v1.Position
-	(*Hello)(nil),                 // 3: edgewalk.edge.v1.Hello
-	(*Ack)(nil),                   // 4: edgewalk.edge.v1.Ack
-	(*Report)(nil),                // 5: edgewalk.edge.v1.Report
-	(*Answer)(nil),                // 6: edgewalk.edge.v1.Answer
-	(*Welcome)(nil),               // 7: edgewalk.edge.v1.Welcome
-	(*Keyring)(nil),               // 8: edgewalk.edge.v1.Keyring
-	(*Begin)(nil),                 // 9: edgewalk.edge.v1.Begin
-	(*Chunk)(nil),                 // 10: edgewalk.edge.v1.Chunk
-	(*Changes)(nil),               // 11: edgewalk.edge.v1.Changes
-	(*End)(nil),                   // 12: edgewalk.edge.v1.End
-	(*Live)(nil),                  // 13: edgewalk.edge.v1.Live
-	(*Change)(nil),                // 14: edgewalk.edge.v1.Change
-	(*Bookmark)(nil),              // 15: edgewalk.edge.v1.Bookmark
-	(*Ask)(nil),                   // 16: edgewalk.edge.v1.Ask
-	(*Drain)(nil),                 // 17: edgewalk.edge.v1.Drain
-	(*Resync)(nil),                // 18: edgewalk.edge.v1.Resync
-	(*Welcome_Settings)(nil),      // 19: edgewalk.edge.v1.Welcome.Settings
-	(*Keyring_Keyset)(nil),        // 20: edgewalk.edge.v1.Keyring.Keyset
-	(*Ask_TestOrigin)(nil),        // 21: edgewalk.edge.v1.Ask.TestOrigin
-	(*Ask_Explain)(nil),           // 22: edgewalk.edge.v1.Ask.Explain
-	(*v1.Rejected)(nil),           // 23: edgewalk.topology.v1.Rejected
-	(*v1.Edge_Cache)(nil),         // 24: edgewalk.topology.v1.Edge.Cache
-	(*v1.OriginState)(nil),        // 25: edgewalk.topology.v1.OriginState
-	(*v1.OriginTest)(nil),         // 26: edgewalk.topology.v1.OriginTest
-	(*v1.Explanation)(nil),        // 27: edgewalk.topology.v1.Explanation
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*v1.Origin)(nil),             // 30: edgewalk.topology.v1.Origin
-	(*v1.OriginSecrets)(nil),      // 31: edgewalk.topology.v1.OriginSecrets
+	(*FetchCertificatesRequest)(nil),  // 0: edgewalk.edge.v1.FetchCertificatesRequest
+	(*FetchCertificatesResponse)(nil), // 1: edgewalk.edge.v1.FetchCertificatesResponse
+	(*SyncRequest)(nil),               // 2: edgewalk.edge.v1.SyncRequest
+	(*SyncResponse)(nil),              // 3: edgewalk.edge.v1.SyncResponse
+	(*Position)(nil),                  // 4: edgewalk.edge.v1.Position
+	(*Hello)(nil),                     // 5: edgewalk.edge.v1.Hello
+	(*Ack)(nil),                       // 6: edgewalk.edge.v1.Ack
+	(*Report)(nil),                    // 7: edgewalk.edge.v1.Report
+	(*Answer)(nil),                    // 8: edgewalk.edge.v1.Answer
+	(*Welcome)(nil),                   // 9: edgewalk.edge.v1.Welcome
+	(*Keyring)(nil),                   // 10: edgewalk.edge.v1.Keyring
+	(*Begin)(nil),                     // 11: edgewalk.edge.v1.Begin
+	(*Chunk)(nil),                     // 12: edgewalk.edge.v1.Chunk
+	(*Changes)(nil),                   // 13: edgewalk.edge.v1.Changes
+	(*End)(nil),                       // 14: edgewalk.edge.v1.End
+	(*Live)(nil),                      // 15: edgewalk.edge.v1.Live
+	(*Change)(nil),                    // 16: edgewalk.edge.v1.Change
+	(*Bookmark)(nil),                  // 17: edgewalk.edge.v1.Bookmark
+	(*Ask)(nil),                       // 18: edgewalk.edge.v1.Ask
+	(*Drain)(nil),                     // 19: edgewalk.edge.v1.Drain
+	(*Resync)(nil),                    // 20: edgewalk.edge.v1.Resync
+	(*Welcome_Settings)(nil),          // 21: edgewalk.edge.v1.Welcome.Settings
+	(*Keyring_Keyset)(nil),            // 22: edgewalk.edge.v1.Keyring.Keyset
+	(*Ask_TestOrigin)(nil),            // 23: edgewalk.edge.v1.Ask.TestOrigin
+	(*Ask_Explain)(nil),               // 24: edgewalk.edge.v1.Ask.Explain
+	(*v1.SealedCertificate)(nil),      // 25: edgewalk.topology.v1.SealedCertificate
+	(*v1.Rejected)(nil),               // 26: edgewalk.topology.v1.Rejected
+	(*v1.Edge_Cache)(nil),             // 27: edgewalk.topology.v1.Edge.Cache
+	(*v1.OriginState)(nil),            // 28: edgewalk.topology.v1.OriginState
+	(*v1.Edge_Certificates)(nil),      // 29: edgewalk.topology.v1.Edge.Certificates
+	(*v1.OriginTest)(nil),             // 30: edgewalk.topology.v1.OriginTest
+	(*v1.Explanation)(nil),            // 31: edgewalk.topology.v1.Explanation
+	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
+	(*v1.Origin)(nil),                 // 34: edgewalk.topology.v1.Origin
+	(*v1.OriginSecrets)(nil),          // 35: edgewalk.topology.v1.OriginSecrets
 }
 var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
-	3,  // 0: edgewalk.edge.v1.SyncRequest.hello:type_name -> edgewalk.edge.v1.Hello
-	4,  // 1: edgewalk.edge.v1.SyncRequest.ack:type_name -> edgewalk.edge.v1.Ack
-	5,  // 2: edgewalk.edge.v1.SyncRequest.report:type_name -> edgewalk.edge.v1.Report
-	6,  // 3: edgewalk.edge.v1.SyncRequest.answer:type_name -> edgewalk.edge.v1.Answer
-	7,  // 4: edgewalk.edge.v1.SyncResponse.welcome:type_name -> edgewalk.edge.v1.Welcome
-	9,  // 5: edgewalk.edge.v1.SyncResponse.begin:type_name -> edgewalk.edge.v1.Begin
-	10, // 6: edgewalk.edge.v1.SyncResponse.chunk:type_name -> edgewalk.edge.v1.Chunk
-	12, // 7: edgewalk.edge.v1.SyncResponse.end:type_name -> edgewalk.edge.v1.End
-	13, // 8: edgewalk.edge.v1.SyncResponse.live:type_name -> edgewalk.edge.v1.Live
-	15, // 9: edgewalk.edge.v1.SyncResponse.bookmark:type_name -> edgewalk.edge.v1.Bookmark
-	16, // 10: edgewalk.edge.v1.SyncResponse.ask:type_name -> edgewalk.edge.v1.Ask
-	17, // 11: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
-	18, // 12: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
-	8,  // 13: edgewalk.edge.v1.SyncResponse.keyring:type_name -> edgewalk.edge.v1.Keyring
-	2,  // 14: edgewalk.edge.v1.Hello.have:type_name -> edgewalk.edge.v1.Position
-	23, // 15: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
-	24, // 16: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	25, // 17: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
-	26, // 18: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
-	27, // 19: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
-	19, // 20: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
-	8,  // 21: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
-	20, // 22: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
-	14, // 23: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
-	14, // 24: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
-	14, // 25: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
-	28, // 26: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
-	28, // 27: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
-	29, // 28: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
-	21, // 29: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
-	22, // 30: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
-	29, // 31: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
-	30, // 32: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
-	31, // 33: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
-	0,  // 34: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
-	1,  // 35: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
-	35, // [35:36] is the sub-list for method output_type
-	34, // [34:35] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	25, // 0: edgewalk.edge.v1.FetchCertificatesResponse.certificates:type_name -> edgewalk.topology.v1.SealedCertificate
+	5,  // 1: edgewalk.edge.v1.SyncRequest.hello:type_name -> edgewalk.edge.v1.Hello
+	6,  // 2: edgewalk.edge.v1.SyncRequest.ack:type_name -> edgewalk.edge.v1.Ack
+	7,  // 3: edgewalk.edge.v1.SyncRequest.report:type_name -> edgewalk.edge.v1.Report
+	8,  // 4: edgewalk.edge.v1.SyncRequest.answer:type_name -> edgewalk.edge.v1.Answer
+	9,  // 5: edgewalk.edge.v1.SyncResponse.welcome:type_name -> edgewalk.edge.v1.Welcome
+	11, // 6: edgewalk.edge.v1.SyncResponse.begin:type_name -> edgewalk.edge.v1.Begin
+	12, // 7: edgewalk.edge.v1.SyncResponse.chunk:type_name -> edgewalk.edge.v1.Chunk
+	14, // 8: edgewalk.edge.v1.SyncResponse.end:type_name -> edgewalk.edge.v1.End
+	15, // 9: edgewalk.edge.v1.SyncResponse.live:type_name -> edgewalk.edge.v1.Live
+	17, // 10: edgewalk.edge.v1.SyncResponse.bookmark:type_name -> edgewalk.edge.v1.Bookmark
+	18, // 11: edgewalk.edge.v1.SyncResponse.ask:type_name -> edgewalk.edge.v1.Ask
+	19, // 12: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
+	20, // 13: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
+	10, // 14: edgewalk.edge.v1.SyncResponse.keyring:type_name -> edgewalk.edge.v1.Keyring
+	4,  // 15: edgewalk.edge.v1.Hello.have:type_name -> edgewalk.edge.v1.Position
+	26, // 16: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
+	27, // 17: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	28, // 18: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
+	29, // 19: edgewalk.edge.v1.Report.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
+	30, // 20: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
+	31, // 21: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
+	21, // 22: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
+	10, // 23: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
+	22, // 24: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
+	16, // 25: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
+	16, // 26: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
+	16, // 27: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
+	32, // 28: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
+	32, // 29: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
+	33, // 30: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
+	23, // 31: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
+	24, // 32: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
+	33, // 33: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
+	34, // 34: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
+	35, // 35: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
+	2,  // 36: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
+	0,  // 37: edgewalk.edge.v1.EdgeService.FetchCertificates:input_type -> edgewalk.edge.v1.FetchCertificatesRequest
+	3,  // 38: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
+	1,  // 39: edgewalk.edge.v1.EdgeService.FetchCertificates:output_type -> edgewalk.edge.v1.FetchCertificatesResponse
+	38, // [38:40] is the sub-list for method output_type
+	36, // [36:38] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_edge_v1_edge_proto_init() }
@@ -2103,13 +2229,13 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 	if File_edgewalk_edge_v1_edge_proto != nil {
 		return
 	}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[0].OneofWrappers = []any{
+	file_edgewalk_edge_v1_edge_proto_msgTypes[2].OneofWrappers = []any{
 		(*SyncRequest_Hello)(nil),
 		(*SyncRequest_Ack)(nil),
 		(*SyncRequest_Report)(nil),
 		(*SyncRequest_Answer)(nil),
 	}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[1].OneofWrappers = []any{
+	file_edgewalk_edge_v1_edge_proto_msgTypes[3].OneofWrappers = []any{
 		(*SyncResponse_Welcome)(nil),
 		(*SyncResponse_Begin)(nil),
 		(*SyncResponse_Chunk)(nil),
@@ -2121,13 +2247,13 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 		(*SyncResponse_Resync)(nil),
 		(*SyncResponse_Keyring)(nil),
 	}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[6].OneofWrappers = []any{
+	file_edgewalk_edge_v1_edge_proto_msgTypes[8].OneofWrappers = []any{
 		(*Answer_TestOrigin)(nil),
 		(*Answer_Explain)(nil),
 		(*Answer_Error)(nil),
 	}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[14].OneofWrappers = []any{}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[16].OneofWrappers = []any{
+	file_edgewalk_edge_v1_edge_proto_msgTypes[16].OneofWrappers = []any{}
+	file_edgewalk_edge_v1_edge_proto_msgTypes[18].OneofWrappers = []any{
 		(*Ask_TestOrigin_)(nil),
 		(*Ask_Explain_)(nil),
 	}
@@ -2137,7 +2263,7 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_edge_v1_edge_proto_rawDesc), len(file_edgewalk_edge_v1_edge_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

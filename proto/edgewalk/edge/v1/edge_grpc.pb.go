@@ -24,7 +24,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	EdgeService_Sync_FullMethodName = "/edgewalk.edge.v1.EdgeService/Sync"
+	EdgeService_Sync_FullMethodName              = "/edgewalk.edge.v1.EdgeService/Sync"
+	EdgeService_FetchCertificates_FullMethodName = "/edgewalk.edge.v1.EdgeService/FetchCertificates"
 )
 
 // EdgeServiceClient is the client API for EdgeService service.
@@ -40,6 +41,12 @@ type EdgeServiceClient interface {
 	// the edge reads too slowly: come back later, elsewhere if possible; UNAVAILABLE before the control plane has loaded the
 	// topology.
 	Sync(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SyncRequest, SyncResponse], error)
+	// FetchCertificates returns certificates with their keys, sealed with keys of the Keyring. It works whatever the stream
+	// does.
+	//
+	// Errors: those of Sync about who calls; INVALID_ARGUMENT for more than 64 ids; RESOURCE_EXHAUSTED when an edge asks for
+	// more than about 2,000 a second; UNAVAILABLE when the store cannot be reached.
+	FetchCertificates(ctx context.Context, in *FetchCertificatesRequest, opts ...grpc.CallOption) (*FetchCertificatesResponse, error)
 }
 
 type edgeServiceClient struct {
@@ -63,6 +70,16 @@ func (c *edgeServiceClient) Sync(ctx context.Context, opts ...grpc.CallOption) (
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type EdgeService_SyncClient = grpc.BidiStreamingClient[SyncRequest, SyncResponse]
 
+func (c *edgeServiceClient) FetchCertificates(ctx context.Context, in *FetchCertificatesRequest, opts ...grpc.CallOption) (*FetchCertificatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchCertificatesResponse)
+	err := c.cc.Invoke(ctx, EdgeService_FetchCertificates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EdgeServiceServer is the server API for EdgeService service.
 // All implementations must embed UnimplementedEdgeServiceServer
 // for forward compatibility.
@@ -76,6 +93,12 @@ type EdgeServiceServer interface {
 	// the edge reads too slowly: come back later, elsewhere if possible; UNAVAILABLE before the control plane has loaded the
 	// topology.
 	Sync(grpc.BidiStreamingServer[SyncRequest, SyncResponse]) error
+	// FetchCertificates returns certificates with their keys, sealed with keys of the Keyring. It works whatever the stream
+	// does.
+	//
+	// Errors: those of Sync about who calls; INVALID_ARGUMENT for more than 64 ids; RESOURCE_EXHAUSTED when an edge asks for
+	// more than about 2,000 a second; UNAVAILABLE when the store cannot be reached.
+	FetchCertificates(context.Context, *FetchCertificatesRequest) (*FetchCertificatesResponse, error)
 	mustEmbedUnimplementedEdgeServiceServer()
 }
 
@@ -88,6 +111,9 @@ type UnimplementedEdgeServiceServer struct{}
 
 func (UnimplementedEdgeServiceServer) Sync(grpc.BidiStreamingServer[SyncRequest, SyncResponse]) error {
 	return status.Error(codes.Unimplemented, "method Sync not implemented")
+}
+func (UnimplementedEdgeServiceServer) FetchCertificates(context.Context, *FetchCertificatesRequest) (*FetchCertificatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FetchCertificates not implemented")
 }
 func (UnimplementedEdgeServiceServer) mustEmbedUnimplementedEdgeServiceServer() {}
 func (UnimplementedEdgeServiceServer) testEmbeddedByValue()                     {}
@@ -117,13 +143,36 @@ func _EdgeService_Sync_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type EdgeService_SyncServer = grpc.BidiStreamingServer[SyncRequest, SyncResponse]
 
+func _EdgeService_FetchCertificates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchCertificatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EdgeServiceServer).FetchCertificates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EdgeService_FetchCertificates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EdgeServiceServer).FetchCertificates(ctx, req.(*FetchCertificatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EdgeService_ServiceDesc is the grpc.ServiceDesc for EdgeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var EdgeService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "edgewalk.edge.v1.EdgeService",
 	HandlerType: (*EdgeServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "FetchCertificates",
+			Handler:    _EdgeService_FetchCertificates_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Sync",

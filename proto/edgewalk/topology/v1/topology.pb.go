@@ -4918,8 +4918,10 @@ type Edge struct {
 	// Where the agent serves metrics to other machines or to this one, `host:port`. Empty: nowhere that the control plane could
 	// name.
 	MetricsAddress string `protobuf:"bytes,30,opt,name=metrics_address,json=metricsAddress,proto3" json:"metrics_address,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The certificates of domains at the edge.
+	Certificates  *Edge_Certificates `protobuf:"bytes,40,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Edge) Reset() {
@@ -5069,6 +5071,13 @@ func (x *Edge) GetMetricsAddress() string {
 		return x.MetricsAddress
 	}
 	return ""
+}
+
+func (x *Edge) GetCertificates() *Edge_Certificates {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
 }
 
 // Rejected is a resource that an edge refused.
@@ -5465,6 +5474,88 @@ func (x *Purge_Edges) GetOffline() int32 {
 	return 0
 }
 
+// Certificates is how an edge stands with the certificates of domains.
+type Edge_Certificates struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ready for handshakes, in memory.
+	Ready int64 `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	// On the edge's disk.
+	OnDisk int64 `protobuf:"varint,2,opt,name=on_disk,json=onDisk,proto3" json:"on_disk,omitempty"`
+	// Neither: a first handshake fetches them.
+	Missing int64 `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
+	// How often fetching has failed since the edge's start.
+	FetchErrors int64 `protobuf:"varint,4,opt,name=fetch_errors,json=fetchErrors,proto3" json:"fetch_errors,omitempty"`
+	// When the first of those that the edge serves ends. Unset: there is none.
+	SoonestExpiry *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=soonest_expiry,json=soonestExpiry,proto3" json:"soonest_expiry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Edge_Certificates) Reset() {
+	*x = Edge_Certificates{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Edge_Certificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Edge_Certificates) ProtoMessage() {}
+
+func (x *Edge_Certificates) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Edge_Certificates.ProtoReflect.Descriptor instead.
+func (*Edge_Certificates) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{36, 0}
+}
+
+func (x *Edge_Certificates) GetReady() int64 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *Edge_Certificates) GetOnDisk() int64 {
+	if x != nil {
+		return x.OnDisk
+	}
+	return 0
+}
+
+func (x *Edge_Certificates) GetMissing() int64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *Edge_Certificates) GetFetchErrors() int64 {
+	if x != nil {
+		return x.FetchErrors
+	}
+	return 0
+}
+
+func (x *Edge_Certificates) GetSoonestExpiry() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SoonestExpiry
+	}
+	return nil
+}
+
 // What an edge's disk cache holds.
 type Edge_Cache struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5480,7 +5571,7 @@ type Edge_Cache struct {
 
 func (x *Edge_Cache) Reset() {
 	*x = Edge_Cache{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5492,7 +5583,7 @@ func (x *Edge_Cache) String() string {
 func (*Edge_Cache) ProtoMessage() {}
 
 func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5505,7 +5596,7 @@ func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge_Cache.ProtoReflect.Descriptor instead.
 func (*Edge_Cache) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{36, 0}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{36, 1}
 }
 
 func (x *Edge_Cache) GetObjects() int64 {
@@ -6031,7 +6122,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"dropBefore\"5\n" +
 	"\bSettings\x12)\n" +
 	"\vshared_host\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x84\x02R\n" +
-	"sharedHost\"\xe3\x05\n" +
+	"sharedHost\"\xf0\a\n" +
 	"\x04Edge\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -6050,7 +6141,14 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\aorigins\x18\x0e \x03(\v2!.edgewalk.topology.v1.OriginStateR\aorigins\x12\x16\n" +
 	"\x06server\x18\x0f \x01(\tR\x06server\x12'\n" +
 	"\x0ffrozen_revision\x18\x10 \x01(\x03R\x0efrozenRevision\x12'\n" +
-	"\x0fmetrics_address\x18\x1e \x01(\tR\x0emetricsAddress\x1aX\n" +
+	"\x0fmetrics_address\x18\x1e \x01(\tR\x0emetricsAddress\x12K\n" +
+	"\fcertificates\x18( \x01(\v2'.edgewalk.topology.v1.Edge.CertificatesR\fcertificates\x1a\xbd\x01\n" +
+	"\fCertificates\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x17\n" +
+	"\aon_disk\x18\x02 \x01(\x03R\x06onDisk\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\x03R\amissing\x12!\n" +
+	"\ffetch_errors\x18\x04 \x01(\x03R\vfetchErrors\x12A\n" +
+	"\x0esoonest_expiry\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rsoonestExpiry\x1aX\n" +
 	"\x05Cache\x12\x18\n" +
 	"\aobjects\x18\x01 \x01(\x03R\aobjects\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +
@@ -6089,7 +6187,7 @@ func file_edgewalk_topology_v1_topology_proto_rawDescGZIP() []byte {
 }
 
 var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 20)
-var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(Account_State)(0),              // 0: edgewalk.topology.v1.Account.State
 	(UrlEndpoint_OnInconclusive)(0), // 1: edgewalk.topology.v1.UrlEndpoint.OnInconclusive
@@ -6157,18 +6255,19 @@ var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(*DomainCertificate_Edges)(nil), // 63: edgewalk.topology.v1.DomainCertificate.Edges
 	(*Purge_Urls)(nil),              // 64: edgewalk.topology.v1.Purge.Urls
 	(*Purge_Edges)(nil),             // 65: edgewalk.topology.v1.Purge.Edges
-	(*Edge_Cache)(nil),              // 66: edgewalk.topology.v1.Edge.Cache
-	(*timestamppb.Timestamp)(nil),   // 67: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 68: google.protobuf.Duration
+	(*Edge_Certificates)(nil),       // 66: edgewalk.topology.v1.Edge.Certificates
+	(*Edge_Cache)(nil),              // 67: edgewalk.topology.v1.Edge.Cache
+	(*timestamppb.Timestamp)(nil),   // 68: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 69: google.protobuf.Duration
 }
 var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	0,  // 0: edgewalk.topology.v1.Account.state:type_name -> edgewalk.topology.v1.Account.State
-	67, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	67, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	68, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	68, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
 	21, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
 	21, // 4: edgewalk.topology.v1.Account.effective_limits:type_name -> edgewalk.topology.v1.AccountLimits
-	68, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
-	68, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
+	69, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
+	69, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
 	24, // 7: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
 	25, // 8: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
 	26, // 9: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
@@ -6177,39 +6276,39 @@ var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	29, // 12: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
 	30, // 13: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
 	31, // 14: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
-	67, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
-	67, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
+	68, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
+	68, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
 	58, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
 	23, // 18: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
-	68, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
-	68, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
-	68, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
-	68, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
+	69, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
+	69, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
+	69, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
+	69, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
 	60, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
 	61, // 24: edgewalk.topology.v1.SealedSecrets.values:type_name -> edgewalk.topology.v1.SealedSecrets.ValuesEntry
 	35, // 25: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
 	36, // 26: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
-	68, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
+	69, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
 	38, // 28: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
 	39, // 29: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
-	67, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	67, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	68, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	68, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 32: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
 	2,  // 33: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
 	3,  // 34: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
 	4,  // 35: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
-	68, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
-	68, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
-	68, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
-	68, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
-	68, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
+	69, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
+	69, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
+	69, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
+	69, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
+	69, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
 	37, // 41: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
 	5,  // 42: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
 	62, // 43: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
 	6,  // 44: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
 	7,  // 45: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
-	67, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
-	67, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
+	68, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
+	68, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
 	41, // 48: edgewalk.topology.v1.CustomDomain.tls:type_name -> edgewalk.topology.v1.DomainTls
 	8,  // 49: edgewalk.topology.v1.CustomDomain.https:type_name -> edgewalk.topology.v1.CustomDomain.Https
 	42, // 50: edgewalk.topology.v1.CustomDomain.hsts:type_name -> edgewalk.topology.v1.DomainHsts
@@ -6219,45 +6318,47 @@ var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	46, // 54: edgewalk.topology.v1.CustomDomain.certificate:type_name -> edgewalk.topology.v1.DomainCertificate
 	9,  // 55: edgewalk.topology.v1.DomainTls.mode:type_name -> edgewalk.topology.v1.DomainTls.Mode
 	10, // 56: edgewalk.topology.v1.DomainTls.key_type:type_name -> edgewalk.topology.v1.DomainTls.KeyType
-	68, // 57: edgewalk.topology.v1.DomainHsts.max_age:type_name -> google.protobuf.Duration
+	69, // 57: edgewalk.topology.v1.DomainHsts.max_age:type_name -> google.protobuf.Duration
 	11, // 58: edgewalk.topology.v1.DomainRecord.action:type_name -> edgewalk.topology.v1.DomainRecord.Action
 	12, // 59: edgewalk.topology.v1.DomainOwnership.state:type_name -> edgewalk.topology.v1.DomainOwnership.State
 	13, // 60: edgewalk.topology.v1.DomainOwnership.reason:type_name -> edgewalk.topology.v1.DomainOwnership.Reason
-	67, // 61: edgewalk.topology.v1.DomainOwnership.last_check:type_name -> google.protobuf.Timestamp
-	67, // 62: edgewalk.topology.v1.DomainOwnership.next_check:type_name -> google.protobuf.Timestamp
-	67, // 63: edgewalk.topology.v1.DomainOwnership.since:type_name -> google.protobuf.Timestamp
+	68, // 61: edgewalk.topology.v1.DomainOwnership.last_check:type_name -> google.protobuf.Timestamp
+	68, // 62: edgewalk.topology.v1.DomainOwnership.next_check:type_name -> google.protobuf.Timestamp
+	68, // 63: edgewalk.topology.v1.DomainOwnership.since:type_name -> google.protobuf.Timestamp
 	14, // 64: edgewalk.topology.v1.DomainRouting.state:type_name -> edgewalk.topology.v1.DomainRouting.State
 	15, // 65: edgewalk.topology.v1.DomainRouting.reason:type_name -> edgewalk.topology.v1.DomainRouting.Reason
-	67, // 66: edgewalk.topology.v1.DomainRouting.last_check:type_name -> google.protobuf.Timestamp
-	67, // 67: edgewalk.topology.v1.DomainRouting.next_check:type_name -> google.protobuf.Timestamp
-	67, // 68: edgewalk.topology.v1.DomainRouting.since:type_name -> google.protobuf.Timestamp
+	68, // 66: edgewalk.topology.v1.DomainRouting.last_check:type_name -> google.protobuf.Timestamp
+	68, // 67: edgewalk.topology.v1.DomainRouting.next_check:type_name -> google.protobuf.Timestamp
+	68, // 68: edgewalk.topology.v1.DomainRouting.since:type_name -> google.protobuf.Timestamp
 	16, // 69: edgewalk.topology.v1.DomainCertificate.state:type_name -> edgewalk.topology.v1.DomainCertificate.State
 	17, // 70: edgewalk.topology.v1.DomainCertificate.reason:type_name -> edgewalk.topology.v1.DomainCertificate.Reason
-	67, // 71: edgewalk.topology.v1.DomainCertificate.last_check:type_name -> google.protobuf.Timestamp
-	67, // 72: edgewalk.topology.v1.DomainCertificate.next_check:type_name -> google.protobuf.Timestamp
-	67, // 73: edgewalk.topology.v1.DomainCertificate.since:type_name -> google.protobuf.Timestamp
-	67, // 74: edgewalk.topology.v1.DomainCertificate.not_after:type_name -> google.protobuf.Timestamp
+	68, // 71: edgewalk.topology.v1.DomainCertificate.last_check:type_name -> google.protobuf.Timestamp
+	68, // 72: edgewalk.topology.v1.DomainCertificate.next_check:type_name -> google.protobuf.Timestamp
+	68, // 73: edgewalk.topology.v1.DomainCertificate.since:type_name -> google.protobuf.Timestamp
+	68, // 74: edgewalk.topology.v1.DomainCertificate.not_after:type_name -> google.protobuf.Timestamp
 	63, // 75: edgewalk.topology.v1.DomainCertificate.edges:type_name -> edgewalk.topology.v1.DomainCertificate.Edges
-	67, // 76: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
-	67, // 77: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
+	68, // 76: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
+	68, // 77: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
 	18, // 78: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
 	64, // 79: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
 	19, // 80: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
 	65, // 81: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
-	67, // 82: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
+	68, // 82: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
 	53, // 83: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
-	68, // 84: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
-	67, // 85: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	66, // 86: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	69, // 84: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
+	68, // 85: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	67, // 86: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
 	57, // 87: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
 	59, // 88: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
-	67, // 89: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
-	67, // 90: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
-	91, // [91:91] is the sub-list for method output_type
-	91, // [91:91] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	66, // 89: edgewalk.topology.v1.Edge.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
+	68, // 90: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
+	68, // 91: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
+	68, // 92: edgewalk.topology.v1.Edge.Certificates.soonest_expiry:type_name -> google.protobuf.Timestamp
+	93, // [93:93] is the sub-list for method output_type
+	93, // [93:93] is the sub-list for method input_type
+	93, // [93:93] is the sub-list for extension type_name
+	93, // [93:93] is the sub-list for extension extendee
+	0,  // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_topology_v1_topology_proto_init() }
@@ -6290,7 +6391,7 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_topology_v1_topology_proto_rawDesc), len(file_edgewalk_topology_v1_topology_proto_rawDesc)),
 			NumEnums:      20,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
