@@ -78,7 +78,10 @@ func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 	name := a.file(t, "m.txt", "media")
 	a.do(t, "media", "upload", "-A", "saved", name, "/m.txt")
 	a.do(t, "snapshot", "save", "topology.snapshot")
-	snapshot := filepath.Join(a.dir, "topology.snapshot")
+	snapshot, backup := filepath.Join(a.dir, "topology.snapshot"), filepath.Join(dir, "backup")
+	mine := []string{"media", "backup", backup, "--data-dir", filepath.Join(dir, "lost")}
+	has(t, "media backup", a.do(t, mine...), "1 file copied, 5 B, in")
+	has(t, "media backup again", a.do(t, mine...), "no file copied, 0 B, in", "1 were there")
 	lost.stop(t)
 	key := filepath.Join(dir, "lost", "secret-key")
 
@@ -90,11 +93,8 @@ func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 			data := filepath.Join(dir, machine.name)
 			a.do(t, "snapshot", "restore", snapshot, "--data-dir", data, "--secret-key-file", key)
 			if machine.bucket {
-				if err := os.CopyFS(
-					filepath.Join(data, "media"), os.DirFS(filepath.Join(dir, "lost", "media")),
-				); err != nil {
-					t.Fatal(err)
-				}
+				restored := a.do(t, "media", "restore", backup, "--data-dir", data)
+				has(t, "media restore", restored, "1 file copied, 5 B, in")
 			}
 			cp := startControlPlane(t, data, "--secret-key-file", key)
 			e := startEdge(t, filepath.Join(dir, "edge-"+machine.name), "edge-1", cp.edges)

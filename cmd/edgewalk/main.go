@@ -172,7 +172,10 @@ one storage after the other, and keeps what it found on disk.
 		root.AddCommand(cmd)
 		hideSharedFlags(cmd)
 	}
-	admincli.AddCommands(root, restoreCommand(log), resetCommand())
+	admincli.AddCommands(root, admincli.Local{
+		RestoreSnapshot: restoreCommand(log), ResetToken: resetCommand(),
+		BackupMedia: mediaBackupCommand(log), RestoreMedia: mediaRestoreCommand(log),
+	})
 	root.AddCommand(versionCommand(), manCommand())
 	root.SetHelpCommand(helpCommand())
 	fitHelp(root)

@@ -13,19 +13,28 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// AddCommands adds every admin command, and the flags they share, to root. restore brings a snapshot back, and reset makes a new
-// root token: they work on a folder and not through the API.
-func AddCommands(root, restore, reset *cobra.Command) {
+// Local are commands that work on the folders of a control plane and not through the API.
+type Local struct {
+	// RestoreSnapshot brings a snapshot back.
+	RestoreSnapshot *cobra.Command
+	// ResetToken makes a new root token.
+	ResetToken *cobra.Command
+	// BackupMedia and RestoreMedia copy the files of Media Libraries.
+	BackupMedia, RestoreMedia *cobra.Command
+}
+
+// AddCommands adds every admin command, and the flags they share, to root.
+func AddCommands(root *cobra.Command, local Local) {
 	c := &cli{}
 	c.addFlags(root)
 	for _, cmd := range []*cobra.Command{
 		c.applyCommand(), c.exportCommand(),
 		c.createCommand(), c.updateCommand(), c.editCommand(), c.getCommand(), c.describeCommand(), c.deleteCommand(),
-		c.mediaCommand(), c.purgeCommand(),
+		c.mediaCommand(local), c.purgeCommand(),
 		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(),
 		c.explainCommand(), c.explainFieldCommand(), c.referenceCommand(), c.testCommand(),
-		c.snapshotCommand(restore), c.secretsCommand(), c.historyCommand(), c.diffCommand(), c.rollbackCommand(), c.auditCommand(),
-		c.domainsCommand(), c.tokenCommand(reset), c.loginCommand(), c.contextCommand(),
+		c.snapshotCommand(local.RestoreSnapshot), c.secretsCommand(), c.historyCommand(), c.diffCommand(), c.rollbackCommand(), c.auditCommand(),
+		c.domainsCommand(), c.tokenCommand(local.ResetToken), c.loginCommand(), c.contextCommand(),
 	} {
 		cmd.GroupID = "admin"
 		root.AddCommand(cmd)
@@ -83,13 +92,14 @@ func exactly(n int, what string) cobra.PositionalArgs { return between(n, n, wha
 func between(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return usagef("%s takes %s, got %s; see %s --help", cmd.CommandPath(), what, counted(len(args), "argument"), cmd.CommandPath())
+			return usagef("%s takes %s, got %s; see %s --help", cmd.CommandPath(), what, Counted(len(args), "argument"), cmd.CommandPath())
 		}
 		return nil
 	}
 }
 
-func counted(n int, thing string) string {
+// Counted says how many there are of a thing: `no file`, `1 file`, `2 files`.
+func Counted(n int, thing string) string {
 	switch n {
 	case 0:
 		return "no " + thing

@@ -376,8 +376,8 @@ const (
 // export returns the documents of an account. It begins again if the account changes meanwhile, so
 // nothing is printed before.
 func (c *cli) export(ctx context.Context, client adminv1.ManifestServiceClient, name string, notes io.Writer) (*bytes.Buffer, error) {
-	progress := newProgress(notes, name)
-	defer progress.done()
+	progress := NewProgress(notes, name)
+	defer progress.Done()
 	for attempt := 1; ; attempt++ {
 		text := new(bytes.Buffer)
 		c.documents = 0
@@ -390,7 +390,7 @@ func (c *cli) export(ctx context.Context, client adminv1.ManifestServiceClient, 
 			}
 			before := text.Len()
 			err = c.print(text, response.GetManifest(), func() table { return table{} })
-			progress.add(text.Len() - before)
+			progress.Add(int64(text.Len() - before))
 			token = response.GetNextPageToken()
 		}
 		if attempt < exportAttempts && reasonOf(status.Convert(err)) == "ACCOUNT_CHANGED" {

@@ -69,7 +69,7 @@ func writeExplanation(w io.Writer, e *topologyv1.Explanation, note string, wide 
 	if len(e.GetCached()) > 0 {
 		cached := table{head: []string{"CACHED", "FROM", "STORED", "AGE", "FRESH FOR", "SIZE", "A REQUEST"}}
 		for _, r := range e.GetCached() {
-			cached.rows = append(cached.rows, []string{strconv.Itoa(int(r.GetStatus())), r.GetSupplier(), age(r.GetStored()) + " ago", span(r.GetAge().AsDuration()), freshFor(r), byteSize(r.GetSizeBytes()), r.GetUse()})
+			cached.rows = append(cached.rows, []string{strconv.Itoa(int(r.GetStatus())), r.GetSupplier(), age(r.GetStored()) + " ago", span(r.GetAge().AsDuration()), freshFor(r), ByteSize(r.GetSizeBytes()), r.GetUse()})
 		}
 		fmt.Fprintln(w)
 		if err := cached.write(w, wide); err != nil {

@@ -22,7 +22,7 @@ import (
 // message.
 const uploadPart = 256 << 10
 
-func (c *cli) mediaCommand() *cobra.Command {
+func (c *cli) mediaCommand(local Local) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "media",
 		Short: "Manage the files of an account's Media Library",
@@ -31,7 +31,8 @@ func (c *cli) mediaCommand() *cobra.Command {
   edgewalk media get -A acme /shop/a.jpg
   edgewalk media sync shots/ /shop/ -A acme --delete
   edgewalk media rm -A acme /shop/a.jpg --wait`,
-	}, c.uploadCommand(), c.syncCommand(), c.mediaListCommand(), c.downloadCommand(), c.copyCommand(false), c.copyCommand(true), c.removeCommand())
+	}, c.uploadCommand(), c.syncCommand(), c.mediaListCommand(), c.downloadCommand(), c.copyCommand(false), c.copyCommand(true), c.removeCommand(),
+		local.BackupMedia, local.RestoreMedia)
 }
 
 func (c *cli) uploadCommand() *cobra.Command {
@@ -70,13 +71,13 @@ func (c *cli) uploadCommand() *cobra.Command {
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				what := files[0].local
 				if len(files) > 1 {
-					what = counted(len(files), "file")
+					what = Counted(len(files), "file")
 				}
 				responses, failed := uploadAll(ctx, conn, files, func(file transfer) *adminv1.UploadMediaFileRequest_Start {
 					return &adminv1.UploadMediaFileRequest_Start{
 						Parent: parent, Path: file.remote, CreateOnly: createOnly, MediaFile: &topologyv1.MediaFile{ContentType: contentType, Tags: tags},
 					}
-				}, newProgress(cmd.ErrOrStderr(), what))
+				}, NewProgress(cmd.ErrOrStderr(), what))
 				var revision int64
 				for _, response := range responses {
 					if response == nil {
@@ -88,7 +89,7 @@ func (c *cli) uploadCommand() *cobra.Command {
 					}
 					err := c.print(cmd.OutOrStdout(), response, func() table {
 						f := response.GetMediaFile()
-						return table{rows: [][]string{{fmt.Sprintf("%s %s (%s, %s)", f.GetName(), storedWord(response), byteSize(f.GetSizeBytes()), f.GetContentType())}}}
+						return table{rows: [][]string{{fmt.Sprintf("%s %s (%s, %s)", f.GetName(), storedWord(response), ByteSize(f.GetSizeBytes()), f.GetContentType())}}}
 					})
 					if err != nil {
 						return err
@@ -119,7 +120,7 @@ func remotePath(file, target string) string {
 }
 
 // upload sends one file in parts.
-func upload(ctx context.Context, conn *grpc.ClientConn, file string, start *adminv1.UploadMediaFileRequest_Start, p *progress) (*adminv1.UploadMediaFileResponse, error) {
+func upload(ctx context.Context, conn *grpc.ClientConn, file string, start *adminv1.UploadMediaFileRequest_Start, p *Progress) (*adminv1.UploadMediaFileResponse, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func upload(ctx context.Context, conn *grpc.ClientConn, file string, start *admi
 	if info.Mode().IsRegular() {
 		size := info.Size()
 		start.SizeBytes = &size
-		p.expect(size)
+		p.Expect(size)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // Ends the stream when the file cannot be read to its end.
@@ -153,7 +154,7 @@ func upload(ctx context.Context, conn *grpc.ClientConn, file string, start *admi
 		}
 		n, err := io.ReadFull(f, buffer)
 		if n > 0 {
-			p.add(n)
+			p.Add(int64(n))
 			request = &adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Data{Data: buffer[:n]}}
 			continue
 		}
@@ -218,17 +219,17 @@ replaced once all bytes have arrived.`,
 			name := parent + "/mediaFiles/" + strings.TrimPrefix(args[0], "/")
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				if target == "-" {
-					_, err := download(ctx, conn, name, cmd.OutOrStdout(), newProgress(io.Discard, name))
+					_, err := download(ctx, conn, name, cmd.OutOrStdout(), NewProgress(io.Discard, name))
 					return err
 				}
-				n, err := downloadFile(ctx, conn, name, target, newProgress(cmd.ErrOrStderr(), target))
+				n, err := downloadFile(ctx, conn, name, target, NewProgress(cmd.ErrOrStderr(), target))
 				if err != nil {
 					return err
 				}
 				if !c.forPeople() {
 					return c.printPlain(cmd.OutOrStdout(), map[string]any{"file": target, "sizeBytes": n}, []string{target})
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", target, byteSize(n))
+				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", target, ByteSize(n))
 				return nil
 			})
 		},
@@ -244,7 +245,7 @@ func localPath(file, target string) string {
 }
 
 // downloadFile writes to a temporary file first, so that a broken download leaves what was there.
-func downloadFile(ctx context.Context, conn *grpc.ClientConn, name, target string, p *progress) (int64, error) {
+func downloadFile(ctx context.Context, conn *grpc.ClientConn, name, target string, p *Progress) (int64, error) {
 	tmp, err := createBeside(target)
 	if err != nil {
 		return 0, err
@@ -274,7 +275,7 @@ func createBeside(target string) (*os.File, error) {
 }
 
 // download copies a file's bytes to w and checks that all have arrived.
-func download(ctx context.Context, conn *grpc.ClientConn, name string, w io.Writer, p *progress) (int64, error) {
+func download(ctx context.Context, conn *grpc.ClientConn, name string, w io.Writer, p *Progress) (int64, error) {
 	stream, err := adminv1.NewMediaServiceClient(conn).DownloadMediaFile(ctx, &adminv1.DownloadMediaFileRequest{Name: name})
 	if err != nil {
 		return 0, err
@@ -283,7 +284,7 @@ func download(ctx context.Context, conn *grpc.ClientConn, name string, w io.Writ
 	for {
 		part, err := stream.Recv()
 		if err == io.EOF {
-			p.done()
+			p.Done()
 			if n != p.total {
 				return n, fmt.Errorf("the download ended after %d of %d bytes", n, p.total)
 			}
@@ -300,6 +301,6 @@ func download(ctx context.Context, conn *grpc.ClientConn, name string, w io.Writ
 		if err != nil {
 			return n, err
 		}
-		p.add(m)
+		p.Add(int64(m))
 	}
 }

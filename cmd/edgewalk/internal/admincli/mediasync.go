@@ -75,7 +75,7 @@ func transfers(files []string, target string, recursive bool) (all []transfer, e
 
 // uploadAll sends files, several at once, and returns what has become of each, in their order.
 // After the first that fails no further one is begun.
-func uploadAll(ctx context.Context, conn *grpc.ClientConn, files []transfer, start func(transfer) *adminv1.UploadMediaFileRequest_Start, p *progress) ([]*adminv1.UploadMediaFileResponse, error) {
+func uploadAll(ctx context.Context, conn *grpc.ClientConn, files []transfer, start func(transfer) *adminv1.UploadMediaFileRequest_Start, p *Progress) ([]*adminv1.UploadMediaFileResponse, error) {
 	responses := make([]*adminv1.UploadMediaFileResponse, len(files))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
@@ -93,7 +93,7 @@ func uploadAll(ctx context.Context, conn *grpc.ClientConn, files []transfer, sta
 		})
 	}
 	err := group.Wait()
-	p.done()
+	p.Done()
 	return responses, err
 }
 
@@ -223,7 +223,7 @@ func (s *syncing) run(ctx context.Context, files []transfer) (revision int64, er
 
 // write uploads and deletes.
 func (s *syncing) write(ctx context.Context, todo []transfer, sums map[string]string, there map[string]*topologyv1.MediaFile, gone []*topologyv1.MediaFile) (revision int64, err error) {
-	p := newProgress(s.cmd.ErrOrStderr(), counted(len(todo), "file"))
+	p := NewProgress(s.cmd.ErrOrStderr(), Counted(len(todo), "file"))
 	responses, err := uploadAll(ctx, s.conn, todo, func(file transfer) *adminv1.UploadMediaFileRequest_Start {
 		// A file keeps its tags, and its content type as it was given, when its bytes are replaced.
 		next := &topologyv1.MediaFile{Tags: s.tags}
@@ -421,13 +421,13 @@ func copyFile(ctx context.Context, conn *grpc.ClientConn, parent string, f *topo
 		return nil, err
 	}
 	defer os.Remove(tmp.Name())
-	_, err = download(ctx, conn, f.GetName(), tmp, newProgress(io.Discard, ""))
+	_, err = download(ctx, conn, f.GetName(), tmp, NewProgress(io.Discard, ""))
 	if err := errors.Join(err, tmp.Close()); err != nil {
 		return nil, err
 	}
 	return upload(ctx, conn, tmp.Name(), &adminv1.UploadMediaFileRequest_Start{
 		Parent: parent, Path: target, Sha256: f.GetSha256(), MediaFile: &topologyv1.MediaFile{ContentType: f.GetContentType(), Tags: f.GetTags()},
-	}, newProgress(io.Discard, ""))
+	}, NewProgress(io.Discard, ""))
 }
 
 func (c *cli) removeCommand() *cobra.Command {

@@ -384,8 +384,8 @@ func span(d time.Duration) string {
 	}
 }
 
-// byteSize writes n in the largest unit of 1,024 that fits.
-func byteSize(n int64) string {
+// ByteSize writes n in the largest unit of 1,024 that fits.
+func ByteSize(n int64) string {
 	const units = "KMGTPE"
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)

@@ -81,7 +81,7 @@ func mediaRow(m proto.Message) []string {
 	if len(sum) > 12 {
 		sum = sum[:12]
 	}
-	return []string{"/" + f.GetId(), byteSize(f.GetSizeBytes()), f.GetContentType(), sum, strings.Join(f.GetTags(), ", "), age(f.GetUpdateTime())}
+	return []string{"/" + f.GetId(), ByteSize(f.GetSizeBytes()), f.GetContentType(), sum, strings.Join(f.GetTags(), ", "), age(f.GetUpdateTime())}
 }
 
 func purgeRow(m proto.Message) []string {
@@ -117,7 +117,7 @@ func purgeScope(p *topologyv1.Purge) string {
 
 func edgeRow(m proto.Message) []string {
 	e := m.(*topologyv1.Edge)
-	cache := byteSize(e.GetCache().GetBytes()) + " of " + byteSize(e.GetCache().GetLimitBytes())
+	cache := ByteSize(e.GetCache().GetBytes()) + " of " + ByteSize(e.GetCache().GetLimitBytes())
 	connected := yesNo(e.GetConnected())
 	if at := e.GetFrozenRevision(); at > 0 {
 		connected += fmt.Sprintf(", frozen at %d", at)

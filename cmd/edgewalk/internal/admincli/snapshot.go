@@ -19,19 +19,19 @@ func (c *cli) snapshotCommand(restore *cobra.Command) *cobra.Command {
 		Use:   "save FILE",
 		Short: "Save the topology to a file",
 		Long: `Save the topology to a file, in the format of etcdctl. The file holds the origins' secrets and can be read by its owner only. The bytes of the Media Library
-are not part of it: back its bucket up too.`,
+are not part of it: edgewalk media backup copies them.`,
 		Example: "  edgewalk snapshot save edgewalk.snapshot",
 		Args:    exactly(1, "the name of a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				n, err := saveSnapshot(ctx, conn, args[0], newProgress(cmd.ErrOrStderr(), args[0]))
+				n, err := saveSnapshot(ctx, conn, args[0], NewProgress(cmd.ErrOrStderr(), args[0]))
 				if err != nil {
 					return err
 				}
 				if !c.forPeople() {
 					return c.printPlain(cmd.OutOrStdout(), map[string]any{"file": args[0], "sizeBytes": n}, args[:1])
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", args[0], byteSize(n))
+				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", args[0], ByteSize(n))
 				return nil
 			})
 		},
@@ -45,14 +45,14 @@ are not part of it: back its bucket up too.`,
 }
 
 // saveSnapshot writes to a temporary file first, so that only a whole snapshot ever has the name.
-func saveSnapshot(ctx context.Context, conn *grpc.ClientConn, target string, p *progress) (n int64, err error) {
+func saveSnapshot(ctx context.Context, conn *grpc.ClientConn, target string, p *Progress) (n int64, err error) {
 	tmp, err := createBeside(target)
 	if err != nil {
 		return 0, err
 	}
 	defer os.Remove(tmp.Name())
 	n, err = receiveSnapshot(ctx, conn, tmp, p)
-	p.done()
+	p.Done()
 	if err == nil {
 		err = tmp.Sync()
 	}
@@ -65,7 +65,7 @@ func saveSnapshot(ctx context.Context, conn *grpc.ClientConn, target string, p *
 	return n, os.Rename(tmp.Name(), target)
 }
 
-func receiveSnapshot(ctx context.Context, conn *grpc.ClientConn, w io.Writer, p *progress) (n int64, err error) {
+func receiveSnapshot(ctx context.Context, conn *grpc.ClientConn, w io.Writer, p *Progress) (n int64, err error) {
 	stream, err := adminv1.NewSnapshotServiceClient(conn).SaveSnapshot(ctx, &adminv1.SaveSnapshotRequest{})
 	if err != nil {
 		return 0, err
@@ -83,6 +83,6 @@ func receiveSnapshot(ctx context.Context, conn *grpc.ClientConn, w io.Writer, p 
 		if err != nil {
 			return n, err
 		}
-		p.add(m)
+		p.Add(int64(m))
 	}
 }

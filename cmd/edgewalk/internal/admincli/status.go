@@ -100,9 +100,9 @@ func etcdMember(m *adminv1.GetStatusResponse_EtcdMember, quota int64) string {
 	if m.GetVersion() == "" {
 		return m.GetEndpoint() + " does not answer"
 	}
-	text := fmt.Sprintf("%s, version %s, %s", m.GetEndpoint(), m.GetVersion(), byteSize(m.GetSizeBytes()))
+	text := fmt.Sprintf("%s, version %s, %s", m.GetEndpoint(), m.GetVersion(), ByteSize(m.GetSizeBytes()))
 	if quota > 0 {
-		text += " of " + byteSize(quota)
+		text += " of " + ByteSize(quota)
 	}
 	if m.GetLeader() {
 		text += ", leads"
