@@ -17,9 +17,10 @@ func TestSecretsLieNowhereInTheClear(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
 	cp := startControlPlane(t, filepath.Join(dir, "cp"))
-	e := startEdge(t, filepath.Join(dir, "edge"), "edge-1", cp.edges)
-	e.waitReady(t)
 	a := cp.administer(t)
+	joins := a.joinToken(t, "edge-1")
+	e := startEdge(t, filepath.Join(dir, "edge"), "edge-1", cp.edges, "--join-token-file", joins)
+	e.waitReady(t)
 	canaries := map[string]string{}
 	canary := func(kind string) string {
 		canaries[kind] = "canary-of-" + kind
@@ -56,7 +57,7 @@ origins:
 	own := map[string]bool{}
 	for kind, path := range map[string]string{
 		"secret key": filepath.Join(dir, "cp/secret-key"), "state key": filepath.Join(dir, "edge/state/state-key"),
-		"token of a file": tokenFile,
+		"token of a file": tokenFile, "used join token": joins,
 	} {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -65,6 +66,14 @@ origins:
 		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 		canaries[kind], own[path] = lines[len(lines)-1], true
 	}
+	identity := filepath.Join(dir, "edge/state/identity/identity.pem")
+	text, err := os.ReadFile(identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, key, _ := strings.Cut(string(text), "PRIVATE KEY-----\n")
+	canaries["key of the edge"], _, _ = strings.Cut(key, "\n")
+	own[identity] = true
 	look := func(where string, content []byte) {
 		for kind, canary := range canaries {
 			if i := bytes.Index(content, []byte(canary)); i >= 0 {
@@ -91,7 +100,8 @@ origins:
 			t.Fatal(err)
 		}
 	}
-	if len(canaries) != 12 || canaries["token"] == "" || canaries["join token"] == "" || files < 5 {
+	if len(canaries) != 14 || len(canaries["key of the edge"]) < 20 ||
+		canaries["token"] == "" || canaries["join token"] == "" || files < 5 {
 		t.Errorf("looked for %d secrets in %d files", len(canaries), files)
 	}
 }

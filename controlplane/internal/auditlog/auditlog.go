@@ -1,7 +1,8 @@
-// Package auditlog writes events of the audit to a file, a line of JSON each, or to the machine's syslog.
+// Package auditlog writes events of the audit to a file, a line of JSON each, or to the machine's
+// syslog.
 //
-// A file is bounded: at 64 MiB it becomes `FILE.1`, and there are four of those at most. It may also be moved away by others:
-// the next event makes a new one.
+// A file is bounded: at 64 MiB it becomes `FILE.1`, and there are four of those at most. It may
+// also be moved away by others: the next event makes a new one.
 package auditlog
 
 import (
@@ -27,7 +28,8 @@ const (
 	maxSize = 64 << 20
 	// older is how many full files are kept.
 	older = 4
-	// deniedPer, deniedBurst and maxPeers bound what one peer's denied calls write, and the peers that are counted apart.
+	// deniedPer, deniedBurst and maxPeers bound what one peer's denied calls write, and the peers
+	// that are counted apart.
 	deniedPer   = time.Second
 	deniedBurst = 20
 	maxPeers    = 10_000
@@ -49,19 +51,28 @@ type Log struct {
 
 // Open opens a file for more, or [Syslog].
 func Open(target string) (*Log, error) {
-	l := &Log{max: maxSize, now: time.Now, peers: make(map[netip.Addr]*rate.Limiter)}
 	if target == Syslog {
-		w, err := syslog.New(syslog.LOG_AUTHPRIV|syslog.LOG_INFO, "edgewalk")
-		if err != nil {
-			return nil, fmt.Errorf("open the audit log: %w", err)
-		}
-		l.to = w
-		return l, nil
+		return openSyslog("", "") // the machine's own
 	}
+	l := newLog()
 	l.path = target
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
+	return l, nil
+}
+
+func newLog() *Log {
+	return &Log{max: maxSize, now: time.Now, peers: make(map[netip.Addr]*rate.Limiter)}
+}
+
+func openSyslog(network, address string) (*Log, error) {
+	w, err := syslog.Dial(network, address, syslog.LOG_AUTHPRIV|syslog.LOG_INFO, "edgewalk")
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log: %w", err)
+	}
+	l := newLog()
+	l.to = w
 	return l, nil
 }
 
@@ -114,8 +125,8 @@ func (l *Log) Write(event *adminv1.AuditEvent) error {
 	return nil
 }
 
-// Denied writes the event of a denied call, unless its peer has had too many. Those that were left out are counted in the next
-// that is written.
+// Denied writes the event of a denied call, unless its peer has had too many. Those that were left
+// out are counted in the next that is written.
 func (l *Log) Denied(event *adminv1.AuditEvent) error {
 	peer, _ := netip.ParseAddrPort(event.GetPeer())
 	l.mu.Lock()

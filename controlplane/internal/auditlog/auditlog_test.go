@@ -1,7 +1,9 @@
 package auditlog
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,5 +129,67 @@ func TestWhatCannotBeWrittenIsAnError(t *testing.T) {
 	defer full.Close()
 	if err := full.Write(&adminv1.AuditEvent{Method: "SaveSnapshot"}); err == nil {
 		t.Error("wrote to a full disk")
+	}
+}
+
+// A syslog takes each event as a message, and while it is away an event is an error; when it is
+// back, the next arrives.
+func TestSyslog(t *testing.T) {
+	t.Parallel()
+	folder, err := os.MkdirTemp("", "edgewalk") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(folder)
+	path := filepath.Join(folder, "log")
+	listen := func() *net.UnixConn {
+		t.Helper()
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	receive := func(conn *net.UnixConn) string {
+		t.Helper()
+		if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 8<<10)
+		n, err := conn.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	if _, err := openSyslog("unixgram", path); err == nil || !strings.Contains(err.Error(), "open the audit log") {
+		t.Errorf("opened without a syslog: %v", err)
+	}
+	daemon := listen()
+	l, err := openSyslog("unixgram", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.Write(&adminv1.AuditEvent{Method: "SaveSnapshot", Who: "token:1"}); err != nil {
+		t.Fatal(err)
+	}
+	// RFC 3164, section 4.1.1: facility 10 and severity 6 are priority 86.
+	if got := receive(daemon); !strings.HasPrefix(got, "<86>") || !strings.Contains(got, "edgewalk[") || !strings.Contains(got, `"SaveSnapshot"`) {
+		t.Errorf("syslog was sent %q", got)
+	}
+	if err := errors.Join(daemon.Close(), os.Remove(path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Write(&adminv1.AuditEvent{Method: "GetMediaFile"}); err == nil {
+		t.Error("an event that no syslog took is no error")
+	}
+	daemon = listen()
+	defer daemon.Close()
+	if err := l.Write(&adminv1.AuditEvent{Method: "CreateToken"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(daemon); !strings.Contains(got, `"CreateToken"`) {
+		t.Errorf("syslog was sent %q", got)
 	}
 }

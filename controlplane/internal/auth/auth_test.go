@@ -507,6 +507,13 @@ func TestBrokenRecords(t *testing.T) {
 func FuzzText(f *testing.F) {
 	text, _ := auth.NewText()
 	f.Add(text)
+	for range 10 {
+		other, _ := auth.NewText()
+		f.Add(other)
+		f.Add(other[:len(other)-1])
+		f.Add("Bearer " + other)
+		f.Add(text[:len(text)/2] + other[len(other)/2:])
+	}
 	f.Add("ew1_")
 	f.Add(strings.ToUpper(text))
 	f.Fuzz(func(t *testing.T, s string) {

@@ -3,19 +3,23 @@ package control
 import (
 	"errors"
 	"fmt"
-	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
-	"github.com/edgewalk/edgewalk/internal/topology"
 	"iter"
 	"log/slog"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
+	"github.com/edgewalk/edgewalk/internal/seal"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 const domainsPerAccount = 100
@@ -201,4 +205,125 @@ func BenchmarkLiveStep(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkFullStateOfOrigins is what sealing adds to a full state: of 100,000 origins with secrets
+// in the clear and sealed, in turns. It fails where sealing takes more than a tenth on top.
+func BenchmarkFullStateOfOrigins(b *testing.B) {
+	const n = 100_000
+	keys, err := seal.NewKeyset()
+	if err != nil {
+		b.Fatal(err)
+	}
+	keyset, err := keys.Bytes()
+	if err != nil {
+		b.Fatal(err)
+	}
+	ring := seal.NewRing("topology", map[string]*seal.Keyset{"default": keys})
+	welcome := &edgev1.Welcome{
+		Epoch: "e1", Settings: &edgev1.Welcome_Settings{SharedHost: "files.example"},
+		Keyring: &edgev1.Keyring{Epoch: "topology", Keysets: []*edgev1.Keyring_Keyset{{Name: "default", Keys: keyset}}},
+	}
+	states := map[bool][][]byte{false: originsState(b, n, nil), true: originsState(b, n, ring)}
+	took := map[bool]time.Duration{}
+	for b.Loop() {
+		for _, sealed := range []bool{false, true} {
+			cfg := benchConfig(b.TempDir())
+			c, err := New(cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			runtime.GC()
+			before := cpuTime(b)
+			s := &session{
+				control: c, welcome: welcome, everything: true,
+				out: newOutbox(func() *edgev1.Ack { return c.ack("e1") }),
+			}
+			if err := c.takeKeys(welcome.GetKeyring()); err != nil {
+				b.Fatal(err)
+			}
+			for _, raw := range states[sealed] {
+				m := new(edgev1.SyncResponse)
+				if err := errors.Join(proto.Unmarshal(raw, m), s.handle(m)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			took[sealed] += cpuTime(b) - before
+			secrets := cfg.Table.Root().Account("account-7").Origin("o7").Secrets
+			if secrets["s3.secret_access_key"] != "secret of 707" {
+				b.Fatalf("the secrets are %q", secrets)
+			}
+			c.state.Close()
+		}
+	}
+	adds := float64(took[true])/float64(took[false]) - 1
+	b.ReportMetric(100*adds, "%-added")
+	if adds > 0.1 {
+		b.Errorf("sealing adds %.0f %% to a full state: %s instead of %s", 100*adds, took[true], took[false])
+	}
+}
+
+// originsState is a compressed full state of n origins with secrets, sealed unless ring is nil.
+func originsState(b *testing.B, n int, ring *seal.Ring) (messages [][]byte) {
+	b.Helper()
+	h := newHistory("e1")
+	target := int64(4 * n)
+	messages = append(messages, encoded(b, begin(&edgev1.Begin{Full: true, Target: target})))
+	var digest topology.Digest
+	var some []*edgev1.Change
+	size := 0
+	send := func() {
+		chunk := compress(b, encodedChanges(b, some...))
+		messages = append(messages, encoded(b, zstdChunk(int64(len(messages)-1), chunk)))
+		some, size = nil, 0
+	}
+	for i := range n {
+		account, id := fmt.Sprint("account-", i/100), fmt.Sprint("o", i%100)
+		origin := &topologyv1.Origin{
+			CreateTime: timestamppb.New(time.Unix(int64(i), 0)),
+			Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
+				Bucket: fmt.Sprint("bucket-", i), Region: "eu-central-1", AccessKeyId: fmt.Sprint("AKIA", i),
+			}},
+		}
+		values := map[string]string{"s3.secret_access_key": fmt.Sprint("secret of ", i)}
+		secrets := &topologyv1.OriginSecrets{Values: values}
+		if ring != nil {
+			var err error
+			if secrets, err = topology.SealSecrets(ring, "default", account, id, origin, values); err != nil {
+				b.Fatal(err)
+			}
+		}
+		var changes []*edgev1.Change
+		if i%100 == 0 {
+			changes = append(changes, h.account(account))
+		}
+		changes = append(changes, h.put("origins/"+account+"/"+id, origin))
+		changes = append(changes, h.put("originSecrets/"+account+"/"+id, secrets))
+		for _, c := range received(changes) {
+			key, err := topology.ParseKey(c.Key)
+			if err != nil {
+				b.Fatal(err)
+			}
+			digest.Add(topology.Record{Key: key, ModRevision: c.Mod, Value: c.Value})
+			some = append(some, &edgev1.Change{
+				Key: c.Key, ModRevision: c.Mod, CreateRevision: c.Create, Value: c.Value,
+			})
+			if size += len(c.Key) + len(c.Value) + 12; size > 256<<10 {
+				send()
+			}
+		}
+		clear(h.live)
+	}
+	send()
+	return append(messages, encoded(b, end(target, digest[:])))
+}
+
+// cpuTime is what the process has used so far.
+func cpuTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
