@@ -199,15 +199,18 @@ func (c *ControlPlane) buildServers(p parsed) error {
 	if c.adminConn, err = adminconn.New(c.admin.NewServer(grpc.MaxConcurrentStreams(math.MaxInt32))); err != nil {
 		return err
 	}
-	if c.rest, err = rest.New(c.adminConn); err != nil {
+	api, err := rest.New(c.adminConn, c.admin)
+	if err != nil {
 		return err
 	}
+	c.rest = api
 	// Handlers that take longer move these deadlines by http.ResponseController.
 	c.httpServer = &http.Server{
 		Handler: c.httpHandler(), ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: maxHeader,
 		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
+	c.httpServer.RegisterOnShutdown(api.End)
 	if p.server != nil {
 		c.httpServer.TLSConfig = p.server.Clone()
 	}

@@ -109,11 +109,24 @@ func sendable(value string) string {
 	return value
 }
 
+// Direct is the context that the server would have of a call made to answer a request, for what is
+// served without one.
+func Direct(r *http.Request) context.Context {
+	ctx := peer.NewContext(r.Context(), &peer.Peer{Addr: inProcess{}})
+	return metadata.NewIncomingContext(ctx, Metadata(r))
+}
+
+// inProcess is the address of a caller in this process, as bufconn has it.
+type inProcess struct{}
+
+func (inProcess) Network() string { return "bufconn" }
+func (inProcess) String() string  { return "bufconn" }
+
 // Incoming is the context of a call as if the HTTP client had made it; that of another connection
 // is returned as it is.
 func Incoming(ctx context.Context) context.Context {
 	p, ok := peer.FromContext(ctx)
-	if !ok || p.Addr.Network() != "bufconn" {
+	if !ok || p.Addr.Network() != (inProcess{}).Network() {
 		return ctx
 	}
 	client := &peer.Peer{Addr: p.Addr, LocalAddr: p.LocalAddr, AuthInfo: p.AuthInfo}

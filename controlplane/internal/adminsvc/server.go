@@ -93,6 +93,7 @@ type Service struct {
 	rootTokenFile string
 	spool         spool // of uploads under way
 	turns         turns // of uploads to accounts whose library has a limit
+	board         board // of edges, for those who watch them
 }
 
 // New returns the service; see [Service.NewServer].

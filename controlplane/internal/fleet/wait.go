@@ -57,7 +57,7 @@ func (t *tally) response() *adminv1.WaitAppliedResponse {
 func (f *Fleet) WaitApplied(
 	ctx context.Context, revision int64, region string, minEdges int,
 ) (*adminv1.WaitAppliedResponse, error) {
-	defer f.prompt()()
+	defer f.Prompt()()
 	for {
 		view, err := f.viewFrom(ctx, revision)
 		if err != nil {
@@ -181,8 +181,8 @@ func (f *Fleet) meetHistory(ctx context.Context) error {
 	}
 }
 
-// prompt makes other control planes report progress at once until the returned function is called.
-func (f *Fleet) prompt() (done func()) {
+// Prompt makes other control planes report progress at once until the returned function is called.
+func (f *Fleet) Prompt() (done func()) {
 	change := func(by int) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -278,6 +278,10 @@ func (f *Fleet) silentPeers(barriers map[string]uint64) (names []string) {
 	}
 	return names
 }
+
+// Moved returns a channel that is closed at the next change of an edge's state. It must be asked for
+// before the state is looked at.
+func (f *Fleet) Moved() <-chan struct{} { return f.waiter() }
 
 // waiter returns what is closed at the next change of an edge's state. It must be asked for before
 // the state is looked at.

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminconn"
+	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -40,18 +41,21 @@ const progress = 30 * time.Second
 // Handler serves the API. It is an [http.Handler] for paths at which [Owns] is true.
 type Handler struct {
 	mux       *runtime.ServeMux
-	conn      grpc.ClientConnInterface
 	media     adminv1.MediaServiceClient
 	manifests adminv1.ManifestServiceClient
 	bindings  map[string]*binding
+	admin     *adminsvc.Service
+	ended     context.Context
+	end       context.CancelFunc
 }
 
-// New returns a handler that makes its calls over a connection.
-func New(conn grpc.ClientConnInterface) (*Handler, error) {
+// New returns a handler that makes its calls over a connection to an admin API.
+func New(conn grpc.ClientConnInterface, admin *adminsvc.Service) (*Handler, error) {
 	h := &Handler{
-		conn: conn, media: adminv1.NewMediaServiceClient(conn),
-		manifests: adminv1.NewManifestServiceClient(conn), bindings: bindings(),
+		media: adminv1.NewMediaServiceClient(conn), manifests: adminv1.NewManifestServiceClient(conn),
+		bindings: bindings(), admin: admin,
 	}
+	h.ended, h.end = context.WithCancel(context.Background())
 	h.mux = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler),
 		runtime.WithMiddlewares(h.checked),
@@ -110,6 +114,9 @@ func over[C any](
 	}
 }
 
+// End ends the streams that would go on for ever.
+func (h *Handler) End() { h.end() }
+
 // Owns reports whether a path is one of the API.
 func Owns(path string) bool {
 	rest, ok := strings.CutPrefix(path, Prefix)
@@ -155,6 +162,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if account, ok := applyPath(path); ok && r.Method == http.MethodPost {
 		h.apply(w, r, account)
+		return
+	}
+	if path == "edges:watch" {
+		h.watchEdges(w, r)
 		return
 	}
 	if r.Method == http.MethodHead { // net/http leaves out the body

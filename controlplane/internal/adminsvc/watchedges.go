@@ -1,0 +1,162 @@
+package adminsvc
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/tap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+const (
+	// watchTick is how often a watch looks at the edges although none has moved: they also report.
+	watchTick = time.Second
+	// watchPause, and watchPausePerEdge for each, are what a watch lets pass between two looks:
+	// edges acknowledge by the thousand.
+	watchPause        = 100 * time.Millisecond
+	watchPausePerEdge = 50 * time.Microsecond
+	// maxLeft bounds the edges that are remembered to have left.
+	maxLeft = 10_000
+)
+
+// EdgesChange is what has changed since a watch was last told.
+type EdgesChange struct {
+	// All says that Edges are all there are: what was told before counts no more.
+	All bool
+	// Edges are those that are new or have changed. They must not be changed.
+	Edges []*topologyv1.Edge
+	// Left are the names of edges that are no longer remembered.
+	Left []string
+	// Revision is that of the topology.
+	Revision int64
+}
+
+// WatchEdges tells a caller how the edges stand, first and whenever that changes, and at least once
+// a second that it does not. It returns when ctx or the caller's token ends, or tell fails. Callers
+// are those of ListEdges; ctx is one of a call.
+func (s *Service) WatchEdges(ctx context.Context, tell func(EdgesChange) error) error {
+	const method = adminv1.FleetService_ListEdges_FullMethodName
+	ctx, err := s.tap(ctx, &tap.Info{FullMethodName: method})
+	if err != nil {
+		return err
+	}
+	if err := s.authorize(ctx, method, new(adminv1.ListEdgesRequest)); err != nil {
+		return s.observe(ctx, method, nil, nil, err, 0)
+	}
+	defer s.fleet.Prompt()()
+	_ = s.fleet.Refresh(ctx) // who does not answer is told of later
+	tick := time.NewTicker(watchTick)
+	defer tick.Stop()
+	for version := uint64(0); ; {
+		moved := s.fleet.Moved()
+		change, edges := s.board.since(&version, s.fleet.Edges)
+		change.Revision = s.fleet.Revision()
+		if err := tell(change); err != nil {
+			return err
+		}
+		pause := time.NewTimer(watchPause + time.Duration(edges)*watchPausePerEdge)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return s.watchEnded(ctx)
+		}
+		select {
+		case <-moved:
+		case <-tick.C:
+		case <-ctx.Done():
+			return s.watchEnded(ctx)
+		}
+	}
+}
+
+// watchEnded says why a watch has ended: by its token, or nothing when its caller has gone.
+func (s *Service) watchEnded(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, auth.ErrRevoked) || errors.Is(cause, auth.ErrExpired) {
+		return toStatus(s.unauthenticated(ctx, cause))
+	}
+	return nil
+}
+
+// board is how the edges stand, with the version at which each has changed: however many watch, it
+// is looked at and compared once for all.
+type board struct {
+	mu      sync.Mutex
+	looked  time.Time
+	version uint64 // counts looks that found a change, from 1 on
+	forgot  uint64 // who is at this version or before has to be told all
+	edges   map[string]posted
+	left    map[string]uint64 // versions at which edges were no longer remembered, by name
+}
+
+type posted struct {
+	edge    *topologyv1.Edge
+	version uint64
+}
+
+// since returns what has changed since a version, 0 for all, which it brings up to date, and how
+// many edges there are.
+func (b *board) since(version *uint64, edges func() []*topologyv1.Edge) (EdgesChange, int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.edges == nil {
+		b.edges, b.left, b.version = make(map[string]posted), make(map[string]uint64), 1
+	}
+	if now := time.Now(); now.Sub(b.looked) >= watchPause {
+		b.looked = now
+		b.take(edges())
+	}
+	change := EdgesChange{All: *version <= b.forgot}
+	for _, p := range b.edges {
+		if change.All || p.version > *version {
+			change.Edges = append(change.Edges, p.edge)
+		}
+	}
+	slices.SortFunc(change.Edges, func(x, y *topologyv1.Edge) int {
+		return cmp.Compare(x.GetName(), y.GetName())
+	})
+	for name, at := range b.left {
+		if !change.All && at > *version {
+			change.Left = append(change.Left, name)
+		}
+	}
+	slices.Sort(change.Left)
+	*version = b.version
+	return change, len(b.edges)
+}
+
+// take compares the edges of now with those before. The caller holds mu.
+func (b *board) take(edges []*topologyv1.Edge) {
+	next, there := b.version+1, make(map[string]bool, len(edges))
+	changed := false
+	for _, e := range edges {
+		there[e.GetName()] = true
+		if old, ok := b.edges[e.GetName()]; !ok || !proto.Equal(old.edge, e) {
+			b.edges[e.GetName()] = posted{e, next}
+			delete(b.left, e.GetName())
+			changed = true
+		}
+	}
+	for name := range b.edges {
+		if !there[name] {
+			delete(b.edges, name)
+			b.left[name] = next
+			changed = true
+		}
+	}
+	if len(b.left) > maxLeft {
+		clear(b.left)
+		b.forgot = b.version
+	}
+	if changed {
+		b.version = next
+	}
+}
