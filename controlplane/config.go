@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -79,6 +80,18 @@ type Config struct {
 	// is stored, else localhost.
 	SharedHost        string
 	ReplaceSharedHost bool
+	// DomainVerification says whose custom domains are served only once it is proven that the name
+	// is the account's: `tenants`, those that are made with a token of an account; `all`; or `off`.
+	// Default tenants.
+	DomainVerification string
+	// DomainTarget is the name below which each account has a host of its own,
+	// `{token}.{DomainTarget}`, to which CNAME records of its domains lead. All names below it have
+	// to lead to the edges. Default none: domains lead to the shared host, and are proven by TXT
+	// records alone.
+	DomainTarget string
+	// DNSResolvers are recursive resolvers, each `address` or `address:port`. Default those of this
+	// machine.
+	DNSResolvers []string
 	// TLSCert and TLSKey are files with the certificate of all listeners, PEM, read again when they
 	// change. ClientCA is a file with the authorities that clients of the gRPC listeners must have
 	// a certificate from. Default none, in the clear.
@@ -167,6 +180,9 @@ type parsed struct {
 	// openEdge says of the listener for edges that it may speak without TLS: on loopback, or by
 	// --insecure-listen.
 	openEdge bool
+	// verification and resolvers are about custom domains.
+	verification adminsvc.Verification
+	resolvers    []netip.AddrPort
 }
 
 // clientAuthorities are those of ClientCA, nil without.
@@ -212,6 +228,9 @@ func (c *Config) parse() (p parsed, err error) {
 	if p.freezeEdges, p.freezePercent, err = parseFreezeAfter(c.FreezeAfter); err != nil {
 		return p, err
 	}
+	if err := c.parseDomains(&p); err != nil {
+		return p, err
+	}
 	if c.MaxUpload < 0 || c.MaxUpload > maxMaxUpload {
 		return p, fmt.Errorf("--max-upload %d: want at most 16TiB", c.MaxUpload)
 	}
@@ -244,13 +263,19 @@ func (c *Config) checkMediaURL() error {
 	if c.MediaAdvertiseURL == "" {
 		host, _, err := net.SplitHostPort(c.MediaAddr)
 		if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
-			return fmt.Errorf("--media-addr %s is every address of this machine: say with --media-advertise-url which one edges are to use", c.MediaAddr)
+			return fmt.Errorf(
+				"--media-addr %s is every address of this machine: say with --media-advertise-url which one edges are to use",
+				c.MediaAddr,
+			)
 		}
 		return nil
 	}
 	u, err := url.Parse(c.MediaAdvertiseURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
-		return fmt.Errorf("--media-advertise-url %q: want http:// or https://, a host, and perhaps a port and a path", c.MediaAdvertiseURL)
+		return fmt.Errorf(
+			"--media-advertise-url %q: want http:// or https://, a host, and perhaps a port and a path",
+			c.MediaAdvertiseURL,
+		)
 	}
 	return nil
 }
@@ -267,16 +292,31 @@ func (c *Config) checkAddresses() error {
 		switch {
 		case listen.Loopback(l.address):
 		case c.Open:
-			return fmt.Errorf("%s %s is not loopback, and nobody is asked for a token there: use a loopback address", l.flag, l.address)
+			return fmt.Errorf(
+				"%s %s is not loopback, and nobody is asked for a token there: use a loopback address",
+				l.flag,
+				l.address,
+			)
 		case c.TLSCert != "", l.edges && c.RequireJoin:
 		case !c.InsecureListen:
 			or := ""
 			if l.edges {
 				or = "--require-join, or "
 			}
-			return fmt.Errorf("%s %s is not loopback: give --tls-cert and --tls-key, or %sif the network is yours alone, --insecure-listen", l.flag, l.address, or)
+			return fmt.Errorf(
+				"%s %s is not loopback: give --tls-cert and --tls-key, or %sif the network is yours alone, --insecure-listen",
+				l.flag,
+				l.address,
+				or,
+			)
 		default:
-			c.Logger.Warn("listener is in the clear: tokens and secrets can be read by whoever sees the network", "flag", l.flag, "address", l.address)
+			c.Logger.Warn(
+				"listener is in the clear: tokens and secrets can be read by whoever sees the network",
+				"flag",
+				l.flag,
+				"address",
+				l.address,
+			)
 		}
 	}
 	return nil

@@ -29,6 +29,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
@@ -54,6 +55,8 @@ type ControlPlane struct {
 	node       *etcdnode.Node // nil with an external etcd
 	etcd       io.Closer
 	store      *store.Store
+	sharedHost string // host[:port]
+	domains    *domaincheck.Service
 	library    *media.Library
 	audit      *auditlog.Log
 	feed       *feed.Feed
@@ -160,7 +163,9 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if c.audit, err = auditlog.Open(target); err != nil {
 		return fmt.Errorf("--audit-log: %w", err)
 	}
+	c.domains = c.checks(p)
 	adminConfig := adminsvc.Config{
+		Domains: c.domains, Verification: p.verification,
 		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library,
 		Fleet: c.fleet, Brake: c.brake, Feed: c.feed, Auth: c.auth, Audit: c.audit, RootTokenFile: c.rootTokenFile(),
 		MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
@@ -261,7 +266,13 @@ func (c *ControlPlane) awaitStore(ctx context.Context, to store.DialConfig, cfg 
 				if untrusted(why) {
 					return nil, why
 				}
-				c.cfg.Logger.Error("etcd does not answer; edges cannot be served before it does", "endpoints", strings.Join(to.Endpoints, ","), "err", why)
+				c.cfg.Logger.Error(
+					"etcd does not answer; edges cannot be served before it does",
+					"endpoints",
+					strings.Join(to.Endpoints, ","),
+					"err",
+					why,
+				)
 				logged = true
 			}
 		}
@@ -296,6 +307,7 @@ const etcdFolder = "etcd"
 func (c *ControlPlane) keepSharedHost(ctx context.Context) error {
 	wanted := &topologyv1.Settings{SharedHost: c.cfg.SharedHost}
 	if c.cfg.ReplaceSharedHost && c.cfg.SharedHost != "" {
+		c.sharedHost = wanted.SharedHost
 		_, err := c.store.ReplaceSettings(ctx, wanted)
 		return err
 	}
@@ -307,8 +319,13 @@ func (c *ControlPlane) keepSharedHost(ctx context.Context) error {
 		return err
 	}
 	if c.cfg.SharedHost != "" && stored.GetSharedHost() != c.cfg.SharedHost {
-		return fmt.Errorf("--shared-host %s: the topology is served at %s, and URLs under it would end: to change it, add --replace-shared-host", c.cfg.SharedHost, stored.GetSharedHost())
+		return fmt.Errorf(
+			"--shared-host %s: the topology is served at %s, and URLs under it would end: to change it, add --replace-shared-host",
+			c.cfg.SharedHost,
+			stored.GetSharedHost(),
+		)
 	}
+	c.sharedHost = stored.GetSharedHost()
 	return nil
 }
 
@@ -479,7 +496,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	back, backCtx := errgroup.WithContext(behind)
 	for _, run := range []func(context.Context) error{
 		c.feed.Run, c.store.Run, c.brake.Run, c.auth.Run, c.fleet.Run, c.identities.Run, c.edges.Run,
-		func(ctx context.Context) error { return c.library.Run(ctx, c.store) },
+		func(ctx context.Context) error { return c.library.Run(ctx, c.store) }, c.domains.Run,
 	} {
 		back.Go(func() error { return run(backCtx) })
 	}

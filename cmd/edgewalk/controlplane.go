@@ -47,34 +47,152 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.DataDir, "data-dir", controlplane.DefaultDataDir, "folder for the embedded etcd and the media bucket")
+	f.StringVar(
+		&cfg.DataDir,
+		"data-dir",
+		controlplane.DefaultDataDir,
+		"folder for the embedded etcd and the media bucket",
+	)
 	addStoreFlags(f, &cfg)
 	f.StringVar(&cfg.AdminAddr, "admin-addr", controlplane.DefaultAdminAddr, "address of the admin API")
 	f.StringVar(&cfg.EdgeAddr, "edge-addr", controlplane.DefaultEdgeAddr, "address that edges connect to")
-	f.StringVar(&cfg.HTTPAddr, "http-addr", controlplane.DefaultHTTPAddr, "address of the REST API, the dashboard, /metrics, /healthz and /readyz")
-	f.StringSliceVar(&cfg.DashboardHosts, "dashboard-host", nil, "host name by which browsers and programs may call the REST API and the dashboard; repeatable (default only the address itself)")
+	f.StringVar(
+		&cfg.HTTPAddr,
+		"http-addr",
+		controlplane.DefaultHTTPAddr,
+		"address of the REST API, the dashboard, /metrics, /healthz and /readyz",
+	)
+	f.StringSliceVar(
+		&cfg.DashboardHosts,
+		"dashboard-host",
+		nil,
+		"host name by which browsers and programs may call the REST API and the dashboard; repeatable (default only the address itself)",
+	)
 	f.BoolVar(&cfg.NoDashboard, "no-dashboard", false, "serve no dashboard")
-	f.StringVar(&cfg.MediaAddr, "media-addr", controlplane.DefaultMediaAddr, "address that edges read Media Libraries from")
-	f.StringVar(&cfg.PeerAddr, "peer-addr", controlplane.DefaultPeerAddr, "address that other control planes of the same --etcd-endpoints reach this one at")
-	f.StringVar(&cfg.FreezeAfter, "freeze-after", controlplane.DefaultFreezeAfter, "freeze all edges before a revision that more than so many and such a share of them refuse, or off")
+	f.StringVar(
+		&cfg.MediaAddr,
+		"media-addr",
+		controlplane.DefaultMediaAddr,
+		"address that edges read Media Libraries from",
+	)
+	f.StringVar(
+		&cfg.PeerAddr,
+		"peer-addr",
+		controlplane.DefaultPeerAddr,
+		"address that other control planes of the same --etcd-endpoints reach this one at",
+	)
+	f.StringVar(
+		&cfg.FreezeAfter,
+		"freeze-after",
+		controlplane.DefaultFreezeAfter,
+		"freeze all edges before a revision that more than so many and such a share of them refuse, or off",
+	)
 	f.StringVar(&cfg.CanaryRegion, "canary-region", "", "region whose edges hear of a change first (default none)")
-	f.DurationVar(&cfg.CanaryHold, "canary-hold", controlplane.DefaultCanaryHold, "how long the other regions wait for it")
-	f.StringVar(&cfg.MediaAdvertiseURL, "media-advertise-url", "", "URL under which edges reach --media-addr (default by that address)")
-	f.StringVar(&cfg.MediaURL, "media-url", "", "media bucket: file:///folder or s3://bucket?region=... (default media in --data-dir)")
+	f.DurationVar(
+		&cfg.CanaryHold,
+		"canary-hold",
+		controlplane.DefaultCanaryHold,
+		"how long the other regions wait for it",
+	)
+	f.StringVar(
+		&cfg.MediaAdvertiseURL,
+		"media-advertise-url",
+		"",
+		"URL under which edges reach --media-addr (default by that address)",
+	)
+	f.StringVar(
+		&cfg.MediaURL,
+		"media-url",
+		"",
+		"media bucket: file:///folder or s3://bucket?region=... (default media in --data-dir)",
+	)
 	f.Var(&upload, "max-upload", "how much one file uploaded to a Media Library may take")
-	f.StringVar(&cfg.SharedHost, "shared-host", "", "host[:port] under which every account is served; kept from the first start on (default localhost)")
+	f.StringVar(
+		&cfg.SharedHost,
+		"shared-host",
+		"",
+		"host[:port] under which every account is served; kept from the first start on (default localhost)",
+	)
 	f.BoolVar(&cfg.ReplaceSharedHost, "replace-shared-host", false, "let --shared-host replace the one that is kept")
-	f.StringVar(&cfg.TLSCert, "tls-cert", "", "file with the certificate of all listeners, PEM, read again when it changes")
+	f.StringVar(
+		&cfg.DomainVerification,
+		"domain-verification",
+		"",
+		"whose domains are served only once proven: tenants (made with a token of an account), all or off (default tenants)",
+	)
+	f.StringVar(
+		&cfg.DomainTarget,
+		"domain-target",
+		"",
+		"name below which each account has a host of its own for CNAME records; *.NAME has to lead to the edges (default none)",
+	)
+	f.StringSliceVar(
+		&cfg.DNSResolvers,
+		"dns-resolvers",
+		nil,
+		"address[:port] of recursive DNS resolvers (default those of this machine)",
+	)
+	f.StringVar(
+		&cfg.TLSCert,
+		"tls-cert",
+		"",
+		"file with the certificate of all listeners, PEM, read again when it changes",
+	)
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "file with the key of --tls-cert")
-	f.StringVar(&cfg.ClientCA, "client-ca", "", "file with CA certificates; admins and edges must show a certificate of theirs")
-	f.StringVar(&cfg.AuditLog, "audit-log", "", "file for calls that are denied or let the caller have what is secret, or syslog (default audit.log in --data-dir)")
-	f.StringVar(&cfg.AdminTokenFile, "admin-token-file", "", "file with tokens of role root, one a line, instead of root-token in --data-dir; read again when it changes")
-	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with tokens of edges that have not joined, one a line, instead of edge-token in --data-dir; read again when it changes")
-	f.BoolVar(&cfg.RequireJoin, "require-join", false, "refuse edges that have not joined; --edge-addr and --media-addr may be any address then")
-	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let listeners be on any address without TLS, so that tokens travel in the clear")
-	f.BoolVar(&cfg.AllowShrink, "allow-shrink", false, "let edges replace their topology by one less than half its size")
-	f.StringVar(&cfg.DebugAddr, "debug-addr", "", "address on loopback of Go's profiles and the state in words (default none)")
-	f.BoolVar(&check, "check", false, "look at flags, files, addresses, folders and etcd, say what is wrong, and end; changes nothing")
+	f.StringVar(
+		&cfg.ClientCA,
+		"client-ca",
+		"",
+		"file with CA certificates; admins and edges must show a certificate of theirs",
+	)
+	f.StringVar(
+		&cfg.AuditLog,
+		"audit-log",
+		"",
+		"file for calls that are denied or let the caller have what is secret, or syslog (default audit.log in --data-dir)",
+	)
+	f.StringVar(
+		&cfg.AdminTokenFile,
+		"admin-token-file",
+		"",
+		"file with tokens of role root, one a line, instead of root-token in --data-dir; read again when it changes",
+	)
+	f.StringVar(
+		&cfg.EdgeTokenFile,
+		"edge-token-file",
+		"",
+		"file with tokens of edges that have not joined, one a line, instead of edge-token in --data-dir; read again when it changes",
+	)
+	f.BoolVar(
+		&cfg.RequireJoin,
+		"require-join",
+		false,
+		"refuse edges that have not joined; --edge-addr and --media-addr may be any address then",
+	)
+	f.BoolVar(
+		&cfg.InsecureListen,
+		"insecure-listen",
+		false,
+		"let listeners be on any address without TLS, so that tokens travel in the clear",
+	)
+	f.BoolVar(
+		&cfg.AllowShrink,
+		"allow-shrink",
+		false,
+		"let edges replace their topology by one less than half its size",
+	)
+	f.StringVar(
+		&cfg.DebugAddr,
+		"debug-addr",
+		"",
+		"address on loopback of Go's profiles and the state in words (default none)",
+	)
+	f.BoolVar(
+		&check,
+		"check",
+		false,
+		"look at flags, files, addresses, folders and etcd, say what is wrong, and end; changes nothing",
+	)
 	logging = addLogFlags(cmd)
 	useEnvironment(cmd)
 	return cmd
@@ -95,7 +213,11 @@ topology, whatever it had. Secrets in a snapshot are sealed: the control plane n
 				return err
 			}
 			if missing != "" {
-				cmd.Printf("restored into %s; put the secret key of the control plane that saved it at %s, then start the control plane\n", cfg.DataDir, missing)
+				cmd.Printf(
+					"restored into %s; put the secret key of the control plane that saved it at %s, then start the control plane\n",
+					cfg.DataDir,
+					missing,
+				)
 				return nil
 			}
 			cmd.Printf("restored into %s; start the control plane on it\n", cfg.DataDir)
@@ -105,20 +227,35 @@ topology, whatever it had. Secrets in a snapshot are sealed: the control plane n
 	f := cmd.Flags()
 	f.StringVar(&cfg.DataDir, "data-dir", controlplane.DefaultDataDir, "folder of the control plane")
 	f.StringVar(&cfg.EtcdPrefix, "etcd-prefix", controlplane.DefaultEtcdPrefix, "what stands before every key")
-	f.StringVar(&cfg.SecretKeyFile, "secret-key-file", "", "file with the key of the control plane that the snapshot was saved from, to see that it fits (default secret-key in --data-dir, if it is there)")
+	f.StringVar(
+		&cfg.SecretKeyFile,
+		"secret-key-file",
+		"",
+		"file with the key of the control plane that the snapshot was saved from, to see that it fits (default secret-key in --data-dir, if it is there)",
+	)
 	return cmd
 }
 
 // addStoreFlags adds the flags that say where etcd is, and with what its secrets are read.
 func addStoreFlags(f *pflag.FlagSet, cfg *controlplane.Config) {
-	f.StringSliceVar(&cfg.EtcdEndpoints, "etcd-endpoints", nil, "etcd cluster to use instead of the embedded server, version 3.4 or newer")
+	f.StringSliceVar(
+		&cfg.EtcdEndpoints,
+		"etcd-endpoints",
+		nil,
+		"etcd cluster to use instead of the embedded server, version 3.4 or newer",
+	)
 	f.StringVar(&cfg.EtcdCACert, "etcd-cacert", "", "file with the CA certificates of the etcd cluster")
 	f.StringVar(&cfg.EtcdCert, "etcd-cert", "", "file with the certificate shown to the etcd cluster")
 	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "file with the key of --etcd-cert")
 	f.StringVar(&cfg.EtcdUser, "etcd-user", "", "user of the etcd cluster")
 	f.StringVar(&cfg.EtcdPasswordFile, "etcd-password-file", "", "file with the password of --etcd-user")
 	f.StringVar(&cfg.EtcdPrefix, "etcd-prefix", controlplane.DefaultEtcdPrefix, "what stands before every key")
-	f.StringVar(&cfg.SecretKeyFile, "secret-key-file", "", "file with the key that protects the secrets in etcd, the same for all control planes of an etcd; made at the first start (default secret-key in --data-dir; required with --etcd-endpoints)")
+	f.StringVar(
+		&cfg.SecretKeyFile,
+		"secret-key-file",
+		"",
+		"file with the key that protects the secrets in etcd, the same for all control planes of an etcd; made at the first start (default secret-key in --data-dir; required with --etcd-endpoints)",
+	)
 }
 
 func resetCommand() *cobra.Command {

@@ -4,8 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -18,7 +22,12 @@ type domains struct {
 }
 
 func newDomains(s *Service) domains {
-	r := newResource(s, topology.KindCustomDomains, "custom_domain", func(d *draft) *table[*topologyv1.CustomDomain] { return &d.domains })
+	r := newResource(
+		s,
+		topology.KindCustomDomains,
+		"custom_domain",
+		func(d *draft) *table[*topologyv1.CustomDomain] { return &d.domains },
+	)
 	r.put = func(d *draft, id string, next *topologyv1.CustomDomain, _ func(string) bool) error {
 		return d.putDomain(id, next)
 	}
@@ -26,41 +35,122 @@ func newDomains(s *Service) domains {
 	r.read = func(ctx context.Context, key topology.Key, revision int64) (*topologyv1.CustomDomain, int64, error) {
 		c, at, err := read(ctx, key, revision)
 		if err == nil {
-			tellFacts(c)
+			err = s.tellDomain(ctx, key, c)
 		}
 		return c, at, err
-	}
-	r.show = func(d *draft, key topology.Key) *topologyv1.CustomDomain {
-		return presentDomain(key, d.domains.after(key.ID))
 	}
 	return domains{resource: r}
 }
 
-// presentDomain is a stored domain as admins see it.
-func presentDomain(key topology.Key, stored topology.Stored[*topologyv1.CustomDomain]) *topologyv1.CustomDomain {
-	c := present(key, stored)
-	tellFacts(c)
+// tellDomain adds to a domain what is known of it.
+func (s *Service) tellDomain(ctx context.Context, key topology.Key, c *topologyv1.CustomDomain) error {
+	known, err := s.store.Facts(ctx, key)
+	if err != nil {
+		return err
+	}
+	told := domaincheck.Told{Facts: known.Facts}
+	certificate, _, err := s.store.Get(ctx, certificateKey(key))
+	switch {
+	case err == nil:
+		told.Certificate = readCertificate(certificate)
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	account, _, err := s.store.Get(ctx, accountKey(key.Account))
+	if err != nil {
+		return err
+	}
+	told.AccountUID = topology.UID(key.Account, account.CreateRevision)
+	s.domains.Tell(c, told)
+	return nil
+}
+
+// wrote is a domain as a write has left it, with what is known of it. That is left out if it cannot
+// be read, because the write is done.
+func (s *Service) wrote(
+	ctx context.Context,
+	key topology.Key,
+	c *topologyv1.CustomDomain,
+	out outcome,
+) *topologyv1.CustomDomain {
+	if out.draft == nil {
+		return c // it was read
+	}
+	told := domaincheck.Told{AccountUID: topology.UID(key.Account, out.draft.account.before("").CreateRevision)}
+	if there(out.draft.domains.before(key.ID)) {
+		known, err := s.store.Facts(ctx, key)
+		if err != nil {
+			s.log.WarnContext(ctx, "adminsvc: read what is known of a domain", "domain", key.Name(), "error", err)
+			return c
+		}
+		told.Facts = known.Facts
+	}
+	if item, ok := out.draft.state.Records.Get(topology.KindCertificates, key.ID); ok {
+		told.Certificate = readCertificate(item.Record())
+	}
+	s.domains.Tell(c, told)
 	return c
 }
 
-// tellFacts adds what is known of a domain besides what its owner says.
-func tellFacts(c *topologyv1.CustomDomain) {
-	c.Ownership = &topologyv1.DomainOwnership{State: topologyv1.DomainOwnership_TRUSTED}
-	if c.GetState() == topologyv1.CustomDomain_PENDING {
-		c.Ownership.State = topologyv1.DomainOwnership_PENDING
+func certificateKey(domain topology.Key) topology.Key {
+	return topology.Key{Kind: topology.KindCertificates, Account: domain.Account, ID: domain.ID}
+}
+
+// readCertificate returns nil for a record that cannot be read, as edges do without it.
+func readCertificate(r topology.Record) *topology.Certificate {
+	c, err := topology.CompileCertificate(r)
+	if err != nil {
+		return nil
 	}
-	c.Routing = &topologyv1.DomainRouting{State: topologyv1.DomainRouting_UNKNOWN}
-	c.Certificate = &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE, Reason: topologyv1.DomainCertificate_NO_ISSUER}
-	if c.GetTls().GetMode() == topologyv1.DomainTls_OFF {
-		c.Certificate.Reason = topologyv1.DomainCertificate_TLS_OFF
+	return c
+}
+
+// Verification says whose domains are not served before somebody has proven that the name is the
+// account's.
+type Verification int
+
+const (
+	// VerifyTenants is those that somebody makes whose token is for an account.
+	VerifyTenants Verification = iota
+	// VerifyAll is all.
+	VerifyAll
+	// VerifyNone is none.
+	VerifyNone
+)
+
+// ParseVerification reads the value of --domain-verification. Empty means tenants.
+func ParseVerification(text string) (Verification, error) {
+	switch text {
+	case "", "tenants":
+		return VerifyTenants, nil
+	case "all":
+		return VerifyAll, nil
+	case "off":
+		return VerifyNone, nil
 	}
+	return 0, fmt.Errorf("%q: want tenants, all or off", text)
+}
+
+// believed reports whether domains that a caller makes are served without proof.
+func (s *Service) believed(caller *auth.Caller) bool {
+	switch s.verify {
+	case VerifyAll:
+		return false
+	case VerifyNone:
+		return true
+	}
+	account, _ := caller.Account()
+	return account == ""
 }
 
 func domainKey(account, id string) topology.Key {
 	return topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: id}
 }
 
-func (s domains) GetCustomDomain(ctx context.Context, req *adminv1.GetCustomDomainRequest) (*adminv1.GetCustomDomainResponse, error) {
+func (s domains) GetCustomDomain(
+	ctx context.Context,
+	req *adminv1.GetCustomDomainRequest,
+) (*adminv1.GetCustomDomainResponse, error) {
 	c, revision, err := s.get(ctx, req.GetName())
 	if err != nil {
 		return nil, err
@@ -68,7 +158,10 @@ func (s domains) GetCustomDomain(ctx context.Context, req *adminv1.GetCustomDoma
 	return &adminv1.GetCustomDomainResponse{CustomDomain: c, Revision: revision}, nil
 }
 
-func (s domains) ListCustomDomains(ctx context.Context, req *adminv1.ListCustomDomainsRequest) (*adminv1.ListCustomDomainsResponse, error) {
+func (s domains) ListCustomDomains(
+	ctx context.Context,
+	req *adminv1.ListCustomDomainsRequest,
+) (*adminv1.ListCustomDomainsResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
@@ -77,15 +170,49 @@ func (s domains) ListCustomDomains(ctx context.Context, req *adminv1.ListCustomD
 	if err != nil {
 		return nil, err
 	}
-	page, err := list(ctx, s.Service, req, topology.KindCustomDomains, account, "", presentDomain)
+	page, err := list(ctx, s.Service, req, topology.KindCustomDomains, account, "", present[*topologyv1.CustomDomain])
 	if err != nil {
 		return nil, err
 	}
+	if err := s.tellAll(ctx, account, page.items); err != nil {
+		return nil, err
+	}
 	kept := slices.DeleteFunc(page.items, func(c *topologyv1.CustomDomain) bool { return !filter.matches(c) })
-	return &adminv1.ListCustomDomainsResponse{CustomDomains: kept, NextPageToken: page.next, Revision: page.revision}, nil
+	return &adminv1.ListCustomDomainsResponse{
+		CustomDomains: kept,
+		NextPageToken: page.next,
+		Revision:      page.revision,
+	}, nil
 }
 
-func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCustomDomainRequest) (*adminv1.CreateCustomDomainResponse, error) {
+// tellAll adds to domains of an account, in the order of their ids, what is known of them.
+func (s domains) tellAll(ctx context.Context, account string, all []*topologyv1.CustomDomain) error {
+	if len(all) == 0 {
+		return nil
+	}
+	known, err := s.store.ListFacts(ctx, account, all[0].GetId(), all[len(all)-1].GetId())
+	if err != nil {
+		return err
+	}
+	record, _, err := s.store.Get(ctx, accountKey(account))
+	if err != nil {
+		return err
+	}
+	uid := topology.UID(account, record.CreateRevision)
+	for _, c := range all {
+		told := domaincheck.Told{AccountUID: uid, Facts: known[c.GetId()].Facts}
+		if certificate, ok := s.feed.Get(certificateKey(domainKey(account, c.GetId()))); ok {
+			told.Certificate = readCertificate(certificate)
+		}
+		s.domains.Tell(c, told)
+	}
+	return nil
+}
+
+func (s domains) CreateCustomDomain(
+	ctx context.Context,
+	req *adminv1.CreateCustomDomainRequest,
+) (*adminv1.CreateCustomDomainResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
@@ -94,10 +221,16 @@ func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCust
 	if err != nil {
 		return nil, err
 	}
-	c, out, err := s.make(ctx, req, domainKey(account, id), req.GetCustomDomain(), func(d *draft, next *topologyv1.CustomDomain) error {
-		next.Domain = name
-		return d.putDomain(id, next)
-	})
+	c, out, err := s.make(
+		ctx,
+		req,
+		domainKey(account, id),
+		req.GetCustomDomain(),
+		func(d *draft, next *topologyv1.CustomDomain) error {
+			next.Domain = name
+			return d.putDomain(id, next)
+		},
+	)
 	var claimed *store.ClaimedError
 	if errors.As(err, &claimed) {
 		return nil, domainClaimed(claimed, "custom_domain.domain")
@@ -105,7 +238,9 @@ func (s domains) CreateCustomDomain(ctx context.Context, req *adminv1.CreateCust
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.CreateCustomDomainResponse{CustomDomain: c, Revision: out.revision}, nil
+	return &adminv1.CreateCustomDomainResponse{
+		CustomDomain: s.wrote(ctx, domainKey(account, id), c, out), Revision: out.revision,
+	}, nil
 }
 
 // newDomainID finds the id of a new domain by its name, or its name by its id.
@@ -133,25 +268,35 @@ func newDomainID(req *adminv1.CreateCustomDomainRequest) (id, name string, err e
 // domainClaimed is the error for a claimed domain in a field of a request. It does not say which
 // account has claimed it.
 func domainClaimed(claimed *store.ClaimedError, field string) *failure {
-	f := fail(kindDomainClaimed, "domain %q, or a wildcard that goes with it, belongs to another account", claimed.Domain)
+	f := fail(
+		kindDomainClaimed,
+		"domain %q, or a wildcard that goes with it, belongs to another account",
+		claimed.Domain,
+	)
 	f.fields = []fieldFault{{field, f.text}}
 	f.facts = map[string]string{"domain": claimed.Domain}
 	f.cause = claimed
 	return f
 }
 
-func (s domains) UpdateCustomDomain(ctx context.Context, req *adminv1.UpdateCustomDomainRequest) (*adminv1.UpdateCustomDomainResponse, error) {
-	c, _, out, err := s.update(ctx, req, req.GetCustomDomain(), func(next, stored *topologyv1.CustomDomain) {
+func (s domains) UpdateCustomDomain(
+	ctx context.Context,
+	req *adminv1.UpdateCustomDomainRequest,
+) (*adminv1.UpdateCustomDomainResponse, error) {
+	c, key, out, err := s.update(ctx, req, req.GetCustomDomain(), func(next, stored *topologyv1.CustomDomain) {
 		// The domain cannot change, so `*` need not repeat it.
 		next.Domain = cmp.Or(next.GetDomain(), stored.GetDomain())
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.UpdateCustomDomainResponse{CustomDomain: c, Revision: out.revision}, nil
+	return &adminv1.UpdateCustomDomainResponse{CustomDomain: s.wrote(ctx, key, c, out), Revision: out.revision}, nil
 }
 
-func (s domains) DeleteCustomDomain(ctx context.Context, req *adminv1.DeleteCustomDomainRequest) (*adminv1.DeleteCustomDomainResponse, error) {
+func (s domains) DeleteCustomDomain(
+	ctx context.Context,
+	req *adminv1.DeleteCustomDomainRequest,
+) (*adminv1.DeleteCustomDomainResponse, error) {
 	revision, err := s.remove(ctx, req, nil)
 	if err != nil {
 		return nil, err
@@ -159,19 +304,75 @@ func (s domains) DeleteCustomDomain(ctx context.Context, req *adminv1.DeleteCust
 	return &adminv1.DeleteCustomDomainResponse{Revision: revision}, nil
 }
 
-func (s domains) CheckCustomDomain(ctx context.Context, req *adminv1.CheckCustomDomainRequest) (*adminv1.CheckCustomDomainResponse, error) {
+func (s domains) CheckCustomDomain(
+	ctx context.Context, req *adminv1.CheckCustomDomainRequest,
+) (*adminv1.CheckCustomDomainResponse, error) {
 	if req.GetName() == "" {
-		return s.checkName(ctx, req)
+		return s.previewDomain(ctx, req)
 	}
-	c, revision, err := s.get(ctx, req.GetName())
+	key, err := parseName(s.kind, "name", req.GetName())
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.CheckCustomDomainResponse{CustomDomain: c, Revision: revision}, nil
+	if err := s.mayCheck(key.Account); err != nil {
+		return nil, err
+	}
+	return s.checkDomain(ctx, key, req.GetWait().AsDuration())
 }
 
-// checkName tells of a name that is perhaps no domain yet.
-func (s domains) checkName(ctx context.Context, req *adminv1.CheckCustomDomainRequest) (*adminv1.CheckCustomDomainResponse, error) {
+// checkDomain looks at a domain now, and again until it is ready or wait has passed.
+func (s domains) checkDomain(
+	ctx context.Context, key topology.Key, wait time.Duration,
+) (*adminv1.CheckCustomDomainResponse, error) {
+	until, cancel := context.WithTimeout(ctx, max(wait, oneCheck))
+	defer cancel()
+	resp := new(adminv1.CheckCustomDomainResponse)
+	look := func() (bool, error) {
+		var err error
+		resp.CustomDomain, resp.Revision, err = s.read(ctx, key, 0)
+		resp.Ready = err == nil && s.domains.Ready(resp.CustomDomain)
+		return resp.Ready || wait == 0, err
+	}
+	err := s.domains.Await(until, key, look)
+	if err == nil && resp.CustomDomain == nil { // no look came to an end
+		_, err = look()
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, notFound(key.Name())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+const (
+	// oneCheck bounds one look; its questions have shorter bounds of their own.
+	oneCheck = 20 * time.Second
+	// checksASecond and checksAtOnce bound what one account has asked of DNS.
+	checksASecond = 2
+	checksAtOnce  = 20
+)
+
+// mayCheck returns an error if an account has domains looked at too often.
+func (s *Service) mayCheck(account string) error {
+	if s.checkRate.allow(account, s.now()) {
+		return nil
+	}
+	f := fail(
+		kindTooManyRequests,
+		"%s has domains checked more than %d times a second: wait a moment",
+		topology.AccountName(account),
+		checksASecond,
+	)
+	f.resource = topology.AccountName(account)
+	return f
+}
+
+// previewDomain tells of a name that is perhaps no domain yet.
+func (s domains) previewDomain(
+	ctx context.Context, req *adminv1.CheckCustomDomainRequest,
+) (*adminv1.CheckCustomDomainResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
@@ -180,20 +381,37 @@ func (s domains) checkName(ctx context.Context, req *adminv1.CheckCustomDomainRe
 	if err != nil {
 		return nil, invalid("domain", "%v", err)
 	}
-	c, revision, err := s.read(ctx, domainKey(account, topology.DomainID(name)), 0)
-	var missing *failure
-	if errors.As(err, &missing) && missing.kind == kindNotFound {
-		c = &topologyv1.CustomDomain{Domain: name, State: topologyv1.CustomDomain_PENDING}
-		tellFacts(c)
-		_, revision, err = readAt[*topologyv1.Account](ctx, s.Service, accountKey(account), 0)
+	if err := s.mayCheck(account); err != nil {
+		return nil, err
 	}
+	key := domainKey(account, topology.DomainID(name))
+	switch _, _, err := s.store.Get(ctx, key); {
+	case err == nil:
+		return s.checkDomain(ctx, key, req.GetWait().AsDuration())
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, err
+	}
+	record, revision, err := readAt[*topologyv1.Account](ctx, s.Service, accountKey(account), 0)
 	if err != nil {
 		return nil, err
 	}
+	c := &topologyv1.CustomDomain{Domain: name, State: topologyv1.CustomDomain_PENDING}
+	if s.believed(auth.From(ctx)) {
+		c.State = topologyv1.CustomDomain_ACTIVE
+	}
+	ctx, cancel := context.WithTimeout(ctx, oneCheck)
+	defer cancel()
+	believed := c.GetState() == topologyv1.CustomDomain_ACTIVE
+	f := s.domains.Preview(ctx, topology.UID(account, record.CreateRevision), name, believed)
+	c.Ownership, c.Routing, c.Records = f.Ownership, f.Routing, f.Records
+	c.Certificate = &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE}
 	return &adminv1.CheckCustomDomainResponse{CustomDomain: c, Revision: revision}, nil
 }
 
-func (s domains) RenewCertificate(ctx context.Context, req *adminv1.RenewCertificateRequest) (*adminv1.RenewCertificateResponse, error) {
+func (s domains) RenewCertificate(
+	ctx context.Context,
+	req *adminv1.RenewCertificateRequest,
+) (*adminv1.RenewCertificateResponse, error) {
 	c, _, err := s.get(ctx, req.GetName())
 	if err != nil {
 		return nil, err

@@ -22,9 +22,9 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// draft is an account as a write found it and as it shall be. A write changes its tables freely; rules are checked, and the
-// edit computed, at the end. Nothing but what the write is about is read, so it costs the same in accounts of every size. It
-// belongs to one call of a write's decide.
+// draft is an account as a write found it and as it shall be. A write changes its tables freely;
+// rules are checked, and the edit computed, at the end. Nothing but what the write is about is
+// read, so it costs the same in accounts of every size. It belongs to one call of a write's decide.
 type draft struct {
 	state      *store.State
 	id         string // the account's
@@ -39,10 +39,14 @@ type draft struct {
 
 	// certificates are those that domains are given.
 	certificates []store.Certificate
-	// discarded are records to delete that cannot be read. No table has those: to what else the account holds they do no harm. A
-	// write may put another in the place of one.
+	// newDomain is the state of a domain that the write makes.
+	newDomain topologyv1.CustomDomain_State
+
+	// discarded are records to delete that cannot be read. No table has those: to what else the
+	// account holds they do no harm. A write may put another in the place of one.
 	discarded []topology.Key
-	// fail makes an error of the rules that state, which has what they are about, breaks. Nil: violationsError.
+	// fail makes an error of the rules that state, which has what they are about, breaks. Nil:
+	// violationsError.
 	fail func(state *topology.AccountState, found []rules.Violation) error
 }
 
@@ -52,7 +56,7 @@ func newDraft(state *store.State, now time.Time) (*draft, error) {
 		return nil, err
 	}
 	d := &draft{
-		state: state, id: state.Account, sharedHost: shared, now: now,
+		state: state, id: state.Account, sharedHost: shared, now: now, newDomain: topologyv1.CustomDomain_PENDING,
 		account:   newTable[*topologyv1.Account](state, topology.KindAccounts),
 		origins:   newTable[*topologyv1.Origin](state, topology.KindOrigins),
 		secrets:   newTable[*topologyv1.OriginSecrets](state, topology.KindOriginSecrets),
@@ -64,7 +68,11 @@ func newDraft(state *store.State, now time.Time) (*draft, error) {
 }
 
 // openSecrets makes secrets, as stored, readable for the rules.
-func openSecrets(state *store.State, id string, stored topology.Stored[*topologyv1.OriginSecrets]) topology.Stored[*topologyv1.OriginSecrets] {
+func openSecrets(
+	state *store.State,
+	id string,
+	stored topology.Stored[*topologyv1.OriginSecrets],
+) topology.Stored[*topologyv1.OriginSecrets] {
 	var origin *topologyv1.Origin
 	if item, ok := state.Records.Get(topology.KindOrigins, id); ok {
 		if of, err := decode[*topologyv1.Origin](item.Record()); err == nil {
@@ -85,7 +93,8 @@ type message interface {
 	comparable
 }
 
-// table is the resources of one kind in a draft. A message that is nil stands for a resource that is not there.
+// table is the resources of one kind in a draft. A message that is nil stands for a resource that
+// is not there.
 type table[M message] struct {
 	state *store.State
 	kind  topology.Kind
@@ -96,7 +105,12 @@ type table[M message] struct {
 }
 
 func newTable[M message](state *store.State, kind topology.Kind) table[M] {
-	return table[M]{state: state, kind: kind, read: make(map[string]topology.Stored[M]), next: make(map[string]topology.Stored[M])}
+	return table[M]{
+		state: state,
+		kind:  kind,
+		read:  make(map[string]topology.Stored[M]),
+		next:  make(map[string]topology.Stored[M]),
+	}
 }
 
 // of is a resource of a state. One that cannot be read is not there.
@@ -232,7 +246,11 @@ func (t *table[M]) collect(e *store.Edit) {
 
 // brokenRecord says that what etcd holds for a resource is not what edgewalk writes there.
 func brokenRecord(key topology.Key, cause error) *failure {
-	f := fail(kindBrokenRecord, "what etcd holds as %s cannot be read, since it is damaged or was not written by edgewalk: delete it, or apply it whole", key.Name())
+	f := fail(
+		kindBrokenRecord,
+		"what etcd holds as %s cannot be read, since it is damaged or was not written by edgewalk: delete it, or apply it whole",
+		key.Name(),
+	)
 	f.resource = key.Name()
 	f.cause = cause
 	return f
@@ -282,8 +300,8 @@ func deleting(account string) *failure {
 	return f
 }
 
-// keep makes next the successor of stored: what is never stored goes, and create_time stays. A message equal to the stored
-// one leaves the stored one.
+// keep makes next the successor of stored: what is never stored goes, and create_time stays. A
+// message equal to the stored one leaves the stored one.
 func keep[M proto.Message](stored topology.Stored[M], next M, now time.Time) topology.Stored[M] {
 	rules.Strip(next)
 	r := next.ProtoReflect()
@@ -360,7 +378,9 @@ func (d *draft) putOrigin(id string, o *topologyv1.Origin, cleared func(path str
 		d.secrets.remove(id)
 	case !maps.Equal(secrets, was.Message.GetValues()):
 		d.secrets.put(id, topology.Stored[*topologyv1.OriginSecrets]{
-			Message: &topologyv1.OriginSecrets{Values: secrets}, CreateRevision: was.CreateRevision, ModRevision: was.ModRevision,
+			Message: &topologyv1.OriginSecrets{
+				Values: secrets,
+			}, CreateRevision: was.CreateRevision, ModRevision: was.ModRevision,
 		})
 		// The origin's etag and update_time speak for its secrets too.
 		if next.Message == stored.Message {
@@ -372,7 +392,8 @@ func (d *draft) putOrigin(id string, o *topologyv1.Origin, cleared func(path str
 	return nil
 }
 
-// lostSecrets discards secrets of an origin that cannot be read, and returns an error unless they are given again.
+// lostSecrets discards secrets of an origin that cannot be read, and returns an error unless they
+// are given again.
 func (d *draft) lostSecrets(id string, public *topologyv1.Origin, given map[string]string) error {
 	if !d.discard(secretsKey(originKey(d.id, id))) {
 		return nil
@@ -421,7 +442,7 @@ func (d *draft) putDomain(id string, c *topologyv1.CustomDomain) error {
 		return malformed(d.id, found, "")
 	}
 	stored := d.domains.before(id)
-	c.State = topologyv1.CustomDomain_ACTIVE
+	c.State = d.newDomain
 	if stored.Message != nil {
 		c.State = stored.Message.GetState()
 	}
@@ -440,8 +461,9 @@ func (d *draft) joinDefault(origin string) {
 	d.endpoints.put(topology.DefaultEndpointID, keep(d.endpoints.before(topology.DefaultEndpointID), e, d.now))
 }
 
-// edit is what leads from what the write found to what shall be. It checks the rules first; resource is the one that the caller
-// wrote, whose faults are told by field, or empty when there are several.
+// edit is what leads from what the write found to what shall be. It checks the rules first;
+// resource is the one that the caller wrote, whose faults are told by field, or empty when there
+// are several.
 func (d *draft) edit(resource string) (*store.Edit, error) {
 	if err := d.quota(); err != nil {
 		return nil, err
@@ -456,8 +478,8 @@ func (d *draft) edit(resource string) (*store.Edit, error) {
 	return nil, violationsError(next, found, resource)
 }
 
-// faults are the broken rules that the write answers for, and the account as it shall be as far as they are about it. What was
-// broken before, in what the write leaves alone, is no fault of it.
+// faults are the broken rules that the write answers for, and the account as it shall be as far as
+// they are about it. What was broken before, in what the write leaves alone, is no fault of it.
 func (d *draft) faults() ([]rules.Violation, *topology.AccountState) {
 	p := d.concerned()
 	next := d.part(p, true)
@@ -478,7 +500,8 @@ func (d *draft) faults() ([]rules.Violation, *topology.AccountState) {
 // part is some of an account's resources, by their ids.
 type part struct{ origins, endpoints, domains map[string]bool }
 
-// concerned is what the rules have to look at: what the write changes, what that refers to, and what refers to what it removes.
+// concerned is what the rules have to look at: what the write changes, what that refers to, and
+// what refers to what it removes.
 func (d *draft) concerned() part {
 	p := part{keysOf(d.origins.next), keysOf(d.endpoints.next), keysOf(d.domains.next)}
 	for id := range d.secrets.next {
@@ -497,7 +520,8 @@ func (d *draft) concerned() part {
 	return d.withReferences(p)
 }
 
-// withReferences adds the endpoints that domains of a part lead to, the default endpoint, and the origins that endpoints list.
+// withReferences adds the endpoints that domains of a part lead to, the default endpoint, and the
+// origins that endpoints list.
 func (d *draft) withReferences(p part) part {
 	p.endpoints[topology.DefaultEndpointID] = true
 	for id := range p.domains {
@@ -547,9 +571,10 @@ func (d *draft) changes() *store.Edit {
 // maxBlockers is how many resources an error names.
 const maxBlockers = 10
 
-// violationsError turns broken rules into an error. Where all that is wrong is that siblings are missing, the account's
-// state is at fault and not the request. Fields of resource are named as in the request that writes it, those of others
-// with their resource's name; without a resource, all as they are.
+// violationsError turns broken rules into an error. Where all that is wrong is that siblings are
+// missing, the account's state is at fault and not the request. Fields of resource are named as in
+// the request that writes it, those of others with their resource's name; without a resource, all
+// as they are.
 func violationsError(s *topology.AccountState, found []rules.Violation, resource string) *failure {
 	f := &failure{kind: kindInvalidField}
 	if !slices.ContainsFunc(found, func(v rules.Violation) bool { return !missingReference(s, v) }) {
@@ -604,7 +629,8 @@ func under(field string, err error) error {
 	return f
 }
 
-// maxFaults bounds the faults that one error lists. Details travel in a header, and proxies take few KiB of those.
+// maxFaults bounds the faults that one error lists. Details travel in a header, and proxies take
+// few KiB of those.
 const maxFaults = 20
 
 // missingReference reports whether a violation only says that a sibling does not exist.
@@ -631,14 +657,20 @@ func missingReference(s *topology.AccountState, v rules.Violation) bool {
 func (d *draft) inUse(key topology.Key, userKind topology.Kind) error {
 	var users []string
 	for id := range d.state.Records.Users(key.Kind, key.ID) {
-		if users = append(users, topology.Key{Kind: userKind, Account: d.id, ID: id}.Name()); len(users) == maxBlockers {
+		if users = append(users, topology.Key{Kind: userKind, Account: d.id, ID: id}.Name()); len(
+			users,
+		) == maxBlockers {
 			break
 		}
 	}
 	if len(users) == 0 {
 		return nil
 	}
-	f := &failure{kind: kindInUse, resource: key.Name(), text: fmt.Sprintf("%s is used by %s", key.Name(), strings.Join(users, ", "))}
+	f := &failure{
+		kind:     kindInUse,
+		resource: key.Name(),
+		text:     fmt.Sprintf("%s is used by %s", key.Name(), strings.Join(users, ", ")),
+	}
 	if n := d.state.Records.UserCount(key.Kind, key.ID) - len(users); n > 0 {
 		f.text += fmt.Sprintf(" and %d more", n)
 	}

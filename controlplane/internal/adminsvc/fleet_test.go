@@ -20,14 +20,26 @@ func TestFleet(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
 	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
-	r.must(t, "CreateOrigin", `{"parent": "accounts/acme", "originId": "o", "origin": {"s3": {"bucket": "b", "accessKeyId": "k", "secretAccessKey": "hunter2"}, "probeKey": "a b/c.jpg"}}`)
+	r.must(
+		t,
+		"CreateOrigin",
+		`{"parent": "accounts/acme", "originId": "o", "origin": {"s3": {"bucket": "b", "accessKeyId": "k", "secretAccessKey": "hunter2"}, "probeKey": "a b/c.jpg"}}`,
+	)
 
-	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", `{"revision": "1", "timeout": "0.05s"}`); !strings.Contains(text, "0 of at least 1 are connected") {
+	if text := r.refused(
+		t, codes.DeadlineExceeded, "WaitApplied", `{"revision": "1", "timeout": "0.05s"}`,
+	); !strings.Contains(
+		text,
+		"0 of at least 1 are connected",
+	) {
 		t.Error(text)
 	}
 	r.must(t, "WaitApplied", `{"revision": "1", "minEdges": 0}`)
 	r.refused(t, codes.InvalidArgument, "WaitApplied", `{}`)
-	if text := r.refused(t, codes.OutOfRange, "WaitApplied", `{"revision": "1000000000"}`); !strings.Contains(text, "REVISION_IN_FUTURE") {
+	if text := r.refused(t, codes.OutOfRange, "WaitApplied", `{"revision": "1000000000"}`); !strings.Contains(
+		text,
+		"REVISION_IN_FUTURE",
+	) {
 		t.Error(text)
 	}
 
@@ -38,67 +50,105 @@ func TestFleet(t *testing.T) {
 		case q.GetExplain().GetUrl() == "http://broken/":
 			return &edgev1.Answer{Result: &edgev1.Answer_Error{Error: "no idea"}}
 		case q.GetExplain() != nil:
-			return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: &topologyv1.Explanation{Edge: "e1", Ending: "found"}}}
+			return &edgev1.Answer{
+				Result: &edgev1.Answer_Explain{Explain: &topologyv1.Explanation{Edge: "e1", Ending: "found"}},
+			}
 		}
-		return &edgev1.Answer{Result: &edgev1.Answer_TestOrigin{TestOrigin: &topologyv1.OriginTest{Edge: "e1", Ok: true}}}
+		return &edgev1.Answer{
+			Result: &edgev1.Answer_TestOrigin{TestOrigin: &topologyv1.OriginTest{Edge: "e1", Ok: true}},
+		}
 	})
 
-	revision := r.must(t, "UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "x"}}`).(*adminv1.UpdateAccountResponse).GetRevision()
+	revision := r.must(
+		t, "UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "x"}}`,
+	).(*adminv1.UpdateAccountResponse).GetRevision()
 	wait := r.must(t, "WaitApplied", fmt.Sprintf(`{"revision": "%d"}`, revision)).(*adminv1.WaitAppliedResponse)
 	if wait.GetApplied() != 1 || wait.GetTotal() != 1 || len(wait.GetPending()) > 0 {
 		t.Errorf("applied: %v", wait)
 	}
-	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", fmt.Sprintf(`{"revision": "%d", "region": "elsewhere", "timeout": "0.05s"}`, revision)); !strings.Contains(text, "EDGES_PENDING") || !strings.Contains(text, `0 of at least 1 are connected in region "elsewhere"`) {
+	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", fmt.Sprintf(`{"revision": "%d", "region": "elsewhere", "timeout": "0.05s"}`, revision)); !strings.Contains(
+		text,
+		"EDGES_PENDING",
+	) ||
+		!strings.Contains(text, `0 of at least 1 are connected in region "elsewhere"`) {
 		t.Error(text)
 	}
 	list := r.must(t, "ListEdges", `{}`).(*adminv1.ListEdgesResponse)
-	if len(list.GetEdges()) != 1 || list.GetEdges()[0].GetId() != "e1" || !list.GetEdges()[0].GetConnected() || list.GetRevision() != revision {
+	if len(list.GetEdges()) != 1 || list.GetEdges()[0].GetId() != "e1" || !list.GetEdges()[0].GetConnected() ||
+		list.GetRevision() != revision {
 		t.Errorf("edges: %v", list)
 	}
-	if list := r.must(t, "ListEdges", `{"region": "elsewhere"}`).(*adminv1.ListEdgesResponse); len(list.GetEdges()) != 0 {
+	if list := r.must(t, "ListEdges", `{"region": "elsewhere"}`).(*adminv1.ListEdgesResponse); len(
+		list.GetEdges(),
+	) != 0 {
 		t.Errorf("edges of another region: %v", list)
 	}
 	r.must(t, "GetEdge", `{"name": "edges/e1"}`)
 	r.refused(t, codes.NotFound, "GetEdge", `{"name": "edges/e2"}`)
 	r.refused(t, codes.InvalidArgument, "GetEdge", `{"name": "e1"}`)
-	if got := r.must(t, "GetRevision", `{}`).(*adminv1.GetRevisionResponse); got.GetRevision() != revision || got.GetEpoch() != r.store.Epoch() {
+	if got := r.must(t, "GetRevision", `{}`).(*adminv1.GetRevisionResponse); got.GetRevision() != revision ||
+		got.GetEpoch() != r.store.Epoch() {
 		t.Errorf("revision: %v", got)
 	}
 
 	// A purge is done when each connected edge has applied it.
 	ack(false)
-	purge := r.must(t, "CreatePurge", `{"parent": "accounts/acme", "purge": {"everything": true}}`).(*adminv1.CreatePurgeResponse).GetPurge()
+	purge := r.must(
+		t, "CreatePurge", `{"parent": "accounts/acme", "purge": {"everything": true}}`,
+	).(*adminv1.CreatePurgeResponse).GetPurge()
 	if purge.GetState() != topologyv1.Purge_PENDING || purge.GetEdges().GetPending() != 1 {
 		t.Errorf("purge: %v", purge)
 	}
-	if text := r.refused(t, codes.DeadlineExceeded, "WaitApplied", fmt.Sprintf(`{"revision": "%d", "timeout": "0.05s"}`, purge.GetRevision())); !strings.Contains(text, "pending: e1") {
+	if text := r.refused(
+		t, codes.DeadlineExceeded, "WaitApplied",
+		fmt.Sprintf(`{"revision": "%d", "timeout": "0.05s"}`, purge.GetRevision()),
+	); !strings.Contains(
+		text,
+		"pending: e1",
+	) {
 		t.Error(text)
 	}
 	eventually(t, func() bool {
 		ack(true)
-		got := r.must(t, "GetPurge", fmt.Sprintf(`{"name": %q}`, purge.GetName())).(*adminv1.GetPurgeResponse).GetPurge()
+		got := r.must(
+			t, "GetPurge", fmt.Sprintf(`{"name": %q}`, purge.GetName()),
+		).(*adminv1.GetPurgeResponse).GetPurge()
 		return got.GetState() == topologyv1.Purge_DONE && got.GetEdges().GetDone() == 1
 	})
 
 	// The edge is asked with the secrets that only edges see.
 	test := r.must(t, "TestOrigin", `{"name": "accounts/acme/origins/o"}`).(*adminv1.TestOriginResponse)
 	asked := (<-questions).GetTestOrigin()
-	if !test.GetTest().GetOk() || asked.GetPath() != "/a%20b/c.jpg" || asked.GetSecrets().GetValues()["s3.secret_access_key"] != "hunter2" || asked.GetOrigin().GetId() != "o" || asked.GetAccount() != "acme" {
+	if !test.GetTest().GetOk() || asked.GetPath() != "/a%20b/c.jpg" ||
+		asked.GetSecrets().GetValues()["s3.secret_access_key"] != "hunter2" ||
+		asked.GetOrigin().GetId() != "o" ||
+		asked.GetAccount() != "acme" {
 		t.Errorf("asked %v, answered %v", asked, test)
 	}
-	r.must(t, "TestOrigin", `{"name": "accounts/acme/origins/new", "origin": {"web": {"baseUrl": "http://n.example"}}, "path": "x y.jpg", "region": "local"}`)
-	if asked = (<-questions).GetTestOrigin(); asked.GetPath() != "/x%20y.jpg" || asked.GetOrigin().GetWeb().GetBaseUrl() != "http://n.example" {
+	r.must(
+		t,
+		"TestOrigin",
+		`{"name": "accounts/acme/origins/new", "origin": {"web": {"baseUrl": "http://n.example"}}, "path": "x y.jpg", "region": "local"}`,
+	)
+	if asked = (<-questions).GetTestOrigin(); asked.GetPath() != "/x%20y.jpg" ||
+		asked.GetOrigin().GetWeb().GetBaseUrl() != "http://n.example" {
 		t.Errorf("asked %v", asked)
 	}
 	// Secrets of a stored origin are not lent to another target.
-	if text := r.refused(t, codes.InvalidArgument, "TestOrigin", `{"name": "accounts/acme/origins/o", "origin": {"s3": {"bucket": "evil"}}}`); !strings.Contains(text, "SECRET_REQUIRED") {
+	if text := r.refused(t, codes.InvalidArgument, "TestOrigin", `{"name": "accounts/acme/origins/o", "origin": {"s3": {"bucket": "evil"}}}`); !strings.Contains(
+		text,
+		"SECRET_REQUIRED",
+	) {
 		t.Error(text)
 	}
 	explain := r.must(t, "Explain", `{"url": "http://localhost/acme/x.jpg", "edge": "e1"}`).(*adminv1.ExplainResponse)
 	if explain.GetExplanation().GetEnding() != "found" {
 		t.Errorf("explained: %v", explain)
 	}
-	if text := r.refused(t, codes.Unavailable, "Explain", `{"url": "http://broken/"}`); !strings.Contains(text, "no idea") {
+	if text := r.refused(t, codes.Unavailable, "Explain", `{"url": "http://broken/"}`); !strings.Contains(
+		text,
+		"no idea",
+	) {
 		t.Error(text)
 	}
 	r.refused(t, codes.Unavailable, "Explain", `{"url": "http://localhost/", "edge": "e2"}`)
@@ -111,8 +161,11 @@ func TestFleet(t *testing.T) {
 		list := other.must(t, "ListEdges", `{}`).(*adminv1.ListEdgesResponse)
 		return len(list.GetEdges()) == 1 && list.GetEdges()[0].GetConnected()
 	})
-	test = other.must(t, "TestOrigin", `{"name": "accounts/acme/origins/o", "edge": "e1"}`).(*adminv1.TestOriginResponse)
-	if asked = (<-questions).GetTestOrigin(); !test.GetTest().GetOk() || asked.GetSecrets().GetValues()["s3.secret_access_key"] != "hunter2" {
+	test = other.must(
+		t, "TestOrigin", `{"name": "accounts/acme/origins/o", "edge": "e1"}`,
+	).(*adminv1.TestOriginResponse)
+	if asked = (<-questions).GetTestOrigin(); !test.GetTest().GetOk() ||
+		asked.GetSecrets().GetValues()["s3.secret_access_key"] != "hunter2" {
 		t.Errorf("from the other control plane: asked %v, answered %v", asked, test)
 	}
 	unsaved := `{"name": "accounts/acme/origins/o", "origin": {"s3": {"bucket": "b", "accessKeyId": "k"%s}}}`
@@ -128,7 +181,7 @@ func TestFleet(t *testing.T) {
 
 func TestPurgesAreLimited(t *testing.T) {
 	t.Parallel()
-	var r rates
+	r := rates{perSecond: purgesPerSecond, burst: purgeBurst}
 	now := time.Unix(1000, 0)
 	for i := range purgeBurst {
 		if !r.allow("acme", now) {
@@ -162,7 +215,10 @@ func TestAPurgeTooLargeForAStepIsRefused(t *testing.T) {
 		return fmt.Sprintf(`{"parent": "accounts/acme", "purge": {"urls": {"urls": [%s]}}}`, strings.Join(all, ","))
 	}
 	r.must(t, "CreatePurge", urls(100, 4000))
-	if text := r.refused(t, codes.FailedPrecondition, "CreatePurge", urls(100, 8000)); !strings.Contains(text, "CHANGE_TOO_LARGE") {
+	if text := r.refused(t, codes.FailedPrecondition, "CreatePurge", urls(100, 8000)); !strings.Contains(
+		text,
+		"CHANGE_TOO_LARGE",
+	) {
 		t.Error(text)
 	}
 	r.refused(t, codes.InvalidArgument, "CreatePurge", urls(101, 1))
@@ -176,16 +232,21 @@ func TestStatus(t *testing.T) {
 	status := func() *adminv1.GetStatusResponse {
 		return r.must(t, "GetStatus", `{}`).(*adminv1.GetStatusResponse)
 	}
-	if s := status(); !slices.Equal(s.GetProblems(), []string{"no edge is connected: those that run go on with what they have"}) {
+	if s := status(); !slices.Equal(
+		s.GetProblems(),
+		[]string{"no edge is connected: those that run go on with what they have"},
+	) {
 		t.Errorf("without an edge: %q", s.GetProblems())
 	}
 	r.connectEdge(t, "e1", nil)
 	eventually(t, func() bool { return len(status().GetProblems()) == 0 })
 	s := status()
-	if s.GetRevision() != r.feed.Revision() || s.GetEpoch() != r.store.Epoch() || s.GetAsOf() == nil || s.GetEdges().GetConnected() != 1 {
+	if s.GetRevision() != r.feed.Revision() || s.GetEpoch() != r.store.Epoch() || s.GetAsOf() == nil ||
+		s.GetEdges().GetConnected() != 1 {
 		t.Errorf("status %v", s)
 	}
-	if len(s.GetEtcdMembers()) != 1 || !s.GetEtcdMembers()[0].GetLeader() || s.GetEtcdMembers()[0].GetVersion() == "" || s.GetEtcdMembers()[0].GetSizeBytes() == 0 {
+	if len(s.GetEtcdMembers()) != 1 || !s.GetEtcdMembers()[0].GetLeader() || s.GetEtcdMembers()[0].GetVersion() == "" ||
+		s.GetEtcdMembers()[0].GetSizeBytes() == 0 {
 		t.Errorf("etcd members %v", s.GetEtcdMembers())
 	}
 	if len(s.GetControlPlanes()) != 1 || !s.GetControlPlanes()[0].GetConnected() {
@@ -193,7 +254,8 @@ func TestStatus(t *testing.T) {
 	}
 	r.must(t, "FreezeEdges", `{"region": "eu", "reason": "sale"}`)
 	eventually(t, func() bool { return len(status().GetFreezes()) == 1 })
-	if s := status(); len(s.GetProblems()) != 1 || !strings.Contains(s.GetProblems()[0], "region eu are frozen") || !strings.Contains(s.GetProblems()[0], "edgewalk unfreeze --region eu") {
+	if s := status(); len(s.GetProblems()) != 1 || !strings.Contains(s.GetProblems()[0], "region eu are frozen") ||
+		!strings.Contains(s.GetProblems()[0], "edgewalk unfreeze --region eu") {
 		t.Errorf("frozen: %q", s.GetProblems())
 	}
 }
@@ -203,12 +265,33 @@ func TestProblemsOfEdges(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
 	ago := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-d)) }
-	open := &topologyv1.OriginState{Account: "acme", Origin: "web", LastError: "failed: connection refused", BreakerOpen: true}
+	open := &topologyv1.OriginState{
+		Account:     "acme",
+		Origin:      "web",
+		LastError:   "failed: connection refused",
+		BreakerOpen: true,
+	}
 	edges := []*topologyv1.Edge{
-		{Id: "well", Connected: true, LastSeen: ago(0), Origins: []*topologyv1.OriginState{open, {Account: "acme", Origin: "other", LastError: "failed: 500"}}},
-		{Id: "behind", Connected: true, LastSeen: ago(0), Lag: durationpb.New(time.Minute), Origins: []*topologyv1.OriginState{open}},
+		{
+			Id:        "well",
+			Connected: true,
+			LastSeen:  ago(0),
+			Origins:   []*topologyv1.OriginState{open, {Account: "acme", Origin: "other", LastError: "failed: 500"}},
+		},
+		{
+			Id:        "behind",
+			Connected: true,
+			LastSeen:  ago(0),
+			Lag:       durationpb.New(time.Minute),
+			Origins:   []*topologyv1.OriginState{open},
+		},
 		{Id: "held", Connected: true, LastSeen: ago(0), Lag: durationpb.New(time.Minute), FrozenRevision: 9},
-		{Id: "refuses", Connected: true, LastSeen: ago(0), Rejected: []*topologyv1.Rejected{{Key: "urlEndpoints/acme/shop", Reason: "too new"}}},
+		{
+			Id:        "refuses",
+			Connected: true,
+			LastSeen:  ago(0),
+			Rejected:  []*topologyv1.Rejected{{Key: "urlEndpoints/acme/shop", Reason: "too new"}},
+		},
 		{Id: "lost", LastSeen: ago(2 * time.Minute), Origins: []*topologyv1.OriginState{open}},
 		{Id: "retired", LastSeen: ago(2 * time.Hour)},
 	}
@@ -221,7 +304,9 @@ func TestProblemsOfEdges(t *testing.T) {
 	if got := append(edgeProblems(edges, now), originProblems(edges)...); !slices.Equal(got, want) {
 		t.Errorf("problems\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if got := countEdges(edges); got.GetConnected() != 4 || got.GetGone() != 2 || got.GetBehind() != 1 || got.GetFrozen() != 1 || got.GetRefusing() != 1 {
+	if got := countEdges(edges); got.GetConnected() != 4 || got.GetGone() != 2 || got.GetBehind() != 1 ||
+		got.GetFrozen() != 1 ||
+		got.GetRefusing() != 1 {
 		t.Errorf("counts %v", got)
 	}
 }

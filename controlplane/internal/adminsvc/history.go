@@ -46,7 +46,10 @@ func (s *Service) accountExists(ctx context.Context, account string) error {
 	return err
 }
 
-func (s histories) DiffRevisions(ctx context.Context, req *adminv1.DiffRevisionsRequest) (*adminv1.DiffRevisionsResponse, error) {
+func (s histories) DiffRevisions(
+	ctx context.Context,
+	req *adminv1.DiffRevisionsRequest,
+) (*adminv1.DiffRevisionsResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
@@ -94,7 +97,12 @@ func (s histories) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (
 			return unreached("revision", err)
 		}
 		if !was.Exists() {
-			return invalid("revision", "%s was not there at revision %d", topology.AccountName(account), req.GetRevision())
+			return invalid(
+				"revision",
+				"%s was not there at revision %d",
+				topology.AccountName(account),
+				req.GetRevision(),
+			)
 		}
 		d.rollBack(was)
 		list := &changeList{listed: make(map[topology.Key]bool)}
@@ -118,15 +126,20 @@ func (s histories) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (
 	return resp, nil
 }
 
-// rollBack makes the draft's origins, endpoints and domains what they were. A domain that is there keeps its state, which is no
-// matter of the account's admins.
+// rollBack makes the draft's origins, endpoints and domains what they were. A domain that is there
+// keeps its state, which is no matter of the account's admins; one that comes back begins as a new
+// one does.
 func (d *draft) rollBack(was *store.State) {
 	d.origins.become(was)
 	d.secrets.become(was)
 	d.endpoints.become(was)
 	d.domains.become(was)
 	for id, stored := range d.domains.next {
-		if now := d.domains.before(id); there(stored) && there(now) {
+		if !there(stored) {
+			continue
+		}
+		stored.Message.State = d.newDomain
+		if now := d.domains.before(id); there(now) {
 			stored.Message.State = now.Message.GetState()
 		}
 	}

@@ -24,13 +24,21 @@ type purges struct {
 	adminv1.UnimplementedPurgeServiceServer
 }
 
-func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest) (*adminv1.CreatePurgeResponse, error) {
+func (s purges) CreatePurge(
+	ctx context.Context,
+	req *adminv1.CreatePurgeRequest,
+) (*adminv1.CreatePurgeResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
 	}
 	if !req.GetValidateOnly() && !s.purgeRate.allow(account, s.now()) {
-		return nil, fail(kindTooManyRequests, "more than %d purges a second for account %q: put up to 100 URLs into one, or purge by prefix or tag", purgesPerSecond, account)
+		return nil, fail(
+			kindTooManyRequests,
+			"more than %d purges a second for account %q: put up to 100 URLs into one, or purge by prefix or tag",
+			purgesPerSecond,
+			account,
+		)
 	}
 	now := s.now()
 	key := topology.Key{Kind: topology.KindPurges, Account: account, ID: newPurgeID(now)}
@@ -56,12 +64,20 @@ func (s purges) CreatePurge(ctx context.Context, req *adminv1.CreatePurgeRequest
 		p, err := s.purgeOf(ctx, account, result.Revision)
 		return &adminv1.CreatePurgeResponse{Purge: p, Revision: result.Revision}, unread(err, result.Revision)
 	}
-	stored := topology.Stored[*topologyv1.Purge]{Message: purge, CreateRevision: result.Revision, ModRevision: result.Revision}
+	stored := topology.Stored[*topologyv1.Purge]{
+		Message:        purge,
+		CreateRevision: result.Revision,
+		ModRevision:    result.Revision,
+	}
 	// No edge can have applied it before it was written, whatever revisions are known.
-	return &adminv1.CreatePurgeResponse{Purge: presentPurge(unapplied(s.fleet.Edges()), key, stored), Revision: result.Revision}, nil
+	return &adminv1.CreatePurgeResponse{
+		Purge:    presentPurge(unapplied(s.fleet.Edges()), key, stored),
+		Revision: result.Revision,
+	}, nil
 }
 
-// purge makes the record of a purge: its scope, and where that leads by the account's routes of this moment.
+// purge makes the record of a purge: its scope, and where that leads by the account's routes of
+// this moment.
 func (d *draft) purge(in *topologyv1.Purge) (*topologyv1.Purge, error) {
 	if err := d.mustExist(); err != nil {
 		return nil, err
@@ -136,8 +152,8 @@ func (s *Service) purgeOf(ctx context.Context, account string, revision int64) (
 	}
 }
 
-// edgesNow returns the edges as they stand in the history that etcd holds. While this control plane has yet to take that in, it
-// knows of no edge that has applied anything.
+// edgesNow returns the edges as they stand in the history that etcd holds. While this control plane
+// has yet to take that in, it knows of no edge that has applied anything.
 func (s *Service) edgesNow(ctx context.Context) []*topologyv1.Edge {
 	if err := s.fleet.Refresh(ctx); err != nil {
 		return unapplied(s.fleet.Edges())
@@ -153,7 +169,11 @@ func unapplied(edges []*topologyv1.Edge) []*topologyv1.Edge {
 }
 
 // presentPurge adds how many edges have made a purge: those that have applied its revision.
-func presentPurge(edges []*topologyv1.Edge, key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
+func presentPurge(
+	edges []*topologyv1.Edge,
+	key topology.Key,
+	stored topology.Stored[*topologyv1.Purge],
+) *topologyv1.Purge {
 	p := present(key, stored)
 	p.Edges = new(topologyv1.Purge_Edges)
 	for _, e := range edges {
@@ -191,9 +211,17 @@ func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) 
 		return nil, err
 	}
 	edges := s.edgesNow(ctx)
-	page, err := list(ctx, s.Service, req, topology.KindPurges, account, "", func(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
-		return presentPurge(edges, key, stored)
-	})
+	page, err := list(
+		ctx,
+		s.Service,
+		req,
+		topology.KindPurges,
+		account,
+		"",
+		func(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
+			return presentPurge(edges, key, stored)
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -201,14 +229,17 @@ func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) 
 }
 
 const (
-	// purgesPerSecond and purgeBurst bound the purges of one account at one control plane. Each is a write to etcd and a
-	// message to every edge; etcd on a small machine takes some hundred a second in all.
+	// purgesPerSecond and purgeBurst bound the purges of one account at one control plane. Each is
+	// a write to etcd and a message to every edge; etcd on a small machine takes some hundred a
+	// second in all.
 	purgesPerSecond = 50
 	purgeBurst      = 500
 )
 
 // rates counts what accounts use up. An account that has used nothing for a while is forgotten.
 type rates struct {
+	perSecond, burst float64
+
 	mu   sync.Mutex
 	used map[string]rate
 }
@@ -226,19 +257,19 @@ func (r *rates) allow(account string, now time.Time) bool {
 	}
 	if len(r.used) > 1000 {
 		for id, u := range r.used {
-			if u.left(now) == 0 {
+			if u.left(now, r.perSecond) == 0 {
 				delete(r.used, id)
 			}
 		}
 	}
-	level := r.used[account].left(now)
-	if level+1 > purgeBurst {
+	level := r.used[account].left(now, r.perSecond)
+	if level+1 > r.burst {
 		return false
 	}
 	r.used[account] = rate{level + 1, now}
 	return true
 }
 
-func (u rate) left(now time.Time) float64 {
-	return max(0, u.level-now.Sub(u.at).Seconds()*purgesPerSecond)
+func (u rate) left(now time.Time, perSecond float64) float64 {
+	return max(0, u.level-now.Sub(u.at).Seconds()*perSecond)
 }

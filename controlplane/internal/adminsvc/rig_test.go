@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"testing"
@@ -19,12 +20,14 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/bearer"
@@ -43,7 +46,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// rig is a control plane without its listeners: a real store, library, feed and fleet, and a client of the admin API.
+// rig is a control plane without its listeners: a real store, library, feed and fleet, and a client
+// of the admin API.
 type rig struct {
 	store    *store.Store
 	library  *media.Library
@@ -59,6 +63,7 @@ type rig struct {
 }
 
 type rigOptions struct {
+	verify  Verification
 	store   *store.Store
 	tokens  *bearer.Tokens // of admins, as in a file
 	guarded bool           // callers need a token
@@ -72,13 +77,17 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	r := &rig{store: opts.store, folder: t.TempDir(), log: new(syncBuffer), registry: prometheus.NewRegistry()}
 	if r.store == nil {
 		r.store = storetest.New(t)
-		if _, _, err := r.store.InitSettings(t.Context(), &topologyv1.Settings{SharedHost: "localhost:8080"}); err != nil {
+		if _, _, err := r.store.InitSettings(
+			t.Context(), &topologyv1.Settings{SharedHost: "localhost:8080"},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	logger := slog.New(slog.NewTextHandler(r.log, nil))
 	var err error
-	if r.library, err = media.Open(t.Context(), media.Config{URL: r.folder, Reserve: opts.reserve, Logger: logger}); err != nil {
+	if r.library, err = media.Open(
+		t.Context(), media.Config{URL: r.folder, Reserve: opts.reserve, Logger: logger},
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.library.Close() })
@@ -89,12 +98,15 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	}
 	holds := brake.New(brake.Config{Feed: r.feed, Store: r.store, Logger: logger})
 	everywhere, err := fleet.New(fleet.Config{
-		Feed: r.feed, Store: r.store, Brake: holds, FreezeEdges: 3, FreezePercent: 5, Server: peers.Addr().String(), Listener: peers, Logger: logger,
+		Feed: r.feed, Store: r.store, Brake: holds, FreezeEdges: 3, FreezePercent: 5, Server: peers.Addr().String(),
+		Listener: peers, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.edges, err = edgesvc.New(edgesvc.Config{Feed: r.feed, Store: r.store, Brake: holds, Fleet: everywhere, Server: "test", Logger: logger})
+	r.edges, err = edgesvc.New(
+		edgesvc.Config{Feed: r.feed, Store: r.store, Brake: holds, Fleet: everywhere, Server: "test", Logger: logger},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +115,8 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	background(t, everywhere.Run)
 	background(t, r.edges.Run)
 	r.auth, err = auth.New(t.Context(), auth.Config{
-		Store: r.store, AdminFile: opts.tokens, Open: opts.tokens == nil && !opts.guarded, Now: opts.now, Logger: logger, Registerer: r.registry,
+		Store: r.store, AdminFile: opts.tokens, Open: opts.tokens == nil && !opts.guarded, Now: opts.now,
+		Logger: logger, Registerer: r.registry,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -111,8 +124,17 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	background(t, r.auth.Run)
 	identities := identity.New(identity.Config{Store: r.store, Logger: logger, Now: opts.now})
 	background(t, identities.Run)
+	// Nobody answers there, and says so at once.
+	nobody := resolver.New(resolver.Config{Resolvers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}})
+	checks := domaincheck.New(domaincheck.Config{
+		Store: r.store, Looker: &domaincheck.Looker{Resolver: nobody, Target: "edge.example.net"}, Now: opts.now,
+		Logger: logger,
+	})
 	r.service, err = New(Config{
-		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Identities: identities, EdgeAddress: ":7071", Feed: r.feed, Auth: r.auth, Now: opts.now, MaxUpload: opts.upload, Logger: logger, Registerer: r.registry,
+		Domains: checks, Verification: opts.verify,
+		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Identities: identities,
+		EdgeAddress: ":7071", Feed: r.feed, Auth: r.auth, Now: opts.now, MaxUpload: opts.upload, Logger: logger,
+		Registerer: r.registry,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -141,8 +163,13 @@ func serve(t testing.TB, server *grpc.Server) *grpc.ClientConn {
 	listener := bufconn.Listen(1 << 20)
 	var done sync.WaitGroup
 	done.Go(func() { _ = server.Serve(listener) })
-	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	conn, err := grpc.NewClient(
+		"passthrough:///bufconn",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(
+			func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) },
+		),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +181,8 @@ func serve(t testing.TB, server *grpc.Server) *grpc.ClientConn {
 	return conn
 }
 
-// connectEdge runs the least edge there can be: it acknowledges what it is sent while hold is open, and answers questions.
+// connectEdge runs the least edge there can be: it acknowledges what it is sent while hold is open,
+// and answers questions.
 func (r *rig) connectEdge(t testing.TB, id string, answer func(*edgev1.Ask) *edgev1.Answer) (ack func(bool)) {
 	t.Helper()
 	server := grpc.NewServer(r.edges.ServerOptions()...)
@@ -175,7 +203,14 @@ func (r *rig) connectEdge(t testing.TB, id string, answer func(*edgev1.Ask) *edg
 			}}})
 		}
 	}
-	hello := &edgev1.Hello{Id: id, Region: "local", BootId: "boot-" + id, Version: "test", ProtocolVersion: 1, AcceptsSealed: true}
+	hello := &edgev1.Hello{
+		Id:              id,
+		Region:          "local",
+		BootId:          "boot-" + id,
+		Version:         "test",
+		ProtocolVersion: 1,
+		AcceptsSealed:   true,
+	}
 	if err := stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello}}); err != nil {
 		t.Fatal(err)
 	}

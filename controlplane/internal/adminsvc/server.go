@@ -1,13 +1,14 @@
 // Package adminsvc is the admin API: gRPC to admins, who read and change the topology.
 //
-// It authenticates, validates, writes through store and answers with the revision of the write; an edge that has applied
-// that revision serves accordingly. Output-only fields are computed when a resource is read. Secret fields move into
-// OriginSecrets records before anything else sees them: no answer, error, log line or comparison holds one. A write
-// is answered from what was written. A repeated request with the same request_id has one effect and gets the first answer, read
-// at the revision of the one write. Every error has exactly one ErrorInfo; one table says which.
+// It authenticates, validates, writes through store and answers with the revision of the write; an
+// edge that has applied that revision serves accordingly. Output-only fields are computed when a
+// resource is read. Secret fields move into OriginSecrets records before anything else sees them:
+// no answer, error, log line or comparison holds one. A write is answered from what was written. A
+// repeated request with the same request_id has one effect and gets the first answer, read at the
+// revision of the one write. Every error has exactly one ErrorInfo; one table says which.
 //
-// What rules hold between resources is the business of rules, how writes become atomic store's, and how edges hear of them
-// feed's and edgesvc's. gRPC and protobuf types of the admin API stop here.
+// What rules hold between resources is the business of rules, how writes become atomic store's, and
+// how edges hear of them feed's and edgesvc's. gRPC and protobuf types of the admin API stop here.
 package adminsvc
 
 import (
@@ -30,6 +31,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
@@ -55,10 +57,16 @@ type Config struct {
 	// RootTokenFile is the path of a token file that errors name to callers on this machine.
 	// Default: none.
 	RootTokenFile string
-	// Audit takes events of calls that are denied, or that let the caller have what is secret. Nil: none are written.
+	// Audit takes events of calls that are denied, or that let the caller have what is secret. Nil:
+	// none are written.
 	Audit *auditlog.Log
-	// Roots are the authorities of which uploaded certificates are taken. Default: those that this machine trusts.
+	// Roots are the authorities of which uploaded certificates are taken. Default: those that this
+	// machine trusts.
 	Roots *x509.CertPool
+	// Domains checks custom domains.
+	Domains *domaincheck.Service
+	// Verification says whose domains have to be proven. Default: VerifyTenants.
+	Verification Verification
 	// MaxUpload is the most bytes that one uploaded file may have. Default: DefaultMaxUpload.
 	MaxUpload int64
 	// Now is the clock. Default: time.Now.
@@ -86,9 +94,12 @@ type Service struct {
 	metrics     *metrics
 	health      *health.Server
 	purgeRate   rates
+	checkRate   rates
+	domains     *domaincheck.Service
 	probes      listen.Places
 	maxUpload   int64
 	roots       *x509.CertPool
+	verify      Verification
 
 	rootTokenFile string
 	spool         spool // of uploads under way
@@ -99,11 +110,18 @@ type Service struct {
 // New returns the service; see [Service.NewServer].
 func New(cfg Config) (*Service, error) {
 	s := &Service{
-		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities, edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
-		auth: cfg.Auth, audit: cfg.Audit, rootTokenFile: cfg.RootTokenFile,
-		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
-		probes: listen.Places{Max: maxProbes, PerClient: maxProbes / 8}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload), roots: cfg.Roots,
+		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities,
+		edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
+		auth: cfg.Auth, audit: cfg.Audit, domains: cfg.Domains, verify: cfg.Verification,
+		rootTokenFile: cfg.RootTokenFile,
+		now:           cfg.Now, log: cfg.Logger, health: health.NewServer(),
+		probes: listen.Places{
+			Max:       maxProbes,
+			PerClient: maxProbes / 8,
+		}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload), roots: cfg.Roots,
 	}
+	s.purgeRate.perSecond, s.purgeRate.burst = purgesPerSecond, purgeBurst
+	s.checkRate.perSecond, s.checkRate.burst = checksASecond, checksAtOnce
 	s.spool.limit = spoolFor * s.maxUpload
 	if s.now == nil {
 		s.now = time.Now
@@ -129,18 +147,33 @@ const (
 	maxHeaderBytes = 16 << 10
 	// maxStreams are the calls at once of one connection.
 	maxStreams = 64
-	// window is how much of a call may have arrived before it is read: enough for uploads of 10 MB/s
-	// over 100 ms. gRPC would let it grow to 16 MiB at the wish of the caller, who has perhaps no token.
+	// window is how much of a call may have arrived before it is read: enough for uploads of 10
+	// MB/s over 100 ms. gRPC would let it grow to 16 MiB at the wish of the caller, who has perhaps
+	// no token.
 	window = 1 << 20
 	// maxProbes are the probes at once.
 	maxProbes = 64
 )
 
-// NewServer returns a server with all services, reflection and health. opts add to its own, such as credentials.
+// NewServer returns a server with all services, reflection and health. opts add to its own, such as
+// credentials.
 func (s *Service) NewServer(opts ...grpc.ServerOption) *grpc.Server {
 	server := grpc.NewServer(append([]grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(s.observeUnary, s.recoverUnary, s.authorizeUnary, s.limitUnary, s.validateUnary, s.auditUnary),
-		grpc.ChainStreamInterceptor(s.observeStream, s.recoverStream, s.authorizeStream, s.validateStream, s.auditStream),
+		grpc.ChainUnaryInterceptor(
+			s.observeUnary,
+			s.recoverUnary,
+			s.authorizeUnary,
+			s.limitUnary,
+			s.validateUnary,
+			s.auditUnary,
+		),
+		grpc.ChainStreamInterceptor(
+			s.observeStream,
+			s.recoverStream,
+			s.authorizeStream,
+			s.validateStream,
+			s.auditStream,
+		),
 		grpc.InTapHandle(s.tap),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
@@ -148,7 +181,9 @@ func (s *Service) NewServer(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.StaticStreamWindowSize(window),
 		grpc.StaticConnWindowSize(window),
 		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(
+			keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true},
+		),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 20 * time.Second, Timeout: 10 * time.Second,
 			// Who has no token has no call under way for longer than a moment.
@@ -180,12 +215,15 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 	adminv1.RegisterTokenServiceServer(r, tokenService{Service: s})
 }
 
-// registerHealth registers the health service (https://grpc.io/docs/guides/health-checking/). Probes
-// need no token, so Check reads nothing of what it is sent: each call could hold as many bytes as
-// the largest message. Its answer is about all services, whichever it is asked for.
+// registerHealth registers the health service (https://grpc.io/docs/guides/health-checking/).
+// Probes need no token, so Check reads nothing of what it is sent: each call could hold as many
+// bytes as the largest message. Its answer is about all services, whichever it is asked for.
 func (s *Service) registerHealth(r grpc.ServiceRegistrar) {
 	desc := healthv1.Health_ServiceDesc
-	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == "Check" })
+	desc.Methods = slices.DeleteFunc(
+		slices.Clone(desc.Methods),
+		func(m grpc.MethodDesc) bool { return m.MethodName == "Check" },
+	)
 	desc.Streams = append(slices.Clone(desc.Streams), grpc.StreamDesc{
 		StreamName: "Check",
 		Handler: func(_ any, stream grpc.ServerStream) error {

@@ -25,8 +25,9 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write what the transcripts say anew")
 
-// TestTranscripts shows the API by conversations. A line that begins with a method's name is a request, the lines below it are
-// the answer. Revisions are R1, R2, ... in the order in which a conversation first sees them, in requests too; times are TIME.
+// TestTranscripts shows the API by conversations. A line that begins with a method's name is a
+// request, the lines below it are the answer. Revisions are R1, R2, ... in the order in which a
+// conversation first sees them, in requests too; times are TIME.
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -126,19 +127,25 @@ func (c *conversation) call(t *testing.T, method, body string) string {
 
 var (
 	reads        = regexp.MustCompile(`^(Get|List|Export)|"validateOnly": true`)
-	lastRevision = regexp.MustCompile(`"revision":"\d+"((?:,"warnings":\[[^]]*\])?(?:,"etag":"[^,]*")?(?:,"nextPageToken":"[^"]*")?\}\n)$`)
+	lastRevision = regexp.MustCompile(
+		`"revision":"\d+"((?:,"warnings":\[[^]]*\])?(?:,"etag":"[^,]*")?(?:,"nextPageToken":"[^"]*")?\}\n)$`,
+	)
 
 	times     = regexp.MustCompile(`"20\d\d-[^"]*Z"`)
-	revisions = regexp.MustCompile(`("revision":"|"etag":"\\"|"uid":"|[uU]rlEndpointUid":"|etag is \\?"|not \\?"|etag=\\?")(\d+)`)
-	purgeIDs  = regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`)
-	tokenIDs  = regexp.MustCompile(`"(tokens/|id":")[a-z2-7]{10}"`)
-	tokens    = regexp.MustCompile(`"nextPageToken":"[^"]+"`)
+	revisions = regexp.MustCompile(
+		`("revision":"|"etag":"\\"|"uid":"|[uU]rlEndpointUid":"|etag is \\?"|not \\?"|etag=\\?")(\d+)`,
+	)
+	purgeIDs = regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`)
+	tokenIDs = regexp.MustCompile(`"(tokens/|id":")[a-z2-7]{10}"`)
+	proofs   = regexp.MustCompile(`(edgewalk=|\b)[a-z2-7]{20}(\.edge\.example\.net|")`)
+	tokens   = regexp.MustCompile(`"nextPageToken":"[^"]+"`)
 )
 
 func (c *conversation) tame(s string) string {
 	s = times.ReplaceAllString(s, `"TIME"`)
 	s = purgeIDs.ReplaceAllString(s, "PURGE")
 	s = tokens.ReplaceAllString(s, `"nextPageToken":"TOKEN"`)
+	s = proofs.ReplaceAllString(s, "${1}PROOF$2")
 	s = tokenIDs.ReplaceAllString(s, `"${1}TOKEN"`)
 	return revisions.ReplaceAllStringFunc(s, func(match string) string {
 		m := revisions.FindStringSubmatch(match)
@@ -212,7 +219,10 @@ func (r *rig) call(ctx context.Context, method, body string, opts ...grpc.CallOp
 	}
 	if m != nil {
 		mask := &fieldmaskpb.FieldMask{Paths: strings.Split(m[1], ",")}
-		req.ProtoReflect().Set(req.ProtoReflect().Descriptor().Fields().ByName("update_mask"), protoreflect.ValueOfMessage(mask.ProtoReflect()))
+		req.ProtoReflect().Set(
+			req.ProtoReflect().Descriptor().Fields().ByName("update_mask"),
+			protoreflect.ValueOfMessage(mask.ProtoReflect()),
+		)
 	}
 	name := fmt.Sprintf("/%s/%s", found.Parent().FullName(), found.Name())
 	if r.token != "" {

@@ -14,7 +14,10 @@ import (
 )
 
 // UploadCertificate checks a certificate with its key and stores them for a domain.
-func (s domains) UploadCertificate(ctx context.Context, req *adminv1.UploadCertificateRequest) (*adminv1.UploadCertificateResponse, error) {
+func (s domains) UploadCertificate(
+	ctx context.Context,
+	req *adminv1.UploadCertificateRequest,
+) (*adminv1.UploadCertificateResponse, error) {
 	key, err := parseName(s.kind, "name", req.GetName())
 	if err != nil {
 		return nil, err
@@ -23,9 +26,13 @@ func (s domains) UploadCertificate(ctx context.Context, req *adminv1.UploadCerti
 	if err != nil {
 		return nil, invalid("name", "%v", err)
 	}
-	uploaded, err := certificate.Parse([]byte(req.GetCertificatePem()), []byte(req.GetPrivateKeyPem()), certificate.Options{
-		Domain: name, Now: s.now(), AllowUntrusted: req.GetAllowUntrusted(), Roots: s.roots,
-	})
+	uploaded, err := certificate.Parse(
+		[]byte(req.GetCertificatePem()),
+		[]byte(req.GetPrivateKeyPem()),
+		certificate.Options{
+			Domain: name, Now: s.now(), AllowUntrusted: req.GetAllowUntrusted(), Roots: s.roots,
+		},
+	)
 	var refused *certificate.Error
 	if errors.As(err, &refused) {
 		f := invalid(string(refused.Field), "%s", refused.Text)
@@ -50,7 +57,10 @@ func (s domains) UploadCertificate(ctx context.Context, req *adminv1.UploadCerti
 				next.Tls = new(topologyv1.DomainTls)
 			}
 			next.Tls.Mode = topologyv1.DomainTls_UPLOADED
-			warnings = append(warnings, "tls.mode is UPLOADED now: nobody but you renews the certificate, unless tls.fallbackManaged is set")
+			warnings = append(
+				warnings,
+				"tls.mode is UPLOADED now: nobody but you renews the certificate, unless tls.fallbackManaged is set",
+			)
 			return d.putDomain(key.ID, next)
 		}
 		return nil
@@ -59,11 +69,22 @@ func (s domains) UploadCertificate(ctx context.Context, req *adminv1.UploadCerti
 		return nil, err
 	}
 	if !uploaded.Trusted {
-		warnings = append(warnings, fmt.Sprintf("no browser trusts it by itself: this machine does not know its issuer %q", uploaded.Leaf.Issuer.String()))
+		warnings = append(
+			warnings,
+			fmt.Sprintf(
+				"no browser trusts it by itself: this machine does not know its issuer %q",
+				uploaded.Leaf.Issuer.String(),
+			),
+		)
 	}
 	c, err := s.result(ctx, key, out)
 	if err != nil {
 		return nil, err
+	}
+	if out.committed && out.draft != nil {
+		if err := s.tellDomain(ctx, key, c); err != nil { // the write is done
+			s.log.WarnContext(ctx, "adminsvc: read what is known of a domain", "domain", key.Name(), "error", err)
+		}
 	}
 	return &adminv1.UploadCertificateResponse{CustomDomain: c, Revision: out.revision, Warnings: warnings}, nil
 }

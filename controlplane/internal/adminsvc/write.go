@@ -27,8 +27,9 @@ type writeRequest interface {
 	GetValidateOnly() bool
 }
 
-// requestID is what the store remembers of a request, and of who makes it. Of its content that is only a hash, because it may hold secrets. A request
-// without an id is given one, with which it can be repeated if nobody can tell what became of it.
+// requestID is what the store remembers of a request, and of who makes it. Of its content that is
+// only a hash, because it may hold secrets. A request without an id is given one, with which it can
+// be repeated if nobody can tell what became of it.
 func requestID(ctx context.Context, id string, req proto.Message, more string) (store.RequestID, error) {
 	assigned := id == ""
 	if assigned {
@@ -43,7 +44,9 @@ func requestID(ctx context.Context, id string, req proto.Message, more string) (
 	sum := sha256.Sum256(append(b, more...))
 	method, _ := grpc.Method(ctx)
 	return store.RequestID{
-		ID: strings.ToLower(id), Method: method[strings.LastIndexByte(method, '/')+1:], Hash: hex.EncodeToString(sum[:]), Assigned: assigned,
+		ID: strings.ToLower(
+			id,
+		), Method: method[strings.LastIndexByte(method, '/')+1:], Hash: hex.EncodeToString(sum[:]), Assigned: assigned,
 		Who: whoOf(ctx), Peer: peerOf(ctx),
 	}, nil
 }
@@ -51,26 +54,37 @@ func requestID(ctx context.Context, id string, req proto.Message, more string) (
 // outcome is how a write ended.
 type outcome struct {
 	revision int64
-	// draft is the account as it is then, or would be for a request that only checks. What is answered comes from it and from
-	// no read, which could fail after the write. It is nil if an earlier request with the same id made the change.
+	// draft is the account as it is then, or would be for a request that only checks. What is
+	// answered comes from it and from no read, which could fail after the write. It is nil if an
+	// earlier request with the same id made the change.
 	draft *draft
-	// committed says that the request was to write and that this is done, now or by an earlier request.
+	// committed says that the request was to write and that this is done, now or by an earlier
+	// request.
 	committed bool
-	// at is the revision to read what an earlier request wrote at: that of the write, or 0, the current one, where nothing was
-	// written, or for longer than etcd keeps revisions.
+	// at is the revision to read what an earlier request wrote at: that of the write, or 0, the
+	// current one, where nothing was written, or for longer than etcd keeps revisions.
 	at int64
 	// changed is the revision of the last change of the account then, 0 if there is no account.
 	changed int64
 }
 
-// write changes an account. change works on a draft and may run several times; resource is the name of what it writes.
-func (s *Service) write(ctx context.Context, req writeRequest, account, resource string, change func(*draft) error) (outcome, error) {
+// write changes an account. change works on a draft and may run several times; resource is the name
+// of what it writes.
+func (s *Service) write(
+	ctx context.Context,
+	req writeRequest,
+	account, resource string,
+	change func(*draft) error,
+) (outcome, error) {
 	now := s.now()
 	var last *draft
 	decide := func(state *store.State) (*store.Edit, error) {
 		d, err := newDraft(state, now)
 		if err != nil {
 			return nil, err
+		}
+		if s.believed(auth.From(ctx)) {
+			d.newDomain = topologyv1.CustomDomain_ACTIVE
 		}
 		if err := change(d); err != nil {
 			return nil, err
@@ -121,11 +135,18 @@ func notWritten(err error, account, request string) error {
 	case errors.Is(err, store.ErrDeleting):
 		return deleting(account)
 	case errors.Is(err, store.ErrUnknownOutcome):
-		f := fail(kindOutcomeUnknown, "etcd was lost during the write%s, so it may or may not have happened: repeat it with request_id %s, which writes at most once", because(err), request)
+		f := fail(
+			kindOutcomeUnknown,
+			"etcd was lost during the write%s, so it may or may not have happened: repeat it with request_id %s, which writes at most once",
+			because(err),
+			request,
+		)
 		f.facts = map[string]string{"requestId": request}
 		f.cause = err
 		return f
-	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrForbidden), errors.Is(err, store.ErrResourceExhausted):
+	case errors.Is(err, store.ErrUnavailable),
+		errors.Is(err, store.ErrForbidden),
+		errors.Is(err, store.ErrResourceExhausted):
 		f := toFailure(err)
 		f.text += "; nothing was written"
 		return f
@@ -152,14 +173,19 @@ func unread(err error, revision int64) error {
 	if why.kind == kindNotFound {
 		return err
 	}
-	f := fail(kindResultUnread, "the request was done before, at revision %d; its result cannot be read now: %s", revision, why.text)
+	f := fail(
+		kindResultUnread,
+		"the request was done before, at revision %d; its result cannot be read now: %s",
+		revision,
+		why.text,
+	)
 	f.facts = map[string]string{"revision": strconv.FormatInt(revision, 10)}
 	f.cause = err
 	return f
 }
 
-// kept is the revision to read the result of an earlier request at. A write that changed nothing answers with the account's
-// last change, and etcd may have compacted the result away.
+// kept is the revision to read the result of an earlier request at. A write that changed nothing
+// answers with the account's last change, and etcd may have compacted the result away.
 func (s *Service) kept(ctx context.Context, account string, result store.Result) (int64, error) {
 	if result.Noop {
 		return 0, nil
@@ -180,13 +206,21 @@ func sharedHostOf(settings topology.Record) (string, error) {
 	}
 	m, err := settings.Decode()
 	if err != nil {
-		return "", fail(kindBrokenRecord, "the settings in etcd cannot be read: start a control plane with --shared-host and --replace-shared-host")
+		return "", fail(
+			kindBrokenRecord,
+			"the settings in etcd cannot be read: start a control plane with --shared-host and --replace-shared-host",
+		)
 	}
 	return m.(*topologyv1.Settings).GetSharedHost(), nil
 }
 
 // readAt reads and decodes one resource as of a revision; 0 is the current one.
-func readAt[M proto.Message](ctx context.Context, s *Service, key topology.Key, revision int64) (topology.Stored[M], int64, error) {
+func readAt[M proto.Message](
+	ctx context.Context,
+	s *Service,
+	key topology.Key,
+	revision int64,
+) (topology.Stored[M], int64, error) {
 	record, revision, err := s.store.GetAt(ctx, key, revision)
 	if errors.Is(err, store.ErrNotFound) {
 		return topology.Stored[M]{}, 0, notFound(key.Name())
@@ -203,7 +237,11 @@ func decode[M proto.Message](record topology.Record) (topology.Stored[M], error)
 	if err != nil {
 		return topology.Stored[M]{}, brokenRecord(record.Key, err)
 	}
-	return topology.Stored[M]{Message: m.(M), CreateRevision: record.CreateRevision, ModRevision: record.ModRevision}, nil
+	return topology.Stored[M]{
+		Message:        m.(M),
+		CreateRevision: record.CreateRevision,
+		ModRevision:    record.ModRevision,
+	}, nil
 }
 
 // present is a stored resource as admins see it. What has yet to be written has no uid and no etag.

@@ -11,7 +11,6 @@
 package resolver
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -56,8 +55,8 @@ type Resolver struct {
 	allow     func(netip.Addr) bool
 }
 
-// New returns an error if there is no resolver to ask.
-func New(cfg Config) (*Resolver, error) {
+// New returns a resolver.
+func New(cfg Config) *Resolver {
 	r := &Resolver{
 		resolvers: cfg.Resolvers, port: cmp.Or(cfg.Port, 53), timeout: cmp.Or(cfg.Timeout, defaultTimeout),
 		allow: cfg.Allow,
@@ -65,14 +64,10 @@ func New(cfg Config) (*Resolver, error) {
 	if r.allow == nil {
 		r.allow = Public
 	}
-	if len(r.resolvers) > 0 {
-		return r, nil
+	if len(r.resolvers) == 0 {
+		r.resolvers = systemResolvers("/etc/resolv.conf")
 	}
-	var err error
-	if r.resolvers, err = systemResolvers("/etc/resolv.conf"); err != nil {
-		return nil, fmt.Errorf("find the DNS resolvers of this machine: %w", err)
-	}
-	return r, nil
+	return r
 }
 
 // Public reports whether an address can be one of the Internet's.
@@ -84,16 +79,11 @@ func Public(a netip.Addr) bool {
 // sharedSpace is between carriers and their customers (RFC 6598).
 var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
 
-// systemResolvers reads resolv.conf(5).
-func systemResolvers(file string) (found []netip.AddrPort, err error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		words := strings.Fields(lines.Text())
+// systemResolvers reads resolv.conf(5). As there, it is the machine itself if none is named.
+func systemResolvers(file string) (found []netip.AddrPort) {
+	text, _ := os.ReadFile(file) // a file that cannot be read names none
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
 		if len(words) < 2 || words[0] != "nameserver" {
 			continue
 		}
@@ -101,13 +91,10 @@ func systemResolvers(file string) (found []netip.AddrPort, err error) {
 			found = append(found, netip.AddrPortFrom(addr, 53))
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%s names none", file)
+		return []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}
 	}
-	return found, nil
+	return found
 }
 
 // Outcome is what a question came to.
@@ -152,11 +139,18 @@ type View struct {
 	Err error
 }
 
+// Link is a CNAME record that was followed.
+type Link struct {
+	Record
+	// Lacking are the servers that answered and do not have it.
+	Lacking []string
+}
+
 // Answer is what came of a question.
 type Answer struct {
 	Name string
 	// Chain are the CNAME records that lead from the name to Last.
-	Chain []Record
+	Chain []Link
 	// Last is the name that the records are of.
 	Last string
 	// Zone is that of Last, empty when it was not found.
@@ -164,14 +158,17 @@ type Answer struct {
 	Outcome Outcome
 	// Records are those that any server has.
 	Records []Record
+	// Beside are the records, other than a CNAME, that Name has beside its CNAME, which none may
+	// have.
+	Beside []Record
 	// Views is what each server said of Last, in the order of their names. Servers that could not
 	// be asked are among them.
 	Views []View
 	// Recursive says that no name server of Zone could be asked, and that Views are of recursive
 	// resolvers.
 	Recursive bool
-	// DNSSEC says that the zone's DNSSEC is broken.
-	DNSSEC bool
+	// DNSSEC is the first zone on the way whose DNSSEC is broken, empty if none is.
+	DNSSEC string
 	// Loop says that the CNAME records go in a circle, or are too many.
 	Loop bool
 	// Err says why the outcome is Broken or Unasked.
@@ -260,7 +257,9 @@ func (s *Session) Lookup(ctx context.Context, name, kind string) *Answer {
 		}
 		seen[a.Last] = true
 		h := s.ask(ctx, question{a.Last, kinds[kind]})
-		a.DNSSEC = a.DNSSEC || h.dnssec
+		if h.dnssec {
+			a.DNSSEC = cmp.Or(a.DNSSEC, h.zone, a.Last)
+		}
 		a.Zone, a.Views, a.Recursive = h.zone, h.views, h.recursive
 		a.Outcome, a.Records, a.Err = merge(h.views, h.err)
 		if kind == "CNAME" || a.Outcome != Found {
@@ -270,7 +269,10 @@ func (s *Session) Lookup(ctx context.Context, name, kind string) *Answer {
 		if i < 0 {
 			return a
 		}
-		a.Chain = append(a.Chain, a.Records[i])
+		if len(a.Chain) == 0 {
+			a.Beside = slices.DeleteFunc(slices.Clone(a.Records), func(r Record) bool { return r.Type == "CNAME" })
+		}
+		a.Chain = append(a.Chain, Link{a.Records[i], a.Lacking(a.Records[i])})
 		a.Last = a.Records[i].Value
 		a.Records = nil
 	}

@@ -16,8 +16,8 @@ import (
 	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
 )
 
-// DomainFacts is what is known of a custom domain besides what its owner says. It is kept at `dom/{account}/{id}`, which edges are
-// not sent, and goes with the domain.
+// DomainFacts is what is known of a custom domain besides what its owner says. It is kept at
+// `dom/{account}/{id}`, which edges are not sent, and goes with the domain.
 type DomainFacts struct {
 	Key   topology.Key // of the domain
 	Facts *storev1.DomainFacts
@@ -29,7 +29,8 @@ func domainKey(account, id string) topology.Key {
 	return topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: id}
 }
 
-// putFacts adds what is known of domains to a transaction, in place of whatever is known by then: the account's guard orders them.
+// putFacts adds what is known of domains to a transaction, in place of whatever is known by then:
+// the account's guard orders them.
 func (s *Store) putFacts(p *plan, all []DomainFacts) error {
 	for _, f := range all {
 		value, err := topology.Encode(f.Facts)
@@ -41,7 +42,8 @@ func (s *Store) putFacts(p *plan, all []DomainFacts) error {
 	return nil
 }
 
-// Facts returns what is known of a domain. What cannot be read is as if there were none, because it will be found out again.
+// Facts returns what is known of a domain. What cannot be read is as if there were none, because it
+// will be found out again.
 func (s *Store) Facts(ctx context.Context, key topology.Key) (DomainFacts, error) {
 	resp, err := s.get(ctx, s.keys.facts(key))
 	if err != nil {
@@ -53,7 +55,8 @@ func (s *Store) Facts(ctx context.Context, key topology.Key) (DomainFacts, error
 	return DomainFacts{Key: key}, nil
 }
 
-// ListFacts returns what is known of the domains of an account from an id to another, both included, by id.
+// ListFacts returns what is known of the domains of an account from an id to another, both
+// included, by id.
 func (s *Store) ListFacts(ctx context.Context, account, from, to string) (map[string]DomainFacts, error) {
 	folder := s.keys.domains(account)
 	resp, err := s.get(ctx, folder+from, clientv3.WithRange(folder+to+"\x00"))
@@ -76,8 +79,9 @@ func factsOf(key topology.Key, kv *mvccpb.KeyValue) DomainFacts {
 	return f
 }
 
-// PutFacts writes what is known of a domain if that is still what it was, f.Revision, and the domain is the one that was made at a
-// revision. It returns [ErrConflict] if either is not so, and the revision that the facts are at by then.
+// PutFacts writes what is known of a domain if that is still what it was, f.Revision, and the
+// domain is the one that was made at a revision. It returns [ErrConflict] if either is not so, and
+// the revision that the facts are at by then.
 func (s *Store) PutFacts(ctx context.Context, f DomainFacts, created int64) (int64, error) {
 	value, err := topology.Encode(f.Facts)
 	if err != nil {
@@ -106,8 +110,9 @@ func (s *Store) PutFacts(ctx context.Context, f DomainFacts, created int64) (int
 	return 0, fmt.Errorf("write what is known of %q: %w", f.Key, ErrConflict)
 }
 
-// Holders are the domains whose claims keep a domain from being claimed, at most 10: of its name, of the wildcard above it, or of the
-// names below the wildcard that it is. Those of its own account are not among them.
+// Holders are the domains whose claims keep a domain from being claimed, at most 10: of its name,
+// of the wildcard above it, or of the names below the wildcard that it is. Those of its own account
+// are not among them.
 func (s *Store) Holders(ctx context.Context, key topology.Key) ([]topology.Key, error) {
 	const most = 10
 	parent, label := splitDomain(key.ID)
@@ -138,8 +143,9 @@ func (s *Store) Holders(ctx context.Context, key topology.Key) ([]topology.Key, 
 	return holders, nil
 }
 
-// DomainToken is what a record in DNS says to prove that a name belongs to an account: 20 characters of base32 (RFC 4648 6), in lower
-// case. It differs between an account and a later one of the same id, and between deployments. It is empty while there are no keys.
+// DomainToken is what a record in DNS says to prove that a name belongs to an account: 20
+// characters of base32 (RFC 4648 6), in lower case. It differs between an account and a later one
+// of the same id, and between deployments. It is empty while there are no keys.
 func (s *Store) DomainToken(uid string) string {
 	if s.ring.mac == nil {
 		return ""

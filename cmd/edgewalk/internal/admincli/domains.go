@@ -16,11 +16,13 @@ import (
 func (c *cli) domainsCommand() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "domains",
-		Short: "Bring certificates of custom domains",
-		Long:  `Bring certificates of custom domains. edgewalk create domain makes one, edgewalk get domains lists them.`,
+		Short: "Say what custom domains need, and bring their certificates",
+		Long: `Say what custom domains need: what to set in DNS so that a name is proven to be the account's and leads to the edges, and how its certificate stands. edgewalk
+create domain makes a domain, edgewalk delete domain gives it up.`,
 		Example: `  edgewalk create domain images.example.com -A acme
+  edgewalk domains check images.example.com -A acme --wait 10m
   edgewalk domains upload images.example.com -A acme --cert fullchain.pem --key privkey.pem`,
-	}, c.domainUploadCommand())
+	}, c.domainListCommand(), c.domainCheckCommand(), c.domainRenewCommand(), c.domainUploadCommand())
 }
 
 func (c *cli) domainUploadCommand() *cobra.Command {
@@ -68,7 +70,9 @@ Here, --cert and --key are those of the domain. What this command shows to the c
 					what = "good (dry run)"
 				}
 				if err := c.print(cmd.OutOrStdout(), done, func() table {
-					return table{rows: [][]string{{"certificate of " + done.GetCustomDomain().GetDomain() + " " + what}}}
+					return table{rows: [][]string{{
+						"certificate of " + done.GetCustomDomain().GetDomain() + " " + what,
+					}}}
 				}); err != nil || req.GetValidateOnly() {
 					return err
 				}
@@ -79,7 +83,12 @@ Here, --cert and --key are those of the domain. What this command shows to the c
 	f := cmd.Flags()
 	f.StringVar(&cert, "cert", "", "file with the certificate and those of its issuers, PEM")
 	f.StringVar(&key, "key", "", "file with the private key, PEM, not encrypted")
-	f.BoolVar(&req.AllowUntrusted, "allow-untrusted", false, "take a certificate whose issuer the control plane's machine does not know, as of an authority of your own")
+	f.BoolVar(
+		&req.AllowUntrusted,
+		"allow-untrusted",
+		false,
+		"take a certificate whose issuer the control plane's machine does not know, as of an authority of your own",
+	)
 	f.BoolVar(&req.ValidateOnly, "dry-run", false, "only check")
 	wait.addFlags(cmd)
 	return cmd

@@ -374,8 +374,11 @@ func (n *Network) recurse(to *reply, name, kind string, unchecked bool) {
 		}
 		before := len(to.answers)
 		to.from(z, records, name, kind)
-		last := len(to.answers) - 1
-		if last < before || to.answers[last].kind != "CNAME" || kind == "CNAME" {
+		last := before
+		for last < len(to.answers) && to.answers[last].kind != "CNAME" {
+			last++
+		}
+		if last == len(to.answers) || kind == "CNAME" {
 			return
 		}
 		name = to.answers[last].value
@@ -417,9 +420,6 @@ func (r *reply) from(z *zone, records []record, name, kind string) {
 			if one.name == match && (one.kind == kind || one.kind == "CNAME") {
 				one.name = name
 				r.answers = append(r.answers, one)
-				if one.kind == "CNAME" {
-					return
-				}
 			}
 		}
 		if found || exists {

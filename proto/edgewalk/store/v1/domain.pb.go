@@ -36,12 +36,14 @@ type DomainFacts struct {
 	Certificate *v1.DomainCertificate `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// What to set in DNS.
 	Records []*v1.DomainRecord `protobuf:"bytes,5,rep,name=records,proto3" json:"records,omitempty"`
-	// How often it was looked at since something was last wanted of it or changed.
+	// How often it was looked at since wanting_since.
 	Looks int32 `protobuf:"varint,6,opt,name=looks,proto3" json:"looks,omitempty"`
 	// When to look next.
 	Due *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=due,proto3" json:"due,omitempty"`
 	// Since when the ownership of a domain that leads elsewhere is lost.
-	GoneSince     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=gone_since,json=goneSince,proto3" json:"gone_since,omitempty"`
+	GoneSince *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=gone_since,json=goneSince,proto3" json:"gone_since,omitempty"`
+	// Since when something has been wanted of DNS; unset while all is well.
+	WantingSince  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=wanting_since,json=wantingSince,proto3" json:"wanting_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,11 +134,18 @@ func (x *DomainFacts) GetGoneSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *DomainFacts) GetWantingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WantingSince
+	}
+	return nil
+}
+
 var File_edgewalk_store_v1_domain_proto protoreflect.FileDescriptor
 
 const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\n" +
-	"\x1eedgewalk/store/v1/domain.proto\x12\x11edgewalk.store.v1\x1a#edgewalk/topology/v1/topology.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x03\n" +
+	"\x1eedgewalk/store/v1/domain.proto\x12\x11edgewalk.store.v1\x1a#edgewalk/topology/v1/topology.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x03\n" +
 	"\vDomainFacts\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12C\n" +
 	"\townership\x18\x02 \x01(\v2%.edgewalk.topology.v1.DomainOwnershipR\townership\x12=\n" +
@@ -146,7 +155,8 @@ const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\x05looks\x18\x06 \x01(\x05R\x05looks\x12,\n" +
 	"\x03due\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x129\n" +
 	"\n" +
-	"gone_since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tgoneSinceB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/store/v1;storev1b\x06proto3"
+	"gone_since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tgoneSince\x12?\n" +
+	"\rwanting_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fwantingSinceB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/store/v1;storev1b\x06proto3"
 
 var (
 	file_edgewalk_store_v1_domain_proto_rawDescOnce sync.Once
@@ -176,11 +186,12 @@ var file_edgewalk_store_v1_domain_proto_depIdxs = []int32{
 	4, // 3: edgewalk.store.v1.DomainFacts.records:type_name -> edgewalk.topology.v1.DomainRecord
 	5, // 4: edgewalk.store.v1.DomainFacts.due:type_name -> google.protobuf.Timestamp
 	5, // 5: edgewalk.store.v1.DomainFacts.gone_since:type_name -> google.protobuf.Timestamp
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5, // 6: edgewalk.store.v1.DomainFacts.wanting_since:type_name -> google.protobuf.Timestamp
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_store_v1_domain_proto_init() }

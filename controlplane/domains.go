@@ -1,0 +1,55 @@
+package controlplane
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// parseDomains reads the flags about custom domains.
+func (c *Config) parseDomains(p *parsed) (err error) {
+	if p.verification, err = adminsvc.ParseVerification(c.DomainVerification); err != nil {
+		return fmt.Errorf("--domain-verification %w", err)
+	}
+	if c.DomainTarget != "" {
+		target, err := topology.CanonicalDomain(c.DomainTarget, "")
+		if err != nil || target != c.DomainTarget {
+			return fmt.Errorf(
+				"--domain-target %q: want a host name below which names lead to the edges, such as edge.example.net",
+				c.DomainTarget,
+			)
+		}
+	}
+	for _, text := range c.DNSResolvers {
+		at, err := netip.ParseAddrPort(text)
+		if addr, bare := netip.ParseAddr(text); bare == nil {
+			at, err = netip.AddrPortFrom(addr, 53), nil
+		}
+		if err != nil {
+			return fmt.Errorf("--dns-resolvers %q: want an address such as 9.9.9.9 or 127.0.0.1:5353", text)
+		}
+		p.resolvers = append(p.resolvers, at)
+	}
+	return nil
+}
+
+// checks returns what checks custom domains.
+func (c *ControlPlane) checks(p parsed) *domaincheck.Service {
+	looker := &domaincheck.Looker{
+		Resolver: resolver.New(resolver.Config{Resolvers: p.resolvers}),
+		Target:   c.cfg.DomainTarget,
+	}
+	if host, _, err := topology.ParseSharedHost(c.sharedHost); err == nil {
+		if name, err := topology.CanonicalDomain(host, ""); err == nil && !strings.HasSuffix(name, ".localhost") {
+			looker.Shared = name
+		}
+	}
+	return domaincheck.New(domaincheck.Config{
+		Store: c.store, Looker: looker, Name: serverName(c.listeners.edge), Logger: c.cfg.Logger,
+	})
+}

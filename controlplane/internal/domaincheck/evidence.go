@@ -1,0 +1,253 @@
+// Package domaincheck finds out of custom domains who may have them, where they lead, and what has
+// to be set in DNS.
+//
+// What is seen, an [Evidence], is apart from what that means, [Judge], which is pure. What could
+// not be asked is no evidence: it changes what is said, and no state.
+package domaincheck
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+)
+
+// proofLabel is the label of TXT records that prove ownership, and proofPrefix what they begin
+// with.
+const (
+	proofLabel  = "_edgewalk."
+	proofPrefix = "edgewalk="
+)
+
+// Subject is a name that is looked at.
+type Subject struct {
+	// Name is canonical, and may begin with `*.`.
+	Name string
+	// Token is the account's; see store.DomainToken.
+	Token string
+	// Believed says that no proof is asked for.
+	Believed bool
+}
+
+func (s Subject) wildcard() bool { return strings.HasPrefix(s.Name, "*.") }
+
+// base is the name without `*.`.
+func (s Subject) base() string { return strings.TrimPrefix(s.Name, "*.") }
+
+// proofs are the names whose TXT records prove ownership, the nearest first: of the name and of
+// those above it, as far as somebody can have registered them.
+func (s Subject) proofs() (names []string) {
+	registered, err := publicsuffix.EffectiveTLDPlusOne(s.base())
+	for at := s.base(); ; {
+		names = append(names, proofLabel+at)
+		_, parent, above := strings.Cut(at, ".")
+		if err != nil || at == registered || !above || len(names) == maxProofs {
+			return names
+		}
+		at = parent
+	}
+}
+
+// maxProofs bounds the names that are asked for proofs.
+const maxProofs = 10
+
+// Evidence is what was seen of a name.
+type Evidence struct {
+	// TXT are the answers for the names that proofs returns, until one has a proof of any account.
+	TXT []*resolver.Answer
+	// A and AAAA are the answers for the addresses of the name. Nil for a wildcard.
+	A, AAAA *resolver.Answer
+	// Target are the addresses that names are to have; none if the operator has not said.
+	Target []netip.Addr
+	// Addresses are those of the name, each once.
+	Addresses []Address
+	// Apex says that a zone begins at the name.
+	Apex bool
+	// Servers are the name servers of the name's zone.
+	Servers []string
+	// CAA is the answer with the CAA records that count. Nil if nobody will order a certificate.
+	CAA *resolver.Answer
+	// Challenge and ChallengeTXT are the answers for the CNAME and the TXT records of
+	// `_acme-challenge`. Nil if no certificate is validated by DNS.
+	Challenge, ChallengeTXT *resolver.Answer
+}
+
+// Address is an address of a name.
+type Address struct {
+	netip.Addr
+	// Kind is where it leads.
+	Kind AddressKind
+	// Text says what was seen, for people.
+	Text string
+}
+
+// AddressKind is where an address leads.
+type AddressKind int
+
+const (
+	// AddressTarget is one that names are to have.
+	AddressTarget AddressKind = iota
+	// AddressOurs is one behind which an edge answers.
+	AddressOurs
+	// AddressProxied is one behind which somebody forwards to an edge.
+	AddressProxied
+	// AddressForeign is one behind which somebody else answers, or which nobody can reach.
+	AddressForeign
+	// AddressSilent is one that did not answer, which tells nothing.
+	AddressSilent
+)
+
+// Looker collects evidence. Its methods may be called at the same time.
+type Looker struct {
+	Resolver *resolver.Resolver
+	// Target is the name below which each account has a host of its own, as `{token}.{target}`.
+	// Empty: there is none, and Shared is what names are to lead to.
+	Target string
+	// Shared is the shared host, empty where it is local.
+	Shared string
+	// ChallengeZone is the zone that `_acme-challenge` records are to lead into, empty if there is
+	// none.
+	ChallengeZone string
+	// Probe tells whether an edge answers at an address. Nil: nobody can.
+	Probe *Prober
+}
+
+// goal is the name that a CNAME of an account's names is to have, empty if there is none.
+func (l *Looker) goal(token string) string {
+	if l.Target != "" {
+		return token + "." + l.Target
+	}
+	return l.Shared
+}
+
+// Look collects the evidence of a name. orders says that a certificate is wanted.
+func (l *Looker) Look(ctx context.Context, s Subject, orders bool) *Evidence {
+	e := new(Evidence)
+	if local(s.Name) { // it is the machine itself, whatever DNS says (RFC 6761 6.3)
+		e.Addresses = []Address{{Addr: netip.MustParseAddr("127.0.0.1"), Kind: AddressTarget}}
+		return e
+	}
+	session := l.Resolver.Session()
+	var all sync.WaitGroup
+	if !s.Believed {
+		all.Go(func() { e.TXT = lookProofs(ctx, session, s) })
+	}
+	if !s.wildcard() {
+		all.Go(func() { e.A = session.Lookup(ctx, s.Name, "A") })
+		all.Go(func() { e.AAAA = session.Lookup(ctx, s.Name, "AAAA") })
+	}
+	all.Go(func() { e.Target = l.lookTarget(ctx, session, s.Token) })
+	all.Go(func() {
+		zone, servers, err := session.Zone(ctx, s.base())
+		e.Apex, e.Servers = err == nil && zone == s.base(), servers
+	})
+	if orders {
+		all.Go(func() { e.CAA = session.CAA(ctx, s.Name) })
+		if l.ChallengeZone != "" || s.wildcard() {
+			all.Go(func() { e.Challenge = session.Lookup(ctx, challengeName(s.Name), "CNAME") })
+		}
+	}
+	all.Wait()
+	if e.Challenge != nil && e.Challenge.Outcome == resolver.Found {
+		e.ChallengeTXT = lookBeside(ctx, session, challengeName(s.Name))
+	}
+	e.Addresses = l.lookAddresses(ctx, s, e)
+	return e
+}
+
+func challengeName(name string) string { return "_acme-challenge." + strings.TrimPrefix(name, "*.") }
+
+// local recognises the names that RFC 6761 6.3 keeps for the machine itself.
+func local(name string) bool { return strings.HasSuffix(name, ".localhost") }
+
+// lookBeside returns the TXT records that a name has itself, beside a CNAME.
+func lookBeside(ctx context.Context, session *resolver.Session, name string) *resolver.Answer {
+	a := session.Lookup(ctx, name, "TXT")
+	own := *a
+	if len(a.Chain) > 0 {
+		own.Records = a.Beside
+	}
+	own.Records = slices.DeleteFunc(slices.Clone(own.Records), func(r resolver.Record) bool { return r.Type != "TXT" })
+	return &own
+}
+
+// lookProofs asks for the proofs of all names at once, and keeps those up to the nearest that has
+// one.
+func lookProofs(ctx context.Context, session *resolver.Session, s Subject) []*resolver.Answer {
+	names := s.proofs()
+	answers := make([]*resolver.Answer, len(names))
+	var all sync.WaitGroup
+	for i, name := range names {
+		all.Go(func() { answers[i] = session.Lookup(ctx, name, "TXT") })
+	}
+	all.Wait()
+	for i, a := range answers {
+		if slices.ContainsFunc(a.Records, isProof) {
+			return answers[:i+1]
+		}
+	}
+	return answers
+}
+
+// isProof reports whether a record is the proof of some account.
+func isProof(r resolver.Record) bool { return len(tokenOf(r)) == tokenLen }
+
+// tokenOf is what comes behind the prefix of a proof, empty if a record does not have that.
+func tokenOf(r resolver.Record) string {
+	token, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(r.Value)), proofPrefix)
+	if r.Type != "TXT" || !ok {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+func (l *Looker) lookTarget(ctx context.Context, session *resolver.Session, token string) (addrs []netip.Addr) {
+	goal := l.goal(token)
+	if goal == "" {
+		return nil
+	}
+	for _, kind := range []string{"A", "AAAA"} {
+		for _, r := range session.Lookup(ctx, goal, kind).Records {
+			if r.Addr.IsValid() {
+				addrs = append(addrs, r.Addr)
+			}
+		}
+	}
+	return addrs
+}
+
+// maxAddresses are the addresses of a name that are looked at.
+const maxAddresses = 16
+
+func (l *Looker) lookAddresses(ctx context.Context, s Subject, e *Evidence) []Address {
+	var found []Address
+	for _, a := range []*resolver.Answer{e.A, e.AAAA} {
+		if a == nil {
+			continue
+		}
+		for _, r := range a.Records {
+			known := func(o Address) bool { return o.Addr == r.Addr }
+			if r.Addr.IsValid() && len(found) < maxAddresses && !slices.ContainsFunc(found, known) {
+				found = append(found, Address{Addr: r.Addr})
+			}
+		}
+	}
+	var all sync.WaitGroup
+	for i := range found {
+		if slices.Contains(e.Target, found[i].Addr) {
+			continue
+		}
+		all.Go(func() { l.Probe.look(ctx, s.Name, &found[i]) })
+	}
+	all.Wait()
+	slices.SortStableFunc(found, func(a, b Address) int {
+		return cmp.Or(cmp.Compare(a.BitLen(), b.BitLen()), a.Compare(b.Addr))
+	})
+	return found
+}

@@ -1,0 +1,196 @@
+package domaincheck
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// recordsFor says what to set in DNS so that ownership is proven and the name leads here. Nothing
+// is left to say once both are so.
+func recordsFor(s Subject, e *Evidence, goal string, owned bool, f *Finding) []*topologyv1.DomainRecord {
+	proven, routed := f.Proven, routed(f)
+	switch {
+	case local(s.Name), proven && routed:
+		return nil
+	case s.wildcard():
+		return wildcardRecords(s, goal, proven)
+	case e.Apex || goal == "":
+		return apexRecords(s, e, goal, proven, routed)
+	}
+	return slices.DeleteFunc(nameRecords(s, e, goal, owned, f), func(r *topologyv1.DomainRecord) bool {
+		there := len(r.GetCurrent()) == 1 && r.GetCurrent()[0] == r.GetType()+" "+r.GetValue()
+		return there || slices.Contains(f.Ownership.GetSeen(), r.GetName()+" "+r.GetType()+" "+r.GetValue())
+	})
+}
+
+func set(option int32, name, kind, value, note string, current ...string) *topologyv1.DomainRecord {
+	return &topologyv1.DomainRecord{
+		Action: topologyv1.DomainRecord_SET, Name: name, Type: kind, Value: value, Option: option, Note: note,
+		Current: current,
+	}
+}
+
+// proofRecord is the TXT record that proves ownership, beside what is there of the kind.
+func proofRecord(s Subject, option int32, note string) *topologyv1.DomainRecord {
+	return set(option, proofLabel+s.base(), "TXT", proofPrefix+s.Token, note)
+}
+
+func wildcardRecords(s Subject, goal string, proven bool) (all []*topologyv1.DomainRecord) {
+	if !proven {
+		all = append(all, proofRecord(s, 0, "a wildcard is proven by TXT alone"))
+	}
+	if goal != "" {
+		all = append(all, set(0, s.Name, "CNAME", goal, "for all names below that have no record of their own"))
+	}
+	return all
+}
+
+// nameRecords offers two ways: a CNAME, which is enough by itself, or to leave the addresses and to
+// prove ownership by TXT.
+func nameRecords(
+	s Subject, e *Evidence, goal string, owned bool, f *Finding,
+) (all []*topologyv1.DomainRecord) {
+	proven, routed := f.Proven, routed(f)
+	if len(e.A.Chain) > 0 && e.A.Chain[0].Value == goal {
+		for _, r := range slices.Concat(e.A.Beside, e.AAAA.Beside) {
+			all = append(all, &topologyv1.DomainRecord{
+				Action: topologyv1.DomainRecord_DELETE, Name: r.Name, Type: r.Type, Value: r.Value,
+				Note: "no record may stand beside a CNAME",
+			})
+		}
+		if len(all) > 0 {
+			return all
+		}
+	}
+	behind := f.Ownership.GetReason() == topologyv1.DomainOwnership_NAME_SERVER_BEHIND
+	needsProof := !proven && !behind && (!owned || hasProof(e))
+	if !routed || !proven && owned {
+		note := "nothing else needed"
+		if current := currentOf(s, e); len(current) > 0 {
+			note = "instead of " + kindsOf(current) + "; " + note
+			all = append(all, set(1, s.Name, "CNAME", goal, note, current...))
+		} else {
+			all = append(all, set(1, s.Name, "CNAME", goal, note))
+		}
+	}
+	if needsProof {
+		if len(all) > 0 {
+			all[0].Note = strings.TrimSuffix(strings.TrimSuffix(all[0].Note, "nothing else needed"), "; ")
+			all[0].Option = 0
+		}
+		return append(all, proofRecord(s, 0, "proves that the name is yours"))
+	}
+	if !hasOwnAddress(e) || f.Routing.GetReason() == topologyv1.DomainRouting_OTHER_ACCOUNT_TARGET {
+		return all
+	}
+	var other []*topologyv1.DomainRecord
+	for _, at := range e.Addresses {
+		if len(e.A.Chain) > 0 {
+			break
+		}
+		r := &topologyv1.DomainRecord{
+			Action: topologyv1.DomainRecord_KEEP, Name: s.Name, Type: typeOf(at.Is4()), Value: at.String(), Option: 2,
+			Note: "is ours",
+		}
+		if at.Kind == AddressForeign {
+			r.Action, r.Note = topologyv1.DomainRecord_DELETE, at.Text
+		}
+		if at.Kind != AddressSilent {
+			other = append(other, r)
+		}
+	}
+	if !proven && !behind {
+		other = append(other, proofRecord(s, 2, "proves that the name is yours"))
+	}
+	return append(all, other...)
+}
+
+// hasProof reports whether there is a TXT record of any account, which counts more than a CNAME.
+func hasProof(e *Evidence) bool {
+	return slices.ContainsFunc(e.TXT, func(a *resolver.Answer) bool { return slices.ContainsFunc(a.Records, isProof) })
+}
+
+func routed(f *Finding) bool {
+	state := f.Routing.GetState()
+	return state == topologyv1.DomainRouting_HERE || state == topologyv1.DomainRouting_PROXIED
+}
+
+// apexRecords is for names that cannot have a CNAME, and where there is none to have.
+func apexRecords(s Subject, e *Evidence, goal string, proven, routed bool) (all []*topologyv1.DomainRecord) {
+	if !proven {
+		all = append(all, proofRecord(s, 0, "proves that the name is yours"))
+	}
+	if routed {
+		return all
+	}
+	if len(e.A.Chain) > 0 {
+		all = append(all, &topologyv1.DomainRecord{
+			Action: topologyv1.DomainRecord_DELETE, Name: s.Name, Type: "CNAME", Value: e.A.Chain[0].Value,
+			Note: "no CNAME may stand where a zone begins (RFC 1034 3.6.2)",
+		})
+	}
+	if goal != "" {
+		all = append(
+			all,
+			set(1, s.Name, "ALIAS", goal, "if your DNS has ALIAS, ANAME or CNAME flattening", currentOf(s, e)...),
+		)
+	}
+	for _, addr := range e.Target {
+		all = append(all, set(2, s.Name, typeOf(addr.Is4()), addr.String(), "follow it when it changes"))
+	}
+	for _, at := range e.Addresses {
+		if at.Kind == AddressForeign {
+			all = append(all, &topologyv1.DomainRecord{
+				Action: topologyv1.DomainRecord_DELETE, Name: s.Name, Type: typeOf(at.Is4()), Value: at.String(),
+				Option: 2, Note: at.Text,
+			})
+		}
+	}
+	return all
+}
+
+// hasOwnAddress reports whether any address of the name is ours.
+func hasOwnAddress(e *Evidence) bool {
+	for _, at := range e.Addresses {
+		if at.Kind == AddressTarget || at.Kind == AddressOurs || at.Kind == AddressProxied {
+			return true
+		}
+	}
+	return false
+}
+
+// currentOf are the records of the name that a CNAME takes the place of, each as `TYPE value`.
+func currentOf(s Subject, e *Evidence) (current []string) {
+	for _, a := range []*resolver.Answer{e.A, e.AAAA} {
+		if a == nil {
+			continue
+		}
+		for _, r := range a.Chain {
+			if r.Name == s.Name {
+				current = appendOnce(current, r.Type+" "+r.Value)
+			}
+		}
+		for _, r := range a.Records {
+			if r.Name == s.Name {
+				current = appendOnce(current, r.Type+" "+r.Value)
+			}
+		}
+	}
+	return current
+}
+
+// kindsOf are the types of records, as part of a sentence.
+func kindsOf(records []string) string {
+	var kinds []string
+	for _, r := range records {
+		kind, _, _ := strings.Cut(r, " ")
+		if kind == "CNAME" {
+			kind = "this CNAME"
+		}
+		kinds = appendOnce(kinds, kind)
+	}
+	return strings.Join(kinds, " and ")
+}

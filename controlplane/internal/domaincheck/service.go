@@ -1,0 +1,240 @@
+package domaincheck
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Config is what the checks of domains need.
+type Config struct {
+	Store  *store.Store
+	Looker *Looker
+	// Name is that of this control plane.
+	Name string
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+	// Logger takes what becomes of domains. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Service checks domains: when somebody asks, at any control plane, and when it is due, at the one
+// that leads. Its methods may be called at the same time.
+type Service struct {
+	store  *store.Store
+	looker *Looker
+	name   string
+	now    func() time.Time
+	log    *slog.Logger
+}
+
+// New returns a service; Run makes it check what is due.
+func New(cfg Config) *Service {
+	s := &Service{store: cfg.Store, looker: cfg.Looker, name: cfg.Name, now: cfg.Now, log: cfg.Logger}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.log = cmp.Or(s.log, slog.Default())
+	return s
+}
+
+// domain is a domain as a check finds it.
+type domain struct {
+	topology.Stored[*topologyv1.CustomDomain]
+	key     topology.Key
+	uid     string
+	subject Subject
+	facts   store.DomainFacts
+}
+
+// read reads a domain and what is known of it. It returns [store.ErrNotFound] when there is none.
+func (s *Service) read(ctx context.Context, key topology.Key) (*domain, error) {
+	record, _, err := s.store.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	m, err := record.Decode()
+	if err != nil {
+		return nil, fmt.Errorf("decode %s: %w", key, err)
+	}
+	account, _, err := s.store.Get(ctx, topology.Key{Kind: topology.KindAccounts, Account: key.Account})
+	if err != nil {
+		return nil, err
+	}
+	d := &domain{key: key, uid: topology.UID(key.ID, record.CreateRevision)}
+	d.Message, d.CreateRevision, d.ModRevision = m.(*topologyv1.CustomDomain), record.CreateRevision, record.ModRevision
+	if d.facts, err = s.store.Facts(ctx, key); err != nil {
+		return nil, err
+	}
+	if d.facts.Facts.GetUid() != d.uid {
+		d.facts.Facts = &storev1.DomainFacts{Uid: d.uid}
+	}
+	d.subject = Subject{
+		Name: d.Message.GetDomain(), Token: s.store.DomainToken(topology.UID(key.Account, account.CreateRevision)),
+		Believed: Believed(d.Message, d.facts.Facts),
+	}
+	if d.subject.Token == "" && !d.subject.Believed {
+		return nil, fmt.Errorf("%w: there are no keys to make tokens with", store.ErrUnavailable)
+	}
+	return d, nil
+}
+
+// Believed reports whether a domain is served without proof, because of who made it.
+func Believed(d *topologyv1.CustomDomain, facts *storev1.DomainFacts) bool {
+	owned := facts.GetOwnership().GetState()
+	return d.GetState() == topologyv1.CustomDomain_ACTIVE &&
+		(owned == topologyv1.DomainOwnership_STATE_UNSPECIFIED || owned == topologyv1.DomainOwnership_TRUSTED)
+}
+
+// writeTries is how often a check begins anew because somebody else was quicker.
+const writeTries = 5
+
+// Check looks at a domain now, and writes what it finds: the state of the domain with it, if that
+// changes. asked says that somebody asks, so that the next looks follow soon. It returns
+// [store.ErrNotFound] when there is no such domain.
+func (s *Service) Check(ctx context.Context, key topology.Key, asked bool) error {
+	var err error
+	for range writeTries {
+		var d *domain
+		if d, err = s.read(ctx, key); err != nil {
+			return err
+		}
+		if err = s.check(ctx, d, asked); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return err
+}
+
+func (s *Service) check(ctx context.Context, d *domain, asked bool) error {
+	f := s.look(ctx, d.subject)
+	if err := ctx.Err(); err != nil { // nothing that was not asked is to be taken for an answer
+		return err
+	}
+	if asked {
+		d.facts.Facts.Looks = 0
+	}
+	facts, state := Advance(d.facts.Facts, d.Message.GetState(), f, s.now())
+	if d.Message.GetState() == topologyv1.CustomDomain_PENDING {
+		free, err := s.free(ctx, d, f.Proven)
+		if err != nil {
+			return err
+		}
+		if !free {
+			state = topologyv1.CustomDomain_PENDING
+			taken(facts)
+		}
+	}
+	if state == d.Message.GetState() {
+		_, err := s.store.PutFacts(
+			ctx,
+			store.DomainFacts{Key: d.key, Facts: facts, Revision: d.facts.Revision},
+			d.CreateRevision,
+		)
+		return err
+	}
+	err := s.move(ctx, d, state, facts)
+	if errors.Is(err, store.ErrAlreadyExists) { // somebody has just proven it
+		return fmt.Errorf("%w: %w", store.ErrConflict, err)
+	}
+	return err
+}
+
+func taken(facts *storev1.DomainFacts) {
+	o := facts.GetOwnership()
+	o.State, o.Reason = topologyv1.DomainOwnership_CONFLICT, topologyv1.DomainOwnership_TAKEN
+	o.Message = "another account has the name, or a wildcard that goes with it"
+}
+
+func (s *Service) look(ctx context.Context, subject Subject) Finding {
+	e := s.looker.Look(ctx, subject, false)
+	return Judge(subject, e, s.looker.goal(subject.Token), s.looker.Target != "")
+}
+
+// Preview looks at a name that is no domain yet.
+func (s *Service) Preview(ctx context.Context, accountUID, name string, believed bool) Finding {
+	f := s.look(ctx, Subject{Name: name, Token: s.store.DomainToken(accountUID), Believed: believed})
+	at := timestamppb.New(s.now())
+	f.Ownership.LastCheck, f.Routing.LastCheck = at, at
+	return f
+}
+
+// move gives a domain another state, with what is known of it by then.
+func (s *Service) move(
+	ctx context.Context, d *domain, state topologyv1.CustomDomain_State, facts *storev1.DomainFacts,
+) error {
+	_, err := s.store.Write(ctx, d.key.Account, store.RequestID{}, func(now *store.State) (*store.Edit, error) {
+		record, err := now.Get(ctx, d.key)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil, err
+		case err != nil:
+			return nil, err
+		case record.ModRevision != d.ModRevision:
+			return nil, fmt.Errorf("move %s: %w", d.key, store.ErrConflict)
+		}
+		next := proto.CloneOf(d.Message)
+		next.State, next.UpdateTime = state, timestamppb.New(s.now())
+		return &store.Edit{
+			Puts: []store.Put{{Key: d.key, Message: next}}, Facts: []store.DomainFacts{{Key: d.key, Facts: facts}},
+		}, nil
+	})
+	if err != nil {
+		return err
+	}
+	s.log.InfoContext(
+		ctx,
+		"domaincheck: a domain has another state",
+		"domain",
+		d.key.Name(),
+		"was",
+		d.Message.GetState(),
+		"state",
+		state,
+		"ownership",
+		facts.GetOwnership().GetMessage(),
+	)
+	return nil
+}
+
+// free reports whether nobody else has the name of a domain, or what goes with it. Who has lost its
+// proof gives way to who has one.
+func (s *Service) free(ctx context.Context, d *domain, proven bool) (bool, error) {
+	holders, err := s.store.Holders(ctx, d.key)
+	if err != nil || len(holders) == 0 {
+		return err == nil, err
+	}
+	var lost []*domain
+	for _, key := range holders {
+		holder, err := s.read(ctx, key)
+		if err != nil {
+			return false, err
+		}
+		if holder.facts.Facts.GetOwnership().GetState() != topologyv1.DomainOwnership_LOST {
+			return false, nil
+		}
+		lost = append(lost, holder)
+	}
+	if !proven {
+		return false, nil
+	}
+	for _, holder := range lost {
+		facts := proto.CloneOf(holder.facts.Facts)
+		taken(facts)
+		if err := s.move(ctx, holder, topologyv1.CustomDomain_PENDING, facts); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}

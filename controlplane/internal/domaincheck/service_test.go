@@ -1,0 +1,398 @@
+package domaincheck_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver/dnstest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// deployment is DNS, etcd and control planes that check domains.
+type deployment struct {
+	*dnstest.Network
+	store  *store.Store
+	prefix string
+	looker *domaincheck.Looker
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newDeployment(t *testing.T) *deployment {
+	n := dnstest.New(t, "ns1.example.net=127.0.0.11", "ns.edge.example=127.0.0.13")
+	n.Zone("example.com", "ns1.example.net", "")
+	n.Zone("edge.example", "ns.edge.example", "* A 127.0.0.21")
+	d := &deployment{Network: n, prefix: storetest.Prefix(), now: time.Unix(1_800_000_000, 0)}
+	d.store = storetest.Open(t, store.Config{Prefix: d.prefix})
+	d.looker = &domaincheck.Looker{
+		Resolver: resolver.New(resolver.Config{
+			Resolvers: []netip.AddrPort{n.Resolver}, Port: n.Resolver.Port(), Timeout: 20 * time.Second,
+			Allow: func(a netip.Addr) bool { return a.IsLoopback() },
+		}),
+		Target: "edge.example",
+	}
+	for _, account := range []string{"acme", "globex", "operator"} {
+		d.account(t, account)
+	}
+	return d
+}
+
+func (d *deployment) clock() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now
+}
+
+func (d *deployment) pass(by time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now = d.now.Add(by)
+}
+
+func (d *deployment) service(t *testing.T, s *store.Store, name string) *domaincheck.Service {
+	return domaincheck.New(domaincheck.Config{
+		Store: s, Looker: d.looker, Name: name, Now: d.clock, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+}
+
+func (d *deployment) account(t *testing.T, id string) {
+	t.Helper()
+	put := store.Put{
+		Key: topology.Key{
+			Kind:    topology.KindAccounts,
+			Account: id,
+		}, Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+	}
+	_, err := d.store.Write(t.Context(), id, store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{Puts: []store.Put{put}}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func domainKey(account, name string) topology.Key {
+	return topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: topology.DomainID(name)}
+}
+
+// claim makes a domain, PENDING unless it is the operator's.
+func (d *deployment) claim(t *testing.T, account, name string) error {
+	t.Helper()
+	c := &topologyv1.CustomDomain{
+		Domain: name, Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_PENDING,
+		CreateTime: timestamppb.New(d.clock()),
+	}
+	if account == "operator" {
+		c.State = topologyv1.CustomDomain_ACTIVE
+	}
+	_, err := d.store.Write(t.Context(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{Puts: []store.Put{{Key: domainKey(account, name), Message: c}}}, nil
+	})
+	return err
+}
+
+func (d *deployment) drop(t *testing.T, account, name string) {
+	t.Helper()
+	_, err := d.store.Write(t.Context(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{Deletes: []topology.Key{domainKey(account, name)}}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (d *deployment) token(t *testing.T, account string) string {
+	t.Helper()
+	record, _, err := d.store.Get(t.Context(), topology.Key{Kind: topology.KindAccounts, Account: account})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.store.DomainToken(topology.UID(account, record.CreateRevision))
+}
+
+// tell is the state of a domain in a line.
+func (d *deployment) tell(t *testing.T, account, name string) string {
+	t.Helper()
+	record, _, err := d.store.Get(t.Context(), domainKey(account, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := record.Decode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := d.store.Facts(t.Context(), domainKey(account, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(
+		"%s %s %s",
+		m.(*topologyv1.CustomDomain).GetState(),
+		known.Facts.GetOwnership().GetState(),
+		known.Facts.GetRouting().GetState(),
+	)
+}
+
+// Each script is a life of names: `set RECORDS`, with ACME and GLOBEX for the tokens and `;`
+// between records, `claim`, `drop`, `check` with the answer behind it, `pass` time, and `dark`,
+// `light` for name servers that fail.
+func TestLivesOfDomains(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]string{
+		"proven by CNAME": `
+			claim acme images.example.com -> ok
+			check acme images.example.com -> PENDING PENDING NXDOMAIN
+			set images CNAME ACME.edge.example
+			check acme images.example.com -> ACTIVE VERIFIED HERE`,
+		"a stranger's claim keeps nobody out": `
+			claim globex images.example.com -> ok
+			set images CNAME ACME.edge.example
+			check globex images.example.com -> PENDING PENDING ELSEWHERE
+			claim acme images.example.com -> ok
+			check acme images.example.com -> ACTIVE VERIFIED HERE
+			check globex images.example.com -> PENDING CONFLICT ELSEWHERE
+			claim operator images.example.com -> taken`,
+		"who comes second waits": `
+			claim acme images.example.com -> ok
+			set images CNAME ACME.edge.example; _edgewalk TXT edgewalk=ACME; _edgewalk TXT edgewalk=GLOBEX
+			check acme images.example.com -> ACTIVE VERIFIED HERE
+			claim globex images.example.com -> ok
+			check globex images.example.com -> PENDING CONFLICT ELSEWHERE
+			drop acme images.example.com
+			check globex images.example.com -> ACTIVE VERIFIED ELSEWHERE`,
+		"a dangling CNAME is no use to others": `
+			claim acme images.example.com -> ok
+			set images CNAME ACME.edge.example
+			check acme images.example.com -> ACTIVE VERIFIED HERE
+			drop acme images.example.com
+			claim globex images.example.com -> ok
+			check globex images.example.com -> PENDING PENDING ELSEWHERE`,
+		"the operator is believed": `
+			claim operator images.example.com -> ok
+			check operator images.example.com -> ACTIVE TRUSTED NXDOMAIN
+			claim acme images.example.com -> ok
+			set images CNAME ACME.edge.example
+			check acme images.example.com -> PENDING CONFLICT HERE
+			check operator images.example.com -> ACTIVE TRUSTED ELSEWHERE`,
+		"a lost proof, served on, taken by who has one": `
+			claim acme images.example.com -> ok
+			set images A 127.0.0.21; _edgewalk TXT edgewalk=ACME
+			check acme images.example.com -> ACTIVE VERIFIED HERE
+			set images A 127.0.0.21
+			check acme images.example.com -> ACTIVE LOST HERE
+			pass 2000h
+			check acme images.example.com -> ACTIVE LOST HERE
+			claim globex images.example.com -> ok
+			check globex images.example.com -> PENDING CONFLICT HERE
+			set images A 127.0.0.21; _edgewalk TXT edgewalk=GLOBEX
+			check globex images.example.com -> ACTIVE VERIFIED HERE
+			check acme images.example.com -> PENDING CONFLICT HERE`,
+		"gone for 30 days, and back": `
+			claim acme images.example.com -> ok
+			set images CNAME ACME.edge.example
+			check acme images.example.com -> ACTIVE VERIFIED HERE
+			set www A 127.0.0.31
+			check acme images.example.com -> ACTIVE LOST NXDOMAIN
+			pass 700h
+			check acme images.example.com -> ACTIVE LOST NXDOMAIN
+			pass 21h
+			check acme images.example.com -> SUSPENDED LOST NXDOMAIN
+			set images CNAME ACME.edge.example
+			check acme images.example.com -> ACTIVE VERIFIED HERE`,
+		"gone twice for a while is not gone for long": `
+			claim acme images.example.com -> ok
+			set images CNAME ACME.edge.example
+			check acme images.example.com -> ACTIVE VERIFIED HERE
+			set www A 127.0.0.31
+			check acme images.example.com -> ACTIVE LOST NXDOMAIN
+			pass 700h
+			set images CNAME ACME.edge.example
+			check acme images.example.com -> ACTIVE VERIFIED HERE
+			set www A 127.0.0.31
+			check acme images.example.com -> ACTIVE LOST NXDOMAIN
+			pass 700h
+			check acme images.example.com -> ACTIVE LOST NXDOMAIN`,
+		"what could not be asked changes no ownership": `
+			claim acme images.example.com -> ok
+			set images CNAME ACME.edge.example
+			check acme images.example.com -> ACTIVE VERIFIED HERE
+			dark
+			check acme images.example.com -> ACTIVE VERIFIED DNS_BROKEN
+			pass 2000h
+			check acme images.example.com -> ACTIVE VERIFIED DNS_BROKEN
+			light
+			check acme images.example.com -> ACTIVE VERIFIED HERE`,
+		"a wildcard": `
+			claim acme *.example.com -> ok
+			set * CNAME ACME.edge.example
+			check acme *.example.com -> PENDING PENDING UNKNOWN
+			set * CNAME ACME.edge.example; _edgewalk TXT edgewalk=ACME
+			check acme *.example.com -> ACTIVE VERIFIED UNKNOWN
+			claim globex shop.example.com -> ok
+			set shop CNAME GLOBEX.edge.example; _edgewalk TXT edgewalk=ACME; _edgewalk.shop TXT edgewalk=GLOBEX
+			check globex shop.example.com -> PENDING CONFLICT HERE`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDeployment(t)
+			s := d.service(t, d.store, "cp1")
+			for line := range strings.Lines(strings.TrimSpace(script)) {
+				line, want, _ := strings.Cut(strings.TrimSpace(line), " -> ")
+				command, rest, _ := strings.Cut(line, " ")
+				account, domain, _ := strings.Cut(rest, " ")
+				switch command {
+				case "set":
+					d.Set(
+						"example.com",
+						"",
+						strings.NewReplacer(
+							";",
+							"\n",
+							"ACME",
+							d.token(t, "acme"),
+							"GLOBEX",
+							d.token(t, "globex"),
+						).Replace(
+							rest,
+						),
+					)
+				case "claim":
+					got := "ok"
+					if err := d.claim(t, account, domain); errors.Is(err, store.ErrAlreadyExists) {
+						got = "taken"
+					} else if err != nil {
+						t.Fatal(err)
+					}
+					if got != want {
+						t.Errorf("%s: %s, want %s", line, got, want)
+					}
+				case "drop":
+					d.drop(t, account, domain)
+				case "pass":
+					by, err := time.ParseDuration(rest)
+					if err != nil {
+						t.Fatal(err)
+					}
+					d.pass(by)
+				case "dark":
+					d.Fail("example.com", "", 2)
+				case "light":
+					d.Fail("example.com", "", 0)
+				case "check":
+					if err := s.Check(t.Context(), domainKey(account, domain), true); err != nil {
+						t.Fatal(err)
+					}
+					if got := d.tell(t, account, domain); got != want {
+						t.Errorf("%s: %s, want %s", line, got, want)
+					}
+				default:
+					t.Fatalf("unknown command %q", line)
+				}
+			}
+		})
+	}
+}
+
+// Of many accounts that prove one name at the same moment at two control planes, one has it.
+func TestRacedProofs(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t)
+	other := storetest.Open(t, store.Config{Prefix: d.prefix})
+	services := []*domaincheck.Service{d.service(t, d.store, "cp1"), d.service(t, other, "cp2")}
+	for round := range 5 {
+		name := fmt.Sprintf("r%d.example.com", round)
+		d.Set(
+			"example.com",
+			"",
+			fmt.Sprintf("r%d A 127.0.0.21\n_edgewalk TXT edgewalk=%s\n_edgewalk TXT edgewalk=%s", round,
+				d.token(t, "acme"), d.token(t, "globex")),
+		)
+		var all sync.WaitGroup
+		for i, account := range []string{"acme", "globex"} {
+			if err := d.claim(t, account, name); err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() {
+				if err := services[i].Check(t.Context(), domainKey(account, name), true); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		got := d.tell(t, "acme", name) + ", " + d.tell(t, "globex", name)
+		if got != "ACTIVE VERIFIED HERE, PENDING CONFLICT HERE" &&
+			got != "PENDING CONFLICT HERE, ACTIVE VERIFIED HERE" {
+			t.Errorf("round %d: %s", round, got)
+		}
+	}
+}
+
+// One control plane checks what is due by itself; when it goes, the other does so. Domains that
+// were made meanwhile are found.
+func TestTheLeaderChecks(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t)
+	d.now = time.Now()
+	other := storetest.Open(t, store.Config{Prefix: d.prefix})
+	d.Set("example.com", "", "* CNAME "+d.token(t, "acme")+".edge.example")
+	stops := map[string]func(){}
+	for name, s := range map[string]*store.Store{"cp1": d.store, "cp2": other} {
+		ctx, cancel := context.WithCancel(context.Background())
+		var done sync.WaitGroup
+		service := d.service(t, s, name)
+		done.Go(func() { _ = service.Run(ctx) })
+		stops[name] = func() {
+			cancel()
+			done.Wait()
+		}
+	}
+	t.Cleanup(func() {
+		for _, stop := range stops {
+			stop()
+		}
+	})
+	for round := range 3 {
+		name := fmt.Sprintf("l%d.example.com", round)
+		if err := d.claim(t, "acme", name); err != nil {
+			t.Fatal(err)
+		}
+		d.eventually(t, name+" is served", func() bool { return d.tell(t, "acme", name) == "ACTIVE VERIFIED HERE" })
+		if round == 1 {
+			leader, err := d.store.LeaderOf(t.Context(), domaincheck.Matter)
+			if err != nil || stops[leader] == nil {
+				t.Fatalf("%q leads, %v", leader, err)
+			}
+			stops[leader]()
+			delete(stops, leader)
+		}
+	}
+}
+
+// eventually waits for a condition, and lets time pass.
+func (d *deployment) eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	limit := time.After(60 * time.Second)
+	for tick := time.Tick(10 * time.Millisecond); !ok(); {
+		select {
+		case <-tick:
+			d.pass(100 * time.Millisecond)
+		case <-limit:
+			t.Fatalf("not within 60 s: %s", what)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package domaincheck
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/net/publicsuffix"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Told is what Tell needs besides the domain as it is stored.
+type Told struct {
+	// AccountUID is the uid of the domain's account.
+	AccountUID string
+	// Facts are those that the store has; facts of an earlier domain of the same name do not count.
+	Facts *storev1.DomainFacts
+	// Certificate is the certificate that edges are told of, nil if there is none.
+	Certificate *topology.Certificate
+}
+
+// Tell adds to a domain what is known of it. A domain that nobody has looked at yet is told what to
+// set all the same.
+func (s *Service) Tell(c *topologyv1.CustomDomain, t Told) {
+	facts := t.Facts
+	if facts.GetUid() != c.GetUid() {
+		facts = new(storev1.DomainFacts)
+	}
+	c.Ownership, c.Routing, c.Records = facts.GetOwnership(), facts.GetRouting(), facts.GetRecords()
+	if c.Routing == nil {
+		subject := Subject{Name: c.GetDomain(), Token: s.store.DomainToken(t.AccountUID), Believed: Believed(c, facts)}
+		f := Unseen(subject, s.looker.goal(subject.Token), s.looker.Target != "")
+		c.Ownership, c.Routing, c.Records = f.Ownership, f.Routing, f.Records
+	}
+	c.Certificate = s.certificate(c, facts.GetCertificate(), t.Certificate)
+}
+
+// noAnswer is the answer that there is no such name.
+func noAnswer(name string) *resolver.Answer {
+	return &resolver.Answer{Name: name, Last: name, Outcome: resolver.NXDomain}
+}
+
+// Unseen is a finding about a name that nobody has looked at.
+func Unseen(s Subject, goal string, owned bool) Finding {
+	registered, err := publicsuffix.EffectiveTLDPlusOne(s.base())
+	e := &Evidence{Apex: err == nil && registered == s.base(), A: noAnswer(s.Name), AAAA: noAnswer(s.Name)}
+	f := Judge(s, e, goal, owned)
+	f.Routing = &topologyv1.DomainRouting{
+		State:   topologyv1.DomainRouting_UNKNOWN,
+		Message: "not looked at yet",
+		Want:    f.Routing.GetWant(),
+	}
+	if local(s.Name) {
+		f.Routing.State, f.Routing.Message = topologyv1.DomainRouting_HERE, "names below .localhost are this machine"
+	}
+	if !s.Believed && !local(s.Name) {
+		f.Ownership.Message = "not looked at yet"
+	}
+	return f
+}
+
+// certificate says how a domain's certificate stands: what has become of orders, and what there is.
+func (s *Service) certificate(
+	c *topologyv1.CustomDomain, known *topologyv1.DomainCertificate, held *topology.Certificate,
+) *topologyv1.DomainCertificate {
+	if known == nil {
+		known = &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE}
+	}
+	switch c.GetTls().GetMode() {
+	case topologyv1.DomainTls_OFF:
+		known = &topologyv1.DomainCertificate{
+			State:  topologyv1.DomainCertificate_NONE,
+			Reason: topologyv1.DomainCertificate_TLS_OFF,
+		}
+	case topologyv1.DomainTls_UPLOADED:
+		if held == nil {
+			known.Reason = topologyv1.DomainCertificate_NOT_UPLOADED
+		}
+	default:
+		if known.GetState() == topologyv1.DomainCertificate_NONE &&
+			known.GetReason() == topologyv1.DomainCertificate_REASON_UNSPECIFIED {
+			known.Reason = topologyv1.DomainCertificate_NO_ISSUER
+		}
+	}
+	if held == nil {
+		return known
+	}
+	known.Certificate = held.ID.String()
+	end := time.Unix(held.NotAfter, 0)
+	known.NotAfter = timestamppb.New(end)
+	switch {
+	case !end.After(s.now()):
+		known.State = topologyv1.DomainCertificate_EXPIRED
+		known.Message = "it ended on " + end.UTC().Format(time.DateOnly)
+	case known.GetState() == topologyv1.DomainCertificate_ORDERING:
+		known.State = topologyv1.DomainCertificate_RENEWING
+	case known.GetState() == topologyv1.DomainCertificate_NONE,
+		known.GetState() == topologyv1.DomainCertificate_WAITING:
+		known.State, known.Reason = topologyv1.DomainCertificate_ISSUED, topologyv1.DomainCertificate_REASON_UNSPECIFIED
+	}
+	return known
+}
+
+// Ready reports whether a domain is served as it is meant to be: it leads here, and has a
+// certificate if it is to have one.
+func (s *Service) Ready(c *topologyv1.CustomDomain) bool {
+	if c.GetState() != topologyv1.CustomDomain_ACTIVE {
+		return false
+	}
+	switch c.GetRouting().GetState() {
+	case topologyv1.DomainRouting_HERE, topologyv1.DomainRouting_PROXIED:
+	default:
+		if c.GetRouting().GetReason() != topologyv1.DomainRouting_WILDCARD {
+			return false
+		}
+	}
+	switch c.GetCertificate().GetState() {
+	case topologyv1.DomainCertificate_ISSUED, topologyv1.DomainCertificate_RENEWING:
+		return true
+	case topologyv1.DomainCertificate_FAILED:
+		return c.GetCertificate().GetNotAfter().AsTime().After(s.now())
+	}
+	switch c.GetCertificate().GetReason() {
+	case topologyv1.DomainCertificate_NO_ISSUER,
+		topologyv1.DomainCertificate_TLS_OFF,
+		topologyv1.DomainCertificate_COVERED:
+		return true
+	}
+	return false
+}
+
+// untilReady is how often a check that waits looks.
+const untilReady = 2 * time.Second
+
+// Await checks a domain until ready says so or ctx ends, which is no error.
+func (s *Service) Await(ctx context.Context, key topology.Key, ready func() (bool, error)) error {
+	ticker := time.NewTicker(untilReady)
+	defer ticker.Stop()
+	for {
+		if err := s.Check(ctx, key, true); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if ok, err := ready(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
