@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/control"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/defaultimage"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/edgehttp"
@@ -56,6 +57,7 @@ type Agent struct {
 	images  *defaultimage.Keeper
 	cache   *httpcache.Cache
 	table   *route.Table
+	certs   *certs.Certificates
 	server  *edgehttp.Server
 	control *control.Control
 	// settings are those that the control plane sent last. What is built before control reads them
@@ -147,6 +149,13 @@ func (a *Agent) build(p parsed) (err error) {
 		return err
 	}
 	a.table = route.New(a.hooks())
+	a.certs, err = certs.New(certs.Config{
+		Dir: filepath.Join(cfg.StateDir, "certificates"), Size: cfg.CertStoreSize, Ready: cfg.CertCache,
+		Root: a.table.Root, Fetch: a.fetchCertificates, Logger: cfg.Logger, Registerer: a.registry,
+	})
+	if err != nil {
+		return err
+	}
 	accessLog, err := openLogFile(cfg.AccessLog)
 	if err != nil {
 		return err
@@ -154,7 +163,7 @@ func (a *Agent) build(p parsed) (err error) {
 	serverConfig := edgehttp.Config{
 		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https,
 		TrustedProxies: p.proxies, MaxConnections: capacity.connections, MaxRequests: capacity.requests,
-		AccountHosts: cfg.AccountHosts, Logger: cfg.Logger, Registerer: a.registry,
+		AccountHosts: cfg.AccountHosts, Domains: a.certs, Logger: cfg.Logger, Registerer: a.registry,
 	}
 	switch {
 	case cfg.Requests != nil:
@@ -175,7 +184,7 @@ func (a *Agent) build(p parsed) (err error) {
 		StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region, Version: cfg.Version,
 		BootID: uuid.NewString(), HTTPAddress: a.httpAddress, MetricsAddress: a.Addresses().Metrics,
 		Table: a.table, Settings: &a.settings,
-		InStep: a.purges.Trust, Report: a.report, Answer: a.answer, Logger: cfg.Logger, Registerer: a.registry,
+		InStep: a.inStep, Report: a.report, Answer: a.answer, Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
@@ -233,8 +242,24 @@ func (a *Agent) hooks() route.Hooks {
 			a.purges.Forget(uid, min(f.GetStaleBefore(), f.GetDropBefore()))
 		},
 		Applied: a.images.Apply,
-		Gone:    func(uid string) { a.purges.Forget(uid, math.MaxInt64) },
+		Certificates: func(root *route.Root, changed []*topology.Certificate, full, keys bool) {
+			a.certs.Changed(root, changed, full, keys)
+		},
+		Gone: func(uid string) { a.purges.Forget(uid, math.MaxInt64) },
 	}
+}
+
+// inStep takes notice of a control plane that says that the edge has all there is.
+func (a *Agent) inStep() {
+	a.purges.Trust()
+	a.certs.Connected()
+}
+
+// fetchCertificates asks the control plane. Until there is one, nobody can be asked.
+func (a *Agent) fetchCertificates(
+	ctx context.Context, ids []topology.CertificateID,
+) ([]*topologyv1.SealedCertificate, error) {
+	return a.control.FetchCertificates(ctx, ids)
 }
 
 // purged reports whether a stored reply will never be used again.
@@ -393,6 +418,7 @@ func (a *Agent) run(ctx context.Context, answered chan<- struct{}) error {
 	back.Go(func() error { return a.purges.Run(behind, a.store.Sweep) })
 	back.Go(func() error { return a.pulse(behind) })
 	back.Go(func() error { return a.images.Run(behind) })
+	back.Go(func() error { return a.certs.Run(behind) })
 	back.Go(func() error { return a.serveHealth(behind) })
 	if a.listeners.debug != nil {
 		a.cfg.Logger.Info("profiles are served", "debug", a.listeners.debug.Addr().String())

@@ -22,6 +22,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -42,8 +43,8 @@ type Config struct {
 	// HTTPSAddr is where HTTPS is served, as HTTPAddr. Default none.
 	HTTPSAddr string
 	// TLSCerts and TLSKeys are the files of certificate chains and keys for HTTPSAddr, as many of
-	// each, PEM. They are read again when they change. The first is shown to clients that name no
-	// known host.
+	// each, PEM. They are read again when they change. They are for the shared host and for domains
+	// that have no certificate of their own; the first is shown to clients that name no host.
 	TLSCerts, TLSKeys []string
 	// MetricsAddr is where /metrics, /healthz and /readyz are served. Default 127.0.0.1:8081; only
 	// loopback, unless InsecureListen is set.
@@ -58,6 +59,11 @@ type Config struct {
 	CacheDir string
 	// CacheSize bounds CacheDir in bytes. Default 10 GiB.
 	CacheSize int64
+	// CertStoreSize bounds what certificates of custom domains take of StateDir, in bytes. A
+	// million take about 1.3 GB. Default 2 GiB.
+	CertStoreSize int64
+	// CertCache is how many of them are kept ready in memory, about 1.5 kB each. Default 20,000.
+	CertCache int
 	// Region is what the agent says where it is. Default local.
 	Region string
 	// ID names the edge: lower-case letters, digits, `.`, `_` and `-`. Default random, kept in
@@ -122,6 +128,9 @@ const (
 	DefaultStateDir     = "./edgewalk-edge"
 	DefaultCacheSize    = 10 << 30
 	DefaultRegion       = "local"
+
+	DefaultCertStoreSize = certs.DefaultSize
+	DefaultCertCache     = certs.DefaultReady
 )
 
 // controlPlanePort is that of --edge-addr, unless it is set.
@@ -129,6 +138,9 @@ const controlPlanePort = "7071"
 
 // minCacheSize is the least that holds a handful of pictures; less is a typing error.
 const minCacheSize = 1 << 20
+
+// minCertStoreSize holds some hundreds of certificates.
+const minCertStoreSize = 1 << 20
 
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
@@ -148,6 +160,12 @@ func (c *Config) setDefaults() {
 	}
 	if c.CacheSize == 0 {
 		c.CacheSize = DefaultCacheSize
+	}
+	if c.CertStoreSize == 0 {
+		c.CertStoreSize = DefaultCertStoreSize
+	}
+	if c.CertCache == 0 {
+		c.CertCache = DefaultCertCache
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -180,6 +198,12 @@ func (c *Config) parse() (p parsed, err error) {
 	}
 	if c.CacheSize < minCacheSize {
 		return p, fmt.Errorf("--cache-size %d: at least 1 MiB", c.CacheSize)
+	}
+	if c.CertStoreSize < minCertStoreSize {
+		return p, fmt.Errorf("--cert-store-size %d: at least 1 MiB", c.CertStoreSize)
+	}
+	if c.CertCache < 1 {
+		return p, fmt.Errorf("--cert-cache %d: at least 1", c.CertCache)
 	}
 	if c.HTTPAddr == "" && c.HTTPSAddr == "" {
 		return p, errors.New("nothing to serve on: set --http-addr or --https-addr")

@@ -26,6 +26,9 @@ func (a *Agent) report() *edgev1.Report {
 	return &edgev1.Report{
 		Cache:   &topologyv1.Edge_Cache{Objects: s.Objects, Bytes: s.Bytes, LimitBytes: s.Limit},
 		Origins: a.client.States(a.currentOrigin),
+
+		Certificates: a.certs.Report(),
+		PendingHosts: a.server.PendingHosts(),
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 func edgeagentCommand() *cobra.Command {
 	cfg := edgeagent.Config{Version: buildinfo.Get().Version}
-	size := byteSize(edgeagent.DefaultCacheSize)
+	size, certStore := byteSize(edgeagent.DefaultCacheSize), byteSize(edgeagent.DefaultCertStoreSize)
 	var logging *logOptions
 	check := false
 	cmd := &cobra.Command{
@@ -35,7 +35,7 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 			}
 			cfg.Logger = log
 			warnOfUnknown(cmd, os.Environ(), log)
-			cfg.CacheSize = int64(size)
+			cfg.CacheSize, cfg.CertStoreSize = int64(size), int64(certStore)
 			if check {
 				return preflight.Run(cmd.Context(), cmd.OutOrStdout(), cfg.Checks())
 			}
@@ -44,7 +44,8 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 			if err != nil {
 				return err
 			}
-			return answerHangups(cmd.Context(), log, hangups, telling(log, agent.State, agent.Run), agent.ReopenAccessLog)
+			return answerHangups(cmd.Context(), log, hangups, telling(log, agent.State, agent.Run),
+				agent.ReopenAccessLog)
 		},
 	}
 	f := cmd.Flags()
@@ -53,11 +54,14 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 	f.StringVar(&cfg.HTTPSAddr, "https-addr", "", "address of the HTTPS listener, or systemd:NAME (default none)")
 	f.StringArrayVar(&cfg.TLSCerts, "tls-cert", nil, "file with a certificate chain for --https-addr, PEM, read again when it changes (repeatable)")
 	f.StringArrayVar(&cfg.TLSKeys, "tls-key", nil, "file with the key of the --tls-cert at the same place (repeatable)")
-	f.StringVar(&cfg.MetricsAddr, "metrics-addr", edgeagent.DefaultMetricsAddr, "address of /metrics, /healthz and /readyz")
+	f.StringVar(&cfg.MetricsAddr, "metrics-addr", edgeagent.DefaultMetricsAddr,
+		"address of /metrics, /healthz and /readyz")
 	f.StringVar(&cfg.StateDir, "state-dir", edgeagent.DefaultStateDir, "folder for the last good topology and the id")
 	f.StringVar(&cfg.StateKeyFile, "state-key-file", "", "file with the key that protects the origins' secrets in --state-dir (default state-key in --state-dir, made at the first start)")
 	f.StringVar(&cfg.CacheDir, "cache-dir", "", "folder for replies (default cache in --state-dir)")
 	f.Var(&size, "cache-size", "how much of the disk replies may take")
+	f.Var(&certStore, "cert-store-size", "how much of --state-dir certificates of custom domains may take; a million take about 1.3 GB")
+	f.IntVar(&cfg.CertCache, "cert-cache", edgeagent.DefaultCertCache, "how many certificates of custom domains are kept ready in memory, about 1.5 kB each")
 	f.StringVar(&cfg.Region, "region", edgeagent.DefaultRegion, "where the edge is")
 	f.StringVar(&cfg.ID, "id", "", "name of the edge (default random, kept in --state-dir)")
 	f.StringVar(&cfg.EdgeTokenFile, "edge-token-file", "", "file with the token that control planes ask for; read again when it changes")
@@ -66,8 +70,10 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 	f.StringVar(&cfg.Cert, "cert", "", "file with the certificate shown to control planes that ask for one, PEM, read at each connection")
 	f.StringVar(&cfg.Key, "key", "", "file with the key of --cert")
 	f.BoolVar(&cfg.AccountHosts, "account-hosts", false, "serve each account also at {account}.{shared host}, unless its id has a _ or ends with a -")
-	f.BoolVar(&cfg.AllowPrivateOrigins, "allow-private-origins", false, "let origins have loopback and private addresses")
-	f.StringSliceVar(&cfg.AllowOriginCIDRs, "allow-origin-cidr", nil, "let origins have addresses in this range (repeatable)")
+	f.BoolVar(&cfg.AllowPrivateOrigins, "allow-private-origins", false,
+		"let origins have loopback and private addresses")
+	f.StringSliceVar(&cfg.AllowOriginCIDRs, "allow-origin-cidr", nil,
+		"let origins have addresses in this range (repeatable)")
 	f.BoolVar(&cfg.AllowAmbientCredentials, "allow-ambient-credentials", false, "let S3 origins read what this machine may read (use_ambient_credentials)")
 	f.BoolVar(&cfg.VerifyOriginTLS, "verify-origin-tls", false, "refuse web origins whose certificate is not to be checked (tls_verify: false)")
 	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed, in the access log, for origins that are told, and for limits per client")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,10 +18,12 @@ import (
 // KeyPair names the files of a certificate chain and its private key, PEM.
 type KeyPair struct{ Cert, Key string }
 
-// reloadInterval is how often the files are looked at. A renewed certificate is in use well before the old one ends.
+// reloadInterval is how often the files are looked at. A renewed certificate is in use well before
+// the old one ends.
 const reloadInterval = 5 * time.Second
 
-// certificates choose a certificate by the name in the handshake. The set is replaced whole when a file changes.
+// certificates choose a certificate by the name in the handshake. The set is replaced whole when a
+// file changes.
 type certificates struct {
 	pairs  []KeyPair
 	log    *slog.Logger
@@ -39,9 +40,6 @@ type certificateSet struct {
 // loadCertificates reads every pair; each has to be good at start.
 func loadCertificates(pairs []KeyPair, log *slog.Logger) (*certificates, error) {
 	c := &certificates{pairs: pairs, log: log}
-	if len(pairs) == 0 {
-		return nil, errors.New("an HTTPS listener needs a certificate: --tls-cert and --tls-key")
-	}
 	stamps := c.stat()
 	set, err := c.read()
 	if err != nil {
@@ -88,24 +86,25 @@ func names(leaf *x509.Certificate) []string {
 	return all
 }
 
-// get implements the GetCertificate of [tls.Config]: an exact name, then a wildcard one label up. A client that names no
-// host, or one that no certificate has, is shown the first: the browser then says what is wrong, and Host decides the rest.
-func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+// first is shown to clients that name no host, and for the shared host. It is nil if there are no
+// files.
+func (c *certificates) first() *tls.Certificate { return c.set.Load().first }
+
+// named is the certificate that is good for a canonical host, by its name or by the wildcard one
+// label up, nil for none.
+func (c *certificates) named(host string) *tls.Certificate {
 	set := c.set.Load()
-	if host, err := topology.CanonicalHost(hello.ServerName); err == nil {
-		if cert, ok := set.byName[host]; ok {
-			return cert, nil
-		}
-		if _, rest, ok := strings.Cut(host, "."); ok {
-			if cert, ok := set.byName["*."+rest]; ok {
-				return cert, nil
-			}
-		}
+	if cert, ok := set.byName[host]; ok {
+		return cert
 	}
-	return set.first, nil
+	if wildcard, ok := topology.WildcardOf(host); ok {
+		return set.byName[wildcard]
+	}
+	return nil
 }
 
-// run reloads the files when they change, until ctx ends. A set that cannot be read leaves the one in use.
+// run reloads the files when they change, until ctx ends. A set that cannot be read leaves the one
+// in use.
 func (c *certificates) run(ctx context.Context) {
 	ticker := time.NewTicker(reloadInterval)
 	defer ticker.Stop()

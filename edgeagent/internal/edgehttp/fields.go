@@ -85,7 +85,8 @@ func mayAct(name string) bool { return !ofFile.has(name) && withMeaning.has(name
 // mayPass reports whether an origin may say a field to whom the reply passes.
 func mayPass(name string, t *topology.Target) bool {
 	switch name {
-	case "Accept-Ranges", "Age", "Cache-Control", "Cache-Status", "Content-Length", "Content-Range", "Content-Type", "Date", "Etag", "Expires",
+	case "Accept-Ranges", "Age", "Cache-Control", "Cache-Status", "Content-Length", "Content-Range", "Content-Type",
+		"Date", "Etag", "Expires",
 		"Last-Modified", "Vary":
 		return true // as below: nearly all replies have some of these
 	}
@@ -187,12 +188,14 @@ func (o ownFields) decides(name string) bool {
 	if o.ResponseHeaders == nil {
 		return false
 	}
-	return slices.Contains(o.Remove, name) || slices.ContainsFunc(o.Set, func(f topology.HeaderField) bool { return f.Name == name }) && o.may(name)
+	return slices.Contains(o.Remove, name) ||
+		slices.ContainsFunc(o.Set, func(f topology.HeaderField) bool { return f.Name == name }) && o.may(name)
 }
 
 // may reports whether the endpoint may set a field, named in canonical form.
 func (o ownFields) may(name string) bool {
-	return !ordersServers(name) && name != "X-Content-Type-Options" && (o.target.Domain != nil || settable.has(name) && name != "X-Request-Id")
+	return !ordersServers(name) && name != "X-Content-Type-Options" &&
+		(o.target.Domain != nil || settable.has(name) && name != "X-Request-Id")
 }
 
 // set adds what the endpoint sets.
@@ -201,6 +204,9 @@ func (o ownFields) set(x *exchange) {
 		return
 	}
 	for _, f := range o.Set {
+		if f.Name == "Strict-Transport-Security" && x.hsts {
+			continue // browsers take the first alone (RFC 6797 8.1), which is the domain's
+		}
 		if o.may(f.Name) {
 			x.add(f.Name, f.Value)
 		}
@@ -235,5 +241,6 @@ func active(contentType string) bool {
 // wantsWorker reports whether a script is asked for to become a service worker (Service Workers
 // 4.1), which acts for every page of its web origin that lies below it.
 func wantsWorker(fields *field.Lines) bool {
-	return strings.EqualFold(fields.Get(field.ServiceWorker), "script") || strings.EqualFold(fields.Get(field.SecFetchDest), "serviceworker")
+	return strings.EqualFold(fields.Get(field.ServiceWorker), "script") ||
+		strings.EqualFold(fields.Get(field.SecFetchDest), "serviceworker")
 }

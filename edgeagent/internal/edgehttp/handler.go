@@ -22,8 +22,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// exchange is one request and what is said of it afterwards. Until [front.Exchange.Own] is called, its strings may lie in
-// memory that is used again once it is answered.
+// exchange is one request and what is said of it afterwards. Until [front.Exchange.Own] is called,
+// its strings may lie in memory that is used again once it is answered.
 type exchange struct {
 	*front.Exchange
 	client  netip.Addr
@@ -35,6 +35,7 @@ type exchange struct {
 	asked   httpcache.Request
 	steps   []walk.StepReport
 	outcome outcome
+	hsts    bool     // the domain has said Strict-Transport-Security
 	id      [32]byte // see newRequestID
 
 	mayWait func() // front.Exchange.MayWait, without a new closure for each request
@@ -112,7 +113,8 @@ func (s *Server) leave(x *exchange) {
 	}
 }
 
-// finish counts and logs a request, and tells of a fault of ours, which has ended it without a whole reply.
+// finish counts and logs a request, and tells of a fault of ours, which has ended it without a
+// whole reply.
 func (s *Server) finish(x *exchange) {
 	fault := recover()
 	took := time.Since(x.Now)
@@ -125,7 +127,8 @@ func (s *Server) finish(x *exchange) {
 	}
 	if s.access != nil {
 		e := &x.entry
-		e.Time, e.RequestID, e.Protocol, e.Method, e.Outcome = x.Now.UTC(), string(x.id[:]), x.Version.String(), x.Method, x.outcome.String()
+		e.Time, e.RequestID, e.Protocol, e.Method, e.Outcome = x.Now.UTC(), string(x.id[:]), x.Version.String(),
+			x.Method, x.outcome.String()
 		e.Client, e.QueryHash, e.Steps = x.client.String(), hashOf(x.query), stepsOf(x.steps)
 		e.DurationMS = milliseconds(took)
 		if e.Host == "" {
@@ -134,7 +137,8 @@ func (s *Server) finish(x *exchange) {
 		s.access.add(e)
 	}
 	if fault != nil {
-		s.panicked(fault, debug.Stack(), "request_id", string(x.id[:]), "method", x.Method, "host", x.entry.Host, "path", x.entry.Path)
+		s.panicked(fault, debug.Stack(), "request_id", string(x.id[:]), "method", x.Method, "host", x.entry.Host,
+			"path", x.entry.Path)
 		return
 	}
 	*x = exchange{mayWait: x.mayWait, fields: x.fields[:0], hit: httpcache.Reply{Fields: x.hit.Fields[:0]}}
@@ -168,9 +172,13 @@ func (s *Server) answer(x *exchange) {
 	e := &x.entry
 	e.Revision, e.Host, e.Path = root.Revision(), authority, path
 	target, refusal := topology.Locate(root, topology.Request{
-		Host: authority, RawPath: path, RawQuery: query, AccountHosts: s.cfg.AccountHosts, TLS: x.Conn.TLS, SNI: x.Conn.SNI,
+		Host: authority, RawPath: path, RawQuery: query, AccountHosts: s.cfg.AccountHosts, TLS: x.Conn.TLS,
+		SNI: x.Conn.SNI,
 	})
 	if refusal != nil {
+		if host, err := topology.CanonicalHost(authority); err == nil && root.Pending(host) {
+			s.pending.note(host)
+		}
 		if refusal.Status == http.StatusServiceUnavailable {
 			x.add("Retry-After", "1")
 		}
@@ -182,12 +190,19 @@ func (s *Server) answer(x *exchange) {
 		x.refuse(refusal.Status, refusal.Reason)
 		return
 	}
-	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path, target.Query
+	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path,
+		target.Query
 	x.account = target.Account.UID
 	if !s.place(x, s.requests.accounts.Take(x.account, target.Account.MaxRequests), "account") {
 		return
 	}
 	defer s.requests.accounts.Release(x.account)
+	if x.hsts = x.Conn.TLS && target.Domain != nil && target.Domain.HSTS != ""; x.hsts {
+		x.add("Strict-Transport-Security", target.Domain.HSTS)
+	}
+	if s.redirects(x, root, &target, authority, path, query) {
+		return
+	}
 	switch {
 	case x.Method == http.MethodOptions:
 		x.outcome = outcomeOptions
@@ -253,12 +268,14 @@ func (s *Server) serveFile(x *exchange) {
 	s.send(x, &asked.Target, s.cfg.Cache.Serve(x.Context(), asked))
 }
 
-// own returns what the cache is asked once the request has to wait: with strings and memory that it may keep.
+// own returns what the cache is asked once the request has to wait: with strings and memory that it
+// may keep.
 func (s *Server) own(x *exchange) *httpcache.Request {
 	x.Own()
 	asked, fields := x.asked, x.Fields
 	t := &asked.Target
-	t.Host, t.Path, t.Query, t.Object = strings.Clone(t.Host), strings.Clone(t.Path), strings.Clone(t.Query), strings.Clone(t.Object)
+	t.Host, t.Path, t.Query, t.Object = strings.Clone(t.Host), strings.Clone(t.Path), strings.Clone(t.Query),
+		strings.Clone(t.Object)
 	asked.Method, asked.Fields, asked.Leaving, asked.BeforeDisk = x.Method, &fields, x.Leaving(), nil
 	asked.Admit = func() bool { return s.admit(x) }
 	x.entry.Host, x.entry.Path, x.query = t.Host, t.Path, t.Query
@@ -274,7 +291,8 @@ func (s *Server) send(x *exchange, target *topology.Target, reply *httpcache.Rep
 		x.entry.FirstByteMS = milliseconds(time.Since(x.Now))
 	}
 	x.reply(front.Reply{
-		Status: reply.Status, Length: reply.Length, Mem: reply.Mem, File: reply.File, Offset: reply.Offset, Unsent: reply.Unsent, Stream: reply.Stream,
+		Status: reply.Status, Length: reply.Length, Mem: reply.Mem, File: reply.File, Offset: reply.Offset,
+		Unsent: reply.Unsent, Stream: reply.Stream,
 	})
 }
 
@@ -321,7 +339,8 @@ func (x *exchange) refuse(status int, reason string) {
 // hereBefore is what a request in a circle is told.
 const hereBefore = "the request has been here before; an origin leads back to the edge"
 
-// loops reports whether the deployment's own id is in a CDN-Loop field (RFC 8586 2: cdn-info, a list of ids with parameters).
+// loops reports whether the deployment's own id is in a CDN-Loop field (RFC 8586 2: cdn-info, a
+// list of ids with parameters).
 func (s *Server) loops(fields *field.Lines) bool {
 	if !fields.Has(field.CDNLoop) {
 		return false
@@ -371,7 +390,8 @@ func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 	return httpcache.Client{Address: x.client, Scheme: scheme}
 }
 
-// client is the address a request came from. A trusted proxy is believed about whom it speaks for, and so on backwards.
+// client is the address a request came from. A trusted proxy is believed about whom it speaks for,
+// and so on backwards.
 func (s *Server) client(x *front.Exchange) netip.Addr {
 	client := x.Conn.Remote.Addr().Unmap().WithZone("")
 	if !contains(s.cfg.TrustedProxies, client) {

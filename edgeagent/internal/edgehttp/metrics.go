@@ -10,7 +10,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 )
 
-// metrics are what an operator sees of requests. Labels hold no host, path or account: their number is fixed.
+// metrics are what an operator sees of requests. Labels hold no host, path or account: their number
+// is fixed.
 type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -20,7 +21,7 @@ type metrics struct {
 	aborted  prometheus.Counter
 	dropped  prometheus.Counter
 
-	acceptErrors, panics prometheus.Counter
+	acceptErrors, panics, unknownNames prometheus.Counter
 
 	observed [outcomes]observed // of requests and duration
 }
@@ -32,20 +33,35 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"outcome", "code"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "edgewalk_edge_request_duration_seconds", Help: "Time from a request's head to the end of its reply.",
-			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 120},
+			Buckets: []float64{
+				.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 120,
+			},
 		}, []string{"outcome"}),
-		bytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_response_bytes_total", Help: "Bytes of bodies sent to clients."}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "edgewalk_edge_requests_in_flight", Help: "Requests that are being answered."}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_edge_response_bytes_total", Help: "Bytes of bodies sent to clients.",
+		}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "edgewalk_edge_requests_in_flight", Help: "Requests that are being answered.",
+		}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_edge_refused_total", Help: "Connections and requests turned away to keep the edge alive, by limit.",
 		}, []string{"reason"}),
 		aborted: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_aborted_replies_total", Help: "Replies cut off since their body broke or the client went away."}),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_access_log_lost_lines_total", Help: "Lines of the access log that could not be written."}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_edge_access_log_lost_lines_total",
+			Help: "Lines of the access log that could not be written.",
+		}),
 		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_edge_accept_errors_total", Help: "Connections that the machine could not hand over; see the log.",
 		}),
-		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_panics_total", Help: "Requests that ended by a fault of edgewalk; see the log."}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgewalk_edge_panics_total", Help: "Requests that ended by a fault of edgewalk; see the log.",
+		}),
 	}
+	m.unknownNames = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "edgewalk_edge_tls_unknown_names_total",
+		Help: "TLS handshakes for names that nobody has a certificate for.",
+	})
 	// Alerts are about rates, for which a count has to be there before the first refusal.
 	for _, reason := range []string{
 		"connections", "connections_per_client", "requests", "requests_per_client", "requests_per_account",
@@ -54,22 +70,28 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.refused.WithLabelValues(reason)
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.duration, m.bytes, m.inFlight, m.refused, m.aborted, m.dropped, m.acceptErrors, m.panics)
+		r.MustRegister(m.requests, m.duration, m.bytes, m.inFlight, m.refused, m.aborted, m.dropped, m.acceptErrors,
+			m.panics,
+			m.unknownNames)
 	}
 	return m
 }
 
-// outcome is what became of a request: one of [httpcache.Outcome], or outcomeOptions.
+// outcome is what became of a request: one of [httpcache.Outcome], or one of those below.
 type outcome uint8
 
 const (
-	outcomeRefused = outcome(httpcache.Refused)
-	outcomeOptions = outcome(httpcache.Canceled) + 1
-	outcomes       = outcomeOptions + 1
+	outcomeRefused  = outcome(httpcache.Refused)
+	outcomeOptions  = outcome(httpcache.Canceled) + 1
+	outcomeRedirect = outcomeOptions + 1
+	outcomes        = outcomeRedirect + 1
 )
 
 func (o outcome) String() string {
-	if o == outcomeOptions {
+	switch o {
+	case outcomeRedirect:
+		return "redirect"
+	case outcomeOptions:
 		return "options"
 	}
 	return httpcache.Outcome(o).String()

@@ -1,10 +1,12 @@
-// Package edgehttp answers clients: it owns the listeners, TLS, the limits that keep the edge alive, and what is the same
-// for every reply (methods, CORS, security headers, the endpoint's own headers, the access log).
+// Package edgehttp answers clients: it owns the listeners, TLS, the limits that keep the edge
+// alive, and what is the same for every reply (methods, CORS, security headers, the endpoint's own
+// headers, the access log).
 //
 // Where a URL leads is topology's business, what is served for it httpcache's.
 //
-// What always holds: a request sees one revision of the topology; a body that breaks ends the connection, so that no client
-// takes a part for the whole; memory, connections and requests are bounded, and what is over a bound is refused early.
+// What always holds: a request sees one revision of the topology; a body that breaks ends the
+// connection, so that no client takes a part for the whole; memory, connections and requests are
+// bounded, and what is over a bound is refused early.
 package edgehttp
 
 import (
@@ -23,6 +25,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
@@ -42,8 +45,11 @@ type Config struct {
 	AccountHosts bool
 	// HTTP and HTTPS are bound listeners; either may be nil.
 	HTTP, HTTPS net.Listener
-	// Certificates for HTTPS. The first is shown to clients that name no known host.
+	// Certificates are files for HTTPS: for the shared host, for domains that have no certificate
+	// of their own, and the first for clients that name no host.
 	Certificates []KeyPair
+	// Domains are the certificates of custom domains. Nil: there are none but those of files.
+	Domains *certs.Certificates
 	// TrustedProxies may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for. It
 	// counts for the access log, for origins that are told, and for what one client may have.
 	TrustedProxies []netip.Prefix
@@ -68,6 +74,8 @@ type Server struct {
 	metrics  *metrics
 	access   *accessLog
 	certs    *certificates
+	secure   *secure // nil without HTTPS
+	pending  pendingHosts
 	requests places // of all requests
 	waiting  places // of those that wait for origins
 	draining atomic.Bool
@@ -94,7 +102,8 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger = slog.Default()
 	}
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, defaultMaxConnections)
-	cfg.MaxConnectionsPerClient = cmp.Or(cfg.MaxConnectionsPerClient, min(max(cfg.MaxConnections/8, 1), defaultMaxPerClient))
+	cfg.MaxConnectionsPerClient = cmp.Or(cfg.MaxConnectionsPerClient,
+		min(max(cfg.MaxConnections/8, 1), defaultMaxPerClient))
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, defaultMaxRequests)
 	s := &Server{
 		cfg: cfg, metrics: newMetrics(cfg.Registerer),
@@ -106,6 +115,10 @@ func New(cfg Config) (*Server, error) {
 		var err error
 		if s.certs, err = loadCertificates(cfg.Certificates, cfg.Logger); err != nil {
 			return nil, err
+		}
+		s.secure = &secure{
+			table: cfg.Table, domains: cfg.Domains, files: s.certs, accountHosts: cfg.AccountHosts,
+			unknown: s.metrics.unknownNames.Inc,
 		}
 	}
 	return s, nil
@@ -131,7 +144,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) run(ctx context.Context) error {
 	server := front.New(front.Config{
 		Handler:        s.serve,
-		MaxConnections: s.cfg.MaxConnections, MaxConnectionsPerClient: s.cfg.MaxConnectionsPerClient, Exempt: s.cfg.TrustedProxies,
+		MaxConnections: s.cfg.MaxConnections, MaxConnectionsPerClient: s.cfg.MaxConnectionsPerClient,
+		Exempt:     s.cfg.TrustedProxies,
 		WriteStall: s.cfg.WriteStall,
 		Refused:    func(reason string) { s.metrics.refused.WithLabelValues(reason).Inc() },
 		AcceptFailed: func(l net.Addr, err error) {
@@ -151,9 +165,7 @@ func (s *Server) run(ctx context.Context) error {
 	}
 	serve(s.cfg.HTTP, nil)
 	if s.certs != nil {
-		serve(s.cfg.HTTPS, &tls.Config{
-			MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get, NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true,
-		})
+		serve(s.cfg.HTTPS, s.secure.config())
 	}
 	var err error
 	select {

@@ -1,0 +1,398 @@
+package certs
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// The file begins with fileMagic, padded. Then come records, each at a multiple of align, so that
+// those behind a damaged one are found:
+//
+//	magic   4 bytes
+//	length  4, of the body
+//	id      16
+//	body    CRC-32C, 4
+//	head    CRC-32C of the 28 bytes so far, 4
+//	body    a SealedCertificate, encoded
+//
+// Numbers are little-endian. Of an id that comes twice, either will do: certificates never change.
+const (
+	fileMagic   = "edgewalk certificates 1\n"
+	recordMagic = 0x31574345
+	headSize    = 32
+	align       = 64
+	// maxBody is more than the longest certificate with chain and key takes.
+	maxBody = 64 << 10
+	// maxUnits bounds the file: places are kept in units of align.
+	maxUnits = 1<<32 - 1
+	// wasteful is how much of what nobody needs a file may hold at least before it is written anew.
+	wasteful = 16 << 20
+
+	fileName = "certificates"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+var (
+	// errFull says that there is no room for a certificate.
+	errFull = errors.New("--cert-store-size is used up")
+	// errAbsent says that a certificate is not in the file.
+	errAbsent = errors.New("not on disk")
+	// errDamaged says that a record is not what was written.
+	errDamaged = errors.New("the record is damaged")
+)
+
+// place is where a record is, in units of align, and the length of its body.
+type place struct{ unit, length uint32 }
+
+func units(length int) int64 { return int64(headSize+length+align-1) / align }
+
+// file keeps sealed certificates on disk. Reads may run beside one writer.
+type file struct {
+	dir string
+	max int64
+
+	mu    sync.RWMutex
+	f     *os.File // nil before load, and when there is no disk
+	index map[topology.CertificateID]place
+	end   int64 // where the next record goes
+	live  int64 // bytes of the records that index has
+}
+
+func newFile(dir string, most int64) *file {
+	return &file{dir: dir, max: min(most, maxUnits*align), index: make(map[topology.CertificateID]place)}
+}
+
+// load opens the file and finds what is in it. It reports how many records it had to leave out. It
+// may run while certificates are asked for, and is called once.
+func (d *file) load() (damaged int, err error) {
+	if err := state.MakeDir(d.dir); err != nil {
+		return 0, err
+	}
+	f, err := os.OpenFile(filepath.Join(d.dir, fileName), os.O_RDWR|os.O_CREATE, state.FileMode)
+	if err != nil {
+		return 0, err
+	}
+	s := scan{r: bufio.NewReaderSize(f, 1<<20), found: func(id topology.CertificateID, at place) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.put(id, at)
+	}}
+	d.mu.Lock()
+	d.f = f
+	d.mu.Unlock()
+	if err := s.run(); err != nil {
+		return s.damaged, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.end = max(s.end, align)
+	if s.end == 0 {
+		head := make([]byte, align)
+		copy(head, fileMagic)
+		if _, err := f.WriteAt(head, 0); err != nil {
+			return s.damaged, err
+		}
+	}
+	return s.damaged, f.Truncate(d.end)
+}
+
+// scan finds the records of a file.
+type scan struct {
+	r       *bufio.Reader
+	found   func(topology.CertificateID, place)
+	end     int64 // behind the last record that is whole; 0 if there is no head
+	damaged int
+}
+
+func (s *scan) run() error {
+	head := make([]byte, align)
+	_, err := io.ReadFull(s.r, head)
+	if err != nil || string(head[:len(fileMagic)]) != fileMagic {
+		if err == nil && string(head) != string(make([]byte, align)) {
+			s.damaged++ // another format, or its first bytes are lost: whatever follows is fetched anew
+		}
+		return ignoreEnd(err)
+	}
+	s.end = align
+	at, lost := int64(1), false // in units
+	body := make([]byte, 0, 4096)
+	for {
+		head, err := s.r.Peek(headSize)
+		if err != nil {
+			return s.cut(err, len(head) > 0)
+		}
+		id, length, sum, ok := parseHead(head)
+		if !ok {
+			if !lost {
+				s.damaged++
+			}
+			lost = true
+			if _, err := s.r.Discard(align); err != nil {
+				return ignoreEnd(err)
+			}
+			at++
+			continue
+		}
+		lost = false
+		n := units(length)
+		body = slices.Grow(body[:0], int(n*align))[:n*align]
+		if _, err := io.ReadFull(s.r, body); err != nil {
+			return s.cut(err, true)
+		}
+		if crc32.Checksum(body[headSize:headSize+length], castagnoli) == sum {
+			s.found(id, place{uint32(at), uint32(length)})
+		} else {
+			s.damaged++
+		}
+		at += n
+		s.end = at * align
+	}
+}
+
+// cut ends a scan. What comes last may be a record of which the machine's end has left a part.
+func (s *scan) cut(err error, torn bool) error {
+	if err = ignoreEnd(err); err == nil && torn {
+		s.damaged++
+	}
+	return err
+}
+
+func ignoreEnd(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+func appendRecord(b []byte, id topology.CertificateID, body []byte) []byte {
+	from := len(b)
+	b = binary.LittleEndian.AppendUint32(b, recordMagic)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+	b = append(b, id[:]...)
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(body, castagnoli))
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[from:], castagnoli))
+	b = append(b, body...)
+	return append(b, make([]byte, from+int(units(len(body)))*align-len(b))...)
+}
+
+func parseHead(b []byte) (id topology.CertificateID, length int, sum uint32, ok bool) {
+	length = int(binary.LittleEndian.Uint32(b[4:]))
+	copy(id[:], b[8:])
+	ok = binary.LittleEndian.Uint32(b) == recordMagic && length <= maxBody &&
+		binary.LittleEndian.Uint32(b[28:]) == crc32.Checksum(b[:28], castagnoli)
+	return id, length, binary.LittleEndian.Uint32(b[24:]), ok
+}
+
+// put notes where a record is. The caller holds mu.
+func (d *file) put(id topology.CertificateID, at place) {
+	if was, ok := d.index[id]; ok {
+		d.live -= units(int(was.length)) * align
+	}
+	d.index[id] = at
+	d.live += units(int(at.length)) * align
+}
+
+// has reports whether a certificate is in the file.
+func (d *file) has(id topology.CertificateID) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	_, ok := d.index[id]
+	return ok
+}
+
+// read returns a certificate. After [errDamaged] the file has it no more.
+func (d *file) read(id topology.CertificateID) (*topologyv1.SealedCertificate, error) {
+	stored, err := d.readRecord(id)
+	if errors.Is(err, errDamaged) {
+		d.drop(id)
+	}
+	return stored, err
+}
+
+func (d *file) readRecord(id topology.CertificateID) (*topologyv1.SealedCertificate, error) {
+	record, length, err := d.bytes(id)
+	if err != nil {
+		return nil, err
+	}
+	stored := new(topologyv1.SealedCertificate)
+	found, n, sum, ok := parseHead(record)
+	body := record[headSize : headSize+length]
+	if !ok || found != id || n != length || crc32.Checksum(body, castagnoli) != sum ||
+		proto.Unmarshal(body, stored) != nil {
+		return nil, fmt.Errorf("certificate %s: %w", id, errDamaged)
+	}
+	return stored, nil
+}
+
+// bytes reads a record as it lies in the file.
+func (d *file) bytes(id topology.CertificateID) (record []byte, length int, err error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	at, ok := d.index[id]
+	if !ok || d.f == nil {
+		return nil, 0, errAbsent
+	}
+	record = make([]byte, units(int(at.length))*align)
+	if _, err := d.f.ReadAt(record, int64(at.unit)*align); err != nil {
+		return nil, 0, fmt.Errorf("certificate %s: %w: %w", id, errDamaged, err)
+	}
+	return record, int(at.length), nil
+}
+
+// drop forgets a certificate.
+func (d *file) drop(id topology.CertificateID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if was, ok := d.index[id]; ok {
+		d.live -= units(int(was.length)) * align
+		delete(d.index, id)
+	}
+}
+
+// add writes certificates, and returns once they are on the disk. One goroutine adds at a time.
+func (d *file) add(all []*topologyv1.SealedCertificate) error {
+	d.mu.RLock()
+	f, end := d.f, d.end
+	d.mu.RUnlock()
+	if f == nil || end == 0 {
+		return os.ErrClosed
+	}
+	var b []byte
+	var places []place
+	var ids []topology.CertificateID
+	for _, c := range all {
+		body, err := proto.Marshal(c)
+		if err != nil {
+			return err
+		}
+		if len(body) > maxBody || len(c.GetId()) != len(topology.CertificateID{}) {
+			continue
+		}
+		id := topology.CertificateID(c.GetId())
+		places = append(places, place{uint32((end + int64(len(b))) / align), uint32(len(body))})
+		ids = append(ids, id)
+		b = appendRecord(b, id, body)
+	}
+	if end+int64(len(b)) > d.max {
+		return errFull
+	}
+	if _, err := f.WriteAt(b, end); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, id := range ids {
+		d.put(id, places[i])
+	}
+	d.end = end + int64(len(b))
+	return nil
+}
+
+// waste is how many bytes of the file nobody needs.
+func (d *file) waste() (waste, size int64) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.end - align - d.live, d.end
+}
+
+// count is how many certificates the file has.
+func (d *file) count() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.index)
+}
+
+// ids are the certificates that the file has.
+func (d *file) ids() []topology.CertificateID {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	all := make([]topology.CertificateID, 0, len(d.index))
+	for id := range d.index {
+		all = append(all, id)
+	}
+	return all
+}
+
+// compact writes the file anew, with the certificates alone that are wanted. Nothing may be added
+// meanwhile.
+func (d *file) compact(wanted func(topology.CertificateID) bool) error {
+	next := filepath.Join(d.dir, fileName+".next")
+	f, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC, state.FileMode)
+	if err != nil {
+		return err
+	}
+	index, end, err := d.copyTo(f, wanted)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(next, filepath.Join(d.dir, fileName))
+	}
+	if err != nil {
+		_ = f.Close()
+		_ = os.Remove(next)
+		return err
+	}
+	d.mu.Lock()
+	old := d.f
+	d.f, d.index, d.end, d.live = f, index, end, end-align
+	d.mu.Unlock()
+	_ = old.Close() // It is only read, and not used any more.
+	return state.SyncDir(d.dir)
+}
+
+func (d *file) copyTo(
+	to io.Writer, wanted func(topology.CertificateID) bool,
+) (index map[topology.CertificateID]place, end int64, err error) {
+	index = make(map[topology.CertificateID]place)
+	w := bufio.NewWriterSize(to, 1<<20)
+	head := make([]byte, align)
+	copy(head, fileMagic)
+	if _, err := w.Write(head); err != nil {
+		return nil, 0, err
+	}
+	end = align
+	for _, id := range d.ids() {
+		if !wanted(id) {
+			continue
+		}
+		record, length, err := d.bytes(id)
+		if err != nil {
+			continue // it is fetched anew
+		}
+		if _, err := w.Write(record); err != nil {
+			return nil, 0, err
+		}
+		index[id] = place{uint32(end / align), uint32(length)}
+		end += int64(len(record))
+	}
+	return index, end, w.Flush()
+}
+
+// close closes the file. Nothing is read from it any more.
+func (d *file) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.f != nil {
+		_ = d.f.Close() // What was added is on the disk.
+		d.f, d.end = nil, 0
+	}
+}

@@ -1,0 +1,251 @@
+package edgehttp
+
+import (
+	"bytes"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// secure chooses what clients that come over TLS are shown.
+type secure struct {
+	table        *route.Table
+	domains      *certs.Certificates // nil: domains have certificates of files alone
+	files        *certificates
+	accountHosts bool
+	unknown      func() // is told of each handshake for a name that nobody has
+	// tickets has the keys of session tickets, which crypto/tls makes anew each day.
+	tickets tls.Config
+}
+
+// config is what connections are accepted with. Which TLS versions a domain takes is decided by its
+// name, so that there are two, made once.
+func (s *secure) config() *tls.Config {
+	base := &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: s.certificate, NextProtos: []string{"h2", "http/1.1"},
+		DynamicRecordSizingDisabled: true, WrapSession: s.wrapSession, UnwrapSession: s.unwrapSession,
+	}
+	modern := base.Clone()
+	modern.MinVersion = tls.VersionTLS13
+	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if _, d := s.domain(hello.ServerName); d != nil && d.MinTLS13 {
+			return modern, nil
+		}
+		return nil, nil
+	}
+	return base
+}
+
+// domain returns the name in a handshake, in canonical form, and the domain that it belongs to, if
+// any.
+func (s *secure) domain(name string) (host string, d *topology.Domain) {
+	host, err := topology.CanonicalHost(name)
+	if err != nil {
+		return "", nil
+	}
+	return host, s.table.Root().DomainOf(host)
+}
+
+// certificate implements the GetCertificate of [tls.Config]. A name that nobody has gets no
+// certificate, so that the client is told unrecognized_name (RFC 6066 3): any other certificate
+// would tell it who else is here. A client that names no host is shown the first of the files.
+func (s *secure) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if hello.ServerName == "" {
+		return s.files.first(), nil
+	}
+	host, d := s.domain(hello.ServerName)
+	if d != nil {
+		shown, err := s.ofDomain(host, d)
+		if shown == nil && err == nil {
+			s.unknown()
+		}
+		return shown, err
+	}
+	shown := s.files.named(host)
+	if shown == nil && s.shared(host) {
+		shown = s.files.first()
+	}
+	if shown == nil {
+		s.unknown()
+	}
+	return shown, nil
+}
+
+// ofDomain is the certificate of a domain: its own, or else that of a file. A domain without TLS
+// has none.
+func (s *secure) ofDomain(host string, d *topology.Domain) (shown *tls.Certificate, err error) {
+	if d.NoTLS {
+		return nil, nil
+	}
+	if own := s.table.Root().Certificate(d); own != nil && s.domains != nil {
+		if shown, err = s.domains.Get(own); err == nil {
+			return shown, nil
+		}
+	}
+	if named := s.files.named(host); named != nil {
+		return named, nil
+	}
+	return nil, err
+}
+
+// shared reports whether a host is that of all accounts, or one below it that an account has.
+// Before there is a topology every host is.
+func (s *secure) shared(host string) bool {
+	shared := s.table.Root().SharedHost()
+	if shared == "" || host == shared {
+		return true
+	}
+	account, ok := strings.CutSuffix(host, "."+shared)
+	return ok && s.accountHosts && s.table.Root().Account(account) != nil
+}
+
+// holds reports whether a domain can be served over TLS now.
+func (s *secure) holds(root *route.Root, host string, d *topology.Domain, now time.Time) bool {
+	if own := root.Certificate(d); own != nil && s.domains != nil {
+		return !own.Expired(now) && s.domains.Holds(own)
+	}
+	shown := s.files.named(host)
+	return shown != nil && now.Before(shown.Leaf.NotAfter)
+}
+
+// ticketMark begins what a ticket is bound to.
+const ticketMark = "edgewalk\x00"
+
+// binding is what a session belongs to: the name of its handshake, and the account that had it. A
+// session is not resumed for another name (RFC 8446 4.2.11), nor for another owner.
+func (s *secure) binding(name string) (binding []byte, served bool) {
+	if name == "" {
+		return []byte(ticketMark), s.files.first() != nil
+	}
+	host, d := s.domain(name)
+	if d == nil {
+		return []byte(ticketMark + host), s.files.named(host) != nil || s.shared(host) && s.files.first() != nil
+	}
+	served = !d.NoTLS && (s.table.Root().Certificate(d) != nil || s.files.named(host) != nil)
+	return []byte(ticketMark + host + "\x00" + d.Account), served
+}
+
+// wrapSession implements the WrapSession of [tls.Config].
+func (s *secure) wrapSession(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
+	binding, _ := s.binding(state.ServerName)
+	session.Extra = append(session.Extra, binding)
+	return s.tickets.EncryptTicket(state, session)
+}
+
+// unwrapSession implements the UnwrapSession of [tls.Config]. Without a session, the handshake is a
+// full one, which is refused if the name is not served any more.
+func (s *secure) unwrapSession(ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
+	session, err := s.tickets.DecryptTicket(ticket, state)
+	if session == nil || err != nil {
+		return nil, err
+	}
+	binding, served := s.binding(state.ServerName)
+	for _, extra := range session.Extra {
+		if bytes.HasPrefix(extra, []byte(ticketMark)) {
+			if served && bytes.Equal(extra, binding) {
+				return session, nil
+			}
+			return nil, nil
+		}
+	}
+	return nil, nil
+}
+
+// challengePath begins the paths of http-01 challenges (RFC 8555 8.3), which are asked for in plain
+// HTTP.
+const challengePath = "/.well-known/acme-challenge/"
+
+// redirectFor is how long a client may remember that plain HTTP leads to HTTPS.
+const redirectFor = "max-age=300"
+
+// redirects answers a request in plain HTTP with where the file is over TLS, if its domain wants
+// that and the edge could serve it there. A request that another CDN or proxy passes on may have
+// come over TLS to that, and would come again: it is not redirected.
+func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target, authority, path, query string) bool {
+	d := t.Domain
+	if d == nil || !d.Redirect || x.Conn.TLS || s.secure == nil || strings.HasPrefix(path, challengePath) {
+		return false
+	}
+	if own := root.Certificate(d); own != nil && own.Proxied {
+		return false
+	}
+	for scheme := range x.Fields.Values(field.XForwardedProto) {
+		if strings.EqualFold(scheme, "https") {
+			return false
+		}
+	}
+	if x.Fields.Has(field.CDNLoop) || !s.secure.holds(root, t.Host, d, x.Now) {
+		return false
+	}
+	location := "https://" + t.Host + s.securePort(authority) + path
+	if query != "" {
+		location += "?" + query
+	}
+	x.outcome = outcomeRedirect
+	x.add("Location", location)
+	x.add("Cache-Control", redirectFor)
+	x.add("Content-Type", "text/plain; charset=utf-8")
+	x.add("X-Content-Type-Options", "nosniff")
+	x.addID()
+	x.reply(front.Reply{
+		Status: http.StatusPermanentRedirect,
+		Mem:    []byte(strconv.Itoa(http.StatusPermanentRedirect) + " the file is at " + location + "\n"),
+	})
+	return true
+}
+
+// securePort is the port to name in a redirect. A client that came to the port of plain HTTP, which
+// it need not name, finds HTTPS at its own; one that named another finds it where the edge listens.
+func (s *Server) securePort(authority string) string {
+	if _, port, err := net.SplitHostPort(authority); err != nil || port == "80" {
+		return ""
+	}
+	_, port, err := net.SplitHostPort(s.cfg.HTTPS.Addr().String())
+	if err != nil || port == "443" {
+		return ""
+	}
+	return ":" + port
+}
+
+// maxPending bounds the hosts that are remembered between two reports.
+const maxPending = 20
+
+// pendingHosts are hosts of domains that are not served yet, which were asked for.
+type pendingHosts struct {
+	mu    sync.Mutex
+	hosts []string
+}
+
+// note remembers a host. It keeps nothing of the string.
+func (p *pendingHosts) note(host string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, known := range p.hosts {
+		if known == host {
+			return
+		}
+	}
+	if len(p.hosts) < maxPending {
+		p.hosts = append(p.hosts, strings.Clone(host))
+	}
+}
+
+// PendingHosts returns the hosts of domains that are not served yet and were asked for since the
+// last call.
+func (s *Server) PendingHosts() []string {
+	s.pending.mu.Lock()
+	defer s.pending.mu.Unlock()
+	hosts := s.pending.hosts
+	s.pending.hosts = nil
+	return hosts
+}
