@@ -279,8 +279,8 @@ func (f *Fleet) silentPeers(barriers map[string]uint64) (names []string) {
 	return names
 }
 
-// Moved returns a channel that is closed at the next change of an edge's state. It must be asked for
-// before the state is looked at.
+// Moved returns a channel that is closed at the next change of an edge's state. It must be asked
+// for before the state is looked at.
 func (f *Fleet) Moved() <-chan struct{} { return f.waiter() }
 
 // waiter returns what is closed at the next change of an edge's state. It must be asked for before
