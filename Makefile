@@ -64,13 +64,13 @@ vulncheck: ## Report known vulnerabilities that the code can reach; asks vuln.go
 	$(TOOL) govulncheck ./...
 
 .PHONY: generate
-generate: ## Generate the Go beside each .proto, the dashboards and docs/reference.md.
+generate: ## Generate the Go beside each .proto, api/openapi.yaml, the dashboards and docs/reference.md.
 	tools/generate.sh
 	cd release && $(GO) run ./dashboards ../deploy/grafana
 	reference=$$($(GO) run ./cmd/edgewalk reference) && cat <<<"$$reference" >docs/reference.md
 
 .PHONY: checkgenerate
-checkgenerate: ## Fail if the generated Go is stale; changes nothing.
+checkgenerate: ## Fail if the generated Go or api/openapi.yaml is stale; changes nothing.
 	tools/generate.sh --check
 
 .PHONY: release

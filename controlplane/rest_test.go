@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/metadata"
+
+	"github.com/edgewalk/edgewalk/api/apitest"
 )
 
 // api is a client of a running control plane's REST API.
@@ -63,6 +65,10 @@ func (a *api) send(method, path string, content io.Reader, more ...string) answe
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		a.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	if !apitest.Check(a.t, method, r.URL, resp.StatusCode, resp.Header, text) && resp.StatusCode < 300 &&
+		method != http.MethodHead {
+		a.t.Errorf("%s %s is not described", method, path)
 	}
 	out := answer{status: resp.StatusCode, fields: resp.Header, text: string(text)}
 	if resp.Header.Get("Content-Type") == "application/json" && method != http.MethodHead {

@@ -24,9 +24,13 @@ fetch() { # MODULE FOLDER FILE...
 # generated DIR: the paths of the generated files under DIR, NUL-terminated.
 generated() { (cd "$1" && find proto -name '*.pb.go' -print0 -o -name '*.pb.gw.go' -print0); }
 
+# refine DIR: the description of the REST API in DIR, of what buf has made of the protos, by
+# the Go that has been generated.
+refine() { go run ./api/refine "$1" <"$tmp/want/raw/openapi.yaml"; }
+
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-mkdir -p "$tmp/want/proto" "$tmp/have/proto"
+mkdir -p "$tmp/want/proto" "$tmp/want/api" "$tmp/have/proto"
 
 fetch github.com/bufbuild/protovalidate proto/protovalidate buf/validate/validate.proto
 fetch github.com/google/gnostic cmd/protoc-gen-openapi/examples google/api/annotations.proto google/api/http.proto
@@ -35,7 +39,9 @@ case "${1-}" in
 --check)
 	tool buf generate -o "$tmp/want"
 	generated . | tar -cf - --null -T - | tar -xf - -C "$tmp/have"
-	if ! (cd "$tmp" && diff -ru have/proto want/proto); then
+	refine "$tmp/want/api"
+	if ! (cd "$tmp" && diff -ru have/proto want/proto) || ! diff -u api/openapi.yaml "$tmp/want/api/openapi.yaml" ||
+		! diff -u api/reference.html "$tmp/want/api/reference.html"; then
 		echo "generated code is stale: run make generate" >&2
 		exit 1
 	fi
@@ -44,6 +50,7 @@ case "${1-}" in
 	tool buf generate -o "$tmp/want"
 	generated . | xargs -0 rm -f
 	cp -R "$tmp/want/proto/." proto/
+	refine api
 	;;
 *)
 	echo "usage: tools/generate.sh [--check | --deps-only]" >&2

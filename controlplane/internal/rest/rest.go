@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/api"
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminconn"
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -162,6 +163,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if account, ok := applyPath(path); ok && r.Method == http.MethodPost {
 		h.apply(w, r, account)
+		return
+	}
+	if path == "openapi.yaml" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		fields.Set("Content-Type", "application/yaml")
+		fields.Set("Cache-Control", "no-cache")
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(api.OpenAPI))
 		return
 	}
 	if path == "edges:watch" {
