@@ -19,10 +19,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/control"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -142,8 +142,6 @@ const minCacheSize = 1 << 20
 // minCertStoreSize holds some hundreds of certificates.
 const minCertStoreSize = 1 << 20
 
-var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-
 func (c *Config) setDefaults() {
 	setDefault(&c.HTTPAddr, DefaultHTTPAddr)
 	setDefault(&c.MetricsAddr, DefaultMetricsAddr)
@@ -190,8 +188,10 @@ type parsed struct {
 
 // parse checks what can be checked without touching anything, and reads the small files.
 func (c *Config) parse() (p parsed, err error) {
-	if c.ID != "" && !idPattern.MatchString(c.ID) {
-		return p, fmt.Errorf("--id %q: an id has 1 to 63 lower-case letters, digits, `.`, `_` and `-`, and begins with a letter or digit", c.ID)
+	if c.ID != "" {
+		if err := control.CheckID(c.ID); err != nil {
+			return p, fmt.Errorf("--id: %w", err)
+		}
 	}
 	if len(c.Region) > 63 {
 		return p, errors.New("--region has more than 63 bytes")

@@ -77,7 +77,7 @@ func TestExitCodes(t *testing.T) {
 		{"controlplane --check --tls-cert x", 1, "FAIL  flags and files: --tls-cert and --tls-key go together"},
 		{"controlplane --check --admin-addr 127.0.0.1:0 --edge-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --media-addr 127.0.0.1:0", 0, "ok    --admin-addr"},
 		{"edgeagent --debug-addr :6060", 1, "--debug-addr :6060 is not loopback"},
-		{"edgeagent --id EU", 1, "an id has 1 to 63 lower-case letters"},
+		{"edgeagent --id EU", 1, "--id: edge id \"EU\": use 1 to 63 of a-z"},
 		{"edgeagent --metrics-addr 0.0.0.0:0", 1, "--metrics-addr 0.0.0.0:0 is not loopback"},
 		{"get accounts --server " + nobody, 1, "no control plane answers at " + nobody},
 		{"apply -f /no/such/file --server " + nobody, 1, "/no/such/file"},

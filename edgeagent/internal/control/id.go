@@ -15,15 +15,20 @@ import (
 
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
+// CheckID says why an id cannot be that of an edge.
+func CheckID(id string) error {
+	if !idPattern.MatchString(id) {
+		return fmt.Errorf("edge id %q: use 1 to 63 of a-z, 0-9, ., _ and -, beginning with a letter or digit", id)
+	}
+	return nil
+}
+
 // ID is the edge's id: given, or else the one kept in the state folder, or else a random one that
 // is kept there from now on. With an error other than that of a malformed id there is an id all the
 // same, but it may not be the same next time.
 func ID(stateDir, given string) (string, error) {
 	if given != "" {
-		if !idPattern.MatchString(given) {
-			return "", fmt.Errorf("edge id %q: use 1 to 63 of a-z, 0-9, ., _ and -, beginning with a letter or digit", given)
-		}
-		return given, nil
+		return given, CheckID(given)
 	}
 	path := filepath.Join(stateDir, "id")
 	kept, err := os.ReadFile(path)

@@ -270,8 +270,8 @@ func (b *Body) fetch(c int64) error {
 	return nil
 }
 
-// noteVerified notes a body whose every chunk matched. The table stays while a reader may be at its
-// last chunk.
+// noteVerified records a body whose every chunk matched. The table stays while a reader may be at
+// its last chunk.
 func (b *Body) noteVerified() {
 	if b.table == nil || b.verified*chunkBytes < b.Size() {
 		return

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/filelock"
 )
 
 // DiskState says whether replies can be stored. Stored ones are read in every state but the last,
@@ -101,16 +103,13 @@ func (s *Store) setState(state DiskState, err error) {
 func (s *Store) lookForFolder() {
 	s.layoutMu.Lock()
 	defer s.layoutMu.Unlock()
-	if s.lockFile == nil || s.objFiles == nil || s.disk() != DiskOK {
+	if s.objFiles == nil || s.disk() != DiskOK {
 		return
 	}
 	defer s.watch.leave(s.watch.enter())
-	mine, err := s.lockFile.Stat()
-	for name, known := range map[string]os.FileInfo{lockFile: mine, objFolder: s.objFiles} {
-		there, missing := os.Stat(filepath.Join(s.cfg.Dir, name))
-		if err = errors.Join(err, missing); err == nil && !os.SameFile(known, there) {
-			err = fmt.Errorf("%s was exchanged", filepath.Join(s.cfg.Dir, name))
-		}
+	there, err := os.Stat(filepath.Join(s.cfg.Dir, objFolder))
+	if err == nil && (!s.lock.Held() || !os.SameFile(s.objFiles, there)) {
+		err = fmt.Errorf("%s was exchanged", s.cfg.Dir)
 	}
 	if err != nil {
 		s.setState(DiskBroken, err)
@@ -166,7 +165,10 @@ func (s *Store) layout() error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := s.lock(); err != nil {
+	switch err := s.lock.Take(); {
+	case errors.Is(err, filelock.ErrLocked):
+		return fmt.Errorf("%s is %w", dir, err)
+	case err != nil:
 		return err
 	}
 	if err := s.checkVersion(); err != nil {
@@ -196,39 +198,6 @@ func (s *Store) layout() error {
 	}
 	s.objFiles = st
 	s.laidOut.Store(true)
-	return nil
-}
-
-// lock takes the folder for this process. If the lock file was deleted or replaced under us, it
-// takes the new one.
-func (s *Store) lock() error {
-	name := filepath.Join(s.cfg.Dir, lockFile)
-	if s.lockFile != nil {
-		mine, err := s.lockFile.Stat()
-		if err != nil {
-			return err
-		}
-		if there, err := os.Stat(name); err == nil && os.SameFile(mine, there) {
-			return nil
-		}
-	}
-	// Read-only, so that an existing cache on a disk that was remounted read-only can still be
-	// opened.
-	f, err := os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("%s is in use by another process", s.cfg.Dir)
-		}
-		return fmt.Errorf("lock %s: %w", name, err)
-	}
-	if s.lockFile != nil {
-		s.lockFile.Close()
-	}
-	s.lockFile = f
 	return nil
 }
 

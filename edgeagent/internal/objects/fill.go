@@ -49,7 +49,7 @@ var (
 // Fill is one body on its way into the store, and to any number of readers while it comes.
 //
 // One goroutine, the leader, calls Head, then Write, then Commit or Abort. It writes at the
-// origin's speed: readers read from the file, each at its own. If the file cannot be had or fails
+// origin's speed: readers read from the file, each at its own. If the file cannot be made or fails
 // (disk full, broken or slow, body too large for the store), the fill goes on through a window of
 // at most 1 MiB in memory; from then on Write waits for the slowest reader, and nothing is stored.
 // A reader that is taken before the first Write never misses a byte in either way, unless it takes

@@ -10,9 +10,9 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
-// Key is a primary key: a hash, made by the caller, of everything that tells one file from another
-// (account uid, endpoint uid, canonical path, kept query, host if it counts). Its bits must be
-// evenly spread.
+// Key is a primary key: a hash, made by the caller, of everything by which one file differs from
+// another (account uid, endpoint uid, canonical path, kept query, host if it counts). Its bits must
+// be evenly spread.
 type Key [16]byte
 
 // Head is what a reply is, without its body. A Head that came out of the store is shared: nobody

@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/filelock"
 )
 
 // Config of a store.
@@ -103,7 +105,7 @@ type Store struct {
 	lastLogged atomic.Int64 // Unix nanoseconds
 
 	layoutMu sync.Mutex
-	lockFile *os.File
+	lock     *filelock.Lock
 	cleaned  bool        // tmp was emptied since Open; later its files are those of running fills
 	objFiles os.FileInfo // the objects folder that the index is about
 	laidOut  atomic.Bool
@@ -148,6 +150,7 @@ func Open(cfg Config) (*Store, error) {
 		s.shards[i] = newShard(max(cfg.IdleFiles, 0) / shardCount)
 	}
 	s.metrics = newMetrics(s)
+	s.lock = filelock.New(filepath.Join(cfg.Dir, lockFile))
 	if err := s.layout(); err != nil {
 		if !diskFault(err) {
 			s.unlock()
@@ -195,11 +198,7 @@ func (s *Store) Close() error {
 func (s *Store) unlock() error {
 	s.layoutMu.Lock()
 	defer s.layoutMu.Unlock()
-	if s.lockFile == nil {
-		return nil
-	}
-	// Closing alone would leave the lock to a child that was forked at this moment, until it execs.
-	return errors.Join(syscall.Flock(int(s.lockFile.Fd()), syscall.LOCK_UN), s.lockFile.Close())
+	return s.lock.Release()
 }
 
 // Entry is one stored reply as a lookup found it.

@@ -61,7 +61,7 @@ func (s *Store) enterUnlessHung() (i int, ok bool) {
 	}
 }
 
-// enter notes that an operation begins; give what it returns to leave.
+// enter records that an operation begins; give what it returns to leave.
 func (w *watch) enter() int {
 	now, at := int64(time.Since(w.began)), rand.IntN(watchSlots)
 	for i := range 4 {

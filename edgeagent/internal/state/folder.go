@@ -3,15 +3,13 @@ package state
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/edgewalk/edgewalk/edgeagent/internal/filelock"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -47,7 +45,7 @@ var (
 type Folder struct {
 	dir string
 	log *slog.Logger
-	// changed tells the flusher that there is something to fsync, or that the disk is broken.
+	// changed wakes the flusher when there is something to fsync, or when the disk is broken.
 	changed chan struct{}
 	merges  sync.WaitGroup
 
@@ -55,7 +53,7 @@ type Folder struct {
 
 	// mu is held for a write, never for an fsync or a merge, so that steps do not wait for them.
 	mu        sync.Mutex
-	lock      *os.File
+	lock      *filelock.Lock
 	snapshot  uint64 // 0 = none
 	number    uint64 // of the journal
 	journal   *os.File
@@ -81,7 +79,10 @@ type Folder struct {
 // Open takes the folder for this agent. It fails only if another agent has it. One that cannot be
 // used is broken, and may be whole again later.
 func Open(dir string, log *slog.Logger) (*Folder, error) {
-	d := &Folder{dir: dir, log: log, changed: make(chan struct{}, 1), index: newIndex()}
+	d := &Folder{
+		dir: dir, log: log, changed: make(chan struct{}, 1), index: newIndex(),
+		lock: filelock.New(filepath.Join(dir, "lock")),
+	}
 	err := d.take()
 	if errors.Is(err, ErrLocked) {
 		return nil, fmt.Errorf("open state folder %s: %w", dir, err)
@@ -98,29 +99,11 @@ func (d *Folder) take() error {
 	if err := MakeDir(d.dir); err != nil {
 		return err
 	}
-	path := filepath.Join(d.dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, FileMode)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-		f, err = os.Open(path) // a lock needs no write access
+	err := d.lock.Take()
+	if errors.Is(err, filelock.ErrLocked) {
+		return ErrLocked
 	}
-	if err != nil {
-		return err
-	}
-	if d.lock != nil && sameFile(d.lock, path) {
-		return f.Close()
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return ErrLocked
-		}
-		return fmt.Errorf("lock %s: %w", path, err)
-	}
-	if d.lock != nil {
-		d.lock.Close()
-	}
-	d.lock = f
-	return nil
+	return err
 }
 
 // MakeDir makes the folder of a state. It leaves nobody else a look into the folder: origins'
@@ -315,7 +298,7 @@ func (d *Folder) installSealed(s *Spool, before Position) error {
 	if err := s.seal(commit{revision: d.at.Revision, digest: d.at.Digest, asOf: d.asOf}); err != nil {
 		return err
 	}
-	if d.lock == nil || !sameFile(d.lock, filepath.Join(d.dir, "lock")) {
+	if !d.lock.Held() {
 		return errVanished
 	}
 	snapBytes := d.snapBytes
@@ -365,11 +348,5 @@ func (d *Folder) Close() {
 		d.journal.Close()
 		d.journal = nil
 	}
-	if d.lock != nil {
-		// Closing is not enough: a process that is being started may hold a copy of the file for a
-		// moment.
-		unix.Flock(int(d.lock.Fd()), unix.LOCK_UN)
-		d.lock.Close()
-		d.lock = nil
-	}
+	d.lock.Release()
 }
