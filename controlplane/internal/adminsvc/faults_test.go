@@ -23,7 +23,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// A dead etcd is told clearly, and before the caller gives up.
+// When etcd is dead, a call fails with a clear error before the caller's deadline.
 func TestADeadEtcdIsUnavailable(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "ewa")

@@ -326,7 +326,7 @@ func TestADownloadOfLostBytesSaysSo(t *testing.T) {
 	}
 }
 
-// A library that takes no bytes is told as such, and why is in the log only.
+// A library that takes no bytes gives an error that says so, and why is in the log only.
 func TestALibraryThatTakesNoBytes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})

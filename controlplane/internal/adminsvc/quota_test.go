@@ -58,7 +58,7 @@ func TestAnAccountHoldsNoMoreThanItsLimits(t *testing.T) {
 	}
 }
 
-// Times are bounded as numbers are. What the account did not set has defaults, which it is told.
+// Times are bounded as numbers are. What the account did not set has defaults, which a read shows.
 func TestTimesOfAnAccountAreBounded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{upload: 100})

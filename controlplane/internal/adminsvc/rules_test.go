@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -285,7 +286,13 @@ func TestManifestsAreBounded(t *testing.T) {
 		{"2,001 resources", 1999, 1, "", "resources=2001"},
 		{"over 1 MiB", 400, 3000, "", "resources=402"},
 	} {
-		_, err := manifests.ApplyManifest(t.Context(), req(tt.origins, tt.padding, tt.secret))
+		request := req(tt.origins, tt.padding, tt.secret)
+		request.RequestId = uuid.NewString()
+		_, err := manifests.ApplyManifest(t.Context(), request)
+		for end := time.Now().Add(2 * time.Minute); time.Now().Before(end) &&
+			(status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded); {
+			_, err = manifests.ApplyManifest(t.Context(), request) // etcd is slow on a busy machine
+		}
 		if tt.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", tt.name, err)
@@ -586,13 +593,13 @@ func TestProbesTakeNoMemory(t *testing.T) {
 
 func eventually(t testing.TB, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for ticker := time.NewTicker(10 * time.Millisecond); !done(); {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			t.Fatal("it did not happen in 30 s")
+			t.Fatal("it did not happen in 2 minutes")
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// What is secret is told only to whom the audit log names; where it takes nothing, to nobody. All else goes on.
+// A secret is shown only to callers that the audit log records; when the log cannot be written, to
+// none. All else goes on.
 func TestSensitiveCallsNeedTheAuditLog(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{guarded: true})

@@ -70,12 +70,12 @@ func create(t testing.TB, a *auth.Auth, role auth.Role, account string) (token *
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	for tick := time.Tick(2 * time.Millisecond); !ok(); {
 		select {
 		case <-tick:
 		case <-limit:
-			t.Fatalf("not within 30 s: %s", what)
+			t.Fatalf("not within 2 minutes: %s", what)
 		}
 	}
 }

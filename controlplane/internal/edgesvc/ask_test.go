@@ -39,25 +39,21 @@ func TestAskElsewhere(t *testing.T) {
 		func() bool { return p.edge("far").GetConnected() && p.edge("mute").GetConnected() })
 
 	for _, who := range [][2]string{{"far", ""}, {"", "us"}, {"far", "us"}} {
-		answer, err := p.Ask(within(t, 10*time.Second), who[0], who[1], explain)
+		answer, err := p.Ask(within(t, patience), who[0], who[1], explain)
 		if err != nil || answer.GetExplain().GetEdge() != "far" {
 			t.Errorf("%v: %v, %v", who, answer, err)
 		}
 	}
 	for _, who := range [][2]string{{"none", ""}, {"", "asia"}, {"far", "eu"}} {
-		if _, err := p.Ask(within(t, 10*time.Second), who[0], who[1], explain); !errors.Is(err, fleet.ErrNoEdge) {
+		if _, err := p.Ask(within(t, patience), who[0], who[1], explain); !errors.Is(err, fleet.ErrNoEdge) {
 			t.Errorf("%v: %v", who, err)
 		}
 	}
 	// The edge is slow, which its control plane says before the time is up; or the asker goes away.
-	began := time.Now()
-	if _, err := p.Ask(within(t, time.Second), "mute", "", explain); !errors.Is(err, context.DeadlineExceeded) ||
-		time.Since(began) >= time.Second {
-		t.Errorf("an edge that does not answer, after %v: %v", time.Since(began), err)
-	}
+	long := p.atLast(t, "mute", context.DeadlineExceeded)
 	if left := mute.message("*edgev1.SyncResponse_Ask").GetAsk().GetTimeout().AsDuration(); left <= 0 ||
-		left > 800*time.Millisecond {
-		t.Errorf("the edge was given %v of 1 s", left)
+		left > long*8/10 {
+		t.Errorf("the edge was given %v of %v", left, long)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	asked := make(chan error, 1)
@@ -74,7 +70,7 @@ func TestAskElsewhere(t *testing.T) {
 	// One here is preferred when any will do.
 	connect(t, p, hello("near"), answering).reaches(1)
 	for range 5 {
-		if answer, err := p.Ask(within(t, 10*time.Second), "", "", explain); err != nil ||
+		if answer, err := p.Ask(within(t, patience), "", "", explain); err != nil ||
 			answer.GetExplain().GetEdge() != "near" {
 			t.Errorf("any: %v, %v", answer, err)
 		}
@@ -103,7 +99,7 @@ func TestQuestionsOfOthersAreBounded(t *testing.T) {
 		asking.Go(func() { _, _ = p.Ask(ctx, "mute", "", explain) })
 	}
 	eventually(t, "all questions to be under way", func() bool { return q.underWay("mute") == most })
-	if _, err := p.Ask(within(t, 10*time.Second), "mute", "", explain); !errors.Is(err, fleet.ErrBusy) {
+	if _, err := p.Ask(within(t, patience), "mute", "", explain); !errors.Is(err, fleet.ErrBusy) {
 		t.Errorf("one too many: %v", err)
 	}
 	cancel()
@@ -128,23 +124,33 @@ func TestAskControlPlaneThatGoes(t *testing.T) {
 	})
 	asked := make(chan error, 1)
 	go func() {
-		_, err := p.Ask(within(t, 20*time.Second), "mute", "", explain)
+		_, err := p.Ask(within(t, patience), "mute", "", explain)
 		asked <- err
 	}()
 	eventually(t, "the question to be worked on", func() bool { return q.underWay("mute") == 1 })
-	began := time.Now()
 	q.stop()
-	if err := <-asked; !errors.Is(err, fleet.ErrNoEdge) || !strings.Contains(err.Error(), q.addr) ||
-		time.Since(began) > 10*time.Second {
-		t.Errorf("one that ended, after %v: %v", time.Since(began), err)
+	if err := <-asked; !errors.Is(err, fleet.ErrNoEdge) || !strings.Contains(err.Error(), q.addr) {
+		t.Errorf("one that ended: %v", err)
 	}
 	eventually(t, "it to be gone", func() bool { return !p.edge("mute").GetConnected() })
 	remain(t, p.store, left)
 	eventually(t, "it to seem alive", func() bool { return p.edge("mute").GetConnected() })
-	ctx := within(t, time.Second)
-	if _, err := p.Ask(ctx, "mute", "", explain); !errors.Is(err, fleet.ErrNoEdge) ||
-		!strings.Contains(err.Error(), q.addr) || ctx.Err() != nil {
-		t.Errorf("one that was killed: %v, with the time up: %v", err, ctx.Err())
+	p.atLast(t, "mute", fleet.ErrNoEdge)
+}
+
+// atLast asks an edge that does not answer, which its asker has to hear before the time is up. On a
+// busy machine that may need more time, which it returns.
+func (p *plane) atLast(tb testing.TB, edge string, want error) time.Duration {
+	tb.Helper()
+	for d := time.Second; ; d *= 2 {
+		ctx := within(tb, d)
+		_, err := p.Ask(ctx, edge, "", explain)
+		if ok := errors.Is(err, want) && ctx.Err() == nil; ok || d > patience/2 {
+			if !ok {
+				tb.Errorf("in %v: %v, want %v", d, err, want)
+			}
+			return d
+		}
 	}
 }
 
@@ -167,7 +173,7 @@ func TestSecretsOfQuestionsReachTheEdge(t *testing.T) {
 		t.Fatal(err)
 	}
 	const path = "request_headers[x-key].secret_value"
-	answer, err := p.Ask(within(t, 10*time.Second), "far", "",
+	answer, err := p.Ask(within(t, patience), "far", "",
 		&edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
 			Account: "acme", Origin: &topologyv1.Origin{Id: "o0"}, Path: "/x",
 			Secrets: &topologyv1.OriginSecrets{Values: map[string]string{path: "hunter2"}},
@@ -200,7 +206,7 @@ func TestAsk(t *testing.T) {
 	a.reaches(1)
 	answered := make(chan error, 1)
 	go func() {
-		answer, err := p.Ask(within(t, 10*time.Second), "", "eu", question)
+		answer, err := p.Ask(within(t, patience), "", "eu", question)
 		if err == nil && answer.GetExplain() == nil {
 			err = fmt.Errorf("answer %v", answer)
 		}
@@ -224,12 +230,12 @@ func TestAsk(t *testing.T) {
 		t.Errorf("an edge that does not answer: %v", err)
 	}
 	for _, who := range [][2]string{{"e2", ""}, {"", "us"}, {"e1", "us"}} {
-		if _, err := p.Ask(within(t, time.Second), who[0], who[1], question); !errors.Is(err, fleet.ErrNoEdge) {
+		if _, err := p.Ask(within(t, patience), who[0], who[1], question); !errors.Is(err, fleet.ErrNoEdge) {
 			t.Errorf("%v: %v", who, err)
 		}
 	}
 	go func() {
-		_, err := p.Ask(within(t, 10*time.Second), "e1", "", question)
+		_, err := p.Ask(within(t, patience), "e1", "", question)
 		answered <- err
 	}()
 	eventually(t, "the question", func() bool {

@@ -42,6 +42,8 @@ func TestFullStateIsCompressedOnce(t *testing.T) {
 	url := "http://" + strings.Repeat("a", 450)
 	revision := p.origins(t, "acme", 1998, url)
 	p.reach(t, revision)
+	_, release := p.feed.Share(p.feed.View(), 0, 0) // kept for as long as the test takes
+	defer release()
 	var agents []*agent
 	for i := range 6 {
 		agents = append(agents, connect(t, p, zstdHello(fmt.Sprint("e", i))))
@@ -81,6 +83,8 @@ func TestCatchUpIsCompressedOnce(t *testing.T) {
 		revision = p.setting(t, fmt.Sprint("host", i))
 	}
 	p.reach(t, revision)
+	_, release := p.feed.Share(p.feed.View(), first, first) // kept for as long as the test takes
+	defer release()
 	for i, a := range agents {
 		agents[i] = connect(t, p, a.resume(), holding(a))
 	}
@@ -97,13 +101,16 @@ func TestCatchUpIsCompressedOnce(t *testing.T) {
 	}
 }
 
-// An edge may share a state from before it came. It is told that nothing is missing only once it
-// has been sent what was there when it came.
+// An edge may share a state from before it connected. It gets a bookmark only after what was there
+// when it connected.
 func TestSharedStateIsFollowedByWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), func(s *Service) { s.timing.bookmarkEvery = time.Millisecond })
 	p.origins(t, "acme", 1998, "http://"+strings.Repeat("a", 450))
 	p.reach(t, p.origins(t, "globex", 1998, "http://"+strings.Repeat("a", 450)))
+	_, release := p.feed.Share(p.feed.View(), 0, 0) // kept for as long as the test takes
+	defer release()
+	p.clock.stop()
 	connect(t, p, zstdHello("e1")).until("a full state",
 		func(e *feedtest.Edge) bool { return e.Fulls == 1 && e.Revision > 0 })
 	chunks := p.compressions(t)

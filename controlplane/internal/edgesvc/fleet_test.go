@@ -27,6 +27,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	fleetv1 "github.com/edgewalk/edgewalk/proto/edgewalk/fleet/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -38,11 +39,27 @@ func within(tb testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
+// runsOut makes a wait whose time runs out while edges are pending. A wait that a busy machine gave
+// no time to count them is made again with more.
+func (p *plane) runsOut(tb testing.TB, revision int64, pending string) *adminv1.WaitAppliedResponse {
+	tb.Helper()
+	for d := 100 * time.Millisecond; ; d *= 2 {
+		r, err := p.WaitApplied(within(tb, d), revision, "", 1)
+		got := fmt.Sprint(r.GetPending())
+		if err == nil || got != pending && d > patience/2 {
+			tb.Errorf("pending are %s, want %s until the time runs out: %v, %v", got, pending, r, err)
+		}
+		if err == nil || got == pending || d > patience/2 {
+			return r
+		}
+	}
+}
+
 func TestWaitApplied(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
 	revision := p.setting(t, "one")
-	if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "", 0); err != nil || r.GetTotal() != 0 {
+	if r, err := p.WaitApplied(within(t, patience), revision, "", 0); err != nil || r.GetTotal() != 0 {
 		t.Errorf("no edges, none needed: %v, %v", r, err)
 	}
 	if r, err := p.WaitApplied(
@@ -50,7 +67,7 @@ func TestWaitApplied(t *testing.T) {
 	); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no edges, one needed: %v, %v", r, err)
 	}
-	if _, err := p.WaitApplied(within(t, 10*time.Second), revision+1_000_000, "", 0); !errors.Is(err, brake.ErrFuture) {
+	if _, err := p.WaitApplied(within(t, patience), revision+1_000_000, "", 0); !errors.Is(err, brake.ErrFuture) {
 		t.Errorf("a revision of the future: %v", err)
 	}
 	quick := connect(t, p, hello("quick"))
@@ -60,25 +77,19 @@ func TestWaitApplied(t *testing.T) {
 	quiet := connect(t, p, far, silent)
 	quiet.reaches(revision)
 	revision = p.setting(t, "two")
-	if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "eu", 1); err != nil || r.GetApplied() != 1 ||
+	if r, err := p.WaitApplied(within(t, patience), revision, "eu", 1); err != nil || r.GetApplied() != 1 ||
 		r.GetTotal() != 1 {
 		t.Errorf("of the region: %v, %v", r, err)
 	}
-	r, err := p.WaitApplied(within(t, 100*time.Millisecond), revision, "", 1)
-	if !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[far]" || r.GetApplied() != 1 ||
-		r.GetTotal() != 2 {
-		t.Errorf("one silent: %v, %v", r, err)
+	if r := p.runsOut(t, revision, "[far]"); r.GetApplied() != 1 || r.GetTotal() != 2 {
+		t.Errorf("one silent: %v", r)
 	}
 	// A lost edge is waited for, for a while.
 	quiet.leave()
 	eventually(t, "the loss", func() bool { return !p.edge("far").GetConnected() })
-	if r, err = p.WaitApplied(
-		within(t, 100*time.Millisecond), revision, "", 1,
-	); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("one lost: %v, %v", r, err)
-	}
+	p.runsOut(t, revision, "[far]")
 	p.clock.forward(fleet.LostGrace)
-	if r, err = p.WaitApplied(within(t, 10*time.Second), revision, "", 1); err != nil || r.GetTotal() != 1 {
+	if r, err := p.WaitApplied(within(t, patience), revision, "", 1); err != nil || r.GetTotal() != 1 {
 		t.Errorf("one lost long ago: %v, %v", r, err)
 	}
 	p.clock.forward(fleet.SeenFor)
@@ -94,7 +105,7 @@ func TestRefusedResourceIsNotApplied(t *testing.T) {
 	a := connect(t, p, hello("e1"), func(a *agent) { a.refuses = "origins/acme/o0" })
 	a.reaches(p.setting(t, "one"))
 	revision := p.origins(t, "acme", 2, "http://a")
-	r, err := p.WaitApplied(within(t, 10*time.Second), revision, "", 1)
+	r, err := p.WaitApplied(within(t, patience), revision, "", 1)
 	if err != nil || r.GetApplied() != 0 || r.GetTotal() != 1 || len(r.GetRejected()) != 1 ||
 		r.GetRejected()[0].GetRejected().GetKey() != "origins/acme/o0" {
 		t.Fatalf("refused: %v, %v", r, err)
@@ -116,7 +127,7 @@ func TestRefusedResourceIsNotApplied(t *testing.T) {
 	}
 	a.mu.Unlock()
 	revision = p.origins(t, "acme", 2, "http://b")
-	if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "", 1); err != nil || r.GetApplied() != 1 {
+	if r, err := p.WaitApplied(within(t, patience), revision, "", 1); err != nil || r.GetApplied() != 1 {
 		t.Errorf("accepted: %v, %v", r, err)
 	}
 	if rejected := p.edge("e1").GetRejected(); len(rejected) != 0 {
@@ -139,34 +150,33 @@ func TestControlPlanesMeet(t *testing.T) {
 	}
 	eventually(t, "each control plane to know all edges",
 		func() bool { return len(p.Edges()) == 3 && len(q.Edges()) == 3 })
-	if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "eu", 2); err != nil || r.GetApplied() != 2 {
+	if r, err := p.WaitApplied(within(t, patience), revision, "eu", 2); err != nil || r.GetApplied() != 2 {
 		t.Errorf("edges of one region: %v, %v", r, err)
 	}
-	r, err := p.WaitApplied(within(t, 200*time.Millisecond), revision, "", 1)
-	if !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[far]" {
-		t.Errorf("one silent at the other: %v, %v", r, err)
-	}
+	p.runsOut(t, revision, "[far]")
 	quiet.leave()
 	// With nobody silent, waiting takes the time of a few messages, not of one that comes each
-	// second.
+	// second: each wait begins just after such a one, so that a quick one has not waited for it.
 	q.clock.forward(2 * fleet.LostGrace)
 	p.clock.forward(2 * fleet.LostGrace)
-	for i := range 5 {
+	quick := false
+	for i, end := 0, time.Now().Add(patience); !quick && time.Now().Before(end); i++ {
 		revision = p.setting(t, fmt.Sprint("again", i))
 		began := time.Now()
-		if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "eu", 2); err != nil || r.GetApplied() != 2 {
+		if r, err := p.WaitApplied(within(t, patience), revision, "eu", 2); err != nil || r.GetApplied() != 2 {
 			t.Errorf("all: %v, %v", r, err)
 		}
-		if took := time.Since(began); took > time.Second/2 {
-			t.Errorf("waiting took %v", took)
-		}
+		quick = time.Since(began) < time.Second/2
+	}
+	if !quick {
+		t.Error("every wait takes as long as if nobody waited")
 	}
 	// A refusal at the other is known here.
 	there.mu.Lock()
 	there.refuses = "origins/acme/o0"
 	there.mu.Unlock()
 	revision = p.origins(t, "acme", 1, "http://a")
-	r, err = p.WaitApplied(within(t, 10*time.Second), revision, "eu", 2)
+	r, err := p.WaitApplied(within(t, patience), revision, "eu", 2)
 	if err != nil || r.GetApplied() != 1 || len(r.GetRejected()) != 1 || r.GetRejected()[0].GetEdge() != "there" {
 		t.Errorf("refused at the other: %v, %v", r, err)
 	}
@@ -227,13 +237,11 @@ func TestSuccessorKnowsForWhomToWait(t *testing.T) {
 			again.BootId = "another"
 			revision = q.setting(t, "two")
 			connect(t, q, again).reaches(revision)
-			r, err := q.WaitApplied(within(t, 200*time.Millisecond), revision, "", 1)
-			if !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "[second]" ||
-				r.GetTotal() != 2 {
-				t.Errorf("one of two is back: %v, %v", r, err)
+			if r := q.runsOut(t, revision, "[second]"); r.GetTotal() != 2 {
+				t.Errorf("one of two is back: %v", r)
 			}
 			connect(t, q, second.resume(), holding(second)).reaches(revision)
-			if r, err := q.WaitApplied(within(t, 10*time.Second), revision, "", 1); err != nil || r.GetApplied() != 2 {
+			if r, err := q.WaitApplied(within(t, patience), revision, "", 1); err != nil || r.GetApplied() != 2 {
 				t.Errorf("both are back: %v, %v", r, err)
 			}
 		})
@@ -285,8 +293,8 @@ func TestOneIDHasOneEdgeEverywhere(t *testing.T) {
 	}
 }
 
-// An agent that lost its id to another one, or is refused for that, goes on serving what it has:
-// whoever waits is told.
+// An agent that lost its id to another one, or is refused for that, goes on serving what it has: a
+// wait ends with that.
 func TestAgentsWithOneIDAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	p := startPlane(t, storetest.Prefix(), nil)
@@ -333,7 +341,7 @@ func TestWaitCountsEdgesOfAMomentAgo(t *testing.T) {
 	prefix := storetest.Prefix()
 	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
 	connect(t, p, hello("here")).reaches(1)
-	if r, err := p.WaitApplied(within(t, 20*time.Second), 1, "", 1); err != nil || r.GetApplied() != 1 {
+	if r, err := p.WaitApplied(within(t, patience), 1, "", 1); err != nil || r.GetApplied() != 1 {
 		t.Fatalf("before: %v, %v", r, err)
 	}
 	for i := range 8 {
@@ -341,11 +349,7 @@ func TestWaitCountsEdgesOfAMomentAgo(t *testing.T) {
 		quiet := connect(t, q, hello(id), silent)
 		eventually(t, "the edge to be accepted", func() bool { return q.edge(id) != nil })
 		revision := p.setting(t, id)
-		if r, err := p.WaitApplied(
-			within(t, 500*time.Millisecond), revision, "", 1,
-		); !errors.Is(err, context.DeadlineExceeded) || fmt.Sprint(r.GetPending()) != "["+id+"]" {
-			t.Errorf("%s has applied nothing: %v, %v", id, r, err)
-		}
+		p.runsOut(t, revision, "["+id+"]")
 		quiet.leave()
 		eventually(t, "the edge to be gone", func() bool { return !q.edge(id).GetConnected() })
 		p.clock.forward(fleet.LostGrace)
@@ -386,7 +390,7 @@ func TestEdgesWriteNothingToEtcd(t *testing.T) {
 		if err := there.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Report{Report: report}}); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := p.WaitApplied(within(t, 10*time.Second), revision, "", 2); err != nil || r.GetApplied() != 2 {
+		if r, err := p.WaitApplied(within(t, patience), revision, "", 2); err != nil || r.GetApplied() != 2 {
 			t.Fatalf("%v, %v", r, err)
 		}
 	}
@@ -426,18 +430,16 @@ func TestWaitNamesAControlPlaneThatDoesNotAnswer(t *testing.T) {
 	}
 	t.Cleanup(func() { swallows.Close() })
 	ghost(t, p.store, swallows.Addr().String(), "00")
-	r, err := p.WaitApplied(within(t, time.Second), p.setting(t, "one"), "", 1)
-	if !errors.Is(err, context.DeadlineExceeded) ||
-		!strings.Contains(fmt.Sprint(r.GetPending()), "ghost, which does not answer") || r.GetApplied() != 1 {
-		t.Errorf("%v, %v", r, err)
+	revision := p.setting(t, "one")
+	if r := p.runsOut(t, revision, "[(edges of the control plane ghost, which does not answer)]"); r.GetApplied() != 1 {
+		t.Errorf("%v", r)
 	}
 }
 
-// Control planes talk only to those whose certificate etcd knows, in both directions.
 // Who has the edges' token can make up as many ids as they like.
 func TestTheIDsOfEdgesAreBounded(t *testing.T) {
 	if testing.Short() {
-		t.Skip("opens 10,000 streams")
+		t.Skip("opens 1,000 streams")
 	}
 	t.Parallel()
 	const most = 100
@@ -463,7 +465,7 @@ func TestTheIDsOfEdgesAreBounded(t *testing.T) {
 		return err
 	}
 	taken := 1
-	for i := range 10_000 {
+	for i := range 1000 {
 		switch err := try(fmt.Sprint("made-up-", i)); status.Code(err) {
 		case codes.OK:
 			taken++
@@ -489,6 +491,7 @@ func TestTheIDsOfEdgesAreBounded(t *testing.T) {
 	}
 }
 
+// Control planes talk only to those whose certificate etcd knows, in both directions.
 func TestStrangersAreNotTalkedTo(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -518,7 +521,7 @@ func TestStrangersAreNotTalkedTo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = fleetv1.NewFleetServiceClient(conn).Ask(within(t, 5*time.Second), &fleetv1.AskRequest{Ask: explain})
+		_, err = fleetv1.NewFleetServiceClient(conn).Ask(within(t, patience), &fleetv1.AskRequest{Ask: explain})
 		if status.Code(err) != codes.Unavailable {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -527,8 +530,5 @@ func TestStrangersAreNotTalkedTo(t *testing.T) {
 	// A record that names the address of another control plane with a certificate that it does not
 	// have.
 	ghost(t, p.store, address, strings.Repeat("0", 64))
-	r, err := p.WaitApplied(within(t, time.Second), p.setting(t, "one"), "", 1)
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(r.GetPending()), "ghost") {
-		t.Errorf("%v, %v", r, err)
-	}
+	p.runsOut(t, p.setting(t, "one"), "[(edges of the control plane ghost, which does not answer)]")
 }

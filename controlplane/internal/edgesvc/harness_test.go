@@ -3,6 +3,7 @@ package edgesvc
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -49,9 +50,23 @@ func TestMain(m *testing.M) {
 }
 
 // clock is the real one, set forward.
-type clock struct{ ahead atomic.Int64 }
+type clock struct {
+	ahead   atomic.Int64
+	stopped atomic.Pointer[time.Time]
+}
 
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) now() time.Time {
+	if at := c.stopped.Load(); at != nil {
+		return *at
+	}
+	return time.Now().Add(time.Duration(c.ahead.Load()))
+}
+
+func (c *clock) stop() {
+	at := c.now()
+	c.stopped.Store(&at)
+}
+
 func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // plane is the edges' side of one control plane.
@@ -174,7 +189,7 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	tb.Cleanup(p.stop)
 	select {
 	case <-p.feed.Loaded():
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		tb.Fatal("the feed did not load")
 	}
 	return p
@@ -183,18 +198,17 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 // setting makes a step by changing the settings.
 func (p *plane) setting(tb testing.TB, host string) int64 {
 	tb.Helper()
-	revision, err := p.store.ReplaceSettings(context.Background(), &topologyv1.Settings{SharedHost: host})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return revision
+	return repeat(tb, func() (int64, error) {
+		return p.store.ReplaceSettings(within(tb, patience), &topologyv1.Settings{SharedHost: host})
+	})
 }
 
 // origins makes one step with n origins of an account.
 func (p *plane) origins(tb testing.TB, account string, n int, url string) int64 {
 	tb.Helper()
-	result, err := p.store.Write(context.Background(), account, store.RequestID{},
-		func(*store.State) (*store.Edit, error) {
+	id := store.RequestID{ID: rand.Text(), Method: "test"}
+	return repeat(tb, func() (int64, error) {
+		result, err := p.store.Write(within(tb, patience), account, id, func(*store.State) (*store.Edit, error) {
 			edit := &store.Edit{Puts: []store.Put{{
 				Key:     topology.Key{Kind: topology.KindAccounts, Account: account},
 				Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE},
@@ -207,10 +221,24 @@ func (p *plane) origins(tb testing.TB, account string, n int, url string) int64 
 			}
 			return edit, nil
 		})
-	if err != nil {
-		tb.Fatal(err)
+		return result.Revision, err
+	})
+}
+
+// repeat makes a write until etcd has said what became of it, which a busy machine may keep it
+// from.
+func repeat(tb testing.TB, write func() (int64, error)) int64 {
+	tb.Helper()
+	for end := time.Now().Add(patience); ; {
+		revision, err := write()
+		if err == nil {
+			return revision
+		}
+		known := !errors.Is(err, store.ErrUnknownOutcome) && !errors.Is(err, store.ErrUnavailable)
+		if known || time.Now().After(end) {
+			tb.Fatal(err)
+		}
 	}
-	return result.Revision
 }
 
 // agent is an edge's side of one stream.
@@ -429,7 +457,7 @@ func (a *agent) open(key topology.Key, origin *topologyv1.Origin, stored []byte)
 // until waits for a condition on the agent's state.
 func (a *agent) until(what string, ok func(e *feedtest.Edge) bool) {
 	a.tb.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		a.mu.Lock()
 		done := ok(&a.edge)
@@ -474,7 +502,7 @@ func (a *agent) ends() error {
 	select {
 	case <-a.ended:
 		return a.err
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		a.tb.Fatalf("edge %s: the stream goes on", a.hello.GetId())
 		return errors.New("unreachable")
 	}
@@ -490,9 +518,12 @@ func (a *agent) hasEnded() bool {
 }
 
 // eventually polls a condition that nothing announces.
+// patience is how long tests wait for what happens at once unless the machine is busy.
+const patience = 2 * time.Minute
+
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

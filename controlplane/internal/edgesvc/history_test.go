@@ -206,7 +206,7 @@ func TestEtcdIsTakenBackWhileNobodyLooks(t *testing.T) {
 				early.until("be sent the same state",
 					func(e *feedtest.Edge) bool { return e.Fulls == 1 && early.rewritten })
 				first := p.setting(t, "first")
-				got, err := p.WaitApplied(within(t, 20*time.Second), first, "", 1)
+				got, err := p.WaitApplied(within(t, patience), first, "", 1)
 				early.leave()
 				if err != nil || got.GetApplied() != 1 ||
 					early.edge.Revision >= e.edge.Revision || early.edge.Digest == e.edge.Digest {
@@ -265,7 +265,7 @@ func TestEtcdIsTakenBackWhileNobodyLooks(t *testing.T) {
 				t.Errorf("%d full states, said to be rewritten: %v", again.edge.Fulls, again.rewritten)
 			}
 			last = p.setting(t, "at last")
-			if got, err := p.WaitApplied(within(t, 20*time.Second), last, "", 1); err != nil || got.GetApplied() != 1 {
+			if got, err := p.WaitApplied(within(t, patience), last, "", 1); err != nil || got.GetApplied() != 1 {
 				t.Errorf("after it has taken everything in: %v, %v", got, err)
 			}
 			if again.edge.Fulls != 1 {

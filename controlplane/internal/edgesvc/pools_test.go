@@ -162,7 +162,7 @@ func TestPools(t *testing.T) {
 			a.answers = answers
 			a.mu.Unlock()
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		_, err := p.Fleet.Ask(
 			ctx, "", "",
 			&edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
@@ -317,7 +317,7 @@ func TestPoolsAtRandom(t *testing.T) {
 // applied waits until edges have applied a revision.
 func (p *plane) applied(tb testing.TB, revision int64, edges int) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if resp, err := p.Fleet.WaitApplied(ctx, revision, "", edges); err != nil {
 		tb.Fatalf("revision %d: %v: %v", revision, err, resp)

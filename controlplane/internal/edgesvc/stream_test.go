@@ -61,7 +61,7 @@ func TestFullStateThenEachStep(t *testing.T) {
 // reach waits for the feed.
 func (p *plane) reach(tb testing.TB, revision int64) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := p.feed.WaitRevision(ctx, revision); err != nil {
 		tb.Fatalf("wait for revision %d: %v", revision, err)
@@ -111,7 +111,7 @@ func TestResumeSendsWhatWasMissed(t *testing.T) {
 		other := startPlane(t, prefix, nil)
 		b := connect(t, other, a.resume(), holding(a))
 		b.reaches(other.Revision())
-		if got, err := other.WaitApplied(within(t, 10*time.Second), other.Revision(), "", 1); err != nil ||
+		if got, err := other.WaitApplied(within(t, patience), other.Revision(), "", 1); err != nil ||
 			got.GetApplied() != 1 {
 			t.Errorf("once the edge has what it missed: %v, %v; want that it counts", got, err)
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 )
 
-// Changes below `auth/` happen together or not at all, may be repeated, and are told to who watches.
+// Changes below `auth/` happen together or not at all, may be repeated, and reach watchers.
 func TestAuthChanges(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)

@@ -54,7 +54,7 @@ func putCertificate(t *testing.T, s *store.Store, account string, c store.Certif
 	return result
 }
 
-// certificateAt is what edges are told of a domain's certificate.
+// certificateAt is what edges are sent of a domain's certificate.
 func certificateAt(t *testing.T, s *store.Store, account, domain string) *topology.Certificate {
 	t.Helper()
 	record, _, err := s.Get(t.Context(), key(topology.KindCertificates, account, domain))

@@ -210,7 +210,8 @@ func TestLostWrite(t *testing.T) {
 	}
 }
 
-// Nobody can tell what became of the write until its time is over: the answer says so, and the same request id tells later.
+// The outcome of the write stays unknown until its time is over: the answer says so, and the same
+// request id finds it out later.
 func TestOutcomeThatStaysUnknown(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()

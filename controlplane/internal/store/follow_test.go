@@ -220,7 +220,7 @@ func TestFollowTellsEachTransactionAsOneStep(t *testing.T) {
 	}
 }
 
-// What a new follower cannot find it is told of, as far as etcd remembers.
+// A new follower receives deletions that it cannot see, as far as etcd's history goes.
 func TestFirstStepTellsOfDeletions(t *testing.T) {
 	t.Parallel()
 	s, _, stop := server(t, filepath.Join(t.TempDir(), "data"), 0)
@@ -254,7 +254,8 @@ func TestFirstStepTellsOfDeletions(t *testing.T) {
 	m.check(s)
 }
 
-// etcd forgets the changes while the follower is cut off: it reads the whole and is told the true differences only.
+// etcd compacts the changes while the follower is cut off: the store reads the whole and passes on
+// only the true differences.
 func TestFollowAfterCompaction(t *testing.T) {
 	t.Parallel()
 	near, endpoint, stop := server(t, filepath.Join(t.TempDir(), "data"), 0)

@@ -281,7 +281,7 @@ func TestRestoreIsNoticedByARunningReplica(t *testing.T) {
 	}
 }
 
-// Nobody runs while etcd is restored, so only what etcd itself says of its log can tell.
+// No control plane runs while etcd is restored, so only etcd's own log can show it.
 func TestRestoreIsNoticedAtTheStart(t *testing.T) {
 	t.Parallel()
 	eachHistory(t, func(t *testing.T, h *history) {
@@ -376,8 +376,8 @@ func TestWriteAfterARestoreDecidesOnWhatIsThere(t *testing.T) {
 	})
 }
 
-// The installed etcd may say too early that all was told (etcd issue 15220). Under many writers and a link that breaks no
-// change is lost or told late, because nothing is believed but the numbers of writes.
+// The installed etcd may report progress too early (etcd issue 15220). Under many writers and a
+// link that breaks no change is lost or late, because the store trusts only the numbers of writes.
 func TestFollowAnEtcdThatNotesProgressTooEarly(t *testing.T) {
 	t.Parallel()
 	folder, err := os.MkdirTemp("", "ewh")

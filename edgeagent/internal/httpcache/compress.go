@@ -322,7 +322,7 @@ func (s *encodings) ended(e *encoding) {
 	s.places.Release(e.account)
 }
 
-// forget sees to it that nobody joins e any more. Callers hold mu.
+// forget keeps others from joining e. Callers hold mu.
 func (s *encodings) forget(e *encoding) {
 	if s.running[e.key] == e {
 		delete(s.running, e.key)

@@ -18,10 +18,7 @@ import (
 
 // It measures the heap, so no other test runs beside it.
 func TestThousandClientsMakeOneRequest(t *testing.T) {
-	clients, size := 1000, 10<<20
-	if testing.Short() {
-		size = 1 << 20
-	}
+	const clients, size = 1000, 1 << 20
 	r := newRig(t)
 	a := r.addOrigin("a")
 	g := newGate(pattern(size), http.Header{"Cache-Control": {"max-age=60"}})

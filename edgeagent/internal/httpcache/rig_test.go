@@ -143,6 +143,9 @@ func (r *rig) apply() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.revision++
+	if r.endpoint.WalkDeadline == nil {
+		r.endpoint.WalkDeadline = durationpb.New(patience)
+	}
 	r.state.Endpoints["default"] = topology.Stored[*topologyv1.UrlEndpoint]{
 		Message: r.endpoint, CreateRevision: 2, ModRevision: r.revision,
 	}
@@ -163,12 +166,20 @@ func (r *rig) addOrigin(id string) *testOrigin {
 	return o
 }
 
+// patience is how long a busy machine may take.
+const patience = 2 * time.Minute
+
+func patient() *topologyv1.OriginTimeouts {
+	d := durationpb.New(patience)
+	return &topologyv1.OriginTimeouts{Connect: d, FirstByte: d, Idle: d}
+}
+
 func (r *rig) setOrigin(id string, web *topologyv1.WebOrigin) {
 	stored := r.state.Origins[id]
 	if stored.CreateRevision == 0 {
 		stored.CreateRevision = int64(10 + len(r.state.Origins))
 	}
-	stored.Message = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: web}}
+	stored.Message = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: web}, Timeouts: patient()}
 	r.state.Origins[id] = stored
 }
 
@@ -286,7 +297,7 @@ func (r *rig) fetch(url string, h http.Header) string {
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !holds() {

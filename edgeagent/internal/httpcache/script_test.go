@@ -166,9 +166,9 @@ func (s *script) originLine(id, rest string) {
 		s.apply()
 	case "bucket":
 		stored := s.state.Origins[id]
-		stored.Message = &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{
-			Endpoint: o.url, Bucket: "b", ForcePathStyle: true,
-		}}}
+		stored.Message = &topologyv1.Origin{Timeouts: patient(), Kind: &topologyv1.Origin_S3{
+			S3: &topologyv1.S3Origin{Endpoint: o.url, Bucket: "b", ForcePathStyle: true},
+		}}
 		s.state.Origins[id] = stored
 		s.apply()
 	case "GET":
