@@ -373,7 +373,7 @@ func serverName(edge net.Listener) string {
 }
 
 // peerAddress is how other control planes reach this one. Where the listener is on every address of
-// the machine, they are told the one from which it reaches etcd: they reach that etcd too.
+// the machine, it is the one from which it reaches etcd, because they reach that etcd too.
 func (c *ControlPlane) peerAddress(ctx context.Context) string {
 	if c.listeners.peer == nil {
 		return ""

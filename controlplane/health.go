@@ -39,7 +39,7 @@ type targets struct {
 	Labels  map[string]string `json:"labels"`
 }
 
-// discoverEdges tells Prometheus where edges serve their metrics. That includes edges that were
+// discoverEdges lists for Prometheus where edges serve their metrics. That includes edges that were
 // lost less than a day ago, because one that is down is what it has to notice.
 func (c *ControlPlane) discoverEdges(w http.ResponseWriter, _ *http.Request) {
 	all := []targets{} // not null, which Prometheus refuses

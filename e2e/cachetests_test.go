@@ -540,7 +540,7 @@ func (q *cacheRequest) ask(address, path string, before time.Time) (*answered, e
 	return a, nil
 }
 
-// check notes the first thing that does not hold.
+// check records the first thing that does not hold.
 func (c *cacheCase) check(setup, ok bool, format string, args ...any) {
 	if !ok && c.fault == nil {
 		c.fault = &shortfall{setup, fmt.Sprintf(format, args...)}

@@ -344,7 +344,7 @@ func (a *Agent) httpAddress() string {
 	return strings.Join(slices.DeleteFunc([]string{at.HTTP, at.HTTPS}, func(s string) bool { return s == "" }), ",")
 }
 
-// describe tells the agent's state in words.
+// describe puts the agent's state in words.
 func (a *Agent) describe(to io.Writer) {
 	_, text := a.readiness()
 	stats := a.store.Stats()

@@ -26,7 +26,7 @@ func openLogFile(path string) (*logFile, error) {
 	return l, l.reopen()
 }
 
-// reopen goes on with the file that has the path now.
+// reopen continues with the file that has the path now.
 func (l *logFile) reopen() error {
 	if l.path == "" {
 		return nil

@@ -107,7 +107,7 @@ func TestUnkeyedFieldsChangeNothingForOthers(t *testing.T) {
 		for _, name := range []string{"Age", "Cache-Control", "Cache-Status", "Connection", "Date", "X-Request-Id"} {
 			response.Header.Del(name)
 		}
-		// The path is told apart from what a client sends.
+		// The path differs from what a client sends.
 		return strings.ReplaceAll(fmt.Sprintf("%d %v %s", response.StatusCode, response.Header, body), path, "/PATH")
 	}
 	plain := func(path string) string { return send(http.MethodGet, path, http.Header{"User-Agent": {"plain"}}) }

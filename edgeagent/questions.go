@@ -33,7 +33,7 @@ func (a *Agent) report() *edgev1.Report {
 }
 
 // answer answers a question of the control plane. It keeps a tenth of its time for the way of the
-// answer: what it knows by then tells more than an answer that comes too late.
+// answer: what it knows by then is worth more than an answer that comes too late.
 func (a *Agent) answer(ctx context.Context, ask *edgev1.Ask) *edgev1.Answer {
 	if deadline, ok := ctx.Deadline(); ok {
 		bounded, cancel := context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/10))
@@ -64,8 +64,8 @@ func (a *Agent) testOrigin(ctx context.Context, q *edgev1.Ask_TestOrigin) (*topo
 	return &topologyv1.OriginTest{Edge: a.id, Ok: ok, Step: stepOf(step)}, nil
 }
 
-// explain tells what a request for a URL would do that a browser sends. It stores nothing. An
-// account, unless empty, is told of its own URLs alone.
+// explain says what a browser's request for a URL would do. It stores nothing. With an account it
+// answers about that account's URLs only.
 func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Explanation {
 	root := a.table.Root()
 	e := &topologyv1.Explanation{Edge: a.id, Revision: root.Revision()}

@@ -53,7 +53,7 @@ var variables = []string{
 	"EDGEWALK_SERVER", "EDGEWALK_CA", "EDGEWALK_CERT", "EDGEWALK_KEY", "EDGEWALK_TOKEN", "EDGEWALK_ACCOUNT", "EDGEWALK_CONTEXT",
 }
 
-// warnOfUnknown tells of variables that look as if they set a flag of edgewalk, and set none. One
+// warnOfUnknown warns of variables that look as if they set a flag of edgewalk, and set none. One
 // that is misspelled would otherwise leave a default in place, in silence.
 func warnOfUnknown(cmd *cobra.Command, environment []string, log *slog.Logger) {
 	known := map[string]bool{}

@@ -51,7 +51,7 @@ func answerHangups(
 // nothingToReopen is for daemons that write no files of their own.
 func nothingToReopen() error { return nil }
 
-// telling runs a daemon, and tells systemd meanwhile how it stands.
+// telling runs a daemon, and reports its state to systemd meanwhile.
 func telling(
 	log *slog.Logger, state func() systemd.State, run func(context.Context) error,
 ) func(context.Context) error {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Of returns the media type for a path, false if its extension tells none. The extension counts in
-// any case of letters.
+// Of returns the media type for a path, false if its extension stands for none. The extension
+// counts in any case of letters.
 func Of(filePath string) (mediaType string, ok bool) {
 	mediaType, ok = extensions[strings.ToLower(path.Ext(filePath))]
 	return mediaType, ok

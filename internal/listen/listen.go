@@ -1,6 +1,6 @@
-// Package listen opens sockets so that an operator knows what to change when one cannot be had,
-// bounds their connections, and tells the addresses that only this machine can reach. What is
-// served there is its callers' business.
+// Package listen opens sockets with errors that say what to change, bounds their connections, and
+// knows the addresses that only this machine can reach. What is served there is its callers'
+// business.
 package listen
 
 import (

@@ -16,7 +16,7 @@ import (
 
 const noAlias = "aliases and anchors are not allowed; quote a text that begins with * or &"
 
-// walker checks what the decoder of values lets pass, and notes where each field is.
+// walker checks what the decoder of values lets pass, and records where each field is.
 type walker struct {
 	positions map[string]Position
 	errors    Errors

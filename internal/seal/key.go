@@ -27,8 +27,8 @@ type Key struct {
 const (
 	keyFormat = "edgewalk-key-1:"
 	keyBytes  = 32
-	// idBytes of a hash of the key stand before what it has wrapped, so that a wrong key is told
-	// from damage.
+	// idBytes of a hash of the key stand before what it has wrapped, so that a wrong key does not
+	// look like damage.
 	idBytes = 8
 )
 

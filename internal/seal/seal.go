@@ -26,7 +26,7 @@ var (
 type Place struct {
 	// Name is where it lies, such as a key of etcd.
 	Name string
-	// UID tells what it belongs to from a later one of the same name. It may be empty.
+	// UID differs between what it belongs to and a later one of the same name. It may be empty.
 	UID string
 	// Epoch names the store or the folder that it lies in, so that nothing is taken over from another.
 	Epoch string

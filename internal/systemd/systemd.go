@@ -66,8 +66,8 @@ type State struct {
 // lookEvery is how often the daemon is asked for its state.
 const lookEvery = time.Second
 
-// Notify tells systemd how a daemon stands until ctx ends: READY=1 once it is ready, STATUS= when
-// that changes, WATCHDOG=1 in time for WatchdogSec=, and STOPPING=1 at the end.
+// Notify reports the state of a daemon to systemd until ctx ends: READY=1 once it is ready, STATUS=
+// when that changes, WATCHDOG=1 in time for WatchdogSec=, and STOPPING=1 at the end.
 func Notify(ctx context.Context, log *slog.Logger, state func() State) {
 	if ok, err := daemon.SdNotify(false, ""); err != nil || !ok {
 		if err != nil {

@@ -9,8 +9,9 @@ import (
 // wildcardLabel stands for "*" in the id of a wildcard, because a resource name should need no escaping in a shell.
 const wildcardLabel = "_wildcard"
 
-// CanonicalDomain checks a custom domain's name and returns the form that is stored: lower case, IDNA as ASCII, `*.` in
-// front of a wildcard. sharedHost is the canonical shared host, which no account may have; names under it may be had.
+// CanonicalDomain checks a custom domain's name and returns the form that is stored: lower case,
+// IDNA as ASCII, `*.` in front of a wildcard. sharedHost is the canonical shared host, which no
+// account may claim; names under it may be claimed.
 func CanonicalDomain(raw, sharedHost string) (string, error) {
 	base, wildcard := strings.CutPrefix(raw, "*.")
 	switch {

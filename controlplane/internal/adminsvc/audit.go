@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// maxAudited bounds the resources whose fields an event tells of, and maxAuditedText the bytes of a field's value.
+	// maxAudited bounds the resources whose fields an event lists, and maxAuditedText the bytes of
+	// a field's value.
 	maxAudited     = 200
 	maxAuditedText = 256
 )

@@ -14,8 +14,9 @@ type diagnostics struct {
 	adminv1.UnimplementedDiagnosticServiceServer
 }
 
-// Explain tells a caller who is for one account of that account's URLs alone: the edge looks where a URL leads before it asks
-// anything of origins. An edge that does not know that yet may ask, but what it says of others is not passed on.
+// Explain answers a token for one account about that account's URLs only: the edge looks where a
+// URL leads before it asks anything of origins. An edge that does not know that yet may ask, but
+// what it says of others is not passed on.
 func (s diagnostics) Explain(ctx context.Context, req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
 	account, _ := auth.From(ctx).Account()
 	answer, err := s.ask(ctx, req.GetEdge(), req.GetRegion(), &edgev1.Ask{

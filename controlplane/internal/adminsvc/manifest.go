@@ -125,8 +125,9 @@ func (s manifests) manifestWarnings(ctx context.Context, d *draft, changes []*ad
 	return warnings, err
 }
 
-// replayed is the draft of a write by an earlier request: it leads from the account before the write's revision to the
-// account at it. at is 0 when the request did nothing, or when nobody can tell any more.
+// replayed is the draft of a write by an earlier request: it leads from the account before the
+// write's revision to the account at it. at is 0 when the request did nothing, or when that is no
+// longer known.
 func (s *Service) replayed(ctx context.Context, account string, at int64) (*draft, error) {
 	before, err := s.store.AccountStateAt(ctx, account, max(at-1, 0))
 	if errors.Is(err, store.ErrCompacted) {

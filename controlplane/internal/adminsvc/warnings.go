@@ -14,7 +14,7 @@ import (
 // lookTimeout bounds how long the answer to a write waits for what to warn of.
 const lookTimeout = time.Second
 
-// notLooked takes the place of warnings about a write that is done, if they cannot be had.
+// notLooked replaces the warnings about a write that is done, if they cannot be found out.
 func notLooked(err error) string {
 	return "nobody could look for what is probably not meant: " + toFailure(err).text
 }

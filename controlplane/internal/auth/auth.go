@@ -219,7 +219,8 @@ func (a *Auth) CheckEdge(ctx context.Context, authorization []string, certificat
 	return c.Begin(ctx), nil
 }
 
-// Run keeps what is known true, and notes when tokens were used, until ctx ends. It returns the error of ctx.
+// Run keeps what is known true, and records when tokens were used, until ctx ends. It returns the
+// error of ctx.
 func (a *Auth) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
@@ -259,7 +260,8 @@ func (a *Auth) look(ctx context.Context) {
 	a.set(&a.answers, err == nil)
 }
 
-// keep looks whether etcd answers, ends calls whose token has expired, and notes when tokens were used.
+// keep looks whether etcd answers, ends calls whose token has expired, and records when tokens were
+// used.
 func (a *Auth) keep(ctx context.Context) {
 	expire, note := time.NewTicker(lookEvery), time.NewTicker(noteEvery)
 	defer expire.Stop()

@@ -40,7 +40,7 @@ func (r *record) value() []byte {
 	return value
 }
 
-// token is what is told of a record.
+// token is the record as admins see it.
 func (r *record) token(id string) *adminv1.Token {
 	t := &adminv1.Token{
 		Name: "tokens/" + id, Id: id, Role: Role(adminv1.Token_Role_value[r.Role]), Account: EveryAccount, Description: r.Description,

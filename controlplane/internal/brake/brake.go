@@ -274,8 +274,8 @@ func (b *Brake) Freeze(ctx context.Context, region string, revision int64, reaso
 	})
 }
 
-// until waits for what the watch will tell, so that this control plane already acts by what it has
-// just written. ok is called with mu held.
+// until waits for what the watch will deliver, so that this control plane already acts by what it
+// has just written. ok is called with mu held.
 func (b *Brake) until(ctx context.Context, ok func() bool) error {
 	for {
 		b.mu.Lock()

@@ -140,8 +140,8 @@ func (st *stream) start(ctx context.Context) error {
 }
 
 // resume places the cursor, or says why that is not possible. Where the digest at the agent's
-// revision is not known, the state that follows tells whether the agent has what it should: it
-// cannot close it otherwise.
+// revision is not known, the state that follows shows whether the agent has what it should: its
+// digest does not fit otherwise.
 func (st *stream) resume(ctx context.Context) (reason string, err error) {
 	have := st.hello.GetHave()
 	switch {
@@ -404,8 +404,8 @@ func (st *stream) behind(view *feed.View) bool {
 // emptyBookmark has no revision: it only shows that the stream is alive.
 var emptyBookmark = &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{Bookmark: &edgev1.Bookmark{}}}
 
-// bookmark tells the edge where it stands after everything sent, and when that was known to be the
-// newest.
+// bookmark sends the edge the revision that it has after everything sent, and when that was known
+// to be the newest.
 func (st *stream) bookmark(view *feed.View) error {
 	if err := st.sendKeys(); err != nil {
 		return err

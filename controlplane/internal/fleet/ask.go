@@ -136,8 +136,8 @@ func (e *elsewhere) ask(ctx context.Context, edge, region string, question *edge
 	}
 	deadline, _ := ctx.Deadline()
 	left := time.Until(deadline)
-	// An edge that is slow is told from a control plane that is dead by the latter saying so before
-	// the time is up.
+	// The other control plane answers before the time is up that an edge is slow. Without that
+	// answer it counts as dead.
 	grace := min(left/10, time.Second)
 	call, cancel := context.WithTimeout(ctx, left-grace)
 	defer cancel()

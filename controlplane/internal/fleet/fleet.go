@@ -37,7 +37,7 @@ type Config struct {
 	Feed *feed.Feed
 	// Store is where control planes find each other.
 	Store *store.Store
-	// Brake says how far edges may go. It is told to freeze them when more than FreezeEdges of
+	// Brake says how far edges may go. The fleet freezes them by it when more than FreezeEdges of
 	// them, and more than FreezePercent of those that are connected, refuse resources of one
 	// revision. FreezePercent 100 switches that off.
 	Brake                      *brake.Brake

@@ -29,8 +29,8 @@ const (
 	maxMessage = 64 << 20
 	// maxOrigins bounds the failing origins of an edge that are passed on.
 	maxOrigins = 10
-	// maxNamed bounds the edges that a result of waiting names, and the refusals that are told of
-	// each edge.
+	// maxNamed bounds the edges that a result of waiting names, and the refusals that are passed on
+	// of each edge.
 	maxNamed = 20
 )
 

@@ -349,7 +349,7 @@ func (r *Registry) invite(ctx context.Context, id string) error {
 	return err
 }
 
-// change writes entries, and knows of them before the watch tells.
+// change writes entries, and takes them in before the watch delivers them.
 func (r *Registry) change(ctx context.Context, entries ...store.Entry) error {
 	revision, err := r.store.ChangeAuth(ctx, entries...)
 	if err != nil {

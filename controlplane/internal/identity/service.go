@@ -84,7 +84,7 @@ func connection(ctx context.Context) (credentials.TLSInfo, bool) {
 	return secure, ok
 }
 
-// Status is an error as edges are told it.
+// Status is an error as edges get it.
 func Status(err error) error {
 	code := codes.Internal
 	switch {

@@ -55,8 +55,9 @@ func (r *Registry) certificate(cert *x509.Certificate) *Certificate {
 	return c
 }
 
-// Authenticate returns the edge that a connection comes from. It is false for one that shows no certificate of an edge, and then
-// the error is nil. It returns [ErrRefused] for a certificate that is not valid, or no longer, and [ErrUnknown] while that cannot be told.
+// Authenticate returns the edge that a connection comes from. It is false for one that shows no
+// certificate of an edge, and then the error is nil. It returns [ErrRefused] for a certificate that
+// is not valid, or no longer, and [ErrUnknown] while that is not known.
 func (r *Registry) Authenticate(state *tls.ConnectionState) (Edge, bool, error) {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return Edge{}, false, nil
@@ -205,7 +206,7 @@ func (clearInfo) AuthType() string { return "clear" }
 // handshakeRecord is the first byte of each TLS connection (RFC 8446 5.1), and of no HTTP request.
 const handshakeRecord = 0x16
 
-// sniff tells whether a client begins with TLS. What it read is read again.
+// sniff reports whether a client begins with TLS. What it read is read again.
 func sniff(conn net.Conn) (net.Conn, bool, error) {
 	var first [1]byte
 	if _, err := conn.Read(first[:]); err != nil {

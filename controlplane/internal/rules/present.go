@@ -29,9 +29,9 @@ func Strip(m proto.Message) {
 	}
 }
 
-// Present is a copy of a stored resource with what its key and revisions tell: name, id, uid, etag,
-// a purge's revision. What takes more than the resource itself, such as an endpoint's URLs, callers
-// add.
+// Present is a copy of a stored resource with what follows from its key and revisions: name, id,
+// uid, etag, a purge's revision. What takes more than the resource itself, such as an endpoint's
+// URLs, callers add.
 func Present[M proto.Message](key topology.Key, stored topology.Stored[M]) M {
 	m := proto.Clone(stored.Message).(M)
 	id := key.ID

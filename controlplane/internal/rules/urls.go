@@ -71,7 +71,7 @@ func isLocal(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// ShadowWarning tells that a media file cannot be reached through the default endpoint, because an
+// ShadowWarning warns that a media file cannot be reached through the default endpoint, because an
 // identifier takes its first folder. It is empty when that is not so.
 func ShadowWarning(identifier, mediaPath string) string {
 	first, _, _ := strings.Cut(mediaPath, "/")

@@ -15,7 +15,7 @@ import (
 // (https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html).
 var amazonBucket = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
-// OriginWarnings tells what is allowed for an origin and can hardly work: credentials of which a
+// OriginWarnings returns what is allowed for an origin and can hardly work: credentials of which a
 // part is missing, and a bucket that Amazon S3 cannot have. They are no violations, because an
 // exported account has no secrets and is to be applied all the same. The origin is as admins see
 // it, with `secrets_set`.

@@ -17,11 +17,11 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// What edges are told of a certificate lies at `cfg/certificates/{account}/{domain id}`: its id, that
-// of its chain, and when it ends. The certificate itself lies, sealed with its key, at
-// `sec/certs/{certificate id}`, where it never changes, and which nobody watches. When nothing refers
-// to it any more, `sec/unused/{certificate id}` says since when, until both are removed. A chain that
-// many certificates have lies at `cfg/chains/-/{chain id}`, for all accounts.
+// What edges are sent of a certificate lies at `cfg/certificates/{account}/{domain id}`: its id,
+// that of its chain, and when it ends. The certificate itself lies, sealed with its key, at
+// `sec/certs/{certificate id}`, where it never changes, and which nobody watches. When nothing
+// refers to it any more, `sec/unused/{certificate id}` says since when, until both are removed. A
+// chain that many certificates have lies at `cfg/chains/-/{chain id}`, for all accounts.
 
 // unusedFor is how long a certificate is kept that nothing refers to any more: edges that are held
 // at an older revision still ask for it.
@@ -336,7 +336,7 @@ func (s *Store) forgetChains(ctx context.Context, unused map[string]time.Time) e
 		case !known:
 			unused[id] = now
 		case now.Sub(since) >= unusedFor:
-			// A write in the meantime may refer to it: the next look tells.
+			// A write in the meantime may refer to it: the next pass finds out.
 			err := s.retry(ctx, func(ctx context.Context) error {
 				_, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(s.keys.tip()), "=", seen.tip.revision)).
 					Then(clientv3.OpDelete(string(kv.Key)), s.putTip(rand.Text())).Commit()

@@ -87,7 +87,7 @@ func (s *Store) deleteStep(ctx context.Context, account string, mark int64, ops 
 		} {
 			ops = append(ops, clientv3.OpDelete(key))
 		}
-		// Its history holds what it held. The audit stays: it tells who has deleted it.
+		// Its history holds what it held. The audit stays, because it says who has deleted it.
 		ops = append(ops, clientv3.OpDelete(s.keys.steps(account), clientv3.WithPrefix()))
 	}
 	marked := clientv3.Compare(clientv3.CreateRevision(s.keys.deleting()+account), "=", mark)

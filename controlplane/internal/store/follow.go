@@ -45,7 +45,7 @@ type Step struct {
 // Follower receives all changes in order, from one goroutine.
 type Follower struct {
 	// Known yields what the follower holds and of which epoch that is. It is asked when the
-	// topology has to be read whole: at the start and when the changes since are not to be had.
+	// topology has to be read whole: at the start, and when etcd no longer has the changes.
 	Known func() (epoch string, records iter.Seq[topology.Record])
 	// Step takes the next changes, and may keep or change Records. An error ends Follow.
 	Step func(Step) error

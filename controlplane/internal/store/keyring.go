@@ -213,7 +213,7 @@ func (s *Store) MakePoolKeys(ctx context.Context, pool string) error {
 }
 
 // EdgeKeys are the keysets of what edges of a pool are sent; without a pool, of everything. They
-// are replaced, never changed, before anything that is sealed with a new key is told to a follower.
+// are replaced, never changed, before a follower receives anything that is sealed with a new key.
 func (s *Store) EdgeKeys(pool string) *seal.Ring {
 	held := s.ring.held()
 	if of, ok := held.edges.Load(pool); ok {
@@ -268,7 +268,7 @@ func (s *Store) openMAC(ctx context.Context) error {
 	return nil
 }
 
-// MAC is a keyed hash of an account's secret (RFC 2104, with SHA-256) that tells whether two are
+// MAC is a keyed hash of an account's secret (RFC 2104, with SHA-256) that shows whether two are
 // equal, to control planes of one etcd alone. It is empty while there are no keys.
 func (s *Store) MAC(account, secret string) []byte {
 	if s.ring.mac == nil {

@@ -228,7 +228,7 @@ func (p *plan) noopRevision() int64 {
 	return p.state.Revision
 }
 
-// changesState reports whether the plan touches what State.Changed tells of.
+// changesState reports whether the plan touches what State.Changed counts.
 func (p *plan) changesState() bool {
 	for _, put := range p.puts {
 		if isVersioned(put.key.Kind) {

@@ -22,7 +22,7 @@ var stateKinds = [...]topology.Kind{
 	topology.KindCertificates,
 }
 
-// isVersioned reports whether records of a kind are what admins write: State.Changed tells of them,
+// isVersioned reports whether records of a kind are what admins write: State.Changed counts them,
 // and the history keeps them. Certificates are not: they come and go by themselves.
 func isVersioned(kind topology.Kind) bool { return inState(kind) && kind != topology.KindCertificates }
 

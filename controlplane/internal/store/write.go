@@ -24,8 +24,8 @@ type Edit struct {
 	Deletes []topology.Key
 	// DeleteAccount marks the account as being deleted. It excludes Puts and Deletes. [Store.Run] does the rest.
 	DeleteAccount bool
-	// Changes is what the edit changes, for the audit, where it may tell of fields, and MoreChanges how much is left out. Nil:
-	// the resources that change.
+	// Changes is what the edit changes, for the audit, which may list fields, and MoreChanges how
+	// much is left out. Nil: the resources that change.
 	Changes     []*adminv1.ResourceChange
 	MoreChanges int
 	// Certificates take the place of those of domains, which have to be there after the edit.

@@ -44,7 +44,7 @@ type Control struct {
 	lost     atomic.Bool
 	settings *atomic.Pointer[edgev1.Welcome_Settings] // see Config.Settings
 
-	// mu guards what Status tells, and the session under way.
+	// mu guards what Status returns, and the session under way.
 	mu      sync.Mutex
 	status  Status
 	digest  topology.Digest // at status.Revision

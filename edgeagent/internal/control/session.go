@@ -196,8 +196,8 @@ func (c *Control) acknowledge() {
 	}
 }
 
-// greet takes the settings over and tells where the agent stands, with everything it has rejected:
-// this control plane may not have heard.
+// greet takes over the settings and sends where the agent stands, with everything that it has
+// rejected, because this control plane may not know of it.
 func (s *session) greet() {
 	c := s.control
 	at := c.state.At()

@@ -33,7 +33,7 @@ type Status struct {
 	Refused string
 }
 
-// Status tells how the agent stands. It may be called at any time.
+// Status returns the state of the agent. It may be called at any time.
 func (c *Control) Status() Status {
 	persisted, durable := c.state.Durable()
 	c.mu.Lock()
@@ -49,7 +49,7 @@ func (c *Control) Status() Status {
 // Settings are those that a control plane last gave. They are never nil and must not be changed.
 func (c *Control) Settings() *edgev1.Welcome_Settings { return c.settings.Load() }
 
-// publish makes the position what Status tells.
+// publish makes the position the one that Status returns.
 func (c *Control) publish() {
 	rejected, at := len(c.rejected()), c.state.At()
 	c.mu.Lock()
@@ -72,7 +72,8 @@ func (c *Control) ack(epoch string) *edgev1.Ack {
 	}
 }
 
-// inStep notes a proof of being in step. Proofs of different control planes may come out of order.
+// inStep records a proof of being in step. Proofs of different control planes may come out of
+// order.
 func (c *Control) inStep(asOf time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,7 +108,7 @@ func (e ending) level() slog.Level {
 	return slog.LevelWarn
 }
 
-// metrics tells Status, and counts.
+// metrics shows Status, and counts.
 type metrics struct {
 	control *Control
 

@@ -227,7 +227,7 @@ func (s *session) applied(nacks []*topologyv1.Rejected) {
 	s.out.acknowledge(nacks)
 }
 
-// inOrder notes that the agent and the control plane agree.
+// inOrder records that the agent and the control plane agree.
 func (s *session) inOrder() {
 	s.inStep = true
 	s.control.refused("")

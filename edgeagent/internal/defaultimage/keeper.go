@@ -176,7 +176,7 @@ func (k *Keeper) find(accountUID, path string) (*httpcache.Image, <-chan struct{
 	return nil, k.wanted[sha]
 }
 
-// want notes that a file is to be fetched.
+// want records that a file has to be fetched.
 func (k *Keeper) want(sha prefix) {
 	if k.wanted[sha] == nil {
 		k.wanted[sha] = make(chan struct{})
@@ -227,7 +227,7 @@ func (k *Keeper) lost(sha prefix, image *httpcache.Image, err error) {
 	k.signal()
 }
 
-// signal tells Run that there is work.
+// signal wakes Run, because there is work.
 func (k *Keeper) signal() {
 	select {
 	case k.wake <- struct{}{}:

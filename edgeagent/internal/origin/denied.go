@@ -56,7 +56,7 @@ func (p *proofs) of(o *topology.Origin) *proof {
 	return added
 }
 
-// succeeded notes that the origin answered with a file, or confirmed one.
+// succeeded records that the origin answered with a file, or confirmed one.
 func (p *proofs) succeeded(o *topology.Origin) {
 	found := p.of(o)
 	found.mu.Lock()

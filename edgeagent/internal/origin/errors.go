@@ -17,7 +17,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/token"
 )
 
-// These end a request; context.Cause tells them apart from a caller that gave up.
+// These end a request; context.Cause distinguishes them from a caller that gave up.
 var (
 	errConnectTimeout   = errors.New("connecting took too long")
 	errFirstByteTimeout = errors.New("no answer in time")

@@ -102,7 +102,7 @@ func (t *Table) Forget(uid string, upTo int64) {
 }
 
 // ForgetAll frees what is known of all purges, at once: the revisions to come are of another
-// history, in which theirs mean nothing. Its caller sees to it that nothing stored before is looked
+// history, in which theirs mean nothing. Its caller makes sure that nothing stored before is looked
 // up any more.
 func (t *Table) ForgetAll() {
 	t.mu.Lock()

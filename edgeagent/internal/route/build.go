@@ -149,7 +149,7 @@ func (b *builder) change(account string) *holding {
 	return h
 }
 
-// noteReadable notes whether what was received of a resource could be read.
+// noteReadable records whether a received resource could be read.
 func (b *builder) noteReadable(r topology.Record, err error) {
 	if err == nil {
 		if h := b.holdings[r.Key.Account]; h != nil && h.undecodable[r.Key] != nil {

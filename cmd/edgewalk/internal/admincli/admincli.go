@@ -1,8 +1,8 @@
 // Package admincli is the admin's side of the edgewalk command: each of its commands is one or a few calls of the admin API.
 //
-// It owns what a person types and reads: flags, tables, progress, and errors in words. It holds no rules about resources;
-// the control plane checks everything, so that scripts and people are told the same. Secrets are never printed, because the
-// API never returns them.
+// It owns what a person types and reads: flags, tables, progress, and errors in words. It holds no
+// rules about resources; the control plane checks everything, so that scripts and people get the
+// same errors. Secrets are never printed, because the API never returns them.
 package admincli
 
 import (

@@ -174,7 +174,7 @@ func messageFields(m protoreflect.MessageDescriptor) (names []string) {
 	return names
 }
 
-// writeField tells of a field or message, and of the fields in it.
+// writeField describes a field or message, and the fields in it.
 func writeField(w io.Writer, at string, d protoreflect.Descriptor, m protoreflect.MessageDescriptor) error {
 	head := at
 	if f, ok := d.(protoreflect.FieldDescriptor); ok {

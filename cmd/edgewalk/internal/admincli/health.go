@@ -9,7 +9,7 @@ import (
 )
 
 // originHealth says in a few words how an origin fares at the edges; empty while none is connected.
-// Edges tell only of failures: an origin that was never asked has none.
+// Edges report only failures: an origin that was never asked has none.
 func originHealth(h *topologyv1.OriginHealth) string {
 	all := h.GetEdgesWell() + h.GetEdgesUnwell()
 	switch {

@@ -487,7 +487,7 @@ func (c *cli) removeCommand() *cobra.Command {
 	return cmd
 }
 
-// removeTold removes files and tells of each: one by one when they are named, several at once when
+// removeTold removes files and prints each: one by one when they are named, several at once when
 // they are many.
 func (c *cli) removeTold(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, files []*topologyv1.MediaFile, ignoreMissing, many bool) (revision int64, err error) {
 	deleted := []string{}

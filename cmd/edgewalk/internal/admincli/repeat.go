@@ -18,8 +18,8 @@ import (
 // repeatAfter is the time before a write of unknown outcome is repeated: about that of an election in etcd.
 const repeatAfter = time.Second
 
-// identify gives each write an id, under which it happens at most once, and repeats it once when nobody knows whether it has
-// happened. Who gives a write an id tells people how to repeat it.
+// identify gives each write an id, under which it happens at most once, and repeats it once when
+// nobody knows whether it has happened. A command that gives a write an id prints how to repeat it.
 func (c *cli) identify(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	r := req.(proto.Message).ProtoReflect()
 	field := r.Descriptor().Fields().ByName("request_id")

@@ -37,8 +37,8 @@ func (r *respite) begin(now time.Time) {
 	r.until = now.Add(d + rand.N(d/5))
 }
 
-// Resolved notes a look-up. The first host that is looked up is the origin's own; redirects
-// may lead to others.
+// Resolved records a look-up. The first host that is looked up is the origin's own; redirects may
+// lead to others.
 func (a *Addresses) Resolved(host string, found []netip.Addr) {
 	if a.host == "" {
 		a.host = host
@@ -62,10 +62,10 @@ func (a *Addresses) resting(addr netip.Addr, now time.Time) bool {
 	return r != nil && now.Before(r.until)
 }
 
-// Succeed notes that an address has answered.
+// Succeed records that an address has answered.
 func (a *Addresses) Succeed(addr netip.Addr) { delete(a.bad, addr) }
 
-// Fail notes that an address has failed.
+// Fail records that an address has failed.
 func (a *Addresses) Fail(addr netip.Addr, now time.Time) {
 	if len(a.known) < 2 || !slices.Contains(a.known, addr) {
 		return // without another one there is nothing to choose

@@ -80,7 +80,7 @@ func (b *Breaker) Suspected() bool { return b.suspect }
 // Acquit ends the suspicion, which nothing could confirm.
 func (b *Breaker) Acquit() { b.suspect = false }
 
-// Begin notes that a probe begins, and End that it has ended.
+// Begin records that a probe begins, and End that it has ended.
 func (b *Breaker) Begin(now time.Time) { b.asking, b.asked = true, now }
 
 // End is the end of what [Breaker.Begin] notes.
@@ -104,11 +104,11 @@ func (b *Breaker) Due(now time.Time) bool {
 	return !now.Before(b.until)
 }
 
-// Reached notes that a client's request got an answer, whatever it was.
+// Reached records that a client's request got an answer, whatever it was.
 func (b *Breaker) Reached() { b.row = 0 }
 
-// Unreached notes a client's request that did not get to the origin, and reports whether
-// the breaker opens. What was asked before it opened says nothing new.
+// Unreached records a client's request that did not get to the origin, and reports whether the
+// breaker opens. What was asked before it opened says nothing new.
 func (b *Breaker) Unreached(now time.Time) bool {
 	if b.row++; b.row < b.limits.Failures || b.limits.Disabled || !b.until.IsZero() {
 		return false
@@ -118,8 +118,8 @@ func (b *Breaker) Unreached(now time.Time) bool {
 	return true
 }
 
-// Confirm notes a probe that failed, and reports whether the breaker
-// opens by it. after is how long the origin asks to be left alone.
+// Confirm records a probe that failed, and reports whether the breaker opens by it. after is how
+// long the origin asks to be left alone.
 func (b *Breaker) Confirm(now time.Time, after time.Duration) bool {
 	wasOpen := !b.until.IsZero()
 	if b.failed++; b.failed < ConfirmBy && !wasOpen {

@@ -20,7 +20,7 @@ func RetryBudget(now time.Time) Budget {
 // HedgeBudget allows 2 % of recent requests twice (Dean and Barroso, The Tail at Scale).
 func HedgeBudget(now time.Time) Budget { return Budget{share: 0.02, most: 5, at: now} }
 
-// Earn notes a request.
+// Earn records a request.
 func (b *Budget) Earn() { b.Saved = min(b.most, b.Saved+b.share) }
 
 // Spend reports whether there may be one in addition.

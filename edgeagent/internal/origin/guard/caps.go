@@ -45,7 +45,7 @@ func (c *Caps) Enter(path uint64) (full Cap) {
 	return ""
 }
 
-// Answered notes that the head has come.
+// Answered records that the head has come.
 func (c *Caps) Answered(path uint64) {
 	c.Pending--
 	s := c.shares[path]

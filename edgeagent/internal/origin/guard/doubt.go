@@ -26,7 +26,8 @@ func (d *Doubt) Succeed(now time.Time) {
 	d.replies[1]++
 }
 
-// Fail notes a reply that failed, to a path by its hash, and reports whether the origin is suspect.
+// Fail records a reply that failed, to a path by its hash, and reports whether the origin is
+// suspect.
 func (d *Doubt) Fail(now time.Time, path uint64) bool {
 	d.turn(now)
 	d.replies[1]++

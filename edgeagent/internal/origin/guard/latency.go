@@ -20,7 +20,7 @@ type Latency struct {
 	P95  time.Duration // zero while there are too few
 }
 
-// Add notes an answer.
+// Add records an answer.
 func (l *Latency) Add(d time.Duration) {
 	if len(l.ring) < samples {
 		l.ring = append(l.ring, d)

@@ -152,8 +152,8 @@ func finish(ask *kind.Ask, r *kind.Response) error {
 	return decode(r)
 }
 
-// decode takes gzip off a whole reply. Where its end is missing the checksum tells, so a cut is
-// seen even where framing shows none.
+// decode takes gzip off a whole reply. The checksum shows that its end is missing, so a cut is seen
+// even where framing shows none.
 func decode(r *kind.Response) error {
 	if r.Length != 0 {
 		unzip, err := gzip.NewReader(r.Body)
