@@ -462,7 +462,7 @@ func (d *draft) joinDefault(origin string) {
 }
 
 // edit is what leads from what the write found to what shall be. It checks the rules first;
-// resource is the one that the caller wrote, whose faults are told by field, or empty when there
+// resource is the one that the caller wrote, whose faults are named by field, or empty when there
 // are several.
 func (d *draft) edit(resource string) (*store.Edit, error) {
 	if err := d.quota(); err != nil {

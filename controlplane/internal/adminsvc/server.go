@@ -7,8 +7,8 @@
 // repeated request with the same request_id has one effect and gets the first answer, read at the
 // revision of the one write. Every error has exactly one ErrorInfo; one table says which.
 //
-// What rules hold between resources is the business of rules, how writes become atomic store's, and
-// how edges hear of them feed's and edgesvc's. gRPC and protobuf types of the admin API stop here.
+// Package rules owns the rules between resources, store makes writes atomic, and how edges receive
+// them feed's and edgesvc's. gRPC and protobuf types of the admin API stop here.
 package adminsvc
 
 import (

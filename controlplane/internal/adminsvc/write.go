@@ -29,7 +29,7 @@ type writeRequest interface {
 
 // requestID is what the store remembers of a request, and of who makes it. Of its content that is
 // only a hash, because it may hold secrets. A request without an id is given one, with which it can
-// be repeated if nobody can tell what became of it.
+// be repeated if its outcome is unknown.
 func requestID(ctx context.Context, id string, req proto.Message, more string) (store.RequestID, error) {
 	assigned := id == ""
 	if assigned {

@@ -85,7 +85,7 @@ func (b *builder) takeDomain(r topology.Record) error {
 	return nil
 }
 
-// notePending notes whether an account waits for a name.
+// notePending records whether an account waits for a name.
 func (b *builder) notePending(name, account string, waits bool) {
 	was, _ := b.pending.Get(name)
 	if was == nil && !waits || was != nil && slices.Contains(was.accounts, account) == waits {
