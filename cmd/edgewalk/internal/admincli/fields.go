@@ -1,84 +1,17 @@
 package admincli
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"strings"
 
-	"github.com/bufbuild/protocompile"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/edgewalk/edgewalk/internal/fielddoc"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
-
-// documented is topology.proto with its comments.
-func documented(ctx context.Context) (protoreflect.FileDescriptor, error) {
-	const file = "edgewalk/topology/v1/topology.proto"
-	compiler := protocompile.Compiler{
-		SourceInfoMode: protocompile.SourceInfoStandard,
-		Resolver: protocompile.CompositeResolver{
-			&protocompile.SourceResolver{Accessor: protocompile.SourceAccessorFromMap(map[string]string{file: topologyv1.Source})},
-			protocompile.ResolverFunc(func(path string) (protocompile.SearchResult, error) {
-				d, err := protoregistry.GlobalFiles.FindFileByPath(path)
-				return protocompile.SearchResult{Desc: d}, err
-			}),
-		},
-	}
-	files, err := compiler.Compile(ctx, file)
-	if err != nil {
-		return nil, err
-	}
-	return files[0], nil
-}
-
-// comment is what the .proto says of a message or field, with fields as people type them.
-func comment(d protoreflect.Descriptor) string {
-	text := d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments
-	var lines []string
-	for line := range strings.Lines(text) {
-		lines = append(lines, strings.TrimSpace(line))
-	}
-	return asTyped(strings.Join(lines, " "), d.ParentFile())
-}
-
-// asTyped spells the names of fields in a text as people type them.
-func asTyped(text string, file protoreflect.FileDescriptor) string {
-	names := make(map[string]bool)
-	var collect func(messages protoreflect.MessageDescriptors)
-	collect = func(messages protoreflect.MessageDescriptors) {
-		for i := range messages.Len() {
-			m := messages.Get(i)
-			for j := range m.Fields().Len() {
-				names[string(m.Fields().Get(j).Name())] = true
-			}
-			collect(m.Messages())
-		}
-	}
-	collect(file.Messages())
-	var b strings.Builder
-	for len(text) > 0 {
-		n := 0
-		for n < len(text) && (text[n] == '_' || 'a' <= text[n] && text[n] <= 'z' || '0' <= text[n] && text[n] <= '9') {
-			n++
-		}
-		if word := text[:n]; names[word] && strings.Contains(word, "_") {
-			b.WriteString(fieldpath.JSON(word))
-		} else {
-			b.WriteString(word)
-		}
-		if n < len(text) {
-			b.WriteByte(text[n])
-			n++
-		}
-		text = text[n:]
-	}
-	return b.String()
-}
 
 // typeWord is what a field takes.
 func typeWord(f protoreflect.FieldDescriptor) string {
@@ -130,7 +63,7 @@ func (c *cli) explainFieldCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			file, err := documented(cmd.Context())
+			file, err := fielddoc.File(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -180,14 +113,14 @@ func writeField(w io.Writer, at string, d protoreflect.Descriptor, m protoreflec
 	if f, ok := d.(protoreflect.FieldDescriptor); ok {
 		head += " (" + typeWord(f) + ")"
 	}
-	fmt.Fprintf(w, "%s\n\n%s\n", head, folded(comment(d), "  "))
+	fmt.Fprintf(w, "%s\n\n%s\n", head, folded(fielddoc.Comment(d), "  "))
 	if m == nil {
 		return nil
 	}
 	fmt.Fprintln(w, "\nFields:")
 	for i := range m.Fields().Len() {
 		f := m.Fields().Get(i)
-		fmt.Fprintf(w, "  %s (%s)\n%s\n", f.JSONName(), typeWord(f), folded(comment(f), "      "))
+		fmt.Fprintf(w, "  %s (%s)\n%s\n", f.JSONName(), typeWord(f), folded(fielddoc.Comment(f), "      "))
 	}
 	return nil
 }
@@ -253,7 +186,7 @@ func (c *cli) referenceCommand() *cobra.Command {
 		Hidden:  true,
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			file, err := documented(cmd.Context())
+			file, err := fielddoc.File(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -273,14 +206,16 @@ Flags are in ` + "`--help`" + ` of each command and in the manual pages. This pa
 `)
 	for _, k := range kinds {
 		m := file.Messages().ByName(protoreflect.Name(k.message))
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| field | takes | meaning |\n|---|---|---|\n", k.names[0], comment(m))
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| field | takes | meaning |\n|---|---|---|\n", k.names[0], fielddoc.Comment(m))
 		referenceRows(&b, m, "", map[protoreflect.FullName]bool{})
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func referenceRows(b *strings.Builder, m protoreflect.MessageDescriptor, prefix string, above map[protoreflect.FullName]bool) {
+func referenceRows(
+	b *strings.Builder, m protoreflect.MessageDescriptor, prefix string, above map[protoreflect.FullName]bool,
+) {
 	if above[m.FullName()] {
 		return
 	}
@@ -290,10 +225,10 @@ func referenceRows(b *strings.Builder, m protoreflect.MessageDescriptor, prefix 
 		f := m.Fields().Get(i)
 		path := prefix + f.JSONName()
 		takes := typeWord(f)
-		if prefix == "" && topology.OutputOnly(f.Name()) && !strings.Contains(comment(f), "Output only") {
+		if prefix == "" && topology.OutputOnly(f.Name()) && !strings.Contains(fielddoc.Comment(f), "Output only") {
 			takes += "; output only"
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s |\n", path, takes, strings.ReplaceAll(comment(f), "|", `\|`))
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", path, takes, strings.ReplaceAll(fielddoc.Comment(f), "|", `\|`))
 		if hasFields(f) {
 			if f.IsList() {
 				path += "[]"
