@@ -29,7 +29,9 @@ func mediaKey(account, path string) topology.Key {
 	return topology.Key{Kind: topology.KindMediaFiles, Account: account, ID: path}
 }
 
-func (s mediaFiles) GetMediaFile(ctx context.Context, req *adminv1.GetMediaFileRequest) (*adminv1.GetMediaFileResponse, error) {
+func (s mediaFiles) GetMediaFile(
+	ctx context.Context, req *adminv1.GetMediaFileRequest,
+) (*adminv1.GetMediaFileResponse, error) {
 	key, err := parseName(topology.KindMediaFiles, "name", req.GetName())
 	if err != nil {
 		return nil, err
@@ -41,20 +43,84 @@ func (s mediaFiles) GetMediaFile(ctx context.Context, req *adminv1.GetMediaFileR
 	return &adminv1.GetMediaFileResponse{MediaFile: present(key, stored), Revision: revision}, nil
 }
 
-func (s mediaFiles) ListMediaFiles(ctx context.Context, req *adminv1.ListMediaFilesRequest) (*adminv1.ListMediaFilesResponse, error) {
+func (s mediaFiles) ListMediaFiles(
+	ctx context.Context, req *adminv1.ListMediaFilesRequest,
+) (*adminv1.ListMediaFilesResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
 	}
 	prefix := strings.TrimPrefix(req.GetPrefix(), "/")
+	if req.GetFolderOnly() {
+		return s.listFolder(ctx, req, account, prefix)
+	}
 	page, err := list(ctx, s.Service, req, topology.KindMediaFiles, account, prefix, present[*topologyv1.MediaFile])
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.ListMediaFilesResponse{MediaFiles: page.items, NextPageToken: page.next, Revision: page.revision}, nil
+	return &adminv1.ListMediaFilesResponse{MediaFiles: page.items, NextPageToken: page.next, Revision: page.revision},
+		nil
 }
 
-func (s mediaFiles) DeleteMediaFile(ctx context.Context, req *adminv1.DeleteMediaFileRequest) (*adminv1.DeleteMediaFileResponse, error) {
+// listFolder reads a page of what is right in a folder. What is below a folder of it is passed over
+// without being read.
+func (s mediaFiles) listFolder(
+	ctx context.Context, req *adminv1.ListMediaFilesRequest, account, folder string,
+) (*adminv1.ListMediaFilesResponse, error) {
+	if folder != "" && !strings.HasSuffix(folder, "/") {
+		return nil, invalid("prefix", "%q is no folder: write it with a slash at its end", folder)
+	}
+	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "folder", account, folder)
+	if err != nil {
+		return nil, err
+	}
+	out := new(adminv1.ListMediaFilesResponse)
+	after, at := p.after, int64(0)
+	for n := 0; ; {
+		records, more, revision, err := s.store.ListAt(ctx, topology.KindMediaFiles, account, folder, after,
+			p.limit-n+1, at)
+		if err != nil {
+			return nil, err
+		}
+		if at = revision; len(records) == 0 && p.after == "" && n == 0 {
+			_, out.Revision, err = readAt[*topologyv1.Account](ctx, s.Service, accountKey(account), 0)
+			return out, err
+		}
+		out.Revision = at
+		for _, record := range records {
+			if record.Key.ID <= after {
+				continue // in a folder that is listed
+			}
+			if n == p.limit || p.bytes >= maxPageBytes {
+				out.NextPageToken = p.token(after)
+				return out, nil
+			}
+			n++
+			if name, _, below := strings.Cut(record.Key.ID[len(folder):], "/"); below {
+				out.Folders = append(out.Folders, folder+name+"/")
+				after = folder + name + "/\xff" // which is in no path, because paths are UTF-8
+				continue
+			}
+			after = record.Key.ID
+			stored, err := decode[*topologyv1.MediaFile](record)
+			if err != nil { // just its name, for who wants to get or delete it
+				stored.Message = new(topologyv1.MediaFile)
+				stored.CreateRevision, stored.ModRevision = record.CreateRevision, record.ModRevision
+				s.log.ErrorContext(ctx, "adminsvc: a record cannot be read", "key", record.Key.String(), "error", err)
+			}
+			file := present(record.Key, stored)
+			out.MediaFiles = append(out.MediaFiles, file)
+			p.full(file)
+		}
+		if !more {
+			return out, nil
+		}
+	}
+}
+
+func (s mediaFiles) DeleteMediaFile(
+	ctx context.Context, req *adminv1.DeleteMediaFileRequest,
+) (*adminv1.DeleteMediaFileResponse, error) {
 	key, err := parseName(topology.KindMediaFiles, "name", req.GetName())
 	if err != nil {
 		return nil, err
@@ -107,7 +173,10 @@ func (s mediaFiles) UploadMediaFile(stream adminv1.MediaService_UploadMediaFileS
 	if err != nil {
 		return err
 	}
-	reader := &uploadReader{stream: stream, limit: start.SizeBytes, spool: &s.spool, over: func(size int64) error { return s.checkSize(account, key, size) }}
+	reader := &uploadReader{
+		stream: stream, limit: start.SizeBytes, spool: &s.spool,
+		over: func(size int64) error { return s.checkSize(account, key, size) },
+	}
 	defer reader.done()
 	spooled, err := s.library.Spool(ctx, reader)
 	if err != nil {
@@ -139,7 +208,9 @@ func (s mediaFiles) UploadMediaFile(stream adminv1.MediaService_UploadMediaFileS
 }
 
 // uploadKey refuses what can be refused before the bytes arrive.
-func (s *Service) uploadKey(ctx context.Context, start *adminv1.UploadMediaFileRequest_Start) (topology.Key, *topologyv1.Account, error) {
+func (s *Service) uploadKey(
+	ctx context.Context, start *adminv1.UploadMediaFileRequest_Start,
+) (topology.Key, *topologyv1.Account, error) {
 	account, err := parseParent(start.GetParent())
 	if err != nil {
 		return topology.Key{}, nil, err
@@ -150,7 +221,8 @@ func (s *Service) uploadKey(ctx context.Context, start *adminv1.UploadMediaFileR
 	}
 	if given := start.GetMediaFile().GetContentType(); given != "" {
 		if _, _, err := mime.ParseMediaType(given); err != nil || !strings.Contains(given, "/") {
-			return topology.Key{}, nil, invalid("start.media_file.content_type", "%q is no media type: write it like image/png", given)
+			return topology.Key{}, nil,
+				invalid("start.media_file.content_type", "%q is no media type: write it like image/png", given)
 		}
 	}
 	key := mediaKey(account, path)
@@ -176,9 +248,11 @@ func (s *Service) checkSize(account *topologyv1.Account, key topology.Key, size 
 	return nil
 }
 
-// storeUpload places the bytes, writes the record, and looks at the bytes again: a sweep that had judged them just before
-// they were placed may have taken them.
-func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled) (*adminv1.UploadMediaFileResponse, error) {
+// storeUpload places the bytes, writes the record, and looks at the bytes again: a sweep that had
+// judged them just before they were placed may have taken them.
+func (s *Service) storeUpload(
+	ctx context.Context, key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled,
+) (*adminv1.UploadMediaFileResponse, error) {
 	id, err := requestID(ctx, start.GetRequestId(), start, spooled.SHA256)
 	if err != nil {
 		return nil, err
@@ -209,7 +283,9 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 		}
 		next := newFile(key, start, spooled)
 		next.CreateTime, next.UpdateTime = now, now
-		written = topology.Stored[*topologyv1.MediaFile]{Message: next, CreateRevision: record.CreateRevision, ModRevision: record.ModRevision}
+		written = topology.Stored[*topologyv1.MediaFile]{
+			Message: next, CreateRevision: record.CreateRevision, ModRevision: record.ModRevision,
+		}
 		if exists {
 			outcome = adminv1.UploadMediaFileResponse_REPLACED
 			stored, err := decode[*topologyv1.MediaFile](record)
@@ -243,7 +319,10 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 	case !result.Noop:
 		written.CreateRevision, written.ModRevision = cmp.Or(written.CreateRevision, result.Revision), result.Revision
 	}
-	resp := &adminv1.UploadMediaFileResponse{MediaFile: present(key, written), Revision: result.Revision, Warnings: s.uploadWarnings(ctx, key), Outcome: outcome}
+	resp := &adminv1.UploadMediaFileResponse{
+		MediaFile: present(key, written), Revision: result.Revision, Warnings: s.uploadWarnings(ctx, key),
+		Outcome: outcome,
+	}
 	if sameBytes {
 		// Edges know files by their bytes.
 		resp.Warnings = append(resp.Warnings, fmt.Sprintf("the bytes are those that were there: edges that hold the file keep its old content type and tags until it is purged, as with `edgewalk purge -A %s --prefix /%s`", key.Account, key.ID))
@@ -251,7 +330,9 @@ func (s *Service) storeUpload(ctx context.Context, key topology.Key, start *admi
 	return resp, nil
 }
 
-func newFile(key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled) *topologyv1.MediaFile {
+func newFile(
+	key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled,
+) *topologyv1.MediaFile {
 	f := &topologyv1.MediaFile{
 		SizeBytes: spooled.Size, Sha256: spooled.SHA256,
 		ContentType: start.GetMediaFile().GetContentType(), Tags: start.GetMediaFile().GetTags(),
@@ -263,7 +344,9 @@ func newFile(key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spoo
 }
 
 // uploadedBefore reads what an earlier request with the same id has stored.
-func (s *Service) uploadedBefore(ctx context.Context, key topology.Key, result store.Result) (stored topology.Stored[*topologyv1.MediaFile], err error) {
+func (s *Service) uploadedBefore(
+	ctx context.Context, key topology.Key, result store.Result,
+) (stored topology.Stored[*topologyv1.MediaFile], err error) {
 	at, err := s.kept(ctx, key.Account, result)
 	if err != nil {
 		return stored, err
@@ -297,7 +380,8 @@ func checkContent(start *adminv1.UploadMediaFileRequest_Start, spooled *media.Sp
 		return faulty(kindContentMismatch, []fieldFault{{field, fmt.Sprintf(format, args...)}})
 	}
 	if start.SizeBytes != nil && start.GetSizeBytes() != spooled.Size {
-		return mismatch("start.size_bytes", "%d bytes were announced and %d have arrived", start.GetSizeBytes(), spooled.Size)
+		return mismatch("start.size_bytes", "%d bytes were announced and %d have arrived", start.GetSizeBytes(),
+			spooled.Size)
 	}
 	if start.GetSha256() != "" && start.GetSha256() != spooled.SHA256 {
 		return mismatch("start.sha256", "the bytes that arrived have %s", spooled.SHA256)
@@ -364,7 +448,9 @@ func libraryError(err error) error {
 // downloadChunk is how many bytes one message of a download has.
 const downloadChunk = 256 << 10
 
-func (s mediaFiles) DownloadMediaFile(req *adminv1.DownloadMediaFileRequest, stream adminv1.MediaService_DownloadMediaFileServer) error {
+func (s mediaFiles) DownloadMediaFile(
+	req *adminv1.DownloadMediaFileRequest, stream adminv1.MediaService_DownloadMediaFileServer,
+) error {
 	ctx := stream.Context()
 	key, err := parseName(topology.KindMediaFiles, "name", req.GetName())
 	if err != nil {

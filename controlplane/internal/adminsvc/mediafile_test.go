@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	heap "runtime/metrics"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,9 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-func (r *rig) upload(ctx context.Context, start *adminv1.UploadMediaFileRequest_Start, body io.Reader) (*adminv1.UploadMediaFileResponse, error) {
+func (r *rig) upload(
+	ctx context.Context, start *adminv1.UploadMediaFileRequest_Start, body io.Reader,
+) (*adminv1.UploadMediaFileResponse, error) {
 	stream, err := adminv1.NewMediaServiceClient(r.conn).UploadMediaFile(ctx)
 	if err != nil {
 		return nil, err
@@ -34,7 +37,9 @@ func (r *rig) upload(ctx context.Context, start *adminv1.UploadMediaFileRequest_
 	for err == nil {
 		n, readErr := body.Read(buf)
 		if n > 0 {
-			err = stream.Send(&adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Data{Data: buf[:n]}})
+			err = stream.Send(&adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Data{
+				Data: buf[:n],
+			}})
 		}
 		if readErr != nil {
 			break
@@ -45,7 +50,8 @@ func (r *rig) upload(ctx context.Context, start *adminv1.UploadMediaFileRequest_
 
 func (r *rig) download(t testing.TB, name string) (*topologyv1.MediaFile, []byte) {
 	t.Helper()
-	stream, err := adminv1.NewMediaServiceClient(r.conn).DownloadMediaFile(t.Context(), &adminv1.DownloadMediaFileRequest{Name: name})
+	stream, err := adminv1.NewMediaServiceClient(r.conn).DownloadMediaFile(t.Context(),
+		&adminv1.DownloadMediaFileRequest{Name: name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,45 +100,56 @@ func TestUploads(t *testing.T) {
 		want  codes.Code
 		check func(t *testing.T, resp *adminv1.UploadMediaFileResponse)
 	}{
-		{"by extension", &start{Path: "/a/b c.jpg"}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
-			f := resp.GetMediaFile()
-			if f.GetName() != "accounts/acme/mediaFiles/a/b c.jpg" || f.GetContentType() != "image/jpeg" || f.GetSizeBytes() != int64(len(png)) || f.GetSha256() != sum(png) || len(resp.GetWarnings()) > 0 {
-				t.Errorf("got %v", resp)
-			}
-		}},
+		{"by extension", &start{Path: "/a/b c.jpg"}, png, codes.OK,
+			func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+				f := resp.GetMediaFile()
+				if f.GetName() != "accounts/acme/mediaFiles/a/b c.jpg" || f.GetContentType() != "image/jpeg" ||
+					f.GetSizeBytes() != int64(len(png)) || f.GetSha256() != sum(png) || len(resp.GetWarnings()) > 0 {
+					t.Errorf("got %v", resp)
+				}
+			}},
 		{"sniffed", &start{Path: "picture"}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
 			if got := resp.GetMediaFile().GetContentType(); got != "image/png" {
 				t.Errorf("content type %q", got)
 			}
 		}},
-		{"given", &start{Path: "x.jpg", MediaFile: &topologyv1.MediaFile{ContentType: "image/x-own", Tags: []string{"a", "b"}}}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
-			if f := resp.GetMediaFile(); f.GetContentType() != "image/x-own" || len(f.GetTags()) != 2 {
-				t.Errorf("got %v", f)
-			}
-		}},
-		{"another type for the same bytes", &start{Path: "x.jpg", MediaFile: &topologyv1.MediaFile{ContentType: "image/y-own"}}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
-			if w := resp.GetWarnings(); len(w) != 1 || !strings.Contains(w[0], "purge -A acme --prefix /x.jpg") {
-				t.Errorf("warnings %v, want that edges keep the old type until a purge", w)
-			}
-		}},
+		{"given",
+			&start{
+				Path: "x.jpg", MediaFile: &topologyv1.MediaFile{ContentType: "image/x-own", Tags: []string{"a", "b"}},
+			}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+				if f := resp.GetMediaFile(); f.GetContentType() != "image/x-own" || len(f.GetTags()) != 2 {
+					t.Errorf("got %v", f)
+				}
+			}},
+		{"another type for the same bytes",
+			&start{Path: "x.jpg", MediaFile: &topologyv1.MediaFile{ContentType: "image/y-own"}}, png, codes.OK,
+			func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+				if w := resp.GetWarnings(); len(w) != 1 || !strings.Contains(w[0], "purge -A acme --prefix /x.jpg") {
+					t.Errorf("warnings %v, want that edges keep the old type until a purge", w)
+				}
+			}},
 		{"empty file", &start{Path: "empty.txt"}, "", codes.OK, nil},
-		{"folder of an identifier", &start{Path: "shop/a.jpg"}, png, codes.OK, func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
-			if len(resp.GetWarnings()) != 1 {
-				t.Errorf("warnings %v, want one", resp.GetWarnings())
-			}
-		}},
-		{"size and hash right", &start{Path: "s.jpg", SizeBytes: proto.Int64(int64(len(png))), Sha256: sum(png)}, png, codes.OK, nil},
+		{"folder of an identifier", &start{Path: "shop/a.jpg"}, png, codes.OK,
+			func(t *testing.T, resp *adminv1.UploadMediaFileResponse) {
+				if len(resp.GetWarnings()) != 1 {
+					t.Errorf("warnings %v, want one", resp.GetWarnings())
+				}
+			}},
+		{"size and hash right", &start{Path: "s.jpg", SizeBytes: proto.Int64(int64(len(png))), Sha256: sum(png)}, png,
+			codes.OK, nil},
 		{"too short", &start{Path: "t.jpg", SizeBytes: proto.Int64(100)}, png, codes.InvalidArgument, nil},
 		{"too long", &start{Path: "t.jpg", SizeBytes: proto.Int64(3)}, png, codes.InvalidArgument, nil},
 		{"other hash", &start{Path: "t.jpg", Sha256: sum("x")}, png, codes.InvalidArgument, nil},
 		{"only new", &start{Path: "s.jpg", CreateOnly: true}, png, codes.AlreadyExists, nil},
 		{"only new and new", &start{Path: "new.jpg", CreateOnly: true}, png, codes.OK, nil},
 		{"other etag", &start{Path: "s.jpg", MediaFile: &topologyv1.MediaFile{Etag: `"1"`}}, png, codes.Aborted, nil},
-		{"etag of nothing", &start{Path: "none.jpg", MediaFile: &topologyv1.MediaFile{Etag: `"1"`}}, png, codes.NotFound, nil},
+		{"etag of nothing", &start{Path: "none.jpg", MediaFile: &topologyv1.MediaFile{Etag: `"1"`}}, png,
+			codes.NotFound, nil},
 		{"no path", &start{Path: "/"}, png, codes.InvalidArgument, nil},
 		{"up and away", &start{Path: "a/../../b"}, png, codes.InvalidArgument, nil},
 		{"empty segment", &start{Path: "a//b"}, png, codes.InvalidArgument, nil},
-		{"bad tag", &start{Path: "t.jpg", MediaFile: &topologyv1.MediaFile{Tags: []string{"a,b"}}}, png, codes.InvalidArgument, nil},
+		{"bad tag", &start{Path: "t.jpg", MediaFile: &topologyv1.MediaFile{Tags: []string{"a,b"}}}, png,
+			codes.InvalidArgument, nil},
 		{"no such account", &start{Parent: "accounts/nobody", Path: "a.jpg"}, png, codes.NotFound, nil},
 	} {
 		if tt.start.Parent == "" {
@@ -156,7 +173,9 @@ func TestUploads(t *testing.T) {
 	if got := r.stored(t); len(got) != 2 {
 		t.Errorf("the library holds %v, want the picture and the empty file", got)
 	}
-	list := r.must(t, "ListMediaFiles", `{"parent": "accounts/acme", "prefix": "/a/"}`).(*adminv1.ListMediaFilesResponse)
+	list := r.must(
+		t, "ListMediaFiles", `{"parent": "accounts/acme", "prefix": "/a/"}`,
+	).(*adminv1.ListMediaFilesResponse)
 	if len(list.GetMediaFiles()) != 1 || list.GetMediaFiles()[0].GetId() != "a/b c.jpg" {
 		t.Errorf("below a/: %v", list)
 	}
@@ -166,7 +185,9 @@ func TestTheSameUploadIsNoChange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
 	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
-	start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.txt", RequestId: "8c1f4b0e-0f0a-4f39-9a57-0d8a4f3c8f44"}
+	start := &adminv1.UploadMediaFileRequest_Start{
+		Parent: "accounts/acme", Path: "a.txt", RequestId: "8c1f4b0e-0f0a-4f39-9a57-0d8a4f3c8f44",
+	}
 	first, err := r.upload(t.Context(), start, strings.NewReader("one"))
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +206,8 @@ func TestTheSameUploadIsNoChange(t *testing.T) {
 		t.Errorf("the same file again: %v, %v; want %v", again, err, first)
 	}
 	other, err := r.upload(t.Context(), plain, strings.NewReader("two"))
-	if err != nil || other.GetMediaFile().GetCreateTime().AsTime() != first.GetMediaFile().GetCreateTime().AsTime() || other.GetRevision() <= first.GetRevision() ||
+	if err != nil || other.GetMediaFile().GetCreateTime().AsTime() != first.GetMediaFile().GetCreateTime().AsTime() ||
+		other.GetRevision() <= first.GetRevision() ||
 		other.GetOutcome() != adminv1.UploadMediaFileResponse_REPLACED {
 		t.Errorf("other content: %v, %v", other, err)
 	}
@@ -281,7 +303,8 @@ func TestALargeUploadNeedsLittleMemory(t *testing.T) {
 	}
 }
 
-// liveHeap is what the last collection found in use: unlike the heap's size, it has nothing that waits to be collected.
+// liveHeap is what the last collection found in use: unlike the heap's size, it has nothing that
+// waits to be collected.
 func liveHeap() uint64 {
 	sample := []heap.Sample{{Name: "/gc/heap/live:bytes"}}
 	heap.Read(sample)
@@ -300,11 +323,13 @@ func TestADownloadOfLostBytesSaysSo(t *testing.T) {
 	if err := os.Remove(filepath.Join(r.folder, "sha256", resp.GetMediaFile().GetSha256())); err != nil {
 		t.Fatal(err)
 	}
-	stream, err := adminv1.NewMediaServiceClient(r.conn).DownloadMediaFile(t.Context(), &adminv1.DownloadMediaFileRequest{Name: resp.GetMediaFile().GetName()})
+	stream, err := adminv1.NewMediaServiceClient(r.conn).DownloadMediaFile(t.Context(),
+		&adminv1.DownloadMediaFileRequest{Name: resp.GetMediaFile().GetName()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(fmt.Sprint(err), "upload it again") {
+	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable ||
+		!strings.Contains(fmt.Sprint(err), "upload it again") {
 		t.Errorf("got %v", err)
 	}
 	lost := func() bool {
@@ -334,12 +359,66 @@ func TestALibraryThatTakesNoBytes(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(r.folder, "spool")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.txt"}, strings.NewReader("one"))
-	if text := describe(err); status.Code(err) != codes.Unavailable || !strings.Contains(text, "MEDIA_LIBRARY_UNAVAILABLE") || strings.Contains(text, r.folder) {
+	_, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a.txt"},
+		strings.NewReader("one"))
+	if text := describe(err); status.Code(err) != codes.Unavailable ||
+		!strings.Contains(text, "MEDIA_LIBRARY_UNAVAILABLE") || strings.Contains(text, r.folder) {
 		t.Errorf("got %s", text)
 	}
 	if !strings.Contains(r.log.String(), "no such file or directory") {
 		t.Error("the log does not say why")
 	}
 	r.refused(t, codes.NotFound, "GetMediaFile", `{"name": "accounts/acme/mediaFiles/a.txt"}`)
+}
+
+// A folder shows what is right in it, page by page, and never what is below its folders.
+func TestFolders(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	for _, path := range []string{
+		"a.png", "b/1.png", "b/2.png", "b/c/3.png", "b/d/4.png", "b.png", "z/5.png", "é/6.png",
+	} {
+		if _, err := r.upload(
+			t.Context(), &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: path},
+			strings.NewReader(path),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ folder, want string }{
+		{"", "a.png b.png b/ z/ é/"},
+		{"/b/", "b/1.png b/2.png b/c/ b/d/"},
+		{"b/c/", "b/c/3.png"},
+		{"nothing/", ""},
+	} {
+		for size := 1; size < 7; size++ {
+			var got []string
+			for token, pages := "", 0; pages == 0 || token != ""; pages++ {
+				page := r.must(t, "ListMediaFiles", fmt.Sprintf(
+					`{"parent": "accounts/acme", "prefix": %q, "folderOnly": true, "pageSize": %d, "pageToken": %q}`,
+					test.folder, size, token)).(*adminv1.ListMediaFilesResponse)
+				for _, f := range page.GetMediaFiles() {
+					got = append(got, f.GetId())
+				}
+				if got = append(got, page.GetFolders()...); len(page.GetMediaFiles())+len(page.GetFolders()) > size {
+					t.Errorf("%q: a page of %d has %v", test.folder, size, page)
+				}
+				token = page.GetNextPageToken()
+			}
+			slices.Sort(got)
+			want := strings.Fields(test.want)
+			if slices.Sort(want); !slices.Equal(got, want) {
+				t.Errorf("%q by pages of %d: %q, want %q", test.folder, size, got, want)
+			}
+		}
+	}
+	if _, err := r.call(t.Context(), "ListMediaFiles", `{"parent": "accounts/acme", "prefix": "b", "folderOnly": true}`); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("what is no folder: %v", err)
+	}
+	if _, err := r.call(
+		t.Context(), "ListMediaFiles", `{"parent": "accounts/none", "folderOnly": true}`,
+	); status.Code(err) != codes.NotFound {
+		t.Errorf("an account that is not there: %v", err)
+	}
 }

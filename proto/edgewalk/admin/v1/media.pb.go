@@ -494,7 +494,10 @@ type ListMediaFilesRequest struct {
 	// The most to return. Default 100; more than 1,000 means 1,000.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before, of the same request. Empty: the first page.
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only what is right in the folder that prefix names, `shop/`, or in the library itself if prefix is empty: its files, and its
+	// folders, without what is in these. Default: false, files of any depth.
+	FolderOnly    bool `protobuf:"varint,5,opt,name=folder_only,json=folderOnly,proto3" json:"folder_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +560,13 @@ func (x *ListMediaFilesRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListMediaFilesRequest) GetFolderOnly() bool {
+	if x != nil {
+		return x.FolderOnly
+	}
+	return false
+}
+
 // ListMediaFilesResponse is a page.
 type ListMediaFilesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -565,7 +575,9 @@ type ListMediaFilesResponse struct {
 	// For the next page. Empty: this is the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// The revision of the topology that the page was read at.
-	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// With folder_only, the folders of the page, such as `shop/shoes/`, sorted like the files. Each counts like a file.
+	Folders       []string `protobuf:"bytes,4,rep,name=folders,proto3" json:"folders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -619,6 +631,13 @@ func (x *ListMediaFilesResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *ListMediaFilesResponse) GetFolders() []string {
+	if x != nil {
+		return x.Folders
+	}
+	return nil
 }
 
 // DeleteMediaFileRequest names a file.
@@ -889,18 +908,21 @@ const file_edgewalk_admin_v1_media_proto_rawDesc = "" +
 	"\x14GetMediaFileResponse\x12>\n" +
 	"\n" +
 	"media_file\x18\x01 \x01(\v2\x1f.edgewalk.topology.v1.MediaFileR\tmediaFile\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xab\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xcc\x01\n" +
 	"\x15ListMediaFilesRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x06parent\x12 \n" +
 	"\x06prefix\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06prefix\x12$\n" +
 	"\tpage_size\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"\x9e\x01\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x12\x1f\n" +
+	"\vfolder_only\x18\x05 \x01(\bR\n" +
+	"folderOnly\"\xb8\x01\n" +
 	"\x16ListMediaFilesResponse\x12@\n" +
 	"\vmedia_files\x18\x01 \x03(\v2\x1f.edgewalk.topology.v1.MediaFileR\n" +
 	"mediaFiles\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xa6\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x18\n" +
+	"\afolders\x18\x04 \x03(\tR\afolders\"\xa6\x01\n" +
 	"\x16DeleteMediaFileRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\xb0\tR\x04name\x12\x1b\n" +
