@@ -29,6 +29,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/dashboard"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
@@ -70,6 +71,7 @@ type ControlPlane struct {
 	// adminConn is how rest and dashboard reach the admin API. dashboard may be nil.
 	adminConn       *adminconn.Conn
 	rest, dashboard http.Handler
+	pages           *dashboard.Dashboard // the same as dashboard
 
 	adminServer, edgeServer *grpc.Server
 	mediaServer, httpServer *http.Server
@@ -209,6 +211,12 @@ func (c *ControlPlane) buildServers(p parsed) error {
 		return err
 	}
 	c.rest = api
+	if !c.cfg.NoDashboard {
+		c.pages = dashboard.New(dashboard.Config{
+			Conn: c.adminConn, Store: c.store, Open: c.cfg.Open, Secure: p.server != nil, Logger: c.cfg.Logger,
+		})
+		c.dashboard = c.pages
+	}
 	// Handlers that take longer move these deadlines by http.ResponseController.
 	c.httpServer = &http.Server{
 		Handler: c.httpHandler(), ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, IdleTimeout: 2 * time.Minute,
@@ -216,6 +224,9 @@ func (c *ControlPlane) buildServers(p parsed) error {
 		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
 	c.httpServer.RegisterOnShutdown(api.End)
+	if c.pages != nil {
+		c.httpServer.RegisterOnShutdown(c.pages.Stop)
+	}
 	if p.server != nil {
 		c.httpServer.TLSConfig = p.server.Clone()
 	}
@@ -452,6 +463,15 @@ func (c *ControlPlane) Addresses() Addresses {
 	}
 }
 
+// SignInURL returns the address of the dashboard, with what signs one browser in, once. That works
+// with Open alone. It is empty with NoDashboard.
+func (c *ControlPlane) SignInURL() string {
+	if c.pages == nil {
+		return ""
+	}
+	return "http://" + c.Addresses().HTTP + c.pages.SignInPath()
+}
+
 // describe puts the control plane's state in words.
 func (c *ControlPlane) describe(to io.Writer) {
 	_, text := c.readiness(context.Background())
@@ -499,6 +519,9 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 		func(ctx context.Context) error { return c.library.Run(ctx, c.store) }, c.domains.Run,
 	} {
 		back.Go(func() error { return run(backCtx) })
+	}
+	if c.pages != nil {
+		back.Go(func() error { return c.pages.Run(backCtx) })
 	}
 	if c.listeners.debug != nil {
 		c.cfg.Logger.Info("profiles are served", "debug", c.listeners.debug.Addr().String())

@@ -132,7 +132,7 @@ func runEdge(
 		}
 		places{
 			port: portOf(agent.Addresses().HTTP), admin: at.Admin, metrics: "http://" + agent.Addresses().Metrics,
-			status: "http://" + at.HTTP, binary: binary(), server: serverFlag(at.Admin),
+			status: "http://" + at.HTTP, binary: binary(), server: serverFlag(at.Admin), dashboard: control.SignInURL(),
 		}.write(cfg.Out)
 		return nil
 	})

@@ -15,6 +15,7 @@ type places struct {
 	admin, metrics, status string
 	binary                 string
 	server                 string // ` --server ADDR` where the admin API is not at its default address
+	dashboard              string // a link that signs in once
 }
 
 func (p places) tour() []tourStep {
@@ -45,5 +46,6 @@ func (p places) write(w io.Writer) {
 		fmt.Fprintf(&b, "\n  # %s\n  %s\n", step.shows, step.command)
 	}
 	fmt.Fprintf(&b, "\nHealth: %s/readyz (control plane), %s/readyz (edge). Ctrl-C stops everything; what was stored stays.\n\n", p.status, p.metrics)
+	fmt.Fprintf(&b, "Dashboard: %s\nThe link signs one browser in, once; afterwards it is at %s/ui/\n\n", p.dashboard, p.status)
 	io.WriteString(w, b.String())
 }
