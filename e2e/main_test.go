@@ -42,6 +42,7 @@ func runAll(m *testing.M) int {
 	if raceBuilt {
 		plainBinary = filepath.Join(dir, "edgewalk-plain")
 	}
+	defer func() { stopChromium() }()
 	return m.Run()
 }
 

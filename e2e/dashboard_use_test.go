@@ -1,0 +1,247 @@
+package e2e
+
+import (
+	"html"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/dom"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// The dashboard, in a browser, before a fleet.
+func TestDashboard(t *testing.T) {
+	s := startShop(t, "eu", "us", "ap")
+	s.fill(t)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T, *shop)
+	}{
+		{"pages", lookAtPages},
+		{"the first page is small", weighFirstPage},
+		{"an endpoint by keyboard", endpointByKeyboard},
+		{"without script", withoutScript},
+		{"a fleet that is told live", fleetLive},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.run(t, s) })
+	}
+}
+
+func fetch(t *testing.T, c *http.Client, url string) string {
+	t.Helper()
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s: %s, %v\n%s", url, resp.Status, err, body)
+	}
+	return string(body)
+}
+
+// press sends keys to whatever has the focus.
+func (w *tab) press(t *testing.T, keys string) {
+	t.Helper()
+	w.run(t, chromedp.KeyEvent(keys))
+}
+
+// focused is what the element with the focus is called.
+const focused = `(e => e.getAttribute("aria-label") || e.labels?.[0]?.textContent || e.textContent || "")(document.activeElement).trim().replace(/\s+/g, " ")`
+
+// focuses waits until an element has the focus by itself.
+func (w *tab) focuses(t *testing.T, label string) {
+	t.Helper()
+	eventually(t, soon, label+" has the focus", func() bool {
+		at, err := chromedp.Run(w.ctx, chromedp.Evaluate[string](focused))
+		return err == nil && strings.HasPrefix(at, label)
+	})
+}
+
+// tabTo moves the focus, by Tab alone, to the element whose label or text is so.
+func (w *tab) tabTo(t *testing.T, label string) {
+	t.Helper()
+	seen := []string{}
+	for range 150 {
+		w.press(t, kb.Tab)
+		at := eval[string](t, w, focused)
+		if strings.HasPrefix(at, label) {
+			return
+		}
+		seen = append(seen, at)
+	}
+	t.Fatalf("Tab does not come to %q; it came to %q", label, seen)
+}
+
+// shows waits until the page has a text.
+func (w *tab) shows(t *testing.T, text string) {
+	t.Helper()
+	eventually(t, soon, "the page shows "+text, func() bool {
+		found, err := chromedp.Run(w.ctx, chromedp.Evaluate[bool]("document.readyState === 'complete' && document.body.innerText.includes("+quoted(text)+")"))
+		return err == nil && found
+	})
+}
+
+func quoted(text string) string { return `"` + strings.ReplaceAll(text, `"`, `\"`) + `"` }
+
+// The steps of the feature as it was first described, by keyboard alone: Add new, identifier,
+// description, the sequence of origins, a look at the fixed first one, Save. The endpoint then
+// serves.
+func endpointByKeyboard(t *testing.T, s *shop) {
+	w := newTab(t, s.url, theToken)
+	w.look(t, 1280, "light")
+	w.open(t, "/ui/a/acme/url-endpoints")
+	w.tabTo(t, "Add new")
+	w.press(t, kb.Enter)
+	w.shows(t, "Becomes part of the URL")
+	w.focuses(t, "Identifier")
+	w.press(t, "shots")
+	w.shows(t, "https://cdn.example.com/acme/shots/")
+	w.tabTo(t, "Description")
+	w.press(t, "Shots, then what the old shop has")
+	for _, origin := range []string{"legacy", "product-shots"} {
+		w.tabTo(t, "Origin to add")
+		w.press(t, origin[:1])
+		if origin == "product-shots" {
+			w.press(t, "ro") // not pim
+		}
+		w.tabTo(t, "Add origin")
+		w.press(t, kb.Enter)
+		w.shows(t, origin)
+		eventually(t, soon, "the origin is in the order", func() bool {
+			return eval[bool](t, w, `!!document.querySelector('[data-id="`+origin+`"]')`)
+		})
+	}
+	if first := eval[string](
+		t, w, `document.querySelector(".order li").innerText`,
+	); !strings.Contains(first, "Media Library") {
+		t.Errorf("the first step is %q", first)
+	}
+	w.tabTo(t, "Move product-shots up")
+	w.press(t, kb.Enter)
+	w.tabTo(t, "Review")
+	w.press(t, kb.Enter)
+	w.shows(t, `["product-shots","legacy"]`)
+	w.focuses(t, "Save")
+	w.press(t, kb.Enter)
+	w.shows(t, "served by 3 of 3 edges")
+	w.clean(t, "adding an endpoint")
+	for _, e := range s.edges {
+		r := e.getFrom(t, "images.example.com", "/shots/shoes.png")
+		if r.status != http.StatusOK {
+			t.Errorf("%s: the endpoint answers %s", e.name, r)
+		}
+	}
+}
+
+// find waits for an element, without script.
+func (w *tab) find(t *testing.T, selector string) (id cdp.NodeID) {
+	t.Helper()
+	eventually(t, soon, "the page has "+selector, func() bool {
+		document, err := chromedp.Call(w.ctx, dom.GetDocument, dom.GetDocumentParams{})
+		if err != nil {
+			return false // the page is being exchanged
+		}
+		found, err := chromedp.Call(w.ctx, dom.QuerySelector,
+			dom.QuerySelectorParams{NodeID: document.Root.NodeID, Selector: selector})
+		id = found.NodeID
+		return err == nil && id != 0
+	})
+	return id
+}
+
+// has waits until the page has a text, without script.
+func (w *tab) has(t *testing.T, text string) {
+	t.Helper()
+	eventually(t, soon, "the page has "+text, func() bool {
+		document, err := chromedp.Call(w.ctx, dom.GetDocument, dom.GetDocumentParams{})
+		if err != nil {
+			return false
+		}
+		source, err := chromedp.Call(w.ctx, dom.GetOuterHTML, dom.GetOuterHTMLParams{NodeID: document.Root.NodeID})
+		return err == nil &&
+			strings.Contains(html.UnescapeString(regexp.MustCompile("<[^>]*>").ReplaceAllString(source.OuterHTML, "")),
+				text)
+	})
+}
+
+// With script switched off, forms do everything: create, reorder, delete, purge, explain.
+func withoutScript(t *testing.T, s *shop) {
+	w := newTab(t, s.url, theToken)
+	call(t, w, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	// The page may be exchanged between a look and what follows from it.
+	focus := func(selector string) {
+		t.Helper()
+		eventually(t, soon, selector+" takes the focus", func() bool {
+			_, err := chromedp.Call(w.ctx, dom.Focus, dom.FocusParams{NodeID: w.find(t, selector)})
+			return err == nil
+		})
+	}
+	click := func(selector string) {
+		t.Helper()
+		focus(selector)
+		w.press(t, kb.Enter)
+	}
+	fill := func(selector, text string) {
+		t.Helper()
+		focus(selector)
+		call(t, w, input.InsertText, input.InsertTextParams{Text: text})
+	}
+
+	w.open(t, "/ui/a/acme/url-endpoints/new")
+	fill("#id", "plain")
+	for _, origin := range []string{"archive", "legacy"} {
+		click(".adds")
+		w.find(t, `[data-id="`+origin+`"]`)
+	}
+	click(`button[value="up legacy"]`)
+	w.find(t, `button[value="up legacy"][disabled]`)
+	click(`button[value="review"]`)
+	w.has(t, `["legacy","archive"]`)
+	click(`button[value="save"]`)
+	w.has(t, "served by 3 of 3 edges")
+
+	w.has(t, "Answers at")
+	click(".danger-quiet")
+	w.has(t, "Keep it")
+	click("button.danger")
+	w.has(t, "Deleted at revision")
+
+	w.open(t, "/ui/a/acme/purges")
+	fill("#text", "https://images.example.com/bag.png")
+	click(`.buttons button[value="preview"]`)
+	w.has(t, "with any query")
+	click(`button[value="purge"]`)
+	w.has(t, "Purged at revision")
+
+	w.open(t, "/ui/a/acme/explain")
+	fill("#url", "https://images.example.com/bag.png")
+	click(".ask button")
+	w.has(t, "found at legacy")
+	w.clean(t, "without script")
+}
+
+// The page of the fleet shows a change when edges have it, without being loaded again.
+func fleetLive(t *testing.T, s *shop) {
+	w := newTab(t, s.url, theToken)
+	w.open(t, "/ui/fleet")
+	w.shows(t, "in step")
+	eval[bool](t, w, "window.same = true")
+	s.apply(t, "account: {id: later}\n")
+	revision := s.object(t, "get", "account", "later")["revision"].(string)
+	eventually(t, soon, "the page shows the revision at each edge", func() bool {
+		return eval[int](t, w, `[...document.querySelectorAll('td[data-label="Revision"]')].filter(e => +e.innerText >= `+revision+`).length`) == len(s.edges)
+	})
+	if !eval[bool](t, w, "window.same") {
+		t.Error("the page was loaded again")
+	}
+	w.clean(t, "the fleet")
+}
