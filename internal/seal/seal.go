@@ -14,7 +14,8 @@ import (
 )
 
 var (
-	// ErrUnknownKey says that something was sealed with a key that the keyset does not have, perhaps a newer one.
+	// ErrUnknownKey says that something was sealed with a key that the keyset does not have,
+	// perhaps a newer one.
 	ErrUnknownKey = errors.New("it is sealed with a key that is not known here")
 	// ErrForged says that something is damaged, or was sealed for another place.
 	ErrForged = errors.New("it is damaged, or was sealed for another place")
@@ -28,7 +29,8 @@ type Place struct {
 	Name string
 	// UID differs between what it belongs to and a later one of the same name. It may be empty.
 	UID string
-	// Epoch names the store or the folder that it lies in, so that nothing is taken over from another.
+	// Epoch names the store or the folder that it lies in, so that nothing is taken over from
+	// another.
 	Epoch string
 }
 
@@ -42,8 +44,8 @@ func (p Place) associated() []byte {
 	return b
 }
 
-// Keyset seals with its primary key and opens with any of its keys. It is immutable, and may be used by any number of
-// goroutines.
+// Keyset seals with its primary key and opens with any of its keys. It is immutable, and may be
+// used by any number of goroutines.
 type Keyset struct {
 	handle  *keyset.Handle
 	aead    tink.AEAD
@@ -77,7 +79,8 @@ func newKeyset(handle *keyset.Handle) (*Keyset, error) {
 	return k, nil
 }
 
-// Rotate returns the keyset with a new primary key. What the older keys have sealed, it still opens.
+// Rotate returns the keyset with a new primary key. What the older keys have sealed, it still
+// opens.
 func (k *Keyset) Rotate() (*Keyset, error) {
 	manager := keyset.NewManagerFromHandle(k.handle)
 	id, err := manager.Add(aead.AES256GCMKeyTemplate())
@@ -106,7 +109,8 @@ func (k *Keyset) Seal(plain []byte, at Place) ([]byte, error) {
 	return sealed, nil
 }
 
-// Open returns what was sealed for a place. It returns [ErrUnknownKey] or [ErrForged] when that cannot be.
+// Open returns what was sealed for a place. It returns [ErrUnknownKey] or [ErrForged] when that
+// cannot be.
 func (k *Keyset) Open(sealed []byte, at Place) ([]byte, error) {
 	plain, err := k.aead.Decrypt(sealed, at.associated())
 	switch {
@@ -153,7 +157,8 @@ func (k *Keyset) Wrap(by *Key, at Place) ([]byte, error) {
 	return by.Wrap(b, at)
 }
 
-// Unwrap reads what [Keyset.Wrap] has written. It returns [ErrWrongKey] when another key has wrapped it.
+// Unwrap reads what [Keyset.Wrap] has written. It returns [ErrWrongKey] when another key has
+// wrapped it.
 func Unwrap(wrapped []byte, by *Key, at Place) (*Keyset, error) {
 	b, err := by.Unwrap(wrapped, at)
 	if err != nil {

@@ -111,10 +111,13 @@ func TestWrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := seal.Unwrap(wrapped, other, at); !errors.Is(err, seal.ErrWrongKey) || !strings.Contains(err.Error(), key.ID()) {
+	if _, err := seal.Unwrap(wrapped, other, at); !errors.Is(err, seal.ErrWrongKey) ||
+		!strings.Contains(err.Error(), key.ID()) {
 		t.Errorf("unwrapped with another key: %v", err)
 	}
-	if _, err := seal.Unwrap(wrapped, key, seal.Place{Name: "auth/dek/default/2", Epoch: "e1"}); !errors.Is(err, seal.ErrForged) {
+	if _, err := seal.Unwrap(
+		wrapped, key, seal.Place{Name: "auth/dek/default/2", Epoch: "e1"},
+	); !errors.Is(err, seal.ErrForged) {
 		t.Errorf("unwrapped in another place: %v", err)
 	}
 	for n := range wrapped {
@@ -163,7 +166,8 @@ func TestKeysOfOneFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if plain, err := both.Unwrap(wrapped, here); err != nil || string(plain) != "canary" || both.Wraps(wrapped) != (i == j) {
+			if plain, err := both.Unwrap(wrapped, here); err != nil || string(plain) != "canary" ||
+				both.Wraps(wrapped) != (i == j) {
 				t.Errorf("unwrapped with both: %q, %v", plain, err)
 			}
 		}
@@ -197,12 +201,15 @@ func TestKeyFile(t *testing.T) {
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
 	}
-	for _, content := range []string{"", "secret", "edgewalk-key-1:", "edgewalk-key-1:c2hvcnQ", "edgewalk-key-2:" + strings.Repeat("A", 43)} {
+	for _, content := range []string{
+		"", "secret", "edgewalk-key-1:", "edgewalk-key-1:c2hvcnQ", "edgewalk-key-2:" + strings.Repeat("A", 43),
+	} {
 		bad := filepath.Join(dir, "bad")
 		if err := os.WriteFile(bad, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := seal.ReadKey(bad); err == nil || !strings.Contains(err.Error(), bad) || content != "" && strings.Contains(err.Error(), "c2hvcnQ") {
+		if _, err := seal.ReadKey(bad); err == nil || !strings.Contains(err.Error(), bad) ||
+			content != "" && strings.Contains(err.Error(), "c2hvcnQ") {
 			t.Errorf("read %q: %v", content, err)
 		}
 	}

@@ -41,7 +41,8 @@ func TestCompileFillsDefaults(t *testing.T) {
 	if e.Cache.QueryNames = nil; !equalPolicies(e.Cache, want) || e.WalkDeadline != 20*time.Second || e.KeyHost {
 		t.Errorf("endpoint %+v", e)
 	}
-	if len(e.Steps) != 3 || e.Steps[0].Origin != nil || e.Steps[1].Origin.ID != "product-images" || e.Steps[2].Origin.ID != "legacy" {
+	if len(e.Steps) != 3 || e.Steps[0].Origin != nil || e.Steps[1].Origin.ID != "product-images" ||
+		e.Steps[2].Origin.ID != "legacy" {
 		t.Errorf("steps %+v", e.Steps)
 	}
 }
@@ -57,10 +58,12 @@ func TestCompileKeepsZeros(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
 	put(t, s, Key{Kind: KindURLEndpoints, ID: "zero"}, &topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{
-		DefaultTtl: durationpb.New(0), BrowserTtl: durationpb.New(0), NegativeTtl: durationpb.New(0), StaleIfError: durationpb.New(0),
+		DefaultTtl: durationpb.New(0), BrowserTtl: durationpb.New(0), NegativeTtl: durationpb.New(0),
+		StaleIfError: durationpb.New(0),
 	}})
 	a, _ := Compile(s, nil)
-	if c := a.Endpoint("zero").Cache; c.DefaultTTL != 0 || c.BrowserTTL != 0 || c.NegativeTTL != 0 || c.StaleIfError != 0 {
+	if c := a.Endpoint("zero").Cache; c.DefaultTTL != 0 || c.BrowserTTL != 0 || c.NegativeTTL != 0 ||
+		c.StaleIfError != 0 {
 		t.Errorf("policy %+v", c)
 	}
 }
@@ -89,10 +92,12 @@ func TestCompileKeepsTheLastGoodEndpoint(t *testing.T) {
 	before, _ := Compile(s, nil)
 	before = before.WithMedia((*MediaSet)(nil).With("a", shaOf(1)))
 
-	putAt(t, s, Key{Kind: KindURLEndpoints, ID: "product-images"}, &topologyv1.UrlEndpoint{Origins: []string{"gone"}}, 14, 77)
+	putAt(t, s, Key{Kind: KindURLEndpoints, ID: "product-images"}, &topologyv1.UrlEndpoint{Origins: []string{"gone"}},
+		14, 77)
 	put(t, s, Key{Kind: KindURLEndpoints, ID: "new"}, &topologyv1.UrlEndpoint{Origins: []string{"gone"}})
 	after, rejected := Compile(s, before)
-	if len(rejected) != 2 || rejected[0].Key != "urlEndpoints/acme/new" || rejected[1].Key != "urlEndpoints/acme/product-images" ||
+	if len(rejected) != 2 || rejected[0].Key != "urlEndpoints/acme/new" ||
+		rejected[1].Key != "urlEndpoints/acme/product-images" ||
 		rejected[1].Revision != 77 || !strings.Contains(rejected[1].Reason, `"gone"`) {
 		t.Errorf("rejected %v", rejected)
 	}
@@ -107,7 +112,8 @@ func TestCompileKeepsTheLastGoodEndpoint(t *testing.T) {
 	}
 
 	// A later endpoint of the same id is another one.
-	putAt(t, s, Key{Kind: KindURLEndpoints, ID: "product-images"}, &topologyv1.UrlEndpoint{Origins: []string{"gone"}}, 90, 90)
+	putAt(t, s, Key{Kind: KindURLEndpoints, ID: "product-images"}, &topologyv1.UrlEndpoint{Origins: []string{"gone"}},
+		90, 90)
 	if again, _ := Compile(s, after); again.Endpoint("product-images") != nil {
 		t.Error("an endpoint was taken for its predecessor")
 	}
@@ -127,12 +133,14 @@ func TestCompileRejectsAnUnknownKindOfOrigin(t *testing.T) {
 	s := shop(t)
 	put(t, s, Key{Kind: KindOrigins, ID: "future"}, &topologyv1.Origin{DisplayName: "a kind of a later version"})
 	a, rejected := Compile(s, nil)
-	if len(rejected) != 1 || rejected[0].Key != "origins/acme/future" || a.Origin("future") != nil || a.Default() == nil {
+	if len(rejected) != 1 || rejected[0].Key != "origins/acme/future" || a.Origin("future") != nil ||
+		a.Default() == nil {
 		t.Errorf("rejected %v", rejected)
 	}
 }
 
-// Each change is made to an origin; the hash must change with what decides which bytes a path stands for, and with nothing else.
+// Each change is made to an origin; the hash must change with what decides which bytes a path
+// stands for, and with nothing else.
 func TestTargetHash(t *testing.T) {
 	t.Parallel()
 	web := func() *topologyv1.Origin { return webOrigin("https://a.example/base") }
@@ -143,13 +151,21 @@ func TestTargetHash(t *testing.T) {
 		return &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{Bucket: "b"}}}
 	}
 	azure := func() *topologyv1.Origin {
-		return &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{AzureBlob: &topologyv1.AzureBlobOrigin{AccountName: "a", Container: "c"}}}
+		return &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{AzureBlob: &topologyv1.AzureBlobOrigin{
+			AccountName: "a", Container: "c",
+		}}}
 	}
 	proxy := func() *topologyv1.Origin {
-		return &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{"a.example", "b.example"}}}}
+		return &topologyv1.Origin{
+			Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: []string{
+				"a.example", "b.example",
+			}}},
+		}
 	}
 	akeneo := func() *topologyv1.Origin {
-		return &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{BaseUrl: "https://pim.example"}}}
+		return &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{
+			BaseUrl: "https://pim.example",
+		}}}
 	}
 	type origin = topologyv1.Origin
 	for _, tt := range []struct {
@@ -168,8 +184,10 @@ func TestTargetHash(t *testing.T) {
 		{"web redirects", web, func(o *origin) { o.GetWeb().FollowRedirects = proto.Bool(false) }, false},
 		{"web soft 404", web, func(o *origin) { o.GetWeb().HtmlIsMissing = proto.Bool(false) }, false},
 		{"name", web, func(o *origin) { o.DisplayName = "x" }, false},
-		{"timeouts", web, func(o *origin) { o.Timeouts = &topologyv1.OriginTimeouts{Connect: durationpb.New(time.Second)} }, false},
-		{"request headers", web, func(o *origin) { o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "a", Value: "b"}} }, false},
+		{"timeouts", web,
+			func(o *origin) { o.Timeouts = &topologyv1.OriginTimeouts{Connect: durationpb.New(time.Second)} }, false},
+		{"request headers", web,
+			func(o *origin) { o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "a", Value: "b"}} }, false},
 		{"s3 bucket", s3, func(o *origin) { o.GetS3().Bucket = "c" }, true},
 		{"s3 prefix", s3, func(o *origin) { o.GetS3().Prefix = "q" }, true},
 		{"s3 region", s3, func(o *origin) { o.GetS3().Region = "eu-west-1" }, true},
@@ -188,7 +206,8 @@ func TestTargetHash(t *testing.T) {
 		{"azure prefix", azure, func(o *origin) { o.GetAzureBlob().Prefix = "b" }, true},
 		{"azure endpoint", azure, func(o *origin) { o.GetAzureBlob().Endpoint = "http://b" }, true},
 		{"proxy hosts", proxy, func(o *origin) { o.GetWebProxy().AllowedHosts = []string{"a.example"} }, true},
-		{"proxy hosts in another order", proxy, func(o *origin) { slices.Reverse(o.GetWebProxy().AllowedHosts) }, false},
+		{"proxy hosts in another order", proxy, func(o *origin) { slices.Reverse(o.GetWebProxy().AllowedHosts) },
+			false},
 		{"akeneo URL", akeneo, func(o *origin) { o.GetAkeneo().BaseUrl = "https://b" }, true},
 		{"akeneo credentials", akeneo, func(o *origin) { o.GetAkeneo().ClientId = "b" }, false},
 		{"kind", gcs, func(o *origin) { o.Kind = s3Origin(&topologyv1.S3Origin{Bucket: "b"}).Kind }, true},
@@ -236,14 +255,17 @@ func TestWalkVersion(t *testing.T) {
 			putAt(t, s, Key{Kind: KindOrigins, ID: "legacy"}, webOrigin("http://127.0.0.1:9000"), 50, 50)
 		}, 2},
 		{"the first origin is retargeted", func(s *AccountState) {
-			putAt(t, s, Key{Kind: KindOrigins, ID: "product-images"}, s3Origin(&topologyv1.S3Origin{Bucket: "other"}), 12, 50)
+			putAt(t, s, Key{Kind: KindOrigins, ID: "product-images"}, s3Origin(&topologyv1.S3Origin{Bucket: "other"}),
+				12, 50)
 		}, 1},
 		{"the order changes", func(s *AccountState) {
-			putAt(t, s, Key{Kind: KindURLEndpoints, ID: "default"}, &topologyv1.UrlEndpoint{Origins: []string{"legacy", "product-images"}}, 13, 50)
+			putAt(t, s, Key{Kind: KindURLEndpoints, ID: "default"},
+				&topologyv1.UrlEndpoint{Origins: []string{"legacy", "product-images"}}, 13, 50)
 		}, 1},
 		{"a step is added behind", func(s *AccountState) {
 			put(t, s, Key{Kind: KindOrigins, ID: "more"}, webOrigin("http://127.0.0.1:9002"))
-			putAt(t, s, Key{Kind: KindURLEndpoints, ID: "default"}, &topologyv1.UrlEndpoint{Origins: []string{"product-images", "legacy", "more"}}, 13, 50)
+			putAt(t, s, Key{Kind: KindURLEndpoints, ID: "default"},
+				&topologyv1.UrlEndpoint{Origins: []string{"product-images", "legacy", "more"}}, 13, 50)
 		}, 3},
 	} {
 		got := versions(tt.change)
@@ -261,7 +283,8 @@ func TestApplyRefuses(t *testing.T) {
 	if err := s.Apply(Record{Key: Key{Kind: KindAccounts, Account: "other"}}); err == nil {
 		t.Error("another account's record is applied")
 	}
-	if err := s.Apply(Record{Key: Key{KindOrigins, "acme", "legacy"}, Value: []byte{0xff}}); err == nil || s.Origins["legacy"].Message.GetWeb() == nil {
+	if err := s.Apply(Record{Key: Key{KindOrigins, "acme", "legacy"}, Value: []byte{0xff}}); err == nil ||
+		s.Origins["legacy"].Message.GetWeb() == nil {
 		t.Errorf("a broken record is applied: %v", err)
 	}
 	if err := s.Apply(Record{Key: Key{KindOrigins, "acme", "legacy"}}); err != nil {
@@ -277,14 +300,16 @@ func TestLimitsCutTimes(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
 	s.Account.Message.Limits = &topologyv1.AccountLimits{
-		WalkDeadline: durationpb.New(3 * time.Second), OriginTimeout: durationpb.New(time.Second), Fills: proto.Int32(5), Requests: proto.Int32(6),
+		WalkDeadline: durationpb.New(3 * time.Second), OriginTimeout: durationpb.New(time.Second),
+		Fills: proto.Int32(5), Requests: proto.Int32(6),
 	}
 	s.Endpoints["product-images"].Message.WalkDeadline = durationpb.New(2 * time.Second)
 	a, _ := Compile(s, nil)
 	if a.MaxFills != 5 || a.MaxRequests != 6 {
 		t.Errorf("%d fills and %d requests", a.MaxFills, a.MaxRequests)
 	}
-	if by, own := a.Endpoint("default").WalkDeadline, a.Endpoint("product-images").WalkDeadline; by != 3*time.Second || own != 2*time.Second {
+	if by, own := a.Endpoint("default").WalkDeadline, a.Endpoint("product-images").WalkDeadline; by != 3*time.Second ||
+		own != 2*time.Second {
 		t.Errorf("walk deadlines %v and %v, want 3 s and 2 s", by, own)
 	}
 	if o := a.Origin("legacy"); o.Connect != time.Second || o.FirstByte != time.Second || o.Idle != time.Second {
@@ -304,22 +329,36 @@ func TestCompileEndpoint(t *testing.T) {
 		{"nothing", &topologyv1.UrlEndpoint{}, Endpoint{AnyOrigin: true, Compress: true}},
 		{"all", &topologyv1.UrlEndpoint{
 			Compress: topologyv1.UrlEndpoint_OFF, OnInconclusive: topologyv1.UrlEndpoint_FAIL, NotFoundPage: "404.html",
-			DefaultImage:    &topologyv1.DefaultImage{Path: "a.png", Status: &status, OnFailure: true, For: topologyv1.DefaultImage_ALL},
-			Cors:            &topologyv1.Cors{AllowOrigins: []string{"https://a.test"}},
-			ResponseHeaders: &topologyv1.ResponseHeaders{Set: map[string]string{"x-b": "2", "X-A": "1"}, Remove: []string{"x-powered-by"}},
+			DefaultImage: &topologyv1.DefaultImage{
+				Path: "a.png", Status: &status, OnFailure: true, For: topologyv1.DefaultImage_ALL,
+			},
+			Cors: &topologyv1.Cors{AllowOrigins: []string{"https://a.test"}},
+			ResponseHeaders: &topologyv1.ResponseHeaders{
+				Set: map[string]string{"x-b": "2", "X-A": "1"}, Remove: []string{"x-powered-by"},
+			},
 			Cache: &topologyv1.CachePolicy{
 				Mode: topologyv1.CachePolicy_MINIMUM, HonorClientNoCache: true,
 				Query: &topologyv1.QueryPolicy{Mode: topologyv1.QueryPolicy_NONE},
 			},
 		}, Endpoint{
-			FailOnInconclusive: true, NotFoundPage: "404.html", DefaultImage: &DefaultImage{Path: "a.png", Status: 404, OnFailure: true, ForAll: true},
-			Origins:         []string{"https://a.test"},
-			ResponseHeaders: &ResponseHeaders{Set: []HeaderField{{"X-A", "1"}, {"X-B", "2"}}, Remove: []string{"X-Powered-By"}},
-			Cache:           CachePolicy{Policy: cachepolicy.Policy{Mode: cachepolicy.Minimum}, QueryMode: QueryNone, HonorClientNoCache: true},
+			FailOnInconclusive: true, NotFoundPage: "404.html",
+			DefaultImage: &DefaultImage{Path: "a.png", Status: 404, OnFailure: true, ForAll: true},
+			Origins:      []string{"https://a.test"},
+			ResponseHeaders: &ResponseHeaders{
+				Set: []HeaderField{{"X-A", "1"}, {"X-B", "2"}}, Remove: []string{"X-Powered-By"},
+			},
+			Cache: CachePolicy{
+				Policy: cachepolicy.Policy{Mode: cachepolicy.Minimum}, QueryMode: QueryNone, HonorClientNoCache: true,
+			},
 		}},
 		{"any origin among others, nobody, a default image of its own status", &topologyv1.UrlEndpoint{
-			Cors: &topologyv1.Cors{AllowOrigins: []string{"https://a.test", "*"}}, DefaultImage: &topologyv1.DefaultImage{Path: "a.png"},
-		}, Endpoint{AnyOrigin: true, Compress: true, Origins: []string{"https://a.test", "*"}, DefaultImage: &DefaultImage{Path: "a.png", Status: 200}}},
+			Cors:         &topologyv1.Cors{AllowOrigins: []string{"https://a.test", "*"}},
+			DefaultImage: &topologyv1.DefaultImage{Path: "a.png"},
+		},
+			Endpoint{
+				AnyOrigin: true, Compress: true, Origins: []string{"https://a.test", "*"},
+				DefaultImage: &DefaultImage{Path: "a.png", Status: 200},
+			}},
 		{"no origin", &topologyv1.UrlEndpoint{Cors: &topologyv1.Cors{}}, Endpoint{Compress: true}},
 	} {
 		got, err := compileEndpoint("e", Stored[*topologyv1.UrlEndpoint]{Message: tt.spec, CreateRevision: 1}, nil)
@@ -329,7 +368,8 @@ func TestCompileEndpoint(t *testing.T) {
 		want := tt.want
 		mode := want.Cache.Mode
 		want.Cache.Policy = cachepolicy.Default()
-		want.ID, want.UID, want.Keyed, want.Steps, want.WalkDeadline = got.ID, got.UID, true, got.Steps, DefaultWalkDeadline
+		want.ID, want.UID, want.Keyed, want.Steps, want.WalkDeadline = got.ID, got.UID, true, got.Steps,
+			DefaultWalkDeadline
 		want.Cache.Policy.Mode = mode
 		if !reflect.DeepEqual(*got, want) {
 			t.Errorf("%s:\n%+v, want\n%+v", tt.name, *got, want)

@@ -6,8 +6,9 @@ import (
 	"math/bits"
 )
 
-// Digest is the sum, modulo 2^128 and little-endian, of a hash of every record of a topology. Order does not count, so both
-// sides keep it by addition and subtraction. The zero value is the digest of nothing.
+// Digest is the sum, modulo 2^128 and little-endian, of a hash of every record of a topology. Order
+// does not count, so both sides keep it by addition and subtraction. The zero value is the digest
+// of nothing.
 type Digest [16]byte
 
 // Add counts a record in. A deleted record, with nil Value, counts nothing.
@@ -39,7 +40,8 @@ func (d *Digest) set(lo, hi uint64) {
 	binary.LittleEndian.PutUint64(d[8:], hi)
 }
 
-// hash is the first 16 bytes of SHA-256 over uvarint(len(key)), key, mod revision as 8 bytes little-endian, value.
+// hash is the first 16 bytes of SHA-256 over uvarint(len(key)), key, mod revision as 8 bytes
+// little-endian, value.
 func (r Record) hash() (lo, hi uint64) {
 	key := r.Key.String()
 	head := make([]byte, 0, 128)

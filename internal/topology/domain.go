@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// wildcardLabel stands for "*" in the id of a wildcard, because a resource name should need no escaping in a shell.
+// wildcardLabel stands for "*" in the id of a wildcard, because a resource name should need no
+// escaping in a shell.
 const wildcardLabel = "_wildcard"
 
 // CanonicalDomain checks a custom domain's name and returns the form that is stored: lower case,
@@ -59,7 +60,8 @@ func checkDomain(name string, wildcard bool) error {
 	return nil
 }
 
-// DomainID is the id of the domain with a canonical name: the name, `_wildcard.example.com` for a wildcard.
+// DomainID is the id of the domain with a canonical name: the name, `_wildcard.example.com` for a
+// wildcard.
 func DomainID(name string) string {
 	if base, ok := strings.CutPrefix(name, "*."); ok {
 		return wildcardLabel + "." + base
@@ -83,8 +85,8 @@ func DomainFromID(id string) (name string, err error) {
 	return name, nil
 }
 
-// WildcardOf is the one wildcard that covers a name, `*.example.com` for `a.example.com`. It reports false for a name
-// without a dot and for a wildcard.
+// WildcardOf is the one wildcard that covers a name, `*.example.com` for `a.example.com`. It
+// reports false for a name without a dot and for a wildcard.
 func WildcardOf(name string) (string, bool) {
 	if strings.HasPrefix(name, "*.") {
 		return "", false

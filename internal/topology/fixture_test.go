@@ -31,7 +31,9 @@ func s3Origin(s3 *topologyv1.S3Origin) *topologyv1.Origin {
 }
 
 func activeDomain(name string, endpoint string) *topologyv1.CustomDomain {
-	d := &topologyv1.CustomDomain{Domain: name, State: topologyv1.CustomDomain_ACTIVE, Mode: topologyv1.CustomDomain_ACCOUNT}
+	d := &topologyv1.CustomDomain{
+		Domain: name, State: topologyv1.CustomDomain_ACTIVE, Mode: topologyv1.CustomDomain_ACCOUNT,
+	}
 	if endpoint != "" {
 		d.Mode, d.UrlEndpoint = topologyv1.CustomDomain_URL_ENDPOINT, endpoint
 	}
@@ -67,14 +69,18 @@ func shop(t testing.TB) *AccountState {
 	s := NewAccountState("acme", "cdn.example.net")
 	put(t, s, Key{Kind: KindAccounts}, &topologyv1.Account{State: topologyv1.Account_ACTIVE})
 	put(t, s, Key{Kind: KindOrigins, ID: "legacy"}, webOrigin("http://127.0.0.1:9000"))
-	put(t, s, Key{Kind: KindOrigins, ID: "product-images"}, s3Origin(&topologyv1.S3Origin{Bucket: "products", Endpoint: "http://127.0.0.1:9001", AccessKeyId: "k"}))
-	put(t, s, Key{Kind: KindOriginSecrets, ID: "product-images"}, &topologyv1.OriginSecrets{Values: map[string]string{"s3.secret_access_key": "s"}})
+	put(t, s, Key{Kind: KindOrigins, ID: "product-images"},
+		s3Origin(&topologyv1.S3Origin{Bucket: "products", Endpoint: "http://127.0.0.1:9001", AccessKeyId: "k"}))
+	put(t, s, Key{Kind: KindOriginSecrets, ID: "product-images"},
+		&topologyv1.OriginSecrets{Values: map[string]string{"s3.secret_access_key": "s"}})
 	put(t, s, Key{Kind: KindURLEndpoints, ID: "default"}, &topologyv1.UrlEndpoint{
 		Origins: []string{"product-images", "legacy"}, DefaultImage: &topologyv1.DefaultImage{Path: "placeholder.png"},
 	})
-	put(t, s, Key{Kind: KindURLEndpoints, ID: "product-images"}, &topologyv1.UrlEndpoint{Origins: []string{"product-images"}})
+	put(t, s, Key{Kind: KindURLEndpoints, ID: "product-images"},
+		&topologyv1.UrlEndpoint{Origins: []string{"product-images"}})
 	put(t, s, Key{Kind: KindCustomDomains, ID: "images.example.com"}, activeDomain("images.example.com", ""))
-	put(t, s, Key{Kind: KindCustomDomains, ID: "products.example.com"}, activeDomain("products.example.com", "product-images"))
+	put(t, s, Key{Kind: KindCustomDomains, ID: "products.example.com"},
+		activeDomain("products.example.com", "product-images"))
 	return s
 }
 

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// maxHostBytes is the longest name in DNS without the trailing dot (RFC 1035 2.3.4), maxLabelBytes the longest label.
-// maxUnicodeBytes is about what maxHostBytes can stand for in UTF-8; more is refused before it is mapped, because Punycode
-// takes time quadratic in the length.
+// maxHostBytes is the longest name in DNS without the trailing dot (RFC 1035 2.3.4), maxLabelBytes
+// the longest label. maxUnicodeBytes is about what maxHostBytes can stand for in UTF-8; more is
+// refused before it is mapped, because Punycode takes time quadratic in the length.
 const (
 	maxHostBytes    = 253
 	maxLabelBytes   = 63
@@ -28,8 +28,9 @@ var (
 	errHostBytes = errors.New("the host has a character that no host name has")
 )
 
-// hostProfile is the look-up profile of UTS 46, non-transitional as browsers use it, that lets "_" and hyphens in any place
-// pass: clients do send such names. What else it lets pass is refused by [plainHost].
+// hostProfile is the look-up profile of UTS 46, non-transitional as browsers use it, that lets "_"
+// and hyphens in any place pass: clients do send such names. What else it lets pass is refused by
+// [plainHost].
 var hostProfile = idna.New(
 	idna.MapForLookup(),
 	idna.BidiRule(),
@@ -38,8 +39,9 @@ var hostProfile = idna.New(
 	idna.StrictDomainName(false),
 )
 
-// CanonicalHost is the form in which hosts are compared: without port, in lower case, IDNA as ASCII, without the trailing
-// dot. An IPv6 address keeps its brackets. It returns a part of raw when that is canonical.
+// CanonicalHost is the form in which hosts are compared: without port, in lower case, IDNA as
+// ASCII, without the trailing dot. An IPv6 address keeps its brackets. It returns a part of raw
+// when that is canonical.
 func CanonicalHost(raw string) (string, error) {
 	host, _, err := SplitHost(raw)
 	return host, err
@@ -136,7 +138,8 @@ func checkLabels(name string) (string, error) {
 	return name, nil
 }
 
-// plainHost says whether a name needs no mapping: ASCII in lower case, of the characters that names of hosts have.
+// plainHost says whether a name needs no mapping: ASCII in lower case, of the characters that names
+// of hosts have.
 func plainHost(name string) bool {
 	for i := 0; i < len(name); i++ {
 		c := name[i]
@@ -147,12 +150,14 @@ func plainHost(name string) bool {
 	return true
 }
 
-// hasPunycode says whether a label begins with "xn--", so that it must be decoded to know that it is valid.
+// hasPunycode says whether a label begins with "xn--", so that it must be decoded to know that it
+// is valid.
 func hasPunycode(name string) bool {
 	return strings.HasPrefix(name, "xn--") || strings.Contains(name, ".xn--")
 }
 
-// IsAddress reports whether a canonical host is an IP address, or a name that many programs would read as one.
+// IsAddress reports whether a canonical host is an IP address, or a name that many programs would
+// read as one.
 func IsAddress(host string) bool {
 	if strings.HasPrefix(host, "[") {
 		return true

@@ -38,9 +38,10 @@ func TestCanonicalHost(t *testing.T) {
 		}
 	}
 	for _, raw := range []string{
-		"", ".", ":80", "a..b", ".a", "a..", "a b", "a/b", "user@host", "a%2eb", "a?b", "host:port", "host:65536", "host:1:2", "::1",
-		"[::1", "[::1]x", "[::1]:x", "[127.0.0.1]", "[fe80::1%25eth0]", "[]", "xn--a.example", "a\x00b", "a\nb", "\xff.com", "*.example.com",
-		strings.Repeat("a", 64) + ".com", strings.Repeat("a.", 127) + "b",
+		"", ".", ":80", "a..b", ".a", "a..", "a b", "a/b", "user@host", "a%2eb", "a?b", "host:port", "host:65536",
+		"host:1:2", "::1", "[::1", "[::1]x", "[::1]:x", "[127.0.0.1]", "[fe80::1%25eth0]", "[]", "xn--a.example",
+		"a\x00b", "a\nb", "\xff.com", "*.example.com", strings.Repeat("a", 64) + ".com",
+		strings.Repeat("a.", 127) + "b",
 	} {
 		if got, err := CanonicalHost(raw); err == nil {
 			t.Errorf("CanonicalHost(%q) = %q, want an error", raw, got)
@@ -55,7 +56,9 @@ func TestCanonicalHostDoesNotCopyWhatIsCanonical(t *testing.T) {
 }
 
 func FuzzCanonicalHost(f *testing.F) {
-	for _, seed := range []string{"Example.com:80", "[::1]:8080", "bücher.example.", "xn--bcher-kva.example", "a。b", "ß.de", "１.2.3.4", "a_b"} {
+	for _, seed := range []string{
+		"Example.com:80", "[::1]:8080", "bücher.example.", "xn--bcher-kva.example", "a。b", "ß.de", "１.2.3.4", "a_b",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
@@ -103,16 +106,18 @@ func TestCanonicalDomain(t *testing.T) {
 		}
 	}
 	for _, raw := range []string{
-		"", "localhost", "com", "*", "*.", "*.com", "*.localhost", "a.*.com", "**.example.com", "*a.example.com", "*.*.example.com",
-		"127.0.0.1", "1.2.3.4.", "[::1]", "::1", "a.0x7f", "cdn.example.net", "CDN.example.net.", "example.com:80",
-		"http://example.com", "example.com/a", "-a.example.com", "a-.example.com", "a..com", "_wildcard.example.com",
-		strings.Repeat("a.", 127) + "com", "*." + strings.Repeat("a.", 125) + "bc",
+		"", "localhost", "com", "*", "*.", "*.com", "*.localhost", "a.*.com", "**.example.com", "*a.example.com",
+		"*.*.example.com", "127.0.0.1", "1.2.3.4.", "[::1]", "::1", "a.0x7f", "cdn.example.net", "CDN.example.net.",
+		"example.com:80", "http://example.com", "example.com/a", "-a.example.com", "a-.example.com", "a..com",
+		"_wildcard.example.com", strings.Repeat("a.", 127) + "com", "*." + strings.Repeat("a.", 125) + "bc",
 	} {
 		if got, err := CanonicalDomain(raw, shared); err == nil {
 			t.Errorf("CanonicalDomain(%q) = %q, want an error", raw, got)
 		}
 	}
-	for _, id := range []string{"", "Images.example.com", "*.example.com", "example.com.", "bücher.example", "_wildcard.com"} {
+	for _, id := range []string{
+		"", "Images.example.com", "*.example.com", "example.com.", "bücher.example", "_wildcard.com",
+	} {
 		if got, err := DomainFromID(id); err == nil {
 			t.Errorf("DomainFromID(%q) = %q, want an error", id, got)
 		}
@@ -133,7 +138,8 @@ func TestWildcardOf(t *testing.T) {
 func TestParseSharedHost(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ raw, host, port string }{
-		{"localhost", "localhost", ""}, {"LOCALHOST:8080", "localhost", "8080"}, {"cdn.example.net.", "cdn.example.net", ""}, {"[::1]:80", "[::1]", "80"},
+		{"localhost", "localhost", ""}, {"LOCALHOST:8080", "localhost", "8080"},
+		{"cdn.example.net.", "cdn.example.net", ""}, {"[::1]:80", "[::1]", "80"},
 	} {
 		host, port, err := ParseSharedHost(tt.raw)
 		if err != nil || host != tt.host || port != tt.port {

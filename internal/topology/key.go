@@ -38,8 +38,9 @@ type Key struct {
 	Kind Kind
 	// Account is the account's id, empty only for KindSettings and KindChains, which belong to all.
 	Account string
-	// ID is the last part of the resource's name; for a media file its path, which may hold slashes,
-	// and for a certificate its domain's. It is empty for KindAccounts, KindPurgeFloors and KindSettings.
+	// ID is the last part of the resource's name; for a media file its path, which may hold
+	// slashes, and for a certificate its domain's. It is empty for KindAccounts, KindPurgeFloors
+	// and KindSettings.
 	ID string
 }
 
@@ -76,7 +77,8 @@ func (k Key) shape() shape {
 		return shapeGlobal
 	case KindAccounts, KindPurgeFloors:
 		return shapeAccount
-	case KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindCertificates, KindMediaFiles, KindPurges:
+	case KindOrigins, KindOriginSecrets, KindURLEndpoints, KindCustomDomains, KindCertificates, KindMediaFiles,
+		KindPurges:
 		return shapeChild
 	case KindChains:
 		return shapeShared
@@ -138,8 +140,8 @@ func (k Key) validateID() error {
 	return validatePurgeID(k.ID)
 }
 
-// ParseKey is the inverse of [Key.String]. Every part must be well-formed, so that a key which parses is the only spelling
-// of its resource.
+// ParseKey is the inverse of [Key.String]. Every part must be well-formed, so that a key which
+// parses is the only spelling of its resource.
 func ParseKey(s string) (Key, error) {
 	kind, rest, child := strings.Cut(s, "/")
 	k := Key{Kind: Kind(kind)}
@@ -199,7 +201,8 @@ func ValidateAccountID(id string) error {
 	return nil
 }
 
-// ValidateOriginID says whether id may name an origin. [MediaStep] may not: it stands for the Media Library in walks.
+// ValidateOriginID says whether id may name an origin. [MediaStep] may not: it stands for the Media
+// Library in walks.
 func ValidateOriginID(id string) error {
 	if !isID(id) {
 		return fmt.Errorf("origin id %q: use 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit", id)

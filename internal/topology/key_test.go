@@ -16,9 +16,12 @@ func TestKeyAndName(t *testing.T) {
 		{Key{Kind: KindAccounts, Account: "acme"}, "accounts/acme", "accounts/acme"},
 		{Key{KindOrigins, "acme", "legacy"}, "origins/acme/legacy", "accounts/acme/origins/legacy"},
 		{Key{KindOriginSecrets, "acme", "legacy"}, "originSecrets/acme/legacy", "accounts/acme/originSecrets/legacy"},
-		{Key{KindURLEndpoints, "acme", "Product-Images"}, "urlEndpoints/acme/Product-Images", "accounts/acme/urlEndpoints/Product-Images"},
-		{Key{KindCustomDomains, "acme", "_wildcard.example.com"}, "customDomains/acme/_wildcard.example.com", "accounts/acme/customDomains/_wildcard.example.com"},
-		{Key{KindMediaFiles, "acme", "a/b c/ü.png"}, "mediaFiles/acme/a/b c/ü.png", "accounts/acme/mediaFiles/a/b c/ü.png"},
+		{Key{KindURLEndpoints, "acme", "Product-Images"}, "urlEndpoints/acme/Product-Images",
+			"accounts/acme/urlEndpoints/Product-Images"},
+		{Key{KindCustomDomains, "acme", "_wildcard.example.com"}, "customDomains/acme/_wildcard.example.com",
+			"accounts/acme/customDomains/_wildcard.example.com"},
+		{Key{KindMediaFiles, "acme", "a/b c/ü.png"}, "mediaFiles/acme/a/b c/ü.png",
+			"accounts/acme/mediaFiles/a/b c/ü.png"},
 		{Key{KindPurges, "acme", "p-1"}, "purges/acme/p-1", "accounts/acme/purges/p-1"},
 		{Key{Kind: KindPurgeFloors, Account: "acme"}, "purgeFloors/acme", "accounts/acme/purgeFloors"},
 		{Key{Kind: KindSettings}, "settings", "settings"},
@@ -39,18 +42,21 @@ func TestKeyAndName(t *testing.T) {
 		}
 	}
 	for _, s := range []string{
-		"", "accounts", "accounts/", "accounts/acme/", "accounts/acme/x", "accounts/ACME", "accounts/-a", "unknown/acme/x", "settings/", "settings/x",
-		"origins/acme", "origins/acme/", "origins/acme/a/b", "origins/acme/A", "origins/acme/media", "origins//a", "urlEndpoints/acme/a_b",
-		"customDomains/acme/*.example.com", "customDomains/acme/Example.com", "customDomains/acme/example.com:80", "mediaFiles/acme/", "mediaFiles/acme//a", "mediaFiles/acme/a//b",
-		"purgeFloors/acme/x", "/origins/acme/a", "accounts/" + strings.Repeat("a", 64),
+		"", "accounts", "accounts/", "accounts/acme/", "accounts/acme/x", "accounts/ACME", "accounts/-a",
+		"unknown/acme/x", "settings/", "settings/x", "origins/acme", "origins/acme/", "origins/acme/a/b",
+		"origins/acme/A", "origins/acme/media", "origins//a", "urlEndpoints/acme/a_b",
+		"customDomains/acme/*.example.com", "customDomains/acme/Example.com", "customDomains/acme/example.com:80",
+		"mediaFiles/acme/", "mediaFiles/acme//a", "mediaFiles/acme/a//b", "purgeFloors/acme/x", "/origins/acme/a",
+		"accounts/" + strings.Repeat("a", 64),
 	} {
 		if got, err := ParseKey(s); err == nil {
 			t.Errorf("ParseKey(%q) = %+v, want an error", s, got)
 		}
 	}
 	for _, name := range []string{
-		"", "acme", "accounts/", "accounts/acme", "accounts/acme/origins", "accounts/acme/origins/", "accounts/acme/urlEndpoints/a",
-		"accounts/acme/origins/a/b", "//accounts/acme/origins/a", "accounts/acme/origins/A",
+		"", "acme", "accounts/", "accounts/acme", "accounts/acme/origins", "accounts/acme/origins/",
+		"accounts/acme/urlEndpoints/a", "accounts/acme/origins/a/b", "//accounts/acme/origins/a",
+		"accounts/acme/origins/A",
 	} {
 		if got, err := ParseName(KindOrigins, name); err == nil {
 			t.Errorf("ParseName(origins, %q) = %+v, want an error", name, got)

@@ -14,11 +14,13 @@ const (
 
 // Lookup is a topology as requests see it, at one revision.
 type Lookup interface {
-	// SharedHost is the canonical shared host, without port. It is empty before the first topology has arrived.
+	// SharedHost is the canonical shared host, without port. It is empty before the first topology
+	// has arrived.
 	SharedHost() string
 	// Account returns nil for an unknown account.
 	Account(id string) *Account
-	// Domain returns nil unless there is an ACTIVE custom domain of this canonical name, which may begin with "*.".
+	// Domain returns nil unless there is an ACTIVE custom domain of this canonical name, which may
+	// begin with "*.".
 	Domain(name string) *Domain
 }
 
@@ -47,7 +49,8 @@ type Target struct {
 	Path string
 	// Query is the kept query without "?".
 	Query string
-	// Object is the object key of Path. Without ObjectOK, object stores and the Media Library say NOT_HERE unasked.
+	// Object is the object key of Path. Without ObjectOK, object stores and the Media Library say
+	// NOT_HERE unasked.
 	Object   string
 	ObjectOK bool
 }
@@ -62,8 +65,9 @@ func (t *Target) File() string {
 	return objectPath(t.Object)
 }
 
-// AccountAlone reports whether the URL is an account's on the shared host, without a path. No file is served there: a service
-// worker at `/{account}` would have the whole host as its scope. Where the account has a file at `/{account}/`, it leads there.
+// AccountAlone reports whether the URL is an account's on the shared host, without a path. No file
+// is served there: a service worker at `/{account}` would have the whole host as its scope. Where
+// the account has a file at `/{account}/`, it leads there.
 func (t *Target) AccountAlone() bool {
 	return t.Domain == nil && t.Path == "" && t.Endpoint.ID == DefaultEndpointID
 }
@@ -117,7 +121,8 @@ func Locate(l Lookup, r Request) (Target, *Refusal) {
 	return t, nil
 }
 
-// findDomain returns nil for the shared host, which no wildcard takes away. The host of an account counts as a domain of it.
+// findDomain returns nil for the shared host, which no wildcard takes away. The host of an account
+// counts as a domain of it.
 func findDomain(l Lookup, host, shared string, accountHosts bool) *Domain {
 	if host == shared {
 		return nil
@@ -134,8 +139,9 @@ func findDomain(l Lookup, host, shared string, accountHosts bool) *Domain {
 	return nil
 }
 
-// accountOf is the account whose host is `{account}.{shared host}`, empty if host is none. An id that is no label of a host name
-// (RFC 1123 2.1), because it has a "_" or ends with a "-", has no such host: browsers and certificates refuse it.
+// accountOf is the account whose host is `{account}.{shared host}`, empty if host is none. An id
+// that is no label of a host name (RFC 1123 2.1), because it has a "_" or ends with a "-", has no
+// such host: browsers and certificates refuse it.
 func accountOf(host, shared string) string {
 	n := len(host) - len(shared) - 1
 	if n <= 0 || host[n] != '.' || host[n+1:] != shared || host[n-1] == '-' || strings.IndexByte(host[:n], '_') >= 0 {
@@ -144,8 +150,8 @@ func accountOf(host, shared string) string {
 	return host[:n]
 }
 
-// sameOwner says whether a connection opened for the name of r.SNI may carry a request for host. A client that named no host
-// got the default certificate and is judged by Host alone.
+// sameOwner says whether a connection opened for the name of r.SNI may carry a request for host. A
+// client that named no host got the default certificate and is judged by Host alone.
 func sameOwner(l Lookup, r *Request, host string, domain *Domain, shared string) bool {
 	if r.SNI == "" || r.SNI == host {
 		return true
@@ -190,7 +196,8 @@ func (t *Target) findEndpoint(l Lookup) *Refusal {
 	return nil
 }
 
-// enter finds the endpoint by the first segment of a path and returns the rest, or the default endpoint and the whole path.
+// enter finds the endpoint by the first segment of a path and returns the rest, or the default
+// endpoint and the whole path.
 func (a *Account) enter(path string) (*Endpoint, string) {
 	first, rest := cutSegment(path)
 	if first != "" && first != DefaultEndpointID {

@@ -7,14 +7,17 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// streets has two accounts with every sort of domain, one account that is being deleted, and one that lacks an endpoint.
+// streets has two accounts with every sort of domain, one account that is being deleted, and one
+// that lacks an endpoint.
 func streets(t testing.TB) *world {
 	acme := shop(t)
 	put(t, acme, Key{Kind: KindURLEndpoints, ID: "Case-1"}, &topologyv1.UrlEndpoint{})
 	put(t, acme, Key{Kind: KindCustomDomains, ID: "_wildcard.example.org"}, activeDomain("*.example.org", ""))
-	put(t, acme, Key{Kind: KindCustomDomains, ID: "exact.example.org"}, activeDomain("exact.example.org", "product-images"))
+	put(t, acme, Key{Kind: KindCustomDomains, ID: "exact.example.org"},
+		activeDomain("exact.example.org", "product-images"))
 	put(t, acme, Key{Kind: KindCustomDomains, ID: "_wildcard.example.net"}, activeDomain("*.example.net", ""))
-	put(t, acme, Key{Kind: KindCustomDomains, ID: "xn--bcher-kva.example.com"}, activeDomain("xn--bcher-kva.example.com", ""))
+	put(t, acme, Key{Kind: KindCustomDomains, ID: "xn--bcher-kva.example.com"},
+		activeDomain("xn--bcher-kva.example.com", ""))
 	put(t, acme, Key{Kind: KindCustomDomains, ID: "main.example.com"}, activeDomain("main.example.com", "default"))
 	suspended := activeDomain("suspended.example.com", "")
 	suspended.State = topologyv1.CustomDomain_SUSPENDED
@@ -49,14 +52,18 @@ func TestLocate(t *testing.T) {
 		want string // account/endpoint path?query, or the status of a refusal
 	}{
 		// 1. Canonical host and path.
-		{"host in any case, with port and dot", Request{Host: "Images.EXAMPLE.com.:8080", RawPath: "/a"}, "acme/default /a"},
+		{"host in any case, with port and dot", Request{Host: "Images.EXAMPLE.com.:8080", RawPath: "/a"},
+			"acme/default /a"},
 		{"international host", Request{Host: "bücher.example.com", RawPath: "/a"}, "acme/default /a"},
-		{"path is canonical", Request{Host: "images.example.com", RawPath: "/x/../%61%2fb//+%2B/"}, "acme/default /a%2Fb//+%2B/"},
+		{"path is canonical", Request{Host: "images.example.com", RawPath: "/x/../%61%2fb//+%2B/"},
+			"acme/default /a%2Fb//+%2B/"},
 		{"path climbs above the root", Request{Host: "images.example.com", RawPath: "/../a"}, "400"},
 		{"path hides a dot segment", Request{Host: "images.example.com", RawPath: "/a%5c..%5cb"}, "400"},
 		{"path has a NUL", Request{Host: "images.example.com", RawPath: "/%00"}, "400"},
-		{"dot segments cannot leave the account", Request{Host: "cdn.example.net", RawPath: "/other/../acme/a"}, "acme/default /a"},
-		{"query with a control character", Request{Host: "images.example.com", RawPath: "/a", RawQuery: "a=\r\nb"}, "400"},
+		{"dot segments cannot leave the account", Request{Host: "cdn.example.net", RawPath: "/other/../acme/a"},
+			"acme/default /a"},
+		{"query with a control character", Request{Host: "images.example.com", RawPath: "/a", RawQuery: "a=\r\nb"},
+			"400"},
 		{"no host", Request{RawPath: "/a"}, "400"},
 
 		// 2. The shared host.
@@ -70,14 +77,21 @@ func TestLocate(t *testing.T) {
 		{"shared host, account alone", Request{Host: "cdn.example.net", RawPath: "/acme"}, "acme/default "},
 		{"shared host, account with slash", Request{Host: "cdn.example.net", RawPath: "/acme/"}, "acme/default /"},
 		{"shared host, escaped account", Request{Host: "cdn.example.net", RawPath: "/%61cme/a"}, "acme/default /a"},
-		{"a wildcard does not cover the shared host", Request{Host: "cdn.example.net", RawPath: "/other/a"}, "other/default /a"},
-		{"a wildcard beside the shared host", Request{Host: "a.example.net", RawPath: "/other/a"}, "acme/default /other/a"},
+		{"a wildcard does not cover the shared host", Request{Host: "cdn.example.net", RawPath: "/other/a"},
+			"other/default /a"},
+		{"a wildcard beside the shared host", Request{Host: "a.example.net", RawPath: "/other/a"},
+			"acme/default /other/a"},
 
 		// 3. Custom domains.
 		{"mode ACCOUNT", Request{Host: "images.example.com", RawPath: "/acme/a"}, "acme/default /acme/a"},
 		{"mode URL_ENDPOINT", Request{Host: "products.example.com", RawPath: "/a"}, "acme/product-images /a"},
-		{"mode URL_ENDPOINT, identifier is a folder", Request{Host: "products.example.com", RawPath: "/product-images/a"}, "acme/product-images /product-images/a"},
-		{"mode URL_ENDPOINT, another identifier is a folder", Request{Host: "main.example.com", RawPath: "/product-images/a"}, "acme/default /product-images/a"},
+		{
+			"mode URL_ENDPOINT, identifier is a folder",
+			Request{Host: "products.example.com", RawPath: "/product-images/a"},
+			"acme/product-images /product-images/a",
+		},
+		{"mode URL_ENDPOINT, another identifier is a folder",
+			Request{Host: "main.example.com", RawPath: "/product-images/a"}, "acme/default /product-images/a"},
 		{"wildcard", Request{Host: "any.example.org", RawPath: "/a"}, "acme/default /a"},
 		{"exact before wildcard", Request{Host: "exact.example.org", RawPath: "/a"}, "acme/product-images /a"},
 		{"a wildcard covers one label", Request{Host: "a.b.example.org", RawPath: "/a"}, "404"},
@@ -86,36 +100,60 @@ func TestLocate(t *testing.T) {
 		{"suspended", Request{Host: "suspended.example.com", RawPath: "/a"}, "404"},
 		{"pending, over TLS", Request{Host: "pending.example.com", RawPath: "/a", TLS: true}, "421"},
 		{"unknown host", Request{Host: "unknown.example.com", RawPath: "/a"}, "404"},
-		{"unknown host over TLS", Request{Host: "unknown.example.com", RawPath: "/a", TLS: true, SNI: "unknown.example.com"}, "421"},
+		{"unknown host over TLS",
+			Request{Host: "unknown.example.com", RawPath: "/a", TLS: true, SNI: "unknown.example.com"}, "421"},
 		{"address", Request{Host: "127.0.0.1:8080", RawPath: "/acme/a"}, "404"},
 		{"domain of an account being deleted", Request{Host: "leaving.example.com", RawPath: "/a"}, "404"},
 
 		// 3. SNI.
-		{"SNI is the host", Request{Host: "images.example.com:443", RawPath: "/a", TLS: true, SNI: "Images.example.com"}, "acme/default /a"},
-		{"SNI of the same account", Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "any.example.org"}, "acme/default /a"},
-		{"SNI of another account", Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "other.example.com"}, "421"},
-		{"SNI of nobody", Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "unknown.example.com"}, "421"},
+		{
+			"SNI is the host",
+			Request{Host: "images.example.com:443", RawPath: "/a", TLS: true, SNI: "Images.example.com"},
+			"acme/default /a",
+		},
+		{"SNI of the same account",
+			Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "any.example.org"}, "acme/default /a"},
+		{"SNI of another account",
+			Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "other.example.com"}, "421"},
+		{"SNI of nobody", Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "unknown.example.com"},
+			"421"},
 		{"SNI is no name", Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "a b"}, "421"},
-		{"SNI of the shared host, host of an account", Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "cdn.example.net"}, "421"},
-		{"SNI of an account, shared host", Request{Host: "cdn.example.net", RawPath: "/acme/a", TLS: true, SNI: "images.example.com"}, "421"},
-		{"SNI of the shared host", Request{Host: "cdn.example.net", RawPath: "/acme/a", TLS: true, SNI: "cdn.example.net"}, "acme/default /a"},
+		{"SNI of the shared host, host of an account",
+			Request{Host: "images.example.com", RawPath: "/a", TLS: true, SNI: "cdn.example.net"}, "421"},
+		{"SNI of an account, shared host",
+			Request{Host: "cdn.example.net", RawPath: "/acme/a", TLS: true, SNI: "images.example.com"}, "421"},
+		{"SNI of the shared host",
+			Request{Host: "cdn.example.net", RawPath: "/acme/a", TLS: true, SNI: "cdn.example.net"}, "acme/default /a"},
 		{"no SNI", Request{Host: "images.example.com", RawPath: "/a", TLS: true}, "acme/default /a"},
-		{"SNI counts only over TLS", Request{Host: "images.example.com", RawPath: "/a", SNI: "other.example.com"}, "acme/default /a"},
+		{"SNI counts only over TLS", Request{Host: "images.example.com", RawPath: "/a", SNI: "other.example.com"},
+			"acme/default /a"},
 
 		// 4. Identifiers.
-		{"identifier", Request{Host: "cdn.example.net", RawPath: "/acme/product-images/a/b"}, "acme/product-images /a/b"},
-		{"identifier on a domain", Request{Host: "images.example.com", RawPath: "/product-images/a"}, "acme/product-images /a"},
-		{"identifier without slash", Request{Host: "cdn.example.net", RawPath: "/acme/product-images"}, "acme/product-images "},
-		{"identifier with slash", Request{Host: "cdn.example.net", RawPath: "/acme/product-images/"}, "acme/product-images /"},
-		{"identifier and an empty segment", Request{Host: "cdn.example.net", RawPath: "/acme/product-images//a"}, "acme/product-images //a"},
-		{"identifier is exact in case", Request{Host: "images.example.com", RawPath: "/Product-Images/a"}, "acme/default /Product-Images/a"},
+		{"identifier", Request{Host: "cdn.example.net", RawPath: "/acme/product-images/a/b"},
+			"acme/product-images /a/b"},
+		{"identifier on a domain", Request{Host: "images.example.com", RawPath: "/product-images/a"},
+			"acme/product-images /a"},
+		{"identifier without slash", Request{Host: "cdn.example.net", RawPath: "/acme/product-images"},
+			"acme/product-images "},
+		{"identifier with slash", Request{Host: "cdn.example.net", RawPath: "/acme/product-images/"},
+			"acme/product-images /"},
+		{"identifier and an empty segment", Request{Host: "cdn.example.net", RawPath: "/acme/product-images//a"},
+			"acme/product-images //a"},
+		{"identifier is exact in case", Request{Host: "images.example.com", RawPath: "/Product-Images/a"},
+			"acme/default /Product-Images/a"},
 		{"identifier with upper case", Request{Host: "images.example.com", RawPath: "/Case-1/a"}, "acme/Case-1 /a"},
-		{"identifier is a whole segment", Request{Host: "images.example.com", RawPath: "/product-images2/a"}, "acme/default /product-images2/a"},
-		{"identifier only in front", Request{Host: "images.example.com", RawPath: "/a/product-images/b"}, "acme/default /a/product-images/b"},
-		{"identifier after an empty segment", Request{Host: "images.example.com", RawPath: "//product-images/a"}, "acme/default //product-images/a"},
-		{"identifier twice", Request{Host: "images.example.com", RawPath: "/product-images/product-images/a"}, "acme/product-images /product-images/a"},
-		{"default is no identifier", Request{Host: "images.example.com", RawPath: "/default/a"}, "acme/default /default/a"},
-		{"another account's identifier", Request{Host: "other.example.com", RawPath: "/product-images/a"}, "other/default /product-images/a"},
+		{"identifier is a whole segment", Request{Host: "images.example.com", RawPath: "/product-images2/a"},
+			"acme/default /product-images2/a"},
+		{"identifier only in front", Request{Host: "images.example.com", RawPath: "/a/product-images/b"},
+			"acme/default /a/product-images/b"},
+		{"identifier after an empty segment", Request{Host: "images.example.com", RawPath: "//product-images/a"},
+			"acme/default //product-images/a"},
+		{"identifier twice", Request{Host: "images.example.com", RawPath: "/product-images/product-images/a"},
+			"acme/product-images /product-images/a"},
+		{"default is no identifier", Request{Host: "images.example.com", RawPath: "/default/a"},
+			"acme/default /default/a"},
+		{"another account's identifier", Request{Host: "other.example.com", RawPath: "/product-images/a"},
+			"other/default /product-images/a"},
 		{"an endpoint that cannot be used", Request{Host: "cdn.example.net", RawPath: "/lame/broken/a"}, "503"},
 
 		// The query.
@@ -136,7 +174,8 @@ func TestLocate(t *testing.T) {
 				if target.Query != "" {
 					got += "?" + target.Query
 				}
-				if host, _ := CanonicalHost(tt.req.Host); target.Host != host || (target.Domain == nil) != (host == "cdn.example.net") {
+				if host, _ := CanonicalHost(tt.req.Host); target.Host != host ||
+					(target.Domain == nil) != (host == "cdn.example.net") {
 					t.Errorf("host %q, domain %+v", target.Host, target.Domain)
 				}
 				if key, ok := ObjectKey(target.Path); target.Object != key || target.ObjectOK != ok {
@@ -165,7 +204,8 @@ func TestLocateKeepsTheQueryOfTheEndpoint(t *testing.T) {
 	put(t, s, Key{Kind: KindURLEndpoints, ID: "list"}, &topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{
 		Query: &topologyv1.QueryPolicy{Mode: topologyv1.QueryPolicy_LIST, Names: []string{"v"}},
 	}})
-	target, refusal := Locate(newWorld(s), Request{Host: "images.example.com", RawPath: "/list/a", RawQuery: "utm=1&v=2"})
+	target, refusal := Locate(newWorld(s),
+		Request{Host: "images.example.com", RawPath: "/list/a", RawQuery: "utm=1&v=2"})
 	if refusal != nil || target.Query != "v=2" {
 		t.Errorf("kept %q, %+v; want v=2", target.Query, refusal)
 	}
@@ -177,7 +217,8 @@ func BenchmarkLocate(b *testing.B) {
 		name string
 		req  Request
 	}{
-		{"shared", Request{Host: "cdn.example.net", RawPath: "/acme/product-images/shoes/4711/front.jpg", RawQuery: "v=2"}},
+		{"shared",
+			Request{Host: "cdn.example.net", RawPath: "/acme/product-images/shoes/4711/front.jpg", RawQuery: "v=2"}},
 		{"domain", Request{Host: "images.example.com", RawPath: "/shoes/4711/front.jpg"}},
 		{"wildcard", Request{Host: "any.example.org", RawPath: "/shoes/4711/front.jpg"}},
 		{"escaped", Request{Host: "images.example.com", RawPath: "/schuhe/gr%C3%B6%C3%9Fe.jpg"}},
@@ -193,7 +234,8 @@ func BenchmarkLocate(b *testing.B) {
 	}
 }
 
-// Where all storages hold objects, the spellings of an object's path are one file; a web origin may tell them apart.
+// Where all storages hold objects, the spellings of an object's path are one file; a web origin may
+// tell them apart.
 func TestFileIsTheObjectWhereEveryStepIsKeyed(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -229,7 +271,8 @@ func TestEndpointIsKeyedUnlessSomeStepIsAskedForPaths(t *testing.T) {
 	web := &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://o.test"}}}
 	state := NewAccountState("acme", "localhost")
 	state.Account.Message = &topologyv1.Account{}
-	state.Origins["s3"], state.Origins["web"] = Stored[*topologyv1.Origin]{Message: s3}, Stored[*topologyv1.Origin]{Message: web}
+	state.Origins["s3"], state.Origins["web"] = Stored[*topologyv1.Origin]{Message: s3},
+		Stored[*topologyv1.Origin]{Message: web}
 	for id, origins := range map[string][]string{"none": nil, "objects": {"s3"}, "mixed": {"s3", "web"}} {
 		state.Endpoints[id] = Stored[*topologyv1.UrlEndpoint]{Message: &topologyv1.UrlEndpoint{Origins: origins}}
 	}
@@ -244,7 +287,8 @@ func TestEndpointIsKeyedUnlessSomeStepIsAskedForPaths(t *testing.T) {
 	}
 }
 
-// With account hosts, an account's own host is like a domain of mode ACCOUNT; without, it is nobody's.
+// With account hosts, an account's own host is like a domain of mode ACCOUNT; without, it is
+// nobody's.
 func TestAccountHosts(t *testing.T) {
 	t.Parallel()
 	w := streets(t)
@@ -263,7 +307,8 @@ func TestAccountHosts(t *testing.T) {
 		{"cdn.example.net", "acme.cdn.example.net", true, "421"},
 		{"main.example.com", "acme.cdn.example.net", true, "acme default /product-images2/a"},
 	} {
-		target, refusal := Locate(w, Request{Host: tt.host, RawPath: "/product-images2/a", TLS: tt.sni != "", SNI: tt.sni, AccountHosts: tt.on})
+		target, refusal := Locate(w,
+			Request{Host: tt.host, RawPath: "/product-images2/a", TLS: tt.sni != "", SNI: tt.sni, AccountHosts: tt.on})
 		got := ""
 		if refusal != nil {
 			got = fmt.Sprint(refusal.Status)

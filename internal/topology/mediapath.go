@@ -7,13 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// MaxKeyBytes is the longest object key, without an origin's prefix, and the longest media path. It is S3's bound on a key.
+// MaxKeyBytes is the longest object key, without an origin's prefix, and the longest media path. It
+// is S3's bound on a key.
 const MaxKeyBytes = 1024
 
-// MediaPath checks the path of a media file and drops one leading "/". Everything else stays as given.
+// MediaPath checks the path of a media file and drops one leading "/". Everything else stays as
+// given.
 //
-// Besides what the API names, a dot segment between backslashes or before a semicolon is refused, because no URL could ask for
-// such a file: see [CanonicalPath].
+// Besides what the API names, a dot segment between backslashes or before a semicolon is refused,
+// because no URL could ask for such a file: see [CanonicalPath].
 func MediaPath(raw string) (string, error) {
 	path := strings.TrimPrefix(raw, "/")
 	switch {
@@ -39,9 +41,10 @@ func MediaPath(raw string) (string, error) {
 	return path, nil
 }
 
-// ObjectKey is the object that a canonical path stands for: without its leading "/", decoded once. It reports false when
-// object stores and the Media Library have no such object by definition: an empty key (which would list a bucket), a
-// trailing "/", over [MaxKeyBytes], invalid UTF-8 or a NUL.
+// ObjectKey is the object that a canonical path stands for: without its leading "/", decoded once.
+// It reports false when object stores and the Media Library have no such object by definition: an
+// empty key (which would list a bucket), a trailing "/", over [MaxKeyBytes], invalid UTF-8 or a
+// NUL.
 func ObjectKey(path string) (key string, ok bool) {
 	key = strings.TrimPrefix(path, "/")
 	if strings.IndexByte(key, '%') >= 0 {
@@ -49,13 +52,15 @@ func ObjectKey(path string) (key string, ok bool) {
 			return "", false
 		}
 	}
-	if key == "" || len(key) > MaxKeyBytes || key[len(key)-1] == '/' || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
+	if key == "" || len(key) > MaxKeyBytes || key[len(key)-1] == '/' || !utf8.ValidString(key) ||
+		strings.IndexByte(key, 0) >= 0 {
 		return "", false
 	}
 	return key, true
 }
 
-// objectPath is the one canonical path that [ObjectKey] makes key of and that escapes nothing which may stand in a path.
+// objectPath is the one canonical path that [ObjectKey] makes key of and that escapes nothing which
+// may stand in a path.
 func objectPath(key string) string {
 	b := make([]byte, 0, len(key)+16)
 	b = append(b, '/')

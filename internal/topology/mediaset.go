@@ -5,15 +5,16 @@ import (
 	"slices"
 )
 
-// MediaSet is an immutable set of the paths in one account's Media Library, each with the first 8 bytes of its file's
-// SHA-256. A nil *MediaSet is empty.
+// MediaSet is an immutable set of the paths in one account's Media Library, each with the first 8
+// bytes of its file's SHA-256. A nil *MediaSet is empty.
 //
-// It takes 16 bytes a file and a little: it keeps a 64-bit hash of a path, not the path. The hash is keyed with a seed that
-// no client knows, so nobody can choose a path that is taken for another; by chance a path that is not in a set of a million
-// files is taken for one that is with 5e-14 a look-up, and then the library, which compares paths, answers 404.
+// It takes 16 bytes a file and a little: it keeps a 64-bit hash of a path, not the path. The hash
+// is keyed with a seed that no client knows, so nobody can choose a path that is taken for another;
+// by chance a path that is not in a set of a million files is taken for one that is with 5e-14 a
+// look-up, and then the library, which compares paths, answers 404.
 //
-// Entries lie in leaves below nodes that branch 16 ways by the hash's leading bits. A change copies one leaf, at most 4 KiB,
-// and the nodes above it.
+// Entries lie in leaves below nodes that branch 16 ways by the hash's leading bits. A change copies
+// one leaf, at most 4 KiB, and the nodes above it.
 type MediaSet struct {
 	seed maphash.Seed
 	root *mediaNode
@@ -29,7 +30,8 @@ type mediaEntry struct {
 type mediaNode struct {
 	entries  []mediaEntry // by hash
 	children *[mediaFanout]*mediaNode
-	// owner is the edit that made the node and may change it in place. Edits end before their set is published.
+	// owner is the edit that made the node and may change it in place. Edits end before their set
+	// is published.
 	owner *MediaEdit
 }
 
@@ -93,7 +95,8 @@ func (s *MediaSet) Without(path string) *MediaSet {
 	return e.Done()
 }
 
-// Edit begins a batch of changes to a copy of the set. It costs nothing by itself and copies each part that it changes once.
+// Edit begins a batch of changes to a copy of the set. It costs nothing by itself and copies each
+// part that it changes once.
 func (s *MediaSet) Edit() *MediaEdit {
 	if s == nil {
 		return &MediaEdit{set: MediaSet{seed: maphash.MakeSeed()}}

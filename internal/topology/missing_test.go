@@ -9,9 +9,10 @@ import (
 func TestDefaultImageIsForWhatLooksLikeAnImage(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]bool{
-		"/a.jpg": true, "/a.JPEG": true, "/a/b.c/d.webp": true, "/a.svg": true, "/favicon.ico": true, "/a": true, "/a.b/c": true, "/a.": true, "/": true, "": true,
-		"/robots.txt": false, "/app.js": false, "/index.html": false, "/a.json": false, "/v.mp4": false, "/a.jpg.txt": false, "/.htaccess": false,
-		"/a.woff2": false, "/a.unknown": false,
+		"/a.jpg": true, "/a.JPEG": true, "/a/b.c/d.webp": true, "/a.svg": true, "/favicon.ico": true, "/a": true,
+		"/a.b/c": true, "/a.": true, "/": true, "": true, "/robots.txt": false, "/app.js": false, "/index.html": false,
+		"/a.json": false, "/v.mp4": false, "/a.jpg.txt": false, "/.htaccess": false, "/a.woff2": false,
+		"/a.unknown": false,
 	} {
 		for _, tt := range []struct {
 			name  string

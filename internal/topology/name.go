@@ -37,7 +37,8 @@ func (k Key) Name() string {
 	return AccountName(k.Account) + "/" + string(k.Kind) + "/" + k.ID
 }
 
-// ParseName reads the resource name of a kind that admins know. A media file's path may have slashes.
+// ParseName reads the resource name of a kind that admins know. A media file's path may have
+// slashes.
 func ParseName(kind Kind, name string) (Key, error) {
 	account, rest, child, err := cutAccount(name)
 	if err != nil {

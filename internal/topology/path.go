@@ -14,14 +14,15 @@ var (
 	errPathControl  = errors.New("the path has a NUL or a control character")
 )
 
-// CanonicalPath normalises the path of a request target as RFC 3986 6.2.2 does: unreserved bytes are decoded, hex is
-// upper-case, dot segments are resolved, and an empty path is "/". Bytes that may not stand in a path, such as a space, a
-// backslash or raw UTF-8, are escaped. "//", "+", "%2B", "%2F" and a trailing "/" stay, and so does what is escaped twice: it
-// names a file whose name has a "%".
+// CanonicalPath normalises the path of a request target as RFC 3986 6.2.2 does: unreserved bytes
+// are decoded, hex is upper-case, dot segments are resolved, and an empty path is "/". Bytes that
+// may not stand in a path, such as a space, a backslash or raw UTF-8, are escaped. "//", "+",
+// "%2B", "%2F" and a trailing "/" stay, and so does what is escaped twice: it names a file whose
+// name has a "%".
 //
-// It refuses a path that climbs above the root, and one that an origin which decodes, takes a backslash for a slash, or cuts
-// parameters off segments (RFC 3986 3.3, as servlet containers do), could read as having dot segments. It returns raw itself
-// when that is canonical.
+// It refuses a path that climbs above the root, and one that an origin which decodes, takes a
+// backslash for a slash, or cuts parameters off segments (RFC 3986 3.3, as servlet containers do),
+// could read as having dot segments. It returns raw itself when that is canonical.
 func CanonicalPath(raw string) (string, error) {
 	if raw == "" {
 		return "/", nil
@@ -42,8 +43,9 @@ func CanonicalPath(raw string) (string, error) {
 	return path, nil
 }
 
-// isCanonicalPath says whether normalising would change nothing and nothing is refused. Dot segments are looked for in the
-// decoded bytes with a backslash as a separator and a semicolon as an end, which finds the plain ones too.
+// isCanonicalPath says whether normalising would change nothing and nothing is refused. Dot
+// segments are looked for in the decoded bytes with a backslash as a separator and a semicolon as
+// an end, which finds the plain ones too.
 func isCanonicalPath(path string) bool {
 	dots := 0 // dots since the last separator, -1 once the segment has another byte
 	for i := 0; i < len(path); i++ {
@@ -177,8 +179,9 @@ func appendEscaped(b []byte, c byte) []byte {
 	return append(b, '%', hex[c>>4], hex[c&15])
 }
 
-// SplitTarget splits a request target (RFC 9112 3.2) into path and query without "?". The authority is empty for the usual
-// origin-form; that of an absolute-form stands in place of the Host field. It reports false for other forms and schemes.
+// SplitTarget splits a request target (RFC 9112 3.2) into path and query without "?". The authority
+// is empty for the usual origin-form; that of an absolute-form stands in place of the Host field.
+// It reports false for other forms and schemes.
 func SplitTarget(target string) (authority, path, query string, ok bool) {
 	if !strings.HasPrefix(target, "/") {
 		rest, isURL := cutScheme(target)

@@ -68,7 +68,8 @@ func TestCanonicalPathRefuses(t *testing.T) {
 		"/a/..%2Fb", "/..%2f", "/a%2f..%2fb", "/a%2F.", "/a/.%2f", "/%2e%2e%2fb", "/%2F..",
 		`/a\..\b`, `/..\a`, `/a/..\`, "/a%5C..%5cb", "/a%5C.", "/%2e%2e%5Ca", `/a%2F..\b`,
 		// A dot segment with parameters.
-		"/a/..;/b", "/..;a=1/b", "/a/.;/b", "/a/.;", "/a/..%3B/b", "/a/..%3bx", "/a/%2e%2E;/b", "/a/.%2e%3Bv/b", `/a\..;\b`, "/a%2F..;b",
+		"/a/..;/b", "/..;a=1/b", "/a/.;/b", "/a/.;", "/a/..%3B/b", "/a/..%3bx", "/a/%2e%2E;/b", "/a/.%2e%3Bv/b",
+		`/a\..;\b`, "/a%2F..;b",
 		// NUL and control characters.
 		"/a%00", "/%00", "/a\x00b", "/a\nb", "/a\x7f",
 		// Broken escapes.
@@ -116,7 +117,8 @@ func TestObjectKey(t *testing.T) {
 	}
 }
 
-// The spelling of an object's path that stands for all of them is one of them, and the same for each.
+// The spelling of an object's path that stands for all of them is one of them, and the same for
+// each.
 func FuzzObjectPath(f *testing.F) {
 	for _, seed := range []string{"/a%281%29.jpg", "/a(1).jpg", "//a%2Fb+c", "/%2541", "/caf%C3%A9/a b", "/%2Fa"} {
 		f.Add(seed)
@@ -157,7 +159,8 @@ func TestMediaPath(t *testing.T) {
 		}
 	}
 	for _, raw := range []string{
-		"", "/", "//a", "a//b", "a/", "a/./b", "..", "a/..", `a\..\b`, "..;x/a", "a/.;", "a\x00", "\xff", strings.Repeat("k", 1025),
+		"", "/", "//a", "a//b", "a/", "a/./b", "..", "a/..", `a\..\b`, "..;x/a", "a/.;", "a\x00", "\xff",
+		strings.Repeat("k", 1025),
 	} {
 		if got, err := MediaPath(raw); err == nil {
 			t.Errorf("MediaPath(%.40q) = %.40q, want an error", raw, got)
@@ -165,7 +168,8 @@ func TestMediaPath(t *testing.T) {
 	}
 }
 
-// Every file of the library can be asked for: escape its path, canonicalise, and the key is the path again.
+// Every file of the library can be asked for: escape its path, canonicalise, and the key is the path
+// again.
 func FuzzMediaPath(f *testing.F) {
 	for _, seed := range []string{"a/b.jpg", "/a b", `a\b`, "%2e%2e/%2F", "ü/\n", "..;/a", `.\a`} {
 		f.Add(seed)
@@ -197,7 +201,9 @@ func FuzzMediaPath(f *testing.F) {
 }
 
 func FuzzCanonicalPath(f *testing.F) {
-	for _, seed := range []string{"/a/../b", "/%2e%2e/a", `/a\..\b`, "/a%2f..", "/%25%34%31", "//..//.", "/\xff%zz", "/..;/%00"} {
+	for _, seed := range []string{
+		"/a/../b", "/%2e%2e/a", `/a\..\b`, "/a%2f..", "/%25%34%31", "//..//.", "/\xff%zz", "/..;/%00",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {

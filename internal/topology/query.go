@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// KeepQuery is the part of a raw query, without "?", that names a file under a policy: byte for byte as the client sent it,
-// parameters in the client's order.
+// KeepQuery is the part of a raw query, without "?", that names a file under a policy: byte for
+// byte as the client sent it, parameters in the client's order.
 //
-// The name of a parameter is compared decoded as a form is ("%5B" is "[", "+" a space), because that is how an origin will read
-// it; one with a broken escape is compared as it stands. Parameters without a name or value count by what stands before "=".
+// The name of a parameter is compared decoded as a form is ("%5B" is "[", "+" a space), because
+// that is how an origin will read it; one with a broken escape is compared as it stands. Parameters
+// without a name or value count by what stands before "=".
 func KeepQuery(policy *CachePolicy, raw string) string {
 	switch policy.QueryMode {
 	case QueryNone:
@@ -54,8 +55,8 @@ func decodeName(name string) string {
 	return decoded
 }
 
-// validQuery refuses what no client may send in a request target: control characters and spaces would end up in requests to
-// origins.
+// validQuery refuses what no client may send in a request target: control characters and spaces
+// would end up in requests to origins.
 func validQuery(raw string) bool {
 	for i := 0; i < len(raw); i++ {
 		if raw[i] <= 0x20 || raw[i] == 0x7f {

@@ -44,7 +44,9 @@ func TestRecompileIsCompile(t *testing.T) {
 			if diff := differ(quick, whole); diff != "" {
 				t.Fatalf("seed %d, %v: %s", seed, changed, diff)
 			}
-			if !slices.EqualFunc(quickRejected, wholeRejected, func(x, y *topologyv1.Rejected) bool { return proto.Equal(x, y) }) {
+			if !slices.EqualFunc(
+				quickRejected, wholeRejected, func(x, y *topologyv1.Rejected) bool { return proto.Equal(x, y) },
+			) {
 				t.Fatalf("seed %d, %v: rejected %v, want %v", seed, changed, quickRejected, wholeRejected)
 			}
 			if !maps.Equal(before, endpointsOf(was)) {
@@ -65,7 +67,8 @@ func anyChange(random *rand.Rand) (Key, proto.Message) {
 		if gone {
 			return Key{Kind: KindOriginSecrets, ID: id}, nil
 		}
-		return Key{Kind: KindOriginSecrets, ID: id}, &topologyv1.OriginSecrets{Values: map[string]string{"web.a": fmt.Sprint(random.Uint64())}}
+		return Key{Kind: KindOriginSecrets, ID: id},
+			&topologyv1.OriginSecrets{Values: map[string]string{"web.a": fmt.Sprint(random.Uint64())}}
 	case 2, 3, 4:
 		switch {
 		case gone:
@@ -88,14 +91,16 @@ func anyChange(random *rand.Rand) (Key, proto.Message) {
 
 // differ says what tells two views of an account apart, "" for nothing.
 func differ(a, b *Account) string {
-	if a.UID != b.UID || a.Deleting != b.Deleting || a.origins.Len() != b.origins.Len() || a.endpoints.Len() != b.endpoints.Len() {
+	if a.UID != b.UID || a.Deleting != b.Deleting || a.origins.Len() != b.origins.Len() ||
+		a.endpoints.Len() != b.endpoints.Len() {
 		return fmt.Sprintf("account %+v, want %+v", a, b)
 	}
 	if x, y := timesNamed(a), timesNamed(b); !maps.Equal(x, y) {
 		return fmt.Sprintf("named %v, want %v", x, y)
 	}
 	for o := range a.origins.All() {
-		if other := b.Origin(o.ID); other == nil || o.UID != other.UID || o.Spec != other.Spec || !maps.Equal(o.Secrets, other.Secrets) {
+		if other := b.Origin(o.ID); other == nil || o.UID != other.UID || o.Spec != other.Spec ||
+			!maps.Equal(o.Secrets, other.Secrets) {
 			return "origin " + o.ID
 		}
 	}
@@ -104,10 +109,13 @@ func differ(a, b *Account) string {
 		if !ok || (e == nil) != (other == nil) {
 			return "endpoint " + id
 		}
-		if e != nil && (!reflect.DeepEqual(settings(e), settings(other)) || !slices.EqualFunc(e.Steps, other.Steps, func(x, y Step) bool {
-			return x.Version == y.Version && (x.Origin == nil) == (y.Origin == nil) &&
-				(x.Origin == nil || x.Origin.Spec == y.Origin.Spec && maps.Equal(x.Origin.Secrets, y.Origin.Secrets))
-		})) {
+		if e != nil &&
+			(!reflect.DeepEqual(settings(e), settings(other)) ||
+				!slices.EqualFunc(e.Steps, other.Steps, func(x, y Step) bool {
+					return x.Version == y.Version && (x.Origin == nil) == (y.Origin == nil) &&
+						(x.Origin == nil ||
+							x.Origin.Spec == y.Origin.Spec && maps.Equal(x.Origin.Secrets, y.Origin.Secrets))
+				})) {
 			return "endpoint " + id
 		}
 	}

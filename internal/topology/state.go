@@ -9,13 +9,15 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Stored is a decoded resource and where in history it stands. Both revisions are 0 while it has yet to be written.
+// Stored is a decoded resource and where in history it stands. Both revisions are 0 while it has
+// yet to be written.
 type Stored[M proto.Message] struct {
 	Message                     M
 	CreateRevision, ModRevision int64
 }
 
-// AccountState is one account as stored, without media files and purges. It belongs to one goroutine.
+// AccountState is one account as stored, without media files and purges. It belongs to one
+// goroutine.
 type AccountState struct {
 	ID string
 	// SharedHost is `host[:port]` of the settings.
@@ -92,8 +94,9 @@ func Encode(m proto.Message) ([]byte, error) {
 	return b, err
 }
 
-// Apply puts a record of the account into the state, or takes it out when it is deleted. Media files, purges, floors and
-// settings are no part of the state and are ignored. On an error the state is unchanged.
+// Apply puts a record of the account into the state, or takes it out when it is deleted. Media
+// files, purges, floors and settings are no part of the state and are ignored. On an error the
+// state is unchanged.
 func (s *AccountState) Apply(r Record) error {
 	if r.Key.Account != s.ID {
 		return fmt.Errorf("apply %s to account %q: another account's", r.Key, s.ID)

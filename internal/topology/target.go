@@ -29,7 +29,8 @@ func KindOf(o *topologyv1.Origin) string {
 	return ""
 }
 
-// Keyed reports whether an origin holds its files under object keys: it is asked for [Target.Object], not for a path.
+// Keyed reports whether an origin holds its files under object keys: it is asked for
+// [Target.Object], not for a path.
 func Keyed(o *topologyv1.Origin) bool {
 	switch KindOf(o) {
 	case "s3", "gcs", "azure_blob", "akeneo":
@@ -38,9 +39,9 @@ func Keyed(o *topologyv1.Origin) bool {
 	return false
 }
 
-// targetOf hashes what decides which bytes a path stands for at an origin. URLs count as they are spelled: a needless
-// difference only costs a revalidation. The hosts that a web proxy may reach count, so that none of its stored replies
-// outlives the permission.
+// targetOf hashes what decides which bytes a path stands for at an origin. URLs count as they are
+// spelled: a needless difference only costs a revalidation. The hosts that a web proxy may reach
+// count, so that none of its stored replies outlives the permission.
 func targetOf(o *topologyv1.Origin) (uint64, bool) {
 	kind := KindOf(o)
 	h := fieldHash{}
@@ -103,8 +104,8 @@ func nextVersion(prev uint64, originUID string, target uint64) uint64 {
 	return h.sum()
 }
 
-// fieldHash is the first 8 bytes of SHA-256 over fields with their lengths. Edges compare such hashes with what they stored
-// before a restart or an upgrade, so it must not change.
+// fieldHash is the first 8 bytes of SHA-256 over fields with their lengths. Edges compare such
+// hashes with what they stored before a restart or an upgrade, so it must not change.
 type fieldHash struct{ b []byte }
 
 func (h *fieldHash) add(field string) {

@@ -152,7 +152,8 @@ func (l *Log) Denied(event *adminv1.AuditEvent) error {
 func (l *Log) ready() error {
 	if l.file != nil && l.size >= l.max {
 		for n := older - 1; n >= 1; n-- {
-			if err := os.Rename(fmt.Sprintf("%s.%d", l.path, n), fmt.Sprintf("%s.%d", l.path, n+1)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := os.Rename(fmt.Sprintf("%s.%d", l.path, n), fmt.Sprintf("%s.%d", l.path, n+1)); err != nil &&
+				!errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}

@@ -41,7 +41,8 @@ func TestEventsAreLines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := lines(t, path); len(got) != 2 || !strings.Contains(got[0], `"SaveSnapshot"`) || !strings.Contains(got[1], `a\nb`) {
+	if got := lines(t, path); len(got) != 2 || !strings.Contains(got[0], `"SaveSnapshot"`) ||
+		!strings.Contains(got[1], `a\nb`) {
 		t.Errorf("lines %q", got)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -61,7 +62,8 @@ func TestFileIsMovedAway(t *testing.T) {
 		}
 	}
 	for n := range 3 {
-		if got := lines(t, fmt.Sprint(path, ".away", n)); len(got) != 1 || !strings.Contains(got[0], fmt.Sprint("m", n)) {
+		if got := lines(t, fmt.Sprint(path, ".away", n)); len(got) != 1 ||
+			!strings.Contains(got[0], fmt.Sprint("m", n)) {
 			t.Errorf("file %d: %q", n, got)
 		}
 	}
@@ -175,7 +177,8 @@ func TestSyslog(t *testing.T) {
 		t.Fatal(err)
 	}
 	// RFC 3164, section 4.1.1: facility 10 and severity 6 are priority 86.
-	if got := receive(daemon); !strings.HasPrefix(got, "<86>") || !strings.Contains(got, "edgewalk[") || !strings.Contains(got, `"SaveSnapshot"`) {
+	if got := receive(daemon); !strings.HasPrefix(got, "<86>") || !strings.Contains(got, "edgewalk[") ||
+		!strings.Contains(got, `"SaveSnapshot"`) {
 		t.Errorf("syslog was sent %q", got)
 	}
 	if err := errors.Join(daemon.Close(), os.Remove(path)); err != nil {

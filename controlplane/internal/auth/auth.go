@@ -1,11 +1,13 @@
-// Package auth knows who calls: the tokens that admins, programs and edges present, what each role allows, and what else may stand
-// for a token.
+// Package auth knows who calls: the tokens that admins, programs and edges present, what each role
+// allows, and what else may stand for a token.
 //
-// Tokens are kept in etcd as hashes, and watched, so that a check reads memory alone, a revocation at one control plane counts at
-// all within moments and ends what is under way, and tokens that are known go on while etcd is gone. No text of a token is kept, in
-// etcd or in memory, but in the files of a first start.
+// Tokens are kept in etcd as hashes, and watched, so that a check reads memory alone, a revocation
+// at one control plane counts at all within moments and ends what is under way, and tokens that are
+// known go on while etcd is gone. No text of a token is kept, in etcd or in memory, but in the
+// files of a first start.
 //
-// Which permission a method asks for stands in its proto; that the admin API asks is adminsvc's business.
+// Which permission a method asks for stands in its proto; that the admin API asks is adminsvc's
+// business.
 package auth
 
 import (
@@ -48,7 +50,8 @@ const (
 	callBurst      = 1000
 	// noteEvery is how often, at most, it is written when a token was used.
 	noteEvery = time.Minute
-	// lookEvery is how often calls are ended whose token has expired, and etcd is asked whether it answers, within lookTimeout.
+	// lookEvery is how often calls are ended whose token has expired, and etcd is asked whether it
+	// answers, within lookTimeout.
 	lookEvery   = time.Second
 	lookTimeout = 2 * time.Second
 	// keepExpired is for how long an expired token is still listed.
@@ -62,8 +65,8 @@ type Config struct {
 	Store *store.Store
 	// AdminFile has tokens that are root's, EdgeFile those that are edges'. Default: none.
 	AdminFile, EdgeFile *bearer.Tokens
-	// Certificates and EdgeCertificates say that a client certificate that was verified is root's, or an edge's, where no token is
-	// presented.
+	// Certificates and EdgeCertificates say that a client certificate that was verified is root's,
+	// or an edge's, where no token is presented.
 	Certificates, EdgeCertificates bool
 	// Open says that nobody needs a token.
 	Open bool
@@ -86,7 +89,8 @@ type Auth struct {
 	mu     sync.RWMutex
 	tokens map[string]*entry
 	epoch  string // that revisions belong to
-	// What is known is all there is while changes are watched and etcd answers: a watch says nothing of a lost connection.
+	// What is known is all there is while changes are watched and etcd answers: a watch says
+	// nothing of a lost connection.
 	watched, answers bool
 }
 
@@ -98,7 +102,10 @@ func New(ctx context.Context, cfg Config) (*Auth, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	a := &Auth{cfg: cfg, now: cfg.Now, log: cfg.Logger, tokens: make(map[string]*entry), others: rate.NewLimiter(callsPerSecond, callBurst)}
+	a := &Auth{
+		cfg: cfg, now: cfg.Now, log: cfg.Logger, tokens: make(map[string]*entry),
+		others: rate.NewLimiter(callsPerSecond, callBurst),
+	}
 	a.metrics = newMetrics(a, cfg.Registerer)
 	epoch := cfg.Store.Epoch()
 	entries, revision, err := cfg.Store.Auth(ctx, folder)
@@ -110,8 +117,9 @@ func New(ctx context.Context, cfg Config) (*Auth, error) {
 	return a, nil
 }
 
-// Check finds out who a caller is by the values of its Authorization field (RFC 6750 2.1) and whether it has shown a certificate
-// that was verified. It returns one of the errors of this package otherwise.
+// Check finds out who a caller is by the values of its Authorization field (RFC 6750 2.1) and
+// whether it has shown a certificate that was verified. It returns one of the errors of this
+// package otherwise.
 func (a *Auth) Check(authorization []string, certificate bool) (*Caller, error) {
 	c, err := a.check(authorization, certificate)
 	if err == nil && !c.allow(a) {
@@ -192,8 +200,8 @@ func (c *Caller) allow(a *Auth) bool {
 	return c.entry.limiter.AllowN(now, 1)
 }
 
-// CheckEdge finds out whether a caller is an edge: by a token of that role or of EdgeFile, or by a certificate that was verified.
-// The context that it returns ends with the token.
+// CheckEdge finds out whether a caller is an edge: by a token of that role or of EdgeFile, or by a
+// certificate that was verified. The context that it returns ends with the token.
 func (a *Auth) CheckEdge(ctx context.Context, authorization []string, certificate bool) (context.Context, error) {
 	if a.cfg.Open || a.cfg.EdgeFile != nil && a.cfg.EdgeFile.Accept(authorization...) {
 		return ctx, nil
@@ -290,8 +298,8 @@ func (a *Auth) expire() {
 	}
 }
 
-// note writes when tokens were used that are in use, and forgets those that expired long ago. What cannot be written now is written
-// later, or never.
+// note writes when tokens were used that are in use, and forgets those that expired long ago. What
+// cannot be written now is written later, or never.
 func (a *Auth) note(ctx context.Context) {
 	now := a.now()
 	var changes []store.Entry

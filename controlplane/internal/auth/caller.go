@@ -28,7 +28,8 @@ const (
 // Caller is who makes a call. It does not change.
 type Caller struct {
 	Credential Credential
-	// Token is what is known of the token. Of another credential it holds role and account alone. It must not be changed.
+	// Token is what is known of the token. Of another credential it holds role and account alone.
+	// It must not be changed.
 	Token *adminv1.Token
 
 	uid   string // of the account, empty for all
@@ -51,7 +52,8 @@ func (c *Caller) String() string {
 // May reports whether the caller's role has a permission, for whatever it is for.
 func (c *Caller) May(p Permission) bool { return slices.Contains(allowed[c.Token.GetRole()], p) }
 
-// Account is the id of the account that the caller is for, and uid that account's; both are empty for all accounts.
+// Account is the id of the account that the caller is for, and uid that account's; both are empty
+// for all accounts.
 func (c *Caller) Account() (id, uid string) {
 	if c.Token.GetAccount() == EveryAccount {
 		return "", ""
@@ -59,8 +61,9 @@ func (c *Caller) Account() (id, uid string) {
 	return strings.TrimPrefix(c.Token.GetAccount(), "accounts/"), c.uid
 }
 
-// MayGrant reports whether the caller may make and revoke tokens of a role for an account, `accounts/{account}` or
-// [EveryAccount]. Tokens of an account's role that are for every account are root's to give.
+// MayGrant reports whether the caller may make and revoke tokens of a role for an account,
+// `accounts/{account}` or [EveryAccount]. Tokens of an account's role that are for every account
+// are root's to give.
 func (c *Caller) MayGrant(role Role, account string) bool {
 	if !c.May(adminv1.Rule_GRANT) || !slices.Contains(grants[c.Token.GetRole()], role) {
 		return false
@@ -92,8 +95,8 @@ type call struct {
 	last   atomic.Pointer[func(error)]
 }
 
-// Begin returns the context of a call, which knows its caller and ends with the caller's token. The cause is then
-// [ErrRevoked] or [ErrExpired].
+// Begin returns the context of a call, which knows its caller and ends with the caller's token. The
+// cause is then [ErrRevoked] or [ErrExpired].
 func (c *Caller) Begin(ctx context.Context) context.Context {
 	one := &call{caller: c}
 	ctx = context.WithValue(ctx, callKey{}, one)
@@ -120,7 +123,8 @@ func From(ctx context.Context) *Caller {
 	return nil
 }
 
-// BeforeEnd has last called with the cause when the caller's token ends, right before the context of the call does.
+// BeforeEnd has last called with the cause when the caller's token ends, right before the context
+// of the call does.
 func BeforeEnd(ctx context.Context, last func(cause error)) {
 	if one, ok := ctx.Value(callKey{}).(*call); ok {
 		one.last.Store(&last)

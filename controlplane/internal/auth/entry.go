@@ -18,7 +18,8 @@ import (
 
 // record is what `auth/tokens/{id}` holds. Times are seconds since 1970.
 type record struct {
-	// Hash is SHA-256 of the token's text. That holds 160 random bits, so it needs no salt and cannot be guessed.
+	// Hash is SHA-256 of the token's text. That holds 160 random bits, so it needs no salt and
+	// cannot be guessed.
 	Hash string `json:"hash"`
 	// Role is the name of a [Role].
 	Role string `json:"role"`
@@ -43,8 +44,8 @@ func (r *record) value() []byte {
 // token is the record as admins see it.
 func (r *record) token(id string) *adminv1.Token {
 	t := &adminv1.Token{
-		Name: "tokens/" + id, Id: id, Role: Role(adminv1.Token_Role_value[r.Role]), Account: EveryAccount, Description: r.Description,
-		Creator: r.Creator, CreateTime: timestamppb.New(time.Unix(r.Created, 0)),
+		Name: "tokens/" + id, Id: id, Role: Role(adminv1.Token_Role_value[r.Role]), Account: EveryAccount,
+		Description: r.Description, Creator: r.Creator, CreateTime: timestamppb.New(time.Unix(r.Created, 0)),
 	}
 	if r.Account != EveryAccount {
 		t.Account = "accounts/" + r.Account
@@ -84,7 +85,8 @@ func (e *entry) shown() *adminv1.Token {
 	return t
 }
 
-// takeAll takes everything that there was at a revision of an epoch. What this control plane has made since stays.
+// takeAll takes everything that there was at a revision of an epoch. What this control plane has
+// made since stays.
 func (a *Auth) takeAll(entries []store.Entry, epoch string, revision int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -132,7 +134,8 @@ func (a *Auth) take(from store.Entry) {
 	switch {
 	case e != nil && e.revision >= from.Revision:
 		return
-	case e != nil && e.hash == hash && e.record.Role == r.Role && e.record.UID == r.UID && e.record.Account == r.Account:
+	case e != nil && e.hash == hash && e.record.Role == r.Role && e.record.UID == r.UID &&
+		e.record.Account == r.Account:
 	default:
 		a.drop(id)
 		e = &entry{hash: hash, limiter: rate.NewLimiter(callsPerSecond, callBurst)}

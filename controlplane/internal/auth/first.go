@@ -18,8 +18,9 @@ func FileOf(dir string, role Role) string {
 	return filepath.Join(dir, strings.ToLower(role.String())+"-token")
 }
 
-// First makes a token of a role that is for everything and never expires, and writes it to the folder's [FileOf], readable by the
-// user alone, unless a control plane of this etcd has done so before. It returns the file, empty if it was done before.
+// First makes a token of a role that is for everything and never expires, and writes it to the
+// folder's [FileOf], readable by the user alone, unless a control plane of this etcd has done so
+// before. It returns the file, empty if it was done before.
 func First(ctx context.Context, s *store.Store, dir string, role Role) (file string, err error) {
 	mark := store.Entry{Key: "first/" + strings.ToLower(role.String())}
 	there, _, err := s.Auth(ctx, mark.Key)
@@ -32,7 +33,8 @@ func First(ctx context.Context, s *store.Store, dir string, role Role) (file str
 	return write(ctx, s, dir, role, "first start", mark)
 }
 
-// Reset makes another root token, writes it to the folder's [FileOf], and ends all that there were, which it counts.
+// Reset makes another root token, writes it to the folder's [FileOf], and ends all that there were,
+// which it counts.
 func Reset(ctx context.Context, s *store.Store, dir string) (file string, revoked int, err error) {
 	entries, _, err := s.Auth(ctx, folder)
 	if err != nil {
@@ -73,9 +75,15 @@ func deleteEntry(ctx context.Context, s *store.Store, e store.Entry) error {
 	}
 }
 
-// write writes the file before the token counts: who is stopped in between leaves a file that is of no use, and begins again.
-func write(ctx context.Context, s *store.Store, dir string, role Role, creator string, marks ...store.Entry) (file string, err error) {
-	w := Wanted{Role: role, Account: EveryAccount, Description: "written to " + filepath.Base(FileOf(dir, role)), Creator: creator}
+// write writes the file before the token counts: who is stopped in between leaves a file that is of
+// no use, and begins again.
+func write(
+	ctx context.Context, s *store.Store, dir string, role Role, creator string, marks ...store.Entry,
+) (file string, err error) {
+	w := Wanted{
+		Role: role, Account: EveryAccount, Description: "written to " + filepath.Base(FileOf(dir, role)),
+		Creator: creator,
+	}
 	text, id, r := w.make(time.Now())
 	file = FileOf(dir, role)
 	if err := writeFile(file, text); err != nil {

@@ -34,8 +34,8 @@ func (w *Wanted) make(now time.Time) (text, id string, r record) {
 	text, id = newText()
 	sum := hashOf(text)
 	r = record{
-		Hash: hex.EncodeToString(sum[:]), Role: w.Role.String(), Account: w.Account, UID: w.UID, Description: w.Description,
-		Creator: w.Creator, Created: now.Unix(),
+		Hash: hex.EncodeToString(sum[:]), Role: w.Role.String(), Account: w.Account, UID: w.UID,
+		Description: w.Description, Creator: w.Creator, Created: now.Unix(),
 	}
 	if w.TTL > 0 {
 		r.Expires = now.Add(w.TTL).Unix()
@@ -43,13 +43,15 @@ func (w *Wanted) make(now time.Time) (text, id string, r record) {
 	return text, id, r
 }
 
-// Create makes a token and returns its text, which is not kept. It is known here at once, and at other control planes within
-// moments.
+// Create makes a token and returns its text, which is not kept. It is known here at once, and at
+// other control planes within moments.
 func (a *Auth) Create(ctx context.Context, w Wanted) (*adminv1.Token, string, error) {
 	text, id, r := w.make(a.now())
 	stored := store.Entry{Key: folder + id, Value: r.value()}
 	var err error
-	if stored.Revision, err = a.cfg.Store.ChangeAuth(ctx, store.Entry{Key: stored.Key, Value: stored.Value}); err != nil {
+	if stored.Revision, err = a.cfg.Store.ChangeAuth(
+		ctx, store.Entry{Key: stored.Key, Value: stored.Value},
+	); err != nil {
 		return nil, "", fmt.Errorf("store a token: %w", err)
 	}
 	a.mu.Lock()
@@ -58,8 +60,8 @@ func (a *Auth) Create(ctx context.Context, w Wanted) (*adminv1.Token, string, er
 	return r.token(id), text, nil
 }
 
-// List returns at most limit tokens that a caller may revoke, in the order of their ids, after an id, for an account,
-// `accounts/{account}`, or all of them if that is empty.
+// List returns at most limit tokens that a caller may revoke, in the order of their ids, after an
+// id, for an account, `accounts/{account}`, or all of them if that is empty.
 func (a *Auth) List(c *Caller, account, after string, limit int) (tokens []*adminv1.Token, more bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -85,8 +87,9 @@ func (a *Auth) Get(c *Caller, id string) *adminv1.Token {
 	return nil
 }
 
-// Revoke ends the token of an id, here before it returns and at other control planes within moments, with all calls that are
-// under way. It returns [store.ErrNotFound] for one that the caller may not revoke.
+// Revoke ends the token of an id, here before it returns and at other control planes within
+// moments, with all calls that are under way. It returns [store.ErrNotFound] for one that the
+// caller may not revoke.
 func (a *Auth) Revoke(ctx context.Context, c *Caller, id string) error {
 	for {
 		a.mu.RLock()

@@ -15,7 +15,8 @@ var results = []struct {
 	err  error
 	name string
 }{
-	{nil, "ok"}, {ErrMissing, "missing"}, {ErrInvalid, "invalid"}, {ErrExpired, "expired"}, {ErrUnavailable, "unavailable"}, {ErrTooMany, "too_many"},
+	{nil, "ok"}, {ErrMissing, "missing"}, {ErrInvalid, "invalid"}, {ErrExpired, "expired"},
+	{ErrUnavailable, "unavailable"}, {ErrTooMany, "too_many"},
 }
 
 func newMetrics(a *Auth, r prometheus.Registerer) *metrics {
@@ -43,7 +44,8 @@ func (m *metrics) count(err error) {
 }
 
 var (
-	tokensDesc  = prometheus.NewDesc("edgewalk_controlplane_auth_tokens", "Tokens that are accepted, by role.", []string{"role"}, nil)
+	tokensDesc = prometheus.NewDesc("edgewalk_controlplane_auth_tokens", "Tokens that are accepted, by role.",
+		[]string{"role"}, nil)
 	currentDesc = prometheus.NewDesc("edgewalk_controlplane_auth_current",
 		"1 while the control plane hears of new and revoked tokens, 0 while etcd does not tell it.", nil, nil)
 )

@@ -9,10 +9,11 @@ import (
 	"strings"
 )
 
-// A token's text is `ew1_{id}_{random}_{checksum}`: ten characters of a-z and 2-7, 32 of them, and eight hexadecimal digits. The
-// prefix and the checksum, CRC-32 (IEEE) of what stands before its underscore, let secret scanners know it
-// (https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/), and let most mistakes be
-// found before anything is looked up.
+// A token's text is `ew1_{id}_{random}_{checksum}`: ten characters of a-z and 2-7, 32 of them, and
+// eight hexadecimal digits. The prefix and the checksum, CRC-32 (IEEE) of what stands before its
+// underscore, let secret scanners know it
+// (https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/),
+// and let most mistakes be found before anything is looked up.
 const (
 	textPrefix = "ew1_"
 	idLength   = 10
@@ -37,7 +38,8 @@ func idOf(text string) (id string, ok bool) {
 		return "", false
 	}
 	body, sum := text[:textLength-9], text[textLength-8:]
-	if text[textLength-9] != '_' || body[len(textPrefix)+idLength] != '_' || fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(body))) != sum {
+	if text[textLength-9] != '_' || body[len(textPrefix)+idLength] != '_' ||
+		fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(body))) != sum {
 		return "", false
 	}
 	return body[len(textPrefix) : len(textPrefix)+idLength], true

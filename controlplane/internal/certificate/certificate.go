@@ -1,5 +1,5 @@
-// Package certificate checks certificates before edges show them: what an admin uploads, and what an
-// issuer sends.
+// Package certificate checks certificates before edges show them: what an admin uploads, and what
+// an issuer sends.
 //
 // It is pure, but for the certificates of authorities that this machine trusts.
 package certificate
@@ -84,11 +84,12 @@ func refuse(field Field, format string, args ...any) *Error {
 	return &Error{Field: field, Text: fmt.Sprintf(format, args...)}
 }
 
-// Parse reads a certificate with its chain, and its key, as PEM, and checks them. The certificates may
-// come in any order and with the root. Its errors are of type [*Error].
+// Parse reads a certificate with its chain, and its key, as PEM, and checks them. The certificates
+// may come in any order and with the root. Its errors are of type [*Error].
 func Parse(certPEM, keyPEM []byte, opts Options) (*Certificate, error) {
 	if len(certPEM) > MaxBytes {
-		return nil, refuse(FieldCertificate, "%d bytes: a certificate with its chain has at most %d", len(certPEM), MaxBytes)
+		return nil,
+			refuse(FieldCertificate, "%d bytes: a certificate with its chain has at most %d", len(certPEM), MaxBytes)
 	}
 	if len(keyPEM) > MaxBytes {
 		return nil, refuse(FieldKey, "%d bytes: a key has at most %d", len(keyPEM), MaxBytes)
@@ -124,9 +125,9 @@ func New(all []*x509.Certificate, key crypto.Signer, opts Options) (*Certificate
 	return c, c.trust(opts)
 }
 
-// Record is what is stored of a certificate for a domain: which, by its id and uid. A chain that leads
-// to a known authority, or that shared says many have, lies apart, where all certificates that have it
-// refer to it.
+// Record is what is stored of a certificate for a domain: which, by its id and uid. A chain that
+// leads to a known authority, or that shared says many have, lies apart, where all certificates
+// that have it refer to it.
 func (c *Certificate) Record(domain, uid string, shared bool) store.Certificate {
 	record := store.Certificate{
 		Domain: domain, UID: uid, NotAfter: c.Leaf.NotAfter, Pair: &topologyv1.KeyPair{Leaf: c.Leaf.Raw, Key: c.key},
@@ -263,13 +264,15 @@ func (c *Certificate) check(opts Options) error {
 	case leaf.IsCA:
 		return refuse(FieldCertificate, "the certificate of the key is an authority's own: give one that an authority has signed for the domain")
 	case !covers(leaf, opts.Domain):
-		return refuse(FieldCertificate, "it is not good for %s: it is for %s", opts.Domain, cmp.Or(quote(leaf.DNSNames), "no host name"))
+		return refuse(FieldCertificate, "it is not good for %s: it is for %s", opts.Domain,
+			cmp.Or(quote(leaf.DNSNames), "no host name"))
 	case opts.Now.Before(leaf.NotBefore):
 		return refuse(FieldCertificate, "it is not good before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
 	case !opts.Now.Before(leaf.NotAfter):
 		return refuse(FieldCertificate, "it has ended at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
 	case leaf.NotAfter.Sub(opts.Now) < MinLeft:
-		return refuse(FieldCertificate, "it ends at %s: it has to be good for another %s at least", leaf.NotAfter.UTC().Format(time.RFC3339), MinLeft)
+		return refuse(FieldCertificate, "it ends at %s: it has to be good for another %s at least",
+			leaf.NotAfter.UTC().Format(time.RFC3339), MinLeft)
 	case !forServers(leaf):
 		return refuse(FieldCertificate, "it is not for servers: its extended key usage lacks serverAuth")
 	case mustStaple(leaf):
@@ -313,7 +316,8 @@ func forServers(leaf *x509.Certificate) bool {
 	if len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0 {
 		return true // RFC 5280 4.2.1.12
 	}
-	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
+	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) ||
+		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
 // tlsFeature is the extension of RFC 7633.
@@ -323,8 +327,8 @@ func mustStaple(leaf *x509.Certificate) bool {
 	return slices.ContainsFunc(leaf.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(tlsFeature) })
 }
 
-// chainOf orders the certificates that lead from a leaf to its authority, without the root. Every one
-// has to be part of that.
+// chainOf orders the certificates that lead from a leaf to its authority, without the root. Every
+// one has to be part of that.
 func chainOf(leaf *x509.Certificate, all []*x509.Certificate) (chain []*x509.Certificate, err error) {
 	left := slices.DeleteFunc(slices.Clone(all), leaf.Equal)
 	for at := leaf; len(left) > 0; {

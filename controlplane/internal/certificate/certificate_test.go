@@ -47,11 +47,13 @@ func TestCertificatesArePutInOrder(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if !c.Leaf.Equal(leaf) || len(c.Chain) != 2 || !c.Chain[0].Equal(lower.Cert) || !c.Chain[1].Equal(upper.Cert) || !c.Trusted {
+		if !c.Leaf.Equal(leaf) || len(c.Chain) != 2 || !c.Chain[0].Equal(lower.Cert) || !c.Chain[1].Equal(upper.Cert) ||
+			!c.Trusted {
 			t.Errorf("%s: it is in another order", name)
 		}
 		record := c.Record("images.example.com", "1-images.example.com", false)
-		if !bytes.Equal(record.Pair.GetLeaf(), leaf.Raw) || len(record.Pair.GetChain()) > 0 || len(record.Chain.GetCertificates()) != 2 {
+		if !bytes.Equal(record.Pair.GetLeaf(), leaf.Raw) || len(record.Pair.GetChain()) > 0 ||
+			len(record.Chain.GetCertificates()) != 2 {
 			t.Errorf("%s: what is stored is %v", name, record)
 		}
 	}
@@ -81,9 +83,13 @@ func TestKindsOfKeys(t *testing.T) {
 		key crypto.Signer
 		pem []byte
 	}{
-		"PKCS #1":                             {rsaKey, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)})},
-		"SEC 1, as openssl ecparam writes it": {p384, append(parameters, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1})...)},
-		"PKCS #8":                             {p384, certtest.Pair{Key: p384}.KeyPEM(t)},
+		"PKCS #1": {
+			rsaKey, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)}),
+		},
+		"SEC 1, as openssl ecparam writes it": {
+			p384, append(parameters, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1})...),
+		},
+		"PKCS #8": {p384, certtest.Pair{Key: p384}.KeyPEM(t)},
 	} {
 		pair := root.Issue([]string{"a.example.com"}, func(_ *x509.Certificate, key *crypto.Signer) { *key = c.key })
 		parsed, err := certificate.Parse(certtest.PEM(pair.Leaf), c.pem, options(root, "a.example.com"))
@@ -93,7 +99,8 @@ func TestKindsOfKeys(t *testing.T) {
 		}
 		record := parsed.Record("a.example.com", "u", false)
 		key, err := x509.ParsePKCS8PrivateKey(record.Pair.GetKey())
-		if err != nil || !pair.Key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(key.(crypto.Signer).Public()) {
+		if err != nil ||
+			!pair.Key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(key.(crypto.Signer).Public()) {
 			t.Errorf("%s: the stored key is another, %v", name, err)
 		}
 	}
@@ -162,30 +169,83 @@ func TestRefusals(t *testing.T) {
 		field  certificate.Field
 		says   string
 	}{
-		"no PEM":                     {given([]byte("hello"), good.KeyPEM(t)), certificate.FieldCertificate, "no certificate"},
-		"a key for a certificate":    {given(good.KeyPEM(t), good.KeyPEM(t)), certificate.FieldCertificate, "private key: give that apart"},
-		"a request":                  {given(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST"}), good.KeyPEM(t)), certificate.FieldCertificate, "no CERTIFICATE"},
-		"DER within PEM is broken":   {given(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}}), good.KeyPEM(t)), certificate.FieldCertificate, "certificate 1 cannot be read"},
-		"cut off":                    {given(certtest.PEM(full...)[:1200], good.KeyPEM(t)), certificate.FieldCertificate, "cut off"},
-		"too long":                   {given(bytes.Repeat(certtest.PEM(full...), 20), good.KeyPEM(t)), certificate.FieldCertificate, "at most 16384"},
-		"no key":                     {given(certtest.PEM(full...), []byte("-")), certificate.FieldKey, "no private key"},
-		"a certificate for a key":    {given(certtest.PEM(full...), certtest.PEM(full...)), certificate.FieldKey, "no private key"},
-		"an encrypted key":           {given(certtest.PEM(full...), encrypted), certificate.FieldKey, "openssl pkey"},
-		"a broken key":               {given(certtest.PEM(full...), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})), certificate.FieldKey, "is it whole"},
-		"another's key":              {given(certtest.PEM(full...), stranger.KeyPEM(t)), certificate.FieldKey, "belongs to none of the certificates"},
-		"RSA of 1,024 bits":          {signed(weak, weakErr), certificate.FieldKey, "1024 bits"},
-		"P-224":                      {signed(p224, p224Err), certificate.FieldKey, "P-224"},
-		"Ed25519":                    {signed(edwards, edErr), certificate.FieldKey, "neither RSA nor ECDSA"},
-		"another name":               {changed(func(c *x509.Certificate) { c.DNSNames = []string{"b.example.com"} }), certificate.FieldCertificate, `it is for "b.example.com"`},
-		"it has ended":               {changed(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), certificate.FieldCertificate, "it has ended"},
-		"it ends within a day":       {changed(func(c *x509.Certificate) { c.NotAfter = now.Add(23 * time.Hour) }), certificate.FieldCertificate, "another 24h"},
-		"not good yet":               {changed(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }), certificate.FieldCertificate, "not good before"},
-		"for clients":                {changed(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), certificate.FieldCertificate, "serverAuth"},
-		"must-staple":                {changed(func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, stapled) }), certificate.FieldCertificate, "stapling"},
-		"an authority's own":         {given(certtest.PEM(lower.Cert, upper.Cert), certtest.Pair{Key: lower.Key}.KeyPEM(t)), certificate.FieldCertificate, "authority's own"},
-		"one that belongs to nobody": {given(certtest.PEM(append(full, other.Cert)...), good.KeyPEM(t)), certificate.FieldCertificate, "leave it out"},
-		"no intermediates":           {given(certtest.PEM(good.Leaf), good.KeyPEM(t)), certificate.FieldCertificate, "fullchain"},
-		"an unknown authority":       {given(certtest.PEM(stranger.Leaf), stranger.KeyPEM(t)), certificate.FieldCertificate, "allow_untrusted"},
+		"no PEM": {
+			given([]byte("hello"), good.KeyPEM(t)), certificate.FieldCertificate, "no certificate",
+		},
+		"a key for a certificate": {
+			given(good.KeyPEM(t), good.KeyPEM(t)), certificate.FieldCertificate, "private key: give that apart",
+		},
+		"a request": {
+			given(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST"}), good.KeyPEM(t)),
+			certificate.FieldCertificate, "no CERTIFICATE",
+		},
+		"DER within PEM is broken": {
+			given(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}}), good.KeyPEM(t)),
+			certificate.FieldCertificate, "certificate 1 cannot be read",
+		},
+		"cut off": {
+			given(certtest.PEM(full...)[:1200], good.KeyPEM(t)), certificate.FieldCertificate, "cut off",
+		},
+		"too long": {
+			given(bytes.Repeat(certtest.PEM(full...), 20), good.KeyPEM(t)), certificate.FieldCertificate,
+			"at most 16384",
+		},
+		"no key": {
+			given(certtest.PEM(full...), []byte("-")), certificate.FieldKey, "no private key",
+		},
+		"a certificate for a key": {
+			given(certtest.PEM(full...), certtest.PEM(full...)), certificate.FieldKey, "no private key",
+		},
+		"an encrypted key": {given(certtest.PEM(full...), encrypted), certificate.FieldKey, "openssl pkey"},
+		"a broken key": {
+			given(certtest.PEM(full...), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})),
+			certificate.FieldKey, "is it whole",
+		},
+		"another's key": {
+			given(certtest.PEM(full...), stranger.KeyPEM(t)), certificate.FieldKey,
+			"belongs to none of the certificates",
+		},
+		"RSA of 1,024 bits": {signed(weak, weakErr), certificate.FieldKey, "1024 bits"},
+		"P-224":             {signed(p224, p224Err), certificate.FieldKey, "P-224"},
+		"Ed25519":           {signed(edwards, edErr), certificate.FieldKey, "neither RSA nor ECDSA"},
+		"another name": {
+			changed(func(c *x509.Certificate) { c.DNSNames = []string{"b.example.com"} }), certificate.FieldCertificate,
+			`it is for "b.example.com"`,
+		},
+		"it has ended": {
+			changed(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), certificate.FieldCertificate,
+			"it has ended",
+		},
+		"it ends within a day": {
+			changed(func(c *x509.Certificate) { c.NotAfter = now.Add(23 * time.Hour) }), certificate.FieldCertificate,
+			"another 24h",
+		},
+		"not good yet": {
+			changed(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }), certificate.FieldCertificate,
+			"not good before",
+		},
+		"for clients": {
+			changed(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
+			certificate.FieldCertificate, "serverAuth",
+		},
+		"must-staple": {
+			changed(func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, stapled) }),
+			certificate.FieldCertificate, "stapling",
+		},
+		"an authority's own": {
+			given(certtest.PEM(lower.Cert, upper.Cert), certtest.Pair{Key: lower.Key}.KeyPEM(t)),
+			certificate.FieldCertificate, "authority's own",
+		},
+		"one that belongs to nobody": {
+			given(certtest.PEM(append(full, other.Cert)...), good.KeyPEM(t)), certificate.FieldCertificate,
+			"leave it out",
+		},
+		"no intermediates": {
+			given(certtest.PEM(good.Leaf), good.KeyPEM(t)), certificate.FieldCertificate, "fullchain",
+		},
+		"an unknown authority": {
+			given(certtest.PEM(stranger.Leaf), stranger.KeyPEM(t)), certificate.FieldCertificate, "allow_untrusted",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -214,7 +274,8 @@ func TestUntrustedCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if record := c.Record("a.example.com", "u", false); c.Trusted || record.Chain != nil || len(record.Pair.GetChain()) != 2 {
+	if record := c.Record("a.example.com", "u", false); c.Trusted || record.Chain != nil ||
+		len(record.Pair.GetChain()) != 2 {
 		t.Errorf("trusted %v, chain %v", c.Trusted, record.Chain)
 	}
 	if record := c.Record("a.example.com", "u", true); record.Chain == nil {
@@ -246,7 +307,8 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := private.(crypto.Signer).Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || len(record.Chain.GetCertificates()) > 8 {
+		if _, ok := private.(crypto.Signer).Public().(interface{ Equal(crypto.PublicKey) bool }); !ok ||
+			len(record.Chain.GetCertificates()) > 8 {
 			t.Fatalf("stored %v", record)
 		}
 		if err := c.Leaf.VerifyHostname("a.example.com"); err != nil {

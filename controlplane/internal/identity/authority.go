@@ -24,19 +24,23 @@ import (
 )
 
 const (
-	// certificateLife is how long an edge's certificate is valid. Edges renew it when a third is left.
+	// certificateLife is how long an edge's certificate is valid. Edges renew it when a third is
+	// left.
 	certificateLife = 7 * 24 * time.Hour
 	// skew is how far the clocks of two machines may differ: certificates begin so much earlier.
 	skew = 10 * time.Minute
 	// authorityLife is how long an authority is valid, if no other takes its place before.
 	authorityLife = 10 * 365 * 24 * time.Hour
-	// overlap is how long an authority stays valid after another has taken its place: until all that it has signed has expired.
+	// overlap is how long an authority stays valid after another has taken its place: until all
+	// that it has signed has expired.
 	overlap = certificateLife + 24*time.Hour
-	// serverLife is how long the certificate is valid that a control plane shows to edges. It makes another one when half is over.
+	// serverLife is how long the certificate is valid that a control plane shows to edges. It makes
+	// another one when half is over.
 	serverLife = 7 * 24 * time.Hour
 )
 
-// authority signs certificates of edges, and those that control planes show to edges. It is immutable.
+// authority signs certificates of edges, and those that control planes show to edges. It is
+// immutable.
 type authority struct {
 	number   int
 	cert     *x509.Certificate
@@ -110,7 +114,10 @@ func readAuthority(ctx context.Context, number int, value []byte, s *store.Store
 	if !ok || !signer.PublicKey.Equal(cert.PublicKey) || len(cert.URIs) != 1 {
 		return nil, errors.New("the key is not that of the certificate")
 	}
-	return &authority{number: number, cert: cert, key: signer, hash: sha256.Sum256(cert.Raw), cluster: cert.URIs[0].Host, made: r.Made}, nil
+	return &authority{
+		number: number, cert: cert, key: signer, hash: sha256.Sum256(cert.Raw), cluster: cert.URIs[0].Host,
+		made: r.Made,
+	}, nil
 }
 
 // sign signs a certificate for a key.
@@ -135,7 +142,8 @@ func (a *authority) issue(e Edge, key crypto.PublicKey, now time.Time) (*x509.Ce
 		subject.OrganizationalUnit = []string{e.Pool}
 	}
 	return a.sign(&x509.Certificate{
-		Subject: subject, URIs: []*url.URL{spiffeID(a.cluster, e.ID)}, NotBefore: now.Add(-skew), NotAfter: now.Add(certificateLife),
+		Subject: subject, URIs: []*url.URL{spiffeID(a.cluster, e.ID)}, NotBefore: now.Add(-skew),
+		NotAfter:    now.Add(certificateLife),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, key)
 }
@@ -148,7 +156,8 @@ func (a *authority) serve(now time.Time) (*tls.Certificate, error) {
 	}
 	cert, err := a.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "edgewalk control plane"}, DNSNames: []string{jointoken.ServerName(a.hash)},
-		NotBefore: now.Add(-skew), NotAfter: now.Add(serverLife), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(serverLife),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, key.Public())
 	if err != nil {
 		return nil, err

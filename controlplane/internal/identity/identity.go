@@ -1,12 +1,14 @@
 // Package identity says which edges there may be, and who a connection comes from.
 //
-// An edge joins once, with a token that an admin has made for its id. It then has a certificate for a key that never leaves it,
-// and renews that before it ends. An id belongs to one key: who has the key is the edge, and nobody else is, until an admin
-// revokes it. The certificates are signed by an authority in etcd, whose key is sealed there. While another takes its place, two
-// are valid. They sign nothing for admins, and no certificate of an edge opens anything but what edges are offered.
+// An edge joins once, with a token that an admin has made for its id. It then has a certificate for
+// a key that never leaves it, and renews that before it ends. An id belongs to one key: who has the
+// key is the edge, and nobody else is, until an admin revokes it. The certificates are signed by an
+// authority in etcd, whose key is sealed there. While another takes its place, two are valid. They
+// sign nothing for admins, and no certificate of an edge opens anything but what edges are offered.
 //
-// Everything is read into memory and kept in step by a watch, so that calls are checked without etcd, and a revocation is known
-// to every control plane at once. What an edge may do then is the business of edgesvc and media.
+// Everything is read into memory and kept in step by a watch, so that calls are checked without
+// etcd, and a revocation is known to every control plane at once. What an edge may do then is the
+// business of edgesvc and media.
 package identity
 
 import (
@@ -45,7 +47,8 @@ var (
 	ErrRefused = errors.New("refused")
 	// ErrUnknown says that nothing is known here yet, as before etcd has been read.
 	ErrUnknown = errors.New("edges' identities have not been read from etcd yet")
-	// ErrOtherKey says that an edge asks for a certificate for another key than the one that it is known by.
+	// ErrOtherKey says that an edge asks for a certificate for another key than the one that it is
+	// known by.
 	ErrOtherKey = errors.New("the edge is known by another key")
 	// ErrJoined says that an edge of the id has joined.
 	ErrJoined = errors.New("it has joined")
@@ -128,9 +131,10 @@ const maxVerified = 50_000
 // New returns a registry that knows nothing until Run has read etcd.
 func New(cfg Config) *Registry {
 	r := &Registry{
-		store: cfg.Store, log: cmp.Or(cfg.Logger, slog.Default()), now: cfg.Now, limit: rate.NewLimiter(joinRate, joinBurst),
-		edges: make(map[string]Identity), joins: make(map[string]invitation), loaded: make(map[string]bool),
-		verified: make(map[[sha256.Size]byte]Edge), shown: make(map[int]*shown),
+		store: cfg.Store, log: cmp.Or(cfg.Logger, slog.Default()), now: cfg.Now,
+		limit: rate.NewLimiter(joinRate, joinBurst), edges: make(map[string]Identity),
+		joins: make(map[string]invitation), loaded: make(map[string]bool), verified: make(map[[sha256.Size]byte]Edge),
+		shown: make(map[int]*shown),
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -138,10 +142,12 @@ func New(cfg Config) *Registry {
 	return r
 }
 
-// OnChange has f called with each id whose identity may have changed. It must be set before Run, and must not block.
+// OnChange has f called with each id whose identity may have changed. It must be set before Run,
+// and must not block.
 func (r *Registry) OnChange(f func(id string)) { r.changed = f }
 
-// Run keeps the registry in step with etcd, and makes the first authority, until ctx ends. It returns the error of ctx.
+// Run keeps the registry in step with etcd, and makes the first authority, until ctx ends. It
+// returns the error of ctx.
 func (r *Registry) Run(ctx context.Context) error {
 	var all errgroup.Group
 	all.Go(func() error { return r.keepAuthorities(ctx) })
@@ -232,8 +238,11 @@ func (r *Registry) putJoin(e store.Entry) {
 	r.joins[id] = known
 }
 
-// CreateJoinToken makes a token with which an edge joins. It returns [ErrJoined] while an edge of that id has a certificate.
-func (r *Registry) CreateJoinToken(ctx context.Context, edge, region, pool string, ttl time.Duration) (jointoken.Token, time.Time, error) {
+// CreateJoinToken makes a token with which an edge joins. It returns [ErrJoined] while an edge of
+// that id has a certificate.
+func (r *Registry) CreateJoinToken(
+	ctx context.Context, edge, region, pool string, ttl time.Duration,
+) (jointoken.Token, time.Time, error) {
 	r.mu.RLock()
 	known, newest := r.edges[edge], r.newest()
 	ready := r.ready() == nil
@@ -242,12 +251,18 @@ func (r *Registry) CreateJoinToken(ctx context.Context, edge, region, pool strin
 	case !ready || newest == nil:
 		return jointoken.Token{}, time.Time{}, ErrUnknown
 	case known.holds(r.now()):
-		return jointoken.Token{}, time.Time{}, fmt.Errorf("edge %s: %w: its certificate is valid until %s", edge, ErrJoined, known.Expires.UTC().Format(time.RFC3339))
+		return jointoken.Token{}, time.Time{},
+			fmt.Errorf("edge %s: %w: its certificate is valid until %s", edge, ErrJoined,
+				known.Expires.UTC().Format(time.RFC3339))
 	}
 	token := jointoken.New(newest.hash)
 	secret := sha256.Sum256(token.Secret[:])
 	expires := r.now().Add(ttl).UTC().Truncate(time.Second)
-	err := r.change(ctx, entry(joins+token.ID, 0, invitation{Secret: secret[:], Edge: edge, Region: region, Pool: pool, Expires: expires}))
+	err := r.change(
+		ctx,
+		entry(joins+token.ID, 0,
+			invitation{Secret: secret[:], Edge: edge, Region: region, Pool: pool, Expires: expires}),
+	)
 	return token, expires, err
 }
 
@@ -281,7 +296,8 @@ func (r *Registry) newest() *authority {
 	return r.authorities[0]
 }
 
-// Join takes a token in and signs a certificate for the key of a request. The same key may come again.
+// Join takes a token in and signs a certificate for the key of a request. The same key may come
+// again.
 func (r *Registry) Join(ctx context.Context, text string, csr []byte) (*Certificate, error) {
 	token, err := jointoken.Parse(text)
 	if err != nil {
@@ -321,16 +337,21 @@ func (r *Registry) Join(ctx context.Context, text string, csr []byte) (*Certific
 	if err != nil {
 		return nil, err
 	}
-	joined := Identity{Region: invited.Region, Pool: invited.Pool, Key: hash[:], Joined: now.UTC(), Expires: cert.NotAfter.UTC()}
+	joined := Identity{
+		Region: invited.Region, Pool: invited.Pool, Key: hash[:], Joined: now.UTC(), Expires: cert.NotAfter.UTC(),
+	}
 	if again {
 		joined.Joined = known.Joined
 	}
 	invited.UsedBy = hash[:]
-	changes := []store.Entry{entry(joins+token.ID, invited.revision, invited), entry(identities+invited.Edge, known.revision, joined)}
+	changes := []store.Entry{
+		entry(joins+token.ID, invited.revision, invited), entry(identities+invited.Edge, known.revision, joined),
+	}
 	if err := r.change(ctx, changes...); err != nil {
 		return nil, err
 	}
-	r.log.Info("identity: an edge has joined", "edge", invited.Edge, "region", invited.Region, "pool", invited.Pool, "token", token.ID)
+	r.log.Info("identity: an edge has joined", "edge", invited.Edge, "region", invited.Region, "pool", invited.Pool,
+		"token", token.ID)
 	return r.certificate(cert), nil
 }
 
@@ -414,7 +435,8 @@ func (r *Registry) Check(e Edge) error {
 	return nil
 }
 
-// Owned reports whether an id belongs to an edge that has joined, so that nobody without its key may use it.
+// Owned reports whether an id belongs to an edge that has joined, so that nobody without its key
+// may use it.
 func (r *Registry) Owned(id string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -122,7 +122,8 @@ func TestJoin(t *testing.T) {
 	if life := time.Until(cert.NotAfter); life < certificateLife-time.Minute || life > certificateLife {
 		t.Errorf("the certificate is valid for %s", life)
 	}
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: x509.NewCertPool()}); err == nil || cert.IsCA || len(cert.DNSNames)+len(cert.IPAddresses) > 0 {
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: x509.NewCertPool()}); err == nil || cert.IsCA ||
+		len(cert.DNSNames)+len(cert.IPAddresses) > 0 {
 		t.Error("the certificate is good for more than an edge")
 	}
 	if !r.Owned("fra-1") || r.Owned("fra-2") {
@@ -130,13 +131,15 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// Whatever is presented that is not a token of this cluster, valid, and for this key alone is refused, and changes nothing.
+// Whatever is presented that is not a token of this cluster, valid, and for this key alone is
+// refused, and changes nothing.
 func TestRefusedTokens(t *testing.T) {
 	t.Parallel()
 	c := &clock{}
 	r := start(t, storetest.Prefix(), c)
 	other := start(t, storetest.Prefix(), c)
-	used, over, revoked, second := token(t, r, "used", "", ""), token(t, r, "over", "", ""), token(t, r, "revoked", "", ""), token(t, r, "second", "", "")
+	used, over, revoked, second := token(t, r, "used", "", ""), token(t, r, "over", "", ""),
+		token(t, r, "revoked", "", ""), token(t, r, "second", "", "")
 	join(t, r, used)
 	if _, err := r.Revoke(t.Context(), "revoked"); err != nil {
 		t.Fatal(err)
@@ -235,7 +238,8 @@ func TestAnIDBelongsToOneKey(t *testing.T) {
 	}
 }
 
-// The clock at both ends of a certificate's life: a little before it begins, because clocks differ, and at its end.
+// The clock at both ends of a certificate's life: a little before it begins, because clocks differ,
+// and at its end.
 func TestLifeOfACertificate(t *testing.T) {
 	t.Parallel()
 	c := &clock{}
@@ -267,7 +271,8 @@ func TestLifeOfACertificate(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", at.name, err)
 		}
-		if life := shows(t, renewed).PeerCertificates[0].NotAfter.Sub(c.now()); life < certificateLife-time.Minute || life > certificateLife {
+		if life := shows(t, renewed).PeerCertificates[0].NotAfter.Sub(c.now()); life < certificateLife-time.Minute ||
+			life > certificateLife {
 			t.Errorf("%s: the new certificate is valid for %s", at.name, life)
 		}
 	}
@@ -322,7 +327,8 @@ func TestRevocationReachesOtherControlPlanes(t *testing.T) {
 	}
 }
 
-// A new authority signs at once; what the one before has signed is valid until it ends, and no longer.
+// A new authority signs at once; what the one before has signed is valid until it ends, and no
+// longer.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	c := &clock{}
@@ -388,7 +394,8 @@ func handshake(tb testing.TB, r *Registry, authority *x509.Certificate) {
 	}
 }
 
-// The key of an authority is readable to who has the key of sealed secrets alone, in its place alone.
+// The key of an authority is readable to who has the key of sealed secrets alone, in its place
+// alone.
 func TestAuthorityIsSealed(t *testing.T) {
 	t.Parallel()
 	r := start(t, storetest.Prefix(), &clock{})
@@ -403,7 +410,8 @@ func TestAuthorityIsSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(entries[0].Value), string(secret)) || strings.Contains(string(entries[0].Value), "PRIVATE") {
+	if strings.Contains(string(entries[0].Value), string(secret)) ||
+		strings.Contains(string(entries[0].Value), "PRIVATE") {
 		t.Error("etcd holds the key")
 	}
 	if _, err := readAuthority(t.Context(), 2, entries[0].Value, r.store); err == nil {
@@ -437,7 +445,11 @@ func fill(tb testing.TB, r *Registry, n int) {
 	var entries []store.Entry
 	for i := range n {
 		key := sha256.Sum256(fmt.Append(nil, i))
-		entries = append(entries, entry(fmt.Sprintf("%sedge-%05d", identities, i), 0, Identity{Key: key[:], Expires: r.now().Add(certificateLife)}))
+		entries = append(
+			entries,
+			entry(fmt.Sprintf("%sedge-%05d", identities, i), 0,
+				Identity{Key: key[:], Expires: r.now().Add(certificateLife)}),
+		)
 		if len(entries) == 100 {
 			if _, err := r.store.ChangeAuth(tb.Context(), entries...); err != nil {
 				tb.Fatal(err)

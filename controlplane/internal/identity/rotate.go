@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// lookEvery is how often the authorities are looked after: the first is made, and what is over is removed.
+	// lookEvery is how often the authorities are looked after: the first is made, and what is over
+	// is removed.
 	lookEvery = time.Hour
 	// lookSoon is the same while there is none.
 	lookSoon = time.Second
@@ -86,7 +87,8 @@ func (r *Registry) sweep(ctx context.Context) error {
 	return nil
 }
 
-// Rotate makes another authority. The one before is valid until the time returned. It returns [ErrRotating] while there are two.
+// Rotate makes another authority. The one before is valid until the time returned. It returns
+// [ErrRotating] while there are two.
 func (r *Registry) Rotate(ctx context.Context) (number int, previous time.Time, err error) {
 	r.mu.RLock()
 	valid := r.authorities
@@ -95,7 +97,8 @@ func (r *Registry) Rotate(ctx context.Context) (number int, previous time.Time, 
 		return 0, time.Time{}, ErrUnknown
 	}
 	if len(valid) > 1 {
-		return 0, time.Time{}, fmt.Errorf("%w, until %s", ErrRotating, valid[0].made.Add(overlap).UTC().Format(time.RFC3339))
+		return 0, time.Time{},
+			fmt.Errorf("%w, until %s", ErrRotating, valid[0].made.Add(overlap).UTC().Format(time.RFC3339))
 	}
 	number = valid[0].number + 1
 	if err := r.addAuthority(ctx, number, valid[0].cluster); err != nil {
@@ -118,7 +121,8 @@ func (r *Registry) reloadAuthorities(ctx context.Context) {
 	r.loadAuthorities(ctx, entries)
 }
 
-// loadAuthorities takes the authorities that are valid: the newest, and the one before until what it has signed is over.
+// loadAuthorities takes the authorities that are valid: the newest, and the one before until what
+// it has signed is over.
 func (r *Registry) loadAuthorities(ctx context.Context, entries []store.Entry) {
 	var all []*authority
 	for _, e := range entries {

@@ -40,7 +40,8 @@ func requestedKey(csr []byte) (crypto.PublicKey, [sha256.Size]byte, error) {
 
 // Certificate is what an edge is given.
 type Certificate struct {
-	// Raw is its certificate, Authorities those that control planes are known by, newest first; DER.
+	// Raw is its certificate, Authorities those that control planes are known by, newest first;
+	// DER.
 	Raw         []byte
 	Authorities [][]byte
 }
@@ -69,7 +70,8 @@ func (r *Registry) Authenticate(state *tls.ConnectionState) (Edge, bool, error) 
 	return e, true, r.Check(e)
 }
 
-// verify returns the edge that a certificate is about, if an authority has signed it, whether or not it is still valid.
+// verify returns the edge that a certificate is about, if an authority has signed it, whether or
+// not it is still valid.
 func (r *Registry) verify(cert *x509.Certificate) (e Edge, ours bool, err error) {
 	hash := sha256.Sum256(cert.Raw)
 	r.mu.RLock()
@@ -86,7 +88,9 @@ func (r *Registry) verify(cert *x509.Certificate) (e Edge, ours bool, err error)
 		roots := x509.NewCertPool()
 		roots.AddCert(a.cert)
 		// At its beginning, because what is over is for Check to say.
-		options := x509.VerifyOptions{Roots: roots, CurrentTime: cert.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+		options := x509.VerifyOptions{
+			Roots: roots, CurrentTime: cert.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}
 		if a.cert.NotBefore.After(options.CurrentTime) {
 			options.CurrentTime = a.cert.NotBefore
 		}
@@ -139,9 +143,10 @@ func (r *Registry) show(name string) (*tls.Certificate, error) {
 	return nil, nil
 }
 
-// TLS is how listeners for edges speak TLS: to who asks for the name of an authority with its certificate, and to others with that of
-// base, which may be nil. Clients are asked for a certificate, and none is refused for it, see [Registry.Authenticate]; unless base
-// insists on one of its own authorities, from who does not ask for the name of an authority of edges.
+// TLS is how listeners for edges speak TLS: to who asks for the name of an authority with its
+// certificate, and to others with that of base, which may be nil. Clients are asked for a
+// certificate, and none is refused for it, see [Registry.Authenticate]; unless base insists on one
+// of its own authorities, from who does not ask for the name of an authority of edges.
 func (r *Registry) TLS(base *tls.Config) *tls.Config {
 	other := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return nil, errors.New("without --tls-cert there is a certificate for edges that have joined alone")
@@ -153,7 +158,8 @@ func (r *Registry) TLS(base *tls.Config) *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		ClientAuth: tls.RequestClientCert,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if base == nil || base.ClientAuth == tls.NoClientCert || strings.HasSuffix(hello.ServerName, jointoken.Domain) {
+			if base == nil || base.ClientAuth == tls.NoClientCert ||
+				strings.HasSuffix(hello.ServerName, jointoken.Domain) {
 				return nil, nil
 			}
 			return base, nil
@@ -167,8 +173,8 @@ func (r *Registry) TLS(base *tls.Config) *tls.Config {
 	}
 }
 
-// Credentials are those of the listener for edges. With clear, who does not speak TLS is served too: whether such a caller may
-// do anything is for the service to say.
+// Credentials are those of the listener for edges. With clear, who does not speak TLS is served
+// too: whether such a caller may do anything is for the service to say.
 func (r *Registry) Credentials(base *tls.Config, clear bool) credentials.TransportCredentials {
 	return serverCredentials{credentials.NewTLS(r.TLS(base)), clear}
 }
@@ -235,11 +241,14 @@ func (c *begun) Read(p []byte) (int, error) {
 // sniffTimeout bounds how long a client may take to begin.
 const sniffTimeout = 10 * time.Second
 
-// Listen returns a listener whose connections speak TLS if the client begins with that. Serving them is for an [http.Server],
-// which knows them by their type.
+// Listen returns a listener whose connections speak TLS if the client begins with that. Serving
+// them is for an [http.Server], which knows them by their type.
 func (r *Registry) Listen(l net.Listener, base *tls.Config) net.Listener {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &sniffing{Listener: l, config: r.TLS(base), ready: make(chan net.Conn), done: make(chan struct{}), ctx: ctx, cancel: cancel}
+	s := &sniffing{
+		Listener: l, config: r.TLS(base), ready: make(chan net.Conn), done: make(chan struct{}), ctx: ctx,
+		cancel: cancel,
+	}
 	s.config.NextProtos = []string{"h2", "http/1.1"}
 	go s.accept()
 	return s

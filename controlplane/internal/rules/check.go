@@ -49,7 +49,8 @@ func Check(s *topology.AccountState) []Violation {
 	for _, id := range slices.Sorted(maps.Keys(s.Origins)) {
 		checkOrigin(c.at(topology.OriginName(s.ID, id)), id, s.Origins[id].Message, s.Secrets[id].Message.GetValues())
 	}
-	if _, ok := s.Endpoints[topology.DefaultEndpointID]; !ok && s.Account.Message.GetState() != topologyv1.Account_DELETING {
+	if _, ok := s.Endpoints[topology.DefaultEndpointID]; !ok &&
+		s.Account.Message.GetState() != topologyv1.Account_DELETING {
 		c.at(topology.EndpointName(s.ID, topology.DefaultEndpointID)).add("", "every account has its default endpoint: it cannot be deleted")
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Endpoints)) {

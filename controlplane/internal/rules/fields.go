@@ -7,7 +7,8 @@ import "strings"
 func hopByHop(name string) bool {
 	switch name {
 	case "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
-		"proxy-authentication-info", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "http2-settings":
+		"proxy-authentication-info", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
+		"http2-settings":
 		return true
 	}
 	return false
@@ -35,7 +36,8 @@ func responseSetRefused(name string) string {
 	switch name {
 	case "content-encoding", "content-range", "accept-ranges", "date":
 		return name + " describes the message as it is sent: drop it"
-	case "cache-control", "cdn-cache-control", "surrogate-control", "expires", "pragma", "age", "etag", "last-modified", "vary",
+	case "cache-control", "cdn-cache-control", "surrogate-control", "expires", "pragma", "age", "etag", "last-modified",
+		"vary",
 		"warning", "cache-status":
 		return name + " steers caches: use the endpoint's cache fields"
 	}

@@ -32,7 +32,9 @@ func s3Origin(s3 *topologyv1.S3Origin) *topologyv1.Origin {
 }
 
 func activeDomain(name string, endpoint string) *topologyv1.CustomDomain {
-	d := &topologyv1.CustomDomain{Domain: name, State: topologyv1.CustomDomain_ACTIVE, Mode: topologyv1.CustomDomain_ACCOUNT}
+	d := &topologyv1.CustomDomain{
+		Domain: name, State: topologyv1.CustomDomain_ACTIVE, Mode: topologyv1.CustomDomain_ACCOUNT,
+	}
 	if endpoint != "" {
 		d.Mode, d.UrlEndpoint = topologyv1.CustomDomain_URL_ENDPOINT, endpoint
 	}
@@ -48,7 +50,9 @@ func put(t testing.TB, s *topology.AccountState, key topology.Key, m proto.Messa
 		t.Fatal(err)
 	}
 	key.Account = s.ID
-	if err := s.Apply(topology.Record{Key: key, CreateRevision: revision, ModRevision: revision, Value: value}); err != nil {
+	if err := s.Apply(topology.Record{
+		Key: key, CreateRevision: revision, ModRevision: revision, Value: value,
+	}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -59,13 +63,18 @@ func shop(t testing.TB) *topology.AccountState {
 	s := topology.NewAccountState("acme", "cdn.example.net")
 	put(t, s, topology.Key{Kind: topology.KindAccounts}, &topologyv1.Account{State: topologyv1.Account_ACTIVE})
 	put(t, s, topology.Key{Kind: topology.KindOrigins, ID: "legacy"}, webOrigin("http://127.0.0.1:9000"))
-	put(t, s, topology.Key{Kind: topology.KindOrigins, ID: "product-images"}, s3Origin(&topologyv1.S3Origin{Bucket: "products", Endpoint: "http://127.0.0.1:9001", AccessKeyId: "k"}))
-	put(t, s, topology.Key{Kind: topology.KindOriginSecrets, ID: "product-images"}, &topologyv1.OriginSecrets{Values: map[string]string{topology.SecretS3Key: "s"}})
+	put(t, s, topology.Key{Kind: topology.KindOrigins, ID: "product-images"},
+		s3Origin(&topologyv1.S3Origin{Bucket: "products", Endpoint: "http://127.0.0.1:9001", AccessKeyId: "k"}))
+	put(t, s, topology.Key{Kind: topology.KindOriginSecrets, ID: "product-images"},
+		&topologyv1.OriginSecrets{Values: map[string]string{topology.SecretS3Key: "s"}})
 	put(t, s, topology.Key{Kind: topology.KindURLEndpoints, ID: "default"}, &topologyv1.UrlEndpoint{
 		Origins: []string{"product-images", "legacy"}, DefaultImage: &topologyv1.DefaultImage{Path: "placeholder.png"},
 	})
-	put(t, s, topology.Key{Kind: topology.KindURLEndpoints, ID: "product-images"}, &topologyv1.UrlEndpoint{Origins: []string{"product-images"}})
-	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "images.example.com"}, activeDomain("images.example.com", ""))
-	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "products.example.com"}, activeDomain("products.example.com", "product-images"))
+	put(t, s, topology.Key{Kind: topology.KindURLEndpoints, ID: "product-images"},
+		&topologyv1.UrlEndpoint{Origins: []string{"product-images"}})
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "images.example.com"},
+		activeDomain("images.example.com", ""))
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "products.example.com"},
+		activeDomain("products.example.com", "product-images"))
 	return s
 }

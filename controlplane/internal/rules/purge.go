@@ -73,7 +73,8 @@ type resolver struct {
 }
 
 func (r *resolver) target(endpointUID, path, query string, anyQuery bool) {
-	r.targets = append(r.targets, &topologyv1.PurgeTarget{UrlEndpointUid: endpointUID, Path: path, Query: query, AnyQuery: anyQuery})
+	r.targets = append(r.targets,
+		&topologyv1.PurgeTarget{UrlEndpointUid: endpointUID, Path: path, Query: query, AnyQuery: anyQuery})
 }
 
 func (r *resolver) url(field, raw string) {
@@ -122,7 +123,8 @@ func (r *resolver) locate(field, raw string) (t topology.Target, hasQuery, ok bo
 	}
 	// Edges decide whether accounts have hosts of their own. Where they have none, nobody is
 	// harmed.
-	t, refusal := topology.Locate(r.view, topology.Request{Host: authority, RawPath: path, RawQuery: query, AccountHosts: true})
+	t, refusal := topology.Locate(r.view,
+		topology.Request{Host: authority, RawPath: path, RawQuery: query, AccountHosts: true})
 	if refusal != nil {
 		r.add(field, "%q: %s", raw, r.explain(authority, refusal))
 		return topology.Target{}, false, false

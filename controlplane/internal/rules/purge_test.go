@@ -24,9 +24,10 @@ func TestResolvePurge(t *testing.T) {
 	suspended := activeDomain("suspended.example.com", "")
 	suspended.State = topologyv1.CustomDomain_SUSPENDED
 	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "suspended.example.com"}, suspended)
-	put(t, s, topology.Key{Kind: topology.KindURLEndpoints, ID: "list"}, &topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{
-		Query: &topologyv1.QueryPolicy{Mode: topologyv1.QueryPolicy_LIST, Names: []string{"v"}},
-	}})
+	put(t, s, topology.Key{Kind: topology.KindURLEndpoints, ID: "list"},
+		&topologyv1.UrlEndpoint{Cache: &topologyv1.CachePolicy{
+			Query: &topologyv1.QueryPolicy{Mode: topologyv1.QueryPolicy_LIST, Names: []string{"v"}},
+		}})
 	def, products, list := topology.UID("default", 13), topology.UID("product-images", 14), topology.UID("list", 18)
 	const any = "?*"
 	for _, tt := range []struct {
@@ -39,7 +40,8 @@ func TestResolvePurge(t *testing.T) {
 		{"host and path", urls("images.example.com/a.jpg"), []string{def + " /a.jpg" + any}},
 		{"the account's own host", urls("acme.cdn.example.net/a.jpg"), []string{def + " /a.jpg" + any}},
 		{"host with port and path", urls("images.example.com:80/a.jpg"), []string{def + " /a.jpg" + any}},
-		{"a URL in the path", urls("images.example.com/https://x.example/a.jpg"), []string{def + " /https://x.example/a.jpg" + any}},
+		{"a URL in the path", urls("images.example.com/https://x.example/a.jpg"),
+			[]string{def + " /https://x.example/a.jpg" + any}},
 		{"host alone", urls("images.example.com"), []string{def + " /" + any}},
 		{"canonical path", urls("images.example.com/x/../%61 b"), []string{def + " /a%20b" + any}},
 		{"a query", urls("images.example.com/a?v=1&w"), []string{def + " /a?v=1&w"}},
@@ -47,19 +49,23 @@ func TestResolvePurge(t *testing.T) {
 		{"an empty query", urls("images.example.com/a?"), []string{def + " /a?"}},
 		{"a fragment", urls("images.example.com/a#b?c"), []string{def + " /a" + any}},
 		{"identifier", urls("images.example.com/product-images/a"), []string{products + " /a" + any}},
-		{"domain of an endpoint", urls("products.example.com/product-images/a"), []string{products + " /product-images/a" + any}},
+		{"domain of an endpoint", urls("products.example.com/product-images/a"),
+			[]string{products + " /product-images/a" + any}},
 		{"shared host", urls("cdn.example.net/acme/product-images/a"), []string{products + " /a" + any}},
-		{"many", urls("images.example.com/a", "products.example.com/b"), []string{def + " /a" + any, products + " /b" + any}},
+		{"many", urls("images.example.com/a", "products.example.com/b"),
+			[]string{def + " /a" + any, products + " /b" + any}},
 
 		{"prefix everywhere", prefix("/img"), []string{" /img" + any}},
 		{"prefix with a slash at its end", prefix("/img/"), []string{" /img" + any}},
 		{"prefix is canonical", prefix("/a/../im%67"), []string{" /img" + any}},
 		{"prefix of everything", prefix("/"), []string{" " + any}},
-		{"prefix of a URL", prefix("https://images.example.com/product-images/shoes/"), []string{products + " /shoes" + any}},
+		{"prefix of a URL", prefix("https://images.example.com/product-images/shoes/"),
+			[]string{products + " /shoes" + any}},
 		{"prefix of an endpoint", prefix("cdn.example.net/acme/product-images"), []string{products + " " + any}},
 		{"prefix of the default endpoint", prefix("cdn.example.net/acme/"), []string{def + " " + any}},
 
-		{"endpoint", &topologyv1.Purge{Scope: &topologyv1.Purge_UrlEndpoint{UrlEndpoint: "product-images"}}, []string{products + " " + any}},
+		{"endpoint", &topologyv1.Purge{Scope: &topologyv1.Purge_UrlEndpoint{UrlEndpoint: "product-images"}},
+			[]string{products + " " + any}},
 		{"tag", &topologyv1.Purge{Scope: &topologyv1.Purge_Tag{Tag: "shoes"}}, nil},
 		{"everything", &topologyv1.Purge{Scope: &topologyv1.Purge_Everything{Everything: true}}, nil},
 	} {
@@ -96,10 +102,12 @@ func TestResolvePurge(t *testing.T) {
 		{"a prefix of a URL with a query", prefix("images.example.com/a?b"), "no query"},
 		{"a prefix that climbs", prefix("/.."), "above the root"},
 		{"a prefix of another host", prefix("unknown.example.com/a"), "not an active domain"},
-		{"an endpoint that is not there", &topologyv1.Purge{Scope: &topologyv1.Purge_UrlEndpoint{UrlEndpoint: "gone"}}, `no endpoint "gone"`},
+		{"an endpoint that is not there", &topologyv1.Purge{Scope: &topologyv1.Purge_UrlEndpoint{UrlEndpoint: "gone"}},
+			`no endpoint "gone"`},
 	} {
 		targets, found := ResolvePurge(s, tt.purge)
-		if len(found) != 1 || targets != nil || !strings.Contains(found[0].Description, tt.says) || found[0].Field == "" {
+		if len(found) != 1 || targets != nil || !strings.Contains(found[0].Description, tt.says) ||
+			found[0].Field == "" {
 			t.Errorf("%s: %v, %v; want one violation that says %q", tt.name, targets, found, tt.says)
 		}
 	}
@@ -118,8 +126,10 @@ func domains(s *topology.AccountState) (domains []*topologyv1.CustomDomain) {
 func TestURLs(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
-	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "images.localhost"}, activeDomain("images.localhost", ""))
-	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "_wildcard.example.org"}, activeDomain("*.example.org", ""))
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "images.localhost"},
+		activeDomain("images.localhost", ""))
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "_wildcard.example.org"},
+		activeDomain("*.example.org", ""))
 	suspended := activeDomain("suspended.example.com", "")
 	suspended.State = topologyv1.CustomDomain_SUSPENDED
 	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "suspended.example.com"}, suspended)
@@ -142,7 +152,8 @@ func TestURLs(t *testing.T) {
 func TestURLsLeadToTheirEndpoint(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
-	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "_wildcard.example.org"}, activeDomain("*.example.org", ""))
+	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "_wildcard.example.org"},
+		activeDomain("*.example.org", ""))
 	for _, id := range []string{"default", "product-images"} {
 		for _, prefix := range URLs(s.SharedHost, s.ID, id, domains(s)) {
 			url := strings.Replace(prefix, "*", "any", 1) + "folder/a.jpg"
@@ -178,26 +189,32 @@ func TestPresentAndStrip(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
 	e := Present(topology.Key{Kind: topology.KindURLEndpoints, Account: "acme", ID: "default"}, s.Endpoints["default"])
-	if got := fmt.Sprintln(e.Name, e.Id, e.Uid, e.Etag, Walk(e), len(URLs(s.SharedHost, s.ID, e.Id, domains(s)))); got != "accounts/acme/urlEndpoints/default default 13-default \"13\" [media product-images legacy] 2\n" {
+	if got := fmt.Sprintln(
+		e.Name, e.Id, e.Uid, e.Etag, Walk(e), len(URLs(s.SharedHost, s.ID, e.Id, domains(s))),
+	); got != "accounts/acme/urlEndpoints/default default 13-default \"13\" [media product-images legacy] 2\n" {
 		t.Errorf("endpoint is shown as %s", got)
 	}
-	o := Present(topology.Key{Kind: topology.KindOrigins, Account: "acme", ID: "product-images"}, s.Origins["product-images"])
+	o := Present(topology.Key{Kind: topology.KindOrigins, Account: "acme", ID: "product-images"},
+		s.Origins["product-images"])
 	o.SecretsSet = SecretsSet(s.Secrets["product-images"].Message.GetValues())
-	if o.Name != "accounts/acme/origins/product-images" || !slices.Equal(o.SecretsSet, []string{"s3.secretAccessKey"}) || o.Uid != "11-product-images" {
+	if o.Name != "accounts/acme/origins/product-images" ||
+		!slices.Equal(o.SecretsSet, []string{"s3.secretAccessKey"}) || o.Uid != "11-product-images" {
 		t.Errorf("origin is shown as %v", o)
 	}
 	a := Present(topology.Key{Kind: topology.KindAccounts, Account: "acme"}, s.Account)
 	if a.Name != "accounts/acme" || a.Id != "acme" || a.Uid != "10-acme" {
 		t.Errorf("account is shown as %v", a)
 	}
-	p := Present(topology.Key{Kind: topology.KindPurges, Account: "acme", ID: "p"}, topology.Stored[*topologyv1.Purge]{Message: &topologyv1.Purge{}, CreateRevision: 40, ModRevision: 40})
+	p := Present(topology.Key{Kind: topology.KindPurges, Account: "acme", ID: "p"},
+		topology.Stored[*topologyv1.Purge]{Message: &topologyv1.Purge{}, CreateRevision: 40, ModRevision: 40})
 	if p.Revision != 40 || p.Name != "accounts/acme/purges/p" {
 		t.Errorf("purge is shown as %v", p)
 	}
 
 	p.State, p.Edges = topologyv1.Purge_DONE, &topologyv1.Purge_Edges{Done: 1}
 	for _, tt := range []struct{ shown, stored proto.Message }{
-		{e, s.Endpoints["default"].Message}, {o, s.Origins["product-images"].Message}, {a, s.Account.Message}, {p, &topologyv1.Purge{}},
+		{e, s.Endpoints["default"].Message}, {o, s.Origins["product-images"].Message}, {a, s.Account.Message},
+		{p, &topologyv1.Purge{}},
 	} {
 		if Strip(tt.shown); !proto.Equal(tt.shown, tt.stored) {
 			t.Errorf("stripped to %v, want %v", tt.shown, tt.stored)

@@ -85,7 +85,10 @@ func SecretsSet(secrets map[string]string) []string {
 //
 // required lists the stored secrets that the write must bring again, because the origin's target
 // changed: see [TargetChanged]. The write is to be refused unless it is empty.
-func MergeSecrets(before *topologyv1.Origin, stored map[string]string, next *topologyv1.Origin, given map[string]string, cleared func(path string) bool) (merged map[string]string, required []string) {
+func MergeSecrets(
+	before *topologyv1.Origin, stored map[string]string, next *topologyv1.Origin, given map[string]string,
+	cleared func(path string) bool,
+) (merged map[string]string, required []string) {
 	merged = make(map[string]string)
 	changed := before != nil && TargetChanged(before, next)
 	for _, path := range SecretPaths(next) {
@@ -108,13 +111,14 @@ func MergeSecrets(before *topologyv1.Origin, stored map[string]string, next *top
 }
 
 func replaced(path string, given map[string]string) bool {
-	return path == topology.SecretSASToken && given[topology.SecretAccountKey] != "" || path == topology.SecretAccountKey && given[topology.SecretSASToken] != ""
+	return path == topology.SecretSASToken && given[topology.SecretAccountKey] != "" ||
+		path == topology.SecretAccountKey && given[topology.SecretSASToken] != ""
 }
 
 // TargetChanged says whether secrets stored for one origin would go somewhere else with the other:
 // another kind, host, endpoint, bucket, container or storage account, or a further allowed host.
-// The scheme and port of a URL are part of its host, because over http everyone on the way could read
-// them, and so is what a web server is asked for by and known by.
+// The scheme and port of a URL are part of its host, because over http everyone on the way could
+// read them, and so is what a web server is asked for by and known by.
 func TargetChanged(before, next *topologyv1.Origin) bool {
 	if topology.KindOf(before) != topology.KindOf(next) {
 		return true
@@ -137,8 +141,9 @@ func reach(o *topologyv1.Origin) map[string]string {
 	case *topologyv1.Origin_Web:
 		web := kind.Web
 		return map[string]string{
-			"host": siteOf(web.GetBaseUrl()), "host_header": strings.ToLower(web.GetHostHeader()), "tls_server_name": strings.ToLower(web.GetTlsServerName()),
-			"ca_pem": web.GetCaPem(), "tls_verify": strconv.FormatBool(web.TlsVerify == nil || *web.TlsVerify),
+			"host": siteOf(web.GetBaseUrl()), "host_header": strings.ToLower(web.GetHostHeader()),
+			"tls_server_name": strings.ToLower(web.GetTlsServerName()), "ca_pem": web.GetCaPem(),
+			"tls_verify": strconv.FormatBool(web.TlsVerify == nil || *web.TlsVerify),
 		}
 	case *topologyv1.Origin_S3:
 		return map[string]string{"bucket": kind.S3.GetBucket(), "endpoint": kind.S3.GetEndpoint()}
@@ -146,7 +151,9 @@ func reach(o *topologyv1.Origin) map[string]string {
 		return map[string]string{"bucket": kind.Gcs.GetBucket(), "endpoint": kind.Gcs.GetEndpoint()}
 	case *topologyv1.Origin_AzureBlob:
 		azure := kind.AzureBlob
-		return map[string]string{"account": azure.GetAccountName(), "container": azure.GetContainer(), "endpoint": azure.GetEndpoint()}
+		return map[string]string{
+			"account": azure.GetAccountName(), "container": azure.GetContainer(), "endpoint": azure.GetEndpoint(),
+		}
 	case *topologyv1.Origin_Akeneo:
 		return map[string]string{"host": siteOf(kind.Akeneo.GetBaseUrl())}
 	}

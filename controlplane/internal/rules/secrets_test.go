@@ -60,7 +60,9 @@ func TestMergeSecrets(t *testing.T) {
 	type m = map[string]string
 	s3 := func(bucket string) *topologyv1.Origin { return s3Origin(&topologyv1.S3Origin{Bucket: bucket}) }
 	azure := func() *topologyv1.Origin {
-		return &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{AzureBlob: &topologyv1.AzureBlobOrigin{AccountName: "a", Container: "c"}}}
+		return &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{AzureBlob: &topologyv1.AzureBlobOrigin{
+			AccountName: "a", Container: "c",
+		}}}
 	}
 	web := func(baseURL, header, value string) *topologyv1.Origin {
 		o := webOrigin(baseURL)
@@ -78,26 +80,39 @@ func TestMergeSecrets(t *testing.T) {
 	}{
 		{"created", nil, s3("b"), nil, m{topology.SecretS3Key: "1"}, "", m{topology.SecretS3Key: "1"}, nil},
 		{"empty keeps", s3("b"), s3("b"), m{topology.SecretS3Key: "1"}, nil, "", m{topology.SecretS3Key: "1"}, nil},
-		{"given replaces", s3("b"), s3("b"), m{topology.SecretS3Key: "1"}, m{topology.SecretS3Key: "2"}, "", m{topology.SecretS3Key: "2"}, nil},
+		{"given replaces", s3("b"), s3("b"), m{topology.SecretS3Key: "1"}, m{topology.SecretS3Key: "2"}, "",
+			m{topology.SecretS3Key: "2"}, nil},
 		{"empty and named clears", s3("b"), s3("b"), m{topology.SecretS3Key: "1"}, nil, topology.SecretS3Key, m{}, nil},
-		{"another bucket needs it again", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, nil, "", m{}, []string{topology.SecretS3Key}},
-		{"another bucket with it", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, m{topology.SecretS3Key: "1"}, "", m{topology.SecretS3Key: "1"}, nil},
-		{"another bucket without it", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, nil, topology.SecretS3Key, m{}, nil},
+		{"another bucket needs it again", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, nil, "", m{},
+			[]string{topology.SecretS3Key}},
+		{"another bucket with it", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, m{topology.SecretS3Key: "1"}, "",
+			m{topology.SecretS3Key: "1"}, nil},
+		{"another bucket without it", s3("b"), s3("c"), m{topology.SecretS3Key: "1"}, nil, topology.SecretS3Key, m{},
+			nil},
 		{"another bucket, nothing stored", s3("b"), s3("c"), nil, nil, "", m{}, nil},
 		{"another kind forgets", s3("b"), webOrigin("http://h"), m{topology.SecretS3Key: "1"}, nil, "", m{}, nil},
-		{"one credential of Azure replaces the other", azure(), azure(), m{topology.SecretSASToken: "1"}, m{topology.SecretAccountKey: "2"}, "", m{topology.SecretAccountKey: "2"}, nil},
-		{"two credentials of Azure are for Check", azure(), azure(), nil, m{topology.SecretSASToken: "1", topology.SecretAccountKey: "2"}, "", m{topology.SecretSASToken: "1", topology.SecretAccountKey: "2"}, nil},
-		{"header keeps, in any case", web("http://h", "X-Key", ""), web("http://h/a", "x-KEY", ""), m{key: "1"}, nil, "", m{key: "1"}, nil},
-		{"header made public forgets", web("http://h", "X-Key", ""), web("http://h", "X-Key", "open"), m{key: "1"}, nil, "", m{}, nil},
+		{"one credential of Azure replaces the other", azure(), azure(), m{topology.SecretSASToken: "1"},
+			m{topology.SecretAccountKey: "2"}, "", m{topology.SecretAccountKey: "2"}, nil},
+		{
+			"two credentials of Azure are for Check", azure(), azure(), nil,
+			m{topology.SecretSASToken: "1", topology.SecretAccountKey: "2"}, "",
+			m{topology.SecretSASToken: "1", topology.SecretAccountKey: "2"}, nil,
+		},
+		{"header keeps, in any case", web("http://h", "X-Key", ""), web("http://h/a", "x-KEY", ""), m{key: "1"}, nil,
+			"", m{key: "1"}, nil},
+		{"header made public forgets", web("http://h", "X-Key", ""), web("http://h", "X-Key", "open"), m{key: "1"}, nil,
+			"", m{}, nil},
 		{"header dropped forgets", web("http://h", "X-Key", ""), webOrigin("http://h"), m{key: "1"}, nil, "", m{}, nil},
-		{"header at another host", web("http://h", "X-Key", ""), web("http://g", "X-Key", ""), m{key: "1"}, nil, "", m{}, []string{key}},
+		{"header at another host", web("http://h", "X-Key", ""), web("http://g", "X-Key", ""), m{key: "1"}, nil, "",
+			m{}, []string{key}},
 		{"header of another kind", web("http://h", "X-Key", ""), func() *topologyv1.Origin {
 			o := s3("b")
 			o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "X-Key"}}
 			return o
 		}(), m{key: "1"}, nil, "", m{}, []string{key}},
 	} {
-		merged, required := MergeSecrets(tt.before, tt.stored, tt.next, tt.given, func(path string) bool { return path == tt.cleared })
+		merged, required := MergeSecrets(tt.before, tt.stored, tt.next, tt.given,
+			func(path string) bool { return path == tt.cleared })
 		if !maps.Equal(merged, tt.want) || !slices.Equal(required, tt.required) {
 			t.Errorf("%s: %v, required %v; want %v and %v", tt.name, merged, required, tt.want, tt.required)
 		}
@@ -110,7 +125,9 @@ func TestMergeSecrets(t *testing.T) {
 func TestTargetChanged(t *testing.T) {
 	t.Parallel()
 	proxy := func(hosts ...string) *topologyv1.Origin {
-		return &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{AllowedHosts: hosts}}}
+		return &topologyv1.Origin{Kind: &topologyv1.Origin_WebProxy{WebProxy: &topologyv1.WebProxyOrigin{
+			AllowedHosts: hosts,
+		}}}
 	}
 	s3 := func(change func(*topologyv1.S3Origin)) *topologyv1.Origin {
 		s3 := &topologyv1.S3Origin{Bucket: "b", Endpoint: "http://h"}
@@ -118,13 +135,19 @@ func TestTargetChanged(t *testing.T) {
 		return s3Origin(s3)
 	}
 	azure := func(account, container, endpoint string) *topologyv1.Origin {
-		return &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{AzureBlob: &topologyv1.AzureBlobOrigin{AccountName: account, Container: container, Endpoint: endpoint}}}
+		return &topologyv1.Origin{Kind: &topologyv1.Origin_AzureBlob{AzureBlob: &topologyv1.AzureBlobOrigin{
+			AccountName: account, Container: container, Endpoint: endpoint,
+		}}}
 	}
 	gcs := func(bucket, endpoint string) *topologyv1.Origin {
-		return &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{Bucket: bucket, Endpoint: endpoint}}}
+		return &topologyv1.Origin{Kind: &topologyv1.Origin_Gcs{Gcs: &topologyv1.GcsOrigin{
+			Bucket: bucket, Endpoint: endpoint,
+		}}}
 	}
 	akeneo := func(url, client string) *topologyv1.Origin {
-		return &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{BaseUrl: url, ClientId: client}}}
+		return &topologyv1.Origin{Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{
+			BaseUrl: url, ClientId: client,
+		}}}
 	}
 	site := func(change func(*topologyv1.WebOrigin)) *topologyv1.Origin {
 		o := webOrigin("https://h")
@@ -144,13 +167,17 @@ func TestTargetChanged(t *testing.T) {
 		{"web host header", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.HostHeader = "g" }), true},
 		{"web TLS name", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.TlsServerName = "g" }), true},
 		{"web CAs", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.CaPem = caPEM }), true},
-		{"web checking switched off", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.TlsVerify = proto.Bool(false) }), true},
-		{"web checking spelled out", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.TlsVerify = proto.Bool(true) }), false},
-		{"web client address", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.ForwardClientIp = true }), false},
+		{"web checking switched off", webOrigin("https://h"),
+			site(func(w *topologyv1.WebOrigin) { w.TlsVerify = proto.Bool(false) }), true},
+		{"web checking spelled out", webOrigin("https://h"),
+			site(func(w *topologyv1.WebOrigin) { w.TlsVerify = proto.Bool(true) }), false},
+		{"web client address", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.ForwardClientIp = true }),
+			false},
 		{"kind", webOrigin("http://h"), same, true},
 		{"s3 endpoint", same, s3(func(o *topologyv1.S3Origin) { o.Endpoint = "http://g" }), true},
 		{"s3 bucket", same, s3(func(o *topologyv1.S3Origin) { o.Bucket = "c" }), true},
-		{"s3 region, prefix, key id", same, s3(func(o *topologyv1.S3Origin) { o.Region, o.Prefix, o.AccessKeyId = "r", "p", "k" }), false},
+		{"s3 region, prefix, key id", same,
+			s3(func(o *topologyv1.S3Origin) { o.Region, o.Prefix, o.AccessKeyId = "r", "p", "k" }), false},
 		{"gcs bucket", gcs("a", ""), gcs("b", ""), true},
 		{"gcs endpoint", gcs("a", ""), gcs("a", "http://h"), true},
 		{"azure account", azure("a", "c", ""), azure("b", "c", ""), true},

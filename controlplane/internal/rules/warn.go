@@ -41,18 +41,24 @@ func OriginWarnings(o *topologyv1.Origin) (warnings []string) {
 	switch kind := o.GetKind().(type) {
 	case *topologyv1.Origin_S3:
 		if !kind.S3.GetUseAmbientCredentials() {
-			together(map[string]bool{"s3.access_key_id": kind.S3.GetAccessKeyId() != "", topology.SecretS3Key: set(topology.SecretS3Key)})
+			together(map[string]bool{
+				"s3.access_key_id": kind.S3.GetAccessKeyId() != "", topology.SecretS3Key: set(topology.SecretS3Key),
+			})
 		}
 		if bucket := kind.S3.GetBucket(); kind.S3.GetEndpoint() == "" && !amazonBucket.MatchString(bucket) {
 			warnings = append(warnings, fmt.Sprintf("s3.bucket: Amazon S3 has no bucket %q, whose names are 3 to 63 of a-z, 0-9, . and -; "+
 				"a bucket elsewhere needs s3.endpoint", bucket))
 		}
 	case *topologyv1.Origin_Gcs:
-		together(map[string]bool{"gcs.client_email": kind.Gcs.GetClientEmail() != "", topology.SecretGCSKey: set(topology.SecretGCSKey)})
+		together(map[string]bool{
+			"gcs.client_email": kind.Gcs.GetClientEmail() != "", topology.SecretGCSKey: set(topology.SecretGCSKey),
+		})
 	case *topologyv1.Origin_Akeneo:
 		together(map[string]bool{
-			"akeneo.base_url": true, "akeneo.client_id": kind.Akeneo.GetClientId() != "", "akeneo.username": kind.Akeneo.GetUsername() != "",
-			topology.SecretAkeneoClientSecret: set(topology.SecretAkeneoClientSecret), topology.SecretAkeneoPassword: set(topology.SecretAkeneoPassword),
+			"akeneo.base_url": true, "akeneo.client_id": kind.Akeneo.GetClientId() != "",
+			"akeneo.username":                 kind.Akeneo.GetUsername() != "",
+			topology.SecretAkeneoClientSecret: set(topology.SecretAkeneoClientSecret),
+			topology.SecretAkeneoPassword:     set(topology.SecretAkeneoPassword),
 		})
 	}
 	return warnings

@@ -15,7 +15,9 @@ func TestOriginWarnings(t *testing.T) {
 		return o
 	}
 	akeneo := &topologyv1.Origin{
-		Kind:       &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{BaseUrl: "https://pim.example", ClientId: "c"}},
+		Kind: &topologyv1.Origin_Akeneo{Akeneo: &topologyv1.AkeneoOrigin{
+			BaseUrl: "https://pim.example", ClientId: "c",
+		}},
 		SecretsSet: []string{"akeneo.clientSecret"},
 	}
 	for _, tt := range []struct {

@@ -57,7 +57,9 @@ func TestAuthChanges(t *testing.T) {
 	if again, err := s.ChangeAuth(t.Context(), both...); err != nil || again < revision {
 		t.Errorf("a change that is made again: revision %d after %d, %v", again, revision, err)
 	}
-	if _, err := s.ChangeAuth(t.Context(), store.Entry{Key: "tokens/a", Value: []byte("9")}, store.Entry{Key: "tokens/c", Value: []byte("3")}); !errors.Is(err, store.ErrConflict) {
+	if _, err := s.ChangeAuth(
+		t.Context(), store.Entry{Key: "tokens/a", Value: []byte("9")}, store.Entry{Key: "tokens/c", Value: []byte("3")},
+	); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a key that is there is created: %v", err)
 	}
 	for range 2 {
@@ -66,11 +68,14 @@ func TestAuthChanges(t *testing.T) {
 		}
 	}
 	sees(map[string]string{"tokens/b": "2"})
-	if _, err := s.ChangeAuth(t.Context(), store.Entry{Key: "tokens/a", Value: []byte("4"), Revision: revision}); !errors.Is(err, store.ErrConflict) {
+	if _, err := s.ChangeAuth(
+		t.Context(), store.Entry{Key: "tokens/a", Value: []byte("4"), Revision: revision},
+	); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a key that is gone is changed: %v", err)
 	}
 	entries, _, err := s.Auth(t.Context(), "tokens/")
-	if err != nil || !slices.EqualFunc(entries, []string{"tokens/b"}, func(e store.Entry, key string) bool { return e.Key == key }) {
+	if err != nil ||
+		!slices.EqualFunc(entries, []string{"tokens/b"}, func(e store.Entry, key string) bool { return e.Key == key }) {
 		t.Errorf("there is %v, %v", entries, err)
 	}
 	cancel()

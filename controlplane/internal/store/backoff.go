@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// backoff spreads repeated attempts: each pause is random below a bound that doubles from 5 ms to 1 s.
+// backoff spreads repeated attempts: each pause is random below a bound that doubles from 5 ms to 1
+// s.
 type backoff struct{ bound time.Duration }
 
 // wait pauses, or returns the error of ctx when it ends first.

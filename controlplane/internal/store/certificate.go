@@ -27,7 +27,8 @@ import (
 // at an older revision still ask for it.
 const unusedFor = 7 * 24 * time.Hour
 
-// chainsEvery is the time between two looks at which chains are in use, which read all certificates.
+// chainsEvery is the time between two looks at which chains are in use, which read all
+// certificates.
 const chainsEvery = 24 * time.Hour
 
 // Certificate is a certificate for a custom domain.
@@ -44,8 +45,8 @@ type Certificate struct {
 	Proxied bool
 }
 
-// Fence is a key of a lease. A write that has one fails with [ErrFenced] unless the key is still the
-// one that was made at Revision.
+// Fence is a key of a lease. A write that has one fails with [ErrFenced] unless the key is still
+// the one that was made at Revision.
 type Fence struct {
 	// Key is the whole key in etcd.
 	Key string
@@ -72,9 +73,11 @@ func (s *Store) checkFence(ctx context.Context, f *Fence) error {
 	return nil
 }
 
-// PutCertificate gives a domain of an account a certificate. It returns [ErrNotFound] if the domain is
-// gone, or has become another of the same name, and else what [Store.Write] does.
-func (s *Store) PutCertificate(ctx context.Context, account string, req RequestID, c Certificate, fence *Fence) (Result, error) {
+// PutCertificate gives a domain of an account a certificate. It returns [ErrNotFound] if the domain
+// is gone, or has become another of the same name, and else what [Store.Write] does.
+func (s *Store) PutCertificate(
+	ctx context.Context, account string, req RequestID, c Certificate, fence *Fence,
+) (Result, error) {
 	return s.Write(ctx, account, req, func(*State) (*Edit, error) {
 		return &Edit{Certificates: []Certificate{c}, Fence: fence}, nil
 	})
@@ -123,7 +126,8 @@ func (s *Store) certify(ctx context.Context, p *plan, edit *Edit) error {
 		if err != nil {
 			return // what cannot be read refers to nothing
 		}
-		if after, err := topology.CompileCertificate(topology.Record{Key: key, Value: next}); err == nil && after.ID == c.ID {
+		if after, err := topology.CompileCertificate(topology.Record{Key: key, Value: next}); err == nil &&
+			after.ID == c.ID {
 			return
 		}
 		p.dropped = append(p.dropped, c.ID)
@@ -167,7 +171,8 @@ func (s *Store) putCertificate(ctx context.Context, p *plan, c Certificate) erro
 		return fmt.Errorf("encode certificate of %q: %w", domain, err)
 	}
 	p.sealed = true
-	p.compares = append(p.compares, clientv3.Compare(clientv3.CreateRevision(s.keys.dek(DefaultKeyset, held.versions[DefaultKeyset]+1)), "=", 0))
+	p.compares = append(p.compares,
+		clientv3.Compare(clientv3.CreateRevision(s.keys.dek(DefaultKeyset, held.versions[DefaultKeyset]+1)), "=", 0))
 	p.certificates = append(p.certificates, clientv3.OpPut(s.keys.sealedCertificate(id), string(value)))
 	p.bytes += len(value)
 	record := &topologyv1.Certificate{Id: id[:], NotAfter: c.NotAfter.Unix(), Proxied: c.Proxied}
@@ -225,7 +230,9 @@ const maxSealedAtOnce = maxTxnOps
 
 // SealedCertificates returns certificates as they are stored, at most 128. Those that there are not
 // are left out.
-func (s *Store) SealedCertificates(ctx context.Context, ids []topology.CertificateID) (map[topology.CertificateID]*topologyv1.SealedCertificate, error) {
+func (s *Store) SealedCertificates(
+	ctx context.Context, ids []topology.CertificateID,
+) (map[topology.CertificateID]*topologyv1.SealedCertificate, error) {
 	if len(ids) > maxSealedAtOnce {
 		return nil, fmt.Errorf("read %d certificates: at most %d at once", len(ids), maxSealedAtOnce)
 	}
@@ -256,8 +263,8 @@ func (s *Store) SealedCertificates(ctx context.Context, ids []topology.Certifica
 	return all, nil
 }
 
-// sweepCertificates returns the job that removes certificates, and chains, that nothing has referred
-// to for unusedFor.
+// sweepCertificates returns the job that removes certificates, and chains, that nothing has
+// referred to for unusedFor.
 func (s *Store) sweepCertificates() func(context.Context) error {
 	unused := make(map[string]time.Time) // chains, since when
 	var next time.Time
@@ -292,7 +299,8 @@ func (s *Store) forgetCertificates(ctx context.Context) error {
 			}
 			id := strings.TrimPrefix(string(kv.Key), s.keys.unused())
 			// Each certificate is put once, with the one record that refers to it.
-			_, err = s.do(ctx, []clientv3.Op{clientv3.OpDelete(string(kv.Key)), clientv3.OpDelete(s.keys.prefix + "sec/certs/" + id)})
+			_, err = s.do(ctx,
+				[]clientv3.Op{clientv3.OpDelete(string(kv.Key)), clientv3.OpDelete(s.keys.prefix + "sec/certs/" + id)})
 			if err != nil {
 				return err
 			}
@@ -303,8 +311,8 @@ func (s *Store) forgetCertificates(ctx context.Context) error {
 	}
 }
 
-// forgetChains removes the chains that nothing has referred to for unusedFor, as far as this control
-// plane has seen. There are few chains, and seldom one of those.
+// forgetChains removes the chains that nothing has referred to for unusedFor, as far as this
+// control plane has seen. There are few chains, and seldom one of those.
 func (s *Store) forgetChains(ctx context.Context, unused map[string]time.Time) error {
 	chains, err := s.get(ctx, s.keys.kind(topology.KindChains), clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil || len(chains.Kvs) == 0 {
@@ -338,7 +346,8 @@ func (s *Store) forgetChains(ctx context.Context, unused map[string]time.Time) e
 		case now.Sub(since) >= unusedFor:
 			// A write in the meantime may refer to it: the next pass finds out.
 			err := s.retry(ctx, func(ctx context.Context) error {
-				_, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(s.keys.tip()), "=", seen.tip.revision)).
+				_, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(s.keys.tip()), "=",
+					seen.tip.revision)).
 					Then(clientv3.OpDelete(string(kv.Key)), s.putTip(rand.Text())).Commit()
 				return err
 			})

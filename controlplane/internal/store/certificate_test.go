@@ -86,7 +86,8 @@ func TestCertificatesLieSealedBesideTheirDomain(t *testing.T) {
 	uid := domainUID(t, s, "a", "img.example.com")
 	put := putCertificate(t, s, "a", certificate("img.example.com", uid, "leaf", "intermediate"))
 	c := certificateAt(t, s, "a", "img.example.com")
-	if c.NotAfter != 2e9 || c.Chain != topology.ChainOf(&topologyv1.Chain{Certificates: [][]byte{[]byte("intermediate")}}) {
+	if c.NotAfter != 2e9 ||
+		c.Chain != topology.ChainOf(&topologyv1.Chain{Certificates: [][]byte{[]byte("intermediate")}}) {
 		t.Errorf("the record is %+v", c)
 	}
 	record, _, err := s.Get(t.Context(), key(topology.KindCertificates, "a", "img.example.com"))
@@ -172,7 +173,8 @@ func TestPutCertificateIsRefused(t *testing.T) {
 	}{
 		{"the domain is gone", "a", "img.example.com", func() {}, store.ErrNotFound},
 		{"it is another of the same name", "a", "img.example.com", again, store.ErrNotFound},
-		{"it is another account's", "b", "img.example.com", func() { mustPut(t, s, "b", accountPut("b", "")) }, store.ErrNotFound},
+		{"it is another account's", "b", "img.example.com", func() { mustPut(t, s, "b", accountPut("b", "")) },
+			store.ErrNotFound},
 		{"there is no such account", "nobody", "img.example.com", func() {}, store.ErrNotFound},
 	} {
 		c.before()
@@ -209,7 +211,8 @@ func TestFencedWrites(t *testing.T) {
 	}
 	fence := &store.Fence{Key: lead, Revision: put.Header.Revision}
 	write := func() error {
-		_, err := s.PutCertificate(t.Context(), "a", store.RequestID{}, certificate("img.example.com", uid, "leaf"), fence)
+		_, err := s.PutCertificate(t.Context(), "a", store.RequestID{}, certificate("img.example.com", uid, "leaf"),
+			fence)
 		return err
 	}
 	if err := write(); err != nil {
@@ -318,7 +321,8 @@ func TestNoCertificatesBesideAnOlderControlPlane(t *testing.T) {
 	}
 	uid := domainUID(t, s, "a", "img.example.com")
 	put := func() error {
-		_, err := beside.PutCertificate(t.Context(), "a", store.RequestID{}, certificate("img.example.com", uid, "leaf"), nil)
+		_, err := beside.PutCertificate(t.Context(), "a", store.RequestID{},
+			certificate("img.example.com", uid, "leaf"), nil)
 		return err
 	}
 	if err := put(); !errors.Is(err, store.ErrConflict) || !strings.Contains(err.Error(), "older version") {
@@ -368,7 +372,8 @@ func TestCertificatesInTheAudit(t *testing.T) {
 	if err != nil || len(events) != 1 || len(events[0].GetChanges()) != 1 {
 		t.Fatalf("events %v, %v", events, err)
 	}
-	if got := events[0].GetChanges()[0]; got.GetName() != "accounts/a/customDomains/img.example.com" || got.GetAction().String() != "UPDATED" {
+	if got := events[0].GetChanges()[0]; got.GetName() != "accounts/a/customDomains/img.example.com" ||
+		got.GetAction().String() != "UPDATED" {
 		t.Errorf("the audit tells %v", got)
 	}
 	again, err := s.PutCertificate(t.Context(), "a", req, certificate("img.example.com", uid, "leaf"), nil)
@@ -388,7 +393,10 @@ func TestRacedCertificates(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if _, err := s.PutCertificate(context.WithoutCancel(t.Context()), "a", store.RequestID{}, certificate("img.example.com", uid, "leaf", "chain"), nil); err != nil {
+			if _, err := s.PutCertificate(
+				context.WithoutCancel(t.Context()), "a", store.RequestID{},
+				certificate("img.example.com", uid, "leaf", "chain"), nil,
+			); err != nil {
 				t.Error(err)
 			}
 		})

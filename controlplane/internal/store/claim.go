@@ -12,7 +12,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// assumedAtOnce is how many names a transaction claims without a look at them first. Each takes two of etcd's comparisons.
+// assumedAtOnce is how many names a transaction claims without a look at them first. Each takes two
+// of etcd's comparisons.
 const assumedAtOnce = 40
 
 // claim adds the operations that claim names which need a claim from now on, and that release names
@@ -66,8 +67,8 @@ func (s *Store) claim(ctx context.Context, p *plan, look bool) error {
 	return nil
 }
 
-// claims reports whether the record of a domain goes with a claim of its name. One that cannot be read does: it may have been
-// one that did.
+// claims reports whether the record of a domain goes with a claim of its name. One that cannot be
+// read does: it may have been one that did.
 func claims(value []byte) bool {
 	d := new(topologyv1.CustomDomain)
 	return proto.Unmarshal(value, d) != nil || d.GetState() != topologyv1.CustomDomain_PENDING
@@ -146,7 +147,8 @@ func (s *Store) shards(names []string) []string {
 	return slices.Compact(shards)
 }
 
-// compareShards makes the transaction depend on the counters of names as they stand at the state's revision.
+// compareShards makes the transaction depend on the counters of names as they stand at the state's
+// revision.
 func (s *Store) compareShards(ctx context.Context, p *plan, names []string) error {
 	shards := s.shards(names)
 	found, err := s.getMany(ctx, shards, p.state.Revision)
@@ -163,7 +165,8 @@ func (s *Store) compareShards(ctx context.Context, p *plan, names []string) erro
 	return nil
 }
 
-// checkNames returns [ErrAlreadyExists] if a name, or one that may not be apart from it, belongs to another account.
+// checkNames returns [ErrAlreadyExists] if a name, or one that may not be apart from it, belongs to
+// another account.
 func (s *Store) checkNames(ctx context.Context, p *plan, names []string) error {
 	var keys []string
 	for _, id := range names {
@@ -195,7 +198,8 @@ func (s *Store) checkNames(ctx context.Context, p *plan, names []string) error {
 func (s *Store) checkCovered(ctx context.Context, p *plan, id, parent string) error {
 	from, end := s.keys.claims(parent), clientv3.GetPrefixRangeEnd(s.keys.claims(parent))
 	for {
-		resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(1000), clientv3.WithRev(p.state.Revision))
+		resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(1000),
+			clientv3.WithRev(p.state.Revision))
 		if err != nil {
 			return fmt.Errorf("read claims: %w", err)
 		}

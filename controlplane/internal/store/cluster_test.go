@@ -58,8 +58,10 @@ func (c *cluster) start(binary string, i int) {
 	c.t.Helper()
 	cmd := exec.Command(binary,
 		"--name", fmt.Sprintf("m%d", i), "--data-dir", fmt.Sprintf("d%d", i),
-		"--listen-peer-urls", fmt.Sprintf("unix://p%d:0", i), "--initial-advertise-peer-urls", fmt.Sprintf("unix://p%d:0", i),
-		"--listen-client-urls", fmt.Sprintf("unix://c%d:0", i), "--advertise-client-urls", fmt.Sprintf("unix://c%d:0", i),
+		"--listen-peer-urls", fmt.Sprintf("unix://p%d:0", i), "--initial-advertise-peer-urls",
+		fmt.Sprintf("unix://p%d:0", i),
+		"--listen-client-urls", fmt.Sprintf("unix://c%d:0", i), "--advertise-client-urls",
+		fmt.Sprintf("unix://c%d:0", i),
 		"--initial-cluster", "m0=unix://p0:0,m1=unix://p1:0,m2=unix://p2:0",
 		"--heartbeat-interval", "50", "--election-timeout", "500")
 	cmd.Dir = c.dir
@@ -153,7 +155,8 @@ func TestExternalCluster(t *testing.T) {
 	}
 	t.Logf("%d writes, %d of unknown outcome", done.Load(), unknown.Load())
 
-	// Without a quorum a write ends in bounded time and says that it may have happened or that it did not.
+	// Without a quorum a write ends in bounded time and says that it may have happened or that it
+	// did not.
 	c.kill(0)
 	c.kill(1)
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -166,7 +169,8 @@ func TestExternalCluster(t *testing.T) {
 	if took := time.Since(began); took > 6*time.Second {
 		t.Errorf("write without a quorum took %s", took)
 	}
-	if err := s.Health(t.Context()); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "etcd unavailable") {
+	if err := s.Health(t.Context()); !errors.Is(err, store.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "etcd unavailable") {
 		t.Errorf("health without a quorum: %v", err)
 	}
 	c.start(binary, 0)

@@ -43,8 +43,9 @@ func (p *plan) markDeleting(now time.Time) error {
 	return nil
 }
 
-// sweepAccounts ends every account that is being deleted. Any number of replicas may do so at the same time, and any may
-// stop anywhere: each step only happens while the account's mark in `deleting/` is the one that was read.
+// sweepAccounts ends every account that is being deleted. Any number of replicas may do so at the
+// same time, and any may stop anywhere: each step only happens while the account's mark in
+// `deleting/` is the one that was read.
 func (s *Store) sweepAccounts(ctx context.Context) error {
 	resp, err := s.get(ctx, s.keys.deleting(), clientv3.WithPrefix())
 	if err != nil {
@@ -106,7 +107,8 @@ func (s *Store) deleteStep(ctx context.Context, account string, mark int64, ops 
 	return last || gone, err
 }
 
-// remaining returns operations that delete the next records of an account, and the claims that go with them.
+// remaining returns operations that delete the next records of an account, and the claims that go
+// with them.
 func (s *Store) remaining(ctx context.Context, account string) ([]clientv3.Op, error) {
 	var ops []clientv3.Op
 	for _, kind := range []topology.Kind{
@@ -156,9 +158,12 @@ func (s *Store) remaining(ctx context.Context, account string) ([]clientv3.Op, e
 	return ops, nil
 }
 
-// domainOps deletes what goes with domains of a dying account: what is known of them, and the claims that are its own. A dying
-// account claims nothing any more, and nobody else can take a claim from it.
-func (s *Store) domainOps(ctx context.Context, account string, names []string, revision int64) (ops []clientv3.Op, err error) {
+// domainOps deletes what goes with domains of a dying account: what is known of them, and the
+// claims that are its own. A dying account claims nothing any more, and nobody else can take a
+// claim from it.
+func (s *Store) domainOps(
+	ctx context.Context, account string, names []string, revision int64,
+) (ops []clientv3.Op, err error) {
 	var claims []string
 	for _, id := range names {
 		ops = append(ops, clientv3.OpDelete(s.keys.facts(domainKey(account, id))))

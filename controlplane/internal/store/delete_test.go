@@ -26,11 +26,20 @@ func deleteAccount(ctx context.Context, s *store.Store, account string) error {
 // fill gives an account some of everything, more than goes in one step.
 func fill(t *testing.T, s *store.Store, account string, files int) {
 	t.Helper()
-	puts := []store.Put{accountPut(account, ""), originPut(account, "o", "http://a"), domainPut(account, account+".example.com")}
-	for i := range files {
-		puts = append(puts, store.Put{Key: key(topology.KindMediaFiles, account, fmt.Sprintf("dir/%d.png", i)), Message: &topologyv1.MediaFile{SizeBytes: 1}})
+	puts := []store.Put{
+		accountPut(account, ""), originPut(account, "o", "http://a"), domainPut(account, account+".example.com"),
 	}
-	puts = append(puts, store.Put{Key: key(topology.KindPurgeFloors, account, ""), Message: &topologyv1.PurgeFloor{StaleBefore: 1}})
+	for i := range files {
+		puts = append(
+			puts,
+			store.Put{
+				Key:     key(topology.KindMediaFiles, account, fmt.Sprintf("dir/%d.png", i)),
+				Message: &topologyv1.MediaFile{SizeBytes: 1},
+			},
+		)
+	}
+	puts = append(puts,
+		store.Put{Key: key(topology.KindPurgeFloors, account, ""), Message: &topologyv1.PurgeFloor{StaleBefore: 1}})
 	mustPut(t, s, account, puts...)
 }
 
@@ -57,7 +66,8 @@ func TestDeletedAccountIsFirstMarked(t *testing.T) {
 	}
 }
 
-// A replica dies after each step of a deletion; another one goes on from there, also when both are at it.
+// A replica dies after each step of a deletion; another one goes on from there, also when both are
+// at it.
 func TestDeletionGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -100,7 +110,8 @@ func TestDeletionGoesOnAfterACrash(t *testing.T) {
 	}
 }
 
-// A sweeper that fell asleep in the middle must not touch an account made meanwhile under the same id.
+// A sweeper that fell asleep in the middle must not touch an account made meanwhile under the same
+// id.
 func TestDeletionSparesTheSuccessor(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)

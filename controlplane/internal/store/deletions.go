@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// deletionsBack is how many revisions back deletions are looked for at the start. etcd reads all that changed since then to
-	// find them.
+	// deletionsBack is how many revisions back deletions are looked for at the start. etcd reads
+	// all that changed since then to find them.
 	deletionsBack    = 20_000
 	deletionsTimeout = 10 * time.Second
 )
@@ -43,10 +43,13 @@ func (s *Store) deletions(ctx context.Context, until int64) (deleted map[topolog
 }
 
 // If etcd's history begins after since, deletionsAfter returns that revision.
-func (s *Store) deletionsAfter(ctx context.Context, since, until int64) (deleted map[topology.Key]topology.Record, compacted int64, err error) {
+func (s *Store) deletionsAfter(
+	ctx context.Context, since, until int64,
+) (deleted map[topology.Key]topology.Record, compacted int64, err error) {
 	watcher := clientv3.NewWatcher(s.client)
 	defer func() { _ = watcher.Close() }()
-	events := watcher.Watch(ctx, s.keys.cfg(), clientv3.WithPrefix(), clientv3.WithRev(since+1), clientv3.WithFilterPut(), clientv3.WithFragment())
+	events := watcher.Watch(ctx, s.keys.cfg(), clientv3.WithPrefix(), clientv3.WithRev(since+1),
+		clientv3.WithFilterPut(), clientv3.WithFragment())
 	deleted = make(map[topology.Key]topology.Record)
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()

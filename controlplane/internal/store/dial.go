@@ -21,21 +21,25 @@ import (
 
 // DialConfig says how to reach etcd.
 type DialConfig struct {
-	// Endpoints are addresses such as `http://127.0.0.1:2379`, `https://etcd-1:2379` or `unix:///run/etcd.sock`.
+	// Endpoints are addresses such as `http://127.0.0.1:2379`, `https://etcd-1:2379` or
+	// `unix:///run/etcd.sock`.
 	Endpoints []string
-	// CACert is the file of the authorities that endpoints are checked against. Default: the system's.
+	// CACert is the file of the authorities that endpoints are checked against. Default: the
+	// system's.
 	CACert string
 	// Cert and Key are files with the certificate that we show. Both or neither.
 	Cert, Key string
-	// User, and the file that holds its password, for clusters with authentication. The file is read again for each login.
+	// User, and the file that holds its password, for clusters with authentication. The file is
+	// read again for each login.
 	User, PasswordFile string
 }
 
-// loginTimeout bounds the wait for etcd's answer to a user and password, for which its client has no bound of its own.
+// loginTimeout bounds the wait for etcd's answer to a user and password, for which its client has
+// no bound of its own.
 const loginTimeout = 5 * time.Second
 
-// Dial returns a client of an etcd cluster, without waiting for an answer unless there is a user to log in. Half-open connections are noticed within 13 s, and
-// members that are back within 5 s.
+// Dial returns a client of an etcd cluster, without waiting for an answer unless there is a user to
+// log in. Half-open connections are noticed within 13 s, and members that are back within 5 s.
 func Dial(cfg DialConfig) (*clientv3.Client, error) {
 	config := clientv3.Config{
 		Endpoints:            cfg.Endpoints,
@@ -43,8 +47,11 @@ func Dial(cfg DialConfig) (*clientv3.Client, error) {
 		DialKeepAliveTimeout: 3 * time.Second,
 		DialTimeout:          loginTimeout,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			// The defaults are 20 s for an attempt and, after an outage of some minutes, 2 min between two.
-			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			// The defaults are 20 s for an attempt and, after an outage of some minutes, 2 min
+			// between two.
+			Backoff: grpcbackoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second,
+			},
 			MinConnectTimeout: 4 * time.Second,
 		})},
 		Username: cfg.User,
@@ -84,9 +91,12 @@ func readPassword(file string) (string, error) {
 	return password, nil
 }
 
-// logIn puts the password that the file has now into each login. The client of etcd logs in again whenever its token is
-// refused, as after a change of the password.
-func (cfg DialConfig) logIn(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+// logIn puts the password that the file has now into each login. The client of etcd logs in again
+// whenever its token is refused, as after a change of the password.
+func (cfg DialConfig) logIn(
+	ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption,
+) error {
 	if login, ok := req.(*etcdserverpb.AuthenticateRequest); ok {
 		password, err := readPassword(cfg.PasswordFile)
 		if err != nil {
@@ -109,7 +119,8 @@ func dialTLS(cfg DialConfig) (*tls.Config, error) {
 	return info.ClientConfig()
 }
 
-// Unreachable says why no endpoint can be reached, which the client of etcd keeps to itself, and nil if one can.
+// Unreachable says why no endpoint can be reached, which the client of etcd keeps to itself, and
+// nil if one can.
 func (cfg DialConfig) Unreachable(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()

@@ -19,7 +19,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
-// However long etcd was away, its return is noticed within seconds: attempts do not grow rarer without end.
+// However long etcd was away, its return is noticed within seconds: attempts do not grow rarer
+// without end.
 func TestLostEtcdIsTriedOftenEnough(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -135,7 +136,9 @@ func TestTLSAndUsers(t *testing.T) {
 		cfg  store.DialConfig
 		want string
 	}{
-		"wrong password": {store.DialConfig{CACert: ca, User: "root", PasswordFile: password("guess")}, "authentication failed"},
+		"wrong password": {
+			store.DialConfig{CACert: ca, User: "root", PasswordFile: password("guess")}, "authentication failed",
+		},
 		"empty password": {store.DialConfig{CACert: ca, User: "root", PasswordFile: password("")}, "is empty"},
 		"no password":    {store.DialConfig{CACert: ca, User: "root"}, "go together"},
 		"no user":        {store.DialConfig{CACert: ca}, "user name is empty"},
@@ -158,7 +161,8 @@ func TestUnreachableSaysWhy(t *testing.T) {
 		"dead":                    {store.DialConfig{Endpoints: []string{dead}}, "refused"},
 		"authority unknown":       {store.DialConfig{Endpoints: []string{endpoint}}, "unknown authority"},
 	} {
-		if err := c.cfg.Unreachable(t.Context()); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+		if err := c.cfg.Unreachable(t.Context()); (err == nil) != (c.want == "") ||
+			err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
@@ -182,7 +186,9 @@ func TestLoginIsBounded(t *testing.T) {
 	}
 	done := make(chan dialed, 1)
 	go func() {
-		client, err := store.Dial(store.DialConfig{Endpoints: []string{"http://" + silent.Addr().String()}, User: "root", PasswordFile: path})
+		client, err := store.Dial(store.DialConfig{
+			Endpoints: []string{"http://" + silent.Addr().String()}, User: "root", PasswordFile: path,
+		})
 		done <- dialed{client, err}
 	}()
 	select {
@@ -196,7 +202,8 @@ func TestLoginIsBounded(t *testing.T) {
 	}
 }
 
-// The password changes, and so does the role of the user: a running store goes on as soon as it may.
+// The password changes, and so does the role of the user: a running store goes on as soon as it
+// may.
 func TestUserIsChangedWhileRunning(t *testing.T) {
 	t.Parallel()
 	endpoint, ca := guarded(t)
@@ -208,7 +215,9 @@ func TestUserIsChangedWhileRunning(t *testing.T) {
 		return file
 	}
 	dial := func(user, file string) *clientv3.Client {
-		client, err := store.Dial(store.DialConfig{Endpoints: []string{endpoint}, CACert: ca, User: user, PasswordFile: file})
+		client, err := store.Dial(store.DialConfig{
+			Endpoints: []string{endpoint}, CACert: ca, User: user, PasswordFile: file,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +232,8 @@ func TestUserIsChangedWhileRunning(t *testing.T) {
 		}
 	}
 	allow := func() {
-		must(root.RoleGrantPermission(t.Context(), "edgewalk", "/edgewalk/", clientv3.GetPrefixRangeEnd("/edgewalk/"), clientv3.PermissionType(clientv3.PermReadWrite)))
+		must(root.RoleGrantPermission(t.Context(), "edgewalk", "/edgewalk/", clientv3.GetPrefixRangeEnd("/edgewalk/"),
+			clientv3.PermissionType(clientv3.PermReadWrite)))
 	}
 	must(root.RoleAdd(t.Context(), "edgewalk"))
 	allow()
@@ -242,7 +252,8 @@ func TestUserIsChangedWhileRunning(t *testing.T) {
 	mustPut(t, s, "acme", accountPut("acme", "2"))
 
 	must(root.UserRevokeRole(t.Context(), "ew", "edgewalk"))
-	if _, err := put(t.Context(), s, "acme", accountPut("acme", "3")); !errors.Is(err, store.ErrForbidden) || errors.Is(err, store.ErrUnavailable) {
+	if _, err := put(t.Context(), s, "acme", accountPut("acme", "3")); !errors.Is(err, store.ErrForbidden) ||
+		errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("without the role: %v", err)
 	}
 	if err := s.Health(t.Context()); !errors.Is(err, store.ErrForbidden) {

@@ -16,7 +16,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Each line is one write; `-` in front of a domain deletes it, `?` makes it PENDING. The answer is ok or taken.
+// Each line is one write; `-` in front of a domain deletes it, `?` makes it PENDING. The answer is
+// ok or taken.
 func TestDomainsBelongToOneAccount(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
@@ -140,7 +141,8 @@ func checkClaims(t *testing.T, s *store.Store) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m, err := record.Decode(); err == nil && m.(*topologyv1.CustomDomain).GetState() == topologyv1.CustomDomain_PENDING {
+		if m, err := record.Decode(); err == nil &&
+			m.(*topologyv1.CustomDomain).GetState() == topologyv1.CustomDomain_PENDING {
 			continue
 		}
 		if rest, ok := strings.CutPrefix(id, "_wildcard."); ok {
@@ -161,7 +163,9 @@ func checkClaims(t *testing.T, s *store.Store) {
 func TestRacedClaims(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
-	replicas := []*store.Store{storetest.Open(t, store.Config{Prefix: prefix}), storetest.Open(t, store.Config{Prefix: prefix})}
+	replicas := []*store.Store{
+		storetest.Open(t, store.Config{Prefix: prefix}), storetest.Open(t, store.Config{Prefix: prefix}),
+	}
 	accounts := []string{"a", "b", "c", "d"}
 	for _, account := range accounts {
 		mustPut(t, replicas[0], account, accountPut(account, ""))
@@ -242,7 +246,8 @@ func TestAnAccountsEndFreesItsOwnClaimsAlone(t *testing.T) {
 	}
 }
 
-// What is known of a domain is written by who knows the last of it, goes with the domain, and never comes back to a later one.
+// What is known of a domain is written by who knows the last of it, goes with the domain, and never
+// comes back to a later one.
 func TestFacts(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
@@ -253,7 +258,8 @@ func TestFacts(t *testing.T) {
 		t.Fatal(err)
 	}
 	put := func(looks int32, was, created int64) (int64, error) {
-		return s.PutFacts(t.Context(), store.DomainFacts{Key: k, Facts: &storev1.DomainFacts{Looks: looks}, Revision: was}, created)
+		return s.PutFacts(t.Context(),
+			store.DomainFacts{Key: k, Facts: &storev1.DomainFacts{Looks: looks}, Revision: was}, created)
 	}
 	first, err := put(1, 0, record.CreateRevision)
 	if err != nil {
@@ -276,7 +282,8 @@ func TestFacts(t *testing.T) {
 	if err != nil || found.Revision != second || found.Facts.GetLooks() != 2 {
 		t.Errorf("read %v, %v", found, err)
 	}
-	if all, err := s.ListFacts(t.Context(), "a", "", "z"); err != nil || len(all) != 1 || all["img.example.com"].Facts.GetLooks() != 2 {
+	if all, err := s.ListFacts(t.Context(), "a", "", "z"); err != nil || len(all) != 1 ||
+		all["img.example.com"].Facts.GetLooks() != 2 {
 		t.Errorf("list %v, %v", all, err)
 	}
 	if err := changeDomains(t.Context(), s, "a", []string{"-img.example.com"}); err != nil {
@@ -294,7 +301,8 @@ func TestFacts(t *testing.T) {
 func TestDomainTokens(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
-	one, other, foreign := storetest.Open(t, store.Config{Prefix: prefix}), storetest.Open(t, store.Config{Prefix: prefix}), storetest.New(t)
+	one, other, foreign := storetest.Open(t, store.Config{Prefix: prefix}),
+		storetest.Open(t, store.Config{Prefix: prefix}), storetest.New(t)
 	token := one.DomainToken("1-acme")
 	if len(token) != 20 || strings.Trim(token, "abcdefghijklmnopqrstuvwxyz234567") != "" {
 		t.Errorf("%q is no label of 20 characters of base32", token)

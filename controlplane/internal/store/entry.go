@@ -19,7 +19,8 @@ type Entry struct {
 	Revision int64
 }
 
-// entries reads the keys of a folder that begin with prefix, and returns the revision at which it did.
+// entries reads the keys of a folder that begin with prefix, and returns the revision at which it
+// did.
 func (s *Store) entries(ctx context.Context, folder, prefix string) ([]Entry, int64, error) {
 	resp, err := s.get(ctx, folder+prefix, clientv3.WithPrefix())
 	if err != nil {
@@ -33,12 +34,18 @@ func (s *Store) entries(ctx context.Context, folder, prefix string) ([]Entry, in
 }
 
 func entryOf(folder string, kv *mvccpb.KeyValue) Entry {
-	return Entry{Key: strings.TrimPrefix(string(kv.Key), folder), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision}
+	return Entry{
+		Key: strings.TrimPrefix(string(kv.Key), folder), Value: append([]byte{}, kv.Value...), Revision: kv.ModRevision,
+	}
 }
 
-// watchEntries calls all with every key of a folder that begins with prefix, and the epoch and revision at which they were read,
-// and change with each later change, until ctx ends. After a failure it calls lost and begins again with all.
-func (s *Store) watchEntries(ctx context.Context, folder, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry), lost func()) error {
+// watchEntries calls all with every key of a folder that begins with prefix, and the epoch and
+// revision at which they were read, and change with each later change, until ctx ends. After a
+// failure it calls lost and begins again with all.
+func (s *Store) watchEntries(
+	ctx context.Context, folder, prefix string, all func(entries []Entry, epoch string, revision int64),
+	change func(Entry), lost func(),
+) error {
 	var pause backoff
 	for {
 		err := s.watchEntriesOnce(ctx, folder, prefix, all, change)
@@ -53,7 +60,10 @@ func (s *Store) watchEntries(ctx context.Context, folder, prefix string, all fun
 	}
 }
 
-func (s *Store) watchEntriesOnce(ctx context.Context, folder, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry)) error {
+func (s *Store) watchEntriesOnce(
+	ctx context.Context, folder, prefix string, all func(entries []Entry, epoch string, revision int64),
+	change func(Entry),
+) error {
 	epoch := s.epoch.Load()
 	entries, revision, err := s.entries(ctx, folder, prefix)
 	if err != nil {
@@ -62,7 +72,8 @@ func (s *Store) watchEntriesOnce(ctx context.Context, folder, prefix string, all
 	all(entries, epoch.id, revision)
 	watcher := clientv3.NewWatcher(s.client)
 	defer func() { _ = watcher.Close() }()
-	events := watcher.Watch(clientv3.WithRequireLeader(ctx), folder+prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	events := watcher.Watch(clientv3.WithRequireLeader(ctx), folder+prefix, clientv3.WithPrefix(),
+		clientv3.WithRev(revision+1))
 	for {
 		select {
 		case <-epoch.ended: // the watch waits for a revision that may be long in coming

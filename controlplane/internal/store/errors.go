@@ -16,7 +16,8 @@ var (
 	ErrAlreadyExists = errors.New("already exists")
 	// ErrConflict says that others kept changing the account until the caller's deadline.
 	ErrConflict = errors.New("conflict")
-	// ErrFenced says that the lease which a write depends on is no longer held. Nothing was written.
+	// ErrFenced says that the lease which a write depends on is no longer held. Nothing was
+	// written.
 	ErrFenced = errors.New("the lease is no longer held")
 	// ErrDeleting says that the account is being deleted and takes no writes.
 	ErrDeleting = errors.New("account is being deleted")
@@ -24,7 +25,8 @@ var (
 	ErrTooLarge = errors.New("too large for one step")
 	// ErrRequestIDReused says that the request id was used for another request before.
 	ErrRequestIDReused = errors.New("request id was used for another request")
-	// ErrUnavailable says that etcd did not answer; see [UnavailableError]. From a write it says that nothing was written.
+	// ErrUnavailable says that etcd did not answer; see [UnavailableError]. From a write it says
+	// that nothing was written.
 	ErrUnavailable = errors.New("etcd unavailable")
 	// ErrResourceExhausted says that etcd takes no more data. Nothing was written.
 	ErrResourceExhausted = errors.New("etcd quota exceeded")
@@ -37,7 +39,8 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	// ErrCompacted says that etcd no longer keeps the asked revision.
 	ErrCompacted = errors.New("revision is no longer kept")
-	// ErrOutOfRange says that an account's history does not reach to a revision; see [HistoryError].
+	// ErrOutOfRange says that an account's history does not reach to a revision; see
+	// [HistoryError].
 	ErrOutOfRange = errors.New("the history does not reach there")
 	// ErrSchemaTooNew says that a newer edgewalk has written the topology.
 	ErrSchemaTooNew = errors.New("topology was written by a newer version")
@@ -47,7 +50,8 @@ var (
 	ErrEpochChanged = errors.New("etcd holds another history")
 )
 
-// ClaimedError says which domain belongs to another account, and not to which. It is an [ErrAlreadyExists].
+// ClaimedError says which domain belongs to another account, and not to which. It is an
+// [ErrAlreadyExists].
 type ClaimedError struct {
 	// Domain is the name as it was asked for, such as `*.example.com`.
 	Domain string
@@ -108,7 +112,8 @@ func kind(err error) error {
 // isForbidden reports whether etcd's answer is about the user's name, password or role.
 func isForbidden(err error) bool {
 	for _, forbidden := range []error{
-		rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrInvalidAuthToken,
+		rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
+		rpctypes.ErrInvalidAuthToken,
 		rpctypes.ErrAuthOldRevision,
 	} {
 		if errors.Is(err, forbidden) {

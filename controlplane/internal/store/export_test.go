@@ -35,7 +35,8 @@ func (s *Store) Keys(ctx context.Context, prefix string) ([]string, error) {
 	return keys, nil
 }
 
-// Compact makes etcd forget all history, or does nothing where there was no write since the last time.
+// Compact makes etcd forget all history, or does nothing where there was no write since the last
+// time.
 func (s *Store) Compact(ctx context.Context) error {
 	resp, err := s.get(ctx, s.keys.meta("schema"))
 	if err != nil {

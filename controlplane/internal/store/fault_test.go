@@ -135,7 +135,8 @@ func (l *link) open(t *testing.T, cfg store.Config) *store.Store {
 	return storetest.Open(t, cfg)
 }
 
-// The transaction goes through and its reply is lost. Others write before the store gets to ask what became of it.
+// The transaction goes through and its reply is lost. Others write before the store gets to ask
+// what became of it.
 func TestLostReplyOfAnAppliedWrite(t *testing.T) {
 	t.Parallel()
 	for _, req := range []store.RequestID{{}, {ID: "r1", Method: "M", Hash: "h"}} {
@@ -251,7 +252,8 @@ func TestUnreachableEtcd(t *testing.T) {
 	l.cut()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := put(ctx, s, "acme", accountPut("acme", "")); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUnknownOutcome) {
+	if _, err := put(ctx, s, "acme", accountPut("acme", "")); !errors.Is(err, store.ErrUnavailable) ||
+		errors.Is(err, store.ErrUnknownOutcome) {
 		t.Errorf("write: %v, want that etcd is unavailable", err)
 	}
 	if err := s.Health(ctx); !errors.Is(err, store.ErrUnavailable) {
@@ -259,7 +261,8 @@ func TestUnreachableEtcd(t *testing.T) {
 	}
 }
 
-// Writers add one to a number over a link that is cut all the time. Each success counts once, however often it was sent.
+// Writers add one to a number over a link that is cut all the time. Each success counts once,
+// however often it was sent.
 func TestWritersOverABrokenLink(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()

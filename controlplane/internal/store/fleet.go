@@ -10,8 +10,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Presence keeps small keys below `fleet/` for as long as its process lives, and for ttl after. They are no part of the
-// topology.
+// Presence keeps small keys below `fleet/` for as long as its process lives, and for ttl after.
+// They are no part of the topology.
 type Presence struct {
 	store *Store
 	ttl   time.Duration
@@ -23,8 +23,9 @@ type Presence struct {
 	stored map[string]bool   // whether it is, under the current lease
 }
 
-// Presence returns an empty presence. Its keys vanish ttl, at least 2 s, after the process has died or Run has ended; but the
-// key alive, which says that the process lives, vanishes as soon as Run ends.
+// Presence returns an empty presence. Its keys vanish ttl, at least 2 s, after the process has died
+// or Run has ended; but the key alive, which says that the process lives, vanishes as soon as Run
+// ends.
 func (s *Store) Presence(ttl time.Duration, alive string) *Presence {
 	return &Presence{
 		store:  s,
@@ -36,7 +37,8 @@ func (s *Store) Presence(ttl time.Duration, alive string) *Presence {
 	}
 }
 
-// Put makes Run store value at `fleet/{key}`, at once and again whenever the lease is lost. A nil value removes the key.
+// Put makes Run store value at `fleet/{key}`, at once and again whenever the lease is lost. A nil
+// value removes the key.
 func (p *Presence) Put(key string, value []byte) {
 	p.mu.Lock()
 	p.values[key] = value
@@ -148,7 +150,8 @@ func (p *Presence) flush(ctx context.Context, lease clientv3.LeaseID) error {
 	}
 }
 
-// take returns a key that is not stored, and counts it as stored: a later Put undoes that, as does a new lease.
+// take returns a key that is not stored, and counts it as stored: a later Put undoes that, as does
+// a new lease.
 func (p *Presence) take() (key string, value []byte, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,13 +169,14 @@ func (p *Presence) take() (key string, value []byte, ok bool) {
 	return "", nil, false
 }
 
-// Fleet reads the keys below `fleet/{prefix}`, whoever stored them. What follows `fleet/` is the key of an [Entry].
+// Fleet reads the keys below `fleet/{prefix}`, whoever stored them. What follows `fleet/` is the
+// key of an [Entry].
 func (s *Store) Fleet(ctx context.Context, prefix string) ([]Entry, int64, error) {
 	return s.entries(ctx, s.keys.fleet(""), prefix)
 }
 
-// PutFleet stores a key below `fleet/` that stays until it is deleted, unless it is there and create is set: then it returns
-// [ErrAlreadyExists].
+// PutFleet stores a key below `fleet/` that stays until it is deleted, unless it is there and
+// create is set: then it returns [ErrAlreadyExists].
 func (s *Store) PutFleet(ctx context.Context, key string, value []byte, create bool) error {
 	full := s.keys.fleet(key)
 	var conditions []clientv3.Cmp
@@ -205,9 +209,11 @@ func (s *Store) DeleteFleet(ctx context.Context, key string) error {
 	return nil
 }
 
-// WatchFleet calls all with every key below `fleet/{prefix}` and the epoch and revision at which they were read, and change with
-// each later change, until ctx ends. After a failure it begins again with all. Both are called by the goroutine that called
-// WatchFleet.
-func (s *Store) WatchFleet(ctx context.Context, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry)) error {
+// WatchFleet calls all with every key below `fleet/{prefix}` and the epoch and revision at which
+// they were read, and change with each later change, until ctx ends. After a failure it begins
+// again with all. Both are called by the goroutine that called WatchFleet.
+func (s *Store) WatchFleet(
+	ctx context.Context, prefix string, all func(entries []Entry, epoch string, revision int64), change func(Entry),
+) error {
 	return s.watchEntries(ctx, s.keys.fleet(""), prefix, all, change, func() {})
 }

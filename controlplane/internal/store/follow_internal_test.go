@@ -29,7 +29,8 @@ func TestPosition(t *testing.T) {
 		t.Errorf("a change at a revision up to which there was none: %v", err)
 	}
 	p = at(11, 10)
-	if err := p.compare(f, knowledge{revision: 20, tip: p.tip}, time.Unix(1, 0)); err != nil || p.revision != 20 || p.asOf.IsZero() {
+	if err := p.compare(f, knowledge{revision: 20, tip: p.tip}, time.Unix(1, 0)); err != nil || p.revision != 20 ||
+		p.asOf.IsZero() {
 		t.Errorf("etcd has no newer write: %+v, %v", p, err)
 	}
 	p = at(11, 10)
@@ -43,13 +44,17 @@ func TestPosition(t *testing.T) {
 		}
 	}
 	p = at(16, 16)
-	if err := p.compare(f, knowledge{revision: 15, tip: tip{id: "w", revision: 15, version: 15}}, time.Unix(1, 0)); err != nil || p.revision != 16 || p.asOf.IsZero() {
+	if err := p.compare(
+		f, knowledge{revision: 15, tip: tip{id: "w", revision: 15, version: 15}}, time.Unix(1, 0),
+	); err != nil || p.revision != 16 || p.asOf.IsZero() {
 		t.Errorf("an answer that was overtaken: %+v, %v", p, err)
 	}
 }
 
 func TestFaultsOfVersions(t *testing.T) {
-	for text, want := range map[string]int{"3.4.23": 1, "3.4.25": 0, "3.5.0": 2, "3.5.4": 1, "3.5.8": 0, "3.6.1": 0, "3.7.0-rc.1": 0} {
+	for text, want := range map[string]int{
+		"3.4.23": 1, "3.4.25": 0, "3.5.0": 2, "3.5.4": 1, "3.5.8": 0, "3.6.1": 0, "3.7.0-rc.1": 0,
+	} {
 		v, err := parseVersion(text)
 		if err != nil {
 			t.Error(err)

@@ -45,12 +45,21 @@ func (i *item) Record() topology.Record { return i.record }
 
 func follow(t *testing.T, s *store.Store, gate chan struct{}) *mirror {
 	t.Helper()
-	m := &mirror{t: t, gate: gate, records: make(map[topology.Key]topology.Record), writer: index.NewWriter(), advanced: make(chan struct{})}
+	m := &mirror{
+		t: t, gate: gate, records: make(map[topology.Key]topology.Record), writer: index.NewWriter(),
+		advanced: make(chan struct{}),
+	}
 	m.index = m.writer.Index()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := s.Follow(ctx, store.Follower{Known: m.known, Step: func(step store.Step) error { return m.step(ctx, step) }, Account: m.account, Progress: m.note})
+		err := s.Follow(
+			ctx,
+			store.Follower{
+				Known: m.known, Step: func(step store.Step) error { return m.step(ctx, step) }, Account: m.account,
+				Progress: m.note,
+			},
+		)
 		if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
 			t.Errorf("follow ended: %v", err)
 		}
@@ -161,7 +170,8 @@ func (m *mirror) check(s *store.Store) {
 		for _, record := range records {
 			n++
 			held := m.records[record.Key]
-			if held.ModRevision != record.ModRevision || held.CreateRevision != record.CreateRevision || !bytes.Equal(held.Value, record.Value) {
+			if held.ModRevision != record.ModRevision || held.CreateRevision != record.CreateRevision ||
+				!bytes.Equal(held.Value, record.Value) {
 				m.t.Errorf("%s: have %d, etcd has %d", record.Key, held.ModRevision, record.ModRevision)
 			}
 		}
@@ -225,7 +235,8 @@ func TestFirstStepTellsOfDeletions(t *testing.T) {
 	t.Parallel()
 	s, _, stop := server(t, filepath.Join(t.TempDir(), "data"), 0)
 	t.Cleanup(stop)
-	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "forgotten", "http://a"), originPut("acme", "gone", "http://a"), originPut("acme", "back", "http://a"))
+	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "forgotten", "http://a"),
+		originPut("acme", "gone", "http://a"), originPut("acme", "back", "http://a"))
 	if err := remove(t.Context(), s, "acme", key(topology.KindOrigins, "acme", "forgotten")); err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +273,8 @@ func TestFollowAfterCompaction(t *testing.T) {
 	t.Cleanup(stop)
 	l := linkTo(t, endpoint)
 	far := l.open(t, store.Config{})
-	mustPut(t, near, "acme", accountPut("acme", ""), originPut("acme", "same", "http://a"), originPut("acme", "changed", "http://a"), originPut("acme", "gone", "http://a"))
+	mustPut(t, near, "acme", accountPut("acme", ""), originPut("acme", "same", "http://a"),
+		originPut("acme", "changed", "http://a"), originPut("acme", "gone", "http://a"))
 	m := follow(t, far, nil)
 	eventually(t, func() bool { return m.at() != 0 })
 
@@ -293,7 +305,8 @@ func TestFollowAfterCompaction(t *testing.T) {
 	m.check(near)
 }
 
-// A follower that stands still while more changes than the queue holds gets them all, one by one, later.
+// A follower that stands still while more changes than the queue holds gets them all, one by one,
+// later.
 func TestFollowSlowly(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
@@ -346,7 +359,8 @@ func restarts(t *testing.T, registry *prometheus.Registry, reason string) float6
 	return 0
 }
 
-// Two writers change and delete over a link that breaks, and so does the follower's: it ends with what etcd has.
+// Two writers change and delete over a link that breaks, and so does the follower's: it ends with
+// what etcd has.
 func TestFollowOverABrokenLink(t *testing.T) {
 	t.Parallel()
 	near, endpoint, stop := server(t, filepath.Join(t.TempDir(), "data"), 0)
@@ -365,7 +379,9 @@ func TestFollowOverABrokenLink(t *testing.T) {
 					if err := remove(t.Context(), near, account, key(topology.KindOrigins, account, id)); err != nil {
 						t.Error(err)
 					}
-				} else if _, err := put(t.Context(), near, account, originPut(account, id, fmt.Sprintf("http://%d", i))); err != nil {
+				} else if _, err := put(
+					t.Context(), near, account, originPut(account, id, fmt.Sprintf("http://%d", i)),
+				); err != nil {
 					t.Error(err)
 				}
 				if i%5 == 0 {
@@ -390,8 +406,10 @@ func TestFollowEndsWithTheFollowersError(t *testing.T) {
 	s := storetest.New(t)
 	own := errors.New("own")
 	err := s.Follow(t.Context(), store.Follower{
-		Known: func() (string, iter.Seq[topology.Record]) { return "", maps.Values(map[topology.Key]topology.Record{}) },
-		Step:  func(store.Step) error { return own },
+		Known: func() (string, iter.Seq[topology.Record]) {
+			return "", maps.Values(map[topology.Key]topology.Record{})
+		},
+		Step: func(store.Step) error { return own },
 	})
 	if err != own {
 		t.Errorf("got %v", err)

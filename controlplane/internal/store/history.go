@@ -58,7 +58,8 @@ type sighting struct {
 	lineageAt     int64 // the revision of the lineage, 0 when there is none
 }
 
-// moved reports whether the data lies in another cluster than before, as when it was restored under another cluster token.
+// moved reports whether the data lies in another cluster than before, as when it was restored under
+// another cluster token.
 func (s sighting) moved() bool { return s.lineageAt != 0 && s.lineage.Cluster != s.cluster }
 
 // sight reads where etcd stands.
@@ -134,8 +135,8 @@ func (s *Store) continues(ctx context.Context, before knowledge, now sighting) e
 	return nil
 }
 
-// beginEpoch makes what etcd holds the beginning of an epoch, unless somebody has done so since it was looked at. It returns
-// the epoch that it is in then.
+// beginEpoch makes what etcd holds the beginning of an epoch, unless somebody has done so since it
+// was looked at. It returns the epoch that it is in then.
 func (s *Store) beginEpoch(ctx context.Context, seen sighting) (sighting, error) {
 	key := s.keys.meta("epoch")
 	first := firstEpoch(seen.epoch)
@@ -146,9 +147,13 @@ func (s *Store) beginEpoch(ctx context.Context, seen sighting) (sighting, error)
 	if length, err := s.length(ctx, seen.revision, math.MinInt64); err == nil {
 		next.Length = length
 	}
-	begin := []clientv3.Op{clientv3.OpPut(key, first+"/"+rand.Text()), clientv3.OpPut(s.keys.meta("lineage"), next.value())}
+	begin := []clientv3.Op{
+		clientv3.OpPut(key, first+"/"+rand.Text()), clientv3.OpPut(s.keys.meta("lineage"), next.value()),
+	}
 	err := s.retry(ctx, func(ctx context.Context) error {
-		_, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", seen.epochRevision)).Then(begin...).Commit()
+		_, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", seen.epochRevision)).Then(
+			begin...,
+		).Commit()
 		return err
 	})
 	if err != nil {
@@ -165,8 +170,9 @@ func (l lineage) value() string {
 	return string(value)
 }
 
-// length is the length of the cluster's log less the revision. Each revision is an entry of the log and not each entry a
-// revision, so it never falls while the log goes on. A restore begins the log anew and keeps the revision.
+// length is the length of the cluster's log less the revision. Each revision is an entry of the log
+// and not each entry a revision, so it never falls while the log goes on. A restore begins the log
+// anew and keeps the revision.
 //
 // A member may report it too small, by what is written while it answers. So length asks up to looks
 // times, until the number suffices. The member must have reached a revision.
@@ -213,7 +219,8 @@ func (s *Store) checkLineage(ctx context.Context, seen sighting) (sighting, erro
 			return seen, nil
 		case seen.lineageAt == 0:
 			err := s.retry(ctx, func(ctx context.Context) error {
-				_, err := s.client.Put(ctx, s.keys.meta("lineage"), lineage{Length: length, Cluster: seen.cluster}.value())
+				_, err := s.client.Put(ctx, s.keys.meta("lineage"),
+					lineage{Length: length, Cluster: seen.cluster}.value())
 				return err
 			})
 			if errors.Is(err, ErrResourceExhausted) {

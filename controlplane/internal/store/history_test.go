@@ -22,8 +22,9 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// rewindable is an etcd that can be put back to a snapshot in the ways that etcd's manual of disaster recovery has. All but
-// that with another token leave the cluster's id as it was, because nothing but the data is new.
+// rewindable is an etcd that can be put back to a snapshot in the ways that etcd's manual of
+// disaster recovery has. All but that with another token leave the cluster's id as it was, because
+// nothing but the data is new.
 type rewindable interface {
 	// start runs it and returns where.
 	start() (endpoint string)
@@ -68,7 +69,8 @@ func (e *embedded) rewind(file string) {
 	e.lives++
 	err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
 		SnapshotPath: file, Name: "edgewalk", OutputDataDir: e.dir(), PeerURLs: []string{"http://127.0.0.1:2380"},
-		InitialCluster: "edgewalk=http://127.0.0.1:2380", InitialClusterToken: cmp.Or(e.token, "etcd-cluster"), RevisionBump: e.bump, MarkCompacted: e.bump > 0,
+		InitialCluster: "edgewalk=http://127.0.0.1:2380", InitialClusterToken: cmp.Or(e.token, "etcd-cluster"),
+		RevisionBump: e.bump, MarkCompacted: e.bump > 0,
 	})
 	if err != nil {
 		e.t.Fatal(err)
@@ -145,7 +147,8 @@ type history struct {
 	links  [2]*link
 }
 
-// eachHistory runs a test on the embedded server, restored plainly and with its revision raised, and on the installed one.
+// eachHistory runs a test on the embedded server, restored plainly and with its revision raised,
+// and on the installed one.
 func eachHistory(t *testing.T, test func(*testing.T, *history)) {
 	folder := func(t *testing.T) string { // the path of a socket is short
 		dir, err := os.MkdirTemp("", "ewh")
@@ -243,8 +246,8 @@ func (m *mirror) became(s *store.Store, before string) {
 	m.check(s)
 }
 
-// A replica goes on running while etcd is restored. What was lost goes, however much was written since, and whether or not
-// that has the numbers of what was lost.
+// A replica goes on running while etcd is restored. What was lost goes, however much was written
+// since, and whether or not that has the numbers of what was lost.
 func TestRestoreIsNoticedByARunningReplica(t *testing.T) {
 	t.Parallel()
 	for _, since := range []int{0, 1, 3, 12} {
@@ -254,7 +257,8 @@ func TestRestoreIsNoticedByARunningReplica(t *testing.T) {
 		t.Run(fmt.Sprintf("%d writes since", since), func(t *testing.T) {
 			eachHistory(t, func(t *testing.T, h *history) {
 				s := h.links[0].open(t, store.Config{})
-				mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "stays", "http://a"), originPut("acme", "changes", "http://a"), originPut("acme", "goes", "http://a"))
+				mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "stays", "http://a"),
+					originPut("acme", "changes", "http://a"), originPut("acme", "goes", "http://a"))
 				m := follow(t, s, nil)
 				eventually(t, func() bool { return m.at() != 0 })
 				h.save(s)
@@ -351,7 +355,8 @@ func expired(t *testing.T) context.Context {
 	return ctx
 }
 
-// A write decides on what etcd holds, not on what it held at the same revision in a history that is lost.
+// A write decides on what etcd holds, not on what it held at the same revision in a history that is
+// lost.
 func TestWriteAfterARestoreDecidesOnWhatIsThere(t *testing.T) {
 	t.Parallel()
 	eachHistory(t, func(t *testing.T, h *history) {
@@ -393,7 +398,8 @@ func TestFollowAnEtcdThatNotesProgressTooEarly(t *testing.T) {
 	writer := near.open(t, store.Config{})
 	registry := prometheus.NewRegistry()
 	m := follow(t, far.open(t, store.Config{Registerer: registry}), nil)
-	eventually(t, func() bool { return m.account("").Epoch != "" }) // what was written before the first step comes in it
+	// what was written before the first step comes in it
+	eventually(t, func() bool { return m.account("").Epoch != "" })
 	const writers, each = 16, 15
 	var wg sync.WaitGroup
 	for i := range writers {

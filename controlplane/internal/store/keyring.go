@@ -127,7 +127,8 @@ func (s *Store) readKeysets(ctx context.Context) error {
 }
 
 func (s *Store) readKeysetsLocked(ctx context.Context) error {
-	resp, err := s.do(ctx, []clientv3.Op{clientv3.OpGet(s.keys.meta("topology")), clientv3.OpGet(s.keys.deks(), clientv3.WithPrefix())})
+	resp, err := s.do(ctx,
+		[]clientv3.Op{clientv3.OpGet(s.keys.meta("topology")), clientv3.OpGet(s.keys.deks(), clientv3.WithPrefix())})
 	if err != nil {
 		return fmt.Errorf("read keysets: %w", err)
 	}

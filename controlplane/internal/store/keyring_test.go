@@ -75,10 +75,11 @@ func TestOpenWithAnotherKey(t *testing.T) {
 	}
 	defer client.Close()
 	existed := false
-	_, err = store.Open(t.Context(), store.Config{Client: client, Prefix: prefix, Key: func(exists bool) (*seal.Key, error) {
-		existed = exists
-		return other, nil
-	}})
+	_, err = store.Open(t.Context(),
+		store.Config{Client: client, Prefix: prefix, Key: func(exists bool) (*seal.Key, error) {
+			existed = exists
+			return other, nil
+		}})
 	if !errors.Is(err, seal.ErrWrongKey) || !existed {
 		t.Errorf("opened: %v, and a key existed: %v", err, existed)
 	}
@@ -134,7 +135,8 @@ func TestKeyFileIsReplaced(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = client.Close() })
-		return store.Open(t.Context(), store.Config{Client: client, Prefix: prefix, Key: func(bool) (*seal.Key, error) { return key, nil }})
+		return store.Open(t.Context(),
+			store.Config{Client: client, Prefix: prefix, Key: func(bool) (*seal.Key, error) { return key, nil }})
 	}
 	mustOpen := func(lines ...string) *store.Store {
 		t.Helper()

@@ -9,12 +9,13 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// claimShards is the number of counters that order claims of domains. Claims of names with one parent share a counter; a
-// transaction compares each counter it needs, and etcd takes at most 128 comparisons.
+// claimShards is the number of counters that order claims of domains. Claims of names with one
+// parent share a counter; a transaction compares each counter it needs, and etcd takes at most 128
+// comparisons.
 const claimShards = 64
 
-// layout gives every key its place below one literal prefix. The tip comes right behind all keys below `cfg/`, so that one
-// watch sees both.
+// layout gives every key its place below one literal prefix. The tip comes right behind all keys
+// below `cfg/`, so that one watch sees both.
 type layout struct{ prefix string }
 
 func (l layout) cfg() string                         { return l.prefix + "cfg/" }
@@ -47,8 +48,8 @@ func (l layout) shard(parent string) string {
 	return l.prefix + "claims/" + digits[xxhash.Sum64String(parent)%claimShards:][:1]
 }
 
-// splitDomain splits the id of a custom domain into its first label, `*` for a wildcard, and the rest. Names that one
-// wildcard covers share the rest.
+// splitDomain splits the id of a custom domain into its first label, `*` for a wildcard, and the
+// rest. Names that one wildcard covers share the rest.
 func splitDomain(id string) (parent, label string) {
 	if rest, ok := strings.CutPrefix(id, wildcardID("")); ok {
 		return rest, "*"

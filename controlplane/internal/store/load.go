@@ -16,14 +16,14 @@ import (
 // loadPage is how many records one request reads from a server that cannot stream.
 const loadPage = 1000
 
-// Load hands every record that edges see, in parts and in the order of keys, to each, all as they were at the revision that
-// it returns. What is not ours is left out. An error of each ends it.
+// Load hands every record that edges see, in parts and in the order of keys, to each, all as they
+// were at the revision that it returns. What is not ours is left out. An error of each ends it.
 func (s *Store) Load(ctx context.Context, each func([]topology.Record) error) (revision int64, err error) {
 	return s.load(ctx, s.keys.cfg(), each)
 }
 
-// LoadAt hands every record that edges see, as Load does, as they were at a revision. It returns [ErrCompacted] when that is
-// no longer kept.
+// LoadAt hands every record that edges see, as Load does, as they were at a revision. It returns
+// [ErrCompacted] when that is no longer kept.
 func (s *Store) LoadAt(ctx context.Context, revision int64, each func([]topology.Record) error) error {
 	return s.loadAt(ctx, s.keys.cfg(), revision, each)
 }
@@ -77,7 +77,9 @@ func (s *Store) writesAt(ctx context.Context, revision int64) (map[string]string
 	return writes, nil
 }
 
-func (s *Store) loadKeys(ctx context.Context, prefix string, revision int64, hand func([]*mvccpb.KeyValue) error) error {
+func (s *Store) loadKeys(
+	ctx context.Context, prefix string, revision int64, hand func([]*mvccpb.KeyValue) error,
+) error {
 	err := s.loadStream(ctx, prefix, revision, hand)
 	if status.Code(err) == codes.Unimplemented {
 		err = s.loadPages(ctx, prefix, revision, hand)
@@ -86,7 +88,9 @@ func (s *Store) loadKeys(ctx context.Context, prefix string, revision int64, han
 }
 
 // loadStream reads a range as one stream, which etcd has since 3.7.
-func (s *Store) loadStream(ctx context.Context, prefix string, revision int64, hand func([]*mvccpb.KeyValue) error) error {
+func (s *Store) loadStream(
+	ctx context.Context, prefix string, revision int64, hand func([]*mvccpb.KeyValue) error,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := s.client.GetStream(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision))
@@ -113,8 +117,11 @@ func (s *Store) loadStream(ctx context.Context, prefix string, revision int64, h
 	return nil
 }
 
-// loadPages reads a range page by page. etcd counts the rest of the range for each page, so this is slower than a stream.
-func (s *Store) loadPages(ctx context.Context, prefix string, revision int64, hand func([]*mvccpb.KeyValue) error) error {
+// loadPages reads a range page by page. etcd counts the rest of the range for each page, so this is
+// slower than a stream.
+func (s *Store) loadPages(
+	ctx context.Context, prefix string, revision int64, hand func([]*mvccpb.KeyValue) error,
+) error {
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	for {
 		resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(revision), clientv3.WithLimit(loadPage))

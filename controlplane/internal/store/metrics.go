@@ -60,7 +60,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.historyLosses, m.size, m.quota, m.full, m.compactions, m.accountLoads)
+		r.MustRegister(m.writes, m.conflicts, m.unknown, m.watchRestarts, m.historyLosses, m.size, m.quota, m.full,
+			m.compactions, m.accountLoads)
 	}
 	return m
 }

@@ -47,7 +47,9 @@ type encodedPut struct {
 
 // plan asks decide and turns its edit into a transaction. look says to look at the claims of names
 // first; see claim.
-func (s *Store) plan(ctx context.Context, state *State, req RequestID, request, id string, look bool, decide func(*State) (*Edit, error)) (*plan, error) {
+func (s *Store) plan(
+	ctx context.Context, state *State, req RequestID, request, id string, look bool, decide func(*State) (*Edit, error),
+) (*plan, error) {
 	if state.Deleting() {
 		return nil, fmt.Errorf("%w: %q", ErrDeleting, state.Account)
 	}
@@ -113,7 +115,8 @@ func (p *plan) resources() int {
 	}
 	for key := range changed {
 		switch {
-		case key.Kind == topology.KindOriginSecrets && changed[originOf(key)], key.Kind == topology.KindCertificates && changed[domainOf(key)]:
+		case key.Kind == topology.KindOriginSecrets && changed[originOf(key)],
+			key.Kind == topology.KindCertificates && changed[domainOf(key)]:
 			n--
 		}
 	}

@@ -17,7 +17,8 @@ const (
 	// purgesKept and maxPurges say for how long, and how many, records of purges an account keeps.
 	purgesKept = 24 * time.Hour
 	maxPurges  = 10000
-	// retireAtOnce is how many purges beyond the overflow go with one write, so that not each write has to retire one.
+	// retireAtOnce is how many purges beyond the overflow go with one write, so that not each write
+	// has to retire one.
 	retireAtOnce = 100
 )
 
@@ -40,7 +41,8 @@ func (s *Store) retireOverflow(ctx context.Context, p *plan) error {
 	}
 	folder := s.keys.of(topology.KindPurges, p.state.Account)
 	oldest, err := s.get(ctx, folder, clientv3.WithPrefix(), clientv3.WithRev(p.state.Revision),
-		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend), clientv3.WithLimit(int64(p.purges-maxPurges+retireAtOnce)))
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend),
+		clientv3.WithLimit(int64(p.purges-maxPurges+retireAtOnce)))
 	if err != nil {
 		return fmt.Errorf("read oldest purges: %w", err)
 	}
@@ -75,7 +77,8 @@ func floorKey(account string) topology.Key {
 // raisedFloor is the account's floor once it stands for records too.
 func raisedFloor(ctx context.Context, state *State, records []topology.Record) (*topologyv1.PurgeFloor, error) {
 	floor := new(topologyv1.PurgeFloor)
-	resp, err := state.store.get(ctx, state.store.keys.resource(floorKey(state.Account)), clientv3.WithRev(state.Revision))
+	resp, err := state.store.get(ctx, state.store.keys.resource(floorKey(state.Account)),
+		clientv3.WithRev(state.Revision))
 	if err != nil {
 		return nil, fmt.Errorf("read purge floor: %w", err)
 	}
@@ -113,11 +116,13 @@ func (s *Store) sweepPurges(ctx context.Context) error {
 		for _, record := range records {
 			purge, err := decodePurge(record)
 			if err != nil {
-				s.log.ErrorContext(ctx, "store: a purge cannot be read", "error", err) // it is retired as if it were old
+				// it is retired as if it were old
+				s.log.ErrorContext(ctx, "store: a purge cannot be read", "error", err)
 			}
 			account := record.Key.Account
 			if purge.GetCreateTime().AsTime().Before(oldest) && len(due[account]) < MaxResources/2 {
-				due[account] = append(due[account], topology.Record{Key: record.Key, CreateRevision: record.CreateRevision, Value: record.Value})
+				due[account] = append(due[account],
+					topology.Record{Key: record.Key, CreateRevision: record.CreateRevision, Value: record.Value})
 			}
 		}
 		return nil

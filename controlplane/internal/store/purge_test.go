@@ -31,7 +31,8 @@ func floorOf(t *testing.T, s *store.Store, account string) (*topologyv1.PurgeFlo
 	return floor, record.ModRevision
 }
 
-// Purges of 24 hours ago leave a floor in the step that removes them: the last of any kind, and the last hard one.
+// Purges of 24 hours ago leave a floor in the step that removes them: the last of any kind, and the
+// last hard one.
 func TestOldPurgesBecomeAFloor(t *testing.T) {
 	t.Parallel()
 	var clock atomic.Int64

@@ -11,14 +11,14 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// Get reads one record, linearizably, and returns the revision that it was read at. It returns [ErrNotFound] when there is
-// none.
+// Get reads one record, linearizably, and returns the revision that it was read at. It returns
+// [ErrNotFound] when there is none.
 func (s *Store) Get(ctx context.Context, key topology.Key) (topology.Record, int64, error) {
 	return s.GetAt(ctx, key, 0)
 }
 
-// GetAt reads one record as it was at a revision; 0 is the current one. It returns [ErrNotFound] when there was none and
-// [ErrCompacted] when the revision is no longer kept.
+// GetAt reads one record as it was at a revision; 0 is the current one. It returns [ErrNotFound]
+// when there was none and [ErrCompacted] when the revision is no longer kept.
 func (s *Store) GetAt(ctx context.Context, key topology.Key, revision int64) (topology.Record, int64, error) {
 	resp, err := s.get(ctx, s.keys.resource(key), clientv3.WithRev(revision))
 	if err != nil {
@@ -34,16 +34,21 @@ func (s *Store) GetAt(ctx context.Context, key topology.Key, revision int64) (to
 	return record, revision, err
 }
 
-// List reads at most limit records of one kind and account in the order of their ids: those whose ids begin with prefix and
-// sort after the id after. An account of "" stands for all, with what follows the kind in a key, `{account}/{id}`, for the
-// id; of accounts themselves that is just their id.
-func (s *Store) List(ctx context.Context, kind topology.Kind, account, prefix, after string, limit int) (records []topology.Record, more bool, revision int64, err error) {
+// List reads at most limit records of one kind and account in the order of their ids: those whose
+// ids begin with prefix and sort after the id after. An account of "" stands for all, with what
+// follows the kind in a key, `{account}/{id}`, for the id; of accounts themselves that is just
+// their id.
+func (s *Store) List(
+	ctx context.Context, kind topology.Kind, account, prefix, after string, limit int,
+) (records []topology.Record, more bool, revision int64, err error) {
 	return s.ListAt(ctx, kind, account, prefix, after, limit, 0)
 }
 
-// ListAt does what [Store.List] does with the records as they were at a revision; 0 is the current one. It returns
-// [ErrCompacted] when the revision is no longer kept.
-func (s *Store) ListAt(ctx context.Context, kind topology.Kind, account, prefix, after string, limit int, revision int64) (records []topology.Record, more bool, at int64, err error) {
+// ListAt does what [Store.List] does with the records as they were at a revision; 0 is the current
+// one. It returns [ErrCompacted] when the revision is no longer kept.
+func (s *Store) ListAt(
+	ctx context.Context, kind topology.Kind, account, prefix, after string, limit int, revision int64,
+) (records []topology.Record, more bool, at int64, err error) {
 	folder := s.keys.kind(kind)
 	if account != "" {
 		folder = s.keys.of(kind, account)
@@ -99,10 +104,13 @@ func (s *Store) readMany(ctx context.Context, ops []clientv3.Op) (map[string]*mv
 	return found, nil
 }
 
-// MediaFiles reads media files of an account as they were at a revision, 0 for the current one: those of some paths, and
-// the first below each of some folders, which are given with their trailing "/". The records are by path; those that are not
-// there are missing. It takes a round trip for every 128 that are asked for.
-func (s *Store) MediaFiles(ctx context.Context, account string, paths, folders []string, revision int64) (map[string]topology.Record, error) {
+// MediaFiles reads media files of an account as they were at a revision, 0 for the current one:
+// those of some paths, and the first below each of some folders, which are given with their
+// trailing "/". The records are by path; those that are not there are missing. It takes a round
+// trip for every 128 that are asked for.
+func (s *Store) MediaFiles(
+	ctx context.Context, account string, paths, folders []string, revision int64,
+) (map[string]topology.Record, error) {
 	ops := make([]clientv3.Op, 0, len(paths)+len(folders))
 	for _, path := range paths {
 		key := topology.Key{Kind: topology.KindMediaFiles, Account: account, ID: path}
@@ -110,7 +118,8 @@ func (s *Store) MediaFiles(ctx context.Context, account string, paths, folders [
 	}
 	for _, folder := range folders {
 		prefix := s.keys.of(topology.KindMediaFiles, account) + folder
-		ops = append(ops, clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithRev(revision)))
+		ops = append(ops,
+			clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithRev(revision)))
 	}
 	found, err := s.readMany(ctx, ops)
 	if err != nil {

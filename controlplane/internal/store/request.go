@@ -27,15 +27,17 @@ type RequestID struct {
 	Who, Peer, Resource string
 }
 
-// requestRecord is what `idem/{account}/{id}` holds. Every write leaves one, so that it can be found when its reply is lost,
-// even after others have written.
+// requestRecord is what `idem/{account}/{id}` holds. Every write leaves one, so that it can be
+// found when its reply is lost, even after others have written.
 type requestRecord struct {
 	Write  string `json:"write"` // random, differs for each call of Write
 	Method string `json:"method,omitempty"`
 	Hash   string `json:"hash,omitempty"`
-	// Revision is the result of a request that changed nothing. That of any other is the record's own revision.
+	// Revision is the result of a request that changed nothing. That of any other is the record's
+	// own revision.
 	Revision int64 `json:"revision,omitempty"`
-	// Changed is what the account's State said that the request left, if it did not change that itself.
+	// Changed is what the account's State said that the request left, if it did not change that
+	// itself.
 	Changed int64 `json:"changed,omitempty"`
 	// Time is when it was written, in seconds since 1970.
 	Time int64 `json:"time"`

@@ -28,13 +28,15 @@ func TestRequestIDs(t *testing.T) {
 	t.Parallel()
 	var clock atomic.Int64
 	clock.Store(1_700_000_000)
-	s := storetest.Open(t, store.Config{Prefix: storetest.Prefix(), Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
+	s := storetest.Open(t,
+		store.Config{Prefix: storetest.Prefix(), Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
 	decided := 0
 	write := func(id, method, hash string) (store.Result, error) {
-		return s.Write(t.Context(), "acme", store.RequestID{ID: id, Method: method, Hash: hash}, func(*store.State) (*store.Edit, error) {
-			decided++
-			return &store.Edit{Puts: []store.Put{accountPut("acme", hash)}}, nil
-		})
+		return s.Write(t.Context(), "acme", store.RequestID{ID: id, Method: method, Hash: hash},
+			func(*store.State) (*store.Edit, error) {
+				decided++
+				return &store.Edit{Puts: []store.Put{accountPut("acme", hash)}}, nil
+			})
 	}
 	first, err := write("r1", "Create", "h1")
 	if err != nil || first.Replayed {

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Run does what keeps the store small until ctx ends: it ends accounts that are being deleted, forgets old requests and
-// retires old purges. It may run in any number of replicas. It returns the error of ctx.
+// Run does what keeps the store small until ctx ends: it ends accounts that are being deleted,
+// forgets old requests and retires old purges. It may run in any number of replicas. It returns the
+// error of ctx.
 func (s *Store) Run(ctx context.Context) error {
 	jobs := []*job{
 		{name: "delete accounts", every: 10 * time.Second, do: s.sweepAccounts},
@@ -44,7 +45,8 @@ type job struct {
 	due   time.Time
 }
 
-// runDue runs a job whose time has come and returns how long it is until the next time. Replicas drift apart by jitter.
+// runDue runs a job whose time has come and returns how long it is until the next time. Replicas
+// drift apart by jitter.
 func (s *Store) runDue(ctx context.Context, j *job) time.Duration {
 	if wait := time.Until(j.due); wait > 0 {
 		return wait

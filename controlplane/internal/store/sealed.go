@@ -158,13 +158,16 @@ func (s *Store) sealEdit(ctx context.Context, p *plan, edit *Edit) (*Edit, error
 	for _, put := range again {
 		p.resealed = append(p.resealed, put.Key)
 	}
-	p.compares = append(p.compares, clientv3.Compare(clientv3.CreateRevision(s.keys.dek(name, held.versions[name]+1)), "=", 0))
+	p.compares = append(p.compares,
+		clientv3.Compare(clientv3.CreateRevision(s.keys.dek(name, held.versions[name]+1)), "=", 0))
 	return &sealed, nil
 }
 
 // movesPools returns the secrets that an edit does not touch and that have to be sealed again, in
 // the clear, because it changes the pools of the account.
-func (s *Store) movesPools(ctx context.Context, p *plan, edit *Edit, account *topologyv1.Account) (again []Put, err error) {
+func (s *Store) movesPools(
+	ctx context.Context, p *plan, edit *Edit, account *topologyv1.Account,
+) (again []Put, err error) {
 	stored, err := putOrStored[*topologyv1.Account](p.state, new(Edit), accountKey(p.state.Account))
 	if err != nil || keysetOf(stored.GetPools()) == keysetOf(account.GetPools()) {
 		return nil, err
@@ -179,7 +182,8 @@ func (s *Store) movesPools(ctx context.Context, p *plan, edit *Edit, account *to
 	size, covered := 0, true
 	for item := range p.state.Records.All(topology.KindOriginSecrets, "", "") {
 		secrets := p.state.secrets(item.Key().ID)
-		if secrets == nil || touched[item.Key()] || len(secrets.GetSealed()) > 0 && secrets.GetKeyset() == keysetOf(account.GetPools()) {
+		if secrets == nil || touched[item.Key()] ||
+			len(secrets.GetSealed()) > 0 && secrets.GetKeyset() == keysetOf(account.GetPools()) {
 			continue
 		}
 		covered = covered && (len(secrets.GetSealed()) == 0 || covers(secrets.GetKeyset(), account.GetPools()))

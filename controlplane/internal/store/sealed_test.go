@@ -32,7 +32,8 @@ func secretPuts(account, id, secret string) []store.Put {
 			DisplayName: id, CreateTime: timestamppb.New(time.Unix(1e9, 0)),
 			Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: id}},
 		}},
-		{Key: key(topology.KindOriginSecrets, account, id), Message: &topologyv1.OriginSecrets{Values: map[string]string{secretPath: secret}}},
+		{Key: key(topology.KindOriginSecrets, account, id),
+			Message: &topologyv1.OriginSecrets{Values: map[string]string{secretPath: secret}}},
 	}
 }
 
@@ -153,7 +154,9 @@ func TestRotateSecrets(t *testing.T) {
 	for _, s := range []*store.Store{a, b} {
 		writing.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				if _, err := put(t.Context(), s, "a0", secretPuts("a0", "o0", fmt.Sprint("changed-", n))...); err != nil {
+				if _, err := put(
+					t.Context(), s, "a0", secretPuts("a0", "o0", fmt.Sprint("changed-", n))...,
+				); err != nil {
 					t.Error(err)
 				}
 			}
@@ -177,7 +180,8 @@ func TestRotateSecrets(t *testing.T) {
 	}
 	for key, value := range values {
 		stored := new(topologyv1.OriginSecrets)
-		if err := proto.Unmarshal(value, stored); err != nil || old.Knows(stored.GetSealed()) || string(value) == string(before[key]) {
+		if err := proto.Unmarshal(value, stored); err != nil || old.Knows(stored.GetSealed()) ||
+			string(value) == string(before[key]) {
 			t.Errorf("%s is sealed with the old key", key)
 		}
 	}
@@ -201,8 +205,10 @@ func TestChangeOfPoolsSealsAgain(t *testing.T) {
 			var following sync.WaitGroup
 			following.Go(func() {
 				_ = s.Follow(ctx, store.Follower{
-					Known: func() (string, iter.Seq[topology.Record]) { return "", func(func(topology.Record) bool) {} },
-					Step:  func(step store.Step) error { checkOpensInPools(t, s, step); return nil },
+					Known: func() (string, iter.Seq[topology.Record]) {
+						return "", func(func(topology.Record) bool) {}
+					},
+					Step: func(step store.Step) error { checkOpensInPools(t, s, step); return nil },
 				})
 			})
 			defer following.Wait()
@@ -313,7 +319,8 @@ func TestRotationOverLeadersKilled(t *testing.T) {
 		leader := c.leader(s)
 		var rotating sync.WaitGroup
 		rotating.Go(func() {
-			if err := rotate(t.Context()); err != nil && !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrUnknownOutcome) {
+			if err := rotate(t.Context()); err != nil && !errors.Is(err, store.ErrUnavailable) &&
+				!errors.Is(err, store.ErrUnknownOutcome) {
 				t.Errorf("rotate: %v", err)
 			}
 		})
@@ -326,7 +333,9 @@ func TestRotationOverLeadersKilled(t *testing.T) {
 
 // testBrokenRotations breaks rotations off while secrets are written, and then looks at each of
 // them.
-func testBrokenRotations(t *testing.T, times int, current func() *store.Store, breakOff func(rotate func(ctx context.Context) error)) {
+func testBrokenRotations(
+	t *testing.T, times int, current func() *store.Store, breakOff func(rotate func(ctx context.Context) error),
+) {
 	const origins = 60
 	puts := []store.Put{accountPut("acme", "")}
 	for i := range origins {

@@ -52,7 +52,8 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	return &UnavailableError{Reason: reason, Err: err}
 }
 
-// oldest is the first version of etcd that has all that is used here: nested transactions and fragments of watches.
+// oldest is the first version of etcd that has all that is used here: nested transactions and
+// fragments of watches.
 var oldest = version{3, 4, 0}
 
 // version is a released version of etcd.
@@ -95,7 +96,8 @@ type Fault struct {
 	misorders bool
 }
 
-// faults are those that can be met by what edgewalk does. Series that are not named do not have them.
+// faults are those that can be met by what edgewalk does. Series that are not named do not have
+// them.
 var faults = []Fault{
 	{
 		What: "it says too early that a watch has been told everything: deletions from before a start are not looked for, so edges " +
@@ -119,8 +121,8 @@ func faultsOf(v version) []Fault {
 	return found
 }
 
-// checkVersions says what is known to be wrong with the members that answer, and returns an error for one that cannot work.
-// A member that does not answer may be any.
+// checkVersions says what is known to be wrong with the members that answer, and returns an error
+// for one that cannot work. A member that does not answer may be any.
 func (s *Store) checkVersions(ctx context.Context) error {
 	endpoints := s.client.Endpoints()
 	versions := make([]string, len(endpoints))
@@ -149,7 +151,8 @@ func (s *Store) checkVersions(ctx context.Context) error {
 		for _, f := range faultsOf(v) {
 			s.misorders = s.misorders || f.misorders
 			if !said[text+f.Issue] {
-				s.log.WarnContext(ctx, "store: this version of etcd has a fault: update it", "version", text, "fault", f.What, "see", f.Issue)
+				s.log.WarnContext(ctx, "store: this version of etcd has a fault: update it", "version", text, "fault",
+					f.What, "see", f.Issue)
 			}
 			said[text+f.Issue] = true
 		}

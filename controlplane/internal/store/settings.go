@@ -14,8 +14,8 @@ import (
 
 var settingsKey = topology.Key{Kind: topology.KindSettings}
 
-// Settings reads the settings of the whole system and the revision of their last change. It returns [ErrNotFound] before
-// they were first set.
+// Settings reads the settings of the whole system and the revision of their last change. It returns
+// [ErrNotFound] before they were first set.
 func (s *Store) Settings(ctx context.Context) (*topologyv1.Settings, int64, error) {
 	record, _, err := s.Get(ctx, settingsKey)
 	if err != nil {
@@ -36,7 +36,8 @@ func (s *Store) InitSettings(ctx context.Context, settings *topologyv1.Settings)
 	return s.Settings(ctx)
 }
 
-// ReplaceSettings stores settings whatever was there, and returns the revision of the change. Equal settings are no change.
+// ReplaceSettings stores settings whatever was there, and returns the revision of the change. Equal
+// settings are no change.
 func (s *Store) ReplaceSettings(ctx context.Context, settings *topologyv1.Settings) (int64, error) {
 	value, err := topology.Encode(settings)
 	if err != nil {
@@ -44,7 +45,10 @@ func (s *Store) ReplaceSettings(ctx context.Context, settings *topologyv1.Settin
 	}
 	key := s.keys.resource(settingsKey)
 	_, err = s.do(ctx, []clientv3.Op{clientv3.OpTxn(
-		[]clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", string(value)), clientv3.Compare(clientv3.CreateRevision(key), ">", 0)},
+		[]clientv3.Cmp{
+			clientv3.Compare(clientv3.Value(key), "=", string(value)),
+			clientv3.Compare(clientv3.CreateRevision(key), ">", 0),
+		},
 		nil, []clientv3.Op{clientv3.OpPut(key, string(value)), s.putTip(rand.Text())})})
 	if err != nil {
 		return 0, fmt.Errorf("write settings: %w", err)

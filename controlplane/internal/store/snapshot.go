@@ -16,8 +16,9 @@ import (
 	"github.com/edgewalk/edgewalk/internal/seal"
 )
 
-// Snapshot writes everything that etcd holds to w, followed by a checksum: the file format of `etcdctl snapshot save`. It
-// returns the bytes written. After an error, what was written is no snapshot.
+// Snapshot writes everything that etcd holds to w, followed by a checksum: the file format of
+// `etcdctl snapshot save`. It returns the bytes written. After an error, what was written is no
+// snapshot.
 func (s *Store) Snapshot(ctx context.Context, w io.Writer) (int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -54,9 +55,10 @@ func (c *checksum) Write(p []byte) (int, error) {
 
 func (c *checksum) ok() bool { return bytes.Equal(c.hash.Sum(nil), c.tail) }
 
-// Restore makes a data folder for an embedded etcd from a snapshot. Revisions go on above those of the snapshot and a new
-// epoch begins, so no edge takes what it has for what was restored. dir must be empty or not exist; prefix is that of
-// [Config]. With a key, it returns [seal.ErrWrongKey] when another has wrapped the keys in the snapshot.
+// Restore makes a data folder for an embedded etcd from a snapshot. Revisions go on above those of
+// the snapshot and a new epoch begins, so no edge takes what it has for what was restored. dir must
+// be empty or not exist; prefix is that of [Config]. With a key, it returns [seal.ErrWrongKey] when
+// another has wrapped the keys in the snapshot.
 func Restore(ctx context.Context, file, dir, prefix string, key *seal.Key, log *slog.Logger) error {
 	return etcdnode.Restore(ctx, file, dir, log, func(ctx context.Context, endpoint string) error {
 		client, err := Dial(DialConfig{Endpoints: []string{endpoint}})
@@ -80,7 +82,8 @@ func Restore(ctx context.Context, file, dir, prefix string, key *seal.Key, log *
 		// would wait for them. The files of the first start may be lost with its machine, so the
 		// next start counts as the first.
 		if _, err := s.do(ctx, []clientv3.Op{
-			clientv3.OpDelete(s.keys.fleet(""), clientv3.WithPrefix()), clientv3.OpDelete(s.keys.auth("first/"), clientv3.WithPrefix()),
+			clientv3.OpDelete(s.keys.fleet(""), clientv3.WithPrefix()),
+			clientv3.OpDelete(s.keys.auth("first/"), clientv3.WithPrefix()),
 		}); err != nil {
 			return fmt.Errorf("forget who was connected: %w", err)
 		}
@@ -96,7 +99,8 @@ func (s *Store) MarkRestored(ctx context.Context) error {
 	return nil
 }
 
-// Restored reports whether the topology was restored from a snapshot, and no control plane has called [Store.Resumed] since.
+// Restored reports whether the topology was restored from a snapshot, and no control plane has
+// called [Store.Resumed] since.
 func (s *Store) Restored(ctx context.Context) (bool, error) {
 	resp, err := s.get(ctx, s.keys.meta("restored"))
 	if err != nil {

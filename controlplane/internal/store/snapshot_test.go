@@ -20,7 +20,8 @@ import (
 func server(t *testing.T, dir string, quota int64) (s *store.Store, endpoint string, stop func()) {
 	t.Helper()
 	node, err := etcdnode.Start(t.Context(), etcdnode.Config{
-		Dir: dir, Unsafe: true, StartTimeout: time.Minute, QuotaBytes: quota, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Dir: dir, Unsafe: true, StartTimeout: time.Minute, QuotaBytes: quota,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +71,9 @@ func TestSnapshotAndRestore(t *testing.T) {
 	epochs := map[string]bool{epoch: true}
 	for _, name := range []string{"new", "newer"} {
 		dir := filepath.Join(folder, name)
-		if err := store.Restore(t.Context(), file, dir, "", nil, slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {
+		if err := store.Restore(
+			t.Context(), file, dir, "", nil, slog.New(slog.NewTextHandler(t.Output(), nil)),
+		); err != nil {
 			t.Fatal(err)
 		}
 		restored, _, stop := server(t, dir, 0)
@@ -120,7 +123,8 @@ func TestRestoreRefuses(t *testing.T) {
 	flipped[len(flipped)/2] ^= 1
 
 	for name, broken := range map[string][]byte{
-		"empty": {}, "cut short": whole[:len(whole)-4096], "a flipped bit": flipped, "no checksum": whole[:len(whole)-32], "something else": []byte("no snapshot"),
+		"empty": {}, "cut short": whole[:len(whole)-4096], "a flipped bit": flipped,
+		"no checksum": whole[:len(whole)-32], "something else": []byte("no snapshot"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "broken")

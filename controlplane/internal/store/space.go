@@ -86,7 +86,8 @@ func (s Status) size() string {
 	return fmt.Sprintf("%d of %d MiB", s.SizeBytes/mib, s.QuotaBytes/mib)
 }
 
-// Status asks the members of etcd. When none answers within 2 s it returns an error, and who they are.
+// Status asks the members of etcd. When none answers within 2 s it returns an error, and who they
+// are.
 func (s *Store) Status(ctx context.Context) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
@@ -102,7 +103,8 @@ func (s *Store) Status(ctx context.Context) (Status, error) {
 	for i, answer := range answers {
 		member := Member{Endpoint: endpoints[i]}
 		if errs[i] == nil {
-			member.Version, member.SizeBytes, member.Leader = answer.Version, answer.DbSize, answer.Leader == answer.Header.MemberId
+			member.Version, member.SizeBytes, member.Leader = answer.Version, answer.DbSize,
+				answer.Leader == answer.Header.MemberId
 		}
 		all.Members = append(all.Members, member)
 		if errs[i] != nil {
@@ -165,7 +167,8 @@ func level(s Status) int {
 	return 0
 }
 
-// freeSpace makes etcd take writes again if forgetting history frees enough of its database. Members stand still meanwhile.
+// freeSpace makes etcd take writes again if forgetting history frees enough of its database.
+// Members stand still meanwhile.
 func (s *Store) freeSpace(ctx context.Context) error {
 	resp, err := s.get(ctx, s.keys.meta("schema"))
 	if err != nil {

@@ -21,7 +21,8 @@ func fillUp(t *testing.T, s *store.Store) (last int64) {
 	for i := range 1000 {
 		var puts []store.Put
 		for o := range 400 {
-			puts = append(puts, originPut("filler", fmt.Sprintf("o%d", o), fmt.Sprintf("http://%d/%s", i, strings.Repeat("x", 2000))))
+			puts = append(puts,
+				originPut("filler", fmt.Sprintf("o%d", o), fmt.Sprintf("http://%d/%s", i, strings.Repeat("x", 2000))))
 		}
 		if i == 0 {
 			puts = append(puts, accountPut("filler", ""))
@@ -44,7 +45,8 @@ func TestFullDatabase(t *testing.T) {
 	t.Parallel()
 	s, endpoint, stop := server(t, filepath.Join(t.TempDir(), "data"), 4<<20)
 	t.Cleanup(stop)
-	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "a", "http://a"), originPut("acme", "b", "http://b"), originPut("acme", "c", "http://c"), domainPut("acme", "img.example.com"))
+	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "a", "http://a"),
+		originPut("acme", "b", "http://b"), originPut("acme", "c", "http://c"), domainPut("acme", "img.example.com"))
 	m := follow(t, s, nil)
 	ctx, leave := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -83,7 +85,9 @@ func TestFullDatabase(t *testing.T) {
 	other := open(false)
 	late := follow(t, other, nil)
 	for i, id := range []string{"a", "b"} {
-		if err := remove(t.Context(), []*store.Store{s, other}[i], "acme", key(topology.KindOrigins, "acme", id)); err != nil {
+		if err := remove(
+			t.Context(), []*store.Store{s, other}[i], "acme", key(topology.KindOrigins, "acme", id),
+		); err != nil {
 			t.Errorf("delete %s: %v", id, err)
 		}
 	}
@@ -106,7 +110,8 @@ func TestFullDatabase(t *testing.T) {
 	}
 	// Presence lives as long as its lease is kept, for which no space is needed.
 	eventually(t, func() bool { return time.Since(written) > 3*time.Second })
-	if entries, _, err := s.Fleet(t.Context(), ""); err != nil || len(entries) != 1 || string(entries[0].Value) != "before" {
+	if entries, _, err := s.Fleet(t.Context(), ""); err != nil || len(entries) != 1 ||
+		string(entries[0].Value) != "before" {
 		t.Errorf("presence: %v, %v", entries, err)
 	}
 
@@ -125,12 +130,14 @@ func TestFullDatabase(t *testing.T) {
 	})
 }
 
-// A deletion that leaves no guard, and a write that was decided before it: the write is decided anew.
+// A deletion that leaves no guard, and a write that was decided before it: the write is decided
+// anew.
 func TestDeletionWithoutSpaceIsSeenByWritesUnderWay(t *testing.T) {
 	t.Parallel()
 	s, endpoint, stop := server(t, filepath.Join(t.TempDir(), "data"), 4<<20)
 	t.Cleanup(stop)
-	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "a", "http://a"), originPut("acme", "b", "http://b"))
+	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "a", "http://a"),
+		originPut("acme", "b", "http://b"))
 	fillUp(t, s)
 	client, err := store.Dial(store.DialConfig{Endpoints: []string{endpoint}})
 	if err != nil {
@@ -191,7 +198,9 @@ func TestHistoryIsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := near.GetAt(t.Context(), key(topology.KindAccounts, "acme", ""), first); !errors.Is(err, store.ErrCompacted) {
+	if _, _, err := near.GetAt(
+		t.Context(), key(topology.KindAccounts, "acme", ""), first,
+	); !errors.Is(err, store.ErrCompacted) {
 		t.Errorf("read at %d: %v, want that it is forgotten", first, err)
 	}
 	l.cut()

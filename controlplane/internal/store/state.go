@@ -15,8 +15,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// stateKinds are the kinds that a State holds whole: those that rules inside an account are about. Media files and purges
-// are read one by one.
+// stateKinds are the kinds that a State holds whole: those that rules inside an account are about.
+// Media files and purges are read one by one.
 var stateKinds = [...]topology.Kind{
 	topology.KindOrigins, topology.KindOriginSecrets, topology.KindURLEndpoints, topology.KindCustomDomains,
 	topology.KindCertificates,
@@ -36,12 +36,12 @@ type State struct {
 	Guard int64
 	// Settings is the record of the settings, without a Value before there are any.
 	Settings topology.Record
-	// Records holds the account, its origins, their secrets, its endpoints, domains and certificates,
-	// as stored. Of media files and purges it may hold none; see Get.
+	// Records holds the account, its origins, their secrets, its endpoints, domains and
+	// certificates, as stored. Of media files and purges it may hold none; see Get.
 	Records *index.Account
 
-	// Changed is the revision of the last change of those kinds but certificates, deletions included
-	// as long as there is a Guard.
+	// Changed is the revision of the last change of those kinds but certificates, deletions
+	// included as long as there is a Guard.
 	Changed int64
 
 	purges int // purge records that are kept
@@ -60,7 +60,8 @@ type guard struct {
 	Write string `json:"write,omitempty"`
 	// Changed is that of a State, if that is not the guard's own revision.
 	Changed int64 `json:"changed,omitempty"`
-	// Steps and Events are the numbers of the last step of the history and of the last event of the audit.
+	// Steps and Events are the numbers of the last step of the history and of the last event of the
+	// audit.
 	Steps  int64 `json:"steps,omitempty"`
 	Events int64 `json:"events,omitempty"`
 
@@ -92,7 +93,8 @@ func (s *State) record(key topology.Key) (topology.Record, bool) {
 	return item.Record(), true
 }
 
-// Get reads any record of the account at the state's revision. It returns [ErrNotFound] when there is none.
+// Get reads any record of the account at the state's revision. It returns [ErrNotFound] when there
+// is none.
 func (s *State) Get(ctx context.Context, key topology.Key) (topology.Record, error) {
 	if record, ok := s.record(key); ok {
 		return record, nil
@@ -105,7 +107,9 @@ func (s *State) Get(ctx context.Context, key topology.Key) (topology.Record, err
 }
 
 // List reads records of the account at the state's revision, as [Store.List] does.
-func (s *State) List(ctx context.Context, kind topology.Kind, prefix, after string, limit int) (records []topology.Record, more bool, err error) {
+func (s *State) List(
+	ctx context.Context, kind topology.Kind, prefix, after string, limit int,
+) (records []topology.Record, more bool, err error) {
 	if !s.whole {
 		records, more, _, err = s.store.ListAt(ctx, kind, s.Account, prefix, after, limit, s.Revision)
 		return records, more, err
@@ -119,7 +123,8 @@ func (s *State) List(ctx context.Context, kind topology.Kind, prefix, after stri
 	return records, false, nil
 }
 
-// MediaBytes is the sum of the sizes of the account's media files. One that cannot be read has none.
+// MediaBytes is the sum of the sizes of the account's media files. One that cannot be read has
+// none.
 func (s *State) MediaBytes(ctx context.Context) (sum int64, err error) {
 	if s.whole {
 		return s.Records.MediaBytes(), nil
@@ -138,19 +143,21 @@ func (s *State) MediaBytes(ctx context.Context) (sum int64, err error) {
 	return sum, nil
 }
 
-// AccountState reads one account in one consistent read. An account that does not exist gives a State without records.
+// AccountState reads one account in one consistent read. An account that does not exist gives a
+// State without records.
 func (s *Store) AccountState(ctx context.Context, account string) (*State, error) {
 	state, _, err := s.readState(ctx, account, "")
 	return state, err
 }
 
-// AccountStateAt reads an account as it was at a revision; 0 is the current one. Its Guard and Changed are those of now. It
-// returns [ErrCompacted] when the revision is no longer kept.
+// AccountStateAt reads an account as it was at a revision; 0 is the current one. Its Guard and
+// Changed are those of now. It returns [ErrCompacted] when the revision is no longer kept.
 func (s *Store) AccountStateAt(ctx context.Context, account string, revision int64) (*State, error) {
 	if revision == 0 {
 		return s.AccountState(ctx, account)
 	}
-	resp, err := s.do(ctx, append(s.head(account, clientv3.WithRev(revision)), s.stateOps(account, clientv3.WithRev(revision))...))
+	resp, err := s.do(ctx,
+		append(s.head(account, clientv3.WithRev(revision)), s.stateOps(account, clientv3.WithRev(revision))...))
 	if err != nil {
 		return nil, fmt.Errorf("read account %q as of revision %d: %w", account, revision, err)
 	}
@@ -170,15 +177,18 @@ func (s *Store) AccountStateAt(ctx context.Context, account string, revision int
 // headOps is the number of reads of a head.
 const headOps = 3
 
-// head reads an account's guard, the settings, perhaps as of a revision, and whether there is an account.
+// head reads an account's guard, the settings, perhaps as of a revision, and whether there is an
+// account.
 func (s *Store) head(account string, at ...clientv3.OpOption) []clientv3.Op {
 	return []clientv3.Op{
-		clientv3.OpGet(s.keys.guard(account)), clientv3.OpGet(s.keys.resource(topology.Key{Kind: topology.KindSettings}), at...),
+		clientv3.OpGet(s.keys.guard(account)),
+		clientv3.OpGet(s.keys.resource(topology.Key{Kind: topology.KindSettings}), at...),
 		clientv3.OpGet(s.keys.resource(accountKey(account)), clientv3.WithCountOnly()),
 	}
 }
 
-// readState reads an account and, with a key of a request, the record of that request, at one revision.
+// readState reads an account and, with a key of a request, the record of that request, at one
+// revision.
 func (s *Store) readState(ctx context.Context, account, request string) (*State, *foundRequest, error) {
 	head := s.head(account)
 	if request != "" {
@@ -222,8 +232,8 @@ func (s *Store) readState(ctx context.Context, account, request string) (*State,
 // catchUp bounds how long a read waits for the follower to receive the account's last write.
 const catchUp = 500 * time.Millisecond
 
-// held returns an account's records as the follower holds them, if those are what the write that left the guard left. It
-// returns nil if that is not so, or not soon.
+// held returns an account's records as the follower holds them, if those are what the write that
+// left the guard left. It returns nil if that is not so, or not soon.
 func (s *Store) held(ctx context.Context, account string, found guard) *index.Account {
 	f := s.follower.Load()
 	if f == nil || f.Account == nil || found.Write == "" {
@@ -249,11 +259,12 @@ func (s *Store) held(ctx context.Context, account string, found guard) *index.Ac
 	}
 }
 
-// state is an account whose records and guard were read in one transaction, or are known to go together.
+// state is an account whose records and guard were read in one transaction, or are known to go
+// together.
 func (s *Store) state(account string, found guard, resp *clientv3.TxnResponse, records *index.Account) *State {
 	state := &State{
-		Account: account, Revision: resp.Header.Revision, Guard: found.revision, Changed: found.Changed, Records: records,
-		purges: found.Purges, steps: found.Steps, events: found.Events, store: s,
+		Account: account, Revision: resp.Header.Revision, Guard: found.revision, Changed: found.Changed,
+		Records: records, purges: found.Purges, steps: found.Steps, events: found.Events, store: s,
 	}
 	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
 		if settings, err := s.record(kv); err == nil {
@@ -276,7 +287,8 @@ func (s *Store) state(account string, found guard, resp *clientv3.TxnResponse, r
 func (s *Store) stateOps(account string, at ...clientv3.OpOption) []clientv3.Op {
 	ops := []clientv3.Op{clientv3.OpGet(s.keys.resource(accountKey(account)), at...)}
 	for _, kind := range stateKinds {
-		ops = append(ops, clientv3.OpGet(s.keys.of(kind, account), append(at[:len(at):len(at)], clientv3.WithPrefix())...))
+		ops = append(ops,
+			clientv3.OpGet(s.keys.of(kind, account), append(at[:len(at):len(at)], clientv3.WithPrefix())...))
 	}
 	return ops
 }

@@ -31,8 +31,8 @@ const (
 	keptFor    = 90 * 24 * time.Hour
 	// trimEvery is how many are written until those beyond are removed.
 	trimEvery = 16
-	// maxImages bounds what a step keeps of what it replaced, compressed: etcd takes requests of 1.5 MiB, of which MaxBytes are
-	// for the write itself.
+	// maxImages bounds what a step keeps of what it replaced, compressed: etcd takes requests of
+	// 1.5 MiB, of which MaxBytes are for the write itself.
 	maxImages = 300 << 10
 	// lastNumber is above all numbers, which begin with milliseconds since 1970.
 	lastNumber = 9_999_999_999_999_999
@@ -57,8 +57,8 @@ func numberOf(folder string, key []byte) (int64, error) {
 	return lastNumber - n, nil
 }
 
-// after returns the number behind n. The first of an account, or of one that has lost its guard, is above all that any account
-// of its id has had before.
+// after returns the number behind n. The first of an account, or of one that has lost its guard, is
+// above all that any account of its id has had before.
 func (s *Store) after(n int64) int64 {
 	if n == 0 {
 		return s.now().UnixMilli()
@@ -67,7 +67,9 @@ func (s *Store) after(n int64) int64 {
 }
 
 var (
-	encoder = sync.OnceValues(func() (*zstd.Encoder, error) { return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1)) })
+	encoder = sync.OnceValues(func() (*zstd.Encoder, error) {
+		return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	})
 	decoder = sync.OnceValues(func() (*zstd.Decoder, error) {
 		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
 	})
@@ -115,7 +117,8 @@ func (p *plan) note(key string, value []byte) {
 // trim removes what is beyond the newest of a folder.
 func (p *plan) trim(folder string, n, keep int64) {
 	if n%trimEvery == 0 {
-		p.ops = append(p.ops, clientv3.OpDelete(numbered(folder, n-keep), clientv3.WithRange(clientv3.GetPrefixRangeEnd(folder))))
+		p.ops = append(p.ops,
+			clientv3.OpDelete(numbered(folder, n-keep), clientv3.WithRange(clientv3.GetPrefixRangeEnd(folder))))
 	}
 }
 
@@ -136,7 +139,8 @@ func (p *plan) touched() []*storev1.Step_Touched {
 	for _, key := range p.deletes {
 		all = append(all, &storev1.Step_Touched{Key: key.String(), Before: true})
 	}
-	slices.SortFunc(all, func(a, b *storev1.Step_Touched) int { return bytes.Compare([]byte(a.GetKey()), []byte(b.GetKey())) })
+	slices.SortFunc(all,
+		func(a, b *storev1.Step_Touched) int { return bytes.Compare([]byte(a.GetKey()), []byte(b.GetKey())) })
 	return all
 }
 
@@ -257,8 +261,11 @@ type numberedStep struct {
 	n, revision int64
 }
 
-// readSteps reads steps of an account as of a revision, the newest first, from number below on; 0 is the newest.
-func (s *Store) readSteps(ctx context.Context, account string, below int64, limit int, revision int64) (steps []numberedStep, more bool, at int64, err error) {
+// readSteps reads steps of an account as of a revision, the newest first, from number below on; 0
+// is the newest.
+func (s *Store) readSteps(
+	ctx context.Context, account string, below int64, limit int, revision int64,
+) (steps []numberedStep, more bool, at int64, err error) {
 	folder := s.keys.steps(account)
 	resp, err := s.readNumbered(ctx, folder, below, limit, revision)
 	if err != nil {
@@ -277,25 +284,30 @@ func (s *Store) readSteps(ctx context.Context, account string, below int64, limi
 	return steps, resp.More, resp.Header.Revision, nil
 }
 
-func (s *Store) readNumbered(ctx context.Context, folder string, below int64, limit int, revision int64) (*clientv3.GetResponse, error) {
+func (s *Store) readNumbered(
+	ctx context.Context, folder string, below int64, limit int, revision int64,
+) (*clientv3.GetResponse, error) {
 	from := folder
 	if below > 0 {
 		from = numbered(folder, below-1)
 	}
-	return s.get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(folder)), clientv3.WithLimit(int64(limit)), clientv3.WithRev(revision))
+	return s.get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(folder)), clientv3.WithLimit(int64(limit)),
+		clientv3.WithRev(revision))
 }
 
-// Steps reads steps that changed an account, the newest first: those with a lower number than below, or the newest if that is
-// 0. next is the number to go on below, 0 at the end.
-func (s *Store) Steps(ctx context.Context, account string, below int64, limit int) (steps []*adminv1.Step, next, revision int64, err error) {
+// Steps reads steps that changed an account, the newest first: those with a lower number than
+// below, or the newest if that is 0. next is the number to go on below, 0 at the end.
+func (s *Store) Steps(
+	ctx context.Context, account string, below int64, limit int,
+) (steps []*adminv1.Step, next, revision int64, err error) {
 	read, more, revision, err := s.readSteps(ctx, account, below, limit, 0)
 	if err != nil {
 		return nil, 0, 0, err
 	}
 	for _, step := range read {
 		steps = append(steps, &adminv1.Step{
-			Revision: step.revision, Time: step.GetTime(), Who: step.GetWho(), Method: step.GetMethod(), RequestId: step.GetRequestId(),
-			Changes: changesOf(step.GetTouched()), Reversible: step.Before != nil,
+			Revision: step.revision, Time: step.GetTime(), Who: step.GetWho(), Method: step.GetMethod(),
+			RequestId: step.GetRequestId(), Changes: changesOf(step.GetTouched()), Reversible: step.Before != nil,
 		})
 		next = step.n
 	}
@@ -306,7 +318,9 @@ func (s *Store) Steps(ctx context.Context, account string, below int64, limit in
 }
 
 // Events reads events of an account, as Steps reads steps.
-func (s *Store) Events(ctx context.Context, account string, below int64, limit int) (events []*adminv1.AuditEvent, next int64, err error) {
+func (s *Store) Events(
+	ctx context.Context, account string, below int64, limit int,
+) (events []*adminv1.AuditEvent, next int64, err error) {
 	folder := s.keys.audits(account)
 	resp, err := s.readNumbered(ctx, folder, below, limit, 0)
 	if err != nil {
@@ -329,7 +343,8 @@ func (s *Store) Events(ctx context.Context, account string, below int64, limit i
 	return events, next, nil
 }
 
-// HistoryError says that an account's history does not go back to a revision, or not yet on to it. It is an [ErrOutOfRange].
+// HistoryError says that an account's history does not go back to a revision, or not yet on to it.
+// It is an [ErrOutOfRange].
 type HistoryError struct {
 	// Revision is what was asked for. First and Last are the revisions that there are.
 	Revision, First, Last int64
@@ -350,8 +365,9 @@ func (e *HistoryError) Is(target error) bool { return target == ErrOutOfRange }
 // stepsAtOnce is how many steps one read undoes.
 const stepsAtOnce = 50
 
-// AsOf returns an account as it was at a revision, which etcd may have forgotten: its origins, their secrets, endpoints and
-// domains. now is the account as it is, and what is returned goes with it. It returns a [HistoryError].
+// AsOf returns an account as it was at a revision, which etcd may have forgotten: its origins,
+// their secrets, endpoints and domains. now is the account as it is, and what is returned goes with
+// it. It returns a [HistoryError].
 func (s *Store) AsOf(ctx context.Context, now *State, revision int64) (*State, error) {
 	if revision > now.Revision {
 		return nil, &HistoryError{Revision: revision, Last: now.Revision}
@@ -391,7 +407,9 @@ func (s *Store) AsOf(ctx context.Context, now *State, revision int64) (*State, e
 			continue
 		}
 		if revision < first {
-			return nil, refuse(fmt.Sprintf("steps are kept for %d days, and of an account the last %d", int(keptFor.Hours()/24), stepsKept))
+			return nil,
+				refuse(fmt.Sprintf("steps are kept for %d days, and of an account the last %d", int(keptFor.Hours()/24),
+					stepsKept))
 		}
 		return now.with(records), nil
 	}
@@ -429,7 +447,8 @@ func (s *State) with(records map[topology.Key]topology.Record) *State {
 }
 
 const (
-	// sweepAtOnce is how many accounts one look for what is too old takes, and sweepPause the time between two passes.
+	// sweepAtOnce is how many accounts one look for what is too old takes, and sweepPause the time
+	// between two passes.
 	sweepAtOnce = 100
 	sweepPause  = time.Hour
 )
@@ -444,7 +463,8 @@ func (s *Store) sweepSteps() func(context.Context) error {
 			return nil
 		}
 		for range sweepAtOnce {
-			resp, err := s.get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(folders[which])), clientv3.WithLimit(1), clientv3.WithKeysOnly())
+			resp, err := s.get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(folders[which])),
+				clientv3.WithLimit(1), clientv3.WithKeysOnly())
 			if err != nil {
 				return fmt.Errorf("read the history: %w", err)
 			}
@@ -477,7 +497,8 @@ func (s *Store) forgetOld(ctx context.Context, folder string) error {
 		}
 		for _, kv := range resp.Kvs {
 			dated := new(storev1.Dated)
-			if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(kv.Value, dated); err == nil && !dated.GetTime().AsTime().Before(oldest) {
+			if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(kv.Value, dated); err == nil &&
+				!dated.GetTime().AsTime().Before(oldest) {
 				continue
 			}
 			_, err := s.do(ctx, []clientv3.Op{clientv3.OpDelete(string(kv.Key), clientv3.WithRange(end))})

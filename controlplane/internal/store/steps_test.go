@@ -22,7 +22,9 @@ import (
 func described(t *testing.T, state *store.State) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
-	for _, kind := range []topology.Kind{topology.KindAccounts, topology.KindOrigins, topology.KindURLEndpoints, topology.KindCustomDomains} {
+	for _, kind := range []topology.Kind{
+		topology.KindAccounts, topology.KindOrigins, topology.KindURLEndpoints, topology.KindCustomDomains,
+	} {
 		for item := range state.Records.All(kind, "", "") {
 			all[item.Key().String()] = string(item.Record().Value)
 		}
@@ -49,7 +51,8 @@ func described(t *testing.T, state *store.State) map[string]string {
 	return all
 }
 
-// Whatever was written, rotated and forgotten by etcd, an account as of any revision is what it was then.
+// Whatever was written, rotated and forgotten by etcd, an account as of any revision is what it was
+// then.
 func TestHistoryIsWhatWas(t *testing.T) {
 	t.Parallel()
 	s, _, stop := server(t, filepath.Join(t.TempDir(), "data"), 0) // other tests need what the shared one remembers
@@ -74,7 +77,10 @@ func TestHistoryIsWhatWas(t *testing.T) {
 			puts[0].Message.(*topologyv1.Origin).CreateTime = timestamppb.New(time.Unix(int64(n), 0))
 			mustPut(t, s, "acme", puts...)
 		case 3:
-			if err := remove(t.Context(), s, "acme", key(topology.KindOrigins, "acme", id), key(topology.KindOriginSecrets, "acme", id)); err != nil {
+			if err := remove(
+				t.Context(), s, "acme", key(topology.KindOrigins, "acme", id),
+				key(topology.KindOriginSecrets, "acme", id),
+			); err != nil {
 				t.Fatal(err)
 			}
 		case 4:
@@ -116,7 +122,8 @@ func TestHistoryIsWhatWas(t *testing.T) {
 		t.Errorf("before it was made: %v, %v", before.Exists(), err)
 	}
 	var reach *store.HistoryError
-	if _, err := s.AsOf(t.Context(), now, 1); !errors.As(err, &reach) || reach.First != revisions[0]-1 && !strings.Contains(err.Error(), "goes back to revision") {
+	if _, err := s.AsOf(t.Context(), now, 1); !errors.As(err, &reach) ||
+		reach.First != revisions[0]-1 && !strings.Contains(err.Error(), "goes back to revision") {
 		t.Errorf("as of the beginning of etcd: %v", err)
 	}
 	if _, err := s.AsOf(t.Context(), now, now.Revision+1); !errors.As(err, &reach) || reach.Last != now.Revision {
@@ -128,10 +135,13 @@ func TestHistoryIsWhatWas(t *testing.T) {
 func TestStepsAndEventsTellWhoWrote(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
-	id := store.RequestID{ID: "r1", Method: "CreateOrigin", Who: "token:1", Peer: "192.0.2.1:7", Resource: "accounts/acme/origins/shop"}
+	id := store.RequestID{
+		ID: "r1", Method: "CreateOrigin", Who: "token:1", Peer: "192.0.2.1:7", Resource: "accounts/acme/origins/shop",
+	}
 	mustPut(t, s, "acme", accountPut("acme", ""))
 	result, err := s.Write(t.Context(), "acme", id, func(*store.State) (*store.Edit, error) {
-		return &store.Edit{Puts: append(secretPuts("acme", "shop", "canary"), domainPut("acme", "img.example.com"))}, nil
+		return &store.Edit{Puts: append(secretPuts("acme", "shop", "canary"), domainPut("acme", "img.example.com"))},
+			nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -144,15 +154,18 @@ func TestStepsAndEventsTellWhoWrote(t *testing.T) {
 		t.Fatalf("events %v, %d, %v; want one", events, next, err)
 	}
 	e := events[0]
-	if e.GetRevision() != result.Revision || e.GetWho() != "token:1" || e.GetPeer() != "192.0.2.1:7" || e.GetMethod() != "CreateOrigin" ||
-		e.GetRequestId() != "r1" || e.GetResource() != "accounts/acme/origins/shop" || e.GetCode() != "OK" || len(e.GetChanges()) != 2 {
+	if e.GetRevision() != result.Revision || e.GetWho() != "token:1" || e.GetPeer() != "192.0.2.1:7" ||
+		e.GetMethod() != "CreateOrigin" ||
+		e.GetRequestId() != "r1" || e.GetResource() != "accounts/acme/origins/shop" || e.GetCode() != "OK" ||
+		len(e.GetChanges()) != 2 {
 		t.Errorf("event %v", e)
 	}
 	steps, next, _, err := s.Steps(t.Context(), "acme", 0, 1)
 	if err != nil || len(steps) != 1 || next == 0 {
 		t.Fatalf("steps %v, %d, %v; want one and more", steps, next, err)
 	}
-	if step := steps[0]; step.GetRevision() != result.Revision || step.GetWho() != "token:1" || len(step.GetChanges()) != 2 || !step.GetReversible() {
+	if step := steps[0]; step.GetRevision() != result.Revision || step.GetWho() != "token:1" ||
+		len(step.GetChanges()) != 2 || !step.GetReversible() {
 		t.Errorf("step %v", step)
 	}
 	steps, next, _, err = s.Steps(t.Context(), "acme", next, 10)
@@ -178,7 +191,9 @@ func TestKeptBesideTheTopology(t *testing.T) {
 	for _, record := range m.last().Records {
 		told[record.Key.String()] = true
 	}
-	if want := map[string]bool{"accounts/acme": true, "origins/acme/shop": true, "originSecrets/acme/shop": true}; !maps.Equal(told, want) {
+	if want := map[string]bool{
+		"accounts/acme": true, "origins/acme/shop": true, "originSecrets/acme/shop": true,
+	}; !maps.Equal(told, want) {
 		t.Errorf("told %v, want %v", told, want)
 	}
 	for _, folder := range []string{"auth/", "audit/", "history/"} {
@@ -189,13 +204,17 @@ func TestKeptBesideTheTopology(t *testing.T) {
 	checkNotStored(t, s, "canary")
 }
 
-// An account's history ends with it; its audit does not, and goes on with the next account of its id.
+// An account's history ends with it; its audit does not, and goes on with the next account of its
+// id.
 func TestHistoryOfADeletedAccount(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
 	write := func(method string, edit *store.Edit) {
 		t.Helper()
-		if _, err := s.Write(t.Context(), "acme", store.RequestID{ID: method, Method: method}, func(*store.State) (*store.Edit, error) { return edit, nil }); err != nil {
+		if _, err := s.Write(
+			t.Context(), "acme", store.RequestID{ID: method, Method: method},
+			func(*store.State) (*store.Edit, error) { return edit, nil },
+		); err != nil {
 			t.Fatal(err)
 		}
 	}

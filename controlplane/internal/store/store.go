@@ -1,12 +1,14 @@
-// Package store keeps the topology in etcd: the layout of keys, guarded transactions, and one ordered view of all changes.
+// Package store keeps the topology in etcd: the layout of keys, guarded transactions, and one
+// ordered view of all changes.
 //
-// What edges see lies under `cfg/`, as the bytes that edges receive. Each write of an account compares and raises one key,
-// `guard/{account}`, so rules inside an account are checked against the state that the write replaces. Across accounts
-// only domain names meet: exactly the names with a CustomDomain record are claimed, by its account, and a wildcard shares
-// its owner with every name that it covers.
+// What edges see lies under `cfg/`, as the bytes that edges receive. Each write of an account
+// compares and raises one key, `guard/{account}`, so rules inside an account are checked against
+// the state that the write replaces. Across accounts only domain names meet: exactly the names with
+// a CustomDomain record are claimed, by its account, and a wildcard shares its owner with every
+// name that it covers.
 //
-// Which resources are valid, and which rules hold between them, is the business of those who call [Store.Write]. Only
-// this package and etcdnode know etcd.
+// Which resources are valid, and which rules hold between them, is the business of those who call
+// [Store.Write]. Only this package and etcdnode know etcd.
 package store
 
 import (
@@ -28,12 +30,13 @@ import (
 )
 
 const (
-	// MaxResources and MaxBytes bound one step. etcd takes requests of 1.5 MiB, and each key costs some bytes more than
-	// it holds.
+	// MaxResources and MaxBytes bound one step. etcd takes requests of 1.5 MiB, and each key costs
+	// some bytes more than it holds.
 	MaxResources = 2000
 	MaxBytes     = 1 << 20
 
-	// maxTxnOps is etcd's default bound of operations, and of comparisons, in one (nested) transaction.
+	// maxTxnOps is etcd's default bound of operations, and of comparisons, in one (nested)
+	// transaction.
 	maxTxnOps = 128
 	// nestWidth is how many operations an inner transaction holds.
 	nestWidth = 30
@@ -44,13 +47,16 @@ const (
 	// sealingSchema and certificateSchema are the versions since which there is that.
 	sealingSchema, certificateSchema = 2, 3
 
-	// attemptTimeout bounds one request to etcd, so that a dead connection does not use up a caller's whole deadline.
+	// attemptTimeout bounds one request to etcd, so that a dead connection does not use up a
+	// caller's whole deadline.
 	attemptTimeout = 5 * time.Second
-	// patience bounds the attempts of one request, whatever the caller's deadline. An election takes a second or two.
+	// patience bounds the attempts of one request, whatever the caller's deadline. An election
+	// takes a second or two.
 	patience = 8 * time.Second
 	// defaultTimeout bounds a write whose caller brings no deadline.
 	defaultTimeout = 30 * time.Second
-	// outcomeGrace is how long past its caller's deadline a write goes on to find out what became of it.
+	// outcomeGrace is how long past its caller's deadline a write goes on to find out what became
+	// of it.
 	outcomeGrace = 3 * time.Second
 )
 
@@ -60,7 +66,8 @@ type Config struct {
 	Client *clientv3.Client
 	// Prefix stands in front of every key and ends with `/`. Default: `/edgewalk/`.
 	Prefix string
-	// Key returns the key that wraps the keys of sealed secrets; exists says that etcd holds keys which one has wrapped.
+	// Key returns the key that wraps the keys of sealed secrets; exists says that etcd holds keys
+	// which one has wrapped.
 	Key func(exists bool) (*seal.Key, error)
 	// Alone says that only edgewalk uses the etcd, so that the store may defragment it without
 	// asking.
@@ -94,8 +101,10 @@ type Store struct {
 	queueBytes int64                     // bounds what waits for a slow follower
 }
 
-// Open connects to the topology under a prefix, and founds it when there is none. It returns [ErrSchemaTooNew] when a
-// newer version has written it, an error of Key, [seal.ErrWrongKey] when another has wrapped the keys in it, and [ErrUnavailable] when etcd does not answer before ctx ends.
+// Open connects to the topology under a prefix, and founds it when there is none. It returns
+// [ErrSchemaTooNew] when a newer version has written it, an error of Key, [seal.ErrWrongKey] when
+// another has wrapped the keys in it, and [ErrUnavailable] when etcd does not answer before ctx
+// ends.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s, seen, err := open(ctx, cfg)
 	if err != nil {
@@ -161,8 +170,8 @@ func open(ctx context.Context, cfg Config) (*Store, sighting, error) {
 	return s, seen, nil
 }
 
-// Epoch names the history that revisions belong to: revisions of two epochs must not be compared. It changes when etcd has
-// lost writes, as after a restore from a snapshot.
+// Epoch names the history that revisions belong to: revisions of two epochs must not be compared.
+// It changes when etcd has lost writes, as after a restore from a snapshot.
 func (s *Store) Epoch() string { return s.epoch.Load().id }
 
 func (s *Store) checkSchema(ctx context.Context) error {
@@ -181,7 +190,8 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	return nil
 }
 
-// MediaIdentity returns the identity of the bucket that holds the Media Library, and records proposed when there is none.
+// MediaIdentity returns the identity of the bucket that holds the Media Library, and records
+// proposed when there is none.
 func (s *Store) MediaIdentity(ctx context.Context, proposed string) (string, error) {
 	id, err := s.getOrCreate(ctx, s.keys.meta("media"), proposed)
 	if err != nil {
@@ -190,7 +200,8 @@ func (s *Store) MediaIdentity(ctx context.Context, proposed string) (string, err
 	return id, nil
 }
 
-// KeptMediaIdentity returns the identity that [Store.MediaIdentity] has recorded, empty when there is none.
+// KeptMediaIdentity returns the identity that [Store.MediaIdentity] has recorded, empty when there
+// is none.
 func (s *Store) KeptMediaIdentity(ctx context.Context) (string, error) {
 	resp, err := s.get(ctx, s.keys.meta("media"))
 	if err != nil {
@@ -202,8 +213,8 @@ func (s *Store) KeptMediaIdentity(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// getOrCreate is repeated after any lost reply: whoever creates the key, all see one value. It reads first, because etcd
-// refuses what might write when it has no space.
+// getOrCreate is repeated after any lost reply: whoever creates the key, all see one value. It
+// reads first, because etcd refuses what might write when it has no space.
 func (s *Store) getOrCreate(ctx context.Context, key, value string, more ...clientv3.Op) (string, error) {
 	resp, err := s.get(ctx, key)
 	if err != nil {
@@ -274,7 +285,8 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	return resp.Header.Revision, nil
 }
 
-// Health returns nil when etcd answers a read that needs its quorum, and otherwise says what is wrong. It waits at most 2 s.
+// Health returns nil when etcd answers a read that needs its quorum, and otherwise says what is
+// wrong. It waits at most 2 s.
 func (s *Store) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

@@ -38,7 +38,10 @@ func key(kind topology.Kind, account, id string) topology.Key {
 }
 
 func accountPut(account, display string) store.Put {
-	return store.Put{Key: key(topology.KindAccounts, account, ""), Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE, DisplayName: display}}
+	return store.Put{
+		Key:     key(topology.KindAccounts, account, ""),
+		Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE, DisplayName: display},
+	}
 }
 
 func originPut(account, id, url string) store.Put {
@@ -52,7 +55,10 @@ func domainPut(account, id string) store.Put {
 	if err != nil {
 		panic(err)
 	}
-	return store.Put{Key: key(topology.KindCustomDomains, account, id), Message: &topologyv1.CustomDomain{Domain: name, Mode: topologyv1.CustomDomain_ACCOUNT}}
+	return store.Put{
+		Key:     key(topology.KindCustomDomains, account, id),
+		Message: &topologyv1.CustomDomain{Domain: name, Mode: topologyv1.CustomDomain_ACCOUNT},
+	}
 }
 
 func purgePut(account, id string, kind topologyv1.Purge_Kind, at time.Time) store.Put {
@@ -106,7 +112,8 @@ func TestWriteReadsBackWhatItWrote(t *testing.T) {
 	if err := proto.Unmarshal(record.Value, &origin); err != nil {
 		t.Fatal(err)
 	}
-	if origin.GetWeb().GetBaseUrl() != "http://a" || record.CreateRevision != revision || record.ModRevision != revision {
+	if origin.GetWeb().GetBaseUrl() != "http://a" || record.CreateRevision != revision ||
+		record.ModRevision != revision {
 		t.Errorf("got %v at %d/%d, want the origin at %d", &origin, record.CreateRevision, record.ModRevision, revision)
 	}
 	state, err := s.AccountState(t.Context(), "acme")
@@ -127,7 +134,10 @@ func TestWriteOfNothingNewIsNoStep(t *testing.T) {
 	first := mustPut(t, s, "acme", accountPut("acme", "Acme"))
 	for _, req := range []store.RequestID{{}, {ID: "r1", Method: "M", Hash: "h"}} {
 		result, err := s.Write(t.Context(), "acme", req, func(*store.State) (*store.Edit, error) {
-			return &store.Edit{Puts: []store.Put{accountPut("acme", "Acme")}, Deletes: []topology.Key{key(topology.KindOrigins, "acme", "gone")}}, nil
+			return &store.Edit{
+				Puts:    []store.Put{accountPut("acme", "Acme")},
+				Deletes: []topology.Key{key(topology.KindOrigins, "acme", "gone")},
+			}, nil
 		})
 		if err != nil || !result.Noop || result.Revision != first {
 			t.Errorf("request %q: %+v, %v; want a noop at %d", req.ID, result, err, first)
@@ -135,9 +145,10 @@ func TestWriteOfNothingNewIsNoStep(t *testing.T) {
 	}
 	// A noop is remembered under its request id, and a write after it does not change what it was.
 	mustPut(t, s, "acme", accountPut("acme", "Acme 2"))
-	result, err := s.Write(t.Context(), "acme", store.RequestID{ID: "r1", Method: "M", Hash: "h"}, func(*store.State) (*store.Edit, error) {
-		return nil, errors.New("asked again")
-	})
+	result, err := s.Write(t.Context(), "acme", store.RequestID{ID: "r1", Method: "M", Hash: "h"},
+		func(*store.State) (*store.Edit, error) {
+			return nil, errors.New("asked again")
+		})
 	if err != nil || !result.Noop || !result.Replayed || result.Revision != first {
 		t.Errorf("replayed noop: %+v, %v", result, err)
 	}
@@ -163,13 +174,15 @@ func TestWriteIsRefused(t *testing.T) {
 		want    error
 	}{
 		{"an error of decide", "acme", nil, own, own},
-		{"a resource of no account", "nobody", &store.Edit{Puts: []store.Put{originPut("nobody", "o", "http://a")}}, nil, store.ErrNotFound},
+		{"a resource of no account", "nobody", &store.Edit{Puts: []store.Put{originPut("nobody", "o", "http://a")}},
+			nil, store.ErrNotFound},
 		{"the end of no account", "nobody", &store.Edit{DeleteAccount: true}, nil, store.ErrNotFound},
 		{"too many resources", "acme", many(store.MaxResources+1, 10), nil, store.ErrTooLarge},
 		{"too many bytes", "acme", many(600, 2000), nil, store.ErrTooLarge},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := s.Write(t.Context(), tc.account, store.RequestID{}, func(*store.State) (*store.Edit, error) { return tc.edit, tc.err })
+			_, err := s.Write(t.Context(), tc.account, store.RequestID{},
+				func(*store.State) (*store.Edit, error) { return tc.edit, tc.err })
 			if !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
@@ -180,7 +193,9 @@ func TestWriteIsRefused(t *testing.T) {
 		})
 	}
 	t.Run("the same key twice", func(t *testing.T) {
-		if _, err := put(t.Context(), s, "acme", originPut("acme", "o", "http://a"), originPut("acme", "o", "http://b")); err == nil {
+		if _, err := put(
+			t.Context(), s, "acme", originPut("acme", "o", "http://a"), originPut("acme", "o", "http://b"),
+		); err == nil {
 			t.Error("was written")
 		}
 	})
@@ -194,11 +209,14 @@ func TestWriteIsRefused(t *testing.T) {
 	}
 }
 
-// Every writer adds one to a number in the display name; none may be lost though each reads before it writes.
+// Every writer adds one to a number in the display name; none may be lost though each reads before
+// it writes.
 func TestConcurrentWritersOfOneAccount(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
-	replicas := []*store.Store{storetest.Open(t, store.Config{Prefix: prefix}), storetest.Open(t, store.Config{Prefix: prefix})}
+	replicas := []*store.Store{
+		storetest.Open(t, store.Config{Prefix: prefix}), storetest.Open(t, store.Config{Prefix: prefix}),
+	}
 	mustPut(t, replicas[0], "acme", accountPut("acme", "0"))
 	const writers, each = 8, 10
 	var wg sync.WaitGroup
@@ -246,7 +264,8 @@ func TestStateIsPinned(t *testing.T) {
 func TestList(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
-	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "a1", "http://a"), originPut("acme", "a2", "http://a"), originPut("acme", "b1", "http://a"))
+	mustPut(t, s, "acme", accountPut("acme", ""), originPut("acme", "a1", "http://a"),
+		originPut("acme", "a2", "http://a"), originPut("acme", "b1", "http://a"))
 	mustPut(t, s, "acme-2", accountPut("acme-2", ""), originPut("acme-2", "z", "http://a"))
 	for _, tc := range []struct {
 		kind                   topology.Kind
@@ -316,7 +335,9 @@ func TestMeta(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	if _, err := store.Open(t.Context(), store.Config{Client: client, Prefix: prefix}); !errors.Is(err, store.ErrSchemaTooNew) {
+	if _, err := store.Open(
+		t.Context(), store.Config{Client: client, Prefix: prefix},
+	); !errors.Is(err, store.ErrSchemaTooNew) {
 		t.Errorf("open a newer schema: %v", err)
 	}
 }
@@ -328,7 +349,8 @@ func TestSettings(t *testing.T) {
 		t.Errorf("before any: %v", err)
 	}
 	for _, host := range []string{"a.test", "b.test"} {
-		if got, _, err := s.InitSettings(t.Context(), &topologyv1.Settings{SharedHost: host}); err != nil || got.SharedHost != "a.test" {
+		if got, _, err := s.InitSettings(t.Context(), &topologyv1.Settings{SharedHost: host}); err != nil ||
+			got.SharedHost != "a.test" {
 			t.Errorf("init %s: %v, %v; want the first", host, got, err)
 		}
 	}

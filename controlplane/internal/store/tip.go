@@ -10,7 +10,8 @@ import (
 // and all before it has received the whole topology, and a missing number is a missing write. Each
 // has a random id, so that no two histories have the same.
 //
-// It does not depend on what etcd says of a watch's progress, which some versions say too early; see [Fault].
+// It does not depend on what etcd says of a watch's progress, which some versions say too early;
+// see [Fault].
 type tip struct {
 	id       string
 	revision int64 // 0 when there is none
@@ -21,7 +22,8 @@ func tipOf(kv *mvccpb.KeyValue) tip {
 	return tip{id: string(kv.Value), revision: kv.ModRevision, version: kv.Version}
 }
 
-// exists reports whether there is a tip: not before the first write, nor after one that had no space for it.
+// exists reports whether there is a tip: not before the first write, nor after one that had no
+// space for it.
 func (t tip) exists() bool { return t.revision != 0 }
 
 // follows reports whether t is the write right after another.

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// maxQueueBytes and maxQueueLen bound what waits for a slow follower. Beyond, the watch is closed and opened anew where
-	// the follower stands once it has caught up; etcd keeps the changes meanwhile. etcd's own client would queue without
-	// bound.
+	// maxQueueBytes and maxQueueLen bound what waits for a slow follower. Beyond, the watch is
+	// closed and opened anew where the follower stands once it has caught up; etcd keeps the
+	// changes meanwhile. etcd's own client would queue without bound.
 	maxQueueBytes = 32 << 20
 	maxQueueLen   = 4096
 
-	// progressEvery is how often etcd is asked where it stands. After progressTries without an answer, or with one that the
-	// watch has not reached, the watch is taken for dead.
+	// progressEvery is how often etcd is asked where it stands. After progressTries without an
+	// answer, or with one that the watch has not reached, the watch is taken for dead.
 	progressEvery = 2 * time.Second
 	progressTries = 3
 )
@@ -112,7 +112,8 @@ func (w *watch) stop() {
 	<-w.done
 }
 
-// next returns the next batch, and the error that ended the watch when all that came before was returned.
+// next returns the next batch, and the error that ended the watch when all that came before was
+// returned.
 func (w *watch) next(ctx context.Context) (batch, error) {
 	select {
 	case <-ctx.Done():
@@ -193,7 +194,8 @@ func (w *watch) read(ctx context.Context, known knowledge) error {
 	}
 }
 
-// answer is where etcd stands, and whether what was known when it was asked is the beginning of that.
+// answer is where etcd stands, and whether what was known when it was asked is the beginning of
+// that.
 type answer struct {
 	seen  sighting
 	asked time.Time
@@ -215,8 +217,9 @@ func (s *Store) ask(ctx context.Context, before knowledge) answer {
 	return a
 }
 
-// push queues a batch unless too much waits already. One batch has room however large it is, or a follower that is far
-// behind would never get on: etcd puts up to a thousand transactions into one message.
+// push queues a batch unless too much waits already. One batch has room however large it is, or a
+// follower that is far behind would never get on: etcd puts up to a thousand transactions into one
+// message.
 func (w *watch) push(b batch) error {
 	if waiting := w.waiting.Add(b.bytes); waiting <= w.store.queueBytes || waiting == b.bytes {
 		select {
@@ -228,8 +231,8 @@ func (w *watch) push(b batch) error {
 	return &restartError{"slow", fmt.Errorf("the follower is %d bytes behind", w.waiting.Load())}
 }
 
-// batch cuts the events of a message into transactions, which etcd never splits between messages, and adds them to what is
-// known. An error says that one is missing.
+// batch cuts the events of a message into transactions, which etcd never splits between messages,
+// and adds them to what is known. An error says that one is missing.
 func (w *watch) batch(ctx context.Context, resp *clientv3.WatchResponse, known *knowledge) (batch, error) {
 	var b batch
 	for _, e := range resp.Events {

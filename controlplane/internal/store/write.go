@@ -15,14 +15,15 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// Edit is what a write changes. The names of domains are claimed and released with their records; those of domains that are PENDING
-// are not claimed.
+// Edit is what a write changes. The names of domains are claimed and released with their records;
+// those of domains that are PENDING are not claimed.
 type Edit struct {
 	// Puts are written whole. One that equals what is stored is left out.
 	Puts []Put
 	// Deletes are removed; one that does not exist is no error.
 	Deletes []topology.Key
-	// DeleteAccount marks the account as being deleted. It excludes Puts and Deletes. [Store.Run] does the rest.
+	// DeleteAccount marks the account as being deleted. It excludes Puts and Deletes. [Store.Run]
+	// does the rest.
 	DeleteAccount bool
 	// Changes is what the edit changes, for the audit, which may list fields, and MoreChanges how
 	// much is left out. Nil: the resources that change.
@@ -32,15 +33,18 @@ type Edit struct {
 	Certificates []Certificate
 	// Fence makes the write depend on a lease. Nil: it does not.
 	Fence *Fence
-	// Facts are what is known of domains by then; those of domains that the edit deletes go by themselves.
+	// Facts are what is known of domains by then; those of domains that the edit deletes go by
+	// themselves.
 	Facts []DomainFacts
-	// SealsAgain says that the edit changes how secrets are stored and not what they are: it is no step of the history.
+	// SealsAgain says that the edit changes how secrets are stored and not what they are: it is no
+	// step of the history.
 	SealsAgain bool
 
 	keyset string // seals what is put, instead of that of the account's pools
 }
 
-// Put is one resource to write, with create_time and update_time and without what is computed on reading.
+// Put is one resource to write, with create_time and update_time and without what is computed on
+// reading.
 type Put struct {
 	Key     topology.Key
 	Message proto.Message
@@ -48,7 +52,8 @@ type Put struct {
 
 // Result is how a write ended.
 type Result struct {
-	// Revision is that of the step which the write made. Of a write that changed nothing it is the account's last change.
+	// Revision is that of the step which the write made. Of a write that changed nothing it is the
+	// account's last change.
 	Revision int64
 	// Changed is the Changed of the account's [State] after the write.
 	Changed int64
@@ -58,16 +63,20 @@ type Result struct {
 	Noop bool
 }
 
-// Write changes one account in one step. It reads the account, lets decide say what to change, and commits that only if the
-// account is still as decide saw it; else it begins again, until ctx ends. decide may so be called several times and must
-// depend on nothing but its argument. A nil Edit changes nothing. An error of decide is returned as it is.
+// Write changes one account in one step. It reads the account, lets decide say what to change, and
+// commits that only if the account is still as decide saw it; else it begins again, until ctx ends.
+// decide may so be called several times and must depend on nothing but its argument. A nil Edit
+// changes nothing. An error of decide is returned as it is.
 //
-// It returns [ErrNotFound] when the account does not exist and the edit does not create it, [ErrDeleting],
-// [ErrAlreadyExists] for a domain that belongs to another account, [ErrTooLarge], [ErrRequestIDReused],
-// [ErrFenced], [ErrUnavailable] and [ErrResourceExhausted] when nothing was written, and [ErrUnknownOutcome] when a reply was lost and
-// etcd stayed silent until some seconds after ctx ended. A write that was sent goes on to find out what became of it for
-// those seconds, so it may succeed after ctx ended, and then says so.
-func (s *Store) Write(ctx context.Context, account string, req RequestID, decide func(*State) (*Edit, error)) (Result, error) {
+// It returns [ErrNotFound] when the account does not exist and the edit does not create it,
+// [ErrDeleting], [ErrAlreadyExists] for a domain that belongs to another account, [ErrTooLarge],
+// [ErrRequestIDReused], [ErrFenced], [ErrUnavailable] and [ErrResourceExhausted] when nothing was
+// written, and [ErrUnknownOutcome] when a reply was lost and etcd stayed silent until some seconds
+// after ctx ended. A write that was sent goes on to find out what became of it for those seconds,
+// so it may succeed after ctx ended, and then says so.
+func (s *Store) Write(
+	ctx context.Context, account string, req RequestID, decide func(*State) (*Edit, error),
+) (Result, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	result, err := s.write(ctx, account, req, decide)
@@ -93,7 +102,9 @@ func (s *Store) DryRun(ctx context.Context, account string, decide func(*State) 
 	return err
 }
 
-func (s *Store) write(ctx context.Context, account string, req RequestID, decide func(*State) (*Edit, error)) (Result, error) {
+func (s *Store) write(
+	ctx context.Context, account string, req RequestID, decide func(*State) (*Edit, error),
+) (Result, error) {
 	id := rand.Text()
 	request := s.keys.request(account, "write-"+id)
 	if req.ID != "" {
@@ -177,9 +188,10 @@ func (s *Store) applied(p *plan, revision int64) Result {
 	return Result{Revision: revision, Changed: revision}
 }
 
-// commit sends a transaction until etcd says what became of it. A transaction compares the guard and that its own record
-// of a request does not exist, so however often it is sent and whenever its copies arrive, it takes effect at most once;
-// and once the guard has moved without the record appearing, it never will.
+// commit sends a transaction until etcd says what became of it. A transaction compares the guard
+// and that its own record of a request does not exist, so however often it is sent and whenever its
+// copies arrive, it takes effect at most once; and once the guard has moved without the record
+// appearing, it never will.
 func (s *Store) commit(ctx context.Context, p *plan) (revision int64, applied bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, false, kind(err)
@@ -228,7 +240,9 @@ func (p *plan) outcome(resp *clientv3.TxnResponse) (revision int64, applied bool
 // outcomeOfRefusal finds out whether a transaction took effect although etcd refused it. An earlier
 // copy whose reply was lost may have, and etcd applies the transaction that crosses its quota
 // although it answers with an error.
-func (s *Store) outcomeOfRefusal(ctx context.Context, p *plan, refusal error, sent int) (revision int64, applied bool, err error) {
+func (s *Store) outcomeOfRefusal(
+	ctx context.Context, p *plan, refusal error, sent int,
+) (revision int64, applied bool, err error) {
 	if sent == 1 && !errors.Is(refusal, rpctypes.ErrNoSpace) {
 		return 0, false, kind(refusal)
 	}
@@ -287,7 +301,8 @@ func (s *Store) commitWithoutSpace(ctx context.Context, p *plan) (revision int64
 // onlyDeletes reports whether the plan makes nothing and deletes something.
 func (p *plan) onlyDeletes() bool { return len(p.puts) == 0 && len(p.deletes) > 0 }
 
-// refound makes a guard for an account that has lost it with a deletion that had no space; see commitWithoutSpace.
+// refound makes a guard for an account that has lost it with a deletion that had no space; see
+// commitWithoutSpace.
 func (s *Store) refound(ctx context.Context, account string) error {
 	purges, err := s.get(ctx, s.keys.of(topology.KindPurges, account), clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {

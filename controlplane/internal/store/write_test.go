@@ -8,7 +8,8 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
 
-// Others write and etcd forgets all history while a write is being decided: it is decided again on what is there.
+// Others write and etcd forgets all history while a write is being decided: it is decided again on
+// what is there.
 func TestWriteOverACompaction(t *testing.T) {
 	t.Parallel()
 	s, _, stop := server(t, filepath.Join(t.TempDir(), "data"), 0)

@@ -9,8 +9,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// Records are the resources, by key ("urlEndpoints/acme/default"), as they would be stored at a revision; nil is one that
-// was deleted then. created is when they were made.
+// Records are the resources, by key ("urlEndpoints/acme/default"), as they would be stored at a
+// revision; nil is one that was deleted then. created is when they were made.
 func Records(t testing.TB, created, revision int64, resources map[string]proto.Message) []topology.Record {
 	t.Helper()
 	var records []topology.Record

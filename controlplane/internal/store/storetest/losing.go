@@ -18,8 +18,8 @@ type Losing struct {
 	clientv3.KV
 	// Lost is set while there is no connection.
 	Lost atomic.Bool
-	// AfterNext makes it lost with the next write, once that was answered; InNext after it was sent and
-	// before it is answered.
+	// AfterNext makes it lost with the next write, once that was answered; InNext after it was sent
+	// and before it is answered.
 	AfterNext, InNext atomic.Bool
 }
 

@@ -13,7 +13,8 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
 
-// Requests are what a store asks of etcd about its resources. Its methods may be called at the same time.
+// Requests are what a store asks of etcd about its resources. Its methods may be called at the same
+// time.
 type Requests struct {
 	about []string
 	mu    sync.Mutex
@@ -25,7 +26,8 @@ func OpenNoting(tb testing.TB, about ...string) (*store.Store, *Requests) {
 	tb.Helper()
 	requests := &Requests{about: about}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{Endpoint(tb)}, DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(requests.note)},
+		Endpoints:   []string{Endpoint(tb)},
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(requests.note)},
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -34,7 +36,10 @@ func OpenNoting(tb testing.TB, about ...string) (*store.Store, *Requests) {
 	return Open(tb, store.Config{Prefix: Prefix(), Client: client}), requests
 }
 
-func (r *Requests) note(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func (r *Requests) note(
+	ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption,
+) error {
 	text := fmt.Sprint(req)
 	for _, about := range r.about {
 		if strings.Contains(text, about) {

@@ -1,4 +1,5 @@
-// Package storetest gives tests a real store: an embedded etcd that all tests of a process share, and a prefix for each.
+// Package storetest gives tests a real store: an embedded etcd that all tests of a process share,
+// and a prefix for each.
 package storetest
 
 import (
@@ -17,7 +18,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/seal"
 )
 
-// shared is the server that the tests of a process use, from the first that needs it until Main ends.
+// shared is the server that the tests of a process use, from the first that needs it until Main
+// ends.
 var shared struct {
 	once sync.Once
 	node *etcdnode.Node
@@ -26,7 +28,8 @@ var shared struct {
 	next atomic.Int64
 }
 
-// Main runs the tests of a package and stops the server after them. A TestMain calls it instead of m.Run.
+// Main runs the tests of a package and stops the server after them. A TestMain calls it instead of
+// m.Run.
 func Main(m interface{ Run() int }) int {
 	code := m.Run()
 	if shared.node != nil {

@@ -1,5 +1,5 @@
-// Package topologyv1 has the resources that an admin, the control plane and the edges share, and the text of
-// their definition. What a field means is said in topology.proto.
+// Package topologyv1 has the resources that an admin, the control plane and the edges share, and
+// the text of their definition. What a field means is said in topology.proto.
 package topologyv1
 
 import _ "embed"
