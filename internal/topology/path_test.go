@@ -168,8 +168,8 @@ func TestMediaPath(t *testing.T) {
 	}
 }
 
-// Every file of the library can be asked for: escape its path, canonicalise, and the key is the path
-// again.
+// Every file of the library can be asked for: escape its path, canonicalise, and the key is the
+// path again.
 func FuzzMediaPath(f *testing.F) {
 	for _, seed := range []string{"a/b.jpg", "/a b", `a\b`, "%2e%2e/%2F", "ü/\n", "..;/a", `.\a`} {
 		f.Add(seed)
