@@ -60,6 +60,28 @@ func TestNoFolderIsNamedForNothing(t *testing.T) {
 	})
 }
 
+func TestLinesOfProtosFit(t *testing.T) {
+	t.Parallel()
+	walk(t, func(p string, _ fs.DirEntry) {
+		if path.Ext(p) != ".proto" {
+			return
+		}
+		src, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(p)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(src), "\n") {
+			most := maxCode
+			if strings.HasPrefix(strings.TrimSpace(line), "//") {
+				most = maxComment
+			}
+			if got := columns(line); got > most {
+				t.Errorf("%s:%d: %d columns, want at most %d", p, i+1, got, most)
+			}
+		}
+	})
+}
+
 // read parses every hand-written Go file of the repository.
 func read(t *testing.T) []*file {
 	t.Helper()

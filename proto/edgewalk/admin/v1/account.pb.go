@@ -252,10 +252,11 @@ type CreateAccountRequest struct {
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// The resource, without its name.
 	Account *v1.Account `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
-	// Only checks: answers as the write would, and writes nothing. The response's revision is then the one that was read.
+	// Only checks: answers as the write would, and writes nothing. The response's revision is then
+	// the one that was read.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	// A UUID chosen by the caller. Within 15 minutes the same request has one effect and one answer; another request with
-	// the same id is INVALID_ARGUMENT. Empty: no such protection.
+	// A UUID chosen by the caller. Within 15 minutes the same request has one effect and one answer;
+	// another request with the same id is INVALID_ARGUMENT. Empty: no such protection.
 	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -388,8 +389,9 @@ type UpdateAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource, with its name, and the etag if others may write too.
 	Account *v1.Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty in the request. `*`:
-	// replace the whole resource; secrets that are empty are kept. A path that is no field is INVALID_ARGUMENT.
+	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty
+	// in the request. `*`: replace the whole resource; secrets that are empty are kept. A path that
+	// is no field is INVALID_ARGUMENT.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Only checks. See CreateAccountRequest.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
@@ -532,8 +534,8 @@ type DeleteAccountRequest struct {
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// See CreateAccountRequest.
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Deletes what the account holds too. Edges answer 404 for it from the returned revision on; the id is free once the rest
-	// has been removed in the background.
+	// Deletes what the account holds too. Edges answer 404 for it from the returned revision on; the
+	// id is free once the rest has been removed in the background.
 	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

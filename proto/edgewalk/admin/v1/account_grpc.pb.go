@@ -32,9 +32,9 @@ const (
 //
 // AccountService manages accounts.
 //
-// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at fault, NOT_FOUND, and
-// UNAVAILABLE when the store cannot be reached. Methods that write also give ABORTED for another etag, and
-// FAILED_PRECONDITION when a rule between resources forbids it.
+// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at
+// fault, NOT_FOUND, and UNAVAILABLE when the store cannot be reached. Methods that write also give
+// ABORTED for another etag, and FAILED_PRECONDITION when a rule between resources forbids it.
 type AccountServiceClient interface {
 	// GetAccount returns one.
 	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error)
@@ -112,9 +112,9 @@ func (c *accountServiceClient) DeleteAccount(ctx context.Context, in *DeleteAcco
 //
 // AccountService manages accounts.
 //
-// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at fault, NOT_FOUND, and
-// UNAVAILABLE when the store cannot be reached. Methods that write also give ABORTED for another etag, and
-// FAILED_PRECONDITION when a rule between resources forbids it.
+// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at
+// fault, NOT_FOUND, and UNAVAILABLE when the store cannot be reached. Methods that write also give
+// ABORTED for another etag, and FAILED_PRECONDITION when a rule between resources forbids it.
 type AccountServiceServer interface {
 	// GetAccount returns one.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)

@@ -43,12 +43,13 @@ type AuditEvent struct {
 	Code string `protobuf:"bytes,7,opt,name=code,proto3" json:"code,omitempty"`
 	// The revision that the write made.
 	Revision int64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What became of which resource. In place of a secret stands `hmac:` and a keyed hash of 16 hex digits: equal secrets have
-	// equal ones.
+	// What became of which resource. In place of a secret stands `hmac:` and a keyed hash of 16 hex
+	// digits: equal secrets have equal ones.
 	Changes []*ResourceChange `protobuf:"bytes,9,rep,name=changes,proto3" json:"changes,omitempty"`
-	// How many more changes there were than are told.
+	// How many more changes there were than are listed.
 	MoreChanges int32 `protobuf:"varint,10,opt,name=more_changes,json=moreChanges,proto3" json:"more_changes,omitempty"`
-	// How many denied calls were left out of the audit log since the one before, since their peers had too many.
+	// How many denied calls were left out of the audit log since the one before, because their peers
+	// had too many.
 	MoreDenied    int32 `protobuf:"varint,11,opt,name=more_denied,json=moreDenied,proto3" json:"more_denied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

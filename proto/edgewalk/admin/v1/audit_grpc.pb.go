@@ -28,9 +28,9 @@ const (
 //
 // AuditService tells who has written what.
 type AuditServiceClient interface {
-	// ListEvents returns what was written to an account, the newest first, also to one that is deleted. Events are kept for
-	// 90 days, and of an account the last 100,000. Denied calls and reads of secrets are told to the control plane's
-	// `--audit-log` alone.
+	// ListEvents returns what was written to an account, the newest first, also to one that is
+	// deleted. Events are kept for 90 days, and of an account the last 100,000. Denied calls and
+	// reads of secrets go to the control plane's `--audit-log` alone.
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 }
 
@@ -58,9 +58,9 @@ func (c *auditServiceClient) ListEvents(ctx context.Context, in *ListEventsReque
 //
 // AuditService tells who has written what.
 type AuditServiceServer interface {
-	// ListEvents returns what was written to an account, the newest first, also to one that is deleted. Events are kept for
-	// 90 days, and of an account the last 100,000. Denied calls and reads of secrets are told to the control plane's
-	// `--audit-log` alone.
+	// ListEvents returns what was written to an account, the newest first, also to one that is
+	// deleted. Events are kept for 90 days, and of an account the last 100,000. Denied calls and
+	// reads of secrets go to the control plane's `--audit-log` alone.
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	mustEmbedUnimplementedAuditServiceServer()
 }

@@ -136,9 +136,10 @@ type ListCustomDomainsRequest struct {
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before, of the same request. Empty: the first page.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only domains that it is true of (https://google.aip.dev/160): `FIELD = VALUE` or `FIELD != VALUE`, several joined by `AND`.
-	// Fields are `state`, `mode`, `url_endpoint`, `ownership.state`, `routing.state`, `certificate.state` and
-	// `certificate.issuer`. A page may then have fewer domains than page_size, or none, and still not be the last.
+	// Only domains that it is true of (https://google.aip.dev/160): `FIELD = VALUE` or `FIELD !=
+	// VALUE`, several joined by `AND`. Fields are `state`, `mode`, `url_endpoint`, `ownership.state`,
+	// `routing.state`, `certificate.state` and `certificate.issuer`. A page may then have fewer
+	// domains than page_size, or none, and still not be the last.
 	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -271,14 +272,16 @@ type CreateCustomDomainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `accounts/{account}`.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// The id of the new domain: its name, `_wildcard.` in front for a wildcard. Default: by custom_domain.domain.
+	// The id of the new domain: its name, `_wildcard.` in front for a wildcard. Default: by
+	// custom_domain.domain.
 	CustomDomainId string `protobuf:"bytes,2,opt,name=custom_domain_id,json=customDomainId,proto3" json:"custom_domain_id,omitempty"`
 	// The resource, without its name.
 	CustomDomain *v1.CustomDomain `protobuf:"bytes,3,opt,name=custom_domain,json=customDomain,proto3" json:"custom_domain,omitempty"`
-	// Only checks: answers as the write would, and writes nothing. The response's revision is then the one that was read.
+	// Only checks: answers as the write would, and writes nothing. The response's revision is then
+	// the one that was read.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	// A UUID chosen by the caller. Within 15 minutes the same request has one effect and one answer; another request with
-	// the same id is INVALID_ARGUMENT. Empty: no such protection.
+	// A UUID chosen by the caller. Within 15 minutes the same request has one effect and one answer;
+	// another request with the same id is INVALID_ARGUMENT. Empty: no such protection.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -418,8 +421,9 @@ type UpdateCustomDomainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource, with its name, and the etag if others may write too.
 	CustomDomain *v1.CustomDomain `protobuf:"bytes,1,opt,name=custom_domain,json=customDomain,proto3" json:"custom_domain,omitempty"`
-	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty in the request. `*`:
-	// replace the whole resource; secrets that are empty are kept. A path that is no field is INVALID_ARGUMENT.
+	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty
+	// in the request. `*`: replace the whole resource; secrets that are empty are kept. A path that
+	// is no field is INVALID_ARGUMENT.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Only checks. See CreateCustomDomainRequest.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
@@ -746,7 +750,8 @@ func (x *CheckCustomDomainRequest) GetWait() *durationpb.Duration {
 // CheckCustomDomainResponse tells how it stands.
 type CheckCustomDomainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The domain, with its facts of this moment. Of a name that is no domain it has no name, etag and times.
+	// The domain, with its facts of this moment. Of a name that is no domain it has no name, etag and
+	// times.
 	CustomDomain *v1.CustomDomain `protobuf:"bytes,1,opt,name=custom_domain,json=customDomain,proto3" json:"custom_domain,omitempty"`
 	// The revision of the topology that it was read at.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -915,9 +920,11 @@ type UploadCertificateRequest struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The certificate of the domain and the intermediate ones, in PEM (RFC 7468). At most 16 KiB.
 	CertificatePem string `protobuf:"bytes,2,opt,name=certificate_pem,json=certificatePem,proto3" json:"certificate_pem,omitempty"`
-	// Its key, in PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted. At most 16 KiB. Nobody can read it again.
+	// Its key, in PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted. At most 16 KiB. Nobody can read it
+	// again.
 	PrivateKeyPem string `protobuf:"bytes,3,opt,name=private_key_pem,json=privateKeyPem,proto3" json:"private_key_pem,omitempty"`
-	// Takes a chain that the control plane's machine does not trust, as of a private authority. Default: false.
+	// Takes a chain that the control plane's machine does not trust, as of a private authority.
+	// Default: false.
 	AllowUntrusted bool `protobuf:"varint,4,opt,name=allow_untrusted,json=allowUntrusted,proto3" json:"allow_untrusted,omitempty"`
 	// Only checks: answers as the upload would, and stores nothing.
 	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`

@@ -35,28 +35,31 @@ const (
 //
 // CustomDomainService manages the host names of accounts.
 //
-// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at fault, NOT_FOUND, and
-// UNAVAILABLE when the store cannot be reached. Methods that write also give ABORTED for another etag, and
-// FAILED_PRECONDITION when a rule between resources forbids it.
+// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at
+// fault, NOT_FOUND, and UNAVAILABLE when the store cannot be reached. Methods that write also give
+// ABORTED for another etag, and FAILED_PRECONDITION when a rule between resources forbids it.
 type CustomDomainServiceClient interface {
 	// GetCustomDomain returns one.
 	GetCustomDomain(ctx context.Context, in *GetCustomDomainRequest, opts ...grpc.CallOption) (*GetCustomDomainResponse, error)
 	// ListCustomDomains returns an account's domains, in the order of their ids.
 	ListCustomDomains(ctx context.Context, in *ListCustomDomainsRequest, opts ...grpc.CallOption) (*ListCustomDomainsResponse, error)
-	// CreateCustomDomain claims a host name. ALREADY_EXISTS when it, or a wildcard over it, is claimed; by whom is not told.
+	// CreateCustomDomain claims a host name. ALREADY_EXISTS when it, or a wildcard over it, is
+	// claimed; the error does not say by which account.
 	CreateCustomDomain(ctx context.Context, in *CreateCustomDomainRequest, opts ...grpc.CallOption) (*CreateCustomDomainResponse, error)
 	// UpdateCustomDomain changes the fields that update_mask names.
 	UpdateCustomDomain(ctx context.Context, in *UpdateCustomDomainRequest, opts ...grpc.CallOption) (*UpdateCustomDomainResponse, error)
 	// DeleteCustomDomain gives a host name up.
 	DeleteCustomDomain(ctx context.Context, in *DeleteCustomDomainRequest, opts ...grpc.CallOption) (*DeleteCustomDomainResponse, error)
-	// CheckCustomDomain asks DNS about a domain now, and tells what is there and what to set. What it finds takes effect: a domain
-	// whose ownership it sees proven is ACTIVE in the answer. A name that is no domain yet can be asked about before it is made.
-	// RESOURCE_EXHAUSTED when the account asks more often than twice a second.
+	// CheckCustomDomain asks DNS about a domain now, and tells what is there and what to set. What it
+	// finds takes effect: a domain whose ownership it sees proven is ACTIVE in the answer. A name
+	// that is no domain yet can be asked about before it is made. RESOURCE_EXHAUSTED when the account
+	// asks more often than twice a second.
 	CheckCustomDomain(ctx context.Context, in *CheckCustomDomainRequest, opts ...grpc.CallOption) (*CheckCustomDomainResponse, error)
-	// RenewCertificate has the certificate of a domain ordered anew, now, if the limits of its issuer allow that.
-	// FAILED_PRECONDITION for a domain whose certificate is not managed.
+	// RenewCertificate has the certificate of a domain ordered anew, now, if the limits of its issuer
+	// allow that. FAILED_PRECONDITION for a domain whose certificate is not managed.
 	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error)
-	// UploadCertificate brings the certificate of a domain whose tls.mode is UPLOADED. INVALID_ARGUMENT says what is wrong with it.
+	// UploadCertificate brings the certificate of a domain whose tls.mode is UPLOADED.
+	// INVALID_ARGUMENT says what is wrong with it.
 	UploadCertificate(ctx context.Context, in *UploadCertificateRequest, opts ...grpc.CallOption) (*UploadCertificateResponse, error)
 }
 
@@ -154,28 +157,31 @@ func (c *customDomainServiceClient) UploadCertificate(ctx context.Context, in *U
 //
 // CustomDomainService manages the host names of accounts.
 //
-// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at fault, NOT_FOUND, and
-// UNAVAILABLE when the store cannot be reached. Methods that write also give ABORTED for another etag, and
-// FAILED_PRECONDITION when a rule between resources forbids it.
+// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at
+// fault, NOT_FOUND, and UNAVAILABLE when the store cannot be reached. Methods that write also give
+// ABORTED for another etag, and FAILED_PRECONDITION when a rule between resources forbids it.
 type CustomDomainServiceServer interface {
 	// GetCustomDomain returns one.
 	GetCustomDomain(context.Context, *GetCustomDomainRequest) (*GetCustomDomainResponse, error)
 	// ListCustomDomains returns an account's domains, in the order of their ids.
 	ListCustomDomains(context.Context, *ListCustomDomainsRequest) (*ListCustomDomainsResponse, error)
-	// CreateCustomDomain claims a host name. ALREADY_EXISTS when it, or a wildcard over it, is claimed; by whom is not told.
+	// CreateCustomDomain claims a host name. ALREADY_EXISTS when it, or a wildcard over it, is
+	// claimed; the error does not say by which account.
 	CreateCustomDomain(context.Context, *CreateCustomDomainRequest) (*CreateCustomDomainResponse, error)
 	// UpdateCustomDomain changes the fields that update_mask names.
 	UpdateCustomDomain(context.Context, *UpdateCustomDomainRequest) (*UpdateCustomDomainResponse, error)
 	// DeleteCustomDomain gives a host name up.
 	DeleteCustomDomain(context.Context, *DeleteCustomDomainRequest) (*DeleteCustomDomainResponse, error)
-	// CheckCustomDomain asks DNS about a domain now, and tells what is there and what to set. What it finds takes effect: a domain
-	// whose ownership it sees proven is ACTIVE in the answer. A name that is no domain yet can be asked about before it is made.
-	// RESOURCE_EXHAUSTED when the account asks more often than twice a second.
+	// CheckCustomDomain asks DNS about a domain now, and tells what is there and what to set. What it
+	// finds takes effect: a domain whose ownership it sees proven is ACTIVE in the answer. A name
+	// that is no domain yet can be asked about before it is made. RESOURCE_EXHAUSTED when the account
+	// asks more often than twice a second.
 	CheckCustomDomain(context.Context, *CheckCustomDomainRequest) (*CheckCustomDomainResponse, error)
-	// RenewCertificate has the certificate of a domain ordered anew, now, if the limits of its issuer allow that.
-	// FAILED_PRECONDITION for a domain whose certificate is not managed.
+	// RenewCertificate has the certificate of a domain ordered anew, now, if the limits of its issuer
+	// allow that. FAILED_PRECONDITION for a domain whose certificate is not managed.
 	RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error)
-	// UploadCertificate brings the certificate of a domain whose tls.mode is UPLOADED. INVALID_ARGUMENT says what is wrong with it.
+	// UploadCertificate brings the certificate of a domain whose tls.mode is UPLOADED.
+	// INVALID_ARGUMENT says what is wrong with it.
 	UploadCertificate(context.Context, *UploadCertificateRequest) (*UploadCertificateResponse, error)
 	mustEmbedUnimplementedCustomDomainServiceServer()
 }

@@ -32,7 +32,8 @@ type CreateJoinTokenRequest struct {
 	Edge string `protobuf:"bytes,1,opt,name=edge,proto3" json:"edge,omitempty"`
 	// Its region. Free text of at most 63 bytes. Default: `local`.
 	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	// Its pool: lower-case letters, digits and `-`; at most 63 bytes. Default: none; such an edge is sent every account.
+	// Its pool: lower-case letters, digits and `-`; at most 63 bytes. Default: none; such an edge is
+	// sent every account.
 	Pool string `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
 	// How long the token is valid. Default 1 h; 1 min to 7 d.
 	Ttl           *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
@@ -98,15 +99,16 @@ func (x *CreateJoinTokenRequest) GetTtl() *durationpb.Duration {
 	return nil
 }
 
-// CreateJoinTokenResponse returns the token, which is told nowhere else.
+// CreateJoinTokenResponse returns the token, which nothing else returns.
 type CreateJoinTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The token. It names the authority of control planes by its hash, so that the edge needs no other file to know them.
+	// The token. It names the authority of control planes by its hash, so that the edge needs no
+	// other file to know them.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// When it ends.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// `host:port` of the listener for edges of the control plane that was asked. The host is empty if that listens on each address
-	// of its machine.
+	// `host:port` of the listener for edges of the control plane that was asked. The host is empty if
+	// that listens on each address of its machine.
 	EdgeAddress   string `protobuf:"bytes,3,opt,name=edge_address,json=edgeAddress,proto3" json:"edge_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -422,7 +424,8 @@ func (x *RevokeEdgeRequest) GetEdge() string {
 // RevokeEdgeResponse says what to replace if the edge was stolen.
 type RevokeEdgeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The names of origins with secrets, of the accounts that the edge is sent now, in order. At most 10,000.
+	// The names of origins with secrets, of the accounts that the edge is sent now, in order. At most
+	// 10,000.
 	Origins []string `protobuf:"bytes,1,rep,name=origins,proto3" json:"origins,omitempty"`
 	// How many there are.
 	Total         int32 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`

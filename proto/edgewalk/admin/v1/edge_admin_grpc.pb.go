@@ -29,22 +29,24 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// EdgeAdminService says which edges there may be. An edge joins with a token once, and from then on has a certificate, which it
-// renews by itself.
+// EdgeAdminService says which edges there may be. An edge joins with a token once, and from then on
+// has a certificate, which it renews by itself.
 type EdgeAdminServiceClient interface {
 	// CreateJoinToken makes a token with which one edge joins, once.
 	//
 	// Errors: ALREADY_EXISTS while an edge with this id has a certificate: revoke it first.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
-	// ListIdentities lists the edges that have joined, in the order of their ids, the revoked ones too.
+	// ListIdentities lists the edges that have joined, in the order of their ids, the revoked ones
+	// too.
 	ListIdentities(ctx context.Context, in *ListIdentitiesRequest, opts ...grpc.CallOption) (*ListIdentitiesResponse, error)
-	// RevokeEdge takes an edge's certificate and its join tokens back: within 2 s its streams end, and media are refused to it. What
-	// it was sent before, it has; the answer says which secrets that were.
+	// RevokeEdge takes an edge's certificate and its join tokens back: within 2 s its streams end,
+	// and media are refused to it. What it was sent before, it has; the answer says which secrets
+	// that were.
 	//
 	// Errors: NOT_FOUND for an edge that has not joined and has no join token.
 	RevokeEdge(ctx context.Context, in *RevokeEdgeRequest, opts ...grpc.CallOption) (*RevokeEdgeResponse, error)
-	// RotateEdgeAuthority makes a new authority for certificates of edges. The one before stays valid until what it has signed has
-	// expired, so that nothing has to be done at edges.
+	// RotateEdgeAuthority makes a new authority for certificates of edges. The one before stays valid
+	// until what it has signed has expired, so that nothing has to be done at edges.
 	//
 	// Errors: FAILED_PRECONDITION while two are valid.
 	RotateEdgeAuthority(ctx context.Context, in *RotateEdgeAuthorityRequest, opts ...grpc.CallOption) (*RotateEdgeAuthorityResponse, error)
@@ -102,22 +104,24 @@ func (c *edgeAdminServiceClient) RotateEdgeAuthority(ctx context.Context, in *Ro
 // All implementations must embed UnimplementedEdgeAdminServiceServer
 // for forward compatibility.
 //
-// EdgeAdminService says which edges there may be. An edge joins with a token once, and from then on has a certificate, which it
-// renews by itself.
+// EdgeAdminService says which edges there may be. An edge joins with a token once, and from then on
+// has a certificate, which it renews by itself.
 type EdgeAdminServiceServer interface {
 	// CreateJoinToken makes a token with which one edge joins, once.
 	//
 	// Errors: ALREADY_EXISTS while an edge with this id has a certificate: revoke it first.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)
-	// ListIdentities lists the edges that have joined, in the order of their ids, the revoked ones too.
+	// ListIdentities lists the edges that have joined, in the order of their ids, the revoked ones
+	// too.
 	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
-	// RevokeEdge takes an edge's certificate and its join tokens back: within 2 s its streams end, and media are refused to it. What
-	// it was sent before, it has; the answer says which secrets that were.
+	// RevokeEdge takes an edge's certificate and its join tokens back: within 2 s its streams end,
+	// and media are refused to it. What it was sent before, it has; the answer says which secrets
+	// that were.
 	//
 	// Errors: NOT_FOUND for an edge that has not joined and has no join token.
 	RevokeEdge(context.Context, *RevokeEdgeRequest) (*RevokeEdgeResponse, error)
-	// RotateEdgeAuthority makes a new authority for certificates of edges. The one before stays valid until what it has signed has
-	// expired, so that nothing has to be done at edges.
+	// RotateEdgeAuthority makes a new authority for certificates of edges. The one before stays valid
+	// until what it has signed has expired, so that nothing has to be done at edges.
 	//
 	// Errors: FAILED_PRECONDITION while two are valid.
 	RotateEdgeAuthority(context.Context, *RotateEdgeAuthorityRequest) (*RotateEdgeAuthorityResponse, error)

@@ -82,7 +82,8 @@ type GetStatusResponse struct {
 	Edges *GetStatusResponse_EdgeCounts `protobuf:"bytes,7,opt,name=edges,proto3" json:"edges,omitempty"`
 	// The freezes, in the order of regions.
 	Freezes []*Freeze `protobuf:"bytes,8,rep,name=freezes,proto3" json:"freezes,omitempty"`
-	// What needs a person, and what to do about it. At most 20, the gravest first. Empty: nothing does.
+	// What needs a person, and what to do about it. At most 20, the gravest first. Empty: nothing
+	// does.
 	Problems []string `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
 	// How many more there are.
 	MoreProblems  int32 `protobuf:"varint,10,opt,name=more_problems,json=moreProblems,proto3" json:"more_problems,omitempty"`
@@ -268,7 +269,8 @@ type FreezeEdgesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only edges of this region. Default: all.
 	Region string `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
-	// The revision to hold them at. Default: the current one, so that each edge goes on to what is stored now.
+	// The revision to hold them at. Default: the current one, so that each edge goes on to what is
+	// stored now.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Why, for people. At most 200 characters.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`

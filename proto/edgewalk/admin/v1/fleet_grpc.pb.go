@@ -35,21 +35,24 @@ const (
 //
 // FleetService shows the edges and waits for them.
 type FleetServiceClient interface {
-	// ListEdges returns every edge that is connected to any control plane, and those seen in the last 24 hours.
+	// ListEdges returns every edge that is connected to any control plane, and those seen in the last
+	// 24 hours.
 	ListEdges(ctx context.Context, in *ListEdgesRequest, opts ...grpc.CallOption) (*ListEdgesResponse, error)
 	// GetEdge returns one edge.
 	GetEdge(ctx context.Context, in *GetEdgeRequest, opts ...grpc.CallOption) (*GetEdgeResponse, error)
-	// WaitApplied waits until every edge that is connected to any control plane, or was lost less than 30 s ago, has applied
-	// a revision. OUT_OF_RANGE for a revision that does not exist yet; FAILED_PRECONDITION with reason `FROZEN` when only edges
-	// that are frozen before it have not; DEADLINE_EXCEEDED, naming the pending edges, after the timeout.
+	// WaitApplied waits until every edge that is connected to any control plane, or was lost less
+	// than 30 s ago, has applied a revision. OUT_OF_RANGE for a revision that does not exist yet;
+	// FAILED_PRECONDITION with reason `FROZEN` when only edges that are frozen before it have not;
+	// DEADLINE_EXCEEDED, naming the pending edges, after the timeout.
 	WaitApplied(ctx context.Context, in *WaitAppliedRequest, opts ...grpc.CallOption) (*WaitAppliedResponse, error)
 	// GetRevision returns the revision that the topology stands at.
 	GetRevision(ctx context.Context, in *GetRevisionRequest, opts ...grpc.CallOption) (*GetRevisionResponse, error)
-	// GetStatus says how everything stands, as the control plane that answers sees it: control planes, etcd and edges, and what
-	// needs a person. It answers while etcd does not.
+	// GetStatus says how everything stands, as the control plane that answers sees it: control
+	// planes, etcd and edges, and what needs a person. It answers while etcd does not.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// FreezeEdges holds edges at a revision until UnfreezeEdges: they are sent nothing newer, while writes go on. Edges that are
-	// past it stay where they are. FAILED_PRECONDITION for a revision that is no longer kept.
+	// FreezeEdges holds edges at a revision until UnfreezeEdges: they are sent nothing newer, while
+	// writes go on. Edges that are past it stay where they are. FAILED_PRECONDITION for a revision
+	// that is no longer kept.
 	FreezeEdges(ctx context.Context, in *FreezeEdgesRequest, opts ...grpc.CallOption) (*FreezeEdgesResponse, error)
 	// UnfreezeEdges ends a freeze. NOT_FOUND when there is none.
 	UnfreezeEdges(ctx context.Context, in *UnfreezeEdgesRequest, opts ...grpc.CallOption) (*UnfreezeEdgesResponse, error)
@@ -151,21 +154,24 @@ func (c *fleetServiceClient) ListFreezes(ctx context.Context, in *ListFreezesReq
 //
 // FleetService shows the edges and waits for them.
 type FleetServiceServer interface {
-	// ListEdges returns every edge that is connected to any control plane, and those seen in the last 24 hours.
+	// ListEdges returns every edge that is connected to any control plane, and those seen in the last
+	// 24 hours.
 	ListEdges(context.Context, *ListEdgesRequest) (*ListEdgesResponse, error)
 	// GetEdge returns one edge.
 	GetEdge(context.Context, *GetEdgeRequest) (*GetEdgeResponse, error)
-	// WaitApplied waits until every edge that is connected to any control plane, or was lost less than 30 s ago, has applied
-	// a revision. OUT_OF_RANGE for a revision that does not exist yet; FAILED_PRECONDITION with reason `FROZEN` when only edges
-	// that are frozen before it have not; DEADLINE_EXCEEDED, naming the pending edges, after the timeout.
+	// WaitApplied waits until every edge that is connected to any control plane, or was lost less
+	// than 30 s ago, has applied a revision. OUT_OF_RANGE for a revision that does not exist yet;
+	// FAILED_PRECONDITION with reason `FROZEN` when only edges that are frozen before it have not;
+	// DEADLINE_EXCEEDED, naming the pending edges, after the timeout.
 	WaitApplied(context.Context, *WaitAppliedRequest) (*WaitAppliedResponse, error)
 	// GetRevision returns the revision that the topology stands at.
 	GetRevision(context.Context, *GetRevisionRequest) (*GetRevisionResponse, error)
-	// GetStatus says how everything stands, as the control plane that answers sees it: control planes, etcd and edges, and what
-	// needs a person. It answers while etcd does not.
+	// GetStatus says how everything stands, as the control plane that answers sees it: control
+	// planes, etcd and edges, and what needs a person. It answers while etcd does not.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// FreezeEdges holds edges at a revision until UnfreezeEdges: they are sent nothing newer, while writes go on. Edges that are
-	// past it stay where they are. FAILED_PRECONDITION for a revision that is no longer kept.
+	// FreezeEdges holds edges at a revision until UnfreezeEdges: they are sent nothing newer, while
+	// writes go on. Edges that are past it stay where they are. FAILED_PRECONDITION for a revision
+	// that is no longer kept.
 	FreezeEdges(context.Context, *FreezeEdgesRequest) (*FreezeEdgesResponse, error)
 	// UnfreezeEdges ends a freeze. NOT_FOUND when there is none.
 	UnfreezeEdges(context.Context, *UnfreezeEdgesRequest) (*UnfreezeEdgesResponse, error)

@@ -31,7 +31,8 @@ type Step struct {
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// When it was written.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// Who wrote it: the id of a token, or the name in a certificate. Empty for the control plane itself.
+	// Who wrote it: the id of a token, or the name in a certificate. Empty for the control plane
+	// itself.
 	Who string `protobuf:"bytes,3,opt,name=who,proto3" json:"who,omitempty"`
 	// The method that was called, such as `UpdateOrigin`.
 	Method string `protobuf:"bytes,4,opt,name=method,proto3" json:"method,omitempty"`
@@ -39,8 +40,8 @@ type Step struct {
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What became of which resource. DiffRevisions tells of the fields.
 	Changes []*ResourceChange `protobuf:"bytes,6,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Whether the step can be undone. One that replaced too much to be kept cannot: the account cannot be brought back to what
-	// it was before it.
+	// Whether the step can be undone. One that replaced too much to be kept cannot: the account
+	// cannot be brought back to what it was before it.
 	Reversible    bool `protobuf:"varint,7,opt,name=reversible,proto3" json:"reversible,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -320,7 +321,7 @@ func (x *DiffRevisionsRequest) GetTo() int64 {
 // DiffRevisionsResponse is what differs.
 type DiffRevisionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What became of each resource that differs. Of secrets only that they differ is told.
+	// What became of each resource that differs. Of secrets it says only that they differ.
 	Changes []*ResourceChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
 	// The revision that `to` means.
 	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -450,7 +451,8 @@ type RollbackResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What became of each resource that was not as it had been.
 	Changes []*ResourceChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	// The revision that the step made; that of the account's last change if there was nothing to change.
+	// The revision that the step made; that of the account's last change if there was nothing to
+	// change.
 	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

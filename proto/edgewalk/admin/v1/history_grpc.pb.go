@@ -28,21 +28,23 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// HistoryService tells what became of an account, and brings an earlier state back. Steps are kept for 90 days, and of an
-// account the last 1,000.
+// HistoryService tells what became of an account, and brings an earlier state back. Steps are kept
+// for 90 days, and of an account the last 1,000.
 type HistoryServiceClient interface {
-	// ListSteps returns the steps that changed an account, its origins, endpoints or domains, the newest first.
+	// ListSteps returns the steps that changed an account, its origins, endpoints or domains, the
+	// newest first.
 	ListSteps(ctx context.Context, in *ListStepsRequest, opts ...grpc.CallOption) (*ListStepsResponse, error)
 	// DiffRevisions returns what leads from an account at one revision to what it was at another.
 	//
-	// Errors: OUT_OF_RANGE for a revision that has not been reached, or that the history does not go back to.
+	// Errors: OUT_OF_RANGE for a revision that has not been reached, or that the history does not go
+	// back to.
 	DiffRevisions(ctx context.Context, in *DiffRevisionsRequest, opts ...grpc.CallOption) (*DiffRevisionsResponse, error)
-	// Rollback makes origins, endpoints and domains of an account what they were at a revision, in one step: with the secrets
-	// that they had, and without what was made since. The account itself, its media files and its purges stay. Domains that are
-	// there keep their state.
+	// Rollback makes origins, endpoints and domains of an account what they were at a revision, in
+	// one step: with the secrets that they had, and without what was made since. The account itself,
+	// its media files and its purges stay. Domains that are there keep their state.
 	//
-	// Errors: OUT_OF_RANGE as for DiffRevisions; FAILED_PRECONDITION and ALREADY_EXISTS as for ApplyManifest, when what was then
-	// may not be now.
+	// Errors: OUT_OF_RANGE as for DiffRevisions; FAILED_PRECONDITION and ALREADY_EXISTS as for
+	// ApplyManifest, when what was then may not be now.
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
 }
 
@@ -88,21 +90,23 @@ func (c *historyServiceClient) Rollback(ctx context.Context, in *RollbackRequest
 // All implementations must embed UnimplementedHistoryServiceServer
 // for forward compatibility.
 //
-// HistoryService tells what became of an account, and brings an earlier state back. Steps are kept for 90 days, and of an
-// account the last 1,000.
+// HistoryService tells what became of an account, and brings an earlier state back. Steps are kept
+// for 90 days, and of an account the last 1,000.
 type HistoryServiceServer interface {
-	// ListSteps returns the steps that changed an account, its origins, endpoints or domains, the newest first.
+	// ListSteps returns the steps that changed an account, its origins, endpoints or domains, the
+	// newest first.
 	ListSteps(context.Context, *ListStepsRequest) (*ListStepsResponse, error)
 	// DiffRevisions returns what leads from an account at one revision to what it was at another.
 	//
-	// Errors: OUT_OF_RANGE for a revision that has not been reached, or that the history does not go back to.
+	// Errors: OUT_OF_RANGE for a revision that has not been reached, or that the history does not go
+	// back to.
 	DiffRevisions(context.Context, *DiffRevisionsRequest) (*DiffRevisionsResponse, error)
-	// Rollback makes origins, endpoints and domains of an account what they were at a revision, in one step: with the secrets
-	// that they had, and without what was made since. The account itself, its media files and its purges stay. Domains that are
-	// there keep their state.
+	// Rollback makes origins, endpoints and domains of an account what they were at a revision, in
+	// one step: with the secrets that they had, and without what was made since. The account itself,
+	// its media files and its purges stay. Domains that are there keep their state.
 	//
-	// Errors: OUT_OF_RANGE as for DiffRevisions; FAILED_PRECONDITION and ALREADY_EXISTS as for ApplyManifest, when what was then
-	// may not be now.
+	// Errors: OUT_OF_RANGE as for DiffRevisions; FAILED_PRECONDITION and ALREADY_EXISTS as for
+	// ApplyManifest, when what was then may not be now.
 	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
 	mustEmbedUnimplementedHistoryServiceServer()
 }

@@ -85,13 +85,14 @@ func (ResourceChange_Action) EnumDescriptor() ([]byte, []int) {
 	return file_edgewalk_admin_v1_manifest_proto_rawDescGZIP(), []int{3, 0}
 }
 
-// Manifest is one account. Resources have an `id` (`domain` for domains) and no `name`. A listed resource is replaced
-// whole: what is left out gets its default, but secrets are kept. One that is not listed is kept too, unless the apply
-// prunes.
+// Manifest is one account. Resources have an `id` (`domain` for domains) and no `name`. A listed
+// resource is replaced whole: what is left out gets its default, but secrets are kept. One that is
+// not listed is kept too, unless the apply prunes.
 type Manifest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account. Its id is required; made when there is none. Its etag, which ExportManifest writes, guards all that a manifest
-	// may hold: the apply is refused if any of the account's own fields, origins, endpoints or domains has changed since.
+	// The account. Its id is required; made when there is none. Its etag, which ExportManifest
+	// writes, guards all that a manifest may hold: the apply is refused if any of the account's own
+	// fields, origins, endpoints or domains has changed since.
 	Account *v1.Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// Its storages.
 	Origins []*v1.Origin `protobuf:"bytes,2,rep,name=origins,proto3" json:"origins,omitempty"`
@@ -171,17 +172,19 @@ type ApplyManifestRequest struct {
 	//	*ApplyManifestRequest_Manifest
 	//	*ApplyManifestRequest_Text
 	Source isApplyManifestRequest_Source `protobuf_oneof:"source"`
-	// Deletes resources that the manifest does not list, in the kinds whose section is present; never media, purges, the
-	// default endpoint or the account.
+	// Deletes resources that the manifest does not list, in the kinds whose section is present; never
+	// media, purges, the default endpoint or the account.
 	Prune bool `protobuf:"varint,3,opt,name=prune,proto3" json:"prune,omitempty"`
 	// Only checks, and shows what would change.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// See CreateAccountRequest.
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// The account's etag to ask for instead of the manifest's `account.etag`. Whoever applies an account in parts gives with each
-	// the etag that the answer to the part before has, so that nobody's change in between is overwritten.
+	// The account's etag to ask for instead of the manifest's `account.etag`. Whoever applies an
+	// account in parts gives with each the etag that the answer to the part before has, so that
+	// nobody's change in between is overwritten.
 	Etag string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
-	// `accounts/{account}`: refuse a manifest of another account with INVALID_ARGUMENT. Empty: whichever account it names.
+	// `accounts/{account}`: refuse a manifest of another account with INVALID_ARGUMENT. Empty:
+	// whichever account it names.
 	Name          string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -304,8 +307,8 @@ type ApplyManifestResponse struct {
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What is allowed, but probably not meant.
 	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// The account's etag after the apply, as ExportManifest writes it. Of an apply that only checks it is that before it, empty if
-	// there is no account.
+	// The account's etag after the apply, as ExportManifest writes it. Of an apply that only checks
+	// it is that before it, empty if there is no account.
 	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -502,9 +505,10 @@ type ExportManifestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `accounts/{account}`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// 0 asks for the whole account in one answer: FAILED_PRECONDITION if it is too large for that. Else the account comes in
-	// parts, of which each is a manifest that ApplyManifest takes in one step, and this is the most origins, endpoints and
-	// domains of one. Above 1,900 it is 1,900; a part may have fewer.
+	// 0 asks for the whole account in one answer: FAILED_PRECONDITION if it is too large for that.
+	// Else the account comes in parts, of which each is a manifest that ApplyManifest takes in one
+	// step, and this is the most origins, endpoints and domains of one. Above 1,900 it is 1,900; a
+	// part may have fewer.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the part before. ABORTED if the account has changed since: begin again.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -566,9 +570,10 @@ func (x *ExportManifestRequest) GetPageToken() string {
 // ExportManifestResponse returns it.
 type ExportManifestResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account, or a part of it. Fields that only a read computes are left out. Every part has the account's own fields; what
-	// others refer to comes in no later part than they, the default endpoint before other endpoints. Only the first has
-	// `account.etag`, since applying that may change it.
+	// The account, or a part of it. Fields that only a read computes are left out. Every part has the
+	// account's own fields; what others refer to comes in no later part than they, the default
+	// endpoint before other endpoints. Only the first has `account.etag`, because applying that may
+	// change it.
 	Manifest *Manifest `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	// The revision of the topology that it was read at.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`

@@ -29,12 +29,12 @@ const (
 //
 // ManifestService applies and exports an account as one document.
 type ManifestServiceClient interface {
-	// ApplyManifest makes the account what the manifest says, in one step at every edge. A manifest that changes nothing
-	// writes nothing. FAILED_PRECONDITION, with both numbers, when more than 2,000 resources or 1 MiB would change: apply in
-	// parts.
+	// ApplyManifest makes the account what the manifest says, in one step at every edge. A manifest
+	// that changes nothing writes nothing. FAILED_PRECONDITION, with both numbers, when more than
+	// 2,000 resources or 1 MiB would change: apply in parts.
 	ApplyManifest(ctx context.Context, in *ApplyManifestRequest, opts ...grpc.CallOption) (*ApplyManifestResponse, error)
-	// ExportManifest returns an account as a manifest, without secrets, media and purges: whole, or with a page_size in parts
-	// that ApplyManifest takes one after the other.
+	// ExportManifest returns an account as a manifest, without secrets, media and purges: whole, or
+	// with a page_size in parts that ApplyManifest takes one after the other.
 	ExportManifest(ctx context.Context, in *ExportManifestRequest, opts ...grpc.CallOption) (*ExportManifestResponse, error)
 }
 
@@ -72,12 +72,12 @@ func (c *manifestServiceClient) ExportManifest(ctx context.Context, in *ExportMa
 //
 // ManifestService applies and exports an account as one document.
 type ManifestServiceServer interface {
-	// ApplyManifest makes the account what the manifest says, in one step at every edge. A manifest that changes nothing
-	// writes nothing. FAILED_PRECONDITION, with both numbers, when more than 2,000 resources or 1 MiB would change: apply in
-	// parts.
+	// ApplyManifest makes the account what the manifest says, in one step at every edge. A manifest
+	// that changes nothing writes nothing. FAILED_PRECONDITION, with both numbers, when more than
+	// 2,000 resources or 1 MiB would change: apply in parts.
 	ApplyManifest(context.Context, *ApplyManifestRequest) (*ApplyManifestResponse, error)
-	// ExportManifest returns an account as a manifest, without secrets, media and purges: whole, or with a page_size in parts
-	// that ApplyManifest takes one after the other.
+	// ExportManifest returns an account as a manifest, without secrets, media and purges: whole, or
+	// with a page_size in parts that ApplyManifest takes one after the other.
 	ExportManifest(context.Context, *ExportManifestRequest) (*ExportManifestResponse, error)
 	mustEmbedUnimplementedManifestServiceServer()
 }

@@ -177,7 +177,8 @@ type UploadMediaFileResponse struct {
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What is allowed, but probably not meant.
 	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// What the upload did. Unset in the answer to a repeated request, because nobody can tell any more.
+	// What the upload did. Unset in the answer to a repeated request, because nobody can tell any
+	// more.
 	Outcome       UploadMediaFileResponse_Outcome `protobuf:"varint,4,opt,name=outcome,proto3,enum=edgewalk.admin.v1.UploadMediaFileResponse_Outcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -495,8 +496,9 @@ type ListMediaFilesRequest struct {
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before, of the same request. Empty: the first page.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only what is right in the folder that prefix names, `shop/`, or in the library itself if prefix is empty: its files, and its
-	// folders, without what is in these. Default: false, files of any depth.
+	// Only what is right in the folder that prefix names, `shop/`, or in the library itself if prefix
+	// is empty: its files, and its folders, without what is in these. Default: false, files of any
+	// depth.
 	FolderOnly    bool `protobuf:"varint,5,opt,name=folder_only,json=folderOnly,proto3" json:"folder_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -576,7 +578,8 @@ type ListMediaFilesResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// The revision of the topology that the page was read at.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// With folder_only, the folders of the page, such as `shop/shoes/`, sorted like the files. Each counts like a file.
+	// With folder_only, the folders of the page, such as `shop/shoes/`, sorted like the files. Each
+	// counts like a file.
 	Folders       []string `protobuf:"bytes,4,rep,name=folders,proto3" json:"folders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -766,7 +769,8 @@ type UploadMediaFileRequest_Start struct {
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// The path under which it answers. One leading `/` is dropped.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// content_type and tags are taken from here. The etag, when set, must be that of the file that is replaced.
+	// content_type and tags are taken from here. The etag, when set, must be that of the file that
+	// is replaced.
 	MediaFile *v1.MediaFile `protobuf:"bytes,3,opt,name=media_file,json=mediaFile,proto3" json:"media_file,omitempty"`
 	// The length of the file in bytes. Unset: not known. Another length is INVALID_ARGUMENT.
 	SizeBytes *int64 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`

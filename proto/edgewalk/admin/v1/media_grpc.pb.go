@@ -34,7 +34,8 @@ const (
 //
 // Errors as in AccountService.
 type MediaServiceClient interface {
-	// UploadMediaFile stores a file of any size. It is there, whole, at the returned revision, or not at all.
+	// UploadMediaFile stores a file of any size. It is there, whole, at the returned revision, or not
+	// at all.
 	UploadMediaFile(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadMediaFileRequest, UploadMediaFileResponse], error)
 	// DownloadMediaFile returns a file's bytes.
 	DownloadMediaFile(ctx context.Context, in *DownloadMediaFileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadMediaFileResponse], error)
@@ -124,7 +125,8 @@ func (c *mediaServiceClient) DeleteMediaFile(ctx context.Context, in *DeleteMedi
 //
 // Errors as in AccountService.
 type MediaServiceServer interface {
-	// UploadMediaFile stores a file of any size. It is there, whole, at the returned revision, or not at all.
+	// UploadMediaFile stores a file of any size. It is there, whole, at the returned revision, or not
+	// at all.
 	UploadMediaFile(grpc.ClientStreamingServer[UploadMediaFileRequest, UploadMediaFileResponse]) error
 	// DownloadMediaFile returns a file's bytes.
 	DownloadMediaFile(*DownloadMediaFileRequest, grpc.ServerStreamingServer[DownloadMediaFileResponse]) error

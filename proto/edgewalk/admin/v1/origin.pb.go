@@ -263,10 +263,11 @@ type CreateOriginRequest struct {
 	OriginId string `protobuf:"bytes,2,opt,name=origin_id,json=originId,proto3" json:"origin_id,omitempty"`
 	// The resource, without its name.
 	Origin *v1.Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
-	// Only checks: answers as the write would, and writes nothing. The response's revision is then the one that was read.
+	// Only checks: answers as the write would, and writes nothing. The response's revision is then
+	// the one that was read.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	// A UUID chosen by the caller. Within 15 minutes the same request has one effect and one answer; another request with
-	// the same id is INVALID_ARGUMENT. Empty: no such protection.
+	// A UUID chosen by the caller. Within 15 minutes the same request has one effect and one answer;
+	// another request with the same id is INVALID_ARGUMENT. Empty: no such protection.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -406,8 +407,9 @@ type UpdateOriginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource, with its name, and the etag if others may write too.
 	Origin *v1.Origin `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
-	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty in the request. `*`:
-	// replace the whole resource; secrets that are empty are kept. A path that is no field is INVALID_ARGUMENT.
+	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty
+	// in the request. `*`: replace the whole resource; secrets that are empty are kept. A path that
+	// is no field is INVALID_ARGUMENT.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Only checks. See CreateOriginRequest.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
@@ -661,9 +663,11 @@ func (x *DeleteOriginResponse) GetRevision() int64 {
 // TestOriginRequest says what to ask.
 type TestOriginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `accounts/{account}/origins/{origin}`: a stored origin. Or, with origin set, the name it would have.
+	// `accounts/{account}/origins/{origin}`: a stored origin. Or, with origin set, the name it would
+	// have.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// An origin to test before it is stored. Empty secrets are taken from the stored one where its target is the same.
+	// An origin to test before it is stored. Empty secrets are taken from the stored one where its
+	// target is the same.
 	Origin *v1.Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	// The path to ask for. Default: the origin's probe_key, else a random name that should not exist.
 	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`

@@ -33,19 +33,21 @@ const (
 //
 // OriginService manages the storages of accounts.
 //
-// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at fault, NOT_FOUND, and
-// UNAVAILABLE when the store cannot be reached. Methods that write also give ABORTED for another etag, and
-// FAILED_PRECONDITION when a rule between resources forbids it.
+// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at
+// fault, NOT_FOUND, and UNAVAILABLE when the store cannot be reached. Methods that write also give
+// ABORTED for another etag, and FAILED_PRECONDITION when a rule between resources forbids it.
 type OriginServiceClient interface {
 	// GetOrigin returns one.
 	GetOrigin(ctx context.Context, in *GetOriginRequest, opts ...grpc.CallOption) (*GetOriginResponse, error)
 	// ListOrigins returns an account's origins, in the order of their ids.
 	ListOrigins(ctx context.Context, in *ListOriginsRequest, opts ...grpc.CallOption) (*ListOriginsResponse, error)
-	// CreateOrigin connects a storage. The account's first origin is appended to its default endpoint while that has none.
+	// CreateOrigin connects a storage. The account's first origin is appended to its default endpoint
+	// while that has none.
 	CreateOrigin(ctx context.Context, in *CreateOriginRequest, opts ...grpc.CallOption) (*CreateOriginResponse, error)
 	// UpdateOrigin changes the fields that update_mask names.
 	UpdateOrigin(ctx context.Context, in *UpdateOriginRequest, opts ...grpc.CallOption) (*UpdateOriginResponse, error)
-	// DeleteOrigin removes an origin. FAILED_PRECONDITION, naming up to 10 endpoints, while one uses it.
+	// DeleteOrigin removes an origin. FAILED_PRECONDITION, naming up to 10 endpoints, while one uses
+	// it.
 	DeleteOrigin(ctx context.Context, in *DeleteOriginRequest, opts ...grpc.CallOption) (*DeleteOriginResponse, error)
 	// TestOrigin lets an edge ask an origin for a path. UNAVAILABLE while no such edge is connected.
 	TestOrigin(ctx context.Context, in *TestOriginRequest, opts ...grpc.CallOption) (*TestOriginResponse, error)
@@ -125,19 +127,21 @@ func (c *originServiceClient) TestOrigin(ctx context.Context, in *TestOriginRequ
 //
 // OriginService manages the storages of accounts.
 //
-// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at fault, NOT_FOUND, and
-// UNAVAILABLE when the store cannot be reached. Methods that write also give ABORTED for another etag, and
-// FAILED_PRECONDITION when a rule between resources forbids it.
+// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at
+// fault, NOT_FOUND, and UNAVAILABLE when the store cannot be reached. Methods that write also give
+// ABORTED for another etag, and FAILED_PRECONDITION when a rule between resources forbids it.
 type OriginServiceServer interface {
 	// GetOrigin returns one.
 	GetOrigin(context.Context, *GetOriginRequest) (*GetOriginResponse, error)
 	// ListOrigins returns an account's origins, in the order of their ids.
 	ListOrigins(context.Context, *ListOriginsRequest) (*ListOriginsResponse, error)
-	// CreateOrigin connects a storage. The account's first origin is appended to its default endpoint while that has none.
+	// CreateOrigin connects a storage. The account's first origin is appended to its default endpoint
+	// while that has none.
 	CreateOrigin(context.Context, *CreateOriginRequest) (*CreateOriginResponse, error)
 	// UpdateOrigin changes the fields that update_mask names.
 	UpdateOrigin(context.Context, *UpdateOriginRequest) (*UpdateOriginResponse, error)
-	// DeleteOrigin removes an origin. FAILED_PRECONDITION, naming up to 10 endpoints, while one uses it.
+	// DeleteOrigin removes an origin. FAILED_PRECONDITION, naming up to 10 endpoints, while one uses
+	// it.
 	DeleteOrigin(context.Context, *DeleteOriginRequest) (*DeleteOriginResponse, error)
 	// TestOrigin lets an edge ask an origin for a path. UNAVAILABLE while no such edge is connected.
 	TestOrigin(context.Context, *TestOriginRequest) (*TestOriginResponse, error)

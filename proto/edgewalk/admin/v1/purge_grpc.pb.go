@@ -32,10 +32,11 @@ const (
 //
 // Errors as in AccountService.
 type PurgeServiceClient interface {
-	// CreatePurge purges. It has happened at an edge when that has applied the returned revision; FleetService.WaitApplied
-	// waits for all.
+	// CreatePurge purges. It has happened at an edge when that has applied the returned revision;
+	// FleetService.WaitApplied waits for all.
 	CreatePurge(ctx context.Context, in *CreatePurgeRequest, opts ...grpc.CallOption) (*CreatePurgeResponse, error)
-	// GetPurge returns a purge and how far it has come. Purges are kept for 24 hours, at most 10,000 an account.
+	// GetPurge returns a purge and how far it has come. Purges are kept for 24 hours, at most 10,000
+	// an account.
 	GetPurge(ctx context.Context, in *GetPurgeRequest, opts ...grpc.CallOption) (*GetPurgeResponse, error)
 	// ListPurges returns an account's purges, the newest first.
 	ListPurges(ctx context.Context, in *ListPurgesRequest, opts ...grpc.CallOption) (*ListPurgesResponse, error)
@@ -87,10 +88,11 @@ func (c *purgeServiceClient) ListPurges(ctx context.Context, in *ListPurgesReque
 //
 // Errors as in AccountService.
 type PurgeServiceServer interface {
-	// CreatePurge purges. It has happened at an edge when that has applied the returned revision; FleetService.WaitApplied
-	// waits for all.
+	// CreatePurge purges. It has happened at an edge when that has applied the returned revision;
+	// FleetService.WaitApplied waits for all.
 	CreatePurge(context.Context, *CreatePurgeRequest) (*CreatePurgeResponse, error)
-	// GetPurge returns a purge and how far it has come. Purges are kept for 24 hours, at most 10,000 an account.
+	// GetPurge returns a purge and how far it has come. Purges are kept for 24 hours, at most 10,000
+	// an account.
 	GetPurge(context.Context, *GetPurgeRequest) (*GetPurgeResponse, error)
 	// ListPurges returns an account's purges, the newest first.
 	ListPurges(context.Context, *ListPurgesRequest) (*ListPurgesResponse, error)

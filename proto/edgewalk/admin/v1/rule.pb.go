@@ -120,9 +120,11 @@ type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the caller's role must allow.
 	Permission Rule_Permission `protobuf:"varint,1,opt,name=permission,proto3,enum=edgewalk.admin.v1.Rule_Permission" json:"permission,omitempty"`
-	// Which account a call is about, and so which the caller's token must be for. Empty: all accounts, so that a token for one is
-	// refused. The path of a field, such as `parent` or `origin.name`: the account that the name there begins with. `name|parent`:
-	// that of the one of the two fields that is set. `caller`: the method itself keeps to the account of the caller's token.
+	// Which account a call is about, and so which the caller's token must be for. Empty: all
+	// accounts, so that a token for one is refused. The path of a field, such as `parent` or
+	// `origin.name`: the account that the name there begins with. `name|parent`: that of the one of
+	// the two fields that is set. `caller`: the method itself keeps to the account of the caller's
+	// token.
 	AccountFrom   string `protobuf:"bytes,2,opt,name=account_from,json=accountFrom,proto3" json:"account_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,11 +28,13 @@ const (
 //
 // SecretService keeps the keys that secrets of origins are sealed with.
 type SecretServiceClient interface {
-	// RotateSecrets makes new keys and seals all secrets with them. Edges are sent the new keys before what is sealed with them.
-	// The older keys stay, to read what history keeps. A call that ends early has done a part; the control plane does the rest
-	// within an hour, and it may be called again.
+	// RotateSecrets makes new keys and seals all secrets with them. Edges are sent the new keys
+	// before what is sealed with them. The older keys stay, to read what history keeps. A call that
+	// ends early has done a part; the control plane does the rest within an hour, and it may be
+	// called again.
 	//
-	// Errors: ABORTED while a control plane of a version that cannot read sealed secrets is there; UNAVAILABLE without etcd.
+	// Errors: ABORTED while a control plane of a version that cannot read sealed secrets is there;
+	// UNAVAILABLE without etcd.
 	RotateSecrets(ctx context.Context, in *RotateSecretsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RotateSecretsResponse], error)
 }
 
@@ -69,11 +71,13 @@ type SecretService_RotateSecretsClient = grpc.ServerStreamingClient[RotateSecret
 //
 // SecretService keeps the keys that secrets of origins are sealed with.
 type SecretServiceServer interface {
-	// RotateSecrets makes new keys and seals all secrets with them. Edges are sent the new keys before what is sealed with them.
-	// The older keys stay, to read what history keeps. A call that ends early has done a part; the control plane does the rest
-	// within an hour, and it may be called again.
+	// RotateSecrets makes new keys and seals all secrets with them. Edges are sent the new keys
+	// before what is sealed with them. The older keys stay, to read what history keeps. A call that
+	// ends early has done a part; the control plane does the rest within an hour, and it may be
+	// called again.
 	//
-	// Errors: ABORTED while a control plane of a version that cannot read sealed secrets is there; UNAVAILABLE without etcd.
+	// Errors: ABORTED while a control plane of a version that cannot read sealed secrets is there;
+	// UNAVAILABLE without etcd.
 	RotateSecrets(*RotateSecretsRequest, grpc.ServerStreamingServer[RotateSecretsResponse]) error
 	mustEmbedUnimplementedSecretServiceServer()
 }

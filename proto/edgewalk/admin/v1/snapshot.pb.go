@@ -58,7 +58,8 @@ func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
 	return file_edgewalk_admin_v1_snapshot_proto_rawDescGZIP(), []int{0}
 }
 
-// SaveSnapshotResponse is a part of a snapshot. Only a stream that ends without an error was all of it.
+// SaveSnapshotResponse is a part of a snapshot. Only a stream that ends without an error was all of
+// it.
 type SaveSnapshotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The next bytes.

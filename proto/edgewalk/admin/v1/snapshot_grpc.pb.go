@@ -26,10 +26,12 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// SnapshotService reads the whole topology for a backup. Bringing it back is done offline: `edgewalk snapshot restore`.
+// SnapshotService reads the whole topology for a backup. Bringing it back is done offline:
+// `edgewalk snapshot restore`.
 type SnapshotServiceClient interface {
-	// SaveSnapshot returns everything that etcd holds, secrets of origins among it, in the format of `etcdctl snapshot save`.
-	// The bytes of the Media Library are not part of it. UNAVAILABLE when etcd cannot be reached.
+	// SaveSnapshot returns everything that etcd holds, secrets of origins among it, in the format of
+	// `etcdctl snapshot save`. The bytes of the Media Library are not part of it. UNAVAILABLE when
+	// etcd cannot be reached.
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
 }
 
@@ -64,10 +66,12 @@ type SnapshotService_SaveSnapshotClient = grpc.ServerStreamingClient[SaveSnapsho
 // All implementations must embed UnimplementedSnapshotServiceServer
 // for forward compatibility.
 //
-// SnapshotService reads the whole topology for a backup. Bringing it back is done offline: `edgewalk snapshot restore`.
+// SnapshotService reads the whole topology for a backup. Bringing it back is done offline:
+// `edgewalk snapshot restore`.
 type SnapshotServiceServer interface {
-	// SaveSnapshot returns everything that etcd holds, secrets of origins among it, in the format of `etcdctl snapshot save`.
-	// The bytes of the Media Library are not part of it. UNAVAILABLE when etcd cannot be reached.
+	// SaveSnapshot returns everything that etcd holds, secrets of origins among it, in the format of
+	// `etcdctl snapshot save`. The bytes of the Media Library are not part of it. UNAVAILABLE when
+	// etcd cannot be reached.
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
 	mustEmbedUnimplementedSnapshotServiceServer()
 }

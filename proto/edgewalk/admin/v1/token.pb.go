@@ -33,7 +33,8 @@ const (
 	Token_ROLE_UNSPECIFIED Token_Role = 0
 	// Everything.
 	Token_ROOT Token_Role = 1
-	// Accounts and their limits, the fleet, tokens of accounts; reads accounts, and takes no snapshot.
+	// Accounts and their limits, the fleet, tokens of accounts; reads accounts, and takes no
+	// snapshot.
 	Token_OPERATOR Token_Role = 2
 	// An account, and its tokens.
 	Token_ADMIN Token_Role = 3
@@ -111,14 +112,16 @@ type Token struct {
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// What it may be used for.
 	Role Token_Role `protobuf:"varint,3,opt,name=role,proto3,enum=edgewalk.admin.v1.Token_Role" json:"role,omitempty"`
-	// `accounts/{account}`, or `*` for every account. Roles of accounts (ADMIN, EDITOR, PURGER, VIEWER) need one; the others are
-	// for all, and this is `*`, or empty in a request. A token goes with its account: it is not for a later one of the same id.
+	// `accounts/{account}`, or `*` for every account. Roles of accounts (ADMIN, EDITOR, PURGER,
+	// VIEWER) need one; the others are for all, and this is `*`, or empty in a request. A token goes
+	// with its account: it is not for a later one of the same id.
 	Account string `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
 	// For people, such as who has it. At most 200 characters.
 	Description string `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`
 	// When it was made. Output only.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it ends. Output only. None: never, as of the tokens that a control plane makes at its first start.
+	// When it ends. Output only. None: never, as of the tokens that a control plane makes at its
+	// first start.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// About when it was last used: written at most once a minute. Output only.
 	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
@@ -573,8 +576,9 @@ func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
 // WhoAmIResponse tells what the control plane knows of the caller.
 type WhoAmIResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the caller presented: `token`, a line of `--admin-token-file` (`token file`), a certificate of `--client-ca`
-	// (`certificate`), or nothing, where nobody is asked for anything (`none`).
+	// What the caller presented: `token`, a line of `--admin-token-file` (`token file`), a
+	// certificate of `--client-ca` (`certificate`), or nothing, where nobody is asked for anything
+	// (`none`).
 	Credential string `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
 	// The token. Only role and account, if it is another credential.
 	Token *Token `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`

@@ -31,13 +31,14 @@ const (
 //
 // TokenService manages the tokens that admins, programs and edges present.
 type TokenServiceClient interface {
-	// CreateToken makes a token and returns its text, which nobody can read again. PERMISSION_DENIED for a role that allows more
-	// than the caller may give: `root` gives all; `operator` the roles of accounts, and METRICS; `admin` those of its account.
+	// CreateToken makes a token and returns its text, which nobody can read again. PERMISSION_DENIED
+	// for a role that allows more than the caller may give: `root` gives all; `operator` the roles of
+	// accounts, and METRICS; `admin` those of its account.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	// ListTokens returns the tokens that the caller may revoke, in the order of their ids.
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
-	// RevokeToken ends a token at every control plane, and its calls and streams under way, within 2 s. Each token may revoke
-	// itself, and those that it could have made. NOT_FOUND for any other.
+	// RevokeToken ends a token at every control plane, and its calls and streams under way, within 2
+	// s. Each token may revoke itself, and those that it could have made. NOT_FOUND for any other.
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
 	// WhoAmI tells what the caller presented and what that allows.
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
@@ -97,13 +98,14 @@ func (c *tokenServiceClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts
 //
 // TokenService manages the tokens that admins, programs and edges present.
 type TokenServiceServer interface {
-	// CreateToken makes a token and returns its text, which nobody can read again. PERMISSION_DENIED for a role that allows more
-	// than the caller may give: `root` gives all; `operator` the roles of accounts, and METRICS; `admin` those of its account.
+	// CreateToken makes a token and returns its text, which nobody can read again. PERMISSION_DENIED
+	// for a role that allows more than the caller may give: `root` gives all; `operator` the roles of
+	// accounts, and METRICS; `admin` those of its account.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	// ListTokens returns the tokens that the caller may revoke, in the order of their ids.
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
-	// RevokeToken ends a token at every control plane, and its calls and streams under way, within 2 s. Each token may revoke
-	// itself, and those that it could have made. NOT_FOUND for any other.
+	// RevokeToken ends a token at every control plane, and its calls and streams under way, within 2
+	// s. Each token may revoke itself, and those that it could have made. NOT_FOUND for any other.
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
 	// WhoAmI tells what the caller presented and what that allows.
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)

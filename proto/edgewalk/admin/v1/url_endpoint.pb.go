@@ -263,10 +263,11 @@ type CreateUrlEndpointRequest struct {
 	UrlEndpointId string `protobuf:"bytes,2,opt,name=url_endpoint_id,json=urlEndpointId,proto3" json:"url_endpoint_id,omitempty"`
 	// The resource, without its name.
 	UrlEndpoint *v1.UrlEndpoint `protobuf:"bytes,3,opt,name=url_endpoint,json=urlEndpoint,proto3" json:"url_endpoint,omitempty"`
-	// Only checks: answers as the write would, and writes nothing. The response's revision is then the one that was read.
+	// Only checks: answers as the write would, and writes nothing. The response's revision is then
+	// the one that was read.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	// A UUID chosen by the caller. Within 15 minutes the same request has one effect and one answer; another request with
-	// the same id is INVALID_ARGUMENT. Empty: no such protection.
+	// A UUID chosen by the caller. Within 15 minutes the same request has one effect and one answer;
+	// another request with the same id is INVALID_ARGUMENT. Empty: no such protection.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -406,8 +407,9 @@ type UpdateUrlEndpointRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource, with its name, and the etag if others may write too.
 	UrlEndpoint *v1.UrlEndpoint `protobuf:"bytes,1,opt,name=url_endpoint,json=urlEndpoint,proto3" json:"url_endpoint,omitempty"`
-	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty in the request. `*`:
-	// replace the whole resource; secrets that are empty are kept. A path that is no field is INVALID_ARGUMENT.
+	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty
+	// in the request. `*`: replace the whole resource; secrets that are empty are kept. A path that
+	// is no field is INVALID_ARGUMENT.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Only checks. See CreateUrlEndpointRequest.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`

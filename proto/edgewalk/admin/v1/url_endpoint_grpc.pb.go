@@ -32,19 +32,21 @@ const (
 //
 // UrlEndpointService manages the entrances to accounts.
 //
-// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at fault, NOT_FOUND, and
-// UNAVAILABLE when the store cannot be reached. Methods that write also give ABORTED for another etag, and
-// FAILED_PRECONDITION when a rule between resources forbids it.
+// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at
+// fault, NOT_FOUND, and UNAVAILABLE when the store cannot be reached. Methods that write also give
+// ABORTED for another etag, and FAILED_PRECONDITION when a rule between resources forbids it.
 type UrlEndpointServiceClient interface {
 	// GetUrlEndpoint returns one.
 	GetUrlEndpoint(ctx context.Context, in *GetUrlEndpointRequest, opts ...grpc.CallOption) (*GetUrlEndpointResponse, error)
-	// ListUrlEndpoints returns an account's endpoints, the default one among them, in the order of their ids.
+	// ListUrlEndpoints returns an account's endpoints, the default one among them, in the order of
+	// their ids.
 	ListUrlEndpoints(ctx context.Context, in *ListUrlEndpointsRequest, opts ...grpc.CallOption) (*ListUrlEndpointsResponse, error)
 	// CreateUrlEndpoint makes an endpoint.
 	CreateUrlEndpoint(ctx context.Context, in *CreateUrlEndpointRequest, opts ...grpc.CallOption) (*CreateUrlEndpointResponse, error)
 	// UpdateUrlEndpoint changes the fields that update_mask names.
 	UpdateUrlEndpoint(ctx context.Context, in *UpdateUrlEndpointRequest, opts ...grpc.CallOption) (*UpdateUrlEndpointResponse, error)
-	// DeleteUrlEndpoint removes an endpoint. FAILED_PRECONDITION for the default one, and while a custom domain leads to it.
+	// DeleteUrlEndpoint removes an endpoint. FAILED_PRECONDITION for the default one, and while a
+	// custom domain leads to it.
 	DeleteUrlEndpoint(ctx context.Context, in *DeleteUrlEndpointRequest, opts ...grpc.CallOption) (*DeleteUrlEndpointResponse, error)
 }
 
@@ -112,19 +114,21 @@ func (c *urlEndpointServiceClient) DeleteUrlEndpoint(ctx context.Context, in *De
 //
 // UrlEndpointService manages the entrances to accounts.
 //
-// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at fault, NOT_FOUND, and
-// UNAVAILABLE when the store cannot be reached. Methods that write also give ABORTED for another etag, and
-// FAILED_PRECONDITION when a rule between resources forbids it.
+// Errors of every method: UNAUTHENTICATED without a good token, INVALID_ARGUMENT with the field at
+// fault, NOT_FOUND, and UNAVAILABLE when the store cannot be reached. Methods that write also give
+// ABORTED for another etag, and FAILED_PRECONDITION when a rule between resources forbids it.
 type UrlEndpointServiceServer interface {
 	// GetUrlEndpoint returns one.
 	GetUrlEndpoint(context.Context, *GetUrlEndpointRequest) (*GetUrlEndpointResponse, error)
-	// ListUrlEndpoints returns an account's endpoints, the default one among them, in the order of their ids.
+	// ListUrlEndpoints returns an account's endpoints, the default one among them, in the order of
+	// their ids.
 	ListUrlEndpoints(context.Context, *ListUrlEndpointsRequest) (*ListUrlEndpointsResponse, error)
 	// CreateUrlEndpoint makes an endpoint.
 	CreateUrlEndpoint(context.Context, *CreateUrlEndpointRequest) (*CreateUrlEndpointResponse, error)
 	// UpdateUrlEndpoint changes the fields that update_mask names.
 	UpdateUrlEndpoint(context.Context, *UpdateUrlEndpointRequest) (*UpdateUrlEndpointResponse, error)
-	// DeleteUrlEndpoint removes an endpoint. FAILED_PRECONDITION for the default one, and while a custom domain leads to it.
+	// DeleteUrlEndpoint removes an endpoint. FAILED_PRECONDITION for the default one, and while a
+	// custom domain leads to it.
 	DeleteUrlEndpoint(context.Context, *DeleteUrlEndpointRequest) (*DeleteUrlEndpointResponse, error)
 	mustEmbedUnimplementedUrlEndpointServiceServer()
 }

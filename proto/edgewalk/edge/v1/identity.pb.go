@@ -220,11 +220,12 @@ func (x *RenewResponse) GetCertificate() *Certificate {
 // Certificate is what an edge shows, and whom it believes.
 type Certificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificate, X.509 in DER. Its URI is the edge's SPIFFE ID, `spiffe://{cluster}/edge/{id}`; its subject has the region as
-	// locality, and the pool as organizational unit.
+	// The certificate, X.509 in DER. Its URI is the edge's SPIFFE ID, `spiffe://{cluster}/edge/{id}`;
+	// its subject has the region as locality, and the pool as organizational unit.
 	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// The certificates of the authorities that control planes are known by, the newest first, X.509 in DER. The server name to
-	// ask for is `{the first 16 hexadecimal digits of one's SHA-256}.edgewalk.internal`.
+	// The certificates of the authorities that control planes are known by, the newest first, X.509
+	// in DER. The server name to ask for is `{the first 16 hexadecimal digits of one's
+	// SHA-256}.edgewalk.internal`.
 	Authorities   [][]byte `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

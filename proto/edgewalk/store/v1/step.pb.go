@@ -29,7 +29,8 @@ type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When it was written.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// Who wrote it: the id of a token, or the name in a certificate. Empty for the control plane itself.
+	// Who wrote it: the id of a token, or the name in a certificate. Empty for the control plane
+	// itself.
 	Who string `protobuf:"bytes,2,opt,name=who,proto3" json:"who,omitempty"`
 	// The method of the admin API.
 	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
@@ -37,8 +38,8 @@ type Step struct {
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What became of each resource, in the order of keys.
 	Touched []*Step_Touched `protobuf:"bytes,5,rep,name=touched,proto3" json:"touched,omitempty"`
-	// The resources as they were before: an encoded Images, compressed with zstd (RFC 8878). Unset if they are too large to be
-	// kept beside the step.
+	// The resources as they were before: an encoded Images, compressed with zstd (RFC 8878). Unset if
+	// they are too large to be kept beside the step.
 	Before        []byte `protobuf:"bytes,6,opt,name=before,proto3,oneof" json:"before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -35,7 +35,7 @@ const (
 	WalkStep_NOT_HERE WalkStep_Outcome = 2
 	// The storage did not answer the question.
 	WalkStep_INCONCLUSIVE WalkStep_Outcome = 3
-	// Not asked, since an earlier step ended the walk.
+	// Not asked, because an earlier step ended the walk.
 	WalkStep_SKIPPED WalkStep_Outcome = 4
 )
 
@@ -93,9 +93,11 @@ type WalkStep struct {
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// How it ended.
 	Outcome WalkStep_Outcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=edgewalk.topology.v1.WalkStep_Outcome" json:"outcome,omitempty"`
-	// The finer reason, such as `soft-404`, `denied`, `config`, `busy`, `failed`, `timeout`, `breaker-open`, `remembered`.
+	// The finer reason, such as `soft-404`, `denied`, `config`, `busy`, `failed`, `timeout`,
+	// `breaker-open`, `remembered`.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// What was asked, such as `GET http://127.0.0.1:9000/a.jpg`. Holds no secret. Empty when nothing was sent.
+	// What was asked, such as `GET http://127.0.0.1:9000/a.jpg`. Holds no secret. Empty when nothing
+	// was sent.
 	Request string `protobuf:"bytes,5,opt,name=request,proto3" json:"request,omitempty"`
 	// The status of the origin's answer. 0 without one.
 	Status int32 `protobuf:"varint,6,opt,name=status,proto3" json:"status,omitempty"`
@@ -227,7 +229,8 @@ type Explanation struct {
 	Cached []*Explanation_Cached `protobuf:"bytes,10,rep,name=cached,proto3" json:"cached,omitempty"`
 	// The walk, made live, its replies thrown away.
 	Steps []*WalkStep `protobuf:"bytes,11,rep,name=steps,proto3" json:"steps,omitempty"`
-	// How a request ends, such as `found at legacy`, `default image`, `every step says no`, `legacy failed`.
+	// How a request ends, such as `found at legacy`, `default image`, `every step says no`, `legacy
+	// failed`.
 	Ending        string `protobuf:"bytes,12,opt,name=ending,proto3" json:"ending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -426,7 +429,8 @@ type Explanation_Cached struct {
 	Ttl *durationpb.Duration `protobuf:"bytes,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// The length of the body in bytes.
 	SizeBytes int64 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	// What a request would do with it, such as `hit`, `stale`, `purged`, `walk changed`, `replaced in the library`.
+	// What a request would do with it, such as `hit`, `stale`, `purged`, `walk changed`, `replaced
+	// in the library`.
 	Use           string `protobuf:"bytes,7,opt,name=use,proto3" json:"use,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
