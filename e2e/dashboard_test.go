@@ -40,11 +40,9 @@ var (
 )
 
 func startChromium() (context.Context, error) {
-	program, err := exec.LookPath("chromium-headless-shell")
+	program, err := findChromium()
 	if err != nil {
-		if program, err = exec.LookPath("chromium"); err != nil {
-			return nil, err
-		}
+		return nil, err
 	}
 	allocator, stopAllocator := chromedp.NewExecAllocator(context.Background(),
 		append(chromedp.DefaultExecAllocatorOptions[:],
@@ -52,6 +50,25 @@ func startChromium() (context.Context, error) {
 	ctx, stop := chromedp.NewContext(allocator)
 	stopChromium = func() { stop(); stopAllocator() }
 	return ctx, chromedp.Do(ctx)
+}
+
+func findChromium() (program string, err error) {
+	if program, err = exec.LookPath("chromium-headless-shell"); err != nil {
+		program, err = exec.LookPath("chromium")
+	}
+	return program, err
+}
+
+// needChromium skips a test where there is no browser, but on CI.
+func needChromium(t *testing.T, err error) {
+	t.Helper()
+	switch {
+	case err == nil:
+	case os.Getenv("CI") != "":
+		t.Fatalf("no browser starts: %v: install Debian's chromium-headless-shell", err)
+	default:
+		t.Skipf("no browser starts: %v: install Debian's chromium-headless-shell to run this", err)
+	}
 }
 
 // tab is a window of a browser that shares nothing with others.
@@ -67,12 +84,7 @@ type tab struct {
 func newTab(t *testing.T, server, token string) *tab {
 	t.Helper()
 	parent, err := chromium()
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("no browser starts: %v: install Debian's chromium-headless-shell", err)
-		}
-		t.Skipf("no browser starts: %v: install Debian's chromium-headless-shell to run this", err)
-	}
+	needChromium(t, err)
 	ctx, cancel := chromedp.NewContext(parent, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
 	w := &tab{ctx: ctx, server: server}
