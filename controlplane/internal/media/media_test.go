@@ -366,7 +366,7 @@ func TestSweepsAndUploadsRace(t *testing.T) {
 		sha := put(t, uploader, content)
 		for range 2 { // old, and marked
 			at.move(2 * SweepGrace)
-			if err := sweeper.Sweep(t.Context(), s); err != nil && i == 0 {
+			if err := sweeper.Sweep(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := read(uploader, sha); err != nil {
@@ -424,5 +424,31 @@ func TestContentType(t *testing.T) {
 		if got := ContentType(tt.path, []byte(tt.head)); got != tt.want {
 			t.Errorf("%s with %q: %s, want %s", tt.path, tt.head, got, tt.want)
 		}
+	}
+}
+
+// A sweep that was listing when an upload made bytes young leaves them, and one that was killed
+// between two steps loses nothing.
+func TestRemovalLooksAtWhatItRemoves(t *testing.T) {
+	t.Parallel()
+	at := &clock{t: time.Now()}
+	l := open(t, Config{Now: at.now})
+	young, old := put(t, l, "young"), put(t, l, "old")
+	at.move(2 * SweepGrace)
+	put(t, l, "young")
+	for sha, want := range map[string]bool{young: false, old: true} {
+		gone, err := l.removeFile(sha)
+		if _, lost := read(l, sha); gone != want || err != nil || (lost != nil) != want {
+			t.Errorf("gone: %v, %v; want %v", gone, err, want)
+		}
+	}
+	if err := os.Rename(l.objectPath(young), filepath.Join(l.spool, asidePrefix+young)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Sweep(t.Context(), storetest.New(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := read(l, young); got != "young" {
+		t.Errorf("after a kill: %q, %v", got, err)
 	}
 }

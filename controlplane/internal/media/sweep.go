@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"gocloud.dev/blob"
@@ -59,11 +60,14 @@ func (l *Library) Run(ctx context.Context, records *store.Store) error {
 // again since.
 //
 // An upload makes its bytes young in [Spooled.Place] before it writes a record, and looks again
-// after it has; so bytes are removed here only if they were old a moment ago, and an upload that
-// fell into that moment puts them back before it answers.
+// after it has. So bytes of a bucket are removed only if they were old a moment ago, and an upload
+// that fell into that moment puts them back before it answers; of a folder see removeFile.
 func (l *Library) Sweep(ctx context.Context, records *store.Store) error {
 	// A file system without locks does not say what is under way, but its age does.
 	l.sweepSpool(func(_ string, modified time.Time) bool { return l.now().Sub(modified) >= SweepGrace })
+	if err := l.putBack(); err != nil {
+		return err
+	}
 	used, err := hashesInUse(ctx, records)
 	if err != nil {
 		return err
@@ -133,12 +137,58 @@ func (l *Library) remove(ctx context.Context, sha string) error {
 	case l.now().Sub(a.ModTime) < SweepGrace:
 		return l.unmark(ctx, sha)
 	}
-	if err := l.bucket.Delete(ctx, objectKey(sha)); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+	if l.folder != "" {
+		if gone, err := l.removeFile(sha); err != nil || !gone {
+			return err
+		}
+	} else if err := l.bucket.Delete(ctx, objectKey(sha)); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
 		return l.explain("remove", sha, err)
 	}
 	l.removed.Inc()
 	l.log.Info("removed unused media bytes", "sha256", sha, "bytes", a.Size)
 	return l.unmark(ctx, sha)
+}
+
+// asidePrefix begins the names of files of a folder library that are about to be removed.
+const asidePrefix = "removing-"
+
+// removeFile removes a file of a folder library unless an upload has made it young. It looks at the
+// age of a file that it has put aside: an upload that comes after that writes its bytes again, and
+// one that came before has made them young. A process may stand still between any two steps.
+func (l *Library) removeFile(sha string) (gone bool, err error) {
+	aside := filepath.Join(l.spool, asidePrefix+sha)
+	if err := os.Rename(l.objectPath(sha), aside); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return false, l.explain("put aside", sha, err)
+	}
+	info, err := os.Stat(aside)
+	gone = err == nil && l.now().Sub(info.ModTime()) >= SweepGrace
+	if gone {
+		err = os.Remove(aside)
+	} else if err == nil {
+		err = os.Rename(aside, l.objectPath(sha))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // another sweep has put it back
+	}
+	return gone && err == nil, err
+}
+
+// putBack puts files back that a process which was killed had put aside.
+func (l *Library) putBack() error {
+	if l.folder == "" {
+		return nil
+	}
+	left, err := filepath.Glob(filepath.Join(l.spool, asidePrefix+"*"))
+	for _, aside := range left {
+		path := l.objectPath(strings.TrimPrefix(filepath.Base(aside), asidePrefix))
+		if moved := os.Rename(aside, path); moved != nil && !errors.Is(moved, fs.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("put media bytes back: %w", moved))
+		}
+	}
+	return err
 }
 
 func (l *Library) unmark(ctx context.Context, sha string) error {
