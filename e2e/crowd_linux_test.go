@@ -73,8 +73,8 @@ func TestCrowdOnOneColdFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	idle := memory(t, e, "VmRSS")
-	resetPeak(t, e)
+	idle := memory(t, e.process, "VmRSS")
+	resetPeak(t, e.process)
 	asked.Store(0)
 	began := time.Now()
 	var wg sync.WaitGroup
@@ -99,7 +99,7 @@ func TestCrowdOnOneColdFile(t *testing.T) {
 	close(arrived)
 	wg.Wait()
 	took := time.Since(began)
-	peak := memory(t, e, "VmHWM")
+	peak := memory(t, e.process, "VmHWM")
 	if n := asked.Load(); n != 1 {
 		t.Errorf("%d requests to the origin, want 1", n)
 	}
@@ -162,7 +162,7 @@ func (c *crowdClient) fetch(path string) (string, error) {
 }
 
 // memory reads a line of a process's status, in bytes.
-func memory(t *testing.T, e *edge, line string) int64 {
+func memory(t *testing.T, e *process, line string) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.cmd.Process.Pid))
 	if err != nil {
@@ -182,7 +182,7 @@ func memory(t *testing.T, e *edge, line string) int64 {
 }
 
 // resetPeak has VmHWM begin again at what is resident now (proc(5), clear_refs).
-func resetPeak(t *testing.T, e *edge) {
+func resetPeak(t *testing.T, e *process) {
 	t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", e.cmd.Process.Pid), []byte("5"), 0); err != nil {
 		t.Skipf("the peak of memory cannot be reset here: %v", err)
