@@ -111,7 +111,8 @@ func TestRESTLongRequests(t *testing.T) {
 		status, _ := f.controlPlane.ask(t, http.MethodPut, "/v1/accounts/slow/mediaFiles/slow.txt", in, 13)
 		uploaded <- status
 	}()
-	status, text := f.controlPlane.ask(t, http.MethodGet, "/v1/edges:waitApplied?revision=1&minEdges=3&timeout=12s", nil, 0)
+	status, text := f.controlPlane.ask(t, http.MethodGet, "/v1/edges:waitApplied?revision=1&minEdges=3&timeout=12s",
+		nil, 0)
 	var answer struct{ Message string }
 	if err := json.Unmarshal(text, &answer); err != nil || status != http.StatusConflict ||
 		!strings.Contains(answer.Message, "2 of at least 3 are connected") {
