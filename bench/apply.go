@@ -38,13 +38,15 @@ func apply(ctx context.Context, b *bench) error {
 			return err
 		}
 		for _, series := range times.series() {
-			t.add(series.name, strconv.Itoa(n), strconv.Itoa(b.count), ms(median(series.values)), ms(quantile(series.values, 0.99)), ms(quantile(series.values, 1)))
+			t.add(series.name, strconv.Itoa(n), strconv.Itoa(b.count), ms(median(series.values)),
+				ms(quantile(series.values, 0.99)), ms(quantile(series.values, 1)))
 		}
 		var edges resident
 		for _, e := range f.edges {
 			edges.total += e.memory().total
 		}
-		fmt.Printf("%d edges: control plane %s resident, an edge %s\n", n, mib(f.controlplane.memory().total), mib(edges.total/int64(n)))
+		fmt.Printf("%d edges: control plane %s resident, an edge %s\n", n, mib(f.controlplane.memory().total),
+			mib(edges.total/int64(n)))
 	}
 	fmt.Println()
 	t.print()
@@ -63,8 +65,8 @@ func (f *fleet) grow(ctx context.Context, n int, o *origin) error {
 	return f.applyAndWait(ctx, numbered(webManifest(o), -n))
 }
 
-// pollInterval is the pause between two questions to an edge: short beside what is measured, long enough to leave the machine
-// to the edges.
+// pollInterval is the pause between two questions to an edge: short beside what is measured, long
+// enough to leave the machine to the edges.
 const pollInterval = 200 * time.Microsecond
 
 // marker is the header by which a reply tells which change it was made by.
@@ -76,8 +78,8 @@ func numbered(m *adminv1.Manifest, n int) *adminv1.Manifest {
 	return m
 }
 
-// applyTimes are those of each change: until the response, and until the last edge served by it, from both ends of the
-// request; and of the changes that were waited for instead.
+// applyTimes are those of each change: until the response, and until the last edge served by it,
+// from both ends of the request; and of the changes that were waited for instead.
 type applyTimes struct{ response, sent, received, waitSent, waitReceived []time.Duration }
 
 type series struct {
@@ -95,8 +97,8 @@ func (t *applyTimes) series() []series {
 	}
 }
 
-// changes makes changes, each when the one before is everywhere. Half of them are seen by asking the edges, half are waited
-// for.
+// changes makes changes, each when the one before is everywhere. Half of them are seen by asking
+// the edges, half are waited for.
 func (f *fleet) changes(ctx context.Context, count int) (*applyTimes, error) {
 	var clients []*client
 	for _, e := range f.edges {
@@ -110,7 +112,8 @@ func (f *fleet) changes(ctx context.Context, count int) (*applyTimes, error) {
 		}
 		clients = append(clients, c)
 	}
-	manifest, err := adminv1.NewManifestServiceClient(f.conn).ExportManifest(ctx, &adminv1.ExportManifestRequest{Name: "accounts/" + accountID})
+	manifest, err := adminv1.NewManifestServiceClient(f.conn).ExportManifest(ctx,
+		&adminv1.ExportManifestRequest{Name: "accounts/" + accountID})
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,8 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	b := &bench{options: o, dir: dir, given: make(map[string]bool)}
 	if b.binary == "" {
 		b.binary = filepath.Join(dir, "edgewalk")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.binary, "github.com/edgewalk/edgewalk/cmd/edgewalk")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.binary,
+			"github.com/edgewalk/edgewalk/cmd/edgewalk")
 		if out, err := build.CombinedOutput(); err != nil {
 			b.close()
 			return nil, fmt.Errorf("build edgewalk: %w\n%s", err, out)
@@ -116,7 +117,8 @@ func commit() string {
 	return strings.TrimSpace(string(out))
 }
 
-// freeAddress is a loopback address with a port that nobody listened on a moment ago, and that no other call returns.
+// freeAddress is a loopback address with a port that nobody listened on a moment ago, and that no
+// other call returns.
 func (b *bench) freeAddress() (string, error) {
 	for {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

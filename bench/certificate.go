@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// certificate writes a self-signed ECDSA P-256 certificate for the measurements' host, the kind that sites have most today,
-// when it is first asked for one.
+// certificate writes a self-signed ECDSA P-256 certificate for the measurements' host, the kind
+// that sites have most today, when it is first asked for one.
 func (b *bench) certificate() (certificate, key string, err error) {
 	certificate, key = filepath.Join(b.dir, "cert.pem"), filepath.Join(b.dir, "key.pem")
 	if _, err := os.Stat(certificate); err == nil {
@@ -36,7 +36,9 @@ func (b *bench) certificate() (certificate, key string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	for path, block := range map[string]*pem.Block{certificate: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
+	for path, block := range map[string]*pem.Block{
+		certificate: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret},
+	} {
 		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 			return "", "", err
 		}

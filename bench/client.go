@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// client is one HTTP/1.1 connection, kept alive, that costs little: what it takes is not to show in the figures.
+// client is one HTTP/1.1 connection, kept alive, that costs little: what it takes is not to show in
+// the figures.
 type client struct {
 	conn net.Conn
 	in   *bufio.Reader
@@ -53,7 +54,8 @@ func (c *client) skip(length int64) error {
 	return err
 }
 
-// begin asks for a path and returns when the first byte of the body is there. The caller reads r.length bytes from c.in.
+// begin asks for a path and returns when the first byte of the body is there. The caller reads
+// r.length bytes from c.in.
 func (c *client) begin(path string) (r reply, err error) {
 	c.out = fmt.Appendf(c.out[:0], "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, c.host)
 	start := time.Now()

@@ -28,15 +28,18 @@ func coalesce(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	t := newTable("coalesce", "round", "clients", "requests to the origin", "whole bodies", "first byte p50", "first byte p99", "last client done", "memory grew by")
+	t := newTable("coalesce", "round", "clients", "requests to the origin", "whole bodies", "first byte p50",
+		"first byte p99", "last client done", "memory grew by")
 	for round := range b.rounds {
 		for _, p := range append([]*peer{{process: e.process, http: e.http}}, peers...) {
 			c, err := b.crowd(ctx, p, o, fmt.Sprintf("/slow/%d/%d/%d", crowdSize, crowdRate, round))
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
-			t.add(p.name, strconv.Itoa(round+1), strconv.Itoa(b.count), strconv.FormatInt(c.asked, 10), strconv.Itoa(len(c.firstByte)),
-				ms(median(c.firstByte)), ms(quantile(c.firstByte, 0.99)), c.took.Round(time.Millisecond).String(), mib(c.grew))
+			t.add(p.name, strconv.Itoa(round+1), strconv.Itoa(b.count), strconv.FormatInt(c.asked, 10),
+				strconv.Itoa(len(c.firstByte)),
+				ms(median(c.firstByte)), ms(quantile(c.firstByte, 0.99)), c.took.Round(time.Millisecond).String(),
+				mib(c.grew))
 		}
 	}
 	t.print()

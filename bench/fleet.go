@@ -53,7 +53,8 @@ func (b *bench) startFleet(ctx context.Context) (*fleet, error) {
 	return b.startControlPlane(ctx, "controlplane", false)
 }
 
-// startControlPlane starts one with a folder of its own, and waits until it answers. secure is for TLS at all its listeners.
+// startControlPlane starts one with a folder of its own, and waits until it answers. secure is for
+// TLS at all its listeners.
 func (b *bench) startControlPlane(ctx context.Context, name string, secure bool) (*fleet, error) {
 	var at [4]string
 	for i := range at {
@@ -71,7 +72,8 @@ func (b *bench) startControlPlane(ctx context.Context, name string, secure bool)
 		return nil, err
 	}
 	f := &fleet{b: b, data: data, edgeAddr: at[1], httpAddr: at[2]}
-	f.args = []string{"controlplane", "--data-dir", data, "--admin-addr", at[0], "--edge-addr", at[1], "--http-addr", at[2], "--media-addr", at[3],
+	f.args = []string{"controlplane", "--data-dir", data, "--admin-addr", at[0], "--edge-addr", at[1], "--http-addr",
+		at[2], "--media-addr", at[3],
 		"--shared-host", sharedHost, "--admin-token-file", token, "--edge-token-file", token}
 	transport := insecure.NewCredentials()
 	if secure {
@@ -85,14 +87,17 @@ func (b *bench) startControlPlane(ctx context.Context, name string, secure bool)
 		f.certificate, transport = certificate, credentials.NewTLS(f.trust)
 		f.args = append(f.args, "--tls-cert", certificate, "--tls-key", key)
 	}
-	if f.conn, err = grpc.NewClient(at[0], grpc.WithTransportCredentials(transport), grpc.WithPerRPCCredentials(theToken{})); err != nil {
+	if f.conn, err = grpc.NewClient(
+		at[0], grpc.WithTransportCredentials(transport), grpc.WithPerRPCCredentials(theToken{}),
+	); err != nil {
 		return nil, err
 	}
 	b.closers = append(b.closers, func() { f.conn.Close() })
 	return f, f.runControlPlane(ctx, name)
 }
 
-// runControlPlane executes the control plane, for the first time or again, and waits until it has the topology.
+// runControlPlane executes the control plane, for the first time or again, and waits until it has
+// the topology.
 func (f *fleet) runControlPlane(ctx context.Context, name string) (err error) {
 	f.controlplane, err = f.b.start(name, noCore, f.b.binary, f.args...)
 	if err != nil {
@@ -123,7 +128,8 @@ func (f *fleet) startOther(binary, name string, core int, more ...string) (*edge
 	if err != nil {
 		return nil, err
 	}
-	e.args = append([]string{"edgeagent", "--edge-token-file", token, "--control-plane", f.edgeAddr, "--http-addr", e.http, "--metrics-addr", e.metrics, "--state-dir", state,
+	e.args = append([]string{"edgeagent", "--edge-token-file", token, "--control-plane", f.edgeAddr, "--http-addr",
+		e.http, "--metrics-addr", e.metrics, "--state-dir", state,
 		"--id", name, "--allow-private-origins"}, more...)
 	if err := f.run(name, e); err != nil {
 		return nil, err
@@ -208,7 +214,8 @@ func (f *fleet) applyAndWait(ctx context.Context, m *adminv1.Manifest) error {
 	return f.wait(ctx, revision)
 }
 
-// webManifest is the account of the measurements: web origins, which its default endpoint walks in order.
+// webManifest is the account of the measurements: web origins, which its default endpoint walks in
+// order.
 func webManifest(origins ...*origin) *adminv1.Manifest {
 	m := &adminv1.Manifest{
 		Account:       &topologyv1.Account{Id: accountID},
@@ -217,13 +224,15 @@ func webManifest(origins ...*origin) *adminv1.Manifest {
 	}
 	for i, o := range origins {
 		id := fmt.Sprintf("origin-%d", i)
-		m.Origins = append(m.Origins, &topologyv1.Origin{Id: id, Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: o.url}}})
+		m.Origins = append(m.Origins,
+			&topologyv1.Origin{Id: id, Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: o.url}}})
 		m.UrlEndpoints[0].Origins = append(m.UrlEndpoints[0].Origins, id)
 	}
 	return m
 }
 
-// stop ends the control plane and its edges and removes what it has stored, so that the next one has the machine to itself.
+// stop ends the control plane and its edges and removes what it has stored, so that the next one
+// has the machine to itself.
 func (f *fleet) stop() {
 	for _, e := range f.edges {
 		if e.process != nil {

@@ -101,8 +101,8 @@ func (b *bench) measureFleet(ctx context.Context) (*table, error) {
 	return t.table, failed
 }
 
-// raiseOpenFiles makes room for a connection of each stream, here and in what is started. Who may not raise the bound is
-// told by the error of the connection that is one too many.
+// raiseOpenFiles makes room for a connection of each stream, here and in what is started. Who may
+// not raise the bound is told by the error of the connection that is one too many.
 func raiseOpenFiles() {
 	const files = 65536
 	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: files}) == nil {
@@ -115,7 +115,8 @@ func raiseOpenFiles() {
 	}
 }
 
-// figure adds a line to the table and shows it. The load average says what the machine did meanwhile.
+// figure adds a line to the table and shows it. The load average says what the machine did
+// meanwhile.
 func (t *fleetTable) figure(name, unit, goal, measured, notes string) {
 	notes = strings.TrimPrefix(notes+"; load "+strings.Fields(loadAverage())[0], "; ")
 	t.add(name, unit, goal, measured, notes)
@@ -143,19 +144,22 @@ func millis(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()*100
 
 // update changes the default endpoint of an account and returns the revision.
 func (f *fleet) update(ctx context.Context, account string, n int) (int64, error) {
-	response, err := adminv1.NewUrlEndpointServiceClient(f.conn).UpdateUrlEndpoint(ctx, &adminv1.UpdateUrlEndpointRequest{
-		UrlEndpoint: &topologyv1.UrlEndpoint{
-			Name:            "accounts/" + account + "/urlEndpoints/default",
-			ResponseHeaders: &topologyv1.ResponseHeaders{Set: map[string]string{marker: strconv.Itoa(n)}},
-		},
-		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"response_headers"}},
-	})
+	response, err := adminv1.NewUrlEndpointServiceClient(f.conn).UpdateUrlEndpoint(ctx,
+		&adminv1.UpdateUrlEndpointRequest{
+			UrlEndpoint: &topologyv1.UrlEndpoint{
+				Name:            "accounts/" + account + "/urlEndpoints/default",
+				ResponseHeaders: &topologyv1.ResponseHeaders{Set: map[string]string{marker: strconv.Itoa(n)}},
+			},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"response_headers"}},
+		})
 	return response.GetRevision(), err
 }
 
 // turn makes a domain lead to the whole account, or to its default endpoint.
 func (f *fleet) turn(ctx context.Context, account, domain string, n int) error {
-	d := &topologyv1.CustomDomain{Name: "accounts/" + account + "/customDomains/" + domain, Mode: topologyv1.CustomDomain_ACCOUNT}
+	d := &topologyv1.CustomDomain{
+		Name: "accounts/" + account + "/customDomains/" + domain, Mode: topologyv1.CustomDomain_ACCOUNT,
+	}
 	if n%2 == 0 {
 		d.Mode, d.UrlEndpoint = topologyv1.CustomDomain_URL_ENDPOINT, "default"
 	}
@@ -191,8 +195,8 @@ func (t *fleetTable) start(ctx context.Context, name string) (*fleet, error) {
 	return f, f.account(ctx, accountID, 1)
 }
 
-// accountFigures are the times of updates by the size of the account. The accounts take turns, so that all see the same
-// machine.
+// accountFigures are the times of updates by the size of the account. The accounts take turns, so
+// that all see the same machine.
 func accountFigures(ctx context.Context, t *fleetTable) error {
 	f, err := t.start(ctx, "account")
 	if err != nil {
@@ -206,7 +210,10 @@ func accountFigures(ctx context.Context, t *fleetTable) error {
 		failed            error
 		endpoints, domain []time.Duration
 	}
-	accounts := []*account{{id: "small", domains: 20, goal: "1"}, {id: "middle", domains: t.size(20_000, 40), goal: "1.3"}, {id: "large", domains: t.size(200_000, 60), goal: "1.5"}}
+	accounts := []*account{
+		{id: "small", domains: 20, goal: "1"}, {id: "middle", domains: t.size(20_000, 40), goal: "1.3"},
+		{id: "large", domains: t.size(200_000, 60), goal: "1.5"},
+	}
 	for _, a := range accounts {
 		a.failed = f.account(ctx, a.id, a.domains)
 	}
@@ -243,7 +250,8 @@ func accountFigures(ctx context.Context, t *fleetTable) error {
 			}
 			times := kind.times(a)
 			t.figure(name, "ratio", a.goal, ratio(median(times).Seconds(), least.Seconds()),
-				fmt.Sprintf("%s ms, p99 %s; %d updates", millis(median(times)), millis(quantile(times, 0.99)), len(times)))
+				fmt.Sprintf("%s ms, p99 %s; %d updates", millis(median(times)), millis(quantile(times, 0.99)),
+					len(times)))
 		}
 	}
 	return ctx.Err()
@@ -328,7 +336,8 @@ func (t *fleetTable) writes(ctx context.Context, f *fleet, s *streams, count int
 	if err != nil {
 		return err
 	}
-	t.figure(fmt.Sprintf("%d writers, %d streams", writers, count), "writes/s", goal, fmt.Sprintf("%.0f", float64(len(times))/took.Seconds()),
+	t.figure(fmt.Sprintf("%d writers, %d streams", writers, count), "writes/s", goal,
+		fmt.Sprintf("%.0f", float64(len(times))/took.Seconds()),
 		fmt.Sprintf("a call p50 %s ms, p99 %s; control plane %.2f cores; streams in step %s ms after the last", millis(median(times)), millis(quantile(times, 0.99)),
 			used.Seconds()/took.Seconds(), millis(max(0, reached.Sub(began.Add(took))))))
 	return nil
@@ -393,7 +402,8 @@ func reachAgents(ctx context.Context, t *fleetTable, count int) error {
 		{fmt.Sprintf("reply to the last of %d real edges, p99", count), "25", times.received},
 		{fmt.Sprintf("reply to the end of WaitApplied with %d real edges, p99", count), "-", times.waitReceived},
 	} {
-		t.figure(of.name, "ms", of.goal, millis(quantile(of.values, 0.99)), fmt.Sprintf("p50 %s; %d changes; all edges in one process", millis(median(of.values)), len(of.values)))
+		t.figure(of.name, "ms", of.goal, millis(quantile(of.values, 0.99)),
+			fmt.Sprintf("p50 %s; %d changes; all edges in one process", millis(median(of.values)), len(of.values)))
 	}
 	return nil
 }
@@ -418,8 +428,9 @@ func (f *fleet) startAgents(ctx context.Context, count int) (stop func(), err er
 		}
 		agent, err := edgeagent.New(edgeagent.Config{
 			EdgeTokenFile: token,
-			ControlPlane:  []string{f.edgeAddr}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: state, CacheDir: filepath.Join(state, "cache"),
-			CacheSize: 16 << 20, ID: id, AllowPrivateOrigins: true, Logger: slog.New(slog.DiscardHandler),
+			ControlPlane:  []string{f.edgeAddr}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: state,
+			CacheDir: filepath.Join(state, "cache"), CacheSize: 16 << 20, ID: id, AllowPrivateOrigins: true,
+			Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			return stop, err
@@ -430,7 +441,8 @@ func (f *fleet) startAgents(ctx context.Context, count int) (stop func(), err er
 	return stop, nil
 }
 
-// reach measures light streams. Changes come at random moments, so some of them wait for the pace of the streams.
+// reach measures light streams. Changes come at random moments, so some of them wait for the pace
+// of the streams.
 func (t *fleetTable) reach(ctx context.Context, f *fleet, open []*streams, count, changes int, goal string) error {
 	var sent, received []time.Duration
 	for i := range changes {
@@ -447,8 +459,10 @@ func (t *fleetTable) reach(ctx context.Context, f *fleet, open []*streams, count
 		}
 		sent, received = append(sent, last.Sub(began)), append(received, last.Sub(replied))
 	}
-	t.figure(fmt.Sprintf("reply to the last of %d light streams, p99", count), "ms", goal, millis(quantile(received, 0.99)),
-		fmt.Sprintf("p50 %s; from the call p50 %s, p99 %s; %d changes", millis(median(received)), millis(median(sent)), millis(quantile(sent, 0.99)), changes))
+	t.figure(fmt.Sprintf("reply to the last of %d light streams, p99", count), "ms", goal,
+		millis(quantile(received, 0.99)),
+		fmt.Sprintf("p50 %s; from the call p50 %s, p99 %s; %d changes", millis(median(received)), millis(median(sent)),
+			millis(quantile(sent, 0.99)), changes))
 	return nil
 }
 
@@ -466,7 +480,8 @@ func reachedAll(ctx context.Context, open []*streams, revision int64) (last time
 	return last, nil
 }
 
-// adminFigures are the times of calls one after another while every stream follows what they change.
+// adminFigures are the times of calls one after another while every stream follows what they
+// change.
 func adminFigures(ctx context.Context, t *fleetTable) error {
 	f, err := t.start(ctx, "admin")
 	if err != nil {
@@ -486,7 +501,9 @@ func adminFigures(ctx context.Context, t *fleetTable) error {
 			return err
 		}
 		written := time.Now()
-		if _, err := endpoints.GetUrlEndpoint(ctx, &adminv1.GetUrlEndpointRequest{Name: "accounts/" + accountID + "/urlEndpoints/default"}); err != nil {
+		if _, err := endpoints.GetUrlEndpoint(
+			ctx, &adminv1.GetUrlEndpointRequest{Name: "accounts/" + accountID + "/urlEndpoints/default"},
+		); err != nil {
 			return err
 		}
 		writes, reads = append(writes, written.Sub(began)), append(reads, time.Since(written))
@@ -501,8 +518,8 @@ func adminFigures(ctx context.Context, t *fleetTable) error {
 	return nil
 }
 
-// costFigures are what a change takes of the control plane for each stream. What it takes without streams, and what streams
-// take without changes, is not counted.
+// costFigures are what a change takes of the control plane for each stream. What it takes without
+// streams, and what streams take without changes, is not counted.
 func costFigures(ctx context.Context, t *fleetTable) error {
 	f, err := t.start(ctx, "cost")
 	if err != nil {
@@ -528,7 +545,8 @@ func costFigures(ctx context.Context, t *fleetTable) error {
 	began, before := time.Now(), f.controlplane.cpu()
 	pause(ctx, t.lasting(20*time.Second))
 	idle := (f.controlplane.cpu() - before).Seconds() / time.Since(began).Seconds()
-	encoded, steps := f.metric("edgewalk_controlplane_frames_encoded_total"), f.metric("edgewalk_controlplane_steps_total")
+	encoded, steps := f.metric("edgewalk_controlplane_frames_encoded_total"),
+		f.metric("edgewalk_controlplane_steps_total")
 	all, err := f.spend(ctx, []*streams{one, more}, count)
 	if err != nil {
 		return err
@@ -536,9 +554,11 @@ func costFigures(ctx context.Context, t *fleetTable) error {
 	steps = f.metric("edgewalk_controlplane_steps_total") - steps
 	encoded = f.metric("edgewalk_controlplane_frames_encoded_total") - encoded
 	perChange := all.cpu.Seconds() - idle*all.took.Seconds() - alone.cpu.Seconds()
-	t.figure(fmt.Sprintf("CPU a change and stream, of %d", more.count+1), "us", "40", fmt.Sprintf("%.1f", perChange/float64(count)/float64(more.count)*1e6),
+	t.figure(fmt.Sprintf("CPU a change and stream, of %d", more.count+1), "us", "40",
+		fmt.Sprintf("%.1f", perChange/float64(count)/float64(more.count)*1e6),
 		fmt.Sprintf("a change without streams %.2f ms; idle streams %.1f us/s each; %d changes", alone.cpu.Seconds()*1e3/float64(count), idle/float64(more.count+1)*1e6, count))
-	t.figure("encodings a change", "", "1", ratio(encoded, steps), fmt.Sprintf("%.0f frames for %.0f steps to %d streams", encoded, steps, more.count+1))
+	t.figure("encodings a change", "", "1", ratio(encoded, steps),
+		fmt.Sprintf("%.0f frames for %.0f steps to %d streams", encoded, steps, more.count+1))
 	return nil
 }
 
@@ -616,11 +636,13 @@ func (t *fleetTable) idle(ctx context.Context, name, goal string, secure bool) e
 	after := f.settled(ctx, t.lasting(150*time.Second))
 	perStream := func(before, after int64) float64 { return float64(after-before) / float64(many.count) / 1024 }
 	t.figure("an idle stream "+name, "KiB", goal, fmt.Sprintf("%.1f", perStream(before.total, after.total)),
-		fmt.Sprintf("%d more streams; resident %s to %s, at most %s", many.count, mib(before.total), mib(after.total), mib(after.peak)))
+		fmt.Sprintf("%d more streams; resident %s to %s, at most %s", many.count, mib(before.total), mib(after.total),
+			mib(after.peak)))
 	return ctx.Err()
 }
 
-// settled is the control plane's memory after it was left alone: the median of the second half of that time.
+// settled is the control plane's memory after it was left alone: the median of the second half of
+// that time.
 func (f *fleet) settled(ctx context.Context, d time.Duration) resident {
 	pause(ctx, d/2)
 	var samples []int64

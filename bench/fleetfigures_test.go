@@ -21,7 +21,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Every part of the measurement works from the start of its control plane to its figures, and leaves nothing behind.
+// Every part of the measurement works from the start of its control plane to its figures, and
+// leaves nothing behind.
 func TestFleetFigures(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds edgewalk and starts it nine times")

@@ -22,13 +22,15 @@ func stateFigures(ctx context.Context, t *fleetTable) error {
 		return err
 	}
 	of := fmt.Sprintf(" of %d domains", domains)
-	t.figure("import"+of, "s", "300", seconds(time.Since(began)), fmt.Sprintf("applies of %d one after another", perManifest))
+	t.figure("import"+of, "s", "300", seconds(time.Since(began)),
+		fmt.Sprintf("applies of %d one after another", perManifest))
 
 	f.controlplane.stop()
 	if err := f.runControlPlane(ctx, "state"); err != nil {
 		return err
 	}
-	t.figure("control plane boot"+of, "s", "10", seconds(time.Since(f.controlplane.started)), "from exec until it is ready; with its etcd")
+	t.figure("control plane boot"+of, "s", "10", seconds(time.Since(f.controlplane.started)),
+		"from exec until it is ready; with its etcd")
 
 	line, err := f.b.newRelay(f.edgeAddr)
 	if err != nil {
@@ -43,10 +45,12 @@ func stateFigures(ctx context.Context, t *fleetTable) error {
 		return err
 	}
 	cold := time.Since(e.started)
-	t.figure("full state"+of+", bytes on the wire", "MB", "35", fmt.Sprintf("%.1f", float64(line.received.Load())/1e6), "to one edge, with all that HTTP/2 adds")
+	t.figure("full state"+of+", bytes on the wire", "MB", "35", fmt.Sprintf("%.1f", float64(line.received.Load())/1e6),
+		"to one edge, with all that HTTP/2 adds")
 	t.figure("cold sync"+of, "s", "8", seconds(cold), "from exec of the edge until it is ready")
 	pause(ctx, t.lasting(30*time.Second))
-	t.figure("edge memory"+of, "MB", "400", fmt.Sprintf("%.0f", float64(e.memory().total)/1e6), "resident, after a cold sync")
+	t.figure("edge memory"+of, "MB", "400", fmt.Sprintf("%.0f", float64(e.memory().total)/1e6),
+		"resident, after a cold sync")
 	e.stop()
 	if err := f.run("cold", e); err != nil {
 		return err
@@ -56,9 +60,13 @@ func stateFigures(ctx context.Context, t *fleetTable) error {
 	}
 	t.figure("edge boot from disk"+of, "s", "3", seconds(time.Since(e.started)), "from exec until it is ready")
 	pause(ctx, t.lasting(30*time.Second))
-	t.figure("edge memory"+of+", after that", "MB", "400", fmt.Sprintf("%.0f", float64(e.memory().total)/1e6), "resident")
+	t.figure("edge memory"+of+", after that", "MB", "400", fmt.Sprintf("%.0f", float64(e.memory().total)/1e6),
+		"resident")
 	m := f.settled(ctx, t.lasting(150*time.Second))
-	t.figure("control plane memory"+of, "MB", "800", fmt.Sprintf("%.0f", float64(m.total)/1e6), fmt.Sprintf("resident, with its etcd; anonymous %.0f, the rest is mapped from files; at most %.0f", float64(m.anonymous)/1e6, float64(m.peak)/1e6))
+	t.figure(
+		"control plane memory"+of, "MB", "800", fmt.Sprintf("%.0f", float64(m.total)/1e6),
+		fmt.Sprintf("resident, with its etcd; anonymous %.0f, the rest is mapped from files; at most %.0f", float64(m.anonymous)/1e6, float64(m.peak)/1e6),
+	)
 	return ctx.Err()
 }
 

@@ -16,9 +16,9 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent"
 )
 
-// BenchmarkHit is one cached file after the other over one HTTP/1.1 connection, with an edge and its control plane in this
-// process, so that -cpuprofile and -memprofile show what a hit costs. The client allocates nothing, and its time is small
-// beside the kernel's.
+// BenchmarkHit is one cached file after the other over one HTTP/1.1 connection, with an edge and
+// its control plane in this process, so that -cpuprofile and -memprofile show what a hit costs. The
+// client allocates nothing, and its time is small beside the kernel's.
 func BenchmarkHit(b *testing.B) {
 	address := startInProcess(b)
 	for _, size := range []int{1 << 10, 16 << 10, 1 << 20} {
@@ -43,20 +43,22 @@ func BenchmarkHit(b *testing.B) {
 	}
 }
 
-// startInProcess starts a control plane and an edge in front of an origin, and returns where the edge serves.
+// startInProcess starts a control plane and an edge in front of an origin, and returns where the
+// edge serves.
 func startInProcess(b *testing.B) string {
 	ctx := b.Context()
 	quiet := slog.New(slog.DiscardHandler)
 	plane, err := controlplane.New(ctx, controlplane.Config{
-		DataDir: b.TempDir(), AdminAddr: "127.0.0.1:0", EdgeAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", MediaAddr: "127.0.0.1:0", SharedHost: sharedHost, Open: true, Logger: quiet,
+		DataDir: b.TempDir(), AdminAddr: "127.0.0.1:0", EdgeAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0",
+		MediaAddr: "127.0.0.1:0", SharedHost: sharedHost, Open: true, Logger: quiet,
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
 	runUntilDone(b, plane.Run)
 	agent, err := edgeagent.New(edgeagent.Config{
-		ControlPlane: []string{plane.Addresses().Edge}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", StateDir: b.TempDir(), ID: "edge",
-		AllowPrivateOrigins: true, Logger: quiet,
+		ControlPlane: []string{plane.Addresses().Edge}, HTTPAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
+		StateDir: b.TempDir(), ID: "edge", AllowPrivateOrigins: true, Logger: quiet,
 	})
 	if err != nil {
 		b.Fatal(err)

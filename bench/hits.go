@@ -52,7 +52,8 @@ func hits(ctx context.Context, b *bench) error {
 	if b.profile != "" {
 		return b.profileHits(ctx, loads[0])
 	}
-	t := newTable("hits", "server", "requests/s", "MB/s", "p99", "requests per CPU second", "edgewalk/it, requests/s", "edgewalk/it, per CPU second")
+	t := newTable("hits", "server", "requests/s", "MB/s", "p99", "requests per CPU second", "edgewalk/it, requests/s",
+		"edgewalk/it, per CPU second")
 	for _, l := range loads {
 		all := make([]taken, len(l.contenders))
 		for round := range b.rounds {
@@ -69,7 +70,8 @@ func hits(ctx context.Context, b *bench) error {
 			if median(m.p99) > 0 {
 				p99 = ms(median(m.p99))
 			}
-			t.add(l.name, c.name, fmt.Sprintf("%.0f", median(m.requests)), fmt.Sprintf("%.1f", median(m.bytes)/1e6), p99, fmt.Sprintf("%.0f", median(m.perCPU)),
+			t.add(l.name, c.name, fmt.Sprintf("%.0f", median(m.requests)), fmt.Sprintf("%.1f", median(m.bytes)/1e6),
+				p99, fmt.Sprintf("%.0f", median(m.perCPU)),
 				ratio(median(own.requests), median(m.requests)), ratio(median(own.perCPU), median(m.perCPU)))
 		}
 	}
@@ -90,7 +92,8 @@ func (b *bench) round(ctx context.Context, l *load, c contender, m *taken) error
 	m.bytes = append(m.bytes, got.bytes)
 	m.p99 = append(m.p99, got.p99)
 	m.perCPU = append(m.perCPU, got.requests*took.Seconds()/max(used, time.Millisecond).Seconds())
-	b.note("%-14s %-9s %8.0f requests/s, %4.0f%% of a core", l.name, c.name, got.requests, 100*used.Seconds()/took.Seconds())
+	b.note("%-14s %-9s %8.0f requests/s, %4.0f%% of a core", l.name, c.name, got.requests,
+		100*used.Seconds()/took.Seconds())
 	return nil
 }
 
@@ -116,14 +119,16 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 		if err := f.applyAndWait(ctx, numbered(webManifest(o), 1)); err != nil {
 			return nil, err
 		}
-		plain, secure = append(plain, contender{"other", other.process, other.http}), append(secure, contender{"other", other.process, other.https})
+		plain, secure = append(plain, contender{"other", other.process, other.http}),
+			append(secure, contender{"other", other.process, other.https})
 	}
 	nginx, err := b.startNginx(ctx, serverCore, o)
 	if err != nil {
 		return nil, err
 	}
 	if nginx != nil {
-		plain, secure = append(plain, contender{"nginx", nginx.process, nginx.http}), append(secure, contender{"nginx", nginx.process, nginx.https})
+		plain, secure = append(plain, contender{"nginx", nginx.process, nginx.http}),
+			append(secure, contender{"nginx", nginx.process, nginx.https})
 	}
 	varnish, err := b.startVarnish(ctx, serverCore, o)
 	if err != nil {
@@ -133,7 +138,9 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 		plain = append(plain, contender{"varnish", varnish.process, varnish.http})
 	}
 	var loads []load
-	paths := map[string]string{"1 KB": "/1024/hit", "10 KB": "/10240/hit", "100 KB": "/102400/hit", "1 MB": "/1048576/hit"}
+	paths := map[string]string{
+		"1 KB": "/1024/hit", "10 KB": "/10240/hit", "100 KB": "/102400/hit", "1 MB": "/1048576/hit",
+	}
 	for _, c := range plain {
 		if err := warm(c.address, slices.Collect(maps.Values(paths))...); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -143,10 +150,12 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 		loads = append(loads, load{"h1 " + size, paths[size], wrk, plain})
 	}
 	loads = append(loads,
-		load{"h1 304", paths["1 KB"], wrkWith("If-None-Match: *"), plain}, load{"h1 1 KB of 1 MB", paths["1 MB"], wrkWith("Range: bytes=1000-2023"), plain},
+		load{"h1 304", paths["1 KB"], wrkWith("If-None-Match: *"), plain},
+		load{"h1 1 KB of 1 MB", paths["1 MB"], wrkWith("Range: bytes=1000-2023"), plain},
 	)
 	if have("h2load") {
-		loads = append(loads, load{"h1 TLS 1 KB", paths["1 KB"], h1load, secure}, load{"h1 TLS 100 KB", paths["100 KB"], h1load, secure})
+		loads = append(loads, load{"h1 TLS 1 KB", paths["1 KB"], h1load, secure},
+			load{"h1 TLS 100 KB", paths["100 KB"], h1load, secure})
 		for _, size := range hitSizes {
 			loads = append(loads, load{"h2 TLS " + size, paths[size], h2load, secure})
 		}
@@ -173,7 +182,9 @@ func warm(address string, paths ...string) error {
 				return fmt.Errorf("GET %s: status %d", path, r.status)
 			}
 		}
-		if err := until(3*time.Second, time.Millisecond, func() (bool, error) { r, err := c.get(path); return isHit(r.head), err }); err != nil {
+		if err := until(
+			3*time.Second, time.Millisecond, func() (bool, error) { r, err := c.get(path); return isHit(r.head), err },
+		); err != nil {
 			return fmt.Errorf("GET %s: %w", path, err)
 		}
 	}
@@ -187,7 +198,8 @@ func (b *bench) profileHits(ctx context.Context, l load) error {
 		return fmt.Errorf("perf is not in PATH: apt-get install linux-perf")
 	}
 	seconds := strconv.Itoa(max(1, int(b.duration.Seconds())-1))
-	record := exec.CommandContext(ctx, perf, "record", "-q", "-g", "-F", "499", "-o", b.profile, "-p", strconv.Itoa(l.contenders[0].process.cmd.Process.Pid), "--", "sleep", seconds)
+	record := exec.CommandContext(ctx, perf, "record", "-q", "-g", "-F", "499", "-o", b.profile, "-p",
+		strconv.Itoa(l.contenders[0].process.cmd.Process.Pid), "--", "sleep", seconds)
 	if err := record.Start(); err != nil {
 		return err
 	}

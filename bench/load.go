@@ -40,7 +40,10 @@ func wrkWith(line string) func(ctx context.Context, address, path string, d time
 }
 
 func runWrk(ctx context.Context, url string, d time.Duration, more ...string) (throughput, error) {
-	all := append([]string{"-t1", "-c" + strconv.Itoa(connections), "-d" + d.String(), "--latency", "-H", "Host: " + benchHost}, more...)
+	all := append(
+		[]string{"-t1", "-c" + strconv.Itoa(connections), "-d" + d.String(), "--latency", "-H", "Host: " + benchHost},
+		more...,
+	)
 	command, args := pinned(generatorCore, "wrk", append(all, url)...)
 	out, err := exec.CommandContext(ctx, command, args...).CombinedOutput()
 	if err != nil {
@@ -55,12 +58,14 @@ var (
 	wrkP99      = regexp.MustCompile(`99%\s+([\d.]+)(us|ms|s)`)
 )
 
-// parseWrk reads wrk's report. Replies other than 2xx and broken connections are errors: they would be counted as fast.
+// parseWrk reads wrk's report. Replies other than 2xx and broken connections are errors: they would
+// be counted as fast.
 func parseWrk(out string) (t throughput, err error) {
 	if strings.Contains(out, "Non-2xx") || strings.Contains(out, "Socket errors") {
 		return t, fmt.Errorf("wrk saw errors:\n%s", out)
 	}
-	requests, bytes, p99 := wrkRequests.FindStringSubmatch(out), wrkBytes.FindStringSubmatch(out), wrkP99.FindStringSubmatch(out)
+	requests, bytes, p99 := wrkRequests.FindStringSubmatch(out), wrkBytes.FindStringSubmatch(out),
+		wrkP99.FindStringSubmatch(out)
 	if requests == nil || bytes == nil || p99 == nil {
 		return t, fmt.Errorf("wrk says:\n%s", out)
 	}
@@ -82,7 +87,10 @@ func h1load(ctx context.Context, address, path string, d time.Duration) (through
 }
 
 func runH2load(ctx context.Context, address, path string, d time.Duration, how ...string) (throughput, error) {
-	all := append([]string{"-t1", "-D", strconv.Itoa(max(1, int(d.Seconds()))), "--warm-up-time=1", "--connect-to=" + address}, how...)
+	all := append(
+		[]string{"-t1", "-D", strconv.Itoa(max(1, int(d.Seconds()))), "--warm-up-time=1", "--connect-to=" + address},
+		how...,
+	)
 	command, args := pinned(generatorCore, "h2load", append(all, "https://"+benchHost+path)...)
 	out, err := exec.CommandContext(ctx, command, args...).CombinedOutput()
 	if err != nil {
@@ -99,7 +107,8 @@ var (
 
 // parseH2load reads h2load's report, as strictly as parseWrk.
 func parseH2load(out string) (t throughput, err error) {
-	rate, failed, codes := h2Rate.FindStringSubmatch(out), h2Errors.FindStringSubmatch(out), h2Codes.FindStringSubmatch(out)
+	rate, failed, codes := h2Rate.FindStringSubmatch(out), h2Errors.FindStringSubmatch(out),
+		h2Codes.FindStringSubmatch(out)
 	if rate == nil || failed == nil || codes == nil {
 		return t, fmt.Errorf("h2load says:\n%s", out)
 	}
@@ -112,7 +121,8 @@ func parseH2load(out string) (t throughput, err error) {
 	return t, nil
 }
 
-// handshakes opens connections over TLS without resumption, and asks for a path on each over HTTP/2.
+// handshakes opens connections over TLS without resumption, and asks for a path on each over
+// HTTP/2.
 func handshakes(ctx context.Context, address, path string, d time.Duration) (throughput, error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -147,7 +157,9 @@ func handshake(ctx context.Context, address, path string) (int64, error) {
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true, DisableKeepAlives: true,
 		// The key exchange that all of the measured have.
-		TLSClientConfig: &tls.Config{ServerName: benchHost, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}},
+		TLSClientConfig: &tls.Config{
+			ServerName: benchHost, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256},
+		},
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		},

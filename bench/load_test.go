@@ -18,7 +18,8 @@ Requests/sec:  30500.25
 Transfer/sec:     36.00MB
 `
 	got, err := parseWrk(report)
-	if want := (throughput{requests: 30500.25, bytes: 36 << 20, p99: 5250 * time.Microsecond}); err != nil || got != want {
+	if want := (throughput{requests: 30500.25, bytes: 36 << 20, p99: 5250 * time.Microsecond}); err != nil ||
+		got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	for name, bad := range map[string]string{

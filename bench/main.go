@@ -1,10 +1,12 @@
-// Command bench measures the real edgewalk binary, side by side with nginx and Varnish where they do the same, on the
-// machine it runs on. README.md says what each figure means.
+// Command bench measures the real edgewalk binary, side by side with nginx and Varnish where they
+// do the same, on the machine it runs on. README.md says what each figure means.
 //
-// It owns the processes it starts, their folders under one temporary folder, and the origins, which are in its own process.
+// It owns the processes it starts, their folders under one temporary folder, and the origins, which
+// are in its own process.
 //
-// What always holds: everything listens on loopback only and is bounded in time and number; all of it is stopped and removed
-// at the end, also when interrupted; figures are for reading, and none of them makes the program fail.
+// What always holds: everything listens on loopback only and is bounded in time and number; all of
+// it is stopped and removed at the end, also when interrupted; figures are for reading, and none of
+// them makes the program fail.
 package main
 
 import (
@@ -19,7 +21,8 @@ import (
 	"time"
 )
 
-// options are the flags that all measurements share. Zero values mean each measurement's own default.
+// options are the flags that all measurements share. Zero values mean each measurement's own
+// default.
 type options struct {
 	binary   string
 	against  string
@@ -94,7 +97,10 @@ func usage() {
 		fmt.Printf("  %-10s %s\n", m.name, m.about)
 	}
 	fmt.Println()
-	fmt.Println("MEASUREMENT --help lists the flags. Peers and load tools: " + strings.Join(packages(), ", ") + "; what is missing is left out.")
+	fmt.Println(
+		"MEASUREMENT --help lists the flags. Peers and load tools: " + strings.Join(packages(), ", ") +
+			"; what is missing is left out.",
+	)
 }
 
 func carryOut(ctx context.Context, m measurement, args []string) error {

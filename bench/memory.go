@@ -118,7 +118,8 @@ func fillPart(ctx context.Context, address string, from, step, objects int) erro
 	return ctx.Err()
 }
 
-// perManifest is how many domains one account gets: what one step is guaranteed to hold, less the account itself.
+// perManifest is how many domains one account gets: what one step is guaranteed to hold, less the
+// account itself.
 const perManifest = 1950
 
 // loadDomains makes accounts with custom domains, waits for them and says how long that took.
@@ -133,12 +134,13 @@ func (b *bench) loadDomains(ctx context.Context, f *fleet) error {
 		return err
 	}
 	fmt.Printf("%d domains in %d applies: p50 %s, p99 %s an apply; all stored after %s, all at the edge after %s\n", b.domains, len(times),
-		ms(median(times)), ms(quantile(times, 0.99)), stored.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
+		ms(median(times)), ms(quantile(times, 0.99)), stored.Round(time.Millisecond),
+		time.Since(start).Round(time.Millisecond))
 	return nil
 }
 
-// makeAccounts makes accounts with custom domains, until there are as many as asked for. It returns how long each apply took
-// and the last revision.
+// makeAccounts makes accounts with custom domains, until there are as many as asked for. It returns
+// how long each apply took and the last revision.
 func (f *fleet) makeAccounts(ctx context.Context, domains int) (times []time.Duration, last int64, err error) {
 	for made := 0; made < domains; {
 		m := accountManifest(fmt.Sprintf("shop-%04d", len(times)), made, min(perManifest, domains-made))
@@ -149,7 +151,8 @@ func (f *fleet) makeAccounts(ctx context.Context, domains int) (times []time.Dur
 		}
 		times = append(times, time.Since(sent))
 		if len(times)%20 == 0 || made == domains {
-			f.b.note("%d domains, the last %d in %s", made, len(m.CustomDomains), times[len(times)-1].Round(time.Millisecond))
+			f.b.note("%d domains, the last %d in %s", made, len(m.CustomDomains),
+				times[len(times)-1].Round(time.Millisecond))
 		}
 	}
 	return times, last, nil
@@ -159,14 +162,17 @@ func (f *fleet) makeAccounts(ctx context.Context, domains int) (times []time.Dur
 func accountManifest(id string, first, count int) *adminv1.Manifest {
 	m := &adminv1.Manifest{Account: &topologyv1.Account{Id: id}}
 	for i := range count {
-		m.CustomDomains = append(m.CustomDomains, &topologyv1.CustomDomain{Domain: domainName(id, first+i), Mode: topologyv1.CustomDomain_ACCOUNT})
+		m.CustomDomains = append(m.CustomDomains,
+			&topologyv1.CustomDomain{Domain: domainName(id, first+i), Mode: topologyv1.CustomDomain_ACCOUNT})
 	}
 	return m
 }
 
-// domainName is no more regular than real ones are: how well names compress is a part of what is measured.
+// domainName is no more regular than real ones are: how well names compress is a part of what is
+// measured.
 func domainName(account string, n int) string {
 	hash := fnv.New64a()
 	fmt.Fprintf(hash, "%s/%d", account, n)
-	return fmt.Sprintf("images-%06d.%s.example", n, strings.ToLower(base32.HexEncoding.EncodeToString(hash.Sum(nil)[:5])))
+	return fmt.Sprintf("images-%06d.%s.example", n,
+		strings.ToLower(base32.HexEncoding.EncodeToString(hash.Sum(nil)[:5])))
 }

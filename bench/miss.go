@@ -44,15 +44,16 @@ func miss(ctx context.Context, b *bench) error {
 	return b.missWalks(origins, e)
 }
 
-// walkManifest gives each walk two endpoints: what one learns about the origins is known to the other, whose cache lacks the
-// file all the same.
+// walkManifest gives each walk two endpoints: what one learns about the origins is known to the
+// other, whose cache lacks the file all the same.
 func walkManifest(origins []*origin) *adminv1.Manifest {
 	m := webManifest(origins...)
 	ids := m.UrlEndpoints[0].Origins
 	m.UrlEndpoints[0].Origins = ids[emptyOrigins:]
 	for _, k := range walks {
 		for _, state := range []string{"cold", "warm"} {
-			m.UrlEndpoints = append(m.UrlEndpoints, &topologyv1.UrlEndpoint{Id: walkEndpoint(k, state), Origins: ids[emptyOrigins-k:]})
+			m.UrlEndpoints = append(m.UrlEndpoints,
+				&topologyv1.UrlEndpoint{Id: walkEndpoint(k, state), Origins: ids[emptyOrigins-k:]})
 		}
 	}
 	return m
@@ -60,7 +61,8 @@ func walkManifest(origins []*origin) *adminv1.Manifest {
 
 func walkEndpoint(k int, state string) string { return fmt.Sprintf("walk-%d-%s", k, state) }
 
-// missWithPeers compares an edge, its peers and the origin asked directly, each with paths of its own.
+// missWithPeers compares an edge, its peers and the origin asked directly, each with paths of its
+// own.
 func (b *bench) missWithPeers(ctx context.Context, o *origin, e *edge) error {
 	names, addresses := []string{"origin", "edgewalk"}, []string{strings.TrimPrefix(o.url, "http://"), e.http}
 	peers, err := b.startPeers(ctx, o)
@@ -87,16 +89,19 @@ func (b *bench) missWithPeers(ctx context.Context, o *origin, e *edge) error {
 			times[i] = append(times[i], took)
 		}
 	}
-	t := newTable("miss: time to first byte of 10 KB", "p50", "p99", "added to the origin's p50", "added to its p99", "edgewalk/it, added p50")
+	t := newTable("miss: time to first byte of 10 KB", "p50", "p99", "added to the origin's p50", "added to its p99",
+		"edgewalk/it, added p50")
 	added := func(i int, q float64) time.Duration { return quantile(times[i], q) - quantile(times[0], q) }
 	for i, name := range names {
-		t.add(name, ms(median(times[i])), ms(quantile(times[i], 0.99)), ms(added(i, 0.5)), ms(added(i, 0.99)), ratio(added(1, 0.5).Seconds(), added(i, 0.5).Seconds()))
+		t.add(name, ms(median(times[i])), ms(quantile(times[i], 0.99)), ms(added(i, 0.5)), ms(added(i, 0.99)),
+			ratio(added(1, 0.5).Seconds(), added(i, 0.5).Seconds()))
 	}
 	t.print()
 	return nil
 }
 
-// missWalks measures walks over origins that lack the file, beside asking the same origins one after the other.
+// missWalks measures walks over origins that lack the file, beside asking the same origins one
+// after the other.
 func (b *bench) missWalks(origins []*origin, e *edge) error {
 	edge, err := dial(e.http, benchHost)
 	if err != nil {
@@ -110,7 +115,8 @@ func (b *bench) missWalks(origins []*origin, e *edge) error {
 		}
 		defer direct[i].close()
 	}
-	t := newTable("walk: time to first byte", "origins without the file", "p50", "p99", "added to asking the origins, p50", "p99")
+	t := newTable("walk: time to first byte", "origins without the file", "p50", "p99",
+		"added to asking the origins, p50", "p99")
 	for _, k := range walks {
 		var asked []time.Duration
 		times := map[string][]time.Duration{}
@@ -136,7 +142,8 @@ func (b *bench) missWalks(origins []*origin, e *edge) error {
 		t.add("the origins, asked in turn", strconv.Itoa(k), ms(median(asked)), ms(quantile(asked, 0.99)), "-", "-")
 		for _, state := range []string{"cold", "warm"} {
 			own := times[state]
-			t.add("edgewalk, "+state, strconv.Itoa(k), ms(median(own)), ms(quantile(own, 0.99)), ms(median(own)-median(asked)), ms(quantile(own, 0.99)-quantile(asked, 0.99)))
+			t.add("edgewalk, "+state, strconv.Itoa(k), ms(median(own)), ms(quantile(own, 0.99)),
+				ms(median(own)-median(asked)), ms(quantile(own, 0.99)-quantile(asked, 0.99)))
 		}
 	}
 	t.print()

@@ -19,7 +19,8 @@ type peer struct {
 
 // tools are the programs used beside edgewalk, with the Debian packages that bring them.
 var tools = []struct{ program, pack string }{
-	{"nginx", "nginx-light"}, {"varnishd", "varnish"}, {"wrk", "wrk"}, {"h2load", "nghttp2-client"}, {"taskset", "util-linux"},
+	{"nginx", "nginx-light"}, {"varnishd", "varnish"}, {"wrk", "wrk"}, {"h2load", "nghttp2-client"},
+	{"taskset", "util-linux"},
 }
 
 func packages() (all []string) {
@@ -68,8 +69,9 @@ func peerVersions() (all []string) {
 	return all
 }
 
-// nginxConf is nginx as an edge: one worker for the one core, sendfile, descriptors of hot files kept open, one request to
-// the origin for clients of the same file, and no log, as the edge has none by default.
+// nginxConf is nginx as an edge: one worker for the one core, sendfile, descriptors of hot files
+// kept open, one request to the origin for clients of the same file, and no log, as the edge has
+// none by default.
 const nginxConf = `
 daemon off;
 user root;
@@ -166,7 +168,10 @@ func (b *bench) startVarnish(ctx context.Context, core int, o *origin) (*peer, e
 	if err := os.WriteFile(path, fmt.Appendf(nil, vcl, host, port), 0o644); err != nil {
 		return nil, err
 	}
-	p.args = []string{lookUp("varnishd"), "-F", "-j", "none", "-n", filepath.Join(dir, "work"), "-f", path, "-a", p.http, "-s", "malloc,1g", "-p", "thread_pool_max=5000"}
+	p.args = []string{
+		lookUp("varnishd"), "-F", "-j", "none", "-n", filepath.Join(dir, "work"), "-f", path, "-a", p.http, "-s",
+		"malloc,1g", "-p", "thread_pool_max=5000",
+	}
 	return p, b.runPeer(ctx, "varnish", p)
 }
 

@@ -23,8 +23,8 @@ type process struct {
 	started time.Time
 }
 
-// The core that servers are pinned to, and the one of load generators, where there are two: a generator must not take from
-// the server what it measures. noCore is for what may run anywhere.
+// The core that servers are pinned to, and the one of load generators, where there are two: a
+// generator must not take from the server what it measures. noCore is for what may run anywhere.
 const (
 	noCore        = -1
 	serverCore    = 0
@@ -137,8 +137,8 @@ func (p *process) tree() []int {
 	return all
 }
 
-// statFields are the fields of /proc/pid/stat after the name: state, parent, ... (proc(5) numbers them from 3). nil if the
-// process is gone.
+// statFields are the fields of /proc/pid/stat after the name: state, parent, ... (proc(5) numbers
+// them from 3). nil if the process is gone.
 func statFields(pid int) []string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

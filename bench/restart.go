@@ -30,22 +30,30 @@ func restart(ctx context.Context, b *bench) error {
 		return err
 	}
 	restarts := []restarted{
-		{"edgewalk, stopped in order", e.http, func() *process { return e.process }, (*process).stop, func() error { return f.run("edge", e) }},
-		{"edgewalk, kill -9", e.http, func() *process { return e.process }, (*process).kill, func() error { return f.run("edge", e) }},
+		{"edgewalk, stopped in order", e.http, func() *process { return e.process }, (*process).stop,
+			func() error { return f.run("edge", e) }},
+		{"edgewalk, kill -9", e.http, func() *process { return e.process }, (*process).kill,
+			func() error { return f.run("edge", e) }},
 	}
 	if nginx != nil {
 		again := func() (err error) {
 			nginx.process, err = b.start("nginx", noCore, nginx.args[0], nginx.args[1:]...)
 			return err
 		}
-		restarts = append(restarts, restarted{"nginx, stopped in order", nginx.http, func() *process { return nginx.process }, (*process).stop, again})
+		restarts = append(
+			restarts,
+			restarted{
+				"nginx, stopped in order", nginx.http, func() *process { return nginx.process }, (*process).stop, again,
+			},
+		)
 	}
 	for _, r := range restarts[1:] {
 		if _, err := fill(ctx, r.address, b.objects); err != nil {
 			return err
 		}
 	}
-	t := newTable("restart: time from exec", "objects", "first hit", strconv.Itoa(sample)+" random hits", "hits among the first "+strconv.Itoa(sample))
+	t := newTable("restart: time from exec", "objects", "first hit", strconv.Itoa(sample)+" random hits",
+		"hits among the first "+strconv.Itoa(sample))
 	for _, r := range restarts {
 		var first, all []time.Duration
 		var share []int
@@ -75,8 +83,8 @@ type restarted struct {
 	again   func() error
 }
 
-// back says how a server came back: when the first object was a hit, when a sample had been asked for and was, and how many
-// of the sample were.
+// back says how a server came back: when the first object was a hit, when a sample had been asked
+// for and was, and how many of the sample were.
 type back struct {
 	first, all time.Duration
 	share      int
@@ -108,7 +116,8 @@ func (b *bench) comeBack(ctx context.Context, r restarted) (got back, err error)
 				got.first = time.Since(started)
 			}
 		}
-		b.note("restart %s: object %d of the sample: hit %v after %s", r.name, i, isHit(reply.head), time.Since(started))
+		b.note("restart %s: object %d of the sample: hit %v after %s", r.name, i, isHit(reply.head),
+			time.Since(started))
 	}
 	got.all = time.Since(started)
 	return got, ctx.Err()

@@ -18,9 +18,9 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// stream is the least edge that a control plane takes for one: a connection with one Sync call, which acknowledges steps and
-// keeps nothing. It costs one goroutine and a few kilobytes, so that thousands of them hardly show beside the control plane
-// that they measure.
+// stream is the least edge that a control plane takes for one: a connection with one Sync call,
+// which acknowledges steps and keeps nothing. It costs one goroutine and a few kilobytes, so that
+// thousands of them hardly show beside the control plane that they measure.
 type stream struct {
 	conn     net.Conn
 	in       *bufio.Reader
@@ -33,11 +33,13 @@ type stream struct {
 }
 
 const (
-	// syncCall is the number of a connection's only call: clients count in odd numbers (RFC 9113, section 5.1.1).
+	// syncCall is the number of a connection's only call: clients count in odd numbers (RFC 9113,
+	// section 5.1.1).
 	syncCall = 1
 	// streamWindow is what a control plane may send before it is given leave for more.
 	streamWindow = 1 << 30
-	// messageHead is the length of what gRPC puts before a message: whether it is compressed, and its size.
+	// messageHead is the length of what gRPC puts before a message: whether it is compressed, and
+	// its size.
 	messageHead = 5
 	// chunkField is the number of SyncResponse.chunk.
 	chunkField = 3
@@ -74,19 +76,25 @@ func (s *stream) greet(address, id string, secure bool) error {
 	var fields bytes.Buffer
 	encoder := hpack.NewEncoder(&fields)
 	for _, f := range [][2]string{
-		{":method", "POST"}, {":scheme", scheme}, {":path", edgev1.EdgeService_Sync_FullMethodName}, {":authority", address},
-		{"authorization", "Bearer " + tokenText}, {"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"}, {":scheme", scheme}, {":path", edgev1.EdgeService_Sync_FullMethodName},
+		{":authority", address}, {"authorization", "Bearer " + tokenText}, {"content-type", "application/grpc"},
+		{"te", "trailers"},
 	} {
 		if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
 			return err
 		}
 	}
-	hello := &edgev1.Hello{Id: id, Region: "bench", Version: "bench", ProtocolVersion: 1, AcceptsSealed: true, HttpAddress: "127.0.0.1:80", BootId: id}
+	hello := &edgev1.Hello{
+		Id: id, Region: "bench", Version: "bench", ProtocolVersion: 1, AcceptsSealed: true, HttpAddress: "127.0.0.1:80",
+		BootId: id,
+	}
 	_, err := s.out.WriteString(http2.ClientPreface)
 	return errors.Join(err,
 		s.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow}),
 		s.framer.WriteWindowUpdate(0, streamWindow),
-		s.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: syncCall, BlockFragment: fields.Bytes(), EndHeaders: true}),
+		s.framer.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: syncCall, BlockFragment: fields.Bytes(), EndHeaders: true,
+		}),
 		s.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello}}),
 		s.out.Flush())
 }
@@ -101,7 +109,8 @@ func (s *stream) send(m *edgev1.SyncRequest) error {
 	return s.framer.WriteData(syncCall, false, data)
 }
 
-// follow applies what it is sent until the connection ends, and tells moved of each revision that it has reached.
+// follow applies what it is sent until the connection ends, and tells moved of each revision that
+// it has reached.
 func (s *stream) follow(moved func(from, to int64)) error {
 	for {
 		frame, err := s.framer.ReadFrame()
@@ -156,7 +165,9 @@ func (s *stream) handle(frame http2.Frame) error {
 		return fmt.Errorf("the control plane broke the stream off: %v", frame.ErrCode)
 	case *http2.DataFrame:
 		if s.unread += frame.Length; s.unread > streamWindow/2 {
-			if err := errors.Join(s.framer.WriteWindowUpdate(0, s.unread), s.framer.WriteWindowUpdate(syncCall, s.unread)); err != nil {
+			if err := errors.Join(
+				s.framer.WriteWindowUpdate(0, s.unread), s.framer.WriteWindowUpdate(syncCall, s.unread),
+			); err != nil {
 				return err
 			}
 			s.unread = 0

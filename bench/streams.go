@@ -19,8 +19,9 @@ import (
 	"time"
 )
 
-// streams are light edges in a process of their own, so that what they do delays neither the calls nor the clock of the
-// measurement. The process says on its standard output how far all of them are, and ends when its standard input does.
+// streams are light edges in a process of their own, so that what they do delays neither the calls
+// nor the clock of the measurement. The process says on its standard output how far all of them
+// are, and ends when its standard input does.
 type streams struct {
 	*process
 	count int
@@ -39,7 +40,8 @@ type floor struct {
 // streamsCommand is the first argument of the process of light streams.
 const streamsCommand = "streams"
 
-// startStreams opens light streams and returns when all are in step. first is the number in the id of the first one.
+// startStreams opens light streams and returns when all are in step. first is the number in the id
+// of the first one.
 func (f *fleet) startStreams(ctx context.Context, first, count int) (*streams, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -47,15 +49,18 @@ func (f *fleet) startStreams(ctx context.Context, first, count int) (*streams, e
 	}
 	name := fmt.Sprintf("streams from %d", first)
 	s := &streams{
-		process: &process{name: name, log: filepath.Join(f.b.dir, name+".log"), done: make(chan struct{}), started: time.Now()},
-		count:   count, moved: make(chan struct{}),
+		process: &process{
+			name: name, log: filepath.Join(f.b.dir, name+".log"), done: make(chan struct{}), started: time.Now(),
+		},
+		count: count, moved: make(chan struct{}),
 	}
 	log, err := os.Create(s.log)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	s.cmd = exec.Command(self, streamsCommand, "--to", f.edgeAddr, "--first", strconv.Itoa(first), "--count", strconv.Itoa(count), "--ca", f.certificate)
+	s.cmd = exec.Command(self, streamsCommand, "--to", f.edgeAddr, "--first", strconv.Itoa(first), "--count",
+		strconv.Itoa(count), "--ca", f.certificate)
 	s.cmd.SysProcAttr, s.cmd.Stderr = &syscall.SysProcAttr{Setpgid: true}, log
 	stdin, err := s.cmd.StdinPipe()
 	if err != nil {
@@ -172,7 +177,8 @@ func serveStreams(ctx context.Context, args []string) error {
 	return nil
 }
 
-// trusting is what a client of a control plane with a certificate of the measurements' host needs; nil without one.
+// trusting is what a client of a control plane with a certificate of the measurements' host needs;
+// nil without one.
 func trusting(file string) (*tls.Config, error) {
 	if file == "" {
 		return nil, nil

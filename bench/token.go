@@ -16,7 +16,8 @@ func (theToken) GetRequestMetadata(context.Context, ...string) (map[string]strin
 	return map[string]string{"authorization": "Bearer " + tokenText}, nil
 }
 
-// RequireTransportSecurity implements [credentials.PerRPCCredentials]. Measurements go over loopback.
+// RequireTransportSecurity implements [credentials.PerRPCCredentials]. Measurements go over
+// loopback.
 func (theToken) RequireTransportSecurity() bool { return false }
 
 // tokenFile is a file with theToken.

@@ -17,14 +17,15 @@ import (
 )
 
 const (
-	// An edge has at most 256 requests waiting for one origin and refuses further ones, so the clients that wait share files.
+	// An edge has at most 256 requests waiting for one origin and refuses further ones, so the
+	// clients that wait share files.
 	stalledFiles = 250
 	// stallFor is how long an origin may stall before the edge gives it up. It outlasts a round.
 	stallFor = 60 * time.Second
 )
 
-// trouble measures what an origin in trouble costs those who do not want anything of it: files of other endpoints while many clients
-// wait for one that stalls, and a walk past one that is dead.
+// trouble measures what an origin in trouble costs those who do not want anything of it: files of
+// other endpoints while many clients wait for one that stalls, and a walk past one that is dead.
 func trouble(ctx context.Context, b *bench) error {
 	if b.count == 0 {
 		b.count = 2000
@@ -57,8 +58,8 @@ func trouble(ctx context.Context, b *bench) error {
 	return b.pastADeadOrigin(e)
 }
 
-// troubleManifest has an endpoint with a stalling origin of its own for each round, as breakers remember the one before, and one
-// whose first origin is dead.
+// troubleManifest has an endpoint with a stalling origin of its own for each round, as breakers
+// remember the one before, and one whose first origin is dead.
 func troubleManifest(sound *origin, stalls *stall, dead string, rounds int) *adminv1.Manifest {
 	m := webManifest(sound)
 	web := func(id, url string) *topologyv1.Origin {
@@ -69,10 +70,12 @@ func troubleManifest(sound *origin, stalls *stall, dead string, rounds int) *adm
 		o := web(id, stalls.url)
 		o.Timeouts = &topologyv1.OriginTimeouts{FirstByte: durationpb.New(stallFor)}
 		m.Origins = append(m.Origins, o)
-		m.UrlEndpoints = append(m.UrlEndpoints, &topologyv1.UrlEndpoint{Id: id, Origins: []string{id}, WalkDeadline: durationpb.New(stallFor)})
+		m.UrlEndpoints = append(m.UrlEndpoints,
+			&topologyv1.UrlEndpoint{Id: id, Origins: []string{id}, WalkDeadline: durationpb.New(stallFor)})
 	}
 	m.Origins = append(m.Origins, web("dead", dead))
-	m.UrlEndpoints = append(m.UrlEndpoints, &topologyv1.UrlEndpoint{Id: "dead", Origins: append([]string{"dead"}, m.UrlEndpoints[0].Origins...)})
+	m.UrlEndpoints = append(m.UrlEndpoints,
+		&topologyv1.UrlEndpoint{Id: "dead", Origins: append([]string{"dead"}, m.UrlEndpoints[0].Origins...)})
 	return m
 }
 
@@ -121,7 +124,8 @@ func (s *stall) release() {
 	s.gate = make(chan struct{})
 }
 
-// besideAStall measures another endpoint's hits and misses, without and with a crowd that waits for an origin that stalls.
+// besideAStall measures another endpoint's hits and misses, without and with a crowd that waits for
+// an origin that stalls.
 func (b *bench) besideAStall(ctx context.Context, e *edge, stalls *stall) error {
 	c, err := dial(e.http, benchHost)
 	if err != nil {
@@ -132,7 +136,9 @@ func (b *bench) besideAStall(ctx context.Context, e *edge, stalls *stall) error 
 	times := map[string]map[bool][]time.Duration{kinds[0]: {}, kinds[1]: {}}
 	measure := func(round int, crowded bool) error {
 		for n := range b.count {
-			for kind, path := range map[string]string{kinds[0]: "/1024/hit", kinds[1]: fmt.Sprintf("/10240/%d/%t/%d", round, crowded, n)} {
+			for kind, path := range map[string]string{
+				kinds[0]: "/1024/hit", kinds[1]: fmt.Sprintf("/10240/%d/%t/%d", round, crowded, n),
+			} {
 				took, err := timeToFirstByte(c, path)
 				if err != nil {
 					return err
@@ -152,7 +158,8 @@ func (b *bench) besideAStall(ctx context.Context, e *edge, stalls *stall) error 
 		}
 		b.note("round %d: %d clients waited", round, waited)
 	}
-	t := newTable("trouble: an endpoint beside one whose origin stalls", "idle: p50", "p99", fmt.Sprintf("%d clients wait: p50", stalledClients), "p99", "p99 to idle", "goal")
+	t := newTable("trouble: an endpoint beside one whose origin stalls", "idle: p50", "p99",
+		fmt.Sprintf("%d clients wait: p50", stalledClients), "p99", "p99 to idle", "goal")
 	for _, kind := range kinds {
 		idle, crowded := times[kind][false], times[kind][true]
 		t.add(kind, ms(median(idle)), ms(quantile(idle, 0.99)), ms(median(crowded)), ms(quantile(crowded, 0.99)),
@@ -165,8 +172,11 @@ func (b *bench) besideAStall(ctx context.Context, e *edge, stalls *stall) error 
 // stalledClients is how many clients wait for the origin that stalls.
 const stalledClients = 1000
 
-// waitBeside has clients wait for files of a stalling origin while what is measured runs, and returns how many still waited at its end.
-func (b *bench) waitBeside(ctx context.Context, e *edge, stalls *stall, round int, measured func() error) (int64, error) {
+// waitBeside has clients wait for files of a stalling origin while what is measured runs, and
+// returns how many still waited at its end.
+func (b *bench) waitBeside(
+	ctx context.Context, e *edge, stalls *stall, round int, measured func() error,
+) (int64, error) {
 	var waiting sync.WaitGroup
 	var left atomic.Int64
 	clients := make([]*client, stalledClients)
@@ -182,14 +192,17 @@ func (b *bench) waitBeside(ctx context.Context, e *edge, stalls *stall, round in
 		left.Add(1)
 		waiting.Go(func() {
 			defer left.Add(-1)
-			c.get(fmt.Sprintf("/%s/%d", stalledEndpoint(round), i%stalledFiles)) // A 404 in the end; it counts until when it waits.
+			// A 404 in the end; it counts until when it waits.
+			c.get(fmt.Sprintf("/%s/%d", stalledEndpoint(round), i%stalledFiles))
 		})
 	}
 	defer waiting.Wait()
 	defer stalls.release()
 	within, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if err := poll(within, 10*time.Millisecond, func() bool { return stalls.waiting.Load() == stalledFiles }); err != nil {
+	if err := poll(
+		within, 10*time.Millisecond, func() bool { return stalls.waiting.Load() == stalledFiles },
+	); err != nil {
 		return 0, fmt.Errorf("the origin has %d requests waiting, not %d: %w", stalls.waiting.Load(), stalledFiles, err)
 	}
 	if err := measured(); err != nil {
@@ -201,7 +214,8 @@ func (b *bench) waitBeside(ctx context.Context, e *edge, stalls *stall, round in
 	return stalledClients, nil
 }
 
-// pastADeadOrigin measures misses of a walk whose first origin refuses connections, beside those of the same walk without it.
+// pastADeadOrigin measures misses of a walk whose first origin refuses connections, beside those of
+// the same walk without it.
 func (b *bench) pastADeadOrigin(e *edge) error {
 	c, err := dial(e.http, benchHost)
 	if err != nil {
@@ -218,9 +232,11 @@ func (b *bench) pastADeadOrigin(e *edge) error {
 			times[walk] = append(times[walk], took)
 		}
 	}
-	t := newTable("trouble: a walk past a dead first origin", "without it: p50", "p99", "with it: p50", "p99", "added to p50", "goal")
+	t := newTable("trouble: a walk past a dead first origin", "without it: p50", "p99", "with it: p50", "p99",
+		"added to p50", "goal")
 	with, without := times["with"], times["without"]
-	t.add("miss of 10 KB", ms(median(without)), ms(quantile(without, 0.99)), ms(median(with)), ms(quantile(with, 0.99)), ms(median(with)-median(without)), "1 ms")
+	t.add("miss of 10 KB", ms(median(without)), ms(quantile(without, 0.99)), ms(median(with)), ms(quantile(with, 0.99)),
+		ms(median(with)-median(without)), "1 ms")
 	t.print()
 	return nil
 }

@@ -28,7 +28,8 @@ State is kept in --state-dir over restarts; --reset begins anew.`,
 			hangups := catchHangups()
 			cfg.MaxUpload = int64(upload)
 			cfg.Out = cmd.OutOrStdout()
-			return answerHangups(cmd.Context(), log, hangups, func(ctx context.Context) error { return dev.Run(ctx, cfg) }, nothingToReopen)
+			return answerHangups(cmd.Context(), log, hangups,
+				func(ctx context.Context) error { return dev.Run(ctx, cfg) }, nothingToReopen)
 		},
 	}
 	f := cmd.Flags()
@@ -38,7 +39,8 @@ State is kept in --state-dir over restarts; --reset begins anew.`,
 	f.StringVar(&cfg.MetricsAddr, "metrics-addr", dev.DefaultMetricsAddr, "address of the edge's metrics and health")
 	f.StringVar(&cfg.AdminAddr, "admin-addr", dev.DefaultAdminAddr, "address of the admin API")
 	f.StringVar(&cfg.EdgeAddr, "edge-addr", dev.DefaultEdgeAddr, "address that edges connect to")
-	f.StringVar(&cfg.StatusAddr, "status-addr", dev.DefaultStatusAddr, "address of the control plane's metrics and health")
+	f.StringVar(&cfg.StatusAddr, "status-addr", dev.DefaultStatusAddr,
+		"address of the control plane's metrics and health")
 	f.StringVar(&cfg.MediaAddr, "media-addr", dev.DefaultMediaAddr, "address of the Media Library's bytes")
 	f.Var(&upload, "max-upload", "how much one file uploaded to a Media Library may take")
 	return cmd

@@ -50,7 +50,8 @@ func useEnvironment(cmd *cobra.Command) {
 
 // variables are those of admin commands.
 var variables = []string{
-	"EDGEWALK_SERVER", "EDGEWALK_CA", "EDGEWALK_CERT", "EDGEWALK_KEY", "EDGEWALK_TOKEN", "EDGEWALK_ACCOUNT", "EDGEWALK_CONTEXT",
+	"EDGEWALK_SERVER", "EDGEWALK_CA", "EDGEWALK_CERT", "EDGEWALK_KEY", "EDGEWALK_TOKEN", "EDGEWALK_ACCOUNT",
+	"EDGEWALK_CONTEXT",
 }
 
 // warnOfUnknown warns of variables that look as if they set a flag of edgewalk, and set none. One
@@ -65,7 +66,9 @@ func warnOfUnknown(cmd *cobra.Command, environment []string, log *slog.Logger) {
 		if daemon.Name() != "controlplane" && daemon.Name() != "edgeagent" {
 			continue
 		}
-		daemon.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { known[environmentName(daemon.Name(), f.Name)] = true })
+		daemon.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			known[environmentName(daemon.Name(), f.Name)] = true
+		})
 		prefixes = append(prefixes, environmentName(daemon.Name(), ""))
 	}
 	for _, entry := range environment {
@@ -98,13 +101,16 @@ func checkPairs(cmd *cobra.Command) error {
 func checkAddresses(cmd *cobra.Command) (failed error) {
 	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		address := f.Value.String()
-		if !strings.HasSuffix(f.Name, "-addr") || failed != nil || address == "" || address == "off" || strings.HasPrefix(address, "systemd:") {
+		if !strings.HasSuffix(f.Name, "-addr") || failed != nil || address == "" || address == "off" ||
+			strings.HasPrefix(address, "systemd:") {
 			return
 		}
 		if _, port, err := net.SplitHostPort(address); err != nil {
-			failed = admincli.AsUsage(fmt.Errorf("--%s %s: it has no port: write it like %s", f.Name, address, cmp.Or(f.DefValue, "127.0.0.1:8443")))
+			failed = admincli.AsUsage(fmt.Errorf("--%s %s: it has no port: write it like %s", f.Name, address,
+				cmp.Or(f.DefValue, "127.0.0.1:8443")))
 		} else if _, err := net.LookupPort("tcp", port); err != nil {
-			failed = admincli.AsUsage(fmt.Errorf("--%s %s: %q is no port: write a number from 0 to 65535", f.Name, address, port))
+			failed = admincli.AsUsage(fmt.Errorf("--%s %s: %q is no port: write a number from 0 to 65535", f.Name,
+				address, port))
 		}
 	})
 	return failed

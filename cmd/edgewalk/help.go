@@ -15,7 +15,8 @@ func fitHelp(root *cobra.Command) {
 	cobra.AddTemplateFunc("wrapUse", wrapUse)
 	cobra.AddTemplateFunc("helpWidth", func() int { return helpWidth })
 	usage := root.UsageTemplate()
-	usage = strings.ReplaceAll(usage, ".FlagUsages | trimTrailingWhitespaces", ".FlagUsagesWrapped helpWidth | trimTrailingWhitespaces")
+	usage = strings.ReplaceAll(usage, ".FlagUsages | trimTrailingWhitespaces",
+		".FlagUsagesWrapped helpWidth | trimTrailingWhitespaces")
 	usage = strings.ReplaceAll(usage, "{{.UseLine}}", "{{.UseLine | wrapUse}}")
 	root.SetUsageTemplate(usage)
 	root.SetHelpTemplate(`{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces | wrapText}}

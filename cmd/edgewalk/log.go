@@ -20,7 +20,8 @@ type logOptions struct {
 
 func addLogFlags(cmd *cobra.Command) *logOptions {
 	o := new(logOptions)
-	cmd.Flags().TextVar(&o.level, "log-level", slog.LevelInfo, "least level of what is logged: debug, info, warn or error")
+	cmd.Flags().TextVar(&o.level, "log-level", slog.LevelInfo,
+		"least level of what is logged: debug, info, warn or error")
 	cmd.Flags().StringVar(&o.format, "log-format", "auto", "form of the log: text, json, or auto for text on a terminal and json elsewhere")
 	return o
 }

@@ -85,7 +85,8 @@ func unknownCommand(root *cobra.Command, args []string) error {
 		}
 		child := childOf(cmd, args[i])
 		if child == nil {
-			return admincli.AsUsage(fmt.Errorf("unknown command %q for %q%s", args[i], cmd.CommandPath(), fieldpath.Hint(args[i], namesOf(cmd)...)))
+			return admincli.AsUsage(fmt.Errorf("unknown command %q for %q%s", args[i], cmd.CommandPath(),
+				fieldpath.Hint(args[i], namesOf(cmd)...)))
 		}
 		if cmd = child; !cmd.HasSubCommands() || cmd.Name() == "completion" {
 			return nil
@@ -118,7 +119,9 @@ func helpCommand() *cobra.Command {
 		Use:     "help [COMMAND]",
 		Short:   "Tell about a command",
 		Example: "  edgewalk help apply",
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(
+			cmd *cobra.Command, args []string, _ string,
+		) ([]cobra.Completion, cobra.ShellCompDirective) {
 			at := cmd.Root()
 			for _, arg := range args {
 				if at = childOf(at, arg); at == nil {
@@ -132,7 +135,8 @@ func helpCommand() *cobra.Command {
 			for _, arg := range args {
 				child := childOf(at, arg)
 				if child == nil {
-					return admincli.AsUsage(fmt.Errorf("unknown command %q for %q%s", arg, at.CommandPath(), fieldpath.Hint(arg, namesOf(at)...)))
+					return admincli.AsUsage(fmt.Errorf("unknown command %q for %q%s", arg, at.CommandPath(),
+						fieldpath.Hint(arg, namesOf(at)...)))
 				}
 				at = child
 			}

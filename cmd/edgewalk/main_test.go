@@ -103,7 +103,8 @@ func TestHelpTeaches(t *testing.T) {
 			t.Errorf("%s: short help %q, example %q", cmd.CommandPath(), cmd.Short, cmd.Example)
 		}
 		for line := range strings.Lines(cmd.Example) {
-			if text := strings.TrimSpace(line); text != "" && !strings.HasPrefix(text, "edgewalk ") && !strings.HasPrefix(text, "--") {
+			if text := strings.TrimSpace(line); text != "" && !strings.HasPrefix(text, "edgewalk ") &&
+				!strings.HasPrefix(text, "--") {
 				t.Errorf("%s: the example line %q is not something to type", cmd.CommandPath(), text)
 			}
 		}
@@ -126,7 +127,8 @@ func TestHelpFits(t *testing.T) {
 		examples := strings.Split(cmd.Example, "\n")
 		for line := range strings.Lines(out.String()) {
 			line = strings.TrimRight(line, "\n")
-			if n := len([]rune(line)); n > helpWidth && !slices.Contains(examples, line) && strings.Contains(strings.TrimSpace(line), " ") {
+			if n := len([]rune(line)); n > helpWidth && !slices.Contains(examples, line) &&
+				strings.Contains(strings.TrimSpace(line), " ") {
 				t.Errorf("%s: %d columns: %s", cmd.CommandPath(), n, line)
 			}
 		}

@@ -23,7 +23,8 @@ func manCommand() *cobra.Command {
 			}
 			root := cmd.Root()
 			plain(root)
-			return doc.GenManTree(root, &doc.GenManHeader{Title: "EDGEWALK", Section: "1", Source: "edgewalk", Manual: "edgewalk"}, args[0])
+			return doc.GenManTree(root,
+				&doc.GenManHeader{Title: "EDGEWALK", Section: "1", Source: "edgewalk", Manual: "edgewalk"}, args[0])
 		},
 	}
 }

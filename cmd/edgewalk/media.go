@@ -35,7 +35,8 @@ that is another library is refused. The topology is brought back by edgewalk sna
 
 func mediaCopyCommand(
 	log *slog.Logger,
-	run func(context.Context, controlplane.Config, string, func(int64)) (controlplane.MediaCopied, error), cmd *cobra.Command,
+	run func(context.Context, controlplane.Config, string, func(int64)) (controlplane.MediaCopied, error),
+	cmd *cobra.Command,
 ) *cobra.Command {
 	cfg := controlplane.Config{Logger: log}
 	cmd.Args = cobra.ExactArgs(1)
@@ -46,7 +47,8 @@ func mediaCopyCommand(
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s copied, %s, in %s; %d were there\n", admincli.Counted(int(done.Files), "file"),
+		fmt.Fprintf(cmd.OutOrStdout(), "%s copied, %s, in %s; %d were there\n",
+			admincli.Counted(int(done.Files), "file"),
 			admincli.ByteSize(done.Bytes), time.Since(began).Round(100*time.Millisecond), done.There)
 		return nil
 	}

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// A large account is exported as several documents, which make the same account in another control plane. An edited export is
-// applied as long as nobody else has changed the account, also where it is stopped in the middle.
+// A large account is exported as several documents, which make the same account in another control
+// plane. An edited export is applied as long as nobody else has changed the account, also where it
+// is stopped in the middle.
 func TestALargeAccountIsExportedAndApplied(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes thousands of resources")
@@ -33,10 +34,14 @@ func TestALargeAccountIsExportedAndApplied(t *testing.T) {
 
 	const n = 1500
 	head := "account: {id: large, displayName: Large, limits: {customDomains: 50000}}\n"
-	sections := []string{head + "origins:\n", head + "urlEndpoints:\n- {id: default, origins: [o0007, o0003]}\n", head + "customDomains:\n", head + "customDomains:\n"}
+	sections := []string{
+		head + "origins:\n", head + "urlEndpoints:\n- {id: default, origins: [o0007, o0003]}\n",
+		head + "customDomains:\n", head + "customDomains:\n",
+	}
 	for i := range n {
 		sections[0] += fmt.Sprintf("- {id: o%04d, web: {baseUrl: 'http://127.0.0.1:9/%d'}}\n", i, i)
-		sections[1] += fmt.Sprintf("- {id: e%04d, description: '%s', origins: [o%04d]}\n", i, strings.Repeat("d", 300), i)
+		sections[1] += fmt.Sprintf("- {id: e%04d, description: '%s', origins: [o%04d]}\n", i, strings.Repeat("d", 300),
+			i)
 		sections[2] += fmt.Sprintf("- {domain: a%04d.large.example.com, mode: ACCOUNT}\n", i)
 		sections[3] += fmt.Sprintf("- {domain: u%04d.large.example.com, mode: URL_ENDPOINT, urlEndpoint: e%04d}\n", i, i)
 	}
@@ -64,18 +69,21 @@ func TestALargeAccountIsExportedAndApplied(t *testing.T) {
 		}
 	}
 
-	// An edit that is refused in the last document, goes on with its id, and meets nobody else's change.
+	// An edit that is refused in the last document, goes on with its id, and meets nobody else's
+	// change.
 	edited := strings.Replace(exported, "displayName: Large", "displayName: Edited", 1)
 	edited = strings.Replace(edited, "description: d", "description: edited d", 1)
 	write("large.yaml", strings.Replace(edited, "domain: u1499.large", "domain: u1499..large", 1))
 	code, _, stderr := edgewalk(t, "apply", "-f", "large.yaml", "--server", here.admin)
 	id := regexp.MustCompile(`--request-id (\S+)`).FindStringSubmatch(stderr)
-	if code != 1 || id == nil || !strings.Contains(stderr, fmt.Sprintf("Of %d documents, %d are applied.", len(documents), len(documents)-1)) {
+	if code != 1 || id == nil ||
+		!strings.Contains(stderr, fmt.Sprintf("Of %d documents, %d are applied.", len(documents), len(documents)-1)) {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
 	write("large.yaml", edited)
 	must(here, "apply", "-f", "large.yaml", "--request-id", id[1])
-	if code, _, stderr = edgewalk(t, "apply", "-f", "large.yaml", "--server", here.admin); code != 1 || !strings.Contains(stderr, "ETAG_MISMATCH") {
+	if code, _, stderr = edgewalk(t, "apply", "-f", "large.yaml", "--server", here.admin); code != 1 ||
+		!strings.Contains(stderr, "ETAG_MISMATCH") {
 		t.Errorf("an etag from before: exit %d: %s", code, stderr)
 	}
 
@@ -83,7 +91,8 @@ func TestALargeAccountIsExportedAndApplied(t *testing.T) {
 	write("large.yaml", strings.Replace(exported, "description: edited d", "description: mine d", 1))
 	must(here, "update", "origin", "o0001", "-A", "large", "--set", "displayName=Theirs")
 	before := must(here, "export", "large")
-	if code, _, stderr = edgewalk(t, "apply", "-f", "large.yaml", "--server", here.admin); code != 1 || !strings.Contains(stderr, "ETAG_MISMATCH") {
+	if code, _, stderr = edgewalk(t, "apply", "-f", "large.yaml", "--server", here.admin); code != 1 ||
+		!strings.Contains(stderr, "ETAG_MISMATCH") {
 		t.Errorf("a colleague's change in between: exit %d: %s", code, stderr)
 	}
 	if must(here, "export", "large") != before {

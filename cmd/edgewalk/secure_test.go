@@ -63,7 +63,8 @@ func TestConnectionsThatAreRefusedSayWhatIsMissing(t *testing.T) {
 		t.Setenv("EDGEWALK_TOKEN", test.token)
 		code, stdout, stderr := edgewalk(t, strings.Fields(test.args)...)
 		if code != test.code || !strings.Contains(stdout+stderr, test.says) {
-			t.Errorf("edgewalk %s, token %q: exit %d, want %d with %q; got %s%s", test.args, test.token, code, test.code, test.says, stdout, stderr)
+			t.Errorf("edgewalk %s, token %q: exit %d, want %d with %q; got %s%s", test.args, test.token, code,
+				test.code, test.says, stdout, stderr)
 		}
 		if test.token != "" && strings.Contains(stdout+stderr, test.token) {
 			t.Errorf("edgewalk %s tells the token: %s%s", test.args, stdout, stderr)
@@ -79,8 +80,9 @@ func selfSigned(t *testing.T, dir string) (cert, key string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
@@ -91,7 +93,9 @@ func selfSigned(t *testing.T, dir string) (cert, key string) {
 		t.Fatal(err)
 	}
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+	for path, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER},
+	} {
 		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -10,14 +10,16 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane"
 )
 
-// On the machine of a control plane its first token is found; others are made, kept, used and revoked, and none is shown again.
+// On the machine of a control plane its first token is found; others are made, kept, used and
+// revoked, and none is shown again.
 func TestTokensOfPeople(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, "config"))
 	t.Setenv("HOME", dir)
 	const any = "127.0.0.1:0"
 	c, err := controlplane.New(t.Context(), controlplane.Config{
-		DataDir: filepath.Join(dir, "data"), AdminAddr: any, EdgeAddr: any, HTTPAddr: any, MediaAddr: any, Logger: newLogger(t.Output(), logOptions{}),
+		DataDir: filepath.Join(dir, "data"), AdminAddr: any, EdgeAddr: any, HTTPAddr: any, MediaAddr: any,
+		Logger: newLogger(t.Output(), logOptions{}),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -18,9 +18,10 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write what the transcripts say anew")
 
-// TestTranscripts shows what admins type and read, against everything that `edgewalk dev` runs. A line that begins with `$` is
-// typed, those below it are what standard output and then standard error say; another exit code than 0 stands at the end.
-// What differs from run to run, such as times and revisions, is tamed.
+// TestTranscripts shows what admins type and read, against everything that `edgewalk dev` runs. A
+// line that begins with `$` is typed, those below it are what standard output and then standard
+// error say; another exit code than 0 stands at the end. What differs from run to run, such as
+// times and revisions, is tamed.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -78,8 +79,8 @@ func startDemo(t *testing.T) demonstration {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- dev.Run(ctx, dev.Config{
-			StateDir: filepath.Join(t.TempDir(), "dev"), HTTPAddr: any, MetricsAddr: any, AdminAddr: any, EdgeAddr: any, StatusAddr: any, MediaAddr: any,
-			Version: "test", Out: out, Logger: newLogger(t.Output(), logOptions{}),
+			StateDir: filepath.Join(t.TempDir(), "dev"), HTTPAddr: any, MetricsAddr: any, AdminAddr: any, EdgeAddr: any,
+			StatusAddr: any, MediaAddr: any, Version: "test", Out: out, Logger: newLogger(t.Output(), logOptions{}),
 		})
 	}()
 	t.Cleanup(func() {
@@ -124,7 +125,8 @@ func (d demonstration) talk(t *testing.T, script string) string {
 	return out.String()
 }
 
-// do carries out one line: a command of edgewalk, whose output `> NAME` puts into a file, or `file NAME`, which writes a file.
+// do carries out one line: a command of edgewalk, whose output `> NAME` puts into a file, or `file
+// NAME`, which writes a file.
 func (d demonstration) do(t *testing.T, command, stdin string) string {
 	t.Helper()
 	words := words(strings.ReplaceAll(command, "{http}", d.http))

@@ -16,7 +16,8 @@ type accounts struct {
 }
 
 func newAccounts(s *Service) accounts {
-	r := newResource(s, topology.KindAccounts, "account", func(d *draft) *table[*topologyv1.Account] { return &d.account })
+	r := newResource(s, topology.KindAccounts, "account",
+		func(d *draft) *table[*topologyv1.Account] { return &d.account })
 	r.put = func(d *draft, _ string, next *topologyv1.Account, _ func(string) bool) error {
 		d.putAccount(next)
 		return nil
@@ -37,7 +38,9 @@ func (s accounts) GetAccount(ctx context.Context, req *adminv1.GetAccountRequest
 	return &adminv1.GetAccountResponse{Account: a, Revision: revision}, nil
 }
 
-func (s accounts) ListAccounts(ctx context.Context, req *adminv1.ListAccountsRequest) (*adminv1.ListAccountsResponse, error) {
+func (s accounts) ListAccounts(
+	ctx context.Context, req *adminv1.ListAccountsRequest,
+) (*adminv1.ListAccountsResponse, error) {
 	if id, _ := auth.From(ctx).Account(); id != "" {
 		return s.listOwn(ctx, id)
 	}
@@ -60,7 +63,9 @@ func (s accounts) listOwn(ctx context.Context, id string) (*adminv1.ListAccounts
 	return &adminv1.ListAccountsResponse{Accounts: []*topologyv1.Account{a}, Revision: revision}, nil
 }
 
-func (s accounts) CreateAccount(ctx context.Context, req *adminv1.CreateAccountRequest) (*adminv1.CreateAccountResponse, error) {
+func (s accounts) CreateAccount(
+	ctx context.Context, req *adminv1.CreateAccountRequest,
+) (*adminv1.CreateAccountResponse, error) {
 	id := req.GetAccountId()
 	if err := topology.ValidateAccountID(id); err != nil {
 		return nil, invalid("account_id", "%v", err)
@@ -81,7 +86,9 @@ func (d *draft) create(a *topologyv1.Account) error {
 	return d.putEndpoint(topology.DefaultEndpointID, new(topologyv1.UrlEndpoint))
 }
 
-func (s accounts) UpdateAccount(ctx context.Context, req *adminv1.UpdateAccountRequest) (*adminv1.UpdateAccountResponse, error) {
+func (s accounts) UpdateAccount(
+	ctx context.Context, req *adminv1.UpdateAccountRequest,
+) (*adminv1.UpdateAccountResponse, error) {
 	a, _, out, err := s.update(ctx, req, req.GetAccount(), nil)
 	if err != nil {
 		return nil, err
@@ -89,7 +96,9 @@ func (s accounts) UpdateAccount(ctx context.Context, req *adminv1.UpdateAccountR
 	return &adminv1.UpdateAccountResponse{Account: a, Revision: out.revision}, nil
 }
 
-func (s accounts) DeleteAccount(ctx context.Context, req *adminv1.DeleteAccountRequest) (*adminv1.DeleteAccountResponse, error) {
+func (s accounts) DeleteAccount(
+	ctx context.Context, req *adminv1.DeleteAccountRequest,
+) (*adminv1.DeleteAccountResponse, error) {
 	key, err := parseName(topology.KindAccounts, "name", req.GetName())
 	if err != nil {
 		return nil, err
@@ -120,7 +129,9 @@ func (s accounts) DeleteAccount(ctx context.Context, req *adminv1.DeleteAccountR
 }
 
 // commit runs a write that is no draft's edit. One that only checks has the revision that was read.
-func (s *Service) commit(ctx context.Context, req writeRequest, account string, decide func(*store.State) (*store.Edit, error)) (store.Result, error) {
+func (s *Service) commit(
+	ctx context.Context, req writeRequest, account string, decide func(*store.State) (*store.Edit, error),
+) (store.Result, error) {
 	if req.GetValidateOnly() {
 		var result store.Result
 		err := s.store.DryRun(ctx, account, func(state *store.State) (*store.Edit, error) {
@@ -137,7 +148,8 @@ func (s *Service) commit(ctx context.Context, req writeRequest, account string, 
 	return result, notWritten(err, account, id.ID)
 }
 
-// mustBeEmpty names what the account still holds. Its default endpoint and its purges are no content.
+// mustBeEmpty names what the account still holds. Its default endpoint and its purges are no
+// content.
 func (d *draft) mustBeEmpty(ctx context.Context) error {
 	name := topology.AccountName(d.id)
 	f := fail(kindNotEmpty, "%s is not empty: delete what it holds, or set force", name)

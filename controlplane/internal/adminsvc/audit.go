@@ -56,7 +56,8 @@ func shortened(text string) string {
 	return text[:maxAuditedText] + "... (" + strconv.Itoa(len(text)) + " bytes)"
 }
 
-// whoOf names the caller: by its token, or the certificate that it has shown. It is empty where nobody is asked who they are.
+// whoOf names the caller: by its token, or the certificate that it has shown. It is empty where
+// nobody is asked who they are.
 func whoOf(ctx context.Context) string {
 	caller := auth.From(ctx)
 	switch {
@@ -96,7 +97,9 @@ func peerOf(ctx context.Context) string {
 	return ""
 }
 
-func (s auditService) ListEvents(ctx context.Context, req *adminv1.ListEventsRequest) (*adminv1.ListEventsResponse, error) {
+func (s auditService) ListEvents(
+	ctx context.Context, req *adminv1.ListEventsRequest,
+) (*adminv1.ListEventsResponse, error) {
 	account, page, below, err := numberedPage(req, req.GetParent(), "events")
 	if err != nil {
 		return nil, err
@@ -137,7 +140,8 @@ func (s *Service) since(ctx context.Context, account string) (int64, error) {
 	return record.CreateRevision, err
 }
 
-// numberedPage reads a request for a page of what an account's writes have left, which goes on below a number.
+// numberedPage reads a request for a page of what an account's writes have left, which goes on
+// below a number.
 func numberedPage(req listRequest, parent, what string) (account string, p *page, below int64, err error) {
 	if account, err = parseParent(parent); err != nil {
 		return "", nil, 0, err

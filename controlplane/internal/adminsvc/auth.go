@@ -20,8 +20,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/listen"
 )
 
-// tap refuses a call as soon as its header has come, before any of its messages takes memory, if its caller is not known or may not
-// call the method at all.
+// tap refuses a call as soon as its header has come, before any of its messages takes memory, if
+// its caller is not known or may not call the method at all.
 func (s *Service) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	ctx = adminconn.Incoming(ctx)
 	if info.FullMethodName == healthv1.Health_Check_FullMethodName {
@@ -91,8 +91,8 @@ func (s *Service) takeProbe(ctx context.Context) error {
 	return nil
 }
 
-// knownMethod is a method if there is such a one: for each that it observes the service keeps counters, and who has no token
-// may call anything.
+// knownMethod is a method if there is such a one: for each that it observes the service keeps
+// counters, and who has no token may call anything.
 func knownMethod(full string) string {
 	name := strings.ReplaceAll(strings.TrimPrefix(full, "/"), "/", ".")
 	if d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name)); err == nil {

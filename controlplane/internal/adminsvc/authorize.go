@@ -24,10 +24,18 @@ const ofCaller = "caller"
 
 // foreignRules are those of methods whose protos are not ours.
 var foreignRules = map[string]*adminv1.Rule{
-	healthv1.Health_Watch_FullMethodName:                                   {Permission: adminv1.Rule_ANY, AccountFrom: ofCaller},
-	healthv1.Health_List_FullMethodName:                                    {Permission: adminv1.Rule_ANY, AccountFrom: ofCaller},
-	reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName:      {Permission: adminv1.Rule_ANY, AccountFrom: ofCaller},
-	reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: {Permission: adminv1.Rule_ANY, AccountFrom: ofCaller},
+	healthv1.Health_Watch_FullMethodName: {
+		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller,
+	},
+	healthv1.Health_List_FullMethodName: {
+		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller,
+	},
+	reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName: {
+		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller,
+	},
+	reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: {
+		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller,
+	},
 }
 
 // ruleOf returns the rule of a method, nil if it has none.
@@ -43,22 +51,24 @@ func ruleOf(full string) *adminv1.Rule {
 	return proto.GetExtension(d.Options(), adminv1.E_Rule).(*adminv1.Rule)
 }
 
-// mayCall returns an error unless the caller's role has the permission of a method. A method that there is not is left for gRPC to
-// refuse.
+// mayCall returns an error unless the caller's role has the permission of a method. A method that
+// there is not is left for gRPC to refuse.
 func (s *Service) mayCall(caller *auth.Caller, method string) error {
 	rule := ruleOf(method)
 	switch {
 	case rule == nil && knownMethod(method) != method:
 		return nil
 	case rule == nil || !caller.May(rule.GetPermission()):
-		return denied("the role %s may not call %s", caller.Token.GetRole(), method[strings.LastIndexByte(method, '/')+1:])
+		return denied("the role %s may not call %s", caller.Token.GetRole(),
+			method[strings.LastIndexByte(method, '/')+1:])
 	}
 	return nil
 }
 
 func denied(format string, args ...any) *failure { return fail(kindPermissionDenied, format, args...) }
 
-// authorize returns an error unless a message of a call is about an account that its caller's token is for.
+// authorize returns an error unless a message of a call is about an account that its caller's token
+// is for.
 func (s *Service) authorize(ctx context.Context, method string, m proto.Message) error {
 	caller := auth.From(ctx)
 	if id, _ := caller.Account(); id == "" {
@@ -77,8 +87,8 @@ func (s *Service) authorize(ctx context.Context, method string, m proto.Message)
 	}
 }
 
-// mustBeOf returns an error unless the caller's token is for an account. That there is no such account, or a later one of the same
-// id, looks the same to it.
+// mustBeOf returns an error unless the caller's token is for an account. That there is no such
+// account, or a later one of the same id, looks the same to it.
 func (s *Service) mustBeOf(caller *auth.Caller, account string) error {
 	id, uid := caller.Account()
 	if id == "" {
@@ -91,8 +101,8 @@ func (s *Service) mustBeOf(caller *auth.Caller, account string) error {
 	return nil
 }
 
-// accountIn is the account that the name in a field of a message begins with, empty if there is none. Of two fields, `name|parent`, it
-// is the first that is set.
+// accountIn is the account that the name in a field of a message begins with, empty if there is
+// none. Of two fields, `name|parent`, it is the first that is set.
 func accountIn(m proto.Message, path string) string {
 	if first, second, either := strings.Cut(path, "|"); either {
 		return cmp.Or(accountIn(m, first), accountIn(m, second))
@@ -139,7 +149,8 @@ func asksOfEdge(m proto.Message) bool {
 	return false
 }
 
-// withhold takes out of an answer what its caller's account has no part in: which edges there are, and the other accounts.
+// withhold takes out of an answer what its caller's account has no part in: which edges there are,
+// and the other accounts.
 func withhold(ctx context.Context, resp any) {
 	id, _ := auth.From(ctx).Account()
 	if id == "" {
@@ -174,7 +185,9 @@ func withholdEdges(r *adminv1.WaitAppliedResponse, account string) {
 	r.Rejected = mine
 }
 
-func (s *Service) authorizeUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (s *Service) authorizeUnary(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
 	if err := s.authorize(ctx, info.FullMethod, req.(proto.Message)); err != nil {
 		return nil, err
 	}
@@ -183,15 +196,22 @@ func (s *Service) authorizeUnary(ctx context.Context, req any, info *grpc.UnaryS
 	return resp, err
 }
 
-func (s *Service) authorizeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (s *Service) authorizeStream(
+	srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) error {
 	if info.FullMethod == healthv1.Health_Check_FullMethodName {
 		return handler(srv, stream)
 	}
 	ctx := stream.Context()
 	// gRPC ends a stream whose context ends by itself, and says that it was canceled.
-	if transport, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error }); ok {
+	if transport, ok := grpc.ServerTransportStreamFromContext(ctx).(interface {
+		WriteStatus(
+			*status.Status,
+		) error
+	}); ok {
 		auth.BeforeEnd(ctx, func(cause error) {
-			_ = transport.WriteStatus(status.Convert(toStatus(s.unauthenticated(ctx, cause)))) // or the stream has just ended
+			// or the stream has just ended
+			_ = transport.WriteStatus(status.Convert(toStatus(s.unauthenticated(ctx, cause))))
 		})
 	}
 	return handler(srv, &authorizedStream{ServerStream: stream, service: s, method: info.FullMethod})

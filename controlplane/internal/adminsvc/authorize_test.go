@@ -78,8 +78,9 @@ var mayWhat = map[adminv1.Token_Role]string{
 	adminv1.Token_EDGE:     "",
 }
 
-// Every method of every service that there is, with the token of every role, about the account of the token and another one, is let
-// through or refused as its rule says. A method without a rule fails.
+// Every method of every service that there is, with the token of every role, about the account of
+// the token and another one, is let through or refused as its rule says. A method without a rule
+// fails.
 func TestWhoMayCallWhat(t *testing.T) {
 	t.Parallel()
 	r := guardedRig(t)
@@ -91,7 +92,13 @@ func TestWhoMayCallWhat(t *testing.T) {
 	}
 	callers := []caller{{name: "nobody"}}
 	for role := range mayWhat {
-		callers = append(callers, caller{role.String(), role, auth.OfAccount(role), r.tokenOf(t, role, map[bool]string{true: "acme"}[auth.OfAccount(role)])})
+		callers = append(
+			callers,
+			caller{
+				role.String(), role, auth.OfAccount(role),
+				r.tokenOf(t, role, map[bool]string{true: "acme"}[auth.OfAccount(role)]),
+			},
+		)
 		if auth.OfAccount(role) {
 			callers = append(callers, caller{role.String() + " of all", role, false, r.tokenOf(t, role, "")})
 		}
@@ -124,7 +131,8 @@ func TestWhoMayCallWhat(t *testing.T) {
 					switch code := status.Code(err); {
 					case c.token == "" && code != codes.Unauthenticated,
 						c.token != "" && may == (code == codes.PermissionDenied),
-						c.token != "" && code == codes.Unauthenticated, code == codes.Internal, code == codes.Unimplemented:
+						c.token != "" && code == codes.Unauthenticated, code == codes.Internal,
+						code == codes.Unimplemented:
 						t.Errorf("%s calls %s about %s: %v", c.name, full, account, err)
 					}
 				}
@@ -136,7 +144,8 @@ func TestWhoMayCallWhat(t *testing.T) {
 	}
 }
 
-// about is a request that names an account where the rule looks for it. It is wrong in other ways, so that nothing comes of it.
+// about is a request that names an account where the rule looks for it. It is wrong in other ways,
+// so that nothing comes of it.
 func about(t *testing.T, input protoreflect.MessageDescriptor, from, account string) proto.Message {
 	t.Helper()
 	m := dynamicpb.NewMessage(input)
@@ -176,14 +185,16 @@ func (r *rig) invoke(t *testing.T, full string, m grpc.MethodInfo, request proto
 	if err := stream.SendMsg(request); err == nil {
 		_ = stream.CloseSend() // what is wrong the answer says
 	}
-	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.ReplaceAll(full[1:], "/", ".")))
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.ReplaceAll(full[1:], "/",
+		".")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return stream.RecvMsg(dynamicpb.NewMessage(d.(protoreflect.MethodDescriptor).Output()))
 }
 
-// What a thief gets with a token of each role. A transcript begins with `# ROLE`, or `# ROLE account`, whose token is presented.
+// What a thief gets with a token of each role. A transcript begins with `# ROLE`, or `# ROLE
+// account`, whose token is presented.
 func TestStolenTokens(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/stolen/*.txt")
@@ -205,7 +216,9 @@ func TestStolenTokens(t *testing.T) {
 			r := guardedRig(t)
 			r.connectEdge(t, "secret-edge", func(q *edgev1.Ask) *edgev1.Answer {
 				// An edge that is older than the question's account.
-				e := &topologyv1.Explanation{Edge: "secret-edge", Status: 200, Account: strings.Split(q.GetExplain().GetUrl(), "/")[3]}
+				e := &topologyv1.Explanation{
+					Edge: "secret-edge", Status: 200, Account: strings.Split(q.GetExplain().GetUrl(), "/")[3],
+				}
 				return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: e}}
 			})
 			r.token = r.tokenOf(t, role, account)
@@ -262,7 +275,10 @@ func TestTokensGoWithTheirAccount(t *testing.T) {
 func TestLimitsAreOperators(t *testing.T) {
 	t.Parallel()
 	r := guardedRig(t)
-	callers := map[string]string{"root": r.token, "operator": r.tokenOf(t, adminv1.Token_OPERATOR, ""), "admin": r.tokenOf(t, adminv1.Token_ADMIN, "acme")}
+	callers := map[string]string{
+		"root": r.token, "operator": r.tokenOf(t, adminv1.Token_OPERATOR, ""),
+		"admin": r.tokenOf(t, adminv1.Token_ADMIN, "acme"),
+	}
 	limit := func() int32 {
 		r.token = callers["root"]
 		resp, err := r.call(t.Context(), "GetAccount", `{"name": "accounts/acme"}`)
@@ -279,12 +295,14 @@ func TestLimitsAreOperators(t *testing.T) {
 		{"root", "UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 7}}}`, codes.OK, 7},
 		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 70000}}}`, codes.PermissionDenied, 7},
 		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme"}, "updateMask": "limits"}`, codes.PermissionDenied, 7},
-		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "pools": ["gold"]}}`, codes.PermissionDenied, 7},
+		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "pools": ["gold"]}}`, codes.PermissionDenied,
+			7},
 		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "Acme"}}`, codes.OK, 7},
 		{"admin", "ApplyManifest", `{"manifest": {"account": {"id": "acme", "limits": {"origins": 70000}}}}`, codes.PermissionDenied, 7},
 		{"admin", "ApplyManifest", `{"manifest": {"account": {"id": "acme"}}}`, codes.OK, 7},
 		{"admin", "ApplyManifest", `{"text": "account: {id: acme, limits: {origins: 7}}"}`, codes.OK, 7},
-		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "pools": ["eu"]}}`, codes.PermissionDenied, 7},
+		{"admin", "UpdateAccount", `{"account": {"name": "accounts/acme", "pools": ["eu"]}}`, codes.PermissionDenied,
+			7},
 		{"operator", "UpdateAccount", `{"account": {"name": "accounts/acme", "limits": {"origins": 9}}}`, codes.OK, 9},
 		{"root", "UpdateAccount", `{"account": {"name": "accounts/acme"}, "updateMask": "limits"}`, codes.OK, 10_000},
 	} {
@@ -298,7 +316,8 @@ func TestLimitsAreOperators(t *testing.T) {
 	}
 }
 
-// With etcd gone a token that is known still reads what is in memory; one that is not known is answered UNAVAILABLE.
+// With etcd gone a token that is known still reads what is in memory; one that is not known is
+// answered UNAVAILABLE.
 func TestTokensWithoutEtcd(t *testing.T) {
 	t.Parallel()
 	s, way := storetest.OpenCutting(t, store.Config{Prefix: storetest.Prefix()})
@@ -309,7 +328,9 @@ func TestTokensWithoutEtcd(t *testing.T) {
 	known := r.tokenOf(t, adminv1.Token_OPERATOR, "")
 	unknown := r.tokenOf(t, adminv1.Token_VIEWER, "")
 	r.token = unknown
-	if _, err := r.call(t.Context(), "RevokeToken", fmt.Sprintf(`{"name": "tokens/%s"}`, strings.Split(unknown, "_")[1])); err != nil {
+	if _, err := r.call(
+		t.Context(), "RevokeToken", fmt.Sprintf(`{"name": "tokens/%s"}`, strings.Split(unknown, "_")[1]),
+	); err != nil {
 		t.Fatal(err)
 	}
 	way.Cut()

@@ -12,8 +12,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Something else has written to etcd below the prefix: what it damaged is named, can be deleted or written anew, and is all
-// that suffers.
+// Something else has written to etcd below the prefix: what it damaged is named, can be deleted or
+// written anew, and is all that suffers.
 func TestABrokenRecordHarmsOnlyItself(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -33,7 +33,8 @@ func TestABrokenRecordHarmsOnlyItself(t *testing.T) {
 		if _, err := client.Put(t.Context(), prefix+"cfg/"+key, value); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.Delete(t.Context(), prefix+"guard/acme"); err != nil { // or what is kept in memory would be used
+		// or what is kept in memory would be used
+		if _, err := client.Delete(t.Context(), prefix+"guard/acme"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -53,7 +54,8 @@ func TestABrokenRecordHarmsOnlyItself(t *testing.T) {
 		}
 	}
 	listed := r.must(t, "ListOrigins", `{"parent": "accounts/acme"}`).(*adminv1.ListOriginsResponse).GetOrigins()
-	if len(listed) != 2 || listed[0].GetName() != "accounts/acme/origins/a" || listed[1].GetWeb().GetBaseUrl() != "http://b.example" {
+	if len(listed) != 2 || listed[0].GetName() != "accounts/acme/origins/a" ||
+		listed[1].GetWeb().GetBaseUrl() != "http://b.example" {
 		t.Errorf("listed %v", listed)
 	}
 	r.must(t, "UpdateOrigin", `{"origin": {"name": "accounts/acme/origins/b", "web": {"baseUrl": "http://d.example"}}}`)
@@ -70,11 +72,15 @@ func TestABrokenRecordHarmsOnlyItself(t *testing.T) {
 	r.must(t, "ExportManifest", `{"name": "accounts/acme"}`)
 
 	damage("accounts/acme", "\xff")
-	if text := r.refused(t, codes.DataLoss, "UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "x"}}`); !strings.Contains(text, "accounts/acme ") {
+	if text := r.refused(
+		t, codes.DataLoss, "UpdateAccount", `{"account": {"name": "accounts/acme", "displayName": "x"}}`,
+	); !strings.Contains(text, "accounts/acme ") {
 		t.Errorf("a damaged account: %s", text)
 	}
 	r.must(t, "ApplyManifest", `{"text": "account: {id: acme}"}`)
-	e := r.must(t, "GetUrlEndpoint", `{"name": "accounts/acme/urlEndpoints/shop"}`).(*adminv1.GetUrlEndpointResponse).GetUrlEndpoint()
+	e := r.must(
+		t, "GetUrlEndpoint", `{"name": "accounts/acme/urlEndpoints/shop"}`,
+	).(*adminv1.GetUrlEndpointResponse).GetUrlEndpoint()
 	if len(e.GetOrigins()) != 2 {
 		t.Errorf("after the account was applied: %v", e)
 	}

@@ -113,7 +113,8 @@ func (l *changeList) differing(d *draft, most int) (more int) {
 	})
 	origins := keysOf(d.origins.next)
 	maps.Copy(origins, keysOf(d.secrets.next))
-	add(slices.Sorted(maps.Keys(origins)), func(id string) bool { return d.origins.differs(id) || d.secrets.differs(id) },
+	add(slices.Sorted(maps.Keys(origins)),
+		func(id string) bool { return d.origins.differs(id) || d.secrets.differs(id) },
 		func(id string) { l.origin(d, id) })
 	add(slices.Sorted(maps.Keys(d.endpoints.next)), d.endpoints.differs, func(id string) { l.endpoint(d, id) })
 	add(slices.Sorted(maps.Keys(d.domains.next)), d.domains.differs, func(id string) {

@@ -21,7 +21,9 @@ type domainTerm struct {
 }
 
 // domainFilterFields are the fields that a filter may name.
-var domainFilterFields = []string{"state", "mode", "url_endpoint", "ownership.state", "routing.state", "certificate.state", "certificate.issuer"}
+var domainFilterFields = []string{
+	"state", "mode", "url_endpoint", "ownership.state", "routing.state", "certificate.state", "certificate.issuer",
+}
 
 var (
 	filterAnd  = regexp.MustCompile(`\s+AND\s+`)
@@ -56,13 +58,16 @@ func parseDomainFilter(text string) (domainFilter, error) {
 			}
 			term.path, names, d = append(term.path, f), append(names, string(f.Name())), f.Message()
 		}
-		if path := strings.Join(names, "."); strings.Count(m[1], ".") != len(names)-1 || !slices.Contains(domainFilterFields, path) {
+		if path := strings.Join(names, "."); strings.Count(m[1], ".") != len(names)-1 ||
+			!slices.Contains(domainFilterFields, path) {
 			return nil, invalid("filter", "%q cannot be asked for: there are %s%s", m[1],
 				strings.Join(domainFilterFields, ", "), fieldpath.Hint(m[1], domainFilterFields...))
 		}
 		last := term.path[len(term.path)-1]
 		if values := last.Enum(); values != nil && values.Values().ByName(protoreflect.Name(term.value)) == nil {
-			return nil, invalid("filter", "%s is never %q%s", m[1], term.value, fieldpath.Hint(term.value, valueNames(values)...))
+			return nil,
+				invalid("filter", "%s is never %q%s", m[1], term.value,
+					fieldpath.Hint(term.value, valueNames(values)...))
 		}
 		filter = append(filter, term)
 	}

@@ -32,7 +32,8 @@ func (r *rig) fillWithDomains(t testing.TB, account string, domains int) {
 	}
 }
 
-// BenchmarkUpdate is an update of an endpoint, and of a domain, by how many domains the account has.
+// BenchmarkUpdate is an update of an endpoint, and of a domain, by how many domains the account
+// has.
 func BenchmarkUpdate(b *testing.B) {
 	r := newRig(b, rigOptions{})
 	for _, n := range []int{20, 20_000, 200_000} {

@@ -25,22 +25,29 @@ const (
 	maxTold = 10_000
 )
 
-func (s edgeAdmin) CreateJoinToken(ctx context.Context, req *adminv1.CreateJoinTokenRequest) (*adminv1.CreateJoinTokenResponse, error) {
+func (s edgeAdmin) CreateJoinToken(
+	ctx context.Context, req *adminv1.CreateJoinTokenRequest,
+) (*adminv1.CreateJoinTokenResponse, error) {
 	ttl := defaultJoinTTL
 	if req.GetTtl() != nil {
 		ttl = req.GetTtl().AsDuration()
 	}
-	token, expires, err := s.identities.CreateJoinToken(ctx, req.GetEdge(), cmp.Or(req.GetRegion(), defaultRegion), req.GetPool(), ttl)
+	token, expires, err := s.identities.CreateJoinToken(ctx, req.GetEdge(), cmp.Or(req.GetRegion(), defaultRegion),
+		req.GetPool(), ttl)
 	if errors.Is(err, identity.ErrJoined) {
 		return nil, fail(kindAlreadyExists, "%v: if it is lost, `edgewalk edges revoke %s` takes it back", err, req.GetEdge())
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.CreateJoinTokenResponse{Token: token.String(), ExpireTime: timestamppb.New(expires), EdgeAddress: s.edgeAddress}, nil
+	return &adminv1.CreateJoinTokenResponse{
+		Token: token.String(), ExpireTime: timestamppb.New(expires), EdgeAddress: s.edgeAddress,
+	}, nil
 }
 
-func (s edgeAdmin) ListIdentities(_ context.Context, req *adminv1.ListIdentitiesRequest) (*adminv1.ListIdentitiesResponse, error) {
+func (s edgeAdmin) ListIdentities(
+	_ context.Context, req *adminv1.ListIdentitiesRequest,
+) (*adminv1.ListIdentitiesResponse, error) {
 	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "identities")
 	if err != nil {
 		return nil, err
@@ -62,7 +69,8 @@ func (s edgeAdmin) ListIdentities(_ context.Context, req *adminv1.ListIdentities
 
 func presentIdentity(i identity.Identity) *adminv1.EdgeIdentity {
 	shown := &adminv1.EdgeIdentity{
-		Edge: i.ID, Region: i.Region, Pool: i.Pool, JoinTime: timestamppb.New(i.Joined), ExpireTime: timestamppb.New(i.Expires), KeySha256: i.KeyText(),
+		Edge: i.ID, Region: i.Region, Pool: i.Pool, JoinTime: timestamppb.New(i.Joined),
+		ExpireTime: timestamppb.New(i.Expires), KeySha256: i.KeyText(),
 	}
 	if !i.Revoked.IsZero() {
 		shown.RevokeTime = timestamppb.New(i.Revoked)
@@ -70,7 +78,9 @@ func presentIdentity(i identity.Identity) *adminv1.EdgeIdentity {
 	return shown
 }
 
-func (s edgeAdmin) RevokeEdge(ctx context.Context, req *adminv1.RevokeEdgeRequest) (*adminv1.RevokeEdgeResponse, error) {
+func (s edgeAdmin) RevokeEdge(
+	ctx context.Context, req *adminv1.RevokeEdgeRequest,
+) (*adminv1.RevokeEdgeResponse, error) {
 	revoked, err := s.identities.Revoke(ctx, req.GetEdge())
 	if err != nil {
 		return nil, err
@@ -88,7 +98,9 @@ func (s edgeAdmin) RevokeEdge(ctx context.Context, req *adminv1.RevokeEdgeReques
 	return resp, nil
 }
 
-func (s edgeAdmin) RotateEdgeAuthority(ctx context.Context, _ *adminv1.RotateEdgeAuthorityRequest) (*adminv1.RotateEdgeAuthorityResponse, error) {
+func (s edgeAdmin) RotateEdgeAuthority(
+	ctx context.Context, _ *adminv1.RotateEdgeAuthorityRequest,
+) (*adminv1.RotateEdgeAuthorityResponse, error) {
 	number, previous, err := s.identities.Rotate(ctx)
 	if errors.Is(err, identity.ErrRotating) {
 		return nil, fail(kindRotating, "%v", err)
@@ -96,5 +108,7 @@ func (s edgeAdmin) RotateEdgeAuthority(ctx context.Context, _ *adminv1.RotateEdg
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.RotateEdgeAuthorityResponse{Authority: int32(number), PreviousExpireTime: timestamppb.New(previous)}, nil
+	return &adminv1.RotateEdgeAuthorityResponse{
+		Authority: int32(number), PreviousExpireTime: timestamppb.New(previous),
+	}, nil
 }

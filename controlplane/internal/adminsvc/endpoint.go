@@ -17,7 +17,8 @@ type endpoints struct {
 }
 
 func newEndpoints(s *Service) endpoints {
-	r := newResource(s, topology.KindURLEndpoints, "url_endpoint", func(d *draft) *table[*topologyv1.UrlEndpoint] { return &d.endpoints })
+	r := newResource(s, topology.KindURLEndpoints, "url_endpoint",
+		func(d *draft) *table[*topologyv1.UrlEndpoint] { return &d.endpoints })
 	r.put = func(d *draft, id string, next *topologyv1.UrlEndpoint, _ func(string) bool) error {
 		return d.putEndpoint(id, next)
 	}
@@ -32,7 +33,9 @@ func endpointKey(account, id string) topology.Key {
 	return topology.Key{Kind: topology.KindURLEndpoints, Account: account, ID: id}
 }
 
-func (s endpoints) GetUrlEndpoint(ctx context.Context, req *adminv1.GetUrlEndpointRequest) (*adminv1.GetUrlEndpointResponse, error) {
+func (s endpoints) GetUrlEndpoint(
+	ctx context.Context, req *adminv1.GetUrlEndpointRequest,
+) (*adminv1.GetUrlEndpointResponse, error) {
 	e, revision, err := s.get(ctx, req.GetName())
 	if err != nil {
 		return nil, err
@@ -40,8 +43,11 @@ func (s endpoints) GetUrlEndpoint(ctx context.Context, req *adminv1.GetUrlEndpoi
 	return &adminv1.GetUrlEndpointResponse{UrlEndpoint: e, Revision: revision}, nil
 }
 
-// endpoint reads an endpoint with what only a read computes, all as of one revision; 0 is the current one.
-func (s *Service) endpoint(ctx context.Context, key topology.Key, revision int64) (*topologyv1.UrlEndpoint, int64, error) {
+// endpoint reads an endpoint with what only a read computes, all as of one revision; 0 is the
+// current one.
+func (s *Service) endpoint(
+	ctx context.Context, key topology.Key, revision int64,
+) (*topologyv1.UrlEndpoint, int64, error) {
 	state, err := s.store.AccountStateAt(ctx, key.Account, revision)
 	if err != nil {
 		return nil, 0, err
@@ -64,7 +70,8 @@ func (s *Service) endpoint(ctx context.Context, key topology.Key, revision int64
 // maxURLs is how many URLs of an endpoint are listed.
 const maxURLs = 100
 
-// entrances is what the URLs of an account's endpoints depend on: the shared host and the account's domains.
+// entrances is what the URLs of an account's endpoints depend on: the shared host and the account's
+// domains.
 type entrances struct {
 	sharedHost string
 	account    string
@@ -78,8 +85,8 @@ func newEntrances(state *store.State, sharedHost string) *entrances {
 	return e
 }
 
-// domains are the first domains that serve and lead to a resource, one more than are listed. One that cannot be read leads
-// nowhere.
+// domains are the first domains that serve and lead to a resource, one more than are listed. One
+// that cannot be read leads nowhere.
 func (e *entrances) domains(kind topology.Kind, id string) (domains []*topologyv1.CustomDomain) {
 	for user := range e.records.Users(kind, id) {
 		item, ok := e.records.Get(topology.KindCustomDomains, user)
@@ -101,14 +108,17 @@ func (e *entrances) domains(kind topology.Kind, id string) (domains []*topologyv
 func (e *entrances) present(key topology.Key, stored topology.Stored[*topologyv1.UrlEndpoint]) *topologyv1.UrlEndpoint {
 	m := present(key, stored)
 	m.Walk = rules.Walk(m)
-	m.Urls = rules.URLs(e.sharedHost, e.account, key.ID, append(e.domains(topology.KindURLEndpoints, key.ID), e.everywhere...))
+	m.Urls = rules.URLs(e.sharedHost, e.account, key.ID,
+		append(e.domains(topology.KindURLEndpoints, key.ID), e.everywhere...))
 	if m.MoreUrls = len(m.Urls) > maxURLs; m.MoreUrls {
 		m.Urls = m.Urls[:maxURLs]
 	}
 	return m
 }
 
-func (s endpoints) ListUrlEndpoints(ctx context.Context, req *adminv1.ListUrlEndpointsRequest) (*adminv1.ListUrlEndpointsResponse, error) {
+func (s endpoints) ListUrlEndpoints(
+	ctx context.Context, req *adminv1.ListUrlEndpointsRequest,
+) (*adminv1.ListUrlEndpointsResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
@@ -125,10 +135,14 @@ func (s endpoints) ListUrlEndpoints(ctx context.Context, req *adminv1.ListUrlEnd
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.ListUrlEndpointsResponse{UrlEndpoints: page.items, NextPageToken: page.next, Revision: page.revision}, nil
+	return &adminv1.ListUrlEndpointsResponse{
+		UrlEndpoints: page.items, NextPageToken: page.next, Revision: page.revision,
+	}, nil
 }
 
-func (s endpoints) CreateUrlEndpoint(ctx context.Context, req *adminv1.CreateUrlEndpointRequest) (*adminv1.CreateUrlEndpointResponse, error) {
+func (s endpoints) CreateUrlEndpoint(
+	ctx context.Context, req *adminv1.CreateUrlEndpointRequest,
+) (*adminv1.CreateUrlEndpointResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
@@ -150,7 +164,9 @@ func (s endpoints) CreateUrlEndpoint(ctx context.Context, req *adminv1.CreateUrl
 	return &adminv1.CreateUrlEndpointResponse{UrlEndpoint: e, Revision: out.revision, Warnings: warnings[key.ID]}, nil
 }
 
-func (s endpoints) UpdateUrlEndpoint(ctx context.Context, req *adminv1.UpdateUrlEndpointRequest) (*adminv1.UpdateUrlEndpointResponse, error) {
+func (s endpoints) UpdateUrlEndpoint(
+	ctx context.Context, req *adminv1.UpdateUrlEndpointRequest,
+) (*adminv1.UpdateUrlEndpointResponse, error) {
 	e, key, out, err := s.update(ctx, req, req.GetUrlEndpoint(), nil)
 	if err != nil {
 		return nil, err
@@ -162,7 +178,9 @@ func (s endpoints) UpdateUrlEndpoint(ctx context.Context, req *adminv1.UpdateUrl
 	return &adminv1.UpdateUrlEndpointResponse{UrlEndpoint: e, Revision: out.revision, Warnings: warnings[key.ID]}, nil
 }
 
-func (s endpoints) DeleteUrlEndpoint(ctx context.Context, req *adminv1.DeleteUrlEndpointRequest) (*adminv1.DeleteUrlEndpointResponse, error) {
+func (s endpoints) DeleteUrlEndpoint(
+	ctx context.Context, req *adminv1.DeleteUrlEndpointRequest,
+) (*adminv1.DeleteUrlEndpointResponse, error) {
 	revision, err := s.remove(ctx, req, func(d *draft, key topology.Key) error {
 		if key.ID == topology.DefaultEndpointID {
 			f := fail(kindDefaultEndpoint, "%s is the default endpoint, which every account has: it cannot be deleted", key.Name())

@@ -172,11 +172,13 @@ type failure struct {
 	cause error
 }
 
-// fieldFault is what is wrong with a field, which has the path that programs read: that of the .proto, from the request on
+// fieldFault is what is wrong with a field, which has the path that programs read: that of the
+// .proto, from the request on
 // (https://pkg.go.dev/google.golang.org/genproto/googleapis/rpc/errdetails#BadRequest_FieldViolation).
 type fieldFault struct{ field, text string }
 
-// said is the fault for people: the field as they type it. What is wrong with an id names that itself.
+// said is the fault for people: the field as they type it. What is wrong with an id names that
+// itself.
 func (f fieldFault) said() string {
 	switch f.field {
 	case "", "account_id", "origin_id", "url_endpoint_id", "custom_domain_id":
@@ -276,7 +278,8 @@ func toStatus(err error) error {
 		details = append(details, preconditions(f, k.reason))
 	}
 	if f.resource != "" {
-		details = append(details, &errdetails.ResourceInfo{ResourceType: typeOf(f.resource), ResourceName: f.resource, Description: f.text})
+		details = append(details,
+			&errdetails.ResourceInfo{ResourceType: typeOf(f.resource), ResourceName: f.resource, Description: f.text})
 	}
 	s, detailErr := status.New(k.code, f.text).WithDetails(details...)
 	if detailErr != nil {
@@ -288,10 +291,13 @@ func toStatus(err error) error {
 func preconditions(f *failure, reason string) *errdetails.PreconditionFailure {
 	p := new(errdetails.PreconditionFailure)
 	for _, b := range f.blockers {
-		p.Violations = append(p.Violations, &errdetails.PreconditionFailure_Violation{Type: reason, Subject: b.name, Description: b.text})
+		p.Violations = append(p.Violations,
+			&errdetails.PreconditionFailure_Violation{Type: reason, Subject: b.name, Description: b.text})
 	}
 	if len(p.Violations) == 0 {
-		p.Violations = []*errdetails.PreconditionFailure_Violation{{Type: reason, Subject: f.resource, Description: f.text}}
+		p.Violations = []*errdetails.PreconditionFailure_Violation{{
+			Type: reason, Subject: f.resource, Description: f.text,
+		}}
 	}
 	return p
 }
@@ -302,8 +308,9 @@ func typeOf(name string) string {
 		kind topology.Kind
 		name string
 	}{
-		{topology.KindAccounts, "Account"}, {topology.KindOrigins, "Origin"}, {topology.KindURLEndpoints, "UrlEndpoint"},
-		{topology.KindCustomDomains, "CustomDomain"}, {topology.KindMediaFiles, "MediaFile"}, {topology.KindPurges, "Purge"},
+		{topology.KindAccounts, "Account"}, {topology.KindOrigins, "Origin"},
+		{topology.KindURLEndpoints, "UrlEndpoint"}, {topology.KindCustomDomains, "CustomDomain"},
+		{topology.KindMediaFiles, "MediaFile"}, {topology.KindPurges, "Purge"},
 	}
 	for _, t := range types {
 		if _, err := topology.ParseName(t.kind, name); err == nil {

@@ -20,15 +20,19 @@ import (
 )
 
 const (
-	// maxPartResources and maxPartBytes bound a part of an export so that a step takes it where everything in it is new, with
-	// room for what the account itself takes and what comes with a new one.
+	// maxPartResources and maxPartBytes bound a part of an export so that a step takes it where
+	// everything in it is new, with room for what the account itself takes and what comes with a
+	// new one.
 	maxPartResources = store.MaxResources - 100
 	maxPartBytes     = 900 << 10
-	// maxExportBytes bounds an export in one answer. gRPC clients take messages of 4 MiB by default.
+	// maxExportBytes bounds an export in one answer. gRPC clients take messages of 4 MiB by
+	// default.
 	maxExportBytes = 4<<20 - 4<<10
 )
 
-func (s manifests) ExportManifest(ctx context.Context, req *adminv1.ExportManifestRequest) (*adminv1.ExportManifestResponse, error) {
+func (s manifests) ExportManifest(
+	ctx context.Context, req *adminv1.ExportManifestRequest,
+) (*adminv1.ExportManifestResponse, error) {
 	key, err := parseName(topology.KindAccounts, "name", req.GetName())
 	if err != nil {
 		return nil, err
@@ -66,7 +70,8 @@ func (s manifests) ExportManifest(ctx context.Context, req *adminv1.ExportManife
 	return resp, nil
 }
 
-// export is a whole account as a manifest. It returns an error if that is too large for one answer, or a record cannot be read.
+// export is a whole account as a manifest. It returns an error if that is too large for one answer,
+// or a record cannot be read.
 func export(state *store.State) (*adminv1.Manifest, error) {
 	m, err := exportAccount(state)
 	if err != nil {
@@ -88,8 +93,9 @@ func export(state *store.State) (*adminv1.Manifest, error) {
 	return m, nil
 }
 
-// exportPart is the part of an account's manifest that begins after a record, the zero key for the first. It returns the key of
-// its last record if there are more. What it costs depends on the part alone.
+// exportPart is the part of an account's manifest that begins after a record, the zero key for the
+// first. It returns the key of its last record if there are more. What it costs depends on the part
+// alone.
 func exportPart(state *store.State, after topology.Key, limit int) (m *adminv1.Manifest, last topology.Key, err error) {
 	if m, err = exportAccount(state); err != nil {
 		return nil, last, err
@@ -129,8 +135,9 @@ func exportAccount(state *store.State) (*adminv1.Manifest, error) {
 	return m, nil
 }
 
-// exported yields the records that a manifest lists and that come after one, or all. Those that others refer to come first; in
-// each kind they are in the order of ids, but for what the account has by itself: the default endpoint comes before the others.
+// exported yields the records that a manifest lists and that come after one, or all. Those that
+// others refer to come first; in each kind they are in the order of ids, but for what the account
+// has by itself: the default endpoint comes before the others.
 func exported(records *index.Account, after topology.Key) iter.Seq[index.Item] {
 	return func(yield func(index.Item) bool) {
 		kinds := []topology.Kind{topology.KindOrigins, topology.KindURLEndpoints, topology.KindCustomDomains}
@@ -215,8 +222,8 @@ const (
 	claimRoom = 32 // for the id of a write
 )
 
-// writtenSize is at least what a step counts for an entry that is new, with the secrets that it may be given again, and at
-// least a third of the entry in YAML.
+// writtenSize is at least what a step counts for an entry that is new, with the secrets that it may
+// be given again, and at least a third of the entry in YAML.
 func writtenSize(state *store.State, key topology.Key, entry proto.Message) int {
 	text, err := protojson.Marshal(entry)
 	if err != nil {
@@ -251,7 +258,8 @@ func (exportToken) sum(account, place string) []byte {
 	return sum[:8]
 }
 
-// parseExportToken reads a token of an export of an account. An empty one is that of the first part.
+// parseExportToken reads a token of an export of an account. An empty one is that of the first
+// part.
 func parseExportToken(account, token string) (exportToken, error) {
 	var t exportToken
 	if token == "" {
@@ -270,8 +278,8 @@ func parseExportToken(account, token string) (exportToken, error) {
 	return exportToken{}, invalidPageToken()
 }
 
-// etagOf is the etag of an account in a manifest: of the last change of what a manifest may hold. An account that is not there
-// has none.
+// etagOf is the etag of an account in a manifest: of the last change of what a manifest may hold.
+// An account that is not there has none.
 func etagOf(changed int64) string {
 	if changed == 0 {
 		return ""

@@ -17,7 +17,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// largeState is an account with n origins, endpoints and domains each, besides the default endpoint. Descriptions have some bytes.
+// largeState is an account with n origins, endpoints and domains each, besides the default
+// endpoint. Descriptions have some bytes.
 func largeState(t *testing.T, n, bytes int) *store.State {
 	t.Helper()
 	w := index.NewWriter()
@@ -26,24 +27,36 @@ func largeState(t *testing.T, n, bytes int) *store.State {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Put(&item{topology.Record{Key: topology.Key{Kind: kind, Account: "large", ID: id}, CreateRevision: 7, ModRevision: 7, Value: value}})
+		w.Put(&item{topology.Record{
+			Key: topology.Key{Kind: kind, Account: "large", ID: id}, CreateRevision: 7, ModRevision: 7, Value: value,
+		}})
 	}
-	add(topology.KindAccounts, "", &topologyv1.Account{State: topologyv1.Account_ACTIVE, DisplayName: "Large", Limits: &topologyv1.AccountLimits{CustomDomains: proto.Int32(1_000_000)}})
+	add(
+		topology.KindAccounts, "",
+		&topologyv1.Account{
+			State: topologyv1.Account_ACTIVE, DisplayName: "Large",
+			Limits: &topologyv1.AccountLimits{CustomDomains: proto.Int32(1_000_000)},
+		},
+	)
 	add(topology.KindURLEndpoints, topology.DefaultEndpointID, &topologyv1.UrlEndpoint{Description: "default"})
 	for i := range n {
-		origin, endpoint, domain := fmt.Sprintf("o%06d", i), fmt.Sprintf("%c%06d", "abcdefg"[i%7], i), fmt.Sprintf("d%06d.example.com", i)
+		origin, endpoint, domain := fmt.Sprintf("o%06d", i), fmt.Sprintf("%c%06d", "abcdefg"[i%7], i),
+			fmt.Sprintf("d%06d.example.com", i)
 		add(topology.KindOrigins, origin, &topologyv1.Origin{
-			DisplayName: strings.Repeat("x", bytes/5), Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "https://files.example.com"}},
+			DisplayName: strings.Repeat("x", bytes/5),
+			Kind:        &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "https://files.example.com"}},
 		})
-		add(topology.KindURLEndpoints, endpoint, &topologyv1.UrlEndpoint{Description: strings.Repeat("x", bytes), Origins: []string{origin}})
-		add(topology.KindCustomDomains, domain, &topologyv1.CustomDomain{Domain: domain, Mode: topologyv1.CustomDomain_URL_ENDPOINT, UrlEndpoint: endpoint})
+		add(topology.KindURLEndpoints, endpoint,
+			&topologyv1.UrlEndpoint{Description: strings.Repeat("x", bytes), Origins: []string{origin}})
+		add(topology.KindCustomDomains, domain,
+			&topologyv1.CustomDomain{Domain: domain, Mode: topologyv1.CustomDomain_URL_ENDPOINT, UrlEndpoint: endpoint})
 	}
 	all := w.Index()
 	return &store.State{Account: "large", Guard: 7, Changed: 7, Records: all.Account("large")}
 }
 
-// The parts of an export are the export, whatever they hold at most. None refers to what comes later, and each has the account's
-// own fields.
+// The parts of an export are the export, whatever they hold at most. None refers to what comes
+// later, and each has the account's own fields.
 func TestThePartsOfAnExportAreTheWhole(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ resources, bytes, limit, parts int }{
@@ -76,7 +89,8 @@ func TestThePartsOfAnExportAreTheWhole(t *testing.T) {
 			if !proto.Equal(m.GetAccount(), account) {
 				t.Errorf("part %d is of account %v, want %v", parts, m.GetAccount(), account)
 			}
-			if n := len(m.GetOrigins()) + len(m.GetUrlEndpoints()) + len(m.GetCustomDomains()); n > tt.limit || n == 0 && tt.resources > 0 {
+			if n := len(m.GetOrigins()) + len(m.GetUrlEndpoints()) + len(m.GetCustomDomains()); n > tt.limit ||
+				n == 0 && tt.resources > 0 {
 				t.Errorf("%+v: part %d has %d resources", tt, parts, n)
 			}
 			for _, o := range m.GetOrigins() {
@@ -122,7 +136,9 @@ func TestAnExportTooLargeForOneAnswer(t *testing.T) {
 func TestAPartCostsWhatItHolds(t *testing.T) {
 	cost := func(n int) (allocations float64) {
 		state := largeState(t, n, 0)
-		after := topology.Key{Kind: topology.KindCustomDomains, Account: "large", ID: fmt.Sprintf("d%06d.example.com", n/2)}
+		after := topology.Key{
+			Kind: topology.KindCustomDomains, Account: "large", ID: fmt.Sprintf("d%06d.example.com", n/2),
+		}
 		return testing.AllocsPerRun(10, func() {
 			if m, _, err := exportPart(state, after, 50); err != nil || len(m.GetCustomDomains()) != 50 {
 				t.Fatal(len(m.GetCustomDomains()), err)
@@ -134,7 +150,8 @@ func TestAPartCostsWhatItHolds(t *testing.T) {
 	}
 }
 
-// A token is good for the account that it was given for, as it was given, as long as that does not change.
+// A token is good for the account that it was given for, as it was given, as long as that does not
+// change.
 func TestExportTokens(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -144,7 +161,8 @@ func TestExportTokens(t *testing.T) {
 	first := r.must(t, "ExportManifest", `{"name": "accounts/acme", "pageSize": 1}`).(*adminv1.ExportManifestResponse)
 	token := first.GetNextPageToken()
 	next := func(account, token string) error {
-		_, err := r.call(t.Context(), "ExportManifest", fmt.Sprintf(`{"name": "accounts/%s", "pageSize": 1, "pageToken": %q}`, account, token))
+		_, err := r.call(t.Context(), "ExportManifest",
+			fmt.Sprintf(`{"name": "accounts/%s", "pageSize": 1, "pageToken": %q}`, account, token))
 		return err
 	}
 	if err := next("acme", token); err != nil {
@@ -160,7 +178,9 @@ func TestExportTokens(t *testing.T) {
 	for i := range raw {
 		changed := append([]byte(nil), raw...)
 		changed[i] ^= 1
-		for _, bad := range []string{base64.RawURLEncoding.EncodeToString(changed), base64.RawURLEncoding.EncodeToString(raw[:i])} {
+		for _, bad := range []string{
+			base64.RawURLEncoding.EncodeToString(changed), base64.RawURLEncoding.EncodeToString(raw[:i]),
+		} {
 			if bad != "" && status.Code(next("acme", bad)) != codes.InvalidArgument {
 				t.Fatalf("token %q of %q is taken", bad, token)
 			}
@@ -171,12 +191,14 @@ func TestExportTokens(t *testing.T) {
 		t.Errorf("after a purge: %s", describe(err))
 	}
 	r.must(t, "UpdateOrigin", `{"origin": {"name": "accounts/acme/origins/b", "displayName": "theirs"}}`)
-	if text := describe(next("acme", token)); !strings.HasPrefix(text, "Aborted edgewalk/ACCOUNT_CHANGED") || !strings.Contains(text, "changed while it was exported: begin again") {
+	if text := describe(next("acme", token)); !strings.HasPrefix(text, "Aborted edgewalk/ACCOUNT_CHANGED") ||
+		!strings.Contains(text, "changed while it was exported: begin again") {
 		t.Errorf("after a change: %s", text)
 	}
 }
 
-// The parts of an account, applied in turn where nothing of it is there, make the same account, in steps that hold together.
+// The parts of an account, applied in turn where nothing of it is there, make the same account, in
+// steps that hold together.
 func TestPartsAreApplied(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -186,7 +208,9 @@ func TestPartsAreApplied(t *testing.T) {
 	label := strings.Repeat("l", 60)
 	long := strings.Repeat("d", 900)
 	const n = 1600
-	account := &topologyv1.Account{Id: "acme", DisplayName: "Acme", Limits: &topologyv1.AccountLimits{CustomDomains: proto.Int32(50_000)}}
+	account := &topologyv1.Account{
+		Id: "acme", DisplayName: "Acme", Limits: &topologyv1.AccountLimits{CustomDomains: proto.Int32(50_000)},
+	}
 	var all []*adminv1.Manifest
 	add := func(change func(m *adminv1.Manifest, i int)) {
 		for first := 0; first < n; first += 400 {
@@ -199,18 +223,25 @@ func TestPartsAreApplied(t *testing.T) {
 	}
 	add(func(m *adminv1.Manifest, i int) {
 		m.Origins = append(m.Origins, &topologyv1.Origin{Id: fmt.Sprintf("o%d", i), Kind: &topologyv1.Origin_Gcs{
-			Gcs: &topologyv1.GcsOrigin{Bucket: "shots", ClientEmail: "a@example.com", PrivateKey: strings.Repeat("k", 1700)},
+			Gcs: &topologyv1.GcsOrigin{
+				Bucket: "shots", ClientEmail: "a@example.com", PrivateKey: strings.Repeat("k", 1700),
+			},
 		}})
 	})
 	add(func(m *adminv1.Manifest, i int) {
-		e := &topologyv1.UrlEndpoint{Id: fmt.Sprintf("e%d", i), Description: long, Origins: []string{fmt.Sprintf("o%d", i)}}
+		e := &topologyv1.UrlEndpoint{
+			Id: fmt.Sprintf("e%d", i), Description: long, Origins: []string{fmt.Sprintf("o%d", i)},
+		}
 		if i == 0 {
 			e = &topologyv1.UrlEndpoint{Id: topology.DefaultEndpointID, Origins: []string{"o7"}}
 		}
 		m.UrlEndpoints = append(m.UrlEndpoints, e)
 	})
 	add(func(m *adminv1.Manifest, i int) {
-		d := &topologyv1.CustomDomain{Domain: fmt.Sprintf("d%d.%s.%s.%s.example.com", i, label, label, label), Mode: topologyv1.CustomDomain_ACCOUNT}
+		d := &topologyv1.CustomDomain{
+			Domain: fmt.Sprintf("d%d.%s.%s.%s.example.com", i, label, label, label),
+			Mode:   topologyv1.CustomDomain_ACCOUNT,
+		}
 		if i > 0 && i%2 == 0 {
 			d.Mode, d.UrlEndpoint = topologyv1.CustomDomain_URL_ENDPOINT, fmt.Sprintf("e%d", i)
 		}
@@ -231,7 +262,9 @@ func TestPartsAreApplied(t *testing.T) {
 		}
 		if i == 1 { // a repeat of a part that changed nothing is answered as it was
 			const id = "4a1c3d64-8f5e-4c4b-9b0e-2b8f6f6a3a11"
-			noop := &adminv1.ApplyManifestRequest{Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: parts[0]}, Etag: etag, RequestId: id}
+			noop := &adminv1.ApplyManifestRequest{
+				Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: parts[0]}, Etag: etag, RequestId: id,
+			}
 			to.must(t, "CreatePurge", `{"parent": "accounts/acme", "purge": {"everything": true}}`)
 			for range 2 {
 				again, err := adminv1.NewManifestServiceClient(to.conn).ApplyManifest(t.Context(), noop)
@@ -270,9 +303,10 @@ func (r *rig) applyPart(t *testing.T, m *adminv1.Manifest, etag string) string {
 func (r *rig) exportParts(t *testing.T, account string) (parts []*adminv1.Manifest) {
 	t.Helper()
 	for token := ""; ; {
-		resp, err := adminv1.NewManifestServiceClient(r.conn).ExportManifest(t.Context(), &adminv1.ExportManifestRequest{
-			Name: "accounts/" + account, PageSize: 5000, PageToken: token,
-		})
+		resp, err := adminv1.NewManifestServiceClient(r.conn).ExportManifest(t.Context(),
+			&adminv1.ExportManifestRequest{
+				Name: "accounts/" + account, PageSize: 5000, PageToken: token,
+			})
 		if err != nil {
 			t.Fatal(describe(err))
 		}

@@ -31,7 +31,8 @@ func TestADeadEtcdIsUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	node, err := etcdnode.Start(t.Context(), etcdnode.Config{Dir: dir, Unsafe: true, StartTimeout: time.Minute, Logger: slog.New(slog.DiscardHandler)})
+	node, err := etcdnode.Start(t.Context(),
+		etcdnode.Config{Dir: dir, Unsafe: true, StartTimeout: time.Minute, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,8 @@ func TestADeadEtcdIsUnavailable(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			defer cancel()
 			_, err := r.call(ctx, method, body)
-			if text := describe(err); status.Code(err) != codes.Unavailable || !strings.Contains(text, "STORE_UNAVAILABLE") || !strings.Contains(text, "etcd does not answer") {
+			if text := describe(err); status.Code(err) != codes.Unavailable ||
+				!strings.Contains(text, "STORE_UNAVAILABLE") || !strings.Contains(text, "etcd does not answer") {
 				t.Errorf("%s: %s", method, text)
 			}
 		})
@@ -78,7 +80,8 @@ func TestADeadEtcdIsUnavailable(t *testing.T) {
 	// What the control plane knows by itself it goes on telling.
 	r.must(t, "ListEdges", `{}`)
 	r.must(t, "GetRevision", `{}`)
-	if s := r.must(t, "GetStatus", `{}`).(*adminv1.GetStatusResponse); len(s.GetProblems()) == 0 || !strings.Contains(s.GetProblems()[0], "writes are refused") ||
+	if s := r.must(t, "GetStatus", `{}`).(*adminv1.GetStatusResponse); len(s.GetProblems()) == 0 ||
+		!strings.Contains(s.GetProblems()[0], "writes are refused") ||
 		len(s.GetEtcdMembers()) != 1 || s.GetEtcdMembers()[0].GetVersion() != "" {
 		t.Errorf("status without etcd: %v", s)
 	}
@@ -92,10 +95,14 @@ func TestADeadEtcdIsUnavailable(t *testing.T) {
 func TestAPanicIsAnInternalError(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
-	broken := &Service{log: r.service.log, metrics: r.service.metrics, validator: r.service.validator, store: r.store, now: time.Now, health: r.service.health, feed: r.feed, auth: r.auth}
+	broken := &Service{
+		log: r.service.log, metrics: r.service.metrics, validator: r.service.validator, store: r.store, now: time.Now,
+		health: r.service.health, feed: r.feed, auth: r.auth,
+	}
 	conn := serve(t, broken.NewServer())
 	_, err := adminv1.NewFleetServiceClient(conn).ListEdges(t.Context(), &adminv1.ListEdgesRequest{})
-	if text := describe(err); status.Code(err) != codes.Internal || !strings.Contains(text, "INTERNAL_ERROR") || strings.Contains(text, "nil pointer") {
+	if text := describe(err); status.Code(err) != codes.Internal || !strings.Contains(text, "INTERNAL_ERROR") ||
+		strings.Contains(text, "nil pointer") {
 		t.Errorf("got %s", text)
 	}
 	if log := r.log.String(); !strings.Contains(log, "panicked") || !strings.Contains(log, "fleet.go") {
@@ -193,7 +200,8 @@ func TestGrpcurl(t *testing.T) {
 	}{
 		{[]string{addr, "list"}, "edgewalk.admin.v1.OriginService"},
 		{[]string{addr, "grpc.health.v1.Health/Check"}, "SERVING"},
-		{[]string{"-d", `{"account_id": "acme"}`, addr, "edgewalk.admin.v1.AccountService/CreateAccount"}, `"name": "accounts/acme"`},
+		{[]string{"-d", `{"account_id": "acme"}`, addr, "edgewalk.admin.v1.AccountService/CreateAccount"},
+			`"name": "accounts/acme"`},
 		{[]string{"-d", `{"parent": "accounts/acme", "origin_id": "a/b", "origin": {"web": {"base_url": "http://a.example"}}}`, addr, "edgewalk.admin.v1.OriginService/CreateOrigin"}, `"reason": "INVALID_FIELD"`},
 		{[]string{"-d", `{"parent": "accounts/acme", "origin_id": "a", "origin": {"s3": {"bucket": "b", "secret_access_key": "hunter2"}}}`, addr, "edgewalk.admin.v1.OriginService/CreateOrigin"}, `"s3.secretAccessKey"`},
 		{[]string{"-d", `{"start": {"parent": "accounts/acme", "path": "a.txt"}} {"data": "aGVsbG8="}`, addr, "edgewalk.admin.v1.MediaService/UploadMediaFile"}, `"sizeBytes": "5"`},

@@ -20,7 +20,9 @@ type fleetService struct {
 	adminv1.UnimplementedFleetServiceServer
 }
 
-func (s fleetService) ListEdges(ctx context.Context, req *adminv1.ListEdgesRequest) (*adminv1.ListEdgesResponse, error) {
+func (s fleetService) ListEdges(
+	ctx context.Context, req *adminv1.ListEdgesRequest,
+) (*adminv1.ListEdgesResponse, error) {
 	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "edges", req.GetRegion())
 	if err != nil {
 		return nil, err
@@ -68,7 +70,9 @@ func waitTimeout(req *adminv1.WaitAppliedRequest) time.Duration {
 	return req.GetTimeout().AsDuration()
 }
 
-func (s fleetService) WaitApplied(ctx context.Context, req *adminv1.WaitAppliedRequest) (*adminv1.WaitAppliedResponse, error) {
+func (s fleetService) WaitApplied(
+	ctx context.Context, req *adminv1.WaitAppliedRequest,
+) (*adminv1.WaitAppliedResponse, error) {
 	minEdges := 1
 	if req.MinEdges != nil {
 		minEdges = int(req.GetMinEdges())
@@ -92,11 +96,14 @@ func (s fleetService) WaitApplied(ctx context.Context, req *adminv1.WaitAppliedR
 	return resp, nil
 }
 
-func stillPending(ctx context.Context, req *adminv1.WaitAppliedRequest, resp *adminv1.WaitAppliedResponse, minEdges int) *failure {
+func stillPending(
+	ctx context.Context, req *adminv1.WaitAppliedRequest, resp *adminv1.WaitAppliedResponse, minEdges int,
+) *failure {
 	pending := len(resp.GetPending())
 	withhold(ctx, resp)
 	f := &failure{kind: kindEdgesPending, facts: map[string]string{
-		"applied": fmt.Sprint(resp.GetApplied()), "total": fmt.Sprint(resp.GetTotal()), "pending": strings.Join(resp.GetPending(), ","),
+		"applied": fmt.Sprint(resp.GetApplied()), "total": fmt.Sprint(resp.GetTotal()),
+		"pending": strings.Join(resp.GetPending(), ","),
 	}}
 	if pending == 0 {
 		where := ""
@@ -106,7 +113,8 @@ func stillPending(ctx context.Context, req *adminv1.WaitAppliedRequest, resp *ad
 		f.text = fmt.Sprintf("revision %d waits for edges: %d of at least %d are connected%s", req.GetRevision(), resp.GetTotal(), minEdges, where)
 		return f
 	}
-	f.text = fmt.Sprintf("revision %d is applied by %d of %d edges", req.GetRevision(), resp.GetApplied(), resp.GetTotal())
+	f.text = fmt.Sprintf("revision %d is applied by %d of %d edges", req.GetRevision(), resp.GetApplied(),
+		resp.GetTotal())
 	if len(resp.GetPending()) == 0 { // which ones they are is not told
 		return f
 	}
@@ -117,7 +125,9 @@ func stillPending(ctx context.Context, req *adminv1.WaitAppliedRequest, resp *ad
 	return f
 }
 
-func (s fleetService) FreezeEdges(ctx context.Context, req *adminv1.FreezeEdgesRequest) (*adminv1.FreezeEdgesResponse, error) {
+func (s fleetService) FreezeEdges(
+	ctx context.Context, req *adminv1.FreezeEdgesRequest,
+) (*adminv1.FreezeEdgesResponse, error) {
 	f, err := s.brake.Freeze(ctx, req.GetRegion(), req.GetRevision(), req.GetReason(), false)
 	switch {
 	case errors.Is(err, store.ErrCompacted):
@@ -128,7 +138,9 @@ func (s fleetService) FreezeEdges(ctx context.Context, req *adminv1.FreezeEdgesR
 	return &adminv1.FreezeEdgesResponse{Freeze: presentFreeze(f)}, nil
 }
 
-func (s fleetService) UnfreezeEdges(ctx context.Context, req *adminv1.UnfreezeEdgesRequest) (*adminv1.UnfreezeEdgesResponse, error) {
+func (s fleetService) UnfreezeEdges(
+	ctx context.Context, req *adminv1.UnfreezeEdgesRequest,
+) (*adminv1.UnfreezeEdgesResponse, error) {
 	err := s.brake.Unfreeze(ctx, req.GetRegion())
 	if errors.Is(err, store.ErrNotFound) {
 		text := "not all edges are frozen; edgewalk edges tells which are"
@@ -169,5 +181,7 @@ func (s fleetService) frozenRegion() string {
 }
 
 func presentFreeze(f brake.Freeze) *adminv1.Freeze {
-	return &adminv1.Freeze{Region: f.Region, Revision: f.Revision, Reason: f.Reason, FreezeTime: timestamppb.New(f.Time)}
+	return &adminv1.Freeze{
+		Region: f.Region, Revision: f.Revision, Reason: f.Reason, FreezeTime: timestamppb.New(f.Time),
+	}
 }

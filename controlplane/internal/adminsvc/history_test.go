@@ -48,10 +48,12 @@ func TestRollback(t *testing.T) {
 	}
 
 	steps := do[*adminv1.ListStepsResponse](t, r, "ListSteps", `{"parent": "accounts/acme"}`).GetSteps()
-	if len(steps) != 3 || steps[0].GetMethod() != "CreateOrigin" || steps[1].GetRevision() != second || steps[2].GetRevision() != first {
+	if len(steps) != 3 || steps[0].GetMethod() != "CreateOrigin" || steps[1].GetRevision() != second ||
+		steps[2].GetRevision() != first {
 		t.Fatalf("steps %v", steps)
 	}
-	diff := do[*adminv1.DiffRevisionsResponse](t, r, "DiffRevisions", fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d", "to": "%d"}`, first, second))
+	diff := do[*adminv1.DiffRevisionsResponse](t, r, "DiffRevisions",
+		fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d", "to": "%d"}`, first, second))
 	const want = `updated origins/shop s3.secretAccessKey:(changed)->(changed); updated origins/web web.baseUrl:"http://one.example"->"http://two.example"; ` +
 		`deleted customDomains/one.example.com; created customDomains/two.example.com`
 	if got := told(diff.GetChanges()); got != want {
@@ -63,7 +65,8 @@ func TestRollback(t *testing.T) {
 	if r.secretOf(t, "shop") != "canary-two" {
 		t.Error("a dry run has changed a secret")
 	}
-	back := do[*adminv1.RollbackResponse](t, r, "Rollback", call+`, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a01"}`)
+	back := do[*adminv1.RollbackResponse](t, r, "Rollback",
+		call+`, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a01"}`)
 	const undone = `deleted origins/later; updated origins/shop s3.secretAccessKey:(changed)->(changed); updated origins/web web.baseUrl:"http://two.example"->"http://one.example"; ` +
 		`created customDomains/one.example.com; deleted customDomains/two.example.com`
 	if got := told(back.GetChanges()); got != undone || told(dry.GetChanges()) != undone {
@@ -72,7 +75,8 @@ func TestRollback(t *testing.T) {
 	if secret := r.secretOf(t, "shop"); secret != "canary-one" {
 		t.Errorf("the secret is %q, want what it was", secret)
 	}
-	again := do[*adminv1.RollbackResponse](t, r, "Rollback", call+`, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a01"}`)
+	again := do[*adminv1.RollbackResponse](t, r, "Rollback",
+		call+`, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a01"}`)
 	if again.GetRevision() != back.GetRevision() || told(again.GetChanges()) != undone {
 		t.Errorf("the same request again: %v", again)
 	}
@@ -80,13 +84,15 @@ func TestRollback(t *testing.T) {
 	if noop.GetRevision() != back.GetRevision() || len(noop.GetChanges()) != 0 {
 		t.Errorf("rolled back once more: %v", noop)
 	}
-	now := do[*adminv1.DiffRevisionsResponse](t, r, "DiffRevisions", fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d"}`, first))
+	now := do[*adminv1.DiffRevisionsResponse](t, r, "DiffRevisions",
+		fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d"}`, first))
 	if len(now.GetChanges()) != 0 {
 		t.Errorf("after the rollback, since %d: %s", first, told(now.GetChanges()))
 	}
 
 	r.refused(t, codes.OutOfRange, "Rollback", `{"parent": "accounts/acme", "revision": "1000000000"}`)
-	r.refused(t, codes.InvalidArgument, "Rollback", fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"}`, first-1))
+	r.refused(t, codes.InvalidArgument, "Rollback",
+		fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"}`, first-1))
 	r.refused(t, codes.NotFound, "Rollback", `{"parent": "accounts/nobody", "revision": "1"}`)
 	r.refused(t, codes.NotFound, "DiffRevisions", `{"parent": "accounts/nobody", "from": "1"}`)
 	r.refused(t, codes.NotFound, "ListSteps", `{"parent": "accounts/nobody"}`)
@@ -99,7 +105,8 @@ func TestRollbackToWhatMayNotBe(t *testing.T) {
 	do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"accountId": "acme"}`)
 	held := do[*adminv1.CreateCustomDomainResponse](t, r, "CreateCustomDomain",
 		`{"parent": "accounts/acme", "customDomainId": "img.example.com", "customDomain": {"domain": "img.example.com", "mode": "ACCOUNT"}}`).GetRevision()
-	do[*adminv1.DeleteCustomDomainResponse](t, r, "DeleteCustomDomain", `{"name": "accounts/acme/customDomains/img.example.com"}`)
+	do[*adminv1.DeleteCustomDomainResponse](t, r, "DeleteCustomDomain",
+		`{"name": "accounts/acme/customDomains/img.example.com"}`)
 	do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"accountId": "other"}`)
 	do[*adminv1.CreateCustomDomainResponse](t, r, "CreateCustomDomain",
 		`{"parent": "accounts/other", "customDomainId": "img.example.com", "customDomain": {"domain": "img.example.com", "mode": "ACCOUNT"}}`)
@@ -116,9 +123,11 @@ func TestAuditHashesSecrets(t *testing.T) {
 			{"id": "shop", "s3": {"bucket": "b", "accessKeyId": "k", "secretAccessKey": %q}}]}}`, secret))
 	}
 	page := do[*adminv1.ListEventsResponse](t, r, "ListEvents", `{"parent": "accounts/acme", "pageSize": 2}`)
-	rest := do[*adminv1.ListEventsResponse](t, r, "ListEvents", fmt.Sprintf(`{"parent": "accounts/acme", "pageToken": %q}`, page.GetNextPageToken()))
+	rest := do[*adminv1.ListEventsResponse](t, r, "ListEvents",
+		fmt.Sprintf(`{"parent": "accounts/acme", "pageToken": %q}`, page.GetNextPageToken()))
 	events := append(page.GetEvents(), rest.GetEvents()...)
-	if len(events) != 4 || events[3].GetMethod() != "CreateAccount" || events[0].GetResource() != "accounts/acme" || events[0].GetPeer() == "" {
+	if len(events) != 4 || events[3].GetMethod() != "CreateAccount" || events[0].GetResource() != "accounts/acme" ||
+		events[0].GetPeer() == "" {
 		t.Fatalf("events %v", events)
 	}
 	var hashes []string
@@ -132,10 +141,12 @@ func TestAuditHashesSecrets(t *testing.T) {
 			}
 		}
 	}
-	if len(hashes) != 3 || hashes[0] != hashes[2] || hashes[0] == hashes[1] || !strings.HasPrefix(hashes[0], "hmac:") || len(hashes[0]) != 21 {
+	if len(hashes) != 3 || hashes[0] != hashes[2] || hashes[0] == hashes[1] || !strings.HasPrefix(hashes[0], "hmac:") ||
+		len(hashes[0]) != 21 {
 		t.Errorf("hashes of secrets %q", hashes)
 	}
-	r.refused(t, codes.InvalidArgument, "ListEvents", fmt.Sprintf(`{"parent": "accounts/other", "pageToken": %q}`, page.GetNextPageToken()))
+	r.refused(t, codes.InvalidArgument, "ListEvents",
+		fmt.Sprintf(`{"parent": "accounts/other", "pageToken": %q}`, page.GetNextPageToken()))
 }
 
 // secretOf reads the secret of an origin of the account acme, as edges do.

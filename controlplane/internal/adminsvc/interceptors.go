@@ -28,7 +28,8 @@ const (
 	manifestTimeout = 30 * time.Second
 	// askTimeout bounds a question to an edge, whose walks take up to 120 s.
 	askTimeout = 150 * time.Second
-	// answerShare of the caller's own deadline is ours, so that our error arrives before the caller gives up.
+	// answerShare of the caller's own deadline is ours, so that our error arrives before the caller
+	// gives up.
 	answerShare = 0.9
 )
 
@@ -62,13 +63,17 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 }
 
 // observeUnary is outermost: it turns what is left of errors into statuses, counts, and logs.
-func (s *Service) observeUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (s *Service) observeUnary(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
 	begun := time.Now()
 	resp, err := handler(ctx, req)
 	return resp, s.observe(ctx, info.FullMethod, req, resp, err, time.Since(begun))
 }
 
-func (s *Service) observeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (s *Service) observeStream(
+	srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) error {
 	begun := time.Now()
 	seen := &seenStream{ServerStream: stream}
 	err := handler(srv, seen)
@@ -99,7 +104,8 @@ func (s *seenStream) SendMsg(m any) error {
 func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any, err error, took time.Duration) error {
 	var f *failure
 	if err != nil {
-		// Only gRPC's own errors are left as they are: a status deep inside another error is etcd's.
+		// Only gRPC's own errors are left as they are: a status deep inside another error is
+		// etcd's.
 		_, own := err.(interface{ GRPCStatus() *status.Status })
 		if cause := context.Cause(ctx); errors.Is(cause, auth.ErrRevoked) || errors.Is(cause, auth.ErrExpired) {
 			if !own {
@@ -128,7 +134,8 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 		attrs = append(attrs, slog.String("caller", caller.String()))
 	}
 	attrs = append(attrs, targetOf(req)...)
-	// A manifest in text says whose it is only once it is read; the account is the first that it changes.
+	// A manifest in text says whose it is only once it is read; the account is the first that it
+	// changes.
 	if applied, ok := resp.(*adminv1.ApplyManifestResponse); ok && len(applied.GetChanges()) > 0 {
 		attrs = append(attrs, slog.String("name", applied.GetChanges()[0].GetName()))
 	}
@@ -136,7 +143,8 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 		attrs = append(attrs, slog.Int64("revision", r.GetRevision()))
 	}
 	switch {
-	case f != nil && f.cause != nil && f.kind != kindNoEdge && (code == codes.Internal || code == codes.Unavailable || code == codes.DataLoss):
+	case f != nil && f.cause != nil && f.kind != kindNoEdge &&
+		(code == codes.Internal || code == codes.Unavailable || code == codes.DataLoss):
 		s.log.LogAttrs(ctx, slog.LevelError, "admin call", append(attrs, slog.String("error", f.cause.Error()))...)
 	case writes(method):
 		if f != nil {
@@ -170,7 +178,8 @@ func targetOf(req any) []slog.Attr {
 		name := string(f.Name())
 		switch {
 		case f.Kind() == protoreflect.StringKind && !f.IsList() &&
-			(name == "name" || name == "parent" || name == "path" || name == "request_id" || strings.HasSuffix(name, "_id")):
+			(name == "name" || name == "parent" || name == "path" || name == "request_id" ||
+				strings.HasSuffix(name, "_id")):
 			attrs = append(attrs, slog.String(name, v.String()))
 		case name == "validate_only" || name == "force" || name == "prune":
 			attrs = append(attrs, slog.Bool(name, v.Bool()))
@@ -185,12 +194,16 @@ func targetOf(req any) []slog.Attr {
 	return attrs
 }
 
-func (s *Service) recoverUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+func (s *Service) recoverUnary(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (resp any, err error) {
 	defer func() { err = s.recovered(recover(), info.FullMethod, err) }()
 	return handler(ctx, req)
 }
 
-func (s *Service) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+func (s *Service) recoverStream(
+	srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) (err error) {
 	defer func() { err = s.recovered(recover(), info.FullMethod, err) }()
 	return handler(srv, stream)
 }
@@ -205,7 +218,9 @@ func (s *Service) recovered(p any, method string, err error) error {
 }
 
 // limitUnary gives each call a deadline of ours before the caller's.
-func (s *Service) limitUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (s *Service) limitUnary(
+	ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
 	limit := unaryTimeout
 	switch r := req.(type) {
 	case *adminv1.WaitAppliedRequest:

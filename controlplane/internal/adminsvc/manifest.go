@@ -42,7 +42,9 @@ func (m *source) has(section string) bool {
 	return len(m.GetCustomDomains()) > 0
 }
 
-func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifestRequest) (*adminv1.ApplyManifestResponse, error) {
+func (s manifests) ApplyManifest(
+	ctx context.Context, req *adminv1.ApplyManifestRequest,
+) (*adminv1.ApplyManifestResponse, error) {
 	m := &source{Manifest: req.GetManifest(), etag: req.GetEtag()}
 	if m.Manifest == nil {
 		doc, err := manifest.Decode(req.GetText())
@@ -98,13 +100,16 @@ func (s manifests) ApplyManifest(ctx context.Context, req *adminv1.ApplyManifest
 const maxLooks = 50
 
 // manifestWarnings are those of the origins and endpoints that a manifest has made or changed.
-func (s manifests) manifestWarnings(ctx context.Context, d *draft, changes []*adminv1.ResourceChange, out outcome) (warnings []string, err error) {
+func (s manifests) manifestWarnings(
+	ctx context.Context, d *draft, changes []*adminv1.ResourceChange, out outcome,
+) (warnings []string, err error) {
 	var endpoints []*topologyv1.UrlEndpoint
 	for _, c := range changes {
 		if c.GetAction() != adminv1.ResourceChange_CREATED && c.GetAction() != adminv1.ResourceChange_UPDATED {
 			continue
 		}
-		if key, err := topology.ParseName(topology.KindOrigins, c.GetName()); err == nil && out.draft != nil && len(warnings) < maxLooks {
+		if key, err := topology.ParseName(topology.KindOrigins, c.GetName()); err == nil && out.draft != nil &&
+			len(warnings) < maxLooks {
 			o := presentOrigin(key, d.origins.after(key.ID), d.secrets.after(key.ID).Message.GetValues())
 			for _, text := range rules.OriginWarnings(o) {
 				warnings = append(warnings, key.Name()+": "+text)
@@ -156,7 +161,8 @@ func (m *source) apply(d *draft, prune bool) error {
 	for i, in := range m.GetOrigins() {
 		o := new(topologyv1.Origin)
 		mask{all: true}.apply(o, in)
-		if err := m.entry(d, "origins", i, in.GetEtag(), originKey(d.id, in.GetId()), d.origins.before(in.GetId()).ModRevision,
+		if err := m.entry(d, "origins", i, in.GetEtag(), originKey(d.id, in.GetId()),
+			d.origins.before(in.GetId()).ModRevision,
 			d.putOrigin(in.GetId(), o, clearsNothing)); err != nil {
 			return err
 		}
@@ -166,7 +172,8 @@ func (m *source) apply(d *draft, prune bool) error {
 		listsDefault = listsDefault || in.GetId() == topology.DefaultEndpointID
 		e := new(topologyv1.UrlEndpoint)
 		mask{all: true}.apply(e, in)
-		if err := m.entry(d, "url_endpoints", i, in.GetEtag(), endpointKey(d.id, in.GetId()), d.endpoints.before(in.GetId()).ModRevision,
+		if err := m.entry(d, "url_endpoints", i, in.GetEtag(), endpointKey(d.id, in.GetId()),
+			d.endpoints.before(in.GetId()).ModRevision,
 			d.putEndpoint(in.GetId(), e)); err != nil {
 			return err
 		}
@@ -225,9 +232,11 @@ func (m *source) applyAccount(d *draft) error {
 	return nil
 }
 
-// entry finishes what was put for an entry: faults are named by their place in the manifest, and its etag, if it has one,
-// must be that of what it replaces.
-func (m *source) entry(d *draft, section string, i int, etag string, key topology.Key, modRevision int64, err error) error {
+// entry finishes what was put for an entry: faults are named by their place in the manifest, and
+// its etag, if it has one, must be that of what it replaces.
+func (m *source) entry(
+	d *draft, section string, i int, etag string, key topology.Key, modRevision int64, err error,
+) error {
 	place := fmt.Sprintf("%s[%d]", section, i)
 	if err != nil {
 		return under(place, err)
@@ -246,7 +255,8 @@ func (m *source) domainID(i int) string {
 	return topology.DomainID(name)
 }
 
-// prune drops what the manifest does not list, in the kinds whose section is present. The default endpoint stays.
+// prune drops what the manifest does not list, in the kinds whose section is present. The default
+// endpoint stays.
 func (m *source) prune(d *draft) {
 	if m.has("origins") {
 		listed := make(map[string]bool)
@@ -299,7 +309,8 @@ func (m *source) changes(d *draft) []*adminv1.ResourceChange {
 		domain := m.domainID(i)
 		list.add(domainKey(id, domain), d.domains.before(domain).Message, d.domains.after(domain).Message)
 	}
-	if e := topology.DefaultEndpointID; !list.listed[endpointKey(id, e)] && !proto.Equal(d.endpoints.after(e).Message, d.endpoints.before(e).Message) {
+	if e := topology.DefaultEndpointID; !list.listed[endpointKey(id, e)] &&
+		!proto.Equal(d.endpoints.after(e).Message, d.endpoints.before(e).Message) {
 		list.endpoint(d, e)
 	}
 	removed(list, &d.domains)

@@ -27,8 +27,8 @@ func textError(err error) error {
 	return f
 }
 
-// locate adds to the faults of an error where they stand in the text. Those of resources that it does not list, which are
-// named in full, stand nowhere.
+// locate adds to the faults of an error where they stand in the text. Those of resources that it
+// does not list, which are named in full, stand nowhere.
 func (m *source) locate(err error) error {
 	var f *failure
 	if m.text == nil || !errors.As(err, &f) || len(f.fields) == 0 {
@@ -50,8 +50,8 @@ func (m *source) locate(err error) error {
 	return f
 }
 
-// check refuses what no account could make right: entries without or with the same id, and names, which manifests do not
-// have.
+// check refuses what no account could make right: entries without or with the same id, and names,
+// which manifests do not have.
 func (m *source) check() error {
 	f := &failure{kind: kindInvalidManifest}
 	if err := topology.ValidateAccountID(m.GetAccount().GetId()); err != nil {
@@ -67,7 +67,8 @@ func (m *source) check() error {
 				continue
 			}
 			if first, ok := seen[id]; ok {
-				f.fields = append(f.fields, fieldFault{at, fmt.Sprintf("%q is listed twice, first as %s[%d]", id, fieldpath.JSON(name), first)})
+				f.fields = append(f.fields,
+					fieldFault{at, fmt.Sprintf("%q is listed twice, first as %s[%d]", id, fieldpath.JSON(name), first)})
 				continue
 			}
 			seen[id] = i
@@ -102,7 +103,8 @@ func checkEntryEtag(place, given, name string, modRevision int64) error {
 	return err
 }
 
-// violations names broken rules by their place in the manifest, and those of resources that it does not list by name.
+// violations names broken rules by their place in the manifest, and those of resources that it does
+// not list by name.
 func (m *source) violations(s *topology.AccountState, found []rules.Violation) *failure {
 	f := violationsError(s, found, "")
 	places := make(map[string]string)

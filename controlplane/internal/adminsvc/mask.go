@@ -48,7 +48,8 @@ func unknownPath(path, text string) *failure {
 	return f
 }
 
-// resolvePath returns the names in a path as the .proto spells them; the last may be the key of a map (AIP-161).
+// resolvePath returns the names in a path as the .proto spells them; the last may be the key of a
+// map (AIP-161).
 func resolvePath(path string, d protoreflect.MessageDescriptor) ([]string, error) {
 	var parts []string
 	rest := path

@@ -67,14 +67,18 @@ func (s *Service) origin(ctx context.Context, key topology.Key, revision int64) 
 	return presentOrigin(key, stored, secrets), revision, nil
 }
 
-func presentOrigin(key topology.Key, stored topology.Stored[*topologyv1.Origin], secrets map[string]string) *topologyv1.Origin {
+func presentOrigin(
+	key topology.Key, stored topology.Stored[*topologyv1.Origin], secrets map[string]string,
+) *topologyv1.Origin {
 	o := present(key, stored)
 	o.SecretsSet = rules.SecretsSet(secrets)
 	return o
 }
 
 // secrets reads the values of an origin's secrets.
-func (s *Service) secrets(ctx context.Context, key topology.Key, origin *topologyv1.Origin, revision int64) (map[string]string, error) {
+func (s *Service) secrets(
+	ctx context.Context, key topology.Key, origin *topologyv1.Origin, revision int64,
+) (map[string]string, error) {
 	stored, _, err := readAt[*topologyv1.OriginSecrets](ctx, s, secretsKey(key), revision)
 	if err != nil && toFailure(err).kind == kindNotFound {
 		return nil, nil
@@ -86,7 +90,9 @@ func (s *Service) secrets(ctx context.Context, key topology.Key, origin *topolog
 }
 
 // open returns the values of secrets as stored.
-func (s *Service) open(ctx context.Context, key topology.Key, origin *topologyv1.Origin, stored *topologyv1.OriginSecrets) (map[string]string, error) {
+func (s *Service) open(
+	ctx context.Context, key topology.Key, origin *topologyv1.Origin, stored *topologyv1.OriginSecrets,
+) (map[string]string, error) {
 	values, err := s.store.OpenSecrets(ctx, key, origin, stored)
 	if errors.Is(err, seal.ErrUnknownKey) || errors.Is(err, seal.ErrForged) {
 		return nil, brokenRecord(secretsKey(key), err)
@@ -94,7 +100,9 @@ func (s *Service) open(ctx context.Context, key topology.Key, origin *topologyv1
 	return values, err
 }
 
-func (s origins) ListOrigins(ctx context.Context, req *adminv1.ListOriginsRequest) (*adminv1.ListOriginsResponse, error) {
+func (s origins) ListOrigins(
+	ctx context.Context, req *adminv1.ListOriginsRequest,
+) (*adminv1.ListOriginsResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
@@ -122,7 +130,8 @@ func (s *Service) tellSecrets(ctx context.Context, account string, page listing[
 	first, last := page.items[0].GetId(), page.items[len(page.items)-1].GetId()
 	after := first[:len(first)-1] // What sorts before first; ids are never empty.
 	for {
-		records, more, _, err := s.store.ListAt(ctx, topology.KindOriginSecrets, account, "", after, maxPageSize, page.revision)
+		records, more, _, err := s.store.ListAt(ctx, topology.KindOriginSecrets, account, "", after, maxPageSize,
+			page.revision)
 		if err != nil {
 			return err
 		}
@@ -148,7 +157,9 @@ func (s *Service) tellSecrets(ctx context.Context, account string, page listing[
 	}
 }
 
-func (s origins) CreateOrigin(ctx context.Context, req *adminv1.CreateOriginRequest) (*adminv1.CreateOriginResponse, error) {
+func (s origins) CreateOrigin(
+	ctx context.Context, req *adminv1.CreateOriginRequest,
+) (*adminv1.CreateOriginResponse, error) {
 	account, err := parseParent(req.GetParent())
 	if err != nil {
 		return nil, err
@@ -170,11 +181,13 @@ func (s origins) CreateOrigin(ctx context.Context, req *adminv1.CreateOriginRequ
 	return &adminv1.CreateOriginResponse{Origin: o, Revision: out.revision, Warnings: rules.OriginWarnings(o)}, nil
 }
 
-// clearsNothing is for writes that name no secret to clear: in a message that is replaced, an empty secret keeps the
-// stored one.
+// clearsNothing is for writes that name no secret to clear: in a message that is replaced, an empty
+// secret keeps the stored one.
 func clearsNothing(string) bool { return false }
 
-func (s origins) UpdateOrigin(ctx context.Context, req *adminv1.UpdateOriginRequest) (*adminv1.UpdateOriginResponse, error) {
+func (s origins) UpdateOrigin(
+	ctx context.Context, req *adminv1.UpdateOriginRequest,
+) (*adminv1.UpdateOriginResponse, error) {
 	o, _, out, err := s.update(ctx, req, req.GetOrigin(), nil)
 	if err != nil {
 		return nil, err
@@ -182,7 +195,9 @@ func (s origins) UpdateOrigin(ctx context.Context, req *adminv1.UpdateOriginRequ
 	return &adminv1.UpdateOriginResponse{Origin: o, Revision: out.revision, Warnings: rules.OriginWarnings(o)}, nil
 }
 
-func (s origins) DeleteOrigin(ctx context.Context, req *adminv1.DeleteOriginRequest) (*adminv1.DeleteOriginResponse, error) {
+func (s origins) DeleteOrigin(
+	ctx context.Context, req *adminv1.DeleteOriginRequest,
+) (*adminv1.DeleteOriginResponse, error) {
 	revision, err := s.remove(ctx, req, func(d *draft, key topology.Key) error {
 		if err := d.inUse(key, topology.KindURLEndpoints); err != nil {
 			return err
@@ -211,18 +226,21 @@ func (s origins) TestOrigin(ctx context.Context, req *adminv1.TestOriginRequest)
 		return nil, err
 	}
 	o.Id = key.ID
-	answer, err := s.ask(ctx, req.GetEdge(), req.GetRegion(), &edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
-		Account: key.Account, Origin: o, Secrets: &topologyv1.OriginSecrets{Values: secrets}, Path: path,
-	}}})
+	answer, err := s.ask(ctx, req.GetEdge(), req.GetRegion(),
+		&edgev1.Ask{Question: &edgev1.Ask_TestOrigin_{TestOrigin: &edgev1.Ask_TestOrigin{
+			Account: key.Account, Origin: o, Secrets: &topologyv1.OriginSecrets{Values: secrets}, Path: path,
+		}}})
 	if err != nil {
 		return nil, err
 	}
 	return &adminv1.TestOriginResponse{Test: answer.GetTestOrigin()}, nil
 }
 
-// testee is the origin to test with its secrets: the stored one, or one that is given and takes over the secrets of the
-// stored one while its target is the same.
-func (s *Service) testee(ctx context.Context, key topology.Key, given *topologyv1.Origin) (*topologyv1.Origin, map[string]string, error) {
+// testee is the origin to test with its secrets: the stored one, or one that is given and takes
+// over the secrets of the stored one while its target is the same.
+func (s *Service) testee(
+	ctx context.Context, key topology.Key, given *topologyv1.Origin,
+) (*topologyv1.Origin, map[string]string, error) {
 	stored, revision, err := readAt[*topologyv1.Origin](ctx, s, key, 0)
 	if err != nil && (given == nil || toFailure(err).kind != kindNotFound) {
 		return nil, nil, err
@@ -247,17 +265,21 @@ func (s *Service) testee(ctx context.Context, key topology.Key, given *topologyv
 		return nil, nil, under("origin", secretRequired(key.Name(), required))
 	}
 	alone := topology.NewAccountState(key.Account, "")
-	alone.Endpoints[topology.DefaultEndpointID] = topology.Stored[*topologyv1.UrlEndpoint]{Message: new(topologyv1.UrlEndpoint)}
+	alone.Endpoints[topology.DefaultEndpointID] = topology.Stored[*topologyv1.UrlEndpoint]{Message: new(
+		topologyv1.UrlEndpoint,
+	)}
 	alone.Origins[key.ID] = topology.Stored[*topologyv1.Origin]{Message: public}
-	alone.Secrets[key.ID] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{Values: secrets}}
+	alone.Secrets[key.ID] = topology.Stored[*topologyv1.OriginSecrets]{Message: &topologyv1.OriginSecrets{
+		Values: secrets,
+	}}
 	if found := rules.Check(alone); len(found) > 0 {
 		return nil, nil, violationsError(alone, found, key.Name())
 	}
 	return public, secrets, nil
 }
 
-// testPath is the canonical path to ask for. Without any it is a random one, which shows how the origin says "no such
-// file".
+// testPath is the canonical path to ask for. Without any it is a random one, which shows how the
+// origin says "no such file".
 func testPath(given string, o *topologyv1.Origin) (string, error) {
 	switch {
 	case given != "":

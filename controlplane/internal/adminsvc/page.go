@@ -77,8 +77,12 @@ type listing[M proto.Message] struct {
 	revision int64
 }
 
-// list reads the page of a kind that req asks for; ids begin with prefix. show makes what admins see.
-func list[M proto.Message](ctx context.Context, s *Service, req listRequest, kind topology.Kind, account, prefix string, show func(topology.Key, topology.Stored[M]) M) (listing[M], error) {
+// list reads the page of a kind that req asks for; ids begin with prefix. show makes what admins
+// see.
+func list[M proto.Message](
+	ctx context.Context, s *Service, req listRequest, kind topology.Kind, account, prefix string,
+	show func(topology.Key, topology.Stored[M]) M,
+) (listing[M], error) {
 	var out listing[M]
 	p, err := newPage(req.GetPageSize(), req.GetPageToken(), string(kind), account, prefix)
 	if err != nil {

@@ -35,16 +35,19 @@ const (
 // spoolFor bounds what uploads under way take of the disk: so many of the largest.
 const spoolFor = 4
 
-// overQuota says that a write would pass a limit of its account, and names that by its field, or by the operator's flag.
+// overQuota says that a write would pass a limit of its account, and names that by its field, or by
+// the operator's flag.
 func overQuota(account, field string, limit, wanted int64, unit, remedy string) *failure {
 	name := topology.AccountName(account)
-	f := fail(kindQuota, "%s: %s may be at most %d%s, and this would make it %d: %s", name, fieldpath.JSON(field), limit, unit, wanted, remedy)
+	f := fail(kindQuota, "%s: %s may be at most %d%s, and this would make it %d: %s", name, fieldpath.JSON(field),
+		limit, unit, wanted, remedy)
 	f.resource = name
 	f.facts = map[string]string{"field": field, "limit": strconv.FormatInt(limit, 10)}
 	return f
 }
 
-// limitedBy returns an error if the draft changes what only who manages all accounts may set, and the caller does not.
+// limitedBy returns an error if the draft changes what only who manages all accounts may set, and
+// the caller does not.
 func (d *draft) limitedBy(c *auth.Caller) error {
 	before, after := d.account.before("").Message, d.account.after("").Message
 	field := "limits"
@@ -61,7 +64,8 @@ func (d *draft) limitedBy(c *auth.Caller) error {
 	return f
 }
 
-// quota returns an error if the draft adds to what is over the account's limits by then. What is there may stay and change.
+// quota returns an error if the draft adds to what is over the account's limits by then. What is
+// there may stay and change.
 func (d *draft) quota() error {
 	limits := d.account.after("").Message.GetLimits()
 	if limits == nil {
@@ -82,13 +86,15 @@ func (d *draft) quota() error {
 			limit = int(*one.limit)
 		}
 		if before, after := one.counts(); after > before && after > limit {
-			return overQuota(d.id, one.field, int64(limit), int64(after), "", "delete some, or raise the account's limit")
+			return overQuota(d.id, one.field, int64(limit), int64(after), "",
+				"delete some, or raise the account's limit")
 		}
 	}
 	return d.timeQuota(limits)
 }
 
-// timeQuota does the same for times: what the draft changes may not have longer ones than the account may, unless it had them.
+// timeQuota does the same for times: what the draft changes may not have longer ones than the
+// account may, unless it had them.
 func (d *draft) timeQuota(limits *topologyv1.AccountLimits) error {
 	check := func(resource, what, field string, limit, before, after time.Duration) error {
 		if after <= limit || after <= before {
@@ -103,7 +109,10 @@ func (d *draft) timeQuota(limits *topologyv1.AccountLimits) error {
 	walk := durationOf(limits.GetWalkDeadline(), defaultWalk)
 	for id, stored := range d.endpoints.next {
 		was := d.endpoints.before(id).Message
-		if err := check(topology.EndpointName(d.id, id), "walk_deadline", "limits.walk_deadline", walk, was.GetWalkDeadline().AsDuration(), stored.Message.GetWalkDeadline().AsDuration()); err != nil {
+		if err := check(
+			topology.EndpointName(d.id, id), "walk_deadline", "limits.walk_deadline", walk,
+			was.GetWalkDeadline().AsDuration(), stored.Message.GetWalkDeadline().AsDuration(),
+		); err != nil {
 			return err
 		}
 	}
@@ -114,9 +123,14 @@ func (d *draft) timeQuota(limits *topologyv1.AccountLimits) error {
 			what          string
 			before, after *durationpb.Duration
 		}{
-			{"timeouts.connect", was.GetConnect(), is.GetConnect()}, {"timeouts.first_byte", was.GetFirstByte(), is.GetFirstByte()}, {"timeouts.idle", was.GetIdle(), is.GetIdle()},
+			{"timeouts.connect", was.GetConnect(), is.GetConnect()},
+			{"timeouts.first_byte", was.GetFirstByte(), is.GetFirstByte()},
+			{"timeouts.idle", was.GetIdle(), is.GetIdle()},
 		} {
-			if err := check(topology.OriginName(d.id, id), one.what, "limits.origin_timeout", longest, one.before.AsDuration(), one.after.AsDuration()); err != nil {
+			if err := check(
+				topology.OriginName(d.id, id), one.what, "limits.origin_timeout", longest, one.before.AsDuration(),
+				one.after.AsDuration(),
+			); err != nil {
 				return err
 			}
 		}
@@ -166,7 +180,8 @@ func libraryBytes(limits *topologyv1.AccountLimits) int64 {
 	return *limits.LibraryBytes
 }
 
-// roomIn returns an error if a file would take its account's library over its limit. room is how many bytes are left then.
+// roomIn returns an error if a file would take its account's library over its limit. room is how
+// many bytes are left then.
 func roomIn(ctx context.Context, state *store.State, key topology.Key, size int64) (room int64, err error) {
 	record, err := state.Get(ctx, accountKey(key.Account))
 	if err != nil {
@@ -192,7 +207,9 @@ func roomIn(ctx context.Context, state *store.State, key topology.Key, size int6
 	total += size - was
 	limit := libraryBytes(account.Message.GetLimits())
 	if total > limit && size > was {
-		return 0, overQuota(key.Account, "limits.library_bytes", limit, total, " bytes", "delete files, or raise the account's limit")
+		return 0,
+			overQuota(key.Account, "limits.library_bytes", limit, total, " bytes",
+				"delete files, or raise the account's limit")
 	}
 	return limit - total, nil
 }
@@ -222,8 +239,8 @@ func (s *spool) take(n int64) error {
 
 func (s *spool) give(n int64) { s.taken.Add(-n) }
 
-// turns let the uploads to one account go on one after the other, from the look at its library's limit to the record: of
-// several that fit one by one and not together, none is placed for nothing.
+// turns let the uploads to one account go on one after the other, from the look at its library's
+// limit to the record: of several that fit one by one and not together, none is placed for nothing.
 type turns struct {
 	mu sync.Mutex
 	of map[string]*turn

@@ -78,10 +78,13 @@ func TestTimesOfAnAccountAreBounded(t *testing.T) {
 			t.Errorf("%s %s: %s, want %q", step.method, step.body, got, step.want)
 		}
 	}
-	got := r.must(t, "GetAccount", `{"name": "accounts/acme"}`).(*adminv1.GetAccountResponse).GetAccount().GetEffectiveLimits()
+	got := r.must(
+		t, "GetAccount", `{"name": "accounts/acme"}`,
+	).(*adminv1.GetAccountResponse).GetAccount().GetEffectiveLimits()
 	want := &topologyv1.AccountLimits{
-		Origins: proto.Int32(10000), UrlEndpoints: proto.Int32(10000), CustomDomains: proto.Int32(10000), LibraryBytes: proto.Int64(1 << 40), UploadBytes: proto.Int64(100),
-		Fills: proto.Int32(7), WalkDeadline: durationpb.New(time.Second), OriginTimeout: durationpb.New(5 * time.Second),
+		Origins: proto.Int32(10000), UrlEndpoints: proto.Int32(10000), CustomDomains: proto.Int32(10000),
+		LibraryBytes: proto.Int64(1 << 40), UploadBytes: proto.Int64(100), Fills: proto.Int32(7),
+		WalkDeadline: durationpb.New(time.Second), OriginTimeout: durationpb.New(5 * time.Second),
 	}
 	if !proto.Equal(got, want) {
 		t.Errorf("limits %v, want %v", got, want)
@@ -111,7 +114,9 @@ func TestUploadsAreBounded(t *testing.T) {
 		{"acme", "a", nil, 89, ""}, // in place of what is there
 		{"acme", "c", nil, 2, "QUOTA limits.library_bytes 150"},
 	} {
-		start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/" + step.account, Path: step.path, SizeBytes: step.announced}
+		start := &adminv1.UploadMediaFileRequest_Start{
+			Parent: "accounts/" + step.account, Path: step.path, SizeBytes: step.announced,
+		}
 		_, err := r.upload(t.Context(), start, strings.NewReader(strings.Repeat("x", step.size)))
 		if got := quotaOf(err); err == nil != (step.want == "") || err != nil && got != step.want {
 			t.Errorf("%v: %s", step, got)
@@ -136,8 +141,10 @@ func TestAnUploadToAFullDisk(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{reserve: 1 << 62})
 	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
-	_, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a"}, strings.NewReader("one"))
-	if text := describe(err); status.Code(err) != codes.ResourceExhausted || !strings.Contains(text, "MEDIA_LIBRARY_FULL") || strings.Contains(text, r.folder) {
+	_, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/acme", Path: "a"},
+		strings.NewReader("one"))
+	if text := describe(err); status.Code(err) != codes.ResourceExhausted ||
+		!strings.Contains(text, "MEDIA_LIBRARY_FULL") || strings.Contains(text, r.folder) {
 		t.Errorf("got %s", text)
 	}
 	if left := r.stored(t); len(left) > 0 {
@@ -146,7 +153,8 @@ func TestAnUploadToAFullDisk(t *testing.T) {
 	r.refused(t, codes.NotFound, "GetMediaFile", `{"name": "accounts/acme/mediaFiles/a"}`)
 }
 
-// However many uploads come at the same time, the library holds what its limit allows, and of the others nothing is kept.
+// However many uploads come at the same time, the library holds what its limit allows, and of the
+// others nothing is kept.
 func TestConcurrentUploadsKeepTheLibrarysLimit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -188,7 +196,8 @@ func TestAPageThatIsTooLargeIsWarnedOf(t *testing.T) {
 	for path, want := range map[string]string{"most.png": "", "more.png": "edges keep 1048576 at most"} {
 		got := r.must(t, "UpdateUrlEndpoint", `{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "defaultImage": {"path": "`+path+`"}}, "updateMask": "defaultImage"}`)
 		warnings := got.(*adminv1.UpdateUrlEndpointResponse).GetWarnings()
-		if len(warnings) > 1 || strings.Join(warnings, "") != "" != (want != "") || !strings.Contains(strings.Join(warnings, ""), want) {
+		if len(warnings) > 1 || strings.Join(warnings, "") != "" != (want != "") ||
+			!strings.Contains(strings.Join(warnings, ""), want) {
 			t.Errorf("%s: warnings %q, want %q", path, warnings, want)
 		}
 	}

@@ -56,7 +56,9 @@ func (r resource[M]) get(ctx context.Context, name string) (m M, revision int64,
 }
 
 // make creates a resource from what a request says of it, by put.
-func (r resource[M]) make(ctx context.Context, req writeRequest, key topology.Key, in M, put func(d *draft, next M) error) (m M, out outcome, err error) {
+func (r resource[M]) make(
+	ctx context.Context, req writeRequest, key topology.Key, in M, put func(d *draft, next M) error,
+) (m M, out outcome, err error) {
 	out, err = r.write(ctx, req, key.Account, key.Name(), func(d *draft) error {
 		if r.kind != topology.KindAccounts {
 			if err := d.mustExist(); err != nil {
@@ -78,7 +80,9 @@ func (r resource[M]) make(ctx context.Context, req writeRequest, key topology.Ke
 }
 
 // update changes a resource. adjust, unless it is nil, may change it before it is checked.
-func (r resource[M]) update(ctx context.Context, req updateRequest, in M, adjust func(next, stored M)) (m M, key topology.Key, out outcome, err error) {
+func (r resource[M]) update(
+	ctx context.Context, req updateRequest, in M, adjust func(next, stored M),
+) (m M, key topology.Key, out outcome, err error) {
 	in = orEmpty(in)
 	if key, err = parseName(r.kind, r.field+".name", in.GetName()); err != nil {
 		return m, key, out, err
@@ -111,7 +115,9 @@ func (r resource[M]) update(ctx context.Context, req updateRequest, in M, adjust
 
 // remove deletes a resource. may, unless it is nil, returns an error if something stands in the
 // way.
-func (r resource[M]) remove(ctx context.Context, req deleteRequest, may func(d *draft, key topology.Key) error) (revision int64, err error) {
+func (r resource[M]) remove(
+	ctx context.Context, req deleteRequest, may func(d *draft, key topology.Key) error,
+) (revision int64, err error) {
 	key, err := parseName(r.kind, "name", req.GetName())
 	if err != nil {
 		return 0, err
@@ -143,7 +149,9 @@ func (r resource[M]) result(ctx context.Context, key topology.Key, out outcome) 
 
 // newResource returns a resource of which admins see what is stored, and what its key and revisions
 // tell.
-func newResource[M resourceMessage](s *Service, kind topology.Kind, field string, table func(*draft) *table[M]) resource[M] {
+func newResource[M resourceMessage](
+	s *Service, kind topology.Kind, field string, table func(*draft) *table[M],
+) resource[M] {
 	return resource[M]{
 		Service: s, kind: kind, field: field, table: table,
 		read: func(ctx context.Context, key topology.Key, revision int64) (m M, at int64, err error) {

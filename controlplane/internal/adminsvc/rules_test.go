@@ -97,8 +97,9 @@ func TestConcurrentUpdatesOfOneAccountAllHappen(t *testing.T) {
 	}
 }
 
-// Many admins create, change and delete some twenty resources that refer to each other, through two control planes. Whoever
-// wins, no resource ever refers to one that is not there, and no domain has two owners.
+// Many admins create, change and delete some twenty resources that refer to each other, through two
+// control planes. Whoever wins, no resource ever refers to one that is not there, and no domain has
+// two owners.
 func TestRacedWritesLeaveNoReferenceToNothing(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
@@ -162,7 +163,8 @@ func TestRacedWritesLeaveNoReferenceToNothing(t *testing.T) {
 		writers.Go(func() {
 			for range each {
 				account := accounts[random.IntN(2)]
-				origin, endpoint, domain := fmt.Sprint("o", random.IntN(3)), fmt.Sprint("e", random.IntN(3)), fmt.Sprintf("d%d.example.com", random.IntN(4))
+				origin, endpoint, domain := fmt.Sprint("o", random.IntN(3)), fmt.Sprint("e", random.IntN(3)),
+					fmt.Sprintf("d%d.example.com", random.IntN(4))
 				name := "accounts/" + account
 				call := [...][2]string{
 					{"CreateOrigin", fmt.Sprintf(`{"parent": %q, "originId": %q, "origin": {"web": {"baseUrl": "http://o.example"}}}`, name, origin)},
@@ -238,7 +240,8 @@ func TestAnOriginInUseNamesTenUsers(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	m := &adminv1.Manifest{Account: &topologyv1.Account{Id: "acme"}, Origins: []*topologyv1.Origin{webOrigin("o")}}
 	for i := range 12 {
-		m.UrlEndpoints = append(m.UrlEndpoints, &topologyv1.UrlEndpoint{Id: fmt.Sprintf("e%02d", i), Origins: []string{"o"}})
+		m.UrlEndpoints = append(m.UrlEndpoints,
+			&topologyv1.UrlEndpoint{Id: fmt.Sprintf("e%02d", i), Origins: []string{"o"}})
 	}
 	apply(t, r, &adminv1.ApplyManifestRequest{Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: m}})
 	text := r.refused(t, codes.FailedPrecondition, "DeleteOrigin", `{"name": "accounts/acme/origins/o"}`)
@@ -248,7 +251,9 @@ func TestAnOriginInUseNamesTenUsers(t *testing.T) {
 }
 
 func webOrigin(id string) *topologyv1.Origin {
-	return &topologyv1.Origin{Id: id, Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://o.example"}}}
+	return &topologyv1.Origin{
+		Id: id, Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://o.example"}},
+	}
 }
 
 func apply(t testing.TB, r *rig, req *adminv1.ApplyManifestRequest) *adminv1.ApplyManifestResponse {
@@ -270,7 +275,8 @@ func TestManifestsAreBounded(t *testing.T) {
 			o := webOrigin(fmt.Sprintf("o%d", i))
 			o.RequestHeaders = []*topologyv1.RequestHeader{{Name: "x-pad", Value: strings.Repeat("x", padding)}}
 			if secret != "" {
-				o.RequestHeaders = append(o.RequestHeaders, &topologyv1.RequestHeader{Name: "x-key", SecretValue: secret})
+				o.RequestHeaders = append(o.RequestHeaders,
+					&topologyv1.RequestHeader{Name: "x-key", SecretValue: secret})
 			}
 			m.Origins = append(m.Origins, o)
 		}
@@ -300,12 +306,17 @@ func TestManifestsAreBounded(t *testing.T) {
 			continue
 		}
 		text := describe(err)
-		for _, part := range []string{"FailedPrecondition edgewalk/CHANGE_TOO_LARGE", tt.want, "maxResources=2000", "maxBytes=1048576", "apply in parts"} {
+		for _, part := range []string{
+			"FailedPrecondition edgewalk/CHANGE_TOO_LARGE", tt.want, "maxResources=2000", "maxBytes=1048576",
+			"apply in parts",
+		} {
 			if !strings.Contains(text, part) {
 				t.Errorf("%s: %q is missing in: %s", tt.name, part, text)
 			}
 		}
-		if _, err := r.call(t.Context(), "GetAccount", fmt.Sprintf(`{"name": "accounts/a%d"}`, tt.origins)); status.Code(err) != codes.NotFound {
+		if _, err := r.call(
+			t.Context(), "GetAccount", fmt.Sprintf(`{"name": "accounts/a%d"}`, tt.origins),
+		); status.Code(err) != codes.NotFound {
 			t.Errorf("%s: the account exists: %v", tt.name, err)
 		}
 	}
@@ -350,7 +361,8 @@ func TestExportAppliesToNothing(t *testing.T) {
 	}
 }
 
-// Secrets enter by every way there is; none comes out again, in answers, errors, the log, or records.
+// Secrets enter by every way there is; none comes out again, in answers, errors, the log, or
+// records.
 func TestSecretsStayInside(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
@@ -435,7 +447,9 @@ func TestPagesAreWholeAndBound(t *testing.T) {
 		if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
 			break
 		}
-		if _, err := r.call(t.Context(), "ListUrlEndpoints", fmt.Sprintf(`{"parent": "accounts/acme", "pageToken": %q}`, req.PageToken)); status.Code(err) != codes.InvalidArgument {
+		if _, err := r.call(
+			t.Context(), "ListUrlEndpoints", fmt.Sprintf(`{"parent": "accounts/acme", "pageToken": %q}`, req.PageToken),
+		); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("a token of another method: %v", err)
 		}
 	}
@@ -494,19 +508,22 @@ func TestNoCallTakesMemoryBeforeItsTokenIsKnown(t *testing.T) {
 	}
 	r := newRig(t, rigOptions{tokens: tokens})
 	open := func(ctx context.Context) (grpc.ClientStream, error) {
-		return r.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, adminv1.AccountService_ListAccounts_FullMethodName)
+		return r.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true},
+			adminv1.AccountService_ListAccounts_FullMethodName)
 	}
 	// Half a call: its header has come, and no byte of its message ever does.
 	stream, err := open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.RecvMsg(new(adminv1.ListAccountsResponse)); status.Code(err) != codes.Unauthenticated || len(status.Convert(err).Details()) == 0 {
+	if err := stream.RecvMsg(new(adminv1.ListAccountsResponse)); status.Code(err) != codes.Unauthenticated ||
+		len(status.Convert(err).Details()) == 0 {
 		t.Errorf("without a token: %v, with details %v", err, status.Convert(err).Details())
 	}
 	// Nor does what is called, which anybody may make up.
 	for i := range 100 {
-		err := r.conn.Invoke(t.Context(), fmt.Sprintf("/edgewalk.admin.v1.AccountService/Create%d", i), new(adminv1.ListAccountsRequest), new(adminv1.ListAccountsResponse))
+		err := r.conn.Invoke(t.Context(), fmt.Sprintf("/edgewalk.admin.v1.AccountService/Create%d", i),
+			new(adminv1.ListAccountsRequest), new(adminv1.ListAccountsResponse))
 		if status.Code(err) != codes.Unauthenticated {
 			t.Fatal(err)
 		}

@@ -15,8 +15,9 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// sensitive reports whether a method lets the caller have what is secret, or makes others able to: it is carried out only once
-// the audit log has it. Writes of accounts are not among them, because their events are stored with them.
+// sensitive reports whether a method lets the caller have what is secret, or makes others able to:
+// it is carried out only once the audit log has it. Writes of accounts are not among them, because
+// their events are stored with them.
 func sensitive(fullMethod string) bool {
 	switch fullMethod {
 	case adminv1.MediaService_DownloadMediaFile_FullMethodName, adminv1.OriginService_TestOrigin_FullMethodName:
@@ -43,7 +44,8 @@ func permissionOf(fullMethod string) adminv1.Rule_Permission {
 // eventOf is the event of a call.
 func (s *Service) eventOf(ctx context.Context, fullMethod string, req any) *adminv1.AuditEvent {
 	event := &adminv1.AuditEvent{
-		Time: timestamppb.New(s.now()), Who: whoOf(ctx), Peer: peerOf(ctx), Method: fullMethod[strings.LastIndexByte(fullMethod, '/')+1:],
+		Time: timestamppb.New(s.now()), Who: whoOf(ctx), Peer: peerOf(ctx),
+		Method: fullMethod[strings.LastIndexByte(fullMethod, '/')+1:],
 	}
 	if auth.From(ctx) == nil {
 		event.Who = presented(ctx)
@@ -73,7 +75,8 @@ func (s *Service) recordSensitive(ctx context.Context, fullMethod string, req an
 	return nil
 }
 
-// recordDone writes the event of a call that was denied, or of one that changes who is served how and is stored nowhere else.
+// recordDone writes the event of a call that was denied, or of one that changes who is served how
+// and is stored nowhere else.
 func (s *Service) recordDone(ctx context.Context, fullMethod string, req any, code codes.Code) {
 	if s.audit == nil {
 		return
@@ -107,14 +110,18 @@ func codeName(code codes.Code) string {
 	return strings.ToUpper(b.String())
 }
 
-func (s *Service) auditUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (s *Service) auditUnary(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
 	if err := s.recordSensitive(ctx, info.FullMethod, req); err != nil {
 		return nil, err
 	}
 	return handler(ctx, req)
 }
 
-func (s *Service) auditStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (s *Service) auditStream(
+	srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) error {
 	return handler(srv, &auditedStream{ServerStream: stream, service: s, method: info.FullMethod})
 }
 

@@ -36,13 +36,15 @@ func TestSensitiveCallsNeedTheAuditLog(t *testing.T) {
 
 	r.token = "not-a-token-canary"
 	r.refused(t, codes.Unauthenticated, "ListAccounts", `{}`)
-	if got := text(); !strings.Contains(got, "UNAUTHENTICATED") || !strings.Contains(got, "ListAccounts") || !strings.Contains(got, "unknown token") || strings.Contains(got, "canary") {
+	if got := text(); !strings.Contains(got, "UNAUTHENTICATED") || !strings.Contains(got, "ListAccounts") ||
+		!strings.Contains(got, "unknown token") || strings.Contains(got, "canary") {
 		t.Errorf("of a denied call the log says %s", got)
 	}
 	r.token = r.tokenOf(t, adminv1.Token_ROOT, "")
 	do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"accountId": "acme"}`)
 	do[*adminv1.ListTokensResponse](t, r, "ListTokens", `{}`)
-	if got := text(); !strings.Contains(got, "ListTokens") || !strings.Contains(got, "tokens/") || strings.Contains(got, r.token) {
+	if got := text(); !strings.Contains(got, "ListTokens") || !strings.Contains(got, "tokens/") ||
+		strings.Contains(got, r.token) {
 		t.Errorf("of a list of tokens the log says %s", got)
 	}
 
@@ -57,13 +59,17 @@ func TestSensitiveCallsNeedTheAuditLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for method, body := range map[string]string{
-		"ListTokens": `{}`, "TestOrigin": `{"name": "accounts/acme/origins/o"}`, "ListEvents": `{"parent": "accounts/acme"}`,
+		"ListTokens": `{}`, "TestOrigin": `{"name": "accounts/acme/origins/o"}`,
+		"ListEvents": `{"parent": "accounts/acme"}`,
 	} {
 		if text := r.refused(t, codes.Unavailable, method, body); !strings.Contains(text, "AUDIT_UNAVAILABLE") {
 			t.Errorf("%s without a log: %s", method, text)
 		}
 	}
-	stream, err := adminv1.NewSnapshotServiceClient(r.conn).SaveSnapshot(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+r.token), &adminv1.SaveSnapshotRequest{})
+	stream, err := adminv1.NewSnapshotServiceClient(r.conn).SaveSnapshot(
+		metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+r.token),
+		&adminv1.SaveSnapshotRequest{},
+	)
 	if err == nil {
 		_, err = stream.Recv()
 	}

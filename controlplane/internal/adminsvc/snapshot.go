@@ -11,7 +11,9 @@ type snapshots struct {
 	adminv1.UnimplementedSnapshotServiceServer
 }
 
-func (s snapshots) SaveSnapshot(_ *adminv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[adminv1.SaveSnapshotResponse]) error {
+func (s snapshots) SaveSnapshot(
+	_ *adminv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[adminv1.SaveSnapshotResponse],
+) error {
 	_, err := s.store.Snapshot(stream.Context(), snapshotParts{stream})
 	return err
 }

@@ -23,9 +23,11 @@ const (
 	// outOfStep is how long a control plane may get no progress from etcd, which comes every 2 s,
 	// before status reports a problem.
 	outOfStep = 10 * time.Second
-	// behindFor is how long an edge may be behind before that needs a person. A change reaches it in milliseconds.
+	// behindFor is how long an edge may be behind before that needs a person. A change reaches it
+	// in milliseconds.
 	behindFor = 5 * time.Second
-	// goneFor is how long an edge that has gone needs a person. One that is gone for longer was probably meant to go.
+	// goneFor is how long an edge that has gone needs a person. One that is gone for longer was
+	// probably meant to go.
 	goneFor = time.Hour
 	// maxProblems is how many problems are listed one by one.
 	maxProblems = 20
@@ -70,7 +72,8 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 	}
 	resp.ControlPlanes = []*adminv1.GetStatusResponse_ControlPlane{{Server: s.fleet.Server(), Connected: true}}
 	for _, p := range s.fleet.Peers() {
-		resp.ControlPlanes = append(resp.ControlPlanes, &adminv1.GetStatusResponse_ControlPlane{Server: p.Server, Connected: p.Connected})
+		resp.ControlPlanes = append(resp.ControlPlanes,
+			&adminv1.GetStatusResponse_ControlPlane{Server: p.Server, Connected: p.Connected})
 		if !p.Connected {
 			add("the control plane %s cannot be reached at its --peer-addr: what its edges have applied is not known", p.Server)
 		}
@@ -81,7 +84,8 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 		if f.Region != "" {
 			which = fmt.Sprintf("the edges of region %s are", f.Region)
 		}
-		add("%s frozen at revision %d (%s): %s lets them go on", which, f.Revision, cmp.Or(f.Reason, "no reason given"), unfreezing(f.Region))
+		add("%s frozen at revision %d (%s): %s lets them go on", which, f.Revision, cmp.Or(f.Reason, "no reason given"),
+			unfreezing(f.Region))
 	}
 	if err == nil {
 		problems = append(problems, s.lostMedia(ctx)...)
@@ -95,7 +99,8 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 	return resp, nil
 }
 
-// mediaSample is how many media files are looked for: a bucket that is another one, or empty, has none of them.
+// mediaSample is how many media files are looked for: a bucket that is another one, or empty, has
+// none of them.
 const mediaSample = 5
 
 // lostMedia reports media files whose bytes are not in the bucket, as after a restore without it.
@@ -182,7 +187,11 @@ func originProblems(edges []*topologyv1.Edge) (problems []string) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(unwell)) {
 		h := healthOf(0, unwell[name])
-		problems = append(problems, fmt.Sprintf("%s does not answer %d of the connected edges, last: %s", name, h.GetEdgesBreakerOpen(), h.GetLastError()))
+		problems = append(
+			problems,
+			fmt.Sprintf("%s does not answer %d of the connected edges, last: %s", name, h.GetEdgesBreakerOpen(),
+				h.GetLastError()),
+		)
 	}
 	return problems
 }

@@ -17,7 +17,9 @@ type tokenService struct {
 	adminv1.UnimplementedTokenServiceServer
 }
 
-func (s tokenService) CreateToken(ctx context.Context, req *adminv1.CreateTokenRequest) (*adminv1.CreateTokenResponse, error) {
+func (s tokenService) CreateToken(
+	ctx context.Context, req *adminv1.CreateTokenRequest,
+) (*adminv1.CreateTokenResponse, error) {
 	caller, t := auth.From(ctx), req.GetToken()
 	account := t.GetAccount()
 	switch ofAccount := auth.OfAccount(t.GetRole()); {
@@ -29,9 +31,14 @@ func (s tokenService) CreateToken(ctx context.Context, req *adminv1.CreateTokenR
 		return nil, invalid("token.account", "a token of the role %s is for all accounts: leave it out", t.GetRole())
 	}
 	if !caller.MayGrant(t.GetRole(), account) {
-		return nil, denied("the role %s may not give the role %s for %s", caller.Token.GetRole(), t.GetRole(), strings.Replace(account, auth.EveryAccount, "all accounts", 1))
+		return nil,
+			denied("the role %s may not give the role %s for %s", caller.Token.GetRole(), t.GetRole(),
+				strings.Replace(account, auth.EveryAccount, "all accounts", 1))
 	}
-	w := auth.Wanted{Role: t.GetRole(), Account: auth.EveryAccount, Description: t.GetDescription(), TTL: auth.DefaultTTL, Creator: caller.String()}
+	w := auth.Wanted{
+		Role: t.GetRole(), Account: auth.EveryAccount, Description: t.GetDescription(), TTL: auth.DefaultTTL,
+		Creator: caller.String(),
+	}
 	if req.GetTtl() != nil {
 		w.TTL = req.GetTtl().AsDuration()
 	}
@@ -57,7 +64,9 @@ func (s tokenService) CreateToken(ctx context.Context, req *adminv1.CreateTokenR
 	return &adminv1.CreateTokenResponse{Token: made, Text: text}, nil
 }
 
-func (s tokenService) ListTokens(ctx context.Context, req *adminv1.ListTokensRequest) (*adminv1.ListTokensResponse, error) {
+func (s tokenService) ListTokens(
+	ctx context.Context, req *adminv1.ListTokensRequest,
+) (*adminv1.ListTokensResponse, error) {
 	p, err := newPage(req.GetPageSize(), req.GetPageToken(), "tokens", req.GetAccount())
 	if err != nil {
 		return nil, err
@@ -70,7 +79,9 @@ func (s tokenService) ListTokens(ctx context.Context, req *adminv1.ListTokensReq
 	return resp, nil
 }
 
-func (s tokenService) RevokeToken(ctx context.Context, req *adminv1.RevokeTokenRequest) (*adminv1.RevokeTokenResponse, error) {
+func (s tokenService) RevokeToken(
+	ctx context.Context, req *adminv1.RevokeTokenRequest,
+) (*adminv1.RevokeTokenResponse, error) {
 	id, ok := auth.IDOf(req.GetName())
 	if !ok {
 		return nil, invalid("name", "want tokens/ and a token's id, which is the part after ew1_: ten of a-z and 2-7")
@@ -88,7 +99,9 @@ func (s tokenService) RevokeToken(ctx context.Context, req *adminv1.RevokeTokenR
 
 func (s tokenService) WhoAmI(ctx context.Context, _ *adminv1.WhoAmIRequest) (*adminv1.WhoAmIResponse, error) {
 	c := auth.From(ctx)
-	resp := &adminv1.WhoAmIResponse{Credential: string(c.Credential), Token: c.Token, Permissions: auth.Permissions(c.Token.GetRole())}
+	resp := &adminv1.WhoAmIResponse{
+		Credential: string(c.Credential), Token: c.Token, Permissions: auth.Permissions(c.Token.GetRole()),
+	}
 	if t := s.auth.Get(c, strings.TrimPrefix(c.Token.GetName(), "tokens/")); t != nil {
 		resp.Token = t
 	}

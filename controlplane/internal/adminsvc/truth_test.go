@@ -79,8 +79,9 @@ func resourceOf(m proto.Message) proto.Message {
 
 var assigned = regexp.MustCompile(`request_id ([0-9a-f-]{36})`)
 
-// Before etcd is asked to write, nothing is written and the answer says so. After it was asked and has not answered, nobody
-// knows, and the answer names what makes a repeat safe. A repeat whose result cannot be read says that it was done.
+// Before etcd is asked to write, nothing is written and the answer says so. After it was asked and
+// has not answered, nobody knows, and the answer names what makes a repeat safe. A repeat whose
+// result cannot be read says that it was done.
 func TestTheAnswerClaimsNoMoreThanIsKnown(t *testing.T) {
 	t.Parallel()
 	r, l := newLosingRig(t)
@@ -97,8 +98,10 @@ func TestTheAnswerClaimsNoMoreThanIsKnown(t *testing.T) {
 			defer cancel()
 			_, err := r.call(ctx, method, body)
 			text := describe(err)
-			if status.Code(err) != codes.Unavailable || !strings.Contains(text, "etcd does not answer") || !strings.Contains(text, "STORE_UNAVAILABLE") ||
-				strings.Contains(text, "written") != (method != "GetAccount") || strings.Contains(text, "written") != strings.Contains(text, "nothing was written") {
+			if status.Code(err) != codes.Unavailable || !strings.Contains(text, "etcd does not answer") ||
+				!strings.Contains(text, "STORE_UNAVAILABLE") ||
+				strings.Contains(text, "written") != (method != "GetAccount") ||
+				strings.Contains(text, "written") != strings.Contains(text, "nothing was written") {
 				t.Errorf("%s without etcd: %s", method, text)
 			}
 		})
@@ -114,7 +117,8 @@ func TestTheAnswerClaimsNoMoreThanIsKnown(t *testing.T) {
 	_, err := r.call(t.Context(), "CreateOrigin", body+`}`)
 	text := describe(err)
 	id := assigned.FindStringSubmatch(text)
-	if status.Code(err) != codes.Unavailable || !strings.Contains(text, "OUTCOME_UNKNOWN") || strings.Contains(text, "nothing was written") || id == nil {
+	if status.Code(err) != codes.Unavailable || !strings.Contains(text, "OUTCOME_UNKNOWN") ||
+		strings.Contains(text, "nothing was written") || id == nil {
 		t.Fatalf("a write that was not answered: %s", text)
 	}
 	l.Lost.Store(false)
@@ -125,7 +129,8 @@ func TestTheAnswerClaimsNoMoreThanIsKnown(t *testing.T) {
 	}
 }
 
-// The etag that an export has is good as long as nobody has changed what a manifest may hold, by whatever call.
+// The etag that an export has is good as long as nobody has changed what a manifest may hold, by
+// whatever call.
 func TestTheEtagOfAnExportGuardsTheWholeAccount(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})

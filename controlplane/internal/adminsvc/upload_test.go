@@ -19,7 +19,9 @@ func uploadRig(t *testing.T) (*rig, *certtest.Authority, adminv1.CustomDomainSer
 	r := newRig(t, rigOptions{})
 	root := certtest.New(t)
 	r.service.roots = root.Pool()
-	if _, err := adminv1.NewAccountServiceClient(r.conn).CreateAccount(t.Context(), &adminv1.CreateAccountRequest{AccountId: "acme"}); err != nil {
+	if _, err := adminv1.NewAccountServiceClient(r.conn).CreateAccount(
+		t.Context(), &adminv1.CreateAccountRequest{AccountId: "acme"},
+	); err != nil {
 		t.Fatal(err)
 	}
 	client := adminv1.NewCustomDomainServiceClient(r.conn)
@@ -34,7 +36,8 @@ func uploadRig(t *testing.T) (*rig, *certtest.Authority, adminv1.CustomDomainSer
 
 func uploadOf(t *testing.T, pair certtest.Pair) *adminv1.UploadCertificateRequest {
 	return &adminv1.UploadCertificateRequest{
-		Name: "accounts/acme/customDomains/images.example.com", CertificatePem: string(certtest.PEM(pair.Leaf)), PrivateKeyPem: string(pair.KeyPEM(t)),
+		Name: "accounts/acme/customDomains/images.example.com", CertificatePem: string(certtest.PEM(pair.Leaf)),
+		PrivateKeyPem: string(pair.KeyPEM(t)),
 	}
 }
 
@@ -46,7 +49,8 @@ func TestUploadCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if mode := done.GetCustomDomain().GetTls().GetMode(); mode != topologyv1.DomainTls_UPLOADED || len(done.GetWarnings()) != 1 {
+	if mode := done.GetCustomDomain().GetTls().GetMode(); mode != topologyv1.DomainTls_UPLOADED ||
+		len(done.GetWarnings()) != 1 {
 		t.Errorf("mode %s, warnings %q", mode, done.GetWarnings())
 	}
 	key := topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "images.example.com"}
@@ -62,11 +66,13 @@ func TestUploadCertificate(t *testing.T) {
 	if err != nil || len(again.GetWarnings()) > 0 {
 		t.Fatalf("a second one: %v, %v", again, err)
 	}
-	audit, err := adminv1.NewAuditServiceClient(r.conn).ListEvents(t.Context(), &adminv1.ListEventsRequest{Parent: "accounts/acme"})
+	audit, err := adminv1.NewAuditServiceClient(r.conn).ListEvents(t.Context(),
+		&adminv1.ListEventsRequest{Parent: "accounts/acme"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e := audit.GetEvents()[0]; e.GetMethod() != "UploadCertificate" || len(e.GetChanges()) != 1 || e.GetChanges()[0].GetName() != done.GetCustomDomain().GetName() {
+	if e := audit.GetEvents()[0]; e.GetMethod() != "UploadCertificate" || len(e.GetChanges()) != 1 ||
+		e.GetChanges()[0].GetName() != done.GetCustomDomain().GetName() {
 		t.Errorf("the audit tells %v", e)
 	}
 	middle := strings.Split(string(pair.KeyPEM(t)), "\n")[1][:40]
@@ -105,13 +111,15 @@ func TestUploadCertificateIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, _, err := r.store.Get(t.Context(), topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "images.example.com"}); err == nil {
+	if _, _, err := r.store.Get(
+		t.Context(), topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "images.example.com"},
+	); err == nil {
 		t.Error("something is stored")
 	}
 }
 
-// Rolled back, an account has the domains that it had, and a certificate only where the domain stayed: its
-// bytes may be gone.
+// Rolled back, an account has the domains that it had, and a certificate only where the domain
+// stayed: its bytes may be gone.
 func TestRollbackKeepsCertificates(t *testing.T) {
 	t.Parallel()
 	r, root, client := uploadRig(t)
@@ -119,17 +127,20 @@ func TestRollbackKeepsCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = client.UpdateCustomDomain(t.Context(), &adminv1.UpdateCustomDomainRequest{CustomDomain: &topologyv1.CustomDomain{
-		Name: done.GetCustomDomain().GetName(), Hsts: &topologyv1.DomainHsts{},
-	}})
+	_, err = client.UpdateCustomDomain(t.Context(),
+		&adminv1.UpdateCustomDomainRequest{CustomDomain: &topologyv1.CustomDomain{
+			Name: done.GetCustomDomain().GetName(), Hsts: &topologyv1.DomainHsts{},
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = adminv1.NewHistoryServiceClient(r.conn).Rollback(t.Context(), &adminv1.RollbackRequest{Parent: "accounts/acme", Revision: done.GetRevision()})
+	_, err = adminv1.NewHistoryServiceClient(r.conn).Rollback(t.Context(),
+		&adminv1.RollbackRequest{Parent: "accounts/acme", Revision: done.GetRevision()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	record, _, err := r.store.Get(t.Context(), topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "images.example.com"})
+	record, _, err := r.store.Get(t.Context(),
+		topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "images.example.com"})
 	if err != nil || record.ModRevision != done.GetRevision() {
 		t.Errorf("the certificate is of %d, %v, want %d", record.ModRevision, err, done.GetRevision())
 	}

@@ -12,7 +12,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-func (s *Service) validateUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (s *Service) validateUnary(
+	ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
 	if m, ok := req.(proto.Message); ok {
 		if err := s.validate("", m, protovalidate.WithFilter(requestFilter)); err != nil {
 			return nil, err
@@ -21,7 +23,9 @@ func (s *Service) validateUnary(ctx context.Context, req any, _ *grpc.UnaryServe
 	return handler(ctx, req)
 }
 
-func (s *Service) validateStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (s *Service) validateStream(
+	srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) error {
 	return handler(srv, &validatedStream{ServerStream: stream, service: s})
 }
 
@@ -40,8 +44,8 @@ func (v *validatedStream) RecvMsg(m any) error {
 	return nil
 }
 
-// requestFilter leaves out what can only be checked later: the resource of an update is whole once it is merged with the
-// stored one.
+// requestFilter leaves out what can only be checked later: the resource of an update is whole once
+// it is merged with the stored one.
 var requestFilter = protovalidate.FilterFunc(func(m protoreflect.Message, d protoreflect.Descriptor) bool {
 	f, ok := d.(protoreflect.FieldDescriptor)
 	if !ok || f.Message() == nil || f.Message().ParentFile().Package() != "edgewalk.topology.v1" {
@@ -59,7 +63,9 @@ func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate
 	}
 	var faults []fieldFault
 	for _, v := range broken.Violations {
-		fault := fieldFault{strings.Trim(prefix+"."+protovalidate.FieldPathString(v.Proto.GetField()), "."), violationText(m, v)}
+		fault := fieldFault{
+			strings.Trim(prefix+"."+protovalidate.FieldPathString(v.Proto.GetField()), "."), violationText(m, v),
+		}
 		if last := len(faults) - 1; last >= 0 && faults[last].field == fault.field {
 			faults[last] = fault // Of a text that is too short and has another form than wanted, the form tells more.
 			continue

@@ -10,7 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// No admin has to read a regular expression: each one in the protos has its words, and no words are left over.
+// No admin has to read a regular expression: each one in the protos has its words, and no words are
+// left over.
 func TestEachPatternHasWords(t *testing.T) {
 	t.Parallel()
 	used := map[string]bool{}
@@ -32,7 +33,8 @@ func TestEachPatternHasWords(t *testing.T) {
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		if strings.HasPrefix(string(file.Package()), "edgewalk.") {
 			for f := range fieldsIn(file.Messages()) {
-				if rules, ok := proto.GetExtension(f.Options(), validate.E_Field).(*validate.FieldRules); ok && rules != nil {
+				if rules, ok := proto.GetExtension(f.Options(), validate.E_Field).(*validate.FieldRules); ok &&
+					rules != nil {
 					collect(string(f.FullName()), rules.ProtoReflect())
 				}
 			}

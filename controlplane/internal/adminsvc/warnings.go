@@ -23,7 +23,9 @@ func notLooked(err error) string {
 // allowed and probably not meant: an identifier that hides a folder of the library, and a default
 // image or not-found page that the library does not have, or that is too large. The library is read
 // once for all of them.
-func (s *Service) endpointWarnings(ctx context.Context, account string, out outcome, endpoints ...*topologyv1.UrlEndpoint) (map[string][]string, error) {
+func (s *Service) endpointWarnings(
+	ctx context.Context, account string, out outcome, endpoints ...*topologyv1.UrlEndpoint,
+) (map[string][]string, error) {
 	var paths, folders []string
 	for _, e := range endpoints {
 		folders = append(folders, e.GetId()+"/")
@@ -75,7 +77,9 @@ func (s *Service) endpointWarnings(ctx context.Context, account string, out outc
 type namedFile struct{ what, path string }
 
 func namedFiles(e *topologyv1.UrlEndpoint) (files []namedFile) {
-	for _, f := range []namedFile{{"default image", e.GetDefaultImage().GetPath()}, {"not-found page", e.GetNotFoundPage()}} {
+	for _, f := range []namedFile{
+		{"default image", e.GetDefaultImage().GetPath()}, {"not-found page", e.GetNotFoundPage()},
+	} {
 		if f.path != "" {
 			files = append(files, f)
 		}

@@ -1,4 +1,5 @@
-// Package admincli is the admin's side of the edgewalk command: each of its commands is one or a few calls of the admin API.
+// Package admincli is the admin's side of the edgewalk command: each of its commands is one or a
+// few calls of the admin API.
 //
 // It owns what a person types and reads: flags, tables, progress, and errors in words. It holds no
 // rules about resources; the control plane checks everything, so that scripts and people get the
@@ -33,8 +34,9 @@ func AddCommands(root *cobra.Command, local Local) {
 		c.mediaCommand(local), c.purgeCommand(),
 		c.statusCommand(), c.edgesCommand(), c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(),
 		c.explainCommand(), c.explainFieldCommand(), c.referenceCommand(), c.testCommand(),
-		c.snapshotCommand(local.RestoreSnapshot), c.secretsCommand(), c.historyCommand(), c.diffCommand(), c.rollbackCommand(), c.auditCommand(),
-		c.domainsCommand(), c.tokenCommand(local.ResetToken), c.loginCommand(), c.contextCommand(),
+		c.snapshotCommand(local.RestoreSnapshot), c.secretsCommand(), c.historyCommand(), c.diffCommand(),
+		c.rollbackCommand(), c.auditCommand(), c.domainsCommand(), c.tokenCommand(local.ResetToken), c.loginCommand(),
+		c.contextCommand(),
 	} {
 		cmd.GroupID = "admin"
 		root.AddCommand(cmd)
@@ -48,7 +50,8 @@ type cli struct {
 	context                                           string
 
 	flags *pflag.FlagSet
-	// token and authorities are those of the context in use; tokenFile is a token's on this machine that could not be read.
+	// token and authorities are those of the context in use; tokenFile is a token's on this machine
+	// that could not be read.
 	token, authorities, tokenFile string
 
 	documents int // printed so far
@@ -92,7 +95,8 @@ func exactly(n int, what string) cobra.PositionalArgs { return between(n, n, wha
 func between(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return usagef("%s takes %s, got %s; see %s --help", cmd.CommandPath(), what, Counted(len(args), "argument"), cmd.CommandPath())
+			return usagef("%s takes %s, got %s; see %s --help", cmd.CommandPath(), what, Counted(len(args), "argument"),
+				cmd.CommandPath())
 		}
 		return nil
 	}

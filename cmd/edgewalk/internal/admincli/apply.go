@@ -132,7 +132,9 @@ func (a *applying) prepare() error {
 }
 
 // run applies the documents in order and returns the last revision.
-func (a *applying) run(ctx context.Context, cmd *cobra.Command, client adminv1.ManifestServiceClient) (revision int64, err error) {
+func (a *applying) run(
+	ctx context.Context, cmd *cobra.Command, client adminv1.ManifestServiceClient,
+) (revision int64, err error) {
 	etags := make(map[string]string) // by account, as the document before left them
 	unchecked := 0
 	for i, d := range a.documents {
@@ -149,7 +151,8 @@ func (a *applying) run(ctx context.Context, cmd *cobra.Command, client adminv1.M
 		response, err := client.ApplyManifest(ctx, request)
 		if err != nil && a.dryRun && reasonOf(status.Convert(err)) == "REFERENCE_MISSING" && a.needsEarlier(i) {
 			unchecked++
-			fmt.Fprintf(cmd.ErrOrStderr(), "not checked: %s needs what documents before it make: %s\n", d.source, status.Convert(err).Message())
+			fmt.Fprintf(cmd.ErrOrStderr(), "not checked: %s needs what documents before it make: %s\n", d.source,
+				status.Convert(err).Message())
 			continue
 		}
 		if err != nil {
@@ -159,7 +162,9 @@ func (a *applying) run(ctx context.Context, cmd *cobra.Command, client adminv1.M
 		for _, warning := range response.GetWarnings() {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warning)
 		}
-		if err := a.cli.print(cmd.OutOrStdout(), response, func() table { return changesTable(response, a.dryRun) }); err != nil {
+		if err := a.cli.print(
+			cmd.OutOrStdout(), response, func() table { return changesTable(response, a.dryRun) },
+		); err != nil {
 			return 0, err
 		}
 		if a.several() {
@@ -257,7 +262,11 @@ func changesTable(response *adminv1.ApplyManifestResponse, dryRun bool) table {
 			continue
 		}
 		for _, field := range change.GetFields() {
-			t.rows = append(t.rows, []string{fmt.Sprintf("  %s: %s → %s", field.GetPath(), orNone(field.GetBefore()), orNone(field.GetAfter()))})
+			t.rows = append(
+				t.rows,
+				[]string{fmt.Sprintf("  %s: %s → %s", field.GetPath(), orNone(field.GetBefore()),
+					orNone(field.GetAfter()))},
+			)
 		}
 	}
 	var parts []string
@@ -308,7 +317,9 @@ accounts are documents too.`,
   edgewalk export -A acme -o json
   edgewalk export --all > everything.yaml`,
 		Args: between(0, math.MaxInt, "ids of accounts"),
-		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(
+			cmd *cobra.Command, _ []string, _ string,
+		) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return c.ids(cmd.Context(), "account"), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -330,7 +341,8 @@ accounts are documents too.`,
 					}
 				}
 				for i, account := range args {
-					text, err := c.export(ctx, adminv1.NewManifestServiceClient(conn), "accounts/"+account, cmd.ErrOrStderr())
+					text, err := c.export(ctx, adminv1.NewManifestServiceClient(conn), "accounts/"+account,
+						cmd.ErrOrStderr())
 					if err != nil {
 						return err
 					}
@@ -375,7 +387,9 @@ const (
 
 // export returns the documents of an account. It begins again if the account changes meanwhile, so
 // nothing is printed before.
-func (c *cli) export(ctx context.Context, client adminv1.ManifestServiceClient, name string, notes io.Writer) (*bytes.Buffer, error) {
+func (c *cli) export(
+	ctx context.Context, client adminv1.ManifestServiceClient, name string, notes io.Writer,
+) (*bytes.Buffer, error) {
 	progress := NewProgress(notes, name)
 	defer progress.Done()
 	for attempt := 1; ; attempt++ {
@@ -384,7 +398,8 @@ func (c *cli) export(ctx context.Context, client adminv1.ManifestServiceClient, 
 		token, err := "", error(nil)
 		for err == nil && (c.documents == 0 || token != "") {
 			var response *adminv1.ExportManifestResponse
-			response, err = client.ExportManifest(ctx, &adminv1.ExportManifestRequest{Name: name, PageSize: partResources, PageToken: token})
+			response, err = client.ExportManifest(ctx,
+				&adminv1.ExportManifestRequest{Name: name, PageSize: partResources, PageToken: token})
 			if err != nil {
 				break
 			}

@@ -76,7 +76,8 @@ func (c *cli) completeMedia(most int) cobra.CompletionFunc {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 		defer cancel()
 		prefix := strings.TrimPrefix(typed, "/")
-		response, err := adminv1.NewMediaServiceClient(conn).ListMediaFiles(ctx, &adminv1.ListMediaFilesRequest{Parent: parent, Prefix: prefix, PageSize: 1000})
+		response, err := adminv1.NewMediaServiceClient(conn).ListMediaFiles(ctx,
+			&adminv1.ListMediaFilesRequest{Parent: parent, Prefix: prefix, PageSize: 1000})
 		if err != nil {
 			return nil, directive
 		}
@@ -94,9 +95,10 @@ func (c *cli) completeMedia(most int) cobra.CompletionFunc {
 
 // completeFlag completes a flag that takes the id of a resource of a kind.
 func (c *cli) completeFlag(cmd *cobra.Command, flag, kind string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return c.ids(cmd.Context(), kind), cobra.ShellCompDirectiveNoFileComp
-	}); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc(flag,
+		func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return c.ids(cmd.Context(), kind), cobra.ShellCompDirectiveNoFileComp
+		}); err != nil {
 		panic(err) // Only for a flag that does not exist.
 	}
 }
@@ -104,20 +106,22 @@ func (c *cli) completeFlag(cmd *cobra.Command, flag, kind string) {
 // completeSet completes the fields that --set and --unset take.
 func (c *cli) completeSet(cmd *cobra.Command, flags ...string) {
 	for _, flag := range flags {
-		if err := cmd.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			if len(args) == 0 || strings.Contains(typed, "=") {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			k, err := kindOf(args[0], "Update")
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			resource, err := k.new()
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			return fieldsBelow(resource.Descriptor(), typed, flag == "set"), cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
-		}); err != nil {
+		if err := cmd.RegisterFlagCompletionFunc(flag,
+			func(_ *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+				if len(args) == 0 || strings.Contains(typed, "=") {
+					return nil, cobra.ShellCompDirectiveNoFileComp
+				}
+				k, err := kindOf(args[0], "Update")
+				if err != nil {
+					return nil, cobra.ShellCompDirectiveNoFileComp
+				}
+				resource, err := k.new()
+				if err != nil {
+					return nil, cobra.ShellCompDirectiveNoFileComp
+				}
+				return fieldsBelow(resource.Descriptor(), typed, flag == "set"),
+					cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+			}); err != nil {
 			panic(err) // Only for a flag that does not exist.
 		}
 	}

@@ -32,7 +32,8 @@ func (c *cli) secure() bool {
 	return strings.HasPrefix(c.server, "https://") || c.ca != "" || c.authorities != "" || c.cert != "" || c.key != ""
 }
 
-// dial opens a connection to the control plane, as whoever the environment, a context, or a file of this machine says.
+// dial opens a connection to the control plane, as whoever the environment, a context, or a file of
+// this machine says.
 func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	if err := c.chooseContext(); err != nil {
 		return nil, err
@@ -45,7 +46,9 @@ func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		address = net.JoinHostPort(strings.Trim(address, "[]"), adminPort)
 	}
-	opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(c.identify)}
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(c.identify),
+	}
 	if c.secure() {
 		conf, err := c.tlsConfig()
 		if err != nil {
@@ -96,7 +99,8 @@ func (c *cli) tlsConfig() (*tls.Config, error) {
 	return conf, nil
 }
 
-// bearer presents a token, unless it is empty. dial decides where it may go, so it asks for no transport security itself.
+// bearer presents a token, unless it is empty. dial decides where it may go, so it asks for no
+// transport security itself.
 type bearer struct{ token string }
 
 // GetRequestMetadata implements [credentials.PerRPCCredentials].

@@ -93,8 +93,8 @@ func (all *contexts) write() (err error) {
 	return os.Rename(tmp.Name(), file)
 }
 
-// chooseContext takes server, CA and token from the context that is in use, if one is. A server that is named otherwise is never
-// sent the token of a context.
+// chooseContext takes server, CA and token from the context that is in use, if one is. A server
+// that is named otherwise is never sent the token of a context.
 func (c *cli) chooseContext() error {
 	named := c.flags.Changed("server") || os.Getenv("EDGEWALK_SERVER") != ""
 	if c.context != "" && c.flags.Changed("context") && c.flags.Changed("server") {
@@ -162,8 +162,11 @@ else from the terminal or standard input. The context is in use from then on, un
 				if err := all.write(); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "logged in to %s as %s of %s; context %s is in use\n", in.Server, roleName(me.GetToken()),
-					strings.Replace(strings.TrimPrefix(me.GetToken().GetAccount(), "accounts/"), "*", "all accounts", 1), name)
+				fmt.Fprintf(cmd.OutOrStdout(), "logged in to %s as %s of %s; context %s is in use\n", in.Server,
+					roleName(me.GetToken()),
+					strings.Replace(
+						strings.TrimPrefix(me.GetToken().GetAccount(), "accounts/"), "*", "all accounts", 1,
+					), name)
 				return nil
 			})
 		},
@@ -197,7 +200,8 @@ func (c *cli) newContext(cmd *cobra.Command) (in loggedIn, err error) {
 	return in, err
 }
 
-// askToken reads a token from the environment, from a terminal without showing it, or from standard input.
+// askToken reads a token from the environment, from a terminal without showing it, or from standard
+// input.
 func askToken(cmd *cobra.Command) (string, error) {
 	if token := strings.TrimSpace(os.Getenv("EDGEWALK_TOKEN")); token != "" {
 		return token, nil
@@ -261,7 +265,8 @@ func (c *cli) contextCommand() *cobra.Command {
 	}
 	change := func(use, short, done string, change func(all *contexts, name string)) *cobra.Command {
 		return &cobra.Command{
-			Use: use + " NAME", Short: short, Example: "  edgewalk context " + use + " production", Args: exactly(1, "the name of a context"), ValidArgsFunction: names,
+			Use: use + " NAME", Short: short, Example: "  edgewalk context " + use + " production",
+			Args: exactly(1, "the name of a context"), ValidArgsFunction: names,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				all, err := readContexts()
 				if err != nil {
@@ -283,7 +288,9 @@ func (c *cli) contextCommand() *cobra.Command {
 		Use:     "context",
 		Short:   "List, choose and forget what login has kept",
 		Example: "  edgewalk context ls\n  edgewalk context use production",
-	}, list, change("use", "Use a context from now on", "is in use", func(all *contexts, name string) { all.Current = name }),
+	}, list,
+		change("use", "Use a context from now on", "is in use",
+			func(all *contexts, name string) { all.Current = name }),
 		change("rm", "Forget a context and its token, which goes on until it is revoked", "is forgotten", func(all *contexts, name string) {
 			delete(all.Contexts, name)
 			if all.Current == name {

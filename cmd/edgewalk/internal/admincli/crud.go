@@ -129,7 +129,9 @@ func (c *cli) create(cmd *cobra.Command, k *kind, id string, ch *change) error {
 }
 
 // changed prints what a write returned and waits for edges if asked to.
-func (c *cli) changed(cmd *cobra.Command, conn *grpc.ClientConn, k *kind, verb string, response protoreflect.Message, ch *change) error {
+func (c *cli) changed(
+	cmd *cobra.Command, conn *grpc.ClientConn, k *kind, verb string, response protoreflect.Message, ch *change,
+) error {
 	if ch.dryRun {
 		verb += " (dry run)"
 	}
@@ -204,7 +206,8 @@ func (k *kind) decode(text string) (protoreflect.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if carrier := resource.Descriptor().Fields().ByName(protoreflect.Name(k.field)); carrier == nil && topKeys(text)[jsonName(k.field)] {
+	if carrier := resource.Descriptor().Fields().ByName(protoreflect.Name(k.field)); carrier == nil &&
+		topKeys(text)[jsonName(k.field)] {
 		response, err := newMessage("edgewalk.admin.v1.Get" + k.message + "Response")
 		if err != nil {
 			return nil, err
@@ -344,7 +347,8 @@ func (c *cli) deleteCommand() *cobra.Command {
 				if ch.dryRun {
 					verb += " (dry run)"
 				}
-				err = c.print(cmd.OutOrStdout(), response.Interface(), func() table { return table{rows: [][]string{{name + verb}}} })
+				err = c.print(cmd.OutOrStdout(), response.Interface(),
+					func() table { return table{rows: [][]string{{name + verb}}} })
 				if err != nil || ch.dryRun {
 					return err
 				}
@@ -423,7 +427,9 @@ func (c *cli) show(cmd *cobra.Command, k *kind, id string, watch bool) error {
 				if last != nil {
 					fmt.Fprintln(cmd.OutOrStdout())
 				}
-				if err := c.print(cmd.OutOrStdout(), response.Interface(), func() table { return k.table(response) }); err != nil {
+				if err := c.print(
+					cmd.OutOrStdout(), response.Interface(), func() table { return k.table(response) },
+				); err != nil {
 					return err
 				}
 				last = response

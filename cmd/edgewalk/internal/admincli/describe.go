@@ -133,7 +133,8 @@ func describeUsers(ctx context.Context, w io.Writer, conn *grpc.ClientConn, k *k
 				lines = append(lines, "  - "+u.GetName())
 			}
 		case *topologyv1.CustomDomain:
-			if u.GetUrlEndpoint() == id || id == topology.DefaultEndpointID && u.GetMode() == topologyv1.CustomDomain_ACCOUNT {
+			if u.GetUrlEndpoint() == id ||
+				id == topology.DefaultEndpointID && u.GetMode() == topologyv1.CustomDomain_ACCOUNT {
 				lines = append(lines, "  - "+u.GetName())
 			}
 		}

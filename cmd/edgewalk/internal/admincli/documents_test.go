@@ -24,7 +24,8 @@ func TestDocumentsOf(t *testing.T) {
 		{"of another system", "a: 1\r\n---\r\nb: 2\r\n", []string{"a: 1\r\n", "\n---\r\nb: 2\r\n"}},
 		{"no marker", "a: |\n  ---\n---b: 1\n", []string{"a: |\n  ---\n---b: 1\n"}},
 		{"JSON", "{\"a\": 1}\n", []string{"{\"a\": 1}"}},
-		{"JSON after JSON", "\n{\"a\": [\n1]}\n{\"b\": 2}{\"c\": 3}\n", []string{"\n{\"a\": [\n1]}", "\n\n\n{\"b\": 2}", "\n\n\n{\"c\": 3}"}},
+		{"JSON after JSON", "\n{\"a\": [\n1]}\n{\"b\": 2}{\"c\": 3}\n",
+			[]string{"\n{\"a\": [\n1]}", "\n\n\n{\"b\": 2}", "\n\n\n{\"c\": 3}"}},
 		{"JSON between markers", "{\"a\": 1}\n---\n{\"b\": 2}\n", []string{"{\"a\": 1}\n", "\n---\n{\"b\": 2}\n"}},
 		{"no JSON", "{a: 1}\n", []string{"{a: 1}\n"}},
 	} {

@@ -44,7 +44,8 @@ An edge of a pool is sent the accounts that name the pool, an edge of none all a
 				if listen.Loopback(resp.GetEdgeAddress()) {
 					fmt.Fprintln(cmd.ErrOrStderr(), "That address is reached from the control plane's machine alone: its --edge-addr says where edges connect.")
 				}
-				return c.print(cmd.OutOrStdout(), resp, func() table { return table{rows: [][]string{{resp.GetToken()}}} })
+				return c.print(cmd.OutOrStdout(), resp,
+					func() table { return table{rows: [][]string{{resp.GetToken()}}} })
 			})
 		},
 	}
@@ -56,8 +57,8 @@ An edge of a pool is sent the accounts that name the pool, an edge of none all a
 	return cmd
 }
 
-// edgeAddress is where an edge connects: the listener for edges, on the host that this command talks to if it is on each address
-// of its machine.
+// edgeAddress is where an edge connects: the listener for edges, on the host that this command
+// talks to if it is on each address of its machine.
 func (c *cli) edgeAddress(at string) string {
 	host, port, err := net.SplitHostPort(at)
 	if err != nil || host != "" {
@@ -80,7 +81,8 @@ the origins that are printed, which it was sent.`,
 		Args:    exactly(1, "the id of an edge"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				resp, err := adminv1.NewEdgeAdminServiceClient(conn).RevokeEdge(ctx, &adminv1.RevokeEdgeRequest{Edge: args[0]})
+				resp, err := adminv1.NewEdgeAdminServiceClient(conn).RevokeEdge(ctx,
+					&adminv1.RevokeEdgeRequest{Edge: args[0]})
 				if err != nil {
 					return err
 				}
@@ -124,7 +126,13 @@ func (c *cli) identitiesCommand() *cobra.Command {
 						if i.GetRevokeTime() != nil {
 							until = "revoked " + age(i.GetRevokeTime()) + " ago"
 						}
-						t.rows = append(t.rows, []string{i.GetEdge(), i.GetRegion(), i.GetPool(), age(i.GetJoinTime()) + " ago", until, i.GetKeySha256()[:min(16, len(i.GetKeySha256()))]})
+						t.rows = append(
+							t.rows,
+							[]string{
+								i.GetEdge(), i.GetRegion(), i.GetPool(), age(i.GetJoinTime()) + " ago", until,
+								i.GetKeySha256()[:min(16, len(i.GetKeySha256()))],
+							},
+						)
 					}
 					return t
 				})
@@ -143,12 +151,16 @@ is longer than any certificate.`,
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				resp, err := adminv1.NewEdgeAdminServiceClient(conn).RotateEdgeAuthority(ctx, new(adminv1.RotateEdgeAuthorityRequest))
+				resp, err := adminv1.NewEdgeAdminServiceClient(conn).RotateEdgeAuthority(ctx,
+					new(adminv1.RotateEdgeAuthorityRequest))
 				if err != nil {
 					return err
 				}
 				return c.print(cmd.OutOrStdout(), resp, func() table {
-					return table{rows: [][]string{{fmt.Sprintf("authority %d signs now; the one before is valid until %s", resp.GetAuthority(), resp.GetPreviousExpireTime().AsTime().Format(time.RFC3339))}}}
+					return table{rows: [][]string{{fmt.Sprintf(
+						"authority %d signs now; the one before is valid until %s", resp.GetAuthority(),
+						resp.GetPreviousExpireTime().AsTime().Format(time.RFC3339),
+					)}}}
 				})
 			})
 		},

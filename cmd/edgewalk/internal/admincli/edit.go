@@ -51,7 +51,9 @@ overwritten. A text that is refused is kept in a file. Leave the text as it is t
 	return cmd
 }
 
-func (c *cli) edit(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, k *kind, name string, ch *change) error {
+func (c *cli) edit(
+	ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, k *kind, name string, ch *change,
+) error {
 	response, err := k.call(ctx, conn, "Get", fieldsOf{"name": name})
 	if err != nil {
 		return err
@@ -82,7 +84,8 @@ func (c *cli) edit(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientCon
 		next.Set(fields.ByName("name"), protoreflect.ValueOfString(name))
 		next.Set(fields.ByName("etag"), protoreflect.ValueOfString(etag))
 		response, err = k.call(ctx, conn, "Update", fieldsOf{
-			k.field: next, "update_mask": (&fieldmaskpb.FieldMask{Paths: []string{"*"}}).ProtoReflect(), "validate_only": ch.dryRun,
+			k.field: next, "update_mask": (&fieldmaskpb.FieldMask{Paths: []string{"*"}}).ProtoReflect(),
+			"validate_only": ch.dryRun,
 		})
 	}
 	if err != nil {

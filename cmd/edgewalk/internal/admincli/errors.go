@@ -127,7 +127,9 @@ func detailLines(st *status.Status) []string {
 			fields = true
 			for _, v := range d.FieldViolations {
 				// The message tells the first fault: alone, it needs no list.
-				if told := strings.Contains(st.Message(), v.Description) || v.Field != "" && strings.Contains(st.Message(), fieldpath.Typed(v.Field)); !told || len(d.FieldViolations) > 1 {
+				if told := strings.Contains(st.Message(), v.Description) ||
+					v.Field != "" && strings.Contains(st.Message(), fieldpath.Typed(v.Field)); !told ||
+					len(d.FieldViolations) > 1 {
 					add(fieldpath.Typed(v.Field), v.Description)
 				}
 			}

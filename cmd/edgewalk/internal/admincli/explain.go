@@ -37,7 +37,8 @@ func (c *cli) explainCommand() *cobra.Command {
 						return err
 					}
 				}
-				response, err := adminv1.NewDiagnosticServiceClient(conn).Explain(ctx, &adminv1.ExplainRequest{Url: args[0], Edge: edge, Region: region})
+				response, err := adminv1.NewDiagnosticServiceClient(conn).Explain(ctx,
+					&adminv1.ExplainRequest{Url: args[0], Edge: edge, Region: region})
 				if err != nil {
 					return err
 				}
@@ -69,7 +70,13 @@ func writeExplanation(w io.Writer, e *topologyv1.Explanation, note string, wide 
 	if len(e.GetCached()) > 0 {
 		cached := table{head: []string{"CACHED", "FROM", "STORED", "AGE", "FRESH FOR", "SIZE", "A REQUEST"}}
 		for _, r := range e.GetCached() {
-			cached.rows = append(cached.rows, []string{strconv.Itoa(int(r.GetStatus())), r.GetSupplier(), age(r.GetStored()) + " ago", span(r.GetAge().AsDuration()), freshFor(r), ByteSize(r.GetSizeBytes()), r.GetUse()})
+			cached.rows = append(
+				cached.rows,
+				[]string{
+					strconv.Itoa(int(r.GetStatus())), r.GetSupplier(), age(r.GetStored()) + " ago",
+					span(r.GetAge().AsDuration()), freshFor(r), ByteSize(r.GetSizeBytes()), r.GetUse(),
+				},
+			)
 		}
 		fmt.Fprintln(w)
 		if err := cached.write(w, wide); err != nil {
@@ -168,7 +175,13 @@ func stepsTable(steps []*topologyv1.WalkStep) table {
 		if step.GetStatus() != 0 {
 			status = strconv.Itoa(int(step.GetStatus()))
 		}
-		t.rows = append(t.rows, []string{strconv.Itoa(i + 1), step.GetOrigin(), step.GetRequest(), status, outcome, step.GetDuration().AsDuration().Round(10 * time.Microsecond).String(), step.GetDetail()})
+		t.rows = append(
+			t.rows,
+			[]string{
+				strconv.Itoa(i + 1), step.GetOrigin(), step.GetRequest(), status, outcome,
+				step.GetDuration().AsDuration().Round(10 * time.Microsecond).String(), step.GetDetail(),
+			},
+		)
 	}
 	return t
 }
@@ -189,8 +202,11 @@ func writeSteps(w io.Writer, steps []*topologyv1.WalkStep, wide bool) error {
 
 // tryOrigin lets an edge ask an origin that has yet to be written, and returns an error unless a
 // walk could use the answer.
-func (c *cli) tryOrigin(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name string, resource protoreflect.Message) error {
-	response, err := adminv1.NewOriginServiceClient(conn).TestOrigin(ctx, &adminv1.TestOriginRequest{Name: name, Origin: resource.Interface().(*topologyv1.Origin)})
+func (c *cli) tryOrigin(
+	ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name string, resource protoreflect.Message,
+) error {
+	response, err := adminv1.NewOriginServiceClient(conn).TestOrigin(ctx,
+		&adminv1.TestOriginRequest{Name: name, Origin: resource.Interface().(*topologyv1.Origin)})
 	if err != nil {
 		return err
 	}
@@ -225,23 +241,32 @@ func (c *cli) testCommand() *cobra.Command {
 				return err
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				response, err := adminv1.NewOriginServiceClient(conn).TestOrigin(ctx, &adminv1.TestOriginRequest{Name: parent + "/origins/" + args[0], Path: path, Edge: edge, Region: region})
+				response, err := adminv1.NewOriginServiceClient(conn).TestOrigin(
+					ctx,
+					&adminv1.TestOriginRequest{
+						Name: parent + "/origins/" + args[0], Path: path, Edge: edge, Region: region,
+					},
+				)
 				if err != nil {
 					return err
 				}
 				test := response.GetTest()
 				if c.forPeople() {
-					if err := writeSteps(cmd.OutOrStdout(), []*topologyv1.WalkStep{test.GetStep()}, c.output == "wide"); err != nil {
+					if err := writeSteps(
+						cmd.OutOrStdout(), []*topologyv1.WalkStep{test.GetStep()}, c.output == "wide",
+					); err != nil {
 						return err
 					}
 					if test.GetOk() && test.GetStep().GetOutcome() == topologyv1.WalkStep_NOT_HERE {
-						fmt.Fprintln(cmd.OutOrStdout(), "fine: "+testedWord(test.GetStep())+"; --path asks for a file that it should have")
+						fmt.Fprintln(cmd.OutOrStdout(),
+							"fine: "+testedWord(test.GetStep())+"; --path asks for a file that it should have")
 					}
 				} else if err := c.print(cmd.OutOrStdout(), response, nil); err != nil {
 					return err
 				}
 				if !test.GetOk() {
-					return fmt.Errorf("a walk cannot use this answer: %s", cmp.Or(test.GetStep().GetAdvice(), test.GetStep().GetDetail()))
+					return fmt.Errorf("a walk cannot use this answer: %s",
+						cmp.Or(test.GetStep().GetAdvice(), test.GetStep().GetDetail()))
 				}
 				return nil
 			})

@@ -31,10 +31,13 @@ func (exports) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Call
 	panic("an export has no streams")
 }
 
-// An export of an account that changes meanwhile begins again, and is of one moment. It gives up at some time.
+// An export of an account that changes meanwhile begins again, and is of one moment. It gives up at
+// some time.
 func TestAnExportBeginsAgain(t *testing.T) {
 	t.Parallel()
-	changed, err := status.New(codes.Aborted, "changed while it was exported").WithDetails(&errdetails.ErrorInfo{Reason: "ACCOUNT_CHANGED"})
+	changed, err := status.New(
+		codes.Aborted, "changed while it was exported",
+	).WithDetails(&errdetails.ErrorInfo{Reason: "ACCOUNT_CHANGED"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,13 +61,16 @@ func TestAnExportBeginsAgain(t *testing.T) {
 				times++
 				return nil, changed.Err()
 			}
-			response := &adminv1.ExportManifestResponse{Manifest: &adminv1.Manifest{Account: &topologyv1.Account{Id: id}}}
+			response := &adminv1.ExportManifestResponse{Manifest: &adminv1.Manifest{Account: &topologyv1.Account{
+				Id: id,
+			}}}
 			if req.GetPageToken() == "" {
 				response.NextPageToken = id
 			}
 			return response, nil
 		})
-		text, err := (&cli{output: "yaml"}).export(t.Context(), adminv1.NewManifestServiceClient(server), "accounts/a", io.Discard)
+		text, err := (&cli{output: "yaml"}).export(t.Context(), adminv1.NewManifestServiceClient(server), "accounts/a",
+			io.Discard)
 		if tt.want == "" {
 			if err == nil || !strings.Contains(err.Error(), "changed while") {
 				t.Errorf("after %d changes: %v", tt.changes, err)

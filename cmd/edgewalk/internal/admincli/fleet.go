@@ -51,7 +51,9 @@ func (c *cli) waitFor(cmd *cobra.Command, conn *grpc.ClientConn, revision int64,
 	return err
 }
 
-func (c *cli) waitApplied(cmd *cobra.Command, conn *grpc.ClientConn, revision int64, w waiting) (*adminv1.WaitAppliedResponse, error) {
+func (c *cli) waitApplied(
+	cmd *cobra.Command, conn *grpc.ClientConn, revision int64, w waiting,
+) (*adminv1.WaitAppliedResponse, error) {
 	start := time.Now()
 	response, err := adminv1.NewFleetServiceClient(conn).WaitApplied(cmd.Context(), &adminv1.WaitAppliedRequest{
 		Revision: revision, Region: w.region, MinEdges: &w.minEdges, Timeout: durationpb.New(time.Duration(w.timeout)),
@@ -59,13 +61,15 @@ func (c *cli) waitApplied(cmd *cobra.Command, conn *grpc.ClientConn, revision in
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(c.notes(cmd), "applied by %d of %d edges in %s\n", response.GetApplied(), response.GetTotal(), time.Since(start).Round(time.Millisecond))
+	fmt.Fprintf(c.notes(cmd), "applied by %d of %d edges in %s\n", response.GetApplied(), response.GetTotal(),
+		time.Since(start).Round(time.Millisecond))
 	if len(response.GetRejected()) == 0 {
 		return response, nil
 	}
 	var lines []string
 	for _, r := range response.GetRejected() {
-		lines = append(lines, fmt.Sprintf("  %s: %s: %s", r.GetEdge(), r.GetRejected().GetKey(), r.GetRejected().GetReason()))
+		lines = append(lines,
+			fmt.Sprintf("  %s: %s: %s", r.GetEdge(), r.GetRejected().GetKey(), r.GetRejected().GetReason()))
 	}
 	return response, fmt.Errorf("refused by some edges, which go on with what they had:\n%s", strings.Join(lines, "\n"))
 }

@@ -61,7 +61,8 @@ the topology as it was then.`,
 
 func (c *cli) freeze(cmd *cobra.Command, revision int64, f freezing) error {
 	return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-		resp, err := adminv1.NewFleetServiceClient(conn).FreezeEdges(ctx, &adminv1.FreezeEdgesRequest{Region: f.region, Revision: revision, Reason: f.reason})
+		resp, err := adminv1.NewFleetServiceClient(conn).FreezeEdges(ctx,
+			&adminv1.FreezeEdgesRequest{Region: f.region, Revision: revision, Reason: f.reason})
 		if err != nil {
 			return err
 		}
@@ -81,7 +82,8 @@ func (c *cli) unfreezeCommand() *cobra.Command {
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				resp, err := adminv1.NewFleetServiceClient(conn).UnfreezeEdges(ctx, &adminv1.UnfreezeEdgesRequest{Region: region})
+				resp, err := adminv1.NewFleetServiceClient(conn).UnfreezeEdges(ctx,
+					&adminv1.UnfreezeEdgesRequest{Region: region})
 				if err != nil {
 					return err
 				}

@@ -36,11 +36,17 @@ What has changed in a step is shown by edgewalk diff, and an earlier state comes
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				client, all := adminv1.NewHistoryServiceClient(conn), new(adminv1.ListStepsResponse)
 				for token := ""; ; {
-					page, err := client.ListSteps(ctx, &adminv1.ListStepsRequest{Parent: parent, PageSize: limit - int32(len(all.GetSteps())), PageToken: token})
+					page, err := client.ListSteps(
+						ctx,
+						&adminv1.ListStepsRequest{
+							Parent: parent, PageSize: limit - int32(len(all.GetSteps())), PageToken: token,
+						},
+					)
 					if err != nil {
 						return err
 					}
-					all.Steps, all.Revision, token = append(all.GetSteps(), page.GetSteps()...), page.GetRevision(), page.GetNextPageToken()
+					all.Steps, all.Revision, token = append(all.GetSteps(), page.GetSteps()...), page.GetRevision(),
+						page.GetNextPageToken()
 					if token == "" || len(all.GetSteps()) >= int(limit) {
 						break
 					}
@@ -61,7 +67,8 @@ func historyTable(steps []*adminv1.Step) table {
 	t := table{head: []string{"REVISION", "TIME", "WHO", "METHOD", "CHANGES"}}
 	for _, s := range steps {
 		t.rows = append(t.rows, []string{
-			strconv.FormatInt(s.GetRevision(), 10), timeCell(s.GetTime()), orSystem(s.GetWho()), s.GetMethod(), changesCell(s.GetChanges(), 0),
+			strconv.FormatInt(s.GetRevision(), 10), timeCell(s.GetTime()), orSystem(s.GetWho()), s.GetMethod(),
+			changesCell(s.GetChanges(), 0),
 		})
 	}
 	if len(steps) == 0 {
@@ -138,7 +145,8 @@ func (c *cli) diffCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(cmd.OutOrStdout(), response, func() table { return differencesTable(response.GetChanges(), false) })
+				return c.print(cmd.OutOrStdout(), response,
+					func() table { return differencesTable(response.GetChanges(), false) })
 			})
 		},
 	}
@@ -173,11 +181,15 @@ was made since. The account's own fields, its media files and its purges stay. I
 				return usagef("say where to: --to REVISION, as edgewalk history prints it")
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				response, err := adminv1.NewHistoryServiceClient(conn).Rollback(ctx, &adminv1.RollbackRequest{Parent: parent, Revision: to, ValidateOnly: dryRun})
+				response, err := adminv1.NewHistoryServiceClient(conn).Rollback(ctx,
+					&adminv1.RollbackRequest{Parent: parent, Revision: to, ValidateOnly: dryRun})
 				if err != nil {
 					return err
 				}
-				if err := c.print(cmd.OutOrStdout(), response, func() table { return differencesTable(response.GetChanges(), dryRun) }); err != nil || dryRun {
+				if err := c.print(
+					cmd.OutOrStdout(), response,
+					func() table { return differencesTable(response.GetChanges(), dryRun) },
+				); err != nil || dryRun {
 					return err
 				}
 				return c.waitFor(cmd, conn, response.GetRevision(), wait)
@@ -210,7 +222,12 @@ Events are kept for 90 days, and of an account the last 100,000, also when it is
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				client, all := adminv1.NewAuditServiceClient(conn), new(adminv1.ListEventsResponse)
 				for token := ""; ; {
-					page, err := client.ListEvents(ctx, &adminv1.ListEventsRequest{Parent: parent, PageSize: limit - int32(len(all.GetEvents())), PageToken: token})
+					page, err := client.ListEvents(
+						ctx,
+						&adminv1.ListEventsRequest{
+							Parent: parent, PageSize: limit - int32(len(all.GetEvents())), PageToken: token,
+						},
+					)
 					if err != nil {
 						return err
 					}
@@ -231,8 +248,8 @@ func eventsTable(events []*adminv1.AuditEvent) table {
 	t := table{head: []string{"REVISION", "TIME", "WHO", "+PEER", "METHOD", "CHANGES", "+REQUEST"}}
 	for _, e := range events {
 		t.rows = append(t.rows, []string{
-			strconv.FormatInt(e.GetRevision(), 10), timeCell(e.GetTime()), orSystem(e.GetWho()), e.GetPeer(), e.GetMethod(),
-			changesCell(e.GetChanges(), e.GetMoreChanges()), e.GetRequestId(),
+			strconv.FormatInt(e.GetRevision(), 10), timeCell(e.GetTime()), orSystem(e.GetWho()), e.GetPeer(),
+			e.GetMethod(), changesCell(e.GetChanges(), e.GetMoreChanges()), e.GetRequestId(),
 		})
 	}
 	if len(events) == 0 {

@@ -40,22 +40,38 @@ type kind struct {
 }
 
 var kinds = []*kind{
-	{names: []string{"account", "accounts"}, message: "Account", plural: "Accounts", service: "AccountService", field: "account", fields: "accounts", collection: "accounts",
+	{names: []string{"account", "accounts"}, message: "Account", plural: "Accounts", service: "AccountService",
+		field: "account", fields: "accounts", collection: "accounts",
 		verbs: "Get List Create Update Delete", head: []string{"ID", "NAME", "STATE", "AGE"}, row: accountRow},
-	{names: []string{"origin", "origins"}, message: "Origin", plural: "Origins", service: "OriginService", field: "origin", fields: "origins", collection: "origins", owned: true,
-		verbs: "Get List Create Update Delete", head: []string{"ID", "KIND", "~LOCATION", "HEALTH", "+SECRETS", "AGE"}, row: originRow},
-	{names: []string{"url-endpoint", "url-endpoints", "endpoint", "endpoints", "urlendpoint", "urlendpoints"}, message: "UrlEndpoint", plural: "UrlEndpoints", service: "UrlEndpointService",
+	{names: []string{"origin", "origins"}, message: "Origin", plural: "Origins", service: "OriginService",
+		field: "origin", fields: "origins", collection: "origins", owned: true,
+		verbs: "Get List Create Update Delete", head: []string{"ID", "KIND", "~LOCATION", "HEALTH", "+SECRETS", "AGE"},
+		row: originRow},
+	{names: []string{"url-endpoint", "url-endpoints", "endpoint", "endpoints", "urlendpoint", "urlendpoints"},
+		message: "UrlEndpoint", plural: "UrlEndpoints", service: "UrlEndpointService",
 		field: "url_endpoint", fields: "url_endpoints", collection: "urlEndpoints", owned: true,
-		verbs: "Get List Create Update Delete", head: []string{"ID", "~WALK", "+DEFAULT IMAGE", "CACHE", "~URLS", "AGE"}, row: endpointRow},
-	{names: []string{"custom-domain", "custom-domains", "domain", "domains", "customdomain", "customdomains"}, message: "CustomDomain", plural: "CustomDomains", service: "CustomDomainService",
+		verbs: "Get List Create Update Delete",
+		head:  []string{"ID", "~WALK", "+DEFAULT IMAGE", "CACHE", "~URLS", "AGE"}, row: endpointRow},
+	{names: []string{"custom-domain", "custom-domains", "domain", "domains", "customdomain", "customdomains"},
+		message: "CustomDomain", plural: "CustomDomains", service: "CustomDomainService",
 		field: "custom_domain", fields: "custom_domains", collection: "customDomains", owned: true,
-		verbs: "Get List Create Update Delete", head: []string{"DOMAIN", "MODE", "URL-ENDPOINT", "STATE", "AGE"}, row: domainRow},
-	{names: []string{"media", "media-file", "media-files", "mediafile", "mediafiles"}, message: "MediaFile", plural: "MediaFiles", service: "MediaService", field: "media_file", fields: "media_files",
-		collection: "mediaFiles", owned: true, verbs: "Get List Delete", head: []string{"PATH", "SIZE", "~TYPE", "+SHA256", "~TAGS", "AGE"}, row: mediaRow},
-	{names: []string{"purge", "purges"}, message: "Purge", plural: "Purges", service: "PurgeService", field: "purge", fields: "purges", collection: "purges", owned: true,
+		verbs: "Get List Create Update Delete", head: []string{"DOMAIN", "MODE", "URL-ENDPOINT", "STATE", "AGE"},
+		row: domainRow},
+	{names: []string{"media", "media-file", "media-files", "mediafile", "mediafiles"}, message: "MediaFile",
+		plural: "MediaFiles", service: "MediaService", field: "media_file", fields: "media_files",
+		collection: "mediaFiles", owned: true, verbs: "Get List Delete",
+		head: []string{"PATH", "SIZE", "~TYPE", "+SHA256", "~TAGS", "AGE"}, row: mediaRow},
+	{names: []string{"purge", "purges"}, message: "Purge", plural: "Purges", service: "PurgeService", field: "purge",
+		fields: "purges", collection: "purges", owned: true,
 		verbs: "Get List", head: []string{"ID", "KIND", "~SCOPE", "STATE", "EDGES", "+REVISION", "AGE"}, row: purgeRow},
-	{names: []string{"edge", "edges"}, message: "Edge", plural: "Edges", service: "FleetService", field: "edge", fields: "edges", collection: "edges",
-		verbs: "Get List", head: []string{"ID", "REGION", "CONNECTED", "REVISION", "LAG", "+DURABLE", "+OBJECTS", "+CACHE", "REJECTED", "+LAST SEEN", "+VERSION", "ADDRESS"}, row: edgeRow},
+	{names: []string{"edge", "edges"}, message: "Edge", plural: "Edges", service: "FleetService", field: "edge",
+		fields: "edges", collection: "edges",
+		verbs: "Get List",
+		head: []string{
+			"ID", "REGION", "CONNECTED", "REVISION", "LAG", "+DURABLE", "+OBJECTS", "+CACHE", "REJECTED", "+LAST SEEN",
+			"+VERSION", "ADDRESS",
+		},
+		row: edgeRow},
 }
 
 // kindOf finds the kind that a person means, if it can do verb.
@@ -74,7 +90,9 @@ func kindOf(word, verb string) (*kind, error) {
 		}
 	}
 	sort.Strings(known)
-	return nil, usagef("%q is no kind that can be used here: there are %s%s", word, strings.Join(known, ", "), fieldpath.Hint(word, names...))
+	return nil,
+		usagef("%q is no kind that can be used here: there are %s%s", word, strings.Join(known, ", "),
+			fieldpath.Hint(word, names...))
 }
 
 // name returns the full name of id, which may be one already.
@@ -143,7 +161,9 @@ func newMessage(name string) (protoreflect.Message, error) {
 type fieldsOf map[string]any
 
 // call calls a standard method of the kind and returns its response.
-func (k *kind) call(ctx context.Context, conn *grpc.ClientConn, verb string, fields fieldsOf) (protoreflect.Message, error) {
+func (k *kind) call(
+	ctx context.Context, conn *grpc.ClientConn, verb string, fields fieldsOf,
+) (protoreflect.Message, error) {
 	method := verb + k.message
 	if verb == "List" {
 		method = verb + k.plural

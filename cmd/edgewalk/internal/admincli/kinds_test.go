@@ -7,7 +7,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Commands find messages and fields by AIP's naming rule, so each name that the rule gives has to exist.
+// Commands find messages and fields by AIP's naming rule, so each name that the rule gives has to
+// exist.
 func TestKindsNameWhatTheAPIHas(t *testing.T) {
 	for _, k := range kinds {
 		if _, err := k.new(); err != nil {

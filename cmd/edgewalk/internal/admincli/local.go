@@ -22,8 +22,9 @@ const localTimeout = 2 * time.Second
 // tokenText is the form of a token. Nothing else is read from a file that a control plane names.
 var tokenText = regexp.MustCompile(`^ew1_([a-z2-7]{10})_[a-z2-7]{32}_[0-9a-f]{8}$`)
 
-// localToken is the token that the first start of a control plane on this machine has written, if the user may read it. The control
-// plane tells whoever asks from this machine without a token where that is.
+// localToken is the token that the first start of a control plane on this machine has written, if
+// the user may read it. The control plane tells whoever asks from this machine without a token
+// where that is.
 func (c *cli) localToken(ctx context.Context, conn *grpc.ClientConn) string {
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
@@ -51,5 +52,6 @@ func (c *cli) tokenAdvice() string {
 	if c.tokenFile == "" {
 		return advice
 	}
-	return advice + " That of the first start is in " + c.tokenFile + ", if it may be read; edgewalk token reset makes another."
+	return advice + " That of the first start is in " + c.tokenFile +
+		", if it may be read; edgewalk token reset makes another."
 }

@@ -31,7 +31,8 @@ func (c *cli) mediaCommand(local Local) *cobra.Command {
   edgewalk media get -A acme /shop/a.jpg
   edgewalk media sync shots/ /shop/ -A acme --delete
   edgewalk media rm -A acme /shop/a.jpg --wait`,
-	}, c.uploadCommand(), c.syncCommand(), c.mediaListCommand(), c.downloadCommand(), c.copyCommand(false), c.copyCommand(true), c.removeCommand(),
+	}, c.uploadCommand(), c.syncCommand(), c.mediaListCommand(), c.downloadCommand(), c.copyCommand(false),
+		c.copyCommand(true), c.removeCommand(),
 		local.BackupMedia, local.RestoreMedia)
 }
 
@@ -73,11 +74,13 @@ func (c *cli) uploadCommand() *cobra.Command {
 				if len(files) > 1 {
 					what = Counted(len(files), "file")
 				}
-				responses, failed := uploadAll(ctx, conn, files, func(file transfer) *adminv1.UploadMediaFileRequest_Start {
-					return &adminv1.UploadMediaFileRequest_Start{
-						Parent: parent, Path: file.remote, CreateOnly: createOnly, MediaFile: &topologyv1.MediaFile{ContentType: contentType, Tags: tags},
-					}
-				}, NewProgress(cmd.ErrOrStderr(), what))
+				responses, failed := uploadAll(ctx, conn, files,
+					func(file transfer) *adminv1.UploadMediaFileRequest_Start {
+						return &adminv1.UploadMediaFileRequest_Start{
+							Parent: parent, Path: file.remote, CreateOnly: createOnly,
+							MediaFile: &topologyv1.MediaFile{ContentType: contentType, Tags: tags},
+						}
+					}, NewProgress(cmd.ErrOrStderr(), what))
 				var revision int64
 				for _, response := range responses {
 					if response == nil {
@@ -89,7 +92,8 @@ func (c *cli) uploadCommand() *cobra.Command {
 					}
 					err := c.print(cmd.OutOrStdout(), response, func() table {
 						f := response.GetMediaFile()
-						return table{rows: [][]string{{fmt.Sprintf("%s %s (%s, %s)", f.GetName(), storedWord(response), ByteSize(f.GetSizeBytes()), f.GetContentType())}}}
+						return table{rows: [][]string{{fmt.Sprintf("%s %s (%s, %s)", f.GetName(), storedWord(response),
+							ByteSize(f.GetSizeBytes()), f.GetContentType())}}}
 					})
 					if err != nil {
 						return err
@@ -120,7 +124,9 @@ func remotePath(file, target string) string {
 }
 
 // upload sends one file in parts.
-func upload(ctx context.Context, conn *grpc.ClientConn, file string, start *adminv1.UploadMediaFileRequest_Start, p *Progress) (*adminv1.UploadMediaFileResponse, error) {
+func upload(
+	ctx context.Context, conn *grpc.ClientConn, file string, start *adminv1.UploadMediaFileRequest_Start, p *Progress,
+) (*adminv1.UploadMediaFileResponse, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -227,7 +233,8 @@ replaced once all bytes have arrived.`,
 					return err
 				}
 				if !c.forPeople() {
-					return c.printPlain(cmd.OutOrStdout(), map[string]any{"file": target, "sizeBytes": n}, []string{target})
+					return c.printPlain(cmd.OutOrStdout(), map[string]any{"file": target, "sizeBytes": n},
+						[]string{target})
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s (%s)\n", target, ByteSize(n))
 				return nil
@@ -276,7 +283,8 @@ func createBeside(target string) (*os.File, error) {
 
 // download copies a file's bytes to w and checks that all have arrived.
 func download(ctx context.Context, conn *grpc.ClientConn, name string, w io.Writer, p *Progress) (int64, error) {
-	stream, err := adminv1.NewMediaServiceClient(conn).DownloadMediaFile(ctx, &adminv1.DownloadMediaFileRequest{Name: name})
+	stream, err := adminv1.NewMediaServiceClient(conn).DownloadMediaFile(ctx,
+		&adminv1.DownloadMediaFileRequest{Name: name})
 	if err != nil {
 		return 0, err
 	}

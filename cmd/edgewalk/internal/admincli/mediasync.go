@@ -75,7 +75,10 @@ func transfers(files []string, target string, recursive bool) (all []transfer, e
 
 // uploadAll sends files, several at once, and returns what has become of each, in their order.
 // After the first that fails no further one is begun.
-func uploadAll(ctx context.Context, conn *grpc.ClientConn, files []transfer, start func(transfer) *adminv1.UploadMediaFileRequest_Start, p *Progress) ([]*adminv1.UploadMediaFileResponse, error) {
+func uploadAll(
+	ctx context.Context, conn *grpc.ClientConn, files []transfer,
+	start func(transfer) *adminv1.UploadMediaFileRequest_Start, p *Progress,
+) ([]*adminv1.UploadMediaFileResponse, error) {
 	responses := make([]*adminv1.UploadMediaFileResponse, len(files))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
@@ -136,7 +139,10 @@ the same are left alone. With --delete, what the folder of the library has besid
 				return err
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				s := syncing{cli: c, cmd: cmd, conn: conn, parent: parent, folder: strings.TrimPrefix(args[1], "/"), remove: remove, dryRun: dryRun, tags: tags}
+				s := syncing{
+					cli: c, cmd: cmd, conn: conn, parent: parent, folder: strings.TrimPrefix(args[1], "/"),
+					remove: remove, dryRun: dryRun, tags: tags,
+				}
 				revision, err := s.run(ctx, files)
 				if err != nil || dryRun || revision == 0 {
 					return err
@@ -222,7 +228,10 @@ func (s *syncing) run(ctx context.Context, files []transfer) (revision int64, er
 }
 
 // write uploads and deletes.
-func (s *syncing) write(ctx context.Context, todo []transfer, sums map[string]string, there map[string]*topologyv1.MediaFile, gone []*topologyv1.MediaFile) (revision int64, err error) {
+func (s *syncing) write(
+	ctx context.Context, todo []transfer, sums map[string]string, there map[string]*topologyv1.MediaFile,
+	gone []*topologyv1.MediaFile,
+) (revision int64, err error) {
 	p := NewProgress(s.cmd.ErrOrStderr(), Counted(len(todo), "file"))
 	responses, err := uploadAll(ctx, s.conn, todo, func(file transfer) *adminv1.UploadMediaFileRequest_Start {
 		// A file keeps its tags, and its content type as it was given, when its bytes are replaced.
@@ -233,7 +242,9 @@ func (s *syncing) write(ctx context.Context, todo []transfer, sums map[string]st
 				next.Tags = was.GetTags()
 			}
 		}
-		return &adminv1.UploadMediaFileRequest_Start{Parent: s.parent, Path: file.remote, Sha256: sums[file.remote], MediaFile: next}
+		return &adminv1.UploadMediaFileRequest_Start{
+			Parent: s.parent, Path: file.remote, Sha256: sums[file.remote], MediaFile: next,
+		}
 	}, p)
 	for _, response := range responses {
 		revision = max(revision, response.GetRevision())
@@ -265,7 +276,11 @@ func (s *syncing) tell(r syncResult) error {
 			t.rows = append(t.rows, []string{name + " " + one.word + suffix})
 		}
 	}
-	t.rows = append(t.rows, []string{fmt.Sprintf("%d stored, %d replaced, %d deleted, %d unchanged%s", len(r.Stored), len(r.Replaced), len(r.Deleted), r.Unchanged, suffix)})
+	t.rows = append(
+		t.rows,
+		[]string{fmt.Sprintf("%d stored, %d replaced, %d deleted, %d unchanged%s", len(r.Stored), len(r.Replaced),
+			len(r.Deleted), r.Unchanged, suffix)},
+	)
 	return t.write(s.cmd.OutOrStdout(), true)
 }
 
@@ -296,7 +311,9 @@ func hashes(ctx context.Context, files []transfer) ([]string, error) {
 }
 
 // mediaBelow are the files of a library whose paths begin with a folder, by path.
-func mediaBelow(ctx context.Context, conn *grpc.ClientConn, parent, folder string) (map[string]*topologyv1.MediaFile, error) {
+func mediaBelow(
+	ctx context.Context, conn *grpc.ClientConn, parent, folder string,
+) (map[string]*topologyv1.MediaFile, error) {
 	k, err := kindOf("media", "List")
 	if err != nil {
 		return nil, err
@@ -316,13 +333,16 @@ func mediaBelow(ctx context.Context, conn *grpc.ClientConn, parent, folder strin
 
 // removeAll deletes files, several at once, and returns the revision of the last deletion. With
 // ignoreMissing those that are not there are none too few.
-func removeAll(ctx context.Context, conn *grpc.ClientConn, files []*topologyv1.MediaFile, ignoreMissing bool) (revision int64, err error) {
+func removeAll(
+	ctx context.Context, conn *grpc.ClientConn, files []*topologyv1.MediaFile, ignoreMissing bool,
+) (revision int64, err error) {
 	revisions := make([]int64, len(files))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for i, f := range files {
 		group.Go(func() error {
-			response, err := adminv1.NewMediaServiceClient(conn).DeleteMediaFile(ctx, &adminv1.DeleteMediaFileRequest{Name: f.GetName(), Etag: f.GetEtag()})
+			response, err := adminv1.NewMediaServiceClient(conn).DeleteMediaFile(ctx,
+				&adminv1.DeleteMediaFileRequest{Name: f.GetName(), Etag: f.GetEtag()})
 			if err != nil && ignoreMissing && status.Code(err) == codes.NotFound {
 				return nil
 			}
@@ -345,8 +365,9 @@ func (c *cli) copyCommand(move bool) *cobra.Command {
 		Short: verb + " a file, or a folder, within the library",
 		Long: verb + ` a file of the library to another path, with its content type and tags. A path that ends with / is a folder: a file keeps its
 name in it, and a folder is taken with all that is below it.`,
-		Example: "  edgewalk media " + name + " /shop/a.jpg /archive/ -A acme\n  edgewalk media " + name + " /shop/ /old/shop/ -A acme --wait",
-		Args:    exactly(2, "two paths"),
+		Example: "  edgewalk media " + name + " /shop/a.jpg /archive/ -A acme\n  edgewalk media " + name +
+			" /shop/ /old/shop/ -A acme --wait",
+		Args: exactly(2, "two paths"),
 
 		ValidArgsFunction: c.completeMedia(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -415,7 +436,9 @@ name in it, and a folder is taken with all that is below it.`,
 }
 
 // copyFile stores the bytes of a file under another path, through a temporary file here.
-func copyFile(ctx context.Context, conn *grpc.ClientConn, parent string, f *topologyv1.MediaFile, target string) (*adminv1.UploadMediaFileResponse, error) {
+func copyFile(
+	ctx context.Context, conn *grpc.ClientConn, parent string, f *topologyv1.MediaFile, target string,
+) (*adminv1.UploadMediaFileResponse, error) {
 	tmp, err := os.CreateTemp("", "edgewalk-*")
 	if err != nil {
 		return nil, err
@@ -426,7 +449,8 @@ func copyFile(ctx context.Context, conn *grpc.ClientConn, parent string, f *topo
 		return nil, err
 	}
 	return upload(ctx, conn, tmp.Name(), &adminv1.UploadMediaFileRequest_Start{
-		Parent: parent, Path: target, Sha256: f.GetSha256(), MediaFile: &topologyv1.MediaFile{ContentType: f.GetContentType(), Tags: f.GetTags()},
+		Parent: parent, Path: target, Sha256: f.GetSha256(),
+		MediaFile: &topologyv1.MediaFile{ContentType: f.GetContentType(), Tags: f.GetTags()},
 	}, NewProgress(io.Discard, ""))
 }
 
@@ -489,7 +513,10 @@ func (c *cli) removeCommand() *cobra.Command {
 
 // removeTold removes files and prints each: one by one when they are named, several at once when
 // they are many.
-func (c *cli) removeTold(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, files []*topologyv1.MediaFile, ignoreMissing, many bool) (revision int64, err error) {
+func (c *cli) removeTold(
+	ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, files []*topologyv1.MediaFile,
+	ignoreMissing, many bool,
+) (revision int64, err error) {
 	deleted := []string{}
 	if many {
 		if revision, err = removeAll(ctx, conn, files, true); err != nil {
@@ -514,7 +541,9 @@ func (c *cli) removeTold(ctx context.Context, cmd *cobra.Command, conn *grpc.Cli
 		revision = max(revision, one)
 	}
 	if !c.forPeople() {
-		return revision, c.printPlain(cmd.OutOrStdout(), map[string]any{"deleted": deleted, "revision": fmt.Sprint(revision)}, deleted)
+		return revision,
+			c.printPlain(cmd.OutOrStdout(), map[string]any{"deleted": deleted, "revision": fmt.Sprint(revision)},
+				deleted)
 	}
 	for _, name := range deleted {
 		fmt.Fprintln(cmd.OutOrStdout(), name+" deleted")

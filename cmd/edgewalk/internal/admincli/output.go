@@ -206,7 +206,8 @@ func carried(response protoreflect.Message) (protoreflect.FieldDescriptor, proto
 	fields := response.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if f.Message() != nil && !f.IsList() && !f.IsMap() && f.Message().Fields().ByName("name") != nil && response.Has(f) {
+		if f.Message() != nil && !f.IsList() && !f.IsMap() && f.Message().Fields().ByName("name") != nil &&
+			response.Has(f) {
 			return f, response.Get(f).Message()
 		}
 	}

@@ -10,11 +10,14 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// A table fits a screen: soft columns are cut first, the first column never, and wide and single ones not at all.
+// A table fits a screen: soft columns are cut first, the first column never, and wide and single
+// ones not at all.
 func TestTablesFit(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("ä", 60)
-	rows := [][]string{{"an-id-of-some-length", long, "2 done, 0 pending", "more", "x"}, {"b", "short", "", "more", "y"}}
+	rows := [][]string{
+		{"an-id-of-some-length", long, "2 done, 0 pending", "more", "x"}, {"b", "short", "", "more", "y"},
+	}
 	head := []string{"ID", "~SCOPE", "EDGES", "+MORE", "AGE"}
 	for _, tt := range []struct {
 		name string
@@ -23,11 +26,14 @@ func TestTablesFit(t *testing.T) {
 		fits bool
 		says []string
 	}{
-		{"a list", table{head: head, rows: rows}, false, true, []string{"an-id-of-some-length", "2 done, 0 pending", "ä…"}},
+		{"a list", table{head: head, rows: rows}, false, true,
+			[]string{"an-id-of-some-length", "2 done, 0 pending", "ä…"}},
 		{"wide", table{head: head, rows: rows}, true, false, []string{long, "MORE", "more"}},
 		{"a single resource", table{head: head, rows: rows[:1], whole: true}, false, false, []string{long}},
-		{"all long", table{head: []string{"ID", "A", "~B"}, rows: [][]string{{"id", long, long}}}, false, true, []string{"id"}},
-		{"lines below", table{head: head, rows: rows, below: []string{"https://example.com/" + long}}, false, false, []string{long}},
+		{"all long", table{head: []string{"ID", "A", "~B"}, rows: [][]string{{"id", long, long}}}, false, true,
+			[]string{"id"}},
+		{"lines below", table{head: head, rows: rows, below: []string{"https://example.com/" + long}}, false, false,
+			[]string{long}},
 		{"a line of its own", table{rows: [][]string{{long + long}}}, false, false, []string{long + long}},
 	} {
 		var out strings.Builder
@@ -53,7 +59,8 @@ func TestTablesFit(t *testing.T) {
 func TestJSONPath(t *testing.T) {
 	t.Parallel()
 	one := &adminv1.GetOriginResponse{Origin: &topologyv1.Origin{
-		Name: "accounts/a/origins/o", Id: "o", Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://h"}},
+		Name: "accounts/a/origins/o", Id: "o",
+		Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://h"}},
 	}, Revision: 7}
 	many := &adminv1.ListOriginsResponse{Origins: []*topologyv1.Origin{one.Origin, {Id: "p"}}}
 	for _, tt := range []struct {
@@ -61,9 +68,9 @@ func TestJSONPath(t *testing.T) {
 		list         bool
 	}{
 		{"jsonpath={.web.baseUrl}", "http://h\n", false}, {"jsonpath=.web.baseUrl", "http://h\n", false},
-		{"jsonpath={.origin.web.baseUrl}", "http://h\n", false}, {"jsonpath={.revision}", "7\n", false}, {"jsonpath={.nothing}", "\n", false},
-		{"jsonpath={.origins[*].id}", "o p\n", true}, {`jsonpath={range .origins[*]}{.id}{"\n"}{end}`, "o\np\n\n", true},
-		{"name", "accounts/a/origins/o\n", false},
+		{"jsonpath={.origin.web.baseUrl}", "http://h\n", false}, {"jsonpath={.revision}", "7\n", false},
+		{"jsonpath={.nothing}", "\n", false}, {"jsonpath={.origins[*].id}", "o p\n", true},
+		{`jsonpath={range .origins[*]}{.id}{"\n"}{end}`, "o\np\n\n", true}, {"name", "accounts/a/origins/o\n", false},
 	} {
 		c := &cli{output: tt.output}
 		var out strings.Builder
@@ -83,8 +90,8 @@ func TestSpan(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 1500 * time.Microsecond: "2ms", 90 * time.Second: "90s", 5 * time.Minute: "5m", 47 * time.Hour: "47h",
-		30 * day: "30d", 1000 * day: "2y", 24855 * day: "forever",
+		-time.Second: "0s", 1500 * time.Microsecond: "2ms", 90 * time.Second: "90s", 5 * time.Minute: "5m",
+		47 * time.Hour: "47h", 30 * day: "30d", 1000 * day: "2y", 24855 * day: "forever",
 	} {
 		if got := span(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)

@@ -25,7 +25,8 @@ type Progress struct {
 // progressInterval is often enough to look alive and rare enough to cost nothing.
 const progressInterval = 200 * time.Millisecond
 
-// NewProgress returns one that writes to w, if that is a terminal; what is transferred stands before it.
+// NewProgress returns one that writes to w, if that is a terminal; what is transferred stands
+// before it.
 func NewProgress(w io.Writer, what string) *Progress {
 	p := &Progress{w: io.Discard, what: what, start: time.Now()}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {

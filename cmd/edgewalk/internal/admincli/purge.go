@@ -43,12 +43,14 @@ stand in while origins fail; after a hard one they are never used again.`,
 				purge.Kind = topologyv1.Purge_HARD
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				response, err := adminv1.NewPurgeServiceClient(conn).CreatePurge(ctx, &adminv1.CreatePurgeRequest{Parent: parent, Purge: purge})
+				response, err := adminv1.NewPurgeServiceClient(conn).CreatePurge(ctx,
+					&adminv1.CreatePurgeRequest{Parent: parent, Purge: purge})
 				if err != nil {
 					return err
 				}
 				err = c.print(cmd.OutOrStdout(), response, func() table {
-					return table{rows: [][]string{{fmt.Sprintf("%s created: %s", response.GetPurge().GetName(), purgeScope(response.GetPurge()))}}}
+					return table{rows: [][]string{{fmt.Sprintf("%s created: %s", response.GetPurge().GetName(),
+						purgeScope(response.GetPurge()))}}}
 				})
 				if err != nil {
 					return err
@@ -106,7 +108,8 @@ func tellOffline(ctx context.Context, w io.Writer, fleet adminv1.FleetServiceCli
 func newPurge(urls []string, prefix, tag, endpoint string, all bool) (*topologyv1.Purge, error) {
 	var scopes []*topologyv1.Purge
 	if len(urls) > 0 {
-		scopes = append(scopes, &topologyv1.Purge{Scope: &topologyv1.Purge_Urls_{Urls: &topologyv1.Purge_Urls{Urls: urls}}})
+		scopes = append(scopes,
+			&topologyv1.Purge{Scope: &topologyv1.Purge_Urls_{Urls: &topologyv1.Purge_Urls{Urls: urls}}})
 	}
 	if prefix != "" {
 		scopes = append(scopes, &topologyv1.Purge{Scope: &topologyv1.Purge_Prefix{Prefix: prefix}})

@@ -20,7 +20,9 @@ type fleetPages struct {
 	pages [][]*topologyv1.Edge
 }
 
-func (f *fleetPages) ListEdges(context.Context, *adminv1.ListEdgesRequest, ...grpc.CallOption) (*adminv1.ListEdgesResponse, error) {
+func (f *fleetPages) ListEdges(
+	context.Context, *adminv1.ListEdgesRequest, ...grpc.CallOption,
+) (*adminv1.ListEdgesResponse, error) {
 	if len(f.pages) == 0 {
 		return nil, status.Error(codes.Unavailable, "etcd does not answer")
 	}
@@ -43,7 +45,8 @@ func TestAPurgeNamesTheEdgesThatAreNotConnected(t *testing.T) {
 		pages [][]*topologyv1.Edge
 		want  string
 	}{
-		{[][]*topologyv1.Edge{{edge("a", true), edge("b", false)}, {edge("c", false)}}, "not connected, and purge when they come back: b, c\n"},
+		{[][]*topologyv1.Edge{{edge("a", true), edge("b", false)}, {edge("c", false)}},
+			"not connected, and purge when they come back: b, c\n"},
 		{[][]*topologyv1.Edge{many}, " and 2 more\n"},
 		{[][]*topologyv1.Edge{{edge("a", true)}}, ""}, // it is back
 		{nil, "which ones cannot be told: etcd does not answer"},

@@ -15,12 +15,16 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// repeatAfter is the time before a write of unknown outcome is repeated: about that of an election in etcd.
+// repeatAfter is the time before a write of unknown outcome is repeated: about that of an election
+// in etcd.
 const repeatAfter = time.Second
 
 // identify gives each write an id, under which it happens at most once, and repeats it once when
 // nobody knows whether it has happened. A command that gives a write an id prints how to repeat it.
-func (c *cli) identify(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func (c *cli) identify(
+	ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption,
+) error {
 	r := req.(proto.Message).ProtoReflect()
 	field := r.Descriptor().Fields().ByName("request_id")
 	if field == nil {
@@ -51,7 +55,8 @@ func (c *cli) identify(ctx context.Context, method string, req, reply any, conn 
 		status.Convert(err).Message(), id), err}
 }
 
-// unknownOutcome reports whether a request was sent, and neither done nor refused as far as anybody knows.
+// unknownOutcome reports whether a request was sent, and neither done nor refused as far as anybody
+// knows.
 func unknownOutcome(err error) bool {
 	st := status.Convert(err)
 	if reason := reasonOf(st); reason != "" {

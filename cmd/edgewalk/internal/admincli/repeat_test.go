@@ -15,9 +15,12 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// A write whose outcome nobody knows is repeated under its id, and if that helps not, the id is named.
+// A write whose outcome nobody knows is repeated under its id, and if that helps not, the id is
+// named.
 func TestAWriteOfUnknownOutcomeIsRepeated(t *testing.T) {
-	unknown, err := status.New(codes.Unavailable, "etcd was lost").WithDetails(&errdetails.ErrorInfo{Reason: "OUTCOME_UNKNOWN"})
+	unknown, err := status.New(
+		codes.Unavailable, "etcd was lost",
+	).WithDetails(&errdetails.ErrorInfo{Reason: "OUTCOME_UNKNOWN"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,11 +44,14 @@ func TestAWriteOfUnknownOutcomeIsRepeated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var ids []string
-				invoke := func(_ context.Context, _ string, req, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+				invoke := func(
+					_ context.Context, _ string, req, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption,
+				) error {
 					ids = append(ids, req.(*adminv1.CreateAccountRequest).GetRequestId())
 					return tt.answers[len(ids)-1].Err()
 				}
-				err := new(cli).identify(t.Context(), "CreateAccount", &adminv1.CreateAccountRequest{}, nil, nil, invoke)
+				err := new(cli).identify(t.Context(), "CreateAccount", &adminv1.CreateAccountRequest{}, nil, nil,
+					invoke)
 				if len(ids) != tt.calls || ids[0] == "" || ids[len(ids)-1] != ids[0] {
 					t.Errorf("asked under the ids %q, want one id %d times", ids, tt.calls)
 				}
@@ -61,7 +67,10 @@ func TestAWriteOfUnknownOutcomeIsRepeated(t *testing.T) {
 	}
 	given := &cli{requestID: "given"}
 	req := &adminv1.CreateAccountRequest{}
-	if err := given.identify(t.Context(), "", req, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil }); err != nil || req.GetRequestId() != "given" {
+	if err := given.identify(
+		t.Context(), "", req, nil, nil,
+		func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil },
+	); err != nil || req.GetRequestId() != "given" {
 		t.Errorf("under %q, %v", req.GetRequestId(), err)
 	}
 }

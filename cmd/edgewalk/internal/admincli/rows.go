@@ -17,7 +17,10 @@ func accountRow(m proto.Message) []string {
 func originRow(m proto.Message) []string {
 	o := m.(*topologyv1.Origin)
 	kind, location := originPlace(o)
-	return []string{o.GetId(), kind, location, originHealth(o.GetHealth()), strings.Join(o.GetSecretsSet(), ", "), age(o.GetCreateTime())}
+	return []string{
+		o.GetId(), kind, location, originHealth(o.GetHealth()), strings.Join(o.GetSecretsSet(), ", "),
+		age(o.GetCreateTime()),
+	}
 }
 
 // originPlace says what an origin is and where it lies.
@@ -31,7 +34,8 @@ func originPlace(o *topologyv1.Origin) (kind, location string) {
 		return "gcs", bucketPlace("gs", k.Gcs.GetBucket(), k.Gcs.GetPrefix(), k.Gcs.GetEndpoint())
 	case *topologyv1.Origin_AzureBlob:
 		b := k.AzureBlob
-		return "azure_blob", bucketPlace("azblob", b.GetAccountName()+"/"+b.GetContainer(), b.GetPrefix(), b.GetEndpoint())
+		return "azure_blob",
+			bucketPlace("azblob", b.GetAccountName()+"/"+b.GetContainer(), b.GetPrefix(), b.GetEndpoint())
 	case *topologyv1.Origin_WebProxy:
 		return "web_proxy", strings.Join(k.WebProxy.GetAllowedHosts(), ", ")
 	case *topologyv1.Origin_Akeneo:
@@ -67,12 +71,17 @@ func endpointRow(m proto.Message) []string {
 			urls += fmt.Sprintf(" and %d more", n-1)
 		}
 	}
-	return []string{e.GetId(), strings.Join(e.GetWalk(), " → "), e.GetDefaultImage().GetPath(), mode.String(), urls, age(e.GetCreateTime())}
+	return []string{
+		e.GetId(), strings.Join(e.GetWalk(), " → "), e.GetDefaultImage().GetPath(), mode.String(), urls,
+		age(e.GetCreateTime()),
+	}
 }
 
 func domainRow(m proto.Message) []string {
 	d := m.(*topologyv1.CustomDomain)
-	return []string{d.GetDomain(), d.GetMode().String(), d.GetUrlEndpoint(), d.GetState().String(), age(d.GetCreateTime())}
+	return []string{
+		d.GetDomain(), d.GetMode().String(), d.GetUrlEndpoint(), d.GetState().String(), age(d.GetCreateTime()),
+	}
 }
 
 func mediaRow(m proto.Message) []string {
@@ -81,7 +90,10 @@ func mediaRow(m proto.Message) []string {
 	if len(sum) > 12 {
 		sum = sum[:12]
 	}
-	return []string{"/" + f.GetId(), ByteSize(f.GetSizeBytes()), f.GetContentType(), sum, strings.Join(f.GetTags(), ", "), age(f.GetUpdateTime())}
+	return []string{
+		"/" + f.GetId(), ByteSize(f.GetSizeBytes()), f.GetContentType(), sum, strings.Join(f.GetTags(), ", "),
+		age(f.GetUpdateTime()),
+	}
 }
 
 func purgeRow(m proto.Message) []string {
@@ -91,7 +103,10 @@ func purgeRow(m proto.Message) []string {
 	if e.GetOffline() > 0 {
 		edges += fmt.Sprintf(", %d offline", e.GetOffline())
 	}
-	return []string{p.GetId(), p.GetKind().String(), purgeScope(p), p.GetState().String(), edges, strconv.FormatInt(p.GetRevision(), 10), age(p.GetCreateTime())}
+	return []string{
+		p.GetId(), p.GetKind().String(), purgeScope(p), p.GetState().String(), edges,
+		strconv.FormatInt(p.GetRevision(), 10), age(p.GetCreateTime()),
+	}
 }
 
 // purgeScope says what a purge covers.
@@ -122,8 +137,10 @@ func edgeRow(m proto.Message) []string {
 	if at := e.GetFrozenRevision(); at > 0 {
 		connected += fmt.Sprintf(", frozen at %d", at)
 	}
-	return []string{e.GetId(), e.GetRegion(), connected, strconv.FormatInt(e.GetAppliedRevision(), 10), span(e.GetLag().AsDuration()), yesNo(e.GetDurable()),
-		strconv.FormatInt(e.GetCache().GetObjects(), 10), cache, strconv.Itoa(len(e.GetRejected())), age(e.GetLastSeen()), e.GetVersion(), e.GetAddress()}
+	return []string{e.GetId(), e.GetRegion(), connected, strconv.FormatInt(e.GetAppliedRevision(), 10),
+		span(e.GetLag().AsDuration()), yesNo(e.GetDurable()),
+		strconv.FormatInt(e.GetCache().GetObjects(), 10), cache, strconv.Itoa(len(e.GetRejected())),
+		age(e.GetLastSeen()), e.GetVersion(), e.GetAddress()}
 }
 
 func yesNo(b bool) string {

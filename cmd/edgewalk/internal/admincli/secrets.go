@@ -42,7 +42,8 @@ new line first; rotate; and remove the old line.`,
 					last = now
 				}
 				return c.print(cmd.OutOrStdout(), last, func() table {
-					return table{rows: [][]string{{fmt.Sprintf("secrets of %d origins are sealed with new keys", last.GetSealed())}}}
+					return table{rows: [][]string{{fmt.Sprintf("secrets of %d origins are sealed with new keys",
+						last.GetSealed())}}}
 				})
 			})
 		},

@@ -47,7 +47,9 @@ func unsetField(m protoreflect.Message, path string) (string, error) {
 }
 
 // findField follows a dotted path of JSON or proto names and makes the messages on its way.
-func findField(m protoreflect.Message, path string) (owner protoreflect.Message, field protoreflect.FieldDescriptor, full string, err error) {
+func findField(
+	m protoreflect.Message, path string,
+) (owner protoreflect.Message, field protoreflect.FieldDescriptor, full string, err error) {
 	parts := strings.Split(path, ".")
 	var names []string
 	for i, part := range parts {

@@ -13,7 +13,8 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// snapshotCommand is `snapshot`, with restore, which is done where the data is, as its second command.
+// snapshotCommand is `snapshot`, with restore, which is done where the data is, as its second
+// command.
 func (c *cli) snapshotCommand(restore *cobra.Command) *cobra.Command {
 	save := &cobra.Command{
 		Use:   "save FILE",

@@ -62,7 +62,10 @@ func writeStatus(w io.Writer, s *adminv1.GetStatusResponse) error {
 	for _, more := range []struct {
 		n    int32
 		what string
-	}{{e.GetBehind(), "behind"}, {e.GetFrozen(), "frozen"}, {e.GetRefusing(), "refusing something"}, {e.GetGone(), "gone"}} {
+	}{
+		{e.GetBehind(), "behind"}, {e.GetFrozen(), "frozen"}, {e.GetRefusing(), "refusing something"},
+		{e.GetGone(), "gone"},
+	} {
 		if more.n > 0 {
 			edges += fmt.Sprintf(", %d %s", more.n, more.what)
 		}

@@ -20,7 +20,8 @@ func jsonName(field string) string { return fieldpath.JSON(field) }
 // neither has none.
 func topKeys(text string) map[string]bool {
 	var root yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &root); err != nil || len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
+	if err := yaml.Unmarshal([]byte(text), &root); err != nil || len(root.Content) == 0 ||
+		root.Content[0].Kind != yaml.MappingNode {
 		return nil
 	}
 	keys := make(map[string]bool)
@@ -40,7 +41,8 @@ func shownResources(text, account string) (*adminv1.Manifest, error) {
 			continue
 		}
 		switch {
-		case keys[jsonName(k.field)] && (k.owned && !keys["account"] || !k.owned && keys["revision"]), keys["name"] && k.shows(text):
+		case keys[jsonName(k.field)] && (k.owned && !keys["account"] || !k.owned && keys["revision"]),
+			keys["name"] && k.shows(text):
 			resource, err := k.decode(text)
 			if err != nil {
 				return nil, err
@@ -81,7 +83,9 @@ func manifestOf(account string, resources ...proto.Message) (*adminv1.Manifest, 
 	for _, r := range resources {
 		of, _, _ := strings.Cut(strings.TrimPrefix(get(r.ProtoReflect(), "name").String(), "accounts/"), "/")
 		if account != "" && of != "" && of != account {
-			return nil, usagef("%s belongs to account %q, and this is about account %q", get(r.ProtoReflect(), "name").String(), of, account)
+			return nil,
+				usagef("%s belongs to account %q, and this is about account %q", get(r.ProtoReflect(), "name").String(),
+					of, account)
 		}
 		if of != "" {
 			account = of

@@ -59,7 +59,8 @@ account, or for all of them with -A '*'.`,
 				return usagef("--expires %q: want such as 90d, 12h or 30m", expires)
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				made, err := adminv1.NewTokenServiceClient(conn).CreateToken(ctx, &adminv1.CreateTokenRequest{Token: token, Ttl: durationpb.New(ttl)})
+				made, err := adminv1.NewTokenServiceClient(conn).CreateToken(ctx,
+					&adminv1.CreateTokenRequest{Token: token, Ttl: durationpb.New(ttl)})
 				if err != nil {
 					return err
 				}
@@ -136,7 +137,9 @@ func (c *cli) tokenListCommand() *cobra.Command {
 					}
 				}
 				return c.print(cmd.OutOrStdout(), all, func() table {
-					t := table{head: []string{"ID", "ROLE", "ACCOUNT", "EXPIRES", "LAST USED", "MADE BY", "AGE", "DESCRIPTION"}}
+					t := table{head: []string{
+						"ID", "ROLE", "ACCOUNT", "EXPIRES", "LAST USED", "MADE BY", "AGE", "DESCRIPTION",
+					}}
 					for _, token := range all.GetTokens() {
 						t.rows = append(t.rows, tokenRow(token))
 					}
@@ -159,8 +162,8 @@ func tokenRow(t *adminv1.Token) []string {
 		used = age(t.GetLastUseTime()) + " ago"
 	}
 	return []string{
-		t.GetId(), roleName(t), strings.TrimPrefix(t.GetAccount(), "accounts/"), expires, used, strings.TrimPrefix(t.GetCreator(), "tokens/"),
-		age(t.GetCreateTime()), t.GetDescription(),
+		t.GetId(), roleName(t), strings.TrimPrefix(t.GetAccount(), "accounts/"), expires, used,
+		strings.TrimPrefix(t.GetCreator(), "tokens/"), age(t.GetCreateTime()), t.GetDescription(),
 	}
 }
 
@@ -181,7 +184,9 @@ func (c *cli) tokenRevokeCommand() *cobra.Command {
 					if m := tokenText.FindStringSubmatch(id); m != nil {
 						id = m[1]
 					}
-					if _, err := adminv1.NewTokenServiceClient(conn).RevokeToken(ctx, &adminv1.RevokeTokenRequest{Name: "tokens/" + id}); err != nil {
+					if _, err := adminv1.NewTokenServiceClient(conn).RevokeToken(
+						ctx, &adminv1.RevokeTokenRequest{Name: "tokens/" + id},
+					); err != nil {
 						return err
 					}
 					fmt.Fprintf(cmd.OutOrStdout(), "tokens/%s revoked\n", id)
@@ -215,9 +220,10 @@ func (c *cli) whoAmICommand() *cobra.Command {
 						end = t.GetExpireTime().AsTime().Format(time.RFC3339)
 					}
 					return table{rows: [][]string{
-						{"credential", strings.TrimSuffix(me.GetCredential()+" "+t.GetId(), " ")}, {"role", roleName(t)},
-						{"account", strings.TrimPrefix(t.GetAccount(), "accounts/")}, {"expires", end},
-						{"description", t.GetDescription()}, {"may", cmp.Or(strings.Join(may, ", "), "nothing here")},
+						{"credential", strings.TrimSuffix(me.GetCredential()+" "+t.GetId(), " ")},
+						{"role", roleName(t)}, {"account", strings.TrimPrefix(t.GetAccount(), "accounts/")},
+						{"expires", end}, {"description", t.GetDescription()},
+						{"may", cmp.Or(strings.Join(may, ", "), "nothing here")},
 					}}
 				})
 			})
