@@ -32,6 +32,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
@@ -130,7 +131,11 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	originConfig.MediaTLS = controlTLS
 	a.client = origin.New(originConfig)
-	a.walker = walk.New(walk.Config{Client: a.client, Purged: a.forgets, Registerer: a.registry})
+	bound := series.NewBound(cfg.MetricsMaxSeries)
+	a.walker = walk.New(walk.Config{
+		Client: a.client, Purged: a.forgets, Registerer: a.registry,
+		Series: bound, HasEndpoint: a.hasEndpoint, HasOrigin: a.hasOrigin,
+	})
 	a.images, err = defaultimage.New(defaultimage.Config{
 		Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, MaxBytes: cfg.CacheSize / 8,
 		Occupy: a.store.Occupy, Logger: cfg.Logger,
@@ -164,6 +169,7 @@ func (a *Agent) build(p parsed) (err error) {
 		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https,
 		TrustedProxies: p.proxies, MaxConnections: capacity.connections, MaxRequests: capacity.requests,
 		AccountHosts: cfg.AccountHosts, Domains: a.certs, Logger: cfg.Logger, Registerer: a.registry,
+		Series: bound,
 	}
 	switch {
 	case cfg.Requests != nil:
@@ -466,3 +472,13 @@ func (a *Agent) ReopenAccessLog() error {
 
 // healthTimeout bounds requests to the metrics listener.
 const healthTimeout = 10 * time.Second
+
+func (a *Agent) hasEndpoint(account, id string) bool {
+	of := a.table.Root().Account(account)
+	return of != nil && of.Endpoint(id) != nil
+}
+
+func (a *Agent) hasOrigin(account, id string) bool {
+	of := a.table.Root().Account(account)
+	return of != nil && (id == topology.MediaStep || of.Origin(id) != nil)
+}

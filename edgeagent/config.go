@@ -105,6 +105,9 @@ type Config struct {
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard
 	// output. [Agent.ReopenAccessLog] opens it again. Default none.
 	AccessLog string
+	// MetricsMaxSeries bounds the series of metrics that are about one endpoint or origin of an
+	// account. What is beyond is counted together, as account and id `other`.
+	MetricsMaxSeries int
 	// Requests takes the lines of the access log instead of a file. Default none.
 	Requests io.Writer
 	// DebugAddr is where Go's profiles and the agent's state are served, to this machine alone.

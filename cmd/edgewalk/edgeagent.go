@@ -77,6 +77,8 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 	f.BoolVar(&cfg.AllowAmbientCredentials, "allow-ambient-credentials", false, "let S3 origins read what this machine may read (use_ambient_credentials)")
 	f.BoolVar(&cfg.VerifyOriginTLS, "verify-origin-tls", false, "refuse web origins whose certificate is not to be checked (tls_verify: false)")
 	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed, in the access log, for origins that are told, and for limits per client")
+	f.IntVar(&cfg.MetricsMaxSeries, "metrics-max-series", 2000,
+		"series of metrics about one endpoint or origin; what is beyond is counted as account other")
 	f.StringVar(&cfg.AccessLog, "access-log", "", "file for a line of JSON for each request, - for standard output")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let --metrics-addr be any address, and the token travel in the clear")
 	f.StringVar(&cfg.DebugAddr, "debug-addr", "", "address on loopback of Go's profiles and the state in words (default none)")

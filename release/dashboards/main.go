@@ -160,6 +160,30 @@ func edges() *dashboard.DashboardBuilder {
 					`,outcome="inconclusive"}[$__rate_interval]))`,
 				"{{kind}} {{reason}}",
 			})).
+		WithRow(dashboard.NewRowBuilder("Endpoints and origins")).
+		WithPanel(graph("Hit ratio by endpoint",
+			"Share of files that came from the cache; the ten with most requests.", units.PercentUnit,
+			query{
+				"(sum by (account, url_endpoint) (rate(edgewalk_endpoint_requests_total{" + on + "," + stored +
+					"}[$__rate_interval])) / sum by (account, url_endpoint) (rate(edgewalk_endpoint_requests_total{" + on +
+					"," + files + "}[$__rate_interval]))) and topk(10, sum by (account, url_endpoint) (" +
+					"rate(edgewalk_endpoint_requests_total{" + on + "}[$__rate_interval])))",
+				"{{account}}/{{url_endpoint}}",
+			})).
+		WithPanel(graph("Latency by origin", "Mean time to the first byte of an answer; the ten slowest.",
+			units.Seconds,
+			query{
+				"topk(10, sum by (account, origin) (rate(edgewalk_origin_step_seconds_total{" + on +
+					"}[$__rate_interval])) / sum by (account, origin) (rate(edgewalk_origin_steps_total{" + on +
+					"}[$__rate_interval])))",
+				"{{account}}/{{origin}}",
+			})).
+		WithPanel(graph("Sent by endpoint", "Bytes of bodies a second; the ten with most.", units.BytesPerSecondSI,
+			query{
+				"topk(10, sum by (account, url_endpoint) (rate(edgewalk_endpoint_response_bytes_total{" + on +
+					"}[$__rate_interval])))",
+				"{{account}}/{{url_endpoint}}",
+			})).
 		WithRow(dashboard.NewRowBuilder("Cache and topology")).
 		WithPanel(graph("Disk", "What the cache has of what it may have.", units.PercentUnit,
 			query{"edgewalk_cache_bytes{" + on + "} / edgewalk_cache_limit_bytes{" + on + "}", "{{instance}}"}).Max(1)).

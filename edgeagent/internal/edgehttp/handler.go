@@ -30,13 +30,15 @@ type exchange struct {
 	holder  netip.Addr // the network of client, whom its places are counted for
 	waits   bool       // it holds places among those that wait for origins
 	account string     // uid
-	entry   accessEntry
-	query   string // the kept one
-	asked   httpcache.Request
-	steps   []walk.StepReport
-	outcome outcome
-	hsts    bool     // the domain has said Strict-Transport-Security
-	id      [32]byte // see newRequestID
+	// endpoint is nil until it is known.
+	endpoint *topology.Endpoint
+	entry    accessEntry
+	query    string // the kept one
+	asked    httpcache.Request
+	steps    []walk.StepReport
+	outcome  outcome
+	hsts     bool     // the domain has said Strict-Transport-Security
+	id       [32]byte // see newRequestID
 
 	mayWait func() // front.Exchange.MayWait, without a new closure for each request
 
@@ -125,6 +127,13 @@ func (s *Server) finish(x *exchange) {
 	if x.entry.Aborted {
 		s.metrics.aborted.Inc()
 	}
+	if x.endpoint != nil {
+		of := s.metrics.of(x.entry.Account, x.endpoint, x.entry.Revision)
+		of.Add(s.metrics.outcomesAt+int(x.outcome), 1)
+		if x.entry.Bytes > 0 {
+			of.Add(s.metrics.bytesAt, uint64(x.entry.Bytes))
+		}
+	}
 	if s.access != nil {
 		e := &x.entry
 		e.Time, e.RequestID, e.Protocol, e.Method, e.Outcome = x.Now.UTC(), string(x.id[:]), x.Version.String(),
@@ -192,7 +201,7 @@ func (s *Server) answer(x *exchange) {
 	}
 	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path,
 		target.Query
-	x.account = target.Account.UID
+	x.account, x.endpoint = target.Account.UID, target.Endpoint
 	if !s.place(x, s.requests.accounts.Take(x.account, target.Account.MaxRequests), "account") {
 		return
 	}

@@ -5,8 +5,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
 )
 
 // sizes of the files that hits are measured with. Those up to 64 KiB are kept in memory.
@@ -71,13 +78,39 @@ func imageOf(w http.ResponseWriter, r *http.Request) {
 	w.Write(make([]byte, size))
 }
 
+// Requests and bytes are counted by account and endpoint, within the bound.
+func TestEndpointsAreCounted(t *testing.T) {
+	e := newEdge(t, func(c *Config) { c.AccessLog, c.Series = nil, series.NewBound(100) })
+	e.apply(acme(newOrigin(t, imageOf)))
+	hits(t, e, 100)()
+	want := `
+# HELP edgewalk_endpoint_requests_total Requests of an endpoint by what became of them.
+# TYPE edgewalk_endpoint_requests_total counter
+edgewalk_endpoint_requests_total{account="acme",outcome="hit",url_endpoint="default"} 5
+edgewalk_endpoint_requests_total{account="acme",outcome="miss",url_endpoint="default"} 1
+# HELP edgewalk_endpoint_response_bytes_total Bytes of bodies that an endpoint sent to clients.
+# TYPE edgewalk_endpoint_response_bytes_total counter
+edgewalk_endpoint_response_bytes_total{account="acme",url_endpoint="default"} 600
+`
+	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() { // a request is counted after its reply
+		err := testutil.GatherAndCompare(e.registry, strings.NewReader(want),
+			"edgewalk_endpoint_requests_total", "edgewalk_endpoint_response_bytes_total")
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A hit from memory costs the heap nothing, and one from a file next to nothing.
 func TestHitAllocatesNothing(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates")
 	}
 	for _, size := range hitSizes {
-		e := newEdge(t, func(c *Config) { c.AccessLog = nil })
+		e := newEdge(t, func(c *Config) { c.AccessLog, c.Series = nil, series.NewBound(100) })
 		e.apply(acme(newOrigin(t, imageOf)))
 		most := 0.0
 		if size > 64<<10 {

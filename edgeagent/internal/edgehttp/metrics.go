@@ -2,16 +2,19 @@ package edgehttp
 
 import (
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// metrics are what an operator sees of requests. Labels hold no host, path or account: their number
-// is fixed.
+// metrics are what an operator sees of requests. No label holds a host or a path.
 type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -24,9 +27,16 @@ type metrics struct {
 	acceptErrors, panics, unknownNames prometheus.Counter
 
 	observed [outcomes]observed // of requests and duration
+
+	// What is counted of each endpoint, and its first series of each metric. Requests do not look it
+	// up by names but by the compiled endpoint, as long as the topology stays the same.
+	endpoints           *series.Family
+	outcomesAt, bytesAt int
+	compiled            sync.Map // *topology.Endpoint to *series.Counters
+	revision            atomic.Int64
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics(r prometheus.Registerer, bound *series.Bound, table *route.Table) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_edge_requests_total", Help: "Requests by what became of them and by class of status.",
@@ -69,10 +79,28 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	} {
 		m.refused.WithLabelValues(reason)
 	}
+	names := make([]string, outcomes)
+	for o := range outcomes {
+		names[o] = o.String()
+	}
+	exists := func(account, id string) bool {
+		a := table.Root().Account(account)
+		return a != nil && a.Endpoint(id) != nil
+	}
+	family, first := series.NewFamily(bound, "url_endpoint", exists,
+		series.Metric{
+			Name: "edgewalk_endpoint_requests_total", Help: "Requests of an endpoint by what became of them.",
+			Label: "outcome", Values: names,
+		},
+		series.Metric{
+			Name: "edgewalk_endpoint_response_bytes_total", Help: "Bytes of bodies that an endpoint sent to clients.",
+		},
+	)
+	m.endpoints, m.outcomesAt, m.bytesAt = family, first[0], first[1]
 	if r != nil {
 		r.MustRegister(m.requests, m.duration, m.bytes, m.inFlight, m.refused, m.aborted, m.dropped, m.acceptErrors,
 			m.panics,
-			m.unknownNames)
+			m.unknownNames, family)
 	}
 	return m
 }
@@ -122,6 +150,19 @@ func (m *metrics) observe(o outcome, status int, took time.Duration) {
 	}
 	(*requests).Inc()
 	(*duration).Observe(took.Seconds())
+}
+
+// of returns what is counted of an endpoint of the topology of a revision.
+func (m *metrics) of(account string, endpoint *topology.Endpoint, revision int64) *series.Counters {
+	if held := m.revision.Load(); revision != held && m.revision.CompareAndSwap(held, revision) {
+		m.compiled.Clear() // or it would keep what has been compiled anew since
+	}
+	if found, ok := m.compiled.Load(endpoint); ok {
+		return found.(*series.Counters)
+	}
+	counters := m.endpoints.Of(account, endpoint.ID)
+	m.compiled.Store(endpoint, counters)
+	return counters
 }
 
 func codeClass(class int) string {

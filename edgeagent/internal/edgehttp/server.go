@@ -29,6 +29,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 )
 
@@ -66,6 +67,8 @@ type Config struct {
 	WriteStall time.Duration
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// Series bounds what is counted of each endpoint.
+	Series *series.Bound
 }
 
 // Server answers clients.
@@ -106,7 +109,7 @@ func New(cfg Config) (*Server, error) {
 		min(max(cfg.MaxConnections/8, 1), defaultMaxPerClient))
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, defaultMaxRequests)
 	s := &Server{
-		cfg: cfg, metrics: newMetrics(cfg.Registerer),
+		cfg: cfg, metrics: newMetrics(cfg.Registerer, cfg.Series, cfg.Table),
 		requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
 		acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
 	}

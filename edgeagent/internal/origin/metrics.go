@@ -1,8 +1,10 @@
 package origin
 
 import (
-	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
 )
 
 type metrics struct {
@@ -52,11 +54,47 @@ func (m *metrics) register(reg prometheus.Registerer, hs *healths) {
 	if reg == nil {
 		return
 	}
+	reg.MustRegister(brokenOrigins{hs})
 	reg.MustRegister(m.duration, m.resumes, m.droppedLines, m.refusals, m.transitions, m.retries, m.hedges, m.hedgeWins)
 	for _, s := range []guard.State{guard.Open, guard.HalfOpen} {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "edgewalk_origin_breakers", Help: "Origins whose breaker is not closed, by its state.",
 			ConstLabels: prometheus.Labels{"state": string(s)},
 		}, func() float64 { return hs.count(s) }))
+	}
+}
+
+// maxBroken bounds how many origins are named whose breaker is not closed.
+const maxBroken = 100
+
+// brokenOrigins names the origins whose breaker is not closed.
+type brokenOrigins struct{ healths *healths }
+
+var brokenOrigin = prometheus.NewDesc("edgewalk_origin_breaker_not_closed",
+	"Breakers of an origin that are not closed, by their state. Beyond 100 origins, those of account other.",
+	[]string{"account", "origin", "state"}, nil)
+
+// Describe implements [prometheus.Collector].
+func (brokenOrigins) Describe(to chan<- *prometheus.Desc) { to <- brokenOrigin }
+
+// Collect implements [prometheus.Collector].
+func (b brokenOrigins) Collect(to chan<- prometheus.Metric) {
+	type labels struct{ account, origin, state string }
+	counted := make(map[labels]float64)
+	for _, h := range b.healths.all() {
+		h.mu.Lock()
+		state := h.breaker.State(h.now())
+		h.mu.Unlock()
+		if state == guard.Closed {
+			continue
+		}
+		l := labels{h.account, h.origin, string(state)}
+		if _, has := counted[l]; !has && len(counted) >= maxBroken {
+			l.account, l.origin = series.Other, series.Other
+		}
+		counted[l]++
+	}
+	for l, n := range counted {
+		to <- prometheus.MustNewConstMetric(brokenOrigin, prometheus.GaugeValue, n, l.account, l.origin, l.state)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -27,6 +28,11 @@ type Config struct {
 	MemoryBytes int
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
+	// Series bounds what is counted of each endpoint and origin. Nil: they are counted together.
+	Series *series.Bound
+	// HasEndpoint and HasOrigin report whether there still is an endpoint or an origin, which is
+	// forgotten otherwise. Default: always.
+	HasEndpoint, HasOrigin func(account, id string) bool
 }
 
 // Walker walks. It may be used by any number of goroutines, and has none of its own.
@@ -49,9 +55,16 @@ func New(cfg Config) *Walker {
 	if cfg.MemoryBytes == 0 {
 		cfg.MemoryBytes = 16 << 20
 	}
+	always := func(string, string) bool { return true }
+	if cfg.HasEndpoint == nil {
+		cfg.HasEndpoint = always
+	}
+	if cfg.HasOrigin == nil {
+		cfg.HasOrigin = always
+	}
 	m := newMemory(cfg.MemoryBytes, cfg.Now())
 	return &Walker{
-		client: cfg.Client, purged: cfg.Purged, now: cfg.Now, memory: m, metrics: newMetrics(cfg.Registerer, m),
+		client: cfg.Client, purged: cfg.Purged, now: cfg.Now, memory: m, metrics: newMetrics(cfg, m),
 	}
 }
 
@@ -68,6 +81,7 @@ func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 			began := w.now()
 			a = w.ask(ctx, r, step.Origin, stored.validators(r, step.Origin), deadline)
 			until = w.learn(r, step.Origin, a, began)
+			w.metrics.asked(r.Account.ID, step.Origin, a)
 		}
 		if !until.IsZero() && until.Before(till) {
 			till = until
@@ -93,7 +107,7 @@ func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 			res.Left = max(0, till.Sub(w.now()))
 		}
 	}
-	w.metrics.walk(res)
+	w.metrics.walk(r, res)
 	return res
 }
 
@@ -110,6 +124,7 @@ func (w *Walker) From(ctx context.Context, r *Request, s Supplier, conditions Co
 		began := w.now()
 		a = w.ask(ctx, r, step.Origin, conditions, time.Now().Add(r.Endpoint.WalkDeadline))
 		w.learn(r, step.Origin, a, began)
+		w.metrics.asked(r.Account.ID, step.Origin, a)
 		res.Steps = []StepReport{report(step.Origin, a)}
 		w.metrics.step(a)
 		if a.Outcome == origin.Found {

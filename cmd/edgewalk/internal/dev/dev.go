@@ -120,6 +120,7 @@ func runEdge(
 		ControlPlane: []string{at.Edge}, HTTPListener: pictures, MetricsAddr: cfg.MetricsAddr,
 		StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes, Region: "dev", ID: "dev",
 		AllowPrivateOrigins: true, Version: cfg.Version, Logger: log, Requests: requests{cfg.Out},
+		MetricsMaxSeries: 2000,
 	})
 	if err != nil {
 		return err
