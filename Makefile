@@ -43,11 +43,9 @@ SOAK ?= 30m
 soak: ## Kill, stop and restart everything at random for SOAK (30m), and hold all promises against it.
 	$(GO) test -count=1 -timeout $$(( $(patsubst %m,%,$(SOAK)) + 10 ))m -v -run TestSoak ./e2e -soak $(SOAK)
 
-PICTURES ?= $(CURDIR)/docs/pictures
-
 .PHONY: pictures
-pictures: ## Take pictures of every page of the dashboard in PICTURES (docs/pictures), with Debian's chromium-headless-shell.
-	$(GO) test -count=1 -run '^TestDashboard$$/^pages$$' ./e2e -pictures '$(PICTURES)'
+pictures: ## Take pictures of every page of the dashboard in bin/pictures, and of the usual ones in docs/pictures.
+	$(GO) test -count=1 -run '^TestDashboard$$/^pages$$' ./e2e -pictures $(CURDIR)/bin/pictures -pictures.docs $(CURDIR)/docs/pictures
 
 .PHONY: bench
 bench: ## Run the Go benchmarks; `go run ./bench --help` measures the binary beside nginx and Varnish.

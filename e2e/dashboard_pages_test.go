@@ -39,6 +39,7 @@ var dashboardPages = []struct{ name, path string }{
 	{"purge", "/ui/a/acme/purges"},
 	{"history", "/ui/a/acme/history"},
 	{"access", "/ui/a/acme/access"},
+	{"rest-api", "/ui/api"},
 	{"accounts", "/ui/accounts"},
 	{"fleet", "/ui/fleet"},
 	{"identities", "/ui/identities"},
@@ -122,6 +123,13 @@ func lookAtPages(t *testing.T, s *shop) {
 	for _, path := range emptyPages {
 		pages = append(pages,
 			struct{ name, path string }{"empty-" + strings.TrimPrefix(path, "/"), "/ui/a/fresh" + path})
+	}
+	if !testing.Short() {
+		s.fillLarge(t)
+		for _, path := range []string{"", "/url-endpoints", "/origins", "/url-endpoints/new"} {
+			name := "large-" + strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", "-")
+			pages = append(pages, struct{ name, path string }{name, "/ui/a/large" + path})
+		}
 	}
 	w := newTab(t, s.url, theToken)
 	call(t, w, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `window.moved = 0;

@@ -9,6 +9,7 @@ import (
 	"image/color"
 	"image/png"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/cookiejar"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,7 +33,10 @@ import (
 )
 
 // picturesTo is where TestDashboardPages keeps what it sees.
-var picturesTo = flag.String("pictures", "", "folder for pictures of the dashboard's pages")
+var (
+	picturesTo   = flag.String("pictures", "", "folder for pictures of the dashboard's pages")
+	docsPictures = flag.String("pictures.docs", "", "folder for those of them that docs shows")
+)
 
 // chromium is the one browser of all tests; stopChromium ends it.
 var (
@@ -64,7 +69,7 @@ func needChromium(t *testing.T, err error) {
 	t.Helper()
 	switch {
 	case err == nil:
-	case os.Getenv("CI") != "":
+	case os.Getenv("CI") != "" || *picturesTo != "":
 		t.Fatalf("no browser starts: %v: install Debian's chromium-headless-shell", err)
 	default:
 		t.Skipf("no browser starts: %v: install Debian's chromium-headless-shell to run this", err)
@@ -233,12 +238,67 @@ func (w *tab) picture(t *testing.T, name string) {
 	shot := call(
 		t, w, page.CaptureScreenshot, page.CaptureScreenshotParams{CaptureBeyondViewport: &beyond, Clip: clip},
 	).Data
-	if err := os.MkdirAll(*picturesTo, 0o755); err != nil {
+	folders := []string{*picturesTo}
+	if *docsPictures != "" && !strings.HasPrefix(name, "empty") && !strings.HasPrefix(name, "large") &&
+		strings.HasSuffix(name, "-light-1280") {
+		folders = append(folders, *docsPictures)
+	}
+	for _, folder := range folders {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, name+".png"), small(t, shot), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// small is a picture with 256 colours at most, which takes a third of the bytes.
+func small(t *testing.T, shot []byte) []byte {
+	t.Helper()
+	full, err := png.Decode(bytes.NewReader(shot))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(*picturesTo, name+".png"), shot, 0o644); err != nil {
+	// The colours that occur most, of those that look the same one: text has few, so that pictures
+	// get theirs.
+	type look struct{ n, r, g, b int }
+	looks := make(map[int]*look)
+	for y := range full.Bounds().Dy() {
+		for x := range full.Bounds().Dx() {
+			r, g, b, _ := full.At(x, y).RGBA()
+			key := int(r>>11)<<10 | int(g>>11)<<5 | int(b>>11)
+			if looks[key] == nil {
+				looks[key] = new(look)
+			}
+			l := looks[key]
+			l.n, l.r, l.g, l.b = l.n+1, l.r+int(r>>8), l.g+int(g>>8), l.b+int(b>>8)
+		}
+	}
+	most := slices.SortedFunc(maps.Values(looks), func(a, b *look) int { return b.n - a.n })
+	var palette color.Palette
+	for _, l := range most[:min(256, len(most))] {
+		palette = append(palette, color.RGBA{uint8(l.r / l.n), uint8(l.g / l.n), uint8(l.b / l.n), 255})
+	}
+	out := image.NewPaletted(full.Bounds(), palette)
+	near := make(map[color.RGBA]uint8)
+	for y := range full.Bounds().Dy() {
+		for x := range full.Bounds().Dx() {
+			r, g, b, _ := full.At(x, y).RGBA()
+			c := color.RGBA{uint8(r >> 8), uint8(g >> 8), uint8(b >> 8), 255}
+			i, ok := near[c]
+			if !ok {
+				i = uint8(palette.Index(c))
+				near[c] = i
+			}
+			out.SetColorIndex(x, y, i)
+		}
+	}
+	var b bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, out); err != nil {
 		t.Fatal(err)
 	}
+	return b.Bytes()
 }
 
 // shop is a control plane with edges and accounts as admins have them.
@@ -363,3 +423,20 @@ customDomains:
 // settled waits until a page has loaded, its pictures too.
 const settled = `new Promise(done => { const pictures = [...document.images].filter(i => i.loading !== "lazy" || i.getBoundingClientRect().top < innerHeight);
 	const wait = () => document.readyState === "complete" && pictures.every(i => i.complete) ? requestAnimationFrame(() => done(true)) : setTimeout(wait, 5); wait(); })`
+
+// fillLarge makes an account with 10,000 origins and 1,000 endpoints.
+func (s *shop) fillLarge(t *testing.T) {
+	t.Helper()
+	for part := range 10 {
+		var b strings.Builder
+		b.WriteString("account: {id: large, displayName: Large Store}\norigins:\n")
+		for i := part * 1000; i < (part+1)*1000; i++ {
+			fmt.Fprintf(&b, "  - {id: store-%05d, web: {baseUrl: \"https://store-%05d.example.com/pictures\"}}\n", i, i)
+		}
+		b.WriteString("urlEndpoints:\n")
+		for i := part * 100; i < (part+1)*100; i++ {
+			fmt.Fprintf(&b, "  - {id: shop-%04d, description: \"Shop %d\", origins: [store-%05d, store-%05d]}\n", i, i, part*1000+i%100+1, part*1000)
+		}
+		s.feed(t, b.String(), "apply", "-f", "-")
+	}
+}

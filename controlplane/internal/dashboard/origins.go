@@ -77,7 +77,7 @@ func (k *originKind) rest() (names []string) {
 // groups are the fields that fold away.
 func (k *originKind) groups() []group {
 	if more := k.rest(); len(more) > 0 {
-		return append([]group{{k.Title, more}}, commonFields...)
+		return append([]group{{"More of the storage", more}}, commonFields...)
 	}
 	return commonFields
 }

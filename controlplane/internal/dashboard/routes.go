@@ -29,6 +29,7 @@ func (d *Dashboard) table() []route {
 	const account = Path + "a/{account}"
 	return []route{
 		{pattern: "GET " + Path + "{$}", need: adminv1.Rule_ANY, handle: home},
+		{pattern: "GET " + Path + "api", need: adminv1.Rule_ANY, handle: showReference},
 		{pattern: "GET " + Path + "accounts", need: adminv1.Rule_READ, handle: showAccounts},
 		{pattern: "POST " + Path + "accounts", need: adminv1.Rule_ACCOUNTS, handle: createAccount},
 		{pattern: "GET " + account, need: adminv1.Rule_READ, handle: showOverview},

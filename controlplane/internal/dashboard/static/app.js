@@ -56,6 +56,8 @@ for (const menu of document.querySelectorAll("details.switch")) {
   });
 }
 
+document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 const here = new URL(".", import.meta.url);
 for (const name of new Set(Array.from(document.querySelectorAll("[data-island]"), (e) => e.dataset.island))) {
   import(new URL(name + ".js", here)).then((island) => {
