@@ -69,7 +69,7 @@ func (f *fleet) grow(ctx context.Context, n int, o *origin) error {
 // enough to leave the machine to the edges.
 const pollInterval = 200 * time.Microsecond
 
-// marker is the header by which a reply tells which change it was made by.
+// marker is the header that names the change by which a reply was made.
 const marker = "X-Change"
 
 // numbered gives the default endpoint a header of its own.

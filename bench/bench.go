@@ -99,7 +99,7 @@ func machine() string {
 	return fmt.Sprintf("%d x %s, Linux %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)))
 }
 
-// loadAverage tells how busy the machine is with other work; figures of a busy one are worth less.
+// loadAverage is how busy the machine is with other work; figures of a busy one are worth less.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

@@ -102,7 +102,7 @@ func (b *bench) measureFleet(ctx context.Context) (*table, error) {
 }
 
 // raiseOpenFiles makes room for a connection of each stream, here and in what is started. Who may
-// not raise the bound is told by the error of the connection that is one too many.
+// not raise the bound is shown by the error of the connection that is one too many.
 func raiseOpenFiles() {
 	const files = 65536
 	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: files}) == nil {
@@ -626,14 +626,14 @@ func (t *fleetTable) idle(ctx context.Context, name, goal string, secure bool) e
 		return err
 	}
 	defer few.stop()
-	before := f.settled(ctx, t.lasting(30*time.Second))
+	before := f.idleMemory(ctx, t.lasting(30*time.Second))
 	many, err := f.startStreams(ctx, few.count, t.size(5000, 20))
 	if err != nil {
 		return err
 	}
 	defer many.stop()
 	// Go collects at least every two minutes, and gives memory back in the seconds after.
-	after := f.settled(ctx, t.lasting(150*time.Second))
+	after := f.idleMemory(ctx, t.lasting(150*time.Second))
 	perStream := func(before, after int64) float64 { return float64(after-before) / float64(many.count) / 1024 }
 	t.figure("an idle stream "+name, "KiB", goal, fmt.Sprintf("%.1f", perStream(before.total, after.total)),
 		fmt.Sprintf("%d more streams; resident %s to %s, at most %s", many.count, mib(before.total), mib(after.total),
@@ -641,9 +641,9 @@ func (t *fleetTable) idle(ctx context.Context, name, goal string, secure bool) e
 	return ctx.Err()
 }
 
-// settled is the control plane's memory after it was left alone: the median of the second half of
+// idleMemory is the control plane's memory after it was left alone: the median of the second half of
 // that time.
-func (f *fleet) settled(ctx context.Context, d time.Duration) resident {
+func (f *fleet) idleMemory(ctx context.Context, d time.Duration) resident {
 	pause(ctx, d/2)
 	var samples []int64
 	for end := time.Now().Add(d / 2); ; pause(ctx, d/40) {

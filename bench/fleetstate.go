@@ -62,7 +62,7 @@ func stateFigures(ctx context.Context, t *fleetTable) error {
 	pause(ctx, t.lasting(30*time.Second))
 	t.figure("edge memory"+of+", after that", "MB", "400", fmt.Sprintf("%.0f", float64(e.memory().total)/1e6),
 		"resident")
-	m := f.settled(ctx, t.lasting(150*time.Second))
+	m := f.idleMemory(ctx, t.lasting(150*time.Second))
 	t.figure(
 		"control plane memory"+of, "MB", "800", fmt.Sprintf("%.0f", float64(m.total)/1e6),
 		fmt.Sprintf("resident, with its etcd; anonymous %.0f, the rest is mapped from files; at most %.0f", float64(m.anonymous)/1e6, float64(m.peak)/1e6),

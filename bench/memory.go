@@ -13,8 +13,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// settle is what processes get to give memory back before it is measured.
-const settle = 5 * time.Second
+// idleTime is what processes get to give memory back before it is measured.
+const idleTime = 5 * time.Second
 
 // memory measures resident memory.
 func memory(ctx context.Context, b *bench) error {
@@ -33,7 +33,7 @@ func memory(ctx context.Context, b *bench) error {
 			t.add(state, p.name, mib(m.total), mib(m.anonymous), mib(m.peak))
 		}
 	}
-	pause(ctx, settle)
+	pause(ctx, idleTime)
 	measure("idle", f.controlplane, e.process)
 	peers, err := b.startPeers(ctx, o)
 	if err != nil {
@@ -49,7 +49,7 @@ func memory(ctx context.Context, b *bench) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		pause(ctx, settle)
+		pause(ctx, idleTime)
 		measure(with, p.process)
 		fmt.Printf("%s was filled with %s in %s\n", p.name, with, took.Round(100*time.Millisecond))
 	}
@@ -57,7 +57,7 @@ func memory(ctx context.Context, b *bench) error {
 		if err := b.loadDomains(ctx, f); err != nil {
 			return err
 		}
-		pause(ctx, settle)
+		pause(ctx, idleTime)
 		measure(fmt.Sprintf("then %d domains", b.domains), f.controlplane, e.process)
 	}
 	fmt.Println()

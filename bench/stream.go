@@ -109,7 +109,7 @@ func (s *stream) send(m *edgev1.SyncRequest) error {
 	return s.framer.WriteData(syncCall, false, data)
 }
 
-// follow applies what it is sent until the connection ends, and tells moved of each revision that
+// follow applies what it is sent until the connection ends, and calls moved for each revision that
 // it has reached.
 func (s *stream) follow(moved func(from, to int64)) error {
 	for {

@@ -97,7 +97,7 @@ func (s *streams) read(stdout io.Reader) {
 	}
 }
 
-// tell wakes those who wait.
+// tell wakes the waits.
 func (s *streams) tell(f *floor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,7 +206,7 @@ func newLevel(count int, report func(floor)) *level {
 	return &level{report: report, at: map[int64]int{0: count}}
 }
 
-// move takes note of one stream's step.
+// move records the step of one stream.
 func (l *level) move(from, to int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -262,7 +262,7 @@ func TestAWriteReachesTheEdge(t *testing.T) {
 		t.Errorf("a media file that is not there: %d", code)
 	}
 
-	// A stop tells the edge, and a start over the same folder goes on where the last one ended.
+	// A stop drains the edge, and a start over the same folder continues where the last one ended.
 	c.stop(t)
 	for err == nil {
 		var m *edgev1.SyncResponse

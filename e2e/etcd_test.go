@@ -210,7 +210,7 @@ func (r *replicas) losesEtcd(t *testing.T) {
 	for i, a := range r.admins {
 		a.apply(t, fmt.Sprintf(manifest, fmt.Sprintf("minority-%d", i), o.url))
 	}
-	// Without a quorum nothing can be written, and whoever tries is told soon.
+	// Without a quorum nothing can be written, and a write soon fails with that.
 	r.etcd[1].kill9(t)
 	for _, a := range r.admins {
 		got := a.try(t, fmt.Sprintf(manifest, "outage", o.url), "apply", "-f", "-")

@@ -17,7 +17,7 @@ urlEndpoints: [{id: default, origins: [o]}]
 customDomains: [{domain: good.example, mode: ACCOUNT}, {domain: "*.wild.example", mode: ACCOUNT}]
 `
 
-// What is wrong is refused with words that tell what, where and what to do, and changes nothing.
+// Wrong input is refused with words that say what, where and what to do, and changes nothing.
 func TestWrongInputIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)

@@ -105,7 +105,7 @@ func TestKilledEdgeServesNoWrongByte(t *testing.T) {
 	t.Logf("%d rounds: %d whole replies, %d of them hits; %d cut off; %d of %d files kept after the last kill", killRounds, whole.Load(), hits.Load(), cut.Load(), kept, len(paths))
 }
 
-// wrongBytes is a reply that a client could not tell from a good one.
+// wrongBytes is a wrong reply that looks to a client like a good one.
 type wrongBytes struct{ error }
 
 // checkBody fetches a generated file and compares each byte that arrives. An error that is no

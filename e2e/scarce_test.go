@@ -88,8 +88,8 @@ func TestEdgeWithFewDescriptors(t *testing.T) {
 	}
 }
 
-// An edge that is told to stop while clients ask gives each reply that it has begun whole, ends in
-// time, and has afterwards what it had stored.
+// An edge that is stopped while clients ask gives each reply that it has begun whole, ends in time,
+// and has afterwards what it had stored.
 func TestStopUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: run make test-long")

@@ -157,7 +157,7 @@ func TestEnvironmentSetsFlags(t *testing.T) {
 	}
 }
 
-// A variable that is misspelled is told of; without that, a default would stay in place in silence.
+// A misspelled variable gets a warning; otherwise a default would silently stay in place.
 func TestUnknownVariables(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder

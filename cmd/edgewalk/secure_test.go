@@ -19,7 +19,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane"
 )
 
-// An admin who lacks what the control plane asks for is told which flag or variable to set.
+// An error names the flag or variable for what the control plane asks for.
 func TestConnectionsThatAreRefusedSayWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := selfSigned(t, dir)

@@ -22,7 +22,8 @@ func TestTokenIsReadBack(t *testing.T) {
 	}
 }
 
-// A token that has lost a part, or has one letter wrong, is told from one that is not known.
+// A token that has lost a part, or has one letter wrong, gives another error than one that is not
+// known.
 func TestMalformedTokens(t *testing.T) {
 	t.Parallel()
 	token := New(sha256.Sum256([]byte("authority"))).String()

@@ -235,7 +235,7 @@ func BenchmarkLocate(b *testing.B) {
 }
 
 // Where all storages hold objects, the spellings of an object's path are one file; a web origin may
-// tell them apart.
+// serve different files for them.
 func TestFileIsTheObjectWhereEveryStepIsKeyed(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -89,7 +89,7 @@ func anyChange(random *rand.Rand) (Key, proto.Message) {
 	}
 }
 
-// differ says what tells two views of an account apart, "" for nothing.
+// differ says in what two views of an account differ, "" for nothing.
 func differ(a, b *Account) string {
 	if a.UID != b.UID || a.Deleting != b.Deleting || a.origins.Len() != b.origins.Len() ||
 		a.endpoints.Len() != b.endpoints.Len() {

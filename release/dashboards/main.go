@@ -58,7 +58,7 @@ func newBoard(title, uid, metric string) *dashboard.DashboardBuilder {
 			Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Multi(true).IncludeAll(true).AllValue(".*"))
 }
 
-// query is one curve, or several told apart by legend.
+// query is one curve, or several with a legend each.
 type query struct{ expr, legend string }
 
 func targets[B interface {
@@ -84,7 +84,7 @@ func graph(title, help, unit string, queries ...query) *timeseries.PanelBuilder 
 		Span(8).Height(8), queries)
 }
 
-// number is one figure that is well, or not.
+// number is one figure, green or red.
 func number(title, help, unit string, q query, steps ...dashboard.Threshold) *stat.PanelBuilder {
 	return targets(stat.NewPanelBuilder().Title(title).Description(help).Unit(unit).Datasource(source).
 		ColorMode(common.BigValueColorModeBackground).GraphMode(common.BigValueGraphModeArea).

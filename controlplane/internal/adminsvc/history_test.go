@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// told are changes in a line each.
+// told are changes, one a line.
 func told(changes []*adminv1.ResourceChange) string {
 	var lines []string
 	for _, c := range changes {
@@ -113,7 +113,7 @@ func TestRollbackToWhatMayNotBe(t *testing.T) {
 	r.refused(t, codes.AlreadyExists, "Rollback", fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"}`, held))
 }
 
-// Events of the audit tell whether secrets are equal, and not what they are.
+// Events of the audit show whether secrets are equal, and not what they are.
 func TestAuditHashesSecrets(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})

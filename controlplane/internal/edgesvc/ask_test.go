@@ -138,8 +138,8 @@ func TestAskControlPlaneThatGoes(t *testing.T) {
 	p.atLast(t, "mute", fleet.ErrNoEdge)
 }
 
-// atLast asks an edge that does not answer, which its asker has to hear before the time is up. On a
-// busy machine that may need more time, which it returns.
+// atLast asks an edge that does not answer, and checks that the error comes before the time is up.
+// On a busy machine that may need more time, which it returns.
 func (p *plane) atLast(tb testing.TB, edge string, want error) time.Duration {
 	tb.Helper()
 	for d := time.Second; ; d *= 2 {

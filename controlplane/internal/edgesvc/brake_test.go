@@ -186,7 +186,7 @@ func TestFewRefusalsFreezeNobody(t *testing.T) {
 	}
 }
 
-// With a canary region the others hear of a step when the hold is over, and not at all if they are
+// With a canary region the others get a step when the hold is over, and not at all if they are
 // frozen before.
 func TestCanaryRegionGoesFirst(t *testing.T) {
 	t.Parallel()

@@ -82,9 +82,9 @@ func (a *agent) accounts(ids ...string) {
 	})
 }
 
-// An edge of a pool is sent the accounts that name the pool, and hears nothing of others, not even
-// when it is asked to test an origin; one without a pool is sent all. An account that comes to a
-// pool is sent whole, and one that leaves it is taken away.
+// An edge of a pool is sent the accounts that name the pool, and nothing of others, not even when
+// it is asked to test an origin; one without a pool is sent all. An account that comes to a pool is
+// sent whole, and one that leaves it is taken away.
 func TestPools(t *testing.T) {
 	t.Parallel()
 	p := startPlaneWith(t, storetest.Prefix(),

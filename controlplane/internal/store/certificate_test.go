@@ -336,8 +336,8 @@ func TestNoCertificatesBesideAnOlderControlPlane(t *testing.T) {
 	}
 }
 
-// Who follows is told of a certificate and its chain in one step, by records that make the same
-// digest as those that are loaded.
+// A follower receives a certificate and its chain in one step, by records that make the same digest
+// as those that are loaded.
 func TestCertificatesAreFollowed(t *testing.T) {
 	t.Parallel()
 	s := storeWithDomain(t, store.Config{})
@@ -359,7 +359,7 @@ func TestCertificatesAreFollowed(t *testing.T) {
 	m.check(s)
 }
 
-// With the audit, an upload is told as a change of its domain.
+// In the audit, an upload is a change of its domain.
 func TestCertificatesInTheAudit(t *testing.T) {
 	t.Parallel()
 	s := storeWithDomain(t, store.Config{})

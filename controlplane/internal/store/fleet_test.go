@@ -13,7 +13,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 )
 
-// watched is what WatchFleet has told.
+// watched is what WatchFleet has delivered.
 type watched struct {
 	mu   sync.Mutex
 	keys map[string]string

@@ -8,7 +8,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// What a position makes of what it is told, and of where etcd stands.
+// What a position makes of what it receives, and of where etcd stands.
 func TestPosition(t *testing.T) {
 	at := func(revision int64, tips ...int64) position {
 		p := position{knowledge: knowledge{revision: revision}, step: 10}

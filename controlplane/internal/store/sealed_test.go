@@ -263,7 +263,7 @@ func TestChangeOfPoolsSealsAgain(t *testing.T) {
 	}
 }
 
-// checkOpensInPools checks that edges of an account's pools have the keys of what they are told.
+// checkOpensInPools checks that edges of an account's pools have the keys of what they are sent.
 func checkOpensInPools(t *testing.T, s *store.Store, step store.Step) {
 	t.Helper()
 	state, err := s.AccountStateAt(t.Context(), "acme", step.Revision)

@@ -41,8 +41,8 @@ func TestStateCutAnywhereChangesNothing(t *testing.T) {
 	a.sees(t, other)
 }
 
-// link forwards connections to a control plane until it is told to swallow every byte, both ways:
-// to each end the connection then looks alive.
+// link forwards connections to a control plane, or swallows every byte, both ways: to each end the
+// connection then looks alive.
 type link struct {
 	listener net.Listener
 	to       string

@@ -402,8 +402,8 @@ func TestLargeImagesAreNotKept(t *testing.T) {
 	}
 }
 
-// However many images there are, the folder stays within its room, and what is occupied is told.
-// What finds none gets it when another goes.
+// However many images there are, the folder stays within its room, and Occupy is called with what
+// it takes. What finds none gets it when another goes.
 func TestImagesStayWithinTheirRoom(t *testing.T) {
 	t.Parallel()
 	const each, room = 1000, 3500

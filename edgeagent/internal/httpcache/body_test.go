@@ -300,7 +300,7 @@ func TestFullDiskServesAll(t *testing.T) {
 	}
 }
 
-// A body whose end is only a closed connection cannot be told from one that was cut.
+// A body whose end is only a closed connection looks like one that was cut.
 func TestLengthlessBodyIsNotStored(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -402,7 +402,8 @@ func TestRangeOfChunkedBodyOnMiss(t *testing.T) {
 	}
 }
 
-// Whoever takes no body does not keep a large file's fill alive, and is not told that it is stored.
+// A client that takes no body does not keep a large file's fill alive, and its reply does not say
+// that the file is stored.
 func TestAbandonedFillIsNotSaidToBeStored(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -442,8 +443,8 @@ func TestAbandonedFillIsNotSaidToBeStored(t *testing.T) {
 	}
 }
 
-// Who has a walk made is told of an origin's interim replies at once; they are part of no reply
-// that is stored.
+// The request that starts a walk is sent an origin's interim replies at once; they are part of no
+// reply that is stored.
 func TestInterimReplies(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

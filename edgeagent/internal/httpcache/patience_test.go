@@ -331,7 +331,7 @@ func TestRangesAheadTakePlaces(t *testing.T) {
 	<-whole
 }
 
-// A request that may not wait for an origin gets what is here, and else is told to come again.
+// A request that may not wait for an origin gets what is stored, else a 503 with Retry-After.
 func TestAdmitDecidesOnMissesAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -392,7 +392,7 @@ func (o *testOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", modified, bytes.NewReader(reply.body))
 }
 
-// pattern is n bytes that tell where in a file they stand.
+// pattern is n bytes that show where in a file they stand.
 func pattern(n int) []byte {
 	b := make([]byte, 0, n+8)
 	for len(b) < n {

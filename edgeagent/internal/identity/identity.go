@@ -458,7 +458,7 @@ func (i *Identity) TLS() *tls.Config {
 func known(authorities [][sha256.Size]byte) *tls.Config {
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		// The chain comes with its authority, which only its hash tells from any other:
+		// The chain comes with its authority, and only its hash proves that this is the one:
 		// VerifyConnection checks both.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {

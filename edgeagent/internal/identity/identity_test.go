@@ -269,7 +269,8 @@ func TestAnotherTokenJoinsAnew(t *testing.T) {
 	}
 }
 
-// Who is not of the authority that the token names is told neither the token nor anything else.
+// A server that is not of the authority which the token names learns neither the token nor anything
+// else.
 func TestAnotherAuthorityIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)

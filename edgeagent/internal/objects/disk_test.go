@@ -106,7 +106,7 @@ func TestDiskFullIsServedUncached(t *testing.T) {
 	}
 }
 
-// A reader that comes when the disk got full half way is told at once that bytes are missing
+// A reader that comes when the disk got full half way finds out at once that bytes are missing
 // between what is in the file and what is in the window: later its client would have a part of the
 // body.
 func TestReaderAfterTheDiskGotFull(t *testing.T) {

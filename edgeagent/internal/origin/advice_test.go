@@ -8,7 +8,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// An admin is told what would help, and nothing that would not.
+// Advice names what would help, and nothing that would not.
 func TestAdvice(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

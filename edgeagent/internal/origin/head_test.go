@@ -15,7 +15,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
 )
 
-// A reply with a line that is no header field is a reply all the same. What was left out is told.
+// A reply with a line that is no header field is a reply all the same. The report says what was
+// left out.
 func TestBadHeaderLinesAreDropped(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A clock stands still until it is told to go on.
+// A clock stands still until it is moved.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -180,8 +180,8 @@ func TestLibraryBreaker(t *testing.T) {
 	}
 }
 
-// An origin that stalls gets so many requests and no more; those beyond are told so at once, and
-// other origins notice nothing.
+// An origin that stalls gets so many requests and no more; those beyond fail at once, and other
+// origins notice nothing.
 func TestPendingCap(t *testing.T) {
 	t.Parallel()
 	slow, quick, registry := faultorigin.New(t), faultorigin.New(t), prometheus.NewRegistry()

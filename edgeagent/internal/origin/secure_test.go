@@ -163,7 +163,8 @@ func TestWebSiteEndsAtItsHost(t *testing.T) {
 	}
 }
 
-// Who mixes up http and https is told so, by a server as it is.
+// An origin whose URL mixes up http and https gets advice that says so, from a real server's
+// answer.
 func TestSchemesMixedUp(t *testing.T) {
 	t.Parallel()
 	handler := http.NotFoundHandler()

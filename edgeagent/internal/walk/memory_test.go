@@ -259,9 +259,9 @@ func TestKeysKeepTheirParts(t *testing.T) {
 	}
 }
 
-// What a walk is told says how long that may be believed: the oldest answer counts, and a denial
-// for at most ten seconds. A miss counts from when it was asked for, because the file may have come
-// right after.
+// The answers that a walk got decide how long its ending may be used: the oldest answer counts, and
+// a denial for at most ten seconds. A miss counts from when it was asked for, because the file may
+// have come right after.
 func TestEndingsLastAsLongAsTheirMisses(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 3, func(s *topology.AccountState) {

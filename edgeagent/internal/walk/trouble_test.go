@@ -115,8 +115,7 @@ func TestDeadOriginIsLeftAlone(t *testing.T) {
 }
 
 // An origin that stalls holds up who asks it and nobody else, and has a bounded number of them: a
-// thousand clients of one endpoint wait, or are told that it is busy, while another endpoint is
-// served.
+// thousand clients of one endpoint wait, or get a 503, while another endpoint is served.
 func TestStalledOriginHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2, func(s *topology.AccountState) {

@@ -155,8 +155,8 @@ func fieldsBelow(d protoreflect.MessageDescriptor, typed string, assign bool) (p
 	return paths
 }
 
-// ids are the ids of a kind, as far as the control plane tells them at once; a shell has no use for
-// an error.
+// ids are the ids of a kind, as far as the control plane returns them at once; a shell has no use
+// for an error.
 func (c *cli) ids(ctx context.Context, word string) []cobra.Completion {
 	k, err := kindOf(word, "List")
 	if err != nil {

@@ -23,8 +23,7 @@ const localTimeout = 2 * time.Second
 var tokenText = regexp.MustCompile(`^ew1_([a-z2-7]{10})_[a-z2-7]{32}_[0-9a-f]{8}$`)
 
 // localToken is the token that the first start of a control plane on this machine has written, if
-// the user may read it. The control plane tells whoever asks from this machine without a token
-// where that is.
+// the user may read it. The control plane names it to callers on this machine that have no token.
 func (c *cli) localToken(ctx context.Context, conn *grpc.ClientConn) string {
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()

@@ -77,7 +77,7 @@ func (k *kind) shows(text string) bool {
 	return err == nil
 }
 
-// manifestOf lists resources of one account, which their names or --account tell.
+// manifestOf lists resources of one account, which their names or --account name.
 func manifestOf(account string, resources ...proto.Message) (*adminv1.Manifest, error) {
 	m := new(adminv1.Manifest)
 	for _, r := range resources {
