@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/busyclock"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -47,11 +48,11 @@ func mustStart(t *testing.T, dir string) *Node {
 
 func stop(t *testing.T, node *Node) {
 	t.Helper()
-	began := time.Now()
+	took := busyclock.Start(t)
 	if err := node.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := took(); took > 5*time.Second {
 		t.Errorf("stop took %s", took)
 	}
 }
@@ -94,12 +95,12 @@ func TestOneFolderHasOneServer(t *testing.T) {
 	dir := t.TempDir()
 	node := mustStart(t, dir)
 	defer stop(t, node)
-	began := time.Now()
+	took := busyclock.Start(t)
 	_, err := start(t, dir)
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("second start: %v, want an error that names the folder", err)
 	}
-	if took := time.Since(began); took > time.Second {
+	if took := took(); took > time.Second {
 		t.Errorf("the second start took %s to give up", took)
 	}
 }
@@ -153,14 +154,14 @@ func TestStopNeverHangs(t *testing.T) {
 		dir := t.TempDir()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		began := time.Now()
+		took := busyclock.Start(t)
 		node, err := Start(ctx, Config{Dir: dir, StartTimeout: time.Minute, Logger: slog.New(slog.DiscardHandler)})
 		if err == nil { // it was ready at once
 			stop(t, node)
 		} else if !errors.Is(err, context.Canceled) {
 			t.Errorf("start: %v", err)
 		}
-		if took := time.Since(began); took > 15*time.Second {
+		if took := took(); took > 15*time.Second {
 			t.Errorf("start and stop took %s", took)
 		}
 		// What such a start leaves in the folder must not keep the next one from starting.

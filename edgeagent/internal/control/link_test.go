@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/busyclock"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -134,13 +135,13 @@ func TestHalfOpenLinkIsGivenUp(t *testing.T) {
 	d.applied(h.revision)
 
 	close(l.gone)
-	began := time.Now()
+	took := busyclock.Start(t)
 	select {
 	case d = <-well.streams:
-	case <-time.After(2 * (keepaliveTime + keepaliveTimeout)):
+	case <-time.After(5 * time.Minute):
 		t.Fatal("the agent stays with a control plane that says nothing")
 	}
-	if took := time.Since(began); took > keepaliveTime+keepaliveTimeout+5*time.Second {
+	if took := took(); took > keepaliveTime+keepaliveTimeout+5*time.Second {
 		t.Errorf("the agent left after %v", took)
 	}
 	if d.hello.GetHave().GetRevision() != h.revision {
