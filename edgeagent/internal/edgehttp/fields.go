@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -93,20 +94,48 @@ func mayPass(name string, t *topology.Target) bool {
 	return !ordersServers(name) && (t.Domain != nil || !mayAct(name))
 }
 
-// addHead adds the fields of a reply: those that the cache has, but for what the edge alone says,
+// addHead adds the fields of a reply.
+func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
+	allow, varies := allowedOrigin(t.Endpoint, x.Fields.Get(field.Origin))
+	h := headOf{t, ownFields{t.Endpoint.ResponseHeaders, t}, r.Status, r.Supplier, allow, varies, x.hsts}
+	switch {
+	case r.Shared == nil:
+		x.fields = h.append(x.fields, r.Fields)
+	case varies:
+		x.fields = h.append(x.fields, slices.Concat(r.Shared.Fields, r.Fields))
+	default:
+		x.block = h.block(r.Shared)
+		x.fields = h.appendPassing(x.fields[:0], r.Fields)
+	}
+	if !h.own.decides("X-Request-Id") {
+		x.addID()
+	}
+}
+
+// headOf is what the fields of a reply depend on, beside what the cache has.
+type headOf struct {
+	target   *topology.Target
+	own      ownFields
+	status   int
+	supplier string
+	// allow and varies are what allowedOrigin returns.
+	allow  string
+	varies bool
+	hsts   bool // the domain says Strict-Transport-Security, before all others
+}
+
+// append appends the fields of a reply: those that the cache has, but for what the edge alone says,
 // and the edge's own; both without those that the endpoint removes or sets; then those that it
 // sets; and last what no account may take back. A browser never guesses a type, and on the shared
 // host the file of one account does not act in the name of the others. A 304 does not tell the
 // type, and would replace the policy that a browser has kept (RFC 9111 3.2), so it has none.
-func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
-	own := ownFields{t.Endpoint.ResponseHeaders, t}
-	allow, varies := allowedOrigin(t.Endpoint, x.Fields.Get(field.Origin))
-	shared := t.Domain == nil
+func (h *headOf) append(b, list []byte) []byte {
+	shared := h.target.Domain == nil
 	var vary []string
 	var policies []byte
 	types, contentType := 0, ""
-	for name, value := range field.Fields(r.Fields) {
-		if !mayPass(name, t) || own.decides(name) {
+	for name, value := range field.Fields(list) {
+		if !mayPass(name, h.target) || h.own.decides(name) {
 			continue
 		}
 		switch name {
@@ -116,7 +145,7 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 		case "X-Content-Type-Options", "X-Request-Id":
 			continue
 		case "Access-Control-Allow-Origin", "Timing-Allow-Origin":
-			if allow != "" {
+			if h.allow != "" {
 				continue
 			}
 		case "Content-Security-Policy", "Content-Security-Policy-Report-Only":
@@ -125,40 +154,92 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 				continue
 			}
 		case "Vary":
-			if varies {
+			if h.varies {
 				vary = append(vary, value)
 				continue
 			}
 		}
-		x.add(name, value)
+		b = field.Append(b, name, value)
 	}
 	add := func(name, value string) {
-		if value != "" && !own.decides(name) {
-			x.add(name, value)
+		if value != "" && !h.own.decides(name) {
+			b = field.Append(b, name, value)
 		}
 	}
-	if varies {
-		h := map[string][]string{"Vary": vary}
-		rfc9111.AddVary(h, "Origin")
-		for _, value := range h["Vary"] {
+	if h.varies {
+		m := map[string][]string{"Vary": vary}
+		rfc9111.AddVary(m, "Origin")
+		for _, value := range m["Vary"] {
 			add("Vary", value)
 		}
 	}
-	add("Link", canonicalLink(t, r.Supplier))
-	add("Access-Control-Allow-Origin", allow)
-	add("Timing-Allow-Origin", allow)
-	if !own.decides("X-Request-Id") {
-		x.addID()
-	}
-	own.set(x)
-	x.add("X-Content-Type-Options", "nosniff")
+	add("Link", canonicalLink(h.target, h.supplier))
+	add("Access-Control-Allow-Origin", h.allow)
+	add("Timing-Allow-Origin", h.allow)
+	b = h.appendSet(b)
+	b = field.Append(b, "X-Content-Type-Options", "nosniff")
 	switch {
-	case !shared || r.Status == http.StatusNotModified:
+	case !shared || h.status == http.StatusNotModified:
 	case types != 1 || active(contentType):
-		x.add("Content-Security-Policy", sandbox)
+		b = field.Append(b, "Content-Security-Policy", sandbox)
 	default:
-		x.fields = append(x.fields, policies...)
+		b = append(b, policies...)
 	}
+	return b
+}
+
+// appendPassing appends the fields of one reply alone, which are the cache's.
+func (h *headOf) appendPassing(b, list []byte) []byte {
+	if h.own.ResponseHeaders == nil {
+		return append(b, list...)
+	}
+	for name, value := range field.Fields(list) {
+		if !h.own.decides(name) {
+			b = field.Append(b, name, value)
+		}
+	}
+	return b
+}
+
+// block is what append makes of fields that many replies have. It is made once for all that depend
+// on the same.
+func (h *headOf) block(s *httpcache.Shared) *front.Block {
+	kind := 0
+	if h.target.Domain == nil {
+		kind = 1
+	}
+	t := h.target
+	if p, ok := s.Derived[kind].Load().(*preparedHead); ok && p.account == t.Account && p.endpoint == t.Endpoint && p.domain == t.Domain &&
+		p.status == h.status && p.hsts == h.hsts && p.allow == h.allow && (!p.linked || p.path == t.Path) {
+		return p.block
+	}
+	p := &preparedHead{
+		account: t.Account, endpoint: t.Endpoint, domain: t.Domain, status: h.status, hsts: h.hsts,
+		allow: strings.Clone(h.allow),
+	}
+	if canonicalLink(t, h.supplier) != "" {
+		p.linked, p.path = true, strings.Clone(t.Path)
+	}
+	var list []byte
+	if h.hsts {
+		list = field.Append(list, "Strict-Transport-Security", t.Domain.HSTS)
+	}
+	p.block = front.NewBlock(h.append(list, s.Fields))
+	s.Derived[kind].Store(p)
+	return p.block
+}
+
+// preparedHead is a block, and what it depends on beside the stored file.
+type preparedHead struct {
+	account  *topology.Account
+	endpoint *topology.Endpoint
+	domain   *topology.Domain
+	status   int
+	hsts     bool
+	allow    string
+	linked   bool // it names path
+	path     string
+	block    *front.Block
 }
 
 // canonicalLink names the file's URL at its origin, where that is wished (RFC 6596).
@@ -198,19 +279,20 @@ func (o ownFields) may(name string) bool {
 		(o.target.Domain != nil || settable.has(name) && name != "X-Request-Id")
 }
 
-// set adds what the endpoint sets.
-func (o ownFields) set(x *exchange) {
-	if o.ResponseHeaders == nil {
-		return
+// appendSet appends what the endpoint sets.
+func (h *headOf) appendSet(b []byte) []byte {
+	if h.own.ResponseHeaders == nil {
+		return b
 	}
-	for _, f := range o.Set {
-		if f.Name == "Strict-Transport-Security" && x.hsts {
+	for _, f := range h.own.Set {
+		if f.Name == "Strict-Transport-Security" && h.hsts {
 			continue // browsers take the first alone (RFC 6797 8.1), which is the domain's
 		}
-		if o.may(f.Name) {
-			x.add(f.Name, f.Value)
+		if h.own.may(f.Name) {
+			b = field.Append(b, f.Name, f.Value)
 		}
 	}
+	return b
 }
 
 // settable are the fields that an endpoint may set on the shared host, but for X-Request-Id, which

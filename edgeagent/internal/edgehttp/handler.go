@@ -16,6 +16,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -43,7 +44,8 @@ type exchange struct {
 	mayWait func() // front.Exchange.MayWait, without a new closure for each request
 
 	// Memory that the next request uses too.
-	fields []byte // of the reply
+	fields []byte       // of the reply
+	block  *front.Block // before them
 	hit    httpcache.Reply
 	sent   front.Reply
 }
@@ -119,7 +121,7 @@ func (s *Server) leave(x *exchange) {
 // whole reply.
 func (s *Server) finish(x *exchange) {
 	fault := recover()
-	took := time.Since(x.Now)
+	took := x.Took()
 	s.metrics.observe(x.outcome, x.entry.Status, took)
 	if x.entry.Bytes > 0 {
 		s.metrics.bytes.Add(float64(x.entry.Bytes))
@@ -169,36 +171,16 @@ func (s *Server) answer(x *exchange) {
 		x.reply(front.Reply{Status: http.StatusNoContent})
 		return
 	}
-	authority, path, query, ok := topology.SplitTarget(x.Target)
-	if !ok {
-		x.refuse(http.StatusBadRequest, "the request target is no path")
-		return
-	}
-	if authority == "" {
-		authority = x.Authority
-	}
 	root := s.cfg.Table.Root()
 	e := &x.entry
-	e.Revision, e.Host, e.Path = root.Revision(), authority, path
-	target, refusal := topology.Locate(root, topology.Request{
-		Host: authority, RawPath: path, RawQuery: query, AccountHosts: s.cfg.AccountHosts, TLS: x.Conn.TLS,
-		SNI: x.Conn.SNI,
-	})
-	if refusal != nil {
-		if host, err := topology.CanonicalHost(authority); err == nil && root.Pending(host) {
-			s.pending.note(host)
-		}
-		if refusal.Status == http.StatusServiceUnavailable {
-			x.add("Retry-After", "1")
-		}
-		if s.loops(&x.Fields) {
-			// A 404 would say of an origin that leads back here that it has no such file.
-			x.refuse(http.StatusLoopDetected, hereBefore)
-			return
-		}
-		x.refuse(refusal.Status, refusal.Reason)
+	e.Revision = root.Revision()
+	known, hash := s.locations.find(x.Exchange, root)
+	if known != nil {
+		x.asked.Target, x.asked.Key = known.target, known.key
+	} else if !s.locate(x, root) {
 		return
 	}
+	target := &x.asked.Target
 	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path,
 		target.Query
 	x.account, x.endpoint = target.Account.UID, target.Endpoint
@@ -209,7 +191,7 @@ func (s *Server) answer(x *exchange) {
 	if x.hsts = x.Conn.TLS && target.Domain != nil && target.Domain.HSTS != ""; x.hsts {
 		x.add("Strict-Transport-Security", target.Domain.HSTS)
 	}
-	if s.redirects(x, root, &target, authority, path, query) {
+	if s.redirects(x, root, target) {
 		return
 	}
 	switch {
@@ -228,20 +210,55 @@ func (s *Server) answer(x *exchange) {
 	case target.Domain == nil && wantsWorker(&x.Fields):
 		x.refuse(http.StatusForbidden, "a service worker would act for every account of this host; serve it from a domain of your own")
 	default:
-		x.asked = httpcache.Request{
-			Method: x.Method, Request: walk.Request{Target: target, Revision: root.Revision(), Epoch: root.Epoch()},
-			Fields: &x.Fields, Client: s.speaksFor(x, &target), Holder: x.holder, Now: x.Now, BeforeDisk: x.mayWait,
-		}
-		if target.AccountAlone() {
-			s.serveFolder(x, query)
-		} else {
-			s.serveFile(x)
+		a := &x.asked
+		a.Method, a.Revision, a.Epoch, a.Fields = x.Method, root.Revision(), root.Epoch(), &x.Fields
+		a.Client, a.Holder, a.Now, a.BeforeDisk = s.speaksFor(x, target), x.holder, x.Now, x.mayWait
+		switch {
+		case target.AccountAlone():
+			s.serveFolder(x)
+		case s.serveFile(x) && known == nil:
+			s.locations.hit(x.Exchange, root, hash, target)
 		}
 	}
 }
 
+// locate finds out where a request leads, or refuses it.
+func (s *Server) locate(x *exchange, root *route.Root) bool {
+	authority, path, query, ok := topology.SplitTarget(x.Target)
+	if !ok {
+		x.refuse(http.StatusBadRequest, "the request target is no path")
+		return false
+	}
+	if authority == "" {
+		authority = x.Authority
+	}
+	x.entry.Host, x.entry.Path = authority, path
+	target, refusal := topology.Locate(root, topology.Request{
+		Host: authority, RawPath: path, RawQuery: query, AccountHosts: s.cfg.AccountHosts, TLS: x.Conn.TLS,
+		SNI: x.Conn.SNI,
+	})
+	x.asked.Target = target
+	if refusal == nil {
+		return true
+	}
+	if host, err := topology.CanonicalHost(authority); err == nil && root.Pending(host) {
+		s.pending.note(host)
+	}
+	if refusal.Status == http.StatusServiceUnavailable {
+		x.add("Retry-After", "1")
+	}
+	if s.loops(&x.Fields) {
+		// A 404 would say of an origin that leads back here that it has no such file.
+		x.refuse(http.StatusLoopDetected, hereBefore)
+		return false
+	}
+	x.refuse(refusal.Status, refusal.Reason)
+	return false
+}
+
 // serveFolder answers for an account alone (see [topology.Target.AccountAlone]).
-func (s *Server) serveFolder(x *exchange, query string) {
+func (s *Server) serveFolder(x *exchange) {
+	_, _, query, _ := topology.SplitTarget(x.Target)
 	query = strings.Clone(query)
 	asked := s.own(x)
 	asked.Method, asked.Target.Path = http.MethodHead, "/"
@@ -266,15 +283,16 @@ func (s *Server) serveFolder(x *exchange, query string) {
 	}
 }
 
-// serveFile has the cache answer.
-func (s *Server) serveFile(x *exchange) {
+// serveFile has the cache answer, and reports whether that had the reply at hand.
+func (s *Server) serveFile(x *exchange) (hit bool) {
 	if s.cfg.Cache.Hit(&x.asked, &x.hit) {
 		s.send(x, &x.asked.Target, &x.hit)
-		return
+		return true
 	}
 	asked := s.own(x)
 	asked.Interim = x.interim(&asked.Target)
 	s.send(x, &asked.Target, s.cfg.Cache.Serve(x.Context(), asked))
+	return false
 }
 
 // own returns what the cache is asked once the request has to wait: with strings and memory that it
@@ -283,8 +301,7 @@ func (s *Server) own(x *exchange) *httpcache.Request {
 	x.Own()
 	asked, fields := x.asked, x.Fields
 	t := &asked.Target
-	t.Host, t.Path, t.Query, t.Object = strings.Clone(t.Host), strings.Clone(t.Path), strings.Clone(t.Query),
-		strings.Clone(t.Object)
+	own(t)
 	asked.Method, asked.Fields, asked.Leaving, asked.BeforeDisk = x.Method, &fields, x.Leaving(), nil
 	asked.Admit = func() bool { return s.admit(x) }
 	x.entry.Host, x.entry.Path, x.query = t.Host, t.Path, t.Query
@@ -329,7 +346,7 @@ func (x *exchange) addID() {
 // reply sends the reply with the fields of x.
 func (x *exchange) reply(r front.Reply) {
 	x.sent = r
-	x.sent.Fields = x.fields
+	x.sent.Block, x.sent.Fields = x.block, x.fields
 	x.entry.Status = r.Status
 	var err error
 	x.entry.Bytes, err = x.Reply(&x.sent)

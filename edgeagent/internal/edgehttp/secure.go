@@ -171,9 +171,16 @@ const redirectFor = "max-age=300"
 // redirects answers a request in plain HTTP with where the file is over TLS, if its domain wants
 // that and the edge could serve it there. A request that another CDN or proxy passes on may have
 // come over TLS to that, and would come again: it is not redirected.
-func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target, authority, path, query string) bool {
+func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target) bool {
 	d := t.Domain
-	if d == nil || !d.Redirect || x.Conn.TLS || s.secure == nil || strings.HasPrefix(path, challengePath) {
+	if d == nil || !d.Redirect || x.Conn.TLS || s.secure == nil {
+		return false
+	}
+	authority, path, query, _ := topology.SplitTarget(x.Target)
+	if authority == "" {
+		authority = x.Authority
+	}
+	if strings.HasPrefix(path, challengePath) {
 		return false
 	}
 	if own := root.Certificate(d); own != nil && own.Proxied {

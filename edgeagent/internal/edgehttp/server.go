@@ -83,6 +83,8 @@ type Server struct {
 	waiting  places // of those that wait for origins
 	draining atomic.Bool
 
+	locations *locations
+
 	acceptErrors, panics seldom
 }
 
@@ -111,7 +113,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, metrics: newMetrics(cfg.Registerer, cfg.Series, cfg.Table),
 		requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
-		acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
+		locations: newLocations(), acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
 	}
 	s.access = newAccessLog(cfg.AccessLog, s.metrics.dropped.Inc, cfg.Logger)
 	if cfg.HTTPS != nil {

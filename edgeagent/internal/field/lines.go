@@ -63,7 +63,7 @@ var byLength = func() (all [32][]ID) {
 func IDOf(name string) ID {
 	if len(name) < len(byLength) {
 		for _, id := range byLength[len(name)] {
-			if strings.EqualFold(names[id], name) {
+			if names[id] == name || strings.EqualFold(names[id], name) {
 				return id
 			}
 		}

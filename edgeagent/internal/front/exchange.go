@@ -64,7 +64,8 @@ type Exchange struct {
 	Now time.Time
 
 	stream stream
-	owned  bool // see Own
+	owned  bool      // see Own
+	next   time.Time // when what follows begins, if that was found out a moment ago
 }
 
 // stream is what an exchange came over, one request of HTTP/1 or one stream of HTTP/2. Its methods are those of
@@ -98,6 +99,13 @@ func (x *Exchange) Interim(status int, fields []byte) error { return x.stream.in
 // them. An error is that the client did not get it whole, which it can see.
 func (x *Exchange) Reply(r *Reply) (sent int64, err error) { return x.stream.reply(r) }
 
+// Took is how long the request has taken. Its handler calls it when it is done: what follows begins
+// then, so that the clock is read once for each request.
+func (x *Exchange) Took() time.Duration {
+	x.next = time.Now()
+	return x.next.Sub(x.Now)
+}
+
 // MayWait has other requests go on from here on.
 func (x *Exchange) MayWait() { x.stream.slow() }
 
@@ -118,6 +126,8 @@ func (x *Exchange) Own() {
 // Reply is what is sent. Its memory is its handler's again when [Exchange.Reply] returns.
 type Reply struct {
 	Status int
+	// Block is sent before Fields; nil for none.
+	Block *Block
 	// Fields is a field list without Content-Length, Connection and Transfer-Encoding. Date is added if it
 	// is missing.
 	Fields []byte

@@ -59,6 +59,7 @@ func (h *h1) open(c *conn) { h.c, h.x.Conn = c, &c.facts }
 // release gives h back.
 func (h *h1) release() {
 	h.close()
+	h.x.next = time.Time{}
 	h1Pool.Put(h)
 }
 
@@ -227,7 +228,10 @@ func (h *h1) more() bool {
 func (h *h1) answer() bool {
 	x, c := &h.x, h.c
 	x.Version, x.Method, x.Target, x.Authority = h.head.Version, h.head.Method, h.head.Target, h.head.Authority
-	x.Now = time.Now()
+	if x.Now = x.next; x.Now.IsZero() {
+		x.Now = time.Now()
+	}
+	x.next = time.Time{}
 	h.keep, h.replied, h.whole, c.waited = h.head.keep(), false, false, false
 	c.server.cfg.Handler(x)
 	h.unwatch()

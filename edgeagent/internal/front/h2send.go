@@ -44,7 +44,9 @@ func (h *h2conn) reserve(n int) {
 }
 
 // appendHead appends the frames of a head. Date is added to a final one if it is missing, for which now is given.
-func (h *h2conn) appendHead(stream uint32, flags byte, status int, length int64, fields []byte, now *time.Time) {
+func (h *h2conn) appendHead(
+	stream uint32, flags byte, status int, length int64, common *Block, fields []byte, now *time.Time,
+) {
 	at := len(h.out)
 	b := appendFrameHead(h.out, 0, frameHeaders, flags|flagEndHeaders, stream)
 	if h.sizeDown {
@@ -57,8 +59,8 @@ func (h *h2conn) appendHead(stream uint32, flags byte, status int, length int64,
 		d := strconv.AppendInt(digits[:0], length, 10)
 		b = append(append(appendInteger(b, 0, 4, staticContentLength), byte(len(d))), d...)
 	}
-	b, dated := appendBlock(b, fields)
-	if !dated && now != nil {
+	b, dated := appendBlock(append(b, common.literals...), fields)
+	if !dated && !common.dated && now != nil {
 		b = append(appendInteger(b, 0, 4, staticDate), 29)
 		b = h.c.server.appendDate(b, *now)
 	}

@@ -217,7 +217,7 @@ func (st *h2stream) interim(status int, fields []byte) error {
 	if st.gone || h.over {
 		return errGone
 	}
-	h.appendHead(st.id, 0, status, -1, fields, nil)
+	h.appendHead(st.id, 0, status, -1, noBlock, fields, nil)
 	h.flush()
 	return nil
 }
@@ -289,7 +289,8 @@ func (st *h2stream) reply(r *Reply) (sent int64, err error) {
 // head sends the head of a reply, with room for what follows. mu is held.
 func (st *h2stream) head(r *Reply, length int64, ends bool, room int) error {
 	h := st.h
-	h.reserve(len(r.Fields) + headRoom + room)
+	common := r.common()
+	h.reserve(len(common.literals) + len(r.Fields) + headRoom + room)
 	if st.gone || h.over {
 		return errGone
 	}
@@ -300,7 +301,7 @@ func (st *h2stream) head(r *Reply, length int64, ends bool, room int) error {
 	if ends {
 		flags = flagEndStream
 	}
-	h.appendHead(st.id, flags, r.Status, length, r.Fields, &st.x.Now)
+	h.appendHead(st.id, flags, r.Status, length, common, r.Fields, &st.x.Now)
 	return nil
 }
 

@@ -160,7 +160,7 @@ func (h *head) field(line []byte) *refusal {
 		}
 		return badName
 	}
-	value := bytes.Trim(line[colon+1:], " \t")
+	value := trim(line[colon+1:])
 	if !validValue(value) {
 		return badValue
 	}
@@ -185,6 +185,17 @@ func (h *head) field(line []byte) *refusal {
 	}
 	h.Fields.Append(name, v)
 	return nil
+}
+
+// trim cuts the white space around a value (RFC 9112 5).
+func trim(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // contentLength reads a Content-Length, which may be there once (RFC 9112 6.3).

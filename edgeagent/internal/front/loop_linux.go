@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -157,6 +158,9 @@ func (l *loop) run() {
 			}
 		}
 		l.at, l.n = 0, 0
+		if l.h != nil {
+			l.h.x.next = time.Time{}
+		}
 		if l.raw.Read(l.pollNow) != nil {
 			if l.h != nil {
 				l.h.release()

@@ -37,8 +37,9 @@ func (h *h1) reply(r *Reply) (int64, error) {
 	h.linger = h.head.content() || asked && !untilClose
 
 	b := appendStatusLine(h.out[:0], h.x.Version, r.Status)
-	b, dated := appendFields(b, r.Fields)
-	if !dated {
+	common := r.common()
+	b, dated := appendFields(append(b, common.lines...), r.Fields)
+	if !dated && !common.dated {
 		b = append(h.c.server.appendDate(append(b, "Date: "...), h.x.Now), "\r\n"...)
 	}
 	switch {

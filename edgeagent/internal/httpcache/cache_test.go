@@ -101,7 +101,7 @@ func TestKey(t *testing.T) {
 		if change != nil {
 			change(q)
 		}
-		return keyOf(q.Epoch, &q.Target)
+		return KeyOf(q.Epoch, &q.Target)
 	}
 	base := key("/a", "x", nil)
 	if key("/a", "y", nil) != base {

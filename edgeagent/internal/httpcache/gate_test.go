@@ -113,7 +113,7 @@ func (r *rig) published(url string) {
 
 func (r *rig) flying(url string) []*fill {
 	request := r.request("GET", url, nil)
-	key := keyOf(request.Epoch, &request.Target)
+	key := KeyOf(request.Epoch, &request.Target)
 	s := r.cache.running.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()

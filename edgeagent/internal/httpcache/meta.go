@@ -208,11 +208,15 @@ type decoded struct {
 	compressible bool
 	// varied is the first Vary that clients see, with Accept-Encoding; "" without one.
 	varied string
+	shared *sharedHeads
 }
 
 // decode makes what is kept of a reply.
 func decode(status int, selecting []byte, m meta, f fields) *decoded {
-	d := &decoded{meta: m, fields: f, vary: selectingNames(selecting), compressible: compressible(status, f)}
+	d := &decoded{
+		meta: m, fields: f, vary: selectingNames(selecting), compressible: compressible(status, f),
+		shared: new(sharedHeads),
+	}
 	d.vals.ETag, _ = field.Get(f.shown, "Etag")
 	d.weak = weak(d.vals.ETag)
 	d.vals.LastModified, _ = field.Get(f.shown, "Last-Modified")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
@@ -19,6 +20,8 @@ import (
 // reply.
 type Reply struct {
 	Status int
+	// Shared are fields that come before Fields; nil for none. Only [Cache.Hit] gives some.
+	Shared *Shared
 	// Fields is the header, a field list, without Content-Length, Connection, and what the front
 	// adds (Date where it is missing, CORS, the endpoint's response_headers).
 	Fields []byte
@@ -49,6 +52,15 @@ type Reply struct {
 
 	body   part        // what Mem, File and Stream are of
 	source entrySource // of a body that is stored
+}
+
+// Shared are the fields that all replies of one stored file have, if they have as much of it.
+type Shared struct {
+	// Fields is a field list. Nobody may change it.
+	Fields []byte
+	// Derived is what the caller of [Cache.Hit] makes of them and wants to find again, for as long
+	// as the file is in memory: one thing each for two kinds of requests.
+	Derived [2]atomic.Value
 }
 
 // Close frees what the body holds.
@@ -164,7 +176,7 @@ func (q *query) respond(a *answer, r *Reply) error {
 	switch conditions {
 	case rfc9111.NotModified:
 		r.Status, r.Length = http.StatusNotModified, -1
-		r.Fields = q.appendHead(r.Fields, a, noContent)
+		q.head(r, a, noContent)
 		return nil
 	case rfc9111.PreconditionFailed:
 		r.Status, r.Steps = http.StatusPreconditionFailed, nil
@@ -183,11 +195,11 @@ func (q *query) respond(a *answer, r *Reply) error {
 	}
 	offset, length := int64(0), a.length
 	if len(parts) == 0 {
-		r.Fields = q.appendHead(r.Fields, a, wholeContent)
+		q.head(r, a, wholeContent)
 	} else {
 		offset, length = parts[0].Start, parts[0].Length
 		r.Status, r.Length = http.StatusPartialContent, length
-		r.Fields = q.appendHead(r.Fields, a, partialContent)
+		q.head(r, a, partialContent)
 		r.Fields = field.AppendFunc(r.Fields, "Content-Range",
 			func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
 	}
@@ -235,6 +247,7 @@ const (
 	noContent content = iota
 	partialContent
 	wholeContent
+	contents
 )
 
 // describes reports whether a stored field is true of a reply with that much of the file. A 304
@@ -251,18 +264,49 @@ func (c content) describes(name string) bool {
 	return true
 }
 
+// head gives a reply its fields.
+func (q *query) head(r *Reply, a *answer, has content) {
+	if q.shares && !a.varies {
+		r.Shared = a.shared.of(a, has)
+		r.Fields = q.appendOwn(r.Fields, a)
+		return
+	}
+	r.Fields = q.appendHead(r.Fields, a, has)
+}
+
+// sharedHeads are those of one stored file, made when they are first sent.
+type sharedHeads [contents]atomic.Pointer[Shared]
+
+func (s *sharedHeads) of(a *answer, has content) *Shared {
+	shared := s[has].Load()
+	if shared == nil {
+		shared = &Shared{Fields: a.appendAcceptRanges(a.appendShown(nil, has), has)}
+		s[has].Store(shared)
+	}
+	return shared
+}
+
 // appendHead appends the fields of a reply.
 func (q *query) appendHead(b []byte, a *answer, has content) []byte {
 	b = a.appendShown(slices.Grow(b, len(a.shown)+256), has)
+	return q.appendOwn(a.appendAcceptRanges(b, has), a)
+}
+
+func (a *answer) appendAcceptRanges(b []byte, has content) []byte {
+	if has != noContent && a.length >= 0 && a.coding == "" { // parts are of the file as it is
+		b = field.Append(b, "Accept-Ranges", "bytes")
+	}
+	return b
+}
+
+// appendOwn appends the fields of this reply alone.
+func (q *query) appendOwn(b []byte, a *answer) []byte {
 	switch {
 	case a.fresh.RewritesCacheControl():
 		b = field.AppendFunc(b, "Cache-Control",
 			func(b []byte) []byte { return a.fresh.AppendCacheControl(b, *q.policy) })
 	case a.withAge || a.verdict.Age >= time.Second:
 		b = field.AppendFunc(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
-	}
-	if has != noContent && a.length >= 0 && a.coding == "" { // parts are of the file as it is
-		b = field.Append(b, "Accept-Ranges", "bytes")
 	}
 	return appendStatus(b, a.cache)
 }

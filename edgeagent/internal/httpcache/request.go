@@ -24,6 +24,8 @@ import (
 // Request is one GET or HEAD for a file.
 type Request struct {
 	Method string
+	// Key is [KeyOf] the file. The zero Key has the cache make it.
+	Key objects.Key
 	// Request is what it is for. The cache makes its Header of Fields and Client.
 	walk.Request
 	// Fields are the client's. They are only read.
@@ -76,6 +78,7 @@ type query struct {
 	forward  rfc9111.Forward // why an origin has to be asked
 	vary     []string        // selecting names, where a stored reply or a fill has them
 	sent     field.Map       // see header
+	shares   bool            // see [Reply.Shared]
 	reloaded bool            // the origin was asked for this very request
 
 	lines   []string        // see endToEnd
@@ -85,7 +88,10 @@ type query struct {
 
 // begin makes q the query of r.
 func (c *Cache) begin(q *query, r *Request) {
-	q.Request, q.key, q.policy = r, keyOf(r.Epoch, &r.Target), &r.Target.Endpoint.Cache.Policy
+	q.Request, q.key, q.policy = r, r.Key, &r.Target.Endpoint.Cache.Policy
+	if q.key == (objects.Key{}) {
+		q.key = KeyOf(r.Epoch, &r.Target)
+	}
 	q.now, q.maxAge = r.Now, -1
 	if q.now.IsZero() {
 		q.now = c.cfg.Now()
@@ -132,11 +138,11 @@ func (q *query) wantsNewer(age time.Duration) bool {
 	return q.reload || q.maxAge >= 0 && age > q.maxAge
 }
 
-// keyOf hashes everything by which one file differs from another. The uids keep an account or
+// KeyOf hashes everything by which one file differs from another. The uids keep an account or
 // endpoint from being served what its predecessor of the same name left behind, and the epoch does
 // so for histories, in two of which uids may be equal. The hash is a cryptographic one because
 // clients choose what goes in, and two files of one key would be one.
-func keyOf(epoch string, t *topology.Target) objects.Key {
+func KeyOf(epoch string, t *topology.Target) objects.Key {
 	var stack [512]byte
 	b := stack[:0]
 	host := ""

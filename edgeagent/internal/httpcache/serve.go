@@ -137,6 +137,7 @@ func (c *Cache) Hit(r *Request, reply *Reply) bool {
 		queries.Put(q)
 	}()
 	c.begin(q, r)
+	q.shares = true
 	c.find(q)
 	if !q.best.ok || q.best.use.ask != "" {
 		return false

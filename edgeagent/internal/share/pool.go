@@ -6,7 +6,10 @@
 // from those that are open to all, so that the others are there for those who have little.
 package share
 
-import "sync"
+import (
+	"maps"
+	"sync"
+)
 
 // Verdict is what a pool says to who wants a place.
 type Verdict uint8
@@ -26,12 +29,18 @@ type Pool[Holder comparable] struct {
 
 	mu    sync.Mutex
 	taken int
-	held  map[Holder]int
+	// held is what each has. Those who have nothing at the moment stay, because most come back, up
+	// to tidyAt of all.
+	held   map[Holder]*int
+	tidyAt int
 }
+
+// leastHeld is how many holders are remembered at least.
+const leastHeld = 1024
 
 // NewPool returns a pool of at least one place, of which the first are open to all.
 func NewPool[Holder comparable](places, open int) *Pool[Holder] {
-	return &Pool[Holder]{places: max(places, 1), open: open, held: map[Holder]int{}}
+	return &Pool[Holder]{places: max(places, 1), open: open, held: map[Holder]*int{}, tidyAt: leastHeld}
 }
 
 // NewClients returns a pool for clients: one of them gets half.
@@ -49,15 +58,33 @@ func (p *Pool[Holder]) Take(holder Holder, most int) Verdict {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := p.held[holder]
+	has := 0
+	if held != nil {
+		has = *held
+	}
 	switch {
 	case p.taken >= p.places:
 		return Full
-	case held >= max(p.places/8, 1) && p.taken >= p.open, most > 0 && held >= most:
+	case has >= max(p.places/8, 1) && p.taken >= p.open, most > 0 && has >= most:
 		return OverShare
 	}
+	if held == nil {
+		held = p.remember(holder)
+	}
 	p.taken++
-	p.held[holder] = held + 1
+	*held++
 	return Taken
+}
+
+// remember makes room for a holder. Callers hold mu.
+func (p *Pool[Holder]) remember(holder Holder) *int {
+	if len(p.held) >= p.tidyAt {
+		maps.DeleteFunc(p.held, func(_ Holder, n *int) bool { return *n == 0 })
+		p.tidyAt = max(leastHeld, 2*len(p.held))
+	}
+	held := new(int)
+	p.held[holder] = held
+	return held
 }
 
 // Release gives a place of a holder back.
@@ -65,9 +92,7 @@ func (p *Pool[Holder]) Release(holder Holder) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
-	if p.held[holder]--; p.held[holder] == 0 {
-		delete(p.held, holder)
-	}
+	*p.held[holder]--
 }
 
 // Taken is how many places are taken.

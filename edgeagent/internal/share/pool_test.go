@@ -125,7 +125,33 @@ func TestPoolOverRandomHolders(t *testing.T) {
 			p.Release(who)
 		}
 	}
-	if p.Taken() != 0 || len(p.held) != 0 {
-		t.Errorf("%d taken, %v held after all have gone", p.Taken(), p.held)
+	for who, n := range p.held {
+		if *n != 0 {
+			t.Errorf("%s has %d after all have gone", who, *n)
+		}
+	}
+	if p.Taken() != 0 {
+		t.Errorf("%d taken after all have gone", p.Taken())
+	}
+}
+
+// Those who have nothing any more are forgotten when there are many, and those who have something
+// are not.
+func TestPoolForgets(t *testing.T) {
+	t.Parallel()
+	p := NewPool[int](1<<20, 1<<20)
+	for who := range 10 * leastHeld {
+		p.Take(who, 0)
+		if who%10 != 0 {
+			p.Release(who)
+		}
+	}
+	if n := len(p.held); n > 3*leastHeld {
+		t.Errorf("%d are remembered", n)
+	}
+	for who := range 10 * leastHeld {
+		if want := who%10 == 0; (p.Take(who, 1) == OverShare) != want {
+			t.Fatalf("%d has something: %v, want %v", who, !want, want)
+		}
 	}
 }

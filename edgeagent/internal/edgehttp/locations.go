@@ -1,0 +1,73 @@
+package edgehttp
+
+import (
+	"hash/maphash"
+	"strings"
+	"sync/atomic"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// locations remember where URLs that are hit often lead, for as long as the topology stays as it
+// is: that depends on nothing but the URL and the connection.
+type locations struct {
+	seed  maphash.Seed
+	slots [locationSlots]locationSlot
+}
+
+// locationSlots are at most some 4 MB.
+const locationSlots = 4096
+
+type locationSlot struct {
+	known atomic.Pointer[location]
+	// last is the hash of the URL that was hit last and was not known. Only the second hit of a
+	// URL is remembered, because most of many URLs are asked for once.
+	last atomic.Uint64
+}
+
+// location is where a URL leads.
+type location struct {
+	root           *route.Root
+	conn           front.Conn // without Remote
+	authority, raw string     // as in the request
+	target         topology.Target
+	key            objects.Key
+}
+
+func newLocations() *locations { return &locations{seed: maphash.MakeSeed()} }
+
+// find returns where a request leads, nil if it is not known, and the hash of its URL.
+func (l *locations) find(x *front.Exchange, root *route.Root) (*location, uint64) {
+	hash := maphash.String(l.seed, x.Target) ^ 3*maphash.String(l.seed, x.Authority)
+	at := l.slots[hash%locationSlots].known.Load()
+	if at != nil && at.root == root && at.raw == x.Target && at.authority == x.Authority &&
+		at.conn.TLS == x.Conn.TLS && at.conn.SNI == x.Conn.SNI {
+		return at, hash
+	}
+	return nil, hash
+}
+
+// hit is told where a request led that find did not know, and was answered from the cache.
+func (l *locations) hit(x *front.Exchange, root *route.Root, hash uint64, t *topology.Target) {
+	slot := &l.slots[hash%locationSlots]
+	if slot.last.Swap(hash) != hash {
+		return
+	}
+	at := &location{
+		root: root, conn: front.Conn{TLS: x.Conn.TLS, SNI: x.Conn.SNI}, authority: strings.Clone(x.Authority),
+		raw: strings.Clone(x.Target), target: *t,
+	}
+	own(&at.target)
+	at.key = httpcache.KeyOf(root.Epoch(), &at.target)
+	slot.known.Store(at)
+}
+
+// own gives a target strings that are its own.
+func own(t *topology.Target) {
+	t.Host, t.Path = strings.Clone(t.Host), strings.Clone(t.Path)
+	t.Query, t.Object = strings.Clone(t.Query), strings.Clone(t.Object)
+}

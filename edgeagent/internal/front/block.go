@@ -1,0 +1,27 @@
+package front
+
+// Block is a field list that many replies have, in the forms in which it is sent. It never changes.
+type Block struct {
+	lines    []byte // of HTTP/1
+	literals []byte // of HTTP/2
+	dated    bool   // there is a Date
+}
+
+// NewBlock returns the block of a list, as [Reply.Fields] has them.
+func NewBlock(list []byte) *Block {
+	b := new(Block)
+	b.lines, b.dated = appendFields(nil, list)
+	b.literals, _ = appendBlock(nil, list)
+	return b
+}
+
+// noBlock is that of an empty list.
+var noBlock = NewBlock(nil)
+
+// common is the block of a reply.
+func (r *Reply) common() *Block {
+	if r.Block == nil {
+		return noBlock
+	}
+	return r.Block
+}
