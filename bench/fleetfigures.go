@@ -641,8 +641,8 @@ func (t *fleetTable) idle(ctx context.Context, name, goal string, secure bool) e
 	return ctx.Err()
 }
 
-// idleMemory is the control plane's memory after it was left alone: the median of the second half of
-// that time.
+// idleMemory is the control plane's memory after it was left alone: the median of the second half
+// of that time.
 func (f *fleet) idleMemory(ctx context.Context, d time.Duration) resident {
 	pause(ctx, d/2)
 	var samples []int64

@@ -87,7 +87,8 @@ func TestRollbackProvesNothing(t *testing.T) {
 	r.must(t, "DeleteCustomDomain", `{"name": "accounts/acme/customDomains/img.example.com"}`)
 	r.must(t, "Rollback", fmt.Sprintf(`{"parent": "accounts/acme", "revision": %d}`, made.GetRevision()))
 	resp := r.must(t, "GetCustomDomain", `{"name": "accounts/acme/customDomains/img.example.com"}`)
-	if got := resp.(*adminv1.GetCustomDomainResponse).GetCustomDomain().GetState(); got != topologyv1.CustomDomain_PENDING {
+	got := resp.(*adminv1.GetCustomDomainResponse).GetCustomDomain().GetState()
+	if got != topologyv1.CustomDomain_PENDING {
 		t.Errorf("it is %s", got)
 	}
 }

@@ -26,7 +26,8 @@ func TestOriginsAreToldWhoAsks(t *testing.T) {
 		{"by default", false, false, "", " "},
 		{"by default, from a proxy", false, true, "X-Forwarded-For: 192.0.2.1\r\n", " "},
 		{"where it asks", true, false, "", "127.0.0.1 http"},
-		{"of a client that lies", true, false, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", "127.0.0.1 http"},
+		{"of a client that lies", true, false, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n",
+			"127.0.0.1 http"},
 		{"of a proxy's client", true, true, "X-Forwarded-For: 192.0.2.9, 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", "192.0.2.1 https"},
 		{"of a proxy's client with odd words", true, true, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: gopher\r\n", "192.0.2.1 http"},
 		{"of a proxy that speaks for itself", true, true, "", "127.0.0.1 http"},
@@ -77,7 +78,9 @@ func TestRepliesThatVaryByWhoAsks(t *testing.T) {
 				}
 				e.apply(resources)
 				apart := vary != "" || listed
-				for i, client := range []struct{ address, scheme string }{{"192.0.2.1", "http"}, {"192.0.2.2", "https"}, {"192.0.2.1", "http"}} {
+				for i, client := range []struct{ address, scheme string }{
+					{"192.0.2.1", "http"}, {"192.0.2.2", "https"}, {"192.0.2.1", "http"},
+				} {
 					response, body := e.send(fmt.Sprintf("GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nX-Forwarded-For: %s\r\nX-Forwarded-Proto: %s\r\n\r\n", client.address, client.scheme))
 					want := "192.0.2.1 http"
 					if apart {
@@ -105,21 +108,24 @@ func TestRepliesThatVaryByWhoAsks(t *testing.T) {
 func TestFieldsForAWholeHostEndOnTheSharedHost(t *testing.T) {
 	t.Parallel()
 	acting := []string{
-		"Accept-CH", "Accept-CH-Lifetime", "Activate-Storage-Access", "Ad-Auction-Allowed", "Attribution-Reporting-Register-Source",
-		"Critical-CH", "Expect-CT", "Login-Status", "Observe-Browsing-Topics", "Origin-Agent-Cluster", "Origin-Trial",
-		"Public-Key-Pins-Report-Only", "Refresh", "Reporting-Endpoints", "Sec-Session-Registration", "Sec-Next-Of-Its-Kind",
-		"Secure-Session-Registration", "Service-Worker-Next", "Set-Login", "Set-Next", "Shared-Storage-Write", "Speculation-Rules",
-		"Supports-Loading-Mode", "Use-As-Dictionary", "WWW-Authenticate", "Authentication-Info",
+		"Accept-CH", "Accept-CH-Lifetime", "Activate-Storage-Access", "Ad-Auction-Allowed",
+		"Attribution-Reporting-Register-Source", "Critical-CH", "Expect-CT", "Login-Status", "Observe-Browsing-Topics",
+		"Origin-Agent-Cluster", "Origin-Trial", "Public-Key-Pins-Report-Only", "Refresh", "Reporting-Endpoints",
+		"Sec-Session-Registration", "Sec-Next-Of-Its-Kind", "Secure-Session-Registration", "Service-Worker-Next",
+		"Set-Login", "Set-Next", "Shared-Storage-Write", "Speculation-Rules", "Supports-Loading-Mode",
+		"Use-As-Dictionary", "WWW-Authenticate", "Authentication-Info",
 	}
 	passing := []string{
 		"Content-Language", "Content-Disposition", "Content-Location", "Content-Foo", "Content-Security-Policy", "Link",
-		"Referrer-Policy", "Permissions-Policy", "Cross-Origin-Resource-Policy", "Server-Timing", "Public-Key-Pins", "X-Own", "Foo",
-		"Server-Request-Count", "Test-Header", "Template-A",
+		"Referrer-Policy", "Permissions-Policy", "Cross-Origin-Resource-Policy", "Server-Timing", "Public-Key-Pins",
+		"X-Own", "Foo", "Server-Request-Count", "Test-Header", "Template-A",
 	}
 	const domain = "img.acme.test"
 	e := newEdge(t, nil)
 	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		for _, name := range slices.Concat(acting, passing, []string{"Location", "Clear-Site-Data", "Set-Cookie", "X-Accel-Redirect"}) {
+		for _, name := range slices.Concat(
+			acting, passing, []string{"Location", "Clear-Site-Data", "Set-Cookie", "X-Accel-Redirect"},
+		) {
 			w.Header().Set(name, "x")
 		}
 		w.Header().Set("Cache-Control", "max-age=60")

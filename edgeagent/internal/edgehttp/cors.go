@@ -12,12 +12,13 @@ import (
 
 const allowed = "GET, HEAD, OPTIONS"
 
-// preflightSeconds is for how long a browser may remember a preflight: a day, the most that any of them does.
+// preflightSeconds is for how long a browser may remember a preflight: a day, the most that any of
+// them does.
 const preflightSeconds = "86400"
 
-// allowedOrigin says which pages may read the reply from scripts (Fetch standard 3.2, Resource Timing 4.5.1): the value of
-// the fields that say so, none if it is empty, and whether it depends on the page that asks. It is about the request's
-// endpoint, so it is never part of what is stored.
+// allowedOrigin says which pages may read the reply from scripts (Fetch standard 3.2, Resource
+// Timing 4.5.1): the value of the fields that say so, none if it is empty, and whether it depends
+// on the page that asks. It is about the request's endpoint, so it is never part of what is stored.
 func allowedOrigin(e *topology.Endpoint, origin string) (value string, varies bool) {
 	switch {
 	case e.AnyOrigin:

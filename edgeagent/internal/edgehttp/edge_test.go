@@ -76,20 +76,27 @@ func (l *lockedBuffer) String() string {
 // newEdge starts an edge that has no topology yet.
 func newEdge(t testing.TB, change func(*Config)) *edge {
 	t.Helper()
-	e := &edge{t: t, table: route.New(route.Hooks{}), registry: prometheus.NewRegistry(), log: &lockedBuffer{}, dir: t.TempDir()}
+	e := &edge{
+		t: t, table: route.New(route.Hooks{}), registry: prometheus.NewRegistry(), log: &lockedBuffer{},
+		dir: t.TempDir(),
+	}
 	store, err := objects.Open(objects.Config{Dir: e.dir, MaxBytes: 256 << 20, Decode: httpcache.Decode})
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.store = store
 	client := origin.New(origin.Config{AllowPrivate: true})
-	cache, err := httpcache.New(httpcache.Config{Store: store, Purges: purges.New(nil), Walker: walk.New(walk.Config{Client: client}), Logger: slog.New(slog.DiscardHandler)})
+	cache, err := httpcache.New(httpcache.Config{
+		Store: store, Purges: purges.New(nil), Walker: walk.New(walk.Config{Client: client}),
+		Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Table: e.table, Cache: cache, LoopID: client.LoopID, HTTP: bind(t), HTTPS: bind(t), Certificates: []KeyPair{newCertificate(t, "shared.test"), newCertificate(t, "*.acme.test")},
-		AccessLog: e.log, Logger: slog.New(slog.DiscardHandler), Registerer: e.registry,
+		Table: e.table, Cache: cache, LoopID: client.LoopID, HTTP: bind(t), HTTPS: bind(t),
+		Certificates: []KeyPair{newCertificate(t, "shared.test"), newCertificate(t, "*.acme.test")}, AccessLog: e.log,
+		Logger: slog.New(slog.DiscardHandler), Registerer: e.registry,
 	}
 	if change != nil {
 		change(&cfg)
@@ -158,7 +165,9 @@ func writeCertificate(t testing.TB, pair KeyPair, names ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, block := range map[string]*pem.Block{pair.Cert: {Type: "CERTIFICATE", Bytes: der}, pair.Key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+	for name, block := range map[string]*pem.Block{
+		pair.Cert: {Type: "CERTIFICATE", Bytes: der}, pair.Key: {Type: "PRIVATE KEY", Bytes: keyDER},
+	} {
 		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +179,9 @@ func (e *edge) apply(resources map[string]proto.Message) {
 	e.t.Helper()
 	resources["settings"] = &topologyv1.Settings{SharedHost: "shared.test"}
 	records := topologytest.Records(e.t, 1, 1, resources)
-	result, err := e.table.Apply(route.Step{Full: true, Epoch: "test", Revision: e.table.Root().Revision() + 1, Records: route.Of(records...)})
+	result, err := e.table.Apply(route.Step{
+		Full: true, Epoch: "test", Revision: e.table.Root().Revision() + 1, Records: route.Of(records...),
+	})
 	if err != nil || len(result.Rejected) > 0 {
 		e.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)
 	}
@@ -179,15 +190,24 @@ func (e *edge) apply(resources map[string]proto.Message) {
 // acme is an account with one web origin and an endpoint with an identifier.
 func acme(originURL string) map[string]proto.Message {
 	return map[string]proto.Message{
-		"accounts/acme":                       &topologyv1.Account{State: topologyv1.Account_ACTIVE},
-		"origins/acme/legacy":                 &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: originURL}}},
-		"urlEndpoints/acme/default":           &topologyv1.UrlEndpoint{Origins: []string{"legacy"}},
-		"urlEndpoints/acme/shots":             &topologyv1.UrlEndpoint{Origins: []string{"legacy"}},
-		"customDomains/acme/img.acme.test":    &topologyv1.CustomDomain{Domain: "img.acme.test", Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE},
-		"customDomains/acme/shots.acme.test":  &topologyv1.CustomDomain{Domain: "shots.acme.test", Mode: topologyv1.CustomDomain_URL_ENDPOINT, UrlEndpoint: "shots", State: topologyv1.CustomDomain_ACTIVE},
-		"accounts/other":                      &topologyv1.Account{State: topologyv1.Account_ACTIVE},
-		"urlEndpoints/other/default":          &topologyv1.UrlEndpoint{},
-		"customDomains/other/other.acme.test": &topologyv1.CustomDomain{Domain: "other.acme.test", Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE},
+		"accounts/acme": &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+		"origins/acme/legacy": &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{
+			BaseUrl: originURL,
+		}}},
+		"urlEndpoints/acme/default": &topologyv1.UrlEndpoint{Origins: []string{"legacy"}},
+		"urlEndpoints/acme/shots":   &topologyv1.UrlEndpoint{Origins: []string{"legacy"}},
+		"customDomains/acme/img.acme.test": &topologyv1.CustomDomain{
+			Domain: "img.acme.test", Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE,
+		},
+		"customDomains/acme/shots.acme.test": &topologyv1.CustomDomain{
+			Domain: "shots.acme.test", Mode: topologyv1.CustomDomain_URL_ENDPOINT, UrlEndpoint: "shots",
+			State: topologyv1.CustomDomain_ACTIVE,
+		},
+		"accounts/other":             &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+		"urlEndpoints/other/default": &topologyv1.UrlEndpoint{},
+		"customDomains/other/other.acme.test": &topologyv1.CustomDomain{
+			Domain: "other.acme.test", Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE,
+		},
 	}
 }
 
@@ -213,8 +233,8 @@ func oneFile(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, fileText)
 }
 
-// send writes raw bytes on a connection of its own and reads one response, nil if the server closed without one. A body that
-// ended too early ends with cut.
+// send writes raw bytes on a connection of its own and reads one response, nil if the server closed
+// without one. A body that ended too early ends with cut.
 func (e *edge) send(raw string) (*http.Response, string) {
 	e.t.Helper()
 	conn, err := net.Dial("tcp", e.http)
@@ -251,7 +271,8 @@ func (e *edge) get(host, target string, fields ...string) (*http.Response, strin
 	return e.send(raw + "\r\n")
 }
 
-// settle waits until n replies are stored: a client has the whole file a moment before the disk has.
+// settle waits until n replies are stored: a client has the whole file a moment before the disk
+// has.
 func (e *edge) settle(n int64) {
 	e.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); e.store.Stats().Objects < n; runtime.Gosched() {

@@ -9,7 +9,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// echo answers every path, with the fields and type of its query: `?Content-Type=text/html&Refresh=0`.
+// echo answers every path, with the fields and type of its query:
+// `?Content-Type=text/html&Refresh=0`.
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header()["Content-Type"] = nil
 	for name, values := range r.URL.Query() {
@@ -18,16 +19,18 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, fileText)
 }
 
-// A page of one account cannot act on the shared host in the name of others; on its own domains it may.
+// A page of one account cannot act on the shared host in the name of others; on its own domains it
+// may.
 func TestScriptsAreSandboxedOnTheSharedHost(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, func(c *Config) { c.AccountHosts = true })
 	e.apply(acme(newOrigin(t, echo)))
 	for contentType, sandboxed := range map[string]bool{
-		"text/html": true, "Text/HTML; charset=utf-8": true, "application/xhtml+xml": true, "image/svg+xml": true, "text/xml": true,
-		"application/xml": true, "application/rss+xml": true, "application/pdf": true, "multipart/x-mixed-replace": true, "": true, "nonsense": true,
-		"text/html, text/plain": true, "*/*": true,
-		"image/png": false, "text/css": false, "text/javascript": false, "application/json": false, "video/mp4": false, "text/plain": false,
+		"text/html": true, "Text/HTML; charset=utf-8": true, "application/xhtml+xml": true, "image/svg+xml": true,
+		"text/xml": true, "application/xml": true, "application/rss+xml": true, "application/pdf": true,
+		"multipart/x-mixed-replace": true, "": true, "nonsense": true, "text/html, text/plain": true, "*/*": true,
+		"image/png": false, "text/css": false, "text/javascript": false, "application/json": false, "video/mp4": false,
+		"text/plain": false,
 	} {
 		query := "?Content-Security-Policy=default-src%20*"
 		if contentType != "" {
@@ -38,12 +41,14 @@ func TestScriptsAreSandboxedOnTheSharedHost(t *testing.T) {
 		if sandboxed {
 			want = sandbox
 		}
-		if got := response.Header["Content-Security-Policy"]; response.StatusCode != 200 || len(got) != 1 || got[0] != want {
+		if got := response.Header["Content-Security-Policy"]; response.StatusCode != 200 || len(got) != 1 ||
+			got[0] != want {
 			t.Errorf("%q: %d, policy %q, want %q", contentType, response.StatusCode, got, want)
 		}
 		for _, host := range []string{"img.acme.test", "acme.shared.test"} {
 			response, _ = e.get(host, "/f"+query)
-			if got := response.Header.Get("Content-Security-Policy"); response.StatusCode != 200 || got != "default-src *" {
+			if got := response.Header.Get("Content-Security-Policy"); response.StatusCode != 200 ||
+				got != "default-src *" {
 				t.Errorf("%q on %s: %d, policy %q", contentType, host, response.StatusCode, got)
 			}
 		}
@@ -65,14 +70,21 @@ func TestNotModifiedTakesNoSandboxAway(t *testing.T) {
 	}
 }
 
-// Neither an origin nor an account gives orders to what stands in front of the edge, or speaks for the whole shared host.
+// Neither an origin nor an account gives orders to what stands in front of the edge, or speaks for
+// the whole shared host.
 func TestFieldsThatActBeyondTheFile(t *testing.T) {
 	t.Parallel()
-	never := []string{"X-Accel-Redirect", "X-Accel-Buffering", "X-Sendfile", "X-Sendfile2", "X-Lighttpd-Send-File", "X-Lighttpd-Kbytes-Per-Second", "X-Reproxy-Url"}
-	notShared := []string{"Location", "Refresh", "Origin-Agent-Cluster", "Accept-Ch", "Reporting-Endpoints", "Speculation-Rules"}
+	never := []string{
+		"X-Accel-Redirect", "X-Accel-Buffering", "X-Sendfile", "X-Sendfile2", "X-Lighttpd-Send-File",
+		"X-Lighttpd-Kbytes-Per-Second", "X-Reproxy-Url",
+	}
+	notShared := []string{
+		"Location", "Refresh", "Origin-Agent-Cluster", "Accept-Ch", "Reporting-Endpoints", "Speculation-Rules",
+	}
 	set := map[string]string{
-		"X-Own": "own", "content-disposition": "inline", "Cross-Origin-Resource-Policy": "same-site", "X-Content-Type-Options": "no",
-		"Content-Security-Policy": "default-src *", "Set-Cookie": "a=b", "X-Robots-Tag": "none", "Content-Type": "text/html", "Service-Worker-Allowed": "/",
+		"X-Own": "own", "content-disposition": "inline", "Cross-Origin-Resource-Policy": "same-site",
+		"X-Content-Type-Options": "no", "Content-Security-Policy": "default-src *", "Set-Cookie": "a=b",
+		"X-Robots-Tag": "none", "Content-Type": "text/html", "Service-Worker-Allowed": "/",
 	}
 	query := "?Content-Type=text/css"
 	for _, name := range append(never, notShared...) {
@@ -81,7 +93,8 @@ func TestFieldsThatActBeyondTheFile(t *testing.T) {
 	}
 	resources := acme(newOrigin(t, echo))
 	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{
-		Origins: []string{"legacy"}, ResponseHeaders: &topologyv1.ResponseHeaders{Set: set, Remove: []string{"x-content-type-options"}},
+		Origins:         []string{"legacy"},
+		ResponseHeaders: &topologyv1.ResponseHeaders{Set: set, Remove: []string{"x-content-type-options"}},
 	}
 	e := newEdge(t, nil)
 	e.apply(resources)
@@ -108,11 +121,13 @@ func TestFieldsThatActBeyondTheFile(t *testing.T) {
 	check("shots.acme.test", "/f", own)
 	check("shared.test", "/acme/shots/f", nothing)
 	check("shared.test", "/acme/shots/f", map[string]string{
-		"X-Own": "own", "Content-Disposition": "inline", "Cross-Origin-Resource-Policy": "same-site", "X-Content-Type-Options": "nosniff",
-		"Content-Security-Policy": "", "Set-Cookie": "", "X-Robots-Tag": "none", "Content-Type": "text/css", "Service-Worker-Allowed": "",
+		"X-Own": "own", "Content-Disposition": "inline", "Cross-Origin-Resource-Policy": "same-site",
+		"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "", "Set-Cookie": "", "X-Robots-Tag": "none",
+		"Content-Type": "text/css", "Service-Worker-Allowed": "",
 	})
 	check("shots.acme.test", "/f", map[string]string{
-		"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src *", "Content-Type": "text/html", "Service-Worker-Allowed": "/",
+		"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src *", "Content-Type": "text/html",
+		"Service-Worker-Allowed": "/",
 	})
 }
 
@@ -147,8 +162,10 @@ func TestServiceWorkers(t *testing.T) {
 			fields = append(fields, tt.field)
 		}
 		response, body := e.get(tt.host, tt.path, fields...)
-		if response.StatusCode != tt.status || response.Header.Get("Location") != tt.location || (body == fileText) != (tt.status == 200) {
-			t.Errorf("%s%s (%s): %d to %q, %q; want %d to %q", tt.host, tt.path, tt.field, response.StatusCode, response.Header.Get("Location"), body, tt.status, tt.location)
+		if response.StatusCode != tt.status || response.Header.Get("Location") != tt.location ||
+			(body == fileText) != (tt.status == 200) {
+			t.Errorf("%s%s (%s): %d to %q, %q; want %d to %q", tt.host, tt.path, tt.field, response.StatusCode,
+				response.Header.Get("Location"), body, tt.status, tt.location)
 		}
 	}
 }
@@ -156,7 +173,9 @@ func TestServiceWorkers(t *testing.T) {
 func TestAccountAloneIsNoFile(t *testing.T) {
 	t.Parallel()
 	resources := acme(newOrigin(t, oneFile))
-	resources["urlEndpoints/acme/default"] = &topologyv1.UrlEndpoint{Origins: []string{"legacy"}, DefaultImage: &topologyv1.DefaultImage{Path: "x.png"}}
+	resources["urlEndpoints/acme/default"] = &topologyv1.UrlEndpoint{
+		Origins: []string{"legacy"}, DefaultImage: &topologyv1.DefaultImage{Path: "x.png"},
+	}
 	e := newEdge(t, nil)
 	e.apply(resources)
 	for _, account := range []string{"acme", "other"} {
@@ -165,7 +184,9 @@ func TestAccountAloneIsNoFile(t *testing.T) {
 			t.Errorf("/%s: %d %q", account, response.StatusCode, body)
 		}
 	}
-	resources["origins/acme/legacy"] = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: "http://127.0.0.1:1"}}}
+	resources["origins/acme/legacy"] = &topologyv1.Origin{Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{
+		BaseUrl: "http://127.0.0.1:1",
+	}}}
 	e.apply(resources)
 	if response, body := e.get("shared.test", "/acme"); response.StatusCode != 502 {
 		t.Errorf("while its origin is down: %d %q, want 502", response.StatusCode, body)

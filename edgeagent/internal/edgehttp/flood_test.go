@@ -21,12 +21,12 @@ const (
 	readHeaderTimeout = 5 * time.Second
 )
 
-// mostFlood is how much an attacker may send on one connection before it is ended, of which the kernel's buffers hold a part. A
-// small frame counts for more than its bytes.
+// mostFlood is how much an attacker may send on one connection before it is ended, of which the
+// kernel's buffers hold a part. A small frame counts for more than its bytes.
 const mostFlood = 32 << 20
 
-// A flood of frames on one connection ends that connection, or is worked off, before it costs memory; it starts no more requests
-// than one connection may have, and others are served.
+// A flood of frames on one connection ends that connection, or is worked off, before it costs
+// memory; it starts no more requests than one connection may have, and others are served.
 //
 // It counts what the whole process has, so no other test runs beside it.
 func TestFloodsOfFrames(t *testing.T) {
@@ -45,7 +45,9 @@ func TestFloodsOfFrames(t *testing.T) {
 	encoder := hpack.NewEncoder(&heads)
 	head := func(path string) []byte {
 		heads.Reset()
-		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "img.acme.test"}, {":path", path}} {
+		for _, f := range [][2]string{
+			{":method", "GET"}, {":scheme", "https"}, {":authority", "img.acme.test"}, {":path", path},
+		} {
 			encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 		}
 		return heads.Bytes()
@@ -57,19 +59,23 @@ func TestFloodsOfFrames(t *testing.T) {
 		send func(f *http2.Framer, i uint32) (bytes int, err error)
 	}{
 		{"rapid reset", false, func(f *http2.Framer, i uint32) (int, error) {
-			err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: head("/slow"), EndStream: true, EndHeaders: true})
+			err := f.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: 2*i + 1, BlockFragment: head("/slow"), EndStream: true, EndHeaders: true,
+			})
 			return 1 << 13, errors.Join(err, f.WriteRSTStream(2*i+1, http2.ErrCodeCancel)) // 4,096 times
 		}},
 		{"endless head", true, func(f *http2.Framer, i uint32) (int, error) {
 			if i == 0 {
-				return len(piece), f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head("/a.txt"), EndStream: true})
+				return len(piece),
+					f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head("/a.txt"), EndStream: true})
 			}
 			return len(piece), f.WriteContinuation(1, false, piece)
 		}},
 		// Each costs its nine bytes and nothing is kept of it: what ends such a head is time.
 		{"empty continuations", false, func(f *http2.Framer, i uint32) (int, error) {
 			if i == 0 {
-				return 9, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head("/a.txt"), EndStream: true})
+				return 9,
+					f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head("/a.txt"), EndStream: true})
 			}
 			return 256, f.WriteContinuation(1, false, nil)
 		}},
@@ -119,10 +125,12 @@ func TestFloodsOfFrames(t *testing.T) {
 			if peak > before+12*maxStreams { // of which a request has some here, and some at its origin
 				t.Errorf("%d goroutines, %d before", peak, before)
 			}
-			if response, body := e.get("shared.test", "/acme/a.txt"); response == nil || response.StatusCode != 200 || body != fileText {
+			if response, body := e.get("shared.test", "/acme/a.txt"); response == nil || response.StatusCode != 200 ||
+				body != fileText {
 				t.Errorf("another client got %v %q", response, body)
 			}
-			e.await("nothing is left of it", func() bool { return held.Load() == 0 && e.metric("edgewalk_edge_requests_in_flight") == 0 })
+			e.await("nothing is left of it",
+				func() bool { return held.Load() == 0 && e.metric("edgewalk_edge_requests_in_flight") == 0 })
 		})
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Limits of a listener and its requests, beside those of package front. They keep memory, sockets and goroutines bounded
-// whatever clients do.
+// Limits of a listener and its requests, beside those of package front. They keep memory, sockets
+// and goroutines bounded whatever clients do.
 const (
 	defaultMaxConnections = 50_000
 	defaultMaxPerClient   = 4_096

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A client that asks and then takes nothing holds a request only for so long, over HTTP/1.1 and over HTTP/2, where its
-// connection goes on and is kept busy.
+// A client that asks and then takes nothing holds a request only for so long, over HTTP/1.1 and
+// over HTTP/2, where its connection goes on and is kept busy.
 func TestClientThatTakesNothing(t *testing.T) {
 	t.Parallel()
 	big := make([]byte, 16<<20) // more than sockets buffer
@@ -55,7 +55,8 @@ func TestClientThatTakesNothing(t *testing.T) {
 // window to answer in.
 func (e *edge) windowless(host string, paths ...string) *http2.Framer {
 	e.t.Helper()
-	conn, err := tls.Dial("tcp", e.https, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"h2"}})
+	conn, err := tls.Dial("tcp", e.https,
+		&tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"h2"}})
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -84,7 +85,8 @@ func (e *edge) windowless(host string, paths ...string) *http2.Framer {
 // awaitAborted waits until n replies were cut off.
 func (e *edge) awaitAborted(n float64) {
 	e.t.Helper()
-	e.await(fmt.Sprintf("%v replies are cut off", n), func() bool { return e.metric("edgewalk_edge_aborted_replies_total") >= n })
+	e.await(fmt.Sprintf("%v replies are cut off", n),
+		func() bool { return e.metric("edgewalk_edge_aborted_replies_total") >= n })
 }
 
 // await waits until something holds.

@@ -102,7 +102,8 @@ func TestEmptyLinesBeforeARequest(t *testing.T) {
 // reply.
 func (e *edge) stream(write func(*http2.Framer) error) string {
 	e.t.Helper()
-	conn, err := tls.Dial("tcp", e.https, &tls.Config{InsecureSkipVerify: true, ServerName: "img.acme.test", NextProtos: []string{"h2"}})
+	conn, err := tls.Dial("tcp", e.https,
+		&tls.Config{InsecureSkipVerify: true, ServerName: "img.acme.test", NextProtos: []string{"h2"}})
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -112,12 +113,15 @@ func (e *edge) stream(write func(*http2.Framer) error) string {
 	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	var head bytes.Buffer
 	encoder := hpack.NewEncoder(&head)
-	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "img.acme.test"}, {":path", "/a.txt"}} {
+	for _, f := range [][2]string{
+		{":method", "GET"}, {":scheme", "https"}, {":authority", "img.acme.test"}, {":path", "/a.txt"},
+	} {
 		encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	_, err = io.WriteString(conn, http2.ClientPreface)
 	err = errors.Join(err, framer.WriteSettings(),
-		framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true}), write(framer))
+		framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true}),
+		write(framer))
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -185,7 +189,8 @@ func TestSlowBodiesLeaveAsTheyCome(t *testing.T) {
 					_, err = io.ReadFull(reply.Body, begin)
 					close(rest)
 					end, rested := io.ReadAll(reply.Body)
-					if string(begin) != "the " || string(end) != "file" || errors.Join(err, rested) != nil || reply.Proto != proto {
+					if string(begin) != "the " || string(end) != "file" || errors.Join(err, rested) != nil ||
+						reply.Proto != proto {
 						t.Errorf("%q %q over %s, %v", begin, end, reply.Proto, errors.Join(err, rested))
 					}
 				})
@@ -214,9 +219,10 @@ func TestInterimRepliesPass(t *testing.T) {
 		told = append(told, fmt.Sprint(code, h["Link"], h["X-Accel-Redirect"], h["Set-Cookie"]))
 		return nil
 	}}
-	plain := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", e.http)
-	}}}
+	plain := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", e.http)
+		}}}
 	for _, c := range []struct {
 		client *http.Client
 		url    string
@@ -232,7 +238,8 @@ func TestInterimRepliesPass(t *testing.T) {
 		}
 		body, err := io.ReadAll(reply.Body)
 		reply.Body.Close()
-		if want := "103 [</a.css>; rel=preload] [] []"; string(body) != fileText || err != nil || len(told) != 1 || told[0] != want {
+		if want := "103 [</a.css>; rel=preload] [] []"; string(body) != fileText || err != nil || len(told) != 1 ||
+			told[0] != want {
 			t.Errorf("%s: told %q, then %q, %v", c.url, told, body, err)
 		}
 		if reply.Header.Get("Link") != "" {

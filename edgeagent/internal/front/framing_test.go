@@ -24,8 +24,8 @@ const behind = "GET /b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 // ok is what comes of a case that is a request for /a, and the one behind it.
 const ok = "GET /a h | GET /b h"
 
-// framingCases has bytes that parties have read in different ways, and what we make of them: requests, or the status of a
-// refusal, after which nothing is read.
+// framingCases has bytes that parties have read in different ways, and what we make of them:
+// requests, or the status of a refusal, after which nothing is read.
 var framingCases = []struct{ name, sent, want string }{
 	// Request lines (RFC 9112 3).
 	{"plain", "GET /a HTTP/1.1\r\nHost: h\r\n\r\n", ok},
@@ -134,7 +134,8 @@ var framingCases = []struct{ name, sent, want string }{
 	// Content-Length (RFC 9112 6.3). What comes behind content is not read.
 	{"content", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", "POST /a h +content"},
 	{"no content", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", "POST /a h | GET /b h"},
-	{"no content, in many digits", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 000\r\n\r\n", "POST /a h | GET /b h"},
+	{"no content, in many digits", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 000\r\n\r\n",
+		"POST /a h | GET /b h"},
 	{"content of a GET", "GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", "GET /a h +content"},
 	{"content that is a request", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 30\r\n\r\nGET /x HTTP/1.1\r\nHost: h\r\n\r\n", "POST /a h +content"},
 	{"a signed length", "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: +5\r\n\r\nhello", "400"},
@@ -228,7 +229,8 @@ func says(method, target, host string, content bool) string {
 	return text
 }
 
-// takes sends bytes and returns what a party took for requests: what it says of each, or the status of its refusal.
+// takes sends bytes and returns what a party took for requests: what it says of each, or the status
+// of its refusal.
 func (p *party) takes(t *testing.T, sent string) (all []string) {
 	t.Helper()
 	conn, err := p.dial()
@@ -260,12 +262,15 @@ func (p *party) takes(t *testing.T, sent string) (all []string) {
 	}
 }
 
-// What we take for requests is what the table says, however the bytes are split, and what others take for the same ones,
-// or refuse.
+// What we take for requests is what the table says, however the bytes are split, and what others
+// take for the same ones, or refuse.
 func TestFraming(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(x *Exchange) {
-		x.Reply(&Reply{Status: 200, Fields: field.Append(nil, "Content-Type", "text/plain"), Mem: []byte(says(x.Method, x.Target, x.Authority, x.HasContent()))})
+		x.Reply(&Reply{
+			Status: 200, Fields: field.Append(nil, "Content-Type", "text/plain"),
+			Mem: []byte(says(x.Method, x.Target, x.Authority, x.HasContent())),
+		})
 	}, nil)
 	us := party{"us", func() (net.Conn, error) { return net.Dial("tcp", r.plain) }}
 	others := []party{netHTTP(t), nginx(t), haproxy(t)}
@@ -310,16 +315,18 @@ func netHTTP(t *testing.T) party {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{DisableGeneralOptionsHandler: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/plain")
-		io.WriteString(w, says(r.Method, r.RequestURI, r.Host, r.ContentLength != 0))
-	})}
+	server := &http.Server{DisableGeneralOptionsHandler: true,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			io.WriteString(w, says(r.Method, r.RequestURI, r.Host, r.ContentLength != 0))
+		})}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 	return party{"net/http", func() (net.Conn, error) { return net.Dial("tcp", l.Addr().String()) }}
 }
 
-// program starts a proxy of Debian's that answers on a socket in a folder of its own, if it is installed.
+// program starts a proxy of Debian's that answers on a socket in a folder of its own, if it is
+// installed.
 func program(t *testing.T, name, config string, args ...string) party {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -422,14 +429,16 @@ func outcomeOf(h *head, done bool, refused *refusal) string {
 	case !done:
 		return "more"
 	}
-	text := fmt.Sprintf("%s %s %s %q keep=%v content=%v", h.Version, h.Method, h.Target, h.Authority, h.keep(), h.content())
+	text := fmt.Sprintf("%s %s %s %q keep=%v content=%v", h.Version, h.Method, h.Target, h.Authority, h.keep(),
+		h.content())
 	for line := range h.Fields.All() {
 		text += fmt.Sprintf(" %q:%q", line.Name, line.Value)
 	}
 	return text
 }
 
-// readHeads reads heads from pieces of so many bytes, until one is refused, has content, or is not whole.
+// readHeads reads heads from pieces of so many bytes, until one is refused, has content, or is not
+// whole.
 func readHeads(piece int, sent string) (all string) {
 	var buffer []byte
 	h := head{Fields: new(field.Lines)}

@@ -11,25 +11,29 @@ import (
 )
 
 const (
-	// maxStreams are the requests of a connection that are being answered. One whose stream was reset counts until its
-	// handler has returned (CVE-2023-44487).
+	// maxStreams are the requests of a connection that are being answered. One whose stream was
+	// reset counts until its handler has returned (CVE-2023-44487).
 	maxStreams = 128
 	// maxHeaderList is SETTINGS_MAX_HEADER_LIST_SIZE: names, values and 32 bytes for each field.
 	maxHeaderList = 32 << 10
 	// maxBlock bounds a header block as it comes, before it is decoded.
 	maxBlock = 2 * maxHeaderList
-	// maxContinuations is how many CONTINUATION frames a block may have (CVE-2023-45288). It is what nghttp2 takes.
+	// maxContinuations is how many CONTINUATION frames a block may have (CVE-2023-45288). It is
+	// what nghttp2 takes.
 	maxContinuations = 8
-	// frameBytes is the SETTINGS_MAX_FRAME_SIZE of both sides. Larger frames would let others wait longer.
+	// frameBytes is the SETTINGS_MAX_FRAME_SIZE of both sides. Larger frames would let others wait
+	// longer.
 	frameBytes = 16 << 10
 	// firstWindow is the initial window of a stream and that of a connection (RFC 9113 6.9.2).
 	firstWindow = 1<<16 - 1
 	maxWindow   = 1<<31 - 1
-	// maxNoise bounds the bytes of frames that neither ask for something nor take something, beyond eight times
-	// those that do. Nginx ends connections by such a rule. Each frame counts for frameCost bytes more.
+	// maxNoise bounds the bytes of frames that neither ask for something nor take something, beyond
+	// eight times those that do. Nginx ends connections by such a rule. Each frame counts for
+	// frameCost bytes more.
 	maxNoise  = 1 << 20
 	frameCost = 32
-	// maxRefused is how many streams of a connection may be refused beyond those that were answered.
+	// maxRefused is how many streams of a connection may be refused beyond those that were
+	// answered.
 	maxRefused = maxStreams
 	// smallInput is what an idle connection holds to read into.
 	smallInput = 1 << 10
@@ -102,9 +106,12 @@ var errGone = errors.New("the client is gone")
 // preface is what a client begins with (RFC 9113 3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// hello is what the server says first. Priorities are ignored, those of RFC 7540 and those of RFC 9218: streams take turns.
+// hello is what the server says first. Priorities are ignored, those of RFC 7540 and those of RFC
+// 9218: streams take turns.
 var hello = func() []byte {
-	settings := [...][2]uint32{{settingMaxStreams, maxStreams}, {settingMaxHeaderList, maxHeaderList}, {settingNoOldPriorities, 1}}
+	settings := [...][2]uint32{
+		{settingMaxStreams, maxStreams}, {settingMaxHeaderList, maxHeaderList}, {settingNoOldPriorities, 1},
+	}
 	b := appendFrameHead(nil, 6*len(settings), frameSettings, 0, 0)
 	for _, s := range settings {
 		b = binary.BigEndian.AppendUint16(b, uint16(s[0]))
@@ -115,32 +122,33 @@ var hello = func() []byte {
 
 // h2conn is a connection of HTTP/2.
 //
-// One goroutine reads it, and calls the handler for each request as it comes. A handler that has its reply at hand puts it
-// into out and returns, and when nothing more is to be read, all replies leave together. A handler that has to wait keeps the
-// goroutine, and another one reads on, see [h2stream.slow]. Whoever finds that nobody writes does it, see [h2conn.round].
+// One goroutine reads it, and calls the handler for each request as it comes. A handler that has
+// its reply at hand puts it into out and returns, and when nothing more is to be read, all replies
+// leave together. A handler that has to wait keeps the goroutine, and another one reads on, see
+// [h2stream.slow]. Whoever finds that nobody writes does it, see [h2conn.round].
 type h2conn struct {
 	c *conn
 
 	// What reading needs. It belongs to the goroutine that reads.
-	small     *[smallInput]byte
-	in        []byte // small, or one of frameBuffers
-	from, to  int    // what of in is not used yet
-	skip      int    // bytes of a frame that nobody wants
-	greeted   bool   // the preface was read
-	settled   bool   // and the first settings
-	decoder   decoder
-	block     []byte // of the fields of stream blockOf, as far as they have come
-	blockOf   uint32
-	blockEnds bool // The request has no content.
-	blockSelf bool // Its stream depends on itself.
-	pieces    int
-	newest    uint32 // of the streams
-	received  int    // content that the connection's window was not opened for again
-	noise     int
-	refused   int
-	answered  int
-	now       time.Time
-	spare     *h2stream
+	small       *[smallInput]byte
+	in          []byte // small, or one of frameBuffers
+	from, to    int    // what of in is not used yet
+	skip        int    // bytes of a frame that nobody wants
+	greeted     bool   // the preface was read
+	gotSettings bool   // and the first settings
+	decoder     decoder
+	block       []byte // of the fields of stream blockOf, as far as they have come
+	blockOf     uint32
+	blockEnds   bool // The request has no content.
+	blockSelf   bool // Its stream depends on itself.
+	pieces      int
+	newest      uint32 // of the streams
+	received    int    // content that the connection's window was not opened for again
+	noise       int
+	refused     int
+	answered    int
+	now         time.Time
+	spare       *h2stream
 
 	mu         sync.Mutex
 	open       map[uint32]*h2stream // those whose handler may wait
@@ -160,7 +168,7 @@ type h2conn struct {
 	useful     int   // see maxNoise
 	over       bool  // Nothing can be sent any more.
 	draining   bool
-	told       bool   // The client knows which stream is the last.
+	knowsLast  bool   // The client knows which stream is the last.
 	last       uint32 // that one
 }
 
@@ -268,7 +276,7 @@ func (h *h2conn) pause() error {
 		return errGone
 	}
 	want := armedHead
-	if h.blockOf == 0 && h.settled {
+	if h.blockOf == 0 && h.gotSettings {
 		want = h.rest()
 	}
 	if !h.arm(want) {
@@ -277,8 +285,8 @@ func (h *h2conn) pause() error {
 	return nil
 }
 
-// rest is what the connection has a time limit for while nothing comes. Like all that follows the first use of mu in
-// [h2conn], it needs that held.
+// rest is what the connection has a time limit for while nothing comes. Like all that follows the
+// first use of mu in [h2conn], it needs that held.
 func (h *h2conn) rest() armed {
 	switch {
 	case h.running > 0:
@@ -289,8 +297,8 @@ func (h *h2conn) rest() armed {
 	return armedIdle
 }
 
-// arm sets the time limit. That of a head and that of the end begin once, that of an idle connection anew with each request. It
-// reports whether the time is not over.
+// arm sets the time limit. That of a head and that of the end begin once, that of an idle
+// connection anew with each request. It reports whether the time is not over.
 func (h *h2conn) arm(want armed) bool {
 	if want == h.armed && !(want == armedIdle && h.served) {
 		return true
@@ -365,7 +373,8 @@ func (h *h2conn) goAway(code h2code) {
 	}
 }
 
-// drain tells the client that it should ask elsewhere. What it asks before it knows is still answered (RFC 9113 6.8).
+// drain tells the client that it should ask elsewhere. What it asks before it knows is still
+// answered (RFC 9113 6.8).
 func (h *h2conn) drain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -28,59 +28,108 @@ func TestH2Requests(t *testing.T) {
 		fields []string
 		want   string
 	}{
-		"plain":                      {nil, "200 HTTP/2.0 GET / host=a.test"},
-		"fields":                     {[]string{"accept: a/b", "x-b: c"}, "200 HTTP/2.0 GET / host=a.test accept=a/b x-b=c"},
-		"twice":                      {[]string{"accept: a/b", "accept: c/d"}, "200 HTTP/2.0 GET / host=a.test accept=a/b accept=c/d"},
-		"cookies":                    {[]string{"cookie: a=1", "x: y", "cookie: b=2"}, "200 HTTP/2.0 GET / host=a.test x=y cookie=a=1; b=2"},
-		"an empty value":             {[]string{"x: "}, "200 HTTP/2.0 GET / host=a.test x="},
-		"bytes beyond ASCII":         {[]string{"x: \xe4"}, "200 HTTP/2.0 GET / host=a.test x=\xe4"},
-		"te: trailers":               {[]string{"te: trailers"}, "200 HTTP/2.0 GET / host=a.test te=trailers"},
-		"te: gzip":                   {[]string{"te: gzip"}, protocol},
-		"connection":                 {[]string{"connection: close"}, protocol},
-		"keep-alive":                 {[]string{"keep-alive: 1"}, protocol},
-		"proxy-connection":           {[]string{"proxy-connection: close"}, protocol},
-		"transfer-encoding":          {[]string{"transfer-encoding: chunked"}, protocol},
-		"upgrade":                    {[]string{"upgrade: h2c"}, protocol},
-		"upper case":                 {[]string{"X-B: c"}, protocol},
-		"a space in a name":          {[]string{"x b: c"}, protocol},
-		"a line feed in a value":     {[]string{"x: b\nc"}, protocol},
-		"NUL in a value":             {[]string{"x: b\x00c"}, protocol},
-		"a space before a value":     {[]string{"x:  b"}, protocol},
-		"a tab behind a value":       {[]string{"x: b\t"}, protocol},
-		"host as authority":          {[]string{"host: A.test"}, "200 HTTP/2.0 GET / host=a.test"},
-		"host and no authority":      {pseudo(":method: GET", ":scheme: https", ":path: /", "host: b.test"), "200 HTTP/2.0 GET / host=b.test"},
-		"another host":               {[]string{"host: b.test"}, protocol},
-		"two hosts":                  {[]string{"host: a.test", "host: a.test"}, protocol},
-		"no host":                    {pseudo(":method: GET", ":scheme: https", ":path: /"), protocol},
-		"an empty authority":         {pseudo(":method: GET", ":scheme: https", ":authority: ", ":path: /", "host: a.test"), protocol},
-		"user information":           {pseudo(":method: GET", ":scheme: https", ":authority: u@a.test", ":path: /"), protocol},
-		"no method":                  {pseudo(":scheme: https", ":authority: a.test", ":path: /"), protocol},
-		"a method that is no token":  {pseudo(":method: G T", ":scheme: https", ":authority: a.test", ":path: /"), protocol},
-		"no scheme":                  {pseudo(":method: GET", ":authority: a.test", ":path: /"), protocol},
-		"another scheme":             {pseudo(":method: GET", ":scheme: ftp", ":authority: a.test", ":path: /"), protocol},
-		"no path":                    {pseudo(":method: GET", ":scheme: https", ":authority: a.test"), protocol},
-		"an empty path":              {pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: "), protocol},
-		"a relative path":            {pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: a"), protocol},
-		"a space in the path":        {pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: /a b"), protocol},
-		"a fragment":                 {pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: /a#b"), protocol},
-		"a query":                    {pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: /a?b=c"), "200 HTTP/2.0 GET /a?b=c host=a.test"},
-		"OPTIONS *":                  {pseudo(":method: OPTIONS", ":scheme: https", ":authority: a.test", ":path: *"), "200 HTTP/2.0 OPTIONS * host=a.test"},
-		"GET *":                      {pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: *"), protocol},
-		"CONNECT":                    {pseudo(":method: CONNECT", ":authority: a.test:443"), "200 HTTP/2.0 CONNECT a.test:443 host=a.test:443"},
-		"CONNECT with a path":        {pseudo(":method: CONNECT", ":authority: a.test:443", ":path: /"), protocol},
-		"extended CONNECT":           {pseudo(":method: CONNECT", ":protocol: websocket", ":scheme: https", ":path: /", ":authority: a.test"), protocol},
-		"two paths":                  {pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: /", ":path: /"), protocol},
-		"a status":                   {pseudo(":status: 200", ":method: GET", ":scheme: https", ":authority: a.test", ":path: /"), protocol},
-		"a pseudo-header field late": {pseudo(":method: GET", ":scheme: https", ":authority: a.test", "x: y", ":path: /"), protocol},
-		"content-length: 0":          {[]string{"content-length: 0"}, "200 HTTP/2.0 GET / host=a.test content-length=0"},
-		"content-length: 1":          {[]string{"content-length: 1"}, protocol},
-		"content-length: +0":         {[]string{"content-length: +0"}, protocol},
-		"two lengths":                {[]string{"content-length: 0", "content-length: 1"}, protocol},
-		"31 KiB":                     {[]string{"x: " + strings.Repeat("a", 31<<10)}, "200 HTTP/2.0 GET / host=a.test x=" + strings.Repeat("a", 31<<10)},
-		"33 KiB":                     {[]string{"x: " + strings.Repeat("a", 33<<10)}, "431 431 Request Header Fields Too Large: more than 32 KiB or 256 lines of fields"},
-		"33 KiB of indexes":          {append([]string{"x: " + strings.Repeat("a", 3000)}, repeated("x: "+strings.Repeat("a", 3000), 10)...), "431 431 Request Header Fields Too Large: more than 32 KiB or 256 lines of fields"},
-		"257 lines":                  {repeated("x: y", 257), "431 431 Request Header Fields Too Large: more than 32 KiB or 256 lines of fields"},
-		"33 KiB and malformed":       {[]string{"X: y", "x: " + strings.Repeat("a", 33<<10)}, protocol},
+		"plain": {nil, "200 HTTP/2.0 GET / host=a.test"},
+		"fields": {
+			[]string{"accept: a/b", "x-b: c"}, "200 HTTP/2.0 GET / host=a.test accept=a/b x-b=c",
+		},
+		"twice": {
+			[]string{"accept: a/b", "accept: c/d"}, "200 HTTP/2.0 GET / host=a.test accept=a/b accept=c/d",
+		},
+		"cookies": {
+			[]string{"cookie: a=1", "x: y", "cookie: b=2"}, "200 HTTP/2.0 GET / host=a.test x=y cookie=a=1; b=2",
+		},
+		"an empty value":         {[]string{"x: "}, "200 HTTP/2.0 GET / host=a.test x="},
+		"bytes beyond ASCII":     {[]string{"x: \xe4"}, "200 HTTP/2.0 GET / host=a.test x=\xe4"},
+		"te: trailers":           {[]string{"te: trailers"}, "200 HTTP/2.0 GET / host=a.test te=trailers"},
+		"te: gzip":               {[]string{"te: gzip"}, protocol},
+		"connection":             {[]string{"connection: close"}, protocol},
+		"keep-alive":             {[]string{"keep-alive: 1"}, protocol},
+		"proxy-connection":       {[]string{"proxy-connection: close"}, protocol},
+		"transfer-encoding":      {[]string{"transfer-encoding: chunked"}, protocol},
+		"upgrade":                {[]string{"upgrade: h2c"}, protocol},
+		"upper case":             {[]string{"X-B: c"}, protocol},
+		"a space in a name":      {[]string{"x b: c"}, protocol},
+		"a line feed in a value": {[]string{"x: b\nc"}, protocol},
+		"NUL in a value":         {[]string{"x: b\x00c"}, protocol},
+		"a space before a value": {[]string{"x:  b"}, protocol},
+		"a tab behind a value":   {[]string{"x: b\t"}, protocol},
+		"host as authority":      {[]string{"host: A.test"}, "200 HTTP/2.0 GET / host=a.test"},
+		"host and no authority": {
+			pseudo(":method: GET", ":scheme: https", ":path: /", "host: b.test"), "200 HTTP/2.0 GET / host=b.test",
+		},
+		"another host": {[]string{"host: b.test"}, protocol},
+		"two hosts":    {[]string{"host: a.test", "host: a.test"}, protocol},
+		"no host":      {pseudo(":method: GET", ":scheme: https", ":path: /"), protocol},
+		"an empty authority": {
+			pseudo(":method: GET", ":scheme: https", ":authority: ", ":path: /", "host: a.test"), protocol,
+		},
+		"user information": {
+			pseudo(":method: GET", ":scheme: https", ":authority: u@a.test", ":path: /"), protocol,
+		},
+		"no method": {pseudo(":scheme: https", ":authority: a.test", ":path: /"), protocol},
+		"a method that is no token": {
+			pseudo(":method: G T", ":scheme: https", ":authority: a.test", ":path: /"), protocol,
+		},
+		"no scheme": {pseudo(":method: GET", ":authority: a.test", ":path: /"), protocol},
+		"another scheme": {
+			pseudo(":method: GET", ":scheme: ftp", ":authority: a.test", ":path: /"), protocol,
+		},
+		"no path": {pseudo(":method: GET", ":scheme: https", ":authority: a.test"), protocol},
+		"an empty path": {
+			pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: "), protocol,
+		},
+		"a relative path": {
+			pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: a"), protocol,
+		},
+		"a space in the path": {
+			pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: /a b"), protocol,
+		},
+		"a fragment": {
+			pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: /a#b"), protocol,
+		},
+		"a query": {
+			pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: /a?b=c"),
+			"200 HTTP/2.0 GET /a?b=c host=a.test",
+		},
+		"OPTIONS *": {
+			pseudo(":method: OPTIONS", ":scheme: https", ":authority: a.test", ":path: *"),
+			"200 HTTP/2.0 OPTIONS * host=a.test",
+		},
+		"GET *": {
+			pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: *"), protocol,
+		},
+		"CONNECT": {
+			pseudo(":method: CONNECT", ":authority: a.test:443"), "200 HTTP/2.0 CONNECT a.test:443 host=a.test:443",
+		},
+		"CONNECT with a path": {pseudo(":method: CONNECT", ":authority: a.test:443", ":path: /"), protocol},
+		"extended CONNECT": {
+			pseudo(":method: CONNECT", ":protocol: websocket", ":scheme: https", ":path: /", ":authority: a.test"),
+			protocol,
+		},
+		"two paths": {
+			pseudo(":method: GET", ":scheme: https", ":authority: a.test", ":path: /", ":path: /"), protocol,
+		},
+		"a status": {
+			pseudo(":status: 200", ":method: GET", ":scheme: https", ":authority: a.test", ":path: /"), protocol,
+		},
+		"a pseudo-header field late": {
+			pseudo(":method: GET", ":scheme: https", ":authority: a.test", "x: y", ":path: /"), protocol,
+		},
+		"content-length: 0":  {[]string{"content-length: 0"}, "200 HTTP/2.0 GET / host=a.test content-length=0"},
+		"content-length: 1":  {[]string{"content-length: 1"}, protocol},
+		"content-length: +0": {[]string{"content-length: +0"}, protocol},
+		"two lengths":        {[]string{"content-length: 0", "content-length: 1"}, protocol},
+		"31 KiB": {
+			[]string{"x: " + strings.Repeat("a", 31<<10)},
+			"200 HTTP/2.0 GET / host=a.test x=" + strings.Repeat("a", 31<<10),
+		},
+		"33 KiB": {[]string{"x: " + strings.Repeat("a", 33<<10)}, "431 431 Request Header Fields Too Large: more than 32 KiB or 256 lines of fields"},
+		"33 KiB of indexes": {
+			append([]string{"x: " + strings.Repeat("a", 3000)}, repeated("x: "+strings.Repeat("a", 3000), 10)...),
+			"431 431 Request Header Fields Too Large: more than 32 KiB or 256 lines of fields",
+		},
+		"257 lines":            {repeated("x: y", 257), "431 431 Request Header Fields Too Large: more than 32 KiB or 256 lines of fields"},
+		"33 KiB and malformed": {[]string{"X: y", "x: " + strings.Repeat("a", 33<<10)}, protocol},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -88,7 +137,9 @@ func TestH2Requests(t *testing.T) {
 			p.t = t
 			block := p.block(test.fields...)
 			first := block[:min(len(block), frameBytes)]
-			p.must(p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndStream: true, EndHeaders: len(first) == len(block)}))
+			p.must(p.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: 1, BlockFragment: first, EndStream: true, EndHeaders: len(first) == len(block),
+			}))
 			for rest := block[len(first):]; len(rest) > 0; {
 				piece := rest[:min(len(rest), frameBytes)]
 				rest = rest[len(piece):]
@@ -112,7 +163,8 @@ func repeated(s string, n int) (all []string) {
 	return all
 }
 
-// Content is announced, or its first frame is waited for; more or less of it than was announced is no request.
+// Content is announced, or its first frame is waited for; more or less of it than was announced is
+// no request.
 func TestH2Content(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, echo, nil)
@@ -123,22 +175,38 @@ func TestH2Content(t *testing.T) {
 		want   string
 	}{
 		"none": {nil, func(p *h2peer) { p.must(p.WriteData(1, true, nil)) }, "200 HTTP/2.0 GET / host=a.test"},
-		"some": {nil, func(p *h2peer) { p.must(p.WriteData(1, true, []byte("a"))) }, "200 HTTP/2.0 GET / host=a.test +content"},
+		"some": {
+			nil, func(p *h2peer) { p.must(p.WriteData(1, true, []byte("a"))) },
+			"200 HTTP/2.0 GET / host=a.test +content",
+		},
 		"some that goes on": {nil, func(p *h2peer) { p.must(p.WriteData(1, false, []byte("a"))) },
 			"200 HTTP/2.0 GET / host=a.test +content, then NO_ERROR"},
-		"padding alone": {nil, func(p *h2peer) { p.must(p.WriteDataPadded(1, true, nil, make([]byte, 9))) }, "200 HTTP/2.0 GET / host=a.test"},
-		"trailers":      {nil, func(p *h2peer) { p.trailers(1, "x: y") }, "200 HTTP/2.0 GET / host=a.test"},
-		"trailers behind it": {nil, func(p *h2peer) { p.must(p.WriteData(1, false, []byte("a"))); p.trailers(1, "x: y") },
+		"padding alone": {
+			nil, func(p *h2peer) { p.must(p.WriteDataPadded(1, true, nil, make([]byte, 9))) },
+			"200 HTTP/2.0 GET / host=a.test",
+		},
+		"trailers": {nil, func(p *h2peer) { p.trailers(1, "x: y") }, "200 HTTP/2.0 GET / host=a.test"},
+		"trailers behind it": {nil,
+			func(p *h2peer) { p.must(p.WriteData(1, false, []byte("a"))); p.trailers(1, "x: y") },
 			"200 HTTP/2.0 GET / host=a.test +content"},
 		"trailers that are none": {nil, func(p *h2peer) { p.trailers(1, ":path: /") }, protocol},
 		"trailers that go on":    {nil, func(p *h2peer) { p.begin(1, ":x: y") }, protocol},
-		"as announced":           {[]string{"content-length: 2"}, func(p *h2peer) { p.must(p.WriteData(1, true, []byte("ab"))) }, "200 HTTP/2.0 GET / host=a.test content-length=2 +content"},
-		"more than announced":    {[]string{"content-length: 1"}, func(p *h2peer) { p.must(p.WriteData(1, true, []byte("ab"))) }, protocol},
-		"less than announced":    {[]string{"content-length: 3"}, func(p *h2peer) { p.must(p.WriteData(1, true, []byte("ab"))) }, protocol},
-		"trailers too early":     {[]string{"content-length: 3"}, func(p *h2peer) { p.trailers(1, "x: y") }, protocol},
+		"as announced": {
+			[]string{"content-length: 2"}, func(p *h2peer) { p.must(p.WriteData(1, true, []byte("ab"))) },
+			"200 HTTP/2.0 GET / host=a.test content-length=2 +content",
+		},
+		"more than announced": {
+			[]string{"content-length: 1"}, func(p *h2peer) { p.must(p.WriteData(1, true, []byte("ab"))) }, protocol,
+		},
+		"less than announced": {
+			[]string{"content-length: 3"}, func(p *h2peer) { p.must(p.WriteData(1, true, []byte("ab"))) }, protocol,
+		},
+		"trailers too early": {[]string{"content-length: 3"}, func(p *h2peer) { p.trailers(1, "x: y") }, protocol},
 		"none of that announced": {[]string{"content-length: 0"}, func(p *h2peer) { p.must(p.WriteData(1, true, nil)) },
 			"200 HTTP/2.0 GET / host=a.test content-length=0"},
-		"a reset instead": {nil, func(p *h2peer) { p.must(p.WriteRSTStream(1, http2.ErrCodeCancel)); p.ask(3) }, "nothing"},
+		"a reset instead": {
+			nil, func(p *h2peer) { p.must(p.WriteRSTStream(1, http2.ErrCodeCancel)); p.ask(3) }, "nothing",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -169,7 +237,9 @@ func TestH2Content(t *testing.T) {
 // trailers sends trailers.
 func (p *h2peer) trailers(stream uint32, field string) {
 	p.t.Helper()
-	p.must(p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: p.fieldBlock(field), EndStream: true, EndHeaders: true}))
+	p.must(p.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: p.fieldBlock(field), EndStream: true, EndHeaders: true,
+	}))
 }
 
 func list(fields ...string) (b []byte) {
@@ -226,30 +296,51 @@ func TestH2Replies(t *testing.T) {
 		"memory": {"GET", func(x *Exchange) {
 			x.Reply(&Reply{Status: 200, Fields: list("Content-Type: a/b"), Mem: []byte("hello")})
 		}, "200 hello", "5 a/b"},
-		"large memory":  {"GET", func(x *Exchange) { x.Reply(&Reply{Status: 200, Mem: big}) }, "200 " + string(big), "327680 "},
+		"large memory": {
+			"GET", func(x *Exchange) { x.Reply(&Reply{Status: 200, Mem: big}) }, "200 " + string(big), "327680 ",
+		},
 		"HEAD":          {"HEAD", func(x *Exchange) { x.Reply(&Reply{Status: 200, Mem: big}) }, "200 ", "327680 "},
 		"empty":         {"GET", func(x *Exchange) { x.Reply(&Reply{Status: 404}) }, "404 ", "0 "},
 		"no content":    {"GET", func(x *Exchange) { x.Reply(&Reply{Status: 204}) }, "204 ", " "},
 		"not modified":  {"GET", func(x *Exchange) { x.Reply(&Reply{Status: 304, Length: 7}) }, "304 ", " "},
 		"a rare status": {"GET", func(x *Exchange) { x.Reply(&Reply{Status: 451, Mem: []byte("x")}) }, "451 x", "1 "},
 		"fields of HTTP/1": {"GET", func(x *Exchange) {
-			x.Reply(&Reply{Status: 200, Fields: list("Connection: close", "Keep-Alive: 1", "Transfer-Encoding: chunked", "Content-Length: 99", "Upgrade: h2c", "content-type: c/d"), Mem: []byte("x")})
+			x.Reply(&Reply{
+				Status: 200,
+				Fields: list("Connection: close", "Keep-Alive: 1", "Transfer-Encoding: chunked", "Content-Length: 99",
+					"Upgrade: h2c", "content-type: c/d"),
+				Mem: []byte("x"),
+			})
 		}, "200 x", "1 c/d"},
 		"a value of two lines": {"GET", func(x *Exchange) {
-			x.Reply(&Reply{Status: 200, Fields: field.Append(nil, "Content-Type", "e/f\r\nSet-Cookie: a"), Mem: []byte("x")})
+			x.Reply(&Reply{
+				Status: 200, Fields: field.Append(nil, "Content-Type", "e/f\r\nSet-Cookie: a"), Mem: []byte("x"),
+			})
 		}, "200 x", "1 e/f  Set-Cookie: a"},
-		"a stream":               {"GET", stream(-1, strings.NewReader(string(big))), "200 " + string(big), " "},
-		"of a length":            {"GET", stream(int64(len(big)), strings.NewReader(string(big))), "200 " + string(big), "327680 "},
-		"an empty stream":        {"GET", stream(-1, strings.NewReader("")), "200 ", " "},
-		"empty of a length":      {"GET", stream(0, strings.NewReader("")), "200 ", "0 "},
-		"a stream too short":     {"GET", stream(6, strings.NewReader("hello")), "200, 5 bytes, then INTERNAL_ERROR", "6 "},
-		"a stream too long":      {"GET", stream(4, strings.NewReader("hello")), "200, 0 bytes, then INTERNAL_ERROR", "4 "},
-		"a broken stream":        {"GET", stream(-1, errReader{strings.NewReader("hello"), broken}), "200, 5 bytes, then INTERNAL_ERROR", " "},
-		"broken at its end":      {"GET", stream(5, errReader{strings.NewReader("hello"), broken}), "200, 0 bytes, then INTERNAL_ERROR", "5 "},
-		"a file":                 {"GET", part(0, int64(len(big)), nil), "206 " + string(big), "327680 "},
-		"a small part":           {"GET", part(1, 4, nil), "206 1234", "4 "},
-		"a large part":           {"GET", part(1, 100_000, nil), "206 " + string(big[1:100_001]), "100000 "},
-		"a file too short":       {"GET", part(int64(len(big))-100_000, 100_001, nil), "206, many bytes, then INTERNAL_ERROR", "100001 "},
+		"a stream": {"GET", stream(-1, strings.NewReader(string(big))), "200 " + string(big), " "},
+		"of a length": {
+			"GET", stream(int64(len(big)), strings.NewReader(string(big))), "200 " + string(big), "327680 ",
+		},
+		"an empty stream":   {"GET", stream(-1, strings.NewReader("")), "200 ", " "},
+		"empty of a length": {"GET", stream(0, strings.NewReader("")), "200 ", "0 "},
+		"a stream too short": {
+			"GET", stream(6, strings.NewReader("hello")), "200, 5 bytes, then INTERNAL_ERROR", "6 ",
+		},
+		"a stream too long": {
+			"GET", stream(4, strings.NewReader("hello")), "200, 0 bytes, then INTERNAL_ERROR", "4 ",
+		},
+		"a broken stream": {
+			"GET", stream(-1, errReader{strings.NewReader("hello"), broken}), "200, 5 bytes, then INTERNAL_ERROR", " ",
+		},
+		"broken at its end": {
+			"GET", stream(5, errReader{strings.NewReader("hello"), broken}), "200, 0 bytes, then INTERNAL_ERROR", "5 ",
+		},
+		"a file":       {"GET", part(0, int64(len(big)), nil), "206 " + string(big), "327680 "},
+		"a small part": {"GET", part(1, 4, nil), "206 1234", "4 "},
+		"a large part": {"GET", part(1, 100_000, nil), "206 " + string(big[1:100_001]), "100000 "},
+		"a file too short": {
+			"GET", part(int64(len(big))-100_000, 100_001, nil), "206, many bytes, then INTERNAL_ERROR", "100001 ",
+		},
 		"a small file too short": {"GET", part(int64(len(big))-1, 2, nil), "206, 0 bytes, then INTERNAL_ERROR", "2 "},
 		"a file that somebody else has": {"GET", part(int64(len(big))-100_000, 100_001, func(sent int64) io.Reader {
 			return strings.NewReader(string(big[int64(len(big))-100_000+sent:]) + "!")
@@ -264,7 +355,9 @@ func TestH2Replies(t *testing.T) {
 			x.Reply(&Reply{Status: 200, Mem: []byte("x")})
 		}, "200 x", "1 "},
 		"large fields": {"GET", func(x *Exchange) {
-			x.Reply(&Reply{Status: 200, Fields: list("X-A: "+strings.Repeat("a", 100_000), "Content-Type: a/b"), Mem: []byte("x")})
+			x.Reply(&Reply{
+				Status: 200, Fields: list("X-A: "+strings.Repeat("a", 100_000), "Content-Type: a/b"), Mem: []byte("x"),
+			})
 		}, "200 x", "1 a/b"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -311,7 +404,10 @@ func TestH2Clients(t *testing.T) {
 		}
 	}, nil)
 	upload := func() io.Reader { return strings.NewReader(big) }
-	check := func(t *testing.T, client string, do func(method, path string, content io.Reader) (status int, body string, err error)) {
+	check := func(
+		t *testing.T, client string,
+		do func(method, path string, content io.Reader) (status int, body string, err error),
+	) {
 		for _, test := range []struct {
 			method, path string
 			content      io.Reader
@@ -326,7 +422,8 @@ func TestH2Clients(t *testing.T) {
 		} {
 			status, body, err := do(test.method, test.path, test.content)
 			if err != nil || status != test.status || body != test.body {
-				t.Errorf("%s: %s %s: %d %.20q (%d bytes), %v", client, test.method, test.path, status, body, len(body), err)
+				t.Errorf("%s: %s %s: %d %.20q (%d bytes), %v", client, test.method, test.path, status, body, len(body),
+					err)
 			}
 		}
 	}
@@ -355,7 +452,9 @@ func TestH2Clients(t *testing.T) {
 		return
 	}
 	check(t, "curl", func(method, path string, content io.Reader) (int, string, error) {
-		args := []string{"-sk", "--http2", "-o", "-", "-w", "\n%{http_version} %{http_code}", "https://" + r.secure + path}
+		args := []string{
+			"-sk", "--http2", "-o", "-", "-w", "\n%{http_version} %{http_code}", "https://" + r.secure + path,
+		}
 		if method == "HEAD" {
 			args = append(args, "--head", "-o", "/dev/null")
 		}

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// looped is a connection on which the same requests come again and again, and whose client takes everything at once.
+// looped is a connection on which the same requests come again and again, and whose client takes
+// everything at once.
 type looped struct {
 	hello []byte
 	batch func(first uint32) []byte
@@ -52,7 +53,8 @@ func (l *looped) SetDeadline(time.Time) error        { return nil }
 func (l *looped) SetReadDeadline(time.Time) error    { return nil }
 func (l *looped) SetWriteDeadline(t time.Time) error { return nil }
 
-// batches are hits of 1 KB as browsers ask for them, eight at a time, each with a path that is not in the table.
+// batches are hits of 1 KB as browsers ask for them, eight at a time, each with a path that is not
+// in the table.
 func batches(t testing.TB) *looped {
 	l := &looped{at: 1}
 	var hello bytes.Buffer
@@ -63,11 +65,14 @@ func batches(t testing.TB) *looped {
 	w.must(w.WriteWindowUpdate(0, 1<<30))
 	ask := func(id uint32, path string) {
 		w.encoded.Reset()
-		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "a.test"}, {":path", path}, {"accept", "*/*"},
+		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "a.test"},
+			{":path", path}, {"accept", "*/*"},
 			{"user-agent", "h2load nghttp2/1.52.0"}, {"accept-encoding", "gzip, deflate, br"}} {
 			w.encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: f[0] == ":path"})
 		}
-		w.must(w.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: w.encoded.Bytes(), EndStream: true, EndHeaders: true}))
+		w.must(w.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: id, BlockFragment: w.encoded.Bytes(), EndStream: true, EndHeaders: true,
+		}))
 	}
 	ask(1, "/first")
 	l.hello = bytes.Clone(hello.Bytes())
@@ -84,7 +89,8 @@ func batches(t testing.TB) *looped {
 			l.at += 2
 			at := len(buffer)
 			buffer = append(buffer, head...)
-			buffer[at+5], buffer[at+6], buffer[at+7], buffer[at+8] = byte(l.at>>24), byte(l.at>>16), byte(l.at>>8), byte(l.at)
+			buffer[at+5], buffer[at+6], buffer[at+7], buffer[at+8] = byte(l.at>>24), byte(l.at>>16), byte(l.at>>8),
+				byte(l.at)
 		}
 		return buffer
 	}
@@ -94,10 +100,14 @@ func batches(t testing.TB) *looped {
 // hitServer answers as a cache does that has the reply in memory.
 func hitServer() *Server {
 	body := make([]byte, 1024)
-	fields := list("Content-Type: image/jpeg", "Cache-Control: public, max-age=3600", `Etag: "abcdef0123456789"`, "Last-Modified: Thu, 26 Nov 2026 08:00:00 GMT",
-		"Age: 17", "Date: Thu, 26 Nov 2026 08:05:53 GMT", "Cache-Status: edgewalk; hit", "X-Request-Id: 0123456789abcdef0123456789abcdef")
+	fields := list("Content-Type: image/jpeg", "Cache-Control: public, max-age=3600", `Etag: "abcdef0123456789"`,
+		"Last-Modified: Thu, 26 Nov 2026 08:00:00 GMT",
+		"Age: 17", "Date: Thu, 26 Nov 2026 08:05:53 GMT", "Cache-Status: edgewalk; hit",
+		"X-Request-Id: 0123456789abcdef0123456789abcdef")
 	reply := Reply{Status: 200, Fields: fields, Mem: body}
-	return New(Config{Handler: func(x *Exchange) { x.Reply(&reply) }, Panicked: func(fault any, stack []byte) { panic(fault) }})
+	return New(Config{
+		Handler: func(x *Exchange) { x.Reply(&reply) }, Panicked: func(fault any, stack []byte) { panic(fault) },
+	})
 }
 
 // serveLoop serves a connection to its end.

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A client that sends frames without end, none of which asks for something, is told to stop, and one that asks for
-// more than may be answered at once is refused it. Each flood has a number that ends it, however fast or slow it comes.
+// A client that sends frames without end, none of which asks for something, is told to stop, and
+// one that asks for more than may be answered at once is refused it. Each flood has a number that
+// ends it, however fast or slow it comes.
 func TestH2Floods(t *testing.T) {
 	t.Parallel()
 	for name, flood := range map[string]struct {
@@ -41,12 +42,16 @@ func TestH2Floods(t *testing.T) {
 		"long settings": {400, func(p *h2peer, i uint32) {
 			p.WriteRawFrame(http2.FrameSettings, 0, 0, make([]byte, frameBytes/6*6))
 		}},
-		"priorities":       {40_000, func(p *h2peer, i uint32) { p.WritePriority(1, http2.PriorityParam{}) }},
-		"unknown frames":   {40_000, func(p *h2peer, i uint32) { p.WriteRawFrame(0x77, 0, 0, nil) }},
-		"windows":          {40_000, func(p *h2peer, i uint32) { p.WriteWindowUpdate(0, 1) }},
-		"empty data":       {40_000, func(p *h2peer, i uint32) { p.first(i); p.WriteData(1, false, nil) }},
-		"padding":          {40_000, func(p *h2peer, i uint32) { p.first(i); p.WriteDataPadded(1, false, nil, make([]byte, 1)) }},
-		"resets of old":    {40_000, func(p *h2peer, i uint32) { p.first(i); p.WriteRSTStream(1, http2.ErrCodeCancel) }},
+		"priorities":     {40_000, func(p *h2peer, i uint32) { p.WritePriority(1, http2.PriorityParam{}) }},
+		"unknown frames": {40_000, func(p *h2peer, i uint32) { p.WriteRawFrame(0x77, 0, 0, nil) }},
+		"windows":        {40_000, func(p *h2peer, i uint32) { p.WriteWindowUpdate(0, 1) }},
+		"empty data":     {40_000, func(p *h2peer, i uint32) { p.first(i); p.WriteData(1, false, nil) }},
+		"padding": {
+			40_000, func(p *h2peer, i uint32) { p.first(i); p.WriteDataPadded(1, false, nil, make([]byte, 1)) },
+		},
+		"resets of old": {
+			40_000, func(p *h2peer, i uint32) { p.first(i); p.WriteRSTStream(1, http2.ErrCodeCancel) },
+		},
 		"malformed":        {60_000, func(p *h2peer, i uint32) { p.ask(2*i+1, "X: y") }},
 		"too many streams": {3*maxStreams + 1, func(p *h2peer, i uint32) { p.ask(2*i + 1) }},
 	} {
@@ -113,8 +118,9 @@ func (p *h2peer) first(i uint32) {
 	}
 }
 
-// A client that resets what it asked for does not get more answered at once, because a handler counts until it has returned;
-// and one that asks for no more than it may is not refused (CVE-2023-44487).
+// A client that resets what it asked for does not get more answered at once, because a handler
+// counts until it has returned; and one that asks for no more than it may is not refused
+// (CVE-2023-44487).
 func TestH2RapidReset(t *testing.T) {
 	t.Parallel()
 	var running, peak, begun atomic.Int64
@@ -156,7 +162,8 @@ func TestH2RapidReset(t *testing.T) {
 	for i := range uint32(2 * maxStreams) { // They count no more.
 		id := 2*(asked+i) + 1
 		p.ask(id)
-		if a := p.answer(id); a.reset == nil || *a.reset != http2.ErrCodeInternal { // which is that nothing was answered
+		// which is that nothing was answered
+		if a := p.answer(id); a.reset == nil || *a.reset != http2.ErrCodeInternal {
 			t.Fatalf("got %v", a)
 		}
 	}
@@ -167,8 +174,9 @@ func inBubble(t *testing.T, handler Handler, test func(t *testing.T, s *Server, 
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Config{
-			Handler: handler, MaxConnections: 10, MaxConnectionsPerClient: 10, Refused: func(string) {}, AcceptFailed: func(net.Addr, error) {},
-			Panicked: func(fault any, stack []byte) { t.Errorf("panic: %v\n%s", fault, stack) },
+			Handler: handler, MaxConnections: 10, MaxConnectionsPerClient: 10, Refused: func(string) {},
+			AcceptFailed: func(net.Addr, error) {},
+			Panicked:     func(fault any, stack []byte) { t.Errorf("panic: %v\n%s", fault, stack) },
 		})
 		server, client := net.Pipe()
 		c := newConn(s, server, nil)
@@ -185,8 +193,8 @@ func inBubble(t *testing.T, handler Handler, test func(t *testing.T, s *Server, 
 	})
 }
 
-// A connection ends when nothing is asked on it for long, whatever else is sent, or when a head is not whole in time. It is
-// told so, and while something is answered it lives.
+// A connection ends when nothing is asked on it for long, whatever else is sent, or when a head is
+// not whole in time. It is told so, and while something is answered it lives.
 func TestH2Times(t *testing.T) {
 	t.Parallel()
 	slowly := func(x *Exchange) {

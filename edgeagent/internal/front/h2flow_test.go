@@ -60,7 +60,8 @@ func sendBig(x *Exchange) {
 	}
 }
 
-// No more is sent than the windows of a stream and of the connection allow, however they change (RFC 9113 6.9).
+// No more is sent than the windows of a stream and of the connection allow, however they change
+// (RFC 9113 6.9).
 func TestH2Windows(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/memory", "/stream"} {
@@ -179,7 +180,8 @@ func TestH2RequestsThatWait(t *testing.T) {
 	}
 }
 
-// A stream whose client takes too little of it is reset, while the connection goes on. One that is taken slowly is not.
+// A stream whose client takes too little of it is reset, while the connection goes on. One that is
+// taken slowly is not.
 func TestH2StreamThatStalls(t *testing.T) {
 	t.Parallel()
 	failed := make(chan error, 2)

@@ -35,9 +35,10 @@ func (h *h2conn) frame() (bool, error) {
 	switch {
 	case length > frameBytes:
 		return false, codeFrameSize
-	case !h.settled && (kind != frameSettings || flags&flagAck != 0): // RFC 9113 3.4
+	case !h.gotSettings && (kind != frameSettings || flags&flagAck != 0): // RFC 9113 3.4
 		return false, codeProtocol
-	case (h.blockOf != 0) != (kind == frameContinuation) || kind == frameContinuation && stream != h.blockOf: // RFC 9113 6.10
+	// RFC 9113 6.10
+	case (h.blockOf != 0) != (kind == frameContinuation) || kind == frameContinuation && stream != h.blockOf:
 		return false, codeProtocol
 	}
 	whole := len(b) >= frameHead+length
@@ -217,8 +218,8 @@ func (h *h2conn) settings(stream uint32, flags byte, payload []byte) error {
 		value := binary.BigEndian.Uint32(s[2:])
 		switch binary.BigEndian.Uint16(s) {
 		case settingTableSize:
-			// The encoder, which has no table, says so, because it has to when the table may be smaller
-			// than it was (RFC 7541 4.2).
+			// The encoder, which has no table, says so, because it has to when the table may be
+			// smaller than it was (RFC 7541 4.2).
 			sizeDown = sizeDown || value < tableBytes
 		case settingEnablePush:
 			if value > 1 {
@@ -235,13 +236,13 @@ func (h *h2conn) settings(stream uint32, flags byte, payload []byte) error {
 			}
 		}
 	}
-	h.settled = true
+	h.gotSettings = true
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sizeDown = h.sizeDown || sizeDown
 	if first >= 0 {
-		// What was set before the last value of a frame has no effect that could be seen, and so many
-		// changes of so many streams would cost much.
+		// What was set before the last value of a frame has no effect that could be seen, and so
+		// many changes of so many streams would cost much.
 		change := first - h.first
 		h.first = first
 		for _, st := range h.open {
@@ -267,8 +268,8 @@ func (h *h2conn) ping(stream uint32, flags byte, payload []byte) error {
 	if flags&flagAck == 0 {
 		h.reserve(frameHead + 8)
 		h.out = append(appendFrameHead(h.out, 8, framePing, flagAck, 0), payload...)
-	} else if h.draining && !h.told && string(payload) == drainPing {
-		h.told, h.last = true, h.newest
+	} else if h.draining && !h.knowsLast && string(payload) == drainPing {
+		h.knowsLast, h.last = true, h.newest
 		h.appendGoAway(h.newest, codeNone)
 	}
 	return nil
@@ -307,8 +308,8 @@ func (h *h2conn) windowUpdate(stream uint32, payload []byte) error {
 	return nil
 }
 
-// data takes the content of a request, which nobody reads: so the client's window of the stream is never opened again. Its
-// length includes padding.
+// data takes the content of a request, which nobody reads: so the client's window of the stream is
+// never opened again. Its length includes padding.
 func (h *h2conn) data(stream uint32, length, content int, ends bool) error {
 	if stream%2 == 0 || stream > h.newest {
 		return codeProtocol

@@ -35,11 +35,13 @@ func decodeAll(blocks ...[]byte) (lines []string, err error) {
 	return lines, nil
 }
 
-// FuzzHPACK holds the decoder to that of golang.org/x/net: what it takes, that takes too and reads alike.
+// FuzzHPACK holds the decoder to that of golang.org/x/net: what it takes, that takes too and reads
+// alike.
 func FuzzHPACK(f *testing.F) {
 	w := &h2peer{t: f}
 	w.encoder = hpack.NewEncoder(&w.encoded)
-	f.Add(bytes.Clone(w.block("accept: a/b", "x-long: "+strings.Repeat("b", 300))), bytes.Clone(w.block("accept: a/b", "x: y")))
+	f.Add(bytes.Clone(w.block("accept: a/b", "x-long: "+strings.Repeat("b", 300))),
+		bytes.Clone(w.block("accept: a/b", "x: y")))
 	w.encoder.SetMaxDynamicTableSize(100)
 	f.Add(bytes.Clone(w.block("accept: a/b", "x: y")), bytes.Clone(w.block("x: y")))
 	f.Add([]byte{0x20, 0x3f, 0xe1, 0x1f, 0x82}, []byte{0x40, 0x01, 'a', 0x01, 'b', 0xbe})
@@ -68,7 +70,8 @@ func FuzzHPACK(f *testing.F) {
 	})
 }
 
-// talk serves one connection on which bytes come and then its end. It returns what was asked, and what was answered.
+// talk serves one connection on which bytes come and then its end. It returns what was asked, and
+// what was answered.
 func talk(t *testing.T, sent []byte) (asked []string, answered []byte) {
 	requests := make(chan string, len(sent)/frameHead+1)
 	s := New(Config{Handler: func(x *Exchange) {
@@ -104,8 +107,8 @@ type recorded struct {
 
 func (r *recorded) Write(p []byte) (int, error) { return r.out.Write(p) }
 
-// askedOf is what the frames of a client could ask for, as the Framer and the decoder of golang.org/x/net read them up to an
-// error.
+// askedOf is what the frames of a client could ask for, as the Framer and the decoder of
+// golang.org/x/net read them up to an error.
 func askedOf(sent []byte) (all []string) {
 	framer := http2.NewFramer(nil, bytes.NewReader(withoutPriorities(sent)))
 	framer.SetMaxReadFrameSize(frameBytes)
@@ -135,8 +138,8 @@ func askedOf(sent []byte) (all []string) {
 	}
 }
 
-// withoutPriorities leaves out PRIORITY frames: the Framer ends the connection for one of another length, where RFC 9113 6.3
-// has the stream end.
+// withoutPriorities leaves out PRIORITY frames: the Framer ends the connection for one of another
+// length, where RFC 9113 6.3 has the stream end.
 func withoutPriorities(frames []byte) (rest []byte) {
 	for len(frames) >= frameHead {
 		n := min(frameHead+int(frames[0])<<16+int(frames[1])<<8+int(frames[2]), len(frames))
@@ -172,8 +175,8 @@ func requestOf(fields []hpack.HeaderField) string {
 	return fmt.Sprintf("%s %s %s", pseudo[":method"], target, authority) + said
 }
 
-// FuzzH2 holds the server to the Framer of golang.org/x/net: what it takes for requests, that reads alike and in that order,
-// and what it sends are frames in an order that a client takes.
+// FuzzH2 holds the server to the Framer of golang.org/x/net: what it takes for requests, that reads
+// alike and in that order, and what it sends are frames in an order that a client takes.
 func FuzzH2(f *testing.F) {
 	var session bytes.Buffer
 	w := &h2peer{Framer: http2.NewFramer(&session, nil), t: f}
@@ -181,7 +184,9 @@ func FuzzH2(f *testing.F) {
 	w.ask(1, "accept: a/b", "cookie: a=b")
 	w.begin(3, append(get("/b"), "content-length: 3")...)
 	w.must(w.WriteData(3, true, []byte("abc")))
-	w.must(w.WriteHeaders(http2.HeadersFrameParam{StreamID: 5, BlockFragment: w.block()[:3], EndStream: true, PadLength: 4}))
+	w.must(w.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: 5, BlockFragment: w.block()[:3], EndStream: true, PadLength: 4,
+	}))
 	w.must(w.WriteContinuation(5, true, w.block()[3:]))
 	w.must(w.WriteSettings(windows(3)))
 	w.ask(7, get("/c")...)

@@ -34,7 +34,7 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 	h.served = true
 	*h.pastOf(id) = pastStream{id: id}
 	switch {
-	case h.told && id > h.last: // The client knows that nobody looks at it (RFC 9113 6.8).
+	case h.knowsLast && id > h.last: // The client knows that nobody looks at it (RFC 9113 6.8).
 		err = h.glitchLocked(0)
 	case v == badRequest:
 		h.appendReset(id, codeProtocol)
@@ -108,8 +108,8 @@ func (h *h2conn) trailers(id uint32) error {
 	return nil
 }
 
-// decode makes a request of a header block. All of it is decoded, because later blocks refer to what it adds to the
-// decoder's table.
+// decode makes a request of a header block. All of it is decoded, because later blocks refer to
+// what it adds to the decoder's table.
 func (h *h2conn) decode(st *h2stream) (verdict, error) {
 	x, size, v := &st.x, 0, goodRequest
 	var scheme, host string

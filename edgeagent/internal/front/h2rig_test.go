@@ -53,7 +53,8 @@ func (p *h2peer) must(err error) {
 	}
 }
 
-// block encodes fields. Those of a GET come first, unless the first of them is a pseudo-header field.
+// block encodes fields. Those of a GET come first, unless the first of them is a pseudo-header
+// field.
 func (p *h2peer) block(fields ...string) []byte {
 	if len(fields) == 0 || fields[0][0] != ':' {
 		fields = append(get("/"), fields...)
@@ -77,13 +78,17 @@ func (p *h2peer) fieldBlock(fields ...string) []byte {
 // ask sends a request without content.
 func (p *h2peer) ask(stream uint32, fields ...string) {
 	p.t.Helper()
-	p.must(p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block(fields...), EndStream: true, EndHeaders: true}))
+	p.must(p.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: p.block(fields...), EndStream: true, EndHeaders: true,
+	}))
 }
 
 // begin sends the head of a request with content.
 func (p *h2peer) begin(stream uint32, fields ...string) {
 	p.t.Helper()
-	p.must(p.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block(fields...), EndHeaders: true}))
+	p.must(p.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: p.block(fields...), EndHeaders: true,
+	}))
 }
 
 // get is a request for a path.
@@ -146,8 +151,9 @@ func (a *answer) String() string {
 	return a.status + " " + a.body
 }
 
-// answers reads until streams have ended, each by a whole answer or by RST_STREAM, or the connection has, by GOAWAY or
-// otherwise: what came on which stream, and the code of GOAWAY if one came.
+// answers reads until streams have ended, each by a whole answer or by RST_STREAM, or the
+// connection has, by GOAWAY or otherwise: what came on which stream, and the code of GOAWAY if one
+// came.
 func (p *h2peer) answers(streams ...uint32) (all map[uint32]*answer, goAway *http2.ErrCode) {
 	p.t.Helper()
 	all = map[uint32]*answer{}

@@ -14,7 +14,8 @@ func TestH2spec(t *testing.T) {
 	}
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "h2spec")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", program, "github.com/summerwind/h2spec/cmd/h2spec")
+	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", program,
+		"github.com/summerwind/h2spec/cmd/h2spec")
 	build.Dir = "../../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build h2spec: %v\n%s", err, out)
@@ -24,7 +25,9 @@ func TestH2spec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), program, "--tls", "--insecure", "--strict", "--host", host, "--port", port).CombinedOutput()
+	out, err := exec.CommandContext(
+		t.Context(), program, "--tls", "--insecure", "--strict", "--host", host, "--port", port,
+	).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// What net/http takes for the head of a request as well as we do, it reads alike; and how a head is split makes no
-// difference.
+// What net/http takes for the head of a request as well as we do, it reads alike; and how a head is
+// split makes no difference.
 func FuzzHead(f *testing.F) {
 	for _, c := range framingCases {
 		if len(c.sent) < 1000 {
@@ -43,7 +43,8 @@ func FuzzHead(f *testing.F) {
 			t.Errorf("%q: %d bytes are behind it, net/http has %d", sent, len(sent)-h.at, behind)
 		}
 		if r.Method != h.Method || r.RequestURI != h.Target || (r.ContentLength != 0) != h.content() {
-			t.Errorf("%q: %s, net/http: %s %s %d", sent, outcomeOf(&h, done, nil), r.Method, r.RequestURI, r.ContentLength)
+			t.Errorf("%q: %s, net/http: %s %s %d", sent, outcomeOf(&h, done, nil), r.Method, r.RequestURI,
+				r.ContentLength)
 		}
 		if absolute := !strings.HasPrefix(h.Target, "/") && h.Target != "*"; !absolute && r.Host != h.Authority {
 			t.Errorf("%q: for %q, net/http: for %q", sent, h.Authority, r.Host)

@@ -11,14 +11,15 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// errCompression is a header block that cannot be decoded. What follows on the connection cannot be either (RFC 9113 4.3).
+// errCompression is a header block that cannot be decoded. What follows on the connection cannot be
+// either (RFC 9113 4.3).
 var errCompression = errors.New("header block cannot be decoded")
 
 const (
 	// tableBytes is SETTINGS_HEADER_TABLE_SIZE, whose initial value stays (RFC 9113 6.5.2).
 	tableBytes = 4 << 10
-	// entryBytes is what an entry of a table, and a field of a list, counts for beside its name and value
-	// (RFC 7541 4.1, RFC 9113 6.5.2).
+	// entryBytes is what an entry of a table, and a field of a list, counts for beside its name and
+	// value (RFC 7541 4.1, RFC 9113 6.5.2).
 	entryBytes = 32
 )
 
@@ -155,8 +156,8 @@ func (t *headerTable) shrink(size int) {
 	}
 }
 
-// decoder decodes the header blocks of a connection (RFC 7541). It allocates only for what enters its table: other strings
-// lie in text.
+// decoder decodes the header blocks of a connection (RFC 7541). It allocates only for what enters
+// its table: other strings lie in text.
 type decoder struct {
 	table headerTable
 	block []byte
@@ -222,8 +223,8 @@ func (d *decoder) next() (f headerField, ok bool, err error) {
 	return f, false, nil
 }
 
-// owned copies what lies in the text of a request. A name that came from the dynamic table is copied too, because it would
-// keep the memory of its entry.
+// owned copies what lies in the text of a request. A name that came from the dynamic table is
+// copied too, because it would keep the memory of its entry.
 func owned(f headerField) headerField {
 	var both strings.Builder
 	both.Grow(len(f.name) + len(f.value))
@@ -313,14 +314,17 @@ func (d *decoder) string() (string, error) {
 	return d.text.from(at), nil
 }
 
-// replyNames has the index in the static table of each name that is there, in the form that field lists have it. Names of
-// fields that HTTP/2 has not have notSent (RFC 9113 8.2.2), and so has Content-Length, which is framing.
+// replyNames has the index in the static table of each name that is there, in the form that field
+// lists have it. Names of fields that HTTP/2 has not have notSent (RFC 9113 8.2.2), and so has
+// Content-Length, which is framing.
 var replyNames = func() map[string]byte {
 	names := map[string]byte{}
 	for i := len(staticTable) - 1; i > 0; i-- {
 		names[field.Canonical(staticTable[i].name)] = byte(i)
 	}
-	for _, name := range []string{"Connection", "Content-Length", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade"} {
+	for _, name := range []string{
+		"Connection", "Content-Length", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade",
+	} {
 		names[name] = notSent
 	}
 	return names
@@ -350,8 +354,8 @@ func appendValue(b []byte, value string) []byte {
 	return append(appendInteger(b, 0, 7, uint64(len(value))), value...)
 }
 
-// appendBlock appends a field list to a header block, as literals that are not to be indexed (RFC 7541 6.2.2). It reports
-// whether there is a Date.
+// appendBlock appends a field list to a header block, as literals that are not to be indexed (RFC
+// 7541 6.2.2). It reports whether there is a Date.
 func appendBlock(b, fields []byte) (block []byte, dated bool) {
 	for name, value := range field.Fields(fields) {
 		index, known := replyNames[name]

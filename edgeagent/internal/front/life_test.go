@@ -59,8 +59,8 @@ func (b bytewise) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TLS 1.2 and 1.3 are spoken, with records that come byte by byte; the client is told for which host it came, sessions are
-// resumed, and a client that ends what it sends gets its reply.
+// TLS 1.2 and 1.3 are spoken, with records that come byte by byte; the client is told for which
+// host it came, sessions are resumed, and a client that ends what it sends gets its reply.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(x *Exchange) {
@@ -113,13 +113,15 @@ func TestRecordsSplitAnywhere(t *testing.T) {
 		if err != nil {
 			t.Fatalf("split at %d: %v", split, err)
 		}
-		if body, err := io.ReadAll(reply.Body); !strings.HasPrefix(string(body), "HTTP/1.1 GET /a host=a.test") || err != nil {
+		if body, err := io.ReadAll(reply.Body); !strings.HasPrefix(string(body), "HTTP/1.1 GET /a host=a.test") ||
+			err != nil {
 			t.Fatalf("split at %d: %q, %v", split, body, err)
 		}
 	}
 }
 
-// An idle connection has no buffer: at most 8 KiB, and 24 KiB over TLS, with what the client has in this process too.
+// An idle connection has no buffer: at most 8 KiB, and 24 KiB over TLS, with what the client has in
+// this process too.
 func TestIdleConnectionsAreSmall(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow, because it opens many connections: run make test-long")

@@ -2,6 +2,6 @@
 
 package front
 
-// poison says that the memory of a request is overwritten once its handler has returned, so that a test finds who has
-// kept a string of it.
+// poison says that the memory of a request is overwritten once its handler has returned, so that a
+// test finds who has kept a string of it.
 const poison = true

@@ -40,7 +40,9 @@ func newRig(t testing.TB, handler Handler, change func(*Config)) *rig {
 	}
 	r := &rig{t: t, server: New(cfg)}
 	r.plain = r.listen(nil)
-	r.secure = r.listen(&tls.Config{Certificates: []tls.Certificate{testCertificate(t)}, NextProtos: []string{"h2", "http/1.1"}})
+	r.secure = r.listen(&tls.Config{
+		Certificates: []tls.Certificate{testCertificate(t)}, NextProtos: []string{"h2", "http/1.1"},
+	})
 	t.Cleanup(r.stop)
 	return r
 }
@@ -94,7 +96,8 @@ func overTLS() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, ServerName: "a.test", NextProtos: []string{"http/1.1"}}
 }
 
-// exchange sends bytes on a connection of its own, ends what it sends, and returns all that comes back.
+// exchange sends bytes on a connection of its own, ends what it sends, and returns all that comes
+// back.
 func (r *rig) exchange(secure *tls.Config, sent string) string {
 	r.t.Helper()
 	conn := r.dial(secure)

@@ -23,9 +23,11 @@ type Config struct {
 	// addresses in Exempt count for the first alone.
 	MaxConnections, MaxConnectionsPerClient int
 	Exempt                                  []netip.Prefix
-	// WriteStall ends a reply of which its client took less than 16 KiB for this long. Default 30 s.
+	// WriteStall ends a reply of which its client took less than 16 KiB for this long. Default 30
+	// s.
 	WriteStall time.Duration
-	// Refused is told of each connection that is one too many: connections or connections_per_client.
+	// Refused is told of each connection that is one too many: connections or
+	// connections_per_client.
 	Refused func(reason string)
 	// AcceptFailed is told what accept(2) could not do for a listener.
 	AcceptFailed func(listener net.Addr, err error)
@@ -39,8 +41,9 @@ const (
 	headTime = 5 * time.Second
 	// idleTime is how long a connection is kept on which nothing is asked.
 	idleTime = 75 * time.Second
-	// lingerTime is how long a client may still send what nobody reads, after the last reply. If the
-	// connection were closed at once, it might read that it was reset, and not the reply (RFC 9112 9.6).
+	// lingerTime is how long a client may still send what nobody reads, after the last reply. If
+	// the connection were closed at once, it might read that it was reset, and not the reply (RFC
+	// 9112 9.6).
 	lingerTime = time.Second
 
 	defaultWriteStall = 30 * time.Second
@@ -134,8 +137,9 @@ func (s *Server) remove(c *conn) {
 // ErrStopped is what [Server.Serve] returns when the server was told to stop.
 var ErrStopped = errors.New("server was stopped")
 
-// Serve accepts connections of a listener, which it closes at the end: HTTP/1.1, or, with a TLS configuration, what that
-// agrees on with the client by ALPN. It returns when the listener fails or the server stops.
+// Serve accepts connections of a listener, which it closes at the end: HTTP/1.1, or, with a TLS
+// configuration, what that agrees on with the client by ALPN. It returns when the listener fails or
+// the server stops.
 func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
 	var loops *acceptor
 	if secure == nil {
@@ -172,7 +176,8 @@ func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
 				return ErrStopped
 			}
 			s.cfg.AcceptFailed(l.Addr(), err)
-			if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EINVAL) { // no listener any more
+			// no listener any more
+			if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EINVAL) {
 				return err
 			}
 			wait = min(max(2*wait, minAcceptWait), maxAcceptWait)
@@ -185,7 +190,8 @@ func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
 	}
 }
 
-// How long nothing is accepted after that has failed, for example because no descriptor is left. It doubles.
+// How long nothing is accepted after that has failed, for example because no descriptor is left. It
+// doubles.
 const (
 	minAcceptWait = 5 * time.Millisecond
 	maxAcceptWait = time.Second
@@ -203,7 +209,8 @@ func (s *Server) pause(d time.Duration) bool {
 	}
 }
 
-// overloaded answers a connection that is one too many. It is written before anything was read, so it costs nothing.
+// overloaded answers a connection that is one too many. It is written before anything was read, so
+// it costs nothing.
 const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 func (s *Server) accept(socket net.Conn, places *listen.Places, secure *tls.Config) {
@@ -271,8 +278,8 @@ func (s *Server) untrack(l net.Listener) {
 	s.serving.Done()
 }
 
-// Shutdown accepts no more connections, ends those on which nothing is asked, lets requests finish, and returns when
-// all connections have ended. When ctx ends before that, it returns its error.
+// Shutdown accepts no more connections, ends those on which nothing is asked, lets requests finish,
+// and returns when all connections have ended. When ctx ends before that, it returns its error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.closeListeners()
 	for i := range s.live {

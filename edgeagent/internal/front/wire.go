@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	// leastTaken is what a client has to take of a reply in each time of [Config.WriteStall]: some 500
-	// bytes a second.
+	// leastTaken is what a client has to take of a reply in each time of [Config.WriteStall]: some
+	// 500 bytes a second.
 	leastTaken = 16 << 10
 	// sendPiece is how much of a file the kernel is asked to send at once.
 	sendPiece = 1 << 20
 )
 
-// wire is the socket of a connection. It writes without waiting where that is possible, and ends what a client takes next
-// to nothing of; one that takes more keeps its download, however long that takes.
+// wire is the socket of a connection. It writes without waiting where that is possible, and ends
+// what a client takes next to nothing of; one that takes more keeps its download, however long that
+// takes.
 type wire struct {
 	net.Conn
 	raw   syscall.RawConn // nil for a connection that is no socket
@@ -86,8 +87,8 @@ func (w *wire) writeBoth(a, b []byte) (int64, error) {
 	return w.run()
 }
 
-// writeFile writes a head and length bytes of a file from offset on. An error that is errFile says that the file could
-// not be read any further.
+// writeFile writes a head and length bytes of a file from offset on. An error that is errFile says
+// that the file could not be read any further.
 func (w *wire) writeFile(head []byte, f *os.File, offset, length int64) (int64, error) {
 	if w.raw == nil {
 		n, err := w.writeSlowly(head)
@@ -106,7 +107,8 @@ func (w *wire) writeFile(head []byte, f *os.File, offset, length int64) (int64, 
 // errFile is that sendfile(2) cannot read a file, or not any further.
 var errFile = errors.New("the file cannot be sent")
 
-// run writes all there is. The socket takes what it has room for at once; only a wait for room has a deadline.
+// run writes all there is. The socket takes what it has room for at once; only a wait for room has
+// a deadline.
 func (w *wire) run() (int64, error) {
 	w.sent, w.failed, w.full, w.waiting = 0, nil, false, false
 	err := w.raw.Write(w.try)
@@ -149,7 +151,8 @@ func (w *wire) write(fd uintptr) bool {
 	}
 }
 
-// step makes one system call and returns how much it wrote; nothing, without an error, if nothing is left.
+// step makes one system call and returns how much it wrote; nothing, without an error, if nothing
+// is left.
 func (w *wire) step(fd int) (n int, err error) {
 	if a, b := w.parts[0], w.parts[1]; len(a)+len(b) > 0 {
 		switch {
@@ -199,7 +202,8 @@ func (w *wire) CloseWrite() error {
 	return nil
 }
 
-// reset ends the connection so that what was sent does not look whole to a client that reads until the end.
+// reset ends the connection so that what was sent does not look whole to a client that reads until
+// the end.
 func (w *wire) reset() {
 	if tcp, ok := w.Conn.(interface{ SetLinger(sec int) error }); ok {
 		tcp.SetLinger(0) // An error is that it is closed.

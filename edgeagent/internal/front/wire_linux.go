@@ -7,22 +7,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls on a socket that does not block. They return at once, so the scheduler is not told of them: it would
-// look out for those that take long, some 20,000 times a second.
+// The system calls on a socket that does not block. They return at once, so the scheduler is not
+// told of them: it would look out for those that take long, some 20,000 times a second.
 
 func readNow(fd int, p []byte) (int, error) {
-	return result(syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p))))
+	return result(syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		uintptr(len(p))))
 }
 
 // writeNow writes a and b, of which a is not empty.
 func writeNow(fd int, a, b []byte) (int, error) {
 	if len(b) == 0 {
-		return result(syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(len(a))))
+		return result(syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(a))),
+			uintptr(len(a))))
 	}
 	parts := [2]unix.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
 	parts[0].SetLen(len(a))
 	parts[1].SetLen(len(b))
-	return result(syscall.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&parts)), uintptr(len(parts))))
+	return result(syscall.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&parts)),
+		uintptr(len(parts))))
 }
 
 // writeMore writes what more follows, so that the kernel may send both in one packet.
@@ -32,10 +35,12 @@ func writeMore(fd int, p []byte) (int, error) {
 
 // recvNow reads from a socket.
 func recvNow(fd int, p []byte) (int, error) {
-	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0))
+	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		uintptr(len(p)), 0, 0, 0))
 }
 
-// sendNow writes a and b, of which a is not empty, to a socket. Less than all is with [errAgain], or without an error.
+// sendNow writes a and b, of which a is not empty, to a socket. Less than all is with [errAgain],
+// or without an error.
 func sendNow(fd int, a, b []byte) (int, error) {
 	for {
 		n, err := send(fd, a, b)
@@ -50,21 +55,25 @@ func send(fd int, a, b []byte) (int, error) {
 		a, b = append(a, b...), nil
 	}
 	if len(b) == 0 {
-		return result(syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(len(a)), unix.MSG_NOSIGNAL, 0, 0))
+		return result(syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(a))),
+			uintptr(len(a)), unix.MSG_NOSIGNAL, 0, 0))
 	}
 	parts := [2]unix.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
 	parts[0].SetLen(len(a))
 	parts[1].SetLen(len(b))
 	message := unix.Msghdr{Iov: &parts[0]}
 	message.SetIovlen(len(parts))
-	return result(syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&message)), unix.MSG_NOSIGNAL))
+	return result(syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&message)),
+		unix.MSG_NOSIGNAL))
 }
 
-// readFileNow reads len(p) bytes of a file that the kernel has in memory. It reports false if it has not.
+// readFileNow reads len(p) bytes of a file that the kernel has in memory. It reports false if it
+// has not.
 func readFileNow(fd int, p []byte, offset int64) bool {
 	part := unix.Iovec{Base: unsafe.SliceData(p)}
 	part.SetLen(len(p))
-	n, _, errno := syscall.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&part)), 1, uintptr(offset), 0, unix.RWF_NOWAIT)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&part)), 1,
+		uintptr(offset), 0, unix.RWF_NOWAIT)
 	return errno == 0 && int(n) == len(p)
 }
 

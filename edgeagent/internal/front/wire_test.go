@@ -54,7 +54,8 @@ func TestDownloadsEndOnlyForThoseWhoTakeNothing(t *testing.T) {
 				}()
 				conn := newWire(server, stall)
 				n, err := conn.Write(make([]byte, 256<<10))
-				if kept := err == nil && n == 256<<10; kept != test.kept || !kept && !errors.Is(err, os.ErrDeadlineExceeded) {
+				if kept := err == nil && n == 256<<10; kept != test.kept ||
+					!kept && !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("%d bytes, %v", n, err)
 				}
 				conn.Close()
@@ -64,8 +65,8 @@ func TestDownloadsEndOnlyForThoseWhoTakeNothing(t *testing.T) {
 	}
 }
 
-// A file that cannot be sent to its end is read on by whoever it is of, who finds out what is wrong with it. What can be
-// read then is sent, and the client sees it if the body is cut.
+// A file that cannot be sent to its end is read on by whoever it is of, who finds out what is wrong
+// with it. What can be read then is sent, and the client sees it if the body is cut.
 func TestFileThatCannotBeSent(t *testing.T) {
 	t.Parallel()
 	const length = smallFile + 1
