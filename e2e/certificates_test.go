@@ -115,6 +115,11 @@ func TestDomainCertificates(t *testing.T) {
 		return strings.Contains(metricsOf(t, d.edge.metrics), `edgewalk_edge_certificates{state="on_disk"} 2`)
 	})
 
+	shown := d.do(t, "get", "domain", "images.example.com", "-A", "acme", "-o", "jsonpath={.customDomain.certificate}")
+	for _, want := range []string{`"ISSUED"`, `"edges":{"serving":1,"total":1}`} {
+		has(t, "the certificate", strings.ReplaceAll(shown, " ", ""), want)
+	}
+
 	for _, again := range []struct {
 		when   string
 		damage func(file string)

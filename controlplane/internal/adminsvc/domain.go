@@ -62,7 +62,37 @@ func (s *Service) tellDomain(ctx context.Context, key topology.Key, c *topologyv
 	}
 	told.AccountUID = topology.UID(key.Account, account.CreateRevision)
 	s.domains.Tell(c, told)
+	countServing(c, s.fleet.Edges(), poolsOf(account), certificate.ModRevision)
 	return nil
+}
+
+// poolsOf are the pools that an account, as stored, names.
+func poolsOf(account topology.Record) []string {
+	stored, err := decode[*topologyv1.Account](account)
+	if err != nil {
+		return nil
+	}
+	return stored.Message.GetPools()
+}
+
+// countServing says of a domain's certificate how many of the edges that are sent the account have
+// heard of it, by what they have acknowledged. revision is that of its record, 0 without one.
+func countServing(c *topologyv1.CustomDomain, edges []*topologyv1.Edge, pools []string, revision int64) {
+	if revision == 0 || c.GetCertificate().GetCertificate() == "" ||
+		c.GetState() != topologyv1.CustomDomain_ACTIVE || c.GetTls().GetMode() == topologyv1.DomainTls_OFF {
+		return
+	}
+	count := new(topologyv1.DomainCertificate_Edges)
+	for _, e := range edges {
+		if !e.GetConnected() || e.GetPool() != "" && !slices.Contains(pools, e.GetPool()) {
+			continue
+		}
+		count.Total++
+		if e.GetAppliedRevision() >= revision {
+			count.Serving++
+		}
+	}
+	c.Certificate.Edges = count
 }
 
 // wrote is a domain as a write has left it, with what is known of it. That is left out if it cannot
@@ -85,10 +115,12 @@ func (s *Service) wrote(
 		}
 		told.Facts = known.Facts
 	}
+	revision := int64(0)
 	if item, ok := out.draft.state.Records.Get(topology.KindCertificates, key.ID); ok {
-		told.Certificate = readCertificate(item.Record())
+		told.Certificate, revision = readCertificate(item.Record()), item.Record().ModRevision
 	}
 	s.domains.Tell(c, told)
+	countServing(c, s.fleet.Edges(), out.draft.account.before("").Message.GetPools(), revision)
 	return c
 }
 
@@ -199,12 +231,15 @@ func (s domains) tellAll(ctx context.Context, account string, all []*topologyv1.
 		return err
 	}
 	uid := topology.UID(account, record.CreateRevision)
+	edges, pools := s.fleet.Edges(), poolsOf(record)
 	for _, c := range all {
 		told := domaincheck.Told{AccountUID: uid, Facts: known[c.GetId()].Facts}
-		if certificate, ok := s.feed.Get(certificateKey(domainKey(account, c.GetId()))); ok {
+		certificate, ok := s.feed.Get(certificateKey(domainKey(account, c.GetId())))
+		if ok {
 			told.Certificate = readCertificate(certificate)
 		}
 		s.domains.Tell(c, told)
+		countServing(c, edges, pools, certificate.ModRevision)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package adminsvc
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -143,5 +144,48 @@ func TestRollbackKeepsCertificates(t *testing.T) {
 		topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "images.example.com"})
 	if err != nil || record.ModRevision != done.GetRevision() {
 		t.Errorf("the certificate is of %d, %v, want %d", record.ModRevision, err, done.GetRevision())
+	}
+}
+
+// Which edges count as serving a certificate: those that are connected, are sent the account, and
+// have acknowledged its record.
+func TestEdgesThatServe(t *testing.T) {
+	t.Parallel()
+	edge := func(connected bool, pool string, applied int64) *topologyv1.Edge {
+		return &topologyv1.Edge{Connected: connected, Pool: pool, AppliedRevision: applied}
+	}
+	edges := []*topologyv1.Edge{
+		edge(true, "", 10), edge(true, "gold", 11), edge(true, "gold", 9), edge(true, "iron", 11), edge(false, "", 11),
+	}
+	domain := func(change func(*topologyv1.CustomDomain)) *topologyv1.CustomDomain {
+		c := &topologyv1.CustomDomain{
+			State: topologyv1.CustomDomain_ACTIVE, Certificate: &topologyv1.DomainCertificate{Certificate: "x"},
+		}
+		change(c)
+		return c
+	}
+	for name, c := range map[string]struct {
+		domain   *topologyv1.CustomDomain
+		revision int64
+		want     string
+	}{
+		"served": {domain(func(*topologyv1.CustomDomain) {}), 10, "2 of 3"},
+		"newer":  {domain(func(*topologyv1.CustomDomain) {}), 12, "0 of 3"},
+		"none":   {domain(func(c *topologyv1.CustomDomain) { c.Certificate.Certificate = "" }), 0, "untold"},
+		"pending": {
+			domain(func(c *topologyv1.CustomDomain) { c.State = topologyv1.CustomDomain_PENDING }), 10, "untold",
+		},
+		"off": {domain(func(c *topologyv1.CustomDomain) {
+			c.Tls = &topologyv1.DomainTls{Mode: topologyv1.DomainTls_OFF}
+		}), 10, "untold"},
+	} {
+		countServing(c.domain, edges, []string{"gold", "more"}, c.revision)
+		got := "untold"
+		if e := c.domain.GetCertificate().GetEdges(); e != nil {
+			got = fmt.Sprintf("%d of %d", e.GetServing(), e.GetTotal())
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
 	}
 }

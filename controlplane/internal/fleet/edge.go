@@ -408,7 +408,7 @@ func (e *edge) resource(server string) *topologyv1.Edge {
 		Origins:           e.report.GetOrigins(),
 	}
 	if r.Connected {
-		r.Server = server
+		r.Server, r.Pool = server, e.conn.Pool
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.rejected)) {
 		r.Rejected = append(r.Rejected, e.rejected[key])

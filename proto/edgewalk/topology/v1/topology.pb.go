@@ -4970,7 +4970,9 @@ type Edge struct {
 	// that the control plane could name.
 	MetricsAddress string `protobuf:"bytes,30,opt,name=metrics_address,json=metricsAddress,proto3" json:"metrics_address,omitempty"`
 	// The certificates of domains at the edge.
-	Certificates  *Edge_Certificates `protobuf:"bytes,40,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	Certificates *Edge_Certificates `protobuf:"bytes,40,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	// The pool that the edge has joined for. Empty: it is sent every account.
+	Pool          string `protobuf:"bytes,41,opt,name=pool,proto3" json:"pool,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5129,6 +5131,13 @@ func (x *Edge) GetCertificates() *Edge_Certificates {
 		return x.Certificates
 	}
 	return nil
+}
+
+func (x *Edge) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
 }
 
 // Rejected is a resource that an edge refused.
@@ -6174,7 +6183,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"dropBefore\"5\n" +
 	"\bSettings\x12)\n" +
 	"\vshared_host\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x84\x02R\n" +
-	"sharedHost\"\xf0\a\n" +
+	"sharedHost\"\x84\b\n" +
 	"\x04Edge\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -6194,7 +6203,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x06server\x18\x0f \x01(\tR\x06server\x12'\n" +
 	"\x0ffrozen_revision\x18\x10 \x01(\x03R\x0efrozenRevision\x12'\n" +
 	"\x0fmetrics_address\x18\x1e \x01(\tR\x0emetricsAddress\x12K\n" +
-	"\fcertificates\x18( \x01(\v2'.edgewalk.topology.v1.Edge.CertificatesR\fcertificates\x1a\xbd\x01\n" +
+	"\fcertificates\x18( \x01(\v2'.edgewalk.topology.v1.Edge.CertificatesR\fcertificates\x12\x12\n" +
+	"\x04pool\x18) \x01(\tR\x04pool\x1a\xbd\x01\n" +
 	"\fCertificates\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x17\n" +
 	"\aon_disk\x18\x02 \x01(\x03R\x06onDisk\x12\x18\n" +
