@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -19,7 +20,7 @@ const (
 func columns(line string) int { return utf8.RuneCountInString(line) + 3*strings.Count(line, "\t") }
 
 func checkWidths(f *file) []finding {
-	if f.under(wide...) {
+	if slices.Contains(wide, f.path) {
 		return nil
 	}
 	longest := map[int]int{} // literal that lies on one line, by line
@@ -56,8 +57,10 @@ func checkWidths(f *file) []finding {
 	return found
 }
 
-// wide are folders whose lines are still to be broken.
+// wide are files whose lines are still to be broken.
 var wide = []string{
-	"bench", "cmd/edgewalk", "controlplane/internal/adminsvc", "controlplane/internal/dashboard",
-	"controlplane/internal/rest", "edgeagent/internal/edgehttp", "edgeagent/internal/front",
+	"cmd/edgewalk/internal/admincli/health_test.go", "controlplane/internal/adminsvc/health.go",
+	"controlplane/internal/adminsvc/health_test.go", "edgeagent/internal/edgehttp/accesslog.go",
+	"edgeagent/internal/edgehttp/handler_test.go", "edgeagent/internal/edgehttp/metrics.go",
+	"edgeagent/internal/front/conn.go", "edgeagent/internal/front/exchange.go",
 }

@@ -102,7 +102,8 @@ func TestHitsAreServedWhileMissesFillEverySlot(t *testing.T) {
 		return e.metric("edgewalk_edge_requests_in_flight") == waiting && e.refused() == asked-waiting
 	})
 	for _, client := range []string{"198.51.100.1", "192.0.2.1", "2001:db8::1"} {
-		if response, body := e.get("shared.test", "/acme/a.txt", from(client)); response.StatusCode != 200 || body != fileText {
+		if response, body := e.get("shared.test", "/acme/a.txt", from(client)); response.StatusCode != 200 ||
+			body != fileText {
 			t.Errorf("a hit of %s is %d", client, response.StatusCode)
 		}
 		miss, _ := e.get("shared.test", "/acme/b.txt", from(client))
@@ -141,7 +142,9 @@ func TestAnAccountTakesNoMoreRequestsThanItsLimit(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, func(c *Config) { c.TrustedProxies = loopback })
 	resources := acme(newOrigin(t, stuck))
-	resources["accounts/acme"] = &topologyv1.Account{State: topologyv1.Account_ACTIVE, Limits: &topologyv1.AccountLimits{Requests: proto.Int32(3)}}
+	resources["accounts/acme"] = &topologyv1.Account{
+		State: topologyv1.Account_ACTIVE, Limits: &topologyv1.AccountLimits{Requests: proto.Int32(3)},
+	}
 	resources["origins/other/o"] = proto.Clone(resources["origins/acme/legacy"])
 	resources["urlEndpoints/other/default"] = &topologyv1.UrlEndpoint{Origins: []string{"o"}}
 	e.apply(resources)
@@ -149,7 +152,8 @@ func TestAnAccountTakesNoMoreRequestsThanItsLimit(t *testing.T) {
 	for i := range 8 {
 		attack.ask(fmt.Sprintf("/acme/slow%d", i), fmt.Sprintf("192.0.2.%d", i))
 	}
-	e.await("five of eight are refused", func() bool { return e.metric("edgewalk_edge_refused_total requests_per_account") == 5 })
+	e.await("five of eight are refused",
+		func() bool { return e.metric("edgewalk_edge_refused_total requests_per_account") == 5 })
 	if response, body := e.get("shared.test", "/other/a.txt", from("198.51.100.1")); response.StatusCode != 200 {
 		t.Errorf("another account got %d %s", response.StatusCode, body)
 	}
@@ -250,7 +254,8 @@ func TestDefaultLimitsHoldAgainstThousands(t *testing.T) {
 	t.Logf("%v requests in flight, %v refused", e.metric("edgewalk_edge_requests_in_flight"), e.refused())
 }
 
-// Who asks for large files and takes nothing gives their descriptors back, of which there is one a file.
+// Who asks for large files and takes nothing gives their descriptors back, of which there is one a
+// file.
 func TestStalledReadersGiveBackTheirFiles(t *testing.T) {
 	t.Parallel()
 	const streams = 40
@@ -462,7 +467,8 @@ func TestPanicIsLogged(t *testing.T) {
 	}
 	e.await("each is counted", func() bool { return e.metric("edgewalk_edge_panics_total") == 3 })
 	text := log.String()
-	if strings.Count(text, "out of order") != 1 || !strings.Contains(text, "path=/a.txt") || !strings.Contains(text, "loops") {
+	if strings.Count(text, "out of order") != 1 || !strings.Contains(text, "path=/a.txt") ||
+		!strings.Contains(text, "loops") {
 		t.Errorf("log: %s", text)
 	}
 	if response, _ := e.get("shared.test", "/acme/a.txt"); response == nil || response.StatusCode != 200 {

@@ -209,7 +209,8 @@ func (h *headOf) block(s *httpcache.Shared) *front.Block {
 		kind = 1
 	}
 	t := h.target
-	if p, ok := s.Derived[kind].Load().(*preparedHead); ok && p.account == t.Account && p.endpoint == t.Endpoint && p.domain == t.Domain &&
+	if p, ok := s.Derived[kind].Load().(*preparedHead); ok && p.account == t.Account && p.endpoint == t.Endpoint &&
+		p.domain == t.Domain &&
 		p.status == h.status && p.hsts == h.hsts && p.allow == h.allow && (!p.linked || p.path == t.Path) {
 		return p.block
 	}

@@ -107,8 +107,8 @@ func (c *conn) carryOn(goesOn bool) {
 	c.end()
 }
 
-// await waits for the first bytes of a request and returns them, or nil if none come. Meanwhile the connection has no
-// buffer.
+// await waits for the first bytes of a request and returns them, or nil if none come. Meanwhile the
+// connection has no buffer.
 func (c *conn) await(first bool) *h1 {
 	if first {
 		c.arm(headTime)
@@ -159,8 +159,8 @@ func (c *conn) tryFirst(fd uintptr) bool {
 	}
 }
 
-// serve answers what has begun to come and what follows it at once. It reports whether the connection goes on, with
-// nothing read of a next request.
+// serve answers what has begun to come and what follows it at once. It reports whether the
+// connection goes on, with nothing read of a next request.
 func (h *h1) serve(first bool) (goesOn bool) {
 	c := h.c
 	for timed := first; ; {
@@ -275,8 +275,8 @@ func (h *h1) leaving() <-chan struct{} {
 	return h.left
 }
 
-// watch reads on, to find out when the client leaves. What it sends meanwhile is of the next request; when there is some,
-// or no room for any, nothing more is found out.
+// watch reads on, to find out when the client leaves. What it sends meanwhile is of the next
+// request; when there is some, or no room for any, nothing more is found out.
 func (h *h1) watch() {
 	if h.ctx != nil {
 		return

@@ -13,7 +13,8 @@ const (
 	outBytes = 4 * recordBytes
 	// headRoom is for what is sent of a head beside its fields.
 	headRoom = 128
-	// leastPiece is the least of a body that is put behind other frames, rather than into the next write.
+	// leastPiece is the least of a body that is put behind other frames, rather than into the next
+	// write.
 	leastPiece = 1 << 10
 )
 
@@ -28,8 +29,9 @@ func putOut(b []byte) {
 	}
 }
 
-// reserve makes room for a frame of so many bytes, by writing or by waiting for who does. It is how a client that reads
-// nothing is not read from any more. Like all below, it is called with mu held; it may release it for a time.
+// reserve makes room for a frame of so many bytes, by writing or by waiting for who does. It is how
+// a client that reads nothing is not read from any more. Like all below, it is called with mu held;
+// it may release it for a time.
 func (h *h2conn) reserve(n int) {
 	for !h.over && len(h.out) > 0 && len(h.out)+n > outBytes {
 		if h.writing {
@@ -43,7 +45,8 @@ func (h *h2conn) reserve(n int) {
 	}
 }
 
-// appendHead appends the frames of a head. Date is added to a final one if it is missing, for which now is given.
+// appendHead appends the frames of a head. Date is added to a final one if it is missing, for which
+// now is given.
 func (h *h2conn) appendHead(
 	stream uint32, flags byte, status int, length int64, common *Block, fields []byte, now *time.Time,
 ) {
@@ -143,7 +146,8 @@ func (h *h2conn) fail() {
 // sendable reports whether there is something to send that the client takes.
 func (h *h2conn) sendable() bool { return len(h.out) > 0 || len(h.ready) > 0 && h.window > 0 }
 
-// widen opens the window of a stream by n, which may be negative. It reports whether it is not too wide then.
+// widen opens the window of a stream by n, which may be negative. It reports whether it is not too
+// wide then.
 func (h *h2conn) widen(st *h2stream, n int64) bool {
 	st.window += n
 	h.enqueue(st)
@@ -186,14 +190,15 @@ func (st *h2stream) send(last bool) error {
 	return errGone
 }
 
-// stall watches that a client takes something of a stream: the connection may well go on, which other streams keep busy, but
-// whose client gives this one no window.
+// stall watches that a client takes something of a stream: the connection may well go on, which
+// other streams keep busy, but whose client gives this one no window.
 type stall struct {
 	began bool
 	taken int64
 }
 
-// wait waits until something has changed. It reports whether the client took too little of the stream in the time it has.
+// wait waits until something has changed. It reports whether the client took too little of the
+// stream in the time it has.
 func (st *h2stream) wait(s *stall) bool {
 	h := st.h
 	if s == nil {
@@ -231,7 +236,8 @@ func (st *h2stream) wait(s *stall) bool {
 	return false
 }
 
-// round writes what there is, and as much of the bodies of all streams as fits, a frame of each in turn.
+// round writes what there is, and as much of the bodies of all streams as fits, a frame of each in
+// turn.
 func (h *h2conn) round() {
 	h.writing = true
 	b := h.out

@@ -190,7 +190,8 @@ func (st *h2stream) hasContent() bool {
 	return !st.ended || st.got > 0
 }
 
-// awaitContent waits until more than so many bytes of the request's content have come, or its end, for at most a time.
+// awaitContent waits until more than so many bytes of the request's content have come, or its end,
+// for at most a time.
 func (st *h2stream) awaitContent(limit time.Duration, most int) {
 	st.slow()
 	timer := time.NewTimer(limit)
@@ -230,7 +231,8 @@ func (st *h2stream) refuse(r *refusal) {
 	st.reply(&Reply{Status: r.status, Fields: fields, Length: int64(len(body)), Mem: []byte(body)})
 }
 
-// maxInline is up to which length a body is sent by the goroutine that reads, if the windows take all of it.
+// maxInline is up to which length a body is sent by the goroutine that reads, if the windows take
+// all of it.
 const maxInline = 32 << 10
 
 func (st *h2stream) reply(r *Reply) (sent int64, err error) {
@@ -243,8 +245,9 @@ func (st *h2stream) reply(r *Reply) (sent int64, err error) {
 		length = int64(len(r.Mem))
 	}
 	if st.content && !st.x.Fields.Has(field.Expect) {
-		// Some clients take in the reply after the content alone, and what is wrong with the rest is an error of
-		// the request (RFC 9113 8.1.1). None is asked to send more than the first window.
+		// Some clients take in the reply after the content alone, and what is wrong with the rest
+		// is an error of the request (RFC 9113 8.1.1). None is asked to send more than the first
+		// window.
 		st.awaitContent(lingerTime, firstWindow/2)
 	}
 	none := r.Mem == nil && r.File == nil && r.Stream == nil
@@ -305,8 +308,8 @@ func (st *h2stream) head(r *Reply, length int64, ends bool, room int) error {
 	return nil
 }
 
-// inline puts a whole reply into out, where that can be: sent is false if the windows have no room for it, or its file
-// cannot be read.
+// inline puts a whole reply into out, where that can be: sent is false if the windows have no room
+// for it, or its file cannot be read.
 func (st *h2stream) inline(r *Reply, length int64) (sent bool, err error) {
 	h, body := st.h, r.Mem
 	if body == nil {
@@ -340,8 +343,9 @@ func (st *h2stream) inline(r *Reply, length int64) (sent bool, err error) {
 	return true, nil
 }
 
-// copy sends what a reader gives, from st.taken on. What has come leaves at once, but the last of it when the reader has
-// ended: it may end with an error, which the client has to see. mu is held, and not while something is read.
+// copy sends what a reader gives, from st.taken on. What has come leaves at once, but the last of
+// it when the reader has ended: it may end with an error, which the client has to see. mu is held,
+// and not while something is read.
 func (st *h2stream) copy(from io.Reader, length int64) error {
 	h := st.h
 	h.mu.Unlock()

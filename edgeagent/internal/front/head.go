@@ -11,12 +11,13 @@ import (
 
 // Limits of the head of a request. Beyond them it is answered with 431.
 const (
-	// maxHead is how many bytes the request line and the fields may have. What is before the first of
-	// them counts too.
+	// maxHead is how many bytes the request line and the fields may have. What is before the first
+	// of them counts too.
 	maxHead = 36 << 10
 	// maxFields is how many field lines there may be.
 	maxFields = 256
-	// maxBlank is how many bytes of empty lines may come before a request line (RFC 9112 2.2): two lines.
+	// maxBlank is how many bytes of empty lines may come before a request line (RFC 9112 2.2): two
+	// lines.
 	maxBlank = 4
 )
 
@@ -47,9 +48,9 @@ var (
 	badVersion    = &refusal{505, "unsupported protocol version"}
 )
 
-// head reads the head of a request of HTTP/1 line by line as it comes (RFC 9112). It is strict: a head that two parties
-// might read differently is none. So each line ends with CR LF, no field goes on in a second line, framing is said once,
-// and nothing but what a grammar names is skipped.
+// head reads the head of a request of HTTP/1 line by line as it comes (RFC 9112). It is strict: a
+// head that two parties might read differently is none. So each line ends with CR LF, no field goes
+// on in a second line, framing is said once, and nothing but what a grammar names is skipped.
 type head struct {
 	Method, Target, Authority string
 	Version                   Version
@@ -80,8 +81,8 @@ func (h *head) keep() bool {
 	return !h.end && !h.content() && (h.Version >= HTTP11 || h.persist)
 }
 
-// read reads on in what has come of a head. It reports whether that is the whole of it, which ends at h.at then. The
-// strings of h lie in b.
+// read reads on in what has come of a head. It reports whether that is the whole of it, which ends
+// at h.at then. The strings of h lie in b.
 func (h *head) read(b []byte) (whole bool, refused *refusal) {
 	for {
 		end := bytes.IndexByte(b[h.scanned:], '\n')
@@ -120,7 +121,8 @@ func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 func (h *head) requestLine(line []byte) *refusal {
 	method, rest, ok := bytes.Cut(line, []byte(" "))
 	target, version, spaced := bytes.Cut(rest, []byte(" "))
-	if !ok || !spaced || !isToken(method) || len(version) != len("HTTP/1.1") || string(version[:5]) != "HTTP/" || version[6] != '.' ||
+	if !ok || !spaced || !isToken(method) || len(version) != len("HTTP/1.1") || string(version[:5]) != "HTTP/" ||
+		version[6] != '.' ||
 		!isDigit(version[5]) || !isDigit(version[7]) {
 		return malformed
 	}
@@ -137,8 +139,8 @@ func (h *head) requestLine(line []byte) *refusal {
 	return nil
 }
 
-// validTarget reports whether a request target is of bytes that one may have. One with a fragment is none (RFC 9112 3.2):
-// some parties cut it off, and others take it for a part of the path.
+// validTarget reports whether a request target is of bytes that one may have. One with a fragment
+// is none (RFC 9112 3.2): some parties cut it off, and others take it for a part of the path.
 func validTarget(target string) bool {
 	for i := range len(target) {
 		if class[target[i]]&inTarget == 0 {

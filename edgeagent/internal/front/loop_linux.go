@@ -181,7 +181,8 @@ func (l *loop) poll(fd uintptr) bool {
 		return false
 	}
 	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&l.events)), loopEvents, 0, 0, 0)
+		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&l.events)), loopEvents, 0,
+			0, 0)
 		switch {
 		case errno == unix.EINTR:
 			continue
@@ -303,7 +304,8 @@ func (s socket) CloseWrite() error {
 // SetLinger is [net.TCPConn.SetLinger].
 func (s socket) SetLinger(seconds int) error {
 	return s.control(func(fd int) error {
-		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
+		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER,
+			&unix.Linger{Onoff: 1, Linger: int32(seconds)})
 	})
 }
 
@@ -347,7 +349,8 @@ func newAcceptor(l *net.TCPListener) *acceptor {
 	raw.Control(func(fd uintptr) {
 		for _, o := range []struct{ level, name, value int }{
 			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
 		} {
 			unix.SetsockoptInt(int(fd), o.level, o.name, o.value) // Without them a connection works too.
 		}

@@ -10,7 +10,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// smallFile is up to which length a file is copied rather than sent by the kernel: its head and it leave in one packet.
+// smallFile is up to which length a file is copied rather than sent by the kernel: its head and it
+// leave in one packet.
 const smallFile = 16 << 10
 
 var (
@@ -168,7 +169,8 @@ const (
 	lastChunk = "0\r\n\r\n"
 )
 
-// sendStream sends the head if that was not sent yet, and a body as it comes. What has come leaves at once.
+// sendStream sends the head if that was not sent yet, and a body as it comes. What has come leaves
+// at once.
 func (h *h1) sendStream(from io.Reader, length int64, chunked bool) (sent int64, err error) {
 	h.slow()
 	buffer := copyBuffers.Get().(*[copyBytes]byte)
@@ -245,7 +247,8 @@ func (h *h1) refuse(why *refusal) {
 	}
 }
 
-// appendStatusLine appends a status line. Clients of HTTP/1.0 get one of theirs, which more of them know.
+// appendStatusLine appends a status line. Clients of HTTP/1.0 get one of theirs, which more of them
+// know.
 func appendStatusLine(b []byte, v Version, status int) []byte {
 	if v < HTTP11 {
 		b = append(b, "HTTP/1.0 "...)
@@ -257,8 +260,9 @@ func appendStatusLine(b []byte, v Version, status int) []byte {
 	return append(append(b, reason(status)...), "\r\n"...)
 }
 
-// appendFields appends the field lines of a list, but for those that are about the connection and the framing, which are
-// not their author's. It reports whether Date is among them. No value ends its line early.
+// appendFields appends the field lines of a list, but for those that are about the connection and
+// the framing, which are not their author's. It reports whether Date is among them. No value ends
+// its line early.
 func appendFields(b []byte, list []byte) (_ []byte, dated bool) {
 	begin, lines := len(b), 0
 	for name, value := range field.Fields(list) {
@@ -291,5 +295,6 @@ func appendFields(b []byte, list []byte) (_ []byte, dated bool) {
 var oneLine = strings.NewReplacer("\r", " ", "\n", " ")
 
 func framing(name string) bool {
-	return strings.EqualFold(name, "Connection") || strings.EqualFold(name, "Content-Length") || strings.EqualFold(name, "Transfer-Encoding")
+	return strings.EqualFold(name, "Connection") || strings.EqualFold(name, "Content-Length") ||
+		strings.EqualFold(name, "Transfer-Encoding")
 }
