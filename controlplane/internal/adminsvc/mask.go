@@ -118,7 +118,8 @@ func (m mask) apply(dst, src proto.Message) {
 	}
 }
 
-// copyField sets a field as src has it. Clearing a oneof's field leaves another one of the oneof alone.
+// copyField sets a field as src has it. Clearing a oneof's field leaves another one of the oneof
+// alone.
 func copyField(dst, src protoreflect.Message, f protoreflect.FieldDescriptor) {
 	if src.Has(f) {
 		dst.Set(f, src.Get(f))
@@ -143,13 +144,15 @@ func applyPath(dst, src protoreflect.Message, parts []string) {
 		}
 		return
 	}
-	// Clearing what lies in an absent message must not make the message, which may have a meaning of its own.
+	// Clearing what lies in an absent message must not make the message, which may have a meaning
+	// of its own.
 	if src.Has(f) || dst.Has(f) {
 		applyPath(dst.Mutable(f).Message(), src.Get(f).Message(), parts[1:])
 	}
 }
 
-// merge sets what is not empty in src, and looks into messages to do so; lists are replaced, maps added to.
+// merge sets what is not empty in src, and looks into messages to do so; lists are replaced, maps
+// added to.
 func merge(dst, src protoreflect.Message, top bool) {
 	src.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {

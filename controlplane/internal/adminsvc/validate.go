@@ -99,7 +99,8 @@ var forms = map[string]string{
 	"^[0-9a-f]{64}$":                    "want a SHA-256 as 64 of 0-9 and a-f",
 }
 
-// violationText says what is wrong with a field of m, in words for people who have not read the protos.
+// violationText says what is wrong with a field of m, in words for people who have not read the
+// protos.
 func violationText(m proto.Message, v *protovalidate.Violation) string {
 	switch v.Proto.GetRuleId() {
 	case "string.pattern", "string.min_bytes":
