@@ -36,6 +36,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
+	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -58,6 +59,8 @@ type ControlPlane struct {
 	store      *store.Store
 	sharedHost string // host[:port]
 	domains    *domaincheck.Service
+	acmeKey    issuer.Key
+	thumbprint string // of acmeKey, empty if there is none
 	library    *media.Library
 	audit      *auditlog.Log
 	feed       *feed.Feed
@@ -126,6 +129,10 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if err := c.keepSharedHost(ctx); err != nil {
 		return err
 	}
+	if err := c.openACME(ctx); err != nil {
+		return err
+	}
+	c.domains = c.checks(p)
 	c.library, err = media.Open(ctx,
 		media.Config{URL: cfg.MediaURL, SpoolDir: cfg.DataDir, Logger: cfg.Logger, Registerer: c.registry})
 	if err != nil {
@@ -153,6 +160,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return err
 	}
 	c.edges, err = edgesvc.New(edgesvc.Config{
+		Thumbprint: c.thumbprint, PendingAsked: c.domains.PendingAsked,
 		Identities: c.identities, Authorities: p.clientAuthorities(), JoinedMediaURL: c.joinedMediaURL(),
 		Feed: c.feed, Store: c.store, Brake: c.brake, Fleet: c.fleet, Server: serverName(c.listeners.edge),
 		MediaURL: c.mediaURL(), Authorize: c.checkEdge, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger,
@@ -165,7 +173,6 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if c.audit, err = auditlog.Open(target); err != nil {
 		return fmt.Errorf("--audit-log: %w", err)
 	}
-	c.domains = c.checks(p)
 	adminConfig := adminsvc.Config{
 		Domains: c.domains, Verification: p.verification,
 		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library,

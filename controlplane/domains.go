@@ -1,14 +1,19 @@
 package controlplane
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
+	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // parseDomains reads the flags about custom domains.
@@ -50,6 +55,34 @@ func (c *ControlPlane) checks(p parsed) *domaincheck.Service {
 		}
 	}
 	return domaincheck.New(domaincheck.Config{
-		Store: c.store, Looker: looker, Name: serverName(c.listeners.edge), Logger: c.cfg.Logger,
+		Store: c.store, Looker: looker, Pending: c.pendingDomains, Name: serverName(c.listeners.edge),
+		Logger: c.cfg.Logger,
 	})
+}
+
+// openACME reads the key of the deployment's ACME accounts, whose thumbprint edges are told.
+func (c *ControlPlane) openACME(ctx context.Context) (err error) {
+	c.acmeKey, err = issuer.LoadKey(ctx, c.store)
+	if errors.Is(err, store.ErrResourceExhausted) {
+		c.cfg.Logger.Error("etcd has no space for the key of ACME accounts: challenges are not answered", "err", err)
+		return nil
+	}
+	if err == nil {
+		c.thumbprint, err = c.acmeKey.Thumbprint()
+	}
+	return err
+}
+
+// pendingDomains returns the domains of a host, or of the wildcard above it, that wait for a proof.
+func (c *ControlPlane) pendingDomains(host string) (keys []topology.Key) {
+	_, parent, _ := strings.Cut(host, ".")
+	for _, name := range []string{host, "*." + parent} {
+		for _, record := range c.feed.Named(topology.KindCustomDomains, topology.DomainID(name)) {
+			m, err := record.Decode()
+			if err == nil && m.(*topologyv1.CustomDomain).GetState() == topologyv1.CustomDomain_PENDING {
+				keys = append(keys, record.Key)
+			}
+		}
+	}
+	return keys
 }

@@ -169,7 +169,7 @@ func (a *Agent) build(p parsed) (err error) {
 		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https,
 		TrustedProxies: p.proxies, MaxConnections: capacity.connections, MaxRequests: capacity.requests,
 		AccountHosts: cfg.AccountHosts, Domains: a.certs, Logger: cfg.Logger, Registerer: a.registry,
-		Series: bound,
+		Series: bound, Thumbprint: a.thumbprint,
 	}
 	switch {
 	case cfg.Requests != nil:
@@ -239,7 +239,13 @@ func (a *Agent) hooks() route.Hooks {
 		Epoch: func(string) { a.purges.ForgetAll() },
 		Purge: func(uid string, p *topologyv1.Purge, revision int64) {
 			if err := a.purges.Apply(purgeOf(uid, p, revision)); err != nil {
-				a.cfg.Logger.Error("purge cannot be applied; everything of the account is purged instead", "account", uid, "err", err)
+				a.cfg.Logger.Error(
+					"purge cannot be applied; everything of the account is purged instead",
+					"account",
+					uid,
+					"err",
+					err,
+				)
 				a.purges.Floor(uid, revision, revision)
 			}
 		},
@@ -293,6 +299,9 @@ func (a *Agent) currentOrigin(account, id string) *topology.Origin {
 	}
 	return owner.Origin(id)
 }
+
+// thumbprint is what answers to HTTP challenges of ACME end with.
+func (a *Agent) thumbprint() string { return a.settings.Load().GetAcmeThumbprint() }
 
 // mediaURL is where the control plane says that the Media Library is, empty before the first
 // topology.

@@ -126,7 +126,7 @@ func (c *conversation) call(t *testing.T, method, body string) string {
 }
 
 var (
-	reads        = regexp.MustCompile(`^(Get|List|Export)|"validateOnly": true`)
+	reads        = regexp.MustCompile(`^(Get|List|Export|Check)|"validateOnly": true`)
 	lastRevision = regexp.MustCompile(
 		`"revision":"\d+"((?:,"warnings":\[[^]]*\])?(?:,"etag":"[^,]*")?(?:,"nextPageToken":"[^"]*")?\}\n)$`,
 	)

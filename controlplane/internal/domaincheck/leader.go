@@ -23,11 +23,15 @@ const (
 	firstLook = 100 * time.Millisecond
 )
 
-// Run checks what is due until ctx ends, as long as this control plane leads.
+// Run checks what edges are asked for, and what is due as long as this control plane leads, until
+// ctx ends.
 func (s *Service) Run(ctx context.Context) error {
-	return s.store.Lead(ctx, Matter, s.name, func(ctx context.Context, _ *store.Fence) error {
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	asked.Go(func() { s.answerAsked(ctx) })
+	return s.store.Lead(ctx, Matter, s.name, func(ctx context.Context, fence *store.Fence) error {
 		s.log.InfoContext(ctx, "domaincheck: this control plane checks domains from now on")
-		return s.lead(ctx)
+		return s.lead(ctx, fence)
 	})
 }
 
@@ -130,10 +134,10 @@ func (h *dueHeap) Pop() any {
 
 // lead keeps the queue as the store tells, and checks what is due. Two goroutines share the queue:
 // one is told of changes, the other begins checks.
-func (s *Service) lead(ctx context.Context) error {
+func (s *Service) lead(ctx context.Context, fence *store.Fence) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &leader{service: s, queue: newQueue(), changed: make(chan struct{}, 1)}
+	l := &leader{service: s, fence: fence, queue: newQueue(), changed: make(chan struct{}, 1)}
 	var done sync.WaitGroup
 	done.Go(func() { l.dispatch(ctx) })
 	defer done.Wait()
@@ -152,6 +156,7 @@ func newQueue() *queue { return &queue{entries: make(map[topology.Key]*entry)} }
 
 type leader struct {
 	service *Service
+	fence   *store.Fence
 	changed chan struct{}
 
 	mu    sync.Mutex

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -21,6 +23,9 @@ import (
 type Config struct {
 	Store  *store.Store
 	Looker *Looker
+	// Pending returns the domains of a host, or of the wildcard above it, that are PENDING. Nil:
+	// none are looked at because edges were asked for them.
+	Pending func(host string) []topology.Key
 	// Name is that of this control plane.
 	Name string
 	// Now is the clock. Default: time.Now.
@@ -37,11 +42,17 @@ type Service struct {
 	name   string
 	now    func() time.Time
 	log    *slog.Logger
+	asked  chan []string // hosts that edges were asked for
+
+	pending func(host string) []topology.Key
 }
 
 // New returns a service; Run makes it check what is due.
 func New(cfg Config) *Service {
-	s := &Service{store: cfg.Store, looker: cfg.Looker, name: cfg.Name, now: cfg.Now, log: cfg.Logger}
+	s := &Service{
+		store: cfg.Store, looker: cfg.Looker, name: cfg.Name, now: cfg.Now, log: cfg.Logger,
+		asked: make(chan []string, 64), pending: cfg.Pending,
+	}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -237,4 +248,67 @@ func (s *Service) free(ctx context.Context, d *domain, proven bool) (bool, error
 		}
 	}
 	return true, nil
+}
+
+// PendingAsked takes hosts that edges were asked for and whose domains are PENDING, so that they
+// are looked at soon. It does not wait; what is too much is left for the next look.
+func (s *Service) PendingAsked(hosts []string) {
+	if s.pending == nil {
+		return
+	}
+	select {
+	case s.asked <- hosts:
+	default:
+	}
+}
+
+const (
+	// askedAgain is how long a host that edges are asked for is not looked at again for that.
+	askedAgain = 10 * time.Second
+	// askedASecond bounds the hosts that are looked at because edges were asked for them.
+	askedASecond = 100
+)
+
+// answerAsked looks at the domains whose hosts edges are asked for, at the control plane that the
+// edges are connected to.
+func (s *Service) answerAsked(ctx context.Context) {
+	seen := make(map[string]time.Time)
+	limit := rate.NewLimiter(askedASecond, askedASecond)
+	places := make(chan struct{}, checksAtOnce)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		var hosts []string
+		select {
+		case <-ctx.Done():
+			return
+		case hosts = <-s.asked:
+		}
+		now := s.now()
+		for _, host := range hosts {
+			if now.Sub(seen[host]) < askedAgain || !limit.Allow() {
+				continue
+			}
+			if len(seen) > 10*askedASecond {
+				clear(seen)
+			}
+			seen[host] = now
+			places <- struct{}{}
+			running.Go(func() {
+				defer func() { <-places }()
+				s.checkHost(ctx, host)
+			})
+		}
+	}
+}
+
+// checkHost looks at every domain of a name that waits for its proof.
+func (s *Service) checkHost(ctx context.Context, host string) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	for _, key := range s.pending(host) {
+		if err := s.Check(ctx, key, true); err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "domaincheck: check", "domain", key.Name(), "error", err)
+		}
+	}
 }

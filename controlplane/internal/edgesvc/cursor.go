@@ -83,11 +83,13 @@ func (st *stream) welcome() error {
 		media = st.svc.cfg.JoinedMediaURL
 	}
 	return st.message("welcome", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Welcome{Welcome: &edgev1.Welcome{
-		Epoch:    st.history.Epoch,
-		Target:   st.svc.cfg.Feed.Revision(),
-		Server:   st.svc.cfg.Server,
-		Settings: &edgev1.Welcome_Settings{SharedHost: settings.GetSharedHost(), MediaUrl: media},
-		Keyring:  keyring,
+		Epoch:  st.history.Epoch,
+		Target: st.svc.cfg.Feed.Revision(),
+		Server: st.svc.cfg.Server,
+		Settings: &edgev1.Welcome_Settings{
+			SharedHost: settings.GetSharedHost(), MediaUrl: media, AcmeThumbprint: st.svc.cfg.Thumbprint,
+		},
+		Keyring: keyring,
 	}}})
 }
 
@@ -202,7 +204,12 @@ func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 		err = f.WaitRevision(ctx, revision)
 	}
 	if err != nil {
-		return false, status.Errorf(codes.Unavailable, "this control plane is at revision %d, behind the edge's %d: try another", f.Revision(), revision)
+		return false, status.Errorf(
+			codes.Unavailable,
+			"this control plane is at revision %d, behind the edge's %d: try another",
+			f.Revision(),
+			revision,
+		)
 	}
 	return false, nil
 }

@@ -158,6 +158,20 @@ func (f *Feed) Get(key topology.Key) (topology.Record, bool) {
 	return item.Record(), true
 }
 
+// Named returns the current resources of a kind that have an id, one for each account that has one.
+func (f *Feed) Named(kind topology.Kind, id string) (found []topology.Record) {
+	v := f.view.Load()
+	if v == nil {
+		return nil
+	}
+	for account := range v.index.Accounts() {
+		if item, ok := account.Get(kind, id); ok {
+			found = append(found, item.Record())
+		}
+	}
+	return found
+}
+
 // Count returns the number of current resources of a kind.
 func (f *Feed) Count(kind topology.Kind) int {
 	v := f.view.Load()

@@ -314,3 +314,47 @@ func TestDomainTokens(t *testing.T) {
 		t.Error("two accounts have one token")
 	}
 }
+
+// What is known of certificate authorities is sealed, the same for all, and written by who leads
+// alone.
+func TestACME(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	one, other := storetest.Open(t, store.Config{Prefix: prefix}), storetest.Open(t, store.Config{Prefix: prefix})
+	first, err := one.FirstACME(t.Context(), "key", []byte("one's"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := other.FirstACME(t.Context(), "key", []byte("other's")); err != nil ||
+		string(second) != string(first) {
+		t.Errorf("%q, %v; want %q", second, err, first)
+	}
+	leads := make(chan *store.Fence)
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		_ = one.Lead(ctx, "test", "one", func(ctx context.Context, fence *store.Fence) error {
+			leads <- fence
+			<-ctx.Done()
+			return nil
+		})
+	})
+	fence := <-leads
+	if who, err := other.LeaderOf(t.Context(), "test"); err != nil || who != "one" {
+		t.Errorf("%q leads, %v", who, err)
+	}
+	if err := one.PutACME(t.Context(), fence, "orders/a/b", []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := other.ACME(t.Context(), "orders/a/b"); err != nil || string(got) != "secret" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	cancel()
+	done.Wait()
+	if err := one.PutACME(t.Context(), fence, "orders/a/b", nil); !errors.Is(err, store.ErrFenced) {
+		t.Errorf("by who leads no more: %v", err)
+	}
+	if got, err := other.ACME(t.Context(), "orders/a/b"); err != nil || string(got) != "secret" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}

@@ -206,9 +206,15 @@ func (s *Server) answer(x *exchange) {
 	case s.loops(&x.Fields):
 		x.refuse(http.StatusLoopDetected, hereBefore)
 	case !fits(&x.Fields):
-		x.refuse(http.StatusLoopDetected, "the request has been through more CDNs than it could have without going in a circle")
+		x.refuse(
+			http.StatusLoopDetected,
+			"the request has been through more CDNs than it could have without going in a circle",
+		)
 	case target.Domain == nil && wantsWorker(&x.Fields):
-		x.refuse(http.StatusForbidden, "a service worker would act for every account of this host; serve it from a domain of your own")
+		x.refuse(
+			http.StatusForbidden,
+			"a service worker would act for every account of this host; serve it from a domain of your own",
+		)
 	default:
 		a := &x.asked
 		a.Method, a.Revision, a.Epoch, a.Fields = x.Method, root.Revision(), root.Epoch(), &x.Fields
@@ -222,7 +228,7 @@ func (s *Server) answer(x *exchange) {
 	}
 }
 
-// locate finds out where a request leads, or refuses it.
+// locate finds out where a request leads, or answers it: a challenge, or one that leads nowhere.
 func (s *Server) locate(x *exchange, root *route.Root) bool {
 	authority, path, query, ok := topology.SplitTarget(x.Target)
 	if !ok {
@@ -238,6 +244,9 @@ func (s *Server) locate(x *exchange, root *route.Root) bool {
 		SNI: x.Conn.SNI,
 	})
 	x.asked.Target = target
+	if s.challenge(x, path, target.Domain) {
+		return false
+	}
 	if refusal == nil {
 		return true
 	}

@@ -56,7 +56,12 @@ func newMetrics(r prometheus.Registerer, bound *series.Bound, table *route.Table
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_edge_refused_total", Help: "Connections and requests turned away to keep the edge alive, by limit.",
 		}, []string{"reason"}),
-		aborted: prometheus.NewCounter(prometheus.CounterOpts{Name: "edgewalk_edge_aborted_replies_total", Help: "Replies cut off since their body broke or the client went away."}),
+		aborted: prometheus.NewCounter(
+			prometheus.CounterOpts{
+				Name: "edgewalk_edge_aborted_replies_total",
+				Help: "Replies cut off since their body broke or the client went away.",
+			},
+		),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_edge_access_log_lost_lines_total",
 			Help: "Lines of the access log that could not be written.",
@@ -109,10 +114,11 @@ func newMetrics(r prometheus.Registerer, bound *series.Bound, table *route.Table
 type outcome uint8
 
 const (
-	outcomeRefused  = outcome(httpcache.Refused)
-	outcomeOptions  = outcome(httpcache.Canceled) + 1
-	outcomeRedirect = outcomeOptions + 1
-	outcomes        = outcomeRedirect + 1
+	outcomeRefused   = outcome(httpcache.Refused)
+	outcomeOptions   = outcome(httpcache.Canceled) + 1
+	outcomeRedirect  = outcomeOptions + 1
+	outcomeChallenge = outcomeRedirect + 1
+	outcomes         = outcomeChallenge + 1
 )
 
 func (o outcome) String() string {
@@ -121,6 +127,8 @@ func (o outcome) String() string {
 		return "redirect"
 	case outcomeOptions:
 		return "options"
+	case outcomeChallenge:
+		return "challenge"
 	}
 	return httpcache.Outcome(o).String()
 }

@@ -41,6 +41,9 @@ type Config struct {
 	Cache *httpcache.Cache
 	// LoopID returns this deployment's id in CDN-Loop (RFC 8586).
 	LoopID func() string
+	// Thumbprint returns what answers to HTTP challenges end with, empty before a control plane has
+	// said. Nil: challenges are not answered.
+	Thumbprint func() string
 	// AccountHosts says that each account is also served at `{account}.{shared host}`, a web origin
 	// of its own.
 	AccountHosts bool

@@ -1768,9 +1768,12 @@ type Welcome_Settings struct {
 	// The shared host, with its port if it has one.
 	SharedHost string `protobuf:"bytes,1,opt,name=shared_host,json=sharedHost,proto3" json:"shared_host,omitempty"`
 	// Where the bytes of the Media Library are read, such as `http://127.0.0.1:7073`.
-	MediaUrl      string `protobuf:"bytes,2,opt,name=media_url,json=mediaUrl,proto3" json:"media_url,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MediaUrl string `protobuf:"bytes,2,opt,name=media_url,json=mediaUrl,proto3" json:"media_url,omitempty"`
+	// What the answer to an HTTP challenge of ACME has behind its token and a dot (RFC 8555 8.1): the thumbprint of the
+	// deployment's account key, in base64url. Empty: challenges are not answered.
+	AcmeThumbprint string `protobuf:"bytes,3,opt,name=acme_thumbprint,json=acmeThumbprint,proto3" json:"acme_thumbprint,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Welcome_Settings) Reset() {
@@ -1813,6 +1816,13 @@ func (x *Welcome_Settings) GetSharedHost() string {
 func (x *Welcome_Settings) GetMediaUrl() string {
 	if x != nil {
 		return x.MediaUrl
+	}
+	return ""
+}
+
+func (x *Welcome_Settings) GetAcmeThumbprint() string {
+	if x != nil {
+		return x.AcmeThumbprint
 	}
 	return ""
 }
@@ -2061,17 +2071,18 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"testOrigin\x12=\n" +
 	"\aexplain\x18\x03 \x01(\v2!.edgewalk.topology.v1.ExplanationH\x00R\aexplain\x12 \n" +
 	"\x05error\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xa0\x1fH\x00R\x05errorB\b\n" +
-	"\x06result\"\x8e\x02\n" +
+	"\x06result\"\xb7\x02\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\x03R\x06target\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\tR\x06server\x12>\n" +
 	"\bsettings\x18\x04 \x01(\v2\".edgewalk.edge.v1.Welcome.SettingsR\bsettings\x123\n" +
-	"\akeyring\x18\x14 \x01(\v2\x19.edgewalk.edge.v1.KeyringR\akeyring\x1aH\n" +
+	"\akeyring\x18\x14 \x01(\v2\x19.edgewalk.edge.v1.KeyringR\akeyring\x1aq\n" +
 	"\bSettings\x12\x1f\n" +
 	"\vshared_host\x18\x01 \x01(\tR\n" +
 	"sharedHost\x12\x1b\n" +
-	"\tmedia_url\x18\x02 \x01(\tR\bmediaUrl\"\x92\x01\n" +
+	"\tmedia_url\x18\x02 \x01(\tR\bmediaUrl\x12'\n" +
+	"\x0facme_thumbprint\x18\x03 \x01(\tR\x0eacmeThumbprint\"\x92\x01\n" +
 	"\aKeyring\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12:\n" +
 	"\akeysets\x18\x02 \x03(\v2 .edgewalk.edge.v1.Keyring.KeysetR\akeysets\x1a5\n" +

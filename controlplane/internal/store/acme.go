@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// What lies below `acme/` is what control planes know of certificate authorities: sealed, and no
+// part of the topology.
+
+func (l layout) acme(name string) string { return l.prefix + "acme/" + name }
+
+// FirstACME returns what is kept at `acme/{name}`, and keeps value there if nothing is.
+func (s *Store) FirstACME(ctx context.Context, name string, value []byte) ([]byte, error) {
+	sealed, err := s.Seal("acme/"+name, value)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := s.getOrCreate(ctx, s.keys.acme(name), string(sealed))
+	if err != nil {
+		return nil, err
+	}
+	return s.Open(ctx, "acme/"+name, []byte(stored))
+}
+
+// ACME returns what is kept at `acme/{name}`, nil if nothing is.
+func (s *Store) ACME(ctx context.Context, name string) ([]byte, error) {
+	resp, err := s.get(ctx, s.keys.acme(name))
+	if err != nil {
+		return nil, fmt.Errorf("read acme/%s: %w", name, err)
+	}
+	for _, kv := range resp.Kvs {
+		return s.Open(ctx, "acme/"+name, kv.Value)
+	}
+	return nil, nil
+}
+
+// PutACME keeps value at `acme/{name}`, or nothing if it is nil. It returns [ErrFenced] if the
+// fence has fallen.
+func (s *Store) PutACME(ctx context.Context, fence *Fence, name string, value []byte) error {
+	op := clientv3.OpDelete(s.keys.acme(name))
+	if value != nil {
+		sealed, err := s.Seal("acme/"+name, value)
+		if err != nil {
+			return err
+		}
+		op = clientv3.OpPut(s.keys.acme(name), string(sealed))
+	}
+	var resp *clientv3.TxnResponse
+	err := s.retry(ctx, func(ctx context.Context) (err error) {
+		resp, err = s.client.Txn(ctx).If(fence.compare()).Then(op).Commit()
+		return err
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("write acme/%s: %w", name, err)
+	case !resp.Succeeded:
+		return fmt.Errorf("write acme/%s: %w", name, ErrFenced)
+	}
+	return nil
+}
