@@ -24,8 +24,9 @@ import (
 func (a *Agent) report() *edgev1.Report {
 	s := a.store.Stats()
 	return &edgev1.Report{
-		Cache:   &topologyv1.Edge_Cache{Objects: s.Objects, Bytes: s.Bytes, LimitBytes: s.Limit},
-		Origins: a.client.States(a.currentOrigin),
+		Cache:        &topologyv1.Edge_Cache{Objects: s.Objects, Bytes: s.Bytes, LimitBytes: s.Limit},
+		Origins:      a.client.States(a.currentOrigin),
+		AskedOrigins: &topologyv1.AskedOrigins{Names: a.client.Asked(a.currentOrigin)},
 
 		Certificates: a.certs.Report(),
 		PendingHosts: a.server.PendingHosts(),

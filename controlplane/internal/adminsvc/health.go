@@ -1,19 +1,32 @@
 package adminsvc
 
 import (
+	"strings"
+
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
+
+// mostAsked is how many of the origins that it has asked an edge names.
+const mostAsked = 100
 
 // addHealth says of an account's origins how they fare at the connected edges, by what those last reported. Without an edge
 // there is nothing to say.
 func addHealth(edges []*topologyv1.Edge, account string, origins ...*topologyv1.Origin) {
 	var connected int32
 	states := make(map[string][]*topologyv1.OriginState)
+	asked, all := make(map[string]bool), true
 	for _, e := range edges {
 		if !e.GetConnected() {
 			continue
 		}
 		connected++
+		names := e.GetAskedOrigins().GetNames()
+		all = all && e.GetAskedOrigins() != nil && len(names) < mostAsked
+		for _, name := range names {
+			if of, id, _ := strings.Cut(name, "/"); of == account {
+				asked[id] = true
+			}
+		}
 		for _, s := range e.GetOrigins() {
 			if s.GetAccount() == account {
 				states[s.GetOrigin()] = append(states[s.GetOrigin()], s)
@@ -25,6 +38,12 @@ func addHealth(edges []*topologyv1.Edge, account string, origins ...*topologyv1.
 	}
 	for _, o := range origins {
 		o.Health = healthOf(connected, states[o.GetId()])
+		switch {
+		case asked[o.GetId()] || o.Health.EdgesUnwell > 0:
+			o.Health.Asked = topologyv1.OriginHealth_ASKED
+		case all:
+			o.Health.Asked = topologyv1.OriginHealth_NEVER
+		}
 	}
 }
 

@@ -406,6 +406,7 @@ func (e *edge) resource(server string) *topologyv1.Edge {
 		Cache:             e.report.GetCache(),
 		Certificates:      e.report.GetCertificates(),
 		Origins:           e.report.GetOrigins(),
+		AskedOrigins:      e.report.GetAskedOrigins(),
 	}
 	if r.Connected {
 		r.Server, r.Pool = server, e.conn.Pool

@@ -359,8 +359,35 @@ func (h *health) state() *topologyv1.OriginState {
 	}
 }
 
-// maxStates is how many origins that are not well are reported.
+// maxStates is how many origins that are not well are reported, and how many that were asked.
 const maxStates = 100
+
+// Asked returns the origins that were asked, `{account}/{origin}`, the last asked first. current is
+// as for [Client.States].
+func (c *Client) Asked(current func(account, id string) *topology.Origin) []string {
+	type asked struct {
+		name string
+		last time.Time
+	}
+	var all []asked
+	for p, h := range c.healths.all() {
+		o := current(h.account, h.origin)
+		if h.kind == MediaKind || o == nil || o.UID != p.uid || o.Target != p.target {
+			continue
+		}
+		h.mu.Lock()
+		all = append(all, asked{h.account + "/" + h.origin, h.asked})
+		h.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b asked) int { return cmp.Or(b.last.Compare(a.last), cmp.Compare(a.name, b.name)) })
+	var names []string
+	for _, one := range all {
+		if len(names) < maxStates && !slices.Contains(names, one.name) { // an origin of several sites
+			names = append(names, one.name)
+		}
+	}
+	return names
+}
 
 // States returns the origins that are not well, those that are not asked at all first, then those
 // that failed last. current returns the origin that has an id of an account, nil if there is none

@@ -9,13 +9,17 @@ import (
 )
 
 // originHealth says in a few words how an origin fares at the edges; empty while none is connected.
-// Edges report only failures: an origin that was never asked has none.
 func originHealth(h *topologyv1.OriginHealth) string {
 	all := h.GetEdgesWell() + h.GetEdgesUnwell()
 	switch {
 	case h == nil:
 		return ""
-	case h.GetEdgesUnwell() == 0:
+	case h.GetEdgesUnwell() > 0:
+	case h.GetAsked() == topologyv1.OriginHealth_NEVER:
+		return "not asked yet"
+	case h.GetAsked() == topologyv1.OriginHealth_ASKED:
+		return "ok"
+	default:
 		return "no failures"
 	}
 	text := fmt.Sprintf("unwell at %d of %d", h.GetEdgesUnwell(), all)

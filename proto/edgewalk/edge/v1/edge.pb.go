@@ -753,6 +753,8 @@ type Report struct {
 	Cache *v1.Edge_Cache `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
 	// Origins that fail at this edge. At most 100.
 	Origins []*v1.OriginState `protobuf:"bytes,2,rep,name=origins,proto3" json:"origins,omitempty"`
+	// The origins that the edge has asked since it started. Unset from an agent that does not tell.
+	AskedOrigins *v1.AskedOrigins `protobuf:"bytes,10,opt,name=asked_origins,json=askedOrigins,proto3" json:"asked_origins,omitempty"`
 	// The certificates of domains.
 	Certificates *v1.Edge_Certificates `protobuf:"bytes,20,opt,name=certificates,proto3" json:"certificates,omitempty"`
 	// Hosts of domains that are PENDING and were asked for since the last report. At most 20.
@@ -801,6 +803,13 @@ func (x *Report) GetCache() *v1.Edge_Cache {
 func (x *Report) GetOrigins() []*v1.OriginState {
 	if x != nil {
 		return x.Origins
+	}
+	return nil
+}
+
+func (x *Report) GetAskedOrigins() *v1.AskedOrigins {
+	if x != nil {
+		return x.AskedOrigins
 	}
 	return nil
 }
@@ -2059,10 +2068,12 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\tpersisted\x18\x02 \x01(\x03R\tpersisted\x12\x18\n" +
 	"\adurable\x18\x03 \x01(\bR\adurable\x12\x1f\n" +
 	"\x06digest\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06digest\x12>\n" +
-	"\x05nacks\x18\x05 \x03(\v2\x1e.edgewalk.topology.v1.RejectedB\b\xbaH\x05\x92\x01\x02\x10dR\x05nacks\"\x8a\x02\n" +
+	"\x05nacks\x18\x05 \x03(\v2\x1e.edgewalk.topology.v1.RejectedB\b\xbaH\x05\x92\x01\x02\x10dR\x05nacks\"\xd3\x02\n" +
 	"\x06Report\x126\n" +
 	"\x05cache\x18\x01 \x01(\v2 .edgewalk.topology.v1.Edge.CacheR\x05cache\x12E\n" +
-	"\aorigins\x18\x02 \x03(\v2!.edgewalk.topology.v1.OriginStateB\b\xbaH\x05\x92\x01\x02\x10dR\aorigins\x12K\n" +
+	"\aorigins\x18\x02 \x03(\v2!.edgewalk.topology.v1.OriginStateB\b\xbaH\x05\x92\x01\x02\x10dR\aorigins\x12G\n" +
+	"\rasked_origins\x18\n" +
+	" \x01(\v2\".edgewalk.topology.v1.AskedOriginsR\faskedOrigins\x12K\n" +
 	"\fcertificates\x18\x14 \x01(\v2'.edgewalk.topology.v1.Edge.CertificatesR\fcertificates\x124\n" +
 	"\rpending_hosts\x18\x15 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x14\"\x05r\x03(\xff\x01R\fpendingHosts\"\xd1\x01\n" +
 	"\x06Answer\x12\x17\n" +
@@ -2190,13 +2201,14 @@ var file_edgewalk_edge_v1_edge_proto_goTypes = []any{
 	(*v1.Rejected)(nil),               // 26: edgewalk.topology.v1.Rejected
 	(*v1.Edge_Cache)(nil),             // 27: edgewalk.topology.v1.Edge.Cache
 	(*v1.OriginState)(nil),            // 28: edgewalk.topology.v1.OriginState
-	(*v1.Edge_Certificates)(nil),      // 29: edgewalk.topology.v1.Edge.Certificates
-	(*v1.OriginTest)(nil),             // 30: edgewalk.topology.v1.OriginTest
-	(*v1.Explanation)(nil),            // 31: edgewalk.topology.v1.Explanation
-	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
-	(*v1.Origin)(nil),                 // 34: edgewalk.topology.v1.Origin
-	(*v1.OriginSecrets)(nil),          // 35: edgewalk.topology.v1.OriginSecrets
+	(*v1.AskedOrigins)(nil),           // 29: edgewalk.topology.v1.AskedOrigins
+	(*v1.Edge_Certificates)(nil),      // 30: edgewalk.topology.v1.Edge.Certificates
+	(*v1.OriginTest)(nil),             // 31: edgewalk.topology.v1.OriginTest
+	(*v1.Explanation)(nil),            // 32: edgewalk.topology.v1.Explanation
+	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
+	(*v1.Origin)(nil),                 // 35: edgewalk.topology.v1.Origin
+	(*v1.OriginSecrets)(nil),          // 36: edgewalk.topology.v1.OriginSecrets
 }
 var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
 	25, // 0: edgewalk.edge.v1.FetchCertificatesResponse.certificates:type_name -> edgewalk.topology.v1.SealedCertificate
@@ -2218,32 +2230,33 @@ var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
 	26, // 16: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
 	27, // 17: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
 	28, // 18: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
-	29, // 19: edgewalk.edge.v1.Report.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
-	30, // 20: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
-	31, // 21: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
-	21, // 22: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
-	10, // 23: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
-	22, // 24: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
-	16, // 25: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
-	16, // 26: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
-	16, // 27: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
-	32, // 28: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
-	32, // 29: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
-	33, // 30: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
-	23, // 31: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
-	24, // 32: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
-	33, // 33: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
-	34, // 34: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
-	35, // 35: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
-	2,  // 36: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
-	0,  // 37: edgewalk.edge.v1.EdgeService.FetchCertificates:input_type -> edgewalk.edge.v1.FetchCertificatesRequest
-	3,  // 38: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
-	1,  // 39: edgewalk.edge.v1.EdgeService.FetchCertificates:output_type -> edgewalk.edge.v1.FetchCertificatesResponse
-	38, // [38:40] is the sub-list for method output_type
-	36, // [36:38] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	29, // 19: edgewalk.edge.v1.Report.asked_origins:type_name -> edgewalk.topology.v1.AskedOrigins
+	30, // 20: edgewalk.edge.v1.Report.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
+	31, // 21: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
+	32, // 22: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
+	21, // 23: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
+	10, // 24: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
+	22, // 25: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
+	16, // 26: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
+	16, // 27: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
+	16, // 28: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
+	33, // 29: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
+	33, // 30: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
+	34, // 31: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
+	23, // 32: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
+	24, // 33: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
+	34, // 34: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
+	35, // 35: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
+	36, // 36: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
+	2,  // 37: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
+	0,  // 38: edgewalk.edge.v1.EdgeService.FetchCertificates:input_type -> edgewalk.edge.v1.FetchCertificatesRequest
+	3,  // 39: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
+	1,  // 40: edgewalk.edge.v1.EdgeService.FetchCertificates:output_type -> edgewalk.edge.v1.FetchCertificatesResponse
+	39, // [39:41] is the sub-list for method output_type
+	37, // [37:39] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_edge_v1_edge_proto_init() }

@@ -1308,6 +1308,59 @@ func (Purge_State) EnumDescriptor() ([]byte, []int) {
 	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{32, 1}
 }
 
+// Whether an origin was asked.
+type OriginHealth_Asked int32
+
+const (
+	// Edges name only the 100 origins that they asked last, and an edge of an older version none.
+	OriginHealth_ASKED_UNSPECIFIED OriginHealth_Asked = 0
+	// By none.
+	OriginHealth_NEVER OriginHealth_Asked = 1
+	// By one at least.
+	OriginHealth_ASKED OriginHealth_Asked = 2
+)
+
+// Enum value maps for OriginHealth_Asked.
+var (
+	OriginHealth_Asked_name = map[int32]string{
+		0: "ASKED_UNSPECIFIED",
+		1: "NEVER",
+		2: "ASKED",
+	}
+	OriginHealth_Asked_value = map[string]int32{
+		"ASKED_UNSPECIFIED": 0,
+		"NEVER":             1,
+		"ASKED":             2,
+	}
+)
+
+func (x OriginHealth_Asked) Enum() *OriginHealth_Asked {
+	p := new(OriginHealth_Asked)
+	*p = x
+	return p
+}
+
+func (x OriginHealth_Asked) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OriginHealth_Asked) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_topology_v1_topology_proto_enumTypes[20].Descriptor()
+}
+
+func (OriginHealth_Asked) Type() protoreflect.EnumType {
+	return &file_edgewalk_topology_v1_topology_proto_enumTypes[20]
+}
+
+func (x OriginHealth_Asked) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OriginHealth_Asked.Descriptor instead.
+func (OriginHealth_Asked) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{38, 0}
+}
+
 // Account owns origins, URL-endpoints, custom domains and a Media Library. It is served at
 // `https://{shared host}/{id}/`.
 type Account struct {
@@ -4969,6 +5022,8 @@ type Edge struct {
 	// Where the agent serves metrics to other machines or to this one, `host:port`. Empty: nowhere
 	// that the control plane could name.
 	MetricsAddress string `protobuf:"bytes,30,opt,name=metrics_address,json=metricsAddress,proto3" json:"metrics_address,omitempty"`
+	// The origins that the edge has asked since it started. Unset from an agent that does not tell.
+	AskedOrigins *AskedOrigins `protobuf:"bytes,31,opt,name=asked_origins,json=askedOrigins,proto3" json:"asked_origins,omitempty"`
 	// The certificates of domains at the edge.
 	Certificates *Edge_Certificates `protobuf:"bytes,40,opt,name=certificates,proto3" json:"certificates,omitempty"`
 	// The pool that the edge has joined for. Empty: it is sent every account.
@@ -5126,6 +5181,13 @@ func (x *Edge) GetMetricsAddress() string {
 	return ""
 }
 
+func (x *Edge) GetAskedOrigins() *AskedOrigins {
+	if x != nil {
+		return x.AskedOrigins
+	}
+	return nil
+}
+
 func (x *Edge) GetCertificates() *Edge_Certificates {
 	if x != nil {
 		return x.Certificates
@@ -5217,6 +5279,8 @@ type OriginHealth struct {
 	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// When that was.
 	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	// Whether any edge has asked it since the edge started.
+	Asked         OriginHealth_Asked `protobuf:"varint,10,opt,name=asked,proto3,enum=edgewalk.topology.v1.OriginHealth_Asked" json:"asked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5286,6 +5350,59 @@ func (x *OriginHealth) GetLastErrorTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *OriginHealth) GetAsked() OriginHealth_Asked {
+	if x != nil {
+		return x.Asked
+	}
+	return OriginHealth_ASKED_UNSPECIFIED
+}
+
+// AskedOrigins names the origins that an edge has asked since it started.
+type AskedOrigins struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `{account}/{origin}`, the last asked first. At most 100; where there are so many, there may be more.
+	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskedOrigins) Reset() {
+	*x = AskedOrigins{}
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskedOrigins) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskedOrigins) ProtoMessage() {}
+
+func (x *AskedOrigins) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskedOrigins.ProtoReflect.Descriptor instead.
+func (*AskedOrigins) Descriptor() ([]byte, []int) {
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *AskedOrigins) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 // OriginState is what one edge sees of an origin.
 type OriginState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5306,7 +5423,7 @@ type OriginState struct {
 
 func (x *OriginState) Reset() {
 	*x = OriginState{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5318,7 +5435,7 @@ func (x *OriginState) String() string {
 func (*OriginState) ProtoMessage() {}
 
 func (x *OriginState) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[39]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5331,7 +5448,7 @@ func (x *OriginState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginState.ProtoReflect.Descriptor instead.
 func (*OriginState) Descriptor() ([]byte, []int) {
-	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{39}
+	return file_edgewalk_topology_v1_topology_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OriginState) GetAccount() string {
@@ -5382,7 +5499,7 @@ type DomainCertificate_Edges struct {
 
 func (x *DomainCertificate_Edges) Reset() {
 	*x = DomainCertificate_Edges{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[43]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5394,7 +5511,7 @@ func (x *DomainCertificate_Edges) String() string {
 func (*DomainCertificate_Edges) ProtoMessage() {}
 
 func (x *DomainCertificate_Edges) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[43]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5436,7 +5553,7 @@ type Purge_Urls struct {
 
 func (x *Purge_Urls) Reset() {
 	*x = Purge_Urls{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[44]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5448,7 +5565,7 @@ func (x *Purge_Urls) String() string {
 func (*Purge_Urls) ProtoMessage() {}
 
 func (x *Purge_Urls) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[44]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5486,7 +5603,7 @@ type Purge_Edges struct {
 
 func (x *Purge_Edges) Reset() {
 	*x = Purge_Edges{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[45]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5498,7 +5615,7 @@ func (x *Purge_Edges) String() string {
 func (*Purge_Edges) ProtoMessage() {}
 
 func (x *Purge_Edges) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[45]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5554,7 +5671,7 @@ type Edge_Certificates struct {
 
 func (x *Edge_Certificates) Reset() {
 	*x = Edge_Certificates{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5566,7 +5683,7 @@ func (x *Edge_Certificates) String() string {
 func (*Edge_Certificates) ProtoMessage() {}
 
 func (x *Edge_Certificates) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[46]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5632,7 +5749,7 @@ type Edge_Cache struct {
 
 func (x *Edge_Cache) Reset() {
 	*x = Edge_Cache{}
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[47]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5644,7 +5761,7 @@ func (x *Edge_Cache) String() string {
 func (*Edge_Cache) ProtoMessage() {}
 
 func (x *Edge_Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[47]
+	mi := &file_edgewalk_topology_v1_topology_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6183,7 +6300,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"dropBefore\"5\n" +
 	"\bSettings\x12)\n" +
 	"\vshared_host\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x84\x02R\n" +
-	"sharedHost\"\x84\b\n" +
+	"sharedHost\"\xcd\b\n" +
 	"\x04Edge\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -6202,7 +6319,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\aorigins\x18\x0e \x03(\v2!.edgewalk.topology.v1.OriginStateR\aorigins\x12\x16\n" +
 	"\x06server\x18\x0f \x01(\tR\x06server\x12'\n" +
 	"\x0ffrozen_revision\x18\x10 \x01(\x03R\x0efrozenRevision\x12'\n" +
-	"\x0fmetrics_address\x18\x1e \x01(\tR\x0emetricsAddress\x12K\n" +
+	"\x0fmetrics_address\x18\x1e \x01(\tR\x0emetricsAddress\x12G\n" +
+	"\rasked_origins\x18\x1f \x01(\v2\".edgewalk.topology.v1.AskedOriginsR\faskedOrigins\x12K\n" +
 	"\fcertificates\x18( \x01(\v2'.edgewalk.topology.v1.Edge.CertificatesR\fcertificates\x12\x12\n" +
 	"\x04pool\x18) \x01(\tR\x04pool\x1a\xbd\x01\n" +
 	"\fCertificates\x12\x14\n" +
@@ -6219,7 +6337,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\bRejected\x12\x1a\n" +
 	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xd8\x04R\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe1\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd7\x02\n" +
 	"\fOriginHealth\x12\x1d\n" +
 	"\n" +
 	"edges_well\x18\x01 \x01(\x05R\tedgesWell\x12!\n" +
@@ -6227,7 +6345,15 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x12edges_breaker_open\x18\x03 \x01(\x05R\x10edgesBreakerOpen\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x04 \x01(\tR\tlastError\x12B\n" +
-	"\x0flast_error_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\xe1\x01\n" +
+	"\x0flast_error_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\x12>\n" +
+	"\x05asked\x18\n" +
+	" \x01(\x0e2(.edgewalk.topology.v1.OriginHealth.AskedR\x05asked\"4\n" +
+	"\x05Asked\x12\x15\n" +
+	"\x11ASKED_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05NEVER\x10\x01\x12\t\n" +
+	"\x05ASKED\x10\x02\"5\n" +
+	"\fAskedOrigins\x12%\n" +
+	"\x05names\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03(\xc9\x01R\x05names\"\xe1\x01\n" +
 	"\vOriginState\x12!\n" +
 	"\aaccount\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\aaccount\x12\x1f\n" +
 	"\x06origin\x18\x02 \x01(\tB\a\xbaH\x04r\x02(dR\x06origin\x12'\n" +
@@ -6248,8 +6374,8 @@ func file_edgewalk_topology_v1_topology_proto_rawDescGZIP() []byte {
 	return file_edgewalk_topology_v1_topology_proto_rawDescData
 }
 
-var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 20)
-var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_edgewalk_topology_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 21)
+var file_edgewalk_topology_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(Account_State)(0),              // 0: edgewalk.topology.v1.Account.State
 	(UrlEndpoint_OnInconclusive)(0), // 1: edgewalk.topology.v1.UrlEndpoint.OnInconclusive
@@ -6271,156 +6397,160 @@ var file_edgewalk_topology_v1_topology_proto_goTypes = []any{
 	(DomainCertificate_Reason)(0),   // 17: edgewalk.topology.v1.DomainCertificate.Reason
 	(Purge_Kind)(0),                 // 18: edgewalk.topology.v1.Purge.Kind
 	(Purge_State)(0),                // 19: edgewalk.topology.v1.Purge.State
-	(*Account)(nil),                 // 20: edgewalk.topology.v1.Account
-	(*AccountLimits)(nil),           // 21: edgewalk.topology.v1.AccountLimits
-	(*Origin)(nil),                  // 22: edgewalk.topology.v1.Origin
-	(*OriginBreaker)(nil),           // 23: edgewalk.topology.v1.OriginBreaker
-	(*OriginTimeouts)(nil),          // 24: edgewalk.topology.v1.OriginTimeouts
-	(*RequestHeader)(nil),           // 25: edgewalk.topology.v1.RequestHeader
-	(*WebOrigin)(nil),               // 26: edgewalk.topology.v1.WebOrigin
-	(*S3Origin)(nil),                // 27: edgewalk.topology.v1.S3Origin
-	(*GcsOrigin)(nil),               // 28: edgewalk.topology.v1.GcsOrigin
-	(*AzureBlobOrigin)(nil),         // 29: edgewalk.topology.v1.AzureBlobOrigin
-	(*WebProxyOrigin)(nil),          // 30: edgewalk.topology.v1.WebProxyOrigin
-	(*AkeneoOrigin)(nil),            // 31: edgewalk.topology.v1.AkeneoOrigin
-	(*OriginSecrets)(nil),           // 32: edgewalk.topology.v1.OriginSecrets
-	(*SealedSecrets)(nil),           // 33: edgewalk.topology.v1.SealedSecrets
-	(*UrlEndpoint)(nil),             // 34: edgewalk.topology.v1.UrlEndpoint
-	(*DefaultImage)(nil),            // 35: edgewalk.topology.v1.DefaultImage
-	(*CachePolicy)(nil),             // 36: edgewalk.topology.v1.CachePolicy
-	(*QueryPolicy)(nil),             // 37: edgewalk.topology.v1.QueryPolicy
-	(*Cors)(nil),                    // 38: edgewalk.topology.v1.Cors
-	(*ResponseHeaders)(nil),         // 39: edgewalk.topology.v1.ResponseHeaders
-	(*CustomDomain)(nil),            // 40: edgewalk.topology.v1.CustomDomain
-	(*DomainTls)(nil),               // 41: edgewalk.topology.v1.DomainTls
-	(*DomainHsts)(nil),              // 42: edgewalk.topology.v1.DomainHsts
-	(*DomainRecord)(nil),            // 43: edgewalk.topology.v1.DomainRecord
-	(*DomainOwnership)(nil),         // 44: edgewalk.topology.v1.DomainOwnership
-	(*DomainRouting)(nil),           // 45: edgewalk.topology.v1.DomainRouting
-	(*DomainCertificate)(nil),       // 46: edgewalk.topology.v1.DomainCertificate
-	(*Certificate)(nil),             // 47: edgewalk.topology.v1.Certificate
-	(*Chain)(nil),                   // 48: edgewalk.topology.v1.Chain
-	(*SealedCertificate)(nil),       // 49: edgewalk.topology.v1.SealedCertificate
-	(*KeyPair)(nil),                 // 50: edgewalk.topology.v1.KeyPair
-	(*MediaFile)(nil),               // 51: edgewalk.topology.v1.MediaFile
-	(*Purge)(nil),                   // 52: edgewalk.topology.v1.Purge
-	(*PurgeTarget)(nil),             // 53: edgewalk.topology.v1.PurgeTarget
-	(*PurgeFloor)(nil),              // 54: edgewalk.topology.v1.PurgeFloor
-	(*Settings)(nil),                // 55: edgewalk.topology.v1.Settings
-	(*Edge)(nil),                    // 56: edgewalk.topology.v1.Edge
-	(*Rejected)(nil),                // 57: edgewalk.topology.v1.Rejected
-	(*OriginHealth)(nil),            // 58: edgewalk.topology.v1.OriginHealth
-	(*OriginState)(nil),             // 59: edgewalk.topology.v1.OriginState
-	nil,                             // 60: edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	nil,                             // 61: edgewalk.topology.v1.SealedSecrets.ValuesEntry
-	nil,                             // 62: edgewalk.topology.v1.ResponseHeaders.SetEntry
-	(*DomainCertificate_Edges)(nil), // 63: edgewalk.topology.v1.DomainCertificate.Edges
-	(*Purge_Urls)(nil),              // 64: edgewalk.topology.v1.Purge.Urls
-	(*Purge_Edges)(nil),             // 65: edgewalk.topology.v1.Purge.Edges
-	(*Edge_Certificates)(nil),       // 66: edgewalk.topology.v1.Edge.Certificates
-	(*Edge_Cache)(nil),              // 67: edgewalk.topology.v1.Edge.Cache
-	(*timestamppb.Timestamp)(nil),   // 68: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 69: google.protobuf.Duration
+	(OriginHealth_Asked)(0),         // 20: edgewalk.topology.v1.OriginHealth.Asked
+	(*Account)(nil),                 // 21: edgewalk.topology.v1.Account
+	(*AccountLimits)(nil),           // 22: edgewalk.topology.v1.AccountLimits
+	(*Origin)(nil),                  // 23: edgewalk.topology.v1.Origin
+	(*OriginBreaker)(nil),           // 24: edgewalk.topology.v1.OriginBreaker
+	(*OriginTimeouts)(nil),          // 25: edgewalk.topology.v1.OriginTimeouts
+	(*RequestHeader)(nil),           // 26: edgewalk.topology.v1.RequestHeader
+	(*WebOrigin)(nil),               // 27: edgewalk.topology.v1.WebOrigin
+	(*S3Origin)(nil),                // 28: edgewalk.topology.v1.S3Origin
+	(*GcsOrigin)(nil),               // 29: edgewalk.topology.v1.GcsOrigin
+	(*AzureBlobOrigin)(nil),         // 30: edgewalk.topology.v1.AzureBlobOrigin
+	(*WebProxyOrigin)(nil),          // 31: edgewalk.topology.v1.WebProxyOrigin
+	(*AkeneoOrigin)(nil),            // 32: edgewalk.topology.v1.AkeneoOrigin
+	(*OriginSecrets)(nil),           // 33: edgewalk.topology.v1.OriginSecrets
+	(*SealedSecrets)(nil),           // 34: edgewalk.topology.v1.SealedSecrets
+	(*UrlEndpoint)(nil),             // 35: edgewalk.topology.v1.UrlEndpoint
+	(*DefaultImage)(nil),            // 36: edgewalk.topology.v1.DefaultImage
+	(*CachePolicy)(nil),             // 37: edgewalk.topology.v1.CachePolicy
+	(*QueryPolicy)(nil),             // 38: edgewalk.topology.v1.QueryPolicy
+	(*Cors)(nil),                    // 39: edgewalk.topology.v1.Cors
+	(*ResponseHeaders)(nil),         // 40: edgewalk.topology.v1.ResponseHeaders
+	(*CustomDomain)(nil),            // 41: edgewalk.topology.v1.CustomDomain
+	(*DomainTls)(nil),               // 42: edgewalk.topology.v1.DomainTls
+	(*DomainHsts)(nil),              // 43: edgewalk.topology.v1.DomainHsts
+	(*DomainRecord)(nil),            // 44: edgewalk.topology.v1.DomainRecord
+	(*DomainOwnership)(nil),         // 45: edgewalk.topology.v1.DomainOwnership
+	(*DomainRouting)(nil),           // 46: edgewalk.topology.v1.DomainRouting
+	(*DomainCertificate)(nil),       // 47: edgewalk.topology.v1.DomainCertificate
+	(*Certificate)(nil),             // 48: edgewalk.topology.v1.Certificate
+	(*Chain)(nil),                   // 49: edgewalk.topology.v1.Chain
+	(*SealedCertificate)(nil),       // 50: edgewalk.topology.v1.SealedCertificate
+	(*KeyPair)(nil),                 // 51: edgewalk.topology.v1.KeyPair
+	(*MediaFile)(nil),               // 52: edgewalk.topology.v1.MediaFile
+	(*Purge)(nil),                   // 53: edgewalk.topology.v1.Purge
+	(*PurgeTarget)(nil),             // 54: edgewalk.topology.v1.PurgeTarget
+	(*PurgeFloor)(nil),              // 55: edgewalk.topology.v1.PurgeFloor
+	(*Settings)(nil),                // 56: edgewalk.topology.v1.Settings
+	(*Edge)(nil),                    // 57: edgewalk.topology.v1.Edge
+	(*Rejected)(nil),                // 58: edgewalk.topology.v1.Rejected
+	(*OriginHealth)(nil),            // 59: edgewalk.topology.v1.OriginHealth
+	(*AskedOrigins)(nil),            // 60: edgewalk.topology.v1.AskedOrigins
+	(*OriginState)(nil),             // 61: edgewalk.topology.v1.OriginState
+	nil,                             // 62: edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	nil,                             // 63: edgewalk.topology.v1.SealedSecrets.ValuesEntry
+	nil,                             // 64: edgewalk.topology.v1.ResponseHeaders.SetEntry
+	(*DomainCertificate_Edges)(nil), // 65: edgewalk.topology.v1.DomainCertificate.Edges
+	(*Purge_Urls)(nil),              // 66: edgewalk.topology.v1.Purge.Urls
+	(*Purge_Edges)(nil),             // 67: edgewalk.topology.v1.Purge.Edges
+	(*Edge_Certificates)(nil),       // 68: edgewalk.topology.v1.Edge.Certificates
+	(*Edge_Cache)(nil),              // 69: edgewalk.topology.v1.Edge.Cache
+	(*timestamppb.Timestamp)(nil),   // 70: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 71: google.protobuf.Duration
 }
 var file_edgewalk_topology_v1_topology_proto_depIdxs = []int32{
 	0,  // 0: edgewalk.topology.v1.Account.state:type_name -> edgewalk.topology.v1.Account.State
-	68, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	68, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
-	21, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
-	21, // 4: edgewalk.topology.v1.Account.effective_limits:type_name -> edgewalk.topology.v1.AccountLimits
-	69, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
-	69, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
-	24, // 7: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
-	25, // 8: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
-	26, // 9: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
-	27, // 10: edgewalk.topology.v1.Origin.s3:type_name -> edgewalk.topology.v1.S3Origin
-	28, // 11: edgewalk.topology.v1.Origin.gcs:type_name -> edgewalk.topology.v1.GcsOrigin
-	29, // 12: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
-	30, // 13: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
-	31, // 14: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
-	68, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
-	68, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
-	58, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
-	23, // 18: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
-	69, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
-	69, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
-	69, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
-	69, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
-	60, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
-	61, // 24: edgewalk.topology.v1.SealedSecrets.values:type_name -> edgewalk.topology.v1.SealedSecrets.ValuesEntry
-	35, // 25: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
-	36, // 26: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
-	69, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
-	38, // 28: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
-	39, // 29: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
-	68, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
-	68, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
+	70, // 1: edgewalk.topology.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	70, // 2: edgewalk.topology.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	22, // 3: edgewalk.topology.v1.Account.limits:type_name -> edgewalk.topology.v1.AccountLimits
+	22, // 4: edgewalk.topology.v1.Account.effective_limits:type_name -> edgewalk.topology.v1.AccountLimits
+	71, // 5: edgewalk.topology.v1.AccountLimits.walk_deadline:type_name -> google.protobuf.Duration
+	71, // 6: edgewalk.topology.v1.AccountLimits.origin_timeout:type_name -> google.protobuf.Duration
+	25, // 7: edgewalk.topology.v1.Origin.timeouts:type_name -> edgewalk.topology.v1.OriginTimeouts
+	26, // 8: edgewalk.topology.v1.Origin.request_headers:type_name -> edgewalk.topology.v1.RequestHeader
+	27, // 9: edgewalk.topology.v1.Origin.web:type_name -> edgewalk.topology.v1.WebOrigin
+	28, // 10: edgewalk.topology.v1.Origin.s3:type_name -> edgewalk.topology.v1.S3Origin
+	29, // 11: edgewalk.topology.v1.Origin.gcs:type_name -> edgewalk.topology.v1.GcsOrigin
+	30, // 12: edgewalk.topology.v1.Origin.azure_blob:type_name -> edgewalk.topology.v1.AzureBlobOrigin
+	31, // 13: edgewalk.topology.v1.Origin.web_proxy:type_name -> edgewalk.topology.v1.WebProxyOrigin
+	32, // 14: edgewalk.topology.v1.Origin.akeneo:type_name -> edgewalk.topology.v1.AkeneoOrigin
+	70, // 15: edgewalk.topology.v1.Origin.create_time:type_name -> google.protobuf.Timestamp
+	70, // 16: edgewalk.topology.v1.Origin.update_time:type_name -> google.protobuf.Timestamp
+	59, // 17: edgewalk.topology.v1.Origin.health:type_name -> edgewalk.topology.v1.OriginHealth
+	24, // 18: edgewalk.topology.v1.Origin.breaker:type_name -> edgewalk.topology.v1.OriginBreaker
+	71, // 19: edgewalk.topology.v1.OriginBreaker.max_open:type_name -> google.protobuf.Duration
+	71, // 20: edgewalk.topology.v1.OriginTimeouts.connect:type_name -> google.protobuf.Duration
+	71, // 21: edgewalk.topology.v1.OriginTimeouts.first_byte:type_name -> google.protobuf.Duration
+	71, // 22: edgewalk.topology.v1.OriginTimeouts.idle:type_name -> google.protobuf.Duration
+	62, // 23: edgewalk.topology.v1.OriginSecrets.values:type_name -> edgewalk.topology.v1.OriginSecrets.ValuesEntry
+	63, // 24: edgewalk.topology.v1.SealedSecrets.values:type_name -> edgewalk.topology.v1.SealedSecrets.ValuesEntry
+	36, // 25: edgewalk.topology.v1.UrlEndpoint.default_image:type_name -> edgewalk.topology.v1.DefaultImage
+	37, // 26: edgewalk.topology.v1.UrlEndpoint.cache:type_name -> edgewalk.topology.v1.CachePolicy
+	71, // 27: edgewalk.topology.v1.UrlEndpoint.walk_deadline:type_name -> google.protobuf.Duration
+	39, // 28: edgewalk.topology.v1.UrlEndpoint.cors:type_name -> edgewalk.topology.v1.Cors
+	40, // 29: edgewalk.topology.v1.UrlEndpoint.response_headers:type_name -> edgewalk.topology.v1.ResponseHeaders
+	70, // 30: edgewalk.topology.v1.UrlEndpoint.create_time:type_name -> google.protobuf.Timestamp
+	70, // 31: edgewalk.topology.v1.UrlEndpoint.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 32: edgewalk.topology.v1.UrlEndpoint.on_inconclusive:type_name -> edgewalk.topology.v1.UrlEndpoint.OnInconclusive
 	2,  // 33: edgewalk.topology.v1.UrlEndpoint.compress:type_name -> edgewalk.topology.v1.UrlEndpoint.Compress
 	3,  // 34: edgewalk.topology.v1.DefaultImage.for:type_name -> edgewalk.topology.v1.DefaultImage.For
 	4,  // 35: edgewalk.topology.v1.CachePolicy.mode:type_name -> edgewalk.topology.v1.CachePolicy.Mode
-	69, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
-	69, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
-	69, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
-	69, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
-	69, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
-	37, // 41: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
+	71, // 36: edgewalk.topology.v1.CachePolicy.default_ttl:type_name -> google.protobuf.Duration
+	71, // 37: edgewalk.topology.v1.CachePolicy.browser_ttl:type_name -> google.protobuf.Duration
+	71, // 38: edgewalk.topology.v1.CachePolicy.negative_ttl:type_name -> google.protobuf.Duration
+	71, // 39: edgewalk.topology.v1.CachePolicy.stale_while_revalidate:type_name -> google.protobuf.Duration
+	71, // 40: edgewalk.topology.v1.CachePolicy.stale_if_error:type_name -> google.protobuf.Duration
+	38, // 41: edgewalk.topology.v1.CachePolicy.query:type_name -> edgewalk.topology.v1.QueryPolicy
 	5,  // 42: edgewalk.topology.v1.QueryPolicy.mode:type_name -> edgewalk.topology.v1.QueryPolicy.Mode
-	62, // 43: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
+	64, // 43: edgewalk.topology.v1.ResponseHeaders.set:type_name -> edgewalk.topology.v1.ResponseHeaders.SetEntry
 	6,  // 44: edgewalk.topology.v1.CustomDomain.mode:type_name -> edgewalk.topology.v1.CustomDomain.Mode
 	7,  // 45: edgewalk.topology.v1.CustomDomain.state:type_name -> edgewalk.topology.v1.CustomDomain.State
-	68, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
-	68, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
-	41, // 48: edgewalk.topology.v1.CustomDomain.tls:type_name -> edgewalk.topology.v1.DomainTls
+	70, // 46: edgewalk.topology.v1.CustomDomain.create_time:type_name -> google.protobuf.Timestamp
+	70, // 47: edgewalk.topology.v1.CustomDomain.update_time:type_name -> google.protobuf.Timestamp
+	42, // 48: edgewalk.topology.v1.CustomDomain.tls:type_name -> edgewalk.topology.v1.DomainTls
 	8,  // 49: edgewalk.topology.v1.CustomDomain.https:type_name -> edgewalk.topology.v1.CustomDomain.Https
-	42, // 50: edgewalk.topology.v1.CustomDomain.hsts:type_name -> edgewalk.topology.v1.DomainHsts
-	43, // 51: edgewalk.topology.v1.CustomDomain.records:type_name -> edgewalk.topology.v1.DomainRecord
-	44, // 52: edgewalk.topology.v1.CustomDomain.ownership:type_name -> edgewalk.topology.v1.DomainOwnership
-	45, // 53: edgewalk.topology.v1.CustomDomain.routing:type_name -> edgewalk.topology.v1.DomainRouting
-	46, // 54: edgewalk.topology.v1.CustomDomain.certificate:type_name -> edgewalk.topology.v1.DomainCertificate
+	43, // 50: edgewalk.topology.v1.CustomDomain.hsts:type_name -> edgewalk.topology.v1.DomainHsts
+	44, // 51: edgewalk.topology.v1.CustomDomain.records:type_name -> edgewalk.topology.v1.DomainRecord
+	45, // 52: edgewalk.topology.v1.CustomDomain.ownership:type_name -> edgewalk.topology.v1.DomainOwnership
+	46, // 53: edgewalk.topology.v1.CustomDomain.routing:type_name -> edgewalk.topology.v1.DomainRouting
+	47, // 54: edgewalk.topology.v1.CustomDomain.certificate:type_name -> edgewalk.topology.v1.DomainCertificate
 	9,  // 55: edgewalk.topology.v1.DomainTls.mode:type_name -> edgewalk.topology.v1.DomainTls.Mode
 	10, // 56: edgewalk.topology.v1.DomainTls.key_type:type_name -> edgewalk.topology.v1.DomainTls.KeyType
-	69, // 57: edgewalk.topology.v1.DomainHsts.max_age:type_name -> google.protobuf.Duration
+	71, // 57: edgewalk.topology.v1.DomainHsts.max_age:type_name -> google.protobuf.Duration
 	11, // 58: edgewalk.topology.v1.DomainRecord.action:type_name -> edgewalk.topology.v1.DomainRecord.Action
 	12, // 59: edgewalk.topology.v1.DomainOwnership.state:type_name -> edgewalk.topology.v1.DomainOwnership.State
 	13, // 60: edgewalk.topology.v1.DomainOwnership.reason:type_name -> edgewalk.topology.v1.DomainOwnership.Reason
-	68, // 61: edgewalk.topology.v1.DomainOwnership.last_check:type_name -> google.protobuf.Timestamp
-	68, // 62: edgewalk.topology.v1.DomainOwnership.next_check:type_name -> google.protobuf.Timestamp
-	68, // 63: edgewalk.topology.v1.DomainOwnership.since:type_name -> google.protobuf.Timestamp
+	70, // 61: edgewalk.topology.v1.DomainOwnership.last_check:type_name -> google.protobuf.Timestamp
+	70, // 62: edgewalk.topology.v1.DomainOwnership.next_check:type_name -> google.protobuf.Timestamp
+	70, // 63: edgewalk.topology.v1.DomainOwnership.since:type_name -> google.protobuf.Timestamp
 	14, // 64: edgewalk.topology.v1.DomainRouting.state:type_name -> edgewalk.topology.v1.DomainRouting.State
 	15, // 65: edgewalk.topology.v1.DomainRouting.reason:type_name -> edgewalk.topology.v1.DomainRouting.Reason
-	68, // 66: edgewalk.topology.v1.DomainRouting.last_check:type_name -> google.protobuf.Timestamp
-	68, // 67: edgewalk.topology.v1.DomainRouting.next_check:type_name -> google.protobuf.Timestamp
-	68, // 68: edgewalk.topology.v1.DomainRouting.since:type_name -> google.protobuf.Timestamp
+	70, // 66: edgewalk.topology.v1.DomainRouting.last_check:type_name -> google.protobuf.Timestamp
+	70, // 67: edgewalk.topology.v1.DomainRouting.next_check:type_name -> google.protobuf.Timestamp
+	70, // 68: edgewalk.topology.v1.DomainRouting.since:type_name -> google.protobuf.Timestamp
 	16, // 69: edgewalk.topology.v1.DomainCertificate.state:type_name -> edgewalk.topology.v1.DomainCertificate.State
 	17, // 70: edgewalk.topology.v1.DomainCertificate.reason:type_name -> edgewalk.topology.v1.DomainCertificate.Reason
-	68, // 71: edgewalk.topology.v1.DomainCertificate.last_check:type_name -> google.protobuf.Timestamp
-	68, // 72: edgewalk.topology.v1.DomainCertificate.next_check:type_name -> google.protobuf.Timestamp
-	68, // 73: edgewalk.topology.v1.DomainCertificate.since:type_name -> google.protobuf.Timestamp
-	68, // 74: edgewalk.topology.v1.DomainCertificate.not_after:type_name -> google.protobuf.Timestamp
-	63, // 75: edgewalk.topology.v1.DomainCertificate.edges:type_name -> edgewalk.topology.v1.DomainCertificate.Edges
-	68, // 76: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
-	68, // 77: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
+	70, // 71: edgewalk.topology.v1.DomainCertificate.last_check:type_name -> google.protobuf.Timestamp
+	70, // 72: edgewalk.topology.v1.DomainCertificate.next_check:type_name -> google.protobuf.Timestamp
+	70, // 73: edgewalk.topology.v1.DomainCertificate.since:type_name -> google.protobuf.Timestamp
+	70, // 74: edgewalk.topology.v1.DomainCertificate.not_after:type_name -> google.protobuf.Timestamp
+	65, // 75: edgewalk.topology.v1.DomainCertificate.edges:type_name -> edgewalk.topology.v1.DomainCertificate.Edges
+	70, // 76: edgewalk.topology.v1.MediaFile.create_time:type_name -> google.protobuf.Timestamp
+	70, // 77: edgewalk.topology.v1.MediaFile.update_time:type_name -> google.protobuf.Timestamp
 	18, // 78: edgewalk.topology.v1.Purge.kind:type_name -> edgewalk.topology.v1.Purge.Kind
-	64, // 79: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
+	66, // 79: edgewalk.topology.v1.Purge.urls:type_name -> edgewalk.topology.v1.Purge.Urls
 	19, // 80: edgewalk.topology.v1.Purge.state:type_name -> edgewalk.topology.v1.Purge.State
-	65, // 81: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
-	68, // 82: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
-	53, // 83: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
-	69, // 84: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
-	68, // 85: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
-	67, // 86: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	57, // 87: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
-	59, // 88: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
-	66, // 89: edgewalk.topology.v1.Edge.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
-	68, // 90: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
-	68, // 91: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
-	68, // 92: edgewalk.topology.v1.Edge.Certificates.soonest_expiry:type_name -> google.protobuf.Timestamp
-	93, // [93:93] is the sub-list for method output_type
-	93, // [93:93] is the sub-list for method input_type
-	93, // [93:93] is the sub-list for extension type_name
-	93, // [93:93] is the sub-list for extension extendee
-	0,  // [0:93] is the sub-list for field type_name
+	67, // 81: edgewalk.topology.v1.Purge.edges:type_name -> edgewalk.topology.v1.Purge.Edges
+	70, // 82: edgewalk.topology.v1.Purge.create_time:type_name -> google.protobuf.Timestamp
+	54, // 83: edgewalk.topology.v1.Purge.targets:type_name -> edgewalk.topology.v1.PurgeTarget
+	71, // 84: edgewalk.topology.v1.Edge.lag:type_name -> google.protobuf.Duration
+	70, // 85: edgewalk.topology.v1.Edge.last_seen:type_name -> google.protobuf.Timestamp
+	69, // 86: edgewalk.topology.v1.Edge.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	58, // 87: edgewalk.topology.v1.Edge.rejected:type_name -> edgewalk.topology.v1.Rejected
+	61, // 88: edgewalk.topology.v1.Edge.origins:type_name -> edgewalk.topology.v1.OriginState
+	60, // 89: edgewalk.topology.v1.Edge.asked_origins:type_name -> edgewalk.topology.v1.AskedOrigins
+	68, // 90: edgewalk.topology.v1.Edge.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
+	70, // 91: edgewalk.topology.v1.OriginHealth.last_error_time:type_name -> google.protobuf.Timestamp
+	20, // 92: edgewalk.topology.v1.OriginHealth.asked:type_name -> edgewalk.topology.v1.OriginHealth.Asked
+	70, // 93: edgewalk.topology.v1.OriginState.last_error_time:type_name -> google.protobuf.Timestamp
+	70, // 94: edgewalk.topology.v1.Edge.Certificates.soonest_expiry:type_name -> google.protobuf.Timestamp
+	95, // [95:95] is the sub-list for method output_type
+	95, // [95:95] is the sub-list for method input_type
+	95, // [95:95] is the sub-list for extension type_name
+	95, // [95:95] is the sub-list for extension extendee
+	0,  // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_topology_v1_topology_proto_init() }
@@ -6452,8 +6582,8 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_topology_v1_topology_proto_rawDesc), len(file_edgewalk_topology_v1_topology_proto_rawDesc)),
-			NumEnums:      20,
-			NumMessages:   48,
+			NumEnums:      21,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
