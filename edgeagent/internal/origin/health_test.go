@@ -411,3 +411,40 @@ func TestStates(t *testing.T) {
 		t.Errorf("told of %d", len(got))
 	}
 }
+
+func TestAsked(t *testing.T) {
+	t.Parallel()
+	now := newClock()
+	c := newTestClient(t, Config{Now: now.time})
+	origins := map[string]*topology.Origin{}
+	ask := func(id string) {
+		if origins[id] == nil {
+			origins[id] = &topology.Origin{ID: id, UID: "1-" + id, Breaker: topology.DefaultBreaker}
+		}
+		now.forward(time.Second)
+		c.healths.of(web.Kind, origins[id], newAsk())
+	}
+	asked := func() string {
+		return strings.Join(c.Asked(func(_, id string) *topology.Origin { return origins[id] }), " ")
+	}
+	ask("a")
+	ask("b")
+	if got := asked(); got != "acme/b acme/a" {
+		t.Errorf("asked: %q", got)
+	}
+	ask("a")
+	if got := asked(); got != "acme/a acme/b" {
+		t.Errorf("asked again: %q", got)
+	}
+	origins["a"].Target = 7 // it looks at another place now
+	delete(origins, "b")
+	if got := asked(); got != "" {
+		t.Errorf("asked of what has changed or is gone: %q", got)
+	}
+	for i := range 2 * maxStates {
+		ask(fmt.Sprint(i))
+	}
+	if got := strings.Fields(asked()); len(got) != maxStates || got[0] != fmt.Sprintf("acme/%d", 2*maxStates-1) {
+		t.Errorf("%d are named", len(got))
+	}
+}
