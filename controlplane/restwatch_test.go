@@ -24,7 +24,9 @@ func (a *api) watch(t *testing.T) (<-chan event, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("Authorization", a.token)
+	if a.token != "" {
+		r.Header.Set("Authorization", a.token)
+	}
 	r.Header.Set("Accept", "text/event-stream")
 	resp, err := a.client.Do(r)
 	if err != nil {

@@ -69,6 +69,7 @@ func TestReadmeTour(t *testing.T) {
 		"applied by 2 of 2 edges", "a new version",
 		"legacy", "200: found at legacy",
 		"http://localhost:8080/acme",
+		`"name": "accounts/acme/origins/legacy"`,
 		"edgewalk_edge_requests_total", "edgewalk_controlplane_edges",
 		"Cache-Status: edgewalk; hit", "a new version",
 		"ready", "no control plane is connected",
