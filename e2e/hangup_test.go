@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// No daemon ends at SIGHUP, and an edge whose access log was renamed goes on in a new file.
+// No daemon ends at SIGHUP or SIGUSR1, and an edge whose access log was renamed goes on in a new
+// file.
 func TestHangup(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -27,15 +28,24 @@ func TestHangup(t *testing.T) {
 	if err := os.Rename(log, log+".1"); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []*process{cp.process, e.process} {
-		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	signal := func(p *process, s syscall.Signal, name string) {
+		t.Helper()
+		if err := p.cmd.Process.Signal(s); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, startWithin, p.name+" says so",
-			func() bool { return strings.Contains(p.stderr.String(), "SIGHUP: ") })
+			func() bool { return strings.Contains(p.stderr.String(), name+": ") })
 	}
+	signal(cp.process, syscall.SIGHUP, "SIGHUP")
+	signal(e.process, syscall.SIGHUP, "SIGHUP")
 	e.get(t, "/second")
 	eventually(t, startWithin, "the new log has the second request", contains(log, "/second"))
+	if err := os.Rename(log, log+".2"); err != nil {
+		t.Fatal(err)
+	}
+	signal(e.process, syscall.SIGUSR1, "SIGUSR1")
+	e.get(t, "/third")
+	eventually(t, startWithin, "the next log has the third request", contains(log, "/third"))
 	if contains(log+".1", "/second")() {
 		t.Error("the renamed log still grows")
 	}

@@ -169,7 +169,7 @@ func (a *Agent) build(p parsed) (err error) {
 		Table: a.table, Cache: a.cache, LoopID: a.loopID, HTTP: a.listeners.http, HTTPS: a.listeners.https,
 		TrustedProxies: p.proxies, MaxConnections: capacity.connections, MaxRequests: capacity.requests,
 		AccountHosts: cfg.AccountHosts, Domains: a.certs, Logger: cfg.Logger, Registerer: a.registry,
-		Series: bound, Thumbprint: a.thumbprint,
+		Series: bound, AccessLogSample: cfg.AccessLogSample, Thumbprint: a.thumbprint,
 	}
 	switch {
 	case cfg.Requests != nil:

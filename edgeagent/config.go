@@ -105,6 +105,9 @@ type Config struct {
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard
 	// output. [Agent.ReopenAccessLog] opens it again. Default none.
 	AccessLog string
+	// AccessLogSample is the share of requests that have a line there, more than 0 and at most 1;
+	// those with a status of 500 and more always have. Default: all.
+	AccessLogSample float64
 	// MetricsMaxSeries bounds the series of metrics that are about one endpoint or origin of an
 	// account. What is beyond is counted together, as account and id `other`.
 	MetricsMaxSeries int
@@ -207,6 +210,12 @@ func (c *Config) parse() (p parsed, err error) {
 	}
 	if c.CertCache < 1 {
 		return p, fmt.Errorf("--cert-cache %d: at least 1", c.CertCache)
+	}
+	if c.MetricsMaxSeries < 0 {
+		return p, fmt.Errorf("--metrics-max-series %d: at least 0", c.MetricsMaxSeries)
+	}
+	if c.AccessLogSample < 0 || c.AccessLogSample > 1 {
+		return p, fmt.Errorf("--access-log-sample %g: more than 0, at most 1", c.AccessLogSample)
 	}
 	if c.HTTPAddr == "" && c.HTTPSAddr == "" {
 		return p, errors.New("nothing to serve on: set --http-addr or --https-addr")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,7 @@ func edgeagentCommand() *cobra.Command {
 serves without a control plane too, also after a restart.
 
 It may be stopped at any time: requests that are being answered are finished, for at most 30 s. --state-dir may be deleted while it does not run; it then needs a control plane once.
-SIGHUP opens the --access-log again, for those who rotate it.`,
+SIGHUP and SIGUSR1 open the --access-log again, for those who rotate it.`,
 		Example: `  edgewalk edgeagent --control-plane 127.0.0.1:7071 --region eu --state-dir ./edge-eu
   edgewalk edgeagent --control-plane cp1:7071,cp2:7071 --join-token-file edge.token --http-addr :80 --state-dir /var/lib/edgewalk
   edgewalk edgeagent --control-plane cp1:7071,cp2:7071 --ca ca.pem --edge-token-file token --http-addr :80 --https-addr :443 \
@@ -36,6 +37,9 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 			cfg.Logger = log
 			warnOfUnknown(cmd, os.Environ(), log)
 			cfg.CacheSize, cfg.CertStoreSize = int64(size), int64(certStore)
+			if cfg.AccessLogSample == 0 {
+				return errors.New("--access-log-sample 0: more than 0, at most 1; for no lines leave --access-log out")
+			}
 			if check {
 				return preflight.Run(cmd.Context(), cmd.OutOrStdout(), cfg.Checks())
 			}
@@ -77,6 +81,8 @@ SIGHUP opens the --access-log again, for those who rotate it.`,
 	f.BoolVar(&cfg.AllowAmbientCredentials, "allow-ambient-credentials", false, "let S3 origins read what this machine may read (use_ambient_credentials)")
 	f.BoolVar(&cfg.VerifyOriginTLS, "verify-origin-tls", false, "refuse web origins whose certificate is not to be checked (tls_verify: false)")
 	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxies", nil, "ranges of proxies whose X-Forwarded-For is believed, in the access log, for origins that are told, and for limits per client")
+	f.Float64Var(&cfg.AccessLogSample, "access-log-sample", 1,
+		"share of requests that have a line in --access-log, 0 < share <= 1; errors (5xx) always have")
 	f.IntVar(&cfg.MetricsMaxSeries, "metrics-max-series", 2000,
 		"series of metrics about one endpoint or origin; what is beyond is counted as account other")
 	f.StringVar(&cfg.AccessLog, "access-log", "", "file for a line of JSON for each request, - for standard output")

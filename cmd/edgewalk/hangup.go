@@ -8,18 +8,21 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/edgewalk/edgewalk/internal/systemd"
 )
 
-// catchHangups is called first by a daemon: from then on SIGHUP does not end the process, as it
-// would by default. Daemons by custom take up changed files at SIGHUP instead.
+// catchHangups is called first by a daemon: from then on SIGHUP and SIGUSR1 do not end the process,
+// as they would by default. By custom, daemons take up changed files at SIGHUP, and open logs again
+// at SIGUSR1, instead.
 func catchHangups() chan os.Signal {
 	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
+	signal.Notify(hangups, syscall.SIGHUP, syscall.SIGUSR1)
 	return hangups
 }
 
-// answerHangups runs a daemon until its context ends, and answers each SIGHUP with reopen.
+// answerHangups runs a daemon until its context ends, and answers each of these with reopen.
 func answerHangups(
 	ctx context.Context, log *slog.Logger, hangups chan os.Signal, run func(context.Context) error, reopen func() error,
 ) error {
@@ -31,12 +34,13 @@ func answerHangups(
 			select {
 			case <-ended:
 				return
-			case <-hangups:
+			case s := <-hangups:
+				name := unix.SignalName(s.(syscall.Signal))
 				if err := reopen(); err != nil {
-					log.Error("SIGHUP", "error", err)
+					log.Error(name, "error", err)
 					continue
 				}
-				log.Info("SIGHUP: logs are opened again; certificates and tokens are read by themselves when they change")
+				log.Info(name + ": logs are opened again; certificates and tokens are read by themselves when they change")
 			}
 		}
 	}()

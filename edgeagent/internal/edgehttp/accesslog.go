@@ -8,8 +8,11 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"strings"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
@@ -20,6 +23,7 @@ type accessEntry struct {
 	RequestID   string       `json:"request_id"`
 	Client      string       `json:"client"`
 	Protocol    string       `json:"protocol"`
+	TLS         string       `json:"tls,omitempty"` // the version
 	Method      string       `json:"method"`
 	Host        string       `json:"host"`
 	Account     string       `json:"account,omitempty"`
@@ -31,8 +35,11 @@ type accessEntry struct {
 	Outcome     string       `json:"outcome"`
 	Supplier    string       `json:"supplier,omitempty"`
 	Revision    int64        `json:"revision,omitempty"`
+	WalkDepth   int          `json:"walk_depth,omitempty"` // how many steps
 	Steps       []accessStep `json:"steps,omitempty"`
 	Aborted     bool         `json:"aborted,omitempty"`
+	UserAgent   string       `json:"user_agent,omitempty"`
+	Referer     string       `json:"referer,omitempty"` // without its query
 	FirstByteMS float64      `json:"first_byte_ms"`
 	DurationMS  float64      `json:"duration_ms"`
 }
@@ -57,6 +64,29 @@ func stepsOf(steps []walk.StepReport) []accessStep {
 	return all
 }
 
+// maxFromBrowser bounds what a line has of a field that clients fill in as they like.
+const maxFromBrowser = 512
+
+// fromBrowser returns User-Agent, and Referer without its query, which may hold a secret.
+func fromBrowser(fields *field.Lines) (agent, referer string) {
+	for line := range fields.All() {
+		switch {
+		case strings.EqualFold(line.Name, "User-Agent"):
+			agent = line.Value
+		case strings.EqualFold(line.Name, "Referer"):
+			referer, _, _ = strings.Cut(line.Value, "?")
+			referer, _, _ = strings.Cut(referer, "#")
+			if scheme, rest, found := strings.Cut(referer, "://"); found {
+				if host, path, _ := strings.Cut(rest, "/"); strings.Contains(host, "@") {
+					_, host, _ = strings.Cut(host, "@")
+					referer = scheme + "://" + host + "/" + path
+				}
+			}
+		}
+	}
+	return agent[:min(len(agent), maxFromBrowser)], referer[:min(len(referer), maxFromBrowser)]
+}
+
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func hashOf(query string) string {
@@ -74,16 +104,22 @@ type accessLog struct {
 	lines   chan []byte
 	dropped func()
 	log     *slog.Logger
+	sample  float64 // the share of requests that have a line
 }
 
 // accessBacklog lines wait at most: some 4 MB.
 const accessBacklog = 8192
 
-func newAccessLog(w io.Writer, dropped func(), log *slog.Logger) *accessLog {
+func newAccessLog(w io.Writer, sample float64, dropped func(), log *slog.Logger) *accessLog {
 	if w == nil {
 		return nil
 	}
-	return &accessLog{w: w, lines: make(chan []byte, accessBacklog), dropped: dropped, log: log}
+	return &accessLog{w: w, lines: make(chan []byte, accessBacklog), dropped: dropped, log: log, sample: sample}
+}
+
+// wants reports whether a request has a line: errors always have.
+func (l *accessLog) wants(status int) bool {
+	return l.sample == 0 || status >= 500 || rand.Float64() < l.sample
 }
 
 // add hands a line over.

@@ -1,6 +1,7 @@
 package edgehttp
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -136,11 +137,16 @@ func (s *Server) finish(x *exchange) {
 			of.Add(s.metrics.bytesAt, uint64(x.entry.Bytes))
 		}
 	}
-	if s.access != nil {
+	if s.access != nil && s.access.wants(x.entry.Status) {
 		e := &x.entry
 		e.Time, e.RequestID, e.Protocol, e.Method, e.Outcome = x.Now.UTC(), string(x.id[:]), x.Version.String(),
 			x.Method, x.outcome.String()
 		e.Client, e.QueryHash, e.Steps = x.client.String(), hashOf(x.query), stepsOf(x.steps)
+		e.WalkDepth = len(x.steps)
+		e.UserAgent, e.Referer = fromBrowser(&x.Fields)
+		if x.Conn.TLS {
+			e.TLS = tls.VersionName(x.Conn.TLSVersion)
+		}
 		e.DurationMS = milliseconds(took)
 		if e.Host == "" {
 			e.Host = x.Authority

@@ -59,6 +59,9 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// AccessLog takes JSON lines; nil for none.
 	AccessLog io.Writer
+	// AccessLogSample is the share of requests that have a line there, more than 0 and at most 1;
+	// those with a status of 500 and more always have. Default: all.
+	AccessLogSample float64
 	// MaxConnections and MaxConnectionsPerClient bound the connections. Defaults 50,000 and an
 	// eighth of them, at most 4,096.
 	MaxConnections, MaxConnectionsPerClient int
@@ -118,7 +121,7 @@ func New(cfg Config) (*Server, error) {
 		requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
 		locations: newLocations(), acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
 	}
-	s.access = newAccessLog(cfg.AccessLog, s.metrics.dropped.Inc, cfg.Logger)
+	s.access = newAccessLog(cfg.AccessLog, cfg.AccessLogSample, s.metrics.dropped.Inc, cfg.Logger)
 	if cfg.HTTPS != nil {
 		var err error
 		if s.certs, err = loadCertificates(cfg.Certificates, cfg.Logger); err != nil {

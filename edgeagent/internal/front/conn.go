@@ -113,7 +113,7 @@ func (c *conn) handshake() (h2, ok bool) {
 		return false, false
 	}
 	state := c.secure.ConnectionState()
-	c.facts.TLS, c.facts.SNI = true, state.ServerName
+	c.facts.TLS, c.facts.SNI, c.facts.TLSVersion = true, state.ServerName, state.Version
 	ok = c.disarm()
 	return ok && state.NegotiatedProtocol == "h2", ok
 }

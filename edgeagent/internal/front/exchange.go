@@ -37,6 +37,8 @@ type Conn struct {
 	// client named none.
 	TLS bool
 	SNI string
+	// TLSVersion is that of package tls.
+	TLSVersion uint16
 }
 
 // Handler answers one request. It calls [Exchange.Reply] once. If it does not, the connection of HTTP/1 ends, and the
