@@ -38,9 +38,11 @@ const (
 	fetchAtOnce, fetchRate = 64, 500
 	// fetchTimeout bounds such a call.
 	fetchTimeout = 10 * time.Second
-	// handshakeWait is how long a handshake waits for a certificate that is not on disk, or for the
-	// disk to be read after the start.
+	// handshakeWait is how long a handshake waits for a certificate that is not on disk, and
+	// loadWait how long for the disk to be read after the start, when it looks again each loadLook.
 	handshakeWait = 2 * time.Second
+	loadWait      = 4 * time.Second
+	loadLook      = 10 * time.Millisecond
 	// maxWaits bounds the calls that handshakes wait for.
 	maxWaits = 64
 	// again is how long nobody is asked again for what there was not, and refusedFor how long a
@@ -191,16 +193,12 @@ func (c *Certificates) Get(want *topology.Certificate) (*tls.Certificate, error)
 
 // find looks for a certificate on disk, and then at the control plane.
 func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, lookup, error) {
-	deadline := time.NewTimer(handshakeWait)
-	defer deadline.Stop()
 	ready, err := c.fromDisk(want)
+	if errors.Is(err, errAbsent) && !c.waitLoaded(want) {
+		return nil, lookupFailed, errors.New("certificates on disk are still being read")
+	}
 	if errors.Is(err, errAbsent) {
-		select {
-		case <-c.loaded:
-			ready, err = c.fromDisk(want)
-		case <-deadline.C:
-			return nil, lookupFailed, errors.New("certificates on disk are still being read")
-		}
+		ready, err = c.fromDisk(want)
 	}
 	switch {
 	case err == nil:
@@ -211,6 +209,8 @@ func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, looku
 	if until, ok := c.refused.Get(want.ID); ok && c.cfg.Now().Before(until) {
 		return nil, lookupFailed, fmt.Errorf("certificate %s was asked for in vain a moment ago", want.ID)
 	}
+	deadline := time.NewTimer(handshakeWait)
+	defer deadline.Stop()
 	flight := c.flights.DoChan(want.ID.String(), func() (any, error) { return c.fetchOne(want) })
 	select {
 	case done := <-flight:
@@ -220,6 +220,27 @@ func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, looku
 		return done.Val.(*tls.Certificate), lookupFetched, nil
 	case <-deadline.C:
 		return nil, lookupFailed, fmt.Errorf("certificate %s did not come in %s", want.ID, handshakeWait)
+	}
+}
+
+// waitLoaded waits until the file has a certificate, or is known not to have it. It reports false if
+// that takes too long.
+func (c *Certificates) waitLoaded(want *topology.Certificate) bool {
+	deadline := time.NewTimer(loadWait)
+	defer deadline.Stop()
+	look := time.NewTicker(loadLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-c.loaded:
+			return true
+		case <-deadline.C:
+			return false
+		case <-look.C:
+			if c.file.has(want.ID) {
+				return true
+			}
+		}
 	}
 }
 

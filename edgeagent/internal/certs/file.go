@@ -37,6 +37,8 @@ const (
 	align       = 64
 	// maxBody is more than the longest certificate with chain and key takes.
 	maxBody = 64 << 10
+	// typicalRecord is about what a certificate on P-256 takes.
+	typicalRecord = 1280
 	// maxUnits bounds the file: places are kept in units of align.
 	maxUnits = 1<<32 - 1
 	// wasteful is how much of what nobody needs a file may hold at least before it is written anew.
@@ -92,8 +94,12 @@ func (d *file) load() (damaged int, err error) {
 		defer d.mu.Unlock()
 		d.put(id, at)
 	}}
+	room := 0
+	if info, err := f.Stat(); err == nil {
+		room = int(min(info.Size(), d.max) / typicalRecord)
+	}
 	d.mu.Lock()
-	d.f = f
+	d.f, d.index = f, make(map[topology.CertificateID]place, room)
 	d.mu.Unlock()
 	if err := s.run(); err != nil {
 		return s.damaged, err
