@@ -529,7 +529,8 @@ type DomainTls_Mode int32
 const (
 	// As MANAGED.
 	DomainTls_MODE_UNSPECIFIED DomainTls_Mode = 0
-	// Edgewalk gets it from an issuer and renews it.
+	// Edgewalk gets it from an issuer and renews it. While the control plane has no issuer, the
+	// domain is served with the certificate that was uploaded last, or over plain http:// alone.
 	DomainTls_MANAGED DomainTls_Mode = 1
 	// UploadCertificate brings it.
 	DomainTls_UPLOADED DomainTls_Mode = 2
@@ -1087,7 +1088,7 @@ type DomainCertificate_Reason int32
 const (
 	// Nothing to say.
 	DomainCertificate_REASON_UNSPECIFIED DomainCertificate_Reason = 0
-	// The control plane has no issuer: --acme-issuer.
+	// The control plane has no issuer to get one from.
 	DomainCertificate_NO_ISSUER DomainCertificate_Reason = 1
 	// tls.mode is OFF.
 	DomainCertificate_TLS_OFF DomainCertificate_Reason = 2
