@@ -223,8 +223,8 @@ func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, looku
 	}
 }
 
-// waitLoaded waits until the file has a certificate, or is known not to have it. It reports false if
-// that takes too long.
+// waitLoaded waits until the file has a certificate, or is known not to have it. It reports false
+// if that takes too long.
 func (c *Certificates) waitLoaded(want *topology.Certificate) bool {
 	deadline := time.NewTimer(loadWait)
 	defer deadline.Stop()
