@@ -31,6 +31,8 @@ test: ## Run the tests a change needs: all but the slow ones.
 test-long: ## Run every test, the slow ones too.
 	$(GO) test -race -timeout 60m ./...
 	$(GO) test -run '^$$' -fuzz '^FuzzHead$$' -fuzztime 1m ./edgeagent/internal/front
+	$(GO) test -run '^$$' -fuzz '^FuzzH2$$' -fuzztime 1m ./edgeagent/internal/front
+	$(GO) test -run '^$$' -fuzz '^FuzzHPACK$$' -fuzztime 1m ./edgeagent/internal/front
 	$(GO) test -run '^$$' -fuzz '^FuzzOpen$$' -fuzztime 1m ./internal/seal
 	$(GO) test -run '^$$' -fuzz '^FuzzText$$' -fuzztime 1m ./controlplane/internal/auth
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 1m ./internal/jointoken

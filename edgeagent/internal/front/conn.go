@@ -115,7 +115,13 @@ func (c *conn) handshake() (h2, ok bool) {
 	state := c.secure.ConnectionState()
 	c.facts.TLS, c.facts.SNI, c.facts.TLSVersion = true, state.ServerName, state.Version
 	ok = c.disarm()
-	return ok && state.NegotiatedProtocol == "h2", ok
+	h2 = ok && state.NegotiatedProtocol == "h2"
+	if h2 && prohibited(&state) {
+		c.secure.Write(inadequate)
+		c.finish(true)
+		return false, false
+	}
+	return h2, ok
 }
 
 // wantsTLS tells a client that does not speak TLS what it should.

@@ -1,11 +1,13 @@
 package front
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
@@ -92,6 +94,7 @@ const (
 	codeCancel      h2code = 8
 	codeCompression h2code = 9
 	codeCalm        h2code = 11
+	codeInadequate  h2code = 12
 )
 
 // Error implements error.
@@ -118,6 +121,27 @@ var hello = func() []byte {
 		b = binary.BigEndian.AppendUint32(b, s[1])
 	}
 	return b
+}()
+
+// prohibited reports whether a cipher suite is one that HTTP/2 may not be spoken with (RFC 9113
+// 9.2.2): those of TLS 1.2 without an ephemeral key exchange, or without an AEAD.
+func prohibited(state *tls.ConnectionState) bool {
+	if state.Version >= tls.VersionTLS13 {
+		return false
+	}
+	switch state.CipherSuite {
+	case tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:
+		return false
+	}
+	return true
+}
+
+// inadequate is all that the server says then.
+var inadequate = func() []byte {
+	b := appendFrameHead(slices.Clone(hello), 8, frameGoAway, 0, 0)
+	return binary.BigEndian.AppendUint32(append(b, 0, 0, 0, 0), uint32(codeInadequate))
 }()
 
 // h2conn is a connection of HTTP/2.

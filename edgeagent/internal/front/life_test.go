@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 const whole = "GET /a HTTP/1.1\r\nHost: a.test\r\nX-A: 1\r\n\r\n"
@@ -164,4 +166,56 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 		}
 		r.stop()
 	}
+}
+
+// HTTP/2 is refused with cipher suites that RFC 9113 prohibits, and HTTP/1.1 is spoken with them.
+func TestProhibitedCipherSuites(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, echo, nil)
+	for _, test := range []struct {
+		suite    uint16
+		protocol string
+		want     string
+	}{
+		{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "h2", "no error"},
+		{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, "h2", "GOAWAY INADEQUATE_SECURITY"},
+		{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, "http/1.1", "200 OK"},
+	} {
+		cfg := overTLS()
+		cfg.MaxVersion, cfg.CipherSuites, cfg.NextProtos = tls.VersionTLS12, []uint16{test.suite}, []string{test.protocol}
+		conn := r.dial(cfg)
+		got := "no error"
+		if test.protocol == "http/1.1" {
+			io.WriteString(conn, whole)
+			reply, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply.Body.Close()
+			got = reply.Status
+		} else {
+			framer := http2.NewFramer(conn, conn)
+			io.WriteString(conn, http2.ClientPreface)
+			if err := framer.WriteSettings(); err != nil {
+				t.Fatal(err)
+			}
+			for acked := false; !acked && got == "no error"; {
+				frame, err := framer.ReadFrame()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch f := frame.(type) {
+				case *http2.GoAwayFrame:
+					got = "GOAWAY " + f.ErrCode.String()
+				case *http2.SettingsFrame:
+					acked = f.IsAck()
+				}
+			}
+		}
+		if got != test.want {
+			t.Errorf("%s, %s: %s, want %s", tls.CipherSuiteName(test.suite), test.protocol, got, test.want)
+		}
+		conn.Close()
+	}
+	r.awaitNoConnections()
 }
