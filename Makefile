@@ -54,6 +54,11 @@ bench: ## Run the Go benchmarks; `go run ./bench --help` measures the binary bes
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	@echo 'The binary beside nginx and Varnish: go run ./bench --help'
 
+.PHONY: performance
+performance: ## Measure, and write docs/performance.md: half an hour on a machine that does nothing else.
+	$(GO) run ./bench report >docs/performance.md.new
+	mv docs/performance.md.new docs/performance.md
+
 .PHONY: lint
 lint: ## Check format, vet, staticcheck and the protos.
 	@unformatted=$$(git ls-files -co --exclude-standard -z '*.go' | xargs -0 gofmt -l); \

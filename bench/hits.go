@@ -76,8 +76,16 @@ func hits(ctx context.Context, b *bench) error {
 		}
 	}
 	t.print()
-	fmt.Printf("Medians of %d rounds of %s, taken in turn; %d connections (h2: 16 with 8 streams each; new TLS: one request each, without resumption); server and generator on a core each.\n", b.rounds, b.duration, connections)
+	fmt.Printf("Medians of %d rounds of %s, taken in turn; %d connections (h2: 16 with 8 streams each; new TLS: one request each, without resumption); %s.\n", b.rounds, b.duration, connections, b.placed())
 	return nil
+}
+
+// placed says which cores servers and generators had.
+func (b *bench) placed() string {
+	if b.cores > 1 {
+		return fmt.Sprintf("servers on %d cores, of which the generator has one too", b.cores)
+	}
+	return "server and generator on a core each"
 }
 
 // round loads one contender once.
@@ -106,13 +114,17 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, e, err := b.singleEdge(ctx, serverCore, o)
+	core := serverCore
+	if b.cores > 1 {
+		core = noCore
+	}
+	f, e, err := b.singleEdge(ctx, core, o)
 	if err != nil {
 		return nil, err
 	}
 	plain, secure := []contender{{"edgewalk", e.process, e.http}}, []contender{{"edgewalk", e.process, e.https}}
 	if b.against != "" {
-		other, err := f.secureEdge(b.against, "other", serverCore)
+		other, err := f.secureEdge(b.against, "other", core)
 		if err != nil {
 			return nil, err
 		}
@@ -122,7 +134,7 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 		plain, secure = append(plain, contender{"other", other.process, other.http}),
 			append(secure, contender{"other", other.process, other.https})
 	}
-	nginx, err := b.startNginx(ctx, serverCore, o)
+	nginx, err := b.startNginx(ctx, core, o)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +142,7 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 		plain, secure = append(plain, contender{"nginx", nginx.process, nginx.http}),
 			append(secure, contender{"nginx", nginx.process, nginx.https})
 	}
-	varnish, err := b.startVarnish(ctx, serverCore, o)
+	varnish, err := b.startVarnish(ctx, core, o)
 	if err != nil {
 		return nil, err
 	}
@@ -146,8 +158,13 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
+	bare, err := b.startBare(ctx, core)
+	if err != nil {
+		return nil, err
+	}
+	withBare := append(slices.Clone(plain), contender{"bare loop", bare.process, bare.http})
 	for _, size := range hitSizes {
-		loads = append(loads, load{"h1 " + size, paths[size], wrk, plain})
+		loads = append(loads, load{"h1 " + size, paths[size], wrk, withBare})
 	}
 	loads = append(loads,
 		load{"h1 304", paths["1 KB"], wrkWith("If-None-Match: *"), plain},

@@ -34,6 +34,7 @@ type options struct {
 	domains  int
 	only     string
 	scale    float64
+	cores    int
 	profile  string
 	verbose  bool
 }
@@ -48,6 +49,7 @@ type measurement struct {
 
 var measurements = []measurement{
 	{"hits", "requests and bytes per second of cached files, beside nginx and Varnish", 15 * time.Minute, hits, ""},
+	{"latency", "time of hits at half of the maximum rate, open loop, beside nginx", 15 * time.Minute, latency, ""},
 	{"apply", "time from a change of the config to the first reply by it at the last of the edges", 10 * time.Minute, apply, ""},
 	{"memory", "resident memory: idle, with 100,000 objects, with 100,000 domains", 10 * time.Minute, memory, ""},
 	{"miss", "what the edge adds to the time to first byte of a file that is not cached; walks over origins that lack it", 10 * time.Minute, miss, ""},
@@ -82,9 +84,15 @@ func run(ctx context.Context, args []string) error {
 	if args[0] == streamsCommand {
 		return serveStreams(ctx, args[1:])
 	}
+	if args[0] == bareCommand && len(args) == 2 {
+		return serveBare(ctx, args[1])
+	}
+	if args[0] == reportCommand {
+		return writeReport(ctx, args[1:])
+	}
 	for _, m := range measurements {
 		if m.name == args[0] {
-			return carryOut(ctx, m, args)
+			return carryOut(ctx, m, args, false)
 		}
 	}
 	return fmt.Errorf("%w: no measurement %q; see --help", errUsage, args[0])
@@ -103,7 +111,7 @@ func usage() {
 	)
 }
 
-func carryOut(ctx context.Context, m measurement, args []string) error {
+func carryOut(ctx context.Context, m measurement, args []string, report bool) error {
 	var o options
 	flags := flag.NewFlagSet(m.name, flag.ContinueOnError)
 	flags.StringVar(&o.binary, "edgewalk", "", "the `binary` to measure (default: built from this checkout)")
@@ -115,6 +123,7 @@ func carryOut(ctx context.Context, m measurement, args []string) error {
 	flags.IntVar(&o.objects, "objects", 100_000, "cached objects of memory and restart")
 	flags.IntVar(&o.domains, "domains", 100_000, "domains of memory; 0 for none")
 	flags.StringVar(&o.only, "only", "", "the `load`, such as \"h2 TLS 1 KB\" (hits), or the parts, such as \"writes,reach\" (fleet); default: all")
+	flags.IntVar(&o.cores, "cores", 1, "`cores` for each server: 1, or 2 of a machine's only two, which the generator shares then (hits, latency)")
 	flags.Float64Var(&o.scale, "scale", 1, "what the sizes and times of fleet are multiplied by: 0.01 for a try")
 	flags.StringVar(&o.profile, "perf", "", "write a perf(1) profile of the edge under the first load to this `file`, and measure nothing (hits)")
 	flags.BoolVar(&o.verbose, "v", false, "show what is being done")
@@ -135,7 +144,11 @@ func carryOut(ctx context.Context, m measurement, args []string) error {
 		return err
 	}
 	defer b.close()
-	fmt.Println(b.heading(m.name, args))
+	if heading := b.heading(m.name, args); report {
+		fmt.Println("```\n" + heading + "```\n")
+	} else {
+		fmt.Println(heading)
+	}
 	if err := m.run(ctx, b); err != nil {
 		return fmt.Errorf("%s: %w", m.name, err)
 	}

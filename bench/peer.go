@@ -69,13 +69,13 @@ func peerVersions() (all []string) {
 	return all
 }
 
-// nginxConf is nginx as an edge: one worker for the one core, sendfile, descriptors of hot files
+// nginxConf is nginx as an edge: one worker for each core, sendfile, descriptors of hot files
 // kept open, one request to the origin for clients of the same file, and no log, as the edge has
 // none by default.
 const nginxConf = `
 daemon off;
 user root;
-worker_processes 1;
+worker_processes %[7]d;
 pid %[1]s/nginx.pid;
 error_log %[1]s/error.log error;
 events { worker_connections 8192; }
@@ -134,7 +134,7 @@ func (b *bench) startNginx(ctx context.Context, core int, o *origin) (*peer, err
 			return nil, err
 		}
 	}
-	conf := fmt.Sprintf(nginxConf, dir, strings.TrimPrefix(o.url, "http://"), p.http, p.https, certificate, key)
+	conf := fmt.Sprintf(nginxConf, dir, strings.TrimPrefix(o.url, "http://"), p.http, p.https, certificate, key, max(1, b.cores))
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 		return nil, err

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+)
+
+// bareCommand is the first argument of the process of a bare loop.
+const bareCommand = "bare"
+
+// startBare starts what no Go program beats that has a goroutine for each connection: it answers
+// whatever comes with a file of the size that its path begins with, and looks at nothing else.
+func (b *bench) startBare(ctx context.Context, core int) (*peer, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &peer{core: core}
+	if p.http, err = b.freeAddress(); err != nil {
+		return nil, err
+	}
+	p.args = []string{self, bareCommand, p.http}
+	return p, b.runPeer(ctx, "bare loop", p)
+}
+
+// serveBare is the process.
+func serveBare(ctx context.Context, address string) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { l.Close() })
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return ctx.Err()
+		}
+		go answerBare(conn)
+	}
+}
+
+func answerBare(conn net.Conn) {
+	defer conn.Close()
+	in := make([]byte, 4<<10)
+	var reply []byte
+	for {
+		n, err := conn.Read(in)
+		if err != nil {
+			return
+		}
+		if reply == nil { // A connection asks for one path.
+			path := bytes.TrimPrefix(in[:n], []byte("GET /"))
+			size, _, _ := bytes.Cut(path, []byte("/"))
+			length, err := strconv.Atoi(string(size))
+			if err != nil {
+				return
+			}
+			// The head is as long as an edge's.
+			reply = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nCache-Status: bare; hit\r\nX-Padding: %s\r\nContent-Length: %d\r\n\r\n",
+				bytes.Repeat([]byte("x"), 300), length)
+			reply = append(reply, bytes.Repeat([]byte("x"), length)...)
+		}
+		if _, err := conn.Write(reply); err != nil {
+			return
+		}
+	}
+}
