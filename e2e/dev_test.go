@@ -3,6 +3,7 @@ package e2e
 import (
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -61,6 +62,13 @@ func TestDevPrintsLinesThatWork(t *testing.T) {
 	eventually(t, soon, "each request is a line", func() bool {
 		return strings.Contains(p.stdout.String(), "GET  /bag.png  200  demo/default at localhost  hit from legacy")
 	})
+	link := regexp.MustCompile(`Dashboard: (http://\S+/ui/sign-in/\S+)`).FindStringSubmatch(p.stdout.String())
+	if link == nil {
+		t.Fatal("dev prints no link to the dashboard")
+	}
+	has(t, "the link", shell(t, "curl -sS -L -c "+filepath.Join(t.TempDir(), "cookies")+" "+link[1]), "URL-endpoints",
+		"open: no token needed")
+	has(t, "the link, again", shell(t, "curl -sS "+link[1]), "This link was used")
 	if n != len(expected) {
 		t.Errorf("the tour has %d lines, want %d", n, len(expected))
 	}

@@ -76,9 +76,11 @@ func (s mediaFiles) listFolder(
 	}
 	out := new(adminv1.ListMediaFilesResponse)
 	after, at := p.after, int64(0)
+	// As many records at once as are probably files: a folder may have any number that are not shown.
+	chunk := p.limit + 1
 	for n := 0; ; {
 		records, more, revision, err := s.store.ListAt(ctx, topology.KindMediaFiles, account, folder, after,
-			p.limit-n+1, at)
+			min(chunk, p.limit-n+1), at)
 		if err != nil {
 			return nil, err
 		}
@@ -114,6 +116,9 @@ func (s mediaFiles) listFolder(
 		}
 		if !more {
 			return out, nil
+		}
+		if chunk *= 4; strings.HasSuffix(after, "\xff") {
+			chunk = 2
 		}
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -420,5 +422,51 @@ func TestFolders(t *testing.T) {
 		t.Context(), "ListMediaFiles", `{"parent": "accounts/none", "folderOnly": true}`,
 	); status.Code(err) != codes.NotFound {
 		t.Errorf("an account that is not there: %v", err)
+	}
+}
+
+// A library of 100,000 files is shown by its folders, of which one has half of them, and each page
+// of that by itself.
+func TestFoldersOfALargeLibrary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: run make test-long")
+	}
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	const files, atOnce = 100_000, 1000
+	for from := 0; from < files; from += atOnce {
+		edit := new(store.Edit)
+		for i := from; i < from+atOnce; i++ {
+			id := fmt.Sprintf("big/file-%06d.png", i)
+			if i%2 == 0 {
+				id = fmt.Sprintf("small-%02d/file-%06d.png", i/2%100, i)
+			}
+			key := topology.Key{Kind: topology.KindMediaFiles, Account: "acme", ID: id}
+			edit.Puts = append(edit.Puts,
+				store.Put{Key: key, Message: &topologyv1.MediaFile{SizeBytes: 1, ContentType: "image/png"}})
+		}
+		_, err := r.store.Write(t.Context(), "acme", store.RequestID{},
+			func(*store.State) (*store.Edit, error) { return edit, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	begun := time.Now()
+	root := r.must(t, "ListMediaFiles", `{"parent": "accounts/acme", "folderOnly": true, "pageSize": 60}`).(*adminv1.ListMediaFilesResponse)
+	t.Logf("a page of 60 folders took %s", time.Since(begun))
+	if got := root.GetFolders(); len(got) != 60 || got[0] != "big/" || got[1] != "small-00/" ||
+		len(root.GetMediaFiles()) != 0 {
+		t.Errorf("the first page is %v", root)
+	}
+	next := r.must(t, "ListMediaFiles", fmt.Sprintf(`{"parent": "accounts/acme", "folderOnly": true, "pageSize": 60, "pageToken": %q}`,
+		root.GetNextPageToken())).(*adminv1.ListMediaFilesResponse)
+	if len(next.GetFolders()) != 41 || next.GetNextPageToken() != "" {
+		t.Errorf("the second page has %d folders", len(next.GetFolders()))
+	}
+	begun = time.Now()
+	page := r.must(t, "ListMediaFiles", `{"parent": "accounts/acme", "prefix": "big/", "folderOnly": true, "pageSize": 60}`).(*adminv1.ListMediaFilesResponse)
+	t.Logf("a page of 60 files took %s", time.Since(begun))
+	if len(page.GetMediaFiles()) != 60 || page.GetNextPageToken() == "" {
+		t.Errorf("a page of the large folder has %d files", len(page.GetMediaFiles()))
 	}
 }
