@@ -5361,7 +5361,8 @@ func (x *OriginHealth) GetAsked() OriginHealth_Asked {
 // AskedOrigins names the origins that an edge has asked since it started.
 type AskedOrigins struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `{account}/{origin}`, the last asked first. At most 100; where there are so many, there may be more.
+	// `{account}/{origin}`, the last asked first. At most 100; where there are so many, there may be
+	// more.
 	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
