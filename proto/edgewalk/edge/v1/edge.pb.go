@@ -1778,8 +1778,9 @@ type Welcome_Settings struct {
 	SharedHost string `protobuf:"bytes,1,opt,name=shared_host,json=sharedHost,proto3" json:"shared_host,omitempty"`
 	// Where the bytes of the Media Library are read, such as `http://127.0.0.1:7073`.
 	MediaUrl string `protobuf:"bytes,2,opt,name=media_url,json=mediaUrl,proto3" json:"media_url,omitempty"`
-	// What the answer to an HTTP challenge of ACME has behind its token and a dot (RFC 8555 8.1): the
-	// thumbprint of the deployment's account key, in base64url. Empty: challenges are not answered.
+	// What the answer to an HTTP challenge of ACME has behind its token and a dot (RFC 8555 8.1):
+	// the thumbprint of the deployment's account key, in base64url. Empty: challenges are not
+	// answered.
 	AcmeThumbprint string `protobuf:"bytes,3,opt,name=acme_thumbprint,json=acmeThumbprint,proto3" json:"acme_thumbprint,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
