@@ -76,7 +76,8 @@ func (s mediaFiles) listFolder(
 	}
 	out := new(adminv1.ListMediaFilesResponse)
 	after, at := p.after, int64(0)
-	// As many records at once as are probably files: a folder may have any number that are not shown.
+	// As many records at once as are probably files: a folder may have any number that are not
+	// shown.
 	chunk := p.limit + 1
 	for n := 0; ; {
 		records, more, revision, err := s.store.ListAt(ctx, topology.KindMediaFiles, account, folder, after,
