@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -20,9 +19,6 @@ const (
 func columns(line string) int { return utf8.RuneCountInString(line) + 3*strings.Count(line, "\t") }
 
 func checkWidths(f *file) []finding {
-	if slices.Contains(wide, f.path) {
-		return nil
-	}
 	longest := map[int]int{} // literal that lies on one line, by line
 	within := map[int]bool{} // lines with a part of a literal that lies on several
 	for n := range ast.Preorder(f.ast) {
@@ -55,12 +51,4 @@ func checkWidths(f *file) []finding {
 		}
 	}
 	return found
-}
-
-// wide are files whose lines are still to be broken.
-var wide = []string{
-	"cmd/edgewalk/internal/admincli/health_test.go", "controlplane/internal/adminsvc/health.go",
-	"controlplane/internal/adminsvc/health_test.go", "edgeagent/internal/edgehttp/accesslog.go",
-	"edgeagent/internal/edgehttp/handler_test.go", "edgeagent/internal/edgehttp/metrics.go",
-	"edgeagent/internal/front/conn.go", "edgeagent/internal/front/exchange.go",
 }

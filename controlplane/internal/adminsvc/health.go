@@ -9,8 +9,8 @@ import (
 // mostAsked is how many of the origins that it has asked an edge names.
 const mostAsked = 100
 
-// addHealth says of an account's origins how they fare at the connected edges, by what those last reported. Without an edge
-// there is nothing to say.
+// addHealth says of an account's origins how they fare at the connected edges, by what those last
+// reported. Without an edge there is nothing to say.
 func addHealth(edges []*topologyv1.Edge, account string, origins ...*topologyv1.Origin) {
 	var connected int32
 	states := make(map[string][]*topologyv1.OriginState)

@@ -16,8 +16,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// accessEntry is one line of the access log. A query may carry a secret, so only a hash of what is kept of it is written:
-// enough to tell two apart.
+// accessEntry is one line of the access log. A query may carry a secret, so only a hash of what is
+// kept of it is written: enough to tell two apart.
 type accessEntry struct {
 	Time        time.Time    `json:"time"`
 	RequestID   string       `json:"request_id"`
@@ -59,7 +59,10 @@ func stepsOf(steps []walk.StepReport) []accessStep {
 	}
 	all := make([]accessStep, len(steps))
 	for i, s := range steps {
-		all[i] = accessStep{Origin: s.Origin, Outcome: s.Outcome.String(), Reason: string(s.Reason), Status: s.Status, MS: milliseconds(s.Duration)}
+		all[i] = accessStep{
+			Origin: s.Origin, Outcome: s.Outcome.String(), Reason: string(s.Reason), Status: s.Status,
+			MS: milliseconds(s.Duration),
+		}
 	}
 	return all
 }
@@ -97,8 +100,8 @@ func hashOf(query string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// accessLog writes lines in the background. A disk that does not keep up costs lines, which are counted, and never a
-// request.
+// accessLog writes lines in the background. A disk that does not keep up costs lines, which are
+// counted, and never a request.
 type accessLog struct {
 	w       io.Writer
 	lines   chan []byte

@@ -27,43 +27,65 @@ func TestRequests(t *testing.T) {
 		body   string
 	}{
 		{"shared host", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200,
-			map[string]string{"Content-Type": "text/plain", "Content-Length": "8", "X-Content-Type-Options": "nosniff", "Access-Control-Allow-Origin": "*", "Timing-Allow-Origin": "*", "Set-Cookie": "", "Server": "", "Etag": `"1"`}, fileText},
+			map[string]string{
+				"Content-Type": "text/plain", "Content-Length": "8", "X-Content-Type-Options": "nosniff",
+				"Access-Control-Allow-Origin": "*", "Timing-Allow-Origin": "*", "Set-Cookie": "", "Server": "",
+				"Etag": `"1"`,
+			},
+			fileText},
 		{"port and case of the host do not count", "GET /acme/a.txt HTTP/1.1\r\nHost: SHARED.test.:8080\r\n\r\n", 200, nil, fileText},
 		{"identifier", "GET /acme/shots/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200, nil, fileText},
 		{"account domain", "GET /a.txt HTTP/1.1\r\nHost: img.acme.test\r\n\r\n", 200, nil, fileText},
-		{"account domain with identifier", "GET /shots/a.txt HTTP/1.1\r\nHost: img.acme.test\r\n\r\n", 200, nil, fileText},
+		{"account domain with identifier", "GET /shots/a.txt HTTP/1.1\r\nHost: img.acme.test\r\n\r\n", 200, nil,
+			fileText},
 		{"endpoint domain", "GET /a.txt HTTP/1.1\r\nHost: shots.acme.test\r\n\r\n", 200, nil, fileText},
 		{"identifier is a folder there", "GET /shots/a.txt HTTP/1.1\r\nHost: shots.acme.test\r\n\r\n", 404, nil, ""},
 		{"absolute form wins over Host", "GET http://shared.test/acme/a.txt HTTP/1.1\r\nHost: nobody.test\r\n\r\n", 200, nil, fileText},
-		{"HEAD", "HEAD /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200, map[string]string{"Content-Length": "8"}, ""},
+		{"HEAD", "HEAD /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200,
+			map[string]string{"Content-Length": "8"}, ""},
 		{"range", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nRange: bytes=4-\r\n\r\n", 206, map[string]string{"Content-Range": "bytes 4-7/8"}, "file"},
 		{"condition", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nIf-None-Match: \"1\"\r\n\r\n", 304, map[string]string{"Content-Length": "", "Etag": `"1"`}, ""},
-		{"missing file", "GET /acme/b.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, map[string]string{"Access-Control-Allow-Origin": "*"}, ""},
+		{"missing file", "GET /acme/b.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404,
+			map[string]string{"Access-Control-Allow-Origin": "*"}, ""},
 		{
-			"the shared host alone", "GET / HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, map[string]string{"Cache-Control": "no-store"},
+			"the shared host alone", "GET / HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404,
+			map[string]string{"Cache-Control": "no-store"},
 			"404 this is edgewalk; files are at /{account}/{path} and /{account}/{identifier}/{path}\n",
 		},
-		{"unknown account", "GET /nobody/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, map[string]string{"Cache-Control": "no-store"}, "404 no such account\n"},
-		{"unknown host", "GET /a.txt HTTP/1.1\r\nHost: nobody.test\r\n\r\n", 404, map[string]string{"Cache-Control": "no-store"}, "404 no account has the host nobody.test\n"},
-		{"OPTIONS", "OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204, map[string]string{"Allow": allowed, "Access-Control-Allow-Methods": ""}, ""},
+		{"unknown account", "GET /nobody/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404,
+			map[string]string{"Cache-Control": "no-store"}, "404 no such account\n"},
+		{"unknown host", "GET /a.txt HTTP/1.1\r\nHost: nobody.test\r\n\r\n", 404,
+			map[string]string{"Cache-Control": "no-store"}, "404 no account has the host nobody.test\n"},
+		{"OPTIONS", "OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204,
+			map[string]string{"Allow": allowed, "Access-Control-Allow-Methods": ""}, ""},
 		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204, map[string]string{"Allow": allowed}, ""},
 		{"preflight", "OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nOrigin: https://shop.test\r\nAccess-Control-Request-Method: GET\r\n\r\n", 204,
-			map[string]string{"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": allowed, "Access-Control-Allow-Headers": "*"}, ""},
+			map[string]string{
+				"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": allowed,
+				"Access-Control-Allow-Headers": "*",
+			},
+			""},
 		{"POST", "POST /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 2\r\n\r\nhi", 405, map[string]string{"Allow": allowed}, "405 files are read with GET and HEAD\n"},
-		{"TRACE", "TRACE /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 405, map[string]string{"Allow": allowed}, "405 files are read with GET and HEAD\n"},
+		{"TRACE", "TRACE /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 405, map[string]string{"Allow": allowed},
+			"405 files are read with GET and HEAD\n"},
 		{"CONNECT", "CONNECT shared.test:443 HTTP/1.1\r\nHost: shared.test:443\r\n\r\n", 400, nil, "400 the request target is no path\n"},
 		{"GET with a body", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 2\r\n\r\nhi", 400, map[string]string{"Connection": "close"}, "400 a request for a file has no body\n"},
 		{"chunked GET", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, nil, "400 a request for a file has no body\n"},
 		{"two Hosts", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nHost: img.acme.test\r\n\r\n", 400, nil, "400 Bad Request"},
 		{"no Host", "GET /acme/a.txt HTTP/1.1\r\n\r\n", 400, nil, "400 Bad Request: missing required Host header"},
-		{"1 MiB of header", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nX-Long: " + strings.Repeat("a", 1<<20) + "\r\n\r\n", 431, nil, "*"},
+		{
+			"1 MiB of header",
+			"GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nX-Long: " + strings.Repeat("a", 1<<20) + "\r\n\r\n", 431,
+			nil, "*",
+		},
 		{"climbing", "GET /acme/../../a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"climbing, encoded dots", "GET /acme/%2e%2e/%2E%2e/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"climbing, encoded slash", "GET /acme/..%2fa.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"climbing, backslash", "GET /acme/..\\a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"climbing, encoded backslash", "GET /acme/x%5c..%5ca.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"NUL", "GET /acme/a%00.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
-		{"dots that stay inside are resolved", "GET /acme/x/../a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200, nil, fileText},
+		{"dots that stay inside are resolved", "GET /acme/x/../a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 200, nil,
+			fileText},
 		{"climbing, parameters", "GET /acme/..;/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"climbing, encoded parameters", "GET /acme/%2e.%3bx/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 400, nil, "*"},
 		{"loop", "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nCDN-Loop: other, edgewalk; x=1\r\n\r\n", 508, nil, "*"},
@@ -95,7 +117,8 @@ func TestBeforeTheFirstTopology(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, nil)
 	response, _ := e.get("shared.test", "/acme/a.txt")
-	if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || response.Header.Get("Cache-Control") != "no-store" {
+	if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" ||
+		response.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("got %d %v, want 503 with Retry-After and no-store", response.StatusCode, response.Header)
 	}
 }
@@ -111,7 +134,8 @@ func TestSecondRequestIsAHit(t *testing.T) {
 		}
 		e.settle(1)
 	}
-	if response, body := e.get("shared.test", "/acme/a.txt", "Range: bytes=4-6"); response.StatusCode != 206 || body != fileText[4:7] {
+	if response, body := e.get("shared.test", "/acme/a.txt", "Range: bytes=4-6"); response.StatusCode != 206 ||
+		body != fileText[4:7] {
 		t.Errorf("a part: %d %q", response.StatusCode, body)
 	}
 	// All aliases share one copy.
@@ -126,20 +150,29 @@ func TestOwnHeaders(t *testing.T) {
 	origin := newOrigin(t, oneFile)
 	resources := acme(origin)
 	resources["origins/acme/legacy"] = &topologyv1.Origin{
-		Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: origin}}, IncludeCanonicalHeader: true, BaseUrlForCanonicalHeader: "https://www.acme.test/files/",
+		Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: origin}}, IncludeCanonicalHeader: true,
+		BaseUrlForCanonicalHeader: "https://www.acme.test/files/",
 	}
 	resources["urlEndpoints/acme/default"] = &topologyv1.UrlEndpoint{
 		Origins: []string{"legacy"}, Cors: &topologyv1.Cors{AllowOrigins: []string{"https://shop.test"}},
-		ResponseHeaders: &topologyv1.ResponseHeaders{Set: map[string]string{"X-Own": "yes", "X-Content-Type-Options": "maybe", "strict-transport-security": "max-age=1"}, Remove: []string{"etag"}},
+		ResponseHeaders: &topologyv1.ResponseHeaders{
+			Set: map[string]string{
+				"X-Own": "yes", "X-Content-Type-Options": "maybe", "strict-transport-security": "max-age=1",
+			},
+			Remove: []string{"etag"},
+		},
 	}
-	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{Origins: []string{"legacy"}, Cors: &topologyv1.Cors{}}
+	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{
+		Origins: []string{"legacy"}, Cors: &topologyv1.Cors{},
+	}
 	e := newEdge(t, nil)
 	e.apply(resources)
 
 	response, _ := e.get("shared.test", "/acme/a.txt", "Origin: https://shop.test")
 	for name, want := range map[string]string{
-		"Access-Control-Allow-Origin": "https://shop.test", "Timing-Allow-Origin": "https://shop.test", "Vary": "Origin",
-		"X-Own": "yes", "X-Content-Type-Options": "nosniff", "Etag": "", "Strict-Transport-Security": "", "Link": `<https://www.acme.test/files/a.txt>; rel="canonical"`,
+		"Access-Control-Allow-Origin": "https://shop.test", "Timing-Allow-Origin": "https://shop.test",
+		"Vary": "Origin", "X-Own": "yes", "X-Content-Type-Options": "nosniff", "Etag": "",
+		"Strict-Transport-Security": "", "Link": `<https://www.acme.test/files/a.txt>; rel="canonical"`,
 	} {
 		if got := response.Header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
@@ -161,7 +194,8 @@ func TestOwnHeaders(t *testing.T) {
 	}
 }
 
-// Whom pages may let read a reply, what it is called and what it is are never an origin's own word, nor a guess.
+// Whom pages may let read a reply, what it is called and what it is are never an origin's own word,
+// nor a guess.
 func TestOriginsDoNotSpeakForTheEdge(t *testing.T) {
 	t.Parallel()
 	resources := acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
@@ -173,12 +207,16 @@ func TestOriginsDoNotSpeakForTheEdge(t *testing.T) {
 		h.Set("X-Request-Id", "the origin's")
 		io.WriteString(w, "<html><script>alert(1)</script>")
 	}))
-	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{Origins: []string{"legacy"}, Cors: &topologyv1.Cors{AllowOrigins: []string{"https://shop.test"}}}
+	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{
+		Origins: []string{"legacy"}, Cors: &topologyv1.Cors{AllowOrigins: []string{"https://shop.test"}},
+	}
 	e := newEdge(t, nil)
 	e.apply(resources)
 	for range 2 { // A miss, then a hit.
 		response, _ := e.get("shared.test", "/acme/shots/a", "Origin: https://elsewhere.test")
-		for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Timing-Allow-Origin", "Content-Type"} {
+		for _, name := range []string{
+			"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Timing-Allow-Origin", "Content-Type",
+		} {
 			if got := response.Header[name]; len(got) > 0 {
 				t.Errorf("%s: %q, want none", name, got)
 			}
@@ -198,7 +236,8 @@ func TestOriginsDoNotSpeakForTheEdge(t *testing.T) {
 	}
 }
 
-// A body that breaks off is never taken for the whole file: with a length the connection ends short of it.
+// A body that breaks off is never taken for the whole file: with a length the connection ends short
+// of it.
 func TestHitsAreWholeWhicheverWayTheyAreSent(t *testing.T) {
 	t.Parallel()
 	sizes := []int{0, 1, 16<<10 - 1, 16 << 10, 16<<10 + 1, 64<<10 + 1, 3<<20 + 1}
@@ -323,17 +362,21 @@ func TestAccessLog(t *testing.T) {
 	// Lines are written as requests end, which their clients may see before.
 	slices.SortFunc(entries, func(a, b accessEntry) int { return a.Time.Compare(b.Time) })
 	first, second, third := entries[0], entries[1], entries[2]
-	if first.RequestID != response.Header.Get("X-Request-Id") || first.Outcome != "miss" || first.Status != 200 || first.Bytes != 8 || first.Account != "acme" ||
-		first.Endpoint != "default" || first.Path != "/a.txt" || first.Supplier != "legacy" || first.Client != "127.0.0.1" || first.QueryHash == "" {
+	if first.RequestID != response.Header.Get("X-Request-Id") || first.Outcome != "miss" || first.Status != 200 ||
+		first.Bytes != 8 || first.Account != "acme" ||
+		first.Endpoint != "default" || first.Path != "/a.txt" || first.Supplier != "legacy" ||
+		first.Client != "127.0.0.1" || first.QueryHash == "" {
 		t.Errorf("first line %+v", first)
 	}
 	for _, line := range entries[:2] {
-		if line.WalkDepth != len(line.Steps) || line.UserAgent != "browser/1" || line.Referer != "https://shop.test/a" ||
+		if line.WalkDepth != len(line.Steps) || line.UserAgent != "browser/1" ||
+			line.Referer != "https://shop.test/a" ||
 			line.TLS != "" {
 			t.Errorf("of the client a line says %+v", line)
 		}
 	}
-	if n := len(first.Steps); n == 0 || first.Steps[n-1].Origin != "legacy" || first.Steps[n-1].Outcome != "FOUND" && first.Steps[n-1].Outcome != "found" {
+	if n := len(first.Steps); n == 0 || first.Steps[n-1].Origin != "legacy" ||
+		first.Steps[n-1].Outcome != "FOUND" && first.Steps[n-1].Outcome != "found" {
 		t.Errorf("first line's steps %+v", first.Steps)
 	}
 	if second.Outcome != "hit" || len(second.Steps) != 0 || second.QueryHash != first.QueryHash {
@@ -412,7 +455,8 @@ func TestMetricsAfterEachOutcome(t *testing.T) {
 	}
 }
 
-// Requests that are being answered when the agent is told to stop are finished; new ones are not taken.
+// Requests that are being answered when the agent is told to stop are finished; new ones are not
+// taken.
 func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	asked, goOn := make(chan struct{}), make(chan struct{})

@@ -28,8 +28,8 @@ type metrics struct {
 
 	observed [outcomes]observed // of requests and duration
 
-	// What is counted of each endpoint, and its first series of each metric. Requests do not look it
-	// up by names but by the compiled endpoint, as long as the topology stays the same.
+	// What is counted of each endpoint, and its first series of each metric. Requests do not look
+	// it up by names but by the compiled endpoint, as long as the topology stays the same.
 	endpoints           *series.Family
 	outcomesAt, bytesAt int
 	compiled            sync.Map // *topology.Endpoint to *series.Counters

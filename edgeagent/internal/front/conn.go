@@ -38,8 +38,8 @@ type conn struct {
 	shard *shard
 	place int // in shard, under its lock
 
-	// until is when the connection ends, in ticks of the server and shifted by one: the lowest bit says that nothing is under
-	// way on it. It is 0 for no such time and -1 once it is over.
+	// until is when the connection ends, in ticks of the server and shifted by one: the lowest bit
+	// says that nothing is under way on it. It is 0 for no such time and -1 once it is over.
 	until atomic.Int64
 
 	release func() // gives back its place
@@ -107,7 +107,8 @@ func (c *conn) handshake() (h2, ok bool) {
 	c.arm(headTime)
 	c.secure = tls.Server(c.wire, c.config)
 	if err := c.secure.Handshake(); err != nil {
-		if plain := (tls.RecordHeaderError{}); errors.As(err, &plain) && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader) {
+		if plain := (tls.RecordHeaderError{}); errors.As(err, &plain) && plain.Conn != nil &&
+			looksLikeHTTP(plain.RecordHeader) {
 			c.wire.Write([]byte(wantsTLS))
 		}
 		return false, false
@@ -183,10 +184,12 @@ func (c *conn) readFile(f *os.File, p []byte, offset int64) error {
 	return readFull(f, p, offset)
 }
 
-// arm has the connection end after a time, up to a second late, unless it is armed anew or disarmed before.
+// arm has the connection end after a time, up to a second late, unless it is armed anew or disarmed
+// before.
 func (c *conn) arm(after time.Duration) { c.setUntil(after, 0) }
 
-// armIdle does too, and lets it end when the server stops: nothing is under way. It reports whether the server serves on.
+// armIdle does too, and lets it end when the server stops: nothing is under way. It reports whether
+// the server serves on.
 func (c *conn) armIdle(after time.Duration) bool {
 	c.setUntil(after, 1)
 	return !c.server.stopping.Load()
@@ -225,7 +228,8 @@ func (c *conn) expire(now int64) {
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// wake has reads return with [os.ErrDeadlineExceeded] or the end. Whoever reads ends the connection.
+// wake has reads return with [os.ErrDeadlineExceeded] or the end. Whoever reads ends the
+// connection.
 func (c *conn) wake() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -236,8 +240,8 @@ func (c *conn) wake() {
 	}
 }
 
-// onDrain has leave called, in another goroutine, when the server stops: the connection then ends once what is under way
-// on it is done. It is called at once if that is so already.
+// onDrain has leave called, in another goroutine, when the server stops: the connection then ends
+// once what is under way on it is done. It is called at once if that is so already.
 func (c *conn) onDrain(leave func()) {
 	c.mu.Lock()
 	c.leave = leave
@@ -284,8 +288,8 @@ func (c *conn) hangUp() {
 	}
 }
 
-// finish ends a connection whose last reply was sent. TLS says so, so that the client knows that it has it whole. If the
-// client may be sending, that is read and thrown away for a while.
+// finish ends a connection whose last reply was sent. TLS says so, so that the client knows that it
+// has it whole. If the client may be sending, that is read and thrown away for a while.
 func (c *conn) finish(linger bool) {
 	if c.secure != nil {
 		c.secure.CloseWrite() // An error is that the client is gone.
@@ -312,5 +316,6 @@ func (c *conn) finish(linger bool) {
 // maxLinger is how much may come that nobody reads.
 const maxLinger = 256 << 10
 
-// closed reports whether an error of a read is that the client has closed its side, and not that it is gone.
+// closed reports whether an error of a read is that the client has closed its side, and not that it
+// is gone.
 func closed(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

@@ -1,10 +1,11 @@
-// Package front speaks HTTP/1.1 and HTTP/2 with clients, over TCP and over TLS. It owns their connections, what is read
-// from them and written to them, and how long either may take. What a request means, and what is answered, is its
-// handler's business.
+// Package front speaks HTTP/1.1 and HTTP/2 with clients, over TCP and over TLS. It owns their
+// connections, what is read from them and written to them, and how long either may take. What a
+// request means, and what is answered, is its handler's business.
 //
-// What always holds: replies leave in the order of the requests of a connection or on the stream of their own; what
-// follows something that two parties may read differently is never taken for a request; a body that breaks off is never
-// ended as if it were whole; what a client makes the server hold is bounded, in bytes and in time.
+// What always holds: replies leave in the order of the requests of a connection or on the stream of
+// their own; what follows something that two parties may read differently is never taken for a
+// request; a body that breaks off is never ended as if it were whole; what a client makes the
+// server hold is bounded, in bytes and in time.
 package front
 
 import (
@@ -33,31 +34,32 @@ func (v Version) String() string { return [...]string{"HTTP/1.0", "HTTP/1.1", "H
 // Conn is what is known of a connection. It does not change while the connection lives.
 type Conn struct {
 	Remote netip.AddrPort
-	// TLS says that it is encrypted, and SNI which host it was opened for (RFC 6066 3); empty if the
-	// client named none.
+	// TLS says that it is encrypted, and SNI which host it was opened for (RFC 6066 3); empty if
+	// the client named none.
 	TLS bool
 	SNI string
 	// TLSVersion is that of package tls.
 	TLSVersion uint16
 }
 
-// Handler answers one request. It calls [Exchange.Reply] once. If it does not, the connection of HTTP/1 ends, and the
-// stream of HTTP/2 is reset.
+// Handler answers one request. It calls [Exchange.Reply] once. If it does not, the connection of
+// HTTP/1 ends, and the stream of HTTP/2 is reset.
 //
 // Other requests wait for it to return, of other connections too. So before it waits for anything
 // itself, it calls [Exchange.MayWait] or [Exchange.Own]. Whatever waits for the client does that by
 // itself.
 type Handler func(x *Exchange)
 
-// Exchange is one request and the way to its reply. It belongs to its handler until that returns. The strings in it lie
-// in memory that is then used again: what has to outlive the handler is copied, see [Exchange.Own].
+// Exchange is one request and the way to its reply. It belongs to its handler until that returns.
+// The strings in it lie in memory that is then used again: what has to outlive the handler is
+// copied, see [Exchange.Own].
 type Exchange struct {
 	Version Version
 	Method  string
 	// Target is the request target as it was received (RFC 9112 3.2), and :path of HTTP/2.
 	Target string
-	// Authority is the Host field, or :authority of HTTP/2, and Host where that has none. HTTP/1.0 may
-	// have neither.
+	// Authority is the Host field, or :authority of HTTP/2, and Host where that has none. HTTP/1.0
+	// may have neither.
 	Authority string
 	// Fields are the others, without Host.
 	Fields field.Lines
@@ -70,8 +72,8 @@ type Exchange struct {
 	next   time.Time // when what follows begins, if that was found out a moment ago
 }
 
-// stream is what an exchange came over, one request of HTTP/1 or one stream of HTTP/2. Its methods are those of
-// [Exchange].
+// stream is what an exchange came over, one request of HTTP/1 or one stream of HTTP/2. Its methods
+// are those of [Exchange].
 type stream interface {
 	slow() // the handler may wait from here on
 	hasContent() bool
@@ -81,24 +83,27 @@ type stream interface {
 	reply(r *Reply) (sent int64, err error)
 }
 
-// HasContent reports whether the request has content, which nobody reads: HTTP/1 ends the connection behind the reply,
-// HTTP/2 resets the stream. Where only the next frame of HTTP/2 tells, it waits for that.
+// HasContent reports whether the request has content, which nobody reads: HTTP/1 ends the
+// connection behind the reply, HTTP/2 resets the stream. Where only the next frame of HTTP/2 tells,
+// it waits for that.
 func (x *Exchange) HasContent() bool { return x.stream.hasContent() }
 
-// Context returns one that ends when nobody can get the reply any more: the stream was reset, or the connection is
-// broken. It costs something, so whoever has the reply at hand does not ask.
+// Context returns one that ends when nobody can get the reply any more: the stream was reset, or
+// the connection is broken. It costs something, so whoever has the reply at hand does not ask.
 func (x *Exchange) Context() context.Context { return x.stream.context() }
 
-// Leaving returns a channel that is closed when the client of HTTP/1 has closed its side of the connection. It may have
-// nothing more to ask, which RFC 9112 9.6 allows, or be gone: TCP does not tell until something is written. It is nil
-// for HTTP/2, where a client that leaves resets its stream.
+// Leaving returns a channel that is closed when the client of HTTP/1 has closed its side of the
+// connection. It may have nothing more to ask, which RFC 9112 9.6 allows, or be gone: TCP does not
+// tell until something is written. It is nil for HTTP/2, where a client that leaves resets its
+// stream.
 func (x *Exchange) Leaving() <-chan struct{} { return x.stream.leaving() }
 
-// Interim sends an interim reply (RFC 9110 15.2) with a field list. A client of HTTP/1.0 knows none and is sent none.
+// Interim sends an interim reply (RFC 9110 15.2) with a field list. A client of HTTP/1.0 knows none
+// and is sent none.
 func (x *Exchange) Interim(status int, fields []byte) error { return x.stream.interim(status, fields) }
 
-// Reply sends the reply, and returns how many bytes of its body were sent once the client, or the kernel, has all of
-// them. An error is that the client did not get it whole, which it can see.
+// Reply sends the reply, and returns how many bytes of its body were sent once the client, or the
+// kernel, has all of them. An error is that the client did not get it whole, which it can see.
 func (x *Exchange) Reply(r *Reply) (sent int64, err error) { return x.stream.reply(r) }
 
 // Took is how long the request has taken. Its handler calls it when it is done: what follows begins
@@ -130,8 +135,8 @@ type Reply struct {
 	Status int
 	// Block is sent before Fields; nil for none.
 	Block *Block
-	// Fields is a field list without Content-Length, Connection and Transfer-Encoding. Date is added if it
-	// is missing.
+	// Fields is a field list without Content-Length, Connection and Transfer-Encoding. Date is
+	// added if it is missing.
 	Fields []byte
 	// Length is that of the body, of a HEAD too; -1 if it is not known.
 	Length int64
@@ -142,14 +147,14 @@ type Reply struct {
 
 	// Mem is the body.
 	Mem []byte
-	// File has the body at Offset. Its position counts for nothing and stays. The body is cut where it
-	// cannot be read, unless Unsent gives the rest.
+	// File has the body at Offset. Its position counts for nothing and stays. The body is cut where
+	// it cannot be read, unless Unsent gives the rest.
 	File   *os.File
 	Offset int64
-	// Unsent returns what is behind the first bytes of a File that was sent no further, because it could
-	// not be read there; nil if nothing else has it.
+	// Unsent returns what is behind the first bytes of a File that was sent no further, because it
+	// could not be read there; nil if nothing else has it.
 	Unsent func(sent int64) io.Reader
-	// Stream is read until its end, and what has come is sent at once. With an error of it, and if it
-	// ends before Length, the reply is cut.
+	// Stream is read until its end, and what has come is sent at once. With an error of it, and if
+	// it ends before Length, the reply is cut.
 	Stream io.Reader
 }
