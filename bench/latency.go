@@ -52,7 +52,8 @@ func latency(ctx context.Context, b *bench) error {
 	}
 	t := newTable("latency: "+l.name+", open loop", "requests", "p50", "p99", "p99.9")
 	for i, c := range l.contenders {
-		t.add(c.name, fmt.Sprint(len(all[i])), ms(median(all[i])), ms(quantile(all[i], 0.99)), ms(quantile(all[i], 0.999)))
+		t.add(c.name, fmt.Sprint(len(all[i])), ms(median(all[i])), ms(quantile(all[i], 0.99)),
+			ms(quantile(all[i], 0.999)))
 	}
 	t.print()
 	fmt.Printf("%d rounds of %s, taken in turn, at about %.0f requests/s: half of what edgewalk or nginx "+
@@ -61,7 +62,9 @@ func latency(ctx context.Context, b *bench) error {
 }
 
 // openLoop asks for a path at a rate, and returns how long each request took from when it was due.
-func openLoop(ctx context.Context, address, path string, rate float64, d time.Duration) (all []time.Duration, err error) {
+func openLoop(
+	ctx context.Context, address, path string, rate float64, d time.Duration,
+) (all []time.Duration, err error) {
 	interval := time.Duration(float64(connections) / rate * float64(time.Second))
 	took := make([][]time.Duration, connections)
 	clients, ctx := errgroup.WithContext(ctx)

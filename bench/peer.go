@@ -134,7 +134,8 @@ func (b *bench) startNginx(ctx context.Context, core int, o *origin) (*peer, err
 			return nil, err
 		}
 	}
-	conf := fmt.Sprintf(nginxConf, dir, strings.TrimPrefix(o.url, "http://"), p.http, p.https, certificate, key, max(1, b.cores))
+	conf := fmt.Sprintf(nginxConf, dir, strings.TrimPrefix(o.url, "http://"), p.http, p.https, certificate, key,
+		max(1, b.cores))
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 		return nil, err

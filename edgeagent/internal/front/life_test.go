@@ -182,7 +182,8 @@ func TestProhibitedCipherSuites(t *testing.T) {
 		{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, "http/1.1", "200 OK"},
 	} {
 		cfg := overTLS()
-		cfg.MaxVersion, cfg.CipherSuites, cfg.NextProtos = tls.VersionTLS12, []uint16{test.suite}, []string{test.protocol}
+		cfg.MaxVersion, cfg.CipherSuites, cfg.NextProtos = tls.VersionTLS12, []uint16{test.suite},
+			[]string{test.protocol}
 		conn := r.dial(cfg)
 		got := "no error"
 		if test.protocol == "http/1.1" {
