@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,10 +14,11 @@ const helpWidth = 80
 func fitHelp(root *cobra.Command) {
 	cobra.AddTemplateFunc("wrapText", wrapText)
 	cobra.AddTemplateFunc("wrapUse", wrapUse)
+	cobra.AddTemplateFunc("breakDefaults", breakDefaults)
 	cobra.AddTemplateFunc("helpWidth", func() int { return helpWidth })
 	usage := root.UsageTemplate()
 	usage = strings.ReplaceAll(usage, ".FlagUsages | trimTrailingWhitespaces",
-		".FlagUsagesWrapped helpWidth | trimTrailingWhitespaces")
+		".FlagUsagesWrapped helpWidth | breakDefaults | trimTrailingWhitespaces")
 	usage = strings.ReplaceAll(usage, "{{.UseLine}}", "{{.UseLine | wrapUse}}")
 	root.SetUsageTemplate(usage)
 	root.SetHelpTemplate(`{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces | wrapText}}
@@ -61,4 +63,18 @@ func wrapUse(line string) string {
 		return line[:at] + "\n      " + line[at+1:]
 	}
 	return line
+}
+
+// beforeDefault is the last line of a flag's help: its variable, and its default behind that.
+var beforeDefault = regexp.MustCompile(`(?m)^( +)(\(\S+\)) (\(default .*\))$`)
+
+// breakDefaults gives defaults lines of their own where they do not fit. The flag package breaks no
+// line behind a word that is as long as the line may be.
+func breakDefaults(usages string) string {
+	return beforeDefault.ReplaceAllStringFunc(usages, func(line string) string {
+		if len(line) <= helpWidth {
+			return line
+		}
+		return beforeDefault.ReplaceAllString(line, "$1$2\n$1$3")
+	})
 }
