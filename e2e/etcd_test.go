@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/busyclock"
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
@@ -198,6 +199,24 @@ func (r *replicas) racedDomain(t *testing.T) {
 	}
 }
 
+// A token that one control plane makes and revokes is known, and refused within 2 s, at the other.
+func (r *replicas) revokesAToken(t *testing.T) {
+	token := strings.TrimSpace(r.admins[0].do(t, "token", "create", "--role", "viewer", "-A", "outage"))
+	viewer := &admin{server: r.admins[1].server, dir: t.TempDir(), env: []string{"EDGEWALK_TOKEN=" + token}}
+	reads := func() result { return viewer.try(t, "", "get", "account", "outage") }
+	eventually(t, soon, "the other control plane knows the token", func() bool { return reads().code == 0 })
+	id := strings.Split(token, "_")[1]
+	r.admins[0].do(t, "token", "revoke", id)
+	took := busyclock.Start(t)
+	eventually(t, soon, "the other control plane refuses the token", func() bool {
+		got := reads()
+		return got.code != 0 && strings.Contains(got.stderr, "token")
+	})
+	if took := took(); took > 2*time.Second {
+		t.Errorf("a revoked token was refused after %v", took)
+	}
+}
+
 func (r *replicas) losesEtcd(t *testing.T) {
 	o := newOrigin(t, map[string]string{"/cached.txt": "cached", "/uncached.txt": "uncached"})
 	manifest := "account: {id: outage, displayName: %s}\norigins: [{id: o, web: {baseUrl: \"%s\"}}]\nurlEndpoints: [{id: default, origins: [o]}]\n"
@@ -210,6 +229,7 @@ func (r *replicas) losesEtcd(t *testing.T) {
 	for i, a := range r.admins {
 		a.apply(t, fmt.Sprintf(manifest, fmt.Sprintf("minority-%d", i), o.url))
 	}
+	r.revokesAToken(t)
 	// Without a quorum nothing can be written, and a write soon fails with that.
 	r.etcd[1].kill9(t)
 	for _, a := range r.admins {

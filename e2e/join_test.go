@@ -189,6 +189,13 @@ urlEndpoints: [{id: default, origins: [o]}]
 	all.serves(t, "/globex/a.txt", "a")
 	all.serves(t, "/globex/m.txt", "media of globex")
 	gold.refuses(t, "/globex/a.txt", http.StatusNotFound)
+	for _, c := range []struct{ path, edge, want string }{
+		{"/acme/a.txt", "gold-1", "200: found at o"}, {"/globex/a.txt", "gold-1", "404: no such account"},
+		{"/acme/a.txt", "all-1", "200: found at o"}, {"/globex/a.txt", "all-1", "200: found at o"},
+	} {
+		explained := a.try(t, "", "explain", "http://localhost"+c.path, "--edge", c.edge)
+		has(t, "explain at "+c.edge, explained.stdout, c.want)
+	}
 	// Nor does the media listener give it what it asks for by itself.
 	content, err := os.ReadFile(filepath.Join(gold.dir, "state", "identity", "identity.pem"))
 	if err != nil {

@@ -17,7 +17,7 @@ func TestKilledWhileKeysAreRotated(t *testing.T) {
 	t.Parallel()
 	rounds := 3
 	if !testing.Short() {
-		rounds = 30
+		rounds = 100
 	}
 	const origins = 25
 	shown := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
