@@ -330,20 +330,22 @@ func TestAHandshakeWithoutAControlPlane(t *testing.T) {
 		}
 	})
 	want := w.issue("a.acme.test")
-	for range 5 {
+	const handshakes = 1000
+	for range handshakes {
 		if _, err := e.Get(want); err == nil {
 			t.Fatal("a certificate from nowhere")
 		}
 	}
-	if w.asked() != 1 {
-		t.Errorf("%d calls within a second", w.asked())
+	// One is a handshake's, the others of the fetching in the background, which pauses for longer and longer.
+	if n := w.asked(); n == 0 || n > handshakes/50 {
+		t.Errorf("%d calls for %d handshakes within a second", n, handshakes)
 	}
 	mu.Lock()
 	now = now.Add(2 * refusedFor)
 	mu.Unlock()
 	w.setAway(false)
 	w.shown(e, "a.acme.test")
-	if r := e.Report(); r.GetFetchErrors() != 1 {
+	if r := e.Report(); r.GetFetchErrors() == 0 {
 		t.Errorf("report %v", r)
 	}
 }

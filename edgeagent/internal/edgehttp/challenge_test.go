@@ -2,6 +2,7 @@ package edgehttp
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -9,8 +10,9 @@ import (
 // goes on.
 func TestChallenges(t *testing.T) {
 	t.Parallel()
-	thumbprint := "THUMB"
-	e := newEdge(t, func(c *Config) { c.Thumbprint = func() string { return thumbprint } })
+	var thumbprint atomic.Value
+	thumbprint.Store("THUMB")
+	e := newEdge(t, func(c *Config) { c.Thumbprint = func() string { return thumbprint.Load().(string) } })
 	token := "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
 	for _, test := range []struct{ name, host, method, path, fields, want, forwarded string }{
 		{"of a name that nobody has", "nobody.test", "GET", challengePath + token, "", token + ".THUMB", ""},
@@ -37,7 +39,7 @@ func TestChallenges(t *testing.T) {
 			t.Errorf("%s: %d %q %v", test.name, resp.StatusCode, body, resp.Header)
 		}
 	}
-	thumbprint = ""
+	thumbprint.Store("")
 	if resp, _ := e.get("nobody.test", challengePath+token); resp == nil || resp.StatusCode == 200 {
 		t.Error("an edge answers that has not been told the thumbprint")
 	}
