@@ -336,7 +336,7 @@ func TestAHandshakeWithoutAControlPlane(t *testing.T) {
 			t.Fatal("a certificate from nowhere")
 		}
 	}
-	// One is a handshake's, the others of the fetching in the background, which pauses for longer and longer.
+	// One is a handshake's, the others are made in the background, with growing pauses.
 	if n := w.asked(); n == 0 || n > handshakes/50 {
 		t.Errorf("%d calls for %d handshakes within a second", n, handshakes)
 	}
