@@ -32,7 +32,10 @@ var ErrInUse = errors.New("data folder is in use by another process")
 // process ends.
 type dirLock struct{ file *fileutil.LockedFile }
 
-func (l *dirLock) release() { _ = l.file.Close() }
+func (l *dirLock) release() {
+	_ = unlock(l.file.File)
+	_ = l.file.Close()
+}
 
 // openDir makes, checks and locks a data folder.
 func openDir(dir string) (*dirLock, error) {
