@@ -35,7 +35,7 @@ func (s *Service) tap(ctx context.Context, info *tap.Info) (context.Context, err
 		return ctx, s.observe(ctx, knownMethod(info.FullMethodName), nil, nil, s.unauthenticated(ctx, err), 0)
 	}
 	if err := s.mayCall(caller, info.FullMethodName); err != nil {
-		return ctx, s.observe(ctx, knownMethod(info.FullMethodName), nil, nil, err, 0)
+		return ctx, s.observe(caller.Begin(ctx), knownMethod(info.FullMethodName), nil, nil, err, 0)
 	}
 	return caller.Begin(ctx), nil
 }

@@ -71,15 +71,20 @@ func denied(format string, args ...any) *failure { return fail(kindPermissionDen
 // is for.
 func (s *Service) authorize(ctx context.Context, method string, m proto.Message) error {
 	caller := auth.From(ctx)
-	if id, _ := caller.Account(); id == "" {
+	id, _ := caller.Account()
+	if id == "" {
 		return nil
 	}
 	if asksOfEdge(m) {
 		return denied("only who runs the edges may say which one to ask: leave out edge and region")
 	}
-	switch from := ruleOf(method).GetAccountFrom(); from {
+	rule := ruleOf(method)
+	switch from := rule.GetAccountFrom(); from {
 	case ofCaller:
-		return nil
+		if rule.GetPermission() == adminv1.Rule_ANY { // about the token, and not the account
+			return nil
+		}
+		return s.mustBeOf(caller, id)
 	case "":
 		return denied("the token is for %s alone, and this is about all of them", caller.Token.GetAccount())
 	default:

@@ -263,6 +263,20 @@ func TestTokensGoWithTheirAccount(t *testing.T) {
 		return err == nil
 	})
 	later := r.tokenOf(t, adminv1.Token_VIEWER, "acme")
+	// What answers about the account of whoever calls is about the one that there is now, too.
+	for method, request := range map[string]string{
+		"Explain": `{"url": "http://localhost/acme/a.png"}`, "ListAccounts": `{}`,
+		"WaitApplied": `{}`, "GetRevision": `{}`,
+	} {
+		r.token = viewer
+		if _, err := r.call(t.Context(), method, request); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s with the token of the account before: %v", method, err)
+		}
+		r.token = later
+		if _, err := r.call(t.Context(), method, request); status.Code(err) == codes.PermissionDenied {
+			t.Errorf("%s with that of the one now: %v", method, err)
+		}
+	}
 	if code := reads(viewer); code != codes.PermissionDenied {
 		t.Errorf("the token of the account before: %v", code)
 	}

@@ -3,6 +3,7 @@ package adminsvc
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +48,16 @@ func TestSensitiveCallsNeedTheAuditLog(t *testing.T) {
 		strings.Contains(got, r.token) {
 		t.Errorf("of a list of tokens the log says %s", got)
 	}
+	root, viewer := r.token, r.tokenOf(t, adminv1.Token_VIEWER, "acme")
+	r.token = viewer
+	r.refused(t, codes.PermissionDenied, "RevokeEdge", `{"edge": "fra-1"}`)
+	who := "tokens/" + strings.Split(viewer, "_")[1]
+	if lines := strings.Split(text(), "\n"); !slices.ContainsFunc(lines, func(line string) bool {
+		return strings.Contains(line, "RevokeEdge") && strings.Contains(line, `"`+who+`"`)
+	}) {
+		t.Errorf("of what the role of %s may not do the log says %s", who, text())
+	}
+	r.token = root
 
 	full := filepath.Join(t.TempDir(), "gone", "audit.log")
 	if err := os.Mkdir(filepath.Dir(full), 0o700); err != nil {
