@@ -150,10 +150,13 @@ func info(s *status.Status) *errdetails.ErrorInfo {
 	return nil
 }
 
-// clearTimes clears what is different at another time.
+// clearTimes clears what is different at another time. The revision of an answer is, because the
+// control plane writes by itself too.
 func clearTimes(m protoreflect.Message) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
+		case f.Name() == "revision" || strings.HasSuffix(string(f.Name()), "_revision"):
+			m.Clear(f)
 		case f.Message() == nil || f.IsMap():
 		case f.Message().FullName() == "google.protobuf.Timestamp":
 			m.Clear(f)
