@@ -13,9 +13,7 @@ import (
 // do what the page says.
 func TestRESTPage(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("curl is not installed")
-	}
+	tool(t, "curl", "curl")
 	text, err := os.ReadFile("../docs/rest.md")
 	if err != nil {
 		t.Fatal(err)
