@@ -139,7 +139,7 @@ func (b *bench) changesOf(n int) int {
 	return b.size(n, 5)
 }
 
-// millis is a duration in milliseconds, as a figure.
+// millis returns a duration in milliseconds.
 func millis(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()*1000) }
 
 // update changes the default endpoint of an account and returns the revision.

@@ -151,7 +151,7 @@ func statFields(pid int) []string {
 	return strings.Fields(rest)
 }
 
-// clockTicks is USER_HZ, which Linux has fixed for what it tells programs.
+// clockTicks is USER_HZ, the fixed unit of the times that Linux reports to programs.
 const clockTicks = 100
 
 // cpu is the time on processors that the process and its descendants have used.

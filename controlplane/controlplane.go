@@ -575,7 +575,8 @@ func (c *ControlPlane) watchEtcd(ctx, back context.Context) error {
 	}
 }
 
-// serveMedia serves media, without a certificate in the clear and over TLS, as each edge begins.
+// serveMedia serves media. Without a certificate it serves in the clear and over TLS: each edge
+// chooses by its first bytes.
 func (c *ControlPlane) serveMedia() error {
 	if c.mediaServer.TLSConfig != nil {
 		return serveHTTP(c.mediaServer, c.listeners.media)

@@ -60,7 +60,7 @@ func (c *ControlPlane) checks(p parsed) *domaincheck.Service {
 	})
 }
 
-// openACME reads the key of the deployment's ACME accounts, whose thumbprint edges are told.
+// openACME reads the key of the deployment's ACME accounts, whose thumbprint edges are sent.
 func (c *ControlPlane) openACME(ctx context.Context) (err error) {
 	c.acmeKey, err = issuer.LoadKey(ctx, c.store)
 	if errors.Is(err, store.ErrResourceExhausted) {

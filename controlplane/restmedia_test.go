@@ -220,7 +220,7 @@ func until(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// TestRESTEarlyRefusal holds that who may not upload is told before the file is sent.
+// TestRESTEarlyRefusal holds that a caller who may not upload is refused before the file is sent.
 func TestRESTEarlyRefusal(t *testing.T) {
 	r := start(t, loopbackConfig(t.TempDir()))
 	a := apiOf(t, r)

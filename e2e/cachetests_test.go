@@ -38,7 +38,7 @@ const suiteFile = "testdata/cachetests.txt"
 //	                         setup=type,status,text,fields only what is named
 //	pause                    3 s pass after it
 //	cached, not-cached       where the reply has to come from
-//	etag-validated           the cache has to ask whether what it stores is current, and is told
+//	etag-validated           the cache has to ask whether what it stores is current, and learns
 //	                         so; or lm-validated
 //	status=N, status=any     the client's status, if it is not that of the origin
 //	disconnect               the origin closes the connection instead of a reply

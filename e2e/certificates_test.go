@@ -62,7 +62,7 @@ func (d *domainsHeld) startEdge(t *testing.T) {
 	d.https = d.edge.logged(t, "https")["https"]
 }
 
-// certify uploads a certificate for a domain, and returns once the edge has heard of it.
+// certify uploads a certificate for a domain, and returns once the edge has its id.
 func (d *domainsHeld) certify(t *testing.T, name string) {
 	t.Helper()
 	pair := d.issuer.Issue([]string{name})
@@ -71,7 +71,7 @@ func (d *domainsHeld) certify(t *testing.T, name string) {
 	d.do(t, "domains", "upload", name, "-A", "acme", "--cert", cert, "--key", key, "--allow-untrusted", "--wait")
 }
 
-// visits asks for a file over TLS, as a client that trusts the test authority alone.
+// visits asks for a file over TLS. The client trusts the test authority alone.
 func (d *domainsHeld) visits(t *testing.T, host, path string) string {
 	t.Helper()
 	status, protocol, err := visitTLS(t.Context(), d.https, d.root.Pool(), host, host, path)

@@ -199,7 +199,7 @@ func eval[T any](t *testing.T, w *tab, expression string) T {
 	return value
 }
 
-// clean fails the test if the console has an error, or the policy refused anything, since it was
+// clean fails the test if the console has an error, or the policy refused anything, after it was
 // asked last.
 func (w *tab) clean(t *testing.T, where string) {
 	t.Helper()

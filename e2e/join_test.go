@@ -102,7 +102,7 @@ urlEndpoints: [{id: default, origins: [o]}]
 	}
 }
 
-// A stolen edge has what it was sent. Revoking it ends its streams, tells what it knew, and leaves
+// A stolen edge has what it was sent. Revoking it ends its streams, lists what it knew, and leaves
 // its id to the next edge; it goes on serving what it has.
 func TestStolenEdgeIsRevoked(t *testing.T) {
 	t.Parallel()
@@ -162,7 +162,7 @@ func TestOpenListenersForEdgesThatJoin(t *testing.T) {
 }
 
 // An edge of a pool knows the accounts that name it: their files, its library, nothing of others;
-// revoking it tells the secrets of those alone.
+// revoking it lists the secrets of those alone.
 func TestPools(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)

@@ -145,7 +145,7 @@ func (p *process) stop(t testing.TB) {
 	select {
 	case <-p.done:
 	case <-time.After(stopWithin):
-		p.cmd.Process.Signal(syscall.SIGQUIT) // So that it tells where it hangs.
+		p.cmd.Process.Signal(syscall.SIGQUIT) // It then prints the stacks of its goroutines.
 		select {
 		case <-p.done:
 		case <-time.After(5 * time.Second):

@@ -162,7 +162,7 @@ func (d demonstration) do(t *testing.T, command, stdin string) string {
 	return tame(text)
 }
 
-// words splits a line at spaces that stand in no quotes, as a shell does.
+// words splits a line at spaces outside quotes, like a shell.
 func words(line string) []string {
 	var all []string
 	var word strings.Builder

@@ -9,8 +9,8 @@ import (
 
 const beat = 10 * time.Millisecond
 
-// Start starts a clock, which stops with the test. It returns what tells how long it has run: on an
-// idle machine, that is the time.
+// Start starts a clock, which stops with the test. It returns a function that reports how long the
+// clock has run: on an idle machine, that is the time.
 func Start(tb testing.TB) func() time.Duration {
 	tb.Helper()
 	asked, stopped := make(chan time.Duration), make(chan struct{})

@@ -1,7 +1,7 @@
 // Package contenttype says what a file is by the extension of its path.
 //
 // The table is fixed, so that every replica and every edge answers alike; the machines' own tables
-// differ. It never looks at the file's bytes: what a caller does about a path that tells nothing is
+// differ. It never looks at the file's bytes: what a caller does about a path of no known suffix is
 // the caller's business.
 package contenttype
 

@@ -1,4 +1,4 @@
-// Package fielddoc tells what the protos say of resources and their fields. The comments in
+// Package fielddoc returns what the protos say of resources and their fields. The comments in
 // topology.proto are the one text for that, in commands, the reference and the dashboard.
 package fielddoc
 

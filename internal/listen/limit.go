@@ -72,8 +72,8 @@ func (p *Places) Release(ip netip.Addr) {
 	}
 }
 
-// Limit returns a listener that closes connections for which places has none, without a word, and
-// tells refused why.
+// Limit returns a listener that closes a connection without a reply if places has no place for it,
+// and calls refused with the reason.
 func Limit(l net.Listener, places *Places, refused func(reason string)) net.Listener {
 	return limited{l, places, refused}
 }

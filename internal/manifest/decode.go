@@ -1,5 +1,5 @@
 // Package manifest reads an account's manifest, or a resource by itself, from YAML or JSON and
-// tells two resources apart field by field.
+// compares two resources field by field.
 //
 // It is pure. A text either decodes whole or gives errors that carry line, column and field; what a
 // reader could misunderstand (a key twice, an alias, a second document, an empty section) is an
@@ -178,7 +178,7 @@ var (
 	yamlLine      = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 	unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
 	// unfinished are errors of the YAML parser, unlike those of its scanner: it counts their lines
-	// from 0, and tells no 0.
+	// from 0, and reports no 0.
 	unfinished = regexp.MustCompile(`^did not find expected (key|node content|',' or|'-' indicator|<)`)
 )
 

@@ -76,7 +76,7 @@ func poolsOf(account topology.Record) []string {
 }
 
 // countServing says of a domain's certificate how many of the edges that are sent the account have
-// heard of it, by what they have acknowledged. revision is that of its record, 0 without one.
+// received it, by what they have acknowledged. revision is that of its record, 0 without one.
 func countServing(c *topologyv1.CustomDomain, edges []*topologyv1.Edge, pools []string, revision int64) {
 	if revision == 0 || c.GetCertificate().GetCertificate() == "" ||
 		c.GetState() != topologyv1.CustomDomain_ACTIVE || c.GetTls().GetMode() == topologyv1.DomainTls_OFF {
@@ -404,7 +404,7 @@ func (s *Service) mayCheck(account string) error {
 	return f
 }
 
-// previewDomain tells of a name that is perhaps no domain yet.
+// previewDomain returns the facts about a name that is perhaps no domain yet.
 func (s domains) previewDomain(
 	ctx context.Context, req *adminv1.CheckCustomDomainRequest,
 ) (*adminv1.CheckCustomDomainResponse, error) {

@@ -130,7 +130,7 @@ var kinds = [kindCount]struct {
 var errorKinds = []struct {
 	err  error
 	kind kind
-	text string // what a client is told; empty: the error's own words
+	text string // what a client gets; empty: the error's own words
 }{
 	{store.ErrUnknownOutcome, kindOutcomeUnknown, "etcd was lost during the write, which may or may not have happened"},
 	{store.ErrNotFound, kindNotFound, ""},

@@ -115,7 +115,7 @@ func stillPending(
 	}
 	f.text = fmt.Sprintf("revision %d is applied by %d of %d edges", req.GetRevision(), resp.GetApplied(),
 		resp.GetTotal())
-	if len(resp.GetPending()) == 0 { // which ones they are is not told
+	if len(resp.GetPending()) == 0 { // their names are not sent
 		return f
 	}
 	f.text += "; pending: " + strings.Join(resp.GetPending(), ", ")

@@ -12,8 +12,8 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// told are changes, one a line.
-func told(changes []*adminv1.ResourceChange) string {
+// changesOf are changes, one a line.
+func changesOf(changes []*adminv1.ResourceChange) string {
 	var lines []string
 	for _, c := range changes {
 		line := strings.ToLower(c.GetAction().String()) + " " + strings.TrimPrefix(c.GetName(), "accounts/acme/")
@@ -56,7 +56,7 @@ func TestRollback(t *testing.T) {
 		fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d", "to": "%d"}`, first, second))
 	const want = `updated origins/shop s3.secretAccessKey:(changed)->(changed); updated origins/web web.baseUrl:"http://one.example"->"http://two.example"; ` +
 		`deleted customDomains/one.example.com; created customDomains/two.example.com`
-	if got := told(diff.GetChanges()); got != want {
+	if got := changesOf(diff.GetChanges()); got != want {
 		t.Errorf("diff\n%s\nwant\n%s", got, want)
 	}
 
@@ -69,15 +69,15 @@ func TestRollback(t *testing.T) {
 		call+`, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a01"}`)
 	const undone = `deleted origins/later; updated origins/shop s3.secretAccessKey:(changed)->(changed); updated origins/web web.baseUrl:"http://two.example"->"http://one.example"; ` +
 		`created customDomains/one.example.com; deleted customDomains/two.example.com`
-	if got := told(back.GetChanges()); got != undone || told(dry.GetChanges()) != undone {
-		t.Errorf("rollback\n%s\ndry run\n%s\nwant\n%s", got, told(dry.GetChanges()), undone)
+	if got := changesOf(back.GetChanges()); got != undone || changesOf(dry.GetChanges()) != undone {
+		t.Errorf("rollback\n%s\ndry run\n%s\nwant\n%s", got, changesOf(dry.GetChanges()), undone)
 	}
 	if secret := r.secretOf(t, "shop"); secret != "canary-one" {
 		t.Errorf("the secret is %q, want what it was", secret)
 	}
 	again := do[*adminv1.RollbackResponse](t, r, "Rollback",
 		call+`, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a01"}`)
-	if again.GetRevision() != back.GetRevision() || told(again.GetChanges()) != undone {
+	if again.GetRevision() != back.GetRevision() || changesOf(again.GetChanges()) != undone {
 		t.Errorf("the same request again: %v", again)
 	}
 	noop := do[*adminv1.RollbackResponse](t, r, "Rollback", call+`}`)
@@ -87,7 +87,7 @@ func TestRollback(t *testing.T) {
 	now := do[*adminv1.DiffRevisionsResponse](t, r, "DiffRevisions",
 		fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d"}`, first))
 	if len(now.GetChanges()) != 0 {
-		t.Errorf("after the rollback, since %d: %s", first, told(now.GetChanges()))
+		t.Errorf("after the rollback, since %d: %s", first, changesOf(now.GetChanges()))
 	}
 
 	r.refused(t, codes.OutOfRange, "Rollback", `{"parent": "accounts/acme", "revision": "1000000000"}`)

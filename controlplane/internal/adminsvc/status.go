@@ -107,7 +107,7 @@ const mediaSample = 5
 func (s *Service) lostMedia(ctx context.Context) []string {
 	records, _, _, err := s.store.List(ctx, topology.KindMediaFiles, "", "", "", mediaSample)
 	if err != nil {
-		return nil // What is wrong with etcd is told.
+		return nil // The reply says what is wrong with etcd.
 	}
 	var lost []string
 	for _, record := range records {

@@ -63,7 +63,7 @@ func TestTheAnswerComesFromTheWrite(t *testing.T) {
 		}
 		want := r.must(t, tt.read, `{"name": "`+name+`"}`)
 		if a, ok := want.(*adminv1.GetAccountResponse); ok {
-			a.GetAccount().EffectiveLimits = nil // no write tells those
+			a.GetAccount().EffectiveLimits = nil // no write returns those
 		}
 		if a, b := resourceOf(got), resourceOf(want); !proto.Equal(a, b) {
 			t.Errorf("%s answered %v, and later there is %v", tt.method, a, b)

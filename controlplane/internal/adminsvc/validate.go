@@ -67,7 +67,7 @@ func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate
 			strings.Trim(prefix+"."+protovalidate.FieldPathString(v.Proto.GetField()), "."), violationText(m, v),
 		}
 		if last := len(faults) - 1; last >= 0 && faults[last].field == fault.field {
-			faults[last] = fault // Of a text that is too short and has another form than wanted, the form tells more.
+			faults[last] = fault // Of a text that is too short and has another form than wanted, the form says more.
 			continue
 		}
 		faults = append(faults, fault)

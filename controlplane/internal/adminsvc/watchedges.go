@@ -27,9 +27,9 @@ const (
 	maxLeft = 10_000
 )
 
-// EdgesChange is what has changed since a watch was last told.
+// EdgesChange is what has changed since the last message of a watch.
 type EdgesChange struct {
-	// All says that Edges are all there are: what was told before counts no more.
+	// All says that Edges are all there are: what was sent before no longer counts.
 	All bool
 	// Edges are those that are new or have changed. They must not be changed.
 	Edges []*topologyv1.Edge
@@ -39,10 +39,10 @@ type EdgesChange struct {
 	Revision int64
 }
 
-// WatchEdges tells a caller how the edges stand, first and whenever that changes, and at least once
-// a second that it does not. It returns when ctx or the caller's token ends, or tell fails. Callers
-// are those of ListEdges; ctx is one of a call.
-func (s *Service) WatchEdges(ctx context.Context, tell func(EdgesChange) error) error {
+// WatchEdges sends a caller the state of the edges, first and whenever that changes, and at least
+// once a second. It returns when ctx or the caller's token ends, or send fails. Callers are those
+// of ListEdges; ctx is one of a call.
+func (s *Service) WatchEdges(ctx context.Context, send func(EdgesChange) error) error {
 	const method = adminv1.FleetService_ListEdges_FullMethodName
 	ctx, err := s.tap(ctx, &tap.Info{FullMethodName: method})
 	if err != nil {
@@ -52,14 +52,14 @@ func (s *Service) WatchEdges(ctx context.Context, tell func(EdgesChange) error) 
 		return s.observe(ctx, method, nil, nil, err, 0)
 	}
 	defer s.fleet.Prompt()()
-	_ = s.fleet.Refresh(ctx) // who does not answer is told of later
+	_ = s.fleet.Refresh(ctx) // an edge that does not answer follows later
 	tick := time.NewTicker(watchTick)
 	defer tick.Stop()
 	for version := uint64(0); ; {
 		moved := s.fleet.Moved()
 		change, edges := s.board.since(&version, s.fleet.Edges)
 		change.Revision = s.fleet.Revision()
-		if err := tell(change); err != nil {
+		if err := send(change); err != nil {
 			return err
 		}
 		pause := time.NewTimer(watchPause + time.Duration(edges)*watchPausePerEdge)
@@ -92,7 +92,7 @@ type board struct {
 	mu      sync.Mutex
 	looked  time.Time
 	version uint64 // counts looks that found a change, from 1 on
-	forgot  uint64 // who is at this version or before has to be told all
+	forgot  uint64 // a watch at this version or before has to be sent all
 	edges   map[string]posted
 	left    map[string]uint64 // versions at which edges were no longer remembered, by name
 }

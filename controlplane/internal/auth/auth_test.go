@@ -272,7 +272,7 @@ func TestGrants(t *testing.T) {
 }
 
 // With etcd gone a token that is known is accepted, one that is not may be valid all the same, and
-// both are told apart again when etcd is back.
+// both are distinguished again when etcd is back.
 func TestWithoutEtcd(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()

@@ -74,7 +74,7 @@ const (
 type Error struct {
 	Field Field
 	Text  string
-	// Untrusted says that AllowUntrusted would mend it.
+	// Untrusted says that AllowUntrusted would have the certificate accepted.
 	Untrusted bool
 }
 

@@ -41,7 +41,7 @@ type Config struct {
 	Secure bool
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
-	// Logger is where background work and faults of pages are told. Default: slog.Default().
+	// Logger receives background work and faults of pages. Default: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -61,7 +61,7 @@ type domainView struct {
 	Checked   bool
 }
 
-// fact is one of the three that are told of a domain.
+// fact is one of a domain's three facts: ownership, routing and certificate.
 type fact struct {
 	Name, State, Class, Message string
 	Seen, Want                  []string

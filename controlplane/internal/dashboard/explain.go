@@ -17,7 +17,7 @@ type explainView struct {
 	Example          string // a URL to begin with
 }
 
-// explained is what one edge tells of a URL.
+// explained is one edge's answer about a URL.
 type explained struct {
 	*topologyv1.Explanation
 	Problem string

@@ -23,7 +23,7 @@ func Routes() (all []Route) {
 	return all
 }
 
-// Policy is what a page tells browsers.
+// Policy is the Content-Security-Policy of a page.
 const Policy = policy
 
 // Sessions are those of one control plane.

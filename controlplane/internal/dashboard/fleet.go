@@ -95,13 +95,13 @@ func showFleet(p *page) error {
 }
 
 const (
-	// fleetEvery is how often a viewer is told what has changed.
+	// fleetEvery is how often changes are sent to a viewer.
 	fleetEvery = 500 * time.Millisecond
 	// fleetWrite bounds how long a viewer may take to read that.
 	fleetWrite = 10 * time.Second
 )
 
-// streamFleet tells a viewer of each change of the fleet: events of
+// streamFleet sends a viewer each change of the fleet: events of
 // https://html.spec.whatwg.org/multipage/server-sent-events.html with the part of the page that has
 // changed. It ends with the session.
 func streamFleet(p *page) error {
@@ -115,7 +115,7 @@ func streamFleet(p *page) error {
 	for {
 		v, err := p.fleet(p.ctx)
 		if err != nil {
-			if last != nil { // the browser connects again, and is then told why
+			if last != nil { // the browser connects again, and then gets the reason
 				return nil
 			}
 			return err

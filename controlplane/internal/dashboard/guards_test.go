@@ -30,7 +30,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// plane is a control plane in this process, as it comes up by default: with tokens, on loopback.
+// plane is a control plane in this process with the defaults: with tokens, on loopback.
 type plane struct {
 	url  string
 	conn *grpc.ClientConn
@@ -245,7 +245,7 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 				}
 			}
 		}
-		// The session is kept by hand, because each answer tells the browser to forget it.
+		// The session is kept by hand, because each answer has the browser delete it.
 		r = stranger.request(t, method, path, nil)
 		for _, c := range cookies {
 			r.AddCookie(c)

@@ -269,7 +269,7 @@ func (p *page) put(
 				status.Errorf(codes.InvalidArgument, "the file did not arrive whole, so nothing is stored: %v", readErr)
 		}
 	}
-	return stream.CloseAndRecv() // tells why, if a part could not be sent
+	return stream.CloseAndRecv() // has the reason, if a part could not be sent
 }
 
 // uploadFiles takes files by a form, or one as it is from upload.js.
@@ -347,7 +347,7 @@ func (p *page) uploadOne() error {
 	return nil
 }
 
-// changeFile moves a file, or gives it other tags. Both store it again, since a file's path and
+// changeFile moves a file, or gives it other tags. Both store it again, because a file's path and
 // tags belong to its bytes.
 func changeFile(p *page) error {
 	from := strings.TrimPrefix(p.r.URL.Query().Get("path"), "/")

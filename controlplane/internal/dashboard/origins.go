@@ -295,8 +295,8 @@ func (v *originView) render(code int) error {
 	return p.showAs(code, "origin.html", out)
 }
 
-// originFlags are the --set of the command that makes the same origin. Secrets are named and not
-// told.
+// originFlags are the --set of the command that makes the same origin. Secrets are named, without
+// their values.
 func originFlags(m protoreflect.Message, k *originKind) string {
 	var b strings.Builder
 	for _, name := range k.Main {
@@ -312,9 +312,9 @@ func originFlags(m protoreflect.Message, k *originKind) string {
 	return b.String()
 }
 
-// regions is how the origin fares in each region: of those who may see edges, what each edge has to
-// say against it; else what is told of all. Edges that never asked it have nothing to say, so it is
-// called well only where somebody did ask.
+// regions returns the origin's health in each region. A caller who may see edges gets what each
+// edge reports, others the sum. An edge that never asked the origin reports nothing, so the origin
+// counts as well only where an edge did ask it.
 func (p *page) regions(o *topologyv1.Origin) []regionHealth {
 	h := o.GetHealth()
 	all := regionHealth{

@@ -21,7 +21,7 @@ type overviewView struct {
 // overviewSize is how many resources of a kind the overview looks at.
 const overviewSize = 200
 
-// showOverview tells how the account stands, and what needs somebody.
+// showOverview shows the state of the account and what needs an admin's attention.
 func showOverview(p *page) error {
 	v := overviewView{Write: p.may(adminv1.Rule_WRITE)}
 	var all errgroup.Group

@@ -90,7 +90,7 @@ func (p *page) begin() {
 	go func() {
 		resp, _ := adminv1.NewAccountServiceClient(p.d.cfg.Conn).ListAccounts(p.ctx,
 			&adminv1.ListAccountsRequest{PageSize: switchSize})
-		p.accounts <- resp.GetAccounts() // none where it failed: the page itself tells
+		p.accounts <- resp.GetAccounts() // none where it failed: the page itself shows the error
 	}()
 }
 

@@ -11,7 +11,7 @@ func showReference(p *page) error {
 	})
 }
 
-// base is the address of the control plane, as the browser has it.
+// base is the address of the control plane that the browser uses.
 func (p *page) base() string {
 	if p.d.cfg.Secure {
 		return "https://" + p.r.Host

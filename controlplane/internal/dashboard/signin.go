@@ -23,7 +23,7 @@ const (
 	// noise.
 	loginEvery = 6 * time.Second
 	loginBurst = 10
-	// maxAddresses bounds how many addresses are told apart.
+	// maxAddresses bounds how many addresses are counted one by one.
 	maxAddresses = 10_000
 )
 

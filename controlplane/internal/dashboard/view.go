@@ -87,7 +87,7 @@ func httpStatusOf(err error) int { return httpStatus(status.Code(err)) }
 //go:embed templates
 var templates embed.FS
 
-// pages are the templates by their file. Each has the layout, and `live` where a part is told
+// pages are the templates by their file. Each has the layout, and `live` where a part is sent
 // again.
 var pages = func() map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(funcs).ParseFS(templates, "templates/layout.html",

@@ -30,7 +30,7 @@ func (s *Service) authorize(ctx context.Context, info *tap.Info) (context.Contex
 		case ok:
 			return context.WithValue(ctx, edgeKey{}, &e), nil
 		case info.FullMethodName == edgev1.IdentityService_Join_FullMethodName:
-			return ctx, nil // the join token tells
+			return ctx, nil // the join token decides
 		}
 	}
 	if s.cfg.Authorities != nil && !signedBy(ctx, s.cfg.Authorities) {

@@ -62,7 +62,7 @@ type Config struct {
 	// Authorities are those of which edges that have not joined must show a certificate. Nil: they
 	// need none.
 	Authorities *x509.CertPool
-	// PendingAsked is told of hosts that edges were asked for, whose domains were PENDING there. It
+	// PendingAsked receives hosts that edges were asked for, whose domains were PENDING there. It
 	// does not wait. Nil: nobody is.
 	PendingAsked func(hosts []string)
 	// AllowShrink lets edges replace what they have by a topology less than half its size.

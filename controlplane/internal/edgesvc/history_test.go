@@ -134,8 +134,8 @@ func (d *diskImage) copy(from, to string) {
 	}
 }
 
-// The disk of etcd is taken back while no control plane runs, so that nothing tells it from one
-// that was merely stopped. An edge that has what was lost is sent everything, is told that its
+// The disk of etcd is taken back while no control plane runs, so that it looks like one
+// that was merely stopped. An edge that has what was lost is sent everything, learns that its
 // history was rewritten unless it finds out by itself, and counts for no write before it has it,
 // wherever it stands.
 func TestEtcdIsTakenBackWhileNobodyLooks(t *testing.T) {

@@ -111,7 +111,7 @@ func TestPools(t *testing.T) {
 		{"acme", []string{"gold", "iron"}, []string{"acme"}, []string{"acme"}, []string{"acme", "globex", "later"}},
 	} {
 		revision := p.account(t, step.account, step.pools...)
-		p.applied(t, revision, 3) // without a bookmark, also by edges that are not told of it
+		p.applied(t, revision, 3) // without a bookmark, also by edges that are not sent it
 		gold.accounts(step.gold...)
 		iron.accounts(step.iron...)
 		all.accounts(step.both...)

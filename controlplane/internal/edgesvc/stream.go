@@ -114,7 +114,7 @@ func (s *Service) Sync(rpc syncStream) error {
 	}
 	// Here the call waits for most of its life. What it did before is behind it, so that it waits
 	// on a small stack.
-	st.due(stepDue | bookmarkDue) // tells the edge at once where it stands
+	st.due(stepDue | bookmarkDue) // sends the edge its position at once
 	for err == nil {
 		err = st.receive()
 	}
@@ -134,7 +134,7 @@ func (s *Service) join(rpc syncStream) (*stream, error) {
 	}
 	s.track(st)
 	if s.cfg.Identities != nil {
-		s.recheck(st) // it may have changed before the stream was among those that are told
+		s.recheck(st) // it may have changed before the stream was registered
 	}
 	s.log.Info("edgesvc: edge connected", "edge", st.hello.GetId(), "region", st.hello.GetRegion(), "from", st.from,
 		"http", st.hello.GetHttpAddress(), "revision", st.hello.GetHave().GetRevision())
@@ -188,7 +188,7 @@ func (s *Service) leave(st *stream, err error) error {
 }
 
 // end ends the stream from this side, whatever it waits for, and does not block. gRPC has no public
-// way to end a call whose handler waits for a message: there the edge would be told a status only
+// way to end a call whose handler waits for a message: there the edge would get a status only
 // when the handler returns. The stream of the transport, which a context leads to, takes a status
 // at any time, ends what the handler waits for, and ignores what that returns then.
 func (st *stream) end(err error) {
@@ -356,7 +356,7 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 }
 
 // rightly reports whether the agent holds what it was sent, as far as is known. A difference is a
-// fault of one of the two, which a full state mends.
+// fault of one of the two, which a full state repairs.
 func (st *stream) rightly(ack *edgev1.Ack) bool {
 	if len(ack.GetDigest()) == 0 {
 		return true

@@ -2,7 +2,7 @@ package edgesvc
 
 import "testing"
 
-// Room is told of once, and only to a sender that has found none.
+// Room is signalled once, and only to a sender that has found none.
 func TestWindowTellsOfRoomThatWasWaitedFor(t *testing.T) {
 	var w window
 	w.resume(1, true)

@@ -67,7 +67,7 @@ func (f *Feed) held(account string) store.Held {
 	}
 }
 
-// take takes in a step of the store.
+// take adds a step of the store to the feed.
 func (f *Feed) take(step store.Step) error {
 	before := f.view.Load()
 	if before == nil {
@@ -131,7 +131,7 @@ func (f *Feed) load(step store.Step) {
 	}
 }
 
-// restart begins another history, because the last one lacks changes: bookmarks have told edges
+// restart begins another history, because the last one lacks changes: bookmarks have promised edges
 // that they stand at a revision, and they do not.
 func (f *Feed) restart(step store.Step) {
 	before := f.view.Load()
@@ -143,7 +143,7 @@ func (f *Feed) restart(step store.Step) {
 		len(step.Records))
 }
 
-// append takes in what changed in a step.
+// append adds the changes of a step to the log.
 func (f *Feed) append(step store.Step) {
 	before := f.view.Load()
 	now, last := f.now(), before.Revision

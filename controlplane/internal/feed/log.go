@@ -84,7 +84,7 @@ func (l *topologyLog) put(at int64, r topology.Record) (*entry, bool) {
 	return e, true
 }
 
-// add takes a record into the log, as the latest of its key, but not into the index.
+// add appends a record to the log and makes it the latest of its key. It leaves the index alone.
 func (l *topologyLog) add(at int64, r topology.Record) *entry {
 	e := &entry{key: r.Key, at: at, mod: r.ModRevision, create: r.CreateRevision}
 	e.change, e.value = encodeChange(r)

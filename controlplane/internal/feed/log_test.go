@@ -116,7 +116,7 @@ func TestLiveCarriesTheStoredBytes(t *testing.T) {
 }
 
 // Whatever is written while a reader is away or reads, it ends with what the topology was at the
-// revision it is told.
+// revision that it is given.
 func TestAnyReadingEndsWithTheSameTopology(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(30) {

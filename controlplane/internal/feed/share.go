@@ -61,7 +61,7 @@ type sharedPart struct {
 // read: it leads to revision least at least, and to the view's at most; what has followed it is
 // known. The reader calls release when it has read.
 func (f *Feed) Share(view *View, from, least int64) (s *Shared, release func()) {
-	from = view.StepAt(from) // those who were told of later revisions need no more
+	from = view.StepAt(from) // those who were sent later revisions need no more
 	p, now := &f.shares, f.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -76,13 +76,13 @@ type edge struct {
 	reported  int // the size of report
 	rejected  map[string]*topologyv1.Rejected
 	contender contender
-	version   uint64 // of the last change that others are told
+	version   uint64 // of the last change that peers are sent
 }
 
 // contender is another agent that uses the id.
 type contender struct {
 	hello       *edgev1.Hello
-	first, last time.Time // when it was first refused, and last heard
+	first, last time.Time // when it was first refused, and last reported
 	// refused says that it was refused at last, and so is alive; else it lost the id.
 	refused bool
 }

@@ -82,11 +82,11 @@ type Fleet struct {
 	version uint64
 	waiting int           // waits under way here
 	moved   chan struct{} // closed when the state of an edge changes
-	watched int64         // the last revision of etcd that the watch has told of, in an epoch
+	watched int64         // the last revision of etcd that the watch has delivered, in an epoch
 	watches string        // that epoch
 	met     chan struct{} // closed once it is known which other control planes there are
-	joined  chan struct{} // tells that the edges are others than before
-	refused chan struct{} // tells that an edge refuses something else than before
+	joined  chan struct{} // has room for one: the set of edges has changed
+	refused chan struct{} // has room for one: what an edge refuses has changed
 }
 
 const (

@@ -41,7 +41,7 @@ type peer struct {
 type link struct {
 	client fleetv1.FleetServiceClient
 	end    context.CancelFunc
-	wanted chan struct{} // tells the sender that barrier or prompt has changed
+	wanted chan struct{} // wakes the sender: barrier or prompt has changed
 
 	barrier uint64 // the last one asked for
 	passed  uint64 // the last one that has come back

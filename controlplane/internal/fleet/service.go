@@ -70,7 +70,7 @@ func (f *Fleet) knows(hash string) bool {
 type follower struct {
 	mu      sync.Mutex
 	request *fleetv1.FollowRequest // the last one
-	changed chan struct{}          // tells of another one
+	changed chan struct{}          // signals another one
 }
 
 func (fo *follower) wants() *fleetv1.FollowRequest {
@@ -123,7 +123,7 @@ func (s service) Follow(stream grpc.BidiStreamingServer[fleetv1.FollowRequest, f
 func (f *Fleet) sendFollower(ctx context.Context, fo *follower, send func(*fleetv1.FollowResponse) error) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	var sent uint64 // the version up to which the peer has heard of edges
+	var sent uint64 // the version up to which the peer has the states of edges
 	var last *fleetv1.FollowResponse
 	for {
 		request := fo.wants()

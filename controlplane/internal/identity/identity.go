@@ -67,7 +67,7 @@ type Edge struct {
 	Expires time.Time
 }
 
-// Identity is an edge that has joined, as it lies in etcd at `auth/edge/{id}`.
+// Identity is an edge that has joined. etcd holds it at `auth/edge/{id}`.
 type Identity struct {
 	ID     string    `json:"-"`
 	Region string    `json:"region,omitempty"`
@@ -85,7 +85,7 @@ type Identity struct {
 // KeyText is the hash of its key, in hexadecimal.
 func (i Identity) KeyText() string { return hex.EncodeToString(i.Key) }
 
-// invitation is a join token, as it lies in etcd at `auth/join/{id}`.
+// invitation is a join token. etcd holds it at `auth/join/{id}`.
 type invitation struct {
 	Secret  []byte    `json:"secret"` // SHA-256 of it
 	Edge    string    `json:"edge"`

@@ -66,7 +66,7 @@ func TestCopyTo(t *testing.T) {
 	}
 }
 
-// Damaged bytes are not copied, and what is cut in the copy is mended.
+// Damaged bytes are not copied, and a file that is cut in the copy is written anew.
 func TestCopyToSeesDamage(t *testing.T) {
 	t.Parallel()
 	from, to := open(t, Config{}), open(t, Config{})

@@ -4,7 +4,7 @@
 // The recursive resolvers of the machine, or others, find the zone of a name and its name servers
 // (RFC 1034 4.3.2), which are then asked one by one. Where none of those can be asked, as behind a
 // firewall that blocks port 53, what the recursive resolvers say counts, and the answer says so. A
-// recursive resolver also tells whether it takes the zone's DNSSEC for broken: it fails, and does
+// recursive resolver also shows whether it takes the zone's DNSSEC for broken: it fails, and does
 // not when it is asked to leave the checking to others (RFC 4035 3.2.2).
 //
 // An answer never mixes up "there is no such record" with "nobody could be asked".

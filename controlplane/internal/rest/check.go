@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// maxBody bounds the content of a request for a call, as the admin API bounds its messages.
+	// maxBody bounds the content of a request for a call. It is the admin API's bound of a message.
 	maxBody = 4 << 20
 	// maxManifest is what a manifest as text may have.
 	maxManifest = 3 << 20
@@ -177,8 +177,8 @@ func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	return bytes.TrimSpace(body), nil
 }
 
-// mustBe returns an error if the content is said to be of another type. What curl says of content
-// that it was not told the type of counts as nothing said.
+// mustBe returns an error if the content is said to be of another type. The type that curl
+// sets by default counts as none.
 func mustBe(r *http.Request, types ...string) error {
 	given := r.Header.Get("Content-Type")
 	media, _, err := mime.ParseMediaType(given)

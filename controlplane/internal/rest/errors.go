@@ -79,7 +79,7 @@ func Refuse(w http.ResponseWriter, r *http.Request, code int, c codes.Code, reas
 
 // writeError answers a request that failed.
 func writeError(w http.ResponseWriter, r *http.Request, err error) {
-	s := typed(r, told(r.Context(), err))
+	s := typed(r, withReason(r.Context(), err))
 	code := runtime.HTTPStatusFromCode(s.Code())
 	if known, ok := statuses[reasonOf(s)]; ok {
 		code = known
@@ -111,8 +111,9 @@ func writeStatus(w http.ResponseWriter, r *http.Request, code int, s *status.Sta
 // quotedField finds the field in what the gateway says of a parameter.
 var quotedField = regexp.MustCompile(`field "([^"]+)"`)
 
-// told is the status of an error, with a reason also where it is not the admin API's own.
-func told(ctx context.Context, err error) *status.Status {
+// withReason returns the status of an error. An error without a reason of the admin API gets one by
+// its code.
+func withReason(ctx context.Context, err error) *status.Status {
 	var wrapped *runtime.HTTPStatusError // what is escaped wrongly in a path
 	if errors.As(err, &wrapped) {
 		err = status.Error(codes.InvalidArgument, wrapped.Err.Error())

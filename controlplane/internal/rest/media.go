@@ -251,7 +251,7 @@ func wantsJSON(r *http.Request) bool {
 	return false
 }
 
-// fileReader reads the bytes of a file from where it is told to, for [http.ServeContent].
+// fileReader reads the bytes of a file from any offset, for [http.ServeContent].
 type fileReader struct {
 	ctx    context.Context
 	media  adminv1.MediaServiceClient

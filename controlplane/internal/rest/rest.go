@@ -3,7 +3,7 @@
 // Which request is which call stands beside each method in its proto, as google.api.http rules
 // (https://google.aip.dev/127); grpc-gateway has generated what turns one into the other. This
 // package decides what that leaves open: it refuses what a request has and its method has not,
-// says by which status an error is told, and carries etags as header fields. Media files, manifests
+// maps each error to a status, and carries etags as header fields. Media files, manifests
 // as text and the stream of edges are written by hand.
 //
 // Every call goes to the admin API over the connection within the process, so that who may do what,

@@ -87,8 +87,7 @@ func TestEveryMethod(t *testing.T) {
 	}
 }
 
-// TestStatuses holds that the documentation tells each reason of an error with the status that it
-// has.
+// TestStatuses holds that the documentation lists each reason of an error with its status.
 func TestStatuses(t *testing.T) {
 	source, err := os.ReadFile("../adminsvc/errors.go")
 	if err != nil {

@@ -56,7 +56,7 @@ func (h *Handler) watchEdges(w http.ResponseWriter, r *http.Request) {
 	case !s.begun:
 		writeError(w, r, err)
 	default:
-		s.last(typed(r, told(r.Context(), err)).Proto())
+		s.last(typed(r, withReason(r.Context(), err)).Proto())
 	}
 }
 
@@ -87,7 +87,7 @@ type events struct {
 
 // tell sends what has changed:
 //
-//	reset     what was told before counts no more
+//	reset     discard what was sent before
 //	edge      an edge that is new or has changed
 //	left      an edge that is no longer remembered: its name
 //	revision  that of the topology; all edges before it were as they stood then

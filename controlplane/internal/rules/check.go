@@ -23,7 +23,7 @@ type Violation struct {
 	// Field is the path of the field in the resource's message, by the names of the .proto, such as
 	// `web.base_url`. It is empty for the whole resource.
 	Field string
-	// Description says what is wrong and how to mend it.
+	// Description says what is wrong and how to correct it.
 	Description string
 }
 

@@ -107,11 +107,11 @@ type position struct {
 	knowledge
 	step      int64 // the last step
 	compacted bool  // etcd no longer keeps the changes since
-	lost      bool  // a change since was not told, or was told too late
-	moved     bool  // something was told since the last failure
+	lost      bool  // a change since was not delivered, or was delivered too late
+	moved     bool  // a change was delivered since the last failure
 	asOf      time.Time
 
-	awaited tip // one that etcd has and that has not been told
+	awaited tip // one that etcd has and the watch has not delivered
 	missing int // how often in a row
 }
 
@@ -211,7 +211,7 @@ func (s *Store) enter(id string) {
 // take passes a transaction to f.
 func (at *position) take(f Follower, e event) error {
 	if e.revision <= at.revision {
-		return fmt.Errorf("%w: it was made at revision %d and told after %d", errMissed, e.revision, at.revision)
+		return fmt.Errorf("%w: it was made at revision %d and delivered after %d", errMissed, e.revision, at.revision)
 	}
 	if len(e.records) > 0 {
 		step := Step{Epoch: at.epoch, Prev: at.step, Revision: e.revision, Records: e.records, Writes: e.writes()}
@@ -239,7 +239,7 @@ func (at *position) compare(f Follower, seen knowledge, asked time.Time) error {
 		}
 		if at.missing++; at.missing > progressTries {
 			at.missing = 0
-			return fmt.Errorf("%w: that of revision %d is still not told", errMissed, at.awaited.revision)
+			return fmt.Errorf("%w: that of revision %d is still not delivered", errMissed, at.awaited.revision)
 		}
 		return nil
 	}

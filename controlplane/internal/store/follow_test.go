@@ -101,7 +101,7 @@ func (m *mirror) step(ctx context.Context, step store.Step) error {
 	for _, record := range step.Records {
 		old, held := m.records[record.Key]
 		switch {
-		case record.Value == nil && !held && step.Prev != 0: // the first step tells of deletions too
+		case record.Value == nil && !held && step.Prev != 0: // the first step has deletions too
 			m.t.Errorf("step %d deletes %s, which was not there", step.Revision, record.Key)
 		case held && old.ModRevision >= record.ModRevision:
 			m.t.Errorf("step %d repeats %s of %d", step.Revision, record.Key, record.ModRevision)

@@ -18,11 +18,11 @@ import (
 
 // errHistoryLost says that etcd has lost writes that it had reported: it was restored from a
 // snapshot, or is another cluster.
-var errHistoryLost = errors.New("etcd has lost what it had told of before")
+var errHistoryLost = errors.New("etcd has lost writes that it had reported")
 
 // errUnproven says that it cannot be proved that what etcd holds follows from what it had reported
 // before.
-var errUnproven = errors.New("etcd no longer keeps what it had told of before")
+var errUnproven = errors.New("etcd no longer keeps what it had reported")
 
 // epoch names one history.
 type epoch struct {

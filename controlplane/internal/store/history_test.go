@@ -226,7 +226,7 @@ func (h *history) rewind() {
 	}
 }
 
-func (h *history) mend(replica int) { h.links[replica].refuse.Store(false) }
+func (h *history) reconnect(replica int) { h.links[replica].refuse.Store(false) }
 
 func (m *mirror) inEpoch() string {
 	m.mu.Lock()
@@ -272,13 +272,13 @@ func TestRestoreIsNoticedByARunningReplica(t *testing.T) {
 				before := s.Epoch()
 				h.rewind()
 				if since > 0 {
-					h.mend(1)
+					h.reconnect(1)
 					other := h.links[1].open(t, store.Config{})
 					for i := range since {
 						mustPut(t, other, "acme", originPut("acme", fmt.Sprintf("new%d", i), "http://new"))
 					}
 				}
-				h.mend(0)
+				h.reconnect(0)
 				m.became(s, before)
 			})
 		})
@@ -302,7 +302,7 @@ func TestRestoreIsNoticedAtTheStart(t *testing.T) {
 		}
 		for range 2 {
 			h.rewind()
-			h.mend(1)
+			h.reconnect(1)
 			restored := h.links[1].open(t, store.Config{})
 			if !restored.Succeeds(s.Epoch()) {
 				t.Errorf("epoch %s does not succeed %s", restored.Epoch(), s.Epoch())
@@ -330,7 +330,7 @@ func TestReplicasAgreeOnTheEpoch(t *testing.T) {
 		eventually(t, func() bool { return ma.at() >= last && mb.at() >= last })
 		before := a.Epoch()
 		h.rewind()
-		h.mend(0)
+		h.reconnect(0)
 		ma.became(a, before)
 		for i := range 5 {
 			mustPut(t, a, "acme", originPut("acme", fmt.Sprint("new", i), "http://new"))
@@ -338,7 +338,7 @@ func TestReplicasAgreeOnTheEpoch(t *testing.T) {
 		if err := b.CheckHistory(expired(t)); err == nil {
 			t.Error("a replica that is cut off knows that its history goes on")
 		}
-		h.mend(1)
+		h.reconnect(1)
 		eventually(t, func() bool {
 			return errors.Is(b.CheckHistory(t.Context()), store.ErrEpochChanged) || b.Epoch() == a.Epoch()
 		})
@@ -365,11 +365,11 @@ func TestWriteAfterARestoreDecidesOnWhatIsThere(t *testing.T) {
 		h.save(a)
 		mustPut(t, a, "acme", originPut("acme", "lost", "http://lost")) // a keeps the account as it is now
 		h.rewind()
-		h.mend(1)
+		h.reconnect(1)
 		b := h.links[1].open(t, store.Config{})
 		for range 4 { // one of these has the number of what a keeps
 			mustPut(t, b, "acme", accountPut("acme", time.Now().String()))
-			h.mend(0)
+			h.reconnect(0)
 			state, err := a.AccountState(t.Context(), "acme")
 			if err != nil {
 				t.Fatal(err)

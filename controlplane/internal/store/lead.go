@@ -138,19 +138,20 @@ func (s *Store) awaitDeletion(ctx context.Context, key string, from int64) error
 	return fmt.Errorf("%w: the watch was closed", ErrUnavailable)
 }
 
-// DomainWatch is told of all custom domains and of what is known of them, by one goroutine.
+// DomainWatch receives all custom domains and the facts about them, in one goroutine.
 type DomainWatch struct {
-	// Begin says that what was told before does not count any more: all is told from the start.
+	// Begin is called before all domains and facts are delivered, at first and again after a
+	// break: what was delivered before no longer counts.
 	Begin func()
-	// Domain tells of a domain and the revision at which it was made, 0 if it is gone.
+	// Domain delivers a domain and the revision at which it was made, 0 if it is gone.
 	Domain func(key topology.Key, created int64)
-	// Facts tells what is known of one. Facts is nil when it is forgotten.
+	// Facts delivers the facts about a domain. They are nil when they were deleted.
 	Facts func(DomainFacts)
-	// Ready says that all that there is has been told; changes follow.
+	// Ready is called once all domains and facts are delivered; changes follow.
 	Ready func()
 }
 
-// WatchDomains tells w of all domains and of each change until ctx ends.
+// WatchDomains delivers all domains and each change to w until ctx ends.
 func (s *Store) WatchDomains(ctx context.Context, w DomainWatch) error {
 	var pause backoff
 	for {

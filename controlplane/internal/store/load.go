@@ -65,7 +65,7 @@ func (s *Store) writesAt(ctx context.Context, revision int64) (map[string]string
 	err := s.loadKeys(ctx, s.keys.guard(""), revision, func(kvs []*mvccpb.KeyValue) error {
 		for _, kv := range kvs {
 			var found guard
-			if json.Unmarshal(kv.Value, &found) == nil { // a broken one is told by whoever writes the account
+			if json.Unmarshal(kv.Value, &found) == nil { // the next write of the account reports a broken one
 				writes[string(kv.Key[len(s.keys.guard("")):])] = found.Write
 			}
 		}

@@ -31,12 +31,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		watchRestarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_store_watch_restarts_total",
-			Help: "Watches that ended and were opened anew by reason: slow (the follower), silent (no answer from etcd), missed (changes were not told), " +
-				"history (etcd has lost what it had told), compacted, broken.",
+			Help: "Watches that ended and were opened anew by reason: slow (the follower), silent (no answer from etcd), missed (changes were not delivered), " +
+				"history (etcd has lost writes that it had reported), compacted, broken.",
 		}, []string{"reason"}),
 		historyLosses: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_store_history_losses_total",
-			Help: "How often etcd was found to have lost writes that it had told of, as after a restore, so that an epoch began.",
+			Help: "How often etcd was found to have lost writes that it had reported, for example by a restore, so that an epoch began.",
 		}),
 		size: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "edgewalk_store_size_bytes",

@@ -79,7 +79,7 @@ func (s *Store) adoptSchema(ctx context.Context) error {
 		}
 		put, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", stored[0].ModRevision)).
 			Then(clientv3.OpPut(key, strconv.Itoa(next))).Commit()
-		if err == nil && put.Succeeded { // else another has done so, and the next look tells
+		if err == nil && put.Succeeded { // else another has done so, and the next look finds it
 			s.schema.Store(int64(next))
 		}
 		return err

@@ -183,9 +183,9 @@ func changesOf(touched []*storev1.Step_Touched) (changes []*adminv1.ResourceChan
 			action = adminv1.ResourceChange_DELETED
 		}
 		name := key.Name()
-		switch i, told := at[name]; {
-		case name == "", told && part:
-		case told: // by a part of it, whose key comes first
+		switch i, listed := at[name]; {
+		case name == "", listed && part:
+		case listed: // by a part of it, whose key comes first
 			changes[i].Action = action
 		default:
 			at[name] = len(changes)

@@ -187,18 +187,18 @@ func TestKeptBesideTheTopology(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() bool { return m.at() == result.Revision })
-	told := make(map[string]bool)
+	seen := make(map[string]bool)
 	for _, record := range m.last().Records {
-		told[record.Key.String()] = true
+		seen[record.Key.String()] = true
 	}
 	if want := map[string]bool{
 		"accounts/acme": true, "origins/acme/shop": true, "originSecrets/acme/shop": true,
-	}; !maps.Equal(told, want) {
-		t.Errorf("told %v, want %v", told, want)
+	}; !maps.Equal(seen, want) {
+		t.Errorf("seen %v, want %v", seen, want)
 	}
 	for _, folder := range []string{"auth/", "audit/", "history/"} {
 		if len(keysBelow(t, s, folder)) == 0 {
-			t.Errorf("there is nothing below %s to be told", folder)
+			t.Errorf("there is nothing below %s to be seen", folder)
 		}
 	}
 	checkNotStored(t, s, "canary")

@@ -181,7 +181,7 @@ func (c *cli) domainRenewCommand() *cobra.Command {
 // word is the name of a state as people read it.
 func word(state string) string { return strings.ReplaceAll(strings.ToLower(state), "_", " ") }
 
-// writeCheck tells how a domain stands, and what to set in DNS. A domain that is ready takes one
+// writeCheck prints the state of a domain, and what to set in DNS. A domain that is ready takes one
 // line.
 func writeCheck(w io.Writer, resp *adminv1.CheckCustomDomainResponse, now time.Time) error {
 	var b strings.Builder

@@ -126,9 +126,9 @@ func detailLines(st *status.Status) []string {
 		case *errdetails.BadRequest:
 			fields = true
 			for _, v := range d.FieldViolations {
-				// The message tells the first fault: alone, it needs no list.
-				if told := strings.Contains(st.Message(), v.Description) ||
-					v.Field != "" && strings.Contains(st.Message(), fieldpath.Typed(v.Field)); !told ||
+				// The message names the first fault: alone, it needs no list.
+				if named := strings.Contains(st.Message(), v.Description) ||
+					v.Field != "" && strings.Contains(st.Message(), fieldpath.Typed(v.Field)); !named ||
 					len(d.FieldViolations) > 1 {
 					add(fieldpath.Typed(v.Field), v.Description)
 				}
@@ -160,7 +160,7 @@ type fieldFault struct {
 	Description string `json:"description"`
 }
 
-// WriteError tells why a command failed: in words, or as JSON for who asked for that with --output.
+// WriteError prints why a command failed: in words, or as JSON if --output asks for it.
 func WriteError(w io.Writer, err error, output string) {
 	if output != "json" {
 		fmt.Fprintln(w, "edgewalk:", err)

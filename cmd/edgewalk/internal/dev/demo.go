@@ -96,7 +96,7 @@ func upload(ctx context.Context, conn *grpc.ClientConn, path string, data []byte
 		{Part: &adminv1.UploadMediaFileRequest_Data{Data: data}},
 	} {
 		if err := stream.Send(part); err != nil {
-			break // CloseAndRecv tells why.
+			break // CloseAndRecv returns the reason.
 		}
 	}
 	response, err := stream.CloseAndRecv()
