@@ -3,6 +3,8 @@ package front
 import (
 	"bytes"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -274,5 +276,64 @@ func TestH2ContextEnds(t *testing.T) {
 				t.Error("a reply was sent")
 			}
 		})
+	}
+}
+
+// A body follows its head also when another stream's file is being read meanwhile, which takes
+// long.
+func TestH2HeadsComeFirst(t *testing.T) {
+	t.Parallel()
+	// Linux makes this file anew from its beginning for each read elsewhere, which takes
+	// milliseconds.
+	slow, offset := "/proc/kallsyms", int64(4<<20)
+	file, err := os.Open(slow)
+	if err == nil {
+		defer file.Close()
+		_, err = file.ReadAt(make([]byte, frameBytes), offset)
+	}
+	if err != nil { // Then the others are seldom quick enough to find a fault.
+		offset, slow = 0, filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(slow, make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if file, err = os.Open(slow); err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+	}
+	r := newRig(t, func(x *Exchange) {
+		if x.Target == "/slow" {
+			x.Reply(&Reply{Status: 200, File: file, Offset: offset, Length: 4 * frameBytes})
+			return
+		}
+		x.MayWait()
+		x.Reply(&Reply{Status: 200, Mem: []byte("quick")})
+	}, nil)
+	p := r.peer(windows(1 << 20))
+	p.must(p.WriteWindowUpdate(0, 1<<20))
+	for stream := uint32(1); stream < 64; {
+		p.ask(stream, get("/slow")...)
+		ends := 1
+		for ; ends <= 4; ends++ {
+			p.ask(stream+2*uint32(ends), get("/quick")...)
+		}
+		headed := map[uint32]bool{}
+		for ends > 0 {
+			switch f := p.next().(type) {
+			case *http2.MetaHeadersFrame:
+				headed[f.StreamID] = true
+			case *http2.DataFrame:
+				if !headed[f.StreamID] {
+					t.Fatalf("DATA of stream %d comes before its head", f.StreamID)
+				}
+				p.must(p.WriteWindowUpdate(0, uint32(max(1, f.Length))))
+				if f.StreamEnded() {
+					ends--
+				}
+			default:
+				t.Fatalf("got %v", f)
+			}
+		}
+		stream += 10
 	}
 }

@@ -246,6 +246,13 @@ func (h *h2conn) round() {
 		b = takeOut()
 	}
 	for len(h.ready) > 0 && h.window > 0 && !h.over {
+		// What came while a file was read goes before the bodies of those who are ready since then:
+		// among it are their heads.
+		if len(b)+len(h.out) > outBytes {
+			break
+		}
+		b = append(b, h.out...)
+		h.out = h.out[:0]
 		room := outBytes - len(b) - frameHead
 		st := h.ready[0]
 		n := min(st.left, frameBytes, st.window, h.window)
