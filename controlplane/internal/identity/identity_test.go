@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,7 +22,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/jointoken"
 )
 
-func TestMain(m *testing.M) { os.Exit(storetest.Main(m)) }
+func TestMain(m *testing.M) { storetest.Main(m) }
 
 // clock is the real one, set forward or back.
 type clock struct{ ahead atomic.Int64 }

@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -28,9 +31,9 @@ var shared struct {
 	next atomic.Int64
 }
 
-// Main runs the tests of a package and stops the server after them. A TestMain calls it instead of
-// m.Run.
-func Main(m interface{ Run() int }) int {
+// Main is the TestMain of a package: it runs the tests, stops the server after them, fails if a
+// goroutine is left behind, and ends the process.
+func Main(m *testing.M) {
 	code := m.Run()
 	if shared.node != nil {
 		if err := shared.node.Stop(); err != nil {
@@ -41,7 +44,13 @@ func Main(m interface{ Run() int }) int {
 	if shared.dir != "" {
 		_ = os.RemoveAll(shared.dir)
 	}
-	return code
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 // Endpoint starts the shared server, if none runs yet, and returns its address.
