@@ -1,7 +1,6 @@
 package edgehttp
 
 import (
-	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -45,6 +44,7 @@ type exchange struct {
 	mayWait func() // front.Exchange.MayWait, without a new closure for each request
 
 	// Memory that the next request uses too.
+	line   []byte       // of the access log
 	fields []byte       // of the reply
 	block  *front.Block // before them
 	hit    httpcache.Reply
@@ -138,29 +138,40 @@ func (s *Server) finish(x *exchange) {
 		}
 	}
 	if s.access != nil && s.access.wants(x.entry.Status) {
-		e := &x.entry
-		e.Time, e.RequestID, e.Protocol, e.Method, e.Outcome = x.Now.UTC(), string(x.id[:]), x.Version.String(),
-			x.Method, x.outcome.String()
-		e.Client, e.QueryHash, e.Steps = x.client.String(), hashOf(x.query), stepsOf(x.steps)
-		e.WalkDepth = len(x.steps)
-		e.UserAgent, e.Referer = fromBrowser(&x.Fields)
-		if x.Conn.TLS {
-			e.TLS = tls.VersionName(x.Conn.TLSVersion)
-		}
-		e.DurationMS = milliseconds(took)
-		if e.Host == "" {
-			e.Host = x.Authority
-		}
-		s.access.add(e)
+		s.note(x, took)
 	}
 	if fault != nil {
 		s.panicked(fault, debug.Stack(), "request_id", string(x.id[:]), "method", x.Method, "host", x.entry.Host,
 			"path", x.entry.Path)
 		return
 	}
-	*x = exchange{mayWait: x.mayWait, fields: x.fields[:0], hit: httpcache.Reply{Fields: x.hit.Fields[:0]}}
+	*x = exchange{
+		mayWait: x.mayWait, fields: x.fields[:0], line: x.line, hit: httpcache.Reply{Fields: x.hit.Fields[:0]},
+	}
 	exchanges.Put(x)
 }
+
+// note writes a request into the access log.
+func (s *Server) note(x *exchange, took time.Duration) {
+	e := &x.entry
+	e.Time, e.RequestID, e.Version, e.TLS, e.Method = x.Now, x.id, x.Version, x.Conn.TLSVersion, x.Method
+	e.Client, e.Query, e.Outcome, e.Steps, e.Took = x.client, x.query, x.outcome.String(), x.steps, took
+	e.UserAgent, e.Referer = fromBrowser(&x.Fields)
+	if e.Host == "" {
+		e.Host = x.Authority
+	}
+	if e.FirstByte == 0 {
+		e.FirstByte = took
+	}
+	x.line = e.append(x.line[:0])
+	s.access.add(x.line)
+	if cap(x.line) > maxLine {
+		x.line = nil
+	}
+}
+
+// maxLine is what is kept for lines of the access log between two requests.
+const maxLine = 4 << 10
 
 // panicked counts a fault of ours, and tells of some.
 func (s *Server) panicked(fault any, stack []byte, about ...any) {
@@ -328,13 +339,19 @@ func (s *Server) send(x *exchange, target *topology.Target, reply *httpcache.Rep
 	defer reply.Close()
 	x.outcome, x.entry.Supplier, x.steps = outcome(reply.Outcome), reply.Supplier, reply.Steps
 	x.addHead(target, reply)
-	if s.access != nil {
-		x.entry.FirstByteMS = milliseconds(time.Since(x.Now))
+	if s.access != nil && !leavesAtOnce(reply) {
+		x.entry.FirstByte = time.Since(x.Now)
 	}
 	x.reply(front.Reply{
 		Status: reply.Status, Length: reply.Length, Mem: reply.Mem, File: reply.File, Offset: reply.Offset,
 		Unsent: reply.Unsent, Stream: reply.Stream,
 	})
+}
+
+// leavesAtOnce reports whether the first byte of a reply leaves with its last, so that the clock is
+// read once for both.
+func leavesAtOnce(r *httpcache.Reply) bool {
+	return r.Stream == nil && r.Length <= 16<<10
 }
 
 // interim returns what passes interim replies on to the client.

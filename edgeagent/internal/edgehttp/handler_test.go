@@ -1,17 +1,13 @@
 package edgehttp
 
 import (
-	"encoding/json"
 	"io"
-	"log/slog"
 	"net/http"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -331,94 +327,6 @@ func TestHTTP2AndSNI(t *testing.T) {
 		if response.StatusCode != test.status || response.ProtoMajor != 2 {
 			t.Errorf("%s: %d over %s, want %d over HTTP/2", test.name, response.StatusCode, response.Proto, test.status)
 		}
-	}
-}
-
-func TestAccessLog(t *testing.T) {
-	t.Parallel()
-	e := newEdge(t, nil)
-	e.apply(acme(newOrigin(t, oneFile)))
-	browser := []string{"User-Agent: browser/1", "Referer: https://shop.test/a?token=hunter2"}
-	response, _ := e.get("shared.test", "/acme/a.txt?token=hunter2", browser...)
-	e.settle(1)
-	e.get("shared.test", "/acme/a.txt?token=hunter2", browser...)
-	e.get("nobody.test", "/x")
-	e.stop() // Writes what is left.
-	if strings.Contains(e.log.String(), "hunter2") {
-		t.Error("the log holds a query")
-	}
-	var entries []accessEntry
-	decoder := json.NewDecoder(strings.NewReader(e.log.String()))
-	for decoder.More() {
-		var entry accessEntry
-		if err := decoder.Decode(&entry); err != nil {
-			t.Fatal(err)
-		}
-		entries = append(entries, entry)
-	}
-	if len(entries) != 3 {
-		t.Fatalf("%d lines, want 3:\n%s", len(entries), e.log)
-	}
-	// Lines are written as requests end, which their clients may see before.
-	slices.SortFunc(entries, func(a, b accessEntry) int { return a.Time.Compare(b.Time) })
-	first, second, third := entries[0], entries[1], entries[2]
-	if first.RequestID != response.Header.Get("X-Request-Id") || first.Outcome != "miss" || first.Status != 200 ||
-		first.Bytes != 8 || first.Account != "acme" ||
-		first.Endpoint != "default" || first.Path != "/a.txt" || first.Supplier != "legacy" ||
-		first.Client != "127.0.0.1" || first.QueryHash == "" {
-		t.Errorf("first line %+v", first)
-	}
-	for _, line := range entries[:2] {
-		if line.WalkDepth != len(line.Steps) || line.UserAgent != "browser/1" ||
-			line.Referer != "https://shop.test/a" ||
-			line.TLS != "" {
-			t.Errorf("of the client a line says %+v", line)
-		}
-	}
-	if n := len(first.Steps); n == 0 || first.Steps[n-1].Origin != "legacy" ||
-		first.Steps[n-1].Outcome != "FOUND" && first.Steps[n-1].Outcome != "found" {
-		t.Errorf("first line's steps %+v", first.Steps)
-	}
-	if second.Outcome != "hit" || len(second.Steps) != 0 || second.QueryHash != first.QueryHash {
-		t.Errorf("second line %+v", second)
-	}
-	if third.Outcome != "refused" || third.Status != 404 || third.Host != "nobody.test" {
-		t.Errorf("third line %+v", third)
-	}
-}
-
-// A line tells of the client what it says of itself, without what may be secret in a Referer.
-func TestAccessLogTellsOfClients(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct{ agent, referer, wantAgent, wantReferer string }{
-		{"curl/8.0", "https://shop.example/a?token=hunter2#x", "curl/8.0", "https://shop.example/a"},
-		{"", "https://user:hunter2@shop.example/", "", "https://shop.example/"},
-		{strings.Repeat("a", 2000), strings.Repeat("b", 2000), strings.Repeat("a", 512), strings.Repeat("b", 512)},
-	} {
-		var fields field.Lines
-		fields.Append("user-agent", test.agent)
-		fields.Append("Referer", test.referer)
-		if agent, referer := fromBrowser(&fields); agent != test.wantAgent || referer != test.wantReferer {
-			t.Errorf("%q and %q give %q and %q", test.agent, test.referer, agent, referer)
-		}
-	}
-}
-
-// Of a sample, errors are all there.
-func TestAccessLogSample(t *testing.T) {
-	t.Parallel()
-	l := newAccessLog(io.Discard, 0.25, func() {}, slog.New(slog.DiscardHandler))
-	lines := 0
-	for range 10_000 {
-		if !l.wants(503) {
-			t.Fatal("an error has no line")
-		}
-		if l.wants(200) {
-			lines++
-		}
-	}
-	if lines < 2000 || lines > 3000 { // 11 standard deviations away
-		t.Errorf("%d of 10,000 requests have a line, want a quarter", lines)
 	}
 }
 

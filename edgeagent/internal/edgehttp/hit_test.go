@@ -16,18 +16,20 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
 )
 
-// sizes of the files that hits are measured with. Those up to 64 KiB are kept in memory.
-var hitSizes = []int{1 << 10, 16 << 10, 64 << 10, 1 << 20}
-
-// hits returns what asks an edge for a stored file of a size, over and over on one connection.
-func hits(t testing.TB, e *edge, size int) func() {
+// hits returns what asks an edge for a stored file of a size, over and over on one connection, with
+// fields of a request.
+func hits(t testing.TB, e *edge, size int, fields ...string) func() {
 	t.Helper()
 	conn, err := net.Dial("tcp", e.http)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	request := []byte("GET /acme/" + strconv.Itoa(size) + " HTTP/1.1\r\nHost: shared.test\r\nAccept: image/webp,*/*\r\nUser-Agent: test\r\n\r\n")
+	request := []byte("GET /acme/" + strconv.Itoa(size) + " HTTP/1.1\r\nHost: shared.test\r\nAccept: image/webp,*/*\r\nUser-Agent: test\r\n")
+	for _, line := range fields {
+		request = append(append(request, line...), "\r\n"...)
+	}
+	request = append(request, "\r\n"...)
 	reply := make([]byte, size+4096)
 	from := bufio.NewReader(conn)
 	ask := func() int {
@@ -39,16 +41,16 @@ func hits(t testing.TB, e *edge, size int) func() {
 			t.Fatal(err)
 		}
 		n, err := io.Copy(io.Discard, r.Body)
-		if err != nil || n != int64(size) || r.StatusCode != 200 {
+		if err != nil || r.StatusCode >= 400 {
 			t.Fatalf("%d, %d bytes, %v", r.StatusCode, n, err)
 		}
-		head := 0
+		head := len(r.Proto) + len(" ") + len(r.Status) + 2*len("\r\n")
 		for name, values := range r.Header {
 			for _, value := range values {
 				head += len(name) + len(": ") + len(value) + len("\r\n")
 			}
 		}
-		return len("HTTP/1.1 200 OK\r\n\r\n") + head + size
+		return head + int(n)
 	}
 	for range 4 { // from the origin, the disk, and then from where it stays
 		ask()
@@ -104,35 +106,56 @@ edgewalk_endpoint_response_bytes_total{account="acme",url_endpoint="default"} 60
 	}
 }
 
-// A hit from memory costs the heap nothing, and one from a file next to nothing.
+// kindsOfHits are what hits are measured with, and how often each may allocate: hits from memory
+// never, those from a file next to never.
+var kindsOfHits = []struct {
+	name   string
+	size   int
+	fields []string
+	allocs float64
+}{
+	{"1 KB", 1 << 10, nil, 0},
+	{"16 KB", 16 << 10, nil, 0},
+	{"64 KB", 64 << 10, nil, 0},
+	{"1 MB", 1 << 20, nil, 2},
+	{"304", 1 << 10, []string{`If-None-Match: "1"`}, 0},
+	{"1 KB of 64 KB", 64 << 10, []string{"Range: bytes=1000-2023"}, 0},
+	{"1 KB of 1 MB", 1 << 20, []string{"Range: bytes=1000-2023"}, 2},
+}
+
+// hitConfigs are edges without and with an access log.
+var hitConfigs = []struct {
+	name string
+	log  io.Writer
+}{{"no log", nil}, {"log", io.Discard}}
+
 func TestHitAllocatesNothing(t *testing.T) {
 	if raceDetector {
-		t.Skip("the race detector allocates")
+		t.Skip("the race detector allocates: run it without -race")
 	}
-	for _, size := range hitSizes {
-		e := newEdge(t, func(c *Config) { c.AccessLog, c.Series = nil, series.NewBound(100) })
-		e.apply(acme(newOrigin(t, imageOf)))
-		most := 0.0
-		if size > 64<<10 {
-			most = 2
-		}
-		if n := testing.AllocsPerRun(500, hits(t, e, size)); n > most {
-			t.Errorf("a hit of %d bytes allocates %v times, want %v", size, n, most)
+	for _, cfg := range hitConfigs {
+		for _, kind := range kindsOfHits {
+			e := newEdge(t, func(c *Config) { c.AccessLog, c.Series = cfg.log, series.NewBound(100) })
+			e.apply(acme(newOrigin(t, imageOf)))
+			if n := testing.AllocsPerRun(500, hits(t, e, kind.size, kind.fields...)); n > kind.allocs {
+				t.Errorf("%s, %s: a hit allocates %v times, want %v", cfg.name, kind.name, n, kind.allocs)
+			}
 		}
 	}
 }
 
 func BenchmarkHit(b *testing.B) {
-	for _, size := range hitSizes {
-		b.Run(strconv.Itoa(size), func(b *testing.B) {
-			e := newEdge(b, func(c *Config) { c.AccessLog = nil })
-			e.apply(acme(newOrigin(b, imageOf)))
-			ask := hits(b, e, size)
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for b.Loop() {
-				ask()
-			}
-		})
+	for _, cfg := range hitConfigs {
+		for _, kind := range kindsOfHits {
+			b.Run(cfg.name+"/"+kind.name, func(b *testing.B) {
+				e := newEdge(b, func(c *Config) { c.AccessLog = cfg.log })
+				e.apply(acme(newOrigin(b, imageOf)))
+				ask := hits(b, e, kind.size, kind.fields...)
+				b.ReportAllocs()
+				for b.Loop() {
+					ask()
+				}
+			})
+		}
 	}
 }

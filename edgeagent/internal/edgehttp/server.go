@@ -121,7 +121,8 @@ func New(cfg Config) (*Server, error) {
 		requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
 		locations: newLocations(), acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
 	}
-	s.access = newAccessLog(cfg.AccessLog, cfg.AccessLogSample, s.metrics.dropped.Inc, cfg.Logger)
+	s.access = newAccessLog(cfg.AccessLog, cfg.AccessLogSample,
+		func(lines int) { s.metrics.dropped.Add(float64(lines)) }, cfg.Logger)
 	if cfg.HTTPS != nil {
 		var err error
 		if s.certs, err = loadCertificates(cfg.Certificates, cfg.Logger); err != nil {
