@@ -216,20 +216,24 @@ func (q *query) ranges(a *answer) []rfc9111.RangeSpec {
 	if q.rang == "" || a.status != http.StatusOK || !q.cond.RangeApplies(a.vals, q.now) {
 		return nil
 	}
-	return rfc9111.ParseRange(q.rang)
+	q.specs = rfc9111.ParseRange(q.rang, q.specs)
+	return q.specs
 }
 
 // parts are the ranges of the file that q asks for. Of a file whose length is not known yet, that
 // is one that has arrived.
 func (q *query) parts(a *answer) ([]rfc9111.ByteRange, rfc9111.RangeResult) {
-	specs := q.ranges(a)
-	if a.length >= 0 {
-		return rfc9111.Resolve(specs, a.length)
+	specs, length := q.ranges(a), a.length
+	if length < 0 {
+		last, ok := lastOf(specs)
+		if !ok || last >= a.arrived {
+			return nil, rfc9111.RangeIgnored
+		}
+		length = a.arrived
 	}
-	if last, ok := lastOf(specs); ok && last < a.arrived {
-		return rfc9111.Resolve(specs, a.arrived)
-	}
-	return nil, rfc9111.RangeIgnored
+	parts, result := rfc9111.Resolve(specs, length, q.spans)
+	q.spans = parts
+	return parts, result
 }
 
 // lastOf is the last byte of the only range there is, if it names one.

@@ -81,9 +81,11 @@ type query struct {
 	shares   bool            // see [Reply.Shared]
 	reloaded bool            // the origin was asked for this very request
 
-	lines   []string        // see endToEnd
-	entries []objects.Entry // of one look-up
-	answer  answer          // of one reply
+	lines   []string            // see endToEnd
+	entries []objects.Entry     // of one look-up
+	answer  answer              // of one reply
+	specs   []rfc9111.RangeSpec // see ranges
+	spans   []rfc9111.ByteRange // see parts
 }
 
 // begin makes q the query of r.

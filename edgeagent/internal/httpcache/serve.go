@@ -133,7 +133,7 @@ func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	defer func() {
 		clear(q.lines[:cap(q.lines)])
 		clear(q.entries)
-		*q = query{lines: q.lines[:0], entries: q.entries[:0]}
+		*q = query{lines: q.lines[:0], entries: q.entries[:0], specs: q.specs, spans: q.spans}
 		queries.Put(q)
 	}()
 	c.begin(q, r)

@@ -231,7 +231,7 @@ func TestRanges(t *testing.T) {
 		{"bytes=0-1,1-3,4-4,8-8", 10, RangeSatisfiable, []ByteRange{{0, 5}, {8, 1}}},
 	}
 	for _, tt := range tests {
-		parts, got := Resolve(ParseRange(tt.value), tt.size)
+		parts, got := Resolve(ParseRange(tt.value, nil), tt.size, nil)
 		if got != tt.want || !slices.Equal(parts, tt.parts) {
 			t.Errorf("%q of %d = %v %d, want %v %d", tt.value, tt.size, parts, got, tt.parts, tt.want)
 		}
@@ -503,7 +503,7 @@ func FuzzRange(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value string, size int64) {
 		size = max(size, 0)
-		parts, result := Resolve(ParseRange(value), size)
+		parts, result := Resolve(ParseRange(value, nil), size, nil)
 		if (result == RangeSatisfiable) != (len(parts) > 0) || len(parts) > maxRanges {
 			t.Fatalf("%q: %v %d", value, parts, result)
 		}

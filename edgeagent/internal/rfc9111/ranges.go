@@ -30,14 +30,15 @@ const (
 	RangeUnsatisfiable
 )
 
-// ParseRange reads a Range field. It returns nil, which means to ignore the field, if the unit is
-// not bytes, the syntax is wrong anywhere, or there are more than 16 ranges.
-func ParseRange(value string) []RangeSpec {
+// ParseRange reads a Range field, into the memory of specs. It returns none, which means to ignore
+// the field, if the unit is not bytes, the syntax is wrong anywhere, or there are more than 16
+// ranges.
+func ParseRange(value string, specs []RangeSpec) []RangeSpec {
+	specs = specs[:0]
 	unit, list, ok := strings.Cut(value, "=")
 	if !ok || !strings.EqualFold(trim(unit), "bytes") {
-		return nil
+		return specs
 	}
-	var specs []RangeSpec
 	for item := range strings.SplitSeq(list, ",") {
 		item = trim(item)
 		if item == "" {
@@ -45,7 +46,7 @@ func ParseRange(value string) []RangeSpec {
 		}
 		spec, ok := parseSpec(item)
 		if !ok || len(specs) == maxRanges {
-			return nil
+			return specs[:0]
 		}
 		specs = append(specs, spec)
 	}
@@ -87,21 +88,21 @@ func parsePosition(s string) (int64, bool) {
 	return n, true
 }
 
-// Resolve applies specs to a file of size bytes. Unsatisfiable members are left out; if none is
-// left the result is [RangeUnsatisfiable]. Ranges that overlap or touch are joined, others keep the
-// client's order (RFC 9110 15.3.7.2).
-func Resolve(specs []RangeSpec, size int64) ([]ByteRange, RangeResult) {
+// Resolve applies specs to a file of size bytes, in the memory of out. Unsatisfiable members are
+// left out; if none is left the result is [RangeUnsatisfiable]. Ranges that overlap or touch are
+// joined, others keep the client's order (RFC 9110 15.3.7.2).
+func Resolve(specs []RangeSpec, size int64, out []ByteRange) ([]ByteRange, RangeResult) {
+	out = out[:0]
 	if len(specs) == 0 {
-		return nil, RangeIgnored
+		return out, RangeIgnored
 	}
-	out := make([]ByteRange, 0, len(specs))
 	for _, s := range specs {
 		if r, ok := s.resolve(size); ok {
 			out = append(out, r)
 		}
 	}
 	if len(out) == 0 {
-		return nil, RangeUnsatisfiable
+		return out, RangeUnsatisfiable
 	}
 	return join(out), RangeSatisfiable
 }

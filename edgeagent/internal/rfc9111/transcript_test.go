@@ -190,7 +190,7 @@ func (s *scene) request(field string) string {
 		return "200"
 	}
 	const size = 10
-	parts, result := Resolve(ParseRange(h.Get("Range")), size)
+	parts, result := Resolve(ParseRange(h.Get("Range"), nil), size, nil)
 	switch result {
 	case RangeIgnored:
 		return "200"

@@ -122,7 +122,7 @@ func partAsked(r *Reply) bool {
 // part is right (RFC 9110 15.3.7); another start would put bytes in the wrong place, another length
 // leave bytes out.
 func partFits(asked string, header http.Header, length int64) bool {
-	specs := rfc9111.ParseRange(asked)
+	specs := rfc9111.ParseRange(asked, nil)
 	part, size, ok := rfc9111.ParseContentRange(header.Get("Content-Range"))
 	if !ok || len(specs) != 1 || length >= 0 && length != part.Length {
 		return false

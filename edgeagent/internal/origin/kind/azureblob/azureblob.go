@@ -73,7 +73,7 @@ func sasToken(o *topology.Origin) string {
 // fromEnd puts another range in the place of one that counts from the end, which blobs do not know,
 // by asking for the length first. If that cannot be learnt, the answer to the request says why.
 func fromEnd(ctx context.Context, h *kind.Hop) error {
-	specs := rfc9111.ParseRange(h.Ask.Range)
+	specs := rfc9111.ParseRange(h.Ask.Range, nil)
 	if len(specs) != 1 || specs[0].First >= 0 {
 		return nil
 	}
