@@ -174,7 +174,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return fmt.Errorf("--audit-log: %w", err)
 	}
 	adminConfig := adminsvc.Config{
-		Domains: c.domains, Verification: p.verification,
+		Domains: c.domains, Verification: p.verification, Reserved: cfg.reservedHosts(),
 		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library,
 		Fleet: c.fleet, Brake: c.brake, Feed: c.feed, Auth: c.auth, Audit: c.audit, RootTokenFile: c.rootTokenFile(),
 		MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,

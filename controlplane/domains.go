@@ -43,6 +43,16 @@ func (c *Config) parseDomains(p *parsed) (err error) {
 	return nil
 }
 
+// reservedHosts are those below which the operator's own DNS leads somewhere.
+func (c *Config) reservedHosts() (hosts []string) {
+	for _, host := range []string{c.DomainTarget} {
+		if host != "" {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
 // checks returns what checks custom domains.
 func (c *ControlPlane) checks(p parsed) *domaincheck.Service {
 	looker := &domaincheck.Looker{

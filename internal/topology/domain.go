@@ -35,7 +35,7 @@ func CanonicalDomain(raw, sharedHost string) (string, error) {
 		return "", errHostLong
 	}
 	if name == sharedHost {
-		return "", errors.New("this is the shared host, which belongs to every account: choose another name, one below it will do")
+		return "", errors.New("this is the shared host, which belongs to every account: choose another name")
 	}
 	return name, nil
 }

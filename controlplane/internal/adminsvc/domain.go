@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rules"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -173,6 +175,34 @@ func (s *Service) believed(caller *auth.Caller) bool {
 	}
 	account, _ := caller.Account()
 	return account == ""
+}
+
+// reservedFrom are the hosts below which a caller makes no domains: what leads there by the
+// operator's own DNS proves nothing.
+func (s *Service) reservedFrom(caller *auth.Caller, sharedHost string) []string {
+	if account, _ := caller.Account(); account == "" {
+		return nil
+	}
+	if shared, _, err := topology.ParseSharedHost(sharedHost); err == nil {
+		return append(slices.Clip(s.reserved), shared)
+	}
+	return s.reserved
+}
+
+// reservedFaults are the domains that the write makes and its caller may not make.
+func (d *draft) reservedFaults() (found []rules.Violation) {
+	for _, id := range slices.Sorted(maps.Keys(d.domains.next)) {
+		c := d.domains.next[id].Message
+		if c == nil || there(d.domains.before(id)) {
+			continue
+		}
+		if fault := rules.CheckNewDomain(c.GetDomain(), d.reserved); fault != "" {
+			found = append(found, rules.Violation{
+				Resource: topology.DomainName(d.id, id), Field: "domain", Description: fault,
+			})
+		}
+	}
+	return found
 }
 
 func domainKey(account, id string) topology.Key {
@@ -425,6 +455,17 @@ func (s domains) previewDomain(
 		return s.checkDomain(ctx, key, req.GetWait().AsDuration())
 	case !errors.Is(err, store.ErrNotFound):
 		return nil, err
+	}
+	settings, _, err := s.store.Get(ctx, topology.Key{Kind: topology.KindSettings})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	sharedHost, err := sharedHostOf(settings)
+	if err != nil {
+		return nil, err
+	}
+	if fault := rules.CheckNewDomain(name, s.reservedFrom(auth.From(ctx), sharedHost)); fault != "" {
+		return nil, invalid("domain", "%s", fault)
 	}
 	record, revision, err := readAt[*topologyv1.Account](ctx, s.Service, accountKey(account), 0)
 	if err != nil {

@@ -2,9 +2,14 @@ package adminsvc
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -122,4 +127,73 @@ func TestChecksAreLimited(t *testing.T) {
 	if err := check("globex"); err != nil {
 		t.Errorf("another account: %v", err)
 	}
+}
+
+// Nobody takes all names below a public suffix, and no account's admin a name below a host of the
+// operator's, whichever way in. What the operator has made for an account stays usable to it.
+func TestNamesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{guarded: true})
+	root := r.tokenOf(t, adminv1.Token_ROOT, "")
+	r.token = root
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	tenant := r.tokenOf(t, adminv1.Token_ADMIN, "acme")
+	suffix, reserved := "belong to whoever registers them", "are for who runs this deployment"
+	for _, test := range []struct{ name, operator, tenant string }{
+		{"*.co.uk", suffix, suffix},
+		{"*.github.io", suffix, suffix},
+		{"*.anything.ck", suffix, suffix}, // the list has `*.ck`
+		{"*.www.ck", "", ""},              // and `!www.ck`
+		{"*.xn--55qx5d.cn", suffix, suffix},
+		{"*.me.github.io", "", ""},
+		{"*.corp.internal", "", ""},
+		{"edge.example.net", "", reserved},
+		{"img.edge.example.net", "", reserved},
+		{"a.b.edge.example.net", "", reserved},
+		{"*.edge.example.net", "", reserved},
+		{"notedge.example.net", "", ""},
+		{"*.example.net", "", ""},
+		{"img.localhost", "", reserved},
+	} {
+		create := fmt.Sprintf(`{"parent": "accounts/acme", "customDomain": {"domain": %q}}`, test.name)
+		apply := fmt.Sprintf(`{"manifest": {"account": {"id": "acme"}, "customDomains": [{"domain": %q}]}}`, test.name)
+		preview := fmt.Sprintf(`{"parent": "accounts/acme", "domain": %q}`, test.name)
+		remove := fmt.Sprintf(`{"name": "accounts/acme/customDomains/%s"}`, topology.DomainID(test.name))
+		for _, by := range []struct{ token, want string }{{root, test.operator}, {tenant, test.tenant}} {
+			for _, call := range []struct{ method, request string }{
+				{"CheckCustomDomain", preview}, {"CreateCustomDomain", create}, {"ApplyManifest", apply},
+			} {
+				if r.token = by.token; by.token == root && call.method == "CheckCustomDomain" {
+					continue // so many an account may ask for
+				}
+				_, err := r.call(t.Context(), call.method, call.request)
+				refused := status.Code(err) == codes.InvalidArgument && strings.Contains(err.Error(), by.want)
+				switch {
+				case by.want == "" && err != nil:
+					t.Errorf("%s %s: %v", call.method, test.name, err)
+				case by.want != "" && !refused:
+					t.Errorf("%s %s: %v, want %q", call.method, test.name, err, by.want)
+				}
+				r.token = root
+				if by.want == "" && call.method != "CheckCustomDomain" {
+					r.must(t, "DeleteCustomDomain", remove)
+				}
+			}
+		}
+	}
+	r.must(t, "CreateCustomDomain", `{"parent": "accounts/acme", "customDomain": {"domain": "img.edge.example.net"}}`)
+	before := r.must(t, "GetCustomDomain", `{"name": "accounts/acme/customDomains/img.edge.example.net"}`)
+	r.token = tenant
+	r.must(t, "UpdateCustomDomain",
+		`{"customDomain": {"name": "accounts/acme/customDomains/img.edge.example.net", "https": "ALLOW"}, "updateMask": "https"}`)
+	r.must(t, "ApplyManifest",
+		`{"manifest": {"account": {"id": "acme"}, "customDomains": [{"domain": "img.edge.example.net", "https": "REDIRECT"}]}}`)
+	r.must(t, "DeleteCustomDomain", `{"name": "accounts/acme/customDomains/img.edge.example.net"}`)
+	revision := before.(*adminv1.GetCustomDomainResponse).GetRevision()
+	back := fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"}`, revision)
+	if _, err := r.call(t.Context(), "Rollback", back); err == nil || !strings.Contains(err.Error(), reserved) {
+		t.Errorf("a rollback by the account's admin: %v, want %q", err, reserved)
+	}
+	r.token = root
+	r.must(t, "Rollback", back)
 }

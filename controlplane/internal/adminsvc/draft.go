@@ -41,6 +41,8 @@ type draft struct {
 	certificates []store.Certificate
 	// newDomain is the state of a domain that the write makes.
 	newDomain topologyv1.CustomDomain_State
+	// reserved are hosts below which the caller makes no domains.
+	reserved []string
 
 	// discarded are records to delete that cannot be read. No table has those: to what else the
 	// account holds they do no harm. A write may put another in the place of one.
@@ -483,7 +485,7 @@ func (d *draft) edit(resource string) (*store.Edit, error) {
 func (d *draft) faults() ([]rules.Violation, *topology.AccountState) {
 	p := d.concerned()
 	next := d.part(p, true)
-	found := rules.Check(next)
+	found := append(rules.Check(next), d.reservedFaults()...)
 	if len(found) == 0 {
 		return nil, next
 	}

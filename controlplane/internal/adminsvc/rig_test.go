@@ -119,7 +119,7 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 		Logger: logger,
 	})
 	r.service, err = New(Config{
-		Domains: checks, Verification: opts.verify,
+		Domains: checks, Verification: opts.verify, Reserved: []string{"edge.example.net"},
 		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Identities: identities,
 		EdgeAddress: ":7071", Feed: r.feed, Auth: r.auth, Now: opts.now, MaxUpload: opts.upload, Logger: logger,
 		Registerer: r.registry,

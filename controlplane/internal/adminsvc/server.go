@@ -67,6 +67,9 @@ type Config struct {
 	Domains *domaincheck.Service
 	// Verification says whose domains have to be proven. Default: VerifyTenants.
 	Verification Verification
+	// Reserved are hosts below which who is for an account makes no domains, besides the shared
+	// host. Default: none.
+	Reserved []string
 	// MaxUpload is the most bytes that one uploaded file may have. Default: DefaultMaxUpload.
 	MaxUpload int64
 	// Now is the clock. Default: time.Now.
@@ -100,6 +103,7 @@ type Service struct {
 	maxUpload   int64
 	roots       *x509.CertPool
 	verify      Verification
+	reserved    []string
 
 	rootTokenFile string
 	spool         spool // of uploads under way
@@ -112,7 +116,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities,
 		edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
-		auth: cfg.Auth, audit: cfg.Audit, domains: cfg.Domains, verify: cfg.Verification,
+		auth: cfg.Auth, audit: cfg.Audit, domains: cfg.Domains, verify: cfg.Verification, reserved: cfg.Reserved,
 		rootTokenFile: cfg.RootTokenFile,
 		now:           cfg.Now, log: cfg.Logger, health: health.NewServer(),
 		probes: listen.Places{

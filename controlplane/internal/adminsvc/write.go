@@ -86,6 +86,7 @@ func (s *Service) write(
 		if s.believed(auth.From(ctx)) {
 			d.newDomain = topologyv1.CustomDomain_ACTIVE
 		}
+		d.reserved = s.reservedFrom(auth.From(ctx), d.sharedHost)
 		if err := change(d); err != nil {
 			return nil, err
 		}

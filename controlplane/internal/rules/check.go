@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/net/publicsuffix"
 
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -91,6 +94,8 @@ func checkCustomDomain(c *checker, s *topology.AccountState, id, shared string) 
 		c.add("domain", "write it as %q", name)
 	case topology.DomainID(name) != id:
 		c.add("domain", "the domain of a custom domain cannot be changed: delete this one and create %q", name)
+	case wholeSuffix(name):
+		c.add("domain", "%s", suffixFault(name))
 	}
 	switch d.GetMode() {
 	case topologyv1.CustomDomain_ACCOUNT:
@@ -107,6 +112,41 @@ func checkCustomDomain(c *checker, s *topology.AccountState, id, shared string) 
 		c.add("mode", "set mode to ACCOUNT or URL_ENDPOINT")
 	}
 	checkDomainTLS(c, d)
+}
+
+// wholeSuffix reports whether a name is a wildcard for all that anybody can register below a public
+// suffix, such as `*.co.uk` or `*.github.io` (https://publicsuffix.org/list/).
+func wholeSuffix(name string) bool {
+	base, wildcard := strings.CutPrefix(name, "*.")
+	suffix, registry := publicsuffix.PublicSuffix(base)
+	// What the list does not name has one label, and may be a network of one's own.
+	return wildcard && suffix == base && (registry || strings.Contains(suffix, "."))
+}
+
+func suffixFault(name string) string {
+	base := strings.TrimPrefix(name, "*.")
+	return fmt.Sprintf(
+		"names below %s belong to whoever registers them (publicsuffix.org): use a wildcard below one that is yours, as in *.example.%s",
+		base, base,
+	)
+}
+
+// CheckNewDomain says why an account's admins may not make a domain of a canonical name, empty if
+// they may. Names that are, or lie below, one of reserved are for who runs the deployment.
+func CheckNewDomain(name string, reserved []string) string {
+	if wholeSuffix(name) {
+		return suffixFault(name)
+	}
+	base := strings.TrimPrefix(name, "*.")
+	for _, host := range reserved {
+		if base == host || strings.HasSuffix(base, "."+host) {
+			return fmt.Sprintf(
+				"names below %s are for who runs this deployment: choose a name of your own, and lead it there by CNAME",
+				host,
+			)
+		}
+	}
+	return ""
 }
 
 // minPreload is the least max_age that browsers build in (https://hstspreload.org).
