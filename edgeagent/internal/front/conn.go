@@ -146,17 +146,44 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.wire.Read(p)
 }
 
-// Write writes to the client, through TLS, and ends with an error if it takes next to nothing.
+// Write writes to the client, and ends with an error if it takes next to nothing.
 func (c *conn) Write(p []byte) (int, error) {
-	if c.secure != nil {
-		return c.secure.Write(p)
-	}
 	n, err := c.writeBoth(p, nil)
 	return int(n), err
 }
 
-// writeBoth writes a and b without TLS.
+// writeSecure writes a and b through TLS: in full records, and with one system call if that can be.
+func (c *conn) writeSecure(a, b []byte) (sent int64, err error) {
+	several := len(a)+len(b) > recordBytes
+	if len(b) > 0 && len(a) < recordBytes {
+		buffer := copyBuffers.Get().(*[copyBytes]byte)
+		defer copyBuffers.Put(buffer)
+		n := copy(buffer[:], a)
+		m := copy(buffer[n:recordBytes], b)
+		a, b = buffer[:n+m], b[m:]
+	}
+	if several {
+		c.wire.hold()
+	}
+	n, err := c.secure.Write(a)
+	sent = int64(n)
+	if err == nil && len(b) > 0 {
+		n, err = c.secure.Write(b)
+		sent += int64(n)
+	}
+	if several {
+		if failed := c.wire.release(); failed != nil {
+			return 0, failed // How much of it has left is not known.
+		}
+	}
+	return sent, err
+}
+
+// writeBoth writes a and b, of which a is not empty.
 func (c *conn) writeBoth(a, b []byte) (int64, error) {
+	if c.secure != nil {
+		return c.writeSecure(a, b)
+	}
 	sent := int64(0)
 	if c.fd >= 0 {
 		n, err := sendNow(c.fd, a, b)

@@ -91,27 +91,8 @@ func (h *h1) send(r *Reply, body bool, length int64, chunked bool) (int64, error
 
 // writeHead writes the head and what follows it, and returns how much of that was sent.
 func (h *h1) writeHead(p []byte) (int64, error) {
-	c, head := h.c, len(h.out)
-	if c.secure == nil {
-		n, err := c.writeBoth(h.out, p)
-		return max(0, n-int64(head)), err
-	}
-	first := h.out
-	n := 0 // of p, as much as there is room for in the first record
-	if len(p) > 0 && head < recordBytes {
-		buffer := copyBuffers.Get().(*[copyBytes]byte)
-		defer copyBuffers.Put(buffer)
-		n = copy(buffer[copy(buffer[:], h.out):recordBytes], p)
-		first = buffer[:head+n]
-	}
-	if _, err := c.secure.Write(first); err != nil {
-		return 0, err
-	}
-	if n == len(p) {
-		return int64(n), nil
-	}
-	more, err := c.secure.Write(p[n:])
-	return int64(n + more), err
+	n, err := h.c.writeBoth(h.out, p)
+	return max(0, n-int64(len(h.out))), err
 }
 
 // sendFile sends the head and a part of a file: by the kernel if it can, else by copying it.

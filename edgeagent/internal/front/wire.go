@@ -39,6 +39,11 @@ type wire struct {
 	full    bool // the socket has no room
 	waiting bool // for room
 	failed  error
+
+	// What TLS writes. Whoever reads may have it write too, an alert for example.
+	tls     sync.Mutex
+	holding bool
+	held    []byte // of heldBuffers
 }
 
 func newWire(conn net.Conn, stall time.Duration) *wire {
@@ -66,11 +71,59 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
-// Write implements [io.Writer].
+// Write implements [io.Writer] for TLS, which writes each record by itself.
 func (w *wire) Write(p []byte) (int, error) {
-	n, err := w.writeBoth(p, nil)
-	return int(n), err
+	w.tls.Lock()
+	defer w.tls.Unlock()
+	if !w.holding {
+		n, err := w.writeBoth(p, nil)
+		return int(n), err
+	}
+	if w.held == nil {
+		w.held = heldBuffers.Get().(*[heldBytes]byte)[:0]
+	}
+	if len(w.held)+len(p) > cap(w.held) {
+		if err := w.writeHeld(); err != nil {
+			return 0, err
+		}
+	}
+	w.held = append(w.held, p...)
+	return len(p), nil
 }
+
+// hold has what is written wait for [wire.release], as far as there is room for it.
+func (w *wire) hold() {
+	w.tls.Lock()
+	defer w.tls.Unlock()
+	w.holding = true
+}
+
+// release writes what was held, with one system call if the socket takes it.
+func (w *wire) release() (err error) {
+	w.tls.Lock()
+	defer w.tls.Unlock()
+	w.holding = false
+	if len(w.held) > 0 {
+		err = w.writeHeld()
+	}
+	if w.held != nil {
+		heldBuffers.Put((*[heldBytes]byte)(w.held[:heldBytes]))
+		w.held = nil
+	}
+	return err
+}
+
+func (w *wire) writeHeld() error {
+	_, err := w.writeBoth(w.held, nil)
+	w.held = w.held[:0]
+	return err
+}
+
+// heldBytes has room for the records of what HTTP/2 writes at once, with 64 bytes for each beside
+// what they hold: the head of a record, a nonce, the padding, and a tag.
+const heldBytes = outBytes + outBytes/recordBytes*64 + 5<<10
+
+var heldBuffers = sync.Pool{New: func() any { return new([heldBytes]byte) }}
 
 // writeBoth writes a and b, with one system call if the socket takes them.
 func (w *wire) writeBoth(a, b []byte) (int64, error) {
