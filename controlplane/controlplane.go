@@ -523,7 +523,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	back, backCtx := errgroup.WithContext(behind)
 	for _, run := range []func(context.Context) error{
 		c.feed.Run, c.store.Run, c.brake.Run, c.auth.Run, c.fleet.Run, c.identities.Run, c.edges.Run,
-		func(ctx context.Context) error { return c.library.Run(ctx, c.store) }, c.domains.Run,
+		func(ctx context.Context) error { return c.library.Run(ctx, c.store) }, c.domains.Run, c.audit.Run,
 	} {
 		back.Go(func() error { return run(backCtx) })
 	}

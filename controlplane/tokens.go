@@ -69,14 +69,11 @@ func ResetRootToken(ctx context.Context, cfg Config) (file string, revoked int, 
 	return auth.Reset(ctx, c.store, cfg.DataDir)
 }
 
-// rootTokenFile is where admins on this machine find the token of a first start, if it was one of
+// rootTokenFile is where admins on this machine find the token of a first start, if that was one of
 // this data folder.
 func (c *ControlPlane) rootTokenFile() string {
 	file, err := filepath.Abs(auth.FileOf(c.cfg.DataDir, adminv1.Token_ROOT))
 	if err != nil {
-		return ""
-	}
-	if _, err := os.Stat(file); err != nil {
 		return ""
 	}
 	return file

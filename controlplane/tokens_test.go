@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -17,10 +19,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
 
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/busyclock"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -273,5 +277,81 @@ func TestResetOfAFolder(t *testing.T) {
 		if _, err := who.WhoAmI(one.ctx, new(adminv1.WhoAmIRequest)); status.Code(err) != one.want {
 			t.Errorf("%s token: %v", name, err)
 		}
+	}
+}
+
+// Where the root token lies is told to programs of this machine that could read it anyway, and to
+// nobody who speaks for others, nor once it is of no use. Asking leaves nothing in the audit log.
+func TestWhereTheRootTokenLiesIsToldToItsReadersAlone(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux says whose a connection is: run it there")
+	}
+	r := start(t, loopbackConfig(t.TempDir()))
+	conn := dial(t, r.Addresses().Admin, insecure.NewCredentials())
+	ask := func(fields ...string) []string {
+		t.Helper()
+		var header metadata.MD
+		if _, err := healthv1.NewHealthClient(conn).Check(
+			metadata.AppendToOutgoingContext(t.Context(), fields...), new(healthv1.HealthCheckRequest),
+			grpc.Header(&header)); err != nil {
+			t.Fatal(err)
+		}
+		return header.Get(bearer.TokenFileField)
+	}
+	file := filepath.Join(r.cfg.DataDir, "root-token")
+	if got := ask(bearer.TokenFileField, "?"); len(got) != 1 || got[0] != file {
+		t.Errorf("a program of this user is told %q, want %s", got, file)
+	}
+	for name, fields := range map[string][]string{
+		"who does not ask":            nil,
+		"a proxy":                     {bearer.TokenFileField, "?", "x-forwarded-for", "192.0.2.1"},
+		"a proxy of RFC 7239":         {bearer.TokenFileField, "?", "forwarded", "for=192.0.2.1"},
+		"a proxy that names itself":   {bearer.TokenFileField, "?", "via", "1.1 proxy"},
+		"nginx's, as it is often set": {bearer.TokenFileField, "?", "x-real-ip", "192.0.2.1"},
+	} {
+		if got := ask(fields...); got != nil {
+			t.Errorf("%s is told %q", name, got)
+		}
+	}
+	for _, path := range []string{"/v1:whoAmI", "/readyz", "/healthz"} {
+		resp, err := http.Get("http://" + r.Addresses().HTTP + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if text := fmt.Sprint(resp.Header, string(body)); strings.Contains(text, "root-token") {
+			t.Errorf("%s tells %s", path, text)
+		}
+	}
+	_, err := adminv1.NewTokenServiceClient(conn).WhoAmI(t.Context(), new(adminv1.WhoAmIRequest))
+	if details := fmt.Sprint(status.Convert(err).Proto()); strings.Contains(details, "root-token") {
+		t.Errorf("a call without a token is told %s", details)
+	}
+	log, err := os.ReadFile(filepath.Join(r.cfg.DataDir, auditLogName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(log), "\n"); n != 2 { // WhoAmI and /v1:whoAmI
+		t.Errorf("%d lines in the audit log: %s", n, log)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(strings.ToUpper(string(text))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(bearer.TokenFileField, "?"); got != nil {
+		t.Errorf("of a file with no valid token is told %q", got)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(bearer.TokenFileField, "?"); got != nil {
+		t.Errorf("of a file that is gone is told %q", got)
 	}
 }

@@ -13,6 +13,11 @@ import (
 	"time"
 )
 
+// TokenFileField is the metadata field of a health check (gRPC's Check) with which a program asks
+// for the path of the file of the first root token. The same field of the answer's header has the
+// path, for programs of the same machine that could read it anyway.
+const TokenFileField = "edgewalk-token-file-bin"
+
 // lookEvery is how often a token file is looked at for a change.
 const lookEvery = time.Second
 

@@ -121,17 +121,19 @@ func (s accounts) DeleteAccount(
 		}
 		return &store.Edit{DeleteAccount: true}, nil
 	}
-	result, err := s.commit(ctx, req, key.Account, decide)
+	result, err := s.commit(ctx, req, key, decide)
 	if err != nil {
 		return nil, err
 	}
 	return &adminv1.DeleteAccountResponse{Revision: result.Revision}, nil
 }
 
-// commit runs a write that is no draft's edit. One that only checks has the revision that was read.
+// commit runs a write of one resource that is no draft's edit. One that only checks has the
+// revision that was read.
 func (s *Service) commit(
-	ctx context.Context, req writeRequest, account string, decide func(*store.State) (*store.Edit, error),
+	ctx context.Context, req writeRequest, key topology.Key, decide func(*store.State) (*store.Edit, error),
 ) (store.Result, error) {
+	account := key.Account
 	if req.GetValidateOnly() {
 		var result store.Result
 		err := s.store.DryRun(ctx, account, func(state *store.State) (*store.Edit, error) {
@@ -140,7 +142,7 @@ func (s *Service) commit(
 		})
 		return result, notWritten(err, account, "")
 	}
-	id, err := requestID(ctx, req.GetRequestId(), req, "")
+	id, err := requestID(ctx, req.GetRequestId(), req, "", key.Name())
 	if err != nil {
 		return store.Result{}, err
 	}

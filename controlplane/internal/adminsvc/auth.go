@@ -3,7 +3,6 @@ package adminsvc
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"strings"
 
@@ -23,7 +22,7 @@ import (
 // tap refuses a call as soon as its header has come, before any of its messages takes memory, if
 // its caller is not known or may not call the method at all.
 func (s *Service) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	ctx = adminconn.Incoming(ctx)
+	ctx = context.WithValue(adminconn.Incoming(ctx), remarksKey{}, new(remarks))
 	if info.FullMethodName == healthv1.Health_Check_FullMethodName {
 		if err := s.takeProbe(ctx); err != nil {
 			return ctx, s.observe(ctx, info.FullMethodName, nil, nil, err, 0)
@@ -32,7 +31,7 @@ func (s *Service) tap(ctx context.Context, info *tap.Info) (context.Context, err
 	}
 	caller, err := s.auth.Check(metadata.ValueFromIncomingContext(ctx, "authorization"), certified(ctx))
 	if err != nil {
-		return ctx, s.observe(ctx, knownMethod(info.FullMethodName), nil, nil, s.unauthenticated(ctx, err), 0)
+		return ctx, s.observe(ctx, knownMethod(info.FullMethodName), nil, nil, unauthenticated(err), 0)
 	}
 	if err := s.mayCall(caller, info.FullMethodName); err != nil {
 		return ctx, s.observe(caller.Begin(ctx), knownMethod(info.FullMethodName), nil, nil, err, 0)
@@ -51,7 +50,7 @@ func certified(ctx context.Context) bool {
 }
 
 // unauthenticated is the answer to a call whose caller is refused.
-func (s *Service) unauthenticated(ctx context.Context, err error) *failure {
+func unauthenticated(err error) *failure {
 	const send = "send `authorization: Bearer TOKEN`, as the edgewalk command does with EDGEWALK_TOKEN"
 	var f *failure
 	switch {
@@ -69,11 +68,6 @@ func (s *Service) unauthenticated(ctx context.Context, err error) *failure {
 		f = fail(kindUnauthenticated, "the token is not valid, or was revoked: "+send)
 	}
 	f.cause = err
-	if p, ok := peer.FromContext(ctx); ok && f.kind == kindUnauthenticated && s.rootTokenFile != "" {
-		if tcp, ok := p.Addr.(*net.TCPAddr); ok && tcp.IP.IsLoopback() {
-			f.facts = map[string]string{"tokenFile": s.rootTokenFile}
-		}
-	}
 	return f
 }
 

@@ -3,7 +3,10 @@ package adminsvc
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"maps"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -25,31 +28,40 @@ const ofCaller = "caller"
 // foreignRules are those of methods whose protos are not ours.
 var foreignRules = map[string]*adminv1.Rule{
 	healthv1.Health_Watch_FullMethodName: {
-		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller,
+		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller, Audit: adminv1.Rule_UNRECORDED,
 	},
 	healthv1.Health_List_FullMethodName: {
-		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller,
+		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller, Audit: adminv1.Rule_UNRECORDED,
 	},
 	reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName: {
-		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller,
+		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller, Audit: adminv1.Rule_UNRECORDED,
 	},
 	reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: {
-		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller,
+		Permission: adminv1.Rule_ANY, AccountFrom: ofCaller, Audit: adminv1.Rule_UNRECORDED,
 	},
 }
 
 // ruleOf returns the rule of a method, nil if it has none.
-func ruleOf(full string) *adminv1.Rule {
-	if rule := foreignRules[full]; rule != nil {
-		return rule
-	}
-	name := strings.ReplaceAll(strings.TrimPrefix(full, "/"), "/", ".")
-	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
-	if err != nil || !proto.HasExtension(d.Options(), adminv1.E_Rule) {
-		return nil
-	}
-	return proto.GetExtension(d.Options(), adminv1.E_Rule).(*adminv1.Rule)
-}
+func ruleOf(full string) *adminv1.Rule { return rulesOf()[full] }
+
+// rulesOf are the rules of all methods.
+var rulesOf = sync.OnceValue(func() map[string]*adminv1.Rule {
+	all := maps.Clone(foreignRules)
+	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			service := f.Services().Get(i)
+			for j := range service.Methods().Len() {
+				m := service.Methods().Get(j)
+				if proto.HasExtension(m.Options(), adminv1.E_Rule) {
+					name := fmt.Sprintf("/%s/%s", service.FullName(), m.Name())
+					all[name] = proto.GetExtension(m.Options(), adminv1.E_Rule).(*adminv1.Rule)
+				}
+			}
+		}
+		return true
+	})
+	return all
+})
 
 // mayCall returns an error unless the caller's role has the permission of a method. A method that
 // there is not is left for gRPC to refuse.
@@ -216,7 +228,7 @@ func (s *Service) authorizeStream(
 	}); ok {
 		auth.BeforeEnd(ctx, func(cause error) {
 			// or the stream has just ended
-			_ = transport.WriteStatus(status.Convert(toStatus(s.unauthenticated(ctx, cause))))
+			_ = transport.WriteStatus(status.Convert(toStatus(unauthenticated(cause))))
 		})
 	}
 	return handler(srv, &authorizedStream{ServerStream: stream, service: s, method: info.FullMethod})

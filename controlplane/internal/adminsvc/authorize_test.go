@@ -74,7 +74,7 @@ func guardedRigAt(t *testing.T, now func() time.Time) *rig {
 
 // mayWhat is which permissions each role has, as docs/security.md says.
 var mayWhat = map[adminv1.Token_Role]string{
-	adminv1.Token_ROOT:     "ANY READ FOLLOW PURGE WRITE GRANT ACCOUNTS FLEET_READ FLEET SNAPSHOT METRICS UPDATE_ACCOUNT",
+	adminv1.Token_ROOT:     "ANY READ FOLLOW PURGE WRITE GRANT ACCOUNTS FLEET_READ FLEET SNAPSHOT METRICS UPDATE_ACCOUNT JOIN",
 	adminv1.Token_OPERATOR: "ANY READ FOLLOW GRANT ACCOUNTS FLEET_READ FLEET METRICS UPDATE_ACCOUNT",
 	adminv1.Token_ADMIN:    "ANY READ FOLLOW PURGE WRITE UPDATE_ACCOUNT GRANT",
 	adminv1.Token_EDITOR:   "ANY READ FOLLOW PURGE WRITE UPDATE_ACCOUNT",

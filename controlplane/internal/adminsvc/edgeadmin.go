@@ -40,6 +40,19 @@ func (s edgeAdmin) CreateJoinToken(
 	if err != nil {
 		return nil, err
 	}
+	added := remark(ctx)
+	added.changes = []*adminv1.ResourceChange{{
+		Name: "joinTokens/" + token.ID, Action: adminv1.ResourceChange_CREATED,
+		Fields: []*adminv1.FieldChange{
+			{Path: "region", After: cmp.Or(req.GetRegion(), defaultRegion)}, {Path: "pool", After: req.GetPool()},
+		},
+	}}
+	added.undo = func(ctx context.Context) {
+		if err := s.identities.EndJoinToken(ctx, token.ID); err != nil {
+			s.log.ErrorContext(ctx, "adminsvc: end a join token that the audit log does not know",
+				"token", token.ID, "error", err)
+		}
+	}
 	return &adminv1.CreateJoinTokenResponse{
 		Token: token.String(), ExpireTime: timestamppb.New(expires), EdgeAddress: s.edgeAddress,
 	}, nil

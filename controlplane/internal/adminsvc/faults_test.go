@@ -130,7 +130,7 @@ func TestEachWriteIsOneLineAndEachCallIsCounted(t *testing.T) {
 		}
 	}
 	for i, parts := range [][]string{
-		{"AccountService/CreateAccount", "code=OK", "account_id=acme", "request_id=8c1f4b0e", "revision="},
+		{"AccountService/CreateAccount", "code=OK", "name=accounts/acme", "request_id=8c1f4b0e", "revision="},
 		{"AccountService/CreateAccount", "code=AlreadyExists", "reason=RESOURCE_EXISTS"},
 		{"AccountService/UpdateAccount", "code=OK", "name=accounts/acme", "revision="},
 		{"ManifestService/ApplyManifest", "code=OK", "name=accounts/acme", "revision="},

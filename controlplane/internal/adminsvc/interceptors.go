@@ -14,8 +14,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -68,7 +66,10 @@ func (s *Service) observeUnary(
 ) (any, error) {
 	begun := time.Now()
 	resp, err := handler(ctx, req)
-	return resp, s.observe(ctx, info.FullMethod, req, resp, err, time.Since(begun))
+	if err = s.observe(ctx, info.FullMethod, req, resp, err, time.Since(begun)); err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
 func (s *Service) observeStream(
@@ -80,7 +81,7 @@ func (s *Service) observeStream(
 	return s.observe(stream.Context(), info.FullMethod, seen.first, seen.last, err, time.Since(begun))
 }
 
-// seenStream keeps the first request and the last answer for the log.
+// seenStream keeps the first request for the log, and the answer to an upload.
 type seenStream struct {
 	grpc.ServerStream
 	first, last any
@@ -88,8 +89,8 @@ type seenStream struct {
 
 func (s *seenStream) RecvMsg(m any) error {
 	err := s.ServerStream.RecvMsg(m)
-	if up, ok := m.(*adminv1.UploadMediaFileRequest); ok && s.first == nil && up.GetStart() != nil {
-		s.first = up.GetStart()
+	if err == nil && s.first == nil {
+		s.first = m
 	}
 	return err
 }
@@ -112,7 +113,7 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 				f = toFailure(err)
 			}
 			if f == nil || f.kind != kindOutcomeUnknown {
-				err, own = s.unauthenticated(ctx, cause), false
+				err, own = unauthenticated(cause), false
 			}
 		}
 		if !own {
@@ -120,9 +121,12 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 			err = toStatus(f)
 		}
 	}
+	if unwritten := s.record(ctx, fullMethod, req, resp, status.Code(err)); unwritten != nil {
+		f = toFailure(unwritten)
+		err = toStatus(f)
+	}
 	code := status.Code(err)
-	s.recordDone(ctx, fullMethod, req, code)
-	method := strings.TrimPrefix(fullMethod, "/")
+	method, rule := strings.TrimPrefix(fullMethod, "/"), ruleOf(fullMethod)
 	s.metrics.requests.WithLabelValues(method, code.String()).Inc()
 	s.metrics.duration.WithLabelValues(method).Observe(took.Seconds())
 
@@ -133,12 +137,16 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 	if caller := auth.From(ctx); caller != nil {
 		attrs = append(attrs, slog.String("caller", caller.String()))
 	}
-	attrs = append(attrs, targetOf(req)...)
+	target := targetOf(rule, req, resp)
 	// A manifest in text says whose it is only once it is read; the account is the first that it
 	// changes.
-	if applied, ok := resp.(*adminv1.ApplyManifestResponse); ok && len(applied.GetChanges()) > 0 {
-		attrs = append(attrs, slog.String("name", applied.GetChanges()[0].GetName()))
+	if applied, ok := resp.(*adminv1.ApplyManifestResponse); ok && target == "" && len(applied.GetChanges()) > 0 {
+		target = applied.GetChanges()[0].GetName()
 	}
+	if target != "" {
+		attrs = append(attrs, slog.String("name", target))
+	}
+	attrs = append(attrs, said(req)...)
 	if r, ok := resp.(interface{ GetRevision() int64 }); ok && err == nil {
 		attrs = append(attrs, slog.Int64("revision", r.GetRevision()))
 	}
@@ -146,52 +154,14 @@ func (s *Service) observe(ctx context.Context, fullMethod string, req, resp any,
 	case f != nil && f.cause != nil && f.kind != kindNoEdge &&
 		(code == codes.Internal || code == codes.Unavailable || code == codes.DataLoss):
 		s.log.LogAttrs(ctx, slog.LevelError, "admin call", append(attrs, slog.String("error", f.cause.Error()))...)
-	case writes(method):
+	case rule.GetAudit() == adminv1.Rule_STORED, rule.GetAudit() == adminv1.Rule_LOGGED,
+		len(remark(ctx).changes) > 0:
 		if f != nil {
 			attrs = append(attrs, slog.String("reason", kinds[f.kind].reason))
 		}
 		s.log.LogAttrs(ctx, slog.LevelInfo, "admin write", attrs...)
 	}
 	return err
-}
-
-// writes reports whether a method changes the topology, by the verbs of AIP-130.
-func writes(method string) bool {
-	verb := method[strings.LastIndexByte(method, '/')+1:]
-	for _, v := range []string{"Create", "Update", "Delete", "Apply", "Upload"} {
-		if strings.HasPrefix(verb, v) {
-			return true
-		}
-	}
-	return false
-}
-
-// targetOf names what a request is about, from fields that hold names and no content.
-func targetOf(req any) []slog.Attr {
-	m, ok := req.(proto.Message)
-	if !ok || m == nil {
-		return nil
-	}
-	var attrs []slog.Attr
-	r := m.ProtoReflect()
-	r.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		name := string(f.Name())
-		switch {
-		case f.Kind() == protoreflect.StringKind && !f.IsList() &&
-			(name == "name" || name == "parent" || name == "path" || name == "request_id" ||
-				strings.HasSuffix(name, "_id")):
-			attrs = append(attrs, slog.String(name, v.String()))
-		case name == "validate_only" || name == "force" || name == "prune":
-			attrs = append(attrs, slog.Bool(name, v.Bool()))
-		case f.Message() != nil && !f.IsList() && !f.IsMap():
-			// An update names its resource inside it.
-			if inner := f.Message().Fields().ByName("name"); inner != nil && v.Message().Has(inner) {
-				attrs = append(attrs, slog.String("name", v.Message().Get(inner).String()))
-			}
-		}
-		return true
-	})
-	return attrs
 }
 
 func (s *Service) recoverUnary(

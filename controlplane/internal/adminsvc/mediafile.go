@@ -131,7 +131,7 @@ func (s mediaFiles) DeleteMediaFile(
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.commit(ctx, req, key.Account, func(state *store.State) (*store.Edit, error) {
+	result, err := s.commit(ctx, req, key, func(state *store.State) (*store.Edit, error) {
 		record, ok, err := s.fileOf(ctx, state, key)
 		if err != nil {
 			return nil, err
@@ -259,7 +259,7 @@ func (s *Service) checkSize(account *topologyv1.Account, key topology.Key, size 
 func (s *Service) storeUpload(
 	ctx context.Context, key topology.Key, start *adminv1.UploadMediaFileRequest_Start, spooled *media.Spooled,
 ) (*adminv1.UploadMediaFileResponse, error) {
-	id, err := requestID(ctx, start.GetRequestId(), start, spooled.SHA256)
+	id, err := requestID(ctx, start.GetRequestId(), start, spooled.SHA256, key.Name())
 	if err != nil {
 		return nil, err
 	}

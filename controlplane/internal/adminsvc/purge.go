@@ -43,7 +43,7 @@ func (s purges) CreatePurge(
 	now := s.now()
 	key := topology.Key{Kind: topology.KindPurges, Account: account, ID: newPurgeID(now)}
 	var purge *topologyv1.Purge
-	result, err := s.commit(ctx, req, account, func(state *store.State) (*store.Edit, error) {
+	result, err := s.commit(ctx, req, key, func(state *store.State) (*store.Edit, error) {
 		d, err := newDraft(state, now)
 		if err != nil {
 			return nil, err

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
@@ -37,6 +38,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
@@ -54,7 +56,7 @@ type Config struct {
 	Feed        *feed.Feed
 	// Auth knows who calls.
 	Auth *auth.Auth
-	// RootTokenFile is the path of a token file that errors name to callers on this machine.
+	// RootTokenFile is the path of a token file, of which programs of this machine may learn.
 	// Default: none.
 	RootTokenFile string
 	// Audit takes events of calls that are denied, or that let the caller have what is secret. Nil:
@@ -221,7 +223,8 @@ func (s *Service) register(r grpc.ServiceRegistrar) {
 
 // registerHealth registers the health service (https://grpc.io/docs/guides/health-checking/).
 // Probes need no token, so Check reads nothing of what it is sent: each call could hold as many
-// bytes as the largest message. Its answer is about all services, whichever it is asked for.
+// bytes as the largest message. Its answer is about all services, whichever it is asked for. It
+// also tells programs of this machine where the token of the first start is; see tokenFileFor.
 func (s *Service) registerHealth(r grpc.ServiceRegistrar) {
 	desc := healthv1.Health_ServiceDesc
 	desc.Methods = slices.DeleteFunc(
@@ -234,6 +237,11 @@ func (s *Service) registerHealth(r grpc.ServiceRegistrar) {
 			state, err := s.health.Check(stream.Context(), new(healthv1.HealthCheckRequest))
 			if err != nil {
 				return err
+			}
+			if file := s.tokenFileFor(stream.Context()); file != "" {
+				if err := stream.SetHeader(metadata.Pairs(bearer.TokenFileField, file)); err != nil {
+					return err
+				}
 			}
 			return stream.SendMsg(state)
 		},

@@ -57,9 +57,21 @@ func (s tokenService) CreateToken(
 		}
 		w.Account, w.UID = key.Account, topology.UID(key.Account, stored.CreateRevision)
 	}
+	added := remark(ctx)
+	added.account = account
 	made, text, err := s.auth.Create(ctx, w)
 	if err != nil {
 		return nil, err
+	}
+	added.changes = []*adminv1.ResourceChange{{
+		Name: made.GetName(), Action: adminv1.ResourceChange_CREATED,
+		Fields: []*adminv1.FieldChange{{Path: "role", After: made.GetRole().String()}},
+	}}
+	added.undo = func(ctx context.Context) {
+		if err := s.auth.Revoke(ctx, caller, made.GetId()); err != nil {
+			s.log.ErrorContext(ctx, "adminsvc: end a token that the audit log does not know",
+				"token", made.GetId(), "error", err)
+		}
 	}
 	return &adminv1.CreateTokenResponse{Token: made, Text: text}, nil
 }
@@ -86,8 +98,17 @@ func (s tokenService) RevokeToken(
 	if !ok {
 		return nil, invalid("name", "want tokens/ and a token's id, which is the part after ew1_: ten of a-z and 2-7")
 	}
+	caller := auth.From(ctx)
+	if t := s.auth.Get(caller, id); t != nil {
+		added := remark(ctx)
+		added.account = t.GetAccount()
+		added.changes = []*adminv1.ResourceChange{{
+			Name: t.GetName(), Action: adminv1.ResourceChange_DELETED,
+			Fields: []*adminv1.FieldChange{{Path: "role", Before: t.GetRole().String()}},
+		}}
+	}
 	// The call goes on though the token that it ends may be its own.
-	err := s.auth.Revoke(context.WithoutCancel(ctx), auth.From(ctx), id)
+	err := s.auth.Revoke(context.WithoutCancel(ctx), caller, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fail(kindNotFound, "there is no such token that you may revoke")
 	}

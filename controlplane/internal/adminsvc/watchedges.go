@@ -81,7 +81,7 @@ func (s *Service) WatchEdges(ctx context.Context, send func(EdgesChange) error) 
 // watchEnded says why a watch has ended: by its token, or nothing when its caller has gone.
 func (s *Service) watchEnded(ctx context.Context) error {
 	if cause := context.Cause(ctx); errors.Is(cause, auth.ErrRevoked) || errors.Is(cause, auth.ErrExpired) {
-		return toStatus(s.unauthenticated(ctx, cause))
+		return toStatus(unauthenticated(cause))
 	}
 	return nil
 }

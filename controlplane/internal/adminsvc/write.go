@@ -1,6 +1,7 @@
 package adminsvc
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,8 +30,10 @@ type writeRequest interface {
 
 // requestID is what the store remembers of a request, and of who makes it. Of its content that is
 // only a hash, because it may hold secrets. A request without an id is given one, with which it can
-// be repeated if its outcome is unknown.
-func requestID(ctx context.Context, id string, req proto.Message, more string) (store.RequestID, error) {
+// be repeated if its outcome is unknown. resource is the name of what it writes.
+func requestID(
+	ctx context.Context, id string, req proto.Message, more, resource string,
+) (store.RequestID, error) {
 	assigned := id == ""
 	if assigned {
 		id = uuid.NewString()
@@ -43,12 +46,15 @@ func requestID(ctx context.Context, id string, req proto.Message, more string) (
 	}
 	sum := sha256.Sum256(append(b, more...))
 	method, _ := grpc.Method(ctx)
-	return store.RequestID{
-		ID: strings.ToLower(
-			id,
-		), Method: method[strings.LastIndexByte(method, '/')+1:], Hash: hex.EncodeToString(sum[:]), Assigned: assigned,
-		Who: whoOf(ctx), Peer: peerOf(ctx),
-	}, nil
+	request := store.RequestID{
+		ID: strings.ToLower(id), Method: method[strings.LastIndexByte(method, '/')+1:],
+		Hash: hex.EncodeToString(sum[:]), Assigned: assigned,
+		Who: whoOf(ctx), Peer: peerOf(ctx), Resource: resource,
+	}
+	if caller := auth.From(ctx); caller != nil {
+		request.Role = caller.Token.GetRole()
+	}
+	return request, nil
 }
 
 // outcome is how a write ended.
@@ -106,12 +112,9 @@ func (s *Service) write(
 		}
 		return outcome{revision: last.state.Revision, draft: last, changed: last.state.Changed}, nil
 	}
-	id, err := requestID(ctx, req.GetRequestId(), req, "")
+	id, err := requestID(ctx, req.GetRequestId(), req, "", cmp.Or(resource, topology.AccountName(account)))
 	if err != nil {
 		return outcome{}, err
-	}
-	if id.Resource = resource; resource == "" {
-		id.Resource = topology.AccountName(account)
 	}
 	result, err := s.store.Write(ctx, account, id, decide)
 	if err != nil {

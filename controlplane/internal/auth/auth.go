@@ -190,6 +190,12 @@ func (a *Auth) known(text string) (*Caller, error) {
 	return c, nil
 }
 
+// Accepts reports whether a text is a token that is valid now. That does not count as its use.
+func (a *Auth) Accepts(text string) bool {
+	_, err := a.known(strings.TrimSpace(text))
+	return err == nil
+}
+
 // allow counts a call.
 func (c *Caller) allow(a *Auth) bool {
 	now := a.now()

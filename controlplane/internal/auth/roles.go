@@ -23,7 +23,7 @@ var allowed = map[Role][]Permission{
 	adminv1.Token_ROOT: {
 		adminv1.Rule_ANY, adminv1.Rule_READ, adminv1.Rule_FOLLOW, adminv1.Rule_PURGE, adminv1.Rule_WRITE,
 		adminv1.Rule_GRANT, adminv1.Rule_ACCOUNTS, adminv1.Rule_FLEET_READ, adminv1.Rule_FLEET, adminv1.Rule_SNAPSHOT,
-		adminv1.Rule_METRICS, adminv1.Rule_UPDATE_ACCOUNT,
+		adminv1.Rule_METRICS, adminv1.Rule_UPDATE_ACCOUNT, adminv1.Rule_JOIN,
 	},
 	adminv1.Token_OPERATOR: {
 		adminv1.Rule_ANY, adminv1.Rule_READ, adminv1.Rule_FOLLOW, adminv1.Rule_GRANT, adminv1.Rule_ACCOUNTS,

@@ -140,6 +140,7 @@ type identitiesView struct {
 	Next       string
 	First      bool
 	Control    bool
+	Join       bool
 	Edge       string
 	Region     string
 	Problem    string
@@ -160,8 +161,8 @@ func (v *identitiesView) render(p *page, code int) error {
 	if err != nil {
 		return err
 	}
-	v.Identities, v.Next, v.First, v.Control = resp.GetIdentities(), resp.GetNextPageToken(), token == "",
-		p.may(adminv1.Rule_FLEET)
+	v.Identities, v.Next, v.First = resp.GetIdentities(), resp.GetNextPageToken(), token == ""
+	v.Control, v.Join = p.may(adminv1.Rule_FLEET), p.may(adminv1.Rule_JOIN)
 	return p.showAs(code, "identities.html", view{
 		Title: "Certificates of edges", Nav: "edges", Lead: "The edges that have joined. Each has a key that never leaves its machine.",
 		CLI: []string{"edgewalk edges join-token --edge fra-1 --region eu > edge.token"}, Data: v,

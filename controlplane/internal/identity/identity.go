@@ -266,6 +266,14 @@ func (r *Registry) CreateJoinToken(
 	return token, expires, err
 }
 
+// EndJoinToken takes a join token back that nobody has used.
+func (r *Registry) EndJoinToken(ctx context.Context, id string) error {
+	r.mu.RLock()
+	invited := r.joins[id]
+	r.mu.RUnlock()
+	return r.change(ctx, store.Entry{Key: joins + id, Revision: invited.revision})
+}
+
 // holds reports whether somebody has the id by a certificate that is valid.
 func (i Identity) holds(now time.Time) bool {
 	return i.Key != nil && i.Revoked.IsZero() && now.Before(i.Expires)

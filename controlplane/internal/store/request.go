@@ -8,6 +8,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
 // requestsKept is for how long a request id is remembered.
@@ -25,6 +27,8 @@ type RequestID struct {
 	Method, Hash string
 	// Who asks, from where, and the name of what the request is about, for the audit.
 	Who, Peer, Resource string
+	// Role is that of the token of who asks.
+	Role adminv1.Token_Role
 }
 
 // requestRecord is what `idem/{account}/{id}` holds. Every write leaves one, so that it can be

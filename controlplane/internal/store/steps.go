@@ -95,7 +95,8 @@ func (s *Store) remember(p *plan, req RequestID, edit *Edit, left *guard) error 
 	left.Events = s.after(left.Events)
 	event := &adminv1.AuditEvent{
 		Time: timestamppb.New(s.now()), Who: req.Who, Peer: req.Peer, Method: req.Method, Resource: req.Resource,
-		RequestId: req.ID, Code: "OK", Changes: edit.Changes, MoreChanges: int32(edit.MoreChanges),
+		RequestId: req.ID, Code: "OK", Changes: edit.Changes, MoreChanges: int32(edit.MoreChanges), Role: req.Role,
+		Account: topology.AccountName(account),
 	}
 	if edit.Changes == nil {
 		event.Changes, event.MoreChanges = p.touches()

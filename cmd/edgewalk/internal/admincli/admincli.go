@@ -50,9 +50,8 @@ type cli struct {
 	context                                           string
 
 	flags *pflag.FlagSet
-	// token and authorities are those of the context in use; tokenFile is a token's on this machine
-	// that could not be read.
-	token, authorities, tokenFile string
+	// token and authorities are those of the context in use.
+	token, authorities string
 
 	documents int // printed so far
 }

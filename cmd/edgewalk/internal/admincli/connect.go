@@ -59,7 +59,7 @@ func (c *cli) dial(ctx context.Context) (*grpc.ClientConn, error) {
 	if token != "" && !c.secure() && !listen.Loopback(address) {
 		return nil, usagef("EDGEWALK_TOKEN would travel in the clear to %s: use --ca FILE or --server https://%s", address, address)
 	}
-	credential := &bearer{token}
+	credential := &presented{token}
 	conn, err := grpc.NewClient("passthrough:///"+address, append(opts, grpc.WithPerRPCCredentials(credential))...)
 	if err == nil && token == "" && listen.Loopback(address) {
 		credential.token = c.localToken(ctx, conn)
@@ -99,20 +99,20 @@ func (c *cli) tlsConfig() (*tls.Config, error) {
 	return conf, nil
 }
 
-// bearer presents a token, unless it is empty. dial decides where it may go, so it asks for no
+// presented presents a token, unless it is empty. dial decides where it may go, so it asks for no
 // transport security itself.
-type bearer struct{ token string }
+type presented struct{ token string }
 
 // GetRequestMetadata implements [credentials.PerRPCCredentials].
-func (b *bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	if b.token == "" {
+func (p *presented) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	if p.token == "" {
 		return nil, nil
 	}
-	return map[string]string{"authorization": "Bearer " + b.token}, nil
+	return map[string]string{"authorization": "Bearer " + p.token}, nil
 }
 
 // RequireTransportSecurity implements [credentials.PerRPCCredentials].
-func (b *bearer) RequireTransportSecurity() bool { return false }
+func (p *presented) RequireTransportSecurity() bool { return false }
 
 // with dials, calls do, and explains its error.
 func (c *cli) with(ctx context.Context, do func(ctx context.Context, conn *grpc.ClientConn) error) error {

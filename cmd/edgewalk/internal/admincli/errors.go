@@ -74,7 +74,7 @@ func (c *cli) headline(st *status.Status) string {
 		return fmt.Sprintf("what answers at %s is no admin API, or one of another version (%s)\n  Name the address of --admin-addr with --server.", c.server, firstLine(st.Message()))
 	case st.Code() == codes.Unauthenticated:
 		what, _, _ := strings.Cut(st.Message(), ": send `")
-		return what + "\n  " + c.tokenAdvice()
+		return what + "\n  " + tokenAdvice
 	case reason == "PERMISSION_DENIED":
 		return st.Message() + " (" + reason + ")\n  edgewalk token whoami tells what your token allows."
 	case reason == "":

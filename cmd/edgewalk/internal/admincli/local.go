@@ -8,12 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 
-	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	"github.com/edgewalk/edgewalk/internal/bearer"
 )
 
 // localTimeout bounds the question where a token lies on this machine.
@@ -22,22 +21,23 @@ const localTimeout = 2 * time.Second
 // tokenText is the form of a token. Nothing else is read from a file that a control plane names.
 var tokenText = regexp.MustCompile(`^ew1_([a-z2-7]{10})_[a-z2-7]{32}_[0-9a-f]{8}$`)
 
-// localToken is the token that the first start of a control plane on this machine has written, if
-// the user may read it. The control plane names it to callers on this machine that have no token.
+// localToken is the token that the first start of a control plane on this machine has written. The
+// control plane names its file to a health check, which needs no token, if the user may read it.
 func (c *cli) localToken(ctx context.Context, conn *grpc.ClientConn) string {
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
-	_, err := adminv1.NewTokenServiceClient(conn).WhoAmI(ctx, new(adminv1.WhoAmIRequest))
-	if status.Code(err) != codes.Unauthenticated {
-		return "" // it asks for none, or the command will find out what is wrong
+	var header metadata.MD
+	_, err := healthv1.NewHealthClient(conn).Check(
+		metadata.AppendToOutgoingContext(ctx, bearer.TokenFileField, "?"), new(healthv1.HealthCheckRequest),
+		grpc.Header(&header))
+	if err != nil {
+		return "" // the command will find out what is wrong
 	}
-	for _, detail := range status.Convert(err).Details() {
-		info, ok := detail.(*errdetails.ErrorInfo)
-		if !ok || filepath.Base(info.GetMetadata()["tokenFile"]) != "root-token" {
+	for _, file := range header.Get(bearer.TokenFileField) {
+		if filepath.Base(file) != "root-token" {
 			continue
 		}
-		c.tokenFile = info.GetMetadata()["tokenFile"]
-		text, err := os.ReadFile(c.tokenFile)
+		text, err := os.ReadFile(file)
 		if token := strings.TrimSpace(string(text)); err == nil && tokenText.MatchString(token) {
 			return token
 		}
@@ -46,11 +46,5 @@ func (c *cli) localToken(ctx context.Context, conn *grpc.ClientConn) string {
 }
 
 // tokenAdvice says how to come by a token.
-func (c *cli) tokenAdvice() string {
-	const advice = "Put a token into EDGEWALK_TOKEN, or keep one with edgewalk login."
-	if c.tokenFile == "" {
-		return advice
-	}
-	return advice + " That of the first start is in " + c.tokenFile +
-		", if it may be read; edgewalk token reset makes another."
-}
+const tokenAdvice = "Put a token into EDGEWALK_TOKEN, or keep one with edgewalk login. That of the first start is in root-token in\n" +
+	"  the control plane's --data-dir, where its user's commands find it; edgewalk token reset makes another."

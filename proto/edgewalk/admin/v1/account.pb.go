@@ -702,15 +702,14 @@ const file_edgewalk_admin_v1_account_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12\x14\n" +
 	"\x05force\x18\x05 \x01(\bR\x05force\"3\n" +
 	"\x15DeleteAccountResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xe0\x05\n" +
-	"\x0eAccountService\x12\x84\x01\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision2\xa1\x06\n" +
+	"\x0eAccountService\x12\x8e\x01\n" +
 	"\n" +
-	"GetAccount\x12$.edgewalk.admin.v1.GetAccountRequest\x1a%.edgewalk.admin.v1.GetAccountResponse\")\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=accounts/*}\x12\x83\x01\n" +
-	"\fListAccounts\x12&.edgewalk.admin.v1.ListAccountsRequest\x1a'.edgewalk.admin.v1.ListAccountsResponse\"\"\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06caller\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/accounts\x12\x87\x01\n" +
-	"\rCreateAccount\x12'.edgewalk.admin.v1.CreateAccountRequest\x1a(.edgewalk.admin.v1.CreateAccountResponse\"#\xa2\xbb\x18\x02\b\a\x82\xd3\xe4\x93\x02\x17:\aaccount\"\f/v1/accounts\x12\xa6\x01\n" +
-	"\rUpdateAccount\x12'.edgewalk.admin.v1.UpdateAccountRequest\x1a(.edgewalk.admin.v1.UpdateAccountResponse\"B\xa2\xbb\x18\x10\b\f\x12\faccount.name\x82\xd3\xe4\x93\x02(:\aaccount2\x1d/v1/{account.name=accounts/*}\x12\x8d\x01\n" +
-	"\rDeleteAccount\x12'.edgewalk.admin.v1.DeleteAccountRequest\x1a(.edgewalk.admin.v1.DeleteAccountResponse\")\xa2\xbb\x18\b\b\a\x12\x04name\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=accounts/*}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"GetAccount\x12$.edgewalk.admin.v1.GetAccountRequest\x1a%.edgewalk.admin.v1.GetAccountResponse\"3\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=accounts/*}\x12\x85\x01\n" +
+	"\fListAccounts\x12&.edgewalk.admin.v1.ListAccountsRequest\x1a'.edgewalk.admin.v1.ListAccountsResponse\"$\xa2\xbb\x18\f\b\x02\x12\x06caller\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/accounts\x12\xa0\x01\n" +
+	"\rCreateAccount\x12'.edgewalk.admin.v1.CreateAccountRequest\x1a(.edgewalk.admin.v1.CreateAccountResponse\"<\xa2\xbb\x18\x1b\b\a\x18\x02\"\x15accounts/{account_id}\x82\xd3\xe4\x93\x02\x17:\aaccount\"\f/v1/accounts\x12\xb8\x01\n" +
+	"\rUpdateAccount\x12'.edgewalk.admin.v1.UpdateAccountRequest\x1a(.edgewalk.admin.v1.UpdateAccountResponse\"T\xa2\xbb\x18\"\b\f\x12\faccount.name\x18\x02\"\x0e{account.name}\x82\xd3\xe4\x93\x02(:\aaccount2\x1d/v1/{account.name=accounts/*}\x12\x97\x01\n" +
+	"\rDeleteAccount\x12'.edgewalk.admin.v1.DeleteAccountRequest\x1a(.edgewalk.admin.v1.DeleteAccountResponse\"3\xa2\xbb\x18\x12\b\a\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=accounts/*}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_account_proto_rawDescOnce sync.Once

@@ -24,7 +24,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// AuditEvent is one call. An event of a write is stored with what it writes, in one transaction.
+// AuditEvent is one call, or a number of them. An event of a write is stored with what it writes, in
+// one transaction.
 type AuditEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When.
@@ -35,7 +36,8 @@ type AuditEvent struct {
 	Peer string `protobuf:"bytes,3,opt,name=peer,proto3" json:"peer,omitempty"`
 	// The method, such as `UpdateOrigin`.
 	Method string `protobuf:"bytes,4,opt,name=method,proto3" json:"method,omitempty"`
-	// The resource that the call was about.
+	// What the call was about, such as `accounts/acme/origins/legacy`, `tokens/7xk2mq4zab` or
+	// `edges/fra-1`; of a call that made something, that.
 	Resource string `protobuf:"bytes,5,opt,name=resource,proto3" json:"resource,omitempty"`
 	// The request's id.
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -48,9 +50,19 @@ type AuditEvent struct {
 	Changes []*ResourceChange `protobuf:"bytes,9,rep,name=changes,proto3" json:"changes,omitempty"`
 	// How many more changes there were than are listed.
 	MoreChanges int32 `protobuf:"varint,10,opt,name=more_changes,json=moreChanges,proto3" json:"more_changes,omitempty"`
-	// How many denied calls were left out of the audit log since the one before, because their peers
-	// had too many.
-	MoreDenied    int32 `protobuf:"varint,11,opt,name=more_denied,json=moreDenied,proto3" json:"more_denied,omitempty"`
+	// The role of the caller: that of its token, or ROOT for other credentials. Unspecified if the
+	// caller is not known.
+	Role Token_Role `protobuf:"varint,12,opt,name=role,proto3,enum=edgewalk.admin.v1.Token_Role" json:"role,omitempty"`
+	// The account that the call was about, `accounts/{account}`, or `*` for a token of every account.
+	// Empty: none.
+	Account string `protobuf:"bytes,13,opt,name=account,proto3" json:"account,omitempty"`
+	// How many calls the event stands for, where a caller makes so many from one address that not
+	// each has a line: it tells of the last. 0: one.
+	Calls int64 `protobuf:"varint,14,opt,name=calls,proto3" json:"calls,omitempty"`
+	// When the first of them was.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// What the others were about, each once, as far as the names fit into 8 KiB.
+	Resources     []string `protobuf:"bytes,16,rep,name=resources,proto3" json:"resources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,11 +167,39 @@ func (x *AuditEvent) GetMoreChanges() int32 {
 	return 0
 }
 
-func (x *AuditEvent) GetMoreDenied() int32 {
+func (x *AuditEvent) GetRole() Token_Role {
 	if x != nil {
-		return x.MoreDenied
+		return x.Role
+	}
+	return Token_ROLE_UNSPECIFIED
+}
+
+func (x *AuditEvent) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
 	}
 	return 0
+}
+
+func (x *AuditEvent) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *AuditEvent) GetResources() []string {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
 }
 
 // ListEventsRequest asks for a page of events.
@@ -285,7 +325,7 @@ var File_edgewalk_admin_v1_audit_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/audit.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a edgewalk/admin/v1/manifest.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x02\n" +
+	"\x1dedgewalk/admin/v1/audit.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a edgewalk/admin/v1/manifest.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1dedgewalk/admin/v1/token.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x04\n" +
 	"\n" +
 	"AuditEvent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
@@ -299,9 +339,13 @@ const file_edgewalk_admin_v1_audit_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x03R\brevision\x12;\n" +
 	"\achanges\x18\t \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12!\n" +
 	"\fmore_changes\x18\n" +
-	" \x01(\x05R\vmoreChanges\x12\x1f\n" +
-	"\vmore_denied\x18\v \x01(\x05R\n" +
-	"moreDenied\"\x85\x01\n" +
+	" \x01(\x05R\vmoreChanges\x121\n" +
+	"\x04role\x18\f \x01(\x0e2\x1d.edgewalk.admin.v1.Token.RoleR\x04role\x12\x18\n" +
+	"\aaccount\x18\r \x01(\tR\aaccount\x12\x14\n" +
+	"\x05calls\x18\x0e \x01(\x03R\x05calls\x129\n" +
+	"\n" +
+	"first_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x12\x1c\n" +
+	"\tresources\x18\x10 \x03(\tR\tresourcesJ\x04\b\v\x10\f\"\x85\x01\n" +
 	"\x11ListEventsRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x06parent\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
@@ -309,11 +353,10 @@ const file_edgewalk_admin_v1_audit_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\tpageToken\"s\n" +
 	"\x12ListEventsResponse\x125\n" +
 	"\x06events\x18\x01 \x03(\v2\x1d.edgewalk.admin.v1.AuditEventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa0\x01\n" +
-	"\fAuditService\x12\x8f\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xac\x01\n" +
+	"\fAuditService\x12\x9b\x01\n" +
 	"\n" +
-	"ListEvents\x12$.edgewalk.admin.v1.ListEventsRequest\x1a%.edgewalk.admin.v1.ListEventsResponse\"4\xa2\xbb\x18\n" +
-	"\b\x06\x12\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=accounts/*}/eventsB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"ListEvents\x12$.edgewalk.admin.v1.ListEventsRequest\x1a%.edgewalk.admin.v1.ListEventsResponse\"@\xa2\xbb\x18\x16\b\x06\x12\x06parent\x18\x04\"\b{parent}\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=accounts/*}/eventsB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_audit_proto_rawDescOnce sync.Once
@@ -334,18 +377,21 @@ var file_edgewalk_admin_v1_audit_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),    // 2: edgewalk.admin.v1.ListEventsResponse
 	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 	(*ResourceChange)(nil),        // 4: edgewalk.admin.v1.ResourceChange
+	(Token_Role)(0),               // 5: edgewalk.admin.v1.Token.Role
 }
 var file_edgewalk_admin_v1_audit_proto_depIdxs = []int32{
 	3, // 0: edgewalk.admin.v1.AuditEvent.time:type_name -> google.protobuf.Timestamp
 	4, // 1: edgewalk.admin.v1.AuditEvent.changes:type_name -> edgewalk.admin.v1.ResourceChange
-	0, // 2: edgewalk.admin.v1.ListEventsResponse.events:type_name -> edgewalk.admin.v1.AuditEvent
-	1, // 3: edgewalk.admin.v1.AuditService.ListEvents:input_type -> edgewalk.admin.v1.ListEventsRequest
-	2, // 4: edgewalk.admin.v1.AuditService.ListEvents:output_type -> edgewalk.admin.v1.ListEventsResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 2: edgewalk.admin.v1.AuditEvent.role:type_name -> edgewalk.admin.v1.Token.Role
+	3, // 3: edgewalk.admin.v1.AuditEvent.first_time:type_name -> google.protobuf.Timestamp
+	0, // 4: edgewalk.admin.v1.ListEventsResponse.events:type_name -> edgewalk.admin.v1.AuditEvent
+	1, // 5: edgewalk.admin.v1.AuditService.ListEvents:input_type -> edgewalk.admin.v1.ListEventsRequest
+	2, // 6: edgewalk.admin.v1.AuditService.ListEvents:output_type -> edgewalk.admin.v1.ListEventsResponse
+	6, // [6:7] is the sub-list for method output_type
+	5, // [5:6] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_audit_proto_init() }
@@ -355,6 +401,7 @@ func file_edgewalk_admin_v1_audit_proto_init() {
 	}
 	file_edgewalk_admin_v1_manifest_proto_init()
 	file_edgewalk_admin_v1_rule_proto_init()
+	file_edgewalk_admin_v1_token_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1151,18 +1151,16 @@ const file_edgewalk_admin_v1_custom_domain_proto_rawDesc = "" +
 	"\x19UploadCertificateResponse\x12G\n" +
 	"\rcustom_domain\x18\x01 \x01(\v2\".edgewalk.topology.v1.CustomDomainR\fcustomDomain\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings2\x9e\f\n" +
-	"\x13CustomDomainService\x12\xa3\x01\n" +
-	"\x0fGetCustomDomain\x12).edgewalk.admin.v1.GetCustomDomainRequest\x1a*.edgewalk.admin.v1.GetCustomDomainResponse\"9\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02'\x12%/v1/{name=accounts/*/customDomains/*}\x12\xab\x01\n" +
-	"\x11ListCustomDomains\x12+.edgewalk.admin.v1.ListCustomDomainsRequest\x1a,.edgewalk.admin.v1.ListCustomDomainsResponse\";\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02'\x12%/v1/{parent=accounts/*}/customDomains\x12\xbd\x01\n" +
-	"\x12CreateCustomDomain\x12,.edgewalk.admin.v1.CreateCustomDomainRequest\x1a-.edgewalk.admin.v1.CreateCustomDomainResponse\"J\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06parent\x82\xd3\xe4\x93\x026:\rcustom_domain\"%/v1/{parent=accounts/*}/customDomains\x12\xd7\x01\n" +
-	"\x12UpdateCustomDomain\x12,.edgewalk.admin.v1.UpdateCustomDomainRequest\x1a-.edgewalk.admin.v1.UpdateCustomDomainResponse\"d\xa2\xbb\x18\x16\b\x05\x12\x12custom_domain.name\x82\xd3\xe4\x93\x02D:\rcustom_domain23/v1/{custom_domain.name=accounts/*/customDomains/*}\x12\xac\x01\n" +
-	"\x12DeleteCustomDomain\x12,.edgewalk.admin.v1.DeleteCustomDomainRequest\x1a-.edgewalk.admin.v1.DeleteCustomDomainResponse\"9\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02'*%/v1/{name=accounts/*/customDomains/*}\x12\xeb\x01\n" +
-	"\x11CheckCustomDomain\x12+.edgewalk.admin.v1.CheckCustomDomainRequest\x1a,.edgewalk.admin.v1.CheckCustomDomainResponse\"{\xa2\xbb\x18\x0f\b\x02\x12\vname|parent\x82\xd3\xe4\x93\x02b:\x01*Z0:\x01*\"+/v1/{parent=accounts/*}/customDomains:check\"+/v1/{name=accounts/*/customDomains/*}:check\x12\xba\x01\n" +
-	"\x10RenewCertificate\x12*.edgewalk.admin.v1.RenewCertificateRequest\x1a+.edgewalk.admin.v1.RenewCertificateResponse\"M\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02;:\x01*\"6/v1/{name=accounts/*/customDomains/*}:renewCertificate\x12\xbe\x01\n" +
-	"\x11UploadCertificate\x12+.edgewalk.admin.v1.UploadCertificateRequest\x1a,.edgewalk.admin.v1.UploadCertificateResponse\"N\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02<:\x01*\"7/v1/{name=accounts/*/customDomains/*}:uploadCertificateB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings2\x9f\r\n" +
+	"\x13CustomDomainService\x12\xad\x01\n" +
+	"\x0fGetCustomDomain\x12).edgewalk.admin.v1.GetCustomDomainRequest\x1a*.edgewalk.admin.v1.GetCustomDomainResponse\"C\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02'\x12%/v1/{name=accounts/*/customDomains/*}\x12\xb7\x01\n" +
+	"\x11ListCustomDomains\x12+.edgewalk.admin.v1.ListCustomDomainsRequest\x1a,.edgewalk.admin.v1.ListCustomDomainsResponse\"G\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02'\x12%/v1/{parent=accounts/*}/customDomains\x12\xde\x01\n" +
+	"\x12CreateCustomDomain\x12,.edgewalk.admin.v1.CreateCustomDomainRequest\x1a-.edgewalk.admin.v1.CreateCustomDomainResponse\"k\xa2\xbb\x18+\b\x05\x12\x06parent\x18\x02\"\x1d{custom_domain.name}|{parent}\x82\xd3\xe4\x93\x026:\rcustom_domain\"%/v1/{parent=accounts/*}/customDomains\x12\xef\x01\n" +
+	"\x12UpdateCustomDomain\x12,.edgewalk.admin.v1.UpdateCustomDomainRequest\x1a-.edgewalk.admin.v1.UpdateCustomDomainResponse\"|\xa2\xbb\x18.\b\x05\x12\x12custom_domain.name\x18\x02\"\x14{custom_domain.name}\x82\xd3\xe4\x93\x02D:\rcustom_domain23/v1/{custom_domain.name=accounts/*/customDomains/*}\x12\xb6\x01\n" +
+	"\x12DeleteCustomDomain\x12,.edgewalk.admin.v1.DeleteCustomDomainRequest\x1a-.edgewalk.admin.v1.DeleteCustomDomainResponse\"C\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02'*%/v1/{name=accounts/*/customDomains/*}\x12\xff\x01\n" +
+	"\x11CheckCustomDomain\x12+.edgewalk.admin.v1.CheckCustomDomainRequest\x1a,.edgewalk.admin.v1.CheckCustomDomainResponse\"\x8e\x01\xa2\xbb\x18\"\b\x02\x12\vname|parent\x18\x01\"\x0f{name}|{parent}\x82\xd3\xe4\x93\x02b:\x01*Z0:\x01*\"+/v1/{parent=accounts/*}/customDomains:check\"+/v1/{name=accounts/*/customDomains/*}:check\x12\xc4\x01\n" +
+	"\x10RenewCertificate\x12*.edgewalk.admin.v1.RenewCertificateRequest\x1a+.edgewalk.admin.v1.RenewCertificateResponse\"W\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x03\"\x06{name}\x82\xd3\xe4\x93\x02;:\x01*\"6/v1/{name=accounts/*/customDomains/*}:renewCertificate\x12\xc8\x01\n" +
+	"\x11UploadCertificate\x12+.edgewalk.admin.v1.UploadCertificateRequest\x1a,.edgewalk.admin.v1.UploadCertificateResponse\"X\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02<:\x01*\"7/v1/{name=accounts/*/customDomains/*}:uploadCertificateB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_custom_domain_proto_rawDescOnce sync.Once

@@ -145,10 +145,9 @@ const file_edgewalk_admin_v1_diagnostic_proto_rawDesc = "" +
 	"\x04edge\x18\x02 \x01(\tB\a\xbaH\x04r\x02(?R\x04edge\x12\x1f\n" +
 	"\x06region\x18\x03 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\"V\n" +
 	"\x0fExplainResponse\x12C\n" +
-	"\vexplanation\x18\x01 \x01(\v2!.edgewalk.topology.v1.ExplanationR\vexplanation2\x9b\x01\n" +
-	"\x11DiagnosticService\x12\x85\x01\n" +
-	"\aExplain\x12!.edgewalk.admin.v1.ExplainRequest\x1a\".edgewalk.admin.v1.ExplainResponse\"3\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06caller\x82\xd3\xe4\x93\x02\x1f:\x01*Z\r\x12\v/v1:explain\"\v/v1:explainB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\vexplanation\x18\x01 \x01(\v2!.edgewalk.topology.v1.ExplanationR\vexplanation2\x9d\x01\n" +
+	"\x11DiagnosticService\x12\x87\x01\n" +
+	"\aExplain\x12!.edgewalk.admin.v1.ExplainRequest\x1a\".edgewalk.admin.v1.ExplainResponse\"5\xa2\xbb\x18\f\b\x02\x12\x06caller\x18\x01\x82\xd3\xe4\x93\x02\x1f:\x01*Z\r\x12\v/v1:explain\"\v/v1:explainB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_diagnostic_proto_rawDescOnce sync.Once

@@ -613,13 +613,13 @@ const file_edgewalk_admin_v1_edge_admin_proto_rawDesc = "" +
 	"\x1aRotateEdgeAuthorityRequest\"\x89\x01\n" +
 	"\x1bRotateEdgeAuthorityResponse\x12\x1c\n" +
 	"\tauthority\x18\x01 \x01(\x05R\tauthority\x12L\n" +
-	"\x14previous_expire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x12previousExpireTime2\xcd\x04\n" +
-	"\x10EdgeAdminService\x12\x89\x01\n" +
-	"\x0fCreateJoinToken\x12).edgewalk.admin.v1.CreateJoinTokenRequest\x1a*.edgewalk.admin.v1.CreateJoinTokenResponse\"\x1f\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/joinTokens\x12\x83\x01\n" +
-	"\x0eListIdentities\x12(.edgewalk.admin.v1.ListIdentitiesRequest\x1a).edgewalk.admin.v1.ListIdentitiesResponse\"\x1c\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/identities\x12\x83\x01\n" +
+	"\x14previous_expire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x12previousExpireTime2\x8a\x05\n" +
+	"\x10EdgeAdminService\x12\x99\x01\n" +
+	"\x0fCreateJoinToken\x12).edgewalk.admin.v1.CreateJoinTokenRequest\x1a*.edgewalk.admin.v1.CreateJoinTokenResponse\"/\xa2\xbb\x18\x12\b\r\x18\x04\"\fedges/{edge}\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/joinTokens\x12\x85\x01\n" +
+	"\x0eListIdentities\x12(.edgewalk.admin.v1.ListIdentitiesRequest\x1a).edgewalk.admin.v1.ListIdentitiesResponse\"\x1e\xa2\xbb\x18\x04\b\b\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/identities\x12\x93\x01\n" +
 	"\n" +
-	"RevokeEdge\x12$.edgewalk.admin.v1.RevokeEdgeRequest\x1a%.edgewalk.admin.v1.RevokeEdgeResponse\"(\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/edges/{edge}:revoke\x12\xa0\x01\n" +
-	"\x13RotateEdgeAuthority\x12-.edgewalk.admin.v1.RotateEdgeAuthorityRequest\x1a..edgewalk.admin.v1.RotateEdgeAuthorityResponse\"*\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/edges:rotateAuthorityB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"RevokeEdge\x12$.edgewalk.admin.v1.RevokeEdgeRequest\x1a%.edgewalk.admin.v1.RevokeEdgeResponse\"8\xa2\xbb\x18\x12\b\t\x18\x03\"\fedges/{edge}\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/edges/{edge}:revoke\x12\xbb\x01\n" +
+	"\x13RotateEdgeAuthority\x12-.edgewalk.admin.v1.RotateEdgeAuthorityRequest\x1a..edgewalk.admin.v1.RotateEdgeAuthorityResponse\"E\xa2\xbb\x18\x1d\b\t\x18\x04\"\x17authorities/{authority}\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/edges:rotateAuthorityB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_edge_admin_proto_rawDescOnce sync.Once

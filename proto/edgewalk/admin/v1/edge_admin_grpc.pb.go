@@ -32,7 +32,8 @@ const (
 // EdgeAdminService says which edges there may be. An edge joins with a token once, and from then on
 // has a certificate, which it renews by itself.
 type EdgeAdminServiceClient interface {
-	// CreateJoinToken makes a token with which one edge joins, once.
+	// CreateJoinToken makes a token with which one edge joins, once. The edge is then sent secrets of
+	// origins, so this is for `root` alone.
 	//
 	// Errors: ALREADY_EXISTS while an edge with this id has a certificate: revoke it first.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
@@ -107,7 +108,8 @@ func (c *edgeAdminServiceClient) RotateEdgeAuthority(ctx context.Context, in *Ro
 // EdgeAdminService says which edges there may be. An edge joins with a token once, and from then on
 // has a certificate, which it renews by itself.
 type EdgeAdminServiceServer interface {
-	// CreateJoinToken makes a token with which one edge joins, once.
+	// CreateJoinToken makes a token with which one edge joins, once. The edge is then sent secrets of
+	// origins, so this is for `root` alone.
 	//
 	// Errors: ALREADY_EXISTS while an edge with this id has a certificate: revoke it first.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)

@@ -1359,19 +1359,17 @@ const file_edgewalk_admin_v1_fleet_proto_rawDesc = "" +
 	"\x12GetRevisionRequest\"G\n" +
 	"\x13GetRevisionResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\x94\b\n" +
-	"\fFleetService\x12o\n" +
-	"\tListEdges\x12#.edgewalk.admin.v1.ListEdgesRequest\x1a$.edgewalk.admin.v1.ListEdgesResponse\"\x17\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\v\x12\t/v1/edges\x12r\n" +
-	"\aGetEdge\x12!.edgewalk.admin.v1.GetEdgeRequest\x1a\".edgewalk.admin.v1.GetEdgeResponse\" \xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=edges/*}\x12\xa5\x01\n" +
-	"\vWaitApplied\x12%.edgewalk.admin.v1.WaitAppliedRequest\x1a&.edgewalk.admin.v1.WaitAppliedResponse\"G\xa2\xbb\x18\n" +
-	"\b\x03\x12\x06caller\x82\xd3\xe4\x93\x023:\x01*Z\x17\x12\x15/v1/edges:waitApplied\"\x15/v1/edges:waitApplied\x12\x80\x01\n" +
-	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\"\"\xa2\xbb\x18\n" +
-	"\b\x03\x12\x06caller\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/revision\x12p\n" +
-	"\tGetStatus\x12#.edgewalk.admin.v1.GetStatusRequest\x1a$.edgewalk.admin.v1.GetStatusResponse\"\x18\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/status\x12\x7f\n" +
-	"\vFreezeEdges\x12%.edgewalk.admin.v1.FreezeEdgesRequest\x1a&.edgewalk.admin.v1.FreezeEdgesResponse\"!\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/edges:freeze\x12\x87\x01\n" +
-	"\rUnfreezeEdges\x12'.edgewalk.admin.v1.UnfreezeEdgesRequest\x1a(.edgewalk.admin.v1.UnfreezeEdgesResponse\"#\xa2\xbb\x18\x02\b\t\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/edges:unfreeze\x12w\n" +
-	"\vListFreezes\x12%.edgewalk.admin.v1.ListFreezesRequest\x1a&.edgewalk.admin.v1.ListFreezesResponse\"\x19\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\r\x12\v/v1/freezesB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch2\xe5\b\n" +
+	"\fFleetService\x12q\n" +
+	"\tListEdges\x12#.edgewalk.admin.v1.ListEdgesRequest\x1a$.edgewalk.admin.v1.ListEdgesResponse\"\x19\xa2\xbb\x18\x04\b\b\x18\x01\x82\xd3\xe4\x93\x02\v\x12\t/v1/edges\x12|\n" +
+	"\aGetEdge\x12!.edgewalk.admin.v1.GetEdgeRequest\x1a\".edgewalk.admin.v1.GetEdgeResponse\"*\xa2\xbb\x18\f\b\b\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=edges/*}\x12\xa7\x01\n" +
+	"\vWaitApplied\x12%.edgewalk.admin.v1.WaitAppliedRequest\x1a&.edgewalk.admin.v1.WaitAppliedResponse\"I\xa2\xbb\x18\f\b\x03\x12\x06caller\x18\x01\x82\xd3\xe4\x93\x023:\x01*Z\x17\x12\x15/v1/edges:waitApplied\"\x15/v1/edges:waitApplied\x12\x82\x01\n" +
+	"\vGetRevision\x12%.edgewalk.admin.v1.GetRevisionRequest\x1a&.edgewalk.admin.v1.GetRevisionResponse\"$\xa2\xbb\x18\f\b\x03\x12\x06caller\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/revision\x12r\n" +
+	"\tGetStatus\x12#.edgewalk.admin.v1.GetStatusRequest\x1a$.edgewalk.admin.v1.GetStatusResponse\"\x1a\xa2\xbb\x18\x04\b\b\x18\x01\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/status\x12\x9d\x01\n" +
+	"\vFreezeEdges\x12%.edgewalk.admin.v1.FreezeEdgesRequest\x1a&.edgewalk.admin.v1.FreezeEdgesResponse\"?\xa2\xbb\x18 \b\t\x18\x03\"\x1aregions/{region}|regions/-\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/edges:freeze\x12\xa5\x01\n" +
+	"\rUnfreezeEdges\x12'.edgewalk.admin.v1.UnfreezeEdgesRequest\x1a(.edgewalk.admin.v1.UnfreezeEdgesResponse\"A\xa2\xbb\x18 \b\t\x18\x03\"\x1aregions/{region}|regions/-\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/edges:unfreeze\x12y\n" +
+	"\vListFreezes\x12%.edgewalk.admin.v1.ListFreezesRequest\x1a&.edgewalk.admin.v1.ListFreezesResponse\"\x1b\xa2\xbb\x18\x04\b\b\x18\x01\x82\xd3\xe4\x93\x02\r\x12\v/v1/freezesB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_fleet_proto_rawDescOnce sync.Once

@@ -542,14 +542,11 @@ const file_edgewalk_admin_v1_history_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"k\n" +
 	"\x10RollbackResponse\x12;\n" +
 	"\achanges\x18\x01 \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision2\xc8\x03\n" +
-	"\x0eHistoryService\x12\x8b\x01\n" +
-	"\tListSteps\x12#.edgewalk.admin.v1.ListStepsRequest\x1a$.edgewalk.admin.v1.ListStepsResponse\"3\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=accounts/*}/steps\x12\x96\x01\n" +
-	"\rDiffRevisions\x12'.edgewalk.admin.v1.DiffRevisionsRequest\x1a(.edgewalk.admin.v1.DiffRevisionsResponse\"2\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=accounts/*}:diff\x12\x8e\x01\n" +
-	"\bRollback\x12\".edgewalk.admin.v1.RollbackRequest\x1a#.edgewalk.admin.v1.RollbackResponse\"9\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06parent\x82\xd3\xe4\x93\x02%:\x01*\" /v1/{parent=accounts/*}:rollbackB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\brevision\x18\x02 \x01(\x03R\brevision2\xec\x03\n" +
+	"\x0eHistoryService\x12\x97\x01\n" +
+	"\tListSteps\x12#.edgewalk.admin.v1.ListStepsRequest\x1a$.edgewalk.admin.v1.ListStepsResponse\"?\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=accounts/*}/steps\x12\xa2\x01\n" +
+	"\rDiffRevisions\x12'.edgewalk.admin.v1.DiffRevisionsRequest\x1a(.edgewalk.admin.v1.DiffRevisionsResponse\">\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=accounts/*}:diff\x12\x9a\x01\n" +
+	"\bRollback\x12\".edgewalk.admin.v1.RollbackRequest\x1a#.edgewalk.admin.v1.RollbackResponse\"E\xa2\xbb\x18\x16\b\x05\x12\x06parent\x18\x02\"\b{parent}\x82\xd3\xe4\x93\x02%:\x01*\" /v1/{parent=accounts/*}:rollbackB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_history_proto_rawDescOnce sync.Once

@@ -404,9 +404,9 @@ const file_edgewalk_admin_v1_issuer_proto_rawDesc = "" +
 	"\x12ListIssuersRequest\"b\n" +
 	"\x13ListIssuersResponse\x123\n" +
 	"\aissuers\x18\x01 \x03(\v2\x19.edgewalk.admin.v1.IssuerR\aissuers\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\tR\x06leader2\x88\x01\n" +
-	"\rIssuerService\x12w\n" +
-	"\vListIssuers\x12%.edgewalk.admin.v1.ListIssuersRequest\x1a&.edgewalk.admin.v1.ListIssuersResponse\"\x19\xa2\xbb\x18\x02\b\b\x82\xd3\xe4\x93\x02\r\x12\v/v1/issuersB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x06leader\x18\x02 \x01(\tR\x06leader2\x8a\x01\n" +
+	"\rIssuerService\x12y\n" +
+	"\vListIssuers\x12%.edgewalk.admin.v1.ListIssuersRequest\x1a&.edgewalk.admin.v1.ListIssuersResponse\"\x1b\xa2\xbb\x18\x04\b\b\x18\x01\x82\xd3\xe4\x93\x02\r\x12\v/v1/issuersB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_issuer_proto_rawDescOnce sync.Once

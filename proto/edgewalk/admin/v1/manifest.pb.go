@@ -685,11 +685,10 @@ const file_edgewalk_admin_v1_manifest_proto_rawDesc = "" +
 	"\x16ExportManifestResponse\x127\n" +
 	"\bmanifest\x18\x01 \x01(\v2\x1b.edgewalk.admin.v1.ManifestR\bmanifest\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xcd\x02\n" +
-	"\x0fManifestService\x12\x9f\x01\n" +
-	"\rApplyManifest\x12'.edgewalk.admin.v1.ApplyManifestRequest\x1a(.edgewalk.admin.v1.ApplyManifestResponse\";\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06caller\x82\xd3\xe4\x93\x02':\bmanifest\"\x1b/v1/{name=accounts/*}:apply\x12\x97\x01\n" +
-	"\x0eExportManifest\x12(.edgewalk.admin.v1.ExportManifestRequest\x1a).edgewalk.admin.v1.ExportManifestResponse\"0\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=accounts/*}:exportB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xf9\x02\n" +
+	"\x0fManifestService\x12\xc1\x01\n" +
+	"\rApplyManifest\x12'.edgewalk.admin.v1.ApplyManifestRequest\x1a(.edgewalk.admin.v1.ApplyManifestResponse\"]\xa2\xbb\x18,\b\x05\x12\x06caller\x18\x02\"\x1eaccounts/{manifest.account.id}\x82\xd3\xe4\x93\x02':\bmanifest\"\x1b/v1/{name=accounts/*}:apply\x12\xa1\x01\n" +
+	"\x0eExportManifest\x12(.edgewalk.admin.v1.ExportManifestRequest\x1a).edgewalk.admin.v1.ExportManifestResponse\":\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=accounts/*}:exportB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_manifest_proto_rawDescOnce sync.Once

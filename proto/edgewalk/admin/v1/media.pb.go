@@ -935,14 +935,13 @@ const file_edgewalk_admin_v1_media_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"5\n" +
 	"\x17DeleteMediaFileResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xf2\x05\n" +
-	"\fMediaService\x12\x80\x01\n" +
-	"\x0fUploadMediaFile\x12).edgewalk.admin.v1.UploadMediaFileRequest\x1a*.edgewalk.admin.v1.UploadMediaFileResponse\"\x14\xa2\xbb\x18\x10\b\x05\x12\fstart.parent(\x01\x12~\n" +
-	"\x11DownloadMediaFile\x12+.edgewalk.admin.v1.DownloadMediaFileRequest\x1a,.edgewalk.admin.v1.DownloadMediaFileResponse\"\f\xa2\xbb\x18\b\b\x02\x12\x04name0\x01\x12\x98\x01\n" +
-	"\fGetMediaFile\x12&.edgewalk.admin.v1.GetMediaFileRequest\x1a'.edgewalk.admin.v1.GetMediaFileResponse\"7\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02%\x12#/v1/{name=accounts/*/mediaFiles/**}\x12\x9f\x01\n" +
-	"\x0eListMediaFiles\x12(.edgewalk.admin.v1.ListMediaFilesRequest\x1a).edgewalk.admin.v1.ListMediaFilesResponse\"8\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=accounts/*}/mediaFiles\x12\xa1\x01\n" +
-	"\x0fDeleteMediaFile\x12).edgewalk.admin.v1.DeleteMediaFileRequest\x1a*.edgewalk.admin.v1.DeleteMediaFileResponse\"7\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02%*#/v1/{name=accounts/*/mediaFiles/**}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\brevision\x18\x01 \x01(\x03R\brevision2\xc1\x06\n" +
+	"\fMediaService\x12\xa4\x01\n" +
+	"\x0fUploadMediaFile\x12).edgewalk.admin.v1.UploadMediaFileRequest\x1a*.edgewalk.admin.v1.UploadMediaFileResponse\"8\xa2\xbb\x184\b\x05\x12\fstart.parent\x18\x02\" {media_file.name}|{start.parent}(\x01\x12\x88\x01\n" +
+	"\x11DownloadMediaFile\x12+.edgewalk.admin.v1.DownloadMediaFileRequest\x1a,.edgewalk.admin.v1.DownloadMediaFileResponse\"\x16\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x04\"\x06{name}0\x01\x12\xa2\x01\n" +
+	"\fGetMediaFile\x12&.edgewalk.admin.v1.GetMediaFileRequest\x1a'.edgewalk.admin.v1.GetMediaFileResponse\"A\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02%\x12#/v1/{name=accounts/*/mediaFiles/**}\x12\xab\x01\n" +
+	"\x0eListMediaFiles\x12(.edgewalk.admin.v1.ListMediaFilesRequest\x1a).edgewalk.admin.v1.ListMediaFilesResponse\"D\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=accounts/*}/mediaFiles\x12\xab\x01\n" +
+	"\x0fDeleteMediaFile\x12).edgewalk.admin.v1.DeleteMediaFileRequest\x1a*.edgewalk.admin.v1.DeleteMediaFileResponse\"A\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02%*#/v1/{name=accounts/*/mediaFiles/**}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_media_proto_rawDescOnce sync.Once

@@ -849,17 +849,15 @@ const file_edgewalk_admin_v1_origin_proto_rawDesc = "" +
 	"\x04edge\x18\x04 \x01(\tB\a\xbaH\x04r\x02(?R\x04edge\x12\x1f\n" +
 	"\x06region\x18\x05 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\"J\n" +
 	"\x12TestOriginResponse\x124\n" +
-	"\x04test\x18\x01 \x01(\v2 .edgewalk.topology.v1.OriginTestR\x04test2\xb1\a\n" +
-	"\rOriginService\x12\x8b\x01\n" +
-	"\tGetOrigin\x12#.edgewalk.admin.v1.GetOriginRequest\x1a$.edgewalk.admin.v1.GetOriginResponse\"3\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=accounts/*/origins/*}\x12\x93\x01\n" +
-	"\vListOrigins\x12%.edgewalk.admin.v1.ListOriginsRequest\x1a&.edgewalk.admin.v1.ListOriginsResponse\"5\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=accounts/*}/origins\x12\x9e\x01\n" +
-	"\fCreateOrigin\x12&.edgewalk.admin.v1.CreateOriginRequest\x1a'.edgewalk.admin.v1.CreateOriginResponse\"=\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06parent\x82\xd3\xe4\x93\x02):\x06origin\"\x1f/v1/{parent=accounts/*}/origins\x12\xaa\x01\n" +
-	"\fUpdateOrigin\x12&.edgewalk.admin.v1.UpdateOriginRequest\x1a'.edgewalk.admin.v1.UpdateOriginResponse\"I\xa2\xbb\x18\x0f\b\x05\x12\vorigin.name\x82\xd3\xe4\x93\x020:\x06origin2&/v1/{origin.name=accounts/*/origins/*}\x12\x94\x01\n" +
-	"\fDeleteOrigin\x12&.edgewalk.admin.v1.DeleteOriginRequest\x1a'.edgewalk.admin.v1.DeleteOriginResponse\"3\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=accounts/*/origins/*}\x12\x96\x01\n" +
+	"\x04test\x18\x01 \x01(\v2 .edgewalk.topology.v1.OriginTestR\x04test2\x8c\b\n" +
+	"\rOriginService\x12\x95\x01\n" +
+	"\tGetOrigin\x12#.edgewalk.admin.v1.GetOriginRequest\x1a$.edgewalk.admin.v1.GetOriginResponse\"=\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=accounts/*/origins/*}\x12\x9f\x01\n" +
+	"\vListOrigins\x12%.edgewalk.admin.v1.ListOriginsRequest\x1a&.edgewalk.admin.v1.ListOriginsResponse\"A\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=accounts/*}/origins\x12\xbe\x01\n" +
+	"\fCreateOrigin\x12&.edgewalk.admin.v1.CreateOriginRequest\x1a'.edgewalk.admin.v1.CreateOriginResponse\"]\xa2\xbb\x18*\b\x05\x12\x06parent\x18\x02\"\x1c{parent}/origins/{origin_id}\x82\xd3\xe4\x93\x02):\x06origin\"\x1f/v1/{parent=accounts/*}/origins\x12\xbb\x01\n" +
+	"\fUpdateOrigin\x12&.edgewalk.admin.v1.UpdateOriginRequest\x1a'.edgewalk.admin.v1.UpdateOriginResponse\"Z\xa2\xbb\x18 \b\x05\x12\vorigin.name\x18\x02\"\r{origin.name}\x82\xd3\xe4\x93\x020:\x06origin2&/v1/{origin.name=accounts/*/origins/*}\x12\x9e\x01\n" +
+	"\fDeleteOrigin\x12&.edgewalk.admin.v1.DeleteOriginRequest\x1a'.edgewalk.admin.v1.DeleteOriginResponse\"=\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=accounts/*/origins/*}\x12\xa0\x01\n" +
 	"\n" +
-	"TestOrigin\x12$.edgewalk.admin.v1.TestOriginRequest\x1a%.edgewalk.admin.v1.TestOriginResponse\";\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02):\x01*\"$/v1/{name=accounts/*/origins/*}:testB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"TestOrigin\x12$.edgewalk.admin.v1.TestOriginRequest\x1a%.edgewalk.admin.v1.TestOriginResponse\"E\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x04\"\x06{name}\x82\xd3\xe4\x93\x02):\x01*\"$/v1/{name=accounts/*/origins/*}:testB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_origin_proto_rawDescOnce sync.Once

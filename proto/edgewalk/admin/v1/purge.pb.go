@@ -409,14 +409,12 @@ const file_edgewalk_admin_v1_purge_proto_rawDesc = "" +
 	"\x12ListPurgesResponse\x123\n" +
 	"\x06purges\x18\x01 \x03(\v2\x1b.edgewalk.topology.v1.PurgeR\x06purges\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision2\xc6\x03\n" +
-	"\fPurgeService\x12\x99\x01\n" +
-	"\vCreatePurge\x12%.edgewalk.admin.v1.CreatePurgeRequest\x1a&.edgewalk.admin.v1.CreatePurgeResponse\";\xa2\xbb\x18\n" +
-	"\b\x04\x12\x06parent\x82\xd3\xe4\x93\x02':\x05purge\"\x1e/v1/{parent=accounts/*}/purges\x12\x87\x01\n" +
-	"\bGetPurge\x12\".edgewalk.admin.v1.GetPurgeRequest\x1a#.edgewalk.admin.v1.GetPurgeResponse\"2\xa2\xbb\x18\b\b\x03\x12\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=accounts/*/purges/*}\x12\x8f\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision2\xf5\x03\n" +
+	"\fPurgeService\x12\xb2\x01\n" +
+	"\vCreatePurge\x12%.edgewalk.admin.v1.CreatePurgeRequest\x1a&.edgewalk.admin.v1.CreatePurgeResponse\"T\xa2\xbb\x18#\b\x04\x12\x06parent\x18\x02\"\x15{purge.name}|{parent}\x82\xd3\xe4\x93\x02':\x05purge\"\x1e/v1/{parent=accounts/*}/purges\x12\x91\x01\n" +
+	"\bGetPurge\x12\".edgewalk.admin.v1.GetPurgeRequest\x1a#.edgewalk.admin.v1.GetPurgeResponse\"<\xa2\xbb\x18\x12\b\x03\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=accounts/*/purges/*}\x12\x9b\x01\n" +
 	"\n" +
-	"ListPurges\x12$.edgewalk.admin.v1.ListPurgesRequest\x1a%.edgewalk.admin.v1.ListPurgesResponse\"4\xa2\xbb\x18\n" +
-	"\b\x03\x12\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=accounts/*}/purgesB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"ListPurges\x12$.edgewalk.admin.v1.ListPurgesRequest\x1a%.edgewalk.admin.v1.ListPurgesResponse\"@\xa2\xbb\x18\x16\b\x03\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=accounts/*}/purgesB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_purge_proto_rawDescOnce sync.Once

@@ -44,7 +44,7 @@ const (
 	Rule_ACCOUNTS Rule_Permission = 7
 	// Read how edges, control planes and etcd stand.
 	Rule_FLEET_READ Rule_Permission = 8
-	// Freeze and release edges.
+	// Freeze and release edges, and take their certificates back.
 	Rule_FLEET Rule_Permission = 9
 	// Read everything that etcd holds, origins' secrets too.
 	Rule_SNAPSHOT Rule_Permission = 10
@@ -52,6 +52,8 @@ const (
 	Rule_METRICS Rule_Permission = 11
 	// Change what is said of an account itself; its limits and pools need ACCOUNTS too.
 	Rule_UPDATE_ACCOUNT Rule_Permission = 12
+	// Make tokens with which edges join, and so somebody who is sent the secrets of origins.
+	Rule_JOIN Rule_Permission = 13
 )
 
 // Enum value maps for Rule_Permission.
@@ -70,6 +72,7 @@ var (
 		10: "SNAPSHOT",
 		11: "METRICS",
 		12: "UPDATE_ACCOUNT",
+		13: "JOIN",
 	}
 	Rule_Permission_value = map[string]int32{
 		"PERMISSION_UNSPECIFIED": 0,
@@ -85,6 +88,7 @@ var (
 		"SNAPSHOT":               10,
 		"METRICS":                11,
 		"UPDATE_ACCOUNT":         12,
+		"JOIN":                   13,
 	}
 )
 
@@ -115,7 +119,72 @@ func (Rule_Permission) EnumDescriptor() ([]byte, []int) {
 	return file_edgewalk_admin_v1_rule_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// Rule says who may call a method. A method without one may be called by nobody.
+// Audit is what is written down of a call that was let through. Of one that was denied there is
+// always a line in the control plane's `--audit-log`.
+type Rule_Audit int32
+
+const (
+	// No method has it.
+	Rule_AUDIT_UNSPECIFIED Rule_Audit = 0
+	// Nothing: the call changes nothing and tells no secret.
+	Rule_UNRECORDED Rule_Audit = 1
+	// An event of the account in etcd, in the transaction of what the call writes.
+	Rule_STORED Rule_Audit = 2
+	// A line in `--audit-log` that says how the call ended. The call goes on where the log takes no
+	// line, because it is how trouble is ended.
+	Rule_LOGGED Rule_Audit = 3
+	// The same, and where the log takes no line the call is refused, with UNAVAILABLE and reason
+	// `AUDIT_UNAVAILABLE`.
+	Rule_REQUIRED Rule_Audit = 4
+)
+
+// Enum value maps for Rule_Audit.
+var (
+	Rule_Audit_name = map[int32]string{
+		0: "AUDIT_UNSPECIFIED",
+		1: "UNRECORDED",
+		2: "STORED",
+		3: "LOGGED",
+		4: "REQUIRED",
+	}
+	Rule_Audit_value = map[string]int32{
+		"AUDIT_UNSPECIFIED": 0,
+		"UNRECORDED":        1,
+		"STORED":            2,
+		"LOGGED":            3,
+		"REQUIRED":          4,
+	}
+)
+
+func (x Rule_Audit) Enum() *Rule_Audit {
+	p := new(Rule_Audit)
+	*p = x
+	return p
+}
+
+func (x Rule_Audit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rule_Audit) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_admin_v1_rule_proto_enumTypes[1].Descriptor()
+}
+
+func (Rule_Audit) Type() protoreflect.EnumType {
+	return &file_edgewalk_admin_v1_rule_proto_enumTypes[1]
+}
+
+func (x Rule_Audit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rule_Audit.Descriptor instead.
+func (Rule_Audit) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_rule_proto_rawDescGZIP(), []int{0, 1}
+}
+
+// Rule says who may call a method, and what is written down of its calls. A method without one may
+// be called by nobody.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the caller's role must allow.
@@ -125,7 +194,13 @@ type Rule struct {
 	// `origin.name`: the account that the name there begins with. `name|parent`: that of the one of
 	// the two fields that is set. `caller`: the method itself keeps to the account of the caller's
 	// token.
-	AccountFrom   string `protobuf:"bytes,2,opt,name=account_from,json=accountFrom,proto3" json:"account_from,omitempty"`
+	AccountFrom string `protobuf:"bytes,2,opt,name=account_from,json=accountFrom,proto3" json:"account_from,omitempty"`
+	// What is written down of a call.
+	Audit Rule_Audit `protobuf:"varint,3,opt,name=audit,proto3,enum=edgewalk.admin.v1.Rule_Audit" json:"audit,omitempty"`
+	// What a call is about, for logs and the audit: a name in which `{name}` stands for the field of
+	// that path in the answer, or else in the request. Of several, `{name}|{parent}`, it is the first
+	// of which all fields are set. Empty: nothing that has a name.
+	Target        string `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +249,20 @@ func (x *Rule) GetAccountFrom() string {
 	return ""
 }
 
+func (x *Rule) GetAudit() Rule_Audit {
+	if x != nil {
+		return x.Audit
+	}
+	return Rule_AUDIT_UNSPECIFIED
+}
+
+func (x *Rule) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
 var file_edgewalk_admin_v1_rule_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -187,7 +276,7 @@ var file_edgewalk_admin_v1_rule_proto_extTypes = []protoimpl.ExtensionInfo{
 
 // Extension fields to descriptorpb.MethodOptions.
 var (
-	// Who may call the method.
+	// Who may call the method, and what is written down of it.
 	//
 	// optional edgewalk.admin.v1.Rule rule = 50100;
 	E_Rule = &file_edgewalk_admin_v1_rule_proto_extTypes[0]
@@ -197,12 +286,14 @@ var File_edgewalk_admin_v1_rule_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_rule_proto_rawDesc = "" +
 	"\n" +
-	"\x1cedgewalk/admin/v1/rule.proto\x12\x11edgewalk.admin.v1\x1a google/protobuf/descriptor.proto\"\xb0\x02\n" +
+	"\x1cedgewalk/admin/v1/rule.proto\x12\x11edgewalk.admin.v1\x1a google/protobuf/descriptor.proto\"\xdd\x03\n" +
 	"\x04Rule\x12B\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\x0e2\".edgewalk.admin.v1.Rule.PermissionR\n" +
 	"permission\x12!\n" +
-	"\faccount_from\x18\x02 \x01(\tR\vaccountFrom\"\xc0\x01\n" +
+	"\faccount_from\x18\x02 \x01(\tR\vaccountFrom\x123\n" +
+	"\x05audit\x18\x03 \x01(\x0e2\x1d.edgewalk.admin.v1.Rule.AuditR\x05audit\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\tR\x06target\"\xca\x01\n" +
 	"\n" +
 	"Permission\x12\x1a\n" +
 	"\x16PERMISSION_UNSPECIFIED\x10\x00\x12\a\n" +
@@ -220,7 +311,17 @@ const file_edgewalk_admin_v1_rule_proto_rawDesc = "" +
 	"\bSNAPSHOT\x10\n" +
 	"\x12\v\n" +
 	"\aMETRICS\x10\v\x12\x12\n" +
-	"\x0eUPDATE_ACCOUNT\x10\f:M\n" +
+	"\x0eUPDATE_ACCOUNT\x10\f\x12\b\n" +
+	"\x04JOIN\x10\r\"T\n" +
+	"\x05Audit\x12\x15\n" +
+	"\x11AUDIT_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"UNRECORDED\x10\x01\x12\n" +
+	"\n" +
+	"\x06STORED\x10\x02\x12\n" +
+	"\n" +
+	"\x06LOGGED\x10\x03\x12\f\n" +
+	"\bREQUIRED\x10\x04:M\n" +
 	"\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\v2\x17.edgewalk.admin.v1.RuleR\x04ruleB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
@@ -235,22 +336,24 @@ func file_edgewalk_admin_v1_rule_proto_rawDescGZIP() []byte {
 	return file_edgewalk_admin_v1_rule_proto_rawDescData
 }
 
-var file_edgewalk_admin_v1_rule_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_edgewalk_admin_v1_rule_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_edgewalk_admin_v1_rule_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_edgewalk_admin_v1_rule_proto_goTypes = []any{
 	(Rule_Permission)(0),               // 0: edgewalk.admin.v1.Rule.Permission
-	(*Rule)(nil),                       // 1: edgewalk.admin.v1.Rule
-	(*descriptorpb.MethodOptions)(nil), // 2: google.protobuf.MethodOptions
+	(Rule_Audit)(0),                    // 1: edgewalk.admin.v1.Rule.Audit
+	(*Rule)(nil),                       // 2: edgewalk.admin.v1.Rule
+	(*descriptorpb.MethodOptions)(nil), // 3: google.protobuf.MethodOptions
 }
 var file_edgewalk_admin_v1_rule_proto_depIdxs = []int32{
 	0, // 0: edgewalk.admin.v1.Rule.permission:type_name -> edgewalk.admin.v1.Rule.Permission
-	2, // 1: edgewalk.admin.v1.rule:extendee -> google.protobuf.MethodOptions
-	1, // 2: edgewalk.admin.v1.rule:type_name -> edgewalk.admin.v1.Rule
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	2, // [2:3] is the sub-list for extension type_name
-	1, // [1:2] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	1, // 1: edgewalk.admin.v1.Rule.audit:type_name -> edgewalk.admin.v1.Rule.Audit
+	3, // 2: edgewalk.admin.v1.rule:extendee -> google.protobuf.MethodOptions
+	2, // 3: edgewalk.admin.v1.rule:type_name -> edgewalk.admin.v1.Rule
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	3, // [3:4] is the sub-list for extension type_name
+	2, // [2:3] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_rule_proto_init() }
@@ -263,7 +366,7 @@ func file_edgewalk_admin_v1_rule_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_admin_v1_rule_proto_rawDesc), len(file_edgewalk_admin_v1_rule_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   1,
 			NumExtensions: 1,
 			NumServices:   0,

@@ -111,10 +111,10 @@ const file_edgewalk_admin_v1_secret_proto_rawDesc = "" +
 	"\x1eedgewalk/admin/v1/secret.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\"\x16\n" +
 	"\x14RotateSecretsRequest\"/\n" +
 	"\x15RotateSecretsResponse\x12\x16\n" +
-	"\x06sealed\x18\x01 \x01(\x03R\x06sealed2}\n" +
-	"\rSecretService\x12l\n" +
-	"\rRotateSecrets\x12'.edgewalk.admin.v1.RotateSecretsRequest\x1a(.edgewalk.admin.v1.RotateSecretsResponse\"\x06\xa2\xbb\x18\x02\b\n" +
-	"0\x01B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x06sealed\x18\x01 \x01(\x03R\x06sealed2\x7f\n" +
+	"\rSecretService\x12n\n" +
+	"\rRotateSecrets\x12'.edgewalk.admin.v1.RotateSecretsRequest\x1a(.edgewalk.admin.v1.RotateSecretsResponse\"\b\xa2\xbb\x18\x04\b\n" +
+	"\x18\x040\x01B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_secret_proto_rawDescOnce sync.Once

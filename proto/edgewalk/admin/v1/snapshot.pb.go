@@ -112,10 +112,10 @@ const file_edgewalk_admin_v1_snapshot_proto_rawDesc = "" +
 	" edgewalk/admin/v1/snapshot.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\"\x15\n" +
 	"\x13SaveSnapshotRequest\"*\n" +
 	"\x14SaveSnapshotResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2|\n" +
-	"\x0fSnapshotService\x12i\n" +
-	"\fSaveSnapshot\x12&.edgewalk.admin.v1.SaveSnapshotRequest\x1a'.edgewalk.admin.v1.SaveSnapshotResponse\"\x06\xa2\xbb\x18\x02\b\n" +
-	"0\x01B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\x04data\x18\x01 \x01(\fR\x04data2~\n" +
+	"\x0fSnapshotService\x12k\n" +
+	"\fSaveSnapshot\x12&.edgewalk.admin.v1.SaveSnapshotRequest\x1a'.edgewalk.admin.v1.SaveSnapshotResponse\"\b\xa2\xbb\x18\x04\b\n" +
+	"\x18\x040\x01B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_snapshot_proto_rawDescOnce sync.Once

@@ -693,18 +693,15 @@ const file_edgewalk_admin_v1_token_proto_rawDesc = "" +
 	"credential\x18\x01 \x01(\tR\n" +
 	"credential\x12.\n" +
 	"\x05token\x18\x02 \x01(\v2\x18.edgewalk.admin.v1.TokenR\x05token\x12D\n" +
-	"\vpermissions\x18\x03 \x03(\x0e2\".edgewalk.admin.v1.Rule.PermissionR\vpermissions2\x95\x04\n" +
-	"\fTokenService\x12\x8c\x01\n" +
-	"\vCreateToken\x12%.edgewalk.admin.v1.CreateTokenRequest\x1a&.edgewalk.admin.v1.CreateTokenResponse\".\xa2\xbb\x18\x11\b\x06\x12\rtoken.account\x82\xd3\xe4\x93\x02\x13:\x05token\"\n" +
-	"/v1/tokens\x12{\n" +
+	"\vpermissions\x18\x03 \x03(\x0e2\".edgewalk.admin.v1.Rule.PermissionR\vpermissions2\xbf\x04\n" +
+	"\fTokenService\x12\x9c\x01\n" +
+	"\vCreateToken\x12%.edgewalk.admin.v1.CreateTokenRequest\x1a&.edgewalk.admin.v1.CreateTokenResponse\">\xa2\xbb\x18!\b\x06\x12\rtoken.account\x18\x04\"\f{token.name}\x82\xd3\xe4\x93\x02\x13:\x05token\"\n" +
+	"/v1/tokens\x12\x88\x01\n" +
 	"\n" +
-	"ListTokens\x12$.edgewalk.admin.v1.ListTokensRequest\x1a%.edgewalk.admin.v1.ListTokensResponse\" \xa2\xbb\x18\n" +
-	"\b\x06\x12\x06caller\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/tokens\x12\x87\x01\n" +
-	"\vRevokeToken\x12%.edgewalk.admin.v1.RevokeTokenRequest\x1a&.edgewalk.admin.v1.RevokeTokenResponse\")\xa2\xbb\x18\n" +
-	"\b\x01\x12\x06caller\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=tokens/*}\x12o\n" +
-	"\x06WhoAmI\x12 .edgewalk.admin.v1.WhoAmIRequest\x1a!.edgewalk.admin.v1.WhoAmIResponse\" \xa2\xbb\x18\n" +
-	"\b\x01\x12\x06caller\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"ListTokens\x12$.edgewalk.admin.v1.ListTokensRequest\x1a%.edgewalk.admin.v1.ListTokensResponse\"-\xa2\xbb\x18\x17\b\x06\x12\x06caller\x18\x04\"\t{account}\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/tokens\x12\x91\x01\n" +
+	"\vRevokeToken\x12%.edgewalk.admin.v1.RevokeTokenRequest\x1a&.edgewalk.admin.v1.RevokeTokenResponse\"3\xa2\xbb\x18\x14\b\x01\x12\x06caller\x18\x03\"\x06{name}\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=tokens/*}\x12q\n" +
+	"\x06WhoAmI\x12 .edgewalk.admin.v1.WhoAmIRequest\x1a!.edgewalk.admin.v1.WhoAmIResponse\"\"\xa2\xbb\x18\f\b\x01\x12\x06caller\x18\x01\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1:whoAmIB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (

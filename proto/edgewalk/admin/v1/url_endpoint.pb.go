@@ -710,15 +710,13 @@ const file_edgewalk_admin_v1_url_endpoint_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"7\n" +
 	"\x19DeleteUrlEndpointResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\x99\a\n" +
-	"\x12UrlEndpointService\x12\x9f\x01\n" +
-	"\x0eGetUrlEndpoint\x12(.edgewalk.admin.v1.GetUrlEndpointRequest\x1a).edgewalk.admin.v1.GetUrlEndpointResponse\"8\xa2\xbb\x18\b\b\x02\x12\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=accounts/*/urlEndpoints/*}\x12\xa7\x01\n" +
-	"\x10ListUrlEndpoints\x12*.edgewalk.admin.v1.ListUrlEndpointsRequest\x1a+.edgewalk.admin.v1.ListUrlEndpointsResponse\":\xa2\xbb\x18\n" +
-	"\b\x02\x12\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=accounts/*}/urlEndpoints\x12\xb8\x01\n" +
-	"\x11CreateUrlEndpoint\x12+.edgewalk.admin.v1.CreateUrlEndpointRequest\x1a,.edgewalk.admin.v1.CreateUrlEndpointResponse\"H\xa2\xbb\x18\n" +
-	"\b\x05\x12\x06parent\x82\xd3\xe4\x93\x024:\furl_endpoint\"$/v1/{parent=accounts/*}/urlEndpoints\x12\xd0\x01\n" +
-	"\x11UpdateUrlEndpoint\x12+.edgewalk.admin.v1.UpdateUrlEndpointRequest\x1a,.edgewalk.admin.v1.UpdateUrlEndpointResponse\"`\xa2\xbb\x18\x15\b\x05\x12\x11url_endpoint.name\x82\xd3\xe4\x93\x02A:\furl_endpoint21/v1/{url_endpoint.name=accounts/*/urlEndpoints/*}\x12\xa8\x01\n" +
-	"\x11DeleteUrlEndpoint\x12+.edgewalk.admin.v1.DeleteUrlEndpointRequest\x1a,.edgewalk.admin.v1.DeleteUrlEndpointResponse\"8\xa2\xbb\x18\b\b\x05\x12\x04name\x82\xd3\xe4\x93\x02&*$/v1/{name=accounts/*/urlEndpoints/*}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\brevision\x18\x01 \x01(\x03R\brevision2\xfb\a\n" +
+	"\x12UrlEndpointService\x12\xa9\x01\n" +
+	"\x0eGetUrlEndpoint\x12(.edgewalk.admin.v1.GetUrlEndpointRequest\x1a).edgewalk.admin.v1.GetUrlEndpointResponse\"B\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02&\x12$/v1/{name=accounts/*/urlEndpoints/*}\x12\xb3\x01\n" +
+	"\x10ListUrlEndpoints\x12*.edgewalk.admin.v1.ListUrlEndpointsRequest\x1a+.edgewalk.admin.v1.ListUrlEndpointsResponse\"F\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=accounts/*}/urlEndpoints\x12\xe3\x01\n" +
+	"\x11CreateUrlEndpoint\x12+.edgewalk.admin.v1.CreateUrlEndpointRequest\x1a,.edgewalk.admin.v1.CreateUrlEndpointResponse\"s\xa2\xbb\x185\b\x05\x12\x06parent\x18\x02\"'{parent}/urlEndpoints/{url_endpoint_id}\x82\xd3\xe4\x93\x024:\furl_endpoint\"$/v1/{parent=accounts/*}/urlEndpoints\x12\xe7\x01\n" +
+	"\x11UpdateUrlEndpoint\x12+.edgewalk.admin.v1.UpdateUrlEndpointRequest\x1a,.edgewalk.admin.v1.UpdateUrlEndpointResponse\"w\xa2\xbb\x18,\b\x05\x12\x11url_endpoint.name\x18\x02\"\x13{url_endpoint.name}\x82\xd3\xe4\x93\x02A:\furl_endpoint21/v1/{url_endpoint.name=accounts/*/urlEndpoints/*}\x12\xb2\x01\n" +
+	"\x11DeleteUrlEndpoint\x12+.edgewalk.admin.v1.DeleteUrlEndpointRequest\x1a,.edgewalk.admin.v1.DeleteUrlEndpointResponse\"B\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02&*$/v1/{name=accounts/*/urlEndpoints/*}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_url_endpoint_proto_rawDescOnce sync.Once
