@@ -1,12 +1,12 @@
 package domaincheck
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"sync"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/due"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
@@ -23,113 +23,16 @@ const (
 	firstLook = 100 * time.Millisecond
 )
 
-// Run checks what edges are asked for, and what is due as long as this control plane leads, until
-// ctx ends.
+// Run checks what edges are asked for until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
-	var asked sync.WaitGroup
-	defer asked.Wait()
-	asked.Go(func() { s.answerAsked(ctx) })
-	return s.store.Lead(ctx, Matter, s.name, func(ctx context.Context, fence *store.Fence) error {
-		s.log.InfoContext(ctx, "domaincheck: this control plane checks domains from now on")
-		return s.lead(ctx, fence)
-	})
+	s.answerAsked(ctx)
+	return ctx.Err()
 }
 
-// queue is when to look at which domain. It is used by one goroutine.
-type queue struct {
-	entries map[topology.Key]*entry
-	due     dueHeap
-}
-
-type entry struct {
-	key     topology.Key
-	created int64 // 0 while only what is known of it was told
-	uid     string
-	due     time.Time
-	busy    bool
-	index   int // in the heap, -1 when it is in none
-}
-
-func (q *queue) entry(key topology.Key) *entry {
-	e := q.entries[key]
-	if e == nil {
-		e = &entry{key: key, index: -1}
-		q.entries[key] = e
-	}
-	return e
-}
-
-// put places an entry by when it is due, unless it is busy or no domain.
-func (q *queue) put(e *entry) {
-	switch {
-	case e.created == 0 || e.busy:
-		if e.index >= 0 {
-			heap.Remove(&q.due, e.index)
-		}
-	case e.index >= 0:
-		heap.Fix(&q.due, e.index)
-	default:
-		heap.Push(&q.due, e)
-	}
-}
-
-// domain takes in that a domain was made, changed or is gone. What was known of an earlier one says
-// nothing of it.
-func (q *queue) domain(key topology.Key, created int64, now time.Time) {
-	if created == 0 {
-		if e := q.entries[key]; e != nil {
-			e.created = 0
-			q.put(e)
-			delete(q.entries, key)
-		}
-		return
-	}
-	e := q.entry(key)
-	uid := topology.UID(key.ID, created)
-	if e.uid != uid {
-		e.due = now.Add(firstLook)
-	}
-	e.created, e.uid = created, uid
-	q.put(e)
-}
-
-// facts takes in what is known of a domain.
-func (q *queue) facts(key topology.Key, f *storev1.DomainFacts) {
-	if f == nil {
-		return
-	}
-	e := q.entry(key)
-	if e.created != 0 && e.uid != f.GetUid() {
-		return
-	}
-	e.uid = f.GetUid()
-	e.due = f.GetDue().AsTime()
-	q.put(e)
-}
-
-// dueHeap is a heap by when entries are due.
-type dueHeap []*entry
-
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *dueHeap) Push(x any) {
-	e := x.(*entry)
-	e.index = len(*h)
-	*h = append(*h, e)
-}
-
-func (h *dueHeap) Pop() any {
-	last := len(*h) - 1
-	e := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	e.index = -1
-	return e
+// Lead checks what is due as long as this control plane leads, until ctx ends.
+func (s *Service) Lead(ctx context.Context, fence *store.Fence) error {
+	s.log.InfoContext(ctx, "domaincheck: this control plane checks domains from now on")
+	return s.lead(ctx, fence)
 }
 
 // lead keeps the queue as the store tells, and checks what is due. Two goroutines share the queue:
@@ -137,22 +40,23 @@ func (h *dueHeap) Pop() any {
 func (s *Service) lead(ctx context.Context, fence *store.Fence) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &leader{service: s, fence: fence, queue: newQueue(), changed: make(chan struct{}, 1)}
+	l := &leader{service: s, fence: fence, queue: due.New(), changed: make(chan struct{}, 1)}
 	var done sync.WaitGroup
 	done.Go(func() { l.dispatch(ctx) })
 	defer done.Wait()
 	defer cancel()
 	return s.store.WatchDomains(ctx, store.DomainWatch{
-		Begin: func() { l.with(func(q *queue) { *q = *newQueue(); l.ready = false }) },
+		Begin: func() { l.with(func(q *due.Queue) { *q = *due.New(); l.ready = false }) },
 		Domain: func(key topology.Key, created int64) {
-			l.with(func(q *queue) { q.domain(key, created, s.now()) })
+			l.with(func(q *due.Queue) { q.Domain(key, created, s.now().Add(firstLook)) })
 		},
-		Facts: func(f store.DomainFacts) { l.with(func(q *queue) { q.facts(f.Key, f.Facts) }) },
-		Ready: func() { l.with(func(*queue) { l.ready = true }) },
+		Facts: func(f store.DomainFacts) { l.with(func(q *due.Queue) { q.Facts(f, dueOf) }) },
+		Ready: func() { l.with(func(*due.Queue) { l.ready = true }) },
 	})
 }
 
-func newQueue() *queue { return &queue{entries: make(map[topology.Key]*entry)} }
+// dueOf is when to look at a domain by what is known of it.
+func dueOf(f *storev1.DomainFacts) time.Time { return f.GetDue().AsTime() }
 
 type leader struct {
 	service *Service
@@ -160,11 +64,11 @@ type leader struct {
 	changed chan struct{}
 
 	mu    sync.Mutex
-	queue *queue
+	queue *due.Queue
 	ready bool // all that there is has been told
 }
 
-func (l *leader) with(change func(*queue)) {
+func (l *leader) with(change func(*due.Queue)) {
 	l.mu.Lock()
 	change(l.queue)
 	l.mu.Unlock()
@@ -175,19 +79,19 @@ func (l *leader) with(change func(*queue)) {
 }
 
 // take returns a domain that is due, or how long to wait for one.
-func (l *leader) take(now time.Time) (e *entry, wait time.Duration) {
+func (l *leader) take(now time.Time) (e *due.Entry, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.ready || len(l.queue.due) == 0 {
+	first := l.queue.First()
+	switch {
+	case !l.ready || first == nil:
 		return nil, time.Hour
+	case first.Due.After(now):
+		return nil, first.Due.Sub(now)
 	}
-	if first := l.queue.due[0]; first.due.After(now) {
-		return nil, first.due.Sub(now)
-	}
-	e = l.queue.due[0]
-	e.busy = true
-	l.queue.put(e)
-	return e, 0
+	first.Busy = true
+	l.queue.Put(first)
+	return first, 0
 }
 
 func (l *leader) dispatch(ctx context.Context) {
@@ -217,21 +121,21 @@ func (l *leader) dispatch(ctx context.Context) {
 // checkTimeout bounds one check; those of DNS take as long as several servers that do not answer.
 const checkTimeout = 30 * time.Second
 
-func (l *leader) check(ctx context.Context, e *entry) {
+func (l *leader) check(ctx context.Context, e *due.Entry) {
 	attempt, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	err := l.service.Check(attempt, e.key, false)
+	err := l.service.Check(attempt, e.Key, false)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotFound) {
-		l.service.log.WarnContext(ctx, "domaincheck: check", "domain", e.key.Name(), "error", err)
+		l.service.log.WarnContext(ctx, "domaincheck: check", "domain", e.Key.Name(), "error", err)
 	}
-	l.with(func(q *queue) {
-		e.busy = false
-		if q.entries[e.key] != e {
+	l.with(func(q *due.Queue) {
+		e.Busy = false
+		if q.Get(e.Key) != e {
 			return // it is gone, or all was told anew
 		}
-		if now := l.service.now(); !e.due.After(now) {
-			e.due = now.Add(retryCheck) // until the store tells of what was written
+		if now := l.service.now(); !e.Due.After(now) {
+			e.Due = now.Add(retryCheck) // until the store tells of what was written
 		}
-		q.put(e)
+		q.Put(e)
 	})
 }

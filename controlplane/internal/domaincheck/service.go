@@ -26,8 +26,8 @@ type Config struct {
 	// Pending returns the domains of a host, or of the wildcard above it, that are PENDING. Nil:
 	// none are looked at because edges were asked for them.
 	Pending func(host string) []topology.Key
-	// Name is that of this control plane.
-	Name string
+	// Orders says that certificates are ordered for domains.
+	Orders bool
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Logger takes what becomes of domains. Default: slog.Default().
@@ -39,7 +39,7 @@ type Config struct {
 type Service struct {
 	store  *store.Store
 	looker *Looker
-	name   string
+	orders bool
 	now    func() time.Time
 	log    *slog.Logger
 	asked  chan []string // hosts that edges were asked for
@@ -50,7 +50,7 @@ type Service struct {
 // New returns a service; Run makes it check what is due.
 func New(cfg Config) *Service {
 	s := &Service{
-		store: cfg.Store, looker: cfg.Looker, name: cfg.Name, now: cfg.Now, log: cfg.Logger,
+		store: cfg.Store, looker: cfg.Looker, orders: cfg.Orders, now: cfg.Now, log: cfg.Logger,
 		asked: make(chan []string, 64), pending: cfg.Pending,
 	}
 	if s.now == nil {
@@ -152,6 +152,7 @@ func (s *Service) check(ctx context.Context, d *domain, asked bool) error {
 			ctx,
 			store.DomainFacts{Key: d.key, Facts: facts, Revision: d.facts.Revision},
 			d.CreateRevision,
+			nil,
 		)
 		return err
 	}
@@ -169,7 +170,7 @@ func taken(facts *storev1.DomainFacts) {
 }
 
 func (s *Service) look(ctx context.Context, subject Subject) Finding {
-	e := s.looker.Look(ctx, subject, false)
+	e := s.looker.Look(ctx, subject, s.orders)
 	return Judge(subject, e, s.looker.goal(subject.Token), s.looker.Target != "")
 }
 

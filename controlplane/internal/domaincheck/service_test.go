@@ -64,9 +64,9 @@ func (d *deployment) pass(by time.Duration) {
 	d.now = d.now.Add(by)
 }
 
-func (d *deployment) service(t *testing.T, s *store.Store, name string) *domaincheck.Service {
+func (d *deployment) service(t *testing.T, s *store.Store) *domaincheck.Service {
 	return domaincheck.New(domaincheck.Config{
-		Store: s, Looker: d.looker, Name: name, Now: d.clock, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Store: s, Looker: d.looker, Now: d.clock, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 }
 
@@ -250,7 +250,7 @@ func TestLivesOfDomains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newDeployment(t)
-			s := d.service(t, d.store, "cp1")
+			s := d.service(t, d.store)
 			for line := range strings.Lines(strings.TrimSpace(script)) {
 				line, want, _ := strings.Cut(strings.TrimSpace(line), " -> ")
 				command, rest, _ := strings.Cut(line, " ")
@@ -313,7 +313,7 @@ func TestRacedProofs(t *testing.T) {
 	t.Parallel()
 	d := newDeployment(t)
 	other := storetest.Open(t, store.Config{Prefix: d.prefix})
-	services := []*domaincheck.Service{d.service(t, d.store, "cp1"), d.service(t, other, "cp2")}
+	services := []*domaincheck.Service{d.service(t, d.store), d.service(t, other)}
 	for round := range 5 {
 		name := fmt.Sprintf("r%d.example.com", round)
 		d.Set(
@@ -354,8 +354,8 @@ func TestTheLeaderChecks(t *testing.T) {
 	for name, s := range map[string]*store.Store{"cp1": d.store, "cp2": other} {
 		ctx, cancel := context.WithCancel(context.Background())
 		var done sync.WaitGroup
-		service := d.service(t, s, name)
-		done.Go(func() { _ = service.Run(ctx) })
+		service := d.service(t, s)
+		done.Go(func() { _ = s.Lead(ctx, domaincheck.Matter, name, service.Lead) })
 		stops[name] = func() {
 			cancel()
 			done.Wait()

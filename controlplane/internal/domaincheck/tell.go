@@ -81,7 +81,7 @@ func (s *Service) certificate(
 			known.Reason = topologyv1.DomainCertificate_NOT_UPLOADED
 		}
 	default:
-		if known.GetState() == topologyv1.DomainCertificate_NONE &&
+		if !s.orders && known.GetState() == topologyv1.DomainCertificate_NONE &&
 			known.GetReason() == topologyv1.DomainCertificate_REASON_UNSPECIFIED {
 			known.Reason = topologyv1.DomainCertificate_NO_ISSUER
 		}

@@ -37,6 +37,25 @@ func (s *Store) ACME(ctx context.Context, name string) ([]byte, error) {
 	return nil, nil
 }
 
+// ACMENames are the names below `acme/` that begin with a prefix, without it.
+func (s *Store) ACMENames(ctx context.Context, prefix string) (names []string, err error) {
+	folder := s.keys.acme(prefix)
+	from, end := folder, clientv3.GetPrefixRangeEnd(folder)
+	for {
+		resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithKeysOnly())
+		if err != nil {
+			return nil, fmt.Errorf("read acme/%s: %w", prefix, err)
+		}
+		for _, kv := range resp.Kvs {
+			names = append(names, string(kv.Key[len(folder):]))
+			from = string(kv.Key) + "\x00"
+		}
+		if !resp.More {
+			return names, nil
+		}
+	}
+}
+
 // PutACME keeps value at `acme/{name}`, or nothing if it is nil. It returns [ErrFenced] if the
 // fence has fallen.
 func (s *Store) PutACME(ctx context.Context, fence *Fence, name string, value []byte) error {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -35,6 +36,8 @@ const chainsEvery = 24 * time.Hour
 type Certificate struct {
 	// Domain is the id of the domain, and UID says which domain of that id it is.
 	Domain, UID string
+	// ID is that of the certificate. Zero: one is made.
+	ID topology.CertificateID
 	// Pair is the certificate with its key.
 	Pair *topologyv1.KeyPair
 	// Chain is its intermediates if other certificates have the same. Nil: they are in Pair.
@@ -43,6 +46,10 @@ type Certificate struct {
 	NotAfter time.Time
 	// Proxied is as in [topologyv1.Certificate].
 	Proxied bool
+	// Facts are what is known of the domain with it. Nil: they stay what they are.
+	Facts *storev1.DomainFacts
+	// Order is the name below `acme/` of the order that it came from, which goes. Empty: none.
+	Order string
 }
 
 // Fence is a key of a lease. A write that has one fails with [ErrFenced] unless the key is still
@@ -160,8 +167,10 @@ func (s *Store) putCertificate(ctx context.Context, p *plan, c Certificate) erro
 	if err != nil {
 		return err
 	}
-	var id topology.CertificateID
-	rand.Read(id[:])
+	id := c.ID
+	if id == (topology.CertificateID{}) {
+		rand.Read(id[:])
+	}
 	sealed, err := topology.SealKeyPair(held.ring, DefaultKeyset, p.state.Account, id, c.Pair)
 	if err != nil {
 		return err
@@ -188,6 +197,17 @@ func (s *Store) putCertificate(ctx context.Context, p *plan, c Certificate) erro
 		return fmt.Errorf("encode certificate of %q: %w", domain, err)
 	}
 	p.puts = append(p.puts, encodedPut{certificateOf(domain), encoded})
+	if c.Order != "" {
+		p.certificates = append(p.certificates, clientv3.OpDelete(s.keys.acme(c.Order)))
+	}
+	if c.Facts == nil {
+		return nil
+	}
+	facts, err := topology.Encode(c.Facts)
+	if err != nil {
+		return fmt.Errorf("encode what is known of %q: %w", domain, err)
+	}
+	p.certificates = append(p.certificates, clientv3.OpPut(s.keys.facts(domain), string(facts)))
 	return nil
 }
 

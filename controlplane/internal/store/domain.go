@@ -81,19 +81,25 @@ func factsOf(key topology.Key, kv *mvccpb.KeyValue) DomainFacts {
 
 // PutFacts writes what is known of a domain if that is still what it was, f.Revision, and the
 // domain is the one that was made at a revision. It returns [ErrConflict] if either is not so, and
-// the revision that the facts are at by then.
-func (s *Store) PutFacts(ctx context.Context, f DomainFacts, created int64) (int64, error) {
+// the revision that the facts are at by then. With a fence it returns [ErrFenced] once that has
+// fallen.
+func (s *Store) PutFacts(ctx context.Context, f DomainFacts, created int64, fence *Fence) (int64, error) {
 	value, err := topology.Encode(f.Facts)
 	if err != nil {
 		return 0, fmt.Errorf("encode what is known of %q: %w", f.Key, err)
 	}
 	key := s.keys.facts(f.Key)
+	compares := []clientv3.Cmp{
+		clientv3.Compare(clientv3.ModRevision(key), "=", f.Revision),
+		clientv3.Compare(clientv3.CreateRevision(s.keys.resource(f.Key)), "=", created),
+	}
+	if fence != nil {
+		compares = append(compares, fence.compare())
+	}
 	var resp *clientv3.TxnResponse
 	err = s.retry(ctx, func(ctx context.Context) (err error) {
-		resp, err = s.client.Txn(ctx).If(
-			clientv3.Compare(clientv3.ModRevision(key), "=", f.Revision),
-			clientv3.Compare(clientv3.CreateRevision(s.keys.resource(f.Key)), "=", created),
-		).Then(clientv3.OpPut(key, string(value))).Else(clientv3.OpGet(key)).Commit()
+		resp, err = s.client.Txn(ctx).If(compares...).
+			Then(clientv3.OpPut(key, string(value))).Else(clientv3.OpGet(key)).Commit()
 		return err
 	})
 	switch {
@@ -106,6 +112,9 @@ func (s *Store) PutFacts(ctx context.Context, f DomainFacts, created int64) (int
 		if string(kv.Value) == string(value) { // an earlier copy of the transaction did it
 			return kv.ModRevision, nil
 		}
+	}
+	if err := s.checkFence(ctx, fence); err != nil {
+		return 0, fmt.Errorf("write what is known of %q: %w", f.Key, err)
 	}
 	return 0, fmt.Errorf("write what is known of %q: %w", f.Key, ErrConflict)
 }

@@ -259,7 +259,7 @@ func TestFacts(t *testing.T) {
 	}
 	put := func(looks int32, was, created int64) (int64, error) {
 		return s.PutFacts(t.Context(),
-			store.DomainFacts{Key: k, Facts: &storev1.DomainFacts{Looks: looks}, Revision: was}, created)
+			store.DomainFacts{Key: k, Facts: &storev1.DomainFacts{Looks: looks}, Revision: was}, created, nil)
 	}
 	first, err := put(1, 0, record.CreateRevision)
 	if err != nil {

@@ -32,8 +32,8 @@ var shared struct {
 }
 
 // Main is the TestMain of a package: it runs the tests, stops the server after them, fails if a
-// goroutine is left behind, and ends the process.
-func Main(m *testing.M) {
+// goroutine is left behind that options do not allow, and ends the process.
+func Main(m *testing.M, options ...goleak.Option) {
 	code := m.Run()
 	if shared.node != nil {
 		if err := shared.node.Stop(); err != nil {
@@ -45,7 +45,7 @@ func Main(m *testing.M) {
 		_ = os.RemoveAll(shared.dir)
 	}
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := goleak.Find(options...); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}

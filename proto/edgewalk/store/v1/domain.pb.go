@@ -43,7 +43,9 @@ type DomainFacts struct {
 	// Since when the ownership of a domain that leads elsewhere is lost.
 	GoneSince *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=gone_since,json=goneSince,proto3" json:"gone_since,omitempty"`
 	// Since when something has been wanted of DNS; unset while all is well.
-	WantingSince  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=wanting_since,json=wantingSince,proto3" json:"wanting_since,omitempty"`
+	WantingSince *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=wanting_since,json=wantingSince,proto3" json:"wanting_since,omitempty"`
+	// How the certificate is got from issuers. Unset while none was wanted from one.
+	Issuance      *Issuance `protobuf:"bytes,10,opt,name=issuance,proto3" json:"issuance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -141,11 +143,219 @@ func (x *DomainFacts) GetWantingSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *DomainFacts) GetIssuance() *Issuance {
+	if x != nil {
+		return x.Issuance
+	}
+	return nil
+}
+
+// Issuance is what control planes keep of getting a domain's certificates from issuers.
+type Issuance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When somebody asked for a try that does not wait for retry. Unset once it was made.
+	Asked *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=asked,proto3" json:"asked,omitempty"`
+	// Whether that is to take the place of a certificate that is good still.
+	Renew bool `protobuf:"varint,2,opt,name=renew,proto3" json:"renew,omitempty"`
+	// Orders that failed in a row.
+	Failures int32 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// When validations of the name failed within the last hour, the earliest first.
+	Failed []*timestamppb.Timestamp `protobuf:"bytes,4,rep,name=failed,proto3" json:"failed,omitempty"`
+	// No order is begun before. Unset: at once.
+	Retry *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
+	// When an issuer was last asked to look where the name leads, because the control plane could not
+	// see that.
+	Guessed *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=guessed,proto3" json:"guessed,omitempty"`
+	// The certificate that was got last.
+	Got           *IssuedCertificate `protobuf:"bytes,7,opt,name=got,proto3" json:"got,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Issuance) Reset() {
+	*x = Issuance{}
+	mi := &file_edgewalk_store_v1_domain_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Issuance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Issuance) ProtoMessage() {}
+
+func (x *Issuance) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_store_v1_domain_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Issuance.ProtoReflect.Descriptor instead.
+func (*Issuance) Descriptor() ([]byte, []int) {
+	return file_edgewalk_store_v1_domain_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Issuance) GetAsked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *Issuance) GetRenew() bool {
+	if x != nil {
+		return x.Renew
+	}
+	return false
+}
+
+func (x *Issuance) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Issuance) GetFailed() []*timestamppb.Timestamp {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+func (x *Issuance) GetRetry() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+func (x *Issuance) GetGuessed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Guessed
+	}
+	return nil
+}
+
+func (x *Issuance) GetGot() *IssuedCertificate {
+	if x != nil {
+		return x.Got
+	}
+	return nil
+}
+
+// IssuedCertificate is what is known of a certificate that came from an issuer.
+type IssuedCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id, 16 bytes.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The name of its issuer.
+	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// When its life began (RFC 5280 4.1.2.5).
+	NotBefore *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	// What issuers call it in renewal information (RFC 9773 4.1).
+	Ari string `protobuf:"bytes,4,opt,name=ari,proto3" json:"ari,omitempty"`
+	// When it is to be renewed.
+	Renew *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=renew,proto3" json:"renew,omitempty"`
+	// When the issuer is asked again for that. Unset: it does not tell.
+	Ask *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=ask,proto3" json:"ask,omitempty"`
+	// Whether the issuer says that it has replaced it already, so that an order must not say so again.
+	Replaced      bool `protobuf:"varint,7,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssuedCertificate) Reset() {
+	*x = IssuedCertificate{}
+	mi := &file_edgewalk_store_v1_domain_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuedCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuedCertificate) ProtoMessage() {}
+
+func (x *IssuedCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_store_v1_domain_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuedCertificate.ProtoReflect.Descriptor instead.
+func (*IssuedCertificate) Descriptor() ([]byte, []int) {
+	return file_edgewalk_store_v1_domain_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *IssuedCertificate) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *IssuedCertificate) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *IssuedCertificate) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *IssuedCertificate) GetAri() string {
+	if x != nil {
+		return x.Ari
+	}
+	return ""
+}
+
+func (x *IssuedCertificate) GetRenew() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Renew
+	}
+	return nil
+}
+
+func (x *IssuedCertificate) GetAsk() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
+func (x *IssuedCertificate) GetReplaced() bool {
+	if x != nil {
+		return x.Replaced
+	}
+	return false
+}
+
 var File_edgewalk_store_v1_domain_proto protoreflect.FileDescriptor
 
 const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\n" +
-	"\x1eedgewalk/store/v1/domain.proto\x12\x11edgewalk.store.v1\x1a#edgewalk/topology/v1/topology.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x03\n" +
+	"\x1eedgewalk/store/v1/domain.proto\x12\x11edgewalk.store.v1\x1a#edgewalk/topology/v1/topology.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x04\n" +
 	"\vDomainFacts\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12C\n" +
 	"\townership\x18\x02 \x01(\v2%.edgewalk.topology.v1.DomainOwnershipR\townership\x12=\n" +
@@ -156,7 +366,26 @@ const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\x03due\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x129\n" +
 	"\n" +
 	"gone_since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tgoneSince\x12?\n" +
-	"\rwanting_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fwantingSinceB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/store/v1;storev1b\x06proto3"
+	"\rwanting_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fwantingSince\x127\n" +
+	"\bissuance\x18\n" +
+	" \x01(\v2\x1b.edgewalk.store.v1.IssuanceR\bissuance\"\xc2\x02\n" +
+	"\bIssuance\x120\n" +
+	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x14\n" +
+	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x05R\bfailures\x122\n" +
+	"\x06failed\x18\x04 \x03(\v2\x1a.google.protobuf.TimestampR\x06failed\x120\n" +
+	"\x05retry\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05retry\x124\n" +
+	"\aguessed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aguessed\x126\n" +
+	"\x03got\x18\a \x01(\v2$.edgewalk.store.v1.IssuedCertificateR\x03got\"\x84\x02\n" +
+	"\x11IssuedCertificate\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x129\n" +
+	"\n" +
+	"not_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x10\n" +
+	"\x03ari\x18\x04 \x01(\tR\x03ari\x120\n" +
+	"\x05renew\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05renew\x12,\n" +
+	"\x03ask\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x03ask\x12\x1a\n" +
+	"\breplaced\x18\a \x01(\bR\breplacedB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/store/v1;storev1b\x06proto3"
 
 var (
 	file_edgewalk_store_v1_domain_proto_rawDescOnce sync.Once
@@ -170,28 +399,39 @@ func file_edgewalk_store_v1_domain_proto_rawDescGZIP() []byte {
 	return file_edgewalk_store_v1_domain_proto_rawDescData
 }
 
-var file_edgewalk_store_v1_domain_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_edgewalk_store_v1_domain_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_edgewalk_store_v1_domain_proto_goTypes = []any{
 	(*DomainFacts)(nil),           // 0: edgewalk.store.v1.DomainFacts
-	(*v1.DomainOwnership)(nil),    // 1: edgewalk.topology.v1.DomainOwnership
-	(*v1.DomainRouting)(nil),      // 2: edgewalk.topology.v1.DomainRouting
-	(*v1.DomainCertificate)(nil),  // 3: edgewalk.topology.v1.DomainCertificate
-	(*v1.DomainRecord)(nil),       // 4: edgewalk.topology.v1.DomainRecord
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*Issuance)(nil),              // 1: edgewalk.store.v1.Issuance
+	(*IssuedCertificate)(nil),     // 2: edgewalk.store.v1.IssuedCertificate
+	(*v1.DomainOwnership)(nil),    // 3: edgewalk.topology.v1.DomainOwnership
+	(*v1.DomainRouting)(nil),      // 4: edgewalk.topology.v1.DomainRouting
+	(*v1.DomainCertificate)(nil),  // 5: edgewalk.topology.v1.DomainCertificate
+	(*v1.DomainRecord)(nil),       // 6: edgewalk.topology.v1.DomainRecord
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_edgewalk_store_v1_domain_proto_depIdxs = []int32{
-	1, // 0: edgewalk.store.v1.DomainFacts.ownership:type_name -> edgewalk.topology.v1.DomainOwnership
-	2, // 1: edgewalk.store.v1.DomainFacts.routing:type_name -> edgewalk.topology.v1.DomainRouting
-	3, // 2: edgewalk.store.v1.DomainFacts.certificate:type_name -> edgewalk.topology.v1.DomainCertificate
-	4, // 3: edgewalk.store.v1.DomainFacts.records:type_name -> edgewalk.topology.v1.DomainRecord
-	5, // 4: edgewalk.store.v1.DomainFacts.due:type_name -> google.protobuf.Timestamp
-	5, // 5: edgewalk.store.v1.DomainFacts.gone_since:type_name -> google.protobuf.Timestamp
-	5, // 6: edgewalk.store.v1.DomainFacts.wanting_since:type_name -> google.protobuf.Timestamp
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	3,  // 0: edgewalk.store.v1.DomainFacts.ownership:type_name -> edgewalk.topology.v1.DomainOwnership
+	4,  // 1: edgewalk.store.v1.DomainFacts.routing:type_name -> edgewalk.topology.v1.DomainRouting
+	5,  // 2: edgewalk.store.v1.DomainFacts.certificate:type_name -> edgewalk.topology.v1.DomainCertificate
+	6,  // 3: edgewalk.store.v1.DomainFacts.records:type_name -> edgewalk.topology.v1.DomainRecord
+	7,  // 4: edgewalk.store.v1.DomainFacts.due:type_name -> google.protobuf.Timestamp
+	7,  // 5: edgewalk.store.v1.DomainFacts.gone_since:type_name -> google.protobuf.Timestamp
+	7,  // 6: edgewalk.store.v1.DomainFacts.wanting_since:type_name -> google.protobuf.Timestamp
+	1,  // 7: edgewalk.store.v1.DomainFacts.issuance:type_name -> edgewalk.store.v1.Issuance
+	7,  // 8: edgewalk.store.v1.Issuance.asked:type_name -> google.protobuf.Timestamp
+	7,  // 9: edgewalk.store.v1.Issuance.failed:type_name -> google.protobuf.Timestamp
+	7,  // 10: edgewalk.store.v1.Issuance.retry:type_name -> google.protobuf.Timestamp
+	7,  // 11: edgewalk.store.v1.Issuance.guessed:type_name -> google.protobuf.Timestamp
+	2,  // 12: edgewalk.store.v1.Issuance.got:type_name -> edgewalk.store.v1.IssuedCertificate
+	7,  // 13: edgewalk.store.v1.IssuedCertificate.not_before:type_name -> google.protobuf.Timestamp
+	7,  // 14: edgewalk.store.v1.IssuedCertificate.renew:type_name -> google.protobuf.Timestamp
+	7,  // 15: edgewalk.store.v1.IssuedCertificate.ask:type_name -> google.protobuf.Timestamp
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_store_v1_domain_proto_init() }
@@ -205,7 +445,7 @@ func file_edgewalk_store_v1_domain_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_store_v1_domain_proto_rawDesc), len(file_edgewalk_store_v1_domain_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
