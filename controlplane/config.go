@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
+	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -92,6 +93,19 @@ type Config struct {
 	// DNSResolvers are recursive resolvers, each `address` or `address:port`. Default those of this
 	// machine.
 	DNSResolvers []string
+	// ACMEIssuers are the certificate authorities that managed certificates of custom domains come
+	// from, in the order of preference, each as `name=le,directory=URL` with, as far as they are
+	// wanted, `profile=P`, `eab-kid=K`, `eab-key-file=F` and `orders-per-3h=N`. Default none: there
+	// are no managed certificates.
+	ACMEIssuers []string
+	// ACMEAgreeTOS says that the operator agrees to the terms of service of all of them. Required
+	// with ACMEIssuers.
+	ACMEAgreeTOS bool
+	// ACMEEmail is where they may write to. Default none.
+	ACMEEmail string
+	// ACMECAFile is a file with the authorities that are trusted for TLS with them, PEM. Default
+	// those of this machine.
+	ACMECAFile string
 	// TLSCert and TLSKey are files with the certificate of all listeners, PEM, read again when they
 	// change. ClientCA is a file with the authorities that clients of the gRPC listeners must have
 	// a certificate from. Default none, in the clear.
@@ -183,6 +197,10 @@ type parsed struct {
 	// verification and resolvers are about custom domains.
 	verification adminsvc.Verification
 	resolvers    []netip.AddrPort
+	// authorities are the issuers of certificates; TLS with them trusts acmeRoots, nil for those of
+	// this machine.
+	authorities []issuer.Authority
+	acmeRoots   *x509.CertPool
 }
 
 // clientAuthorities are those of ClientCA, nil without.

@@ -38,6 +38,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
@@ -59,6 +60,7 @@ type ControlPlane struct {
 	store      *store.Store
 	sharedHost string // host[:port]
 	domains    *domaincheck.Service
+	issuer     *issuer.Service // nil for none
 	acmeKey    issuer.Key
 	thumbprint string // of acmeKey, empty if there is none
 	library    *media.Library
@@ -132,7 +134,9 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	if err := c.openACME(ctx); err != nil {
 		return err
 	}
-	c.domains = c.checks(p)
+	dns := resolver.New(resolver.Config{Resolvers: p.resolvers})
+	c.domains = c.checks(p, dns)
+	c.issuer = c.orders(p, dns)
 	c.library, err = media.Open(ctx,
 		media.Config{URL: cfg.MediaURL, SpoolDir: cfg.DataDir, Logger: cfg.Logger, Registerer: c.registry})
 	if err != nil {
@@ -174,7 +178,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return fmt.Errorf("--audit-log: %w", err)
 	}
 	adminConfig := adminsvc.Config{
-		Domains: c.domains, Verification: p.verification, Reserved: cfg.reservedHosts(),
+		Domains: c.domains, Issuer: c.issuer, Verification: p.verification, Reserved: cfg.reservedHosts(),
 		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library,
 		Fleet: c.fleet, Brake: c.brake, Feed: c.feed, Auth: c.auth, Audit: c.audit, RootTokenFile: c.rootTokenFile(),
 		MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
@@ -523,7 +527,8 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	back, backCtx := errgroup.WithContext(behind)
 	for _, run := range []func(context.Context) error{
 		c.feed.Run, c.store.Run, c.brake.Run, c.auth.Run, c.fleet.Run, c.identities.Run, c.edges.Run,
-		func(ctx context.Context) error { return c.library.Run(ctx, c.store) }, c.domains.Run, c.audit.Run,
+		func(ctx context.Context) error { return c.library.Run(ctx, c.store) }, c.domains.Run, c.leadDomains,
+		c.audit.Run,
 	} {
 		back.Go(func() error { return run(backCtx) })
 	}
@@ -632,6 +637,9 @@ func (c *ControlPlane) close() {
 	c.listeners.close()
 	if c.adminConn != nil {
 		c.adminConn.Close()
+	}
+	if c.issuer != nil {
+		c.issuer.Close()
 	}
 	if c.library != nil {
 		c.library.Close()

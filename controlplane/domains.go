@@ -2,16 +2,23 @@ package controlplane
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/mail"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -40,6 +47,40 @@ func (c *Config) parseDomains(p *parsed) (err error) {
 		}
 		p.resolvers = append(p.resolvers, at)
 	}
+	return c.parseACME(p)
+}
+
+// parseACME reads the flags about issuers of certificates.
+func (c *Config) parseACME(p *parsed) error {
+	for _, text := range c.ACMEIssuers {
+		a, err := issuer.ParseAuthority(text)
+		if err != nil {
+			return fmt.Errorf("--acme-issuer: %w", err)
+		}
+		if slices.ContainsFunc(p.authorities, func(o issuer.Authority) bool { return o.Name == a.Name }) {
+			return fmt.Errorf("--acme-issuer: there are two of the name %s: give each another", a.Name)
+		}
+		p.authorities = append(p.authorities, a)
+	}
+	if len(p.authorities) > 0 && !c.ACMEAgreeTOS {
+		return errors.New("--acme-issuer needs --acme-agree-tos: " +
+			"issuers make accounts for those alone who agree to their terms of service")
+	}
+	address, err := mail.ParseAddress(c.ACMEEmail)
+	if c.ACMEEmail != "" && (err != nil || address.Address != c.ACMEEmail) {
+		return fmt.Errorf("--acme-email %q: want an address such as ops@example.com", c.ACMEEmail)
+	}
+	if c.ACMECAFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(c.ACMECAFile)
+	if err != nil {
+		return fmt.Errorf("--acme-ca-file: %w", err)
+	}
+	p.acmeRoots = x509.NewCertPool()
+	if !p.acmeRoots.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("--acme-ca-file %s: it holds no certificate: give one as PEM", c.ACMECAFile)
+	}
 	return nil
 }
 
@@ -54,10 +95,10 @@ func (c *Config) reservedHosts() (hosts []string) {
 }
 
 // checks returns what checks custom domains.
-func (c *ControlPlane) checks(p parsed) *domaincheck.Service {
+func (c *ControlPlane) checks(p parsed, dns *resolver.Resolver) *domaincheck.Service {
 	looker := &domaincheck.Looker{
-		Resolver: resolver.New(resolver.Config{Resolvers: p.resolvers}),
-		Target:   c.cfg.DomainTarget,
+		Resolver: dns, Target: c.cfg.DomainTarget,
+		Probe: &domaincheck.Prober{Thumbprint: func() string { return c.thumbprint }},
 	}
 	if host, _, err := topology.ParseSharedHost(c.sharedHost); err == nil {
 		if name, err := topology.CanonicalDomain(host, ""); err == nil && !strings.HasSuffix(name, ".localhost") {
@@ -65,9 +106,33 @@ func (c *ControlPlane) checks(p parsed) *domaincheck.Service {
 		}
 	}
 	return domaincheck.New(domaincheck.Config{
-		Store: c.store, Looker: looker, Pending: c.pendingDomains, Name: serverName(c.listeners.edge),
+		Store: c.store, Looker: looker, Pending: c.pendingDomains, Orders: len(p.authorities) > 0, Logger: c.cfg.Logger,
+	})
+}
+
+// orders returns what gets certificates for custom domains, nil if there is no issuer.
+func (c *ControlPlane) orders(p parsed, dns *resolver.Resolver) *issuer.Service {
+	if len(p.authorities) == 0 || c.acmeKey.PrivateKey == nil {
+		return nil
+	}
+	return issuer.New(issuer.Config{
+		Store: c.store, Domains: c.domains, Resolver: dns, Key: c.acmeKey, Authorities: p.authorities,
+		Email: c.cfg.ACMEEmail, Roots: p.acmeRoots, UserAgent: "edgewalk/" + buildinfo.Get().Version,
 		Logger: c.cfg.Logger,
 	})
+}
+
+// leadDomains checks domains, and orders their certificates, whenever this control plane leads.
+func (c *ControlPlane) leadDomains(ctx context.Context) error {
+	return c.store.Lead(ctx, domaincheck.Matter, serverName(c.listeners.edge),
+		func(ctx context.Context, fence *store.Fence) error {
+			all, ctx := errgroup.WithContext(ctx)
+			all.Go(func() error { return c.domains.Lead(ctx, fence) })
+			if c.issuer != nil {
+				all.Go(func() error { return c.issuer.Lead(ctx, fence) })
+			}
+			return all.Wait()
+		})
 }
 
 // openACME reads the key of the deployment's ACME accounts, whose thumbprint edges are sent.

@@ -132,6 +132,25 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 		nil,
 		"address[:port] of recursive DNS resolvers (default those of this machine)",
 	)
+	f.StringArrayVar(
+		&cfg.ACMEIssuers,
+		"acme-issuer",
+		nil,
+		"authority for certificates of domains: name=le,directory=URL, and as wanted profile=, eab-kid=, eab-key-file=, orders-per-3h=; repeatable (default none)",
+	)
+	f.BoolVar(
+		&cfg.ACMEAgreeTOS,
+		"acme-agree-tos",
+		false,
+		"agree to the terms of service of every --acme-issuer, which they ask for",
+	)
+	f.StringVar(&cfg.ACMEEmail, "acme-email", "", "address that issuers may write to (default none)")
+	f.StringVar(
+		&cfg.ACMECAFile,
+		"acme-ca-file",
+		"",
+		"file with the CA certificates that issuers are known by, PEM (default those of this machine)",
+	)
 	f.StringVar(
 		&cfg.TLSCert,
 		"tls-cert",

@@ -391,6 +391,11 @@ func (s domains) checkDomain(
 ) (*adminv1.CheckCustomDomainResponse, error) {
 	until, cancel := context.WithTimeout(ctx, max(wait, oneCheck))
 	defer cancel()
+	if s.issuer != nil {
+		if err := s.issuer.Ask(until, key, false); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+	}
 	resp := new(adminv1.CheckCustomDomainResponse)
 	look := func() (bool, error) {
 		var err error
@@ -492,7 +497,39 @@ func (s domains) RenewCertificate(
 	if err != nil {
 		return nil, err
 	}
-	f := fail(kindNotManaged, "no certificate of %s is managed: this control plane has no issuer", c.GetDomain())
-	f.resource = c.GetName()
-	return nil, f
+	if why := s.notRenewed(c); why != "" {
+		f := fail(kindNotManaged, "no certificate of %s is managed: %s", c.GetDomain(), why)
+		f.resource = c.GetName()
+		return nil, f
+	}
+	key, err := parseName(s.kind, "name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.issuer.Ask(ctx, key, true); err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, notFound(key.Name())
+		}
+		return nil, err
+	}
+	c, revision, err := s.get(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.RenewCertificateResponse{CustomDomain: c, Revision: revision}, nil
+}
+
+// notRenewed says why nobody renews a domain's certificate, and nothing if somebody does.
+func (s domains) notRenewed(c *topologyv1.CustomDomain) string {
+	tls := c.GetTls()
+	switch {
+	case s.issuer == nil:
+		return "this control plane has no issuer"
+	case tls.GetMode() == topologyv1.DomainTls_OFF,
+		tls.GetMode() == topologyv1.DomainTls_UPLOADED && !tls.GetFallbackManaged():
+		return "tls.mode is " + tls.GetMode().String()
+	case c.GetState() != topologyv1.CustomDomain_ACTIVE:
+		return "the domain is " + c.GetState().String()
+	}
+	return ""
 }

@@ -36,6 +36,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
+	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/bearer"
@@ -67,6 +68,8 @@ type Config struct {
 	Roots *x509.CertPool
 	// Domains checks custom domains.
 	Domains *domaincheck.Service
+	// Issuer gets certificates for them. Nil: nobody does.
+	Issuer *issuer.Service
 	// Verification says whose domains have to be proven. Default: VerifyTenants.
 	Verification Verification
 	// Reserved are hosts below which who is for an account makes no domains, besides the shared
@@ -101,6 +104,7 @@ type Service struct {
 	purgeRate   rates
 	checkRate   rates
 	domains     *domaincheck.Service
+	issuer      *issuer.Service // nil for none
 	probes      listen.Places
 	maxUpload   int64
 	roots       *x509.CertPool
@@ -118,7 +122,8 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities,
 		edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
-		auth: cfg.Auth, audit: cfg.Audit, domains: cfg.Domains, verify: cfg.Verification, reserved: cfg.Reserved,
+		auth: cfg.Auth, audit: cfg.Audit, domains: cfg.Domains, issuer: cfg.Issuer, verify: cfg.Verification,
+		reserved:      cfg.Reserved,
 		rootTokenFile: cfg.RootTokenFile,
 		now:           cfg.Now, log: cfg.Logger, health: health.NewServer(),
 		probes: listen.Places{

@@ -265,9 +265,7 @@ type IssuedCertificate struct {
 	// When it is to be renewed.
 	Renew *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=renew,proto3" json:"renew,omitempty"`
 	// When the issuer is asked again for that. Unset: it does not tell.
-	Ask *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=ask,proto3" json:"ask,omitempty"`
-	// Whether the issuer says that it has replaced it already, so that an order must not say so again.
-	Replaced      bool `protobuf:"varint,7,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	Ask           *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=ask,proto3" json:"ask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -344,13 +342,6 @@ func (x *IssuedCertificate) GetAsk() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *IssuedCertificate) GetReplaced() bool {
-	if x != nil {
-		return x.Replaced
-	}
-	return false
-}
-
 var File_edgewalk_store_v1_domain_proto protoreflect.FileDescriptor
 
 const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
@@ -376,7 +367,7 @@ const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x03(\v2\x1a.google.protobuf.TimestampR\x06failed\x120\n" +
 	"\x05retry\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05retry\x124\n" +
 	"\aguessed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aguessed\x126\n" +
-	"\x03got\x18\a \x01(\v2$.edgewalk.store.v1.IssuedCertificateR\x03got\"\x84\x02\n" +
+	"\x03got\x18\a \x01(\v2$.edgewalk.store.v1.IssuedCertificateR\x03got\"\xe8\x01\n" +
 	"\x11IssuedCertificate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x129\n" +
@@ -384,8 +375,7 @@ const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"not_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x10\n" +
 	"\x03ari\x18\x04 \x01(\tR\x03ari\x120\n" +
 	"\x05renew\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05renew\x12,\n" +
-	"\x03ask\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x03ask\x12\x1a\n" +
-	"\breplaced\x18\a \x01(\bR\breplacedB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/store/v1;storev1b\x06proto3"
+	"\x03ask\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x03askB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/store/v1;storev1b\x06proto3"
 
 var (
 	file_edgewalk_store_v1_domain_proto_rawDescOnce sync.Once

@@ -1,0 +1,244 @@
+// Package acmetest is a certificate authority on loopback for tests: Pebble, Let's Encrypt's own
+// for tests, in this process, and what makes it fail.
+package acmetest
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+)
+
+// Goroutine is the function of Pebble that runs on when a test has ended, for goleak.
+const Goroutine = "github.com/letsencrypt/pebble/v2/va.VAImpl.processTasks"
+
+// CAA is the name by which the authority knows itself in CAA records.
+const CAA = "ca.test"
+
+// Config says whom the authority asks.
+type Config struct {
+	// DNS is the resolver that it asks, over TCP.
+	DNS netip.AddrPort
+	// HTTPPort is where it expects the answers to HTTP challenges.
+	HTTPPort int
+	// EAB are the keys of external accounts, base64url, by id. Not empty: an account needs one.
+	EAB map[string]string
+	// Life is how long certificates are good for. Default: 90 days.
+	Life time.Duration
+	// Now is the clock that certificates are dated by. Default: time.Now.
+	Now func() time.Time
+	// NoRenewalInfo leaves renewal information (RFC 9773) out.
+	NoRenewalInfo bool
+}
+
+// Authority is a certificate authority. Its methods may be called at the same time.
+type Authority struct {
+	// Directory is the URL of its directory, and CAFile a file with the certificate that its server
+	// is known by, PEM.
+	Directory, CAFile string
+	// TLS trusts that certificate.
+	TLS *x509.CertPool
+
+	cfg    Config
+	db     *db.MemoryStore
+	ca     *ca.CAImpl
+	front  http.Handler
+	server *httptest.Server
+
+	// serial keeps requests apart: Pebble's handlers write what they share without a lock.
+	serial sync.Mutex
+
+	mu     sync.Mutex
+	before func(w http.ResponseWriter, r *http.Request, what string) bool
+	orders map[string]int // by name
+	asked  map[string]int // requests, by what they are for
+}
+
+var quick = sync.OnceFunc(func() {
+	// Pebble reads these when it is made: it waits 5 s before each validation without the first.
+	os.Setenv("PEBBLE_VA_NOSLEEP", "1")
+	os.Setenv("PEBBLE_AUTHZREUSE", "0")
+})
+
+// New starts an authority. It ends with the test.
+func New(tb testing.TB, cfg Config) *Authority {
+	tb.Helper()
+	quick()
+	if cfg.Life == 0 {
+		cfg.Life = 90 * 24 * time.Hour
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	a := &Authority{cfg: cfg, db: db.NewMemoryStore(), orders: map[string]int{}, asked: map[string]int{}}
+	quiet := log.New(io.Discard, "", 0)
+	a.ca = ca.New(quiet, a.db, "", "ecdsa", 0, 1, map[string]ca.Profile{
+		"default": {Description: "the default", ValidityPeriod: uint64(cfg.Life / time.Second)},
+	})
+	for id, key := range cfg.EAB {
+		if err := a.db.AddExternalAccountKeyByID(id, key); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	checker := va.New(quiet, cfg.HTTPPort, 1, false, cfg.DNS.String(), a.db)
+	pebble := wfe.New(quiet, a.db, checker, a.ca, []string{CAA}, false, len(cfg.EAB) > 0, 1, 1)
+	a.front = pebble.Handler()
+	a.server = httptest.NewTLSServer(http.HandlerFunc(a.serve))
+	tb.Cleanup(a.server.Close)
+	a.Directory = a.server.URL + wfe.DirectoryPath
+	a.CAFile = filepath.Join(tb.TempDir(), "acme-ca.pem")
+	a.TLS = x509.NewCertPool()
+	a.TLS.AddCert(a.server.Certificate())
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.server.Certificate().Raw})
+	if err := os.WriteFile(a.CAFile, text, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return a
+}
+
+// Before has a function see each request first, with what it is for: `directory`, `nonce`,
+// `account`, `order`, `order-state`, `authorization`, `challenge`, `finalize`, `certificate` or
+// `renewal-info`. It returns whether it has answered.
+func (a *Authority) Before(f func(w http.ResponseWriter, r *http.Request, what string) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.before = f
+}
+
+// Problem answers with a problem document (RFC 8555 6.7).
+func Problem(w http.ResponseWriter, status int, kind, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	// Who asked does not care when it is gone.
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"type": "urn:ietf:params:acme:error:" + kind, "detail": detail, "status": status,
+	})
+}
+
+// paths are Pebble's.
+var paths = []struct{ prefix, what string }{
+	{"/dir", "directory"}, {"/nonce-plz", "nonce"}, {"/sign-me-up", "account"}, {"/order-plz", "order"},
+	{"/my-order/", "order-state"}, {"/authZ/", "authorization"}, {"/chalZ/", "challenge"},
+	{"/finalize-order/", "finalize"}, {"/certZ/", "certificate"},
+	{"/draft-ietf-acme-ari-03/renewalInfo", "renewal-info"},
+}
+
+func (a *Authority) serve(w http.ResponseWriter, r *http.Request) {
+	what := ""
+	for _, p := range paths {
+		if strings.HasPrefix(r.URL.Path, p.prefix) {
+			what = p.what
+		}
+	}
+	a.mu.Lock()
+	before := a.before
+	a.asked[what]++
+	a.mu.Unlock()
+	if before != nil && before(w, r, what) {
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	r.Body = io.NopCloser(strings.NewReader(string(body)))
+	recorder := httptest.NewRecorder()
+	a.serial.Lock()
+	a.front.ServeHTTP(recorder, r)
+	if what == "order" && recorder.Code == http.StatusCreated {
+		a.ordered(recorder.Header().Get("Location"))
+	}
+	a.serial.Unlock()
+	answer := recorder.Body.Bytes()
+	if what == "directory" && a.cfg.NoRenewalInfo {
+		var all map[string]any
+		if json.Unmarshal(answer, &all) == nil {
+			delete(all, "renewalInfo")
+			answer, _ = json.Marshal(all)
+		}
+	}
+	for name, values := range recorder.Header() {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(recorder.Code)
+	_, _ = w.Write(answer)
+}
+
+// ordered dates an order, and counts it.
+func (a *Authority) ordered(location string) {
+	o := a.db.GetOrderByID(location[strings.LastIndexByte(location, '/')+1:])
+	now := a.cfg.Now().UTC().Truncate(time.Second)
+	o.Lock()
+	o.NotBefore, o.NotAfter = now.Format(time.RFC3339), now.Add(a.cfg.Life).Format(time.RFC3339)
+	name := o.Identifiers[0].Value
+	o.Unlock()
+	a.mu.Lock()
+	a.orders[name]++
+	a.mu.Unlock()
+}
+
+// Orders is how many orders there were for a name.
+func (a *Authority) Orders(name string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.orders[name]
+}
+
+// AllOrders is how many orders there were by name.
+func (a *Authority) AllOrders() map[string]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make(map[string]int, len(a.orders))
+	for name, n := range a.orders {
+		all[name] = n
+	}
+	return all
+}
+
+// Requests is how many requests there were for something; see [Authority.Before].
+func (a *Authority) Requests(what string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.asked[what]
+}
+
+// Root is the certificate of the authority that clients of edges are to trust.
+func (a *Authority) Root() *x509.Certificate { return a.ca.GetRootCert(0).Cert }
+
+// SetWindow makes the authority say when to renew a certificate.
+func (a *Authority) SetWindow(serial *big.Int, start, end time.Time) error {
+	return a.db.SetARIResponse(serial, fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`,
+		start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339)))
+}
+
+// Replaced is whether the authority has replaced a certificate.
+func (a *Authority) Replaced(serial *big.Int) bool {
+	o, err := a.db.GetOrderByIssuedSerial(fmt.Sprintf("%x", serial))
+	if err != nil {
+		return false
+	}
+	o.RLock()
+	defer o.RUnlock()
+	return o.IsReplaced
+}
+
+// MACKey is a key for an external account, base64url.
+func MACKey(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }

@@ -1,0 +1,76 @@
+package issuer
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// Ask has a domain that waits or has failed tried now, at the control plane that leads; renew asks
+// for another certificate in place of one that is good still. Limits of issuers hold all the same.
+// It returns [store.ErrNotFound] if there is no such domain.
+func (s *Service) Ask(ctx context.Context, key topology.Key, renew bool) error {
+	sub, err := s.read(ctx, key)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, sub, nil, func(f *storev1.DomainFacts) {
+		switch f.GetCertificate().GetState() {
+		case topologyv1.DomainCertificate_FAILED, topologyv1.DomainCertificate_WAITING:
+		default:
+			if !renew {
+				return
+			}
+		}
+		f.Issuance.Asked = timestamppb.New(s.now())
+		f.Issuance.Renew = f.Issuance.Renew || renew
+	})
+}
+
+// Stand is how an issuer stands.
+type Stand struct {
+	Authority
+	// Running are orders that are under way, and Queued names that wait for one at any issuer.
+	Running, Queued int
+	// Wait is how long it is not sent orders, and Limited that this is for a limit.
+	Wait    time.Duration
+	Limited bool
+	// OrdersLimit, OrdersUsed and OrdersSpan are those of its bucket of new orders.
+	OrdersLimit, OrdersUsed int
+	OrdersSpan              time.Duration
+	// Message is for people, empty if all is well.
+	Message string
+	// ETA is how long the last name that waits will wait.
+	ETA time.Duration
+}
+
+// List returns how the issuers stand, in the order of preference, as the control plane that leads
+// wrote some seconds ago.
+func (s *Service) List(ctx context.Context) (all []Stand, err error) {
+	now := s.now()
+	for _, c := range s.clients {
+		p, err := readPage(ctx, s.store, c.Name)
+		if err != nil {
+			return nil, err
+		}
+		b := &book{client: c, limits: c.orders(), page: p}
+		stand := Stand{
+			Authority: c.Authority, Running: p.Running, Queued: p.Queued,
+			OrdersLimit: b.limits.count, OrdersSpan: b.limits.span,
+			OrdersUsed: bucket{p.Orders}.used(b.limits, now), Message: p.Message,
+		}
+		if stand.Wait, stand.Limited = b.wait(now); p.Queued > 0 {
+			stand.ETA = stand.Wait + etaOf(s.clients, p.Queued)
+		}
+		if skew := c.skewText(); skew != "" && stand.Message == "" {
+			stand.Message = skew
+		}
+		all = append(all, stand)
+	}
+	return all, nil
+}

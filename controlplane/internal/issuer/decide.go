@@ -1,0 +1,205 @@
+package issuer
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// class is what an order is for. The lowest comes first.
+type class int
+
+const (
+	// expiring is for a certificate with a sixth of its life left or less.
+	expiring class = iota
+	renewing
+	fresh
+	retrying
+	classes
+)
+
+// step is what comes next for a domain.
+type step int
+
+const (
+	// rest is nothing until verdict.due.
+	rest step = iota
+	// ask is to ask the issuer when to renew.
+	ask
+	// order is to order a certificate.
+	order
+)
+
+// verdict is what to do for a domain.
+type verdict struct {
+	step  step
+	due   time.Time
+	class class
+	// fact is what to say of the certificate. Nil: what is said already.
+	fact *topologyv1.DomainCertificate
+}
+
+// later is when a domain is looked at again that waits for what is told when it comes.
+const later = 24 * time.Hour
+
+// decide says what comes next for a domain, without asking anybody.
+func decide(now time.Time, s *subject) verdict {
+	none := &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE}
+	tls := s.domain.GetTls()
+	switch {
+	case tls.GetMode() == topologyv1.DomainTls_OFF,
+		tls.GetMode() == topologyv1.DomainTls_UPLOADED && !tls.GetFallbackManaged(),
+		tls.GetMode() == topologyv1.DomainTls_UPLOADED && s.held == nil:
+		return verdict{due: now.Add(later), fact: none}
+	case s.domain.GetState() == topologyv1.CustomDomain_SUSPENDED:
+		fact := waiting(topologyv1.DomainCertificate_OWNERSHIP, "the domain is SUSPENDED")
+		return verdict{due: now.Add(later), fact: fact}
+	case s.domain.GetState() != topologyv1.CustomDomain_ACTIVE:
+		return verdict{due: now.Add(later), fact: waiting(topologyv1.DomainCertificate_OWNERSHIP, "")}
+	}
+	i := s.issuance()
+	if s.held != nil && !s.held.Expired(now) {
+		if v, ok := decideHeld(now, s); ok {
+			return v
+		}
+	} else if s.wildcard != nil && !s.wildcard.Expired(now) {
+		return verdict{due: now.Add(later), fact: &topologyv1.DomainCertificate{
+			State: topologyv1.DomainCertificate_NONE, Reason: topologyv1.DomainCertificate_COVERED,
+			Message: "the account's wildcard covers it",
+		}}
+	}
+	if retry := i.GetRetry(); retry != nil && i.GetAsked() == nil && retry.AsTime().After(now) {
+		return verdict{due: retry.AsTime()}
+	}
+	if until := heldBack(i, now); until.After(now) {
+		fact := waiting(topologyv1.DomainCertificate_QUOTA,
+			"issuers count validations that fail: there were too many in the last hour")
+		fact.NextCheck = timestamppb.New(until)
+		return verdict{due: until, fact: fact}
+	}
+	return verdict{step: order, class: classOf(now, s)}
+}
+
+// decideHeld decides about a certificate that is good still. ok is false when another is to be
+// ordered.
+func decideHeld(now time.Time, s *subject) (v verdict, ok bool) {
+	i, got := s.issuance(), s.got()
+	if i.GetAsked() != nil && i.GetRenew() {
+		return v, false
+	}
+	end := unix(s.held.NotAfter)
+	if s.domain.GetTls().GetMode() == topologyv1.DomainTls_UPLOADED {
+		if got == nil {
+			if at := end.Add(-fallbackBefore); at.After(now) {
+				none := &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE}
+				return verdict{due: at, fact: none}, true
+			}
+			return v, false
+		}
+	} else if got == nil || s.domain.GetTls().GetIssuer() != "" && s.domain.GetTls().GetIssuer() != got.GetIssuer() {
+		return v, false
+	}
+	at := got.GetRenew().AsTime()
+	if !at.After(now) {
+		return v, false
+	}
+	if got.GetAsk() != nil && !got.GetAsk().AsTime().After(now) {
+		return verdict{step: ask}, true
+	}
+	if asked := got.GetAsk(); asked != nil && asked.AsTime().Before(at) {
+		at = asked.AsTime()
+	}
+	return verdict{due: at, fact: issued(got, at)}, true
+}
+
+func issued(got *storev1.IssuedCertificate, next time.Time) *topologyv1.DomainCertificate {
+	return &topologyv1.DomainCertificate{
+		State: topologyv1.DomainCertificate_ISSUED, Issuer: got.GetIssuer(), NextCheck: timestamppb.New(next),
+	}
+}
+
+func waiting(reason topologyv1.DomainCertificate_Reason, message string) *topologyv1.DomainCertificate {
+	return &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_WAITING, Reason: reason, Message: message}
+}
+
+// heldBack is until when no validation may be risked, because of those that failed.
+func heldBack(i *storev1.Issuance, now time.Time) time.Time {
+	recent := recentFailures(i, now)
+	if len(recent) < failedValidations.count {
+		return time.Time{}
+	}
+	return recent[len(recent)-failedValidations.count].AsTime().Add(failedValidations.span)
+}
+
+// recentFailures are the validations that failed within the span that is counted.
+func recentFailures(i *storev1.Issuance, now time.Time) (recent []*timestamppb.Timestamp) {
+	for _, at := range i.GetFailed() {
+		if now.Sub(at.AsTime()) < failedValidations.span {
+			recent = append(recent, at)
+		}
+	}
+	return recent
+}
+
+func classOf(now time.Time, s *subject) class {
+	got := s.got()
+	switch {
+	case s.held == nil && s.issuance().GetFailures() > 0:
+		return retrying
+	case s.held == nil:
+		return fresh
+	}
+	end := unix(s.held.NotAfter)
+	life := fallbackBefore
+	if got != nil {
+		life = end.Sub(got.GetNotBefore().AsTime())
+	}
+	if end.Sub(now) <= life/6 {
+		return expiring
+	}
+	return renewing
+}
+
+// dueBy is when to look at a domain by what is known of it.
+func dueBy(f *storev1.DomainFacts) time.Time {
+	c := f.GetCertificate()
+	switch {
+	case f.GetIssuance().GetAsked() != nil, c == nil,
+		c.GetState() == topologyv1.DomainCertificate_ORDERING, c.GetState() == topologyv1.DomainCertificate_RENEWING:
+		return time.Time{}
+	case c.GetNextCheck() != nil:
+		return c.GetNextCheck().AsTime()
+	case c.GetState() == topologyv1.DomainCertificate_WAITING && routed(f):
+		switch c.GetReason() {
+		case topologyv1.DomainCertificate_OWNERSHIP, topologyv1.DomainCertificate_ROUTING:
+			return time.Time{}
+		}
+	}
+	return c.GetLastCheck().AsTime().Add(later)
+}
+
+// patience is the time between two looks at a domain whose records in DNS have to change, which
+// has waited for that for some time: often while somebody is probably at it.
+func patience(waited time.Duration) time.Duration {
+	switch {
+	case waited < 10*time.Minute:
+		return 30 * time.Second
+	case waited < time.Hour:
+		return 2 * time.Minute
+	case waited < 6*time.Hour:
+		return 10 * time.Minute
+	case waited < 7*24*time.Hour:
+		return time.Hour
+	}
+	return later
+}
+
+// routed reports whether a name is known to lead here.
+func routed(f *storev1.DomainFacts) bool {
+	r := f.GetRouting()
+	return r.GetState() == topologyv1.DomainRouting_HERE || r.GetState() == topologyv1.DomainRouting_PROXIED ||
+		r.GetReason() == topologyv1.DomainRouting_WILDCARD
+}

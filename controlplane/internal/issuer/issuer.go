@@ -1,0 +1,92 @@
+package issuer
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"time"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+)
+
+// Config is what issuing needs.
+type Config struct {
+	Store *store.Store
+	// Domains looks at a domain before a certificate is ordered for it.
+	Domains *domaincheck.Service
+	// Resolver tells which authorities may issue for a name.
+	Resolver *resolver.Resolver
+	// Key is that of the accounts at all authorities.
+	Key Key
+	// Authorities are tried in this order.
+	Authorities []Authority
+	// Email is where authorities may write to. Default: none.
+	Email string
+	// Roots are trusted for TLS with authorities. Nil: those of this machine.
+	Roots *x509.CertPool
+	// UserAgent goes with requests (RFC 8555 6.1).
+	UserAgent string
+	// Now is the clock, and After tells when some of its time has passed. Defaults: time.Now and
+	// time.After.
+	Now   func() time.Time
+	After func(time.Duration) <-chan time.Time
+	// Logger takes what becomes of orders. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+func (c Config) tls() *tls.Config { return &tls.Config{RootCAs: c.Roots, MinVersion: tls.VersionTLS12} }
+
+// Service gets certificates for custom domains, at the control plane that leads. Its methods may be
+// called at the same time.
+type Service struct {
+	store    *store.Store
+	domains  *domaincheck.Service
+	resolver *resolver.Resolver
+	clients  []*client
+	now      func() time.Time
+	after    func(time.Duration) <-chan time.Time
+	log      *slog.Logger
+}
+
+// New returns a service; Lead makes it work.
+func New(cfg Config) *Service {
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.After == nil {
+		cfg.After = time.After
+	}
+	s := &Service{
+		store: cfg.Store, domains: cfg.Domains, resolver: cfg.Resolver, now: cfg.Now, after: cfg.After, log: cfg.Logger,
+	}
+	for _, a := range cfg.Authorities {
+		s.clients = append(s.clients, newClient(cfg, a))
+	}
+	return s
+}
+
+// Close gives connections to authorities back.
+func (s *Service) Close() {
+	for _, c := range s.clients {
+		c.close()
+	}
+}
+
+// Lead orders certificates until ctx ends. All that it writes depends on the fence.
+func (s *Service) Lead(ctx context.Context, fence *store.Fence) error {
+	return newLeader(s, fence).run(ctx)
+}
+
+func (s *Service) client(name string) *client {
+	for _, c := range s.clients {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,0 +1,347 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/due"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+const (
+	// looksAtOnce are the domains that are read to decide what they need.
+	looksAtOnce = 32
+	// retryLook is the time until a domain is looked at again that could not be.
+	retryLook = time.Minute
+	// writeEvery is the time between two writes of how the issuers stand.
+	writeEvery = 5 * time.Second
+)
+
+// leader is the service at the control plane that leads, as long as it does. One goroutine decides
+// what begins; what it begins shares the state under the mutex.
+type leader struct {
+	*Service
+	fence   *store.Fence
+	books   []*book
+	changed chan struct{}
+
+	mu     sync.Mutex
+	queue  *due.Queue
+	loaded bool // all domains have been told
+	ready  *ready
+	looks  int
+	active map[topology.Key]bool // somebody is at it, whatever the queue says
+	again  map[topology.Key]bool // of those, what has changed meanwhile
+	orders map[topology.Key]bool // have a record in etcd
+	count  sync.Mutex            // orders the reads and writes of buckets that names share
+}
+
+func newLeader(s *Service, fence *store.Fence) *leader {
+	return &leader{
+		Service: s, fence: fence, changed: make(chan struct{}, 1), queue: due.New(), ready: newReady(),
+		active: make(map[topology.Key]bool), again: make(map[topology.Key]bool), orders: make(map[topology.Key]bool),
+	}
+}
+
+func (l *leader) run(ctx context.Context) error {
+	if err := l.load(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { l.dispatch(ctx) })
+	done.Go(func() { l.writeBooks(ctx) })
+	defer done.Wait()
+	defer cancel()
+	return l.store.WatchDomains(ctx, store.DomainWatch{
+		Begin: func() { l.with(l.begin) },
+		Domain: func(key topology.Key, created int64) {
+			l.with(func() {
+				now := l.now()
+				if e := l.queue.Domain(key, created, now); e != nil && l.loaded {
+					e.Due = now // what it asks for may have changed
+					l.queue.Put(e)
+					l.again[key] = l.active[key]
+				}
+				if created == 0 && l.orders[key] {
+					l.adopt(key)
+				}
+			})
+		},
+		Facts: func(f store.DomainFacts) {
+			l.with(func() {
+				l.queue.Facts(f, dueBy)
+				if l.active[f.Key] && f.Facts != nil && !dueBy(f.Facts).After(l.now()) {
+					l.again[f.Key] = true
+				}
+			})
+		},
+		Ready: func() { l.with(l.resume) },
+	})
+}
+
+// load reads what the leader before has left.
+func (l *leader) load(ctx context.Context) error {
+	for _, c := range l.clients {
+		p, err := readPage(ctx, l.store, c.Name)
+		if err != nil {
+			return err
+		}
+		p.Running, p.Queued = 0, 0
+		l.books = append(l.books, &book{client: c, limits: c.orders(), page: p})
+	}
+	names, err := l.store.ACMENames(ctx, "orders/")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		account, id, _ := strings.Cut(name, "/")
+		l.orders[topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: id}] = true
+	}
+	l.log.InfoContext(ctx, "issuer: this control plane orders certificates from now on", "under_way", len(names))
+	return nil
+}
+
+func (l *leader) with(change func()) {
+	l.mu.Lock()
+	change()
+	l.mu.Unlock()
+	l.wake()
+}
+
+func (l *leader) wake() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// begin forgets what waits: all is told anew. What is under way goes on.
+func (l *leader) begin() {
+	running, total := l.ready.running, l.ready.total
+	l.queue, l.ready, l.loaded = due.New(), newReady(), false
+	l.ready.running, l.ready.total = running, total
+}
+
+// resume goes on with the orders that are under way, and forgets those of domains that are gone.
+func (l *leader) resume() {
+	l.loaded = true
+	for key := range l.orders {
+		l.adopt(key)
+	}
+}
+
+func (l *leader) adopt(key topology.Key) {
+	e := l.queue.Get(key)
+	if e == nil { // the look finds that there is no domain
+		e = l.queue.Domain(key, -1, time.Time{})
+	}
+	e.Due = time.Time{}
+	l.queue.Put(e)
+}
+
+// underWay says that a domain has an order, or none.
+func (l *leader) underWay(key topology.Key, has bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if has {
+		l.orders[key] = true
+	} else {
+		delete(l.orders, key)
+	}
+}
+
+func (l *leader) hasOrder(key topology.Key) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.orders[key]
+}
+
+// dispatch begins looks and orders as they may.
+func (l *leader) dispatch(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for ctx.Err() == nil {
+		wait := l.start(ctx, &running)
+		if wait <= 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-l.changed:
+		case <-l.after(wait):
+		}
+	}
+}
+
+// start begins what may begin, and returns how long nothing else will by itself.
+func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Duration {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wait := time.Hour
+	if l.loaded {
+		for l.looks < looksAtOnce {
+			e := l.queue.First()
+			if e == nil {
+				break
+			}
+			if e.Due.After(now) {
+				wait = min(wait, e.Due.Sub(now))
+				break
+			}
+			if l.active[e.Key] { // of before all was told anew
+				e.Due = now.Add(time.Second)
+				l.queue.Put(e)
+				continue
+			}
+			e.Busy = true
+			l.queue.Put(e)
+			l.active[e.Key] = true
+			l.looks++
+			running.Go(func() { l.look(ctx, e) })
+		}
+	}
+	if l.ready.size == 0 {
+		return wait
+	}
+	if shut, _ := l.opens(now); shut > 0 {
+		return min(wait, shut)
+	}
+	for e := l.ready.next(); e != nil; e = l.ready.next() {
+		running.Go(func() {
+			next := l.obtain(ctx, e.Key)
+			l.mu.Lock()
+			l.ready.end(e.Key.Account)
+			l.mu.Unlock()
+			l.done(e, next)
+		})
+		if shut, _ := l.opens(now); shut > 0 {
+			return min(wait, shut)
+		}
+	}
+	return wait
+}
+
+// opens is how long to wait until any issuer may be sent an order, and whether that is for a limit.
+func (l *leader) opens(now time.Time) (wait time.Duration, limited bool) {
+	for i, b := range l.books {
+		if w, lim := b.wait(now); i == 0 || w < wait {
+			wait, limited = w, lim
+		}
+	}
+	return wait, limited
+}
+
+// done makes an entry due again.
+func (l *leader) done(e *due.Entry, next time.Time) {
+	l.with(func() {
+		if l.again[e.Key] {
+			next = time.Time{}
+		}
+		delete(l.active, e.Key)
+		delete(l.again, e.Key)
+		e.Busy = false
+		if l.queue.Get(e.Key) != e {
+			return // it is gone, or all was told anew
+		}
+		e.Due = next
+		l.queue.Put(e)
+	})
+}
+
+// look reads a domain and decides what comes next for it.
+func (l *leader) look(ctx context.Context, e *due.Entry) {
+	next, c, wants := l.decide(ctx, e.Key)
+	l.mu.Lock()
+	l.looks--
+	if !wants || l.queue.Get(e.Key) != e {
+		l.mu.Unlock()
+		l.done(e, next)
+		return
+	}
+	ahead := l.ready.ahead(e.Key.Account, c) + l.ready.total
+	l.ready.add(e, c)
+	l.mu.Unlock()
+	l.wake()
+	l.tellQueued(ctx, e.Key, ahead)
+}
+
+func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, c class, wants bool) {
+	now := l.now()
+	sub, err := l.read(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		if l.hasOrder(key) {
+			err = l.dropOrder(ctx, key)
+		} else {
+			err = nil
+		}
+		return now.Add(later), c, l.failing(ctx, key, err)
+	}
+	if err != nil {
+		return now.Add(retryLook), c, l.failing(ctx, key, err)
+	}
+	v := decide(now, sub)
+	if v.step == order {
+		return now, v.class, true
+	}
+	if v.step == ask {
+		if err := l.askRenewal(ctx, sub); err != nil {
+			return now.Add(retryLook), c, l.failing(ctx, key, err)
+		}
+		v = decide(l.now(), sub)
+		if v.step == order {
+			return now, v.class, true
+		}
+	}
+	if v.fact != nil && l.hasOrder(key) { // it is not wanted any more
+		if err := l.dropOrder(ctx, key); err != nil {
+			return now.Add(retryLook), c, l.failing(ctx, key, err)
+		}
+	}
+	err = l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
+		f.Issuance.Asked, f.Issuance.Renew = nil, false
+		if v.fact != nil && !(v.fact.GetState() == topologyv1.DomainCertificate_NONE && f.Certificate == nil) {
+			f.Certificate = v.fact
+		}
+	})
+	if err != nil {
+		return now.Add(retryLook), c, l.failing(ctx, key, err)
+	}
+	return v.due, c, false
+}
+
+// failing tells of an error that is none of the domain's. It returns false.
+func (l *leader) failing(ctx context.Context, key topology.Key, err error) bool {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotFound) {
+		l.log.WarnContext(ctx, "issuer: look at a domain", "domain", key.Name(), "error", err)
+	}
+	return false
+}
+
+// writeBooks tells other control planes, and the next leader, how the issuers stand.
+func (l *leader) writeBooks(ctx context.Context) {
+	ticker := time.NewTicker(writeEvery)
+	defer ticker.Stop()
+	for {
+		l.mu.Lock()
+		queued := l.ready.size
+		l.mu.Unlock()
+		for _, b := range l.books {
+			if err := b.write(ctx, l.fence, queued); err != nil && ctx.Err() == nil {
+				l.log.WarnContext(ctx, "issuer: write how an issuer stands", "issuer", b.Name, "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}

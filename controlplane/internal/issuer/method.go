@@ -1,0 +1,46 @@
+package issuer
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// method is how an issuer is shown that a name is the account's.
+type method struct {
+	// kind is the type of the challenge (RFC 8555 8).
+	kind string
+	// publish makes the answer to a challenge visible, and takeBack ends that; both may be called
+	// again, also by another control plane. Nil: edges answer by themselves.
+	publish  func(context.Context, acme.Challenge) error
+	takeBack func(context.Context, acme.Challenge)
+}
+
+// choose says how a name is validated, or what is missing for that.
+func (l *leader) choose(_ context.Context, _ *resolver.Session, sub *subject) (method, *topologyv1.DomainCertificate) {
+	if strings.HasPrefix(sub.name(), "*.") {
+		return method{}, waiting(topologyv1.DomainCertificate_NEEDS_DNS01,
+			"issuers validate wildcards by DNS alone, which this control plane is not set up for")
+	}
+	return method{kind: acme.ChallengeTypeHTTP01}, nil
+}
+
+// find returns the challenge of an authorization for the method.
+func (m method) find(authz acme.Authorization) (acme.Challenge, error) {
+	var offered []string
+	for _, ch := range authz.Challenges {
+		if ch.Type == m.kind {
+			return ch, nil
+		}
+		offered = append(offered, ch.Type)
+	}
+	return acme.Challenge{}, fault{
+		reason: topologyv1.DomainCertificate_ISSUER_REJECTED,
+		text:   fmt.Sprintf("it offers no %s, but %s", m.kind, strings.Join(offered, ", ")),
+	}
+}

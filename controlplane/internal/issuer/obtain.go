@@ -1,0 +1,383 @@
+package issuer
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/certificate"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// freshFor is how long what was seen of a name counts before an order.
+const freshFor = 30 * time.Second
+
+// obtain gets a certificate for a domain if it needs one still, and returns when to look at the
+// domain again.
+func (l *leader) obtain(ctx context.Context, key topology.Key) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	next, err := l.tryObtain(ctx, key)
+	if err != nil {
+		l.failing(ctx, key, err)
+		return l.now().Add(retryLook)
+	}
+	return next
+}
+
+func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, error) {
+	sub, err := l.readFresh(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return l.now(), nil // the next look forgets its order
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	if v := decide(l.now(), sub); v.step != order {
+		return l.now(), nil // the next look says so
+	}
+	r, err := l.readOrder(ctx, key)
+	if err != nil {
+		return time.Time{}, errors.Join(err, l.dropOrder(ctx, key))
+	}
+	if r != nil {
+		if b := l.book(r.Issuer); b == nil || r.UID != sub.uid || r.Directory != b.Directory {
+			if err := l.dropOrder(ctx, key); err != nil {
+				return time.Time{}, err
+			}
+			r = nil
+		}
+	}
+	m, b, fact, err := l.prepare(ctx, sub, r)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if fact != nil {
+		return l.put(ctx, sub, fact)
+	}
+	if r == nil {
+		if r, err = l.newRecord(sub, b, m); err != nil {
+			return time.Time{}, err
+		}
+	}
+	return l.attempt(ctx, sub, b, r, m)
+}
+
+// readFresh reads a domain, and looks at it again if what is known of it is of a while ago.
+func (l *leader) readFresh(ctx context.Context, key topology.Key) (*subject, error) {
+	sub, err := l.read(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if l.now().Sub(sub.facts.Facts.GetRouting().GetLastCheck().AsTime()).Abs() < freshFor ||
+		sub.domain.GetState() != topologyv1.CustomDomain_ACTIVE {
+		return sub, nil
+	}
+	if err := l.domains.Check(ctx, key, false); err != nil {
+		return nil, err
+	}
+	return l.read(ctx, key)
+}
+
+func (l *leader) book(name string) *book {
+	for _, b := range l.books {
+		if b.Name == name {
+			return b
+		}
+	}
+	return nil
+}
+
+// newRecord is an order that is about to be made.
+func (l *leader) newRecord(sub *subject, b *book, m method) (*record, error) {
+	key, err := newKey(sub.domain.GetTls().GetKeyType())
+	if err != nil {
+		return nil, err
+	}
+	return &record{UID: sub.uid, Issuer: b.Name, Directory: b.Directory, Key: key, Kind: m.kind}, nil
+}
+
+// put says how the certificate stands, and when it is looked at next by that.
+func (l *leader) put(ctx context.Context, sub *subject, fact *topologyv1.DomainCertificate) (time.Time, error) {
+	err := l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
+		f.Issuance.Asked, f.Issuance.Renew = nil, false
+		f.Certificate = fact
+	})
+	return dueBy(sub.facts.Facts), err
+}
+
+// attempt tries an order, and takes in what comes of it.
+func (l *leader) attempt(ctx context.Context, sub *subject, b *book, r *record, m method) (time.Time, error) {
+	replaces := ""
+	if got := sub.got(); got.GetIssuer() == b.Name {
+		replaces = got.GetAri()
+	}
+	state := topologyv1.DomainCertificate_ORDERING
+	if sub.held != nil && !sub.held.Expired(l.now()) {
+		state = topologyv1.DomainCertificate_RENEWING
+	}
+	err := l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
+		f.Certificate = &topologyv1.DomainCertificate{State: state, Issuer: b.Name}
+		if !routed(f) && m.kind == acme.ChallengeTypeHTTP01 {
+			f.Issuance.Guessed = timestamppb.New(l.now())
+		}
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	if r.URL == "" {
+		if err := l.writeOrder(ctx, sub.key, r); err != nil {
+			return time.Time{}, err
+		}
+	}
+	b.begin()
+	noting, noted := note(ctx)
+	got, err := l.perform(noting, sub, b, r, m, replaces)
+	b.end()
+	if err != nil {
+		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) || isStore(err) {
+			return time.Time{}, err
+		}
+		f, ok := errors.AsType[fault](err)
+		if !ok {
+			f = faultOf(err, noted.retryAfter())
+		}
+		return l.failed(context.WithoutCancel(ctx), sub, b, r, f)
+	}
+	b.well()
+	return l.keep(ctx, sub, b, got)
+}
+
+// isStore reports whether an error is etcd's and not an issuer's.
+func isStore(err error) bool {
+	for _, one := range []error{
+		store.ErrFenced, store.ErrUnavailable, store.ErrResourceExhausted, store.ErrConflict, store.ErrUnknownOutcome,
+	} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
+}
+
+// keep gives the domain its certificate.
+func (l *leader) keep(ctx context.Context, sub *subject, b *book, o *obtained) (time.Time, error) {
+	now := l.now()
+	cert, err := certificate.New(o.certs, o.key, certificate.Options{
+		Domain: sub.name(), Now: now, AllowUntrusted: true,
+	})
+	if err != nil {
+		return l.failed(ctx, sub, b, nil, fault{
+			reason: topologyv1.DomainCertificate_ISSUER_REJECTED, gone: true,
+			text: "the issuer sent a certificate that edges cannot show: " + clean(err.Error()),
+		})
+	}
+	got := &storev1.IssuedCertificate{Issuer: b.Name, NotBefore: timestamppb.New(cert.Leaf.NotBefore)}
+	if got.Ari, err = acme.ARIUniqueIdentifier(cert.Leaf); err != nil {
+		got.Ari = ""
+	}
+	b.schedule(ctx, got, cert.Leaf.NotAfter, now)
+	stored := cert.Record(sub.key.ID, sub.uid, true)
+	rand.Read(stored.ID[:])
+	got.Id = stored.ID[:]
+	stored.Proxied = sub.facts.Facts.GetRouting().GetState() == topologyv1.DomainRouting_PROXIED
+	stored.Order = orderName(sub.key)
+	// What was found out of the name meanwhile is to stay.
+	if err := l.readFacts(ctx, sub); err != nil {
+		return time.Time{}, err
+	}
+	next := got.GetRenew()
+	if got.GetAsk() != nil && got.GetAsk().AsTime().Before(next.AsTime()) {
+		next = got.GetAsk()
+	}
+	stored.Facts = sub.facts.Facts
+	was := stored.Facts.GetCertificate()
+	stored.Facts.Issuance = &storev1.Issuance{Got: got}
+	stored.Facts.Certificate = issued(got, next.AsTime())
+	l.date(stored.Facts.Certificate, was)
+	if _, err := l.store.PutCertificate(ctx, sub.key.Account, store.RequestID{}, stored, l.fence); err != nil {
+		return time.Time{}, err
+	}
+	l.underWay(sub.key, false)
+	l.log.InfoContext(ctx, "issuer: a domain has a certificate", "domain", sub.key.Name(), "issuer", b.Name,
+		"not_after", cert.Leaf.NotAfter, "renew", got.GetRenew().AsTime())
+	return next.AsTime(), nil
+}
+
+// failed takes in that an order failed. r is nil when there is no order any more.
+func (l *leader) failed(ctx context.Context, sub *subject, b *book, r *record, f fault) (time.Time, error) {
+	now := l.now()
+	down := false
+	switch {
+	case f.issuers:
+		down = b.failed(f, now)
+	case f.validation:
+		b.well() // it does what it is there for
+	}
+	if f.lost {
+		if err := b.forget(ctx, l.fence); err != nil {
+			return time.Time{}, err
+		}
+	}
+	// An order that waits for its issuer goes on when that is back, unless another can be asked.
+	if r == nil || r.URL == "" || f.lost || f.gone || !f.issuers || down && l.other(sub, b, now) {
+		if err := l.dropOrder(ctx, sub.key); err != nil {
+			return time.Time{}, err
+		}
+	}
+	var retry time.Time
+	err := l.change(ctx, sub, l.fence, func(facts *storev1.DomainFacts) {
+		i := facts.Issuance
+		fact := &topologyv1.DomainCertificate{
+			State: topologyv1.DomainCertificate_FAILED, Reason: f.reason, Issuer: b.Name,
+			Message: b.Name + ": " + f.text,
+		}
+		i.Asked, i.Renew = nil, false
+		if f.validation {
+			i.Failed = append(recentFailures(i, now), timestamppb.New(now))
+		}
+		switch {
+		case f.issuers:
+			retry = now.Add(l.pause(sub, b, f, now))
+		default:
+			i.Failures++
+			retry = now.Add(max(backoff(int(i.Failures)), f.after))
+		}
+		i.Retry = timestamppb.New(retry)
+		fact.NextCheck = i.Retry
+		facts.Certificate = fact
+	})
+	l.log.WarnContext(ctx, "issuer: an order failed", "domain", sub.key.Name(), "issuer", b.Name,
+		"reason", f.reason, "error", f.text, "retry", retry)
+	return retry, err
+}
+
+// soon is the time until a domain is tried again whose failure says nothing of the domain.
+const soon = 5 * time.Second
+
+// pause is how long to wait after a fault of an issuer.
+func (l *leader) pause(sub *subject, b *book, f fault, now time.Time) time.Duration {
+	wait, _ := b.wait(now)
+	switch {
+	case wait > 0 && l.other(sub, b, now):
+		return 0
+	case f.everywhere || f.lost:
+		return max(wait, soon)
+	}
+	return max(wait, f.after, soon)
+}
+
+// other reports whether an issuer besides one may be asked now.
+func (l *leader) other(sub *subject, than *book, now time.Time) bool {
+	for _, b := range l.candidates(sub) {
+		if wait, _ := b.wait(now); b != than && wait == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// tellQueued says of a domain that others come first, if it does not have its turn at once.
+func (l *leader) tellQueued(ctx context.Context, key topology.Key, ahead int) {
+	now := l.now()
+	wait, limited := l.opens(now)
+	if wait <= 0 && ahead < ordersAtOnce {
+		return
+	}
+	fact := waiting(topologyv1.DomainCertificate_QUEUED, fmt.Sprintf("%d others come first", ahead))
+	if ahead == 0 {
+		fact.Message = "it comes next"
+	}
+	switch {
+	case wait > 0 && limited:
+		fact.Reason = topologyv1.DomainCertificate_QUOTA
+	case wait > 0:
+		fact.Reason = topologyv1.DomainCertificate_ISSUER_DOWN
+	}
+	fact.NextCheck = timestamppb.New(now.Add(l.eta(wait, ahead)))
+	sub, err := l.read(ctx, key)
+	if err == nil {
+		err = l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
+			switch f.GetCertificate().GetState() {
+			case topologyv1.DomainCertificate_ORDERING, topologyv1.DomainCertificate_RENEWING,
+				topologyv1.DomainCertificate_ISSUED:
+				return // it has had its turn by now, or is served meanwhile
+			}
+			f.Certificate = fact
+		})
+	}
+	l.failing(ctx, key, err)
+}
+
+// orderTakes is about how long an order takes.
+const orderTakes = 10 * time.Second
+
+// eta is how long who comes behind some others waits, at today's limits.
+func (l *leader) eta(wait time.Duration, ahead int) time.Duration {
+	return wait + etaOf(l.clients, ahead)
+}
+
+// etaOf is how long so many orders take at issuers: as long as their limits fill up again, or as
+// the orders themselves last.
+func etaOf(clients []*client, orders int) time.Duration {
+	perHour, burst := 0.0, 0
+	for _, c := range clients {
+		limit := c.orders()
+		perHour += float64(limit.count) / limit.span.Hours()
+		burst += limit.count
+	}
+	working := time.Duration(orders/ordersAtOnce) * orderTakes
+	if perHour == 0 || orders <= burst {
+		return working
+	}
+	return max(working, time.Duration(float64(orders-burst)/perHour*float64(time.Hour)))
+}
+
+// askRenewal asks the issuer of a domain's certificate when to renew it.
+func (l *leader) askRenewal(ctx context.Context, sub *subject) error {
+	got := sub.got()
+	b := l.book(got.GetIssuer())
+	next := &storev1.IssuedCertificate{
+		Id: got.GetId(), Issuer: got.GetIssuer(), NotBefore: got.GetNotBefore(), Ari: got.GetAri(),
+		Renew: got.GetRenew(),
+	}
+	if b != nil {
+		b.schedule(ctx, next, unix(sub.held.NotAfter), l.now())
+	}
+	return l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
+		if string(f.GetIssuance().GetGot().GetId()) == string(next.GetId()) {
+			f.Issuance.Got = next
+		}
+	})
+}
+
+// candidates are the issuers that a domain may be sent to by what it says, in order of preference.
+func (l *leader) candidates(sub *subject) (all []*book) {
+	only := sub.domain.GetTls().GetIssuer()
+	local := strings.HasSuffix(sub.name(), ".localhost")
+	for _, b := range l.books {
+		if (only == "" || b.Name == only) && (!local || b.local()) {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+func noIssuer(sub *subject) *topologyv1.DomainCertificate {
+	fact := &topologyv1.DomainCertificate{
+		State: topologyv1.DomainCertificate_NONE, Reason: topologyv1.DomainCertificate_NO_ISSUER,
+	}
+	if name := sub.domain.GetTls().GetIssuer(); name != "" {
+		fact.Message = fmt.Sprintf("the control plane has no issuer %q", name)
+	}
+	return fact
+}

@@ -1,0 +1,284 @@
+package issuer
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+const (
+	// validationTimeout bounds the wait for an issuer to look at a name.
+	validationTimeout = 5 * time.Minute
+	// orderTimeout bounds one try of an order.
+	orderTimeout = 10 * time.Minute
+	// issueEvery is the time between two looks whether a certificate is issued.
+	issueEvery = time.Second
+)
+
+// record is what `acme/orders/{account}/{domain}` holds of the order that is under way, so that
+// another control plane can go on with it.
+type record struct {
+	// UID says which domain of the id it is for.
+	UID string `json:"uid"`
+	// Issuer is the name of the issuer, and Directory where it was when the order was begun.
+	Issuer    string `json:"issuer"`
+	Directory string `json:"directory"`
+	// Key is that of the certificate, PKCS #8.
+	Key []byte `json:"key"`
+	// URL is the order's (RFC 8555 7.4). Empty: perhaps it has none yet.
+	URL string `json:"url,omitempty"`
+	// Kind is the type of the challenge that was chosen.
+	Kind string `json:"kind"`
+}
+
+func orderName(key topology.Key) string { return "orders/" + key.Account + "/" + key.ID }
+
+func (l *leader) readOrder(ctx context.Context, key topology.Key) (*record, error) {
+	b, err := l.store.ACME(ctx, orderName(key))
+	if err != nil || b == nil {
+		return nil, err
+	}
+	r := new(record)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, errors.New("read " + orderName(key) + ": it is damaged") // what err says might quote the key
+	}
+	return r, nil
+}
+
+func (l *leader) writeOrder(ctx context.Context, key topology.Key, r *record) error {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := l.store.PutACME(ctx, l.fence, orderName(key), value); err != nil {
+		return err
+	}
+	l.underWay(key, true)
+	return nil
+}
+
+func (l *leader) dropOrder(ctx context.Context, key topology.Key) error {
+	if err := l.store.PutACME(ctx, l.fence, orderName(key), nil); err != nil {
+		return err
+	}
+	l.underWay(key, false)
+	return nil
+}
+
+// newKey makes the key of a certificate.
+func newKey(kind topologyv1.DomainTls_KeyType) (der []byte, err error) {
+	var key crypto.Signer
+	if kind == topologyv1.DomainTls_RSA2048 {
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return x509.MarshalPKCS8PrivateKey(key)
+}
+
+func (r *record) signer() (crypto.Signer, error) {
+	key, err := x509.ParsePKCS8PrivateKey(r.Key)
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok {
+		return nil, errors.New("the key of an order cannot be read")
+	}
+	return signer, nil
+}
+
+// obtained is a certificate as an issuer sends it.
+type obtained struct {
+	key   crypto.Signer
+	certs []*x509.Certificate
+}
+
+// perform begins an order, or goes on with it, until its certificate is there. Its errors are what
+// the ACME library says, or a fault.
+func (l *leader) perform(
+	ctx context.Context, sub *subject, b *book, r *record, m method, replaces string,
+) (*obtained, error) {
+	account, err := b.register(ctx, l.fence)
+	if err != nil {
+		return nil, err
+	}
+	o, err := l.open(ctx, sub, b, account, r, replaces)
+	if err != nil {
+		return nil, err
+	}
+	if o.Status == acme.StatusPending {
+		if o, err = l.authorize(ctx, b, account, o, m); err != nil {
+			return nil, err
+		}
+	}
+	key, err := r.signer()
+	if err != nil {
+		return nil, fault{reason: topologyv1.DomainCertificate_ISSUER_DOWN, text: err.Error(), gone: true}
+	}
+	if o.Status == acme.StatusReady {
+		want := &x509.CertificateRequest{DNSNames: []string{sub.name()}}
+		csr, err := x509.CreateCertificateRequest(rand.Reader, want, key)
+		if err != nil {
+			return nil, err
+		}
+		if o, err = b.acme.FinalizeOrder(ctx, account, o, csr); err != nil {
+			return nil, err
+		}
+	}
+	if o, err = l.awaitIssue(ctx, b, account, o); err != nil {
+		return nil, err
+	}
+	chains, err := b.acme.GetCertificateChain(ctx, account, o.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := parseChain(chains[0].ChainPEM)
+	if err != nil {
+		return nil, err
+	}
+	return &obtained{key, certs}, nil
+}
+
+// open makes the order at the issuer, or reads the one that was made. What it is stands in etcd
+// before it is made, and where it is right after: whoever dies in between wastes one order, and
+// nobody has two certificates.
+func (l *leader) open(
+	ctx context.Context, sub *subject, b *book, account acme.Account, r *record, replaces string,
+) (acme.Order, error) {
+	if r.URL != "" {
+		o, err := b.acme.GetOrder(ctx, account, acme.Order{Location: r.URL})
+		o.Location = r.URL
+		return o, err
+	}
+	ask := acme.Order{
+		Identifiers: []acme.Identifier{{Type: "dns", Value: sub.name()}}, Profile: b.Profile, Replaces: replaces,
+	}
+	o, err := b.acme.NewOrder(ctx, account, ask)
+	if problem, _ := problemOf(err); problem != nil && replaces != "" && problem.Type != acme.ProblemTypeRateLimited {
+		// It has been replaced, or the issuer does not know it: the name needs one all the same.
+		ask.Replaces = ""
+		o, err = b.acme.NewOrder(ctx, account, ask)
+	}
+	if err != nil {
+		return o, err
+	}
+	r.URL = o.Location
+	return o, l.writeOrder(ctx, sub.key, r)
+}
+
+// authorize shows the issuer that the name is the account's.
+func (l *leader) authorize(
+	ctx context.Context, b *book, account acme.Account, o acme.Order, m method,
+) (acme.Order, error) {
+	for _, at := range o.Authorizations {
+		authz, err := b.acme.GetAuthorization(ctx, account, at)
+		if err != nil {
+			return o, err
+		}
+		if authz.Status == acme.StatusPending {
+			if err := l.answer(ctx, b, account, authz, m); err != nil {
+				return o, err
+			}
+			continue
+		}
+		if _, err := b.acme.PollAuthorization(ctx, account, authz); err != nil {
+			return o, err
+		}
+	}
+	location := o.Location
+	o, err := b.acme.GetOrder(ctx, account, o)
+	o.Location = location
+	return o, err
+}
+
+func (l *leader) answer(
+	ctx context.Context, b *book, account acme.Account, authz acme.Authorization, m method,
+) error {
+	ch, err := m.find(authz)
+	if err != nil {
+		return err
+	}
+	if m.publish != nil {
+		if err := m.publish(ctx, ch); err != nil {
+			return err
+		}
+		defer m.takeBack(context.WithoutCancel(ctx), ch)
+	}
+	if ch.Status == acme.StatusPending {
+		if _, err := b.acme.InitiateChallenge(ctx, account, ch); err != nil {
+			return err
+		}
+	}
+	_, err = b.acme.PollAuthorization(ctx, account, authz)
+	return err
+}
+
+// awaitIssue waits until an order is valid or cannot become so.
+func (l *leader) awaitIssue(ctx context.Context, b *book, account acme.Account, o acme.Order) (acme.Order, error) {
+	for {
+		switch o.Status {
+		case acme.StatusValid:
+			return o, nil
+		case acme.StatusInvalid:
+			if o.Error != nil {
+				return o, fmt.Errorf("the order is invalid: %w", o.Error)
+			}
+			return o, fault{
+				reason: topologyv1.DomainCertificate_ISSUER_REJECTED,
+				text:   "the order is invalid, and the issuer does not say why", gone: true,
+			}
+		case acme.StatusProcessing:
+		default:
+			return o, fault{
+				reason: topologyv1.DomainCertificate_ISSUER_DOWN, issuers: true, gone: true,
+				text: fmt.Sprintf("the order is %q after all that it asked for was done", clean(o.Status)),
+			}
+		}
+		timer := time.NewTimer(issueEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return o, ctx.Err()
+		case <-timer.C:
+		}
+		location := o.Location
+		var err error
+		if o, err = b.acme.GetOrder(ctx, account, o); err != nil {
+			return o, err
+		}
+		o.Location = location
+	}
+}
+
+func parseChain(text []byte) (certs []*x509.Certificate, err error) {
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("the issuer sent a certificate that cannot be read: %w", err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("the issuer sent no certificate")
+	}
+	return certs, nil
+}

@@ -1,0 +1,263 @@
+package issuer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+	"golang.org/x/net/publicsuffix"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+const (
+	// guessEvery is the time between two orders for a name of which it cannot be seen from here
+	// where it leads: only the issuer can tell.
+	guessEvery = 6 * time.Hour
+	// namesADay are the names of an account that get their first order in a day.
+	namesADay = 500
+)
+
+// prepare says how and by which issuer an order is done, or what has to come first. It spends no
+// order, but counts the one that follows. r is the order that is under way, nil if there is none.
+func (l *leader) prepare(
+	ctx context.Context, sub *subject, r *record,
+) (m method, b *book, fact *topologyv1.DomainCertificate, err error) {
+	session := l.resolver.Session()
+	if m, fact = l.choose(ctx, session, sub); fact != nil {
+		return m, nil, l.patient(sub, fact), nil
+	}
+	if fact = l.checkRouting(sub, m, r); fact != nil {
+		return m, nil, fact, nil
+	}
+	all := l.candidates(sub)
+	if len(all) == 0 {
+		return m, nil, noIssuer(sub), nil
+	}
+	if r != nil { // its issuer has said yes to the name
+		b = l.book(r.Issuer)
+		if wait, limited := b.wait(l.now()); wait > 0 && !limited {
+			return m, nil, l.shut(b, wait, false), nil
+		}
+		return m, b, nil, nil
+	}
+	if !strings.HasSuffix(sub.name(), ".localhost") {
+		if all, fact = l.allowed(ctx, session, sub, m, all); fact != nil {
+			return m, nil, fact, nil
+		}
+	}
+	b, fact, err = l.take(ctx, sub, all)
+	return m, b, fact, err
+}
+
+// checkRouting says that a name does not lead here, if it has to. Only what was seen counts: where
+// nothing could be, the issuer is asked now and then.
+func (l *leader) checkRouting(sub *subject, m method, r *record) *topologyv1.DomainCertificate {
+	facts := sub.facts.Facts
+	if m.kind != acme.ChallengeTypeHTTP01 || routed(facts) {
+		return nil
+	}
+	fact := waiting(topologyv1.DomainCertificate_ROUTING, "")
+	if facts.GetRouting().GetState() != topologyv1.DomainRouting_UNKNOWN {
+		return fact
+	}
+	now := l.now()
+	if again := facts.GetIssuance().GetGuessed().AsTime().Add(guessEvery); r == nil && again.After(now) {
+		fact.Message = "it cannot be seen from here where the name leads, and the issuer was asked a while ago"
+		fact.NextCheck = timestamppb.New(again)
+		return fact
+	}
+	return nil
+}
+
+// allowed are the issuers that may issue by the name's CAA records (RFC 8659).
+func (l *leader) allowed(
+	ctx context.Context, session *resolver.Session, sub *subject, m method, all []*book,
+) ([]*book, *topologyv1.DomainCertificate) {
+	answer := session.CAA(ctx, sub.name())
+	switch answer.Outcome {
+	case resolver.Broken:
+		fact := waiting(topologyv1.DomainCertificate_CAA,
+			fmt.Sprintf("issuers have to read the CAA records of %s, and its name servers fail: %s",
+				answer.Name, said(answer.Err)))
+		return nil, l.patient(sub, fact)
+	case resolver.Found:
+	default:
+		return all, nil
+	}
+	wildcard := strings.HasPrefix(sub.name(), "*.")
+	var may []*book
+	var names []string
+	for _, b := range all {
+		identities, account := b.identities(ctx)
+		if len(identities) == 0 { // it does not say by which names it knows itself
+			may = append(may, b)
+			continue
+		}
+		if resolver.Allows(answer.Records, wildcard, identities, m.kind, account) {
+			may = append(may, b)
+		}
+		names = append(names, identities[0])
+	}
+	if len(may) > 0 {
+		return may, nil
+	}
+	fact := waiting(topologyv1.DomainCertificate_CAA, "")
+	for _, record := range answer.Records {
+		fact.Seen = append(fact.Seen, record.Name+" CAA "+record.CAA.String())
+	}
+	tag := "issue"
+	isWild := func(r resolver.Record) bool { return r.CAA.Tag == "issuewild" }
+	if wildcard && slices.ContainsFunc(answer.Records, isWild) {
+		tag = "issuewild"
+	}
+	for _, name := range names {
+		fact.Want = append(fact.Want, answer.Last+" CAA "+resolver.CAA{Tag: tag, Value: name}.String())
+	}
+	fact.Message = fmt.Sprintf("CAA at %s does not allow %s: add %s", answer.Last, strings.Join(names, " or "),
+		strings.Join(fact.Want, " or "))
+	return nil, l.patient(sub, fact)
+}
+
+// patient says when to look again whether the records are there that a fact asks for.
+func (l *leader) patient(sub *subject, fact *topologyv1.DomainCertificate) *topologyv1.DomainCertificate {
+	waited := time.Duration(0)
+	was := sub.facts.Facts.GetCertificate()
+	if was.GetState() == fact.GetState() && was.GetReason() == fact.GetReason() {
+		waited = l.now().Sub(was.GetSince().AsTime())
+	}
+	fact.NextCheck = timestamppb.New(l.now().Add(patience(waited)))
+	return fact
+}
+
+func said(err error) string {
+	if err == nil {
+		return "no answer"
+	}
+	return clean(err.Error())
+}
+
+// identities are the names by which the authority knows itself in CAA records, and the URI of the
+// account there (RFC 8657 3). There are none as long as it cannot be asked.
+func (c *client) identities(ctx context.Context) (names []string, account string) {
+	c.mu.Lock()
+	account = c.account.Location
+	c.mu.Unlock()
+	dir, err := c.acme.GetDirectory(ctx)
+	if err != nil || dir.Meta == nil {
+		return nil, account
+	}
+	for _, name := range dir.Meta.CAAIdentities {
+		names = append(names, strings.ToLower(name))
+	}
+	return names, account
+}
+
+// take counts an order at the first issuer that has room for it.
+func (l *leader) take(ctx context.Context, sub *subject, all []*book) (*book, *topologyv1.DomainCertificate, error) {
+	l.count.Lock()
+	defer l.count.Unlock()
+	now := l.now()
+	isNew := sub.held == nil && sub.issuance().GetFailures() == 0
+	names, daily := "names/"+sub.key.Account, limit{namesADay, 24 * time.Hour}
+	if isNew {
+		wait, err := l.shared(ctx, names, daily, now, false)
+		if err != nil {
+			return nil, nil, err
+		}
+		if wait > 0 {
+			fact := waiting(topologyv1.DomainCertificate_QUOTA,
+				fmt.Sprintf("the account has had %d new names in a day", namesADay))
+			fact.NextCheck = timestamppb.New(now.Add(wait))
+			return nil, fact, nil
+		}
+	}
+	var first *topologyv1.DomainCertificate
+	for _, b := range all {
+		fact, err := l.room(ctx, sub, b, now)
+		if err != nil {
+			return nil, nil, err
+		}
+		if fact != nil {
+			if first == nil || fact.GetNextCheck().AsTime().Before(first.GetNextCheck().AsTime()) {
+				first = fact
+			}
+			continue
+		}
+		if isNew {
+			if _, err := l.shared(ctx, names, daily, now, true); err != nil {
+				return nil, nil, err
+			}
+		}
+		return b, nil, b.write(ctx, l.fence, l.waiting())
+	}
+	return nil, first, nil
+}
+
+func (l *leader) waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ready.size
+}
+
+// room takes room for an order at one issuer, or says why there is none.
+func (l *leader) room(
+	ctx context.Context, sub *subject, b *book, now time.Time,
+) (*topologyv1.DomainCertificate, error) {
+	if wait, limited := b.wait(now); wait > 0 {
+		return l.shut(b, wait, limited), nil
+	}
+	// Renewals that say what they replace are not counted
+	// (https://letsencrypt.org/docs/rate-limits/#ari-renewals).
+	registered, err := publicsuffix.EffectiveTLDPlusOne(strings.TrimPrefix(sub.name(), "*."))
+	if limit := b.registered(); err == nil && limit.count > 0 && sub.got().GetIssuer() != b.Name {
+		wait, err := l.shared(ctx, bucketsName(b.Name)+"/"+registered, limit, now, true)
+		if err != nil {
+			return nil, err
+		}
+		if wait > 0 {
+			fact := l.shut(b, wait, true)
+			fact.Message = fmt.Sprintf("%s gives %s %d new certificates in %d days at most", b.Name, registered,
+				limit.count, int(limit.span.Hours()/24))
+			return fact, nil
+		}
+	}
+	b.take(now)
+	return nil, nil
+}
+
+// shut says that an issuer takes no orders for a while.
+func (l *leader) shut(b *book, wait time.Duration, limited bool) *topologyv1.DomainCertificate {
+	fact := waiting(topologyv1.DomainCertificate_ISSUER_DOWN, b.Name+" does not answer as it should")
+	if limited {
+		fact = waiting(topologyv1.DomainCertificate_QUOTA, "a limit of "+b.Name+" is reached")
+	}
+	fact.NextCheck = timestamppb.New(l.now().Add(wait))
+	return fact
+}
+
+// shared reads a bucket that is kept apart, and takes from it if asked to and it need not wait. The
+// caller has the lock of counts.
+func (l *leader) shared(
+	ctx context.Context, name string, of limit, now time.Time, take bool,
+) (wait time.Duration, err error) {
+	stored, err := l.store.ACME(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	var b bucket
+	if at, err := strconv.ParseInt(string(stored), 10, 64); err == nil {
+		b.empty = time.UnixMilli(at)
+	}
+	if wait := b.wait(of, now); wait > 0 || !take {
+		return wait, nil
+	}
+	value := strconv.FormatInt(b.take(of, now).empty.UnixMilli(), 10)
+	return 0, l.store.PutACME(ctx, l.fence, name, []byte(value))
+}

@@ -1,0 +1,134 @@
+package issuer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+)
+
+const (
+	// shortLife is the longest life of certificates that are renewed when half of it is over, and
+	// not two thirds, as Let's Encrypt advises (https://letsencrypt.org/docs/integration-guide/).
+	shortLife = 10 * 24 * time.Hour
+	// fallbackBefore is how long before the end of an uploaded certificate another is ordered, to
+	// take its place.
+	fallbackBefore = 21 * 24 * time.Hour
+	// askEvery is the time between two questions when to renew, unless the issuer says otherwise
+	// (RFC 9773 4.3.1), which is heard from askAtLeast to askAtMost.
+	askEvery   = 6 * time.Hour
+	askAtLeast = time.Minute
+	askAtMost  = 24 * time.Hour
+)
+
+// renewal is when a certificate is renewed whose issuer does not say when.
+func renewal(notBefore, notAfter time.Time) time.Time {
+	life := notAfter.Sub(notBefore)
+	if life <= shortLife {
+		return notBefore.Add(life / 2)
+	}
+	return notBefore.Add(life * 2 / 3)
+}
+
+// window is when an issuer wants a certificate to be renewed (RFC 9773 4.2).
+type window struct {
+	start, end time.Time
+	// ask is how long to wait before the next question.
+	ask time.Duration
+	// why is a page for people, empty if there is none.
+	why string
+}
+
+// moment is an instant of the window, any as likely as another, so that not all who are told the
+// same come at once.
+func (w window) moment() time.Time {
+	return w.start.Add(rand.N(max(w.end.Sub(w.start), 1)))
+}
+
+// maxWindow bounds the answer with a window, in bytes.
+const maxWindow = 64 << 10
+
+// window asks when to renew a certificate that the issuer knows by an identifier. ok is false where
+// it does not tell.
+func (c *client) window(ctx context.Context, ari string, now time.Time) (w window, ok bool, err error) {
+	dir, err := c.acme.GetDirectory(ctx)
+	if err != nil {
+		return w, false, err
+	}
+	if dir.RenewalInfo == "" || ari == "" {
+		return w, false, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, dir.RenewalInfo+"/"+ari, http.NoBody)
+	if err != nil {
+		return w, false, err
+	}
+	req.Header.Set("User-Agent", c.acme.UserAgent)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return w, false, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxWindow))
+	if err != nil {
+		return w, false, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return w, false, fmt.Errorf("renewal information: HTTP status %d", resp.StatusCode)
+	}
+	w, err = parseWindow(body)
+	if err != nil {
+		return w, false, err
+	}
+	w.ask = askEvery
+	if after := parseRetryAfter(resp.Header.Get("Retry-After"), now); after > 0 {
+		w.ask = min(max(after, askAtLeast), askAtMost)
+	}
+	return w, true, nil
+}
+
+func parseWindow(body []byte) (w window, err error) {
+	var info struct {
+		SuggestedWindow struct{ Start, End time.Time }
+		ExplanationURL  string
+	}
+	if err := json.Unmarshal(body, &info); err != nil {
+		return w, fmt.Errorf("renewal information: %w", err)
+	}
+	w = window{start: info.SuggestedWindow.Start, end: info.SuggestedWindow.End, why: clean(info.ExplanationURL)}
+	if w.start.IsZero() || !w.end.After(w.start) { // RFC 9773 4.2
+		return w, fmt.Errorf("renewal information: the window from %s to %s is none", w.start, w.end)
+	}
+	return w, nil
+}
+
+// schedule says of a certificate when it is renewed, and when its issuer is asked again. An issuer
+// that cannot be asked changes nothing of what it said before.
+func (c *client) schedule(ctx context.Context, got *storev1.IssuedCertificate, notAfter, now time.Time) {
+	if got.Renew == nil {
+		got.Renew = timestamppb.New(renewal(got.GetNotBefore().AsTime(), notAfter))
+	}
+	w, ok, err := c.window(ctx, got.GetAri(), now)
+	switch {
+	case err != nil:
+		c.log.WarnContext(ctx, "issuer: ask when to renew", "issuer", c.Name, "error", clean(err.Error()))
+		got.Ask = timestamppb.New(now.Add(askEvery))
+	case !ok:
+		got.Ask = nil
+	default:
+		was := got.GetRenew().AsTime()
+		if was.Before(w.start) || !was.Before(w.end) {
+			got.Renew = timestamppb.New(w.moment())
+		}
+		if w.why != "" && !w.end.After(now) {
+			c.log.WarnContext(ctx, "issuer: certificates are to be renewed at once", "issuer", c.Name, "why", w.why)
+		}
+		got.Ask = timestamppb.New(now.Add(w.ask))
+	}
+}

@@ -1,0 +1,341 @@
+package issuer_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
+	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
+	"github.com/edgewalk/edgewalk/controlplane/internal/issuer/acmetest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver/dnstest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestMain(m *testing.M) {
+	storetest.Main(m, goleak.IgnoreAnyFunction(acmetest.Goroutine))
+}
+
+// rig is DNS, etcd, an authority, and addresses that answer its challenges as edges do. Names below
+// example.com lead to them, unless DNS is told otherwise.
+type rig struct {
+	*dnstest.Network
+	*clock
+	t        *testing.T
+	prefix   string
+	store    *store.Store
+	key      issuer.Key
+	ca       *acmetest.Authority
+	port     int
+	looker   *domaincheck.Looker
+	edges    []string // addresses
+	replicas []*replica
+}
+
+// replica is what a control plane does for domains.
+type replica struct {
+	name    string
+	store   *store.Store
+	domains *domaincheck.Service
+	issuer  *issuer.Service
+	stop    func()
+}
+
+// clock is time that passes when it is told to.
+type clock struct {
+	mu    sync.Mutex
+	at    time.Time
+	wakes map[chan time.Time]time.Time
+}
+
+func newClock(at time.Time) *clock { return &clock{at: at, wakes: map[chan time.Time]time.Time{}} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) after(d time.Duration) <-chan time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wake := make(chan time.Time, 1)
+	c.wakes[wake] = c.at.Add(d)
+	return wake
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+	for wake, at := range c.wakes {
+		if !at.After(c.at) {
+			wake <- c.at
+			delete(c.wakes, wake)
+		}
+	}
+}
+
+func newRig(t *testing.T, cfg acmetest.Config) *rig {
+	t.Helper()
+	r := &rig{
+		Network: dnstest.New(t, "ns1.example.net=127.0.0.11", "ns.edge.example=127.0.0.13"),
+		clock:   newClock(time.Now()), t: t, prefix: storetest.Prefix(),
+	}
+	r.store = storetest.Open(t, store.Config{Prefix: r.prefix})
+	var err error
+	if r.key, err = issuer.LoadKey(t.Context(), r.store); err != nil {
+		t.Fatal(err)
+	}
+	r.startEdges(3)
+	records := ""
+	for _, at := range r.edges {
+		records += "* A " + at + "\n"
+	}
+	r.Zone("example.com", "ns1.example.net", records)
+	r.Zone("edge.example", "ns.edge.example", records)
+	cfg.DNS, cfg.HTTPPort, cfg.Now = r.Resolver, r.port, r.now
+	r.ca = acmetest.New(t, cfg)
+	thumbprint, err := r.key.Thumbprint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.looker = &domaincheck.Looker{
+		Resolver: resolver.New(resolver.Config{
+			Resolvers: []netip.AddrPort{r.Resolver}, Port: r.Resolver.Port(), Timeout: 20 * time.Second,
+			Allow: func(a netip.Addr) bool { return a.IsLoopback() },
+		}),
+		Target: "edge.example",
+		Probe: &domaincheck.Prober{
+			Thumbprint: func() string { return thumbprint }, Port: r.port, Timeout: 10 * time.Second,
+			Allow: func(a netip.Addr) bool { return a.IsLoopback() },
+		},
+	}
+	for _, account := range []string{"acme", "globex"} {
+		r.write(account, store.Put{
+			Key:     topology.Key{Kind: topology.KindAccounts, Account: account},
+			Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE},
+		})
+	}
+	return r
+}
+
+// startEdges has addresses of loopback answer challenges, all at one port.
+func (r *rig) startEdges(n int) {
+	thumbprint, err := r.key.Thumbprint()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		token, ok := strings.CutPrefix(req.URL.Path, domaincheck.ChallengePath)
+		if !ok {
+			http.NotFound(w, req)
+			return
+		}
+		_, _ = w.Write([]byte(token + "." + thumbprint)) // who asked asks again
+	})
+	for len(r.edges) < n {
+		host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(r.port)))
+		if err != nil {
+			continue
+		}
+		r.port = l.Addr().(*net.TCPAddr).Port
+		r.edges = append(r.edges, host)
+		server := &http.Server{Handler: handler}
+		done := make(chan struct{})
+		go func() {
+			_ = server.Serve(l) // it is closed
+			close(done)
+		}()
+		r.t.Cleanup(func() {
+			server.Close()
+			<-done
+		})
+	}
+}
+
+// replica starts a control plane's part in it. authorities default to the rig's.
+func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
+	r.t.Helper()
+	if authorities == nil {
+		authorities = []issuer.Authority{r.authority()}
+	}
+	p := &replica{name: name, store: storetest.Open(r.t, store.Config{Prefix: r.prefix})}
+	log := slog.New(slog.NewTextHandler(r.t.Output(), nil))
+	p.domains = domaincheck.New(domaincheck.Config{
+		Store: p.store, Looker: r.looker, Orders: true, Now: r.now, Logger: log,
+	})
+	p.issuer = issuer.New(issuer.Config{
+		Store: p.store, Domains: p.domains, Resolver: r.looker.Resolver, Key: r.key, Authorities: authorities,
+		Roots: r.ca.TLS, UserAgent: "edgewalk-test", Now: r.now, After: r.after, Logger: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		_ = p.store.Lead(ctx, domaincheck.Matter, name, func(ctx context.Context, fence *store.Fence) error {
+			var all sync.WaitGroup
+			all.Go(func() { _ = p.domains.Lead(ctx, fence) })
+			err := p.issuer.Lead(ctx, fence)
+			all.Wait()
+			return err
+		})
+	})
+	p.stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+		p.issuer.Close()
+	})
+	r.t.Cleanup(p.stop)
+	r.replicas = append(r.replicas, p)
+	return p
+}
+
+func (r *rig) authority() issuer.Authority {
+	return issuer.Authority{Name: "le", Directory: r.ca.Directory, Orders: 300}
+}
+
+func (r *rig) write(account string, puts ...store.Put) {
+	r.t.Helper()
+	_, err := r.store.Write(r.t.Context(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{Puts: puts}, nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func domainKey(account, name string) topology.Key {
+	return topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: topology.DomainID(name)}
+}
+
+// claim makes a domain that is believed, changed by edits.
+func (r *rig) claim(account, name string, edits ...func(*topologyv1.CustomDomain)) {
+	r.t.Helper()
+	c := &topologyv1.CustomDomain{
+		Domain: name, Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_ACTIVE,
+		CreateTime: timestamppb.New(r.now()),
+	}
+	for _, edit := range edits {
+		edit(c)
+	}
+	r.write(account, store.Put{Key: domainKey(account, name), Message: c})
+}
+
+func pending(c *topologyv1.CustomDomain) { c.State = topologyv1.CustomDomain_PENDING }
+
+func (r *rig) drop(account, name string) {
+	r.t.Helper()
+	_, err := r.store.Write(r.t.Context(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{Deletes: []topology.Key{domainKey(account, name)}}, nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// fact is how a domain's certificate stands, and what is held.
+func (r *rig) fact(account, name string) (*topologyv1.DomainCertificate, *topology.Certificate) {
+	r.t.Helper()
+	known, err := r.store.Facts(r.t.Context(), domainKey(account, name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return known.Facts.GetCertificate(), r.held(account, name)
+}
+
+func (r *rig) held(account, name string) *topology.Certificate {
+	r.t.Helper()
+	record, _, err := r.store.Get(r.t.Context(),
+		topology.Key{Kind: topology.KindCertificates, Account: account, ID: topology.DomainID(name)})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	held, err := topology.CompileCertificate(record)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return held
+}
+
+// leaf is the certificate that edges are given for a domain.
+func (r *rig) leaf(account, name string) *x509.Certificate {
+	r.t.Helper()
+	held := r.held(account, name)
+	if held == nil {
+		r.t.Fatalf("%s has no certificate", name)
+	}
+	sealed, err := r.store.SealedCertificates(r.t.Context(), []topology.CertificateID{held.ID})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	pair, err := topology.OpenKeyPair(r.store.EdgeKeys(""), held.ID, sealed[held.ID])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(pair.GetLeaf())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return leaf
+}
+
+// state is how a domain's certificate stands in a few words: its state, and its reason if any.
+func (r *rig) state(account, name string) string {
+	r.t.Helper()
+	fact, _ := r.fact(account, name)
+	if fact.GetReason() == topologyv1.DomainCertificate_REASON_UNSPECIFIED {
+		return fact.GetState().String()
+	}
+	return fact.GetState().String() + " " + fact.GetReason().String()
+}
+
+// await waits until a condition holds.
+func (r *rig) await(what string, ok func() bool) {
+	r.t.Helper()
+	limit := time.After(2 * time.Minute)
+	for tick := time.Tick(10 * time.Millisecond); !ok(); {
+		select {
+		case <-tick:
+		case <-limit:
+			r.t.Fatalf("not within 2 min: %s", what)
+		}
+	}
+}
+
+func (r *rig) awaitState(account, name, want string) {
+	r.t.Helper()
+	got := ""
+	limit := time.After(2 * time.Minute)
+	for tick := time.Tick(10 * time.Millisecond); ; {
+		if got = r.state(account, name); got == want {
+			return
+		}
+		select {
+		case <-tick:
+		case <-limit:
+			fact, _ := r.fact(account, name)
+			r.t.Fatalf("%s is %s after 2 min, want %s: %v", name, got, want, fact)
+		}
+	}
+}
