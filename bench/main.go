@@ -87,6 +87,9 @@ func run(ctx context.Context, args []string) error {
 	if args[0] == bareCommand && len(args) == 2 {
 		return serveBare(ctx, args[1])
 	}
+	if args[0] == openLoopCommand && len(args) == 5 {
+		return askOpenLoop(ctx, args[1:], os.Stdout)
+	}
 	if args[0] == reportCommand {
 		return writeReport(ctx, args[1:])
 	}
