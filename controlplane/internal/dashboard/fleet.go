@@ -121,7 +121,7 @@ func streamFleet(p *page) error {
 			return err
 		}
 		var b bytes.Buffer
-		if err := pages["fleet.html"].ExecuteTemplate(&b, "live", v); err != nil {
+		if err := pages()["fleet.html"].ExecuteTemplate(&b, "live", v); err != nil {
 			return fmt.Errorf("render the fleet: %w", err)
 		}
 		event := b.Bytes()

@@ -300,7 +300,7 @@ func (p *page) fail(err error) {
 // render writes a page, whole or not at all.
 func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, code int, name string, v view) {
 	var b bytes.Buffer
-	if err := pages[name].ExecuteTemplate(&b, "layout", v); err != nil {
+	if err := pages()[name].ExecuteTemplate(&b, "layout", v); err != nil {
 		d.log.ErrorContext(r.Context(), "dashboard: a page cannot be rendered", "page", name, "error", err)
 		http.Error(w, "This page cannot be shown; the control plane's log says why.", http.StatusInternalServerError)
 		return

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -88,8 +89,8 @@ func httpStatusOf(err error) int { return httpStatus(status.Code(err)) }
 var templates embed.FS
 
 // pages are the templates by their file. Each has the layout, and `live` where a part is sent
-// again.
-var pages = func() map[string]*template.Template {
+// again. They are parsed when the first page is shown, because an edge never shows one.
+var pages = sync.OnceValue(func() map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(funcs).ParseFS(templates, "templates/layout.html",
 		"templates/parts.html"))
 	out := make(map[string]*template.Template)
@@ -104,7 +105,7 @@ var pages = func() map[string]*template.Template {
 		}
 	}
 	return out
-}()
+})
 
 var funcs = template.FuncMap{
 	"static": staticPath,
