@@ -23,6 +23,10 @@ const MediaStep = "media"
 // MaxOrigins is how many origins an endpoint may list.
 const MaxOrigins = 10
 
+// MaxReported is how many origins an edge names in each list of a report: those that it has asked,
+// and those that are not well.
+const MaxReported = 100
+
 // Defaults of fields that are unset, as their comments in topology.proto say.
 const (
 	DefaultConnect      = 1500 * time.Millisecond

@@ -3,11 +3,9 @@ package adminsvc
 import (
 	"strings"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
-
-// mostAsked is how many of the origins that it has asked an edge names.
-const mostAsked = 100
 
 // addHealth says of an account's origins how they fare at the connected edges, by what those last
 // reported. Without an edge there is nothing to say.
@@ -21,7 +19,7 @@ func addHealth(edges []*topologyv1.Edge, account string, origins ...*topologyv1.
 		}
 		connected++
 		names := e.GetAskedOrigins().GetNames()
-		all = all && e.GetAskedOrigins() != nil && len(names) < mostAsked
+		all = all && e.GetAskedOrigins() != nil && len(names) < topology.MaxReported
 		for _, name := range names {
 			if of, id, _ := strings.Cut(name, "/"); of == account {
 				asked[id] = true

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -63,7 +64,7 @@ func TestHealthOfOrigins(t *testing.T) {
 	}
 	for what, more := range map[string]*topologyv1.AskedOrigins{
 		"an edge that does not tell":      nil,
-		"an edge that does not name each": names(slices.Repeat([]string{"globex/c"}, mostAsked)...),
+		"an edge that does not name each": names(slices.Repeat([]string{"globex/c"}, topology.MaxReported)...),
 	} {
 		addHealth(append(edges, &topologyv1.Edge{Id: "e5", Connected: true, AskedOrigins: more}), "acme", c)
 		if got := c.GetHealth().GetAsked(); got != topologyv1.OriginHealth_ASKED_UNSPECIFIED {

@@ -359,11 +359,8 @@ func (h *health) state() *topologyv1.OriginState {
 	}
 }
 
-// maxStates is how many origins that are not well are reported, and how many that were asked.
-const maxStates = 100
-
-// Asked returns the origins that were asked, `{account}/{origin}`, the last asked first. current is
-// as for [Client.States].
+// Asked returns the origins that were asked, `{account}/{origin}`, the last asked first, at most
+// [topology.MaxReported]. current is as for [Client.States].
 func (c *Client) Asked(current func(account, id string) *topology.Origin) []string {
 	type asked struct {
 		name string
@@ -382,7 +379,7 @@ func (c *Client) Asked(current func(account, id string) *topology.Origin) []stri
 	slices.SortFunc(all, func(a, b asked) int { return cmp.Or(b.last.Compare(a.last), cmp.Compare(a.name, b.name)) })
 	var names []string
 	for _, one := range all {
-		if len(names) < maxStates && !slices.Contains(names, one.name) { // an origin of several sites
+		if len(names) < topology.MaxReported && !slices.Contains(names, one.name) { // an origin of several sites
 			names = append(names, one.name)
 		}
 	}
@@ -413,5 +410,5 @@ func (c *Client) States(current func(account, id string) *topology.Origin) []*to
 		return cmp.Or(b.LastErrorTime.AsTime().Compare(a.LastErrorTime.AsTime()),
 			cmp.Compare(a.Account, b.Account), cmp.Compare(a.Origin, b.Origin))
 	})
-	return states[:min(len(states), maxStates)]
+	return states[:min(len(states), topology.MaxReported)]
 }

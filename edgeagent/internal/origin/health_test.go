@@ -404,10 +404,10 @@ func TestStates(t *testing.T) {
 	origins["b"].Target = 0
 	now.forward(showFor)
 	origin("a ") // its breaker is half-open until someone asks
-	for i := range 2 * maxStates {
+	for i := range 2 * topology.MaxReported {
 		say(fmt.Sprint(i), Failed, 500, 1)
 	}
-	if got := strings.Fields(told()); len(got) != maxStates || got[0] != "a" {
+	if got := strings.Fields(told()); len(got) != topology.MaxReported || got[0] != "a" {
 		t.Errorf("told of %d", len(got))
 	}
 }
@@ -441,10 +441,11 @@ func TestAsked(t *testing.T) {
 	if got := asked(); got != "" {
 		t.Errorf("asked of what has changed or is gone: %q", got)
 	}
-	for i := range 2 * maxStates {
+	for i := range 2 * topology.MaxReported {
 		ask(fmt.Sprint(i))
 	}
-	if got := strings.Fields(asked()); len(got) != maxStates || got[0] != fmt.Sprintf("acme/%d", 2*maxStates-1) {
+	last := fmt.Sprintf("acme/%d", 2*topology.MaxReported-1)
+	if got := strings.Fields(asked()); len(got) != topology.MaxReported || got[0] != last {
 		t.Errorf("%d are named", len(got))
 	}
 }
