@@ -174,9 +174,14 @@ func TestDiskRemountedReadOnly(t *testing.T) {
 	put(t, s, 2, 1000)
 	remount := func(flags uintptr) {
 		t.Helper()
-		if err := syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT|flags, "size=4m"); err != nil {
-			t.Fatal(err)
-		}
+		// A process that another test is starting may have a file open for a moment.
+		eventually(t, "nobody writes", func() bool {
+			err := syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT|flags, "size=4m")
+			if err != nil && err != syscall.EBUSY {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
 	}
 	remount(syscall.MS_RDONLY)
 	if err := served(t, s, 3, 300_000); !errors.Is(err, syscall.EROFS) {

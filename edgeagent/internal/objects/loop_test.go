@@ -60,12 +60,17 @@ func (i *image) mount() {
 	i.t.Cleanup(func() { syscall.Unmount(i.dir, syscall.MNT_DETACH) })
 }
 
-// unmount has everything written, and nothing of it left in memory.
+// unmount has everything written, and nothing of it left in memory. A process that another test is
+// starting may have files of the disk open for a moment, though they are closed here.
 func (i *image) unmount() {
 	i.t.Helper()
-	if out, err := exec.Command("umount", i.dir).CombinedOutput(); err != nil {
-		i.t.Fatalf("%v %s", err, out)
-	}
+	eventually(i.t, "nobody has files of "+i.dir+" open", func() bool {
+		err := syscall.Unmount(i.dir, 0)
+		if err != nil && err != syscall.EBUSY {
+			i.t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 // firstBlock is where on the disk a file begins.
