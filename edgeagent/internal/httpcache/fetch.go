@@ -369,12 +369,27 @@ func (f *fill) store(r result) {
 	r.object = fill
 	stop := context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })
 	defer stop()
+	body := r.walk.Response.Body
+	defer body.Close()
+	buf := copyBuffers.Get().(*[copyBytes]byte)
+	defer copyBuffers.Put(buf)
+	var err error
+	if fill.Keeping() { // What has come with the head is there when the requests wake up.
+		var n int
+		n, err = f.carryPiece(r, buf)
+		f.carried.Add(int64(n))
+	}
 	f.publish(r)
-	f.waiting.Wait() // a reader that is there before the first byte misses none
+	f.waiting.Wait() // a reader that is there before bytes are dropped misses none
 	f.giveUp()
 	defer f.keepPace()()
-	err := f.carryBody(r)
-	if err == nil {
+	for err == nil {
+		var n int
+		if n, err = f.carryPiece(r, buf); n > 0 && !f.carry(n) {
+			err = errAbandoned
+		}
+	}
+	if err == io.EOF {
 		_, err = fill.Commit()
 	}
 	label := "stored"
@@ -398,31 +413,17 @@ func (f *fill) store(r result) {
 	f.unregister()
 }
 
-// carryBody copies the body into the fill. Where it was cut and could be continued, origin has done
-// that.
-func (f *fill) carryBody(r result) error {
-	body := r.walk.Response.Body
-	defer body.Close()
-	buf := copyBuffers.Get().(*[copyBytes]byte)
-	defer copyBuffers.Put(buf)
-	for {
-		n, err := body.Read(buf[:])
-		if n > 0 {
-			if _, err := r.object.Write(buf[:n]); err != nil {
-				return err
-			}
-			f.c.metrics.bytes.Add(float64(n))
-			if !f.carry(n) {
-				return errAbandoned
-			}
+// carryPiece copies the next piece of the body into the fill, and returns how long it was, and
+// io.EOF at the end. Where the body was cut and could be continued, origin has done that.
+func (f *fill) carryPiece(r result, buf *[copyBytes]byte) (int, error) {
+	n, err := r.walk.Response.Body.Read(buf[:])
+	if n > 0 {
+		if _, err := r.object.Write(buf[:n]); err != nil {
+			return n, err
 		}
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		}
+		f.c.metrics.bytes.Add(float64(n))
 	}
+	return n, err
 }
 
 // contentRange is which part a 206 holds.

@@ -44,7 +44,7 @@ type Config struct {
 	// DefaultImage returns the default image or not-found page at a path of an account's Media
 	// Library if it can be sent at once. nil: never.
 	DefaultImage func(accountUID, path string) (*Image, bool)
-	// MaxFills bounds the walks and bodies under way, each of which takes a goroutine, at most 64
+	// MaxFills bounds the walks and bodies under way, each of which takes a goroutine, at most 128
 	// KiB, a connection and a file; a request beyond is refused with 503. Accounts share them by
 	// the rules of package share. Default 2,048.
 	MaxFills int

@@ -16,25 +16,12 @@ func appendUint32(b []byte, v uint32) []byte { return binary.LittleEndian.Append
 // one; if the body is shorter than its head said the fill is aborted; and it is [ErrNotStored],
 // with the reason, if nothing was kept.
 func (f *Fill) Commit() (Entry, error) {
+	if unstored, err := f.complete(); unstored {
+		return Entry{}, err
+	}
+	e, err := f.store()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case f.ended:
-		return Entry{}, f.endError()
-	case f.head == nil || f.head.Length >= 0 && f.size != f.head.Length:
-		f.err = errShort
-		if f.head == nil {
-			f.err = errNoHead
-		}
-		f.finish(f.err)
-		return Entry{}, f.err
-	case f.unkept != nil:
-		f.finish(f.unkept)
-		return Entry{}, fmt.Errorf("%w: %w", ErrNotStored, f.unkept)
-	}
-	// Readers need mu only between reads of what is there; the few writes below may keep one at the
-	// very end waiting.
-	e, err := f.store()
 	f.finish(err)
 	if err != nil {
 		return Entry{}, fmt.Errorf("%w: %w", ErrNotStored, err)
@@ -42,9 +29,35 @@ func (f *Fill) Commit() (Entry, error) {
 	return e, nil
 }
 
-// store makes the temporary file an object. Callers hold mu.
+// complete records that all bytes have arrived. If they are not to be stored it ends the fill, with
+// what Commit says of it.
+func (f *Fill) complete() (unstored bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.ended:
+		return true, f.endError()
+	case f.head == nil || f.head.Length >= 0 && f.size != f.head.Length:
+		f.err = errShort
+		if f.head == nil {
+			f.err = errNoHead
+		}
+		f.finish(f.err)
+		return true, f.err
+	case f.unkept != nil:
+		f.finish(f.unkept)
+		return true, fmt.Errorf("%w: %w", ErrNotStored, f.unkept)
+	}
+	f.whole = true
+	return false, nil
+}
+
+// store makes the body an object. What it uses of the fill nobody changes any more.
 func (f *Fill) store() (Entry, error) {
 	s := f.s
+	if !s.awaitScan() {
+		return Entry{}, errNotScanned
+	}
 	defer s.watch.leave(s.watch.enter())
 	s.life.RLock()
 	defer s.life.RUnlock()
@@ -69,8 +82,10 @@ func (f *Fill) store() (Entry, error) {
 		s.note("rename", err)
 		return Entry{}, err
 	}
-	f.pinned = true
-	sh.pins.take(o.seq)
+	f.stored = true
+	if f.file != nil {
+		sh.pins.take(o.seq)
+	}
 	s.space.objects.Add(1)
 	s.convert(f.reserved, int64(o.blocks)*blockBytes)
 	for _, old := range sh.replace(o, s.memoryShare()) {
@@ -79,7 +94,7 @@ func (f *Fill) store() (Entry, error) {
 	return Entry{s: s, o: o}, nil
 }
 
-// writeTail writes what comes after the body.
+// writeTail writes what comes after the body, and the body too if that was only gathered.
 func (f *Fill) writeTail() (*object, error) {
 	if f.size%chunkBytes != 0 {
 		f.crcs = appendUint32(f.crcs, f.crc)
@@ -89,18 +104,16 @@ func (f *Fill) writeTail() (*object, error) {
 		tableCRC: crc32.Checksum(f.crcs, castagnoli), headCRC: crc32.Checksum(f.rawHead, castagnoli),
 	}
 	if more := f.fileBlocks(f.size) - f.reserved; more > 0 {
-		if !f.s.reserve(more) {
+		if f.fileBlocks(f.size) > f.s.largest() || !f.s.reserve(more) {
 			return nil, errNoRoom
 		}
 		f.reserved += more
 	}
 	tail := append(f.crcs, f.rawHead...)
-	tail = t.append(tail)
-	if _, err := f.file.WriteAt(tail, f.size); err != nil {
-		f.s.note("write", err)
+	if err := f.writeEnd(t.append(tail)); err != nil {
 		return nil, err
 	}
-	size := f.size + int64(len(tail))
+	size := f.size + int64(len(tail)) + trailerBytes
 	o := &object{
 		id:   id{key: f.key, seq: f.seq, blocks: uint32(blocks(size)), sel: selectingHash(f.head.Selecting)},
 		size: size, tableCRC: t.tableCRC,
@@ -108,6 +121,27 @@ func (f *Fill) writeTail() (*object, error) {
 	err := o.setHead(f.rawHead, t)
 	f.s.decode(o)
 	return o, err
+}
+
+// writeEnd writes what of the file is not on the disk: the tail, behind what was gathered.
+func (f *Fill) writeEnd(tail []byte) (err error) {
+	file, at := f.file, f.size
+	if file == nil {
+		if file, err = f.create(); err != nil {
+			return err
+		}
+		f.made = true
+		defer file.Close()
+		if f.start != nil {
+			// In place if there is room, at which readers never look.
+			tail, at = append(f.start[:f.size:startBytes], tail...), 0
+		}
+	}
+	if _, err := file.WriteAt(tail, at); err != nil {
+		f.s.note("write", err)
+		return err
+	}
+	return nil
 }
 
 // superseded reports whether the variant's copy in the store is from a later walk: an old slow fill

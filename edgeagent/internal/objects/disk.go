@@ -135,7 +135,7 @@ func (s *Store) probe() {
 	switch {
 	case err == nil:
 		s.setState(DiskOK, nil)
-		s.scanBriefly()
+		s.scan(func() bool { return false })
 	case classify(err) != DiskOK:
 		s.setState(classify(err), err)
 	}

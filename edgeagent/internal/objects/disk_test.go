@@ -211,6 +211,7 @@ func TestDiskRemountedReadOnly(t *testing.T) {
 	wantStored(t, s, 1, 100_000)
 	remount(0)
 	s.maintain()
+	scanAll(s)
 	if st := s.Stats(); st.Disk != DiskOK || !st.Scanned {
 		t.Errorf("after a remount: %+v", st)
 	}
@@ -308,6 +309,7 @@ func TestCacheFolderExchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.maintain()
+	scanAll(s)
 	if st := s.Stats(); st.Disk != DiskOK || st.Objects != 10 ||
 		st.Bytes != diskBytes(t, filepath.Join(dir, objFolder)) || !st.Scanned {
 		t.Errorf("after an exchange: %+v", st)

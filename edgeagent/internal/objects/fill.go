@@ -14,6 +14,10 @@ import (
 )
 
 const (
+	// startBytes is how much of a body is gathered before it goes to the disk. Most bodies are not
+	// longer: their readers never wait for the disk, and it gets them in one piece.
+	startBytes = chunkBytes
+
 	// A body of unknown length reserves space in steps that double from the first to the last of
 	// these.
 	firstStep = 64 << 10
@@ -24,7 +28,13 @@ const (
 	// takes many times that, also where the processors are busy.
 	slowAfter = 3 * time.Second
 	slowRate  = 2 << 20
+
+	// A reader waits for the end of a body until it is stored, but for no longer than endWait.
+	endWait = time.Second
 )
+
+// starts are the beginnings of bodies.
+var starts = sync.Pool{New: func() any { return new([startBytes]byte) }}
 
 var (
 	errNoRoom     = errors.New("no room in the cache")
@@ -49,11 +59,15 @@ var (
 // Fill is one body on its way into the store, and to any number of readers while it comes.
 //
 // One goroutine, the leader, calls Head, then Write, then Commit or Abort. It writes at the
-// origin's speed: readers read from the file, each at its own. If the file cannot be made or fails
-// (disk full, broken or slow, body too large for the store), the fill goes on through a window of
-// at most 1 MiB in memory; from then on Write waits for the slowest reader, and nothing is stored.
-// A reader that is taken before the first Write never misses a byte in either way, unless it takes
-// nothing for 5 s while others wait for it.
+// origin's speed, up to 64 KiB to memory and more to a file: readers read what is there, each at
+// its own speed. If the file cannot be made or fails (disk full, broken or slow, body too large for
+// the store), the fill goes on through a window of at most 1 MiB in memory; from then on Write
+// waits for the slowest reader, and nothing is stored. A reader that is taken before the first
+// Write never misses a byte in either way, unless it takes nothing for 5 s while others wait for
+// it.
+//
+// A reader gets the end of a body once that is stored, or is known not to be: who has had a whole
+// reply finds it in the store.
 type Fill struct {
 	s    *Store
 	key  Key
@@ -64,16 +78,19 @@ type Fill struct {
 	wake    chan struct{} // closed when there is more for readers; nil while none waits
 	room    chan struct{} // closed when the window has room for the leader; nil while it does not wait
 	head    *Head
-	size    int64 // bytes that arrived
-	onDisk  int64 // of these in file; all of them while win is nil
+	size    int64             // bytes that arrived
+	kept    int64             // of these in start or in file; all of them while win is nil
+	start   *[startBytes]byte // of the body, until there is a file or the fill has ended; nil before and after
 	file    *os.File
 	win     *window
 	readers map[*Reader]struct{}
+	whole   bool  // all bytes have arrived; Commit stores them
 	ended   bool  // committed or aborted
 	err     error // of the abort
 	unkept  error // why nothing will be stored; nil while it may be
-	pinned  bool  // the file is an object now
-	closed  bool  // file and reservation were given back
+	made    bool  // there is a temporary file
+	stored  bool  // it is an object now
+	closed  bool  // file, memory and reservation were given back
 
 	// reserved disk space, changed by the leader alone, under mu.
 	reserved int64
@@ -102,18 +119,14 @@ func (f *Fill) Head(h Head) error {
 	}
 	h.Asof = f.asof
 	f.rawHead = appendHead(nil, &h)
-	file, reserved, unkept := f.openFile(h.Length)
+	reserved, unkept := f.claimSpace(h.Length)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended || f.head != nil {
-		if file != nil {
-			file.Close()
-			f.s.unlinkTmp(f.tmpPath())
-			f.s.release(reserved)
-		}
+		f.s.release(reserved)
 		return fmt.Errorf("head of a fill: %w", f.endError())
 	}
-	f.head, f.file, f.reserved, f.unkept = &h, file, reserved, unkept
+	f.head, f.reserved, f.unkept = &h, reserved, unkept
 	if unkept != nil {
 		f.win = &window{budget: &f.s.window}
 	}
@@ -121,35 +134,28 @@ func (f *Fill) Head(h Head) error {
 	return nil
 }
 
-// openFile reserves space and creates the temporary file, or says why nothing will be stored.
-func (f *Fill) openFile(length int64) (file *os.File, reserved int64, unkept error) {
+// claimSpace reserves space for a body, or says why nothing will be stored. A short one need not
+// wait until it is known how much there is.
+func (f *Fill) claimSpace(length int64) (reserved int64, unkept error) {
 	need := int64(firstStep)
 	if length >= 0 {
 		need = f.fileBlocks(length)
 	}
 	switch s := f.s; {
 	case len(f.rawHead) > maxHeadBytes:
-		return nil, 0, errBigHead
+		return 0, errBigHead
 	case s.disk() != DiskOK:
-		return nil, 0, errUnusable
+		return 0, errUnusable
+	case need > s.largest():
+		return 0, errNoRoom
+	case !s.scanned.Load() && length > startBytes:
+		return 0, errNotScanned
 	case !s.scanned.Load():
-		return nil, 0, errNotScanned
-	case need > s.largest(), !s.reserve(need):
-		return nil, 0, errNoRoom
+		return 0, nil
+	case !s.reserve(need):
+		return 0, errNoRoom
 	}
-	watched, ok := f.s.enterUnlessHung()
-	if !ok {
-		f.s.release(need)
-		return nil, 0, errHung
-	}
-	file, err := os.OpenFile(f.tmpPath(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	f.s.watch.leaveTurn(watched)
-	if err != nil {
-		f.s.note("create", err)
-		f.s.release(need)
-		return nil, 0, fmt.Errorf("%w: %w", errUnusable, err)
-	}
-	return file, need, nil
+	return need, nil
 }
 
 func (f *Fill) tmpPath() string {
@@ -174,15 +180,27 @@ func (f *Fill) Write(p []byte) (int, error) {
 	case f.head.Length >= 0 && f.size+int64(len(p)) > f.head.Length:
 		err = fmt.Errorf("body is longer than its %d bytes", f.head.Length)
 	}
-	file, spool := f.file, f.win != nil
+	start, file, spool := f.start, f.file, f.win != nil
+	gathers := err == nil && !spool && file == nil && f.size+int64(len(p)) <= startBytes
+	if gathers {
+		f.gather(p)
+	}
 	f.mu.Unlock()
 	switch {
 	case err != nil || len(p) == 0:
 		return 0, err
+	case gathers:
+		return len(p), nil
 	case spool:
 		return f.spool(p)
 	}
-	n, err := f.writeFile(file, p)
+	n := 0
+	if file == nil {
+		file, err = f.moveToDisk(start, p)
+	}
+	if err == nil {
+		n, err = f.writeFile(file, p)
+	}
 	if err == nil {
 		return n, nil
 	}
@@ -191,6 +209,69 @@ func (f *Fill) Write(p []byte) (int, error) {
 	}
 	m, err := f.spool(p[n:])
 	return n + m, err
+}
+
+// gather keeps the beginning of a body in memory. Callers hold mu.
+func (f *Fill) gather(p []byte) {
+	if f.start == nil {
+		f.start = starts.Get().(*[startBytes]byte)
+	}
+	f.checksum(p)
+	f.size += int64(copy(f.start[f.size:], p))
+	f.kept = f.size
+	f.broadcast()
+}
+
+// moveToDisk makes the file of a body that becomes longer, by p, than what is gathered in start.
+func (f *Fill) moveToDisk(start *[startBytes]byte, p []byte) (*os.File, error) {
+	if !f.s.scanned.Load() {
+		return nil, errNotScanned
+	}
+	if err := f.grow(f.fileBlocks(f.size + int64(len(p)))); err != nil {
+		return nil, err
+	}
+	watched, ok := f.s.enterUnlessHung()
+	if !ok {
+		return nil, errHung
+	}
+	began := time.Now()
+	file, err := f.create()
+	if err == nil && f.size > 0 {
+		_, err = file.WriteAt(start[:f.size], 0)
+	}
+	f.waited += time.Since(began)
+	f.s.watch.leaveTurn(watched)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil && f.ended {
+		err = f.endError()
+	}
+	if err != nil {
+		if file != nil {
+			file.Close()
+			f.s.unlinkTmp(f.tmpPath())
+		}
+		return nil, err
+	}
+	f.file, f.made = file, true
+	if f.start != nil {
+		starts.Put(f.start)
+		f.start = nil
+	}
+	return file, nil
+}
+
+// create makes the temporary file.
+func (f *Fill) create() (*os.File, error) {
+	if f.s.disk() != DiskOK {
+		return nil, errUnusable
+	}
+	file, err := os.OpenFile(f.tmpPath(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		f.s.note("create", err)
+		return nil, fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	return file, nil
 }
 
 // writeFile writes to the file. The leader reads size without mu, because nobody else moves it.
@@ -207,7 +288,7 @@ func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
 	if n > 0 {
 		f.mu.Lock()
 		f.size += int64(n)
-		f.onDisk = f.size
+		f.kept = f.size
 		f.broadcast()
 		f.mu.Unlock()
 	}
@@ -256,7 +337,10 @@ func (f *Fill) leaveDisk(cause error) error {
 	if f.ended {
 		return f.endError()
 	}
-	if !errors.Is(cause, errNoRoom) && !errors.Is(cause, errSlow) {
+	switch {
+	case errors.Is(cause, errNoRoom), errors.Is(cause, errSlow), errors.Is(cause, errNotScanned),
+		errors.Is(cause, errUnusable): // which is known, or no fault of the disk's
+	default:
 		f.s.note("write", cause)
 	}
 	f.unkept = cause
@@ -318,14 +402,14 @@ func (f *Fill) awaitRoom() {
 }
 
 // Abort ends the fill: every reader gets err, and nothing is kept. It may be called from any
-// goroutine, also to free a leader that waits in Write. After a Commit it does nothing.
+// goroutine, also to free a leader that waits in Write. From a Commit on it does nothing.
 func (f *Fill) Abort(err error) {
 	if err == nil {
 		err = context.Canceled
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.ended {
+	if !f.ended && !f.whole {
 		f.err = err
 		f.finish(err)
 	}
@@ -334,7 +418,7 @@ func (f *Fill) Abort(err error) {
 // finish ends the fill; unless err is set its readers have the whole body. Callers hold mu.
 func (f *Fill) finish(unkept error) {
 	f.ended, f.unkept = true, unkept
-	if f.file != nil && unkept != nil {
+	if f.made && unkept != nil {
 		f.s.unlinkTmp(f.tmpPath())
 	}
 	f.broadcast()
@@ -351,12 +435,17 @@ func (f *Fill) closeIfIdle() {
 	f.closed = true
 	if f.file != nil {
 		f.file.Close()
+		if f.stored {
+			f.s.unpin(f.key, f.seq)
+		}
 	}
-	if f.pinned {
-		f.s.unpin(f.key, f.seq)
-	} else if f.reserved > 0 {
+	if !f.stored && f.reserved > 0 {
 		f.s.release(f.reserved)
 	}
+	if f.start != nil && f.whole { // else the leader may be writing it to the disk
+		starts.Put(f.start)
+	}
+	f.start = nil
 	if f.win != nil {
 		f.win.trim(f.win.hi)
 	}
@@ -399,7 +488,7 @@ func (f *Fill) wait(ctx context.Context, ch *chan struct{}) error {
 func (f *Fill) Progress() (size int64, ended bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.size, f.ended
+	return f.size, f.whole || f.ended
 }
 
 // Await waits until n bytes have arrived or the fill has ended, and returns its progress. The error
@@ -407,13 +496,13 @@ func (f *Fill) Progress() (size int64, ended bool) {
 func (f *Fill) Await(ctx context.Context, n int64) (size int64, ended bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.size < n && !f.ended && err == nil {
+	for f.size < n && !f.whole && !f.ended && err == nil {
 		err = f.wait(ctx, &f.wake)
 	}
 	if f.err != nil {
 		err = f.err
 	}
-	return f.size, f.ended, err
+	return f.size, f.whole || f.ended, err
 }
 
 // Keeping reports whether the body is being stored, as far as is known: false once it goes through

@@ -500,3 +500,72 @@ func TestReaderEndsAtTheLength(t *testing.T) {
 	}
 	f.Abort(nil)
 }
+
+// Who has read a whole body finds it in the store, and reads all but its end before that.
+func TestEndOfABodyIsStored(t *testing.T) {
+	t.Parallel()
+	for _, length := range []int{1, 5000, startBytes, startBytes + 1, 300_000} {
+		for _, known := range []bool{true, false} {
+			storing, release := make(chan struct{}), make(chan struct{})
+			s := openStore(t, t.TempDir(), func(c *Config) {
+				c.Unwanted = func(*Head) bool { close(storing); <-release; return false }
+			})
+			h, body := testHead(1, length), testBody(1, length)
+			if !known {
+				h.Length = -1
+			}
+			f := s.Begin(testKey(1), 10)
+			r := reader(t, f, 0)
+			if err := f.Head(h); err != nil {
+				t.Fatal(err)
+			}
+			write(t, f, body)
+			committed := make(chan error)
+			go func() { _, err := f.Commit(); committed <- err }()
+			<-storing
+			before := body[:length-1]
+			if !known {
+				before = body
+			}
+			if got, err := io.ReadAll(io.LimitReader(r, int64(len(before)))); err != nil || !bytes.Equal(got, before) {
+				t.Errorf("%d bytes, known %v: read %d bytes before they were stored, %v", length, known, len(got), err)
+			}
+			close(release)
+			rest, err := io.ReadAll(r)
+			if err != nil || len(before)+len(rest) != length {
+				t.Errorf("%d bytes, known %v: then %d bytes, %v", length, known, len(rest), err)
+			}
+			wantStored(t, s, 1, length)
+			if err := <-committed; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// A disk that takes too long does not keep the end of a body from its readers.
+func TestEndOfABodyThatIsNotStoredInTime(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	s := openStore(t, t.TempDir(), func(c *Config) { c.Unwanted = func(*Head) bool { <-release; return true } })
+	for _, length := range []int{5000, -1} {
+		f := begin(t, s, 1, length)
+		r := reader(t, f, 0)
+		write(t, f, testBody(1, 5000))
+		committed := make(chan error)
+		go func() { _, err := f.Commit(); committed <- err }()
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, testBody(1, 5000)) {
+			t.Errorf("read %d bytes, %v", len(got), err)
+		}
+		r.Close()
+		select {
+		case release <- struct{}{}:
+		case <-committed:
+			t.Fatal("it was committed before")
+		}
+		if err := <-committed; !errors.Is(err, ErrNotStored) {
+			t.Error(err)
+		}
+	}
+	wantIdle(t, s)
+}

@@ -20,7 +20,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
 
-func openStore(t testing.TB, dir string, change ...func(*Config)) *Store {
+// openUnread opens a store that has read nothing yet.
+func openUnread(t testing.TB, dir string, change ...func(*Config)) *Store {
 	t.Helper()
 	cfg := Config{Dir: dir, MaxBytes: 64 << 20, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
@@ -31,9 +32,18 @@ func openStore(t testing.TB, dir string, change ...func(*Config)) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	s.scan(func() bool { return true }) // what Open has no time for on a busy machine
 	return s
 }
+
+// openStore opens a store and reads its folders, as Run does.
+func openStore(t testing.TB, dir string, change ...func(*Config)) *Store {
+	t.Helper()
+	s := openUnread(t, dir, change...)
+	scanAll(s)
+	return s
+}
+
+func scanAll(s *Store) { s.scan(func() bool { return true }) }
 
 func limit(n int64) func(*Config) { return func(c *Config) { c.MaxBytes = n } }
 
@@ -172,27 +182,59 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-func TestLookupDoesNotWaitForTheScan(t *testing.T) {
+// What lies in a folder that was not read yet is found, replaced and dropped all the same, and is
+// counted once.
+func TestServesBeforeTheScan(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	for n := range 20 {
+		put(t, s, n, 5000)
+	}
+	s.Close()
+	s = openUnread(t, dir)
+	if st := s.Stats(); st.Objects != 0 || st.Scanned {
+		t.Fatalf("known before the scan: %+v", st)
+	}
+	wantStored(t, s, 1, 5000)
+	s.Drop(s.Lookup(testKey(2))[0])
+	if s.Lookup(testKey(2)) != nil {
+		t.Error("what was dropped is found again")
+	}
+	if _, err := fill(t, s, testKey(3), 10, testHead(3, 10), testBody(3, 10)); !errors.Is(err, ErrNotStored) ||
+		!errors.Is(err, errNotScanned) {
+		t.Errorf("commit before the scan is through: %v", err)
+	}
+	wantStored(t, s, 3, 5000) // what could not be replaced stays
+	scanAll(s)
+	if st := s.Stats(); st.Objects != 19 || !st.Scanned || st.Bytes != diskBytes(t, filepath.Join(dir, objFolder)) {
+		t.Errorf("the scan found %+v, want 19 objects once each", st)
+	}
+	put(t, s, 3, 10)
+	wantStored(t, s, 3, 10)
+}
+
+// A fill soon after the start waits for the folders to be read.
+func TestFillsWaitForTheScan(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	put(t, s, 1, 5000)
 	s.Close()
-	s = openStore(t, dir)
-	s.reset() // as if Open had run out of time at the first folder
-	if s.Stats().Objects != 0 {
-		t.Fatal("objects are known before the scan")
+	s = openUnread(t, dir)
+	s.opened = s.opened.Add(time.Hour) // no machine is that busy
+	stored := make(chan error)
+	go func() {
+		_, err := fill(t, s, testKey(2), 10, testHead(2, 10), testBody(2, 10))
+		stored <- err
+	}()
+	scanAll(s)
+	if err := <-stored; err != nil {
+		t.Error(err)
 	}
-	wantStored(t, s, 1, 5000)
-	if _, err := fill(t, s, testKey(2), 10, testHead(2, 10), testBody(2, 10)); !errors.Is(err, ErrNotStored) ||
-		!errors.Is(err, errNotScanned) {
-		t.Errorf("commit before the scan is through: %v", err)
+	if st := s.Stats(); st.Objects != 2 {
+		t.Errorf("%+v, want two objects", st)
 	}
-	s.scanBriefly()
-	if st := s.Stats(); st.Objects != 1 || !st.Scanned {
-		t.Errorf("the scan found %+v, want the one object once", st)
-	}
-	put(t, s, 2, 10)
 }
 
 func TestFreshenReplacesTheHeadAlone(t *testing.T) {

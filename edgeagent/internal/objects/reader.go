@@ -15,7 +15,8 @@ type Reader struct {
 	ctx  context.Context
 	off  int64    // written by the reader under f.mu
 	left bool     // others went on without it
-	body *os.File // for a reader that came after the fill's file was closed
+	late bool     // it has waited for the end to be stored as long as it may
+	body *os.File // for a reader that came after the fill was closed
 }
 
 // Reader opens a reader at off, which may be ahead of what has arrived. ctx ends its waiting. The
@@ -30,7 +31,7 @@ func (f *Fill) Reader(ctx context.Context, off int64) (*Reader, error) {
 		return nil, fmt.Errorf("read a fill at offset %d", off)
 	case f.err != nil:
 		return nil, f.err
-	case f.win != nil && f.win.lo > f.onDisk && off < f.win.lo, f.closed && !f.pinned:
+	case f.win != nil && f.win.lo > f.kept && off < f.win.lo, f.closed && !f.stored:
 		return nil, ErrPassed
 	case f.closed:
 		file, err := f.s.reopen(f.key, f.seq)
@@ -75,6 +76,12 @@ func (r *Reader) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
+		// Of a body that is being stored, all but the end may be read.
+		storing := !f.ended && f.unkept == nil && f.head != nil && (f.whole || f.size == f.head.Length) && !r.late
+		end := f.size
+		if storing && f.head.Length >= 0 {
+			end--
+		}
 		switch {
 		case f.err != nil:
 			return 0, f.err
@@ -82,21 +89,39 @@ func (r *Reader) Read(p []byte) (int, error) {
 			return 0, ErrPassed
 		case len(p) == 0:
 			return 0, nil
-		case r.off < f.onDisk:
-			return r.readFile(p[:min(int64(len(p)), f.onDisk-r.off)])
-		case r.off < f.size && r.off < f.win.lo:
+		case r.off < min(f.kept, end) && f.start != nil:
+			n := copy(p, f.start[r.off:min(f.kept, end)])
+			r.advance(n)
+			return n, nil
+		case r.off < min(f.kept, end):
+			return r.readFile(p[:min(int64(len(p)), min(f.kept, end)-r.off)])
+		case r.off < end && r.off < f.win.lo:
 			return 0, ErrPassed
-		case r.off < f.size:
+		case r.off < end:
 			n := f.win.read(p, r.off)
 			r.advance(n)
 			return n, nil
-		case f.ended, f.head != nil && f.head.Length >= 0 && r.off >= f.head.Length:
+		case f.ended, f.whole && r.late, f.head != nil && f.head.Length >= 0 && r.off >= f.head.Length:
 			return 0, io.EOF
 		}
-		if err := f.wait(r.ctx, &f.wake); err != nil {
+		if err := r.await(storing); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// await waits for more, or for the end to be stored. Callers hold the fill's mu.
+func (r *Reader) await(storing bool) error {
+	if !storing {
+		return r.f.wait(r.ctx, &r.f.wake)
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, endWait)
+	defer cancel()
+	err := r.f.wait(ctx, &r.f.wake)
+	if err != nil && r.ctx.Err() == nil {
+		r.late, err = true, nil
+	}
+	return err
 }
 
 // readFile reads what is on disk, without mu. Callers hold mu.

@@ -23,8 +23,8 @@ const (
 	sweepRest  = 10 * time.Millisecond
 )
 
-// Run reads the folders that Open did not reach, keeps some room free, and tries a disk that
-// failed. It returns when ctx ends, with nil.
+// Run reads the folders, keeps some room free, and tries a disk that failed. It returns when ctx
+// ends, with nil.
 func (s *Store) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -67,12 +67,23 @@ func (s *Store) scanLoop(ctx context.Context) {
 	}
 }
 
-func (s *Store) scanBriefly() {
-	began := time.Now()
-	s.scan(func() bool { return time.Since(began) < openScan })
+// awaitScan waits until every folder is read, and reports whether it is. The wait ends scanWait
+// after Open: a larger cache stores nothing until it is read.
+func (s *Store) awaitScan() bool {
+	if s.scanned.Load() {
+		return true
+	}
+	left := time.NewTimer(time.Until(s.opened.Add(scanWait)))
+	defer left.Stop()
+	select {
+	case <-s.firstScan:
+	case <-left.C:
+	}
+	return s.scanned.Load()
 }
 
-// scan reads folders while more says so and they can be read.
+// scan reads folders while more says so and they can be read. Folders that do not exist are read at
+// any rate, so an empty cache is.
 func (s *Store) scan(more func() bool) {
 	if !s.scanMu.TryLock() {
 		return // another scan is under way
@@ -85,11 +96,12 @@ func (s *Store) scan(more func() bool) {
 		if s.scanNext%foldersPerShard == 0 && !s.skipMissing(s.scanNext/foldersPerShard) {
 			return
 		}
-		if !more() || !s.load(s.scanNext) {
+		if !s.isLoaded(s.scanNext) && (!more() || !s.load(s.scanNext)) {
 			return
 		}
 	}
 	s.scanned.Store(true)
+	s.closeFirstScan()
 	s.cfg.Logger.Info("cache folder read", "dir", s.cfg.Dir, "objects", s.space.objects.Load(),
 		"bytes", s.space.used.Load())
 }
@@ -149,16 +161,21 @@ func (s *Store) skipMissing(shard int) bool {
 	return true
 }
 
+// isLoaded reports whether the files of a folder are in the index.
+func (s *Store) isLoaded(folder int) bool {
+	sh := s.shards[folder/foldersPerShard]
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return sh.loaded[folder%foldersPerShard]
+}
+
 // load puts one folder's files into the index, once; false if the folder cannot be read. Nothing
 // adds or deletes files in a folder before it is loaded.
 func (s *Store) load(folder int) bool {
 	sh, at := s.shards[folder/foldersPerShard], folder%foldersPerShard
 	sh.loadMu.Lock()
 	defer sh.loadMu.Unlock()
-	sh.mu.RLock()
-	done := sh.loaded[at]
-	sh.mu.RUnlock()
-	if done {
+	if s.isLoaded(folder) {
 		return true
 	}
 	slots, err := s.readFolder(folder)

@@ -73,9 +73,9 @@ const (
 	defaultIdleFiles   = 1024
 	defaultPatience    = 5 * time.Second
 
-	// openScan is how long Open reads folders before it leaves the rest to Run: a cache of some
-	// 100,000 objects is known at once, and listeners never wait longer.
-	openScan = 200 * time.Millisecond
+	// scanWait is for how long after Open fills wait until the folders are read, instead of keeping
+	// nothing. Run reads a cache of some 100,000 objects in that time.
+	scanWait = 200 * time.Millisecond
 
 	// logEvery bounds the log of a disk that fails at every request.
 	logEvery = 10 * time.Second
@@ -110,8 +110,11 @@ type Store struct {
 	objFiles os.FileInfo // the objects folder that the index is about
 	laidOut  atomic.Bool
 
-	scanMu   sync.Mutex
-	scanNext int // folder
+	opened         time.Time
+	scanMu         sync.Mutex
+	scanNext       int           // folder
+	firstScan      chan struct{} // closed when every folder has been read
+	closeFirstScan func()
 
 	stuckMu sync.Mutex
 	stuck   []slot
@@ -142,7 +145,8 @@ func Open(cfg Config) (*Store, error) {
 	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	cfg.Dir = filepath.Clean(cfg.Dir)
 
-	s := &Store{cfg: cfg, watch: newWatch()}
+	s := &Store{cfg: cfg, watch: newWatch(), opened: time.Now(), firstScan: make(chan struct{})}
+	s.closeFirstScan = sync.OnceFunc(func() { close(s.firstScan) })
 	s.space.limit = cfg.MaxBytes
 	s.window.free.Store(cfg.WindowBytes / windowChunk)
 	s.seq.Store(uint64(cfg.Now().UnixNano()))
@@ -164,7 +168,7 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("register cache metrics: %w", err)
 		}
 	}
-	s.scanBriefly()
+	s.scan(func() bool { return false }) // an empty cache is ready at once
 	return s, nil
 }
 

@@ -23,6 +23,7 @@ import (
 const (
 	fillVariable  = "OBJECTSTEST_FILL_DIR"
 	storeVariable = "OBJECTSTEST_STORE_DIR"
+	readVariable  = "OBJECTSTEST_READ_DIR"
 )
 
 // Main is the TestMain of a test binary that calls [Run]. The binary is started again by its tests,
@@ -33,6 +34,9 @@ func Main(m *testing.M, open Open) {
 	}
 	if dir := os.Getenv(storeVariable); dir != "" {
 		storeForever(open, dir)
+	}
+	if dir := os.Getenv(readVariable); dir != "" {
+		readForever(open, dir)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -97,6 +101,49 @@ func storeForever(open Open, dir string) {
 		}()
 	}
 	select {}
+}
+
+// startKeys is how many objects a store starts with that is killed soon after.
+const startKeys = 2000
+
+// readForever reads objects at random until it is killed. It prints a dot for each that is whole.
+func readForever(open Open, dir string) {
+	s := child(open, dir, 1<<30)
+	for {
+		n := rand.IntN(startKeys)
+		for _, e := range s.Lookup(key(n)) {
+			if got, err := read(e); err == nil && bytes.Equal(got, content(n, 100)) {
+				os.Stdout.WriteString(".")
+			}
+		}
+	}
+}
+
+// killStarts: objects are served while the store finds out what there is, and a kill at any moment
+// of that loses none.
+func killStarts(t *testing.T, open Open) {
+	dir := t.TempDir()
+	s, stop := start(t, open, dir, limit(1<<30))
+	for n := range startKeys {
+		put(t, s, n, 100)
+	}
+	before := s.Stats()
+	stop()
+	rounds := 20
+	if testing.Short() {
+		rounds = 3
+	}
+	for range rounds {
+		killAChild(t, dir, readVariable)
+	}
+	s, stop = start(t, open, dir, limit(1<<30))
+	defer stop()
+	if after := s.Stats(); after.Objects != before.Objects || after.Bytes != before.Bytes || len(after.Errors) != 0 {
+		t.Errorf("after the kills: %+v, before: %+v", after, before)
+	}
+	for n := range startKeys {
+		wantStored(t, s, n, 100)
+	}
 }
 
 // killFills: after a kill at any moment every object is whole, and the account is that of the disk.

@@ -32,8 +32,9 @@ func Run(t *testing.T, open Open) {
 		run  func(*testing.T, Open)
 	}{
 		{"restart", restart}, {"variants", variants}, {"kill in the middle of fills", killFills},
-		{"kill loses nothing", killLosesNothing}, {"damage", damage}, {"full disk", fullDisk}, {"limit", flood},
-		{"what is used stays", usedStays}, {"unwanted", unwanted},
+		{"kill loses nothing", killLosesNothing}, {"kill soon after the start", killStarts}, {"damage", damage},
+		{"full disk", fullDisk}, {"limit", flood}, {"limit soon after the start", floodAtStart},
+		{"what is used stays", usedStays}, {"unwanted", unwanted}, {"unwanted soon after the start", unwantedAtStart},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -42,8 +43,17 @@ func Run(t *testing.T, open Open) {
 	}
 }
 
-// start opens a store in dir and runs it until the returned function is called.
+// start opens a store in dir and runs it until the returned function is called. It has read its
+// folder.
 func start(t *testing.T, open Open, dir string, change ...func(*objects.Config)) (s Store, stop func()) {
+	t.Helper()
+	s, stop = startUnread(t, open, dir, change...)
+	eventually(t, "the folder is read", func() bool { return s.Stats().Scanned })
+	return s, stop
+}
+
+// startUnread is start for a store that may still be reading its folder.
+func startUnread(t *testing.T, open Open, dir string, change ...func(*objects.Config)) (s Store, stop func()) {
 	t.Helper()
 	cfg := objects.Config{Dir: dir, MaxBytes: 64 << 20, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
@@ -68,7 +78,6 @@ func start(t *testing.T, open Open, dir string, change ...func(*objects.Config))
 		}
 	})
 	t.Cleanup(stop)
-	eventually(t, "the folder is read", func() bool { return s.Stats().Scanned })
 	return s, stop
 }
 
@@ -402,9 +411,42 @@ func fullDisk(t *testing.T, open Open) {
 
 // flood: at no moment does the disk hold more than the limit.
 func flood(t *testing.T, open Open) {
-	const most = 8 << 20
 	dir := disk(t, "size=64m")
-	s, _ := start(t, open, dir, limit(most))
+	s, _ := start(t, open, dir, limit(floodLimit))
+	floodDisk(t, s, dir, 0)
+	if st := s.Stats(); st.Evictions == 0 || len(st.Errors) != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// floodAtStart: nor does it while the store finds out what there is.
+func floodAtStart(t *testing.T, open Open) {
+	dir := disk(t, "size=64m")
+	s, stop := start(t, open, dir, limit(floodLimit))
+	for n := 0; s.Stats().Evictions == 0; n++ {
+		put(t, s, n, 3000)
+	}
+	stop()
+	rounds := 10
+	if testing.Short() {
+		rounds = 2
+	}
+	for round := range rounds {
+		s, stop := startUnread(t, open, dir, limit(floodLimit))
+		floodDisk(t, s, dir, (1+round)*1_000_000)
+		eventually(t, "the folder is read", func() bool { return s.Stats().Scanned })
+		if st := s.Stats(); len(st.Errors) != 0 {
+			t.Errorf("%+v", st)
+		}
+		stop()
+	}
+}
+
+const floodLimit = 8 << 20
+
+// floodDisk stores objects from a number on, and watches the disk.
+func floodDisk(t *testing.T, s Store, dir string, from int) {
+	t.Helper()
 	each := 300
 	if testing.Short() {
 		each = 60
@@ -417,10 +459,10 @@ func flood(t *testing.T, open Open) {
 			if err := syscall.Statfs(dir, &st); err != nil {
 				t.Error(err)
 			}
-			if on := int64(st.Blocks-st.Bfree) * st.Bsize; on > most+16<<10 { // and what is no object
+			if on := int64(st.Blocks-st.Bfree) * st.Bsize; on > floodLimit+16<<10 { // and what is no object
 				t.Errorf("%d bytes on disk", on)
 			}
-			if used := s.Stats().Bytes; used > most {
+			if used := s.Stats().Bytes; used > floodLimit {
 				t.Errorf("%d bytes in the account", used)
 			}
 			runtime.Gosched()
@@ -430,7 +472,7 @@ func flood(t *testing.T, open Open) {
 		writers.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), 1))
 			for i := range each {
-				n := g*each + i
+				n := from + g*each + i
 				length := r.IntN(1 << (8 + r.IntN(13)))
 				h := head(n, length)
 				if i%2 == 0 {
@@ -440,7 +482,7 @@ func flood(t *testing.T, open Open) {
 				if err != nil && !errors.Is(err, objects.ErrNotStored) && !errors.Is(err, objects.ErrUnread) {
 					t.Errorf("fill: %v", err)
 				}
-				for _, e := range s.Lookup(key(r.IntN(n + 1))) {
+				for _, e := range s.Lookup(key(from + r.IntN(n-from+1))) {
 					if got, err := read(e); err == nil && int64(len(got)) != e.Head().Length {
 						t.Errorf("read %d of %d bytes", len(got), e.Head().Length)
 					}
@@ -451,9 +493,6 @@ func flood(t *testing.T, open Open) {
 	writers.Wait()
 	done.Store(true)
 	watch.Wait()
-	if st := s.Stats(); st.Evictions == 0 || len(st.Errors) != 0 {
-		t.Errorf("%+v", st)
-	}
 }
 
 // usedStays: objects that are asked for survive a flood of others.
@@ -509,6 +548,30 @@ func unwanted(t *testing.T, open Open) {
 		t.Error("a sweep has not seen everything")
 	}
 	if st := s.Stats(); st.Objects != 1 || st.Bytes != one || len(s.Lookup(key(4))) != 1 {
+		t.Errorf("after the sweep: %+v", st)
+	}
+}
+
+// unwantedAtStart: what a purge covers that comes while the store finds out what there is goes too,
+// and a sweep before that has not seen everything.
+func unwantedAtStart(t *testing.T, open Open) {
+	dir := t.TempDir()
+	s, stop := start(t, open, dir)
+	const some = 500
+	for n := range some {
+		put(t, s, n, 100)
+	}
+	stop()
+	var purged atomic.Bool
+	s, _ = startUnread(t, open, dir, func(c *objects.Config) {
+		c.Unwanted = func(h *objects.Head) bool { return purged.Load() }
+	})
+	for n := range some / 10 {
+		wantStored(t, s, n, 100)
+	}
+	purged.Store(true)
+	eventually(t, "a sweep has seen everything", func() bool { return s.Sweep(t.Context()) })
+	if st := s.Stats(); st.Objects != 0 || st.Bytes != 0 || !st.Scanned {
 		t.Errorf("after the sweep: %+v", st)
 	}
 }
