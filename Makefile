@@ -55,9 +55,8 @@ bench: ## Run the Go benchmarks; `go run ./bench --help` measures the binary bes
 	@echo 'The binary beside nginx and Varnish: go run ./bench --help'
 
 .PHONY: performance
-performance: ## Measure, and write docs/performance.md: half an hour on a machine that does nothing else.
-	$(GO) run ./bench report >docs/performance.md.new
-	mv docs/performance.md.new docs/performance.md
+performance: ## Measure, and write docs/performance.md and README's summary: 20 minutes on a machine that does nothing else.
+	$(GO) run ./bench report
 
 .PHONY: lint
 lint: ## Check format, vet, staticcheck and the protos.

@@ -49,7 +49,7 @@ func apply(ctx context.Context, b *bench) error {
 			mib(edges.total/int64(n)))
 	}
 	fmt.Println()
-	t.print()
+	t.print(b.out)
 	fmt.Println("All processes share the machine. The edges are asked one after the other, so up to one request to each of them is in the figures.")
 	return nil
 }

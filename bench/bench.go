@@ -18,6 +18,7 @@ type bench struct {
 	dir     string
 	version string
 	given   map[string]bool // addresses that freeAddress has returned
+	figures []figure        // for the summary
 	started []*process
 	closers []func()
 }

@@ -42,7 +42,7 @@ func coalesce(ctx context.Context, b *bench) error {
 				mib(c.grew))
 		}
 	}
-	t.print()
+	t.print(b.out)
 	fmt.Printf("The file has %d MiB and comes from the origin at %d MiB/s, so in %s.\n", crowdSize>>20, crowdRate>>20, time.Duration(crowdSize/crowdRate)*time.Second)
 	return nil
 }

@@ -3,8 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -34,8 +34,8 @@ func newTable(columns ...string) *table { return &table{columns: columns} }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-func (t *table) print() {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
+func (t *table) print(to io.Writer) {
+	w := tabwriter.NewWriter(to, 0, 0, 1, ' ', 0)
 	rule := make([]string, len(t.columns))
 	for i, name := range t.columns {
 		rule[i] = strings.Repeat("-", max(3, len(name)))
@@ -44,7 +44,7 @@ func (t *table) print() {
 		fmt.Fprintln(w, "| "+strings.Join(row, "\t| ")+"\t|")
 	}
 	w.Flush()
-	fmt.Println()
+	fmt.Fprintln(to)
 }
 
 // ratio of ours to theirs, "-" without theirs.

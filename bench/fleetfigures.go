@@ -65,7 +65,7 @@ func fleetFigures(ctx context.Context, b *bench) error {
 	b.verbose = true // it takes long
 	t, err := b.measureFleet(ctx)
 	if t != nil {
-		t.print()
+		t.print(b.out)
 	}
 	return err
 }

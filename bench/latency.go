@@ -69,13 +69,23 @@ func latency(ctx context.Context, b *bench) error {
 		}
 	}
 	t := newTable("latency: "+l.name+", open loop", "requests", "p50", "p99", "p99.9", "p99.9, least and most")
+	part := fmt.Sprintf("hits of 1 KB, HTTP/1.1, %.0f a second, half of the maximum, open loop", median(rates))
+	for _, name := range []string{"p50", "p99", "p99.9"} {
+		b.figures = append(b.figures, figure{part, name, map[string]string{}})
+	}
 	for i, c := range l.contenders {
-		m := &all[i]
+		m, own := &all[i], &all[0]
 		t.add(c.name, fmt.Sprint(m.requests), ms(median(m.p50)), ms(median(m.p99)), ms(median(m.top)),
 			ms(quantile(m.top, 0))+", "+ms(quantile(m.top, 1)))
+		for at, took := range [][2][]time.Duration{{m.p50, own.p50}, {m.p99, own.p99}, {m.top, own.top}} {
+			values := b.figures[at].values
+			if values[c.name] = ms(median(took[0])); c.name == "nginx" {
+				values[ratioOf] = ratio(median(took[1]).Seconds(), median(took[0]).Seconds())
+			}
+		}
 	}
-	t.print()
-	fmt.Printf("Medians of the %d rounds' quantiles, each of %s, taken in turn, at about %.0f requests/s: half of "+
+	t.print(b.out)
+	fmt.Fprintf(b.out, "Medians of the %d rounds' quantiles, each of %s, taken in turn, at about %.0f requests/s: half of "+
 		"what edgewalk or nginx can do at most, whichever is less; %d connections. A request counts from when it was due.\n",
 		b.rounds, b.duration, median(rates), connections)
 	return nil

@@ -14,8 +14,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +39,7 @@ type options struct {
 	cores    int
 	profile  string
 	verbose  bool
+	out      io.Writer // for tables and what is said of them
 }
 
 // measurement is one subcommand.
@@ -93,12 +96,8 @@ func run(ctx context.Context, args []string) error {
 	if args[0] == reportCommand {
 		return writeReport(ctx, args[1:])
 	}
-	for _, m := range measurements {
-		if m.name == args[0] {
-			return carryOut(ctx, m, args, false)
-		}
-	}
-	return fmt.Errorf("%w: no measurement %q; see --help", errUsage, args[0])
+	_, err := carryOut(ctx, args, options{out: os.Stdout})
+	return err
 }
 
 func usage() {
@@ -114,10 +113,16 @@ func usage() {
 	)
 }
 
-func carryOut(ctx context.Context, m measurement, args []string, report bool) error {
-	var o options
+// carryOut makes the measurement that args name, with the options that they do not name taken from
+// o. It returns what it has found out, also with an error.
+func carryOut(ctx context.Context, args []string, o options) (*bench, error) {
+	at := slices.IndexFunc(measurements, func(m measurement) bool { return m.name == args[0] })
+	if at < 0 {
+		return nil, fmt.Errorf("%w: no measurement %q; see --help", errUsage, args[0])
+	}
+	m := measurements[at]
 	flags := flag.NewFlagSet(m.name, flag.ContinueOnError)
-	flags.StringVar(&o.binary, "edgewalk", "", "the `binary` to measure (default: built from this checkout)")
+	flags.StringVar(&o.binary, "edgewalk", o.binary, "the `binary` to measure (default: built from this checkout)")
 	flags.StringVar(&o.against, "against", "", "another edgewalk `binary` to measure beside it, such as that of the commit before (hits)")
 	flags.DurationVar(&o.duration, "duration", 0, "how long each load runs (hits: 5s)")
 	flags.IntVar(&o.rounds, "rounds", 0, "how often each figure is taken, in turn with its peers (hits: 5, restart: 3, trouble: 3, coalesce: 1)")
@@ -129,31 +134,29 @@ func carryOut(ctx context.Context, m measurement, args []string, report bool) er
 	flags.IntVar(&o.cores, "cores", 1, "`cores` for each server: 1, or 2 of a machine's only two, which the generator shares then (hits, latency)")
 	flags.Float64Var(&o.scale, "scale", 1, "what the sizes and times of fleet are multiplied by: 0.01 for a try")
 	flags.StringVar(&o.profile, "perf", "", "write a perf(1) profile of the edge under the first load to this `file`, and measure nothing (hits)")
-	flags.BoolVar(&o.verbose, "v", false, "show what is being done")
+	flags.BoolVar(&o.verbose, "v", o.verbose, "show what is being done")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "bench %s: %s\n\n%s", m.name, m.about, m.more)
 		flags.PrintDefaults()
 	}
 	switch err := flags.Parse(args[1:]); {
 	case errors.Is(err, flag.ErrHelp):
-		return err
+		return nil, err
 	case err != nil || flags.NArg() > 0:
-		return fmt.Errorf("%w: see %s --help", errUsage, m.name)
+		return nil, fmt.Errorf("%w: see %s --help", errUsage, m.name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()
 	b, err := newBench(ctx, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer b.close()
-	if heading := b.heading(m.name, args); report {
-		fmt.Println("```\n" + heading + "```\n")
-	} else {
-		fmt.Println(heading)
+	if o.out == os.Stdout {
+		fmt.Println(b.heading(m.name, args))
 	}
 	if err := m.run(ctx, b); err != nil {
-		return fmt.Errorf("%s: %w", m.name, err)
+		return b, fmt.Errorf("%s: %w", strings.Join(args, " "), err)
 	}
-	return nil
+	return b, nil
 }

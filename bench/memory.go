@@ -61,7 +61,7 @@ func memory(ctx context.Context, b *bench) error {
 		measure(fmt.Sprintf("then %d domains", b.domains), f.controlplane, e.process)
 	}
 	fmt.Println()
-	t.print()
+	t.print(b.out)
 	return nil
 }
 

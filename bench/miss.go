@@ -90,13 +90,22 @@ func (b *bench) missWithPeers(ctx context.Context, o *origin, e *edge) error {
 		}
 	}
 	t := newTable("miss: time to first byte of 10 KB", "p50", "p99", "added to the origin's p50", "added to its p99",
-		"edgewalk/it, added p50")
+		"edgewalk/it, added p50", "p99")
 	added := func(i int, q float64) time.Duration { return quantile(times[i], q) - quantile(times[0], q) }
+	const part = "a miss of 10 KB: time to first byte, added to the origin's"
+	p50, p99 := figure{part, "p50", map[string]string{}}, figure{part, "p99", map[string]string{}}
 	for i, name := range names {
+		p50.values[name], p99.values[name] = ms(added(i, 0.5)), ms(added(i, 0.99))
+		if name == "nginx" {
+			p50.values[ratioOf] = ratio(added(1, 0.5).Seconds(), added(i, 0.5).Seconds())
+			p99.values[ratioOf] = ratio(added(1, 0.99).Seconds(), added(i, 0.99).Seconds())
+		}
 		t.add(name, ms(median(times[i])), ms(quantile(times[i], 0.99)), ms(added(i, 0.5)), ms(added(i, 0.99)),
-			ratio(added(1, 0.5).Seconds(), added(i, 0.5).Seconds()))
+			ratio(added(1, 0.5).Seconds(), added(i, 0.5).Seconds()),
+			ratio(added(1, 0.99).Seconds(), added(i, 0.99).Seconds()))
 	}
-	t.print()
+	b.figures = append(b.figures, p50, p99)
+	t.print(b.out)
 	return nil
 }
 
@@ -146,7 +155,7 @@ func (b *bench) missWalks(origins []*origin, e *edge) error {
 				ms(median(own)-median(asked)), ms(quantile(own, 0.99)-quantile(asked, 0.99)))
 		}
 	}
-	t.print()
+	t.print(b.out)
 	return nil
 }
 

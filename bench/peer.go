@@ -37,7 +37,7 @@ func have(program string) bool {
 	}
 	for _, t := range tools {
 		if t.program == program {
-			fmt.Printf("%s is not in PATH and is left out: apt-get install --no-install-recommends %s\n", program, t.pack)
+			fmt.Fprintf(os.Stderr, "%s is not in PATH and is left out: apt-get install --no-install-recommends %s\n", program, t.pack)
 		}
 	}
 	return false

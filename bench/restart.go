@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -54,7 +55,9 @@ func restart(ctx context.Context, b *bench) error {
 	}
 	t := newTable("restart: time from exec", "objects", "first hit", strconv.Itoa(sample)+" random hits",
 		"hits among the first "+strconv.Itoa(sample))
-	for _, r := range restarts {
+	part := fmt.Sprintf("from exec to the first hit, with %d objects in the cache", b.objects)
+	figures := []figure{{part, "stopped in order", map[string]string{}}, {part, "kill -9", map[string]string{}}}
+	for at, r := range restarts {
 		var first, all []time.Duration
 		var share []int
 		for range b.rounds {
@@ -69,8 +72,14 @@ func restart(ctx context.Context, b *bench) error {
 			first, all, share = append(first, got.first), append(all, got.all), append(share, got.share)
 		}
 		t.add(r.name, strconv.Itoa(b.objects), ms(median(first)), ms(median(all)), strconv.Itoa(median(share)))
+		if server, how, _ := strings.Cut(r.name, ", "); server == "edgewalk" {
+			figures[at].values[server] = ms(median(first))
+		} else if how == figures[0].what {
+			figures[0].values[server] = ms(median(first))
+		}
 	}
-	t.print()
+	b.figures = figures
+	t.print(b.out)
 	return nil
 }
 

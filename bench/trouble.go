@@ -165,7 +165,7 @@ func (b *bench) besideAStall(ctx context.Context, e *edge, stalls *stall) error 
 		t.add(kind, ms(median(idle)), ms(quantile(idle, 0.99)), ms(median(crowded)), ms(quantile(crowded, 0.99)),
 			ratio(quantile(crowded, 0.99).Seconds(), quantile(idle, 0.99).Seconds()), "2.00")
 	}
-	t.print()
+	t.print(b.out)
 	return nil
 }
 
@@ -237,6 +237,6 @@ func (b *bench) pastADeadOrigin(e *edge) error {
 	with, without := times["with"], times["without"]
 	t.add("miss of 10 KB", ms(median(without)), ms(quantile(without, 0.99)), ms(median(with)), ms(quantile(with, 0.99)),
 		ms(median(with)-median(without)), "1 ms")
-	t.print()
+	t.print(b.out)
 	return nil
 }
