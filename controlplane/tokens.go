@@ -34,7 +34,8 @@ func (c *ControlPlane) openAuth(ctx context.Context, p parsed) error {
 	c.auth, err = auth.New(ctx, auth.Config{
 		Store: c.store, AdminFile: p.adminTokens, EdgeFile: p.edgeTokens, Open: cfg.Open,
 		Certificates:     cfg.ClientCA != "" && p.adminTokens == nil,
-		EdgeCertificates: cfg.ClientCA != "" && p.edgeTokens == nil, Logger: cfg.Logger, Registerer: c.registry,
+		EdgeCertificates: cfg.ClientCA != "" && p.edgeTokens == nil, Ended: c.feed.Ended, Logger: cfg.Logger,
+		Registerer: c.registry,
 	})
 	return err
 }

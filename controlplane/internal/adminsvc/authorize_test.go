@@ -250,6 +250,7 @@ func TestTokensGoWithTheirAccount(t *testing.T) {
 	t.Parallel()
 	r := guardedRig(t)
 	root, viewer := r.token, r.tokenOf(t, adminv1.Token_VIEWER, "acme")
+	before := strings.Split(viewer, "_")[1]
 	reads := func(token string) codes.Code {
 		r.token = token
 		_, err := r.call(t.Context(), "ListOrigins", `{"parent": "accounts/acme"}`)
@@ -288,6 +289,19 @@ func TestTokensGoWithTheirAccount(t *testing.T) {
 	}
 	if code := reads(later); code != codes.OK {
 		t.Errorf("that of the one now: %v", code)
+	}
+	r.token = root
+	tokens := func() []string {
+		r.auth.Sweep(t.Context())
+		var ids []string
+		for _, token := range do[*adminv1.ListTokensResponse](t, r, "ListTokens", `{}`).GetTokens() {
+			ids = append(ids, token.GetId())
+		}
+		return ids
+	}
+	eventually(t, func() bool { return !slices.Contains(tokens(), before) })
+	if ids := tokens(); !slices.Contains(ids, strings.Split(later, "_")[1]) {
+		t.Errorf("the token of the account now is gone, too: %q", ids)
 	}
 }
 

@@ -30,6 +30,10 @@ const (
 	defaultLibrary   = 1 << 40 // bytes
 	defaultWalk      = 120 * time.Second
 	defaultTimeout   = 120 * time.Second
+	// An account's share of the places of an edge that has all of them: three quarters of 2,048
+	// fills and of 20,000 requests (docs/limits.md). An edge that may open fewer files has fewer.
+	shareOfFills    = 1_536
+	shareOfRequests = 15_000
 )
 
 // spoolFor bounds what uploads under way take of the disk: so many of the largest.
@@ -156,6 +160,8 @@ func (s *Service) effectiveLimits(of *topologyv1.AccountLimits) *topologyv1.Acco
 	}
 	limits.Origins, limits.UrlEndpoints = or(limits.Origins, defaultOrigins), or(limits.UrlEndpoints, defaultEndpoints)
 	limits.CustomDomains = or(limits.CustomDomains, defaultDomains)
+	share := func(limit *int32, share int32) *int32 { return proto.Int32(min(share, *or(limit, share))) }
+	limits.Fills, limits.Requests = share(limits.Fills, shareOfFills), share(limits.Requests, shareOfRequests)
 	limits.LibraryBytes = proto.Int64(libraryBytes(limits))
 	upload, _, _ := s.uploadLimit(limits)
 	limits.UploadBytes = &upload

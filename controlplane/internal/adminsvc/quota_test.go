@@ -1,8 +1,10 @@
 package adminsvc
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -201,4 +205,37 @@ func TestAPageThatIsTooLargeIsWarnedOf(t *testing.T) {
 			t.Errorf("%s: warnings %q, want %q", path, warnings, want)
 		}
 	}
+}
+
+// An account has a bounded number of tokens, and what is over that says so.
+func TestTokensAreAQuota(t *testing.T) {
+	t.Parallel()
+	r := guardedRig(t)
+	admin := r.tokenOf(t, adminv1.Token_ADMIN, "acme")
+	uid := do[*adminv1.GetAccountResponse](t, r, "GetAccount", `{"name": "accounts/acme"}`).GetAccount().GetUid()
+	r.token = admin
+	const wanted = `{"token": {"role": "VIEWER", "account": "accounts/acme"}}`
+	do[*adminv1.CreateTokenResponse](t, r, "CreateToken", wanted)
+	var entries []store.Entry
+	for n := range auth.MaxTokens - 2 {
+		hash := sha256.Sum256(fmt.Append(nil, n))
+		id := strings.Map(func(digit rune) rune { return 'a' + digit - '0' }, fmt.Sprintf("%010d", n))
+		entries = append(entries, store.Entry{Key: "tokens/" + id, Value: fmt.Appendf(nil,
+			`{"hash": "%x", "role": "VIEWER", "account": "acme", "uid": %q, "creator": "test"}`, hash, uid)})
+	}
+	for part := range slices.Chunk(entries, 50) {
+		if _, err := r.store.ChangeAuth(t.Context(), part...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() bool {
+		_, more := r.auth.List(&auth.Caller{Token: &adminv1.Token{Role: adminv1.Token_ROOT, Account: "*"}},
+			"accounts/acme", "", auth.MaxTokens-1)
+		return more
+	})
+	if text := r.refused(t, codes.ResourceExhausted, "CreateToken", wanted); !strings.Contains(text, "QUOTA") ||
+		!strings.Contains(text, `"accounts/acme"`) || !strings.Contains(text, "1000") {
+		t.Errorf("one token too many: %s", text)
+	}
+	do[*adminv1.RevokeTokenResponse](t, r, "RevokeToken", `{"name": "tokens/aaaaaaaaaa"}`)
 }

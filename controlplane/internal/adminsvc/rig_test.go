@@ -104,6 +104,7 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	background(t, r.edges.Run)
 	r.auth, err = auth.New(t.Context(), auth.Config{
 		Store: r.store, AdminFile: opts.tokens, Open: opts.tokens == nil && !opts.guarded, Now: opts.now,
+		Ended:  r.feed.Ended,
 		Logger: logger, Registerer: r.registry,
 	})
 	if err != nil {

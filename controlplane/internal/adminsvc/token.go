@@ -3,6 +3,7 @@ package adminsvc
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
@@ -51,6 +52,9 @@ func (s tokenService) CreateToken(
 		if err != nil {
 			return nil, err
 		}
+		if stored.Message.GetState() == topologyv1.Account_DELETING {
+			return nil, deleting(key.Account)
+		}
 		// The token is valid here before the response is sent.
 		if err := s.feed.WaitRevision(ctx, stored.ModRevision); err != nil {
 			return nil, err
@@ -60,6 +64,15 @@ func (s tokenService) CreateToken(
 	added := remark(ctx)
 	added.account = account
 	made, text, err := s.auth.Create(ctx, w)
+	if errors.Is(err, auth.ErrQuota) {
+		f := fail(kindQuota, "there may be at most %d tokens of an account, and of a role for all accounts, and there are: "+
+			"revoke some of those that edgewalk token ls shows", auth.MaxTokens)
+		f.facts = map[string]string{"field": "tokens", "limit": strconv.Itoa(auth.MaxTokens)}
+		if w.UID != "" {
+			f.resource = account
+		}
+		return nil, f
+	}
 	if err != nil {
 		return nil, err
 	}

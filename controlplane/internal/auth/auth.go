@@ -70,6 +70,9 @@ type Config struct {
 	Certificates, EdgeCertificates bool
 	// Open says that nobody needs a token.
 	Open bool
+	// Ended reports whether an account has ended for sure, or is another one by now than that of a
+	// uid, as of a revision of an epoch: tokens for it are deleted then. Default: none has.
+	Ended func(account, uid, epoch string, revision int64) bool
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Logger is where background work reports. Default: slog.Default().
@@ -88,7 +91,8 @@ type Auth struct {
 
 	mu     sync.RWMutex
 	tokens map[string]*entry
-	epoch  string // that revisions belong to
+	epoch  string           // that revisions belong to
+	turns  map[string]int64 // the revisions of turns up to which tokens are known; see turn
 	// What is known is all there is while changes are watched and etcd answers: a watch says
 	// nothing of a lost connection.
 	watched, answers bool
@@ -103,7 +107,7 @@ func New(ctx context.Context, cfg Config) (*Auth, error) {
 		cfg.Logger = slog.Default()
 	}
 	a := &Auth{
-		cfg: cfg, now: cfg.Now, log: cfg.Logger, tokens: make(map[string]*entry),
+		cfg: cfg, now: cfg.Now, log: cfg.Logger, tokens: make(map[string]*entry), turns: make(map[string]int64),
 		others: rate.NewLimiter(callsPerSecond, callBurst),
 	}
 	a.metrics = newMetrics(a, cfg.Registerer)
@@ -274,8 +278,8 @@ func (a *Auth) look(ctx context.Context) {
 	a.set(&a.answers, err == nil)
 }
 
-// keep looks whether etcd answers, ends calls whose token has expired, and records when tokens were
-// used.
+// keep looks whether etcd answers, ends calls whose token has expired, records when tokens were
+// used, and deletes those of accounts that have ended.
 func (a *Auth) keep(ctx context.Context) {
 	expire, note := time.NewTicker(lookEvery), time.NewTicker(noteEvery)
 	defer expire.Stop()
@@ -289,6 +293,7 @@ func (a *Auth) keep(ctx context.Context) {
 			a.look(ctx)
 		case <-note.C:
 			a.note(ctx)
+			a.Sweep(ctx)
 		}
 	}
 }

@@ -92,6 +92,7 @@ func (a *Auth) takeAll(entries []store.Entry, epoch string, revision int64) {
 	defer a.mu.Unlock()
 	if a.epoch != epoch { // revisions may have gone back
 		a.epoch = epoch
+		clear(a.turns)
 		for _, e := range a.tokens {
 			e.revision = 0
 		}

@@ -44,20 +44,36 @@ func (w *Wanted) make(now time.Time) (text, id string, r record) {
 }
 
 // Create makes a token and returns its text, which is not kept. It is known here at once, and at
-// other control planes within moments.
+// other control planes within moments. It returns [ErrQuota] where there are [MaxTokens].
 func (a *Auth) Create(ctx context.Context, w Wanted) (*adminv1.Token, string, error) {
-	text, id, r := w.make(a.now())
-	stored := store.Entry{Key: folder + id, Value: r.value()}
-	var err error
-	if stored.Revision, err = a.cfg.Store.ChangeAuth(
-		ctx, store.Entry{Key: stored.Key, Value: stored.Value},
-	); err != nil {
-		return nil, "", fmt.Errorf("store a token: %w", err)
+	for {
+		text, id, r := w.make(a.now())
+		made, err := a.turn(ctx, &r)
+		if err != nil {
+			return nil, "", err
+		}
+		changes, err := a.room(&r)
+		if err != nil {
+			return nil, "", err
+		}
+		made.Value = []byte(id)
+		changes = append(changes, store.Entry{Key: folder + id, Value: r.value()})
+		revision, err := a.cfg.Store.ChangeAuth(ctx, append(changes, made)...)
+		if errors.Is(err, store.ErrConflict) && ctx.Err() == nil {
+			continue // another one was made, or it was noted that one was used
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("store a token: %w", err)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, change := range changes {
+			change.Revision = revision
+			a.take(change)
+		}
+		a.turns[made.Key] = revision
+		return r.token(id), text, nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.take(stored)
-	return r.token(id), text, nil
 }
 
 // List returns at most limit tokens that a caller may revoke, in the order of their ids, after an

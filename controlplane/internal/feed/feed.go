@@ -158,6 +158,17 @@ func (f *Feed) Get(key topology.Key) (topology.Record, bool) {
 	return item.Record(), true
 }
 
+// Ended reports whether there is no account of a uid any more, as of a revision of an epoch. It is
+// false while that is not known.
+func (f *Feed) Ended(account, uid, epoch string, revision int64) bool {
+	v := f.View()
+	if v == nil || v.History.Epoch != epoch || v.Revision < revision {
+		return false
+	}
+	item, ok := v.index.Get(topology.Key{Kind: topology.KindAccounts, Account: account})
+	return !ok || topology.UID(account, item.Record().CreateRevision) != uid
+}
+
 // Named returns the current resources of a kind that have an id, one for each account that has one.
 func (f *Feed) Named(kind topology.Kind, id string) (found []topology.Record) {
 	v := f.view.Load()

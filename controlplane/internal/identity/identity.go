@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,9 +121,13 @@ type Registry struct {
 	joins       map[string]invitation
 	loaded      map[string]bool            // by what is watched
 	verified    map[[sha256.Size]byte]Edge // certificates that an authority has signed, by their hash
-	limit       *rate.Limiter              // of Join
 	shown       map[int]*shown             // by the authority's number
 	changed     func(id string)            // may be nil
+
+	// Bounds of attempts to join.
+	strangers limiters[netip.Addr] // by client
+	lookups   *rate.Limiter
+	joining   limiters[string] // by token
 }
 
 // maxVerified bounds the certificates that are remembered to be signed.
@@ -132,9 +137,11 @@ const maxVerified = 50_000
 func New(cfg Config) *Registry {
 	r := &Registry{
 		store: cfg.Store, log: cmp.Or(cfg.Logger, slog.Default()), now: cfg.Now,
-		limit: rate.NewLimiter(joinRate, joinBurst), edges: make(map[string]Identity),
+		lookups: rate.NewLimiter(rate.Every(lookupsPer), lookupsBurst), edges: make(map[string]Identity),
 		joins: make(map[string]invitation), loaded: make(map[string]bool), verified: make(map[[sha256.Size]byte]Edge),
-		shown: make(map[int]*shown),
+		shown:     make(map[int]*shown),
+		strangers: limiters[netip.Addr]{per: strangersPer, burst: strangersBurst},
+		joining:   limiters[string]{per: joinPer, burst: joinBurst},
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -311,10 +318,6 @@ func (r *Registry) Join(ctx context.Context, text string, csr []byte) (*Certific
 	if err != nil {
 		return nil, fmt.Errorf("%w: the join token: %w", ErrRefused, err)
 	}
-	key, hash, err := requestedKey(csr)
-	if err != nil {
-		return nil, err
-	}
 	now := r.now()
 	if err := r.invite(ctx, token.ID); err != nil {
 		return nil, err
@@ -325,11 +328,21 @@ func (r *Registry) Join(ctx context.Context, text string, csr []byte) (*Certific
 	ready := r.ready() == nil
 	r.mu.RUnlock()
 	secret := sha256.Sum256(token.Secret[:])
+	if found && subtle.ConstantTimeCompare(invited.Secret, secret[:]) != 1 {
+		found = false // as if there were none
+	}
+	var key any
+	var hash [sha256.Size]byte
+	if found {
+		if key, hash, err = requestedKey(csr); err != nil {
+			return nil, err
+		}
+	}
 	again := subtle.ConstantTimeCompare(invited.UsedBy, hash[:]) == 1
 	switch {
 	case !ready || newest == nil:
 		return nil, ErrUnknown
-	case !found || subtle.ConstantTimeCompare(invited.Secret, secret[:]) != 1:
+	case !found:
 		return nil, fmt.Errorf("%w: the join token is not known: it was never made, has long ended, or its edge was revoked", ErrRefused)
 	case now.After(invited.Expires):
 		return nil, fmt.Errorf("%w: the join token of edge %s has ended at %s: make another one", ErrRefused, invited.Edge, invited.Expires.Format(time.RFC3339))

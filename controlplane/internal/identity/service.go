@@ -2,8 +2,14 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
+	"net/netip"
+	"sync"
+	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -11,14 +17,48 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/jointoken"
+	"github.com/edgewalk/edgewalk/internal/listen"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
 const (
-	// joinRate and joinBurst bound what strangers may ask, each of which is a signature to check.
-	joinRate  = 100
-	joinBurst = 1000
+	// Calls of Join with a token that is not known are bound, for each client, and for all together
+	// by a look into etcd for each: strangersPer and strangersBurst, lookupsPer and lookupsBurst.
+	strangersPer   = time.Second
+	strangersBurst = 20
+	lookupsPer     = time.Second / 100
+	lookupsBurst   = 1000
+	// Those with a token that is known are bound for each token, by joinPer and joinBurst, so that
+	// no stranger keeps an edge out. Each is a certificate.
+	joinPer   = 6 * time.Second
+	joinBurst = 10
+	// maxBound is how many clients, and tokens, are counted at once.
+	maxBound = 10_000
 )
+
+// limiters are a limiter for each of some keys. Its methods may be called at the same time.
+type limiters[K comparable] struct {
+	per   time.Duration
+	burst int
+
+	mu sync.Mutex
+	of map[K]*rate.Limiter
+}
+
+func (l *limiters[K]) allow(key K, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := l.of[key]
+	if one == nil {
+		if l.of == nil || len(l.of) >= maxBound {
+			l.of = make(map[K]*rate.Limiter)
+		}
+		one = rate.NewLimiter(rate.Every(l.per), l.burst)
+		l.of[key] = one
+	}
+	return one.AllowN(now, 1)
+}
 
 // Register offers the service to edges.
 func (r *Registry) Register(s grpc.ServiceRegistrar) {
@@ -32,17 +72,38 @@ type service struct {
 
 // Join implements IdentityService.
 func (s service) Join(ctx context.Context, req *edgev1.JoinRequest) (*edgev1.JoinResponse, error) {
-	if !s.registry.limit.Allow() {
-		return nil, status.Error(codes.ResourceExhausted, "too many edges join at once: come again")
-	}
 	if _, ok := connection(ctx); !ok {
 		return nil, status.Error(codes.FailedPrecondition, "an edge joins over TLS only")
+	}
+	if !s.registry.mayJoin(ctx, req.GetToken()) {
+		return nil, status.Error(codes.ResourceExhausted, "too many attempts to join: come again in a minute")
 	}
 	cert, err := s.registry.Join(ctx, req.GetToken(), req.GetCsr())
 	if err != nil {
 		return nil, Status(err)
 	}
 	return &edgev1.JoinResponse{Certificate: cert.message()}, nil
+}
+
+// mayJoin reports whether an attempt to join with a token is within bounds. It costs a hash.
+func (r *Registry) mayJoin(ctx context.Context, text string) bool {
+	now := r.now()
+	token, err := jointoken.Parse(text)
+	if err != nil {
+		return true // and refused without more
+	}
+	secret := sha256.Sum256(token.Secret[:])
+	r.mu.RLock()
+	known := subtle.ConstantTimeCompare(r.joins[token.ID].Secret, secret[:]) == 1
+	r.mu.RUnlock()
+	if known {
+		return r.joining.allow(token.ID, now)
+	}
+	var client netip.Addr
+	if p, ok := peer.FromContext(ctx); ok {
+		client = listen.Client(listen.IP(p.Addr))
+	}
+	return r.strangers.allow(client, now) && r.lookups.AllowN(now, 1)
 }
 
 // Renew implements IdentityService.

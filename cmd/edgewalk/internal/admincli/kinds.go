@@ -228,8 +228,11 @@ func (k *kind) table(response protoreflect.Message) table {
 	if t.whole = response.Descriptor().Fields().ByName(protoreflect.Name(k.fields)) == nil; t.whole {
 		resource := get(response, k.field).Message()
 		t.rows = append(t.rows, k.row(resource.Interface()))
-		if e, ok := resource.Interface().(*topologyv1.UrlEndpoint); ok {
-			t.below = e.GetUrls()
+		switch of := resource.Interface().(type) {
+		case *topologyv1.UrlEndpoint:
+			t.below = of.GetUrls()
+		case *topologyv1.Account:
+			t.below = limitLines(of)
 		}
 		t.below = append(t.below, unwellNote(resource.Interface())...)
 		return t

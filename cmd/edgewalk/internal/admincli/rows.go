@@ -14,6 +14,31 @@ func accountRow(m proto.Message) []string {
 	return []string{a.GetId(), a.GetDisplayName(), a.GetState().String(), age(a.GetCreateTime())}
 }
 
+// limitLines are the limits that hold for an account, and which of them are its own.
+func limitLines(a *topologyv1.Account) []string {
+	all, own := a.GetEffectiveLimits().ProtoReflect(), a.GetLimits().ProtoReflect()
+	if !all.IsValid() {
+		return nil
+	}
+	lines := []string{"limits:"}
+	fields := all.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if !all.Has(f) {
+			continue
+		}
+		value := plainValue(f, all.Get(f))
+		if strings.HasSuffix(string(f.Name()), "_bytes") {
+			value = ByteSize(all.Get(f).Int())
+		}
+		if own.Has(f) {
+			value += " (set)"
+		}
+		lines = append(lines, fmt.Sprintf("  %-14s %s", f.JSONName(), value))
+	}
+	return lines
+}
+
 func originRow(m proto.Message) []string {
 	o := m.(*topologyv1.Origin)
 	kind, location := originPlace(o)

@@ -24,8 +24,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// AuditEvent is one call, or a number of them. An event of a write is stored with what it writes, in
-// one transaction.
+// AuditEvent is one call, or a number of them. An event of a write is stored with what it writes,
+// in one transaction.
 type AuditEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When.

@@ -1386,7 +1386,8 @@ type Account struct {
 	Etag string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
 	// What the account may hold, and take of an edge. Default: each limit's default.
 	Limits *AccountLimits `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
-	// Output only. The limits that hold, defaults included. Only GetAccount tells them.
+	// Output only. The limits that hold, defaults included: of fills and requests those at an edge
+	// that may open all the files it needs. Only GetAccount tells them.
 	EffectiveLimits *AccountLimits `protobuf:"bytes,10,opt,name=effective_limits,json=effectiveLimits,proto3" json:"effective_limits,omitempty"`
 	// The pools of edges that are sent the account, besides edges without a pool, which are sent
 	// every account. Default: none. At most 8, each of lower-case letters, digits and `-`, 1 to 63
