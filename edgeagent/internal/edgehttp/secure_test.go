@@ -485,7 +485,7 @@ func TestRandomNames(t *testing.T) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fetches > 1 {
+	if s.fetches > 2 { // for a.test: by its handshake, and in the background if that looked at once too
 		t.Errorf("%d calls for certificates", s.fetches)
 	}
 }

@@ -55,7 +55,7 @@ func TestAzurite(t *testing.T) {
 		putAzure(t, o, endpoint+"/container/"+kind.Escape(key, kind.UnreservedOrSlash),
 			header("X-Ms-Blob-Type", "BlockBlob"), "body of "+key)
 	}
-	c := localClient(t)
+	c := serverClient(t)
 	for path, key := range exactFiles {
 		a := c.Get(t.Context(), o, get(path))
 		if a.Outcome != Found {

@@ -48,7 +48,7 @@ func TestFakeGCSServer(t *testing.T) {
 	text := strings.Repeat("compressed ", 100)
 	put("p/packed.txt", zipped(t, text), "gzip")
 
-	c, o := localClient(t), gcsOrigin(t, endpoint)
+	c, o := serverClient(t), gcsOrigin(t, endpoint)
 	for path, key := range exactFiles {
 		a := c.Get(t.Context(), o, get(path))
 		if a.Outcome != Found {

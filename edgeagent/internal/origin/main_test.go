@@ -33,6 +33,11 @@ func newTestClient(t testing.TB, cfg Config) *Client {
 
 func localClient(t testing.TB) *Client { return newTestClient(t, Config{AllowCIDRs: loopback}) }
 
+// serverClient reaches the servers that tests start at a loopback address of their own.
+func serverClient(t testing.TB) *Client {
+	return newTestClient(t, Config{AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+}
+
 func compile(t testing.TB, o *topologyv1.Origin, secrets map[string]string) *topology.Origin {
 	t.Helper()
 	compiled, err := topology.CompileOrigin("legacy", o, secrets)

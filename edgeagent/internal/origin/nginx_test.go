@@ -54,7 +54,7 @@ http {
 		t.Fatal(err)
 	}
 	startServer(t, exec.Command(nginx, "-p", dir, "-e", "stderr", "-c", file), address)
-	c := localClient(t)
+	c := serverClient(t)
 	base := "http://" + address
 	for path := range exactFiles {
 		for name, a := range map[string]*Answer{

@@ -42,7 +42,7 @@ func TestVersityGateway(t *testing.T) {
 		})
 		return o
 	}
-	c := localClient(t)
+	c := serverClient(t)
 	for path, key := range exactFiles {
 		a := c.Get(t.Context(), at(nil), get(path))
 		if a.Outcome != Found {
