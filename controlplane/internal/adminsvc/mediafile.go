@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -75,21 +74,24 @@ func (s mediaFiles) listFolder(
 		return nil, err
 	}
 	out := new(adminv1.ListMediaFilesResponse)
-	after, at := p.after, int64(0)
+	state, err := s.store.Lists(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	after := p.after
 	// As many records at once as are probably files: a folder may have any number that are not
 	// shown.
 	chunk := p.limit + 1
 	for n := 0; ; {
-		records, more, revision, err := s.store.ListAt(ctx, topology.KindMediaFiles, account, folder, after,
-			min(chunk, p.limit-n+1), at)
+		records, more, err := state.List(ctx, topology.KindMediaFiles, folder, after, min(chunk, p.limit-n+1))
 		if err != nil {
 			return nil, err
 		}
-		if at = revision; len(records) == 0 && p.after == "" && n == 0 {
+		if len(records) == 0 && p.after == "" && n == 0 {
 			_, out.Revision, err = readAt[*topologyv1.Account](ctx, s.Service, accountKey(account), 0)
 			return out, err
 		}
-		out.Revision = at
+		out.Revision = state.Revision
 		for _, record := range records {
 			if record.Key.ID <= after {
 				continue // in a folder that is listed
@@ -225,11 +227,8 @@ func (s *Service) uploadKey(
 	if err != nil {
 		return topology.Key{}, nil, invalid("start.path", "%v", err)
 	}
-	if given := start.GetMediaFile().GetContentType(); given != "" {
-		if _, _, err := mime.ParseMediaType(given); err != nil || !strings.Contains(given, "/") {
-			return topology.Key{}, nil,
-				invalid("start.media_file.content_type", "%q is no media type: write it like image/png", given)
-		}
+	if err := checkContentType("start.media_file.content_type", start.GetMediaFile().GetContentType()); err != nil {
+		return topology.Key{}, nil, err
 	}
 	key := mediaKey(account, path)
 	stored, _, err := readAt[*topologyv1.Account](ctx, s, accountKey(account), 0)
@@ -330,8 +329,7 @@ func (s *Service) storeUpload(
 		Outcome: outcome,
 	}
 	if sameBytes {
-		// Edges know files by their bytes.
-		resp.Warnings = append(resp.Warnings, fmt.Sprintf("the bytes are those that were there: edges that hold the file keep its old content type and tags until it is purged, as with `edgewalk purge -A %s --prefix /%s`", key.Account, key.ID))
+		resp.Warnings = append(resp.Warnings, relabelWarning(key))
 	}
 	return resp, nil
 }

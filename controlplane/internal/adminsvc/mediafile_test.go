@@ -17,9 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -468,5 +470,136 @@ func TestFoldersOfALargeLibrary(t *testing.T) {
 	t.Logf("a page of 60 files took %s", time.Since(begun))
 	if len(page.GetMediaFiles()) != 60 || page.GetNextPageToken() == "" {
 		t.Errorf("a page of the large folder has %d files", len(page.GetMediaFiles()))
+	}
+}
+
+// A file is copied, moved and given other tags without its bytes.
+func TestFilesChangeWithoutTheirBytes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"account_id": "acme"}`)
+	up, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{
+		Parent: "accounts/acme", Path: "a.jpg", MediaFile: &topologyv1.MediaFile{Tags: []string{"spring"}},
+	}, strings.NewReader("bytes of a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{
+		Parent: "accounts/acme", Path: "other.png",
+	}, strings.NewReader("other bytes")); err != nil {
+		t.Fatal(err)
+	}
+	stored := r.stored(t)
+	media := adminv1.NewMediaServiceClient(r.conn)
+	is := func(path, body, contentType string, tags ...string) *topologyv1.MediaFile {
+		t.Helper()
+		f, got := r.download(t, "accounts/acme/mediaFiles/"+path)
+		if string(got) != body || f.GetContentType() != contentType || !slices.Equal(f.GetTags(), tags) {
+			t.Errorf("%s is %q, %s, tags %v", path, got, f.GetContentType(), f.GetTags())
+		}
+		return f
+	}
+	refuses := func(err error, code codes.Code, text string) {
+		t.Helper()
+		if status.Code(err) != code || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, want %s with %q", err, code, text)
+		}
+	}
+
+	copied, err := media.CopyMediaFile(t.Context(),
+		&adminv1.CopyMediaFileRequest{Name: "accounts/acme/mediaFiles/a.jpg", Path: "/old/a.jpg"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := copied.GetMediaFile()
+	if f.GetId() != "old/a.jpg" || f.GetUid() == up.GetMediaFile().GetUid() || f.GetEtag() == "" {
+		t.Errorf("the copy is %v", f)
+	}
+	is("old/a.jpg", "bytes of a", "image/jpeg", "spring")
+	first := is("a.jpg", "bytes of a", "image/jpeg", "spring")
+	again, err := media.CopyMediaFile(t.Context(),
+		&adminv1.CopyMediaFileRequest{Name: "accounts/acme/mediaFiles/a.jpg", Path: "old/a.jpg"})
+	if err != nil || again.GetMediaFile().GetEtag() != copied.GetMediaFile().GetEtag() {
+		t.Errorf("copied again: %v, %v", again, err)
+	}
+
+	changed, err := media.UpdateMediaFile(t.Context(), &adminv1.UpdateMediaFileRequest{
+		MediaFile: &topologyv1.MediaFile{Name: "accounts/acme/mediaFiles/a.jpg", Tags: []string{"autumn", "sale"}},
+	})
+	if err != nil || !strings.Contains(strings.Join(changed.GetWarnings(), ""), "until it is purged") {
+		t.Errorf("other tags: %v, %v", changed, err)
+	}
+	is("a.jpg", "bytes of a", "image/jpeg", "autumn", "sale")
+	is("old/a.jpg", "bytes of a", "image/jpeg", "spring")
+	update := func(m *topologyv1.MediaFile, paths ...string) error {
+		m.Name = "accounts/acme/mediaFiles/a.jpg"
+		_, err := media.UpdateMediaFile(t.Context(), &adminv1.UpdateMediaFileRequest{
+			MediaFile: m, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths},
+		})
+		return err
+	}
+	refuses(update(&topologyv1.MediaFile{Etag: first.GetEtag()}, "tags"), codes.Aborted, "etag")
+	refuses(update(&topologyv1.MediaFile{ContentType: "picture"}, "content_type"), codes.InvalidArgument, "image/png")
+	refuses(update(&topologyv1.MediaFile{Tags: []string{"two words"}}, "tags"), codes.InvalidArgument, "tags")
+	refuses(update(&topologyv1.MediaFile{}, "colour"), codes.InvalidArgument, "colour")
+	managed := &topologyv1.MediaFile{Sha256: strings.Repeat("0", 64), SizeBytes: 1}
+	if err := update(managed, "sha256", "size_bytes"); err != nil {
+		t.Error(err)
+	}
+	if err := update(&topologyv1.MediaFile{ContentType: "image/webp"}, "*"); err != nil {
+		t.Error(err)
+	}
+	is("a.jpg", "bytes of a", "image/webp")
+	if err := update(&topologyv1.MediaFile{}, "content_type"); err != nil {
+		t.Error(err)
+	}
+	second := is("a.jpg", "bytes of a", "image/jpeg")
+
+	move := func(req *adminv1.MoveMediaFileRequest) error {
+		req.Name = "accounts/acme/mediaFiles/a.jpg"
+		_, err := media.MoveMediaFile(t.Context(), req)
+		return err
+	}
+	refuses(move(&adminv1.MoveMediaFileRequest{Path: "/a.jpg"}), codes.InvalidArgument, "there already")
+	refuses(move(&adminv1.MoveMediaFileRequest{Path: "a/../b"}), codes.InvalidArgument, "path")
+	refuses(move(&adminv1.MoveMediaFileRequest{Path: "other.png", CreateOnly: true}), codes.AlreadyExists, "other.png")
+	refuses(move(&adminv1.MoveMediaFileRequest{Path: "b.jpg", Etag: first.GetEtag()}), codes.Aborted, "etag")
+	if err := move(&adminv1.MoveMediaFileRequest{Path: "b.jpg", ValidateOnly: true}); err != nil {
+		t.Error(err)
+	}
+	is("a.jpg", "bytes of a", "image/jpeg")
+	id := uuid.NewString()
+	for range 2 { // the second time it is the same request
+		err := move(&adminv1.MoveMediaFileRequest{Path: "other.png", Etag: second.GetEtag(), RequestId: id})
+		if err != nil {
+			t.Error(err)
+		}
+		is("other.png", "bytes of a", "image/jpeg")
+	}
+	refuses(move(&adminv1.MoveMediaFileRequest{Path: "other.png"}), codes.NotFound, "a.jpg")
+	if now := r.stored(t); !slices.Equal(now, stored) {
+		t.Errorf("the library has %q, had %q", now, stored)
+	}
+}
+
+// A copy counts against the limit of the library, and a moved file does not.
+func TestCopiesCountAgainstTheLimit(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"account_id": "acme", "account": {"limits": {"libraryBytes": "15"}}}`)
+	if _, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{
+		Parent: "accounts/acme", Path: "a.jpg",
+	}, strings.NewReader("bytes of a")); err != nil {
+		t.Fatal(err)
+	}
+	media := adminv1.NewMediaServiceClient(r.conn)
+	name := "accounts/acme/mediaFiles/a.jpg"
+	_, err := media.CopyMediaFile(t.Context(), &adminv1.CopyMediaFileRequest{Name: name, Path: "b.jpg"})
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a copy beyond the limit: %v", err)
+	}
+	_, err = media.MoveMediaFile(t.Context(), &adminv1.MoveMediaFileRequest{Name: name, Path: "b.jpg"})
+	if err != nil {
+		t.Error(err)
 	}
 }

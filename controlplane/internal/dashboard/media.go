@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -347,79 +348,40 @@ func (p *page) uploadOne() error {
 	return nil
 }
 
-// changeFile moves a file, or gives it other tags. Both store it again, because a file's path and
-// tags belong to its bytes.
+// changeFile moves a file, or gives it other tags.
 func changeFile(p *page) error {
 	from := strings.TrimPrefix(p.r.URL.Query().Get("path"), "/")
-	name := mediaName(p.account, from)
-	resp, err := p.media().GetMediaFile(p.ctx, &adminv1.GetMediaFileRequest{Name: name})
-	if err != nil {
-		return err
-	}
-	f := resp.GetMediaFile()
-	start := &adminv1.UploadMediaFileRequest_Start{
-		Parent: p.parent(), Path: from, Sha256: f.GetSha256(), RequestId: newRequestID(),
-		MediaFile: &topologyv1.MediaFile{ContentType: f.GetContentType(), Tags: f.GetTags()},
-	}
-	move := p.value("do") == "move"
-	if move {
-		start.Path, start.CreateOnly = strings.TrimPrefix(strings.TrimSpace(p.value("to")), "/"), true
-		if start.Path == from {
-			return p.renderFile(http.StatusUnprocessableEntity, "It is there already: write another path.")
-		}
+	at, revision, word := from, int64(0), "saved"
+	var err error
+	if p.value("do") == "move" {
+		at, word = strings.TrimPrefix(strings.TrimSpace(p.value("to")), "/"), "moved"
+		var moved *adminv1.MoveMediaFileResponse
+		moved, err = p.media().MoveMediaFile(p.ctx, &adminv1.MoveMediaFileRequest{
+			Name: mediaName(p.account, from), Path: at, CreateOnly: true, RequestId: newRequestID(),
+		})
+		revision = moved.GetRevision()
 	} else {
-		start.MediaFile.Tags = strings.FieldsFunc(p.value("tags"), func(r rune) bool { return r == ',' || r == ' ' })
-		start.MediaFile.Etag = f.GetEtag()
+		var changed *adminv1.UpdateMediaFileResponse
+		changed, err = p.media().UpdateMediaFile(p.ctx, &adminv1.UpdateMediaFileRequest{
+			MediaFile: &topologyv1.MediaFile{
+				Name: mediaName(p.account, from), Etag: p.value("etag"),
+				Tags: strings.FieldsFunc(p.value("tags"), func(r rune) bool { return r == ',' || r == ' ' }),
+			},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"tags"}}, RequestId: newRequestID(),
+		})
+		revision = changed.GetRevision()
 	}
-	_ = http.NewResponseController(p.w).SetWriteDeadline(p.d.now().Add(uploadTime))
-	stream, err := p.media().DownloadMediaFile(p.ctx, &adminv1.DownloadMediaFileRequest{Name: name})
-	if err != nil {
-		return err
-	}
-	stored, err := p.put(start, &download{stream: stream})
 	if err != nil {
 		if code := httpStatusOf(err); code == 422 || code == 409 || code == 429 {
 			return p.renderFile(code, status.Convert(err).Message())
 		}
 		return err
 	}
-	revision, word := stored.GetRevision(), "saved"
-	if move {
-		word = "moved"
-		gone, err := p.media().DeleteMediaFile(p.ctx,
-			&adminv1.DeleteMediaFileRequest{Name: name, Etag: f.GetEtag(), RequestId: newRequestID()})
-		if err != nil {
-			return err
-		}
-		revision = gone.GetRevision()
-	}
 	http.Redirect(
-		p.w, p.r, p.at("media", "file")+query("path", start.GetPath(), "revision", decimal(revision), "done", word),
+		p.w, p.r, p.at("media", "file")+query("path", at, "revision", decimal(revision), "done", word),
 		http.StatusSeeOther,
 	)
 	return nil
-}
-
-// download reads a file of the library.
-type download struct {
-	stream interface {
-		Recv() (*adminv1.DownloadMediaFileResponse, error)
-	}
-	rest []byte
-}
-
-// Read implements [io.Reader].
-func (d *download) Read(b []byte) (int, error) {
-	for len(d.rest) == 0 {
-		part, err := d.stream.Recv()
-		if err != nil {
-			return 0, err
-		}
-		d.rest = part.GetData()
-	}
-	n := copy(b, d.rest)
-	d.rest = d.rest[n:]
-	return n, nil
 }
 
 func confirmFile(p *page) error {

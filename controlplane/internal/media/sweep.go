@@ -31,8 +31,6 @@ const (
 	// sweepEvery is the mean pause between two sweeps. One lists the whole bucket, which some
 	// stores charge for.
 	sweepEvery = 6 * time.Hour
-	// sweepPage is how many records are read at once.
-	sweepPage = 1000
 )
 
 // orphans is what the keys of markers begin with: `orphans/{hex}` is as old as the first sweep that
@@ -265,26 +263,23 @@ func hashPrefix(sha string) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
+// hashesInUse reads all records as of one revision, so that none is missed that is moved meanwhile.
 func hashesInUse(ctx context.Context, records *store.Store) (hashSet, error) {
 	var set hashSet
-	after := ""
-	for {
-		page, more, _, err := records.List(ctx, topology.KindMediaFiles, "", "", after, sweepPage)
-		if err != nil {
-			return nil, fmt.Errorf("list media files: %w", err)
-		}
-		for _, record := range page {
+	_, err := records.LoadKind(ctx, topology.KindMediaFiles, func(part []topology.Record) error {
+		for _, record := range part {
 			var file topologyv1.MediaFile
 			if err := proto.Unmarshal(record.Value, &file); err != nil || !isHex(file.GetSha256(), 64) {
 				// What refers to unknown bytes may refer to any.
-				return nil, fmt.Errorf("decode media file %q: no hash", record.Key)
+				return fmt.Errorf("decode media file %q: no hash", record.Key)
 			}
 			set = append(set, hashPrefix(file.GetSha256()))
-			after = record.Key.Account + "/" + record.Key.ID
 		}
-		if !more || len(page) == 0 {
-			slices.Sort(set)
-			return slices.Compact(set), nil
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list media files: %w", err)
 	}
+	slices.Sort(set)
+	return slices.Compact(set), nil
 }

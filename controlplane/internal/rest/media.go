@@ -28,6 +28,11 @@ func mediaPath(path string) (account, file string, ok bool) {
 	return account, file, begins && ok && account != "" && !strings.Contains(account, "/") && file != ""
 }
 
+// servesBytes reports whether a method of a file's URL is served by serveMedia. Others are calls.
+func servesBytes(method string) bool {
+	return method != http.MethodDelete && method != http.MethodPatch && method != http.MethodPost
+}
+
 // serveMedia serves one file: its bytes, or what is known of it to who asks for JSON.
 func (h *Handler) serveMedia(w http.ResponseWriter, r *http.Request, account, file string) {
 	// A file of anybody's is shown at the address of the dashboard: it must not act there.
@@ -39,7 +44,7 @@ func (h *Handler) serveMedia(w http.ResponseWriter, r *http.Request, account, fi
 	case http.MethodGet, http.MethodHead:
 		h.download(w, r, account, file)
 	default:
-		w.Header().Set("Allow", "GET, HEAD, PUT, DELETE")
+		w.Header().Set("Allow", "GET, HEAD, PUT, PATCH, DELETE")
 		h.noRoute(w, r, http.StatusMethodNotAllowed)
 	}
 }

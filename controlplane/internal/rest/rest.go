@@ -157,7 +157,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := strings.TrimPrefix(r.URL.Path, Prefix+"/")
-	if account, file, ok := mediaPath(path); ok && r.Method != http.MethodDelete {
+	if account, file, ok := mediaPath(path); ok && servesBytes(r.Method) {
 		h.serveMedia(w, r, account, file)
 		return
 	}

@@ -74,7 +74,7 @@ func TestEveryMethod(t *testing.T) {
 			}
 			return strings.ReplaceAll(strings.ReplaceAll(parts[2], "**", "x/y"), "*", "x")
 		})
-		if strings.Contains(path, "mediaFiles/") && b.verb != http.MethodDelete {
+		if strings.Contains(path, "mediaFiles/") && servesBytes(b.verb) {
 			t.Errorf("%s would be served by hand", key)
 		}
 		conn.called = ""

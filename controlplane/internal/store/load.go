@@ -22,6 +22,13 @@ func (s *Store) Load(ctx context.Context, each func([]topology.Record) error) (r
 	return s.load(ctx, s.keys.cfg(), each)
 }
 
+// LoadKind hands every record of a kind, as Load does.
+func (s *Store) LoadKind(
+	ctx context.Context, kind topology.Kind, each func([]topology.Record) error,
+) (revision int64, err error) {
+	return s.load(ctx, s.keys.kind(kind), each)
+}
+
 // LoadAt hands every record that edges see, as Load does, as they were at a revision. It returns
 // [ErrCompacted] when that is no longer kept.
 func (s *Store) LoadAt(ctx context.Context, revision int64, each func([]topology.Record) error) error {

@@ -41,7 +41,15 @@ func (s *Store) GetAt(ctx context.Context, key topology.Key, revision int64) (to
 func (s *Store) List(
 	ctx context.Context, kind topology.Kind, account, prefix, after string, limit int,
 ) (records []topology.Record, more bool, revision int64, err error) {
-	return s.ListAt(ctx, kind, account, prefix, after, limit, 0)
+	if account == "" {
+		return s.ListAt(ctx, kind, account, prefix, after, limit, 0)
+	}
+	state, err := s.Lists(ctx, account)
+	if err != nil {
+		return nil, false, 0, fmt.Errorf("list %s: %w", kind, err)
+	}
+	records, more, err = state.List(ctx, kind, prefix, after, limit)
+	return records, more, state.Revision, err
 }
 
 // ListAt does what [Store.List] does with the records as they were at a revision; 0 is the current

@@ -174,6 +174,24 @@ func (s *Store) AccountStateAt(ctx context.Context, account string, revision int
 	return state, nil
 }
 
+// Lists returns an account of which records are listed, as it is now: of its State only Account,
+// Revision and List are there. It costs one small read, because the records are mostly in memory,
+// while etcd counts what is left of a range for each page of it.
+func (s *Store) Lists(ctx context.Context, account string) (*State, error) {
+	resp, err := s.do(ctx, s.head(account))
+	if err != nil {
+		return nil, fmt.Errorf("read guard of account %q: %w", account, err)
+	}
+	found, err := guardOf(account, resp)
+	if err != nil {
+		return nil, err
+	}
+	records := s.held(ctx, account, found)
+	return &State{
+		Account: account, Revision: resp.Header.Revision, Records: records, whole: records != nil, store: s,
+	}, nil
+}
+
 // headOps is the number of reads of a head.
 const headOps = 3
 

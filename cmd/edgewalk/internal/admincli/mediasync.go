@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -388,8 +388,7 @@ name in it, and a folder is taken with all that is below it.`,
 				if err != nil {
 					return err
 				}
-				var moved []*topologyv1.MediaFile
-				var revision int64
+				found, revision := false, int64(0)
 				for _, id := range sortedKeys(files) {
 					if !folder && id != from {
 						continue
@@ -404,28 +403,23 @@ name in it, and a folder is taken with all that is below it.`,
 					if target == id {
 						return usagef("/%s is the same path", id)
 					}
-					response, err := copyFile(ctx, conn, parent, files[id], target)
+					response, err := transferFile(ctx, conn, files[id], target, move)
 					if err != nil {
 						return fmt.Errorf("%s: %w", files[id].GetName(), err)
 					}
 					revision = max(revision, response.GetRevision())
-					moved = append(moved, files[id])
+					found = true
+					for _, warning := range response.GetWarnings() {
+						fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+warning)
+					}
 					if err := c.print(cmd.OutOrStdout(), response, func() table {
 						return table{rows: [][]string{{files[id].GetName() + " " + done + " /" + target}}}
 					}); err != nil {
 						return err
 					}
 				}
-				if len(moved) == 0 {
+				if !found {
 					return fmt.Errorf("the library has no /%s", from)
-				}
-				if move {
-					// Only once all are there.
-					last, err := removeAll(ctx, conn, moved, true)
-					if err != nil {
-						return fmt.Errorf("all files are copied, but not all removed from where they were: %w", err)
-					}
-					revision = max(revision, last)
 				}
 				return c.waitFor(cmd, conn, revision, wait)
 			})
@@ -435,23 +429,23 @@ name in it, and a folder is taken with all that is below it.`,
 	return cmd
 }
 
-// copyFile stores the bytes of a file under another path, through a temporary file here.
-func copyFile(
-	ctx context.Context, conn *grpc.ClientConn, parent string, f *topologyv1.MediaFile, target string,
-) (*adminv1.UploadMediaFileResponse, error) {
-	tmp, err := os.CreateTemp("", "edgewalk-*")
-	if err != nil {
-		return nil, err
+// transferred is what answers that a file was copied or moved.
+type transferred interface {
+	proto.Message
+	GetRevision() int64
+	GetWarnings() []string
+}
+
+// transferFile copies or moves one file within the library.
+func transferFile(
+	ctx context.Context, conn *grpc.ClientConn, f *topologyv1.MediaFile, target string, move bool,
+) (transferred, error) {
+	media := adminv1.NewMediaServiceClient(conn)
+	if move {
+		return media.MoveMediaFile(ctx,
+			&adminv1.MoveMediaFileRequest{Name: f.GetName(), Path: target, Etag: f.GetEtag()})
 	}
-	defer os.Remove(tmp.Name())
-	_, err = download(ctx, conn, f.GetName(), tmp, NewProgress(io.Discard, ""))
-	if err := errors.Join(err, tmp.Close()); err != nil {
-		return nil, err
-	}
-	return upload(ctx, conn, tmp.Name(), &adminv1.UploadMediaFileRequest_Start{
-		Parent: parent, Path: target, Sha256: f.GetSha256(),
-		MediaFile: &topologyv1.MediaFile{ContentType: f.GetContentType(), Tags: f.GetTags()},
-	}, NewProgress(io.Discard, ""))
+	return media.CopyMediaFile(ctx, &adminv1.CopyMediaFileRequest{Name: f.GetName(), Path: target, Etag: f.GetEtag()})
 }
 
 func (c *cli) removeCommand() *cobra.Command {

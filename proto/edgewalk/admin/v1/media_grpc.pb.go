@@ -23,6 +23,9 @@ const (
 	MediaService_DownloadMediaFile_FullMethodName = "/edgewalk.admin.v1.MediaService/DownloadMediaFile"
 	MediaService_GetMediaFile_FullMethodName      = "/edgewalk.admin.v1.MediaService/GetMediaFile"
 	MediaService_ListMediaFiles_FullMethodName    = "/edgewalk.admin.v1.MediaService/ListMediaFiles"
+	MediaService_UpdateMediaFile_FullMethodName   = "/edgewalk.admin.v1.MediaService/UpdateMediaFile"
+	MediaService_CopyMediaFile_FullMethodName     = "/edgewalk.admin.v1.MediaService/CopyMediaFile"
+	MediaService_MoveMediaFile_FullMethodName     = "/edgewalk.admin.v1.MediaService/MoveMediaFile"
 	MediaService_DeleteMediaFile_FullMethodName   = "/edgewalk.admin.v1.MediaService/DeleteMediaFile"
 )
 
@@ -43,6 +46,14 @@ type MediaServiceClient interface {
 	GetMediaFile(ctx context.Context, in *GetMediaFileRequest, opts ...grpc.CallOption) (*GetMediaFileResponse, error)
 	// ListMediaFiles returns an account's files, in the order of their paths' bytes.
 	ListMediaFiles(ctx context.Context, in *ListMediaFilesRequest, opts ...grpc.CallOption) (*ListMediaFilesResponse, error)
+	// UpdateMediaFile changes the content type and the tags of a file, and leaves its bytes where
+	// they are.
+	UpdateMediaFile(ctx context.Context, in *UpdateMediaFileRequest, opts ...grpc.CallOption) (*UpdateMediaFileResponse, error)
+	// CopyMediaFile stores the bytes of a file under another path too, with its content type and
+	// tags. Nothing is uploaded.
+	CopyMediaFile(ctx context.Context, in *CopyMediaFileRequest, opts ...grpc.CallOption) (*CopyMediaFileResponse, error)
+	// MoveMediaFile gives a file another path, in one step: at each moment it is at one of the two.
+	MoveMediaFile(ctx context.Context, in *MoveMediaFileRequest, opts ...grpc.CallOption) (*MoveMediaFileResponse, error)
 	// DeleteMediaFile removes a file.
 	DeleteMediaFile(ctx context.Context, in *DeleteMediaFileRequest, opts ...grpc.CallOption) (*DeleteMediaFileResponse, error)
 }
@@ -107,6 +118,36 @@ func (c *mediaServiceClient) ListMediaFiles(ctx context.Context, in *ListMediaFi
 	return out, nil
 }
 
+func (c *mediaServiceClient) UpdateMediaFile(ctx context.Context, in *UpdateMediaFileRequest, opts ...grpc.CallOption) (*UpdateMediaFileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateMediaFileResponse)
+	err := c.cc.Invoke(ctx, MediaService_UpdateMediaFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mediaServiceClient) CopyMediaFile(ctx context.Context, in *CopyMediaFileRequest, opts ...grpc.CallOption) (*CopyMediaFileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CopyMediaFileResponse)
+	err := c.cc.Invoke(ctx, MediaService_CopyMediaFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *mediaServiceClient) MoveMediaFile(ctx context.Context, in *MoveMediaFileRequest, opts ...grpc.CallOption) (*MoveMediaFileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveMediaFileResponse)
+	err := c.cc.Invoke(ctx, MediaService_MoveMediaFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *mediaServiceClient) DeleteMediaFile(ctx context.Context, in *DeleteMediaFileRequest, opts ...grpc.CallOption) (*DeleteMediaFileResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteMediaFileResponse)
@@ -134,6 +175,14 @@ type MediaServiceServer interface {
 	GetMediaFile(context.Context, *GetMediaFileRequest) (*GetMediaFileResponse, error)
 	// ListMediaFiles returns an account's files, in the order of their paths' bytes.
 	ListMediaFiles(context.Context, *ListMediaFilesRequest) (*ListMediaFilesResponse, error)
+	// UpdateMediaFile changes the content type and the tags of a file, and leaves its bytes where
+	// they are.
+	UpdateMediaFile(context.Context, *UpdateMediaFileRequest) (*UpdateMediaFileResponse, error)
+	// CopyMediaFile stores the bytes of a file under another path too, with its content type and
+	// tags. Nothing is uploaded.
+	CopyMediaFile(context.Context, *CopyMediaFileRequest) (*CopyMediaFileResponse, error)
+	// MoveMediaFile gives a file another path, in one step: at each moment it is at one of the two.
+	MoveMediaFile(context.Context, *MoveMediaFileRequest) (*MoveMediaFileResponse, error)
 	// DeleteMediaFile removes a file.
 	DeleteMediaFile(context.Context, *DeleteMediaFileRequest) (*DeleteMediaFileResponse, error)
 	mustEmbedUnimplementedMediaServiceServer()
@@ -157,6 +206,15 @@ func (UnimplementedMediaServiceServer) GetMediaFile(context.Context, *GetMediaFi
 }
 func (UnimplementedMediaServiceServer) ListMediaFiles(context.Context, *ListMediaFilesRequest) (*ListMediaFilesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMediaFiles not implemented")
+}
+func (UnimplementedMediaServiceServer) UpdateMediaFile(context.Context, *UpdateMediaFileRequest) (*UpdateMediaFileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateMediaFile not implemented")
+}
+func (UnimplementedMediaServiceServer) CopyMediaFile(context.Context, *CopyMediaFileRequest) (*CopyMediaFileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CopyMediaFile not implemented")
+}
+func (UnimplementedMediaServiceServer) MoveMediaFile(context.Context, *MoveMediaFileRequest) (*MoveMediaFileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveMediaFile not implemented")
 }
 func (UnimplementedMediaServiceServer) DeleteMediaFile(context.Context, *DeleteMediaFileRequest) (*DeleteMediaFileResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteMediaFile not implemented")
@@ -236,6 +294,60 @@ func _MediaService_ListMediaFiles_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MediaService_UpdateMediaFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateMediaFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MediaServiceServer).UpdateMediaFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MediaService_UpdateMediaFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MediaServiceServer).UpdateMediaFile(ctx, req.(*UpdateMediaFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MediaService_CopyMediaFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CopyMediaFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MediaServiceServer).CopyMediaFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MediaService_CopyMediaFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MediaServiceServer).CopyMediaFile(ctx, req.(*CopyMediaFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MediaService_MoveMediaFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveMediaFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MediaServiceServer).MoveMediaFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MediaService_MoveMediaFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MediaServiceServer).MoveMediaFile(ctx, req.(*MoveMediaFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MediaService_DeleteMediaFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteMediaFileRequest)
 	if err := dec(in); err != nil {
@@ -268,6 +380,18 @@ var MediaService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListMediaFiles",
 			Handler:    _MediaService_ListMediaFiles_Handler,
+		},
+		{
+			MethodName: "UpdateMediaFile",
+			Handler:    _MediaService_UpdateMediaFile_Handler,
+		},
+		{
+			MethodName: "CopyMediaFile",
+			Handler:    _MediaService_CopyMediaFile_Handler,
+		},
+		{
+			MethodName: "MoveMediaFile",
+			Handler:    _MediaService_MoveMediaFile_Handler,
 		},
 		{
 			MethodName: "DeleteMediaFile",
