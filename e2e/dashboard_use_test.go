@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ func TestDashboard(t *testing.T) {
 		name string
 		run  func(*testing.T, *shop)
 	}{
+		{"the last hour", lastHour},
 		{"pages", lookAtPages},
 		{"the first page is small", weighFirstPage},
 		{"an endpoint by keyboard", endpointByKeyboard},
@@ -46,6 +48,38 @@ func fetch(t *testing.T, c *http.Client, url string) string {
 		t.Fatalf("GET %s: %s, %v\n%s", url, resp.Status, err, body)
 	}
 	return string(body)
+}
+
+// The overview and the command tell what clients asked of the edges, and which files nobody had.
+func lastHour(t *testing.T, s *shop) {
+	asked := len(s.edges) * 10 // by fill
+	eventually(t, soon, "every edge has reported what it was asked for", func() bool {
+		traffic := s.object(t, "traffic", "-A", "acme")["traffic"].(map[string]any)
+		n := 0
+		for _, minute := range traffic["minutes"].([]any) {
+			counts, _ := minute.(map[string]any)["counts"].(map[string]any)
+			if text, ok := counts["requests"].(string); ok {
+				one, err := strconv.Atoi(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n += one
+			}
+		}
+		return n >= asked
+	})
+	out := s.do(t, "traffic", "-A", "acme")
+	for _, want := range []string{"hit ratio", "/nobody.png", "product-images"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("edgewalk traffic does not tell of %q:\n%s", want, out)
+		}
+	}
+	text := fetch(t, signedIn(t, s.url, theToken), s.url+"/ui/a/acme")
+	for _, want := range []string{"Hit ratio", "<polyline", "/nobody.png", "Files that nobody had"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the overview does not show %q", want)
+		}
+	}
 }
 
 // press sends keys to whatever has the focus.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -23,7 +24,7 @@ import (
 // report is what the control plane shows of the agent.
 func (a *Agent) report() *edgev1.Report {
 	s := a.store.Stats()
-	return &edgev1.Report{
+	r := &edgev1.Report{
 		Cache:        &topologyv1.Edge_Cache{Objects: s.Objects, Bytes: s.Bytes, LimitBytes: s.Limit},
 		Origins:      a.client.States(a.currentOrigin),
 		AskedOrigins: &topologyv1.AskedOrigins{Names: a.client.Asked(a.currentOrigin)},
@@ -31,7 +32,12 @@ func (a *Agent) report() *edgev1.Report {
 		Certificates: a.certs.Report(),
 		PendingHosts: a.server.PendingHosts(),
 	}
+	r.Traffic = a.server.Traffic(maxReport - proto.Size(r))
+	return r
 }
+
+// maxReport leaves room for what is around a report in a message, which takes at most 64 KiB.
+const maxReport = 60 << 10
 
 // answer answers a question of the control plane. It keeps a tenth of its time for the way of the
 // answer: what it knows by then is worth more than an answer that comes too late.

@@ -45,6 +45,8 @@ func addByHand(root node) error {
 	content := post.at("requestBody", "content")
 	content.at("application/json").set("example", parse(manifest))
 	content.set("application/yaml", content.at("application/json"))
+	export := paths.at("/v1/accounts/{account}:export", "get", "responses", "200", "content")
+	export.set("application/yaml", parse(`{schema: {$ref: "#/components/schemas/Manifest"}}`))
 	paths.set("/v1/edges:watch", parse(watch))
 	return nil
 }

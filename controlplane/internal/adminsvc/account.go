@@ -2,6 +2,7 @@ package adminsvc
 
 import (
 	"context"
+	"strings"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -36,6 +37,24 @@ func (s accounts) GetAccount(ctx context.Context, req *adminv1.GetAccountRequest
 	}
 	a.EffectiveLimits = s.effectiveLimits(a.GetLimits())
 	return &adminv1.GetAccountResponse{Account: a, Revision: revision}, nil
+}
+
+func (s accounts) GetTraffic(ctx context.Context, req *adminv1.GetTrafficRequest) (*adminv1.GetTrafficResponse, error) {
+	name, ok := strings.CutSuffix(req.GetName(), "/traffic")
+	if !ok {
+		return nil, invalid("name", "name %q: want accounts/{account}/traffic", req.GetName())
+	}
+	key, err := parseName(topology.KindAccounts, "name", name)
+	if err != nil {
+		return nil, err
+	}
+	record, ok := s.feed.Get(key)
+	if !ok {
+		return nil, notFound(key.Name())
+	}
+	t := s.fleet.Traffic(ctx, topology.UID(key.Account, record.CreateRevision))
+	t.Name = req.GetName()
+	return &adminv1.GetTrafficResponse{Traffic: t}, nil
 }
 
 func (s accounts) ListAccounts(

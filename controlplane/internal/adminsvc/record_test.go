@@ -345,6 +345,18 @@ func TestEachSuchCallIsOneEvent(t *testing.T) {
 			[]string{`{"name": "accounts/acme/mediaFiles/a.txt"}`},
 		},
 		{
+			"ADMIN", "UpdateMediaFile", acme, "accounts/acme/mediaFiles/a.txt",
+			[]string{`{"mediaFile": {"name": "accounts/acme/mediaFiles/a.txt", "tags": ["x"]}}`},
+		},
+		{
+			"ADMIN", "CopyMediaFile", acme, "accounts/acme/mediaFiles/a.txt",
+			[]string{`{"name": "accounts/acme/mediaFiles/a.txt", "path": "b.txt"}`},
+		},
+		{
+			"ADMIN", "MoveMediaFile", acme, "accounts/acme/mediaFiles/b.txt",
+			[]string{`{"name": "accounts/acme/mediaFiles/b.txt", "path": "c.txt"}`},
+		},
+		{
 			"ADMIN", "DeleteMediaFile", acme, "accounts/acme/mediaFiles/a.txt",
 			[]string{`{"name": "accounts/acme/mediaFiles/a.txt"}`},
 		},

@@ -15,6 +15,7 @@ type overviewView struct {
 	More      bool                       // there are more origins than were looked at
 	Domains   []*topologyv1.CustomDomain // that are not well
 	Steps     []*adminv1.Step
+	Traffic   trafficView
 	Write     bool
 }
 
@@ -25,6 +26,10 @@ const overviewSize = 200
 func showOverview(p *page) error {
 	v := overviewView{Write: p.may(adminv1.Rule_WRITE)}
 	var all errgroup.Group
+	var (
+		traffic   *topologyv1.Traffic
+		endpoints []*topologyv1.UrlEndpoint
+	)
 	all.Go(func() error {
 		resp, err := adminv1.NewAccountServiceClient(p.d.cfg.Conn).GetAccount(p.ctx,
 			&adminv1.GetAccountRequest{Name: p.parent()})
@@ -33,8 +38,15 @@ func showOverview(p *page) error {
 	})
 	all.Go(func() error {
 		resp, err := p.endpoints().ListUrlEndpoints(p.ctx,
-			&adminv1.ListUrlEndpointsRequest{Parent: p.parent(), PageSize: 5})
-		v.Endpoints = resp.GetUrlEndpoints()
+			&adminv1.ListUrlEndpointsRequest{Parent: p.parent(), PageSize: overviewSize})
+		endpoints = resp.GetUrlEndpoints()
+		v.Endpoints = first(5, endpoints)
+		return err
+	})
+	all.Go(func() error {
+		resp, err := adminv1.NewAccountServiceClient(p.d.cfg.Conn).GetTraffic(p.ctx,
+			&adminv1.GetTrafficRequest{Name: p.parent() + "/traffic"})
+		traffic = resp.GetTraffic()
 		return err
 	})
 	all.Go(func() error {
@@ -66,9 +78,10 @@ func showOverview(p *page) error {
 	if err := all.Wait(); err != nil {
 		return err
 	}
+	v.Traffic = trafficOf(traffic, endpoints)
 	return p.show("overview.html", view{
 		Title: "Overview", Nav: "overview",
-		CLI: []string{"edgewalk describe account " + p.account, "edgewalk export " + p.account}, Data: v,
+		CLI: []string{"edgewalk traffic -A " + p.account, "edgewalk describe account " + p.account}, Data: v,
 	})
 }
 

@@ -113,6 +113,7 @@ var funcs = template.FuncMap{
 	"query":  query,
 	"ago":    ago,
 	"time":   func(t *timestamppb.Timestamp) string { return t.AsTime().UTC().Format("2006-01-02 15:04:05 UTC") },
+	"clock":  func(t time.Time) string { return t.UTC().Format("15:04 UTC") },
 	"stamp":  func(t *timestamppb.Timestamp) string { return t.AsTime().UTC().Format(time.RFC3339) },
 	"span":   func(d *durationpb.Duration) string { return span(d.AsDuration()) },
 	"ms":     func(d *durationpb.Duration) string { return milliseconds(d.AsDuration()) },

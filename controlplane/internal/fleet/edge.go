@@ -298,6 +298,8 @@ func truncate(s string, n int) string {
 // Report takes what an edge reports of itself. Where reports take too much memory, it goes without
 // its origins.
 func (f *Fleet) Report(c *Conn, report *edgev1.Report) {
+	f.count(c, report.GetTraffic())
+	report.Traffic = nil // it is kept apart
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e := f.edges[c.Hello.GetId()]; e != nil && e.conn == c {

@@ -29,6 +29,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/traffic"
 )
 
 // Config is what a Fleet needs.
@@ -71,6 +72,7 @@ type Fleet struct {
 	identity *identity
 	presence *store.Presence
 	asking   *semaphore.Weighted // questions of other control planes
+	traffic  *traffic.Table      // of this control plane's edges
 
 	mu      sync.Mutex
 	history *feed.History    // what this control plane's edges have applied is about
@@ -123,6 +125,7 @@ func New(cfg Config) (*Fleet, error) {
 		self:     strings.ToLower(crand.Text()[:10]),
 		identity: identity,
 		asking:   semaphore.NewWeighted(maxAsking),
+		traffic:  traffic.New(cfg.Now),
 		edges:    make(map[string]*edge),
 		peers:    make(map[string]*peer),
 		moved:    make(chan struct{}),

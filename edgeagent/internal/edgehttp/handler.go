@@ -131,11 +131,7 @@ func (s *Server) finish(x *exchange) {
 		s.metrics.aborted.Inc()
 	}
 	if x.endpoint != nil {
-		of := s.metrics.of(x.entry.Account, x.endpoint, x.entry.Revision)
-		of.Add(s.metrics.outcomesAt+int(x.outcome), 1)
-		if x.entry.Bytes > 0 {
-			of.Add(s.metrics.bytesAt, uint64(x.entry.Bytes))
-		}
+		s.metrics.count(x)
 	}
 	if s.access != nil && s.access.wants(x.entry.Status) {
 		s.note(x, took)

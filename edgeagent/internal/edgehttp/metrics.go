@@ -11,7 +11,9 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/traffic"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
 // metrics are what an operator sees of requests. No label holds a host or a path.
@@ -32,12 +34,20 @@ type metrics struct {
 	// it up by names but by the compiled endpoint, as long as the topology stays the same.
 	endpoints           *series.Family
 	outcomesAt, bytesAt int
-	compiled            sync.Map // *topology.Endpoint to *series.Counters
+	traffic             *traffic.Table
+	compiled            sync.Map // *topology.Endpoint to counted
 	revision            atomic.Int64
+}
+
+// counted is where requests of an endpoint are counted: for Prometheus, and for the report.
+type counted struct {
+	series  *series.Counters
+	account *traffic.Account
 }
 
 func newMetrics(r prometheus.Registerer, bound *series.Bound, table *route.Table) *metrics {
 	m := &metrics{
+		traffic: traffic.New(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_edge_requests_total", Help: "Requests by what became of them and by class of status.",
 		}, []string{"outcome", "code"}),
@@ -160,17 +170,42 @@ func (m *metrics) observe(o outcome, status int, took time.Duration) {
 	(*duration).Observe(took.Seconds())
 }
 
-// of returns what is counted of an endpoint of the topology of a revision.
-func (m *metrics) of(account string, endpoint *topology.Endpoint, revision int64) *series.Counters {
+// of returns what is counted of an endpoint of the topology of a revision, by id and uid of its
+// account.
+func (m *metrics) of(account, uid string, endpoint *topology.Endpoint, revision int64) counted {
 	if held := m.revision.Load(); revision != held && m.revision.CompareAndSwap(held, revision) {
 		m.compiled.Clear() // or it would keep what has been compiled anew since
 	}
 	if found, ok := m.compiled.Load(endpoint); ok {
-		return found.(*series.Counters)
+		return found.(counted)
 	}
-	counters := m.endpoints.Of(account, endpoint.ID)
-	m.compiled.Store(endpoint, counters)
-	return counters
+	c := counted{m.endpoints.Of(account, endpoint.ID), m.traffic.Of(account, uid)}
+	m.compiled.Store(endpoint, c)
+	return c
+}
+
+// count counts a request whose endpoint is known, once it is answered.
+func (m *metrics) count(x *exchange) {
+	e := &x.entry
+	of := m.of(e.Account, x.account, x.endpoint, e.Revision)
+	of.series.Add(m.outcomesAt+int(x.outcome), 1)
+	if e.Bytes > 0 {
+		of.series.Add(m.bytesAt, uint64(e.Bytes))
+	}
+	of.account.Count(httpcache.Outcome(x.outcome), e.Status, e.Bytes)
+	if x.outcome == outcome(httpcache.NotFound) || x.outcome == outcome(httpcache.DefaultImage) {
+		of.account.Missing(x.endpoint.ID, e.Path)
+	}
+}
+
+// Traffic takes out what was counted of accounts since it was called last, as
+// [traffic.Table.Report] does.
+func (s *Server) Traffic(room int) []*edgev1.AccountTraffic {
+	root := s.cfg.Table.Root()
+	return s.metrics.traffic.Report(room, func(id, uid string) bool {
+		a := root.Account(id)
+		return a != nil && a.UID == uid
+	})
 }
 
 func codeClass(class int) string {

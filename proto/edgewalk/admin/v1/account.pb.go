@@ -652,11 +652,103 @@ func (x *DeleteAccountResponse) GetRevision() int64 {
 	return 0
 }
 
+// GetTrafficRequest names an account.
+type GetTrafficRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `accounts/{account}/traffic`.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTrafficRequest) Reset() {
+	*x = GetTrafficRequest{}
+	mi := &file_edgewalk_admin_v1_account_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTrafficRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTrafficRequest) ProtoMessage() {}
+
+func (x *GetTrafficRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_account_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTrafficRequest.ProtoReflect.Descriptor instead.
+func (*GetTrafficRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_account_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetTrafficRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// GetTrafficResponse returns it.
+type GetTrafficResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The traffic.
+	Traffic       *v1.Traffic `protobuf:"bytes,1,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTrafficResponse) Reset() {
+	*x = GetTrafficResponse{}
+	mi := &file_edgewalk_admin_v1_account_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTrafficResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTrafficResponse) ProtoMessage() {}
+
+func (x *GetTrafficResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_account_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTrafficResponse.ProtoReflect.Descriptor instead.
+func (*GetTrafficResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_account_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetTrafficResponse) GetTraffic() *v1.Traffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
 var File_edgewalk_admin_v1_account_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_account_proto_rawDesc = "" +
 	"\n" +
-	"\x1fedgewalk/admin/v1/account.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\"3\n" +
+	"\x1fedgewalk/admin/v1/account.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\"edgewalk/topology/v1/traffic.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\"3\n" +
 	"\x11GetAccountRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"i\n" +
@@ -702,14 +794,21 @@ const file_edgewalk_admin_v1_account_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12\x14\n" +
 	"\x05force\x18\x05 \x01(\bR\x05force\"3\n" +
 	"\x15DeleteAccountResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xa1\x06\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"3\n" +
+	"\x11GetTrafficRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05 \x01(\x90\x03R\x04name\"M\n" +
+	"\x12GetTrafficResponse\x127\n" +
+	"\atraffic\x18\x01 \x01(\v2\x1d.edgewalk.topology.v1.TrafficR\atraffic2\xba\a\n" +
 	"\x0eAccountService\x12\x8e\x01\n" +
 	"\n" +
 	"GetAccount\x12$.edgewalk.admin.v1.GetAccountRequest\x1a%.edgewalk.admin.v1.GetAccountResponse\"3\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=accounts/*}\x12\x85\x01\n" +
 	"\fListAccounts\x12&.edgewalk.admin.v1.ListAccountsRequest\x1a'.edgewalk.admin.v1.ListAccountsResponse\"$\xa2\xbb\x18\f\b\x02\x12\x06caller\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/accounts\x12\xa0\x01\n" +
 	"\rCreateAccount\x12'.edgewalk.admin.v1.CreateAccountRequest\x1a(.edgewalk.admin.v1.CreateAccountResponse\"<\xa2\xbb\x18\x1b\b\a\x18\x02\"\x15accounts/{account_id}\x82\xd3\xe4\x93\x02\x17:\aaccount\"\f/v1/accounts\x12\xb8\x01\n" +
 	"\rUpdateAccount\x12'.edgewalk.admin.v1.UpdateAccountRequest\x1a(.edgewalk.admin.v1.UpdateAccountResponse\"T\xa2\xbb\x18\"\b\f\x12\faccount.name\x18\x02\"\x0e{account.name}\x82\xd3\xe4\x93\x02(:\aaccount2\x1d/v1/{account.name=accounts/*}\x12\x97\x01\n" +
-	"\rDeleteAccount\x12'.edgewalk.admin.v1.DeleteAccountRequest\x1a(.edgewalk.admin.v1.DeleteAccountResponse\"3\xa2\xbb\x18\x12\b\a\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=accounts/*}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\rDeleteAccount\x12'.edgewalk.admin.v1.DeleteAccountRequest\x1a(.edgewalk.admin.v1.DeleteAccountResponse\"3\xa2\xbb\x18\x12\b\a\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=accounts/*}\x12\x96\x01\n" +
+	"\n" +
+	"GetTraffic\x12$.edgewalk.admin.v1.GetTrafficRequest\x1a%.edgewalk.admin.v1.GetTrafficResponse\";\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=accounts/*/traffic}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_account_proto_rawDescOnce sync.Once
@@ -723,7 +822,7 @@ func file_edgewalk_admin_v1_account_proto_rawDescGZIP() []byte {
 	return file_edgewalk_admin_v1_account_proto_rawDescData
 }
 
-var file_edgewalk_admin_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_edgewalk_admin_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_edgewalk_admin_v1_account_proto_goTypes = []any{
 	(*GetAccountRequest)(nil),     // 0: edgewalk.admin.v1.GetAccountRequest
 	(*GetAccountResponse)(nil),    // 1: edgewalk.admin.v1.GetAccountResponse
@@ -735,32 +834,38 @@ var file_edgewalk_admin_v1_account_proto_goTypes = []any{
 	(*UpdateAccountResponse)(nil), // 7: edgewalk.admin.v1.UpdateAccountResponse
 	(*DeleteAccountRequest)(nil),  // 8: edgewalk.admin.v1.DeleteAccountRequest
 	(*DeleteAccountResponse)(nil), // 9: edgewalk.admin.v1.DeleteAccountResponse
-	(*v1.Account)(nil),            // 10: edgewalk.topology.v1.Account
-	(*fieldmaskpb.FieldMask)(nil), // 11: google.protobuf.FieldMask
+	(*GetTrafficRequest)(nil),     // 10: edgewalk.admin.v1.GetTrafficRequest
+	(*GetTrafficResponse)(nil),    // 11: edgewalk.admin.v1.GetTrafficResponse
+	(*v1.Account)(nil),            // 12: edgewalk.topology.v1.Account
+	(*fieldmaskpb.FieldMask)(nil), // 13: google.protobuf.FieldMask
+	(*v1.Traffic)(nil),            // 14: edgewalk.topology.v1.Traffic
 }
 var file_edgewalk_admin_v1_account_proto_depIdxs = []int32{
-	10, // 0: edgewalk.admin.v1.GetAccountResponse.account:type_name -> edgewalk.topology.v1.Account
-	10, // 1: edgewalk.admin.v1.ListAccountsResponse.accounts:type_name -> edgewalk.topology.v1.Account
-	10, // 2: edgewalk.admin.v1.CreateAccountRequest.account:type_name -> edgewalk.topology.v1.Account
-	10, // 3: edgewalk.admin.v1.CreateAccountResponse.account:type_name -> edgewalk.topology.v1.Account
-	10, // 4: edgewalk.admin.v1.UpdateAccountRequest.account:type_name -> edgewalk.topology.v1.Account
-	11, // 5: edgewalk.admin.v1.UpdateAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 6: edgewalk.admin.v1.UpdateAccountResponse.account:type_name -> edgewalk.topology.v1.Account
-	0,  // 7: edgewalk.admin.v1.AccountService.GetAccount:input_type -> edgewalk.admin.v1.GetAccountRequest
-	2,  // 8: edgewalk.admin.v1.AccountService.ListAccounts:input_type -> edgewalk.admin.v1.ListAccountsRequest
-	4,  // 9: edgewalk.admin.v1.AccountService.CreateAccount:input_type -> edgewalk.admin.v1.CreateAccountRequest
-	6,  // 10: edgewalk.admin.v1.AccountService.UpdateAccount:input_type -> edgewalk.admin.v1.UpdateAccountRequest
-	8,  // 11: edgewalk.admin.v1.AccountService.DeleteAccount:input_type -> edgewalk.admin.v1.DeleteAccountRequest
-	1,  // 12: edgewalk.admin.v1.AccountService.GetAccount:output_type -> edgewalk.admin.v1.GetAccountResponse
-	3,  // 13: edgewalk.admin.v1.AccountService.ListAccounts:output_type -> edgewalk.admin.v1.ListAccountsResponse
-	5,  // 14: edgewalk.admin.v1.AccountService.CreateAccount:output_type -> edgewalk.admin.v1.CreateAccountResponse
-	7,  // 15: edgewalk.admin.v1.AccountService.UpdateAccount:output_type -> edgewalk.admin.v1.UpdateAccountResponse
-	9,  // 16: edgewalk.admin.v1.AccountService.DeleteAccount:output_type -> edgewalk.admin.v1.DeleteAccountResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	12, // 0: edgewalk.admin.v1.GetAccountResponse.account:type_name -> edgewalk.topology.v1.Account
+	12, // 1: edgewalk.admin.v1.ListAccountsResponse.accounts:type_name -> edgewalk.topology.v1.Account
+	12, // 2: edgewalk.admin.v1.CreateAccountRequest.account:type_name -> edgewalk.topology.v1.Account
+	12, // 3: edgewalk.admin.v1.CreateAccountResponse.account:type_name -> edgewalk.topology.v1.Account
+	12, // 4: edgewalk.admin.v1.UpdateAccountRequest.account:type_name -> edgewalk.topology.v1.Account
+	13, // 5: edgewalk.admin.v1.UpdateAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12, // 6: edgewalk.admin.v1.UpdateAccountResponse.account:type_name -> edgewalk.topology.v1.Account
+	14, // 7: edgewalk.admin.v1.GetTrafficResponse.traffic:type_name -> edgewalk.topology.v1.Traffic
+	0,  // 8: edgewalk.admin.v1.AccountService.GetAccount:input_type -> edgewalk.admin.v1.GetAccountRequest
+	2,  // 9: edgewalk.admin.v1.AccountService.ListAccounts:input_type -> edgewalk.admin.v1.ListAccountsRequest
+	4,  // 10: edgewalk.admin.v1.AccountService.CreateAccount:input_type -> edgewalk.admin.v1.CreateAccountRequest
+	6,  // 11: edgewalk.admin.v1.AccountService.UpdateAccount:input_type -> edgewalk.admin.v1.UpdateAccountRequest
+	8,  // 12: edgewalk.admin.v1.AccountService.DeleteAccount:input_type -> edgewalk.admin.v1.DeleteAccountRequest
+	10, // 13: edgewalk.admin.v1.AccountService.GetTraffic:input_type -> edgewalk.admin.v1.GetTrafficRequest
+	1,  // 14: edgewalk.admin.v1.AccountService.GetAccount:output_type -> edgewalk.admin.v1.GetAccountResponse
+	3,  // 15: edgewalk.admin.v1.AccountService.ListAccounts:output_type -> edgewalk.admin.v1.ListAccountsResponse
+	5,  // 16: edgewalk.admin.v1.AccountService.CreateAccount:output_type -> edgewalk.admin.v1.CreateAccountResponse
+	7,  // 17: edgewalk.admin.v1.AccountService.UpdateAccount:output_type -> edgewalk.admin.v1.UpdateAccountResponse
+	9,  // 18: edgewalk.admin.v1.AccountService.DeleteAccount:output_type -> edgewalk.admin.v1.DeleteAccountResponse
+	11, // 19: edgewalk.admin.v1.AccountService.GetTraffic:output_type -> edgewalk.admin.v1.GetTrafficResponse
+	14, // [14:20] is the sub-list for method output_type
+	8,  // [8:14] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_account_proto_init() }
@@ -775,7 +880,7 @@ func file_edgewalk_admin_v1_account_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_admin_v1_account_proto_rawDesc), len(file_edgewalk_admin_v1_account_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -12,6 +12,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -762,6 +763,456 @@ func (x *DeleteMediaFileResponse) GetRevision() int64 {
 	return 0
 }
 
+// UpdateMediaFileRequest changes what is known of a file.
+type UpdateMediaFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file, with its name, and the etag if others may write too. content_type and tags may
+	// change.
+	MediaFile *v1.MediaFile `protobuf:"bytes,1,opt,name=media_file,json=mediaFile,proto3" json:"media_file,omitempty"`
+	// The fields to change: `content_type`, `tags` or `*`. Unset: those that are not empty in the
+	// request. A path that is no field is INVALID_ARGUMENT. A content type that is made empty follows
+	// from the path's extension.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Only checks. See CreateAccountRequest.
+	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// See CreateAccountRequest.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateMediaFileRequest) Reset() {
+	*x = UpdateMediaFileRequest{}
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateMediaFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateMediaFileRequest) ProtoMessage() {}
+
+func (x *UpdateMediaFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateMediaFileRequest.ProtoReflect.Descriptor instead.
+func (*UpdateMediaFileRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_media_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *UpdateMediaFileRequest) GetMediaFile() *v1.MediaFile {
+	if x != nil {
+		return x.MediaFile
+	}
+	return nil
+}
+
+func (x *UpdateMediaFileRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateMediaFileRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UpdateMediaFileRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// UpdateMediaFileResponse returns what it is now.
+type UpdateMediaFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file.
+	MediaFile *v1.MediaFile `protobuf:"bytes,1,opt,name=media_file,json=mediaFile,proto3" json:"media_file,omitempty"`
+	// The revision of the write; the current one when nothing changed.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What is allowed, but probably not meant.
+	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateMediaFileResponse) Reset() {
+	*x = UpdateMediaFileResponse{}
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateMediaFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateMediaFileResponse) ProtoMessage() {}
+
+func (x *UpdateMediaFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateMediaFileResponse.ProtoReflect.Descriptor instead.
+func (*UpdateMediaFileResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_media_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UpdateMediaFileResponse) GetMediaFile() *v1.MediaFile {
+	if x != nil {
+		return x.MediaFile
+	}
+	return nil
+}
+
+func (x *UpdateMediaFileResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *UpdateMediaFileResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// CopyMediaFileRequest names a file and the path of its copy.
+type CopyMediaFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `accounts/{account}/mediaFiles/{path}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The other path, in the same account. One leading `/` is dropped.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Refuse with ABORTED unless this is the etag of the file. Empty: no check.
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Refuses with ALREADY_EXISTS to replace a file at the other path. Default: false.
+	CreateOnly bool `protobuf:"varint,4,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
+	// Only checks. See CreateAccountRequest.
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// See CreateAccountRequest.
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyMediaFileRequest) Reset() {
+	*x = CopyMediaFileRequest{}
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyMediaFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyMediaFileRequest) ProtoMessage() {}
+
+func (x *CopyMediaFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyMediaFileRequest.ProtoReflect.Descriptor instead.
+func (*CopyMediaFileRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_media_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CopyMediaFileRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CopyMediaFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CopyMediaFileRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *CopyMediaFileRequest) GetCreateOnly() bool {
+	if x != nil {
+		return x.CreateOnly
+	}
+	return false
+}
+
+func (x *CopyMediaFileRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *CopyMediaFileRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// CopyMediaFileResponse returns the file under its other path.
+type CopyMediaFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file.
+	MediaFile *v1.MediaFile `protobuf:"bytes,1,opt,name=media_file,json=mediaFile,proto3" json:"media_file,omitempty"`
+	// The revision of the write; the current one when the same file was there already.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What is allowed, but probably not meant.
+	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyMediaFileResponse) Reset() {
+	*x = CopyMediaFileResponse{}
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyMediaFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyMediaFileResponse) ProtoMessage() {}
+
+func (x *CopyMediaFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyMediaFileResponse.ProtoReflect.Descriptor instead.
+func (*CopyMediaFileResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_media_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CopyMediaFileResponse) GetMediaFile() *v1.MediaFile {
+	if x != nil {
+		return x.MediaFile
+	}
+	return nil
+}
+
+func (x *CopyMediaFileResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *CopyMediaFileResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// MoveMediaFileRequest names a file and where it goes.
+type MoveMediaFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `accounts/{account}/mediaFiles/{path}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The other path, in the same account. One leading `/` is dropped.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Refuse with ABORTED unless this is the etag of the file. Empty: no check.
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Refuses with ALREADY_EXISTS to replace a file at the other path. Default: false.
+	CreateOnly bool `protobuf:"varint,4,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
+	// Only checks. See CreateAccountRequest.
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// See CreateAccountRequest.
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveMediaFileRequest) Reset() {
+	*x = MoveMediaFileRequest{}
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveMediaFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveMediaFileRequest) ProtoMessage() {}
+
+func (x *MoveMediaFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveMediaFileRequest.ProtoReflect.Descriptor instead.
+func (*MoveMediaFileRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_media_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *MoveMediaFileRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MoveMediaFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *MoveMediaFileRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *MoveMediaFileRequest) GetCreateOnly() bool {
+	if x != nil {
+		return x.CreateOnly
+	}
+	return false
+}
+
+func (x *MoveMediaFileRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *MoveMediaFileRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// MoveMediaFileResponse returns the file under its other path.
+type MoveMediaFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file.
+	MediaFile *v1.MediaFile `protobuf:"bytes,1,opt,name=media_file,json=mediaFile,proto3" json:"media_file,omitempty"`
+	// The revision of the write.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What is allowed, but probably not meant.
+	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveMediaFileResponse) Reset() {
+	*x = MoveMediaFileResponse{}
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveMediaFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveMediaFileResponse) ProtoMessage() {}
+
+func (x *MoveMediaFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveMediaFileResponse.ProtoReflect.Descriptor instead.
+func (*MoveMediaFileResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_media_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *MoveMediaFileResponse) GetMediaFile() *v1.MediaFile {
+	if x != nil {
+		return x.MediaFile
+	}
+	return nil
+}
+
+func (x *MoveMediaFileResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *MoveMediaFileResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // What is uploaded.
 type UploadMediaFileRequest_Start struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -786,7 +1237,7 @@ type UploadMediaFileRequest_Start struct {
 
 func (x *UploadMediaFileRequest_Start) Reset() {
 	*x = UploadMediaFileRequest_Start{}
-	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[10]
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -798,7 +1249,7 @@ func (x *UploadMediaFileRequest_Start) String() string {
 func (*UploadMediaFileRequest_Start) ProtoMessage() {}
 
 func (x *UploadMediaFileRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[10]
+	mi := &file_edgewalk_admin_v1_media_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1318,7 @@ var File_edgewalk_admin_v1_media_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_media_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/admin/v1/media.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\"\xd9\x03\n" +
+	"\x1dedgewalk/admin/v1/media.proto\x12\x11edgewalk.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cedgewalk/admin/v1/rule.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\"\xd9\x03\n" +
 	"\x16UploadMediaFileRequest\x12G\n" +
 	"\x05start\x18\x01 \x01(\v2/.edgewalk.admin.v1.UploadMediaFileRequest.StartH\x00R\x05start\x12\x1f\n" +
 	"\x04data\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@H\x00R\x04data\x1a\xc5\x02\n" +
@@ -935,12 +1386,62 @@ const file_edgewalk_admin_v1_media_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"5\n" +
 	"\x17DeleteMediaFileResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision2\xc1\x06\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\xee\x01\n" +
+	"\x16UpdateMediaFileRequest\x12F\n" +
+	"\n" +
+	"media_file\x18\x01 \x01(\v2\x1f.edgewalk.topology.v1.MediaFileB\x06\xbaH\x03\xc8\x01\x01R\tmediaFile\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12*\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x91\x01\n" +
+	"\x17UpdateMediaFileResponse\x12>\n" +
+	"\n" +
+	"media_file\x18\x01 \x01(\v2\x1f.edgewalk.topology.v1.MediaFileR\tmediaFile\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xe5\x01\n" +
+	"\x14CopyMediaFileRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05 \x01(\xb0\tR\x04name\x12\x1e\n" +
+	"\x04path\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05 \x01(\x81\bR\x04path\x12\x1b\n" +
+	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\x12\x1f\n" +
+	"\vcreate_only\x18\x04 \x01(\bR\n" +
+	"createOnly\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12*\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x8f\x01\n" +
+	"\x15CopyMediaFileResponse\x12>\n" +
+	"\n" +
+	"media_file\x18\x01 \x01(\v2\x1f.edgewalk.topology.v1.MediaFileR\tmediaFile\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xe5\x01\n" +
+	"\x14MoveMediaFileRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05 \x01(\xb0\tR\x04name\x12\x1e\n" +
+	"\x04path\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05 \x01(\x81\bR\x04path\x12\x1b\n" +
+	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\x12\x1f\n" +
+	"\vcreate_only\x18\x04 \x01(\bR\n" +
+	"createOnly\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12*\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x8f\x01\n" +
+	"\x15MoveMediaFileResponse\x12>\n" +
+	"\n" +
+	"media_file\x18\x01 \x01(\v2\x1f.edgewalk.topology.v1.MediaFileR\tmediaFile\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings2\xfc\n" +
+	"\n" +
 	"\fMediaService\x12\xa4\x01\n" +
 	"\x0fUploadMediaFile\x12).edgewalk.admin.v1.UploadMediaFileRequest\x1a*.edgewalk.admin.v1.UploadMediaFileResponse\"8\xa2\xbb\x184\b\x05\x12\fstart.parent\x18\x02\" {media_file.name}|{start.parent}(\x01\x12\x88\x01\n" +
 	"\x11DownloadMediaFile\x12+.edgewalk.admin.v1.DownloadMediaFileRequest\x1a,.edgewalk.admin.v1.DownloadMediaFileResponse\"\x16\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x04\"\x06{name}0\x01\x12\xa2\x01\n" +
 	"\fGetMediaFile\x12&.edgewalk.admin.v1.GetMediaFileRequest\x1a'.edgewalk.admin.v1.GetMediaFileResponse\"A\xa2\xbb\x18\x12\b\x02\x12\x04name\x18\x01\"\x06{name}\x82\xd3\xe4\x93\x02%\x12#/v1/{name=accounts/*/mediaFiles/**}\x12\xab\x01\n" +
-	"\x0eListMediaFiles\x12(.edgewalk.admin.v1.ListMediaFilesRequest\x1a).edgewalk.admin.v1.ListMediaFilesResponse\"D\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=accounts/*}/mediaFiles\x12\xab\x01\n" +
+	"\x0eListMediaFiles\x12(.edgewalk.admin.v1.ListMediaFilesRequest\x1a).edgewalk.admin.v1.ListMediaFilesResponse\"D\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=accounts/*}/mediaFiles\x12\xd8\x01\n" +
+	"\x0fUpdateMediaFile\x12).edgewalk.admin.v1.UpdateMediaFileRequest\x1a*.edgewalk.admin.v1.UpdateMediaFileResponse\"n\xa2\xbb\x18(\b\x05\x12\x0fmedia_file.name\x18\x02\"\x11{media_file.name}\x82\xd3\xe4\x93\x02<:\n" +
+	"media_file2./v1/{media_file.name=accounts/*/mediaFiles/**}\x12\xad\x01\n" +
+	"\rCopyMediaFile\x12'.edgewalk.admin.v1.CopyMediaFileRequest\x1a(.edgewalk.admin.v1.CopyMediaFileResponse\"I\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02-:\x01*\"(/v1/{name=accounts/*/mediaFiles/**}:copy\x12\xad\x01\n" +
+	"\rMoveMediaFile\x12'.edgewalk.admin.v1.MoveMediaFileRequest\x1a(.edgewalk.admin.v1.MoveMediaFileResponse\"I\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02-:\x01*\"(/v1/{name=accounts/*/mediaFiles/**}:move\x12\xab\x01\n" +
 	"\x0fDeleteMediaFile\x12).edgewalk.admin.v1.DeleteMediaFileRequest\x1a*.edgewalk.admin.v1.DeleteMediaFileResponse\"A\xa2\xbb\x18\x12\b\x05\x12\x04name\x18\x02\"\x06{name}\x82\xd3\xe4\x93\x02%*#/v1/{name=accounts/*/mediaFiles/**}B>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
@@ -956,7 +1457,7 @@ func file_edgewalk_admin_v1_media_proto_rawDescGZIP() []byte {
 }
 
 var file_edgewalk_admin_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_edgewalk_admin_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_edgewalk_admin_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_edgewalk_admin_v1_media_proto_goTypes = []any{
 	(UploadMediaFileResponse_Outcome)(0), // 0: edgewalk.admin.v1.UploadMediaFileResponse.Outcome
 	(*UploadMediaFileRequest)(nil),       // 1: edgewalk.admin.v1.UploadMediaFileRequest
@@ -969,32 +1470,50 @@ var file_edgewalk_admin_v1_media_proto_goTypes = []any{
 	(*ListMediaFilesResponse)(nil),       // 8: edgewalk.admin.v1.ListMediaFilesResponse
 	(*DeleteMediaFileRequest)(nil),       // 9: edgewalk.admin.v1.DeleteMediaFileRequest
 	(*DeleteMediaFileResponse)(nil),      // 10: edgewalk.admin.v1.DeleteMediaFileResponse
-	(*UploadMediaFileRequest_Start)(nil), // 11: edgewalk.admin.v1.UploadMediaFileRequest.Start
-	(*v1.MediaFile)(nil),                 // 12: edgewalk.topology.v1.MediaFile
+	(*UpdateMediaFileRequest)(nil),       // 11: edgewalk.admin.v1.UpdateMediaFileRequest
+	(*UpdateMediaFileResponse)(nil),      // 12: edgewalk.admin.v1.UpdateMediaFileResponse
+	(*CopyMediaFileRequest)(nil),         // 13: edgewalk.admin.v1.CopyMediaFileRequest
+	(*CopyMediaFileResponse)(nil),        // 14: edgewalk.admin.v1.CopyMediaFileResponse
+	(*MoveMediaFileRequest)(nil),         // 15: edgewalk.admin.v1.MoveMediaFileRequest
+	(*MoveMediaFileResponse)(nil),        // 16: edgewalk.admin.v1.MoveMediaFileResponse
+	(*UploadMediaFileRequest_Start)(nil), // 17: edgewalk.admin.v1.UploadMediaFileRequest.Start
+	(*v1.MediaFile)(nil),                 // 18: edgewalk.topology.v1.MediaFile
+	(*fieldmaskpb.FieldMask)(nil),        // 19: google.protobuf.FieldMask
 }
 var file_edgewalk_admin_v1_media_proto_depIdxs = []int32{
-	11, // 0: edgewalk.admin.v1.UploadMediaFileRequest.start:type_name -> edgewalk.admin.v1.UploadMediaFileRequest.Start
-	12, // 1: edgewalk.admin.v1.UploadMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	17, // 0: edgewalk.admin.v1.UploadMediaFileRequest.start:type_name -> edgewalk.admin.v1.UploadMediaFileRequest.Start
+	18, // 1: edgewalk.admin.v1.UploadMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
 	0,  // 2: edgewalk.admin.v1.UploadMediaFileResponse.outcome:type_name -> edgewalk.admin.v1.UploadMediaFileResponse.Outcome
-	12, // 3: edgewalk.admin.v1.DownloadMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
-	12, // 4: edgewalk.admin.v1.GetMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
-	12, // 5: edgewalk.admin.v1.ListMediaFilesResponse.media_files:type_name -> edgewalk.topology.v1.MediaFile
-	12, // 6: edgewalk.admin.v1.UploadMediaFileRequest.Start.media_file:type_name -> edgewalk.topology.v1.MediaFile
-	1,  // 7: edgewalk.admin.v1.MediaService.UploadMediaFile:input_type -> edgewalk.admin.v1.UploadMediaFileRequest
-	3,  // 8: edgewalk.admin.v1.MediaService.DownloadMediaFile:input_type -> edgewalk.admin.v1.DownloadMediaFileRequest
-	5,  // 9: edgewalk.admin.v1.MediaService.GetMediaFile:input_type -> edgewalk.admin.v1.GetMediaFileRequest
-	7,  // 10: edgewalk.admin.v1.MediaService.ListMediaFiles:input_type -> edgewalk.admin.v1.ListMediaFilesRequest
-	9,  // 11: edgewalk.admin.v1.MediaService.DeleteMediaFile:input_type -> edgewalk.admin.v1.DeleteMediaFileRequest
-	2,  // 12: edgewalk.admin.v1.MediaService.UploadMediaFile:output_type -> edgewalk.admin.v1.UploadMediaFileResponse
-	4,  // 13: edgewalk.admin.v1.MediaService.DownloadMediaFile:output_type -> edgewalk.admin.v1.DownloadMediaFileResponse
-	6,  // 14: edgewalk.admin.v1.MediaService.GetMediaFile:output_type -> edgewalk.admin.v1.GetMediaFileResponse
-	8,  // 15: edgewalk.admin.v1.MediaService.ListMediaFiles:output_type -> edgewalk.admin.v1.ListMediaFilesResponse
-	10, // 16: edgewalk.admin.v1.MediaService.DeleteMediaFile:output_type -> edgewalk.admin.v1.DeleteMediaFileResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	18, // 3: edgewalk.admin.v1.DownloadMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	18, // 4: edgewalk.admin.v1.GetMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	18, // 5: edgewalk.admin.v1.ListMediaFilesResponse.media_files:type_name -> edgewalk.topology.v1.MediaFile
+	18, // 6: edgewalk.admin.v1.UpdateMediaFileRequest.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	19, // 7: edgewalk.admin.v1.UpdateMediaFileRequest.update_mask:type_name -> google.protobuf.FieldMask
+	18, // 8: edgewalk.admin.v1.UpdateMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	18, // 9: edgewalk.admin.v1.CopyMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	18, // 10: edgewalk.admin.v1.MoveMediaFileResponse.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	18, // 11: edgewalk.admin.v1.UploadMediaFileRequest.Start.media_file:type_name -> edgewalk.topology.v1.MediaFile
+	1,  // 12: edgewalk.admin.v1.MediaService.UploadMediaFile:input_type -> edgewalk.admin.v1.UploadMediaFileRequest
+	3,  // 13: edgewalk.admin.v1.MediaService.DownloadMediaFile:input_type -> edgewalk.admin.v1.DownloadMediaFileRequest
+	5,  // 14: edgewalk.admin.v1.MediaService.GetMediaFile:input_type -> edgewalk.admin.v1.GetMediaFileRequest
+	7,  // 15: edgewalk.admin.v1.MediaService.ListMediaFiles:input_type -> edgewalk.admin.v1.ListMediaFilesRequest
+	11, // 16: edgewalk.admin.v1.MediaService.UpdateMediaFile:input_type -> edgewalk.admin.v1.UpdateMediaFileRequest
+	13, // 17: edgewalk.admin.v1.MediaService.CopyMediaFile:input_type -> edgewalk.admin.v1.CopyMediaFileRequest
+	15, // 18: edgewalk.admin.v1.MediaService.MoveMediaFile:input_type -> edgewalk.admin.v1.MoveMediaFileRequest
+	9,  // 19: edgewalk.admin.v1.MediaService.DeleteMediaFile:input_type -> edgewalk.admin.v1.DeleteMediaFileRequest
+	2,  // 20: edgewalk.admin.v1.MediaService.UploadMediaFile:output_type -> edgewalk.admin.v1.UploadMediaFileResponse
+	4,  // 21: edgewalk.admin.v1.MediaService.DownloadMediaFile:output_type -> edgewalk.admin.v1.DownloadMediaFileResponse
+	6,  // 22: edgewalk.admin.v1.MediaService.GetMediaFile:output_type -> edgewalk.admin.v1.GetMediaFileResponse
+	8,  // 23: edgewalk.admin.v1.MediaService.ListMediaFiles:output_type -> edgewalk.admin.v1.ListMediaFilesResponse
+	12, // 24: edgewalk.admin.v1.MediaService.UpdateMediaFile:output_type -> edgewalk.admin.v1.UpdateMediaFileResponse
+	14, // 25: edgewalk.admin.v1.MediaService.CopyMediaFile:output_type -> edgewalk.admin.v1.CopyMediaFileResponse
+	16, // 26: edgewalk.admin.v1.MediaService.MoveMediaFile:output_type -> edgewalk.admin.v1.MoveMediaFileResponse
+	10, // 27: edgewalk.admin.v1.MediaService.DeleteMediaFile:output_type -> edgewalk.admin.v1.DeleteMediaFileResponse
+	20, // [20:28] is the sub-list for method output_type
+	12, // [12:20] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_media_proto_init() }
@@ -1011,14 +1530,14 @@ func file_edgewalk_admin_v1_media_proto_init() {
 		(*DownloadMediaFileResponse_MediaFile)(nil),
 		(*DownloadMediaFileResponse_Data)(nil),
 	}
-	file_edgewalk_admin_v1_media_proto_msgTypes[10].OneofWrappers = []any{}
+	file_edgewalk_admin_v1_media_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_admin_v1_media_proto_rawDesc), len(file_edgewalk_admin_v1_media_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

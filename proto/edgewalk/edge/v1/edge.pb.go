@@ -758,7 +758,10 @@ type Report struct {
 	// The certificates of domains.
 	Certificates *v1.Edge_Certificates `protobuf:"bytes,20,opt,name=certificates,proto3" json:"certificates,omitempty"`
 	// Hosts of domains that are PENDING and were asked for since the last report. At most 20.
-	PendingHosts  []string `protobuf:"bytes,21,rep,name=pending_hosts,json=pendingHosts,proto3" json:"pending_hosts,omitempty"`
+	PendingHosts []string `protobuf:"bytes,21,rep,name=pending_hosts,json=pendingHosts,proto3" json:"pending_hosts,omitempty"`
+	// What clients asked of accounts since an earlier report told of them. At most 200 accounts;
+	// those that found no room come with a later report.
+	Traffic       []*AccountTraffic `protobuf:"bytes,30,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -828,6 +831,95 @@ func (x *Report) GetPendingHosts() []string {
 	return nil
 }
 
+func (x *Report) GetTraffic() []*AccountTraffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+// AccountTraffic is what clients asked of one account.
+type AccountTraffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account's id.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// The revision that made the account, `-` and the id: it tells the account from one before it.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// How long ago the counts began.
+	Covers *durationpb.Duration `protobuf:"bytes,3,opt,name=covers,proto3" json:"covers,omitempty"`
+	// The counts.
+	Counts *v1.TrafficCounts `protobuf:"bytes,4,opt,name=counts,proto3" json:"counts,omitempty"`
+	// Files that nobody had, the most frequent first. At most 10.
+	MissingFiles  []*v1.MissingFile `protobuf:"bytes,5,rep,name=missing_files,json=missingFiles,proto3" json:"missing_files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountTraffic) Reset() {
+	*x = AccountTraffic{}
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountTraffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountTraffic) ProtoMessage() {}
+
+func (x *AccountTraffic) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountTraffic.ProtoReflect.Descriptor instead.
+func (*AccountTraffic) Descriptor() ([]byte, []int) {
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AccountTraffic) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *AccountTraffic) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *AccountTraffic) GetCovers() *durationpb.Duration {
+	if x != nil {
+		return x.Covers
+	}
+	return nil
+}
+
+func (x *AccountTraffic) GetCounts() *v1.TrafficCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *AccountTraffic) GetMissingFiles() []*v1.MissingFile {
+	if x != nil {
+		return x.MissingFiles
+	}
+	return nil
+}
+
 // Answer belongs to an Ask.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -847,7 +939,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +951,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +964,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{8}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Answer) GetId() string {
@@ -960,7 +1052,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1064,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1077,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{9}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Welcome) GetEpoch() string {
@@ -1036,7 +1128,7 @@ type Keyring struct {
 
 func (x *Keyring) Reset() {
 	*x = Keyring{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1140,7 @@ func (x *Keyring) String() string {
 func (*Keyring) ProtoMessage() {}
 
 func (x *Keyring) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1153,7 @@ func (x *Keyring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keyring.ProtoReflect.Descriptor instead.
 func (*Keyring) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Keyring) GetEpoch() string {
@@ -1105,7 +1197,7 @@ type Begin struct {
 
 func (x *Begin) Reset() {
 	*x = Begin{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1209,7 @@ func (x *Begin) String() string {
 func (*Begin) ProtoMessage() {}
 
 func (x *Begin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1222,7 @@ func (x *Begin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begin.ProtoReflect.Descriptor instead.
 func (*Begin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Begin) GetFull() bool {
@@ -1199,7 +1291,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1303,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1316,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{12}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Chunk) GetSequence() int64 {
@@ -1259,7 +1351,7 @@ type Changes struct {
 
 func (x *Changes) Reset() {
 	*x = Changes{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1363,7 @@ func (x *Changes) String() string {
 func (*Changes) ProtoMessage() {}
 
 func (x *Changes) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1376,7 @@ func (x *Changes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changes.ProtoReflect.Descriptor instead.
 func (*Changes) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{13}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Changes) GetChanges() []*Change {
@@ -1307,7 +1399,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1411,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1424,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{14}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *End) GetTarget() int64 {
@@ -1368,7 +1460,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1472,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1485,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{15}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Live) GetPrev() int64 {
@@ -1442,7 +1534,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1546,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[16]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1559,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{16}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Change) GetKey() string {
@@ -1516,7 +1608,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1620,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1633,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{17}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Bookmark) GetRevision() int64 {
@@ -1585,7 +1677,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1689,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1702,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Ask) GetId() string {
@@ -1683,7 +1775,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1787,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[19]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1800,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{19}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Drain) GetReason() string {
@@ -1736,7 +1828,7 @@ type Resync struct {
 
 func (x *Resync) Reset() {
 	*x = Resync{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1840,7 @@ func (x *Resync) String() string {
 func (*Resync) ProtoMessage() {}
 
 func (x *Resync) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[20]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1853,7 @@ func (x *Resync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resync.ProtoReflect.Descriptor instead.
 func (*Resync) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{20}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Resync) GetReason() string {
@@ -1788,7 +1880,7 @@ type Welcome_Settings struct {
 
 func (x *Welcome_Settings) Reset() {
 	*x = Welcome_Settings{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1892,7 @@ func (x *Welcome_Settings) String() string {
 func (*Welcome_Settings) ProtoMessage() {}
 
 func (x *Welcome_Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[21]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1905,7 @@ func (x *Welcome_Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome_Settings.ProtoReflect.Descriptor instead.
 func (*Welcome_Settings) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{9, 0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *Welcome_Settings) GetSharedHost() string {
@@ -1850,7 +1942,7 @@ type Keyring_Keyset struct {
 
 func (x *Keyring_Keyset) Reset() {
 	*x = Keyring_Keyset{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +1954,7 @@ func (x *Keyring_Keyset) String() string {
 func (*Keyring_Keyset) ProtoMessage() {}
 
 func (x *Keyring_Keyset) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[22]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +1967,7 @@ func (x *Keyring_Keyset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keyring_Keyset.ProtoReflect.Descriptor instead.
 func (*Keyring_Keyset) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{10, 0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *Keyring_Keyset) GetName() string {
@@ -1909,7 +2001,7 @@ type Ask_TestOrigin struct {
 
 func (x *Ask_TestOrigin) Reset() {
 	*x = Ask_TestOrigin{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[23]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2013,7 @@ func (x *Ask_TestOrigin) String() string {
 func (*Ask_TestOrigin) ProtoMessage() {}
 
 func (x *Ask_TestOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[23]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2026,7 @@ func (x *Ask_TestOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask_TestOrigin.ProtoReflect.Descriptor instead.
 func (*Ask_TestOrigin) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18, 0}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{19, 0}
 }
 
 func (x *Ask_TestOrigin) GetAccount() string {
@@ -1979,7 +2071,7 @@ type Ask_Explain struct {
 
 func (x *Ask_Explain) Reset() {
 	*x = Ask_Explain{}
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[24]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2083,7 @@ func (x *Ask_Explain) String() string {
 func (*Ask_Explain) ProtoMessage() {}
 
 func (x *Ask_Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[24]
+	mi := &file_edgewalk_edge_v1_edge_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2096,7 @@ func (x *Ask_Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask_Explain.ProtoReflect.Descriptor instead.
 func (*Ask_Explain) Descriptor() ([]byte, []int) {
-	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{18, 1}
+	return file_edgewalk_edge_v1_edge_proto_rawDescGZIP(), []int{19, 1}
 }
 
 func (x *Ask_Explain) GetUrl() string {
@@ -2025,7 +2117,7 @@ var File_edgewalk_edge_v1_edge_proto protoreflect.FileDescriptor
 
 const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\n" +
-	"\x1bedgewalk/edge/v1/edge.proto\x12\x10edgewalk.edge.v1\x1a\x1bbuf/validate/validate.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n" +
+	"\x1bedgewalk/edge/v1/edge.proto\x12\x10edgewalk.edge.v1\x1a\x1bbuf/validate/validate.proto\x1a\"edgewalk/topology/v1/explain.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\"edgewalk/topology/v1/traffic.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n" +
 	"\x18FetchCertificatesRequest\x12\"\n" +
 	"\x03ids\x18\x01 \x03(\fB\x10\xbaH\r\x92\x01\n" +
 	"\b\x01\x10@\"\x04z\x02h\x10R\x03ids\"h\n" +
@@ -2069,14 +2161,22 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\tpersisted\x18\x02 \x01(\x03R\tpersisted\x12\x18\n" +
 	"\adurable\x18\x03 \x01(\bR\adurable\x12\x1f\n" +
 	"\x06digest\x18\x04 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x06digest\x12>\n" +
-	"\x05nacks\x18\x05 \x03(\v2\x1e.edgewalk.topology.v1.RejectedB\b\xbaH\x05\x92\x01\x02\x10dR\x05nacks\"\xd3\x02\n" +
+	"\x05nacks\x18\x05 \x03(\v2\x1e.edgewalk.topology.v1.RejectedB\b\xbaH\x05\x92\x01\x02\x10dR\x05nacks\"\x9a\x03\n" +
 	"\x06Report\x126\n" +
 	"\x05cache\x18\x01 \x01(\v2 .edgewalk.topology.v1.Edge.CacheR\x05cache\x12E\n" +
 	"\aorigins\x18\x02 \x03(\v2!.edgewalk.topology.v1.OriginStateB\b\xbaH\x05\x92\x01\x02\x10dR\aorigins\x12G\n" +
 	"\rasked_origins\x18\n" +
 	" \x01(\v2\".edgewalk.topology.v1.AskedOriginsR\faskedOrigins\x12K\n" +
 	"\fcertificates\x18\x14 \x01(\v2'.edgewalk.topology.v1.Edge.CertificatesR\fcertificates\x124\n" +
-	"\rpending_hosts\x18\x15 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x14\"\x05r\x03(\xff\x01R\fpendingHosts\"\xd1\x01\n" +
+	"\rpending_hosts\x18\x15 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x14\"\x05r\x03(\xff\x01R\fpendingHosts\x12E\n" +
+	"\atraffic\x18\x1e \x03(\v2 .edgewalk.edge.v1.AccountTrafficB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\atraffic\"\x9a\x02\n" +
+	"\x0eAccountTraffic\x12!\n" +
+	"\aaccount\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\aaccount\x12\x19\n" +
+	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02(xR\x03uid\x12;\n" +
+	"\x06covers\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06covers\x12;\n" +
+	"\x06counts\x18\x04 \x01(\v2#.edgewalk.topology.v1.TrafficCountsR\x06counts\x12P\n" +
+	"\rmissing_files\x18\x05 \x03(\v2!.edgewalk.topology.v1.MissingFileB\b\xbaH\x05\x92\x01\x02\x10\n" +
+	"R\fmissingFiles\"\xd1\x01\n" +
 	"\x06Answer\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x02id\x12C\n" +
 	"\vtest_origin\x18\x02 \x01(\v2 .edgewalk.topology.v1.OriginTestH\x00R\n" +
@@ -2171,7 +2271,7 @@ func file_edgewalk_edge_v1_edge_proto_rawDescGZIP() []byte {
 	return file_edgewalk_edge_v1_edge_proto_rawDescData
 }
 
-var file_edgewalk_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_edgewalk_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_edgewalk_edge_v1_edge_proto_goTypes = []any{
 	(*FetchCertificatesRequest)(nil),  // 0: edgewalk.edge.v1.FetchCertificatesRequest
 	(*FetchCertificatesResponse)(nil), // 1: edgewalk.edge.v1.FetchCertificatesResponse
@@ -2181,83 +2281,90 @@ var file_edgewalk_edge_v1_edge_proto_goTypes = []any{
 	(*Hello)(nil),                     // 5: edgewalk.edge.v1.Hello
 	(*Ack)(nil),                       // 6: edgewalk.edge.v1.Ack
 	(*Report)(nil),                    // 7: edgewalk.edge.v1.Report
-	(*Answer)(nil),                    // 8: edgewalk.edge.v1.Answer
-	(*Welcome)(nil),                   // 9: edgewalk.edge.v1.Welcome
-	(*Keyring)(nil),                   // 10: edgewalk.edge.v1.Keyring
-	(*Begin)(nil),                     // 11: edgewalk.edge.v1.Begin
-	(*Chunk)(nil),                     // 12: edgewalk.edge.v1.Chunk
-	(*Changes)(nil),                   // 13: edgewalk.edge.v1.Changes
-	(*End)(nil),                       // 14: edgewalk.edge.v1.End
-	(*Live)(nil),                      // 15: edgewalk.edge.v1.Live
-	(*Change)(nil),                    // 16: edgewalk.edge.v1.Change
-	(*Bookmark)(nil),                  // 17: edgewalk.edge.v1.Bookmark
-	(*Ask)(nil),                       // 18: edgewalk.edge.v1.Ask
-	(*Drain)(nil),                     // 19: edgewalk.edge.v1.Drain
-	(*Resync)(nil),                    // 20: edgewalk.edge.v1.Resync
-	(*Welcome_Settings)(nil),          // 21: edgewalk.edge.v1.Welcome.Settings
-	(*Keyring_Keyset)(nil),            // 22: edgewalk.edge.v1.Keyring.Keyset
-	(*Ask_TestOrigin)(nil),            // 23: edgewalk.edge.v1.Ask.TestOrigin
-	(*Ask_Explain)(nil),               // 24: edgewalk.edge.v1.Ask.Explain
-	(*v1.SealedCertificate)(nil),      // 25: edgewalk.topology.v1.SealedCertificate
-	(*v1.Rejected)(nil),               // 26: edgewalk.topology.v1.Rejected
-	(*v1.Edge_Cache)(nil),             // 27: edgewalk.topology.v1.Edge.Cache
-	(*v1.OriginState)(nil),            // 28: edgewalk.topology.v1.OriginState
-	(*v1.AskedOrigins)(nil),           // 29: edgewalk.topology.v1.AskedOrigins
-	(*v1.Edge_Certificates)(nil),      // 30: edgewalk.topology.v1.Edge.Certificates
-	(*v1.OriginTest)(nil),             // 31: edgewalk.topology.v1.OriginTest
-	(*v1.Explanation)(nil),            // 32: edgewalk.topology.v1.Explanation
-	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
-	(*v1.Origin)(nil),                 // 35: edgewalk.topology.v1.Origin
-	(*v1.OriginSecrets)(nil),          // 36: edgewalk.topology.v1.OriginSecrets
+	(*AccountTraffic)(nil),            // 8: edgewalk.edge.v1.AccountTraffic
+	(*Answer)(nil),                    // 9: edgewalk.edge.v1.Answer
+	(*Welcome)(nil),                   // 10: edgewalk.edge.v1.Welcome
+	(*Keyring)(nil),                   // 11: edgewalk.edge.v1.Keyring
+	(*Begin)(nil),                     // 12: edgewalk.edge.v1.Begin
+	(*Chunk)(nil),                     // 13: edgewalk.edge.v1.Chunk
+	(*Changes)(nil),                   // 14: edgewalk.edge.v1.Changes
+	(*End)(nil),                       // 15: edgewalk.edge.v1.End
+	(*Live)(nil),                      // 16: edgewalk.edge.v1.Live
+	(*Change)(nil),                    // 17: edgewalk.edge.v1.Change
+	(*Bookmark)(nil),                  // 18: edgewalk.edge.v1.Bookmark
+	(*Ask)(nil),                       // 19: edgewalk.edge.v1.Ask
+	(*Drain)(nil),                     // 20: edgewalk.edge.v1.Drain
+	(*Resync)(nil),                    // 21: edgewalk.edge.v1.Resync
+	(*Welcome_Settings)(nil),          // 22: edgewalk.edge.v1.Welcome.Settings
+	(*Keyring_Keyset)(nil),            // 23: edgewalk.edge.v1.Keyring.Keyset
+	(*Ask_TestOrigin)(nil),            // 24: edgewalk.edge.v1.Ask.TestOrigin
+	(*Ask_Explain)(nil),               // 25: edgewalk.edge.v1.Ask.Explain
+	(*v1.SealedCertificate)(nil),      // 26: edgewalk.topology.v1.SealedCertificate
+	(*v1.Rejected)(nil),               // 27: edgewalk.topology.v1.Rejected
+	(*v1.Edge_Cache)(nil),             // 28: edgewalk.topology.v1.Edge.Cache
+	(*v1.OriginState)(nil),            // 29: edgewalk.topology.v1.OriginState
+	(*v1.AskedOrigins)(nil),           // 30: edgewalk.topology.v1.AskedOrigins
+	(*v1.Edge_Certificates)(nil),      // 31: edgewalk.topology.v1.Edge.Certificates
+	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
+	(*v1.TrafficCounts)(nil),          // 33: edgewalk.topology.v1.TrafficCounts
+	(*v1.MissingFile)(nil),            // 34: edgewalk.topology.v1.MissingFile
+	(*v1.OriginTest)(nil),             // 35: edgewalk.topology.v1.OriginTest
+	(*v1.Explanation)(nil),            // 36: edgewalk.topology.v1.Explanation
+	(*timestamppb.Timestamp)(nil),     // 37: google.protobuf.Timestamp
+	(*v1.Origin)(nil),                 // 38: edgewalk.topology.v1.Origin
+	(*v1.OriginSecrets)(nil),          // 39: edgewalk.topology.v1.OriginSecrets
 }
 var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
-	25, // 0: edgewalk.edge.v1.FetchCertificatesResponse.certificates:type_name -> edgewalk.topology.v1.SealedCertificate
+	26, // 0: edgewalk.edge.v1.FetchCertificatesResponse.certificates:type_name -> edgewalk.topology.v1.SealedCertificate
 	5,  // 1: edgewalk.edge.v1.SyncRequest.hello:type_name -> edgewalk.edge.v1.Hello
 	6,  // 2: edgewalk.edge.v1.SyncRequest.ack:type_name -> edgewalk.edge.v1.Ack
 	7,  // 3: edgewalk.edge.v1.SyncRequest.report:type_name -> edgewalk.edge.v1.Report
-	8,  // 4: edgewalk.edge.v1.SyncRequest.answer:type_name -> edgewalk.edge.v1.Answer
-	9,  // 5: edgewalk.edge.v1.SyncResponse.welcome:type_name -> edgewalk.edge.v1.Welcome
-	11, // 6: edgewalk.edge.v1.SyncResponse.begin:type_name -> edgewalk.edge.v1.Begin
-	12, // 7: edgewalk.edge.v1.SyncResponse.chunk:type_name -> edgewalk.edge.v1.Chunk
-	14, // 8: edgewalk.edge.v1.SyncResponse.end:type_name -> edgewalk.edge.v1.End
-	15, // 9: edgewalk.edge.v1.SyncResponse.live:type_name -> edgewalk.edge.v1.Live
-	17, // 10: edgewalk.edge.v1.SyncResponse.bookmark:type_name -> edgewalk.edge.v1.Bookmark
-	18, // 11: edgewalk.edge.v1.SyncResponse.ask:type_name -> edgewalk.edge.v1.Ask
-	19, // 12: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
-	20, // 13: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
-	10, // 14: edgewalk.edge.v1.SyncResponse.keyring:type_name -> edgewalk.edge.v1.Keyring
+	9,  // 4: edgewalk.edge.v1.SyncRequest.answer:type_name -> edgewalk.edge.v1.Answer
+	10, // 5: edgewalk.edge.v1.SyncResponse.welcome:type_name -> edgewalk.edge.v1.Welcome
+	12, // 6: edgewalk.edge.v1.SyncResponse.begin:type_name -> edgewalk.edge.v1.Begin
+	13, // 7: edgewalk.edge.v1.SyncResponse.chunk:type_name -> edgewalk.edge.v1.Chunk
+	15, // 8: edgewalk.edge.v1.SyncResponse.end:type_name -> edgewalk.edge.v1.End
+	16, // 9: edgewalk.edge.v1.SyncResponse.live:type_name -> edgewalk.edge.v1.Live
+	18, // 10: edgewalk.edge.v1.SyncResponse.bookmark:type_name -> edgewalk.edge.v1.Bookmark
+	19, // 11: edgewalk.edge.v1.SyncResponse.ask:type_name -> edgewalk.edge.v1.Ask
+	20, // 12: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
+	21, // 13: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
+	11, // 14: edgewalk.edge.v1.SyncResponse.keyring:type_name -> edgewalk.edge.v1.Keyring
 	4,  // 15: edgewalk.edge.v1.Hello.have:type_name -> edgewalk.edge.v1.Position
-	26, // 16: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
-	27, // 17: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	28, // 18: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
-	29, // 19: edgewalk.edge.v1.Report.asked_origins:type_name -> edgewalk.topology.v1.AskedOrigins
-	30, // 20: edgewalk.edge.v1.Report.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
-	31, // 21: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
-	32, // 22: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
-	21, // 23: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
-	10, // 24: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
-	22, // 25: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
-	16, // 26: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
-	16, // 27: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
-	16, // 28: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
-	33, // 29: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
-	33, // 30: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
-	34, // 31: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
-	23, // 32: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
-	24, // 33: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
-	34, // 34: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
-	35, // 35: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
-	36, // 36: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
-	2,  // 37: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
-	0,  // 38: edgewalk.edge.v1.EdgeService.FetchCertificates:input_type -> edgewalk.edge.v1.FetchCertificatesRequest
-	3,  // 39: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
-	1,  // 40: edgewalk.edge.v1.EdgeService.FetchCertificates:output_type -> edgewalk.edge.v1.FetchCertificatesResponse
-	39, // [39:41] is the sub-list for method output_type
-	37, // [37:39] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	27, // 16: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
+	28, // 17: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	29, // 18: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
+	30, // 19: edgewalk.edge.v1.Report.asked_origins:type_name -> edgewalk.topology.v1.AskedOrigins
+	31, // 20: edgewalk.edge.v1.Report.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
+	8,  // 21: edgewalk.edge.v1.Report.traffic:type_name -> edgewalk.edge.v1.AccountTraffic
+	32, // 22: edgewalk.edge.v1.AccountTraffic.covers:type_name -> google.protobuf.Duration
+	33, // 23: edgewalk.edge.v1.AccountTraffic.counts:type_name -> edgewalk.topology.v1.TrafficCounts
+	34, // 24: edgewalk.edge.v1.AccountTraffic.missing_files:type_name -> edgewalk.topology.v1.MissingFile
+	35, // 25: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
+	36, // 26: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
+	22, // 27: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
+	11, // 28: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
+	23, // 29: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
+	17, // 30: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
+	17, // 31: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
+	17, // 32: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
+	37, // 33: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
+	37, // 34: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
+	32, // 35: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
+	24, // 36: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
+	25, // 37: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
+	32, // 38: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
+	38, // 39: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
+	39, // 40: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
+	2,  // 41: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
+	0,  // 42: edgewalk.edge.v1.EdgeService.FetchCertificates:input_type -> edgewalk.edge.v1.FetchCertificatesRequest
+	3,  // 43: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
+	1,  // 44: edgewalk.edge.v1.EdgeService.FetchCertificates:output_type -> edgewalk.edge.v1.FetchCertificatesResponse
+	43, // [43:45] is the sub-list for method output_type
+	41, // [41:43] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_edge_v1_edge_proto_init() }
@@ -2283,13 +2390,13 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 		(*SyncResponse_Resync)(nil),
 		(*SyncResponse_Keyring)(nil),
 	}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[8].OneofWrappers = []any{
+	file_edgewalk_edge_v1_edge_proto_msgTypes[9].OneofWrappers = []any{
 		(*Answer_TestOrigin)(nil),
 		(*Answer_Explain)(nil),
 		(*Answer_Error)(nil),
 	}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[16].OneofWrappers = []any{}
-	file_edgewalk_edge_v1_edge_proto_msgTypes[18].OneofWrappers = []any{
+	file_edgewalk_edge_v1_edge_proto_msgTypes[17].OneofWrappers = []any{}
+	file_edgewalk_edge_v1_edge_proto_msgTypes[19].OneofWrappers = []any{
 		(*Ask_TestOrigin_)(nil),
 		(*Ask_Explain_)(nil),
 	}
@@ -2299,7 +2406,7 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_edge_v1_edge_proto_rawDesc), len(file_edgewalk_edge_v1_edge_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -508,11 +508,103 @@ func (x *AskResponse) GetAnswer() *v11.Answer {
 	return nil
 }
 
+// GetTrafficRequest names an account.
+type GetTrafficRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in AccountTraffic of edge.proto.
+	Uid           string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTrafficRequest) Reset() {
+	*x = GetTrafficRequest{}
+	mi := &file_edgewalk_fleet_v1_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTrafficRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTrafficRequest) ProtoMessage() {}
+
+func (x *GetTrafficRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_fleet_v1_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTrafficRequest.ProtoReflect.Descriptor instead.
+func (*GetTrafficRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_fleet_v1_fleet_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetTrafficRequest) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+// GetTrafficResponse returns what is known.
+type GetTrafficResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The traffic, without name and unreached.
+	Traffic       *v1.Traffic `protobuf:"bytes,1,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTrafficResponse) Reset() {
+	*x = GetTrafficResponse{}
+	mi := &file_edgewalk_fleet_v1_fleet_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTrafficResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTrafficResponse) ProtoMessage() {}
+
+func (x *GetTrafficResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_fleet_v1_fleet_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTrafficResponse.ProtoReflect.Descriptor instead.
+func (*GetTrafficResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_fleet_v1_fleet_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetTrafficResponse) GetTraffic() *v1.Traffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
 var File_edgewalk_fleet_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_edgewalk_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x1dedgewalk/fleet/v1/fleet.proto\x12\x11edgewalk.fleet.v1\x1a\x1bedgewalk/edge/v1/edge.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n" +
+	"\x1dedgewalk/fleet/v1/fleet.proto\x12\x11edgewalk.fleet.v1\x1a\x1bedgewalk/edge/v1/edge.proto\x1a#edgewalk/topology/v1/topology.proto\x1a\"edgewalk/topology/v1/traffic.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n" +
 	"\rFollowRequest\x12\x18\n" +
 	"\abarrier\x18\x01 \x01(\x04R\abarrier\x12\x16\n" +
 	"\x06prompt\x18\x02 \x01(\bR\x06prompt\"\x8d\x02\n" +
@@ -547,10 +639,16 @@ const file_edgewalk_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x03ask\x18\x03 \x01(\v2\x15.edgewalk.edge.v1.AskR\x03ask\x123\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"?\n" +
 	"\vAskResponse\x120\n" +
-	"\x06answer\x18\x01 \x01(\v2\x18.edgewalk.edge.v1.AnswerR\x06answer2\xa7\x01\n" +
+	"\x06answer\x18\x01 \x01(\v2\x18.edgewalk.edge.v1.AnswerR\x06answer\"%\n" +
+	"\x11GetTrafficRequest\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\"M\n" +
+	"\x12GetTrafficResponse\x127\n" +
+	"\atraffic\x18\x01 \x01(\v2\x1d.edgewalk.topology.v1.TrafficR\atraffic2\x82\x02\n" +
 	"\fFleetService\x12Q\n" +
 	"\x06Follow\x12 .edgewalk.fleet.v1.FollowRequest\x1a!.edgewalk.fleet.v1.FollowResponse(\x010\x01\x12D\n" +
-	"\x03Ask\x12\x1d.edgewalk.fleet.v1.AskRequest\x1a\x1e.edgewalk.fleet.v1.AskResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/fleet/v1;fleetv1b\x06proto3"
+	"\x03Ask\x12\x1d.edgewalk.fleet.v1.AskRequest\x1a\x1e.edgewalk.fleet.v1.AskResponse\x12Y\n" +
+	"\n" +
+	"GetTraffic\x12$.edgewalk.fleet.v1.GetTrafficRequest\x1a%.edgewalk.fleet.v1.GetTrafficResponseB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/fleet/v1;fleetv1b\x06proto3"
 
 var (
 	file_edgewalk_fleet_v1_fleet_proto_rawDescOnce sync.Once
@@ -564,7 +662,7 @@ func file_edgewalk_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_edgewalk_fleet_v1_fleet_proto_rawDescData
 }
 
-var file_edgewalk_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_edgewalk_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_edgewalk_fleet_v1_fleet_proto_goTypes = []any{
 	(*FollowRequest)(nil),         // 0: edgewalk.fleet.v1.FollowRequest
 	(*FollowResponse)(nil),        // 1: edgewalk.fleet.v1.FollowResponse
@@ -573,34 +671,40 @@ var file_edgewalk_fleet_v1_fleet_proto_goTypes = []any{
 	(*Members)(nil),               // 4: edgewalk.fleet.v1.Members
 	(*AskRequest)(nil),            // 5: edgewalk.fleet.v1.AskRequest
 	(*AskResponse)(nil),           // 6: edgewalk.fleet.v1.AskResponse
-	nil,                           // 7: edgewalk.fleet.v1.FollowResponse.BehindEntry
-	(*v1.Edge)(nil),               // 8: edgewalk.topology.v1.Edge
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*v11.Ask)(nil),               // 10: edgewalk.edge.v1.Ask
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*v11.Answer)(nil),            // 12: edgewalk.edge.v1.Answer
+	(*GetTrafficRequest)(nil),     // 7: edgewalk.fleet.v1.GetTrafficRequest
+	(*GetTrafficResponse)(nil),    // 8: edgewalk.fleet.v1.GetTrafficResponse
+	nil,                           // 9: edgewalk.fleet.v1.FollowResponse.BehindEntry
+	(*v1.Edge)(nil),               // 10: edgewalk.topology.v1.Edge
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*v11.Ask)(nil),               // 12: edgewalk.edge.v1.Ask
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*v11.Answer)(nil),            // 14: edgewalk.edge.v1.Answer
+	(*v1.Traffic)(nil),            // 15: edgewalk.topology.v1.Traffic
 }
 var file_edgewalk_fleet_v1_fleet_proto_depIdxs = []int32{
 	2,  // 0: edgewalk.fleet.v1.FollowResponse.members:type_name -> edgewalk.fleet.v1.Member
-	7,  // 1: edgewalk.fleet.v1.FollowResponse.behind:type_name -> edgewalk.fleet.v1.FollowResponse.BehindEntry
-	8,  // 2: edgewalk.fleet.v1.Member.edge:type_name -> edgewalk.topology.v1.Edge
-	9,  // 3: edgewalk.fleet.v1.Member.since:type_name -> google.protobuf.Timestamp
-	9,  // 4: edgewalk.fleet.v1.Member.lost:type_name -> google.protobuf.Timestamp
+	9,  // 1: edgewalk.fleet.v1.FollowResponse.behind:type_name -> edgewalk.fleet.v1.FollowResponse.BehindEntry
+	10, // 2: edgewalk.fleet.v1.Member.edge:type_name -> edgewalk.topology.v1.Edge
+	11, // 3: edgewalk.fleet.v1.Member.since:type_name -> google.protobuf.Timestamp
+	11, // 4: edgewalk.fleet.v1.Member.lost:type_name -> google.protobuf.Timestamp
 	3,  // 5: edgewalk.fleet.v1.Member.contender:type_name -> edgewalk.fleet.v1.Contender
-	9,  // 6: edgewalk.fleet.v1.Contender.last:type_name -> google.protobuf.Timestamp
+	11, // 6: edgewalk.fleet.v1.Contender.last:type_name -> google.protobuf.Timestamp
 	2,  // 7: edgewalk.fleet.v1.Members.members:type_name -> edgewalk.fleet.v1.Member
-	10, // 8: edgewalk.fleet.v1.AskRequest.ask:type_name -> edgewalk.edge.v1.Ask
-	11, // 9: edgewalk.fleet.v1.AskRequest.timeout:type_name -> google.protobuf.Duration
-	12, // 10: edgewalk.fleet.v1.AskResponse.answer:type_name -> edgewalk.edge.v1.Answer
-	0,  // 11: edgewalk.fleet.v1.FleetService.Follow:input_type -> edgewalk.fleet.v1.FollowRequest
-	5,  // 12: edgewalk.fleet.v1.FleetService.Ask:input_type -> edgewalk.fleet.v1.AskRequest
-	1,  // 13: edgewalk.fleet.v1.FleetService.Follow:output_type -> edgewalk.fleet.v1.FollowResponse
-	6,  // 14: edgewalk.fleet.v1.FleetService.Ask:output_type -> edgewalk.fleet.v1.AskResponse
-	13, // [13:15] is the sub-list for method output_type
-	11, // [11:13] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 8: edgewalk.fleet.v1.AskRequest.ask:type_name -> edgewalk.edge.v1.Ask
+	13, // 9: edgewalk.fleet.v1.AskRequest.timeout:type_name -> google.protobuf.Duration
+	14, // 10: edgewalk.fleet.v1.AskResponse.answer:type_name -> edgewalk.edge.v1.Answer
+	15, // 11: edgewalk.fleet.v1.GetTrafficResponse.traffic:type_name -> edgewalk.topology.v1.Traffic
+	0,  // 12: edgewalk.fleet.v1.FleetService.Follow:input_type -> edgewalk.fleet.v1.FollowRequest
+	5,  // 13: edgewalk.fleet.v1.FleetService.Ask:input_type -> edgewalk.fleet.v1.AskRequest
+	7,  // 14: edgewalk.fleet.v1.FleetService.GetTraffic:input_type -> edgewalk.fleet.v1.GetTrafficRequest
+	1,  // 15: edgewalk.fleet.v1.FleetService.Follow:output_type -> edgewalk.fleet.v1.FollowResponse
+	6,  // 16: edgewalk.fleet.v1.FleetService.Ask:output_type -> edgewalk.fleet.v1.AskResponse
+	8,  // 17: edgewalk.fleet.v1.FleetService.GetTraffic:output_type -> edgewalk.fleet.v1.GetTrafficResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_fleet_v1_fleet_proto_init() }
@@ -614,7 +718,7 @@ func file_edgewalk_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_fleet_v1_fleet_proto_rawDesc), len(file_edgewalk_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

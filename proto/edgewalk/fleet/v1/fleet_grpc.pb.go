@@ -24,8 +24,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FleetService_Follow_FullMethodName = "/edgewalk.fleet.v1.FleetService/Follow"
-	FleetService_Ask_FullMethodName    = "/edgewalk.fleet.v1.FleetService/Ask"
+	FleetService_Follow_FullMethodName     = "/edgewalk.fleet.v1.FleetService/Follow"
+	FleetService_Ask_FullMethodName        = "/edgewalk.fleet.v1.FleetService/Ask"
+	FleetService_GetTraffic_FullMethodName = "/edgewalk.fleet.v1.FleetService/GetTraffic"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -42,6 +43,9 @@ type FleetServiceClient interface {
 	// Errors: UNAVAILABLE when it has no such edge; RESOURCE_EXHAUSTED when it has too many questions
 	// under way; DEADLINE_EXCEEDED when the edge does not answer in time.
 	Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (*AskResponse, error)
+	// GetTraffic returns what the edges that are connected to the control plane have reported of an
+	// account's clients.
+	GetTraffic(ctx context.Context, in *GetTrafficRequest, opts ...grpc.CallOption) (*GetTrafficResponse, error)
 }
 
 type fleetServiceClient struct {
@@ -75,6 +79,16 @@ func (c *fleetServiceClient) Ask(ctx context.Context, in *AskRequest, opts ...gr
 	return out, nil
 }
 
+func (c *fleetServiceClient) GetTraffic(ctx context.Context, in *GetTrafficRequest, opts ...grpc.CallOption) (*GetTrafficResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetTrafficResponse)
+	err := c.cc.Invoke(ctx, FleetService_GetTraffic_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -89,6 +103,9 @@ type FleetServiceServer interface {
 	// Errors: UNAVAILABLE when it has no such edge; RESOURCE_EXHAUSTED when it has too many questions
 	// under way; DEADLINE_EXCEEDED when the edge does not answer in time.
 	Ask(context.Context, *AskRequest) (*AskResponse, error)
+	// GetTraffic returns what the edges that are connected to the control plane have reported of an
+	// account's clients.
+	GetTraffic(context.Context, *GetTrafficRequest) (*GetTrafficResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -104,6 +121,9 @@ func (UnimplementedFleetServiceServer) Follow(grpc.BidiStreamingServer[FollowReq
 }
 func (UnimplementedFleetServiceServer) Ask(context.Context, *AskRequest) (*AskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ask not implemented")
+}
+func (UnimplementedFleetServiceServer) GetTraffic(context.Context, *GetTrafficRequest) (*GetTrafficResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetTraffic not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -151,6 +171,24 @@ func _FleetService_Ask_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_GetTraffic_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetTrafficRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetTraffic(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetTraffic_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetTraffic(ctx, req.(*GetTrafficRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -161,6 +199,10 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Ask",
 			Handler:    _FleetService_Ask_Handler,
+		},
+		{
+			MethodName: "GetTraffic",
+			Handler:    _FleetService_GetTraffic_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
