@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"errors"
 	"html"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -30,6 +33,9 @@ func TestDashboard(t *testing.T) {
 		{"the first page is small", weighFirstPage},
 		{"an endpoint by keyboard", endpointByKeyboard},
 		{"without script", withoutScript},
+		{"files that are dropped", filesDropped},
+		{"an origin is tested", originTested},
+		{"what is copied", copied},
 		{"a fleet that is told live", fleetLive},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, s) })
@@ -278,4 +284,93 @@ func fleetLive(t *testing.T, s *shop) {
 		t.Error("the page was loaded again")
 	}
 	w.clean(t, "the fleet")
+}
+
+// Files and folders that are dropped on a folder's page are there, with their folders.
+func filesDropped(t *testing.T, s *shop) {
+	dir := t.TempDir()
+	for name, shape := range map[string]int{"dropped.png": 1, "summer/red hat.png": 2, "summer/deep/hat.png": 3} {
+		file := filepath.Join(dir, filepath.FromSlash(name))
+		if err := errors.Join(
+			os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, product(200, shape), 0o644),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := newTab(t, s.url, theToken)
+	w.look(t, 1280, "light")
+	w.open(t, "/ui/a/acme/media?folder=season/")
+	w.shows(t, "or drop files and folders here")
+	type point struct{ X, Y float64 }
+	at := eval[point](t, w,
+		`(r => ({X: r.x + r.width / 2, Y: r.y + r.height / 2}))(document.querySelector(".drop").getBoundingClientRect())`)
+	const copies = 1
+	for _, kind := range []input.DispatchDragEventType{
+		input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop,
+	} {
+		call(t, w, input.DispatchDragEvent, input.DispatchDragEventParams{
+			Type: kind, X: at.X, Y: at.Y, Data: &input.DragData{
+				Items: []*input.DragDataItem{}, DragOperationsMask: copies,
+				Files: []string{filepath.Join(dir, "dropped.png"), filepath.Join(dir, "summer")},
+			},
+		})
+	}
+	w.shows(t, "dropped.png") // the page is loaded again when all are there
+	w.shows(t, "summer")
+	out := s.do(t, "media", "ls", "-A", "acme", "/season/", "-o", "name")
+	for _, want := range []string{"season/dropped.png", "season/summer/red hat.png", "season/summer/deep/hat.png"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("there is no %s in\n%s", want, out)
+		}
+	}
+	w.clean(t, "dropping files")
+}
+
+// An origin is tested as it stands in the form, before anything is saved.
+func originTested(t *testing.T, s *shop) {
+	w := newTab(t, s.url, theToken)
+	w.look(t, 1280, "light")
+	w.open(t, "/ui/a/acme/origins/new?kind=web")
+	w.focuses(t, "Id")
+	w.press(t, "tested")
+	w.tabTo(t, "Base URL")
+	w.press(t, s.storage.URL)
+	w.tabTo(t, "Path to test with")
+	w.press(t, "/shoes.png")
+	w.tabTo(t, "Test")
+	w.press(t, kb.Enter)
+	w.shows(t, "A walk can use this answer")
+	w.shows(t, "GET "+s.storage.URL+"/shoes.png")
+	w.tabTo(t, "Path to test with")
+	w.press(t, "x") // in place of what was there
+	w.tabTo(t, "Test")
+	w.press(t, kb.Enter)
+	w.shows(t, "Not here")
+	if out := s.do(t, "get", "origins", "-A", "acme", "-o", "name"); strings.Contains(out, "tested") {
+		t.Errorf("a test has saved the origin:\n%s", out)
+	}
+	w.clean(t, "testing an origin")
+}
+
+// The button beside a URL copies it.
+func copied(t *testing.T, s *shop) {
+	w := newTab(t, s.url, theToken)
+	call(t, w, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+	w.open(t, "/ui/a/acme/url-endpoints/product-images")
+	w.shows(t, "Answers at")
+	// What is copied is kept here: a browser of tests has no clipboard of a desktop.
+	eval[bool](t, w, `!!(navigator.clipboard.writeText = async text => { window.kept = text; })`)
+	const buttons = `[...document.querySelectorAll("main .urls [data-copy]")]`
+	if eval[int](t, w, buttons+".length") < 2 {
+		t.Fatal("the page has no URLs to copy")
+	}
+	w.tabTo(t, "Copy https://products.example.com/")
+	w.press(t, kb.Enter)
+	eventually(t, soon, "the button says that it is done", func() bool {
+		return eval[bool](t, w, `document.activeElement.classList.contains("done")`)
+	})
+	if got := eval[string](t, w, "window.kept"); got != "https://products.example.com/" {
+		t.Errorf("copied is %q", got)
+	}
+	w.clean(t, "copying")
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -245,17 +246,19 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 				}
 			}
 		}
-		// The session is kept by hand, because each answer has the browser delete it.
+		// The cookie is kept by hand, because each answer has the browser delete it.
 		r = stranger.request(t, method, path, nil)
 		for _, c := range cookies {
 			r.AddCookie(c)
 		}
-		if a := past.send(t, r); a.code != http.StatusUnauthorized && a.code != http.StatusSeeOther {
+		if a := past.send(t, r); a.code != http.StatusUnauthorized {
 			t.Errorf("%s with a revoked token: %d", route.Pattern, a.code)
 		}
 	}
-	if a := ending.get(t, "/ui/accounts"); a.code != http.StatusSeeOther {
-		t.Errorf("a session that has ended: %d", a.code)
+	for _, want := range []int{http.StatusUnauthorized, http.StatusSeeOther} { // by then the cookie is gone
+		if a := ending.get(t, "/ui/accounts"); a.code != want {
+			t.Errorf("a session that has ended: %d, want %d", a.code, want)
+		}
 	}
 }
 
@@ -295,8 +298,42 @@ func TestRevocationEndsSessions(t *testing.T) {
 	}
 }
 
-// A stream of the fleet takes one goroutine besides that of its connection, and ends when the
-// viewer signs out, and with the control plane.
+// Each viewer of the fleet takes one goroutine of the dashboard.
+func TestOneGoroutineAViewer(t *testing.T) { // not parallel: goroutines of other tests would count
+	p := start(t)
+	b := p.signedIn(t, p.root)
+	const viewers = 20
+	for range viewers {
+		stream, err := b.Do(b.request(t, http.MethodGet, "/ui/fleet/events", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Body.Close()
+		if _, err := stream.Body.Read(make([]byte, 6)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What a page begins with may still be under way.
+	count := 0
+	for end := time.Now().Add(30 * time.Second); count != viewers; {
+		if time.Now().After(end) {
+			t.Fatalf("%d viewers have %d goroutines", viewers, count)
+		}
+		var stacks bytes.Buffer
+		if err := pprof.Lookup("goroutine").WriteTo(&stacks, 2); err != nil {
+			t.Fatal(err)
+		}
+		count = 0
+		for one := range strings.SplitSeq(stacks.String(), "\n\n") {
+			if strings.Contains(one, "internal/dashboard.streamFleet") ||
+				strings.Contains(one, "created by github.com/edgewalk/edgewalk/controlplane/internal/dashboard.") {
+				count++
+			}
+		}
+	}
+}
+
+// A stream of the fleet ends when the viewer signs out, and with the control plane.
 func TestStreamsEnd(t *testing.T) {
 	t.Parallel()
 	p := start(t)

@@ -273,9 +273,6 @@ func (p *page) fail(err error) {
 	}
 	st := status.Convert(err)
 	if st.Code() == codes.Unauthenticated {
-		if err := p.d.sessions.end(p.r.Context(), p.session); err != nil {
-			p.d.log.WarnContext(p.r.Context(), "dashboard: a session cannot be ended", "error", err)
-		}
 		p.d.setCookie(p.w, "", time.Time{})
 		p.d.renderSignIn(p.w, p.r, http.StatusUnauthorized, "You were signed out, because your token has expired or was revoked.")
 		return
