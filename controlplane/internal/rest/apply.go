@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"buf.build/go/protoyaml"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminconn"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -19,6 +21,39 @@ func applyPath(path string) (account string, ok bool) {
 	rest, begins := strings.CutPrefix(path, "accounts/")
 	account, ends := strings.CutSuffix(rest, ":apply")
 	return account, begins && ends && account != "" && !strings.Contains(account, "/")
+}
+
+// exportPath returns the account of `accounts/{account}:export`.
+func exportPath(path string) (account string, ok bool) {
+	rest, begins := strings.CutPrefix(path, "accounts/")
+	account, ends := strings.CutSuffix(rest, ":export")
+	return account, begins && ends && account != "" && !strings.Contains(account, "/")
+}
+
+// export answers with an account's manifest alone, as apply takes it: in YAML, to who accepts that.
+// An account that is too large for one answer is asked for in parts, in JSON.
+func (h *Handler) export(w http.ResponseWriter, r *http.Request, account string) {
+	p := params{query: r.URL.Query()}
+	if err := p.err(); err != nil {
+		writeError(w, r, err)
+		return
+	}
+	wait(w)
+	resp, err := h.manifests.ExportManifest(adminconn.Outgoing(r),
+		&adminv1.ExportManifestRequest{Name: "accounts/" + account})
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	text, err := protoyaml.MarshalOptions{Indent: 2}.Marshal(resp.GetManifest())
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	w.Header().Set("Vary", "Accept")
+	w.Header().Set("Content-Type", "application/yaml")
+	// Its error is that nobody reads it.
+	_, _ = w.Write(text)
 }
 
 // apply applies a manifest, which is the content as it is: errors tell line and column.

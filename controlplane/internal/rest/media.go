@@ -229,7 +229,7 @@ func (h *Handler) download(w http.ResponseWriter, r *http.Request, account, file
 	fields := w.Header()
 	fields.Set("ETag", f.GetEtag())
 	fields.Set("Vary", "Accept")
-	if alt == "json" || alt == "" && wantsJSON(r) {
+	if alt == "json" || alt == "" && names(r, "application/json") {
 		if noneMatch(r.Header.Get("If-None-Match"), f.GetEtag()) {
 			w.WriteHeader(http.StatusNotModified)
 			return
@@ -244,11 +244,11 @@ func (h *Handler) download(w http.ResponseWriter, r *http.Request, account, file
 	http.ServeContent(&opener{ResponseWriter: w, r: r, bytes: bytes}, r, "", f.GetUpdateTime().AsTime(), bytes)
 }
 
-// wantsJSON reports whether a request names JSON among what it accepts.
-func wantsJSON(r *http.Request) bool {
+// names reports whether a request names a media type among what it accepts.
+func names(r *http.Request, want string) bool {
 	for _, field := range r.Header.Values("Accept") {
 		for one := range strings.SplitSeq(field, ",") {
-			if media, _, err := mime.ParseMediaType(one); err == nil && media == "application/json" {
+			if media, _, err := mime.ParseMediaType(one); err == nil && media == want {
 				return true
 			}
 		}

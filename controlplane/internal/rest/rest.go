@@ -165,6 +165,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.apply(w, r, account)
 		return
 	}
+	if account, ok := exportPath(path); ok && r.Method == http.MethodGet && names(r, "application/yaml") {
+		h.export(w, r, account)
+		return
+	}
 	if path == "openapi.yaml" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		fields.Set("Content-Type", "application/yaml")
 		fields.Set("Cache-Control", "no-cache")
