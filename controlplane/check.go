@@ -23,6 +23,9 @@ func (c Config) Checks() []preflight.Check {
 	if len(c.EtcdEndpoints) > 0 {
 		addresses = append(addresses, struct{ flag, address string }{"--peer-addr", c.PeerAddr})
 	}
+	if c.ACMEDNSAddr != "" {
+		addresses = append(addresses, struct{ flag, address string }{"--acme-dns-addr", c.ACMEDNSAddr})
+	}
 	for _, l := range addresses {
 		if l.address != "" {
 			checks = append(checks, preflight.Address(l.flag, l.address))

@@ -106,6 +106,16 @@ type Config struct {
 	// ACMECAFile is a file with the authorities that are trusted for TLS with them, PEM. Default
 	// those of this machine.
 	ACMECAFile string
+	// ACMEDNSZone is the zone that `_acme-challenge` records of domains lead into by CNAME, each to
+	// `{token}.{ACMEDNSZone}`, so that their dns-01 challenges are answered (RFC 8555 8.4). Its
+	// parent has to delegate it to ACMEDNSAddr, where this control plane answers DNS questions over
+	// UDP and TCP. ACMEDNSServers are the names of the zone's name servers, as its parent has them.
+	// Default none; `ns.{ACMEDNSZone}` at ACMEDNSAddr.
+	ACMEDNSAddr, ACMEDNSZone string
+	ACMEDNSServers           []string
+	// ACMEDNSHook is a program that sets TXT records for dns-01 challenges of wildcards whose
+	// `_acme-challenge` does not lead into ACMEDNSZone; see docs/domains.md. Default none.
+	ACMEDNSHook string
 	// TLSCert and TLSKey are files with the certificate of all listeners, PEM, read again when they
 	// change. ClientCA is a file with the authorities that clients of the gRPC listeners must have
 	// a certificate from. Default none, in the clear.
@@ -201,6 +211,7 @@ type parsed struct {
 	// this machine.
 	authorities []issuer.Authority
 	acmeRoots   *x509.CertPool
+	dnsHook     string // the path of ACMEDNSHook
 }
 
 // clientAuthorities are those of ClientCA, nil without.

@@ -30,6 +30,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/dashboard"
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
@@ -61,6 +62,8 @@ type ControlPlane struct {
 	sharedHost string // host[:port]
 	domains    *domaincheck.Service
 	issuer     *issuer.Service // nil for none
+	dns01      *dns01.Solver   // nil if it could answer nothing
+	dnsServer  *dns01.Server   // nil without --acme-dns-addr
 	acmeKey    issuer.Key
 	thumbprint string // of acmeKey, empty if there is none
 	library    *media.Library
@@ -87,6 +90,8 @@ type listeners struct {
 	admin, edge, http, media net.Listener
 	peer                     net.Listener // nil with the embedded etcd
 	debug                    net.Listener // nil without --debug-addr
+	dns                      net.Listener // nil without --acme-dns-addr
+	dnsPackets               *net.UDPConn // with dns
 }
 
 // openTimeout bounds one attempt of New to open the topology in etcd.
@@ -135,6 +140,9 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return err
 	}
 	dns := resolver.New(resolver.Config{Resolvers: p.resolvers})
+	if err := c.openDNS01(p, dns); err != nil {
+		return err
+	}
 	c.domains = c.checks(p, dns)
 	c.issuer = c.orders(p, dns)
 	c.library, err = media.Open(ctx,
@@ -444,6 +452,12 @@ func (c *Config) listen() (l listeners, err error) {
 			return listeners{}, err
 		}
 	}
+	if c.ACMEDNSAddr != "" {
+		if l.dns, l.dnsPackets, err = dns01.Listen(c.ACMEDNSAddr); err != nil {
+			l.close()
+			return listeners{}, fmt.Errorf("--acme-dns-addr: %w", err)
+		}
+	}
 	if len(c.EtcdEndpoints) == 0 {
 		return l, nil
 	}
@@ -455,23 +469,33 @@ func (c *Config) listen() (l listeners, err error) {
 }
 
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.admin, l.edge, l.http, l.media, l.peer, l.debug} {
+	for _, one := range []net.Listener{l.admin, l.edge, l.http, l.media, l.peer, l.debug, l.dns} {
 		if one != nil {
 			one.Close()
 		}
 	}
+	if l.dnsPackets != nil {
+		l.dnsPackets.Close()
+	}
 }
 
 // Addresses are where the control plane listens.
-type Addresses struct{ Admin, Edge, HTTP, Media string }
+type Addresses struct {
+	Admin, Edge, HTTP, Media string
+	DNS                      string // empty without --acme-dns-addr
+}
 
 // Addresses returns where the control plane listens.
 func (c *ControlPlane) Addresses() Addresses {
 	l := c.listeners
-	return Addresses{
+	at := Addresses{
 		Admin: l.admin.Addr().String(), Edge: l.edge.Addr().String(), HTTP: l.http.Addr().String(),
 		Media: l.media.Addr().String(),
 	}
+	if l.dns != nil {
+		at.DNS = l.dns.Addr().String()
+	}
+	return at
 }
 
 // SignInURL returns the address of the dashboard, with what signs one browser in, once. That works
@@ -534,6 +558,10 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	}
 	if c.pages != nil {
 		back.Go(func() error { return c.pages.Run(backCtx) })
+	}
+	if c.dnsServer != nil {
+		c.cfg.Logger.Info("dns-01 challenges are answered", "zone", c.cfg.ACMEDNSZone, "dns", at.DNS)
+		back.Go(func() error { return c.dnsServer.Run(backCtx) })
 	}
 	if c.listeners.debug != nil {
 		c.cfg.Logger.Info("profiles are served", "debug", c.listeners.debug.Addr().String())

@@ -457,7 +457,24 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		"authority alone":     {func(c *Config) { c.ClientCA = "x" }, []string{"--client-ca"}},
 		"no token file":       {func(c *Config) { c.EdgeTokenFile = "/nowhere" }, []string{"--edge-token-file"}},
 		"no admin token file": {func(c *Config) { c.AdminTokenFile = "/nowhere" }, []string{"--admin-token-file"}},
-		"public admin":        {func(c *Config) { c.AdminAddr = ":0" }, []string{"--admin-addr", "--insecure-listen"}},
+		"dns without a zone": {
+			func(c *Config) { c.ACMEDNSAddr = "127.0.0.1:0" }, []string{"--acme-dns-addr", "--acme-dns-zone"},
+		},
+		"no zone": {func(c *Config) { c.ACMEDNSZone = "*.example.net" }, []string{"--acme-dns-zone", "*.example.net"}},
+		"the zone is the target": {
+			func(c *Config) { c.ACMEDNSZone, c.DomainTarget = "edge.example.net", "edge.example.net" },
+			[]string{"--acme-dns-zone", "--domain-target", "acme.edge.example.net"},
+		},
+		"dns at any address": {
+			func(c *Config) { c.ACMEDNSZone, c.ACMEDNSAddr = "acme.example.net", ":0" },
+			[]string{"--acme-dns-addr", "--acme-dns-ns"},
+		},
+		"dns port in use": {
+			func(c *Config) { c.ACMEDNSZone, c.ACMEDNSAddr = "acme.example.net", taken.Addr().String() },
+			[]string{"--acme-dns-addr", "in use"},
+		},
+		"no hook":      {func(c *Config) { c.ACMEDNSHook = "/nowhere" }, []string{"--acme-dns-hook", "/nowhere"}},
+		"public admin": {func(c *Config) { c.AdminAddr = ":0" }, []string{"--admin-addr", "--insecure-listen"}},
 		"public edge": {
 			func(c *Config) { c.EdgeAddr = "0.0.0.0:0" }, []string{"--edge-addr", "--insecure-listen"},
 		},

@@ -47,6 +47,9 @@ func (c *Config) parseDomains(p *parsed) (err error) {
 		}
 		p.resolvers = append(p.resolvers, at)
 	}
+	if err := c.parseDNS01(p); err != nil {
+		return err
+	}
 	return c.parseACME(p)
 }
 
@@ -86,7 +89,7 @@ func (c *Config) parseACME(p *parsed) error {
 
 // reservedHosts are those below which the operator's own DNS leads somewhere.
 func (c *Config) reservedHosts() (hosts []string) {
-	for _, host := range []string{c.DomainTarget} {
+	for _, host := range []string{c.DomainTarget, c.ACMEDNSZone} {
 		if host != "" {
 			hosts = append(hosts, host)
 		}
@@ -98,6 +101,7 @@ func (c *Config) reservedHosts() (hosts []string) {
 func (c *ControlPlane) checks(p parsed, dns *resolver.Resolver) *domaincheck.Service {
 	looker := &domaincheck.Looker{
 		Resolver: dns, Target: c.cfg.DomainTarget,
+		ChallengeZone: c.cfg.ACMEDNSZone, ChallengeHook: p.dnsHook != "",
 		Probe: &domaincheck.Prober{Thumbprint: func() string { return c.thumbprint }},
 	}
 	if host, _, err := topology.ParseSharedHost(c.sharedHost); err == nil {
@@ -116,7 +120,7 @@ func (c *ControlPlane) orders(p parsed, dns *resolver.Resolver) *issuer.Service 
 		return nil
 	}
 	return issuer.New(issuer.Config{
-		Store: c.store, Domains: c.domains, Resolver: dns, Key: c.acmeKey, Authorities: p.authorities,
+		Store: c.store, Domains: c.domains, Resolver: dns, DNS01: c.dns01, Key: c.acmeKey, Authorities: p.authorities,
 		Email: c.cfg.ACMEEmail, Roots: p.acmeRoots, UserAgent: "edgewalk/" + buildinfo.Get().Version,
 		Logger: c.cfg.Logger,
 	})

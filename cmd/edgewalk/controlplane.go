@@ -152,6 +152,30 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 		"file with the CA certificates that issuers are known by, PEM (default those of this machine)",
 	)
 	f.StringVar(
+		&cfg.ACMEDNSZone,
+		"acme-dns-zone",
+		"",
+		"zone that _acme-challenge records of domains lead into, for certificates of wildcards and before names lead here (default none)",
+	)
+	f.StringVar(
+		&cfg.ACMEDNSAddr,
+		"acme-dns-addr",
+		"",
+		"address of the name server for --acme-dns-zone, over UDP and TCP (default none)",
+	)
+	f.StringSliceVar(
+		&cfg.ACMEDNSServers,
+		"acme-dns-ns",
+		nil,
+		"name of a name server of --acme-dns-zone, as its parent has it; repeatable (default ns.ZONE at --acme-dns-addr)",
+	)
+	f.StringVar(
+		&cfg.ACMEDNSHook,
+		"acme-dns-hook",
+		"",
+		"program that sets TXT records for wildcards, run as HOOK present|cleanup NAME VALUE (default none)",
+	)
+	f.StringVar(
 		&cfg.TLSCert,
 		"tls-cert",
 		"",

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 )
 
@@ -73,9 +74,12 @@ type Evidence struct {
 	Servers []string
 	// CAA is the answer with the CAA records that count. Nil if nobody will order a certificate.
 	CAA *resolver.Answer
-	// Challenge and ChallengeTXT are the answers for the CNAME and the TXT records of
-	// `_acme-challenge`. Nil if no certificate is validated by DNS.
-	Challenge, ChallengeTXT *resolver.Answer
+	// Delegation is what was found at `_acme-challenge`. Nil if nobody looked.
+	Delegation *dns01.Delegation
+	// ChallengeGoal is the name that a CNAME there is to have, empty without a zone. ChallengeHook
+	// says that a program of the operator's sets records there.
+	ChallengeGoal string
+	ChallengeHook bool
 }
 
 // Address is an address of a name.
@@ -114,6 +118,8 @@ type Looker struct {
 	// ChallengeZone is the zone that `_acme-challenge` records are to lead into, empty if there is
 	// none.
 	ChallengeZone string
+	// ChallengeHook says that a program of the operator's sets records for challenges of wildcards.
+	ChallengeHook bool
 	// Probe tells whether an edge answers at an address. Nil: nobody can.
 	Probe *Prober
 }
@@ -126,9 +132,14 @@ func (l *Looker) goal(token string) string {
 	return l.Shared
 }
 
+// evidence is what is known of a name before anybody looks.
+func (l *Looker) evidence(s Subject) *Evidence {
+	return &Evidence{ChallengeGoal: dns01.Goal(s.Token, l.ChallengeZone), ChallengeHook: l.ChallengeHook}
+}
+
 // Look collects the evidence of a name. orders says that a certificate is wanted.
 func (l *Looker) Look(ctx context.Context, s Subject, orders bool) *Evidence {
-	e := new(Evidence)
+	e := l.evidence(s)
 	if local(s.Name) { // it is the machine itself, whatever DNS says (RFC 6761 6.3)
 		e.Addresses = []Address{{Addr: netip.MustParseAddr("127.0.0.1"), Kind: AddressTarget}}
 		return e
@@ -149,33 +160,17 @@ func (l *Looker) Look(ctx context.Context, s Subject, orders bool) *Evidence {
 	})
 	if orders {
 		all.Go(func() { e.CAA = session.CAA(ctx, s.Name) })
-		if l.ChallengeZone != "" || s.wildcard() {
-			all.Go(func() { e.Challenge = session.Lookup(ctx, challengeName(s.Name), "CNAME") })
-		}
+	}
+	if l.ChallengeZone != "" {
+		all.Go(func() { e.Delegation = dns01.Look(ctx, session, s.Name) })
 	}
 	all.Wait()
-	if e.Challenge != nil && e.Challenge.Outcome == resolver.Found {
-		e.ChallengeTXT = lookBeside(ctx, session, challengeName(s.Name))
-	}
 	e.Addresses = l.lookAddresses(ctx, s, e)
 	return e
 }
 
-func challengeName(name string) string { return "_acme-challenge." + strings.TrimPrefix(name, "*.") }
-
 // local recognises the names that RFC 6761 6.3 keeps for the machine itself.
 func local(name string) bool { return strings.HasSuffix(name, ".localhost") }
-
-// lookBeside returns the TXT records that a name has itself, beside a CNAME.
-func lookBeside(ctx context.Context, session *resolver.Session, name string) *resolver.Answer {
-	a := session.Lookup(ctx, name, "TXT")
-	own := *a
-	if len(a.Chain) > 0 {
-		own.Records = a.Beside
-	}
-	own.Records = slices.DeleteFunc(slices.Clone(own.Records), func(r resolver.Record) bool { return r.Type != "TXT" })
-	return &own
-}
 
 // lookProofs asks for the proofs of all names at once, and keeps those up to the nearest that has
 // one.

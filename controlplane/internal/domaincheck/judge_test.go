@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver/dnstest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -183,8 +184,8 @@ func TestFaults(t *testing.T) {
 					}
 					want.WriteString(line)
 				}
-				f, _ := w.check(t, name)
-				got := ports.ReplaceAllString(lines(f), ":PORT")
+				f, e := w.check(t, name)
+				got := ports.ReplaceAllString(lines(f), ":PORT") + challengeLine(name, e)
 				results[i] = title + "\n" + script.String() + got
 				if !*rewrite && strings.TrimSpace(got) != strings.TrimSpace(want.String()) {
 					t.Errorf("told\n%s\nwant\n%s", got, want.String())
@@ -201,9 +202,22 @@ func TestFaults(t *testing.T) {
 
 var ports = regexp.MustCompile(`:\d{4,5}\b`)
 
+// challengeLine is how the challenges of authorities are answered, as people are told it.
+func challengeLine(name string, e *Evidence) string {
+	if e.Delegation == nil {
+		return ""
+	}
+	c := e.Delegation.Judge(name, e.ChallengeGoal, e.ChallengeHook)
+	way := map[dns01.Way]string{
+		dns01.None: "none", dns01.Delegated: "delegated", dns01.ByHook: "by hook", dns01.Conflict: "conflict",
+	}[c.Way]
+	line := strings.TrimRight(fmt.Sprintf("challenges %s: %s", way, c.Message), ": ")
+	return strings.NewReplacer(mine, "MINE", foreign, "FOREIGN").Replace(line) + "\n"
+}
+
 // do makes a fault: `zone NAME SERVERS: RECORDS`, `set ZONE [SERVER]: RECORDS` with records parted
 // by `;`, `fail ZONE CODE`, `lame ZONE SERVER`, `mute SERVER`, `dnssec ZONE`, `stale ZONE:
-// RECORDS`, `target HOST`, or `patience DURATION`.
+// RECORDS`, `target HOST`, `challenges ZONE`, `hook`, or `patience DURATION`.
 func (w *world) do(t *testing.T, command string) {
 	t.Helper()
 	head, records, _ := strings.Cut(command, ": ")
@@ -226,6 +240,10 @@ func (w *world) do(t *testing.T, command string) {
 		w.Stale(words[1], records)
 	case "target":
 		w.looker.Target, w.looker.Shared = "", words[1]
+	case "challenges":
+		w.looker.ChallengeZone = words[1]
+	case "hook":
+		w.looker.ChallengeHook = true
 	case "patience":
 		d, err := time.ParseDuration(words[1])
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -11,9 +12,16 @@ import (
 // recordsFor says what to set in DNS so that ownership is proven and the name leads here. Nothing
 // is left to say once both are so.
 func recordsFor(s Subject, e *Evidence, goal string, owned bool, f *Finding) []*topologyv1.DomainRecord {
+	if local(s.Name) {
+		return nil
+	}
+	return append(nameRecordsFor(s, e, goal, owned, f), challengeRecords(s, e, routed(f))...)
+}
+
+func nameRecordsFor(s Subject, e *Evidence, goal string, owned bool, f *Finding) []*topologyv1.DomainRecord {
 	proven, routed := f.Proven, routed(f)
 	switch {
-	case local(s.Name), proven && routed:
+	case proven && routed:
 		return nil
 	case s.wildcard():
 		return wildcardRecords(s, goal, proven)
@@ -44,6 +52,37 @@ func wildcardRecords(s Subject, goal string, proven bool) (all []*topologyv1.Dom
 	}
 	if goal != "" {
 		all = append(all, set(0, s.Name, "CNAME", goal, "for all names below that have no record of their own"))
+	}
+	return all
+}
+
+// challengeRecords leads the challenges of certificate authorities into the zone that is answered
+// for: for a wildcard, which gets no certificate otherwise, and for a name that does not lead here
+// yet.
+func challengeRecords(s Subject, e *Evidence, routed bool) (all []*topologyv1.DomainRecord) {
+	if e.ChallengeGoal == "" {
+		return nil
+	}
+	way, none := dns01.None, true
+	if e.Delegation != nil {
+		hook := e.ChallengeHook && s.wildcard()
+		way, none = e.Delegation.Judge(s.Name, e.ChallengeGoal, hook).Way, e.Delegation.Empty()
+	}
+	at := dns01.NameOf(s.Name)
+	switch {
+	case way == dns01.Conflict:
+		for _, r := range e.Delegation.TXT {
+			all = append(all, &topologyv1.DomainRecord{
+				Action: topologyv1.DomainRecord_DELETE, Name: at, Type: r.Type, Value: r.Value,
+				Note: "no record may stand beside a CNAME",
+			})
+		}
+	case way != dns01.None, slices.Equal(e.Delegation.Current(), []string{"CNAME " + e.ChallengeGoal}):
+	case s.wildcard():
+		all = append(all, set(0, at, "CNAME", e.ChallengeGoal, "for the certificate", e.Delegation.Current()...))
+	case !routed && none:
+		all = append(all, set(0, at, "CNAME", e.ChallengeGoal,
+			"if the certificate is to be there before the name leads here"))
 	}
 	return all
 }

@@ -33,7 +33,7 @@ func (s *Service) Tell(c *topologyv1.CustomDomain, t Told) {
 	c.Ownership, c.Routing, c.Records = facts.GetOwnership(), facts.GetRouting(), facts.GetRecords()
 	if c.Routing == nil {
 		subject := Subject{Name: c.GetDomain(), Token: s.store.DomainToken(t.AccountUID), Believed: Believed(c, facts)}
-		f := Unseen(subject, s.looker.goal(subject.Token), s.looker.Target != "")
+		f := s.looker.unseen(subject)
 		c.Ownership, c.Routing, c.Records = f.Ownership, f.Routing, f.Records
 	}
 	c.Certificate = s.certificate(c, facts.GetCertificate(), t.Certificate)
@@ -44,11 +44,12 @@ func noAnswer(name string) *resolver.Answer {
 	return &resolver.Answer{Name: name, Last: name, Outcome: resolver.NXDomain}
 }
 
-// Unseen is a finding about a name that nobody has looked at.
-func Unseen(s Subject, goal string, owned bool) Finding {
+// unseen is a finding about a name that nobody has looked at.
+func (l *Looker) unseen(s Subject) Finding {
 	registered, err := publicsuffix.EffectiveTLDPlusOne(s.base())
-	e := &Evidence{Apex: err == nil && registered == s.base(), A: noAnswer(s.Name), AAAA: noAnswer(s.Name)}
-	f := Judge(s, e, goal, owned)
+	e := l.evidence(s)
+	e.Apex, e.A, e.AAAA = err == nil && registered == s.base(), noAnswer(s.Name), noAnswer(s.Name)
+	f := Judge(s, e, l.goal(s.Token), l.Target != "")
 	f.Routing = &topologyv1.DomainRouting{
 		State:   topologyv1.DomainRouting_UNKNOWN,
 		Message: "not looked at yet",

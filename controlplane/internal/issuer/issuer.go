@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -20,6 +21,8 @@ type Config struct {
 	Domains *domaincheck.Service
 	// Resolver tells which authorities may issue for a name.
 	Resolver *resolver.Resolver
+	// DNS01 answers challenges by DNS. Nil: none are.
+	DNS01 *dns01.Solver
 	// Key is that of the accounts at all authorities.
 	Key Key
 	// Authorities are tried in this order.
@@ -46,6 +49,7 @@ type Service struct {
 	store    *store.Store
 	domains  *domaincheck.Service
 	resolver *resolver.Resolver
+	dns01    *dns01.Solver
 	clients  []*client
 	now      func() time.Time
 	after    func(time.Duration) <-chan time.Time
@@ -62,7 +66,8 @@ func New(cfg Config) *Service {
 		cfg.After = time.After
 	}
 	s := &Service{
-		store: cfg.Store, domains: cfg.Domains, resolver: cfg.Resolver, now: cfg.Now, after: cfg.After, log: cfg.Logger,
+		store: cfg.Store, domains: cfg.Domains, resolver: cfg.Resolver, dns01: cfg.DNS01, now: cfg.Now,
+		after: cfg.After, log: cfg.Logger,
 	}
 	for _, a := range cfg.Authorities {
 		s.clients = append(s.clients, newClient(cfg, a))

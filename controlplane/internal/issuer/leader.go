@@ -307,7 +307,9 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 	}
 	err = l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
 		f.Issuance.Asked, f.Issuance.Renew = nil, false
-		if v.fact != nil && !(v.fact.GetState() == topologyv1.DomainCertificate_NONE && f.Certificate == nil) {
+		nothing := v.fact.GetState() == topologyv1.DomainCertificate_NONE &&
+			v.fact.GetReason() == topologyv1.DomainCertificate_REASON_UNSPECIFIED
+		if v.fact != nil && !(nothing && f.Certificate == nil) {
 			f.Certificate = v.fact
 		}
 	})

@@ -7,7 +7,6 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -19,15 +18,6 @@ type method struct {
 	// again, also by another control plane. Nil: edges answer by themselves.
 	publish  func(context.Context, acme.Challenge) error
 	takeBack func(context.Context, acme.Challenge)
-}
-
-// choose says how a name is validated, or what is missing for that.
-func (l *leader) choose(_ context.Context, _ *resolver.Session, sub *subject) (method, *topologyv1.DomainCertificate) {
-	if strings.HasPrefix(sub.name(), "*.") {
-		return method{}, waiting(topologyv1.DomainCertificate_NEEDS_DNS01,
-			"issuers validate wildcards by DNS alone, which this control plane is not set up for")
-	}
-	return method{kind: acme.ChallengeTypeHTTP01}, nil
 }
 
 // find returns the challenge of an authorization for the method.

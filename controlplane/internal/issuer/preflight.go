@@ -30,7 +30,10 @@ func (l *leader) prepare(
 	ctx context.Context, sub *subject, r *record,
 ) (m method, b *book, fact *topologyv1.DomainCertificate, err error) {
 	session := l.resolver.Session()
-	if m, fact = l.choose(ctx, session, sub); fact != nil {
+	if m, fact, err = l.choose(ctx, session, sub); err != nil {
+		return m, nil, nil, err
+	}
+	if fact != nil {
 		return m, nil, l.patient(sub, fact), nil
 	}
 	if fact = l.checkRouting(sub, m, r); fact != nil {

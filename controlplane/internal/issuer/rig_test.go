@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer/acmetest"
@@ -45,6 +46,7 @@ type rig struct {
 	ca       *acmetest.Authority
 	port     int
 	looker   *domaincheck.Looker
+	hook     string   // sets TXT records, empty for none
 	edges    []string // addresses
 	replicas []*replica
 }
@@ -185,6 +187,9 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 	})
 	p.issuer = issuer.New(issuer.Config{
 		Store: p.store, Domains: p.domains, Resolver: r.looker.Resolver, Key: r.key, Authorities: authorities,
+		DNS01: dns01.NewSolver(dns01.Config{
+			Store: p.store, Zone: r.looker.ChallengeZone, Hook: r.hook, Resolver: r.looker.Resolver, Logger: log,
+		}),
 		Roots: r.ca.TLS, UserAgent: "edgewalk-test", Now: r.now, After: r.after, Logger: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -29,7 +29,8 @@ type Network struct {
 	servers map[string]*server // by name
 	zones   map[string]*zone   // by name
 	stale   map[string][]record
-	bogus   map[string]bool // zones whose DNSSEC is broken
+	forward map[string]netip.AddrPort // by zone
+	bogus   map[string]bool           // zones whose DNSSEC is broken
 	asked   map[string]int
 }
 
@@ -59,7 +60,7 @@ func New(tb testing.TB, servers ...string) *Network {
 	tb.Helper()
 	n := &Network{
 		tb: tb, servers: map[string]*server{}, zones: map[string]*zone{}, stale: map[string][]record{},
-		bogus: map[string]bool{}, asked: map[string]int{},
+		bogus: map[string]bool{}, asked: map[string]int{}, forward: map[string]netip.AddrPort{},
 	}
 	addrs := []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 	for _, one := range servers {
@@ -189,6 +190,13 @@ func (n *Network) Stale(zone, records string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.stale[zone] = parsed
+}
+
+// Forward makes the recursive resolver ask a server of the test's own for a zone and all below.
+func (n *Network) Forward(zone string, to netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.forward[zone] = to
 }
 
 // Asked is how many questions there were about a name and a type.
@@ -350,6 +358,14 @@ func (n *Network) recurse(to *reply, name, kind string, unchecked bool) {
 		return
 	}
 	for range 20 {
+		for zone, at := range n.forward {
+			if name == zone || strings.HasSuffix(name, "."+zone) {
+				if err := to.ask(at, name, kind); err != nil {
+					n.tb.Errorf("dnstest: ask %s for %s: %v", at, name, err)
+				}
+				return
+			}
+		}
 		z := n.zoneOf(name)
 		if z == nil {
 			to.head.RCode = dnsmessage.RCodeNameError
@@ -433,6 +449,44 @@ func (r *reply) from(z *zone, records []record, name, kind string) {
 	if !exists {
 		r.head.RCode = dnsmessage.RCodeNameError
 	}
+}
+
+// ask adds what another server says of a name, as far as it is texts.
+func (r *reply) ask(at netip.AddrPort, name, kind string) error {
+	question := dnsmessage.Message{Header: dnsmessage.Header{ID: 1}, Questions: []dnsmessage.Question{{
+		Name: dnsmessage.MustNewName(name + "."), Type: kinds[kind], Class: dnsmessage.ClassINET,
+	}}}
+	packed, err := question.Pack()
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial("tcp", at.String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...)); err != nil {
+		return err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(conn, size[:]); err != nil {
+		return err
+	}
+	buf := make([]byte, binary.BigEndian.Uint16(size[:]))
+	if _, err := io.ReadFull(conn, buf); err != nil {
+		return err
+	}
+	var answer dnsmessage.Message
+	if err := answer.Unpack(buf); err != nil {
+		return err
+	}
+	r.head.RCode = answer.RCode
+	for _, one := range answer.Answers {
+		if text, ok := one.Body.(*dnsmessage.TXTResource); ok {
+			r.answers = append(r.answers, record{name: name, kind: "TXT", value: strings.Join(text.TXT, "")})
+		}
+	}
+	return nil
 }
 
 var kinds = map[string]dnsmessage.Type{

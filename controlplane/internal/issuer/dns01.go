@@ -1,0 +1,75 @@
+package issuer
+
+import (
+	"context"
+	"strings"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
+	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// choose says how a name is validated, or what is missing for that: by DNS where that can be
+// answered, because the name need not lead here then, and else by HTTP, which issuers do not take
+// for wildcards.
+func (l *leader) choose(
+	ctx context.Context, session *resolver.Session, sub *subject,
+) (method, *topologyv1.DomainCertificate, error) {
+	wildcard := strings.HasPrefix(sub.name(), "*.")
+	if l.dns01 == nil && !wildcard {
+		return method{kind: acme.ChallengeTypeHTTP01}, nil, nil
+	}
+	token, err := l.token(ctx, sub.key.Account)
+	if err != nil {
+		return method{}, nil, err
+	}
+	choice := l.dns01.Choose(ctx, session, token, sub.name())
+	reason := topologyv1.DomainCertificate_NEEDS_DNS01
+	switch {
+	case choice.Way == dns01.Delegated, choice.Way == dns01.ByHook:
+		return l.byDNS(dns01.Challenge{Way: choice.Way, Name: dns01.NameOf(sub.name()), Token: token}), nil, nil
+	case choice.Way == dns01.Conflict:
+		reason = topologyv1.DomainCertificate_DNS01_CONFLICT
+	case !wildcard:
+		return method{kind: acme.ChallengeTypeHTTP01}, nil, nil
+	}
+	fact := waiting(reason, choice.Message)
+	fact.Seen, fact.Want = choice.Seen, choice.Want
+	return method{}, fact, nil
+}
+
+// token is that of an account in DNS.
+func (l *leader) token(ctx context.Context, account string) (string, error) {
+	record, _, err := l.store.Get(ctx, topology.Key{Kind: topology.KindAccounts, Account: account})
+	if err != nil {
+		return "", err
+	}
+	return l.store.DomainToken(topology.UID(account, record.CreateRevision)), nil
+}
+
+// byDNS is the method of a name whose challenges are answered over DNS.
+func (l *leader) byDNS(at dns01.Challenge) method {
+	of := func(ch acme.Challenge) dns01.Challenge {
+		one := at
+		one.Value = ch.DNS01KeyAuthorization()
+		return one
+	}
+	return method{
+		kind: acme.ChallengeTypeDNS01,
+		publish: func(ctx context.Context, ch acme.Challenge) error {
+			err := l.dns01.Present(ctx, l.fence, of(ch))
+			if err == nil || isStore(err) || ctx.Err() != nil {
+				return err
+			}
+			return fault{reason: topologyv1.DomainCertificate_ISSUER_DNS, text: err.Error()}
+		},
+		takeBack: func(ctx context.Context, ch acme.Challenge) {
+			if err := l.dns01.Cleanup(ctx, of(ch)); err != nil {
+				l.log.WarnContext(ctx, "issuer: the answer to a challenge stays for a day", "name", at.Name, "err", err)
+			}
+		},
+	}
+}

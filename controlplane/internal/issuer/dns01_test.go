@@ -1,0 +1,145 @@
+package issuer_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
+	"github.com/edgewalk/edgewalk/controlplane/internal/issuer/acmetest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+// answerByDNS has another control plane than any replica answer for the zone acme.example.
+func (r *rig) answerByDNS() {
+	r.t.Helper()
+	l, packets, err := dns01.Listen("127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	other := storetest.Open(r.t, store.Config{Prefix: r.prefix})
+	server, err := dns01.NewServer(dns01.ServerConfig{
+		Listener: l, Packets: packets, Zone: "acme.example", Answers: other.ChallengeAnswers,
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Run(ctx) }()
+	r.t.Cleanup(func() { cancel(); <-done })
+	r.Forward("acme.example", l.Addr().(*net.TCPAddr).AddrPort())
+	r.looker.ChallengeZone = "acme.example"
+}
+
+// set makes the records of example.com those that lead to the edges, and others.
+func (r *rig) set(more ...string) {
+	for _, at := range r.edges {
+		more = append(more, "* A "+at)
+	}
+	r.Set("example.com", "", strings.Join(more, "\n"))
+}
+
+func (r *rig) token(account string) string {
+	r.t.Helper()
+	record, _, err := r.store.Get(r.t.Context(), topology.Key{Kind: topology.KindAccounts, Account: account})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.store.DomainToken(topology.UID(account, record.CreateRevision))
+}
+
+// A wildcard waits for its delegation, and says so; and while a record stands beside that. Then
+// it gets its certificate by one order, and the name below it by none.
+func TestWildcardByDNS(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	r.answerByDNS()
+	r.replica("cp1")
+	goal := r.token("acme") + ".acme.example"
+	r.claim("acme", "*.example.com")
+	r.awaitState("acme", "*.example.com", "WAITING NEEDS_DNS01")
+	fact, _ := r.fact("acme", "*.example.com")
+	if want := []string{"_acme-challenge.example.com CNAME " + goal}; !slices.Equal(fact.GetWant(), want) {
+		t.Errorf("it wants %q, want %q", fact.GetWant(), want)
+	}
+	r.set("_acme-challenge CNAME "+goal, "_acme-challenge TXT left-behind")
+	r.pass(time.Minute)
+	r.awaitState("acme", "*.example.com", "WAITING DNS01_CONFLICT")
+	fact, _ = r.fact("acme", "*.example.com")
+	if !strings.Contains(fact.GetMessage(), `TXT "left-behind" stands beside the CNAME at _acme-challenge.example.com`) {
+		t.Errorf("it says %q", fact.GetMessage())
+	}
+	if n := r.ca.AllOrders(); len(n) > 0 {
+		t.Errorf("orders before: %v", n)
+	}
+	r.set("_acme-challenge CNAME " + goal)
+	r.pass(time.Minute)
+	r.awaitState("acme", "*.example.com", "ISSUED")
+	if err := r.leaf("acme", "*.example.com").VerifyHostname("a.example.com"); err != nil {
+		t.Error(err)
+	}
+	r.claim("acme", "a.example.com")
+	r.awaitState("acme", "a.example.com", "NONE COVERED")
+	if n := r.ca.AllOrders(); len(n) != 1 || n["*.example.com"] != 1 {
+		t.Errorf("orders: %v", n)
+	}
+	if left, err := r.store.ChallengeAnswers(t.Context(), r.token("acme")); err != nil || len(left) > 0 {
+		t.Errorf("answers that are left: %q, %v", left, err)
+	}
+}
+
+// A name whose challenges are delegated has its certificate before it leads to the edges.
+func TestCertificateBeforeTheCutOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	r.answerByDNS()
+	r.set("shop A 127.0.0.1", "_acme-challenge.shop CNAME "+r.token("acme")+".acme.example")
+	r.replica("cp1")
+	r.claim("acme", "shop.example.com")
+	r.awaitState("acme", "shop.example.com", "ISSUED")
+	known, err := r.store.Facts(t.Context(), domainKey("acme", "shop.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state := known.Facts.GetRouting().GetState(); state == topologyv1.DomainRouting_HERE {
+		t.Errorf("it leads %s", state)
+	}
+}
+
+// A program of the operator's sets the record where there is no delegation.
+func TestWildcardByHook(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	r.hook = filepath.Join(dir, "hook")
+	if err := os.WriteFile(r.hook, []byte("#!/bin/sh\necho \"$@\" >> "+log+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.looker.ChallengeHook = true
+	r.replica("cp1")
+	r.claim("acme", "*.example.com")
+	lines := func() []string {
+		text, _ := os.ReadFile(log)
+		return strings.Split(strings.TrimSpace(string(text)), "\n")
+	}
+	r.await("the hook is run", func() bool { return strings.HasPrefix(lines()[0], "present ") })
+	words := strings.Fields(lines()[0])
+	if len(words) != 3 || words[1] != "_acme-challenge.example.com." {
+		t.Fatalf("the hook was run with %q", words)
+	}
+	r.set("_acme-challenge TXT " + words[2])
+	r.awaitState("acme", "*.example.com", "ISSUED")
+	if want := "cleanup " + strings.Join(words[1:], " "); lines()[1] != want {
+		t.Errorf("the hook was run with %q, want %q", lines()[1:], want)
+	}
+}
