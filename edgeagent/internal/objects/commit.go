@@ -49,6 +49,7 @@ func (f *Fill) complete() (unstored bool, err error) {
 		return true, fmt.Errorf("%w: %w", ErrNotStored, f.unkept)
 	}
 	f.whole = true
+	f.broadcast() // from now on readers wait no longer than endWait
 	return false, nil
 }
 

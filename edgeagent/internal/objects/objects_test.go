@@ -214,7 +214,8 @@ func TestServesBeforeTheScan(t *testing.T) {
 	wantStored(t, s, 3, 10)
 }
 
-// A fill soon after the start waits for the folders to be read.
+// What is filled soon after the start waits for the folders to be read before it is stored. Its
+// readers do not.
 func TestFillsWaitForTheScan(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -224,16 +225,23 @@ func TestFillsWaitForTheScan(t *testing.T) {
 	s = openUnread(t, dir)
 	s.opened = s.opened.Add(time.Hour) // no machine is that busy
 	stored := make(chan error)
-	go func() {
-		_, err := fill(t, s, testKey(2), 10, testHead(2, 10), testBody(2, 10))
-		stored <- err
-	}()
-	scanAll(s)
-	if err := <-stored; err != nil {
-		t.Error(err)
+	for n, length := range []int{10, -1} {
+		f := begin(t, s, 2+n, length)
+		r := reader(t, f, 0)
+		write(t, f, testBody(2, 10))
+		go func() { _, err := f.Commit(); stored <- err }()
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, testBody(2, 10)) {
+			t.Errorf("read %q, %v", got, err)
+		}
 	}
-	if st := s.Stats(); st.Objects != 2 {
-		t.Errorf("%+v, want two objects", st)
+	scanAll(s)
+	for range 2 {
+		if err := <-stored; err != nil {
+			t.Error(err)
+		}
+	}
+	if st := s.Stats(); st.Objects != 3 {
+		t.Errorf("%+v, want three objects", st)
 	}
 }
 

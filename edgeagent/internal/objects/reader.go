@@ -76,8 +76,10 @@ func (r *Reader) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
-		// Of a body that is being stored, all but the end may be read.
-		storing := !f.ended && f.unkept == nil && f.head != nil && (f.whole || f.size == f.head.Length) && !r.late
+		// Of a body that is being stored, all but the end may be read. One that is stored only once
+		// the folders are read has no such end.
+		storing := !f.ended && f.unkept == nil && f.head != nil && (f.whole || f.size == f.head.Length) &&
+			!r.late && f.s.scanned.Load()
 		end := f.size
 		if storing && f.head.Length >= 0 {
 			end--
@@ -101,7 +103,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 			n := f.win.read(p, r.off)
 			r.advance(n)
 			return n, nil
-		case f.ended, f.whole && r.late, f.head != nil && f.head.Length >= 0 && r.off >= f.head.Length:
+		case f.ended, f.whole && !storing, f.head != nil && f.head.Length >= 0 && r.off >= f.head.Length:
 			return 0, io.EOF
 		}
 		if err := r.await(storing); err != nil {
