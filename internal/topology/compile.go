@@ -259,6 +259,7 @@ func compileEndpoint(
 		NotFoundPage:       spec.GetNotFoundPage(),
 		AnyOrigin:          spec.GetCors() == nil || slices.Contains(spec.GetCors().GetAllowOrigins(), "*"),
 		Origins:            spec.GetCors().GetAllowOrigins(),
+		WalkHeader:         spec.GetWalkHeader(),
 		ResponseHeaders:    compileResponseHeaders(spec.GetResponseHeaders()),
 	}
 	for _, name := range spec.GetOrigins() {

@@ -179,6 +179,8 @@ type Endpoint struct {
 	// which ones may otherwise.
 	AnyOrigin bool
 	Origins   []string
+	// WalkHeader says that replies tell of the walk that was made for them.
+	WalkHeader bool
 	// ResponseHeaders is what is done to the fields of replies; nil for nothing.
 	ResponseHeaders *ResponseHeaders
 }

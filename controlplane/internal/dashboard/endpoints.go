@@ -34,7 +34,9 @@ var endpointFields = []group{
 		"cache.mode", "cache.defaultTtl", "cache.browserTtl", "cache.negativeTtl", "cache.staleWhileRevalidate",
 		"cache.staleIfError", "cache.query.mode", "cache.query.names", "cache.honorClientNoCache",
 	}},
-	{"Replies", []string{"compress", "cors.allowOrigins", "responseHeaders.set", "responseHeaders.remove"}},
+	{"Replies", []string{
+		"compress", "cors.allowOrigins", "responseHeaders.set", "responseHeaders.remove", "walkHeader",
+	}},
 }
 
 // group is fields that belong together.

@@ -8,7 +8,9 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -90,6 +92,8 @@ func mayPass(name string, t *topology.Target) bool {
 		"Date", "Etag", "Expires",
 		"Last-Modified", "Vary":
 		return true // as below: nearly all replies have some of these
+	case walkField:
+		return false // of an edgewalk that is an origin
 	}
 	return !ordersServers(name) && (t.Domain != nil || !mayAct(name))
 }
@@ -110,6 +114,35 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 	if !h.own.decides("X-Request-Id") {
 		x.addID()
 	}
+	if t.Endpoint.WalkHeader && len(r.Steps) > 0 {
+		x.add(walkField, toldWalk(r.Steps))
+	}
+}
+
+// walkField is the field that tells of a walk. It belongs to one reply and is never stored.
+const walkField = "Edgewalk-Walk"
+
+// toldWalk is what each step that was asked said.
+func toldWalk(steps []walk.StepReport) string {
+	var b strings.Builder
+	for _, s := range steps {
+		if s.Skipped {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(s.Origin)
+		switch s.Outcome {
+		case origin.Found:
+			b.WriteString("=hit")
+		case origin.NotHere:
+			b.WriteString("=miss")
+		default:
+			b.WriteString("=error")
+		}
+	}
+	return b.String()
 }
 
 // headOf is what the fields of a reply depend on, beside what the cache has.

@@ -190,6 +190,49 @@ func TestOwnHeaders(t *testing.T) {
 	}
 }
 
+// Where an endpoint says so, a reply tells of the walk that was made for it. It is not stored, and
+// no origin says it.
+func TestWalkField(t *testing.T) {
+	t.Parallel()
+	origin := newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(walkField, "forged=hit")
+		w.Header().Set("Cache-Control", "max-age=60")
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/broken/"):
+			w.WriteHeader(http.StatusNotImplemented)
+		case !strings.HasPrefix(r.URL.Path, "/full/a"):
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	resources := acme(origin)
+	for _, id := range []string{"empty", "full", "broken"} {
+		resources["origins/acme/"+id] = &topologyv1.Origin{
+			Kind: &topologyv1.Origin_Web{Web: &topologyv1.WebOrigin{BaseUrl: origin + "/" + id}},
+		}
+	}
+	resources["urlEndpoints/acme/default"] = &topologyv1.UrlEndpoint{
+		Origins: []string{"empty", "full", "legacy"}, WalkHeader: true,
+	}
+	resources["urlEndpoints/acme/shots"] = &topologyv1.UrlEndpoint{Origins: []string{"full"}}
+	resources["urlEndpoints/acme/frail"] = &topologyv1.UrlEndpoint{
+		Origins: []string{"broken", "full"}, WalkHeader: true,
+	}
+	e := newEdge(t, nil)
+	e.apply(resources)
+	for _, tt := range []struct{ name, path, want string }{
+		{"the second origin has the file", "/acme/a.txt", "media=miss, empty=miss, full=hit"},
+		{"from the cache", "/acme/a.txt", ""},
+		{"nobody has it", "/acme/b.txt", "media=miss, empty=miss, full=miss, legacy=miss"},
+		{"an origin does not answer", "/acme/frail/a1.txt", "media=miss, broken=error, full=hit"},
+		{"an endpoint that does not say so", "/acme/shots/a.txt", ""},
+	} {
+		response, _ := e.get("shared.test", tt.path)
+		if got := strings.Join(response.Header.Values(walkField), " and "); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 // Whom pages may let read a reply, what it is called and what it is are never an origin's own word,
 // nor a guess.
 func TestOriginsDoNotSpeakForTheEdge(t *testing.T) {

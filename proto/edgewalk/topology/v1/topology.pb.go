@@ -2866,7 +2866,11 @@ type UrlEndpoint struct {
 	Compress UrlEndpoint_Compress `protobuf:"varint,18,opt,name=compress,proto3,enum=edgewalk.topology.v1.UrlEndpoint_Compress" json:"compress,omitempty"`
 	// Output only. There are more URL prefixes than urls lists: one for each custom domain of mode
 	// ACCOUNT, and for each that leads to this endpoint.
-	MoreUrls      bool `protobuf:"varint,19,opt,name=more_urls,json=moreUrls,proto3" json:"more_urls,omitempty"`
+	MoreUrls bool `protobuf:"varint,19,opt,name=more_urls,json=moreUrls,proto3" json:"more_urls,omitempty"`
+	// Replies that a walk was made for say in the field `Edgewalk-Walk` what each step said:
+	// `media=miss, s3=miss, legacy=hit`, or `error` for one that did not answer. Clients so learn the
+	// ids of origins. It is never stored: replies from the cache have none. Default: false.
+	WalkHeader    bool `protobuf:"varint,20,opt,name=walk_header,json=walkHeader,proto3" json:"walk_header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3030,6 +3034,13 @@ func (x *UrlEndpoint) GetCompress() UrlEndpoint_Compress {
 func (x *UrlEndpoint) GetMoreUrls() bool {
 	if x != nil {
 		return x.MoreUrls
+	}
+	return false
+}
+
+func (x *UrlEndpoint) GetWalkHeader() bool {
+	if x != nil {
+		return x.WalkHeader
 	}
 	return false
 }
@@ -5949,7 +5960,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x06values\x18\x01 \x03(\v2/.edgewalk.topology.v1.SealedSecrets.ValuesEntryB\x03\x80\x01\x01R\x06values\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfe\b\n" +
 	"\vUrlEndpoint\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\x04name\x12/\n" +
 	"\x02id\x18\x02 \x01(\tB\x1f\xbaH\x1c\xd8\x01\x01r\x172\x15^[A-Za-z0-9-]{1,100}$R\x02id\x12\x10\n" +
@@ -5973,7 +5984,9 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x0enot_found_page\x18\x10 \x01(\tB\b\xbaH\x05r\x03(\x81\bR\fnotFoundPage\x12c\n" +
 	"\x0fon_inconclusive\x18\x11 \x01(\x0e20.edgewalk.topology.v1.UrlEndpoint.OnInconclusiveB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eonInconclusive\x12P\n" +
 	"\bcompress\x18\x12 \x01(\x0e2*.edgewalk.topology.v1.UrlEndpoint.CompressB\b\xbaH\x05\x82\x01\x02\x10\x01R\bcompress\x12\x1b\n" +
-	"\tmore_urls\x18\x13 \x01(\bR\bmoreUrls\"H\n" +
+	"\tmore_urls\x18\x13 \x01(\bR\bmoreUrls\x12\x1f\n" +
+	"\vwalk_header\x18\x14 \x01(\bR\n" +
+	"walkHeader\"H\n" +
 	"\x0eOnInconclusive\x12\x1f\n" +
 	"\x1bON_INCONCLUSIVE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aWALK_ON\x10\x01\x12\b\n" +
