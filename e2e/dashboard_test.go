@@ -381,6 +381,9 @@ func startShop(t *testing.T, regions ...string) *shop {
 	return s
 }
 
+// rounds is how often fill asks each edge for 10 URLs.
+const rounds = 4
+
 // fill gives the shop what an account has after some months.
 func (s *shop) fill(t *testing.T) {
 	t.Helper()
@@ -412,10 +415,12 @@ customDomains:
 	s.do(t, "purge", "-A", "acme", "--prefix", "/products", "--wait")
 	s.do(t, "purge", "-A", "acme", "--url", "https://images.example.com/shoes.png", "--hard", "--wait")
 	s.do(t, "update", "endpoint", "product-images", "-A", "acme", "--set", "cache.defaultTtl=12h", "--wait")
-	for _, e := range s.edges {
-		for _, path := range []string{"/shoes.png", "/shoe-red.png", "/bag.png", "/hero.png", "/nobody.png"} {
-			e.getFrom(t, "images.example.com", path)
-			e.getFrom(t, "products.example.com", path)
+	for range rounds {
+		for _, e := range s.edges {
+			for _, path := range []string{"/shoes.png", "/shoe-red.png", "/bag.png", "/hero.png", "/nobody.png"} {
+				e.getFrom(t, "images.example.com", path)
+				e.getFrom(t, "products.example.com", path)
+			}
 		}
 	}
 }

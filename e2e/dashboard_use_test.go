@@ -58,7 +58,7 @@ func fetch(t *testing.T, c *http.Client, url string) string {
 
 // The overview and the command tell what clients asked of the edges, and which files nobody had.
 func lastHour(t *testing.T, s *shop) {
-	asked := len(s.edges) * 10 // by fill
+	asked := rounds * len(s.edges) * 10 // by fill
 	eventually(t, soon, "every edge has reported what it was asked for", func() bool {
 		traffic := s.object(t, "traffic", "-A", "acme")["traffic"].(map[string]any)
 		n := 0

@@ -132,6 +132,9 @@ func (s *sparkline) draw(
 		end = x
 	}
 	s.Line = strings.TrimSpace(line.String())
+	if begin == end { // a line to itself is a dot
+		s.Line += " " + s.Line
+	}
 	if s.Line != "" {
 		s.Area = fmt.Sprintf("%.1f,%d %s %.1f,%d", begin, sparkHigh, s.Line, end, sparkHigh)
 	}
