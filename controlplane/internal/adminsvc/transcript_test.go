@@ -135,10 +135,12 @@ var (
 	revisions = regexp.MustCompile(
 		`("revision":"|"etag":"\\"|"uid":"|[uU]rlEndpointUid":"|etag is \\?"|not \\?"|etag=\\?")(\d+)`,
 	)
-	purgeIDs = regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`)
-	tokenIDs = regexp.MustCompile(`"(tokens/|id":")[a-z2-7]{10}"`)
-	proofs   = regexp.MustCompile(`(edgewalk=|\b)[a-z2-7]{20}(\.edge\.example\.net|")`)
-	tokens   = regexp.MustCompile(`"nextPageToken":"[^"]+"`)
+	purgeIDs   = regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`)
+	tokenIDs   = regexp.MustCompile(`"(tokens/|id":")[a-z2-7]{10}"`)
+	tokenTexts = regexp.MustCompile(`("(?:text|token)":"ewj?1_)[a-z0-9_]+`)
+	macs       = regexp.MustCompile(`hmac:[0-9a-f]{16}`)
+	proofs     = regexp.MustCompile(`(edgewalk=|\b)[a-z2-7]{20}(\.edge\.example\.net|")`)
+	tokens     = regexp.MustCompile(`"nextPageToken":"[^"]+"`)
 )
 
 func (c *conversation) tame(s string) string {
@@ -147,6 +149,8 @@ func (c *conversation) tame(s string) string {
 	s = tokens.ReplaceAllString(s, `"nextPageToken":"TOKEN"`)
 	s = proofs.ReplaceAllString(s, "${1}PROOF$2")
 	s = tokenIDs.ReplaceAllString(s, `"${1}TOKEN"`)
+	s = tokenTexts.ReplaceAllString(s, `${1}TEXT`)
+	s = macs.ReplaceAllString(s, "hmac:MAC")
 	return revisions.ReplaceAllStringFunc(s, func(match string) string {
 		m := revisions.FindStringSubmatch(match)
 		if c.names[m[2]] == "" {

@@ -101,6 +101,9 @@ func (s *Store) remember(p *plan, req RequestID, edit *Edit, left *guard) error 
 	if edit.Changes == nil {
 		event.Changes, event.MoreChanges = p.touches()
 	}
+	if p.deleteAccount {
+		event.Changes[0].Action = adminv1.ResourceChange_DELETED
+	}
 	value, err := proto.Marshal(event)
 	if err != nil {
 		return fmt.Errorf("encode the event of a write: %w", err)
