@@ -277,6 +277,13 @@ func TestFraming(t *testing.T) {
 	if len(framingCases) < 120 {
 		t.Errorf("%d cases", len(framingCases))
 	}
+	for _, other := range others { // or there would be nothing to compare
+		if other.dial != nil {
+			if got := strings.Join(other.takes(t, framingCases[0].sent+behind), " | "); got != ok {
+				t.Fatalf("%s takes a plain request for %q", other.name, got)
+			}
+		}
+	}
 	for _, test := range framingCases {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
