@@ -18,6 +18,7 @@ const idleTime = 5 * time.Second
 
 // memory measures resident memory.
 func memory(ctx context.Context, b *bench) error {
+	raiseOpenFiles()
 	o, err := b.newOrigin(false)
 	if err != nil {
 		return err
@@ -60,8 +61,13 @@ func memory(ctx context.Context, b *bench) error {
 		pause(ctx, idleTime)
 		measure(fmt.Sprintf("then %d domains", b.domains), f.controlplane, e.process)
 	}
+	idle, err := b.idleConnections(ctx, f, o)
+	if err != nil {
+		return err
+	}
 	fmt.Println()
 	t.print(b.out)
+	idle.print(b.out)
 	return nil
 }
 
