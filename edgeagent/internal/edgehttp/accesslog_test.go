@@ -183,7 +183,7 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// A line tells of the client what it says of itself, without what may be secret in a Referer.
+// A line has what the client says of itself, without what may be secret in a Referer.
 func TestAccessLogTellsOfClients(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ agent, referer, wantAgent, wantReferer string }{

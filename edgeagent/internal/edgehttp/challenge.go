@@ -9,7 +9,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// forwardedField tells a control plane that looks for edges that a proxy is in between.
+// forwardedField shows a control plane that looks for edges that a proxy is in between.
 const forwardedField = "Edgewalk-Forwarded"
 
 // challengeToken is the token in the path of a challenge, empty for any other path. A token has 128

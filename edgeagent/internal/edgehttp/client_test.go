@@ -12,7 +12,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// An origin is told the client's address and scheme only if it asks, and then what is so, whatever
+// An origin gets the client's address and scheme only if it asks, and then what is so, whatever
 // the client says.
 func TestOriginsAreToldWhoAsks(t *testing.T) {
 	t.Parallel()
@@ -52,7 +52,7 @@ func TestOriginsAreToldWhoAsks(t *testing.T) {
 	}
 }
 
-// What an origin is told of the client may choose its reply: where Vary says so, clients that
+// What an origin gets of the client may choose its reply: where Vary says so, clients that
 // differ in it share none. Each client is answered with one question to the origin, also where the
 // fields are listed to be forwarded as well.
 func TestRepliesThatVaryByWhoAsks(t *testing.T) {

@@ -160,7 +160,7 @@ type headOf struct {
 // append appends the fields of a reply: those that the cache has, but for what the edge alone says,
 // and the edge's own; both without those that the endpoint removes or sets; then those that it
 // sets; and last what no account may take back. A browser never guesses a type, and on the shared
-// host the file of one account does not act in the name of the others. A 304 does not tell the
+// host the file of one account does not act in the name of the others. A 304 does not name the
 // type, and would replace the policy that a browser has kept (RFC 9111 3.2), so it has none.
 func (h *headOf) append(b, list []byte) []byte {
 	shared := h.target.Domain == nil
@@ -339,7 +339,7 @@ var settable = namesOf(`Access-Control- Cache-Control Content-Disposition Conten
 const sandbox = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
 // active reports whether a browser might run what a file of a type holds: HTML, SVG and other XML,
-// PDF, what may hold them as a part, and what is of no type that can be told.
+// PDF, what may hold them as a part, and what is of no known type.
 func active(contentType string) bool {
 	essence, _, _ := strings.Cut(contentType, ";")
 	essence = strings.ToLower(strings.Trim(essence, " \t"))

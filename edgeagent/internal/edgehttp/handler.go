@@ -118,8 +118,8 @@ func (s *Server) leave(x *exchange) {
 	}
 }
 
-// finish counts and logs a request, and tells of a fault of ours, which has ended it without a
-// whole reply.
+// finish counts and logs a request, and reports a fault of ours, which has ended it without a whole
+// reply.
 func (s *Server) finish(x *exchange) {
 	fault := recover()
 	took := x.Took()
@@ -169,7 +169,7 @@ func (s *Server) note(x *exchange, took time.Duration) {
 // maxLine is what is kept for lines of the access log between two requests.
 const maxLine = 4 << 10
 
-// panicked counts a fault of ours, and tells of some.
+// panicked counts a fault of ours, and logs some of them.
 func (s *Server) panicked(fault any, stack []byte, about ...any) {
 	s.metrics.panics.Inc()
 	s.panics.error("a request ended by a fault of edgewalk", append(about, "panic", fault, "stack", string(stack))...)
@@ -390,7 +390,7 @@ func (x *exchange) refuse(status int, reason string) {
 	x.reply(front.Reply{Status: status, Mem: []byte(strconv.Itoa(status) + " " + reason + "\n")})
 }
 
-// hereBefore is what a request in a circle is told.
+// hereBefore is the answer to a request that goes in a circle.
 const hereBefore = "the request has been here before; an origin leads back to the edge"
 
 // loops reports whether the deployment's own id is in a CDN-Loop field (RFC 8586 2: cdn-info, a
@@ -424,7 +424,7 @@ func fits(fields *field.Lines) bool {
 	return n <= maxLoop
 }
 
-// speaksFor is the client of a request, for an endpoint whose origins are told.
+// speaksFor is the client of a request, for an endpoint whose origins get its address.
 func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 	if !t.Endpoint.ForwardClientIP {
 		return httpcache.Client{}

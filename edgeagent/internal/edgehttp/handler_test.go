@@ -331,7 +331,7 @@ func TestBrokenBodyEndsTheConnection(t *testing.T) {
 	e := newEdge(t, nil)
 	e.apply(acme(origin))
 	response, body := e.get("shared.test", "/acme/big")
-	// Without a response the connection was closed before the first byte, which tells as much.
+	// Without a response the connection was closed before the first byte, which shows as much.
 	if response != nil && (response.ContentLength != 1_000_000 || !strings.HasSuffix(body, cut)) {
 		t.Fatalf("a broken body came as %v with %d bytes, want one that was cut", response, len(body))
 	}
@@ -406,7 +406,7 @@ func TestMetricsAfterEachOutcome(t *testing.T) {
 	}
 }
 
-// Requests that are being answered when the agent is told to stop are finished; new ones are not
+// Requests that are being answered when the agent is stopped are finished; new ones are not
 // taken.
 func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
@@ -433,7 +433,7 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	<-asked
 	stopped := make(chan struct{})
 	go func() { e.stop(); close(stopped) }()
-	for e.server.Ready() == nil { // Until the server is told.
+	for e.server.Ready() == nil { // Until the server stops.
 		runtime.Gosched()
 	}
 	close(goOn)

@@ -51,7 +51,7 @@ func (l *locations) find(x *front.Exchange, root *route.Root) (*location, uint64
 	return nil, hash
 }
 
-// hit is told where a request led that find did not know, and was answered from the cache.
+// hit notes where a request led that find did not know, and that the cache answered.
 func (l *locations) hit(x *front.Exchange, root *route.Root, hash uint64, t *topology.Target) {
 	slot := &l.slots[hash%locationSlots]
 	if slot.last.Swap(hash) != hash {

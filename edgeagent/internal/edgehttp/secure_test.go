@@ -311,7 +311,7 @@ func TestTickets(t *testing.T) {
 	}
 }
 
-// A connection that is open when its name is removed is told to go elsewhere.
+// A connection that is open when its name is removed is sent elsewhere.
 func TestRemovedNameOnAnOpenConnection(t *testing.T) {
 	t.Parallel()
 	s := newSecured(t, nil)

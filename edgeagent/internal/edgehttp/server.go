@@ -55,7 +55,8 @@ type Config struct {
 	// Domains are the certificates of custom domains. Nil: there are none but those of files.
 	Domains *certs.Certificates
 	// TrustedProxies may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for. It
-	// counts for the access log, for origins that are told, and for what one client may have.
+	// counts for the access log, for origins that get the client's address, and for what one
+	// client may have.
 	TrustedProxies []netip.Prefix
 	// AccessLog takes JSON lines; nil for none.
 	AccessLog io.Writer
@@ -104,7 +105,7 @@ func newPlaces(n int) places {
 	return places{share.NewClients[netip.Addr](n), share.NewAccounts(n)}
 }
 
-// DrainTime is how long requests that are being answered may take once the agent is told to stop.
+// DrainTime is how long requests that are being answered may take once the agent stops.
 const DrainTime = 30 * time.Second
 
 // New returns a server. An error is one of the certificates.

@@ -136,7 +136,7 @@ func (e *edge) stream(write func(*http2.Framer) error) string {
 	}
 }
 
-// A request whose end is told by an empty DATA frame has no body (RFC 9113 8.1).
+// A request whose end is an empty DATA frame has no body (RFC 9113 8.1).
 func TestEmptyDataFrameIsNoBody(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, nil)

@@ -125,7 +125,7 @@ func (c *conn) handshake() (h2, ok bool) {
 	return h2, ok
 }
 
-// wantsTLS tells a client that does not speak TLS what it should.
+// wantsTLS is the answer to a client that does not speak TLS.
 const wantsTLS = "HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\nThis port is for HTTPS, and the request came in plain HTTP.\n"
 
 // looksLikeHTTP reports whether what came in place of a TLS record begins a request.

@@ -84,8 +84,8 @@ type stream interface {
 }
 
 // HasContent reports whether the request has content, which nobody reads: HTTP/1 ends the
-// connection behind the reply, HTTP/2 resets the stream. Where only the next frame of HTTP/2 tells,
-// it waits for that.
+// connection behind the reply, HTTP/2 resets the stream. Where only the next frame of HTTP/2
+// shows it, HasContent waits for that.
 func (x *Exchange) HasContent() bool { return x.stream.hasContent() }
 
 // Context returns one that ends when nobody can get the reply any more: the stream was reset, or
@@ -94,8 +94,8 @@ func (x *Exchange) Context() context.Context { return x.stream.context() }
 
 // Leaving returns a channel that is closed when the client of HTTP/1 has closed its side of the
 // connection. It may have nothing more to ask, which RFC 9112 9.6 allows, or be gone: TCP does not
-// tell until something is written. It is nil for HTTP/2, where a client that leaves resets its
-// stream.
+// show which until something is written. The channel is nil for HTTP/2, where a client that leaves
+// resets its stream.
 func (x *Exchange) Leaving() <-chan struct{} { return x.stream.leaving() }
 
 // Interim sends an interim reply (RFC 9110 15.2) with a field list. A client of HTTP/1.0 knows none

@@ -397,8 +397,8 @@ func (h *h2conn) goAway(code h2code) {
 	}
 }
 
-// drain tells the client that it should ask elsewhere. What it asks before it knows is still
-// answered (RFC 9113 6.8).
+// drain asks the client to go elsewhere. What it asks before it knows is still answered (RFC 9113
+// 6.8).
 func (h *h2conn) drain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A client that sends frames without end, none of which asks for something, is told to stop, and
+// A client that sends frames without end, none of which asks for something, gets GOAWAY, and
 // one that asks for more than may be answered at once is refused it. Each flood has a number that
 // ends it, however fast or slow it comes.
 func TestH2Floods(t *testing.T) {
@@ -194,7 +194,7 @@ func inBubble(t *testing.T, handler Handler, test func(t *testing.T, s *Server, 
 }
 
 // A connection ends when nothing is asked on it for long, whatever else is sent, or when a head is
-// not whole in time. It is told so, and while something is answered it lives.
+// not whole in time. It gets GOAWAY, and while something is answered it lives.
 func TestH2Times(t *testing.T) {
 	t.Parallel()
 	slowly := func(x *Exchange) {
@@ -262,7 +262,7 @@ func TestH2Times(t *testing.T) {
 	}
 }
 
-// A server that stops answers what it was asked, tells clients to ask elsewhere, and is gone soon.
+// A server that stops answers what it was asked, sends clients elsewhere, and is gone soon.
 func TestH2Drain(t *testing.T) {
 	t.Parallel()
 	release, asked := make(chan struct{}), make(chan struct{})

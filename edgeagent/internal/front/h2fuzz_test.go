@@ -151,7 +151,7 @@ func withoutPriorities(frames []byte) (rest []byte) {
 	return append(rest, frames...)
 }
 
-// requestOf is the request that fields make, as talk tells of it.
+// requestOf is the request that fields make, in the words of talk.
 func requestOf(fields []hpack.HeaderField) string {
 	pseudo, said, cookies := map[string]string{}, "", []string(nil)
 	for _, f := range fields {

@@ -20,7 +20,7 @@ func overH2() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, ServerName: "a.test", NextProtos: []string{"h2"}}
 }
 
-// h2peer is a client of HTTP/2 that sends what it is told to.
+// h2peer is a client of HTTP/2 that sends whatever a test wants, right or wrong.
 type h2peer struct {
 	*http2.Framer
 	t       testing.TB

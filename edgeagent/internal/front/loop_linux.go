@@ -42,7 +42,7 @@ type loop struct {
 }
 
 const (
-	// loopEvents is how many connections a loop is told of at once.
+	// loopEvents is how many connections epoll names at once.
 	loopEvents = 64
 	// loopTurns is how often it asks in a row before it lets the scheduler look whether anybody
 	// else is ready.
@@ -110,7 +110,7 @@ func (l *loop) close() {
 	}
 }
 
-// watch has the loop told of what happens to a descriptor: once for each time that something comes.
+// watch has epoll report what happens to a descriptor: once for each time that something comes.
 func (l *loop) watch(fd int, events uint32) error {
 	event := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: int32(fd)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event))
@@ -275,12 +275,12 @@ func (c *conn) attach() bool {
 	killed := c.killed
 	c.mu.Unlock()
 	old.Close()
-	// What ended the connection before it had its descriptor told only the old one.
+	// Whoever ended the connection before it had this descriptor reached only the old one.
 	return !killed && c.armIdle(idleTime) && c.until.Load() >= 0 && c.loop.add(c, fd) == nil
 }
 
-// shut ends what comes and goes on a connection that its loop has, which is then told. Callers hold
-// c.mu.
+// shut ends what comes and goes on a connection that its loop has. The loop then gets an event.
+// Callers hold c.mu.
 func (c *conn) shut(how int) { unix.Shutdown(c.fd, how) }
 
 // closeNow closes a connection that its loop has. Callers hold c.mu.
@@ -296,7 +296,7 @@ type socket struct{ *os.File }
 func (socket) LocalAddr() net.Addr  { return nil }
 func (socket) RemoteAddr() net.Addr { return nil }
 
-// CloseWrite tells the client that nothing more comes.
+// CloseWrite shows the client that nothing more comes.
 func (s socket) CloseWrite() error {
 	return s.control(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
 }

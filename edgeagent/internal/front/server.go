@@ -26,12 +26,12 @@ type Config struct {
 	// WriteStall ends a reply of which its client took less than 16 KiB for this long. Default 30
 	// s.
 	WriteStall time.Duration
-	// Refused is told of each connection that is one too many: connections or
+	// Refused is called for each connection that is one too many. reason is connections or
 	// connections_per_client.
 	Refused func(reason string)
-	// AcceptFailed is told what accept(2) could not do for a listener.
+	// AcceptFailed is called when accept(2) fails for a listener.
 	AcceptFailed func(listener net.Addr, err error)
-	// Panicked is told of a fault of this package, which ends one connection.
+	// Panicked is called after a fault of this package, which has ended one connection.
 	Panicked func(fault any, stack []byte)
 }
 
@@ -134,7 +134,7 @@ func (s *Server) remove(c *conn) {
 	c.shard.conns = c.shard.conns[:last]
 }
 
-// ErrStopped is what [Server.Serve] returns when the server was told to stop.
+// ErrStopped is what [Server.Serve] returns when the server has been stopped.
 var ErrStopped = errors.New("server was stopped")
 
 // Serve accepts connections of a listener, which it closes at the end: HTTP/1.1, or, with a TLS

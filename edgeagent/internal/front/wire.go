@@ -247,7 +247,7 @@ func (w *wire) writeSlowly(p []byte) (sent int64, err error) {
 	}
 }
 
-// CloseWrite tells the client that nothing more comes.
+// CloseWrite shows the client that nothing more comes.
 func (w *wire) CloseWrite() error {
 	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls on a socket that does not block. They return at once, so the scheduler is not
-// told of them: it would look out for those that take long, some 20,000 times a second.
+// The system calls on a socket that does not block. They return at once, so they bypass the
+// scheduler, which would look out for those that take long, some 20,000 times a second.
 
 func readNow(fd int, p []byte) (int, error) {
 	return result(syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
