@@ -99,6 +99,9 @@ func (s fleetService) WaitApplied(
 func stillPending(
 	ctx context.Context, req *adminv1.WaitAppliedRequest, resp *adminv1.WaitAppliedResponse, minEdges int,
 ) *failure {
+	if resp == nil {
+		return &failure{kind: kindEdgesPending, text: fmt.Sprintf("the time ran out before it was known which edges have revision %d: wait longer", req.GetRevision())}
+	}
 	pending := len(resp.GetPending())
 	withhold(ctx, resp)
 	f := &failure{kind: kindEdgesPending, facts: map[string]string{

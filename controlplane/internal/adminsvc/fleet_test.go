@@ -309,3 +309,12 @@ func TestProblemsOfEdges(t *testing.T) {
 		t.Errorf("counts %v", got)
 	}
 }
+
+// A wait that ends before anybody has counted says so, and no number.
+func TestNothingIsCountedYet(t *testing.T) {
+	t.Parallel()
+	f := stillPending(t.Context(), &adminv1.WaitAppliedRequest{Revision: 7}, nil, 2)
+	if f.kind != kindEdgesPending || !strings.HasPrefix(f.text, "the time ran out before") || f.facts != nil {
+		t.Errorf("%v: %s %v", f.kind, f.text, f.facts)
+	}
+}

@@ -53,7 +53,7 @@ func (t *tally) response() *adminv1.WaitAppliedResponse {
 //
 // It returns a [brake.ErrFuture] for a revision past etcd's current one, and a [brake.ErrFrozen]
 // with the counts so far as soon as only edges that are frozen before it have not applied it. When
-// ctx ends first it returns the counts so far with the error of ctx.
+// ctx ends first it returns the counts so far with the error of ctx; nil if it could not count yet.
 func (f *Fleet) WaitApplied(
 	ctx context.Context, revision int64, region string, minEdges int,
 ) (*adminv1.WaitAppliedResponse, error) {
@@ -61,7 +61,7 @@ func (f *Fleet) WaitApplied(
 	for {
 		view, err := f.viewFrom(ctx, revision)
 		if err != nil {
-			return &adminv1.WaitAppliedResponse{}, err
+			return nil, err
 		}
 		resp, err := f.waitIn(ctx, view, revision, region, minEdges)
 		if !errors.Is(err, errHistory) {
@@ -79,7 +79,7 @@ func (f *Fleet) waitIn(
 ) (*adminv1.WaitAppliedResponse, error) {
 	barriers, err := f.barriers(ctx)
 	if err != nil {
-		return &adminv1.WaitAppliedResponse{}, err
+		return nil, err
 	}
 	step := view.StepAt(revision)
 	for {
