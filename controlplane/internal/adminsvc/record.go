@@ -65,6 +65,9 @@ func textIn(message any, path string) string {
 
 // said are the parts of a request that its log line tells besides what it is about.
 func said(req any) (attrs []slog.Attr) {
+	if upload, ok := req.(*adminv1.UploadMediaFileRequest); ok {
+		req = upload.GetStart()
+	}
 	for _, name := range []string{"request_id", "validate_only", "force", "prune"} {
 		if value := textIn(req, name); value != "" {
 			attrs = append(attrs, slog.String(name, shortened(value)))
@@ -130,9 +133,12 @@ func (s *Service) record(ctx context.Context, method string, req, resp any, code
 		return nil
 	}
 	level := ruleOf(method).GetAudit()
+	denied := code == codes.Unauthenticated || code == codes.PermissionDenied
+	// Who is not known, as while etcd is gone, presents whatever it likes: it counts by its address.
+	unknown := auth.From(ctx) == nil && (level == adminv1.Rule_LOGGED || level == adminv1.Rule_REQUIRED)
 	var err error
-	switch denied := code == codes.Unauthenticated || code == codes.PermissionDenied; {
-	case denied:
+	switch {
+	case denied, unknown:
 		err = s.audit.Denied(s.eventOf(ctx, method, req, nil, code))
 	case remark(ctx).written && code == codes.OK:
 	case level == adminv1.Rule_LOGGED:

@@ -108,6 +108,31 @@ func TestSensitiveCallsNeedTheAuditLog(t *testing.T) {
 	do[*adminv1.RevokeTokenResponse](t, r, "RevokeToken", `{"name": "`+who+`"}`)
 }
 
+// While etcd is gone, who presents tokens that nobody knows cannot be refused for good. It fills no
+// log either, whatever it presents.
+func TestUnknownCallersShareLines(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{guarded: true})
+	events := r.audited(t)
+	const calls = 10_000
+	for n := range calls {
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", fmt.Sprint("Bearer ", n)))
+		if err := r.service.record(
+			ctx, adminv1.TokenService_CreateToken_FullMethodName, nil, nil, codes.Unavailable,
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = r.service.audit.Close()
+	told := int64(0)
+	for _, event := range events() {
+		told += max(1, event.GetCalls())
+	}
+	if n := len(events()); n > 100 || told != calls {
+		t.Errorf("%d lines tell of %d calls, of %d", n, told, calls)
+	}
+}
+
 // What is made, and then cannot be written down, is taken back.
 func TestWhatIsNotWrittenDownIsUndone(t *testing.T) {
 	t.Parallel()
