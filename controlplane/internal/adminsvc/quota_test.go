@@ -88,7 +88,8 @@ func TestTimesOfAnAccountAreBounded(t *testing.T) {
 	want := &topologyv1.AccountLimits{
 		Origins: proto.Int32(10000), UrlEndpoints: proto.Int32(10000), CustomDomains: proto.Int32(10000),
 		LibraryBytes: proto.Int64(1 << 40), UploadBytes: proto.Int64(100), Fills: proto.Int32(7),
-		Requests: proto.Int32(15_000), WalkDeadline: durationpb.New(time.Second), OriginTimeout: durationpb.New(5 * time.Second),
+		Requests:     proto.Int32(15_000),
+		WalkDeadline: durationpb.New(time.Second), OriginTimeout: durationpb.New(5 * time.Second),
 	}
 	if !proto.Equal(got, want) {
 		t.Errorf("limits %v, want %v", got, want)

@@ -134,7 +134,7 @@ func (s *Service) record(ctx context.Context, method string, req, resp any, code
 	}
 	level := ruleOf(method).GetAudit()
 	denied := code == codes.Unauthenticated || code == codes.PermissionDenied
-	// Who is not known, as while etcd is gone, presents whatever it likes: it counts by its address.
+	// Who is not known, as while etcd is gone, presents whatever it likes: its address counts.
 	unknown := auth.From(ctx) == nil && (level == adminv1.Rule_LOGGED || level == adminv1.Rule_REQUIRED)
 	var err error
 	switch {
