@@ -315,8 +315,10 @@ func filesDropped(t *testing.T, s *shop) {
 			},
 		})
 	}
-	w.shows(t, "dropped.png") // the page is loaded again when all are there
-	w.shows(t, "summer")
+	// The page is loaded again when all are there; until then it lists what is under way.
+	for _, link := range []string{`.files a[href$="season%2Fdropped.png"]`, `.folders a[href$="season%2Fsummer%2F"]`} {
+		w.find(t, link)
+	}
 	out := s.do(t, "media", "ls", "-A", "acme", "/season/", "-o", "name")
 	for _, want := range []string{"season/dropped.png", "season/summer/red hat.png", "season/summer/deep/hat.png"} {
 		if !strings.Contains(out, want) {
