@@ -35,8 +35,9 @@ type missingFile struct {
 }
 
 const (
-	sparkWide = 240
-	sparkHigh = 44
+	sparkWide    = 240
+	sparkHigh    = 44
+	sparkMinutes = 60
 )
 
 // trafficOf lays out what is known of an account's traffic.
@@ -123,7 +124,7 @@ func (s *sparkline) draw(
 			continue
 		}
 		last = value
-		x := float64(i) * sparkWide / float64(max(len(counts)-1, 1))
+		x := float64(i) * sparkWide / (sparkMinutes - 1)
 		y := sparkHigh - 2 - (sparkHigh-4)*value/cmp.Or(most, 1)
 		fmt.Fprintf(&line, "%.1f,%.1f ", x, y)
 		if begin < 0 {
@@ -132,8 +133,10 @@ func (s *sparkline) draw(
 		end = x
 	}
 	s.Line = strings.TrimSpace(line.String())
-	if begin == end { // a line to itself is a dot
-		s.Line += " " + s.Line
+	if begin == end { // a single minute is a dash
+		begin -= sparkWide / (sparkMinutes - 1)
+		_, y, _ := strings.Cut(s.Line, ",")
+		s.Line = fmt.Sprintf("%.1f,%s %s", begin, y, s.Line)
 	}
 	if s.Line != "" {
 		s.Area = fmt.Sprintf("%.1f,%d %s %.1f,%d", begin, sparkHigh, s.Line, end, sparkHigh)
