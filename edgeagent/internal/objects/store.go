@@ -73,9 +73,9 @@ const (
 	defaultIdleFiles   = 1024
 	defaultPatience    = 5 * time.Second
 
-	// scanWait is for how long after Open fills wait until the folders are read, instead of keeping
-	// nothing. Run reads a cache of some 100,000 objects in that time.
-	scanWait = 200 * time.Millisecond
+	// scanWait is for how long after Open what was fetched waits until the folders are read,
+	// instead of being kept nowhere. Run reads some 500,000 objects in that time.
+	scanWait = time.Second
 
 	// logEvery bounds the log of a disk that fails at every request.
 	logEvery = 10 * time.Second
