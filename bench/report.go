@@ -58,6 +58,7 @@ func writeReport(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(reportCommand, flag.ContinueOnError)
 	flags.StringVar(&o.binary, "edgewalk", "", "the `binary` to measure (default: built from this checkout)")
 	flags.StringVar(&page, "page", "docs/performance.md", "the `file` to write")
+	try := flags.Bool("try", false, "take one short round of everything, to see that it works")
 	flags.StringVar(&readme, "readme", "README.md", "the `file` with the summary")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -82,7 +83,11 @@ func writeReport(ctx context.Context, args []string) error {
 	for _, part := range reported {
 		var out bytes.Buffer
 		o.out = &out
-		b, err := carryOut(ctx, part.args, o)
+		args := part.args
+		if *try {
+			args = slices.Concat(args, []string{"-duration", "1s", "-rounds", "1", "-count", "100", "-objects", "2000"})
+		}
+		b, err := carryOut(ctx, args, o)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -93,7 +98,7 @@ func writeReport(ctx context.Context, args []string) error {
 		if b != nil {
 			figures = append(figures, b.figures...)
 		}
-		text = fmt.Appendf(text, "\n## %s\n\n    go run ./bench %s\n\n%s\n", part.title, strings.Join(part.args, " "),
+		text = fmt.Appendf(text, "\n## %s\n\n    go run ./bench %s\n\n%s\n", part.title, strings.Join(args, " "),
 			bytes.TrimRight(out.Bytes(), "\n"))
 	}
 	failed = append(failed, os.WriteFile(page, text, 0o644),
