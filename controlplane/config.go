@@ -26,6 +26,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/internal/bearer"
+	"github.com/edgewalk/edgewalk/internal/certfile"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -356,11 +357,14 @@ func (c *Config) serverTLS() (server, clients *tls.Config, err error) {
 	if c.TLSCert == "" {
 		return nil, nil, nil
 	}
-	cert, err := newCertificate(c.TLSCert, c.TLSKey, c.Logger)
+	files, err := certfile.Load([]certfile.Pair{{Cert: c.TLSCert, Key: c.TLSKey}}, c.Logger)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("--tls-cert and --tls-key: %w", err)
 	}
-	server = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
+	server = &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.First(), nil },
+	}
 	clients = server.Clone()
 	if c.ClientCA == "" {
 		return server, clients, nil

@@ -35,6 +35,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
+	"github.com/edgewalk/edgewalk/internal/certfile"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/systemd"
@@ -179,7 +180,7 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	for i := range cfg.TLSCerts {
 		serverConfig.Certificates = append(serverConfig.Certificates,
-			edgehttp.KeyPair{Cert: cfg.TLSCerts[i], Key: cfg.TLSKeys[i]})
+			certfile.Pair{Cert: cfg.TLSCerts[i], Key: cfg.TLSKeys[i]})
 	}
 	if a.server, err = edgehttp.New(serverConfig); err != nil {
 		return err

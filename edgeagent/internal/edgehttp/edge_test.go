@@ -35,6 +35,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/certfile"
 	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -95,8 +96,9 @@ func newEdge(t testing.TB, change func(*Config)) *edge {
 	}
 	cfg := Config{
 		Table: e.table, Cache: cache, LoopID: client.LoopID, HTTP: bind(t), HTTPS: bind(t),
-		Certificates: []KeyPair{newCertificate(t, "shared.test"), newCertificate(t, "*.acme.test")}, AccessLog: e.log,
-		Logger: slog.New(slog.DiscardHandler), Registerer: e.registry,
+		Certificates: []certfile.Pair{newCertificate(t, "shared.test"), newCertificate(t, "*.acme.test")},
+		AccessLog:    e.log,
+		Logger:       slog.New(slog.DiscardHandler), Registerer: e.registry,
 	}
 	if change != nil {
 		change(&cfg)
@@ -135,15 +137,15 @@ func bind(t testing.TB) net.Listener {
 }
 
 // newCertificate writes a self-signed pair for the names.
-func newCertificate(t testing.TB, names ...string) KeyPair {
+func newCertificate(t testing.TB, names ...string) certfile.Pair {
 	t.Helper()
-	pair := KeyPair{Cert: filepath.Join(t.TempDir(), "cert.pem")}
+	pair := certfile.Pair{Cert: filepath.Join(t.TempDir(), "cert.pem")}
 	pair.Key = filepath.Join(filepath.Dir(pair.Cert), "key.pem")
 	writeCertificate(t, pair, names...)
 	return pair
 }
 
-func writeCertificate(t testing.TB, pair KeyPair, names ...string) {
+func writeCertificate(t testing.TB, pair certfile.Pair, names ...string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -296,5 +298,3 @@ func (e *edge) client(sni string) *http.Client {
 }
 
 var discard = slog.New(slog.DiscardHandler)
-
-func writeGarbage(name string) error { return os.WriteFile(name, []byte("no certificate"), 0o600) }

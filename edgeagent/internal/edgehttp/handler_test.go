@@ -484,28 +484,3 @@ func TestTooManyRequests(t *testing.T) {
 	close(goOn)
 	<-first
 }
-
-func TestCertificatesAreReloaded(t *testing.T) {
-	t.Parallel()
-	pair := newCertificate(t, "one.test")
-	c, err := loadCertificates([]KeyPair{pair}, discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := func() string { return c.set.Load().first.Leaf.Subject.CommonName }
-	writeCertificate(t, pair, "two.test-longer")
-	c.reload()
-	if name() != "two.test-longer" {
-		t.Errorf("after a change the certificate is %s's", name())
-	}
-	if err := writeGarbage(pair.Cert); err != nil {
-		t.Fatal(err)
-	}
-	c.reload()
-	if name() != "two.test-longer" {
-		t.Errorf("after a broken change the certificate is %s's", name())
-	}
-	if _, err := loadCertificates([]KeyPair{pair}, discard); err == nil || !strings.Contains(err.Error(), pair.Cert) {
-		t.Errorf("a broken certificate at start: %v, want an error with its name", err)
-	}
-}

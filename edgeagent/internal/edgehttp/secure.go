@@ -14,6 +14,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/internal/certfile"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -21,7 +22,7 @@ import (
 type secure struct {
 	table        *route.Table
 	domains      *certs.Certificates // nil: domains have certificates of files alone
-	files        *certificates
+	files        *certfile.Files
 	accountHosts bool
 	unknown      func() // is told of each handshake for a name that nobody has
 	// tickets has the keys of session tickets, which crypto/tls makes anew each day.
@@ -61,7 +62,7 @@ func (s *secure) domain(name string) (host string, d *topology.Domain) {
 // would tell it who else is here. A client that names no host is shown the first of the files.
 func (s *secure) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if hello.ServerName == "" {
-		return s.files.first(), nil
+		return s.files.First(), nil
 	}
 	host, d := s.domain(hello.ServerName)
 	if d != nil {
@@ -71,9 +72,9 @@ func (s *secure) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 		}
 		return shown, err
 	}
-	shown := s.files.named(host)
+	shown := s.files.Named(host)
 	if shown == nil && s.shared(host) {
-		shown = s.files.first()
+		shown = s.files.First()
 	}
 	if shown == nil {
 		s.unknown()
@@ -92,7 +93,7 @@ func (s *secure) ofDomain(host string, d *topology.Domain) (shown *tls.Certifica
 			return shown, nil
 		}
 	}
-	if named := s.files.named(host); named != nil {
+	if named := s.files.Named(host); named != nil {
 		return named, nil
 	}
 	return nil, err
@@ -114,7 +115,7 @@ func (s *secure) holds(root *route.Root, host string, d *topology.Domain, now ti
 	if own := root.Certificate(d); own != nil && s.domains != nil {
 		return !own.Expired(now) && s.domains.Holds(own)
 	}
-	shown := s.files.named(host)
+	shown := s.files.Named(host)
 	return shown != nil && now.Before(shown.Leaf.NotAfter)
 }
 
@@ -125,13 +126,13 @@ const ticketMark = "edgewalk\x00"
 // session is not resumed for another name (RFC 8446 4.2.11), nor for another owner.
 func (s *secure) binding(name string) (binding []byte, served bool) {
 	if name == "" {
-		return []byte(ticketMark), s.files.first() != nil
+		return []byte(ticketMark), s.files.First() != nil
 	}
 	host, d := s.domain(name)
 	if d == nil {
-		return []byte(ticketMark + host), s.files.named(host) != nil || s.shared(host) && s.files.first() != nil
+		return []byte(ticketMark + host), s.files.Named(host) != nil || s.shared(host) && s.files.First() != nil
 	}
-	served = !d.NoTLS && (s.table.Root().Certificate(d) != nil || s.files.named(host) != nil)
+	served = !d.NoTLS && (s.table.Root().Certificate(d) != nil || s.files.Named(host) != nil)
 	return []byte(ticketMark + host + "\x00" + d.Account), served
 }
 

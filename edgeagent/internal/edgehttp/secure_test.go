@@ -20,6 +20,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/internal/certfile"
 	"github.com/edgewalk/edgewalk/internal/certtest"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -57,7 +58,7 @@ func newSecured(t testing.TB, change func(*Config)) *secured {
 			t.Fatal(err)
 		}
 		c.Domains = s.domains
-		c.Certificates = []KeyPair{newCertificate(t, "shared.test"), newCertificate(t, "*.file.test")}
+		c.Certificates = []certfile.Pair{newCertificate(t, "shared.test"), newCertificate(t, "*.file.test")}
 		if change != nil {
 			change(c)
 		}

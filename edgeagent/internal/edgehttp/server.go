@@ -31,6 +31,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
+	"github.com/edgewalk/edgewalk/internal/certfile"
 )
 
 // Config of a server.
@@ -51,7 +52,7 @@ type Config struct {
 	HTTP, HTTPS net.Listener
 	// Certificates are files for HTTPS: for the shared host, for domains that have no certificate
 	// of their own, and the first for clients that name no host.
-	Certificates []KeyPair
+	Certificates []certfile.Pair
 	// Domains are the certificates of custom domains. Nil: there are none but those of files.
 	Domains *certs.Certificates
 	// TrustedProxies may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for. It
@@ -83,7 +84,6 @@ type Server struct {
 	cfg      Config
 	metrics  *metrics
 	access   *accessLog
-	certs    *certificates
 	secure   *secure // nil without HTTPS
 	pending  pendingHosts
 	requests places // of all requests
@@ -125,12 +125,12 @@ func New(cfg Config) (*Server, error) {
 	s.access = newAccessLog(cfg.AccessLog, cfg.AccessLogSample,
 		func(lines int) { s.metrics.dropped.Add(float64(lines)) }, cfg.Logger)
 	if cfg.HTTPS != nil {
-		var err error
-		if s.certs, err = loadCertificates(cfg.Certificates, cfg.Logger); err != nil {
+		files, err := certfile.Load(cfg.Certificates, cfg.Logger)
+		if err != nil {
 			return nil, err
 		}
 		s.secure = &secure{
-			table: cfg.Table, domains: cfg.Domains, files: s.certs, accountHosts: cfg.AccountHosts,
+			table: cfg.Table, domains: cfg.Domains, files: files, accountHosts: cfg.AccountHosts,
 			unknown: s.metrics.unknownNames.Inc,
 		}
 	}
@@ -143,9 +143,6 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	if s.access != nil {
 		wg.Go(func() { s.access.run(background) })
-	}
-	if s.certs != nil {
-		wg.Go(func() { s.certs.run(background) })
 	}
 	err := s.run(ctx)
 	stopBackground()
@@ -177,7 +174,7 @@ func (s *Server) run(ctx context.Context) error {
 		}
 	}
 	serve(s.cfg.HTTP, nil)
-	if s.certs != nil {
+	if s.secure != nil {
 		serve(s.cfg.HTTPS, s.secure.config())
 	}
 	var err error
