@@ -221,7 +221,7 @@ func (c both) request(t *testing.T) (method, path, body string) {
 	case "Explain":
 		c.json(t, `{"url": "http://localhost/acme/a.jpg"}`)
 	case "WaitApplied":
-		c.json(t, `{"revision": "1", "timeout": "0.001s"}`)
+		c.json(t, `{"revision": "1", "minEdges": 0, "timeout": "20s"}`)
 	case "ApplyManifest": // is sent as text
 		c.req.Clear(content)
 		c.json(t, `{"text": `+quoted(t, body)+`}`)
