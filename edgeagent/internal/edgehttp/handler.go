@@ -67,8 +67,6 @@ func (s *Server) serve(request *front.Exchange) {
 		return
 	}
 	defer s.requests.clients.Release(x.holder)
-	s.metrics.inFlight.Inc()
-	defer s.metrics.inFlight.Dec()
 	defer s.leave(x)
 	s.answer(x)
 }
@@ -141,9 +139,8 @@ func (s *Server) finish(x *exchange) {
 			"path", x.entry.Path)
 		return
 	}
-	*x = exchange{
-		mayWait: x.mayWait, fields: x.fields[:0], line: x.line, hit: httpcache.Reply{Fields: x.hit.Fields[:0]},
-	}
+	x.hit.Reset()
+	*x = exchange{mayWait: x.mayWait, fields: x.fields[:0], line: x.line, hit: x.hit}
 	exchanges.Put(x)
 }
 

@@ -21,7 +21,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	bytes    prometheus.Counter
-	inFlight prometheus.Gauge
+	inFlight prometheus.GaugeFunc
 	refused  *prometheus.CounterVec
 	aborted  prometheus.Counter
 	dropped  prometheus.Counter
@@ -45,7 +45,10 @@ type counted struct {
 	account *traffic.Account
 }
 
-func newMetrics(r prometheus.Registerer, bound *series.Bound, table *route.Table) *metrics {
+// newMetrics returns metrics; inFlight is how many requests are being answered.
+func newMetrics(
+	r prometheus.Registerer, bound *series.Bound, table *route.Table, inFlight func() int,
+) *metrics {
 	m := &metrics{
 		traffic: traffic.New(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -60,9 +63,9 @@ func newMetrics(r prometheus.Registerer, bound *series.Bound, table *route.Table
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_edge_response_bytes_total", Help: "Bytes of bodies sent to clients.",
 		}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+		inFlight: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "edgewalk_edge_requests_in_flight", Help: "Requests that are being answered.",
-		}),
+		}, func() float64 { return float64(inFlight()) }),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgewalk_edge_refused_total", Help: "Connections and requests turned away to keep the edge alive, by limit.",
 		}, []string{"reason"}),

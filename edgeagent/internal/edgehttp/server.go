@@ -118,10 +118,10 @@ func New(cfg Config) (*Server, error) {
 		min(max(cfg.MaxConnections/8, 1), defaultMaxPerClient))
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, defaultMaxRequests)
 	s := &Server{
-		cfg: cfg, metrics: newMetrics(cfg.Registerer, cfg.Series, cfg.Table),
-		requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
+		cfg: cfg, requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
 		locations: newLocations(), acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
 	}
+	s.metrics = newMetrics(cfg.Registerer, cfg.Series, cfg.Table, s.requests.clients.Taken)
 	s.access = newAccessLog(cfg.AccessLog, cfg.AccessLogSample,
 		func(lines int) { s.metrics.dropped.Add(float64(lines)) }, cfg.Logger)
 	if cfg.HTTPS != nil {

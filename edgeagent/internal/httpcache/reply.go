@@ -50,8 +50,9 @@ type Reply struct {
 	// Steps says what the walk did that this request waited for, if it did.
 	Steps []walk.StepReport
 
-	body   part        // what Mem, File and Stream are of
-	source entrySource // of a body that is stored
+	rest   func(sent int64) io.Reader // readOn, without a new closure for each reply
+	body   part                       // what Mem, File and Stream are of
+	source entrySource                // of a body that is stored
 }
 
 // Shared are the fields that all replies of one stored file have, if they have as much of it.
@@ -81,13 +82,20 @@ func (r *Reply) sourceOf(e objects.Entry, beforeDisk func()) *entrySource {
 func (r *Reply) setBody(p part) {
 	r.Mem, r.File, r.Offset, r.Stream, r.Unsent, r.body = p.mem, p.file, p.offset, p.stream, nil, p
 	if p.file != nil {
-		length := r.Length
-		r.Unsent = func(sent int64) io.Reader { return io.NewSectionReader(p.at, p.offset+sent, length-sent) }
+		if r.rest == nil {
+			r.rest = r.readOn
+		}
+		r.Unsent = r.rest
 	}
 }
 
-// reset makes r the zero Reply, but keeps the memory of its fields.
-func (r *Reply) reset() { *r = Reply{Fields: r.Fields[:0]} }
+// readOn is Unsent.
+func (r *Reply) readOn(sent int64) io.Reader {
+	return io.NewSectionReader(r.body.at, r.body.offset+sent, r.Length-sent)
+}
+
+// Reset makes r the zero Reply, but keeps memory that the next one uses. It must be where it was.
+func (r *Reply) Reset() { *r = Reply{Fields: r.Fields[:0], rest: r.rest} }
 
 // part is a body, or a part of one: one of mem, file and stream.
 type part struct {

@@ -142,7 +142,7 @@ func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	if !q.best.ok || q.best.use.ask != "" {
 		return false
 	}
-	reply.reset()
+	reply.Reset()
 	return c.stored(q, reply, Hit, rfc9111.CacheStatus{Hit: true}) == nil
 }
 
