@@ -199,6 +199,7 @@ func TestMetrics(t *testing.T) {
 	if _, err := read(r.get("/none", nil)); err != nil {
 		t.Error(err)
 	}
+	r.idle() // A reply is there a moment before its fill has ended.
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
