@@ -3,6 +3,7 @@ package issuer
 import (
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
@@ -38,6 +39,8 @@ type verdict struct {
 	step  step
 	due   time.Time
 	class class
+	// later says that an order is wanted, and has to wait.
+	later bool
 	// fact is what to say of the certificate. Nil: what is said already.
 	fact *topologyv1.DomainCertificate
 }
@@ -72,13 +75,17 @@ func decide(now time.Time, s *subject) verdict {
 		}}
 	}
 	if retry := i.GetRetry(); retry != nil && i.GetAsked() == nil && retry.AsTime().After(now) {
-		return verdict{due: retry.AsTime()}
+		said := proto.CloneOf(s.facts.Facts.GetCertificate())
+		if said != nil {
+			said.NextCheck = retry
+		}
+		return verdict{due: retry.AsTime(), later: true, fact: said}
 	}
 	if until := heldBack(i, now); until.After(now) {
 		fact := waiting(topologyv1.DomainCertificate_QUOTA,
 			"issuers count validations that fail: there were too many in the last hour")
 		fact.NextCheck = timestamppb.New(until)
-		return verdict{due: until, fact: fact}
+		return verdict{due: until, later: true, fact: fact}
 	}
 	return verdict{step: order, class: classOf(now, s)}
 }

@@ -1,10 +1,16 @@
 package issuer_test
 
 import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer/acmetest"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // A name gets its certificate by one order, whichever of two control planes leads.
@@ -14,24 +20,234 @@ func TestOneOrder(t *testing.T) {
 	r.replica("cp1")
 	r.replica("cp2")
 	r.claim("acme", "img.example.com")
-	r.awaitState("acme", "img.example.com", "ISSUED")
-	leaf := r.leaf("acme", "img.example.com")
-	if err := leaf.VerifyHostname("img.example.com"); err != nil {
-		t.Error(err)
+	r.claim("acme", "rsa.example.com", func(c *topologyv1.CustomDomain) {
+		c.Tls = &topologyv1.DomainTls{KeyType: topologyv1.DomainTls_RSA2048}
+	})
+	for name, key := range map[string]string{"img.example.com": "ECDSA", "rsa.example.com": "RSA"} {
+		r.awaitState("acme", name, "ISSUED")
+		leaf := r.leaf("acme", name)
+		if err := leaf.VerifyHostname(name); err != nil || leaf.PublicKeyAlgorithm.String() != key {
+			t.Errorf("%s: %v, a key of %s, want %s", name, err, leaf.PublicKeyAlgorithm, key)
+		}
+		fact, held := r.fact("acme", name)
+		if fact.GetIssuer() != "le" || held.NotAfter != leaf.NotAfter.Unix() {
+			t.Errorf("the fact is %v, the certificate ends %s", fact, leaf.NotAfter)
+		}
+		if next := fact.GetNextCheck().AsTime(); next.After(leaf.NotAfter) || next.Before(r.now().Add(time.Hour)) {
+			t.Errorf("%s is looked at again at %s", name, next)
+		}
 	}
-	fact, held := r.fact("acme", "img.example.com")
-	if fact.GetIssuer() != "le" || held.NotAfter != leaf.NotAfter.Unix() {
-		t.Errorf("the fact is %v, the certificate ends %s", fact, leaf.NotAfter)
+	r.oracle(map[string]int{"img.example.com": 1, "rsa.example.com": 1})
+}
+
+// oracle holds after each run: names have had so many orders, and no others any; whatever is held
+// is what the authority has issued for the name; and no order is under way.
+func (r *rig) oracle(orders map[string]int) {
+	r.t.Helper()
+	all := r.ca.AllOrders()
+	for name, n := range orders {
+		if all[name] != n {
+			r.t.Errorf("%d orders for %s, want %d", all[name], name, n)
+		}
+		delete(all, name)
+		if n > 0 && r.held("acme", name) != nil {
+			leaf := r.leaf("acme", name)
+			if leaf.VerifyHostname(name) != nil || leaf.CheckSignatureFrom(r.ca.Intermediate()) != nil {
+				r.t.Errorf("%s has a certificate for %q of %s", name, leaf.DNSNames, leaf.Issuer)
+			}
+		}
 	}
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	next := fact.GetNextCheck().AsTime()
-	if next.After(leaf.NotBefore.Add(life)) || next.Before(r.now().Add(time.Hour)) {
-		t.Errorf("it is looked at again at %s", next)
+	for name, n := range all {
+		r.t.Errorf("%d orders for %s, which needed none", n, name)
 	}
-	if n := r.ca.Orders("img.example.com"); n != 1 {
-		t.Errorf("%d orders", n)
+	if names, err := r.store.ACMENames(r.t.Context(), "orders/"); err != nil || len(names) > 0 {
+		r.t.Errorf("orders that are under way: %q, %v", names, err)
 	}
-	if names, err := r.store.ACMENames(t.Context(), "orders/"); err != nil || len(names) > 0 {
-		t.Errorf("orders that are under way: %q, %v", names, err)
+}
+
+// Nothing is ordered that could not succeed: what is missing is said, and an order follows as soon
+// as it is there.
+func TestNoOrderThatCannotSucceed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	here := ""
+	for _, at := range r.edges {
+		here += "NAME A " + at + "\n"
 	}
+	lead := func(name string) string { return strings.ReplaceAll(here, "NAME", name) }
+	r.Set("example.com", "", lead("caa")+`caa CAA 0 issue "other.test"`+"\n"+lead("owned")+lead("method")+
+		`method CAA 0 issue "ca.test;validationmethods=dns-01"`+"\naway A 127.0.0.99\n"+lead("covered"))
+	r.replica("cp1")
+	r.claim("acme", "caa.example.com")
+	r.claim("acme", "method.example.com")
+	r.claim("acme", "away.example.com")
+	r.claim("acme", "gone.example.com")
+	r.claim("acme", "owned.example.com", pending)
+	r.claim("acme", "*.wild.example.com")
+	r.awaitState("acme", "caa.example.com", "WAITING CAA")
+	r.awaitState("acme", "method.example.com", "WAITING CAA")
+	r.awaitState("acme", "away.example.com", "WAITING ROUTING")
+	r.awaitState("acme", "gone.example.com", "WAITING ROUTING")
+	r.awaitState("acme", "owned.example.com", "WAITING OWNERSHIP")
+	r.awaitState("acme", "*.wild.example.com", "WAITING NEEDS_DNS01")
+	fact, _ := r.fact("acme", "caa.example.com")
+	if got := strings.Join(fact.GetSeen(), "; ") + " | " + strings.Join(fact.GetWant(), "; "); got !=
+		`caa.example.com CAA 0 issue "other.test" | caa.example.com CAA 0 issue "ca.test"` {
+		t.Errorf("CAA: %s", got)
+	}
+	r.oracle(nil)
+
+	// All of them are mended, and somebody has them checked.
+	r.Set("example.com", "", lead("caa")+`caa CAA 0 issue "ca.test"`+"\n"+
+		lead("away")+lead("gone")+lead("owned")+lead("method")+
+		"_edgewalk.owned TXT edgewalk="+r.token("acme")+"\n")
+	mended := []string{
+		"caa.example.com", "method.example.com", "away.example.com", "gone.example.com", "owned.example.com",
+	}
+	want := map[string]int{}
+	for _, name := range mended {
+		r.check("acme", name)
+		want[name] = 1
+	}
+	for _, name := range mended {
+		r.awaitState("acme", name, "ISSUED")
+	}
+	r.oracle(want)
+}
+
+// An issuer that fails three times is left alone, and the next one is asked; what is wrong with a
+// name is no reason to ask another.
+func TestIssuersThatFail(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	var failing atomic.Pointer[func(w http.ResponseWriter)]
+	r.ca.Before(func(w http.ResponseWriter, _ *http.Request, what string) bool {
+		fail := failing.Load()
+		if what != "order" || fail == nil {
+			return false
+		}
+		(*fail)(w)
+		return true
+	})
+	second := acmetest.New(t, acmetest.Config{DNS: r.Resolver, HTTPPort: r.port, Now: r.now})
+	r.trust(second)
+	authorities := []issuer.Authority{
+		r.authority(), {Name: "second", Directory: second.Directory, Orders: 300},
+	}
+	p := r.replica("cp1", authorities...)
+	fail := func(f func(w http.ResponseWriter)) { failing.Store(&f) }
+
+	fail(func(w http.ResponseWriter) { acmetest.Problem(w, 500, "serverInternal", "down for maintenance") })
+	r.claim("acme", "a.example.com")
+	r.await("another issuer is asked", func() bool {
+		fact, _ := r.fact("acme", "a.example.com")
+		if wait := fact.GetNextCheck().AsTime().Sub(r.now()); wait > 0 &&
+			fact.GetState() == topologyv1.DomainCertificate_FAILED {
+			r.pass(wait + time.Second)
+		}
+		return fact.GetState() == topologyv1.DomainCertificate_ISSUED
+	})
+	if fact, _ := r.fact("acme", "a.example.com"); fact.GetIssuer() != "second" {
+		t.Errorf("it is of %s", fact.GetIssuer())
+	}
+	r.await("the other control planes hear that it is down", func() bool {
+		all, err := p.issuer.List(t.Context())
+		return err == nil && all[0].Wait > 0 && !all[0].Limited && strings.Contains(all[0].Message, "maintenance") &&
+			all[1].Wait == 0
+	})
+
+	// It is well again, and does not like a name.
+	r.pass(2 * time.Hour)
+	fail(func(w http.ResponseWriter) { acmetest.Problem(w, 400, "rejectedIdentifier", "policy forbids it") })
+	r.claim("acme", "b.example.com")
+	r.awaitState("acme", "b.example.com", "FAILED ISSUER_REJECTED")
+	fact, _ := r.fact("acme", "b.example.com")
+	wait := fact.GetNextCheck().AsTime().Sub(r.now())
+	if fact.GetIssuer() != "le" || wait < 40*time.Second || wait > 80*time.Second {
+		t.Errorf("it is tried again by %s after %s", fact.GetIssuer(), wait)
+	}
+	if n := second.Orders("b.example.com"); n > 0 {
+		t.Errorf("%d orders at another issuer", n)
+	}
+
+	// It has had enough, and says for how long.
+	fail(func(w http.ResponseWriter) {
+		w.Header().Set("Retry-After", strconv.Itoa(7200))
+		acmetest.Problem(w, 429, "rateLimited", "too many new orders")
+	})
+	r.claim("acme", "c.example.com")
+	r.awaitState("acme", "c.example.com", "ISSUED")
+	if fact, _ := r.fact("acme", "c.example.com"); fact.GetIssuer() != "second" {
+		t.Errorf("it is of %s", fact.GetIssuer())
+	}
+	r.await("the limit is told", func() bool {
+		all, err := p.issuer.List(t.Context())
+		return err == nil && all[0].Limited && all[0].Wait > 119*time.Minute && all[0].Wait <= 2*time.Hour
+	})
+
+	// It has paused a name.
+	r.pass(3 * time.Hour)
+	fail(func(w http.ResponseWriter) {
+		acmetest.Problem(w, 429, "rateLimited",
+			"Your account is temporarily prevented from requesting certificates for d.example.com. Please visit: https://ca.test/unpause?jwt=1")
+	})
+	r.claim("acme", "d.example.com")
+	r.awaitState("acme", "d.example.com", "FAILED ISSUER_PAUSED")
+	fact, _ = r.fact("acme", "d.example.com")
+	if !strings.Contains(fact.GetMessage(), "https://ca.test/unpause?jwt=1") {
+		t.Errorf("the message lacks the link: %s", fact.GetMessage())
+	}
+}
+
+// What a name's own server answers is the name's fault: it is tried again later and later, at the
+// same issuer, and after four times not within the hour.
+func TestNamesThatFail(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	r.edgesAnswer.Store(false) // which nobody sees beforehand: the addresses are those of the target
+	r.replica("cp1")
+	r.claim("acme", "x.example.com")
+	for try := 1; try <= 4; try++ {
+		r.await("the failure is counted", func() bool {
+			return r.issuance("acme", "x.example.com").GetFailures() == int32(try)
+		})
+		r.awaitState("acme", "x.example.com", "FAILED ISSUER_UNAUTHORIZED")
+		if try < 4 {
+			r.check("acme", "x.example.com")
+		}
+	}
+	r.check("acme", "x.example.com")
+	r.awaitState("acme", "x.example.com", "WAITING QUOTA")
+	r.edgesAnswer.Store(true)
+	r.pass(2 * time.Hour)
+	r.awaitState("acme", "x.example.com", "ISSUED")
+	r.oracle(map[string]int{"x.example.com": 5})
+}
+
+// An issuer that asks for an account beforehand is given it, and one that has lost the account is
+// asked for another.
+func TestAccounts(t *testing.T) {
+	t.Parallel()
+	key := acmetest.MACKey("a secret as long as the hash is: 32 bytes")
+	r := newRig(t, acmetest.Config{EAB: map[string]string{"kid-1": key}})
+	a := r.authority()
+	a.KeyID, a.MACKey = "kid-1", key
+	var lost atomic.Int64
+	r.ca.Before(func(w http.ResponseWriter, _ *http.Request, what string) bool {
+		if what != "order" || lost.Add(-1) < 0 {
+			return false
+		}
+		acmetest.Problem(w, 400, "accountDoesNotExist", "no account has this key")
+		return true
+	})
+	lost.Store(1)
+	r.replica("cp1", a)
+	r.claim("acme", "a.example.com")
+	r.await("it is tried", func() bool { return lost.Load() <= 0 })
+	r.pass(time.Minute)
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	if n := r.ca.Requests("account"); n != 2 {
+		t.Errorf("%d requests for accounts, want 2", n)
+	}
+	r.oracle(map[string]int{"a.example.com": 1})
 }

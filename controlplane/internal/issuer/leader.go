@@ -300,7 +300,7 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 			return now, v.class, true
 		}
 	}
-	if v.fact != nil && l.hasOrder(key) { // it is not wanted any more
+	if v.step == rest && !v.later && l.hasOrder(key) { // it is not wanted any more
 		if err := l.dropOrder(ctx, key); err != nil {
 			return now.Add(retryLook), c, l.failing(ctx, key, err)
 		}

@@ -348,7 +348,7 @@ func (l *leader) askRenewal(ctx context.Context, sub *subject) error {
 	b := l.book(got.GetIssuer())
 	next := &storev1.IssuedCertificate{
 		Id: got.GetId(), Issuer: got.GetIssuer(), NotBefore: got.GetNotBefore(), Ari: got.GetAri(),
-		Renew: got.GetRenew(),
+		Renew: got.GetRenew(), Ask: got.GetAsk(),
 	}
 	if b != nil {
 		b.schedule(ctx, next, unix(sub.held.NotAfter), l.now())

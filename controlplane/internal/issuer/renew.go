@@ -123,7 +123,7 @@ func (c *client) schedule(ctx context.Context, got *storev1.IssuedCertificate, n
 		got.Ask = nil
 	default:
 		was := got.GetRenew().AsTime()
-		if was.Before(w.start) || !was.Before(w.end) {
+		if got.GetAsk() == nil || was.Before(w.start) || !was.Before(w.end) {
 			got.Renew = timestamppb.New(w.moment())
 		}
 		if w.why != "" && !w.end.After(now) {

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -39,16 +41,19 @@ func TestMain(m *testing.M) {
 type rig struct {
 	*dnstest.Network
 	*clock
-	t        *testing.T
-	prefix   string
-	store    *store.Store
-	key      issuer.Key
-	ca       *acmetest.Authority
-	port     int
-	looker   *domaincheck.Looker
-	hook     string   // sets TXT records, empty for none
-	edges    []string // addresses
-	replicas []*replica
+	t       *testing.T
+	prefix  string
+	store   *store.Store
+	key     issuer.Key
+	ca      *acmetest.Authority
+	port    int
+	looker  *domaincheck.Looker
+	hook    string   // sets TXT records, empty for none
+	edges   []string // addresses
+	trusted *x509.CertPool
+	// edgesAnswer says that they answer challenges as the account's key wants it.
+	edgesAnswer atomic.Bool
+	replicas    []*replica
 }
 
 // replica is what a control plane does for domains.
@@ -58,6 +63,9 @@ type replica struct {
 	domains *domaincheck.Service
 	issuer  *issuer.Service
 	stop    func()
+	// kill ends it at once: it writes nothing more. Its lease ends with it.
+	kill func()
+	dead atomic.Bool
 }
 
 // clock is time that passes when it is told to.
@@ -106,6 +114,7 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 	if r.key, err = issuer.LoadKey(t.Context(), r.store); err != nil {
 		t.Fatal(err)
 	}
+	r.edgesAnswer.Store(true)
 	r.startEdges(3)
 	records := ""
 	for _, at := range r.edges {
@@ -115,6 +124,7 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 	r.Zone("edge.example", "ns.edge.example", records)
 	cfg.DNS, cfg.HTTPPort, cfg.Now = r.Resolver, r.port, r.now
 	r.ca = acmetest.New(t, cfg)
+	r.trusted = r.ca.TLS.Clone()
 	thumbprint, err := r.key.Thumbprint()
 	if err != nil {
 		t.Fatal(err)
@@ -150,6 +160,9 @@ func (r *rig) startEdges(n int) {
 		if !ok {
 			http.NotFound(w, req)
 			return
+		}
+		if !r.edgesAnswer.Load() {
+			token = "nonsense"
 		}
 		_, _ = w.Write([]byte(token + "." + thumbprint)) // who asked asks again
 	})
@@ -190,7 +203,7 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 		DNS01: dns01.NewSolver(dns01.Config{
 			Store: p.store, Zone: r.looker.ChallengeZone, Hook: r.hook, Resolver: r.looker.Resolver, Logger: log,
 		}),
-		Roots: r.ca.TLS, UserAgent: "edgewalk-test", Now: r.now, After: r.after, Logger: log,
+		Roots: r.trusted, UserAgent: "edgewalk-test", Now: r.now, After: r.after, Logger: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -203,6 +216,10 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 			return err
 		})
 	})
+	p.kill = func() {
+		p.dead.Store(true)
+		cancel()
+	}
 	p.stop = sync.OnceFunc(func() {
 		cancel()
 		running.Wait()
@@ -211,6 +228,36 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 	r.t.Cleanup(p.stop)
 	r.replicas = append(r.replicas, p)
 	return p
+}
+
+// leader is the replica that leads, or the one that will.
+func (r *rig) leader() (leads *replica) {
+	r.t.Helper()
+	r.await("somebody leads", func() bool {
+		name, err := r.store.LeaderOf(r.t.Context(), domaincheck.Matter)
+		for _, p := range r.replicas {
+			if err == nil && p.name == name && !p.dead.Load() {
+				leads = p
+			}
+		}
+		return leads != nil
+	})
+	return leads
+}
+
+// trust has replicas that are started afterwards trust another authority too.
+func (r *rig) trust(other *acmetest.Authority) { r.trusted.AddCert(other.Server()) }
+
+// check has a domain looked at now, as somebody who asks does.
+func (r *rig) check(account, name string) {
+	r.t.Helper()
+	p := r.replicas[0]
+	if err := p.issuer.Ask(r.t.Context(), domainKey(account, name), false); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := p.domains.Check(r.t.Context(), domainKey(account, name), true); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *rig) authority() issuer.Authority {
@@ -264,6 +311,15 @@ func (r *rig) fact(account, name string) (*topologyv1.DomainCertificate, *topolo
 		r.t.Fatal(err)
 	}
 	return known.Facts.GetCertificate(), r.held(account, name)
+}
+
+func (r *rig) issuance(account, name string) *storev1.Issuance {
+	r.t.Helper()
+	known, err := r.store.Facts(r.t.Context(), domainKey(account, name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return known.Facts.GetIssuance()
 }
 
 func (r *rig) held(account, name string) *topology.Certificate {

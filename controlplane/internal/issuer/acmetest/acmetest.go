@@ -3,6 +3,7 @@
 package acmetest
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -68,6 +69,7 @@ type Authority struct {
 
 	mu     sync.Mutex
 	before func(w http.ResponseWriter, r *http.Request, what string) bool
+	around func(what string, after bool) (lost bool)
 	orders map[string]int // by name
 	asked  map[string]int // requests, by what they are for
 }
@@ -123,6 +125,28 @@ func (a *Authority) Before(f func(w http.ResponseWriter, r *http.Request, what s
 	a.before = f
 }
 
+// Around has a function hear of each request before the authority does, and again before its answer
+// leaves. It returns whether the request, or the answer, gets lost.
+func (a *Authority) Around(f func(what string, after bool) (lost bool)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.around = f
+}
+
+// Replaces reports whether an order says which certificate it replaces (RFC 9773 5). The request
+// can be read afterwards.
+func Replaces(r *http.Request) bool {
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var signed struct{ Payload string }
+	if err != nil || json.Unmarshal(body, &signed) != nil {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(signed.Payload)
+	var order struct{ Replaces string }
+	return err == nil && json.Unmarshal(payload, &order) == nil && order.Replaces != ""
+}
+
 // Problem answers with a problem document (RFC 8555 6.7).
 func Problem(w http.ResponseWriter, status int, kind, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
@@ -149,17 +173,15 @@ func (a *Authority) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	a.mu.Lock()
-	before := a.before
+	before, around := a.before, a.around
 	a.asked[what]++
 	a.mu.Unlock()
 	if before != nil && before(w, r, what) {
 		return
 	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return
+	if around != nil && around(what, false) {
+		panic(http.ErrAbortHandler)
 	}
-	r.Body = io.NopCloser(strings.NewReader(string(body)))
 	recorder := httptest.NewRecorder()
 	a.serial.Lock()
 	a.front.ServeHTTP(recorder, r)
@@ -174,6 +196,9 @@ func (a *Authority) serve(w http.ResponseWriter, r *http.Request) {
 			delete(all, "renewalInfo")
 			answer, _ = json.Marshal(all)
 		}
+	}
+	if around != nil && around(what, true) {
+		panic(http.ErrAbortHandler)
 	}
 	for name, values := range recorder.Header() {
 		w.Header()[name] = values
@@ -219,6 +244,12 @@ func (a *Authority) Requests(what string) int {
 	defer a.mu.Unlock()
 	return a.asked[what]
 }
+
+// Server is the certificate that its server is known by.
+func (a *Authority) Server() *x509.Certificate { return a.server.Certificate() }
+
+// Intermediate is the certificate that certificates are signed with.
+func (a *Authority) Intermediate() *x509.Certificate { return a.ca.GetIntermediateCert(0).Cert }
 
 // Root is the certificate of the authority that clients of edges are to trust.
 func (a *Authority) Root() *x509.Certificate { return a.ca.GetRootCert(0).Cert }

@@ -1,0 +1,386 @@
+package issuer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edgewalk/edgewalk/controlplane/internal/due"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/topology"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
+)
+
+func TestParseAuthority(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	good, bad := write("good", "c2VjcmV0LXNlY3JldC1zZWNyZXQ=\n"), write("bad", "s e c r e t")
+	const le = "name=le,directory=https://ca.example/dir"
+	for text, want := range map[string]string{
+		le:                                       "le https://ca.example/dir profile= kid= mac= 300",
+		le + ",profile=short,orders-per-3h=1500": "le https://ca.example/dir profile=short kid= mac= 1500",
+		le + ",eab-kid=k1,eab-key-file=" + good:  "le https://ca.example/dir profile= kid=k1 mac=c2VjcmV0LXNlY3JldC1zZWNyZXQ 300",
+		"":                                       `"": want KEY=VALUE`,
+		"le":                                     `"le": want KEY=VALUE`,
+		"directory=https://ca.example/dir":       "name is missing",
+		"name=le":                                "directory is missing",
+		"name=Le,directory=https://ca.example/dir":   "name=Le: want lower case",
+		"name=le,directory=http://ca.example/dir":    "directory=http://ca.example/dir: want an https:// URL",
+		"name=le,directory=https://u:p@ca.example/d": "want an https:// URL",
+		"name=le,directory=":                         "directory has no value",
+		le + ",name=b":                               "name is there twice",
+		le + ",profil=x":                             `"profil" is no key`,
+		le + ",orders-per-3h=0":                      "orders-per-3h=0: want a number from 1",
+		le + ",orders-per-3h=many":                   "orders-per-3h=many: want a number",
+		le + ",eab-kid=k1":                           "eab-kid and eab-key-file go together",
+		le + ",eab-key-file=" + good:                 "eab-kid and eab-key-file go together",
+		le + ",eab-kid=k1,eab-key-file=" + bad:       "in base64url",
+		le + ",eab-kid=k1,eab-key-file=/none":        "eab-key-file: open /none",
+	} {
+		a, err := ParseAuthority(text)
+		got := fmt.Sprintf("%s %s profile=%s kid=%s mac=%s %d",
+			a.Name, a.Directory, a.Profile, a.KeyID, a.MACKey, a.Orders)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) || strings.Contains(got, "s e c r e t") {
+			t.Errorf("%s\n got %s\nwant %s", text, got, want)
+		}
+	}
+}
+
+// A bucket takes as many as its limit has at once, and then one as often as they are given back.
+func TestBucket(t *testing.T) {
+	t.Parallel()
+	of := limit{4, time.Hour}
+	now := time.Unix(1_800_000_000, 0)
+	var b bucket
+	for i := range 4 {
+		if wait := b.wait(of, now); wait > 0 {
+			t.Fatalf("take %d waits %s", i, wait)
+		}
+		b = b.take(of, now)
+	}
+	if wait := b.wait(of, now); wait != 15*time.Minute || b.used(of, now) != 4 {
+		t.Errorf("a full bucket waits %s, with %d in it", wait, b.used(of, now))
+	}
+	now = now.Add(31 * time.Minute)
+	if wait := b.wait(of, now); wait != 0 || b.used(of, now) != 2 {
+		t.Errorf("half an hour later: %s, with %d in it", wait, b.used(of, now))
+	}
+	if wait := (bucket{}).wait(limit{}, now); wait != 0 {
+		t.Errorf("no limit: %s", wait)
+	}
+	le := Authority{Directory: "https://acme-v02.api.letsencrypt.org/directory", Orders: 300}
+	if le.orders().count != 240 || le.registered().count != 40 || failedValidations.count != 4 {
+		t.Errorf("of Let's Encrypt: %v, %v, %v", le.orders(), le.registered(), failedValidations)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	for failures, want := range map[int]time.Duration{
+		1: time.Minute, 2: 5 * time.Minute, 3: 20 * time.Minute, 4: time.Hour, 5: 3 * time.Hour, 6: 6 * time.Hour,
+		7: 12 * time.Hour, 1000: 12 * time.Hour,
+	} {
+		for range 100 {
+			if got := backoff(failures); got < want*4/5 || got > want*6/5 {
+				t.Errorf("%d failures: %s, want %s and a fifth more or less", failures, got, want)
+			}
+		}
+	}
+}
+
+// Whose fault it is decides whether another issuer is asked, and whether the failure counts as one
+// of the name.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	request := func(status int, kind, detail string) error {
+		return fmt.Errorf("attempt 1: %w",
+			acme.Problem{Status: status, Type: acme.ProblemTypeNamespace + kind, Detail: detail})
+	}
+	validation := func(kind, detail string) error {
+		return fmt.Errorf("authorization failed: %w",
+			acme.Problem{Type: acme.ProblemTypeNamespace + kind, Detail: detail, Resource: acme.Authorization{}})
+	}
+	for _, c := range []struct {
+		err   error
+		after time.Duration
+		want  string
+	}{
+		{errors.New("dial tcp: refused"), 0, "ISSUER_DOWN issuer everywhere"},
+		{request(500, "serverInternal", "oops"), 0, "ISSUER_DOWN issuer everywhere"},
+		{request(503, "serverInternal", "busy"), time.Minute, "ISSUER_DOWN issuer everywhere 1m0s"},
+		{request(403, "unauthorized", "account is deactivated"), 0, "ISSUER_DOWN issuer everywhere"},
+		{request(400, "accountDoesNotExist", "none"), 0, "ISSUER_DOWN issuer lost"},
+		{request(404, "malformed", "no such order"), 0, "ISSUER_DOWN gone"},
+		{request(400, "rejectedIdentifier", "policy"), 0, "ISSUER_REJECTED"},
+		{request(403, "caa", "forbidden"), 0, "CAA"},
+		{
+			request(429, "rateLimited", "too many new orders (300) from this account"), time.Hour,
+			"ISSUER_BUSY issuer everywhere 1h0m0s",
+		},
+		{
+			request(429, "rateLimited", "too many certificates (50) already issued for \"example.com\""), 0,
+			"ISSUER_BUSY issuer 1h0m0s",
+		},
+		{
+			request(429, "rateLimited", "temporarily prevented from requesting; visit https://ca/unpause?x"), 0,
+			"ISSUER_PAUSED 24h0m0s",
+		},
+		{validation("dns", "NXDOMAIN"), 0, "ISSUER_DNS validation"},
+		{validation("connection", "refused"), 0, "ISSUER_CONNECTION validation"},
+		{validation("tls", "alert"), 0, "ISSUER_CONNECTION validation"},
+		{validation("unauthorized", "another answer"), 0, "ISSUER_UNAUTHORIZED validation"},
+		{validation("caa", "forbidden"), 0, "CAA validation"},
+		{validation("serverInternal", "oops"), 0, "ISSUER_DOWN issuer"},
+		{
+			fmt.Errorf("the order is invalid: %w", &acme.Problem{Type: acme.ProblemTypeDNS, Detail: "x"}), 0,
+			"ISSUER_DNS validation",
+		},
+		{fmt.Errorf("x: %w", acme.Problem{Type: acme.ProblemTypeCompound, Status: 400, Subproblems: []acme.Subproblem{
+			{Problem: acme.Problem{Type: acme.ProblemTypeRejectedIdentifier, Detail: "policy"}},
+		}}), 0, "ISSUER_REJECTED"},
+	} {
+		f := faultOf(c.err, c.after)
+		got := f.reason.String()
+		for _, one := range []struct {
+			is   bool
+			word string
+		}{
+			{f.issuers, "issuer"}, {f.everywhere, "everywhere"}, {f.validation, "validation"}, {f.lost, "lost"},
+			{f.gone, "gone"}, {f.after > 0, f.after.String()},
+		} {
+			if one.is {
+				got += " " + one.word
+			}
+		}
+		if got != c.want {
+			t.Errorf("%v\n got %s\nwant %s", c.err, got, c.want)
+		}
+	}
+	text := clean("a\x1b[31m\nb\u202e" + strings.Repeat("c", 1000))
+	if strings.ContainsAny(text, "\x1b\n\u202e") || len(text) > 500 {
+		t.Errorf("a text from outside is shown as %q", text)
+	}
+}
+
+// What is to end comes first, and within a class no account waits for another's many.
+func TestReady(t *testing.T) {
+	t.Parallel()
+	r := newReady()
+	add := func(account, id string, c class) {
+		r.add(&due.Entry{Key: topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: id}}, c)
+	}
+	for i := range 100 {
+		add("big", fmt.Sprint("new", i), fresh)
+	}
+	if n := r.ahead("small", fresh); n != 1 {
+		t.Errorf("%d come before another account's", n)
+	}
+	add("small", "new", fresh)
+	add("big", "retry", retrying)
+	add("big", "renewal", renewing)
+	add("small", "ends", expiring)
+	var got []string
+	for range 4 {
+		e := r.next()
+		got = append(got, e.Key.Account+"/"+e.Key.ID)
+	}
+	if want := "small/ends big/renewal big/new0 small/new"; strings.Join(got, " ") != want {
+		t.Errorf("in the order of %s, want %s", strings.Join(got, " "), want)
+	}
+	for r.next() != nil {
+	}
+	if r.running["big"] != accountOrders || r.total != accountOrders+2 {
+		t.Errorf("%d of one account at once, %d in all", r.running["big"], r.total)
+	}
+	add("other", "new", fresh)
+	if e := r.next(); e == nil || e.Key.Account != "other" {
+		t.Error("an account waits for one that has as many as it may")
+	}
+	r.end("big")
+	if e := r.next(); e == nil || e.Key.Account != "big" {
+		t.Error("a place that is free again is not taken")
+	}
+}
+
+func TestRenewal(t *testing.T) {
+	t.Parallel()
+	from := time.Unix(1_800_000_000, 0)
+	const day = 24 * time.Hour
+	for life, want := range map[time.Duration]time.Duration{
+		90 * day: 60 * day, 45 * day: 30 * day, 10 * day: 5 * day, 6 * day: 3 * day,
+	} {
+		if got := renewal(from, from.Add(life)).Sub(from); got != want {
+			t.Errorf("of a life of %s: after %s, want %s", life, got, want)
+		}
+	}
+	w, err := parseWindow([]byte(`{"suggestedWindow":{"start":"2026-01-01T00:00:00Z","end":"2026-01-03T00:00:00Z"},
+		"explanationURL":"https://ca/why"}`))
+	if err != nil || w.why != "https://ca/why" {
+		t.Fatalf("%+v, %v", w, err)
+	}
+	for range 100 {
+		if at := w.moment(); at.Before(w.start) || !at.Before(w.end) {
+			t.Errorf("%s is outside of the window", at)
+		}
+	}
+	for _, text := range []string{
+		"", "{}", `{"suggestedWindow":{"start":"2026-01-03T00:00:00Z","end":"2026-01-01T00:00:00Z"}}`,
+	} {
+		if w, err := parseWindow([]byte(text)); err == nil {
+			t.Errorf("%q is a window: %+v", text, w)
+		}
+	}
+}
+
+func FuzzParseWindow(f *testing.F) {
+	f.Add([]byte(`{"suggestedWindow":{"start":"2026-01-01T00:00:00Z","end":"2026-01-03T00:00:00Z"}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w, err := parseWindow(body)
+		if err == nil && (w.moment().Before(w.start) || w.moment().After(w.end)) {
+			t.Errorf("%q: %+v", body, w)
+		}
+	})
+}
+
+// decide is the table of when there is an order, and why there is none.
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	const day = 24 * time.Hour
+	at := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(d)) }
+	id := topology.CertificateID{1}
+	held := func(left time.Duration) *topology.Certificate {
+		return &topology.Certificate{ID: id, NotAfter: now.Add(left).Unix()}
+	}
+	got := func(age, renew, ask time.Duration) *storev1.Issuance {
+		g := &storev1.IssuedCertificate{Id: id[:], Issuer: "le", NotBefore: at(-age), Renew: at(renew)}
+		if ask != 0 {
+			g.Ask = at(ask)
+		}
+		return &storev1.Issuance{Got: g}
+	}
+	with := func(i *storev1.Issuance, edit func(*storev1.Issuance)) *storev1.Issuance {
+		edit(i)
+		return i
+	}
+	uploaded := &topologyv1.DomainTls{Mode: topologyv1.DomainTls_UPLOADED}
+	fallback := &topologyv1.DomainTls{Mode: topologyv1.DomainTls_UPLOADED, FallbackManaged: true}
+	for name, c := range map[string]struct {
+		state    topologyv1.CustomDomain_State
+		tls      *topologyv1.DomainTls
+		held     *topology.Certificate
+		wildcard *topology.Certificate
+		issuance *storev1.Issuance
+		want     string
+	}{
+		"a new name": {want: "order fresh"},
+		"not proven": {state: topologyv1.CustomDomain_PENDING, want: "rest 24h0m0s WAITING OWNERSHIP"},
+		"suspended": {
+			state: topologyv1.CustomDomain_SUSPENDED, held: held(day), issuance: got(89*day, -day, 0),
+			want: "rest 24h0m0s WAITING OWNERSHIP",
+		},
+		"without TLS": {
+			tls:  &topologyv1.DomainTls{Mode: topologyv1.DomainTls_OFF},
+			want: "rest 24h0m0s NONE",
+		},
+		"uploaded":                  {tls: uploaded, held: held(time.Hour), want: "rest 24h0m0s NONE"},
+		"a wildcard covers it":      {wildcard: held(day), want: "rest 24h0m0s NONE COVERED"},
+		"a wildcard that has ended": {wildcard: held(-1), want: "order fresh"},
+		"held": {
+			held: held(80 * day), issuance: got(10*day, 50*day, 0),
+			want: "rest 1200h0m0s ISSUED",
+		},
+		"held, to be asked about": {
+			held: held(80 * day), issuance: got(10*day, 50*day, 6*time.Hour),
+			want: "rest 6h0m0s ISSUED",
+		},
+		"held, asked about now": {held: held(80 * day), issuance: got(10*day, 50*day, -1), want: "ask"},
+		"two thirds are over":   {held: held(30 * day), issuance: got(60*day, -1, day), want: "order renewing"},
+		"a sixth is left":       {held: held(15 * day), issuance: got(75*day, -day, day), want: "order expiring"},
+		"ended":                 {held: held(-day), issuance: got(91*day, -day, 0), want: "order expiring"},
+		"of another issuer": {
+			tls: &topologyv1.DomainTls{Issuer: "zero"}, held: held(80 * day), issuance: got(10*day, 50*day, 0),
+			want: "order renewing",
+		},
+		"brought, and now managed": {held: held(300 * day), want: "order renewing"},
+		"fallback, long before":    {tls: fallback, held: held(100 * day), want: "rest 1896h0m0s NONE"},
+		"fallback, 20 days before": {tls: fallback, held: held(20 * day), want: "order renewing"},
+		"fallback, held by now": {
+			tls: fallback, held: held(80 * day), issuance: got(10*day, 50*day, 0),
+			want: "rest 1200h0m0s ISSUED",
+		},
+		"renew": {
+			held:     held(80 * day),
+			issuance: with(got(day, 50*day, 0), func(i *storev1.Issuance) { i.Asked, i.Renew = at(0), true }),
+			want:     "order renewing",
+		},
+		"asked, and nothing to do": {
+			held: held(80 * day), issuance: with(got(day, 50*day, 0), func(i *storev1.Issuance) { i.Asked = at(0) }),
+			want: "rest 1200h0m0s ISSUED",
+		},
+		"failed a while ago": {
+			issuance: &storev1.Issuance{Failures: 2, Retry: at(time.Minute)},
+			want:     "rest 1m0s",
+		},
+		"failed, and asked": {
+			issuance: &storev1.Issuance{Failures: 2, Retry: at(time.Minute), Asked: at(0)},
+			want:     "order retrying",
+		},
+		"failed too often": {issuance: &storev1.Issuance{
+			Failures: 4, Asked: at(0), Failed: []*timestamppb.Timestamp{
+				at(-50 * time.Minute), at(-40 * time.Minute), at(-2 * time.Minute), at(-time.Minute),
+			},
+		}, want: "rest 10m0s WAITING QUOTA"},
+		"failed often, long ago": {issuance: &storev1.Issuance{
+			Failures: 4, Failed: []*timestamppb.Timestamp{
+				at(-90 * time.Minute), at(-40 * time.Minute), at(-2 * time.Minute), at(-time.Minute),
+			},
+		}, want: "order retrying"},
+	} {
+		domain := &topologyv1.CustomDomain{Domain: "img.example.com", State: c.state, Tls: c.tls}
+		if domain.State == topologyv1.CustomDomain_STATE_UNSPECIFIED {
+			domain.State = topologyv1.CustomDomain_ACTIVE
+		}
+		s := &subject{
+			domain: domain, held: c.held, wildcard: c.wildcard,
+			facts: store.DomainFacts{Facts: &storev1.DomainFacts{Issuance: c.issuance}},
+		}
+		v := decide(now, s)
+		said := [...]string{rest: "rest", ask: "ask", order: "order"}[v.step]
+		switch v.step {
+		case rest:
+			said += " " + v.due.Sub(now).String()
+			if v.fact != nil {
+				said += " " + v.fact.GetState().String()
+			}
+			if v.fact.GetReason() != topologyv1.DomainCertificate_REASON_UNSPECIFIED {
+				said += " " + v.fact.GetReason().String()
+			}
+		case order:
+			said += " " + [...]string{
+				expiring: "expiring", renewing: "renewing", fresh: "fresh", retrying: "retrying",
+			}[v.class]
+		}
+		if said != c.want {
+			t.Errorf("%s: %s, want %s", name, said, c.want)
+		}
+	}
+}
