@@ -123,7 +123,7 @@ urlEndpoints: [{id: default, origins: [plain]}]
 		t.Errorf("a token for an id that is taken: %d %s", r.code, r.stderr)
 	}
 	r := a.try(t, "", "edges", "revoke", "fra-1")
-	if r.stdout != "accounts/acme/origins/secretive\n" || !strings.Contains(r.stderr, "the secrets of 1 origins") {
+	if r.stdout != "accounts/acme/origins/secretive\n" || !strings.Contains(r.stderr, "the secrets of 1 origin\n") {
 		t.Errorf("revoke prints %q and %q", r.stdout, r.stderr)
 	}
 	eventually(t, startWithin, "the stream has ended",

@@ -105,7 +105,7 @@ func (s *Service) eventOf(ctx context.Context, method string, req, resp any, cod
 		Time: timestamppb.New(s.now()), Who: whoOf(ctx), Peer: peerOf(ctx),
 		Method:    method[strings.LastIndexByte(method, '/')+1:],
 		RequestId: shortened(textIn(req, "request_id")), Resource: targetOf(rule, req, resp), Code: codeName(code),
-		Account: added.account, Changes: added.changes,
+		Account: shortened(added.account), Changes: added.changes,
 	}
 	caller := auth.From(ctx)
 	if caller == nil {

@@ -31,6 +31,8 @@ func (s tokenService) CreateToken(
 	case !ofAccount && account != auth.EveryAccount:
 		return nil, invalid("token.account", "a token of the role %s is for all accounts: leave it out", t.GetRole())
 	}
+	added := remark(ctx)
+	added.account = account
 	if !caller.MayGrant(t.GetRole(), account) {
 		return nil,
 			denied("the role %s may not give the role %s for %s", caller.Token.GetRole(), t.GetRole(),
@@ -61,8 +63,6 @@ func (s tokenService) CreateToken(
 		}
 		w.Account, w.UID = key.Account, topology.UID(key.Account, stored.CreateRevision)
 	}
-	added := remark(ctx)
-	added.account = account
 	made, text, err := s.auth.Create(ctx, w)
 	if errors.Is(err, auth.ErrQuota) {
 		f := fail(kindQuota, "there may be at most %d tokens of an account, and of a role for all accounts, and there are: "+

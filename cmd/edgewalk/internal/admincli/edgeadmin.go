@@ -86,7 +86,12 @@ the origins that are printed, which it was sent.`,
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "edge %s is revoked; it was sent the secrets of %d origins\n", args[0], resp.GetTotal())
+				origins := "origins"
+				if resp.GetTotal() == 1 {
+					origins = "origin"
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "edge %s is revoked; it was sent the secrets of %d %s\n", args[0],
+					resp.GetTotal(), origins)
 				return c.print(cmd.OutOrStdout(), resp, func() table {
 					var t table
 					for _, name := range resp.GetOrigins() {

@@ -245,10 +245,14 @@ Events are kept for 90 days, and of an account the last 100,000, also when it is
 }
 
 func eventsTable(events []*adminv1.AuditEvent) table {
-	t := table{head: []string{"REVISION", "TIME", "WHO", "+PEER", "METHOD", "CHANGES", "+REQUEST"}}
+	t := table{head: []string{"REVISION", "TIME", "WHO", "+ROLE", "+PEER", "METHOD", "CHANGES", "+REQUEST"}}
 	for _, e := range events {
+		role := "-" // of an event that an older control plane has written
+		if e.GetRole() != adminv1.Token_ROLE_UNSPECIFIED {
+			role = strings.ToLower(e.GetRole().String())
+		}
 		t.rows = append(t.rows, []string{
-			strconv.FormatInt(e.GetRevision(), 10), timeCell(e.GetTime()), orSystem(e.GetWho()), e.GetPeer(),
+			strconv.FormatInt(e.GetRevision(), 10), timeCell(e.GetTime()), orSystem(e.GetWho()), role, e.GetPeer(),
 			e.GetMethod(), changesCell(e.GetChanges(), e.GetMoreChanges()), e.GetRequestId(),
 		})
 	}
