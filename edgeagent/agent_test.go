@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -67,7 +68,7 @@ func (l *lone) step(full bool, resources map[string]proto.Message) {
 	}
 	records := topologytest.Records(l.t, created, l.revision, resources)
 	result, err := l.table.Apply(route.Step{
-		Full: full, Epoch: l.epoch, Revision: l.revision, Records: route.Of(records...),
+		Full: full, Epoch: l.epoch, Revision: l.revision, Records: routetest.Records(records...),
 	})
 	if err != nil || len(result.Rejected) > 0 {
 		l.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)

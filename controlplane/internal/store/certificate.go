@@ -338,7 +338,7 @@ func (s *Store) forgetChains(ctx context.Context, unused map[string]time.Time) e
 	if err != nil || len(chains.Kvs) == 0 {
 		return err
 	}
-	seen, err := s.sight(ctx)
+	seen, err := s.readStanding(ctx)
 	if err != nil {
 		return err
 	}

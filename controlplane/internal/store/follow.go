@@ -125,7 +125,7 @@ func (e *stopError) Error() string { return e.err.Error() }
 var errMissed = errors.New("a change was missed")
 
 func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
-	seen, err := s.sight(ctx)
+	seen, err := s.readStanding(ctx)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (s *Store) followOn(ctx context.Context, f Follower, at *position) error {
 
 // resume finds out whether etcd still has the changes after a position one by one. If etcd has lost
 // changes before the position, resume begins another epoch for what etcd holds.
-func (s *Store) resume(ctx context.Context, at *position, seen *sighting) (reload bool, err error) {
+func (s *Store) resume(ctx context.Context, at *position, seen *standing) (reload bool, err error) {
 	switch {
 	case seen.moved():
 		return true, s.renew(ctx, seen, fmt.Errorf("%w: it is another cluster", errHistoryLost))
@@ -190,7 +190,7 @@ func (s *Store) resume(ctx context.Context, at *position, seen *sighting) (reloa
 }
 
 // renew begins an epoch for what etcd holds.
-func (s *Store) renew(ctx context.Context, seen *sighting, loss error) error {
+func (s *Store) renew(ctx context.Context, seen *standing, loss error) error {
 	s.log.ErrorContext(ctx, "store: etcd has lost writes: an epoch begins with what it holds", "error", loss)
 	now, err := s.beginEpoch(ctx, *seen)
 	if err != nil {
@@ -262,7 +262,7 @@ type stamp struct {
 func stampOf(r topology.Record) stamp { return stamp{r.ModRevision, xxhash.Sum64(r.Value)} }
 
 // reload compares the whole topology with what the follower holds, and passes it the difference.
-func (s *Store) reload(ctx context.Context, f Follower, at *position, seen sighting) error {
+func (s *Store) reload(ctx context.Context, f Follower, at *position, seen standing) error {
 	asOf := s.now()
 	epoch, held := f.Known()
 	known := make(map[topology.Key]stamp)

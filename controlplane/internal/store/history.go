@@ -48,8 +48,8 @@ type knowledge struct {
 	tip      tip   // the last write up to there
 }
 
-// sighting is what etcd holds at one moment, by a linearizable read.
-type sighting struct {
+// standing is what etcd holds at one moment, by a linearizable read.
+type standing struct {
 	knowledge
 	id            string // random, of the epoch
 	epochRevision int64  // of the record that holds it
@@ -60,17 +60,17 @@ type sighting struct {
 
 // moved reports whether the data lies in another cluster than before, as when it was restored under
 // another cluster token.
-func (s sighting) moved() bool { return s.lineageAt != 0 && s.lineage.Cluster != s.cluster }
+func (s standing) moved() bool { return s.lineageAt != 0 && s.lineage.Cluster != s.cluster }
 
-// sight reads where etcd stands.
-func (s *Store) sight(ctx context.Context) (sighting, error) {
+// readStanding reads where etcd stands.
+func (s *Store) readStanding(ctx context.Context) (standing, error) {
 	resp, err := s.do(ctx, []clientv3.Op{
 		clientv3.OpGet(s.keys.meta("epoch")), clientv3.OpGet(s.keys.tip()), clientv3.OpGet(s.keys.meta("lineage")),
 	})
 	if err != nil {
-		return sighting{}, fmt.Errorf("read where etcd stands: %w", err)
+		return standing{}, fmt.Errorf("read where etcd stands: %w", err)
 	}
-	var found sighting
+	var found standing
 	found.revision, found.cluster = resp.Header.Revision, resp.Header.ClusterId
 	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
 		found.id, found.epochRevision = string(kv.Value), kv.ModRevision
@@ -110,7 +110,7 @@ func firstEpoch(epoch string) string {
 
 // continues returns nil if what etcd holds follows from what was known when the read began,
 // [errHistoryLost] if it does not, and [errUnproven] if etcd no longer keeps what would prove it.
-func (s *Store) continues(ctx context.Context, before knowledge, now sighting) error {
+func (s *Store) continues(ctx context.Context, before knowledge, now standing) error {
 	switch {
 	case now.revision < before.revision:
 		return fmt.Errorf("%w: it stands at revision %d and stood at %d", errHistoryLost, now.revision, before.revision)
@@ -137,7 +137,7 @@ func (s *Store) continues(ctx context.Context, before knowledge, now sighting) e
 
 // beginEpoch makes what etcd holds the beginning of an epoch, unless somebody has done so since it
 // was looked at. It returns the epoch that it is in then.
-func (s *Store) beginEpoch(ctx context.Context, seen sighting) (sighting, error) {
+func (s *Store) beginEpoch(ctx context.Context, seen standing) (standing, error) {
 	key := s.keys.meta("epoch")
 	first := firstEpoch(seen.epoch)
 	if seen.moved() {
@@ -157,9 +157,9 @@ func (s *Store) beginEpoch(ctx context.Context, seen sighting) (sighting, error)
 		return err
 	})
 	if err != nil {
-		return sighting{}, fmt.Errorf("begin an epoch: %w", err)
+		return standing{}, fmt.Errorf("begin an epoch: %w", err)
 	}
-	return s.sight(ctx)
+	return s.readStanding(ctx)
 }
 
 func (l lineage) value() string {
@@ -205,7 +205,7 @@ func (s *Store) length(ctx context.Context, revision, enough int64) (length int6
 // checkLineage begins an epoch if the cluster was restored after the last check, and records its
 // lineage for the next one. So it finds restores that happened while no control plane ran, whatever
 // was written after them.
-func (s *Store) checkLineage(ctx context.Context, seen sighting) (sighting, error) {
+func (s *Store) checkLineage(ctx context.Context, seen standing) (standing, error) {
 	restored := seen.moved()
 	if !restored {
 		enough := int64(math.MinInt64)
@@ -258,7 +258,7 @@ func (s *Store) CheckHistory(ctx context.Context) error {
 	if before == nil {
 		return nil
 	}
-	now, err := s.sight(ctx)
+	now, err := s.readStanding(ctx)
 	if err != nil {
 		return err
 	}

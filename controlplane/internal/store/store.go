@@ -124,12 +124,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 // open does what Open does, but for looking whether etcd was restored.
-func open(ctx context.Context, cfg Config) (*Store, sighting, error) {
+func open(ctx context.Context, cfg Config) (*Store, standing, error) {
 	if cfg.Prefix == "" {
 		cfg.Prefix = "/edgewalk/"
 	}
 	if !strings.HasSuffix(cfg.Prefix, "/") {
-		return nil, sighting{}, fmt.Errorf("etcd prefix %q does not end with /", cfg.Prefix)
+		return nil, standing{}, fmt.Errorf("etcd prefix %q does not end with /", cfg.Prefix)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -154,17 +154,17 @@ func open(ctx context.Context, cfg Config) (*Store, sighting, error) {
 		err = s.checkSchema(ctx)
 	}
 	if err != nil {
-		return nil, sighting{}, err
+		return nil, standing{}, err
 	}
 	if err := s.checkVersions(ctx); err != nil {
-		return nil, sighting{}, err
+		return nil, standing{}, err
 	}
 	if _, err := s.getOrCreate(ctx, s.keys.meta("epoch"), rand.Text()); err != nil {
-		return nil, sighting{}, fmt.Errorf("read epoch: %w", err)
+		return nil, standing{}, fmt.Errorf("read epoch: %w", err)
 	}
-	seen, err := s.sight(ctx)
+	seen, err := s.readStanding(ctx)
 	if err != nil {
-		return nil, sighting{}, err
+		return nil, standing{}, err
 	}
 	s.epoch.Store(newEpoch(seen.epoch))
 	return s, seen, nil

@@ -51,7 +51,7 @@ func (e *restartError) Unwrap() error { return e.err }
 type batch struct {
 	events []event
 	bytes  int64
-	seen   *sighting
+	seen   *standing
 	asOf   time.Time // when it was asked
 }
 
@@ -197,7 +197,7 @@ func (w *watch) read(ctx context.Context, known knowledge) error {
 // answer is where etcd stands, and whether what was known when it was asked is the beginning of
 // that.
 type answer struct {
-	seen  sighting
+	seen  standing
 	asked time.Time
 	err   error
 }
@@ -206,7 +206,7 @@ func (s *Store) ask(ctx context.Context, before knowledge) answer {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	a := answer{asked: s.now()}
-	a.seen, a.err = s.sight(ctx)
+	a.seen, a.err = s.readStanding(ctx)
 	switch {
 	case a.err != nil:
 	case a.seen.epoch != before.epoch:

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/internal/certtest"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -91,7 +92,7 @@ func (w *world) issue(name string) *topology.Certificate {
 	w.mu.Lock()
 	w.stored[id] = sealed
 	w.mu.Unlock()
-	w.apply(route.Step{Records: route.Of(
+	w.apply(route.Step{Records: routetest.Records(
 		w.record(topology.Key{Kind: topology.KindCustomDomains, Account: "acme", ID: name}, &topologyv1.CustomDomain{
 			Domain: name, State: topologyv1.CustomDomain_ACTIVE,
 		}),
@@ -596,7 +597,7 @@ func TestSoonestExpiry(t *testing.T) {
 		t.Errorf("without a certificate: %v", at)
 	}
 	a := w.issue("a.acme.test")
-	w.apply(route.Step{Records: route.Of(w.record(topology.Key{
+	w.apply(route.Step{Records: routetest.Records(w.record(topology.Key{
 		Kind: topology.KindCertificates, Account: "acme", ID: "b.acme.test",
 	},
 		&topologyv1.Certificate{Id: slices.Repeat([]byte{9}, 16), NotAfter: a.NotAfter - 100}))})

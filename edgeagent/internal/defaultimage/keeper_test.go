@@ -22,6 +22,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/busyclock"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -134,7 +135,7 @@ func (k *keeper) apply(files map[string]string, images map[string]string) {
 	}
 	records := topologytest.Records(k.t, 1, 1, resources)
 	result, err := k.table.Apply(route.Step{
-		Full: true, Epoch: "e", Revision: k.table.Root().Revision() + 1, Records: route.Of(records...),
+		Full: true, Epoch: "e", Revision: k.table.Root().Revision() + 1, Records: routetest.Records(records...),
 	})
 	if err != nil || len(result.Rejected) > 0 {
 		k.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)

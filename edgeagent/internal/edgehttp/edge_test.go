@@ -34,6 +34,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/certfile"
 	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
@@ -182,7 +183,7 @@ func (e *edge) apply(resources map[string]proto.Message) {
 	resources["settings"] = &topologyv1.Settings{SharedHost: "shared.test"}
 	records := topologytest.Records(e.t, 1, 1, resources)
 	result, err := e.table.Apply(route.Step{
-		Full: true, Epoch: "test", Revision: e.table.Root().Revision() + 1, Records: route.Of(records...),
+		Full: true, Epoch: "test", Revision: e.table.Root().Revision() + 1, Records: routetest.Records(records...),
 	})
 	if err != nil || len(result.Rejected) > 0 {
 		e.t.Fatalf("apply: %v, rejected %v", err, result.Rejected)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/internal/certfile"
 	"github.com/edgewalk/edgewalk/internal/certtest"
 	"github.com/edgewalk/edgewalk/internal/seal"
@@ -538,7 +539,7 @@ func TestHandshakesWhileCertificatesChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		key := topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "a.test"}
-		_, err = s.table.Apply(route.Step{Revision: s.table.Root().Revision() + 1, Records: route.Of(
+		_, err = s.table.Apply(route.Step{Revision: s.table.Root().Revision() + 1, Records: routetest.Records(
 			topology.Record{Key: key, CreateRevision: 1, ModRevision: int64(i) + 10, Value: value},
 		)})
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -62,7 +63,7 @@ func BenchmarkApplyOneDomain(b *testing.B) {
 			revision := int64(6)
 			for i := 0; b.Loop(); i++ {
 				revision++
-				mustApply(b, table, Step{Revision: revision, Records: Of(records[i%variants])})
+				mustApply(b, table, Step{Revision: revision, Records: routetest.Records(records[i%variants])})
 			}
 		})
 	}
@@ -75,7 +76,7 @@ func BenchmarkApplyOneEndpoint(b *testing.B) {
 			record := put(b, "urlEndpoints/account-3/default", "5/6", endpoint())
 			b.ReportAllocs()
 			for b.Loop() {
-				mustApply(b, table, Step{Revision: 6, Records: Of(record)})
+				mustApply(b, table, Step{Revision: 6, Records: routetest.Records(record)})
 			}
 		})
 	}
@@ -92,11 +93,11 @@ func BenchmarkApplyOneEndpointOfAnAccount(b *testing.B) {
 				records = append(records, put(b, fmt.Sprintf("urlEndpoints/acme/e%d", i), "5", endpoint()))
 			}
 			mustApply(b, table,
-				Step{Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example", Records: Of(records...)})
+				Step{Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example", Records: routetest.Records(records...)})
 			record := put(b, "urlEndpoints/acme/e3", "5/6", endpoint())
 			b.ReportAllocs()
 			for b.Loop() {
-				mustApply(b, table, Step{Revision: 6, Records: Of(record)})
+				mustApply(b, table, Step{Revision: 6, Records: routetest.Records(record)})
 			}
 		})
 	}

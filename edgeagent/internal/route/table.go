@@ -39,17 +39,6 @@ type Step struct {
 	Records iter.Seq2[topology.Record, error]
 }
 
-// Of is the records of a step that are at hand.
-func Of(records ...topology.Record) iter.Seq2[topology.Record, error] {
-	return func(yield func(topology.Record, error) bool) {
-		for _, r := range records {
-			if !yield(r, nil) {
-				return
-			}
-		}
-	}
-}
-
 // Result is what became of a step.
 type Result struct {
 	// Rejected holds the resources that the step brought or touched and that could not be applied.

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -125,10 +126,10 @@ type stepTest struct {
 func TestApply(t *testing.T) {
 	t.Parallel()
 	change := func(revision int64, records ...topology.Record) Step {
-		return Step{Revision: revision, Records: Of(records...)}
+		return Step{Revision: revision, Records: routetest.Records(records...)}
 	}
 	full := func(revision int64, records ...topology.Record) Step {
-		return Step{Full: true, Revision: revision, Records: Of(records...)}
+		return Step{Full: true, Revision: revision, Records: routetest.Records(records...)}
 	}
 	acme := []topology.Record{
 		put(t, "accounts/acme", "5", account()),
@@ -371,7 +372,7 @@ func TestAStepWhoseRecordsCannotBeReadToTheEndChangesNothing(t *testing.T) {
 			t, table,
 			Step{
 				Full: true, Revision: 5, SharedHost: "files.example",
-				Records: Of(put(t, "accounts/acme", "5", account())),
+				Records: routetest.Records(put(t, "accounts/acme", "5", account())),
 			},
 		)
 		before := table.Root()
@@ -392,7 +393,7 @@ func TestAStepWhoseRecordsCannotBeReadToTheEndChangesNothing(t *testing.T) {
 func TestRejectedHoldsWhatIsStillNotInEffect(t *testing.T) {
 	t.Parallel()
 	table := New(Hooks{})
-	mustApply(t, table, Step{Full: true, Revision: 5, Records: Of(
+	mustApply(t, table, Step{Full: true, Revision: 5, Records: routetest.Records(
 		put(t, "accounts/acme", "5", account()), garbage(t, "settings", "4"),
 		garbage(t, "customDomains/acme/a.test.example", "5"),
 		put(t, "urlEndpoints/acme/default", "5", endpoint("nowhere")))})
@@ -407,7 +408,7 @@ func TestRejectedHoldsWhatIsStillNotInEffect(t *testing.T) {
 		{put(t, "origins/acme/nowhere", "8", web("http://here")), []string{"customDomains/acme/a.test.example"}},
 		{record(t, "customDomains/acme/a.test.example", "5/9"), nil},
 	} {
-		mustApply(t, table, Step{Revision: tt.fix.ModRevision, Records: Of(tt.fix)})
+		mustApply(t, table, Step{Revision: tt.fix.ModRevision, Records: routetest.Records(tt.fix)})
 		if got := keysOf(table.Rejected()); !slices.Equal(got, tt.want) {
 			t.Errorf("after %s: %v, want %v", tt.fix.Key, got, tt.want)
 		}
@@ -426,11 +427,11 @@ func TestSharedHost(t *testing.T) {
 		{Step{Revision: 1}, ""},
 		{Step{Revision: 2, SharedHost: "Welcome.Example:8080"}, "welcome.example"},
 		{Step{Revision: 3}, "welcome.example"},
-		{Step{Revision: 4, Records: Of(put(t, "settings", "4", &topologyv1.Settings{SharedHost: "stored.example"}))},
+		{Step{Revision: 4, Records: routetest.Records(put(t, "settings", "4", &topologyv1.Settings{SharedHost: "stored.example"}))},
 			"stored.example"},
 		{Step{Revision: 5, SharedHost: "other.example"}, "stored.example"},
-		{Step{Revision: 6, Records: Of(garbage(t, "settings", "4/6"))}, "stored.example"},
-		{Step{Revision: 7, Records: Of(record(t, "settings", "4/7"))}, "other.example"},
+		{Step{Revision: 6, Records: routetest.Records(garbage(t, "settings", "4/6"))}, "stored.example"},
+		{Step{Revision: 7, Records: routetest.Records(record(t, "settings", "4/7"))}, "other.example"},
 		{Step{Revision: 8, Full: true}, "other.example"},
 	} {
 		mustApply(t, table, tt.step)
@@ -461,22 +462,22 @@ func TestHooksRunInOrderAroundTheSwap(t *testing.T) {
 	})
 	tag := func(s string) *topologyv1.Purge { return &topologyv1.Purge{Scope: &topologyv1.Purge_Tag{Tag: s}} }
 	for _, s := range []Step{
-		{Full: true, Epoch: "e1", Revision: 7, Records: Of(
+		{Full: true, Epoch: "e1", Revision: 7, Records: routetest.Records(
 			put(t, "purges/acme/p1", "6", tag("red")), put(t, "accounts/acme", "5", account()),
 			put(t, "purges/nobody/p1", "6", tag("x")))},
-		{Epoch: "e1", Revision: 8, Records: Of(put(t, "purges/acme/p2", "8", tag("blue")))},
+		{Epoch: "e1", Revision: 8, Records: routetest.Records(put(t, "purges/acme/p2", "8", tag("blue")))},
 		{
 			Revision: 9,
-			Records: Of(
+			Records: routetest.Records(
 				record(t, "purges/acme/p1", "6/9"),
 				put(t, "purgeFloors/acme", "9", &topologyv1.PurgeFloor{StaleBefore: 7, DropBefore: 3}),
 			),
 		},
-		{Revision: 10, Records: Of(garbage(t, "purges/acme/p3", "10"))},
-		{Revision: 11, Records: Of(put(t, "purges/acme/p4", "11", &topologyv1.Purge{}))},
-		{Revision: 12, Records: Of(record(t, "accounts/acme", "5/12"))},
-		{Revision: 13, Records: Of(put(t, "accounts/acme", "13", account()))},
-		{Full: true, Epoch: "e2", Revision: 3, Records: Of(put(t, "accounts/acme", "2", account()))},
+		{Revision: 10, Records: routetest.Records(garbage(t, "purges/acme/p3", "10"))},
+		{Revision: 11, Records: routetest.Records(put(t, "purges/acme/p4", "11", &topologyv1.Purge{}))},
+		{Revision: 12, Records: routetest.Records(record(t, "accounts/acme", "5/12"))},
+		{Revision: 13, Records: routetest.Records(put(t, "accounts/acme", "13", account()))},
+		{Full: true, Epoch: "e2", Revision: 3, Records: routetest.Records(put(t, "accounts/acme", "2", account()))},
 	} {
 		mustApply(t, table, s)
 	}
@@ -502,13 +503,13 @@ func TestAnySplitOfAHistoryEndsAlike(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		history, live := randomHistory(t, rng, 120)
 		whole := New(Hooks{})
-		mustApply(t, whole, Step{Full: true, Revision: 1000, Records: Of(live...)})
+		mustApply(t, whole, Step{Full: true, Revision: 1000, Records: routetest.Records(live...)})
 		want := describe(whole.Root())
 
 		split := New(Hooks{})
 		for len(history) > 0 {
 			n := 1 + rng.IntN(min(20, len(history)))
-			mustApply(t, split, Step{Revision: history[n-1].ModRevision, Records: Of(history[:n]...)})
+			mustApply(t, split, Step{Revision: history[n-1].ModRevision, Records: routetest.Records(history[:n]...)})
 			history = history[n:]
 		}
 		if got := describe(split.Root()); got != want {
@@ -581,7 +582,7 @@ func TestCertificates(t *testing.T) {
 			t.Fatalf("%v, %v", result.Rejected, err)
 		}
 	}
-	apply(Step{Full: true, Epoch: "e", Revision: 9, SharedHost: "shared.example", Records: Of(
+	apply(Step{Full: true, Epoch: "e", Revision: 9, SharedHost: "shared.example", Records: routetest.Records(
 		put(t, "customDomains/acme/a.test.example", "5", domain("a.test.example", "")),
 		put(t, "customDomains/acme/_wildcard.test.example", "5", domain("*.test.example", "")),
 		put(t, "customDomains/acme/off.test.example", "5", off),
@@ -618,7 +619,7 @@ func TestCertificates(t *testing.T) {
 	if r := table.Root(); !r.Pending("w.example") || r.Pending("a.test.example") || r.Pending("x.w.example") {
 		t.Error("w.example is the name that waits")
 	}
-	apply(Step{Revision: 10, Records: Of(
+	apply(Step{Revision: 10, Records: routetest.Records(
 		put(t, "certificates/acme/a.test.example", "10", certificate(2, 200)),
 		put(t, "customDomains/globex/w.example", "5/10", domain("w.example", "")),
 	)})
@@ -628,7 +629,7 @@ func TestCertificates(t *testing.T) {
 		t.Error("acme does not wait for w.example any more")
 	}
 	old := table.Root().Certificate(table.Root().DomainOf("a.test.example"))
-	apply(Step{Revision: 11, Records: Of(
+	apply(Step{Revision: 11, Records: routetest.Records(
 		put(t, "certificates/acme/a.test.example", "10/11", certificate(3, 300)),
 		topology.Record{
 			Key: topology.Key{Kind: topology.KindCustomDomains, Account: "acme", ID: "w.example"}, ModRevision: 11,
@@ -637,7 +638,7 @@ func TestCertificates(t *testing.T) {
 	if r := table.Root(); r.Current(old) || r.Pending("w.example") || r.CertificateCount() != 4 {
 		t.Errorf("%d certificates, the old one is current: %v", r.CertificateCount(), r.Current(old))
 	}
-	apply(Step{Revision: 12, Records: Of(
+	apply(Step{Revision: 12, Records: routetest.Records(
 		topology.Record{
 			Key: topology.Key{Kind: topology.KindCertificates, Account: "acme", ID: "a.test.example"}, ModRevision: 12,
 		},
@@ -665,7 +666,7 @@ func TestUnreadableCertificates(t *testing.T) {
 	t.Parallel()
 	table := New(Hooks{})
 	good := &topologyv1.Certificate{Id: slices.Repeat([]byte{1}, 16), NotAfter: 100}
-	_, err := table.Apply(Step{Full: true, Epoch: "e", Revision: 9, SharedHost: "shared.example", Records: Of(
+	_, err := table.Apply(Step{Full: true, Epoch: "e", Revision: 9, SharedHost: "shared.example", Records: routetest.Records(
 		put(t, "customDomains/acme/a.test.example", "5", domain("a.test.example", "")),
 		put(t, "certificates/acme/a.test.example", "6", good),
 	)})
@@ -673,7 +674,7 @@ func TestUnreadableCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for revision, bad := range []*topologyv1.Certificate{{Id: []byte{1, 2}}, {Id: good.GetId(), Chain: []byte{1}}} {
-		result, err := table.Apply(Step{Revision: int64(10 + revision), Records: Of(
+		result, err := table.Apply(Step{Revision: int64(10 + revision), Records: routetest.Records(
 			put(t, "certificates/acme/a.test.example", "6/10", bad),
 			put(t, "chains/-/"+strings.Repeat("0", 32), "10", &topologyv1.Chain{}),
 		)})
