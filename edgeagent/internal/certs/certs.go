@@ -211,7 +211,12 @@ func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, looku
 	}
 	deadline := time.NewTimer(handshakeWait)
 	defer deadline.Stop()
-	flight := c.flights.DoChan(want.ID.String(), func() (any, error) { return c.fetchOne(want) })
+	flight := c.flights.DoChan(want.ID.String(), func() (any, error) {
+		if ready, ok := c.ready.Get(want.ID); ok {
+			return ready, nil // which came since this handshake looked
+		}
+		return c.fetchOne(want)
+	})
 	select {
 	case done := <-flight:
 		if done.Err != nil {
