@@ -191,7 +191,8 @@ func (a *Agent) build(p parsed) (err error) {
 		StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region, Version: cfg.Version,
 		BootID: uuid.NewString(), HTTPAddress: a.httpAddress, MetricsAddress: a.Addresses().Metrics,
 		Table: a.table, Settings: &a.settings,
-		InStep: a.inStep, Report: a.report, Answer: a.answer, Logger: cfg.Logger, Registerer: a.registry,
+		InStep: a.inStep, Report: a.report, ReportSoon: a.server.PendingAdded(), Answer: a.answer,
+		Logger: cfg.Logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)

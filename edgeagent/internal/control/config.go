@@ -56,6 +56,8 @@ type Config struct {
 	InStep func()
 	// Report is asked every 10 s while connected.
 	Report func() *edgev1.Report
+	// ReportSoon receives when a report should not wait for that. Nil: none is early.
+	ReportSoon <-chan struct{}
 	// Settings is kept at what the control plane sent last, for parts that are older than the
 	// control. It is never nil inside once New has returned. Default: a pointer of the control's
 	// own.

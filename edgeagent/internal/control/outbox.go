@@ -14,6 +14,9 @@ import (
 // reportInterval is how often an operator's view of an edge is renewed.
 const reportInterval = 10 * time.Second
 
+// reportSoon is the least time between two reports when one has to say what cannot wait.
+const reportSoon = 2 * time.Second
+
 // A control plane takes no message of more than 64 KiB. One Ack has at most maxNacks; texts are cut
 // at maxReason bytes; an answer that takes more than maxAnswer is replaced by an error.
 const (
@@ -126,9 +129,13 @@ func (o *outbox) take() (messages []*edgev1.SyncRequest, closed bool) {
 func (s *session) send() {
 	reports := time.NewTicker(reportInterval)
 	defer reports.Stop()
+	soon := time.NewTimer(reportSoon)
+	soon.Stop()
+	defer soon.Stop()
 	if s.report() != nil {
 		return
 	}
+	last := time.Now()
 	for {
 		messages, closed := s.out.take()
 		for _, m := range messages {
@@ -142,8 +149,14 @@ func (s *session) send() {
 		}
 		select {
 		case <-s.out.wake:
+		case <-s.control.cfg.ReportSoon:
+			soon.Reset(max(0, reportSoon-time.Since(last)))
 		case <-reports.C:
-			if s.report() != nil {
+			if last = time.Now(); s.report() != nil {
+				return
+			}
+		case <-soon.C:
+			if last = time.Now(); s.report() != nil {
 				return
 			}
 		case <-s.ctx.Done():

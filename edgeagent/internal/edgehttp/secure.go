@@ -232,6 +232,7 @@ const maxPending = 20
 type pendingHosts struct {
 	mu    sync.Mutex
 	hosts []string
+	added chan struct{}
 }
 
 // note remembers a host. It keeps nothing of the string.
@@ -245,8 +246,15 @@ func (p *pendingHosts) note(host string) {
 	}
 	if len(p.hosts) < maxPending {
 		p.hosts = append(p.hosts, strings.Clone(host))
+		select {
+		case p.added <- struct{}{}:
+		default:
+		}
 	}
 }
+
+// PendingAdded receives when there is something that PendingHosts has not returned yet.
+func (s *Server) PendingAdded() <-chan struct{} { return s.pending.added }
 
 // PendingHosts returns the hosts of domains that are not served yet and were asked for since the
 // last call.

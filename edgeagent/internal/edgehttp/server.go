@@ -119,6 +119,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, defaultMaxRequests)
 	s := &Server{
 		cfg: cfg, requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
+		pending:   pendingHosts{added: make(chan struct{}, 1)},
 		locations: newLocations(), acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
 	}
 	s.metrics = newMetrics(cfg.Registerer, cfg.Series, cfg.Table, s.requests.clients.Taken)
