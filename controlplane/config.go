@@ -202,6 +202,7 @@ type parsed struct {
 	// server is the certificate of listeners, nil for none; clients is the same for the gRPC
 	// listeners, with ClientCA.
 	server, clients *tls.Config
+	certificates    *certfile.Files // of server, nil for none
 	// openEdge says of the listener for edges that it may speak without TLS: on loopback, or by
 	// --insecure-listen.
 	openEdge bool
@@ -249,8 +250,14 @@ func (c *Config) parse() (p parsed, err error) {
 			return p, fmt.Errorf("--edge-token-file: %w", err)
 		}
 	}
-	if p.server, p.clients, err = c.serverTLS(); err != nil {
-		return p, err
+	if c.TLSCert != "" {
+		pair := []certfile.Pair{{Cert: c.TLSCert, Key: c.TLSKey}}
+		if p.certificates, err = certfile.Load(pair, c.Logger); err != nil {
+			return p, fmt.Errorf("--tls-cert and --tls-key: %w", err)
+		}
+		if p.server, p.clients, err = c.serverTLS(p.certificates); err != nil {
+			return p, err
+		}
 	}
 	if err := c.checkMediaURL(); err != nil {
 		return p, err
@@ -352,15 +359,8 @@ func (c *Config) checkAddresses() error {
 	return nil
 }
 
-// serverTLS reads the certificate once, so that a wrong one is an error at the start.
-func (c *Config) serverTLS() (server, clients *tls.Config, err error) {
-	if c.TLSCert == "" {
-		return nil, nil, nil
-	}
-	files, err := certfile.Load([]certfile.Pair{{Cert: c.TLSCert, Key: c.TLSKey}}, c.Logger)
-	if err != nil {
-		return nil, nil, fmt.Errorf("--tls-cert and --tls-key: %w", err)
-	}
+// serverTLS is how listeners speak TLS with a certificate, and those of gRPC.
+func (c *Config) serverTLS(files *certfile.Files) (server, clients *tls.Config, err error) {
 	server = &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.First(), nil },

@@ -109,6 +109,9 @@ func New(ctx context.Context, cfg Config) (*ControlPlane, error) {
 	c.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildinfo.Collector())
+	if p.certificates != nil {
+		c.registry.MustRegister(p.certificates.Metrics())
+	}
 	if err := c.build(ctx, p); err != nil {
 		c.close()
 		return nil, err
@@ -156,6 +159,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	c.feed = feed.New(feed.Config{
 		Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
+	c.registry.MustRegister(c.domains.Metrics(c.feed))
 	c.brake = brake.New(brake.Config{
 		Feed: c.feed, Store: c.store, CanaryRegion: cfg.CanaryRegion, CanaryHold: cfg.CanaryHold, Logger: cfg.Logger,
 	})

@@ -56,6 +56,25 @@ var incidents = map[string]struct {
 	"EdgewalkFaults":          {[]string{`edgewalk_edge_panics_total{instance="e"} 0x9 1+1x29 30x60`}, `instance: e`},
 	"EdgewalkTopologyOld":     {[]string{`edgewalk_edge_config_age_seconds{instance="e"} 1x9 400+60x29 1x60`}, `instance: e`},
 	"EdgewalkEdgeCertificate": {[]string{`edgewalk_edge_certificate_expiry_timestamp_seconds{instance="e"} 700000x9 90000x29 700000x60`}, `instance: e`},
+	// The life of these is 90 days; promtool's clock begins at 0.
+	"EdgewalkListenerCertificate": {[]string{
+		`edgewalk_listener_certificate_not_before_timestamp_seconds{instance="e",file="f"} -3888000x9 -6480000x29 0x60`,
+		`edgewalk_listener_certificate_expiry_timestamp_seconds{instance="e",file="f"} 3888000x9 1296000x29 7776000x60`,
+	}, `instance: e, file: f`},
+	"EdgewalkListenerCertificateEnds": {[]string{
+		`edgewalk_listener_certificate_not_before_timestamp_seconds{instance="e",file="f"} -5184000x9 -6912000x29 0x60`,
+		`edgewalk_listener_certificate_expiry_timestamp_seconds{instance="e",file="f"} 2592000x9 864000x29 7776000x60`,
+	}, `instance: e, file: f`},
+	"EdgewalkCertificatesMissing": {[]string{
+		`edgewalk_edge_certificates{instance="e",state="missing"} 0x9 3x29 0x60`,
+	}, `instance: e, state: missing`},
+	"EdgewalkCertificatesLate": {[]string{
+		`edgewalk_certificates_ending{instance="c",left="third"} 0x9 2x29 0x60`,
+	}, `instance: c, left: third`},
+	"EdgewalkCertificatesEnd": {[]string{
+		`edgewalk_certificates_ending{instance="c",left="third"} 2x99`,
+		`edgewalk_certificates_ending{instance="c",left="sixth"} 0x9 1x29 0x60`,
+	}, `instance: c, left: sixth`},
 	"EdgewalkTopologyNotKept": {[]string{`edgewalk_edge_config_durable{instance="e"} 1x9 0x29 1x60`}, `instance: e`},
 	"EdgewalkNotStoring":      {[]string{`edgewalk_cache_storing{instance="e"} 1x9 0x29 1x60`}, `instance: e`},
 	"EdgewalkChangeRefused":   {[]string{`edgewalk_edge_config_rejected{instance="e"} 0x9 3x29 0x60`}, `instance: e`},

@@ -37,6 +37,7 @@ type set struct {
 	stamp  string
 	first  *tls.Certificate
 	byName map[string]*tls.Certificate
+	shown  []shown
 }
 
 // Load reads every pair; each has to be good.
@@ -59,6 +60,7 @@ func (f *Files) read(stamp string) (*set, error) {
 		if read.first == nil {
 			read.first = &cert
 		}
+		read.shown = append(read.shown, shown{pair.Cert, cert.Leaf})
 		for _, name := range names(cert.Leaf) {
 			if _, ok := read.byName[name]; !ok {
 				read.byName[name] = &cert
@@ -118,7 +120,7 @@ func (f *Files) look() {
 	read, err := f.read(stamp)
 	if err != nil {
 		f.log.Error("certificates changed but cannot be used; the old ones stay", "err", err)
-		read = &set{stamp, in.first, in.byName}
+		read = &set{stamp, in.first, in.byName, in.shown}
 	} else {
 		f.log.Info("certificates reloaded", "pairs", len(f.pairs))
 	}

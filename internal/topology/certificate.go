@@ -42,8 +42,9 @@ type Certificate struct {
 	Domain string
 	ID     CertificateID
 	// Chain is zero if the chain comes with the certificate.
-	Chain    ChainID
-	NotAfter int64 // Unix time
+	Chain ChainID
+	// NotBefore and NotAfter are Unix time. NotBefore is 0 if it is not known.
+	NotBefore, NotAfter int64
 	// Proxied says that another CDN asks for the domain.
 	Proxied bool
 }
@@ -54,6 +55,18 @@ func DomainKey(account, id string) string { return account + "/" + id }
 
 // Expired reports whether the certificate has ended.
 func (c *Certificate) Expired(now time.Time) bool { return c.NotAfter <= now.Unix() }
+
+// unknownLife is taken for the life of a certificate whose beginning is not known: few live longer.
+const unknownLife = 90 * 24 * time.Hour
+
+// Left is the share of its life that a certificate has left, negative once it has ended.
+func (c *Certificate) Left(now time.Time) float64 {
+	life := unknownLife.Seconds()
+	if c.NotBefore > 0 && c.NotBefore < c.NotAfter {
+		life = float64(c.NotAfter - c.NotBefore)
+	}
+	return float64(c.NotAfter-now.Unix()) / life
+}
 
 // CompileChain returns the certificates of the record of a chain that is not deleted.
 func CompileChain(r Record) ([][]byte, error) {
@@ -74,7 +87,8 @@ func CompileCertificate(r Record) (*Certificate, error) {
 		return nil, fmt.Errorf("decode %s: %w", r.Key, err)
 	}
 	c := &Certificate{
-		Domain: DomainKey(r.Key.Account, r.Key.ID), NotAfter: m.GetNotAfter(), Proxied: m.GetProxied(),
+		Domain: DomainKey(r.Key.Account, r.Key.ID), NotBefore: m.GetNotBefore(), NotAfter: m.GetNotAfter(),
+		Proxied: m.GetProxied(),
 	}
 	if len(m.GetId()) != len(c.ID) || len(m.GetChain()) != 0 && len(m.GetChain()) != len(c.Chain) {
 		return nil, fmt.Errorf("decode %s: ids have 16 bytes", r.Key)

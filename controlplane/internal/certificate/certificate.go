@@ -130,7 +130,8 @@ func New(all []*x509.Certificate, key crypto.Signer, opts Options) (*Certificate
 // that have it refer to it.
 func (c *Certificate) Record(domain, uid string, shared bool) store.Certificate {
 	record := store.Certificate{
-		Domain: domain, UID: uid, NotAfter: c.Leaf.NotAfter, Pair: &topologyv1.KeyPair{Leaf: c.Leaf.Raw, Key: c.key},
+		Domain: domain, UID: uid, NotBefore: c.Leaf.NotBefore, NotAfter: c.Leaf.NotAfter,
+		Pair: &topologyv1.KeyPair{Leaf: c.Leaf.Raw, Key: c.key},
 	}
 	chain := make([][]byte, 0, len(c.Chain))
 	for _, one := range c.Chain {

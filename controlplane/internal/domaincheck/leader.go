@@ -45,12 +45,19 @@ func (s *Service) lead(ctx context.Context, fence *store.Fence) error {
 	done.Go(func() { l.dispatch(ctx) })
 	defer done.Wait()
 	defer cancel()
+	defer s.standings.end()
 	return s.store.WatchDomains(ctx, store.DomainWatch{
-		Begin: func() { l.with(func(q *due.Queue) { *q = *due.New(); l.ready = false }) },
+		Begin: func() {
+			s.standings.begin()
+			l.with(func(q *due.Queue) { *q = *due.New(); l.ready = false })
+		},
 		Domain: func(key topology.Key, created int64) {
 			l.with(func(q *due.Queue) { q.Domain(key, created, s.now().Add(firstLook)) })
 		},
-		Facts: func(f store.DomainFacts) { l.with(func(q *due.Queue) { q.Facts(f, dueOf) }) },
+		Facts: func(f store.DomainFacts) {
+			s.standings.facts(f)
+			l.with(func(q *due.Queue) { q.Facts(f, dueOf) })
+		},
 		Ready: func() { l.with(func(*due.Queue) { l.ready = true }) },
 	})
 }

@@ -44,6 +44,8 @@ type Service struct {
 	log    *slog.Logger
 	asked  chan []string // hosts that edges were asked for
 
+	standings standings // for metrics
+
 	pending func(host string) []topology.Key
 }
 

@@ -16,6 +16,7 @@ package feed
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -181,6 +182,23 @@ func (f *Feed) Named(kind topology.Kind, id string) (found []topology.Record) {
 		}
 	}
 	return found
+}
+
+// All yields the current resources of a kind.
+func (f *Feed) All(kind topology.Kind) iter.Seq[topology.Record] {
+	return func(yield func(topology.Record) bool) {
+		v := f.view.Load()
+		if v == nil {
+			return
+		}
+		for account := range v.index.Accounts() {
+			for item := range account.All(kind, "", "") {
+				if !yield(item.Record()) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Count returns the number of current resources of a kind.

@@ -42,8 +42,8 @@ type Certificate struct {
 	Pair *topologyv1.KeyPair
 	// Chain is its intermediates if other certificates have the same. Nil: they are in Pair.
 	Chain *topologyv1.Chain
-	// NotAfter is when it ends.
-	NotAfter time.Time
+	// NotBefore and NotAfter are when its life begins and ends.
+	NotBefore, NotAfter time.Time
 	// Proxied is as in [topologyv1.Certificate].
 	Proxied bool
 	// Facts are what is known of the domain with it. Nil: they stay what they are.
@@ -185,6 +185,9 @@ func (s *Store) putCertificate(ctx context.Context, p *plan, c Certificate) erro
 	p.certificates = append(p.certificates, clientv3.OpPut(s.keys.sealedCertificate(id), string(value)))
 	p.bytes += len(value)
 	record := &topologyv1.Certificate{Id: id[:], NotAfter: c.NotAfter.Unix(), Proxied: c.Proxied}
+	if !c.NotBefore.IsZero() {
+		record.NotBefore = c.NotBefore.Unix()
+	}
 	if c.Chain != nil {
 		chain := topology.ChainOf(c.Chain)
 		record.Chain = chain[:]

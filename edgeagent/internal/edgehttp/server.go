@@ -130,6 +130,11 @@ func New(cfg Config) (*Server, error) {
 		if err != nil {
 			return nil, err
 		}
+		if cfg.Registerer != nil {
+			if err := cfg.Registerer.Register(files.Metrics()); err != nil {
+				return nil, err
+			}
+		}
 		s.secure = &secure{
 			table: cfg.Table, domains: cfg.Domains, files: files, accountHosts: cfg.AccountHosts,
 			unknown: s.metrics.unknownNames.Inc,

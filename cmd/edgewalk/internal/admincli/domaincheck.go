@@ -21,7 +21,7 @@ func (c *cli) domainListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List an account's domains with what is known of them",
-		Long: `List an account's custom domains: whether the name is proven to be the account's, where it leads, and the certificate with the days that it is good for.
+		Long: `List an account's custom domains: whether the name is proven to be the account's, where it leads, and the certificate with the days that it is good for and the edges that have it.
 
 --filter takes FIELD = VALUE and FIELD != VALUE, several joined by AND, of state, mode, urlEndpoint, ownership.state, routing.state, certificate.state and
 certificate.issuer.`,
@@ -58,6 +58,7 @@ certificate.issuer.`,
 							"ROUTING",
 							"CERTIFICATE",
 							"DAYS",
+							"EDGES",
 							"+ISSUER",
 							"+NEXT LOOK",
 						},
@@ -82,8 +83,16 @@ func domainFactsRow(d *topologyv1.CustomDomain, now time.Time) []string {
 	}
 	return []string{
 		d.GetDomain(), d.GetState().String(), d.GetOwnership().GetState().String(), d.GetRouting().GetState().String(),
-		cert.GetState().String(), daysLeft(cert, now), cert.GetIssuer(), next,
+		cert.GetState().String(), daysLeft(cert, now), edgesServing(cert), cert.GetIssuer(), next,
 	}
+}
+
+// edgesServing is empty where there is no certificate, or no edge to show it.
+func edgesServing(cert *topologyv1.DomainCertificate) string {
+	if cert.GetEdges().GetTotal() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d", cert.GetEdges().GetServing(), cert.GetEdges().GetTotal())
 }
 
 // daysLeft is empty where there is no certificate.

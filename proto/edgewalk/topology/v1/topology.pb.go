@@ -4222,7 +4222,9 @@ type Certificate struct {
 	NotAfter int64 `protobuf:"varint,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	// Whether requests for the domain come through another CDN. Plain HTTP is then not redirected:
 	// the CDN may ask in plain HTTP for what its own clients ask for over TLS.
-	Proxied       bool `protobuf:"varint,4,opt,name=proxied,proto3" json:"proxied,omitempty"`
+	Proxied bool `protobuf:"varint,4,opt,name=proxied,proto3" json:"proxied,omitempty"`
+	// When its life began, in the same form. 0: not known, because an older control plane wrote it.
+	NotBefore     int64 `protobuf:"varint,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4283,6 +4285,13 @@ func (x *Certificate) GetProxied() bool {
 		return x.Proxied
 	}
 	return false
+}
+
+func (x *Certificate) GetNotBefore() int64 {
+	if x != nil {
+		return x.NotBefore
+	}
+	return 0
 }
 
 // Chain is the intermediate certificates of certificates, of any account.
@@ -6235,12 +6244,14 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\vISSUER_DOWN\x10\x10\x12\x11\n" +
 	"\rISSUER_PAUSED\x10\x11\x12\x0f\n" +
 	"\vISSUER_BUSY\x10\x12\x12\r\n" +
-	"\tENDS_SOON\x10\x13\"j\n" +
+	"\tENDS_SOON\x10\x13\"\x89\x01\n" +
 	"\vCertificate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05chain\x18\x02 \x01(\fR\x05chain\x12\x1b\n" +
 	"\tnot_after\x18\x03 \x01(\x03R\bnotAfter\x12\x18\n" +
-	"\aproxied\x18\x04 \x01(\bR\aproxied\"+\n" +
+	"\aproxied\x18\x04 \x01(\bR\aproxied\x12\x1d\n" +
+	"\n" +
+	"not_before\x18\x05 \x01(\x03R\tnotBefore\"+\n" +
 	"\x05Chain\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\"m\n" +
 	"\x11SealedCertificate\x12\x0e\n" +
