@@ -84,6 +84,34 @@ func seed(ctx context.Context, conn *grpc.ClientConn, origins []*runningOrigin) 
 	return nil
 }
 
+// awaitCertificates returns once the edge shows certificates for the demo's domains.
+func awaitCertificates(ctx context.Context, conn *grpc.ClientConn) error {
+	client := adminv1.NewCustomDomainServiceClient(conn)
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for {
+		listed, err := client.ListCustomDomains(ctx, &adminv1.ListCustomDomainsRequest{Parent: "accounts/" + account})
+		if err != nil {
+			return fmt.Errorf("wait for certificates: %w", err)
+		}
+		missing := ""
+		for _, d := range listed.GetCustomDomains() {
+			if edges := d.GetCertificate().GetEdges(); edges.GetServing() == 0 {
+				missing = fmt.Sprintf("%s has no certificate: %s %s", d.GetDomain(), d.GetCertificate().GetState(),
+					d.GetCertificate().GetMessage())
+			}
+		}
+		if missing == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("--acme: %s", missing)
+		case <-look.C:
+		}
+	}
+}
+
 func upload(ctx context.Context, conn *grpc.ClientConn, path string, data []byte) (int64, error) {
 	stream, err := adminv1.NewMediaServiceClient(conn).UploadMediaFile(ctx)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
+	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/devca"
 	"github.com/edgewalk/edgewalk/controlplane"
 	"github.com/edgewalk/edgewalk/edgeagent"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -32,6 +33,10 @@ type Config struct {
 	Reset bool
 	// The addresses are those of the two daemons, with their defaults.
 	HTTPAddr, MetricsAddr, AdminAddr, EdgeAddr, StatusAddr, MediaAddr string
+	// ACME gives the demo's domains certificates, of an authority of its own, and serves HTTPS at
+	// HTTPSAddr.
+	ACME      bool
+	HTTPSAddr string
 	// MaxUpload is that of the control plane.
 	MaxUpload int64
 
@@ -45,6 +50,7 @@ type Config struct {
 const (
 	DefaultStateDir    = "./.edgewalk-dev"
 	DefaultHTTPAddr    = edgeagent.DefaultHTTPAddr
+	DefaultHTTPSAddr   = "127.0.0.1:8443"
 	DefaultMetricsAddr = edgeagent.DefaultMetricsAddr
 	DefaultAdminAddr   = controlplane.DefaultAdminAddr
 	DefaultEdgeAddr    = controlplane.DefaultEdgeAddr
@@ -86,13 +92,23 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer pictures.Close()
-	control, err := controlplane.New(ctx, controlplane.Config{
+	authority, err := openAuthority(cfg, pictures)
+	if err != nil {
+		return err
+	}
+	planeConfig := controlplane.Config{
 		DataDir: filepath.Join(cfg.StateDir, "controlplane"), AdminAddr: cfg.AdminAddr, EdgeAddr: cfg.EdgeAddr,
 		HTTPAddr: cfg.StatusAddr, MediaAddr: cfg.MediaAddr,
 		// Another --http-addr is another URL, and here nobody has linked the old one.
 		SharedHost: "localhost:" + portOf(pictures.Addr().String()), ReplaceSharedHost: true, Open: true,
 		MaxUpload: cfg.MaxUpload, Logger: log,
-	})
+	}
+	if authority != nil {
+		defer authority.Close()
+		planeConfig.ACMEIssuers = []string{"name=dev,directory=" + authority.Directory}
+		planeConfig.ACMEAgreeTOS, planeConfig.ACMECAFile = true, authority.RootFile
+	}
+	control, err := controlplane.New(ctx, planeConfig)
 	if err != nil {
 		return err
 	}
@@ -101,14 +117,31 @@ func Run(ctx context.Context, cfg Config) error {
 	for _, o := range origins {
 		all.Go(func() error { return o.run(allCtx) })
 	}
-	all.Go(func() error { return runEdge(allCtx, cfg, pictures, control, origins, log) })
+	if authority != nil {
+		all.Go(func() error { return authority.Run(allCtx) })
+	}
+	all.Go(func() error { return runEdge(allCtx, cfg, pictures, control, authority, origins, log) })
 	return all.Wait()
+}
+
+// openAuthority is the authority of --acme, nil without. It asks the edge at its listener.
+func openAuthority(cfg Config, pictures net.Listener) (*devca.Authority, error) {
+	if !cfg.ACME {
+		return nil, nil
+	}
+	authority, err := devca.New(devca.Config{
+		Dir: filepath.Join(cfg.StateDir, "acme"), Edge: pictures.Addr().String(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--acme: %w", err)
+	}
+	return authority, nil
 }
 
 // runEdge runs the edge, and once it serves the demo account prints the tour.
 func runEdge(
 	ctx context.Context, cfg Config, pictures net.Listener, control *controlplane.ControlPlane,
-	origins []*runningOrigin, log *slog.Logger,
+	authority *devca.Authority, origins []*runningOrigin, log *slog.Logger,
 ) error {
 	select {
 	case <-control.Loaded():
@@ -116,22 +149,31 @@ func runEdge(
 		return nil
 	}
 	at := control.Addresses()
-	agent, err := edgeagent.New(edgeagent.Config{
+	edgeConfig := edgeagent.Config{
 		ControlPlane: []string{at.Edge}, HTTPListener: pictures, MetricsAddr: cfg.MetricsAddr,
 		StateDir: filepath.Join(cfg.StateDir, "edge"), CacheSize: cacheBytes, Region: "dev", ID: "dev",
 		AllowPrivateOrigins: true, Version: cfg.Version, Logger: log, Requests: requests{cfg.Out},
 		MetricsMaxSeries: 2000,
-	})
+	}
+	if authority != nil {
+		edgeConfig.HTTPSAddr = cfg.HTTPSAddr
+	}
+	agent, err := edgeagent.New(edgeConfig)
 	if err != nil {
 		return err
 	}
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() error { return agent.Run(ctx) })
 	both.Go(func() error {
-		if err := prepareDemo(ctx, at.Admin, origins); err != nil {
+		if err := prepareDemo(ctx, at.Admin, origins, authority != nil); err != nil {
 			return err
 		}
+		secure, trust := "", ""
+		if authority != nil {
+			secure, trust = portOf(agent.Addresses().HTTPS), authority.RootFile
+		}
 		places{
+			secure: secure, trust: trust,
 			port: portOf(agent.Addresses().HTTP), admin: at.Admin, metrics: "http://" + agent.Addresses().Metrics,
 			status: "http://" + at.HTTP, binary: binary(), server: serverFlag(at.Admin), dashboard: control.SignInURL(),
 		}.write(cfg.Out)
@@ -143,7 +185,7 @@ func runEdge(
 // startTimeout bounds how long the first picture may take to be served.
 const startTimeout = time.Minute
 
-func prepareDemo(ctx context.Context, admin string, origins []*runningOrigin) error {
+func prepareDemo(ctx context.Context, admin string, origins []*runningOrigin, secure bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	conn, err := grpc.NewClient("passthrough:///"+admin, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -151,7 +193,10 @@ func prepareDemo(ctx context.Context, admin string, origins []*runningOrigin) er
 		return err
 	}
 	defer conn.Close()
-	return seed(ctx, conn, origins)
+	if err := seed(ctx, conn, origins); err != nil || !secure {
+		return err
+	}
+	return awaitCertificates(ctx, conn)
 }
 
 // prepare makes the state folder, or empties one that is ours. The file it returns is locked until

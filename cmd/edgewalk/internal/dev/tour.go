@@ -16,12 +16,13 @@ type places struct {
 	binary                 string
 	server                 string // ` --server ADDR` where the admin API is not at its default address
 	dashboard              string // a link that signs in once
+	secure, trust          string // the port of HTTPS and the file to trust; empty without --acme
 }
 
 func (p places) tour() []tourStep {
 	head := "curl -sS -o /dev/null -D - "
 	base := "http://localhost:" + p.port + "/" + account
-	return []tourStep{
+	steps := []tourStep{
 		{"the first origin, studio, has it; again, and Cache-Status says hit", head + base + "/shoes.png"},
 		{"studio says no, the second origin, legacy, has it", head + base + "/bag.png"},
 		{"studio has it too, but the Media Library comes first", head + base + "/hat.png"},
@@ -36,6 +37,11 @@ func (p places) tour() []tourStep {
 		{"forget what was stored, at every edge", p.binary + " purge" + p.server + " -A " + account + " --all --wait"},
 		{"the edge's figures", "curl -sS " + p.metrics + "/metrics | grep ^edgewalk_"},
 	}
+	if p.secure != "" {
+		steps = append(steps, tourStep{"the domain over HTTPS, with a certificate that came by itself",
+			head + "--cacert " + p.trust + " https://images.localhost:" + p.secure + "/shoes.png"})
+	}
+	return steps
 }
 
 // write prints the tour.
@@ -46,6 +52,10 @@ func (p places) write(w io.Writer) {
 		fmt.Fprintf(&b, "\n  # %s\n  %s\n", step.shows, step.command)
 	}
 	fmt.Fprintf(&b, "\nHealth: %s/readyz (control plane), %s/readyz (edge). Ctrl-C stops everything; what was stored stays.\n\n", p.status, p.metrics)
+	if p.secure != "" {
+		fmt.Fprintf(&b, "HTTPS: https://images.localhost:%s/shoes.png , once the browser trusts %s (for names below .localhost alone).\n\n",
+			p.secure, p.trust)
+	}
 	fmt.Fprintf(&b, "Dashboard: %s\nThe link signs one browser in, once; afterwards it is at %s/ui/\n\n", p.dashboard, p.status)
 	io.WriteString(w, b.String())
 }
