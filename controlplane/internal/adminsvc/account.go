@@ -2,6 +2,7 @@ package adminsvc
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
@@ -49,8 +50,14 @@ func (s accounts) GetTraffic(ctx context.Context, req *adminv1.GetTrafficRequest
 		return nil, err
 	}
 	record, ok := s.feed.Get(key)
-	if !ok {
-		return nil, notFound(key.Name())
+	if !ok { // or the feed has yet to hear of it
+		record, _, err = s.store.Get(ctx, key)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil, notFound(key.Name())
+		case err != nil:
+			return nil, err
+		}
 	}
 	t := s.fleet.Traffic(ctx, topology.UID(key.Account, record.CreateRevision))
 	t.Name = req.GetName()
