@@ -352,10 +352,11 @@ func CompileDomain(account string, d *topologyv1.CustomDomain) *Domain {
 	mode := d.GetTls().GetMode()
 	return &Domain{
 		Name: d.GetDomain(), Account: account, Endpoint: d.GetUrlEndpoint(), HSTS: hsts(d.GetHsts()),
-		NoTLS:     mode == topologyv1.DomainTls_OFF,
-		Unmanaged: mode == topologyv1.DomainTls_OFF || mode == topologyv1.DomainTls_UPLOADED,
-		MinTLS13:  d.GetTls().GetMinVersion() == "1.3",
-		Redirect:  d.GetHttps() == topologyv1.CustomDomain_REDIRECT && mode != topologyv1.DomainTls_OFF,
+		NoTLS: mode == topologyv1.DomainTls_OFF,
+		Unmanaged: mode == topologyv1.DomainTls_OFF ||
+			mode == topologyv1.DomainTls_UPLOADED && !d.GetTls().GetFallbackManaged(),
+		MinTLS13: d.GetTls().GetMinVersion() == "1.3",
+		Redirect: d.GetHttps() == topologyv1.CustomDomain_REDIRECT && mode != topologyv1.DomainTls_OFF,
 	}
 }
 
