@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -192,6 +193,7 @@ func TestPowerCut(t *testing.T) {
 			disk := newImage(t, 48<<20, feature)
 			s := openStore(t, disk.dir, limit(24<<20))
 			done := make(chan struct{})
+			var synced atomic.Int64
 			var all sync.WaitGroup
 			for range 3 {
 				all.Go(func() {
@@ -222,6 +224,7 @@ func TestPowerCut(t *testing.T) {
 							}
 						}
 						syncFile(disk.dir)
+						synced.Add(1)
 					}
 				}
 			})
@@ -230,8 +233,9 @@ func TestPowerCut(t *testing.T) {
 				rounds = 2
 			}
 			for range rounds {
-				before := s.seq.Load()
-				eventually(t, "some fills", func() bool { return s.seq.Load() > before+20 })
+				before, disked := s.seq.Load(), synced.Load()
+				eventually(t, "some fills, some of them on the disk",
+					func() bool { return s.seq.Load() > before+20 && synced.Load() > disked+1 })
 				after := disk.asAfterAPowerCut()
 				again := openStore(t, after.dir, limit(24<<20))
 				for n := range killKeys {
@@ -253,6 +257,11 @@ func TestPowerCut(t *testing.T) {
 					}
 				}
 				damaged += int(again.Stats().Errors["corrupt"])
+				eventually(t, "the disk is usable", func() bool { // as Run finds out
+					again.maintain()
+					scanAll(again)
+					return again.Stats().Disk == DiskOK && again.Stats().Scanned
+				})
 				put(t, again, 1000, 100_000)
 				wantStored(t, again, 1000, 100_000)
 				again.Close()
