@@ -93,7 +93,10 @@ func BenchmarkApplyOneEndpointOfAnAccount(b *testing.B) {
 				records = append(records, put(b, fmt.Sprintf("urlEndpoints/acme/e%d", i), "5", endpoint()))
 			}
 			mustApply(b, table,
-				Step{Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example", Records: routetest.Records(records...)})
+				Step{
+					Full: true, Epoch: "e", Revision: 5, SharedHost: "files.example",
+					Records: routetest.Records(records...),
+				})
 			record := put(b, "urlEndpoints/acme/e3", "5/6", endpoint())
 			b.ReportAllocs()
 			for b.Loop() {

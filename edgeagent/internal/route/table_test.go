@@ -427,8 +427,9 @@ func TestSharedHost(t *testing.T) {
 		{Step{Revision: 1}, ""},
 		{Step{Revision: 2, SharedHost: "Welcome.Example:8080"}, "welcome.example"},
 		{Step{Revision: 3}, "welcome.example"},
-		{Step{Revision: 4, Records: routetest.Records(put(t, "settings", "4", &topologyv1.Settings{SharedHost: "stored.example"}))},
-			"stored.example"},
+		{Step{Revision: 4, Records: routetest.Records(
+			put(t, "settings", "4", &topologyv1.Settings{SharedHost: "stored.example"}),
+		)}, "stored.example"},
 		{Step{Revision: 5, SharedHost: "other.example"}, "stored.example"},
 		{Step{Revision: 6, Records: routetest.Records(garbage(t, "settings", "4/6"))}, "stored.example"},
 		{Step{Revision: 7, Records: routetest.Records(record(t, "settings", "4/7"))}, "other.example"},
@@ -666,10 +667,13 @@ func TestUnreadableCertificates(t *testing.T) {
 	t.Parallel()
 	table := New(Hooks{})
 	good := &topologyv1.Certificate{Id: slices.Repeat([]byte{1}, 16), NotAfter: 100}
-	_, err := table.Apply(Step{Full: true, Epoch: "e", Revision: 9, SharedHost: "shared.example", Records: routetest.Records(
+	records := routetest.Records(
 		put(t, "customDomains/acme/a.test.example", "5", domain("a.test.example", "")),
 		put(t, "certificates/acme/a.test.example", "6", good),
-	)})
+	)
+	_, err := table.Apply(Step{
+		Full: true, Epoch: "e", Revision: 9, SharedHost: "shared.example", Records: records,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
