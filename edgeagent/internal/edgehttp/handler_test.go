@@ -202,6 +202,8 @@ func TestWalkField(t *testing.T) {
 			w.WriteHeader(http.StatusNotImplemented)
 		case !strings.HasPrefix(r.URL.Path, "/full/a"):
 			w.WriteHeader(http.StatusNotFound)
+		default:
+			io.WriteString(w, "a file")
 		}
 	})
 	resources := acme(origin)

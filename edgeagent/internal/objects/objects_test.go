@@ -182,6 +182,34 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	}
 }
 
+// A file that stands where a folder belongs, as a power cut can leave one, is deleted, and the disk
+// is used on.
+func TestAFileWhereAFolderBelongs(t *testing.T) {
+	t.Parallel()
+	for name, of := range map[string]func(string) string{
+		"folder": func(dir string) string { return dir }, "shard": filepath.Dir,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStore(t, dir)
+			path := of(filepath.Dir(s.path(put(t, s, 1, 5000).o.id)))
+			s.Close()
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s = openStore(t, dir)
+			if st := s.Stats(); st.Disk != DiskOK || !st.Scanned {
+				t.Errorf("the disk is %v, read: %v", st.Disk, st.Scanned)
+			}
+			put(t, s, 1, 5000)
+			wantStored(t, s, 1, 5000)
+		})
+	}
+}
+
 // What lies in a folder that was not read yet is found, replaced and dropped all the same, and is
 // counted once.
 func TestServesBeforeTheScan(t *testing.T) {

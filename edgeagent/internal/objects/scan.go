@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -150,8 +151,9 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 // young cache more than all its objects do. A folder that appears later was loaded before its first
 // file was put there.
 func (s *Store) skipMissing(shard int) bool {
-	entries, err := os.ReadDir(filepath.Dir(filepath.Join(s.cfg.Dir, folderPath(shard*foldersPerShard))))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	dir := filepath.Dir(filepath.Join(s.cfg.Dir, folderPath(shard*foldersPerShard)))
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !removeNonFolder(dir, err) {
 		s.note("scan", err)
 		return false
 	}
@@ -217,7 +219,7 @@ func (s *Store) readFolder(folder int) ([]slot, error) {
 	defer s.watch.leaveTurn(watched)
 	dir := filepath.Join(s.cfg.Dir, folderPath(folder))
 	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || removeNonFolder(dir, err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -225,6 +227,9 @@ func (s *Store) readFolder(folder int) ([]slot, error) {
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
+	if removeNonFolder(dir, err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
@@ -255,6 +260,20 @@ func (s *Store) readFolder(folder int) ([]slot, error) {
 		slots[i].side = uint32(blocks(st.Size()))
 	}
 	return slots, nil
+}
+
+// removeNonFolder deletes a file that stands where a folder belongs, and reports whether it has: a
+// power cut can leave one on a file system without a journal. err is that of reading the folder.
+func removeNonFolder(dir string, err error) bool {
+	if !errors.Is(err, syscall.ENOTDIR) {
+		return false
+	}
+	for _, path := range []string{filepath.Dir(dir), dir} {
+		if st, err := os.Lstat(path); err == nil && !st.IsDir() {
+			return os.Remove(path) == nil
+		}
+	}
+	return false
 }
 
 // Sweep deletes the objects that are unwanted. It reports whether it has seen them all: not before
