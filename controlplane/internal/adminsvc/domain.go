@@ -50,11 +50,11 @@ func (s *Service) tellDomain(ctx context.Context, key topology.Key, c *topologyv
 	if err != nil {
 		return err
 	}
-	told := domaincheck.Told{Facts: known.Facts}
+	about := domaincheck.Known{Facts: known.Facts}
 	certificate, _, err := s.store.Get(ctx, certificateKey(key))
 	switch {
 	case err == nil:
-		told.Certificate = readCertificate(certificate)
+		about.Certificate = readCertificate(certificate)
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
@@ -62,8 +62,8 @@ func (s *Service) tellDomain(ctx context.Context, key topology.Key, c *topologyv
 	if err != nil {
 		return err
 	}
-	told.AccountUID = topology.UID(key.Account, account.CreateRevision)
-	s.domains.Tell(c, told)
+	about.AccountUID = topology.UID(key.Account, account.CreateRevision)
+	s.domains.Describe(c, about)
 	countServing(c, s.fleet.Edges(), poolsOf(account), certificate.ModRevision)
 	return nil
 }
@@ -108,20 +108,20 @@ func (s *Service) wrote(
 	if out.draft == nil {
 		return c // it was read
 	}
-	told := domaincheck.Told{AccountUID: topology.UID(key.Account, out.draft.account.before("").CreateRevision)}
+	about := domaincheck.Known{AccountUID: topology.UID(key.Account, out.draft.account.before("").CreateRevision)}
 	if there(out.draft.domains.before(key.ID)) {
 		known, err := s.store.Facts(ctx, key)
 		if err != nil {
 			s.log.WarnContext(ctx, "adminsvc: read what is known of a domain", "domain", key.Name(), "error", err)
 			return c
 		}
-		told.Facts = known.Facts
+		about.Facts = known.Facts
 	}
 	revision := int64(0)
 	if item, ok := out.draft.state.Records.Get(topology.KindCertificates, key.ID); ok {
-		told.Certificate, revision = readCertificate(item.Record()), item.Record().ModRevision
+		about.Certificate, revision = readCertificate(item.Record()), item.Record().ModRevision
 	}
-	s.domains.Tell(c, told)
+	s.domains.Describe(c, about)
 	countServing(c, s.fleet.Edges(), out.draft.account.before("").Message.GetPools(), revision)
 	return c
 }
@@ -263,12 +263,12 @@ func (s domains) tellAll(ctx context.Context, account string, all []*topologyv1.
 	uid := topology.UID(account, record.CreateRevision)
 	edges, pools := s.fleet.Edges(), poolsOf(record)
 	for _, c := range all {
-		told := domaincheck.Told{AccountUID: uid, Facts: known[c.GetId()].Facts}
+		about := domaincheck.Known{AccountUID: uid, Facts: known[c.GetId()].Facts}
 		certificate, ok := s.feed.Get(certificateKey(domainKey(account, c.GetId())))
 		if ok {
-			told.Certificate = readCertificate(certificate)
+			about.Certificate = readCertificate(certificate)
 		}
-		s.domains.Tell(c, told)
+		s.domains.Describe(c, about)
 		countServing(c, edges, pools, certificate.ModRevision)
 	}
 	return nil

@@ -21,8 +21,8 @@ type edgeAdmin struct {
 const (
 	defaultJoinTTL = time.Hour
 	defaultRegion  = "local"
-	// maxTold bounds the origins that RevokeEdge names.
-	maxTold = 10_000
+	// maxListed bounds the origins that RevokeEdge names.
+	maxListed = 10_000
 )
 
 func (s edgeAdmin) CreateJoinToken(
@@ -107,7 +107,7 @@ func (s edgeAdmin) RevokeEdge(
 	}
 	slices.Sort(resp.Origins)
 	resp.Total = int32(len(resp.Origins))
-	resp.Origins = resp.Origins[:min(maxTold, len(resp.Origins))]
+	resp.Origins = resp.Origins[:min(maxListed, len(resp.Origins))]
 	return resp, nil
 }
 

@@ -87,8 +87,8 @@ func ask(tb testing.TB, text string) []byte {
 	return packed
 }
 
-// told is an answer in words.
-func told(tb testing.TB, packed []byte) string {
+// rendered is an answer in words.
+func rendered(tb testing.TB, packed []byte) string {
 	tb.Helper()
 	if packed == nil {
 		return "nothing"
@@ -187,7 +187,7 @@ func TestAnswers(t *testing.T) {
 		{broken + ".acme.example.net TXT edns=1232", "SERVFAIL edns=1232"},
 	} {
 		packed := ask(t, test.ask)
-		if got := told(t, testZone().answer(t.Context(), packed, false)); got != test.want {
+		if got := rendered(t, testZone().answer(t.Context(), packed, false)); got != test.want {
 			t.Errorf("%s\n got %s\nwant %s", test.ask, got, test.want)
 		}
 	}
@@ -207,14 +207,14 @@ func TestAnswersOverUDP(t *testing.T) {
 	} {
 		packed := ask(t, test.ask)
 		out := z.answer(t.Context(), packed, true)
-		if got := told(t, out); got != test.want {
+		if got := rendered(t, out); got != test.want {
 			t.Errorf("%s\n got %s\nwant %s", test.ask, got, test.want)
 		}
 		if len(out) > amplification*len(packed) {
 			t.Errorf("%s: %d bytes for %d", test.ask, len(out), len(packed))
 		}
 	}
-	all := told(t, z.answer(t.Context(), ask(t, busy+".acme.example.net TXT"), false))
+	all := rendered(t, z.answer(t.Context(), ask(t, busy+".acme.example.net TXT"), false))
 	if strings.Count(all, "TXT") != 40 {
 		t.Errorf("over TCP: %s", all)
 	}
@@ -225,7 +225,7 @@ func TestBrokenQuestions(t *testing.T) {
 	t.Parallel()
 	whole := ask(t, here+".acme.example.net TXT edns=1232")
 	for n := range whole {
-		got := told(t, testZone().answer(t.Context(), whole[:n], true))
+		got := rendered(t, testZone().answer(t.Context(), whole[:n], true))
 		if want := "FORMERR"; n < 12 && got != "nothing" || n >= 12 && got != want {
 			t.Errorf("%d of %d bytes: %s", n, len(whole), got)
 		}

@@ -22,7 +22,7 @@ const (
 	// ratePerSource and burstPerSource bound answers over UDP to one network, a /24 of IPv4 or a
 	// /56 of IPv6. Authorities ask a few times for each order, from several places.
 	ratePerSource, burstPerSource = 30, 60
-	// maxSources are the networks that are told apart.
+	// maxSources bounds the networks that are counted one by one.
 	maxSources = 8192
 	// readsASecond bounds what all questions together have read from etcd.
 	readsASecond = 1000
@@ -176,8 +176,8 @@ func (s *Server) serveUDP(ctx context.Context, running *sync.WaitGroup) {
 	}
 }
 
-// admit decides whether a network is answered. Of what is too much, every other question is told to
-// come over TCP, which nobody can do in the name of others.
+// admit decides whether a network is answered. Of what is too much, every other question is sent
+// to TCP, which nobody can do in the name of others.
 func (s *Server) admit(ip netip.Addr) (send, cut bool) {
 	ip = ip.Unmap()
 	bits := 56

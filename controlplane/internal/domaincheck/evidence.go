@@ -103,7 +103,7 @@ const (
 	AddressProxied
 	// AddressForeign is one behind which somebody else answers, or which nobody can reach.
 	AddressForeign
-	// AddressSilent is one that did not answer, which tells nothing.
+	// AddressSilent is one that did not answer, which proves nothing.
 	AddressSilent
 )
 
@@ -120,7 +120,7 @@ type Looker struct {
 	ChallengeZone string
 	// ChallengeHook says that a program of the operator's sets records for challenges of wildcards.
 	ChallengeHook bool
-	// Probe tells whether an edge answers at an address. Nil: nobody can.
+	// Probe finds whether an edge answers at an address. Nil: nobody can.
 	Probe *Prober
 }
 

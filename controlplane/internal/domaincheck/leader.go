@@ -35,8 +35,8 @@ func (s *Service) Lead(ctx context.Context, fence *store.Fence) error {
 	return s.lead(ctx, fence)
 }
 
-// lead keeps the queue as the store tells, and checks what is due. Two goroutines share the queue:
-// one is told of changes, the other begins checks.
+// lead keeps the queue in step with the store, and checks what is due. Two goroutines share the
+// queue: one receives changes, the other begins checks.
 func (s *Service) lead(ctx context.Context, fence *store.Fence) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -72,7 +72,7 @@ type leader struct {
 
 	mu    sync.Mutex
 	queue *due.Queue
-	ready bool // all that there is has been told
+	ready bool // all domains have been delivered
 }
 
 func (l *leader) with(change func(*due.Queue)) {
@@ -138,10 +138,10 @@ func (l *leader) check(ctx context.Context, e *due.Entry) {
 	l.with(func(q *due.Queue) {
 		e.Busy = false
 		if q.Get(e.Key) != e {
-			return // it is gone, or all was told anew
+			return // it is gone, or all were delivered anew
 		}
 		if now := l.service.now(); !e.Due.After(now) {
-			e.Due = now.Add(retryCheck) // until the store tells of what was written
+			e.Due = now.Add(retryCheck) // until the store delivers what was written
 		}
 		q.Put(e)
 	})

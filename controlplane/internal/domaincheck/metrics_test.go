@@ -82,7 +82,7 @@ func TestCertificateMetrics(t *testing.T) {
 	defer stop()
 	for got := ""; got != want; {
 		d.pass(ticking) // until each name was looked at
-		got = told(t, registry)
+		got = values(t, registry)
 		select {
 		case <-ticker.C:
 		case <-patient.Done():
@@ -94,8 +94,8 @@ func TestCertificateMetrics(t *testing.T) {
 	}
 }
 
-// told is the metrics of certificates in a line, with the soonest end in days.
-func told(t *testing.T, from prometheus.Gatherer) string {
+// values is the metrics of certificates in a line, with the soonest end in days.
+func values(t *testing.T, from prometheus.Gatherer) string {
 	t.Helper()
 	families, err := from.Gather()
 	if err != nil {

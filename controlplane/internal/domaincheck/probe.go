@@ -114,7 +114,7 @@ func product(server string) string {
 	return name[:min(len(name), 40)]
 }
 
-// notAnswered tells what is evidence from what is none: who refuses is there.
+// notAnswered separates errors that are evidence from those that are none: who refuses is there.
 func notAnswered(err error) (AddressKind, string) {
 	var timeout net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {

@@ -24,7 +24,7 @@ type Entry struct {
 	// Busy says that somebody is at it; it is not due meanwhile.
 	Busy bool
 
-	created int64 // 0 while only what is known of it was told
+	created int64 // 0 while only its facts were delivered
 	uid     string
 	index   int // in the heap, -1 when it is in none
 }

@@ -45,7 +45,7 @@ type verdict struct {
 	fact *topologyv1.DomainCertificate
 }
 
-// later is when a domain is looked at again that waits for what is told when it comes.
+// later is when a domain is looked at again that waits for a change, which wakes it anyway.
 const later = 24 * time.Hour
 
 // decide says what comes next for a domain, without asking anybody.

@@ -41,8 +41,8 @@ const (
 	pausedFor = 24 * time.Hour
 )
 
-// faultOf tells whose fault an error of the ACME library is. after is what the answer said of when
-// to come again.
+// faultOf returns whose fault an error of the ACME library is. after is the Retry-After of the
+// answer.
 func faultOf(err error, after time.Duration) fault {
 	problem, validation := problemOf(err)
 	if problem == nil {
@@ -96,8 +96,8 @@ func refused(f fault, problem *acme.Problem) fault {
 	return f
 }
 
-// limited is the fault of a limit. RFC 8555 6.6 has one type for all of them; only the text tells
-// which.
+// limited is the fault of a limit. RFC 8555 6.6 has one type for all of them; only the text
+// says which.
 func limited(f fault, problem *acme.Problem) fault {
 	detail := strings.ToLower(problem.Detail)
 	switch {

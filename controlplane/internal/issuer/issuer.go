@@ -19,7 +19,7 @@ type Config struct {
 	Store *store.Store
 	// Domains looks at a domain before a certificate is ordered for it.
 	Domains *domaincheck.Service
-	// Resolver tells which authorities may issue for a name.
+	// Resolver finds which authorities may issue for a name.
 	Resolver *resolver.Resolver
 	// DNS01 answers challenges by DNS. Nil: none are.
 	DNS01 *dns01.Solver
@@ -33,7 +33,7 @@ type Config struct {
 	Roots *x509.CertPool
 	// UserAgent goes with requests (RFC 8555 6.1).
 	UserAgent string
-	// Now is the clock, and After tells when some of its time has passed. Defaults: time.Now and
+	// Now is the clock, and After signals when some of its time has passed. Defaults: time.Now and
 	// time.After.
 	Now   func() time.Time
 	After func(time.Duration) <-chan time.Time

@@ -33,7 +33,7 @@ type leader struct {
 
 	mu     sync.Mutex
 	queue  *due.Queue
-	loaded bool // all domains have been told
+	loaded bool // all domains have been delivered
 	ready  *ready
 	looks  int
 	active map[topology.Key]bool // somebody is at it, whatever the queue says
@@ -122,7 +122,7 @@ func (l *leader) wake() {
 	}
 }
 
-// begin forgets what waits: all is told anew. What is under way goes on.
+// begin forgets what waits: all domains are delivered anew. What is under way goes on.
 func (l *leader) begin() {
 	running, total := l.ready.running, l.ready.total
 	l.queue, l.ready, l.loaded = due.New(), newReady(), false
@@ -196,7 +196,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 				wait = min(wait, e.Due.Sub(now))
 				break
 			}
-			if l.active[e.Key] { // of before all was told anew
+			if l.active[e.Key] { // from before all were delivered anew
 				e.Due = now.Add(time.Second)
 				l.queue.Put(e)
 				continue
@@ -249,7 +249,7 @@ func (l *leader) done(e *due.Entry, next time.Time) {
 		delete(l.again, e.Key)
 		e.Busy = false
 		if l.queue.Get(e.Key) != e {
-			return // it is gone, or all was told anew
+			return // it is gone, or all were delivered anew
 		}
 		e.Due = next
 		l.queue.Put(e)
@@ -319,7 +319,7 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 	return v.due, c, false
 }
 
-// failing tells of an error that is none of the domain's. It returns false.
+// failing logs an error that is none of the domain's. It returns false.
 func (l *leader) failing(ctx context.Context, key topology.Key, err error) bool {
 	if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotFound) {
 		l.log.WarnContext(ctx, "issuer: look at a domain", "domain", key.Name(), "error", err)
@@ -327,7 +327,7 @@ func (l *leader) failing(ctx context.Context, key topology.Key, err error) bool 
 	return false
 }
 
-// writeBooks tells other control planes, and the next leader, how the issuers stand.
+// writeBooks writes the state of the issuers for other control planes and the next leader.
 func (l *leader) writeBooks(ctx context.Context) {
 	ticker := time.NewTicker(writeEvery)
 	defer ticker.Stop()

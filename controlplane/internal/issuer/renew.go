@@ -46,8 +46,8 @@ type window struct {
 	why string
 }
 
-// moment is an instant of the window, any as likely as another, so that not all who are told the
-// same come at once.
+// moment is an instant of the window, any as likely as another, so that not all certificates
+// of one window are renewed at once.
 func (w window) moment() time.Time {
 	return w.start.Add(rand.N(max(w.end.Sub(w.start), 1)))
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// maxSkew is how far a clock may be off before somebody is told.
+// maxSkew is how far a clock may be off before it is logged.
 const maxSkew = 5 * time.Minute
 
 // noted is what answers said that the ACME library keeps for itself.
@@ -35,7 +35,7 @@ func (n *noted) retryAfter() time.Duration {
 type witness struct {
 	next http.RoundTripper
 	now  func() time.Time
-	// skewed is told how far the clock here is ahead of the authority's.
+	// skewed is called with how far the clock here is ahead of the authority's.
 	skewed func(ahead time.Duration)
 }
 

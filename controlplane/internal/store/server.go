@@ -100,7 +100,7 @@ type Fault struct {
 // them.
 var faults = []Fault{
 	{
-		What: "it says too early that a watch has been told everything: deletions from before a start are not looked for, so edges " +
+		What: "it says too early that a watch has delivered everything: deletions from before a start are not looked for, so edges " +
 			"that were away meanwhile are sent the whole topology",
 		Issue: "https://github.com/etcd-io/etcd/issues/15220", series: map[int]int{4: 25, 5: 8}, misorders: true,
 	},

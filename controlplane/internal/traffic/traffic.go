@@ -22,7 +22,7 @@ const (
 	MaxAccounts = 10_000
 	// Minutes is how far back counts go, the minute under way included.
 	Minutes = 60
-	// MaxMissing is how many missing files are told of an account.
+	// MaxMissing is how many missing files are listed of an account.
 	MaxMissing = 20
 	// sketchSize is how many missing files are kept in each half hour, sketchFor.
 	sketchSize = 32

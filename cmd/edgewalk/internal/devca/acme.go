@@ -154,26 +154,26 @@ func (a *Authority) newOrder(s *signed, w http.ResponseWriter, _ *http.Request) 
 	a.orders[o.id] = o
 	a.mu.Unlock()
 	w.Header().Set("Location", a.base+"/order/"+o.id)
-	send(w, http.StatusCreated, a.tell(o))
+	send(w, http.StatusCreated, a.orderJSON(o))
 	return nil
 }
 
-// tell is an order as clients see it (RFC 8555 7.1.3).
-func (a *Authority) tell(o *order) map[string]any {
+// orderJSON is an order as clients see it (RFC 8555 7.1.3).
+func (a *Authority) orderJSON(o *order) map[string]any {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	told := map[string]any{
+	object := map[string]any{
 		"status": o.status, "identifiers": []map[string]string{{"type": "dns", "value": o.name}},
 		"authorizations": []string{a.base + "/authz/" + o.id}, "finalize": a.base + "/finalize/" + o.id,
 		"expires": time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
 	}
 	if o.status == "valid" {
-		told["certificate"] = a.base + "/certificate/" + o.id
+		object["certificate"] = a.base + "/certificate/" + o.id
 	}
 	if o.problem != nil {
-		told["error"] = o.problem
+		object["error"] = o.problem
 	}
-	return told
+	return object
 }
 
 // find returns the order that a request is about, if it is its account's.
@@ -190,19 +190,19 @@ func (a *Authority) find(s *signed, r *http.Request) (*order, *problem) {
 func (a *Authority) getOrder(s *signed, w http.ResponseWriter, r *http.Request) *problem {
 	o, fault := a.find(s, r)
 	if fault == nil {
-		send(w, http.StatusOK, a.tell(o))
+		send(w, http.StatusOK, a.orderJSON(o))
 	}
 	return fault
 }
 
-func (a *Authority) tellChallenge(o *order) map[string]any {
-	told := map[string]any{
+func (a *Authority) challengeJSON(o *order) map[string]any {
+	object := map[string]any{
 		"type": "http-01", "url": a.base + "/challenge/" + o.id, "token": o.token, "status": o.challenge,
 	}
 	if o.problem != nil {
-		told["error"] = o.problem
+		object["error"] = o.problem
 	}
-	return told
+	return object
 }
 
 func (a *Authority) getAuthorization(s *signed, w http.ResponseWriter, r *http.Request) *problem {
@@ -211,13 +211,13 @@ func (a *Authority) getAuthorization(s *signed, w http.ResponseWriter, r *http.R
 		return fault
 	}
 	a.mu.Lock()
-	told := map[string]any{
+	object := map[string]any{
 		"status": o.challenge, "identifier": map[string]string{"type": "dns", "value": o.name},
-		"challenges": []any{a.tellChallenge(o)},
+		"challenges": []any{a.challengeJSON(o)},
 		"expires":    time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
 	}
 	a.mu.Unlock()
-	send(w, http.StatusOK, told)
+	send(w, http.StatusOK, object)
 	return nil
 }
 
@@ -240,10 +240,10 @@ func (a *Authority) tryChallenge(s *signed, w http.ResponseWriter, r *http.Reque
 		a.mu.Unlock()
 	}
 	a.mu.Lock()
-	told := a.tellChallenge(o)
+	object := a.challengeJSON(o)
 	a.mu.Unlock()
 	w.Header().Set("Link", "<"+a.base+"/authz/"+o.id+`>;rel="up"`)
-	send(w, http.StatusOK, told)
+	send(w, http.StatusOK, object)
 	return nil
 }
 
@@ -308,7 +308,7 @@ func (a *Authority) finalize(s *signed, w http.ResponseWriter, r *http.Request) 
 		return refuse(http.StatusForbidden, "orderNotReady", "the order is not ready")
 	}
 	w.Header().Set("Location", a.base+"/order/"+o.id)
-	send(w, http.StatusOK, a.tell(o))
+	send(w, http.StatusOK, a.orderJSON(o))
 	return nil
 }
 

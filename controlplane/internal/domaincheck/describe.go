@@ -13,30 +13,30 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Told is what Tell needs besides the domain as it is stored.
-type Told struct {
+// Known is what Describe needs besides the stored domain.
+type Known struct {
 	// AccountUID is the uid of the domain's account.
 	AccountUID string
 	// Facts are those that the store has; facts of an earlier domain of the same name do not count.
 	Facts *storev1.DomainFacts
-	// Certificate is the certificate that edges are told of, nil if there is none.
+	// Certificate is the certificate that edges are sent, nil if there is none.
 	Certificate *topology.Certificate
 }
 
-// Tell adds to a domain what is known of it. A domain that nobody has looked at yet is told what to
-// set all the same.
-func (s *Service) Tell(c *topologyv1.CustomDomain, t Told) {
-	facts := t.Facts
+// Describe adds the three facts and the records to set to a domain. A domain that nobody has looked
+// at yet has its records too.
+func (s *Service) Describe(c *topologyv1.CustomDomain, k Known) {
+	facts := k.Facts
 	if facts.GetUid() != c.GetUid() {
 		facts = new(storev1.DomainFacts)
 	}
 	c.Ownership, c.Routing, c.Records = facts.GetOwnership(), facts.GetRouting(), facts.GetRecords()
 	if c.Routing == nil {
-		subject := Subject{Name: c.GetDomain(), Token: s.store.DomainToken(t.AccountUID), Believed: Believed(c, facts)}
+		subject := Subject{Name: c.GetDomain(), Token: s.store.DomainToken(k.AccountUID), Believed: Believed(c, facts)}
 		f := s.looker.unseen(subject)
 		c.Ownership, c.Routing, c.Records = f.Ownership, f.Routing, f.Records
 	}
-	c.Certificate = s.certificate(c, facts.GetCertificate(), t.Certificate)
+	c.Certificate = s.certificate(c, facts.GetCertificate(), k.Certificate)
 }
 
 // noAnswer is the answer that there is no such name.
