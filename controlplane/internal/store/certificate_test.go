@@ -342,6 +342,9 @@ func TestCertificatesAreFollowed(t *testing.T) {
 	t.Parallel()
 	s := storeWithDomain(t, store.Config{})
 	m := follow(t, s, nil)
+	for at := m.account("a"); at.Revision == 0; at = m.account("a") { // until all there is has come
+		<-at.Advanced
+	}
 	uid := domainUID(t, s, "a", "img.example.com")
 	put := putCertificate(t, s, "a", certificate("img.example.com", uid, "leaf", "intermediate"))
 	for at := m.account("a"); at.Revision < put.Revision; at = m.account("a") {
