@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -260,9 +261,10 @@ func (a *Authority) SetWindow(serial *big.Int, start, end time.Time) error {
 		start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339)))
 }
 
-// Replaced is whether the authority has replaced a certificate.
+// Replaced is whether the authority has replaced a certificate. It never knows that of one whose
+// serial begins with a set bit: DER puts a zero before it, and Pebble looks for that zero too.
 func (a *Authority) Replaced(serial *big.Int) bool {
-	o, err := a.db.GetOrderByIssuedSerial(fmt.Sprintf("%x", serial))
+	o, err := a.db.GetOrderByIssuedSerial(hex.EncodeToString(serial.Bytes()))
 	if err != nil {
 		return false
 	}
