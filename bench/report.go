@@ -24,13 +24,13 @@ Go program that answers without looking at what it is asked, with a goroutine fo
 
 %s`
 
-// reported are the measurements of the page. All of them take less than 20 minutes.
+// reported are the measurements of the page. All of them take about 10 minutes.
 var reported = []struct {
 	title string
 	args  []string
 }{
-	{"Hits, one core for the server", []string{"hits", "-duration", "2s", "-rounds", "5"}},
-	{"Hits, two cores", []string{"hits", "-duration", "2s", "-rounds", "3", "-cores", "2"}},
+	{"Hits, one core for the server", []string{"hits", "-duration", "1s", "-rounds", "5"}},
+	{"Hits, two cores", []string{"hits", "-duration", "1s", "-rounds", "3", "-cores", "2"}},
 	{"Latency of hits at half of the maximum rate", []string{"latency", "-duration", "2s", "-rounds", "5"}},
 	{"Misses", []string{"miss"}},
 	{"After a restart", []string{"restart"}},
