@@ -120,6 +120,7 @@ func askOnce(socket net.Conn, protocol string) error {
 	}
 	var reply *http.Response
 	if protocol == "h2" {
+		//lint:ignore SA1019 http.Transport makes its connections by itself, and this one is there already.
 		client, err := new(http2.Transport).NewClientConn(conn)
 		if err != nil {
 			return err

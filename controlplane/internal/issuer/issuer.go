@@ -86,12 +86,3 @@ func (s *Service) Close() {
 func (s *Service) Lead(ctx context.Context, fence *store.Fence) error {
 	return newLeader(s, fence).run(ctx)
 }
-
-func (s *Service) client(name string) *client {
-	for _, c := range s.clients {
-		if c.Name == name {
-			return c
-		}
-	}
-	return nil
-}

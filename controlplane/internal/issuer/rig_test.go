@@ -293,16 +293,6 @@ func (r *rig) claim(account, name string, edits ...func(*topologyv1.CustomDomain
 
 func pending(c *topologyv1.CustomDomain) { c.State = topologyv1.CustomDomain_PENDING }
 
-func (r *rig) drop(account, name string) {
-	r.t.Helper()
-	_, err := r.store.Write(r.t.Context(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
-		return &store.Edit{Deletes: []topology.Key{domainKey(account, name)}}, nil
-	})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-}
-
 // fact is how a domain's certificate stands, and what is held.
 func (r *rig) fact(account, name string) (*topologyv1.DomainCertificate, *topology.Certificate) {
 	r.t.Helper()
