@@ -120,7 +120,7 @@ func askOnce(socket net.Conn, protocol string) error {
 	}
 	var reply *http.Response
 	if protocol == "h2" {
-		//lint:ignore SA1019 http.Transport makes its connections by itself, and this one is there already.
+		//lint:ignore SA1019 http.Transport makes its connections by itself; this one is made.
 		client, err := new(http2.Transport).NewClientConn(conn)
 		if err != nil {
 			return err
