@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
-	"github.com/edgewalk/edgewalk/controlplane/internal/resolver/dnstest"
+	"github.com/edgewalk/edgewalk/internal/dnstest"
 )
 
 // script writes a program of a test.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
-	"github.com/edgewalk/edgewalk/controlplane/internal/resolver/dnstest"
+	"github.com/edgewalk/edgewalk/internal/dnstest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 

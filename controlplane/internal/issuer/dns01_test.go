@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
-	"github.com/edgewalk/edgewalk/controlplane/internal/issuer/acmetest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/acmetest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
-	"github.com/edgewalk/edgewalk/controlplane/internal/issuer/acmetest"
+	"github.com/edgewalk/edgewalk/internal/acmetest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 

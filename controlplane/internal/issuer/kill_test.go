@@ -5,7 +5,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/issuer/acmetest"
+	"github.com/edgewalk/edgewalk/internal/acmetest"
 )
 
 // The control plane that leads dies at each step of an order, before the issuer hears of the step

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/issuer/acmetest"
+	"github.com/edgewalk/edgewalk/internal/acmetest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 

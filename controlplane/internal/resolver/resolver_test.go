@@ -11,7 +11,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
-	"github.com/edgewalk/edgewalk/controlplane/internal/resolver/dnstest"
+	"github.com/edgewalk/edgewalk/internal/dnstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
