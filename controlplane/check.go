@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/preflight"
 )
@@ -32,7 +33,10 @@ func (c Config) Checks() []preflight.Check {
 		}
 	}
 	checks = append(checks, preflight.Folder("--data-dir", c.DataDir))
-	if folder, ok := strings.CutPrefix(c.MediaURL, "file://"); ok || !strings.Contains(c.MediaURL, "://") {
+	switch folder, err := media.Folder(c.MediaURL); {
+	case err != nil:
+		checks = append(checks, preflight.Check{What: "--media-url", Look: func(context.Context) error { return err }})
+	case folder != "":
 		checks = append(checks, preflight.Folder("--media-url", folder))
 	}
 	if len(c.EtcdEndpoints) > 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 )
@@ -29,7 +28,11 @@ func RestoreMedia(ctx context.Context, cfg Config, dir string, progress func(byt
 
 func copyMedia(ctx context.Context, cfg *Config, from, to string, progress func(int64)) (done MediaCopied, err error) {
 	// Opening makes a folder, which is not to happen where one is read.
-	if folder, ok := strings.CutPrefix(from, "file://"); ok || !strings.Contains(from, "://") {
+	folder, err := media.Folder(from)
+	if err != nil {
+		return done, fmt.Errorf("read media library: %w", err)
+	}
+	if folder != "" {
 		if _, err := os.Stat(folder); err != nil {
 			return done, fmt.Errorf("there is no media library: %w", err)
 		}

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -104,28 +105,45 @@ func Open(ctx context.Context, cfg Config) (*Library, error) {
 	return l, nil
 }
 
-func (l *Library) open(ctx context.Context, raw string) error {
+// Folder returns the folder that a [Config.URL] names, empty for a bucket, or why there can be
+// neither.
+func Folder(raw string) (string, error) {
+	u, err := parse(raw)
+	if err != nil || u.Scheme != fileblob.Scheme {
+		return "", err
+	}
+	return u.Path, nil
+}
+
+// parse returns the URL of a folder or bucket. A path is that of a folder, whatever it consists of.
+func parse(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
-	if err != nil {
+	switch {
+	case (err != nil || u.Scheme == "") && !strings.Contains(raw, "://"):
+		return &url.URL{Scheme: fileblob.Scheme, Path: raw}, nil
+	case err != nil:
 		// The error of url.Parse repeats the URL, which may hold credentials.
-		return errors.New("the URL cannot be parsed")
+		return nil, errors.New("the URL cannot be parsed")
+	case u.Scheme == s3blob.Scheme && u.User != nil:
+		return nil, errors.New("credentials do not belong in the URL; use the environment or a profile")
+	case u.Scheme == fileblob.Scheme && (u.Host != "" && u.Host != "localhost" || u.RawQuery != ""):
+		return nil, fmt.Errorf("%q: a folder is written file:///folder, without host and parameters", raw)
+	case u.Scheme != s3blob.Scheme && u.Scheme != fileblob.Scheme:
+		return nil, fmt.Errorf("%q: want a folder, file:// or s3://", u.Scheme)
 	}
-	switch u.Scheme {
-	case s3blob.Scheme:
-		if u.User != nil {
-			return errors.New("credentials do not belong in the URL; use the environment or a profile")
-		}
-		l.bucket, err = new(s3blob.URLOpener).OpenBucketURL(ctx, u)
+	return u, nil
+}
+
+func (l *Library) open(ctx context.Context, raw string) error {
+	u, err := parse(raw)
+	if err != nil {
 		return err
-	case fileblob.Scheme:
-		if u.Host != "" && u.Host != "localhost" || u.RawQuery != "" {
-			return fmt.Errorf("%q: a folder is written file:///folder, without host and parameters", raw)
-		}
-		return l.openFolder(u.Path)
-	case "":
-		return l.openFolder(raw)
 	}
-	return fmt.Errorf("%q: want a folder, file:// or s3://", u.Scheme)
+	if u.Scheme == fileblob.Scheme {
+		return l.openFolder(u.Path)
+	}
+	l.bucket, err = new(s3blob.URLOpener).OpenBucketURL(ctx, u)
+	return err
 }
 
 // spoolFolder lies beside the objects so that a finished upload needs only a rename.

@@ -189,6 +189,25 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// What looks at a folder before the library is opened looks at the one that will be.
+func TestFolderIsWhatIsOpened(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "50% of it")
+	for url, want := range map[string]string{
+		dir: dir, "file://" + strings.NewReplacer("%", "%25", " ", "%20").Replace(dir): dir,
+		"file://localhost" + filepath.Dir(dir) + "/a": filepath.Dir(dir) + "/a",
+		"s3://bucket?region=eu-west-1":                "",
+	} {
+		got, err := Folder(url)
+		if got != want || err != nil {
+			t.Errorf("%s: %q, %v; want %q", url, got, err, want)
+		}
+		if want != "" && open(t, Config{URL: url}).folder != want {
+			t.Errorf("%s: another folder was opened", url)
+		}
+	}
+}
+
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
