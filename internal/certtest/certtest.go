@@ -7,7 +7,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -127,13 +126,4 @@ func (p Pair) PKCS8(tb testing.TB) []byte {
 func (p Pair) KeyPEM(tb testing.TB) []byte {
 	tb.Helper()
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: p.PKCS8(tb)})
-}
-
-// TLS is what a server shows.
-func (p Pair) TLS(chain ...*x509.Certificate) tls.Certificate {
-	c := tls.Certificate{Certificate: [][]byte{p.Leaf.Raw}, PrivateKey: p.Key}
-	for _, cert := range chain {
-		c.Certificate = append(c.Certificate, cert.Raw)
-	}
-	return c
 }
