@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,57 +13,22 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/dev"
+	"github.com/edgewalk/edgewalk/internal/transcript"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the transcripts say anew")
 
 // TestTranscripts shows what admins type and read, against everything that `edgewalk dev` runs. A
 // line that begins with `$` is typed, those below it are what standard output and then standard
 // error say; another exit code than 0 stands at the end. What differs from run to run, such as
 // times and revisions, is tamed.
 func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for i, file := range files {
-		if files[i], err = filepath.Abs(file); err != nil {
-			t.Fatal(err)
-		}
-	}
 	demo := startDemo(t)
 	t.Setenv("EDGEWALK_SERVER", demo.admin)
 	t.Setenv("VISUAL", "sed -i s/:9/:10/")
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Chdir(t.TempDir())
-			got := demo.talk(t, string(want))
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			wantLines, gotLines := strings.Split(string(want), "\n"), strings.Split(got, "\n")
-			for i := range max(len(wantLines), len(gotLines)) {
-				if w, g := lineAt(wantLines, i), lineAt(gotLines, i); w != g {
-					t.Fatalf("%s:%d:\ngot  %s\nwant %s", filepath.Base(file), i+1, g, w)
-				}
-			}
-		})
-	}
+	transcript.Each(t, "testdata/*.txt", func(t *testing.T, script string) string {
+		t.Chdir(t.TempDir())
+		return demo.talk(t, script)
+	})
 	t.Run("watch", demo.watch)
-}
-
-func lineAt(lines []string, i int) string {
-	if i < len(lines) {
-		return lines[i]
-	}
-	return "(end)"
 }
 
 // demonstration is a running `edgewalk dev`.

@@ -23,6 +23,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/transcript"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -230,7 +231,7 @@ func TestStolenTokens(t *testing.T) {
 			r.token = r.tokenOf(t, role, account)
 			talk := &conversation{rig: r, names: map[string]string{}}
 			got := talk.run(t, string(want))
-			agree(t, file, string(want), got)
+			transcript.Agree(t, file, string(want), got)
 			for _, never := range []string{"secret-edge", r.token} {
 				if account != "" && strings.Contains(got, never) {
 					t.Errorf("the thief is told %q", never)

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +18,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/edgewalk/edgewalk/internal/transcript"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -43,20 +42,10 @@ import (
 //	stop                             ends the audit log, as the control plane does at its end
 func TestThreats(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/threats/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			agree(t, file, string(want), newAttack(t).run(t, string(want)))
-		})
-	}
+	transcript.Each(t, "testdata/threats/*.txt", func(t *testing.T, script string) string {
+		t.Parallel()
+		return newAttack(t).run(t, script)
+	})
 }
 
 // attack is a conversation with a control plane whose etcd can be reached, and cut off.

@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -21,55 +18,19 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-)
 
-var rewrite = flag.Bool("rewrite", false, "write what the transcripts say anew")
+	"github.com/edgewalk/edgewalk/internal/transcript"
+)
 
 // TestTranscripts shows the API by conversations. A line that begins with a method's name is a
 // request, the lines below it are the answer. Revisions are R1, R2, ... in the order in which a
 // conversation first sees them, in requests too; times are TIME.
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			talk := &conversation{rig: newRig(t, rigOptions{}), names: map[string]string{}}
-			agree(t, file, string(want), talk.run(t, string(want)))
-		})
-	}
-}
-
-// agree compares a transcript with what was said, or writes that.
-func agree(t *testing.T, file, want, got string) {
-	t.Helper()
-	if *rewrite {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	wantLines, gotLines := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range max(len(wantLines), len(gotLines)) {
-		w, g := at(wantLines, i), at(gotLines, i)
-		if w != g {
-			t.Fatalf("%s:%d:\ngot  %s\nwant %s", file, i+1, g, w)
-		}
-	}
-}
-
-func at(lines []string, i int) string {
-	if i < len(lines) {
-		return lines[i]
-	}
-	return "(end)"
+	transcript.Each(t, "testdata/*.txt", func(t *testing.T, script string) string {
+		t.Parallel()
+		return (&conversation{rig: newRig(t, rigOptions{}), names: map[string]string{}}).run(t, script)
+	})
 }
 
 type conversation struct {

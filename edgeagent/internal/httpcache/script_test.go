@@ -2,8 +2,6 @@ package httpcache
 
 import (
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
+	"github.com/edgewalk/edgewalk/internal/transcript"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -37,28 +36,19 @@ import (
 //	image /x TEXT                               a default image; without TEXT its file is gone
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			t.Parallel()
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
+	transcript.Each(t, "testdata/*.txt", func(t *testing.T, text string) string {
+		t.Parallel()
+		s := &script{rig: newRig(t), t: t}
+		s.addOrigin("a")
+		s.addOrigin("b")
+		for i, line := range strings.Split(text, "\n") {
+			s.where = "line " + itoa(i+1)
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+				s.line(line)
 			}
-			s := &script{rig: newRig(t), t: t}
-			s.addOrigin("a")
-			s.addOrigin("b")
-			for i, line := range strings.Split(string(text), "\n") {
-				s.where = file + ":" + itoa(i+1)
-				if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-					s.line(line)
-				}
-			}
-		})
-	}
+		}
+		return text
+	})
 }
 
 type script struct {

@@ -2,20 +2,16 @@ package rfc9111
 
 import (
 	"bufio"
-	"flag"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
+	"github.com/edgewalk/edgewalk/internal/transcript"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write what the rules decide into testdata/*.txt; review the diff")
 
 // TestTranscripts replays testdata/*.txt. A transcript sets up an endpoint's policy and a reply,
 // then asks; each answer stands behind "->" below its question. The clock starts at 2026-01-01
@@ -28,32 +24,10 @@ var rewrite = flag.Bool("rewrite", false, "write what the rules decide into test
 //	request if-none-match: "a"        how such a GET of a 10-byte file is answered
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			t.Parallel()
-			in, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out := replay(t, string(in))
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(out), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			for i, want := range strings.Split(out, "\n") {
-				lines := strings.Split(string(in), "\n")
-				if i >= len(lines) || lines[i] != want {
-					t.Fatalf("%s:%d: the rules decide %q", file, i+1, want)
-				}
-			}
-		})
-	}
+	transcript.Each(t, "testdata/*.txt", func(t *testing.T, script string) string {
+		t.Parallel()
+		return replay(t, script)
+	})
 }
 
 type scene struct {
