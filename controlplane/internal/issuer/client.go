@@ -20,6 +20,7 @@ type client struct {
 	Authority
 	acme  *acme.Client
 	http  *http.Client
+	dir   *directory
 	store *store.Store
 	key   Key
 	email string
@@ -40,10 +41,9 @@ func newClient(cfg Config, a Authority) *client {
 	c := &client{Authority: a, store: cfg.Store, key: cfg.Key, email: cfg.Email, log: cfg.Logger}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = cfg.tls()
-	c.http = &http.Client{
-		Timeout:   httpTimeout,
-		Transport: &witness{next: transport, now: cfg.Now, skewed: func(by time.Duration) { c.skewed(by, cfg.Now()) }},
-	}
+	seen := &witness{next: transport, now: cfg.Now, skewed: func(by time.Duration) { c.skewed(by, cfg.Now()) }}
+	c.dir = &directory{url: a.Directory, next: seen}
+	c.http = &http.Client{Timeout: httpTimeout, Transport: c.dir}
 	c.acme = &acme.Client{
 		Directory: a.Directory, HTTPClient: c.http, UserAgent: cfg.UserAgent,
 		PollInterval: time.Second, PollTimeout: validationTimeout,
@@ -96,6 +96,9 @@ func (c *client) registrationName() string { return "accounts/" + c.Name }
 
 // register returns the account at the authority, which it makes when there is none.
 func (c *client) register(ctx context.Context, fence *store.Fence) (acme.Account, error) {
+	if _, err := c.directory(ctx); err != nil { // see there
+		return acme.Account{}, err
+	}
 	c.registering.Lock()
 	defer c.registering.Unlock()
 	c.mu.Lock()

@@ -1,6 +1,7 @@
 package issuer_test
 
 import (
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -197,6 +198,33 @@ func TestIssuersThatFail(t *testing.T) {
 	if !strings.Contains(fact.GetMessage(), "https://ca.test/unpause?jwt=1") {
 		t.Errorf("the message lacks the link: %s", fact.GetMessage())
 	}
+}
+
+// An issuer that takes connections and says nothing stops no other, also while its directory is
+// waited for.
+func TestADeadIssuerStopsNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	dead := issuer.Authority{Name: "dead", Directory: "https://" + l.Addr().String() + "/dir", Orders: 300}
+	r.patient = true
+	r.replica("cp1", dead, r.authority())
+	only := func(name string) func(*topologyv1.CustomDomain) {
+		return func(c *topologyv1.CustomDomain) { c.Tls = &topologyv1.DomainTls{Issuer: name} }
+	}
+	r.claim("acme", "stuck.example.com", only("dead"))
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r.claim("globex", "a.example.com", only("le"))
+	r.await("another issuer does its work", func() bool { return r.held("globex", "a.example.com") != nil })
+	r.awaitState("acme", "stuck.example.com", "ORDERING")
 }
 
 // What a name's own server answers is the name's fault: it is tried again later and later, at the

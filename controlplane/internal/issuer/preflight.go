@@ -152,7 +152,7 @@ func (c *client) identities(ctx context.Context) (names []string, account string
 	c.mu.Lock()
 	account = c.account.Location
 	c.mu.Unlock()
-	dir, err := c.acme.GetDirectory(ctx)
+	dir, err := c.directory(ctx)
 	if err != nil || dir.Meta == nil {
 		return nil, account
 	}

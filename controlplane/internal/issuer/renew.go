@@ -58,7 +58,7 @@ const maxWindow = 64 << 10
 // window asks when to renew a certificate that the issuer knows by an identifier. ok is false where
 // it does not tell.
 func (c *client) window(ctx context.Context, ari string, now time.Time) (w window, ok bool, err error) {
-	dir, err := c.acme.GetDirectory(ctx)
+	dir, err := c.directory(ctx)
 	if err != nil {
 		return w, false, err
 	}

@@ -9,7 +9,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/netip"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +52,7 @@ type rig struct {
 	port    int
 	looker  *domaincheck.Looker
 	hook    string   // sets TXT records, empty for none
+	patient bool     // authorities may take as long as they like to answer
 	edges   []string // addresses
 	trusted *x509.CertPool
 	// edgesAnswer says that they answer challenges as the account's key wants it.
@@ -167,13 +171,20 @@ func (r *rig) startEdges(n int) {
 		_, _ = w.Write([]byte(token + "." + thumbprint)) // who asked asks again
 	})
 	for len(r.edges) < n {
-		host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-		l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(r.port)))
+		r.edges = append(r.edges, r.serve(handler))
+	}
+}
+
+// serve has another address of loopback answer at the port of all.
+func (r *rig) serve(handler http.Handler) (host string) {
+	r.t.Helper()
+	for {
+		host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(r.port)))
 		if err != nil {
 			continue
 		}
 		r.port = l.Addr().(*net.TCPAddr).Port
-		r.edges = append(r.edges, host)
 		server := &http.Server{Handler: handler}
 		done := make(chan struct{})
 		go func() {
@@ -184,7 +195,25 @@ func (r *rig) startEdges(n int) {
 			server.Close()
 			<-done
 		})
+		return host
 	}
+}
+
+// forwarder is an address of a CDN that passes on to an edge.
+func (r *rig) forwarder() (address string) {
+	r.t.Helper()
+	to := &url.URL{Scheme: "http", Host: net.JoinHostPort(r.edges[0], strconv.Itoa(r.port))}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(to)
+			p.Out.Host = p.In.Host
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			resp.Header.Set("Via", "1.1 cdn")
+			return nil
+		},
+	}
+	return r.serve(proxy)
 }
 
 // replica starts a control plane's part in it. authorities default to the rig's.
@@ -205,6 +234,9 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 		}),
 		Roots: r.trusted, UserAgent: "edgewalk-test", Now: r.now, After: r.after, Logger: log,
 	})
+	if r.patient {
+		p.issuer.WaitForEver()
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -289,6 +321,16 @@ func (r *rig) claim(account, name string, edits ...func(*topologyv1.CustomDomain
 		edit(c)
 	}
 	r.write(account, store.Put{Key: domainKey(account, name), Message: c})
+}
+
+func (r *rig) remove(account, name string) {
+	r.t.Helper()
+	_, err := r.store.Write(r.t.Context(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{Deletes: []topology.Key{domainKey(account, name)}}, nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func pending(c *topologyv1.CustomDomain) { c.State = topologyv1.CustomDomain_PENDING }
