@@ -130,6 +130,46 @@ func (s *Service) Check(ctx context.Context, key topology.Key, asked bool) error
 	return err
 }
 
+// tellProxied has edges know whether requests for a domain come through another CDN, by the record
+// of its certificate.
+func (s *Service) tellProxied(ctx context.Context, d *domain, now topologyv1.DomainRouting_State) error {
+	if now != topologyv1.DomainRouting_HERE && now != topologyv1.DomainRouting_PROXIED {
+		return nil
+	}
+	proxied := now == topologyv1.DomainRouting_PROXIED
+	key := topology.Key{Kind: topology.KindCertificates, Account: d.key.Account, ID: d.key.ID}
+	stored, _, err := s.store.Get(ctx, key)
+	if err == nil {
+		var differs bool
+		if _, differs, err = withProxied(stored, proxied); !differs {
+			return err
+		}
+		_, err = s.store.Write(ctx, d.key.Account, store.RequestID{}, func(at *store.State) (*store.Edit, error) {
+			stored, err := at.Get(ctx, key)
+			if err != nil {
+				return nil, err
+			}
+			next, _, err := withProxied(stored, proxied)
+			return &store.Edit{Puts: []store.Put{{Key: key, Message: next}}}, err
+		})
+	}
+	if errors.Is(err, store.ErrNotFound) { // it has no certificate
+		return nil
+	}
+	return err
+}
+
+func withProxied(record topology.Record, proxied bool) (next *topologyv1.Certificate, differs bool, err error) {
+	m, err := record.Decode()
+	if err != nil {
+		return nil, false, fmt.Errorf("decode %s: %w", record.Key, err)
+	}
+	next = m.(*topologyv1.Certificate)
+	differs = next.GetProxied() != proxied
+	next.Proxied = proxied
+	return next, differs, nil
+}
+
 func (s *Service) check(ctx context.Context, d *domain, asked bool) error {
 	f := s.look(ctx, d.subject)
 	if err := ctx.Err(); err != nil { // nothing that was not asked is to be taken for an answer
@@ -137,6 +177,11 @@ func (s *Service) check(ctx context.Context, d *domain, asked bool) error {
 	}
 	if asked {
 		d.facts.Facts.Looks = 0
+	}
+	if f.Asked {
+		if err := s.tellProxied(ctx, d, f.Routing.GetState()); err != nil {
+			return err
+		}
 	}
 	facts, state := Advance(d.facts.Facts, d.Message.GetState(), f, s.now())
 	if d.Message.GetState() == topologyv1.CustomDomain_PENDING {

@@ -35,6 +35,13 @@ func New() *Queue { return &Queue{entries: make(map[topology.Key]*Entry)} }
 // Get returns the entry of a domain, nil if there is none.
 func (q *Queue) Get(key topology.Key) *Entry { return q.entries[key] }
 
+// Each calls a function with the entry of each domain, in no order. It may put the entry.
+func (q *Queue) Each(each func(*Entry)) {
+	for _, e := range q.entries {
+		each(e)
+	}
+}
+
 func (q *Queue) entry(key topology.Key) *Entry {
 	e := q.entries[key]
 	if e == nil {

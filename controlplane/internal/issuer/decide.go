@@ -32,6 +32,8 @@ const (
 	ask
 	// order is to order a certificate.
 	order
+	// yield is to forget the domain's own certificate, so that the wildcard's takes its place.
+	yield
 )
 
 // verdict is what to do for a domain.
@@ -47,6 +49,10 @@ type verdict struct {
 
 // later is when a domain is looked at again that waits for a change, which wakes it anyway.
 const later = 24 * time.Hour
+
+// wildcardLeft is the share of its life that a wildcard's certificate has left at least to do for
+// other names: one that has less has not been renewed, and they need their own before it ends.
+const wildcardLeft = 1.0 / 6
 
 // decide says what comes next for a domain, without asking anybody.
 func decide(now time.Time, s *subject) verdict {
@@ -68,11 +74,16 @@ func decide(now time.Time, s *subject) verdict {
 		if v, ok := decideHeld(now, s); ok {
 			return v
 		}
-	} else if s.wildcard != nil && !s.wildcard.Expired(now) {
-		return verdict{due: now.Add(later), fact: &topologyv1.DomainCertificate{
+	}
+	if s.wildcard != nil && s.wildcard.Left(now) > wildcardLeft {
+		v := verdict{due: now.Add(later), fact: &topologyv1.DomainCertificate{
 			State: topologyv1.DomainCertificate_NONE, Reason: topologyv1.DomainCertificate_COVERED,
 			Message: "the account's wildcard covers it",
 		}}
+		if s.held != nil {
+			v.step = yield
+		}
+		return v
 	}
 	if retry := i.GetRetry(); retry != nil && i.GetAsked() == nil && retry.AsTime().After(now) {
 		said := proto.CloneOf(s.facts.Facts.GetCertificate())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 
@@ -126,6 +127,18 @@ func problemOf(err error) (problem *acme.Problem, validation bool) {
 	}
 	return nil, false
 }
+
+// refusesReplaces reports whether a problem of a new order is what it says that it replaces: that
+// has been replaced (RFC 9773 5), or the issuer does not know it, or not as this account's. There is
+// no type for the latter, and issuers differ: Let's Encrypt answers malformed with status 404, or
+// unauthorized, and Pebble serverInternal.
+func refusesReplaces(p *acme.Problem) bool {
+	return p.Type == acme.ProblemTypeAlreadyReplaced || p.Status == http.StatusConflict ||
+		p.Status == http.StatusNotFound ||
+		p.Type != acme.ProblemTypeRateLimited && aboutReplaced.MatchString(p.Detail)
+}
+
+var aboutReplaced = regexp.MustCompile(`(?i)\breplaces?\b|\bbeing replaced\b|\bARI CertID\b|for the given certificate\b`)
 
 // inner is the first problem of a compound one (RFC 8555 6.7.1).
 func inner(p *acme.Problem) *acme.Problem {

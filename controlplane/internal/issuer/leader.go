@@ -72,6 +72,7 @@ func (l *leader) run(ctx context.Context) error {
 				if created == 0 && l.orders[key] {
 					l.adopt(key)
 				}
+				l.wakeBelow(key)
 			})
 		},
 		Facts: func(f store.DomainFacts) {
@@ -300,7 +301,12 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 			return now, v.class, true
 		}
 	}
-	if v.step == rest && !v.later && l.hasOrder(key) { // it is not wanted any more
+	if v.step == yield {
+		if err := l.yield(ctx, sub); err != nil {
+			return now.Add(retryLook), c, l.failing(ctx, key, err)
+		}
+	}
+	if v.step != order && !v.later && l.hasOrder(key) { // it is not wanted any more
 		if err := l.dropOrder(ctx, key); err != nil {
 			return now.Add(retryLook), c, l.failing(ctx, key, err)
 		}
@@ -317,6 +323,37 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 		return now.Add(retryLook), c, l.failing(ctx, key, err)
 	}
 	return v.due, c, false
+}
+
+// yield takes a domain's own certificate back, so that edges show the wildcard's.
+func (l *leader) yield(ctx context.Context, sub *subject) error {
+	own := topology.Key{Kind: topology.KindCertificates, Account: sub.key.Account, ID: sub.key.ID}
+	_, err := l.store.Write(ctx, sub.key.Account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{Deletes: []topology.Key{own}, Fence: l.fence}, nil
+	})
+	if err != nil {
+		return err
+	}
+	sub.held = nil
+	l.log.InfoContext(ctx, "issuer: the account's wildcard takes the place of a domain's own certificate",
+		"domain", sub.key.Name())
+	return l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) { f.Issuance = &storev1.Issuance{} })
+}
+
+// wakeBelow has the names looked at that a wildcard covers, because it has changed or is gone.
+func (l *leader) wakeBelow(wildcard topology.Key) {
+	name, err := topology.DomainFromID(wildcard.ID)
+	if base, ok := strings.CutPrefix(name, "*"); err == nil && ok && l.loaded {
+		now := l.now()
+		l.queue.Each(func(e *due.Entry) {
+			label, below := strings.CutSuffix(e.Key.ID, base)
+			if below && e.Key.Account == wildcard.Account && !strings.Contains(label, ".") {
+				e.Due = now
+				l.queue.Put(e)
+				l.again[e.Key] = l.active[e.Key]
+			}
+		})
+	}
 }
 
 // failing logs an error that is none of the domain's. It returns false.

@@ -118,7 +118,9 @@ func (l *leader) put(ctx context.Context, sub *subject, fact *topologyv1.DomainC
 // attempt tries an order, and takes in what comes of it.
 func (l *leader) attempt(ctx context.Context, sub *subject, b *book, r *record, m method) (time.Time, error) {
 	replaces := ""
-	if got := sub.got(); got.GetIssuer() == b.Name {
+	// What has failed and soon ends is ordered as any other: perhaps it failed by what it replaces.
+	last := sub.issuance().GetRetry() != nil && classOf(l.now(), sub) == expiring
+	if got := sub.got(); got.GetIssuer() == b.Name && !last {
 		replaces = got.GetAri()
 	}
 	state := topologyv1.DomainCertificate_ORDERING

@@ -169,9 +169,8 @@ func (l *leader) open(
 		Identifiers: []acme.Identifier{{Type: "dns", Value: sub.name()}}, Profile: b.Profile, Replaces: replaces,
 	}
 	o, err := b.acme.NewOrder(ctx, account, ask)
-	if problem, _ := problemOf(err); problem != nil && replaces != "" && problem.Type != acme.ProblemTypeRateLimited {
-		// It has been replaced, or the issuer does not know it: the name needs one all the same.
-		ask.Replaces = ""
+	if problem, _ := problemOf(err); problem != nil && replaces != "" && refusesReplaces(problem) {
+		ask.Replaces = "" // the name needs one all the same
 		o, err = b.acme.NewOrder(ctx, account, ask)
 	}
 	if err != nil {

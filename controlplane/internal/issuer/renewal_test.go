@@ -3,6 +3,7 @@ package issuer_test
 import (
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -145,6 +146,115 @@ func TestRenewNow(t *testing.T) {
 	r.await("there is another certificate", func() bool {
 		return r.leaf("acme", "a.example.com").SerialNumber.String() != serial
 	})
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.oracle(map[string]int{"a.example.com": 2})
+}
+
+// An issuer that is down when a certificate is renewed is told again afterwards what is replaced,
+// so that the order is not counted; and a certificate that ends soon is ordered without that.
+func TestRenewalsSayWhatTheyReplace(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
+	r.replica("cp1")
+	r.claim("acme", "a.example.com")
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	var mu sync.Mutex
+	with, without, down := 0, 0, true
+	r.ca.Before(func(w http.ResponseWriter, req *http.Request, what string) bool {
+		if what != "order" {
+			return false
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if acmetest.Replaces(req) {
+			with++
+		} else {
+			without++
+		}
+		if down {
+			acmetest.Problem(w, 500, "serverInternal", "down for maintenance")
+		}
+		return down
+	})
+	asked := func() (int, int) {
+		mu.Lock()
+		defer mu.Unlock()
+		return with, without
+	}
+	r.pass(61 * day)
+	r.awaitState("acme", "a.example.com", "FAILED ISSUER_DOWN")
+	if with, without := asked(); with == 0 || without > 0 {
+		t.Errorf("%d orders say what they replace, %d do not", with, without)
+	}
+	r.pass(20 * day) // a tenth of its life is left
+	r.await("it is ordered as any other", func() bool { _, without := asked(); return without > 0 })
+	mu.Lock()
+	down = false
+	mu.Unlock()
+	r.pass(2 * time.Hour)
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.oracle(map[string]int{"a.example.com": 2})
+}
+
+// A certificate that is due to be renewed is not, when the account's wildcard covers the name by
+// then: edges show the wildcard's in its place. When the wildcard goes, the name has its own again.
+func TestAWildcardTakesThePlaceOfACertificate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
+	r.answerByDNS()
+	r.set("_acme-challenge CNAME " + r.token("acme") + ".acme.example")
+	r.replica("cp1")
+	r.claim("acme", "a.example.com")
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.claim("acme", "*.example.com")
+	r.awaitState("acme", "*.example.com", "ISSUED")
+	r.check("acme", "a.example.com")
+	r.awaitState("acme", "a.example.com", "ISSUED") // it is good still
+	r.pass(61 * day)
+	r.awaitState("acme", "a.example.com", "NONE COVERED")
+	if r.held("acme", "a.example.com") != nil {
+		t.Error("edges are told its own certificate still")
+	}
+	r.await("the wildcard is renewed", func() bool { return r.ca.Orders("*.example.com") == 2 })
+	if n := r.ca.Orders("a.example.com"); n != 1 {
+		t.Errorf("%d orders", n)
+	}
+	r.remove("acme", "*.example.com")
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	if err := r.leaf("acme", "a.example.com").VerifyHostname("a.example.com"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Somebody puts another CDN before a name after it was issued, and takes it away: edges hear of it
+// with the next check, and each renewal looks anew.
+func TestACDNComesBetween(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
+	r.replica("cp1")
+	r.claim("acme", "a.example.com")
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	cdn := r.forwarder()
+	proxied := func() bool { return r.held("acme", "a.example.com").Proxied }
+	id := r.held("acme", "a.example.com").ID
+	if proxied() {
+		t.Error("it is proxied from the beginning")
+	}
+	r.Set("example.com", "", "a A "+cdn)
+	r.check("acme", "a.example.com")
+	if !proxied() || r.held("acme", "a.example.com").ID != id {
+		t.Error("edges are not told of the CDN, or another certificate")
+	}
+	r.pass(61 * day)
+	r.await("it is renewed through the CDN", func() bool { return r.held("acme", "a.example.com").ID != id })
+	if !proxied() {
+		t.Error("it is not proxied after the renewal")
+	}
+	r.set()
+	r.check("acme", "a.example.com")
+	if proxied() {
+		t.Error("edges are told of a CDN that is gone")
+	}
 	r.awaitState("acme", "a.example.com", "ISSUED")
 	r.oracle(map[string]int{"a.example.com": 2})
 }

@@ -180,6 +180,36 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// An order says no more what it replaces when it was refused for that, and for nothing else.
+func TestRefusedForWhatItReplaces(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status       int
+		kind, detail string
+		want         bool
+	}{
+		{409, "alreadyReplaced", "", true},
+		{409, "malformed", "conflict", true},
+		{404, "malformed", "Could not validate ARI 'replaces' field :: no current certificate with serial 00", true},
+		{403, "unauthorized", "requester account did not request the certificate being replaced by this order", true},
+		{400, "malformed", "parsing ARI CertID failed", true},
+		{500, "serverInternal", "could not find an order for the given certificate: none", true},
+		{500, "serverInternal", "down for maintenance", false},
+		{503, "serverInternal", "", false},
+		{429, "rateLimited", "too many certificates (5) already issued, use replaces", false},
+		{400, "rejectedIdentifier", "policy forbids it", false},
+		{403, "unauthorized", "account is deactivated", false},
+		{400, "accountDoesNotExist", "none", false},
+		{403, "userActionRequired", "agree to the terms", false},
+		{403, "caa", "CAA forbids it", false},
+	} {
+		p := acme.Problem{Status: c.status, Type: acme.ProblemTypeNamespace + c.kind, Detail: c.detail}
+		if got := refusesReplaces(&p); got != c.want {
+			t.Errorf("%d %s %q: %v", c.status, c.kind, c.detail, got)
+		}
+	}
+}
+
 // What is to end comes first, and within a class no account waits for another's many.
 func TestReady(t *testing.T) {
 	t.Parallel()
@@ -302,7 +332,22 @@ func TestDecide(t *testing.T) {
 			want: "rest 24h0m0s NONE",
 		},
 		"uploaded":                  {tls: uploaded, held: held(time.Hour), want: "rest 24h0m0s NONE"},
-		"a wildcard covers it":      {wildcard: held(day), want: "rest 24h0m0s NONE COVERED"},
+		"a wildcard covers it":      {wildcard: held(80 * day), want: "rest 24h0m0s NONE COVERED"},
+		"a wildcard that ends soon": {wildcard: held(10 * day), want: "order fresh"},
+		"held, and a wildcard covers it": {
+			held: held(80 * day), issuance: got(10*day, 50*day, 0), wildcard: held(60 * day),
+			want: "rest 1200h0m0s ISSUED",
+		},
+		"to be renewed, and a wildcard covers it": {
+			held: held(30 * day), issuance: got(60*day, -1, day), wildcard: held(60 * day),
+			want: "yield NONE COVERED",
+		},
+		"ended, and a wildcard covers it": {
+			held: held(-day), issuance: got(91*day, -day, 0), wildcard: held(60 * day), want: "yield NONE COVERED",
+		},
+		"brought, about to end, and a wildcard covers it": {
+			tls: fallback, held: held(20 * day), wildcard: held(60 * day), want: "yield NONE COVERED",
+		},
 		"a wildcard that has ended": {wildcard: held(-1), want: "order fresh"},
 		"held": {
 			held: held(80 * day), issuance: got(10*day, 50*day, 0),
@@ -364,10 +409,12 @@ func TestDecide(t *testing.T) {
 			facts: store.DomainFacts{Facts: &storev1.DomainFacts{Issuance: c.issuance}},
 		}
 		v := decide(now, s)
-		said := [...]string{rest: "rest", ask: "ask", order: "order"}[v.step]
+		said := [...]string{rest: "rest", ask: "ask", order: "order", yield: "yield"}[v.step]
 		switch v.step {
-		case rest:
-			said += " " + v.due.Sub(now).String()
+		case rest, yield:
+			if v.step == rest {
+				said += " " + v.due.Sub(now).String()
+			}
 			if v.fact != nil {
 				said += " " + v.fact.GetState().String()
 			}
