@@ -129,8 +129,8 @@ func problemOf(err error) (problem *acme.Problem, validation bool) {
 }
 
 // refusesReplaces reports whether a problem of a new order is what it says that it replaces: that
-// has been replaced (RFC 9773 5), or the issuer does not know it, or not as this account's. There is
-// no type for the latter, and issuers differ: Let's Encrypt answers malformed with status 404, or
+// has been replaced (RFC 9773 5), or the issuer does not know it, or not as this account's. The
+// latter has no type, and issuers differ: Let's Encrypt answers malformed with status 404, or
 // unauthorized, and Pebble serverInternal.
 func refusesReplaces(p *acme.Problem) bool {
 	return p.Type == acme.ProblemTypeAlreadyReplaced || p.Status == http.StatusConflict ||
