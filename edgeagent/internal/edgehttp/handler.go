@@ -23,14 +23,24 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// exchange is one request and what is said of it afterwards. Until [front.Exchange.Own] is called,
-// its strings may lie in memory that is used again once it is answered.
+// exchange is one request, and memory that the next one uses too.
 type exchange struct {
+	handled
+
+	mayWait func() // front.Exchange.MayWait, without a new closure for each request
+	line    []byte // of the access log
+	fields  []byte // of the reply
+	hit     httpcache.Reply
+}
+
+// handled is one request and what is said of it afterwards. Until [front.Exchange.Own] is called,
+// its strings may lie in memory that is used again once it is answered.
+type handled struct {
 	*front.Exchange
 	client  netip.Addr
-	holder  netip.Addr // the network of client, whom its places are counted for
-	waits   bool       // it holds places among those that wait for origins
-	account string     // uid
+	holder  netip.Addr                            // the network of client, whom its places are counted for
+	waits   struct{ client, account *share.Held } // its places among those that wait for origins
+	account string                                // uid
 	// endpoint is nil until it is known.
 	endpoint *topology.Endpoint
 	entry    accessEntry
@@ -38,17 +48,10 @@ type exchange struct {
 	asked    httpcache.Request
 	steps    []walk.StepReport
 	outcome  outcome
-	hsts     bool     // the domain has said Strict-Transport-Security
-	id       [32]byte // see newRequestID
-
-	mayWait func() // front.Exchange.MayWait, without a new closure for each request
-
-	// Memory that the next request uses too.
-	line   []byte       // of the access log
-	fields []byte       // of the reply
-	block  *front.Block // before them
-	hit    httpcache.Reply
-	sent   front.Reply
+	hsts     bool         // the domain has said Strict-Transport-Security
+	id       [32]byte     // see newRequestID
+	block    *front.Block // sent before the fields
+	sent     front.Reply
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -63,10 +66,11 @@ func (s *Server) serve(request *front.Exchange) {
 	x.Exchange, x.client, x.outcome, x.id = request, s.client(request), outcomeRefused, newRequestID()
 	defer s.finish(x)
 	x.holder = listen.Client(x.client)
-	if !s.place(x, s.requests.clients.Take(x.holder, 0), "client") {
+	place, verdict := s.requests.clients.Take(x.holder, 0)
+	if !s.place(x, verdict, "client") {
 		return
 	}
-	defer s.requests.clients.Release(x.holder)
+	defer s.requests.clients.Release(place)
 	defer s.leave(x)
 	s.answer(x)
 }
@@ -89,30 +93,33 @@ func (s *Server) place(x *exchange, verdict share.Verdict, of string) bool {
 // admit reports whether a request may wait for an origin. Some places are only for those that need
 // not, so that what is stored is served while origins are slow.
 func (s *Server) admit(x *exchange) bool {
-	if x.waits {
+	if x.waits.client != nil {
 		return true
 	}
-	verdict, of := s.waiting.clients.Take(x.holder, 0), "client"
+	client, verdict := s.waiting.clients.Take(x.holder, 0)
+	of := "client"
 	if verdict == share.Taken {
-		if verdict, of = s.waiting.accounts.Take(x.account, 0), "account"; verdict != share.Taken {
-			s.waiting.clients.Release(x.holder)
+		of = "account"
+		if x.waits.account, verdict = s.waiting.accounts.Take(x.account, 0); verdict != share.Taken {
+			s.waiting.clients.Release(client)
 		}
 	}
-	x.waits = verdict == share.Taken
 	switch verdict {
+	case share.Taken:
+		x.waits.client = client
 	case share.Full:
 		s.metrics.refused.WithLabelValues("waiting").Inc()
 	case share.OverShare:
 		s.metrics.refused.WithLabelValues("waiting_per_" + of).Inc()
 	}
-	return x.waits
+	return verdict == share.Taken
 }
 
 // leave gives back what admit took.
 func (s *Server) leave(x *exchange) {
-	if x.waits {
-		s.waiting.clients.Release(x.holder)
-		s.waiting.accounts.Release(x.account)
+	if x.waits.client != nil {
+		s.waiting.clients.Release(x.waits.client)
+		s.waiting.accounts.Release(x.waits.account)
 	}
 }
 
@@ -140,7 +147,7 @@ func (s *Server) finish(x *exchange) {
 		return
 	}
 	x.hit.Reset()
-	*x = exchange{mayWait: x.mayWait, fields: x.fields[:0], line: x.line, hit: x.hit}
+	x.handled, x.fields = handled{}, x.fields[:0]
 	exchanges.Put(x)
 }
 
@@ -194,10 +201,11 @@ func (s *Server) answer(x *exchange) {
 	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path,
 		target.Query
 	x.account, x.endpoint = target.Account.UID, target.Endpoint
-	if !s.place(x, s.requests.accounts.Take(x.account, target.Account.MaxRequests), "account") {
+	place, verdict := s.requests.accounts.Take(x.account, target.Account.MaxRequests)
+	if !s.place(x, verdict, "account") {
 		return
 	}
-	defer s.requests.accounts.Release(x.account)
+	defer s.requests.accounts.Release(place)
 	if x.hsts = x.Conn.TLS && target.Domain != nil && target.Domain.HSTS != ""; x.hsts {
 		x.add("Strict-Transport-Security", target.Domain.HSTS)
 	}

@@ -53,10 +53,10 @@ func newEncodings() *encodings {
 
 // encoding is one copy of a file on its way through a coding. Any number of requests read along.
 type encoding struct {
-	account string // uid
-	key     objects.Key
-	fill    *objects.Fill
-	ready   chan struct{} // closed when the copy is open, or cannot be opened and fill is aborted
+	place *share.Held
+	key   objects.Key
+	fill  *objects.Fill
+	ready chan struct{} // closed when the copy is open, or cannot be opened and fill is aborted
 	// stored: the whole copy was there at the start.
 	stored bool
 
@@ -261,10 +261,11 @@ func (s *encodings) join(
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e = s.running[key]; e == nil {
-		if s.places.Take(account, 0) != share.Taken {
+		place, verdict := s.places.Take(account, 0)
+		if verdict != share.Taken {
 			return nil, false
 		}
-		e, started = &encoding{account: account, key: key, fill: begin(), ready: make(chan struct{})}, true
+		e, started = &encoding{place: place, key: key, fill: begin(), ready: make(chan struct{})}, true
 		e.stored = stored
 		s.running[key] = e
 	}
@@ -319,7 +320,7 @@ func (s *encodings) ended(e *encoding) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forget(e)
-	s.places.Release(e.account)
+	s.places.Release(e.place)
 }
 
 // forget keeps others from joining e. Callers hold mu.

@@ -328,7 +328,8 @@ func TestBusyEdgeSendsFilesAsTheyAre(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.addOrigin("a").reply("/a.css", css(text, `"1"`))
-	for i := 0; r.cache.encodings.places.Take(fmt.Sprint("other", i), 0) != share.Full; i++ {
+	for i, verdict := 0, share.Taken; verdict != share.Full; i++ {
+		_, verdict = r.cache.encodings.places.Take(fmt.Sprint("other", i), 0)
 	}
 	for range 2 {
 		reply := r.get("/a.css", accept("gzip"))

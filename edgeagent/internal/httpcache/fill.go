@@ -201,19 +201,21 @@ type accountClient struct {
 // place takes one of the places for fills, or says why there is none. release gives it back.
 func (c *Cache) place(q *query) (release func(), refused string) {
 	by := accountClient{q.Target.Account.UID, q.Holder}
-	switch c.clientPlaces.Take(by, 0) {
+	ofClient, verdict := c.clientPlaces.Take(by, 0)
+	switch verdict {
 	case share.Full:
 		return nil, refusedFills
 	case share.OverShare:
 		return nil, refusedClient
 	}
-	if c.fillPlaces.Take(by.account, q.Target.Account.MaxFills) != share.Taken {
-		c.clientPlaces.Release(by)
+	ofAccount, verdict := c.fillPlaces.Take(by.account, q.Target.Account.MaxFills)
+	if verdict != share.Taken {
+		c.clientPlaces.Release(ofClient)
 		return nil, refusedAccount
 	}
 	return func() {
-		c.fillPlaces.Release(by.account)
-		c.clientPlaces.Release(by)
+		c.fillPlaces.Release(ofAccount)
+		c.clientPlaces.Release(ofClient)
 	}, ""
 }
 

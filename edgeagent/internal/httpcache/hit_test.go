@@ -87,6 +87,7 @@ func TestHitsAreAnsweredAtOnce(t *testing.T) {
 			t.Errorf("%s: a body of %d bytes", hit.name, len(reply.Mem))
 		}
 		reply.Close()
+		reply.Reset()
 		slow.Close()
 	}
 }
@@ -102,6 +103,7 @@ func TestHitAllocatesNothing(t *testing.T) {
 				t.Fatalf("%s: no hit", hit.name)
 			}
 			reply.Close()
+			reply.Reset()
 		}); n >= 1 {
 			t.Errorf("%s: %v allocations", hit.name, n)
 		}
@@ -210,6 +212,7 @@ func BenchmarkHit(b *testing.B) {
 					b.Fatal("no hit")
 				}
 				reply.Close()
+				reply.Reset()
 			}
 		})
 	}
@@ -231,6 +234,7 @@ func BenchmarkHitFile(b *testing.B) {
 			b.Fatal("no file")
 		}
 		reply.Close()
+		reply.Reset()
 	}
 }
 

@@ -95,7 +95,11 @@ func (r *Reply) readOn(sent int64) io.Reader {
 }
 
 // Reset makes r the zero Reply, but keeps memory that the next one uses. It must be where it was.
-func (r *Reply) Reset() { *r = Reply{Fields: r.Fields[:0], rest: r.rest} }
+func (r *Reply) Reset() {
+	fields, rest := r.Fields[:0], r.rest
+	*r = Reply{}
+	r.Fields, r.rest = fields, rest
+}
 
 // part is a body, or a part of one: one of mem, file and stream.
 type part struct {

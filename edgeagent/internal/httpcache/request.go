@@ -81,9 +81,14 @@ type query struct {
 	shares   bool            // see [Reply.Shared]
 	reloaded bool            // the origin was asked for this very request
 
+	answer answer // of one reply
+	scratch
+}
+
+// scratch is memory that the next query uses too.
+type scratch struct {
 	lines   []string            // see endToEnd
 	entries []objects.Entry     // of one look-up
-	answer  answer              // of one reply
 	specs   []rfc9111.RangeSpec // see ranges
 	spans   []rfc9111.ByteRange // see parts
 }

@@ -127,13 +127,15 @@ var queries = sync.Pool{New: func() any { return new(query) }}
 // Hit answers a request from the store if that can be done at once: without an origin, and without
 // anything that outlives the call or waits for others. It keeps no string of the request, so those
 // may lie in memory that is then used again. If it reports false, the request is for [Cache.Serve],
-// which may keep all strings. Memory of the reply's fields is used again.
+// which may keep all strings. reply is a zero one, or was reset.
 func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	q := queries.Get().(*query)
 	defer func() {
 		clear(q.lines[:cap(q.lines)])
 		clear(q.entries)
-		*q = query{lines: q.lines[:0], entries: q.entries[:0], specs: q.specs, spans: q.spans}
+		kept := q.scratch
+		*q = query{}
+		q.scratch = kept
 		queries.Put(q)
 	}()
 	c.begin(q, r)
@@ -142,7 +144,6 @@ func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	if !q.best.ok || q.best.use.ask != "" {
 		return false
 	}
-	reply.Reset()
 	return c.stored(q, reply, Hit, rfc9111.CacheStatus{Hit: true}) == nil
 }
 
@@ -246,11 +247,10 @@ func (c *Cache) stored(q *query, r *Reply, outcome Outcome, status rfc9111.Cache
 	h := q.best.Head()
 	status.TTL, status.HasTTL = q.best.use.TTL, true
 	a := &q.answer
-	*a = answer{
-		decoded: q.best.decoded, status: h.Status, vals: q.best.vals, length: h.Length,
-		from:    r.sourceOf(q.best.Entry, q.BeforeDisk),
-		verdict: q.best.use.Verdict, cache: status, withAge: true, outcome: outcome,
-	}
+	*a = answer{} // and not all at once, which would be made elsewhere and copied
+	a.decoded, a.vals, a.status, a.length = q.best.decoded, q.best.vals, h.Status, h.Length
+	a.from, a.verdict, a.cache = r.sourceOf(q.best.Entry, q.BeforeDisk), q.best.use.Verdict, status
+	a.withAge, a.outcome = true, outcome
 	if !c.compress(q, a, r, original{entry: q.best.Entry}) {
 		return errNotAtOnce
 	}

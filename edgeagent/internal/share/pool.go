@@ -31,7 +31,7 @@ type Pool[Holder comparable] struct {
 	taken int
 	// held is what each has. Those who have nothing at the moment stay, because most come back, up
 	// to tidyAt of all.
-	held   map[Holder]*int
+	held   map[Holder]*Held
 	tidyAt int
 }
 
@@ -40,7 +40,7 @@ const leastHeld = 1024
 
 // NewPool returns a pool of at least one place, of which the first are open to all.
 func NewPool[Holder comparable](places, open int) *Pool[Holder] {
-	return &Pool[Holder]{places: max(places, 1), open: open, held: map[Holder]*int{}, tidyAt: leastHeld}
+	return &Pool[Holder]{places: max(places, 1), open: open, held: map[Holder]*Held{}, tidyAt: leastHeld}
 }
 
 // NewClients returns a pool for clients: one of them gets half.
@@ -52,47 +52,50 @@ func NewClients[Holder comparable](places int) *Pool[Holder] {
 // of its clients can take.
 func NewAccounts(places int) *Pool[string] { return NewPool[string](places, places*3/4) }
 
-// Take takes a place for a holder that may have so many at most, of all if 0. Who was given one
-// calls Release.
-func (p *Pool[Holder]) Take(holder Holder, most int) Verdict {
+// Held are the places of one holder.
+type Held struct{ n int }
+
+// Take takes a place for a holder that may have so many at most, of all if 0. If the verdict is
+// [Taken], the caller gives the place back by calling Release with what Take returned.
+func (p *Pool[Holder]) Take(holder Holder, most int) (*Held, Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := p.held[holder]
 	has := 0
 	if held != nil {
-		has = *held
+		has = held.n
 	}
 	switch {
 	case p.taken >= p.places:
-		return Full
+		return nil, Full
 	case has >= max(p.places/8, 1) && p.taken >= p.open, most > 0 && has >= most:
-		return OverShare
+		return nil, OverShare
 	}
 	if held == nil {
 		held = p.remember(holder)
 	}
 	p.taken++
-	*held++
-	return Taken
+	held.n++
+	return held, Taken
 }
 
 // remember makes room for a holder. Callers hold mu.
-func (p *Pool[Holder]) remember(holder Holder) *int {
+func (p *Pool[Holder]) remember(holder Holder) *Held {
 	if len(p.held) >= p.tidyAt {
-		maps.DeleteFunc(p.held, func(_ Holder, n *int) bool { return *n == 0 })
+		maps.DeleteFunc(p.held, func(_ Holder, held *Held) bool { return held.n == 0 })
 		p.tidyAt = max(leastHeld, 2*len(p.held))
 	}
-	held := new(int)
+	held := new(Held)
 	p.held[holder] = held
 	return held
 }
 
-// Release gives a place of a holder back.
-func (p *Pool[Holder]) Release(holder Holder) {
+// Release gives one place back.
+func (p *Pool[Holder]) Release(held *Held) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
-	*p.held[holder]--
+	held.n--
 }
 
 // Taken is how many places are taken.

@@ -6,11 +6,29 @@ import (
 	"testing"
 )
 
+// named gives places back by the name of who has them.
+type named struct {
+	*Pool[string]
+	held map[string]*Held
+}
+
+func byName(p *Pool[string]) named { return named{p, map[string]*Held{}} }
+
+func (n named) take(who string, most int) Verdict {
+	held, verdict := n.Take(who, most)
+	if verdict == Taken {
+		n.held[who] = held
+	}
+	return verdict
+}
+
+func (n named) release(who string) { n.Release(n.held[who]) }
+
 func TestOneHolderLeavesPlacesToOthers(t *testing.T) {
 	t.Parallel()
-	p := NewPool[string](64, 32)
+	p := byName(NewPool[string](64, 32))
 	greedy := 0
-	for p.Take("greedy", 0) == Taken {
+	for p.take("greedy", 0) == Taken {
 		greedy++
 	}
 	if greedy != 32 {
@@ -18,19 +36,19 @@ func TestOneHolderLeavesPlacesToOthers(t *testing.T) {
 	}
 	for _, other := range []string{"b", "c", "d", "e"} {
 		for i := range 8 {
-			if v := p.Take(other, 0); v != Taken {
+			if v := p.take(other, 0); v != Taken {
 				t.Errorf("%s was refused its %dth place: %d", other, i+1, v)
 			}
 		}
 	}
-	if v := p.Take("f", 0); v != Full {
+	if v := p.take("f", 0); v != Full {
 		t.Errorf("a place too many: %d", v)
 	}
-	p.Release("b")
-	if v := p.Take("greedy", 0); v != OverShare {
+	p.release("b")
+	if v := p.take("greedy", 0); v != OverShare {
 		t.Errorf("the greedy one took what another gave back: %d", v)
 	}
-	if v := p.Take("f", 0); v != Taken {
+	if v := p.take("f", 0); v != Taken {
 		t.Errorf("a newcomer was refused: %d", v)
 	}
 }
@@ -38,11 +56,11 @@ func TestOneHolderLeavesPlacesToOthers(t *testing.T) {
 // A client that asks for files of one account alone leaves places to the account's other clients.
 func TestOneClientLeavesPlacesToOthersOfItsAccount(t *testing.T) {
 	t.Parallel()
-	clients, accounts := NewClients[string](64), NewAccounts(64)
+	clients, accounts := byName(NewClients[string](64)), byName(NewAccounts(64))
 	take := func(client string) (taken int) {
-		for clients.Take(client, 0) == Taken {
-			if accounts.Take("acme", 0) != Taken {
-				clients.Release(client)
+		for clients.take(client, 0) == Taken {
+			if accounts.take("acme", 0) != Taken {
+				clients.release(client)
 				break
 			}
 			taken++
@@ -52,7 +70,7 @@ func TestOneClientLeavesPlacesToOthersOfItsAccount(t *testing.T) {
 	if one, another, third := take("one"), take("another"), take("third"); one != 32 || another != 8 || third != 8 {
 		t.Errorf("%d, %d and %d of 64", one, another, third)
 	}
-	if v := accounts.Take("other", 0); v != Taken {
+	if v := accounts.take("other", 0); v != Taken {
 		t.Errorf("another account was refused: %d", v)
 	}
 }
@@ -60,17 +78,17 @@ func TestOneClientLeavesPlacesToOthersOfItsAccount(t *testing.T) {
 // A holder that may have less than its share gets that and no more, however much is free.
 func TestAHolderHasItsOwnMost(t *testing.T) {
 	t.Parallel()
-	p := NewPool[string](64, 32)
+	p := byName(NewPool[string](64, 32))
 	for i := range 5 {
-		if v, want := p.Take("small", 3), []Verdict{Taken, Taken, Taken, OverShare, OverShare}[i]; v != want {
+		if v, want := p.take("small", 3), []Verdict{Taken, Taken, Taken, OverShare, OverShare}[i]; v != want {
 			t.Errorf("place %d: %d, want %d", i+1, v, want)
 		}
 	}
-	p.Release("small")
-	if v := p.Take("small", 3); v != Taken {
+	p.release("small")
+	if v := p.take("small", 3); v != Taken {
 		t.Errorf("a place that was given back: %d", v)
 	}
-	if v := p.Take("large", 1000); v != Taken {
+	if v := p.take("large", 1000); v != Taken {
 		t.Errorf("another holder: %d", v)
 	}
 }
@@ -78,8 +96,8 @@ func TestAHolderHasItsOwnMost(t *testing.T) {
 func TestSmallPools(t *testing.T) {
 	t.Parallel()
 	for places, alone := range map[int]int{0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 8: 4, 16: 8} {
-		p, n := NewPool[string](places, places/2), 0
-		for p.Take("a", 0) == Taken {
+		p, n := byName(NewPool[string](places, places/2)), 0
+		for p.take("a", 0) == Taken {
 			n++
 		}
 		if n != alone {
@@ -94,12 +112,12 @@ func TestPoolOverRandomHolders(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	const places = 40
-	p, held, taken := NewPool[string](places, places/2), map[string]int{}, 0
+	p, held, taken := byName(NewPool[string](places, places/2)), map[string]int{}, 0
 	for range 20_000 {
 		who := strconv.Itoa(random.IntN(12))
 		if random.IntN(3) == 0 {
 			if held[who] > 0 {
-				p.Release(who)
+				p.release(who)
 				held[who]--
 				taken--
 			}
@@ -112,7 +130,7 @@ func TestPoolOverRandomHolders(t *testing.T) {
 		case held[who] >= places/8 && taken >= places/2:
 			want = OverShare
 		}
-		if got := p.Take(who, 0); got != want {
+		if got := p.take(who, 0); got != want {
 			t.Fatalf("%s with %d, of %d taken: %d, want %d", who, held[who], taken, got, want)
 		}
 		if want == Taken {
@@ -122,12 +140,12 @@ func TestPoolOverRandomHolders(t *testing.T) {
 	}
 	for who, n := range held {
 		for range n {
-			p.Release(who)
+			p.release(who)
 		}
 	}
-	for who, n := range p.held {
-		if *n != 0 {
-			t.Errorf("%s has %d after all have gone", who, *n)
+	for who, held := range p.Pool.held {
+		if held.n != 0 {
+			t.Errorf("%s has %d after all have gone", who, held.n)
 		}
 	}
 	if p.Taken() != 0 {
@@ -141,16 +159,17 @@ func TestPoolForgets(t *testing.T) {
 	t.Parallel()
 	p := NewPool[int](1<<20, 1<<20)
 	for who := range 10 * leastHeld {
-		p.Take(who, 0)
+		held, _ := p.Take(who, 0)
 		if who%10 != 0 {
-			p.Release(who)
+			p.Release(held)
 		}
 	}
 	if n := len(p.held); n > 3*leastHeld {
 		t.Errorf("%d are remembered", n)
 	}
 	for who := range 10 * leastHeld {
-		if want := who%10 == 0; (p.Take(who, 1) == OverShare) != want {
+		_, verdict := p.Take(who, 1)
+		if want := who%10 == 0; (verdict == OverShare) != want {
 			t.Fatalf("%d has something: %v, want %v", who, !want, want)
 		}
 	}
