@@ -196,6 +196,10 @@ func (a *answer) appendShown(b []byte, has content) []byte {
 			if a.coding != "" {
 				value = a.weak
 			}
+		case "Last-Modified":
+			if has == noContent && a.vals.ETag != "" {
+				continue // The client knows by the entity tag which copy it has (RFC 9110 15.4.5).
+			}
 		case "Content-Encoding", "Content-Md5", "Content-Digest", "Repr-Digest", "Digest": // of other bytes
 			if a.coding != "" {
 				continue

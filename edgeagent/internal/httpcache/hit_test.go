@@ -92,6 +92,40 @@ func TestHitsAreAnsweredAtOnce(t *testing.T) {
 	}
 }
 
+// A 304 has the fields that RFC 9110 15.4.5 asks for and those that are not about the content. It
+// has Last-Modified only where that is all that the client knows its copy by.
+func TestNotModifiedNamesNoMoreThanItHasTo(t *testing.T) {
+	t.Parallel()
+	for etag, want := range map[string]string{
+		`"1"`: "Cache-Control Content-Location Date Etag Expires Vary X-Own Age Cache-Status",
+		"":    "Cache-Control Content-Location Date Expires Last-Modified Vary X-Own Age Cache-Status",
+	} {
+		r := newRig(t)
+		h := http.Header{
+			"Content-Type": {"image/png"}, "Content-Language": {"en"}, "Content-Location": {"/y"},
+			"Last-Modified": {"Thu, 01 Jan 2026 00:00:00 GMT"}, "Vary": {"Accept"}, "X-Own": {"a"},
+			"Cache-Control": {"max-age=600"}, "Expires": {"Thu, 01 Jan 2032 00:00:00 GMT"},
+		}
+		condition := http.Header{"If-Modified-Since": h["Last-Modified"]}
+		if etag != "" {
+			h.Set("Etag", etag)
+			condition = http.Header{"If-None-Match": {etag}}
+		}
+		r.addOrigin("a").reply("/x", &originReply{status: 200, body: []byte("file"), header: h})
+		r.fetch("/x", nil)
+		r.idle()
+		reply := r.get("/x", condition)
+		var names []string
+		for name := range field.Fields(reply.Fields) {
+			names = append(names, name)
+		}
+		if got := strings.Join(names, " "); reply.Status != 304 || got != want {
+			t.Errorf("tag %q: %d with %s, want 304 with %s", etag, reply.Status, got, want)
+		}
+		reply.Close()
+	}
+}
+
 // What a hit costs is bounded here: who allocates on its way has to find another one.
 func TestHitAllocatesNothing(t *testing.T) {
 	r, _ := warmHits(t)
