@@ -1,8 +1,10 @@
 package house
 
 import (
+	"go/ast"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -74,6 +76,21 @@ func TestEachRowOfTheThreatModelNamesATest(t *testing.T) {
 	}
 }
 
+// A word more is one more that a newcomer has to learn: standard ones need no row.
+func TestTheGlossaryIsShort(t *testing.T) {
+	t.Parallel()
+	words := 0
+	for line := range strings.Lines(text(t, "docs/glossary.md")) {
+		if cells := strings.Split(line, "|"); len(cells) == 4 && !strings.HasPrefix(line, "|-") &&
+			strings.TrimSpace(cells[1]) != "word" {
+			words += len(strings.Split(cells[1], ","))
+		}
+	}
+	if words == 0 || words > 60 {
+		t.Errorf("%d words, want at most 60", words)
+	}
+}
+
 // talks reports whether a text names a file or folder of conversations.
 func talks(text string) bool {
 	for _, found := range namedFolder.FindAllStringSubmatch(text, -1) {
@@ -98,6 +115,94 @@ func testdata(t *testing.T) map[string]bool {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// Whoever follows docs/architecture.md in the code meets the same names: a walk's are those of
+// declarations, and the tree has every package.
+func TestTheArchitectureNamesWhatThereIs(t *testing.T) {
+	t.Parallel()
+	const page = "docs/architecture.md"
+	known, packages := map[string]bool{}, map[string]bool{}
+	for _, f := range read(t) {
+		if f.isTest() {
+			continue
+		}
+		packages[path.Dir(f.path)] = true
+		for _, name := range declared(f.ast) {
+			known[name], known[f.ast.Name.Name+"."+name] = true, true
+		}
+	}
+	content := text(t, page)
+	_, walks, _ := strings.Cut(content, "\n## A request\n")
+	named := 0
+	for line := range strings.Lines(walks) {
+		for _, found := range namedCode.FindAllStringSubmatch(line, -1) {
+			if name := found[1]; !known[name] && !nameOfPackage(packages, name) && !notCode[name] {
+				t.Errorf("%s names %s, which is not declared", page, name)
+			}
+			named++
+		}
+	}
+	if named < 60 {
+		t.Errorf("%s names %d declarations", page, named)
+	}
+	tree, _, _ := strings.Cut(content, "\n## A request\n")
+	for folder := range packages {
+		// A folder's row also stands for its tests' helpers, and for kinds of one thing.
+		row := folder
+		parent := path.Dir(row)
+		if packages[parent] && (strings.HasSuffix(row, "test") || path.Base(parent) == "kind") {
+			row = parent
+		}
+		row = strings.TrimPrefix(row, "proto/edgewalk/")
+		if !strings.Contains(tree, "`"+row+"`") && !strings.Contains(tree, "`"+path.Base(row)+"`") {
+			t.Errorf("%s does not have %s in its tree", page, folder)
+		}
+	}
+}
+
+// namedCode is a name as code has it, in a walk.
+var namedCode = regexp.MustCompile("`([A-Za-z]\\w*(?:\\.[A-Za-z]\\w*)*)`")
+
+// notCode is what walks show as code and is of somewhere else.
+var notCode = map[string]bool{"http.Request": true, "Age": true, "GOMAXPROCS": true}
+
+// nameOfPackage reports whether a package, or a file of one, has a name.
+func nameOfPackage(packages map[string]bool, name string) bool {
+	for folder := range packages {
+		if path.Base(folder) == name {
+			return true
+		}
+	}
+	return strings.HasSuffix(name, ".go")
+}
+
+// declared returns the names of types, and of functions with the type that they are methods of and
+// without it.
+func declared(tree *ast.File) (names []string) {
+	for _, d := range tree.Decls {
+		switch d := d.(type) {
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				if spec, ok := spec.(*ast.TypeSpec); ok {
+					names = append(names, spec.Name.Name)
+				}
+			}
+		case *ast.FuncDecl:
+			names = append(names, d.Name.Name)
+			if d.Recv == nil {
+				continue
+			}
+			of := d.Recv.List[0].Type
+			if pointer, ok := of.(*ast.StarExpr); ok {
+				of = pointer.X
+			}
+			if of, ok := of.(*ast.Ident); ok {
+				names = append(names, of.Name+"."+d.Name.Name)
+			}
+		}
+	}
+	return names
 }
 
 func text(t *testing.T, p string) string {
