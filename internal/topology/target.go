@@ -29,6 +29,37 @@ func KindOf(o *topologyv1.Origin) string {
 	return ""
 }
 
+// Location is where an origin's files lie, for people: a URL, with a bucket's own endpoint behind it,
+// or the hosts that a web proxy may reach. Empty for a kind that is not known here.
+func Location(o *topologyv1.Origin) string {
+	bucket := func(scheme, name, prefix, endpoint string) string {
+		location := scheme + "://" + name
+		if prefix != "" {
+			location += "/" + strings.TrimPrefix(prefix, "/")
+		}
+		if endpoint != "" {
+			location += " at " + endpoint
+		}
+		return location
+	}
+	switch k := o.GetKind().(type) {
+	case *topologyv1.Origin_Web:
+		return k.Web.GetBaseUrl()
+	case *topologyv1.Origin_S3:
+		return bucket("s3", k.S3.GetBucket(), k.S3.GetPrefix(), k.S3.GetEndpoint())
+	case *topologyv1.Origin_Gcs:
+		return bucket("gs", k.Gcs.GetBucket(), k.Gcs.GetPrefix(), k.Gcs.GetEndpoint())
+	case *topologyv1.Origin_AzureBlob:
+		b := k.AzureBlob
+		return bucket("azblob", b.GetAccountName()+"/"+b.GetContainer(), b.GetPrefix(), b.GetEndpoint())
+	case *topologyv1.Origin_WebProxy:
+		return strings.Join(k.WebProxy.GetAllowedHosts(), ", ")
+	case *topologyv1.Origin_Akeneo:
+		return k.Akeneo.GetBaseUrl()
+	}
+	return ""
+}
+
 // Keyed reports whether an origin holds its files under object keys: it is asked for
 // [Target.Object], not for a path.
 func Keyed(o *topologyv1.Origin) bool {

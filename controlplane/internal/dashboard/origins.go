@@ -103,34 +103,13 @@ type originRow struct {
 func (r originRow) KindTitle() string { return kindTitle(r.Origin) }
 
 // Where is where the files lie, for people.
-func (r originRow) Where() string { return where(r.Origin) }
+func (r originRow) Where() string { return topology.Location(r.Origin) }
 
 func kindTitle(o *topologyv1.Origin) string {
 	if f := kindField(o.ProtoReflect()); f != nil {
 		if k := kindNamed(f.JSONName()); k != nil {
 			return k.Title
 		}
-	}
-	return ""
-}
-
-func where(o *topologyv1.Origin) string {
-	join := func(parts ...string) string {
-		return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "/")
-	}
-	switch k := o.GetKind().(type) {
-	case *topologyv1.Origin_Web:
-		return k.Web.GetBaseUrl()
-	case *topologyv1.Origin_S3:
-		return join(cmp.Or(k.S3.GetEndpoint(), "s3:/"), k.S3.GetBucket(), k.S3.GetPrefix())
-	case *topologyv1.Origin_Gcs:
-		return join("gs:/", k.Gcs.GetBucket(), k.Gcs.GetPrefix())
-	case *topologyv1.Origin_AzureBlob:
-		return join(k.AzureBlob.GetAccountName(), k.AzureBlob.GetContainer(), k.AzureBlob.GetPrefix())
-	case *topologyv1.Origin_WebProxy:
-		return strings.Join(k.WebProxy.GetAllowedHosts(), ", ")
-	case *topologyv1.Origin_Akeneo:
-		return k.Akeneo.GetBaseUrl()
 	}
 	return ""
 }
@@ -282,7 +261,7 @@ func (v *originView) render(code int) error {
 		}
 	default:
 		id := p.r.PathValue("id")
-		out.Title, out.Lead = "Origin "+id, kindTitle(v.Origin)+" · "+where(v.Origin)
+		out.Title, out.Lead = "Origin "+id, kindTitle(v.Origin)+" · "+topology.Location(v.Origin)
 		out.CLI = []string{
 			"edgewalk describe origin " + id + " -A " + p.account, "edgewalk test-origin " + id + " -A " + p.account,
 		}

@@ -5,8 +5,10 @@ import (
 	"strconv"
 	"strings"
 
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 func accountRow(m proto.Message) []string {
@@ -41,43 +43,10 @@ func limitLines(a *topologyv1.Account) []string {
 
 func originRow(m proto.Message) []string {
 	o := m.(*topologyv1.Origin)
-	kind, location := originPlace(o)
 	return []string{
-		o.GetId(), kind, location, originHealth(o.GetHealth()), strings.Join(o.GetSecretsSet(), ", "),
+		o.GetId(), topology.KindOf(o), topology.Location(o), originHealth(o.GetHealth()), strings.Join(o.GetSecretsSet(), ", "),
 		age(o.GetCreateTime()),
 	}
-}
-
-// originPlace says what an origin is and where it lies.
-func originPlace(o *topologyv1.Origin) (kind, location string) {
-	switch k := o.GetKind().(type) {
-	case *topologyv1.Origin_Web:
-		return "web", k.Web.GetBaseUrl()
-	case *topologyv1.Origin_S3:
-		return "s3", bucketPlace("s3", k.S3.GetBucket(), k.S3.GetPrefix(), k.S3.GetEndpoint())
-	case *topologyv1.Origin_Gcs:
-		return "gcs", bucketPlace("gs", k.Gcs.GetBucket(), k.Gcs.GetPrefix(), k.Gcs.GetEndpoint())
-	case *topologyv1.Origin_AzureBlob:
-		b := k.AzureBlob
-		return "azure_blob",
-			bucketPlace("azblob", b.GetAccountName()+"/"+b.GetContainer(), b.GetPrefix(), b.GetEndpoint())
-	case *topologyv1.Origin_WebProxy:
-		return "web_proxy", strings.Join(k.WebProxy.GetAllowedHosts(), ", ")
-	case *topologyv1.Origin_Akeneo:
-		return "akeneo", k.Akeneo.GetBaseUrl()
-	}
-	return "", ""
-}
-
-func bucketPlace(scheme, bucket, prefix, endpoint string) string {
-	place := scheme + "://" + bucket
-	if prefix != "" {
-		place += "/" + strings.TrimPrefix(prefix, "/")
-	}
-	if endpoint != "" {
-		place += " at " + endpoint
-	}
-	return place
 }
 
 func endpointRow(m proto.Message) []string {
