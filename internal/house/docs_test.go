@@ -76,6 +76,24 @@ func TestEachRowOfTheThreatModelNamesATest(t *testing.T) {
 	}
 }
 
+// Where things go is there.
+func TestContributingNamesFilesThatExist(t *testing.T) {
+	t.Parallel()
+	named := 0
+	for _, found := range namedPath.FindAllStringSubmatch(text(t, "CONTRIBUTING.md"), -1) {
+		if _, err := os.Stat(filepath.Join(root, found[1])); err != nil {
+			t.Errorf("CONTRIBUTING.md: %v", err)
+		}
+		named++
+	}
+	if named < 30 {
+		t.Errorf("CONTRIBUTING.md names %d files and folders", named)
+	}
+}
+
+// namedPath is a path from the repository's root, without a verb of make before it.
+var namedPath = regexp.MustCompile("`([\\w.-]+(?:/[\\w.-]+)+|[A-Z]+\\.md)`")
+
 // A word more is one more that a newcomer has to learn: standard ones need no row.
 func TestTheGlossaryIsShort(t *testing.T) {
 	t.Parallel()

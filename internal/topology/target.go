@@ -29,8 +29,8 @@ func KindOf(o *topologyv1.Origin) string {
 	return ""
 }
 
-// Location is where an origin's files lie, for people: a URL, with a bucket's own endpoint behind it,
-// or the hosts that a web proxy may reach. Empty for a kind that is not known here.
+// Location is where an origin's files lie, for people: a URL, with a bucket's own endpoint behind
+// it, or the hosts that a web proxy may reach. Empty for a kind that is not known here.
 func Location(o *topologyv1.Origin) string {
 	bucket := func(scheme, name, prefix, endpoint string) string {
 		location := scheme + "://" + name

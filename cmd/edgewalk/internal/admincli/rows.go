@@ -44,8 +44,8 @@ func limitLines(a *topologyv1.Account) []string {
 func originRow(m proto.Message) []string {
 	o := m.(*topologyv1.Origin)
 	return []string{
-		o.GetId(), topology.KindOf(o), topology.Location(o), originHealth(o.GetHealth()), strings.Join(o.GetSecretsSet(), ", "),
-		age(o.GetCreateTime()),
+		o.GetId(), topology.KindOf(o), topology.Location(o), originHealth(o.GetHealth()),
+		strings.Join(o.GetSecretsSet(), ", "), age(o.GetCreateTime()),
 	}
 }
 
