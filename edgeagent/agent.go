@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
@@ -33,6 +34,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/tracing"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/certfile"
@@ -66,7 +68,8 @@ type Agent struct {
 	// too.
 	settings atomic.Pointer[edgev1.Welcome_Settings]
 
-	accessLog *logFile // nil for none
+	accessLog *logFile          // nil for none
+	traces    *tracing.Exporter // nil for none
 }
 
 // listeners are the agent's sockets; all but metrics may be nil.
@@ -132,9 +135,13 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	originConfig.MediaTLS = controlTLS
 	a.client = origin.New(originConfig)
+	tracer, err := a.openTraces()
+	if err != nil {
+		return err
+	}
 	bound := series.NewBound(cfg.MetricsMaxSeries)
 	a.walker = walk.New(walk.Config{
-		Client: a.client, Purged: a.forgets, Registerer: a.registry,
+		Client: a.client, Purged: a.forgets, Registerer: a.registry, Tracer: tracer,
 		Series: bound, HasEndpoint: a.hasEndpoint, HasOrigin: a.hasOrigin,
 	})
 	a.images, err = defaultimage.New(defaultimage.Config{
@@ -171,6 +178,7 @@ func (a *Agent) build(p parsed) (err error) {
 		TrustedProxies: p.proxies, MaxConnections: capacity.connections, MaxRequests: capacity.requests,
 		AccountHosts: cfg.AccountHosts, Domains: a.certs, Logger: cfg.Logger, Registerer: a.registry,
 		Series: bound, AccessLogSample: cfg.AccessLogSample, Thumbprint: a.thumbprint,
+		Traces: a.traces != nil,
 	}
 	switch {
 	case cfg.Requests != nil:
@@ -470,6 +478,30 @@ func (a *Agent) close() {
 	if a.accessLog != nil {
 		a.accessLog.close()
 	}
+	if a.traces != nil {
+		a.traces.Close()
+	}
+}
+
+// openTraces returns what makes spans, nil for nothing.
+func (a *Agent) openTraces() (trace.Tracer, error) {
+	if a.cfg.OTLPEndpoint == "" {
+		return nil, nil
+	}
+	id, region := a.id, a.cfg.Region
+	if a.identity != nil {
+		if joined, in := a.identity.ID(); joined != "" {
+			id, region = joined, in
+		}
+	}
+	var err error
+	a.traces, err = tracing.Open(context.Background(), tracing.Config{
+		Endpoint: a.cfg.OTLPEndpoint, Version: a.cfg.Version, ID: id, Region: region, Logger: a.cfg.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--otlp-endpoint: %w", err)
+	}
+	return a.traces.Tracer(), nil
 }
 
 // ReopenAccessLog opens the file of the access log again, once what it was has been renamed. Until

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/tracing"
 	"github.com/edgewalk/edgewalk/internal/preflight"
 )
 
@@ -43,6 +44,9 @@ func (c Config) Checks() []preflight.Check {
 		preflight.Check{What: "room for --cache-size", Look: func(context.Context) error { return c.room() }})
 	for _, address := range c.ControlPlane {
 		checks = append(checks, preflight.Reachable("--control-plane "+address, address))
+	}
+	if address := tracing.Address(c.OTLPEndpoint); address != "" {
+		checks = append(checks, preflight.Reachable("--otlp-endpoint "+c.OTLPEndpoint, address))
 	}
 	return checks
 }

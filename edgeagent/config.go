@@ -23,6 +23,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/control"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/tracing"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -100,7 +101,7 @@ type Config struct {
 	VerifyOriginTLS bool
 	// TrustedProxies are the ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto are
 	// believed. It counts for the access log, for origins with forward_client_ip, and for limits
-	// per client.
+	// per client. Their traceparent counts for traces.
 	TrustedProxies []string
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard
 	// output. [Agent.ReopenAccessLog] opens it again. Default none.
@@ -113,6 +114,9 @@ type Config struct {
 	MetricsMaxSeries int
 	// Requests takes the lines of the access log instead of a file. Default none.
 	Requests io.Writer
+	// OTLPEndpoint is the URL of an OpenTelemetry collector, such as `http://127.0.0.1:4317`, which
+	// is sent a span for each walk and for each of its steps over OTLP/gRPC. Default none.
+	OTLPEndpoint string
 	// DebugAddr is where Go's profiles and the agent's state are served, to this machine alone.
 	// Default none.
 	DebugAddr string
@@ -228,6 +232,11 @@ func (c *Config) parse() (p parsed, err error) {
 	}
 	if err := debughttp.CheckAddress(c.DebugAddr); err != nil {
 		return p, err
+	}
+	if c.OTLPEndpoint != "" {
+		if err := tracing.CheckEndpoint(c.OTLPEndpoint); err != nil {
+			return p, fmt.Errorf("--otlp-endpoint %s: %w", c.OTLPEndpoint, err)
+		}
 	}
 	if p.allow, err = prefixes("--allow-origin-cidr", c.AllowOriginCIDRs); err != nil {
 		return p, err

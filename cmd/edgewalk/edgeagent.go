@@ -23,7 +23,10 @@ func edgeagentCommand() *cobra.Command {
 serves without a control plane too, also after a restart.
 
 It may be stopped at any time: requests that are being answered are finished, for at most 30 s. --state-dir may be deleted while it does not run; it then needs a control plane once.
-SIGHUP and SIGUSR1 open the --access-log again, for those who rotate it.`,
+SIGHUP and SIGUSR1 open the --access-log again, for those who rotate it.
+
+With --otlp-endpoint, each walk is a span, and so is each of its steps. They are in the trace that a --trusted-proxies names in traceparent, and web origins are sent traceparent for theirs.
+OTEL_TRACES_SAMPLER=parentbased_traceidratio and OTEL_TRACES_SAMPLER_ARG=0.01 trace one of a hundred; OTEL_EXPORTER_OTLP_HEADERS and the other variables of OpenTelemetry's SDKs count too.`,
 		Example: `  edgewalk edgeagent --control-plane 127.0.0.1:7071 --region eu --state-dir ./edge-eu
   edgewalk edgeagent --control-plane cp1:7071,cp2:7071 --join-token-file edge.token --http-addr :80 --state-dir /var/lib/edgewalk
   edgewalk edgeagent --control-plane cp1:7071,cp2:7071 --ca ca.pem --edge-token-file token --http-addr :80 --https-addr :443 \
@@ -88,6 +91,7 @@ SIGHUP and SIGUSR1 open the --access-log again, for those who rotate it.`,
 	f.StringVar(&cfg.AccessLog, "access-log", "", "file for a line of JSON for each request, - for standard output")
 	f.BoolVar(&cfg.InsecureListen, "insecure-listen", false, "let --metrics-addr be any address, and the token travel in the clear")
 	f.StringVar(&cfg.DebugAddr, "debug-addr", "", "address on loopback of Go's profiles and the state in words (default none)")
+	f.StringVar(&cfg.OTLPEndpoint, "otlp-endpoint", "", "URL of an OpenTelemetry collector that is sent traces of walks by OTLP/gRPC, such as http://127.0.0.1:4317 (default none)")
 	f.BoolVar(&check, "check", false, "look at flags, files, addresses, folders and control planes, say what is wrong, and end; changes nothing")
 	logging = addLogFlags(cmd)
 	useEnvironment(cmd)

@@ -1,6 +1,7 @@
 package edgehttp
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/httpcache"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/share"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/tracing"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/listen"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -289,7 +291,7 @@ func (s *Server) serveFolder(x *exchange) {
 	query = strings.Clone(query)
 	asked := s.own(x)
 	asked.Method, asked.Target.Path = http.MethodHead, "/"
-	reply := s.cfg.Cache.Serve(x.Context(), asked)
+	reply := s.cfg.Cache.Serve(s.within(x), asked)
 	defer reply.Close()
 	x.steps = reply.Steps
 	switch {
@@ -318,8 +320,18 @@ func (s *Server) serveFile(x *exchange) (hit bool) {
 	}
 	asked := s.own(x)
 	asked.Interim = x.interim(&asked.Target)
-	s.send(x, &asked.Target, s.cfg.Cache.Serve(x.Context(), asked))
+	s.send(x, &asked.Target, s.cfg.Cache.Serve(s.within(x), asked))
 	return false
+}
+
+// within is the context of a request that has to wait. A trusted proxy says which trace it belongs
+// to. Nobody else does: strangers could have all they ask for traced, or put it into traces of
+// others.
+func (s *Server) within(x *exchange) context.Context {
+	if !s.cfg.Traces || !contains(s.cfg.TrustedProxies, x.Conn.Remote.Addr().Unmap()) {
+		return x.Context()
+	}
+	return tracing.Within(x.Context(), &x.Fields)
 }
 
 // own returns what the cache is asked once the request has to wait: with strings and memory that it

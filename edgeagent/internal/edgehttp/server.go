@@ -59,6 +59,8 @@ type Config struct {
 	// counts for the access log, for origins that get the client's address, and for what one
 	// client may have.
 	TrustedProxies []netip.Prefix
+	// Traces has requests be part of the trace that a trusted proxy names in traceparent.
+	Traces bool
 	// AccessLog takes JSON lines; nil for none.
 	AccessLog io.Writer
 	// AccessLogSample is the share of requests that have a line there, more than 0 and at most 1;

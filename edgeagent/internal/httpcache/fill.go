@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
@@ -241,6 +243,9 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
 	f.ctx = walk.WithInterim(f.ctx, f.passOn)
+	if parent := trace.SpanContextFromContext(q.ctx); parent.IsValid() {
+		f.ctx = trace.ContextWithRemoteSpanContext(f.ctx, parent)
+	}
 	return f, ""
 }
 

@@ -20,6 +20,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/token"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // DefaultLoopID names an edge in Via and CDN-Loop unless its Config does.
@@ -248,6 +250,9 @@ func (c *Client) try(
 	}
 	for renewed := false; ; {
 		ask.Apply(h.Req.Header)
+		if k == web.Kind && h.Own {
+			nameSpan(ctx, h.Req.Header)
+		}
 		if err := sign(ctx, k, h); err != nil {
 			return errorAnswer(err), nil
 		}
@@ -267,6 +272,15 @@ func (c *Client) try(
 			return a, row
 		}
 		h = next
+	}
+}
+
+// nameSpan names the span of ctx, if there is one, to a web server, whose own spans are then below
+// it (https://www.w3.org/TR/trace-context/#traceparent-header). Object stores have none to show.
+func nameSpan(ctx context.Context, h http.Header) {
+	if trace.SpanContextFromContext(ctx).IsValid() {
+		h.Del("Tracestate") // A client's, which is of another trace.
+		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(h))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
@@ -28,6 +29,8 @@ type Config struct {
 	MemoryBytes int
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
+	// Tracer makes a span for each walk and for each of its steps. Nil: there are none.
+	Tracer trace.Tracer
 	// Series bounds what is counted of each endpoint and origin. Nil: they are counted together.
 	Series *series.Bound
 	// HasEndpoint and HasOrigin report whether there still is an endpoint or an origin, which is
@@ -42,6 +45,7 @@ type Walker struct {
 	now     func() time.Time
 	memory  *memory
 	metrics *metrics
+	tracer  trace.Tracer
 }
 
 // New returns a walker that remembers nothing yet.
@@ -65,6 +69,7 @@ func New(cfg Config) *Walker {
 	m := newMemory(cfg.MemoryBytes, cfg.Now())
 	return &Walker{
 		client: cfg.Client, purged: cfg.Purged, now: cfg.Now, memory: m, metrics: newMetrics(cfg, m),
+		tracer: cfg.Tracer,
 	}
 }
 
@@ -75,6 +80,7 @@ func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 	var answers answers
 	res := &Result{}
 	till := w.now().Add(r.Endpoint.Cache.NegativeTTL)
+	ctx, span := w.traceWalk(ctx, r)
 	for i, step := range r.Endpoint.Steps {
 		a, until := w.recall(r, step.Origin)
 		if a == nil {
@@ -82,6 +88,8 @@ func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 			a = w.ask(ctx, r, step.Origin, stored.validators(r, step.Origin), deadline)
 			until = w.learn(r, step.Origin, a, began)
 			w.metrics.asked(r.Account.ID, step.Origin, a)
+		} else {
+			w.noteStep(ctx, step.Origin, a)
 		}
 		if !until.IsZero() && until.Before(till) {
 			till = until
@@ -108,6 +116,7 @@ func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 		}
 	}
 	w.metrics.walk(r, res)
+	endWalk(span, res)
 	return res
 }
 
@@ -116,6 +125,8 @@ func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 // supplier has left the walk or looks elsewhere.
 func (w *Walker) From(ctx context.Context, r *Request, s Supplier, conditions Conditions) *Result {
 	res := &Result{}
+	ctx, span := w.traceWalk(ctx, r)
+	defer func() { endWalk(span, res) }()
 	var a *origin.Answer
 	for i, step := range r.Endpoint.Steps {
 		if SupplierOf(step.Origin) != s {
@@ -226,20 +237,27 @@ func (w *Walker) ask(
 	if o == nil {
 		sha, ok := r.Account.Media.Lookup(r.Object)
 		if !r.ObjectOK || !ok {
-			return &origin.Answer{
+			a := &origin.Answer{
 				Outcome: origin.NotHere, Reason: origin.Unasked, Kind: origin.MediaKind,
 				Detail: "the Media Library has no such file",
 			}
+			w.noteStep(ctx, o, a)
+			return a
 		}
 		ask.Library = sha
 	}
 	if !time.Now().Before(deadline) {
-		return &origin.Answer{
+		a := &origin.Answer{
 			Reason: origin.Timeout, Kind: origin.KindName(o), ProxyError: "http_response_timeout",
 			Detail: "the walk's deadline had passed",
 		}
+		w.noteStep(ctx, o, a)
+		return a
 	}
-	return w.client.Get(ctx, o, ask)
+	ctx, span := w.traceStep(ctx, trace.SpanKindClient)
+	a := w.client.Get(ctx, o, ask)
+	endStep(span, o, a)
+	return a
 }
 
 // learn remembers that an origin answered "no such file" to a question asked at began, because the
