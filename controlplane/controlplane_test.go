@@ -427,6 +427,11 @@ func TestSharedHostIsKept(t *testing.T) {
 	}
 }
 
+// withIssuer gives a control plane an issuer that nobody answers for.
+func withIssuer(c *Config) {
+	c.ACMEIssuers, c.ACMEAgreeTOS = []string{"name=nobody,directory=https://ca.invalid/directory"}, true
+}
+
 func TestErrorsNameTheFlag(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -470,8 +475,30 @@ func TestErrorsNameTheFlag(t *testing.T) {
 			[]string{"--acme-dns-addr", "--acme-dns-ns"},
 		},
 		"dns port in use": {
-			func(c *Config) { c.ACMEDNSZone, c.ACMEDNSAddr = "acme.example.net", taken.Addr().String() },
+			func(c *Config) {
+				c.ACMEDNSZone, c.ACMEDNSAddr = "acme.example.net", taken.Addr().String()
+				withIssuer(c)
+			},
 			[]string{"--acme-dns-addr", "in use"},
+		},
+		"a zone without an issuer": {
+			func(c *Config) { c.ACMEDNSZone = "acme.example.net" }, []string{"--acme-dns-zone", "--acme-issuer name="},
+		},
+		"a hook without an issuer": {
+			func(c *Config) { c.ACMEDNSHook = "/bin/true" }, []string{"--acme-dns-hook", "--acme-issuer name="},
+		},
+		"an address without an issuer": {
+			func(c *Config) { c.ACMEEmail = "ops@example.com" }, []string{"--acme-email", "--acme-issuer name="},
+		},
+		"an authority without an issuer": {
+			func(c *Config) { c.ACMECAFile = "/nowhere" }, []string{"--acme-ca-file", "--acme-issuer name="},
+		},
+		"issuers without their terms": {
+			func(c *Config) {
+				withIssuer(c)
+				c.ACMEAgreeTOS = false
+			},
+			[]string{"--acme-issuer", "--acme-agree-tos"},
 		},
 		"no hook":      {func(c *Config) { c.ACMEDNSHook = "/nowhere" }, []string{"--acme-dns-hook", "/nowhere"}},
 		"public admin": {func(c *Config) { c.AdminAddr = ":0" }, []string{"--admin-addr", "--insecure-listen"}},

@@ -16,6 +16,7 @@ func TestChallengesAreAnsweredOverDNS(t *testing.T) {
 	cfg := loopbackConfig(t.TempDir())
 	cfg.ACMEDNSZone, cfg.ACMEDNSAddr = "acme.example.net", "127.0.0.1:0"
 	cfg.DomainTarget = "edge.example.net"
+	withIssuer(&cfg)
 	c := start(t, cfg)
 	if err := c.store.PutChallengeAnswer(t.Context(), nil, token, value); err != nil {
 		t.Fatal(err)

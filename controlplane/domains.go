@@ -65,6 +65,10 @@ func (c *Config) parseACME(p *parsed) error {
 		}
 		p.authorities = append(p.authorities, a)
 	}
+	if flag := c.acmeFlag(); flag != "" && len(p.authorities) == 0 {
+		return fmt.Errorf("%s does nothing without --acme-issuer: name the certificate authority that it is for, "+
+			"such as --acme-issuer name=le,directory=https://acme-v02.api.letsencrypt.org/directory", flag)
+	}
 	if len(p.authorities) > 0 && !c.ACMEAgreeTOS {
 		return errors.New("--acme-issuer needs --acme-agree-tos: " +
 			"issuers make accounts for those alone who agree to their terms of service")
@@ -85,6 +89,21 @@ func (c *Config) parseACME(p *parsed) error {
 		return fmt.Errorf("--acme-ca-file %s: it holds no certificate: give one as PEM", c.ACMECAFile)
 	}
 	return nil
+}
+
+// acmeFlag is a flag that is given and is for issuers alone, empty if there is none.
+func (c *Config) acmeFlag() string {
+	switch {
+	case c.ACMEDNSZone != "":
+		return "--acme-dns-zone"
+	case c.ACMEDNSHook != "":
+		return "--acme-dns-hook"
+	case c.ACMEEmail != "":
+		return "--acme-email"
+	case c.ACMECAFile != "":
+		return "--acme-ca-file"
+	}
+	return ""
 }
 
 // reservedHosts are those below which the operator's own DNS leads somewhere.

@@ -15,7 +15,7 @@ func TestALargeAccountIsExportedAndApplied(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes thousands of resources")
 	}
-	here, there := startDemo(t), startDemo(t)
+	here, there := startDemo(t, false), startDemo(t, false)
 	t.Chdir(t.TempDir())
 	must := func(at demonstration, args ...string) string {
 		t.Helper()

@@ -21,21 +21,31 @@ import (
 // error say; another exit code than 0 stands at the end. What differs from run to run, such as
 // times and revisions, is tamed.
 func TestTranscripts(t *testing.T) {
-	demo := startDemo(t)
-	t.Setenv("EDGEWALK_SERVER", demo.admin)
+	demo := startDemo(t, false)
 	t.Setenv("VISUAL", "sed -i s/:9/:10/")
-	transcript.Each(t, "testdata/*.txt", func(t *testing.T, script string) string {
-		t.Chdir(t.TempDir())
-		return demo.talk(t, script)
-	})
+	demo.transcripts(t, "testdata/*.txt")
 	t.Run("watch", demo.watch)
+}
+
+// The same against `edgewalk dev --acme`, whose domains have certificates.
+func TestTranscriptsOfCertificates(t *testing.T) {
+	startDemo(t, true).transcripts(t, "testdata/acme/*.txt")
+}
+
+// transcripts types those of files.
+func (d demonstration) transcripts(t *testing.T, pattern string) {
+	t.Setenv("EDGEWALK_SERVER", d.admin)
+	transcript.Each(t, pattern, func(t *testing.T, script string) string {
+		t.Chdir(t.TempDir())
+		return d.talk(t, script)
+	})
 }
 
 // demonstration is a running `edgewalk dev`.
 type demonstration struct{ admin, http string }
 
 // startDemo runs a demonstration until the test ends, and waits until it has printed its tour.
-func startDemo(t *testing.T) demonstration {
+func startDemo(t *testing.T, acme bool) demonstration {
 	t.Helper()
 	const any = "127.0.0.1:0"
 	out := new(output)
@@ -44,7 +54,8 @@ func startDemo(t *testing.T) demonstration {
 	go func() {
 		ended <- dev.Run(ctx, dev.Config{
 			StateDir: filepath.Join(t.TempDir(), "dev"), HTTPAddr: any, MetricsAddr: any, AdminAddr: any, EdgeAddr: any,
-			StatusAddr: any, MediaAddr: any, Version: "test", Out: out, Logger: newLogger(t.Output(), logOptions{}),
+			StatusAddr: any, MediaAddr: any, ACME: acme, HTTPSAddr: any, Version: "test", Out: out,
+			Logger: newLogger(t.Output(), logOptions{}),
 		})
 	}()
 	t.Cleanup(func() {
@@ -173,6 +184,8 @@ var tamed = []struct {
 	{regexp.MustCompile(`unix:\S+, version [\d.]+, [\d.]+ [KM]iB`), "ADDRESS, version VERSION, SIZE"},
 	{regexp.MustCompile(`--request-id [0-9a-f-]{36}\n`), "--request-id UUID\n"},
 	{regexp.MustCompile(`edgewalk-test-[a-z0-9]+`), "edgewalk-test-RANDOM"},
+	{regexp.MustCompile(`\d+ of 240 in 3 h +\d+`), "N of 240 in 3 h  N"},
+	{regexp.MustCompile(`(?m)^\S+ orders\.$`), "HOST:PORT orders."},
 	{regexp.MustCompile(`\S*…`), "CUT…"},
 	{regexp.MustCompile(`(\S)   +`), "$1  "}, // Columns are as wide as what was tamed.
 	{regexp.MustCompile(`(?m) +$`), ""},

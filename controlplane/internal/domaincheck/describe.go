@@ -103,7 +103,27 @@ func (s *Service) certificate(
 		known.GetState() == topologyv1.DomainCertificate_WAITING:
 		known.State, known.Reason = topologyv1.DomainCertificate_ISSUED, topologyv1.DomainCertificate_REASON_UNSPECIFIED
 	}
+	if known.GetState() == topologyv1.DomainCertificate_ISSUED && known.GetMessage() == "" {
+		s.endsSoon(c, known, held)
+	}
 	return known
+}
+
+// endsSoon warns of a certificate with less than a third of its life left, unless its issuer has
+// said that it is to be replaced later.
+func (s *Service) endsSoon(
+	c *topologyv1.CustomDomain, known *topologyv1.DomainCertificate, held *topology.Certificate,
+) {
+	uploaded := c.GetTls().GetMode() == topologyv1.DomainTls_UPLOADED && !c.GetTls().GetFallbackManaged()
+	planned := known.GetNextCheck() != nil && known.GetNextCheck().AsTime().After(s.now())
+	if held.Left(s.now()) >= 1.0/3 || planned && !uploaded {
+		return
+	}
+	known.Reason = topologyv1.DomainCertificate_ENDS_SOON
+	known.Message = "it ends on " + known.GetNotAfter().AsTime().UTC().Format(time.DateOnly)
+	if uploaded {
+		known.Message += ": upload the next one, or let tls.fallbackManaged order one"
+	}
 }
 
 // Ready reports whether a domain is served as it is meant to be: it leads here, and has a

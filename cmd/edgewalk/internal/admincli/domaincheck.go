@@ -175,16 +175,20 @@ func (c *cli) domainRenewCommand() *cobra.Command {
 					return err
 				}
 				return c.print(cmd.OutOrStdout(), resp, func() table {
-					d := resp.GetCustomDomain()
-					return table{
-						rows: [][]string{
-							{d.GetDomain() + "  certificate " + word(d.GetCertificate().GetState().String())},
-						},
-					}
+					return table{below: []string{renewText(resp.GetCustomDomain(), time.Now())}}
 				})
 			})
 		},
 	}
+}
+
+// renewText says what comes of a renewal that was asked for.
+func renewText(d *topologyv1.CustomDomain, now time.Time) string {
+	days := daysLeft(d.GetCertificate(), now)
+	if days == "" {
+		return "a certificate of " + d.GetDomain() + " is asked for"
+	}
+	return "another certificate of " + d.GetDomain() + " is asked for; this one is good for " + days + " days"
 }
 
 // word is the name of a state as people read it.
@@ -200,7 +204,11 @@ func writeCheck(w io.Writer, resp *adminv1.CheckCustomDomainResponse, now time.T
 		_, err := io.WriteString(w, b.String())
 		return err
 	}
-	fmt.Fprintf(&b, "%s  %s\n", d.GetDomain(), d.GetState())
+	if d.GetName() == "" {
+		fmt.Fprintf(&b, "%s  not a domain yet: edgewalk create domain %s\n", d.GetDomain(), d.GetDomain())
+	} else {
+		fmt.Fprintf(&b, "%s  %s\n", d.GetDomain(), d.GetState())
+	}
 	o, r, cert := d.GetOwnership(), d.GetRouting(), d.GetCertificate()
 	owned := o.GetState() == topologyv1.DomainOwnership_VERIFIED || o.GetState() == topologyv1.DomainOwnership_TRUSTED
 	routed := r.GetState() == topologyv1.DomainRouting_HERE || r.GetState() == topologyv1.DomainRouting_PROXIED
@@ -299,14 +307,21 @@ func readyText(d *topologyv1.CustomDomain, now time.Time) string {
 		return "served over http:// alone"
 	}
 	var parts []string
-	if cert.GetIssuer() != "" {
+	switch {
+	case cert.GetIssuer() != "":
 		parts = append(parts, cert.GetIssuer())
+	case d.GetTls().GetMode() == topologyv1.DomainTls_UPLOADED:
+		parts = append(parts, "uploaded")
 	}
 	parts = append(parts, daysLeft(cert, now)+" days left")
 	if edges := cert.GetEdges(); edges.GetTotal() > 0 {
 		parts = append(parts, fmt.Sprintf("served by %d of %d edges", edges.GetServing(), edges.GetTotal()))
 	}
-	return strings.Join(parts, ", ")
+	text := strings.Join(parts, ", ")
+	if cert.GetReason() == topologyv1.DomainCertificate_ENDS_SOON {
+		text += "; " + cert.GetMessage()
+	}
+	return text
 }
 
 // writeRecords lists what to set, each way to go by itself.

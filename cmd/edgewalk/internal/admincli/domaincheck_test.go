@@ -20,11 +20,25 @@ func TestCheckIsTold(t *testing.T) {
 			"issuer": "Let's Encrypt", "notAfter": "2027-01-09T13:00:00Z", "edges": {"serving": 12, "total": 12}}}}`, `
 images.example.com  ready: Let's Encrypt, 44 days left, served by 12 of 12 edges
 `},
-		{"ready without a certificate", `{"ready": true, "customDomain": {"domain": "images.example.com", "state": "ACTIVE",
+		{"ready, and not for long", `{"ready": true, "customDomain": {"domain": "images.example.com", "state": "ACTIVE",
+			"tls": {"mode": "UPLOADED"}, "certificate": {"state": "ISSUED",
+			"reason": "ENDS_SOON", "message": "it ends on 2026-12-05: upload the next one", "notAfter": "2026-12-05T13:00:00Z",
+			"edges": {"serving": 11, "total": 12}}}}`, `
+images.example.com  ready: uploaded, 9 days left, served by 11 of 12 edges; it ends on 2026-12-05: upload the next one
+`},
+		{"ready without a certificate", `{"ready": true, "customDomain": {"name": "accounts/acme/customDomains/images.example.com", "domain": "images.example.com", "state": "ACTIVE",
 			"certificate": {"state": "NONE", "reason": "NO_ISSUER"}}}`, `
 images.example.com  ready: served over http:// alone
 `},
-		{"two ways", `{"customDomain": {"domain": "images.example.com", "state": "PENDING",
+		{"not a domain yet", `{"customDomain": {"domain": "images.example.com", "state": "PENDING", "ownership": {"state": "PENDING", "message": "no TXT"},
+			"routing": {"state": "NXDOMAIN"}, "certificate": {"state": "NONE"}}}`, `
+images.example.com  not a domain yet: edgewalk create domain images.example.com
+  ownership    x not proven   no TXT
+  routing      x nxdomain
+  certificate  . none         for ownership and routing
+`},
+		{"two ways", `{"customDomain": {"name": "accounts/acme/customDomains/images.example.com",
+			"domain": "images.example.com", "state": "PENDING",
 			"ownership": {"state": "PENDING", "message": "no TXT at _edgewalk.images.example.com or _edgewalk.example.com; no CNAME"},
 			"routing": {"state": "MIXED", "message": "A 203.0.113.7 is ours; AAAA 2001:db8::99 is not (it answered 404 as nginx)",
 				"nameServers": ["ns1.example.net", "ns2.example.net"], "lastCheck": "2026-11-26T11:59:59Z", "nextCheck": "2026-11-26T12:00:15Z"},
@@ -47,7 +61,8 @@ or
          _edgewalk.images.example.com  TXT    "edgewalk=k7f3"
 Asked both name servers 1 s ago. Next look in 15 s, or: edgewalk domains check images.example.com --wait 10m
 `},
-		{"one way", `{"customDomain": {"domain": "images.example.com", "state": "ACTIVE", "ownership": {"state": "TRUSTED"},
+		{"one way", `{"customDomain": {"name": "accounts/acme/customDomains/images.example.com",
+			"domain": "images.example.com", "state": "ACTIVE", "ownership": {"state": "TRUSTED"},
 			"routing": {"state": "NXDOMAIN", "message": "images.example.com does not exist", "lastCheck": "2026-11-26T11:50:00Z"},
 			"certificate": {"state": "NONE", "reason": "NO_ISSUER"},
 			"records": [{"action": "SET", "name": "images.example.com", "type": "CNAME", "value": "k7f3.edge.example.net", "option": 1, "note": "nothing else needed"}]}}`, `

@@ -22,7 +22,8 @@ create domain makes a domain, edgewalk delete domain gives it up.`,
 		Example: `  edgewalk create domain images.example.com -A acme
   edgewalk domains check images.example.com -A acme --wait 10m
   edgewalk domains upload images.example.com -A acme --cert fullchain.pem --key privkey.pem`,
-	}, c.domainListCommand(), c.domainCheckCommand(), c.domainRenewCommand(), c.domainUploadCommand())
+	}, c.domainListCommand(), c.domainCheckCommand(), c.domainRenewCommand(), c.domainUploadCommand(),
+		c.issuersCommand())
 }
 
 func (c *cli) domainUploadCommand() *cobra.Command {

@@ -4083,8 +4083,7 @@ type DomainCertificate struct {
 	NextCheck *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_check,json=nextCheck,proto3" json:"next_check,omitempty"`
 	// Since when the state is what it is.
 	Since *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
-	// Who issued it: the name of an issuer of the control plane, or of an uploaded one the name of
-	// its issuer.
+	// The issuer of the control plane that it comes from. Empty: it was uploaded, or there is none.
 	Issuer string `protobuf:"bytes,9,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// When it ends.
 	NotAfter *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
