@@ -28,7 +28,10 @@ func numberedID(i int) (id topology.CertificateID) {
 }
 
 // fill writes a folder as it is after n certificates were fetched, and tells the edge of them.
-func (w *world) fill(dir string, n int) {
+func (w *world) fill(dir string, n int) { w.fillWith(dir, n, n, w.apply) }
+
+// fillWith does so for the first of n domains, with what tells the edge.
+func (w *world) fillWith(dir string, n, certified int, tell func(route.Step)) {
 	w.tb.Helper()
 	pair := w.authority.Issue([]string{"images.some-customer.example.com"})
 	plain := &topologyv1.KeyPair{Leaf: pair.Leaf.Raw, Key: pair.PKCS8(w.tb)}
@@ -42,7 +45,7 @@ func (w *world) fill(dir string, n int) {
 	head := make([]byte, align)
 	copy(head, fileMagic)
 	_, _ = out.Write(head)
-	for i := range n {
+	for i := range certified {
 		id := numberedID(i)
 		sealed, err := topology.SealKeyPair(w.ring, "default", "", id, plain)
 		if err != nil {
@@ -62,14 +65,14 @@ func (w *world) fill(dir string, n int) {
 		w.tb.Fatal(err)
 	}
 	end := pair.Leaf.NotAfter.Unix()
-	w.apply(route.Step{Full: true, Epoch: "e", SharedHost: "shared.test",
+	tell(route.Step{Full: true, Epoch: "e", SharedHost: "shared.test",
 		Records: func(yield func(topology.Record, error) bool) {
 			if !yield(w.record(topology.Key{Kind: topology.KindChains, ID: chainID.String()}, chain), nil) {
 				return
 			}
 			for i := range n {
 				id, name := numberedID(i), fmt.Sprintf("n%d.example.com", i)
-				for _, r := range []topology.Record{
+				records := []topology.Record{
 					w.record(topology.Key{Kind: topology.KindCustomDomains, Account: "acme", ID: name},
 						&topologyv1.CustomDomain{
 							Domain: name, State: topologyv1.CustomDomain_ACTIVE,
@@ -78,7 +81,11 @@ func (w *world) fill(dir string, n int) {
 						&topologyv1.Certificate{
 							Id: id[:], Chain: chainID[:], NotAfter: end,
 						}),
-				} {
+				}
+				if i >= certified {
+					records = records[:1]
+				}
+				for _, r := range records {
 					if !yield(r, nil) {
 						return
 					}

@@ -37,6 +37,7 @@ type world struct {
 	tb        testing.TB
 	table     *route.Table
 	authority *certtest.Authority
+	keys      *seal.Keyset
 	ring      *seal.Ring
 	revision  int64
 
@@ -50,21 +51,22 @@ type world struct {
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
 	w := &world{
-		tb: tb, authority: certtest.New(tb), ring: newRing(tb),
+		tb: tb, authority: certtest.New(tb),
 		stored: make(map[topology.CertificateID]*topologyv1.SealedCertificate),
 	}
+	w.keys, w.ring = newRing(tb)
 	w.table = route.New(route.Hooks{})
 	w.apply(route.Step{Full: true, Epoch: "e", SharedHost: "shared.test", Ring: w.ring})
 	return w
 }
 
-func newRing(tb testing.TB) *seal.Ring {
+func newRing(tb testing.TB) (*seal.Keyset, *seal.Ring) {
 	tb.Helper()
 	keys, err := seal.NewKeyset()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return seal.NewRing("topology", map[string]*seal.Keyset{"default": keys})
+	return keys, seal.NewRing("topology", map[string]*seal.Keyset{"default": keys})
 }
 
 func (w *world) apply(s route.Step) {
@@ -421,7 +423,8 @@ func TestKeysChange(t *testing.T) {
 	until(t, "it is on disk", func() bool { return first.file.has(want.ID) })
 	first.stop()
 	old := w.ring
-	w.apply(route.Step{Ring: newRing(t)})
+	_, other := newRing(t)
+	w.apply(route.Step{Ring: other})
 	w.setAway(true)
 	e := w.start(dir, nil)
 	if _, err := e.Get(want); err == nil {

@@ -74,10 +74,13 @@ type builder struct {
 	gone    []string
 	domain  topologyv1.CustomDomain // the last that was read
 
-	// filling says that the domains of a full state are collected, to be put into the map at once.
-	filling  bool
-	fill     []*topology.Domain
-	inactive []inactive
+	// filling says that the domains of a full state are collected, to be put into the map at once;
+	// fillingCertificates says the same of certificates.
+	filling             bool
+	fill                []*topology.Domain
+	inactive            []inactive
+	fillingCertificates bool
+	fillCertificate     []*topology.Certificate
 }
 
 // takeAll takes the records in. Those of a change are collected first: an error may come after any
@@ -98,6 +101,7 @@ func (b *builder) takeAll(records iter.Seq2[topology.Record, error], full bool) 
 		b.take(r)
 	}
 	b.fillDomains()
+	b.fillCertificates()
 	return nil
 }
 

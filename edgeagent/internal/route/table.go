@@ -276,8 +276,11 @@ func (t *Table) Apply(s Step) (Result, error) {
 }
 
 func (t *Table) builder(s Step) *builder {
-	b := &builder{batch: new(persistent.Batch), full: s.Full, filling: s.Full, old: t.Root(), before: t.holdings,
-		sharedBefore: t.shared, given: t.given, ring: t.ring, changed: make(map[string]*holding)}
+	b := &builder{
+		batch: new(persistent.Batch), full: s.Full, filling: s.Full, fillingCertificates: s.Full, old: t.Root(),
+		before: t.holdings, sharedBefore: t.shared, given: t.given, ring: t.ring,
+		changed: make(map[string]*holding),
+	}
 	if s.Ring != nil {
 		b.ring = s.Ring
 	}

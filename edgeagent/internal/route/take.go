@@ -108,6 +108,7 @@ func (b *builder) notePending(name, account string, waits bool) {
 // takeCertificate takes the certificate of a domain.
 func (b *builder) takeCertificate(r topology.Record) error {
 	if r.Value == nil {
+		b.fillCertificates()
 		b.certificates.Drop(b.batch, topology.DomainKey(r.Key.Account, r.Key.ID))
 		return nil
 	}
@@ -115,11 +116,25 @@ func (b *builder) takeCertificate(r topology.Record) error {
 	if err != nil {
 		return err
 	}
+	if b.fillingCertificates {
+		b.fillCertificate = append(b.fillCertificate, c)
+		return nil
+	}
 	b.certificates.Put(b.batch, c)
 	if !b.full {
 		b.certified = append(b.certified, c)
 	}
 	return nil
+}
+
+// fillCertificates puts what was collected of a full state into the map.
+func (b *builder) fillCertificates() {
+	if !b.fillingCertificates {
+		return
+	}
+	b.fillingCertificates = false
+	b.certificates.Fill(b.batch, b.fillCertificate)
+	b.fillCertificate = nil
 }
 
 func (b *builder) takeChain(r topology.Record) error {
