@@ -57,3 +57,27 @@ func TestUnitsAreRead(t *testing.T) {
 		}
 	}
 }
+
+// What real systemd does with the units, which no check of a file says: it opens each socket that
+// Sockets= names, wanted or not, and closes the sockets of a service that it gives up.
+func TestUnitsKeepTheirSockets(t *testing.T) {
+	t.Parallel()
+	for unit, want := range map[string]string{
+		"edgewalk-controlplane": "StartLimitIntervalSec=0",
+		"edgewalk-edgeagent":    "StartLimitIntervalSec=0 Sockets=edgewalk-edgeagent.socket",
+	} {
+		text, err := os.ReadFile("systemd/" + unit + ".service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var set []string
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, "StartLimit") || strings.HasPrefix(line, "Sockets=") {
+				set = append(set, strings.TrimSpace(line))
+			}
+		}
+		if got := strings.Join(set, " "); got != want {
+			t.Errorf("%s sets %s, want %s", unit, got, want)
+		}
+	}
+}
