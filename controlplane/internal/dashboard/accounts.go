@@ -24,7 +24,7 @@ func home(p *page) error {
 		if !p.may(adminv1.Rule_READ) {
 			to += "/purges"
 		}
-	} else if all := <-p.accounts; len(all) == 1 {
+	} else if all := p.accounts(); len(all) == 1 {
 		to = Path + "a/" + all[0].GetId()
 	}
 	http.Redirect(p.w, p.r, to, http.StatusSeeOther)

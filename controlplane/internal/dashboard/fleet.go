@@ -105,7 +105,6 @@ const (
 // https://html.spec.whatwg.org/multipage/server-sent-events.html with the part of the page that has
 // changed. It ends with the session.
 func streamFleet(p *page) error {
-	<-p.accounts // not shown here
 	control := http.NewResponseController(p.w)
 	p.w.Header().Set("Content-Type", "text/event-stream")
 	tick := time.NewTicker(fleetEvery)

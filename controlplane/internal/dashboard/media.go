@@ -196,7 +196,6 @@ func escapePath(path string) string {
 // serveFile sends the bytes of a file. Whatever it is, it cannot run as a page of ours: it is
 // sandboxed and its type is not guessed.
 func serveFile(p *page) error {
-	<-p.accounts // not shown here
 	name := mediaName(p.account, strings.TrimPrefix(p.value("path"), "/"))
 	head, err := p.media().GetMediaFile(p.ctx, &adminv1.GetMediaFileRequest{Name: name})
 	if err != nil {
@@ -326,7 +325,6 @@ func uploadFiles(p *page) error {
 // uploadOne takes a file as the body of a request. Its answer is a line for people, the outcome or
 // what is wrong.
 func (p *page) uploadOne() error {
-	<-p.accounts
 	start := &adminv1.UploadMediaFileRequest_Start{
 		Parent: p.parent(), Path: p.r.URL.Query().Get("path"), RequestId: newRequestID(),
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -87,11 +88,35 @@ func (k *originKind) all() []string {
 }
 
 type originsView struct {
-	Origins []originRow
-	Next    string
-	First   bool
-	Write   bool
-	Partial bool // not all endpoints were looked at for who uses an origin
+	Next  string
+	First bool
+	Write bool
+
+	origins   []*topologyv1.Origin
+	endpoints func() *adminv1.ListUrlEndpointsResponse
+}
+
+// maxUsersAsked is how many endpoints are looked at for who uses an origin.
+const maxUsersAsked = 100
+
+// Origins are the rows.
+func (v *originsView) Origins() (rows []originRow) {
+	by := make(map[string][]string)
+	for _, e := range v.endpoints().GetUrlEndpoints() {
+		for _, o := range e.GetOrigins() {
+			by[o] = append(by[o], e.GetId())
+		}
+	}
+	for _, o := range v.origins {
+		rows = append(rows, originRow{o, by[o.GetId()]})
+	}
+	return rows
+}
+
+// Partial reports whether some endpoint was not looked at for who uses an origin.
+func (v *originsView) Partial() bool {
+	resp := v.endpoints()
+	return resp == nil || resp.GetNextPageToken() != ""
 }
 
 type originRow struct {
@@ -120,31 +145,20 @@ func (p *page) origins() adminv1.OriginServiceClient {
 
 func showOrigins(p *page) error {
 	token := p.value("page")
-	users := make(chan *adminv1.ListUrlEndpointsResponse, 1)
-	go func() {
-		resp, _ := p.endpoints().ListUrlEndpoints(p.ctx,
-			&adminv1.ListUrlEndpointsRequest{Parent: p.parent(), PageSize: 100})
-		users <- resp // nil where it failed, as the other call then does too
-	}()
+	v := &originsView{
+		First: token == "", Write: p.may(adminv1.Rule_WRITE),
+		endpoints: sync.OnceValue(func() *adminv1.ListUrlEndpointsResponse {
+			resp, _ := p.endpoints().ListUrlEndpoints(p.ctx,
+				&adminv1.ListUrlEndpointsRequest{Parent: p.parent(), PageSize: maxUsersAsked})
+			return resp // nil where it failed
+		}),
+	}
 	resp, err := p.origins().ListOrigins(p.ctx,
 		&adminv1.ListOriginsRequest{Parent: p.parent(), PageSize: pageSize, PageToken: token})
-	using := <-users
 	if err != nil {
 		return err
 	}
-	by := make(map[string][]string)
-	for _, e := range using.GetUrlEndpoints() {
-		for _, o := range e.GetOrigins() {
-			by[o] = append(by[o], e.GetId())
-		}
-	}
-	v := originsView{
-		Next: resp.GetNextPageToken(), First: token == "", Write: p.may(adminv1.Rule_WRITE),
-		Partial: using.GetNextPageToken() != "",
-	}
-	for _, o := range resp.GetOrigins() {
-		v.Origins = append(v.Origins, originRow{o, by[o.GetId()]})
-	}
+	v.Next, v.origins = resp.GetNextPageToken(), resp.GetOrigins()
 	return p.show("origins.html", view{
 		Title: "Origins", Nav: "origins", Lead: "External storage: the places where the account’s files lie.",
 		CLI: []string{"edgewalk get origins -A " + p.account}, Data: v,

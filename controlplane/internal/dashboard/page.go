@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -35,7 +35,7 @@ type page struct {
 	who     *adminv1.WhoAmIResponse
 	account string // the id in the path, empty outside of accounts
 
-	accounts chan []*topologyv1.Account // for the switch
+	accounts func() []*topologyv1.Account // for the switch
 }
 
 // outgoing is the context of calls for a request that present a token; none where nobody is asked
@@ -80,18 +80,17 @@ func (p *page) goTo(to string, revision int64, done string) error {
 // switchSize is how many accounts the switch offers.
 const switchSize = 8
 
-// begin finds out what the layout shows, besides what the page itself asks for.
-func (p *page) begin() {
-	p.accounts = make(chan []*topologyv1.Account, 1)
-	if !p.may(adminv1.Rule_READ) {
-		p.accounts <- nil
-		return
+// begin prepares what the layout shows besides the page. It is asked for once the head of the page
+// is sent.
+func (p *page) begin(one route) {
+	p.accounts = func() []*topologyv1.Account { return nil }
+	if p.may(adminv1.Rule_READ) && !one.bare {
+		p.accounts = sync.OnceValue(func() []*topologyv1.Account {
+			resp, _ := adminv1.NewAccountServiceClient(p.d.cfg.Conn).ListAccounts(p.ctx,
+				&adminv1.ListAccountsRequest{PageSize: switchSize})
+			return resp.GetAccounts() // none where it failed: the page itself shows the error
+		})
 	}
-	go func() {
-		resp, _ := adminv1.NewAccountServiceClient(p.d.cfg.Conn).ListAccounts(p.ctx,
-			&adminv1.ListAccountsRequest{PageSize: switchSize})
-		p.accounts <- resp.GetAccounts() // none where it failed: the page itself shows the error
-	}()
 }
 
 // notice stands above a page.
@@ -174,7 +173,6 @@ func (p *page) show(name string, v view) error { return p.showAs(http.StatusOK, 
 
 func (p *page) showAs(code int, name string, v view) error {
 	v.page = p
-	v.Accounts = <-p.accounts
 	if v.Notice == nil {
 		v.Notice = p.notice()
 	}
@@ -212,7 +210,7 @@ func (d *Dashboard) signedIn(one route) http.HandlerFunc {
 		}
 		p.who, err = adminv1.NewTokenServiceClient(d.cfg.Conn).WhoAmI(p.ctx, &adminv1.WhoAmIRequest{})
 		if err == nil {
-			p.begin()
+			p.begin(one)
 			err = errForbidden
 			if p.may(one.need) {
 				err = one.handle(p)
@@ -294,16 +292,14 @@ func (p *page) fail(err error) {
 	_ = p.showAs(httpStatus(st.Code()), "error.html", view{Title: title, Data: st.Message()})
 }
 
-// render writes a page, whole or not at all.
+// render writes a page as it comes: a browser has its head, and asks for what that names, before the
+// first row is made. A page that breaks off breaks its connection, so that nobody takes a part for
+// the whole.
 func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, code int, name string, v view) {
-	var b bytes.Buffer
-	if err := pages()[name].ExecuteTemplate(&b, "layout", v); err != nil {
-		d.log.ErrorContext(r.Context(), "dashboard: a page cannot be rendered", "page", name, "error", err)
-		http.Error(w, "This page cannot be shown; the control plane's log says why.", http.StatusInternalServerError)
-		return
-	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
 	w.WriteHeader(code)
-	_, _ = w.Write(b.Bytes()) // or the browser is gone
+	if err := pages()[name].ExecuteTemplate(w, "layout", v); err != nil && r.Context().Err() == nil {
+		d.log.ErrorContext(r.Context(), "dashboard: a page cannot be rendered", "page", name, "error", err)
+		panic(http.ErrAbortHandler)
+	}
 }

@@ -21,6 +21,7 @@ type route struct {
 	need    adminv1.Rule_Permission // Rule_ANY: whoever is signed in
 	handle  handler
 	files   bool // what is sent is files, which the handler reads
+	bare    bool // what is answered is no page
 }
 
 // table is every route for who is signed in. Its permissions are those that the admin API asks for,
@@ -54,10 +55,10 @@ func (d *Dashboard) table() []route {
 
 		{pattern: "GET " + account + "/media", need: adminv1.Rule_READ, handle: showMedia},
 		{pattern: "POST " + account + "/media", need: adminv1.Rule_WRITE, handle: uploadFiles, files: true},
-		{pattern: "PUT " + account + "/media/upload", need: adminv1.Rule_WRITE, handle: uploadFiles, files: true},
+		{pattern: "PUT " + account + "/media/upload", need: adminv1.Rule_WRITE, handle: uploadFiles, files: true, bare: true},
 		{pattern: "GET " + account + "/media/file", need: adminv1.Rule_READ, handle: showFile},
 		{pattern: "POST " + account + "/media/file", need: adminv1.Rule_WRITE, handle: changeFile},
-		{pattern: "GET " + account + "/media/raw", need: adminv1.Rule_READ, handle: serveFile},
+		{pattern: "GET " + account + "/media/raw", need: adminv1.Rule_READ, handle: serveFile, bare: true},
 		{pattern: "GET " + account + "/media/delete", need: adminv1.Rule_WRITE, handle: confirmFile},
 		{pattern: "POST " + account + "/media/delete", need: adminv1.Rule_WRITE, handle: deleteFile},
 
@@ -89,7 +90,7 @@ func (d *Dashboard) table() []route {
 		{pattern: "POST " + account + "/purges", need: adminv1.Rule_PURGE, handle: createPurge},
 
 		{pattern: "GET " + Path + "fleet", need: adminv1.Rule_FLEET_READ, handle: showFleet},
-		{pattern: "GET " + Path + "fleet/events", need: adminv1.Rule_FLEET_READ, handle: streamFleet},
+		{pattern: "GET " + Path + "fleet/events", need: adminv1.Rule_FLEET_READ, handle: streamFleet, bare: true},
 		{pattern: "GET " + Path + "identities", need: adminv1.Rule_FLEET_READ, handle: showIdentities},
 		{pattern: "POST " + Path + "identities", need: adminv1.Rule_FLEET, handle: changeIdentity},
 		{pattern: "POST " + Path + "fleet/freezes", need: adminv1.Rule_FLEET, handle: changeFreeze},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
+	"net/http"
 	"path"
 	"strconv"
 	"strings"
@@ -31,9 +32,20 @@ type view struct {
 	Notice      *notice
 	Data        any
 
-	Accounts []*topologyv1.Account // for the switch
-	page     *page
+	page *page
 }
+
+// Flush sends what there is of the page. It stands where the head ends.
+func (v view) Flush() string {
+	if v.page != nil {
+		_ = http.NewResponseController(v.page.w).Flush() // or the browser is gone
+		go v.page.accounts()
+	}
+	return ""
+}
+
+// Accounts are those that the switch offers.
+func (v view) Accounts() []*topologyv1.Account { return v.page.accounts() }
 
 // Account is the id of the page's account, empty outside of accounts.
 func (v view) Account() string {
@@ -68,7 +80,7 @@ func (v view) Who() string {
 
 // AccountName is what people call the account.
 func (v view) AccountName() string {
-	for _, a := range v.Accounts {
+	for _, a := range v.Accounts() {
 		if a.GetId() == v.Account() && a.GetDisplayName() != "" {
 			return a.GetDisplayName()
 		}
