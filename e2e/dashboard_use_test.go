@@ -28,8 +28,8 @@ func TestDashboard(t *testing.T) {
 		name string
 		run  func(*testing.T, *shop)
 	}{
-		{"the last hour", lastHour},
 		{"pages", lookAtPages},
+		{"the last hour", lastHour},
 		{"the first page is small", weighFirstPage},
 		{"an endpoint by keyboard", endpointByKeyboard},
 		{"without script", withoutScript},
