@@ -290,6 +290,17 @@ func TestRESTRequests(t *testing.T) {
 			hasIt: "acme"},
 		{name: "a token", method: "POST", path: "/v1/tokens?ttl=3600s",
 			body: `{"role": "VIEWER", "account": "accounts/acme"}`, status: 201},
+		{name: "a parameter with days", method: "POST", path: "/v1/tokens?ttl=1d12h",
+			body: `{"role": "VIEWER", "account": "accounts/acme"}`, status: 201},
+		{name: "a parameter that is no duration", method: "POST", path: "/v1/tokens?ttl=1w",
+			body:   `{"role": "VIEWER", "account": "accounts/acme"}`,
+			status: 400, reason: "INVALID_FIELD", field: "ttl", says: "write it like 30s, 10m, 12h or 1d"},
+		{name: "a field with days", method: "PATCH", path: "/v1/accounts/acme/urlEndpoints/default",
+			body: `{"description": "1d", "cache": {"defaultTtl": "1d"}}`, status: 200,
+			has: "urlEndpoint.cache.defaultTtl", hasIt: "86400s"},
+		{name: "a field that is no duration", method: "PATCH", path: "/v1/accounts/acme/urlEndpoints/default",
+			body: `{"cache": {"defaultTtl": "soon"}}`, status: 400, reason: "INVALID_FIELD",
+			field: "cache.defaultTtl", says: `"soon" is no duration`},
 		{name: "who is it", method: "GET", path: "/v1:whoAmI", status: 200, has: "token.role", hasIt: "ROOT"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

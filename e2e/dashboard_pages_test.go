@@ -79,16 +79,17 @@ var axe = sync.OnceValues(func() (string, error) {
 	return string(text), err
 })
 
-// What axe looks for: all of WCAG 2.2 AA, contrast alone, and all but contrast, which takes most of the
-// time.
+// What axe looks for: all of WCAG 2.2 AA, contrast alone, and all but contrast, which takes most of
+// the time.
 const (
 	axeAll        = `runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]`
 	axeContrast   = `runOnly: {type: "rule", values: ["color-contrast"]}`
 	axeNoContrast = axeAll + `, rules: {"color-contrast": {enabled: false}}`
 )
 
-// bringAxe has axe at hand for the page that is open, in a world of its own: the page's policy allows
-// no script of ours. It returns what has axe look for whatever keeps people from using the page.
+// bringAxe has axe at hand for the page that is open, in a world of its own: the page's policy
+// allows no script of ours. It returns what has axe look for whatever keeps people from using the
+// page.
 func (w *tab) bringAxe(t *testing.T, script string) (judge func(rules, where string)) {
 	t.Helper()
 	if script == "" {

@@ -55,6 +55,10 @@ func String(d time.Duration) string {
 	return text
 }
 
+// JSON writes a duration as ProtoJSON does
+// (https://protobuf.dev/programming-guides/json/): in seconds, `86400s`.
+func JSON(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
+
 // Flag is the value of a flag that takes a duration.
 type Flag time.Duration
 

@@ -20,6 +20,9 @@ func TestParse(t *testing.T) {
 		if again, err := Parse(String(got)); err != nil || again != got {
 			t.Errorf("%q is written as %q, which is %v, %v", text, String(got), again, err)
 		}
+		if again, err := time.ParseDuration(JSON(got)); err != nil || again != got {
+			t.Errorf("%q is %q in JSON, which is %v, %v", text, JSON(got), again, err)
+		}
 	}
 	for _, text := range []string{
 		"", "soon", "10", "1w", "d", "1dd", "1d-1h", "1e3d", "NaNd", "99999d", "1d1", "-1d1h",

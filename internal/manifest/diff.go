@@ -9,7 +9,9 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/internal/duration"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -121,6 +123,9 @@ func valueJSON(v protoreflect.Value, f protoreflect.FieldDescriptor) string {
 
 // messageJSON is stable; protojson on its own varies its spaces.
 func messageJSON(m proto.Message) string {
+	if d, ok := m.(*durationpb.Duration); ok {
+		return strconv.Quote(duration.String(d.AsDuration()))
+	}
 	var b bytes.Buffer
 	text, err := protojson.Marshal(m)
 	if err == nil {

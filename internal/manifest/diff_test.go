@@ -20,8 +20,8 @@ func TestDiff(t *testing.T) {
 	}{
 		{"the same", `{"id":"e","cors":{}}`, `{"id":"e","cors":{}}`, ""},
 		{"a text", `{"description":"a"}`, `{"description":"<b>"}`, `description: "a" -> "<b>"`},
-		{"set", `{}`, `{"walkDeadline":"1.5s"}`, `walkDeadline:  -> "1.500s"`},
-		{"unset", `{"walkDeadline":"1.5s"}`, `{}`, `walkDeadline: "1.500s" -> `},
+		{"set", `{}`, `{"walkDeadline":"1.5s"}`, `walkDeadline:  -> "1.5s"`},
+		{"unset", `{"walkDeadline":"1.5s"}`, `{}`, `walkDeadline: "1.5s" -> `},
 		{
 			"an optional set to its zero", `{"defaultImage":{"path":"a"}}`,
 			`{"defaultImage":{"path":"a","status":404,"onFailure":true}}`,

@@ -292,9 +292,9 @@ func (p *page) fail(err error) {
 	_ = p.showAs(httpStatus(st.Code()), "error.html", view{Title: title, Data: st.Message()})
 }
 
-// render writes a page as it comes: a browser has its head, and asks for what that names, before the
-// first row is made. A page that breaks off breaks its connection, so that nobody takes a part for
-// the whole.
+// render writes a page as it comes: a browser has its head, and asks for what that names, before
+// the first row is made. A page that breaks off breaks its connection, so that nobody takes a part
+// for the whole.
 func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, code int, name string, v view) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(code)

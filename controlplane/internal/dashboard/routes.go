@@ -55,7 +55,10 @@ func (d *Dashboard) table() []route {
 
 		{pattern: "GET " + account + "/media", need: adminv1.Rule_READ, handle: showMedia},
 		{pattern: "POST " + account + "/media", need: adminv1.Rule_WRITE, handle: uploadFiles, files: true},
-		{pattern: "PUT " + account + "/media/upload", need: adminv1.Rule_WRITE, handle: uploadFiles, files: true, bare: true},
+		{
+			pattern: "PUT " + account + "/media/upload", need: adminv1.Rule_WRITE, handle: uploadFiles,
+			files: true, bare: true,
+		},
 		{pattern: "GET " + account + "/media/file", need: adminv1.Rule_READ, handle: showFile},
 		{pattern: "POST " + account + "/media/file", need: adminv1.Rule_WRITE, handle: changeFile},
 		{pattern: "GET " + account + "/media/raw", need: adminv1.Rule_READ, handle: serveFile, bare: true},

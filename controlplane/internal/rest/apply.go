@@ -9,10 +9,9 @@ import (
 	"strconv"
 	"strings"
 
-	"buf.build/go/protoyaml"
-
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminconn"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -45,7 +44,7 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request, account string)
 		writeError(w, r, err)
 		return
 	}
-	text, err := protoyaml.MarshalOptions{Indent: 2}.Marshal(resp.GetManifest())
+	text, err := manifest.YAML(resp.GetManifest())
 	if err != nil {
 		writeError(w, r, err)
 		return

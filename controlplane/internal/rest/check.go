@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"github.com/edgewalk/edgewalk/internal/duration"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 )
 
@@ -61,7 +62,7 @@ func (h *Handler) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		body, err := b.readBody(w, r)
 		if err == nil {
-			err = b.checkBody(body, vars)
+			body, err = b.checkBody(body, vars)
 		}
 		if err == nil {
 			body, err = b.match(r, query, body)
@@ -95,50 +96,68 @@ func cloneURL(u *url.URL, query url.Values) *url.URL {
 	return &clone
 }
 
-// checkQuery returns an error if a parameter is no field that may be one.
+// checkQuery returns an error if a parameter is no field that may be one. It writes durations as
+// ProtoJSON has them.
 func (b *binding) checkQuery(query url.Values) error {
-	var faults []fault
-	for name := range query {
-		if text := b.parameter(name); text != "" {
-			faults = append(faults, fault{name, text})
+	var unknown, wrong []fault
+	for name, values := range query {
+		f, text := b.parameter(name)
+		if text != "" {
+			unknown = append(unknown, fault{name, text})
+			continue
+		}
+		for i := 0; i < len(values) && isDuration(f); i++ {
+			d, err := duration.Parse(values[i])
+			if err != nil {
+				wrong = append(wrong, fault{name, err.Error()})
+			}
+			values[i] = duration.JSON(d)
 		}
 	}
-	if len(faults) == 0 {
-		return nil
+	byField := func(x, y fault) int { return strings.Compare(x.field, y.field) }
+	switch {
+	case len(unknown) > 0:
+		slices.SortFunc(unknown, byField)
+		return invalid(reasonUnknown, unknown...)
+	case len(wrong) > 0:
+		slices.SortFunc(wrong, byField)
+		return invalid(reasonInvalid, wrong...)
 	}
-	slices.SortFunc(faults, func(x, y fault) int { return strings.Compare(x.field, y.field) })
-	return invalid(reasonUnknown, faults...)
+	return nil
 }
 
-// parameter says what is wrong with the name of a parameter, empty for nothing.
-func (b *binding) parameter(name string) string {
+func isDuration(f protoreflect.FieldDescriptor) bool {
+	return f.Message() != nil && f.Message().FullName() == "google.protobuf.Duration"
+}
+
+// parameter returns the field that a parameter is, or says what is wrong with its name.
+func (b *binding) parameter(name string) (f protoreflect.FieldDescriptor, wrong string) {
 	if b.all {
-		return "this takes no parameters: fields are in the content, as JSON"
+		return nil, "this takes no parameters: fields are in the content, as JSON"
 	}
 	d := b.method.Input()
 	var path []string
 	for part := range strings.SplitSeq(name, ".") {
 		if d == nil {
-			return "there is no such parameter"
+			return nil, "there is no such parameter"
 		}
 		part, _, _ = strings.Cut(part, "[") // the key of a map
-		f := fieldOf(d, part)
-		if f == nil {
-			return "there is no such parameter" + fieldpath.Hint(part, b.parameters(d)...)
+		if f = fieldOf(d, part); f == nil {
+			return nil, "there is no such parameter" + fieldpath.Hint(part, b.parameters(d)...)
 		}
 		path = append(path, string(f.Name()))
 		if f == b.body {
-			return "this is the content of the request, not a parameter"
+			return nil, "this is the content of the request, not a parameter"
 		}
 		if slices.Contains(b.vars, strings.Join(path, ".")) {
-			return "this is in the path, not a parameter"
+			return nil, "this is in the path, not a parameter"
 		}
 		d = f.Message()
 		if f.IsList() || f.IsMap() {
 			d = nil
 		}
 	}
-	return ""
+	return f, ""
 }
 
 // parameters are the names of the fields of a message that may be parameters.
@@ -207,26 +226,39 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 }
 
 // checkBody returns an error unless the content is one whole message of its type, about the
-// resource that the path names.
-func (b *binding) checkBody(body []byte, vars map[string]string) error {
+// resource that the path names. It returns the content with durations as ProtoJSON has them.
+func (b *binding) checkBody(body []byte, vars map[string]string) ([]byte, error) {
 	if !b.hasBody() || len(body) == 0 {
-		return nil
+		return body, nil
 	}
 	var tree any
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
 	if err := decoder.Decode(&tree); err != nil {
-		return badJSON(body, err)
+		return nil, badJSON(body, err)
 	}
 	fields, ok := tree.(map[string]any)
 	if !ok {
-		return invalid(reasonInvalid, fault{"", "the content is no JSON object, such as {\"displayName\": \"Acme\"}"})
+		return nil, invalid(reasonInvalid, fault{"", "the content is no JSON object, such as {\"displayName\": \"Acme\"}"})
 	}
-	if faults := unknown(b.content(), fields, ""); len(faults) > 0 {
-		return invalid(reasonUnknown, faults...)
+	c := contentCheck{}
+	c.message(b.content(), fields, "")
+	switch {
+	case len(c.unknown) > 0:
+		slices.SortFunc(c.unknown, func(x, y fault) int { return strings.Compare(x.field, y.field) })
+		return nil, invalid(reasonUnknown, c.unknown...)
+	case len(c.wrong) > 0:
+		slices.SortFunc(c.wrong, func(x, y fault) int { return strings.Compare(x.field, y.field) })
+		return nil, invalid(reasonInvalid, c.wrong...)
+	}
+	if c.changed {
+		var err error
+		if body, err = json.Marshal(fields); err != nil {
+			return nil, err
+		}
 	}
 	if err := protojson.Unmarshal(body, dynamicpb.NewMessage(b.content())); err != nil {
-		return badField(err)
+		return nil, badField(err)
 	}
 	for path, value := range vars {
 		name := path
@@ -242,19 +274,25 @@ func (b *binding) checkBody(body []byte, vars map[string]string) error {
 		}
 		for _, typed := range []string{f.JSONName(), string(f.Name())} {
 			if given, ok := fields[typed].(string); ok && given != "" && given != value {
-				return invalid(reasonInvalid,
+				return nil, invalid(reasonInvalid,
 					fault{typed, fmt.Sprintf("the path is about %q: leave this out, or say the same", value)})
 			}
 		}
 	}
-	return nil
+	return body, nil
 }
 
-// unknown finds what a message has no field for.
-func unknown(d protoreflect.MessageDescriptor, tree any, path string) (faults []fault) {
+// contentCheck looks at content as JSON, before protojson does.
+type contentCheck struct {
+	unknown []fault // what no field is there for
+	wrong   []fault
+	changed bool // a duration was written as ProtoJSON has it
+}
+
+func (c *contentCheck) message(d protoreflect.MessageDescriptor, tree any, path string) {
 	fields, ok := tree.(map[string]any)
 	if !ok || d.ParentFile().Package() == "google.protobuf" {
-		return nil
+		return
 	}
 	for name, value := range fields {
 		f := fieldOf(d, name)
@@ -265,25 +303,37 @@ func unknown(d protoreflect.MessageDescriptor, tree any, path string) (faults []
 			for i := range d.Fields().Len() {
 				known = append(known, d.Fields().Get(i).JSONName())
 			}
-			faults = append(faults, fault{at, "there is no such field" + fieldpath.Hint(name, known...)})
+			c.unknown = append(c.unknown, fault{at, "there is no such field" + fieldpath.Hint(name, known...)})
 		case f.IsMap():
 			if inner, ok := value.(map[string]any); ok && f.MapValue().Message() != nil {
 				for key, one := range inner {
-					faults = append(faults, unknown(f.MapValue().Message(), one, at+"["+strconv.Quote(key)+"]")...)
+					c.message(f.MapValue().Message(), one, at+"["+strconv.Quote(key)+"]")
 				}
 			}
 		case f.Message() == nil:
 		case f.IsList():
 			list, _ := value.([]any)
 			for i, one := range list {
-				faults = append(faults, unknown(f.Message(), one, at+"["+strconv.Itoa(i)+"]")...)
+				c.message(f.Message(), one, at+"["+strconv.Itoa(i)+"]")
+			}
+		case isDuration(f):
+			if text, ok := value.(string); ok {
+				fields[name] = c.duration(text, at)
 			}
 		default:
-			faults = append(faults, unknown(f.Message(), value, at)...)
+			c.message(f.Message(), value, at)
 		}
 	}
-	slices.SortFunc(faults, func(x, y fault) int { return strings.Compare(x.field, y.field) })
-	return faults
+}
+
+func (c *contentCheck) duration(text, at string) string {
+	d, err := duration.Parse(text)
+	if err != nil {
+		c.wrong = append(c.wrong, fault{at, err.Error()})
+	}
+	as := duration.JSON(d)
+	c.changed = c.changed || as != text
+	return as
 }
 
 // badJSON says where a text stops being JSON.

@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 
-	"buf.build/go/protoyaml"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/edgewalk/edgewalk/internal/manifest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -60,7 +60,7 @@ func (c *cli) edit(
 	}
 	stored := get(response, k.field).Message()
 	etag := get(stored, "etag").String()
-	text, err := protoyaml.MarshalOptions{Indent: 2}.Marshal(settable(stored).Interface())
+	text, err := manifest.YAML(settable(stored).Interface())
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"buf.build/go/protoyaml"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/term"
@@ -20,6 +19,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/client-go/util/jsonpath"
+
+	"github.com/edgewalk/edgewalk/internal/manifest"
 )
 
 // table is what is printed for people.
@@ -60,7 +61,7 @@ func (c *cli) print(w io.Writer, message proto.Message, tab func() table) error 
 		_, err = text.WriteTo(w)
 		return err
 	case c.output == "yaml":
-		text, err := protoyaml.MarshalOptions{Indent: 2}.Marshal(message)
+		text, err := manifest.YAML(message)
 		if err != nil {
 			return err
 		}

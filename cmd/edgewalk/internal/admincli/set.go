@@ -135,7 +135,7 @@ func scalar(field protoreflect.FieldDescriptor, text string) json.RawMessage {
 		}
 	case protoreflect.MessageKind:
 		if d, err := duration.Parse(text); err == nil {
-			return json.RawMessage(strconv.Quote(strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"))
+			return json.RawMessage(strconv.Quote(duration.JSON(d)))
 		}
 	}
 	quoted, _ := json.Marshal(text) // A string always has a JSON form.
@@ -154,7 +154,7 @@ func typeName(field protoreflect.FieldDescriptor) string {
 		}
 		return "value of " + strings.Join(names, ", ")
 	case field.Message() != nil:
-		return string(field.Message().Name()) + ", such as 30s, 10m or 1d"
+		return strings.ToLower(string(field.Message().Name())) + ": write it like 30s, 10m, 12h or 1d"
 	default:
 		return field.Kind().String()
 	}

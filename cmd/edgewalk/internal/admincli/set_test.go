@@ -40,7 +40,7 @@ func TestSetField(t *testing.T) {
 		{&topologyv1.UrlEndpoint{}, "responseHeaders.set", `{"X-A": "b"}`, "response_headers.set",
 			`response_headers:{set:{key:"X-A" value:"b"}}`, ""},
 		{&topologyv1.UrlEndpoint{}, "cache.mode", "SOMETIMES", "", "", "RESPECT, OVERRIDE, MINIMUM"},
-		{&topologyv1.UrlEndpoint{}, "cache.defaultTtl", "soon", "", "", "such as 30s, 10m or 1d"},
+		{&topologyv1.UrlEndpoint{}, "cache.defaultTtl", "soon", "", "", "write it like 30s, 10m, 12h or 1d"},
 		{&topologyv1.UrlEndpoint{}, "cash.mode", "OVERRIDE", "", "", `no field "cash"; it has`},
 		{&topologyv1.UrlEndpoint{}, "walk", "a,b", "", "", "walk is told by the control plane"},
 		{&topologyv1.Account{}, "state", "DELETING", "", "", "state is told by the control plane"},

@@ -439,11 +439,13 @@ func (x *ResourceChange) GetFields() []*FieldChange {
 // FieldChange is one field that differs.
 type FieldChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The field, such as `web.base_url`.
+	// The field, such as `web.baseUrl`.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// What it was, as JSON. Empty when it was not set; `(changed)` for a secret.
+	// What it was, as JSON, with durations such as `"1d"`. Empty when it was not set; `(changed)` for
+	// a secret.
 	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
-	// What it becomes, as JSON. Empty when it is not set; `(changed)` for a secret.
+	// What it becomes, as JSON, with durations such as `"1d"`. Empty when it is not set; `(changed)`
+	// for a secret.
 	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
