@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/await"
 )
 
 // TestRESTMedia holds that files go in and out as they are.
@@ -173,11 +175,11 @@ func TestRESTAbortedUpload(t *testing.T) {
 		if _, err := io.Copy(conn, io.LimitReader(zeroes{}, 512<<10)); err != nil {
 			t.Fatal(err)
 		}
-		until(t, name+": the upload is under way", func() bool { return files(t, spool) > 0 })
+		await.True(t, name+": the upload is under way", func() bool { return files(t, spool) > 0 })
 		if err := conn.Close(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, name+": its bytes are gone", func() bool { return files(t, spool) == 0 })
+		await.True(t, name+": its bytes are gone", func() bool { return files(t, spool) == 0 })
 		a.want(404, "GET", "/v1/accounts/acme/mediaFiles/a.bin", "")
 		if n := files(t, filepath.Join(dir, "media", "sha256")); n != 0 {
 			t.Errorf("%s: %d files are in the library", name, n)
@@ -204,20 +206,6 @@ func files(t *testing.T, dir string) (n int) {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// until waits for a condition.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	look, late := time.NewTicker(5*time.Millisecond), time.After(30*time.Second)
-	defer look.Stop()
-	for !holds() {
-		select {
-		case <-look.C:
-		case <-late:
-			t.Fatalf("%s: not within 30 s", what)
-		}
-	}
 }
 
 // TestRESTEarlyRefusal holds that a caller who may not upload is refused before the file is sent.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/await"
 )
 
 // event is one of a stream.
@@ -167,7 +169,7 @@ func TestRESTWatchGoroutines(t *testing.T) {
 	for _, stop := range stops {
 		stop()
 	}
-	until(t, "the viewers are gone", func() bool { return watching() == 0 })
+	await.True(t, "the viewers are gone", func() bool { return watching() == 0 })
 }
 
 // goroutinesIn counts the goroutines that are in a function.

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -87,7 +89,7 @@ func TestRevokedAtOneRefusedAtTheOther(t *testing.T) {
 			&adminv1.GetAccountRequest{Name: "accounts/acme"})
 		return err
 	}
-	waitUntil(t, func() bool { return read() == nil })
+	await.True(t, "the token is taken", func() bool { return read() == nil })
 	upload, err := adminv1.NewMediaServiceClient(conn).UploadMediaFile(bearing(t.Context(), admin.GetText()))
 	if err != nil {
 		t.Fatal(err)
@@ -129,18 +131,6 @@ func TestRevokedAtOneRefusedAtTheOther(t *testing.T) {
 	}
 	if err := read(); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("a call afterwards: %v", err)
-	}
-}
-
-func waitUntil(t *testing.T, ok func() bool) {
-	t.Helper()
-	limit := time.After(30 * time.Second)
-	for tick := time.Tick(5 * time.Millisecond); !ok(); {
-		select {
-		case <-tick:
-		case <-limit:
-			t.Fatal("it did not happen in 30 s")
-		}
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -608,15 +610,8 @@ func TestProbesTakeNoMemory(t *testing.T) {
 	}
 }
 
+// eventually waits for a condition that its caller's line says.
 func eventually(t testing.TB, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	for ticker := time.NewTicker(10 * time.Millisecond); !done(); {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			t.Fatal("it did not happen in 2 minutes")
-		}
-	}
+	await.True(t, "what this line waits for", done)
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -60,18 +62,6 @@ func create(t testing.TB, a *auth.Auth, role auth.Role, account string) (token *
 	return token, text
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	limit := time.After(2 * time.Minute)
-	for tick := time.Tick(2 * time.Millisecond); !ok(); {
-		select {
-		case <-tick:
-		case <-limit:
-			t.Fatalf("not within 2 minutes: %s", what)
-		}
-	}
-}
-
 func TestWhatIsAccepted(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "tokens")
@@ -88,7 +78,7 @@ func TestWhatIsAccepted(t *testing.T) {
 	certified := start(t, auth.Config{Store: s, Certificates: true})
 	viewer, text := create(t, closed, adminv1.Token_VIEWER, "acme")
 	for _, a := range []*auth.Auth{open, certified} {
-		eventually(t, "it is known everywhere", func() bool {
+		await.True(t, "it is known everywhere", func() bool {
 			c, err := a.Check([]string{"Bearer " + text}, false)
 			return err == nil && c.String() == viewer.GetName()
 		})
@@ -141,7 +131,7 @@ func TestRevocationIsSoonEverywhere(t *testing.T) {
 	for round := range 20 {
 		victim, stolen := create(t, one, adminv1.Token_EDITOR, "acme")
 		var c *auth.Caller
-		eventually(t, "the other knows the token", func() (ok bool) {
+		await.True(t, "the other knows the token", func() (ok bool) {
 			var err error
 			c, err = other.Check([]string{"Bearer " + stolen}, false)
 			return err == nil
@@ -276,12 +266,12 @@ func TestWithoutEtcd(t *testing.T) {
 		_, err := a.Check([]string{"Bearer " + text}, false)
 		return err
 	}
-	eventually(t, "it is in step", func() bool { return check(known) == nil })
+	await.True(t, "it is in step", func() bool { return check(known) == nil })
 	create(t, maker, adminv1.Token_VIEWER, "acme")
-	eventually(t, "it watches", func() bool { return a.Count() == 2 })
+	await.True(t, "it watches", func() bool { return a.Count() == 2 })
 	connection.Cut()
 	later, unknown := create(t, maker, adminv1.Token_VIEWER, "acme")
-	eventually(t, "it notices that etcd is gone", func() bool { return errors.Is(check(unknown), auth.ErrUnavailable) })
+	await.True(t, "it notices that etcd is gone", func() bool { return errors.Is(check(unknown), auth.ErrUnavailable) })
 	if err := check(known); err != nil {
 		t.Errorf("a known token: %v", err)
 	}
@@ -303,7 +293,7 @@ func TestWithoutEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	connection.Restore()
-	eventually(t, "it has caught up", func() bool { return check(text) == nil })
+	await.True(t, "it has caught up", func() bool { return check(text) == nil })
 	if err := check(unknown); !errors.Is(err, auth.ErrInvalid) {
 		t.Errorf("a token that came and went meanwhile: %v", err)
 	}
@@ -423,7 +413,7 @@ func TestFirstStart(t *testing.T) {
 	if err != nil || edge != filepath.Join(here, "edge-token") {
 		t.Fatalf("%q, %v", edge, err)
 	}
-	eventually(t, "the edge's token is known", func() bool {
+	await.True(t, "the edge's token is known", func() bool {
 		_, err := a.CheckEdge(t.Context(), []string{"Bearer " + read(edge)}, false)
 		return err == nil
 	})
@@ -436,7 +426,7 @@ func TestFirstStart(t *testing.T) {
 	if err != nil || revoked != 1 || fresh != filepath.Join(there, "root-token") {
 		t.Fatalf("%q, %d, %v", fresh, revoked, err)
 	}
-	eventually(t, "the reset counts", func() bool {
+	await.True(t, "the reset counts", func() bool {
 		_, err := a.Check([]string{"Bearer " + text}, false)
 		return errors.Is(err, auth.ErrInvalid)
 	})

@@ -8,25 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/dashboard"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 )
 
 func TestMain(m *testing.M) { storetest.Main(m) }
-
-// until waits for a condition.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	limit := time.After(30 * time.Second)
-	for tick := time.Tick(5 * time.Millisecond); !ok(); {
-		select {
-		case <-tick:
-		case <-limit:
-			t.Fatalf("not within 30 s: %s", what)
-		}
-	}
-}
 
 // running returns sessions that are kept true until the test ends.
 func running(t *testing.T, s *store.Store, now func() time.Time) dashboard.Sessions {
@@ -81,7 +70,7 @@ func TestSessions(t *testing.T) {
 	if err := there.End(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the session ends everywhere", func() bool {
+	await.True(t, "the session ends everywhere", func() bool {
 		_, err := here.Token(t.Context(), id)
 		return errors.Is(err, dashboard.ErrNoSession)
 	})

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
@@ -35,7 +37,7 @@ func TestAskElsewhere(t *testing.T) {
 	connect(t, q, us, answering).reaches(1)
 	mute := connect(t, q, hello("mute"))
 	mute.reaches(1)
-	eventually(t, "the other's edges to be known",
+	await.True(t, "the other's edges to be known",
 		func() bool { return p.edge("far").GetConnected() && p.edge("mute").GetConnected() })
 
 	for _, who := range [][2]string{{"far", ""}, {"", "us"}, {"far", "us"}} {
@@ -61,7 +63,7 @@ func TestAskElsewhere(t *testing.T) {
 		_, err := p.Ask(ctx, "mute", "", explain)
 		asked <- err
 	}()
-	eventually(t, "the question to be under way", func() bool { return q.underWay("mute") == 1 })
+	await.True(t, "the question to be under way", func() bool { return q.underWay("mute") == 1 })
 	cancel()
 	if err := <-asked; !errors.Is(err, context.Canceled) {
 		t.Errorf("an asker that went away: %v", err)
@@ -91,20 +93,20 @@ func TestQuestionsOfOthersAreBounded(t *testing.T) {
 	prefix := storetest.Prefix()
 	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
 	connect(t, q, hello("mute")).reaches(1)
-	eventually(t, "the other's edge to be known", func() bool { return p.edge("mute").GetConnected() })
+	await.True(t, "the other's edge to be known", func() bool { return p.edge("mute").GetConnected() })
 	ctx, cancel := context.WithCancel(t.Context())
 	var asking sync.WaitGroup
 	const most = 64
 	for range most {
 		asking.Go(func() { _, _ = p.Ask(ctx, "mute", "", explain) })
 	}
-	eventually(t, "all questions to be under way", func() bool { return q.underWay("mute") == most })
+	await.True(t, "all questions to be under way", func() bool { return q.underWay("mute") == most })
 	if _, err := p.Ask(within(t, patience), "mute", "", explain); !errors.Is(err, fleet.ErrBusy) {
 		t.Errorf("one too many: %v", err)
 	}
 	cancel()
 	asking.Wait()
-	eventually(t, "all to have ended", func() bool { return q.underWay("mute") == 0 })
+	await.True(t, "all to have ended", func() bool { return q.underWay("mute") == 0 })
 }
 
 // A control plane may end in order while a question is under way, or have been killed, which shows
@@ -114,7 +116,7 @@ func TestAskControlPlaneThatGoes(t *testing.T) {
 	prefix := storetest.Prefix()
 	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
 	connect(t, q, hello("mute")).reaches(1)
-	eventually(t, "the other's edge to be known", func() bool { return p.edge("mute").GetConnected() })
+	await.True(t, "the other's edge to be known", func() bool { return p.edge("mute").GetConnected() })
 	left, _, err := p.store.Fleet(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -127,14 +129,14 @@ func TestAskControlPlaneThatGoes(t *testing.T) {
 		_, err := p.Ask(within(t, patience), "mute", "", explain)
 		asked <- err
 	}()
-	eventually(t, "the question to be worked on", func() bool { return q.underWay("mute") == 1 })
+	await.True(t, "the question to be worked on", func() bool { return q.underWay("mute") == 1 })
 	q.stop()
 	if err := <-asked; !errors.Is(err, fleet.ErrNoEdge) || !strings.Contains(err.Error(), q.addr) {
 		t.Errorf("one that ended: %v", err)
 	}
-	eventually(t, "it to be gone", func() bool { return !p.edge("mute").GetConnected() })
+	await.True(t, "it to be gone", func() bool { return !p.edge("mute").GetConnected() })
 	remain(t, p.store, left)
-	eventually(t, "it to seem alive", func() bool { return p.edge("mute").GetConnected() })
+	await.True(t, "it to seem alive", func() bool { return p.edge("mute").GetConnected() })
 	p.atLast(t, "mute", fleet.ErrNoEdge)
 }
 
@@ -167,7 +169,7 @@ func TestSecretsOfQuestionsReachTheEdge(t *testing.T) {
 			return &edgev1.Answer{Result: &edgev1.Answer_TestOrigin{TestOrigin: &topologyv1.OriginTest{Ok: true}}}
 		}
 	}).reaches(1)
-	eventually(t, "the other's edge to be known", func() bool { return p.edge("far").GetConnected() })
+	await.True(t, "the other's edge to be known", func() bool { return p.edge("far").GetConnected() })
 	before, err := p.store.Revision(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +240,7 @@ func TestAsk(t *testing.T) {
 		_, err := p.Ask(within(t, patience), "e1", "", question)
 		answered <- err
 	}()
-	eventually(t, "the question", func() bool {
+	await.True(t, "the question", func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		return a.last["*edgev1.SyncResponse_Ask"].GetAsk().GetId() != ask.GetId()

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 )
@@ -54,7 +56,7 @@ func TestFrozenEdgesStayWhereTheyAre(t *testing.T) {
 		a.reaches(first)
 	}
 	p.freeze(t, "eu", 0)
-	eventually(t, "both to know", func() bool { return p.frozen("eu") && q.frozen("eu") })
+	await.True(t, "both to know", func() bool { return p.frozen("eu") && q.frozen("eu") })
 	second := p.origins(t, "acme", 3, "http://second")
 	us.reaches(second)
 	here.staysBefore(second)
@@ -104,7 +106,7 @@ func TestEdgesArePinnedToARevision(t *testing.T) {
 	past := connect(t, p, hello("past"))
 	past.reaches(second)
 	p.freeze(t, "", first)
-	eventually(t, "it to be frozen", func() bool { return p.frozen("eu") })
+	await.True(t, "it to be frozen", func() bool { return p.frozen("eu") })
 	third := p.origins(t, "acme", 2, "http://third")
 	past.staysBefore(third)
 	fresh := connect(t, p, hello("fresh"))
@@ -112,7 +114,7 @@ func TestEdgesArePinnedToARevision(t *testing.T) {
 	fresh.staysBefore(second)
 
 	restarted := startPlane(t, prefix, quickBookmarks)
-	eventually(t, "it to be frozen", func() bool { return restarted.frozen("eu") })
+	await.True(t, "it to be frozen", func() bool { return restarted.frozen("eu") })
 	newer := connect(t, restarted, hello("newer"))
 	newer.reaches(first)
 	newer.staysBefore(second)
@@ -147,7 +149,7 @@ func TestRefusalsFreezeTheFleet(t *testing.T) {
 	for _, a := range refusing {
 		a.reaches(bad)
 	}
-	eventually(t, "all edges to be frozen", func() bool { return p.frozen("eu") && q.frozen("us") })
+	await.True(t, "all edges to be frozen", func() bool { return p.frozen("eu") && q.frozen("us") })
 	freeze := p.brake.Freezes()[0]
 	if freeze.Revision >= bad || !strings.Contains(freeze.Reason, fmt.Sprintf("4 of 4 edges refuse revision %d", bad)) {
 		t.Errorf("frozen at %d before %d: %s", freeze.Revision, bad, freeze.Reason)
@@ -220,14 +222,14 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 	rest.reaches(second)
 	canary.reaches(third)
 	p.freeze(t, "", 0)
-	eventually(t, "it to be frozen", func() bool { return p.frozen("eu") })
+	await.True(t, "it to be frozen", func() bool { return p.frozen("eu") })
 	later(third)
 	later(p.setting(t, "four"))
 	rest.staysBefore(third)
 	if err := p.brake.Unfreeze(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it to go on", func() bool { return !p.frozen("eu") })
+	await.True(t, "it to go on", func() bool { return !p.frozen("eu") })
 	p.setting(t, "five")
 	rest.reaches(third)
 }

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -86,7 +88,7 @@ func TestWaitApplied(t *testing.T) {
 	}
 	// A lost edge is waited for, for a while.
 	quiet.leave()
-	eventually(t, "the loss", func() bool { return !p.edge("far").GetConnected() })
+	await.True(t, "the loss", func() bool { return !p.edge("far").GetConnected() })
 	p.runsOut(t, revision, "[far]")
 	p.clock.forward(fleet.LostGrace)
 	if r, err := p.WaitApplied(within(t, patience), revision, "", 1); err != nil || r.GetTotal() != 1 {
@@ -148,7 +150,7 @@ func TestControlPlanesMeet(t *testing.T) {
 	for _, a := range []*agent{here, there, quiet} {
 		a.reaches(revision)
 	}
-	eventually(t, "each control plane to know all edges",
+	await.True(t, "each control plane to know all edges",
 		func() bool { return len(p.Edges()) == 3 && len(q.Edges()) == 3 })
 	if r, err := p.WaitApplied(within(t, patience), revision, "eu", 2); err != nil || r.GetApplied() != 2 {
 		t.Errorf("edges of one region: %v, %v", r, err)
@@ -184,7 +186,7 @@ func TestControlPlanesMeet(t *testing.T) {
 	moved := connect(t, p, there.resume(), holding(there))
 	moved.reaches(revision)
 	_ = there.ends()
-	eventually(t, "one edge of that name", func() bool {
+	await.True(t, "one edge of that name", func() bool {
 		e := q.edge("there")
 		return len(q.Edges()) == 3 && e.GetConnected() && e.GetServer() == p.cfg.Server
 	})
@@ -211,7 +213,7 @@ func TestSuccessorKnowsForWhomToWait(t *testing.T) {
 			first.reaches(revision)
 			second.reaches(revision)
 			var left []store.Entry
-			eventually(t, "who its edges are to be in etcd", func() bool {
+			await.True(t, "who its edges are to be in etcd", func() bool {
 				said := ""
 				var err error
 				if left, _, err = p.store.Fleet(t.Context(), ""); err != nil {
@@ -264,7 +266,7 @@ func remain(t *testing.T, s *store.Store, entries []store.Entry) {
 		cancel()
 		<-done
 	})
-	eventually(t, "the entries to be there", func() bool {
+	await.True(t, "the entries to be there", func() bool {
 		there, _, err := s.Fleet(t.Context(), "")
 		return err == nil && !slices.ContainsFunc(entries, func(put store.Entry) bool {
 			return !slices.ContainsFunc(there, func(e store.Entry) bool { return e.Key == put.Key })
@@ -278,7 +280,7 @@ func TestOneIDHasOneEdgeEverywhere(t *testing.T) {
 	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
 	first := connect(t, p, hello("e1"))
 	first.reaches(1)
-	eventually(t, "the other control plane to know", func() bool { return q.edge("e1").GetConnected() })
+	await.True(t, "the other control plane to know", func() bool { return q.edge("e1").GetConnected() })
 	second := hello("e1")
 	second.BootId = "another"
 	if err := connect(t, q, second).ends(); status.Code(err) != codes.AlreadyExists {
@@ -347,11 +349,11 @@ func TestWaitCountsEdgesOfAMomentAgo(t *testing.T) {
 	for i := range 8 {
 		id := fmt.Sprint("new-", i)
 		quiet := connect(t, q, hello(id), silent)
-		eventually(t, "the edge to be accepted", func() bool { return q.edge(id) != nil })
+		await.True(t, "the edge to be accepted", func() bool { return q.edge(id) != nil })
 		revision := p.setting(t, id)
 		p.runsOut(t, revision, "["+id+"]")
 		quiet.leave()
-		eventually(t, "the edge to be gone", func() bool { return !q.edge(id).GetConnected() })
+		await.True(t, "the edge to be gone", func() bool { return !q.edge(id).GetConnected() })
 		p.clock.forward(fleet.LostGrace)
 		q.clock.forward(fleet.LostGrace)
 	}
@@ -365,7 +367,7 @@ func TestEdgesWriteNothingToEtcd(t *testing.T) {
 	connect(t, p, hello("here")).reaches(1)
 	there := connect(t, q, hello("there"))
 	there.reaches(1)
-	eventually(t, "each to know all edges", func() bool { return len(p.Edges()) == 2 && len(q.Edges()) == 2 })
+	await.True(t, "each to know all edges", func() bool { return len(p.Edges()) == 2 && len(q.Edges()) == 2 })
 	var mu sync.Mutex
 	written := 0
 	ctx, cancel := context.WithCancel(t.Context())
@@ -394,10 +396,10 @@ func TestEdgesWriteNothingToEtcd(t *testing.T) {
 			t.Fatalf("%v, %v", r, err)
 		}
 	}
-	eventually(t, "the report to be known at the other",
+	await.True(t, "the report to be known at the other",
 		func() bool { return p.edge("there").GetCache().GetObjects() == 50 })
 	connect(t, p, hello("last")).reaches(1) // what is written is seen in order
-	eventually(t, "the new edge to be written", func() bool {
+	await.True(t, "the new edge to be written", func() bool {
 		entries, _, err := p.store.Fleet(t.Context(), "edges/")
 		return err == nil &&
 			slices.ContainsFunc(entries, func(e store.Entry) bool { return strings.Contains(string(e.Value), "last") })
@@ -497,7 +499,7 @@ func TestStrangersAreNotTalkedTo(t *testing.T) {
 	prefix := storetest.Prefix()
 	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
 	connect(t, q, hello("there")).reaches(1)
-	eventually(t, "the two to meet", func() bool { return p.edge("there").GetConnected() })
+	await.True(t, "the two to meet", func() bool { return p.edge("there").GetConnected() })
 	address := q.fleetConfig.Listener.Addr().String()
 
 	// One who shows no certificate, or one of his own.

@@ -506,19 +506,5 @@ func (a *agent) hasEnded() bool {
 	}
 }
 
-// eventually polls a condition that nothing announces.
 // patience is how long tests wait for what happens at once unless the machine is busy.
 const patience = 2 * time.Minute
-
-func eventually(tb testing.TB, what string, ok func() bool) {
-	tb.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			tb.Fatalf("waited in vain: %s", what)
-		}
-		<-tick.C
-	}
-}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -28,7 +30,7 @@ func TestHerdOfEdgesIsInStepAgain(t *testing.T) {
 	refused := 0
 	// until waits for what an edge has. One that is refused comes again, with nothing.
 	until := func(i int, a *agent, ok func(e *feedtest.Edge) bool) *agent {
-		eventually(t, fmt.Sprintf("edge %d is in step", i), func() bool {
+		await.True(t, fmt.Sprintf("edge %d is in step", i), func() bool {
 			if a.hasEnded() {
 				if code := status.Code(a.ends()); code != codes.ResourceExhausted {
 					t.Fatalf("edge %d was answered %v", i, a.ends())
@@ -54,7 +56,7 @@ func TestHerdOfEdgesIsInStepAgain(t *testing.T) {
 	p.reach(t, last)
 	others := int64(2*runtime.GOMAXPROCS(0) - 1)
 	// So that one turn is left, on a machine of any size.
-	eventually(t, "all turns are given back", func() bool { return p.full.TryAcquire(others) })
+	await.True(t, "all turns are given back", func() bool { return p.full.TryAcquire(others) })
 	defer p.full.Release(others)
 	var herd []*agent
 	for i, a := range before {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -48,7 +50,7 @@ func TestAnotherEpochWhileEdgesAreConnected(t *testing.T) {
 			t.Errorf("edge %s: the stream ended with %v", e.hello.GetId(), err)
 		}
 	}
-	eventually(t, "both are in the epoch", func() bool { return a.Epoch() != epoch && a.Epoch() == b.Epoch() })
+	await.True(t, "both are in the epoch", func() bool { return a.Epoch() != epoch && a.Epoch() == b.Epoch() })
 	for _, p := range []*plane{a, b} {
 		short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		got, err := p.WaitApplied(short, first, "", 2)

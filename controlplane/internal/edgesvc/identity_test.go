@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -35,7 +37,7 @@ type joined struct{ conf *tls.Config }
 func (p *plane) join(tb testing.TB, edge, region, pool string) joined {
 	tb.Helper()
 	var token jointoken.Token
-	eventually(tb, "the first authority", func() bool {
+	await.True(tb, "the first authority", func() bool {
 		var err error
 		token, _, err = p.identities.CreateJoinToken(tb.Context(), edge, region, pool, time.Hour)
 		return err == nil
@@ -143,7 +145,7 @@ func TestTheSameKeyTakesOverAtOnce(t *testing.T) {
 	second := connect(t, p, again, edge.shown)
 	second.reaches(p.setting(t, "two"))
 	refused(t, first, codes.Aborted, "taken over")
-	eventually(t, "the other control plane to know the edge", func() bool { return other.identities.Owned("fra-1") })
+	await.True(t, "the other control plane to know the edge", func() bool { return other.identities.Owned("fra-1") })
 	third := hello("fra-1")
 	third.BootId = "moved"
 	connect(t, other, third, edge.shown).reaches(p.setting(t, "three"))
@@ -162,7 +164,7 @@ func TestRevokeUnderLoad(t *testing.T) {
 		id := fmt.Sprintf("edge-%d", i)
 		edge := planes[0].join(t, id, "eu", "")
 		at := planes[i%2]
-		eventually(t, "the control plane to know the edge", func() bool { return at.identities.Owned(id) })
+		await.True(t, "the control plane to know the edge", func() bool { return at.identities.Owned(id) })
 		edges = append(edges, connect(t, at, hello(id), edge.shown))
 	}
 	ctx, stop := context.WithCancel(t.Context())

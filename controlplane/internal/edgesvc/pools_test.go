@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
@@ -152,7 +154,7 @@ func TestPools(t *testing.T) {
 	}
 
 	all.leave()
-	eventually(t, "its end", func() bool { return p.streamOf("all") == nil })
+	await.True(t, "its end", func() bool { return p.streamOf("all") == nil })
 	for account, want := range map[string]bool{"acme": true, "globex": false} {
 		answers := func(*edgev1.Ask) *edgev1.Answer {
 			return &edgev1.Answer{Result: &edgev1.Answer_TestOrigin{TestOrigin: &topologyv1.OriginTest{}}}

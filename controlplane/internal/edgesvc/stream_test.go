@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -50,7 +52,7 @@ func TestFullStateThenEachStep(t *testing.T) {
 	if a.edge.Lives+a.edge.CatchUps == 0 {
 		t.Error("no step came live")
 	}
-	eventually(t, "the acknowledgement", func() bool {
+	await.True(t, "the acknowledgement", func() bool {
 		edges := p.Edges()
 		return len(edges) == 1 && edges[0].GetAppliedRevision() == last && edges[0].GetDurable() &&
 			edges[0].GetConnected() &&
@@ -276,14 +278,14 @@ func TestEdgeThatDoesNotReadIsEnded(t *testing.T) {
 	if err := rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello("stuck")}}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a blocked send", func() bool {
+	await.True(t, "a blocked send", func() bool {
 		st := p.streamOf("stuck")
 		return st != nil && st.sendFrom.Load() != 0
 	})
 	other := connect(t, p, hello("other"))
 	other.reaches(p.setting(t, "next"))
 	p.clock.forward(maxSend + time.Second)
-	eventually(t, "the end of the stuck stream", func() bool { return p.streamOf("stuck") == nil })
+	await.True(t, "the end of the stuck stream", func() bool { return p.streamOf("stuck") == nil })
 	for {
 		if _, err = rpc.Recv(); err != nil {
 			break
@@ -302,7 +304,7 @@ func TestIdleStreamHasNoSender(t *testing.T) {
 	for _, host := range []string{"one", "two"} {
 		a.reaches(p.setting(t, host))
 		st := p.streamOf("e1")
-		eventually(t, "the sender's end", func() bool {
+		await.True(t, "the sender's end", func() bool {
 			st.sender.mu.Lock()
 			defer st.sender.mu.Unlock()
 			return !st.sender.busy
@@ -337,7 +339,7 @@ func TestBookmarksMoveTheEdgeOn(t *testing.T) {
 	if bookmark.GetAsOf().AsTime().Before(begin.Add(-3 * time.Second)) {
 		t.Errorf("as of %v, which is long before %v", bookmark.GetAsOf().AsTime(), begin)
 	}
-	eventually(t, "the edge counted as there", func() bool { return p.edge("e1").GetAppliedRevision() > before })
+	await.True(t, "the edge counted as there", func() bool { return p.edge("e1").GetAppliedRevision() > before })
 	// The next step follows the bookmark's revision, as the edge checks.
 	a.reaches(p.setting(t, "two"))
 	if a.edge.Fulls != 1 {
@@ -483,7 +485,7 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 	if err := a.send(report(100, text(500))); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the report to be known", func() bool { return len(p.edge("loud").GetOrigins()) > 0 })
+	await.True(t, "the report to be known", func() bool { return len(p.edge("loud").GetOrigins()) > 0 })
 	next := p.setting(t, "next")
 	other.reaches(next)
 	a.reaches(next)
@@ -493,7 +495,7 @@ func TestWhatAnEdgeSaysIsBounded(t *testing.T) {
 	})); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the refusal to be known", func() bool { return len(p.edge("loud").GetRejected()) > 0 })
+	await.True(t, "the refusal to be known", func() bool { return len(p.edge("loud").GetRejected()) > 0 })
 	if got := p.edge("loud").GetRejected()[0].GetReason(); got != text(500) {
 		t.Errorf("a reason of %d bytes is kept", len(got))
 	}
@@ -541,7 +543,7 @@ func TestEdgesLeaveWhoHasLostEtcd(t *testing.T) {
 	prefix := storetest.Prefix()
 	startPlane(t, prefix, nil)
 	cut, alone := startPlane(t, prefix, quick), startPlane(t, storetest.Prefix(), quick)
-	eventually(t, "the two to meet", cut.HasOthers)
+	await.True(t, "the two to meet", cut.HasOthers)
 	leaves, remains := connect(t, cut, hello("e1")), connect(t, alone, hello("e1"))
 	leaves.reaches(1)
 	remains.reaches(1)

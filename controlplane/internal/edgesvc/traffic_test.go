@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
@@ -53,7 +55,7 @@ func TestTraffic(t *testing.T) {
 	for _, a := range []*agent{all, there} {
 		a.reaches(last)
 	}
-	eventually(t, "each control plane to know all edges",
+	await.True(t, "each control plane to know all edges",
 		func() bool { return len(p.Edges()) == 3 && len(q.Edges()) == 3 })
 
 	all.reports("acme", acme, 1)
@@ -63,7 +65,7 @@ func TestTraffic(t *testing.T) {
 	gold.reports("acme", topology.UID("acme", 1), 1000) // an account before this one
 	gold.reports("acme", acme, 100)
 	for name, plane := range map[string]*plane{"one": p, "the other": q} {
-		eventually(t, name+" control plane to tell of all requests",
+		await.True(t, name+" control plane to tell of all requests",
 			func() bool { return plane.requests(t, acme) == 111 })
 		got := plane.Traffic(within(t, patience), acme)
 		files := got.GetMissingFiles()
@@ -90,8 +92,8 @@ func TestTrafficNamesAControlPlaneThatDoesNotAnswer(t *testing.T) {
 	}
 	t.Cleanup(func() { swallows.Close() })
 	ghost(t, p.store, swallows.Addr().String(), "00")
-	eventually(t, "the answer to name it", func() bool {
+	await.True(t, "the answer to name it", func() bool {
 		return slices.Equal(p.Traffic(within(t, patience), uid).GetUnreached(), []string{"ghost"})
 	})
-	eventually(t, "the answer to have what is known here", func() bool { return p.requests(t, uid) == 1 })
+	await.True(t, "the answer to have what is known here", func() bool { return p.requests(t, uid) == 1 })
 }

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/jointoken"
@@ -43,23 +45,12 @@ func start(tb testing.TB, prefix string, c *clock) *Registry {
 		cancel()
 		run.Wait()
 	})
-	eventually(tb, "the first authority", func() bool {
+	await.True(tb, "the first authority", func() bool {
 		r.mu.RLock()
 		defer r.mu.RUnlock()
 		return r.ready() == nil && r.newest() != nil
 	})
 	return r
-}
-
-func eventually(tb testing.TB, what string, ok func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Minute); !ok(); <-tick.C {
-		if time.Now().After(deadline) {
-			tb.Fatalf("waited in vain: %s", what)
-		}
-	}
 }
 
 func newKey(tb testing.TB) (key *ecdsa.PrivateKey, csr []byte) {
@@ -303,7 +294,7 @@ func TestRevocationReachesOtherControlPlanes(t *testing.T) {
 	if _, _, err := other.Authenticate(shows(t, held)); err != nil && !errors.Is(err, ErrUnknown) {
 		t.Errorf("before etcd was read: %v", err)
 	}
-	eventually(t, "the other control plane to know the edge", func() bool {
+	await.True(t, "the other control plane to know the edge", func() bool {
 		_, ok, err := other.Authenticate(shows(t, held))
 		return ok && err == nil
 	})

@@ -6,22 +6,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 )
 
-// eventually waits for a condition.
+// eventually waits for a condition that its caller's line says.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatal("waited in vain")
-		}
-		<-ticker.C
-	}
+	await.True(t, "what this line waits for", condition)
 }
 
 func TestRequestIDs(t *testing.T) {

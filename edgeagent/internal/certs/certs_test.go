@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
@@ -213,16 +215,7 @@ func (w *world) start(dir string, change func(*Config)) *edge {
 }
 
 // until waits for a condition.
-func until(tb testing.TB, what string, is func() bool) {
-	tb.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !is() {
-		if time.Now().After(deadline) {
-			tb.Fatalf("not in 30 s: %s", what)
-		}
-		<-time.After(time.Millisecond)
-	}
-}
+var until = await.True
 
 // shown checks that a certificate is one that clients take for a name.
 func (w *world) shown(e *edge, name string) {

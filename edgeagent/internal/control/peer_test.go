@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -382,19 +384,7 @@ func load(t testing.TB, stateDir string) *agent {
 }
 
 // eventually waits for a condition.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
+var eventually = await.True
 
 // sees checks that the table is what the history says.
 func (a *agent) sees(t testing.TB, h *history) {

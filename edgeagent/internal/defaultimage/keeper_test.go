@@ -15,7 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"github.com/edgewalk/edgewalk/internal/await"
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
@@ -164,21 +165,6 @@ func (k *keeper) image(path string) string {
 	return string(data)
 }
 
-// eventually waits for what the keeper does in the background.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	timeout := time.After(10 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-timeout:
-			t.Fatal("never: " + what)
-		}
-	}
-}
-
 func filesIn(t *testing.T, dir string) int {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -195,7 +181,7 @@ func TestImagesAreHereBeforeTheyAreNeeded(t *testing.T) {
 	dir := t.TempDir()
 	k := newKeeper(t, dir, l)
 	k.apply(files, map[string]string{"default": "/a.png", "shots": "a.png"})
-	eventually(t, "the image is fetched", func() bool { return k.image("/a.png") == "picture a" })
+	await.True(t, "the image is fetched", func() bool { return k.image("/a.png") == "picture a" })
 	if k.image("a.png") != "picture a" || k.image("b.png") != "" || k.Missing() != 0 {
 		t.Error("an image is found by its path with and without /, and only if an endpoint names it")
 	}
@@ -205,7 +191,7 @@ func TestImagesAreHereBeforeTheyAreNeeded(t *testing.T) {
 
 	// Another image, and the first is in use no more.
 	k.apply(files, map[string]string{"default": "b.png"})
-	eventually(t, "the other image is fetched", func() bool { return k.image("b.png") == "picture b" })
+	await.True(t, "the other image is fetched", func() bool { return k.image("b.png") == "picture b" })
 	if k.image("a.png") != "" || filesIn(t, dir) != 1 {
 		t.Errorf("an unused image is kept; %d files", filesIn(t, dir))
 	}
@@ -214,7 +200,7 @@ func TestImagesAreHereBeforeTheyAreNeeded(t *testing.T) {
 	files = map[string]string{"b.png": "picture c"}
 	l.set("b.png", "picture c")
 	k.apply(files, map[string]string{"default": "b.png"})
-	eventually(t, "the new bytes are fetched", func() bool { return k.image("b.png") == "picture c" })
+	await.True(t, "the new bytes are fetched", func() bool { return k.image("b.png") == "picture c" })
 }
 
 func TestImagesSurviveARestartWithoutControlPlane(t *testing.T) {
@@ -224,7 +210,7 @@ func TestImagesSurviveARestartWithoutControlPlane(t *testing.T) {
 	dir := t.TempDir()
 	k := newKeeper(t, dir, l)
 	k.apply(files, map[string]string{"default": "a.png"})
-	eventually(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
+	await.True(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
 	k.stop()
 	l.Close()
 
@@ -243,7 +229,7 @@ func TestImagesOutliveAnOldTopology(t *testing.T) {
 	dir := t.TempDir()
 	k := newKeeper(t, dir, l)
 	k.apply(files, map[string]string{"default": "a.png", "shots": "b.png"})
-	eventually(t, "the images are fetched", func() bool { return k.Missing() == 0 })
+	await.True(t, "the images are fetched", func() bool { return k.Missing() == 0 })
 	k.stop()
 	l.Close()
 
@@ -251,7 +237,7 @@ func TestImagesOutliveAnOldTopology(t *testing.T) {
 	k.apply(nil, nil)
 	k.apply(files, map[string]string{"default": "a.png"})
 	k.run()
-	eventually(t, "what nobody uses is removed", func() bool { return filesIn(t, dir) == 1 })
+	await.True(t, "what nobody uses is removed", func() bool { return filesIn(t, dir) == 1 })
 	if k.image("a.png") != "picture a" {
 		t.Error("the image is gone after a restart")
 	}
@@ -264,7 +250,7 @@ func TestFilesThatAreNotWhatTheyAreCalledAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	k := newKeeper(t, dir, l)
 	k.apply(files, map[string]string{"default": "a.png"})
-	eventually(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
+	await.True(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
 	k.stop()
 	names, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(names) != 1 {
@@ -282,7 +268,7 @@ func TestFilesThatAreNotWhatTheyAreCalledAreRemoved(t *testing.T) {
 		t.Errorf("%d broken files are left", n)
 	}
 	k.apply(files, map[string]string{"default": "a.png"})
-	eventually(t, "the image is fetched anew", func() bool { return k.image("a.png") == "picture a" })
+	await.True(t, "the image is fetched anew", func() bool { return k.image("a.png") == "picture a" })
 }
 
 // An image whose file goes, or is cut, while the agent runs is no image, and is fetched again.
@@ -299,7 +285,7 @@ func TestImagesThatAreLostAreFetchedAgain(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "images")
 			k := newKeeper(t, dir, newLibrary(t, files))
 			k.apply(files, map[string]string{"default": "a.png"})
-			eventually(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
+			await.True(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
 			names, err := filepath.Glob(filepath.Join(dir, "*"))
 			if err != nil || len(names) != 1 {
 				t.Fatal(names, err)
@@ -315,7 +301,7 @@ func TestImagesThatAreLostAreFetchedAgain(t *testing.T) {
 				body.Close()
 				t.Error("a lost image was opened")
 			}
-			eventually(t, "the image is fetched again", func() bool { return k.image("a.png") == "picture a" })
+			await.True(t, "the image is fetched again", func() bool { return k.image("a.png") == "picture a" })
 		})
 	}
 }
@@ -328,12 +314,12 @@ func TestWrongBytesAreNotKept(t *testing.T) {
 	dir := t.TempDir()
 	k := newKeeper(t, dir, l)
 	k.apply(map[string]string{"a.png": "picture a"}, map[string]string{"default": "a.png"})
-	eventually(t, "the library is asked", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.asked > 0 })
+	await.True(t, "the library is asked", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.asked > 0 })
 	if k.image("a.png") != "" || k.Missing() != 1 {
 		t.Error("wrong bytes are kept")
 	}
 	l.set("a.png", "picture a")
-	eventually(t, "the right bytes are fetched", func() bool { return k.image("a.png") == "picture a" })
+	await.True(t, "the right bytes are fetched", func() bool { return k.image("a.png") == "picture a" })
 }
 
 // A request right after the endpoint was given an image waits for it, and gets it; with the library
@@ -343,14 +329,14 @@ func TestTheFirstRequestWaitsForAnImageThatIsComing(t *testing.T) {
 	files := map[string]string{"a.png": "picture a"}
 	l := newLibrary(t, files)
 	k := newKeeper(t, t.TempDir(), l)
-	eventually(t, "the keeper runs", func() bool { k.mu.RLock(); defer k.mu.RUnlock(); return k.running })
+	await.True(t, "the keeper runs", func() bool { k.mu.RLock(); defer k.mu.RUnlock(); return k.running })
 	k.apply(files, map[string]string{"default": "a.png"})
 	if k.image("a.png") != "picture a" {
 		t.Error("the first request did not get the image")
 	}
 	l.Close()
 	k.apply(map[string]string{"b.png": "picture b"}, map[string]string{"default": "b.png"})
-	eventually(t, "the library was asked in vain", func() bool {
+	await.True(t, "the library was asked in vain", func() bool {
 		_, coming := k.find("1-acme", "b.png")
 		select {
 		case <-coming:
@@ -370,7 +356,7 @@ func TestNotFoundPagesAreKeptToo(t *testing.T) {
 	files := map[string]string{"404.html": "no such page", "a.png": "picture a"}
 	k := newKeeper(t, t.TempDir(), newLibrary(t, files))
 	k.apply(files, map[string]string{"default": "/404.html", "shots": "a.png"})
-	eventually(t, "both are fetched",
+	await.True(t, "both are fetched",
 		func() bool { return k.image("404.html") == "no such page" && k.image("a.png") == "picture a" })
 	k.apply(files, map[string]string{"shots": "a.png"})
 	if k.image("404.html") != "" || k.image("a.png") != "picture a" {
@@ -394,7 +380,7 @@ func TestLargeImagesAreNotKept(t *testing.T) {
 		files         int
 	}{{"most.png", "", 1}, {"more.png", errTooLarge.Error(), 0}, {"chunked.png", errTooLarge.Error(), 0}} {
 		k.apply(files, map[string]string{"default": test.path})
-		eventually(t, test.path+" is asked for", func() bool { return k.Missing() == 0 })
+		await.True(t, test.path+" is asked for", func() bool { return k.Missing() == 0 })
 		if got := k.Refused("1-acme", "/"+test.path); got != test.refused {
 			t.Errorf("%s is refused since %q, want %q", test.path, got, test.refused)
 		}
@@ -430,7 +416,7 @@ func TestImagesStayWithinTheirRoom(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "what fits is kept", func() bool { return k.Missing() == 0 && kept() == 3 })
+	await.True(t, "what fits is kept", func() bool { return k.Missing() == 0 && kept() == 3 })
 	if n := filesIn(t, dir); n != 3 || occupied.Load() != 3*each {
 		t.Errorf("%d files, %d bytes occupied", n, occupied.Load())
 	}
@@ -442,7 +428,7 @@ func TestImagesStayWithinTheirRoom(t *testing.T) {
 		}
 	}
 	k.apply(files, images)
-	eventually(t, "another has its place", func() bool { return k.Missing() == 0 && kept() == 3 })
+	await.True(t, "another has its place", func() bool { return k.Missing() == 0 && kept() == 3 })
 	k.stop()
 
 	occupied.Store(0)

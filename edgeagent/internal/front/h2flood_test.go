@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -158,7 +160,7 @@ func TestH2RapidReset(t *testing.T) {
 		t.Errorf("%d begun, %d at once, %d refused", begun.Load(), peak.Load(), refused)
 	}
 	close(release)
-	await(t, "the handlers have returned", func() bool { return running.Load() == 0 })
+	await.True(t, "the handlers have returned", func() bool { return running.Load() == 0 })
 	for i := range uint32(2 * maxStreams) { // They count no more.
 		id := 2*(asked+i) + 1
 		p.ask(id)
@@ -368,7 +370,7 @@ func TestH2Cuts(t *testing.T) {
 		trickle.Write(all[i : i+1])
 	}
 	trickle.Close()
-	await(t, "nothing is left", func() bool {
+	await.True(t, "nothing is left", func() bool {
 		n := 0
 		for i := range r.server.live {
 			r.server.live[i].mu.Lock()

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -294,19 +296,8 @@ func (r *rig) fetch(url string, h http.Header) string {
 	return body
 }
 
-// eventually waits until a condition holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-		<-tick.C
-	}
-}
+// eventually waits for a condition.
+var eventually = await.True
 
 // idle waits until no walk or body is under way.
 func (r *rig) idle() {

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 )
@@ -167,20 +169,8 @@ func filesIn(t testing.TB, dir string) []string {
 	return files
 }
 
-// eventually waits for a condition that other goroutines bring about.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("still not so: %s", what)
-		}
-	}
-}
+// eventually waits for a condition.
+var eventually = await.True
 
 // A file that stands where a folder belongs, as a power cut can leave one, is deleted, and the disk
 // is used on.

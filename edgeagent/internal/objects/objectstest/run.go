@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/await"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
@@ -48,7 +50,7 @@ func Run(t *testing.T, open Open) {
 func start(t *testing.T, open Open, dir string, change ...func(*objects.Config)) (s Store, stop func()) {
 	t.Helper()
 	s, stop = startUnread(t, open, dir, change...)
-	eventually(t, "the folder is read", func() bool { return s.Stats().Scanned })
+	await.True(t, "the folder is read", func() bool { return s.Stats().Scanned })
 	return s, stop
 }
 
@@ -82,20 +84,6 @@ func startUnread(t *testing.T, open Open, dir string, change ...func(*objects.Co
 }
 
 func limit(n int64) func(*objects.Config) { return func(c *objects.Config) { c.MaxBytes = n } }
-
-// eventually waits for what other goroutines bring about.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(time.Minute); !holds(); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("still not so: %s", what)
-		}
-	}
-}
 
 func key(n int) objects.Key {
 	sum := sha256.Sum256(fmt.Append(nil, n))
@@ -400,7 +388,7 @@ func fullDisk(t *testing.T, open Open) {
 					t.Errorf("more than the disk holds: %v", err)
 				}
 			}
-			eventually(t, "the store made room",
+			await.True(t, "the store made room",
 				func() bool { return s.Stats().Disk == objects.DiskOK && served(t, s, 1001, 5000) == nil })
 			if s.Stats().Evictions == 0 {
 				t.Error("room was made without an eviction")
@@ -434,7 +422,7 @@ func floodAtStart(t *testing.T, open Open) {
 	for round := range rounds {
 		s, stop := startUnread(t, open, dir, limit(floodLimit))
 		floodDisk(t, s, dir, (1+round)*1_000_000)
-		eventually(t, "the folder is read", func() bool { return s.Stats().Scanned })
+		await.True(t, "the folder is read", func() bool { return s.Stats().Scanned })
 		if st := s.Stats(); len(st.Errors) != 0 {
 			t.Errorf("%+v", st)
 		}
@@ -570,7 +558,7 @@ func unwantedAtStart(t *testing.T, open Open) {
 		wantStored(t, s, n, 100)
 	}
 	purged.Store(true)
-	eventually(t, "a sweep has seen everything", func() bool { return s.Sweep(t.Context()) })
+	await.True(t, "a sweep has seen everything", func() bool { return s.Sweep(t.Context()) })
 	if st := s.Stats(); st.Objects != 0 || st.Bytes != 0 || !st.Scanned {
 		t.Errorf("after the sweep: %+v", st)
 	}
