@@ -87,16 +87,16 @@ func TestFleetFigures(t *testing.T) {
 
 // The least of many streams moves when the last of them does.
 func TestLevel(t *testing.T) {
-	var told []int64
+	var reported []int64
 	l := newLevel(2, func(f floor) {
-		told = append(told, f.revision)
+		reported = append(reported, f.revision)
 		if time.Since(f.at) > time.Minute {
 			t.Errorf("reached at %v", f.at)
 		}
 	})
 	for _, move := range []struct {
 		from, to int64
-		told     string
+		reported string
 	}{
 		{0, 5, "[]"},
 		{5, 7, "[]"},
@@ -105,8 +105,8 @@ func TestLevel(t *testing.T) {
 		{7, 9, "[4 7 9]"},
 	} {
 		l.move(move.from, move.to)
-		if got := fmt.Sprint(told); got != move.told {
-			t.Errorf("after %d to %d: %s, want %s", move.from, move.to, got, move.told)
+		if got := fmt.Sprint(reported); got != move.reported {
+			t.Errorf("after %d to %d: %s, want %s", move.from, move.to, got, move.reported)
 		}
 	}
 }

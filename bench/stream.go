@@ -162,7 +162,7 @@ func (s *stream) handle(frame http2.Frame) error {
 	case *http2.GoAwayFrame:
 		return fmt.Errorf("the control plane ended the connection: %v %q", frame.ErrCode, frame.DebugData())
 	case *http2.RSTStreamFrame:
-		return fmt.Errorf("the control plane broke the stream off: %v", frame.ErrCode)
+		return fmt.Errorf("the control plane reset the stream: %v", frame.ErrCode)
 	case *http2.DataFrame:
 		if s.unread += frame.Length; s.unread > streamWindow/2 {
 			if err := errors.Join(

@@ -38,7 +38,7 @@ func (c *Config) secretKey(exists bool) (*seal.Key, error) {
 		return nil, keyFault("%s is not there, and what etcd holds is sealed with the key that was in it: "+
 			"bring back that file, from another control plane or a backup; without it the secrets cannot be read", path)
 	case len(c.EtcdEndpoints) > 0 && c.SecretKeyFile == "":
-		return nil, keyFault("it is required with --etcd-endpoints, since each control plane of an etcd needs the same key: " +
+		return nil, keyFault("it is required with --etcd-endpoints, because each control plane of an etcd needs the same key: " +
 			"name a file that the first one shall make, and copy it to the machines of the others")
 	}
 	key, created, err := seal.EnsureKey(path)

@@ -161,7 +161,7 @@ func lookAtPages(t *testing.T, s *shop) {
 				w.open(t, p.path)
 				judge = w.bringAxe(t, script)
 			}
-			eval[bool](t, w, settled)
+			eval[bool](t, w, loaded)
 			if over := eval[int](t, w, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 				t.Errorf("%s: wider than the window by %d", where, over)
 			}

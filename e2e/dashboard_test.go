@@ -232,7 +232,7 @@ func (w *tab) picture(t *testing.T, name string) {
 	call(t, w, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 		Width: int64(size.Width), Height: int64(max(900, size.Height)), DeviceScaleFactor: 1, Mobile: size.Width < 600,
 	})
-	eval[bool](t, w, settled)
+	eval[bool](t, w, loaded)
 	beyond := true
 	clip := &page.Viewport{Width: size.Width, Height: min(size.Height, 2400), Scale: 1}
 	shot := call(
@@ -425,8 +425,8 @@ customDomains:
 	}
 }
 
-// settled waits until a page has loaded, its pictures too.
-const settled = `new Promise(done => { const pictures = [...document.images].filter(i => i.loading !== "lazy" || i.getBoundingClientRect().top < innerHeight);
+// loaded waits until a page has loaded, its pictures too.
+const loaded = `new Promise(done => { const pictures = [...document.images].filter(i => i.loading !== "lazy" || i.getBoundingClientRect().top < innerHeight);
 	const wait = () => document.readyState === "complete" && pictures.every(i => i.complete) ? requestAnimationFrame(() => done(true)) : setTimeout(wait, 5); wait(); })`
 
 // fillLarge makes an account with 10,000 origins and 1,000 endpoints.

@@ -36,7 +36,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("to make the same trouble: -soak %s -soak.seed %d", *soakFor, seed)
 	s := newSoak(t, seed)
 	s.run(t)
-	s.settle(t)
+	s.awaitCalm(t)
 }
 
 // soak is an etcd cluster, two control planes, three edges and an origin, and what was promised
@@ -244,8 +244,8 @@ func (s *soak) fault(t *testing.T) {
 	}
 }
 
-// settle waits until all is calm, and compares what there is with what was promised.
-func (s *soak) settle(t *testing.T) {
+// awaitCalm waits until all is calm, and compares what there is with what was promised.
+func (s *soak) awaitCalm(t *testing.T) {
 	a := s.planes[0]
 	a.apply(t, fmt.Sprintf("account: {id: soak, displayName: calm}\norigins: [{id: o, web: {baseUrl: %q}}]\nurlEndpoints: [{id: default, origins: [o]}]\n", s.origin.url),
 		"--min-edges", "3", "--timeout", "60s")

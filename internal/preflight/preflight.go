@@ -66,7 +66,7 @@ func Address(flag, address string) Check {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 		switch {
 		case errors.Is(err, syscall.EADDRINUSE):
-			return Note{"in use; well, if that is this daemon"}
+			return Note{"in use: nothing to repair if it is this daemon that listens"}
 		case errors.Is(err, syscall.EACCES):
 			return fmt.Errorf("%w: ports below 1024 need CAP_NET_BIND_SERVICE or a socket of systemd", err)
 		case err != nil:

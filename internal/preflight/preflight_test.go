@@ -35,7 +35,7 @@ func TestRun(t *testing.T) {
 		Folder("--state-dir", filepath.Join(file, "below")),
 		Reachable("control plane", used.Addr().String()),
 		Reachable("control plane", listentest.Unused(t)),
-		{"own", func(context.Context) error { return errors.New("wrong: mend it") }},
+		{"own", func(context.Context) error { return errors.New("wrong: repair it") }},
 	})
 	if err == nil || err.Error() != "4 of 10 checks failed" {
 		t.Errorf("the error is %v", err)
@@ -50,7 +50,7 @@ func TestRun(t *testing.T) {
 		"FAIL  --state-dir " + file + "/below: ",
 		"ok    control plane",
 		"FAIL  control plane: ",
-		"FAIL  own: wrong: mend it",
+		"FAIL  own: wrong: repair it",
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != len(want) {

@@ -17,16 +17,16 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/units"
 )
 
-// boards are all of them, by the names of their files.
-var boards = map[string]func() *dashboard.DashboardBuilder{"edges": edges, "controlplane": controlPlane}
+// all are the dashboards, by the names of their files.
+var all = map[string]func() *dashboard.DashboardBuilder{"edges": edges, "controlplane": controlPlane}
 
 func main() {
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: dashboards FOLDER")
 		os.Exit(2)
 	}
-	for name, board := range boards {
-		if err := write(filepath.Join(os.Args[1], name+".json"), board()); err != nil {
+	for name, built := range all {
+		if err := write(filepath.Join(os.Args[1], name+".json"), built()); err != nil {
 			fmt.Fprintln(os.Stderr, "dashboards:", err)
 			os.Exit(1)
 		}
@@ -34,11 +34,11 @@ func main() {
 }
 
 func write(path string, builder *dashboard.DashboardBuilder) error {
-	board, err := builder.Build()
+	built, err := builder.Build()
 	if err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(board, "", "  ")
+	text, err := json.MarshalIndent(built, "", "  ")
 	if err != nil {
 		return err
 	}

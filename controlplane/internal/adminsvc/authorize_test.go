@@ -208,7 +208,7 @@ func TestStolenTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := map[adminv1.Token_Role]bool{}
+	reported := map[adminv1.Token_Role]bool{}
 	for _, file := range files {
 		want, err := os.ReadFile(file)
 		if err != nil {
@@ -217,7 +217,7 @@ func TestStolenTokens(t *testing.T) {
 		head, _, _ := strings.Cut(string(want), "\n")
 		name, account, _ := strings.Cut(strings.TrimPrefix(head, "# "), " ")
 		role := adminv1.Token_Role(adminv1.Token_Role_value[name])
-		told[role] = true
+		reported[role] = true
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := guardedRig(t)
@@ -240,7 +240,7 @@ func TestStolenTokens(t *testing.T) {
 		})
 	}
 	for role := range mayWhat {
-		if !told[role] {
+		if !reported[role] {
 			t.Errorf("testdata/stolen tells nothing of %s", role)
 		}
 	}

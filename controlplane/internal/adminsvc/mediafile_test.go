@@ -343,7 +343,7 @@ func TestADownloadOfLostBytesSaysSo(t *testing.T) {
 	if !lost() {
 		t.Error("the status does not tell of the lost bytes")
 	}
-	// Uploading the same again mends it, though the record does not change.
+	// Uploading the same again repairs it, though the record does not change.
 	if _, err := r.upload(t.Context(), start, strings.NewReader("one")); err != nil {
 		t.Fatal(err)
 	}

@@ -124,12 +124,12 @@ func TestUnknownCallersShareLines(t *testing.T) {
 		}
 	}
 	_ = r.service.audit.Close()
-	told := int64(0)
+	reported := int64(0)
 	for _, event := range events() {
-		told += max(1, event.GetCalls())
+		reported += max(1, event.GetCalls())
 	}
-	if n := len(events()); n > 100 || told != calls {
-		t.Errorf("%d lines tell of %d calls, of %d", n, told, calls)
+	if n := len(events()); n > 100 || reported != calls {
+		t.Errorf("%d lines tell of %d calls, of %d", n, reported, calls)
 	}
 }
 

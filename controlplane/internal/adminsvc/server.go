@@ -112,9 +112,9 @@ type Service struct {
 	reserved    []string
 
 	rootTokenFile string
-	spool         spool // of uploads under way
-	turns         turns // of uploads to accounts whose library has a limit
-	board         board // of edges, for those who watch them
+	spool         spool        // of uploads under way
+	turns         turns        // of uploads to accounts whose library has a limit
+	edgeVersions  edgeVersions // for those who watch edges
 }
 
 // New returns the service; see [Service.NewServer].

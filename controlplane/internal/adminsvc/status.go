@@ -67,7 +67,7 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 	default:
 		resp.AsOf = timestamppb.New(asOf)
 		if age := s.now().Sub(asOf); age > outOfStep {
-			add("the control plane %s has heard nothing of etcd for %s: its edges go on with what they have", s.fleet.Server(), age.Round(time.Second))
+			add("the control plane %s has had no answer from etcd for %s: its edges go on with what they have", s.fleet.Server(), age.Round(time.Second))
 		}
 	}
 	resp.ControlPlanes = []*adminv1.GetStatusResponse_ControlPlane{{Server: s.fleet.Server(), Connected: true}}

@@ -57,7 +57,7 @@ func (s *Service) WatchEdges(ctx context.Context, send func(EdgesChange) error) 
 	defer tick.Stop()
 	for version := uint64(0); ; {
 		moved := s.fleet.Moved()
-		change, edges := s.board.since(&version, s.fleet.Edges)
+		change, edges := s.edgeVersions.since(&version, s.fleet.Edges)
 		change.Revision = s.fleet.Revision()
 		if err := send(change); err != nil {
 			return err
@@ -86,9 +86,9 @@ func (s *Service) watchEnded(ctx context.Context) error {
 	return nil
 }
 
-// board is how the edges stand, with the version at which each has changed: however many watch, it
-// is looked at and compared once for all.
-type board struct {
+// edgeVersions has the edges as they were last seen, and the version at which each has changed.
+// However many watch, the edges are looked at and compared once for all.
+type edgeVersions struct {
 	mu      sync.Mutex
 	looked  time.Time
 	version uint64 // counts looks that found a change, from 1 on
@@ -104,18 +104,18 @@ type posted struct {
 
 // since returns what has changed since a version, 0 for all, which it brings up to date, and how
 // many edges there are.
-func (b *board) since(version *uint64, edges func() []*topologyv1.Edge) (EdgesChange, int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.edges == nil {
-		b.edges, b.left, b.version = make(map[string]posted), make(map[string]uint64), 1
+func (v *edgeVersions) since(version *uint64, edges func() []*topologyv1.Edge) (EdgesChange, int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.edges == nil {
+		v.edges, v.left, v.version = make(map[string]posted), make(map[string]uint64), 1
 	}
-	if now := time.Now(); now.Sub(b.looked) >= watchPause {
-		b.looked = now
-		b.take(edges())
+	if now := time.Now(); now.Sub(v.looked) >= watchPause {
+		v.looked = now
+		v.take(edges())
 	}
-	change := EdgesChange{All: *version <= b.forgot}
-	for _, p := range b.edges {
+	change := EdgesChange{All: *version <= v.forgot}
+	for _, p := range v.edges {
 		if change.All || p.version > *version {
 			change.Edges = append(change.Edges, p.edge)
 		}
@@ -123,40 +123,40 @@ func (b *board) since(version *uint64, edges func() []*topologyv1.Edge) (EdgesCh
 	slices.SortFunc(change.Edges, func(x, y *topologyv1.Edge) int {
 		return cmp.Compare(x.GetName(), y.GetName())
 	})
-	for name, at := range b.left {
+	for name, at := range v.left {
 		if !change.All && at > *version {
 			change.Left = append(change.Left, name)
 		}
 	}
 	slices.Sort(change.Left)
-	*version = b.version
-	return change, len(b.edges)
+	*version = v.version
+	return change, len(v.edges)
 }
 
 // take compares the edges of now with those before. The caller holds mu.
-func (b *board) take(edges []*topologyv1.Edge) {
-	next, there := b.version+1, make(map[string]bool, len(edges))
+func (v *edgeVersions) take(edges []*topologyv1.Edge) {
+	next, there := v.version+1, make(map[string]bool, len(edges))
 	changed := false
 	for _, e := range edges {
 		there[e.GetName()] = true
-		if old, ok := b.edges[e.GetName()]; !ok || !proto.Equal(old.edge, e) {
-			b.edges[e.GetName()] = posted{e, next}
-			delete(b.left, e.GetName())
+		if old, ok := v.edges[e.GetName()]; !ok || !proto.Equal(old.edge, e) {
+			v.edges[e.GetName()] = posted{e, next}
+			delete(v.left, e.GetName())
 			changed = true
 		}
 	}
-	for name := range b.edges {
+	for name := range v.edges {
 		if !there[name] {
-			delete(b.edges, name)
-			b.left[name] = next
+			delete(v.edges, name)
+			v.left[name] = next
 			changed = true
 		}
 	}
-	if len(b.left) > maxLeft {
-		clear(b.left)
-		b.forgot = b.version
+	if len(v.left) > maxLeft {
+		clear(v.left)
+		v.forgot = v.version
 	}
 	if changed {
-		b.version = next
+		v.version = next
 	}
 }

@@ -87,8 +87,8 @@ func leave(
 	return state
 }
 
-// well reports whether nothing is wanted of DNS.
-func well(f *storev1.DomainFacts, state topologyv1.CustomDomain_State) bool {
+// nothingWanted reports whether nothing is wanted of DNS.
+func nothingWanted(f *storev1.DomainFacts, state topologyv1.CustomDomain_State) bool {
 	switch f.GetRouting().GetState() {
 	case topologyv1.DomainRouting_HERE, topologyv1.DomainRouting_PROXIED:
 	default:
@@ -104,7 +104,7 @@ func well(f *storev1.DomainFacts, state topologyv1.CustomDomain_State) bool {
 // schedule says when to look next: often while somebody is probably at it, and daily in the end.
 func schedule(next *storev1.DomainFacts, state topologyv1.CustomDomain_State, now time.Time) {
 	wait := daily()
-	if well(next, state) {
+	if nothingWanted(next, state) {
 		next.Looks, next.WantingSince = 0, nil
 	} else {
 		if next.GetWantingSince() == nil {

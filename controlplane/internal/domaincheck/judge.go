@@ -298,7 +298,7 @@ func judgeAnswers(s Subject, e *Evidence, r *topologyv1.DomainRouting) bool {
 	case e.A.DNSSEC != "" || e.AAAA.DNSSEC != "":
 		return broken(
 			topologyv1.DomainRouting_DNSSEC_BROKEN,
-			"DNSSEC is broken: resolvers that check it answer SERVFAIL, and the records to those that do not; mend or remove the DS record of %s",
+			"DNSSEC is broken: resolvers that check it answer SERVFAIL, and the records to those that do not; correct or remove the DS record of %s",
 			cmp.Or(e.A.DNSSEC, e.AAAA.DNSSEC),
 		)
 	case e.A.Loop || e.AAAA.Loop:

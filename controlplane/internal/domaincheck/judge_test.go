@@ -149,7 +149,7 @@ func lines(f Finding) string {
 	return strings.NewReplacer(mine, "MINE", foreign, "FOREIGN").Replace(b.String())
 }
 
-// TestFaults shows what is said of each fault, and which records mend it. A case of
+// TestFaults shows what is said of each fault, and which records repair it. A case of
 // testdata/faults.txt begins with `== title`; lines that begin with `>` make the fault, and the
 // rest is what is told.
 func TestFaults(t *testing.T) {

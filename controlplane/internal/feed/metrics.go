@@ -56,7 +56,7 @@ func newMetrics(registerer prometheus.Registerer, f *Feed) *metrics {
 		}),
 		reloads: auto.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_controlplane_reloads_total",
-			Help: "How often the whole topology was read again, since etcd no longer kept what had been missed.",
+			Help: "How often the whole topology was read again because etcd no longer kept what had been missed.",
 		}),
 		refusals: auto.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_controlplane_shrink_refusals_total",

@@ -284,8 +284,8 @@ func TestRevocationReachesOtherControlPlanes(t *testing.T) {
 	held, _ := join(t, one, token(t, one, "fra-1", "", ""))
 	log := slog.New(slog.DiscardHandler)
 	other := New(Config{Store: storetest.Open(t, store.Config{Prefix: prefix, Logger: log}), Logger: log, Now: c.now})
-	told := make(chan string, 100)
-	other.OnChange(func(id string) { told <- id })
+	reported := make(chan string, 100)
+	other.OnChange(func(id string) { reported <- id })
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup
 	run.Go(func() { _ = other.Run(ctx) })
@@ -302,7 +302,7 @@ func TestRevocationReachesOtherControlPlanes(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case <-told:
+	case <-reported:
 	case <-time.After(20 * time.Second):
 		t.Error("the other control plane has not heard of it")
 	}

@@ -23,7 +23,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"result"}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_store_conflicts_total",
-			Help: "Transactions that were tried again since another writer was faster.",
+			Help: "Transactions that were tried again because another writer was faster.",
 		}),
 		unknown: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_store_unresolved_replies_total",
@@ -56,7 +56,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		accountLoads: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgewalk_store_account_loads_total",
-			Help: "Accounts that were read whole from etcd, since what this control plane holds of them was not known to be the latest.",
+			Help: "Accounts that were read whole from etcd because what this control plane holds of them was not known to be the latest.",
 		}),
 	}
 	if r != nil {

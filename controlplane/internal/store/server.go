@@ -47,7 +47,7 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	case up == 0:
 		reason = "no member of it can be reached"
 	case led == 0:
-		reason = "it has no leader, since too few of its members are up"
+		reason = "it has no leader, because too few of its members are up"
 	}
 	return &UnavailableError{Reason: reason, Err: err}
 }

@@ -91,7 +91,7 @@ type Certificates struct {
 	metrics *metrics
 	errors  atomic.Int64 // of fetches
 
-	flights singleflight.Group
+	fetches singleflight.Group
 	waits   chan struct{}
 	loaded  chan struct{} // closed when the file was read
 	kick    chan struct{}
@@ -211,14 +211,14 @@ func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, looku
 	}
 	deadline := time.NewTimer(handshakeWait)
 	defer deadline.Stop()
-	flight := c.flights.DoChan(want.ID.String(), func() (any, error) {
+	fetch := c.fetches.DoChan(want.ID.String(), func() (any, error) {
 		if ready, ok := c.ready.Get(want.ID); ok {
 			return ready, nil // which came since this handshake looked
 		}
 		return c.fetchOne(want)
 	})
 	select {
-	case done := <-flight:
+	case done := <-fetch:
 		if done.Err != nil {
 			return nil, lookupFailed, done.Err
 		}

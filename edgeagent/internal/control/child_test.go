@@ -144,8 +144,8 @@ func TestKillNeverUndoesAnAcknowledgedStep(t *testing.T) {
 			ch := h.putBytes(fmt.Sprint("later/", at%211), slices.Repeat([]byte{byte(at)}, int(at*at%30_000)))
 			past[h.revision] = string(h.digest())
 			dead = d.stream.Send(live(at, h.revision, ch)) != nil
-			for len(d.heard) > 0 {
-				acked = max(acked, (<-d.heard).GetAck().GetApplied())
+			for len(d.received) > 0 {
+				acked = max(acked, (<-d.received).GetAck().GetApplied())
 			}
 			select {
 			case <-die:
@@ -155,8 +155,8 @@ func TestKillNeverUndoesAnAcknowledgedStep(t *testing.T) {
 			}
 		}
 		<-d.ended
-		for len(d.heard) > 0 {
-			acked = max(acked, (<-d.heard).GetAck().GetApplied())
+		for len(d.received) > 0 {
+			acked = max(acked, (<-d.received).GetAck().GetApplied())
 		}
 		a := load(t, dir)
 		s := a.Status()

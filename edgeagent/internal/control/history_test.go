@@ -112,7 +112,7 @@ func TestMangledStreamsNeverMislead(t *testing.T) {
 		listen := func() (over bool) {
 			for {
 				select {
-				case m := <-d.heard:
+				case m := <-d.received:
 					if ack := m.GetAck(); ack != nil {
 						judge(ack.GetApplied(), ack.GetDigest())
 					}

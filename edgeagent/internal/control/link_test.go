@@ -121,13 +121,13 @@ func TestHalfOpenLinkIsGivenUp(t *testing.T) {
 	}
 	t.Parallel()
 	h := smallHistory()
-	silent, well := newPeer(t), newPeer(t)
+	silent, answering := newPeer(t), newPeer(t)
 	l := newLink(t, silent.address)
-	start(t, testConfig(t, t.TempDir(), l.listener.Addr().String(), well.address))
+	start(t, testConfig(t, t.TempDir(), l.listener.Addr().String(), answering.address))
 	var d *dialogue
 	select { // the agent begins with either
 	case d = <-silent.streams:
-	case d = <-well.streams:
+	case d = <-answering.streams:
 		d.close(status.Error(codes.Unavailable, "not yet"))
 		d = silent.accept()
 	}
@@ -137,7 +137,7 @@ func TestHalfOpenLinkIsGivenUp(t *testing.T) {
 	close(l.gone)
 	took := busyclock.Start(t)
 	select {
-	case d = <-well.streams:
+	case d = <-answering.streams:
 	case <-time.After(5 * time.Minute):
 		t.Fatal("the agent stays with a control plane that says nothing")
 	}

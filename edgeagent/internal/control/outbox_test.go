@@ -19,15 +19,15 @@ func TestHoweverMuchIsRefusedEachAckIsSmall(t *testing.T) {
 	}
 	o.acknowledge(refused)
 	messages, _ := o.take()
-	told := 0
+	reported := 0
 	for _, m := range messages {
 		if size := proto.Size(m); size > 64<<10 || m.GetAck().GetApplied() != 7 {
 			t.Errorf("an ack of %d bytes, of revision %d", size, m.GetAck().GetApplied())
 		}
-		told += len(m.GetAck().GetNacks())
+		reported += len(m.GetAck().GetNacks())
 	}
-	if told != len(refused) {
-		t.Errorf("%d of %d refusals were told", told, len(refused))
+	if reported != len(refused) {
+		t.Errorf("%d of %d refusals were told", reported, len(refused))
 	}
 	if messages, _ := o.take(); len(messages) > 0 {
 		t.Errorf("%d messages more", len(messages))

@@ -197,13 +197,13 @@ type dialogue struct {
 	t     testing.TB
 	hello *edgev1.Hello
 	// address is the peer's.
-	address string
-	token   []string
-	stream  edgev1.EdgeService_SyncServer
-	heard   chan *edgev1.SyncRequest // without reports
-	ended   chan struct{}            // closed when the agent has ended its side
-	finish  chan error
-	done    sync.Once
+	address  string
+	token    []string
+	stream   edgev1.EdgeService_SyncServer
+	received chan *edgev1.SyncRequest // without reports
+	ended    chan struct{}            // closed when the agent has ended its side
+	finish   chan error
+	done     sync.Once
 }
 
 func newPeer(t testing.TB) *peer {
@@ -233,7 +233,7 @@ func (p *peer) Sync(stream edgev1.EdgeService_SyncServer) error {
 	md, _ := metadata.FromIncomingContext(stream.Context())
 	d := &dialogue{
 		t: p.t, address: p.address, hello: m.GetHello(), token: md.Get("authorization"), stream: stream,
-		heard: make(chan *edgev1.SyncRequest, 10_000), ended: make(chan struct{}), finish: make(chan error, 1),
+		received: make(chan *edgev1.SyncRequest, 10_000), ended: make(chan struct{}), finish: make(chan error, 1),
 	}
 	go func() {
 		defer close(d.ended)
@@ -243,7 +243,7 @@ func (p *peer) Sync(stream edgev1.EdgeService_SyncServer) error {
 				return
 			}
 			if m.GetReport() == nil {
-				d.heard <- m
+				d.received <- m
 			}
 		}
 	}()
@@ -293,7 +293,7 @@ func (d *dialogue) ack(what string, ok func(*edgev1.Ack) bool) *edgev1.Ack {
 	var last *edgev1.Ack
 	for {
 		select {
-		case m := <-d.heard:
+		case m := <-d.received:
 			if a := m.GetAck(); a != nil {
 				if last = a; ok(a) {
 					return a

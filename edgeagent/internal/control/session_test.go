@@ -271,7 +271,7 @@ func TestWhatOriginsSendNeverEndsTheStream(t *testing.T) {
 	got := map[string]*edgev1.Answer{}
 	for deadline := time.After(patience); len(got) < 2; {
 		select {
-		case m := <-d.heard:
+		case m := <-d.received:
 			if a := m.GetAnswer(); a != nil {
 				got[a.GetId()] = a
 			}
@@ -319,7 +319,7 @@ func TestQuestions(t *testing.T) {
 		deadline := time.After(patience)
 		for len(got) < n {
 			select {
-			case m := <-d.heard:
+			case m := <-d.received:
 				if a := m.GetAnswer(); a != nil {
 					got[a.GetId()] = a.GetError()
 				}

@@ -293,7 +293,7 @@ func (c *Control) gap(what string) error {
 }
 
 func protocolError(what string) error {
-	return errors.New("the control plane broke the protocol: " + what)
+	return errors.New("the control plane violates the protocol: " + what)
 }
 
 func same(sent []byte, have topology.Digest) bool { return string(sent) == string(have[:]) }

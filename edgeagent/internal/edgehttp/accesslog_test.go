@@ -143,7 +143,7 @@ func TestAccessLog(t *testing.T) {
 	e.apply(acme(newOrigin(t, oneFile)))
 	browser := []string{"User-Agent: browser/1", "Referer: https://shop.test/a?token=hunter2"}
 	response, _ := e.get("shared.test", "/acme/a.txt?token=hunter2", browser...)
-	e.settle(1)
+	e.awaitStored(1)
 	e.get("shared.test", "/acme/a.txt?token=hunter2", browser...)
 	e.get("nobody.test", "/x")
 	e.stop() // Writes what is left.

@@ -92,7 +92,7 @@ func TestHitsAreServedWhileMissesFillEverySlot(t *testing.T) {
 	}
 	e.apply(resources)
 	e.get("shared.test", "/acme/a.txt")
-	e.settle(1)
+	e.awaitStored(1)
 	attack := e.crowd()
 	const waiting, asked = requests * 3 / 4, 4 * requests
 	for i := range asked {
@@ -218,7 +218,7 @@ func TestDefaultLimitsHoldAgainstThousands(t *testing.T) {
 	resources["urlEndpoints/other/default"] = &topologyv1.UrlEndpoint{Origins: []string{"o"}}
 	e.apply(resources)
 	e.get("shared.test", "/acme/a.txt")
-	e.settle(1)
+	e.awaitStored(1)
 
 	attack := e.crowd()
 	for i := range 2300 {
@@ -266,7 +266,7 @@ func TestStalledReadersGiveBackTheirFiles(t *testing.T) {
 		w.Write(big)
 	})))
 	e.get("shared.test", "/acme/big")
-	e.settle(1)
+	e.awaitStored(1)
 	paths := make([]string, streams)
 	for i := range paths {
 		paths[i] = "/big"
@@ -327,7 +327,7 @@ func TestSlowClientGetsFilesWhole(t *testing.T) {
 		w.Write(big)
 	})))
 	e.get("shared.test", "/acme/big")
-	e.settle(1)
+	e.awaitStored(1)
 	conn, err := net.Dial("tcp", e.http)
 	if err != nil {
 		t.Fatal(err)

@@ -40,7 +40,7 @@ func TestFloodsOfFrames(t *testing.T) {
 		stuck(w, r)
 	})))
 	e.get("shared.test", "/acme/a.txt")
-	e.settle(1)
+	e.awaitStored(1)
 	var heads bytes.Buffer
 	encoder := hpack.NewEncoder(&heads)
 	head := func(path string) []byte {

@@ -128,7 +128,7 @@ func TestSecondRequestIsAHit(t *testing.T) {
 		if status := response.Header.Get("Cache-Status"); !strings.Contains(status, want) || body != fileText {
 			t.Errorf("request %d: Cache-Status %q, body %q; want %s", i+1, status, body, want)
 		}
-		e.settle(1)
+		e.awaitStored(1)
 	}
 	if response, body := e.get("shared.test", "/acme/a.txt", "Range: bytes=4-6"); response.StatusCode != 206 ||
 		body != fileText[4:7] {
@@ -265,7 +265,7 @@ func TestOriginsDoNotSpeakForTheEdge(t *testing.T) {
 		if ids := response.Header["X-Request-Id"]; len(ids) != 1 || ids[0] == "the origin's" {
 			t.Errorf("X-Request-Id: %q, want the edge's", ids)
 		}
-		e.settle(1)
+		e.awaitStored(1)
 	}
 	response, err := e.client("img.acme.test").Get("https://img.acme.test/shots/a")
 	if err != nil {
@@ -294,7 +294,7 @@ func TestHitsAreWholeWhicheverWayTheyAreSent(t *testing.T) {
 	for i, size := range sizes {
 		path := "/" + strconv.Itoa(size)
 		e.get("shared.test", "/acme"+path)
-		e.settle(int64(i + 1))
+		e.awaitStored(int64(i + 1))
 		response, body := e.get("shared.test", "/acme"+path)
 		if status := response.Header.Get("Cache-Status"); !strings.Contains(status, "hit") || body != file[:size] {
 			t.Errorf("%d bytes: Cache-Status %q, %d bytes", size, status, len(body))
@@ -380,7 +380,7 @@ func TestMetricsAfterEachOutcome(t *testing.T) {
 	e := newEdge(t, nil)
 	e.apply(acme(newOrigin(t, oneFile)))
 	e.get("shared.test", "/acme/a.txt")
-	e.settle(1)
+	e.awaitStored(1)
 	e.get("shared.test", "/acme/a.txt")
 	e.get("shared.test", "/acme/b.txt")
 	e.get("nobody.test", "/")
@@ -412,11 +412,11 @@ func TestMetricsAfterEachOutcome(t *testing.T) {
 // taken.
 func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
-	asked, goOn := make(chan struct{}), make(chan struct{})
+	asked, proceed := make(chan struct{}), make(chan struct{})
 	e := newEdge(t, nil)
 	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		close(asked)
-		<-goOn
+		<-proceed
 		io.WriteString(w, fileText)
 	})))
 	type answer struct {
@@ -438,7 +438,7 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	for e.server.Ready() == nil { // Until the server stops.
 		runtime.Gosched()
 	}
-	close(goOn)
+	close(proceed)
 	if got := <-answered; got.status != 200 || got.body != fileText {
 		t.Errorf("got %+v, want the whole file", got)
 	}
@@ -447,11 +447,11 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
-	asked, goOn := make(chan struct{}, 4), make(chan struct{})
+	asked, proceed := make(chan struct{}, 4), make(chan struct{})
 	e := newEdge(t, func(c *Config) { c.MaxConnections = 1 })
 	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
-		<-goOn
+		<-proceed
 	})))
 	first := make(chan struct{})
 	go func() { defer close(first); e.get("shared.test", "/acme/slow") }()
@@ -460,7 +460,7 @@ func TestTooManyConnections(t *testing.T) {
 	if response != nil && (response.StatusCode != 503 || response.Header.Get("Retry-After") == "") {
 		t.Errorf("one connection too many got %d, want 503 with Retry-After", response.StatusCode)
 	}
-	close(goOn)
+	close(proceed)
 	<-first
 	response, _ = e.get("shared.test", "/acme/b.txt")
 	if response == nil {
@@ -470,11 +470,11 @@ func TestTooManyConnections(t *testing.T) {
 
 func TestTooManyRequests(t *testing.T) {
 	t.Parallel()
-	asked, goOn := make(chan struct{}, 4), make(chan struct{})
+	asked, proceed := make(chan struct{}, 4), make(chan struct{})
 	e := newEdge(t, func(c *Config) { c.MaxRequests = 1 })
 	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
-		<-goOn
+		<-proceed
 	})))
 	first := make(chan struct{})
 	go func() { defer close(first); e.get("shared.test", "/acme/slow") }()
@@ -483,6 +483,6 @@ func TestTooManyRequests(t *testing.T) {
 	if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || body != "503 the edge is busy\n" {
 		t.Errorf("got %d %q, want 503", response.StatusCode, body)
 	}
-	close(goOn)
+	close(proceed)
 	<-first
 }

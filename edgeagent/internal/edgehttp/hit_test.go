@@ -54,7 +54,7 @@ func hits(t testing.TB, e *edge, size int, fields ...string) func() {
 	}
 	for range 4 { // from the origin, the disk, and then from where it stays
 		ask()
-		e.settle(1)
+		e.awaitStored(1)
 	}
 	whole := ask() // Heads have the same length each time but for Age.
 	return func() {

@@ -40,7 +40,7 @@ func TestHitsFollowWhatTheyDependOn(t *testing.T) {
 			if length := len(response.Header.Values("Date")); length != 1 {
 				t.Errorf("%d Date fields", length)
 			}
-			e.settle(1)
+			e.awaitStored(1)
 		}
 	}
 	none := map[string]string{

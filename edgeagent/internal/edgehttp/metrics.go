@@ -72,7 +72,7 @@ func newMetrics(
 		aborted: prometheus.NewCounter(
 			prometheus.CounterOpts{
 				Name: "edgewalk_edge_aborted_replies_total",
-				Help: "Replies cut off since their body broke or the client went away.",
+				Help: "Replies cut off because their body ended early or the client went away.",
 			},
 		),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{

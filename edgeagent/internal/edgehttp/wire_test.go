@@ -214,9 +214,9 @@ func TestInterimRepliesPass(t *testing.T) {
 		h.Set("Cache-Control", "no-store")
 		io.WriteString(w, fileText)
 	})))
-	var told []string
+	var reported []string
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-		told = append(told, fmt.Sprint(code, h["Link"], h["X-Accel-Redirect"], h["Set-Cookie"]))
+		reported = append(reported, fmt.Sprint(code, h["Link"], h["X-Accel-Redirect"], h["Set-Cookie"]))
 		return nil
 	}}
 	plain := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
@@ -227,7 +227,7 @@ func TestInterimRepliesPass(t *testing.T) {
 		client *http.Client
 		url    string
 	}{{plain, "http://img.acme.test/x"}, {e.client("img.acme.test"), "https://img.acme.test/x"}} {
-		told = nil
+		reported = nil
 		request, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", c.url, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -238,9 +238,9 @@ func TestInterimRepliesPass(t *testing.T) {
 		}
 		body, err := io.ReadAll(reply.Body)
 		reply.Body.Close()
-		if want := "103 [</a.css>; rel=preload] [] []"; string(body) != fileText || err != nil || len(told) != 1 ||
-			told[0] != want {
-			t.Errorf("%s: told %q, then %q, %v", c.url, told, body, err)
+		if want := "103 [</a.css>; rel=preload] [] []"; string(body) != fileText || err != nil || len(reported) != 1 ||
+			reported[0] != want {
+			t.Errorf("%s: told %q, then %q, %v", c.url, reported, body, err)
 		}
 		if reply.Header.Get("Link") != "" {
 			t.Errorf("%s: what was said early is said again", c.url)
@@ -259,7 +259,7 @@ func TestEmptyLinesBetweenPipelinedRequests(t *testing.T) {
 	e := newEdge(t, nil)
 	e.apply(acme(newOrigin(t, oneFile)))
 	e.get("shared.test", "/acme/a.txt")
-	e.settle(1)
+	e.awaitStored(1)
 	const (
 		get  = "GET /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n"
 		post = "POST /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nContent-Length: 0\r\n\r\n"

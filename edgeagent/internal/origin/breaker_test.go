@@ -18,8 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// settle waits until no probe is under way.
-func settle(t *testing.T, c *Client) {
+// awaitProbes waits until no probe is under way.
+func awaitProbes(t *testing.T, c *Client) {
 	t.Helper()
 	c.prober.done.Wait()
 }
@@ -234,7 +234,7 @@ func TestSuspectIsLeftAloneOnceConfirmed(t *testing.T) {
 		now.forward(100 * time.Millisecond)
 		a := c.Get(t.Context(), o, get(fmt.Sprintf("/%d.jpg", i)))
 		discard(t, a)
-		settle(t, c)
+		awaitProbes(t, c)
 		if a.Reason == BreakerOpen {
 			refused = a
 		}

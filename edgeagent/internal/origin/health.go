@@ -188,7 +188,7 @@ const (
 	noVerdict verdict = iota // the origin was not asked, or not for long enough
 	reached                  // it is there, but an admin has something to correct
 	begun                    // the head of a file has come; whether it is well shows at the end of the body
-	well
+	healthy
 	busy
 	broken
 )
@@ -205,7 +205,7 @@ func verdictOf(k *kind.Kind, o *topology.Origin, a *Answer, took time.Duration) 
 	case a.unfinished():
 		return begun
 	case a.Outcome != Inconclusive:
-		return well
+		return healthy
 	case a.Reason == Misconfigured:
 		if a.Status != 0 {
 			return reached

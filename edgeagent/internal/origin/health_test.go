@@ -372,7 +372,7 @@ func TestStates(t *testing.T) {
 			h.conclude(a)
 		}
 	}
-	told := func() (ids string) {
+	reported := func() (ids string) {
 		for _, s := range c.States(func(_, id string) *topology.Origin { return origins[id] }) {
 			ids += s.Origin + " "
 			if len(s.LastError) > maxSummary {
@@ -383,7 +383,7 @@ func TestStates(t *testing.T) {
 	}
 	origin := func(ids string) {
 		t.Helper()
-		if got := told(); got != ids {
+		if got := reported(); got != ids {
 			t.Errorf("told of %q, want %q", got, ids)
 		}
 	}
@@ -407,7 +407,7 @@ func TestStates(t *testing.T) {
 	for i := range 2 * topology.MaxReported {
 		say(fmt.Sprint(i), Failed, 500, 1)
 	}
-	if got := strings.Fields(told()); len(got) != topology.MaxReported || got[0] != "a" {
+	if got := strings.Fields(reported()); len(got) != topology.MaxReported || got[0] != "a" {
 		t.Errorf("told of %d", len(got))
 	}
 }

@@ -29,7 +29,7 @@ func newMetrics() *metrics {
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	}, []string{"kind"})
 	m.resumes = counter("edgewalk_origin_resumes_total",
-		"Bodies that broke and were asked for from there on, by kind and whether the origin gave the rest.",
+		"Bodies that ended early and were asked for from there on, by kind and whether the origin gave the rest.",
 		"kind", "result")
 	m.droppedLines = counter("edgewalk_origin_dropped_header_lines_total",
 		"Lines of replies' heads that are no header fields and were left out, by kind.",

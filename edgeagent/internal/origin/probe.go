@@ -191,10 +191,10 @@ func (h *health) probed(q *Ask, a *Answer, sure bool) {
 	}
 	// A breaker that opened because the origin could not be reached closes when it can: what it
 	// says of one file is about that file.
-	well := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere ||
+	answered := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere ||
 		!a.Unreached && (!sure || !b.Suspected())
 	i := slices.IndexFunc(h.known, func(k known) bool { return k.is(q) })
-	if well {
+	if answered {
 		if i >= 0 {
 			h.known[i].failed = 0
 		}

@@ -63,15 +63,15 @@ func TestNoSecretIsTold(t *testing.T) {
 		} {
 			ask := get(pathAt(o, fault, "/a.jpg"))
 			a := c.Get(t.Context(), o, ask)
-			told := fmt.Sprintf("%s %s %s %s", a.Request, a.Detail, a.Advice, a.ProxyError)
+			reported := fmt.Sprintf("%s %s %s %s", a.Request, a.Detail, a.Advice, a.ProxyError)
 			if a.Response != nil {
 				_, err := read(t, a)
-				told += fmt.Sprint(err)
+				reported += fmt.Sprint(err)
 			}
-			told += fmt.Sprint(c.States(func(string, string) *topology.Origin { return o }))
+			reported += fmt.Sprint(c.States(func(string, string) *topology.Origin { return o }))
 			for _, secret := range secrets {
-				if strings.Contains(told, secret) {
-					t.Errorf("%s at %s tells a secret: %s", name, a.Kind, told)
+				if strings.Contains(reported, secret) {
+					t.Errorf("%s at %s tells a secret: %s", name, a.Kind, reported)
 				}
 			}
 		}

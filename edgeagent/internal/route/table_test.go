@@ -446,9 +446,9 @@ func TestSharedHost(t *testing.T) {
 func TestHooksRunInOrderAroundTheSwap(t *testing.T) {
 	t.Parallel()
 	var table *Table
-	var told []string
+	var reported []string
 	tell := func(format string, args ...any) {
-		told = append(told, fmt.Sprintf("@%d ", table.Root().Revision())+fmt.Sprintf(format, args...))
+		reported = append(reported, fmt.Sprintf("@%d ", table.Root().Revision())+fmt.Sprintf(format, args...))
 	}
 	table = New(Hooks{
 		Epoch: func(epoch string) { tell("epoch %s", epoch) },
@@ -492,8 +492,8 @@ func TestHooksRunInOrderAroundTheSwap(t *testing.T) {
 		"@13 applied 13 [acme]",
 		"@13 epoch e2", "@3 applied 3 [acme]", "@3 gone 13-acme",
 	}
-	if !slices.Equal(told, want) {
-		t.Errorf("told\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))
+	if !slices.Equal(reported, want) {
+		t.Errorf("told\n%s\nwant\n%s", strings.Join(reported, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -569,13 +569,13 @@ func TestCertificates(t *testing.T) {
 	}
 	off := domain("off.test.example", "")
 	off.Tls = &topologyv1.DomainTls{Mode: topologyv1.DomainTls_OFF}
-	var told []string
+	var reported []string
 	table := New(Hooks{Certificates: func(_ *Root, changed []*topology.Certificate, full, keys bool) {
 		line := fmt.Sprintf("full=%v keys=%v", full, keys)
 		for _, c := range changed {
 			line += fmt.Sprintf(" %s=%x", c.Domain, c.ID[:1])
 		}
-		told = append(told, line)
+		reported = append(reported, line)
 	}})
 	apply := func(s Step) {
 		t.Helper()
@@ -657,8 +657,8 @@ func TestCertificates(t *testing.T) {
 		"full=true keys=false", "full=false keys=false acme/a.test.example=02",
 		"full=false keys=false acme/a.test.example=03", "full=false keys=true",
 	}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %q, want %q", told, want)
+	if !slices.Equal(reported, want) {
+		t.Errorf("told %q, want %q", reported, want)
 	}
 }
 

@@ -118,7 +118,7 @@ func (a *applying) prepare() error {
 				a.documents[one].source, d.source, account.GetId())
 		}
 		if etag := a.manifests[one].GetAccount().GetEtag(); account.GetEtag() != "" && account.GetEtag() != etag {
-			return fmt.Errorf("%s: account.etag: it is not that of the first document of account %q: leave it out, since each document waits for the one before it", d.source, account.GetId())
+			return fmt.Errorf("%s: account.etag: it is not that of the first document of account %q: leave it out, because each document waits for the one before it", d.source, account.GetId())
 		}
 	}
 	a.id = uuid.New()

@@ -11,7 +11,7 @@ import (
 )
 
 // What people are told of a check: a line if all is well, and else what is wrong and every way to
-// mend it.
+// repair it.
 func TestCheckIsTold(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)

@@ -29,9 +29,9 @@ func originHealth(h *topologyv1.OriginHealth) string {
 	return text
 }
 
-// unwellNote says of an origin that is not well what its last failure was. That is too long for a
+// lastFailure says of an origin that is not well what its last failure was. That is too long for a
 // table.
-func unwellNote(m proto.Message) []string {
+func lastFailure(m proto.Message) []string {
 	o, ok := m.(*topologyv1.Origin)
 	if !ok || o.GetHealth().GetEdgesUnwell() == 0 {
 		return nil

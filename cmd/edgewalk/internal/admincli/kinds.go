@@ -234,14 +234,14 @@ func (k *kind) table(response protoreflect.Message) table {
 		case *topologyv1.Account:
 			t.below = limitLines(of)
 		}
-		t.below = append(t.below, unwellNote(resource.Interface())...)
+		t.below = append(t.below, lastFailure(resource.Interface())...)
 		return t
 	}
 	list := get(response, k.fields).List()
 	for i := range list.Len() {
 		resource := list.Get(i).Message().Interface()
 		t.rows = append(t.rows, k.row(resource))
-		t.below = append(t.below, unwellNote(resource)...)
+		t.below = append(t.below, lastFailure(resource)...)
 	}
 	return t
 }

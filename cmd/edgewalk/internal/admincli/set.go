@@ -67,7 +67,7 @@ func findField(
 			return nil, nil, "", fmt.Errorf("%s has no field %q%s", m.Descriptor().Name(), part, hint)
 		}
 		if i == 0 && topology.OutputOnly(field.Name()) {
-			return nil, nil, "", fmt.Errorf("%s is told by the control plane and cannot be set", part)
+			return nil, nil, "", fmt.Errorf("%s is output-only: the control plane says what it is", part)
 		}
 		names = append(names, string(field.Name()))
 		if i == len(parts)-1 {

@@ -5,7 +5,7 @@ export function start(list) {
   const form = list.closest("form");
   const adder = form.querySelector("[name=add]");
 
-  function settle() {
+  function update() {
     const all = rows();
     all.forEach((row, i) => {
       row.draggable = true;
@@ -20,7 +20,7 @@ export function start(list) {
     if (to < 0 || to >= all.length) return;
     if (by < 0) all[to].before(row);
     else all[to].after(row);
-    settle();
+    update();
   }
 
   list.addEventListener("click", (event) => {
@@ -36,7 +36,7 @@ export function start(list) {
         adder.append(option);
       }
       row.remove();
-      settle();
+      update();
       (near?.querySelector('[value^="remove "]') ?? adder)?.focus();
       return;
     }
@@ -67,11 +67,11 @@ export function start(list) {
       else over.before(dragged);
     }
     clear();
-    settle();
+    update();
   });
   list.addEventListener("dragend", () => {
     clear();
     dragged = undefined;
   });
-  settle();
+  update();
 }
