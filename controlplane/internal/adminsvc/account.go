@@ -103,7 +103,7 @@ func (s accounts) CreateAccount(
 	return &adminv1.CreateAccountResponse{Account: a, Revision: out.revision}, nil
 }
 
-// create makes the account and, as it never lacks one, its default endpoint.
+// create makes the account and its default endpoint, because an account never lacks one.
 func (d *draft) create(a *topologyv1.Account) error {
 	d.putAccount(a)
 	if d.endpoints.existed(topology.DefaultEndpointID) {

@@ -63,8 +63,8 @@ var rulesOf = sync.OnceValue(func() map[string]*adminv1.Rule {
 	return all
 })
 
-// mayCall returns an error unless the caller's role has the permission of a method. A method that
-// there is not is left for gRPC to refuse.
+// mayCall returns an error unless the caller's role has the permission of a method. gRPC itself
+// refuses a method that does not exist.
 func (s *Service) mayCall(caller *auth.Caller, method string) error {
 	rule := ruleOf(method)
 	switch {
@@ -104,8 +104,8 @@ func (s *Service) authorize(ctx context.Context, method string, m proto.Message)
 	}
 }
 
-// mustBeOf returns an error unless the caller's token is for an account. That there is no such
-// account, or a later one of the same id, looks the same to it.
+// mustBeOf returns an error unless the caller's token is for an account. The error is the same
+// whether there is no such account, another one, or a later one of the same id.
 func (s *Service) mustBeOf(caller *auth.Caller, account string) error {
 	id, uid := caller.Account()
 	if id == "" {

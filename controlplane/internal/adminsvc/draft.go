@@ -44,11 +44,10 @@ type draft struct {
 	// reserved are hosts below which the caller makes no domains.
 	reserved []string
 
-	// discarded are records to delete that cannot be read. No table has those: to what else the
-	// account holds they do no harm. A write may put another in the place of one.
+	// discarded are records to delete that cannot be read. No table has those, and they do no harm
+	// to what else the account holds. A write may put another in the place of one.
 	discarded []topology.Key
-	// fail makes an error of the rules that state, which has what they are about, breaks. Nil:
-	// violationsError.
+	// fail turns broken rules into an error; state has what they are about. Nil: violationsError.
 	fail func(state *topology.AccountState, found []rules.Violation) error
 }
 

@@ -45,7 +45,7 @@ func addHealth(edges []*topologyv1.Edge, account string, origins ...*topologyv1.
 	}
 }
 
-// healthOf sums up what those of the connected edges say at which an origin is not well.
+// healthOf sums up the reports of the connected edges at which an origin fails.
 func healthOf(connected int32, unwell []*topologyv1.OriginState) *topologyv1.OriginHealth {
 	h := &topologyv1.OriginHealth{EdgesWell: connected - int32(len(unwell)), EdgesUnwell: int32(len(unwell))}
 	for _, s := range unwell {

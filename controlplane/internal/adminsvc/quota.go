@@ -50,8 +50,8 @@ func overQuota(account, field string, limit, wanted int64, unit, remedy string) 
 	return f
 }
 
-// limitedBy returns an error if the draft changes what only who manages all accounts may set, and
-// the caller does not.
+// limitedBy returns an error if the draft changes a field that only callers who manage all accounts
+// may set, and the caller does not.
 func (d *draft) limitedBy(c *auth.Caller) error {
 	before, after := d.account.before("").Message, d.account.after("").Message
 	field := "limits"

@@ -1,9 +1,9 @@
 // Package auditlog writes events of the audit to a file, a line of JSON each, or to the machine's
 // syslog.
 //
-// Nobody fills it by calling: who calls much shares lines among calls, each of which says how many
-// it stands for. What a line shall tell that is not written yet is lost if the process is killed;
-// that there were such calls stands in the lines before.
+// Nobody fills it by calling: many calls of one caller share lines, each of which says how many
+// calls it stands for. If the process is killed, lines that are not written yet are lost; the lines
+// before them show that there were such calls.
 //
 // A file is bounded: at 64 MiB it becomes `FILE.1`, and there are four of those at most. It may
 // also be moved away by others: the next event makes a new one.
@@ -211,7 +211,8 @@ func (l *Log) Denied(event *adminv1.AuditEvent) error {
 	return l.take(s, event, l.lines)
 }
 
-// take writes an event with what its series has left, or leaves it too. The caller holds mu.
+// take writes an event together with those that its series has left to the next line, or leaves it
+// to that line too. The caller holds mu.
 func (l *Log) take(s *series, event *adminv1.AuditEvent, lines *rate.Limiter) error {
 	now := l.now()
 	s.seen = now
@@ -228,7 +229,7 @@ func clientOf(event *adminv1.AuditEvent) netip.Addr {
 	return listen.Client(peer.Addr().Unmap())
 }
 
-// add has the next line tell of an event: it stands for those before.
+// add has the next line stand for an event too.
 func (s *series) add(event *adminv1.AuditEvent, now time.Time) {
 	before := s.left
 	s.left = event

@@ -155,7 +155,7 @@ func (s *Server) serveUDP(ctx context.Context, running *sync.WaitGroup) {
 		switch {
 		case cut:
 			if out := refusal(buf[:n]); out != nil {
-				_, _ = s.packets.WriteToUDPAddrPort(out, from) // who is not there asks no more
+				_, _ = s.packets.WriteToUDPAddrPort(out, from) // a client that gets no answer asks again
 			}
 			continue
 		case !send:
@@ -164,13 +164,13 @@ func (s *Server) serveUDP(ctx context.Context, running *sync.WaitGroup) {
 		select {
 		case places <- struct{}{}:
 		default:
-			continue // who asks asks again
+			continue // the client asks again
 		}
 		packed := append([]byte(nil), buf[:n]...)
 		running.Go(func() {
 			defer func() { <-places }()
 			if out := s.zone.answer(ctx, packed, true); out != nil {
-				_, _ = s.packets.WriteToUDPAddrPort(out, from) // who asked asks again
+				_, _ = s.packets.WriteToUDPAddrPort(out, from) // a client that gets no answer asks again
 			}
 		})
 	}

@@ -17,7 +17,7 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// edgeKey is what a call's context holds the edge by that it comes from, if that has joined.
+// edgeKey is the key of a call's context for the edge that makes the call, if that has joined.
 type edgeKey struct{}
 
 // authorize says whether a call may be made, as soon as its header has come.

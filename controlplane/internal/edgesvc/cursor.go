@@ -353,8 +353,8 @@ func (st *stream) have() int64 {
 }
 
 // state sends what has changed after a revision, from 0 everything. It is compressed once for all
-// edges that need it at about the same time, so that it may lead to a step from before the edge
-// came; the others follow.
+// edges that need it at about the same time, so it may end at a step from before the edge came. The
+// steps after that follow.
 func (st *stream) state(ctx context.Context, view *feed.View, from int64) error {
 	s := view.State(from)
 	if !st.hello.GetAcceptsZstd() || s.Bytes < compressFrom {

@@ -214,7 +214,7 @@ type herd struct {
 }
 
 const (
-	// herdSize makes a herd of streams, herdQuiet looks without another one are its end.
+	// herdSize streams are a herd, which is over after herdQuiet looks without another one.
 	herdSize  = 500
 	herdQuiet = 5
 )

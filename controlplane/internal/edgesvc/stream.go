@@ -39,8 +39,8 @@ const (
 	minAge = 30 * time.Minute
 	maxAge = 60 * time.Minute
 	// cutOffAfter is how long this control plane may get no answer from etcd before its edges are
-	// sent to others, which may be better off. Etcd is asked each 2 s. Edges that come although, as
-	// they do when all have lost etcd, stay for cutOffStay.
+	// sent to others, which may be better off. Etcd is asked each 2 s. Edges that come
+	// nevertheless, because all control planes have lost etcd, stay for cutOffStay.
 	cutOffAfter = 15 * time.Second
 	cutOffStay  = time.Minute
 	// drainGrace is how long an edge has to leave after Drain.
@@ -384,8 +384,8 @@ func (st *stream) rightly(ack *edgev1.Ack) bool {
 	return false
 }
 
-// distrust records that the agent is about to be sent a full state, as what it holds is wrong:
-// until that has come, it may say so again.
+// distrust records that the agent is about to be sent a full state, because what it holds is wrong.
+// Until that has come, the agent may say so again.
 func (st *stream) distrust() {
 	st.svc.log.Warn("edgesvc: edge knows another history: etcd was taken back, or one of the two is at fault",
 		"edge", st.hello.GetId(), "revision", st.hello.GetHave().GetRevision())

@@ -49,7 +49,7 @@ func newWholeLog() *topologyLog {
 	return l
 }
 
-// begin is load, for the pools too.
+// begin loads the log, and those of pools.
 func (l *topologyLog) begin(step store.Step, now time.Time) {
 	l.pools.load(step, now)
 	l.load(step, now)
@@ -117,7 +117,7 @@ func (l *topologyLog) forget(e *entry) {
 	l.view.bytes -= int64(len(e.change))
 }
 
-// written says by which writes accounts are as they stand, and makes the index the view's.
+// written records which writes left the accounts as they are, and gives the view the index.
 func (l *topologyLog) written(writes map[string]string) {
 	for account, write := range writes {
 		l.index.Written(account, write)

@@ -126,7 +126,7 @@ func (p *pools) load(step store.Step, now time.Time) {
 	}
 }
 
-// take lets each pool's log take a step in, by one of its methods.
+// take passes a step to each pool's log, by one of its methods.
 func (p *pools) take(
 	all *topologyLog, step store.Step, before int64, now time.Time, in func(*topologyLog, store.Step),
 ) {

@@ -214,7 +214,7 @@ func (f *Fleet) Leave(c *Conn) {
 	f.wake()
 }
 
-// Acknowledge takes how far the edge of a stream is. reached is the revision that the
+// Acknowledge records how far the edge of a stream is. reached is the revision that the
 // acknowledgement proves; ours says that the rest of it is about what this control plane has sent;
 // full that it follows a full state.
 func (f *Fleet) Acknowledge(c *Conn, ack *edgev1.Ack, reached int64, ours, full bool) {
@@ -244,7 +244,7 @@ func (f *Fleet) Acknowledge(c *Conn, ack *edgev1.Ack, reached int64, ours, full 
 	}
 }
 
-// Reached takes that the edge of a stream is known to have applied a revision.
+// Reached records that the edge of a stream has applied a revision.
 func (f *Fleet) Reached(c *Conn, revision int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

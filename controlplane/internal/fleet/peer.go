@@ -78,8 +78,8 @@ func (p *peer) applied(epoch string, m *fleetv1.Member) int64 {
 	return max(p.link.floor, known)
 }
 
-// linkDown keeps what the edges have applied with what is known of them, because the link that says
-// so goes down.
+// linkDown copies what the edges have applied, by the link's last word, to what is known of them,
+// because the link goes down.
 func (p *peer) linkDown() {
 	if p.link == nil || !p.link.up {
 		return
@@ -196,7 +196,7 @@ func (f *Fleet) take(ctx context.Context, links *sync.WaitGroup, entry store.Ent
 	}
 }
 
-// began takes a record. The caller holds mu.
+// began records a peer's record. The caller holds mu.
 func (f *Fleet) began(ctx context.Context, links *sync.WaitGroup, p *peer, entry store.Entry) error {
 	var r record
 	if err := json.Unmarshal(entry.Value, &r); err != nil {
@@ -245,7 +245,7 @@ func (f *Fleet) began(ctx context.Context, links *sync.WaitGroup, p *peer, entry
 	return nil
 }
 
-// ended takes that a peer's record is gone. The caller holds mu.
+// ended records that a peer's record is gone. The caller holds mu.
 func (f *Fleet) ended(p *peer, revision int64) {
 	p.revision = max(p.revision, revision)
 	if p.record == nil {

@@ -23,14 +23,15 @@ import (
 )
 
 const (
-	// Calls of Join with a token that is not known are bound, for each client, and for all together
-	// by a look into etcd for each: strangersPer and strangersBurst, lookupsPer and lookupsBurst.
+	// Calls of Join with an unknown token are bounded for each client by strangersPer and
+	// strangersBurst, and for all together, because each looks into etcd, by lookupsPer and
+	// lookupsBurst.
 	strangersPer   = time.Second
 	strangersBurst = 20
 	lookupsPer     = time.Second / 100
 	lookupsBurst   = 1000
-	// Those with a token that is known are bound for each token, by joinPer and joinBurst, so that
-	// no stranger keeps an edge out. Each is a certificate.
+	// Calls with a known token are bounded for each token by joinPer and joinBurst, so that no
+	// stranger keeps an edge out. Each makes a certificate.
 	joinPer   = 6 * time.Second
 	joinBurst = 10
 	// maxBound is how many clients, and tokens, are counted at once.

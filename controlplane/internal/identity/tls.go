@@ -143,10 +143,10 @@ func (r *Registry) show(name string) (*tls.Certificate, error) {
 	return nil, nil
 }
 
-// TLS is how listeners for edges speak TLS: to who asks for the name of an authority with its
-// certificate, and to others with that of base, which may be nil. Clients are asked for a
-// certificate, and none is refused for it, see [Registry.Authenticate]; unless base insists on one
-// of its own authorities, from who does not ask for the name of an authority of edges.
+// TLS returns how listeners for edges speak TLS. A client that asks for the name of an authority of
+// edges is shown a certificate of that authority, any other that of base, which may be nil. Clients
+// are asked for a certificate, and none is refused for lack of one, see [Registry.Authenticate];
+// but base may demand one of its own authorities from those that ask for no authority of edges.
 func (r *Registry) TLS(base *tls.Config) *tls.Config {
 	other := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return nil, errors.New("without --tls-cert there is a certificate for edges that have joined alone")

@@ -324,7 +324,7 @@ func (w *Writer) count(account *Account, kind topology.Kind, n int) {
 	w.index.counts[kind] += n
 }
 
-// Written says by which write an account is as it stands. An account without records has none.
+// Written records which write left an account as it is. An account without records has none.
 func (w *Writer) Written(account, write string) {
 	if held := w.index.Account(account); held != nil && held.write != write {
 		w.own(account).write = write

@@ -135,7 +135,7 @@ func (p *params) flag(name string) bool {
 	return value
 }
 
-// err is what is wrong with them; a name that is not known is.
+// err is what is wrong with them, such as an unknown name.
 func (p *params) err() error {
 	if faults := unknownNames(p.query, p.known); len(faults) > 0 {
 		return invalid(reasonUnknown, faults...)

@@ -12,7 +12,7 @@ import (
 // Answers to dns-01 challenges (RFC 8555 8.4) lie at `acme/dns/{label}/{answer}`, in the clear,
 // because whoever asks DNS is told them.
 
-// challengeTTL is how long an answer stays that nobody takes back. Authorizations that issuers
+// challengeTTL is how long an answer stays if nobody takes it back. Authorizations that issuers
 // leave open end sooner or are begun anew.
 const challengeTTL = 24 * time.Hour
 

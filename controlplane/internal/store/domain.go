@@ -79,10 +79,9 @@ func factsOf(key topology.Key, kv *mvccpb.KeyValue) DomainFacts {
 	return f
 }
 
-// PutFacts writes what is known of a domain if that is still what it was, f.Revision, and the
-// domain is the one that was made at a revision. It returns [ErrConflict] if either is not so, and
-// the revision that the facts are at by then. With a fence it returns [ErrFenced] once that has
-// fallen.
+// PutFacts writes what is known of a domain, and returns the revision of that. It returns
+// [ErrConflict] unless what is stored is still at f.Revision and the domain is the one that was
+// made at the revision created. With a fence it returns [ErrFenced] once that has fallen.
 func (s *Store) PutFacts(ctx context.Context, f DomainFacts, created int64, fence *Fence) (int64, error) {
 	value, err := topology.Encode(f.Facts)
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// leadTTL is how long a control plane leads that has died.
+// leadTTL is how long a control plane that has died still counts as the one that leads.
 const leadTTL = 10 * time.Second
 
-// Lead calls lead whenever this control plane leads in a matter, which one at a time does, until
-// ctx ends. The context of lead ends when it leads no more; what it writes meanwhile is kept out by
-// the fence. who is what others read of it.
+// Lead calls lead whenever this control plane comes to lead in a matter, until ctx ends. One
+// control plane at a time does. The context of lead ends when another one may lead; the fence keeps
+// out what lead writes after that. who is what [Store.LeaderOf] returns meanwhile.
 func (s *Store) Lead(ctx context.Context, matter, who string, lead func(context.Context, *Fence) error) error {
 	key := s.keys.prefix + "lead/" + matter
 	var pause backoff

@@ -94,7 +94,7 @@ func (s *Store) loadKeys(
 	return err
 }
 
-// loadStream reads a range as one stream, which etcd has since 3.7.
+// loadStream reads a range as one stream, as etcd 3.7 and newer can send it.
 func (s *Store) loadStream(
 	ctx context.Context, prefix string, revision int64, hand func([]*mvccpb.KeyValue) error,
 ) error {

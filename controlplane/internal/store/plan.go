@@ -222,7 +222,7 @@ func (p *plan) delete(key string) {
 	p.bytes += len(key)
 }
 
-// noopRevision is the revision that a write which changes nothing answers with: one that edges can
+// noopRevision is the revision that the reply to a write without changes has: one that edges can
 // reach.
 func (p *plan) noopRevision() int64 {
 	if p.state.Guard != 0 {

@@ -280,9 +280,9 @@ func (s *Store) OpenSecrets(
 	return topology.OpenSecrets(s.ring.held().ring, origin.Account, origin.ID, stored, secrets)
 }
 
-// SealedFor is a certificate as stored, sealed with a key that edges of a pool have, which are
-// asked for it because the account is in the pool: as it is stored, only edges without a pool can
-// open it.
+// SealedFor returns a stored certificate sealed with a key that the edges of a pool have, empty for
+// edges without a pool, which alone can open it as it is stored. Callers make sure that the
+// certificate's account is in the pool.
 func (s *Store) SealedFor(
 	ctx context.Context, pool string, id topology.CertificateID, stored *topologyv1.SealedCertificate,
 ) (*topologyv1.SealedCertificate, error) {
@@ -453,8 +453,9 @@ func (s *Store) sealsAgain(keyset string, stored *topologyv1.OriginSecrets) bool
 	return !isSealedWith(s.ring.held().ring, keyset, stored)
 }
 
-// sealAccount seals what has to be in an account, some at a time: with a keyset as long as that
-// covers the account's pools, or, if it is empty, with that of the pools.
+// sealAccount seals those secrets of an account that have to be, some at a time. It uses the named
+// keyset as long as that covers the account's pools, and the keyset of the pools if the name is
+// empty.
 func (s *Store) sealAccount(ctx context.Context, id, keyset string, progress func(sealed int)) (sealed int, err error) {
 	for {
 		n, more := 0, false
@@ -502,8 +503,8 @@ func (s *Store) sealAccount(ctx context.Context, id, keyset string, progress fun
 	}
 }
 
-// sealLater seals what a change of an account's pools has left. What it does not come to,
-// [Store.Run] seals.
+// sealLater seals, in the background, the secrets that a change of an account's pools has left.
+// [Store.Run] seals those that it does not come to.
 func (s *Store) sealLater(ctx context.Context, account string) {
 	if _, err := s.sealAccount(ctx, account, "", func(int) {}); err != nil {
 		s.log.WarnContext(ctx, "store: secrets are still sealed for the pools that the account was in before", "account", account, "error", err)

@@ -18,7 +18,8 @@ const statusTimeout = 2 * time.Second
 // explainTimeout bounds the question why etcd does not answer.
 const explainTimeout = 500 * time.Millisecond
 
-// explain adds to an error that etcd does not answer why, as far as its members say at once.
+// explain adds the reason to an error which says that etcd does not answer, as far as etcd's
+// members say it at once.
 func (s *Store) explain(ctx context.Context, err error) error {
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnknownOutcome) || errors.As(err, new(*UnavailableError)) {
 		return err

@@ -438,7 +438,7 @@ func undo(step *storev1.Step, records map[topology.Key]topology.Record) error {
 	return nil
 }
 
-// with is the state with other records.
+// with returns the state with other records.
 func (s *State) with(records map[topology.Key]topology.Record) *State {
 	w := index.NewWriter()
 	for _, record := range records {

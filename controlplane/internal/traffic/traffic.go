@@ -40,7 +40,7 @@ type Table struct {
 
 type account struct {
 	minutes [Minutes]minute // by minute of the clock, modulo
-	// missing is counted since the half hour began that sketches are of, before in the one before.
+	// missing counts the half hour under way, before is what it held for the one before.
 	half            int64
 	missing, before *frequent.Counter
 }
@@ -189,8 +189,8 @@ func top(missing *frequent.Counter) (files []*topologyv1.MissingFile) {
 	return files
 }
 
-// Merge adds what other control planes know of an account to what one does. All counted from the
-// time on from which the last one of them did.
+// Merge adds what other control planes know of an account to what one does. The sum counts from the
+// time on from which all of them did.
 func Merge(to *topologyv1.Traffic, others ...*topologyv1.Traffic) {
 	index := make(map[int64]*topologyv1.TrafficCounts, Minutes)
 	for _, m := range to.GetMinutes() {

@@ -21,7 +21,7 @@ type Requests struct {
 	made  []string
 }
 
-// OpenNoting returns a store that notes its requests in which one of about appears.
+// OpenNoting returns a store, and the record of its requests in which one of about appears.
 func OpenNoting(tb testing.TB, about ...string) (*store.Store, *Requests) {
 	tb.Helper()
 	requests := &Requests{about: about}
