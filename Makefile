@@ -34,7 +34,7 @@ test-long: ## Run every test, the slow ones too.
 	$(GO) test -run '^$$' -fuzz '^FuzzH2$$' -fuzztime 1m ./edgeagent/internal/front
 	$(GO) test -run '^$$' -fuzz '^FuzzHPACK$$' -fuzztime 1m ./edgeagent/internal/front
 	$(GO) test -run '^$$' -fuzz '^FuzzOpen$$' -fuzztime 1m ./internal/seal
-	$(GO) test -run '^$$' -fuzz '^FuzzText$$' -fuzztime 1m ./controlplane/internal/auth
+	$(GO) test -run '^$$' -fuzz '^FuzzText$$' -fuzztime 1m ./internal/apitoken
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 1m ./internal/jointoken
 	cd release && $(GO) test -timeout 30m ./...
 	cd deploy/check && $(GO) test -timeout 30m ./...

@@ -12,6 +12,7 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/apitoken"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
@@ -171,11 +173,11 @@ func bearerOf(authorization []string) (text string, ok bool) {
 
 // known returns the caller with a token of etcd.
 func (a *Auth) known(text string) (*Caller, error) {
-	id, ok := idOf(text)
+	id, ok := apitoken.ID(text)
 	if !ok {
 		return nil, ErrInvalid
 	}
-	sum := hashOf(text)
+	sum := sha256.Sum256([]byte(text))
 	a.mu.RLock()
 	e, current := a.tokens[id], a.watched && a.answers
 	var c *Caller

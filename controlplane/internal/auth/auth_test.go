@@ -580,43 +580,6 @@ func TestBrokenRecords(t *testing.T) {
 	}
 }
 
-func FuzzText(f *testing.F) {
-	text, _ := auth.NewText()
-	f.Add(text)
-	for range 10 {
-		other, _ := auth.NewText()
-		f.Add(other)
-		f.Add(other[:len(other)-1])
-		f.Add("Bearer " + other)
-		f.Add(text[:len(text)/2] + other[len(other)/2:])
-	}
-	f.Add("ew1_")
-	f.Add(strings.ToUpper(text))
-	f.Fuzz(func(t *testing.T, s string) {
-		if auth.IsText(s) && (len(s) != len(text) || !strings.HasPrefix(s, "ew1_")) {
-			t.Errorf("%q is no token", s)
-		}
-	})
-}
-
-// A token with one character exchanged is none, and two are never the same.
-func TestTexts(t *testing.T) {
-	t.Parallel()
-	text, id := auth.NewText()
-	if !auth.IsText(text) || !strings.HasPrefix(text, "ew1_"+id+"_") {
-		t.Fatalf("%q is no token", text)
-	}
-	for i := range text {
-		other := []byte(text)
-		if other[i]++; auth.IsText(string(other)) {
-			t.Errorf("%s is a token, as is %s", other, text)
-		}
-	}
-	if again, _ := auth.NewText(); again == text {
-		t.Error("two tokens are the same")
-	}
-}
-
 // The check of a call among 10,000 tokens: at most 20 µs.
 func BenchmarkCheck(b *testing.B) {
 	a, err := auth.New(b.Context(), auth.Config{Store: storetest.New(b), Logger: slog.New(slog.DiscardHandler)})

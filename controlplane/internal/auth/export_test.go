@@ -13,9 +13,6 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
 
-// NewText makes a token's text.
-func NewText() (text, id string) { return newText() }
-
 // Note writes when tokens were used.
 func (a *Auth) Note(ctx context.Context) { a.note(ctx) }
 

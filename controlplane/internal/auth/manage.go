@@ -3,6 +3,7 @@ package auth
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/apitoken"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -31,8 +33,8 @@ type Wanted struct {
 
 // make makes a token that is not stored.
 func (w *Wanted) make(now time.Time) (text, id string, r record) {
-	text, id = newText()
-	sum := hashOf(text)
+	text, id = apitoken.New()
+	sum := sha256.Sum256([]byte(text))
 	r = record{
 		Hash: hex.EncodeToString(sum[:]), Role: w.Role.String(), Account: w.Account, UID: w.UID,
 		Description: w.Description, Creator: w.Creator, Created: now.Unix(),
@@ -159,5 +161,5 @@ func (a *Auth) refresh(ctx context.Context, id string) error {
 // IDOf is the id in a token's name, `tokens/{token}`.
 func IDOf(name string) (string, bool) {
 	id, ok := strings.CutPrefix(name, "tokens/")
-	return id, ok && len(id) == idLength && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") == ""
+	return id, ok && len(id) == apitoken.IDLength && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") == ""
 }

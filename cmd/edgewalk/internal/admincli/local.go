@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -12,14 +11,12 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/edgewalk/edgewalk/internal/apitoken"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 )
 
 // localTimeout bounds the question where a token lies on this machine.
 const localTimeout = 2 * time.Second
-
-// tokenText is the form of a token. Nothing else is read from a file that a control plane names.
-var tokenText = regexp.MustCompile(`^ew1_([a-z2-7]{10})_[a-z2-7]{32}_[0-9a-f]{8}$`)
 
 // localToken is the token that the first start of a control plane on this machine has written. The
 // control plane names its file to a health check, which needs no token, if the user may read it.
@@ -38,7 +35,11 @@ func (c *cli) localToken(ctx context.Context, conn *grpc.ClientConn) string {
 			continue
 		}
 		text, err := os.ReadFile(file)
-		if token := strings.TrimSpace(string(text)); err == nil && tokenText.MatchString(token) {
+		if err != nil {
+			continue
+		}
+		token := strings.TrimSpace(string(text))
+		if _, ok := apitoken.ID(token); ok { // nothing else is read from a file that a control plane names
 			return token
 		}
 	}

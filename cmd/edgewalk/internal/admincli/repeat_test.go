@@ -3,6 +3,8 @@ package admincli
 import (
 	"context"
 	"errors"
+	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,10 +12,39 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
+
+// What is known of a failed call by gRPC's words is what gRPC says.
+func TestWhatGRPCSays(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	go func() { _ = server.Serve(listener) }() // it returns nil, or the address is gone
+	t.Cleanup(server.Stop)
+	call := func(target, name string) error {
+		conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, err = adminv1.NewAccountServiceClient(conn).GetAccount(t.Context(), &adminv1.GetAccountRequest{Name: name})
+		return err
+	}
+	if err := call("unix:"+filepath.Join(t.TempDir(), "none"), ""); err == nil || unknownOutcome(err) {
+		t.Errorf("of a call that was never sent the outcome is unknown: %v", err)
+	}
+	const want = "a name or value is not valid UTF-8"
+	if got := new(cli).headline(status.Convert(call(listener.Addr().String(), "\xff"))); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
 
 // A write whose outcome nobody knows is repeated under its id, and if that helps not, the id is
 // named.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/internal/apitoken"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
@@ -181,8 +182,8 @@ func (c *cli) tokenRevokeCommand() *cobra.Command {
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				for _, arg := range args {
 					id := strings.TrimPrefix(strings.TrimSpace(arg), "tokens/")
-					if m := tokenText.FindStringSubmatch(id); m != nil {
-						id = m[1]
+					if found, ok := apitoken.ID(id); ok {
+						id = found
 					}
 					if _, err := adminv1.NewTokenServiceClient(conn).RevokeToken(
 						ctx, &adminv1.RevokeTokenRequest{Name: "tokens/" + id},
