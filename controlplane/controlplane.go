@@ -28,7 +28,6 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/dashboard"
 	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
@@ -41,6 +40,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rest"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/debughttp"
@@ -69,7 +69,7 @@ type ControlPlane struct {
 	library    *media.Library
 	audit      *auditlog.Log
 	feed       *feed.Feed
-	brake      *brake.Brake
+	rollout    *rollout.Rollout
 	fleet      *fleet.Fleet
 	identities *identity.Registry
 	edges      *edgesvc.Service
@@ -160,11 +160,11 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	c.registry.MustRegister(c.domains.Metrics(c.feed))
-	c.brake = brake.New(brake.Config{
+	c.rollout = rollout.New(rollout.Config{
 		Feed: c.feed, Store: c.store, CanaryRegion: cfg.CanaryRegion, CanaryHold: cfg.CanaryHold, Logger: cfg.Logger,
 	})
 	c.fleet, err = fleet.New(fleet.Config{
-		Feed: c.feed, Store: c.store, Brake: c.brake, FreezeEdges: p.freezeEdges, FreezePercent: p.freezePercent,
+		Feed: c.feed, Store: c.store, Rollout: c.rollout, FreezeEdges: p.freezeEdges, FreezePercent: p.freezePercent,
 		Server: serverName(c.listeners.edge), Listener: c.listeners.peer, Address: c.peerAddress(ctx),
 		Logger: cfg.Logger, Registerer: c.registry,
 	})
@@ -178,7 +178,7 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	c.edges, err = edgesvc.New(edgesvc.Config{
 		Thumbprint: c.thumbprint, PendingAsked: c.domains.PendingAsked,
 		Identities: c.identities, Authorities: p.clientAuthorities(), JoinedMediaURL: c.joinedMediaURL(),
-		Feed: c.feed, Store: c.store, Brake: c.brake, Fleet: c.fleet, Server: serverName(c.listeners.edge),
+		Feed: c.feed, Store: c.store, Rollout: c.rollout, Fleet: c.fleet, Server: serverName(c.listeners.edge),
 		MediaURL: c.mediaURL(), Authorize: c.checkEdge, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger,
 		Registerer: c.registry,
 	})
@@ -192,8 +192,8 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 	adminConfig := adminsvc.Config{
 		Domains: c.domains, Issuer: c.issuer, Verification: p.verification, Reserved: cfg.reservedHosts(),
 		Identities: c.identities, EdgeAddress: edgeAddress(c.listeners.edge), Store: c.store, Library: c.library,
-		Fleet: c.fleet, Brake: c.brake, Feed: c.feed, Auth: c.auth, Audit: c.audit, RootTokenFile: c.rootTokenFile(),
-		MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
+		Fleet: c.fleet, Rollout: c.rollout, Feed: c.feed, Auth: c.auth, Audit: c.audit,
+		RootTokenFile: c.rootTokenFile(), MaxUpload: cfg.MaxUpload, Logger: cfg.Logger, Registerer: c.registry,
 	}
 	if c.admin, err = adminsvc.New(adminConfig); err != nil {
 		return err
@@ -554,7 +554,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	defer stopBehind()
 	back, backCtx := errgroup.WithContext(behind)
 	for _, run := range []func(context.Context) error{
-		c.feed.Run, c.store.Run, c.brake.Run, c.auth.Run, c.fleet.Run, c.identities.Run, c.edges.Run,
+		c.feed.Run, c.store.Run, c.rollout.Run, c.auth.Run, c.fleet.Run, c.identities.Run, c.edges.Run,
 		func(ctx context.Context) error { return c.library.Run(ctx, c.store) }, c.domains.Run, c.leadDomains,
 		c.audit.Run,
 	} {

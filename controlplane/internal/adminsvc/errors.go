@@ -10,10 +10,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -150,7 +150,7 @@ var errorKinds = []struct {
 	{media.ErrNoBytes, kindLibraryUnavailable, "the media bucket has lost the file's bytes: upload it again"},
 	{fleet.ErrNoEdge, kindNoEdge, ""},
 	{fleet.ErrBusy, kindTooManyRequests, ""},
-	{brake.ErrFuture, kindFutureRevision, ""},
+	{rollout.ErrFuture, kindFutureRevision, ""},
 	{identity.ErrNotFound, kindNotFound, ""},
 	{identity.ErrUnknown, kindStoreUnavailable, ""},
 	{context.DeadlineExceeded, kindDeadline, "the deadline was too short"},

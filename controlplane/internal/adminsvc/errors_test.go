@@ -12,9 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
 
@@ -68,7 +68,7 @@ func TestErrorsOfOtherPackages(t *testing.T) {
 		{media.ErrNoBytes, codes.Unavailable},
 		{fleet.ErrNoEdge, codes.Unavailable},
 		{fleet.ErrBusy, codes.ResourceExhausted},
-		{brake.ErrFuture, codes.OutOfRange},
+		{rollout.ErrFuture, codes.OutOfRange},
 		{context.Canceled, codes.Canceled},
 		{context.DeadlineExceeded, codes.DeadlineExceeded},
 		{fmt.Errorf("%w: %w", store.ErrUnavailable, context.DeadlineExceeded), codes.Unavailable},

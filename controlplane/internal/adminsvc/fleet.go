@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -85,7 +85,7 @@ func (s fleetService) WaitApplied(
 		return nil, err
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, stillPending(ctx, req, resp, minEdges)
-	case errors.Is(err, brake.ErrFrozen):
+	case errors.Is(err, rollout.ErrFrozen):
 		f := stillPending(ctx, req, resp, minEdges)
 		f.kind = kindFrozen
 		f.text += fmt.Sprintf(": %v; %s lets them go on", err, unfreezing(s.frozenRegion()))
@@ -131,7 +131,7 @@ func stillPending(
 func (s fleetService) FreezeEdges(
 	ctx context.Context, req *adminv1.FreezeEdgesRequest,
 ) (*adminv1.FreezeEdgesResponse, error) {
-	f, err := s.brake.Freeze(ctx, req.GetRegion(), req.GetRevision(), req.GetReason(), false)
+	f, err := s.rollout.Freeze(ctx, req.GetRegion(), req.GetRevision(), req.GetReason(), false)
 	switch {
 	case errors.Is(err, store.ErrCompacted):
 		return nil, &failure{kind: kindReferenceMissing, text: fmt.Sprintf("revision %d is no longer kept: edges can be frozen at a newer one", req.GetRevision())}
@@ -144,7 +144,7 @@ func (s fleetService) FreezeEdges(
 func (s fleetService) UnfreezeEdges(
 	ctx context.Context, req *adminv1.UnfreezeEdgesRequest,
 ) (*adminv1.UnfreezeEdgesResponse, error) {
-	err := s.brake.Unfreeze(ctx, req.GetRegion())
+	err := s.rollout.Unfreeze(ctx, req.GetRegion())
 	if errors.Is(err, store.ErrNotFound) {
 		text := "not all edges are frozen; edgewalk edges tells which are"
 		if req.GetRegion() != "" {
@@ -160,7 +160,7 @@ func (s fleetService) UnfreezeEdges(
 
 func (s fleetService) ListFreezes(context.Context, *adminv1.ListFreezesRequest) (*adminv1.ListFreezesResponse, error) {
 	resp := new(adminv1.ListFreezesResponse)
-	for _, f := range s.brake.Freezes() {
+	for _, f := range s.rollout.Freezes() {
 		resp.Freezes = append(resp.Freezes, presentFreeze(f))
 	}
 	return resp, nil
@@ -176,14 +176,14 @@ func unfreezing(region string) string {
 
 // frozenRegion is the region of a freeze, empty if all edges are frozen.
 func (s fleetService) frozenRegion() string {
-	freezes := s.brake.Freezes()
+	freezes := s.rollout.Freezes()
 	if len(freezes) == 0 {
 		return ""
 	}
 	return freezes[0].Region // in the order of regions
 }
 
-func presentFreeze(f brake.Freeze) *adminv1.Freeze {
+func presentFreeze(f rollout.Freeze) *adminv1.Freeze {
 	return &adminv1.Freeze{
 		Region: f.Region, Revision: f.Revision, Reason: f.Reason, FreezeTime: timestamppb.New(f.Time),
 	}

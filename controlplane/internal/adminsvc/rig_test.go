@@ -16,7 +16,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/edgesvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
@@ -25,6 +24,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/bearer"
@@ -84,16 +84,16 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	holds := brake.New(brake.Config{Feed: r.feed, Store: r.store, Logger: logger})
+	holds := rollout.New(rollout.Config{Feed: r.feed, Store: r.store, Logger: logger})
 	everywhere, err := fleet.New(fleet.Config{
-		Feed: r.feed, Store: r.store, Brake: holds, FreezeEdges: 3, FreezePercent: 5, Server: peers.Addr().String(),
+		Feed: r.feed, Store: r.store, Rollout: holds, FreezeEdges: 3, FreezePercent: 5, Server: peers.Addr().String(),
 		Listener: peers, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.edges, err = edgesvc.New(
-		edgesvc.Config{Feed: r.feed, Store: r.store, Brake: holds, Fleet: everywhere, Server: "test", Logger: logger},
+		edgesvc.Config{Feed: r.feed, Store: r.store, Rollout: holds, Fleet: everywhere, Server: "test", Logger: logger},
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func newRig(t testing.TB, opts rigOptions) *rig {
 	})
 	r.service, err = New(Config{
 		Domains: checks, Verification: opts.verify, Reserved: []string{"edge.example.net"},
-		Store: r.store, Library: r.library, Fleet: everywhere, Brake: holds, Identities: identities,
+		Store: r.store, Library: r.library, Fleet: everywhere, Rollout: holds, Identities: identities,
 		EdgeAddress: ":7071", Feed: r.feed, Auth: r.auth, Now: opts.now, MaxUpload: opts.upload, Logger: logger,
 		Registerer: r.registry,
 	})

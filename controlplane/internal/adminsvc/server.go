@@ -31,13 +31,13 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auditlog"
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/listen"
@@ -49,7 +49,7 @@ type Config struct {
 	Store   *store.Store
 	Library *media.Library
 	Fleet   *fleet.Fleet
-	Brake   *brake.Brake
+	Rollout *rollout.Rollout
 	// Identities knows the edges that have joined.
 	Identities *identity.Registry
 	// EdgeAddress is where edges connect, `host:port` or `:port`.
@@ -90,7 +90,7 @@ type Service struct {
 	store       *store.Store
 	library     *media.Library
 	fleet       *fleet.Fleet
-	brake       *brake.Brake
+	rollout     *rollout.Rollout
 	identities  *identity.Registry
 	edgeAddress string
 	feed        *feed.Feed
@@ -120,7 +120,7 @@ type Service struct {
 // New returns the service; see [Service.NewServer].
 func New(cfg Config) (*Service, error) {
 	s := &Service{
-		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, brake: cfg.Brake, identities: cfg.Identities,
+		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, rollout: cfg.Rollout, identities: cfg.Identities,
 		edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
 		auth: cfg.Auth, audit: cfg.Audit, domains: cfg.Domains, issuer: cfg.Issuer, verify: cfg.Verification,
 		reserved:      cfg.Reserved,

@@ -78,7 +78,7 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 			add("the control plane %s cannot be reached at its --peer-addr: what its edges have applied is not known", p.Server)
 		}
 	}
-	for _, f := range s.brake.Freezes() {
+	for _, f := range s.rollout.Freezes() {
 		resp.Freezes = append(resp.Freezes, presentFreeze(f))
 		which := "all edges are"
 		if f.Region != "" {

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -103,8 +103,8 @@ func (st *stream) view() (*feed.View, error) {
 }
 
 // limit is how far the edge may go in the history that the stream is about.
-func (st *stream) limit() (brake.Limit, error) {
-	limit := st.svc.cfg.Brake.Limit(st.hello.GetRegion())
+func (st *stream) limit() (rollout.Limit, error) {
+	limit := st.svc.cfg.Rollout.Limit(st.hello.GetRegion())
 	if limit.View == nil {
 		_, err := st.view()
 		return limit, err
@@ -214,7 +214,7 @@ func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 	return false, nil
 }
 
-// advance sends what there was to send when it was called, as far as the brake allows and the
+// advance sends what there was to send when it was called, as far as the rollout allows and the
 // window has room. For what comes later, and for room, the stream is woken again.
 func (st *stream) advance(ctx context.Context) error {
 	target := int64(-1)
@@ -322,8 +322,8 @@ func (st *stream) full(ctx context.Context, reason string) error {
 	return st.state(ctx, view, 0)
 }
 
-// wholeView is the topology that the edge is sent whole: as far as the brake allows, but not behind
-// where the edge is. Where that is not known, it waits for the brake to change.
+// wholeView is the topology that the edge is sent whole: as far as the rollout allows, but not
+// behind where the edge is. Where that is not known, it waits for the rollout to change.
 func (st *stream) wholeView(ctx context.Context) (*feed.View, error) {
 	for {
 		limit, err := st.limit()
@@ -422,7 +422,7 @@ func (st *stream) bookmark(view *feed.View) error {
 		return st.message("bookmark", emptyBookmark)
 	}
 	if view == nil || c.pos > view.Revision {
-		return st.sendBookmark() // the brake holds edges before where this one is
+		return st.sendBookmark() // the rollout holds edges before where this one is
 	}
 	if c.pos >= view.Last() {
 		c.pos = max(c.pos, view.Revision)

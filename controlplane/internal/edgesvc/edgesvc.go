@@ -27,10 +27,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -41,8 +41,8 @@ type Config struct {
 	Feed *feed.Feed
 	// Store knows the revision of etcd.
 	Store *store.Store
-	// Brake says how far edges may go.
-	Brake *brake.Brake
+	// Rollout says how far edges may go.
+	Rollout *rollout.Rollout
 	// Fleet keeps who the edges are and which revisions they have applied.
 	Fleet *fleet.Fleet
 	// Server is the control plane's name, for people.

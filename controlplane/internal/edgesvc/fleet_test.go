@@ -25,8 +25,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
@@ -69,7 +69,7 @@ func TestWaitApplied(t *testing.T) {
 	); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no edges, one needed: %v, %v", r, err)
 	}
-	if _, err := p.WaitApplied(within(t, patience), revision+1_000_000, "", 0); !errors.Is(err, brake.ErrFuture) {
+	if _, err := p.WaitApplied(within(t, patience), revision+1_000_000, "", 0); !errors.Is(err, rollout.ErrFuture) {
 		t.Errorf("a revision of the future: %v", err)
 	}
 	quick := connect(t, p, hello("quick"))

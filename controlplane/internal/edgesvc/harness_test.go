@@ -23,11 +23,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
 	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/seal"
@@ -63,7 +63,7 @@ type plane struct {
 	*Service
 	*fleet.Fleet
 	fleetConfig fleet.Config
-	brake       *brake.Brake
+	rollout     *rollout.Rollout
 	store       *store.Store
 	feed        *feed.Feed
 	registry    *prometheus.Registry // of the feed
@@ -113,11 +113,11 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 		tb.Fatal(err)
 	}
 	p.addr = listener.Addr().String()
-	p.brake = brake.New(brake.Config{
+	p.rollout = rollout.New(rollout.Config{
 		Feed: p.feed, Store: p.store, Logger: log, Now: p.clock.now, CanaryRegion: cfg.canary, CanaryHold: cfg.hold,
 	})
 	p.fleetConfig = fleet.Config{
-		Feed: p.feed, Store: p.store, Brake: p.brake, FreezeEdges: 3, FreezePercent: 5, MaxEdges: cfg.edges,
+		Feed: p.feed, Store: p.store, Rollout: p.rollout, FreezeEdges: 3, FreezePercent: 5, MaxEdges: cfg.edges,
 		Server: cmp.Or(cfg.server, p.addr), Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	}
 	if !cfg.alone {
@@ -133,7 +133,7 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	}
 	svc, err := New(Config{
 		Identities: p.identities,
-		Feed:       p.feed, Store: p.store, Brake: p.brake, Fleet: p.Fleet, Server: p.fleetConfig.Server,
+		Feed:       p.feed, Store: p.store, Rollout: p.rollout, Fleet: p.Fleet, Server: p.fleetConfig.Server,
 		MediaURL: "http://127.0.0.1:7073", Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
 	})
 	if err != nil {
@@ -162,7 +162,7 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 		p.identities.Register(listening)
 		parts.Go(func() { _ = p.identities.Run(ctx) })
 	}
-	parts.Go(func() { _ = p.brake.Run(ctx) })
+	parts.Go(func() { _ = p.rollout.Run(ctx) })
 	parts.Go(func() { _ = p.Fleet.Run(ctx) })
 	parts.Go(func() { _ = svc.Run(ctx) })
 	parts.Go(func() { _ = listening.Serve(listener) })

@@ -127,7 +127,7 @@ func TestPools(t *testing.T) {
 	}
 
 	// Frozen, a pool is what it was, for those who come anew too.
-	if _, err := p.brake.Freeze(t.Context(), "", 0, "test", false); err != nil {
+	if _, err := p.rollout.Freeze(t.Context(), "", 0, "test", false); err != nil {
 		t.Fatal(err)
 	}
 	after := p.edit(t, "acme", p.origin("acme", "o", "http://after.example.com"))
@@ -137,7 +137,7 @@ func TestPools(t *testing.T) {
 	if c := fresh.edge.Records["origins/acme/o"]; !strings.Contains(string(c.GetValue()), "other.example.com") {
 		t.Errorf("a frozen edge is sent %q", c.GetValue())
 	}
-	if err := p.brake.Unfreeze(t.Context(), ""); err != nil {
+	if err := p.rollout.Unfreeze(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	p.applied(t, after, 4)

@@ -29,16 +29,16 @@ func (s *Service) spread(ctx context.Context) {
 		return
 	}
 	// A stream looks for itself when it begins.
-	step, braked := s.cfg.Feed.View().Changed(), s.cfg.Brake.Limit("").Changed
+	step, moved := s.cfg.Feed.View().Changed(), s.cfg.Rollout.Limit("").Changed
 	for {
 		select {
 		case <-step:
-		case <-braked:
+		case <-moved:
 		case <-ctx.Done():
 			return
 		}
 		began := time.Now()
-		step, braked = s.cfg.Feed.View().Changed(), s.cfg.Brake.Limit("").Changed
+		step, moved = s.cfg.Feed.View().Changed(), s.cfg.Rollout.Limit("").Changed
 		s.wakeAll(ctx)
 		rest(ctx, s.timing.pace()-time.Since(began))
 	}

@@ -451,7 +451,7 @@ func (f *Fleet) Edges() []*topologyv1.Edge {
 	edges := slices.SortedFunc(maps.Values(best),
 		func(a, b *topologyv1.Edge) int { return cmp.Compare(a.GetId(), b.GetId()) })
 	for _, r := range edges {
-		if frozen := f.cfg.Brake.Limit(r.GetRegion()).Frozen; frozen != nil {
+		if frozen := f.cfg.Rollout.Limit(r.GetRegion()).Frozen; frozen != nil {
 			r.FrozenRevision = frozen.Revision
 		}
 		r.Lag = durationpb.New(lag(view, r.GetAppliedRevision(), now))

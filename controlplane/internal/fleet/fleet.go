@@ -26,8 +26,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/traffic"
 )
@@ -38,10 +38,10 @@ type Config struct {
 	Feed *feed.Feed
 	// Store is where control planes find each other.
 	Store *store.Store
-	// Brake says how far edges may go. The fleet freezes them by it when more than FreezeEdges of
+	// Rollout says how far edges may go. The fleet has it freeze them when more than FreezeEdges of
 	// them, and more than FreezePercent of those that are connected, refuse resources of one
 	// revision. FreezePercent 100 switches that off.
-	Brake                      *brake.Brake
+	Rollout                    *rollout.Rollout
 	FreezeEdges, FreezePercent int
 	// MaxEdges bounds the edges that are connected or remembered, in memory and in the few keys of
 	// etcd that hold who they are: the edges' token lets its holder make up any id. Default:

@@ -18,7 +18,7 @@ func (f *Fleet) watchRefusals(ctx context.Context) {
 			continue
 		}
 		reason := fmt.Sprintf("%d of %d edges refuse revision %d", refusing, connected, revision)
-		if err := f.cfg.Brake.FreezeBefore(ctx, revision, reason); err != nil {
+		if err := f.cfg.Rollout.FreezeBefore(ctx, revision, reason); err != nil {
 			f.log.Error("fleet: edges cannot be frozen", "reason", reason, "error", err)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -27,7 +27,7 @@ type tally struct {
 	// frozen counts the pending ones that a freeze holds before the revision, by is the last such
 	// freeze.
 	frozen int
-	by     *brake.Freeze
+	by     *rollout.Freeze
 }
 
 // response names at most so many edges of each kind, in order.
@@ -51,9 +51,10 @@ func (t *tally) response() *adminv1.WaitAppliedResponse {
 // agents that use the id of another one, which are sent nothing. A control plane that does not say
 // who its edges are counts as one that is pending.
 //
-// It returns a [brake.ErrFuture] for a revision past etcd's current one, and a [brake.ErrFrozen]
-// with the counts so far as soon as only edges that are frozen before it have not applied it. When
-// ctx ends first it returns the counts so far with the error of ctx; nil if it could not count yet.
+// It returns a [rollout.ErrFuture] for a revision past etcd's current one, and a
+// [rollout.ErrFrozen] with the counts so far as soon as only edges that are frozen before it have
+// not applied it. When ctx ends first it returns the counts so far with the error of ctx; nil if it
+// could not count yet.
 func (f *Fleet) WaitApplied(
 	ctx context.Context, revision int64, region string, minEdges int,
 ) (*adminv1.WaitAppliedResponse, error) {
@@ -92,7 +93,8 @@ func (f *Fleet) waitIn(
 			return t.response(), nil
 		}
 		if t.frozen > 0 && t.frozen == len(t.pending) {
-			return t.response(), fmt.Errorf("%w at revision %d%s", brake.ErrFrozen, t.by.Revision, because(t.by.Reason))
+			err := fmt.Errorf("%w at revision %d%s", rollout.ErrFrozen, t.by.Revision, because(t.by.Reason))
+			return t.response(), err
 		}
 		// Many edges acknowledge at once: looking at all of them for each would be their number
 		// squared.
@@ -151,7 +153,7 @@ func (f *Fleet) viewFrom(ctx context.Context, revision int64) (*feed.View, error
 			return nil, cmp.Or(ctx.Err(), err)
 		}
 		if revision > current {
-			return nil, fmt.Errorf("%w: %d, etcd is at %d", brake.ErrFuture, revision, current)
+			return nil, fmt.Errorf("%w: %d, etcd is at %d", rollout.ErrFuture, revision, current)
 		}
 		if err := feed.WaitRevision(ctx, revision); err != nil {
 			return nil, fmt.Errorf("wait for this control plane to reach revision %d: %w", revision, err)
@@ -318,7 +320,7 @@ func (f *Fleet) tally(step, revision int64, region string, barriers map[string]u
 			t.applied++
 		default:
 			t.pending = append(t.pending, id)
-			if by := f.cfg.Brake.Limit(edge.region).Frozen; by != nil && by.Revision < step {
+			if by := f.cfg.Rollout.Limit(edge.region).Frozen; by != nil && by.Revision < step {
 				t.frozen++
 				t.by = by
 			}

@@ -274,8 +274,8 @@ func (e *edge) get(host, target string, fields ...string) (*http.Response, strin
 	return e.send(raw + "\r\n")
 }
 
-// awaitStored waits until n replies are stored: a client has the whole file a moment before the disk
-// has.
+// awaitStored waits until n replies are stored: a client has the whole file a moment before the
+// disk has.
 func (e *edge) awaitStored(n int64) {
 	e.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); e.store.Stats().Objects < n; runtime.Gosched() {

@@ -10,19 +10,19 @@ import (
 
 	"github.com/edgewalk/edgewalk/internal/await"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/brake"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 )
 
 func (p *plane) freeze(t *testing.T, region string, revision int64) {
 	t.Helper()
-	if _, err := p.brake.Freeze(t.Context(), region, revision, "test", false); err != nil {
+	if _, err := p.rollout.Freeze(t.Context(), region, revision, "test", false); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (p *plane) frozen(region string) bool {
-	l := p.brake.Limit(region)
+	l := p.rollout.Limit(region)
 	return l.Frozen != nil && l.View != nil
 }
 
@@ -63,7 +63,7 @@ func TestFrozenEdgesStayWhereTheyAre(t *testing.T) {
 	there.staysBefore(second)
 
 	r, err := p.WaitApplied(within(t, patience), second, "", 1)
-	if !errors.Is(err, brake.ErrFrozen) || r.GetApplied() != 1 ||
+	if !errors.Is(err, rollout.ErrFrozen) || r.GetApplied() != 1 ||
 		len(r.GetPending()) != 2 {
 		t.Errorf("a wait for all: %v, %v", r, err)
 	}
@@ -84,7 +84,7 @@ func TestFrozenEdgesStayWhereTheyAre(t *testing.T) {
 	again := connect(t, p, there.resume(), holding(there)) // one that comes back
 	again.staysBefore(second)
 
-	if err := q.brake.Unfreeze(t.Context(), "eu"); err != nil {
+	if err := q.rollout.Unfreeze(t.Context(), "eu"); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range []*agent{here, fresh, again} {
@@ -120,10 +120,10 @@ func TestEdgesArePinnedToARevision(t *testing.T) {
 	newer.staysBefore(second)
 	back := connect(t, restarted, fresh.resume(), holding(fresh))
 	back.staysBefore(second)
-	if _, err := p.brake.Freeze(t.Context(), "", third+1_000_000, "", false); !errors.Is(err, brake.ErrFuture) {
+	if _, err := p.rollout.Freeze(t.Context(), "", third+1_000_000, "", false); !errors.Is(err, rollout.ErrFuture) {
 		t.Errorf("a revision of the future: %v", err)
 	}
-	if err := p.brake.Unfreeze(t.Context(), ""); err != nil {
+	if err := p.rollout.Unfreeze(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range []*agent{past, newer, back} {
@@ -150,14 +150,14 @@ func TestRefusalsFreezeTheFleet(t *testing.T) {
 		a.reaches(bad)
 	}
 	await.True(t, "all edges to be frozen", func() bool { return p.frozen("eu") && q.frozen("us") })
-	freeze := p.brake.Freezes()[0]
+	freeze := p.rollout.Freezes()[0]
 	if freeze.Revision >= bad || !strings.Contains(freeze.Reason, fmt.Sprintf("4 of 4 edges refuse revision %d", bad)) {
 		t.Errorf("frozen at %d before %d: %s", freeze.Revision, bad, freeze.Reason)
 	}
 	fresh := connect(t, p, hello("fresh"))
 	fresh.reaches(first)
 	fresh.staysBefore(bad)
-	if err := p.brake.Unfreeze(t.Context(), ""); err != nil {
+	if err := p.rollout.Unfreeze(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	fresh.reaches(bad)
@@ -165,7 +165,7 @@ func TestRefusalsFreezeTheFleet(t *testing.T) {
 	for _, a := range append(refusing, fresh) {
 		a.reaches(mended)
 	}
-	if freezes := append(p.brake.Freezes(), q.brake.Freezes()...); len(freezes) > 0 {
+	if freezes := append(p.rollout.Freezes(), q.rollout.Freezes()...); len(freezes) > 0 {
 		t.Errorf("still frozen: %v", freezes)
 	}
 }
@@ -226,7 +226,7 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 	later(third)
 	later(p.setting(t, "four"))
 	rest.staysBefore(third)
-	if err := p.brake.Unfreeze(t.Context(), ""); err != nil {
+	if err := p.rollout.Unfreeze(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	await.True(t, "it to go on", func() bool { return !p.frozen("eu") })
