@@ -64,6 +64,13 @@ func (o *origin) set(path, body string) {
 	o.files[path] = body
 }
 
+// setDown has the origin answer everything with an error, or no longer.
+func (o *origin) setDown(down bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.down = down
+}
+
 // count returns how often path was asked for.
 func (o *origin) count(path string) int {
 	o.mu.Lock()
