@@ -242,7 +242,7 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 		f.stored = q.best
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
-	f.ctx = walk.WithInterim(f.ctx, f.passOn)
+	f.ctx = origin.WithInterim(f.ctx, f.passOn)
 	if parent := trace.SpanContextFromContext(q.ctx); parent.IsValid() {
 		f.ctx = trace.ContextWithRemoteSpanContext(f.ctx, parent)
 	}
@@ -259,8 +259,7 @@ const (
 	// maxInterim is how many interim replies wait to be passed on; more at once are dropped,
 	// because none has to be sent.
 	maxInterim = 8
-	// mostInterim is how many a walk may get before they are no help any more. Without anybody
-	// who is sent them, net/http ends at 5.
+	// mostInterim is how many a walk may get before they are no help any more.
 	mostInterim = 32
 )
 

@@ -9,12 +9,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/token"
@@ -68,13 +68,19 @@ type Config struct {
 type Client struct {
 	edge              *kind.Edge
 	kinds             map[string]*kind.Kind
-	origins, operator *http.Transport
+	origins, operator side
 	secures           *secures
 	proofs            *proofs
 	healths           *healths
 	tokens            *token.Cache
 	prober            *prober
 	metrics           *metrics
+}
+
+// A side is the origins of all, or the operator's own: their connections are apart.
+type side struct {
+	client *http1.Client
+	dialer *dialer
 }
 
 // New returns a client. Close it when it is no longer used.
@@ -106,11 +112,10 @@ func New(cfg Config) *Client {
 	}
 	c := &Client{
 		edge: &kind.Edge{UserAgent: "edgewalk/" + cfg.Version, LoopID: cfg.LoopID},
-		origins: newTransport(&dialer{
-			network: network, lookups: lookups, now: cfg.Now, tls: func() *tls.Config { return base },
-			strays: newStrays(),
-		}),
-		operator: newTransport(&dialer{lookups: lookups, now: cfg.Now, tls: cfg.MediaTLS, strays: newStrays()}),
+		origins: side{
+			http1.New(cfg.Now), &dialer{network: network, lookups: lookups, tls: func() *tls.Config { return base }},
+		},
+		operator: side{http1.New(cfg.Now), &dialer{lookups: lookups, tls: cfg.MediaTLS}},
 		secures:  newSecures(base, cfg.VerifyTLS),
 		proofs:   newProofs(),
 		healths:  healths,
@@ -126,8 +131,8 @@ func New(cfg Config) *Client {
 func (c *Client) Close() {
 	c.prober.close()
 	c.tokens.Close()
-	c.origins.CloseIdleConnections()
-	c.operator.CloseIdleConnections()
+	c.origins.client.Close()
+	c.operator.client.Close()
 }
 
 // LoopID returns the name that stands for this deployment in CDN-Loop.
@@ -339,13 +344,12 @@ func (c *Client) issuer(o *topology.Origin) http.RoundTripper { return &issuer{c
 // first byte.
 func (i *issuer) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeoutCause(req.Context(), i.o.Connect+i.o.FirstByte, errFirstByteTimeout)
-	var notes []string
-	traced := httptrace.WithClientTrace(context.WithValue(ctx, connectKey{}, i.o.Connect), &httptrace.ClientTrace{
-		GotConn: func(got httptrace.GotConnInfo) { begin(got, &notes) },
-	})
-	asked := req.Clone(traced)
+	asked := req.Clone(ctx)
 	asked.Header.Set("User-Agent", i.c.edge.UserAgent)
-	resp, err := i.c.origins.RoundTrip(asked)
+	to := link{key: keyOf(req.URL), limit: i.o.Connect}
+	resp, err := i.c.origins.client.Do(ctx, asked, &http1.Call{
+		Key: to.key, Dial: func(ctx context.Context) (net.Conn, error) { return i.c.origins.dialer.connect(ctx, to) },
+	})
 	if err != nil {
 		err = causeOf(ctx, err)
 		cancel()

@@ -6,75 +6,29 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
-	"net/http"
 	"net/netip"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
-	"github.com/edgewalk/edgewalk/internal/topology"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 )
 
-const (
-	// maxHeaderBytes bounds the head of an origin's reply. Larger ones are a fault or an attack on
-	// our memory.
-	maxHeaderBytes = 64 << 10
-	// dialStagger is how long the next address of a host waits for the one before (RFC 8305 5).
-	dialStagger = 250 * time.Millisecond
-	// idlePerHost and idleTotal bound the connections kept open for later, idleFor the time.
-	idlePerHost = 64
-	idleTotal   = 1024
-	idleFor     = 60 * time.Second
-	// connFor is for how long a connection begins requests, up to a quarter less so that not all
-	// end at once. A host that has moved is then asked where it is now, however many requests there
-	// are.
-	connFor = 60 * time.Second
-)
+// dialStagger is how long the next address of a host waits for the one before (RFC 8305 5).
+const dialStagger = 250 * time.Millisecond
 
 // A dialer connects to a host by the first of its addresses that network allows and that answers.
 type dialer struct {
 	network *guard.Network // nil allows every address
 	lookups *lookups
-	now     func() time.Time
 	tls     func() *tls.Config
-	strays  *strays
 }
 
-// connectKey is the context key of how long connecting may take, because http.Transport knows only
-// one value for all.
-type connectKey struct{}
-
-// attemptKey is the context key of the attempt that a dial is for.
-type attemptKey struct{}
-
-// attemptOf returns nil for a dial of no attempt.
-func attemptOf(ctx context.Context) *attempt {
-	by, _ := ctx.Value(attemptKey{}).(*attempt)
-	return by
-}
-
-func connectTimeout(ctx context.Context) time.Duration {
-	if d, ok := ctx.Value(connectKey{}).(time.Duration); ok && d > 0 {
-		return d
-	}
-	return topology.DefaultConnect
-}
-
-// newTransport returns a transport whose connections d makes. It speaks HTTP/1.1 only: one slow
-// reply then holds up no other, and one connection is one request. It neither asks the environment
-// for a proxy nor touches the coding of a body.
-func newTransport(d *dialer) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Protocols:              protocols,
-		DialContext:            d.dialPlain,
-		DialTLSContext:         d.dialTLS,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 2 * maxHeaderBytes, // each conn holds heads to maxHeaderBytes as they are sent
-		MaxIdleConns:           idleTotal,
-		MaxIdleConnsPerHost:    idlePerHost,
-		IdleConnTimeout:        idleFor,
-	}
+// A link is where a connection is to lead, and for what.
+type link struct {
+	key    http1.Key
+	secure *secure       // what the origin wants of TLS, nil for what every origin gets
+	limit  time.Duration // how long connecting may take
+	by     *attempt      // nil for none
 }
 
 func newTLSConfig(roots *x509.CertPool) *tls.Config {
@@ -83,34 +37,25 @@ func newTLSConfig(roots *x509.CertPool) *tls.Config {
 	}
 }
 
-func (d *dialer) dialPlain(ctx context.Context, network, hostport string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout(ctx), errConnectTimeout)
+// connect returns what http1 can use.
+func (d *dialer) connect(ctx context.Context, to link) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, to.limit, errConnectTimeout)
 	defer cancel()
-	tcp, err := d.dial(ctx, hostport)
+	host, port, err := net.SplitHostPort(to.key.Host)
 	if err != nil {
-		return nil, dialError(ctx, err)
+		return nil, err
 	}
-	return d.newConn(tcp, tcp, nil, hostport)
-}
-
-func (d *dialer) dialTLS(ctx context.Context, network, hostport string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout(ctx), errConnectTimeout)
-	defer cancel()
-	tcp, err := d.dial(ctx, hostport)
+	tcp, err := d.dial(ctx, host, port, to)
+	if err != nil || !to.key.TLS {
+		return tcp, dialError(ctx, err)
+	}
+	to.by.connected(http1.AddressOf(tcp))
+	secure, err := http1.Handshake(ctx, tcp, d.secureOf(to.secure, host))
 	if err != nil {
-		return nil, dialError(ctx, err)
-	}
-	host, _, _ := net.SplitHostPort(hostport)
-	host, _ = cutAddress(host)
-	config := d.secureOf(ctx, cutSecure(host))
-	attemptOf(ctx).connected(addressOf(tcp))
-	records := newRecords(tcp)
-	secure := tls.Client(records, config)
-	if err := secure.HandshakeContext(ctx); err != nil {
 		tcp.Close()
 		return nil, dialError(ctx, &tlsError{err})
 	}
-	return d.newConn(secure, tcp, records, hostport)
+	return secure, nil
 }
 
 // dialError prefers the reason for which ctx ended to what its end made of the dial.
@@ -121,19 +66,12 @@ func dialError(ctx context.Context, err error) error {
 	return err
 }
 
-func (d *dialer) dial(ctx context.Context, hostport string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return nil, err
-	}
-	host, prefer := cutAddress(host)
-	host = cutSecure(host)
+func (d *dialer) dial(ctx context.Context, host, port string, to link) (net.Conn, error) {
 	addrs, err := d.allowed(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	by := attemptOf(ctx)
-	return race(ctx, by.order(host, addrs, prefer), port, by)
+	return race(ctx, to.by.order(host, addrs, to.key.Address), port, to.by)
 }
 
 // allowed resolves host and returns the addresses that may be connected to. What is checked here

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/token"
 )
@@ -201,15 +202,14 @@ func certificateFault(err error) (detail, advice string) {
 }
 
 func connectionFault(err error) fault {
-	var oversize *headerSizeError
-	var bad *framingError
+	var bad *http1.FramingError
 	switch {
-	case errors.Is(err, errSpeaksTLS):
-		return fault{Failed, "http_protocol_error", errSpeaksTLS.Error(), kind.AdviceTLS}
-	case errors.Is(err, errNotHTTP):
-		return fault{Failed, "http_protocol_error", errNotHTTP.detail, adviceHTTP}
+	case errors.Is(err, http1.ErrSpeaksTLS):
+		return fault{Failed, "http_protocol_error", http1.ErrSpeaksTLS.Error(), kind.AdviceTLS}
+	case errors.Is(err, http1.ErrNotHTTP):
+		return fault{Failed, "http_protocol_error", http1.ErrNotHTTP.Detail, adviceHTTP}
 	case errors.As(err, &bad):
-		return fault{Failed, "http_protocol_error", bad.detail, adviceFraming}
+		return fault{Failed, "http_protocol_error", bad.Detail, adviceFraming}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fault{Failed, "connection_refused", "the connection was refused", adviceListen}
 	case errors.Is(err, syscall.ETIMEDOUT):
@@ -218,9 +218,9 @@ func connectionFault(err error) fault {
 		return fault{Failed, "destination_ip_unroutable", "no route to the host", adviceConnect}
 	case errors.Is(err, errEmptyBody):
 		return fault{Failed, "http_response_incomplete", err.Error(), kind.AdviceLog}
-	case errors.As(err, &oversize):
+	case errors.Is(err, http1.ErrLargeHead):
 		return fault{Failed, "http_response_header_section_size",
-			fmt.Sprintf("the head is larger than %d bytes", maxHeaderBytes),
+			fmt.Sprintf("the head is larger than %d bytes", http1.MaxHead),
 			"have the origin send fewer or shorter headers"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF),
 		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
@@ -228,8 +228,3 @@ func connectionFault(err error) fault {
 	}
 	return fault{Failed, "http_protocol_error", "the reply is not valid HTTP", adviceHTTP}
 }
-
-// A headerSizeError says that a head is over maxHeaderBytes.
-type headerSizeError struct{}
-
-func (e *headerSizeError) Error() string { return "head too large" }

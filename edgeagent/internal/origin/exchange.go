@@ -5,14 +5,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptrace"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -38,6 +40,7 @@ type exchange struct {
 	resp   *http.Response
 	began  time.Time
 	headAt time.Time
+	notes  []string // what the head leaves to be desired
 	by     *attempt
 	health *health
 	leave  func() // gives the place at the origin back, once
@@ -78,7 +81,7 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 	cleanCoding(r.Header)
 	row := kind.Judge(k.Rows, r)
 	a := answerOf(k, row, r)
-	c.remark(k, a, x.by.notes)
+	c.remark(k, a, x.notes)
 	if row.Outcome != Found {
 		h.health.noteAnswer(x.by.address(), row)
 		x.drain()
@@ -126,7 +129,7 @@ func cleanCoding(h http.Header) {
 	var codings []string
 	for _, line := range lines {
 		for coding := range strings.SplitSeq(line, ",") {
-			switch coding = trimOWS(coding); strings.ToLower(coding) {
+			switch coding = strings.Trim(coding, " \t"); strings.ToLower(coding) {
 			case "", "identity", "aws-chunked":
 			default:
 				codings = append(codings, coding)
@@ -193,23 +196,29 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	}
 	connect, firstByte, idle := timeouts(h.Origin)
 	x.idle = idle
-	wait := func() { x.watch.await(firstByte, errFirstByteTimeout) }
-	dialing := context.WithValue(context.WithValue(ctx, connectKey{}, connect), attemptKey{}, by)
-	traced := httptrace.WithClientTrace(dialing, &httptrace.ClientTrace{
-		// net/http tries again by itself when a connection that was kept has died.
-		GetConn:      func(string) { by.at.Store(nil) },
-		GotConn:      func(got httptrace.GotConnInfo) { by.got(got); wait() },
-		WroteRequest: func(httptrace.WroteRequestInfo) { wait() },
-	})
-	transport := c.origins
+	s := c.origins
 	if k.Operator {
-		transport = c.operator
+		s = c.operator
 	}
-	x.watch.phase(connect, errConnectTimeout)
+	to := h.link(by, connect)
+	call := http1.Call{
+		Key: to.key,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			by.at.Store(nil) // a connection that was kept may have died
+			x.watch.phase(connect, errConnectTimeout)
+			return s.dialer.connect(ctx, to)
+		},
+		Connected: func(at netip.Addr) {
+			by.at.Store(&at)
+			x.watch.phase(firstByte, errFirstByteTimeout)
+		},
+		Sent:    func() { x.watch.phase(firstByte, errFirstByteTimeout) },
+		Interim: interimOf(ctx),
+	}
 	x.began = time.Now()
-	resp, err := transport.RoundTrip(h.wire(traced, by))
+	resp, err := s.client.Do(ctx, h.Req, &call)
 	x.headAt = time.Now()
-	x.watch.arrived()
+	x.watch.stop()
 	h.health.answered(path)
 	if err != nil {
 		err = causeOf(ctx, err)
@@ -223,11 +232,28 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 		}
 		return nil, err
 	}
-	x.resp = resp
+	x.resp, x.notes = resp, call.Dropped
 	return x, nil
 }
 
-// causeOf prefers the reason for which a request was ended to what net/http made of its end.
+// interimKey is the context key of who is told of interim replies.
+type interimKey struct{}
+
+// WithInterim has passOn called with the interim replies (RFC 9110 15.2) that origins send while
+// they are asked under the context. An error of it ends the request to the origin.
+func WithInterim(ctx context.Context, passOn func(status int, header map[string][]string) error) context.Context {
+	return context.WithValue(ctx, interimKey{}, passOn)
+}
+
+func interimOf(ctx context.Context) func(int, http.Header) error {
+	passOn, _ := ctx.Value(interimKey{}).(func(int, map[string][]string) error)
+	if passOn == nil {
+		return nil
+	}
+	return func(status int, header http.Header) error { return passOn(status, header) }
+}
+
+// causeOf prefers the reason for which a request was ended to what its end was made of.
 func causeOf(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {

@@ -1,13 +1,9 @@
 package origin
 
 import (
-	"bufio"
-	"bytes"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -342,84 +338,4 @@ func TestStrayBytesEndOtherConnections(t *testing.T) {
 	if n := fault.Connections(); n != 4 {
 		t.Errorf("%d connections, want one for each request", n)
 	}
-}
-
-// Whatever is sent as a head, net/http reads from what is made of it the same status and the same
-// framing, or it is refused.
-func FuzzReadHead(f *testing.F) {
-	for _, seed := range []string{
-		"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nA: b\r\n c\r\n\r\n",
-		"HTTP/1.0 304 \r\nno colon\r\n : x\r\nTransfer-Encoding: identity\r\n\r\n", "HTTP/1.1 204 No\nContent-Length : 1\n\n",
-	} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		if !bytes.HasSuffix(raw, []byte("\n\r\n")) && !bytes.HasSuffix(raw, []byte("\n\n")) {
-			return
-		}
-		h, err := readHead(raw)
-		if err != nil || !h.final() {
-			return
-		}
-		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(h.text)), nil)
-		if err != nil {
-			t.Fatalf("%q became %q: %v", raw, h.text, err)
-		}
-		if resp.StatusCode != h.status {
-			t.Fatalf("status %d, read as %d", h.status, resp.StatusCode)
-		}
-		var want int64
-		switch h.framing {
-		case counted:
-			want = h.length
-		case chunked, untilClose:
-			want = -1
-		}
-		if resp.ContentLength != want ||
-			slices.Equal(resp.TransferEncoding, []string{"chunked"}) != (h.framing == chunked) {
-			t.Fatalf("%q: framing %d of %d is read as %d %v", h.text, h.framing, h.length, resp.ContentLength,
-				resp.TransferEncoding)
-		}
-	})
-}
-
-// Where a conn says that a reply ends, net/http says so too: it has read a whole body, and nothing
-// is left.
-func FuzzConn(f *testing.F) {
-	for _, seed := range []string{
-		"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nJPEGHTTP/1.1 200 OK\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;a=b\r\nJPEG\r\n0\r\nX: y\r\n\r\nmore",
-		"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 304 Not Modified\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab3\r\nabc\r\n0\r\n\r\n",
-	} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, sent []byte) {
-		c := &conn{r: bufio.NewReader(bytes.NewReader(sent))}
-		var got bytes.Buffer
-		piece := make([]byte, 7)
-		for c.phase != idle || len(c.ready) > 0 {
-			n, err := c.Read(piece)
-			if got.Write(piece[:n]); err != nil {
-				return
-			}
-		}
-		r := bufio.NewReader(&got)
-		for {
-			resp, err := http.ReadResponse(r, nil)
-			if err != nil {
-				t.Fatalf("%q was given as %q: %v", sent, got.String(), err)
-			}
-			if resp.StatusCode < 200 {
-				continue
-			}
-			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-				break // a chunk that does not end as one: net/http drops the connection
-			}
-			if left, _ := io.ReadAll(r); len(left) > 0 {
-				t.Fatalf("%q: net/http leaves %q", sent, left)
-			}
-			break
-		}
-	})
 }

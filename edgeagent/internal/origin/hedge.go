@@ -2,8 +2,6 @@ package origin
 
 import (
 	"context"
-	"net"
-	"net/http/httptrace"
 	"net/netip"
 	"slices"
 	"sync"
@@ -45,6 +43,10 @@ func (h *health) took(d time.Duration) {
 		h.latency.Add(d)
 	}
 }
+
+// stillConnecting is after how long it is looked again whether a request that may be hedged is
+// connected.
+const stillConnecting = 10 * time.Millisecond
 
 // maxAsked is how many addresses one request is sent to, one after the other. Connecting, of which
 // the origin sees nothing, is tried at all of them.
@@ -140,8 +142,9 @@ func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attemp
 			return s.x, failed, s.err
 		case <-timer.C:
 			at := first.address()
-			if !at.IsValid() {
-				continue // still connecting, which tries every address by itself
+			if !at.IsValid() { // still connecting, which tries every address by itself
+				timer.Reset(max(after, stillConnecting))
+				continue
 			}
 			if addr, ok := h.health.second(host, at); ok {
 				second = &attempt{to: addr}
@@ -157,7 +160,6 @@ type attempt struct {
 	to     netip.Addr // where to; the zero value leaves it to the dialer
 	at     atomic.Pointer[netip.Addr]
 	cancel context.CancelFunc // frees the context of its own, if it has one
-	notes  []string           // what the head of the reply leaves to be desired, once that has come
 	health *health            // of the origin, once it is sent
 
 	mu  sync.Mutex
@@ -202,25 +204,11 @@ func (a *attempt) address() netip.Addr {
 	return netip.Addr{}
 }
 
-func (a *attempt) got(conn httptrace.GotConnInfo) {
-	begin(conn, &a.notes)
-	at := addressOf(conn.Conn)
-	a.at.Store(&at)
-}
-
 // connected records where the attempt's connection will lead if nothing goes wrong.
 func (a *attempt) connected(to netip.Addr) {
 	if a != nil {
 		a.at.CompareAndSwap(nil, &to)
 	}
-}
-
-// addressOf is where a connection leads, the zero value if that is no IP address.
-func addressOf(c net.Conn) netip.Addr {
-	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
 }
 
 func (a *attempt) release() {

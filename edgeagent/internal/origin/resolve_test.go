@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -22,9 +23,9 @@ func TestConnectionsFollowDNS(t *testing.T) {
 	if got := w.ask(t, c, o); got != "a" {
 		t.Errorf("a young connection is not used again: answered by %q", got)
 	}
-	now.forward(connFor)
+	now.forward(http1.ConnFor)
 	if got := w.ask(t, c, o); got != "b" {
-		t.Errorf("after %s it is answered by %q", connFor, got)
+		t.Errorf("after %s it is answered by %q", http1.ConnFor, got)
 	}
 }
 

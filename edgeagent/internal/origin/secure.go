@@ -1,12 +1,10 @@
 package origin
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"strings"
 	"sync"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
@@ -14,25 +12,12 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// secureMark stands between a host and the key of a [secure], in the authority by which net/http
-// keeps connections apart. No URL can have it in its host.
-const secureMark = "~"
-
 // A secure is what an origin wants of TLS besides what every origin gets. Connections are shared
 // only among those who want the same, and sessions too: one that was made with other CAs, or
 // without checking, proves nothing.
 type secure struct {
 	key    string
 	config *tls.Config
-}
-
-// secureKey is the context key of the secure of the origin that is dialled.
-type secureKey struct{}
-
-// cutSecure parts a host from the key of a secure.
-func cutSecure(host string) string {
-	name, _, _ := strings.Cut(host, secureMark)
-	return name
 }
 
 // maxSecures bounds the TLS settings that are kept. Beyond, all are forgotten.
@@ -90,9 +75,8 @@ func (s *secures) of(o *topology.Origin) (*secure, error) {
 	return s.known[key], nil
 }
 
-// secureOf is the TLS configuration for a dial.
-func (d *dialer) secureOf(ctx context.Context, host string) *tls.Config {
-	s, _ := ctx.Value(secureKey{}).(*secure)
+// secureOf is the TLS configuration for a connection to a host.
+func (d *dialer) secureOf(s *secure, host string) *tls.Config {
 	config := d.tls()
 	if s != nil {
 		config = s.config

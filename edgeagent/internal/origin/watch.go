@@ -16,7 +16,6 @@ type watch struct {
 	due      time.Time // zero outside of a phase
 	cause    error
 	deadline time.Time // ends every phase until it is lifted; zero is none
-	head     bool      // the head is here
 }
 
 func newWatch(cancel context.CancelCauseFunc, deadline time.Time) *watch {
@@ -28,20 +27,6 @@ func newWatch(cancel context.CancelCauseFunc, deadline time.Time) *watch {
 func (w *watch) phase(limit time.Duration, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.begin(limit, cause)
-}
-
-// await begins a phase as phase does, unless the head is here: net/http may report late that it has
-// sent the request.
-func (w *watch) await(limit time.Duration, cause error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.head {
-		w.begin(limit, cause)
-	}
-}
-
-func (w *watch) begin(limit time.Duration, cause error) {
 	w.due, w.cause = time.Now().Add(limit), cause
 	if !w.deadline.IsZero() && w.deadline.Before(w.due) {
 		w.due, w.cause = w.deadline, errWalkDeadline
@@ -54,22 +39,10 @@ func (w *watch) begin(limit time.Duration, cause error) {
 	}
 }
 
-// arrived ends the wait for the head.
-func (w *watch) arrived() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.head = true
-	w.halt()
-}
-
 // stop ends the phase.
 func (w *watch) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.halt()
-}
-
-func (w *watch) halt() {
 	w.due = time.Time{}
 	if w.timer != nil {
 		w.timer.Stop()

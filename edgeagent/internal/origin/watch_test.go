@@ -26,19 +26,15 @@ func TestWatch(t *testing.T) {
 		{"phase just not too long", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0, nothing,
 			time.Second - 1, nil},
 		{"next phase begins anew", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 999 * time.Millisecond,
-			func(w *watch) { w.await(time.Second, errFirstByteTimeout) }, 999 * time.Millisecond, nil},
+			func(w *watch) { w.phase(time.Second, errFirstByteTimeout) }, 999 * time.Millisecond, nil},
 		{"next phase has its own cause", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0,
-			func(w *watch) { w.await(time.Minute, errFirstByteTimeout) }, time.Minute, errFirstByteTimeout},
+			func(w *watch) { w.phase(time.Minute, errFirstByteTimeout) }, time.Minute, errFirstByteTimeout},
 		{"deadline", func(w *watch) { w.phase(time.Hour, errConnectTimeout) }, 0, nothing, 10 * time.Minute,
 			errWalkDeadline},
 		{"deadline lifted", (*watch).lift, 0, func(w *watch) { w.phase(time.Hour, errConnectTimeout) }, time.Hour - 1,
 			nil},
 		{"deadline passed before", nothing, 11 * time.Minute, func(w *watch) { w.phase(time.Hour, errConnectTimeout) },
 			1, errWalkDeadline},
-		{"told late that the request was sent", func(w *watch) {
-			w.await(time.Second, errFirstByteTimeout)
-			w.arrived()
-		}, 0, func(w *watch) { w.await(time.Second, errFirstByteTimeout) }, time.Hour, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -1,56 +1,42 @@
 package origin
 
 import (
-	"context"
 	"net"
-	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
+	"time"
+	"unicode"
 
+	"golang.org/x/net/idna"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 )
 
-// addressMark stands between a host and the address of it to connect to first, in the authority by
-// which net/http keeps connections apart. No URL can have it in its host.
-const addressMark = "|"
-
-// wire is the hop's request as net/http gets it. If it has to go to one address of several, or the
-// origin wants something of TLS that others do not, only connections that were made for that may
-// carry it.
-func (h *hop) wire(ctx context.Context, by *attempt) *http.Request {
-	secured := h.secure != nil && h.Own && h.Req.URL.Scheme == "https"
-	if secured {
-		ctx = context.WithValue(ctx, secureKey{}, h.secure)
+// link is where the hop's request is to go: to one address of several, if it has to, and over
+// connections that were made for what the origin wants of TLS.
+func (h *hop) link(by *attempt, limit time.Duration) link {
+	u := h.Req.URL
+	to := link{limit: limit, by: by, key: keyOf(u)}
+	if to.key.Address = by.to; !by.to.IsValid() && h.Own {
+		to.key.Address = h.health.detour(u.Hostname())
 	}
-	req := h.Req.WithContext(ctx)
-	to := by.to
-	if !to.IsValid() && h.Own {
-		to = h.health.detour(req.URL.Hostname())
+	if h.secure != nil && h.Own && to.key.TLS {
+		to.secure, to.key.Settings = h.secure, h.secure.key
 	}
-	if !to.IsValid() && !secured {
-		return req
-	}
-	u := *req.URL
-	if req.Host == "" {
-		req.Host = u.Host
-	}
-	host := u.Hostname()
-	if secured {
-		host += secureMark + h.secure.key
-	}
-	if to.IsValid() {
-		host += addressMark + to.String()
-	}
-	u.Host = net.JoinHostPort(host, kind.PortOf(&u))
-	req.URL = &u
-	return req
+	return to
 }
 
-// cutAddress parts a host from the address to connect to first, the zero value if it names none.
-func cutAddress(host string) (string, netip.Addr) {
-	name, text, _ := strings.Cut(host, addressMark)
-	addr, _ := netip.ParseAddr(text) // none is the zero value
-	return name, addr
+// keyOf is what a URL says of connections.
+func keyOf(u *url.URL) http1.Key {
+	host := u.Hostname()
+	if strings.IndexFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
+		if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+			host = ascii
+		}
+	}
+	return http1.Key{TLS: u.Scheme == "https", Host: net.JoinHostPort(host, kind.PortOf(u))}
 }
 
 func (h *health) detour(host string) netip.Addr {

@@ -1,9 +1,6 @@
 package walk
 
 import (
-	"context"
-	"net/http/httptrace"
-	"net/textproto"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
@@ -105,12 +102,4 @@ type StepReport struct {
 	// Request says what was asked; empty if nothing was sent.
 	Request        string
 	Detail, Advice string
-}
-
-// WithInterim has passOn called with the interim replies (RFC 9110 15.2) that origins send while a
-// walk under the context waits for them. An error of it ends the request to the origin.
-func WithInterim(ctx context.Context, passOn func(status int, header map[string][]string) error) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		Got1xxResponse: func(status int, header textproto.MIMEHeader) error { return passOn(status, header) },
-	})
 }

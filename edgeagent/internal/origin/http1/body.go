@@ -1,0 +1,160 @@
+package http1
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"sync/atomic"
+)
+
+// maxChunkLine bounds the line that begins a chunk, with its extensions, in bytes.
+const maxChunkLine = 4 << 10
+
+var errClosed = errors.New("the body was closed")
+
+// A place is where in a body of chunks its reader is.
+type place uint8
+
+const (
+	// atSize: the line that begins a chunk.
+	atSize place = iota
+	// inChunk: rest more bytes of it.
+	inChunk
+	// atEnd: the end of line behind a chunk.
+	atEnd
+	// inTrailer: the lines behind the last chunk, which may have rest more bytes.
+	inTrailer
+)
+
+// A body is the body of a reply. One goroutine reads it; any may close it.
+type body struct {
+	r       *bufio.Reader
+	framing framing
+	at      place
+	rest    int64
+	err     error // what further reads find
+
+	ended atomic.Bool
+	end   func(whole bool) // called once, with false perhaps while r is read from
+}
+
+// Read implements [io.Reader]. It returns io.EOF along with the last byte, if it can.
+func (b *body) Read(p []byte) (n int, err error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.ended.Load() {
+		return 0, errClosed
+	}
+	switch b.framing {
+	case counted:
+		n, err = b.r.Read(p[:min(int64(len(p)), b.rest)])
+		if b.rest -= int64(n); b.rest == 0 {
+			err = io.EOF
+		} else if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	case chunked:
+		n, err = b.readChunks(p)
+	default:
+		n, err = b.r.Read(p)
+	}
+	if err != nil {
+		b.err = err
+		b.finish(err == io.EOF)
+	}
+	return n, err
+}
+
+// Close implements [io.Closer]. A body that was not read to its end takes its connection with it.
+func (b *body) Close() error {
+	b.finish(false)
+	return nil
+}
+
+func (b *body) finish(whole bool) {
+	if b.ended.CompareAndSwap(false, true) {
+		b.end(whole)
+	}
+}
+
+// readChunks reads what there is of chunks. It waits for no more once it has something.
+func (b *body) readChunks(p []byte) (n int, err error) {
+	for {
+		switch {
+		case n > 0 && (n == len(p) && b.at == inChunk || !b.isHere()):
+			return n, nil
+		case b.at == inChunk:
+			var m int
+			m, err = b.r.Read(p[n:min(int64(len(p)), int64(n)+b.rest)])
+			n += m
+			if b.rest -= int64(m); b.rest == 0 {
+				b.at = atEnd
+			}
+			switch {
+			case err == io.EOF:
+				err = io.ErrUnexpectedEOF
+			case m == 0 && err == nil:
+				return n, nil
+			}
+		default:
+			err = b.readLine()
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// isHere reports whether what comes next can be read without waiting.
+func (b *body) isHere() bool {
+	here, _ := b.r.Peek(b.r.Buffered())
+	return len(here) > 0 && (b.at == inChunk || bytes.IndexByte(here, '\n') >= 0)
+}
+
+// readLine reads a line between chunks. Its error is io.EOF for the last one.
+func (b *body) readLine() error {
+	line, err := b.r.ReadSlice('\n')
+	switch {
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
+	case err != nil && err != bufio.ErrBufferFull:
+		return err
+	}
+	text, ok := strings.CutSuffix(string(line), "\r\n")
+	switch b.at {
+	case atEnd:
+		if !ok || text != "" {
+			return &FramingError{"a chunk does not end where its size says"}
+		}
+		b.at = atSize
+		return nil
+	case inTrailer:
+		b.rest -= int64(len(line))
+		switch {
+		case err != nil || b.rest < 0:
+			return &FramingError{"the trailer is too long"}
+		case !ok || unclean(text):
+			return &FramingError{"a line of the trailer does not end as lines do"}
+		case text == "":
+			return io.EOF
+		}
+		return nil // nothing here asks for trailers
+	}
+	if len(line) > maxChunkLine {
+		return &FramingError{"a chunk begins with a line that is too long"}
+	}
+	// The size is hexadecimal, perhaps with extensions behind it (RFC 9112 7.1).
+	digits, _, _ := strings.Cut(text, ";")
+	size, err := strconv.ParseUint(strings.TrimRight(digits, " \t"), 16, 60)
+	if !ok || err != nil || unclean(text) {
+		return &FramingError{"a chunk does not begin with its size"}
+	}
+	if b.at, b.rest = inChunk, int64(size); size == 0 {
+		b.at, b.rest = inTrailer, MaxHead
+	}
+	return nil
+}

@@ -1,0 +1,359 @@
+package http1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// ConnFor is for how long a connection begins requests, up to a quarter less so that not all end at
+// once. A host that has moved is then asked where it is now, however many requests there are.
+const ConnFor = 60 * time.Second
+
+const (
+	// idlePerKey and idleTotal bound the connections that are kept for later, idleFor the time.
+	// Those that the server has ended are found within sweepEvery, or when one is wanted.
+	idlePerKey = 64
+	idleTotal  = 1024
+	idleFor    = 60 * time.Second
+	sweepEvery = 5 * time.Second
+	// maxInterim is how many interim replies one may have that nobody wants, as in net/http.
+	maxInterim = 5
+)
+
+// A Key is what connections are kept apart by.
+type Key struct {
+	// TLS says that they are encrypted. Settings names how; "" is as usual.
+	TLS      bool
+	Settings string
+	// Host is a host and port.
+	Host string
+	// Address is which of the host's addresses they prefer; the zero value is any.
+	Address netip.Addr
+}
+
+// A Call is what a request needs besides itself.
+type Call struct {
+	Key Key
+	// Dial makes a connection: TCP, or what [Handshake] has made of that. Required.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// Connected is called with the address of the connection that the request is about to be sent
+	// over, and Sent when it was sent. Both are called again if it is sent again. Default: nothing.
+	Connected func(netip.Addr)
+	Sent      func()
+	// Interim is called with each interim reply (RFC 9110 15.2). Its error ends the request.
+	// Default: they are dropped, and the sixth ends the request.
+	Interim func(status int, header http.Header) error
+	// Dropped is set to what heads had in place of header lines, for people.
+	Dropped []string
+}
+
+// Client asks servers. It may be used by any number of goroutines.
+type Client struct {
+	now    func() time.Time
+	strays *strays
+
+	mu     sync.Mutex
+	idle   map[Key][]*conn // in the order in which they became idle
+	count  int
+	sweeps *time.Timer // nil while there is nothing to sweep
+	closed bool
+}
+
+// New returns a client. now says how old connections are. Close the client when it is no longer
+// used.
+func New(now func() time.Time) *Client {
+	return &Client{now: now, strays: newStrays(), idle: make(map[Key][]*conn)}
+}
+
+// Close closes the connections that are kept for later, and has others closed when their replies
+// end.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.sweeps != nil {
+		c.sweeps.Stop()
+	}
+	for _, list := range c.idle {
+		for _, cn := range list {
+			cn.abort()
+		}
+	}
+	clear(c.idle)
+	c.count = 0
+}
+
+// Do sends a request and returns its reply, as soon as the head is there. The body of a reply must
+// be closed; its reads end with an error that is io.EOF only if it is whole. ctx bounds it too.
+func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.Response, error) {
+	if err := check(req.Header); err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	if repeatable(req) {
+		if cn := c.take(call.Key); cn != nil {
+			resp, begun, err := c.exchange(ctx, cn, req, call)
+			if err == nil || begun || ctx.Err() != nil {
+				return resp, err
+			}
+			// The server was ending the connection just then.
+		}
+	}
+	dialled, err := call.Dial(ctx)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	cn, err := c.newConn(dialled, call.Key)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	resp, _, err := c.exchange(ctx, cn, req, call)
+	return resp, err
+}
+
+// check refuses what cannot be sent as it is.
+func check(h http.Header) error {
+	for name, values := range h {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return fmt.Errorf("%q is no name of a header field", name)
+		}
+		for _, value := range values {
+			if !httpguts.ValidHeaderFieldValue(value) {
+				return fmt.Errorf("header field %s has a value that cannot be sent", name)
+			}
+		}
+	}
+	return nil
+}
+
+// repeatable reports whether a request may be sent twice (RFC 9110 9.2.2).
+func repeatable(req *http.Request) bool {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return req.Body == nil || req.Body == http.NoBody
+	}
+	return false
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+}
+
+// Idle connections need no buffers.
+const readerSize = 16 << 10
+
+var (
+	readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }}
+	writers = sync.Pool{New: func() any { return bufio.NewWriter(nil) }}
+)
+
+func freeReader(r *bufio.Reader) {
+	r.Reset(nil)
+	readers.Put(r)
+}
+
+// exchange sends a request over a connection and reads the head of its reply. begun says that some
+// of a reply has come, also with an error.
+func (c *Client) exchange(
+	ctx context.Context, cn *conn, req *http.Request, call *Call,
+) (resp *http.Response, begun bool, err error) {
+	stop := context.AfterFunc(ctx, cn.abort)
+	r := readers.Get().(*bufio.Reader)
+	r.Reset(cn)
+	if call.Connected != nil {
+		call.Connected(cn.address())
+	}
+	var h *head
+	if err = cn.send(req); err == nil {
+		if call.Sent != nil {
+			call.Sent()
+		}
+		h, begun, err = c.readFinal(r, req.Method, call)
+	}
+	if err != nil {
+		stop()
+		cn.abort()
+		freeReader(r)
+		return nil, begun, err
+	}
+	end := func(whole bool) {
+		switch {
+		case !stop() || !whole || h.last || cn.single:
+			cn.abort()
+		default:
+			c.put(cn, r)
+		}
+		if whole {
+			freeReader(r)
+		}
+	}
+	resp = &http.Response{
+		Status:     strconv.Itoa(h.status) + " " + http.StatusText(h.status),
+		StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h.header, ContentLength: h.length, Close: h.last, Request: req,
+	}
+	switch {
+	case h.framing == noBody || h.framing == counted && h.length == 0:
+		resp.Body = http.NoBody
+		end(true)
+		return resp, true, nil
+	case h.framing == chunked:
+		resp.TransferEncoding = []string{"chunked"}
+	}
+	resp.Body = &body{r: r, framing: h.framing, rest: h.length, end: end}
+	return resp, true, nil
+}
+
+// send sends a request.
+func (c *conn) send(req *http.Request) error {
+	w := writers.Get().(*bufio.Writer)
+	defer writers.Put(w)
+	w.Reset(c)
+	defer w.Reset(nil)
+	if err := req.Write(w); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+var errInterim = errors.New("the server sends nothing but interim replies")
+
+// readFinal reads heads up to the one that is the reply's.
+func (c *Client) readFinal(r *bufio.Reader, method string, call *Call) (h *head, begun bool, err error) {
+	for n := 0; ; n++ {
+		h, begun, err = readHead(r, method)
+		if begun = begun || n > 0; err != nil {
+			return nil, begun, err
+		}
+		call.Dropped = append(call.Dropped, h.dropped...)
+		switch {
+		case h.final():
+			return h, true, nil
+		case call.Interim != nil:
+			if err := call.Interim(h.status, h.header); err != nil {
+				return nil, true, err
+			}
+		case n == maxInterim:
+			return nil, true, errInterim
+		}
+	}
+}
+
+// take returns an idle connection that can carry a request, nil if there is none.
+func (c *Client) take(key Key) *conn {
+	for {
+		c.mu.Lock()
+		list := c.idle[key]
+		if len(list) == 0 {
+			c.mu.Unlock()
+			return nil
+		}
+		cn := list[len(list)-1]
+		c.remove(key, len(list)-1)
+		c.mu.Unlock()
+		if c.fit(cn, nil) {
+			return cn
+		}
+		cn.Close()
+	}
+}
+
+// fit reports whether a connection can carry another request. r is as for unread.
+func (c *Client) fit(cn *conn, r *bufio.Reader) bool {
+	return !cn.unread(r, c.strays) && !c.strays.known(cn.key.Host) && c.now().Before(cn.until)
+}
+
+// put keeps a connection for later, if it can carry another request.
+func (c *Client) put(cn *conn, r *bufio.Reader) {
+	if !c.fit(cn, r) {
+		cn.Close()
+		return
+	}
+	if surplus := c.keep(cn); surplus != nil {
+		surplus.Close()
+	}
+}
+
+// keep adds a connection to those that are kept. It returns one that is then too many, nil if none
+// is.
+func (c *Client) keep(cn *conn) (surplus *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return cn
+	}
+	cn.since = c.now()
+	c.idle[cn.key] = append(c.idle[cn.key], cn)
+	c.count++
+	if c.sweeps == nil {
+		c.sweeps = time.AfterFunc(sweepEvery, c.sweep)
+	}
+	key := cn.key
+	switch {
+	case len(c.idle[key]) > idlePerKey:
+	case c.count > idleTotal:
+		for other, list := range c.idle {
+			if list[0].since.Before(c.idle[key][0].since) {
+				key = other
+			}
+		}
+	default:
+		return nil
+	}
+	surplus = c.idle[key][0]
+	c.remove(key, 0)
+	return surplus
+}
+
+// remove removes the i-th connection of a key. Callers hold mu.
+func (c *Client) remove(key Key, i int) {
+	list := c.idle[key]
+	copy(list[i:], list[i+1:])
+	list[len(list)-1] = nil
+	if list = list[:len(list)-1]; len(list) == 0 {
+		delete(c.idle, key)
+	} else {
+		c.idle[key] = list
+	}
+	c.count--
+}
+
+// sweep closes the connections that have been idle for long, or that can carry no request.
+func (c *Client) sweep() {
+	for _, cn := range c.stale() {
+		cn.Close()
+	}
+}
+
+// stale removes the connections that are kept for nothing, and returns them.
+func (c *Client) stale() (stale []*conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	for key, list := range c.idle {
+		for i := len(list) - 1; i >= 0; i-- {
+			if cn := list[i]; now.Sub(cn.since) >= idleFor || !c.fit(cn, nil) {
+				stale = append(stale, cn)
+				c.remove(key, i)
+			}
+		}
+	}
+	if c.sweeps = nil; c.count > 0 && !c.closed {
+		c.sweeps = time.AfterFunc(sweepEvery, c.sweep)
+	}
+	return stale
+}

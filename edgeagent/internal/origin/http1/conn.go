@@ -1,0 +1,110 @@
+package http1
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A conn is a connection to a server.
+type conn struct {
+	net.Conn // TCP, or TLS over it
+	key      Key
+	tcp      net.Conn
+	raw      syscall.RawConn // of tcp
+	records  *records        // under TLS; nil in the clear
+	single   bool            // it carries one request and no more
+	until    time.Time       // from when on it begins no request
+	since    time.Time       // since when it is idle
+}
+
+// newConn takes over a connection that Dial has made.
+func (c *Client) newConn(dialled net.Conn, key Key) (*conn, error) {
+	cn := &conn{
+		Conn: dialled, tcp: dialled, key: key, single: c.strays.known(key.Host),
+		until: c.now().Add(ConnFor - rand.N(ConnFor/4)),
+	}
+	if secure, ok := dialled.(*tls.Conn); ok {
+		cn.records = secure.NetConn().(*records)
+		cn.tcp = cn.records.Conn
+	}
+	socket, ok := cn.tcp.(syscall.Conn)
+	err := errors.ErrUnsupported
+	if ok {
+		cn.raw, err = socket.SyscallConn()
+	}
+	if err != nil {
+		cn.abort()
+		return nil, fmt.Errorf("connection to %s: %w", key.Host, err)
+	}
+	return cn, nil
+}
+
+// abort closes the connection at once, whoever uses it.
+func (c *conn) abort() { c.tcp.Close() }
+
+// address is where the connection leads, the zero value if that is no IP address.
+func (c *conn) address() netip.Addr { return AddressOf(c.tcp) }
+
+// AddressOf is where a connection leads, the zero value if that is no IP address.
+func AddressOf(c net.Conn) netip.Addr {
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// unread reports whether the peer has sent more than the replies that were read, or hung up. r is
+// the reader of the last reply, nil if it had nothing left. What is there of the beginning of a
+// reply that nobody asked for is recorded in strays.
+func (c *conn) unread(r *bufio.Reader, strays *strays) bool {
+	var start string
+	ended := false
+	if r != nil {
+		peeked, _ := r.Peek(min(r.Buffered(), partingLen)) // no more than is there
+		start = string(peeked)
+	}
+	if start == "" && c.records != nil {
+		start, ended = c.records.drain(c.Conn)
+	}
+	if start == "" && !ended {
+		// Under TLS this may be the record that ends it.
+		var sent string
+		if c.raw.Control(func(fd uintptr) { sent, ended = peek(fd) }) != nil {
+			return true
+		}
+		if ended = ended || sent != ""; c.records == nil {
+			start = sent
+		}
+	}
+	if start != "" && !parting(start) {
+		strays.note(c.key.Host)
+	}
+	return start != "" || ended
+}
+
+// partingLen is how much [parting] looks at.
+const partingLen = len("HTTP/1.1 408")
+
+// parting reports whether bytes that nobody asked for are a server's way to end a connection that
+// was idle for long.
+func parting(start string) bool {
+	return len(start) == partingLen && strings.HasPrefix(start, "HTTP/1.") && strings.HasSuffix(start, " 408")
+}
+
+// peek returns the start of what a read would find: bytes, or the end of the connection, or neither
+// yet.
+func peek(fd uintptr) (start string, ended bool) {
+	var b [partingLen]byte
+	n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return string(b[:max(n, 0)]), n <= 0 && !errors.Is(err, unix.EAGAIN)
+}

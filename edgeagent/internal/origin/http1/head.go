@@ -1,0 +1,369 @@
+package http1
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/textproto"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// MaxHead bounds the head of a reply, in bytes. Larger ones are a fault or an attack on our memory.
+const MaxHead = 64 << 10
+
+// A framing is what marks the end of a reply's body (RFC 9112 6.3).
+type framing uint8
+
+const (
+	noBody framing = iota
+	counted
+	chunked
+	untilClose
+)
+
+// A head is the head of a reply.
+type head struct {
+	status  int
+	framing framing
+	length  int64 // of the body, or of that of a GET to a HEAD; -1 if it is not said
+	// last says that the connection carries nothing behind the reply.
+	last bool
+	// header is without the fields that are for the connection alone.
+	header http.Header
+	// dropped says which header lines were left out, and why.
+	dropped []string
+}
+
+// final reports whether no other head follows for the same request.
+func (h *head) final() bool { return h.status >= 200 }
+
+// A FramingError says why a reply cannot be parted from what follows it, or read at all. Such a
+// reply is never used.
+type FramingError struct{ Detail string }
+
+func (e *FramingError) Error() string { return e.Detail }
+
+// Why the bytes that came are no reply.
+var (
+	ErrNotHTTP   = &FramingError{"the reply does not begin as one of HTTP/1.1 does"}
+	ErrSpeaksTLS = errors.New("the server speaks TLS, and was asked without")
+	ErrLargeHead = errors.New("the head is too large")
+)
+
+const (
+	// maxDropped and maxShown bound what is shown of header lines that were left out: how many, and
+	// how much of each.
+	maxDropped = 4
+	maxShown   = 60
+)
+
+// recordAlert is the type of a TLS record that refuses (RFC 8446 5.1).
+const recordAlert = 0x15
+
+// readHead reads a head. begun says that some of it has come, also with an error.
+func readHead(r *bufio.Reader, method string) (h *head, begun bool, err error) {
+	text, err := readHeadText(r)
+	if err != nil {
+		return nil, text != "", err
+	}
+	h, err = parseHead(text, method)
+	return h, true, err
+}
+
+// readHeadText reads up to an empty line. What is no head is not waited for.
+func readHeadText(r *bufio.Reader) (string, error) {
+	start, err := r.Peek(1)
+	if err != nil {
+		return "", err
+	}
+	switch start[0] {
+	case 'H':
+	case recordAlert:
+		return string(start), ErrSpeaksTLS
+	default:
+		return string(start), ErrNotHTTP
+	}
+	raw := make([]byte, 0, 512) // on the stack, as most heads are
+	for {
+		line, err := r.ReadSlice('\n')
+		raw = append(raw, line...)
+		switch {
+		case len(raw) > MaxHead:
+			return string(raw), ErrLargeHead
+		case err == io.EOF:
+			return string(raw), io.ErrUnexpectedEOF
+		case err == bufio.ErrBufferFull:
+		case err != nil:
+			return string(raw), err
+		case len(raw) > len(line) && isEmpty(line) && raw[len(raw)-len(line)-1] == '\n':
+			return string(raw), nil
+		}
+	}
+}
+
+// isEmpty reports whether a line has nothing but its end.
+func isEmpty(line []byte) bool { return len(line) == 1 || len(line) == 2 && line[0] == '\r' }
+
+// parseHead reads a head, which ends with an empty line.
+//
+// Of header lines, it is as lenient as browsers and other proxies are: a line that is none is left
+// out, a line that was folded is joined (RFC 9112 5.2), a space before a colon goes (5.1), and so
+// does `Transfer-Encoding: identity`, which RFC 7230 dropped. Nothing is forgiven of what frames
+// the body: two readers would see two replies.
+func parseHead(text, method string) (*head, error) {
+	line, rest, _ := strings.Cut(text, "\n")
+	minor, status, err := readStatusLine(trimCR(line))
+	if err != nil {
+		return nil, err
+	}
+	if status == http.StatusSwitchingProtocols {
+		return nil, &FramingError{"the reply switches protocols (101), which nobody asked for"}
+	}
+	h := &head{status: status}
+	fields, err := h.readFields(rest)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.frame(fields, minor, method); err != nil {
+		return nil, err
+	}
+	h.keep(fields, minor)
+	return h, nil
+}
+
+// keep makes the header of the fields that go further, and reads what Connection says (RFC 9110
+// 7.6.1): which fields are for this connection alone, and whether it stays open. A field that says
+// how a reply may be used, or what its bytes are, is never for the connection alone, because to
+// leave it out would make more of the reply.
+func (h *head) keep(fields []field, minor int) {
+	hop := map[string]bool{"Connection": true, "Transfer-Encoding": true, "Trailer": true}
+	closes, stays := false, minor > 0
+	for _, f := range fields {
+		if f.key != "Connection" {
+			continue
+		}
+		for option := range strings.SplitSeq(f.value, ",") {
+			switch option = strings.ToLower(trimOWS(option)); option {
+			case "close":
+				closes = true
+			case "keep-alive":
+				stays = true
+			case "vary", "expires", "age", "date", "pragma", "etag", "last-modified", "surrogate-control":
+			default:
+				if !strings.HasPrefix(option, "content-") && !strings.HasSuffix(option, "cache-control") {
+					hop[textproto.CanonicalMIMEHeaderKey(option)] = true
+				}
+			}
+		}
+	}
+	h.last = closes || !stays || h.framing == untilClose
+	h.header = make(http.Header, len(fields))
+	values := make([]string, len(fields)) // most fields have one
+	for i, f := range fields {
+		old := h.header[f.key]
+		switch {
+		case hop[f.key]:
+		case old == nil:
+			values[i] = f.value
+			h.header[f.key] = values[i : i+1 : i+1]
+		case f.key != "Content-Length": // which all say the same
+			h.header[f.key] = append(old, f.value)
+		}
+	}
+	if pragma := h.header["Pragma"]; len(pragma) > 0 && pragma[0] == "no-cache" && h.header["Cache-Control"] == nil {
+		h.header["Cache-Control"] = []string{"no-cache"} // as net/http reads it
+	}
+}
+
+func trimCR(line string) string { return strings.TrimSuffix(line, "\r") }
+
+// readStatusLine reads `HTTP/1.1 200 OK`. A minor version above the one that is spoken here means
+// that one (RFC 9112 2.3).
+func readStatusLine(line string) (minor, status int, err error) {
+	version, rest, _ := strings.Cut(line, " ")
+	number, ok := strings.CutPrefix(version, "HTTP/")
+	if !ok || len(number) != len("1.1") || !isDigit(number[0]) || number[1] != '.' || !isDigit(number[2]) {
+		return 0, 0, ErrNotHTTP
+	}
+	if number[0] != '1' {
+		return 0, 0, &FramingError{"the reply is of HTTP version " + number}
+	}
+	if number[2] != '0' {
+		minor = 1
+	}
+	rest = strings.TrimLeft(rest, " ")
+	code, _, _ := strings.Cut(rest, " ")
+	status, err = strconv.Atoi(code)
+	if err != nil || len(code) != 3 || status < 100 {
+		return 0, 0, &FramingError{"the reply has no status code of three digits"}
+	}
+	return minor, status, nil
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// A field is one header field, under the canonical form of its name.
+type field struct{ key, value string }
+
+// readFields reads the lines of text up to the empty one, and leaves out those that are no header
+// lines.
+func (h *head) readFields(text string) ([]field, error) {
+	fields := make([]field, 0, strings.Count(text, "\n"))
+	lost := true // the line before was left out, and what continues it goes with it
+	for number := 2; ; number++ {
+		line, rest, _ := strings.Cut(text, "\n")
+		if rest == "" {
+			return fields, nil // it is the empty line
+		}
+		text, line = rest, trimCR(line)
+		if line != "" && (line[0] == ' ' || line[0] == '\t') {
+			switch {
+			case lost:
+				if namesFraming(line) {
+					return nil, &FramingError{
+						fmt.Sprintf("header line %d, which frames the body, begins with a space", number)}
+				}
+				h.drop(number, line, "begins with a space and continues no field")
+			case framesBody(fields[len(fields)-1].key):
+				return nil, &FramingError{fmt.Sprintf("header line %d continues one that frames the body", number)}
+			case unclean(line):
+				h.drop(number, line, "has a control character")
+			default:
+				f := &fields[len(fields)-1]
+				f.value = trimOWS(f.value + " " + trimOWS(line))
+			}
+			continue
+		}
+		name, value, colon := strings.Cut(line, ":")
+		trimmed := strings.TrimRight(name, " \t")
+		key := textproto.CanonicalMIMEHeaderKey(trimmed)
+		var why string
+		switch {
+		case !colon:
+			why = "has no colon"
+		case !httpguts.ValidHeaderFieldName(trimmed):
+			why = "has a name with characters that no name has"
+		case unclean(value):
+			why = "has a control character"
+		case trimmed != name && framesBody(key):
+			return nil, &FramingError{fmt.Sprintf("header line %d, %s, has a space before its colon", number, trimmed)}
+		}
+		if lost = why != ""; lost {
+			if namesFraming(line) {
+				return nil, &FramingError{fmt.Sprintf("header line %d, which frames the body, %s", number, why)}
+			}
+			h.drop(number, line, why)
+			continue
+		}
+		fields = append(fields, field{key, trimOWS(value)})
+	}
+}
+
+// drop records a line that is left out.
+func (h *head) drop(number int, line, why string) {
+	if len(h.dropped) > maxDropped {
+		return
+	}
+	if len(h.dropped) == maxDropped {
+		h.dropped = append(h.dropped, "and more")
+		return
+	}
+	if len(line) > maxShown {
+		line = line[:maxShown] + "..."
+	}
+	h.dropped = append(h.dropped, fmt.Sprintf("header line %d %s %s; dropped", number, quoted(line), why))
+}
+
+// quoted shows text of an origin's as it is where it can be shown.
+func quoted(s string) string {
+	if strconv.CanBackquote(s) {
+		return "`" + s + "`"
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+func trimOWS(s string) string { return strings.Trim(s, " \t") }
+
+// unclean reports whether a value has a byte that no value may have (RFC 9110 5.5).
+func unclean(value string) bool {
+	for i := range len(value) {
+		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return true
+		}
+	}
+	return false
+}
+
+func framesBody(key string) bool { return key == "Content-Length" || key == "Transfer-Encoding" }
+
+// namesFraming reports whether somebody could take a line that is no field for one that frames the
+// body.
+func namesFraming(line string) bool {
+	letters := strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
+		case 'a' <= r && r <= 'z':
+			return r
+		}
+		return -1
+	}, line)
+	return strings.HasPrefix(letters, "contentlength") || strings.HasPrefix(letters, "transferencoding")
+}
+
+// frame finds out what ends the body.
+func (h *head) frame(fields []field, minor int, method string) error {
+	var length, coding string
+	lengths, codings := 0, 0
+	for _, f := range fields {
+		switch f.key {
+		case "Content-Length":
+			if lengths == 0 {
+				length = f.value
+			} else if f.value != length {
+				return &FramingError{"the reply has two values of Content-Length"}
+			}
+			lengths++
+		case "Transfer-Encoding":
+			if !strings.EqualFold(f.value, "identity") {
+				coding = f.value
+				codings++
+			}
+		}
+	}
+	h.length = -1
+	if lengths > 0 {
+		if length == "" || len(length) > 18 || strings.Trim(length, "0123456789") != "" {
+			return &FramingError{"the reply's Content-Length is no number"}
+		}
+		h.length, _ = strconv.ParseInt(length, 10, 64) // 18 digits are one
+	}
+	switch {
+	case h.status < 200 || h.status == 204 || h.status == 304:
+		h.framing = noBody
+		if method != http.MethodHead {
+			h.length = 0
+		}
+	case codings > 1 || codings == 1 && !strings.EqualFold(coding, "chunked"):
+		return &FramingError{"the reply has a Transfer-Encoding other than chunked, which nobody asked for"}
+	case codings == 1 && minor == 0:
+		return &FramingError{"the reply is of HTTP/1.0, which has no chunks, and has Transfer-Encoding"}
+	case codings == 1 && lengths > 0:
+		return &FramingError{"the reply has both Content-Length and Transfer-Encoding"}
+	case codings == 1:
+		h.framing = chunked
+	case lengths > 0:
+		h.framing = counted
+	default:
+		h.framing = untilClose
+	}
+	if method == http.MethodHead {
+		h.framing = noBody
+	}
+	return nil
+}

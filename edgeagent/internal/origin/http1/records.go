@@ -1,0 +1,65 @@
+package http1
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"net"
+	"os"
+)
+
+// Handshake begins TLS over a TCP connection, in the way that a [Client] needs. The connection
+// stays its caller's if it fails.
+func Handshake(ctx context.Context, tcp net.Conn, config *tls.Config) (net.Conn, error) {
+	secure := tls.Client(newRecords(tcp), config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return secure, nil
+}
+
+// records gives TLS no byte beyond the record that it reads, so that it can be seen whether there
+// is one.
+type records struct {
+	net.Conn
+	r    *bufio.Reader
+	rest int  // of the record at hand
+	dry  bool // only what is here already is to be read
+}
+
+func newRecords(tcp net.Conn) *records { return &records{Conn: tcp, r: bufio.NewReader(tcp)} }
+
+// recordHeader is how many bytes a record begins with: the type, the version and the length (RFC
+// 8446 5.1).
+const recordHeader = 5
+
+// Read implements [net.Conn].
+func (c *records) Read(p []byte) (int, error) {
+	if n := c.r.Buffered(); c.dry && (n == 0 || c.rest == 0 && n < recordHeader) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if c.rest == 0 {
+		h, err := c.r.Peek(recordHeader)
+		if err != nil && len(h) == 0 {
+			return 0, err
+		}
+		c.rest = len(h)
+		if len(h) == recordHeader {
+			c.rest += int(h[3])<<8 | int(h[4])
+		}
+	}
+	n, err := c.r.Read(p[:min(len(p), c.rest)])
+	c.rest -= n
+	return n, err
+}
+
+// drain returns the start of what secure, the connection above, has received and not given to its
+// reader, and whether it has received anything at all. It asks nothing of the network.
+func (c *records) drain(secure net.Conn) (start string, some bool) {
+	some = c.rest > 0 || c.r.Buffered() > 0
+	c.dry = true
+	defer func() { c.dry = false }()
+	b := make([]byte, partingLen)
+	n, _ := secure.Read(b) // a deadline that has passed does a TLS connection no harm
+	return string(b[:n]), some
+}
