@@ -45,10 +45,11 @@ type conn struct {
 	release func() // gives back its place
 	ended   sync.Once
 
-	mu     sync.Mutex
-	leave  func() // see onDrain
-	killed bool
-	cancel context.CancelFunc // of what is asked
+	mu      sync.Mutex
+	leave   func() // see onDrain
+	killed  bool
+	cancel  context.CancelFunc // of what is asked
+	watched *h1                // whose client is to be watched, until the next sweep
 }
 
 func newConn(s *Server, socket net.Conn, config *tls.Config) *conn {
@@ -245,8 +246,14 @@ func (c *conn) disarm() bool {
 	}
 }
 
-// expire ends the connection if its time is over.
+// expire ends the connection if its time is over, and begins what [h1.watch] has asked for.
 func (c *conn) expire(now int64) {
+	c.mu.Lock()
+	if c.watched != nil {
+		c.watched.readOn()
+		c.watched = nil
+	}
+	c.mu.Unlock()
 	if at := c.until.Load(); at > 0 && at>>1 <= now && c.until.CompareAndSwap(at, -1) {
 		c.wake()
 	}

@@ -275,8 +275,9 @@ func (h *h1) leaving() <-chan struct{} {
 	return h.left
 }
 
-// watch reads on, to find out when the client leaves. What it sends meanwhile is of the next
-// request; when there is some, or no room for any, nothing more is found out.
+// watch has the connection read on from its next sweep on, to find out when the client leaves: most
+// replies are there by then. What the client sends meanwhile is of the next request; when there is
+// some, or no room for any, nothing more is found out.
 func (h *h1) watch() {
 	if h.ctx != nil {
 		return
@@ -286,20 +287,24 @@ func (h *h1) watch() {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.left = make(chan struct{})
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.cancel = h.cancel
 	if c.killed {
 		h.cancel()
 	}
-	c.mu.Unlock()
-	if h.end == len(h.buf) || h.eof != nil {
-		if h.eof != nil {
-			close(h.left)
-		}
-		return
+	switch {
+	case h.eof != nil:
+		close(h.left)
+	case h.end < len(h.buf):
+		c.watched = h
 	}
+}
+
+// readOn does what watch wants. It is called once, under the connection's mu.
+func (h *h1) readOn() {
 	h.read = make(chan int, 1)
 	go func() {
-		n, err := c.Read(h.buf[h.end:])
+		n, err := h.c.Read(h.buf[h.end:])
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			h.eof = err
 			close(h.left)
@@ -317,14 +322,14 @@ func (h *h1) unwatch() {
 		return
 	}
 	c := h.c
+	c.mu.Lock()
+	c.cancel, c.watched = nil, nil
+	c.mu.Unlock()
 	if h.read != nil {
 		c.wire.SetReadDeadline(past)
 		h.end += <-h.read
 		c.wire.SetReadDeadline(time.Time{})
 	}
-	c.mu.Lock()
-	c.cancel = nil
-	c.mu.Unlock()
 	h.cancel()
 	h.ctx, h.cancel, h.left, h.read = nil, nil, nil, nil
 }
