@@ -67,6 +67,7 @@ type Agent struct {
 	// settings are those that the control plane sent last. What is built before control reads them
 	// too.
 	settings atomic.Pointer[edgev1.Welcome_Settings]
+	loop     atomic.Pointer[loop] // the last one
 
 	accessLog *logFile          // nil for none
 	traces    *tracing.Exporter // nil for none
@@ -297,9 +298,18 @@ func (a *Agent) forgets(account, endpoint, path, query string, asof int64) bool 
 // loopID names the deployment in Via and CDN-Loop: the same at all its edges, and another than that
 // of an edgewalk that it is an origin of.
 func (a *Agent) loopID() string {
-	hash := sha256.Sum256([]byte(a.table.Root().SharedHost()))
-	return origin.DefaultLoopID + "-" + hex.EncodeToString(hash[:4])
+	shared := a.table.Root().SharedHost()
+	if last := a.loop.Load(); last != nil && last.sharedHost == shared {
+		return last.id
+	}
+	hash := sha256.Sum256([]byte(shared))
+	id := origin.DefaultLoopID + "-" + hex.EncodeToString(hash[:4])
+	a.loop.Store(&loop{shared, id})
+	return id
 }
+
+// loop is what loopID has made of a shared host.
+type loop struct{ sharedHost, id string }
 
 // currentOrigin is the origin that has an id of an account, nil without one.
 func (a *Agent) currentOrigin(account, id string) *topology.Origin {

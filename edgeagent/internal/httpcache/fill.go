@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -297,11 +298,21 @@ func (c *Cache) start(f *fill, s *fillShard) {
 		s.byKey[f.key] = append(s.byKey[f.key], f)
 	}
 	c.wg.Go(func() {
+		growStack()
 		defer f.release()
 		defer f.cancel(nil)
 		defer f.finish()
 		f.run()
 	})
+}
+
+// growStack makes room on a goroutine's stack for a walk. Otherwise the stack grows several times
+// on the way, and what is on it by then is copied each time.
+//
+//go:noinline
+func growStack() {
+	var room [12 << 10]byte
+	runtime.KeepAlive(&room)
 }
 
 // unregister removes the fill from the register. By then the store, or a memory, holds what it
