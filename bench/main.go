@@ -123,7 +123,7 @@ func carryOut(ctx context.Context, args []string, o options) (*bench, error) {
 	m := measurements[at]
 	flags := flag.NewFlagSet(m.name, flag.ContinueOnError)
 	flags.StringVar(&o.binary, "edgewalk", o.binary, "the `binary` to measure (default: built from this checkout)")
-	flags.StringVar(&o.against, "against", "", "another edgewalk `binary` to measure beside it, such as that of the commit before (hits)")
+	flags.StringVar(&o.against, "against", "", "another edgewalk `binary` to measure beside it, such as that of the commit before (hits, miss)")
 	flags.DurationVar(&o.duration, "duration", 0, "how long each load runs (hits: 5s)")
 	flags.IntVar(&o.rounds, "rounds", 0, "how often each figure is taken, in turn with its peers (hits: 5, restart: 3, trouble: 3, coalesce: 1)")
 	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, fleet: 200, miss: 1000, coalesce: 1000, trouble: 2000)")

@@ -38,7 +38,18 @@ func miss(ctx context.Context, b *bench) error {
 	if err := f.applyAndWait(ctx, walkManifest(origins)); err != nil {
 		return err
 	}
-	if err := b.missWithPeers(ctx, last, e); err != nil {
+	servers := []contender{{"edgewalk", e.process, e.http}}
+	if b.against != "" {
+		other, err := f.secureEdge(b.against, "other", noCore)
+		if err != nil {
+			return err
+		}
+		if err := f.applyAndWait(ctx, numbered(walkManifest(origins), 1)); err != nil {
+			return err
+		}
+		servers = append(servers, contender{"other", other.process, other.http})
+	}
+	if err := b.missWithPeers(ctx, last, servers); err != nil {
 		return err
 	}
 	return b.missWalks(origins, e)
@@ -61,48 +72,62 @@ func walkManifest(origins []*origin) *adminv1.Manifest {
 
 func walkEndpoint(k int, state string) string { return fmt.Sprintf("walk-%d-%s", k, state) }
 
-// missWithPeers compares an edge, its peers and the origin asked directly, each with paths of its
+// missWithPeers compares edges, their peers and the origin asked directly, each with paths of its
 // own.
-func (b *bench) missWithPeers(ctx context.Context, o *origin, e *edge) error {
-	names, addresses := []string{"origin", "edgewalk"}, []string{strings.TrimPrefix(o.url, "http://"), e.http}
+func (b *bench) missWithPeers(ctx context.Context, o *origin, servers []contender) error {
 	peers, err := b.startPeers(ctx, o)
 	if err != nil {
 		return err
 	}
 	for _, p := range peers {
-		names, addresses = append(names, p.name), append(addresses, p.http)
+		servers = append(servers, contender{p.name, p.process, p.http})
 	}
-	times := make([][]time.Duration, len(names))
-	clients := make([]*client, len(names))
-	for i, address := range addresses {
-		if clients[i], err = dial(address, benchHost); err != nil {
+	direct, err := dial(strings.TrimPrefix(o.url, "http://"), benchHost)
+	if err != nil {
+		return err
+	}
+	defer direct.close()
+	times, clients := make([][]time.Duration, len(servers)), make([]*client, len(servers))
+	cpu := make([]time.Duration, len(servers))
+	for i, s := range servers {
+		if clients[i], err = dial(s.address, benchHost); err != nil {
 			return err
 		}
 		defer clients[i].close()
+		cpu[i] = s.process.cpu()
 	}
+	var asked []time.Duration
 	for n := range b.count {
-		for i, c := range clients {
-			took, err := timeToFirstByte(c, "/10240/miss/"+strconv.Itoa(n))
-			if err != nil {
-				return fmt.Errorf("%s: %w", names[i], err)
+		path := "/10240/miss/" + strconv.Itoa(n)
+		took, err := timeToFirstByte(direct, path)
+		if err != nil {
+			return fmt.Errorf("origin: %w", err)
+		}
+		asked = append(asked, took)
+		for i := range clients {
+			i = (i + n) % len(clients) // nobody comes always after the same one
+			if took, err = timeToFirstByte(clients[i], path); err != nil {
+				return fmt.Errorf("%s: %w", servers[i].name, err)
 			}
 			times[i] = append(times[i], took)
 		}
 	}
 	t := newTable("miss: time to first byte of 10 KB", "p50", "p99", "added to the origin's p50", "added to its p99",
-		"edgewalk/it, added p50", "p99")
-	added := func(i int, q float64) time.Duration { return quantile(times[i], q) - quantile(times[0], q) }
+		"edgewalk/it, added p50", "p99", "CPU time a miss")
+	t.add("origin", ms(median(asked)), ms(quantile(asked, 0.99)), "-", "-", "-", "-", "-")
+	added := func(i int, q float64) time.Duration { return quantile(times[i], q) - quantile(asked, q) }
 	const part = "a miss of 10 KB: time to first byte, added to the origin's"
 	p50, p99 := figure{part, "p50", map[string]string{}}, figure{part, "p99", map[string]string{}}
-	for i, name := range names {
-		p50.values[name], p99.values[name] = ms(added(i, 0.5)), ms(added(i, 0.99))
-		if name == "nginx" {
-			p50.values[ratioOf] = ratio(added(1, 0.5).Seconds(), added(i, 0.5).Seconds())
-			p99.values[ratioOf] = ratio(added(1, 0.99).Seconds(), added(i, 0.99).Seconds())
+	for i, s := range servers {
+		cpu[i] = s.process.cpu() - cpu[i]
+		p50.values[s.name], p99.values[s.name] = ms(added(i, 0.5)), ms(added(i, 0.99))
+		if s.name == "nginx" {
+			p50.values[ratioOf] = ratio(added(0, 0.5).Seconds(), added(i, 0.5).Seconds())
+			p99.values[ratioOf] = ratio(added(0, 0.99).Seconds(), added(i, 0.99).Seconds())
 		}
-		t.add(name, ms(median(times[i])), ms(quantile(times[i], 0.99)), ms(added(i, 0.5)), ms(added(i, 0.99)),
-			ratio(added(1, 0.5).Seconds(), added(i, 0.5).Seconds()),
-			ratio(added(1, 0.99).Seconds(), added(i, 0.99).Seconds()))
+		t.add(s.name, ms(median(times[i])), ms(quantile(times[i], 0.99)), ms(added(i, 0.5)), ms(added(i, 0.99)),
+			ratio(added(0, 0.5).Seconds(), added(i, 0.5).Seconds()),
+			ratio(added(0, 0.99).Seconds(), added(i, 0.99).Seconds()), ms(cpu[i]/time.Duration(b.count)))
 	}
 	b.figures = append(b.figures, p50, p99)
 	t.print(b.out)
