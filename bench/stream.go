@@ -22,7 +22,6 @@ import (
 // which acknowledges steps and keeps nothing. It costs one goroutine and a few kilobytes, so that
 // thousands of them hardly show beside the control plane that they measure.
 type stream struct {
-	conn     net.Conn
 	in       *bufio.Reader
 	out      *bufio.Writer
 	framer   *http2.Framer
@@ -56,7 +55,7 @@ func openStream(ctx context.Context, address, id string, secure *tls.Config) (*s
 		secure.NextProtos = []string{http2.NextProtoTLS}
 		conn = tls.Client(conn, secure)
 	}
-	s := &stream{conn: conn, in: bufio.NewReaderSize(conn, 1<<10), out: bufio.NewWriterSize(conn, 1<<10)}
+	s := &stream{in: bufio.NewReaderSize(conn, 1<<10), out: bufio.NewWriterSize(conn, 1<<10)}
 	s.framer = http2.NewFramer(s.out, s.in)
 	s.framer.SetReuseFrames()
 	s.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)

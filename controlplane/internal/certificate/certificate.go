@@ -74,8 +74,6 @@ const (
 type Error struct {
 	Field Field
 	Text  string
-	// Untrusted says that AllowUntrusted would have the certificate accepted.
-	Untrusted bool
 }
 
 func (e *Error) Error() string { return e.Text }
@@ -374,5 +372,5 @@ func (c *Certificate) trust(opts Options) error {
 	default:
 		text += ": " + err.Error()
 	}
-	return &Error{Field: FieldCertificate, Text: text + "; allow_untrusted takes it all the same", Untrusted: true}
+	return &Error{Field: FieldCertificate, Text: text + "; allow_untrusted takes it all the same"}
 }

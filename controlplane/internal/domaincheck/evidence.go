@@ -72,8 +72,6 @@ type Evidence struct {
 	Apex bool
 	// Servers are the name servers of the name's zone.
 	Servers []string
-	// CAA is the answer with the CAA records that count. Nil if nobody will order a certificate.
-	CAA *resolver.Answer
 	// Delegation is what was found at `_acme-challenge`. Nil if nobody looked.
 	Delegation *dns01.Delegation
 	// ChallengeGoal is the name that a CNAME there is to have, empty without a zone. ChallengeHook
@@ -137,8 +135,8 @@ func (l *Looker) evidence(s Subject) *Evidence {
 	return &Evidence{ChallengeGoal: dns01.Goal(s.Token, l.ChallengeZone), ChallengeHook: l.ChallengeHook}
 }
 
-// Look collects the evidence of a name. orders says that a certificate is wanted.
-func (l *Looker) Look(ctx context.Context, s Subject, orders bool) *Evidence {
+// Look collects the evidence of a name.
+func (l *Looker) Look(ctx context.Context, s Subject) *Evidence {
 	e := l.evidence(s)
 	if local(s.Name) { // it is the machine itself, whatever DNS says (RFC 6761 6.3)
 		e.Addresses = []Address{{Addr: netip.MustParseAddr("127.0.0.1"), Kind: AddressTarget}}
@@ -158,9 +156,6 @@ func (l *Looker) Look(ctx context.Context, s Subject, orders bool) *Evidence {
 		zone, servers, err := session.Zone(ctx, s.base())
 		e.Apex, e.Servers = err == nil && zone == s.base(), servers
 	})
-	if orders {
-		all.Go(func() { e.CAA = session.CAA(ctx, s.Name) })
-	}
 	if l.ChallengeZone != "" {
 		all.Go(func() { e.Delegation = dns01.Look(ctx, session, s.Name) })
 	}

@@ -118,7 +118,7 @@ attempt:
 func (w *world) check(t *testing.T, name string) (Finding, *Evidence) {
 	t.Helper()
 	s := Subject{Name: name, Token: mine}
-	e := w.looker.Look(t.Context(), s, false)
+	e := w.looker.Look(t.Context(), s)
 	return Judge(s, e, w.looker.goal(mine), w.looker.Target != ""), e
 }
 

@@ -29,18 +29,15 @@ func (s *Service) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Lead checks what is due as long as this control plane leads, until ctx ends.
-func (s *Service) Lead(ctx context.Context, fence *store.Fence) error {
+// Lead checks what is due as long as this control plane leads, until ctx ends. It needs no fence:
+// facts are only written over the facts that a check has read, whoever checks.
+//
+// Two goroutines share the queue: one receives changes, the other begins checks.
+func (s *Service) Lead(ctx context.Context, _ *store.Fence) error {
 	s.log.InfoContext(ctx, "domaincheck: this control plane checks domains from now on")
-	return s.lead(ctx, fence)
-}
-
-// lead keeps the queue in step with the store, and checks what is due. Two goroutines share the
-// queue: one receives changes, the other begins checks.
-func (s *Service) lead(ctx context.Context, fence *store.Fence) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &leader{service: s, fence: fence, queue: due.New(), changed: make(chan struct{}, 1)}
+	l := &leader{service: s, queue: due.New(), changed: make(chan struct{}, 1)}
 	var done sync.WaitGroup
 	done.Go(func() { l.dispatch(ctx) })
 	defer done.Wait()
@@ -67,7 +64,6 @@ func dueOf(f *storev1.DomainFacts) time.Time { return f.GetDue().AsTime() }
 
 type leader struct {
 	service *Service
-	fence   *store.Fence
 	changed chan struct{}
 
 	mu    sync.Mutex

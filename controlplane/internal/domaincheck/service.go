@@ -217,7 +217,7 @@ func taken(facts *storev1.DomainFacts) {
 }
 
 func (s *Service) look(ctx context.Context, subject Subject) Finding {
-	e := s.looker.Look(ctx, subject, s.orders)
+	e := s.looker.Look(ctx, subject)
 	return Judge(subject, e, s.looker.goal(subject.Token), s.looker.Target != "")
 }
 

@@ -29,7 +29,6 @@ var keyringPlace = seal.Place{Name: keyringFile}
 type keys struct {
 	path string
 	by   *seal.Key // nil if the folder cannot keep one
-	log  *slog.Logger
 
 	ring *seal.Ring
 	held []byte // the encoded keyring
@@ -44,7 +43,7 @@ type keys struct {
 // folder's own key, there are no keys until a control plane sends them. It is an error if a key
 // file that was asked for is not the folder's.
 func openKeys(dir, keyFile string, log *slog.Logger) (*keys, error) {
-	k := &keys{path: filepath.Join(dir, keyringFile), log: log, clear: make(map[string]struct{})}
+	k := &keys{path: filepath.Join(dir, keyringFile), clear: make(map[string]struct{})}
 	var err error
 	if keyFile != "" {
 		if k.by, err = seal.ReadKey(keyFile); err != nil {

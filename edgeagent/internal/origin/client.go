@@ -292,7 +292,6 @@ func nameSpan(ctx context.Context, h http.Header) {
 // A hop is a [kind.Hop] with what it needs on its way.
 type hop struct {
 	kind.Hop
-	kind   *kind.Kind
 	health *health
 	// secure is what the origin wants of TLS at its own host, nil for what every origin gets.
 	secure *secure
@@ -304,7 +303,7 @@ type hop struct {
 // newHop returns the first hop of a question to o.
 func (c *Client) newHop(k *kind.Kind, o *topology.Origin, ask *Ask, health *health, req *http.Request) *hop {
 	h := &hop{
-		Hop: kind.Hop{Origin: o, Ask: ask, Req: req, Own: true}, kind: k, health: health, reached: new(atomic.Bool),
+		Hop: kind.Hop{Origin: o, Ask: ask, Req: req, Own: true}, health: health, reached: new(atomic.Bool),
 	}
 	h.Head = func(ctx context.Context, conditions Conditions) http.Header {
 		again := *ask
