@@ -278,8 +278,14 @@ func TestFraming(t *testing.T) {
 		t.Errorf("%d cases", len(framingCases))
 	}
 	for _, other := range others { // or there would be nothing to compare
-		if other.dial != nil {
-			if got := strings.Join(other.takes(t, framingCases[0].sent+behind), " | "); got != ok {
+		if other.dial == nil {
+			continue
+		}
+		// HAProxy leaves out the second request if it sees the end of what is sent before it has
+		// replied to the first, which a busy machine has it do now and then.
+		got := ""
+		for try := 0; got != ok; try++ {
+			if got = strings.Join(other.takes(t, framingCases[0].sent+behind), " | "); got != ok && try == 100 {
 				t.Fatalf("%s takes a plain request for %q", other.name, got)
 			}
 		}
