@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // conn is one connection.
@@ -33,7 +35,6 @@ type conn struct {
 	// What await uses.
 	readFirst func(fd uintptr) bool
 	got       *h1
-	one       [1]byte
 
 	shard *shard
 	place int // in shard, under its lock
@@ -67,24 +68,33 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // run serves the connection.
 func (c *conn) run() {
-	defer func() {
-		if fault := recover(); fault != nil {
-			c.server.cfg.Panicked(fault, debug.Stack())
-			c.end()
-		}
-	}()
-	if c.config != nil {
-		h2, ok := c.handshake()
+	defer c.endFaulty()
+	if c.config == nil {
+		c.serveH1()
+		return
+	}
+	h2, ok := c.handshake()
+	if !ok {
+		c.end()
+		return
+	}
+	// A handshake takes a large stack, which only a garbage collection would make smaller.
+	go func() {
+		defer c.endFaulty()
 		if h2 {
 			c.serveH2() // and ends it: what is under way on it may outlive this goroutine
-			return
+		} else {
+			c.serveH1()
 		}
-		if !ok {
-			c.end()
-			return
-		}
+	}()
+}
+
+// endFaulty ends the connection after a fault of this package. It is deferred.
+func (c *conn) endFaulty() {
+	if fault := recover(); fault != nil {
+		c.server.cfg.Panicked(fault, debug.Stack())
+		c.end()
 	}
-	c.serveH1()
 }
 
 // end gives back all that the connection has.
@@ -144,7 +154,30 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.secure != nil {
 		return c.secure.Read(p)
 	}
-	return c.wire.Read(p)
+	return c.wire.Conn.Read(p)
+}
+
+// readNow reads what has come on the socket of the connection. It fails with errAgain if nothing
+// has.
+func (c *conn) readNow(fd int, p []byte) (int, error) {
+	if c.secure == nil {
+		for {
+			n, err := readNow(fd, p)
+			if err != unix.EINTR {
+				return n, err
+			}
+		}
+	}
+	c.wire.now = fd
+	n, err := c.secure.Read(p)
+	c.wire.now = -1
+	if err == errNotYet {
+		err = nil
+		if n == 0 {
+			err = errAgain
+		}
+	}
+	return n, err
 }
 
 // Write writes to the client, and ends with an error if it takes next to nothing.
@@ -339,7 +372,7 @@ func (c *conn) finish(linger bool) {
 	buffer := copyBuffers.Get().(*[copyBytes]byte)
 	defer copyBuffers.Put(buffer)
 	for left := maxLinger; left > 0; {
-		n, err := c.wire.Read(buffer[:])
+		n, err := c.wire.Conn.Read(buffer[:])
 		if err != nil {
 			return
 		}

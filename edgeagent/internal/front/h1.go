@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
@@ -115,7 +113,7 @@ func (c *conn) await(first bool) *h1 {
 	} else if !c.armIdle(idleTime) {
 		return nil
 	}
-	if c.secure == nil && c.wire.raw != nil {
+	if c.wire.raw != nil {
 		if c.wire.raw.Read(c.readFirst) != nil {
 			return nil
 		}
@@ -123,19 +121,11 @@ func (c *conn) await(first bool) *h1 {
 		c.got = nil
 		return h
 	}
-	n, err := c.Read(c.one[:])
-	if n == 0 || err != nil {
-		return nil
-	}
 	h := takeH1()
 	h.open(c)
-	h.buf[0], h.end = c.one[0], 1
-	if c.secure != nil { // The rest of the record is there.
-		if !first {
-			c.arm(headTime)
-		}
-		n, h.eof = c.Read(h.buf[1:])
-		h.end += n
+	if h.end, h.eof = c.Read(h.buf); h.end == 0 {
+		h.release()
+		return nil
 	}
 	return h
 }
@@ -144,19 +134,14 @@ func (c *conn) await(first bool) *h1 {
 func (c *conn) tryFirst(fd uintptr) bool {
 	h := takeH1()
 	h.open(c)
-	for {
-		n, err := readNow(int(fd), h.buf)
-		switch {
-		case n > 0:
-			h.end = n
-			c.got = h
-			return true
-		case err == unix.EINTR:
-			continue
-		}
-		h.release()
-		return err != errAgain // the end, or a fault: there is no request
+	n, err := c.readNow(int(fd), h.buf)
+	if n > 0 {
+		h.end, h.eof = n, err
+		c.got = h
+		return true
 	}
+	h.release()
+	return err != errAgain // the end, or a fault: there is no request
 }
 
 // serve answers what has begun to come and what follows it at once. It reports whether the

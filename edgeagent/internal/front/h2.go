@@ -37,7 +37,8 @@ const (
 	// maxRefused is how many streams of a connection may be refused beyond those that were
 	// answered.
 	maxRefused = maxStreams
-	// smallInput is what an idle connection holds to read into.
+	// smallInput is how much is read at first: most of what clients send is shorter. An idle
+	// connection has no buffer.
 	smallInput = 1 << 10
 )
 
@@ -154,12 +155,13 @@ type h2conn struct {
 	c *conn
 
 	// What reading needs. It belongs to the goroutine that reads.
-	small       *[smallInput]byte
-	in          []byte // small, or one of frameBuffers
+	in          []byte // of smallBuffers or frameBuffers, nil if nothing has come
 	from, to    int    // what of in is not used yet
-	skip        int    // bytes of a frame that nobody wants
-	greeted     bool   // the preface was read
-	gotSettings bool   // and the first settings
+	tryRead     func(fd uintptr) bool
+	readErr     error // of tryRead
+	skip        int   // bytes of a frame that nobody wants
+	greeted     bool  // the preface was read
+	gotSettings bool  // and the first settings
 	decoder     decoder
 	block       []byte // of the fields of stream blockOf, as far as they have come
 	blockOf     uint32
@@ -172,11 +174,10 @@ type h2conn struct {
 	refused     int
 	answered    int
 	now         time.Time
-	spare       *h2stream
 
 	mu         sync.Mutex
 	open       map[uint32]*h2stream // those whose handler may wait
-	past       [256]pastStream      // by id
+	past       []pastStream         // by id, a power of two long, see pastOf
 	running    int                  // handlers
 	goroutines int                  // of the connection, see leave
 	armed      armed
@@ -212,16 +213,45 @@ type pastStream struct {
 	reset bool // by the server, so that the client may still be sending
 }
 
+// How many streams that are over a connection remembers: more when it has had more.
+const (
+	leastPast = 8
+	mostPast  = 256
+)
+
+// pastOf returns the place of a stream. That of one that is long over may be another's.
 func (h *h2conn) pastOf(id uint32) *pastStream { return &h.past[id>>1%uint32(len(h.past))] }
 
-// frameBuffers are for input: each holds the largest frame.
-var frameBuffers = sync.Pool{New: func() any { return new([frameHead + frameBytes]byte) }}
+// addPast has a new stream remembered.
+func (h *h2conn) addPast(id uint32) {
+	n, was := len(h.past), h.past
+	for n < mostPast && int(id>>1) >= n {
+		n *= 2
+	}
+	if n > len(was) {
+		h.past = make([]pastStream, n)
+		for _, past := range was {
+			if past.id > 0 {
+				*h.pastOf(past.id) = past
+			}
+		}
+	}
+	*h.pastOf(id) = pastStream{id: id}
+}
+
+// Buffers for input. One of frameBuffers holds the largest frame.
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallInput]byte) }}
+	frameBuffers = sync.Pool{New: func() any { return new([frameHead + frameBytes]byte) }}
+)
 
 // serveH2 speaks HTTP/2 (RFC 9113) until the connection ends. It may return before that.
 func (c *conn) serveH2() {
-	h := &h2conn{c: c, small: new([smallInput]byte), goroutines: 1, window: firstWindow, first: firstWindow}
+	h := &h2conn{
+		c: c, goroutines: 1, window: firstWindow, first: firstWindow, past: make([]pastStream, leastPast),
+	}
 	h.decoder.table.max = tableBytes
-	h.in = h.small[:]
+	h.tryRead = h.tryMore
 	h.room.L = &h.mu
 	h.out = append(takeOut(), hello...)
 	c.onDrain(h.drain)
@@ -350,15 +380,25 @@ func (h *h2conn) more() error {
 		h.to = copy(h.in, h.in[h.from:h.to])
 		h.from = 0
 	}
-	if h.to == len(h.in) { // a frame that is longer
+	if h.in != nil && h.to == len(h.in) { // a frame that is longer
 		large := frameBuffers.Get().(*[frameHead + frameBytes]byte)
 		copy(large[:], h.in)
+		h.putInput()
 		h.in = large[:]
 	}
-	n, err := h.c.Read(h.in[h.to:])
-	h.to += n
+	before := h.to
+	var err error
+	if raw := h.c.wire.raw; raw != nil {
+		if err = raw.Read(h.tryRead); err == nil {
+			err = h.readErr
+		}
+	} else {
+		var n int
+		n, err = h.c.Read(h.input())
+		h.to += n
+	}
 	h.now = time.Now()
-	if n > 0 {
+	if h.to > before {
 		return nil
 	}
 	if err == nil {
@@ -367,12 +407,37 @@ func (h *h2conn) more() error {
 	return err
 }
 
-// putInput gives a large input buffer back.
-func (h *h2conn) putInput() {
-	if len(h.in) > smallInput {
-		frameBuffers.Put((*[frameHead + frameBytes]byte)(h.in))
-		h.in = h.small[:]
+// tryMore is what [syscall.RawConn] calls until something has come.
+func (h *h2conn) tryMore(fd uintptr) bool {
+	n, err := h.c.readNow(int(fd), h.input())
+	if err == errAgain {
+		if h.to == 0 {
+			h.putInput()
+		}
+		return false
 	}
+	h.to += n
+	h.readErr = err
+	return true
+}
+
+// input is where to read to.
+func (h *h2conn) input() []byte {
+	if h.in == nil {
+		h.in = smallBuffers.Get().(*[smallInput]byte)[:]
+	}
+	return h.in[h.to:]
+}
+
+// putInput gives the input buffer back.
+func (h *h2conn) putInput() {
+	switch len(h.in) {
+	case smallInput:
+		smallBuffers.Put((*[smallInput]byte)(h.in))
+	case frameHead + frameBytes:
+		frameBuffers.Put((*[frameHead + frameBytes]byte)(h.in))
+	}
+	h.in = nil
 }
 
 // goAway says why the connection ends. Without an error what is asked is still answered.

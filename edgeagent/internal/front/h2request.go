@@ -32,7 +32,7 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 	}
 	h.mu.Lock()
 	h.served = true
-	*h.pastOf(id) = pastStream{id: id}
+	h.addPast(id)
 	switch {
 	case h.knowsLast && id > h.last: // The client knows that nobody looks at it (RFC 9113 6.8).
 		err = h.glitchLocked(0)
@@ -70,7 +70,7 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 
 // trailers ends a request.
 func (h *h2conn) trailers(id uint32) error {
-	defer h.clearText()
+	defer h.takeText()
 	ok := h.blockEnds
 	size := 0
 	for {

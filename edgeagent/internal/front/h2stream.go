@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
@@ -48,34 +49,38 @@ type h2stream struct {
 
 // newStream returns one for the next request.
 func (h *h2conn) newStream(id uint32) *h2stream {
-	st := h.spare
-	if st == nil {
-		st = new(h2stream)
-	}
-	h.spare = nil
-	fields := st.x.Fields
-	*st = h2stream{h: h, id: id, length: -1}
-	st.x = Exchange{Version: HTTP2, Fields: fields, Conn: &h.c.facts, Now: h.now, stream: st}
+	st := streams.Get().(*h2stream)
+	st.h, st.id, st.length = h, id, -1
+	h.decoder.text.b = st.text
+	st.text = nil
+	st.x.Version, st.x.Conn, st.x.Now, st.x.stream = HTTP2, &h.c.facts, h.now, st
 	return st
 }
 
+// streams are for requests that are answered at once, with memory for their strings in text.
+var streams = sync.Pool{New: func() any { return new(h2stream) }}
+
 // keep keeps a stream, and the text of its request, for the next one.
 func (h *h2conn) keep(st *h2stream) {
-	st.x.Fields.Reset()
-	h.spare = st
-	h.clearText()
+	fields := st.x.Fields
+	fields.Reset()
+	*st = h2stream{}
+	st.x.Fields, st.text = fields, h.takeText()
+	streams.Put(st)
 }
 
-// clearText is when nobody uses the strings of a request any more.
-func (h *h2conn) clearText() {
+// takeText takes the memory of strings that nobody uses any more.
+func (h *h2conn) takeText() []byte {
 	text := h.decoder.text.b
+	h.decoder.text.b = nil
 	poisonText(text)
-	if h.decoder.text.b = text[:0]; cap(text) > maxText {
-		h.decoder.text.b = nil
+	if cap(text) > maxText {
+		return nil
 	}
+	return text[:0]
 }
 
-// maxText is what a connection keeps for the strings of its requests.
+// maxText is what is kept for the strings of a request.
 const maxText = 4 << 10
 
 // poisonText overwrites strings that nobody may have kept.

@@ -122,8 +122,9 @@ func TestRecordsSplitAnywhere(t *testing.T) {
 	}
 }
 
-// An idle connection has no buffer: it takes at most 8 KiB, and 24 KiB over TLS, of the heap and of
-// stacks, with what the client has of it in this process too.
+// An idle connection has no buffer: it takes at most 8 KiB of memory, and 24 KiB over TLS, with what
+// the client has of it in this process too. The heap grows to twice what is in use on it before the
+// garbage collector runs.
 func TestIdleConnectionsAreSmall(t *testing.T) {
 	connections := 500
 	if !testing.Short() {
@@ -141,7 +142,7 @@ func TestIdleConnectionsAreSmall(t *testing.T) {
 				runtime.GC()
 			}
 			runtime.ReadMemStats(&memory)
-			return int(memory.HeapAlloc + memory.StackInuse)
+			return int(2*memory.HeapAlloc + memory.StackInuse)
 		}
 		before := used()
 		sockets := make([]net.Conn, connections)

@@ -40,6 +40,9 @@ type wire struct {
 	waiting bool // for room
 	failed  error
 
+	// now is the socket that TLS reads from without waiting, -1 if it may wait. See [conn.readNow].
+	now int
+
 	// What TLS writes. Whoever reads may have it write too, an alert for example.
 	tls     sync.Mutex
 	holding bool
@@ -47,7 +50,7 @@ type wire struct {
 }
 
 func newWire(conn net.Conn, stall time.Duration) *wire {
-	w := &wire{stall: stall, file: -1}
+	w := &wire{stall: stall, file: -1, now: -1}
 	w.try = w.write
 	w.use(conn)
 	return w
@@ -70,6 +73,34 @@ func (w *wire) Close() error {
 	}
 	return w.Conn.Close()
 }
+
+// Read implements [io.Reader] for TLS.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.now < 0 {
+		return w.Conn.Read(p)
+	}
+	for {
+		n, err := readNow(w.now, p)
+		switch {
+		case err == unix.EINTR:
+		case err == errAgain:
+			return 0, errNotYet
+		case n == 0 && err == nil:
+			return 0, io.EOF
+		default:
+			return n, err
+		}
+	}
+}
+
+// errNotYet is that nothing has come. TLS goes on after a [net.Error] of this kind where it was.
+var errNotYet net.Error = notYet{}
+
+type notYet struct{}
+
+func (notYet) Error() string   { return "nothing has come yet" }
+func (notYet) Timeout() bool   { return true }
+func (notYet) Temporary() bool { return true }
 
 // Write implements [io.Writer] for TLS, which writes each record by itself.
 func (w *wire) Write(p []byte) (int, error) {
