@@ -115,6 +115,13 @@ func raiseOpenFiles() {
 	}
 }
 
+// openFiles is how many files this process, and those that it starts, may have open.
+func openFiles() uint64 {
+	var limit syscall.Rlimit
+	syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) // Without an error: Linux has this limit.
+	return limit.Max
+}
+
 // figure adds a line to the table and shows it. The load average says what the machine did
 // meanwhile.
 func (t *fleetTable) figure(name, unit, goal, measured, notes string) {

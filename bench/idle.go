@@ -18,7 +18,7 @@ const (
 	idleConnections = 20_000
 	// idleSources are the addresses of loopback that they come from, because an edge takes a part
 	// of its connections from one client.
-	idleSources = 8
+	idleSources = 16
 	// idleDialers connect at once.
 	idleDialers = 16
 )
@@ -27,33 +27,44 @@ const (
 // like.
 var errFull = errors.New("the edge takes no more connections")
 
-// idleConnections measures what connections take that have asked once and stay. Each kind has an
-// edge of its own, because a process keeps memory for what comes next.
-func (b *bench) idleConnections(ctx context.Context, f *fleet, o *origin) (*table, error) {
-	most := idleConnections
+// idle measures what connections take that have asked once and stay. Each kind has an edge of its
+// own, because a process keeps memory for what comes next.
+func idle(ctx context.Context, b *bench) error {
+	raiseOpenFiles()
+	o, err := b.newOrigin(false)
+	if err != nil {
+		return err
+	}
+	f, _, err := b.singleEdge(ctx, noCore, o)
+	if err != nil {
+		return err
+	}
+	most, note := idleConnections, ""
 	t := newTable("idle connections", "number", "resident each", "of it anonymous")
 	for i, kind := range []struct{ name, protocol string }{
 		{"HTTP/1.1", ""}, {"HTTP/1.1 over TLS", "http/1.1"}, {"HTTP/2", "h2"},
 	} {
 		e, err := f.secureEdge(b.binary, fmt.Sprintf("idle-%d", i), noCore)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := f.applyAndWait(ctx, numbered(webManifest(o), i+1)); err != nil {
-			return nil, err
+			return err
 		}
 		address := e.https
 		if kind.protocol == "" {
 			address = e.http
 		}
 		if err := warm(e.http, "/1024/hit"); err != nil {
-			return nil, err
+			return err
 		}
 		pause(ctx, idleTime)
 		before := e.process.memory()
 		open, err := openIdle(ctx, address, kind.protocol, most)
 		if errors.Is(err, errFull) {
 			most, err = len(open), nil
+			note = fmt.Sprintf("The edge takes %d connections where %d files may be open, because requests and fills need "+
+				"files too (docs/limits.md).\n", most, openFiles())
 		}
 		if err == nil {
 			pause(ctx, idleTime)
@@ -65,10 +76,12 @@ func (b *bench) idleConnections(ctx context.Context, f *fleet, o *origin) (*tabl
 			conn.Close()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s, after %d connections: %w", kind.name, len(open), err)
+			return fmt.Errorf("%s, after %d connections: %w", kind.name, len(open), err)
 		}
 	}
-	return t, nil
+	t.print(b.out)
+	fmt.Fprintf(b.out, "Of one process, %s after each connection had one reply. %s", idleTime, note)
+	return nil
 }
 
 // openIdle opens connections and asks for a file on each. protocol is that of ALPN, none without

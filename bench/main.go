@@ -55,6 +55,7 @@ var measurements = []measurement{
 	{"latency", "time of hits at half of the maximum rate, open loop, beside nginx", 15 * time.Minute, latency, ""},
 	{"apply", "time from a change of the config to the first reply by it at the last of the edges", 10 * time.Minute, apply, ""},
 	{"memory", "resident memory: idle, with 100,000 objects, with 100,000 domains", 10 * time.Minute, memory, ""},
+	{"idle", "resident memory of each of 20,000 connections that stay after one request", 10 * time.Minute, idle, ""},
 	{"miss", "what the edge adds to the time to first byte of a file that is not cached; walks over origins that lack it", 10 * time.Minute, miss, ""},
 	{"coalesce", "1,000 clients at once for one file that is not cached, behind a slow origin", 5 * time.Minute, coalesce, ""},
 	{"trouble", "other endpoints while 1,000 clients wait for an origin that stalls; a walk past a dead origin", 5 * time.Minute, trouble, ""},

@@ -61,13 +61,8 @@ func memory(ctx context.Context, b *bench) error {
 		pause(ctx, idleTime)
 		measure(fmt.Sprintf("then %d domains", b.domains), f.controlplane, e.process)
 	}
-	idle, err := b.idleConnections(ctx, f, o)
-	if err != nil {
-		return err
-	}
 	fmt.Println()
 	t.print(b.out)
-	idle.print(b.out)
 	return nil
 }
 

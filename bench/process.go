@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // process is a server that the bench has started, with the processes it has started in turn.
@@ -151,24 +153,20 @@ func statFields(pid int) []string {
 	return strings.Fields(rest)
 }
 
-// clockTicks is USER_HZ, the fixed unit of the times that Linux reports to programs.
-const clockTicks = 100
-
-// cpu is the time on processors that the process and its descendants have used.
-func (p *process) cpu() time.Duration {
-	var ticks int64
+// cpu is the time on processors that the process and its descendants have used: to the nanosecond,
+// because /proc counts in hundredths of a second, of which a round on a busy machine has few.
+func (p *process) cpu() (used time.Duration) {
 	for _, pid := range p.tree() {
-		fields := statFields(pid)
-		if len(fields) < 13 {
-			continue
-		}
-		for _, field := range fields[11:13] { // utime, stime
-			n, _ := strconv.ParseInt(field, 10, 64)
-			ticks += n
+		var of unix.Timespec
+		if unix.ClockGettime(cpuClock(pid), &of) == nil { // else it is gone
+			used += time.Duration(of.Nano())
 		}
 	}
-	return time.Duration(ticks) * time.Second / clockTicks
+	return used
 }
+
+// cpuClock is the clock of a process, as clock_getcpuclockid(3) makes it.
+func cpuClock(pid int) int32 { return int32(^pid<<3 | 2) }
 
 // resident is physical memory in bytes.
 type resident struct {
