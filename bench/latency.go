@@ -1,24 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"runtime/debug"
-	"strconv"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // timed is how long requests took in each round.
 type timed struct {
 	requests      int
 	p50, p99, top []time.Duration // top is p99.9
+	late          []time.Duration // p99.9 of how late requests were noticed
+	sent          []time.Duration // p99.9 without that
 }
 
 // latency measures how long hits take when clients ask at a steady rate, whatever the server does:
@@ -56,19 +49,27 @@ func latency(ctx context.Context, b *bench) error {
 				}
 			}
 			rates = append(rates, rate)
-			took, err := openLoop(ctx, c.address, l.path, rate, b.duration)
+			got, err := openLoop(ctx, c.address, l.path, rate, b.duration)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 			m := &all[at]
-			m.requests += len(took)
+			m.requests += len(got)
+			var took, late, sent []time.Duration
+			for _, one := range got {
+				took, late, sent = append(took, one.Took), append(late, one.Late), append(sent, one.Took-one.Late)
+			}
+			m.late = append(m.late, quantile(late, 0.999))
+			m.sent = append(m.sent, quantile(sent, 0.999))
 			m.p50 = append(m.p50, median(took))
 			m.p99 = append(m.p99, quantile(took, 0.99))
 			m.top = append(m.top, quantile(took, 0.999))
-			b.note("%-9s %s at %.0f requests/s: p99.9 %s", c.name, b.duration, rate, ms(quantile(took, 0.999)))
+			b.note("%-9s %s at %.0f requests/s: p99.9 %s, generator late by %s", c.name, b.duration, rate,
+				ms(quantile(took, 0.999)), ms(quantile(late, 0.999)))
 		}
 	}
-	t := newTable("latency: "+l.name+", open loop", "requests", "p50", "p99", "p99.9", "p99.9, least and most")
+	t := newTable("latency: "+l.name+", open loop", "requests", "p50", "p99", "p99.9", "p99.9, least and most",
+		"generator late, p99.9", "p99.9 without that")
 	part := fmt.Sprintf("hits of 1 KB, HTTP/1.1, %.0f a second, half of the maximum, open loop", median(rates))
 	for _, name := range []string{"p50", "p99", "p99.9"} {
 		b.figures = append(b.figures, figure{part, name, map[string]string{}})
@@ -76,7 +77,7 @@ func latency(ctx context.Context, b *bench) error {
 	for i, c := range l.contenders {
 		m, own := &all[i], &all[0]
 		t.add(c.name, fmt.Sprint(m.requests), ms(median(m.p50)), ms(median(m.p99)), ms(median(m.top)),
-			ms(quantile(m.top, 0))+", "+ms(quantile(m.top, 1)))
+			ms(quantile(m.top, 0))+", "+ms(quantile(m.top, 1)), ms(median(m.late)), ms(median(m.sent)))
 		for at, took := range [][2][]time.Duration{{m.p50, own.p50}, {m.p99, own.p99}, {m.top, own.top}} {
 			values := b.figures[at].values
 			if values[c.name] = ms(median(took[0])); c.name == "nginx" {
@@ -86,83 +87,8 @@ func latency(ctx context.Context, b *bench) error {
 	}
 	t.print(b.out)
 	fmt.Fprintf(b.out, "Medians of the %d rounds' quantiles, each of %s, taken in turn, at about %.0f requests/s: half of "+
-		"what edgewalk or nginx can do at most, whichever is less; %d connections. A request counts from when it was due.\n",
+		"what edgewalk or nginx can do at most, whichever is less; %d connections. A request counts from when it was due. "+
+		"How late the generator noticed that is its own or the machine's part, and not the server's.\n",
 		b.rounds, b.duration, median(rates), connections)
 	return nil
-}
-
-// openLoopCommand is the first argument of the process that asks at a rate. It is one of its own,
-// so that it takes nothing from the core of the server.
-const openLoopCommand = "open-loop"
-
-// openLoop asks for a path at a rate, and returns how long each request took from when it was due.
-func openLoop(ctx context.Context, address, path string, rate float64, d time.Duration) ([]time.Duration, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	name, args := pinned(generatorCore, self, openLoopCommand, address, path, fmt.Sprint(rate), d.String())
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, err
-	}
-	all := make([]time.Duration, len(out)/8)
-	_, err = binary.Decode(out, binary.NativeEndian, all)
-	return all, err
-}
-
-// askOpenLoop is the process. It writes the times to out, eight bytes each.
-func askOpenLoop(ctx context.Context, args []string, out io.Writer) error {
-	rate, err := strconv.ParseFloat(args[2], 64)
-	if err != nil {
-		return err
-	}
-	d, err := time.ParseDuration(args[3])
-	if err != nil {
-		return err
-	}
-	// A collection here would be seen as one of the server.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(1 << 30)
-	interval := time.Duration(connections / rate * float64(time.Second))
-	took := make([][]time.Duration, connections)
-	clients, ctx := errgroup.WithContext(ctx)
-	start := time.Now().Add(100 * time.Millisecond) // when all are connected
-	for i := range connections {
-		took[i] = make([]time.Duration, 0, int(d/interval)+1)
-		clients.Go(func() error {
-			c, err := dial(args[0], benchHost)
-			if err != nil {
-				return err
-			}
-			defer c.close()
-			due := start.Add(interval * time.Duration(i) / connections)
-			for end := start.Add(d); due.Before(end) && ctx.Err() == nil; due = due.Add(interval) {
-				if wait := time.Until(due); wait > 0 {
-					time.Sleep(wait)
-				}
-				r, err := c.get(args[1])
-				if err != nil {
-					return err
-				}
-				if r.status != 200 {
-					return fmt.Errorf("GET %s: status %d", args[1], r.status)
-				}
-				took[i] = append(took[i], time.Since(due))
-			}
-			return nil
-		})
-	}
-	if err := clients.Wait(); err != nil {
-		return err
-	}
-	buffered := bufio.NewWriter(out)
-	for _, some := range took {
-		if err := binary.Write(buffered, binary.NativeEndian, some); err != nil {
-			return err
-		}
-	}
-	return buffered.Flush()
 }

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// openLoopCommand is the first argument of the process that asks at a rate. It is one of its own,
+// so that it takes nothing from the core of the server.
+const openLoopCommand = "open-loop"
+
+// asked is how long one request took from when it was due, and how much of that had passed before
+// the generator looked at the clock: the generator's own part of it, or the machine's.
+type asked struct{ Took, Late time.Duration }
+
+// openLoop asks for a path at a rate.
+func openLoop(ctx context.Context, address, path string, rate float64, d time.Duration) ([]asked, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	name, args := pinned(generatorCore, self, openLoopCommand, address, path, fmt.Sprint(rate), d.String())
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]asked, len(out)/binary.Size(asked{}))
+	_, err = binary.Decode(out, binary.NativeEndian, all)
+	return all, err
+}
+
+// askOpenLoop is the process. It writes what it has measured to out.
+func askOpenLoop(ctx context.Context, args []string, out io.Writer) error {
+	rate, err := strconv.ParseFloat(args[2], 64)
+	if err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(args[3])
+	if err != nil {
+		return err
+	}
+	// A collection here would be seen as one of the server.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(1 << 30)
+	g, err := newGenerator(args[0], args[1], int(rate*d.Seconds()))
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	if err := g.run(ctx, rate); err != nil {
+		return err
+	}
+	buffered := bufio.NewWriter(out)
+	if err := binary.Write(buffered, binary.NativeEndian, g.asked); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// generator asks over connections in turn. It never sleeps, because being woken may take
+// milliseconds that would be seen as the server's: it looks at its clock and its connections over
+// and over.
+type generator struct {
+	request []byte
+	epoll   int
+	clients []openClient
+	asked   []asked
+}
+
+// openClient is a connection of a generator. It asks again when it has a reply, as soon as that is
+// due.
+type openClient struct {
+	conn *net.TCPConn
+	file *os.File // of the socket
+	next int      // the number of the request that it asks, or will
+	due  int      // those up to this one are due
+	in   []byte
+	n    int
+	busy bool
+}
+
+// newGenerator connects. It makes at most so many requests.
+func newGenerator(address, path string, requests int) (g *generator, err error) {
+	g = &generator{
+		request: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, benchHost),
+		asked:   make([]asked, requests), clients: make([]openClient, connections),
+	}
+	if g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, err
+	}
+	for i := range g.clients {
+		if err := g.clients[i].connect(g.epoll, i, address); err != nil {
+			g.close()
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+func (c *openClient) connect(epoll, i int, address string) error {
+	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	c.conn = conn.(*net.TCPConn)
+	if c.file, err = c.conn.File(); err != nil {
+		return err
+	}
+	c.next, c.due, c.in = i, i-connections, make([]byte, 16<<10)
+	fd := int(c.file.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return err
+	}
+	return unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)})
+}
+
+func (g *generator) close() {
+	for i := range g.clients {
+		if c := &g.clients[i]; c.conn != nil {
+			c.conn.Close()
+			c.file.Close()
+		}
+	}
+	unix.Close(g.epoll)
+}
+
+// run makes all requests at a rate.
+func (g *generator) run(ctx context.Context, rate float64) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	interval := float64(time.Second) / rate
+	dueAt := func(n int) time.Duration { return time.Duration(float64(n) * interval) }
+	start := time.Now()
+	var events [connections]unix.EpollEvent
+	// A server that answers too slowly still gets the time of one request after the last was due.
+	limit := dueAt(len(g.asked)) + clientTimeout
+	for due, done := 0, 0; done < len(g.asked); {
+		now := time.Since(start)
+		if now > limit || ctx.Err() != nil {
+			return errors.Join(ctx.Err(), fmt.Errorf("%d of %d requests were answered", done, len(g.asked)))
+		}
+		for ; due < len(g.asked) && dueAt(due) <= now; due++ {
+			c := &g.clients[due%connections]
+			c.due = due
+			g.asked[due].Late = now - dueAt(due)
+			if err := g.ask(c); err != nil {
+				return err
+			}
+		}
+		n, err := unix.EpollWait(g.epoll, events[:], 0)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		for _, event := range events[:max(n, 0)] {
+			c := &g.clients[event.Fd]
+			whole, err := c.read()
+			if err != nil {
+				return err
+			}
+			if !whole {
+				continue
+			}
+			g.asked[c.next].Took = time.Since(start) - dueAt(c.next)
+			done++
+			c.next += connections
+			c.busy = false
+			if err := g.ask(c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ask sends the next request of a client, if it is due and the one before was answered.
+func (g *generator) ask(c *openClient) error {
+	if c.busy || c.next > c.due {
+		return nil
+	}
+	c.busy = true
+	n, err := unix.Write(int(c.file.Fd()), g.request)
+	if err == nil && n < len(g.request) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// read takes what has come of a reply. It reports whether that is all.
+func (c *openClient) read() (whole bool, err error) {
+	n, err := unix.Read(int(c.file.Fd()), c.in[c.n:])
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+		return false, nil
+	case err != nil:
+		return false, err
+	case n == 0:
+		return false, io.ErrUnexpectedEOF
+	}
+	c.n += n
+	head, _, ok := bytes.Cut(c.in[:c.n], []byte("\r\n\r\n"))
+	if !ok {
+		return false, nil
+	}
+	length := number(field(head, "Content-Length"))
+	if !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) || length < 0 {
+		return false, fmt.Errorf("reply begins with %q", head)
+	}
+	if c.n < len(head)+len("\r\n\r\n")+int(length) {
+		return false, nil
+	}
+	c.n = 0
+	return true, nil
+}
