@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +27,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/internal/bearer"
 	"github.com/edgewalk/edgewalk/internal/busyclock"
+	"github.com/edgewalk/edgewalk/internal/logtest"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -35,24 +35,6 @@ import (
 // bearing is ctx with a token.
 func bearing(ctx context.Context, token string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
-}
-
-// safeBuffer is a log that many write.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // make makes a token as root.
@@ -139,7 +121,7 @@ func TestRevokedAtOneRefusedAtTheOther(t *testing.T) {
 // Edges are sent nothing of what lies below auth/.
 func TestTokensAreNowhereInTheClear(t *testing.T) {
 	cfg := loopbackConfig(t.TempDir())
-	log := new(safeBuffer)
+	log := new(logtest.Buffer)
 	cfg.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	c := start(t, cfg)
 	c.createAccount(t, "acme")

@@ -1,57 +1,32 @@
 package edgeagent
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
-)
 
-// selfSigned writes a certificate for this machine, and its key, over what is at the paths.
-func selfSigned(t *testing.T, cert, key string, serial int64) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter:    time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, block := range map[string]*pem.Block{
-		cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER},
-	} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
+	"github.com/edgewalk/edgewalk/internal/certtest"
+)
 
 func TestCertificateForControlPlanes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	selfSigned(t, cert, key, 1)
+	authority := certtest.New(t)
+	renew := func() string {
+		pair := authority.Issue(nil, func(c *x509.Certificate, _ *crypto.Signer) {
+			c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+			c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+		})
+		pair.Write(t, cert, key)
+		return pair.Leaf.SerialNumber.String()
+	}
+	renew()
 	for name, c := range map[string]struct {
 		cfg  Config
 		want string
@@ -77,16 +52,16 @@ func TestCertificateForControlPlanes(t *testing.T) {
 	}
 	// The control plane is shown what the files hold at the time: certificates are renewed while
 	// agents run.
-	for serial := int64(1); serial <= 2; serial++ {
-		selfSigned(t, cert, key, serial)
-		if got := shown(t, server, client); got != serial {
-			t.Errorf("the control plane was shown certificate %d, want %d", got, serial)
+	for range 2 {
+		want := renew()
+		if got := shown(t, server, client); got != want {
+			t.Errorf("the control plane was shown certificate %s, want %s", got, want)
 		}
 	}
 }
 
 // shown is the serial number of the certificate that client shows a server that asks for one.
-func shown(t *testing.T, server tls.Certificate, client *tls.Config) int64 {
+func shown(t *testing.T, server tls.Certificate, client *tls.Config) string {
 	t.Helper()
 	near, far := net.Pipe()
 	defer near.Close()
@@ -105,7 +80,7 @@ func shown(t *testing.T, server tls.Certificate, client *tls.Config) int64 {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	return accepted.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	return accepted.ConnectionState().PeerCertificates[0].SerialNumber.String()
 }
 
 func TestControlPlaneAddresses(t *testing.T) {

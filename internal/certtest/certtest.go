@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"os"
 	"testing"
 	"time"
 )
@@ -126,4 +127,14 @@ func (p Pair) PKCS8(tb testing.TB) []byte {
 func (p Pair) KeyPEM(tb testing.TB) []byte {
 	tb.Helper()
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: p.PKCS8(tb)})
+}
+
+// Write writes the certificate and its key, as PEM, over what is at the paths.
+func (p Pair) Write(tb testing.TB, cert, key string) {
+	tb.Helper()
+	for path, content := range map[string][]byte{cert: PEM(p.Leaf), key: p.KeyPEM(tb)} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package adminsvc
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -28,6 +27,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/bearer"
+	"github.com/edgewalk/edgewalk/internal/logtest"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -46,7 +46,7 @@ type rig struct {
 	token    string // that call presents, empty for none
 	service  *Service
 	conn     *grpc.ClientConn
-	log      *syncBuffer
+	log      *logtest.Buffer
 	registry *prometheus.Registry
 }
 
@@ -62,7 +62,7 @@ type rigOptions struct {
 
 func newRig(t testing.TB, opts rigOptions) *rig {
 	t.Helper()
-	r := &rig{store: opts.store, folder: t.TempDir(), log: new(syncBuffer), registry: prometheus.NewRegistry()}
+	r := &rig{store: opts.store, folder: t.TempDir(), log: new(logtest.Buffer), registry: prometheus.NewRegistry()}
 	if r.store == nil {
 		r.store = storetest.New(t)
 		if _, _, err := r.store.InitSettings(
@@ -244,21 +244,4 @@ func (r *rig) connectEdge(t testing.TB, id string, answer func(*edgev1.Ask) *edg
 		acking = on
 		send()
 	}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }

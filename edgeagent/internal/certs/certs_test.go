@@ -26,6 +26,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/internal/certtest"
+	"github.com/edgewalk/edgewalk/internal/logtest"
 	"github.com/edgewalk/edgewalk/internal/seal"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -166,30 +167,13 @@ func (w *world) asked() int {
 // edge is certificates that run until they are stopped.
 type edge struct {
 	*Certificates
-	log  *lockedBuffer
+	log  *logtest.Buffer
 	stop func()
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func (w *world) start(dir string, change func(*Config)) *edge {
 	w.tb.Helper()
-	e := &edge{log: new(lockedBuffer)}
+	e := &edge{log: new(logtest.Buffer)}
 	cfg := Config{
 		Dir: dir, Root: w.table.Root, Fetch: w.fetch, Logger: slog.New(slog.NewTextHandler(e.log, nil)),
 		Registerer: prometheus.NewRegistry(),

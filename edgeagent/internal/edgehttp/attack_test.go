@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/logtest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -436,7 +437,7 @@ func (l *failing) Accept() (net.Conn, error) {
 
 func TestAcceptErrorsAreLogged(t *testing.T) {
 	t.Parallel()
-	var log lockedBuffer
+	var log logtest.Buffer
 	e := newEdge(t, func(c *Config) {
 		c.Logger, c.HTTP = slog.New(slog.NewTextHandler(&log, nil)), &failing{Listener: c.HTTP, times: 3}
 	})
@@ -455,7 +456,7 @@ func TestAcceptErrorsAreLogged(t *testing.T) {
 
 func TestPanicIsLogged(t *testing.T) {
 	t.Parallel()
-	var log lockedBuffer
+	var log logtest.Buffer
 	e := newEdge(t, func(c *Config) {
 		c.Logger, c.LoopID = slog.New(slog.NewTextHandler(&log, nil)), func() string { panic("out of order") }
 	})

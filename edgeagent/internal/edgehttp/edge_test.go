@@ -2,22 +2,13 @@ package edgehttp
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -37,6 +28,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/certfile"
+	"github.com/edgewalk/edgewalk/internal/certtest"
+	"github.com/edgewalk/edgewalk/internal/logtest"
 	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -52,34 +45,16 @@ type edge struct {
 	dir      string // of the cache
 	http     string // address
 	https    string
-	log      *lockedBuffer
+	log      *logtest.Buffer
 	server   *Server
 	stop     func() // Ends Run and waits for it.
-}
-
-// lockedBuffer is an access log that a test can read.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // newEdge starts an edge that has no topology yet.
 func newEdge(t testing.TB, change func(*Config)) *edge {
 	t.Helper()
 	e := &edge{
-		t: t, table: route.New(route.Hooks{}), registry: prometheus.NewRegistry(), log: &lockedBuffer{},
+		t: t, table: route.New(route.Hooks{}), registry: prometheus.NewRegistry(), log: &logtest.Buffer{},
 		dir: t.TempDir(),
 	}
 	store, err := objects.Open(objects.Config{Dir: e.dir, MaxBytes: 256 << 20, Decode: httpcache.Decode})
@@ -137,44 +112,13 @@ func bind(t testing.TB) net.Listener {
 	return l
 }
 
-// newCertificate writes a self-signed pair for the names.
+// newCertificate writes a certificate for names, which an authority of its own has signed.
 func newCertificate(t testing.TB, names ...string) certfile.Pair {
 	t.Helper()
-	pair := certfile.Pair{Cert: filepath.Join(t.TempDir(), "cert.pem")}
-	pair.Key = filepath.Join(filepath.Dir(pair.Cert), "key.pem")
-	writeCertificate(t, pair, names...)
+	dir := t.TempDir()
+	pair := certfile.Pair{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
+	certtest.New(t).Issue(names).Write(t, pair.Cert, pair.Key)
 	return pair
-}
-
-func writeCertificate(t testing.TB, pair certfile.Pair, names ...string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{
-		pair.Cert: {Type: "CERTIFICATE", Bytes: der}, pair.Key: {Type: "PRIVATE KEY", Bytes: keyDER},
-	} {
-		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // apply gives the edge a topology: the shared host shared.test and what resources say, by key.
