@@ -183,7 +183,7 @@ func (s *Server) panicked(fault any, stack []byte, about ...any) {
 
 // answer decides what becomes of a request.
 func (s *Server) answer(x *exchange) {
-	if x.Method == http.MethodOptions && x.Target == "*" {
+	if x.Method == http.MethodOptions && ofServer(x.Target) {
 		x.outcome = outcomeOptions
 		x.add("Allow", allowed)
 		x.addID()
@@ -248,6 +248,16 @@ func (s *Server) answer(x *exchange) {
 	}
 }
 
+// ofServer reports whether the target of OPTIONS stands for the server as a whole: `*`, or a URL
+// without a path and a query (RFC 9112 3.2.4).
+func ofServer(target string) bool {
+	if target == "*" {
+		return true
+	}
+	_, path, _, ok := topology.SplitTarget(target)
+	return ok && path == "" && !strings.Contains(target, "?")
+}
+
 // locate finds out where a request leads, or answers it: a challenge, or one that leads nowhere.
 func (s *Server) locate(x *exchange, root *route.Root) bool {
 	authority, path, query, ok := topology.SplitTarget(x.Target)
@@ -277,7 +287,8 @@ func (s *Server) locate(x *exchange, root *route.Root) bool {
 		x.add("Retry-After", "1")
 	}
 	if s.loops(&x.Fields) {
-		// A 404 would say of an origin that leads back here that it has no such file.
+		// With a 404, an edge whose origin is this edge would take it that the origin has no such
+		// file.
 		x.refuse(http.StatusLoopDetected, hereBefore)
 		return false
 	}
@@ -398,7 +409,7 @@ func (x *exchange) reply(r front.Reply) {
 	x.entry.Aborted = err != nil
 }
 
-// refuse answers with an error in one line of text, which nobody keeps.
+// refuse answers with an error in one line of text, which may not be stored.
 func (x *exchange) refuse(status int, reason string) {
 	x.add("Cache-Control", "no-store")
 	x.add("Content-Type", "text/plain; charset=utf-8")
@@ -461,8 +472,8 @@ func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 	return httpcache.Client{Address: x.client, Scheme: scheme}
 }
 
-// client is the address a request came from. A trusted proxy is believed about whom it speaks for,
-// and so on backwards.
+// client is the address a request came from. Where that is a trusted proxy, it is the last address
+// of X-Forwarded-For, and so on from the last to the first.
 func (s *Server) client(x *front.Exchange) netip.Addr {
 	client := x.Conn.Remote.Addr().Unmap().WithZone("")
 	if !contains(s.cfg.TrustedProxies, client) {

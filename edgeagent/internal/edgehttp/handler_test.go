@@ -55,6 +55,8 @@ func TestRequests(t *testing.T) {
 		{"OPTIONS", "OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204,
 			map[string]string{"Allow": allowed, "Access-Control-Allow-Methods": ""}, ""},
 		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204, map[string]string{"Allow": allowed}, ""},
+		{"OPTIONS of a URL without a path", "OPTIONS http://shared.test HTTP/1.1\r\nHost: shared.test\r\n\r\n", 204, map[string]string{"Allow": allowed}, ""},
+		{"OPTIONS of the path /", "OPTIONS http://shared.test/ HTTP/1.1\r\nHost: shared.test\r\n\r\n", 404, nil, ""},
 		{"preflight", "OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\nOrigin: https://shop.test\r\nAccess-Control-Request-Method: GET\r\n\r\n", 204,
 			map[string]string{
 				"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": allowed,
@@ -445,10 +447,11 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	<-stopped
 }
 
-func TestTooManyConnections(t *testing.T) {
-	t.Parallel()
+// busy is an edge that answers one request, for /slow, until free is called.
+func busy(t *testing.T, change func(*Config)) (e *edge, free func()) {
+	t.Helper()
 	asked, proceed := make(chan struct{}, 4), make(chan struct{})
-	e := newEdge(t, func(c *Config) { c.MaxConnections = 1 })
+	e = newEdge(t, change)
 	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
 		<-proceed
@@ -456,12 +459,20 @@ func TestTooManyConnections(t *testing.T) {
 	first := make(chan struct{})
 	go func() { defer close(first); e.get("shared.test", "/acme/slow") }()
 	<-asked
+	return e, func() {
+		close(proceed)
+		<-first
+	}
+}
+
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	e, free := busy(t, func(c *Config) { c.MaxConnections = 1 })
 	response, _ := e.get("shared.test", "/acme/a.txt")
 	if response != nil && (response.StatusCode != 503 || response.Header.Get("Retry-After") == "") {
 		t.Errorf("one connection too many got %d, want 503 with Retry-After", response.StatusCode)
 	}
-	close(proceed)
-	<-first
+	free()
 	response, _ = e.get("shared.test", "/acme/b.txt")
 	if response == nil {
 		t.Error("no place after the first connection ended")
@@ -470,19 +481,10 @@ func TestTooManyConnections(t *testing.T) {
 
 func TestTooManyRequests(t *testing.T) {
 	t.Parallel()
-	asked, proceed := make(chan struct{}, 4), make(chan struct{})
-	e := newEdge(t, func(c *Config) { c.MaxRequests = 1 })
-	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		asked <- struct{}{}
-		<-proceed
-	})))
-	first := make(chan struct{})
-	go func() { defer close(first); e.get("shared.test", "/acme/slow") }()
-	<-asked
+	e, free := busy(t, func(c *Config) { c.MaxRequests = 1 })
+	defer free()
 	response, body := e.get("shared.test", "/acme/a.txt")
 	if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || body != "503 the edge is busy\n" {
 		t.Errorf("got %d %q, want 503", response.StatusCode, body)
 	}
-	close(proceed)
-	<-first
 }

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -131,15 +130,7 @@ func askHTTP2(conn net.Conn) error {
 // parallel, because it counts those of the process.
 func TestCutAnywhere(t *testing.T) {
 	const large = 300 << 10
-	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, make([]byte, large), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
+	file := openFile(t, make([]byte, large))
 	var handlers atomic.Int64
 	r := newRig(t, func(x *Exchange) {
 		handlers.Add(1)
@@ -195,6 +186,7 @@ func TestCutAnywhere(t *testing.T) {
 	}
 	for i := range kinds {
 		kind := &kinds[i]
+		var err error
 		if kind.sends, err = once(kind.secure, kind.ask, cut{sends: all, takes: all}); err != nil {
 			t.Fatalf("%s: %v", kind.name, err)
 		}

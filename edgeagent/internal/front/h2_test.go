@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -268,15 +267,7 @@ func (r errReader) Read(p []byte) (int, error) {
 func TestH2Replies(t *testing.T) {
 	t.Parallel()
 	big := bytes.Repeat([]byte("0123456789abcdef"), 20<<10)
-	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, big, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { file.Close() })
+	file := openFile(t, big)
 	var panics atomic.Int64
 	stream := func(length int64, from io.Reader) func(x *Exchange) {
 		return func(x *Exchange) { x.Reply(&Reply{Status: 200, Length: length, Stream: from}) }
@@ -484,4 +475,35 @@ func TestH2Clients(t *testing.T) {
 		}
 		return status, string(out[:at]), err
 	})
+}
+
+// What comes late for a stream that is over is judged by how that ended, however many streams
+// followed, and whichever identifiers they skipped.
+func TestH2StreamsThatAreOver(t *testing.T) {
+	t.Parallel()
+	for _, step := range []uint32{2, 6, 34} {
+		p := newRig(t, echo, nil).peer()
+		p.ask(1, "connection: close")
+		if got := p.answer(1).String(); got != http2.ErrCodeProtocol.String() {
+			t.Errorf("a malformed request is answered with %s", got)
+		}
+		id := uint32(1)
+		for range 100 {
+			id += step
+			p.ask(id)
+			if got := p.answer(id); got.status != "200" {
+				t.Fatalf("stream %d: %s", id, got)
+			}
+		}
+		p.must(p.WriteData(1, false, []byte("late"))) // The server has reset it.
+		p.must(p.WriteData(1+step, false, []byte("late")))
+		if got := p.answer(1 + step).String(); got != http2.ErrCodeStreamClosed.String() {
+			t.Errorf("step %d: content behind a request is answered with %s", step, got)
+		}
+		id += step
+		p.ask(id)
+		if got := p.answer(id); got.status != "200" {
+			t.Errorf("step %d: then %s", step, got)
+		}
+	}
 }

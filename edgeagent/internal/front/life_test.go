@@ -123,8 +123,8 @@ func TestRecordsSplitAnywhere(t *testing.T) {
 }
 
 // An idle connection has no buffer: it takes at most 8 KiB of memory, and 24 KiB over TLS, with
-// what the client has of it in this process too. The heap grows to twice what is in use on it before
-// the garbage collector runs.
+// what the client has of it in this process too. The heap grows to twice what is in use on it
+// before the garbage collector runs.
 func TestIdleConnectionsAreSmall(t *testing.T) {
 	connections := 500
 	if !testing.Short() {

@@ -2,12 +2,11 @@ package front
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -82,16 +81,8 @@ func TestWaitingHoldsNobodyUp(t *testing.T) {
 // from a goroutine of its own, and leaves nothing behind.
 func TestConnectionsGoToAndFro(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "file")
 	content := strings.Repeat("0123456789abcdef", 4<<10)
-	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	open, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
+	open := openFile(t, []byte(content))
 	r := newRig(t, func(x *Exchange) {
 		path, _, _ := strings.Cut(x.Target[1:], "?")
 		switch path {
@@ -168,7 +159,7 @@ func TestLargeRepliesFromMemory(t *testing.T) {
 }
 
 // Requests that fill what is read at once are answered in order, with and without an end behind
-// them.
+// them, over TLS too, whose records end elsewhere.
 func TestManyPipelinedRequests(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(x *Exchange) {
@@ -183,12 +174,14 @@ func TestManyPipelinedRequests(t *testing.T) {
 			// 41 bytes each, so that 100 of them are just above one read of 4 KiB.
 			fmt.Fprintf(&sent, "GET /%06d HTTP/1.1\r\nHost: a.test\r\n\r\n", i)
 		}
-		got := r.exchange(nil, sent.String())
-		if replies := strings.Count(got, "HTTP/1.1 200 OK\r\n"); replies != n {
-			t.Errorf("%d replies to %d requests", replies, n)
-		}
-		if last := fmt.Sprintf("/%06d", n-1); !strings.HasSuffix(got, last) {
-			t.Errorf("the last reply of %d ends with %q", n, got[max(0, len(got)-20):])
+		for _, secure := range []*tls.Config{nil, overTLS()} {
+			got := r.exchange(secure, sent.String())
+			if replies := strings.Count(got, "HTTP/1.1 200 OK\r\n"); replies != n {
+				t.Errorf("%d replies to %d requests", replies, n)
+			}
+			if last := fmt.Sprintf("/%06d", n-1); !strings.HasSuffix(got, last) {
+				t.Errorf("the last reply of %d ends with %q", n, got[max(0, len(got)-20):])
+			}
 		}
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -76,15 +74,7 @@ func (c *watchedConn) records(t *testing.T) (sizes []int, writes int) {
 func TestRecordsAreFull(t *testing.T) {
 	t.Parallel()
 	const large = 100 << 10
-	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, make([]byte, large), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
+	file := openFile(t, make([]byte, large))
 	r := newRig(t, func(x *Exchange) {
 		switch x.Target {
 		case "/small":
